@@ -1,0 +1,4 @@
+//! The spillq service: follows files, appends their lines to a durable log, and hands them to processors.
+
+pub mod processor;
+pub mod queue;

@@ -1,0 +1,116 @@
+//! A batch: the lines of one lease, by reference into the blocks that hold them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use spillq_storage::{Block, Line, SeqRange};
+
+/// Consecutive lines of one block.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    block: Arc<Block>,
+    range: SeqRange,
+    bytes: Bytes,
+}
+
+impl Piece {
+    /// The lines of `range` that `block` holds; `None` where it holds none of them.
+    #[must_use]
+    pub fn new(block: Arc<Block>, range: SeqRange) -> Option<Piece> {
+        let range = block.range().intersection(range)?;
+        let bytes = block.slice(range);
+        Some(Piece { block, range, bytes })
+    }
+
+    /// The seqs of its lines.
+    #[must_use]
+    pub fn range(&self) -> SeqRange {
+        self.range
+    }
+
+    /// The bytes of its lines, one after the other, as they stood in their files.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Its lines.
+    pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        self.block.lines().filter(|line| self.range.contains(line.seq))
+    }
+}
+
+/// The lines of one lease, in seq order. Never empty.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    group: Arc<str>,
+    attempt: u32,
+    pieces: Vec<Piece>,
+}
+
+impl Batch {
+    /// A batch of `group`; `attempt` is 1 at the first delivery. `None` where `pieces` is empty.
+    #[must_use]
+    pub fn new(group: Arc<str>, attempt: u32, pieces: Vec<Piece>) -> Option<Batch> {
+        if pieces.is_empty() {
+            None
+        } else {
+            Some(Batch {
+                group,
+                attempt,
+                pieces,
+            })
+        }
+    }
+
+    /// The name of the group that it was leased to.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// How often these lines were delivered, this time included.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// From the first seq to the last. Seqs between them are missing where lines were acked before, or lost.
+    #[must_use]
+    pub fn range(&self) -> SeqRange {
+        let first = self
+            .pieces
+            .first()
+            .map(|piece| piece.range().first)
+            .unwrap_or_default();
+        let last = self
+            .pieces
+            .last()
+            .map(|piece| piece.range().last)
+            .unwrap_or_default();
+        SeqRange { first, last }
+    }
+
+    /// How many lines it holds.
+    #[must_use]
+    pub fn line_count(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.range().lines()).sum()
+    }
+
+    /// How many bytes they are.
+    #[must_use]
+    pub fn byte_count(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.bytes().len() as u64).sum()
+    }
+
+    /// Its lines, piece by piece: `bytes` of each are contiguous.
+    #[must_use]
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// Its lines.
+    pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        self.pieces.iter().flat_map(Piece::lines)
+    }
+}

@@ -1,0 +1,758 @@
+//! A block: lines stored and compressed together, with a table of the runs in it.
+//!
+//! Blocks are self-describing, so that a scan of raw bytes finds them, and are checked twice: a CRC over the
+//! header with its runs, filled in by the owner of the log (it alone knows seq and commit), and one over the
+//! stored payload, computed beside it where the lines were compressed. Line bytes are never copied once a
+//! block is decoded: a line is a range in `raw`.
+//!
+//! On disk, little endian:
+//!
+//! | at | bytes | what |
+//! |---|---|---|
+//! | 0 | 4 | magic `SPQB` |
+//! | 4 | 1 | version, 1 |
+//! | 5 | 1 | codec: 0 stored as it is, 1 zstd |
+//! | 6 | 2 | 0, reserved |
+//! | 8 | 8 | store id |
+//! | 16 | 8 | commit number |
+//! | 24 | 8 | first seq |
+//! | 32 | 8 | append time, milliseconds since 1970 |
+//! | 40 | 4 | lines |
+//! | 44 | 4 | runs |
+//! | 48 | 4 | raw bytes |
+//! | 52 | 4 | stored bytes |
+//! | 56 | 4 | CRC32C of the stored payload |
+//! | 60 | 4 | CRC32C of bytes 0..60 and of the runs |
+//! | 64 | 25 each | runs: source 8, offset 8, lines 4, bytes 4, flags 1 |
+//! | | | the stored payload |
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::bytes_le::{Get, Put};
+use crate::ids::{Seq, SeqRange, SourceId, StoreId};
+
+/// The first four bytes of every block.
+pub const BLOCK_MAGIC: [u8; 4] = *b"SPQB";
+const VERSION: u8 = 1;
+/// The fixed part of a block's header.
+pub(crate) const HEADER_BYTES: usize = 64;
+const RUN_BYTES: usize = 25;
+/// Raw bytes that a block is filled to: large enough for zstd and for the disk, small enough to hold many.
+pub const BLOCK_TARGET_BYTES: usize = 256 * 1024;
+/// The longest line, or part of one, that a block takes. Bounds what decoding allocates.
+pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Raw bytes of the largest block: one longest line behind a block that was nearly full.
+pub const BLOCK_BYTES_MAX: usize = LINE_BYTES_MAX + BLOCK_TARGET_BYTES;
+/// zstd level 1: the ratio of higher levels is not worth the time at ingest.
+const ZSTD_LEVEL: i32 = 1;
+
+/// What a line is, where it is not simply one whole line with its newline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LineFlags(u8);
+
+impl LineFlags {
+    /// A whole line that ends in a newline.
+    pub const WHOLE: LineFlags = LineFlags(0);
+    /// The first part of a line that was longer than the limit.
+    pub const FIRST: LineFlags = LineFlags(1);
+    /// A part in the middle of such a line.
+    pub const MIDDLE: LineFlags = LineFlags(2);
+    /// The last part of such a line.
+    pub const LAST: LineFlags = LineFlags(3);
+    const UNTERMINATED: u8 = 4;
+
+    /// The same, for bytes at the end of a finished file that has no newline there.
+    #[must_use]
+    pub const fn unterminated(self) -> LineFlags {
+        LineFlags(self.0 | Self::UNTERMINATED)
+    }
+
+    /// Whether the bytes end without a newline because the file did.
+    #[must_use]
+    pub const fn is_unterminated(self) -> bool {
+        self.0 & Self::UNTERMINATED != 0
+    }
+
+    /// Which part of a cut line this is: `None` for a whole one.
+    #[must_use]
+    pub const fn part(self) -> Option<&'static str> {
+        match self.0 & 3 {
+            1 => Some("first"),
+            2 => Some("middle"),
+            3 => Some("last"),
+            _ => None,
+        }
+    }
+
+    /// Whether a run may hold several lines: only whole ones are told apart by their newlines.
+    const fn is_whole(self) -> bool {
+        self.0 == 0
+    }
+
+    fn from_byte(byte: u8) -> Option<LineFlags> {
+        (byte & !7 == 0).then_some(LineFlags(byte))
+    }
+}
+
+/// Consecutive lines of one source in a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Whose lines they are.
+    pub source: SourceId,
+    /// Where the first of them begins in the source.
+    pub offset: u64,
+    /// How many there are, at least 1; exactly 1 where `flags` is not [`LineFlags::WHOLE`].
+    pub lines: u32,
+    /// Their bytes, newlines included.
+    pub bytes: u32,
+    /// What all of them are.
+    pub flags: LineFlags,
+}
+
+/// One line of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// Its number in the log.
+    pub seq: Seq,
+    /// The file that it came from.
+    pub source: SourceId,
+    /// Where it begins in that file, in bytes.
+    pub offset: u64,
+    /// Whether it is a part, or unterminated.
+    pub flags: LineFlags,
+    /// Its bytes, with the newline where it has one.
+    pub bytes: &'a [u8],
+}
+
+/// Why bytes are not a block. What was read is unchanged; the caller may look for the next block behind it.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum BlockError {
+    /// Fewer bytes than the header, the runs and the payload need: normal at the end of a file after a crash.
+    #[error("{found} bytes where a block needs {needed}")]
+    Short {
+        /// Bytes that were there.
+        found: usize,
+        /// Bytes that are needed, as far as known.
+        needed: usize,
+    },
+    /// The bytes do not begin with a block's magic.
+    #[error("no block begins here: found {0:02x?}")]
+    Magic([u8; 4]),
+    /// A block of a later version.
+    #[error("block version {0}, this program reads version {VERSION}")]
+    Version(u8),
+    /// A block of another store, left in a recycled part of the disk or copied in.
+    #[error("a block of store {found} in store {expected}")]
+    Store {
+        /// The id in the block.
+        found: StoreId,
+        /// The id of the store.
+        expected: StoreId,
+    },
+    /// The header or its runs were changed.
+    #[error("header checksum {found:#010x} does not match {expected:#010x}")]
+    HeaderCrc {
+        /// Computed from what was read.
+        found: u32,
+        /// As written.
+        expected: u32,
+    },
+    /// The payload was changed.
+    #[error("payload checksum {found:#010x} does not match {expected:#010x}")]
+    PayloadCrc {
+        /// Computed from what was read.
+        found: u32,
+        /// As written.
+        expected: u32,
+    },
+    /// The checksums match and the content does not fit together: a fault of the program that wrote it.
+    #[error("inconsistent block: {0}")]
+    Inconsistent(&'static str),
+    /// zstd refused the payload although its checksum matches.
+    #[error("payload does not decompress: {0}")]
+    Codec(String),
+}
+
+/// Fills a block with lines.
+#[derive(Debug, Default)]
+pub struct BlockBuilder {
+    raw: Vec<u8>,
+    runs: Vec<Run>,
+    lines: u32,
+}
+
+impl BlockBuilder {
+    /// An empty builder.
+    #[must_use]
+    pub fn new() -> BlockBuilder {
+        BlockBuilder::default()
+    }
+
+    /// Raw bytes so far.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// Lines so far.
+    #[must_use]
+    pub fn lines(&self) -> u32 {
+        self.lines
+    }
+
+    /// Whether nothing was pushed yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Whether it holds as much as a block should.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.raw.len() >= BLOCK_TARGET_BYTES
+    }
+
+    /// Appends `lines` whole lines of `source` that begin at `offset`; `bytes` ends in a newline. They join the
+    /// run before them where they continue it.
+    pub fn push_whole(&mut self, source: SourceId, offset: u64, bytes: &[u8], lines: u32) {
+        debug_assert!(lines > 0 && bytes.last() == Some(&b'\n'));
+        self.push(source, offset, bytes, lines, LineFlags::WHOLE);
+    }
+
+    /// Appends one line that is a part, or unterminated, or both.
+    pub fn push_marked(&mut self, source: SourceId, offset: u64, bytes: &[u8], flags: LineFlags) {
+        debug_assert!(!bytes.is_empty() && bytes.len() <= LINE_BYTES_MAX);
+        self.push(source, offset, bytes, 1, flags);
+    }
+
+    fn push(&mut self, source: SourceId, offset: u64, bytes: &[u8], lines: u32, flags: LineFlags) {
+        // A block is at most BLOCK_BYTES_MAX long, so its counts fit in 32 bits.
+        let added = bytes.len() as u32;
+        self.raw.extend_from_slice(bytes);
+        self.lines += lines;
+        if let Some(run) = self.runs.last_mut() {
+            let continues = run.source == source && run.offset + u64::from(run.bytes) == offset;
+            if continues && run.flags.is_whole() && flags.is_whole() {
+                run.lines += lines;
+                run.bytes += added;
+                return;
+            }
+        }
+        self.runs.push(Run {
+            source,
+            offset,
+            lines,
+            bytes: added,
+            flags,
+        });
+    }
+
+    /// Compresses what was pushed. `append_time_ms` is the wall clock, for display and for the age of a line.
+    ///
+    /// # Panics
+    /// If nothing was pushed: there is no block without lines.
+    #[must_use]
+    pub fn build(self, append_time_ms: u64) -> NewBlock {
+        assert!(!self.runs.is_empty(), "a block without lines");
+        let raw = Bytes::from(self.raw);
+        // Bytes that do not compress are stored as they are; so are those that zstd could not take.
+        let (codec, stored) = match zstd::bulk::compress(&raw, ZSTD_LEVEL) {
+            Ok(packed) if packed.len() < raw.len() => (Codec::Zstd, Bytes::from(packed)),
+            _ => (Codec::Stored, raw.clone()),
+        };
+        let payload_crc = crc32c::crc32c(&stored);
+        NewBlock {
+            runs: self.runs,
+            lines: self.lines,
+            codec,
+            raw,
+            stored,
+            payload_crc,
+            append_time_ms,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Codec {
+    Stored = 0,
+    Zstd = 1,
+}
+
+/// A compressed block that has no place in the log yet.
+#[derive(Clone, Debug)]
+pub struct NewBlock {
+    runs: Vec<Run>,
+    lines: u32,
+    codec: Codec,
+    raw: Bytes,
+    stored: Bytes,
+    payload_crc: u32,
+    append_time_ms: u64,
+}
+
+impl NewBlock {
+    /// How many lines it holds.
+    #[must_use]
+    pub fn lines(&self) -> u32 {
+        self.lines
+    }
+
+    /// The bytes of its lines.
+    #[must_use]
+    pub fn raw_bytes(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// The bytes that it takes on disk.
+    #[must_use]
+    pub fn disk_bytes(&self) -> usize {
+        HEADER_BYTES + self.runs.len() * RUN_BYTES + self.stored.len()
+    }
+
+    /// The runs of lines in it.
+    #[must_use]
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// Appends the block's disk form to `out` under its final numbers.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, store: StoreId, commit: u64, first: Seq) {
+        let start = out.len();
+        out.extend_from_slice(&BLOCK_MAGIC);
+        out.put_u8(VERSION);
+        out.put_u8(self.codec as u8);
+        out.put_u16(0);
+        out.put_u64(store.0);
+        out.put_u64(commit);
+        out.put_u64(first.0);
+        out.put_u64(self.append_time_ms);
+        out.put_u32(self.lines);
+        out.put_u32(self.runs.len() as u32);
+        out.put_u32(self.raw.len() as u32);
+        out.put_u32(self.stored.len() as u32);
+        out.put_u32(self.payload_crc);
+        let mut runs = Vec::with_capacity(self.runs.len() * RUN_BYTES);
+        for run in &self.runs {
+            runs.put_u64(run.source.0);
+            runs.put_u64(run.offset);
+            runs.put_u32(run.lines);
+            runs.put_u32(run.bytes);
+            runs.put_u8(run.flags.0);
+        }
+        let crc = crc32c::crc32c_append(crc32c::crc32c(out.get(start..).unwrap_or_default()), &runs);
+        out.put_u32(crc);
+        out.extend_from_slice(&runs);
+        out.extend_from_slice(&self.stored);
+    }
+
+    /// The same block as a reader sees it, without reading it back.
+    pub(crate) fn numbered(&self, commit: u64, first: Seq) -> Block {
+        Block {
+            commit,
+            first,
+            lines: self.lines,
+            append_time_ms: self.append_time_ms,
+            runs: self.runs.clone(),
+            raw: self.raw.clone(),
+        }
+    }
+}
+
+/// The checked header of a block on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BlockHeader {
+    pub(crate) commit: u64,
+    pub(crate) first: Seq,
+    pub(crate) lines: u32,
+    append_time_ms: u64,
+    codec: u8,
+    raw_bytes: usize,
+    stored_bytes: usize,
+    payload_crc: u32,
+    runs: Vec<Run>,
+}
+
+impl BlockHeader {
+    /// Header, runs and payload.
+    pub(crate) fn disk_bytes(&self) -> usize {
+        HEADER_BYTES + self.runs.len() * RUN_BYTES + self.stored_bytes
+    }
+
+    /// The seqs of its lines.
+    pub(crate) fn range(&self) -> SeqRange {
+        SeqRange {
+            first: self.first,
+            last: self.first.plus(u64::from(self.lines) - 1),
+        }
+    }
+
+    /// Parses and checks the header and the runs at the start of `bytes`. The payload need not be there: a
+    /// `Short` error says how much is needed for the header alone.
+    pub(crate) fn parse(bytes: &[u8], store: StoreId) -> Result<BlockHeader, BlockError> {
+        let short = |needed| BlockError::Short {
+            found: bytes.len(),
+            needed,
+        };
+        let fixed = bytes.get(..HEADER_BYTES).ok_or_else(|| short(HEADER_BYTES))?;
+        let mut get = Get::new(fixed);
+        let magic = get.array::<4>();
+        if magic != BLOCK_MAGIC {
+            return Err(BlockError::Magic(magic));
+        }
+        let version = get.u8();
+        if version != VERSION {
+            return Err(BlockError::Version(version));
+        }
+        let codec = get.u8();
+        let _reserved = get.u16();
+        let found_store = StoreId(get.u64());
+        let (commit, first, append_time_ms) = (get.u64(), Seq(get.u64()), get.u64());
+        let (lines, run_count) = (get.u32(), get.u32() as usize);
+        let (raw_bytes, stored_bytes) = (get.u32() as usize, get.u32() as usize);
+        let (payload_crc, header_crc) = (get.u32(), get.u32());
+        // Lengths are not trusted before the CRC; this bound only keeps a torn header from asking for gigabytes.
+        if run_count > BLOCK_BYTES_MAX || raw_bytes > BLOCK_BYTES_MAX || stored_bytes > BLOCK_BYTES_MAX {
+            return Err(BlockError::HeaderCrc {
+                found: 0,
+                expected: header_crc,
+            });
+        }
+        let runs_end = HEADER_BYTES + run_count * RUN_BYTES;
+        let run_bytes = bytes.get(HEADER_BYTES..runs_end).ok_or_else(|| short(runs_end))?;
+        let covered = fixed.get(..HEADER_BYTES - 4).unwrap_or_default();
+        let found = crc32c::crc32c_append(crc32c::crc32c(covered), run_bytes);
+        if found != header_crc {
+            return Err(BlockError::HeaderCrc {
+                found,
+                expected: header_crc,
+            });
+        }
+        if found_store != store {
+            return Err(BlockError::Store {
+                found: found_store,
+                expected: store,
+            });
+        }
+        let mut runs = Vec::with_capacity(run_count);
+        let mut get = Get::new(run_bytes);
+        for _ in 0..run_count {
+            let (source, offset) = (SourceId(get.u64()), get.u64());
+            let (lines, bytes) = (get.u32(), get.u32());
+            let flags =
+                LineFlags::from_byte(get.u8()).ok_or(BlockError::Inconsistent("unknown line flags"))?;
+            runs.push(Run {
+                source,
+                offset,
+                lines,
+                bytes,
+                flags,
+            });
+        }
+        let sum = |of: fn(&Run) -> u32| runs.iter().map(|run| u64::from(of(run))).sum::<u64>();
+        if lines == 0 || sum(|run| run.lines) != u64::from(lines) {
+            return Err(BlockError::Inconsistent(
+                "the runs hold another number of lines than the header says",
+            ));
+        }
+        if sum(|run| run.bytes) != raw_bytes as u64 {
+            return Err(BlockError::Inconsistent(
+                "the runs hold another number of bytes than the header says",
+            ));
+        }
+        Ok(BlockHeader {
+            commit,
+            first,
+            lines,
+            append_time_ms,
+            codec,
+            raw_bytes,
+            stored_bytes,
+            payload_crc,
+            runs,
+        })
+    }
+}
+
+/// A decoded block of the log.
+#[derive(Clone, Debug)]
+pub struct Block {
+    commit: u64,
+    first: Seq,
+    lines: u32,
+    append_time_ms: u64,
+    runs: Vec<Run>,
+    raw: Bytes,
+}
+
+impl Block {
+    /// Checks and decompresses the block at the start of `bytes`, which belongs to `store`.
+    ///
+    /// # Errors
+    /// Says what does not match; [`BlockError::Short`] when `bytes` ends before the block does.
+    pub fn decode(bytes: &[u8], store: StoreId) -> Result<Block, BlockError> {
+        let header = BlockHeader::parse(bytes, store)?;
+        let end = header.disk_bytes();
+        let stored = bytes
+            .get(end - header.stored_bytes..end)
+            .ok_or(BlockError::Short {
+                found: bytes.len(),
+                needed: end,
+            })?;
+        let found = crc32c::crc32c(stored);
+        if found != header.payload_crc {
+            return Err(BlockError::PayloadCrc {
+                found,
+                expected: header.payload_crc,
+            });
+        }
+        let raw = match header.codec {
+            0 => Cow::Borrowed(stored),
+            1 => Cow::Owned(
+                zstd::bulk::decompress(stored, header.raw_bytes)
+                    .map_err(|error| BlockError::Codec(error.to_string()))?,
+            ),
+            _ => return Err(BlockError::Inconsistent("unknown codec")),
+        };
+        if raw.len() != header.raw_bytes {
+            return Err(BlockError::Inconsistent(
+                "the payload has another length than the header says",
+            ));
+        }
+        Ok(Block {
+            commit: header.commit,
+            first: header.first,
+            lines: header.lines,
+            append_time_ms: header.append_time_ms,
+            runs: header.runs,
+            raw: Bytes::from(raw.into_owned()),
+        })
+    }
+
+    /// The seqs of its lines.
+    #[must_use]
+    pub fn range(&self) -> SeqRange {
+        SeqRange {
+            first: self.first,
+            last: self.first.plus(u64::from(self.lines) - 1),
+        }
+    }
+
+    /// The number of the commit that stored it.
+    #[must_use]
+    pub fn commit(&self) -> u64 {
+        self.commit
+    }
+
+    /// When it was appended: milliseconds since 1970 by the wall clock of that host.
+    #[must_use]
+    pub fn append_time_ms(&self) -> u64 {
+        self.append_time_ms
+    }
+
+    /// The runs of lines in it.
+    #[must_use]
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// The bytes of all its lines, one after the other.
+    #[must_use]
+    pub fn raw(&self) -> &Bytes {
+        &self.raw
+    }
+
+    /// Its lines in seq order.
+    #[must_use]
+    pub fn lines(&self) -> Lines<'_> {
+        Lines {
+            runs: self.runs.iter(),
+            run: None,
+            raw: &self.raw,
+            seq: self.first,
+        }
+    }
+
+    /// The bytes of those lines of `range` that it holds, without a copy.
+    #[must_use]
+    pub fn slice(&self, range: SeqRange) -> Bytes {
+        let Some(within) = self.range().intersection(range) else {
+            return Bytes::new();
+        };
+        if within == self.range() {
+            return self.raw.clone();
+        }
+        let start = self.byte_at(within.first);
+        let end = if within.last == self.range().last {
+            self.raw.len()
+        } else {
+            self.byte_at(within.last.next())
+        };
+        self.raw.slice(start..end)
+    }
+
+    /// Where the line `seq`, which it holds, begins in `raw`.
+    fn byte_at(&self, seq: Seq) -> usize {
+        let mut lines_before = seq.0 - self.first.0;
+        let mut at = 0;
+        for run in &self.runs {
+            if lines_before == 0 {
+                break;
+            }
+            if lines_before >= u64::from(run.lines) {
+                lines_before -= u64::from(run.lines);
+                at += run.bytes as usize;
+                continue;
+            }
+            let bytes = self.raw.get(at..at + run.bytes as usize).unwrap_or_default();
+            let newline = memchr::memchr_iter(b'\n', bytes).nth(lines_before as usize - 1);
+            return at + newline.map_or(bytes.len(), |newline| newline + 1);
+        }
+        at
+    }
+}
+
+/// Iterates over the lines of a block.
+#[derive(Clone, Debug)]
+pub struct Lines<'a> {
+    runs: std::slice::Iter<'a, Run>,
+    run: Option<Run>,
+    raw: &'a [u8],
+    seq: Seq,
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Line<'a>;
+
+    fn next(&mut self) -> Option<Line<'a>> {
+        let mut run = match self.run.take() {
+            Some(run) => run,
+            None => *self.runs.next()?,
+        };
+        // The last line of a run ends where the run does: parts have no newline of their own.
+        let len = if run.lines == 1 {
+            run.bytes as usize
+        } else {
+            memchr::memchr(b'\n', self.raw).map_or(run.bytes as usize, |newline| newline + 1)
+        };
+        let (bytes, rest) = self.raw.split_at_checked(len)?;
+        let line = Line {
+            seq: self.seq,
+            source: run.source,
+            offset: run.offset,
+            flags: run.flags,
+            bytes,
+        };
+        self.raw = rest;
+        self.seq = self.seq.next();
+        if run.lines > 1 {
+            run.lines -= 1;
+            run.offset += len as u64;
+            run.bytes = run.bytes.saturating_sub(len as u32);
+            self.run = Some(run);
+        }
+        Some(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORE: StoreId = StoreId(7);
+
+    fn sample() -> NewBlock {
+        let mut builder = BlockBuilder::new();
+        builder.push_whole(SourceId(1), 0, b"one\ntwo\r\n", 2);
+        builder.push_whole(SourceId(1), 9, b"\n", 1);
+        builder.push_marked(
+            SourceId(2),
+            100,
+            b"first part \n of a long line",
+            LineFlags::FIRST,
+        );
+        builder.push_marked(SourceId(2), 127, b"end", LineFlags::LAST.unterminated());
+        builder.push_whole(SourceId(1), 10, b"three\n", 1);
+        builder.build(5)
+    }
+
+    fn encoded() -> Vec<u8> {
+        let mut out = Vec::new();
+        sample().encode(&mut out, STORE, 3, Seq(10));
+        out
+    }
+
+    #[test]
+    fn what_was_encoded_is_decoded() {
+        let out = encoded();
+        assert_eq!(out.len(), sample().disk_bytes());
+        let block = Block::decode(&out, STORE).unwrap();
+        let lines: Vec<_> = block
+            .lines()
+            .map(|line| (line.seq.0, line.source.0, line.offset, line.bytes))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                (10, 1, 0, &b"one\n"[..]),
+                (11, 1, 4, b"two\r\n"),
+                (12, 1, 9, b"\n"),
+                (13, 2, 100, b"first part \n of a long line"),
+                (14, 2, 127, b"end"),
+                (15, 1, 10, b"three\n"),
+            ]
+        );
+        assert_eq!(block.lines().nth(3).unwrap().flags.part(), Some("first"));
+        assert!(block.lines().nth(4).unwrap().flags.is_unterminated());
+        assert_eq!(block.runs().len(), 4, "lines that continue a run join it");
+    }
+
+    #[test]
+    fn a_slice_is_the_lines_of_a_range() {
+        let block = Block::decode(&encoded(), STORE).unwrap();
+        for first in 10..=15 {
+            for last in first..=15 {
+                let range = SeqRange::new(Seq(first), Seq(last)).unwrap();
+                let expected: Vec<u8> = block
+                    .lines()
+                    .filter(|line| range.contains(line.seq))
+                    .flat_map(|line| line.bytes.to_vec())
+                    .collect();
+                assert_eq!(block.slice(range), expected, "{range}");
+            }
+        }
+        assert!(block.slice(SeqRange::one(Seq(16))).is_empty());
+    }
+
+    #[test]
+    fn every_flipped_bit_is_an_error() {
+        let good = encoded();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(Block::decode(&bad, STORE).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn every_cut_is_short_or_an_error() {
+        let good = encoded();
+        for len in 0..good.len() {
+            assert!(Block::decode(&good[..len], STORE).is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_block_of_another_store_is_refused() {
+        assert_eq!(
+            Block::decode(&encoded(), StoreId(8)).unwrap_err(),
+            BlockError::Store {
+                found: STORE,
+                expected: StoreId(8)
+            }
+        );
+    }
+}
