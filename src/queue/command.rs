@@ -68,9 +68,7 @@ impl Handle {
     /// [`Closed`] when the owner has ended.
     pub fn append(&self, append: Append) -> Result<Ticket, Closed> {
         let (reply, answer) = sync_channel(1);
-        self.commands
-            .send(Command::Append(append, reply))
-            .map_err(|_| Closed)?;
+        self.commands.send(Command::Append(append, reply)).map_err(|_| Closed)?;
         Ok(Ticket(answer))
     }
 }

@@ -5,5 +5,7 @@
 //! processor.
 
 mod command;
+mod retry;
+mod window;
 
 pub use command::{Append, Appended, Closed, Command, Handle, Ticket};

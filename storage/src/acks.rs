@@ -24,10 +24,7 @@ impl AckSet {
     /// A set that holds everything up to `floor`.
     #[must_use]
     pub fn with_floor(floor: Seq) -> AckSet {
-        AckSet {
-            floor,
-            above: BTreeMap::new(),
-        }
+        AckSet { floor, above: BTreeMap::new() }
     }
 
     /// Everything up to here is in the set.
@@ -51,12 +48,7 @@ impl AckSet {
     /// Whether `seq` is in the set.
     #[must_use]
     pub fn contains(&self, seq: Seq) -> bool {
-        seq <= self.floor
-            || self
-                .above
-                .range(..=seq.0)
-                .next_back()
-                .is_some_and(|(_, last)| seq.0 <= *last)
+        seq <= self.floor || self.above.range(..=seq.0).next_back().is_some_and(|(_, last)| seq.0 <= *last)
     }
 
     /// Adds a range; what of it was there already does no harm.
@@ -106,6 +98,21 @@ impl AckSet {
             Some(gap)
         })
     }
+
+    /// The seq in `range` that comes after `skip` others that are not in the set; the last such seq where there
+    /// are no more.
+    #[must_use]
+    pub fn nth_outside(&self, range: SeqRange, mut skip: u64) -> Option<Seq> {
+        let mut last = None;
+        for gap in self.gaps(range) {
+            if skip < gap.lines() {
+                return Some(gap.first.plus(skip));
+            }
+            skip -= gap.lines();
+            last = Some(gap.last);
+        }
+        last
+    }
 }
 
 #[cfg(test)]
@@ -148,6 +155,10 @@ mod tests {
                 let gaps: BTreeSet<u64> =
                     acks.gaps(range(1, 79)).flat_map(|gap| gap.first.0..=gap.last.0).collect();
                 let expected: BTreeSet<u64> = (1..80).filter(|seq| !model.contains(seq)).collect();
+                for skip in 0..90 {
+                    let nth = expected.iter().nth(skip).or(expected.last()).map(|seq| Seq(*seq));
+                    prop_assert_eq!(acks.nth_outside(range(1, 79), skip as u64), nth);
+                }
                 prop_assert_eq!(gaps, expected);
                 prop_assert_eq!(acks.floor().0 + acks.lines_above(), model.len() as u64);
             }

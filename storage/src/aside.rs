@@ -20,16 +20,12 @@ impl Aside {
             return Ok(Aside { thread: None });
         }
         let (jobs, received) = channel::<Job>();
-        let thread = std::thread::Builder::new()
-            .name("spillq-aside".to_owned())
-            .spawn(move || {
-                for job in received {
-                    job();
-                }
-            })?;
-        Ok(Aside {
-            thread: Some((jobs, thread)),
-        })
+        let thread = std::thread::Builder::new().name("spillq-aside".to_owned()).spawn(move || {
+            for job in received {
+                job();
+            }
+        })?;
+        Ok(Aside { thread: Some((jobs, thread)) })
     }
 
     /// Runs `job` after those before it; its result arrives at the receiver.

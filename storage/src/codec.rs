@@ -34,10 +34,7 @@ pub(crate) fn encode<T: Encode>(record: &T, out: &mut Vec<u8>) -> Result<(), Str
     let body = bincode::encode_to_vec(record, config())
         .map_err(|error| format!("record does not encode: {error}"))?;
     if body.len() > RECORD_BYTES_MAX {
-        return Err(format!(
-            "record of {} bytes, at most {RECORD_BYTES_MAX} are read back",
-            body.len()
-        ));
+        return Err(format!("record of {} bytes, at most {RECORD_BYTES_MAX} are read back", body.len()));
     }
     out.put_u8(VERSION);
     out.put_u32(body.len() as u32);
@@ -57,18 +54,13 @@ pub(crate) fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<(T, &[u8]), String> 
     let mut get = Get::new(frame);
     let (version, len, crc) = (get.u8(), get.u32() as usize, get.u32());
     if version != VERSION {
-        return Err(format!(
-            "record version {version}, this program reads version {VERSION}"
-        ));
+        return Err(format!("record version {version}, this program reads version {VERSION}"));
     }
-    let (body, rest) = rest
-        .split_at_checked(len)
-        .ok_or_else(|| format!("{} bytes where a record has {len}", rest.len()))?;
+    let (body, rest) =
+        rest.split_at_checked(len).ok_or_else(|| format!("{} bytes where a record has {len}", rest.len()))?;
     let found = crc32c::crc32c(body);
     if found != crc {
-        return Err(format!(
-            "record checksum {found:#010x} does not match {crc:#010x}"
-        ));
+        return Err(format!("record checksum {found:#010x} does not match {crc:#010x}"));
     }
     let (record, used) = bincode::decode_from_slice(body, config())
         .map_err(|error| format!("record does not decode: {error}"))?;
@@ -87,10 +79,7 @@ mod tests {
         let mut out = Vec::new();
         encode(&(7u64, "seven".to_owned()), &mut out).unwrap();
         out.extend_from_slice(b"blocks");
-        assert_eq!(
-            decode::<(u64, String)>(&out).unwrap(),
-            ((7, "seven".to_owned()), &b"blocks"[..])
-        );
+        assert_eq!(decode::<(u64, String)>(&out).unwrap(), ((7, "seven".to_owned()), &b"blocks"[..]));
     }
 
     #[test]
@@ -107,10 +96,6 @@ mod tests {
         }
         let mut longer = Vec::new();
         encode(&(7u64, "seven".to_owned(), 1u8), &mut longer).unwrap();
-        assert!(
-            decode::<(u64, String)>(&longer)
-                .unwrap_err()
-                .contains("behind a record")
-        );
+        assert!(decode::<(u64, String)>(&longer).unwrap_err().contains("behind a record"));
     }
 }

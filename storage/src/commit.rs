@@ -26,6 +26,22 @@ pub struct Commit {
     pub remove_groups: Vec<GroupId>,
     /// What groups do, in order.
     pub groups: Vec<(GroupId, GroupChange)>,
+    /// Lines that cannot be read, to be told from now on.
+    pub losses: Vec<Loss>,
+}
+
+impl Commit {
+    /// Whether there is nothing to be made durable.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+            && self.checkpoints.is_empty()
+            && self.forget.is_empty()
+            && self.add_groups.is_empty()
+            && self.remove_groups.is_empty()
+            && self.groups.is_empty()
+            && self.losses.is_empty()
+    }
 }
 
 /// One thing that a group does.

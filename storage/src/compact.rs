@@ -24,10 +24,7 @@ pub(crate) fn oldest(state: &State) -> Option<Removal> {
     if state.groups.is_empty() {
         return None;
     }
-    let range = SeqRange {
-        first: oldest.first,
-        last: next.first.prev(),
-    };
+    let range = SeqRange { first: oldest.first, last: next.first.prev() };
     let allowed = range.lines() / RELOCATE_ONE_IN;
     let mut live = Vec::new();
     for group in state.groups.values() {
@@ -42,11 +39,7 @@ pub(crate) fn oldest(state: &State) -> Option<Removal> {
     }
     let live = merged(live);
     let lines: u64 = live.iter().map(|range| range.lines()).sum();
-    (lines <= allowed).then_some(Removal {
-        segment: oldest.first,
-        next: next.first,
-        live,
-    })
+    (lines <= allowed).then_some(Removal { segment: oldest.first, next: next.first, live })
 }
 
 /// The same seqs in order, without overlaps.
@@ -83,26 +76,13 @@ mod tests {
             new_segment: true,
         });
         let add_groups = vec![("a".to_owned(), Seq(0)), ("b".to_owned(), Seq(0))];
-        state.apply(
-            2,
-            &Changes {
-                blocks: blocks.to_vec(),
-                add_groups,
-                ..Changes::default()
-            },
-        );
+        state.apply(2, &Changes { blocks: blocks.to_vec(), add_groups, ..Changes::default() });
         state
     }
 
     fn ack(state: &mut State, group: u32, range: SeqRange) {
         let groups = vec![(GroupId(group), GroupChange::Ack { range })];
-        state.apply(
-            state.commit + 1,
-            &Changes {
-                groups,
-                ..Changes::default()
-            },
-        );
+        state.apply(state.commit + 1, &Changes { groups, ..Changes::default() });
     }
 
     #[test]
@@ -111,14 +91,7 @@ mod tests {
         ack(&mut state, 1, range(1, 150));
         assert_eq!(oldest(&state), None);
         ack(&mut state, 2, range(1, 100));
-        assert_eq!(
-            oldest(&state),
-            Some(Removal {
-                segment: Seq(1),
-                next: Seq(101),
-                live: vec![]
-            })
-        );
+        assert_eq!(oldest(&state), Some(Removal { segment: Seq(1), next: Seq(101), live: vec![] }));
     }
 
     #[test]
@@ -139,13 +112,7 @@ mod tests {
         for next in [101, 201] {
             let removal = oldest(&state).unwrap();
             assert_eq!(removal.next, Seq(next));
-            state.apply(
-                9,
-                &Changes {
-                    first_segment: Some(removal.next),
-                    ..Changes::default()
-                },
-            );
+            state.apply(9, &Changes { first_segment: Some(removal.next), ..Changes::default() });
         }
         assert_eq!(oldest(&state), None);
     }

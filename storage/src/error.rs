@@ -118,18 +118,11 @@ pub(crate) trait Context<T> {
 
 impl<T> Context<T> for io::Result<T> {
     fn during(self, attempted: &'static str, path: &str) -> Result<T> {
-        self.map_err(|source| Error::Io {
-            attempted,
-            path: PathBuf::from(path),
-            source,
-        })
+        self.map_err(|source| Error::Io { attempted, path: PathBuf::from(path), source })
     }
 }
 
 /// Whether the disk said that there is no room (the file system, or a quota).
 pub(crate) fn is_no_space(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -33,8 +33,9 @@ const HEADER_BYTES: usize = 52;
 /// The largest value: 17 of them and their keys stay below a quarter of sled's segment.
 pub(crate) const CHUNK_BYTES: usize = 60_000;
 const PAYLOAD_BYTES: usize = CHUNK_BYTES - HEADER_BYTES;
-/// Set aside for each journal when it is made: the roll size in [`crate::log`] times sled's amplification.
-pub(crate) const RESERVED_BYTES: u64 = 24 * 1024 * 1024;
+/// Set aside for each journal when it is made: what sled's file grows to for 8 MiB of values, measured at 20 to 25
+/// MiB (docs/decisions/0001-journal-sizes.md).
+pub(crate) const RESERVED_BYTES: u64 = 28 * 1024 * 1024;
 /// Read at a time by a scan.
 const SCAN_BYTES: usize = 1024 * 1024;
 /// Most chunks a commit can have: bounds what a damaged header makes a reader expect.
@@ -83,17 +84,10 @@ impl Journal {
         manifest: &Record,
     ) -> Result<Journal> {
         let name = folder(number);
-        let mut journal = Journal {
-            db,
-            store,
-            number,
-            stored_bytes: 0,
-            commits: 0,
-        };
+        let mut journal = Journal { db, store, number, stored_bytes: 0, commits: 0 };
         journal.append(commit, manifest, &[])?;
         journal.db.sync_folder().during("sync", &name)?;
-        disk.rename(&temporary(number), &name)
-            .during("rename", &temporary(number))?;
+        disk.rename(&temporary(number), &name).during("rename", &temporary(number))?;
         disk.sync_dir(FOLDER).during("sync", FOLDER)?;
         journal.stored_bytes = 0;
         Ok(journal)
@@ -115,7 +109,7 @@ impl Journal {
         let name = folder(self.number);
         let mut payload = Vec::new();
         codec::encode(record, &mut payload)
-            .map_err(|what| std::io::Error::other(what))
+            .map_err(std::io::Error::other)
             .during("encode a commit for", &name)?;
         for block in blocks {
             payload.extend_from_slice(block);
@@ -136,9 +130,7 @@ impl Journal {
         for (chunk, bytes) in payload.chunks(PAYLOAD_BYTES).enumerate() {
             let chunk = chunk as u32;
             let mut key = [0; 12];
-            for (to, from) in key
-                .iter_mut()
-                .zip(commit.to_be_bytes().into_iter().chain(chunk.to_be_bytes()))
+            for (to, from) in key.iter_mut().zip(commit.to_be_bytes().into_iter().chain(chunk.to_be_bytes()))
             {
                 *to = from;
             }
@@ -183,13 +175,7 @@ fn parse(bytes: &[u8], store: StoreId, journal: u64) -> Option<ChunkHeader> {
     let ours = magic == MAGIC && found_store == store && found_journal == journal;
     let sound = crc32c::crc32c(header.get(..HEADER_BYTES - 4)?) == header_crc;
     let sane = chunk < chunks && chunks <= CHUNKS_MAX && len <= PAYLOAD_BYTES;
-    (ours && sound && sane).then_some(ChunkHeader {
-        commit,
-        chunk,
-        chunks,
-        bytes: len,
-        crc,
-    })
+    (ours && sound && sane).then_some(ChunkHeader { commit, chunk, chunks, bytes: len, crc })
 }
 
 /// Where the chunks of a closed journal are.
@@ -226,9 +212,7 @@ impl Reading {
         let mut shown = 0_usize;
         let copy = disk.read_journal_copy(&name, &mut |value| shown += usize::from(reading.compare(value)));
         if let Err(what) = copy {
-            reading
-                .findings
-                .push(format!("journal {journal}: {what}; the raw scan is used"));
+            reading.findings.push(format!("journal {journal}: {what}; the raw scan is used"));
         }
         let lacking = reading.scanned.len() + reading.rescued.len() - shown;
         if lacking > 0 {
@@ -306,9 +290,7 @@ impl Reading {
         let has = |chunk: &u32| {
             self.scanned.contains_key(&(commit, *chunk)) || self.rescued.contains_key(&(commit, *chunk))
         };
-        self.chunks
-            .get(&commit)
-            .is_some_and(|chunks| (0..*chunks).all(|chunk| has(&chunk)))
+        self.chunks.get(&commit).is_some_and(|chunks| (0..*chunks).all(|chunk| has(&chunk)))
     }
 
     /// The record of a whole commit, and its blocks.
@@ -319,17 +301,13 @@ impl Reading {
             if let Some((at, bytes)) = self.scanned.get(&(commit, chunk)) {
                 let start = payload.len();
                 payload.resize(start + bytes, 0);
-                self.raw
-                    .read_at(payload.get_mut(start..).unwrap_or_default(), *at)
-                    .during("read", &name)?;
+                self.raw.read_at(payload.get_mut(start..).unwrap_or_default(), *at).during("read", &name)?;
             } else if let Some(bytes) = self.rescued.get(&(commit, chunk)) {
                 payload.extend_from_slice(bytes);
             }
         }
-        let (record, blocks) = codec::decode(&payload).map_err(|what| Error::Damaged {
-            path: name.into(),
-            what: format!("commit {commit}: {what}"),
-        })?;
+        let (record, blocks) = codec::decode(&payload)
+            .map_err(|what| Error::Damaged { path: name.into(), what: format!("commit {commit}: {what}") })?;
         let blocks = blocks.to_vec();
         Ok((record, blocks))
     }

@@ -108,10 +108,7 @@ impl Kept {
     /// Makes the folder and the first generation.
     pub(crate) fn create(disk: &dyn Disk) -> Result<()> {
         disk.make_folder(FOLDER).during("create", FOLDER)?;
-        disk.create(&path(1))
-            .during("create", &path(1))?
-            .sync()
-            .during("sync", &path(1))?;
+        disk.create(&path(1)).during("create", &path(1))?.sync().during("sync", &path(1))?;
         disk.sync_dir(FOLDER).during("sync", FOLDER)
     }
 
@@ -119,9 +116,8 @@ impl Kept {
     /// nothing is changed.
     pub(crate) fn open(disk: Arc<dyn Disk>, index: Arc<Index>, state: &State, mend: bool) -> Result<Kept> {
         let names = disk.list(FOLDER).during("list", FOLDER)?;
-        let generations = names
-            .iter()
-            .filter_map(|name| name.parse::<u64>().ok().filter(|_| name.len() == 8));
+        let generations =
+            names.iter().filter_map(|name| name.parse::<u64>().ok().filter(|_| name.len() == 8));
         let generation = generations.max().unwrap_or_default();
         let name = path(generation);
         let file = disk.open(&name, mend).during("open", &name)?;
@@ -135,7 +131,7 @@ impl Kept {
             dead: BTreeMap::new(),
             findings: Vec::new(),
         };
-        kept.load(state)?;
+        kept.load()?;
         if mend {
             for other in names.iter().filter(|other| **other != format!("{generation:08}")) {
                 let other = format!("{FOLDER}/{other}");
@@ -148,17 +144,14 @@ impl Kept {
         Ok(kept)
     }
 
-    fn load(&mut self, state: &State) -> Result<()> {
+    fn load(&mut self) -> Result<()> {
         let name = path(self.generation);
         let end = self.file.len().during("read", &name)?;
         let mut at = 0;
         while at < end {
             match self.entry(at)? {
                 Some((kind, body)) => {
-                    let place = Place {
-                        at: at + FRAME_BYTES as u64,
-                        bytes: body.len() as u32,
-                    };
+                    let place = Place { at: at + FRAME_BYTES as u64, bytes: body.len() as u32 };
                     at = place.at + u64::from(place.bytes);
                     self.note(kind, &body, place);
                     self.len = at;
@@ -167,8 +160,7 @@ impl Kept {
                 // where the file was damaged.
                 None => match self.next_entry(at + 1, end)? {
                     Some(next) => {
-                        self.findings
-                            .push(format!("{name}: {} bytes at {at} cannot be read", next - at));
+                        self.findings.push(format!("{name}: {} bytes at {at} cannot be read", next - at));
                         at = next;
                     }
                     None => break,
@@ -221,10 +213,7 @@ impl Kept {
             return Ok(None);
         }
         let mut body = vec![0; len as usize];
-        let read = self
-            .file
-            .read_at(&mut body, at + FRAME_BYTES as u64)
-            .during("read", &name)?;
+        let read = self.file.read_at(&mut body, at + FRAME_BYTES as u64).during("read", &name)?;
         Ok((read == body.len() && crc(kind, &body) == expected).then_some((kind, body)))
     }
 
@@ -232,10 +221,7 @@ impl Kept {
     fn next_entry(&self, mut at: u64, end: u64) -> Result<Option<u64>> {
         let mut buffer = vec![0; 64 * 1024];
         while at < end {
-            let read = self
-                .file
-                .read_at(&mut buffer, at)
-                .during("read", &path(self.generation))?;
+            let read = self.file.read_at(&mut buffer, at).during("read", &path(self.generation))?;
             for found in memchr::memmem::find_iter(buffer.get(..read).unwrap_or_default(), &MAGIC) {
                 if self.entry(at + found as u64)?.is_some() {
                     return Ok(Some(at + found as u64));
@@ -262,23 +248,15 @@ impl Kept {
     /// The dead letters of a group from `from`, at most `limit`.
     pub(crate) fn dead(&self, group: GroupId, from: Seq, limit: usize) -> Result<Vec<DeadLetter>> {
         let mut letters = Vec::new();
-        for place in self
-            .dead
-            .range((group, from)..=(group, Seq(u64::MAX)))
-            .map(|(_, place)| place)
-            .take(limit)
+        for place in
+            self.dead.range((group, from)..=(group, Seq(u64::MAX))).map(|(_, place)| place).take(limit)
         {
             let mut body = vec![0; place.bytes as usize];
-            self.file
-                .read_at(&mut body, place.at)
-                .during("read", &path(self.generation))?;
+            self.file.read_at(&mut body, place.at).during("read", &path(self.generation))?;
             match codec::decode::<DeadLetter>(&body) {
                 Ok((letter, _)) => letters.push(letter),
                 Err(what) => {
-                    return Err(crate::Error::Damaged {
-                        path: path(self.generation).into(),
-                        what,
-                    });
+                    return Err(crate::Error::Damaged { path: path(self.generation).into(), what });
                 }
             }
         }
@@ -311,18 +289,14 @@ impl Kept {
             return Ok(());
         }
         let mut body = Vec::new();
-        builder
-            .build(block.append_time_ms())
-            .encode(&mut body, self.store, block.commit(), range.first);
+        builder.build(block.append_time_ms()).encode(&mut body, self.store, block.commit(), range.first);
         self.append(Kind::Lines, &body)
     }
 
     /// Appends a dead letter; durable after [`Kept::sync`].
     pub(crate) fn bury(&mut self, letter: &DeadLetter) -> Result<()> {
         let mut body = Vec::new();
-        codec::encode(letter, &mut body)
-            .map_err(std::io::Error::other)
-            .during("encode", "a dead letter")?;
+        codec::encode(letter, &mut body).map_err(std::io::Error::other).during("encode", "a dead letter")?;
         self.append(Kind::Dead, &body)
     }
 
@@ -339,10 +313,7 @@ impl Kept {
         let bytes = frame(kind, body);
         let name = path(self.generation);
         self.file.write_at(&bytes, self.len).during("write to", &name)?;
-        let place = Place {
-            at: self.len + FRAME_BYTES as u64,
-            bytes: body.len() as u32,
-        };
+        let place = Place { at: self.len + FRAME_BYTES as u64, bytes: body.len() as u32 };
         self.len += bytes.len() as u64;
         self.note(kind as u8, body, place);
         Ok(())
@@ -354,16 +325,11 @@ impl Kept {
 
     /// Whether some group still needs a line of this stretch.
     fn is_live(&self, state: &State, first: Seq, lines: u32) -> bool {
-        let range = SeqRange {
-            first,
-            last: first.plus(u64::from(lines) - 1),
-        };
-        let dead = state.groups.keys().any(|group| {
-            self.dead
-                .range((*group, range.first)..=(*group, range.last))
-                .next()
-                .is_some()
-        });
+        let range = SeqRange { first, last: first.plus(u64::from(lines) - 1) };
+        let dead = state
+            .groups
+            .keys()
+            .any(|group| self.dead.range((*group, range.first)..=(*group, range.last)).next().is_some());
         dead || state.groups.values().any(|group| {
             group.acks.gap(range.first, range.last).is_some()
                 || group.revived.range(range.first..=range.last).next().is_some()
@@ -377,26 +343,13 @@ impl Kept {
             return Ok(());
         }
         self.dead.retain(|(group, _), _| state.groups.contains_key(group));
-        let places: Vec<(Seq, KeptPlace)> = self
-            .index
-            .lock()
-            .kept
-            .iter()
-            .map(|(first, place)| (*first, place.clone()))
-            .collect();
-        let live: Vec<(Seq, KeptPlace)> = places
-            .into_iter()
-            .filter(|(first, place)| self.is_live(state, *first, place.lines))
-            .collect();
-        let live_bytes: u64 = live
-            .iter()
-            .map(|(_, place)| u64::from(place.bytes) + FRAME_BYTES as u64)
-            .sum::<u64>()
-            + self
-                .dead
-                .values()
-                .map(|place| u64::from(place.bytes) + FRAME_BYTES as u64)
-                .sum::<u64>();
+        let places: Vec<(Seq, KeptPlace)> =
+            self.index.lock().kept.iter().map(|(first, place)| (*first, place.clone())).collect();
+        let live: Vec<(Seq, KeptPlace)> =
+            places.into_iter().filter(|(first, place)| self.is_live(state, *first, place.lines)).collect();
+        let live_bytes: u64 =
+            live.iter().map(|(_, place)| u64::from(place.bytes) + FRAME_BYTES as u64).sum::<u64>()
+                + self.dead.values().map(|place| u64::from(place.bytes) + FRAME_BYTES as u64).sum::<u64>();
         if live_bytes > self.len / 2 {
             return Ok(());
         }
@@ -408,28 +361,16 @@ impl Kept {
         let mut dead = BTreeMap::new();
         let mut copy = |kind: Kind, at: u64, bytes: u32| -> Result<Place> {
             let mut body = vec![0; bytes as usize];
-            self.file
-                .read_at(&mut body, at)
-                .during("read", &path(self.generation))?;
+            self.file.read_at(&mut body, at).during("read", &path(self.generation))?;
             let framed = frame(kind, &body);
             file.write_at(&framed, len).during("write to", &temporary)?;
-            let place = Place {
-                at: len + FRAME_BYTES as u64,
-                bytes,
-            };
+            let place = Place { at: len + FRAME_BYTES as u64, bytes };
             len += framed.len() as u64;
             Ok(place)
         };
         for (first, place) in live {
             let at = copy(Kind::Lines, place.at, place.bytes)?.at;
-            kept.insert(
-                first,
-                KeptPlace {
-                    path: name.clone(),
-                    at,
-                    ..place
-                },
-            );
+            kept.insert(first, KeptPlace { path: name.clone(), at, ..place });
         }
         for (key, place) in &self.dead {
             dead.insert(*key, copy(Kind::Dead, place.at, place.bytes)?);

@@ -34,6 +34,7 @@ mod reader;
 mod recover;
 mod room;
 mod segment;
+mod view;
 
 #[cfg(test)]
 mod model_test;
@@ -51,3 +52,4 @@ pub use log::{Committed, Counters, Log, Options};
 pub use manifest::{GroupState, Leased, Loss, SegmentMeta, SourceState, State};
 pub use reader::{ReadError, Reader};
 pub use room::DiskOptions;
+pub use view::{Verified, View};

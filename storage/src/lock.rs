@@ -19,11 +19,7 @@ impl Lock {
     /// Takes the lock, for writing or only for looking. A look leaves no trace.
     pub(crate) fn take(dir: &Path, write: bool) -> Result<Lock> {
         let path = dir.join(NAME);
-        let io = |attempted, source| Error::Io {
-            attempted,
-            path: path.clone(),
-            source,
-        };
+        let io = |attempted, source| Error::Io { attempted, path: path.clone(), source };
         let mut file = OpenOptions::new()
             .read(true)
             .write(write)
@@ -32,21 +28,13 @@ impl Lock {
             .mode(0o600)
             .open(&path)
             .map_err(|source| io("open", source))?;
-        let locked = if write {
-            file.try_lock()
-        } else {
-            file.try_lock_shared()
-        };
+        let locked = if write { file.try_lock() } else { file.try_lock_shared() };
         match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
-                file.read_to_string(&mut pid)
-                    .map_err(|source| io("read", source))?;
-                return Err(Error::InUse {
-                    path: dir.to_owned(),
-                    pid: pid.trim().to_owned(),
-                });
+                file.read_to_string(&mut pid).map_err(|source| io("read", source))?;
+                return Err(Error::InUse { path: dir.to_owned(), pid: pid.trim().to_owned() });
             }
             Err(TryLockError::Error(source)) => return Err(io("lock", source)),
         }

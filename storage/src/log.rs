@@ -49,7 +49,7 @@ impl Default for Options {
         Options {
             segment_bytes: 16 * 1024 * 1024,
             journal_bytes: 8 * 1024 * 1024,
-            journal_commits: 20_000,
+            journal_commits: 16_384,
             disk: DiskOptions::default(),
         }
     }
@@ -153,15 +153,8 @@ impl Log {
         let (store, commit) = (state.store, state.commit);
         let manifest = Record::Manifest(Box::new(state));
         let journal = Journal::begin(disk.as_ref(), db, store, number, commit, &manifest)?;
-        let Record::Manifest(state) = manifest else {
-            unreachable!("it was made two lines above")
-        };
-        let mark = Mark {
-            store,
-            journal: number,
-            commit,
-            next_seq: state.next_seq,
-        };
+        let Record::Manifest(state) = manifest else { unreachable!("it was made two lines above") };
+        let mark = Mark { store, journal: number, commit, next_seq: state.next_seq };
         let mark_file = match old_journal {
             Some(_) => {
                 let file = MarkFile::open(disk.as_ref())?;
@@ -250,7 +243,7 @@ impl Log {
     ///
     /// # Panics
     /// If a block holds lines of a source without a checkpoint in the same commit: offset and lines are one.
-    pub fn commit(&mut self, commit: Commit) -> Result<Committed> {
+    pub fn commit(&mut self, commit: &Commit) -> Result<Committed> {
         self.refuse_poisoned()?;
         self.commit_or_poison(commit).inspect_err(|error| {
             if !matches!(error, Error::Full(_)) {
@@ -260,12 +253,10 @@ impl Log {
     }
 
     fn refuse_poisoned(&self) -> Result<()> {
-        self.poisoned
-            .as_ref()
-            .map_or(Ok(()), |why| Err(Error::Poisoned(why.clone())))
+        self.poisoned.as_ref().map_or(Ok(()), |why| Err(Error::Poisoned(why.clone())))
     }
 
-    fn commit_or_poison(&mut self, commit: Commit) -> Result<Committed> {
+    fn commit_or_poison(&mut self, commit: &Commit) -> Result<Committed> {
         let stored: u64 = commit.blocks.iter().map(|block| block.disk_bytes() as u64).sum();
         if stored > 0
             && let Some(full) = self.room.refusal(self.disk.as_ref(), self.disk_bytes(), stored)?
@@ -277,13 +268,8 @@ impl Log {
         }
         let number = self.state.commit + 1;
         let first = self.state.next_seq;
-        let (mut next, mut end) = (
-            first,
-            self.state
-                .segments
-                .back()
-                .map(|segment| (segment.first, segment.bytes)),
-        );
+        let (mut next, mut end) =
+            (first, self.state.segments.back().map(|segment| (segment.first, segment.bytes)));
         let mut encoded = Vec::with_capacity(commit.blocks.len());
         let mut placed = Vec::with_capacity(commit.blocks.len());
         let mut numbered = Vec::with_capacity(commit.blocks.len());
@@ -316,23 +302,19 @@ impl Log {
             }
             next = seq;
         }
-        let checkpoints = checkpoints(commit.checkpoints, last_seqs);
+        let checkpoints = checkpoints(&commit.checkpoints, last_seqs);
         let changes = Changes {
             blocks: placed,
             checkpoints,
-            forget: commit.forget,
-            add_groups: commit.add_groups,
-            remove_groups: commit.remove_groups,
-            groups: commit.groups,
+            forget: commit.forget.clone(),
+            add_groups: commit.add_groups.clone(),
+            remove_groups: commit.remove_groups.clone(),
+            groups: commit.groups.clone(),
             first_segment: None,
-            losses: Vec::new(),
+            losses: commit.losses.clone(),
         };
         self.apply(changes, &encoded)?;
-        Ok(Committed {
-            first,
-            next,
-            blocks: numbered,
-        })
+        Ok(Committed { first, next, blocks: numbered })
     }
 
     /// Sends changes through the journal and makes them count.
@@ -340,9 +322,7 @@ impl Log {
         let number = self.state.commit + 1;
         let record = Record::Changes(changes);
         self.journal.append(number, &record, blocks)?;
-        let Record::Changes(changes) = record else {
-            unreachable!("it was made two lines above")
-        };
+        let Record::Changes(changes) = record else { unreachable!("it was made two lines above") };
         self.state.apply(number, &changes);
         self.write_mark()?;
         self.publish();
@@ -351,19 +331,8 @@ impl Log {
     }
 
     fn write_mark(&self) -> Result<()> {
-        let State {
-            store,
-            journal,
-            commit,
-            next_seq,
-            ..
-        } = self.state;
-        self.mark.write(Mark {
-            store,
-            journal,
-            commit,
-            next_seq,
-        })
+        let State { store, journal, commit, next_seq, .. } = self.state;
+        self.mark.write(Mark { store, journal, commit, next_seq })
     }
 
     /// Lets readers see what became durable.
@@ -372,18 +341,12 @@ impl Log {
         index.next_seq = self.state.next_seq;
         // Only the ends of the list change: the oldest go, the newest grows or is followed by others.
         let first = self.state.first_seq();
-        while index
-            .segments
-            .front()
-            .is_some_and(|segment| segment.first < first)
-        {
+        while index.segments.front().is_some_and(|segment| segment.first < first) {
             index.segments.pop_front();
         }
         index.segments.pop_back();
         let known = index.segments.len();
-        index
-            .segments
-            .extend(self.state.segments.iter().skip(known).copied());
+        index.segments.extend(self.state.segments.iter().skip(known).copied());
     }
 
     /// Does what has become due: rolls the journal, removes segments that nobody needs, sets the reserve aside
@@ -393,8 +356,7 @@ impl Log {
     /// As [`Log::commit`].
     pub fn maintain(&mut self) -> Result<bool> {
         self.refuse_poisoned()?;
-        self.maintain_or_poison()
-            .inspect_err(|error| self.poisoned = Some(error.to_string()))
+        self.maintain_or_poison().inspect_err(|error| self.poisoned = Some(error.to_string()))
     }
 
     fn maintain_or_poison(&mut self) -> Result<bool> {
@@ -428,9 +390,7 @@ impl Log {
         journal.commits > 1
             && (journal.stored_bytes + bytes >= options.journal_bytes + slack
                 || journal.commits >= options.journal_commits
-                || journal
-                    .file_bytes()
-                    .is_ok_and(|bytes| bytes >= JOURNAL_FILE_BYTES))
+                || journal.file_bytes().is_ok_and(|bytes| bytes >= JOURNAL_FILE_BYTES))
     }
 
     fn prepare_next(&mut self) {
@@ -492,9 +452,7 @@ impl Log {
             return Ok(());
         };
         let receiver = self.aside.run(move || {
-            unsynced
-                .iter()
-                .try_for_each(|(first, file)| file.sync().during("sync", &segment::path(*first)))
+            unsynced.iter().try_for_each(|(first, file)| file.sync().during("sync", &segment::path(*first)))
         });
         self.settling = Some((newest, receiver));
         Ok(())
@@ -529,9 +487,7 @@ impl Log {
         // looks at the stand-in.
         let manifest = Record::Manifest(Box::new(std::mem::replace(&mut self.state, State::new(store))));
         let next = Journal::begin(self.disk.as_ref(), db, store, old + 1, commit, &manifest)?;
-        let Record::Manifest(state) = manifest else {
-            unreachable!("it was made three lines above")
-        };
+        let Record::Manifest(state) = manifest else { unreachable!("it was made three lines above") };
         self.state = *state;
         self.settled_bytes = 0;
         self.write_mark()?;
@@ -561,13 +517,7 @@ impl Log {
         if !removal.live.is_empty() && !self.relocate(&removal.live)? {
             return Ok(false);
         }
-        self.apply(
-            Changes {
-                first_segment: Some(removal.next),
-                ..Changes::default()
-            },
-            &[],
-        )?;
+        self.apply(Changes { first_segment: Some(removal.next), ..Changes::default() }, &[])?;
         // Its name may come back with a crash: opening removes what the journal does not know.
         let path = segment::path(removal.segment);
         self.disk.remove_file(&path).during("remove", &path)?;
@@ -623,10 +573,8 @@ impl Log {
     /// As [`Log::commit`].
     pub fn settle_dead(&mut self, group: GroupId, seqs: &[Seq]) -> Result<()> {
         self.refuse_poisoned()?;
-        let settled = seqs
-            .iter()
-            .try_for_each(|seq| self.kept.settle(group, *seq))
-            .and_then(|()| self.kept.sync());
+        let settled =
+            seqs.iter().try_for_each(|seq| self.kept.settle(group, *seq)).and_then(|()| self.kept.sync());
         settled.inspect_err(|error| self.poisoned = Some(error.to_string()))
     }
 
@@ -659,30 +607,24 @@ impl Log {
 
 /// The checkpoints of a commit, each with the last line of its source.
 fn checkpoints(
-    given: Vec<(SourceId, bytes::Bytes)>,
+    given: &[(SourceId, bytes::Bytes)],
     mut last_seqs: std::collections::BTreeMap<SourceId, Seq>,
 ) -> Vec<Checkpoint> {
     let checkpoints = given
         .into_iter()
         .map(|(source, bytes)| Checkpoint {
-            source,
-            last_seq: last_seqs.remove(&source),
+            source: *source,
+            last_seq: last_seqs.remove(source),
             bytes: bytes.to_vec(),
         })
         .collect();
-    assert!(
-        last_seqs.is_empty(),
-        "lines of sources {last_seqs:?} without a checkpoint"
-    );
+    assert!(last_seqs.is_empty(), "lines of sources {last_seqs:?} without a checkpoint");
     checkpoints
 }
 
 /// Makes the folders of a new store. CREATING says until MARK is there that nothing can have been lost.
 fn create(disk: &dyn Disk) -> Result<State> {
-    disk.create(CREATING)
-        .during("create", CREATING)?
-        .sync()
-        .during("sync", CREATING)?;
+    disk.create(CREATING).during("create", CREATING)?.sync().during("sync", CREATING)?;
     disk.sync_dir("").during("sync", "the data dir")?;
     for folder in [journal::FOLDER, segment::FOLDER] {
         disk.remove_folder(folder).during("remove", folder)?;
@@ -700,9 +642,7 @@ fn create(disk: &dyn Disk) -> Result<State> {
 /// A number that no other store has: the standard library's hash keys come from the operating system.
 fn random_id() -> u64 {
     use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new()
-        .build_hasher()
-        .finish()
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
 /// Removes what earlier runs left in `journal/`: unfinished journals, copies, and those that were done with.
@@ -720,11 +660,7 @@ fn remove_other_journals(disk: &dyn Disk, current: u64) -> Result<()> {
 
 fn remove_journal(disk: &dyn Disk, folder: &str) -> Result<()> {
     // Renamed first, so that a crash in the middle never leaves half a journal under a name that counts.
-    let trash = format!(
-        "{}/.trash-{}",
-        journal::FOLDER,
-        folder.rsplit('/').next().unwrap_or_default()
-    );
+    let trash = format!("{}/.trash-{}", journal::FOLDER, folder.rsplit('/').next().unwrap_or_default());
     disk.remove_folder(&trash).during("remove", &trash)?;
     disk.rename(folder, &trash).during("rename", folder)?;
     disk.sync_dir(journal::FOLDER).during("sync", journal::FOLDER)?;
@@ -732,30 +668,19 @@ fn remove_journal(disk: &dyn Disk, folder: &str) -> Result<()> {
 }
 
 /// Nothing is written into a folder that holds something else.
-fn refuse_foreign(dir: &Path) -> Result<()> {
+pub(crate) fn refuse_foreign(dir: &Path) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return Ok(());
     };
-    let names: Vec<String> = entries
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    let ours = names
-        .iter()
-        .any(|name| ["MARK", CREATING, journal::FOLDER].contains(&name.as_str()));
-    let foreign: Vec<&str> = names
-        .iter()
-        .map(String::as_str)
-        .filter(|name| !OWN_NAMES.contains(name))
-        .take(5)
-        .collect();
+    let names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let ours = names.iter().any(|name| ["MARK", CREATING, journal::FOLDER].contains(&name.as_str()));
+    let foreign: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| !OWN_NAMES.contains(name)).take(5).collect();
     if ours || foreign.is_empty() {
         return Ok(());
     }
-    Err(Error::NotAStore {
-        path: dir.to_owned(),
-        found: foreign.join(", "),
-    })
+    Err(Error::NotAStore { path: dir.to_owned(), found: foreign.join(", ") })
 }
 
 /// What may stand in a data dir before it is a store.
@@ -764,35 +689,13 @@ const OWN_NAMES: [&str; 4] = ["LOCK", "spillq.sock", "EVENTS", "lost+found"];
 /// The error with the data dir in its paths, which the disk knows relative to it.
 pub(crate) fn under(dir: &Path, error: Error) -> Error {
     match error {
-        Error::Io {
-            attempted,
-            path,
-            source,
-        } => Error::Io {
-            attempted,
-            path: dir.join(path),
-            source,
-        },
+        Error::Io { attempted, path, source } => Error::Io { attempted, path: dir.join(path), source },
         Error::Damaged { path, what } => {
-            let what = if path.as_os_str().is_empty() {
-                what
-            } else {
-                format!("{}: {what}", path.display())
-            };
-            Error::Damaged {
-                path: dir.to_owned(),
-                what,
-            }
+            let what = if path.as_os_str().is_empty() { what } else { format!("{}: {what}", path.display()) };
+            Error::Damaged { path: dir.to_owned(), what }
         }
-        Error::NotAStore { found, .. } => Error::NotAStore {
-            path: dir.to_owned(),
-            found,
-        },
-        Error::Version { found, expected, .. } => Error::Version {
-            path: dir.to_owned(),
-            found,
-            expected,
-        },
+        Error::NotAStore { found, .. } => Error::NotAStore { path: dir.to_owned(), found },
+        Error::Version { found, expected, .. } => Error::Version { path: dir.to_owned(), found, expected },
         other => other,
     }
 }

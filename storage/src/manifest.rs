@@ -95,15 +95,8 @@ impl GroupState {
     fn apply(&mut self, change: &GroupChange) {
         match change {
             GroupChange::Lease { range, alone } => {
-                self.suspects = self
-                    .suspects
-                    .iter()
-                    .flat_map(|suspect| without(*suspect, *range))
-                    .collect();
-                self.leases.push(Leased {
-                    range: *range,
-                    alone: *alone,
-                });
+                self.suspects = self.suspects.iter().flat_map(|suspect| suspect.without(*range)).collect();
+                self.leases.push(Leased { range: *range, alone: *alone });
                 if *alone && range.lines() == 1 {
                     *self.attempts.entry(range.first).or_default() += 1;
                 }
@@ -131,13 +124,8 @@ impl GroupState {
         self.acks.insert(range);
         self.revived.retain(|seq| !range.contains(*seq));
         self.attempts.retain(|seq, _| !range.contains(*seq));
-        self.leases
-            .retain(|leased| leased.range.intersection(range).is_none());
-        self.suspects = self
-            .suspects
-            .iter()
-            .flat_map(|suspect| without(*suspect, range))
-            .collect();
+        self.leases.retain(|leased| leased.range.intersection(range).is_none());
+        self.suspects = self.suspects.iter().flat_map(|suspect| suspect.without(range)).collect();
     }
 
     /// A new run of the process: what was out is suspect, and comes again in halves.
@@ -150,15 +138,6 @@ impl GroupState {
         }
         self.suspects.sort_unstable();
     }
-}
-
-/// What `range` has outside `hole`, at most two stretches.
-pub(crate) fn without(range: SeqRange, hole: SeqRange) -> impl Iterator<Item = SeqRange> {
-    let before =
-        SeqRange::new(range.first, range.last.min(hole.first.prev())).filter(|_| hole.first > range.first);
-    let after =
-        SeqRange::new(range.first.max(hole.last.next()), range.last).filter(|_| hole.last < range.last);
-    before.into_iter().chain(after)
 }
 
 /// Lines that will not be read, and why.
@@ -220,18 +199,13 @@ impl State {
     /// The oldest seq that a segment still holds; the next one where there is none.
     #[must_use]
     pub fn first_seq(&self) -> Seq {
-        self.segments
-            .front()
-            .map_or(self.next_seq, |segment| segment.first)
+        self.segments.front().map_or(self.next_seq, |segment| segment.first)
     }
 
     /// The group of that name.
     #[must_use]
     pub fn group(&self, name: &str) -> Option<(GroupId, &GroupState)> {
-        self.groups
-            .iter()
-            .find(|(_, group)| group.name == name)
-            .map(|(id, group)| (*id, group))
+        self.groups.iter().find(|(_, group)| group.name == name).map(|(id, group)| (*id, group))
     }
 
     /// Bytes of all segment files.
@@ -251,11 +225,7 @@ impl State {
         self.commit = commit;
         for placed in &changes.blocks {
             if placed.new_segment {
-                self.segments.push_back(SegmentMeta {
-                    first: placed.first,
-                    bytes: 0,
-                    raw_bytes: 0,
-                });
+                self.segments.push_back(SegmentMeta { first: placed.first, bytes: 0, raw_bytes: 0 });
             }
             if let Some(segment) = self.segments.back_mut() {
                 segment.bytes += u64::from(placed.bytes);
@@ -266,14 +236,11 @@ impl State {
         }
         for checkpoint in &changes.checkpoints {
             self.next_source = SourceId(self.next_source.0.max(checkpoint.source.0 + 1));
-            let source = self
-                .sources
-                .entry(checkpoint.source)
-                .or_insert_with(|| SourceState {
-                    checkpoint: Vec::new(),
-                    last_seq: Seq(0),
-                    forgotten: false,
-                });
+            let source = self.sources.entry(checkpoint.source).or_insert_with(|| SourceState {
+                checkpoint: Vec::new(),
+                last_seq: Seq(0),
+                forgotten: false,
+            });
             source.checkpoint.clone_from(&checkpoint.bytes);
             source.forgotten = false;
             if let Some(last) = checkpoint.last_seq {
@@ -307,8 +274,7 @@ impl State {
             }
         }
         let first = self.first_seq();
-        self.sources
-            .retain(|_, source| !source.forgotten || source.last_seq >= first);
+        self.sources.retain(|_, source| !source.forgotten || source.last_seq >= first);
     }
 }
 
@@ -322,7 +288,7 @@ mod tests {
 
     #[test]
     fn what_lies_outside_a_hole() {
-        let outside = |hole| without(range(3, 6), hole).collect::<Vec<_>>();
+        let outside = |hole| range(3, 6).without(hole).collect::<Vec<_>>();
         assert_eq!(outside(range(1, 2)), [range(3, 6)]);
         assert_eq!(outside(range(1, 3)), [range(4, 6)]);
         assert_eq!(outside(range(4, 5)), [range(3, 3), range(6, 6)]);
@@ -334,24 +300,15 @@ mod tests {
     #[test]
     fn a_lease_that_a_crash_took_comes_back_in_halves_until_it_is_one_line() {
         let mut group = GroupState::new("default", Seq(0));
-        group.apply(&GroupChange::Lease {
-            range: range(1, 4),
-            alone: false,
-        });
+        group.apply(&GroupChange::Lease { range: range(1, 4), alone: false });
         group.begin_run();
         assert_eq!(group.suspects, [range(1, 2), range(3, 4)]);
-        group.apply(&GroupChange::Lease {
-            range: range(1, 2),
-            alone: false,
-        });
+        group.apply(&GroupChange::Lease { range: range(1, 2), alone: false });
         assert_eq!(group.suspects, [range(3, 4)]);
         group.begin_run();
         assert_eq!(group.suspects, [range(1, 1), range(2, 2), range(3, 4)]);
         for tries in 1..=3 {
-            group.apply(&GroupChange::Lease {
-                range: range(1, 1),
-                alone: true,
-            });
+            group.apply(&GroupChange::Lease { range: range(1, 1), alone: true });
             group.begin_run();
             assert_eq!(group.attempts.get(&Seq(1)), Some(&tries));
         }

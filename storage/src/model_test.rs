@@ -21,11 +21,7 @@ fn options() -> Options {
         segment_bytes: 2_000,
         journal_bytes: 3_000,
         journal_commits: 12,
-        disk: DiskOptions {
-            limit_bytes: CAPACITY,
-            min_free_bytes: 0,
-            reserve_bytes: 0,
-        },
+        disk: DiskOptions { limit_bytes: CAPACITY, min_free_bytes: 0, reserve_bytes: 0 },
     }
 }
 
@@ -68,7 +64,7 @@ impl Run {
             0..4 => {
                 let commit = self.append(&mut next);
                 self.attempted = Some(next.clone());
-                let first = log.commit(commit)?.first;
+                let first = log.commit(&commit)?.first;
                 assert_eq!(
                     first.0 as usize,
                     self.model.lines.len() + 1,
@@ -81,8 +77,8 @@ impl Run {
                 };
                 next.groups[group].acked.extend(range.first.0..=range.last.0);
                 self.attempted = Some(next.clone());
-                log.commit(change(group, GroupChange::Lease { range, alone: false }))?;
-                log.commit(change(group, GroupChange::Ack { range }))?;
+                log.commit(&change(group, GroupChange::Lease { range, alone: false }))?;
+                log.commit(&change(group, GroupChange::Ack { range }))?;
             }
             7 => {
                 let Some((group, range)) = self.pick(&next) else {
@@ -92,19 +88,11 @@ impl Run {
                 next.groups[group].dead.insert(seq.0);
                 self.attempted = Some(next.clone());
                 let id = GroupId(group as u32 + 1);
-                let letter = DeadLetter {
-                    group: id,
-                    seq,
-                    attempts: 8,
-                    time_ms: 1,
-                    reason: "it is poison".to_owned(),
-                };
-                let block = log
-                    .reader()
-                    .block(seq)
-                    .expect("a line that is not acked can be read");
+                let letter =
+                    DeadLetter { group: id, seq, attempts: 8, time_ms: 1, reason: "it is poison".to_owned() };
+                let block = log.reader().block(seq).expect("a line that is not acked can be read");
                 log.bury(&letter, &block)?;
-                log.commit(change(group, GroupChange::Dead { seq }))?;
+                log.commit(&change(group, GroupChange::Dead { seq }))?;
             }
             8 => {
                 let group = self.rng.usize(..2);
@@ -113,7 +101,7 @@ impl Run {
                 };
                 next.groups[group].dead.remove(&seq);
                 self.attempted = Some(next.clone());
-                log.commit(change(group, GroupChange::Revive { seq: Seq(seq) }))?;
+                log.commit(&change(group, GroupChange::Revive { seq: Seq(seq) }))?;
                 log.settle_dead(GroupId(group as u32 + 1), &[Seq(seq)])?;
             }
             _ => {}
@@ -130,9 +118,7 @@ impl Run {
             let mut builder = BlockBuilder::new();
             for _ in 0..self.rng.usize(1..8) {
                 let source = self.rng.usize(..2);
-                let filling: String = (0..self.rng.usize(..60))
-                    .map(|_| self.rng.alphanumeric())
-                    .collect();
+                let filling: String = (0..self.rng.usize(..60)).map(|_| self.rng.alphanumeric()).collect();
                 let line = format!("{source} {} {filling}\n", next.lines.len()).into_bytes();
                 builder.push_whole(SourceId(source as u64 + 1), next.offsets[source], &line, 1);
                 next.offsets[source] += line.len() as u64;
@@ -152,16 +138,9 @@ impl Run {
         let group = self.rng.usize(..2);
         let open =
             |seq: &u64| !model.groups[group].acked.contains(seq) && !model.groups[group].dead.contains(seq);
-        let skip = if self.rng.u8(..5) == 0 {
-            self.rng.u64(..6)
-        } else {
-            0
-        };
+        let skip = if self.rng.u8(..5) == 0 { self.rng.u64(..6) } else { 0 };
         let first = (1..=model.lines.len() as u64).filter(open).nth(skip as usize)?;
-        let last = (first..=model.lines.len() as u64)
-            .take_while(open)
-            .take(self.rng.usize(1..30))
-            .last()?;
+        let last = (first..=model.lines.len() as u64).take_while(open).take(self.rng.usize(1..30)).last()?;
         Some((group, SeqRange::new(Seq(first), Seq(last))?))
     }
 
@@ -169,10 +148,7 @@ impl Run {
     fn observe(&self, log: &Log, lines: &[Vec<u8>]) -> Model {
         let state = log.state();
         let count = state.next_seq.prev().0;
-        let mut observed = Model {
-            lines: lines[..count as usize].to_vec(),
-            ..Model::default()
-        };
+        let mut observed = Model { lines: lines[..count as usize].to_vec(), ..Model::default() };
         for (source, offset) in observed.offsets.iter_mut().enumerate() {
             if let Some(source) = state.sources.get(&SourceId(source as u64 + 1)) {
                 *offset = u64::from_le_bytes(source.checkpoint.as_slice().try_into().unwrap());
@@ -180,23 +156,15 @@ impl Run {
         }
         let mut reader = log.reader();
         for (id, group) in &state.groups {
-            let dead: std::collections::BTreeSet<u64> = log
-                .dead_letters(*id, Seq(0), 1_000_000)
-                .unwrap()
-                .iter()
-                .map(|letter| letter.seq.0)
-                .collect();
+            let dead: std::collections::BTreeSet<u64> =
+                log.dead_letters(*id, Seq(0), 1_000_000).unwrap().iter().map(|letter| letter.seq.0).collect();
             let settled = |seq: &u64| group.acks.contains(Seq(*seq)) && !group.revived.contains(&Seq(*seq));
             for seq in (1..=count).filter(|seq| !settled(seq) || dead.contains(seq)) {
-                let block = reader
-                    .block(Seq(seq))
-                    .unwrap_or_else(|error| panic!("line {seq}: {error}"));
+                let block = reader.block(Seq(seq)).unwrap_or_else(|error| panic!("line {seq}: {error}"));
                 let line = block.lines().find(|line| line.seq == Seq(seq)).unwrap();
                 assert_eq!(line.bytes, lines[seq as usize - 1], "line {seq}");
             }
-            let acked = (1..=count)
-                .filter(|seq| settled(seq) && !dead.contains(seq))
-                .collect();
+            let acked = (1..=count).filter(|seq| settled(seq) && !dead.contains(seq)).collect();
             observed.groups.push(ModelGroup { acked, dead });
         }
         observed
@@ -204,10 +172,7 @@ impl Run {
 }
 
 fn change(group: usize, change: GroupChange) -> Commit {
-    Commit {
-        groups: vec![(GroupId(group as u32 + 1), change)],
-        ..Commit::default()
-    }
+    Commit { groups: vec![(GroupId(group as u32 + 1), change)], ..Commit::default() }
 }
 
 fn check(seed: u64, crashes: u32) -> (u64, u64, u64) {
@@ -215,10 +180,7 @@ fn check(seed: u64, crashes: u32) -> (u64, u64, u64) {
     let mut run = Run {
         rng: fastrand::Rng::with_seed(seed),
         disk,
-        model: Model {
-            groups: vec![ModelGroup::default(), ModelGroup::default()],
-            ..Model::default()
-        },
+        model: Model { groups: vec![ModelGroup::default(), ModelGroup::default()], ..Model::default() },
         attempted: None,
         rolls: 0,
         removed: 0,
@@ -226,18 +188,16 @@ fn check(seed: u64, crashes: u32) -> (u64, u64, u64) {
     };
     let mut log = open(&run.disk).unwrap();
     let add_groups = vec![("a".to_owned(), Seq(0)), ("b".to_owned(), Seq(0))];
-    log.commit(Commit {
-        add_groups,
-        ..Commit::default()
-    })
-    .unwrap();
+    log.commit(&Commit { add_groups, ..Commit::default() }).unwrap();
     for crash in 0..crashes {
         run.disk.crash_after(run.rng.u64(1..60));
         let failed = loop {
             // Work beside the owner does not tell; the next step does.
             match run.step(&mut log) {
                 Err(error) => break error,
-                Ok(()) if run.disk.has_crashed() => break Error::Poisoned("crashed beside the owner".to_owned()),
+                Ok(()) if run.disk.has_crashed() => {
+                    break Error::Poisoned("crashed beside the owner".to_owned());
+                }
                 Ok(()) => {}
             }
         };
@@ -278,10 +238,7 @@ fn check(seed: u64, crashes: u32) -> (u64, u64, u64) {
 
 #[test]
 fn what_was_answered_survives_a_crash_at_any_sync() {
-    let cases = std::env::var("SPILLQ_MODEL_CASES")
-        .ok()
-        .and_then(|cases| cases.parse().ok())
-        .unwrap_or(150);
+    let cases = std::env::var("SPILLQ_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(150);
     let (mut rolls, mut removed, mut relocated) = (0, 0, 0);
     for seed in 0..cases {
         let counted = check(seed, 12);
@@ -300,37 +257,19 @@ fn what_was_answered_survives_a_crash_at_any_sync() {
 fn a_full_disk_refuses_lines_and_nothing_else() {
     let disk = MemoryDisk::new(CAPACITY);
     let mut log = open(&disk).unwrap();
-    log.commit(Commit {
-        add_groups: vec![("a".to_owned(), Seq(0))],
-        ..Commit::default()
-    })
-    .unwrap();
+    log.commit(&Commit { add_groups: vec![("a".to_owned(), Seq(0))], ..Commit::default() }).unwrap();
     let append = || {
         let mut builder = BlockBuilder::new();
         builder.push_whole(SourceId(1), 0, b"line\n", 1);
         let checkpoints = vec![(SourceId(1), Bytes::from_static(b"5"))];
-        Commit {
-            blocks: vec![builder.build(1)],
-            checkpoints,
-            ..Commit::default()
-        }
+        Commit { blocks: vec![builder.build(1)], checkpoints, ..Commit::default() }
     };
-    log.commit(append()).unwrap();
+    log.commit(&append()).unwrap();
     disk.set_capacity(0);
-    assert!(matches!(log.commit(append()), Err(Error::Full(_))));
-    log.commit(change(
-        0,
-        GroupChange::Ack {
-            range: SeqRange::one(Seq(1)),
-        },
-    ))
-    .unwrap();
+    assert!(matches!(log.commit(&append()), Err(Error::Full(_))));
+    log.commit(&change(0, GroupChange::Ack { range: SeqRange::one(Seq(1)) })).unwrap();
     disk.set_capacity(CAPACITY);
-    assert_eq!(
-        log.commit(append()).unwrap().first,
-        Seq(2),
-        "it goes on where it was"
-    );
+    assert_eq!(log.commit(&append()).unwrap().first, Seq(2), "it goes on where it was");
     drop(log);
     assert_eq!(open(&disk).unwrap().state().next_seq, Seq(3));
 }

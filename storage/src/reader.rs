@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::block::{Block, BlockError, BlockHeader};
+use crate::block::{BLOCK_MAGIC, Block, BlockError, BlockHeader};
 use crate::disk::{Disk, DiskFile};
 use crate::ids::{Seq, SeqRange, StoreId};
 use crate::segment::{self, Index, Overlay};
@@ -75,11 +75,7 @@ impl Open {
             };
             return self.file.read_at(buffer.get_mut(..limit).unwrap_or_default(), at);
         }
-        let rest = self
-            .overlay
-            .bytes
-            .get((at - self.overlay.at) as usize..)
-            .unwrap_or_default();
+        let rest = self.overlay.bytes.get((at - self.overlay.at) as usize..).unwrap_or_default();
         let count = rest.len().min(buffer.len());
         for (to, from) in buffer.iter_mut().zip(rest) {
             *to = *from;
@@ -90,14 +86,7 @@ impl Open {
 
 impl Reader {
     pub(crate) fn new(disk: Arc<dyn Disk>, index: Arc<Index>, store: StoreId) -> Reader {
-        Reader {
-            disk,
-            index,
-            store,
-            open: None,
-            buffer: Vec::new(),
-            blocks_read: 0,
-        }
+        Reader { disk, index, store, open: None, buffer: Vec::new(), blocks_read: 0 }
     }
 
     /// Blocks that were read from disk so far.
@@ -119,26 +108,19 @@ impl Reader {
             let behind = index.segments.partition_point(|segment| segment.first <= seq);
             behind.checked_sub(1).and_then(|at| {
                 let segment = index.segments.get(at)?;
-                let end = index
-                    .segments
-                    .get(behind)
-                    .map_or(index.next_seq, |segment| segment.first);
-                Some((
-                    *segment,
-                    end,
-                    index.overlays.get(&segment.first).cloned().unwrap_or_default(),
-                ))
+                let end = index.segments.get(behind).map_or(index.next_seq, |segment| segment.first);
+                Some((*segment, end, index.overlays.get(&segment.first).cloned().unwrap_or_default()))
             })
         };
         match segment {
             Some((segment, end, overlay)) => {
-                self.from_segment(seq, segment.first, segment.bytes, end, overlay)
+                self.read_segment(seq, segment.first, segment.bytes, end, overlay)
             }
-            None => self.from_kept(seq),
+            None => self.read_kept(seq),
         }
     }
 
-    fn from_segment(
+    fn read_segment(
         &mut self,
         seq: Seq,
         first: Seq,
@@ -147,10 +129,7 @@ impl Reader {
         overlay: Overlay,
     ) -> Result<Block, ReadError> {
         let path = segment::path(first);
-        let usable = self
-            .open
-            .as_ref()
-            .is_some_and(|open| open.first == first && open.next <= seq);
+        let usable = self.open.as_ref().is_some_and(|open| open.first == first && open.next <= seq);
         if !usable {
             let file = match self.disk.open(&path, false) {
                 Ok(file) => file,
@@ -159,14 +138,7 @@ impl Reader {
                 Err(source) => return Err(ReadError::Io { path, source }),
             };
             self.buffer.clear();
-            self.open = Some(Open {
-                first,
-                file,
-                overlay,
-                at: 0,
-                next: first,
-                buffered_at: 0,
-            });
+            self.open = Some(Open { first, file, overlay, at: 0, next: first, buffered_at: 0 });
         } else if let Some(open) = &mut self.open {
             open.overlay = overlay;
         }
@@ -175,41 +147,60 @@ impl Reader {
                 return Err(ReadError::Absent(seq));
             };
             let (at, next) = (open.at, open.next);
-            let damaged = |what| ReadError::Damaged {
-                path: path.clone(),
-                at,
-                what,
-                range: SeqRange {
-                    first: next,
-                    last: end.prev().max(next),
-                },
-            };
             if at >= bytes || next >= end {
-                return Err(damaged(BlockError::Inconsistent(
-                    "the segment ends before its last line",
-                )));
+                let what = BlockError::Inconsistent("the segment ends before its last line");
+                return Err(self.skip_damage(&path, bytes, end, what)?);
             }
-            let header = self.parse_header(at, &path)?.map_err(damaged)?;
-            if header.first != next {
-                return Err(damaged(BlockError::Inconsistent(
-                    "a block with another first seq than expected",
-                )));
-            }
+            let header = match self.parse_header(at, &path)? {
+                Ok(header) if header.first == next => header,
+                Ok(_) => {
+                    let what = BlockError::Inconsistent("a block with another first seq than expected");
+                    return Err(self.skip_damage(&path, bytes, end, what)?);
+                }
+                Err(what) => return Err(self.skip_damage(&path, bytes, end, what)?),
+            };
             let range = header.range();
             if range.contains(seq) {
                 self.fill(at, header.disk_bytes(), &path)?;
                 let block = Block::decode(self.buffered(at), self.store);
                 self.blocks_read += 1;
                 self.step(at + header.disk_bytes() as u64, range.last.next());
-                return block.map_err(|what| ReadError::Damaged {
-                    path,
-                    at,
-                    what,
-                    range,
-                });
+                return block.map_err(|what| ReadError::Damaged { path, at, what, range });
             }
             self.step(at + header.disk_bytes() as u64, range.last.next());
         }
+    }
+
+    /// Finds the next sound block behind a damaged one, so that only the lines between are lost, and tells which.
+    fn skip_damage(
+        &mut self,
+        path: &str,
+        bytes: u64,
+        end: Seq,
+        what: BlockError,
+    ) -> Result<ReadError, ReadError> {
+        let (at, next) = self.open.as_ref().map_or((0, end), |open| (open.at, open.next));
+        let finder = memchr::memmem::Finder::new(&BLOCK_MAGIC);
+        let mut look = at + 1;
+        while look < bytes {
+            self.fill(look, BUFFER_BYTES.min((bytes - look) as usize), path)?;
+            let found: Vec<u64> =
+                finder.find_iter(self.buffered(look)).map(|found| look + found as u64).collect();
+            let seen = self.buffered(look).len() as u64;
+            for candidate in found {
+                if let Ok(header) = self.parse_header(candidate, path)?
+                    && (next < header.first && header.first < end)
+                {
+                    let range = SeqRange { first: next, last: header.first.prev() };
+                    self.step(candidate, header.first);
+                    return Ok(ReadError::Damaged { path: path.to_owned(), at, what, range });
+                }
+            }
+            look += seen.saturating_sub(BLOCK_MAGIC.len() as u64 - 1).max(1);
+        }
+        self.open = None;
+        let range = SeqRange { first: next, last: end.prev().max(next) };
+        Ok(ReadError::Damaged { path: path.to_owned(), at, what, range })
     }
 
     fn step(&mut self, at: u64, next: Seq) {
@@ -233,19 +224,18 @@ impl Reader {
     }
 
     fn buffered(&self, at: u64) -> &[u8] {
-        let start = self
-            .open
-            .as_ref()
-            .map_or(0, |open| at.saturating_sub(open.buffered_at));
+        let start = self.open.as_ref().map_or(0, |open| at.saturating_sub(open.buffered_at));
         self.buffer.get(start as usize..).unwrap_or_default()
     }
 
     /// Makes the buffer hold `wanted` bytes from `at`, or all that there are.
     fn fill(&mut self, at: u64, wanted: usize, path: &str) -> Result<(), ReadError> {
         let Some(open) = &mut self.open else { return Ok(()) };
-        let have = (open.buffered_at <= at)
-            .then(|| (self.buffer.len() as u64 + open.buffered_at).saturating_sub(at) as usize)
-            .unwrap_or_default();
+        let have = if open.buffered_at <= at {
+            (self.buffer.len() as u64 + open.buffered_at).saturating_sub(at) as usize
+        } else {
+            0
+        };
         if have >= wanted {
             return Ok(());
         }
@@ -256,10 +246,7 @@ impl Reader {
             let rest = self.buffer.get_mut(filled..).unwrap_or_default();
             let read = open
                 .read_at(rest, at + filled as u64)
-                .map_err(|source| ReadError::Io {
-                    path: path.to_owned(),
-                    source,
-                })?;
+                .map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
             filled += read;
             if read == 0 || filled >= wanted {
                 break;
@@ -269,7 +256,7 @@ impl Reader {
         Ok(())
     }
 
-    fn from_kept(&mut self, seq: Seq) -> Result<Block, ReadError> {
+    fn read_kept(&mut self, seq: Seq) -> Result<Block, ReadError> {
         let place = {
             let index = self.index.lock();
             let before = index.kept.range(..=seq).next_back();
@@ -280,10 +267,7 @@ impl Reader {
         let Some((first, place)) = place else {
             return Err(ReadError::Absent(seq));
         };
-        let io = |source| ReadError::Io {
-            path: place.path.clone(),
-            source,
-        };
+        let io = |source| ReadError::Io { path: place.path.clone(), source };
         let file = self.disk.open(&place.path, false).map_err(io)?;
         let mut bytes = vec![0; place.bytes as usize];
         let read = file.read_at(&mut bytes, place.at).map_err(io)?;
@@ -292,10 +276,7 @@ impl Reader {
             path: place.path.clone(),
             at: place.at,
             what,
-            range: SeqRange {
-                first,
-                last: first.plus(u64::from(place.lines) - 1),
-            },
+            range: SeqRange { first, last: first.plus(u64::from(place.lines) - 1) },
         })
     }
 }

@@ -40,26 +40,16 @@ pub(crate) struct Recovered {
 
 /// Reads the store in `disk`, changing nothing.
 pub(crate) fn read(disk: &dyn Disk) -> Result<Store> {
-    let damaged = |what: String| Error::Damaged {
-        path: "journal".into(),
-        what,
-    };
+    let damaged = |what: String| Error::Damaged { path: "journal".into(), what };
     let mark = match MarkFile::read(disk)? {
         Found::Mark(mark) => mark,
         Found::Version(found) => {
-            return Err(Error::Version {
-                path: "".into(),
-                found,
-                expected: FORMAT_VERSION,
-            });
+            return Err(Error::Version { path: "".into(), found, expected: FORMAT_VERSION });
         }
         Found::Nothing => {
             let names = disk.list("").during("list", "the data dir")?;
-            let foreign: Vec<&str> = names
-                .iter()
-                .map(String::as_str)
-                .filter(|name| *name != "LOCK")
-                .collect();
+            let foreign: Vec<&str> =
+                names.iter().map(String::as_str).filter(|name| *name != "LOCK").collect();
             if foreign.is_empty() || foreign.contains(&CREATING) {
                 return Ok(Store::Absent);
             }
@@ -67,10 +57,7 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Store> {
                 return Err(damaged("MARK is missing or unreadable in both slots".to_owned()));
             }
             let found = foreign.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-            return Err(Error::NotAStore {
-                path: "".into(),
-                found,
-            });
+            return Err(Error::NotAStore { path: "".into(), found });
         }
     };
     let name = journal::folder(mark.journal);
@@ -91,32 +78,21 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Store> {
         )));
     }
     let (Record::Manifest(manifest), _) = reading.commit(first)? else {
-        return Err(damaged(format!(
-            "{name} does not begin with a manifest but with commit {first}"
-        )));
+        return Err(damaged(format!("{name} does not begin with a manifest but with commit {first}")));
     };
     let mut state = *manifest;
     if state.store != mark.store || state.journal != mark.journal || state.commit != first {
         return Err(damaged(format!("the manifest of {name} is another journal's")));
     }
-    let base: BTreeMap<Seq, u64> = state
-        .segments
-        .iter()
-        .map(|segment| (segment.first, segment.bytes))
-        .collect();
+    let base: BTreeMap<Seq, u64> =
+        state.segments.iter().map(|segment| (segment.first, segment.bytes)).collect();
     let mut written = BTreeSet::new();
     for commit in first + 1..=last {
         let (Record::Changes(changes), _) = reading.commit(commit)? else {
-            return Err(damaged(format!(
-                "{name} holds a second manifest, commit {commit}"
-            )));
+            return Err(damaged(format!("{name} holds a second manifest, commit {commit}")));
         };
         let newest = state.segments.back().map(|segment| segment.first);
-        let begun = changes
-            .blocks
-            .iter()
-            .filter(|placed| placed.new_segment)
-            .map(|placed| placed.first);
+        let begun = changes.blocks.iter().filter(|placed| placed.new_segment).map(|placed| placed.first);
         let continued = newest.filter(|_| changes.blocks.first().is_some_and(|placed| !placed.new_segment));
         written.extend(continued.into_iter().chain(begun));
         state.apply(commit, &changes);
@@ -131,21 +107,10 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Store> {
         .segments
         .iter()
         .filter(|segment| written.contains(&segment.first))
-        .map(|segment| {
-            (
-                segment.first,
-                base.get(&segment.first).copied().unwrap_or_default(),
-            )
-        })
+        .map(|segment| (segment.first, base.get(&segment.first).copied().unwrap_or_default()))
         .collect();
     let findings = reading.findings.clone();
-    Ok(Store::Recovered(Box::new(Recovered {
-        state,
-        journal: mark.journal,
-        reading,
-        bases,
-        findings,
-    })))
+    Ok(Store::Recovered(Box::new(Recovered { state, journal: mark.journal, reading, bases, findings })))
 }
 
 impl Recovered {
@@ -157,10 +122,7 @@ impl Recovered {
         let (Record::Manifest(manifest), _) = self.reading.commit(first)? else {
             return Ok(());
         };
-        let mut end = manifest
-            .segments
-            .back()
-            .map(|segment| (segment.first, segment.bytes));
+        let mut end = manifest.segments.back().map(|segment| (segment.first, segment.bytes));
         for commit in first + 1..=last {
             let (Record::Changes(changes), bytes) = self.reading.commit(commit)? else {
                 continue;
@@ -172,11 +134,10 @@ impl Recovered {
                     _ => (placed.first, 0),
                 };
                 let (block, behind) =
-                    rest.split_at_checked(placed.bytes as usize)
-                        .ok_or_else(|| Error::Damaged {
-                            path: journal::folder(self.journal).into(),
-                            what: format!("commit {commit} ends before its blocks do"),
-                        })?;
+                    rest.split_at_checked(placed.bytes as usize).ok_or_else(|| Error::Damaged {
+                        path: journal::folder(self.journal).into(),
+                        what: format!("commit {commit} ends before its blocks do"),
+                    })?;
                 rest = behind;
                 show(segment, at, block)?;
                 end = Some((segment, at + u64::from(placed.bytes)));
@@ -197,15 +158,7 @@ impl Recovered {
         let base = |segment: &Seq| self.bases.get(segment).copied().unwrap_or_default();
         Ok(bytes
             .into_iter()
-            .map(|(segment, bytes)| {
-                (
-                    segment,
-                    Overlay {
-                        at: base(&segment),
-                        bytes: Arc::new(bytes),
-                    },
-                )
-            })
+            .map(|(segment, bytes)| (segment, Overlay { at: base(&segment), bytes: Arc::new(bytes) }))
             .collect())
     }
 
@@ -216,11 +169,7 @@ impl Recovered {
         for first in self.bases.keys() {
             let name = segment::path(*first);
             let there = disk.exists(&name).during("look for", &name)?;
-            let file = if there {
-                disk.open(&name, true)
-            } else {
-                disk.create(&name)
-            };
+            let file = if there { disk.open(&name, true) } else { disk.create(&name) };
             files.insert(*first, file.during("open", &name)?);
         }
         let mut present = Vec::new();
@@ -236,16 +185,11 @@ impl Recovered {
             }
             Ok(())
         })?;
-        let known: BTreeMap<Seq, u64> = self
-            .state
-            .segments
-            .iter()
-            .map(|segment| (segment.first, segment.bytes))
-            .collect();
+        let known: BTreeMap<Seq, u64> =
+            self.state.segments.iter().map(|segment| (segment.first, segment.bytes)).collect();
         for (first, file) in &files {
             let name = segment::path(*first);
-            file.set_len(known.get(first).copied().unwrap_or_default())
-                .during("cut", &name)?;
+            file.set_len(known.get(first).copied().unwrap_or_default()).during("cut", &name)?;
             file.sync().during("sync", &name)?;
         }
         let newest = self.state.segments.back().map(|segment| segment.first);
@@ -262,9 +206,8 @@ impl Recovered {
                         file.sync().during("sync", &path)?;
                     }
                     if len < bytes {
-                        self.findings.push(format!(
-                            "{path} is {len} bytes long, {bytes} were written and synced"
-                        ));
+                        self.findings
+                            .push(format!("{path} is {len} bytes long, {bytes} were written and synced"));
                     }
                 }
                 Some(_) => {}
@@ -273,10 +216,8 @@ impl Recovered {
         for segment in &self.state.segments {
             let path = segment::path(segment.first);
             if !disk.exists(&path).during("look for", &path)? {
-                self.findings.push(format!(
-                    "{path} is missing, {} bytes were written and synced",
-                    segment.bytes
-                ));
+                self.findings
+                    .push(format!("{path} is missing, {} bytes were written and synced", segment.bytes));
             }
         }
         disk.sync_dir(segment::FOLDER).during("sync", segment::FOLDER)

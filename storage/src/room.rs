@@ -24,11 +24,7 @@ pub struct DiskOptions {
 
 impl Default for DiskOptions {
     fn default() -> DiskOptions {
-        DiskOptions {
-            limit_bytes: 50 << 30,
-            min_free_bytes: 256 << 20,
-            reserve_bytes: 64 << 20,
-        }
+        DiskOptions { limit_bytes: 50 << 30, min_free_bytes: 256 << 20, reserve_bytes: 64 << 20 }
     }
 }
 
@@ -42,17 +38,10 @@ impl Room {
     /// Looks whether the reserve is there, and gives it back at once where opening needs it.
     pub(crate) fn open(disk: &dyn Disk, options: DiskOptions) -> Result<Room> {
         let held = disk.exists(PATH).during("look for", PATH)?
-            && disk
-                .open(PATH, false)
-                .and_then(|file| file.len())
-                .during("open", PATH)?
+            && disk.open(PATH, false).and_then(|file| file.len()).during("open", PATH)?
                 >= options.reserve_bytes.max(1);
         let mut room = Room { options, held };
-        if disk
-            .free_bytes()
-            .during("ask for the free space of", "the data dir")?
-            < NEED_BYTES
-        {
+        if disk.free_bytes().during("ask for the free space of", "the data dir")? < NEED_BYTES {
             room.give_back(disk)?;
         }
         Ok(room)
@@ -60,26 +49,13 @@ impl Room {
 
     /// Why lines of `bytes` cannot be taken in now; `used` is what the store takes so far.
     pub(crate) fn refusal(&self, disk: &dyn Disk, used: u64, bytes: u64) -> Result<Option<Full>> {
-        let DiskOptions {
-            limit_bytes,
-            min_free_bytes,
-            ..
-        } = self.options;
+        let DiskOptions { limit_bytes, min_free_bytes, .. } = self.options;
         if used + bytes > limit_bytes {
-            return Ok(Some(Full::Limit {
-                used,
-                limit: limit_bytes,
-            }));
+            return Ok(Some(Full::Limit { used, limit: limit_bytes }));
         }
-        let free = disk
-            .free_bytes()
-            .during("ask for the free space of", "the data dir")?;
-        Ok(
-            (free < min_free_bytes.saturating_add(bytes)).then_some(Full::MinFree {
-                free,
-                min_free: min_free_bytes,
-            }),
-        )
+        let free = disk.free_bytes().during("ask for the free space of", "the data dir")?;
+        Ok((free < min_free_bytes.saturating_add(bytes))
+            .then_some(Full::MinFree { free, min_free: min_free_bytes }))
     }
 
     /// Bytes of the reserve that are held.
@@ -89,9 +65,7 @@ impl Room {
 
     /// Gives the reserve back where too little is free to go on; says whether it did.
     pub(crate) fn relieve(&mut self, disk: &dyn Disk) -> Result<bool> {
-        let free = disk
-            .free_bytes()
-            .during("ask for the free space of", "the data dir")?;
+        let free = disk.free_bytes().during("ask for the free space of", "the data dir")?;
         if !self.held || free >= NEED_BYTES {
             return Ok(false);
         }
@@ -101,10 +75,7 @@ impl Room {
 
     fn give_back(&mut self, disk: &dyn Disk) -> Result<()> {
         if self.held {
-            tracing::warn!(
-                bytes = self.options.reserve_bytes,
-                "the disk is full: the reserve is given back"
-            );
+            tracing::warn!(bytes = self.options.reserve_bytes, "the disk is full: the reserve is given back");
         }
         self.held = false;
         disk.remove_file(PATH).during("give back", PATH)
@@ -116,14 +87,8 @@ impl Room {
         if self.held || bytes == 0 {
             return Ok(());
         }
-        let free = disk
-            .free_bytes()
-            .during("ask for the free space of", "the data dir")?;
-        if free
-            < bytes
-                .saturating_add(NEED_BYTES)
-                .saturating_add(self.options.min_free_bytes / 2)
-        {
+        let free = disk.free_bytes().during("ask for the free space of", "the data dir")?;
+        if free < bytes.saturating_add(NEED_BYTES).saturating_add(self.options.min_free_bytes / 2) {
             return Ok(());
         }
         let file = disk.create(PATH).during("create", PATH)?;

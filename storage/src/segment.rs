@@ -37,12 +37,7 @@ pub(crate) struct SegmentWriter {
 impl SegmentWriter {
     /// Goes on with the newest of `segments`.
     pub(crate) fn open(disk: Arc<dyn Disk>, newest: Option<&SegmentMeta>) -> Result<SegmentWriter> {
-        let mut writer = SegmentWriter {
-            disk,
-            current: None,
-            unsynced: Vec::new(),
-            folder_unsynced: false,
-        };
+        let mut writer = SegmentWriter { disk, current: None, unsynced: Vec::new(), folder_unsynced: false };
         if let Some(newest) = newest {
             let name = path(newest.first);
             let file: Arc<dyn DiskFile> = writer.disk.open(&name, true).during("open", &name)?.into();
@@ -77,8 +72,7 @@ impl SegmentWriter {
         if self.unsynced.last().is_none_or(|(last, _)| *last != first) {
             self.unsynced.push((first, Arc::clone(file)));
         }
-        file.write_at(bytes, at)
-            .or_else(|error| full_or(error, "write to"))
+        file.write_at(bytes, at).or_else(|error| full_or(error, "write to"))
     }
 
     /// Undoes appends that did not become a commit: the newest segment is `meta` again.

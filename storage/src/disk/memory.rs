@@ -94,10 +94,7 @@ fn apply_name(names: &mut BTreeMap<String, Ino>, op: &NameOp) {
 
 impl MemoryDisk {
     pub(crate) fn new(capacity: u64) -> MemoryDisk {
-        let root = Node {
-            is_folder: true,
-            ..Node::default()
-        };
+        let root = Node { is_folder: true, ..Node::default() };
         let nodes = BTreeMap::from([(ROOT, root)]);
         MemoryDisk(Arc::new(Mutex::new(Inner {
             nodes,
@@ -162,10 +159,7 @@ impl MemoryDisk {
                 // SLED.md, fact 10: opening may show less than the file holds, without an error.
                 if rng.u8(..4) == 0 {
                     let shown = rng.usize(..=journal.shown.len());
-                    journal.shown = std::mem::take(&mut journal.shown)
-                        .into_iter()
-                        .take(shown)
-                        .collect();
+                    journal.shown = std::mem::take(&mut journal.shown).into_iter().take(shown).collect();
                 }
             }
         }
@@ -219,10 +213,7 @@ impl Inner {
 
     fn used(&self) -> u64 {
         let journal = |node: &Node| node.journal.as_ref().map_or(0, |_| 1_000);
-        self.nodes
-            .values()
-            .map(|node| node.live.len() as u64 + journal(node))
-            .sum()
+        self.nodes.values().map(|node| node.live.len() as u64 + journal(node)).sum()
     }
 }
 
@@ -238,18 +229,12 @@ impl Disk for MemoryDisk {
             }
             None => inner.add(path, Node::default())?,
         };
-        Ok(Box::new(MemoryFile {
-            disk: self.clone(),
-            ino,
-        }))
+        Ok(Box::new(MemoryFile { disk: self.clone(), ino }))
     }
 
     fn open(&self, path: &str, _write: bool) -> io::Result<Box<dyn DiskFile>> {
         let ino = self.lock()?.find(path).ok_or_else(not_found)?;
-        Ok(Box::new(MemoryFile {
-            disk: self.clone(),
-            ino,
-        }))
+        Ok(Box::new(MemoryFile { disk: self.clone(), ino }))
     }
 
     fn exists(&self, path: &str) -> io::Result<bool> {
@@ -265,13 +250,7 @@ impl Disk for MemoryDisk {
     fn make_folder(&self, folder: &str) -> io::Result<()> {
         let mut inner = self.lock()?;
         if inner.find(folder).is_none() {
-            inner.add(
-                folder,
-                Node {
-                    is_folder: true,
-                    ..Node::default()
-                },
-            )?;
+            inner.add(folder, Node { is_folder: true, ..Node::default() })?;
         }
         Ok(())
     }
@@ -292,11 +271,7 @@ impl Disk for MemoryDisk {
     fn remove_file(&self, path: &str) -> io::Result<()> {
         let mut inner = self.lock()?;
         let (folder, name) = split(path);
-        if inner.find(path).is_some() {
-            inner.name(folder, NameOp::Unset(name.to_owned()))
-        } else {
-            Ok(())
-        }
+        if inner.find(path).is_some() { inner.name(folder, NameOp::Unset(name.to_owned())) } else { Ok(()) }
     }
 
     fn remove_folder(&self, folder: &str) -> io::Result<()> {
@@ -320,17 +295,8 @@ impl Disk for MemoryDisk {
     fn create_journal(&self, folder: &str, _reserve_bytes: u64) -> io::Result<Box<dyn JournalDb>> {
         let mut inner = self.lock()?;
         assert!(inner.find(folder).is_none(), "{folder} is there already");
-        let ino = inner.add(
-            folder,
-            Node {
-                journal: Some(JournalData::default()),
-                ..Node::default()
-            },
-        )?;
-        Ok(Box::new(MemoryJournal {
-            disk: self.clone(),
-            ino,
-        }))
+        let ino = inner.add(folder, Node { journal: Some(JournalData::default()), ..Node::default() })?;
+        Ok(Box::new(MemoryJournal { disk: self.clone(), ino }))
     }
 
     fn open_journal_raw(&self, folder: &str) -> io::Result<Box<dyn DiskFile>> {
@@ -338,24 +304,12 @@ impl Disk for MemoryDisk {
         let ino = inner.find(folder).ok_or_else(not_found)?;
         let journal = inner.nodes[&ino].journal.clone().ok_or_else(not_found)?;
         // sled's own bytes stand between the values.
-        let raw: Vec<u8> = journal
-            .raw
-            .values()
-            .flat_map(|value| [b"between", value.as_slice()].concat())
-            .collect();
+        let raw: Vec<u8> =
+            journal.raw.values().flat_map(|value| [b"between", value.as_slice()].concat()).collect();
         let ino = inner.next;
         inner.next += 1;
-        inner.nodes.insert(
-            ino,
-            Node {
-                live: raw,
-                ..Node::default()
-            },
-        );
-        Ok(Box::new(MemoryFile {
-            disk: self.clone(),
-            ino,
-        }))
+        inner.nodes.insert(ino, Node { live: raw, ..Node::default() });
+        Ok(Box::new(MemoryFile { disk: self.clone(), ino }))
     }
 
     fn read_journal_copy(&self, folder: &str, visit: &mut dyn FnMut(&[u8])) -> Result<(), String> {
@@ -396,10 +350,7 @@ impl DiskFile for MemoryFile {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let node = inner.nodes.get_mut(&self.ino).ok_or_else(not_found)?;
-        let write = Write::Bytes {
-            at: at as usize,
-            bytes: bytes.to_vec(),
-        };
+        let write = Write::Bytes { at: at as usize, bytes: bytes.to_vec() };
         write_into(&mut node.live, &write);
         node.writes.push(write);
         Ok(())
@@ -438,22 +389,16 @@ struct MemoryJournal {
 impl JournalDb for MemoryJournal {
     fn apply(&mut self, values: &[([u8; 12], Vec<u8>)]) -> io::Result<()> {
         let mut inner = self.disk.lock()?;
-        let journal = inner
-            .nodes
-            .get_mut(&self.ino)
-            .and_then(|node| node.journal.as_mut())
-            .ok_or_else(not_found)?;
+        let journal =
+            inner.nodes.get_mut(&self.ino).and_then(|node| node.journal.as_mut()).ok_or_else(not_found)?;
         journal.pending.push(values.iter().cloned().collect());
         Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
         let mut inner = self.disk.sync_point()?;
-        let journal = inner
-            .nodes
-            .get_mut(&self.ino)
-            .and_then(|node| node.journal.as_mut())
-            .ok_or_else(not_found)?;
+        let journal =
+            inner.nodes.get_mut(&self.ino).and_then(|node| node.journal.as_mut()).ok_or_else(not_found)?;
         for batch in std::mem::take(&mut journal.pending) {
             journal.raw.extend(batch.clone());
             journal.shown.extend(batch);

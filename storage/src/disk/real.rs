@@ -24,17 +24,11 @@ pub(crate) struct RealDisk {
 
 impl RealDisk {
     pub(crate) fn new(root: &Path) -> RealDisk {
-        RealDisk {
-            root: root.to_owned(),
-        }
+        RealDisk { root: root.to_owned() }
     }
 
     fn path(&self, path: &str) -> PathBuf {
-        if path.is_empty() {
-            self.root.clone()
-        } else {
-            self.root.join(path)
-        }
+        if path.is_empty() { self.root.clone() } else { self.root.join(path) }
     }
 }
 
@@ -69,10 +63,7 @@ impl Disk for RealDisk {
     }
 
     fn make_folder(&self, folder: &str) -> io::Result<()> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(self.path(folder))
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.path(folder))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -110,7 +101,7 @@ impl Disk for RealDisk {
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(Box::new(SledJournal { db, file, folder }))
+        Ok(Box::new(SledJournal { db: Some(db), file, folder }))
     }
 
     fn open_journal_raw(&self, folder: &str) -> io::Result<Box<dyn DiskFile>> {
@@ -137,9 +128,7 @@ impl Disk for RealDisk {
         for value in read {
             visit(&value);
         }
-        reader
-            .join()
-            .unwrap_or_else(|_| Err("sled panicked on the copy".to_owned()))
+        reader.join().unwrap_or_else(|_| Err("sled panicked on the copy".to_owned()))
     }
 
     fn works_aside(&self) -> bool {
@@ -267,10 +256,27 @@ impl DiskFile for RealFile {
 }
 
 struct SledJournal {
-    db: sled::Db,
+    /// Gone after an error: dropping a sled database whose sync failed panics.
+    db: Option<sled::Db>,
     file: File,
     /// Where it was created: under a temporary name, which it keeps until [`JournalDb::sync_folder`] is done.
     folder: PathBuf,
+}
+
+impl SledJournal {
+    fn with_db(&mut self, act: impl FnOnce(&sled::Db) -> io::Result<()>) -> io::Result<()> {
+        let Some(db) = &self.db else {
+            return Err(io::Error::other("the journal failed before"));
+        };
+        act(db).inspect_err(|_| self.abandon())
+    }
+
+    /// The process is about to end: its memory goes with it.
+    fn abandon(&mut self) {
+        if let Some(db) = self.db.take() {
+            std::mem::forget(db);
+        }
+    }
 }
 
 impl JournalDb for SledJournal {
@@ -279,12 +285,12 @@ impl JournalDb for SledJournal {
         for (key, value) in values {
             batch.insert(key, value.as_slice());
         }
-        self.db.apply_batch(batch).map_err(from_sled)
+        self.with_db(|db| db.apply_batch(batch).map_err(from_sled))
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.db.flush().map_err(from_sled)?;
-        self.file.sync_data()
+        self.with_db(|db| db.flush().map(drop).map_err(from_sled))?;
+        self.file.sync_data().inspect_err(|_| self.abandon())
     }
 
     fn sync_folder(&mut self) -> io::Result<()> {
