@@ -154,7 +154,29 @@ impl Retries {
             .min_by_key(|(_, at)| *at)
     }
 
-    /// The first stretch at or after `from` that no part covers: where fresh lines begin.
+    /// Lines to be delivered again as if they had failed alone before: dead letters that were put back.
+    pub fn add(&mut self, range: SeqRange) {
+        self.put(Part { halved: true, ..Part::new(range) });
+    }
+
+    /// Cuts a part that is more than one batch: `range` up to `last` is delivered now, the rest after it.
+    pub fn cut(&mut self, range: SeqRange, last: Seq) {
+        let Some(at) = self.parts.iter().position(|part| part.range == range) else { return };
+        let part = self.parts.remove(at);
+        for range in
+            [SeqRange::new(range.first, last), SeqRange::new(last.next(), range.last)].into_iter().flatten()
+        {
+            self.put(Part { range, out: false, ..part.clone() });
+        }
+    }
+
+    /// How often exactly these lines were delivered together and failed.
+    #[must_use]
+    pub fn failures(&self, range: SeqRange) -> u32 {
+        self.parts.iter().find(|part| part.range == range).map_or(0, |part| part.failures)
+    }
+
+    /// What of `gap` no part covers, the first stretch of it: where fresh lines begin.
     #[must_use]
     pub fn skip(&self, gap: SeqRange) -> Option<SeqRange> {
         let mut first = gap.first;
@@ -199,7 +221,9 @@ impl Retries {
     /// A line that failed alone for the first time, or is about to be given up: is it the line, or everything?
     fn wants_probe(&self, part: &Part, attempts: &dyn Fn(Seq) -> u32) -> bool {
         let stuck = part.halved && part.range.lines() == 1 && !part.others_passed;
-        stuck && part.failures > 0 && (part.failures == 1 || attempts(part.range.first) + 1 >= self.settings.attempts)
+        stuck
+            && part.failures > 0
+            && (part.failures == 1 || attempts(part.range.first) + 1 >= self.settings.attempts)
     }
 
     /// The delivery of a part, or of a probe for `stuck`, has begun.
@@ -241,10 +265,12 @@ impl Retries {
     /// the line where it was alone, this one included.
     pub fn failed(&mut self, range: SeqRange, kind: FailureKind, now_ms: u64, attempts: u32) -> Option<Seq> {
         let probed_for = self.probing.take();
-        if let Some(stuck) = probed_for.filter(|stuck| *stuck != range.first && kind != FailureKind::Refused) {
+        if let Some(stuck) = probed_for.filter(|stuck| *stuck != range.first && kind != FailureKind::Refused)
+        {
             // Another line fails as well. It was not charged, and is delivered in its turn.
             self.give_back(range);
-            let whole = self.parts.iter().find(|part| part.range.first == stuck).map_or(range, |part| part.whole);
+            let whole =
+                self.parts.iter().find(|part| part.range.first == stuck).map_or(range, |part| part.whole);
             self.down(whole, now_ms);
             return None;
         }

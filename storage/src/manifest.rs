@@ -71,7 +71,9 @@ pub struct GroupState {
 }
 
 impl GroupState {
-    fn new(name: &str, floor: Seq) -> GroupState {
+    /// A group that has acked everything up to `floor`, and nothing else.
+    #[must_use]
+    pub fn empty(name: &str, floor: Seq) -> GroupState {
         GroupState {
             name: name.to_owned(),
             paused: false,
@@ -253,7 +255,7 @@ impl State {
             }
         }
         for (name, floor) in &changes.add_groups {
-            self.groups.insert(self.next_group, GroupState::new(name, *floor));
+            self.groups.insert(self.next_group, GroupState::empty(name, *floor));
             self.next_group = GroupId(self.next_group.0 + 1);
         }
         for group in &changes.remove_groups {
@@ -299,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_a_crash_took_comes_back_in_halves_until_it_is_one_line() {
-        let mut group = GroupState::new("default", Seq(0));
+        let mut group = GroupState::empty("default", Seq(0));
         group.apply(&GroupChange::Lease { range: range(1, 4), alone: false });
         group.begin_run();
         assert_eq!(group.suspects, [range(1, 2), range(3, 4)]);
@@ -320,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_revived_dead_letter_waits_again_until_it_is_acked() {
-        let mut group = GroupState::new("default", Seq(0));
+        let mut group = GroupState::empty("default", Seq(0));
         group.apply(&GroupChange::Ack { range: range(1, 4) });
         group.apply(&GroupChange::Dead { seq: Seq(5) });
         assert_eq!((group.lag_lines(Seq(6)), group.dead_lines), (0, 1));
