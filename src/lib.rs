@@ -1,4 +1,5 @@
 //! The spillq service: follows files, appends their lines to a durable log, and hands them to processors.
 
+pub mod config;
 pub mod processor;
 pub mod queue;
