@@ -5,13 +5,13 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spillq_storage::{Seq, SeqRange};
 
-use crate::cmd::Exit;
 use crate::config::{Group, Overrides, Start, parse_duration};
 
 const EXAMPLES: &str = "\
@@ -59,18 +59,14 @@ impl Cli {
     ///
     /// # Errors
     /// How to end: 0 after `--help`, 2 after a usage error.
-    pub fn from_command_line() -> Result<Cli, Exit> {
+    pub fn from_command_line() -> Result<Cli, ExitCode> {
         Cli::try_parse().map_err(|error| {
             match usage(&error) {
                 Some(message) => eprintln!("spillq: {message}"),
                 // Where help cannot be printed there is nobody to tell.
                 None => drop(error.print()),
             }
-            if error.use_stderr() {
-                Exit::CouldNotRun
-            } else {
-                Exit::Fine
-            }
+            ExitCode::from(if error.use_stderr() { 2 } else { 0 })
         })
     }
 

@@ -14,6 +14,7 @@
 mod check;
 mod paths;
 mod read;
+mod scalar;
 mod settings;
 mod show;
 mod value;

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::scalar::{Scalar, boolean, duration, number, size, text, word};
 use super::settings::{
     Follow, GIB, Group, IN_FLIGHT_MAX, Input, KIB, Kind, Listen, MIB, Processor, SECTIONS_MAX, Settings,
 };
-use super::written::{Reader, Scalar, Section, boolean, duration, number, size, text, word};
+use super::written::{Reader, Section};
 use super::{Origin, Overrides, Problem, paths};
 
 /// The longest line that a block takes.
