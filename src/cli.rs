@@ -488,7 +488,8 @@ pub enum ConfigCommand {
     Check(ConfigFileArgs),
     /// Print the settings in force, and where each came from: default, file or environment
     ///
-    /// Without FILE it prints what holds when no configuration is named.
+    /// Without FILE it prints what holds when no configuration is named. A setting such as disk.limit is overridden
+    /// by the variable SPILLQ_DISK_LIMIT; those in repeated sections and lists have none.
     Show {
         #[command(flatten)]
         #[allow(missing_docs)]

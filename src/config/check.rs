@@ -163,7 +163,7 @@ fn processors(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem
                     "another processor writes it already",
                 ));
             }
-            if file.starts_with(&settings.data_dir) {
+            if paths::normal(file).starts_with(paths::normal(&settings.data_dir)) {
                 problems.push(problem(
                     origins,
                     &path("path"),
@@ -178,6 +178,7 @@ fn processors(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem
 
 /// Nothing that spillq writes may be followed: it would feed itself for ever.
 fn loops(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
+    let inside = paths::normal(&settings.data_dir);
     // A file of each kind that a data dir holds, in each of its folders.
     let data_dir = [
         "MARK",
@@ -185,7 +186,7 @@ fn loops(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
         "segments/00000000000000182733",
         "kept/x",
     ]
-    .map(|name| settings.data_dir.join(name));
+    .map(|name| inside.join(name));
     for (index, follow) in settings.follow.iter().enumerate() {
         let path = format!("follow[{index}].include");
         for include in &follow.include {
@@ -204,7 +205,7 @@ fn loops(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
             }
             for processor in &settings.processors {
                 if let Kind::File { path: file, .. } = &processor.kind
-                    && takes(include, follow, file)
+                    && takes(include, follow, &paths::normal(file))
                 {
                     problems.push(problem(
                         origins,

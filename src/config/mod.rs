@@ -7,7 +7,7 @@
 //! **Variables.** A setting outside the repeated sections (`[[follow]]`, `[[group]]`, `[[processor]]`) that is no
 //! list can be overridden by `SPILLQ_` and its key in capitals, with `_` for the dot: `disk.limit` by
 //! `SPILLQ_DISK_LIMIT`, `data_dir` by `SPILLQ_DATA_DIR`. Relative paths in variables are relative to the
-//! working directory.
+//! working directory; an empty variable counts as not set.
 //!
 //! This is the only module that reads configuration; it never creates, opens or looks up what the settings name.
 
@@ -205,7 +205,7 @@ pub fn environment() -> BTreeMap<String, String> {
 /// [`ConfigError::Read`] when the file cannot be read, [`ConfigError::Problems`] with all that is wrong.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let text = match &sources.file {
-        Some(file) => read_file(file).map_err(|source| ConfigError::Read {
+        Some(file) => read_file(&sources.working_dir.join(file)).map_err(|source| ConfigError::Read {
             file: file.clone(),
             source,
         })?,
@@ -214,7 +214,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let folder = sources.file.as_ref().map_or_else(
         || sources.working_dir.clone(),
         |file| {
-            let whole = sources.working_dir.join(file);
+            let whole = paths::normal(&sources.working_dir.join(file));
             whole.parent().map_or_else(|| whole.clone(), Path::to_path_buf)
         },
     );

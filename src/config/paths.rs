@@ -4,10 +4,11 @@ use std::path::{Component, Path, PathBuf};
 
 use globset::{Glob, GlobBuilder};
 
-/// A path, relative to `base` unless absolute, without `.` and `..`.
+/// A path, relative to `base` unless absolute. `..` stays: behind a symbolic link only the system knows what it
+/// means.
 pub(super) fn path(base: &Path, written: &str) -> Result<PathBuf, String> {
     refuse_tilde(written)?;
-    Ok(normal(&base.join(written)))
+    Ok(base.join(written).components().collect())
 }
 
 /// A glob over whole paths, relative to `base` unless absolute. Characters of `base` itself match themselves.
@@ -65,7 +66,8 @@ fn refuse_tilde(written: &str) -> Result<(), String> {
     }
 }
 
-fn normal(path: &Path) -> PathBuf {
+/// Without `.` and `..`, as globs want it: no file that is found has them in its path.
+pub(super) fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for component in path.components() {
         match component {
@@ -87,8 +89,8 @@ mod tests {
     fn paths_are_relative_to_the_folder() {
         let base = Path::new("/etc/spillq");
         assert_eq!(path(base, "q").unwrap(), Path::new("/etc/spillq/q"));
-        assert_eq!(path(base, "./a/../q").unwrap(), Path::new("/etc/spillq/q"));
-        assert_eq!(path(base, "../../../q").unwrap(), Path::new("/q"));
+        assert_eq!(path(base, "./a/../q").unwrap(), Path::new("/etc/spillq/a/../q"));
+        assert_eq!(normal(Path::new("/etc/./a/../../../q")), Path::new("/q"));
         assert_eq!(path(base, "/q").unwrap(), Path::new("/q"));
         assert!(path(base, "~/q").is_err());
     }

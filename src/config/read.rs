@@ -317,13 +317,17 @@ pub(super) fn overrides(
         settings.groups.push(Group::default_with(name));
     }
     if !overrides.command.is_empty() {
-        settings.processors.retain(|processor| processor.group != name);
-        settings.processors.push(Processor {
+        let processor = Processor {
             group: name.to_owned(),
             kind: Kind::Exec {
                 command: overrides.command.clone(),
                 input: Input::Lines,
             },
-        });
+        };
+        // In its place, so that what is told of the others still names their lines.
+        match settings.processors.iter_mut().find(|other| other.group == name) {
+            Some(other) => *other = processor,
+            None => settings.processors.push(processor),
+        }
     }
 }

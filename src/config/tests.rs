@@ -239,6 +239,7 @@ fn variables_win_over_the_file_and_are_checked() {
         ("SPILLQ_DATA_DIR", "here"),
         ("SPILLQ_DISK_LIMITS", "4GiB"),
         ("SPILLQ_PORT", "tcp://10.0.0.1:80"),
+        ("SPILLQ_STALL_AFTER", ""),
     ];
     let loaded = load_with(
         "data_dir = \"there\"\n[disk]\nlimit = \"2GiB\"\n",
@@ -340,6 +341,41 @@ input = "ndjson"
     assert_eq!(json["settings"]["group"][0]["batch"]["lines"], 10_000);
     assert_eq!(json["settings"]["disk"]["limit"], "50GiB");
     assert_eq!(json["origins"]["follow[0].exclude"], "file, line 5");
+}
+
+#[test]
+fn paths_in_a_file_are_relative_to_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let below = folder.path().join("below");
+    std::fs::create_dir(&below).unwrap();
+    std::fs::write(
+        folder.path().join("c.toml"),
+        "[[follow]]\ninclude = [\"*.log\"]\n",
+    )
+    .unwrap();
+    let sources = Sources {
+        file: Some("./../c.toml".into()),
+        working_dir: below,
+        ..Sources::default()
+    };
+    let settings = load(&sources).unwrap().settings;
+    assert_eq!(settings.data_dir, folder.path().join(DEFAULT_DATA_DIR));
+    let expected = folder.path().join("*.log").display().to_string();
+    assert_eq!(settings.follow[0].include, [expected]);
+}
+
+#[test]
+fn a_command_takes_the_place_of_the_groups_processor() {
+    let file = "[[processor]]\nkind = \"stdout\"\n[[processor]]\ngroup = \"x\"\nkind = \"stdout\"\n";
+    let overrides = Overrides {
+        command: vec!["cat".into()],
+        ..Overrides::default()
+    };
+    let problems = load_with(file, &sources(&[], overrides)).unwrap_err();
+    assert_eq!(
+        problems,
+        ["line 4: processor.group = \"x\": no [[group]] is named so; there are \"default\""]
+    );
 }
 
 #[test]

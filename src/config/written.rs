@@ -168,7 +168,7 @@ impl<'a> Reader<'a> {
         }
         let variable = variable_of(&section.path_of(key));
         let environment = self.environment;
-        let set = environment.get(&variable);
+        let set = environment.get(&variable).filter(|text| !text.is_empty());
         if let Some(text) = set {
             match read(&Scalar::Variable(text)) {
                 Ok(read) => *into = read,
