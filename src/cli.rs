@@ -149,8 +149,9 @@ Examples:
   spillq run --follow 'app*.log' --once -- wc -l    read what is there, process it, end
   spillq run --config /etc/spillq/spillq.toml
 
-A batch whose command fails is delivered again after a back-off. Lines can be delivered more than once,
-never lost: make COMMAND indifferent to repeats, SPILLQ_FIRST_SEQ and SPILLQ_LAST_SEQ name the lines.")]
+A batch whose command fails is delivered again after a back-off. Lines are never lost, but can be
+delivered more than once: make COMMAND indifferent to repeats. SPILLQ_FIRST_SEQ and
+SPILLQ_LAST_SEQ tell it which lines it has.")]
 pub struct RunArgs {
     /// The configuration file [default: none, the defaults hold]
     ///
