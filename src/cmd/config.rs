@@ -46,8 +46,8 @@ fn summary(loaded: &Loaded) -> String {
                 let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
                 format!("exec {}", words.join(" "))
             }
-            Some(Kind::Stdout { .. }) => "stdout".to_owned(),
-            Some(Kind::File { path, .. }) => format!("file {}", path.display()),
+            Some(Kind::Stdout) => "stdout".to_owned(),
+            Some(Kind::File { path }) => format!("file {}", path.display()),
             None => "no processor: its lines wait".to_owned(),
         };
         lines.push(format!("group {}: {processor}", group.name));

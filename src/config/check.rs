@@ -140,7 +140,7 @@ fn processors(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem
                 format!("no [[group]] is named so; there are {}", known.join(", ")),
             ));
         }
-        if let Kind::File { path: file, .. } = &processor.kind {
+        if let Kind::File { path: file } = &processor.kind {
             if group.is_some_and(|group| group.order == Order::None) {
                 problems.push(problem(
                     origins,
@@ -153,7 +153,7 @@ fn processors(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem
                     ),
                 ));
             }
-            let same = |kind: &Kind| matches!(kind, Kind::File { path, .. } if path == file);
+            let same = |kind: &Kind| matches!(kind, Kind::File { path } if path == file);
             if earlier().any(|earlier| same(&earlier.kind)) {
                 problems.push(problem(
                     origins,
@@ -204,7 +204,7 @@ fn loops(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
                 ));
             }
             for processor in &settings.processors {
-                if let Kind::File { path: file, .. } = &processor.kind
+                if let Kind::File { path: file } = &processor.kind
                     && takes(include, follow, &paths::normal(file))
                 {
                     problems.push(problem(

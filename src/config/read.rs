@@ -210,18 +210,20 @@ fn processor<'a>(reader: &mut Reader<'a>, mut section: Section<'a>, folder: &Pat
         let expected = "says not what to do with batches; write \"exec\", \"stdout\" or \"file\"";
         reader.missing(&section, "kind", expected);
     }
-    let mut input = Input::Lines;
-    reader.get(&mut section, "input", &mut input, self::word);
+    let [exec, file] = ["belongs to kind = \"exec\"", "belongs to kind = \"file\""];
     let kind = match word {
         Some(KindWord::Exec) => {
             let command = command(reader, &mut section, folder);
-            reader.refuse(&mut section, "path", "belongs to kind = \"file\"");
+            let mut input = Input::Lines;
+            reader.get(&mut section, "input", &mut input, self::word);
+            reader.refuse(&mut section, "path", file);
             Kind::Exec { command, input }
         }
         Some(KindWord::Stdout) => {
-            reader.refuse(&mut section, "command", "belongs to kind = \"exec\"");
-            reader.refuse(&mut section, "path", "belongs to kind = \"file\"");
-            Kind::Stdout { input }
+            reader.refuse(&mut section, "command", exec);
+            reader.refuse(&mut section, "input", exec);
+            reader.refuse(&mut section, "path", file);
+            Kind::Stdout
         }
         Some(KindWord::File) => {
             let mut path = folder.to_path_buf();
@@ -229,14 +231,16 @@ fn processor<'a>(reader: &mut Reader<'a>, mut section: Section<'a>, folder: &Pat
             if !reader.get(&mut section, "path", &mut path, read) {
                 reader.missing(&section, "path", "names no file; write it as path = \"out.log\"");
             }
-            reader.refuse(&mut section, "command", "belongs to kind = \"exec\"");
-            Kind::File { path, input }
+            reader.refuse(&mut section, "command", exec);
+            reader.refuse(&mut section, "input", exec);
+            Kind::File { path }
         }
         None => {
             // Which of the other keys belong there is unknown too: none is blamed. Its group is still checked.
-            reader.ignore(&mut section, "command");
-            reader.ignore(&mut section, "path");
-            Kind::Stdout { input }
+            for key in ["command", "input", "path"] {
+                reader.ignore(&mut section, key);
+            }
+            Kind::Stdout
         }
     };
     reader.finish(section);

@@ -153,17 +153,12 @@ pub enum Kind {
         /// In what form.
         input: Input,
     },
-    /// Writes it to standard output.
-    Stdout {
-        /// In what form.
-        input: Input,
-    },
-    /// Appends it to a file.
+    /// Writes it to standard output, as it stood in its files.
+    Stdout,
+    /// Appends it to a file, as it stood in its files.
     File {
         /// The file.
         path: PathBuf,
-        /// In what form.
-        input: Input,
     },
 }
 
@@ -242,7 +237,7 @@ impl Word for Order {
     const ALL: &'static [(&'static str, Order)] = &[("strict", Order::Strict), ("none", Order::None)];
 }
 
-/// In what form a processor gets its lines.
+/// In what form a command gets its lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
     /// As they stand in their files.

@@ -178,14 +178,10 @@ fn processor(processor: &Processor) -> Vec<(&'static str, Value)> {
             rows.push(("command", Value::Array(words.collect())));
             rows.push(("input", Value::from(input.word())));
         }
-        Kind::Stdout { input } => {
-            rows.push(("kind", Value::from("stdout")));
-            rows.push(("input", Value::from(input.word())));
-        }
-        Kind::File { path: file, input } => {
+        Kind::Stdout => rows.push(("kind", Value::from("stdout"))),
+        Kind::File { path: file } => {
             rows.push(("kind", Value::from("file")));
             rows.push(("path", path(file)));
-            rows.push(("input", Value::from(input.word())));
         }
     }
     rows

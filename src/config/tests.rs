@@ -186,6 +186,7 @@ kind = "http"
 group = "nobody"
 kind = "stdout"
 path = "x"
+input = "ndjson"
 [[processor]]
 group = "loose"
 kind = "file"
@@ -202,10 +203,11 @@ path = "spillq-data/out"
             "line 22: processor.kind = \"http\": not in this version; write \"exec\", \"stdout\" or \"file\"",
             "line 24: processor.group = \"nobody\": no [[group]] is named so; there are \"a\", \"a\", \"loose\"",
             "line 26: processor.path = \"x\": belongs to kind = \"file\"",
-            "line 29: processor.kind = \"file\": the group \"loose\" has order = \"none\"; a file takes strict order",
-            "line 30: processor.path = \"/etc/spillq/spillq-data/out\": lies in the data dir /etc/spillq/spillq-data",
-            "line 31: processor.group = \"default\": no [[group]] is named so; there are \"a\", \"a\", \"loose\"",
-            "line 31: processor.kind: says not what to do with batches; write \"exec\", \"stdout\" or \"file\"",
+            "line 27: processor.input = \"ndjson\": belongs to kind = \"exec\"",
+            "line 30: processor.kind = \"file\": the group \"loose\" has order = \"none\"; a file takes strict order",
+            "line 31: processor.path = \"/etc/spillq/spillq-data/out\": lies in the data dir /etc/spillq/spillq-data",
+            "line 32: processor.group = \"default\": no [[group]] is named so; there are \"a\", \"a\", \"loose\"",
+            "line 32: processor.kind: says not what to do with batches; write \"exec\", \"stdout\" or \"file\"",
         ],
     );
 }
