@@ -1,4 +1,7 @@
 //! The spillq service: follows files, appends their lines to a durable log, and hands them to processors.
 
+pub mod cli;
+pub mod cmd;
+pub mod config;
 pub mod processor;
 pub mod queue;

@@ -1,1 +1,10 @@
-fn main() {}
+//! One integration crate for the service.
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests may stop at the first surprise too"
+)]
+
+/// What the built program prints, and how it ends.
+mod cli;
+/// Rules of the code base that a compiler cannot hold.
+mod tidy;
