@@ -36,9 +36,7 @@ fn messages(cli: &Cli) {
     let level = cli.level();
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(format!(
-            "warn,spillq={level},spillq_storage={level}"
-        )))
+        .with_env_filter(EnvFilter::new(format!("warn,spillq={level},spillq_storage={level}")))
         .with_writer(std::io::stderr)
         .with_ansi(colour)
         .with_target(false)

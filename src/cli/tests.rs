@@ -41,10 +41,7 @@ fn the_tables_are_consistent() {
 
 #[test]
 fn every_command_has_one_line_of_help_without_a_full_stop() {
-    for command in Whole::command()
-        .get_subcommands()
-        .chain(Cli::command().get_subcommands())
-    {
+    for command in Whole::command().get_subcommands().chain(Cli::command().get_subcommands()) {
         for command in std::iter::once(command).chain(command.get_subcommands()) {
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
             assert!(
@@ -53,12 +50,7 @@ fn every_command_has_one_line_of_help_without_a_full_stop() {
                 command.get_name()
             );
             for arg in command.get_arguments() {
-                assert!(
-                    arg.get_help().is_some(),
-                    "{} {}",
-                    command.get_name(),
-                    arg.get_id()
-                );
+                assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
             }
         }
     }
@@ -152,10 +144,7 @@ fn values_that_are_none_are_told_in_one_line_with_an_example() {
         &["run", "--group", "No Name"],
         "--group No Name: not a group's name; it takes 1 to 64 of a-z, 0-9, _ and -",
     );
-    check_refused(
-        &["inspect", "--from", "0"],
-        "--from 0: not a seq; they are numbers from 1",
-    );
+    check_refused(&["inspect", "--from", "0"], "--from 0: not a seq; they are numbers from 1");
     check_refused(
         &["dead-letter", "show", "9-5"],
         "[SEQ]... 9-5: neither a seq nor a range of them; write it as 100 or 100-120",

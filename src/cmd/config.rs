@@ -57,11 +57,7 @@ fn summary(loaded: &Loaded) -> String {
 
 fn show(args: &ConfigFileArgs, json: bool) -> Result<Exit, Failure> {
     let loaded = settings(args.named(), Overrides::default())?;
-    let text = if json {
-        format!("{:#}\n", as_json(&loaded))
-    } else {
-        as_toml(&loaded)
-    };
+    let text = if json { format!("{:#}\n", as_json(&loaded)) } else { as_toml(&loaded) };
     wrote(io::stdout().lock().write_all(text.as_bytes()))
 }
 
@@ -77,11 +73,7 @@ fn init(path: &Path) -> Result<Exit, Failure> {
             failure.because(error)
         }
     };
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(cannot)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(cannot)?;
     file.write_all(DOCUMENTED.as_bytes()).map_err(cannot)?;
     let mut out = io::stdout().lock();
     wrote(writeln!(

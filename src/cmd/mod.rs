@@ -48,13 +48,7 @@ pub struct Failure {
 impl Failure {
     /// What was attempted, on what, and what was found: lower case, no full stop.
     pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
-        Failure {
-            exit,
-            message: message.into(),
-            details: Vec::new(),
-            source: None,
-            hint: None,
-        }
+        Failure { exit, message: message.into(), details: Vec::new(), source: None, hint: None }
     }
 
     /// It could not run.

@@ -79,13 +79,7 @@ fn groups(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
         let name = format!("{:?}", group.name);
         let earlier = settings.groups.iter().take(index);
         if !group.name.is_empty() && earlier.into_iter().any(|earlier| earlier.name == group.name) {
-            problems.push(problem(
-                origins,
-                &path("name"),
-                "group.name",
-                name,
-                "names a second group so",
-            ));
+            problems.push(problem(origins, &path("name"), "group.name", name, "names a second group so"));
         }
         if group.order == Order::Strict && group.in_flight > 1 {
             problems.push(problem(
@@ -102,10 +96,7 @@ fn groups(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
                 &path("retry.max"),
                 "group.retry.max",
                 format!("{:?}", duration_text(group.retry.max)),
-                format!(
-                    "shorter than retry.initial = {:?}",
-                    duration_text(group.retry.initial)
-                ),
+                format!("shorter than retry.initial = {:?}", duration_text(group.retry.initial)),
             ));
         }
     }
@@ -127,11 +118,8 @@ fn processors(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem
         }
         let group = settings.group(&processor.group);
         if group.is_none() {
-            let known: Vec<String> = settings
-                .groups
-                .iter()
-                .map(|group| format!("{:?}", group.name))
-                .collect();
+            let known: Vec<String> =
+                settings.groups.iter().map(|group| format!("{:?}", group.name)).collect();
             problems.push(problem(
                 origins,
                 &path("group"),
@@ -147,10 +135,7 @@ fn processors(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem
                     &path("kind"),
                     "processor.kind",
                     "\"file\"".to_owned(),
-                    format!(
-                        "the group {} has order = \"none\"; a file takes strict order",
-                        name()
-                    ),
+                    format!("the group {} has order = \"none\"; a file takes strict order", name()),
                 ));
             }
             let same = |kind: &Kind| matches!(kind, Kind::File { path } if path == file);
@@ -180,13 +165,8 @@ fn processors(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem
 fn loops(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
     let inside = paths::normal(&settings.data_dir);
     // A file of each kind that a data dir holds, in each of its folders.
-    let data_dir = [
-        "MARK",
-        "journal/00000017/db",
-        "segments/00000000000000182733",
-        "kept/x",
-    ]
-    .map(|name| inside.join(name));
+    let data_dir = ["MARK", "journal/00000017/db", "segments/00000000000000182733", "kept/x"]
+        .map(|name| inside.join(name));
     for (index, follow) in settings.follow.iter().enumerate() {
         let path = format!("follow[{index}].include");
         for include in &follow.include {

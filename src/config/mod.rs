@@ -173,15 +173,11 @@ pub enum ConfigError {
 }
 
 fn whose(file: &Option<PathBuf>) -> String {
-    file.as_ref()
-        .map_or_else(|| "the settings".to_owned(), |file| file.display().to_string())
+    file.as_ref().map_or_else(|| "the settings".to_owned(), |file| file.display().to_string())
 }
 
 fn counted(problems: usize) -> String {
-    format!(
-        "{problems} {}",
-        if problems == 1 { "problem" } else { "problems" }
-    )
+    format!("{problems} {}", if problems == 1 { "problem" } else { "problems" })
 }
 
 /// The `SPILLQ_...` variables of this process. Bytes that are not UTF-8 are replaced, and then refused by the
@@ -189,12 +185,7 @@ fn counted(problems: usize) -> String {
 #[must_use]
 pub fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
-        .map(|(name, value)| {
-            (
-                name.to_string_lossy().into_owned(),
-                value.to_string_lossy().into_owned(),
-            )
-        })
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .filter(|(name, _)| name.starts_with(written::VARIABLE_PREFIX))
         .collect()
 }
@@ -205,10 +196,8 @@ pub fn environment() -> BTreeMap<String, String> {
 /// [`ConfigError::Read`] when the file cannot be read, [`ConfigError::Problems`] with all that is wrong.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let text = match &sources.file {
-        Some(file) => read_file(&sources.working_dir.join(file)).map_err(|source| ConfigError::Read {
-            file: file.clone(),
-            source,
-        })?,
+        Some(file) => read_file(&sources.working_dir.join(file))
+            .map_err(|source| ConfigError::Read { file: file.clone(), source })?,
         None => String::new(),
     };
     let folder = sources.file.as_ref().map_or_else(
@@ -221,10 +210,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     load_text(&text, &folder, sources).map_err(|mut problems| {
         // What is in no line comes last; the sort keeps the order of discovery within a line.
         problems.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
-        ConfigError::Problems {
-            file: sources.file.clone(),
-            problems,
-        }
+        ConfigError::Problems { file: sources.file.clone(), problems }
     })
 }
 
@@ -244,17 +230,9 @@ fn load_text(text: &str, folder: &Path, sources: &Sources) -> Result<Loaded, Vec
         return Err(syntax.iter().map(|error| syntax_problem(text, error)).collect());
     }
     let mut reader = written::Reader::new(text, &sources.environment);
-    let bases = read::Bases {
-        folder,
-        working_dir: &sources.working_dir,
-    };
+    let bases = read::Bases { folder, working_dir: &sources.working_dir };
     let mut settings = read::settings(&mut reader, table.get_ref(), bases);
-    read::overrides(
-        &mut reader,
-        &mut settings,
-        &sources.overrides,
-        &sources.working_dir,
-    );
+    read::overrides(&mut reader, &mut settings, &sources.overrides, &sources.working_dir);
     let mut warnings = reader.suspicious_variables();
     let (mut problems, origins) = (reader.problems, reader.origins);
     problems.extend(check::problems(&settings, &origins));
@@ -262,11 +240,7 @@ fn load_text(text: &str, folder: &Path, sources: &Sources) -> Result<Loaded, Vec
         return Err(problems);
     }
     warnings.extend(check::fit_leases(&mut settings));
-    Ok(Loaded {
-        settings,
-        origins,
-        warnings,
-    })
+    Ok(Loaded { settings, origins, warnings })
 }
 
 fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {

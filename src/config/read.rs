@@ -41,10 +41,7 @@ pub(super) fn settings<'a>(reader: &mut Reader<'a>, table: &'a DeTable<'a>, base
     reader.get(&mut top, "stall_after", &mut settings.stall_after, stall);
 
     if let Some(sections) = reader.sections(&mut top, "follow", SECTIONS_MAX) {
-        settings.follow = sections
-            .into_iter()
-            .map(|section| follow(reader, section, bases.folder))
-            .collect();
+        settings.follow = sections.into_iter().map(|section| follow(reader, section, bases.folder)).collect();
     }
 
     let mut window = reader.section(&mut top, "window");
@@ -53,18 +50,8 @@ pub(super) fn settings<'a>(reader: &mut Reader<'a>, table: &'a DeTable<'a>, base
 
     let mut section = reader.section(&mut top, "disk");
     let disk = &mut settings.disk;
-    reader.get(
-        &mut section,
-        "limit",
-        &mut disk.limit,
-        size(16 * MIB..=u64::MAX / 2),
-    );
-    reader.get(
-        &mut section,
-        "min_free",
-        &mut disk.min_free,
-        size(0..=u64::MAX / 2),
-    );
+    reader.get(&mut section, "limit", &mut disk.limit, size(16 * MIB..=u64::MAX / 2));
+    reader.get(&mut section, "min_free", &mut disk.min_free, size(0..=u64::MAX / 2));
     reader.get(&mut section, "reserve", &mut disk.reserve, size(0..=4 * GIB));
     reader.get(&mut section, "when_full", &mut disk.when_full, word);
     reader.get(&mut section, "on_damage", &mut disk.on_damage, word);
@@ -75,16 +62,11 @@ pub(super) fn settings<'a>(reader: &mut Reader<'a>, table: &'a DeTable<'a>, base
     reader.finish(http);
 
     if let Some(sections) = reader.sections(&mut top, "group", SECTIONS_MAX) {
-        settings.groups = sections
-            .into_iter()
-            .map(|section| group(reader, section))
-            .collect();
+        settings.groups = sections.into_iter().map(|section| group(reader, section)).collect();
     }
     if let Some(sections) = reader.sections(&mut top, "processor", SECTIONS_MAX) {
-        settings.processors = sections
-            .into_iter()
-            .map(|section| processor(reader, section, bases.folder))
-            .collect();
+        settings.processors =
+            sections.into_iter().map(|section| processor(reader, section, bases.folder)).collect();
     }
     reader.finish(top);
     settings
@@ -93,16 +75,13 @@ pub(super) fn settings<'a>(reader: &mut Reader<'a>, table: &'a DeTable<'a>, base
 fn follow<'a>(reader: &mut Reader<'a>, mut section: Section<'a>, folder: &Path) -> Follow {
     let mut follow = Follow::default_with(Vec::new());
     let before = reader.problems.len();
-    let written = reader.list(&mut section, "include", &mut follow.include, |glob| {
-        paths::include(folder, glob)
-    });
+    let written =
+        reader.list(&mut section, "include", &mut follow.include, |glob| paths::include(folder, glob));
     if !written || (follow.include.is_empty() && reader.problems.len() == before) {
         let expected = "names no file to follow; write it as include = [\"logs/*.log\"]";
         reader.missing(&section, "include", expected);
     }
-    reader.list(&mut section, "exclude", &mut follow.exclude, |glob| {
-        paths::exclude(folder, glob)
-    });
+    reader.list(&mut section, "exclude", &mut follow.exclude, |glob| paths::exclude(folder, glob));
     for (key, globs) in [("include", &follow.include), ("exclude", &follow.exclude)] {
         if globs.len() > SECTIONS_MAX {
             let expected = format!("{} globs, at most {SECTIONS_MAX}", globs.len());
@@ -114,12 +93,7 @@ fn follow<'a>(reader: &mut Reader<'a>, mut section: Section<'a>, folder: &Path) 
     reader.get(&mut section, "max_line_bytes", &mut follow.max_line_bytes, line);
     let wait = duration(Duration::ZERO..=DAY);
     reader.get(&mut section, "rotate_wait", &mut follow.rotate_wait, wait);
-    reader.get(
-        &mut section,
-        "follow_symlinks",
-        &mut follow.follow_symlinks,
-        boolean,
-    );
+    reader.get(&mut section, "follow_symlinks", &mut follow.follow_symlinks, boolean);
     reader.finish(section);
     follow
 }
@@ -162,12 +136,7 @@ fn group<'a>(reader: &mut Reader<'a>, mut section: Section<'a>) -> Group {
     reader.finish(batch);
 
     let mut retry = reader.section(&mut section, "retry");
-    reader.get(
-        &mut retry,
-        "initial",
-        &mut group.retry.initial,
-        duration(MS..=DAY),
-    );
+    reader.get(&mut retry, "initial", &mut group.retry.initial, duration(MS..=DAY));
     reader.get(&mut retry, "max", &mut group.retry.max, duration(MS..=DAY));
     reader.get(&mut retry, "attempts", &mut group.retry.attempts, |scalar| {
         number(1..=1_000)(scalar).map(|number| number as u32)
@@ -201,12 +170,7 @@ fn processor<'a>(reader: &mut Reader<'a>, mut section: Section<'a>, folder: &Pat
     let mut group = super::DEFAULT_GROUP.to_owned();
     reader.get(&mut section, "group", &mut group, text(group_name));
     let mut word = None;
-    if !reader.get(
-        &mut section,
-        "kind",
-        &mut word,
-        text(|kind| kind_word(kind).map(Some)),
-    ) {
+    if !reader.get(&mut section, "kind", &mut word, text(|kind| kind_word(kind).map(Some))) {
         let expected = "says not what to do with batches; write \"exec\", \"stdout\" or \"file\"";
         reader.missing(&section, "kind", expected);
     }
@@ -260,11 +224,9 @@ fn command<'a>(reader: &mut Reader<'a>, section: &mut Section<'a>, folder: &Path
         },
         Some(_) => {}
         None if written && reader.problems.len() > before => {}
-        None => reader.missing(
-            section,
-            "command",
-            "names no program; write it as command = [\"./process.sh\"]",
-        ),
+        None => {
+            reader.missing(section, "command", "names no program; write it as command = [\"./process.sh\"]")
+        }
     }
     words.into_iter().map(Into::into).collect()
 }
@@ -286,9 +248,7 @@ pub(super) fn overrides(
     };
     if let Some(data_dir) = &overrides.data_dir {
         settings.data_dir = working_dir.join(data_dir).components().collect();
-        reader
-            .origins
-            .set("data_dir".to_owned(), Origin::CommandLine("--data-dir"));
+        reader.origins.set("data_dir".to_owned(), Origin::CommandLine("--data-dir"));
     }
     if !overrides.follow.is_empty() {
         let mut include = Vec::new();
@@ -299,16 +259,12 @@ pub(super) fn overrides(
             }
         }
         settings.follow = vec![Follow::default_with(include)];
-        reader
-            .origins
-            .set("follow[0].include".to_owned(), Origin::CommandLine("--follow"));
+        reader.origins.set("follow[0].include".to_owned(), Origin::CommandLine("--follow"));
     }
     if let Some(from) = overrides.from {
         for (index, follow) in settings.follow.iter_mut().enumerate() {
             follow.from = from;
-            reader
-                .origins
-                .set(format!("follow[{index}].from"), Origin::CommandLine("--from"));
+            reader.origins.set(format!("follow[{index}].from"), Origin::CommandLine("--from"));
         }
     }
     let name = overrides.group.as_deref().unwrap_or(super::DEFAULT_GROUP);
@@ -323,10 +279,7 @@ pub(super) fn overrides(
     if !overrides.command.is_empty() {
         let processor = Processor {
             group: name.to_owned(),
-            kind: Kind::Exec {
-                command: overrides.command.clone(),
-                input: Input::Lines,
-            },
+            kind: Kind::Exec { command: overrides.command.clone(), input: Input::Lines },
         };
         // In its place, so that what is told of the others still names their lines.
         match settings.processors.iter_mut().find(|other| other.group == name) {

@@ -64,9 +64,7 @@ pub(super) fn duration(bounds: RangeInclusive<Duration>) -> impl Fn(&Scalar<'_>)
     move |scalar| {
         let duration = scalar.text().and_then(parse_duration);
         let duration = duration.ok_or("not a duration; write it as \"30s\", \"200ms\" or \"1h 30m\"")?;
-        within(duration, &bounds, |duration| {
-            format!("{:?}", duration_text(duration))
-        })
+        within(duration, &bounds, |duration| format!("{:?}", duration_text(duration)))
     }
 }
 
@@ -75,11 +73,7 @@ pub(super) fn number(bounds: RangeInclusive<u64>) -> impl Fn(&Scalar<'_>) -> Res
     move |scalar| {
         let number = scalar.integer().and_then(|number| u64::try_from(number).ok());
         let number = number.ok_or_else(|| {
-            format!(
-                "not a number from {} to {}, without quotes",
-                bounds.start(),
-                bounds.end()
-            )
+            format!("not a number from {} to {}, without quotes", bounds.start(), bounds.end())
         })?;
         within(number, &bounds, |number| number.to_string())
     }

@@ -172,10 +172,7 @@ pub trait Word: Copy + PartialEq + 'static {
     /// The word for it.
     #[must_use]
     fn word(self) -> &'static str {
-        Self::ALL
-            .iter()
-            .find(|(_, value)| *value == self)
-            .map_or("", |(word, _)| word)
+        Self::ALL.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
     }
 }
 
@@ -266,9 +263,7 @@ impl Settings {
                 when_full: WhenFull::Pause,
                 on_damage: OnDamage::Hold,
             },
-            http: Http {
-                listen: vec![Listen::Unix],
-            },
+            http: Http { listen: vec![Listen::Unix] },
             groups: vec![Group::default_with(DEFAULT_GROUP)],
             processors: Vec::new(),
         }
@@ -312,16 +307,8 @@ impl Group {
             order: Order::Strict,
             in_flight: 1,
             timeout: Duration::from_secs(30),
-            batch: BatchLimits {
-                lines: 10_000,
-                bytes: 4 * MIB,
-                linger: Duration::ZERO,
-            },
-            retry: Retry {
-                initial: Duration::from_millis(200),
-                max: Duration::from_secs(30),
-                attempts: 8,
-            },
+            batch: BatchLimits { lines: 10_000, bytes: 4 * MIB, linger: Duration::ZERO },
+            retry: Retry { initial: Duration::from_millis(200), max: Duration::from_secs(30), attempts: 8 },
         }
     }
 
@@ -329,8 +316,6 @@ impl Group {
     #[must_use]
     pub fn is_name(name: &str) -> bool {
         (1..=64).contains(&name.len())
-            && name
-                .bytes()
-                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+            && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
     }
 }

@@ -81,11 +81,7 @@ fn origins(settings: &Settings, origins: &Origins) -> serde_json::Value {
 }
 
 fn path_of(part: &Part, key: &str) -> String {
-    if part.path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{}.{key}", part.path)
-    }
+    if part.path.is_empty() { key.to_owned() } else { format!("{}.{key}", part.path) }
 }
 
 fn parts(settings: &Settings) -> Vec<Part> {
@@ -120,11 +116,7 @@ fn parts(settings: &Settings) -> Vec<Part> {
 
 fn part(name: &str, rows: Vec<(&'static str, Value)>) -> Part {
     Part {
-        header: if name.is_empty() {
-            String::new()
-        } else {
-            format!("[{name}]")
-        },
+        header: if name.is_empty() { String::new() } else { format!("[{name}]") },
         path: name.to_owned(),
         rows,
     }

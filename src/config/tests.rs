@@ -58,10 +58,7 @@ fn the_documented_file_holds_exactly_the_defaults() {
         with_examples.processors,
         [Processor {
             group: DEFAULT_GROUP.to_owned(),
-            kind: Kind::Exec {
-                command: vec!["/etc/spillq/process.sh".into()],
-                input: Input::Lines
-            },
+            kind: Kind::Exec { command: vec!["/etc/spillq/process.sh".into()], input: Input::Lines },
         }]
     );
     with_examples.follow.clear();
@@ -128,10 +125,7 @@ follow_symlinks = "yes"
 #[test]
 fn broken_toml_is_told_with_line_and_column() {
     let problems = load_with("data_dir = \"q\"\n[disk\nlimit = 1\n", &Sources::default()).unwrap_err();
-    assert!(
-        problems[0].starts_with("line 2: column 6: not TOML: "),
-        "{problems:?}"
-    );
+    assert!(problems[0].starts_with("line 2: column 6: not TOML: "), "{problems:?}");
 }
 
 #[test]
@@ -250,10 +244,7 @@ fn variables_win_over_the_file_and_are_checked() {
     .unwrap();
     assert_eq!(loaded.settings.disk.limit, 3 * GIB);
     assert_eq!(loaded.settings.data_dir, Path::new("/work/here"));
-    assert_eq!(
-        loaded.origins.of("disk.limit").to_string(),
-        "environment, SPILLQ_DISK_LIMIT"
-    );
+    assert_eq!(loaded.origins.of("disk.limit").to_string(), "environment, SPILLQ_DISK_LIMIT");
     assert_eq!(
         loaded.warnings,
         ["the variable SPILLQ_DISK_LIMITS is not a setting and was ignored; did you mean SPILLQ_DISK_LIMIT?"]
@@ -305,16 +296,9 @@ fn the_command_line_wins_over_all() {
 fn batches_that_would_not_fit_in_memory_are_made_smaller() {
     let file = "[[group]]\nname = \"a\"\norder = \"none\"\nin_flight = 8\n[[group]]\nname = \"b\"\n";
     let loaded = load_with(file, &Sources::default()).unwrap();
-    let leased: u64 = loaded
-        .settings
-        .groups
-        .iter()
-        .map(|group| group.batch.bytes * u64::from(group.in_flight))
-        .sum();
-    assert!(
-        leased <= LEASED_BYTES_MAX && leased > LEASED_BYTES_MAX - 16,
-        "{leased}"
-    );
+    let leased: u64 =
+        loaded.settings.groups.iter().map(|group| group.batch.bytes * u64::from(group.in_flight)).sum();
+    assert!(leased <= LEASED_BYTES_MAX && leased > LEASED_BYTES_MAX - 16, "{leased}");
     assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
 }
 
@@ -350,16 +334,8 @@ fn paths_in_a_file_are_relative_to_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let below = folder.path().join("below");
     std::fs::create_dir(&below).unwrap();
-    std::fs::write(
-        folder.path().join("c.toml"),
-        "[[follow]]\ninclude = [\"*.log\"]\n",
-    )
-    .unwrap();
-    let sources = Sources {
-        file: Some("./../c.toml".into()),
-        working_dir: below,
-        ..Sources::default()
-    };
+    std::fs::write(folder.path().join("c.toml"), "[[follow]]\ninclude = [\"*.log\"]\n").unwrap();
+    let sources = Sources { file: Some("./../c.toml".into()), working_dir: below, ..Sources::default() };
     let settings = load(&sources).unwrap().settings;
     assert_eq!(settings.data_dir, folder.path().join(DEFAULT_DATA_DIR));
     let expected = folder.path().join("*.log").display().to_string();
@@ -369,10 +345,7 @@ fn paths_in_a_file_are_relative_to_its_folder() {
 #[test]
 fn a_command_takes_the_place_of_the_groups_processor() {
     let file = "[[processor]]\nkind = \"stdout\"\n[[processor]]\ngroup = \"x\"\nkind = \"stdout\"\n";
-    let overrides = Overrides {
-        command: vec!["cat".into()],
-        ..Overrides::default()
-    };
+    let overrides = Overrides { command: vec!["cat".into()], ..Overrides::default() };
     let problems = load_with(file, &sources(&[], overrides)).unwrap_err();
     assert_eq!(
         problems,
@@ -382,13 +355,7 @@ fn a_command_takes_the_place_of_the_groups_processor() {
 
 #[test]
 fn a_file_that_is_not_there_is_told() {
-    let sources = Sources {
-        file: Some("/nonexistent/spillq.toml".into()),
-        ..Sources::default()
-    };
+    let sources = Sources { file: Some("/nonexistent/spillq.toml".into()), ..Sources::default() };
     let error = load(&sources).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "cannot read the configuration /nonexistent/spillq.toml"
-    );
+    assert_eq!(error.to_string(), "cannot read the configuration /nonexistent/spillq.toml");
 }

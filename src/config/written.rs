@@ -43,11 +43,7 @@ impl<'a> Section<'a> {
 }
 
 fn join(prefix: &str, key: &str) -> String {
-    if prefix.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{prefix}.{key}")
-    }
+    if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") }
 }
 
 /// Reads sections and keeps what was found on the way.
@@ -61,13 +57,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a str, environment: &'a BTreeMap<String, String>) -> Reader<'a> {
-        Reader {
-            text,
-            environment,
-            variables: Vec::new(),
-            problems: Vec::new(),
-            origins: Origins::default(),
-        }
+        Reader { text, environment, variables: Vec::new(), problems: Vec::new(), origins: Origins::default() }
     }
 
     /// The section that holds all others.
@@ -87,11 +77,7 @@ impl<'a> Reader<'a> {
         let written = within.value(key);
         let table = written.and_then(|value| value.get_ref().as_table());
         if let (Some(value), None) = (written, table) {
-            self.wrong(
-                within.name_of(key),
-                value,
-                format!("expected a section; write it as [{key}]"),
-            );
+            self.wrong(within.name_of(key), value, format!("expected a section; write it as [{key}]"));
         }
         Section {
             name: within.name_of(key),
@@ -179,8 +165,7 @@ impl<'a> Reader<'a> {
                     expected,
                 }),
             }
-            self.origins
-                .set(section.path_of(key), Origin::Environment(variable.clone()));
+            self.origins.set(section.path_of(key), Origin::Environment(variable.clone()));
         }
         self.variables.push(variable);
         written.is_some() || set.is_some()
@@ -200,11 +185,7 @@ impl<'a> Reader<'a> {
         let origin = Origin::File(self.line_of(value));
         self.origins.set(section.path_of(key), origin);
         let Some(array) = value.get_ref().as_array() else {
-            self.wrong(
-                section.name_of(key),
-                value,
-                format!("not a list; write it as {key} = [\"...\"]"),
-            );
+            self.wrong(section.name_of(key), value, format!("not a list; write it as {key} = [\"...\"]"));
             return true;
         };
         into.clear();
@@ -269,9 +250,7 @@ impl<'a> Reader<'a> {
             .filter(|name| !known(name))
             .filter_map(|name| {
                 let close = closest(name, self.variables.iter().map(String::as_str))?;
-                Some(format!(
-                    "the variable {name} is not a setting and was ignored; did you mean {close}?"
-                ))
+                Some(format!("the variable {name} is not a setting and was ignored; did you mean {close}?"))
             })
             .collect()
     }

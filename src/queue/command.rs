@@ -114,8 +114,6 @@ pub enum Command {
         reservation: u64,
         /// The last line that fits in the batch.
         last: Seq,
-        /// The bytes of the batch.
-        bytes: u64,
         /// Told when the lease is durable.
         reply: oneshot::Sender<Option<Lease>>,
     },

@@ -163,6 +163,25 @@ impl Group {
         &self.retries
     }
 
+    /// Until when a small batch waits for more lines.
+    #[must_use]
+    pub fn lingers_until_ms(&self) -> Option<u64> {
+        self.linger_since_ms.map(|since| since + self.settings.linger_ms)
+    }
+
+    /// Why nothing would be offered, if so: for status.
+    #[must_use]
+    pub fn idle(&self, view: View<'_>) -> Option<Idle> {
+        if view.state.acks.ranges() >= ACK_RANGES_MAX {
+            return Some(Idle::Blocked("ack window"));
+        }
+        match self.again(view) {
+            Err(idle @ Idle::Blocked(_)) => Some(idle),
+            _ if view.state.lag_lines(view.next_seq) == 0 => Some(Idle::Empty),
+            _ => None,
+        }
+    }
+
     /// Lines that killed the service so often, with others passing between, that they are set aside before anything
     /// is delivered.
     #[must_use]
@@ -223,7 +242,10 @@ impl Group {
             }
             Next::Probe { stuck, skip } => Ok(probe(stuck, skip)
                 .map(|line| Reserved { range: SeqRange::one(line), kind: Kind::Probe { stuck } })),
-            Next::Wait(until) if self.settings.strict || self.retries.refused_until_ms().is_some_and(|at| at > view.now_ms) => {
+            Next::Wait(until)
+                if self.settings.strict
+                    || self.retries.refused_until_ms().is_some_and(|at| at > view.now_ms) =>
+            {
                 Err(Idle::Until(until))
             }
             Next::Wait(_) | Next::Nothing => Ok(None),
@@ -252,9 +274,20 @@ impl Group {
             // What is out lies before, within or behind; the first stretch that is free of it counts.
             let free = taken.iter().try_fold(free, |free, taken| free.without(*taken).next());
             match free {
-                Some(free) if taken.iter().all(|taken| free.intersection(*taken).is_none()) => break Some(free),
+                Some(free) if taken.iter().all(|taken| free.intersection(*taken).is_none()) => {
+                    break Some(free);
+                }
                 Some(free) => from = free.first,
-                None => from = gap.first.max(taken.iter().map(|taken| taken.last.next()).filter(|next| gap.contains(next.prev())).max().unwrap_or(gap.last.next())),
+                None => {
+                    from = gap.first.max(
+                        taken
+                            .iter()
+                            .map(|taken| taken.last.next())
+                            .filter(|next| gap.contains(next.prev()))
+                            .max()
+                            .unwrap_or(gap.last.next()),
+                    )
+                }
             }
         };
         let Some(gap) = gap else { return Err(self.nothing(view)) };
@@ -281,7 +314,13 @@ impl Group {
     }
 
     /// An offer becomes a lease of its lines up to `last`; `None` where it does not stand any more.
-    pub fn lease(&mut self, view: View<'_>, reservation: u64, last: Seq, token: u64) -> Option<(Lease, GroupChange)> {
+    pub fn lease(
+        &mut self,
+        view: View<'_>,
+        reservation: u64,
+        last: Seq,
+        token: u64,
+    ) -> Option<(Lease, GroupChange)> {
         let reserved = self.reserved.remove(&reservation)?;
         // Read ahead in a strict group, and the batch before it failed.
         let overtaken = self.settings.strict && reserved.kind == Kind::Fresh && !self.retries.is_empty();
@@ -363,12 +402,17 @@ mod tests {
     #[test]
     fn a_strict_group_has_one_lease_and_one_offer_read_ahead() {
         let state = state();
-        let mut group = Group::new(GroupSettings { batch_lines: 10, ..GroupSettings::named("default") }, &state);
+        let mut group =
+            Group::new(GroupSettings { batch_lines: 10, ..GroupSettings::named("default") }, &state);
         let first = group.offer(view(&state, 26), false, 1).unwrap();
         assert_eq!(first.range, range(1, 10));
         group.lease(view(&state, 26), 1, Seq(8), 100).unwrap();
         assert_eq!(group.offer(view(&state, 26), false, 2), Err(Idle::InFlight));
-        assert_eq!(group.offer(view(&state, 26), true, 3).unwrap().range, range(9, 18), "behind what was leased");
+        assert_eq!(
+            group.offer(view(&state, 26), true, 3).unwrap().range,
+            range(9, 18),
+            "behind what was leased"
+        );
         assert_eq!(group.offer(view(&state, 26), true, 4), Err(Idle::InFlight));
         assert!(group.lease(view(&state, 26), 3, Seq(18), 101).is_none(), "not before the first has ended");
     }
@@ -376,7 +420,8 @@ mod tests {
     #[test]
     fn what_was_read_ahead_does_not_stand_when_the_batch_before_it_fails() {
         let state = state();
-        let mut group = Group::new(GroupSettings { batch_lines: 10, ..GroupSettings::named("default") }, &state);
+        let mut group =
+            Group::new(GroupSettings { batch_lines: 10, ..GroupSettings::named("default") }, &state);
         group.offer(view(&state, 26), false, 1).unwrap();
         group.lease(view(&state, 26), 1, Seq(10), 100).unwrap();
         group.offer(view(&state, 26), true, 2).unwrap();

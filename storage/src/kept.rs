@@ -263,9 +263,9 @@ impl Kept {
         Ok(letters)
     }
 
-    /// Whether a line is a dead letter of a group.
-    pub(crate) fn is_dead(&self, group: GroupId, seq: Seq) -> bool {
-        self.dead.contains_key(&(group, seq))
+    /// The seqs of a group's dead letters within `range`.
+    pub(crate) fn dead_seqs(&self, group: GroupId, range: SeqRange) -> impl Iterator<Item = Seq> {
+        self.dead.range((group, range.first)..=(group, range.last)).map(|((_, seq), _)| *seq)
     }
 
     /// Appends lines out of `block`; durable after [`Kept::sync`]. What is there already is not written twice.

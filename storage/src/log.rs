@@ -592,10 +592,10 @@ impl Log {
         self.kept.dead_count(group)
     }
 
-    /// Whether a line is a dead letter of a group.
+    /// The seqs of a group's dead letters within `range`, at most [`DEAD_LETTERS_MAX`].
     #[must_use]
-    pub fn is_dead(&self, group: GroupId, seq: Seq) -> bool {
-        self.kept.is_dead(group, seq)
+    pub fn dead_seqs(&self, group: GroupId, range: SeqRange) -> Vec<Seq> {
+        self.kept.dead_seqs(group, range).collect()
     }
 
     /// Whether no more lines can be set aside for a group.

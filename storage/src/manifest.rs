@@ -222,6 +222,24 @@ impl State {
         self.groups.values_mut().for_each(GroupState::begin_run);
     }
 
+    /// Raw bytes that a group has not acked, estimated: of the segment in which its floor lies, the share of the
+    /// lines above it; acks above the floor are not counted.
+    #[must_use]
+    pub fn lag_bytes(&self, group: &GroupState) -> u64 {
+        let floor = group.acks.floor();
+        let ends = self.segments.iter().skip(1).map(|segment| segment.first).chain([self.next_seq]);
+        self.segments
+            .iter()
+            .zip(ends)
+            .filter(|(_, end)| *end > floor.next())
+            .map(|(segment, end)| {
+                let lines = end.0 - segment.first.0;
+                let waiting = end.0 - segment.first.max(floor.next()).0;
+                (u128::from(segment.raw_bytes) * u128::from(waiting) / u128::from(lines.max(1))) as u64
+            })
+            .sum()
+    }
+
     /// Folds one commit in.
     pub(crate) fn apply(&mut self, commit: u64, changes: &Changes) {
         self.commit = commit;

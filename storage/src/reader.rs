@@ -55,6 +55,12 @@ pub struct Reader {
     pub(crate) blocks_read: u64,
 }
 
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("store", &self.store).field("blocks_read", &self.blocks_read).finish()
+    }
+}
+
 struct Open {
     first: Seq,
     file: Box<dyn DiskFile>,

@@ -28,17 +28,8 @@ fn stderr(output: &Output) -> String {
 #[track_caller]
 fn check(folder: &Path, args: &[&str], status: i32, message: &str) -> Output {
     let output = spillq(folder, args).output().unwrap();
-    assert_eq!(
-        output.status.code(),
-        Some(status),
-        "{args:?}: {}",
-        stderr(&output)
-    );
-    assert!(
-        stderr(&output).starts_with(message),
-        "{args:?}: {}",
-        stderr(&output)
-    );
+    assert_eq!(output.status.code(), Some(status), "{args:?}: {}", stderr(&output));
+    assert!(stderr(&output).starts_with(message), "{args:?}: {}", stderr(&output));
     output
 }
 
@@ -47,10 +38,7 @@ fn help_is_data_and_usage_errors_end_with_2() {
     let folder = tempfile::tempdir().unwrap();
     for help in [["--help"], ["-h"], ["--version"]] {
         let output = check(folder.path(), &help, 0, "");
-        assert!(
-            stderr(&output).is_empty() && stdout(&output).contains("spillq"),
-            "{help:?}"
-        );
+        assert!(stderr(&output).is_empty() && stdout(&output).contains("spillq"), "{help:?}");
     }
     check(folder.path(), &[], 2, "");
     check(folder.path(), &["nonsense"], 2, "error: ");
@@ -69,11 +57,7 @@ fn a_configuration_is_written_once_checked_and_shown() {
     check(folder.path(), &["config", "check"], 2, missing);
     check(folder.path(), &["config", "init"], 0, "");
     let output = check(folder.path(), &["config", "check"], 0, "");
-    assert!(
-        stdout(&output).starts_with("spillq.toml: fine\n"),
-        "{}",
-        stdout(&output)
-    );
+    assert!(stdout(&output).starts_with("spillq.toml: fine\n"), "{}", stdout(&output));
     let written = fs::read(folder.path().join("spillq.toml")).unwrap();
     let refused =
         "spillq: cannot write the configuration spillq.toml: it exists, and is never overwritten\nhint: ";
@@ -88,23 +72,14 @@ fn a_configuration_is_written_once_checked_and_shown() {
 #[test]
 fn problems_of_a_configuration_are_told_together() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(
-        folder.path().join("c.toml"),
-        "x = 1\n[disk]\nlimit = \"12 parsecs\"\n",
-    )
-    .unwrap();
+    fs::write(folder.path().join("c.toml"), "x = 1\n[disk]\nlimit = \"12 parsecs\"\n").unwrap();
     check(
         folder.path(),
         &["config", "check", "c.toml"],
         2,
         "spillq: c.toml: 2 problems\n  line 1: x = 1: unknown key; known here: data_dir, ",
     );
-    check(
-        folder.path(),
-        &["config", "show", "--config", "c.toml"],
-        2,
-        "spillq: c.toml: 2 problems\n",
-    );
+    check(folder.path(), &["config", "show", "--config", "c.toml"], 2, "spillq: c.toml: 2 problems\n");
 }
 
 #[test]
@@ -119,21 +94,12 @@ fn variables_are_shown_and_suspicious_ones_warned_about() {
     let shown = stdout(&output);
     let limit = shown.lines().find(|line| line.starts_with("limit")).unwrap();
     assert!(limit.starts_with("limit = \"3GiB\" ") && limit.ends_with("# environment, SPILLQ_DISK_LIMIT"));
-    assert!(
-        stderr(&output).contains("did you mean SPILLQ_DISK_RESERVE?"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("did you mean SPILLQ_DISK_RESERVE?"), "{}", stderr(&output));
 }
 
 #[test]
 fn generated_lines_are_data_on_standard_output() {
     let folder = tempfile::tempdir().unwrap();
-    let output = check(
-        folder.path(),
-        &["bench", "generate", "1_000"],
-        0,
-        "1000 lines of 350 bytes, ",
-    );
+    let output = check(folder.path(), &["bench", "generate", "1_000"], 0, "1000 lines of 350 bytes, ");
     assert_eq!(output.stdout.len(), 350_000);
 }

@@ -21,18 +21,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that storage knows nothing of: followed files, async, wire and config.
-const NOT_IN_STORAGE: &[&str] = &[
-    "axum",
-    "clap",
-    "globset",
-    "hyper",
-    "notify",
-    "serde",
-    "serde_json",
-    "spillq",
-    "tokio",
-    "toml",
-];
+const NOT_IN_STORAGE: &[&str] =
+    &["axum", "clap", "globset", "hyper", "notify", "serde", "serde_json", "spillq", "tokio", "toml"];
 
 /// Crates that only some modules of the service may use.
 const ONLY_IN: &[(&str, &[&str])] = &[
@@ -90,8 +80,7 @@ fn sources(folders: &[&str]) -> Vec<(String, String)> {
 
 /// The part before the tests.
 fn logic(text: &str) -> &str {
-    text.find("\n#[cfg(test)]\nmod ")
-        .map_or(text, |tests| &text[..tests])
+    text.find("\n#[cfg(test)]\nmod ").map_or(text, |tests| &text[..tests])
 }
 
 /// `src/queue/command.rs` belongs to `queue`, `src/main.rs` to `main`.
@@ -135,9 +124,7 @@ fn used<'t>(text: &'t str, root: &str) -> BTreeSet<&'t str> {
 }
 
 fn name(text: &str) -> &str {
-    text.split(|c: char| !c.is_alphanumeric() && c != '_')
-        .next()
-        .unwrap_or_default()
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()
 }
 
 /// Whether code names the crate, in a path or an attribute.
@@ -181,10 +168,7 @@ fn dependencies(manifest: &str) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
     for line in manifest.lines() {
         if line.starts_with('[') {
-            inside = matches!(
-                line,
-                "[dependencies]" | "[dev-dependencies]" | "[build-dependencies]"
-            );
+            inside = matches!(line, "[dependencies]" | "[dev-dependencies]" | "[build-dependencies]");
         } else if inside && line.contains('=') {
             names.insert(line.split([' ', '.', '=']).next().unwrap_or_default());
         }
@@ -194,10 +178,7 @@ fn dependencies(manifest: &str) -> BTreeSet<&str> {
 
 #[test]
 fn modules_use_only_whom_they_may() {
-    let wrong: Vec<_> = sources(&["src"])
-        .iter()
-        .flat_map(|(file, text)| wrong_uses(file, text))
-        .collect();
+    let wrong: Vec<_> = sources(&["src"]).iter().flat_map(|(file, text)| wrong_uses(file, text)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -205,10 +186,7 @@ fn modules_use_only_whom_they_may() {
 fn storage_knows_no_files_async_wire_or_config() {
     let manifest = fs::read_to_string(root().join("storage/Cargo.toml")).unwrap();
     let known = dependencies(&manifest);
-    let wrong: Vec<_> = NOT_IN_STORAGE
-        .iter()
-        .filter(|name| known.contains(*name))
-        .collect();
+    let wrong: Vec<_> = NOT_IN_STORAGE.iter().filter(|name| known.contains(*name)).collect();
     assert!(wrong.is_empty(), "storage/Cargo.toml names {wrong:?}");
 }
 
@@ -247,10 +225,7 @@ fn every_dependency_is_argued_for() {
         .filter_map(|line| line.strip_prefix("| ")?.split(" |").next())
         .filter(|name| *name != "crate")
         .collect();
-    assert_eq!(
-        argued, used,
-        "docs/dependencies.md (left) and the manifests (right)"
-    );
+    assert_eq!(argued, used, "docs/dependencies.md (left) and the manifests (right)");
 }
 
 #[test]
@@ -259,15 +234,9 @@ fn the_rules_fail_on_what_breaks_them() {
         "//! x\nuse crate::{processor::{Batch, Outcome}, queue::Handle};\nfn f() { crate::tail::g() }\n";
     assert_eq!(
         wrong_uses("src/queue/x.rs", queue),
-        [
-            "src/queue/x.rs: queue may not use processor",
-            "src/queue/x.rs: queue may not use tail"
-        ]
+        ["src/queue/x.rs: queue may not use processor", "src/queue/x.rs: queue may not use tail"]
     );
-    assert_eq!(
-        wrong_uses("src/tail.rs", "use crate::queue::Handle;\nuse crate::Thing;\n"),
-        [""; 0]
-    );
+    assert_eq!(wrong_uses("src/tail.rs", "use crate::queue::Handle;\nuse crate::Thing;\n"), [""; 0]);
     assert_eq!(
         wrong_uses("src/cmd/x.rs", "// toml::Table\nuse clap::Parser;\n"),
         ["src/cmd/x.rs: clap belongs to cli, main"]
