@@ -1,11 +1,20 @@
 //! Processors: who gets the batches, and how they say that a batch is done.
 
 mod batch;
+mod evidence;
+mod exec;
+mod input;
+mod passthrough;
+mod procs;
+mod report;
+pub mod shim;
 
 use std::future::Future;
 use std::pin::Pin;
 
 pub use batch::{Batch, Piece};
+pub use exec::Exec;
+pub use input::{Input, Paths};
 
 /// What became of one delivery of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,4 +58,10 @@ pub trait Processor: Send {
 
     /// Hands over one batch. Returning [`Outcome::Done`] acks all of its lines.
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a>;
+
+    /// What was seen of the latest delivery when its future was dropped before it answered: what hung, and where.
+    /// `None` when there is nothing to tell. To be asked after the drop, and once: it is taken.
+    fn interrupted(&mut self) -> Option<Evidence> {
+        None
+    }
 }

@@ -1,1 +1,3 @@
-fn main() {}
+//! What spillq does as a whole, with real processes and files.
+
+mod exec;
