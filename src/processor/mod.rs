@@ -1,20 +1,29 @@
 //! Processors: who gets the batches, and how they say that a batch is done.
 
 mod batch;
+mod blocking;
 mod evidence;
 mod exec;
+mod file;
 mod input;
 mod passthrough;
 mod procs;
 mod report;
+#[cfg(test)]
+mod sample;
 pub mod shim;
+mod sidecar;
+mod stdout;
+mod written;
 
 use std::future::Future;
 use std::pin::Pin;
 
 pub use batch::{Batch, Piece};
 pub use exec::Exec;
+pub use file::AppendFile;
 pub use input::{Input, Paths};
+pub use stdout::Stdout;
 
 /// What became of one delivery of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
