@@ -10,7 +10,7 @@
 //!
 //! Not covered: what a command hands to somebody else (a service manager, a container runtime, `at`), processes
 //! of another user that we may not signal (waited for, never overlapped), and descendants of the command, not the
-//! command itself, when somebody kills the shim with SIGKILL.
+//! command itself, when somebody kills the shim with SIGKILL and the service too, or they dropped the environment.
 
 use std::ffi::OsStr;
 use std::io::{self, IoSlice};
@@ -49,6 +49,8 @@ const PROCS_NAMED_MAX: usize = 8;
 const EXIT_POISON: i32 = 65;
 /// By the shell's convention the command cannot be run, or was not found.
 const EXIT_REFUSED: [i32; 2] = [126, 127];
+/// A variable with another value for each start of a command. Only where a shim was killed is it looked for.
+const MARKER: &str = "SPILLQ_RUN";
 
 /// A command that is run for each batch.
 #[derive(Debug)]
@@ -59,8 +61,16 @@ pub struct Exec {
     grace: Duration,
     passthrough: Passthrough,
     /// The shim of the latest batch, until it is known to have ended.
-    running: Option<Child>,
+    running: Option<Running>,
     interrupted: Option<Evidence>,
+}
+
+/// A shim, and how to find what it was to end, should it be killed.
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    /// [`MARKER`] with the value of this start.
+    marker: String,
 }
 
 impl Exec {
@@ -89,29 +99,35 @@ impl Exec {
     /// # Errors
     /// Names the processes that do not end. The command must not be run again while there are such.
     pub async fn end(&mut self) -> Result<(), Evidence> {
-        let Some(child) = self.running.as_mut() else {
+        let Some(Running { child, marker }) = self.running.as_mut() else {
             return Ok(());
         };
-        if timeout(self.grace + SHIM_SLACK, child.wait()).await.is_ok() {
+        let left = match timeout(self.grace + SHIM_SLACK, child.wait()).await {
+            Ok(Ok(status)) if status.code().is_some() => Vec::new(),
+            // Somebody killed the shim: nobody adopted what the command had started.
+            Ok(_) => kill_all(|| procs::started_with(marker)).await,
+            // It hangs, or could not kill them.
+            Err(_) => {
+                let shim = pid_of(child);
+                let left = match shim {
+                    Some(shim) => kill_all(|| procs::descendants(shim)).await,
+                    None => Vec::new(),
+                };
+                if left.is_empty() {
+                    // Only now: a shim that is gone adopts nobody.
+                    let _ = child.start_kill();
+                    let _ = timeout(KILL_WAIT, child.wait()).await;
+                }
+                left
+            }
+        };
+        if left.is_empty() {
             self.running = None;
             return Ok(());
         }
-        let left = match child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
-            Some(shim) => kill_all(shim).await,
-            None => Vec::new(),
-        };
-        if left.is_empty() {
-            // Only now: a shim that is gone adopts nobody.
-            let _ = child.start_kill();
-            if timeout(KILL_WAIT, child.wait()).await.is_ok() {
-                self.running = None;
-                return Ok(());
-            }
-        }
         Err(Evidence {
             summary: format!(
-                "{} was not started: {} of an earlier batch does not end: {}",
-                self.program(),
+                "{0} of an earlier batch does not end: {1}",
                 self.program(),
                 name_procs(&left)
             ),
@@ -146,12 +162,14 @@ impl Exec {
         let (stdin, bytes) = tokio::task::spawn_blocking(move || memfd(&copy, &input))
             .await
             .map_err(io::Error::other)??;
-        let (control, child) = self.start(batch, stdin, bytes)?;
+        let marker = format!("{:016x}", fastrand::u64(..));
+        let (control, child) = self.start(batch, stdin, bytes, &marker)?;
         let program = self.program();
-        let child = self.running.insert(child);
+        let marker = format!("{MARKER}={marker}");
+        let Running { child, .. } = self.running.insert(Running { child, marker });
         let stderr = child.stderr.take();
         let mut watch = Watch {
-            shim: child.id().and_then(|id| Pid::from_raw(id.cast_signed())),
+            shim: pid_of(child),
             what: format!("{program} was cut off on {}", lines(batch)),
             since: Instant::now(),
             tail: Tail::default(),
@@ -165,12 +183,22 @@ impl Exec {
         watch.finished = true;
         let tail = watch.tail.text();
         drop(watch);
-        self.running = None;
+        if report.is_some() {
+            self.running = None;
+        } else if let Err(evidence) = self.end().await {
+            tracing::warn!(command = program, "{}", evidence.summary);
+        }
         Ok(self.judge(batch, report, shim_status, tail))
     }
 
     /// Starts the shim. The batch waits for it in the socket that is its standard input.
-    fn start(&self, batch: &Batch, stdin: OwnedFd, bytes: u64) -> io::Result<(UnixStream, Child)> {
+    fn start(
+        &self,
+        batch: &Batch,
+        stdin: OwnedFd,
+        bytes: u64,
+        marker: &str,
+    ) -> io::Result<(UnixStream, Child)> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         send_fd(&ours, &stdin)?;
         ours.set_nonblocking(true)?;
@@ -186,6 +214,7 @@ impl Exec {
             .env("SPILLQ_LAST_SEQ", range.last.to_string())
             .env("SPILLQ_GROUP", batch.group())
             .env("SPILLQ_ATTEMPT", batch.attempt().to_string())
+            .env(MARKER, marker)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::inherit())
             .stderr(Stdio::piped())
@@ -325,11 +354,15 @@ fn send_fd(to: &std::os::unix::net::UnixStream, fd: &OwnedFd) -> io::Result<()> 
     Ok(())
 }
 
-/// Kills what descends from `shim` until nothing of it is alive, for [`KILL_WAIT`] at most; gives back what is left.
-async fn kill_all(shim: Pid) -> Vec<procs::Proc> {
+fn pid_of(child: &Child) -> Option<Pid> {
+    Pid::from_raw(child.id()?.cast_signed())
+}
+
+/// Kills what `look` shows until nothing of it is alive, for [`KILL_WAIT`] at most; gives back what is left.
+async fn kill_all(look: impl Fn() -> Vec<procs::Proc>) -> Vec<procs::Proc> {
     let until = Instant::now() + KILL_WAIT;
     loop {
-        let left = procs::kill_descendants(shim);
+        let left = procs::kill(&look);
         if left.is_empty() || Instant::now() >= until {
             return left;
         }

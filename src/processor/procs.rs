@@ -84,15 +84,19 @@ impl Proc {
     }
 }
 
-/// All processes that descend from `root`, which is not among them.
-pub(super) fn descendants(root: Pid) -> Vec<Proc> {
-    let mut others: Vec<Proc> = fs::read_dir("/proc")
+/// All processes.
+fn all() -> impl Iterator<Item = Proc> {
+    fs::read_dir("/proc")
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter_map(Pid::from_raw)
         .filter_map(Proc::read)
-        .collect();
+}
+
+/// All processes that descend from `root`, which is not among them.
+pub(super) fn descendants(root: Pid) -> Vec<Proc> {
+    let mut others: Vec<Proc> = all().collect();
     let mut found: Vec<Proc> = Vec::new();
     let mut parents = vec![root.as_raw_pid()];
     while let Some(parent) = parents.pop() {
@@ -104,19 +108,33 @@ pub(super) fn descendants(root: Pid) -> Vec<Proc> {
     found
 }
 
-/// Sends SIGKILL to all that descend from `root` and still run, and gives back those that were seen running. What
-/// is left must be looked for again: a kill takes a moment, and is refused for a process of another user.
-pub(super) fn kill_descendants(root: Pid) -> Vec<Proc> {
+/// All processes that were started with `variable` (`NAME=value`) in their environment, as far as we may read it:
+/// how strays are found whose ancestors are gone.
+pub(super) fn started_with(variable: &str) -> Vec<Proc> {
+    let has_it = |proc: &Proc| {
+        fs::read(format!("/proc/{}/environ", proc.pid.as_raw_pid())).is_ok_and(|environ| {
+            environ
+                .split(|byte| *byte == 0)
+                .any(|entry| entry == variable.as_bytes())
+        })
+    };
+    all().filter(has_it).collect()
+}
+
+/// Sends SIGKILL to those of `look()` that still run, until a look shows no other, and gives back those that were
+/// seen running. What is left must be looked for again: a kill takes a moment, and is refused for a process of
+/// another user.
+pub(super) fn kill(look: impl Fn() -> Vec<Proc>) -> Vec<Proc> {
     let mut killed: Vec<Proc> = Vec::new();
     for _ in 0..KILL_ROUNDS_MAX {
-        let fresh: Vec<Proc> = descendants(root)
+        let is_known = |proc: &Proc| {
+            killed
+                .iter()
+                .any(|known| (known.pid, known.start) == (proc.pid, proc.start))
+        };
+        let fresh: Vec<Proc> = look()
             .into_iter()
-            .filter(Proc::is_alive)
-            .filter(|proc| {
-                !killed
-                    .iter()
-                    .any(|known| known.pid == proc.pid && known.start == proc.start)
-            })
+            .filter(|proc| proc.is_alive() && !is_known(proc))
             .collect();
         if fresh.is_empty() {
             break;

@@ -10,7 +10,7 @@
 //!
 //! The command runs in a process group of its own, and so does the shim: Ctrl-C in a terminal, or a SIGTERM to all
 //! processes of a unit, reaches the service, which decides whether the batch may finish. The shim itself ignores
-//! such signals; only SIGKILL ends it early, and then the command goes with it (but not what the command started).
+//! such signals; only SIGKILL ends it early. Then the command goes with it, and the service looks for the rest.
 //!
 //! It must never write to standard output or standard error, which are the command's, and never hold a batch in memory.
 
@@ -230,7 +230,7 @@ impl Watch {
             Phase::Running => None,
             Phase::Settling(until) | Phase::Terminating(until) => Some(until),
             Phase::Killing => {
-                procs::kill_descendants(getpid());
+                procs::kill(|| procs::descendants(getpid()));
                 Some(Instant::now() + procs::KILL_PAUSE)
             }
         }

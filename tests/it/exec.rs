@@ -385,25 +385,49 @@ async fn a_shim_that_is_stopped_does_not_save_the_command() {
 }
 
 #[tokio::test]
-async fn the_command_dies_with_its_shim() {
+async fn the_command_and_its_daemons_die_with_their_shim() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pids");
-    let mut exec = sh(&format!(
-        "echo $PPID > {pids}; echo $$ >> {pids}; exec sleep 600",
-        pids = file.display()
-    ));
+    let mut exec = sh(&format!("echo $PPID > {}; {}", file.display(), stubborn(&file)));
     let batch = batch();
     let kill_shim = async {
-        let pids = pids(&file, 2).await;
+        let pids = pids(&file, 4).await;
         kill_process(pids[0], Signal::KILL).unwrap();
         pids
     };
     let (outcome, pids) = tokio::join!(process(&mut exec, &batch), kill_shim);
+    let evidence = failed(outcome);
     assert_eq!(
-        failed(outcome).summary,
+        evidence.summary,
         "sh was lost: its shim was killed by signal 9 (SIGKILL) on lines 10-12"
     );
-    until("the command died with its shim", || !is_alive(pids[1])).await;
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
+}
+
+#[tokio::test]
+async fn a_command_outlives_no_shim_even_if_the_service_looks_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pids");
+    let mut exec = sh(&format!("echo $PPID > {}; {}", file.display(), stubborn(&file)));
+    let batch = batch();
+    let pids = {
+        let mut running = exec.process(&batch);
+        tokio::select! {
+            outcome = &mut running => panic!("{outcome:?}"),
+            pids = pids(&file, 4) => {
+                kill_process(pids[0], Signal::KILL).unwrap();
+                // The service does not run meanwhile: the kernel kills the command.
+                let since = Instant::now();
+                while is_alive(pids[1]) {
+                    assert!(since.elapsed() < DEADLINE, "the command died with its shim");
+                    std::thread::yield_now();
+                }
+                pids
+            }
+        }
+    };
+    timeout(DEADLINE, exec.end()).await.unwrap().unwrap();
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
 }
 
 #[tokio::test]
