@@ -8,6 +8,10 @@ use spillq::cmd::{self, Exit, Failure};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    // First of all: this process may be the shim of an exec processor, not a command of a user.
+    if let Some(exit) = spillq::processor::shim::main(std::env::args_os()) {
+        return exit;
+    }
     let cli = match Cli::from_command_line() {
         Ok(cli) => cli,
         Err(exit) => return exit,

@@ -22,6 +22,12 @@ impl Piece {
         Some(Piece { block, range, bytes })
     }
 
+    /// Those of its lines that are in `range`; `None` where none is.
+    #[must_use]
+    pub fn within(&self, range: SeqRange) -> Option<Piece> {
+        Piece::new(Arc::clone(&self.block), self.range.intersection(range)?)
+    }
+
     /// The seqs of its lines.
     #[must_use]
     pub fn range(&self) -> SeqRange {

@@ -3,5 +3,7 @@
 
 /// What the built program prints, and how it ends.
 mod cli;
+/// Commands that are run for each batch, with real processes.
+mod exec;
 /// Rules of the code base that a compiler cannot hold.
 mod tidy;
