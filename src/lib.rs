@@ -2,3 +2,4 @@
 
 pub mod processor;
 pub mod queue;
+pub mod tail;
