@@ -58,6 +58,8 @@ pub(crate) struct Source {
     pub(crate) dirty: bool,
     /// The log has a checkpoint of it.
     pub(crate) stored: bool,
+    /// A newer source took its path: its writer has left it.
+    pub(crate) taken: bool,
     /// It has a name that no glob matches.
     pub(crate) outside: bool,
     /// Sweeps in a row that did not find it; 2 stands for more.
@@ -95,6 +97,7 @@ impl Source {
             queued: false,
             dirty: false,
             stored: false,
+            taken: false,
             outside: false,
             missed: 0,
             displaced: 0,

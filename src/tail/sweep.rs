@@ -445,10 +445,11 @@ impl Worker {
             self.open += 1;
         }
         source.after = self.older_of(&found.path);
-        if let Some(older) = source.after.and_then(|older| self.table.get_mut(older))
-            && older.rotated_from.is_none()
-        {
-            older.rotated_from = Some(std::sync::Arc::clone(&source.path));
+        if let Some(older) = source.after.and_then(|older| self.table.get_mut(older)) {
+            older.taken = true;
+            older
+                .rotated_from
+                .get_or_insert_with(|| std::sync::Arc::clone(&source.path));
         }
         mark_seen(&mut source, &found, self.sweep_number);
         let owed = source.dirty;
@@ -562,7 +563,7 @@ impl Worker {
                 self.sweep_wanted = true;
             } else if quiet && !source.queued && (held.is_none() || source.is_caught_up()) {
                 // Moved away with nothing in its place: its writer may have it open, so it is read on.
-                let waits_for_writer = held.is_some() && !deleted && !source.path.exists();
+                let waits_for_writer = held.is_some() && !deleted && !source.taken && !source.path.exists();
                 if !waits_for_writer && !queue.contains(&source.id) {
                     self.endings.push_back((source.id, Ending::Finished));
                 }
@@ -588,7 +589,10 @@ impl Worker {
                 .get(usize::from(source.follow))
                 .map_or(0, |one| one.rotate_wait.as_millis() as u64);
             let quiet = now.boot_ms.saturating_sub(source.active_ms) >= wait;
-            if !quiet || !source.is_caught_up() || !(source.has_rest() || source.outside) || !former.exists()
+            if !quiet
+                || !source.is_caught_up()
+                || !(source.has_rest() || source.outside)
+                || !(source.taken || former.exists())
             {
                 continue;
             }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
@@ -71,6 +71,7 @@ struct Model {
     written: HashMap<Vec<u8>, bool>,
     next_line: u64,
     next_name: u64,
+    clock: u64,
 }
 
 impl Model {
@@ -85,6 +86,7 @@ impl Model {
             written: HashMap::new(),
             next_line: 0,
             next_name: 0,
+            clock: 0,
         }
     }
 
@@ -107,6 +109,7 @@ impl Model {
                 let name = self.rotated_name(FILES[file], "");
                 if let Some(content) = self.now.get_mut(FILES[file]).map(std::mem::take) {
                     self.rig.copy(FILES[file], &name);
+                    self.stamp(&name);
                     self.rig.truncate(FILES[file], 0);
                     self.rotated.push((name, content));
                 }
@@ -115,6 +118,7 @@ impl Model {
                 let name = self.rotated_name(FILES[file], ".out");
                 if self.now.remove(FILES[file]).is_some() {
                     // Looked at before, its inode is known and it is read under any name; otherwise it is nobody's.
+                    self.rig.is_full = false;
                     self.look();
                     self.rig.rename(FILES[file], &name);
                 }
@@ -161,13 +165,28 @@ impl Model {
             }
         }
         self.rig.write(file, &bytes);
+        self.stamp(file);
+    }
+
+    /// Files that were never seen are taken in the order of their times, which here are all different.
+    fn stamp(&mut self, name: &str) {
+        self.clock += 1;
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + self.clock);
+        fs::File::options()
+            .append(true)
+            .open(self.rig.path(name))
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
     }
 
     fn check(&mut self) {
         self.rig.is_full = false;
         self.look();
-        // Past every wait: copies that nobody truncated are files of their own then, but there are none.
-        self.rig.pass(Duration::from_secs(3));
+        // Past `rotate_wait`: a rotated file with an incomplete end holds up the one that took its path.
+        self.rig.pass(Duration::from_secs(120));
+        self.look();
+        self.rig.pass(Duration::from_secs(120));
         self.look();
         let mut found: HashMap<&[u8], usize> = HashMap::new();
         for line in &self.rig.log.lines {
@@ -230,7 +249,8 @@ impl Model {
 }
 
 fn number(line: &[u8], file: &str) -> Option<u64> {
-    let line = std::str::from_utf8(line).ok()?;
+    // An unterminated end waits for its file to be finished, and that of a file never seen at its path for longer.
+    let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
     let rest = line.strip_prefix(file)?.strip_prefix(':')?;
     rest.split(' ').next()?.parse().ok()
 }
