@@ -293,6 +293,12 @@ impl NewBlock {
         self.raw.len()
     }
 
+    /// The lines, one after the other.
+    #[must_use]
+    pub fn raw(&self) -> &Bytes {
+        &self.raw
+    }
+
     /// The bytes that it takes on disk.
     #[must_use]
     pub fn disk_bytes(&self) -> usize {

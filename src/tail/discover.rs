@@ -1,0 +1,502 @@
+//! Finds the files that globs name, by walking folders.
+//!
+//! Bounded: 32 folders deep behind `**`, 1,000,000 entries a sweep. Never follows a symbolic link unless allowed, and
+//! never reports what lies in the data dir or is an output, whatever the globs say.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, FileType, Metadata};
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::{Component, Path, PathBuf};
+
+use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+
+use super::error::TailError;
+use super::reader::{kind, mtime_ns};
+
+/// Folders behind `**` that are walked: deeper ones are more likely a loop than logs.
+const DEPTH_MAX: usize = 32;
+/// Entries looked at in one sweep: a glob over a whole disk must not take minutes.
+const ENTRIES_MAX: usize = 1_000_000;
+
+/// A file that a walk came across.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) path: PathBuf,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) size: u64,
+    pub(crate) mtime_ns: i64,
+    pub(crate) ctime_ms: i64,
+    /// Which `[[follow]]` names it; `None` for a file that none names, with the inode of a source.
+    pub(crate) follow: Option<u16>,
+}
+
+/// What a walk saw besides files.
+#[derive(Debug, Default)]
+pub(crate) struct Walked {
+    /// Folders walked, with their inodes, for the watcher.
+    pub(crate) folders: HashMap<PathBuf, u64>,
+    /// Folders that could not be listed: what was in them is not known to be gone.
+    pub(crate) unlisted: Vec<PathBuf>,
+    /// What cannot be followed, and why.
+    pub(crate) refused: Vec<(PathBuf, String)>,
+    entries: usize,
+}
+
+/// The include and exclude globs of one `[[follow]]`.
+#[derive(Debug)]
+struct Globs {
+    includes: Vec<Include>,
+    exclude: GlobSet,
+    follow_symlinks: bool,
+}
+
+/// One glob: a fixed folder, and a pattern for each level below it.
+#[derive(Debug)]
+struct Include {
+    root: PathBuf,
+    /// For the levels before `**`; the last is the file's own name.
+    levels: Vec<GlobMatcher>,
+    /// Any depth behind the levels.
+    any_depth: bool,
+    whole: GlobMatcher,
+    /// The file's own name has no wildcard, so that anything but a file there is worth a word.
+    literal_name: bool,
+}
+
+/// All globs, and what is never followed.
+#[derive(Debug)]
+pub(crate) struct Discover {
+    follows: Vec<Globs>,
+    never: Vec<PathBuf>,
+}
+
+impl Discover {
+    /// `follows`: include, exclude, follow symlinks.
+    pub(crate) fn new<'a>(
+        follows: impl Iterator<Item = (&'a [String], &'a [String], bool)>,
+        never: &[PathBuf],
+    ) -> Result<Discover, TailError> {
+        let follows = follows
+            .map(|(include, exclude, follow_symlinks)| {
+                Ok(Globs {
+                    includes: include
+                        .iter()
+                        .map(|glob| Include::new(glob))
+                        .collect::<Result<_, _>>()?,
+                    exclude: excluded(exclude)?,
+                    follow_symlinks,
+                })
+            })
+            .collect::<Result<_, TailError>>()?;
+        let mut never: Vec<PathBuf> = never.to_vec();
+        // The same under the name that a walk from the real folder would see.
+        never.extend(
+            never
+                .clone()
+                .iter()
+                .filter_map(|path| fs::canonicalize(path).ok()),
+        );
+        Ok(Discover { follows, never })
+    }
+
+    /// Which `[[follow]]` names a file, if one does.
+    pub(crate) fn names(&self, path: &Path) -> Option<u16> {
+        let at = self.follows.iter().position(|globs| {
+            !globs.is_excluded(path) && globs.includes.iter().any(|include| include.whole.is_match(path))
+        })?;
+        (!self.is_never(path)).then_some(at as u16)
+    }
+
+    fn is_never(&self, path: &Path) -> bool {
+        self.never.iter().any(|never| path.starts_with(never))
+    }
+
+    /// Walks all folders. Calls `visit` with each file that a glob names, and with those whose inode `is_known`.
+    pub(crate) fn walk(&self, is_known: &dyn Fn(u64) -> bool, visit: &mut dyn FnMut(Found)) -> Walked {
+        let never: HashSet<(u64, u64)> = self
+            .never
+            .iter()
+            .filter_map(|path| fs::metadata(path).ok())
+            .map(|meta| (meta.dev(), meta.ino()))
+            .collect();
+        let mut walk = Walk {
+            discover: self,
+            never,
+            is_known,
+            visit,
+            walked: Walked::default(),
+        };
+        for (number, globs) in self.follows.iter().enumerate() {
+            for include in &globs.includes {
+                let mut chain = Vec::new();
+                walk.folder(&include.root, number as u16, globs, include, 0, &mut chain);
+            }
+        }
+        walk.walked
+    }
+}
+
+struct Walk<'a> {
+    discover: &'a Discover,
+    never: HashSet<(u64, u64)>,
+    is_known: &'a dyn Fn(u64) -> bool,
+    visit: &'a mut dyn FnMut(Found),
+    walked: Walked,
+}
+
+impl Walk<'_> {
+    /// `chain`: the folders above, so that a link to one of them ends there.
+    fn folder(
+        &mut self,
+        folder: &Path,
+        number: u16,
+        globs: &Globs,
+        include: &Include,
+        depth: usize,
+        chain: &mut Vec<(u64, u64)>,
+    ) {
+        let listed = fs::metadata(folder).and_then(|meta| Ok((meta, fs::read_dir(folder)?)));
+        let (meta, entries) = match listed {
+            Ok(listed) => listed,
+            Err(error) => {
+                // A fixed folder that is not there yet is normal: it is waited for.
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    self.refuse(folder, format!("list {}: {error}", folder.display()));
+                }
+                self.walked.unlisted.push(folder.to_owned());
+                return;
+            }
+        };
+        let id = (meta.dev(), meta.ino());
+        if self.never.contains(&id) || self.discover.is_never(folder) || chain.contains(&id) {
+            return;
+        }
+        self.walked.folders.insert(folder.to_owned(), meta.ino());
+        chain.push(id);
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    self.refuse(folder, format!("list {}: {error}", folder.display()));
+                    self.walked.unlisted.push(folder.to_owned());
+                    break;
+                }
+            };
+            self.walked.entries += 1;
+            if self.walked.entries > ENTRIES_MAX {
+                self.refuse(
+                    folder,
+                    format!(
+                        "list {}: more than {ENTRIES_MAX} entries in one sweep",
+                        folder.display()
+                    ),
+                );
+                self.walked.unlisted.push(folder.to_owned());
+                break;
+            }
+            let Ok(file_type) = entry.file_type() else {
+                continue;
+            };
+            self.entry(
+                &entry.path(),
+                entry.ino(),
+                file_type,
+                number,
+                globs,
+                include,
+                depth,
+                chain,
+            );
+        }
+        chain.pop();
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one step of a recursion, with where it is"
+    )]
+    fn entry(
+        &mut self,
+        path: &Path,
+        inode: u64,
+        found: FileType,
+        number: u16,
+        globs: &Globs,
+        include: &Include,
+        depth: usize,
+        chain: &mut Vec<(u64, u64)>,
+    ) {
+        // A link is only looked through where that is allowed; its target then is what it is.
+        let target = match found.is_symlink() && globs.follow_symlinks {
+            true => fs::metadata(path).ok(),
+            false => None,
+        };
+        let found = target.as_ref().map_or(found, Metadata::file_type);
+        if found.is_dir() {
+            if include.descends(depth, path) {
+                self.folder(path, number, globs, include, depth + 1, chain);
+            } else if include.literal_name && include.whole.is_match(path) {
+                self.refuse(
+                    path,
+                    format!("open {}: a folder, not a regular file", path.display()),
+                );
+            }
+            return;
+        }
+        let named = include.whole.is_match(path) && !globs.is_excluded(path);
+        if !named && !(found.is_file() && (self.is_known)(inode)) || self.discover.is_never(path) {
+            return;
+        }
+        if !found.is_file() {
+            self.refuse(
+                path,
+                format!("open {}: {}, not a regular file", path.display(), kind(found)),
+            );
+            return;
+        }
+        // A file that vanished between listing and looking is normal.
+        let Some(meta) = target
+            .or_else(|| fs::symlink_metadata(path).ok())
+            .filter(Metadata::is_file)
+        else {
+            return;
+        };
+        if self.never.contains(&(meta.dev(), meta.ino())) {
+            return;
+        }
+        (self.visit)(Found {
+            path: path.to_owned(),
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.len(),
+            mtime_ns: mtime_ns(&meta),
+            ctime_ms: meta
+                .ctime()
+                .saturating_mul(1_000)
+                .saturating_add(meta.ctime_nsec() / 1_000_000),
+            follow: named.then_some(number),
+        });
+    }
+
+    fn refuse(&mut self, path: &Path, why: String) {
+        self.walked.refused.push((path.to_owned(), why));
+    }
+}
+
+impl Globs {
+    /// An exclude is about the name, or, with a slash in it, about the whole path.
+    fn is_excluded(&self, path: &Path) -> bool {
+        self.exclude.is_match(path) || path.file_name().is_some_and(|name| self.exclude.is_match(name))
+    }
+}
+
+impl Include {
+    fn new(glob: &str) -> Result<Include, TailError> {
+        let path = Path::new(glob);
+        if !path.is_absolute() {
+            return Err(TailError::Relative(glob.to_owned()));
+        }
+        let mut parts: Vec<&str> = Vec::new();
+        for component in path.components() {
+            match component {
+                Component::Normal(part) => parts.extend(part.to_str()),
+                Component::RootDir => {}
+                _ => {
+                    let found = "`..` is not supported in a glob".to_owned();
+                    return Err(TailError::Glob {
+                        glob: glob.to_owned(),
+                        found,
+                    });
+                }
+            }
+        }
+        if parts.is_empty() || glob.ends_with('/') {
+            let found = "names a folder, not files".to_owned();
+            return Err(TailError::Glob {
+                glob: glob.to_owned(),
+                found,
+            });
+        }
+        // An alternative with a slash in it spans levels: from there on nothing is pruned.
+        let braces = glob.find('{').is_some_and(|open| glob[open..].contains('/'));
+        let last = parts.len() - 1;
+        let fixed = parts.iter().take(last).take_while(|part| !is_wild(part)).count();
+        let mut root = PathBuf::from("/");
+        root.extend(parts.iter().take(fixed));
+        let below = parts.get(fixed..).unwrap_or_default();
+        let spans = |part: &&&str| part.contains("**") || braces && part.contains(['{', '}', ',']);
+        let any_depth = below.iter().any(|part| spans(&part));
+        let levels = below
+            .iter()
+            .take_while(|part| !spans(part))
+            .map(|part| Ok(literal_separator(part, glob)?.compile_matcher()))
+            .collect::<Result<_, TailError>>()?;
+        let clean = format!("/{}", parts.join("/"));
+        Ok(Include {
+            root,
+            levels,
+            any_depth,
+            whole: literal_separator(&clean, glob)?.compile_matcher(),
+            literal_name: parts.last().is_some_and(|name| !is_wild(name)),
+        })
+    }
+
+    /// Whether the folder `path`, at `depth` below the root, can hold files that the glob names.
+    fn descends(&self, depth: usize, path: &Path) -> bool {
+        match self.levels.get(depth) {
+            // The last level is the file's own name, not a folder's.
+            Some(level) => {
+                (self.any_depth || depth + 1 < self.levels.len())
+                    && path.file_name().is_some_and(|name| level.is_match(name))
+            }
+            None => self.any_depth && depth < self.levels.len() + DEPTH_MAX,
+        }
+    }
+}
+
+fn is_wild(part: &str) -> bool {
+    part.contains(['*', '?', '[', '{', '\\'])
+}
+
+fn literal_separator(pattern: &str, glob: &str) -> Result<Glob, TailError> {
+    GlobBuilder::new(pattern)
+        .literal_separator(true)
+        .build()
+        .map_err(|error| TailError::Glob {
+            glob: glob.to_owned(),
+            found: error.kind().to_string(),
+        })
+}
+
+fn excluded(globs: &[String]) -> Result<GlobSet, TailError> {
+    let mut set = GlobSetBuilder::new();
+    for glob in globs {
+        set.add(literal_separator(glob, glob)?);
+    }
+    set.build().map_err(|error| TailError::Glob {
+        glob: globs.join(", "),
+        found: error.kind().to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(globs: &[&str], exclude: &[&str], links: bool, never: &[PathBuf]) -> (Vec<PathBuf>, Walked) {
+        let strings = |globs: &[&str]| globs.iter().map(|glob| (*glob).to_owned()).collect::<Vec<_>>();
+        let (include, exclude) = (strings(globs), strings(exclude));
+        let follows = [(include.as_slice(), exclude.as_slice(), links)];
+        let discover = Discover::new(follows.into_iter(), never).unwrap();
+        let mut files = Vec::new();
+        let walked = discover.walk(&|_| false, &mut |found| files.push(found.path));
+        files.sort();
+        (files, walked)
+    }
+
+    fn tree(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x\n").unwrap();
+        }
+        dir
+    }
+
+    #[track_caller]
+    fn check(files: &[&str], glob: &str, exclude: &[&str], expected: &[&str]) {
+        let dir = tree(files);
+        let glob = dir.path().join(glob);
+        let (found, _) = found(&[glob.to_str().unwrap()], exclude, false, &[]);
+        let expected: Vec<_> = expected.iter().map(|file| dir.path().join(file)).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn globs_name_files_level_by_level() {
+        let files = [
+            "a/hourly/1/x",
+            "a/hourly/2/y",
+            "b/hourly/1/z",
+            "b/daily/1/w",
+            "a/hourly/1/deep/v",
+        ];
+        check(
+            &files,
+            "*/hourly/*/*",
+            &[],
+            &["a/hourly/1/x", "a/hourly/2/y", "b/hourly/1/z"],
+        );
+        check(
+            &files,
+            "a/hourly/**",
+            &[],
+            &["a/hourly/1/deep/v", "a/hourly/1/x", "a/hourly/2/y"],
+        );
+        check(&files, "**/v", &[], &["a/hourly/1/deep/v"]);
+        check(&files, "a/hourly/1/x", &[], &["a/hourly/1/x"]);
+        check(
+            &files,
+            "{a/hourly,b/daily}/1/?",
+            &[],
+            &["a/hourly/1/x", "b/daily/1/w"],
+        );
+        check(&files, "*/hourly/*/*", &["y", "**/b/**"], &["a/hourly/1/x"]);
+    }
+
+    #[test]
+    fn links_are_refused_unless_allowed_and_loops_end() {
+        let dir = tree(&["real/a.log", "logs/b.log"]);
+        let logs = dir.path().join("logs");
+        std::os::unix::fs::symlink(dir.path().join("real/a.log"), logs.join("link.log")).unwrap();
+        std::os::unix::fs::symlink(&logs, logs.join("loop")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("real"), logs.join("folder")).unwrap();
+        let glob = logs.join("**/*.log");
+        let (files, walked) = found(&[glob.to_str().unwrap()], &[], false, &[]);
+        assert_eq!(files, [logs.join("b.log")]);
+        assert!(
+            walked
+                .refused
+                .iter()
+                .any(|refused| refused.1.contains("a symbolic link"))
+        );
+        let (files, _) = found(&[glob.to_str().unwrap()], &[], true, &[]);
+        assert_eq!(
+            files,
+            [
+                logs.join("b.log"),
+                logs.join("folder/a.log"),
+                logs.join("link.log")
+            ]
+        );
+    }
+
+    #[test]
+    fn the_data_dir_and_outputs_are_never_found() {
+        let dir = tree(&["a.log", "data/b.log", "out.log"]);
+        fs::hard_link(dir.path().join("out.log"), dir.path().join("same.log")).unwrap();
+        let glob = dir.path().join("**/*.log");
+        let never = [dir.path().join("data"), dir.path().join("out.log")];
+        let (files, _) = found(&[glob.to_str().unwrap()], &[], false, &never);
+        assert_eq!(files, [dir.path().join("a.log")]);
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_with_a_reason() {
+        let dir = tree(&["a.log/inside"]);
+        let (files, walked) = found(&[dir.path().join("a.log").to_str().unwrap()], &[], false, &[]);
+        assert!(files.is_empty());
+        assert!(walked.refused[0].1.contains("a folder, not a regular file"));
+        let (_, walked) = found(&["/nowhere-at-all/x*"], &[], false, &[]);
+        assert_eq!((walked.refused.len(), walked.unlisted.len()), (0, 1));
+    }
+
+    #[test]
+    fn bad_globs_are_refused() {
+        for glob in ["relative/*", "/a/[", "/a/../b", "/a/"] {
+            assert!(Include::new(glob).is_err(), "{glob}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What can go wrong: with the settings, which stops the start; with one file, which stops nothing else.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why the tail cannot start. Nothing was read.
+#[derive(Debug, Error)]
+pub enum TailError {
+    /// A glob that does not parse.
+    #[error("follow `{glob}`: {found}")]
+    Glob {
+        /// As written.
+        glob: String,
+        /// What is wrong with it.
+        found: String,
+    },
+    /// A glob that is relative to nothing in particular.
+    #[error("follow `{0}`: not an absolute path")]
+    Relative(String),
+    /// A limit that no block can hold, or that no line fits in.
+    #[error("max_line_bytes is {found}, at least 1 and at most {max}")]
+    LineBytes {
+        /// As set.
+        found: usize,
+        /// The most.
+        max: usize,
+    },
+    /// More `[[follow]]` tables than a source can name.
+    #[error("{0} sets of globs, at most 1,000")]
+    Follows(usize),
+    /// No thread.
+    #[error("start the tail's thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// Why one file cannot be read. It is retried by each sweep; the others go on.
+#[derive(Debug, Error)]
+pub(crate) enum ReadError {
+    #[error("open {}: {source}", path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error("open {}: {found}, not a regular file", path.display())]
+    NotAFile { path: PathBuf, found: &'static str },
+    #[error("read {} at offset {offset}: {source}", path.display())]
+    Read {
+        path: PathBuf,
+        offset: u64,
+        source: io::Error,
+    },
+}
+
+impl ReadError {
+    /// Whether the file is simply no longer there.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, ReadError::Open { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}

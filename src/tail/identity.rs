@@ -1,0 +1,519 @@
+//! Who is this file? Fingerprint, ladder, and the decision table of `docs/tail.md`. Pure.
+//!
+//! A fingerprint covers at most 1 KiB, a rung 256 bytes, a ladder 16 rungs: a source costs less than 500 bytes of
+//! memory. Nothing here reads a file, and no decision rests on an inode or a name alone.
+
+use bincode::{Decode, Encode};
+
+/// Bytes that a fingerprint covers at most: enough to tell logs with the same header apart, one page to read.
+pub(crate) const FINGERPRINT_BYTES: usize = 1_024;
+/// Bytes before an offset that are compared.
+pub(crate) const RUNG_BYTES: usize = 256;
+/// Rungs of a ladder: over a terabyte that is a factor of eight from one to the next.
+pub(crate) const RUNGS_MAX: usize = 16;
+/// Below this distance from the offset rungs need not be closer to each other.
+const RUNG_SPACING: u64 = 1_024;
+/// Bytes that must be equal before another inode at the same path is taken for the same file: more than a header
+/// line, since a wrong yes loses lines and a wrong no repeats them.
+pub(crate) const SAME_PATH_BYTES: u64 = 256;
+
+/// The first bytes of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+pub(crate) struct Fingerprint {
+    /// How many bytes it covers, at most [`FINGERPRINT_BYTES`]; 0 where the file was empty.
+    pub(crate) len: u16,
+    hash: u64,
+}
+
+impl Fingerprint {
+    /// Of a file that begins with `start`.
+    pub(crate) fn of(start: &[u8]) -> Fingerprint {
+        let start = start.get(..FINGERPRINT_BYTES).unwrap_or(start);
+        Fingerprint {
+            len: start.len() as u16,
+            hash: fnv1a(start),
+        }
+    }
+
+    /// How a file that begins with `start` compares; `start` is all of the file or at least
+    /// [`FINGERPRINT_BYTES`] of it.
+    pub(crate) fn compare(self, start: &[u8]) -> Likeness {
+        match start.get(..usize::from(self.len)) {
+            None => Likeness::Unknown,
+            Some(_) if self.len == 0 => Likeness::Unknown,
+            Some(start) if fnv1a(start) == self.hash => Likeness::Equal,
+            Some(_) => Likeness::Differs,
+        }
+    }
+
+    /// The fingerprints that `start` has at every length, for looking up which known ones it matches.
+    pub(crate) fn prefixes(start: &[u8]) -> impl Iterator<Item = Fingerprint> + '_ {
+        let mut hash = FNV_OFFSET;
+        start
+            .iter()
+            .take(FINGERPRINT_BYTES)
+            .enumerate()
+            .map(move |(at, byte)| {
+                hash = (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME);
+                Fingerprint {
+                    len: at as u16 + 1,
+                    hash,
+                }
+            })
+    }
+}
+
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+
+/// FNV-1a, 64 bits: stable over releases, and a prefix costs nothing extra. The bytes are no adversary's: who can
+/// forge a beginning can write lines.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(FNV_OFFSET, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME)
+    })
+}
+
+/// How the beginning of a file compares with a fingerprint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Likeness {
+    Equal,
+    Differs,
+    /// The file is shorter than the fingerprint, or there is none.
+    Unknown,
+}
+
+/// The bytes before one offset. Twelve bytes in memory, hence the halves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rung {
+    high: u32,
+    low: u32,
+    crc: u32,
+}
+
+impl Rung {
+    fn offset(self) -> u64 {
+        u64::from(self.high) << 32 | u64::from(self.low)
+    }
+}
+
+/// What stood before some offsets of a source, the newest at its offset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ladder(Vec<Rung>);
+
+impl Ladder {
+    /// From `(offset, crc)`, rising; `None` where they are too many or do not rise.
+    pub(crate) fn from_pairs(pairs: &[(u64, u32)]) -> Option<Ladder> {
+        let rises = pairs.windows(2).all(|pair| matches!(pair, [a, b] if a.0 < b.0));
+        (rises && pairs.len() <= RUNGS_MAX)
+            .then(|| Ladder(pairs.iter().map(|&(at, crc)| rung(at, crc)).collect()))
+    }
+
+    /// `(offset, crc)` of every rung, rising.
+    pub(crate) fn pairs(&self) -> impl DoubleEndedIterator<Item = (u64, u32)> + '_ {
+        self.0.iter().map(|rung| (rung.offset(), rung.crc))
+    }
+
+    /// The CRC of the bytes before `offset`, where a rung stands there.
+    pub(crate) fn crc_at(&self, offset: u64) -> Option<u32> {
+        self.pairs()
+            .rev()
+            .find(|rung| rung.0 == offset)
+            .map(|rung| rung.1)
+    }
+
+    /// Sets a rung at `offset`, where the `before` end, and thins the others out.
+    pub(crate) fn climb(&mut self, offset: u64, before: &[u8]) {
+        self.cut(offset);
+        if self.0.last().is_none_or(|last| last.offset() < offset) {
+            self.0.push(rung(offset, crc_before(before)));
+        }
+        if self.0.len() > RUNGS_MAX {
+            self.thin_out(offset);
+        }
+    }
+
+    /// Removes the rung that is missed least: between its neighbours the distance grows by the smallest factor. The
+    /// first and the newest stay.
+    fn thin_out(&mut self, offset: u64) {
+        let factor = |trio: &[Rung]| match trio {
+            [below, _, above] => {
+                (offset - below.offset()).saturating_mul(16) / (offset - above.offset() + RUNG_SPACING)
+            }
+            _ => u64::MAX,
+        };
+        let least = self
+            .0
+            .windows(3)
+            .enumerate()
+            .min_by_key(|(_, trio)| factor(trio))
+            .map(|(at, _)| at);
+        if let Some(at) = least {
+            self.0.remove(at + 1);
+        }
+    }
+
+    /// Removes the rungs beyond `offset`.
+    pub(crate) fn cut(&mut self, offset: u64) {
+        self.0.retain(|rung| rung.offset() <= offset);
+    }
+}
+
+fn rung(offset: u64, crc: u32) -> Rung {
+    Rung {
+        high: (offset >> 32) as u32,
+        low: offset as u32,
+        crc,
+    }
+}
+
+/// The CRC of what stands before an offset: of the last [`RUNG_BYTES`] of `before`.
+pub(crate) fn crc_before(before: &[u8]) -> u32 {
+    crc32c::crc32c(
+        before
+            .get(before.len().saturating_sub(RUNG_BYTES)..)
+            .unwrap_or_default(),
+    )
+}
+
+/// What is now at the path of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnPath {
+    /// The source itself.
+    Here,
+    /// Nothing.
+    Gone,
+    /// Another inode.
+    Taken,
+    /// The same inode, with another content.
+    Truncated,
+}
+
+/// What was found out about a file, seen as a possible continuation of one source.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Evidence {
+    pub(crate) same_path: bool,
+    pub(crate) same_inode: bool,
+    pub(crate) fingerprint: Likeness,
+    pub(crate) size: u64,
+    /// The offset of the source.
+    pub(crate) offset: u64,
+    /// The bytes before the offset are there and equal.
+    pub(crate) before_offset: bool,
+    /// The highest rung inside the file that matches and that the fingerprint does not speak against.
+    pub(crate) rung: Option<u64>,
+    /// The first look at this source since the start.
+    pub(crate) first_look: bool,
+    pub(crate) own_path: OwnPath,
+    /// The file changed just now and is no longer than the source: it may be a copy under way.
+    pub(crate) fresh: bool,
+    /// Bytes that the source's fingerprint and offset cover.
+    pub(crate) compared: u64,
+}
+
+/// What a file is to a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// The source itself: go on at its offset.
+    Continue,
+    /// The source under a new name.
+    Renamed,
+    /// The source, shorter than it was, since a power cut: go on at this offset.
+    RolledBack(u64),
+    /// The source's file with another content.
+    Truncated,
+    /// The source lives on in this copy, at its offset.
+    Copy,
+    /// A copy of nothing but what was read.
+    CopyRead,
+    /// Perhaps a copy: look again.
+    Wait,
+    /// Nothing of the source.
+    Unrelated,
+}
+
+/// The table. Rows are numbered as in `docs/tail.md`.
+pub(crate) fn decide(seen: &Evidence) -> Decision {
+    let likely = seen.fingerprint == Likeness::Equal;
+    let same_content = likely && seen.size >= seen.offset && seen.before_offset;
+    let rolled_back = seen.rung.filter(|_| seen.first_look);
+    match (seen.same_path, seen.same_inode) {
+        (true, true) if same_content => Decision::Continue, // 1
+        (true, true) => rolled_back.map_or(Decision::Truncated, Decision::RolledBack), // 2, 3
+        (false, true) if same_content => Decision::Renamed, // 4
+        // 5; where the source is still at its own path, an equal inode is only that of another device.
+        (false, true) if seen.own_path != OwnPath::Here => {
+            rolled_back.map_or(Decision::Unrelated, Decision::RolledBack) // 6
+        }
+        (true, false) if same_content && seen.compared >= SAME_PATH_BYTES => Decision::Continue, // 10
+        (true, false) => Decision::Unrelated,
+        (false, _) => match seen.own_path {
+            OwnPath::Here if likely && seen.fresh && (same_content || seen.size < seen.offset) => {
+                Decision::Wait
+            } // 7
+            OwnPath::Here => Decision::Unrelated, // 11
+            _ if same_content => Decision::Copy,  // 8
+            OwnPath::Truncated if seen.size < seen.offset && seen.rung.is_some() => Decision::CopyRead, // 9
+            _ => Decision::Unrelated,             // 12
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that is the source in every respect.
+    const SAME: Evidence = Evidence {
+        same_path: true,
+        same_inode: true,
+        fingerprint: Likeness::Equal,
+        size: 2_000,
+        offset: 1_500,
+        before_offset: true,
+        rung: Some(1_500),
+        first_look: true,
+        own_path: OwnPath::Here,
+        fresh: false,
+        compared: 1_500,
+    };
+    const OTHER_CONTENT: Evidence = Evidence {
+        fingerprint: Likeness::Differs,
+        before_offset: false,
+        rung: None,
+        ..SAME
+    };
+
+    #[track_caller]
+    fn check(seen: Evidence, expected: Decision) {
+        assert_eq!(decide(&seen), expected, "{seen:?}");
+    }
+
+    #[test]
+    fn row_1_the_same_file_continues() {
+        check(SAME, Decision::Continue);
+        check(
+            Evidence {
+                first_look: false,
+                ..SAME
+            },
+            Decision::Continue,
+        );
+        check(Evidence { size: 1_500, ..SAME }, Decision::Continue);
+    }
+
+    #[test]
+    fn row_2_a_file_that_lost_its_end_over_a_restart_is_rolled_back() {
+        let seen = Evidence {
+            size: 1_400,
+            before_offset: false,
+            rung: Some(1_000),
+            ..SAME
+        };
+        check(seen, Decision::RolledBack(1_000));
+        check(Evidence { size: 3_000, ..seen }, Decision::RolledBack(1_000));
+    }
+
+    #[test]
+    fn row_3_a_file_with_another_content_was_truncated() {
+        check(OTHER_CONTENT, Decision::Truncated);
+        check(
+            Evidence {
+                size: 0,
+                fingerprint: Likeness::Unknown,
+                ..OTHER_CONTENT
+            },
+            Decision::Truncated,
+        );
+        // While we run nothing rolls back: a shorter file was truncated.
+        let seen = Evidence {
+            size: 1_400,
+            before_offset: false,
+            first_look: false,
+            ..SAME
+        };
+        check(seen, Decision::Truncated);
+    }
+
+    #[test]
+    fn row_4_the_same_inode_and_content_elsewhere_was_renamed() {
+        for own_path in [OwnPath::Gone, OwnPath::Taken, OwnPath::Here] {
+            check(
+                Evidence {
+                    same_path: false,
+                    own_path,
+                    ..SAME
+                },
+                Decision::Renamed,
+            );
+        }
+    }
+
+    #[test]
+    fn row_5_a_renamed_file_can_be_rolled_back_too() {
+        let seen = Evidence {
+            same_path: false,
+            own_path: OwnPath::Taken,
+            size: 1_400,
+            before_offset: false,
+            rung: Some(1_000),
+            ..SAME
+        };
+        check(seen, Decision::RolledBack(1_000));
+    }
+
+    #[test]
+    fn row_6_a_reused_inode_is_a_new_file() {
+        for own_path in [OwnPath::Gone, OwnPath::Taken, OwnPath::Here, OwnPath::Truncated] {
+            check(
+                Evidence {
+                    same_path: false,
+                    own_path,
+                    ..OTHER_CONTENT
+                },
+                Decision::Unrelated,
+            );
+        }
+    }
+
+    #[test]
+    fn row_7_a_fresh_copy_of_a_living_source_waits() {
+        let seen = Evidence {
+            same_path: false,
+            same_inode: false,
+            fresh: true,
+            ..SAME
+        };
+        check(seen, Decision::Wait);
+        check(
+            Evidence {
+                size: 1_200,
+                before_offset: false,
+                ..seen
+            },
+            Decision::Wait,
+        );
+        // The same header, and another line behind it.
+        check(
+            Evidence {
+                before_offset: false,
+                ..seen
+            },
+            Decision::Unrelated,
+        );
+    }
+
+    #[test]
+    fn row_8_a_copy_continues_a_source_that_is_not_at_its_path() {
+        for own_path in [OwnPath::Gone, OwnPath::Taken, OwnPath::Truncated] {
+            let seen = Evidence {
+                same_path: false,
+                same_inode: false,
+                own_path,
+                ..SAME
+            };
+            check(seen, Decision::Copy);
+            check(
+                Evidence {
+                    before_offset: false,
+                    ..seen
+                },
+                Decision::Unrelated,
+            );
+        }
+    }
+
+    #[test]
+    fn row_9_a_copy_that_ends_before_the_offset_was_read() {
+        let seen = Evidence {
+            same_path: false,
+            same_inode: false,
+            own_path: OwnPath::Truncated,
+            size: 1_200,
+            before_offset: false,
+            rung: Some(1_000),
+            ..SAME
+        };
+        check(seen, Decision::CopyRead);
+        check(Evidence { rung: None, ..seen }, Decision::Unrelated);
+        check(
+            Evidence {
+                own_path: OwnPath::Gone,
+                ..seen
+            },
+            Decision::Unrelated,
+        );
+    }
+
+    #[test]
+    fn row_10_a_restored_file_continues_and_a_header_alone_does_not() {
+        let seen = Evidence {
+            same_inode: false,
+            own_path: OwnPath::Taken,
+            ..SAME
+        };
+        check(seen, Decision::Continue);
+        check(Evidence { compared: 40, ..seen }, Decision::Unrelated);
+        check(
+            Evidence {
+                before_offset: false,
+                ..seen
+            },
+            Decision::Unrelated,
+        );
+    }
+
+    #[test]
+    fn row_11_a_file_like_a_living_source_is_new() {
+        check(
+            Evidence {
+                same_path: false,
+                same_inode: false,
+                ..SAME
+            },
+            Decision::Unrelated,
+        );
+    }
+
+    #[test]
+    fn row_12_anything_else_is_new() {
+        let seen = Evidence {
+            same_path: false,
+            same_inode: false,
+            own_path: OwnPath::Gone,
+            ..OTHER_CONTENT
+        };
+        check(seen, Decision::Unrelated);
+    }
+
+    #[test]
+    fn a_fingerprint_compares_over_its_own_length() {
+        let print = Fingerprint::of(b"header\n");
+        assert_eq!(print.compare(b"header\nand more"), Likeness::Equal);
+        assert_eq!(print.compare(b"Header\nand more"), Likeness::Differs);
+        assert_eq!(print.compare(b"head"), Likeness::Unknown);
+        assert_eq!(Fingerprint::of(b"").compare(b"x"), Likeness::Unknown);
+        assert!(Fingerprint::prefixes(b"header\nand").any(|prefix| prefix == print));
+        assert_eq!(Fingerprint::of(&[7; 5_000]).len, 1_024);
+    }
+
+    #[test]
+    fn a_ladder_stays_short_and_reaches_back() {
+        let mut ladder = Ladder::default();
+        let mut offset = 0;
+        for step in 0..20_000_u64 {
+            offset += 1 + step * 37 % 9_000;
+            ladder.climb(offset, &step.to_le_bytes());
+            let rungs: Vec<_> = ladder.pairs().map(|rung| rung.0).collect();
+            assert!(rungs.len() <= RUNGS_MAX && rungs.is_sorted());
+            assert_eq!(rungs.last(), Some(&offset));
+            // What was lost is read again a few times over, no more; the slack is the distance of two steps.
+            for pair in rungs.windows(2) {
+                assert!((offset - pair[0]) <= 4 * (offset - pair[1]) + 20_000, "{rungs:?}");
+            }
+        }
+        assert!(ladder.pairs().count() >= 8);
+        ladder.cut(offset - 1);
+        assert!(ladder.crc_at(offset).is_none());
+    }
+}

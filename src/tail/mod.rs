@@ -1,0 +1,343 @@
+//! The tail: follows the files that globs name and appends their lines to the log.
+//!
+//! A plain thread sweeps the folders, with inotify as a hint, knows each file again by its content
+//! (`docs/tail.md`), reads whole lines and hands them over in blocks, with the checkpoints that cover them in the
+//! same append. Bounds: 10,000 sources of 500 bytes, 4 MiB of buffers, two appends in flight, half of the descriptor
+//! limit. It never drops a line, never follows its own outputs, and waits while the log is full: the files are the
+//! outer buffer.
+
+mod discover;
+mod error;
+mod fill;
+mod identity;
+mod lines;
+mod reader;
+mod record;
+mod source;
+mod status;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod watch;
+mod worker;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use rustix::process::{Resource, getrlimit};
+use rustix::time::{ClockId, clock_gettime};
+use spillq_storage::{LINE_BYTES_MAX, SourceId};
+
+pub use error::TailError;
+pub use record::{RecordError, SourceRecord};
+pub use status::{Counters, Snapshot, SourceState, SourceStatus};
+
+use crate::queue::Handle;
+use watch::{Wake, Watch};
+use worker::{Now, Step, Worker};
+
+/// Seconds between two sweeps by default: how long a line waits where no event tells of it, and with 10,000 files
+/// about 2 % of one core.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// `max_line_bytes` by default.
+pub const MAX_LINE_BYTES: usize = 8 * 1_024 * 1_024;
+/// `rotate_wait` by default: writers that were told to reopen their log have done so by then.
+pub const ROTATE_WAIT: Duration = Duration::from_secs(60);
+/// Sets of globs: a source names its own in 16 bits.
+const FOLLOWS_MAX: usize = 1_000;
+/// The longest wait in one piece, so that a stop and a question for the status are heard.
+const WAIT_MAX: Duration = Duration::from_millis(100);
+/// How long a stop waits for the log. Nothing is lost by not waiting: the checkpoint is in the log.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+/// How long a question for the status waits before the last snapshot has to do.
+const STATUS_WAIT: Duration = Duration::from_millis(500);
+/// Descriptors held where the limit is unlimited.
+const OPEN_MAX: u64 = 65_536;
+
+/// Where a file is first read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum From {
+    /// Its beginning.
+    #[default]
+    Beginning,
+    /// Its end, for files that exist at the first start of the store; others from their beginning.
+    End,
+}
+
+/// One set of globs and how its files are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Follow {
+    /// Absolute globs; `**` spans folders.
+    pub include: Vec<String>,
+    /// Globs for names or whole paths that are left out.
+    pub exclude: Vec<String>,
+    /// Where files are first read from.
+    pub from: From,
+    /// Longer lines are cut into marked parts of this size; at most [`LINE_BYTES_MAX`].
+    pub max_line_bytes: usize,
+    /// How long a rotated or deleted file must be quiet before it is finished.
+    pub rotate_wait: Duration,
+    /// Whether symbolic links are followed.
+    pub follow_symlinks: bool,
+}
+
+impl Follow {
+    /// These globs with the defaults.
+    #[must_use]
+    pub fn new(include: Vec<String>) -> Follow {
+        Follow {
+            include,
+            exclude: Vec::new(),
+            from: From::Beginning,
+            max_line_bytes: MAX_LINE_BYTES,
+            rotate_wait: ROTATE_WAIT,
+            follow_symlinks: false,
+        }
+    }
+}
+
+/// What to follow, and how.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Sets of globs; a file that two of them name belongs to the first.
+    pub follows: Vec<Follow>,
+    /// Files and folders that are never followed: the data dir, the log, outputs.
+    pub never: Vec<PathBuf>,
+    /// Time between two sweeps.
+    pub sweep_interval: Duration,
+    /// Read to the end, then end.
+    pub once: bool,
+    /// The store was just created: what [`From::End`] asks about.
+    pub first_start: bool,
+}
+
+/// The running tail.
+pub struct TailHandle {
+    shared: Arc<Shared>,
+    wake: Wake,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    stop: AtomicBool,
+    done: AtomicBool,
+    ended: Mutex<bool>,
+    asked: AtomicBool,
+    has_ended: Condvar,
+    snapshot: Mutex<Arc<Snapshot>>,
+    published: Condvar,
+}
+
+/// The door.
+#[derive(Debug)]
+pub struct Tail;
+
+impl Tail {
+    /// Starts following. `known`: the checkpoints in the log; `next_source`: the first id that no source had yet.
+    ///
+    /// # Errors
+    /// When the settings do not make sense; nothing was read then.
+    pub fn start(
+        settings: Settings,
+        known: Vec<(SourceId, Bytes)>,
+        next_source: SourceId,
+        handle: Handle,
+    ) -> Result<TailHandle, TailError> {
+        check(&settings)?;
+        let limit = getrlimit(Resource::Nofile)
+            .current
+            .unwrap_or(OPEN_MAX)
+            .min(OPEN_MAX);
+        let open_max = usize::try_from(limit / 2).unwrap_or(usize::MAX);
+        let worker = Worker::new(settings, known, next_source, handle, open_max, now())?;
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            done: AtomicBool::new(false),
+            ended: Mutex::new(false),
+            asked: AtomicBool::new(false),
+            snapshot: Mutex::new(Snapshot::empty()),
+            has_ended: Condvar::new(),
+            published: Condvar::new(),
+        });
+        let (watch, wake, hints) = Watch::new();
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("tail".to_owned())
+            .spawn(move || {
+                // Told on the way out whatever the way, so that nobody waits for a thread that panicked.
+                let _ended = Ended(&theirs);
+                run(worker, watch, &hints, &theirs);
+            })
+            .map_err(TailError::Thread)?;
+        Ok(TailHandle {
+            shared,
+            wake,
+            thread: Some(thread),
+        })
+    }
+}
+
+fn check(settings: &Settings) -> Result<(), TailError> {
+    if settings.follows.len() > FOLLOWS_MAX {
+        return Err(TailError::Follows(settings.follows.len()));
+    }
+    for follow in &settings.follows {
+        if !(1..=LINE_BYTES_MAX).contains(&follow.max_line_bytes) {
+            return Err(TailError::LineBytes {
+                found: follow.max_line_bytes,
+                max: LINE_BYTES_MAX,
+            });
+        }
+    }
+    Ok(())
+}
+
+impl TailHandle {
+    /// Stops after the appends in flight, and waits for that 10 s at most; false where the thread hangs in a read and
+    /// was left behind. Nothing is lost either way.
+    pub fn stop(mut self) -> bool {
+        self.shared.stop.store(true, Ordering::Release);
+        self.wake.wake();
+        let ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let (ended, _) = self
+            .shared
+            .has_ended
+            .wait_timeout_while(ended, 2 * STOP_WAIT, |ended| !*ended)
+            .unwrap_or_else(PoisonError::into_inner);
+        let has_ended = *ended;
+        drop(ended);
+        match self.thread.take() {
+            Some(thread) if has_ended => thread.join().is_ok(),
+            _ => false,
+        }
+    }
+
+    /// Whether everything was read and stored, in once mode. Incomplete last lines stay unread.
+    #[must_use]
+    pub fn done(&self) -> bool {
+        self.shared.done.load(Ordering::Acquire)
+    }
+
+    /// Whether the thread has ended: stopped, done, or because the log closed.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the tail is doing. Waits half a second at most, then answers with the last known.
+    #[must_use]
+    pub fn status(&self) -> Arc<Snapshot> {
+        let asked_at = SystemTime::now();
+        let snapshot = self
+            .shared
+            .snapshot
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.shared.asked.store(true, Ordering::Release);
+        self.wake.wake();
+        if self.has_ended() {
+            return Arc::clone(&snapshot);
+        }
+        let (snapshot, _) = self
+            .shared
+            .published
+            .wait_timeout_while(snapshot, STATUS_WAIT, |snapshot| snapshot.taken_at < asked_at)
+            .unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&snapshot)
+    }
+}
+
+impl Drop for TailHandle {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.wake.wake();
+    }
+}
+
+impl fmt::Debug for TailHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TailHandle")
+            .field("done", &self.done())
+            .finish_non_exhaustive()
+    }
+}
+
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.has_ended.notify_all();
+    }
+}
+
+fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: &Shared) {
+    let mut sweeps = 0;
+    while !shared.stop.load(Ordering::Acquire) {
+        for path in hints.try_iter() {
+            worker.hint(&path);
+        }
+        worker.sweep_wanted |= watch.take_names_changed();
+        let Ok(step) = worker.step(now()) else {
+            tracing::error!("the log is closed: nothing more is read");
+            break;
+        };
+        if worker.sweep_number != sweeps {
+            sweeps = worker.sweep_number;
+            worker.sweep_wanted |= watch.set(&worker.folders);
+        }
+        if shared.asked.swap(false, Ordering::AcqRel) {
+            publish(&worker, shared);
+        }
+        if worker.once && worker.is_done() {
+            shared.done.store(true, Ordering::Release);
+            break;
+        }
+        let waited = match step {
+            Step::Busy => Ok(()),
+            Step::WaitForLog => worker.retire(WAIT_MAX),
+            // In once mode the last answer is what everybody waits for.
+            Step::Idle(_) if worker.once && worker.has_in_flight() => worker.retire(WAIT_MAX),
+            Step::Idle(ms) => {
+                if let Ok(path) = hints.recv_timeout(Duration::from_millis(ms.max(1))) {
+                    worker.hint(&path);
+                }
+                Ok(())
+            }
+        };
+        if waited.is_err() {
+            tracing::error!("the log is closed: nothing more is read");
+            break;
+        }
+    }
+    let until = Instant::now() + STOP_WAIT;
+    if worker
+        .settle(until.saturating_duration_since(Instant::now()))
+        .is_err()
+    {
+        tracing::info!("stopped before the log answered; the checkpoints in it say how far it came");
+    }
+    publish(&worker, shared);
+}
+
+fn publish(worker: &Worker, shared: &Shared) {
+    *shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(worker.snapshot());
+    shared.published.notify_all();
+}
+
+fn now() -> Now {
+    // Runs on while the host sleeps, unlike Instant.
+    let boot = clock_gettime(ClockId::Boottime);
+    let boot_ms = boot.tv_sec as u64 * 1_000 + boot.tv_nsec as u64 / 1_000_000;
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now {
+        boot_ms,
+        wall_ms: wall.as_millis() as u64,
+    }
+}

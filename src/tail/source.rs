@@ -1,0 +1,291 @@
+//! A source in memory, and the table of all of them.
+//!
+//! At most 10,000 sources of less than 500 bytes each, path included. A source has no buffer: an incomplete line is a
+//! position. The table never reads a file.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use spillq_storage::SourceId;
+
+use super::identity::{Fingerprint, Ladder};
+use super::record::SourceRecord;
+
+/// One followed file.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) id: SourceId,
+    pub(crate) path: Arc<Path>,
+    /// The path before it was renamed or copied away.
+    pub(crate) rotated_from: Option<Arc<Path>>,
+    /// 0 until seen in this run.
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) fingerprint: Fingerprint,
+    /// The end of the last line handed on.
+    pub(crate) offset: u64,
+    /// No newline lies between the offset and here.
+    pub(crate) scanned: u64,
+    /// As last seen.
+    pub(crate) size: u64,
+    pub(crate) mtime_ns: i64,
+    pub(crate) ladder: Ladder,
+    /// Held open while it has unread bytes, and longer while there are descriptors.
+    pub(crate) file: Option<File>,
+    /// The older source of the same path that is read first.
+    pub(crate) after: Option<SourceId>,
+    pub(crate) error: Option<Box<str>>,
+    /// When it last grew, or was found.
+    pub(crate) active_ms: u64,
+    /// Since when no sweep has found it.
+    pub(crate) gone_ms: Option<u64>,
+    /// The sweep that saw it last.
+    pub(crate) seen: u32,
+    /// Which `[[follow]]` it belongs to.
+    pub(crate) follow: u16,
+    pub(crate) in_part: bool,
+    pub(crate) unterminated: bool,
+    /// Finished before the start: only a candidate for files that come back.
+    pub(crate) finished: bool,
+    /// Its content was checked since the start.
+    pub(crate) looked: bool,
+    pub(crate) queued: bool,
+    /// In the append under construction, or owed a checkpoint.
+    pub(crate) dirty: bool,
+    /// The log has a checkpoint of it.
+    pub(crate) stored: bool,
+    /// A newer source took its path: its writer has left it.
+    pub(crate) taken: bool,
+    /// It has a name that no glob matches.
+    pub(crate) outside: bool,
+    /// Sweeps in a row that did not find it; 2 stands for more.
+    pub(crate) missed: u8,
+    /// The sweep after which its file had another content, or 0: looked for in copies by a later one, then given up.
+    pub(crate) displaced: u32,
+}
+
+impl Source {
+    /// A source that is not known to the log.
+    pub(crate) fn new(id: SourceId, path: &Path, now_ms: u64) -> Source {
+        Source {
+            id,
+            path: Arc::from(path),
+            rotated_from: None,
+            device: 0,
+            inode: 0,
+            fingerprint: Fingerprint::default(),
+            offset: 0,
+            scanned: 0,
+            size: 0,
+            mtime_ns: 0,
+            ladder: Ladder::default(),
+            file: None,
+            after: None,
+            error: None,
+            active_ms: now_ms,
+            gone_ms: None,
+            seen: 0,
+            follow: 0,
+            in_part: false,
+            unterminated: false,
+            finished: false,
+            looked: false,
+            queued: false,
+            dirty: false,
+            stored: false,
+            taken: false,
+            outside: false,
+            missed: 0,
+            displaced: 0,
+        }
+    }
+
+    /// A source as its checkpoint says.
+    pub(crate) fn from_record(id: SourceId, record: SourceRecord, now_ms: u64) -> Source {
+        let mut source = Source::new(id, record.path(), now_ms);
+        source.rotated_from = record.rotated_from().map(Arc::from);
+        source.inode = record.inode;
+        source.fingerprint = record.fingerprint;
+        source.offset = record.offset;
+        source.scanned = record.offset;
+        source.size = record.offset;
+        source.ladder = record.ladder;
+        source.in_part = record.in_part;
+        source.unterminated = record.unterminated;
+        source.finished = record.finished;
+        source.stored = true;
+        source
+    }
+
+    pub(crate) fn record(&self) -> SourceRecord {
+        SourceRecord {
+            path: path_bytes(&self.path),
+            rotated_from: self.rotated_from.as_deref().map(path_bytes),
+            inode: self.inode,
+            fingerprint: self.fingerprint,
+            offset: self.offset,
+            ladder: self.ladder.clone(),
+            in_part: self.in_part,
+            unterminated: self.unterminated,
+            finished: self.finished,
+        }
+    }
+
+    /// Lines up to `offset` were handed on; `before` ends there.
+    pub(crate) fn advance(&mut self, offset: u64, before: &[u8]) {
+        debug_assert!(offset > self.offset);
+        self.offset = offset;
+        self.scanned = offset;
+        self.unterminated = false;
+        self.dirty = true;
+        self.ladder.climb(offset, before);
+    }
+
+    /// Resumes at `offset`, which is below where it was.
+    pub(crate) fn roll_back(&mut self, offset: u64, fingerprint: Fingerprint) {
+        self.ladder.cut(offset);
+        self.fingerprint = fingerprint;
+        self.offset = offset;
+        self.scanned = offset;
+        // Rungs are set at ends of lines and of parts; which of them is not recorded. Whole lines are the rule.
+        self.in_part = false;
+        self.dirty = true;
+    }
+
+    /// Whether there are bytes that are not handed on, as far as known.
+    pub(crate) fn has_rest(&self) -> bool {
+        self.size > self.offset
+    }
+
+    /// Whether only an incomplete line, looked at already, is left.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.looked && !self.queued && self.scanned.max(self.offset) >= self.size
+    }
+
+    /// Bytes that its fingerprint and the rung at its offset speak for.
+    pub(crate) fn compared(&self) -> u64 {
+        self.offset.max(u64::from(self.fingerprint.len))
+    }
+}
+
+fn path_bytes(path: &Path) -> Vec<u8> {
+    OsStr::as_bytes(path.as_os_str()).to_vec()
+}
+
+/// All sources, by id (oldest first), by path and by inode.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    sources: BTreeMap<SourceId, Box<Source>>,
+    paths: HashMap<Arc<Path>, SourceId>,
+    inodes: BTreeSet<(u64, SourceId)>,
+}
+
+impl Table {
+    pub(crate) fn len(&self) -> usize {
+        self.sources.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Source> {
+        self.sources.values().map(Box::as_ref)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Source> {
+        self.sources.values_mut().map(Box::as_mut)
+    }
+
+    pub(crate) fn get(&self, id: SourceId) -> Option<&Source> {
+        self.sources.get(&id).map(Box::as_ref)
+    }
+
+    /// The path and the inode must be changed by [`Table::place`] alone.
+    pub(crate) fn get_mut(&mut self, id: SourceId) -> Option<&mut Source> {
+        self.sources.get_mut(&id).map(Box::as_mut)
+    }
+
+    pub(crate) fn inodes(&self) -> std::collections::HashSet<u64> {
+        self.inodes.iter().map(|entry| entry.0).collect()
+    }
+
+    /// The newest source of a path.
+    pub(crate) fn at(&self, path: &Path) -> Option<SourceId> {
+        self.paths.get(path).copied()
+    }
+
+    pub(crate) fn with_inode(&self, inode: u64) -> impl Iterator<Item = SourceId> + '_ {
+        self.inodes
+            .range((inode, SourceId(0))..=(inode, SourceId(u64::MAX)))
+            .map(|entry| entry.1)
+    }
+
+    pub(crate) fn insert(&mut self, source: Source) {
+        // Where two name the same path, the later one is there now: the earlier was renamed away.
+        let newest = self.paths.entry(Arc::clone(&source.path)).or_insert(source.id);
+        *newest = (*newest).max(source.id);
+        self.inodes.insert((source.inode, source.id));
+        self.sources.insert(source.id, Box::new(source));
+    }
+
+    pub(crate) fn remove(&mut self, id: SourceId) -> Option<Box<Source>> {
+        let source = self.sources.remove(&id)?;
+        self.unname(&source.path, id);
+        self.inodes.remove(&(source.inode, id));
+        Some(source)
+    }
+
+    /// Moves a source to another path and inode.
+    pub(crate) fn place(&mut self, id: SourceId, path: &Path, device: u64, inode: u64) {
+        let Some(source) = self.sources.get_mut(&id) else {
+            return;
+        };
+        self.inodes.remove(&(source.inode, id));
+        self.inodes.insert((inode, id));
+        (source.device, source.inode) = (device, inode);
+        let old = std::mem::replace(&mut source.path, Arc::from(path));
+        let new = Arc::clone(&source.path);
+        self.unname(&old, id);
+        self.paths.insert(new, id);
+    }
+
+    /// The path no longer leads to this source.
+    pub(crate) fn unname(&mut self, path: &Path, id: SourceId) {
+        if self.paths.get(path) == Some(&id) {
+            self.paths.remove(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_takes_less_than_500_bytes() {
+        let ladder = 12 * super::super::identity::RUNGS_MAX;
+        let (path, maps) = (80, 48 + 24);
+        let bytes = size_of::<Source>() + ladder + path + maps;
+        assert!(
+            bytes <= 500 + 100,
+            "{bytes} with a path of {path} bytes and a full ladder"
+        );
+        assert!(size_of::<Source>() <= 224, "{}", size_of::<Source>());
+    }
+
+    #[test]
+    fn a_path_leads_to_its_newest_source() {
+        let mut table = Table::default();
+        let (a, b) = (Path::new("/a"), Path::new("/b"));
+        table.insert(Source::new(SourceId(1), a, 0));
+        table.place(SourceId(1), a, 5, 50);
+        table.insert(Source::new(SourceId(2), a, 0));
+        assert_eq!(table.at(a), Some(SourceId(2)));
+        table.place(SourceId(1), b, 5, 50);
+        assert_eq!((table.at(a), table.at(b)), (Some(SourceId(2)), Some(SourceId(1))));
+        assert_eq!(table.with_inode(50).collect::<Vec<_>>(), [SourceId(1)]);
+        table.remove(SourceId(2));
+        assert_eq!(table.at(a), None);
+    }
+}

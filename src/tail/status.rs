@@ -1,0 +1,101 @@
+//! What the tail is doing, for people: a snapshot on request.
+//!
+//! The worker fills it between two turns, so nothing on the hot path is locked; one that hangs in a read leaves the
+//! last snapshot behind, with its time.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use spillq_storage::SourceId;
+
+/// What the tail counted since it started. Losses are never only logged: they are here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Lines handed to the log, parts of long lines each counted.
+    pub lines: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Sources that a power cut made shorter than their checkpoint.
+    pub rolled_back: u64,
+    /// Bytes between the rung where their reading resumed and their old checkpoint.
+    pub rolled_back_bytes: u64,
+    /// Sources whose file was truncated or replaced in place.
+    pub truncated: u64,
+    /// Bytes that were truncated or deleted before they were read, as far as they were ever seen.
+    pub destroyed_unread_bytes: u64,
+    /// Errors, each time the state of a file or folder changed to one.
+    pub errors: u64,
+    /// Sweeps done.
+    pub sweeps: u64,
+    /// Appends handed to the log.
+    pub appends: u64,
+}
+
+/// What a source is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceState {
+    /// It has unread bytes.
+    Reading,
+    /// All its whole lines are in the log, or on the way there.
+    CaughtUp,
+    /// It waits for the rest of an older file of the same path.
+    Blocked,
+    /// Its path is gone; what is held open is read on until it is quiet.
+    Gone,
+    /// It cannot be read; see the error.
+    Failed,
+}
+
+/// One followed file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceStatus {
+    /// Its number in the log.
+    pub source: SourceId,
+    /// Where it was last seen.
+    pub path: PathBuf,
+    /// The end of the last line handed to the log.
+    pub offset: u64,
+    /// The file's last known size in bytes.
+    pub size: u64,
+    /// What it is doing.
+    pub state: SourceState,
+    /// Why it cannot be read, if so.
+    pub last_error: Option<String>,
+}
+
+/// All of it at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When it was taken. Long ago means that the tail hangs in a read, or has ended.
+    pub taken_at: SystemTime,
+    /// What was counted.
+    pub counters: Counters,
+    /// The followed files, oldest source first.
+    pub sources: Vec<SourceStatus>,
+    /// Files that were found and are no sources yet: empty, or perhaps a copy under way.
+    pub waiting_files: usize,
+    /// Files and folders that cannot be followed, and why; at most 100 of them.
+    pub refused: Vec<(PathBuf, String)>,
+    /// Since when the log has not answered the oldest append, if one is under way: how long taking in has waited.
+    pub waits_for_log_since: Option<SystemTime>,
+    /// Everything was read, in once mode.
+    pub done: bool,
+    /// The log ended, and the tail with it.
+    pub closed: bool,
+}
+
+impl Snapshot {
+    pub(crate) fn empty() -> Arc<Snapshot> {
+        Arc::new(Snapshot {
+            taken_at: SystemTime::UNIX_EPOCH,
+            counters: Counters::default(),
+            sources: Vec::new(),
+            waiting_files: 0,
+            refused: Vec::new(),
+            waits_for_log_since: None,
+            done: false,
+            closed: false,
+        })
+    }
+}

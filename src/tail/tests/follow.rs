@@ -1,0 +1,287 @@
+//! Files that only grow: what is a line, which files are followed, and what it costs.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use super::super::worker::Step;
+use super::super::{From, SourceState};
+use super::support::Rig;
+
+#[test]
+fn appended_lines_are_read_once() {
+    let mut rig = Rig::new(&["*.log"]);
+    rig.write("a.log", "one\ntwo\n");
+    rig.check(&["one\n", "two\n"]);
+    rig.write("a.log", "three\n");
+    rig.check(&["one\n", "two\n", "three\n"]);
+    rig.restart();
+    rig.write("a.log", "four\n");
+    rig.check(&["one\n", "two\n", "three\n", "four\n"]);
+    let offsets: Vec<_> = rig.log.lines.iter().map(|line| line.offset).collect();
+    assert_eq!(offsets, [0, 4, 8, 14]);
+}
+
+#[test]
+fn an_incomplete_line_waits_for_its_end() {
+    let mut rig = Rig::new(&["*.log"]);
+    rig.write("a.log", "one\ntw");
+    rig.check(&["one\n"]);
+    rig.pass(Duration::from_secs(1_000));
+    rig.restart();
+    rig.check(&["one\n"]);
+    rig.write("a.log", "o\n");
+    rig.check(&["one\n", "two\n"]);
+}
+
+#[test]
+fn any_bytes_are_kept() {
+    let mut rig = Rig::new(&["*.log"]);
+    let bytes: Vec<u8> = (0..=255).collect();
+    rig.write("a.log", &bytes);
+    rig.write("a.log", b"\r\n\r\n\n\0\n\xff\xfe\n");
+    rig.settle();
+    let all: Vec<u8> = rig.log.lines.iter().flat_map(|line| line.bytes.clone()).collect();
+    assert_eq!(all, fs::read(rig.path("a.log")).unwrap());
+    assert_eq!(rig.log.lines.len(), 6);
+}
+
+#[test]
+fn long_lines_are_whole_up_to_the_limit_and_then_in_parts() {
+    let mut rig = Rig::with(&["*.log"], |settings| settings.follows[0].max_line_bytes = 8);
+    rig.write("a.log", "1234567\n12345678\n123456789abcdefgh\nx\n");
+    rig.settle();
+    let lines: Vec<_> = rig
+        .log
+        .lines
+        .iter()
+        .map(|line| (line.flags.part(), line.bytes.as_slice()))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            (None, &b"1234567\n"[..]),
+            (Some("first"), b"12345678"),
+            (Some("last"), b"\n"),
+            (Some("first"), b"12345678"),
+            (Some("middle"), b"9abcdefg"),
+            (Some("last"), b"h\n"),
+            (None, b"x\n"),
+        ]
+    );
+}
+
+#[test]
+fn a_cut_line_goes_on_after_a_restart() {
+    let mut rig = Rig::with(&["*.log"], |settings| settings.follows[0].max_line_bytes = 8);
+    rig.write("a.log", "123456789");
+    rig.check(&["12345678"]);
+    rig.restart();
+    rig.write("a.log", "0\nnext\n");
+    rig.check(&["12345678", "90\n", "next\n"]);
+    assert_eq!(rig.log.lines[1].flags.part(), Some("last"));
+}
+
+#[test]
+fn a_line_longer_than_the_buffer_is_whole_or_in_parts_of_the_limit() {
+    let mut rig = Rig::with(&["*.log"], |settings| {
+        settings.follows[0].max_line_bytes = 1_000_000
+    });
+    let line = |len: usize, byte: u8| [vec![byte; len - 1], vec![b'\n']].concat();
+    rig.write("a.log", b"short\n");
+    rig.write("a.log", &line(1_000_000, b'a')[..400_000]);
+    rig.check(&["short\n"]);
+    rig.write("a.log", &line(1_000_000, b'a')[400_000..]);
+    rig.write("a.log", line(1_000_001, b'b'));
+    rig.write("a.log", line(2_500_000, b'c'));
+    rig.write("a.log", b"end\n");
+    rig.settle();
+    let lines: Vec<_> = rig
+        .log
+        .lines
+        .iter()
+        .map(|line| (line.flags.part(), line.bytes.len()))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            (None, 6),
+            (None, 1_000_000),
+            (Some("first"), 1_000_000),
+            (Some("last"), 1),
+            (Some("first"), 1_000_000),
+            (Some("middle"), 1_000_000),
+            (Some("last"), 500_000),
+            (None, 4),
+        ]
+    );
+    let all: Vec<u8> = rig.log.lines.iter().flat_map(|line| line.bytes.clone()).collect();
+    assert!(all == fs::read(rig.path("a.log")).unwrap());
+}
+
+#[test]
+fn a_big_file_is_read_in_blocks_and_few_appends() {
+    let mut rig = Rig::new(&["*.log"]);
+    let lines: Vec<String> = (0..50_000)
+        .map(|nth| format!("line {nth} {}\n", "x".repeat(nth % 300)))
+        .collect();
+    rig.write("a.log", lines.concat());
+    rig.settle();
+    assert_eq!(rig.log.lines.len(), lines.len());
+    assert!(rig.log.text() == lines);
+    let appends = lines.concat().len() / (1_024 * 1_024) + 2;
+    assert!(rig.log.appends <= appends, "{} appends", rig.log.appends);
+}
+
+#[test]
+fn folders_that_appear_later_are_followed() {
+    let mut rig = Rig::new(&["hourly/*/*", "deep/**/*.log"]);
+    rig.check(&[]);
+    rig.write("hourly/20251007/15", "a\n");
+    rig.check(&["a\n"]);
+    rig.write("hourly/20251007/16", "b\n");
+    rig.write("deep/1/2/3/x.log", "c\n");
+    rig.settle();
+    let mut lines = rig.log.text();
+    lines.sort();
+    assert_eq!(lines, ["a\n", "b\n", "c\n"]);
+}
+
+#[test]
+fn from_the_end_is_about_what_existed_at_the_first_start() {
+    let mut rig = Rig::with(&["*.log"], |settings| settings.follows[0].from = From::End);
+    rig.write("old.log", "old\nhal");
+    rig.write("whole.log", "old\n");
+    rig.check(&[]);
+    rig.restart();
+    rig.write("old.log", "f\n");
+    rig.write("new.log", "new\n");
+    rig.settle();
+    let mut lines = rig.log.text();
+    lines.sort();
+    assert_eq!(lines, ["half\n", "new\n"]);
+}
+
+#[test]
+fn one_bad_file_does_not_hold_up_the_others() {
+    let mut rig = Rig::new(&["*.log"]);
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        rig.path("fifo.log"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from(0o600),
+        0,
+    )
+    .unwrap();
+    symlink(rig.path("nowhere"), rig.path("dangling.log")).unwrap();
+    symlink(rig.path("other"), rig.path("link.log")).unwrap();
+    rig.write("other", "never\n");
+    rig.write("good.log", "good\n");
+    rig.check(&["good\n"]);
+    assert_eq!(
+        rig.worker.counters.errors, 3,
+        "each told once: {:?}",
+        rig.worker.refused
+    );
+    rig.settle();
+    assert_eq!(rig.worker.counters.errors, 3);
+    assert_eq!(rig.worker.snapshot().refused.len(), 3);
+    // It is retried: a bad file that becomes a good one is read.
+    rig.remove("fifo.log");
+    rig.write("fifo.log", "now a file\n");
+    rig.check(&["good\n", "now a file\n"]);
+}
+
+#[test]
+fn the_own_data_dir_is_not_followed() {
+    let mut rig = Rig::new(&["**/*"]);
+    rig.write("data/segments/1", "own\n");
+    rig.write("a", "line\n");
+    rig.check(&["line\n"]);
+}
+
+#[test]
+fn a_full_log_is_waited_for_and_new_files_are_held_meanwhile() {
+    let mut rig = Rig::new(&["*.log"]);
+    rig.is_full = true;
+    let line = "x".repeat(999) + "\n";
+    rig.write("a.log", line.repeat(5_000));
+    rig.settle();
+    assert_eq!(rig.held(), 2, "two appends in flight and no more");
+    assert!(rig.worker.snapshot().waits_for_log_since.is_some());
+    rig.write("b.log", "held\n");
+    rig.settle();
+    rig.remove("b.log");
+    rig.settle();
+    rig.is_full = false;
+    rig.settle();
+    assert_eq!(rig.log.lines.len(), 5_001);
+    assert!(
+        rig.log.text().contains(&"held\n".to_owned()),
+        "it was open while the log was full"
+    );
+}
+
+#[test]
+fn many_files_share_blocks() {
+    let mut rig = Rig::new(&["*.log"]);
+    rig.open_max = 100;
+    for file in 0..2_000 {
+        rig.write(&format!("{file}.log"), format!("first of {file}\n"));
+    }
+    rig.settle();
+    assert_eq!(rig.log.lines.len(), 2_000);
+    assert!(rig.log.appends <= 4, "{} appends", rig.log.appends);
+    assert!(rig.worker.open <= 100, "{} open", rig.worker.open);
+    for file in 0..2_000 {
+        rig.write(&format!("{file}.log"), format!("second of {file}\n"));
+    }
+    rig.settle();
+    assert_eq!(rig.log.lines.len(), 4_000);
+    let appends = rig.log.appends;
+    rig.settle();
+    assert_eq!(
+        rig.log.appends, appends,
+        "nothing is written where nothing changed"
+    );
+    rig.restart();
+    rig.settle();
+    assert_eq!(rig.log.lines.len(), 4_000);
+    let snapshot = rig.worker.snapshot();
+    assert!(
+        snapshot
+            .sources
+            .iter()
+            .all(|source| source.state == SourceState::CaughtUp)
+    );
+}
+
+#[test]
+fn files_that_are_alike_are_all_read() {
+    let mut rig = Rig::new(&["*.log"]);
+    for file in ["a.log", "b.log", "c.log"] {
+        rig.write(file, "header\n");
+    }
+    rig.settle();
+    rig.pass(Duration::from_secs(3));
+    rig.check(&["header\n", "header\n", "header\n"]);
+    rig.write("b.log", "more\n");
+    rig.restart();
+    rig.settle();
+    assert_eq!(rig.log.text().last().unwrap(), "more\n");
+    assert_eq!(rig.log.lines.len(), 4);
+}
+
+#[test]
+fn an_idle_tail_only_sweeps() {
+    let mut rig = Rig::new(&["*.log"]);
+    rig.write("a.log", "x\n");
+    rig.settle();
+    // Nothing changes and nobody asks: the next thing to do is the sweep a second later.
+    rig.worker.sweep_wanted = false;
+    let Step::Idle(ms) = rig.step() else {
+        panic!("there is nothing to do")
+    };
+    assert!(ms >= 900, "{ms} ms");
+    assert_eq!(rig.worker.counters.appends, 1);
+}

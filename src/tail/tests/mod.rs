@@ -1,0 +1,10 @@
+//! Tests of the tail as a whole, on real files.
+//!
+//! Most drive the worker step by step with a clock of their own and a log that answers when it is told to; `thread`
+//! runs the real thing.
+
+mod follow;
+mod model;
+mod rotation;
+mod support;
+mod thread;

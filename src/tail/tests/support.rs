@@ -1,0 +1,286 @@
+//! A worker on a temporary folder, with a log that keeps what it is given.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use spillq_storage::{LineFlags, Seq, SourceId};
+
+use super::super::worker::{Now, Step, Worker};
+use super::super::{Follow, Settings, SourceRecord};
+use crate::queue::{Append, Appended, Command, Handle};
+
+/// A line as the log got it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) source: SourceId,
+    pub(crate) offset: u64,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) flags: LineFlags,
+}
+
+/// What a log keeps.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    pub(crate) lines: Vec<Stored>,
+    pub(crate) checkpoints: BTreeMap<SourceId, Bytes>,
+    pub(crate) forgotten: BTreeSet<SourceId>,
+    pub(crate) appends: usize,
+}
+
+impl Log {
+    pub(crate) fn take(&mut self, append: &Append) {
+        self.appends += 1;
+        for block in &append.blocks {
+            let mut raw = &block.raw()[..];
+            for run in block.runs() {
+                let mut offset = run.offset;
+                for nth in 0..run.lines {
+                    let last = nth + 1 == run.lines;
+                    let rest = (run.offset + u64::from(run.bytes) - offset) as usize;
+                    let len = if last {
+                        rest
+                    } else {
+                        memchr::memchr(b'\n', raw).unwrap() + 1
+                    };
+                    let (line, tail) = raw.split_at(len);
+                    let bytes = line.to_vec();
+                    self.lines.push(Stored {
+                        source: run.source,
+                        offset,
+                        bytes,
+                        flags: run.flags,
+                    });
+                    offset += len as u64;
+                    raw = tail;
+                }
+            }
+            assert!(raw.is_empty());
+        }
+        for (source, record) in &append.checkpoints {
+            let decoded = SourceRecord::decode(record).unwrap();
+            let stored = self.lines.iter().rev().find(|line| line.source == *source);
+            if let Some(line) = stored.filter(|_| append.blocks.iter().any(|block| has(block, *source))) {
+                let end = line.offset + line.bytes.len() as u64;
+                assert_eq!(
+                    decoded.offset(),
+                    end,
+                    "a checkpoint covers exactly the lines with it"
+                );
+            }
+            self.checkpoints.insert(*source, record.clone());
+            self.forgotten.remove(source);
+        }
+        for block in &append.blocks {
+            for run in block.runs() {
+                assert!(
+                    append.checkpoints.iter().any(|one| one.0 == run.source),
+                    "lines come with a checkpoint"
+                );
+            }
+        }
+        self.forgotten.extend(&append.forget);
+    }
+
+    pub(crate) fn text(&self) -> Vec<String> {
+        self.lines
+            .iter()
+            .map(|line| String::from_utf8_lossy(&line.bytes).into_owned())
+            .collect()
+    }
+}
+
+fn has(block: &spillq_storage::NewBlock, source: SourceId) -> bool {
+    block.runs().iter().any(|run| run.source == source)
+}
+
+/// The worker, its folder and its log.
+pub(crate) struct Rig {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) worker: Worker,
+    pub(crate) log: Log,
+    pub(crate) settings: Settings,
+    commands: Receiver<Command>,
+    held: Vec<(Append, SyncSender<Appended>)>,
+    /// The log does not answer.
+    pub(crate) is_full: bool,
+    pub(crate) open_max: usize,
+    /// Ahead of the wall clock by what a test let pass, and of the boot clock by the steps too.
+    skew_ms: u64,
+    steps_ms: u64,
+}
+
+impl Rig {
+    /// Follows `globs` below a new folder; a file is finished at once.
+    pub(crate) fn new(globs: &[&str]) -> Rig {
+        Rig::with(globs, |_| {})
+    }
+
+    pub(crate) fn with(globs: &[&str], change: impl FnOnce(&mut Settings)) -> Rig {
+        let dir = tempfile::tempdir().unwrap();
+        let include = globs
+            .iter()
+            .map(|glob| dir.path().join(glob).to_str().unwrap().to_owned())
+            .collect();
+        let follow = Follow {
+            rotate_wait: Duration::from_secs(60),
+            ..Follow::new(include)
+        };
+        let mut settings = Settings {
+            follows: vec![follow],
+            never: vec![dir.path().join("data")],
+            sweep_interval: Duration::from_secs(1),
+            once: false,
+            first_start: true,
+        };
+        change(&mut settings);
+        let (worker, commands) = start(&settings, Vec::new(), SourceId(1), 100, now(0, 0));
+        let log = Log::default();
+        Rig {
+            dir,
+            worker,
+            log,
+            settings,
+            commands,
+            held: Vec::new(),
+            is_full: false,
+            open_max: 100,
+            skew_ms: 0,
+            steps_ms: 0,
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        append_to(&self.path(name), bytes.as_ref());
+    }
+
+    pub(crate) fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.path(from), self.path(to)).unwrap();
+    }
+
+    pub(crate) fn copy(&self, from: &str, to: &str) {
+        fs::copy(self.path(from), self.path(to)).unwrap();
+    }
+
+    pub(crate) fn truncate(&self, name: &str, len: u64) {
+        OpenOptions::new()
+            .write(true)
+            .open(self.path(name))
+            .unwrap()
+            .set_len(len)
+            .unwrap();
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        fs::remove_file(self.path(name)).unwrap();
+    }
+
+    /// Time passes.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.skew_ms += time.as_millis() as u64;
+    }
+
+    fn now(&self) -> Now {
+        now(self.skew_ms, self.steps_ms)
+    }
+
+    /// One step, with answers unless the log is full.
+    pub(crate) fn step(&mut self) -> Step {
+        let step = self.worker.step(self.now()).unwrap();
+        self.held.extend(
+            self.commands
+                .try_iter()
+                .map(|Command::Append(append, reply)| (append, reply)),
+        );
+        if !self.is_full {
+            for (append, reply) in self.held.drain(..) {
+                self.log.take(&append);
+                reply
+                    .send(Appended {
+                        first: Seq(1),
+                        next: Seq(1),
+                    })
+                    .unwrap();
+            }
+        }
+        step
+    }
+
+    /// Appends that wait for an answer.
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Steps until nothing changes: three sweeps without anything to do.
+    pub(crate) fn settle(&mut self) {
+        let mut idle = 0;
+        for _ in 0..100_000 {
+            self.worker.sweep_wanted = true;
+            self.steps_ms += 50;
+            match self.step() {
+                Step::Idle(_) => idle += 1,
+                Step::WaitForLog if self.is_full => idle += 1,
+                _ => idle = 0,
+            }
+            if idle > 3 {
+                return;
+            }
+        }
+        panic!("it never settles: {:?}", self.worker.snapshot());
+    }
+
+    /// What a kill and a start do: only what the log has is known.
+    pub(crate) fn restart(&mut self) {
+        self.held.clear();
+        let known: Vec<_> = self.log.checkpoints.clone().into_iter().collect();
+        let next = known.iter().map(|one| one.0.0 + 1).max().unwrap_or(1);
+        self.settings.first_start = false;
+        let (worker, commands) = start(&self.settings, known, SourceId(next), self.open_max, self.now());
+        (self.worker, self.commands) = (worker, commands);
+    }
+
+    #[track_caller]
+    pub(crate) fn check(&mut self, expected: &[&str]) {
+        self.settle();
+        assert_eq!(self.log.text(), expected, "{:#?}", self.worker.snapshot());
+    }
+}
+
+fn start(
+    settings: &Settings,
+    known: Vec<(SourceId, Bytes)>,
+    next: SourceId,
+    open_max: usize,
+    at: Now,
+) -> (Worker, Receiver<Command>) {
+    let (handle, commands) = Handle::channel();
+    let worker = Worker::new(settings.clone(), known, next, handle, open_max, at).unwrap();
+    (worker, commands)
+}
+
+fn now(skew_ms: u64, steps_ms: u64) -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    Now {
+        boot_ms: 1_000 + skew_ms + steps_ms,
+        wall_ms: wall + skew_ms,
+    }
+}
+
+pub(crate) fn append_to(path: &Path, bytes: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap()
+        .write_all(bytes)
+        .unwrap();
+}

@@ -1,0 +1,540 @@
+//! The loop: what is ready goes into blocks, blocks go to the log, at most two appends at a time.
+//!
+//! While one append is being synced, the next is read and compressed. Nothing waits for a timer: what is there when
+//! a slot is free goes at once. In memory a source is ahead of its checkpoint by what is in flight and no more. The
+//! tail's buffers are the reading buffer and the appends, below 4 MiB in all but for a line longer than that.
+//! Time is an argument.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use spillq_storage::SourceId;
+
+use super::discover::Discover;
+use super::error::{ReadError, TailError};
+use super::fill::{APPEND_BYTES, Filler};
+use super::reader::{Reader, Turn, open};
+use super::source::{Source, Table};
+use super::status::{Counters, Snapshot, SourceState, SourceStatus};
+use super::{Follow, Settings};
+use crate::queue::{Append, Closed, Handle, Ticket};
+
+/// Appends that wait for the log: one being synced, one ready to follow.
+const IN_FLIGHT_MAX: usize = 2;
+/// Checkpoints in one append. With 10,000 quiet sources renamed at once the rest goes with the next.
+const CHECKPOINTS_MAX: usize = 2_048;
+
+/// Both clocks, in milliseconds: one that runs on while the host sleeps, for waiting, and the wall, for display.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub(crate) boot_ms: u64,
+    pub(crate) wall_ms: u64,
+}
+
+/// What there is to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// More at once.
+    Busy,
+    /// More is ready and both slots are taken: wait for the log.
+    WaitForLog,
+    /// Nothing before a hint, or the sweep that is due in so many milliseconds.
+    Idle(u64),
+}
+
+/// A source that ends, or whose end is taken as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Its file is still there, rotated: only what has no newline becomes a line.
+    Unterminated,
+    /// It is gone.
+    Finished,
+    /// Its content is gone.
+    Truncated,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    ticket: Ticket,
+    bytes: usize,
+    since: SystemTime,
+}
+
+/// All that the tail knows. Driven by [`Worker::step`].
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) follows: Vec<Follow>,
+    pub(crate) once: bool,
+    pub(crate) sweep_interval_ms: u64,
+    pub(crate) from_end: bool,
+    pub(crate) discover: Discover,
+    pub(crate) table: Table,
+    pub(crate) reader: Reader,
+    pub(crate) next_source: SourceId,
+    pub(crate) counters: Counters,
+    /// Files and folders that cannot be followed: said once, kept while it lasts.
+    pub(crate) refused: HashMap<PathBuf, String>,
+    pub(crate) folders: HashMap<PathBuf, u64>,
+    pub(crate) waiting_files: usize,
+    pub(crate) sweep_number: u32,
+    pub(crate) sweep_due_ms: u64,
+    pub(crate) sweep_cost_ms: u64,
+    pub(crate) swept_ms: u64,
+    /// A name changed, or a content: the next sweep is wanted soon.
+    pub(crate) sweep_wanted: bool,
+    pub(crate) open: usize,
+    pub(crate) open_max: usize,
+    pub(crate) endings: VecDeque<(SourceId, Ending)>,
+    handle: Handle,
+    ready: VecDeque<SourceId>,
+    blocked: Vec<SourceId>,
+    /// Sources whose checkpoint goes with the next append.
+    dirty: VecDeque<SourceId>,
+    /// Last checkpoints of sources that are forgotten.
+    finals: Vec<(SourceId, Bytes)>,
+    in_flight: VecDeque<InFlight>,
+    closed: bool,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        settings: Settings,
+        known: Vec<(SourceId, Bytes)>,
+        next_source: SourceId,
+        handle: Handle,
+        open_max: usize,
+        now: Now,
+    ) -> Result<Worker, TailError> {
+        let globs = |follow: &Follow| follow.follow_symlinks;
+        let discover = Discover::new(
+            settings
+                .follows
+                .iter()
+                .map(|one| (one.include.as_slice(), one.exclude.as_slice(), globs(one))),
+            &settings.never,
+        )?;
+        let mut worker = Worker {
+            discover,
+            follows: settings.follows,
+            once: settings.once,
+            sweep_interval_ms: settings.sweep_interval.as_millis() as u64,
+            from_end: settings.first_start && known.is_empty(),
+            table: Table::default(),
+            reader: Reader::new(),
+            next_source,
+            counters: Counters::default(),
+            refused: HashMap::new(),
+            folders: HashMap::new(),
+            waiting_files: 0,
+            sweep_number: 0,
+            sweep_due_ms: 0,
+            sweep_cost_ms: 0,
+            swept_ms: 0,
+            sweep_wanted: true,
+            open: 0,
+            open_max,
+            endings: VecDeque::new(),
+            handle,
+            ready: VecDeque::new(),
+            blocked: Vec::new(),
+            dirty: VecDeque::new(),
+            finals: Vec::new(),
+            in_flight: VecDeque::new(),
+            closed: false,
+        };
+        for (id, bytes) in known {
+            match super::SourceRecord::decode(&bytes) {
+                Ok(record) => worker.table.insert(Source::from_record(id, record, now.boot_ms)),
+                Err(error) => {
+                    worker.counters.errors += 1;
+                    tracing::error!(source = id.0, %error, "a source is read from its beginning");
+                }
+            }
+        }
+        Ok(worker)
+    }
+
+    /// One round: answers, a sweep when it is due, an append when a slot is free.
+    pub(crate) fn step(&mut self, now: Now) -> Result<Step, Closed> {
+        let step = self.round(now);
+        self.closed |= step.is_err();
+        step
+    }
+
+    fn round(&mut self, now: Now) -> Result<Step, Closed> {
+        self.retire(Duration::ZERO)?;
+        if now.boot_ms >= self.sweep_due(now) {
+            self.sweep(now);
+        }
+        if !self.has_slot() {
+            return Ok(Step::WaitForLog);
+        }
+        if self.fill(now)? {
+            return Ok(Step::Busy);
+        }
+        Ok(Step::Idle(self.sweep_due(now).saturating_sub(now.boot_ms)))
+    }
+
+    /// A hint: this path changed.
+    pub(crate) fn hint(&mut self, path: &Path) {
+        match self.table.at(path) {
+            Some(id) => self.queue(id),
+            None if self.discover.names(path).is_some() => self.sweep_wanted = true,
+            None => {}
+        }
+    }
+
+    /// Waits for the oldest append, up to `timeout`.
+    pub(crate) fn retire(&mut self, timeout: Duration) -> Result<(), Closed> {
+        while let Some(oldest) = self.in_flight.front() {
+            if oldest.ticket.wait_timeout(timeout)?.is_none() {
+                break;
+            }
+            self.in_flight.pop_front();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn has_in_flight(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
+    /// Whether everything that was found is read and stored.
+    pub(crate) fn is_done(&self) -> bool {
+        self.sweep_number > 0
+            && !self.sweep_wanted
+            && self.waiting_files == 0
+            && self.ready.is_empty()
+            && self.blocked.is_empty()
+            && self.endings.is_empty()
+            && self.dirty.is_empty()
+            && self.finals.is_empty()
+            && self.in_flight.is_empty()
+    }
+
+    /// A slot is free, and what is in flight is no giant line that a second append would double.
+    fn has_slot(&self) -> bool {
+        let bytes: usize = self.in_flight.iter().map(|append| append.bytes).sum();
+        self.in_flight.len() < IN_FLIGHT_MAX && bytes <= 2 * APPEND_BYTES
+    }
+
+    pub(crate) fn queue(&mut self, id: SourceId) {
+        if let Some(source) = self.table.get_mut(id)
+            && !source.queued
+        {
+            source.queued = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    pub(crate) fn owe_checkpoint(&mut self, id: SourceId) {
+        if let Some(source) = self.table.get_mut(id) {
+            source.dirty = true;
+            self.dirty.push_back(id);
+        }
+    }
+
+    /// Reads what is ready into one append and hands it over. False where there was nothing.
+    fn fill(&mut self, now: Now) -> Result<bool, Closed> {
+        let mut filler = Filler::begin(now.wall_ms);
+        while !filler.is_full() {
+            let Some((id, ending)) = self.endings.pop_front() else {
+                break;
+            };
+            self.end(id, ending, &mut filler, now);
+        }
+        for id in std::mem::take(&mut self.blocked) {
+            self.ready.push_back(id);
+        }
+        // Those that are blocked come back into `blocked`, so this ends.
+        while !filler.is_full() {
+            let Some(id) = self.ready.pop_front() else {
+                break;
+            };
+            self.turn(id, &mut filler, now);
+        }
+        self.submit(filler)
+    }
+
+    fn submit(&mut self, filler: Filler) -> Result<bool, Closed> {
+        let mut append = Append::default();
+        let mut seen = HashSet::new();
+        while append.checkpoints.len() < CHECKPOINTS_MAX || filler.lines > 0 {
+            let Some(id) = self.dirty.pop_front() else {
+                break;
+            };
+            let Some(source) = self.table.get_mut(id).filter(|source| source.dirty) else {
+                continue;
+            };
+            source.dirty = false;
+            match source.record().encode() {
+                Ok(record) if seen.insert(id) => {
+                    source.stored = true;
+                    append.checkpoints.push((id, record));
+                }
+                Ok(_) => {}
+                Err(error) => tracing::error!(source = id.0, %error, "a checkpoint cannot be written"),
+            }
+        }
+        append.forget = self.finals.iter().map(|last| last.0).collect();
+        append.checkpoints.append(&mut self.finals);
+        self.counters.lines += filler.lines;
+        append.blocks = filler.finish();
+        if append.blocks.is_empty() && append.checkpoints.is_empty() {
+            return Ok(false);
+        }
+        let bytes = append
+            .blocks
+            .iter()
+            .map(spillq_storage::NewBlock::raw_bytes)
+            .sum();
+        self.counters.bytes += bytes as u64;
+        self.counters.appends += 1;
+        let ticket = self.handle.append(append)?;
+        self.in_flight.push_back(InFlight {
+            ticket,
+            bytes,
+            since: SystemTime::now(),
+        });
+        Ok(true)
+    }
+
+    fn turn(&mut self, id: SourceId, filler: &mut Filler, now: Now) {
+        if self.is_blocked(id) {
+            self.blocked.push(id);
+            return;
+        }
+        let Some(source) = self.table.get_mut(id) else {
+            return;
+        };
+        source.queued = false;
+        // An unlooked source waits for its first look in a sweep; a displaced one for its copy.
+        if source.displaced > 0 || source.finished || !source.looked || !self.open_source(id) {
+            return;
+        }
+        let Some(source) = self.table.get_mut(id) else {
+            return;
+        };
+        let (was_dirty, was_size) = (source.dirty, source.size);
+        let line_max = self
+            .follows
+            .get(usize::from(source.follow))
+            .map_or(1, |follow| follow.max_line_bytes);
+        let turn = self.reader.turn(source, line_max, filler);
+        if source.size != was_size {
+            source.active_ms = now.boot_ms;
+        }
+        if source.dirty && !was_dirty {
+            self.dirty.push_back(id);
+        }
+        match turn {
+            Ok(turn) => {
+                if source.error.take().is_some() {
+                    tracing::info!(path = %source.path.display(), "readable again");
+                }
+                match turn {
+                    Turn::More => self.queue(id),
+                    Turn::CaughtUp => {}
+                    Turn::Changed => self.displace(id),
+                }
+            }
+            Err(source_error) => {
+                let (path, offset) = (source.path.to_path_buf(), source.offset);
+                source.file = None;
+                self.open = self.open.saturating_sub(1);
+                self.fail(
+                    id,
+                    &ReadError::Read {
+                        path,
+                        offset,
+                        source: source_error,
+                    },
+                );
+            }
+        }
+        self.close_if_too_many(id);
+    }
+
+    /// The source of the same path that is older comes first: its rest, and its unterminated end.
+    fn is_blocked(&self, id: SourceId) -> bool {
+        let older = self
+            .table
+            .get(id)
+            .and_then(|source| source.after)
+            .and_then(|after| self.table.get(after));
+        older.is_some_and(|older| {
+            if older.error.is_some() || older.finished {
+                false
+            } else if older.displaced > 0 || older.missed == 1 || older.queued {
+                true
+            } else {
+                older.has_rest() && older.file.is_some() && !(self.once && older.is_caught_up())
+            }
+        })
+    }
+
+    /// Opens the file of a source, unless it is open. False where there is nothing to read now.
+    fn open_source(&mut self, id: SourceId) -> bool {
+        let Some(source) = self.table.get_mut(id) else {
+            return false;
+        };
+        if source.file.is_some() {
+            return true;
+        }
+        let links = self
+            .follows
+            .get(usize::from(source.follow))
+            .is_some_and(|follow| follow.follow_symlinks);
+        match open(&source.path, links) {
+            Ok((file, meta)) => {
+                use std::os::unix::fs::MetadataExt;
+                if (meta.dev(), meta.ino()) == (source.device, source.inode) {
+                    source.file = Some(file);
+                    self.open += 1;
+                    return true;
+                }
+                // Another file took the path: a sweep finds out where this one went.
+                self.sweep_wanted = true;
+            }
+            Err(error) if error.is_gone() => self.sweep_wanted = true,
+            Err(error) => self.fail(id, &error),
+        }
+        false
+    }
+
+    /// The file has another content than the source. Whether that lives on in a copy, a sweep finds out.
+    pub(crate) fn displace(&mut self, id: SourceId) {
+        if let Some(source) = self.table.get_mut(id) {
+            source.displaced = self.sweep_number.max(1);
+            if source.file.take().is_some() {
+                self.open = self.open.saturating_sub(1);
+            }
+            self.sweep_wanted = true;
+        }
+    }
+
+    /// Said once; each sweep tries again.
+    pub(crate) fn fail(&mut self, id: SourceId, error: &ReadError) {
+        if let Some(source) = self.table.get_mut(id) {
+            if source.error.is_none() {
+                self.counters.errors += 1;
+                tracing::warn!(source = id.0, %error, "a file cannot be read; tried again by each sweep");
+            }
+            source.error = Some(error.to_string().into());
+        }
+    }
+
+    fn end(&mut self, id: SourceId, ending: Ending, filler: &mut Filler, now: Now) {
+        let Some(source) = self.table.get_mut(id) else {
+            return;
+        };
+        let was_dirty = source.dirty;
+        if ending != Ending::Truncated && source.has_rest() && source.file.is_some() {
+            match self.reader.unterminated_end(source, filler) {
+                Ok(true) => {}
+                // It grew after all.
+                Ok(false) => return self.queue(id),
+                Err(error) => tracing::warn!(source = id.0, %error, "the end of a file cannot be read"),
+            }
+        }
+        if ending == Ending::Unterminated {
+            source.active_ms = now.boot_ms;
+            if source.dirty && !was_dirty {
+                self.dirty.push_back(id);
+            }
+            return;
+        }
+        let Some(mut source) = self.table.remove(id) else {
+            return;
+        };
+        if source.file.take().is_some() {
+            self.open = self.open.saturating_sub(1);
+        }
+        let destroyed = source.size.saturating_sub(source.offset);
+        if destroyed > 0 {
+            self.counters.destroyed_unread_bytes += destroyed;
+            let (path, offset) = (source.path.display(), source.offset);
+            tracing::error!(%path, offset, bytes = destroyed, "bytes were destroyed before they were read");
+        }
+        if ending == Ending::Truncated {
+            self.counters.truncated += 1;
+            tracing::info!(path = %source.path.display(), "truncated: a new source from its beginning");
+        }
+        if source.stored || source.dirty {
+            source.finished = true;
+            match source.record().encode() {
+                Ok(record) => self.finals.push((id, record)),
+                Err(error) => tracing::error!(source = id.0, %error, "a checkpoint cannot be written"),
+            }
+        }
+    }
+
+    fn close_if_too_many(&mut self, id: SourceId) {
+        if self.open > self.open_max
+            && let Some(source) = self.table.get_mut(id)
+            && source.gone_ms.is_none()
+            && source.file.take().is_some()
+        {
+            self.open -= 1;
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let state = |source: &Source| {
+            if source.error.is_some() {
+                SourceState::Failed
+            } else if source.gone_ms.is_some() {
+                SourceState::Gone
+            } else if self.is_blocked(source.id) {
+                SourceState::Blocked
+            } else if source.is_caught_up() {
+                SourceState::CaughtUp
+            } else {
+                SourceState::Reading
+            }
+        };
+        Snapshot {
+            taken_at: SystemTime::now(),
+            counters: self.counters,
+            sources: self
+                .table
+                .iter()
+                .filter(|source| !source.finished)
+                .map(|source| SourceStatus {
+                    source: source.id,
+                    path: source.path.to_path_buf(),
+                    offset: source.offset,
+                    size: source.size,
+                    state: state(source),
+                    last_error: source.error.as_deref().map(str::to_owned),
+                })
+                .collect(),
+            waiting_files: self.waiting_files,
+            refused: self
+                .refused
+                .iter()
+                .take(100)
+                .map(|(path, why)| (path.clone(), why.clone()))
+                .collect(),
+            waits_for_log_since: self.in_flight.front().map(|oldest| oldest.since),
+            done: self.is_done(),
+            closed: self.closed,
+        }
+    }
+
+    /// Waits until nothing is in flight, for `timeout` at most.
+    pub(crate) fn settle(&mut self, timeout: Duration) -> io::Result<()> {
+        let each = timeout / IN_FLIGHT_MAX as u32;
+        for _ in 0..IN_FLIGHT_MAX {
+            self.retire(each).map_err(io::Error::other)?;
+        }
+        match self.in_flight.is_empty() {
+            true => Ok(()),
+            // The checkpoint is in the same commit as the lines: whether it was made or not, nothing is lost.
+            false => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
