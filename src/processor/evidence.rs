@@ -13,9 +13,7 @@ pub(super) struct Tail(VecDeque<u8>);
 impl Tail {
     /// Takes in more of the stream.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        let kept = bytes
-            .get(bytes.len().saturating_sub(EVIDENCE_BYTES_MAX)..)
-            .unwrap_or_default();
+        let kept = bytes.get(bytes.len().saturating_sub(EVIDENCE_BYTES_MAX)..).unwrap_or_default();
         let excess = (self.0.len() + kept.len()).saturating_sub(EVIDENCE_BYTES_MAX);
         self.0.drain(..excess);
         self.0.extend(kept);

@@ -126,11 +126,7 @@ impl Exec {
             return Ok(());
         }
         Err(Evidence {
-            summary: format!(
-                "{0} of an earlier batch does not end: {1}",
-                self.program(),
-                name_procs(&left)
-            ),
+            summary: format!("{0} of an earlier batch does not end: {1}", self.program(), name_procs(&left)),
             tail: String::new(),
         })
     }
@@ -147,11 +143,7 @@ impl Exec {
         match self.attempt(batch).await {
             Ok(outcome) => outcome,
             Err(error) => Outcome::Failed(Evidence {
-                summary: format!(
-                    "{} could not be started on {}: {error}",
-                    self.program(),
-                    lines(batch)
-                ),
+                summary: format!("{} could not be started on {}: {error}", self.program(), lines(batch)),
                 tail: String::new(),
             }),
         }
@@ -159,9 +151,8 @@ impl Exec {
 
     async fn attempt(&mut self, batch: &Batch) -> io::Result<Outcome> {
         let (copy, input) = (batch.clone(), self.input.clone());
-        let (stdin, bytes) = tokio::task::spawn_blocking(move || memfd(&copy, &input))
-            .await
-            .map_err(io::Error::other)??;
+        let (stdin, bytes) =
+            tokio::task::spawn_blocking(move || memfd(&copy, &input)).await.map_err(io::Error::other)??;
         let marker = format!("{:016x}", fastrand::u64(..));
         let (control, child) = self.start(batch, stdin, bytes, &marker)?;
         let program = self.program();
@@ -385,9 +376,7 @@ fn name_procs(procs: &[procs::Proc]) -> String {
         .iter()
         .take(PROCS_NAMED_MAX)
         .map(|proc| {
-            let waits = proc
-                .waits_in()
-                .map_or(String::new(), |place| format!(", in {place}"));
+            let waits = proc.waits_in().map_or(String::new(), |place| format!(", in {place}"));
             let name = harmless(&proc.name).replace('\n', "?");
             format!("{} {name} ({}{waits})", proc.pid.as_raw_pid(), proc.state)
         })

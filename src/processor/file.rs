@@ -58,10 +58,7 @@ impl AppendFile {
     }
 
     fn of(appender: Appender) -> io::Result<AppendFile> {
-        Ok(AppendFile {
-            path: appender.path.clone(),
-            thread: Blocking::start("file", appender)?,
-        })
+        Ok(AppendFile { path: appender.path.clone(), thread: Blocking::start("file", appender)? })
     }
 
     async fn append(&mut self, batch: &Batch) -> Outcome {
@@ -145,11 +142,7 @@ impl Appender {
         let bytes: u64 = pieces.iter().map(|piece| piece.bytes().len() as u64).sum();
         if bytes > 0 {
             let record = &mut open.record;
-            open.sidecar.intend(Intent {
-                generation: record.generation,
-                length: record.length,
-                bytes,
-            })?;
+            open.sidecar.intend(Intent { generation: record.generation, length: record.length, bytes })?;
             self.at(Step::Intended)?;
             let half = record.length + bytes / 2;
             for piece in &pieces {
@@ -196,25 +189,12 @@ impl Open {
         let file = open_private(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
-            return Err(io::Error::new(
-                ErrorKind::InvalidInput,
-                "it is not a regular file",
-            ));
+            return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
         }
-        let mut first = Record {
-            generation: 1,
-            store,
-            group,
-            length: metadata.len(),
-            ..Record::default()
-        };
+        let mut first = Record { generation: 1, store, group, length: metadata.len(), ..Record::default() };
         first.check(&file)?;
         let (sidecar, record, intent) = Sidecar::open(&path_of(path), first)?;
-        let mut open = Open {
-            file,
-            sidecar,
-            record,
-        };
+        let mut open = Open { file, sidecar, record };
         open.recover(path, intent)?;
         if (open.record.store, open.record.group) != (store, group) {
             tracing::info!(

@@ -7,13 +7,7 @@ use super::super::{Piece, sample};
 use super::*;
 
 const LINES: u64 = 12;
-const STEPS: [Step; 5] = [
-    Step::Intended,
-    Step::HalfWritten,
-    Step::Written,
-    Step::Synced,
-    Step::Committed,
-];
+const STEPS: [Step; 5] = [Step::Intended, Step::HalfWritten, Step::Written, Step::Synced, Step::Committed];
 
 struct Case {
     dir: tempfile::TempDir,
@@ -23,11 +17,7 @@ struct Case {
 
 impl Case {
     fn new() -> Case {
-        Case {
-            dir: tempfile::tempdir().unwrap(),
-            store: StoreId(1),
-            group: GroupId(1),
-        }
+        Case { dir: tempfile::tempdir().unwrap(), store: StoreId(1), group: GroupId(1) }
     }
 
     fn path(&self) -> PathBuf {
@@ -39,13 +29,7 @@ impl Case {
     }
 
     fn appender(&self) -> Appender {
-        Appender {
-            path: self.path(),
-            store: self.store,
-            group: self.group,
-            open: None,
-            stop_at: None,
-        }
+        Appender { path: self.path(), store: self.store, group: self.group, open: None, stop_at: None }
     }
 
     /// Whether it came as far as that: a batch that is there already stops nowhere.
@@ -110,11 +94,7 @@ fn after_an_error_the_same_processor_goes_on() {
         appender.stop_at = Some(step);
         appender.append(&batch(4, 8)).unwrap_err();
         let again = appender.append(&batch(4, 8));
-        assert_eq!(
-            again.is_ok(),
-            step == Step::Committed,
-            "what was committed is not written again"
-        );
+        assert_eq!(again.is_ok(), step == Step::Committed, "what was committed is not written again");
         appender.stop_at = None;
         appender.append(&batch(4, 6)).unwrap();
         appender.append(&batch(7, LINES)).unwrap();
@@ -160,12 +140,7 @@ fn the_file_and_what_is_beside_it_are_private() {
     let case = Case::new();
     case.appender().append(&batch(1, 3)).unwrap();
     for path in [case.path(), path_of(&case.path())] {
-        assert_eq!(
-            path.metadata().unwrap().permissions().mode() & 0o777,
-            0o600,
-            "{}",
-            path.display()
-        );
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
     }
 }
 
@@ -244,13 +219,7 @@ fn a_line_that_was_set_aside_and_retried_is_added() {
     appender.append(&batch_of(&[(1, 3), (5, 6)])).unwrap();
     drop(appender);
     case.appender().append(&batch(3, 7)).unwrap();
-    case.check(&format!(
-        "{}{}{}{}",
-        text(1, 3),
-        text(5, 6),
-        text(4, 4),
-        text(7, 7)
-    ));
+    case.check(&format!("{}{}{}{}", text(1, 3), text(5, 6), text(4, 4), text(7, 7)));
 }
 
 #[test]
@@ -262,13 +231,7 @@ fn lines_of_another_store_or_group_are_not_taken_for_ours() {
     case.store = StoreId(2);
     case.appender().append(&batch(1, 1)).unwrap();
     case.appender().append(&batch(1, 2)).unwrap();
-    case.check(&format!(
-        "{}{}{}{}",
-        text(1, 3),
-        text(1, 2),
-        text(1, 1),
-        text(2, 2)
-    ));
+    case.check(&format!("{}{}{}{}", text(1, 3), text(1, 2), text(1, 1), text(2, 2)));
 }
 
 #[tokio::test]
@@ -282,20 +245,9 @@ async fn what_cannot_work_is_refused_and_what_may_is_a_failure() {
         }
     };
     let missing = refused(case.dir.path().join("no/such/folder")).await;
-    assert!(
-        missing.contains("no/such/folder could not be appended to: No such file"),
-        "{missing}"
-    );
-    assert!(
-        refused(case.dir.path().to_owned())
-            .await
-            .contains("could not be appended to")
-    );
-    assert!(
-        refused("/dev/null".into())
-            .await
-            .ends_with("it is not a regular file")
-    );
+    assert!(missing.contains("no/such/folder could not be appended to: No such file"), "{missing}");
+    assert!(refused(case.dir.path().to_owned()).await.contains("could not be appended to"));
+    assert!(refused("/dev/null".into()).await.ends_with("it is not a regular file"));
 
     let _held = {
         let mut appender = case.appender();
@@ -307,11 +259,7 @@ async fn what_cannot_work_is_refused_and_what_may_is_a_failure() {
     let Outcome::Failed(evidence) = outcome else {
         panic!("{outcome:?}");
     };
-    assert!(
-        evidence.summary.contains("another process writes to it"),
-        "{}",
-        evidence.summary
-    );
+    assert!(evidence.summary.contains("another process writes to it"), "{}", evidence.summary);
 }
 
 #[tokio::test]
@@ -326,17 +274,12 @@ async fn a_full_disk_is_a_failure_and_the_batch_comes_again() {
             panic!("a full disk is no reason to refuse");
         };
         assert!(
-            evidence
-                .summary
-                .ends_with("out could not be appended to: no storage space"),
+            evidence.summary.ends_with("out could not be appended to: no storage space"),
             "{}",
             evidence.summary
         );
     }
-    file.thread
-        .call(|appender| appender.stop_at = None)
-        .await
-        .unwrap();
+    file.thread.call(|appender| appender.stop_at = None).await.unwrap();
     assert_eq!(file.process(&batch(4, 8)).await, Outcome::Done);
     case.check(&text(1, 8));
 }

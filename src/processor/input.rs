@@ -65,10 +65,7 @@ pub(super) fn memfd(batch: &Batch, input: &Input) -> io::Result<(OwnedFd, u64)> 
     }
     let bytes = file.stream_position()?;
     file.rewind()?;
-    fcntl_add_seals(
-        &file,
-        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
-    )?;
+    fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
     Ok((file.into(), bytes))
 }
 

@@ -112,11 +112,9 @@ impl Kind {
     /// When a thread cannot be started, or standard output is closed.
     pub fn build(self) -> io::Result<Box<dyn Processor>> {
         Ok(match self {
-            Kind::Exec {
-                command,
-                input,
-                grace,
-            } => Box::new(Exec::new(command, input, PathBuf::from(Exec::OWN_BINARY), grace)),
+            Kind::Exec { command, input, grace } => {
+                Box::new(Exec::new(command, input, PathBuf::from(Exec::OWN_BINARY), grace))
+            }
             Kind::Stdout => Box::new(Stdout::new()?),
             Kind::File { path, store, group } => Box::new(AppendFile::new(path, store, group)?),
         })

@@ -36,10 +36,8 @@ impl Passthrough {
                 let _ = out.write_all(&chunk);
                 let bytes = counted.swap(0, Ordering::Relaxed);
                 if bytes > 0 {
-                    let _ = writeln!(
-                        out,
-                        "\nspillq: {bytes} bytes of a command's standard error are not shown"
-                    );
+                    let _ =
+                        writeln!(out, "\nspillq: {bytes} bytes of a command's standard error are not shown");
                 }
             }
         });

@@ -45,13 +45,7 @@ impl Proc {
         let parent = fields.next()?.parse().ok()?;
         // The start time is field 22, the parent is field 4.
         let start = fields.nth(17)?.parse().ok()?;
-        Some(Proc {
-            pid,
-            parent,
-            name: name.to_owned(),
-            state,
-            start,
-        })
+        Some(Proc { pid, parent, name: name.to_owned(), state, start })
     }
 
     /// Whether it still runs, or could: a zombie only waits for its parent to look.
@@ -112,11 +106,8 @@ pub(super) fn descendants(root: Pid) -> Vec<Proc> {
 /// how strays are found whose ancestors are gone.
 pub(super) fn started_with(variable: &str) -> Vec<Proc> {
     let has_it = |proc: &Proc| {
-        fs::read(format!("/proc/{}/environ", proc.pid.as_raw_pid())).is_ok_and(|environ| {
-            environ
-                .split(|byte| *byte == 0)
-                .any(|entry| entry == variable.as_bytes())
-        })
+        fs::read(format!("/proc/{}/environ", proc.pid.as_raw_pid()))
+            .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes()))
     };
     all().filter(has_it).collect()
 }
@@ -127,15 +118,9 @@ pub(super) fn started_with(variable: &str) -> Vec<Proc> {
 pub(super) fn kill(look: impl Fn() -> Vec<Proc>) -> Vec<Proc> {
     let mut killed: Vec<Proc> = Vec::new();
     for _ in 0..KILL_ROUNDS_MAX {
-        let is_known = |proc: &Proc| {
-            killed
-                .iter()
-                .any(|known| (known.pid, known.start) == (proc.pid, proc.start))
-        };
-        let fresh: Vec<Proc> = look()
-            .into_iter()
-            .filter(|proc| proc.is_alive() && !is_known(proc))
-            .collect();
+        let is_known =
+            |proc: &Proc| killed.iter().any(|known| (known.pid, known.start) == (proc.pid, proc.start));
+        let fresh: Vec<Proc> = look().into_iter().filter(|proc| proc.is_alive() && !is_known(proc)).collect();
         if fresh.is_empty() {
             break;
         }
@@ -156,19 +141,14 @@ mod tests {
     fn a_name_may_hold_parentheses_and_blanks() {
         let stat = "42 (a) b (c) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 2";
         let proc = Proc::parse(Pid::from_raw(42).unwrap(), stat).unwrap();
-        assert_eq!(
-            (proc.name.as_str(), proc.state, proc.parent, proc.start),
-            ("a) b (c", 'S', 7, 98765)
-        );
+        assert_eq!((proc.name.as_str(), proc.state, proc.parent, proc.start), ("a) b (c", 'S', 7, 98765));
     }
 
     #[test]
     fn a_child_is_among_the_descendants_and_can_be_signalled() {
         let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         let own = rustix::process::getpid();
-        let found = descendants(own)
-            .into_iter()
-            .find(|proc| proc.pid.as_raw_pid() == child.id() as i32);
+        let found = descendants(own).into_iter().find(|proc| proc.pid.as_raw_pid() == child.id() as i32);
         found.unwrap().signal(Signal::KILL).unwrap();
         assert!(!child.wait().unwrap().success());
     }

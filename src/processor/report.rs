@@ -38,10 +38,7 @@ impl Report {
         match word {
             "ended" => {
                 let (status, left_behind) = rest.split_once(' ')?;
-                Some(Report::Ended {
-                    status: status.parse().ok()?,
-                    left_behind: left_behind.parse().ok()?,
-                })
+                Some(Report::Ended { status: status.parse().ok()?, left_behind: left_behind.parse().ok()? })
             }
             "broken" => Some(Report::Broken(rest.to_owned())),
             _ => None,
@@ -92,13 +89,9 @@ mod tests {
 
     #[test]
     fn what_was_sent_is_read() {
-        for report in [
-            Report::Ended {
-                status: 137 << 8,
-                left_behind: 2,
-            },
-            Report::Broken("no memory".to_owned()),
-        ] {
+        for report in
+            [Report::Ended { status: 137 << 8, left_behind: 2 }, Report::Broken("no memory".to_owned())]
+        {
             let mut sent = Vec::new();
             report.send(&mut sent).unwrap();
             assert_eq!(Report::parse(&sent), Some(report));
@@ -110,13 +103,7 @@ mod tests {
 
     #[test]
     fn a_status_and_a_signal_are_told_apart() {
-        assert_eq!(
-            describe(ExitStatus::from_raw(137 << 8)),
-            "ended with exit status 137"
-        );
-        assert_eq!(
-            describe(ExitStatus::from_raw(9)),
-            "was killed by signal 9 (SIGKILL)"
-        );
+        assert_eq!(describe(ExitStatus::from_raw(137 << 8)), "ended with exit status 137");
+        assert_eq!(describe(ExitStatus::from_raw(9)), "was killed by signal 9 (SIGKILL)");
     }
 }

@@ -9,10 +9,7 @@ const STORE: StoreId = StoreId(7);
 
 /// One line of source 3 a text, the newline added, from seq `first`.
 pub(crate) fn block(first: u64, texts: &[&[u8]]) -> Arc<Block> {
-    let raw: Vec<u8> = texts
-        .iter()
-        .flat_map(|text| [text, &b"\n"[..]].concat())
-        .collect();
+    let raw: Vec<u8> = texts.iter().flat_map(|text| [text, &b"\n"[..]].concat()).collect();
     let mut header = b"SPQB\x01\x00\x00\x00".to_vec();
     for number in [STORE.0, 1, first, 0] {
         header.extend_from_slice(&number.to_le_bytes());

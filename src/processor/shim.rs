@@ -77,19 +77,13 @@ fn supervise(grace: Duration, command: Vec<OsString>) -> ExitCode {
     };
     // The service may have gone; the batch is then delivered again.
     let sent = report.send(&socket);
-    if sent.is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if sent.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run(socket: &UnixStream, grace: Duration, command: &[OsString]) -> io::Result<Report> {
     set_child_subreaper(Some(getpid()))?;
     let batch = receive_batch(socket)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // `block_on` stays on this thread: the command's death signal is tied to the thread that started it.
     runtime.block_on(async {
         // Signals with a handler do not end the shim, and are reset to their defaults for the command.
@@ -107,12 +101,8 @@ fn run(socket: &UnixStream, grace: Duration, command: &[OsString]) -> io::Result
         }
         let mut children = signal(SignalKind::child())?;
         let child = start(command, batch)?;
-        let mut watch = Watch {
-            command: Pid::from_child(&child),
-            ended: None,
-            phase: Phase::Running,
-            left_behind: 0,
-        };
+        let mut watch =
+            Watch { command: Pid::from_child(&child), ended: None, phase: Phase::Running, left_behind: 0 };
         socket.set_nonblocking(true)?;
         let lifeline = tokio::net::UnixStream::from_std(socket.try_clone()?)?;
         let mut held = true;
@@ -130,10 +120,7 @@ fn run(socket: &UnixStream, grace: Duration, command: &[OsString]) -> io::Result
         }
         socket.set_nonblocking(false)?;
         Ok(match watch.ended {
-            Some(status) => Report::Ended {
-                status: status.into_raw(),
-                left_behind: watch.left_behind,
-            },
+            Some(status) => Report::Ended { status: status.into_raw(), left_behind: watch.left_behind },
             None => Report::Broken("the command was not among the children of its shim".to_owned()),
         })
     })
@@ -259,20 +246,14 @@ fn receive_batch(socket: &UnixStream) -> io::Result<OwnedFd> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
-    let received = recvmsg(
-        socket,
-        &mut [io::IoSliceMut::new(&mut byte)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )?;
+    let received =
+        recvmsg(socket, &mut [io::IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
     let batch = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
     });
     match batch {
         Some(batch) if received.bytes == 1 => Ok(batch),
-        _ => Err(io::Error::other(
-            "the service ended before it handed over the batch",
-        )),
+        _ => Err(io::Error::other("the service ended before it handed over the batch")),
     }
 }

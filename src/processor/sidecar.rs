@@ -44,10 +44,7 @@ const INTENT_BYTES: usize = 36;
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 const SIDECAR_BYTES: usize = 3 * SLOT_BYTES;
-const _: () = assert!(
-    48 + 16 * RANGES_MAX + 4 <= SLOT_BYTES,
-    "a record fits in its slot"
-);
+const _: () = assert!(48 + 16 * RANGES_MAX + 4 <= SLOT_BYTES, "a record fits in its slot");
 
 /// What is known of a file for sure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -328,11 +325,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.spillq");
         let open = || Sidecar::open(&path, record(1)).unwrap();
-        let intent = Intent {
-            generation: 1,
-            length: 100,
-            bytes: 7,
-        };
+        let intent = Intent { generation: 1, length: 100, bytes: 7 };
         open().0.intend(intent).unwrap();
         assert_eq!(open().2, Some(intent));
         open().0.commit(&record(2)).unwrap();
@@ -344,10 +337,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.spillq");
         let _held = Sidecar::open(&path, record(1)).unwrap();
-        assert_eq!(
-            Sidecar::open(&path, record(1)).unwrap_err().kind(),
-            ErrorKind::ResourceBusy
-        );
+        assert_eq!(Sidecar::open(&path, record(1)).unwrap_err().kind(), ErrorKind::ResourceBusy);
     }
 
     #[test]

@@ -40,16 +40,8 @@ impl Stdout {
     }
 
     fn to(out: impl Write + Send + 'static) -> io::Result<Stdout> {
-        let sink = Sink {
-            out: Box::new(out),
-            written: Written::default(),
-            done: 0,
-            torn: None,
-        };
-        Ok(Stdout {
-            thread: Blocking::start("stdout", sink)?,
-            done: (0, Vec::new()),
-        })
+        let sink = Sink { out: Box::new(out), written: Written::default(), done: 0, torn: None };
+        Ok(Stdout { thread: Blocking::start("stdout", sink)?, done: (0, Vec::new()) })
     }
 
     async fn write(&mut self, batch: &Batch) -> Outcome {
@@ -167,9 +159,7 @@ impl Sink {
 
 impl std::fmt::Debug for Sink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sink")
-            .field("written", &self.written)
-            .finish_non_exhaustive()
+        f.debug_struct("Sink").field("written", &self.written).finish_non_exhaustive()
     }
 }
 
@@ -186,9 +176,8 @@ mod tests {
     const LINES: u64 = 6;
 
     fn batch(ranges: &[(u64, u64)]) -> Batch {
-        let texts: Vec<Vec<u8>> = (1..=LINES)
-            .map(|seq| seq.to_string().repeat(40_000).into_bytes())
-            .collect();
+        let texts: Vec<Vec<u8>> =
+            (1..=LINES).map(|seq| seq.to_string().repeat(40_000).into_bytes()).collect();
         let block = sample::block(1, &texts.iter().map(Vec::as_slice).collect::<Vec<_>>());
         Batch::new(Arc::from("g"), 1, sample::pieces(&block, ranges, Piece::new)).unwrap()
     }
@@ -201,11 +190,7 @@ mod tests {
             }
             _ => 0,
         };
-        out.strip_suffix(b"\n")
-            .unwrap_or(out)
-            .split(|byte| *byte == b'\n')
-            .map(seq)
-            .collect()
+        out.strip_suffix(b"\n").unwrap_or(out).split(|byte| *byte == b'\n').map(seq).collect()
     }
 
     #[tokio::test]
@@ -224,11 +209,7 @@ mod tests {
         });
         assert_eq!(stdout.process(&batch(&[(1, 2)])).await, Outcome::Done);
         assert_eq!(stdout.process(&batch(&[(3, 6)])).await, Outcome::Done);
-        assert_eq!(
-            stdout.process(&batch(&[(2, 2)])).await,
-            Outcome::Done,
-            "asked for again after its ack"
-        );
+        assert_eq!(stdout.process(&batch(&[(2, 2)])).await, Outcome::Done, "asked for again after its ack");
         drop(stdout);
         assert_eq!(seqs(&reads.join().unwrap()), [1, 2, 3, 4, 5, 6, 2]);
     }
@@ -271,21 +252,11 @@ mod tests {
             let disk = Disk::default();
             disk.0.lock().unwrap().1 = room;
             let mut stdout = Stdout::to(disk.clone()).unwrap();
-            assert!(matches!(
-                stdout.process(&batch(&[(1, 3)])).await,
-                Outcome::Failed(_)
-            ));
-            assert!(matches!(
-                stdout.process(&batch(&[(1, 3)])).await,
-                Outcome::Failed(_)
-            ));
+            assert!(matches!(stdout.process(&batch(&[(1, 3)])).await, Outcome::Failed(_)));
+            assert!(matches!(stdout.process(&batch(&[(1, 3)])).await, Outcome::Failed(_)));
             disk.0.lock().unwrap().1 = usize::MAX;
             assert_eq!(stdout.process(&batch(&[(1, 6)])).await, Outcome::Done);
-            assert_eq!(
-                seqs(&disk.0.lock().unwrap().0),
-                [1, 2, 3, 4, 5, 6],
-                "room for {room}"
-            );
+            assert_eq!(seqs(&disk.0.lock().unwrap().0), [1, 2, 3, 4, 5, 6], "room for {room}");
         }
     }
 
@@ -294,10 +265,7 @@ mod tests {
         let disk = Disk::default();
         disk.0.lock().unwrap().1 = 100;
         let mut stdout = Stdout::to(disk.clone()).unwrap();
-        assert!(matches!(
-            stdout.process(&batch(&[(1, 1)])).await,
-            Outcome::Failed(_)
-        ));
+        assert!(matches!(stdout.process(&batch(&[(1, 1)])).await, Outcome::Failed(_)));
         disk.0.lock().unwrap().1 = usize::MAX;
         assert_eq!(stdout.process(&batch(&[(2, 2)])).await, Outcome::Done);
         assert_eq!(seqs(&disk.0.lock().unwrap().0), [0, 2]);

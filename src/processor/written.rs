@@ -70,10 +70,7 @@ impl Written {
     pub(super) fn rest(&self, batch: &Batch) -> Vec<Piece> {
         let rest = |piece: &Piece| -> Vec<Piece> {
             let missing = self.missing(piece.range());
-            missing
-                .into_iter()
-                .filter_map(|range| piece.within(range))
-                .collect()
+            missing.into_iter().filter_map(|range| piece.within(range)).collect()
         };
         batch.pieces().iter().flat_map(rest).collect()
     }
@@ -117,23 +114,14 @@ mod tests {
         for _ in 0..2_000 {
             let first = random.u64(1..200);
             let picked = range(first, first + random.u64(0..8));
-            let missing: Vec<u64> = written
-                .missing(picked)
-                .into_iter()
-                .flat_map(|range| range.first.0..=range.last.0)
-                .collect();
-            let expected: Vec<u64> = (picked.first.0..=picked.last.0)
-                .filter(|seq| !model.contains(seq))
-                .collect();
+            let missing: Vec<u64> =
+                written.missing(picked).into_iter().flat_map(|range| range.first.0..=range.last.0).collect();
+            let expected: Vec<u64> =
+                (picked.first.0..=picked.last.0).filter(|seq| !model.contains(seq)).collect();
             assert_eq!(missing, expected);
             written.add(picked);
             model.extend(picked.first.0..=picked.last.0);
-            assert!(
-                written
-                    .ranges()
-                    .windows(2)
-                    .all(|two| two[0].last.next() < two[1].first)
-            );
+            assert!(written.ranges().windows(2).all(|two| two[0].last.next() < two[1].first));
             let first = random.u64(1..200);
             let picked = range(first, first + random.u64(0..20));
             written.remove(picked);

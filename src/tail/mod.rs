@@ -150,10 +150,7 @@ impl Tail {
         handle: Handle,
     ) -> Result<TailHandle, TailError> {
         check(&settings)?;
-        let limit = getrlimit(Resource::Nofile)
-            .current
-            .unwrap_or(OPEN_MAX)
-            .min(OPEN_MAX);
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(OPEN_MAX).min(OPEN_MAX);
         let open_max = usize::try_from(limit / 2).unwrap_or(usize::MAX);
         let worker = Worker::new(settings, known, next_source, handle, open_max, now())?;
         let shared = Arc::new(Shared {
@@ -175,11 +172,7 @@ impl Tail {
                 run(worker, watch, &hints, &theirs);
             })
             .map_err(TailError::Thread)?;
-        Ok(TailHandle {
-            shared,
-            wake,
-            thread: Some(thread),
-        })
+        Ok(TailHandle { shared, wake, thread: Some(thread) })
     }
 }
 
@@ -189,10 +182,7 @@ fn check(settings: &Settings) -> Result<(), TailError> {
     }
     for follow in &settings.follows {
         if !(1..=LINE_BYTES_MAX).contains(&follow.max_line_bytes) {
-            return Err(TailError::LineBytes {
-                found: follow.max_line_bytes,
-                max: LINE_BYTES_MAX,
-            });
+            return Err(TailError::LineBytes { found: follow.max_line_bytes, max: LINE_BYTES_MAX });
         }
     }
     Ok(())
@@ -234,11 +224,7 @@ impl TailHandle {
     #[must_use]
     pub fn status(&self) -> Arc<Snapshot> {
         let asked_at = SystemTime::now();
-        let snapshot = self
-            .shared
-            .snapshot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let snapshot = self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.asked.store(true, Ordering::Release);
         self.wake.wake();
         if self.has_ended() {
@@ -262,9 +248,7 @@ impl Drop for TailHandle {
 
 impl fmt::Debug for TailHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TailHandle")
-            .field("done", &self.done())
-            .finish_non_exhaustive()
+        f.debug_struct("TailHandle").field("done", &self.done()).finish_non_exhaustive()
     }
 }
 
@@ -317,10 +301,7 @@ fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: 
         }
     }
     let until = Instant::now() + STOP_WAIT;
-    if worker
-        .settle(until.saturating_duration_since(Instant::now()))
-        .is_err()
-    {
+    if worker.settle(until.saturating_duration_since(Instant::now())).is_err() {
         tracing::info!("stopped before the log answered; the checkpoints in it say how far it came");
     }
     publish(&worker, shared);
@@ -336,8 +317,5 @@ fn now() -> Now {
     let boot = clock_gettime(ClockId::Boottime);
     let boot_ms = boot.tv_sec as u64 * 1_000 + boot.tv_nsec as u64 / 1_000_000;
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now {
-        boot_ms,
-        wall_ms: wall.as_millis() as u64,
-    }
+    Now { boot_ms, wall_ms: wall.as_millis() as u64 }
 }

@@ -42,9 +42,7 @@ fn batch() -> Batch {
 }
 
 async fn process(exec: &mut Exec, batch: &Batch) -> Outcome {
-    timeout(DEADLINE, exec.process(batch))
-        .await
-        .expect("the command ended in time")
+    timeout(DEADLINE, exec.process(batch)).await.expect("the command ended in time")
 }
 
 fn failed(outcome: Outcome) -> Evidence {
@@ -66,23 +64,14 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 /// The pids that a script wrote to a file, one a line, once there are `count` of them.
 async fn pids(file: &Path, count: usize) -> Vec<Pid> {
     let read = || fs::read_to_string(file).unwrap_or_default();
-    until("the command wrote its pids", || {
-        read().matches('\n').count() >= count
-    })
-    .await;
-    read()
-        .lines()
-        .map(|line| Pid::from_raw(line.trim().parse().unwrap()).unwrap())
-        .collect()
+    until("the command wrote its pids", || read().matches('\n').count() >= count).await;
+    read().lines().map(|line| Pid::from_raw(line.trim().parse().unwrap()).unwrap()).collect()
 }
 
 /// Whether the process runs. A zombie whose new parent has not looked yet does not.
 fn is_alive(pid: Pid) -> bool {
-    fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).is_ok_and(|stat| {
-        !stat
-            .rsplit_once(") ")
-            .is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
-    })
+    fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid()))
+        .is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])))
 }
 
 #[tokio::test]
@@ -94,20 +83,14 @@ async fn exit_status_0_acks_and_the_command_got_the_lines_and_what_to_expect() {
         out.display()
     );
     assert_eq!(process(&mut sh(&script), &batch()).await, Outcome::Done);
-    assert_eq!(
-        fs::read_to_string(out).unwrap(),
-        "3 14 10 12 default 2\none\ntwo\nthree\n"
-    );
+    assert_eq!(fs::read_to_string(out).unwrap(), "3 14 10 12 default 2\none\ntwo\nthree\n");
 }
 
 #[tokio::test]
 async fn every_exit_status_has_its_outcome() {
     for status in [1, 3, 64, 66, 71, 77, 128, 137, 255] {
         let evidence = failed(process(&mut sh(&format!("exit {status}")), &batch()).await);
-        assert_eq!(
-            evidence.summary,
-            format!("sh ended with exit status {status} on lines 10-12")
-        );
+        assert_eq!(evidence.summary, format!("sh ended with exit status {status} on lines 10-12"));
     }
     let Outcome::Poison(evidence) = process(&mut sh("echo bad line >&2; exit 65"), &batch()).await else {
         panic!("65 is poison");
@@ -122,16 +105,9 @@ async fn every_exit_status_has_its_outcome() {
 
 #[tokio::test]
 async fn a_signal_is_told_from_an_exit_status() {
-    for (signal, name) in [
-        ("KILL", "9 (SIGKILL)"),
-        ("TERM", "15 (SIGTERM)"),
-        ("PIPE", "13 (SIGPIPE)"),
-    ] {
+    for (signal, name) in [("KILL", "9 (SIGKILL)"), ("TERM", "15 (SIGTERM)"), ("PIPE", "13 (SIGPIPE)")] {
         let evidence = failed(process(&mut sh(&format!("kill -{signal} $$")), &batch()).await);
-        assert_eq!(
-            evidence.summary,
-            format!("sh was killed by signal {name} on lines 10-12")
-        );
+        assert_eq!(evidence.summary, format!("sh was killed by signal {name} on lines 10-12"));
     }
 }
 
@@ -151,22 +127,13 @@ async fn a_command_that_is_missing_or_no_program_is_refused() {
             panic!("{command}: {outcome:?}");
         };
         assert!(evidence.summary.starts_with(command), "{}", evidence.summary);
-        assert!(
-            evidence.tail.contains(tail) && evidence.tail.contains(command),
-            "{}",
-            evidence.tail
-        );
+        assert!(evidence.tail.contains(tail) && evidence.tail.contains(command), "{}", evidence.tail);
     }
 }
 
 #[tokio::test]
 async fn a_shim_that_is_missing_is_a_failure_and_no_refusal() {
-    let mut exec = Exec::new(
-        vec!["true".to_owned()],
-        Input::Lines,
-        PathBuf::from("/no/such/shim"),
-        GRACE,
-    );
+    let mut exec = Exec::new(vec!["true".to_owned()], Input::Lines, PathBuf::from("/no/such/shim"), GRACE);
     let evidence = failed(process(&mut exec, &batch()).await);
     assert!(evidence.summary.contains("/no/such/shim"), "{}", evidence.summary);
 }
@@ -174,18 +141,10 @@ async fn a_shim_that_is_missing_is_a_failure_and_no_refusal() {
 #[tokio::test]
 async fn the_end_of_standard_error_is_kept() {
     let evidence = failed(
-        process(
-            &mut sh("seq 1 100000 >&2; printf 'last\\033[31m words' >&2; exit 1"),
-            &batch(),
-        )
-        .await,
+        process(&mut sh("seq 1 100000 >&2; printf 'last\\033[31m words' >&2; exit 1"), &batch()).await,
     );
     assert_eq!(evidence.tail.len(), spillq::processor::EVIDENCE_BYTES_MAX);
-    assert!(
-        evidence.tail.ends_with("99999\n100000\nlast?[31m words"),
-        "{}",
-        evidence.tail
-    );
+    assert!(evidence.tail.ends_with("99999\n100000\nlast?[31m words"), "{}", evidence.tail);
 }
 
 #[tokio::test]
@@ -195,29 +154,19 @@ async fn a_large_batch_is_read_whole_or_not_at_all() {
     let script = "test $(wc -c) = $SPILLQ_BYTES && test $SPILLQ_BYTES = 2097157";
     assert_eq!(process(&mut sh(script), &batch).await, Outcome::Done);
     assert_eq!(process(&mut exec(&["true"]), &batch).await, Outcome::Done);
-    assert_eq!(
-        process(&mut sh("head -c 10 > /dev/null"), &batch).await,
-        Outcome::Done
-    );
+    assert_eq!(process(&mut sh("head -c 10 > /dev/null"), &batch).await, Outcome::Done);
 }
 
 #[tokio::test]
 async fn nobody_changes_a_batch_under_its_reader() {
-    assert_eq!(
-        process(&mut sh("! sh -c 'echo x >&0' && cat > /dev/null"), &batch()).await,
-        Outcome::Done
-    );
+    assert_eq!(process(&mut sh("! sh -c 'echo x >&0' && cat > /dev/null"), &batch()).await, Outcome::Done);
 }
 
 #[tokio::test]
 async fn ndjson_says_where_each_line_is_from() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let command = vec![
-        "sh".to_owned(),
-        "-c".to_owned(),
-        format!("cat > {}", out.display()),
-    ];
+    let command = vec!["sh".to_owned(), "-c".to_owned(), format!("cat > {}", out.display())];
     let batch = batch_of(&[b"plain \"text\"", b"\xff\x00"]);
     for (known, source) in [(true, "\"/var/log/a\""), (false, "3")] {
         let paths = Arc::new(move |_| known.then(|| "/var/log/a".to_owned()));
@@ -235,24 +184,15 @@ async fn ndjson_says_where_each_line_is_from() {
 async fn the_command_has_the_signals_and_descriptors_of_one_that_is_started_directly() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let script = format!(
-        "{{ grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status; ls /proc/self/fd; }} > {}",
-        out.display()
-    );
-    let direct = Command::new("sh")
-        .args(["-c", &script])
-        .stdin(Stdio::null())
-        .status()
-        .unwrap();
+    let script =
+        format!("{{ grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status; ls /proc/self/fd; }} > {}", out.display());
+    let direct = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).status().unwrap();
     assert!(direct.success());
     let expected = fs::read_to_string(&out).unwrap();
     assert_eq!(process(&mut sh(&script), &batch()).await, Outcome::Done);
     assert_eq!(fs::read_to_string(&out).unwrap(), expected);
     // SIGPIPE, 13, is ignored by every Rust program, and by none that it starts.
-    let ignored = expected
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:\t"))
-        .unwrap();
+    let ignored = expected.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
     assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 1 << 12, 0);
 }
 
@@ -281,18 +221,8 @@ async fn dropping_the_future_ends_the_command_with_all_its_descendants() {
         pids = pids(&file, 3) => pids,
     };
     let evidence = exec.interrupted().expect("a hang leaves evidence");
-    assert!(
-        evidence
-            .summary
-            .starts_with("sh was cut off on lines 10-12 after "),
-        "{}",
-        evidence.summary
-    );
-    assert!(
-        evidence.summary.contains(" sh (") && evidence.summary.contains("sleep"),
-        "{}",
-        evidence.summary
-    );
+    assert!(evidence.summary.starts_with("sh was cut off on lines 10-12 after "), "{}", evidence.summary);
+    assert!(evidence.summary.contains(" sh (") && evidence.summary.contains("sleep"), "{}", evidence.summary);
     assert_eq!(evidence.tail, "deep in thought\n");
     timeout(DEADLINE, exec.end()).await.unwrap().unwrap();
     for pid in pids {
@@ -317,11 +247,7 @@ async fn the_next_batch_waits_for_the_end_of_the_former_command() {
         _ = pids(&file, 3) => {}
     }
     assert_eq!(process(&mut exec, &batch).await, Outcome::Done);
-    assert_eq!(
-        fs::read_to_string(out).unwrap(),
-        "1\n",
-        "the second saw the first"
-    );
+    assert_eq!(fs::read_to_string(out).unwrap(), "1\n", "the second saw the first");
 }
 
 #[tokio::test]
@@ -355,10 +281,7 @@ async fn what_a_command_leaves_behind_is_ended_before_the_ack() {
 async fn a_moment_behind_the_command_is_no_reason_to_end_a_process() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let script = format!(
-        "cat <&0 > /dev/null; (sleep 0.02; echo done > {}) &",
-        out.display()
-    );
+    let script = format!("cat <&0 > /dev/null; (sleep 0.02; echo done > {}) &", out.display());
     assert_eq!(process(&mut sh(&script), &batch()).await, Outcome::Done);
     assert_eq!(fs::read_to_string(out).unwrap(), "done\n");
 }
@@ -367,10 +290,7 @@ async fn a_moment_behind_the_command_is_no_reason_to_end_a_process() {
 async fn a_shim_that_is_stopped_does_not_save_the_command() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pids");
-    let mut exec = sh(&format!(
-        "echo $PPID > {pids}; echo $$ >> {pids}; sleep 600",
-        pids = file.display()
-    ));
+    let mut exec = sh(&format!("echo $PPID > {pids}; echo $$ >> {pids}; sleep 600", pids = file.display()));
     let batch = batch();
     let pids = tokio::select! {
         outcome = exec.process(&batch) => panic!("{outcome:?}"),
@@ -397,10 +317,7 @@ async fn the_command_and_its_daemons_die_with_their_shim() {
     };
     let (outcome, pids) = tokio::join!(process(&mut exec, &batch), kill_shim);
     let evidence = failed(outcome);
-    assert_eq!(
-        evidence.summary,
-        "sh was lost: its shim was killed by signal 9 (SIGKILL) on lines 10-12"
-    );
+    assert_eq!(evidence.summary, "sh was lost: its shim was killed by signal 9 (SIGKILL) on lines 10-12");
     assert!(!pids.iter().any(|pid| is_alive(*pid)));
 }
 
@@ -434,11 +351,8 @@ async fn a_command_outlives_no_shim_even_if_the_service_looks_away() {
 async fn the_shim_minds_no_signal_that_is_meant_for_the_service() {
     let dir = tempfile::tempdir().unwrap();
     let (file, go) = (dir.path().join("pids"), dir.path().join("go"));
-    let script = format!(
-        "echo $PPID > {}; while ! test -e {}; do sleep 0.01; done",
-        file.display(),
-        go.display()
-    );
+    let script =
+        format!("echo $PPID > {}; while ! test -e {}; do sleep 0.01; done", file.display(), go.display());
     let mut exec = sh(&script);
     let batch = batch();
     let signals = async {
@@ -482,10 +396,7 @@ async fn a_killed_service_takes_its_command_along() {
     let pids = pids(&file, 3).await;
     service.kill().unwrap();
     service.wait().unwrap();
-    until("the command died with the service", || {
-        !pids.iter().any(|pid| is_alive(*pid))
-    })
-    .await;
+    until("the command died with the service", || !pids.iter().any(|pid| is_alive(*pid))).await;
 }
 
 #[tokio::test]

@@ -149,11 +149,7 @@ impl Model {
             self.next_line += 1;
             let padding = "x".repeat((self.next_line * 7 % 90) as usize);
             let line = format!("{}:{} {padding}\n", file, self.next_line).into_bytes();
-            let cut = if partial && nth + 1 == lines {
-                line.len() / 2
-            } else {
-                line.len()
-            };
+            let cut = if partial && nth + 1 == lines { line.len() / 2 } else { line.len() };
             // A partial line is ended by the next write, whatever that begins with.
             let piece = &line[..cut];
             bytes.extend_from_slice(piece);
@@ -172,12 +168,7 @@ impl Model {
     fn stamp(&mut self, name: &str) {
         self.clock += 1;
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + self.clock);
-        fs::File::options()
-            .append(true)
-            .open(self.rig.path(name))
-            .unwrap()
-            .set_modified(time)
-            .unwrap();
+        fs::File::options().append(true).open(self.rig.path(name)).unwrap().set_modified(time).unwrap();
     }
 
     fn check(&mut self) {
@@ -201,27 +192,13 @@ impl Model {
             assert!(times == 1 || !must, "{:?} is not in the log", show(line));
         }
         for line in found.keys() {
-            assert!(
-                self.written.contains_key(*line),
-                "{:?} was never written",
-                show(line)
-            );
+            assert!(self.written.contains_key(*line), "{:?} was never written", show(line));
         }
         // Where a line stands in its file, its offset says so.
-        for (name, content) in self
-            .rotated
-            .iter()
-            .map(|(name, content)| (name.as_str(), content))
-        {
+        for (name, content) in self.rotated.iter().map(|(name, content)| (name.as_str(), content)) {
             let bytes = fs::read(self.rig.path(name)).unwrap();
             for line in &content.lines {
-                let stored = self
-                    .rig
-                    .log
-                    .lines
-                    .iter()
-                    .find(|stored| stored.bytes == *line)
-                    .unwrap();
+                let stored = self.rig.log.lines.iter().find(|stored| stored.bytes == *line).unwrap();
                 let at = stored.offset as usize;
                 assert_eq!(&bytes[at..at + line.len()], line.as_slice());
             }
@@ -233,17 +210,9 @@ impl Model {
             *end = line.offset + line.bytes.len() as u64;
         }
         for file in FILES {
-            let numbers: Vec<u64> = self
-                .rig
-                .log
-                .lines
-                .iter()
-                .filter_map(|line| number(&line.bytes, file))
-                .collect();
-            assert!(
-                numbers.is_sorted(),
-                "the lines of {file} are in order over its rotations: {numbers:?}"
-            );
+            let numbers: Vec<u64> =
+                self.rig.log.lines.iter().filter_map(|line| number(&line.bytes, file)).collect();
+            assert!(numbers.is_sorted(), "the lines of {file} are in order over its rotations: {numbers:?}");
         }
     }
 }
