@@ -213,7 +213,8 @@ impl Walk<'_> {
             return;
         }
         let named = include.whole.is_match(path) && !globs.is_excluded(path);
-        if !named && !(found.is_file() && (self.is_known)(inode)) || self.discover.is_never(path) {
+        let known = found.is_file() && (self.is_known)(inode);
+        if !(named || known) || self.discover.is_never(path) {
             return;
         }
         if !found.is_file() {

@@ -80,7 +80,6 @@ pub(crate) struct Worker {
     pub(crate) folders: HashMap<PathBuf, u64>,
     pub(crate) waiting_files: usize,
     pub(crate) sweep_number: u32,
-    pub(crate) sweep_due_ms: u64,
     pub(crate) sweep_cost_ms: u64,
     pub(crate) swept_ms: u64,
     /// A name changed, or a content: the next sweep is wanted soon.
@@ -127,7 +126,6 @@ impl Worker {
             folders: HashMap::new(),
             waiting_files: 0,
             sweep_number: 0,
-            sweep_due_ms: 0,
             sweep_cost_ms: 0,
             swept_ms: 0,
             sweep_wanted: true,

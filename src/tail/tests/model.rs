@@ -3,7 +3,7 @@
 //! Every complete line that was in a followed file when the tail looked again is in the log exactly once, with its
 //! offset, and the lines of one writer are in order. Lines are unique, so nothing is undecidable.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::time::{Duration, SystemTime};
 
@@ -59,6 +59,8 @@ fn action() -> impl Strategy<Value = Action> {
 struct Content {
     lines: Vec<Vec<u8>>,
     partial: Vec<u8>,
+    /// The tail has looked at it under this name, in this run.
+    seen: bool,
 }
 
 struct Model {
@@ -72,6 +74,8 @@ struct Model {
     next_line: u64,
     next_name: u64,
     clock: u64,
+    /// Files of which one was rotated before it was ever seen: nothing tells then which came before.
+    unordered: BTreeSet<&'static str>,
 }
 
 impl Model {
@@ -87,6 +91,7 @@ impl Model {
             next_line: 0,
             next_name: 0,
             clock: 0,
+            unordered: BTreeSet::new(),
         }
     }
 
@@ -95,10 +100,18 @@ impl Model {
         format!("{file}.{}{suffix}", self.next_name)
     }
 
+    /// Before a file leaves its name.
+    fn leave(&mut self, file: &'static str) {
+        if self.now.get(file).is_some_and(|content| !content.seen) {
+            self.unordered.insert(file);
+        }
+    }
+
     fn run(&mut self, action: &Action) {
         match *action {
             Action::Write { file, lines, partial } => self.write(FILES[file], lines, partial),
             Action::RotateRename { file } => {
+                self.leave(FILES[file]);
                 let name = self.rotated_name(FILES[file], "");
                 if let Some(content) = self.now.remove(FILES[file]) {
                     self.rig.rename(FILES[file], &name);
@@ -106,6 +119,7 @@ impl Model {
                 }
             }
             Action::RotateCopy { file } => {
+                self.leave(FILES[file]);
                 let name = self.rotated_name(FILES[file], "");
                 if let Some(content) = self.now.get_mut(FILES[file]).map(std::mem::take) {
                     self.rig.copy(FILES[file], &name);
@@ -124,6 +138,7 @@ impl Model {
                 }
             }
             Action::Delete { file } => {
+                self.leave(FILES[file]);
                 if let Some(content) = self.now.remove(FILES[file]) {
                     self.rig.remove(FILES[file]);
                     for line in content.lines {
@@ -134,12 +149,16 @@ impl Model {
             Action::Look => self.look(),
             Action::LetPass => self.rig.pass(Duration::from_secs(5)),
             Action::FillLog(full) => self.rig.is_full = full,
-            Action::Restart => self.rig.restart(),
+            Action::Restart => {
+                self.rig.restart();
+                self.now.values_mut().for_each(|content| content.seen = false);
+            }
         }
     }
 
     fn look(&mut self) {
         self.rig.settle();
+        self.now.values_mut().for_each(|content| content.seen = true);
     }
 
     fn write(&mut self, file: &'static str, lines: usize, partial: bool) {
