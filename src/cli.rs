@@ -49,6 +49,22 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     #[allow(missing_docs)]
+    Run(RunArgs),
+    #[allow(missing_docs)]
+    Drain(DrainArgs),
+    #[allow(missing_docs)]
+    Demo(DemoArgs),
+    #[allow(missing_docs)]
+    Status(StatusArgs),
+    #[allow(missing_docs)]
+    Inspect(InspectArgs),
+    #[allow(missing_docs)]
+    Verify(VerifyArgs),
+    #[allow(missing_docs)]
+    DeadLetter(DeadLetterArgs),
+    #[allow(missing_docs)]
+    Group(GroupArgs),
+    #[allow(missing_docs)]
     Config(ConfigArgs),
     #[allow(missing_docs)]
     Bench(BenchArgs),
@@ -75,8 +91,9 @@ impl Cli {
     pub fn level(&self) -> &'static str {
         match self.log {
             Some(Level::Error) => "error",
-            Some(Level::Warn) | None => "warn",
             Some(Level::Info) => "info",
+            None if matches!(self.command, Command::Run(_) | Command::Drain(_)) => "info",
+            Some(Level::Warn) | None => "warn",
             Some(Level::Debug) => "debug",
             Some(Level::Trace) => "trace",
         }
@@ -520,6 +537,10 @@ pub struct BenchArgs {
 pub enum BenchCommand {
     #[allow(missing_docs)]
     Generate(BenchGenerateArgs),
+    #[allow(missing_docs)]
+    Ingest(BenchIngestArgs),
+    #[allow(missing_docs)]
+    Drain(BenchDrainArgs),
 }
 
 /// Write lines to measure with to standard output

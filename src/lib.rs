@@ -3,6 +3,8 @@
 pub mod cli;
 pub mod cmd;
 pub mod config;
+pub mod http;
 pub mod processor;
 pub mod queue;
+pub mod service;
 pub mod tail;

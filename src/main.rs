@@ -16,6 +16,8 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(exit) => return exit,
     };
+    // Nothing that this process makes is for others to read.
+    rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
     messages(&cli);
     match dispatch(cli.command) {
         Ok(exit) => exit.into(),
@@ -28,9 +30,19 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
+        Command::Run(args) => cmd::run::run(&args),
+        Command::Drain(args) => cmd::drain::run(&args),
+        Command::Demo(args) => cmd::demo::run(&args),
+        Command::Status(args) => cmd::status::run(&args),
+        Command::Inspect(args) => cmd::inspect::run(&args),
+        Command::Verify(args) => cmd::verify::run(&args),
+        Command::DeadLetter(args) => cmd::dead_letter::run(&args),
+        Command::Group(args) => cmd::group::run(&args),
         Command::Config(args) => cmd::config::run(&args),
         Command::Bench(args) => match args.command {
             BenchCommand::Generate(args) => cmd::bench::generate::run(&args),
+            BenchCommand::Ingest(args) => cmd::bench::ingest::run(&args),
+            BenchCommand::Drain(args) => cmd::bench::drain::run(&args),
         },
     }
 }

@@ -5,6 +5,15 @@
 
 pub mod bench;
 pub mod config;
+pub mod dead_letter;
+pub mod demo;
+pub mod drain;
+pub mod group;
+pub mod inspect;
+pub mod run;
+pub mod status;
+mod store;
+pub mod verify;
 
 use std::error::Error;
 use std::fmt;

@@ -14,6 +14,7 @@ mod sample;
 pub mod shim;
 mod sidecar;
 mod stdout;
+mod worker;
 mod written;
 
 use std::future::Future;
@@ -29,6 +30,7 @@ pub use exec::Exec;
 pub use file::AppendFile;
 pub use input::{Input, Paths};
 pub use stdout::Stdout;
+pub use worker::{Limits, Orders, Worker};
 
 /// What became of one delivery of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]

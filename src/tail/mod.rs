@@ -121,7 +121,7 @@ pub struct Settings {
 pub struct TailHandle {
     shared: Arc<Shared>,
     wake: Wake,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
@@ -172,7 +172,7 @@ impl Tail {
                 run(worker, watch, &hints, &theirs);
             })
             .map_err(TailError::Thread)?;
-        Ok(TailHandle { shared, wake, thread: Some(thread) })
+        Ok(TailHandle { shared, wake, thread: Mutex::new(Some(thread)) })
     }
 }
 
@@ -191,7 +191,7 @@ fn check(settings: &Settings) -> Result<(), TailError> {
 impl TailHandle {
     /// Stops after the appends in flight, and waits for that 10 s at most; false where the thread hangs in a read and
     /// was left behind. Nothing is lost either way.
-    pub fn stop(mut self) -> bool {
+    pub fn stop(&self) -> bool {
         self.shared.stop.store(true, Ordering::Release);
         self.wake.wake();
         let ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
@@ -202,7 +202,8 @@ impl TailHandle {
             .unwrap_or_else(PoisonError::into_inner);
         let has_ended = *ended;
         drop(ended);
-        match self.thread.take() {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match thread {
             Some(thread) if has_ended => thread.join().is_ok(),
             _ => false,
         }

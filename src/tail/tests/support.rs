@@ -168,7 +168,10 @@ impl Rig {
     /// One step, with answers unless the log is full.
     pub(crate) fn step(&mut self) -> Step {
         let step = self.worker.step(self.now()).unwrap();
-        self.held.extend(self.commands.try_iter().map(|Command::Append(append, reply)| (append, reply)));
+        self.held.extend(self.commands.try_iter().map(|command| match command {
+            Command::Append(append, reply) => (append, reply),
+            other => panic!("the tail only appends, it asked {other:?}"),
+        }));
         if !self.is_full {
             for (append, reply) in self.held.drain(..) {
                 self.log.take(&append);

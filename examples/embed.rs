@@ -1,0 +1,54 @@
+//! spillq in a program of your own: follow a file, count its words in a processor, end when nothing waits.
+//!
+//! `cargo run --example embed -- /var/log/syslog`
+
+use std::env;
+use std::path::PathBuf;
+
+use spillq::config::{Follow, Settings, Start};
+use spillq::processor::{Batch, Outcome, Processing, Processor};
+use spillq::service::{self, Plan};
+
+/// A processor acknowledges a batch by answering `Done`. After a crash a batch can come again, with the same seqs:
+/// a real one keeps the last seq beside its result.
+struct CountWords {
+    words: u64,
+}
+
+impl Processor for CountWords {
+    fn name(&self) -> String {
+        "word counter".to_owned()
+    }
+
+    fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
+        Box::pin(async move {
+            for line in batch.lines() {
+                self.words +=
+                    line.bytes.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).count() as u64;
+            }
+            println!("lines {}: {} words so far", batch.range(), self.words);
+            Outcome::Done
+        })
+    }
+}
+
+fn main() -> Result<(), String> {
+    let file = env::args().nth(1).ok_or("name a file to follow")?;
+    let file = PathBuf::from(file).canonicalize().map_err(|error| error.to_string())?;
+    let mut settings = Settings::default_with(&env::temp_dir());
+    settings.follow = vec![Follow {
+        include: vec![file.to_string_lossy().into_owned()],
+        exclude: Vec::new(),
+        from: Start::Beginning,
+        max_line_bytes: 1 << 20,
+        rotate_wait: std::time::Duration::from_secs(60),
+        follow_symlinks: false,
+    }];
+    let plan = Plan { follow: true, once: true, drain: None };
+    let own: Vec<(String, Box<dyn Processor>)> =
+        vec![("default".to_owned(), Box::new(CountWords { words: 0 }))];
+    let ended =
+        service::run_with(&settings, &plan, own, &mut |_| {}).map_err(|error| format!("{error:?}"))?;
+    println!("{} lines are in the log at {}", ended.status.log.next_seq - 1, settings.data_dir.display());
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! `bench drain`: how fast a backlog is read, checked, walked line by line and acked durably, beside plain
+//! decompression of the same blocks.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::json;
+use spillq_storage::{Seq, View};
+
+use super::{ROUNDS, failed, folder, median, peak_rss_mb, print, settings, write_input};
+use crate::cli::BenchDrainArgs;
+use crate::cmd::{Exit, Failure, store};
+use crate::processor::{Batch, Outcome, Processing, Processor};
+use crate::service::{self, Drain, Plan};
+
+/// Measures.
+///
+/// # Errors
+/// When the folder cannot be written, or the store fails.
+pub fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
+    let folder = folder(args.dir.as_deref())?;
+    let input = folder.path().join("input.jsonl");
+    let bytes = write_input(&input, args.lines)?;
+    let mut settings = settings(folder.path(), "q", &input);
+    service::run(&settings, &Plan { follow: true, once: true, drain: None }, &mut |_| {})?;
+    let frames = folder.path().join("frames.zst");
+    write_frames(&settings.data_dir, &frames)?;
+    let (mut plain, mut drained, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let started = Instant::now();
+        let raw = decompress(&frames).map_err(failed("read", frames.clone()))?;
+        let zstd = raw as f64 / started.elapsed().as_secs_f64() / 1e6;
+
+        // A new group for each round reads all of it again.
+        let name = format!("round-{round}");
+        let request = crate::http::AdminJson::AddGroup { name: name.clone(), from_beginning: true };
+        store::administer(&settings.data_dir, request)?;
+        settings.groups.retain(|group| group.name == crate::config::DEFAULT_GROUP);
+        let group = crate::config::Group { name: name.clone(), ..settings.groups[0].clone() };
+        settings.groups.push(group);
+        let plan =
+            Plan { drain: Some(Drain { group: Some(name.clone()), ..Drain::default() }), ..Plan::default() };
+        let own: Vec<(String, Box<dyn Processor>)> = vec![(name, Box::new(Walk { lines: 0 }))];
+        let started = Instant::now();
+        let ended = service::run_with(&settings, &plan, own, &mut |_| {})?;
+        let rate = bytes as f64 / started.elapsed().as_secs_f64() / 1e6;
+        if ended.progress.lines != args.lines {
+            return Err(Failure::store(format!(
+                "{} lines were drained of {}",
+                ended.progress.lines, args.lines
+            )));
+        }
+        plain.push(zstd);
+        drained.push(rate);
+        ratios.push(rate / zstd);
+    }
+    let (zstd, rate, ratio) = (median(plain), median(drained), median(ratios));
+    let lines_per_s = rate * 1e6 * args.lines as f64 / bytes as f64;
+    let peak = peak_rss_mb();
+    print(
+        args.json,
+        json!({ "mb_per_s": rate, "lines_per_s": lines_per_s, "peak_rss_mb": peak, "zstd_mb_per_s": zstd, "ratio_to_zstd": ratio }),
+        &format!(
+            "drain {rate:.0} MB/s ({lines_per_s:.0} lines/s), zstd alone {zstd:.0} MB/s: ratio {ratio:.2}; peak {peak:.0} MiB; medians of {ROUNDS}"
+        ),
+    )
+}
+
+/// Looks at every line.
+struct Walk {
+    lines: u64,
+}
+
+impl Processor for Walk {
+    fn name(&self) -> String {
+        "a walk over all lines".to_owned()
+    }
+
+    fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
+        Box::pin(async move {
+            for line in batch.lines() {
+                self.lines += u64::from(std::hint::black_box(line.bytes).last() == Some(&b'\n'));
+            }
+            Outcome::Done
+        })
+    }
+}
+
+/// The blocks of the log as zstd frames behind one another, each with its length before it.
+fn write_frames(data_dir: &Path, to: &Path) -> Result<(), Failure> {
+    let view: View = store::view(data_dir)?;
+    let (mut reader, state) = (view.reader(), view.state());
+    let file = File::create(to).map_err(failed("create", to.to_owned()))?;
+    let mut out = BufWriter::new(file);
+    let mut seq: Seq = state.first_seq();
+    while seq < state.next_seq {
+        let block = reader.block(seq).map_err(|error| Failure::store(error.to_string()))?;
+        let frame = zstd::bulk::compress(block.raw(), 1).map_err(failed("compress for", to.to_owned()))?;
+        let head = [frame.len() as u32, block.raw().len() as u32].map(u32::to_le_bytes).concat();
+        out.write_all(&head).and_then(|()| out.write_all(&frame)).map_err(failed("write", to.to_owned()))?;
+        seq = block.range().last.next();
+    }
+    out.flush().map_err(failed("write", to.to_owned()))
+}
+
+/// Decompresses all frames one by one; gives the bytes that came out.
+fn decompress(path: &Path) -> io::Result<u64> {
+    let mut input = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let mut decompressor = zstd::bulk::Decompressor::new()?;
+    let mut total = 0;
+    loop {
+        let mut head = [0; 8];
+        match input.read_exact(&mut head) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(total),
+            Err(error) => return Err(error),
+        }
+        let [a, b, c, d, e, f, g, h] = head;
+        let (stored, raw) =
+            (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes([e, f, g, h]) as usize);
+        let mut frame = vec![0; stored];
+        input.read_exact(&mut frame)?;
+        total += std::hint::black_box(decompressor.decompress(&frame, raw)?).len() as u64;
+    }
+}

@@ -1,0 +1,87 @@
+//! `spillq drain`: the service is down; empty the backlog.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use bytesize::ByteSize;
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{Exit, Failure};
+use crate::cli::DrainArgs;
+use crate::service::{self, Drain, Plan, Progress};
+
+/// How often progress is told where there is no terminal.
+const TELL: Duration = Duration::from_secs(10);
+
+/// Drains.
+///
+/// # Errors
+/// What is wrong with the settings or the store.
+pub fn run(args: &DrainArgs) -> Result<Exit, Failure> {
+    let loaded = super::settings(args.config.as_deref(), args.overrides())?;
+    let settings = loaded.settings;
+    if settings.processors.is_empty() {
+        return Err(Failure::could_not_run("there is no processor to drain to").hint(
+            "`spillq drain --data-dir DIR -- ./process.sh`, or a [[processor]] section with --config",
+        ));
+    }
+    let group = match (&args.group, args.command.is_empty()) {
+        (Some(group), _) => Some(group.clone()),
+        (None, false) => Some(crate::config::DEFAULT_GROUP.to_owned()),
+        (None, true) => None,
+    };
+    let drain = Drain { group, max_lines: args.max_lines, time_max: args.duration, rate: args.rate };
+    let plan = Plan { follow: false, once: false, drain: Some(drain) };
+    let started = Instant::now();
+    let bar = bar();
+    let mut told = Instant::now();
+    let ended = service::run(&settings, &plan, &mut |progress| {
+        show(&bar, progress);
+        if bar.is_hidden() && told.elapsed() >= TELL {
+            told = Instant::now();
+            tracing::info!("{}", sentence(progress, started.elapsed()));
+        }
+    });
+    bar.finish_and_clear();
+    let ended = ended?;
+    eprintln!("{}", sentence(ended.progress, started.elapsed()));
+    if ended.progress.lines_left == 0 {
+        return Ok(Exit::Fine);
+    }
+    Ok(Exit::No)
+}
+
+fn bar() -> ProgressBar {
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let bar = ProgressBar::with_draw_target(Some(0), target);
+    let template = "{bar:30} {human_pos} of {human_len} lines, {per_sec}, {msg}, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn show(bar: &ProgressBar, progress: Progress) {
+    bar.set_length(progress.lines + progress.lines_left);
+    bar.set_position(progress.lines);
+    bar.set_message(ByteSize(progress.bytes).to_string());
+}
+
+fn sentence(progress: Progress, took: Duration) -> String {
+    let seconds = took.as_secs_f64().max(0.001);
+    let rate = (progress.lines as f64 / seconds) as u64;
+    let left = match progress.lines_left {
+        0 => "nothing is left".to_owned(),
+        lines => format!("{} lines ({}) are left", HumanCount(lines), ByteSize(progress.bytes_left)),
+    };
+    format!(
+        "drained {} lines ({}) in {seconds:.1} s, {} lines/s; {left}",
+        HumanCount(progress.lines),
+        ByteSize(progress.bytes),
+        HumanCount(rate)
+    )
+}

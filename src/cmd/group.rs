@@ -1,0 +1,60 @@
+//! `spillq group`: the consumers of the log.
+
+use std::io::{self, Write};
+
+use indicatif::HumanCount;
+
+use super::{Exit, Failure, data_dir, store, wrote};
+use crate::cli::{Beginning, GroupArgs, GroupCommand, GroupNameArgs};
+use crate::http::{AdminJson, Client, StatusJson};
+use crate::queue::wall_ms;
+
+/// Lists, adds, removes, pauses or resumes.
+///
+/// # Errors
+/// When there is no such group, or the store cannot be opened.
+pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
+    match &args.command {
+        GroupCommand::List { data_dir: dir, json } => list(&data_dir(dir.data_dir.as_deref()), *json),
+        GroupCommand::Add { group, start } => {
+            let from_beginning = *start == Beginning::Beginning;
+            act(group, AdminJson::AddGroup { name: group.name.clone(), from_beginning }, "was added")
+        }
+        GroupCommand::Remove { group } => {
+            act(group, AdminJson::RemoveGroup { name: group.name.clone() }, "was removed")
+        }
+        GroupCommand::Pause { group } => {
+            act(group, AdminJson::Pause { name: group.name.clone(), paused: true }, "is paused")
+        }
+        GroupCommand::Resume { group } => {
+            act(group, AdminJson::Pause { name: group.name.clone(), paused: false }, "goes on")
+        }
+    }
+}
+
+fn act(group: &GroupNameArgs, request: AdminJson, done: &str) -> Result<Exit, Failure> {
+    store::administer(&data_dir(group.data_dir.data_dir.as_deref()), request)?;
+    wrote(writeln!(io::stdout(), "group {} {done}", group.name))
+}
+
+fn list(data_dir: &std::path::Path, json: bool) -> Result<Exit, Failure> {
+    let status: StatusJson = match Client::connect(data_dir) {
+        Some(service) => service.get("/v1/status")?,
+        None => StatusJson::on_disk(&store::view(data_dir)?, wall_ms()),
+    };
+    let mut out = io::stdout().lock();
+    for group in &status.groups {
+        let written = if json {
+            serde_json::to_writer(&mut out, group)
+                .map_err(io::Error::from)
+                .and_then(|()| out.write_all(b"\n"))
+        } else {
+            let (floor, lag) = (HumanCount(group.ack_floor), HumanCount(group.lag_lines));
+            writeln!(out, "{} {}: acked up to {floor}, {lag} lines wait", group.group, group.state)
+        };
+        if let Err(error) = written {
+            return wrote(Err(error));
+        }
+    }
+    Ok(Exit::Fine)
+}

@@ -1,0 +1,106 @@
+//! `spillq inspect`: read lines from the log, as programs or people want them.
+
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use spillq_storage::Seq;
+
+use super::{Exit, Failure, wrote};
+use crate::cli::InspectArgs;
+use crate::http::{Client, LineJson, SourceNames};
+
+/// Lines asked of a running service at a time.
+const PAGE_LINES: u64 = 1_000;
+
+/// Prints them.
+///
+/// # Errors
+/// When there is no store, or a line cannot be read.
+pub fn run(args: &InspectArgs) -> Result<Exit, Failure> {
+    let data_dir = super::data_dir(args.data_dir.data_dir.as_deref());
+    let from = args.from.unwrap_or(Seq::FIRST);
+    let mut out = BufWriter::new(io::stdout().lock());
+    let written = match Client::connect(&data_dir) {
+        Some(service) => from_service(&service, from, args, &mut out)?,
+        None => from_disk(&data_dir, from, args, &mut out)?,
+    };
+    wrote(written.and_then(|()| out.flush()))
+}
+
+fn from_service(
+    service: &Client,
+    from: Seq,
+    args: &InspectArgs,
+    out: &mut impl Write,
+) -> Result<io::Result<()>, Failure> {
+    let (mut from, mut left) = (from.0, args.limit);
+    while left > 0 {
+        let lines: Vec<LineJson> =
+            service.get(&format!("/v1/lines?from={from}&limit={}", left.min(PAGE_LINES)))?;
+        let Some(last) = lines.last() else { break };
+        from = last.seq + 1;
+        left = left.saturating_sub(lines.len() as u64);
+        for line in &lines {
+            if let Err(error) = write_line(out, line, args.json) {
+                return Ok(Err(error));
+            }
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn from_disk(
+    data_dir: &Path,
+    from: Seq,
+    args: &InspectArgs,
+    out: &mut impl Write,
+) -> Result<io::Result<()>, Failure> {
+    let view = super::store::view(data_dir)?;
+    let state = view.state();
+    let names = SourceNames::of(state);
+    let mut reader = view.reader();
+    let (mut seq, mut left) = (from.max(state.first_seq()), args.limit);
+    while left > 0 && seq < state.next_seq {
+        let block = reader.block(seq).map_err(|error| {
+            Failure::store(format!("line {seq}: {error}"))
+                .hint("`spillq verify` names everything that is damaged")
+        })?;
+        for line in
+            block.lines().filter(|line| line.seq >= seq).take(usize::try_from(left).unwrap_or(usize::MAX))
+        {
+            left -= 1;
+            let json = LineJson::new(&line, names.name(line.source), block.append_time_ms());
+            if let Err(error) = write_line(out, &json, args.json) {
+                return Ok(Err(error));
+            }
+        }
+        seq = block.range().last.next();
+    }
+    Ok(Ok(()))
+}
+
+fn write_line(out: &mut impl Write, line: &LineJson, json: bool) -> io::Result<()> {
+    if json {
+        serde_json::to_writer(&mut *out, line)?;
+        return out.write_all(b"\n");
+    }
+    let text = match (&line.text, &line.base64) {
+        (Some(text), _) => harmless(text),
+        (None, Some(base64)) => format!("(base64) {base64}"),
+        (None, None) => String::new(),
+    };
+    let part = line.part.as_ref().map(|part| format!(" ({part} part)")).unwrap_or_default();
+    let end = if line.unterminated { " (unterminated)" } else { "" };
+    writeln!(out, "{} {}:{}{part}{end} {text}", line.seq, line.source, line.offset)
+}
+
+/// Control characters of a line do nothing to the terminal that shows it.
+fn harmless(text: &str) -> String {
+    text.chars()
+        .flat_map(|char| {
+            let escaped = char.is_control() && char != '\t';
+            let plain = (!escaped).then_some(char);
+            plain.into_iter().chain(escaped.then(|| char.escape_default()).into_iter().flatten())
+        })
+        .collect()
+}

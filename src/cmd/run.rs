@@ -1,0 +1,28 @@
+//! `spillq run`: follow files and hand their lines out, until stopped.
+
+use super::{Exit, Failure};
+use crate::cli::RunArgs;
+use crate::service::{self, Plan};
+
+/// Runs the service.
+///
+/// # Errors
+/// What is wrong with the settings or the store.
+pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
+    let loaded = super::settings(args.config.as_deref(), args.overrides())?;
+    let settings = loaded.settings;
+    if settings.follow.is_empty() && settings.processors.is_empty() {
+        return Err(Failure::could_not_run(
+            "there is nothing to do: no file is followed and no processor named",
+        )
+        .hint("`spillq run --follow 'app*.log' -- ./process.sh`, or a [[follow]] section with --config"));
+    }
+    let plan = Plan { follow: true, once: args.once, drain: None };
+    let ended = service::run(&settings, &plan, &mut |_| {})?;
+    for group in &ended.status.groups {
+        let (lines, name) = (group.lag_lines, &group.group);
+        tracing::info!("stopped; {lines} lines wait for group {name}, {} dead letters", group.dead_letters);
+    }
+    // Told apart from a stop by a signal, which is clean whatever waits.
+    Ok(Exit::Fine)
+}

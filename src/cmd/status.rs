@@ -1,0 +1,122 @@
+//! `spillq status`: what waits, and for whom, on one screen.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use indicatif::{HumanCount, HumanDuration};
+
+use super::{Exit, Failure, wrote};
+use crate::cli::StatusArgs;
+use crate::http::{Client, GroupJson, StatusJson};
+use crate::queue::wall_ms;
+
+/// Between two looks with `--watch`.
+const WATCH: Duration = Duration::from_secs(2);
+/// Sources that are listed for people; programs get all.
+const SOURCES_SHOWN_MAX: usize = 10;
+
+/// Prints it, once or until stopped.
+///
+/// # Errors
+/// When there is no store, or its service does not answer.
+pub fn run(args: &StatusArgs) -> Result<Exit, Failure> {
+    let data_dir = super::data_dir(args.data_dir.data_dir.as_deref());
+    loop {
+        let status = look(&data_dir)?;
+        let text = if args.json {
+            serde_json::to_string(&status).map_err(|error| Failure::could_not_run(error.to_string()))? + "\n"
+        } else {
+            render(&status, &data_dir)
+        };
+        let clear = if args.watch && !args.json { "\x1b[H\x1b[2J" } else { "" };
+        let exit = wrote(write!(io::stdout(), "{clear}{text}").and_then(|()| io::stdout().flush()))?;
+        if !args.watch {
+            return Ok(exit);
+        }
+        std::thread::sleep(WATCH);
+    }
+}
+
+/// Asks the service where one runs, otherwise reads the disk.
+fn look(data_dir: &Path) -> Result<StatusJson, Failure> {
+    match Client::connect(data_dir) {
+        Some(service) => Ok(service.get("/v1/status")?),
+        None => Ok(StatusJson::on_disk(&super::store::view(data_dir)?, wall_ms())),
+    }
+}
+
+fn render(status: &StatusJson, data_dir: &Path) -> String {
+    let mut out = String::new();
+    let log = &status.log;
+    // Writing to a string does not fail.
+    let _ = match status.from.as_str() {
+        "service" => writeln!(out, "{}: a service runs on it (pid {})", data_dir.display(), status.pid),
+        _ => writeln!(out, "{}: no service runs on it; this is what the disk says", data_dir.display()),
+    };
+    let lines = log.next_seq.saturating_sub(1);
+    let _ = writeln!(
+        out,
+        "log      {} lines so far, {} segments, {} on disk",
+        HumanCount(lines),
+        HumanCount(log.segments),
+        ByteSize(log.disk_bytes)
+    );
+    if let Some(full) = &log.full {
+        let _ = writeln!(out, "         taking in pauses: {full}");
+    }
+    for group in &status.groups {
+        out.push_str(&render_group(group));
+    }
+    let _ = writeln!(out, "sources  {}", HumanCount(status.sources.len() as u64));
+    for source in status.sources.iter().rev().take(SOURCES_SHOWN_MAX) {
+        let size = source.size.map(|size| format!(" of {}", ByteSize(size))).unwrap_or_default();
+        let error = source.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "         {} {}{size} {}{error}",
+            source.path,
+            ByteSize(source.offset),
+            source.state
+        );
+    }
+    let losses = &status.losses;
+    if losses.lost_lines > 0 || losses.destroyed_unread_bytes > 0 || losses.rolled_back > 0 {
+        let _ = writeln!(
+            out,
+            "losses   {} lines damaged, {} destroyed before they were read, {} sources rolled back",
+            losses.lost_lines,
+            ByteSize(losses.destroyed_unread_bytes),
+            losses.rolled_back
+        );
+    }
+    for finding in &status.findings {
+        let _ = writeln!(out, "finding  {finding}");
+    }
+    out
+}
+
+fn render_group(group: &GroupJson) -> String {
+    let age = group
+        .lag_seconds
+        .map(|seconds| format!(", the oldest {} old", HumanDuration(Duration::from_secs_f64(seconds))));
+    let mut out = format!(
+        "group    {}: {}, {} lines wait ({}{}), {} leased, {} dead letters\n",
+        group.group,
+        group.state,
+        HumanCount(group.lag_lines),
+        ByteSize(group.lag_bytes),
+        age.filter(|_| group.lag_lines > 0).unwrap_or_default(),
+        HumanCount(group.leased),
+        HumanCount(group.dead_letters)
+    );
+    if let Some(reason) = &group.reason {
+        let _ = writeln!(out, "         {reason}");
+    }
+    if let Some(failure) = group.last_failure.as_ref().and_then(|failure| failure.lines().next()) {
+        let _ = writeln!(out, "         last failure: {failure}");
+    }
+    out
+}

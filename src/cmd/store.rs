@@ -1,0 +1,87 @@
+//! What commands share when they open a store or ask the service on it.
+
+use std::path::Path;
+
+use spillq_storage::{Error, Log, Options, View};
+
+use super::Failure;
+use crate::http::{AdminJson, AnswerJson, Client, ClientError};
+use crate::queue::{Answer, Command, Queue};
+use crate::service::ServiceError;
+
+/// An error of the store, with the next step.
+pub(super) fn failure(error: Error) -> Failure {
+    let message = error.to_string();
+    match &error {
+        Error::InUse { .. } => Failure::could_not_run(message)
+            .hint("stop that process first; `spillq status` asks it without stopping it"),
+        Error::NotAStore { .. } => Failure::could_not_run(message)
+            .hint("name an empty folder, or one that does not exist yet, with --data-dir"),
+        Error::Missing { .. } => Failure::could_not_run(message)
+            .hint("name the folder with --data-dir; `spillq run` makes a store in it"),
+        Error::Version { .. } => {
+            Failure::could_not_run(message).hint("use the version of spillq that wrote it")
+        }
+        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            Failure::could_not_run(message).hint("run spillq as the user that owns the data dir")
+        }
+        Error::Full(_) => {
+            Failure::could_not_run(message).hint("make room on that file system, or raise disk.limit")
+        }
+        Error::Damaged { .. } => Failure::store(message).hint(
+            "nothing was changed; copy the data dir away before anything else, then see `spillq verify`",
+        ),
+        Error::Io { .. } | Error::Poisoned(_) => {
+            Failure::store(message).hint("what was acknowledged is safe; start again when the disk is well")
+        }
+    }
+}
+
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Failure {
+        match error {
+            ServiceError::Store(error) => failure(error),
+            ServiceError::Start(message, hint) => {
+                let failure = Failure::could_not_run(message);
+                match hint {
+                    Some(hint) => failure.hint(hint),
+                    None => failure,
+                }
+            }
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        Failure::could_not_run(error.to_string())
+    }
+}
+
+/// Looks at a store that nobody has open.
+pub(super) fn view(data_dir: &Path) -> Result<View, Failure> {
+    View::open(data_dir).map_err(failure)
+}
+
+/// Carries out a request: by the service where one runs, otherwise on the store itself. Says which on standard
+/// error.
+pub(super) fn administer(data_dir: &Path, request: AdminJson) -> Result<AnswerJson, Failure> {
+    if let Some(service) = Client::connect(data_dir) {
+        tracing::info!("asking the service that runs on {}", data_dir.display());
+        return Ok(service.post("/v1/admin", &request)?);
+    }
+    tracing::info!("no service runs on {}: working on the store itself", data_dir.display());
+    let log = Log::open(data_dir, Options::default()).map_err(failure)?;
+    let queue = Queue::start(log, Vec::new(), 0).map_err(failure)?;
+    let answer = queue.handle().ask_blocking(|reply| Command::Admin(request.into(), reply));
+    queue.stop().map_err(failure)?;
+    let answer = answer.map_err(|closed| Failure::store(closed.to_string()))?;
+    let answer = answer.map_err(|refusal| Failure::could_not_run(refusal.to_string()))?;
+    Ok(match answer {
+        Answer::Done => AnswerJson::default(),
+        Answer::Lines(lines) => AnswerJson { lines, ..AnswerJson::default() },
+        Answer::DeadLetters(letters) => {
+            AnswerJson { lines: letters.len() as u64, dead_letters: letters.iter().map(Into::into).collect() }
+        }
+    })
+}

@@ -1,0 +1,110 @@
+//! The client of commands that ask a running service.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::net::UnixStream;
+
+use super::server::SOCKET;
+use super::wire::ErrorJson;
+
+/// Longer than the server takes for anything.
+const ANSWER_WAIT: Duration = Duration::from_secs(40);
+/// Status with 10,000 sources, or a thousand lines.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The service answered that it will not.
+    #[error("{0}")]
+    Refused(String),
+    /// It did not answer as it should.
+    #[error("the service does not answer: {0}")]
+    NoAnswer(String),
+}
+
+/// A running service.
+#[derive(Debug)]
+pub struct Client {
+    folder: File,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// The socket of the folder that is open, however long its path.
+pub(super) fn through(folder: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
+}
+
+impl Client {
+    /// The service on this data dir; `None` where none listens.
+    #[must_use]
+    pub fn connect(data_dir: &Path) -> Option<Client> {
+        let folder = File::open(data_dir).ok()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+        runtime.block_on(UnixStream::connect(through(&folder))).ok()?;
+        Some(Client { folder, runtime })
+    }
+
+    /// Asks for something.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.ask("GET", path, Bytes::new())
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// Why there is no answer, or what the service refused.
+    pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::NoAnswer(error.to_string()))?;
+        self.ask("POST", path, Bytes::from(body))
+    }
+
+    fn ask<T: DeserializeOwned>(&self, method: &str, path: &str, body: Bytes) -> Result<T, ClientError> {
+        let asked = async { tokio::time::timeout(ANSWER_WAIT, self.send(method, path, body)).await };
+        let (status, body) = self
+            .runtime
+            .block_on(asked)
+            .map_err(|_| ClientError::NoAnswer(format!("nothing within {ANSWER_WAIT:?}")))?
+            .map_err(|error| ClientError::NoAnswer(error.to_string()))?;
+        if !status.is_success() {
+            let error = serde_json::from_slice::<ErrorJson>(&body).map(|json| json.error);
+            return Err(ClientError::Refused(error.unwrap_or_else(|_| format!("status {status}"))));
+        }
+        serde_json::from_slice(&body).map_err(|error| ClientError::NoAnswer(error.to_string()))
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(hyper::StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+        let stream = UnixStream::connect(through(&self.folder)).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "spillq")
+            .header("content-type", "application/json")
+            .body(Full::new(body))?;
+        let answer = sender.send_request(request).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await?.to_bytes();
+        connection.abort();
+        Ok((status, body))
+    }
+}

@@ -1,0 +1,14 @@
+//! How a running service is asked: HTTP over the unix socket in the data dir.
+//!
+//! Wire types live here and nowhere else. The socket is the only door; who may open the data dir may use it.
+
+mod client;
+mod server;
+mod wire;
+
+pub use client::{Client, ClientError};
+pub use server::{Api, SOCKET, serve};
+pub use wire::{
+    AdminJson, AnswerJson, DeadLetterJson, ErrorJson, GroupJson, LineJson, LogJson, LossesJson, SourceJson,
+    StatusJson,
+};

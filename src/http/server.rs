@@ -1,0 +1,232 @@
+//! The server: status, lines and administration of a running service.
+//!
+//! One connection a request is fine. Requests are bounded in size, answers by what is asked for; a slow or hostile
+//! client costs a task, never the owner, and is cut off after [`REQUEST_WAIT`].
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use spillq_storage::{ReadError, Reader, Seq};
+use tokio::net::UnixListener;
+use tokio::sync::Mutex;
+
+use super::wire::{AdminJson, AnswerJson, ErrorJson, LineJson, SourceNames, StatusJson};
+use crate::queue::{Answer, Closed, Command, Handle, Status, Window, wall_ms};
+use crate::tail::TailHandle;
+
+/// The socket's name in the data dir.
+pub const SOCKET: &str = "spillq.sock";
+/// A request may be so large: a list of seqs.
+const REQUEST_BYTES_MAX: usize = 256 * 1024;
+/// Lines in one answer.
+const LINES_MAX: u64 = 1_000;
+/// Bytes of lines in one answer, after which it ends early.
+const LINES_BYTES_MAX: usize = 4 << 20;
+/// Longest that a request may take.
+const REQUEST_WAIT: Duration = Duration::from_secs(30);
+
+/// What the server asks.
+#[derive(Clone)]
+pub struct Api {
+    handle: Handle,
+    window: Arc<Window>,
+    tail: Option<Arc<TailHandle>>,
+    /// Made at the first use, and shared: looking at lines is rare.
+    reader: Arc<Mutex<Option<Reader>>>,
+}
+
+impl Api {
+    /// Over the owner, and the tail where one runs.
+    #[must_use]
+    pub fn new(handle: Handle, window: Arc<Window>, tail: Option<Arc<TailHandle>>) -> Api {
+        Api { handle, window, tail, reader: Arc::default() }
+    }
+
+    /// Everything, as `status --json` prints it.
+    ///
+    /// # Errors
+    /// [`Closed`] when the owner has ended.
+    pub async fn status(&self) -> Result<StatusJson, Closed> {
+        let status = self.handle.ask(Command::Status).await?;
+        let tail = match self.tail.clone() {
+            // It waits for the tail, briefly: not on a thread of the runtime.
+            Some(tail) => tokio::task::spawn_blocking(move || tail.status()).await.ok(),
+            None => None,
+        };
+        let ages = self.ages(&status).await?;
+        Ok(StatusJson::live(&status, tail.as_deref(), &ages))
+    }
+
+    /// How long the oldest line of each group has been waiting, in seconds.
+    async fn ages(&self, status: &Status) -> Result<BTreeMap<String, f64>, Closed> {
+        let mut ages = BTreeMap::new();
+        for group in &status.groups {
+            let Some(oldest) = group.oldest else { continue };
+            if let Ok(Ok(appended_ms)) = self.read(oldest, |block| block.append_time_ms()).await {
+                ages.insert(group.name.clone(), wall_ms().saturating_sub(appended_ms) as f64 / 1e3);
+            }
+        }
+        Ok(ages)
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        seq: Seq,
+        take: impl FnOnce(&spillq_storage::Block) -> T + Send + 'static,
+    ) -> Result<Result<T, ReadError>, Closed> {
+        if let Some(block) = self.window.get(seq) {
+            return Ok(Ok(take(&block)));
+        }
+        let mut slot = self.reader.lock().await;
+        let mut reader = match slot.take() {
+            Some(reader) => reader,
+            None => self.handle.ask(Command::Reader).await?,
+        };
+        let read = tokio::task::spawn_blocking(move || {
+            let block = reader.block(seq);
+            (reader, block.map(|block| take(&block)))
+        });
+        let (reader, block) = read.await.map_err(|_| Closed)?;
+        *slot = Some(reader);
+        Ok(block)
+    }
+
+    async fn lines(&self, from: u64, limit: u64) -> Result<Vec<LineJson>, Refused> {
+        let status = self.handle.ask(Command::Status).await?;
+        let names = Arc::new(SourceNames::of_status(&status));
+        let (mut lines, mut bytes) = (Vec::new(), 0);
+        let mut seq = Seq(from).max(status.first_seq);
+        while (lines.len() as u64) < limit.min(LINES_MAX) && seq < status.next_seq && bytes < LINES_BYTES_MAX
+        {
+            let (names, start, room) = (Arc::clone(&names), seq, limit.min(LINES_MAX) as usize - lines.len());
+            let some = self.read(seq, move |block| {
+                let wanted = block.lines().filter(|line| line.seq >= start).take(room);
+                wanted
+                    .map(|line| {
+                        let path =
+                            paths.get(&line.source).cloned().unwrap_or_else(|| line.source.to_string());
+                        (line.bytes.len(), LineJson::new(&line, path, block.append_time_ms()))
+                    })
+                    .collect::<Vec<_>>()
+            });
+            let some = some.await?.map_err(|error| Refused(StatusCode::CONFLICT, error.to_string()))?;
+            bytes += some.iter().map(|(bytes, _)| bytes).sum::<usize>();
+            lines.extend(some.into_iter().map(|(_, line)| line));
+            seq = lines.last().map_or(seq.next(), |line| Seq(line.seq + 1));
+        }
+        Ok(lines)
+    }
+}
+
+/// Why a request was not answered with what was asked for.
+struct Refused(StatusCode, String);
+
+impl From<Closed> for Refused {
+    fn from(closed: Closed) -> Refused {
+        Refused(StatusCode::SERVICE_UNAVAILABLE, closed.to_string())
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, Json(ErrorJson { error: self.1 })).into_response()
+    }
+}
+
+#[derive(Deserialize)]
+struct LinesQuery {
+    from: u64,
+    limit: u64,
+}
+
+async fn status(State(api): State<Api>) -> Result<Json<StatusJson>, Refused> {
+    Ok(Json(api.status().await?))
+}
+
+async fn health(State(api): State<Api>) -> Result<&'static str, Refused> {
+    api.handle.ask(Command::Status).await?;
+    Ok("ok\n")
+}
+
+async fn lines(
+    State(api): State<Api>,
+    Query(query): Query<LinesQuery>,
+) -> Result<Json<Vec<LineJson>>, Refused> {
+    Ok(Json(api.lines(query.from, query.limit).await?))
+}
+
+#[derive(Deserialize)]
+struct LineQuery {
+    seq: u64,
+}
+
+/// One line, wherever it is kept; dead letters outlive their segment.
+async fn line(
+    State(api): State<Api>,
+    Query(query): Query<LineQuery>,
+) -> Result<Json<Option<LineJson>>, Refused> {
+    let names = SourceNames::of_status(&api.handle.ask(Command::Status).await?);
+    let found = api.read(Seq(query.seq), move |block| {
+        let line = block.lines().find(|line| line.seq == Seq(query.seq));
+        line.map(|line| LineJson::new(&line, names.name(line.source), block.append_time_ms()))
+    });
+    Ok(Json(found.await?.map_err(|error| Refused(StatusCode::CONFLICT, error.to_string()))?))
+}
+
+async fn admin(State(api): State<Api>, Json(request): Json<AdminJson>) -> Result<Json<AnswerJson>, Refused> {
+    let answer = api.handle.ask(|reply| Command::Admin(request.into(), reply)).await?;
+    let answer = answer.map_err(|refusal| Refused(StatusCode::CONFLICT, refusal.to_string()))?;
+    Ok(Json(match answer {
+        Answer::Done => AnswerJson::default(),
+        Answer::Lines(lines) => AnswerJson { lines, ..AnswerJson::default() },
+        Answer::DeadLetters(letters) => {
+            AnswerJson { lines: letters.len() as u64, dead_letters: letters.iter().map(Into::into).collect() }
+        }
+    }))
+}
+
+/// Binds the socket in the data dir, which the caller has locked: one that is there is a dead process's.
+///
+/// # Errors
+/// When it cannot be bound.
+pub async fn serve(data_dir: &Path, api: Api) -> io::Result<impl Future<Output = ()> + use<>> {
+    // The address of a socket holds 107 bytes; a path through the open folder is always short enough.
+    let folder = fs::File::open(data_dir)?;
+    let through = super::client::through(&folder);
+    match fs::remove_file(data_dir.join(SOCKET)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(through)?;
+    let bounded = |request: axum::extract::Request, next: axum::middleware::Next| async move {
+        match tokio::time::timeout(REQUEST_WAIT, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => Refused(StatusCode::GATEWAY_TIMEOUT, "it took too long".to_owned()).into_response(),
+        }
+    };
+    let router = Router::new()
+        .route("/healthz", get(health))
+        .route("/v1/status", get(status))
+        .route("/v1/lines", get(lines))
+        .route("/v1/line", get(line))
+        .route("/v1/admin", post(admin))
+        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .layer(axum::middleware::from_fn(bounded))
+        .with_state(api);
+    Ok(async move {
+        // Serving ends with the runtime; axum retries failed accepts itself.
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "the socket is not served any more");
+        }
+    })
+}

@@ -1,0 +1,405 @@
+//! What programs read: the JSON of status, lines and dead letters, the same from a running service and from disk.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use spillq_storage::{DeadLetter, Line, Seq, SeqRange, SourceId, View};
+
+use crate::queue::{Admin, Status};
+use crate::tail::{Snapshot, SourceRecord, SourceState};
+
+/// The answer to `status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusJson {
+    /// `service` where a running one answered, `disk` where none runs.
+    pub from: String,
+    /// The process that answered.
+    pub pid: u32,
+    /// The log.
+    pub log: LogJson,
+    /// The followed files.
+    pub sources: Vec<SourceJson>,
+    /// The groups.
+    pub groups: Vec<GroupJson>,
+    /// What was lost, of every kind.
+    pub losses: LossesJson,
+    /// What opening found that was not as it should be.
+    pub findings: Vec<String>,
+}
+
+/// The log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct LogJson {
+    pub first_seq: u64,
+    pub next_seq: u64,
+    pub segments: u64,
+    pub disk_bytes: u64,
+    pub appended_bytes: u64,
+    /// Why lines are not taken in now.
+    pub full: Option<String>,
+    pub window_bytes: u64,
+    pub runs: u64,
+    pub commits: u64,
+    pub rolls: u64,
+    pub segments_removed: u64,
+    pub lines_relocated: u64,
+}
+
+/// A followed file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct SourceJson {
+    pub source: u64,
+    pub path: String,
+    pub offset: u64,
+    pub size: Option<u64>,
+    pub state: String,
+    pub error: Option<String>,
+}
+
+/// A group.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct GroupJson {
+    pub group: String,
+    pub state: String,
+    pub reason: Option<String>,
+    pub ack_floor: u64,
+    pub lag_lines: u64,
+    pub lag_bytes: u64,
+    /// Age of the oldest line that waits.
+    pub lag_seconds: Option<f64>,
+    pub leased: u64,
+    pub leases: Vec<String>,
+    pub dead_letters: u64,
+    pub acked_lines: u64,
+    pub last_failure: Option<String>,
+}
+
+/// What was lost, of every kind: one place for all.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct LossesJson {
+    /// Lines that could not be read and were passed over.
+    pub lost_lines: u64,
+    pub lost: Vec<String>,
+    /// Bytes truncated or deleted before they were read, since the service started.
+    pub destroyed_unread_bytes: u64,
+    /// Sources that their own file system made shorter than what was read of them.
+    pub rolled_back: u64,
+    /// Lines set aside, held now, over all groups.
+    pub dead: u64,
+    /// Lines dropped because the log was full: never, in this version.
+    pub dropped_lines: u64,
+}
+
+/// One line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct LineJson {
+    pub seq: u64,
+    pub source: String,
+    pub offset: u64,
+    /// When it was appended, RFC 3339.
+    pub time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Where the bytes are not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unterminated: bool,
+}
+
+/// A dead letter.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct DeadLetterJson {
+    pub seq: u64,
+    pub attempts: u32,
+    pub time: String,
+    pub reason: String,
+}
+
+/// A request of an operator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum AdminJson {
+    AddGroup { name: String, from_beginning: bool },
+    RemoveGroup { name: String },
+    Pause { name: String, paused: bool },
+    DeadLetters { group: String, from: u64 },
+    Retry { group: String, seqs: Option<Vec<(u64, u64)>> },
+    Discard { group: String, seqs: Option<Vec<(u64, u64)>> },
+    Park { group: String, seq: u64 },
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct AnswerJson {
+    pub lines: u64,
+    pub dead_letters: Vec<DeadLetterJson>,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ErrorJson {
+    pub error: String,
+}
+
+fn time(ms: u64) -> String {
+    humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms)).to_string()
+}
+
+impl LineJson {
+    /// A line with the path of its source; `append_time_ms` is its block's.
+    #[must_use]
+    pub fn new(line: &Line<'_>, path: String, append_time_ms: u64) -> LineJson {
+        let bytes = line.bytes.strip_suffix(b"\n").unwrap_or(line.bytes);
+        let text = std::str::from_utf8(bytes).ok();
+        LineJson {
+            seq: line.seq.0,
+            source: path,
+            offset: line.offset,
+            time: time(append_time_ms),
+            text: text.map(str::to_owned),
+            base64: text.is_none().then(|| STANDARD.encode(bytes)),
+            part: line.flags.part().map(str::to_owned),
+            unterminated: line.flags.is_unterminated(),
+        }
+    }
+}
+
+impl From<&DeadLetter> for DeadLetterJson {
+    fn from(letter: &DeadLetter) -> DeadLetterJson {
+        DeadLetterJson {
+            seq: letter.seq.0,
+            attempts: letter.attempts,
+            time: time(letter.time_ms),
+            reason: letter.reason.clone(),
+        }
+    }
+}
+
+impl From<AdminJson> for Admin {
+    fn from(json: AdminJson) -> Admin {
+        let ranges = |seqs: Option<Vec<(u64, u64)>>| {
+            seqs.map(|seqs| {
+                seqs.into_iter().filter_map(|(first, last)| SeqRange::new(Seq(first), Seq(last))).collect()
+            })
+        };
+        match json {
+            AdminJson::AddGroup { name, from_beginning } => Admin::AddGroup { name, from_beginning },
+            AdminJson::RemoveGroup { name } => Admin::RemoveGroup(name),
+            AdminJson::Pause { name, paused } => Admin::Pause { name, paused },
+            AdminJson::DeadLetters { group, from } => Admin::DeadLetters { group, from: Seq(from) },
+            AdminJson::Retry { group, seqs } => Admin::Retry { group, seqs: ranges(seqs) },
+            AdminJson::Discard { group, seqs } => Admin::Discard { group, seqs: ranges(seqs) },
+            AdminJson::Park { group, seq } => Admin::Park { group, seq: Seq(seq) },
+        }
+    }
+}
+
+/// Paths of sources, as their checkpoints have them.
+fn paths<'a>(checkpoints: impl Iterator<Item = (SourceId, &'a [u8])>) -> BTreeMap<SourceId, String> {
+    checkpoints
+        .filter_map(|(id, bytes)| {
+            let record = SourceRecord::decode(bytes).ok()?;
+            Some((id, record.path().to_string_lossy().into_owned()))
+        })
+        .collect()
+}
+
+/// What the sources of a store are called: their paths, or their numbers where they are forgotten.
+#[derive(Clone, Debug)]
+pub struct SourceNames(BTreeMap<SourceId, String>);
+
+impl SourceNames {
+    /// The sources that the log knows.
+    #[must_use]
+    pub fn of(state: &spillq_storage::State) -> SourceNames {
+        SourceNames(paths(state.sources.iter().map(|(id, source)| (*id, source.checkpoint.as_slice()))))
+    }
+
+    /// Of what running service said.
+    pub(crate) fn of_status(status: &Status) -> SourceNames {
+        SourceNames(paths(status.sources.iter().map(|(id, bytes)| (*id, bytes.as_ref()))))
+    }
+
+    /// The name of one.
+    #[must_use]
+    pub fn name(&self, source: SourceId) -> String {
+        self.0.get(&source).cloned().unwrap_or_else(|| source.to_string())
+    }
+}
+
+impl StatusJson {
+    /// What a running service says.
+    pub(crate) fn live(status: &Status, tail: Option<&Snapshot>, ages: &BTreeMap<String, f64>) -> StatusJson {
+        let sources = match tail {
+            Some(tail) => tail.sources.iter().map(source_of_tail).collect(),
+            None => sources_on_disk(status.sources.iter().map(|(id, bytes)| (*id, bytes.as_ref()))),
+        };
+        let groups: Vec<GroupJson> = status
+            .groups
+            .iter()
+            .map(|group| GroupJson {
+                group: group.name.clone(),
+                state: group.state.to_owned(),
+                reason: group.reason.clone(),
+                ack_floor: group.ack_floor.0,
+                lag_lines: group.lag_lines,
+                lag_bytes: group.lag_bytes,
+                lag_seconds: ages.get(&group.name).copied(),
+                leased: group.leased,
+                leases: group.leases.iter().map(ToString::to_string).collect(),
+                dead_letters: group.dead_letters,
+                acked_lines: group.acked_lines,
+                last_failure: group.last_failure.clone(),
+            })
+            .collect();
+        let counters = tail.map(|tail| tail.counters).unwrap_or_default();
+        StatusJson {
+            from: "service".to_owned(),
+            pid: std::process::id(),
+            log: LogJson {
+                first_seq: status.first_seq.0,
+                next_seq: status.next_seq.0,
+                segments: status.segments,
+                disk_bytes: status.disk_bytes,
+                appended_bytes: status.appended_bytes,
+                full: status.full.clone(),
+                window_bytes: status.window_bytes,
+                runs: status.run,
+                commits: status.counters.commits,
+                rolls: status.counters.rolls,
+                segments_removed: status.counters.segments_removed,
+                lines_relocated: status.counters.lines_relocated,
+            },
+            losses: LossesJson {
+                lost_lines: status.losses.iter().map(|loss| loss.range.lines()).sum(),
+                lost: status.losses.iter().map(|loss| format!("{}: {}", loss.range, loss.reason)).collect(),
+                destroyed_unread_bytes: counters.destroyed_unread_bytes,
+                rolled_back: counters.rolled_back,
+                dead: groups.iter().map(|group| group.dead_letters).sum(),
+                dropped_lines: 0,
+            },
+            sources,
+            groups,
+            findings: status.findings.clone(),
+        }
+    }
+
+    /// What the disk of a stopped store says.
+    #[must_use]
+    pub fn on_disk(view: &View, now_ms: u64) -> StatusJson {
+        let state = view.state();
+        let mut reader = view.reader();
+        let groups: Vec<GroupJson> = state
+            .groups
+            .iter()
+            .map(|(id, group)| {
+                let lag_lines = group.lag_lines(state.next_seq);
+                let oldest = group.acks.gap(Seq::FIRST, state.next_seq.prev());
+                let block = oldest.and_then(|gap| reader.block(gap.first).ok());
+                let waits = if group.paused { "paused" } else { "idle" };
+                GroupJson {
+                    group: group.name.clone(),
+                    state: waits.to_owned(),
+                    reason: (lag_lines > 0).then(|| "no service runs on this store".to_owned()),
+                    ack_floor: group.acks.floor().0,
+                    lag_lines,
+                    lag_bytes: state.lag_bytes(group),
+                    lag_seconds: block
+                        .map(|block| now_ms.saturating_sub(block.append_time_ms()) as f64 / 1e3),
+                    leased: 0,
+                    leases: group
+                        .suspects
+                        .iter()
+                        .chain(group.leases.iter().map(|leased| &leased.range))
+                        .map(ToString::to_string)
+                        .collect(),
+                    dead_letters: view.dead_count(*id) as u64,
+                    acked_lines: group.acked_lines,
+                    last_failure: None,
+                }
+            })
+            .collect();
+        StatusJson {
+            from: "disk".to_owned(),
+            pid: std::process::id(),
+            log: LogJson {
+                first_seq: state.first_seq().0,
+                next_seq: state.next_seq.0,
+                segments: state.segments.len() as u64,
+                disk_bytes: view.disk_bytes(),
+                appended_bytes: state.appended_bytes,
+                full: None,
+                window_bytes: 0,
+                runs: state.run,
+                commits: 0,
+                rolls: 0,
+                segments_removed: 0,
+                lines_relocated: 0,
+            },
+            losses: LossesJson {
+                lost_lines: state.losses.iter().map(|loss| loss.range.lines()).sum(),
+                lost: state.losses.iter().map(|loss| format!("{}: {}", loss.range, loss.reason)).collect(),
+                dead: groups.iter().map(|group| group.dead_letters).sum(),
+                ..LossesJson::default()
+            },
+            sources: sources_on_disk(
+                state.sources.iter().map(|(id, source)| (*id, source.checkpoint.as_slice())),
+            ),
+            groups,
+            findings: view.findings().to_vec(),
+        }
+    }
+}
+
+fn source_of_tail(source: &crate::tail::SourceStatus) -> SourceJson {
+    let state = match source.state {
+        SourceState::Reading => "reading",
+        SourceState::CaughtUp => "caught_up",
+        SourceState::Blocked => "blocked",
+        SourceState::Gone => "gone",
+        SourceState::Failed => "failed",
+    };
+    SourceJson {
+        source: source.source.0,
+        path: source.path.to_string_lossy().into_owned(),
+        offset: source.offset,
+        size: Some(source.size),
+        state: state.to_owned(),
+        error: source.last_error.clone(),
+    }
+}
+
+fn sources_on_disk<'a>(checkpoints: impl Iterator<Item = (SourceId, &'a [u8])>) -> Vec<SourceJson> {
+    checkpoints
+        .map(|(id, bytes)| {
+            let record = SourceRecord::decode(bytes);
+            let error = record.as_ref().err().map(ToString::to_string);
+            let record = record.ok();
+            SourceJson {
+                source: id.0,
+                path: record
+                    .as_ref()
+                    .map(|record| record.path().to_string_lossy().into_owned())
+                    .unwrap_or_default(),
+                offset: record.as_ref().map_or(0, SourceRecord::offset),
+                size: None,
+                state: "stopped".to_owned(),
+                error,
+            }
+        })
+        .collect()
+}

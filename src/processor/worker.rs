@@ -1,0 +1,407 @@
+//! A worker: takes the next lines of a group, reads them, leases them, hands them to its processor, and tells the
+//! owner how that ended.
+//!
+//! While one batch is out, the next is read and decompressed, so that its lease goes into the same commit as the
+//! ack before it: one sync a batch. A processor that panics or takes too long is a failure like another; the
+//! worker lives on.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use spillq_storage::{GroupId, ReadError, Reader, Seq, SeqRange};
+use tokio::sync::{oneshot, watch};
+
+use super::{Batch, Evidence, Outcome, Piece, Processing, Processor};
+use crate::queue::{
+    Closed, Command, FailureKind, GroupSettings, Handle, Lease, Offer, Settled, Verdict, Window,
+};
+
+/// What a worker is to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Orders {
+    /// Go on.
+    #[default]
+    Work,
+    /// Finish the batch that is out, take no other.
+    Finish,
+    /// End the batch that is out, too: its lines come again.
+    GiveUp,
+}
+
+/// Bounds on what is delivered, for `drain`.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// Lines that may still be delivered, by all workers together; `None` for all.
+    pub lines_left: Option<Arc<AtomicU64>>,
+    /// Lines a second of this worker.
+    pub lines_per_second: Option<u64>,
+}
+
+/// One processor at work for one group.
+pub struct Worker {
+    processor: Box<dyn Processor>,
+    source: Source,
+    limits: Limits,
+    orders: watch::Receiver<Orders>,
+}
+
+/// Where the lines come from.
+struct Source {
+    handle: Handle,
+    group: GroupId,
+    settings: Arc<GroupSettings>,
+    name: Arc<str>,
+    window: Arc<Window>,
+    /// Away while a read is under way.
+    reader: Option<Reader>,
+}
+
+/// Lines that were read, and not leased yet.
+struct Read {
+    offer: Offer,
+    pieces: Vec<Piece>,
+}
+
+impl Worker {
+    /// A worker for `group`.
+    pub fn new(
+        processor: Box<dyn Processor>,
+        handle: Handle,
+        (group, settings): (GroupId, Arc<GroupSettings>),
+        window: Arc<Window>,
+        limits: Limits,
+        orders: watch::Receiver<Orders>,
+    ) -> Worker {
+        let name = Arc::from(settings.name.as_str());
+        let source = Source { handle, group, settings, name, window, reader: None };
+        Worker { processor, source, limits, orders }
+    }
+
+    /// Works until it is told to end, the lines that it may deliver are used up, or the owner has ended.
+    pub async fn run(mut self) {
+        // A closed log is the owner's to tell; the worker just ends.
+        if let Err(Closed) = self.work().await {
+            tracing::debug!(group = %self.source.name, "the log is closed: the worker ends");
+        }
+    }
+
+    async fn work(&mut self) -> Result<(), Closed> {
+        let mut read_ahead: Option<Read> = None;
+        let mut lease: Option<oneshot::Receiver<Option<Lease>>> = None;
+        loop {
+            let started = Instant::now();
+            let read = match read_ahead.take() {
+                Some(read) => read,
+                None => match self.next().await? {
+                    Some(read) => read,
+                    None => return Ok(()),
+                },
+            };
+            let leased = match lease.take() {
+                Some(asked) => asked.await.map_err(|_| Closed)?,
+                None => self.source.lease(&read)?.await.map_err(|_| Closed)?,
+            };
+            let Some(lease_now) = leased else { continue };
+            let Some(batch) = Batch::new(Arc::clone(&self.source.name), lease_now.attempt, read.pieces)
+            else {
+                continue;
+            };
+            let offered = AtomicBool::new(false);
+            let (outcome, settled);
+            {
+                let budget = self.limits.lines_left.as_ref().map(|left| left.load(Ordering::Acquire));
+                let may_read_ahead = budget != Some(0) && self.limits.lines_per_second.is_none();
+                let Worker { processor, source, orders, limits } = self;
+                let (handle, group) = (source.handle.clone(), source.group);
+                let timeout = Duration::from_millis(source.settings.timeout_ms);
+                let mut reading = pin!(source.read_ahead(&offered, limits, may_read_ahead));
+                let mut delivery = pin!(deliver(processor.as_mut(), &batch, timeout, orders));
+                let mut ahead_ended = false;
+                outcome = loop {
+                    tokio::select! {
+                        biased;
+                        outcome = &mut delivery => break outcome,
+                        read = &mut reading, if !ahead_ended => {
+                            ahead_ended = true;
+                            read_ahead = read?;
+                        }
+                    }
+                };
+                let (reply, answer) = oneshot::channel();
+                handle.send(Command::Settle {
+                    group,
+                    token: lease_now.token,
+                    verdict: verdict(outcome),
+                    reply,
+                })?;
+                settled = answer;
+                // Lines that are being read are worth waiting for; an offer that has not come is not.
+                if !ahead_ended && offered.load(Ordering::Acquire) {
+                    read_ahead = reading.await?;
+                }
+            }
+            if let Some(read) = &read_ahead {
+                lease = Some(self.source.lease(read)?);
+            }
+            if settled.await.map_err(|_| Closed)? == Settled::Stale {
+                tracing::warn!(group = %self.source.name, lines = %batch.range(), "a lease was revoked before its end was told");
+            }
+            pace(self.limits.lines_per_second, started, batch.line_count()).await;
+        }
+    }
+
+    /// The next lines; `None` when it is time to end.
+    async fn next(&mut self) -> Result<Option<Read>, Closed> {
+        loop {
+            if *self.orders.borrow() != Orders::Work
+                || self.limits.lines_left.as_ref().is_some_and(|left| left.load(Ordering::Acquire) == 0)
+            {
+                return Ok(None);
+            }
+            let mut asked = self.source.ask(false)?;
+            let offer = tokio::select! {
+                offer = &mut asked.answer => offer.map_err(|_| Closed)?,
+                changed = self.orders.changed() => {
+                    if changed.is_err() {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+            };
+            if let Some(read) = self.source.read(offer, &self.limits).await? {
+                return Ok(Some(read));
+            }
+        }
+    }
+}
+
+/// Keeps to the lines a second that are allowed.
+async fn pace(rate: Option<u64>, started: Instant, lines: u64) {
+    if let Some(rate) = rate {
+        let due = Duration::from_secs_f64(lines as f64 / rate.max(1) as f64);
+        tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
+    }
+}
+
+/// A question for the next lines. Dropped before the answer was taken, it gives the offer back.
+struct Asked {
+    handle: Handle,
+    group: GroupId,
+    answer: oneshot::Receiver<Offer>,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.answer.close();
+        if let Ok(Offer { reservation, .. }) = self.answer.try_recv() {
+            // Where the owner has ended there is nothing to give back.
+            let _ = self.handle.send(Command::Release { group: self.group, reservation });
+        }
+    }
+}
+
+impl Source {
+    fn ask(&self, ahead: bool) -> Result<Asked, Closed> {
+        let (reply, answer) = oneshot::channel();
+        self.handle.send(Command::Next { group: self.group, ahead, reply })?;
+        Ok(Asked { handle: self.handle.clone(), group: self.group, answer })
+    }
+
+    async fn read_ahead(
+        &mut self,
+        offered: &AtomicBool,
+        limits: &Limits,
+        may: bool,
+    ) -> Result<Option<Read>, Closed> {
+        if !may {
+            return Ok(None);
+        }
+        let mut asked = self.ask(true)?;
+        let offer = (&mut asked.answer).await.map_err(|_| Closed)?;
+        offered.store(true, Ordering::Release);
+        self.read(offer, limits).await
+    }
+
+    fn lease(&self, read: &Read) -> Result<oneshot::Receiver<Option<Lease>>, Closed> {
+        let (reply, answer) = oneshot::channel();
+        let last = read.pieces.last().map_or(read.offer.range.first, |piece| piece.range().last);
+        let reservation = read.offer.reservation;
+        self.handle.send(Command::Lease { group: self.group, reservation, last, reply })?;
+        Ok(answer)
+    }
+
+    /// Reads the lines of an offer as far as they fit in a batch, beside the runtime's threads. `None` where the
+    /// first of them cannot be read, which the owner is told.
+    async fn read(&mut self, offer: Offer, limits: &Limits) -> Result<Option<Read>, Closed> {
+        let reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => self.handle.ask(Command::Reader).await?,
+        };
+        let mut range = offer.range;
+        if let Some(left) = &limits.lines_left {
+            // Taken from the budget before the delivery, so that several workers do not pass it together.
+            let taken = left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
+                Some(left.saturating_sub(range.lines()))
+            });
+            let taken = taken.unwrap_or_default().min(range.lines());
+            if taken == 0 {
+                self.reader = Some(reader);
+                self.handle.send(Command::Release { group: self.group, reservation: offer.reservation })?;
+                return Ok(None);
+            }
+            range.last = range.first.plus(taken - 1);
+        }
+        let (window, bytes_max) = (Arc::clone(&self.window), self.settings.batch_bytes);
+        let joined = tokio::task::spawn_blocking(move || gather(reader, &window, range, bytes_max)).await;
+        let Ok((reader, pieces, error)) = joined else { return Err(Closed) };
+        self.reader = Some(reader);
+        if let (Some(left), Some(last)) = (&limits.lines_left, pieces.last()) {
+            left.fetch_add(range.last.0 - last.range().last.0, Ordering::AcqRel);
+        }
+        if pieces.is_empty() {
+            let (lost, what) = match error {
+                Some(ReadError::Damaged { range: lost, .. }) if lost.contains(range.first) => (
+                    lost.intersection(offer.range).unwrap_or(offer.range),
+                    error.map(|error| error.to_string()),
+                ),
+                other => (SeqRange::one(range.first), other.map(|error| error.to_string())),
+            };
+            let what = what.unwrap_or_default();
+            let reservation = offer.reservation;
+            self.handle.send(Command::Unreadable { group: self.group, reservation, range: lost, what })?;
+            return Ok(None);
+        }
+        Ok(Some(Read { offer, pieces }))
+    }
+}
+
+/// Reads from `range.first` on until the batch is full, the range ends or a block cannot be read.
+fn gather(
+    mut reader: Reader,
+    window: &Window,
+    range: SeqRange,
+    bytes_max: u64,
+) -> (Reader, Vec<Piece>, Option<ReadError>) {
+    let (mut pieces, mut bytes) = (Vec::new(), 0_u64);
+    let mut from = range.first;
+    while let Some(rest) = SeqRange::new(from, range.last) {
+        let block = match window.get(from) {
+            Some(block) => block,
+            None => match reader.block(from) {
+                Ok(block) => Arc::new(block),
+                Err(error) => return (reader, pieces, Some(error)),
+            },
+        };
+        let Some(piece) = Piece::new(Arc::clone(&block), rest) else { break };
+        let size = piece.bytes().len() as u64;
+        if bytes + size > bytes_max {
+            if let Some(last) = last_that_fits(&piece, bytes_max - bytes, pieces.is_empty()) {
+                pieces.extend(SeqRange::new(from, last).and_then(|fits| Piece::new(block, fits)));
+            }
+            break;
+        }
+        bytes += size;
+        from = piece.range().last.next();
+        pieces.push(piece);
+    }
+    (reader, pieces, None)
+}
+
+/// The last line of a piece within `room` bytes; the first one all the same where the batch would be empty.
+fn last_that_fits(piece: &Piece, room: u64, even_one: bool) -> Option<Seq> {
+    let (mut bytes, mut last) = (0, None);
+    for line in piece.lines() {
+        bytes += line.bytes.len() as u64;
+        if bytes > room && !(even_one && last.is_none()) {
+            break;
+        }
+        last = Some(line.seq);
+    }
+    last
+}
+
+/// How a delivery ended: with an outcome, or because the service stops.
+enum Delivered {
+    Outcome(Outcome),
+    GivenUp,
+}
+
+async fn deliver(
+    processor: &mut dyn Processor,
+    batch: &Batch,
+    timeout: Duration,
+    orders: &mut watch::Receiver<Orders>,
+) -> Delivered {
+    let ended = {
+        let mut processing = pin!(tokio::time::timeout(timeout, CatchPanic(processor.process(batch))));
+        loop {
+            tokio::select! {
+                ended = &mut processing => break Some(ended),
+                changed = orders.changed() => {
+                    if changed.is_err() || *orders.borrow() == Orders::GiveUp {
+                        break None;
+                    }
+                }
+            }
+        }
+    };
+    match ended {
+        None => Delivered::GivenUp,
+        Some(Ok(Ok(outcome))) => Delivered::Outcome(outcome),
+        Some(Ok(Err(panic))) => {
+            let summary =
+                format!("{} panicked on lines {}: {}", processor.name(), batch.range(), said(panic.as_ref()));
+            Delivered::Outcome(Outcome::Failed(Evidence { summary, tail: String::new() }))
+        }
+        Some(Err(_)) => {
+            let seen = processor.interrupted().unwrap_or_default();
+            let summary = format!(
+                "{} took longer than {timeout:?} on lines {} and was ended{}{}",
+                processor.name(),
+                batch.range(),
+                if seen.summary.is_empty() { "" } else { ": " },
+                seen.summary
+            );
+            Delivered::Outcome(Outcome::Failed(Evidence { summary, tail: seen.tail }))
+        }
+    }
+}
+
+fn verdict(delivered: Delivered) -> Verdict {
+    let failed = |kind, Evidence { summary, tail }| Verdict::Failed { kind, summary, tail };
+    match delivered {
+        Delivered::GivenUp => Verdict::GivenBack,
+        Delivered::Outcome(Outcome::Done) => Verdict::Done,
+        Delivered::Outcome(Outcome::Failed(evidence)) => failed(FailureKind::Failed, evidence),
+        Delivered::Outcome(Outcome::Poison(evidence)) => failed(FailureKind::Poison, evidence),
+        Delivered::Outcome(Outcome::TooLarge(evidence)) => failed(FailureKind::TooLarge, evidence),
+        Delivered::Outcome(Outcome::Refused(evidence)) => failed(FailureKind::Refused, evidence),
+    }
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// A future whose panic is an answer.
+struct CatchPanic<'a>(Processing<'a>);
+
+impl Future for CatchPanic<'_> {
+    type Output = Result<Outcome, Box<dyn Any + Send>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // After a panic the future is not polled again: the delivery is over.
+        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context))) {
+            Ok(Poll::Ready(outcome)) => Poll::Ready(Ok(outcome)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! The service: builds the parts, starts them, and stops them in the order that loses nothing. The only file that
+//! knows all of them.
+//!
+//! A clean stop: the tail first, then the workers, which get [`FINISH_WAIT`] for the batch that is out, then the
+//! owner. What was not finished comes again at the next start.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use spillq_storage::{DiskOptions, Error, GroupId, Log, Options, SourceId, StoreId};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::{self, Settings};
+use crate::http::{Api, StatusJson, serve};
+use crate::processor::{Input, Kind, Limits, Orders, Paths, Processor, Worker};
+use crate::queue::{Command, GroupSettings, GroupStatus, Handle, Queue, RetrySettings, Status};
+use crate::tail::{self, SourceRecord, Tail, TailHandle};
+
+/// How long a clean stop waits for the batches that are out.
+const FINISH_WAIT: Duration = Duration::from_secs(10);
+/// How long it waits for them to end once they were told to.
+const END_WAIT: Duration = Duration::from_secs(5);
+/// How often is looked whether everything is done.
+const LOOK: Duration = Duration::from_millis(50);
+/// Between SIGTERM and SIGKILL for a command that must end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Why the service did not do its job.
+#[derive(Debug)]
+pub enum ServiceError {
+    /// The store: could not be opened, or failed.
+    Store(Error),
+    /// A part could not be started, or a setting does not fit the store; with the next step.
+    Start(String, Option<String>),
+}
+
+impl From<Error> for ServiceError {
+    fn from(error: Error) -> ServiceError {
+        ServiceError::Store(error)
+    }
+}
+
+/// When it ends by itself.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Whether files are followed.
+    pub follow: bool,
+    /// End when all files were read and nothing waits for a processor.
+    pub once: bool,
+    /// End when nothing waits for these groups.
+    pub drain: Option<Drain>,
+}
+
+/// What `drain` is to do.
+#[derive(Clone, Debug, Default)]
+pub struct Drain {
+    /// One group, or all that have a processor.
+    pub group: Option<String>,
+    /// Lines to deliver at most.
+    pub max_lines: Option<u64>,
+    /// Time to take at most.
+    pub time_max: Option<Duration>,
+    /// Lines a second.
+    pub rate: Option<u64>,
+}
+
+/// What a drain has done and has left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Lines acked or set aside since it started.
+    pub lines: u64,
+    /// Bytes of them, estimated.
+    pub bytes: u64,
+    /// Lines that still wait.
+    pub lines_left: u64,
+    /// Bytes of them, estimated.
+    pub bytes_left: u64,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The last look at everything.
+    pub status: StatusJson,
+    /// Nothing waited any more, in a plan that ends by itself.
+    pub all_done: bool,
+    /// The drain's account.
+    pub progress: Progress,
+}
+
+/// Runs the service until its plan is done, or a signal ends it.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub fn run(
+    settings: &Settings,
+    plan: &Plan,
+    on_progress: &mut dyn FnMut(Progress),
+) -> Result<Ended, ServiceError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("spillq-worker")
+        .enable_all()
+        .build()
+        .map_err(|error| ServiceError::Start(format!("could not start the runtime: {error}"), None))?;
+    let result = runtime.block_on(run_within(settings, plan, own, on_progress));
+    // A processor that blocks a thread must not hold up the end of the process.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+async fn run_within(
+    settings: &Settings,
+    plan: &Plan,
+    own: Vec<(String, Box<dyn Processor>)>,
+    on_progress: &mut dyn FnMut(Progress),
+) -> Result<Ended, ServiceError> {
+    let mut signals = Signals::new()?;
+    let served_groups = served_groups(settings, plan, &own);
+    let parts = Parts::start(settings, plan, own).await?;
+    let Parts { mut queue, tail, mut workers, orders, api, served } = parts;
+    let handle = queue.handle();
+    let first = ask(&handle).await?;
+    let mut progress = Progress::default();
+    let started = Instant::now();
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut all_done = false;
+    loop {
+        tokio::select! {
+            error = queue.failed() => return Err(ServiceError::Store(error)),
+            name = signals.next() => {
+                tracing::info!("{name}: stopping");
+                break;
+            }
+            _ = look.tick(), if plan.once || plan.drain.is_some() => {
+                let read_all = tail.as_ref().is_none_or(|tail| tail.done() || tail.has_ended());
+                let status = ask(&handle).await?;
+                progress = account(&first, &status, &served_groups);
+                on_progress(progress);
+                let over = plan.drain.as_ref().and_then(|drain| drain.time_max).is_some_and(|max| started.elapsed() >= max);
+                all_done = read_all && progress.lines_left == 0;
+                if all_done || over || (plan.drain.is_some() && workers.is_empty()) {
+                    break;
+                }
+            }
+            Some(_) = workers.join_next() => {}
+        }
+    }
+    if let Some(tail) = tail {
+        let stopped = tokio::task::spawn_blocking(move || stop_tail(tail)).await.unwrap_or(false);
+        if !stopped {
+            tracing::warn!("the tail hangs in a read and was left behind; its checkpoints are in the log");
+        }
+    }
+    orders.send_replace(Orders::Finish);
+    if tokio::time::timeout(FINISH_WAIT, join_all(&mut workers)).await.is_err() {
+        orders.send_replace(Orders::GiveUp);
+        if tokio::time::timeout(END_WAIT, join_all(&mut workers)).await.is_err() {
+            tracing::warn!("a processor did not end in time; its lines come again at the next start");
+        }
+    }
+    let status = api.status().await.map_err(|closed| ServiceError::Start(closed.to_string(), None))?;
+    let last = ask(&handle).await?;
+    progress = account(&first, &last, &served_groups);
+    served.abort();
+    // Removed while the lock is held: a socket that is there belongs to a service that runs.
+    drop(std::fs::remove_file(settings.data_dir.join(crate::http::SOCKET)));
+    tokio::task::spawn_blocking(move || queue.stop())
+        .await
+        .unwrap_or_else(|_| Err(Error::Poisoned("the owner of the log panicked".to_owned())))?;
+    Ok(Ended { status, all_done: all_done && progress.lines_left == 0, progress })
+}
+
+async fn join_all(workers: &mut JoinSet<()>) {
+    while workers.join_next().await.is_some() {}
+}
+
+/// The last holder stops it; the server's share of it was only for looking.
+fn stop_tail(tail: Arc<TailHandle>) -> bool {
+    tail.stop()
+}
+
+async fn ask(handle: &Handle) -> Result<Status, ServiceError> {
+    handle.ask(Command::Status).await.map_err(|closed| ServiceError::Start(closed.to_string(), None))
+}
+
+/// The groups whose lines are handed out, and counted.
+fn served_groups(settings: &Settings, plan: &Plan, own: &[(String, Box<dyn Processor>)]) -> Vec<String> {
+    let only = plan.drain.as_ref().and_then(|drain| drain.group.as_ref());
+    let configured = settings.processors.iter().map(|processor| &processor.group);
+    configured
+        .chain(own.iter().map(|(group, _)| group))
+        .filter(|name| only.is_none_or(|only| only == *name))
+        .cloned()
+        .collect()
+}
+
+/// What was done since `first`, for the groups that are served.
+fn account(first: &Status, now: &Status, served: &[String]) -> Progress {
+    let counts = |group: &&GroupStatus| served.contains(&group.name);
+    let mut progress = Progress::default();
+    for group in now.groups.iter().filter(counts) {
+        let before = first.groups.iter().find(|before| before.id == group.id);
+        let (acked, bytes) = before.map_or((0, 0), |before| (before.acked_lines, before.lag_bytes));
+        let dead = before.map_or(0, |before| group.dead_letters.saturating_sub(before.dead_letters));
+        progress.lines += group.acked_lines - acked + dead;
+        progress.bytes += bytes.saturating_sub(group.lag_bytes);
+        progress.lines_left += group.lag_lines;
+        progress.bytes_left += group.lag_bytes;
+    }
+    progress
+}
+
+struct Parts {
+    queue: Queue,
+    tail: Option<Arc<TailHandle>>,
+    workers: JoinSet<()>,
+    orders: watch::Sender<Orders>,
+    api: Api,
+    served: tokio::task::JoinHandle<()>,
+}
+
+impl Parts {
+    async fn start(
+        settings: &Settings,
+        plan: &Plan,
+        own: Vec<(String, Box<dyn Processor>)>,
+    ) -> Result<Parts, ServiceError> {
+        let options = Options {
+            disk: DiskOptions {
+                limit_bytes: settings.disk.limit,
+                min_free_bytes: settings.disk.min_free,
+                reserve_bytes: settings.disk.reserve,
+            },
+            ..Options::default()
+        };
+        let opened = Instant::now();
+        let log = if plan.drain.is_some() {
+            Log::open(&settings.data_dir, options)?
+        } else {
+            Log::open_or_create(&settings.data_dir, options)?
+        };
+        let state = log.state();
+        if let Some(name) = plan.drain.as_ref().and_then(|drain| drain.group.as_ref())
+            && state.group(name).is_none()
+        {
+            let there = state.groups.values().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", ");
+            let hint = format!("the store has: {there}");
+            return Err(ServiceError::Start(format!("there is no group {name} to drain"), Some(hint)));
+        }
+        for finding in log.findings() {
+            tracing::warn!("{finding}");
+        }
+        let (lines, run) = (state.next_seq.prev().0, state.run);
+        let (store, first_start, next_source) = (state.store, state.run == 1, state.next_source);
+        let known: Vec<_> = state
+            .sources
+            .iter()
+            .filter(|(_, source)| !source.forgotten)
+            .map(|(id, source)| (*id, bytes::Bytes::copy_from_slice(&source.checkpoint)))
+            .collect();
+        let paths = SourcePaths::new(&known);
+        let groups = group_settings(settings, &log);
+        let queue = Queue::start(log, groups, usize::try_from(settings.window.bytes).unwrap_or(usize::MAX))?;
+        tracing::info!(
+            data_dir = %settings.data_dir.display(), lines, run, ms = opened.elapsed().as_millis() as u64, "the log is open"
+        );
+        let tail = if plan.follow {
+            let handle = queue.handle();
+            let tail = Tail::start(tail_settings(settings, plan, first_start), known, next_source, handle)
+                .map_err(|error| ServiceError::Start(error.to_string(), None))?;
+            Some(Arc::new(tail))
+        } else {
+            None
+        };
+        paths.refresh_from(tail.clone());
+        let (orders, _) = watch::channel(Orders::Work);
+        let mut workers = JoinSet::new();
+        start_workers(&mut workers, settings, plan, own, &queue, &orders, store, &paths).await?;
+        let api = Api::new(queue.handle(), queue.window(), tail.clone());
+        let serving = serve(&settings.data_dir, api.clone()).await.map_err(|error| {
+            let socket = settings.data_dir.join(crate::http::SOCKET);
+            ServiceError::Start(format!("could not listen on {}: {error}", socket.display()), None)
+        })?;
+        let served = tokio::spawn(serving);
+        Ok(Parts { queue, tail, workers, orders, api, served })
+    }
+}
+
+/// The configured groups. One that only the store knows is kept with the defaults, and told.
+fn group_settings(settings: &Settings, log: &Log) -> Vec<GroupSettings> {
+    for group in log.state().groups.values() {
+        if !settings.groups.iter().any(|configured| configured.name == group.name) {
+            let waits = group.lag_lines(log.state().next_seq);
+            tracing::warn!(
+                group = group.name,
+                waits,
+                "the store has a group that the configuration does not name: its lines are kept; \
+                 `spillq group remove` ends that"
+            );
+        }
+    }
+    settings.groups.iter().map(|group| group_of(group, settings.disk.on_damage)).collect()
+}
+
+fn group_of(group: &config::Group, on_damage: config::OnDamage) -> GroupSettings {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    GroupSettings {
+        name: group.name.clone(),
+        from_beginning: group.start == config::Start::Beginning,
+        strict: group.order == config::Order::Strict,
+        in_flight: group.in_flight as usize,
+        batch_lines: group.batch.lines,
+        batch_bytes: group.batch.bytes,
+        linger_ms: ms(group.batch.linger),
+        timeout_ms: ms(group.timeout),
+        retry: RetrySettings {
+            initial_ms: ms(group.retry.initial),
+            max_ms: ms(group.retry.max),
+            attempts: group.retry.attempts,
+        },
+        skip_damage: on_damage == config::OnDamage::Skip,
+    }
+}
+
+fn tail_settings(settings: &Settings, plan: &Plan, first_start: bool) -> tail::Settings {
+    let follows = settings.follow.iter().map(|follow| tail::Follow {
+        include: follow.include.clone(),
+        exclude: follow.exclude.clone(),
+        from: match follow.from {
+            config::Start::Beginning => tail::From::Beginning,
+            config::Start::End => tail::From::End,
+        },
+        max_line_bytes: usize::try_from(follow.max_line_bytes).unwrap_or(usize::MAX),
+        rotate_wait: follow.rotate_wait,
+        follow_symlinks: follow.follow_symlinks,
+    });
+    let outputs = settings.processors.iter().filter_map(|processor| match &processor.kind {
+        config::Kind::File { path, .. } => Some(path.clone()),
+        _ => None,
+    });
+    let never: Vec<PathBuf> = std::iter::once(settings.data_dir.clone()).chain(outputs).collect();
+    tail::Settings {
+        follows: follows.collect(),
+        never,
+        sweep_interval: tail::SWEEP_INTERVAL,
+        once: plan.once,
+        first_start,
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "each is one part, and this is where they meet")]
+async fn start_workers(
+    workers: &mut JoinSet<()>,
+    settings: &Settings,
+    plan: &Plan,
+    own: Vec<(String, Box<dyn Processor>)>,
+    queue: &Queue,
+    orders: &watch::Sender<Orders>,
+    store: StoreId,
+    paths: &SourcePaths,
+) -> Result<(), ServiceError> {
+    let closed = |_| ServiceError::Start("the log closed at once".to_owned(), None);
+    let groups = queue.handle().ask(Command::Groups).await.map_err(closed)?;
+    let find = |name: &str| groups.iter().find(|(_, group)| group.name == name);
+    let mut processors = own;
+    for processor in &settings.processors {
+        let Some((id, group)) = find(&processor.group) else { continue };
+        for _ in 0..group.in_flight {
+            processors.push((processor.group.clone(), build(processor, store, *id, paths)?));
+        }
+    }
+    let drain = plan.drain.clone().unwrap_or_default();
+    let lines_left = drain.max_lines.map(|lines| Arc::new(AtomicU64::new(lines)));
+    for (name, processor) in processors {
+        if drain.group.as_ref().is_some_and(|only| *only != name) {
+            continue;
+        }
+        let Some((id, group)) = find(&name) else { continue };
+        tracing::info!(group = name, processor = processor.name(), "a processor is at work");
+        let limits = Limits { lines_left: lines_left.clone(), lines_per_second: drain.rate };
+        let lent = (*id, Arc::clone(group));
+        let worker = Worker::new(processor, queue.handle(), lent, queue.window(), limits, orders.subscribe());
+        workers.spawn(worker.run());
+    }
+    Ok(())
+}
+
+fn build(
+    processor: &config::Processor,
+    store: StoreId,
+    group: GroupId,
+    paths: &SourcePaths,
+) -> Result<Box<dyn Processor>, ServiceError> {
+    let kind = match &processor.kind {
+        config::Kind::Exec { command, input } => {
+            let command: Option<Vec<String>> =
+                command.iter().map(|word| word.to_str().map(str::to_owned)).collect();
+            let command = command.ok_or_else(|| {
+                ServiceError::Start(format!("the command of group {} is not UTF-8", processor.group), None)
+            })?;
+            let input = match input {
+                config::Input::Lines => Input::Lines,
+                config::Input::Ndjson => Input::Ndjson(paths.lookup()),
+            };
+            Kind::Exec { command, input, grace: GRACE }
+        }
+        config::Kind::Stdout => Kind::Stdout,
+        config::Kind::File { path } => Kind::File { path: path.clone(), store, group },
+    };
+    kind.build().map_err(|error| {
+        ServiceError::Start(format!("could not start a processor of {}: {error}", processor.group), None)
+    })
+}
+
+/// The paths of sources, for processors that want them: from the log at the start, then from the tail.
+#[derive(Clone)]
+struct SourcePaths {
+    known: Arc<Mutex<BTreeMap<SourceId, String>>>,
+    tail: Arc<Mutex<Option<Arc<TailHandle>>>>,
+}
+
+impl SourcePaths {
+    fn new(checkpoints: &[(SourceId, bytes::Bytes)]) -> SourcePaths {
+        let path =
+            |bytes: &[u8]| Some(SourceRecord::decode(bytes).ok()?.path().to_string_lossy().into_owned());
+        let known = checkpoints.iter().filter_map(|(id, bytes)| Some((*id, path(bytes)?))).collect();
+        SourcePaths { known: Arc::new(Mutex::new(known)), tail: Arc::default() }
+    }
+
+    fn refresh_from(&self, tail: Option<Arc<TailHandle>>) {
+        *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = tail;
+    }
+
+    fn lookup(&self) -> Paths {
+        let this = self.clone();
+        Arc::new(move |source| {
+            let mut known = this.known.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(path) = known.get(&source) {
+                return Some(path.clone());
+            }
+            // A file that appeared since: the tail answers within half a second.
+            let tail = this.tail.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+            for status in &tail.status().sources {
+                known.insert(status.source, status.path.to_string_lossy().into_owned());
+            }
+            known.get(&source).cloned()
+        })
+    }
+}
+
+/// What ends the service from outside.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals, ServiceError> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| ServiceError::Start(format!("could not listen for signals: {error}"), None))
+        };
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
