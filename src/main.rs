@@ -7,6 +7,10 @@ use spillq::cli::{BenchCommand, Cli, Command};
 use spillq::cmd::{self, Exit, Failure};
 use tracing_subscriber::EnvFilter;
 
+/// Chosen by measured memory and speed: docs/decisions/0001-journal-sizes.md.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     // First of all: this process may be the shim of an exec processor, not a command of a user.
     if let Some(exit) = spillq::processor::shim::main(std::env::args_os()) {

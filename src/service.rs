@@ -102,6 +102,20 @@ pub fn run(
     plan: &Plan,
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Ended, ServiceError> {
+    run_with(settings, plan, Vec::new(), on_progress)
+}
+
+/// [`run`] within a program of yours: each of `own` gets the batches of the group it is named with, beside the
+/// processors of the settings. See `examples/embed.rs`.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub fn run_with(
+    settings: &Settings,
+    plan: &Plan,
+    own: Vec<(String, Box<dyn Processor>)>,
+    on_progress: &mut dyn FnMut(Progress),
+) -> Result<Ended, ServiceError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("spillq-worker")
@@ -126,7 +140,6 @@ async fn run_within(
     let Parts { mut queue, tail, mut workers, orders, api, served } = parts;
     let handle = queue.handle();
     let first = ask(&handle).await?;
-    let mut progress = Progress::default();
     let started = Instant::now();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -141,7 +154,7 @@ async fn run_within(
             _ = look.tick(), if plan.once || plan.drain.is_some() => {
                 let read_all = tail.as_ref().is_none_or(|tail| tail.done() || tail.has_ended());
                 let status = ask(&handle).await?;
-                progress = account(&first, &status, &served_groups);
+                let progress = account(&first, &status, &served_groups);
                 on_progress(progress);
                 let over = plan.drain.as_ref().and_then(|drain| drain.time_max).is_some_and(|max| started.elapsed() >= max);
                 all_done = read_all && progress.lines_left == 0;
@@ -167,7 +180,7 @@ async fn run_within(
     }
     let status = api.status().await.map_err(|closed| ServiceError::Start(closed.to_string(), None))?;
     let last = ask(&handle).await?;
-    progress = account(&first, &last, &served_groups);
+    let progress = account(&first, &last, &served_groups);
     served.abort();
     // Removed while the lock is held: a socket that is there belongs to a service that runs.
     drop(std::fs::remove_file(settings.data_dir.join(crate::http::SOCKET)));

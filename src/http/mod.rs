@@ -10,5 +10,5 @@ pub use client::{Client, ClientError};
 pub use server::{Api, SOCKET, serve};
 pub use wire::{
     AdminJson, AnswerJson, DeadLetterJson, ErrorJson, GroupJson, LineJson, LogJson, LossesJson, SourceJson,
-    StatusJson,
+    SourceNames, StatusJson,
 };

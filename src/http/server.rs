@@ -113,9 +113,10 @@ impl Api {
                 let wanted = block.lines().filter(|line| line.seq >= start).take(room);
                 wanted
                     .map(|line| {
-                        let path =
-                            paths.get(&line.source).cloned().unwrap_or_else(|| line.source.to_string());
-                        (line.bytes.len(), LineJson::new(&line, path, block.append_time_ms()))
+                        (
+                            line.bytes.len(),
+                            LineJson::new(&line, names.name(line.source), block.append_time_ms()),
+                        )
                     })
                     .collect::<Vec<_>>()
             });

@@ -57,7 +57,7 @@ impl GroupSettings {
 
 /// What the log knows, at a time.
 #[derive(Clone, Copy)]
-pub struct View<'a> {
+pub(super) struct View<'a> {
     /// The group in the log.
     pub state: &'a GroupState,
     /// The seq after the last line.
@@ -70,7 +70,7 @@ pub struct View<'a> {
 
 /// Why there is nothing to offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Idle {
+pub(super) enum Idle {
     /// No line waits.
     Empty,
     /// As many batches are out as may be.
@@ -98,17 +98,15 @@ struct Reserved {
 
 /// A lease that is out.
 #[derive(Clone, Copy, Debug)]
-pub struct Out {
+pub(super) struct Out {
     /// The lines.
     pub range: SeqRange,
-    /// Since when, on the clock of [`View::now_ms`].
-    pub since_ms: u64,
     alone: bool,
 }
 
 /// What a group does in this run of the process.
 #[derive(Debug)]
-pub struct Group {
+pub(super) struct Group {
     settings: std::sync::Arc<GroupSettings>,
     retries: Retries,
     reserved: BTreeMap<u64, Reserved>,
@@ -123,7 +121,7 @@ pub struct Group {
 impl Group {
     /// The group as the log has it: what an earlier run had out is suspect.
     #[must_use]
-    pub fn new(settings: GroupSettings, state: &GroupState) -> Group {
+    pub(super) fn new(settings: GroupSettings, state: &GroupState) -> Group {
         let attempts = |seq: Seq| state.attempts.get(&seq).copied().unwrap_or_default();
         let mut retries = Retries::new(settings.retry, settings.strict, &state.suspects, &attempts);
         for seq in &state.revived {
@@ -142,36 +140,36 @@ impl Group {
 
     /// What it is set to.
     #[must_use]
-    pub fn settings(&self) -> &std::sync::Arc<GroupSettings> {
+    pub(super) fn settings(&self) -> &std::sync::Arc<GroupSettings> {
         &self.settings
     }
 
     /// Leases that are out.
-    pub fn out(&self) -> impl Iterator<Item = &Out> {
+    pub(super) fn out(&self) -> impl Iterator<Item = &Out> {
         self.leases.values()
     }
 
     /// Lines that are out.
     #[must_use]
-    pub fn leased_lines(&self) -> u64 {
+    pub(super) fn leased_lines(&self) -> u64 {
         self.leases.values().map(|out| out.range.lines()).sum()
     }
 
     /// What failed and waits: for status.
     #[must_use]
-    pub fn retries(&self) -> &Retries {
+    pub(super) fn retries(&self) -> &Retries {
         &self.retries
     }
 
     /// Until when a small batch waits for more lines.
     #[must_use]
-    pub fn lingers_until_ms(&self) -> Option<u64> {
+    pub(super) fn lingers_until_ms(&self) -> Option<u64> {
         self.linger_since_ms.map(|since| since + self.settings.linger_ms)
     }
 
     /// Why nothing would be offered, if so: for status.
     #[must_use]
-    pub fn idle(&self, view: View<'_>) -> Option<Idle> {
+    pub(super) fn idle(&self, view: View<'_>) -> Option<Idle> {
         if view.state.acks.ranges() >= ACK_RANGES_MAX {
             return Some(Idle::Blocked("ack window"));
         }
@@ -185,7 +183,7 @@ impl Group {
     /// Lines that killed the service so often, with others passing between, that they are set aside before anything
     /// is delivered.
     #[must_use]
-    pub fn condemned(&self, state: &GroupState) -> Vec<Seq> {
+    pub(super) fn condemned(&self, state: &GroupState) -> Vec<Seq> {
         let passed_behind = state.acks.ranges() > 0;
         let condemned = state.attempts.iter().filter(|(seq, attempts)| {
             **attempts >= self.settings.retry.attempts && state.suspects.contains(&SeqRange::one(**seq))
@@ -197,7 +195,7 @@ impl Group {
     ///
     /// # Errors
     /// Why there are none now.
-    pub fn offer(&mut self, view: View<'_>, ahead: bool, reservation: u64) -> Result<Offer, Idle> {
+    pub(super) fn offer(&mut self, view: View<'_>, ahead: bool, reservation: u64) -> Result<Offer, Idle> {
         if view.state.paused {
             return Err(Idle::Paused);
         }
@@ -314,7 +312,7 @@ impl Group {
     }
 
     /// An offer becomes a lease of its lines up to `last`; `None` where it does not stand any more.
-    pub fn lease(
+    pub(super) fn lease(
         &mut self,
         view: View<'_>,
         reservation: u64,
@@ -336,36 +334,41 @@ impl Group {
         }
         let charged = view.state.attempts.get(&range.first).copied().unwrap_or_default();
         let attempt = 1 + if alone { charged } else { self.retries.failures(range) };
-        self.leases.insert(token, Out { range, since_ms: view.now_ms, alone });
+        self.leases.insert(token, Out { range, alone });
         Some((Lease { token, range, attempt }, GroupChange::Lease { range, alone }))
     }
 
     /// An offer is not taken up.
-    pub fn release(&mut self, reservation: u64) {
+    pub(super) fn release(&mut self, reservation: u64) {
         if let Some(reserved) = self.reserved.remove(&reservation) {
             self.retries.give_back(reserved.range);
         }
     }
 
     /// Takes a lease back to end it; `None` where it is stale.
-    pub fn take(&mut self, token: u64) -> Option<Out> {
+    pub(super) fn take(&mut self, token: u64) -> Option<Out> {
         self.leases.remove(&token)
     }
 
     /// The lines of a lease are done with.
-    pub fn acked(&mut self, out: Out, now_ms: u64) -> GroupChange {
+    pub(super) fn acked(&mut self, out: Out, now_ms: u64) -> GroupChange {
         self.retries.settled(out.range, true, now_ms);
         GroupChange::Ack { range: out.range }
     }
 
     /// A lease came back untried.
-    pub fn given_back(&mut self, out: Out) -> GroupChange {
+    pub(super) fn given_back(&mut self, out: Out) -> GroupChange {
         self.retries.give_back(out.range);
         GroupChange::Return { range: out.range }
     }
 
     /// A delivery failed. Also says which line is to be set aside, if one is.
-    pub fn failed(&mut self, view: View<'_>, out: Out, kind: FailureKind) -> (GroupChange, Option<Seq>) {
+    pub(super) fn failed(
+        &mut self,
+        view: View<'_>,
+        out: Out,
+        kind: FailureKind,
+    ) -> (GroupChange, Option<Seq>) {
         let charged = view.state.attempts.get(&out.range.first).copied().unwrap_or_default();
         let attempts = if out.alone { charged } else { 0 };
         let dead = self.retries.failed(out.range, kind, view.now_ms, attempts);
@@ -373,12 +376,12 @@ impl Group {
     }
 
     /// Lines were settled by other means than a lease: set aside, or lost.
-    pub fn settled(&mut self, range: SeqRange, now_ms: u64) {
+    pub(super) fn settled(&mut self, range: SeqRange, now_ms: u64) {
         self.retries.settled(range, false, now_ms);
     }
 
     /// A dead letter is to be delivered again.
-    pub fn revive(&mut self, seq: Seq) {
+    pub(super) fn revive(&mut self, seq: Seq) {
         self.retries.add(SeqRange::one(seq));
     }
 }

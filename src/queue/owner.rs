@@ -39,6 +39,9 @@ enum Reply {
     Admin(oneshot::Sender<Result<Answer, Refusal>>, Answer),
 }
 
+/// An append in a commit under way: who waits for it, its lines, and how much of the commit is its own.
+type Waiting = (SyncSender<Appended>, u64, (usize, usize, usize));
+
 struct Parked {
     group: GroupId,
     ahead: bool,
@@ -191,15 +194,15 @@ impl Owner {
                 self.make_durable()?;
                 match self.administer(admin)? {
                     Ok(answer) => self.replies.push(Reply::Admin(reply, answer)),
-                    Err(refusal) => drop(reply.send(Err(refusal))),
+                    Err(refusal) => answer(reply, Err(refusal)),
                 }
             }
-            Command::Status(reply) => drop(reply.send(self.status())),
-            Command::Reader(reply) => drop(reply.send(self.log.reader())),
+            Command::Status(reply) => answer(reply, self.status()),
+            Command::Reader(reply) => answer(reply, self.log.reader()),
             Command::Groups(reply) => {
                 let groups =
                     self.groups.iter().map(|(id, group)| (*id, Arc::clone(group.settings()))).collect();
-                drop(reply.send(groups));
+                answer(reply, groups);
             }
             Command::Stop => self.stopping = true,
         }
@@ -221,7 +224,7 @@ impl Owner {
                 self.commit.groups.push((id, change));
                 self.replies.push(Reply::Lease(reply, lease));
             }
-            None => drop(reply.send(None)),
+            None => answer(reply, None),
         }
     }
 
@@ -234,11 +237,11 @@ impl Owner {
     ) -> Result<(), Error> {
         let view = view(&self.log, id);
         let (Some(group), Some(view)) = (self.groups.get_mut(&id), view) else {
-            drop(reply.send(Settled::Stale));
+            answer(reply, Settled::Stale);
             return Ok(());
         };
         let Some(out) = group.take(token) else {
-            drop(reply.send(Settled::Stale));
+            answer(reply, Settled::Stale);
             return Ok(());
         };
         let (change, dead) = match verdict {
@@ -329,9 +332,10 @@ impl Owner {
             debug_assert!(waiting.iter().all(|(_, lines, _)| *lines == 0));
             for (reply, ..) in waiting {
                 let next = self.log.state().next_seq;
-                drop(reply.send(Appended { first: next, next }));
+                tell_appended(&reply, Appended { first: next, next });
             }
-            return Ok(self.tell(self.log.state().next_seq));
+            self.tell(self.log.state().next_seq);
+            return Ok(());
         }
         let first = match self.log.commit(&commit) {
             Ok(committed) => {
@@ -356,11 +360,7 @@ impl Owner {
     }
 
     /// Lines that did not fit go back to the front, each append as it was.
-    fn take_back(
-        &mut self,
-        commit: &mut Commit,
-        waiting: Vec<(SyncSender<Appended>, u64, (usize, usize, usize))>,
-    ) {
+    fn take_back(&mut self, commit: &mut Commit, waiting: Vec<Waiting>) {
         let mut blocks = std::mem::take(&mut commit.blocks).into_iter();
         let mut checkpoints = std::mem::take(&mut commit.checkpoints).into_iter();
         let mut forget = std::mem::take(&mut commit.forget).into_iter();
@@ -395,11 +395,11 @@ impl Owner {
                 Reply::Appended { reply, lines } => {
                     let first = seq;
                     seq = seq.plus(lines);
-                    drop(reply.send(Appended { first, next: seq }));
+                    tell_appended(&reply, Appended { first, next: seq });
                 }
-                Reply::Lease(reply, lease) => drop(reply.send(Some(lease))),
-                Reply::Settled(reply) => drop(reply.send(Settled::Counted)),
-                Reply::Admin(reply, answer) => drop(reply.send(Ok(answer))),
+                Reply::Lease(reply, lease) => answer(reply, Some(lease)),
+                Reply::Settled(reply) => answer(reply, Settled::Counted),
+                Reply::Admin(reply, answer) => answer(reply, Ok(answer)),
             }
         }
     }
@@ -615,6 +615,16 @@ impl Owner {
             _ => ("running", None),
         })
     }
+}
+
+/// Who asked and went away does not hear the answer; what was done stays done.
+fn answer<T>(reply: oneshot::Sender<T>, with: T) {
+    let _ = reply.send(with);
+}
+
+/// The same for the tail.
+fn tell_appended(reply: &SyncSender<Appended>, with: Appended) {
+    let _ = reply.send(with);
 }
 
 fn view(log: &Log, id: GroupId) -> Option<View<'_>> {

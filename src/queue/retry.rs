@@ -71,7 +71,7 @@ impl Part {
 
 /// A delivery to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Delivery {
+pub(super) struct Delivery {
     /// The lines.
     pub range: SeqRange,
     /// A failure is charged to the one line.
@@ -80,7 +80,7 @@ pub struct Delivery {
 
 /// What to do next with the parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub(super) enum Next {
     /// Deliver this.
     Deliver(Delivery),
     /// In a strict group: deliver one line behind a stuck one, to learn whether the destination is down.
@@ -99,7 +99,7 @@ pub enum Next {
 
 /// The parts of one group, in seq order.
 #[derive(Clone, Debug)]
-pub struct Retries {
+pub(super) struct Retries {
     settings: RetrySettings,
     strict: bool,
     parts: Vec<Part>,
@@ -113,7 +113,7 @@ impl Retries {
     /// No parts yet, but for the suspects of a run that died. One that was alone when it did, and that often, has
     /// failed; `attempts` says how often.
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         settings: RetrySettings,
         strict: bool,
         suspects: &[SeqRange],
@@ -134,19 +134,19 @@ impl Retries {
 
     /// Whether lines wait to be delivered again.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
     /// Until when the destination is left alone because it refused.
     #[must_use]
-    pub fn refused_until_ms(&self) -> Option<u64> {
+    pub(super) fn refused_until_ms(&self) -> Option<u64> {
         self.refused_until_ms
     }
 
     /// The lines that wait, and until when: the earliest first.
     #[must_use]
-    pub fn waiting(&self) -> Option<(SeqRange, u64)> {
+    pub(super) fn waiting(&self) -> Option<(SeqRange, u64)> {
         self.parts
             .iter()
             .filter(|part| !part.out)
@@ -155,12 +155,12 @@ impl Retries {
     }
 
     /// Lines to be delivered again as if they had failed alone before: dead letters that were put back.
-    pub fn add(&mut self, range: SeqRange) {
+    pub(super) fn add(&mut self, range: SeqRange) {
         self.put(Part { halved: true, ..Part::new(range) });
     }
 
     /// Cuts a part that is more than one batch: `range` up to `last` is delivered now, the rest after it.
-    pub fn cut(&mut self, range: SeqRange, last: Seq) {
+    pub(super) fn cut(&mut self, range: SeqRange, last: Seq) {
         let Some(at) = self.parts.iter().position(|part| part.range == range) else { return };
         let part = self.parts.remove(at);
         for range in
@@ -172,13 +172,13 @@ impl Retries {
 
     /// How often exactly these lines were delivered together and failed.
     #[must_use]
-    pub fn failures(&self, range: SeqRange) -> u32 {
+    pub(super) fn failures(&self, range: SeqRange) -> u32 {
         self.parts.iter().find(|part| part.range == range).map_or(0, |part| part.failures)
     }
 
     /// What of `gap` no part covers, the first stretch of it: where fresh lines begin.
     #[must_use]
-    pub fn skip(&self, gap: SeqRange) -> Option<SeqRange> {
+    pub(super) fn skip(&self, gap: SeqRange) -> Option<SeqRange> {
         let mut first = gap.first;
         for part in &self.parts {
             if part.range.last < first {
@@ -196,7 +196,12 @@ impl Retries {
     /// What to do at `now_ms`. `attempts` says how often a line was delivered alone, over restarts too; `can_probe`
     /// whether the log holds a line after it to probe with.
     #[must_use]
-    pub fn next(&self, now_ms: u64, attempts: &dyn Fn(Seq) -> u32, can_probe: &dyn Fn(Seq) -> bool) -> Next {
+    pub(super) fn next(
+        &self,
+        now_ms: u64,
+        attempts: &dyn Fn(Seq) -> u32,
+        can_probe: &dyn Fn(Seq) -> bool,
+    ) -> Next {
         if let Some(until) = self.refused_until_ms.filter(|until| now_ms < *until) {
             return Next::Wait(until);
         }
@@ -227,7 +232,7 @@ impl Retries {
     }
 
     /// The delivery of a part, or of a probe for `stuck`, has begun.
-    pub fn begin(&mut self, range: SeqRange, probe_for: Option<Seq>) {
+    pub(super) fn begin(&mut self, range: SeqRange, probe_for: Option<Seq>) {
         self.probing = probe_for.or(self.probing);
         for part in self.parts.iter_mut().filter(|part| part.range == range) {
             part.out = true;
@@ -235,7 +240,7 @@ impl Retries {
     }
 
     /// A delivery was given back untried: it was never handed out, or the service is stopping.
-    pub fn give_back(&mut self, range: SeqRange) {
+    pub(super) fn give_back(&mut self, range: SeqRange) {
         self.probing = None;
         for part in self.parts.iter_mut().filter(|part| part.range == range) {
             part.out = false;
@@ -243,7 +248,7 @@ impl Retries {
     }
 
     /// Lines were acked, or set aside.
-    pub fn settled(&mut self, range: SeqRange, passed: bool, now_ms: u64) {
+    pub(super) fn settled(&mut self, range: SeqRange, passed: bool, now_ms: u64) {
         self.refused_until_ms = None;
         self.probing = None;
         let parts = std::mem::take(&mut self.parts);
@@ -263,7 +268,13 @@ impl Retries {
 
     /// A delivery failed. Says which line is to be set aside, if that is what is left to do; `attempts` are those of
     /// the line where it was alone, this one included.
-    pub fn failed(&mut self, range: SeqRange, kind: FailureKind, now_ms: u64, attempts: u32) -> Option<Seq> {
+    pub(super) fn failed(
+        &mut self,
+        range: SeqRange,
+        kind: FailureKind,
+        now_ms: u64,
+        attempts: u32,
+    ) -> Option<Seq> {
         let probed_for = self.probing.take();
         if let Some(stuck) = probed_for.filter(|stuck| *stuck != range.first && kind != FailureKind::Refused)
         {

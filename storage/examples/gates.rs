@@ -15,6 +15,13 @@
 //! gates check    DIR ACKED COPY                  what a sled copy and a raw scan find of what the writer printed
 //! ```
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a trial may stop at the first surprise"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fs::{self, File};

@@ -3,7 +3,15 @@
 
 /// What the built program prints, and how it ends.
 mod cli;
+/// The process killed at any moment.
+mod crash;
+/// Disks that fill up and lose power.
+mod disk;
 /// Commands that are run for each batch, with real processes.
 mod exec;
+/// Real files taken in, rotated and drained.
+mod ingest;
+/// What they share.
+mod support;
 /// Rules of the code base that a compiler cannot hold.
 mod tidy;

@@ -1,0 +1,187 @@
+//! What the tests with real processes share: the service under test, and lines that say where they belong.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use spillq::http::{Client, StatusJson};
+
+/// Nothing that a test waits for takes longer.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The built program.
+pub fn binary() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_spillq"))
+}
+
+/// A command of the built program, without variables of whoever runs the tests.
+pub fn spillq(args: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SPILLQ_")) {
+        command.env_remove(name);
+    }
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+/// A running service, killed when the test ends.
+pub struct Service {
+    child: Child,
+    data_dir: PathBuf,
+}
+
+impl Service {
+    /// Starts `spillq run`.
+    pub fn start(data_dir: &Path, args: &[&str]) -> Service {
+        let mut command = spillq(&["--log", "warn", "run", "--data-dir"]);
+        command.arg(data_dir).args(args);
+        Service { child: command.spawn().unwrap(), data_dir: data_dir.to_owned() }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it says, if it is ready.
+    pub fn status(&self) -> Option<StatusJson> {
+        Client::connect(&self.data_dir)?.get("/v1/status").ok()
+    }
+
+    /// Waits until it says what is waited for.
+    #[track_caller]
+    pub fn wait(&mut self, what: &str, is_so: impl Fn(&StatusJson) -> bool) -> StatusJson {
+        let mut last = None;
+        let found = wait_for(|| {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the service ended with {status} while waiting for: {what}");
+            }
+            last = self.status();
+            last.clone().filter(|status| is_so(status))
+        });
+        found.unwrap_or_else(|| panic!("not within {PATIENCE:?}: {what}; the last status was {last:#?}"))
+    }
+
+    /// SIGKILL, as the out-of-memory killer does it.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// A clean stop by SIGTERM; gives the exit status.
+    pub fn stop(mut self) -> i32 {
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.child),
+            rustix::process::Signal::TERM,
+        )
+        .unwrap();
+        self.child.wait().unwrap().code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Gone already where the test stopped it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Looks again and again, for [`PATIENCE`] at most.
+pub fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if Instant::now() > until {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The lines of `file`, each told apart by the word it begins with, in order.
+pub fn lines_by_source(file: &Path) -> std::collections::BTreeMap<String, Vec<u64>> {
+    let mut found: std::collections::BTreeMap<String, Vec<u64>> = std::collections::BTreeMap::new();
+    for line in fs::read_to_string(file).unwrap_or_default().lines() {
+        let mut words = line.split(' ');
+        let (source, number) = (words.next().unwrap(), words.next().unwrap());
+        found.entry(source.to_owned()).or_default().push(number.parse().unwrap());
+    }
+    found
+}
+
+/// A configuration in `folder`, with these lines.
+pub fn write_config(folder: &Path, text: &str) -> PathBuf {
+    let path = folder.join("spillq.toml");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// Why a test that needs root and loop devices cannot run here, if so.
+pub fn lacks_loop_devices() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("it needs root for loop devices".to_owned());
+    }
+    for tool in ["mkfs.ext4", "mount", "xfs_io"] {
+        if Command::new("which")
+            .arg(tool)
+            .stdout(Stdio::null())
+            .status()
+            .map_or(true, |status| !status.success())
+        {
+            return Some(format!("it needs {tool}"));
+        }
+    }
+    (!Path::new("/dev/loop-control").exists()).then(|| "it needs loop devices".to_owned())
+}
+
+/// A small ext4 file system in an image file, unmounted when the test ends.
+pub struct SmallDisk {
+    image: PathBuf,
+    pub mount: PathBuf,
+}
+
+impl SmallDisk {
+    /// Makes and mounts it.
+    pub fn new(folder: &Path, mib: u64) -> SmallDisk {
+        let (image, mount) = (folder.join("image"), folder.join("disk"));
+        fs::File::create(&image).unwrap().set_len(mib << 20).unwrap();
+        fs::create_dir(&mount).unwrap();
+        run("mkfs.ext4", &["-q", "-F", image.to_str().unwrap()]);
+        let disk = SmallDisk { image, mount };
+        disk.mount();
+        disk
+    }
+
+    fn mount(&self) {
+        run("mount", &["-o", "loop", self.image.to_str().unwrap(), self.mount.to_str().unwrap()]);
+    }
+
+    /// The power fails: nothing more reaches the disk, its journal is not flushed. What `end` ends must let go of
+    /// the file system before it is mounted again.
+    pub fn cut_power(&self, end: impl FnOnce()) {
+        run("xfs_io", &["-x", "-c", "shutdown", self.mount.to_str().unwrap()]);
+        end();
+        let target = self.mount.to_str().unwrap();
+        let unmounted = wait_for(|| {
+            Command::new("umount").arg(target).stderr(Stdio::null()).status().unwrap().success().then_some(())
+        });
+        assert!(unmounted.is_some(), "{target} is busy");
+        self.mount();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.mount).status();
+    }
+}
+
+#[track_caller]
+pub fn run(program: &str, args: &[&str]) {
+    let output = Command::new(program).args(args).output().unwrap();
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
