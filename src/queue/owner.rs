@@ -194,15 +194,15 @@ impl Owner {
                 self.make_durable()?;
                 match self.administer(admin)? {
                     Ok(answer) => self.replies.push(Reply::Admin(reply, answer)),
-                    Err(refusal) => answer(reply, Err(refusal)),
+                    Err(refusal) => tell(reply, Err(refusal)),
                 }
             }
-            Command::Status(reply) => answer(reply, self.status()),
-            Command::Reader(reply) => answer(reply, self.log.reader()),
+            Command::Status(reply) => tell(reply, self.status()),
+            Command::Reader(reply) => tell(reply, self.log.reader()),
             Command::Groups(reply) => {
                 let groups =
                     self.groups.iter().map(|(id, group)| (*id, Arc::clone(group.settings()))).collect();
-                answer(reply, groups);
+                tell(reply, groups);
             }
             Command::Stop => self.stopping = true,
         }
@@ -224,7 +224,7 @@ impl Owner {
                 self.commit.groups.push((id, change));
                 self.replies.push(Reply::Lease(reply, lease));
             }
-            None => answer(reply, None),
+            None => tell(reply, None),
         }
     }
 
@@ -237,11 +237,11 @@ impl Owner {
     ) -> Result<(), Error> {
         let view = view(&self.log, id);
         let (Some(group), Some(view)) = (self.groups.get_mut(&id), view) else {
-            answer(reply, Settled::Stale);
+            tell(reply, Settled::Stale);
             return Ok(());
         };
         let Some(out) = group.take(token) else {
-            answer(reply, Settled::Stale);
+            tell(reply, Settled::Stale);
             return Ok(());
         };
         let (change, dead) = match verdict {
@@ -397,9 +397,9 @@ impl Owner {
                     seq = seq.plus(lines);
                     tell_appended(&reply, Appended { first, next: seq });
                 }
-                Reply::Lease(reply, lease) => answer(reply, Some(lease)),
-                Reply::Settled(reply) => answer(reply, Settled::Counted),
-                Reply::Admin(reply, answer) => answer(reply, Ok(answer)),
+                Reply::Lease(reply, lease) => tell(reply, Some(lease)),
+                Reply::Settled(reply) => tell(reply, Settled::Counted),
+                Reply::Admin(reply, answer) => tell(reply, Ok(answer)),
             }
         }
     }
@@ -618,7 +618,7 @@ impl Owner {
 }
 
 /// Who asked and went away does not hear the answer; what was done stays done.
-fn answer<T>(reply: oneshot::Sender<T>, with: T) {
+fn tell<T>(reply: oneshot::Sender<T>, with: T) {
     let _ = reply.send(with);
 }
 

@@ -611,7 +611,7 @@ fn checkpoints(
     mut last_seqs: std::collections::BTreeMap<SourceId, Seq>,
 ) -> Vec<Checkpoint> {
     let checkpoints = given
-        .into_iter()
+        .iter()
         .map(|(source, bytes)| Checkpoint {
             source: *source,
             last_seq: last_seqs.remove(source),

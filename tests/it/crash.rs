@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use spillq::http::StatusJson;
 
 use crate::support::{Service, lines_by_source, write_config};
 
@@ -19,7 +21,7 @@ const WRITERS: usize = 3;
 /// Lines of a file before it is renamed away.
 const ROTATE_LINES: u64 = 6_000;
 /// Lines between two breaths.
-const BURST_LINES: u64 = 40;
+const BURST_LINES: u64 = 100;
 /// One line in so many cannot be processed by one of the groups.
 const POISON_ONE_IN: u64 = 9_973;
 
@@ -123,15 +125,18 @@ fn nothing_is_lost_or_repeated_whatever_kills_the_process() {
 
     let mut phases = Phases::default();
     let mut acked = 0;
-    for _ in 0..kills {
+    for kill in 0..kills {
         let _ = fs::remove_file(&delivered);
         let service = start();
-        let wait = Duration::from_millis(if rng.u8(..4) == 0 { rng.u64(5..80) } else { rng.u64(150..700) });
-        let until = std::time::Instant::now() + wait;
-        let mut seen = None;
-        while std::time::Instant::now() < until {
+        // Early, while it recovers; after a while; or around the moment when a journal rolls.
+        let for_a_roll = kill % 8 == 7;
+        let early = rng.u8(..4) == 0;
+        let wait = if for_a_roll { 6_000 } else { rng.u64(if early { 5..80 } else { 150..600 }) };
+        let until = Instant::now() + Duration::from_millis(wait);
+        let mut seen: Option<StatusJson> = None;
+        while Instant::now() < until && !(for_a_roll && seen.as_ref().is_some_and(|status| status.log.rolls > 0)) {
             seen = service.status().or(seen);
-            thread::sleep(Duration::from_millis(15));
+            thread::sleep(Duration::from_millis(rng.u64(1..20)));
         }
         service.kill();
         match &seen {
