@@ -1,5 +1,8 @@
 //! The spillq service: follows files, appends their lines to a durable log, and hands them to processors.
 
+pub mod cli;
+pub mod cmd;
+pub mod config;
 pub mod processor;
 pub mod queue;
 pub mod tail;

@@ -1,2 +1,48 @@
-//! Entry point.
-fn main() {}
+//! Entry point: reads the command line, sets up messages on standard error, and calls the subcommand.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use spillq::cli::{BenchCommand, Cli, Command};
+use spillq::cmd::{self, Exit, Failure};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    // First of all: this process may be the shim of an exec processor, not a command of a user.
+    if let Some(exit) = spillq::processor::shim::main(std::env::args_os()) {
+        return exit;
+    }
+    let cli = match Cli::from_command_line() {
+        Ok(cli) => cli,
+        Err(exit) => return exit,
+    };
+    messages(&cli);
+    match dispatch(cli.command) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.tell();
+            failure.exit().into()
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Config(args) => cmd::config::run(&args),
+        Command::Bench(args) => match args.command {
+            BenchCommand::Generate(args) => cmd::bench::generate::run(&args),
+        },
+    }
+}
+
+/// Messages go to standard error, so that data on standard output stays data.
+fn messages(cli: &Cli) {
+    let level = cli.level();
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(format!("warn,spillq={level},spillq_storage={level}")))
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(false)
+        .init();
+}

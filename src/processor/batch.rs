@@ -22,6 +22,12 @@ impl Piece {
         Some(Piece { block, range, bytes })
     }
 
+    /// Those of its lines that are in `range`; `None` where none is.
+    #[must_use]
+    pub fn within(&self, range: SeqRange) -> Option<Piece> {
+        Piece::new(Arc::clone(&self.block), self.range.intersection(range)?)
+    }
+
     /// The seqs of its lines.
     #[must_use]
     pub fn range(&self) -> SeqRange {
@@ -52,15 +58,7 @@ impl Batch {
     /// A batch of `group`; `attempt` is 1 at the first delivery. `None` where `pieces` is empty.
     #[must_use]
     pub fn new(group: Arc<str>, attempt: u32, pieces: Vec<Piece>) -> Option<Batch> {
-        if pieces.is_empty() {
-            None
-        } else {
-            Some(Batch {
-                group,
-                attempt,
-                pieces,
-            })
-        }
+        if pieces.is_empty() { None } else { Some(Batch { group, attempt, pieces }) }
     }
 
     /// The name of the group that it was leased to.
@@ -78,16 +76,8 @@ impl Batch {
     /// From the first seq to the last. Seqs between them are missing where lines were acked before, or lost.
     #[must_use]
     pub fn range(&self) -> SeqRange {
-        let first = self
-            .pieces
-            .first()
-            .map(|piece| piece.range().first)
-            .unwrap_or_default();
-        let last = self
-            .pieces
-            .last()
-            .map(|piece| piece.range().last)
-            .unwrap_or_default();
+        let first = self.pieces.first().map(|piece| piece.range().first).unwrap_or_default();
+        let last = self.pieces.last().map(|piece| piece.range().last).unwrap_or_default();
         SeqRange { first, last }
     }
 

@@ -1,11 +1,34 @@
 //! Processors: who gets the batches, and how they say that a batch is done.
 
 mod batch;
+mod blocking;
+mod evidence;
+mod exec;
+mod file;
+mod input;
+mod passthrough;
+mod procs;
+mod report;
+#[cfg(test)]
+mod sample;
+pub mod shim;
+mod sidecar;
+mod stdout;
+mod written;
 
 use std::future::Future;
+use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::time::Duration;
+
+use spillq_storage::{GroupId, StoreId};
 
 pub use batch::{Batch, Piece};
+pub use exec::Exec;
+pub use file::AppendFile;
+pub use input::{Input, Paths};
+pub use stdout::Stdout;
 
 /// What became of one delivery of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,4 +72,51 @@ pub trait Processor: Send {
 
     /// Hands over one batch. Returning [`Outcome::Done`] acks all of its lines.
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a>;
+
+    /// What was seen of the latest delivery when its future was dropped before it answered: what hung, and where.
+    /// `None` when there is nothing to tell. To be asked after the drop, and once: it is taken.
+    fn interrupted(&mut self) -> Option<Evidence> {
+        None
+    }
+}
+
+/// Which processor, and what it needs.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// See [`Exec`]. The shim is our own binary, whose `main` must begin with [`shim::main`].
+    Exec {
+        /// The command and its arguments.
+        command: Vec<String>,
+        /// How it gets the lines.
+        input: Input,
+        /// The time between SIGTERM and SIGKILL for what must end.
+        grace: Duration,
+    },
+    /// See [`Stdout`].
+    Stdout,
+    /// See [`AppendFile`].
+    File {
+        /// The file to append to.
+        path: PathBuf,
+        /// The store that the batches come from.
+        store: StoreId,
+        /// The group that they are leased to.
+        group: GroupId,
+    },
+}
+
+impl Kind {
+    /// Makes the processor. No command is run and no file is opened before the first batch.
+    ///
+    /// # Errors
+    /// When a thread cannot be started, or standard output is closed.
+    pub fn build(self) -> io::Result<Box<dyn Processor>> {
+        Ok(match self {
+            Kind::Exec { command, input, grace } => {
+                Box::new(Exec::new(command, input, PathBuf::from(Exec::OWN_BINARY), grace))
+            }
+            Kind::Stdout => Box::new(Stdout::new()?),
+            Kind::File { path, store, group } => Box::new(AppendFile::new(path, store, group)?),
+        })
+    }
 }

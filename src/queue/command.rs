@@ -1,11 +1,18 @@
 //! What can be asked of the owner of the log, and how the answer comes back.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use bytes::Bytes;
-use spillq_storage::{NewBlock, Seq, SourceId};
+use spillq_storage::{GroupId, NewBlock, Reader, Seq, SeqRange, SourceId};
 use thiserror::Error;
+use tokio::sync::oneshot;
+
+use super::admin::{Admin, Answer, Refusal};
+use super::group::GroupSettings;
+use super::retry::FailureKind;
+use super::status::Status;
 
 /// Commands that wait for the owner at most. Everybody who asks waits for the answer, so this bounds askers, not
 /// throughput.
@@ -37,11 +44,118 @@ pub struct Appended {
 #[error("the log is closed")]
 pub struct Closed;
 
+/// Lines that a worker may read, and lease as far as they fit in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Names the offer to the owner.
+    pub reservation: u64,
+    /// The lines.
+    pub range: SeqRange,
+}
+
+/// Lines that are lent, durably. Tokens are never used twice in a run of the process, and do not outlive it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Names the lease to the owner.
+    pub token: u64,
+    /// The lines.
+    pub range: SeqRange,
+    /// How often they have been delivered, this time included.
+    pub attempt: u32,
+}
+
+/// How a lease ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The lines are done with.
+    Done,
+    /// They come again, as what is said of them allows.
+    Failed {
+        /// What the failure says of the lines.
+        kind: FailureKind,
+        /// One sentence for people.
+        summary: String,
+        /// The end of what the processor printed.
+        tail: String,
+    },
+    /// The service stops: the delivery does not count.
+    GivenBack,
+}
+
+/// What became of an ack or a failure; durable when it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It counts.
+    Counted,
+    /// The lease was another's, or revoked: nothing was changed, and the lines come again.
+    Stale,
+}
+
 /// One thing asked of the owner.
 #[derive(Debug)]
 pub enum Command {
     /// Append lines. The answer waits while the log is full: that is how taking in pauses.
     Append(Append, SyncSender<Appended>),
+    /// The next lines of a group, when there are some. With `ahead` also while all batches are out, to read them
+    /// meanwhile.
+    Next {
+        /// Whose.
+        group: GroupId,
+        /// Whether to look beyond what is out.
+        ahead: bool,
+        /// Dropped when the owner ends.
+        reply: oneshot::Sender<Offer>,
+    },
+    /// Lends the lines of an offer up to `last`; `None` when the offer does not stand any more.
+    Lease {
+        /// Whose.
+        group: GroupId,
+        /// Which offer.
+        reservation: u64,
+        /// The last line that fits in the batch.
+        last: Seq,
+        /// Told when the lease is durable.
+        reply: oneshot::Sender<Option<Lease>>,
+    },
+    /// An offer is not taken up.
+    Release {
+        /// Whose.
+        group: GroupId,
+        /// Which offer.
+        reservation: u64,
+    },
+    /// Lines of an offer cannot be read.
+    Unreadable {
+        /// Whose.
+        group: GroupId,
+        /// Which offer.
+        reservation: u64,
+        /// The lines that are lost, as far as that is known.
+        range: SeqRange,
+        /// What was found.
+        what: String,
+    },
+    /// Ends a lease.
+    Settle {
+        /// Whose.
+        group: GroupId,
+        /// Which lease.
+        token: u64,
+        /// How.
+        verdict: Verdict,
+        /// Told when that is durable.
+        reply: oneshot::Sender<Settled>,
+    },
+    /// What an operator asks for.
+    Admin(Admin, oneshot::Sender<Result<Answer, Refusal>>),
+    /// A look at everything.
+    Status(oneshot::Sender<Status>),
+    /// A reader of the log.
+    Reader(oneshot::Sender<Reader>),
+    /// The groups as they are, with their settings.
+    Groups(oneshot::Sender<Vec<(GroupId, Arc<GroupSettings>)>>),
+    /// End, when what was asked before is durable.
+    Stop,
 }
 
 /// Asks the owner of the log. Cheap to clone.
@@ -62,15 +176,44 @@ impl Handle {
         (Handle { commands }, received)
     }
 
+    /// Sends a command that needs no answer, or whose answer is waited for elsewhere.
+    ///
+    /// # Errors
+    /// [`Closed`] when the owner has ended.
+    pub fn send(&self, command: Command) -> Result<(), Closed> {
+        self.commands.send(command).map_err(|_| Closed)
+    }
+
+    /// Sends a command and waits for its answer.
+    ///
+    /// # Errors
+    /// [`Closed`] when the owner ended before it answered.
+    pub async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Closed> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply))?;
+        answer.await.map_err(|_| Closed)
+    }
+
+    /// [`Handle::ask`] from a plain thread.
+    ///
+    /// # Errors
+    /// [`Closed`] when the owner ended before it answered.
+    ///
+    /// # Panics
+    /// Within an asynchronous task.
+    pub fn ask_blocking<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Closed> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply))?;
+        answer.blocking_recv().map_err(|_| Closed)
+    }
+
     /// Hands over lines without waiting until they are durable.
     ///
     /// # Errors
     /// [`Closed`] when the owner has ended.
     pub fn append(&self, append: Append) -> Result<Ticket, Closed> {
         let (reply, answer) = sync_channel(1);
-        self.commands
-            .send(Command::Append(append, reply))
-            .map_err(|_| Closed)?;
+        self.send(Command::Append(append, reply))?;
         Ok(Ticket(answer))
     }
 }

@@ -4,6 +4,91 @@
 //! one commit, makes that durable once, and only then answers. The queue knows no files, no HTTP and no
 //! processor.
 
+mod admin;
+mod clock;
 mod command;
+mod group;
+mod owner;
+mod retry;
+mod status;
+mod window;
 
-pub use command::{Append, Appended, Closed, Command, Handle, Ticket};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use spillq_storage::{Error, Log};
+use tokio::sync::oneshot;
+
+pub use admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, Refusal, is_group_name};
+pub use clock::{now_ms, wall_ms};
+pub use command::{Append, Appended, Closed, Command, Handle, Lease, Offer, Settled, Ticket, Verdict};
+pub use group::GroupSettings;
+pub use retry::{FailureKind, RetrySettings};
+pub use status::{GroupStatus, Status};
+pub use window::Window;
+
+/// The running owner.
+#[derive(Debug)]
+pub struct Queue {
+    handle: Handle,
+    window: Arc<Window>,
+    thread: JoinHandle<()>,
+    ended: oneshot::Receiver<Result<(), Error>>,
+}
+
+impl Queue {
+    /// Starts the owner of `log`. Groups that `groups` names and the log does not have are created; others are
+    /// kept, with the defaults.
+    ///
+    /// # Errors
+    /// When the log fails, or the system has no thread to give.
+    pub fn start(log: Log, groups: Vec<GroupSettings>, window_bytes: usize) -> Result<Queue, Error> {
+        let (handle, received) = Handle::channel();
+        let window = Arc::new(Window::new(window_bytes));
+        let owner = owner::Owner::new(log, Arc::clone(&window), groups, received)?;
+        let (tell, ended) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("spillq-owner".to_owned())
+            // Nobody listens where the service is ending anyway.
+            .spawn(move || drop(tell.send(owner.run())))
+            .map_err(|source| Error::Io {
+                attempted: "start a thread for",
+                path: "the log".into(),
+                source,
+            })?;
+        Ok(Queue { handle, window, thread, ended })
+    }
+
+    /// Asks the owner.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The newest lines.
+    #[must_use]
+    pub fn window(&self) -> Arc<Window> {
+        Arc::clone(&self.window)
+    }
+
+    /// Resolves when the owner has ended by itself: the log failed, and nothing is acknowledged any more.
+    pub async fn failed(&mut self) -> Error {
+        match (&mut self.ended).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) => Error::Poisoned("the owner of the log was stopped".to_owned()),
+            Err(_) => Error::Poisoned("the owner of the log panicked".to_owned()),
+        }
+    }
+
+    /// Makes durable what was asked before, and closes the log.
+    ///
+    /// # Errors
+    /// When the log fails on the way.
+    pub fn stop(mut self) -> Result<(), Error> {
+        // A closed channel means that it has ended: the result says how.
+        let _ = self.handle.send(Command::Stop);
+        let panicked = || Error::Poisoned("the owner of the log panicked".to_owned());
+        self.thread.join().map_err(|_| panicked())?;
+        self.ended.try_recv().unwrap_or_else(|_| Err(panicked()))
+    }
+}

@@ -80,10 +80,7 @@ impl Discover {
         let follows = follows
             .map(|(include, exclude, follow_symlinks)| {
                 Ok(Globs {
-                    includes: include
-                        .iter()
-                        .map(|glob| Include::new(glob))
-                        .collect::<Result<_, _>>()?,
+                    includes: include.iter().map(|glob| Include::new(glob)).collect::<Result<_, _>>()?,
                     exclude: excluded(exclude)?,
                     follow_symlinks,
                 })
@@ -91,12 +88,7 @@ impl Discover {
             .collect::<Result<_, TailError>>()?;
         let mut never: Vec<PathBuf> = never.to_vec();
         // The same under the name that a walk from the real folder would see.
-        never.extend(
-            never
-                .clone()
-                .iter()
-                .filter_map(|path| fs::canonicalize(path).ok()),
-        );
+        never.extend(never.clone().iter().filter_map(|path| fs::canonicalize(path).ok()));
         Ok(Discover { follows, never })
     }
 
@@ -120,13 +112,7 @@ impl Discover {
             .filter_map(|path| fs::metadata(path).ok())
             .map(|meta| (meta.dev(), meta.ino()))
             .collect();
-        let mut walk = Walk {
-            discover: self,
-            never,
-            is_known,
-            visit,
-            walked: Walked::default(),
-        };
+        let mut walk = Walk { discover: self, never, is_known, visit, walked: Walked::default() };
         for (number, globs) in self.follows.iter().enumerate() {
             for include in &globs.includes {
                 let mut chain = Vec::new();
@@ -187,10 +173,7 @@ impl Walk<'_> {
             if self.walked.entries > ENTRIES_MAX {
                 self.refuse(
                     folder,
-                    format!(
-                        "list {}: more than {ENTRIES_MAX} entries in one sweep",
-                        folder.display()
-                    ),
+                    format!("list {}: more than {ENTRIES_MAX} entries in one sweep", folder.display()),
                 );
                 self.walked.unlisted.push(folder.to_owned());
                 break;
@@ -198,24 +181,12 @@ impl Walk<'_> {
             let Ok(file_type) = entry.file_type() else {
                 continue;
             };
-            self.entry(
-                &entry.path(),
-                entry.ino(),
-                file_type,
-                number,
-                globs,
-                include,
-                depth,
-                chain,
-            );
+            self.entry(&entry.path(), entry.ino(), file_type, number, globs, include, depth, chain);
         }
         chain.pop();
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one step of a recursion, with where it is"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "one step of a recursion, with where it is")]
     fn entry(
         &mut self,
         path: &Path,
@@ -237,10 +208,7 @@ impl Walk<'_> {
             if include.descends(depth, path) {
                 self.folder(path, number, globs, include, depth + 1, chain);
             } else if include.literal_name && include.whole.is_match(path) {
-                self.refuse(
-                    path,
-                    format!("open {}: a folder, not a regular file", path.display()),
-                );
+                self.refuse(path, format!("open {}: a folder, not a regular file", path.display()));
             }
             return;
         }
@@ -250,17 +218,11 @@ impl Walk<'_> {
             return;
         }
         if !found.is_file() {
-            self.refuse(
-                path,
-                format!("open {}: {}, not a regular file", path.display(), kind(found)),
-            );
+            self.refuse(path, format!("open {}: {}, not a regular file", path.display(), kind(found)));
             return;
         }
         // A file that vanished between listing and looking is normal.
-        let Some(meta) = target
-            .or_else(|| fs::symlink_metadata(path).ok())
-            .filter(Metadata::is_file)
-        else {
+        let Some(meta) = target.or_else(|| fs::symlink_metadata(path).ok()).filter(Metadata::is_file) else {
             return;
         };
         if self.never.contains(&(meta.dev(), meta.ino())) {
@@ -272,10 +234,7 @@ impl Walk<'_> {
             inode: meta.ino(),
             size: meta.len(),
             mtime_ns: mtime_ns(&meta),
-            ctime_ms: meta
-                .ctime()
-                .saturating_mul(1_000)
-                .saturating_add(meta.ctime_nsec() / 1_000_000),
+            ctime_ms: meta.ctime().saturating_mul(1_000).saturating_add(meta.ctime_nsec() / 1_000_000),
             follow: named.then_some(number),
         });
     }
@@ -305,19 +264,13 @@ impl Include {
                 Component::RootDir => {}
                 _ => {
                     let found = "`..` is not supported in a glob".to_owned();
-                    return Err(TailError::Glob {
-                        glob: glob.to_owned(),
-                        found,
-                    });
+                    return Err(TailError::Glob { glob: glob.to_owned(), found });
                 }
             }
         }
         if parts.is_empty() || glob.ends_with('/') {
             let found = "names a folder, not files".to_owned();
-            return Err(TailError::Glob {
-                glob: glob.to_owned(),
-                found,
-            });
+            return Err(TailError::Glob { glob: glob.to_owned(), found });
         }
         // An alternative with a slash in it spans levels: from there on nothing is pruned.
         let braces = glob.find('{').is_some_and(|open| glob[open..].contains('/'));
@@ -364,10 +317,7 @@ fn literal_separator(pattern: &str, glob: &str) -> Result<Glob, TailError> {
     GlobBuilder::new(pattern)
         .literal_separator(true)
         .build()
-        .map_err(|error| TailError::Glob {
-            glob: glob.to_owned(),
-            found: error.kind().to_string(),
-        })
+        .map_err(|error| TailError::Glob { glob: glob.to_owned(), found: error.kind().to_string() })
 }
 
 fn excluded(globs: &[String]) -> Result<GlobSet, TailError> {
@@ -375,10 +325,7 @@ fn excluded(globs: &[String]) -> Result<GlobSet, TailError> {
     for glob in globs {
         set.add(literal_separator(glob, glob)?);
     }
-    set.build().map_err(|error| TailError::Glob {
-        glob: globs.join(", "),
-        found: error.kind().to_string(),
-    })
+    set.build().map_err(|error| TailError::Glob { glob: globs.join(", "), found: error.kind().to_string() })
 }
 
 #[cfg(test)]
@@ -417,33 +364,12 @@ mod tests {
 
     #[test]
     fn globs_name_files_level_by_level() {
-        let files = [
-            "a/hourly/1/x",
-            "a/hourly/2/y",
-            "b/hourly/1/z",
-            "b/daily/1/w",
-            "a/hourly/1/deep/v",
-        ];
-        check(
-            &files,
-            "*/hourly/*/*",
-            &[],
-            &["a/hourly/1/x", "a/hourly/2/y", "b/hourly/1/z"],
-        );
-        check(
-            &files,
-            "a/hourly/**",
-            &[],
-            &["a/hourly/1/deep/v", "a/hourly/1/x", "a/hourly/2/y"],
-        );
+        let files = ["a/hourly/1/x", "a/hourly/2/y", "b/hourly/1/z", "b/daily/1/w", "a/hourly/1/deep/v"];
+        check(&files, "*/hourly/*/*", &[], &["a/hourly/1/x", "a/hourly/2/y", "b/hourly/1/z"]);
+        check(&files, "a/hourly/**", &[], &["a/hourly/1/deep/v", "a/hourly/1/x", "a/hourly/2/y"]);
         check(&files, "**/v", &[], &["a/hourly/1/deep/v"]);
         check(&files, "a/hourly/1/x", &[], &["a/hourly/1/x"]);
-        check(
-            &files,
-            "{a/hourly,b/daily}/1/?",
-            &[],
-            &["a/hourly/1/x", "b/daily/1/w"],
-        );
+        check(&files, "{a/hourly,b/daily}/1/?", &[], &["a/hourly/1/x", "b/daily/1/w"]);
         check(&files, "*/hourly/*/*", &["y", "**/b/**"], &["a/hourly/1/x"]);
     }
 
@@ -457,21 +383,9 @@ mod tests {
         let glob = logs.join("**/*.log");
         let (files, walked) = found(&[glob.to_str().unwrap()], &[], false, &[]);
         assert_eq!(files, [logs.join("b.log")]);
-        assert!(
-            walked
-                .refused
-                .iter()
-                .any(|refused| refused.1.contains("a symbolic link"))
-        );
+        assert!(walked.refused.iter().any(|refused| refused.1.contains("a symbolic link")));
         let (files, _) = found(&[glob.to_str().unwrap()], &[], true, &[]);
-        assert_eq!(
-            files,
-            [
-                logs.join("b.log"),
-                logs.join("folder/a.log"),
-                logs.join("link.log")
-            ]
-        );
+        assert_eq!(files, [logs.join("b.log"), logs.join("folder/a.log"), logs.join("link.log")]);
     }
 
     #[test]

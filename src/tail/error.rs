@@ -43,11 +43,7 @@ pub(crate) enum ReadError {
     #[error("open {}: {found}, not a regular file", path.display())]
     NotAFile { path: PathBuf, found: &'static str },
     #[error("read {} at offset {offset}: {source}", path.display())]
-    Read {
-        path: PathBuf,
-        offset: u64,
-        source: io::Error,
-    },
+    Read { path: PathBuf, offset: u64, source: io::Error },
 }
 
 impl ReadError {

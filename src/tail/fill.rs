@@ -23,10 +23,7 @@ pub(crate) struct Filler {
 impl Filler {
     /// Begins an append at the wall time `now_ms`.
     pub(crate) fn begin(now_ms: u64) -> Filler {
-        Filler {
-            now_ms,
-            ..Filler::default()
-        }
+        Filler { now_ms, ..Filler::default() }
     }
 
     /// Raw bytes so far.
@@ -84,8 +81,7 @@ impl Filler {
     fn build(&mut self) {
         if !self.builder.is_empty() {
             self.built_bytes += self.builder.bytes();
-            self.blocks
-                .push(std::mem::take(&mut self.builder).build(self.now_ms));
+            self.blocks.push(std::mem::take(&mut self.builder).build(self.now_ms));
         }
     }
 }

@@ -29,10 +29,7 @@ impl Fingerprint {
     /// Of a file that begins with `start`.
     pub(crate) fn of(start: &[u8]) -> Fingerprint {
         let start = start.get(..FINGERPRINT_BYTES).unwrap_or(start);
-        Fingerprint {
-            len: start.len() as u16,
-            hash: fnv1a(start),
-        }
+        Fingerprint { len: start.len() as u16, hash: fnv1a(start) }
     }
 
     /// How a file that begins with `start` compares; `start` is all of the file or at least
@@ -49,17 +46,10 @@ impl Fingerprint {
     /// The fingerprints that `start` has at every length, for looking up which known ones it matches.
     pub(crate) fn prefixes(start: &[u8]) -> impl Iterator<Item = Fingerprint> + '_ {
         let mut hash = FNV_OFFSET;
-        start
-            .iter()
-            .take(FINGERPRINT_BYTES)
-            .enumerate()
-            .map(move |(at, byte)| {
-                hash = (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME);
-                Fingerprint {
-                    len: at as u16 + 1,
-                    hash,
-                }
-            })
+        start.iter().take(FINGERPRINT_BYTES).enumerate().map(move |(at, byte)| {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME);
+            Fingerprint { len: at as u16 + 1, hash }
+        })
     }
 }
 
@@ -69,9 +59,7 @@ const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 /// FNV-1a, 64 bits: stable over releases, and a prefix costs nothing extra. The bytes are no adversary's: who can
 /// forge a beginning can write lines.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(FNV_OFFSET, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME)
-    })
+    bytes.iter().fold(FNV_OFFSET, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME))
 }
 
 /// How the beginning of a file compares with a fingerprint.
@@ -116,10 +104,7 @@ impl Ladder {
 
     /// The CRC of the bytes before `offset`, where a rung stands there.
     pub(crate) fn crc_at(&self, offset: u64) -> Option<u32> {
-        self.pairs()
-            .rev()
-            .find(|rung| rung.0 == offset)
-            .map(|rung| rung.1)
+        self.pairs().rev().find(|rung| rung.0 == offset).map(|rung| rung.1)
     }
 
     /// Sets a rung at `offset`, where the `before` end, and thins the others out.
@@ -142,12 +127,7 @@ impl Ladder {
             }
             _ => u64::MAX,
         };
-        let least = self
-            .0
-            .windows(3)
-            .enumerate()
-            .min_by_key(|(_, trio)| factor(trio))
-            .map(|(at, _)| at);
+        let least = self.0.windows(3).enumerate().min_by_key(|(_, trio)| factor(trio)).map(|(at, _)| at);
         if let Some(at) = least {
             self.0.remove(at + 1);
         }
@@ -160,20 +140,12 @@ impl Ladder {
 }
 
 fn rung(offset: u64, crc: u32) -> Rung {
-    Rung {
-        high: (offset >> 32) as u32,
-        low: offset as u32,
-        crc,
-    }
+    Rung { high: (offset >> 32) as u32, low: offset as u32, crc }
 }
 
 /// The CRC of what stands before an offset: of the last [`RUNG_BYTES`] of `before`.
 pub(crate) fn crc_before(before: &[u8]) -> u32 {
-    crc32c::crc32c(
-        before
-            .get(before.len().saturating_sub(RUNG_BYTES)..)
-            .unwrap_or_default(),
-    )
+    crc32c::crc32c(before.get(before.len().saturating_sub(RUNG_BYTES)..).unwrap_or_default())
 }
 
 /// What is now at the path of a source.
@@ -277,12 +249,8 @@ mod tests {
         fresh: false,
         compared: 1_500,
     };
-    const OTHER_CONTENT: Evidence = Evidence {
-        fingerprint: Likeness::Differs,
-        before_offset: false,
-        rung: None,
-        ..SAME
-    };
+    const OTHER_CONTENT: Evidence =
+        Evidence { fingerprint: Likeness::Differs, before_offset: false, rung: None, ..SAME };
 
     #[track_caller]
     fn check(seen: Evidence, expected: Decision) {
@@ -292,24 +260,13 @@ mod tests {
     #[test]
     fn row_1_the_same_file_continues() {
         check(SAME, Decision::Continue);
-        check(
-            Evidence {
-                first_look: false,
-                ..SAME
-            },
-            Decision::Continue,
-        );
+        check(Evidence { first_look: false, ..SAME }, Decision::Continue);
         check(Evidence { size: 1_500, ..SAME }, Decision::Continue);
     }
 
     #[test]
     fn row_2_a_file_that_lost_its_end_over_a_restart_is_rolled_back() {
-        let seen = Evidence {
-            size: 1_400,
-            before_offset: false,
-            rung: Some(1_000),
-            ..SAME
-        };
+        let seen = Evidence { size: 1_400, before_offset: false, rung: Some(1_000), ..SAME };
         check(seen, Decision::RolledBack(1_000));
         check(Evidence { size: 3_000, ..seen }, Decision::RolledBack(1_000));
     }
@@ -317,35 +274,16 @@ mod tests {
     #[test]
     fn row_3_a_file_with_another_content_was_truncated() {
         check(OTHER_CONTENT, Decision::Truncated);
-        check(
-            Evidence {
-                size: 0,
-                fingerprint: Likeness::Unknown,
-                ..OTHER_CONTENT
-            },
-            Decision::Truncated,
-        );
+        check(Evidence { size: 0, fingerprint: Likeness::Unknown, ..OTHER_CONTENT }, Decision::Truncated);
         // While we run nothing rolls back: a shorter file was truncated.
-        let seen = Evidence {
-            size: 1_400,
-            before_offset: false,
-            first_look: false,
-            ..SAME
-        };
+        let seen = Evidence { size: 1_400, before_offset: false, first_look: false, ..SAME };
         check(seen, Decision::Truncated);
     }
 
     #[test]
     fn row_4_the_same_inode_and_content_elsewhere_was_renamed() {
         for own_path in [OwnPath::Gone, OwnPath::Taken, OwnPath::Here] {
-            check(
-                Evidence {
-                    same_path: false,
-                    own_path,
-                    ..SAME
-                },
-                Decision::Renamed,
-            );
+            check(Evidence { same_path: false, own_path, ..SAME }, Decision::Renamed);
         }
     }
 
@@ -365,61 +303,25 @@ mod tests {
     #[test]
     fn row_6_a_reused_inode_is_a_new_file() {
         for own_path in [OwnPath::Gone, OwnPath::Taken, OwnPath::Here, OwnPath::Truncated] {
-            check(
-                Evidence {
-                    same_path: false,
-                    own_path,
-                    ..OTHER_CONTENT
-                },
-                Decision::Unrelated,
-            );
+            check(Evidence { same_path: false, own_path, ..OTHER_CONTENT }, Decision::Unrelated);
         }
     }
 
     #[test]
     fn row_7_a_fresh_copy_of_a_living_source_waits() {
-        let seen = Evidence {
-            same_path: false,
-            same_inode: false,
-            fresh: true,
-            ..SAME
-        };
+        let seen = Evidence { same_path: false, same_inode: false, fresh: true, ..SAME };
         check(seen, Decision::Wait);
-        check(
-            Evidence {
-                size: 1_200,
-                before_offset: false,
-                ..seen
-            },
-            Decision::Wait,
-        );
+        check(Evidence { size: 1_200, before_offset: false, ..seen }, Decision::Wait);
         // The same header, and another line behind it.
-        check(
-            Evidence {
-                before_offset: false,
-                ..seen
-            },
-            Decision::Unrelated,
-        );
+        check(Evidence { before_offset: false, ..seen }, Decision::Unrelated);
     }
 
     #[test]
     fn row_8_a_copy_continues_a_source_that_is_not_at_its_path() {
         for own_path in [OwnPath::Gone, OwnPath::Taken, OwnPath::Truncated] {
-            let seen = Evidence {
-                same_path: false,
-                same_inode: false,
-                own_path,
-                ..SAME
-            };
+            let seen = Evidence { same_path: false, same_inode: false, own_path, ..SAME };
             check(seen, Decision::Copy);
-            check(
-                Evidence {
-                    before_offset: false,
-                    ..seen
-                },
-                Decision::Unrelated,
-            );
+            check(Evidence { before_offset: false, ..seen }, Decision::Unrelated);
         }
     }
 
@@ -436,53 +338,25 @@ mod tests {
         };
         check(seen, Decision::CopyRead);
         check(Evidence { rung: None, ..seen }, Decision::Unrelated);
-        check(
-            Evidence {
-                own_path: OwnPath::Gone,
-                ..seen
-            },
-            Decision::Unrelated,
-        );
+        check(Evidence { own_path: OwnPath::Gone, ..seen }, Decision::Unrelated);
     }
 
     #[test]
     fn row_10_a_restored_file_continues_and_a_header_alone_does_not() {
-        let seen = Evidence {
-            same_inode: false,
-            own_path: OwnPath::Taken,
-            ..SAME
-        };
+        let seen = Evidence { same_inode: false, own_path: OwnPath::Taken, ..SAME };
         check(seen, Decision::Continue);
         check(Evidence { compared: 40, ..seen }, Decision::Unrelated);
-        check(
-            Evidence {
-                before_offset: false,
-                ..seen
-            },
-            Decision::Unrelated,
-        );
+        check(Evidence { before_offset: false, ..seen }, Decision::Unrelated);
     }
 
     #[test]
     fn row_11_a_file_like_a_living_source_is_new() {
-        check(
-            Evidence {
-                same_path: false,
-                same_inode: false,
-                ..SAME
-            },
-            Decision::Unrelated,
-        );
+        check(Evidence { same_path: false, same_inode: false, ..SAME }, Decision::Unrelated);
     }
 
     #[test]
     fn row_12_anything_else_is_new() {
-        let seen = Evidence {
-            same_path: false,
-            same_inode: false,
-            own_path: OwnPath::Gone,
-            ..OTHER_CONTENT
-        };
+        let seen = Evidence { same_path: false, same_inode: false, own_path: OwnPath::Gone, ..OTHER_CONTENT };
         check(seen, Decision::Unrelated);
     }
 

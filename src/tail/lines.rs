@@ -17,11 +17,7 @@ pub(crate) enum Split {
 
 /// Splits a window. `in_part`: it begins inside a line. `full`: it is as long as a line may be.
 pub(crate) fn split(window: &[u8], in_part: bool, full: bool) -> Split {
-    let end = if in_part {
-        memchr(b'\n', window)
-    } else {
-        memrchr(b'\n', window)
-    };
+    let end = if in_part { memchr(b'\n', window) } else { memrchr(b'\n', window) };
     match end {
         Some(newline) if in_part => Split::LastPart(newline + 1),
         Some(newline) => Split::Lines(newline + 1),

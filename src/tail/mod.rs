@@ -122,7 +122,7 @@ pub struct Settings {
 pub struct TailHandle {
     shared: Arc<Shared>,
     wake: Wake,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
@@ -151,10 +151,7 @@ impl Tail {
         handle: Handle,
     ) -> Result<TailHandle, TailError> {
         check(&settings)?;
-        let limit = getrlimit(Resource::Nofile)
-            .current
-            .unwrap_or(OPEN_MAX)
-            .min(OPEN_MAX);
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(OPEN_MAX).min(OPEN_MAX);
         let open_max = usize::try_from(limit / 2).unwrap_or(usize::MAX);
         let worker = Worker::new(settings, known, next_source, handle, open_max, now())?;
         let shared = Arc::new(Shared {
@@ -176,11 +173,7 @@ impl Tail {
                 run(worker, watch, &hints, &theirs);
             })
             .map_err(TailError::Thread)?;
-        Ok(TailHandle {
-            shared,
-            wake,
-            thread: Some(thread),
-        })
+        Ok(TailHandle { shared, wake, thread: Mutex::new(Some(thread)) })
     }
 }
 
@@ -190,10 +183,7 @@ fn check(settings: &Settings) -> Result<(), TailError> {
     }
     for follow in &settings.follows {
         if !(1..=LINE_BYTES_MAX).contains(&follow.max_line_bytes) {
-            return Err(TailError::LineBytes {
-                found: follow.max_line_bytes,
-                max: LINE_BYTES_MAX,
-            });
+            return Err(TailError::LineBytes { found: follow.max_line_bytes, max: LINE_BYTES_MAX });
         }
     }
     Ok(())
@@ -202,7 +192,7 @@ fn check(settings: &Settings) -> Result<(), TailError> {
 impl TailHandle {
     /// Stops after the appends in flight, and waits for that 10 s at most; false where the thread hangs in a read and
     /// was left behind. Nothing is lost either way.
-    pub fn stop(mut self) -> bool {
+    pub fn stop(&self) -> bool {
         self.shared.stop.store(true, Ordering::Release);
         self.wake.wake();
         let ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
@@ -213,7 +203,8 @@ impl TailHandle {
             .unwrap_or_else(PoisonError::into_inner);
         let has_ended = *ended;
         drop(ended);
-        match self.thread.take() {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match thread {
             Some(thread) if has_ended => thread.join().is_ok(),
             _ => false,
         }
@@ -235,11 +226,7 @@ impl TailHandle {
     #[must_use]
     pub fn status(&self) -> Arc<Snapshot> {
         let asked_at = SystemTime::now();
-        let snapshot = self
-            .shared
-            .snapshot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let snapshot = self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.asked.store(true, Ordering::Release);
         self.wake.wake();
         if self.has_ended() {
@@ -263,9 +250,7 @@ impl Drop for TailHandle {
 
 impl fmt::Debug for TailHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TailHandle")
-            .field("done", &self.done())
-            .finish_non_exhaustive()
+        f.debug_struct("TailHandle").field("done", &self.done()).finish_non_exhaustive()
     }
 }
 
@@ -318,10 +303,7 @@ fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: 
         }
     }
     let until = Instant::now() + STOP_WAIT;
-    if worker
-        .settle(until.saturating_duration_since(Instant::now()))
-        .is_err()
-    {
+    if worker.settle(until.saturating_duration_since(Instant::now())).is_err() {
         tracing::info!("stopped before the log answered; the checkpoints in it say how far it came");
     }
     publish(&worker, shared);
@@ -337,8 +319,5 @@ fn now() -> Now {
     let boot = clock_gettime(ClockId::Boottime);
     let boot_ms = boot.tv_sec as u64 * 1_000 + boot.tv_nsec as u64 / 1_000_000;
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now {
-        boot_ms,
-        wall_ms: wall.as_millis() as u64,
-    }
+    Now { boot_ms, wall_ms: wall.as_millis() as u64 }
 }

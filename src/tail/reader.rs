@@ -51,21 +51,11 @@ pub(crate) fn open(path: &Path, follow_symlinks: bool) -> Result<(File, Metadata
     if !follow_symlinks {
         flags |= OFlags::NOFOLLOW;
     }
-    let failed = |source| ReadError::Open {
-        path: path.to_owned(),
-        source,
-    };
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits() as i32)
-        .open(path)
-        .map_err(failed)?;
+    let failed = |source| ReadError::Open { path: path.to_owned(), source };
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).map_err(failed)?;
     let meta = file.metadata().map_err(failed)?;
     if !meta.is_file() {
-        return Err(ReadError::NotAFile {
-            path: path.to_owned(),
-            found: kind(meta.file_type()),
-        });
+        return Err(ReadError::NotAFile { path: path.to_owned(), found: kind(meta.file_type()) });
     }
     Ok((file, meta))
 }
@@ -87,9 +77,7 @@ pub(crate) fn kind(found: std::fs::FileType) -> &'static str {
 
 /// The modification time in nanoseconds since 1970.
 pub(crate) fn mtime_ns(meta: &Metadata) -> i64 {
-    meta.mtime()
-        .saturating_mul(1_000_000_000)
-        .saturating_add(meta.mtime_nsec())
+    meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec())
 }
 
 /// Reads sources through one buffer.
@@ -100,9 +88,7 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new() -> Reader {
-        Reader {
-            buffer: vec![0; RUNG_BYTES + READ_BYTES],
-        }
+        Reader { buffer: vec![0; RUNG_BYTES + READ_BYTES] }
     }
 
     /// The first bytes of a file, at most what a fingerprint covers.
@@ -136,11 +122,7 @@ impl Reader {
                 break;
             }
         }
-        Ok(Content {
-            fingerprint,
-            before_offset,
-            rung,
-        })
+        Ok(Content { fingerprint, before_offset, rung })
     }
 
     /// Reads whole lines of an open source into `filler`, and moves its offset.
@@ -198,11 +180,7 @@ impl Reader {
                     source.advance(offset + len as u64, read.get(..back + len).unwrap_or_default());
                 }
                 Split::Part => {
-                    let flags = if source.in_part {
-                        LineFlags::MIDDLE
-                    } else {
-                        LineFlags::FIRST
-                    };
+                    let flags = if source.in_part { LineFlags::MIDDLE } else { LineFlags::FIRST };
                     filler.push_marked(source.id, offset, window, flags);
                     source.in_part = true;
                     source.advance(offset + window.len() as u64, read);
@@ -293,11 +271,7 @@ impl Reader {
         if size? != source.size || rest.is_empty() || lines::count(&rest) > 0 {
             return Ok(false);
         }
-        let flags = if source.in_part {
-            LineFlags::LAST
-        } else {
-            LineFlags::WHOLE
-        };
+        let flags = if source.in_part { LineFlags::LAST } else { LineFlags::WHOLE };
         filler.push_marked(source.id, source.offset, &rest, flags.unterminated());
         // The bytes before the new offset may reach back beyond the rest.
         let back = source.size.min(RUNG_BYTES as u64);

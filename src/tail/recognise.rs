@@ -48,11 +48,7 @@ impl Worker {
         // Then renames, which an inode proves together with the content; then copies and new files. Those at a path
         // that a source had come last: its own continuation is looked for first.
         others.sort_by_cached_key(|found| {
-            (
-                self.table.at(&found.path).is_some(),
-                found.mtime_ns,
-                found.path.clone(),
-            )
+            (self.table.at(&found.path).is_some(), found.mtime_ns, found.path.clone())
         });
         others.retain(|found| !self.is_renamed(found, now));
         let mut prints = None;
@@ -83,9 +79,7 @@ impl Worker {
     }
 
     fn has_displaced(&self) -> bool {
-        self.table
-            .iter()
-            .any(|source| source.displaced > 0 && source.displaced >= self.sweep_number)
+        self.table.iter().any(|source| source.displaced > 0 && source.displaced >= self.sweep_number)
     }
 
     /// Rows 1 to 3. True where the source goes on here.
@@ -148,11 +142,7 @@ impl Worker {
             .copied()
             .collect();
         // The longest content that fits is the best evidence.
-        candidates.sort_by_key(|id| {
-            self.table
-                .get(*id)
-                .map(|source| std::cmp::Reverse(source.compared()))
-        });
+        candidates.sort_by_key(|id| self.table.get(*id).map(|source| std::cmp::Reverse(source.compared())));
         let mut wait = false;
         for id in candidates {
             // One that an earlier stranger of this sweep continued is not looked for any more.
@@ -219,10 +209,7 @@ impl Worker {
         now: Now,
     ) -> Option<Decision> {
         let source = self.table.get(id)?;
-        let content = self
-            .reader
-            .compare(&opened.file, opened.size, &opened.start, source)
-            .ok()?;
+        let content = self.reader.compare(&opened.file, opened.size, &opened.start, source).ok()?;
         let age = (now.wall_ms as i64).saturating_sub(opened.found.ctime_ms);
         Some(decide(&Evidence {
             same_path: *source.path == *opened.found.path,
@@ -298,17 +285,9 @@ impl Worker {
 
     /// A new source.
     fn give_birth(&mut self, opened: Opened, now: Now) {
-        let Opened {
-            found,
-            file,
-            size,
-            start,
-        } = opened;
+        let Opened { found, file, size, start } = opened;
         if self.table.len() >= SOURCES_MAX {
-            let why = format!(
-                "follow {}: {SOURCES_MAX} files are followed already",
-                found.path.display()
-            );
+            let why = format!("follow {}: {SOURCES_MAX} files are followed already", found.path.display());
             return self.tell_refused(vec![(found.path, why)], &[]);
         }
         let id = self.next_source;
@@ -319,32 +298,14 @@ impl Worker {
         source.size = size;
         source.looked = true;
         let from_end = self.from_end
-            && self
-                .follows
-                .get(usize::from(source.follow))
-                .is_some_and(|one| one.from == super::From::End);
+            && self.follows.get(usize::from(source.follow)).is_some_and(|one| one.from == super::From::End);
         if from_end {
-            let line_max = self
-                .follows
-                .get(usize::from(source.follow))
-                .map_or(1, |one| one.max_line_bytes);
-            let skipped = self
-                .reader
-                .last_line_start(&file, size, line_max)
-                .and_then(|start| {
-                    if start > 0 {
-                        self.reader.skip_to(&file, &mut source, start)
-                    } else {
-                        Ok(())
-                    }
-                });
+            let line_max = self.follows.get(usize::from(source.follow)).map_or(1, |one| one.max_line_bytes);
+            let skipped = self.reader.last_line_start(&file, size, line_max).and_then(|start| {
+                if start > 0 { self.reader.skip_to(&file, &mut source, start) } else { Ok(()) }
+            });
             if let Err(error) = skipped {
-                let why = ReadError::Read {
-                    path: found.path.clone(),
-                    offset: 0,
-                    source: error,
-                }
-                .to_string();
+                let why = ReadError::Read { path: found.path.clone(), offset: 0, source: error }.to_string();
                 return self.tell_refused(vec![(found.path, why)], &[]);
             }
         }
@@ -356,9 +317,7 @@ impl Worker {
         source.after = self.older_of(&found.path);
         if let Some(older) = source.after.and_then(|older| self.table.get_mut(older)) {
             older.taken = true;
-            older
-                .rotated_from
-                .get_or_insert_with(|| std::sync::Arc::clone(&source.path));
+            older.rotated_from.get_or_insert_with(|| std::sync::Arc::clone(&source.path));
         }
         mark_seen(&mut source, &found, self.sweep_number);
         let owed = source.dirty;
@@ -377,9 +336,7 @@ impl Worker {
             .filter(|one| one.rotated_from.as_deref() == Some(path))
             .map(|one| one.id)
             .last();
-        rotated
-            .max(self.table.at(path))
-            .filter(|id| self.table.get(*id).is_some_and(|one| !one.finished))
+        rotated.max(self.table.at(path)).filter(|id| self.table.get(*id).is_some_and(|one| !one.finished))
     }
 
     fn mark(&mut self, id: SourceId, found: &Found) {
@@ -418,12 +375,7 @@ impl Worker {
         });
         match opened {
             Ok((file, meta, start)) if (meta.dev(), meta.ino()) == (found.device, found.inode) => {
-                Some(Opened {
-                    found,
-                    file,
-                    size: meta.len(),
-                    start,
-                })
+                Some(Opened { found, file, size: meta.len(), start })
             }
             Ok(_) => {
                 self.sweep_wanted = true;

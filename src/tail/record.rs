@@ -83,9 +83,7 @@ impl SourceRecord {
     /// The path that the file had before it was renamed or copied away.
     #[must_use]
     pub fn rotated_from(&self) -> Option<&Path> {
-        self.rotated_from
-            .as_deref()
-            .map(|path| Path::new(OsStr::from_bytes(path)))
+        self.rotated_from.as_deref().map(|path| Path::new(OsStr::from_bytes(path)))
     }
 
     /// The end of the last line stored.
@@ -198,25 +196,16 @@ mod tests {
         }
         let mut bad = good.to_vec();
         bad.push(0);
-        assert!(matches!(
-            SourceRecord::decode(&bad),
-            Err(RecordError::Trailing(1))
-        ));
+        assert!(matches!(SourceRecord::decode(&bad), Err(RecordError::Trailing(1))));
         bad[0] = 9;
         assert!(matches!(SourceRecord::decode(&bad), Err(RecordError::Version(9))));
-        assert!(matches!(
-            SourceRecord::decode(&[1; 20_000]),
-            Err(RecordError::TooLong(_))
-        ));
+        assert!(matches!(SourceRecord::decode(&[1; 20_000]), Err(RecordError::TooLong(_))));
     }
 
     #[test]
     fn a_record_with_the_longest_paths_fits() {
-        let record = SourceRecord {
-            path: vec![b'a'; 4_096],
-            rotated_from: Some(vec![b'b'; 4_096]),
-            ..sample()
-        };
+        let record =
+            SourceRecord { path: vec![b'a'; 4_096], rotated_from: Some(vec![b'b'; 4_096]), ..sample() };
         assert_eq!(SourceRecord::decode(&record.encode().unwrap()).unwrap(), record);
     }
 

@@ -216,9 +216,7 @@ impl Table {
     }
 
     pub(crate) fn with_inode(&self, inode: u64) -> impl Iterator<Item = SourceId> + '_ {
-        self.inodes
-            .range((inode, SourceId(0))..=(inode, SourceId(u64::MAX)))
-            .map(|entry| entry.1)
+        self.inodes.range((inode, SourceId(0))..=(inode, SourceId(u64::MAX))).map(|entry| entry.1)
     }
 
     pub(crate) fn insert(&mut self, source: Source) {
@@ -267,10 +265,7 @@ mod tests {
         let ladder = 12 * super::super::identity::RUNGS_MAX;
         let (path, maps) = (80, 48 + 24);
         let bytes = size_of::<Source>() + ladder + path + maps;
-        assert!(
-            bytes <= 500 + 100,
-            "{bytes} with a path of {path} bytes and a full ladder"
-        );
+        assert!(bytes <= 500 + 100, "{bytes} with a path of {path} bytes and a full ladder");
         assert!(size_of::<Source>() <= 224, "{}", size_of::<Source>());
     }
 

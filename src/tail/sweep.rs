@@ -45,23 +45,21 @@ impl Worker {
         let mut changed = Vec::new();
         let inodes = self.table.inodes();
         let (table, number) = (&mut self.table, self.sweep_number);
-        let walked = self
-            .discover
-            .walk(&|inode| inodes.contains(&inode), &mut |found| {
-                let known = table.at(&found.path).and_then(|id| table.get_mut(id));
-                let Some(source) = known.filter(|source| is_inode(source, &found)) else {
-                    strangers.push(found);
-                    return;
-                };
-                if source.displaced > 0 || source.finished || !source.looked || found.size < source.offset {
-                    strangers.push(found);
-                    return;
-                }
-                mark_seen(source, &found, number);
-                if found.size != source.size || found.mtime_ns != source.mtime_ns || source.error.is_some() {
-                    changed.push(source.id);
-                }
-            });
+        let walked = self.discover.walk(&|inode| inodes.contains(&inode), &mut |found| {
+            let known = table.at(&found.path).and_then(|id| table.get_mut(id));
+            let Some(source) = known.filter(|source| is_inode(source, &found)) else {
+                strangers.push(found);
+                return;
+            };
+            if source.displaced > 0 || source.finished || !source.looked || found.size < source.offset {
+                strangers.push(found);
+                return;
+            }
+            mark_seen(source, &found, number);
+            if found.size != source.size || found.mtime_ns != source.mtime_ns || source.error.is_some() {
+                changed.push(source.id);
+            }
+        });
         for id in changed {
             self.queue(id);
         }
@@ -71,12 +69,7 @@ impl Worker {
         self.miss(&walked.unlisted, now);
         self.rotated_ends(now);
         if walked.unlisted.is_empty() {
-            let gone: Vec<_> = self
-                .table
-                .iter()
-                .filter(|source| source.finished)
-                .map(|one| one.id)
-                .collect();
+            let gone: Vec<_> = self.table.iter().filter(|source| source.finished).map(|one| one.id).collect();
             for id in gone {
                 self.table.remove(id);
             }
@@ -148,10 +141,7 @@ impl Worker {
     /// Rotated files that are still there and quiet: an unterminated end becomes a line; one outside the globs ends.
     fn rotated_ends(&mut self, now: Now) {
         for source in self.table.iter() {
-            let Some(former) = source
-                .rotated_from
-                .as_deref()
-                .filter(|_| source.seen == self.sweep_number)
+            let Some(former) = source.rotated_from.as_deref().filter(|_| source.seen == self.sweep_number)
             else {
                 continue;
             };
@@ -167,11 +157,7 @@ impl Worker {
             {
                 continue;
             }
-            let ending = if source.outside {
-                Ending::Finished
-            } else {
-                Ending::Unterminated
-            };
+            let ending = if source.outside { Ending::Finished } else { Ending::Unterminated };
             self.endings.push_back((source.id, ending));
         }
         // What ends with a rest must be open.
@@ -203,10 +189,7 @@ impl Worker {
     /// Closes what was read to its end: the idle, and the least recently written where there are too many.
     fn close_idle(&mut self, now: Now) {
         let mut open = Vec::new();
-        for source in self
-            .table
-            .iter_mut()
-            .filter(|source| source.file.is_some() && source.gone_ms.is_none())
+        for source in self.table.iter_mut().filter(|source| source.file.is_some() && source.gone_ms.is_none())
         {
             let unread = !source.is_caught_up();
             if !unread && now.boot_ms.saturating_sub(source.active_ms) >= IDLE_CLOSE_MS {

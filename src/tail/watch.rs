@@ -72,12 +72,7 @@ impl Watch {
                 |error| tracing::warn!(%error, "no file events: changes are found by the sweep alone"),
             )
             .ok();
-        let watch = Watch {
-            watcher,
-            folders: HashMap::new(),
-            names_changed,
-            told: false,
-        };
+        let watch = Watch { watcher, folders: HashMap::new(), names_changed, told: false };
         (watch, Wake(hints), received)
     }
 

@@ -109,10 +109,7 @@ impl Worker {
     ) -> Result<Worker, TailError> {
         let globs = |follow: &Follow| follow.follow_symlinks;
         let discover = Discover::new(
-            settings
-                .follows
-                .iter()
-                .map(|one| (one.include.as_slice(), one.exclude.as_slice(), globs(one))),
+            settings.follows.iter().map(|one| (one.include.as_slice(), one.exclude.as_slice(), globs(one))),
             &settings.never,
         )?;
         let mut worker = Worker {
@@ -284,19 +281,11 @@ impl Worker {
         if append.blocks.is_empty() && append.checkpoints.is_empty() {
             return Ok(false);
         }
-        let bytes = append
-            .blocks
-            .iter()
-            .map(spillq_storage::NewBlock::raw_bytes)
-            .sum();
+        let bytes = append.blocks.iter().map(spillq_storage::NewBlock::raw_bytes).sum();
         self.counters.bytes += bytes as u64;
         self.counters.appends += 1;
         let ticket = self.handle.append(append)?;
-        self.in_flight.push_back(InFlight {
-            ticket,
-            bytes,
-            since: SystemTime::now(),
-        });
+        self.in_flight.push_back(InFlight { ticket, bytes, since: SystemTime::now() });
         Ok(true)
     }
 
@@ -317,10 +306,7 @@ impl Worker {
             return;
         };
         let (was_dirty, was_size) = (source.dirty, source.size);
-        let line_max = self
-            .follows
-            .get(usize::from(source.follow))
-            .map_or(1, |follow| follow.max_line_bytes);
+        let line_max = self.follows.get(usize::from(source.follow)).map_or(1, |follow| follow.max_line_bytes);
         let turn = self.reader.turn(source, line_max, filler);
         if source.size != was_size {
             source.active_ms = now.boot_ms;
@@ -343,14 +329,7 @@ impl Worker {
                 let (path, offset) = (source.path.to_path_buf(), source.offset);
                 source.file = None;
                 self.open = self.open.saturating_sub(1);
-                self.fail(
-                    id,
-                    &ReadError::Read {
-                        path,
-                        offset,
-                        source: source_error,
-                    },
-                );
+                self.fail(id, &ReadError::Read { path, offset, source: source_error });
             }
         }
         self.close_if_too_many(id);
@@ -358,11 +337,8 @@ impl Worker {
 
     /// The source of the same path that is older comes first: its rest, and its unterminated end.
     fn is_blocked(&self, id: SourceId) -> bool {
-        let older = self
-            .table
-            .get(id)
-            .and_then(|source| source.after)
-            .and_then(|after| self.table.get(after));
+        let older =
+            self.table.get(id).and_then(|source| source.after).and_then(|after| self.table.get(after));
         older.is_some_and(|older| {
             if older.error.is_some() || older.finished {
                 false
@@ -382,10 +358,7 @@ impl Worker {
         if source.file.is_some() {
             return true;
         }
-        let links = self
-            .follows
-            .get(usize::from(source.follow))
-            .is_some_and(|follow| follow.follow_symlinks);
+        let links = self.follows.get(usize::from(source.follow)).is_some_and(|follow| follow.follow_symlinks);
         match open(&source.path, links) {
             Ok((file, meta)) => {
                 use std::os::unix::fs::MetadataExt;
@@ -511,12 +484,7 @@ impl Worker {
                 })
                 .collect(),
             waiting_files: self.waiting_files,
-            refused: self
-                .refused
-                .iter()
-                .take(100)
-                .map(|(path, why)| (path.clone(), why.clone()))
-                .collect(),
+            refused: self.refused.iter().take(100).map(|(path, why)| (path.clone(), why.clone())).collect(),
             waits_for_log_since: self.in_flight.front().map(|oldest| oldest.since),
             done: self.is_done(),
             closed: self.closed,

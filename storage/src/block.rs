@@ -241,13 +241,7 @@ impl BlockBuilder {
                 return;
             }
         }
-        self.runs.push(Run {
-            source,
-            offset,
-            lines,
-            bytes: added,
-            flags,
-        });
+        self.runs.push(Run { source, offset, lines, bytes: added, flags });
     }
 
     /// Compresses what was pushed. `append_time_ms` is the wall clock, for display and for the age of a line.
@@ -264,15 +258,7 @@ impl BlockBuilder {
             _ => (Codec::Stored, raw.clone()),
         };
         let payload_crc = crc32c::crc32c(&stored);
-        NewBlock {
-            runs: self.runs,
-            lines: self.lines,
-            codec,
-            raw,
-            stored,
-            payload_crc,
-            append_time_ms,
-        }
+        NewBlock { runs: self.runs, lines: self.lines, codec, raw, stored, payload_crc, append_time_ms }
     }
 }
 
@@ -390,19 +376,13 @@ impl BlockHeader {
 
     /// The seqs of its lines.
     pub(crate) fn range(&self) -> SeqRange {
-        SeqRange {
-            first: self.first,
-            last: self.first.plus(u64::from(self.lines) - 1),
-        }
+        SeqRange { first: self.first, last: self.first.plus(u64::from(self.lines) - 1) }
     }
 
     /// Parses and checks the header and the runs at the start of `bytes`. The payload need not be there: a
     /// `Short` error says how much is needed for the header alone.
     pub(crate) fn parse(bytes: &[u8], store: StoreId) -> Result<BlockHeader, BlockError> {
-        let short = |needed| BlockError::Short {
-            found: bytes.len(),
-            needed,
-        };
+        let short = |needed| BlockError::Short { found: bytes.len(), needed };
         let fixed = bytes.get(..HEADER_BYTES).ok_or_else(|| short(HEADER_BYTES))?;
         let mut get = Get::new(fixed);
         let magic = get.array::<4>();
@@ -422,26 +402,17 @@ impl BlockHeader {
         let (payload_crc, header_crc) = (get.u32(), get.u32());
         // Lengths are not trusted before the CRC; this bound only keeps a torn header from asking for gigabytes.
         if run_count > BLOCK_BYTES_MAX || raw_bytes > BLOCK_BYTES_MAX || stored_bytes > BLOCK_BYTES_MAX {
-            return Err(BlockError::HeaderCrc {
-                found: 0,
-                expected: header_crc,
-            });
+            return Err(BlockError::HeaderCrc { found: 0, expected: header_crc });
         }
         let runs_end = HEADER_BYTES + run_count * RUN_BYTES;
         let run_bytes = bytes.get(HEADER_BYTES..runs_end).ok_or_else(|| short(runs_end))?;
         let covered = fixed.get(..HEADER_BYTES - 4).unwrap_or_default();
         let found = crc32c::crc32c_append(crc32c::crc32c(covered), run_bytes);
         if found != header_crc {
-            return Err(BlockError::HeaderCrc {
-                found,
-                expected: header_crc,
-            });
+            return Err(BlockError::HeaderCrc { found, expected: header_crc });
         }
         if found_store != store {
-            return Err(BlockError::Store {
-                found: found_store,
-                expected: store,
-            });
+            return Err(BlockError::Store { found: found_store, expected: store });
         }
         let mut runs = Vec::with_capacity(run_count);
         let mut get = Get::new(run_bytes);
@@ -450,13 +421,7 @@ impl BlockHeader {
             let (lines, bytes) = (get.u32(), get.u32());
             let flags =
                 LineFlags::from_byte(get.u8()).ok_or(BlockError::Inconsistent("unknown line flags"))?;
-            runs.push(Run {
-                source,
-                offset,
-                lines,
-                bytes,
-                flags,
-            });
+            runs.push(Run { source, offset, lines, bytes, flags });
         }
         let sum = |of: fn(&Run) -> u32| runs.iter().map(|run| u64::from(of(run))).sum::<u64>();
         if lines == 0 || sum(|run| run.lines) != u64::from(lines) {
@@ -504,16 +469,10 @@ impl Block {
         let end = header.disk_bytes();
         let stored = bytes
             .get(end - header.stored_bytes..end)
-            .ok_or(BlockError::Short {
-                found: bytes.len(),
-                needed: end,
-            })?;
+            .ok_or(BlockError::Short { found: bytes.len(), needed: end })?;
         let found = crc32c::crc32c(stored);
         if found != header.payload_crc {
-            return Err(BlockError::PayloadCrc {
-                found,
-                expected: header.payload_crc,
-            });
+            return Err(BlockError::PayloadCrc { found, expected: header.payload_crc });
         }
         let raw = match header.codec {
             0 => Cow::Borrowed(stored),
@@ -524,9 +483,7 @@ impl Block {
             _ => return Err(BlockError::Inconsistent("unknown codec")),
         };
         if raw.len() != header.raw_bytes {
-            return Err(BlockError::Inconsistent(
-                "the payload has another length than the header says",
-            ));
+            return Err(BlockError::Inconsistent("the payload has another length than the header says"));
         }
         Ok(Block {
             commit: header.commit,
@@ -541,10 +498,7 @@ impl Block {
     /// The seqs of its lines.
     #[must_use]
     pub fn range(&self) -> SeqRange {
-        SeqRange {
-            first: self.first,
-            last: self.first.plus(u64::from(self.lines) - 1),
-        }
+        SeqRange { first: self.first, last: self.first.plus(u64::from(self.lines) - 1) }
     }
 
     /// The number of the commit that stored it.
@@ -574,12 +528,7 @@ impl Block {
     /// Its lines in seq order.
     #[must_use]
     pub fn lines(&self) -> Lines<'_> {
-        Lines {
-            runs: self.runs.iter(),
-            run: None,
-            raw: &self.raw,
-            seq: self.first,
-        }
+        Lines { runs: self.runs.iter(), run: None, raw: &self.raw, seq: self.first }
     }
 
     /// The bytes of those lines of `range` that it holds, without a copy.
@@ -592,11 +541,8 @@ impl Block {
             return self.raw.clone();
         }
         let start = self.byte_at(within.first);
-        let end = if within.last == self.range().last {
-            self.raw.len()
-        } else {
-            self.byte_at(within.last.next())
-        };
+        let end =
+            if within.last == self.range().last { self.raw.len() } else { self.byte_at(within.last.next()) };
         self.raw.slice(start..end)
     }
 
@@ -645,13 +591,7 @@ impl<'a> Iterator for Lines<'a> {
             memchr::memchr(b'\n', self.raw).map_or(run.bytes as usize, |newline| newline + 1)
         };
         let (bytes, rest) = self.raw.split_at_checked(len)?;
-        let line = Line {
-            seq: self.seq,
-            source: run.source,
-            offset: run.offset,
-            flags: run.flags,
-            bytes,
-        };
+        let line = Line { seq: self.seq, source: run.source, offset: run.offset, flags: run.flags, bytes };
         self.raw = rest;
         self.seq = self.seq.next();
         if run.lines > 1 {
@@ -674,12 +614,7 @@ mod tests {
         let mut builder = BlockBuilder::new();
         builder.push_whole(SourceId(1), 0, b"one\ntwo\r\n", 2);
         builder.push_whole(SourceId(1), 9, b"\n", 1);
-        builder.push_marked(
-            SourceId(2),
-            100,
-            b"first part \n of a long line",
-            LineFlags::FIRST,
-        );
+        builder.push_marked(SourceId(2), 100, b"first part \n of a long line", LineFlags::FIRST);
         builder.push_marked(SourceId(2), 127, b"end", LineFlags::LAST.unterminated());
         builder.push_whole(SourceId(1), 10, b"three\n", 1);
         builder.build(5)
@@ -696,10 +631,8 @@ mod tests {
         let out = encoded();
         assert_eq!(out.len(), sample().disk_bytes());
         let block = Block::decode(&out, STORE).unwrap();
-        let lines: Vec<_> = block
-            .lines()
-            .map(|line| (line.seq.0, line.source.0, line.offset, line.bytes))
-            .collect();
+        let lines: Vec<_> =
+            block.lines().map(|line| (line.seq.0, line.source.0, line.offset, line.bytes)).collect();
         assert_eq!(
             lines,
             [
@@ -755,10 +688,7 @@ mod tests {
     fn a_block_of_another_store_is_refused() {
         assert_eq!(
             Block::decode(&encoded(), StoreId(8)).unwrap_err(),
-            BlockError::Store {
-                found: STORE,
-                expected: StoreId(8)
-            }
+            BlockError::Store { found: STORE, expected: StoreId(8) }
         );
     }
 }

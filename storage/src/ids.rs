@@ -50,20 +50,13 @@ impl SeqRange {
     /// The range `first..=last`; `None` where that is empty.
     #[must_use]
     pub const fn new(first: Seq, last: Seq) -> Option<SeqRange> {
-        if first.0 <= last.0 {
-            Some(SeqRange { first, last })
-        } else {
-            None
-        }
+        if first.0 <= last.0 { Some(SeqRange { first, last }) } else { None }
     }
 
     /// The range that holds one seq.
     #[must_use]
     pub const fn one(seq: Seq) -> SeqRange {
-        SeqRange {
-            first: seq,
-            last: seq,
-        }
+        SeqRange { first: seq, last: seq }
     }
 
     /// How many seqs it holds, at least 1.
@@ -83,15 +76,20 @@ impl SeqRange {
     pub fn intersection(self, other: SeqRange) -> Option<SeqRange> {
         SeqRange::new(self.first.max(other.first), self.last.min(other.last))
     }
+
+    /// What it has outside `hole`: at most two stretches.
+    pub fn without(self, hole: SeqRange) -> impl Iterator<Item = SeqRange> {
+        let before =
+            SeqRange::new(self.first, self.last.min(hole.first.prev())).filter(|_| hole.first > self.first);
+        let after =
+            SeqRange::new(self.first.max(hole.last.next()), self.last).filter(|_| hole.last < self.last);
+        before.into_iter().chain(after)
+    }
 }
 
 impl fmt::Display for SeqRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last {
-            self.first.fmt(f)
-        } else {
-            write!(f, "{}-{}", self.first, self.last)
-        }
+        if self.first == self.last { self.first.fmt(f) } else { write!(f, "{}-{}", self.first, self.last) }
     }
 }
 

@@ -1,11 +1,55 @@
-//! The durable log of spillq.
+//! The durable log of spillq: lines go in with the checkpoints of their sources, groups lease and ack them, and
+//! what every group has acked is removed from disk.
+//!
+//! # The contract
+//!
+//! - [`Log::commit`] makes one [`Commit`] durable as a whole, or not at all. When it returns, the commit survives
+//!   a kill of the process and a power cut. Seqs rise by one and are never used twice.
+//! - Opening a log after any crash gives the state after the last commit that was answered, or after a later one
+//!   that was under way.
+//! - Damage is told, never passed over: opening refuses a store that says less than was answered.
+//! - Memory does not grow with the backlog: one journal of about 8 MiB, the next one, an entry a segment.
+//!
+//! Every commit goes through one transaction of a single-use sled database, the journal; the backlog lies behind
+//! it in plain segment files. The crate knows no followed files, no clock, no async and no configuration; a source
+//! is an opaque number.
 
+mod acks;
+mod aside;
 mod block;
 mod bytes_le;
+mod codec;
+mod commit;
+mod compact;
+mod disk;
+mod error;
 mod ids;
+mod journal;
+mod kept;
+mod lock;
+mod log;
+mod manifest;
+mod mark;
+mod reader;
+mod recover;
+mod room;
+mod segment;
+mod view;
 
+#[cfg(test)]
+mod model_test;
+
+pub use acks::{ACK_RANGES_MAX, AckSet};
 pub use block::{
     BLOCK_BYTES_MAX, BLOCK_MAGIC, BLOCK_TARGET_BYTES, Block, BlockBuilder, BlockError, LINE_BYTES_MAX, Line,
     LineFlags, Lines, NewBlock, Run,
 };
+pub use commit::{Commit, GroupChange};
+pub use error::{Error, Full};
 pub use ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
+pub use kept::{DEAD_LETTERS_MAX, DeadLetter, KEPT_BYTES_MAX, REASON_BYTES_MAX};
+pub use log::{Committed, Counters, Log, Options};
+pub use manifest::{GroupState, Leased, Loss, SegmentMeta, SourceState, State};
+pub use reader::{ReadError, Reader};
+pub use room::DiskOptions;
+pub use view::{Verified, View};

@@ -51,12 +51,7 @@ fn long_lines_are_whole_up_to_the_limit_and_then_in_parts() {
     let mut rig = Rig::with(&["*.log"], |settings| settings.follows[0].max_line_bytes = 8);
     rig.write("a.log", "1234567\n12345678\n123456789abcdefgh\nx\n");
     rig.settle();
-    let lines: Vec<_> = rig
-        .log
-        .lines
-        .iter()
-        .map(|line| (line.flags.part(), line.bytes.as_slice()))
-        .collect();
+    let lines: Vec<_> = rig.log.lines.iter().map(|line| (line.flags.part(), line.bytes.as_slice())).collect();
     assert_eq!(
         lines,
         [
@@ -84,9 +79,7 @@ fn a_cut_line_goes_on_after_a_restart() {
 
 #[test]
 fn a_line_longer_than_the_buffer_is_whole_or_in_parts_of_the_limit() {
-    let mut rig = Rig::with(&["*.log"], |settings| {
-        settings.follows[0].max_line_bytes = 1_000_000
-    });
+    let mut rig = Rig::with(&["*.log"], |settings| settings.follows[0].max_line_bytes = 1_000_000);
     let line = |len: usize, byte: u8| [vec![byte; len - 1], vec![b'\n']].concat();
     rig.write("a.log", b"short\n");
     rig.write("a.log", &line(1_000_000, b'a')[..400_000]);
@@ -96,12 +89,7 @@ fn a_line_longer_than_the_buffer_is_whole_or_in_parts_of_the_limit() {
     rig.write("a.log", line(2_500_000, b'c'));
     rig.write("a.log", b"end\n");
     rig.settle();
-    let lines: Vec<_> = rig
-        .log
-        .lines
-        .iter()
-        .map(|line| (line.flags.part(), line.bytes.len()))
-        .collect();
+    let lines: Vec<_> = rig.log.lines.iter().map(|line| (line.flags.part(), line.bytes.len())).collect();
     assert_eq!(
         lines,
         [
@@ -122,9 +110,8 @@ fn a_line_longer_than_the_buffer_is_whole_or_in_parts_of_the_limit() {
 #[test]
 fn a_big_file_is_read_in_blocks_and_few_appends() {
     let mut rig = Rig::new(&["*.log"]);
-    let lines: Vec<String> = (0..50_000)
-        .map(|nth| format!("line {nth} {}\n", "x".repeat(nth % 300)))
-        .collect();
+    let lines: Vec<String> =
+        (0..50_000).map(|nth| format!("line {nth} {}\n", "x".repeat(nth % 300))).collect();
     rig.write("a.log", lines.concat());
     rig.settle();
     assert_eq!(rig.log.lines.len(), lines.len());
@@ -178,11 +165,7 @@ fn one_bad_file_does_not_hold_up_the_others() {
     rig.write("other", "never\n");
     rig.write("good.log", "good\n");
     rig.check(&["good\n"]);
-    assert_eq!(
-        rig.worker.counters.errors, 3,
-        "each told once: {:?}",
-        rig.worker.refused
-    );
+    assert_eq!(rig.worker.counters.errors, 3, "each told once: {:?}", rig.worker.refused);
     rig.settle();
     assert_eq!(rig.worker.counters.errors, 3);
     assert_eq!(rig.worker.snapshot().refused.len(), 3);
@@ -216,10 +199,7 @@ fn a_full_log_is_waited_for_and_new_files_are_held_meanwhile() {
     rig.is_full = false;
     rig.settle();
     assert_eq!(rig.log.lines.len(), 5_001);
-    assert!(
-        rig.log.text().contains(&"held\n".to_owned()),
-        "it was open while the log was full"
-    );
+    assert!(rig.log.text().contains(&"held\n".to_owned()), "it was open while the log was full");
 }
 
 #[test]
@@ -240,20 +220,12 @@ fn many_files_share_blocks() {
     assert_eq!(rig.log.lines.len(), 4_000);
     let appends = rig.log.appends;
     rig.settle();
-    assert_eq!(
-        rig.log.appends, appends,
-        "nothing is written where nothing changed"
-    );
+    assert_eq!(rig.log.appends, appends, "nothing is written where nothing changed");
     rig.restart();
     rig.settle();
     assert_eq!(rig.log.lines.len(), 4_000);
     let snapshot = rig.worker.snapshot();
-    assert!(
-        snapshot
-            .sources
-            .iter()
-            .all(|source| source.state == SourceState::CaughtUp)
-    );
+    assert!(snapshot.sources.iter().all(|source| source.state == SourceState::CaughtUp));
 }
 
 #[test]
@@ -279,9 +251,7 @@ fn an_idle_tail_only_sweeps() {
     rig.settle();
     // Nothing changes and nobody asks: the next thing to do is the sweep a second later.
     rig.worker.sweep_wanted = false;
-    let Step::Idle(ms) = rig.step() else {
-        panic!("there is nothing to do")
-    };
+    let Step::Idle(ms) = rig.step() else { panic!("there is nothing to do") };
     assert!(ms >= 900, "{ms} ms");
     assert_eq!(rig.worker.counters.appends, 1);
 }

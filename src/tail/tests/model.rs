@@ -172,11 +172,7 @@ impl Model {
             let padding = "x".repeat((self.next_line * 7 % 90) as usize);
             // The number first: a beginning that others share could not be told from growth.
             let line = format!("{}:{file} {padding}\n", self.next_line).into_bytes();
-            let cut = if partial && nth + 1 == lines {
-                line.len() / 2
-            } else {
-                line.len()
-            };
+            let cut = if partial && nth + 1 == lines { line.len() / 2 } else { line.len() };
             // A partial line is ended by the next write, whatever that begins with.
             let piece = &line[..cut];
             bytes.extend_from_slice(piece);
@@ -195,12 +191,7 @@ impl Model {
     fn stamp(&mut self, name: &str) {
         self.clock += 1;
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + self.clock);
-        fs::File::options()
-            .append(true)
-            .open(self.rig.path(name))
-            .unwrap()
-            .set_modified(time)
-            .unwrap();
+        fs::File::options().append(true).open(self.rig.path(name)).unwrap().set_modified(time).unwrap();
     }
 
     fn check(&mut self) {
@@ -224,27 +215,13 @@ impl Model {
             assert!(times == 1 || !must, "{:?} is not in the log", show(line));
         }
         for line in found.keys() {
-            assert!(
-                self.written.contains_key(*line),
-                "{:?} was never written",
-                show(line)
-            );
+            assert!(self.written.contains_key(*line), "{:?} was never written", show(line));
         }
         // Where a line stands in its file, its offset says so.
-        for (name, content) in self
-            .rotated
-            .iter()
-            .map(|(name, content)| (name.as_str(), content))
-        {
+        for (name, content) in self.rotated.iter().map(|(name, content)| (name.as_str(), content)) {
             let bytes = fs::read(self.rig.path(name)).unwrap();
             for line in &content.lines {
-                let stored = self
-                    .rig
-                    .log
-                    .lines
-                    .iter()
-                    .find(|stored| stored.bytes == *line)
-                    .unwrap();
+                let stored = self.rig.log.lines.iter().find(|stored| stored.bytes == *line).unwrap();
                 let at = stored.offset as usize;
                 assert_eq!(&bytes[at..at + line.len()], line.as_slice());
             }
@@ -256,18 +233,10 @@ impl Model {
             *end = line.offset + line.bytes.len() as u64;
         }
         for file in FILES {
-            let numbers: Vec<u64> = self
-                .rig
-                .log
-                .lines
-                .iter()
-                .filter_map(|line| number(&line.bytes, file))
-                .collect();
+            let numbers: Vec<u64> =
+                self.rig.log.lines.iter().filter_map(|line| number(&line.bytes, file)).collect();
             let ordered = numbers.is_sorted() || self.unordered.contains(file);
-            assert!(
-                ordered,
-                "the lines of {file} are in order over its rotations: {numbers:?}"
-            );
+            assert!(ordered, "the lines of {file} are in order over its rotations: {numbers:?}");
         }
     }
 }
@@ -276,9 +245,7 @@ fn number(line: &[u8], file: &str) -> Option<u64> {
     // An unterminated end waits for its file to be finished, and that of a file never seen at its path for longer.
     let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
     let (number, rest) = line.split_once(':')?;
-    rest.strip_prefix(file)?
-        .starts_with(' ')
-        .then(|| number.parse().ok())?
+    rest.strip_prefix(file)?.starts_with(' ').then(|| number.parse().ok())?
 }
 
 fn check(actions: &[Action]) {

@@ -132,10 +132,7 @@ fn deleted_while_open_is_read_to_its_end() {
     let mut rig = Rig::new(&["*.log"]);
     rig.write("a.log", "one\n");
     rig.check(&["one\n"]);
-    let mut writer = fs::OpenOptions::new()
-        .append(true)
-        .open(rig.path("a.log"))
-        .unwrap();
+    let mut writer = fs::OpenOptions::new().append(true).open(rig.path("a.log")).unwrap();
     rig.remove("a.log");
     rig.settle();
     std::io::Write::write_all(&mut writer, b"two\nend").unwrap();

@@ -42,19 +42,10 @@ impl Log {
                 for nth in 0..run.lines {
                     let last = nth + 1 == run.lines;
                     let rest = (run.offset + u64::from(run.bytes) - offset) as usize;
-                    let len = if last {
-                        rest
-                    } else {
-                        memchr::memchr(b'\n', raw).unwrap() + 1
-                    };
+                    let len = if last { rest } else { memchr::memchr(b'\n', raw).unwrap() + 1 };
                     let (line, tail) = raw.split_at(len);
                     let bytes = line.to_vec();
-                    self.lines.push(Stored {
-                        source: run.source,
-                        offset,
-                        bytes,
-                        flags: run.flags,
-                    });
+                    self.lines.push(Stored { source: run.source, offset, bytes, flags: run.flags });
                     offset += len as u64;
                     raw = tail;
                 }
@@ -66,11 +57,7 @@ impl Log {
             let stored = self.lines.iter().rev().find(|line| line.source == *source);
             if let Some(line) = stored.filter(|_| append.blocks.iter().any(|block| has(block, *source))) {
                 let end = line.offset + line.bytes.len() as u64;
-                assert_eq!(
-                    decoded.offset(),
-                    end,
-                    "a checkpoint covers exactly the lines with it"
-                );
+                assert_eq!(decoded.offset(), end, "a checkpoint covers exactly the lines with it");
             }
             self.checkpoints.insert(*source, record.clone());
             self.forgotten.remove(source);
@@ -87,10 +74,7 @@ impl Log {
     }
 
     pub(crate) fn text(&self) -> Vec<String> {
-        self.lines
-            .iter()
-            .map(|line| String::from_utf8_lossy(&line.bytes).into_owned())
-            .collect()
+        self.lines.iter().map(|line| String::from_utf8_lossy(&line.bytes).into_owned()).collect()
     }
 }
 
@@ -122,14 +106,8 @@ impl Rig {
 
     pub(crate) fn with(globs: &[&str], change: impl FnOnce(&mut Settings)) -> Rig {
         let dir = tempfile::tempdir().unwrap();
-        let include = globs
-            .iter()
-            .map(|glob| dir.path().join(glob).to_str().unwrap().to_owned())
-            .collect();
-        let follow = Follow {
-            rotate_wait: Duration::from_secs(60),
-            ..Follow::new(include)
-        };
+        let include = globs.iter().map(|glob| dir.path().join(glob).to_str().unwrap().to_owned()).collect();
+        let follow = Follow { rotate_wait: Duration::from_secs(60), ..Follow::new(include) };
         let mut settings = Settings {
             follows: vec![follow],
             never: vec![dir.path().join("data")],
@@ -171,12 +149,7 @@ impl Rig {
     }
 
     pub(crate) fn truncate(&self, name: &str, len: u64) {
-        OpenOptions::new()
-            .write(true)
-            .open(self.path(name))
-            .unwrap()
-            .set_len(len)
-            .unwrap();
+        OpenOptions::new().write(true).open(self.path(name)).unwrap().set_len(len).unwrap();
     }
 
     pub(crate) fn remove(&self, name: &str) {
@@ -195,20 +168,14 @@ impl Rig {
     /// One step, with answers unless the log is full.
     pub(crate) fn step(&mut self) -> Step {
         let step = self.worker.step(self.now()).unwrap();
-        self.held.extend(
-            self.commands
-                .try_iter()
-                .map(|Command::Append(append, reply)| (append, reply)),
-        );
+        self.held.extend(self.commands.try_iter().map(|command| match command {
+            Command::Append(append, reply) => (append, reply),
+            other => panic!("the tail only appends, it asked {other:?}"),
+        }));
         if !self.is_full {
             for (append, reply) in self.held.drain(..) {
                 self.log.take(&append);
-                reply
-                    .send(Appended {
-                        first: Seq(1),
-                        next: Seq(1),
-                    })
-                    .unwrap();
+                reply.send(Appended { first: Seq(1), next: Seq(1) }).unwrap();
             }
         }
         step
@@ -268,19 +235,10 @@ fn start(
 
 fn now(skew_ms: u64, steps_ms: u64) -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-    Now {
-        boot_ms: 1_000 + skew_ms + steps_ms,
-        wall_ms: wall + skew_ms,
-    }
+    Now { boot_ms: 1_000 + skew_ms + steps_ms, wall_ms: wall + skew_ms }
 }
 
 pub(crate) fn append_to(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .unwrap()
-        .write_all(bytes)
-        .unwrap();
+    OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(bytes).unwrap();
 }

@@ -17,12 +17,10 @@ fn owner() -> (Handle, Arc<Mutex<Log>>, JoinHandle<()>) {
     let log = Arc::new(Mutex::new(Log::default()));
     let theirs = Arc::clone(&log);
     let thread = std::thread::spawn(move || {
-        for Command::Append(append, reply) in commands {
+        for command in commands {
+            let Command::Append(append, reply) = command else { panic!("the tail only appends") };
             theirs.lock().unwrap().take(&append);
-            let _ = reply.send(Appended {
-                first: Seq(1),
-                next: Seq(1),
-            });
+            let _ = reply.send(Appended { first: Seq(1), next: Seq(1) });
         }
     });
     (handle, log, thread)
@@ -62,10 +60,7 @@ fn once_reads_to_the_end_and_is_done() {
     until("the end", || tail.done());
     assert_eq!(log.lock().unwrap().lines.len(), 3);
     let status = tail.status();
-    assert_eq!(
-        (status.counters.lines, status.sources.len(), status.done),
-        (3, 2, true)
-    );
+    assert_eq!((status.counters.lines, status.sources.len(), status.done), (3, 2, true));
     assert!(tail.stop());
     owner.join().unwrap();
 }
@@ -109,9 +104,7 @@ fn a_full_log_is_shown_and_does_not_hold_up_a_stop() {
     append_to(&dir.path().join("a.log"), b"one\n");
     let (handle, commands) = Handle::channel();
     let tail = start(settings(dir.path(), Duration::from_millis(20), false), handle);
-    until("an append that waits", || {
-        tail.status().waits_for_log_since.is_some()
-    });
+    until("an append that waits", || tail.status().waits_for_log_since.is_some());
     let began = Instant::now();
     assert!(tail.stop());
     assert!(began.elapsed() < Duration::from_secs(10));
@@ -137,8 +130,5 @@ fn settings_that_make_no_sense_are_refused() {
     bad.follows[0].max_line_bytes = 0;
     let (handle, _commands) = Handle::channel();
     let error = Tail::start(bad, Vec::new(), SourceId(1), handle).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "max_line_bytes is 0, at least 1 and at most 16777216"
-    );
+    assert_eq!(error.to_string(), "max_line_bytes is 0, at least 1 and at most 16777216");
 }

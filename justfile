@@ -1,0 +1,23 @@
+# What is done with this repository. CI calls `.ci/run`, which does the same on a bare machine.
+
+# What a change must pass.
+check: test deny
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# All tests.
+test:
+    cargo test --workspace --locked
+
+# The crash tests alone: kills, power cuts, failing and full disks.
+crash:
+    cargo test --workspace --locked crash
+
+# Figures of this machine, in release.
+bench lines="1000000":
+    cargo build --release --locked
+    ./target/release/spillq bench generate {{lines}} > /dev/null
+
+# Licences, sources and versions of dependencies; advisories where their database can be fetched.
+deny:
+    .ci/deny

@@ -1,0 +1,85 @@
+//! `spillq config`: checks, shows and writes configuration files. Never touches a store.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::{Exit, Failure, settings, wrote};
+use crate::cli::{ConfigArgs, ConfigCommand, ConfigFileArgs};
+use crate::config::{DOCUMENTED, Kind, Loaded, Overrides, as_json, as_toml};
+
+/// Where a configuration is written, and looked for by `config check`, when none is named.
+const USUAL_FILE: &str = "spillq.toml";
+
+/// Runs `spillq config ...`.
+///
+/// # Errors
+/// What is wrong with the configuration, or why a file could not be read or written.
+pub fn run(args: &ConfigArgs) -> Result<Exit, Failure> {
+    match &args.command {
+        ConfigCommand::Check(args) => check(args),
+        ConfigCommand::Show { file, json } => show(file, *json),
+        ConfigCommand::Init { path } => init(path.as_deref().unwrap_or(Path::new(USUAL_FILE))),
+    }
+}
+
+fn check(args: &ConfigFileArgs) -> Result<Exit, Failure> {
+    let file = args.named().unwrap_or(Path::new(USUAL_FILE));
+    let loaded = settings(Some(file), Overrides::default())?;
+    let mut out = io::stdout().lock();
+    wrote(writeln!(out, "{}: fine\n{}", file.display(), summary(&loaded)))
+}
+
+/// A few lines for people: what would run.
+fn summary(loaded: &Loaded) -> String {
+    let settings = &loaded.settings;
+    let mut lines = vec![format!("data dir: {}", settings.data_dir.display())];
+    for follow in &settings.follow {
+        lines.push(format!("follows: {}", follow.include.join(", ")));
+    }
+    if settings.follow.is_empty() {
+        lines.push("follows: nothing; add a [[follow]] section, or use --follow".to_owned());
+    }
+    for group in &settings.groups {
+        let processor = match settings.processor(&group.name).map(|processor| &processor.kind) {
+            Some(Kind::Exec { command, .. }) => {
+                let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+                format!("exec {}", words.join(" "))
+            }
+            Some(Kind::Stdout) => "stdout".to_owned(),
+            Some(Kind::File { path }) => format!("file {}", path.display()),
+            None => "no processor: its lines wait".to_owned(),
+        };
+        lines.push(format!("group {}: {processor}", group.name));
+    }
+    lines.join("\n")
+}
+
+fn show(args: &ConfigFileArgs, json: bool) -> Result<Exit, Failure> {
+    let loaded = settings(args.named(), Overrides::default())?;
+    let text = if json { format!("{:#}\n", as_json(&loaded)) } else { as_toml(&loaded) };
+    wrote(io::stdout().lock().write_all(text.as_bytes()))
+}
+
+fn init(path: &Path) -> Result<Exit, Failure> {
+    let cannot = |error: io::Error| {
+        let taken = error.kind() == io::ErrorKind::AlreadyExists;
+        let failure = Failure::could_not_run(format!("cannot write the configuration {}", path.display()));
+        if taken {
+            failure
+                .because("it exists, and is never overwritten")
+                .hint("name another: `spillq config init PATH`")
+        } else {
+            failure.because(error)
+        }
+    };
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(cannot)?;
+    file.write_all(DOCUMENTED.as_bytes()).map_err(cannot)?;
+    let mut out = io::stdout().lock();
+    wrote(writeln!(
+        out,
+        "{}: written, every key with its default; `spillq config check {}` after changes",
+        path.display(),
+        path.display()
+    ))
+}

@@ -1,0 +1,197 @@
+//! The subcommands, one file each, and how all of them end.
+//!
+//! Data goes to standard output, messages to standard error. A command that could not do its job returns a
+//! [`Failure`]; it never prints one, and never ends the process by itself.
+
+pub mod bench;
+pub mod config;
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::config::{ConfigError, DEFAULT_DATA_DIR, Loaded, Overrides, Sources};
+
+/// How a command ends: a contract that others script against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, or stopped cleanly.
+    Fine = 0,
+    /// The answer is no: damage found, not drained, unhealthy.
+    No = 1,
+    /// It could not run: usage, configuration, permission.
+    CouldNotRun = 2,
+    /// The store failed, or is damaged. Not to be restarted.
+    StoreFailed = 3,
+    /// It was stuck, and ended by its own watchdog.
+    Stuck = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Why a command did not do its job.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    message: String,
+    details: Vec<String>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// What was attempted, on what, and what was found: lower case, no full stop.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
+        Failure { exit, message: message.into(), details: Vec::new(), source: None, hint: None }
+    }
+
+    /// It could not run.
+    pub fn could_not_run(message: impl Into<String>) -> Failure {
+        Failure::new(Exit::CouldNotRun, message)
+    }
+
+    /// The store failed or is damaged.
+    pub fn store(message: impl Into<String>) -> Failure {
+        Failure::new(Exit::StoreFailed, message)
+    }
+
+    /// Adds what caused it.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Adds the next step, told on a line of its own.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds findings, told on a line each.
+    #[must_use]
+    pub fn with_details(mut self, details: impl IntoIterator<Item = String>) -> Failure {
+        self.details.extend(details);
+        self
+    }
+
+    /// How the process ends.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// Prints it to standard error.
+    pub fn tell(&self) {
+        eprintln!("spillq: {self}");
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        let mut cause: Option<&dyn Error> = self.source.as_deref().map(|source| source as &dyn Error);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        for detail in &self.details {
+            write!(f, "\n  {detail}")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Failure {}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        match &error {
+            ConfigError::Read { source, .. } => {
+                let missing = source.kind() == io::ErrorKind::NotFound;
+                let mut failure = Failure::could_not_run(error.to_string());
+                if missing {
+                    failure = failure.hint("`spillq config init` writes a documented one");
+                }
+                match error {
+                    ConfigError::Read { source, .. } => failure.because(source),
+                    ConfigError::Problems { .. } => failure,
+                }
+            }
+            ConfigError::Problems { problems, .. } => Failure::could_not_run(error.to_string())
+                .with_details(problems.iter().map(ToString::to_string)),
+        }
+    }
+}
+
+/// Ends a command whose output went to standard output. A reader that went away, as `head` does, is no failure.
+///
+/// # Errors
+/// Any other error of writing.
+pub fn wrote(result: io::Result<()>) -> Result<Exit, Failure> {
+    match result {
+        Ok(()) => Ok(Exit::Fine),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Fine),
+        Err(error) => Err(Failure::could_not_run("cannot write to standard output").because(error)),
+    }
+}
+
+/// The settings for a command: the file if one is named, the environment, and the command line over both.
+/// Warnings are logged.
+///
+/// # Errors
+/// All that is wrong with them, as one failure.
+pub fn settings(file: Option<&Path>, overrides: Overrides) -> Result<Loaded, Failure> {
+    let loaded = crate::config::load(&Sources {
+        file: file.map(Path::to_path_buf),
+        working_dir: working_dir()?,
+        environment: crate::config::environment(),
+        overrides,
+    })?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(loaded)
+}
+
+/// The data dir of a command that reads no configuration: the option, `SPILLQ_DATA_DIR`, or `./spillq-data`.
+#[must_use]
+pub fn data_dir(option: Option<&Path>) -> PathBuf {
+    option.map(Path::to_path_buf).unwrap_or_else(|| {
+        std::env::var_os("SPILLQ_DATA_DIR")
+            .filter(|dir| !dir.is_empty())
+            .map_or_else(|| PathBuf::from(DEFAULT_DATA_DIR), PathBuf::from)
+    })
+}
+
+fn working_dir() -> Result<PathBuf, Failure> {
+    std::env::current_dir()
+        .map_err(|error| Failure::could_not_run("cannot find the working directory").because(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_tells_its_chain_and_the_next_step() {
+        let failure = Failure::store("cannot open ./q")
+            .because(io::Error::other("disk on fire"))
+            .hint("`spillq verify` reads all of it");
+        assert_eq!(
+            failure.to_string(),
+            "cannot open ./q: disk on fire\nhint: `spillq verify` reads all of it"
+        );
+        assert_eq!(failure.exit(), Exit::StoreFailed);
+    }
+}

@@ -1,0 +1,210 @@
+//! What only several settings together show. Pure: nothing is looked up on disk.
+
+use std::path::Path;
+
+use super::settings::{Follow, Kind, LEASED_BYTES_MAX, Order, Settings};
+use super::value::{duration_text, size_text};
+use super::{Origins, Problem, paths};
+
+/// All that does not fit together.
+pub(super) fn problems(settings: &Settings, origins: &Origins) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    disk(settings, origins, &mut problems);
+    groups(settings, origins, &mut problems);
+    processors(settings, origins, &mut problems);
+    loops(settings, origins, &mut problems);
+    problems
+}
+
+/// Makes batches smaller where all groups together could lease more than [`LEASED_BYTES_MAX`]; says so.
+pub(super) fn fit_leases(settings: &mut Settings) -> Option<String> {
+    let asked: u64 = settings
+        .groups
+        .iter()
+        .map(|group| group.batch.bytes.saturating_mul(u64::from(group.in_flight)))
+        .fold(0, u64::saturating_add);
+    if asked <= LEASED_BYTES_MAX {
+        return None;
+    }
+    for group in &mut settings.groups {
+        let share = u128::from(group.batch.bytes) * u128::from(LEASED_BYTES_MAX) / u128::from(asked);
+        group.batch.bytes = (share as u64).max(1);
+    }
+    let now: Vec<String> = settings
+        .groups
+        .iter()
+        .map(|group| format!("{} {}", group.name, size_text(group.batch.bytes)))
+        .collect();
+    Some(format!(
+        "batches in flight could hold {} of memory where {} are allowed; batch.bytes was made smaller: {}",
+        size_text(asked),
+        size_text(LEASED_BYTES_MAX),
+        now.join(", ")
+    ))
+}
+
+fn problem(
+    origins: &Origins,
+    path: &str,
+    key: &str,
+    value: impl Into<Option<String>>,
+    expected: impl Into<String>,
+) -> Problem {
+    // A key that was left out is told at its section.
+    let section = path.rsplit_once('.').map_or(path, |(section, _)| section);
+    Problem {
+        line: origins.line(path).or_else(|| origins.line(section)),
+        key: key.to_owned(),
+        value: value.into(),
+        expected: expected.into(),
+    }
+}
+
+fn disk(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
+    let disk = &settings.disk;
+    if disk.reserve >= disk.limit {
+        problems.push(problem(
+            origins,
+            "disk.reserve",
+            "disk.reserve",
+            format!("{:?}", size_text(disk.reserve)),
+            format!("leaves nothing of disk.limit = {:?}", size_text(disk.limit)),
+        ));
+    }
+}
+
+fn groups(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
+    for (index, group) in settings.groups.iter().enumerate() {
+        let path = |key: &str| format!("group[{index}].{key}");
+        let name = format!("{:?}", group.name);
+        let earlier = settings.groups.iter().take(index);
+        if !group.name.is_empty() && earlier.into_iter().any(|earlier| earlier.name == group.name) {
+            problems.push(problem(origins, &path("name"), "group.name", name, "names a second group so"));
+        }
+        if group.order == Order::Strict && group.in_flight > 1 {
+            problems.push(problem(
+                origins,
+                &path("in_flight"),
+                "group.in_flight",
+                group.in_flight.to_string(),
+                "strict order takes 1; write order = \"none\" to have more",
+            ));
+        }
+        if group.retry.max < group.retry.initial {
+            problems.push(problem(
+                origins,
+                &path("retry.max"),
+                "group.retry.max",
+                format!("{:?}", duration_text(group.retry.max)),
+                format!("shorter than retry.initial = {:?}", duration_text(group.retry.initial)),
+            ));
+        }
+    }
+}
+
+fn processors(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
+    for (index, processor) in settings.processors.iter().enumerate() {
+        let path = |key: &str| format!("processor[{index}].{key}");
+        let name = || format!("{:?}", processor.group);
+        let earlier = || settings.processors.iter().take(index);
+        if earlier().any(|earlier| earlier.group == processor.group) {
+            problems.push(problem(
+                origins,
+                &path("group"),
+                "processor.group",
+                name(),
+                "has a processor already; a second consumer is a [[group]] of its own",
+            ));
+        }
+        let group = settings.group(&processor.group);
+        if group.is_none() {
+            let known: Vec<String> =
+                settings.groups.iter().map(|group| format!("{:?}", group.name)).collect();
+            problems.push(problem(
+                origins,
+                &path("group"),
+                "processor.group",
+                name(),
+                format!("no [[group]] is named so; there are {}", known.join(", ")),
+            ));
+        }
+        if let Kind::File { path: file } = &processor.kind {
+            if group.is_some_and(|group| group.order == Order::None) {
+                problems.push(problem(
+                    origins,
+                    &path("kind"),
+                    "processor.kind",
+                    "\"file\"".to_owned(),
+                    format!("the group {} has order = \"none\"; a file takes strict order", name()),
+                ));
+            }
+            let same = |kind: &Kind| matches!(kind, Kind::File { path } if path == file);
+            if earlier().any(|earlier| same(&earlier.kind)) {
+                problems.push(problem(
+                    origins,
+                    &path("path"),
+                    "processor.path",
+                    format!("{:?}", file.display().to_string()),
+                    "another processor writes it already",
+                ));
+            }
+            if paths::normal(file).starts_with(paths::normal(&settings.data_dir)) {
+                problems.push(problem(
+                    origins,
+                    &path("path"),
+                    "processor.path",
+                    format!("{:?}", file.display().to_string()),
+                    format!("lies in the data dir {}", settings.data_dir.display()),
+                ));
+            }
+        }
+    }
+}
+
+/// Nothing that spillq writes may be followed: it would feed itself for ever.
+fn loops(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
+    let inside = paths::normal(&settings.data_dir);
+    // A file of each kind that a data dir holds, in each of its folders.
+    let data_dir = ["MARK", "journal/00000017/db", "segments/00000000000000182733", "kept/x"]
+        .map(|name| inside.join(name));
+    for (index, follow) in settings.follow.iter().enumerate() {
+        let path = format!("follow[{index}].include");
+        for include in &follow.include {
+            if data_dir.iter().any(|file| takes(include, follow, file)) {
+                problems.push(problem(
+                    origins,
+                    &path,
+                    "follow.include",
+                    format!("{include:?}"),
+                    format!(
+                        "takes in the data dir {} itself; move it, or write exclude = [\"{}/**\"]",
+                        settings.data_dir.display(),
+                        settings.data_dir.display()
+                    ),
+                ));
+            }
+            for processor in &settings.processors {
+                if let Kind::File { path: file } = &processor.kind
+                    && takes(include, follow, &paths::normal(file))
+                {
+                    problems.push(problem(
+                        origins,
+                        &path,
+                        "follow.include",
+                        format!("{include:?}"),
+                        format!(
+                            "takes in {}, which a processor writes: it would feed itself for ever",
+                            file.display()
+                        ),
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// Whether `follow` reads `file` for the sake of `include`. A glob that is none has been reported before.
+fn takes(include: &str, follow: &Follow, file: &Path) -> bool {
+    let matches = |glob: &str| paths::glob(glob).is_ok_and(|glob| glob.compile_matcher().is_match(file));
+    matches(include) && !follow.exclude.iter().any(|exclude| matches(exclude))
+}

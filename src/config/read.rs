@@ -1,0 +1,290 @@
+//! Which keys there are, and what each may be. The checks of one value are here, those across values in `check`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::scalar::{Scalar, boolean, duration, number, size, text, word};
+use super::settings::{
+    Follow, GIB, Group, IN_FLIGHT_MAX, Input, KIB, Kind, Listen, MIB, Processor, SECTIONS_MAX, Settings,
+};
+use super::written::{Reader, Section};
+use super::{Origin, Overrides, Problem, paths};
+
+/// The longest line that a block takes.
+const LINE_BYTES_MAX: u64 = spillq_storage::LINE_BYTES_MAX as u64;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MS: Duration = Duration::from_millis(1);
+
+/// What relative paths are relative to.
+#[derive(Clone, Copy)]
+pub(super) struct Bases<'p> {
+    /// In the file: its folder.
+    pub(super) folder: &'p Path,
+    /// In variables.
+    pub(super) working_dir: &'p Path,
+}
+
+/// Reads the whole file over the defaults. Problems stay in `reader`.
+pub(super) fn settings<'a>(reader: &mut Reader<'a>, table: &'a DeTable<'a>, bases: Bases<'_>) -> Settings {
+    let mut settings = Settings::default_with(bases.folder);
+    let mut top = reader.top(table);
+    reader.get(&mut top, "data_dir", &mut settings.data_dir, |scalar| {
+        let base = match scalar {
+            Scalar::Variable(_) => bases.working_dir,
+            _ => bases.folder,
+        };
+        text(|written| paths::path(base, written))(scalar)
+    });
+    let stall = duration(Duration::from_secs(1)..=DAY);
+    reader.get(&mut top, "stall_after", &mut settings.stall_after, stall);
+
+    if let Some(sections) = reader.sections(&mut top, "follow", SECTIONS_MAX) {
+        settings.follow = sections.into_iter().map(|section| follow(reader, section, bases.folder)).collect();
+    }
+
+    let mut window = reader.section(&mut top, "window");
+    reader.get(&mut window, "bytes", &mut settings.window.bytes, size(MIB..=GIB));
+    reader.finish(window);
+
+    let mut section = reader.section(&mut top, "disk");
+    let disk = &mut settings.disk;
+    reader.get(&mut section, "limit", &mut disk.limit, size(16 * MIB..=u64::MAX / 2));
+    reader.get(&mut section, "min_free", &mut disk.min_free, size(0..=u64::MAX / 2));
+    reader.get(&mut section, "reserve", &mut disk.reserve, size(0..=4 * GIB));
+    reader.get(&mut section, "when_full", &mut disk.when_full, word);
+    reader.get(&mut section, "on_damage", &mut disk.on_damage, word);
+    reader.finish(section);
+
+    let mut http = reader.section(&mut top, "http");
+    reader.list(&mut http, "listen", &mut settings.http.listen, listen);
+    reader.finish(http);
+
+    if let Some(sections) = reader.sections(&mut top, "group", SECTIONS_MAX) {
+        settings.groups = sections.into_iter().map(|section| group(reader, section)).collect();
+    }
+    if let Some(sections) = reader.sections(&mut top, "processor", SECTIONS_MAX) {
+        settings.processors =
+            sections.into_iter().map(|section| processor(reader, section, bases.folder)).collect();
+    }
+    reader.finish(top);
+    settings
+}
+
+fn follow<'a>(reader: &mut Reader<'a>, mut section: Section<'a>, folder: &Path) -> Follow {
+    let mut follow = Follow::default_with(Vec::new());
+    let before = reader.problems.len();
+    let written =
+        reader.list(&mut section, "include", &mut follow.include, |glob| paths::include(folder, glob));
+    if !written || (follow.include.is_empty() && reader.problems.len() == before) {
+        let expected = "names no file to follow; write it as include = [\"logs/*.log\"]";
+        reader.missing(&section, "include", expected);
+    }
+    reader.list(&mut section, "exclude", &mut follow.exclude, |glob| paths::exclude(folder, glob));
+    for (key, globs) in [("include", &follow.include), ("exclude", &follow.exclude)] {
+        if globs.len() > SECTIONS_MAX {
+            let expected = format!("{} globs, at most {SECTIONS_MAX}", globs.len());
+            reader.missing(&section, key, expected);
+        }
+    }
+    reader.get(&mut section, "from", &mut follow.from, word);
+    let line = size(KIB..=LINE_BYTES_MAX);
+    reader.get(&mut section, "max_line_bytes", &mut follow.max_line_bytes, line);
+    let wait = duration(Duration::ZERO..=DAY);
+    reader.get(&mut section, "rotate_wait", &mut follow.rotate_wait, wait);
+    reader.get(&mut section, "follow_symlinks", &mut follow.follow_symlinks, boolean);
+    reader.finish(section);
+    follow
+}
+
+fn listen(written: &str) -> Result<Listen, String> {
+    match written {
+        "unix" => Ok(Listen::Unix),
+        address if address.contains(':') => Err("not in this version; write \"unix\"".to_owned()),
+        _ => Err("expected \"unix\"".to_owned()),
+    }
+}
+
+fn group_name(written: &str) -> Result<String, String> {
+    if Group::is_name(written) {
+        Ok(written.to_owned())
+    } else {
+        Err("not a group's name; it takes 1 to 64 of a-z, 0-9, _ and -".to_owned())
+    }
+}
+
+fn group<'a>(reader: &mut Reader<'a>, mut section: Section<'a>) -> Group {
+    let mut group = Group::default_with("");
+    if !reader.get(&mut section, "name", &mut group.name, text(group_name)) {
+        reader.missing(&section, "name", "names no group; write it as name = \"default\"");
+    }
+    reader.get(&mut section, "start", &mut group.start, word);
+    reader.get(&mut section, "order", &mut group.order, word);
+    let in_flight = number(1..=u64::from(IN_FLIGHT_MAX));
+    reader.get(&mut section, "in_flight", &mut group.in_flight, |scalar| {
+        in_flight(scalar).map(|number| number as u32)
+    });
+    let timeout = duration(MS..=7 * DAY);
+    reader.get(&mut section, "timeout", &mut group.timeout, timeout);
+
+    let mut batch = reader.section(&mut section, "batch");
+    reader.get(&mut batch, "lines", &mut group.batch.lines, number(1..=1_000_000));
+    reader.get(&mut batch, "bytes", &mut group.batch.bytes, size(1..=16 * MIB));
+    let linger = duration(Duration::ZERO..=Duration::from_secs(60));
+    reader.get(&mut batch, "linger", &mut group.batch.linger, linger);
+    reader.finish(batch);
+
+    let mut retry = reader.section(&mut section, "retry");
+    reader.get(&mut retry, "initial", &mut group.retry.initial, duration(MS..=DAY));
+    reader.get(&mut retry, "max", &mut group.retry.max, duration(MS..=DAY));
+    reader.get(&mut retry, "attempts", &mut group.retry.attempts, |scalar| {
+        number(1..=1_000)(scalar).map(|number| number as u32)
+    });
+    reader.finish(retry);
+    reader.finish(section);
+    group
+}
+
+/// The word in `kind`, before its other keys are known.
+#[derive(Clone, Copy)]
+enum KindWord {
+    Exec,
+    Stdout,
+    File,
+}
+
+fn kind_word(written: &str) -> Result<KindWord, String> {
+    match written {
+        "exec" => Ok(KindWord::Exec),
+        "stdout" => Ok(KindWord::Stdout),
+        "file" => Ok(KindWord::File),
+        "exec-stream" | "http" => {
+            Err("not in this version; write \"exec\", \"stdout\" or \"file\"".to_owned())
+        }
+        _ => Err("expected \"exec\", \"stdout\" or \"file\"".to_owned()),
+    }
+}
+
+fn processor<'a>(reader: &mut Reader<'a>, mut section: Section<'a>, folder: &Path) -> Processor {
+    let mut group = super::DEFAULT_GROUP.to_owned();
+    reader.get(&mut section, "group", &mut group, text(group_name));
+    let mut word = None;
+    if !reader.get(&mut section, "kind", &mut word, text(|kind| kind_word(kind).map(Some))) {
+        let expected = "says not what to do with batches; write \"exec\", \"stdout\" or \"file\"";
+        reader.missing(&section, "kind", expected);
+    }
+    let [exec, file] = ["belongs to kind = \"exec\"", "belongs to kind = \"file\""];
+    let kind = match word {
+        Some(KindWord::Exec) => {
+            let command = command(reader, &mut section, folder);
+            let mut input = Input::Lines;
+            reader.get(&mut section, "input", &mut input, self::word);
+            reader.refuse(&mut section, "path", file);
+            Kind::Exec { command, input }
+        }
+        Some(KindWord::Stdout) => {
+            reader.refuse(&mut section, "command", exec);
+            reader.refuse(&mut section, "input", exec);
+            reader.refuse(&mut section, "path", file);
+            Kind::Stdout
+        }
+        Some(KindWord::File) => {
+            let mut path = folder.to_path_buf();
+            let read = text(|written| paths::path(folder, written));
+            if !reader.get(&mut section, "path", &mut path, read) {
+                reader.missing(&section, "path", "names no file; write it as path = \"out.log\"");
+            }
+            reader.refuse(&mut section, "command", exec);
+            reader.refuse(&mut section, "input", exec);
+            Kind::File { path }
+        }
+        None => {
+            // Which of the other keys belong there is unknown too: none is blamed. Its group is still checked.
+            for key in ["command", "input", "path"] {
+                reader.ignore(&mut section, key);
+            }
+            Kind::Stdout
+        }
+    };
+    reader.finish(section);
+    Processor { group, kind }
+}
+
+fn command<'a>(reader: &mut Reader<'a>, section: &mut Section<'a>, folder: &Path) -> Vec<std::ffi::OsString> {
+    let mut words: Vec<String> = Vec::new();
+    let before = reader.problems.len();
+    let written = reader.list(section, "command", &mut words, |word| Ok(word.to_owned()));
+    let program = words.first_mut().filter(|program| !program.is_empty());
+    match program {
+        // Without a slash it is looked up in PATH when it is started.
+        Some(program) if program.contains('/') => match paths::path(folder, program) {
+            Ok(path) => *program = path.to_string_lossy().into_owned(),
+            Err(expected) => reader.missing(section, "command", expected),
+        },
+        Some(_) => {}
+        None if written && reader.problems.len() > before => {}
+        None => {
+            reader.missing(section, "command", "names no program; write it as command = [\"./process.sh\"]")
+        }
+    }
+    words.into_iter().map(Into::into).collect()
+}
+
+/// Lays the command line over the settings.
+pub(super) fn overrides(
+    reader: &mut Reader<'_>,
+    settings: &mut Settings,
+    overrides: &Overrides,
+    working_dir: &Path,
+) {
+    let mut problem = |key: &str, value: &str, expected: String| {
+        reader.problems.push(Problem {
+            line: None,
+            key: key.to_owned(),
+            value: Some(format!("{value:?}")),
+            expected,
+        });
+    };
+    if let Some(data_dir) = &overrides.data_dir {
+        settings.data_dir = working_dir.join(data_dir).components().collect();
+        reader.origins.set("data_dir".to_owned(), Origin::CommandLine("--data-dir"));
+    }
+    if !overrides.follow.is_empty() {
+        let mut include = Vec::new();
+        for written in &overrides.follow {
+            match paths::include(working_dir, written) {
+                Ok(glob) => include.push(glob),
+                Err(expected) => problem("--follow", written, expected),
+            }
+        }
+        settings.follow = vec![Follow::default_with(include)];
+        reader.origins.set("follow[0].include".to_owned(), Origin::CommandLine("--follow"));
+    }
+    if let Some(from) = overrides.from {
+        for (index, follow) in settings.follow.iter_mut().enumerate() {
+            follow.from = from;
+            reader.origins.set(format!("follow[{index}].from"), Origin::CommandLine("--from"));
+        }
+    }
+    let name = overrides.group.as_deref().unwrap_or(super::DEFAULT_GROUP);
+    if !Group::is_name(name) {
+        problem("--group", name, group_name(name).err().unwrap_or_default());
+        return;
+    }
+    let wanted = overrides.group.is_some() || !overrides.command.is_empty();
+    if wanted && settings.group(name).is_none() {
+        settings.groups.push(Group::default_with(name));
+    }
+    if !overrides.command.is_empty() {
+        let processor = Processor {
+            group: name.to_owned(),
+            kind: Kind::Exec { command: overrides.command.clone(), input: Input::Lines },
+        };
+        // In its place, so that what is told of the others still names their lines.
+        match settings.processors.iter_mut().find(|other| other.group == name) {
+            Some(other) => *other = processor,
+            None => settings.processors.push(processor),
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Checked settings: plain data with every default filled. This is where the defaults are, and nowhere else.
+//!
+//! Paths and globs are absolute. Nothing here reads a file, the environment or the command line.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// One kibibyte.
+pub const KIB: u64 = 1024;
+/// One mebibyte.
+pub const MIB: u64 = 1024 * KIB;
+/// One gibibyte.
+pub const GIB: u64 = 1024 * MIB;
+
+/// The name of the group that exists from the creation of a store.
+pub const DEFAULT_GROUP: &str = "default";
+/// The data dir where none is named, beside the configuration or in the working directory.
+pub const DEFAULT_DATA_DIR: &str = "spillq-data";
+/// Bytes that all groups together may have leased: a row of the memory budget. Batches of groups that ask for
+/// more are made smaller.
+pub const LEASED_BYTES_MAX: u64 = 16 * MIB;
+/// Groups, `[[follow]]` sections and globs in one section at most: each group costs a reading buffer and up to
+/// 4,096 ack ranges in every manifest, each glob a match per directory entry.
+pub const SECTIONS_MAX: usize = 64;
+/// Batches of one group in flight at most.
+pub const IN_FLIGHT_MAX: u32 = 64;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the log is.
+    pub data_dir: PathBuf,
+    /// Lines that wait for so long with nothing leased mean that the processor is never called.
+    pub stall_after: Duration,
+    /// What is read.
+    pub follow: Vec<Follow>,
+    /// The newest part of the log in memory.
+    pub window: Window,
+    /// Limits of the log on disk.
+    pub disk: Disk,
+    /// Where the service listens.
+    pub http: Http,
+    /// Who consumes the log. Never empty, names are unique.
+    pub groups: Vec<Group>,
+    /// Who gets the batches: at most one a group.
+    pub processors: Vec<Processor>,
+}
+
+/// A set of globs whose files are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Follow {
+    /// Absolute globs; `*` and `?` do not match `/`, `**` does.
+    pub include: Vec<String>,
+    /// Globs, over the whole path like `include`, of files to leave out.
+    pub exclude: Vec<String>,
+    /// Where files begin that exist at the very first start.
+    pub from: Start,
+    /// Longer lines are cut into marked parts.
+    pub max_line_bytes: u64,
+    /// How long a file that was renamed away stays quiet before its last line without a newline is taken.
+    pub rotate_wait: Duration,
+    /// Whether symbolic links to directories are walked, and links to files read.
+    pub follow_symlinks: bool,
+}
+
+/// The newest part of the log in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Its size at most.
+    pub bytes: u64,
+}
+
+/// Limits of the log on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Reading pauses when the log takes so much.
+    pub limit: u64,
+    /// Reading pauses when the file system has less free.
+    pub min_free: u64,
+    /// Set aside, and given back when an open, an ack or a roll would otherwise fail.
+    pub reserve: u64,
+    /// What happens at `limit`.
+    pub when_full: WhenFull,
+    /// What a group does at a damaged block.
+    pub on_damage: OnDamage,
+}
+
+/// Where the service listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// The sockets; empty for none.
+    pub listen: Vec<Listen>,
+}
+
+/// A consumer of the whole log with an ack state of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// 1 to 64 of `a-z`, `0-9`, `_` and `-`.
+    pub name: String,
+    /// Where it begins when it is new.
+    pub start: Start,
+    /// Whether a batch waits for the one before it.
+    pub order: Order,
+    /// Batches leased at once at most; 1 in strict order.
+    pub in_flight: u32,
+    /// A batch that takes longer is ended and leased again.
+    pub timeout: Duration,
+    /// How large a batch is.
+    pub batch: BatchLimits,
+    /// What follows a failure.
+    pub retry: Retry,
+}
+
+/// How large a batch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Lines at most.
+    pub lines: u64,
+    /// Bytes at most; a single longer line is a batch of its own.
+    pub bytes: u64,
+    /// How long a smaller batch waits for more lines while another is in flight.
+    pub linger: Duration,
+}
+
+/// What follows a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// The first back-off; it doubles from there.
+    pub initial: Duration,
+    /// The longest back-off.
+    pub max: Duration,
+    /// Deliveries of a line alone after which it can become a dead letter.
+    pub attempts: u32,
+}
+
+/// Who gets the batches of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Processor {
+    /// Its group.
+    pub group: String,
+    /// What it does with them.
+    pub kind: Kind,
+}
+
+/// What a processor does with a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Pipes it to a command, started anew for each batch.
+    Exec {
+        /// The program and its arguments; never empty.
+        command: Vec<OsString>,
+        /// In what form.
+        input: Input,
+    },
+    /// Writes it to standard output, as it stood in its files.
+    Stdout,
+    /// Appends it to a file, as it stood in its files.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// A choice among words.
+pub trait Word: Copy + PartialEq + 'static {
+    /// Each word with its meaning.
+    const ALL: &'static [(&'static str, Self)];
+    /// Words of the contract that this version does not know yet.
+    const LATER: &'static [&'static str] = &[];
+
+    /// The word for it.
+    #[must_use]
+    fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// From where something is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// From the oldest that is there.
+    Beginning,
+    /// Only what comes from now on.
+    End,
+}
+
+impl Word for Start {
+    const ALL: &'static [(&'static str, Start)] = &[("beginning", Start::Beginning), ("end", Start::End)];
+}
+
+/// What happens when the log is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Reading pauses; the files wait.
+    Pause,
+}
+
+impl Word for WhenFull {
+    const ALL: &'static [(&'static str, WhenFull)] = &[("pause", WhenFull::Pause)];
+    const LATER: &'static [&'static str] = &["drop_oldest"];
+}
+
+/// What a group does at a damaged block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDamage {
+    /// It stops there until the damage is repaired.
+    Hold,
+    /// It goes on behind it; the block counts as lost.
+    Skip,
+}
+
+impl Word for OnDamage {
+    const ALL: &'static [(&'static str, OnDamage)] = &[("hold", OnDamage::Hold), ("skip", OnDamage::Skip)];
+}
+
+/// A socket of the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// The unix socket in the data dir.
+    Unix,
+}
+
+/// Whether a batch waits for the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// It does: lines are processed in seq order.
+    Strict,
+    /// It does not: several are in flight.
+    None,
+}
+
+impl Word for Order {
+    const ALL: &'static [(&'static str, Order)] = &[("strict", Order::Strict), ("none", Order::None)];
+}
+
+/// In what form a command gets its lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// As they stand in their files.
+    Lines,
+    /// One JSON object a line, with seq, source, offset and attempt.
+    Ndjson,
+}
+
+impl Word for Input {
+    const ALL: &'static [(&'static str, Input)] = &[("lines", Input::Lines), ("ndjson", Input::Ndjson)];
+}
+
+impl Settings {
+    /// The defaults, with the data dir under `base`: nothing is followed, one group waits for a processor.
+    #[must_use]
+    pub fn default_with(base: &Path) -> Settings {
+        Settings {
+            data_dir: base.join(DEFAULT_DATA_DIR),
+            stall_after: Duration::from_secs(60),
+            follow: Vec::new(),
+            window: Window { bytes: 8 * MIB },
+            disk: Disk {
+                limit: 50 * GIB,
+                min_free: 256 * MIB,
+                reserve: 64 * MIB,
+                when_full: WhenFull::Pause,
+                on_damage: OnDamage::Hold,
+            },
+            http: Http { listen: vec![Listen::Unix] },
+            groups: vec![Group::default_with(DEFAULT_GROUP)],
+            processors: Vec::new(),
+        }
+    }
+
+    /// The group of that name.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<&Group> {
+        self.groups.iter().find(|group| group.name == name)
+    }
+
+    /// The processor of that group.
+    #[must_use]
+    pub fn processor(&self, group: &str) -> Option<&Processor> {
+        self.processors.iter().find(|processor| processor.group == group)
+    }
+}
+
+impl Follow {
+    /// The defaults, for these absolute globs.
+    #[must_use]
+    pub fn default_with(include: Vec<String>) -> Follow {
+        Follow {
+            include,
+            exclude: Vec::new(),
+            from: Start::Beginning,
+            max_line_bytes: 8 * MIB,
+            rotate_wait: Duration::from_secs(60),
+            follow_symlinks: false,
+        }
+    }
+}
+
+impl Group {
+    /// The defaults, for a group of that name.
+    #[must_use]
+    pub fn default_with(name: &str) -> Group {
+        Group {
+            name: name.to_owned(),
+            start: Start::Beginning,
+            order: Order::Strict,
+            in_flight: 1,
+            timeout: Duration::from_secs(30),
+            batch: BatchLimits { lines: 10_000, bytes: 4 * MIB, linger: Duration::ZERO },
+            retry: Retry { initial: Duration::from_millis(200), max: Duration::from_secs(30), attempts: 8 },
+        }
+    }
+
+    /// Whether `name` can name a group.
+    #[must_use]
+    pub fn is_name(name: &str) -> bool {
+        (1..=64).contains(&name.len())
+            && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+    }
+}

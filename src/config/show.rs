@@ -1,0 +1,188 @@
+//! The effective settings as text: TOML that can be read back, and JSON of the same shape.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::json;
+use toml::Value;
+
+use super::settings::{Follow, Group, Kind, Listen, Processor, Settings, Word};
+use super::value::{duration_text, size_text};
+use super::{Loaded, Origins};
+
+/// A section with its keys, in the order of the documented file.
+struct Part {
+    /// `[disk]` or `[[group]]`; empty at the top.
+    header: String,
+    /// The path of its keys in [`Origins`].
+    path: String,
+    /// A key can hold a dot: `batch.lines`.
+    rows: Vec<(&'static str, Value)>,
+}
+
+/// TOML, each line with where its value came from. Read back in the same environment it gives the same settings.
+#[must_use]
+pub fn as_toml(loaded: &Loaded) -> String {
+    let mut text = String::new();
+    for part in parts(&loaded.settings) {
+        if !part.header.is_empty() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "\n{}", part.header);
+        }
+        for (key, value) in &part.rows {
+            let origin = loaded.origins.of(&path_of(&part, key));
+            let _ = writeln!(text, "{:<52} # {origin}", format!("{key} = {value}"));
+        }
+    }
+    text
+}
+
+/// `{"settings": {...}, "origins": {"disk.limit": "file, line 3"}}`; what is not in `origins` is a default.
+#[must_use]
+pub fn as_json(loaded: &Loaded) -> serde_json::Value {
+    let mut settings = json!({ "follow": [], "group": [], "processor": [] });
+    for part in parts(&loaded.settings) {
+        let name = part.header.trim_matches(['[', ']']);
+        let mut section = json!({});
+        for (key, value) in &part.rows {
+            let slot = match key.split_once('.') {
+                Some((outer, inner)) => &mut section[outer][inner],
+                None => &mut section[*key],
+            };
+            *slot = json!(value);
+        }
+        if part.header.starts_with("[[") {
+            if let Some(sections) = settings[name].as_array_mut() {
+                sections.push(section);
+            }
+        } else if name.is_empty() {
+            for (key, value) in section.as_object().into_iter().flatten() {
+                settings[key] = value.clone();
+            }
+        } else {
+            settings[name] = section;
+        }
+    }
+    json!({ "settings": settings, "origins": origins(&loaded.settings, &loaded.origins) })
+}
+
+fn origins(settings: &Settings, origins: &Origins) -> serde_json::Value {
+    let mut set = json!({});
+    for part in parts(settings) {
+        for (key, _) in &part.rows {
+            let path = path_of(&part, key);
+            let origin = origins.of(&path);
+            if origin != super::Origin::Default {
+                set[path] = json!(origin.to_string());
+            }
+        }
+    }
+    set
+}
+
+fn path_of(part: &Part, key: &str) -> String {
+    if part.path.is_empty() { key.to_owned() } else { format!("{}.{key}", part.path) }
+}
+
+fn parts(settings: &Settings) -> Vec<Part> {
+    let mut parts = vec![part(
+        "",
+        vec![
+            ("data_dir", path(&settings.data_dir)),
+            ("stall_after", Value::from(duration_text(settings.stall_after))),
+        ],
+    )];
+    parts.extend(repeated("follow", &settings.follow, follow));
+    let disk = &settings.disk;
+    parts.push(part("window", vec![("bytes", size(settings.window.bytes))]));
+    parts.push(part(
+        "disk",
+        vec![
+            ("limit", size(disk.limit)),
+            ("min_free", size(disk.min_free)),
+            ("reserve", size(disk.reserve)),
+            ("when_full", Value::from(disk.when_full.word())),
+            ("on_damage", Value::from(disk.on_damage.word())),
+        ],
+    ));
+    let listen = settings.http.listen.iter().map(|listen| match listen {
+        Listen::Unix => Value::from("unix"),
+    });
+    parts.push(part("http", vec![("listen", Value::Array(listen.collect()))]));
+    parts.extend(repeated("group", &settings.groups, group));
+    parts.extend(repeated("processor", &settings.processors, processor));
+    parts
+}
+
+fn part(name: &str, rows: Vec<(&'static str, Value)>) -> Part {
+    Part {
+        header: if name.is_empty() { String::new() } else { format!("[{name}]") },
+        path: name.to_owned(),
+        rows,
+    }
+}
+
+fn repeated<T>(name: &str, sections: &[T], rows: impl Fn(&T) -> Vec<(&'static str, Value)>) -> Vec<Part> {
+    sections
+        .iter()
+        .enumerate()
+        .map(|(index, section)| Part {
+            header: format!("[[{name}]]"),
+            path: format!("{name}[{index}]"),
+            rows: rows(section),
+        })
+        .collect()
+}
+
+fn follow(follow: &Follow) -> Vec<(&'static str, Value)> {
+    vec![
+        ("include", Value::from(follow.include.clone())),
+        ("exclude", Value::from(follow.exclude.clone())),
+        ("from", Value::from(follow.from.word())),
+        ("max_line_bytes", size(follow.max_line_bytes)),
+        ("rotate_wait", Value::from(duration_text(follow.rotate_wait))),
+        ("follow_symlinks", Value::from(follow.follow_symlinks)),
+    ]
+}
+
+fn group(group: &Group) -> Vec<(&'static str, Value)> {
+    vec![
+        ("name", Value::from(group.name.as_str())),
+        ("start", Value::from(group.start.word())),
+        ("order", Value::from(group.order.word())),
+        ("in_flight", Value::from(i64::from(group.in_flight))),
+        ("timeout", Value::from(duration_text(group.timeout))),
+        ("batch.lines", Value::from(group.batch.lines as i64)),
+        ("batch.bytes", size(group.batch.bytes)),
+        ("batch.linger", Value::from(duration_text(group.batch.linger))),
+        ("retry.initial", Value::from(duration_text(group.retry.initial))),
+        ("retry.max", Value::from(duration_text(group.retry.max))),
+        ("retry.attempts", Value::from(i64::from(group.retry.attempts))),
+    ]
+}
+
+fn processor(processor: &Processor) -> Vec<(&'static str, Value)> {
+    let mut rows = vec![("group", Value::from(processor.group.as_str()))];
+    match &processor.kind {
+        Kind::Exec { command, input } => {
+            let words = command.iter().map(|word| Value::from(&*word.to_string_lossy()));
+            rows.push(("kind", Value::from("exec")));
+            rows.push(("command", Value::Array(words.collect())));
+            rows.push(("input", Value::from(input.word())));
+        }
+        Kind::Stdout => rows.push(("kind", Value::from("stdout"))),
+        Kind::File { path: file } => {
+            rows.push(("kind", Value::from("file")));
+            rows.push(("path", path(file)));
+        }
+    }
+    rows
+}
+
+fn size(bytes: u64) -> Value {
+    Value::from(size_text(bytes))
+}
+
+fn path(path: &Path) -> Value {
+    Value::from(&*path.to_string_lossy())
+}

@@ -1,0 +1,361 @@
+//! The configuration as people write it, and what they are told.
+
+use super::*;
+use std::time::Duration;
+
+fn sources(environment: &[(&str, &str)], overrides: Overrides) -> Sources {
+    Sources {
+        file: None,
+        working_dir: PathBuf::from("/work"),
+        environment: environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        overrides,
+    }
+}
+
+fn load_with(text: &str, sources: &Sources) -> Result<Loaded, Vec<String>> {
+    load_text(text, Path::new("/etc/spillq"), sources)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+fn read(text: &str) -> Settings {
+    let loaded = load_with(text, &Sources::default()).unwrap();
+    assert_eq!(loaded.warnings, [""; 0], "{text}");
+    loaded.settings
+}
+
+/// Checks what is said, problem by problem.
+#[track_caller]
+fn check_problems(text: &str, expected: &[&str]) {
+    let mut problems = load_with(text, &sources(&[], Overrides::default())).unwrap_err();
+    problems.sort();
+    let mut expected: Vec<_> = expected.iter().map(|line| (*line).to_owned()).collect();
+    expected.sort();
+    assert_eq!(problems, expected);
+}
+
+/// The documented file with its examples in force.
+fn with_examples() -> String {
+    let example = |line: &str| line.starts_with('#') && !line.starts_with("# ") && line.len() > 1;
+    DOCUMENTED
+        .lines()
+        .map(|line| if example(line) { &line[1..] } else { line })
+        .flat_map(|line| [line, "\n"])
+        .collect()
+}
+
+#[test]
+fn the_documented_file_holds_exactly_the_defaults() {
+    let defaults = Settings::default_with(Path::new("/etc/spillq"));
+    assert_eq!(read(""), defaults);
+    assert_eq!(read(DOCUMENTED), defaults);
+    let mut with_examples = read(&with_examples());
+    let include = vec!["/var/lib/node/data/*/hourly/*/*".to_owned()];
+    assert_eq!(with_examples.follow, [Follow::default_with(include)]);
+    assert_eq!(
+        with_examples.processors,
+        [Processor {
+            group: DEFAULT_GROUP.to_owned(),
+            kind: Kind::Exec { command: vec!["/etc/spillq/process.sh".into()], input: Input::Lines },
+        }]
+    );
+    with_examples.follow.clear();
+    with_examples.processors.clear();
+    assert_eq!(with_examples, defaults);
+}
+
+#[test]
+fn the_documented_file_names_every_setting() {
+    let loaded = load_with(&with_examples(), &Sources::default()).unwrap();
+    let shown = as_toml(&loaded);
+    let unnamed: Vec<_> = shown.lines().filter(|line| line.ends_with("# default")).collect();
+    assert_eq!(unnamed, [""; 0]);
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    check_problems(
+        r#"
+stal_after = "60s"
+data_dir = 5
+[disk]
+limit = "12 parsecs"
+min_free = "-1"
+when_full = "drop_oldest"
+on_damage = "panic"
+[http]
+listen = ["unix", "127.0.0.1:8080", "tcp"]
+[nonsense]
+x = 1
+[[group]]
+name = "Not OK"
+in_flight = 100
+timeout = "soon"
+batch = { lines = 0, bites = "4MiB", bytes = "17MiB" }
+[[follow]]
+includes = ["x"]
+follow_symlinks = "yes"
+"#,
+        &[
+            "line 2: stal_after = \"60s\": unknown key; did you mean \"stall_after\"?",
+            "line 3: data_dir = 5: not a text; write it in quotes",
+            "line 5: disk.limit = \"12 parsecs\": not a size; write it as \"50GiB\"",
+            "line 6: disk.min_free = \"-1\": not a size; write it as \"50GiB\"",
+            "line 7: disk.when_full = \"drop_oldest\": not in this version; write \"pause\"",
+            "line 8: disk.on_damage = \"panic\": expected \"hold\" or \"skip\"",
+            "line 10: http.listen = \"127.0.0.1:8080\": not in this version; write \"unix\"",
+            "line 10: http.listen = \"tcp\": expected \"unix\"",
+            "line 11: nonsense: unknown key; known here: data_dir, stall_after, follow, window, disk, http, group, \
+             processor",
+            "line 14: group.name = \"Not OK\": not a group's name; it takes 1 to 64 of a-z, 0-9, _ and -",
+            "line 15: group.in_flight = 100: too large; at most 64",
+            "line 16: group.timeout = \"soon\": not a duration; write it as \"30s\", \"200ms\" or \"1h 30m\"",
+            "line 17: group.batch.bites = \"4MiB\": unknown key; did you mean \"bytes\"?",
+            "line 17: group.batch.bytes = \"17MiB\": too large; at most \"16MiB\"",
+            "line 17: group.batch.lines = 0: too small; at least 1",
+            "line 18: follow.include: names no file to follow; write it as include = [\"logs/*.log\"]",
+            "line 19: follow.includes: unknown key; did you mean \"include\"?",
+            "line 20: follow.follow_symlinks = \"yes\": expected true or false, without quotes",
+        ],
+    );
+}
+
+#[test]
+fn broken_toml_is_told_with_line_and_column() {
+    let problems = load_with("data_dir = \"q\"\n[disk\nlimit = 1\n", &Sources::default()).unwrap_err();
+    assert!(problems[0].starts_with("line 2: column 6: not TOML: "), "{problems:?}");
+}
+
+#[test]
+fn settings_of_the_wrong_shape_are_told() {
+    check_problems(
+        "disk = 5\nfollow = \"x\"\n[group]\nname = \"default\"\n",
+        &[
+            "line 1: disk = 5: expected a section; write it as [disk]",
+            "line 2: follow = \"x\": expected repeated sections; write it as [[follow]]",
+            "line 3: group: expected repeated sections; write it as [[group]]",
+        ],
+    );
+    check_problems(
+        "[[follow]]\ninclude = \"a.log\"\n",
+        &["line 2: follow.include = \"a.log\": not a list; write it as include = [\"...\"]"],
+    );
+    check_problems(
+        "[[follow]]\ninclude = [\"a[\", 7]\n",
+        &[
+            "line 2: follow.include = \"a[\": not a glob: unclosed character class; missing ']'",
+            "line 2: follow.include = 7: not a text",
+        ],
+    );
+}
+
+#[test]
+fn groups_and_processors_must_fit_together() {
+    check_problems(
+        r#"
+[[group]]
+name = "a"
+in_flight = 4
+[[group]]
+name = "a"
+order = "none"
+in_flight = 2
+retry = { initial = "10s", max = "1s" }
+[[group]]
+name = "loose"
+order = "none"
+[[processor]]
+group = "a"
+kind = "stdout"
+[[processor]]
+group = "a"
+kind = "exec"
+command = []
+[[processor]]
+group = "elsewhere"
+kind = "http"
+[[processor]]
+group = "nobody"
+kind = "stdout"
+path = "x"
+input = "ndjson"
+[[processor]]
+group = "loose"
+kind = "file"
+path = "spillq-data/out"
+[[processor]]
+"#,
+        &[
+            "line 4: group.in_flight = 4: strict order takes 1; write order = \"none\" to have more",
+            "line 6: group.name = \"a\": names a second group so",
+            "line 9: group.retry.max = \"1s\": shorter than retry.initial = \"10s\"",
+            "line 17: processor.group = \"a\": has a processor already; a second consumer is a [[group]] of its own",
+            "line 16: processor.command: names no program; write it as command = [\"./process.sh\"]",
+            "line 21: processor.group = \"elsewhere\": no [[group]] is named so; there are \"a\", \"a\", \"loose\"",
+            "line 22: processor.kind = \"http\": not in this version; write \"exec\", \"stdout\" or \"file\"",
+            "line 24: processor.group = \"nobody\": no [[group]] is named so; there are \"a\", \"a\", \"loose\"",
+            "line 26: processor.path = \"x\": belongs to kind = \"file\"",
+            "line 27: processor.input = \"ndjson\": belongs to kind = \"exec\"",
+            "line 30: processor.kind = \"file\": the group \"loose\" has order = \"none\"; a file takes strict order",
+            "line 31: processor.path = \"/etc/spillq/spillq-data/out\": lies in the data dir /etc/spillq/spillq-data",
+            "line 32: processor.group = \"default\": no [[group]] is named so; there are \"a\", \"a\", \"loose\"",
+            "line 32: processor.kind: says not what to do with batches; write \"exec\", \"stdout\" or \"file\"",
+        ],
+    );
+}
+
+#[test]
+fn what_spillq_writes_is_not_followed() {
+    check_problems(
+        r#"
+data_dir = "/var/log/spillq"
+[[follow]]
+include = ["/var/log/**"]
+[[processor]]
+kind = "file"
+path = "/var/log/out"
+"#,
+        &[
+            "line 4: follow.include = \"/var/log/**\": takes in the data dir /var/log/spillq itself; move it, or \
+             write exclude = [\"/var/log/spillq/**\"]",
+            "line 4: follow.include = \"/var/log/**\": takes in /var/log/out, which a processor writes: it would \
+             feed itself for ever",
+        ],
+    );
+    let excluded = "[[follow]]\ninclude = [\"/**\"]\nexclude = [\"spillq-data/**\"]\n";
+    assert_eq!(read(excluded).follow[0].exclude, ["/etc/spillq/spillq-data/**"]);
+}
+
+#[test]
+fn variables_win_over_the_file_and_are_checked() {
+    let variables = [
+        ("SPILLQ_DISK_LIMIT", "3GiB"),
+        ("SPILLQ_DATA_DIR", "here"),
+        ("SPILLQ_DISK_LIMITS", "4GiB"),
+        ("SPILLQ_PORT", "tcp://10.0.0.1:80"),
+        ("SPILLQ_STALL_AFTER", ""),
+    ];
+    let loaded = load_with(
+        "data_dir = \"there\"\n[disk]\nlimit = \"2GiB\"\n",
+        &sources(&variables, Overrides::default()),
+    )
+    .unwrap();
+    assert_eq!(loaded.settings.disk.limit, 3 * GIB);
+    assert_eq!(loaded.settings.data_dir, Path::new("/work/here"));
+    assert_eq!(loaded.origins.of("disk.limit").to_string(), "environment, SPILLQ_DISK_LIMIT");
+    assert_eq!(
+        loaded.warnings,
+        ["the variable SPILLQ_DISK_LIMITS is not a setting and was ignored; did you mean SPILLQ_DISK_LIMIT?"]
+    );
+    let wrong = [("SPILLQ_STALL_AFTER", "soon")];
+    let problems = load_with("stall_after = 1\n", &sources(&wrong, Overrides::default())).unwrap_err();
+    assert_eq!(
+        problems,
+        [
+            "line 1: stall_after = 1: not a duration; write it as \"30s\", \"200ms\" or \"1h 30m\"",
+            "SPILLQ_STALL_AFTER = \"soon\": not a duration; write it as \"30s\", \"200ms\" or \"1h 30m\"",
+        ]
+    );
+}
+
+#[test]
+fn the_command_line_wins_over_all() {
+    let overrides = Overrides {
+        data_dir: Some("q".into()),
+        follow: vec!["app*.log".to_owned()],
+        from: Some(Start::End),
+        group: Some("fills".to_owned()),
+        command: vec!["./process.sh".into(), "-x".into()],
+    };
+    let file = "data_dir = \"/x\"\n[[follow]]\ninclude = [\"/y\"]\n";
+    let loaded = load_with(file, &sources(&[("SPILLQ_DATA_DIR", "/z")], overrides)).unwrap();
+    let settings = loaded.settings;
+    assert_eq!(settings.data_dir, Path::new("/work/q"));
+    assert_eq!(settings.follow.len(), 1);
+    assert_eq!(settings.follow[0].include, ["/work/app*.log"]);
+    assert_eq!(settings.follow[0].from, Start::End);
+    let names: Vec<_> = settings.groups.iter().map(|group| &group.name).collect();
+    assert_eq!(names, ["default", "fills"]);
+    assert!(matches!(
+        &settings.processor("fills").unwrap().kind,
+        Kind::Exec { command, .. } if command.len() == 2
+    ));
+
+    let wrong = Overrides {
+        group: Some("No Name".to_owned()),
+        follow: vec!["a[".to_owned()],
+        ..Overrides::default()
+    };
+    let problems = load_with("", &sources(&[], wrong)).unwrap_err();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+}
+
+#[test]
+fn batches_that_would_not_fit_in_memory_are_made_smaller() {
+    let file = "[[group]]\nname = \"a\"\norder = \"none\"\nin_flight = 8\n[[group]]\nname = \"b\"\n";
+    let loaded = load_with(file, &Sources::default()).unwrap();
+    let leased: u64 =
+        loaded.settings.groups.iter().map(|group| group.batch.bytes * u64::from(group.in_flight)).sum();
+    assert!(leased <= LEASED_BYTES_MAX && leased > LEASED_BYTES_MAX - 16, "{leased}");
+    assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+}
+
+#[test]
+fn what_is_shown_is_read_back() {
+    let file = r#"
+stall_after = "90s"
+[[follow]]
+include = ["/a/*.log", "b \" quote"]
+exclude = ["*.tmp"]
+max_line_bytes = 2000
+[[group]]
+name = "a"
+timeout = "1h 30m"
+[[processor]]
+group = "a"
+kind = "exec"
+command = ["sh", "-c", "cat > /dev/null; echo 'x'"]
+input = "ndjson"
+"#;
+    let loaded = load_with(file, &Sources::default()).unwrap();
+    assert_eq!(read(&as_toml(&loaded)), loaded.settings);
+    assert_eq!(loaded.settings.follow[0].max_line_bytes, 2000);
+    assert_eq!(loaded.settings.groups[0].timeout, Duration::from_secs(5400));
+    let json = as_json(&loaded);
+    assert_eq!(json["settings"]["group"][0]["batch"]["lines"], 10_000);
+    assert_eq!(json["settings"]["disk"]["limit"], "50GiB");
+    assert_eq!(json["origins"]["follow[0].exclude"], "file, line 5");
+}
+
+#[test]
+fn paths_in_a_file_are_relative_to_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let below = folder.path().join("below");
+    std::fs::create_dir(&below).unwrap();
+    std::fs::write(folder.path().join("c.toml"), "[[follow]]\ninclude = [\"*.log\"]\n").unwrap();
+    let sources = Sources { file: Some("./../c.toml".into()), working_dir: below, ..Sources::default() };
+    let settings = load(&sources).unwrap().settings;
+    assert_eq!(settings.data_dir, folder.path().join(DEFAULT_DATA_DIR));
+    let expected = folder.path().join("*.log").display().to_string();
+    assert_eq!(settings.follow[0].include, [expected]);
+}
+
+#[test]
+fn a_command_takes_the_place_of_the_groups_processor() {
+    let file = "[[processor]]\nkind = \"stdout\"\n[[processor]]\ngroup = \"x\"\nkind = \"stdout\"\n";
+    let overrides = Overrides { command: vec!["cat".into()], ..Overrides::default() };
+    let problems = load_with(file, &sources(&[], overrides)).unwrap_err();
+    assert_eq!(
+        problems,
+        ["line 4: processor.group = \"x\": no [[group]] is named so; there are \"default\""]
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told() {
+    let sources = Sources { file: Some("/nonexistent/spillq.toml".into()), ..Sources::default() };
+    let error = load(&sources).unwrap_err();
+    assert_eq!(error.to_string(), "cannot read the configuration /nonexistent/spillq.toml");
+}

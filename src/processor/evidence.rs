@@ -1,0 +1,82 @@
+//! What a failed delivery leaves for people: the end of a stream of bytes that somebody else chose.
+//!
+//! Keeps at most [`EVIDENCE_BYTES_MAX`] bytes of it, and never lets through what a terminal would act on.
+
+use std::collections::VecDeque;
+
+use super::EVIDENCE_BYTES_MAX;
+
+/// The last bytes of a stream.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tail(VecDeque<u8>);
+
+impl Tail {
+    /// Takes in more of the stream.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        let kept = bytes.get(bytes.len().saturating_sub(EVIDENCE_BYTES_MAX)..).unwrap_or_default();
+        let excess = (self.0.len() + kept.len()).saturating_sub(EVIDENCE_BYTES_MAX);
+        self.0.drain(..excess);
+        self.0.extend(kept);
+    }
+
+    /// The end of the stream as harmless text, at most [`EVIDENCE_BYTES_MAX`] bytes of it.
+    pub(super) fn text(&self) -> String {
+        let bytes: Vec<u8> = self.0.iter().copied().collect();
+        let mut text = harmless(&String::from_utf8_lossy(&bytes));
+        // A byte that is not UTF-8 becomes a character of three.
+        let mut start = text.len().saturating_sub(EVIDENCE_BYTES_MAX);
+        while !text.is_char_boundary(start) {
+            start += 1;
+        }
+        text.drain(..start);
+        text
+    }
+}
+
+/// The same text without what a terminal acts on: control characters but newline and tab become `?`, a carriage
+/// return becomes a newline, and what reverses the direction of writing becomes `?`. Never longer than `text`.
+pub(super) fn harmless(text: &str) -> String {
+    text.replace("\r\n", "\n")
+        .chars()
+        .map(|c| match c {
+            '\n' | '\t' => c,
+            '\r' => '\n',
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '?',
+            c if c.is_control() => '?',
+            c => c,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_bytes_are_kept() {
+        let mut tail = Tail::default();
+        for i in 0..10_000 {
+            tail.push(format!("line {i}\n").as_bytes());
+        }
+        let text = tail.text();
+        assert_eq!(text.len(), EVIDENCE_BYTES_MAX);
+        assert!(text.ends_with("line 9998\nline 9999\n"));
+        tail.push(&[b'x'; 3 * EVIDENCE_BYTES_MAX]);
+        assert_eq!(tail.text(), "x".repeat(EVIDENCE_BYTES_MAX));
+    }
+
+    #[test]
+    fn what_a_terminal_acts_on_is_neutralised() {
+        let mut tail = Tail::default();
+        tail.push(b"\x1b]0;title\x07 10%\r20%\r\nna\xc3\xafve\t\x00\xff\xe2\x80\xae\xc2\x9b31m\n");
+        assert_eq!(tail.text(), "?]0;title? 10%\n20%\nna\u{ef}ve\t?\u{fffd}??31m\n");
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_stay_within_the_limit() {
+        let mut tail = Tail::default();
+        tail.push(&[0xff; 2 * EVIDENCE_BYTES_MAX]);
+        assert!(tail.text().len() <= EVIDENCE_BYTES_MAX);
+        assert!(tail.text().starts_with('\u{fffd}'));
+    }
+}

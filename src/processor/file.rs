@@ -1,0 +1,327 @@
+//! Appends each batch to a file, so that the file holds every line exactly once, over any number of crashes.
+//!
+//! Delivery is at least once; what makes it exactly once here is the sidecar `<path>.spillq` (`sidecar.rs`), which
+//! says up to which length the file is good and which lines that part holds. In this order: the intent is noted,
+//! the batch is written at that length, the file is synced, the sidecar is written and synced, the batch is done.
+//! After a crash the file is cut back to that length, and a batch that comes again, cut as it may be, leaves out
+//! the lines that are there. Two syncs a batch.
+//!
+//! Lines come in the order in which they are delivered: seq order in a strict group. A group must not have two
+//! batches in flight for one file, and a processor takes one at a time. With `order = "none"` at most 64 gaps may be in one batch;
+//! more are halved. Replaying a group (`group seek`) adds no line that is there; remove the sidecar for that.
+//!
+//! Others may rename the file away (a new one is begun), empty it, replace it or append to it while we run. What
+//! nobody can vouch for after a crash is moved to `<path>.spillq-aside`; bytes that are not ours must never be
+//! destroyed. If a crash and a renaming come together, the old file may end with a part of a batch which is
+//! written again, whole, to the new one.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use spillq_storage::{GroupId, StoreId};
+
+use super::blocking::Blocking;
+use super::sidecar::{Intent, Record, Sidecar, open_private, path_of};
+use super::written::{Written, has_too_many_gaps};
+use super::{Batch, Evidence, Outcome, Processing, Processor};
+
+/// So many bytes before the good length tell whether it is still the same file.
+const CHECKED_BYTES_MAX: u64 = 4 * 1024;
+/// Bytes that are moved aside are copied in pieces of this size.
+const COPY_BYTES: usize = 64 * 1024;
+
+/// A file as a destination.
+#[derive(Debug)]
+pub struct AppendFile {
+    path: PathBuf,
+    thread: Blocking<Appender>,
+}
+
+impl AppendFile {
+    /// Will append to the file at `path`, made with mode 0600 where it is missing; its folder must exist. Nothing
+    /// is opened before the first batch. `store` and `group` say whose seqs the batches have: lines of another
+    /// store or group that the file holds are not taken for theirs.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn new(path: PathBuf, store: StoreId, group: GroupId) -> io::Result<AppendFile> {
+        AppendFile::of(Appender {
+            path,
+            store,
+            group,
+            open: None,
+            #[cfg(test)]
+            stop_at: None,
+        })
+    }
+
+    fn of(appender: Appender) -> io::Result<AppendFile> {
+        Ok(AppendFile { path: appender.path.clone(), thread: Blocking::start("file", appender)? })
+    }
+
+    async fn append(&mut self, batch: &Batch) -> Outcome {
+        let evidence = |what: String| Evidence {
+            summary: format!("{} could not be appended to: {what}", self.path.display()),
+            tail: String::new(),
+        };
+        if has_too_many_gaps(batch) {
+            return Outcome::TooLarge(evidence(format!("too many gaps in lines {}", batch.range())));
+        }
+        let copy = batch.clone();
+        let appended = self.thread.call(move |appender| appender.append(&copy)).await;
+        let error = match appended {
+            Ok(Ok(())) => return Outcome::Done,
+            Ok(Err(error)) | Err(error) => error,
+        };
+        match error.kind() {
+            ErrorKind::NotFound
+            | ErrorKind::PermissionDenied
+            | ErrorKind::NotADirectory
+            | ErrorKind::IsADirectory
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::InvalidInput
+            | ErrorKind::InvalidData => Outcome::Refused(evidence(error.to_string())),
+            _ => Outcome::Failed(evidence(error.to_string())),
+        }
+    }
+}
+
+impl Processor for AppendFile {
+    fn name(&self) -> String {
+        format!("file {}", self.path.display())
+    }
+
+    fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
+        Box::pin(self.append(batch))
+    }
+}
+
+/// The points between which a crash must do no harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Intended,
+    HalfWritten,
+    Written,
+    Synced,
+    Committed,
+}
+
+#[derive(Debug)]
+struct Appender {
+    path: PathBuf,
+    store: StoreId,
+    group: GroupId,
+    /// Closed after every error: what the disk says then counts, not what was meant.
+    open: Option<Open>,
+    #[cfg(test)]
+    stop_at: Option<Step>,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    sidecar: Sidecar,
+    record: Record,
+}
+
+impl Appender {
+    /// Appends those lines of `batch` that the file does not hold. They are durable when it returns.
+    fn append(&mut self, batch: &Batch) -> io::Result<()> {
+        let mut open = match self.open.take() {
+            Some(open) if open.is_current(&self.path) => open,
+            old => {
+                // Its lock would be in the way.
+                drop(old);
+                Open::new(&self.path, self.store, self.group)?
+            }
+        };
+        open.accept_foreign(&self.path)?;
+        let pieces = open.record.written.rest(batch);
+        let bytes: u64 = pieces.iter().map(|piece| piece.bytes().len() as u64).sum();
+        if bytes > 0 {
+            let record = &mut open.record;
+            open.sidecar.intend(Intent { generation: record.generation, length: record.length, bytes })?;
+            self.at(Step::Intended)?;
+            let half = record.length + bytes / 2;
+            for piece in &pieces {
+                let mut rest: &[u8] = piece.bytes();
+                if record.length < half && record.length + rest.len() as u64 > half {
+                    let (before, after) = rest.split_at((half - record.length) as usize);
+                    open.file.write_all_at(before, record.length)?;
+                    self.at(Step::HalfWritten)?;
+                    record.length = half;
+                    rest = after;
+                }
+                open.file.write_all_at(rest, record.length)?;
+                record.length += rest.len() as u64;
+                record.written.add(piece.range());
+            }
+            self.at(Step::Written)?;
+            open.file.sync_data()?;
+            self.at(Step::Synced)?;
+            open.commit()?;
+            self.at(Step::Committed)?;
+        }
+        self.open = Some(open);
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn at(&mut self, step: Step) -> io::Result<()> {
+        if self.stop_at == Some(step) {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests stop here")]
+    fn at(&mut self, _: Step) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Open {
+    /// Opens the file and its sidecar, and brings the file to a length that is known to be good.
+    fn new(path: &Path, store: StoreId, group: GroupId) -> io::Result<Open> {
+        let file = open_private(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
+        }
+        let mut first = Record { generation: 1, store, group, length: metadata.len(), ..Record::default() };
+        first.check(&file)?;
+        let (sidecar, record, intent) = Sidecar::open(&path_of(path), first)?;
+        let mut open = Open { file, sidecar, record };
+        open.recover(path, intent)?;
+        if (open.record.store, open.record.group) != (store, group) {
+            tracing::info!(
+                path = %path.display(),
+                "the file was written from another store or group: its lines are kept, and none is taken for ours"
+            );
+            open.record.store = store;
+            open.record.group = group;
+            open.record.written = Written::default();
+        }
+        // The record that was found may not be durable, and the file may be new: now both are.
+        open.file.sync_all()?;
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder)?.sync_all()?;
+        }
+        open.commit()?;
+        Ok(open)
+    }
+
+    fn recover(&mut self, path: &Path, intent: Option<Intent>) -> io::Result<()> {
+        let found = self.file.metadata()?.len();
+        let good = self.record.length;
+        if !self.record.matches(&self.file, found)? {
+            tracing::warn!(
+                path = %path.display(),
+                found_bytes = found,
+                expected_bytes = good,
+                last_seq = self.record.written.last().0,
+                "the file was emptied, replaced or renamed away: going on at the end of what is there, with the \
+                 lines after the last"
+            );
+            self.record.length = found;
+        } else if found > good {
+            let ours = intent.is_some_and(|intent| found - good <= intent.bytes);
+            if ours {
+                tracing::info!(path = %path.display(), bytes = found - good, "cutting off a batch that was not done");
+            } else {
+                let aside = self.move_aside(path, good)?;
+                tracing::warn!(
+                    path = %path.display(),
+                    bytes = found - good,
+                    aside = %aside.display(),
+                    "the file ends with bytes that are not known to be whole batches: moved aside"
+                );
+            }
+            self.file.set_len(good)?;
+        }
+        Ok(())
+    }
+
+    /// Copies what is behind `good` to the end of a file beside it; durable when it returns.
+    fn move_aside(&self, path: &Path, good: u64) -> io::Result<PathBuf> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".spillq-aside");
+        let aside_path = PathBuf::from(name);
+        let aside = open_private(&aside_path)?;
+        let mut to = aside.metadata()?.len();
+        let mut from = good;
+        let mut buffer = vec![0; COPY_BYTES];
+        loop {
+            let read = self.file.read_at(&mut buffer, from)?;
+            let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
+                break;
+            };
+            aside.write_all_at(bytes, to)?;
+            from += read as u64;
+            to += read as u64;
+        }
+        aside.sync_all()?;
+        Ok(aside_path)
+    }
+
+    /// Whether the path still leads to this file, with all that we wrote.
+    fn is_current(&self, path: &Path) -> bool {
+        let (Ok(ours), Ok(theirs)) = (self.file.metadata(), fs::metadata(path)) else {
+            return false;
+        };
+        (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()) && ours.len() >= self.record.length
+    }
+
+    /// While we hold the file open and no batch is under way, bytes behind ours are somebody else's: they stay.
+    fn accept_foreign(&mut self, path: &Path) -> io::Result<()> {
+        let found = self.file.metadata()?.len();
+        if found > self.record.length {
+            tracing::warn!(
+                path = %path.display(),
+                bytes = found - self.record.length,
+                "somebody else appended to the file: going on behind that"
+            );
+            self.record.length = found;
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the record durable, as it is now.
+    fn commit(&mut self) -> io::Result<()> {
+        self.record.generation += 1;
+        self.record.check(&self.file)?;
+        self.sidecar.commit(&self.record)
+    }
+}
+
+impl Record {
+    /// Notes the checksum of the end of the good part.
+    fn check(&mut self, file: &File) -> io::Result<()> {
+        let bytes = self.length.min(CHECKED_BYTES_MAX);
+        self.checked_bytes = bytes as u32;
+        self.checked_crc = crc_before(file, self.length, bytes)?;
+        Ok(())
+    }
+
+    /// Whether `file`, `found` bytes long, has the good part.
+    fn matches(&self, file: &File, found: u64) -> io::Result<bool> {
+        let bytes = u64::from(self.checked_bytes);
+        Ok(found >= self.length
+            && bytes <= self.length
+            && crc_before(file, self.length, bytes)? == self.checked_crc)
+    }
+}
+
+fn crc_before(file: &File, end: u64, bytes: u64) -> io::Result<u32> {
+    let mut buffer = vec![0; bytes as usize];
+    file.read_exact_at(&mut buffer, end - bytes)?;
+    Ok(crc32c::crc32c(&buffer))
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

@@ -1,0 +1,124 @@
+//! What a command reads: a whole batch in memory of its own, complete before the command starts.
+//!
+//! A memfd and not a pipe: a command that reads nothing is no error, one that reads slowly holds nothing up, and a
+//! batch of any size is there to its last byte. It costs the batch's bytes once more while the command runs. It is
+//! sealed: nobody changes a batch under its reader.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use serde::Serialize;
+use spillq_storage::{Line, SourceId};
+
+use super::Batch;
+
+/// The buffer in which objects become larger writes.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Gives the path of a source, where it is known.
+pub type Paths = Arc<dyn Fn(SourceId) -> Option<String> + Send + Sync>;
+
+/// In which form a command gets the lines of a batch.
+#[derive(Clone, Default)]
+pub enum Input {
+    /// The lines themselves, byte for byte as they stood in their files.
+    #[default]
+    Lines,
+    /// One JSON object a line, with `seq`, `source` (the path that the closure gives, or the source's number),
+    /// `offset`, `attempt`, and `text`, or `base64` where the bytes are not UTF-8, both without the newline. A line
+    /// that has no newline has `unterminated`: true, and a part of a line that was cut has `part`: first, middle or
+    /// last.
+    Ndjson(Paths),
+}
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Input::Lines => "Lines",
+            Input::Ndjson(_) => "Ndjson",
+        })
+    }
+}
+
+/// Writes the batch to a memfd, at its beginning; gives back the number of bytes too. Blocks for about as long as
+/// a copy of the bytes takes.
+pub(super) fn memfd(batch: &Batch, input: &Input) -> io::Result<(OwnedFd, u64)> {
+    let fd = memfd_create("spillq-batch", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut file = File::from(fd);
+    match input {
+        Input::Lines => {
+            for piece in batch.pieces() {
+                file.write_all(piece.bytes())?;
+            }
+        }
+        Input::Ndjson(paths) => {
+            let mut out = BufWriter::with_capacity(BUFFER_BYTES, &file);
+            write_ndjson(batch, paths, &mut out)?;
+            out.flush()?;
+        }
+    }
+    let bytes = file.stream_position()?;
+    file.rewind()?;
+    fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    Ok((file.into(), bytes))
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Source {
+    Path(String),
+    Id(u64),
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    seq: u64,
+    source: &'a Source,
+    offset: u64,
+    attempt: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<&'static str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unterminated: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+}
+
+fn write_ndjson(batch: &Batch, paths: &Paths, mut out: impl Write) -> io::Result<()> {
+    // Lines of one source mostly come together: its path is looked up once a run.
+    let mut known: Option<(SourceId, Source)> = None;
+    for line in batch.lines() {
+        let source = match known.take() {
+            Some((id, source)) if id == line.source => source,
+            _ => paths(line.source).map_or(Source::Id(line.source.0), Source::Path),
+        };
+        write_object(&line, &source, batch.attempt(), &mut out)?;
+        known = Some((line.source, source));
+    }
+    Ok(())
+}
+
+fn write_object(line: &Line<'_>, source: &Source, attempt: u32, mut out: impl Write) -> io::Result<()> {
+    let bytes = line.bytes.strip_suffix(b"\n").unwrap_or(line.bytes);
+    let text = std::str::from_utf8(bytes).ok();
+    let object = Object {
+        seq: line.seq.0,
+        source,
+        offset: line.offset,
+        attempt,
+        part: line.flags.part(),
+        unterminated: line.flags.is_unterminated(),
+        text,
+        base64: text.is_none().then(|| STANDARD.encode(bytes)),
+    };
+    serde_json::to_writer(&mut out, &object)?;
+    out.write_all(b"\n")
+}

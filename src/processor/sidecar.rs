@@ -1,0 +1,358 @@
+//! The small file beside a destination file, which says how much of that is ours and which lines it holds.
+//!
+//! Two records, written in turn, each synced before the batch is done: a torn one leaves the other. Behind them the
+//! intent, which is written before a batch and not synced: after a kill it tells our half-written batch from what
+//! somebody else appended; after a power cut it may be missing, and nothing relies on it being there.
+//!
+//! A record is at most [`SLOT_BYTES`] long, little endian:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 4 | magic `SPQF` |
+//! | 4 | version, 1 |
+//! | 8 | generation: the higher of two valid records counts |
+//! | 8, 4 | store id, group id: whose seqs these are |
+//! | 8 | length of the file up to which it is good |
+//! | 4, 4 | how many bytes before that length are covered by the next field, and their CRC32C |
+//! | 4 | ranges |
+//! | 16 each | ranges of lines in the file: first seq 8, last seq 8 |
+//! | 4 | CRC32C of all before |
+//!
+//! An intent is magic `SPQI`, version 4, generation 8, length before the batch 8, bytes of the batch 8, CRC32C 4.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use spillq_storage::{GroupId, Seq, SeqRange, StoreId};
+
+use super::written::{RANGES_MAX, Written};
+
+const RECORD_MAGIC: [u8; 4] = *b"SPQF";
+const INTENT_MAGIC: [u8; 4] = *b"SPQI";
+const VERSION: u32 = 1;
+/// One page of most file systems, so that writing one record does not touch the other.
+const SLOT_BYTES: usize = 4096;
+const INTENT_AT: u64 = 2 * SLOT_BYTES as u64;
+const INTENT_BYTES: usize = 36;
+/// A lock is tried for 200 ms: starting a process takes a few.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+const SIDECAR_BYTES: usize = 3 * SLOT_BYTES;
+const _: () = assert!(48 + 16 * RANGES_MAX + 4 <= SLOT_BYTES, "a record fits in its slot");
+
+/// What is known of a file for sure.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) generation: u64,
+    pub(super) store: StoreId,
+    pub(super) group: GroupId,
+    /// The file is good up to here.
+    pub(super) length: u64,
+    /// How many bytes before `length` the checksum covers.
+    pub(super) checked_bytes: u32,
+    /// Their CRC32C: whether it is still the same file.
+    pub(super) checked_crc: u32,
+    /// The lines that the file holds up to `length`.
+    pub(super) written: Written,
+}
+
+/// What was about to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Intent {
+    /// The generation of the record that it goes out from.
+    pub(super) generation: u64,
+    /// The length of the file before.
+    pub(super) length: u64,
+    /// The bytes of the batch.
+    pub(super) bytes: u64,
+}
+
+/// An open sidecar, locked: nobody else writes to the file through spillq.
+#[derive(Debug)]
+pub(super) struct Sidecar {
+    file: File,
+}
+
+/// Where the sidecar of `path` is.
+pub(super) fn path_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".spillq");
+    PathBuf::from(name)
+}
+
+impl Sidecar {
+    /// Opens the sidecar at `path` and reads it; where there is none, makes one with the record `first`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ResourceBusy`] when another process has it, [`ErrorKind::InvalidData`] when it is damaged.
+    pub(super) fn open(path: &Path, first: Record) -> io::Result<(Sidecar, Record, Option<Intent>)> {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                create(path, &first)?;
+                OpenOptions::new().read(true).write(true).open(path)?
+            }
+            other => other?,
+        };
+        lock(&file, path)?;
+        let sidecar = Sidecar { file };
+        let slot = |i: u64| decode_record(&sidecar.read(i * SLOT_BYTES as u64, SLOT_BYTES)?);
+        let record = match (slot(0), slot(1)) {
+            (Some(a), Some(b)) if a.generation > b.generation => a,
+            (Some(a), None) => a,
+            (_, Some(b)) => b,
+            (None, None) => {
+                return Err(io::Error::new(
+                    ErrorKind::InvalidData,
+                    format!(
+                        "{} is damaged: neither of its records matches its checksum; without it, writing goes on at \
+                         the end of the file, and lines of the last batch may be there twice",
+                        path.display()
+                    ),
+                ));
+            }
+        };
+        let intent = sidecar
+            .read(INTENT_AT, INTENT_BYTES)
+            .and_then(|bytes| decode_intent(&bytes))
+            .filter(|intent| intent.generation == record.generation && intent.length == record.length);
+        Ok((sidecar, record, intent))
+    }
+
+    /// Makes `record` the one that counts. Durable when it returns; after an error either may count.
+    pub(super) fn commit(&self, record: &Record) -> io::Result<()> {
+        let at = record.generation % 2 * SLOT_BYTES as u64;
+        self.file.write_all_at(&encode_record(record), at)?;
+        self.file.sync_data()
+    }
+
+    /// Notes what is about to be written. Survives a kill, and perhaps a power cut.
+    pub(super) fn intend(&self, intent: Intent) -> io::Result<()> {
+        self.file.write_all_at(&encode_intent(intent), INTENT_AT)
+    }
+
+    fn read(&self, at: u64, len: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, at).ok()?;
+        Some(bytes)
+    }
+}
+
+/// Takes the lock. It may be ours still for a moment: a process that we are starting shares our descriptors until
+/// it becomes another program.
+fn lock(file: &File, path: &Path) -> io::Result<()> {
+    for _ in 0..LOCK_TRIES {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => thread::sleep(LOCK_PAUSE),
+            other => return Ok(other?),
+        }
+    }
+    Err(io::Error::new(
+        ErrorKind::ResourceBusy,
+        format!("another process writes to it: {} is locked", path.display()),
+    ))
+}
+
+/// Makes a sidecar that is whole or not there.
+fn create(path: &Path, first: &Record) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::Builder::new()
+        .prefix(".spillq-")
+        .permissions(std::fs::Permissions::from_mode(0o600))
+        .tempfile_in(folder)?;
+    let mut bytes = encode_record(first);
+    bytes.resize(SIDECAR_BYTES, 0);
+    if first.generation % 2 == 1 {
+        bytes.rotate_right(SLOT_BYTES);
+    }
+    file.write_all(&bytes)?;
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(path) {
+        // Somebody was faster; the lock decides.
+        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {}
+        other => {
+            other.map_err(|error| error.error)?;
+        }
+    }
+    File::open(folder)?.sync_all()
+}
+
+/// Opens a file of ours: made with 0600 where it is missing.
+pub(super) fn open_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        // A fifo would block here for its reader; what is no file is refused afterwards.
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+}
+
+fn encode_record(record: &Record) -> Vec<u8> {
+    let mut out = RECORD_MAGIC.to_vec();
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&record.generation.to_le_bytes());
+    out.extend_from_slice(&record.store.0.to_le_bytes());
+    out.extend_from_slice(&record.group.0.to_le_bytes());
+    out.extend_from_slice(&record.length.to_le_bytes());
+    out.extend_from_slice(&record.checked_bytes.to_le_bytes());
+    out.extend_from_slice(&record.checked_crc.to_le_bytes());
+    out.extend_from_slice(&(record.written.ranges().len() as u32).to_le_bytes());
+    for range in record.written.ranges() {
+        out.extend_from_slice(&range.first.0.to_le_bytes());
+        out.extend_from_slice(&range.last.0.to_le_bytes());
+    }
+    out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
+    debug_assert_eq!(decode_record(&out).as_ref(), Some(record));
+    out
+}
+
+fn decode_record(bytes: &[u8]) -> Option<Record> {
+    let mut rest = bytes;
+    if take::<4>(&mut rest)? != RECORD_MAGIC || take_u32(&mut rest)? != VERSION {
+        return None;
+    }
+    let generation = take_u64(&mut rest)?;
+    let store = StoreId(take_u64(&mut rest)?);
+    let group = GroupId(take_u32(&mut rest)?);
+    let length = take_u64(&mut rest)?;
+    let checked_bytes = take_u32(&mut rest)?;
+    let checked_crc = take_u32(&mut rest)?;
+    let count = take_u32(&mut rest)? as usize;
+    if count > RANGES_MAX {
+        return None;
+    }
+    let mut ranges = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (first, last) = (take_u64(&mut rest)?, take_u64(&mut rest)?);
+        ranges.push(SeqRange::new(Seq(first), Seq(last))?);
+    }
+    let covered = bytes.get(..bytes.len() - rest.len())?;
+    (take_u32(&mut rest)? == crc32c::crc32c(covered)).then(|| Record {
+        generation,
+        store,
+        group,
+        length,
+        checked_bytes,
+        checked_crc,
+        written: Written::of(ranges),
+    })
+}
+
+fn encode_intent(intent: Intent) -> Vec<u8> {
+    let mut out = INTENT_MAGIC.to_vec();
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    for number in [intent.generation, intent.length, intent.bytes] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
+    out
+}
+
+fn decode_intent(bytes: &[u8]) -> Option<Intent> {
+    let mut rest = bytes;
+    if take::<4>(&mut rest)? != INTENT_MAGIC || take_u32(&mut rest)? != VERSION {
+        return None;
+    }
+    let intent = Intent {
+        generation: take_u64(&mut rest)?,
+        length: take_u64(&mut rest)?,
+        bytes: take_u64(&mut rest)?,
+    };
+    let covered = bytes.get(..bytes.len() - rest.len())?;
+    (take_u32(&mut rest)? == crc32c::crc32c(covered)).then_some(intent)
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, left) = rest.split_first_chunk()?;
+    *rest = left;
+    Some(*taken)
+}
+
+fn take_u32(rest: &mut &[u8]) -> Option<u32> {
+    take(rest).map(u32::from_le_bytes)
+}
+
+fn take_u64(rest: &mut &[u8]) -> Option<u64> {
+    take(rest).map(u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(generation: u64) -> Record {
+        Record {
+            generation,
+            length: 100 * generation,
+            written: Written::of([SeqRange::new(Seq(1), Seq(generation)).unwrap()]),
+            ..Record::default()
+        }
+    }
+
+    #[test]
+    fn the_latest_whole_record_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.spillq");
+        let open = || Sidecar::open(&path, record(1));
+        assert_eq!(open().unwrap().1, record(1));
+        for generation in 2..6 {
+            open().unwrap().0.commit(&record(generation)).unwrap();
+            assert_eq!(open().unwrap().1, record(generation));
+        }
+        // Generation 5 is in the second slot, generation 4 in the first.
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[SLOT_BYTES + 30] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(open().unwrap().1, record(4));
+        bytes[30] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(open().unwrap_err().kind(), ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn an_intent_counts_for_the_record_that_it_goes_out_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.spillq");
+        let open = || Sidecar::open(&path, record(1)).unwrap();
+        let intent = Intent { generation: 1, length: 100, bytes: 7 };
+        open().0.intend(intent).unwrap();
+        assert_eq!(open().2, Some(intent));
+        open().0.commit(&record(2)).unwrap();
+        assert_eq!(open().2, None);
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.spillq");
+        let _held = Sidecar::open(&path, record(1)).unwrap();
+        assert_eq!(Sidecar::open(&path, record(1)).unwrap_err().kind(), ErrorKind::ResourceBusy);
+    }
+
+    #[test]
+    fn a_full_record_fits_and_is_read_back() {
+        let full = Record {
+            written: Written::of((1..=RANGES_MAX as u64).map(|i| SeqRange::one(Seq(2 * i)))),
+            ..record(9)
+        };
+        let bytes = encode_record(&full);
+        assert!(bytes.len() <= SLOT_BYTES);
+        assert_eq!(decode_record(&bytes), Some(full));
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode_record(&bad), None, "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Which lines a destination already holds, so that a batch that comes again, cut as it may be, adds only the rest.
+//!
+//! At most [`RANGES_MAX`] ranges are known. Beyond that the lowest is forgotten, and its lines count as not
+//! written: a line is written twice rather than lost. With one batch at a time the lines that can come again are
+//! those of the latest batches, far from the lowest range.
+
+use spillq_storage::{Seq, SeqRange};
+
+use super::{Batch, Piece};
+
+/// In a strict group the lines of a destination are one range, and one more for each gap: lines lost, or set aside.
+pub(super) const RANGES_MAX: usize = 128;
+/// A batch of more ranges than this is to be halved: all of it must be known until it is acked.
+const BATCH_RANGES_MAX: usize = RANGES_MAX / 2;
+
+/// Ranges of lines, rising, with gaps between them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Written(Vec<SeqRange>);
+
+impl Written {
+    /// What `ranges` hold together.
+    pub(super) fn of(ranges: impl IntoIterator<Item = SeqRange>) -> Written {
+        let mut written = Written::default();
+        for range in ranges {
+            written.add(range);
+        }
+        written
+    }
+
+    /// Notes that the lines of `range` are written.
+    pub(super) fn add(&mut self, range: SeqRange) {
+        let mut joined = range;
+        self.0.retain(|known| {
+            let touches = known.first <= joined.last.next() && joined.first <= known.last.next();
+            if touches {
+                joined.first = joined.first.min(known.first);
+                joined.last = joined.last.max(known.last);
+            }
+            !touches
+        });
+        let at = self.0.partition_point(|known| known.first < joined.first);
+        self.0.insert(at, joined);
+        let excess = self.0.len().saturating_sub(RANGES_MAX);
+        self.0.drain(..excess);
+    }
+
+    /// Forgets the lines of `range`.
+    pub(super) fn remove(&mut self, range: SeqRange) {
+        let parts = |known: &SeqRange| {
+            let below = SeqRange::new(known.first, known.last.min(range.first.prev()));
+            let above = SeqRange::new(known.first.max(range.last.next()), known.last);
+            [below, above].into_iter().flatten()
+        };
+        self.0 = self.0.iter().flat_map(parts).collect();
+    }
+
+    /// Those of `range` that are not written.
+    fn missing(&self, range: SeqRange) -> Vec<SeqRange> {
+        let mut missing = Vec::new();
+        let mut from = range.first;
+        for known in self.0.iter().filter_map(|known| known.intersection(range)) {
+            missing.extend(SeqRange::new(from, known.first.prev()));
+            from = known.last.next();
+        }
+        missing.extend(SeqRange::new(from, range.last));
+        missing
+    }
+
+    /// The lines of `batch` that are not written.
+    pub(super) fn rest(&self, batch: &Batch) -> Vec<Piece> {
+        let rest = |piece: &Piece| -> Vec<Piece> {
+            let missing = self.missing(piece.range());
+            missing.into_iter().filter_map(|range| piece.within(range)).collect()
+        };
+        batch.pieces().iter().flat_map(rest).collect()
+    }
+
+    /// The ranges.
+    pub(super) fn ranges(&self) -> &[SeqRange] {
+        &self.0
+    }
+
+    /// The highest seq that is written; 0 where none is.
+    pub(super) fn last(&self) -> Seq {
+        self.0.last().map(|range| range.last).unwrap_or_default()
+    }
+}
+
+/// Whether `batch` has more gaps than can be told apart after a crash.
+pub(super) fn has_too_many_gaps(batch: &Batch) -> bool {
+    let mut gaps = 0;
+    let mut next = batch.range().first;
+    for piece in batch.pieces() {
+        gaps += usize::from(piece.range().first != next);
+        next = piece.range().last.next();
+    }
+    gaps >= BATCH_RANGES_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn range(first: u64, last: u64) -> SeqRange {
+        SeqRange::new(Seq(first), Seq(last)).unwrap()
+    }
+
+    #[test]
+    fn ranges_behave_like_a_set_of_seqs() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let (mut written, mut model) = (Written::default(), BTreeSet::new());
+        for _ in 0..2_000 {
+            let first = random.u64(1..200);
+            let picked = range(first, first + random.u64(0..8));
+            let missing: Vec<u64> =
+                written.missing(picked).into_iter().flat_map(|range| range.first.0..=range.last.0).collect();
+            let expected: Vec<u64> =
+                (picked.first.0..=picked.last.0).filter(|seq| !model.contains(seq)).collect();
+            assert_eq!(missing, expected);
+            written.add(picked);
+            model.extend(picked.first.0..=picked.last.0);
+            assert!(written.ranges().windows(2).all(|two| two[0].last.next() < two[1].first));
+            let first = random.u64(1..200);
+            let picked = range(first, first + random.u64(0..20));
+            written.remove(picked);
+            model.retain(|seq| !picked.contains(Seq(*seq)));
+        }
+    }
+
+    #[test]
+    fn the_lowest_range_is_forgotten_first_and_counts_as_not_written() {
+        let written = Written::of((1..=RANGES_MAX as u64 + 1).map(|i| range(2 * i, 2 * i)));
+        assert_eq!(written.ranges().len(), RANGES_MAX);
+        assert_eq!(written.missing(range(2, 2)), [range(2, 2)]);
+        assert_eq!(written.missing(range(4, 4)), []);
+    }
+}

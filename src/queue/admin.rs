@@ -1,0 +1,135 @@
+//! What an operator can ask of the log: groups and dead letters. The same requests serve a running service and a
+//! stopped one, whose log a command opens for the purpose.
+
+use spillq_storage::{DeadLetter, Seq, SeqRange};
+use thiserror::Error;
+
+/// Dead letters in one answer.
+pub const DEAD_LETTERS_SHOWN_MAX: usize = 1_000;
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admin {
+    /// Creates a group, at the oldest line that is held or behind the newest.
+    AddGroup {
+        /// Its name.
+        name: String,
+        /// Whether it gets the lines that are there.
+        from_beginning: bool,
+    },
+    /// Removes a group and its dead letters.
+    RemoveGroup(String),
+    /// Stops or resumes new leases, over restarts too.
+    Pause {
+        /// Which group.
+        name: String,
+        /// Stop, or resume.
+        paused: bool,
+    },
+    /// The dead letters of a group from a seq on, at most [`DEAD_LETTERS_SHOWN_MAX`].
+    DeadLetters {
+        /// Which group.
+        group: String,
+        /// From which seq.
+        from: Seq,
+    },
+    /// Delivers dead letters again; `None` means all.
+    Retry {
+        /// Which group.
+        group: String,
+        /// Which lines.
+        seqs: Option<Vec<SeqRange>>,
+    },
+    /// Ends dead letters for good; `None` means all.
+    Discard {
+        /// Which group.
+        group: String,
+        /// Which lines.
+        seqs: Option<Vec<SeqRange>>,
+    },
+    /// Sets a line aside by hand.
+    Park {
+        /// Which group.
+        group: String,
+        /// Which line.
+        seq: Seq,
+    },
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is so, durably.
+    Done,
+    /// So many lines were affected, durably.
+    Lines(u64),
+    /// Dead letters.
+    DeadLetters(Vec<DeadLetter>),
+}
+
+/// Why a request was not carried out. Nothing was changed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such group.
+    #[error("there is no group {name}; there are: {there}")]
+    NoGroup {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        there: String,
+    },
+    /// There is one of that name.
+    #[error("there is a group {0} already")]
+    GroupExists(String),
+    /// A name that is none.
+    #[error("a group's name is 1 to 64 of a-z, 0-9, - and _, found {0:?}")]
+    GroupName(String),
+    /// Without groups nothing would ever be removed from disk.
+    #[error("{0} is the last group, which cannot be removed")]
+    LastGroup(String),
+    /// A processor or somebody else works on it.
+    #[error("group {0} has lines out with its processor; pause it and try again")]
+    GroupBusy(String),
+    /// Not in the log, or acked, or dead already.
+    #[error("line {seq} is not waiting for group {group}")]
+    NotWaiting {
+        /// The group.
+        group: String,
+        /// The line.
+        seq: Seq,
+    },
+    /// Out with a processor.
+    #[error("line {0} is out with its processor; try again when that has ended")]
+    Leased(Seq),
+    /// The bound of dead letters is reached.
+    #[error("group {0} can have no more dead letters; retry or discard some")]
+    DeadLettersFull(String),
+    /// No such dead letters.
+    #[error("group {group} has no dead letter at {seqs}")]
+    NoDeadLetter {
+        /// The group.
+        group: String,
+        /// What was asked for.
+        seqs: String,
+    },
+    /// The line cannot be read.
+    #[error("line {seq} cannot be read: {what}")]
+    Unreadable {
+        /// The line.
+        seq: Seq,
+        /// What was found.
+        what: String,
+    },
+    /// The log failed, or is closing.
+    #[error("the log failed meanwhile")]
+    Failed,
+}
+
+/// Whether a group may have this name.
+#[must_use]
+pub fn is_group_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_'))
+}

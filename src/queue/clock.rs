@@ -1,0 +1,21 @@
+//! The two clocks: one for deadlines, which runs on while the host sleeps and never jumps, and the wall clock, for
+//! display and for the age of lines only.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Milliseconds since the host started.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    u64::try_from(now.tv_sec).unwrap_or_default() * 1_000
+        + u64::try_from(now.tv_nsec).unwrap_or_default() / 1_000_000
+}
+
+/// Milliseconds since 1970 by the wall clock.
+#[must_use]
+pub fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,472 @@
+//! One group: which lines may be offered next, and what follows from how a lease ended. Pure: time is an argument,
+//! and what a crash must remember is in the log's own state, which is handed in.
+//!
+//! Bounds: at most `in_flight` leases, one offer more to read ahead, and no new lease past
+//! [`ACK_RANGES_MAX`] ranges of acks.
+
+use std::collections::BTreeMap;
+
+use spillq_storage::{ACK_RANGES_MAX, GroupChange, GroupState, Seq, SeqRange};
+
+use super::command::{Lease, Offer};
+use super::retry::{Delivery, FailureKind, Next, Retries, RetrySettings};
+
+/// What a group is set to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// Its name.
+    pub name: String,
+    /// Where it begins when it is new: at the oldest line still held, or behind the newest.
+    pub from_beginning: bool,
+    /// Whether a batch waits for the one before it.
+    pub strict: bool,
+    /// Leases at once.
+    pub in_flight: usize,
+    /// Lines of a batch at most.
+    pub batch_lines: u64,
+    /// Bytes of a batch at most; a longer line is one of its own.
+    pub batch_bytes: u64,
+    /// How long a smaller batch waits behind another that is out.
+    pub linger_ms: u64,
+    /// A batch that takes longer is ended, and comes again.
+    pub timeout_ms: u64,
+    /// What follows a failure.
+    pub retry: RetrySettings,
+    /// Whether damaged lines are passed over, or hold the group.
+    pub skip_damage: bool,
+}
+
+impl GroupSettings {
+    /// The defaults, for a group that no configuration names.
+    #[must_use]
+    pub fn named(name: &str) -> GroupSettings {
+        GroupSettings {
+            name: name.to_owned(),
+            from_beginning: true,
+            strict: true,
+            in_flight: 1,
+            batch_lines: 10_000,
+            batch_bytes: 4 << 20,
+            linger_ms: 0,
+            timeout_ms: 30_000,
+            retry: RetrySettings { initial_ms: 200, max_ms: 30_000, attempts: 8 },
+            skip_damage: false,
+        }
+    }
+}
+
+/// What the log knows, at a time.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// The group in the log.
+    pub state: &'a GroupState,
+    /// The seq after the last line.
+    pub next_seq: Seq,
+    /// Milliseconds of a clock that runs on while the host sleeps.
+    pub now_ms: u64,
+    /// No more lines can be set aside.
+    pub dead_full: bool,
+}
+
+/// Why there is nothing to offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// No line waits.
+    Empty,
+    /// As many batches are out as may be.
+    InFlight,
+    /// Until a time: a back-off, a refusal, or lingering.
+    Until(u64),
+    /// An operator paused it.
+    Paused,
+    /// It cannot go on by itself, and why.
+    Blocked(&'static str),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Fresh,
+    Again { alone: bool },
+    Probe { stuck: Seq },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reserved {
+    range: SeqRange,
+    kind: Kind,
+}
+
+/// A lease that is out.
+#[derive(Clone, Copy, Debug)]
+pub struct Out {
+    /// The lines.
+    pub range: SeqRange,
+    /// Since when, on the clock of [`View::now_ms`].
+    pub since_ms: u64,
+    alone: bool,
+}
+
+/// What a group does in this run of the process.
+#[derive(Debug)]
+pub struct Group {
+    settings: std::sync::Arc<GroupSettings>,
+    retries: Retries,
+    reserved: BTreeMap<u64, Reserved>,
+    leases: BTreeMap<u64, Out>,
+    linger_since_ms: Option<u64>,
+    /// Damage that holds it.
+    pub damage: Option<String>,
+    /// The last failure, for people.
+    pub last_failure: Option<String>,
+}
+
+impl Group {
+    /// The group as the log has it: what an earlier run had out is suspect.
+    #[must_use]
+    pub fn new(settings: GroupSettings, state: &GroupState) -> Group {
+        let attempts = |seq: Seq| state.attempts.get(&seq).copied().unwrap_or_default();
+        let mut retries = Retries::new(settings.retry, settings.strict, &state.suspects, &attempts);
+        for seq in &state.revived {
+            retries.add(SeqRange::one(*seq));
+        }
+        Group {
+            settings: std::sync::Arc::new(settings),
+            retries,
+            reserved: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            linger_since_ms: None,
+            damage: None,
+            last_failure: None,
+        }
+    }
+
+    /// What it is set to.
+    #[must_use]
+    pub fn settings(&self) -> &std::sync::Arc<GroupSettings> {
+        &self.settings
+    }
+
+    /// Leases that are out.
+    pub fn out(&self) -> impl Iterator<Item = &Out> {
+        self.leases.values()
+    }
+
+    /// Lines that are out.
+    #[must_use]
+    pub fn leased_lines(&self) -> u64 {
+        self.leases.values().map(|out| out.range.lines()).sum()
+    }
+
+    /// What failed and waits: for status.
+    #[must_use]
+    pub fn retries(&self) -> &Retries {
+        &self.retries
+    }
+
+    /// Until when a small batch waits for more lines.
+    #[must_use]
+    pub fn lingers_until_ms(&self) -> Option<u64> {
+        self.linger_since_ms.map(|since| since + self.settings.linger_ms)
+    }
+
+    /// Why nothing would be offered, if so: for status.
+    #[must_use]
+    pub fn idle(&self, view: View<'_>) -> Option<Idle> {
+        if view.state.acks.ranges() >= ACK_RANGES_MAX {
+            return Some(Idle::Blocked("ack window"));
+        }
+        match self.again(view) {
+            Err(idle @ Idle::Blocked(_)) => Some(idle),
+            _ if view.state.lag_lines(view.next_seq) == 0 => Some(Idle::Empty),
+            _ => None,
+        }
+    }
+
+    /// Lines that killed the service so often, with others passing between, that they are set aside before anything
+    /// is delivered.
+    #[must_use]
+    pub fn condemned(&self, state: &GroupState) -> Vec<Seq> {
+        let passed_behind = state.acks.ranges() > 0;
+        let condemned = state.attempts.iter().filter(|(seq, attempts)| {
+            **attempts >= self.settings.retry.attempts && state.suspects.contains(&SeqRange::one(**seq))
+        });
+        condemned.filter(|_| passed_behind).map(|(seq, _)| *seq).collect()
+    }
+
+    /// The next lines to read, under a new reservation number.
+    ///
+    /// # Errors
+    /// Why there are none now.
+    pub fn offer(&mut self, view: View<'_>, ahead: bool, reservation: u64) -> Result<Offer, Idle> {
+        if view.state.paused {
+            return Err(Idle::Paused);
+        }
+        if self.damage.is_some() {
+            return Err(Idle::Blocked("damage"));
+        }
+        let out = self.leases.len() + self.reserved.len();
+        if out > self.settings.in_flight || (out == self.settings.in_flight && !ahead) {
+            return Err(Idle::InFlight);
+        }
+        // What is read ahead is fresh lines only: what comes again depends on how the lease before it ends.
+        let again = if out < self.settings.in_flight { self.again(view)? } else { None };
+        let reserved = match again {
+            Some(again) => again,
+            None => {
+                if self.settings.strict && !self.retries.is_empty() {
+                    return Err(Idle::InFlight);
+                }
+                Reserved { range: self.fresh(view)?, kind: Kind::Fresh }
+            }
+        };
+        let probe_for = if let Kind::Probe { stuck } = reserved.kind { Some(stuck) } else { None };
+        self.retries.begin(reserved.range, probe_for);
+        self.reserved.insert(reservation, reserved);
+        Ok(Offer { reservation, range: reserved.range })
+    }
+
+    /// Lines that were delivered before, if some are due.
+    fn again(&self, view: View<'_>) -> Result<Option<Reserved>, Idle> {
+        let attempts = |seq: Seq| view.state.attempts.get(&seq).copied().unwrap_or_default();
+        let probe = |stuck: Seq, skip: u64| {
+            let behind = SeqRange::new(stuck.next(), view.next_seq.prev())?;
+            view.state.acks.nth_outside(behind, skip)
+        };
+        match self.retries.next(view.now_ms, &attempts, &|stuck| probe(stuck, 0).is_some()) {
+            Next::Deliver(Delivery { range, alone }) => {
+                let given_up = alone && attempts(range.first) + 1 >= self.settings.retry.attempts;
+                if given_up && view.dead_full {
+                    return Err(Idle::Blocked("dead letters full"));
+                }
+                Ok(Some(Reserved { range, kind: Kind::Again { alone } }))
+            }
+            Next::Probe { stuck, skip } => Ok(probe(stuck, skip)
+                .map(|line| Reserved { range: SeqRange::one(line), kind: Kind::Probe { stuck } })),
+            Next::Wait(until)
+                if self.settings.strict
+                    || self.retries.refused_until_ms().is_some_and(|at| at > view.now_ms) =>
+            {
+                Err(Idle::Until(until))
+            }
+            Next::Wait(_) | Next::Nothing => Ok(None),
+        }
+    }
+
+    /// Lines that were never delivered.
+    fn fresh(&mut self, view: View<'_>) -> Result<SeqRange, Idle> {
+        if view.state.acks.ranges() >= ACK_RANGES_MAX {
+            return Err(Idle::Blocked("ack window"));
+        }
+        let end = view.next_seq.prev();
+        let mut from = view.state.acks.floor().next();
+        let taken: Vec<SeqRange> = self
+            .leases
+            .values()
+            .map(|out| out.range)
+            .chain(self.reserved.values().map(|reserved| reserved.range))
+            .collect();
+        let gap = loop {
+            let Some(gap) = view.state.acks.gap(from, end) else { break None };
+            let Some(free) = self.retries.skip(gap) else {
+                from = gap.last.next();
+                continue;
+            };
+            // What is out lies before, within or behind; the first stretch that is free of it counts.
+            let free = taken.iter().try_fold(free, |free, taken| free.without(*taken).next());
+            match free {
+                Some(free) if taken.iter().all(|taken| free.intersection(*taken).is_none()) => {
+                    break Some(free);
+                }
+                Some(free) => from = free.first,
+                None => {
+                    from = gap.first.max(
+                        taken
+                            .iter()
+                            .map(|taken| taken.last.next())
+                            .filter(|next| gap.contains(next.prev()))
+                            .max()
+                            .unwrap_or(gap.last.next()),
+                    )
+                }
+            }
+        };
+        let Some(gap) = gap else { return Err(self.nothing(view)) };
+        let last = gap.last.min(gap.first.plus(self.settings.batch_lines - 1));
+        let range = SeqRange { first: gap.first, last };
+        let is_small = range.lines() < self.settings.batch_lines && gap.last == end;
+        if self.settings.linger_ms > 0 && is_small && !self.leases.is_empty() {
+            let until = *self.linger_since_ms.get_or_insert(view.now_ms) + self.settings.linger_ms;
+            if view.now_ms < until {
+                return Err(Idle::Until(until));
+            }
+        }
+        self.linger_since_ms = None;
+        Ok(range)
+    }
+
+    /// In an unordered group parts may wait while there is nothing fresh.
+    fn nothing(&self, view: View<'_>) -> Idle {
+        match self.retries.waiting() {
+            Some((_, until)) if until > view.now_ms => Idle::Until(until),
+            _ if self.leases.is_empty() => Idle::Empty,
+            _ => Idle::InFlight,
+        }
+    }
+
+    /// An offer becomes a lease of its lines up to `last`; `None` where it does not stand any more.
+    pub fn lease(
+        &mut self,
+        view: View<'_>,
+        reservation: u64,
+        last: Seq,
+        token: u64,
+    ) -> Option<(Lease, GroupChange)> {
+        let reserved = self.reserved.remove(&reservation)?;
+        // Read ahead in a strict group, and the batch before it failed.
+        let overtaken = self.settings.strict && reserved.kind == Kind::Fresh && !self.retries.is_empty();
+        if overtaken || self.leases.len() >= self.settings.in_flight || !reserved.range.contains(last) {
+            self.retries.give_back(reserved.range);
+            return None;
+        }
+        let range = SeqRange { first: reserved.range.first, last };
+        let alone = reserved.kind == Kind::Again { alone: true };
+        if last < reserved.range.last && matches!(reserved.kind, Kind::Again { .. }) {
+            self.retries.cut(reserved.range, last);
+            self.retries.begin(range, None);
+        }
+        let charged = view.state.attempts.get(&range.first).copied().unwrap_or_default();
+        let attempt = 1 + if alone { charged } else { self.retries.failures(range) };
+        self.leases.insert(token, Out { range, since_ms: view.now_ms, alone });
+        Some((Lease { token, range, attempt }, GroupChange::Lease { range, alone }))
+    }
+
+    /// An offer is not taken up.
+    pub fn release(&mut self, reservation: u64) {
+        if let Some(reserved) = self.reserved.remove(&reservation) {
+            self.retries.give_back(reserved.range);
+        }
+    }
+
+    /// Takes a lease back to end it; `None` where it is stale.
+    pub fn take(&mut self, token: u64) -> Option<Out> {
+        self.leases.remove(&token)
+    }
+
+    /// The lines of a lease are done with.
+    pub fn acked(&mut self, out: Out, now_ms: u64) -> GroupChange {
+        self.retries.settled(out.range, true, now_ms);
+        GroupChange::Ack { range: out.range }
+    }
+
+    /// A lease came back untried.
+    pub fn given_back(&mut self, out: Out) -> GroupChange {
+        self.retries.give_back(out.range);
+        GroupChange::Return { range: out.range }
+    }
+
+    /// A delivery failed. Also says which line is to be set aside, if one is.
+    pub fn failed(&mut self, view: View<'_>, out: Out, kind: FailureKind) -> (GroupChange, Option<Seq>) {
+        let charged = view.state.attempts.get(&out.range.first).copied().unwrap_or_default();
+        let attempts = if out.alone { charged } else { 0 };
+        let dead = self.retries.failed(out.range, kind, view.now_ms, attempts);
+        (GroupChange::Return { range: out.range }, dead)
+    }
+
+    /// Lines were settled by other means than a lease: set aside, or lost.
+    pub fn settled(&mut self, range: SeqRange, now_ms: u64) {
+        self.retries.settled(range, false, now_ms);
+    }
+
+    /// A dead letter is to be delivered again.
+    pub fn revive(&mut self, seq: Seq) {
+        self.retries.add(SeqRange::one(seq));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> GroupState {
+        GroupState::empty("default", Seq(0))
+    }
+
+    fn view(state: &GroupState, next_seq: u64) -> View<'_> {
+        View { state, next_seq: Seq(next_seq), now_ms: 0, dead_full: false }
+    }
+
+    fn range(first: u64, last: u64) -> SeqRange {
+        SeqRange::new(Seq(first), Seq(last)).unwrap()
+    }
+
+    #[test]
+    fn a_strict_group_has_one_lease_and_one_offer_read_ahead() {
+        let state = state();
+        let mut group =
+            Group::new(GroupSettings { batch_lines: 10, ..GroupSettings::named("default") }, &state);
+        let first = group.offer(view(&state, 26), false, 1).unwrap();
+        assert_eq!(first.range, range(1, 10));
+        group.lease(view(&state, 26), 1, Seq(8), 100).unwrap();
+        assert_eq!(group.offer(view(&state, 26), false, 2), Err(Idle::InFlight));
+        assert_eq!(
+            group.offer(view(&state, 26), true, 3).unwrap().range,
+            range(9, 18),
+            "behind what was leased"
+        );
+        assert_eq!(group.offer(view(&state, 26), true, 4), Err(Idle::InFlight));
+        assert!(group.lease(view(&state, 26), 3, Seq(18), 101).is_none(), "not before the first has ended");
+    }
+
+    #[test]
+    fn what_was_read_ahead_does_not_stand_when_the_batch_before_it_fails() {
+        let state = state();
+        let mut group =
+            Group::new(GroupSettings { batch_lines: 10, ..GroupSettings::named("default") }, &state);
+        group.offer(view(&state, 26), false, 1).unwrap();
+        group.lease(view(&state, 26), 1, Seq(10), 100).unwrap();
+        group.offer(view(&state, 26), true, 2).unwrap();
+        let out = group.take(100).unwrap();
+        group.failed(view(&state, 26), out, FailureKind::Failed);
+        assert!(group.lease(view(&state, 26), 2, Seq(20), 101).is_none());
+        assert_eq!(group.offer(view(&state, 26), false, 3), Err(Idle::Until(200)));
+        let later = View { now_ms: 200, ..view(&state, 26) };
+        assert_eq!(group.offer(later, false, 4).unwrap().range, range(1, 10), "the same lines come again");
+    }
+
+    #[test]
+    fn an_unordered_group_leases_past_what_is_out() {
+        let mut state = state();
+        let settings =
+            GroupSettings { strict: false, in_flight: 3, batch_lines: 5, ..GroupSettings::named("default") };
+        let mut group = Group::new(settings, &state);
+        for (reservation, expected) in [(1, range(1, 5)), (2, range(6, 10)), (3, range(11, 15))] {
+            assert_eq!(group.offer(view(&state, 31), false, reservation).unwrap().range, expected);
+            group.lease(view(&state, 31), reservation, expected.last, reservation).unwrap();
+        }
+        let out = group.take(2).unwrap();
+        let change = group.acked(out, 0);
+        assert_eq!(change, GroupChange::Ack { range: range(6, 10) });
+        state.acks.insert(range(6, 10));
+        assert_eq!(group.offer(view(&state, 31), false, 4).unwrap().range, range(16, 20));
+    }
+
+    #[test]
+    fn a_stale_token_changes_nothing() {
+        let state = state();
+        let mut group = Group::new(GroupSettings::named("default"), &state);
+        group.offer(view(&state, 5), false, 1).unwrap();
+        group.lease(view(&state, 5), 1, Seq(4), 7).unwrap();
+        assert!(group.take(8).is_none());
+        assert!(group.take(7).is_some());
+        assert!(group.take(7).is_none(), "a lease ends once");
+    }
+
+    #[test]
+    fn an_empty_group_says_why() {
+        let mut state = state();
+        let mut group = Group::new(GroupSettings::named("default"), &state);
+        assert_eq!(group.offer(view(&state, 1), false, 1), Err(Idle::Empty));
+        state.paused = true;
+        assert_eq!(group.offer(view(&state, 5), false, 1), Err(Idle::Paused));
+    }
+}

@@ -1,0 +1,628 @@
+//! The owner loop: the one thread that holds the log.
+//!
+//! While a commit is being made durable, commands wait; then all that wait, up to [`GATHERED_COMMANDS_MAX`] and
+//! [`GATHERED_BYTES_MAX`], form the next one. Nobody is answered before the sync. A lone command is committed at
+//! once: there is no timer. While the log is full, appends stay in hand and everything else goes on.
+//!
+//! An error of the log ends the loop; nobody is answered any more, and the service ends with it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::Duration;
+
+use spillq_storage::{
+    Commit, DeadLetter, Error, GroupChange, GroupId, Log, Loss, REASON_BYTES_MAX, Seq, SeqRange,
+};
+use tokio::sync::oneshot;
+
+use super::admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, Refusal, is_group_name};
+use super::clock;
+use super::command::{Append, Appended, Command, Lease, Offer, Settled, Verdict};
+use super::group::{Group, GroupSettings, Idle, View};
+use super::status::{GroupStatus, Status};
+use super::window::Window;
+
+/// Commands in one commit.
+const GATHERED_COMMANDS_MAX: usize = 512;
+/// Stored bytes of lines in one commit: sled writes large commits with the least amplification, and one of this
+/// size leaves room for others in its journal.
+const GATHERED_BYTES_MAX: usize = 4 << 20;
+/// How often a full log is looked at again.
+const FULL_RECHECK: Duration = Duration::from_millis(200);
+
+/// What is told once the commit is durable.
+enum Reply {
+    Appended { reply: SyncSender<Appended>, lines: u64 },
+    Lease(oneshot::Sender<Option<Lease>>, Lease),
+    Settled(oneshot::Sender<Settled>),
+    Admin(oneshot::Sender<Result<Answer, Refusal>>, Answer),
+}
+
+struct Parked {
+    group: GroupId,
+    ahead: bool,
+    reply: oneshot::Sender<Offer>,
+}
+
+/// The loop's state.
+pub(super) struct Owner {
+    log: Log,
+    window: Arc<Window>,
+    groups: BTreeMap<GroupId, Group>,
+    received: Receiver<Command>,
+    /// Appends that are not durable yet, in order.
+    appends: VecDeque<(Append, SyncSender<Appended>)>,
+    /// Why they wait, and since when.
+    full: Option<String>,
+    parked: Vec<Parked>,
+    commit: Commit,
+    replies: Vec<Reply>,
+    next_token: u64,
+    stopping: bool,
+}
+
+impl Owner {
+    /// Creates the groups that are missing and sets aside what killed the service too often.
+    pub(super) fn new(
+        log: Log,
+        window: Arc<Window>,
+        settings: Vec<GroupSettings>,
+        received: Receiver<Command>,
+    ) -> Result<Owner, Error> {
+        let mut owner = Owner {
+            log,
+            window,
+            groups: BTreeMap::new(),
+            received,
+            appends: VecDeque::new(),
+            full: None,
+            parked: Vec::new(),
+            commit: Commit::default(),
+            replies: Vec::new(),
+            next_token: 1,
+            stopping: false,
+        };
+        for settings in &settings {
+            if owner.log.state().group(&settings.name).is_none() {
+                let floor = owner.start(settings.from_beginning);
+                owner.commit.add_groups.push((settings.name.clone(), floor));
+            }
+        }
+        owner.make_durable()?;
+        for (id, state) in &owner.log.state().groups {
+            let settings = settings.iter().find(|settings| settings.name == state.name).cloned();
+            let settings = settings.unwrap_or_else(|| GroupSettings::named(&state.name));
+            owner.groups.insert(*id, Group::new(settings, state));
+        }
+        owner.set_condemned_aside()?;
+        Ok(owner)
+    }
+
+    /// Where a new group begins.
+    fn start(&self, from_beginning: bool) -> Seq {
+        let state = self.log.state();
+        if from_beginning { state.first_seq().prev() } else { state.next_seq.prev() }
+    }
+
+    fn set_condemned_aside(&mut self) -> Result<(), Error> {
+        let condemned: Vec<(GroupId, Seq)> = self
+            .groups
+            .iter()
+            .filter_map(|(id, group)| Some((*id, group.condemned(self.log.state().groups.get(id)?))))
+            .flat_map(|(id, seqs)| seqs.into_iter().map(move |seq| (id, seq)))
+            .collect();
+        for (id, seq) in condemned {
+            self.set_aside(id, seq, "the service died every time while this line was out alone".to_owned())?;
+        }
+        self.make_durable()
+    }
+
+    /// Runs until it is told to stop, or nobody is left to ask, or the log fails.
+    pub(super) fn run(mut self) -> Result<(), Error> {
+        loop {
+            let received = match self.wait_for() {
+                Some(timeout) => self.received.recv_timeout(timeout),
+                None => self.received.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match received {
+                Ok(command) => self.gather(command)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => self.stopping = true,
+            }
+            self.make_durable()?;
+            self.offer_parked();
+            self.maintain()?;
+            if self.stopping {
+                return Ok(());
+            }
+        }
+    }
+
+    /// How long nothing happens by itself: until a back-off ends, or a full log is looked at again.
+    fn wait_for(&self) -> Option<Duration> {
+        let now_ms = clock::now_ms();
+        let parked = self.parked.iter().filter_map(|parked| {
+            let group = self.groups.get(&parked.group)?;
+            let waiting = group.retries().waiting().map(|(_, until)| until);
+            let until = group.retries().refused_until_ms().max(waiting)?;
+            // A part that is due and still not offered waits for something else than time.
+            (until > now_ms).then(|| Duration::from_millis(until - now_ms))
+        });
+        let lingering = self.parked.iter().filter_map(|parked| {
+            let until = self.groups.get(&parked.group)?.lingers_until_ms()?;
+            Some(Duration::from_millis(until.saturating_sub(now_ms).max(1)))
+        });
+        let full = self.full.as_ref().map(|_| FULL_RECHECK);
+        parked.chain(lingering).chain(full).min()
+    }
+
+    fn gather(&mut self, first: Command) -> Result<(), Error> {
+        let mut next = Some(first);
+        let (mut commands, mut bytes) = (0, 0);
+        while let Some(command) = next {
+            commands += 1;
+            if let Command::Append(append, _) = &command {
+                bytes += append.blocks.iter().map(spillq_storage::NewBlock::disk_bytes).sum::<usize>();
+            }
+            self.handle(command)?;
+            let room = commands < GATHERED_COMMANDS_MAX && bytes < GATHERED_BYTES_MAX && !self.stopping;
+            next = if room { self.received.try_recv().ok() } else { None };
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, command: Command) -> Result<(), Error> {
+        match command {
+            Command::Append(append, reply) => self.appends.push_back((append, reply)),
+            Command::Next { group, ahead, reply } => self.parked.push(Parked { group, ahead, reply }),
+            Command::Lease { group, reservation, last, reply } => self.lease(group, reservation, last, reply),
+            Command::Release { group, reservation } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.release(reservation);
+                }
+            }
+            Command::Unreadable { group, reservation, range, what } => {
+                self.unreadable(group, reservation, range, what);
+            }
+            Command::Settle { group, token, verdict, reply } => self.settle(group, token, verdict, reply)?,
+            Command::Admin(admin, reply) => {
+                // What was gathered before counts: an answer here may depend on it.
+                self.make_durable()?;
+                match self.administer(admin)? {
+                    Ok(answer) => self.replies.push(Reply::Admin(reply, answer)),
+                    Err(refusal) => drop(reply.send(Err(refusal))),
+                }
+            }
+            Command::Status(reply) => drop(reply.send(self.status())),
+            Command::Reader(reply) => drop(reply.send(self.log.reader())),
+            Command::Groups(reply) => {
+                let groups =
+                    self.groups.iter().map(|(id, group)| (*id, Arc::clone(group.settings()))).collect();
+                drop(reply.send(groups));
+            }
+            Command::Stop => self.stopping = true,
+        }
+        Ok(())
+    }
+
+    /// The group notes an ack when it is gathered, so that the lease of the next batch, sent behind it, goes into the
+    /// same commit: one sync a batch.
+    fn lease(&mut self, id: GroupId, reservation: u64, last: Seq, reply: oneshot::Sender<Option<Lease>>) {
+        let token = self.next_token;
+        let view = view(&self.log, id);
+        let leased = match (self.groups.get_mut(&id), view) {
+            (Some(group), Some(view)) => group.lease(view, reservation, last, token),
+            _ => None,
+        };
+        match leased {
+            Some((lease, change)) => {
+                self.next_token += 1;
+                self.commit.groups.push((id, change));
+                self.replies.push(Reply::Lease(reply, lease));
+            }
+            None => drop(reply.send(None)),
+        }
+    }
+
+    fn settle(
+        &mut self,
+        id: GroupId,
+        token: u64,
+        verdict: Verdict,
+        reply: oneshot::Sender<Settled>,
+    ) -> Result<(), Error> {
+        let view = view(&self.log, id);
+        let (Some(group), Some(view)) = (self.groups.get_mut(&id), view) else {
+            drop(reply.send(Settled::Stale));
+            return Ok(());
+        };
+        let Some(out) = group.take(token) else {
+            drop(reply.send(Settled::Stale));
+            return Ok(());
+        };
+        let (change, dead) = match verdict {
+            Verdict::Done => (group.acked(out, view.now_ms), None),
+            Verdict::GivenBack => (group.given_back(out), None),
+            Verdict::Failed { kind, summary, tail } => {
+                let (change, dead) = group.failed(view, out, kind);
+                tracing::warn!(group = group.settings().name, lines = %out.range, "{summary}");
+                let said = if tail.is_empty() { String::new() } else { format!("\n{tail}") };
+                group.last_failure = Some(format!("{summary}{said}"));
+                (change, dead)
+            }
+        };
+        self.commit.groups.push((id, change));
+        if let Some(seq) = dead {
+            let reason =
+                self.groups.get(&id).and_then(|group| group.last_failure.clone()).unwrap_or_default();
+            self.set_aside(id, seq, reason)?;
+        }
+        self.replies.push(Reply::Settled(reply));
+        Ok(())
+    }
+
+    /// Puts a line into `kept/`, durably, and its end into the commit that is being gathered. A line that cannot be
+    /// read stays.
+    fn set_aside(&mut self, id: GroupId, seq: Seq, mut reason: String) -> Result<bool, Error> {
+        let block = match self.log.reader().block(seq) {
+            Ok(block) => block,
+            Err(error) => {
+                if let Some(group) = self.groups.get_mut(&id) {
+                    group.damage = Some(format!("line {seq} is to be set aside: {error}"));
+                }
+                return Ok(false);
+            }
+        };
+        let mut end = reason.len().min(REASON_BYTES_MAX);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        reason.truncate(end);
+        let attempts = self.log.state().groups.get(&id).and_then(|group| group.attempts.get(&seq).copied());
+        let attempts = attempts.unwrap_or_default();
+        let letter = DeadLetter { group: id, seq, attempts, time_ms: clock::wall_ms(), reason };
+        self.log.bury(&letter, &block)?;
+        self.commit.groups.push((id, GroupChange::Dead { seq }));
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.settled(SeqRange::one(seq), clock::now_ms());
+            tracing::warn!(group = group.settings().name, %seq, attempts, "a line was set aside as a dead letter");
+        }
+        Ok(true)
+    }
+
+    fn unreadable(&mut self, id: GroupId, reservation: u64, range: SeqRange, what: String) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.release(reservation);
+        if !group.settings().skip_damage {
+            tracing::error!(group = group.settings().name, lines = %range, "{what}; the group stops here");
+            group.damage = Some(format!("lines {range}: {what}"));
+            return;
+        }
+        tracing::error!(group = group.settings().name, lines = %range, "{what}; the lines are lost");
+        group.settled(range, clock::now_ms());
+        self.commit.groups.push((id, GroupChange::Ack { range }));
+        self.commit.losses.push(Loss { range, reason: what });
+    }
+
+    /// Commits what was gathered and tells those who wait for it.
+    fn make_durable(&mut self) -> Result<(), Error> {
+        let mut commit = std::mem::take(&mut self.commit);
+        let mut waiting = Vec::new();
+        if let Some(full) = self.log.refusal()?.filter(|_| !self.appends.is_empty()) {
+            self.note_full(Some(full.to_string()));
+        } else {
+            let mut bytes = 0;
+            while bytes < GATHERED_BYTES_MAX {
+                let Some((append, reply)) = self.appends.pop_front() else { break };
+                bytes += append.blocks.iter().map(spillq_storage::NewBlock::disk_bytes).sum::<usize>();
+                let lines = append.blocks.iter().map(|block| u64::from(block.lines())).sum();
+                let (blocks, checkpoints, forget) =
+                    (append.blocks.len(), append.checkpoints.len(), append.forget.len());
+                commit.blocks.extend(append.blocks);
+                commit.checkpoints.extend(append.checkpoints);
+                commit.forget.extend(append.forget);
+                waiting.push((reply, lines, (blocks, checkpoints, forget)));
+            }
+        }
+        if commit.is_empty() {
+            debug_assert!(waiting.iter().all(|(_, lines, _)| *lines == 0));
+            for (reply, ..) in waiting {
+                let next = self.log.state().next_seq;
+                drop(reply.send(Appended { first: next, next }));
+            }
+            return Ok(self.tell(self.log.state().next_seq));
+        }
+        let first = match self.log.commit(&commit) {
+            Ok(committed) => {
+                committed.blocks.into_iter().for_each(|block| self.window.push(block));
+                if !waiting.is_empty() {
+                    self.note_full(None);
+                }
+                self.replies
+                    .extend(waiting.into_iter().map(|(reply, lines, _)| Reply::Appended { reply, lines }));
+                committed.first
+            }
+            Err(Error::Full(full)) => {
+                self.note_full(Some(full.to_string()));
+                self.take_back(&mut commit, waiting);
+                if commit.is_empty() { self.log.state().next_seq } else { self.log.commit(&commit)?.first }
+            }
+            Err(error) => return Err(error),
+        };
+        self.tell(first);
+        // More lines than one commit takes are waiting.
+        if self.full.is_none() && !self.appends.is_empty() { self.make_durable() } else { Ok(()) }
+    }
+
+    /// Lines that did not fit go back to the front, each append as it was.
+    fn take_back(
+        &mut self,
+        commit: &mut Commit,
+        waiting: Vec<(SyncSender<Appended>, u64, (usize, usize, usize))>,
+    ) {
+        let mut blocks = std::mem::take(&mut commit.blocks).into_iter();
+        let mut checkpoints = std::mem::take(&mut commit.checkpoints).into_iter();
+        let mut forget = std::mem::take(&mut commit.forget).into_iter();
+        let mut back = VecDeque::with_capacity(waiting.len());
+        for (reply, _, counts) in waiting {
+            let append = Append {
+                blocks: blocks.by_ref().take(counts.0).collect(),
+                checkpoints: checkpoints.by_ref().take(counts.1).collect(),
+                forget: forget.by_ref().take(counts.2).collect(),
+            };
+            back.push_back((append, reply));
+        }
+        back.append(&mut self.appends);
+        self.appends = back;
+    }
+
+    fn note_full(&mut self, full: Option<String>) {
+        match (&self.full, &full) {
+            (None, Some(why)) => {
+                tracing::warn!("taking in pauses: {why}; it goes on by itself when there is room")
+            }
+            (Some(_), None) => tracing::info!("taking in goes on: there is room again"),
+            _ => {}
+        }
+        self.full = full;
+    }
+
+    /// Everything gathered is durable. Whoever asked and went away does not hear it.
+    fn tell(&mut self, mut seq: Seq) {
+        for reply in self.replies.drain(..) {
+            match reply {
+                Reply::Appended { reply, lines } => {
+                    let first = seq;
+                    seq = seq.plus(lines);
+                    drop(reply.send(Appended { first, next: seq }));
+                }
+                Reply::Lease(reply, lease) => drop(reply.send(Some(lease))),
+                Reply::Settled(reply) => drop(reply.send(Settled::Counted)),
+                Reply::Admin(reply, answer) => drop(reply.send(Ok(answer))),
+            }
+        }
+    }
+
+    fn offer_parked(&mut self) {
+        for parked in std::mem::take(&mut self.parked) {
+            if self.stopping || parked.reply.is_closed() {
+                continue;
+            }
+            let token = self.next_token;
+            let view = view(&self.log, parked.group);
+            let (Some(group), Some(view)) = (self.groups.get_mut(&parked.group), view) else { continue };
+            match group.offer(view, parked.ahead, token) {
+                Ok(offer) => {
+                    self.next_token += 1;
+                    if parked.reply.send(offer).is_err() {
+                        group.release(token);
+                    }
+                }
+                Err(_) => self.parked.push(parked),
+            }
+        }
+    }
+
+    fn maintain(&mut self) -> Result<(), Error> {
+        while self.log.maintain()? {}
+        if self.full.is_some() && self.log.refusal()?.is_none() { self.make_durable() } else { Ok(()) }
+    }
+
+    fn administer(&mut self, admin: Admin) -> Result<Result<Answer, Refusal>, Error> {
+        Ok(match admin {
+            Admin::AddGroup { name, from_beginning } => self.add_group(&name, from_beginning)?,
+            Admin::RemoveGroup(name) => self.remove_group(&name),
+            Admin::Pause { name, paused } => self.find(&name).map(|id| {
+                self.commit.groups.push((id, GroupChange::Pause(paused)));
+                Answer::Done
+            }),
+            Admin::DeadLetters { group, from } => match self.find(&group) {
+                Ok(id) => Ok(Answer::DeadLetters(self.log.dead_letters(id, from, DEAD_LETTERS_SHOWN_MAX)?)),
+                Err(refusal) => Err(refusal),
+            },
+            Admin::Retry { group, seqs } => self.end_dead(&group, seqs, true)?,
+            Admin::Discard { group, seqs } => self.end_dead(&group, seqs, false)?,
+            Admin::Park { group, seq } => self.park(&group, seq)?,
+        })
+    }
+
+    fn find(&self, name: &str) -> Result<GroupId, Refusal> {
+        let groups = &self.log.state().groups;
+        self.log.state().group(name).map(|(id, _)| id).ok_or_else(|| Refusal::NoGroup {
+            name: name.to_owned(),
+            there: groups.values().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    fn add_group(&mut self, name: &str, from_beginning: bool) -> Result<Result<Answer, Refusal>, Error> {
+        if !is_group_name(name) {
+            return Ok(Err(Refusal::GroupName(name.to_owned())));
+        }
+        if self.find(name).is_ok() {
+            return Ok(Err(Refusal::GroupExists(name.to_owned())));
+        }
+        let floor = self.start(from_beginning);
+        self.commit.add_groups.push((name.to_owned(), floor));
+        self.make_durable()?;
+        if let Some((id, state)) = self.log.state().group(name) {
+            self.groups.insert(id, Group::new(GroupSettings::named(name), state));
+        }
+        Ok(Ok(Answer::Done))
+    }
+
+    fn remove_group(&mut self, name: &str) -> Result<Answer, Refusal> {
+        let id = self.find(name)?;
+        if self.groups.len() == 1 {
+            return Err(Refusal::LastGroup(name.to_owned()));
+        }
+        if self.groups.get(&id).is_some_and(|group| group.out().next().is_some()) {
+            return Err(Refusal::GroupBusy(name.to_owned()));
+        }
+        self.groups.remove(&id);
+        self.parked.retain(|parked| parked.group != id);
+        self.commit.remove_groups.push(id);
+        Ok(Answer::Done)
+    }
+
+    /// Ends dead letters: to deliver them again, or for good. The commit that puts a line back is durable before
+    /// its entry in `kept/` ends, so that a crash between the two leaves it put back.
+    fn end_dead(
+        &mut self,
+        name: &str,
+        seqs: Option<Vec<SeqRange>>,
+        again: bool,
+    ) -> Result<Result<Answer, Refusal>, Error> {
+        let id = match self.find(name) {
+            Ok(id) => id,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let wanted = seqs.clone().unwrap_or_else(|| vec![SeqRange { first: Seq(0), last: Seq(u64::MAX) }]);
+        let mut ended = Vec::new();
+        for range in wanted {
+            ended.extend(self.log.dead_seqs(id, range));
+        }
+        if ended.is_empty() && seqs.is_some() {
+            let seqs =
+                seqs.unwrap_or_default().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            return Ok(Err(Refusal::NoDeadLetter { group: name.to_owned(), seqs }));
+        }
+        if again {
+            self.commit.groups.extend(ended.iter().map(|seq| (id, GroupChange::Revive { seq: *seq })));
+            self.make_durable()?;
+            if let Some(group) = self.groups.get_mut(&id) {
+                ended.iter().for_each(|seq| group.revive(*seq));
+            }
+        }
+        self.log.settle_dead(id, &ended)?;
+        Ok(Ok(Answer::Lines(ended.len() as u64)))
+    }
+
+    fn park(&mut self, name: &str, seq: Seq) -> Result<Result<Answer, Refusal>, Error> {
+        let id = match self.find(name) {
+            Ok(id) => id,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let state = self.log.state();
+        let waits = state
+            .groups
+            .get(&id)
+            .is_some_and(|group| !group.acks.contains(seq) || group.revived.contains(&seq));
+        if !waits || seq >= state.next_seq {
+            return Ok(Err(Refusal::NotWaiting { group: name.to_owned(), seq }));
+        }
+        if self.groups.get(&id).is_some_and(|group| group.out().any(|out| out.range.contains(seq))) {
+            return Ok(Err(Refusal::Leased(seq)));
+        }
+        if self.log.is_dead_full(id) {
+            return Ok(Err(Refusal::DeadLettersFull(name.to_owned())));
+        }
+        let set_aside = self.set_aside(id, seq, "set aside by hand".to_owned())?;
+        Ok(if set_aside {
+            Ok(Answer::Lines(1))
+        } else {
+            let damage = self.groups.get_mut(&id).and_then(|group| group.damage.take());
+            Err(Refusal::Unreadable { seq, what: damage.unwrap_or_default() })
+        })
+    }
+
+    fn status(&self) -> Status {
+        let state = self.log.state();
+        Status {
+            first_seq: state.first_seq(),
+            next_seq: state.next_seq,
+            segments: state.segments.len() as u64,
+            disk_bytes: self.log.disk_bytes(),
+            appended_bytes: state.appended_bytes,
+            full: self.full.clone(),
+            window_bytes: self.window.bytes() as u64,
+            run: state.run,
+            counters: self.log.counters(),
+            findings: self.log.findings().to_vec(),
+            losses: state.losses.iter().cloned().collect(),
+            sources: state
+                .sources
+                .iter()
+                .map(|(id, source)| (*id, bytes::Bytes::copy_from_slice(&source.checkpoint)))
+                .collect(),
+            groups: self.groups.iter().filter_map(|(id, group)| self.group_status(*id, group)).collect(),
+        }
+    }
+
+    fn group_status(&self, id: GroupId, group: &Group) -> Option<GroupStatus> {
+        let state = self.log.state();
+        let durable = state.groups.get(&id)?;
+        let (word, reason) = self.group_state(id, group)?;
+        let oldest = durable.acks.gap(Seq::FIRST, state.next_seq.prev()).map(|gap| gap.first);
+        let oldest = durable.revived.first().copied().or(oldest);
+        Some(GroupStatus {
+            id,
+            name: durable.name.clone(),
+            state: word,
+            reason,
+            ack_floor: durable.acks.floor(),
+            lag_lines: durable.lag_lines(state.next_seq),
+            oldest,
+            lag_bytes: state.lag_bytes(durable),
+            leased: group.leased_lines(),
+            leases: group.out().map(|out| out.range).collect(),
+            dead_letters: self.log.dead_count(id) as u64,
+            acked_lines: durable.acked_lines,
+            last_failure: group.last_failure.clone(),
+        })
+    }
+
+    /// One word for what a group does, and the reason where it is not plain.
+    fn group_state(&self, id: GroupId, group: &Group) -> Option<(&'static str, Option<String>)> {
+        let view = view(&self.log, id)?;
+        if view.state.paused {
+            return Some(("paused", Some("an operator paused it; `spillq group resume` goes on".to_owned())));
+        }
+        if let Some(damage) = &group.damage {
+            return Some(("blocked", Some(format!("damage: {damage}"))));
+        }
+        let waits = |until: u64| Duration::from_millis(until.saturating_sub(view.now_ms));
+        if let Some(until) = group.retries().refused_until_ms().filter(|until| *until > view.now_ms) {
+            return Some(("refused", Some(format!("tried again in {:.1?}", waits(until)))));
+        }
+        if let Some((range, until)) = group.retries().waiting() {
+            return Some(("retrying", Some(format!("lines {range} again in {:.1?}", waits(until)))));
+        }
+        let idle = group.idle(view);
+        Some(match idle {
+            Some(Idle::Blocked(why)) => ("blocked", Some(why.to_owned())),
+            Some(Idle::Empty) if group.leased_lines() == 0 => ("idle", None),
+            _ => ("running", None),
+        })
+    }
+}
+
+fn view(log: &Log, id: GroupId) -> Option<View<'_>> {
+    let state = log.state();
+    Some(View {
+        state: state.groups.get(&id)?,
+        next_seq: state.next_seq,
+        now_ms: clock::now_ms(),
+        dead_full: log.is_dead_full(id),
+    })
+}

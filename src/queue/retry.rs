@@ -1,0 +1,516 @@
+//! What comes after a failed delivery: wait, halve, probe, set aside. Pure: `now` is an argument.
+//!
+//! A batch that failed becomes a *part*: lines that are delivered again as they were, later. From its second
+//! failure on it is halved, to find the line that fails while others pass. A line that is alone and fails is
+//! charged an attempt; it is set aside after so many, and only when another line of the group has passed between
+//! its last two. In a strict group nothing passes while a line is stuck, so a line behind it is sent as a probe:
+//! if that fails too, the destination is down, all of it is one batch again, and waits.
+//!
+//! Times are milliseconds of a clock that runs on while the host sleeps.
+
+use spillq_storage::{Seq, SeqRange};
+
+/// Doublings of the back-off that are counted: 2^20 times any initial is past every maximum.
+const DOUBLINGS_MAX: u32 = 20;
+
+/// How deliveries are repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetrySettings {
+    /// The first back-off.
+    pub initial_ms: u64,
+    /// The longest.
+    pub max_ms: u64,
+    /// Deliveries of a line alone before it can be set aside.
+    pub attempts: u32,
+}
+
+/// What a failed delivery says of its lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// Perhaps the lines, perhaps the destination.
+    Failed,
+    /// The processor blames the lines.
+    Poison,
+    /// Smaller ones would do.
+    TooLarge,
+    /// The destination is set up wrongly.
+    Refused,
+}
+
+/// Lines to be delivered again together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Part {
+    range: SeqRange,
+    /// The batch that it was cut from: where its halves all fail, that is delivered whole again.
+    whole: SeqRange,
+    /// Deliveries of exactly this part that failed.
+    failures: u32,
+    /// How often the whole has been given up on: the back-off doubles.
+    rounds: u32,
+    not_before_ms: u64,
+    halved: bool,
+    /// Another line of the group has passed since this one failed.
+    others_passed: bool,
+    out: bool,
+}
+
+impl Part {
+    fn new(range: SeqRange) -> Part {
+        Part {
+            range,
+            whole: range,
+            failures: 0,
+            rounds: 0,
+            not_before_ms: 0,
+            halved: false,
+            others_passed: false,
+            out: false,
+        }
+    }
+}
+
+/// A delivery to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The lines.
+    pub range: SeqRange,
+    /// A failure is charged to the one line.
+    pub alone: bool,
+}
+
+/// What to do next with the parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Deliver this.
+    Deliver(Delivery),
+    /// In a strict group: deliver one line behind a stuck one, to learn whether the destination is down.
+    Probe {
+        /// The line that is stuck.
+        stuck: Seq,
+        /// So many undelivered lines are passed over, if there are more: they may be poison, too, and every round
+        /// that ends with a failed probe looks further away.
+        skip: u64,
+    },
+    /// Nothing before this time.
+    Wait(u64),
+    /// There are no parts, or in an unordered group none to be had now.
+    Nothing,
+}
+
+/// The parts of one group, in seq order.
+#[derive(Clone, Debug)]
+pub struct Retries {
+    settings: RetrySettings,
+    strict: bool,
+    parts: Vec<Part>,
+    /// The stuck line that a probe was sent for.
+    probing: Option<Seq>,
+    /// Nothing is delivered before: the destination refused.
+    refused_until_ms: Option<u64>,
+}
+
+impl Retries {
+    /// No parts yet, but for the suspects of a run that died. One that was alone when it did, and that often, has
+    /// failed; `attempts` says how often.
+    #[must_use]
+    pub fn new(
+        settings: RetrySettings,
+        strict: bool,
+        suspects: &[SeqRange],
+        attempts: &dyn Fn(Seq) -> u32,
+    ) -> Retries {
+        let part = |range: &SeqRange| {
+            let failed_alone = range.lines() == 1 && attempts(range.first) > 0;
+            Part { failures: u32::from(failed_alone), halved: true, ..Part::new(*range) }
+        };
+        Retries {
+            settings,
+            strict,
+            parts: suspects.iter().map(part).collect(),
+            probing: None,
+            refused_until_ms: None,
+        }
+    }
+
+    /// Whether lines wait to be delivered again.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Until when the destination is left alone because it refused.
+    #[must_use]
+    pub fn refused_until_ms(&self) -> Option<u64> {
+        self.refused_until_ms
+    }
+
+    /// The lines that wait, and until when: the earliest first.
+    #[must_use]
+    pub fn waiting(&self) -> Option<(SeqRange, u64)> {
+        self.parts
+            .iter()
+            .filter(|part| !part.out)
+            .map(|part| (part.range, part.not_before_ms))
+            .min_by_key(|(_, at)| *at)
+    }
+
+    /// Lines to be delivered again as if they had failed alone before: dead letters that were put back.
+    pub fn add(&mut self, range: SeqRange) {
+        self.put(Part { halved: true, ..Part::new(range) });
+    }
+
+    /// Cuts a part that is more than one batch: `range` up to `last` is delivered now, the rest after it.
+    pub fn cut(&mut self, range: SeqRange, last: Seq) {
+        let Some(at) = self.parts.iter().position(|part| part.range == range) else { return };
+        let part = self.parts.remove(at);
+        for range in
+            [SeqRange::new(range.first, last), SeqRange::new(last.next(), range.last)].into_iter().flatten()
+        {
+            self.put(Part { range, out: false, ..part.clone() });
+        }
+    }
+
+    /// How often exactly these lines were delivered together and failed.
+    #[must_use]
+    pub fn failures(&self, range: SeqRange) -> u32 {
+        self.parts.iter().find(|part| part.range == range).map_or(0, |part| part.failures)
+    }
+
+    /// What of `gap` no part covers, the first stretch of it: where fresh lines begin.
+    #[must_use]
+    pub fn skip(&self, gap: SeqRange) -> Option<SeqRange> {
+        let mut first = gap.first;
+        for part in &self.parts {
+            if part.range.last < first {
+                continue;
+            }
+            if part.range.first <= first {
+                first = part.range.last.next();
+                continue;
+            }
+            return SeqRange::new(first, gap.last.min(part.range.first.prev()));
+        }
+        SeqRange::new(first, gap.last)
+    }
+
+    /// What to do at `now_ms`. `attempts` says how often a line was delivered alone, over restarts too; `can_probe`
+    /// whether the log holds a line after it to probe with.
+    #[must_use]
+    pub fn next(&self, now_ms: u64, attempts: &dyn Fn(Seq) -> u32, can_probe: &dyn Fn(Seq) -> bool) -> Next {
+        if let Some(until) = self.refused_until_ms.filter(|until| now_ms < *until) {
+            return Next::Wait(until);
+        }
+        let mut earliest = None;
+        for part in self.parts.iter().filter(|part| !part.out) {
+            if part.not_before_ms <= now_ms {
+                let line = part.range.first;
+                if self.strict && self.wants_probe(part, attempts) && can_probe(line) {
+                    return Next::Probe { stuck: line, skip: (1 << part.rounds.min(DOUBLINGS_MAX)) - 1 };
+                }
+                let alone = part.halved && part.range.lines() == 1;
+                return Next::Deliver(Delivery { range: part.range, alone });
+            }
+            earliest = Some(earliest.map_or(part.not_before_ms, |at: u64| at.min(part.not_before_ms)));
+            if self.strict {
+                break;
+            }
+        }
+        earliest.map_or(Next::Nothing, Next::Wait)
+    }
+
+    /// A line that failed alone for the first time, or is about to be given up: is it the line, or everything?
+    fn wants_probe(&self, part: &Part, attempts: &dyn Fn(Seq) -> u32) -> bool {
+        let stuck = part.halved && part.range.lines() == 1 && !part.others_passed;
+        stuck
+            && part.failures > 0
+            && (part.failures == 1 || attempts(part.range.first) + 1 >= self.settings.attempts)
+    }
+
+    /// The delivery of a part, or of a probe for `stuck`, has begun.
+    pub fn begin(&mut self, range: SeqRange, probe_for: Option<Seq>) {
+        self.probing = probe_for.or(self.probing);
+        for part in self.parts.iter_mut().filter(|part| part.range == range) {
+            part.out = true;
+        }
+    }
+
+    /// A delivery was given back untried: it was never handed out, or the service is stopping.
+    pub fn give_back(&mut self, range: SeqRange) {
+        self.probing = None;
+        for part in self.parts.iter_mut().filter(|part| part.range == range) {
+            part.out = false;
+        }
+    }
+
+    /// Lines were acked, or set aside.
+    pub fn settled(&mut self, range: SeqRange, passed: bool, now_ms: u64) {
+        self.refused_until_ms = None;
+        self.probing = None;
+        let parts = std::mem::take(&mut self.parts);
+        for part in parts {
+            for range in part.range.without(range) {
+                let mut part = Part { range, ..part.clone() };
+                if passed && !part.out {
+                    part.others_passed |= part.failures > 0;
+                    // The destination works: the line that was in the way is gone, or is the one that is left.
+                    part.rounds = 0;
+                    part.not_before_ms = part.not_before_ms.min(now_ms + self.settings.initial_ms);
+                }
+                self.parts.push(part);
+            }
+        }
+    }
+
+    /// A delivery failed. Says which line is to be set aside, if that is what is left to do; `attempts` are those of
+    /// the line where it was alone, this one included.
+    pub fn failed(&mut self, range: SeqRange, kind: FailureKind, now_ms: u64, attempts: u32) -> Option<Seq> {
+        let probed_for = self.probing.take();
+        if let Some(stuck) = probed_for.filter(|stuck| *stuck != range.first && kind != FailureKind::Refused)
+        {
+            // Another line fails as well. It was not charged, and is delivered in its turn.
+            self.give_back(range);
+            let whole =
+                self.parts.iter().find(|part| part.range.first == stuck).map_or(range, |part| part.whole);
+            self.down(whole, now_ms);
+            return None;
+        }
+        let known = self.parts.iter().position(|part| part.range == range).map(|at| self.parts.remove(at));
+        let mut part = Part { out: false, ..known.unwrap_or_else(|| Part::new(range)) };
+        if kind == FailureKind::Refused {
+            part.not_before_ms = now_ms + self.settings.max_ms;
+            self.refused_until_ms = Some(part.not_before_ms);
+            self.put(part);
+            return None;
+        }
+        if part.range.lines() == 1 {
+            if part.halved && part.others_passed && attempts >= self.settings.attempts {
+                return Some(part.range.first);
+            }
+            part.not_before_ms = now_ms + self.backoff(part.rounds + part.failures);
+            part.halved = true;
+        }
+        part.failures += 1;
+        part.others_passed = false;
+        let whole = part.whole;
+        if part.range.lines() > 1 && (part.halved || part.failures > 1 || kind != FailureKind::Failed) {
+            let wait_ms = if kind == FailureKind::Failed { self.settings.initial_ms } else { 0 };
+            self.halve(&part, now_ms + wait_ms);
+        } else {
+            if part.range.lines() > 1 {
+                part.not_before_ms = now_ms + self.backoff(part.rounds);
+            }
+            self.put(part);
+        }
+        if !self.strict && self.all_failed(whole) {
+            self.down(whole, now_ms);
+        }
+        None
+    }
+
+    /// In an unordered group the other half is tried, too: has every part of the whole failed, and nothing passed?
+    fn all_failed(&self, whole: SeqRange) -> bool {
+        let mut parts = self.parts.iter().filter(|part| part.whole == whole).peekable();
+        let several = parts.clone().count() > 1;
+        several
+            && parts.peek().is_some()
+            && parts.all(|part| part.failures > 0 && !part.others_passed && !part.out)
+    }
+
+    /// The destination is down: what is left of `whole` is delivered together again, after a back-off that doubles
+    /// every time; its next failure halves it.
+    fn down(&mut self, whole: SeqRange, now_ms: u64) {
+        let rounds = 1 + self
+            .parts
+            .iter()
+            .filter(|part| part.whole == whole)
+            .map(|part| part.rounds)
+            .max()
+            .unwrap_or(0);
+        let not_before_ms = now_ms + self.backoff(rounds);
+        let (mine, others) =
+            std::mem::take(&mut self.parts).into_iter().partition(|part| part.whole == whole && !part.out);
+        self.parts = others;
+        let mut merged: Vec<SeqRange> = Vec::new();
+        for Part { range, .. } in mine {
+            match merged.last_mut() {
+                Some(last) if last.last.next() == range.first => last.last = range.last,
+                _ => merged.push(range),
+            }
+        }
+        for range in merged {
+            // A line that is left alone was charged before, and stays so.
+            let halved = range.lines() == 1;
+            self.put(Part { rounds, not_before_ms, halved, failures: 1, ..Part::new(range) });
+        }
+    }
+
+    fn halve(&mut self, part: &Part, not_before_ms: u64) {
+        let SeqRange { first, last } = part.range;
+        let middle = Seq(first.0 + (last.0 - first.0) / 2);
+        for range in [SeqRange::new(first, middle), SeqRange::new(middle.next(), last)].into_iter().flatten()
+        {
+            let (failures, halved, others_passed) = (0, true, false);
+            self.put(Part { range, failures, halved, others_passed, not_before_ms, ..part.clone() });
+        }
+    }
+
+    fn put(&mut self, part: Part) {
+        let at = self.parts.partition_point(|other| other.range < part.range);
+        self.parts.insert(at, part);
+    }
+
+    fn backoff(&self, doublings: u32) -> u64 {
+        let factor = 1u64 << doublings.min(DOUBLINGS_MAX);
+        self.settings.initial_ms.saturating_mul(factor).min(self.settings.max_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+    use spillq_storage::AckSet;
+
+    use super::*;
+
+    const SETTINGS: RetrySettings = RetrySettings { initial_ms: 200, max_ms: 30_000, attempts: 8 };
+
+    /// A strict group that delivers `lines` lines in batches, to a destination that is down until a time and cannot
+    /// take some lines.
+    struct World {
+        retries: Retries,
+        acks: AckSet,
+        dead: BTreeSet<u64>,
+        attempts: BTreeMap<u64, u32>,
+        deliveries: BTreeMap<u64, u32>,
+        lines: u64,
+        batch: u64,
+        now_ms: u64,
+        down_until_ms: u64,
+        poison: BTreeSet<u64>,
+        kind: FailureKind,
+    }
+
+    impl World {
+        fn new(lines: u64, batch: u64) -> World {
+            World {
+                retries: Retries::new(SETTINGS, true, &[], &|_| 0),
+                acks: AckSet::default(),
+                dead: BTreeSet::new(),
+                attempts: BTreeMap::new(),
+                deliveries: BTreeMap::new(),
+                lines,
+                batch,
+                now_ms: 0,
+                down_until_ms: 0,
+                poison: BTreeSet::new(),
+                kind: FailureKind::Failed,
+            }
+        }
+
+        fn fresh(&self, from: Seq) -> Option<SeqRange> {
+            let gap = self.acks.gap(from, Seq(self.lines))?;
+            self.retries.skip(gap).or_else(|| self.fresh(gap.last.next()))
+        }
+
+        fn deliver(&mut self, range: SeqRange, alone: bool, probe_for: Option<Seq>) {
+            self.retries.begin(range, probe_for);
+            let mut attempts = 0;
+            if alone {
+                let charged = self.attempts.entry(range.first.0).or_default();
+                *charged += 1;
+                attempts = *charged;
+            }
+            for seq in range.first.0..=range.last.0 {
+                *self.deliveries.entry(seq).or_default() += 1;
+                assert!(!self.acks.contains(Seq(seq)), "line {seq} is delivered after its ack");
+            }
+            let bad = self.poison.range(range.first.0..=range.last.0).next().is_some();
+            if self.now_ms < self.down_until_ms || bad {
+                if let Some(seq) = self.retries.failed(range, self.kind, self.now_ms, attempts) {
+                    self.dead.insert(seq.0);
+                    self.acks.insert(SeqRange::one(seq));
+                    self.retries.settled(SeqRange::one(seq), false, self.now_ms);
+                }
+            } else {
+                self.acks.insert(range);
+                self.retries.settled(range, true, self.now_ms);
+            }
+        }
+
+        /// Runs until nothing is left, or nothing but lines that wait for others behind them.
+        fn run(&mut self, until_ms: u64) {
+            for _ in 0..100_000 {
+                if self.acks.floor() == Seq(self.lines) || self.now_ms > until_ms {
+                    return;
+                }
+                let attempts = |seq: Seq| self.attempts.get(&seq.0).copied().unwrap_or_default();
+                let probe = |seq: Seq| self.acks.gap(seq.next(), Seq(self.lines)).is_some();
+                match self.retries.next(self.now_ms, &attempts, &probe) {
+                    Next::Deliver(Delivery { range, alone }) => self.deliver(range, alone, None),
+                    Next::Probe { stuck, skip } => {
+                        let behind = SeqRange { first: stuck.next(), last: Seq(self.lines) };
+                        let line = self.acks.nth_outside(behind, skip).unwrap();
+                        self.deliver(SeqRange::one(line), false, Some(stuck));
+                    }
+                    Next::Wait(until) => self.now_ms = self.now_ms.max(until),
+                    Next::Nothing => {
+                        let gap = self.fresh(Seq::FIRST).expect("lines are left");
+                        let last = gap.last.min(gap.first.plus(self.batch - 1));
+                        self.deliver(SeqRange { first: gap.first, last }, false, None);
+                    }
+                }
+            }
+            panic!("100,000 deliveries and no end");
+        }
+    }
+
+    #[test]
+    fn an_outage_of_ten_minutes_makes_no_dead_letter() {
+        for lines in [1, 2, 7, 5_000] {
+            for kind in [FailureKind::Failed, FailureKind::Refused] {
+                let mut world = World { down_until_ms: 600_000, kind, ..World::new(lines, 1_000) };
+                world.run(u64::MAX);
+                assert!(world.dead.is_empty(), "{lines} lines, {kind:?}: {:?}", world.dead);
+                assert!(
+                    world.now_ms < 600_000 + 2 * SETTINGS.max_ms,
+                    "it notices soon that the outage is over"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_alone_at_the_end_of_the_log_waits() {
+        let mut world = World { poison: BTreeSet::from([10]), ..World::new(10, 100) };
+        world.run(3_600_000);
+        assert_eq!((world.acks.floor(), world.dead.len()), (Seq(9), 0));
+        world.lines = 12;
+        world.run(u64::MAX);
+        assert_eq!(world.dead, BTreeSet::from([10]));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+        #[test]
+        fn exactly_the_poison_lines_are_set_aside(
+            poison in proptest::collection::btree_set(1u64..400, 0..6),
+            batch in 1u64..300,
+            down_until_ms in prop_oneof![Just(0u64), 0u64..100_000],
+            blamed in any::<bool>(),
+        ) {
+            let kind = if blamed { FailureKind::Poison } else { FailureKind::Failed };
+            let mut world = World { poison: poison.clone(), down_until_ms, kind, ..World::new(450, batch) };
+            world.run(u64::MAX);
+            prop_assert_eq!(&world.dead, &poison);
+            if down_until_ms == 0 && poison.len() == 1 {
+                // The batch twice, then the halves of it.
+                let most = batch.ilog2() + 4;
+                for (seq, deliveries) in world.deliveries.iter().filter(|(seq, _)| !poison.contains(seq)) {
+                    prop_assert!(*deliveries <= most, "line {} was delivered {} times", seq, deliveries);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The window: the newest blocks of the log, still in memory.
+//!
+//! Only read-ahead: every line in it is durable in the log as well. A group that keeps up is fed from here and
+//! never reads a segment. Bounded by the bytes of the lines, and by a count for logs of tiny blocks.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use spillq_storage::{Block, Seq};
+
+/// A block of one short line costs some hundred bytes besides its line.
+const BLOCKS_MAX: usize = 8_192;
+
+/// Shared between the owner, who adds, and the readers.
+#[derive(Debug)]
+pub struct Window {
+    bytes_max: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    blocks: VecDeque<Arc<Block>>,
+    bytes: usize,
+}
+
+impl Window {
+    /// An empty window of at most `bytes_max` bytes of lines.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Window {
+        Window { bytes_max, inner: Mutex::default() }
+    }
+
+    /// Adds the next block of the log, in order; the oldest go to make room.
+    pub fn push(&self, block: Arc<Block>) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.bytes += block.raw().len();
+        inner.blocks.push_back(block);
+        while inner.bytes > self.bytes_max || inner.blocks.len() > BLOCKS_MAX {
+            let Some(oldest) = inner.blocks.pop_front() else {
+                break;
+            };
+            inner.bytes -= oldest.raw().len();
+        }
+    }
+
+    /// The block that holds `seq`, where the window has it.
+    #[must_use]
+    pub fn get(&self, seq: Seq) -> Option<Arc<Block>> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = inner.blocks.partition_point(|block| block.range().last < seq);
+        inner.blocks.get(at).filter(|block| block.range().contains(seq)).cloned()
+    }
+
+    /// Bytes of lines in it.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+}

@@ -1,0 +1,57 @@
+//! Slow work beside the owner: making the next journal, syncing sealed segments, removing the old.
+//!
+//! One thread, jobs in order, at most a handful waiting: a roll asks for three.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use crate::disk::Disk;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The thread, or nothing where work is done at once.
+pub(crate) struct Aside {
+    thread: Option<(Sender<Job>, JoinHandle<()>)>,
+}
+
+impl Aside {
+    pub(crate) fn new(disk: &dyn Disk) -> std::io::Result<Aside> {
+        if !disk.works_aside() {
+            return Ok(Aside { thread: None });
+        }
+        let (jobs, received) = channel::<Job>();
+        let thread = std::thread::Builder::new().name("spillq-aside".to_owned()).spawn(move || {
+            for job in received {
+                job();
+            }
+        })?;
+        Ok(Aside { thread: Some((jobs, thread)) })
+    }
+
+    /// Runs `job` after those before it; its result arrives at the receiver.
+    pub(crate) fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+        let (result, receiver) = channel();
+        // Nobody listens any more when the log was dropped: the work was done all the same.
+        let job: Job = Box::new(move || drop(result.send(job())));
+        match &self.thread {
+            Some((jobs, _)) => {
+                if let Err(unsent) = jobs.send(job) {
+                    (unsent.0)();
+                }
+            }
+            None => job(),
+        }
+        receiver
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if let Some((jobs, thread)) = self.thread.take() {
+            drop(jobs);
+            if thread.join().is_err() {
+                tracing::error!("the thread beside the log's owner panicked");
+            }
+        }
+    }
+}

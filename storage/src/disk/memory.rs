@@ -1,0 +1,418 @@
+//! A disk in memory that can crash at any sync and then loses any part of what was not synced: writes in whole or
+//! in part, lengths, names in folders, chunks of a journal. What sled's copy shows after a crash may be less still.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::{Disk, DiskFile, JournalDb};
+
+type Ino = u64;
+const ROOT: Ino = 0;
+/// A torn write keeps whole sectors.
+const SECTOR: usize = 512;
+
+#[derive(Clone, Debug)]
+enum Write {
+    Bytes { at: usize, bytes: Vec<u8> },
+    Len(usize),
+}
+
+#[derive(Clone, Debug)]
+enum NameOp {
+    Set(String, Ino),
+    Unset(String),
+    Rename(String, String),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    live: Vec<u8>,
+    durable: Vec<u8>,
+    writes: Vec<Write>,
+    names: BTreeMap<String, Ino>,
+    durable_names: BTreeMap<String, Ino>,
+    name_ops: Vec<NameOp>,
+    journal: Option<JournalData>,
+    is_folder: bool,
+}
+
+type Chunks = BTreeMap<[u8; 12], Vec<u8>>;
+
+#[derive(Clone, Debug, Default)]
+struct JournalData {
+    raw: Chunks,
+    shown: Chunks,
+    pending: Vec<Chunks>,
+}
+
+#[derive(Clone, Debug)]
+struct Inner {
+    nodes: BTreeMap<Ino, Node>,
+    next: Ino,
+    syncs: u64,
+    crash_at: Option<u64>,
+    crashed: bool,
+    capacity: u64,
+}
+
+/// The disk; clones share it.
+#[derive(Clone)]
+pub(crate) struct MemoryDisk(Arc<Mutex<Inner>>);
+
+fn gone() -> io::Error {
+    io::Error::other("the disk has crashed")
+}
+
+fn not_found() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
+fn write_into(content: &mut Vec<u8>, write: &Write) {
+    match write {
+        Write::Len(len) => content.resize(*len, 0),
+        Write::Bytes { at, bytes } => {
+            if content.len() < at + bytes.len() {
+                content.resize(at + bytes.len(), 0);
+            }
+            content[*at..at + bytes.len()].copy_from_slice(bytes);
+        }
+    }
+}
+
+fn apply_name(names: &mut BTreeMap<String, Ino>, op: &NameOp) {
+    match op {
+        NameOp::Set(name, ino) => drop(names.insert(name.clone(), *ino)),
+        NameOp::Unset(name) => drop(names.remove(name)),
+        NameOp::Rename(from, to) => {
+            if let Some(ino) = names.remove(from) {
+                names.insert(to.clone(), ino);
+            }
+        }
+    }
+}
+
+impl MemoryDisk {
+    pub(crate) fn new(capacity: u64) -> MemoryDisk {
+        let root = Node { is_folder: true, ..Node::default() };
+        let nodes = BTreeMap::from([(ROOT, root)]);
+        MemoryDisk(Arc::new(Mutex::new(Inner {
+            nodes,
+            next: 1,
+            syncs: 0,
+            crash_at: None,
+            crashed: false,
+            capacity,
+        })))
+    }
+
+    /// Everything fails from the `syncs`-th sync from now on, that one included.
+    pub(crate) fn crash_after(&self, syncs: u64) {
+        let mut inner = self.0.lock().unwrap();
+        inner.crash_at = Some(inner.syncs + syncs);
+    }
+
+    pub(crate) fn has_crashed(&self) -> bool {
+        self.0.lock().unwrap().crashed
+    }
+
+    pub(crate) fn set_capacity(&self, capacity: u64) {
+        self.0.lock().unwrap().capacity = capacity;
+    }
+
+    /// What is there after the crash: everything synced, and any part of the rest.
+    pub(crate) fn after_crash(&self, rng: &mut fastrand::Rng) -> MemoryDisk {
+        let mut inner = self.0.lock().unwrap().clone();
+        // A loss of nothing is a kill of the process; a loss of everything is common, too.
+        let keep = [0, 50, 90, 100][rng.usize(..4)];
+        for node in inner.nodes.values_mut() {
+            for write in std::mem::take(&mut node.writes) {
+                if rng.u8(..100) < keep {
+                    match write {
+                        Write::Bytes { at, mut bytes } if keep < 100 && rng.bool() => {
+                            bytes.truncate(rng.usize(..=bytes.len() / SECTOR) * SECTOR);
+                            write_into(&mut node.durable, &Write::Bytes { at, bytes });
+                        }
+                        write => write_into(&mut node.durable, &write),
+                    }
+                }
+            }
+            for op in std::mem::take(&mut node.name_ops) {
+                if rng.u8(..100) < keep {
+                    apply_name(&mut node.durable_names, &op);
+                }
+            }
+            node.live = node.durable.clone();
+            node.names = node.durable_names.clone();
+            if let Some(journal) = &mut node.journal {
+                for batch in std::mem::take(&mut journal.pending) {
+                    let whole = rng.u8(..100) < keep;
+                    for (key, value) in &batch {
+                        if whole || rng.bool() {
+                            journal.raw.insert(*key, value.clone());
+                        }
+                    }
+                    if whole {
+                        journal.shown.extend(batch);
+                    }
+                }
+                // SLED.md, fact 10: opening may show less than the file holds, without an error.
+                if rng.u8(..4) == 0 {
+                    let shown = rng.usize(..=journal.shown.len());
+                    journal.shown = std::mem::take(&mut journal.shown).into_iter().take(shown).collect();
+                }
+            }
+        }
+        (inner.crashed, inner.crash_at) = (false, None);
+        MemoryDisk(Arc::new(Mutex::new(inner)))
+    }
+
+    fn lock(&self) -> io::Result<MutexGuard<'_, Inner>> {
+        let inner = self.0.lock().unwrap();
+        if inner.crashed { Err(gone()) } else { Ok(inner) }
+    }
+
+    fn sync_point(&self) -> io::Result<MutexGuard<'_, Inner>> {
+        let mut inner = self.lock()?;
+        inner.syncs += 1;
+        if inner.crash_at.is_some_and(|at| inner.syncs >= at) {
+            inner.crashed = true;
+            return Err(gone());
+        }
+        Ok(inner)
+    }
+}
+
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+impl Inner {
+    fn find(&self, path: &str) -> Option<Ino> {
+        path.split('/')
+            .filter(|name| !name.is_empty())
+            .try_fold(ROOT, |ino, name| self.nodes.get(&ino)?.names.get(name).copied())
+    }
+
+    fn name(&mut self, folder: &str, op: NameOp) -> io::Result<()> {
+        let ino = self.find(folder).ok_or_else(not_found)?;
+        let node = self.nodes.get_mut(&ino).ok_or_else(not_found)?;
+        apply_name(&mut node.names, &op);
+        node.name_ops.push(op);
+        Ok(())
+    }
+
+    fn add(&mut self, path: &str, node: Node) -> io::Result<Ino> {
+        let (folder, name) = split(path);
+        let ino = self.next;
+        self.next += 1;
+        self.nodes.insert(ino, node);
+        self.name(folder, NameOp::Set(name.to_owned(), ino))?;
+        Ok(ino)
+    }
+
+    fn used(&self) -> u64 {
+        let journal = |node: &Node| node.journal.as_ref().map_or(0, |_| 1_000);
+        self.nodes.values().map(|node| node.live.len() as u64 + journal(node)).sum()
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn create(&self, path: &str) -> io::Result<Box<dyn DiskFile>> {
+        let mut inner = self.lock()?;
+        let ino = match inner.find(path) {
+            Some(ino) => {
+                let node = inner.nodes.get_mut(&ino).ok_or_else(not_found)?;
+                node.live.clear();
+                node.writes.push(Write::Len(0));
+                ino
+            }
+            None => inner.add(path, Node::default())?,
+        };
+        Ok(Box::new(MemoryFile { disk: self.clone(), ino }))
+    }
+
+    fn open(&self, path: &str, _write: bool) -> io::Result<Box<dyn DiskFile>> {
+        let ino = self.lock()?.find(path).ok_or_else(not_found)?;
+        Ok(Box::new(MemoryFile { disk: self.clone(), ino }))
+    }
+
+    fn exists(&self, path: &str) -> io::Result<bool> {
+        Ok(self.lock()?.find(path).is_some())
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        let inner = self.lock()?;
+        let ino = inner.find(folder).ok_or_else(not_found)?;
+        Ok(inner.nodes[&ino].names.keys().cloned().collect())
+    }
+
+    fn make_folder(&self, folder: &str) -> io::Result<()> {
+        let mut inner = self.lock()?;
+        if inner.find(folder).is_none() {
+            inner.add(folder, Node { is_folder: true, ..Node::default() })?;
+        }
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut inner = self.lock()?;
+        let ((folder, from_name), (to_folder, to_name)) = (split(from), split(to));
+        assert_eq!(folder, to_folder, "the log renames within a folder only");
+        inner.find(from).ok_or_else(not_found)?;
+        if let Some(there) = inner.find(to)
+            && (inner.nodes[&there].is_folder || inner.nodes[&there].journal.is_some())
+        {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        inner.name(folder, NameOp::Rename(from_name.to_owned(), to_name.to_owned()))
+    }
+
+    fn remove_file(&self, path: &str) -> io::Result<()> {
+        let mut inner = self.lock()?;
+        let (folder, name) = split(path);
+        if inner.find(path).is_some() { inner.name(folder, NameOp::Unset(name.to_owned())) } else { Ok(()) }
+    }
+
+    fn remove_folder(&self, folder: &str) -> io::Result<()> {
+        self.remove_file(folder)
+    }
+
+    fn sync_dir(&self, folder: &str) -> io::Result<()> {
+        let mut inner = self.sync_point()?;
+        let ino = inner.find(folder).ok_or_else(not_found)?;
+        let node = inner.nodes.get_mut(&ino).ok_or_else(not_found)?;
+        node.name_ops.clear();
+        node.durable_names = node.names.clone();
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let inner = self.lock()?;
+        Ok(inner.capacity.saturating_sub(inner.used()))
+    }
+
+    fn create_journal(&self, folder: &str, _reserve_bytes: u64) -> io::Result<Box<dyn JournalDb>> {
+        let mut inner = self.lock()?;
+        assert!(inner.find(folder).is_none(), "{folder} is there already");
+        let ino = inner.add(folder, Node { journal: Some(JournalData::default()), ..Node::default() })?;
+        Ok(Box::new(MemoryJournal { disk: self.clone(), ino }))
+    }
+
+    fn open_journal_raw(&self, folder: &str) -> io::Result<Box<dyn DiskFile>> {
+        let mut inner = self.lock()?;
+        let ino = inner.find(folder).ok_or_else(not_found)?;
+        let journal = inner.nodes[&ino].journal.clone().ok_or_else(not_found)?;
+        // sled's own bytes stand between the values.
+        let raw: Vec<u8> =
+            journal.raw.values().flat_map(|value| [b"between", value.as_slice()].concat()).collect();
+        let ino = inner.next;
+        inner.next += 1;
+        inner.nodes.insert(ino, Node { live: raw, ..Node::default() });
+        Ok(Box::new(MemoryFile { disk: self.clone(), ino }))
+    }
+
+    fn read_journal_copy(&self, folder: &str, visit: &mut dyn FnMut(&[u8])) -> Result<(), String> {
+        let inner = self.lock().map_err(|error| error.to_string())?;
+        let ino = inner.find(folder).ok_or("no such journal")?;
+        let journal = inner.nodes[&ino].journal.as_ref().ok_or("no journal")?;
+        journal.shown.values().for_each(|value| visit(value));
+        Ok(())
+    }
+
+    fn works_aside(&self) -> bool {
+        false
+    }
+}
+
+struct MemoryFile {
+    disk: MemoryDisk,
+    ino: Ino,
+}
+
+impl DiskFile for MemoryFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk.lock()?.nodes[&self.ino].live.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let inner = self.disk.lock()?;
+        let bytes = inner.nodes[&self.ino].live.get(at as usize..).unwrap_or_default();
+        let count = bytes.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let mut inner = self.disk.lock()?;
+        let more = (at + bytes.len() as u64).saturating_sub(inner.nodes[&self.ino].live.len() as u64);
+        if more > 0 && inner.used() + more > inner.capacity {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let node = inner.nodes.get_mut(&self.ino).ok_or_else(not_found)?;
+        let write = Write::Bytes { at: at as usize, bytes: bytes.to_vec() };
+        write_into(&mut node.live, &write);
+        node.writes.push(write);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut inner = self.disk.lock()?;
+        let node = inner.nodes.get_mut(&self.ino).ok_or_else(not_found)?;
+        write_into(&mut node.live, &Write::Len(len as usize));
+        node.writes.push(Write::Len(len as usize));
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut inner = self.disk.sync_point()?;
+        let node = inner.nodes.get_mut(&self.ino).ok_or_else(not_found)?;
+        node.writes.clear();
+        node.durable = node.live.clone();
+        Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.write_at(&vec![0; len as usize], 0)
+    }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct MemoryJournal {
+    disk: MemoryDisk,
+    ino: Ino,
+}
+
+impl JournalDb for MemoryJournal {
+    fn apply(&mut self, values: &[([u8; 12], Vec<u8>)]) -> io::Result<()> {
+        let mut inner = self.disk.lock()?;
+        let journal =
+            inner.nodes.get_mut(&self.ino).and_then(|node| node.journal.as_mut()).ok_or_else(not_found)?;
+        journal.pending.push(values.iter().cloned().collect());
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let mut inner = self.disk.sync_point()?;
+        let journal =
+            inner.nodes.get_mut(&self.ino).and_then(|node| node.journal.as_mut()).ok_or_else(not_found)?;
+        for batch in std::mem::take(&mut journal.pending) {
+            journal.raw.extend(batch.clone());
+            journal.shown.extend(batch);
+        }
+        Ok(())
+    }
+
+    fn sync_folder(&mut self) -> io::Result<()> {
+        self.sync()
+    }
+
+    fn file_bytes(&self) -> io::Result<u64> {
+        let inner = self.disk.lock()?;
+        let journal = inner.nodes[&self.ino].journal.as_ref().ok_or_else(not_found)?;
+        Ok(journal.raw.values().map(|value| value.len() as u64).sum())
+    }
+}

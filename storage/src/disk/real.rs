@@ -1,0 +1,309 @@
+//! sled and the file system.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, FallocateFlags};
+
+use super::{Disk, DiskFile, JournalDb};
+
+/// sled's own segments. The largest that keeps chunks of [`crate::journal::CHUNK_BYTES`] out of blob files at a
+/// sensible size: 17 × (value + 14) + 92 ≤ segment size / 4.
+const SLED_SEGMENT_BYTES: usize = 4 * 1024 * 1024;
+/// Nothing is ever read from an open journal.
+const SLED_CACHE_BYTES: u64 = 1024 * 1024;
+/// sled lets go of its lock some time after a drop; a copy is opened after others were closed.
+const SLED_OPEN_TRIES: u32 = 50;
+
+/// A folder of the file system.
+pub(crate) struct RealDisk {
+    root: PathBuf,
+}
+
+impl RealDisk {
+    pub(crate) fn new(root: &Path) -> RealDisk {
+        RealDisk { root: root.to_owned() }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        if path.is_empty() { self.root.clone() } else { self.root.join(path) }
+    }
+}
+
+impl Disk for RealDisk {
+    fn create(&self, path: &str) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.path(path))?;
+        Ok(Box::new(RealFile(file)))
+    }
+
+    fn open(&self, path: &str, write: bool) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(write).open(self.path(path))?;
+        Ok(Box::new(RealFile(file)))
+    }
+
+    fn exists(&self, path: &str) -> io::Result<bool> {
+        self.path(path).try_exists()
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.path(folder))? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn make_folder(&self, folder: &str) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.path(folder))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+
+    fn remove_file(&self, path: &str) -> io::Result<()> {
+        gone_is_fine(fs::remove_file(self.path(path)))
+    }
+
+    fn remove_folder(&self, folder: &str) -> io::Result<()> {
+        gone_is_fine(fs::remove_dir_all(self.path(folder)))
+    }
+
+    fn sync_dir(&self, folder: &str) -> io::Result<()> {
+        File::open(self.path(folder))?.sync_all()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.root)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn create_journal(&self, folder: &str, reserve_bytes: u64) -> io::Result<Box<dyn JournalDb>> {
+        let folder = self.path(folder);
+        fs::DirBuilder::new().mode(0o700).create(&folder)?;
+        let db = open_sled(&folder)?;
+        // sled only asks for write-back (sync_file_range); the sync that counts is ours, through a descriptor held
+        // from the start so that write-back errors are reported on it.
+        let file = File::open(folder.join("db"))?;
+        // Room set aside beyond the end of the file: a disk that others fill cannot fail a commit in the middle of
+        // a journal. File systems that cannot do it lose that comfort only.
+        let writable = OpenOptions::new().write(true).open(folder.join("db"))?;
+        match rustix::fs::fallocate(&writable, FallocateFlags::KEEP_SIZE, 0, reserve_bytes) {
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Box::new(SledJournal { db: Some(db), file, folder }))
+    }
+
+    fn open_journal_raw(&self, folder: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.open(&format!("{folder}/db"), false)
+    }
+
+    fn read_journal_copy(&self, folder: &str, visit: &mut dyn FnMut(&[u8])) -> Result<(), String> {
+        let copy =
+            copy_folder(&self.path(folder)).map_err(|error| format!("could not copy {folder}: {error}"))?;
+        // A damaged file can panic sled, at opening and while reading. The thread takes the panic; what it read
+        // before that counts.
+        let (values, read) = std::sync::mpsc::sync_channel::<sled::IVec>(16);
+        let path = copy.path().to_owned();
+        let reader = std::thread::spawn(move || -> Result<(), String> {
+            let db = open_sled(&path).map_err(|error| format!("could not open the copy: {error}"))?;
+            for entry in db.iter().values() {
+                let value = entry.map_err(|error| format!("could not read the copy: {error}"))?;
+                if values.send(value).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        for value in read {
+            visit(&value);
+        }
+        reader.join().unwrap_or_else(|_| Err("sled panicked on the copy".to_owned()))
+    }
+
+    fn works_aside(&self) -> bool {
+        true
+    }
+}
+
+fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Copies a journal beside the data dir's own files, where there is room for it, into a folder that goes when it
+/// is dropped.
+fn copy_folder(folder: &Path) -> io::Result<tempfile::TempDir> {
+    let parent = folder.parent().unwrap_or(Path::new("."));
+    let copy = match tempfile::Builder::new().prefix(".tmp-copy-").tempdir_in(parent) {
+        Ok(copy) => copy,
+        // A store that may only be read, as for `verify`: the copy goes to the system's place for such.
+        Err(_) => tempfile::tempdir()?,
+    };
+    copy_into(folder, copy.path())?;
+    Ok(copy)
+}
+
+fn copy_into(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            fs::create_dir(&target)?;
+            copy_into(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
+
+fn open_sled(folder: &Path) -> io::Result<sled::Db> {
+    let mut tries = 0;
+    loop {
+        let opened = sled::Config::default()
+            .path(folder)
+            .cache_capacity(SLED_CACHE_BYTES)
+            .segment_size(SLED_SEGMENT_BYTES)
+            .flush_every_ms(None)
+            .open();
+        match opened {
+            Ok(db) => return Ok(db),
+            Err(sled::Error::Io(error))
+                if error.kind() == io::ErrorKind::WouldBlock && tries < SLED_OPEN_TRIES =>
+            {
+                tries += 1;
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            Err(error) => return Err(from_sled(error)),
+        }
+    }
+}
+
+fn from_sled(error: sled::Error) -> io::Error {
+    match error {
+        sled::Error::Io(error) => error,
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.0.read_at(rest, at + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, at)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+            Ok(()) => Ok(()),
+            // Zeros take their room as well, only slower.
+            Err(rustix::io::Errno::OPNOTSUPP) => {
+                let zeros = vec![0; 1024 * 1024];
+                let mut at = 0;
+                while at < len {
+                    let count = zeros.len().min((len - at) as usize);
+                    self.write_at(zeros.get(..count).unwrap_or_default(), at)?;
+                    at += count as u64;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed)?;
+        Ok(())
+    }
+}
+
+struct SledJournal {
+    /// Gone after an error: dropping a sled database whose sync failed panics.
+    db: Option<sled::Db>,
+    file: File,
+    /// Where it was created: under a temporary name, which it keeps until [`JournalDb::sync_folder`] is done.
+    folder: PathBuf,
+}
+
+impl SledJournal {
+    fn with_db(&mut self, act: impl FnOnce(&sled::Db) -> io::Result<()>) -> io::Result<()> {
+        let Some(db) = &self.db else {
+            return Err(io::Error::other("the journal failed before"));
+        };
+        act(db).inspect_err(|_| self.abandon())
+    }
+
+    /// The process is about to end: its memory goes with it.
+    fn abandon(&mut self) {
+        if let Some(db) = self.db.take() {
+            std::mem::forget(db);
+        }
+    }
+}
+
+impl JournalDb for SledJournal {
+    fn apply(&mut self, values: &[([u8; 12], Vec<u8>)]) -> io::Result<()> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in values {
+            batch.insert(key, value.as_slice());
+        }
+        self.with_db(|db| db.apply_batch(batch).map_err(from_sled))
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.with_db(|db| db.flush().map(drop).map_err(from_sled))?;
+        self.file.sync_data().inspect_err(|_| self.abandon())
+    }
+
+    fn sync_folder(&mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        File::open(self.folder.join("conf"))?.sync_all()?;
+        let blobs = self.folder.join("blobs");
+        if blobs.try_exists()? {
+            File::open(blobs)?.sync_all()?;
+        }
+        File::open(&self.folder)?.sync_all()
+    }
+
+    fn file_bytes(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+}

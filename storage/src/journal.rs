@@ -1,0 +1,314 @@
+//! The journal: the single-use sled database that every commit goes through first.
+//!
+//! A commit is cut into chunks, the values of one sled batch under the keys (commit, chunk), never overwritten.
+//! Each chunk describes itself, so that a raw scan of sled's file finds every commit without sled:
+//!
+//! | at | bytes | what (little endian) |
+//! |---|---|---|
+//! | 0 | 8 | magic |
+//! | 8 | 8 | store id |
+//! | 16 | 8 | journal number |
+//! | 24 | 8 | commit number |
+//! | 32 | 4 | chunk, from 0 |
+//! | 36 | 4 | chunks of the commit |
+//! | 40 | 4 | bytes of the payload |
+//! | 44 | 4 | CRC32C of the payload |
+//! | 48 | 4 | CRC32C of bytes 0..48 |
+//! | 52 | | payload |
+//!
+//! A value is at most [`CHUNK_BYTES`] long: a larger one would go to a blob file, which sled never syncs. The
+//! database is never read while it is written, and never opened in place afterwards.
+
+use std::collections::BTreeMap;
+
+use crate::bytes_le::{Get, Put};
+use crate::codec;
+use crate::commit::Record;
+use crate::disk::{Disk, DiskFile, JournalDb};
+use crate::error::{Context, Error, Result};
+use crate::ids::StoreId;
+
+const MAGIC: [u8; 8] = *b"\xf1SPQJRN\x01";
+const HEADER_BYTES: usize = 52;
+/// The largest value: 17 of them and their keys stay below a quarter of sled's segment.
+pub(crate) const CHUNK_BYTES: usize = 60_000;
+const PAYLOAD_BYTES: usize = CHUNK_BYTES - HEADER_BYTES;
+/// Set aside for each journal when it is made: what sled's file grows to for 8 MiB of values, measured at 20 to 25
+/// MiB (docs/decisions/0001-journal-sizes.md).
+pub(crate) const RESERVED_BYTES: u64 = 28 * 1024 * 1024;
+/// Read at a time by a scan.
+const SCAN_BYTES: usize = 1024 * 1024;
+/// Most chunks a commit can have: bounds what a damaged header makes a reader expect.
+const CHUNKS_MAX: u32 = 4_096;
+
+pub(crate) const FOLDER: &str = "journal";
+
+/// The folder of journal `number`.
+pub(crate) fn folder(number: u64) -> String {
+    format!("{FOLDER}/{number:08}")
+}
+
+/// The number of a journal folder's name.
+pub(crate) fn number_of(name: &str) -> Option<u64> {
+    (name.len() >= 8 && name.bytes().all(|byte| byte.is_ascii_digit())).then(|| name.parse().ok())?
+}
+
+/// A journal being written.
+pub(crate) struct Journal {
+    db: Box<dyn JournalDb>,
+    store: StoreId,
+    number: u64,
+    /// Payload bytes since it began, without the manifest.
+    pub(crate) stored_bytes: u64,
+    /// Commits since it began.
+    pub(crate) commits: u64,
+}
+
+impl Journal {
+    /// Makes an empty one under a temporary name; [`Journal::begin`] makes it count.
+    pub(crate) fn prepare(disk: &dyn Disk, number: u64) -> std::io::Result<Box<dyn JournalDb>> {
+        let temporary = temporary(number);
+        // Left by a run that died while it made one ahead.
+        disk.remove_folder(&temporary)?;
+        disk.create_journal(&temporary, RESERVED_BYTES)
+    }
+
+    /// Writes the manifest into a prepared journal and gives it its final name, durably. It counts once MARK
+    /// names it.
+    pub(crate) fn begin(
+        disk: &dyn Disk,
+        db: Box<dyn JournalDb>,
+        store: StoreId,
+        number: u64,
+        commit: u64,
+        manifest: &Record,
+    ) -> Result<Journal> {
+        let name = folder(number);
+        let mut journal = Journal { db, store, number, stored_bytes: 0, commits: 0 };
+        journal.append(commit, manifest, &[])?;
+        journal.db.sync_folder().during("sync", &name)?;
+        disk.rename(&temporary(number), &name).during("rename", &temporary(number))?;
+        disk.sync_dir(FOLDER).during("sync", FOLDER)?;
+        journal.stored_bytes = 0;
+        Ok(journal)
+    }
+
+    /// The number of this journal.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Bytes of the database's files.
+    pub(crate) fn file_bytes(&self) -> std::io::Result<u64> {
+        self.db.file_bytes()
+    }
+
+    /// Adds one commit and makes it durable. `blocks` are the blocks that it places, in disk form. After an error
+    /// nobody knows what is durable: only opening again tells.
+    pub(crate) fn append(&mut self, commit: u64, record: &Record, blocks: &[Vec<u8>]) -> Result<()> {
+        let name = folder(self.number);
+        let mut payload = Vec::new();
+        codec::encode(record, &mut payload)
+            .map_err(std::io::Error::other)
+            .during("encode a commit for", &name)?;
+        for block in blocks {
+            payload.extend_from_slice(block);
+        }
+        let values = self.chunks(commit, &payload);
+        drop(payload);
+        self.db.apply(&values).during("write a commit to", &name)?;
+        drop(values);
+        self.db.sync().during("sync", &name)?;
+        self.commits += 1;
+        self.stored_bytes += blocks.iter().map(|block| block.len() as u64).sum::<u64>();
+        Ok(())
+    }
+
+    fn chunks(&self, commit: u64, payload: &[u8]) -> Vec<([u8; 12], Vec<u8>)> {
+        let count = payload.len().div_ceil(PAYLOAD_BYTES) as u32;
+        let mut values = Vec::with_capacity(count as usize);
+        for (chunk, bytes) in payload.chunks(PAYLOAD_BYTES).enumerate() {
+            let chunk = chunk as u32;
+            let mut key = [0; 12];
+            for (to, from) in key.iter_mut().zip(commit.to_be_bytes().into_iter().chain(chunk.to_be_bytes()))
+            {
+                *to = from;
+            }
+            let mut value = Vec::with_capacity(HEADER_BYTES + bytes.len());
+            value.extend_from_slice(&MAGIC);
+            value.put_u64(self.store.0);
+            value.put_u64(self.number);
+            value.put_u64(commit);
+            value.put_u32(chunk);
+            value.put_u32(count);
+            value.put_u32(bytes.len() as u32);
+            value.put_u32(crc32c::crc32c(bytes));
+            value.put_u32(crc32c::crc32c(&value));
+            value.extend_from_slice(bytes);
+            values.push((key, value));
+        }
+        values
+    }
+}
+
+/// The name of a journal that does not count yet.
+fn temporary(number: u64) -> String {
+    format!("{FOLDER}/.tmp-{number:08}")
+}
+
+struct ChunkHeader {
+    commit: u64,
+    chunk: u32,
+    chunks: u32,
+    bytes: usize,
+    crc: u32,
+}
+
+/// Parses the header of a chunk of this journal at the start of `bytes`.
+fn parse(bytes: &[u8], store: StoreId, journal: u64) -> Option<ChunkHeader> {
+    let header = bytes.get(..HEADER_BYTES)?;
+    let mut get = Get::new(header);
+    let magic = get.array::<8>();
+    let (found_store, found_journal) = (StoreId(get.u64()), get.u64());
+    let (commit, chunk, chunks) = (get.u64(), get.u32(), get.u32());
+    let (len, crc, header_crc) = (get.u32() as usize, get.u32(), get.u32());
+    let ours = magic == MAGIC && found_store == store && found_journal == journal;
+    let sound = crc32c::crc32c(header.get(..HEADER_BYTES - 4)?) == header_crc;
+    let sane = chunk < chunks && chunks <= CHUNKS_MAX && len <= PAYLOAD_BYTES;
+    (ours && sound && sane).then_some(ChunkHeader { commit, chunk, chunks, bytes: len, crc })
+}
+
+/// Where the chunks of a closed journal are.
+pub(crate) struct Reading {
+    raw: Box<dyn DiskFile>,
+    store: StoreId,
+    journal: u64,
+    /// Found in the raw bytes: where the payload begins, and how long it is.
+    scanned: BTreeMap<(u64, u32), (u64, usize)>,
+    /// Valid in the database's copy and not found by the scan.
+    rescued: BTreeMap<(u64, u32), Vec<u8>>,
+    /// Chunks of each commit that either reading showed.
+    chunks: BTreeMap<u64, u32>,
+    /// Where the two readings differ, for people. Empty when all is well.
+    pub(crate) findings: Vec<String>,
+}
+
+impl Reading {
+    /// Reads a closed journal in both ways, changing nothing.
+    pub(crate) fn of(disk: &dyn Disk, store: StoreId, journal: u64) -> Result<Reading> {
+        let name = folder(journal);
+        let raw = disk.open_journal_raw(&name).during("open", &name)?;
+        raw.forget_cached().during("drop the cached pages of", &name)?;
+        let mut reading = Reading {
+            raw,
+            store,
+            journal,
+            scanned: BTreeMap::new(),
+            rescued: BTreeMap::new(),
+            chunks: BTreeMap::new(),
+            findings: Vec::new(),
+        };
+        reading.scan().during("scan", &name)?;
+        let mut shown = 0_usize;
+        let copy = disk.read_journal_copy(&name, &mut |value| shown += usize::from(reading.compare(value)));
+        if let Err(what) = copy {
+            reading.findings.push(format!("journal {journal}: {what}; the raw scan is used"));
+        }
+        let lacking = reading.scanned.len() + reading.rescued.len() - shown;
+        if lacking > 0 {
+            reading.findings.push(format!(
+                "journal {journal}: sled's copy lacks {lacking} chunks that the raw scan found"
+            ));
+        }
+        Ok(reading)
+    }
+
+    fn scan(&mut self) -> std::io::Result<()> {
+        let finder = memchr::memmem::Finder::new(&MAGIC);
+        let len = self.raw.len()?;
+        // Chunks that cross the end of what was read are found again at the start of the next piece.
+        let overlap = CHUNK_BYTES;
+        let mut buffer = vec![0; SCAN_BYTES + overlap];
+        let mut at = 0;
+        while at < len {
+            let read = self.raw.read_at(&mut buffer, at)?;
+            let bytes = buffer.get(..read).unwrap_or_default();
+            for found in finder.find_iter(bytes) {
+                let chunk = bytes.get(found..).unwrap_or_default();
+                let Some(header) = parse(chunk, self.store, self.journal) else {
+                    continue;
+                };
+                let Some(payload) = chunk.get(HEADER_BYTES..HEADER_BYTES + header.bytes) else {
+                    continue;
+                };
+                if crc32c::crc32c(payload) == header.crc {
+                    let place = (at + (found + HEADER_BYTES) as u64, header.bytes);
+                    self.scanned.insert((header.commit, header.chunk), place);
+                    self.chunks.insert(header.commit, header.chunks);
+                }
+            }
+            at += SCAN_BYTES as u64;
+        }
+        Ok(())
+    }
+
+    /// Takes what the database showed; says whether it is a sound chunk of this journal.
+    fn compare(&mut self, value: &[u8]) -> bool {
+        let Some(header) = parse(value, self.store, self.journal) else {
+            return false;
+        };
+        let payload = value.get(HEADER_BYTES..).unwrap_or_default();
+        if payload.len() != header.bytes || crc32c::crc32c(payload) != header.crc {
+            return false;
+        }
+        let key = (header.commit, header.chunk);
+        if !self.scanned.contains_key(&key) {
+            self.rescued.insert(key, payload.to_owned());
+            self.chunks.insert(header.commit, header.chunks);
+        }
+        true
+    }
+
+    /// The first commit that is there, which must be the manifest.
+    pub(crate) fn first(&self) -> Option<u64> {
+        self.chunks.keys().next().copied()
+    }
+
+    /// The last of the commits that are whole and follow one another from the first.
+    pub(crate) fn last(&self) -> Option<u64> {
+        let mut last = None;
+        for commit in self.first()?.. {
+            if !self.is_whole(commit) {
+                break;
+            }
+            last = Some(commit);
+        }
+        last
+    }
+
+    fn is_whole(&self, commit: u64) -> bool {
+        let has = |chunk: &u32| {
+            self.scanned.contains_key(&(commit, *chunk)) || self.rescued.contains_key(&(commit, *chunk))
+        };
+        self.chunks.get(&commit).is_some_and(|chunks| (0..*chunks).all(|chunk| has(&chunk)))
+    }
+
+    /// The record of a whole commit, and its blocks.
+    pub(crate) fn commit(&self, commit: u64) -> Result<(Record, Vec<u8>)> {
+        let name = folder(self.journal);
+        let mut payload = Vec::new();
+        for chunk in 0..self.chunks.get(&commit).copied().unwrap_or_default() {
+            if let Some((at, bytes)) = self.scanned.get(&(commit, chunk)) {
+                let start = payload.len();
+                payload.resize(start + bytes, 0);
+                self.raw.read_at(payload.get_mut(start..).unwrap_or_default(), *at).during("read", &name)?;
+            } else if let Some(bytes) = self.rescued.get(&(commit, chunk)) {
+                payload.extend_from_slice(bytes);
+            }
+        }
+        let (record, blocks) = codec::decode(&payload)
+            .map_err(|what| Error::Damaged { path: name.into(), what: format!("commit {commit}: {what}") })?;
+        let blocks = blocks.to_vec();
+        Ok((record, blocks))
+    }
+}

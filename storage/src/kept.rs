@@ -1,0 +1,386 @@
+//! Dead letters and relocated lines: what outlives its segment.
+//!
+//! One append-only file, `kept/<generation>`, of framed entries: lines (a block as in a segment), dead letters (the
+//! group, why, how often tried), and the end of a dead letter. An entry is synced before the commit that relies on
+//! it, and writing the same one twice does no harm; so a crash between the two leaves an entry that nothing refers
+//! to. When less than half is live the whole is written anew as the next generation.
+//!
+//! Frame, little endian: magic `SPQK` 4, kind 1, zeros 3, body length 4, CRC32C of kind, length and body 4, body.
+//!
+//! Bounds: [`DEAD_LETTERS_MAX`] dead letters a group and [`KEPT_BYTES_MAX`] in all; past either the group stops,
+//! and no line is relocated.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bincode::{Decode, Encode};
+
+use crate::block::{Block, BlockBuilder, BlockHeader};
+use crate::bytes_le::{Get, Put};
+use crate::codec;
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Context, Result};
+use crate::ids::{GroupId, Seq, SeqRange, StoreId};
+use crate::manifest::State;
+use crate::segment::{Index, KeptPlace};
+
+pub(crate) const FOLDER: &str = "kept";
+const MAGIC: [u8; 4] = *b"SPQK";
+const FRAME_BYTES: usize = 16;
+/// Dead letters of a group at which it stops.
+pub const DEAD_LETTERS_MAX: usize = 100_000;
+/// Live bytes in `kept/` at which groups with a poison line stop and nothing is relocated.
+pub const KEPT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Below this, rewriting gives nothing back that is worth a sync.
+const COMPACT_BYTES_MIN: u64 = 1024 * 1024;
+/// Why a line died is told in so many bytes.
+pub const REASON_BYTES_MAX: usize = 4 * 1024;
+
+/// A line that was set aside for a group.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeadLetter {
+    /// The group that could not process it.
+    pub group: GroupId,
+    /// The line.
+    pub seq: Seq,
+    /// How often it was delivered alone.
+    pub attempts: u32,
+    /// When it was set aside: milliseconds since 1970.
+    pub time_ms: u64,
+    /// What the processor left behind, at most [`REASON_BYTES_MAX`].
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Lines = 1,
+    Dead = 2,
+    Settled = 3,
+}
+
+/// Where an entry's body is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    at: u64,
+    bytes: u32,
+}
+
+/// The open file and what is in it.
+pub(crate) struct Kept {
+    disk: Arc<dyn Disk>,
+    index: Arc<Index>,
+    store: StoreId,
+    generation: u64,
+    file: Box<dyn DiskFile>,
+    len: u64,
+    dead: BTreeMap<(GroupId, Seq), Place>,
+    /// What could not be read at opening, for people.
+    pub(crate) findings: Vec<String>,
+}
+
+/// Whether the commit of a dead letter was made: then the group has the line settled, and not put back.
+fn is_buried(state: &State, (group, seq): (GroupId, Seq)) -> bool {
+    state.groups.get(&group).is_some_and(|group| group.acks.contains(seq) && !group.revived.contains(&seq))
+}
+
+fn path(generation: u64) -> String {
+    format!("{FOLDER}/{generation:08}")
+}
+
+fn frame(kind: Kind, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(FRAME_BYTES + body.len());
+    out.extend_from_slice(&MAGIC);
+    out.put_u8(kind as u8);
+    out.extend_from_slice(&[0; 3]);
+    out.put_u32(body.len() as u32);
+    out.put_u32(crc(kind as u8, body));
+    out.extend_from_slice(body);
+    out
+}
+
+fn crc(kind: u8, body: &[u8]) -> u32 {
+    let mut covered = vec![kind];
+    covered.put_u32(body.len() as u32);
+    crc32c::crc32c_append(crc32c::crc32c(&covered), body)
+}
+
+impl Kept {
+    /// Makes the folder and the first generation.
+    pub(crate) fn create(disk: &dyn Disk) -> Result<()> {
+        disk.make_folder(FOLDER).during("create", FOLDER)?;
+        disk.create(&path(1)).during("create", &path(1))?.sync().during("sync", &path(1))?;
+        disk.sync_dir(FOLDER).during("sync", FOLDER)
+    }
+
+    /// Reads what is there. With `mend` a torn end is cut off and leftovers of a compaction are removed; without,
+    /// nothing is changed.
+    pub(crate) fn open(disk: Arc<dyn Disk>, index: Arc<Index>, state: &State, mend: bool) -> Result<Kept> {
+        let names = disk.list(FOLDER).during("list", FOLDER)?;
+        let generations =
+            names.iter().filter_map(|name| name.parse::<u64>().ok().filter(|_| name.len() == 8));
+        let generation = generations.max().unwrap_or_default();
+        let name = path(generation);
+        let file = disk.open(&name, mend).during("open", &name)?;
+        let mut kept = Kept {
+            disk: Arc::clone(&disk),
+            index,
+            store: state.store,
+            generation,
+            file,
+            len: 0,
+            dead: BTreeMap::new(),
+            findings: Vec::new(),
+        };
+        kept.load()?;
+        if mend {
+            for other in names.iter().filter(|other| **other != format!("{generation:08}")) {
+                let other = format!("{FOLDER}/{other}");
+                disk.remove_file(&other).during("remove", &other)?;
+            }
+            kept.file.set_len(kept.len).during("cut", &name)?;
+            kept.settle_unburied(state)?;
+        }
+        kept.dead.retain(|key, _| is_buried(state, *key));
+        Ok(kept)
+    }
+
+    fn load(&mut self) -> Result<()> {
+        let name = path(self.generation);
+        let end = self.file.len().during("read", &name)?;
+        let mut at = 0;
+        while at < end {
+            match self.entry(at)? {
+                Some((kind, body)) => {
+                    let place = Place { at: at + FRAME_BYTES as u64, bytes: body.len() as u32 };
+                    at = place.at + u64::from(place.bytes);
+                    self.note(kind, &body, place);
+                    self.len = at;
+                }
+                // A torn end is normal after a crash: no commit relies on it. Behind it there may be more only
+                // where the file was damaged.
+                None => match self.next_entry(at + 1, end)? {
+                    Some(next) => {
+                        self.findings.push(format!("{name}: {} bytes at {at} cannot be read", next - at));
+                        at = next;
+                    }
+                    None => break,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// An entry whose commit a crash cut off is no dead letter, and must not look like one once the line is acked.
+    fn settle_unburied(&mut self, state: &State) -> Result<()> {
+        let unburied: Vec<_> = self.dead.keys().filter(|key| !is_buried(state, **key)).copied().collect();
+        for (group, seq) in &unburied {
+            self.settle(*group, *seq)?;
+        }
+        if unburied.is_empty() { Ok(()) } else { self.sync() }
+    }
+
+    fn note(&mut self, kind: u8, body: &[u8], place: Place) {
+        if kind == Kind::Lines as u8 {
+            if let Ok(header) = BlockHeader::parse(body, self.store) {
+                let kept = KeptPlace {
+                    path: path(self.generation),
+                    at: place.at,
+                    bytes: place.bytes,
+                    lines: header.lines,
+                };
+                self.index.lock().kept.insert(header.first, kept);
+            }
+        } else if kind == Kind::Dead as u8 {
+            if let Ok((letter, _)) = codec::decode::<DeadLetter>(body) {
+                self.dead.insert((letter.group, letter.seq), place);
+            }
+        } else if let Ok((settled, _)) = codec::decode::<(GroupId, Seq)>(body) {
+            self.dead.remove(&settled);
+        }
+    }
+
+    /// The entry at `at`, if one is there and sound.
+    fn entry(&self, at: u64) -> Result<Option<(u8, Vec<u8>)>> {
+        let name = path(self.generation);
+        let mut head = [0; FRAME_BYTES];
+        if self.file.read_at(&mut head, at).during("read", &name)? < FRAME_BYTES {
+            return Ok(None);
+        }
+        let mut get = Get::new(&head);
+        let (magic, kind, _) = (get.array::<4>(), get.u8(), get.array::<3>());
+        let (len, expected) = (get.u32(), get.u32());
+        if magic != MAGIC || u64::from(len) > self.file.len().during("read", &name)?.saturating_sub(at) {
+            return Ok(None);
+        }
+        let mut body = vec![0; len as usize];
+        let read = self.file.read_at(&mut body, at + FRAME_BYTES as u64).during("read", &name)?;
+        Ok((read == body.len() && crc(kind, &body) == expected).then_some((kind, body)))
+    }
+
+    /// Looks for the next sound entry from `at`.
+    fn next_entry(&self, mut at: u64, end: u64) -> Result<Option<u64>> {
+        let mut buffer = vec![0; 64 * 1024];
+        while at < end {
+            let read = self.file.read_at(&mut buffer, at).during("read", &path(self.generation))?;
+            for found in memchr::memmem::find_iter(buffer.get(..read).unwrap_or_default(), &MAGIC) {
+                if self.entry(at + found as u64)?.is_some() {
+                    return Ok(Some(at + found as u64));
+                }
+            }
+            if read < buffer.len() {
+                break;
+            }
+            at += (read - MAGIC.len()) as u64;
+        }
+        Ok(None)
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.len
+    }
+
+    /// How many dead letters a group has.
+    pub(crate) fn dead_count(&self, group: GroupId) -> usize {
+        self.dead.range((group, Seq(0))..=(group, Seq(u64::MAX))).count()
+    }
+
+    /// The dead letters of a group from `from`, at most `limit`.
+    pub(crate) fn dead(&self, group: GroupId, from: Seq, limit: usize) -> Result<Vec<DeadLetter>> {
+        let mut letters = Vec::new();
+        for place in
+            self.dead.range((group, from)..=(group, Seq(u64::MAX))).map(|(_, place)| place).take(limit)
+        {
+            let mut body = vec![0; place.bytes as usize];
+            self.file.read_at(&mut body, place.at).during("read", &path(self.generation))?;
+            match codec::decode::<DeadLetter>(&body) {
+                Ok((letter, _)) => letters.push(letter),
+                Err(what) => {
+                    return Err(crate::Error::Damaged { path: path(self.generation).into(), what });
+                }
+            }
+        }
+        Ok(letters)
+    }
+
+    /// The seqs of a group's dead letters within `range`.
+    pub(crate) fn dead_seqs(&self, group: GroupId, range: SeqRange) -> impl Iterator<Item = Seq> {
+        self.dead.range((group, range.first)..=(group, range.last)).map(|((_, seq), _)| *seq)
+    }
+
+    /// Appends lines out of `block`; durable after [`Kept::sync`]. What is there already is not written twice.
+    pub(crate) fn keep(&mut self, block: &Block, range: SeqRange) -> Result<()> {
+        let held = {
+            let index = self.index.lock();
+            let before = index.kept.range(..=range.first).next_back();
+            before.is_some_and(|(first, place)| first.plus(u64::from(place.lines)) > range.last)
+        };
+        if held {
+            return Ok(());
+        }
+        let mut builder = BlockBuilder::new();
+        for line in block.lines().filter(|line| range.contains(line.seq)) {
+            match line.flags == crate::LineFlags::WHOLE {
+                true => builder.push_whole(line.source, line.offset, line.bytes, 1),
+                false => builder.push_marked(line.source, line.offset, line.bytes, line.flags),
+            }
+        }
+        if builder.is_empty() {
+            return Ok(());
+        }
+        let mut body = Vec::new();
+        builder.build(block.append_time_ms()).encode(&mut body, self.store, block.commit(), range.first);
+        self.append(Kind::Lines, &body)
+    }
+
+    /// Appends a dead letter; durable after [`Kept::sync`].
+    pub(crate) fn bury(&mut self, letter: &DeadLetter) -> Result<()> {
+        let mut body = Vec::new();
+        codec::encode(letter, &mut body).map_err(std::io::Error::other).during("encode", "a dead letter")?;
+        self.append(Kind::Dead, &body)
+    }
+
+    /// Appends the end of a dead letter; durable after [`Kept::sync`].
+    pub(crate) fn settle(&mut self, group: GroupId, seq: Seq) -> Result<()> {
+        let mut body = Vec::new();
+        codec::encode(&(group, seq), &mut body)
+            .map_err(std::io::Error::other)
+            .during("encode", "a settled line")?;
+        self.append(Kind::Settled, &body)
+    }
+
+    fn append(&mut self, kind: Kind, body: &[u8]) -> Result<()> {
+        let bytes = frame(kind, body);
+        let name = path(self.generation);
+        self.file.write_at(&bytes, self.len).during("write to", &name)?;
+        let place = Place { at: self.len + FRAME_BYTES as u64, bytes: body.len() as u32 };
+        self.len += bytes.len() as u64;
+        self.note(kind as u8, body, place);
+        Ok(())
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync().during("sync", &path(self.generation))
+    }
+
+    /// Whether some group still needs a line of this stretch.
+    fn is_live(&self, state: &State, first: Seq, lines: u32) -> bool {
+        let range = SeqRange { first, last: first.plus(u64::from(lines) - 1) };
+        let dead = state
+            .groups
+            .keys()
+            .any(|group| self.dead.range((*group, range.first)..=(*group, range.last)).next().is_some());
+        dead || state.groups.values().any(|group| {
+            group.acks.gap(range.first, range.last).is_some()
+                || group.revived.range(range.first..=range.last).next().is_some()
+        })
+    }
+
+    /// Writes the live part anew where less than half of the file is live. A crash in between leaves the old
+    /// generation, or both whole; opening takes the newer.
+    pub(crate) fn compact(&mut self, state: &State) -> Result<()> {
+        if self.len < COMPACT_BYTES_MIN {
+            return Ok(());
+        }
+        self.dead.retain(|(group, _), _| state.groups.contains_key(group));
+        let places: Vec<(Seq, KeptPlace)> =
+            self.index.lock().kept.iter().map(|(first, place)| (*first, place.clone())).collect();
+        let live: Vec<(Seq, KeptPlace)> =
+            places.into_iter().filter(|(first, place)| self.is_live(state, *first, place.lines)).collect();
+        let live_bytes: u64 =
+            live.iter().map(|(_, place)| u64::from(place.bytes) + FRAME_BYTES as u64).sum::<u64>()
+                + self.dead.values().map(|place| u64::from(place.bytes) + FRAME_BYTES as u64).sum::<u64>();
+        if live_bytes > self.len / 2 {
+            return Ok(());
+        }
+        let generation = self.generation + 1;
+        let (temporary, name) = (format!("{FOLDER}/.tmp-{generation:08}"), path(generation));
+        let file = self.disk.create(&temporary).during("create", &temporary)?;
+        let mut len = 0;
+        let mut kept = BTreeMap::new();
+        let mut dead = BTreeMap::new();
+        let mut copy = |kind: Kind, at: u64, bytes: u32| -> Result<Place> {
+            let mut body = vec![0; bytes as usize];
+            self.file.read_at(&mut body, at).during("read", &path(self.generation))?;
+            let framed = frame(kind, &body);
+            file.write_at(&framed, len).during("write to", &temporary)?;
+            let place = Place { at: len + FRAME_BYTES as u64, bytes };
+            len += framed.len() as u64;
+            Ok(place)
+        };
+        for (first, place) in live {
+            let at = copy(Kind::Lines, place.at, place.bytes)?.at;
+            kept.insert(first, KeptPlace { path: name.clone(), at, ..place });
+        }
+        for (key, place) in &self.dead {
+            dead.insert(*key, copy(Kind::Dead, place.at, place.bytes)?);
+        }
+        file.sync().during("sync", &temporary)?;
+        self.disk.rename(&temporary, &name).during("rename", &temporary)?;
+        self.disk.sync_dir(FOLDER).during("sync", FOLDER)?;
+        let old = path(self.generation);
+        (self.generation, self.file, self.len, self.dead) = (generation, file, len, dead);
+        self.index.lock().kept = kept;
+        self.disk.remove_file(&old).during("remove", &old)
+    }
+}

@@ -1,0 +1,701 @@
+//! The log: open, commit, read, and what must be done between.
+//!
+//! One value owns it all and is used by one thread. A commit goes to the newest segment file first (a full disk
+//! shows there, and is undone), then through the journal, which makes it durable, then into MARK. After any other
+//! error the log is poisoned: what is durable is only known after opening it again.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use crate::aside::Aside;
+use crate::block::Block;
+use crate::commit::{Changes, Checkpoint, Commit, Placed, Record};
+use crate::compact;
+use crate::disk::real::RealDisk;
+use crate::disk::{Disk, JournalDb};
+use crate::error::{Context, Error, Full, Result, is_no_space};
+use crate::ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
+use crate::journal::{self, Journal};
+use crate::kept::{DEAD_LETTERS_MAX, DeadLetter, KEPT_BYTES_MAX, Kept};
+use crate::lock::Lock;
+use crate::manifest::State;
+use crate::mark::{Mark, MarkFile};
+use crate::reader::Reader;
+use crate::recover::{self, CREATING, Store};
+use crate::room::{DiskOptions, Room};
+use crate::segment::{self, Index, SegmentWriter};
+
+/// sled's file may not outgrow what was set aside for it while small commits go in.
+const JOURNAL_FILE_BYTES: u64 = journal::RESERVED_BYTES - 4 * 1024 * 1024;
+/// Segments removed in one go, so that the owner is not held up.
+const REMOVALS_MAX: usize = 4;
+
+/// How a log is to behave.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Bytes at which a segment file is sealed.
+    pub segment_bytes: u64,
+    /// Stored bytes at which a journal is rolled: what sled holds in memory, and what opening copies and scans.
+    pub journal_bytes: u64,
+    /// Commits after which a journal is rolled however little they store.
+    pub journal_commits: u64,
+    /// How much disk it may use.
+    pub disk: DiskOptions,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            segment_bytes: 16 * 1024 * 1024,
+            journal_bytes: 8 * 1024 * 1024,
+            journal_commits: 16_384,
+            disk: DiskOptions::default(),
+        }
+    }
+}
+
+/// A commit that is durable.
+#[derive(Debug)]
+pub struct Committed {
+    /// The seq of its first line; equal to `next` where it has none.
+    pub first: Seq,
+    /// The seq after its last line.
+    pub next: Seq,
+    /// Its blocks as a reader would see them, without reading them.
+    pub blocks: Vec<Arc<Block>>,
+}
+
+/// What has happened since the log was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Commits made durable.
+    pub commits: u64,
+    /// Journals begun.
+    pub rolls: u64,
+    /// Segment files removed.
+    pub segments_removed: u64,
+    /// Lines relocated.
+    pub lines_relocated: u64,
+}
+
+/// An open log. Dropping it loses nothing that was answered.
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    options: Options,
+    state: State,
+    journal: Journal,
+    mark: MarkFile,
+    writer: SegmentWriter,
+    index: Arc<Index>,
+    kept: Kept,
+    room: Room,
+    next_journal: NextJournal,
+    settling: Option<(Seq, Receiver<Result<()>>)>,
+    /// What the journal stored when segments were last synced beside the owner.
+    settled_bytes: u64,
+    counters: Counters,
+    findings: Vec<String>,
+    poisoned: Option<String>,
+    aside: Aside,
+    _lock: Option<Lock>,
+}
+
+enum NextJournal {
+    None,
+    Preparing(Receiver<std::io::Result<Box<dyn JournalDb>>>),
+    Ready(Box<dyn JournalDb>),
+}
+
+impl Log {
+    /// Opens the store in `dir`, after a crash as after a clean stop, or makes one there.
+    ///
+    /// # Errors
+    /// [`Error::InUse`], [`Error::NotAStore`], [`Error::Version`] and [`Error::Damaged`] leave it untouched.
+    pub fn open_or_create(dir: &Path, options: Options) -> Result<Log> {
+        let disk = Arc::new(RealDisk::new(dir));
+        disk.make_folder("").during("create", &dir.to_string_lossy())?;
+        refuse_foreign(dir)?;
+        let lock = Lock::take(dir, true)?;
+        Log::on_disk(disk, options, Some(lock)).map_err(|error| under(dir, error))
+    }
+
+    /// Opens the store in `dir`, which must be there.
+    ///
+    /// # Errors
+    /// As [`Log::open_or_create`], and [`Error::Missing`].
+    pub fn open(dir: &Path, options: Options) -> Result<Log> {
+        if !dir.join("MARK").exists() && (!dir.exists() || !dir.join(journal::FOLDER).exists()) {
+            refuse_foreign(dir)?;
+            return Err(Error::Missing { path: dir.to_owned() });
+        }
+        Log::open_or_create(dir, options)
+    }
+
+    pub(crate) fn on_disk(disk: Arc<dyn Disk>, options: Options, lock: Option<Lock>) -> Result<Log> {
+        let room = Room::open(disk.as_ref(), options.disk)?;
+        let (state, old_journal, findings) = match recover::read(disk.as_ref())? {
+            Store::Absent => (create(disk.as_ref())?, None, Vec::new()),
+            Store::Recovered(mut recovered) => {
+                remove_other_journals(disk.as_ref(), recovered.journal)?;
+                recovered.mend(disk.as_ref())?;
+                (recovered.state, Some(recovered.journal), recovered.findings)
+            }
+        };
+        let aside = Aside::new(disk.as_ref()).during("start a thread for", "the log")?;
+        let index = Arc::new(Index::default());
+        let kept = Kept::open(Arc::clone(&disk), Arc::clone(&index), &state, true)?;
+        let mut state = state;
+        state.begin_run();
+        let number = old_journal.map_or(1, |old| old + 1);
+        (state.journal, state.commit) = (number, state.commit + 1);
+        let db = Journal::prepare(disk.as_ref(), number).during("create", &journal::folder(number))?;
+        let (store, commit) = (state.store, state.commit);
+        let manifest = Record::Manifest(Box::new(state));
+        let journal = Journal::begin(disk.as_ref(), db, store, number, commit, &manifest)?;
+        let Record::Manifest(state) = manifest else { unreachable!("it was made two lines above") };
+        let mark = Mark { store, journal: number, commit, next_seq: state.next_seq };
+        let mark_file = match old_journal {
+            Some(_) => {
+                let file = MarkFile::open(disk.as_ref())?;
+                file.write(mark)?;
+                file.sync()?;
+                file
+            }
+            None => {
+                let file = MarkFile::create(disk.as_ref(), mark)?;
+                disk.remove_file(CREATING).during("remove", CREATING)?;
+                file
+            }
+        };
+        let mut findings = findings;
+        findings.extend(kept.findings.iter().cloned());
+        let mut log = Log {
+            writer: SegmentWriter::open(Arc::clone(&disk), state.segments.back())?,
+            disk,
+            options,
+            state: *state,
+            journal,
+            mark: mark_file,
+            index,
+            kept,
+            room,
+            next_journal: NextJournal::None,
+            settling: None,
+            settled_bytes: 0,
+            counters: Counters::default(),
+            findings,
+            poisoned: None,
+            aside,
+            _lock: lock,
+        };
+        log.publish();
+        if let Some(old) = old_journal {
+            log.discard_journal(old, None);
+        }
+        log.room.restore(log.disk.as_ref())?;
+        Ok(log)
+    }
+
+    /// What the log knows besides the lines.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// What opening found that was not as it should be; the log goes on all the same.
+    #[must_use]
+    pub fn findings(&self) -> &[String] {
+        &self.findings
+    }
+
+    /// What has happened since it was opened.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// A reader of what is durable, to be used beside the owner.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.disk), Arc::clone(&self.index), self.state.store)
+    }
+
+    /// Bytes that the store takes on disk, about: segments, kept lines, two journals, the reserve.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        self.state.segment_bytes() + self.kept.bytes() + 2 * journal::RESERVED_BYTES + self.room.held_bytes()
+    }
+
+    /// Why lines cannot be taken in now, if so.
+    ///
+    /// # Errors
+    /// When the file system does not say how much is free.
+    pub fn refusal(&self) -> Result<Option<Full>> {
+        self.room.refusal(self.disk.as_ref(), self.disk_bytes(), 0)
+    }
+
+    /// Makes one atomic change durable. When this returns, it survives a kill and a power cut; nothing of it does
+    /// after [`Error::Full`], which leaves the log as it was.
+    ///
+    /// # Errors
+    /// Any other error poisons the log.
+    ///
+    /// # Panics
+    /// If a block holds lines of a source without a checkpoint in the same commit: offset and lines are one.
+    pub fn commit(&mut self, commit: &Commit) -> Result<Committed> {
+        self.refuse_poisoned()?;
+        self.commit_or_poison(commit).inspect_err(|error| {
+            if !matches!(error, Error::Full(_)) {
+                self.poisoned = Some(error.to_string());
+            }
+        })
+    }
+
+    fn refuse_poisoned(&self) -> Result<()> {
+        self.poisoned.as_ref().map_or(Ok(()), |why| Err(Error::Poisoned(why.clone())))
+    }
+
+    fn commit_or_poison(&mut self, commit: &Commit) -> Result<Committed> {
+        let stored: u64 = commit.blocks.iter().map(|block| block.disk_bytes() as u64).sum();
+        if stored > 0
+            && let Some(full) = self.room.refusal(self.disk.as_ref(), self.disk_bytes(), stored)?
+        {
+            return Err(Error::Full(full));
+        }
+        if self.must_roll(stored) {
+            self.roll()?;
+        }
+        let number = self.state.commit + 1;
+        let first = self.state.next_seq;
+        let (mut next, mut end) =
+            (first, self.state.segments.back().map(|segment| (segment.first, segment.bytes)));
+        let mut encoded = Vec::with_capacity(commit.blocks.len());
+        let mut placed = Vec::with_capacity(commit.blocks.len());
+        let mut numbered = Vec::with_capacity(commit.blocks.len());
+        let mut last_seqs = std::collections::BTreeMap::new();
+        for block in &commit.blocks {
+            let mut bytes = Vec::with_capacity(block.disk_bytes());
+            block.encode(&mut bytes, self.state.store, number, next);
+            let (segment, at) = end
+                .filter(|(_, len)| *len == 0 || len + bytes.len() as u64 <= self.options.segment_bytes)
+                .unwrap_or((next, 0));
+            let appended = self.writer.append(segment, at, &bytes);
+            if let Err(error) = appended {
+                self.writer.cut(self.state.segments.back())?;
+                return Err(error);
+            }
+            end = Some((segment, at + bytes.len() as u64));
+            placed.push(Placed {
+                first: next,
+                lines: block.lines(),
+                raw_bytes: block.raw_bytes() as u32,
+                bytes: bytes.len() as u32,
+                new_segment: at == 0,
+            });
+            encoded.push(bytes);
+            numbered.push(Arc::new(block.numbered(number, next)));
+            let mut seq = next;
+            for run in block.runs() {
+                seq = seq.plus(u64::from(run.lines));
+                last_seqs.insert(run.source, seq.prev());
+            }
+            next = seq;
+        }
+        let checkpoints = checkpoints(&commit.checkpoints, last_seqs);
+        let changes = Changes {
+            blocks: placed,
+            checkpoints,
+            forget: commit.forget.clone(),
+            add_groups: commit.add_groups.clone(),
+            remove_groups: commit.remove_groups.clone(),
+            groups: commit.groups.clone(),
+            first_segment: None,
+            losses: commit.losses.clone(),
+        };
+        self.apply(changes, &encoded)?;
+        Ok(Committed { first, next, blocks: numbered })
+    }
+
+    /// Sends changes through the journal and makes them count.
+    fn apply(&mut self, changes: Changes, blocks: &[Vec<u8>]) -> Result<()> {
+        let number = self.state.commit + 1;
+        let record = Record::Changes(changes);
+        self.journal.append(number, &record, blocks)?;
+        let Record::Changes(changes) = record else { unreachable!("it was made two lines above") };
+        self.state.apply(number, &changes);
+        self.write_mark()?;
+        self.publish();
+        self.counters.commits += 1;
+        Ok(())
+    }
+
+    fn write_mark(&self) -> Result<()> {
+        let State { store, journal, commit, next_seq, .. } = self.state;
+        self.mark.write(Mark { store, journal, commit, next_seq })
+    }
+
+    /// Lets readers see what became durable.
+    fn publish(&self) {
+        let mut index = self.index.lock();
+        index.next_seq = self.state.next_seq;
+        // Only the ends of the list change: the oldest go, the newest grows or is followed by others.
+        let first = self.state.first_seq();
+        while index.segments.front().is_some_and(|segment| segment.first < first) {
+            index.segments.pop_front();
+        }
+        index.segments.pop_back();
+        let known = index.segments.len();
+        index.segments.extend(self.state.segments.iter().skip(known).copied());
+    }
+
+    /// Does what has become due: rolls the journal, removes segments that nobody needs, sets the reserve aside
+    /// again. To be called after commits, when their answers are out; says whether there may be more to do.
+    ///
+    /// # Errors
+    /// As [`Log::commit`].
+    pub fn maintain(&mut self) -> Result<bool> {
+        self.refuse_poisoned()?;
+        self.maintain_or_poison().inspect_err(|error| self.poisoned = Some(error.to_string()))
+    }
+
+    fn maintain_or_poison(&mut self) -> Result<bool> {
+        self.room.relieve(self.disk.as_ref())?;
+        if self.journal.stored_bytes >= self.options.journal_bytes / 2
+            || self.journal.commits >= self.options.journal_commits / 2
+        {
+            self.prepare_next();
+            self.settle_aside()?;
+        }
+        if self.must_roll(0) && self.is_next_ready()? {
+            self.roll()?;
+        }
+        let mut removed = 0;
+        while removed < REMOVALS_MAX && self.remove_oldest()? {
+            removed += 1;
+        }
+        if removed > 0 {
+            self.kept.compact(&self.state)?;
+            self.room.restore(self.disk.as_ref())?;
+        }
+        Ok(removed == REMOVALS_MAX)
+    }
+
+    /// Whether the journal is full for a commit that stores `bytes` more. A commit never spans two journals.
+    fn must_roll(&self, bytes: u64) -> bool {
+        let journal = &self.journal;
+        // With no bytes given this is asked between commits, when rolling is not yet urgent.
+        let options = &self.options;
+        let slack = if bytes == 0 { 0 } else { options.journal_bytes / 8 };
+        journal.commits > 1
+            && (journal.stored_bytes + bytes >= options.journal_bytes + slack
+                || journal.commits >= options.journal_commits
+                || journal.file_bytes().is_ok_and(|bytes| bytes >= JOURNAL_FILE_BYTES))
+    }
+
+    fn prepare_next(&mut self) {
+        if matches!(self.next_journal, NextJournal::None) {
+            let (disk, number) = (Arc::clone(&self.disk), self.journal.number() + 1);
+            self.next_journal =
+                NextJournal::Preparing(self.aside.run(move || Journal::prepare(disk.as_ref(), number)));
+        }
+    }
+
+    fn is_next_ready(&mut self) -> Result<bool> {
+        self.prepare_next();
+        if let NextJournal::Preparing(receiver) = &self.next_journal {
+            match receiver.try_recv() {
+                Ok(made) => self.next_journal = self.made(made)?,
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => self.next_journal = NextJournal::None,
+            }
+        }
+        Ok(matches!(self.next_journal, NextJournal::Ready(_)))
+    }
+
+    /// Takes a journal made ahead; on a full disk it is made again in the place of the reserve.
+    fn made(&mut self, made: std::io::Result<Box<dyn JournalDb>>) -> Result<NextJournal> {
+        let number = self.journal.number() + 1;
+        let name = journal::folder(number);
+        match made {
+            Ok(db) => Ok(NextJournal::Ready(db)),
+            Err(error) if is_no_space(&error) => {
+                self.room.relieve(self.disk.as_ref())?;
+                let db = Journal::prepare(self.disk.as_ref(), number).during("create", &name)?;
+                Ok(NextJournal::Ready(db))
+            }
+            Err(error) => Err(error).during("create", &name),
+        }
+    }
+
+    /// Has sealed segments synced beside the owner, so that a roll waits for the newest bytes only.
+    fn settle_aside(&mut self) -> Result<()> {
+        if let Some((before, receiver)) = &self.settling {
+            match receiver.try_recv() {
+                Ok(result) => {
+                    let before = *before;
+                    self.settling = None;
+                    result?;
+                    self.writer.synced_before(before);
+                }
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => self.settling = None,
+            }
+        }
+        // Not after every commit: that would double the syncs that the disk has to do.
+        if self.journal.stored_bytes < self.settled_bytes + self.options.journal_bytes / 4 {
+            return Ok(());
+        }
+        self.settled_bytes = self.journal.stored_bytes;
+        let unsynced = self.writer.unsynced();
+        let Some((newest, _)) = unsynced.last().cloned() else {
+            return Ok(());
+        };
+        let receiver = self.aside.run(move || {
+            unsynced.iter().try_for_each(|(first, file)| file.sync().during("sync", &segment::path(*first)))
+        });
+        self.settling = Some((newest, receiver));
+        Ok(())
+    }
+
+    /// Begins the next journal. MARK, synced, is the commit point; a crash before it starts from the old journal
+    /// again, a crash after it from the new one.
+    fn roll(&mut self) -> Result<()> {
+        // Whatever a sync beside us found, the sync below would not find again.
+        if let Some((_, receiver)) = self.settling.take()
+            && let Ok(result) = receiver.recv()
+        {
+            result?;
+        }
+        self.writer.sync()?;
+        self.prepare_next();
+        let db = match std::mem::replace(&mut self.next_journal, NextJournal::None) {
+            NextJournal::Ready(db) => db,
+            NextJournal::Preparing(receiver) => {
+                let lost = || Err(std::io::Error::other("the thread that made it ended"));
+                match self.made(receiver.recv().unwrap_or_else(|_| lost()))? {
+                    NextJournal::Ready(db) => db,
+                    _ => unreachable!("made gives a journal or an error"),
+                }
+            }
+            NextJournal::None => unreachable!("one was prepared above"),
+        };
+        let old = self.journal.number();
+        (self.state.journal, self.state.commit) = (old + 1, self.state.commit + 1);
+        let (store, commit) = (self.state.store, self.state.commit);
+        // Lent to the record instead of copied: it may be megabytes. An error poisons the log, so that nobody
+        // looks at the stand-in.
+        let manifest = Record::Manifest(Box::new(std::mem::replace(&mut self.state, State::new(store))));
+        let next = Journal::begin(self.disk.as_ref(), db, store, old + 1, commit, &manifest)?;
+        let Record::Manifest(state) = manifest else { unreachable!("it was made three lines above") };
+        self.state = *state;
+        self.settled_bytes = 0;
+        self.write_mark()?;
+        self.mark.sync()?;
+        let closed = std::mem::replace(&mut self.journal, next);
+        self.discard_journal(old, Some(closed));
+        self.counters.rolls += 1;
+        Ok(())
+    }
+
+    /// Closes and removes a journal that MARK names no more, beside the owner. What a crash leaves of it is
+    /// removed at the next opening.
+    fn discard_journal(&self, number: u64, open: Option<Journal>) {
+        let disk = Arc::clone(&self.disk);
+        drop(self.aside.run(move || {
+            drop(open);
+            if let Err(error) = remove_journal(disk.as_ref(), &journal::folder(number)) {
+                tracing::warn!(%error, number, "could not remove a journal that is done with; tried again at the next start");
+            }
+        }));
+    }
+
+    fn remove_oldest(&mut self) -> Result<bool> {
+        let Some(removal) = compact::oldest(&self.state) else {
+            return Ok(false);
+        };
+        if !removal.live.is_empty() && !self.relocate(&removal.live)? {
+            return Ok(false);
+        }
+        self.apply(Changes { first_segment: Some(removal.next), ..Changes::default() }, &[])?;
+        // Its name may come back with a crash: opening removes what the journal does not know.
+        let path = segment::path(removal.segment);
+        self.disk.remove_file(&path).during("remove", &path)?;
+        self.counters.segments_removed += 1;
+        Ok(true)
+    }
+
+    /// Copies live lines to `kept/`, durably; not where that is full or a block cannot be read.
+    fn relocate(&mut self, live: &[SeqRange]) -> Result<bool> {
+        if self.kept.bytes() > KEPT_BYTES_MAX {
+            return Ok(false);
+        }
+        let mut reader = self.reader();
+        let mut lines = 0;
+        for range in live {
+            let mut from = range.first;
+            while let Some(rest) = SeqRange::new(from, range.last) {
+                let Ok(block) = reader.block(from) else {
+                    return Ok(false);
+                };
+                let Some(part) = block.range().intersection(rest) else {
+                    return Ok(false);
+                };
+                self.kept.keep(&block, part)?;
+                lines += part.lines();
+                from = part.last.next();
+            }
+        }
+        self.kept.sync()?;
+        self.counters.lines_relocated += lines;
+        Ok(true)
+    }
+
+    /// Sets a line aside for a group: into `kept/` durably, to be followed by a commit of
+    /// [`crate::GroupChange::Dead`]. A crash before that commit leaves the line waiting as before.
+    ///
+    /// # Errors
+    /// As [`Log::commit`]; and where the line cannot be read.
+    pub fn bury(&mut self, letter: &DeadLetter, block: &Block) -> Result<()> {
+        self.refuse_poisoned()?;
+        let buried = self
+            .kept
+            .keep(block, SeqRange::one(letter.seq))
+            .and_then(|()| self.kept.bury(letter))
+            .and_then(|()| self.kept.sync());
+        buried.inspect_err(|error| self.poisoned = Some(error.to_string()))
+    }
+
+    /// Ends a dead letter: for good, or, with a commit of [`crate::GroupChange::Revive`] made before, to deliver
+    /// it again.
+    ///
+    /// # Errors
+    /// As [`Log::commit`].
+    pub fn settle_dead(&mut self, group: GroupId, seqs: &[Seq]) -> Result<()> {
+        self.refuse_poisoned()?;
+        let settled =
+            seqs.iter().try_for_each(|seq| self.kept.settle(group, *seq)).and_then(|()| self.kept.sync());
+        settled.inspect_err(|error| self.poisoned = Some(error.to_string()))
+    }
+
+    /// The dead letters of a group from `from` on, at most `limit`.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn dead_letters(&self, group: GroupId, from: Seq, limit: usize) -> Result<Vec<DeadLetter>> {
+        self.kept.dead(group, from, limit)
+    }
+
+    /// How many dead letters a group has.
+    #[must_use]
+    pub fn dead_count(&self, group: GroupId) -> usize {
+        self.kept.dead_count(group)
+    }
+
+    /// The seqs of a group's dead letters within `range`, at most [`DEAD_LETTERS_MAX`].
+    #[must_use]
+    pub fn dead_seqs(&self, group: GroupId, range: SeqRange) -> Vec<Seq> {
+        self.kept.dead_seqs(group, range).collect()
+    }
+
+    /// Whether no more lines can be set aside for a group.
+    #[must_use]
+    pub fn is_dead_full(&self, group: GroupId) -> bool {
+        self.dead_count(group) >= DEAD_LETTERS_MAX || self.kept.bytes() >= KEPT_BYTES_MAX
+    }
+}
+
+/// The checkpoints of a commit, each with the last line of its source.
+fn checkpoints(
+    given: &[(SourceId, bytes::Bytes)],
+    mut last_seqs: std::collections::BTreeMap<SourceId, Seq>,
+) -> Vec<Checkpoint> {
+    let checkpoints = given
+        .into_iter()
+        .map(|(source, bytes)| Checkpoint {
+            source: *source,
+            last_seq: last_seqs.remove(source),
+            bytes: bytes.to_vec(),
+        })
+        .collect();
+    assert!(last_seqs.is_empty(), "lines of sources {last_seqs:?} without a checkpoint");
+    checkpoints
+}
+
+/// Makes the folders of a new store. CREATING says until MARK is there that nothing can have been lost.
+fn create(disk: &dyn Disk) -> Result<State> {
+    disk.create(CREATING).during("create", CREATING)?.sync().during("sync", CREATING)?;
+    disk.sync_dir("").during("sync", "the data dir")?;
+    for folder in [journal::FOLDER, segment::FOLDER] {
+        disk.remove_folder(folder).during("remove", folder)?;
+        disk.make_folder(folder).during("create", folder)?;
+    }
+    Kept::create(disk)?;
+    disk.sync_dir("").during("sync", "the data dir")?;
+    let mut id = [0; 8];
+    for (to, from) in id.iter_mut().zip(random_id().to_le_bytes()) {
+        *to = from;
+    }
+    Ok(State::new(StoreId(u64::from_le_bytes(id))))
+}
+
+/// A number that no other store has: the standard library's hash keys come from the operating system.
+fn random_id() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// Removes what earlier runs left in `journal/`: unfinished journals, copies, and those that were done with.
+fn remove_other_journals(disk: &dyn Disk, current: u64) -> Result<()> {
+    for name in disk.list(journal::FOLDER).during("list", journal::FOLDER)? {
+        let path = format!("{}/{name}", journal::FOLDER);
+        match journal::number_of(&name) {
+            Some(number) if number == current => {}
+            Some(_) => remove_journal(disk, &path)?,
+            None => disk.remove_folder(&path).during("remove", &path)?,
+        }
+    }
+    Ok(())
+}
+
+fn remove_journal(disk: &dyn Disk, folder: &str) -> Result<()> {
+    // Renamed first, so that a crash in the middle never leaves half a journal under a name that counts.
+    let trash = format!("{}/.trash-{}", journal::FOLDER, folder.rsplit('/').next().unwrap_or_default());
+    disk.remove_folder(&trash).during("remove", &trash)?;
+    disk.rename(folder, &trash).during("rename", folder)?;
+    disk.sync_dir(journal::FOLDER).during("sync", journal::FOLDER)?;
+    disk.remove_folder(&trash).during("remove", &trash)
+}
+
+/// Nothing is written into a folder that holds something else.
+pub(crate) fn refuse_foreign(dir: &Path) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Ok(());
+    };
+    let names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let ours = names.iter().any(|name| ["MARK", CREATING, journal::FOLDER].contains(&name.as_str()));
+    let foreign: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| !OWN_NAMES.contains(name)).take(5).collect();
+    if ours || foreign.is_empty() {
+        return Ok(());
+    }
+    Err(Error::NotAStore { path: dir.to_owned(), found: foreign.join(", ") })
+}
+
+/// What may stand in a data dir before it is a store.
+const OWN_NAMES: [&str; 4] = ["LOCK", "spillq.sock", "EVENTS", "lost+found"];
+
+/// The error with the data dir in its paths, which the disk knows relative to it.
+pub(crate) fn under(dir: &Path, error: Error) -> Error {
+    match error {
+        Error::Io { attempted, path, source } => Error::Io { attempted, path: dir.join(path), source },
+        Error::Damaged { path, what } => {
+            let what = if path.as_os_str().is_empty() { what } else { format!("{}: {what}", path.display()) };
+            Error::Damaged { path: dir.to_owned(), what }
+        }
+        Error::NotAStore { found, .. } => Error::NotAStore { path: dir.to_owned(), found },
+        Error::Version { found, expected, .. } => Error::Version { path: dir.to_owned(), found, expected },
+        other => other,
+    }
+}

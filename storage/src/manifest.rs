@@ -1,0 +1,352 @@
+//! The manifest: everything the log knows besides the lines, and what each new journal begins with.
+//!
+//! It is a pure fold over the records of commits: the running log and recovery apply the same records in the same
+//! order, so that what a crash leaves can always be worked out again. Bounds: one entry a segment, 16 KiB a
+//! checkpoint, [`crate::ACK_RANGES_MAX`] ranges and as many leases, suspects and attempts a group, a kilobyte a name.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bincode::{Decode, Encode};
+
+use crate::acks::AckSet;
+use crate::commit::{Changes, GroupChange};
+use crate::ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
+
+/// Losses that are listed one by one; past that the oldest two are told as one.
+const LOSSES_MAX: usize = 1_024;
+
+/// A segment file, as the log has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SegmentMeta {
+    /// Its name: the seq of its first line.
+    pub first: Seq,
+    /// How long it is.
+    pub bytes: u64,
+    /// The raw bytes of its lines.
+    pub raw_bytes: u64,
+}
+
+/// A followed file, as the log has it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SourceState {
+    /// What the tail knows of it, opaque here.
+    pub checkpoint: Vec<u8>,
+    /// The seq of its last line in the log; 0 where it has none yet.
+    pub last_seq: Seq,
+    /// The tail will never read it again: it goes once no stored line names it.
+    pub forgotten: bool,
+}
+
+/// A lease that was made durable and not settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Leased {
+    /// The lines that are lent.
+    pub range: SeqRange,
+    /// Whether a failure is charged to the line: only ever where it is one.
+    pub alone: bool,
+}
+
+/// A group and what it has done.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct GroupState {
+    /// Its name in the configuration.
+    pub name: String,
+    /// It gets no new leases.
+    pub paused: bool,
+    /// What it has acked or set aside as dead.
+    pub acks: AckSet,
+    /// Dead letters put back: to be delivered although `acks` holds them.
+    pub revived: std::collections::BTreeSet<Seq>,
+    /// Leases out in this run of the process.
+    pub leases: Vec<Leased>,
+    /// Leases that an earlier run took with it when it died: delivered again in parts, to find the line that
+    /// kills, if one does.
+    pub suspects: Vec<SeqRange>,
+    /// Deliveries of lines alone that are neither acked nor dead.
+    pub attempts: BTreeMap<Seq, u32>,
+    /// Lines acked since it was created.
+    pub acked_lines: u64,
+    /// Lines ever set aside as dead.
+    pub dead_lines: u64,
+}
+
+impl GroupState {
+    /// A group that has acked everything up to `floor`, and nothing else.
+    #[must_use]
+    pub fn empty(name: &str, floor: Seq) -> GroupState {
+        GroupState {
+            name: name.to_owned(),
+            paused: false,
+            acks: AckSet::with_floor(floor),
+            revived: std::collections::BTreeSet::new(),
+            leases: Vec::new(),
+            suspects: Vec::new(),
+            attempts: BTreeMap::new(),
+            acked_lines: 0,
+            dead_lines: 0,
+        }
+    }
+
+    /// Lines of the log before `next` that it has not acked.
+    #[must_use]
+    pub fn lag_lines(&self, next: Seq) -> u64 {
+        let above = next.prev().0.saturating_sub(self.acks.floor().0);
+        above.saturating_sub(self.acks.lines_above()) + self.revived.len() as u64
+    }
+
+    fn apply(&mut self, change: &GroupChange) {
+        match change {
+            GroupChange::Lease { range, alone } => {
+                self.suspects = self.suspects.iter().flat_map(|suspect| suspect.without(*range)).collect();
+                self.leases.push(Leased { range: *range, alone: *alone });
+                if *alone && range.lines() == 1 {
+                    *self.attempts.entry(range.first).or_default() += 1;
+                }
+            }
+            GroupChange::Return { range } => self.leases.retain(|leased| leased.range != *range),
+            GroupChange::Ack { range } => {
+                self.acked_lines += self.acks.gaps(*range).map(SeqRange::lines).sum::<u64>();
+                let revived = self.revived.range(range.first..=range.last).count() as u64;
+                self.acked_lines += revived;
+                self.settle(*range);
+            }
+            GroupChange::Dead { seq } => {
+                self.dead_lines += 1;
+                self.settle(SeqRange::one(*seq));
+            }
+            GroupChange::Revive { seq } => {
+                self.revived.insert(*seq);
+                self.attempts.remove(seq);
+            }
+            GroupChange::Pause(paused) => self.paused = *paused,
+        }
+    }
+
+    fn settle(&mut self, range: SeqRange) {
+        self.acks.insert(range);
+        self.revived.retain(|seq| !range.contains(*seq));
+        self.attempts.retain(|seq, _| !range.contains(*seq));
+        self.leases.retain(|leased| leased.range.intersection(range).is_none());
+        self.suspects = self.suspects.iter().flat_map(|suspect| suspect.without(range)).collect();
+    }
+
+    /// A new run of the process: what was out is suspect, and comes again in halves.
+    fn begin_run(&mut self) {
+        for leased in std::mem::take(&mut self.leases) {
+            let SeqRange { first, last } = leased.range;
+            let middle = Seq(first.0 + (last.0 - first.0) / 2);
+            self.suspects.extend(SeqRange::new(first, middle));
+            self.suspects.extend(SeqRange::new(middle.next(), last));
+        }
+        self.suspects.sort_unstable();
+    }
+}
+
+/// Lines that will not be read, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Loss {
+    /// Which seqs.
+    pub range: SeqRange,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// The state of a log after some commit.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct State {
+    /// Whose store it is.
+    pub store: StoreId,
+    /// The journal that says what comes after.
+    pub journal: u64,
+    /// The last commit that is in here.
+    pub commit: u64,
+    /// How often the store was opened: leases of another run are stale.
+    pub run: u64,
+    /// The seq of the next line.
+    pub next_seq: Seq,
+    /// The next id for a followed file.
+    pub next_source: SourceId,
+    next_group: GroupId,
+    /// The segment files, oldest first. The last one grows.
+    pub segments: VecDeque<SegmentMeta>,
+    /// The followed files.
+    pub sources: BTreeMap<SourceId, SourceState>,
+    /// The groups.
+    pub groups: BTreeMap<GroupId, GroupState>,
+    /// What was lost.
+    pub losses: VecDeque<Loss>,
+    /// Raw bytes appended since the store was created.
+    pub appended_bytes: u64,
+}
+
+impl State {
+    /// A new store, with no lines and no groups.
+    pub(crate) fn new(store: StoreId) -> State {
+        State {
+            store,
+            journal: 1,
+            commit: 1,
+            run: 0,
+            next_seq: Seq::FIRST,
+            next_source: SourceId(1),
+            next_group: GroupId(1),
+            segments: VecDeque::new(),
+            sources: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            losses: VecDeque::new(),
+            appended_bytes: 0,
+        }
+    }
+
+    /// The oldest seq that a segment still holds; the next one where there is none.
+    #[must_use]
+    pub fn first_seq(&self) -> Seq {
+        self.segments.front().map_or(self.next_seq, |segment| segment.first)
+    }
+
+    /// The group of that name.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<(GroupId, &GroupState)> {
+        self.groups.iter().find(|(_, group)| group.name == name).map(|(id, group)| (*id, group))
+    }
+
+    /// Bytes of all segment files.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// A process begins to use the store: leases of the one before it are stale.
+    pub(crate) fn begin_run(&mut self) {
+        self.run += 1;
+        self.groups.values_mut().for_each(GroupState::begin_run);
+    }
+
+    /// Raw bytes that a group has not acked, estimated: of the segment in which its floor lies, the share of the
+    /// lines above it; acks above the floor are not counted.
+    #[must_use]
+    pub fn lag_bytes(&self, group: &GroupState) -> u64 {
+        let floor = group.acks.floor();
+        let ends = self.segments.iter().skip(1).map(|segment| segment.first).chain([self.next_seq]);
+        self.segments
+            .iter()
+            .zip(ends)
+            .filter(|(_, end)| *end > floor.next())
+            .map(|(segment, end)| {
+                let lines = end.0 - segment.first.0;
+                let waiting = end.0 - segment.first.max(floor.next()).0;
+                (u128::from(segment.raw_bytes) * u128::from(waiting) / u128::from(lines.max(1))) as u64
+            })
+            .sum()
+    }
+
+    /// Folds one commit in.
+    pub(crate) fn apply(&mut self, commit: u64, changes: &Changes) {
+        self.commit = commit;
+        for placed in &changes.blocks {
+            if placed.new_segment {
+                self.segments.push_back(SegmentMeta { first: placed.first, bytes: 0, raw_bytes: 0 });
+            }
+            if let Some(segment) = self.segments.back_mut() {
+                segment.bytes += u64::from(placed.bytes);
+                segment.raw_bytes += u64::from(placed.raw_bytes);
+            }
+            self.appended_bytes += u64::from(placed.raw_bytes);
+            self.next_seq = placed.first.plus(u64::from(placed.lines));
+        }
+        for checkpoint in &changes.checkpoints {
+            self.next_source = SourceId(self.next_source.0.max(checkpoint.source.0 + 1));
+            let source = self.sources.entry(checkpoint.source).or_insert_with(|| SourceState {
+                checkpoint: Vec::new(),
+                last_seq: Seq(0),
+                forgotten: false,
+            });
+            source.checkpoint.clone_from(&checkpoint.bytes);
+            source.forgotten = false;
+            if let Some(last) = checkpoint.last_seq {
+                source.last_seq = last;
+            }
+        }
+        for source in &changes.forget {
+            if let Some(source) = self.sources.get_mut(source) {
+                source.forgotten = true;
+            }
+        }
+        for (name, floor) in &changes.add_groups {
+            self.groups.insert(self.next_group, GroupState::empty(name, *floor));
+            self.next_group = GroupId(self.next_group.0 + 1);
+        }
+        for group in &changes.remove_groups {
+            self.groups.remove(group);
+        }
+        for (group, change) in &changes.groups {
+            if let Some(group) = self.groups.get_mut(group) {
+                group.apply(change);
+            }
+        }
+        if let Some(first) = changes.first_segment {
+            self.segments.retain(|segment| segment.first >= first);
+        }
+        self.losses.extend(changes.losses.iter().cloned());
+        while self.losses.len() > LOSSES_MAX {
+            if let (Some(oldest), Some(next)) = (self.losses.pop_front(), self.losses.front_mut()) {
+                next.range.first = oldest.range.first;
+            }
+        }
+        let first = self.first_seq();
+        self.sources.retain(|_, source| !source.forgotten || source.last_seq >= first);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(first: u64, last: u64) -> SeqRange {
+        SeqRange::new(Seq(first), Seq(last)).unwrap()
+    }
+
+    #[test]
+    fn what_lies_outside_a_hole() {
+        let outside = |hole| range(3, 6).without(hole).collect::<Vec<_>>();
+        assert_eq!(outside(range(1, 2)), [range(3, 6)]);
+        assert_eq!(outside(range(1, 3)), [range(4, 6)]);
+        assert_eq!(outside(range(4, 5)), [range(3, 3), range(6, 6)]);
+        assert_eq!(outside(range(6, 9)), [range(3, 5)]);
+        assert_eq!(outside(range(7, 9)), [range(3, 6)]);
+        assert_eq!(outside(range(1, 9)), []);
+    }
+
+    #[test]
+    fn a_lease_that_a_crash_took_comes_back_in_halves_until_it_is_one_line() {
+        let mut group = GroupState::empty("default", Seq(0));
+        group.apply(&GroupChange::Lease { range: range(1, 4), alone: false });
+        group.begin_run();
+        assert_eq!(group.suspects, [range(1, 2), range(3, 4)]);
+        group.apply(&GroupChange::Lease { range: range(1, 2), alone: false });
+        assert_eq!(group.suspects, [range(3, 4)]);
+        group.begin_run();
+        assert_eq!(group.suspects, [range(1, 1), range(2, 2), range(3, 4)]);
+        for tries in 1..=3 {
+            group.apply(&GroupChange::Lease { range: range(1, 1), alone: true });
+            group.begin_run();
+            assert_eq!(group.attempts.get(&Seq(1)), Some(&tries));
+        }
+        group.apply(&GroupChange::Ack { range: range(1, 3) });
+        assert_eq!(group.suspects, [range(4, 4)]);
+        assert!(group.attempts.is_empty());
+        assert_eq!((group.acked_lines, group.lag_lines(Seq(5))), (3, 1));
+    }
+
+    #[test]
+    fn a_revived_dead_letter_waits_again_until_it_is_acked() {
+        let mut group = GroupState::empty("default", Seq(0));
+        group.apply(&GroupChange::Ack { range: range(1, 4) });
+        group.apply(&GroupChange::Dead { seq: Seq(5) });
+        assert_eq!((group.lag_lines(Seq(6)), group.dead_lines), (0, 1));
+        group.apply(&GroupChange::Revive { seq: Seq(5) });
+        assert_eq!(group.lag_lines(Seq(6)), 1);
+        group.apply(&GroupChange::Ack { range: range(5, 5) });
+        assert_eq!((group.lag_lines(Seq(6)), group.acked_lines), (0, 5));
+    }
+}

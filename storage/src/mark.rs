@@ -1,0 +1,127 @@
+//! MARK: how far the log was durable, and which journal says the rest.
+//!
+//! Two slots of 64 bytes, a page apart, written in turn after every commit and without a sync of their own: MARK
+//! may lag what is durable, never lead. It is synced only when a new journal takes over, and then the other slot
+//! is written next, so that a torn write never takes the only valid one.
+//!
+//! A slot, little endian: CRC32C of the rest 4, format version 4, store id 8, journal number 8, commit number 8,
+//! next seq 8, zeros 24.
+
+use crate::bytes_le::{Get, Put};
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Context, Result};
+use crate::ids::{Seq, StoreId};
+
+/// The version of everything in a data dir.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+const PATH: &str = "MARK";
+const SLOT_BYTES: usize = 64;
+/// A page apart, so that no sector holds both.
+const SLOT_STRIDE: u64 = 4_096;
+
+/// One slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) store: StoreId,
+    pub(crate) journal: u64,
+    pub(crate) commit: u64,
+    pub(crate) next_seq: Seq,
+}
+
+/// What the file says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    Mark(Mark),
+    /// A valid slot of another format version.
+    Version(u32),
+    /// No valid slot.
+    Nothing,
+}
+
+impl Mark {
+    fn encode(self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(SLOT_BYTES);
+        body.put_u32(FORMAT_VERSION);
+        body.put_u64(self.store.0);
+        body.put_u64(self.journal);
+        body.put_u64(self.commit);
+        body.put_u64(self.next_seq.0);
+        body.resize(SLOT_BYTES - 4, 0);
+        let mut slot = Vec::with_capacity(SLOT_BYTES);
+        slot.put_u32(crc32c::crc32c(&body));
+        slot.extend_from_slice(&body);
+        slot
+    }
+
+    fn decode(slot: &[u8; SLOT_BYTES]) -> Found {
+        let mut get = Get::new(slot);
+        let crc = get.u32();
+        if crc32c::crc32c(slot.get(4..).unwrap_or_default()) != crc {
+            return Found::Nothing;
+        }
+        match get.u32() {
+            FORMAT_VERSION => Found::Mark(Mark {
+                store: StoreId(get.u64()),
+                journal: get.u64(),
+                commit: get.u64(),
+                next_seq: Seq(get.u64()),
+            }),
+            version => Found::Version(version),
+        }
+    }
+}
+
+/// The open file.
+pub(crate) struct MarkFile(Box<dyn DiskFile>);
+
+impl MarkFile {
+    /// Makes the file with `mark` in it, durably: a store exists from then on.
+    pub(crate) fn create(disk: &dyn Disk, mark: Mark) -> Result<MarkFile> {
+        const TEMPORARY: &str = ".tmp-MARK";
+        let file = disk.create(TEMPORARY).during("create", TEMPORARY)?;
+        // Both slots have their room from the start: overwriting cannot fail for lack of it.
+        file.write_at(&[0; 2 * SLOT_STRIDE as usize], 0).during("write", TEMPORARY)?;
+        let mark_file = MarkFile(file);
+        mark_file.write(mark)?;
+        mark_file.sync()?;
+        disk.rename(TEMPORARY, PATH).during("rename", TEMPORARY)?;
+        disk.sync_dir("").during("sync", "the data dir")?;
+        Ok(mark_file)
+    }
+
+    pub(crate) fn open(disk: &dyn Disk) -> Result<MarkFile> {
+        Ok(MarkFile(disk.open(PATH, true).during("open", PATH)?))
+    }
+
+    /// Reads both slots and gives the newer valid one.
+    pub(crate) fn read(disk: &dyn Disk) -> Result<Found> {
+        if !disk.exists(PATH).during("look for", PATH)? {
+            return Ok(Found::Nothing);
+        }
+        let file = disk.open(PATH, false).during("open", PATH)?;
+        let mut best = Found::Nothing;
+        for at in [0, SLOT_STRIDE] {
+            let mut slot = [0; SLOT_BYTES];
+            let read = file.read_at(&mut slot, at).during("read", PATH)?;
+            if read < SLOT_BYTES {
+                continue;
+            }
+            best = match (best, Mark::decode(&slot)) {
+                (Found::Mark(best), Found::Mark(other)) if best.commit > other.commit => Found::Mark(best),
+                (best, Found::Nothing) => best,
+                (_, found) => found,
+            };
+        }
+        Ok(best)
+    }
+
+    /// Overwrites the slot whose turn it is. Not durable until [`MarkFile::sync`], and need not be.
+    pub(crate) fn write(&self, mark: Mark) -> Result<()> {
+        let at = (mark.commit % 2) * SLOT_STRIDE;
+        self.0.write_at(&mark.encode(), at).during("write", PATH)
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.0.sync().during("sync", PATH)
+    }
+}

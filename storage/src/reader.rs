@@ -1,0 +1,315 @@
+//! Reads blocks back: from segment files, and from `kept/` for lines whose segment is gone.
+//!
+//! A reader belongs to one group and runs beside the owner. It keeps one file open and one buffer of
+//! [`BUFFER_BYTES`], grown for a larger block and given back after it. Reading on from where it was costs nothing;
+//! a jump back within a segment walks the block headers from the start of that file.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::block::{BLOCK_MAGIC, Block, BlockError, BlockHeader};
+use crate::disk::{Disk, DiskFile};
+use crate::ids::{Seq, SeqRange, StoreId};
+use crate::segment::{self, Index, Overlay};
+
+/// Two blocks of usual size.
+const BUFFER_BYTES: usize = 512 * 1024;
+
+/// Why a line cannot be read. Nothing was changed; other lines are not affected.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// The log does not hold the line any more, or not yet.
+    #[error("line {0} is not in the log")]
+    Absent(Seq),
+    /// A block does not check out.
+    #[error("{path} at byte {at}: {what}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// Where in it.
+        at: u64,
+        /// What does not match.
+        what: BlockError,
+        /// The lines that are lost with it, as far as that is known.
+        range: SeqRange,
+    },
+    /// The disk refused.
+    #[error("could not read {path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What was found.
+        source: std::io::Error,
+    },
+}
+
+/// Reads blocks of a log by seq.
+pub struct Reader {
+    disk: Arc<dyn Disk>,
+    index: Arc<Index>,
+    store: StoreId,
+    open: Option<Open>,
+    buffer: Vec<u8>,
+    /// Blocks read from disk: a group that keeps up with its window has none.
+    pub(crate) blocks_read: u64,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("store", &self.store).field("blocks_read", &self.blocks_read).finish()
+    }
+}
+
+struct Open {
+    first: Seq,
+    file: Box<dyn DiskFile>,
+    overlay: Overlay,
+    /// Where the next block begins, and its first seq.
+    at: u64,
+    next: Seq,
+    /// What of the file the buffer holds.
+    buffered_at: u64,
+}
+
+impl Open {
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> std::io::Result<usize> {
+        if self.overlay.bytes.is_empty() || at < self.overlay.at {
+            let limit = match self.overlay.bytes.is_empty() {
+                true => buffer.len(),
+                false => buffer.len().min((self.overlay.at - at) as usize),
+            };
+            return self.file.read_at(buffer.get_mut(..limit).unwrap_or_default(), at);
+        }
+        let rest = self.overlay.bytes.get((at - self.overlay.at) as usize..).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        for (to, from) in buffer.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        Ok(count)
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(disk: Arc<dyn Disk>, index: Arc<Index>, store: StoreId) -> Reader {
+        Reader { disk, index, store, open: None, buffer: Vec::new(), blocks_read: 0 }
+    }
+
+    /// Blocks that were read from disk so far.
+    #[must_use]
+    pub fn blocks_read(&self) -> u64 {
+        self.blocks_read
+    }
+
+    /// The block that holds `seq`. It may begin before `seq`, and its last lines may be acked already.
+    ///
+    /// # Errors
+    /// [`ReadError::Damaged`] names the lines that are lost; the caller may go on behind them.
+    pub fn block(&mut self, seq: Seq) -> Result<Block, ReadError> {
+        let segment = {
+            let index = self.index.lock();
+            if seq >= index.next_seq {
+                return Err(ReadError::Absent(seq));
+            }
+            let behind = index.segments.partition_point(|segment| segment.first <= seq);
+            behind.checked_sub(1).and_then(|at| {
+                let segment = index.segments.get(at)?;
+                let end = index.segments.get(behind).map_or(index.next_seq, |segment| segment.first);
+                Some((*segment, end, index.overlays.get(&segment.first).cloned().unwrap_or_default()))
+            })
+        };
+        match segment {
+            Some((segment, end, overlay)) => {
+                self.read_segment(seq, segment.first, segment.bytes, end, overlay)
+            }
+            None => self.read_kept(seq),
+        }
+    }
+
+    fn read_segment(
+        &mut self,
+        seq: Seq,
+        first: Seq,
+        bytes: u64,
+        end: Seq,
+        overlay: Overlay,
+    ) -> Result<Block, ReadError> {
+        let path = segment::path(first);
+        let usable = self.open.as_ref().is_some_and(|open| open.first == first && open.next <= seq);
+        if !usable {
+            let file = match self.disk.open(&path, false) {
+                Ok(file) => file,
+                // Only the journal has this segment: the store is read without being opened.
+                Err(_) if overlay.at == 0 && !overlay.bytes.is_empty() => Box::new(NoFile),
+                Err(source) => return Err(ReadError::Io { path, source }),
+            };
+            self.buffer.clear();
+            self.open = Some(Open { first, file, overlay, at: 0, next: first, buffered_at: 0 });
+        } else if let Some(open) = &mut self.open {
+            open.overlay = overlay;
+        }
+        loop {
+            let Some(open) = &self.open else {
+                return Err(ReadError::Absent(seq));
+            };
+            let (at, next) = (open.at, open.next);
+            if at >= bytes || next >= end {
+                let what = BlockError::Inconsistent("the segment ends before its last line");
+                return Err(self.skip_damage(&path, bytes, end, what)?);
+            }
+            let header = match self.parse_header(at, &path)? {
+                Ok(header) if header.first == next => header,
+                Ok(_) => {
+                    let what = BlockError::Inconsistent("a block with another first seq than expected");
+                    return Err(self.skip_damage(&path, bytes, end, what)?);
+                }
+                Err(what) => return Err(self.skip_damage(&path, bytes, end, what)?),
+            };
+            let range = header.range();
+            if range.contains(seq) {
+                self.fill(at, header.disk_bytes(), &path)?;
+                let block = Block::decode(self.buffered(at), self.store);
+                self.blocks_read += 1;
+                self.step(at + header.disk_bytes() as u64, range.last.next());
+                return block.map_err(|what| ReadError::Damaged { path, at, what, range });
+            }
+            self.step(at + header.disk_bytes() as u64, range.last.next());
+        }
+    }
+
+    /// Finds the next sound block behind a damaged one, so that only the lines between are lost, and tells which.
+    fn skip_damage(
+        &mut self,
+        path: &str,
+        bytes: u64,
+        end: Seq,
+        what: BlockError,
+    ) -> Result<ReadError, ReadError> {
+        let (at, next) = self.open.as_ref().map_or((0, end), |open| (open.at, open.next));
+        let finder = memchr::memmem::Finder::new(&BLOCK_MAGIC);
+        let mut look = at + 1;
+        while look < bytes {
+            self.fill(look, BUFFER_BYTES.min((bytes - look) as usize), path)?;
+            let found: Vec<u64> =
+                finder.find_iter(self.buffered(look)).map(|found| look + found as u64).collect();
+            let seen = self.buffered(look).len() as u64;
+            for candidate in found {
+                if let Ok(header) = self.parse_header(candidate, path)?
+                    && (next < header.first && header.first < end)
+                {
+                    let range = SeqRange { first: next, last: header.first.prev() };
+                    self.step(candidate, header.first);
+                    return Ok(ReadError::Damaged { path: path.to_owned(), at, what, range });
+                }
+            }
+            look += seen.saturating_sub(BLOCK_MAGIC.len() as u64 - 1).max(1);
+        }
+        self.open = None;
+        let range = SeqRange { first: next, last: end.prev().max(next) };
+        Ok(ReadError::Damaged { path: path.to_owned(), at, what, range })
+    }
+
+    fn step(&mut self, at: u64, next: Seq) {
+        if let Some(open) = &mut self.open {
+            (open.at, open.next) = (at, next);
+        }
+        if self.buffer.len() > BUFFER_BYTES {
+            self.buffer = Vec::new();
+        }
+    }
+
+    fn parse_header(&mut self, at: u64, path: &str) -> Result<Result<BlockHeader, BlockError>, ReadError> {
+        let mut wanted = crate::block::HEADER_BYTES;
+        loop {
+            self.fill(at, wanted, path)?;
+            match BlockHeader::parse(self.buffered(at), self.store) {
+                Err(BlockError::Short { needed, .. }) if needed > wanted => wanted = needed,
+                parsed => return Ok(parsed),
+            }
+        }
+    }
+
+    fn buffered(&self, at: u64) -> &[u8] {
+        let start = self.open.as_ref().map_or(0, |open| at.saturating_sub(open.buffered_at));
+        self.buffer.get(start as usize..).unwrap_or_default()
+    }
+
+    /// Makes the buffer hold `wanted` bytes from `at`, or all that there are.
+    fn fill(&mut self, at: u64, wanted: usize, path: &str) -> Result<(), ReadError> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let have = if open.buffered_at <= at {
+            (self.buffer.len() as u64 + open.buffered_at).saturating_sub(at) as usize
+        } else {
+            0
+        };
+        if have >= wanted {
+            return Ok(());
+        }
+        self.buffer.resize(wanted.max(BUFFER_BYTES), 0);
+        open.buffered_at = at;
+        let mut filled = 0;
+        loop {
+            let rest = self.buffer.get_mut(filled..).unwrap_or_default();
+            let read = open
+                .read_at(rest, at + filled as u64)
+                .map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
+            filled += read;
+            if read == 0 || filled >= wanted {
+                break;
+            }
+        }
+        self.buffer.truncate(filled);
+        Ok(())
+    }
+
+    fn read_kept(&mut self, seq: Seq) -> Result<Block, ReadError> {
+        let place = {
+            let index = self.index.lock();
+            let before = index.kept.range(..=seq).next_back();
+            before
+                .filter(|(first, place)| first.plus(u64::from(place.lines)) > seq)
+                .map(|(first, place)| (*first, place.clone()))
+        };
+        let Some((first, place)) = place else {
+            return Err(ReadError::Absent(seq));
+        };
+        let io = |source| ReadError::Io { path: place.path.clone(), source };
+        let file = self.disk.open(&place.path, false).map_err(io)?;
+        let mut bytes = vec![0; place.bytes as usize];
+        let read = file.read_at(&mut bytes, place.at).map_err(io)?;
+        self.blocks_read += 1;
+        Block::decode(bytes.get(..read).unwrap_or_default(), self.store).map_err(|what| ReadError::Damaged {
+            path: place.path.clone(),
+            at: place.at,
+            what,
+            range: SeqRange { first, last: first.plus(u64::from(place.lines) - 1) },
+        })
+    }
+}
+
+/// Stands for a segment file that is not there.
+struct NoFile;
+
+impl DiskFile for NoFile {
+    fn len(&self) -> std::io::Result<u64> {
+        Ok(0)
+    }
+    fn read_at(&self, _: &mut [u8], _: u64) -> std::io::Result<usize> {
+        Ok(0)
+    }
+    fn write_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+    fn set_len(&self, _: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+    fn sync(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn allocate(&self, _: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+    fn forget_cached(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

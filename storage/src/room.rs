@@ -1,0 +1,105 @@
+//! Room on the disk: the store's limit, what must stay free, and the reserve that is given back in need.
+//!
+//! Lines are refused while there is no room; acks, rolls and opening go on, for which the reserve is there. Each
+//! journal has its own room set aside when it is made, so the reserve only has to carry the making of the next.
+
+use crate::disk::Disk;
+use crate::error::{Context, Full, Result};
+use crate::journal::RESERVED_BYTES;
+
+const PATH: &str = "RESERVE";
+/// Below this the reserve is given back: a copy of the journal, the next journal, and what a commit adds.
+const NEED_BYTES: u64 = 2 * RESERVED_BYTES + 16 * 1024 * 1024;
+
+/// How much disk a store may use.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskOptions {
+    /// Bytes that the store takes at most; lines wait when it is reached.
+    pub limit_bytes: u64,
+    /// Bytes of the file system that lines must leave free.
+    pub min_free_bytes: u64,
+    /// Bytes set aside for opening, acking and draining on a full disk; 0 for none.
+    pub reserve_bytes: u64,
+}
+
+impl Default for DiskOptions {
+    fn default() -> DiskOptions {
+        DiskOptions { limit_bytes: 50 << 30, min_free_bytes: 256 << 20, reserve_bytes: 64 << 20 }
+    }
+}
+
+/// Keeps to them.
+pub(crate) struct Room {
+    options: DiskOptions,
+    held: bool,
+}
+
+impl Room {
+    /// Looks whether the reserve is there, and gives it back at once where opening needs it.
+    pub(crate) fn open(disk: &dyn Disk, options: DiskOptions) -> Result<Room> {
+        let held = disk.exists(PATH).during("look for", PATH)?
+            && disk.open(PATH, false).and_then(|file| file.len()).during("open", PATH)?
+                >= options.reserve_bytes.max(1);
+        let mut room = Room { options, held };
+        if disk.free_bytes().during("ask for the free space of", "the data dir")? < NEED_BYTES {
+            room.give_back(disk)?;
+        }
+        Ok(room)
+    }
+
+    /// Why lines of `bytes` cannot be taken in now; `used` is what the store takes so far.
+    pub(crate) fn refusal(&self, disk: &dyn Disk, used: u64, bytes: u64) -> Result<Option<Full>> {
+        let DiskOptions { limit_bytes, min_free_bytes, .. } = self.options;
+        if used + bytes > limit_bytes {
+            return Ok(Some(Full::Limit { used, limit: limit_bytes }));
+        }
+        let free = disk.free_bytes().during("ask for the free space of", "the data dir")?;
+        Ok((free < min_free_bytes.saturating_add(bytes))
+            .then_some(Full::MinFree { free, min_free: min_free_bytes }))
+    }
+
+    /// Bytes of the reserve that are held.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        if self.held { self.options.reserve_bytes } else { 0 }
+    }
+
+    /// Gives the reserve back where too little is free to go on; says whether it did.
+    pub(crate) fn relieve(&mut self, disk: &dyn Disk) -> Result<bool> {
+        let free = disk.free_bytes().during("ask for the free space of", "the data dir")?;
+        if !self.held || free >= NEED_BYTES {
+            return Ok(false);
+        }
+        self.give_back(disk)?;
+        Ok(true)
+    }
+
+    fn give_back(&mut self, disk: &dyn Disk) -> Result<()> {
+        if self.held {
+            tracing::warn!(bytes = self.options.reserve_bytes, "the disk is full: the reserve is given back");
+        }
+        self.held = false;
+        disk.remove_file(PATH).during("give back", PATH)
+    }
+
+    /// Sets the reserve aside again once there is room for it and for what must stay free.
+    pub(crate) fn restore(&mut self, disk: &dyn Disk) -> Result<()> {
+        let bytes = self.options.reserve_bytes;
+        if self.held || bytes == 0 {
+            return Ok(());
+        }
+        let free = disk.free_bytes().during("ask for the free space of", "the data dir")?;
+        if free < bytes.saturating_add(NEED_BYTES).saturating_add(self.options.min_free_bytes / 2) {
+            return Ok(());
+        }
+        let file = disk.create(PATH).during("create", PATH)?;
+        match file.allocate(bytes) {
+            Ok(()) => self.held = true,
+            // Others were faster; tried again later.
+            Err(error) if crate::error::is_no_space(&error) => {
+                disk.remove_file(PATH).during("remove", PATH)?
+            }
+            Err(error) => return Err(error).during("set aside", PATH),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+//! Segment files: blocks one behind the other, named by their first seq, removed whole.
+//!
+//! Appends are not synced here: until the next roll the journal holds the same blocks, and opening mends what a
+//! crash took. The newest file is cut to what is durable at every opening.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Context, Error, Full, Result, is_no_space};
+use crate::ids::Seq;
+use crate::manifest::SegmentMeta;
+
+pub(crate) const FOLDER: &str = "segments";
+
+/// The path of the segment that begins with `first`.
+pub(crate) fn path(first: Seq) -> String {
+    format!("{FOLDER}/{:020}", first.0)
+}
+
+/// The first seq of a segment file's name.
+pub(crate) fn first_of(name: &str) -> Option<Seq> {
+    (name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| name.parse().ok().map(Seq))?
+}
+
+/// Appends to the newest segment.
+pub(crate) struct SegmentWriter {
+    disk: Arc<dyn Disk>,
+    current: Option<(Seq, Arc<dyn DiskFile>)>,
+    /// Files with bytes that no sync covers yet, the current one among them.
+    unsynced: Vec<(Seq, Arc<dyn DiskFile>)>,
+    /// Names were added that the folder's sync does not cover yet.
+    folder_unsynced: bool,
+}
+
+impl SegmentWriter {
+    /// Goes on with the newest of `segments`.
+    pub(crate) fn open(disk: Arc<dyn Disk>, newest: Option<&SegmentMeta>) -> Result<SegmentWriter> {
+        let mut writer = SegmentWriter { disk, current: None, unsynced: Vec::new(), folder_unsynced: false };
+        if let Some(newest) = newest {
+            let name = path(newest.first);
+            let file: Arc<dyn DiskFile> = writer.disk.open(&name, true).during("open", &name)?.into();
+            writer.current = Some((newest.first, file));
+        }
+        Ok(writer)
+    }
+
+    /// Writes `bytes` at `at` of the segment `first`, which is made if it is another than the current one.
+    ///
+    /// # Errors
+    /// [`Error::Full`] when there is no room: what was written is cut off again with [`SegmentWriter::cut`].
+    pub(crate) fn append(&mut self, first: Seq, at: u64, bytes: &[u8]) -> Result<()> {
+        let name = path(first);
+        let full_or = |error: std::io::Error, attempted| {
+            if is_no_space(&error) {
+                Err(Error::Full(Full::NoSpace))
+            } else {
+                Err(error).during(attempted, &name)
+            }
+        };
+        if self.current.as_ref().is_none_or(|(current, _)| *current != first) {
+            match self.disk.create(&name) {
+                Ok(file) => self.current = Some((first, file.into())),
+                Err(error) => return full_or(error, "create"),
+            }
+            self.folder_unsynced = true;
+        }
+        let Some((_, file)) = &self.current else {
+            return Ok(());
+        };
+        if self.unsynced.last().is_none_or(|(last, _)| *last != first) {
+            self.unsynced.push((first, Arc::clone(file)));
+        }
+        file.write_at(bytes, at).or_else(|error| full_or(error, "write to"))
+    }
+
+    /// Undoes appends that did not become a commit: the newest segment is `meta` again.
+    pub(crate) fn cut(&mut self, meta: Option<&SegmentMeta>) -> Result<()> {
+        let newest = meta.map_or(Seq(0), |meta| meta.first);
+        if let Some((first, _)) = &self.current
+            && *first > newest
+        {
+            let name = path(*first);
+            self.unsynced.retain(|(unsynced, _)| *unsynced <= newest);
+            self.disk.remove_file(&name).during("remove", &name)?;
+            *self = SegmentWriter {
+                unsynced: std::mem::take(&mut self.unsynced),
+                folder_unsynced: self.folder_unsynced,
+                ..SegmentWriter::open(Arc::clone(&self.disk), meta)?
+            };
+        }
+        if let (Some((first, file)), Some(meta)) = (&self.current, meta) {
+            file.set_len(meta.bytes).during("cut", &path(*first))?;
+        }
+        Ok(())
+    }
+
+    /// Files that a sync must cover, which is then the caller's to do; [`SegmentWriter::synced`] afterwards.
+    pub(crate) fn unsynced(&self) -> Vec<(Seq, Arc<dyn DiskFile>)> {
+        self.unsynced.clone()
+    }
+
+    /// Notes that everything up to the sealed segments before `first` is durable.
+    pub(crate) fn synced_before(&mut self, first: Seq) {
+        self.unsynced.retain(|(unsynced, _)| *unsynced >= first);
+    }
+
+    /// Syncs all that is left, and the folder.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        for (first, file) in &self.unsynced {
+            file.sync().during("sync", &path(*first))?;
+        }
+        self.unsynced.clear();
+        if self.folder_unsynced {
+            self.disk.sync_dir(FOLDER).during("sync", FOLDER)?;
+            self.folder_unsynced = false;
+        }
+        Ok(())
+    }
+}
+
+/// What readers may read: shared with the owner, who alone changes it.
+#[derive(Default)]
+pub(crate) struct Index {
+    inner: Mutex<IndexInner>,
+}
+
+#[derive(Default)]
+pub(crate) struct IndexInner {
+    pub(crate) segments: VecDeque<SegmentMeta>,
+    /// The seq after the last durable line.
+    pub(crate) next_seq: Seq,
+    /// Relocated lines and dead letters: from the first seq of each stored stretch to its place in `kept/`.
+    pub(crate) kept: BTreeMap<Seq, KeptPlace>,
+    /// Bytes behind the end of a segment file that only the journal has. Used where a store is read without
+    /// being opened.
+    pub(crate) overlays: BTreeMap<Seq, Overlay>,
+}
+
+/// Where a stretch of kept lines is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeptPlace {
+    pub(crate) path: String,
+    pub(crate) at: u64,
+    pub(crate) bytes: u32,
+    pub(crate) lines: u32,
+}
+
+/// The end of a segment as the journal has it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Overlay {
+    pub(crate) at: u64,
+    pub(crate) bytes: Arc<Vec<u8>>,
+}
+
+impl Index {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, IndexInner> {
+        // A panic of another holder leaves only whole values behind: each is replaced in one step.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,162 @@
+//! A store that is looked at and not opened: nothing is changed, mended or removed.
+//!
+//! What only the journal has is read from there, so that a view after a crash shows what opening would.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::disk::Disk;
+use crate::disk::real::RealDisk;
+use crate::error::{Error, Result};
+use crate::ids::{GroupId, Seq};
+use crate::kept::{DeadLetter, Kept};
+use crate::lock::Lock;
+use crate::log::{refuse_foreign, under};
+use crate::manifest::State;
+use crate::reader::{ReadError, Reader};
+use crate::recover::{self, Store};
+use crate::segment::Index;
+
+/// A store, read only. Nobody can open it for writing meanwhile.
+pub struct View {
+    disk: Arc<dyn Disk>,
+    index: Arc<Index>,
+    state: State,
+    kept: Kept,
+    findings: Vec<String>,
+    _lock: Lock,
+}
+
+/// How far [`View::verify`] is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Lines whose block was decoded and checked.
+    pub lines: u64,
+    /// Lines that there are to check.
+    pub lines_total: u64,
+    /// Raw bytes of the lines checked.
+    pub bytes: u64,
+}
+
+impl View {
+    /// Looks at the store in `dir`.
+    ///
+    /// # Errors
+    /// As [`crate::Log::open`].
+    pub fn open(dir: &Path) -> Result<View> {
+        refuse_foreign(dir)?;
+        if !dir.join("MARK").exists() && !dir.join("journal").exists() {
+            return Err(Error::Missing { path: dir.to_owned() });
+        }
+        let lock = Lock::take(dir, false)?;
+        View::on_disk(Arc::new(RealDisk::new(dir)), dir, lock).map_err(|error| under(dir, error))
+    }
+
+    fn on_disk(disk: Arc<dyn Disk>, dir: &Path, lock: Lock) -> Result<View> {
+        let Store::Recovered(recovered) = recover::read(disk.as_ref())? else {
+            return Err(Error::Missing { path: dir.to_owned() });
+        };
+        let index = Arc::new(Index::default());
+        {
+            let mut inner = index.lock();
+            inner.overlays = recovered.overlays()?;
+            inner.segments = recovered.state.segments.clone();
+            inner.next_seq = recovered.state.next_seq;
+        }
+        let (state, mut findings) = (recovered.state, recovered.findings);
+        let kept = Kept::open(Arc::clone(&disk), Arc::clone(&index), &state, false)?;
+        findings.extend(kept.findings.iter().cloned());
+        Ok(View { disk, index, state, kept, findings, _lock: lock })
+    }
+
+    /// What the log knows besides the lines.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// What is not as it should be in journal and `kept/`.
+    #[must_use]
+    pub fn findings(&self) -> &[String] {
+        &self.findings
+    }
+
+    /// A reader of all lines.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.disk), Arc::clone(&self.index), self.state.store)
+    }
+
+    /// The dead letters of a group from `from` on, at most `limit`.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn dead_letters(&self, group: GroupId, from: Seq, limit: usize) -> Result<Vec<DeadLetter>> {
+        self.kept.dead(group, from, limit)
+    }
+
+    /// How many dead letters a group has.
+    #[must_use]
+    pub fn dead_count(&self, group: GroupId) -> usize {
+        self.kept.dead_count(group)
+    }
+
+    /// Bytes of segments and kept lines.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        self.state.segment_bytes() + self.kept.bytes()
+    }
+
+    /// Reads everything: decodes every block, checks both checksums, that seqs are dense within and between
+    /// segments, and that every kept line is there. Gives what is wrong; an empty list when all is sound.
+    /// `progress` is called after each block.
+    #[must_use]
+    pub fn verify(&self, progress: &mut dyn FnMut(Verified)) -> Vec<String> {
+        let mut findings = self.findings.clone();
+        let mut reader = self.reader();
+        let (first, next) = (self.state.first_seq(), self.state.next_seq);
+        let kept: Vec<(Seq, u32)> =
+            self.index.lock().kept.iter().map(|(first, place)| (*first, place.lines)).collect();
+        let kept_lines = kept.iter().map(|(_, lines)| u64::from(*lines)).sum::<u64>();
+        let mut verified =
+            Verified { lines_total: next.0.saturating_sub(first.0) + kept_lines, ..Verified::default() };
+        let mut stretches = vec![(first, next)];
+        stretches.extend(
+            kept.into_iter()
+                .filter(|(seq, _)| *seq < first)
+                .map(|(seq, lines)| (seq, seq.plus(u64::from(lines)))),
+        );
+        for (mut seq, end) in stretches {
+            while seq < end {
+                match reader.block(seq) {
+                    Ok(block) => {
+                        verified.lines += block.range().lines();
+                        verified.bytes += block.raw().len() as u64;
+                        seq = block.range().last.next();
+                    }
+                    Err(error) => {
+                        findings.push(tell(&error));
+                        seq = match error {
+                            ReadError::Damaged { range, .. } => range.last.next().max(seq.next()),
+                            // The rest of a segment that cannot be opened.
+                            _ => self.segment_behind(seq).unwrap_or(end),
+                        };
+                    }
+                }
+                progress(verified);
+            }
+        }
+        findings
+    }
+
+    fn segment_behind(&self, seq: Seq) -> Option<Seq> {
+        self.state.segments.iter().map(|segment| segment.first).find(|first| *first > seq)
+    }
+}
+
+fn tell(error: &ReadError) -> String {
+    match error {
+        ReadError::Damaged { range, .. } => format!("{error}; lines {range} are lost"),
+        _ => error.to_string(),
+    }
+}

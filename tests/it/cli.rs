@@ -1,0 +1,105 @@
+//! What the built program prints, and how it ends.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use assert_cmd::Command;
+
+fn spillq(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("spillq").unwrap();
+    // Variables of whoever runs the tests are no part of them.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SPILLQ_")) {
+        command.env_remove(name);
+    }
+    command.current_dir(folder).args(args);
+    command
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Runs it, and checks the exit status and what standard error begins with.
+#[track_caller]
+fn check(folder: &Path, args: &[&str], status: i32, message: &str) -> Output {
+    let output = spillq(folder, args).output().unwrap();
+    assert_eq!(output.status.code(), Some(status), "{args:?}: {}", stderr(&output));
+    assert!(stderr(&output).starts_with(message), "{args:?}: {}", stderr(&output));
+    output
+}
+
+#[test]
+fn help_is_data_and_usage_errors_end_with_2() {
+    let folder = tempfile::tempdir().unwrap();
+    for help in [["--help"], ["-h"], ["--version"]] {
+        let output = check(folder.path(), &help, 0, "");
+        assert!(stderr(&output).is_empty() && stdout(&output).contains("spillq"), "{help:?}");
+    }
+    check(folder.path(), &[], 2, "");
+    check(folder.path(), &["nonsense"], 2, "error: ");
+    check(
+        folder.path(),
+        &["bench", "generate", "many"],
+        2,
+        "spillq: <LINES> many: not a number of lines; write it as 1000000 or 1_000_000",
+    );
+}
+
+#[test]
+fn a_configuration_is_written_once_checked_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = "spillq: cannot read the configuration spillq.toml: No such file";
+    check(folder.path(), &["config", "check"], 2, missing);
+    check(folder.path(), &["config", "init"], 0, "");
+    let output = check(folder.path(), &["config", "check"], 0, "");
+    assert!(stdout(&output).starts_with("spillq.toml: fine\n"), "{}", stdout(&output));
+    let written = fs::read(folder.path().join("spillq.toml")).unwrap();
+    let refused =
+        "spillq: cannot write the configuration spillq.toml: it exists, and is never overwritten\nhint: ";
+    check(folder.path(), &["config", "init"], 2, refused);
+    assert_eq!(fs::read(folder.path().join("spillq.toml")).unwrap(), written);
+
+    let output = check(folder.path(), &["config", "show", "--json", "spillq.toml"], 0, "");
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(shown["settings"]["disk"]["limit"], "50GiB");
+}
+
+#[test]
+fn problems_of_a_configuration_are_told_together() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("c.toml"), "x = 1\n[disk]\nlimit = \"12 parsecs\"\n").unwrap();
+    check(
+        folder.path(),
+        &["config", "check", "c.toml"],
+        2,
+        "spillq: c.toml: 2 problems\n  line 1: x = 1: unknown key; known here: data_dir, ",
+    );
+    check(folder.path(), &["config", "show", "--config", "c.toml"], 2, "spillq: c.toml: 2 problems\n");
+}
+
+#[test]
+fn variables_are_shown_and_suspicious_ones_warned_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = spillq(folder.path(), &["config", "show"])
+        .env("SPILLQ_DISK_LIMIT", "3GiB")
+        .env("SPILLQ_DISK_RESERV", "1GiB")
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let shown = stdout(&output);
+    let limit = shown.lines().find(|line| line.starts_with("limit")).unwrap();
+    assert!(limit.starts_with("limit = \"3GiB\" ") && limit.ends_with("# environment, SPILLQ_DISK_LIMIT"));
+    assert!(stderr(&output).contains("did you mean SPILLQ_DISK_RESERVE?"), "{}", stderr(&output));
+}
+
+#[test]
+fn generated_lines_are_data_on_standard_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = check(folder.path(), &["bench", "generate", "1_000"], 0, "1000 lines of 350 bytes, ");
+    assert_eq!(output.stdout.len(), 350_000);
+}

@@ -1,0 +1,413 @@
+//! The exec processor: every way in which a command ends, and that nothing of it stays alive.
+
+#[path = "../../src/processor/sample.rs"]
+mod sample;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use spillq::processor::{Batch, Evidence, Exec, Input, Outcome, Piece, Processor};
+use tokio::time::timeout;
+
+const GRACE: Duration = Duration::from_millis(200);
+/// Far above what anything here takes; a test that waits so long has failed.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+fn shim() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_spillq"))
+}
+
+fn exec(command: &[&str]) -> Exec {
+    let command = command.iter().map(|arg| (*arg).to_owned()).collect();
+    Exec::new(command, Input::Lines, shim(), GRACE)
+}
+
+fn sh(script: &str) -> Exec {
+    exec(&["sh", "-c", script])
+}
+
+fn batch_of(texts: &[&[u8]]) -> Batch {
+    let block = sample::block(10, texts);
+    let pieces = sample::pieces(&block, &[(10, 9 + texts.len() as u64)], Piece::new);
+    Batch::new(Arc::from("default"), 2, pieces).unwrap()
+}
+
+fn batch() -> Batch {
+    batch_of(&[b"one", b"two", b"three"])
+}
+
+async fn process(exec: &mut Exec, batch: &Batch) -> Outcome {
+    timeout(DEADLINE, exec.process(batch)).await.expect("the command ended in time")
+}
+
+fn failed(outcome: Outcome) -> Evidence {
+    match outcome {
+        Outcome::Failed(evidence) => evidence,
+        other => panic!("expected a failure, not {other:?}"),
+    }
+}
+
+/// Waits until `condition` holds.
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !condition() {
+        assert!(since.elapsed() < DEADLINE, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The pids that a script wrote to a file, one a line, once there are `count` of them.
+async fn pids(file: &Path, count: usize) -> Vec<Pid> {
+    let read = || fs::read_to_string(file).unwrap_or_default();
+    until("the command wrote its pids", || read().matches('\n').count() >= count).await;
+    read().lines().map(|line| Pid::from_raw(line.trim().parse().unwrap()).unwrap()).collect()
+}
+
+/// Whether the process runs. A zombie whose new parent has not looked yet does not.
+fn is_alive(pid: Pid) -> bool {
+    fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid()))
+        .is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])))
+}
+
+#[tokio::test]
+async fn exit_status_0_acks_and_the_command_got_the_lines_and_what_to_expect() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let script = format!(
+        "{{ echo $SPILLQ_LINES $SPILLQ_BYTES $SPILLQ_FIRST_SEQ $SPILLQ_LAST_SEQ $SPILLQ_GROUP $SPILLQ_ATTEMPT; cat; }} > {}",
+        out.display()
+    );
+    assert_eq!(process(&mut sh(&script), &batch()).await, Outcome::Done);
+    assert_eq!(fs::read_to_string(out).unwrap(), "3 14 10 12 default 2\none\ntwo\nthree\n");
+}
+
+#[tokio::test]
+async fn every_exit_status_has_its_outcome() {
+    for status in [1, 3, 64, 66, 71, 77, 128, 137, 255] {
+        let evidence = failed(process(&mut sh(&format!("exit {status}")), &batch()).await);
+        assert_eq!(evidence.summary, format!("sh ended with exit status {status} on lines 10-12"));
+    }
+    let Outcome::Poison(evidence) = process(&mut sh("echo bad line >&2; exit 65"), &batch()).await else {
+        panic!("65 is poison");
+    };
+    assert_eq!(evidence.summary, "sh ended with exit status 65 on lines 10-12");
+    assert_eq!(evidence.tail, "bad line\n");
+    for status in [126, 127] {
+        let outcome = process(&mut sh(&format!("exit {status}")), &batch()).await;
+        assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_signal_is_told_from_an_exit_status() {
+    for (signal, name) in [("KILL", "9 (SIGKILL)"), ("TERM", "15 (SIGTERM)"), ("PIPE", "13 (SIGPIPE)")] {
+        let evidence = failed(process(&mut sh(&format!("kill -{signal} $$")), &batch()).await);
+        assert_eq!(evidence.summary, format!("sh was killed by signal {name} on lines 10-12"));
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_is_missing_or_no_program_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let no_program = dir.path().join("data");
+    fs::write(&no_program, "not executable").unwrap();
+    for (command, tail) in [
+        ("/no/such/command", "No such file"),
+        ("no-such-command-anywhere", "No such file"),
+        (no_program.to_str().unwrap(), "Permission denied"),
+        ("/", "Permission denied"),
+    ] {
+        let outcome = process(&mut exec(&[command]), &batch()).await;
+        let Outcome::Refused(evidence) = outcome else {
+            panic!("{command}: {outcome:?}");
+        };
+        assert!(evidence.summary.starts_with(command), "{}", evidence.summary);
+        assert!(evidence.tail.contains(tail) && evidence.tail.contains(command), "{}", evidence.tail);
+    }
+}
+
+#[tokio::test]
+async fn a_shim_that_is_missing_is_a_failure_and_no_refusal() {
+    let mut exec = Exec::new(vec!["true".to_owned()], Input::Lines, PathBuf::from("/no/such/shim"), GRACE);
+    let evidence = failed(process(&mut exec, &batch()).await);
+    assert!(evidence.summary.contains("/no/such/shim"), "{}", evidence.summary);
+}
+
+#[tokio::test]
+async fn the_end_of_standard_error_is_kept() {
+    let evidence = failed(
+        process(&mut sh("seq 1 100000 >&2; printf 'last\\033[31m words' >&2; exit 1"), &batch()).await,
+    );
+    assert_eq!(evidence.tail.len(), spillq::processor::EVIDENCE_BYTES_MAX);
+    assert!(evidence.tail.ends_with("99999\n100000\nlast?[31m words"), "{}", evidence.tail);
+}
+
+#[tokio::test]
+async fn a_large_batch_is_read_whole_or_not_at_all() {
+    let line = vec![b'x'; 2 * 1024 * 1024];
+    let batch = batch_of(&[&line, b"end"]);
+    let script = "test $(wc -c) = $SPILLQ_BYTES && test $SPILLQ_BYTES = 2097157";
+    assert_eq!(process(&mut sh(script), &batch).await, Outcome::Done);
+    assert_eq!(process(&mut exec(&["true"]), &batch).await, Outcome::Done);
+    assert_eq!(process(&mut sh("head -c 10 > /dev/null"), &batch).await, Outcome::Done);
+}
+
+#[tokio::test]
+async fn nobody_changes_a_batch_under_its_reader() {
+    assert_eq!(process(&mut sh("! sh -c 'echo x >&0' && cat > /dev/null"), &batch()).await, Outcome::Done);
+}
+
+#[tokio::test]
+async fn ndjson_says_where_each_line_is_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let command = vec!["sh".to_owned(), "-c".to_owned(), format!("cat > {}", out.display())];
+    let batch = batch_of(&[b"plain \"text\"", b"\xff\x00"]);
+    for (known, source) in [(true, "\"/var/log/a\""), (false, "3")] {
+        let paths = Arc::new(move |_| known.then(|| "/var/log/a".to_owned()));
+        let mut exec = Exec::new(command.clone(), Input::Ndjson(paths), shim(), GRACE);
+        assert_eq!(process(&mut exec, &batch).await, Outcome::Done);
+        let expected = format!(
+            "{{\"seq\":10,\"source\":{source},\"offset\":100,\"attempt\":2,\"text\":\"plain \\\"text\\\"\"}}\n\
+             {{\"seq\":11,\"source\":{source},\"offset\":113,\"attempt\":2,\"base64\":\"/wA=\"}}\n"
+        );
+        assert_eq!(fs::read_to_string(&out).unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn the_command_has_the_signals_and_descriptors_of_one_that_is_started_directly() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let script =
+        format!("{{ grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status; ls /proc/self/fd; }} > {}", out.display());
+    let direct = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).status().unwrap();
+    assert!(direct.success());
+    let expected = fs::read_to_string(&out).unwrap();
+    assert_eq!(process(&mut sh(&script), &batch()).await, Outcome::Done);
+    assert_eq!(fs::read_to_string(&out).unwrap(), expected);
+    // SIGPIPE, 13, is ignored by every Rust program, and by none that it starts.
+    let ignored = expected.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+    assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 1 << 12, 0);
+}
+
+/// A command that hangs and ignores SIGTERM, with a daemon that forked twice and has a session of its own, and a
+/// stopped process. All write their pids.
+fn stubborn(pids: &Path) -> String {
+    format!(
+        "trap '' TERM
+         echo $$ >> {pids}
+         (setsid sh -c 'trap \"\" TERM HUP; echo $$ >> {pids}; while :; do sleep 600; done' &)
+         sh -c 'echo $$ >> {pids}; kill -STOP $$' &
+         echo deep in thought >&2
+         while :; do sleep 600; done",
+        pids = pids.display()
+    )
+}
+
+#[tokio::test]
+async fn dropping_the_future_ends_the_command_with_all_its_descendants() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pids");
+    let mut exec = sh(&stubborn(&file));
+    let batch = batch();
+    let pids = tokio::select! {
+        outcome = exec.process(&batch) => panic!("{outcome:?}"),
+        pids = pids(&file, 3) => pids,
+    };
+    let evidence = exec.interrupted().expect("a hang leaves evidence");
+    assert!(evidence.summary.starts_with("sh was cut off on lines 10-12 after "), "{}", evidence.summary);
+    assert!(evidence.summary.contains(" sh (") && evidence.summary.contains("sleep"), "{}", evidence.summary);
+    assert_eq!(evidence.tail, "deep in thought\n");
+    timeout(DEADLINE, exec.end()).await.unwrap().unwrap();
+    for pid in pids {
+        assert!(!is_alive(pid), "{pid:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_next_batch_waits_for_the_end_of_the_former_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (dir.path().join("pids"), dir.path().join("out"));
+    let script = format!(
+        "if test -e {pids}; then kill -0 $(cat {pids}) 2> /dev/null; echo $? > {out}; exit 0; fi; {stubborn}",
+        pids = file.display(),
+        out = out.display(),
+        stubborn = stubborn(&file)
+    );
+    let mut exec = sh(&script);
+    let batch = batch();
+    tokio::select! {
+        outcome = exec.process(&batch) => panic!("{outcome:?}"),
+        _ = pids(&file, 3) => {}
+    }
+    assert_eq!(process(&mut exec, &batch).await, Outcome::Done);
+    assert_eq!(fs::read_to_string(out).unwrap(), "1\n", "the second saw the first");
+}
+
+#[tokio::test]
+async fn a_command_that_stops_itself_is_ended_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pids");
+    let mut exec = sh(&format!("echo $$ > {}; kill -STOP $$", file.display()));
+    let batch = batch();
+    let pids = tokio::select! {
+        outcome = exec.process(&batch) => panic!("{outcome:?}"),
+        pids = pids(&file, 1) => pids,
+    };
+    timeout(DEADLINE, exec.end()).await.unwrap().unwrap();
+    assert!(!is_alive(pids[0]));
+}
+
+#[tokio::test]
+async fn what_a_command_leaves_behind_is_ended_before_the_ack() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pids");
+    let script = format!(
+        "(setsid sh -c 'echo $$ >> {pids}; exec sleep 600' &)
+         while ! test -s {pids}; do sleep 0.01; done",
+        pids = file.display()
+    );
+    assert_eq!(process(&mut sh(&script), &batch()).await, Outcome::Done);
+    assert!(!is_alive(pids(&file, 1).await[0]));
+}
+
+#[tokio::test]
+async fn a_moment_behind_the_command_is_no_reason_to_end_a_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let script = format!("cat <&0 > /dev/null; (sleep 0.02; echo done > {}) &", out.display());
+    assert_eq!(process(&mut sh(&script), &batch()).await, Outcome::Done);
+    assert_eq!(fs::read_to_string(out).unwrap(), "done\n");
+}
+
+#[tokio::test]
+async fn a_shim_that_is_stopped_does_not_save_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pids");
+    let mut exec = sh(&format!("echo $PPID > {pids}; echo $$ >> {pids}; sleep 600", pids = file.display()));
+    let batch = batch();
+    let pids = tokio::select! {
+        outcome = exec.process(&batch) => panic!("{outcome:?}"),
+        pids = async {
+            let pids = pids(&file, 2).await;
+            kill_process(pids[0], Signal::STOP).unwrap();
+            pids
+        } => pids,
+    };
+    timeout(DEADLINE, exec.end()).await.unwrap().unwrap();
+    assert!(!is_alive(pids[0]) && !is_alive(pids[1]));
+}
+
+#[tokio::test]
+async fn the_command_and_its_daemons_die_with_their_shim() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pids");
+    let mut exec = sh(&format!("echo $PPID > {}; {}", file.display(), stubborn(&file)));
+    let batch = batch();
+    let kill_shim = async {
+        let pids = pids(&file, 4).await;
+        kill_process(pids[0], Signal::KILL).unwrap();
+        pids
+    };
+    let (outcome, pids) = tokio::join!(process(&mut exec, &batch), kill_shim);
+    let evidence = failed(outcome);
+    assert_eq!(evidence.summary, "sh was lost: its shim was killed by signal 9 (SIGKILL) on lines 10-12");
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
+}
+
+#[tokio::test]
+async fn a_command_outlives_no_shim_even_if_the_service_looks_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pids");
+    let mut exec = sh(&format!("echo $PPID > {}; {}", file.display(), stubborn(&file)));
+    let batch = batch();
+    let pids = {
+        let mut running = exec.process(&batch);
+        tokio::select! {
+            outcome = &mut running => panic!("{outcome:?}"),
+            pids = pids(&file, 4) => {
+                kill_process(pids[0], Signal::KILL).unwrap();
+                // The service does not run meanwhile: the kernel kills the command.
+                let since = Instant::now();
+                while is_alive(pids[1]) {
+                    assert!(since.elapsed() < DEADLINE, "the command died with its shim");
+                    std::thread::yield_now();
+                }
+                pids
+            }
+        }
+    };
+    timeout(DEADLINE, exec.end()).await.unwrap().unwrap();
+    assert!(!pids.iter().any(|pid| is_alive(*pid)));
+}
+
+#[tokio::test]
+async fn the_shim_minds_no_signal_that_is_meant_for_the_service() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, go) = (dir.path().join("pids"), dir.path().join("go"));
+    let script =
+        format!("echo $PPID > {}; while ! test -e {}; do sleep 0.01; done", file.display(), go.display());
+    let mut exec = sh(&script);
+    let batch = batch();
+    let signals = async {
+        let shim = pids(&file, 1).await[0];
+        for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT] {
+            kill_process(shim, signal).unwrap();
+        }
+        fs::write(&go, "").unwrap();
+    };
+    let (outcome, ()) = tokio::join!(process(&mut exec, &batch), signals);
+    assert_eq!(outcome, Outcome::Done);
+}
+
+const SERVICE_PIDS: &str = "SPILLQ_TEST_SERVICE_PIDS";
+
+/// The service of the next test: this binary, started again.
+#[tokio::test]
+#[ignore = "a part of `a_killed_service_takes_its_command_along`"]
+async fn service() {
+    let Some(file) = std::env::var_os(SERVICE_PIDS) else {
+        return;
+    };
+    println!("ready");
+    let outcome = sh(&stubborn(Path::new(&file))).process(&batch()).await;
+    panic!("{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_killed_service_takes_its_command_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pids");
+    let mut service = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "exec::service", "--nocapture"])
+        .env(SERVICE_PIDS, &file)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(service.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.contains("ready")));
+    let pids = pids(&file, 3).await;
+    service.kill().unwrap();
+    service.wait().unwrap();
+    until("the command died with the service", || !pids.iter().any(|pid| is_alive(*pid))).await;
+}
+
+#[tokio::test]
+async fn a_batch_costs_a_few_milliseconds() {
+    let (mut exec, batch) = (exec(&["true"]), batch());
+    let mut fastest = DEADLINE;
+    for _ in 0..20 {
+        let since = Instant::now();
+        assert_eq!(process(&mut exec, &batch).await, Outcome::Done);
+        fastest = fastest.min(since.elapsed());
+    }
+    println!("{fastest:?} a batch");
+    assert!(fastest < Duration::from_millis(50), "{fastest:?}");
+}
