@@ -12,6 +12,7 @@ mod fill;
 mod identity;
 mod lines;
 mod reader;
+mod recognise;
 mod record;
 mod source;
 mod status;

@@ -285,3 +285,17 @@ fn a_hard_link_is_the_same_source() {
     rig.write("b.log", "two\n");
     rig.check(&["one\n", "two\n"]);
 }
+
+#[test]
+fn a_file_rewritten_with_the_same_beginning_is_noticed_by_the_bytes_before_the_offset() {
+    let mut rig = Rig::new(&["*.log"]);
+    let header = "a header of a kilobyte and more\n".repeat(40);
+    rig.write("a.log", format!("{header}one\n"));
+    rig.settle();
+    assert_eq!(rig.log.lines.len(), 41);
+    rig.truncate("a.log", 0);
+    rig.write("a.log", format!("{header}two\nthree\n"));
+    rig.settle();
+    assert_eq!(rig.log.lines.len(), 41 + 42);
+    assert_eq!(rig.worker.counters.truncated, 1);
+}
