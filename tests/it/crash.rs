@@ -134,7 +134,9 @@ fn nothing_is_lost_or_repeated_whatever_kills_the_process() {
         let wait = if for_a_roll { 6_000 } else { rng.u64(if early { 5..80 } else { 150..600 }) };
         let until = Instant::now() + Duration::from_millis(wait);
         let mut seen: Option<StatusJson> = None;
-        while Instant::now() < until && !(for_a_roll && seen.as_ref().is_some_and(|status| status.log.rolls > 0)) {
+        while Instant::now() < until
+            && !(for_a_roll && seen.as_ref().is_some_and(|status| status.log.rolls > 0))
+        {
             seen = service.status().or(seen);
             thread::sleep(Duration::from_millis(rng.u64(1..20)));
         }
