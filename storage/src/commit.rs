@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::block::NewBlock;
 use crate::ids::{GroupId, Seq, SeqRange, SourceId};
-use crate::manifest::{Loss, State};
+use crate::manifest::{KeptMark, Loss, State};
 
 /// One atomic change to be made: everything in it becomes durable together, or nothing does.
 #[derive(Clone, Debug, Default)]
@@ -110,6 +110,8 @@ pub(crate) struct Changes {
     /// Segment files before this one are gone.
     pub(crate) first_segment: Option<Seq>,
     pub(crate) losses: Vec<Loss>,
+    /// How far `kept/` is relied on from now on, where that changed.
+    pub(crate) kept: Option<KeptMark>,
 }
 
 /// What a journal's commit says.

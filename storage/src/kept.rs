@@ -21,7 +21,7 @@ use crate::codec;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Result};
 use crate::ids::{GroupId, Seq, SeqRange, StoreId};
-use crate::manifest::State;
+use crate::manifest::{KeptMark, State};
 use crate::segment::{Index, KeptPlace};
 
 pub(crate) const FOLDER: &str = "kept";
@@ -131,7 +131,7 @@ impl Kept {
             dead: BTreeMap::new(),
             findings: Vec::new(),
         };
-        kept.load()?;
+        kept.load(state.kept)?;
         if mend {
             for other in names.iter().filter(|other| **other != format!("{generation:08}")) {
                 let other = format!("{FOLDER}/{other}");
@@ -144,9 +144,17 @@ impl Kept {
         Ok(kept)
     }
 
-    fn load(&mut self) -> Result<()> {
+    fn load(&mut self, relied: KeptMark) -> Result<()> {
         let name = path(self.generation);
         let end = self.file.len().during("read", &name)?;
+        if self.generation < relied.generation || (self.generation == relied.generation && end < relied.bytes)
+        {
+            self.findings.push(format!(
+                "{name} is {end} bytes long, {} of {} were written",
+                relied.bytes,
+                path(relied.generation)
+            ));
+        }
         let mut at = 0;
         while at < end {
             match self.entry(at)? {
@@ -156,15 +164,20 @@ impl Kept {
                     self.note(kind, &body, place);
                     self.len = at;
                 }
-                // A torn end is normal after a crash: no commit relies on it. Behind it there may be more only
-                // where the file was damaged.
-                None => match self.next_entry(at + 1, end)? {
-                    Some(next) => {
-                        self.findings.push(format!("{name}: {} bytes at {at} cannot be read", next - at));
-                        at = next;
+                // A torn end is normal after a crash: no commit relies on it. What a commit relies on, or has
+                // sound entries behind it, is damage.
+                None => {
+                    let next = self.next_entry(at + 1, end)?;
+                    let is_relied_on = relied.generation == self.generation && at < relied.bytes;
+                    if next.is_some() || is_relied_on {
+                        let bytes = next.unwrap_or(relied.bytes.max(at)) - at;
+                        self.findings.push(format!("{name}: {bytes} bytes at {at} cannot be read"));
                     }
-                    None => break,
-                },
+                    match next {
+                        Some(next) => at = next,
+                        None => break,
+                    }
+                }
             }
         }
         Ok(())
@@ -233,6 +246,11 @@ impl Kept {
             at += (read - MAGIC.len()) as u64;
         }
         Ok(None)
+    }
+
+    /// How far a commit may rely on it, once it is synced.
+    pub(crate) fn mark(&self) -> KeptMark {
+        KeptMark { generation: self.generation, bytes: self.len }
     }
 
     /// Bytes of the file.

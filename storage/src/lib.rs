@@ -49,7 +49,7 @@ pub use error::{Error, Full};
 pub use ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
 pub use kept::{DEAD_LETTERS_MAX, DeadLetter, KEPT_BYTES_MAX, REASON_BYTES_MAX};
 pub use log::{Committed, Counters, Log, Options};
-pub use manifest::{GroupState, Leased, Loss, SegmentMeta, SourceState, State};
+pub use manifest::{GroupState, KeptMark, Leased, Loss, SegmentMeta, SourceState, State};
 pub use reader::{ReadError, Reader};
 pub use room::DiskOptions;
 pub use view::{Verified, View};

@@ -312,13 +312,16 @@ impl Log {
             groups: commit.groups.clone(),
             first_segment: None,
             losses: commit.losses.clone(),
+            kept: None,
         };
         self.apply(changes, &encoded)?;
         Ok(Committed { first, next, blocks: numbered })
     }
 
     /// Sends changes through the journal and makes them count.
-    fn apply(&mut self, changes: Changes, blocks: &[Vec<u8>]) -> Result<()> {
+    fn apply(&mut self, mut changes: Changes, blocks: &[Vec<u8>]) -> Result<()> {
+        // Whatever is in `kept/` by now is synced: every addition ends with that.
+        changes.kept = Some(self.kept.mark()).filter(|mark| *mark != self.state.kept);
         let number = self.state.commit + 1;
         let record = Record::Changes(changes);
         self.journal.append(number, &record, blocks)?;

@@ -151,6 +151,15 @@ pub struct Loss {
     pub reason: String,
 }
 
+/// So much of `kept/` is synced and relied on: what cannot be read below is damage, behind it a torn end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct KeptMark {
+    /// Which file.
+    pub generation: u64,
+    /// How much of it.
+    pub bytes: u64,
+}
+
 /// The state of a log after some commit.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct State {
@@ -177,6 +186,8 @@ pub struct State {
     pub losses: VecDeque<Loss>,
     /// Raw bytes appended since the store was created.
     pub appended_bytes: u64,
+    /// How far `kept/` is relied on.
+    pub kept: KeptMark,
 }
 
 impl State {
@@ -195,6 +206,7 @@ impl State {
             groups: BTreeMap::new(),
             losses: VecDeque::new(),
             appended_bytes: 0,
+            kept: KeptMark::default(),
         }
     }
 
@@ -287,6 +299,7 @@ impl State {
         if let Some(first) = changes.first_segment {
             self.segments.retain(|segment| segment.first >= first);
         }
+        self.kept = changes.kept.unwrap_or(self.kept);
         self.losses.extend(changes.losses.iter().cloned());
         while self.losses.len() > LOSSES_MAX {
             if let (Some(oldest), Some(next)) = (self.losses.pop_front(), self.losses.front_mut()) {

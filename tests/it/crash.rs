@@ -117,11 +117,7 @@ fn nothing_is_lost_or_repeated_whatever_kills_the_process() {
     let delivered = folder.path().join("delivered");
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..WRITERS).map(|writer| write(logs.clone(), writer, Arc::clone(&stop))).collect();
-    let start = || {
-        // Commands of exec run where the service does.
-        std::env::set_current_dir(folder.path()).unwrap();
-        Service::start(&data_dir, &["--config", config.to_str().unwrap()])
-    };
+    let start = || Service::start(&data_dir, &["--config", config.to_str().unwrap()]);
 
     let mut phases = Phases::default();
     let mut acked = 0;

@@ -1,4 +1,5 @@
 //! One integration crate for the service.
+#![allow(unreachable_pub, reason = "nothing else uses this crate")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests may stop at the first surprise too")]
 
 /// What the built program prints, and how it ends.

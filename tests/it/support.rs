@@ -35,13 +35,9 @@ impl Service {
     /// Starts `spillq run`.
     pub fn start(data_dir: &Path, args: &[&str]) -> Service {
         let mut command = spillq(&["--log", "warn", "run", "--data-dir"]);
-        command.arg(data_dir).args(args);
+        // Where the data dir is: commands of exec run where the service does.
+        command.arg(data_dir).args(args).current_dir(data_dir.parent().unwrap());
         Service { child: command.spawn().unwrap(), data_dir: data_dir.to_owned() }
-    }
-
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// What it says, if it is ready.
