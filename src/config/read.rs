@@ -50,7 +50,7 @@ pub(super) fn settings<'a>(reader: &mut Reader<'a>, table: &'a DeTable<'a>, base
 
     let mut section = reader.section(&mut top, "disk");
     let disk = &mut settings.disk;
-    reader.get(&mut section, "limit", &mut disk.limit, size(16 * MIB..=u64::MAX / 2));
+    reader.get(&mut section, "limit", &mut disk.limit, size(256 * MIB..=u64::MAX / 2));
     reader.get(&mut section, "min_free", &mut disk.min_free, size(0..=u64::MAX / 2));
     reader.get(&mut section, "reserve", &mut disk.reserve, size(0..=4 * GIB));
     reader.get(&mut section, "when_full", &mut disk.when_full, word);
