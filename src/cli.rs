@@ -390,7 +390,7 @@ pub enum DeadLetterCommand {
         #[allow(missing_docs)]
         choice: DeadLetterChoiceArgs,
     },
-    /// Drop them for good; they count as losses
+    /// Drop them for good
     Discard {
         #[command(flatten)]
         #[allow(missing_docs)]

@@ -27,6 +27,8 @@ const FINISH_WAIT: Duration = Duration::from_secs(10);
 const END_WAIT: Duration = Duration::from_secs(5);
 /// How often is looked whether everything is done.
 const LOOK: Duration = Duration::from_millis(50);
+/// Without progress for so long, a command that ends by itself says what it waits for.
+const STALLED: Duration = Duration::from_secs(10);
 /// Between SIGTERM and SIGKILL for a command that must end.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -144,6 +146,7 @@ async fn run_within(
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut all_done = false;
+    let mut moved = (0, Instant::now());
     loop {
         tokio::select! {
             error = queue.failed() => return Err(ServiceError::Store(error)),
@@ -156,13 +159,23 @@ async fn run_within(
                 let status = ask(&handle).await?;
                 let progress = account(&first, &status, &served_groups);
                 on_progress(progress);
+                if progress.lines != moved.0 {
+                    moved = (progress.lines, Instant::now());
+                } else if moved.1.elapsed() >= STALLED && progress.lines_left > 0 {
+                    moved.1 = Instant::now();
+                    tell_why_it_waits(&status, &served_groups);
+                }
                 let over = plan.drain.as_ref().and_then(|drain| drain.time_max).is_some_and(|max| started.elapsed() >= max);
                 all_done = read_all && progress.lines_left == 0;
                 if all_done || over || (plan.drain.is_some() && workers.is_empty()) {
                     break;
                 }
             }
-            Some(_) = workers.join_next() => {}
+            Some(ended) = workers.join_next() => {
+                if let Err(error) = ended {
+                    return Err(ServiceError::Start(format!("a worker ended by itself: {error}"), None));
+                }
+            }
         }
     }
     if let Some(tail) = tail {
@@ -201,6 +214,14 @@ fn stop_tail(tail: Arc<TailHandle>) -> bool {
 
 async fn ask(handle: &Handle) -> Result<Status, ServiceError> {
     handle.ask(Command::Status).await.map_err(|closed| ServiceError::Start(closed.to_string(), None))
+}
+
+/// A drain that does not get on says why, so that it can be told from a slow one.
+fn tell_why_it_waits(status: &Status, served: &[String]) {
+    for group in status.groups.iter().filter(|group| served.contains(&group.name) && group.lag_lines > 0) {
+        let reason = group.reason.clone().unwrap_or_else(|| "a batch is out".to_owned());
+        tracing::warn!(group = group.name, state = group.state, waits = group.lag_lines, "{reason}");
+    }
 }
 
 /// The groups whose lines are handed out, and counted.

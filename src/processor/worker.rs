@@ -21,6 +21,11 @@ use crate::queue::{
     Closed, Command, FailureKind, GroupSettings, Handle, Lease, Offer, Settled, Verdict, Window,
 };
 
+/// Reads that fail in a row for another reason than damage before the group is told to stop there.
+const READS_MAX: u32 = 20;
+/// Between two of them.
+const READ_AGAIN: Duration = Duration::from_millis(100);
+
 /// What a worker is to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Orders {
@@ -50,6 +55,15 @@ pub struct Worker {
     orders: watch::Receiver<Orders>,
 }
 
+impl Limits {
+    /// Lines that were counted and not delivered.
+    fn refund(&self, lines: u64) {
+        if let Some(left) = &self.lines_left {
+            left.fetch_add(lines, Ordering::AcqRel);
+        }
+    }
+}
+
 /// Where the lines come from.
 struct Source {
     handle: Handle,
@@ -59,6 +73,8 @@ struct Source {
     window: Arc<Window>,
     /// Away while a read is under way.
     reader: Option<Reader>,
+    /// Reads in a row that failed for another reason than damage.
+    failed_reads: u32,
 }
 
 /// Lines that were read, and not leased yet.
@@ -78,7 +94,7 @@ impl Worker {
         orders: watch::Receiver<Orders>,
     ) -> Worker {
         let name = Arc::from(settings.name.as_str());
-        let source = Source { handle, group, settings, name, window, reader: None };
+        let source = Source { handle, group, settings, name, window, reader: None, failed_reads: 0 };
         Worker { processor, source, limits, orders }
     }
 
@@ -106,7 +122,10 @@ impl Worker {
                 Some(asked) => asked.await.map_err(|_| Closed)?,
                 None => self.source.lease(&read)?.await.map_err(|_| Closed)?,
             };
-            let Some(lease_now) = leased else { continue };
+            let Some(lease_now) = leased else {
+                self.limits.refund(read.pieces.iter().map(|piece| piece.range().lines()).sum());
+                continue;
+            };
             let Some(batch) = Batch::new(Arc::clone(&self.source.name), lease_now.attempt, read.pieces)
             else {
                 continue;
@@ -144,6 +163,11 @@ impl Worker {
                 if !ahead_ended && offered.load(Ordering::Acquire) {
                     read_ahead = reading.await?;
                 }
+            }
+            if *self.orders.borrow() != Orders::Work
+                && let Some(read) = read_ahead.take()
+            {
+                self.source.release(read.offer)?;
             }
             if let Some(read) = &read_ahead {
                 lease = Some(self.source.lease(read)?);
@@ -227,6 +251,10 @@ impl Source {
         self.read(offer, limits).await
     }
 
+    fn release(&self, offer: Offer) -> Result<(), Closed> {
+        self.handle.send(Command::Release { group: self.group, reservation: offer.reservation })
+    }
+
     fn lease(&self, read: &Read) -> Result<oneshot::Receiver<Option<Lease>>, Closed> {
         let (reply, answer) = oneshot::channel();
         let last = read.pieces.last().map_or(read.offer.range.first, |piece| piece.range().last);
@@ -264,6 +292,16 @@ impl Source {
             left.fetch_add(range.last.0 - last.range().last.0, Ordering::AcqRel);
         }
         if pieces.is_empty() {
+            // A file that was compacted away a moment ago, or a system that is short of something: tried again.
+            let is_damage = matches!(error, Some(ReadError::Damaged { .. }));
+            if !is_damage && self.failed_reads < READS_MAX {
+                self.failed_reads += 1;
+                tracing::debug!(group = %self.name, ?error, "could not read lines; trying again");
+                limits.refund(range.lines());
+                self.release(offer)?;
+                tokio::time::sleep(READ_AGAIN).await;
+                return Ok(None);
+            }
             let (lost, what) = match error {
                 Some(ReadError::Damaged { range: lost, .. }) if lost.contains(range.first) => (
                     lost.intersection(offer.range).unwrap_or(offer.range),
@@ -276,6 +314,7 @@ impl Source {
             self.handle.send(Command::Unreadable { group: self.group, reservation, range: lost, what })?;
             return Ok(None);
         }
+        self.failed_reads = 0;
         Ok(Some(Read { offer, pieces }))
     }
 }
@@ -340,10 +379,13 @@ async fn deliver(
     let ended = {
         let mut processing = pin!(tokio::time::timeout(timeout, CatchPanic(processor.process(batch))));
         loop {
+            if *orders.borrow_and_update() == Orders::GiveUp {
+                break None;
+            }
             tokio::select! {
                 ended = &mut processing => break Some(ended),
                 changed = orders.changed() => {
-                    if changed.is_err() || *orders.borrow() == Orders::GiveUp {
+                    if changed.is_err() {
                         break None;
                     }
                 }

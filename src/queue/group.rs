@@ -161,12 +161,6 @@ impl Group {
         &self.retries
     }
 
-    /// Until when a small batch waits for more lines.
-    #[must_use]
-    pub(super) fn lingers_until_ms(&self) -> Option<u64> {
-        self.linger_since_ms.map(|since| since + self.settings.linger_ms)
-    }
-
     /// Why nothing would be offered, if so: for status.
     #[must_use]
     pub(super) fn idle(&self, view: View<'_>) -> Option<Idle> {
@@ -359,7 +353,7 @@ impl Group {
     /// A lease came back untried.
     pub(super) fn given_back(&mut self, out: Out) -> GroupChange {
         self.retries.give_back(out.range);
-        GroupChange::Return { range: out.range }
+        GroupChange::Return { range: out.range, untried: true }
     }
 
     /// A delivery failed. Also says which line is to be set aside, if one is.
@@ -372,7 +366,7 @@ impl Group {
         let charged = view.state.attempts.get(&out.range.first).copied().unwrap_or_default();
         let attempts = if out.alone { charged } else { 0 };
         let dead = self.retries.failed(out.range, kind, view.now_ms, attempts);
-        (GroupChange::Return { range: out.range }, dead)
+        (GroupChange::Return { range: out.range, untried: false }, dead)
     }
 
     /// Lines were settled by other means than a lease: set aside, or lost.

@@ -59,6 +59,8 @@ pub(super) struct Owner {
     /// Why they wait, and since when.
     full: Option<String>,
     parked: Vec<Parked>,
+    /// When the first of those who wait can be offered something, where time alone decides.
+    wake_ms: Option<u64>,
     commit: Commit,
     replies: Vec<Reply>,
     next_token: u64,
@@ -81,6 +83,7 @@ impl Owner {
             appends: VecDeque::new(),
             full: None,
             parked: Vec::new(),
+            wake_ms: None,
             commit: Commit::default(),
             replies: Vec::new(),
             next_token: 1,
@@ -135,7 +138,12 @@ impl Owner {
             }
             self.make_durable()?;
             self.offer_parked();
+            let next_seq = self.log.state().next_seq;
             self.maintain()?;
+            // Lines that had waited for room came in meanwhile.
+            if self.log.state().next_seq != next_seq {
+                self.offer_parked();
+            }
             if self.stopping {
                 return Ok(());
             }
@@ -144,20 +152,9 @@ impl Owner {
 
     /// How long nothing happens by itself: until a back-off ends, or a full log is looked at again.
     fn wait_for(&self) -> Option<Duration> {
-        let now_ms = clock::now_ms();
-        let parked = self.parked.iter().filter_map(|parked| {
-            let group = self.groups.get(&parked.group)?;
-            let waiting = group.retries().waiting().map(|(_, until)| until);
-            let until = group.retries().refused_until_ms().max(waiting)?;
-            // A part that is due and still not offered waits for something else than time.
-            (until > now_ms).then(|| Duration::from_millis(until - now_ms))
-        });
-        let lingering = self.parked.iter().filter_map(|parked| {
-            let until = self.groups.get(&parked.group)?.lingers_until_ms()?;
-            Some(Duration::from_millis(until.saturating_sub(now_ms).max(1)))
-        });
+        let due = self.wake_ms.map(|at| Duration::from_millis(at.saturating_sub(clock::now_ms()).max(1)));
         let full = self.full.as_ref().map(|_| FULL_RECHECK);
-        parked.chain(lingering).chain(full).min()
+        due.into_iter().chain(full).min()
     }
 
     fn gather(&mut self, first: Command) -> Result<(), Error> {
@@ -405,6 +402,7 @@ impl Owner {
     }
 
     fn offer_parked(&mut self) {
+        self.wake_ms = None;
         for parked in std::mem::take(&mut self.parked) {
             if self.stopping || parked.reply.is_closed() {
                 continue;
@@ -419,7 +417,12 @@ impl Owner {
                         group.release(token);
                     }
                 }
-                Err(_) => self.parked.push(parked),
+                Err(idle) => {
+                    if let Idle::Until(at) = idle {
+                        self.wake_ms = Some(self.wake_ms.map_or(at, |wake| wake.min(at)));
+                    }
+                    self.parked.push(parked);
+                }
             }
         }
     }

@@ -259,7 +259,9 @@ impl Retries {
                     part.others_passed |= part.failures > 0;
                     // The destination works: the line that was in the way is gone, or is the one that is left.
                     part.rounds = 0;
-                    part.not_before_ms = part.not_before_ms.min(now_ms + self.settings.initial_ms);
+                    if self.strict {
+                        part.not_before_ms = part.not_before_ms.min(now_ms + self.settings.initial_ms);
+                    }
                 }
                 self.parts.push(part);
             }

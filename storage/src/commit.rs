@@ -58,6 +58,8 @@ pub enum GroupChange {
     Return {
         /// The range of that lease.
         range: SeqRange,
+        /// It was never handed out, or taken back in time: the attempt does not count.
+        untried: bool,
     },
     /// Lines are done with.
     Ack {

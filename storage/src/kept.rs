@@ -73,7 +73,7 @@ pub(crate) struct Kept {
     generation: u64,
     file: Box<dyn DiskFile>,
     len: u64,
-    dead: BTreeMap<(GroupId, Seq), Place>,
+    dead: BTreeMap<GroupId, BTreeMap<Seq, Place>>,
     /// What could not be read at opening, for people.
     pub(crate) findings: Vec<String>,
 }
@@ -140,7 +140,7 @@ impl Kept {
             kept.file.set_len(kept.len).during("cut", &name)?;
             kept.settle_unburied(state)?;
         }
-        kept.dead.retain(|key, _| is_buried(state, *key));
+        kept.dead.iter_mut().for_each(|(group, dead)| dead.retain(|seq, _| is_buried(state, (*group, *seq))));
         Ok(kept)
     }
 
@@ -185,7 +185,8 @@ impl Kept {
 
     /// An entry whose commit a crash cut off is no dead letter, and must not look like one once the line is acked.
     fn settle_unburied(&mut self, state: &State) -> Result<()> {
-        let unburied: Vec<_> = self.dead.keys().filter(|key| !is_buried(state, **key)).copied().collect();
+        let all = self.dead.iter().flat_map(|(group, dead)| dead.keys().map(|seq| (*group, *seq)));
+        let unburied: Vec<_> = all.filter(|key| !is_buried(state, *key)).collect();
         for (group, seq) in &unburied {
             self.settle(*group, *seq)?;
         }
@@ -201,14 +202,28 @@ impl Kept {
                     bytes: place.bytes,
                     lines: header.lines,
                 };
-                self.index.lock().kept.insert(header.first, kept);
+                let mut index = self.index.lock();
+                // Shorter stretches within this one go from the index: a reader looks at the nearest start only.
+                let range = header.range();
+                let covered: Vec<Seq> = index
+                    .kept
+                    .range(range.first..=range.last)
+                    .filter(|(first, place)| first.plus(u64::from(place.lines)) <= range.last.next())
+                    .map(|(first, _)| *first)
+                    .collect();
+                for first in covered {
+                    index.kept.remove(&first);
+                }
+                index.kept.insert(header.first, kept);
             }
         } else if kind == Kind::Dead as u8 {
             if let Ok((letter, _)) = codec::decode::<DeadLetter>(body) {
-                self.dead.insert((letter.group, letter.seq), place);
+                self.dead.entry(letter.group).or_default().insert(letter.seq, place);
             }
-        } else if let Ok((settled, _)) = codec::decode::<(GroupId, Seq)>(body) {
-            self.dead.remove(&settled);
+        } else if let Ok(((group, seq), _)) = codec::decode::<(GroupId, Seq)>(body)
+            && let Some(dead) = self.dead.get_mut(&group)
+        {
+            dead.remove(&seq);
         }
     }
 
@@ -260,14 +275,19 @@ impl Kept {
 
     /// How many dead letters a group has.
     pub(crate) fn dead_count(&self, group: GroupId) -> usize {
-        self.dead.range((group, Seq(0))..=(group, Seq(u64::MAX))).count()
+        self.dead.get(&group).map_or(0, BTreeMap::len)
     }
 
     /// The dead letters of a group from `from`, at most `limit`.
     pub(crate) fn dead(&self, group: GroupId, from: Seq, limit: usize) -> Result<Vec<DeadLetter>> {
         let mut letters = Vec::new();
-        for place in
-            self.dead.range((group, from)..=(group, Seq(u64::MAX))).map(|(_, place)| place).take(limit)
+        for place in self
+            .dead
+            .get(&group)
+            .into_iter()
+            .flat_map(|dead| dead.range(from..))
+            .map(|(_, place)| place)
+            .take(limit)
         {
             let mut body = vec![0; place.bytes as usize];
             self.file.read_at(&mut body, place.at).during("read", &path(self.generation))?;
@@ -283,7 +303,11 @@ impl Kept {
 
     /// The seqs of a group's dead letters within `range`.
     pub(crate) fn dead_seqs(&self, group: GroupId, range: SeqRange) -> impl Iterator<Item = Seq> {
-        self.dead.range((group, range.first)..=(group, range.last)).map(|((_, seq), _)| *seq)
+        self.dead
+            .get(&group)
+            .into_iter()
+            .flat_map(move |dead| dead.range(range.first..=range.last))
+            .map(|(seq, _)| *seq)
     }
 
     /// Appends lines out of `block`; durable after [`Kept::sync`]. What is there already is not written twice.
@@ -344,12 +368,9 @@ impl Kept {
     /// Whether some group still needs a line of this stretch.
     fn is_live(&self, state: &State, first: Seq, lines: u32) -> bool {
         let range = SeqRange { first, last: first.plus(u64::from(lines) - 1) };
-        let dead = state
-            .groups
-            .keys()
-            .any(|group| self.dead.range((*group, range.first)..=(*group, range.last)).next().is_some());
-        dead || state.groups.values().any(|group| {
-            group.acks.gap(range.first, range.last).is_some()
+        state.groups.iter().any(|(id, group)| {
+            self.dead_seqs(*id, range).next().is_some()
+                || group.acks.gap(range.first, range.last).is_some()
                 || group.revived.range(range.first..=range.last).next().is_some()
         })
     }
@@ -360,14 +381,19 @@ impl Kept {
         if self.len < COMPACT_BYTES_MIN {
             return Ok(());
         }
-        self.dead.retain(|(group, _), _| state.groups.contains_key(group));
+        self.dead.retain(|group, _| state.groups.contains_key(group));
         let places: Vec<(Seq, KeptPlace)> =
             self.index.lock().kept.iter().map(|(first, place)| (*first, place.clone())).collect();
         let live: Vec<(Seq, KeptPlace)> =
             places.into_iter().filter(|(first, place)| self.is_live(state, *first, place.lines)).collect();
         let live_bytes: u64 =
             live.iter().map(|(_, place)| u64::from(place.bytes) + FRAME_BYTES as u64).sum::<u64>()
-                + self.dead.values().map(|place| u64::from(place.bytes) + FRAME_BYTES as u64).sum::<u64>();
+                + self
+                    .dead
+                    .values()
+                    .flat_map(BTreeMap::values)
+                    .map(|place| u64::from(place.bytes) + FRAME_BYTES as u64)
+                    .sum::<u64>();
         if live_bytes > self.len / 2 {
             return Ok(());
         }
@@ -376,7 +402,7 @@ impl Kept {
         let file = self.disk.create(&temporary).during("create", &temporary)?;
         let mut len = 0;
         let mut kept = BTreeMap::new();
-        let mut dead = BTreeMap::new();
+        let mut dead: BTreeMap<GroupId, BTreeMap<Seq, Place>> = BTreeMap::new();
         let mut copy = |kind: Kind, at: u64, bytes: u32| -> Result<Place> {
             let mut body = vec![0; bytes as usize];
             self.file.read_at(&mut body, at).during("read", &path(self.generation))?;
@@ -390,8 +416,11 @@ impl Kept {
             let at = copy(Kind::Lines, place.at, place.bytes)?.at;
             kept.insert(first, KeptPlace { path: name.clone(), at, ..place });
         }
-        for (key, place) in &self.dead {
-            dead.insert(*key, copy(Kind::Dead, place.at, place.bytes)?);
+        for (group, letters) in &self.dead {
+            for (seq, place) in letters {
+                let place = copy(Kind::Dead, place.at, place.bytes)?;
+                dead.entry(*group).or_default().insert(*seq, place);
+            }
         }
         file.sync().during("sync", &temporary)?;
         self.disk.rename(&temporary, &name).during("rename", &temporary)?;

@@ -28,6 +28,8 @@ use crate::segment::{self, Index, SegmentWriter};
 
 /// sled's file may not outgrow what was set aside for it while small commits go in.
 const JOURNAL_FILE_BYTES: u64 = journal::RESERVED_BYTES - 4 * 1024 * 1024;
+/// Commits after which lines that hold the oldest segment are relocated.
+const STUCK_COMMITS: u64 = 8;
 /// Segments removed in one go, so that the owner is not held up.
 const REMOVALS_MAX: usize = 4;
 
@@ -94,6 +96,8 @@ pub struct Log {
     settling: Option<(Seq, Receiver<Result<()>>)>,
     /// What the journal stored when segments were last synced beside the owner.
     settled_bytes: u64,
+    /// What holds the oldest segment, and since which commit.
+    stuck: Option<(compact::Removal, u64)>,
     counters: Counters,
     findings: Vec<String>,
     poisoned: Option<String>,
@@ -139,6 +143,11 @@ impl Log {
             Store::Recovered(mut recovered) => {
                 remove_other_journals(disk.as_ref(), recovered.journal)?;
                 recovered.mend(disk.as_ref())?;
+                // Left where the power failed right after MARK got its name.
+                if disk.exists(CREATING).during("look for", CREATING)? {
+                    disk.remove_file(CREATING).during("remove", CREATING)?;
+                    disk.sync_dir("").during("sync", "the data dir")?;
+                }
                 (recovered.state, Some(recovered.journal), recovered.findings)
             }
         };
@@ -165,6 +174,7 @@ impl Log {
             None => {
                 let file = MarkFile::create(disk.as_ref(), mark)?;
                 disk.remove_file(CREATING).during("remove", CREATING)?;
+                disk.sync_dir("").during("sync", "the data dir")?;
                 file
             }
         };
@@ -183,6 +193,7 @@ impl Log {
             next_journal: NextJournal::None,
             settling: None,
             settled_bytes: 0,
+            stuck: None,
             counters: Counters::default(),
             findings,
             poisoned: None,
@@ -379,8 +390,8 @@ impl Log {
         }
         if removed > 0 {
             self.kept.compact(&self.state)?;
-            self.room.restore(self.disk.as_ref())?;
         }
+        self.room.restore(self.disk.as_ref())?;
         Ok(removed == REMOVALS_MAX)
     }
 
@@ -514,10 +525,8 @@ impl Log {
     }
 
     fn remove_oldest(&mut self) -> Result<bool> {
-        let Some(removal) = compact::oldest(&self.state) else {
-            return Ok(false);
-        };
-        if !removal.live.is_empty() && !self.relocate(&removal.live)? {
+        let Some(removal) = compact::oldest(&self.state) else { return Ok(false) };
+        if !removal.live.is_empty() && !(self.is_stuck(&removal) && self.relocate(&removal.live)?) {
             return Ok(false);
         }
         self.apply(Changes { first_segment: Some(removal.next), ..Changes::default() }, &[])?;
@@ -528,12 +537,32 @@ impl Log {
         Ok(true)
     }
 
+    /// Whether the same lines have been holding the oldest segment for a while. A group that works its way through
+    /// leaves few live lines in every segment for a moment; those are not worth a copy. What was tried and could
+    /// not be read is not tried again until something else changed.
+    fn is_stuck(&mut self, removal: &compact::Removal) -> bool {
+        match &mut self.stuck {
+            Some((stuck, since)) if stuck == removal => {
+                let is_due = self.state.commit >= since.saturating_add(STUCK_COMMITS);
+                if is_due {
+                    *since = u64::MAX;
+                }
+                is_due
+            }
+            _ => {
+                self.stuck = Some((removal.clone(), self.state.commit));
+                false
+            }
+        }
+    }
+
     /// Copies live lines to `kept/`, durably; not where that is full or a block cannot be read.
     fn relocate(&mut self, live: &[SeqRange]) -> Result<bool> {
         if self.kept.bytes() > KEPT_BYTES_MAX {
             return Ok(false);
         }
         let mut reader = self.reader();
+        self.room.relieve(self.disk.as_ref())?;
         let mut lines = 0;
         for range in live {
             let mut from = range.first;
@@ -561,6 +590,7 @@ impl Log {
     /// As [`Log::commit`]; and where the line cannot be read.
     pub fn bury(&mut self, letter: &DeadLetter, block: &Block) -> Result<()> {
         self.refuse_poisoned()?;
+        self.room.relieve(self.disk.as_ref())?;
         let buried = self
             .kept
             .keep(block, SeqRange::one(letter.seq))
@@ -576,8 +606,10 @@ impl Log {
     /// As [`Log::commit`].
     pub fn settle_dead(&mut self, group: GroupId, seqs: &[Seq]) -> Result<()> {
         self.refuse_poisoned()?;
+        self.room.relieve(self.disk.as_ref())?;
         let settled =
             seqs.iter().try_for_each(|seq| self.kept.settle(group, *seq)).and_then(|()| self.kept.sync());
+        let settled = settled.and_then(|()| self.kept.compact(&self.state));
         settled.inspect_err(|error| self.poisoned = Some(error.to_string()))
     }
 

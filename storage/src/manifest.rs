@@ -103,7 +103,13 @@ impl GroupState {
                     *self.attempts.entry(range.first).or_default() += 1;
                 }
             }
-            GroupChange::Return { range } => self.leases.retain(|leased| leased.range != *range),
+            GroupChange::Return { range, untried } => {
+                let charged = self.leases.iter().any(|leased| leased.range == *range && leased.alone);
+                self.leases.retain(|leased| leased.range != *range);
+                if let Some(attempts) = self.attempts.get_mut(&range.first).filter(|_| charged && *untried) {
+                    *attempts = attempts.saturating_sub(1);
+                }
+            }
             GroupChange::Ack { range } => {
                 self.acked_lines += self.acks.gaps(*range).map(SeqRange::lines).sum::<u64>();
                 let revived = self.revived.range(range.first..=range.last).count() as u64;

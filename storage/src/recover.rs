@@ -50,7 +50,9 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Store> {
             let names = disk.list("").during("list", "the data dir")?;
             let foreign: Vec<&str> =
                 names.iter().map(String::as_str).filter(|name| *name != "LOCK").collect();
-            if foreign.is_empty() || foreign.contains(&CREATING) {
+            let has_segments = foreign.contains(&segment::FOLDER)
+                && !disk.list(segment::FOLDER).during("list", segment::FOLDER)?.is_empty();
+            if foreign.is_empty() || (foreign.contains(&CREATING) && !has_segments) {
                 return Ok(Store::Absent);
             }
             if foreign.contains(&journal::FOLDER) && foreign.contains(&segment::FOLDER) {
@@ -76,6 +78,10 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Store> {
             "{name} shows whole commits up to {last}, MARK says that {} was durable; sled's copy and the raw scan agree on that",
             mark.commit
         )));
+    }
+    // Commits are made one at a time: what a crash cuts off is at most the one after the last whole one.
+    if let Some(beyond) = reading.newest().filter(|newest| *newest > last + 1) {
+        return Err(damaged(format!("{name} has commit {beyond} and lacks {} in both readings", last + 1)));
     }
     let (Record::Manifest(manifest), _) = reading.commit(first)? else {
         return Err(damaged(format!("{name} does not begin with a manifest but with commit {first}")));
@@ -169,6 +175,15 @@ impl Recovered {
         for first in self.bases.keys() {
             let name = segment::path(*first);
             let there = disk.exists(&name).during("look for", &name)?;
+            let base = self.bases.get(first).copied().unwrap_or_default();
+            let len = if there {
+                disk.open(&name, false).and_then(|file| file.len()).during("open", &name)?
+            } else {
+                0
+            };
+            if len < base {
+                self.findings.push(format!("{name} is {len} bytes long, {base} were written and synced"));
+            }
             let file = if there { disk.open(&name, true) } else { disk.create(&name) };
             files.insert(*first, file.during("open", &name)?);
         }

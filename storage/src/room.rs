@@ -8,8 +8,10 @@ use crate::error::{Context, Full, Result};
 use crate::journal::RESERVED_BYTES;
 
 const PATH: &str = "RESERVE";
-/// Below this the reserve is given back: a copy of the journal, the next journal, and what a commit adds.
-const NEED_BYTES: u64 = 2 * RESERVED_BYTES + 16 * 1024 * 1024;
+/// Opening gives the reserve back below this: a copy of the journal, the next journal, and the end of a segment.
+const OPEN_BYTES: u64 = 2 * RESERVED_BYTES + 16 * 1024 * 1024;
+/// A running log gives it back below this: what acks and dead letters add between two looks.
+const RUN_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How much disk a store may use.
 #[derive(Clone, Copy, Debug)]
@@ -37,25 +39,26 @@ pub(crate) struct Room {
 impl Room {
     /// Looks whether the reserve is there, and gives it back at once where opening needs it.
     pub(crate) fn open(disk: &dyn Disk, options: DiskOptions) -> Result<Room> {
-        let held = disk.exists(PATH).during("look for", PATH)?
-            && disk.open(PATH, false).and_then(|file| file.len()).during("open", PATH)?
-                >= options.reserve_bytes.max(1);
-        let mut room = Room { options, held };
-        if disk.free_bytes().during("ask for the free space of", "the data dir")? < NEED_BYTES {
+        let there = disk.exists(PATH).during("look for", PATH)?;
+        let bytes =
+            if there { disk.open(PATH, false).and_then(|file| file.len()).during("open", PATH)? } else { 0 };
+        let mut room = Room { options, held: bytes > 0 && bytes == options.reserve_bytes };
+        if there && (!room.held || free(disk)? < OPEN_BYTES) {
             room.give_back(disk)?;
         }
         Ok(room)
     }
 
-    /// Why lines of `bytes` cannot be taken in now; `used` is what the store takes so far.
+    /// Why lines of `bytes` cannot be taken in now; `used` is what the store takes so far. Room for a reserve that
+    /// was given back is not for lines.
     pub(crate) fn refusal(&self, disk: &dyn Disk, used: u64, bytes: u64) -> Result<Option<Full>> {
-        let DiskOptions { limit_bytes, min_free_bytes, .. } = self.options;
+        let DiskOptions { limit_bytes, min_free_bytes, reserve_bytes } = self.options;
         if used + bytes > limit_bytes {
             return Ok(Some(Full::Limit { used, limit: limit_bytes }));
         }
-        let free = disk.free_bytes().during("ask for the free space of", "the data dir")?;
-        Ok((free < min_free_bytes.saturating_add(bytes))
-            .then_some(Full::MinFree { free, min_free: min_free_bytes }))
+        let free = free(disk)?;
+        let min_free = min_free_bytes + reserve_bytes - self.held_bytes();
+        Ok((free < min_free.saturating_add(bytes)).then_some(Full::MinFree { free, min_free }))
     }
 
     /// Bytes of the reserve that are held.
@@ -63,17 +66,13 @@ impl Room {
         if self.held { self.options.reserve_bytes } else { 0 }
     }
 
-    /// Gives the reserve back where too little is free to go on; says whether it did.
-    pub(crate) fn relieve(&mut self, disk: &dyn Disk) -> Result<bool> {
-        let free = disk.free_bytes().during("ask for the free space of", "the data dir")?;
-        if !self.held || free >= NEED_BYTES {
-            return Ok(false);
-        }
-        self.give_back(disk)?;
-        Ok(true)
+    /// Gives the reserve back where a running log has too little room left.
+    pub(crate) fn relieve(&mut self, disk: &dyn Disk) -> Result<()> {
+        if self.held && free(disk)? < RUN_BYTES { self.give_back(disk) } else { Ok(()) }
     }
 
-    fn give_back(&mut self, disk: &dyn Disk) -> Result<()> {
+    /// Gives the reserve back, because something that must not fail did for lack of room.
+    pub(crate) fn give_back(&mut self, disk: &dyn Disk) -> Result<()> {
         if self.held {
             tracing::warn!(bytes = self.options.reserve_bytes, "the disk is full: the reserve is given back");
         }
@@ -81,14 +80,10 @@ impl Room {
         disk.remove_file(PATH).during("give back", PATH)
     }
 
-    /// Sets the reserve aside again once there is room for it and for what must stay free.
+    /// Sets the reserve aside again once lines would be taken in with it.
     pub(crate) fn restore(&mut self, disk: &dyn Disk) -> Result<()> {
         let bytes = self.options.reserve_bytes;
-        if self.held || bytes == 0 {
-            return Ok(());
-        }
-        let free = disk.free_bytes().during("ask for the free space of", "the data dir")?;
-        if free < bytes.saturating_add(NEED_BYTES).saturating_add(self.options.min_free_bytes / 2) {
+        if self.held || bytes == 0 || free(disk)? < bytes.saturating_add(self.options.min_free_bytes) {
             return Ok(());
         }
         let file = disk.create(PATH).during("create", PATH)?;
@@ -102,4 +97,8 @@ impl Room {
         }
         Ok(())
     }
+}
+
+fn free(disk: &dyn Disk) -> Result<u64> {
+    disk.free_bytes().during("ask for the free space of", "the data dir")
 }
