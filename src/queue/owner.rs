@@ -6,6 +6,9 @@
 //!
 //! An error of the log ends the loop; nobody is answered any more, and the service ends with it.
 
+mod administer;
+mod report;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -16,11 +19,10 @@ use spillq_storage::{
 };
 use tokio::sync::oneshot;
 
-use super::admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, Refusal, is_group_name};
+use super::admin::{Answer, Refusal};
 use super::clock;
 use super::command::{Append, Appended, Command, Lease, Offer, Settled, Verdict};
 use super::group::{Group, GroupSettings, Idle, View};
-use super::status::{GroupStatus, Status};
 use super::window::Window;
 
 /// Commands in one commit.
@@ -430,193 +432,6 @@ impl Owner {
     fn maintain(&mut self) -> Result<(), Error> {
         while self.log.maintain()? {}
         if self.full.is_some() && self.log.refusal()?.is_none() { self.make_durable() } else { Ok(()) }
-    }
-
-    fn administer(&mut self, admin: Admin) -> Result<Result<Answer, Refusal>, Error> {
-        Ok(match admin {
-            Admin::AddGroup { name, from_beginning } => self.add_group(&name, from_beginning)?,
-            Admin::RemoveGroup(name) => self.remove_group(&name),
-            Admin::Pause { name, paused } => self.find(&name).map(|id| {
-                self.commit.groups.push((id, GroupChange::Pause(paused)));
-                Answer::Done
-            }),
-            Admin::DeadLetters { group, from } => match self.find(&group) {
-                Ok(id) => Ok(Answer::DeadLetters(self.log.dead_letters(id, from, DEAD_LETTERS_SHOWN_MAX)?)),
-                Err(refusal) => Err(refusal),
-            },
-            Admin::Retry { group, seqs } => self.end_dead(&group, seqs, true)?,
-            Admin::Discard { group, seqs } => self.end_dead(&group, seqs, false)?,
-            Admin::Park { group, seq } => self.park(&group, seq)?,
-        })
-    }
-
-    fn find(&self, name: &str) -> Result<GroupId, Refusal> {
-        let groups = &self.log.state().groups;
-        self.log.state().group(name).map(|(id, _)| id).ok_or_else(|| Refusal::NoGroup {
-            name: name.to_owned(),
-            there: groups.values().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", "),
-        })
-    }
-
-    fn add_group(&mut self, name: &str, from_beginning: bool) -> Result<Result<Answer, Refusal>, Error> {
-        if !is_group_name(name) {
-            return Ok(Err(Refusal::GroupName(name.to_owned())));
-        }
-        if self.find(name).is_ok() {
-            return Ok(Err(Refusal::GroupExists(name.to_owned())));
-        }
-        let floor = self.start(from_beginning);
-        self.commit.add_groups.push((name.to_owned(), floor));
-        self.make_durable()?;
-        if let Some((id, state)) = self.log.state().group(name) {
-            self.groups.insert(id, Group::new(GroupSettings::named(name), state));
-        }
-        Ok(Ok(Answer::Done))
-    }
-
-    fn remove_group(&mut self, name: &str) -> Result<Answer, Refusal> {
-        let id = self.find(name)?;
-        if self.groups.len() == 1 {
-            return Err(Refusal::LastGroup(name.to_owned()));
-        }
-        if self.groups.get(&id).is_some_and(|group| group.out().next().is_some()) {
-            return Err(Refusal::GroupBusy(name.to_owned()));
-        }
-        self.groups.remove(&id);
-        self.parked.retain(|parked| parked.group != id);
-        self.commit.remove_groups.push(id);
-        Ok(Answer::Done)
-    }
-
-    /// Ends dead letters: to deliver them again, or for good. The commit that puts a line back is durable before
-    /// its entry in `kept/` ends, so that a crash between the two leaves it put back.
-    fn end_dead(
-        &mut self,
-        name: &str,
-        seqs: Option<Vec<SeqRange>>,
-        again: bool,
-    ) -> Result<Result<Answer, Refusal>, Error> {
-        let id = match self.find(name) {
-            Ok(id) => id,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let wanted = seqs.clone().unwrap_or_else(|| vec![SeqRange { first: Seq(0), last: Seq(u64::MAX) }]);
-        let mut ended = Vec::new();
-        for range in wanted {
-            ended.extend(self.log.dead_seqs(id, range));
-        }
-        if ended.is_empty() && seqs.is_some() {
-            let seqs =
-                seqs.unwrap_or_default().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            return Ok(Err(Refusal::NoDeadLetter { group: name.to_owned(), seqs }));
-        }
-        if again {
-            self.commit.groups.extend(ended.iter().map(|seq| (id, GroupChange::Revive { seq: *seq })));
-            self.make_durable()?;
-            if let Some(group) = self.groups.get_mut(&id) {
-                ended.iter().for_each(|seq| group.revive(*seq));
-            }
-        }
-        self.log.settle_dead(id, &ended)?;
-        Ok(Ok(Answer::Lines(ended.len() as u64)))
-    }
-
-    fn park(&mut self, name: &str, seq: Seq) -> Result<Result<Answer, Refusal>, Error> {
-        let id = match self.find(name) {
-            Ok(id) => id,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let state = self.log.state();
-        let waits = state
-            .groups
-            .get(&id)
-            .is_some_and(|group| !group.acks.contains(seq) || group.revived.contains(&seq));
-        if !waits || seq >= state.next_seq {
-            return Ok(Err(Refusal::NotWaiting { group: name.to_owned(), seq }));
-        }
-        if self.groups.get(&id).is_some_and(|group| group.out().any(|out| out.range.contains(seq))) {
-            return Ok(Err(Refusal::Leased(seq)));
-        }
-        if self.log.is_dead_full(id) {
-            return Ok(Err(Refusal::DeadLettersFull(name.to_owned())));
-        }
-        let set_aside = self.set_aside(id, seq, "set aside by hand".to_owned())?;
-        Ok(if set_aside {
-            Ok(Answer::Lines(1))
-        } else {
-            let damage = self.groups.get_mut(&id).and_then(|group| group.damage.take());
-            Err(Refusal::Unreadable { seq, what: damage.unwrap_or_default() })
-        })
-    }
-
-    fn status(&self) -> Status {
-        let state = self.log.state();
-        Status {
-            first_seq: state.first_seq(),
-            next_seq: state.next_seq,
-            segments: state.segments.len() as u64,
-            disk_bytes: self.log.disk_bytes(),
-            appended_bytes: state.appended_bytes,
-            full: self.full.clone(),
-            window_bytes: self.window.bytes() as u64,
-            run: state.run,
-            counters: self.log.counters(),
-            findings: self.log.findings().to_vec(),
-            losses: state.losses.iter().cloned().collect(),
-            sources: state
-                .sources
-                .iter()
-                .map(|(id, source)| (*id, bytes::Bytes::copy_from_slice(&source.checkpoint)))
-                .collect(),
-            groups: self.groups.iter().filter_map(|(id, group)| self.group_status(*id, group)).collect(),
-        }
-    }
-
-    fn group_status(&self, id: GroupId, group: &Group) -> Option<GroupStatus> {
-        let state = self.log.state();
-        let durable = state.groups.get(&id)?;
-        let (word, reason) = self.group_state(id, group)?;
-        let oldest = durable.acks.gap(Seq::FIRST, state.next_seq.prev()).map(|gap| gap.first);
-        let oldest = durable.revived.first().copied().or(oldest);
-        Some(GroupStatus {
-            id,
-            name: durable.name.clone(),
-            state: word,
-            reason,
-            ack_floor: durable.acks.floor(),
-            lag_lines: durable.lag_lines(state.next_seq),
-            oldest,
-            lag_bytes: state.lag_bytes(durable),
-            leased: group.leased_lines(),
-            leases: group.out().map(|out| out.range).collect(),
-            dead_letters: self.log.dead_count(id) as u64,
-            acked_lines: durable.acked_lines,
-            last_failure: group.last_failure.clone(),
-        })
-    }
-
-    /// One word for what a group does, and the reason where it is not plain.
-    fn group_state(&self, id: GroupId, group: &Group) -> Option<(&'static str, Option<String>)> {
-        let view = view(&self.log, id)?;
-        if view.state.paused {
-            return Some(("paused", Some("an operator paused it; `spillq group resume` goes on".to_owned())));
-        }
-        if let Some(damage) = &group.damage {
-            return Some(("blocked", Some(format!("damage: {damage}"))));
-        }
-        let waits = |until: u64| Duration::from_millis(until.saturating_sub(view.now_ms));
-        if let Some(until) = group.retries().refused_until_ms().filter(|until| *until > view.now_ms) {
-            return Some(("refused", Some(format!("tried again in {:.1?}", waits(until)))));
-        }
-        if let Some((range, until)) = group.retries().waiting() {
-            return Some(("retrying", Some(format!("lines {range} again in {:.1?}", waits(until)))));
-        }
-        let idle = group.idle(view);
-        Some(match idle {
-            Some(Idle::Blocked(why)) => ("blocked", Some(why.to_owned())),
-            Some(Idle::Empty) if group.leased_lines() == 0 => ("idle", None),
-            _ => ("running", None),
-        })
     }
 }
 

@@ -21,6 +21,7 @@ mod bytes_le;
 mod codec;
 mod commit;
 mod compact;
+mod create;
 mod disk;
 mod error;
 mod ids;

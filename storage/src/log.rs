@@ -4,18 +4,22 @@
 //! shows there, and is undone), then through the journal, which makes it durable, then into MARK. After any other
 //! error the log is poisoned: what is durable is only known after opening it again.
 
+mod removal;
+mod roll;
+
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::Receiver;
 
 use crate::aside::Aside;
 use crate::block::Block;
 use crate::commit::{Changes, Checkpoint, Commit, Placed, Record};
 use crate::compact;
+use crate::create::{create, refuse_foreign, remove_other_journals};
 use crate::disk::real::RealDisk;
 use crate::disk::{Disk, JournalDb};
-use crate::error::{Context, Error, Full, Result, is_no_space};
-use crate::ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
+use crate::error::{Context, Error, Full, Result};
+use crate::ids::{GroupId, Seq, SeqRange, SourceId};
 use crate::journal::{self, Journal};
 use crate::kept::{DEAD_LETTERS_MAX, DeadLetter, KEPT_BYTES_MAX, Kept};
 use crate::lock::Lock;
@@ -24,12 +28,8 @@ use crate::mark::{Mark, MarkFile};
 use crate::reader::Reader;
 use crate::recover::{self, CREATING, Store};
 use crate::room::{DiskOptions, Room};
-use crate::segment::{self, Index, SegmentWriter};
+use crate::segment::{Index, SegmentWriter};
 
-/// sled's file may not outgrow what was set aside for it while small commits go in.
-const JOURNAL_FILE_BYTES: u64 = journal::RESERVED_BYTES - 4 * 1024 * 1024;
-/// Commits after which lines that hold the oldest segment are relocated.
-const STUCK_COMMITS: u64 = 8;
 /// Segments removed in one go, so that the owner is not held up.
 const REMOVALS_MAX: usize = 4;
 
@@ -137,7 +137,7 @@ impl Log {
     }
 
     pub(crate) fn on_disk(disk: Arc<dyn Disk>, options: Options, lock: Option<Lock>) -> Result<Log> {
-        let room = Room::open(disk.as_ref(), options.disk)?;
+        let mut room = Room::open(disk.as_ref(), options.disk)?;
         let (state, old_journal, findings) = match recover::read(disk.as_ref())? {
             Store::Absent => (create(disk.as_ref())?, None, Vec::new()),
             Store::Recovered(mut recovered) => {
@@ -158,7 +158,7 @@ impl Log {
         state.begin_run();
         let number = old_journal.map_or(1, |old| old + 1);
         (state.journal, state.commit) = (number, state.commit + 1);
-        let db = Journal::prepare(disk.as_ref(), number).during("create", &journal::folder(number))?;
+        let db = roll::prepare(disk.as_ref(), &mut room, number)?;
         let (store, commit) = (state.store, state.commit);
         let manifest = Record::Manifest(Box::new(state));
         let journal = Journal::begin(disk.as_ref(), db, store, number, commit, &manifest)?;
@@ -395,194 +395,6 @@ impl Log {
         Ok(removed == REMOVALS_MAX)
     }
 
-    /// Whether the journal is full for a commit that stores `bytes` more. A commit never spans two journals.
-    fn must_roll(&self, bytes: u64) -> bool {
-        let journal = &self.journal;
-        // With no bytes given this is asked between commits, when rolling is not yet urgent.
-        let options = &self.options;
-        let slack = if bytes == 0 { 0 } else { options.journal_bytes / 8 };
-        journal.commits > 1
-            && (journal.stored_bytes + bytes >= options.journal_bytes + slack
-                || journal.commits >= options.journal_commits
-                || journal.file_bytes().is_ok_and(|bytes| bytes >= JOURNAL_FILE_BYTES))
-    }
-
-    fn prepare_next(&mut self) {
-        if matches!(self.next_journal, NextJournal::None) {
-            let (disk, number) = (Arc::clone(&self.disk), self.journal.number() + 1);
-            self.next_journal =
-                NextJournal::Preparing(self.aside.run(move || Journal::prepare(disk.as_ref(), number)));
-        }
-    }
-
-    fn is_next_ready(&mut self) -> Result<bool> {
-        self.prepare_next();
-        if let NextJournal::Preparing(receiver) = &self.next_journal {
-            match receiver.try_recv() {
-                Ok(made) => self.next_journal = self.made(made)?,
-                Err(TryRecvError::Empty) => {}
-                Err(TryRecvError::Disconnected) => self.next_journal = NextJournal::None,
-            }
-        }
-        Ok(matches!(self.next_journal, NextJournal::Ready(_)))
-    }
-
-    /// Takes a journal made ahead; on a full disk it is made again in the place of the reserve.
-    fn made(&mut self, made: std::io::Result<Box<dyn JournalDb>>) -> Result<NextJournal> {
-        let number = self.journal.number() + 1;
-        let name = journal::folder(number);
-        match made {
-            Ok(db) => Ok(NextJournal::Ready(db)),
-            Err(error) if is_no_space(&error) => {
-                self.room.relieve(self.disk.as_ref())?;
-                let db = Journal::prepare(self.disk.as_ref(), number).during("create", &name)?;
-                Ok(NextJournal::Ready(db))
-            }
-            Err(error) => Err(error).during("create", &name),
-        }
-    }
-
-    /// Has sealed segments synced beside the owner, so that a roll waits for the newest bytes only.
-    fn settle_aside(&mut self) -> Result<()> {
-        if let Some((before, receiver)) = &self.settling {
-            match receiver.try_recv() {
-                Ok(result) => {
-                    let before = *before;
-                    self.settling = None;
-                    result?;
-                    self.writer.synced_before(before);
-                }
-                Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => self.settling = None,
-            }
-        }
-        // Not after every commit: that would double the syncs that the disk has to do.
-        if self.journal.stored_bytes < self.settled_bytes + self.options.journal_bytes / 4 {
-            return Ok(());
-        }
-        self.settled_bytes = self.journal.stored_bytes;
-        let unsynced = self.writer.unsynced();
-        let Some((newest, _)) = unsynced.last().cloned() else {
-            return Ok(());
-        };
-        let receiver = self.aside.run(move || {
-            unsynced.iter().try_for_each(|(first, file)| file.sync().during("sync", &segment::path(*first)))
-        });
-        self.settling = Some((newest, receiver));
-        Ok(())
-    }
-
-    /// Begins the next journal. MARK, synced, is the commit point; a crash before it starts from the old journal
-    /// again, a crash after it from the new one.
-    fn roll(&mut self) -> Result<()> {
-        // Whatever a sync beside us found, the sync below would not find again.
-        if let Some((_, receiver)) = self.settling.take()
-            && let Ok(result) = receiver.recv()
-        {
-            result?;
-        }
-        self.writer.sync()?;
-        self.prepare_next();
-        let db = match std::mem::replace(&mut self.next_journal, NextJournal::None) {
-            NextJournal::Ready(db) => db,
-            NextJournal::Preparing(receiver) => {
-                let lost = || Err(std::io::Error::other("the thread that made it ended"));
-                match self.made(receiver.recv().unwrap_or_else(|_| lost()))? {
-                    NextJournal::Ready(db) => db,
-                    _ => unreachable!("made gives a journal or an error"),
-                }
-            }
-            NextJournal::None => unreachable!("one was prepared above"),
-        };
-        let old = self.journal.number();
-        (self.state.journal, self.state.commit) = (old + 1, self.state.commit + 1);
-        let (store, commit) = (self.state.store, self.state.commit);
-        // Lent to the record instead of copied: it may be megabytes. An error poisons the log, so that nobody
-        // looks at the stand-in.
-        let manifest = Record::Manifest(Box::new(std::mem::replace(&mut self.state, State::new(store))));
-        let next = Journal::begin(self.disk.as_ref(), db, store, old + 1, commit, &manifest)?;
-        let Record::Manifest(state) = manifest else { unreachable!("it was made three lines above") };
-        self.state = *state;
-        self.settled_bytes = 0;
-        self.write_mark()?;
-        self.mark.sync()?;
-        let closed = std::mem::replace(&mut self.journal, next);
-        self.discard_journal(old, Some(closed));
-        self.counters.rolls += 1;
-        Ok(())
-    }
-
-    /// Closes and removes a journal that MARK names no more, beside the owner. What a crash leaves of it is
-    /// removed at the next opening.
-    fn discard_journal(&self, number: u64, open: Option<Journal>) {
-        let disk = Arc::clone(&self.disk);
-        drop(self.aside.run(move || {
-            drop(open);
-            if let Err(error) = remove_journal(disk.as_ref(), &journal::folder(number)) {
-                tracing::warn!(%error, number, "could not remove a journal that is done with; tried again at the next start");
-            }
-        }));
-    }
-
-    fn remove_oldest(&mut self) -> Result<bool> {
-        let Some(removal) = compact::oldest(&self.state) else { return Ok(false) };
-        if !removal.live.is_empty() && !(self.is_stuck(&removal) && self.relocate(&removal.live)?) {
-            return Ok(false);
-        }
-        self.apply(Changes { first_segment: Some(removal.next), ..Changes::default() }, &[])?;
-        // Its name may come back with a crash: opening removes what the journal does not know.
-        let path = segment::path(removal.segment);
-        self.disk.remove_file(&path).during("remove", &path)?;
-        self.counters.segments_removed += 1;
-        Ok(true)
-    }
-
-    /// Whether the same lines have been holding the oldest segment for a while. A group that works its way through
-    /// leaves few live lines in every segment for a moment; those are not worth a copy. What was tried and could
-    /// not be read is not tried again until something else changed.
-    fn is_stuck(&mut self, removal: &compact::Removal) -> bool {
-        match &mut self.stuck {
-            Some((stuck, since)) if stuck == removal => {
-                let is_due = self.state.commit >= since.saturating_add(STUCK_COMMITS);
-                if is_due {
-                    *since = u64::MAX;
-                }
-                is_due
-            }
-            _ => {
-                self.stuck = Some((removal.clone(), self.state.commit));
-                false
-            }
-        }
-    }
-
-    /// Copies live lines to `kept/`, durably; not where that is full or a block cannot be read.
-    fn relocate(&mut self, live: &[SeqRange]) -> Result<bool> {
-        if self.kept.bytes() > KEPT_BYTES_MAX {
-            return Ok(false);
-        }
-        let mut reader = self.reader();
-        self.room.relieve(self.disk.as_ref())?;
-        let mut lines = 0;
-        for range in live {
-            let mut from = range.first;
-            while let Some(rest) = SeqRange::new(from, range.last) {
-                let Ok(block) = reader.block(from) else {
-                    return Ok(false);
-                };
-                let Some(part) = block.range().intersection(rest) else {
-                    return Ok(false);
-                };
-                self.kept.keep(&block, part)?;
-                lines += part.lines();
-                from = part.last.next();
-            }
-        }
-        self.kept.sync()?;
-        self.counters.lines_relocated += lines;
-        Ok(true)
-    }
-
     /// Sets a line aside for a group: into `kept/` durably, to be followed by a commit of
     /// [`crate::GroupChange::Dead`]. A crash before that commit leaves the line waiting as before.
     ///
@@ -656,70 +468,6 @@ fn checkpoints(
     assert!(last_seqs.is_empty(), "lines of sources {last_seqs:?} without a checkpoint");
     checkpoints
 }
-
-/// Makes the folders of a new store. CREATING says until MARK is there that nothing can have been lost.
-fn create(disk: &dyn Disk) -> Result<State> {
-    disk.create(CREATING).during("create", CREATING)?.sync().during("sync", CREATING)?;
-    disk.sync_dir("").during("sync", "the data dir")?;
-    for folder in [journal::FOLDER, segment::FOLDER] {
-        disk.remove_folder(folder).during("remove", folder)?;
-        disk.make_folder(folder).during("create", folder)?;
-    }
-    Kept::create(disk)?;
-    disk.sync_dir("").during("sync", "the data dir")?;
-    let mut id = [0; 8];
-    for (to, from) in id.iter_mut().zip(random_id().to_le_bytes()) {
-        *to = from;
-    }
-    Ok(State::new(StoreId(u64::from_le_bytes(id))))
-}
-
-/// A number that no other store has: the standard library's hash keys come from the operating system.
-fn random_id() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
-}
-
-/// Removes what earlier runs left in `journal/`: unfinished journals, copies, and those that were done with.
-fn remove_other_journals(disk: &dyn Disk, current: u64) -> Result<()> {
-    for name in disk.list(journal::FOLDER).during("list", journal::FOLDER)? {
-        let path = format!("{}/{name}", journal::FOLDER);
-        match journal::number_of(&name) {
-            Some(number) if number == current => {}
-            Some(_) => remove_journal(disk, &path)?,
-            None => disk.remove_folder(&path).during("remove", &path)?,
-        }
-    }
-    Ok(())
-}
-
-fn remove_journal(disk: &dyn Disk, folder: &str) -> Result<()> {
-    // Renamed first, so that a crash in the middle never leaves half a journal under a name that counts.
-    let trash = format!("{}/.trash-{}", journal::FOLDER, folder.rsplit('/').next().unwrap_or_default());
-    disk.remove_folder(&trash).during("remove", &trash)?;
-    disk.rename(folder, &trash).during("rename", folder)?;
-    disk.sync_dir(journal::FOLDER).during("sync", journal::FOLDER)?;
-    disk.remove_folder(&trash).during("remove", &trash)
-}
-
-/// Nothing is written into a folder that holds something else.
-pub(crate) fn refuse_foreign(dir: &Path) -> Result<()> {
-    let Ok(entries) = std::fs::read_dir(dir) else {
-        return Ok(());
-    };
-    let names: Vec<String> =
-        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    let ours = names.iter().any(|name| ["MARK", CREATING, journal::FOLDER].contains(&name.as_str()));
-    let foreign: Vec<&str> =
-        names.iter().map(String::as_str).filter(|name| !OWN_NAMES.contains(name)).take(5).collect();
-    if ours || foreign.is_empty() {
-        return Ok(());
-    }
-    Err(Error::NotAStore { path: dir.to_owned(), found: foreign.join(", ") })
-}
-
-/// What may stand in a data dir before it is a store.
-const OWN_NAMES: [&str; 4] = ["LOCK", "spillq.sock", "EVENTS", "lost+found"];
 
 /// The error with the data dir in its paths, which the disk knows relative to it.
 pub(crate) fn under(dir: &Path, error: Error) -> Error {

@@ -5,13 +5,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::create::refuse_foreign;
 use crate::disk::Disk;
 use crate::disk::real::RealDisk;
 use crate::error::{Error, Result};
 use crate::ids::{GroupId, Seq};
 use crate::kept::{DeadLetter, Kept};
 use crate::lock::Lock;
-use crate::log::{refuse_foreign, under};
+use crate::log::under;
 use crate::manifest::State;
 use crate::reader::{ReadError, Reader};
 use crate::recover::{self, Store};

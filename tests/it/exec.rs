@@ -4,7 +4,7 @@
 mod sample;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -368,34 +368,16 @@ async fn the_shim_minds_no_signal_that_is_meant_for_the_service() {
 
 const SERVICE_PIDS: &str = "SPILLQ_TEST_SERVICE_PIDS";
 
-/// The service of the next test: this binary, started again.
-#[tokio::test]
-#[ignore = "a part of `a_killed_service_takes_its_command_along`"]
-async fn service() {
-    let Some(file) = std::env::var_os(SERVICE_PIDS) else {
-        return;
-    };
-    println!("ready");
-    let outcome = sh(&stubborn(Path::new(&file))).process(&batch()).await;
-    panic!("{outcome:?}");
-}
-
 #[tokio::test]
 async fn a_killed_service_takes_its_command_along() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("pids");
-    let mut service = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "exec::service", "--nocapture"])
-        .env(SERVICE_PIDS, &file)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(service.stdout.take().unwrap()).lines();
-    assert!(lines.map_while(Result::ok).any(|line| line.contains("ready")));
+    let (file, input) = (dir.path().join("pids"), dir.path().join("input"));
+    std::fs::write(&input, "a line\n").unwrap();
+    let script = stubborn(&file);
+    let args = ["--follow", input.to_str().unwrap(), "--", "sh", "-c", script.as_str()];
+    let service = crate::support::Service::start(&dir.path().join("q"), &args);
     let pids = pids(&file, 3).await;
-    service.kill().unwrap();
-    service.wait().unwrap();
+    service.kill();
     until("the command died with the service", || !pids.iter().any(|pid| is_alive(*pid))).await;
 }
 

@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tail", &["queue"]),
     ("processor", &["queue"]),
     ("supervise", &["queue", "processor"]),
-    ("http", &["queue", "supervise"]),
+    ("http", &["queue", "supervise", "tail"]),
 ];
 
 /// Crates that storage knows nothing of: followed files, async, wire and config.

@@ -1,0 +1,81 @@
+//! What the owner tells of the log and its groups.
+
+use std::time::Duration;
+
+use spillq_storage::{GroupId, Seq};
+
+use super::{Owner, view};
+use crate::queue::group::{Group, Idle};
+use crate::queue::status::{GroupStatus, Status};
+
+impl Owner {
+    pub(super) fn status(&self) -> Status {
+        let state = self.log.state();
+        Status {
+            first_seq: state.first_seq(),
+            next_seq: state.next_seq,
+            segments: state.segments.len() as u64,
+            disk_bytes: self.log.disk_bytes(),
+            appended_bytes: state.appended_bytes,
+            full: self.full.clone(),
+            window_bytes: self.window.bytes() as u64,
+            run: state.run,
+            counters: self.log.counters(),
+            findings: self.log.findings().to_vec(),
+            losses: state.losses.iter().cloned().collect(),
+            sources: state
+                .sources
+                .iter()
+                .map(|(id, source)| (*id, bytes::Bytes::copy_from_slice(&source.checkpoint)))
+                .collect(),
+            groups: self.groups.iter().filter_map(|(id, group)| self.group_status(*id, group)).collect(),
+        }
+    }
+
+    fn group_status(&self, id: GroupId, group: &Group) -> Option<GroupStatus> {
+        let state = self.log.state();
+        let durable = state.groups.get(&id)?;
+        let (word, reason) = self.group_state(id, group)?;
+        let oldest = durable.acks.gap(Seq::FIRST, state.next_seq.prev()).map(|gap| gap.first);
+        let oldest = durable.revived.first().copied().or(oldest);
+        Some(GroupStatus {
+            id,
+            name: durable.name.clone(),
+            state: word,
+            reason,
+            ack_floor: durable.acks.floor(),
+            lag_lines: durable.lag_lines(state.next_seq),
+            oldest,
+            lag_bytes: state.lag_bytes(durable),
+            leased: group.leased_lines(),
+            leases: group.out().map(|out| out.range).collect(),
+            dead_letters: self.log.dead_count(id) as u64,
+            acked_lines: durable.acked_lines,
+            last_failure: group.last_failure.clone(),
+        })
+    }
+
+    /// One word for what a group does, and the reason where it is not plain.
+    fn group_state(&self, id: GroupId, group: &Group) -> Option<(&'static str, Option<String>)> {
+        let view = view(&self.log, id)?;
+        if view.state.paused {
+            return Some(("paused", Some("an operator paused it; `spillq group resume` goes on".to_owned())));
+        }
+        if let Some(damage) = &group.damage {
+            return Some(("blocked", Some(format!("damage: {damage}"))));
+        }
+        let waits = |until: u64| Duration::from_millis(until.saturating_sub(view.now_ms));
+        if let Some(until) = group.retries().refused_until_ms().filter(|until| *until > view.now_ms) {
+            return Some(("refused", Some(format!("tried again in {:.1?}", waits(until)))));
+        }
+        if let Some((range, until)) = group.retries().waiting() {
+            return Some(("retrying", Some(format!("lines {range} again in {:.1?}", waits(until)))));
+        }
+        let idle = group.idle(view);
+        Some(match idle {
+            Some(Idle::Blocked(why)) => ("blocked", Some(why.to_owned())),
+            Some(Idle::Empty) if group.leased_lines() == 0 => ("idle", None),
+            _ => ("running", None),
+        })
+    }
+}

@@ -1,0 +1,142 @@
+//! From settings to parts.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use spillq_storage::{GroupId, Log, SourceId, StoreId};
+
+use super::{Plan, ServiceError};
+use crate::config::{self, Settings};
+use crate::processor::{Input, Kind, Paths, Processor};
+use crate::queue::{GroupSettings, RetrySettings};
+use crate::tail::{self, SourceRecord, TailHandle};
+
+/// Between SIGTERM and SIGKILL for a command that must end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// The configured groups. One that only the store knows is kept with the defaults, and told.
+pub(super) fn group_settings(settings: &Settings, log: &Log) -> Vec<GroupSettings> {
+    for group in log.state().groups.values() {
+        if !settings.groups.iter().any(|configured| configured.name == group.name) {
+            let waits = group.lag_lines(log.state().next_seq);
+            tracing::warn!(
+                group = group.name,
+                waits,
+                "the store has a group that the configuration does not name: its lines are kept; \
+                 `spillq group remove` ends that"
+            );
+        }
+    }
+    settings.groups.iter().map(|group| group_of(group, settings.disk.on_damage)).collect()
+}
+
+fn group_of(group: &config::Group, on_damage: config::OnDamage) -> GroupSettings {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    GroupSettings {
+        name: group.name.clone(),
+        from_beginning: group.start == config::Start::Beginning,
+        strict: group.order == config::Order::Strict,
+        in_flight: group.in_flight as usize,
+        batch_lines: group.batch.lines,
+        batch_bytes: group.batch.bytes,
+        linger_ms: ms(group.batch.linger),
+        timeout_ms: ms(group.timeout),
+        retry: RetrySettings {
+            initial_ms: ms(group.retry.initial),
+            max_ms: ms(group.retry.max),
+            attempts: group.retry.attempts,
+        },
+        skip_damage: on_damage == config::OnDamage::Skip,
+    }
+}
+
+pub(super) fn tail_settings(settings: &Settings, plan: &Plan, first_start: bool) -> tail::Settings {
+    let follows = settings.follow.iter().map(|follow| tail::Follow {
+        include: follow.include.clone(),
+        exclude: follow.exclude.clone(),
+        from: match follow.from {
+            config::Start::Beginning => tail::From::Beginning,
+            config::Start::End => tail::From::End,
+        },
+        max_line_bytes: usize::try_from(follow.max_line_bytes).unwrap_or(usize::MAX),
+        rotate_wait: follow.rotate_wait,
+        follow_symlinks: follow.follow_symlinks,
+    });
+    let outputs = settings.processors.iter().filter_map(|processor| match &processor.kind {
+        config::Kind::File { path, .. } => Some(path.clone()),
+        _ => None,
+    });
+    let never: Vec<PathBuf> = std::iter::once(settings.data_dir.clone()).chain(outputs).collect();
+    tail::Settings {
+        follows: follows.collect(),
+        never,
+        sweep_interval: tail::SWEEP_INTERVAL,
+        once: plan.once,
+        first_start,
+    }
+}
+
+pub(super) fn build(
+    processor: &config::Processor,
+    store: StoreId,
+    group: GroupId,
+    paths: &SourcePaths,
+) -> Result<Box<dyn Processor>, ServiceError> {
+    let kind = match &processor.kind {
+        config::Kind::Exec { command, input } => {
+            let command: Option<Vec<String>> =
+                command.iter().map(|word| word.to_str().map(str::to_owned)).collect();
+            let command = command.ok_or_else(|| {
+                ServiceError::Start(format!("the command of group {} is not UTF-8", processor.group), None)
+            })?;
+            let input = match input {
+                config::Input::Lines => Input::Lines,
+                config::Input::Ndjson => Input::Ndjson(paths.lookup()),
+            };
+            Kind::Exec { command, input, grace: GRACE }
+        }
+        config::Kind::Stdout => Kind::Stdout,
+        config::Kind::File { path } => Kind::File { path: path.clone(), store, group },
+    };
+    kind.build().map_err(|error| {
+        ServiceError::Start(format!("could not start a processor of {}: {error}", processor.group), None)
+    })
+}
+
+/// The paths of sources, for processors that want them: from the log at the start, then from the tail.
+#[derive(Clone)]
+pub(super) struct SourcePaths {
+    known: Arc<Mutex<BTreeMap<SourceId, String>>>,
+    tail: Arc<Mutex<Option<Arc<TailHandle>>>>,
+}
+
+impl SourcePaths {
+    pub(super) fn new(checkpoints: &[(SourceId, bytes::Bytes)]) -> SourcePaths {
+        let path =
+            |bytes: &[u8]| Some(SourceRecord::decode(bytes).ok()?.path().to_string_lossy().into_owned());
+        let known = checkpoints.iter().filter_map(|(id, bytes)| Some((*id, path(bytes)?))).collect();
+        SourcePaths { known: Arc::new(Mutex::new(known)), tail: Arc::default() }
+    }
+
+    pub(super) fn refresh_from(&self, tail: Option<Arc<TailHandle>>) {
+        *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = tail;
+    }
+
+    fn lookup(&self) -> Paths {
+        let this = self.clone();
+        Arc::new(move |source| {
+            let mut known = this.known.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(path) = known.get(&source) {
+                return Some(path.clone());
+            }
+            // A file that appeared since: the tail answers within half a second.
+            let tail = this.tail.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+            for status in &tail.status().sources {
+                known.insert(status.source, status.path.to_string_lossy().into_owned());
+            }
+            known.get(&source).cloned()
+        })
+    }
+}

@@ -1,0 +1,76 @@
+//! The folders of a store: made, tidied, and told from others.
+
+use std::path::Path;
+
+use crate::disk::Disk;
+use crate::error::{Context, Error, Result};
+use crate::ids::StoreId;
+use crate::journal;
+use crate::kept::Kept;
+use crate::manifest::State;
+use crate::recover::CREATING;
+use crate::segment;
+
+/// What may stand in a data dir before it is a store.
+const OWN_NAMES: [&str; 4] = ["LOCK", "spillq.sock", "EVENTS", "lost+found"];
+
+/// Makes the folders of a new store. CREATING says until MARK is there that nothing can have been lost.
+pub(crate) fn create(disk: &dyn Disk) -> Result<State> {
+    disk.create(CREATING).during("create", CREATING)?.sync().during("sync", CREATING)?;
+    disk.sync_dir("").during("sync", "the data dir")?;
+    for folder in [journal::FOLDER, segment::FOLDER] {
+        disk.remove_folder(folder).during("remove", folder)?;
+        disk.make_folder(folder).during("create", folder)?;
+    }
+    Kept::create(disk)?;
+    disk.sync_dir("").during("sync", "the data dir")?;
+    let mut id = [0; 8];
+    for (to, from) in id.iter_mut().zip(random_id().to_le_bytes()) {
+        *to = from;
+    }
+    Ok(State::new(StoreId(u64::from_le_bytes(id))))
+}
+
+/// A number that no other store has: the standard library's hash keys come from the operating system.
+fn random_id() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// Removes what earlier runs left in `journal/`: unfinished journals, copies, and those that were done with.
+pub(crate) fn remove_other_journals(disk: &dyn Disk, current: u64) -> Result<()> {
+    for name in disk.list(journal::FOLDER).during("list", journal::FOLDER)? {
+        let path = format!("{}/{name}", journal::FOLDER);
+        match journal::number_of(&name) {
+            Some(number) if number == current => {}
+            Some(_) => remove_journal(disk, &path)?,
+            None => disk.remove_folder(&path).during("remove", &path)?,
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn remove_journal(disk: &dyn Disk, folder: &str) -> Result<()> {
+    // Renamed first, so that a crash in the middle never leaves half a journal under a name that counts.
+    let trash = format!("{}/.trash-{}", journal::FOLDER, folder.rsplit('/').next().unwrap_or_default());
+    disk.remove_folder(&trash).during("remove", &trash)?;
+    disk.rename(folder, &trash).during("rename", folder)?;
+    disk.sync_dir(journal::FOLDER).during("sync", journal::FOLDER)?;
+    disk.remove_folder(&trash).during("remove", &trash)
+}
+
+/// Nothing is written into a folder that holds something else.
+pub(crate) fn refuse_foreign(dir: &Path) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Ok(());
+    };
+    let names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let ours = names.iter().any(|name| ["MARK", CREATING, journal::FOLDER].contains(&name.as_str()));
+    let foreign: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| !OWN_NAMES.contains(name)).take(5).collect();
+    if ours || foreign.is_empty() {
+        return Ok(());
+    }
+    Err(Error::NotAStore { path: dir.to_owned(), found: foreign.join(", ") })
+}
