@@ -541,6 +541,22 @@ pub enum BenchCommand {
     Ingest(BenchIngestArgs),
     #[allow(missing_docs)]
     Drain(BenchDrainArgs),
+    #[allow(missing_docs)]
+    EndToEnd(BenchEndToEndArgs),
+}
+
+/// Measure a lone line on an idle service, from its write to its durable ack, beside one sync of the disk
+#[derive(Args, Clone, Debug)]
+pub struct BenchEndToEndArgs {
+    /// A folder on the disk to measure; a data dir is made in it and removed [default: .]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// How many lines, one after the other
+    #[arg(long, value_name = "N", default_value = "500", value_parser = count)]
+    pub lines: u64,
+    /// Print one JSON object: lines, p50_ms, p99_ms, fdatasync_p99_ms, allowed_ms
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Write lines to measure with to standard output

@@ -47,6 +47,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
             BenchCommand::Generate(args) => cmd::bench::generate::run(&args),
             BenchCommand::Ingest(args) => cmd::bench::ingest::run(&args),
             BenchCommand::Drain(args) => cmd::bench::drain::run(&args),
+            BenchCommand::EndToEnd(args) => cmd::bench::end_to_end::run(&args),
         },
     }
 }

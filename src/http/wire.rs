@@ -1,4 +1,5 @@
 //! What programs read: the JSON of status, lines and dead letters, the same from a running service and from disk.
+// long: the table of all that programs read
 
 use std::collections::BTreeMap;
 

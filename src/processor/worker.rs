@@ -4,6 +4,7 @@
 //! While one batch is out, the next is read and decompressed, so that its lease goes into the same commit as the
 //! ack before it: one sync a batch. A processor that panics or takes too long is a failure like another; the
 //! worker lives on.
+// long: one delivery, from the offer to the verdict
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

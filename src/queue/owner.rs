@@ -5,6 +5,7 @@
 //! once: there is no timer. While the log is full, appends stay in hand and everything else goes on.
 //!
 //! An error of the log ends the loop; nobody is answered any more, and the service ends with it.
+// long: the loop and the commit that it forms, whose order matters
 
 mod administer;
 mod report;

@@ -9,6 +9,7 @@
 //!
 //! Bounds: [`DEAD_LETTERS_MAX`] dead letters a group and [`KEPT_BYTES_MAX`] in all; past either the group stops,
 //! and no line is relocated.
+// long: one format on disk: what writes, reads and compacts it
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 //! One value owns it all and is used by one thread. A commit goes to the newest segment file first (a full disk
 //! shows there, and is undone), then through the journal, which makes it durable, then into MARK. After any other
 //! error the log is poisoned: what is durable is only known after opening it again.
+// long: opening and committing, whose order is the contract
 
 mod removal;
 mod roll;

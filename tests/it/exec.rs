@@ -4,7 +4,6 @@
 mod sample;
 
 use std::fs;
-use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -365,8 +364,6 @@ async fn the_shim_minds_no_signal_that_is_meant_for_the_service() {
     let (outcome, ()) = tokio::join!(process(&mut exec, &batch), signals);
     assert_eq!(outcome, Outcome::Done);
 }
-
-const SERVICE_PIDS: &str = "SPILLQ_TEST_SERVICE_PIDS";
 
 #[tokio::test]
 async fn a_killed_service_takes_its_command_along() {

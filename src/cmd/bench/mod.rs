@@ -2,6 +2,7 @@
 //! measured in the same run, in turn with it: only their ratio means something on a shared machine.
 
 pub mod drain;
+pub mod end_to_end;
 pub mod generate;
 pub mod ingest;
 

@@ -1,5 +1,6 @@
 //! A disk in memory that can crash at any sync and then loses any part of what was not synced: writes in whole or
 //! in part, lengths, names in folders, chunks of a journal. What sled's copy shows after a crash may be less still.
+// long: one disk with all that it can lose
 
 use std::collections::BTreeMap;
 use std::io;

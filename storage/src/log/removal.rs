@@ -14,7 +14,8 @@ const STUCK_COMMITS: u64 = 8;
 impl Log {
     pub(super) fn remove_oldest(&mut self) -> Result<bool> {
         let Some(removal) = compact::oldest(&self.state) else { return Ok(false) };
-        if !removal.live.is_empty() && !(self.is_stuck(&removal) && self.relocate(&removal.live)?) {
+        let may_go = removal.live.is_empty() || (self.is_stuck(&removal) && self.relocate(&removal.live)?);
+        if !may_go {
             return Ok(false);
         }
         self.apply(Changes { first_segment: Some(removal.next), ..Changes::default() }, &[])?;

@@ -1,0 +1,121 @@
+//! `bench end-to-end`: how long a lone line takes on an idle service, from its write to its durable ack by a
+//! processor in this process, beside what one sync of this disk takes, in turn with it.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use spillq_storage::{Log, Options};
+use tokio::sync::watch;
+
+use super::{failed, folder, print};
+use crate::cli::BenchEndToEndArgs;
+use crate::cmd::{Exit, Failure, store};
+use crate::processor::{Batch, Limits, Orders, Outcome, Processing, Processor, Worker};
+use crate::queue::{Command, GroupSettings, Queue};
+use crate::tail::{Follow, SWEEP_INTERVAL, Settings, Tail};
+
+/// Between two lines: the service is idle when the next one comes.
+const PAUSE: Duration = Duration::from_millis(10);
+/// What the yardstick writes before each sync.
+const SYNCED_BYTES: usize = 4_096;
+
+struct Accept;
+
+impl Processor for Accept {
+    fn name(&self) -> String {
+        "accepts all".to_owned()
+    }
+
+    fn process<'a>(&'a mut self, _: &'a Batch) -> Processing<'a> {
+        Box::pin(async { Outcome::Done })
+    }
+}
+
+/// Measures.
+///
+/// # Errors
+/// When the folder cannot be written, or the store fails.
+pub fn run(args: &BenchEndToEndArgs) -> Result<Exit, Failure> {
+    let folder = folder(args.dir.as_deref())?;
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| Failure::could_not_run("could not start the runtime").because(error))?;
+    let (mut lines, mut syncs) = runtime.block_on(measure(folder.path(), args.lines))?;
+    let (line, sync) = (percentile_99(&mut lines), percentile_99(&mut syncs));
+    let allowed = 3.0 * sync + 20.0;
+    print(
+        args.json,
+        json!({ "lines": args.lines, "p99_ms": line, "p50_ms": middle(&lines), "fdatasync_p99_ms": sync, "allowed_ms": allowed }),
+        &format!(
+            "write to durable ack: 99 % within {line:.1} ms, half within {:.1} ms; fdatasync 99 % within {sync:.1} ms, \
+             three of them and 20 ms are {allowed:.1} ms; {} lines",
+            middle(&lines),
+            args.lines
+        ),
+    )
+}
+
+async fn measure(folder: &std::path::Path, count: u64) -> Result<(Vec<f64>, Vec<f64>), Failure> {
+    let (input, yardstick) = (folder.join("input.log"), folder.join("yardstick"));
+    File::create(&input).map_err(failed("create", input.clone()))?;
+    let log = Log::open_or_create(&folder.join("q"), Options::default()).map_err(store::failure)?;
+    let groups = vec![GroupSettings::named(crate::config::DEFAULT_GROUP)];
+    let next_source = log.state().next_source;
+    let queue = Queue::start(log, groups, 1 << 20).map_err(store::failure)?;
+    let handle = queue.handle();
+    let follow = Follow::new(vec![input.to_string_lossy().into_owned()]);
+    let settings = Settings {
+        follows: vec![follow],
+        never: Vec::new(),
+        sweep_interval: SWEEP_INTERVAL,
+        once: false,
+        first_start: true,
+    };
+    let tail = Tail::start(settings, Vec::new(), next_source, handle.clone())
+        .map_err(|error| Failure::could_not_run(error.to_string()))?;
+    let closed = |closed: crate::queue::Closed| Failure::store(closed.to_string());
+    let lent = handle.ask(Command::Groups).await.map_err(closed)?.remove(0);
+    let (orders, listens) = watch::channel(Orders::Work);
+    let worker =
+        Worker::new(Box::new(Accept), handle.clone(), lent, queue.window(), Limits::default(), listens);
+    let worker = tokio::spawn(worker.run());
+
+    let mut out = OpenOptions::new().append(true).open(&input).map_err(failed("open", input.clone()))?;
+    let mut synced = File::create(&yardstick).map_err(failed("create", yardstick.clone()))?;
+    let (mut lines, mut syncs) = (Vec::new(), Vec::new());
+    for number in 1..=count {
+        tokio::time::sleep(PAUSE).await;
+        let started = Instant::now();
+        writeln!(out, "a lone line, number {number}").map_err(failed("write", input.clone()))?;
+        while handle.ask(Command::Status).await.map_err(closed)?.groups[0].acked_lines < number {
+            tokio::task::yield_now().await;
+        }
+        lines.push(started.elapsed().as_secs_f64() * 1e3);
+
+        let started = Instant::now();
+        let write = synced.write_all(&[1; SYNCED_BYTES]).and_then(|()| synced.sync_data());
+        write.map_err(failed("write", yardstick.clone()))?;
+        syncs.push(started.elapsed().as_secs_f64() * 1e3);
+    }
+    orders.send_replace(Orders::Finish);
+    worker.await.map_err(|error| Failure::could_not_run("the worker failed").because(error))?;
+    let stopping = Arc::new(tail);
+    tokio::task::spawn_blocking(move || (stopping.stop(), queue.stop()))
+        .await
+        .map_err(|error| Failure::could_not_run("could not stop").because(error))?
+        .1
+        .map_err(store::failure)?;
+    Ok((lines, syncs))
+}
+
+fn percentile_99(figures: &mut [f64]) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() * 99 / 100).copied().unwrap_or_default()
+}
+
+/// Of figures in order.
+fn middle(figures: &[f64]) -> f64 {
+    figures.get(figures.len() / 2).copied().unwrap_or_default()
+}
