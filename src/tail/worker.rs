@@ -337,15 +337,26 @@ impl Worker {
 
     /// The source of the same path that is older comes first: its rest, and its unterminated end.
     fn is_blocked(&self, id: SourceId) -> bool {
-        let older =
-            self.table.get(id).and_then(|source| source.after).and_then(|after| self.table.get(after));
-        older.is_some_and(|older| {
+        let Some((source, after)) = self.table.get(id).and_then(|source| Some((source, source.after?)))
+        else {
+            return false;
+        };
+        // What a look at the older one is worth, and whether there is none between, only the next sweep knows.
+        if source.born == self.sweep_number {
+            return true;
+        }
+        self.table.get(after).is_some_and(|older| {
             if older.error.is_some() || older.finished {
                 false
             } else if older.displaced > 0 || older.missed == 1 || older.queued {
                 true
             } else {
-                older.has_rest() && older.file.is_some() && !(self.once && older.is_caught_up())
+                // An incomplete end becomes a line only where it was seen that its file was rotated.
+                let is_waited_for = older.rotated_from.is_some() || !older.is_caught_up();
+                older.has_rest()
+                    && older.file.is_some()
+                    && is_waited_for
+                    && !(self.once && older.is_caught_up())
             }
         })
     }

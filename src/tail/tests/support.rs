@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use spillq_storage::{LineFlags, Seq, SourceId};
 
+use super::super::reader::TURN_BYTES;
 use super::super::worker::{Now, Step, Worker};
 use super::super::{Follow, Settings, SourceRecord};
 use crate::queue::{Append, Appended, Command, Handle};
@@ -93,6 +94,8 @@ pub(crate) struct Rig {
     /// The log does not answer.
     pub(crate) is_full: bool,
     pub(crate) open_max: usize,
+    /// Bytes of a source in a turn.
+    pub(crate) turn_bytes: u64,
     /// Ahead of the wall clock by what a test let pass, and of the boot clock by the steps too.
     skew_ms: u64,
     steps_ms: u64,
@@ -127,6 +130,7 @@ impl Rig {
             held: Vec::new(),
             is_full: false,
             open_max: 100,
+            turn_bytes: TURN_BYTES,
             skew_ms: 0,
             steps_ms: 0,
         }
@@ -161,7 +165,7 @@ impl Rig {
         self.skew_ms += time.as_millis() as u64;
     }
 
-    fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         now(self.skew_ms, self.steps_ms)
     }
 
@@ -212,6 +216,7 @@ impl Rig {
         self.settings.first_start = false;
         let (worker, commands) = start(&self.settings, known, SourceId(next), self.open_max, self.now());
         (self.worker, self.commands) = (worker, commands);
+        self.worker.reader.turn_bytes = self.turn_bytes;
     }
 
     #[track_caller]
