@@ -68,6 +68,9 @@ impl Worker {
             let (prints, families) = known.get_or_insert_with(|| (self.fingerprints(), self.families()));
             self.copy_or_new(opened, prints, families, now);
         }
+        if self.sweep_number == 1 {
+            self.line_up_known();
+        }
         // A copy is complete before the truncation: a walk that began after it was seen has seen the copy too.
         let lost: Vec<SourceId> = self
             .table
@@ -273,7 +276,7 @@ impl Worker {
         if let Some(follow) = found.follow {
             source.follow = follow;
         }
-        source.size = opened.size.max(source.offset);
+        (source.size, source.mtime_ns) = (opened.size.max(source.offset), found.mtime_ns);
         source.scanned = source.offset;
         self.open -= usize::from(source.file.take().is_some());
         if self.open < self.open_max {
@@ -325,6 +328,7 @@ impl Worker {
             self.open += 1;
         }
         self.line_up(&mut source, families);
+        source.mtime_ns = found.mtime_ns;
         mark_seen(&mut source, &found, self.sweep_number);
         let owed = source.dirty;
         self.table.insert(source);

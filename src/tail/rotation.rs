@@ -92,15 +92,44 @@ impl Worker {
             }
         }
         if let Some(older) = self.table.get_mut(newest) {
-            older.taken = true;
-            if *older.path == *family {
-                older.rotated_from.get_or_insert_with(|| std::sync::Arc::clone(&older.path));
-            }
+            leave(older, &family);
         }
         // Read after one more sweep: it looks again at the older one, which may have grown after this sweep looked at
         // it, and it finds one that stood between the two and was renamed to a name that this sweep had passed.
         self.sweep_wanted = true;
     }
+
+    /// Puts the sources that the log knew in line, once: who waits for whom is not stored. What was begun comes first,
+    /// since what came before that was read; then what was not, oldest first, and the file that is there now last.
+    pub(crate) fn line_up_known(&mut self) {
+        for (family, mut ids) in self.families().into_iter().filter(|family| family.1.len() > 1) {
+            ids.sort_by_cached_key(|id| {
+                self.table.get(*id).map(|one| {
+                    let numbers = unrotated(&one.path).map(|rotated| rotated.1);
+                    (one.offset == 0, *one.path == *family, one.mtime_ns, numbers, one.id)
+                })
+            });
+            for (older, newer) in ids.iter().zip(ids.iter().skip(1)) {
+                let is_begun = self.table.get(*newer).is_none_or(|newer| newer.offset > 0);
+                let Some(older) = self.table.get_mut(*older).filter(|_| !is_begun) else {
+                    continue;
+                };
+                let older = leave(older, &family);
+                if let Some(newer) = self.table.get_mut(*newer) {
+                    newer.after = Some(older);
+                }
+            }
+        }
+    }
+}
+
+/// A newer source was at its path.
+fn leave(older: &mut Source, family: &Path) -> SourceId {
+    older.taken = true;
+    if *older.path == *family {
+        older.rotated_from.get_or_insert_with(|| std::sync::Arc::clone(&older.path));
+    }
+    older.id
 }
 
 /// The path that a source was first seen at.

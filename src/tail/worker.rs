@@ -73,6 +73,8 @@ pub(crate) struct Worker {
     pub(crate) discover: Discover,
     pub(crate) table: Table,
     pub(crate) reader: Reader,
+    /// [`APPEND_BYTES`]; less for small files that take many appends.
+    pub(crate) append_bytes: usize,
     pub(crate) next_source: SourceId,
     pub(crate) counters: Counters,
     /// Files and folders that cannot be followed: said once, kept while it lasts.
@@ -120,6 +122,7 @@ impl Worker {
             from_end: settings.first_start && known.is_empty(),
             table: Table::default(),
             reader: Reader::new(),
+            append_bytes: APPEND_BYTES,
             next_source,
             counters: Counters::default(),
             refused: HashMap::new(),
@@ -234,7 +237,7 @@ impl Worker {
 
     /// Reads what is ready into one append and hands it over. False where there was nothing.
     fn fill(&mut self, now: Now) -> Result<bool, Closed> {
-        let mut filler = Filler::begin(now.wall_ms);
+        let mut filler = Filler::begin(now.wall_ms, self.append_bytes);
         while !filler.is_full() {
             let Some((id, ending)) = self.endings.pop_front() else {
                 break;

@@ -83,9 +83,7 @@ impl Model {
             settings.follows[0].exclude = vec!["*.out".to_owned()];
             settings.follows[0].max_line_bytes = 300;
         });
-        // A file takes many turns, as a real one does.
-        rig.turn_bytes = 100;
-        rig.worker.reader.turn_bytes = 100;
+        rig.read_in_bits(100, 250);
         Model {
             rig,
             now: BTreeMap::new(),

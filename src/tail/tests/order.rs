@@ -127,3 +127,30 @@ fn an_incomplete_end_of_a_file_never_seen_at_its_path_holds_nobody_up() {
     rig.write("w.log", "two\n");
     rig.check(&["one\n", "two\n"]);
 }
+
+/// Killed while a new file waited for the rest of the old one and had been renamed itself: both were known to the log,
+/// but not that one waits for the other, and they were read in turns.
+#[test]
+fn who_waits_for_whom_is_known_again_after_a_restart() {
+    let mut rig = Rig::new(&["w.log*"]);
+    let [first, second, third] = ["first", "second", "third"].map(many);
+    rig.write("w.log", &first.0);
+    stamp(&rig, "w.log", 1);
+    rig.step();
+    rig.rename("w.log", "w.log.1");
+    rig.write("w.log", &second.0);
+    stamp(&rig, "w.log", 2);
+    rig.is_full = true;
+    rig.settle();
+    rig.rename("w.log", "w.log.2");
+    rig.write("w.log", &third.0);
+    stamp(&rig, "w.log", 3);
+    rig.settle();
+    // The log takes what waited for it, and with the next append it learns of the rename.
+    rig.is_full = false;
+    rig.step();
+    rig.step();
+    assert!(rig.log.checkpoints.len() > 1);
+    rig.restart();
+    check_order(&mut rig, &[first.1, second.1, third.1]);
+}
