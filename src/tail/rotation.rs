@@ -64,7 +64,7 @@ impl Worker {
         let older: Vec<&Source> = ids
             .iter()
             .filter_map(|id| self.table.get(*id))
-            .filter(|one| !one.finished && !(is_rotated && is_newer(one, &family, number)))
+            .filter(|one| !(one.finished || is_rotated && is_newer(one, &family, number)))
             .collect();
         let followed: HashSet<SourceId> = older.iter().filter_map(|one| one.after).collect();
         let newest = older
