@@ -85,6 +85,7 @@ impl Worker {
         for id in ids.iter() {
             if let Some(one) = self.table.get_mut(*id)
                 && one.after == Some(newest)
+                && one.offset == 0
                 && is_rotated
                 && is_newer(one, &family, number)
             {
@@ -103,6 +104,11 @@ impl Worker {
     /// since what came before that was read; then what was not, oldest first, and the file that is there now last.
     pub(crate) fn line_up_known(&mut self) {
         for (family, mut ids) in self.families().into_iter().filter(|family| family.1.len() > 1) {
+            // Begun and still there, it waits for nobody, and nobody for it: its writer has not left it.
+            ids.retain(|id| {
+                let one = self.table.get(*id);
+                one.is_some_and(|one| one.offset == 0 || !is_there(one, &family, self.sweep_number))
+            });
             ids.sort_by_cached_key(|id| {
                 self.table.get(*id).map(|one| {
                     let numbers = unrotated(&one.path).map(|rotated| rotated.1);
@@ -140,9 +146,12 @@ fn first_path(source: &Source) -> &Path {
 /// Whether a source of the family is newer than a rotated file that this sweep found first: it is at the path,
 /// or was found there by the sweep before, which may have missed the rotated one. It is not read before this sweep.
 fn is_newer(one: &Source, family: &Path, number: u32) -> bool {
-    let is_there = *one.path == *family && one.seen == number && one.displaced == 0;
     let was_found_there = one.born + 1 == number && one.after.is_some() && first_path(one) == family;
-    is_there || was_found_there
+    is_there(one, family, number) || was_found_there
+}
+
+fn is_there(one: &Source, family: &Path, number: u32) -> bool {
+    *one.path == *family && one.seen == number && one.displaced == 0
 }
 
 #[cfg(test)]

@@ -155,3 +155,23 @@ fn who_waits_for_whom_is_known_again_after_a_restart() {
     rig.restart();
     check_order(&mut rig, &[first.1, second.1, third.1]);
 }
+
+/// An old rotated file turns up, for the first time, while the log is being written: that does not make the log a file
+/// that its writer has left, and half a line at its end stays half a line.
+#[test]
+fn a_rotated_file_that_turns_up_later_does_not_end_the_one_that_is_there() {
+    for stopped in [false, true] {
+        let mut rig = Rig::new(&["w.log*"]);
+        rig.write("w.log", "one\nhal");
+        rig.check(&["one\n"]);
+        rig.write("w.log.1", "zero\n");
+        if stopped {
+            rig.restart();
+        }
+        rig.check(&["one\n", "zero\n"]);
+        rig.pass(Duration::from_secs(120));
+        rig.check(&["one\n", "zero\n"]);
+        rig.write("w.log", "f\n");
+        rig.check(&["one\n", "zero\n", "half\n"]);
+    }
+}
