@@ -55,6 +55,32 @@ impl Worker {
         families
     }
 
+    /// The source of the same path that is older comes first: its rest, and its unterminated end.
+    pub(crate) fn is_blocked(&self, id: SourceId) -> bool {
+        let Some((source, after)) = self.table.get(id).and_then(|source| Some((source, source.after?)))
+        else {
+            return false;
+        };
+        // What a look at the older one is worth, and whether there is none between, only the next sweep knows.
+        if source.born == self.sweep_number {
+            return true;
+        }
+        self.table.get(after).is_some_and(|older| {
+            if older.error.is_some() || older.finished {
+                false
+            } else if older.displaced > 0 || older.missed == 1 || older.queued {
+                true
+            } else {
+                // An incomplete end becomes a line only where it was seen that its file was rotated.
+                let is_waited_for = older.rotated_from.is_some() || !older.is_caught_up();
+                older.has_rest()
+                    && older.file.is_some()
+                    && is_waited_for
+                    && !(self.once && older.is_caught_up())
+            }
+        })
+    }
+
     /// Puts a new source behind the older ones of its path. Strangers come from the oldest to the newest.
     pub(crate) fn line_up(&mut self, source: &mut Source, families: &mut Families) {
         let family = self.family_of(&source.path);

@@ -4,6 +4,7 @@
 //! a slot is free goes at once. In memory a source is ahead of its checkpoint by what is in flight and no more. The
 //! tail's buffers are the reading buffer and the appends, below 4 MiB in all but for a line longer than that.
 //! Time is an argument.
+// long: one loop and the state that it alone changes; who finds, knows and reads files is elsewhere
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -336,32 +337,6 @@ impl Worker {
             }
         }
         self.close_if_too_many(id);
-    }
-
-    /// The source of the same path that is older comes first: its rest, and its unterminated end.
-    fn is_blocked(&self, id: SourceId) -> bool {
-        let Some((source, after)) = self.table.get(id).and_then(|source| Some((source, source.after?)))
-        else {
-            return false;
-        };
-        // What a look at the older one is worth, and whether there is none between, only the next sweep knows.
-        if source.born == self.sweep_number {
-            return true;
-        }
-        self.table.get(after).is_some_and(|older| {
-            if older.error.is_some() || older.finished {
-                false
-            } else if older.displaced > 0 || older.missed == 1 || older.queued {
-                true
-            } else {
-                // An incomplete end becomes a line only where it was seen that its file was rotated.
-                let is_waited_for = older.rotated_from.is_some() || !older.is_caught_up();
-                older.has_rest()
-                    && older.file.is_some()
-                    && is_waited_for
-                    && !(self.once && older.is_caught_up())
-            }
-        })
     }
 
     /// Opens the file of a source, unless it is open. False where there is nothing to read now.
