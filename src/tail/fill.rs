@@ -17,13 +17,14 @@ pub(crate) struct Filler {
     blocks: Vec<NewBlock>,
     built_bytes: usize,
     now_ms: u64,
+    full_bytes: usize,
     pub(crate) lines: u64,
 }
 
 impl Filler {
-    /// Begins an append at the wall time `now_ms`.
-    pub(crate) fn begin(now_ms: u64) -> Filler {
-        Filler { now_ms, ..Filler::default() }
+    /// Begins an append of `full_bytes` at the wall time `now_ms`.
+    pub(crate) fn begin(now_ms: u64, full_bytes: usize) -> Filler {
+        Filler { now_ms, full_bytes, ..Filler::default() }
     }
 
     /// Raw bytes so far.
@@ -32,7 +33,7 @@ impl Filler {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes() >= APPEND_BYTES
+        self.bytes() >= self.full_bytes
     }
 
     /// Whole lines of one source: `bytes` ends in a newline.
@@ -94,7 +95,7 @@ mod tests {
     fn blocks_stay_at_their_size_and_hold_every_line() {
         let line = [vec![b'x'; 999], vec![b'\n']].concat();
         let chunk = line.repeat(200);
-        let mut filler = Filler::begin(1);
+        let mut filler = Filler::begin(1, APPEND_BYTES);
         let mut offset = 0;
         while !filler.is_full() {
             filler.push_whole(SourceId(1), offset, &chunk);
@@ -113,7 +114,7 @@ mod tests {
     #[test]
     fn a_line_longer_than_a_block_is_alone_in_one() {
         let long = [vec![b'x'; 600_000], vec![b'\n']].concat();
-        let mut filler = Filler::begin(1);
+        let mut filler = Filler::begin(1, APPEND_BYTES);
         filler.push_whole(SourceId(1), 0, b"a\n");
         filler.push_whole(SourceId(1), 2, &long);
         filler.push_whole(SourceId(1), 600_003, b"b\n");

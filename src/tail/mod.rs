@@ -14,6 +14,7 @@ mod lines;
 mod reader;
 mod recognise;
 mod record;
+mod rotation;
 mod source;
 mod status;
 mod sweep;

@@ -21,7 +21,7 @@ use super::source::Source;
 /// Bytes of one read: about a block, so that a chunk goes into one, and small beside the 4 MiB of the tail.
 const READ_BYTES: usize = 256 * 1_024;
 /// Bytes of one source in a turn, so that the others come to theirs.
-const TURN_BYTES: u64 = 1_024 * 1_024;
+pub(crate) const TURN_BYTES: u64 = 1_024 * 1_024;
 
 /// How a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,11 +84,13 @@ pub(crate) fn mtime_ns(meta: &Metadata) -> i64 {
 #[derive(Debug)]
 pub(crate) struct Reader {
     buffer: Vec<u8>,
+    /// [`TURN_BYTES`]; less for small files that take many turns.
+    pub(crate) turn_bytes: u64,
 }
 
 impl Reader {
     pub(crate) fn new() -> Reader {
-        Reader { buffer: vec![0; RUNG_BYTES + READ_BYTES] }
+        Reader { buffer: vec![0; RUNG_BYTES + READ_BYTES], turn_bytes: TURN_BYTES }
     }
 
     /// The first bytes of a file, at most what a fingerprint covers.
@@ -154,7 +156,7 @@ impl Reader {
         // The size and the time together say later whether anything happened; both are from before the reading.
         (source.size, source.mtime_ns) = (meta.len(), mtime_ns(&meta));
         let window_max = READ_BYTES.min(line_max);
-        let turn_end = source.offset + TURN_BYTES;
+        let turn_end = source.offset + self.turn_bytes;
         while source.offset < turn_end && !filler.is_full() {
             let offset = source.offset;
             let back = offset.min(RUNG_BYTES as u64) as usize;

@@ -13,6 +13,7 @@ use super::discover::Found;
 use super::error::ReadError;
 use super::identity::{Decision, Evidence, Fingerprint, Likeness, OwnPath, decide};
 use super::reader::open;
+use super::rotation::{Families, unrotated};
 use super::source::Source;
 use super::sweep::{is_inode, mark_seen};
 use super::worker::{Ending, Now, Worker};
@@ -47,11 +48,14 @@ impl Worker {
         }
         // Then renames, which an inode proves together with the content; then copies and new files. Those at a path
         // that a source had come last: its own continuation is looked for first.
+        // Of one path the oldest come first, and the one that is there now last.
         others.sort_by_cached_key(|found| {
-            (self.table.at(&found.path).is_some(), found.mtime_ns, found.path.clone())
+            let rotated = unrotated(&found.path).map(|rotated| rotated.1);
+            let is_taken = rotated.is_none() && self.table.at(&found.path).is_some();
+            (rotated.is_none(), is_taken, found.mtime_ns, rotated, found.path.clone())
         });
         others.retain(|found| !self.is_renamed(found, now));
-        let mut prints = None;
+        let mut known = None;
         for found in others {
             // An empty file has no identity yet. It becomes a source with its first byte.
             if found.size == 0 || found.follow.is_none() {
@@ -61,8 +65,11 @@ impl Worker {
             let Some(opened) = self.open_stranger(found) else {
                 continue;
             };
-            let prints = prints.get_or_insert_with(|| self.fingerprints());
-            self.copy_or_new(opened, prints, now);
+            let (prints, families) = known.get_or_insert_with(|| (self.fingerprints(), self.families()));
+            self.copy_or_new(opened, prints, families, now);
+        }
+        if self.sweep_number == 1 {
+            self.line_up_known();
         }
         // A copy is complete before the truncation: a walk that began after it was seen has seen the copy too.
         let lost: Vec<SourceId> = self
@@ -135,7 +142,13 @@ impl Worker {
     }
 
     /// Rows 7 to 12.
-    fn copy_or_new(&mut self, opened: Opened, prints: &HashMap<Fingerprint, Vec<SourceId>>, now: Now) {
+    fn copy_or_new(
+        &mut self,
+        opened: Opened,
+        prints: &HashMap<Fingerprint, Vec<SourceId>>,
+        families: &mut Families,
+        now: Now,
+    ) {
         let mut candidates: Vec<SourceId> = Fingerprint::prefixes(&opened.start)
             .filter_map(|print| prints.get(&print))
             .flatten()
@@ -163,7 +176,7 @@ impl Worker {
             self.waiting_files += 1;
             return;
         }
-        self.give_birth(opened, now);
+        self.give_birth(opened, families, now);
     }
 
     /// What is now at the path of a source; compares its content where the file looks like itself.
@@ -263,7 +276,7 @@ impl Worker {
         if let Some(follow) = found.follow {
             source.follow = follow;
         }
-        source.size = opened.size.max(source.offset);
+        (source.size, source.mtime_ns) = (opened.size.max(source.offset), found.mtime_ns);
         source.scanned = source.offset;
         self.open -= usize::from(source.file.take().is_some());
         if self.open < self.open_max {
@@ -284,7 +297,7 @@ impl Worker {
     }
 
     /// A new source.
-    fn give_birth(&mut self, opened: Opened, now: Now) {
+    fn give_birth(&mut self, opened: Opened, families: &mut Families, now: Now) {
         let Opened { found, file, size, start } = opened;
         if self.table.len() >= SOURCES_MAX {
             let why = format!("follow {}: {SOURCES_MAX} files are followed already", found.path.display());
@@ -314,11 +327,8 @@ impl Worker {
             source.file = Some(file);
             self.open += 1;
         }
-        source.after = self.older_of(&found.path);
-        if let Some(older) = source.after.and_then(|older| self.table.get_mut(older)) {
-            older.taken = true;
-            older.rotated_from.get_or_insert_with(|| std::sync::Arc::clone(&source.path));
-        }
+        self.line_up(&mut source, families);
+        source.mtime_ns = found.mtime_ns;
         mark_seen(&mut source, &found, self.sweep_number);
         let owed = source.dirty;
         self.table.insert(source);
@@ -326,17 +336,6 @@ impl Worker {
             self.owe_checkpoint(id);
         }
         self.queue(id);
-    }
-
-    /// The newest source that had this path before.
-    fn older_of(&self, path: &Path) -> Option<SourceId> {
-        let rotated = self
-            .table
-            .iter()
-            .filter(|one| one.rotated_from.as_deref() == Some(path))
-            .map(|one| one.id)
-            .last();
-        rotated.max(self.table.at(path)).filter(|id| self.table.get(*id).is_some_and(|one| !one.finished))
     }
 
     fn mark(&mut self, id: SourceId, found: &Found) {

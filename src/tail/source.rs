@@ -45,6 +45,8 @@ pub(crate) struct Source {
     pub(crate) gone_ms: Option<u64>,
     /// The sweep that saw it last.
     pub(crate) seen: u32,
+    /// The sweep that found it as a new one, where that happened in this run.
+    pub(crate) born: u32,
     /// Which `[[follow]]` it belongs to.
     pub(crate) follow: u16,
     pub(crate) in_part: bool,
@@ -89,6 +91,7 @@ impl Source {
             active_ms: now_ms,
             gone_ms: None,
             seen: 0,
+            born: 0,
             follow: 0,
             in_part: false,
             unterminated: false,

@@ -4,6 +4,7 @@
 //! a slot is free goes at once. In memory a source is ahead of its checkpoint by what is in flight and no more. The
 //! tail's buffers are the reading buffer and the appends, below 4 MiB in all but for a line longer than that.
 //! Time is an argument.
+// long: one loop and the state that it alone changes; who finds, knows and reads files is elsewhere
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -73,6 +74,8 @@ pub(crate) struct Worker {
     pub(crate) discover: Discover,
     pub(crate) table: Table,
     pub(crate) reader: Reader,
+    /// [`APPEND_BYTES`]; less for small files that take many appends.
+    pub(crate) append_bytes: usize,
     pub(crate) next_source: SourceId,
     pub(crate) counters: Counters,
     /// Files and folders that cannot be followed: said once, kept while it lasts.
@@ -120,6 +123,7 @@ impl Worker {
             from_end: settings.first_start && known.is_empty(),
             table: Table::default(),
             reader: Reader::new(),
+            append_bytes: APPEND_BYTES,
             next_source,
             counters: Counters::default(),
             refused: HashMap::new(),
@@ -234,7 +238,7 @@ impl Worker {
 
     /// Reads what is ready into one append and hands it over. False where there was nothing.
     fn fill(&mut self, now: Now) -> Result<bool, Closed> {
-        let mut filler = Filler::begin(now.wall_ms);
+        let mut filler = Filler::begin(now.wall_ms, self.append_bytes);
         while !filler.is_full() {
             let Some((id, ending)) = self.endings.pop_front() else {
                 break;
@@ -333,21 +337,6 @@ impl Worker {
             }
         }
         self.close_if_too_many(id);
-    }
-
-    /// The source of the same path that is older comes first: its rest, and its unterminated end.
-    fn is_blocked(&self, id: SourceId) -> bool {
-        let older =
-            self.table.get(id).and_then(|source| source.after).and_then(|after| self.table.get(after));
-        older.is_some_and(|older| {
-            if older.error.is_some() || older.finished {
-                false
-            } else if older.displaced > 0 || older.missed == 1 || older.queued {
-                true
-            } else {
-                older.has_rest() && older.file.is_some() && !(self.once && older.is_caught_up())
-            }
-        })
     }
 
     /// Opens the file of a source, unless it is open. False where there is nothing to read now.

@@ -5,6 +5,7 @@
 
 mod follow;
 mod model;
+mod order;
 mod rotation;
 mod support;
 mod thread;

@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use spillq_storage::{LineFlags, Seq, SourceId};
 
+use super::super::fill::APPEND_BYTES;
+use super::super::reader::TURN_BYTES;
 use super::super::worker::{Now, Step, Worker};
 use super::super::{Follow, Settings, SourceRecord};
 use crate::queue::{Append, Appended, Command, Handle};
@@ -93,6 +95,9 @@ pub(crate) struct Rig {
     /// The log does not answer.
     pub(crate) is_full: bool,
     pub(crate) open_max: usize,
+    /// Bytes of a source in a turn, and of all in an append.
+    pub(crate) turn_bytes: u64,
+    pub(crate) append_bytes: usize,
     /// Ahead of the wall clock by what a test let pass, and of the boot clock by the steps too.
     skew_ms: u64,
     steps_ms: u64,
@@ -127,6 +132,8 @@ impl Rig {
             held: Vec::new(),
             is_full: false,
             open_max: 100,
+            turn_bytes: TURN_BYTES,
+            append_bytes: APPEND_BYTES,
             skew_ms: 0,
             steps_ms: 0,
         }
@@ -161,7 +168,7 @@ impl Rig {
         self.skew_ms += time.as_millis() as u64;
     }
 
-    fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         now(self.skew_ms, self.steps_ms)
     }
 
@@ -190,6 +197,9 @@ impl Rig {
     pub(crate) fn settle(&mut self) {
         let mut idle = 0;
         for _ in 0..100_000 {
+            // What a sweep really takes is no time of this clock.
+            let now = self.now().boot_ms;
+            (self.worker.sweep_cost_ms, self.worker.swept_ms) = (0, self.worker.swept_ms.min(now));
             self.worker.sweep_wanted = true;
             self.steps_ms += 50;
             match self.step() {
@@ -212,6 +222,18 @@ impl Rig {
         self.settings.first_start = false;
         let (worker, commands) = start(&self.settings, known, SourceId(next), self.open_max, self.now());
         (self.worker, self.commands) = (worker, commands);
+        self.cut();
+    }
+
+    /// Small files take as many turns and appends as real ones do.
+    pub(crate) fn read_in_bits(&mut self, turn_bytes: u64, append_bytes: usize) {
+        (self.turn_bytes, self.append_bytes) = (turn_bytes, append_bytes);
+        self.cut();
+    }
+
+    fn cut(&mut self) {
+        self.worker.reader.turn_bytes = self.turn_bytes;
+        self.worker.append_bytes = self.append_bytes;
     }
 
     #[track_caller]

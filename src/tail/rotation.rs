@@ -1,0 +1,202 @@
+//! Which files had the same path, one after the other: the older is read first.
+//!
+//! A file that was rotated while the tail looked is known by its former path. One that was rotated before it was ever
+//! seen has only its name to tell: `app.log.1` and `app.log-20240131` were `app.log`, if that is followed too.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use spillq_storage::SourceId;
+
+use super::source::Source;
+use super::worker::Worker;
+
+/// The sources of each path, those that left it included.
+pub(crate) type Families = HashMap<PathBuf, Vec<SourceId>>;
+
+/// A name without the number or the date that a rotation gave it, and the numbers in that.
+pub(crate) fn unrotated(path: &Path) -> Option<(PathBuf, Vec<u64>)> {
+    let name = path.file_name()?.as_bytes();
+    let is_of_suffix = |byte: &u8| byte.is_ascii_digit() || b".-_:T".contains(byte);
+    let mut at = name.len() - name.iter().rev().take_while(|byte| is_of_suffix(byte)).count();
+    // It begins with what parts it from the name: the 4 of `h4.1` belongs to the name.
+    loop {
+        match name.get(at..)? {
+            [b'.' | b'-' | b'_', b'0'..=b'9', ..] => break,
+            [_, ..] => at += 1,
+            [] => return None,
+        }
+    }
+    let (base, suffix) = name.split_at_checked(at).filter(|(base, _)| !base.is_empty())?;
+    let numbers = suffix
+        .split(|byte| !byte.is_ascii_digit())
+        .filter_map(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
+        .collect();
+    Some((path.with_file_name(OsStr::from_bytes(base)), numbers))
+}
+
+impl Worker {
+    /// The path that a file was written at, as far as its name tells.
+    pub(crate) fn family_of(&self, path: &Path) -> PathBuf {
+        unrotated(path)
+            .map(|unrotated| unrotated.0)
+            .filter(|base| self.discover.names(base).is_some() || self.table.at(base).is_some())
+            .unwrap_or_else(|| path.to_owned())
+    }
+
+    /// All sources that are not finished, by the path that they were written at. Oldest first, as far as ids tell.
+    pub(crate) fn families(&self) -> Families {
+        let mut families = Families::new();
+        for source in self.table.iter().filter(|source| !source.finished) {
+            families.entry(self.family_of(first_path(source))).or_default().push(source.id);
+        }
+        families
+    }
+
+    /// The source of the same path that is older comes first: its rest, and its unterminated end.
+    pub(crate) fn is_blocked(&self, id: SourceId) -> bool {
+        let Some((source, after)) = self.table.get(id).and_then(|source| Some((source, source.after?)))
+        else {
+            return false;
+        };
+        // What a look at the older one is worth, and whether there is none between, only the next sweep knows.
+        if source.born == self.sweep_number {
+            return true;
+        }
+        self.table.get(after).is_some_and(|older| {
+            if older.error.is_some() || older.finished {
+                false
+            } else if older.displaced > 0 || older.missed == 1 || older.queued {
+                true
+            } else {
+                // An incomplete end becomes a line only where it was seen that its file was rotated.
+                let is_waited_for = older.rotated_from.is_some() || !older.is_caught_up();
+                older.has_rest()
+                    && older.file.is_some()
+                    && is_waited_for
+                    && !(self.once && older.is_caught_up())
+            }
+        })
+    }
+
+    /// Puts a new source behind the older ones of its path. Strangers come from the oldest to the newest.
+    pub(crate) fn line_up(&mut self, source: &mut Source, families: &mut Families) {
+        let family = self.family_of(&source.path);
+        let ids = families.entry(family.clone()).or_default();
+        let is_rotated = *family != *source.path;
+        let number = self.sweep_number;
+        let older: Vec<&Source> = ids
+            .iter()
+            .filter_map(|id| self.table.get(*id))
+            .filter(|one| !(one.finished || is_rotated && is_newer(one, &family, number)))
+            .collect();
+        let followed: HashSet<SourceId> = older.iter().filter_map(|one| one.after).collect();
+        let newest = older
+            .iter()
+            .filter(|one| !followed.contains(&one.id))
+            .max_by_key(|one| {
+                let missing = one.displaced > 0 || one.seen != number && one.missed < 2;
+                (missing || !one.is_caught_up(), one.id)
+            })
+            .map(|one| one.id);
+        ids.push(source.id);
+        source.after = newest;
+        source.born = number;
+        let Some(newest) = newest else {
+            return;
+        };
+        // One that the last walk found at the path, and did not find this one behind it, is newer than this one.
+        for id in ids.iter() {
+            if let Some(one) = self.table.get_mut(*id)
+                && one.after == Some(newest)
+                && one.offset == 0
+                && is_rotated
+                && is_newer(one, &family, number)
+            {
+                one.after = Some(source.id);
+            }
+        }
+        if let Some(older) = self.table.get_mut(newest) {
+            leave(older, &family);
+        }
+        // Read after one more sweep: it looks again at the older one, which may have grown after this sweep looked at
+        // it, and it finds one that stood between the two and was renamed to a name that this sweep had passed.
+        self.sweep_wanted = true;
+    }
+
+    /// Puts the sources that the log knew in line, once: who waits for whom is not stored. What was begun comes first,
+    /// since what came before that was read; then what was not, oldest first, and the file that is there now last.
+    pub(crate) fn line_up_known(&mut self) {
+        for (family, mut ids) in self.families().into_iter().filter(|family| family.1.len() > 1) {
+            // Begun and still there, it waits for nobody, and nobody for it: its writer has not left it.
+            ids.retain(|id| {
+                let one = self.table.get(*id);
+                one.is_some_and(|one| one.offset == 0 || !is_there(one, &family, self.sweep_number))
+            });
+            ids.sort_by_cached_key(|id| {
+                self.table.get(*id).map(|one| {
+                    let numbers = unrotated(&one.path).map(|rotated| rotated.1);
+                    (one.offset == 0, *one.path == *family, one.mtime_ns, numbers, one.id)
+                })
+            });
+            for (older, newer) in ids.iter().zip(ids.iter().skip(1)) {
+                let is_begun = self.table.get(*newer).is_none_or(|newer| newer.offset > 0);
+                let Some(older) = self.table.get_mut(*older).filter(|_| !is_begun) else {
+                    continue;
+                };
+                let older = leave(older, &family);
+                if let Some(newer) = self.table.get_mut(*newer) {
+                    newer.after = Some(older);
+                }
+            }
+        }
+    }
+}
+
+/// A newer source was at its path.
+fn leave(older: &mut Source, family: &Path) -> SourceId {
+    older.taken = true;
+    if *older.path == *family {
+        older.rotated_from.get_or_insert_with(|| std::sync::Arc::clone(&older.path));
+    }
+    older.id
+}
+
+/// The path that a source was first seen at.
+fn first_path(source: &Source) -> &Path {
+    source.rotated_from.as_deref().unwrap_or(&source.path)
+}
+
+/// Whether a source of the family is newer than a rotated file that this sweep found first: it is at the path,
+/// or was found there by the sweep before, which may have missed the rotated one. It is not read before this sweep.
+fn is_newer(one: &Source, family: &Path, number: u32) -> bool {
+    let was_found_there = one.born + 1 == number && one.after.is_some() && first_path(one) == family;
+    is_there(one, family, number) || was_found_there
+}
+
+fn is_there(one: &Source, family: &Path, number: u32) -> bool {
+    *one.path == *family && one.seen == number && one.displaced == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rotated_name_is_the_name_and_a_number_or_a_date() {
+        let check = |name: &str, expected: Option<(&str, &[u64])>| {
+            let found = unrotated(&Path::new("/logs").join(name));
+            let expected = expected.map(|(base, numbers)| (Path::new("/logs").join(base), numbers.to_vec()));
+            assert_eq!(found, expected, "{name}");
+        };
+        check("app.log.1", Some(("app.log", &[1])));
+        check("app.log-20240131", Some(("app.log", &[20_240_131])));
+        check("app.log.2024-01-31T12:00", Some(("app.log", &[2024, 1, 31, 12, 0])));
+        check("h4.1", Some(("h4", &[1])));
+        for name in ["app.log", "app1", "10", ".1", "app.log.", "app.log.1.gz", "app-1.log"] {
+            check(name, None);
+        }
+    }
+}
