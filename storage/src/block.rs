@@ -27,9 +27,12 @@
 //! | | | the stored payload |
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::io;
 
 use bytes::Bytes;
 use thiserror::Error;
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::bytes_le::{Get, Put};
 use crate::ids::{Seq, SeqRange, SourceId, StoreId};
@@ -253,13 +256,34 @@ impl BlockBuilder {
         assert!(!self.runs.is_empty(), "a block without lines");
         let raw = Bytes::from(self.raw);
         // Bytes that do not compress are stored as they are; so are those that zstd could not take.
-        let (codec, stored) = match zstd::bulk::compress(&raw, ZSTD_LEVEL) {
+        let (codec, stored) = match compress(&raw) {
             Ok(packed) if packed.len() < raw.len() => (Codec::Zstd, Bytes::from(packed)),
             _ => (Codec::Stored, raw.clone()),
         };
         let payload_crc = crc32c::crc32c(&stored);
         NewBlock { runs: self.runs, lines: self.lines, codec, raw, stored, payload_crc, append_time_ms }
     }
+}
+
+thread_local! {
+    /// zstd's working memory, once a thread: setting it up for every block costs a tenth of the time.
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn compress(raw: &[u8]) -> io::Result<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|compressor| match compressor {
+        Some(compressor) => compressor.compress(raw),
+        None => compressor.insert(Compressor::new(ZSTD_LEVEL)?).compress(raw),
+    })
+}
+
+/// `raw_bytes` is what the checked header says, and bounds what is allocated.
+fn decompress(stored: &[u8], raw_bytes: usize) -> io::Result<Vec<u8>> {
+    DECOMPRESSOR.with_borrow_mut(|decompressor| match decompressor {
+        Some(decompressor) => decompressor.decompress(stored, raw_bytes),
+        None => decompressor.insert(Decompressor::new()?).decompress(stored, raw_bytes),
+    })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
