@@ -501,8 +501,7 @@ impl Block {
         let raw = match header.codec {
             0 => Cow::Borrowed(stored),
             1 => Cow::Owned(
-                zstd::bulk::decompress(stored, header.raw_bytes)
-                    .map_err(|error| BlockError::Codec(error.to_string()))?,
+                decompress(stored, header.raw_bytes).map_err(|error| BlockError::Codec(error.to_string()))?,
             ),
             _ => return Err(BlockError::Inconsistent("unknown codec")),
         };
