@@ -19,6 +19,12 @@ pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
     }
     let plan = Plan { follow: true, once: args.once, drain: None };
     let ended = service::run(&settings, &plan, &mut |_| {})?;
+    if args.once && ended.status.sources.is_empty() {
+        let globs: Vec<&str> =
+            settings.follow.iter().flat_map(|follow| &follow.include).map(String::as_str).collect();
+        let globs = globs.join(", ");
+        tracing::warn!("no file with a whole line matched {globs}; `--log debug` shows what was looked at");
+    }
     for group in &ended.status.groups {
         let (lines, name) = (group.lag_lines, &group.group);
         tracing::info!("stopped; {lines} lines wait for group {name}, {} dead letters", group.dead_letters);

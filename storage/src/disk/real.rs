@@ -279,6 +279,17 @@ impl SledJournal {
     }
 }
 
+impl Drop for SledJournal {
+    /// sled panics when the sync that it makes at the end fails: so it is made here first, and a database that
+    /// cannot be synced is left to the end of the process.
+    fn drop(&mut self) {
+        let synced = self.db.as_ref().is_some_and(|db| db.flush().is_ok() && self.file.sync_all().is_ok());
+        if !synced {
+            self.abandon();
+        }
+    }
+}
+
 impl JournalDb for SledJournal {
     fn apply(&mut self, values: &[([u8; 12], Vec<u8>)]) -> io::Result<()> {
         let mut batch = sled::Batch::default();
@@ -294,7 +305,7 @@ impl JournalDb for SledJournal {
     }
 
     fn sync_folder(&mut self) -> io::Result<()> {
-        self.file.sync_all()?;
+        self.file.sync_all().inspect_err(|_| self.abandon())?;
         File::open(self.folder.join("conf"))?.sync_all()?;
         let blobs = self.folder.join("blobs");
         if blobs.try_exists()? {
