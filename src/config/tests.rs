@@ -6,7 +6,7 @@ use std::time::Duration;
 fn sources(environment: &[(&str, &str)], overrides: Overrides) -> Sources {
     Sources {
         file: None,
-        working_dir: PathBuf::from("/work"),
+        working_dir: PathBuf::from("/srv"),
         environment: environment
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -243,7 +243,7 @@ fn variables_win_over_the_file_and_are_checked() {
     )
     .unwrap();
     assert_eq!(loaded.settings.disk.limit, 3 * GIB);
-    assert_eq!(loaded.settings.data_dir, Path::new("/work/here"));
+    assert_eq!(loaded.settings.data_dir, Path::new("/srv/here"));
     assert_eq!(loaded.origins.of("disk.limit").to_string(), "environment, SPILLQ_DISK_LIMIT");
     assert_eq!(
         loaded.warnings,
@@ -272,9 +272,9 @@ fn the_command_line_wins_over_all() {
     let file = "data_dir = \"/x\"\n[[follow]]\ninclude = [\"/y\"]\n";
     let loaded = load_with(file, &sources(&[("SPILLQ_DATA_DIR", "/z")], overrides)).unwrap();
     let settings = loaded.settings;
-    assert_eq!(settings.data_dir, Path::new("/work/q"));
+    assert_eq!(settings.data_dir, Path::new("/srv/q"));
     assert_eq!(settings.follow.len(), 1);
-    assert_eq!(settings.follow[0].include, ["/work/app*.log"]);
+    assert_eq!(settings.follow[0].include, ["/srv/app*.log"]);
     assert_eq!(settings.follow[0].from, Start::End);
     let names: Vec<_> = settings.groups.iter().map(|group| &group.name).collect();
     assert_eq!(names, ["default", "fills"]);
