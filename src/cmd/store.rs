@@ -6,7 +6,7 @@ use spillq_storage::{Error, Log, Options, View};
 
 use super::Failure;
 use crate::http::{AdminJson, AnswerJson, Client, ClientError};
-use crate::queue::{Answer, Command, Queue};
+use crate::queue::{Command, Queue};
 use crate::service::ServiceError;
 
 /// An error of the store, with the next step.
@@ -77,11 +77,5 @@ pub(super) fn administer(data_dir: &Path, request: AdminJson) -> Result<AnswerJs
     queue.stop().map_err(failure)?;
     let answer = answer.map_err(|closed| Failure::store(closed.to_string()))?;
     let answer = answer.map_err(|refusal| Failure::could_not_run(refusal.to_string()))?;
-    Ok(match answer {
-        Answer::Done => AnswerJson::default(),
-        Answer::Lines(lines) => AnswerJson { lines, ..AnswerJson::default() },
-        Answer::DeadLetters(letters) => {
-            AnswerJson { lines: letters.len() as u64, dead_letters: letters.iter().map(Into::into).collect() }
-        }
-    })
+    Ok(answer.into())
 }

@@ -21,7 +21,7 @@ use tokio::net::UnixListener;
 use tokio::sync::Mutex;
 
 use super::wire::{AdminJson, AnswerJson, ErrorJson, LineJson, SourceNames, StatusJson};
-use crate::queue::{Answer, Closed, Command, Handle, Status, Window, wall_ms};
+use crate::queue::{Closed, Command, Handle, Status, Window, wall_ms};
 use crate::tail::TailHandle;
 
 /// The socket's name in the data dir.
@@ -187,13 +187,7 @@ async fn line(
 async fn admin(State(api): State<Api>, Json(request): Json<AdminJson>) -> Result<Json<AnswerJson>, Refused> {
     let answer = api.handle.ask(|reply| Command::Admin(request.into(), reply)).await?;
     let answer = answer.map_err(|refusal| Refused(StatusCode::CONFLICT, refusal.to_string()))?;
-    Ok(Json(match answer {
-        Answer::Done => AnswerJson::default(),
-        Answer::Lines(lines) => AnswerJson { lines, ..AnswerJson::default() },
-        Answer::DeadLetters(letters) => {
-            AnswerJson { lines: letters.len() as u64, dead_letters: letters.iter().map(Into::into).collect() }
-        }
-    }))
+    Ok(Json(answer.into()))
 }
 
 /// Binds the socket in the data dir, which the caller has locked: one that is there is a dead process's.

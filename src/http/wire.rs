@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use spillq_storage::{DeadLetter, Line, Seq, SeqRange, SourceId, View};
 
-use crate::queue::{Admin, Status};
+use crate::queue::{Admin, Answer, Status};
 use crate::tail::{Snapshot, SourceRecord, SourceState};
 
 /// The answer to `status`.
@@ -186,6 +186,19 @@ impl From<&DeadLetter> for DeadLetterJson {
             attempts: letter.attempts,
             time: time(letter.time_ms),
             reason: letter.reason.clone(),
+        }
+    }
+}
+
+impl From<Answer> for AnswerJson {
+    fn from(answer: Answer) -> AnswerJson {
+        match answer {
+            Answer::Done => AnswerJson::default(),
+            Answer::Lines(lines) => AnswerJson { lines, ..AnswerJson::default() },
+            Answer::DeadLetters(letters) => AnswerJson {
+                lines: letters.len() as u64,
+                dead_letters: letters.iter().map(Into::into).collect(),
+            },
         }
     }
 }

@@ -24,11 +24,7 @@ pub(crate) fn create(disk: &dyn Disk) -> Result<State> {
     }
     Kept::create(disk)?;
     disk.sync_dir("").during("sync", "the data dir")?;
-    let mut id = [0; 8];
-    for (to, from) in id.iter_mut().zip(random_id().to_le_bytes()) {
-        *to = from;
-    }
-    Ok(State::new(StoreId(u64::from_le_bytes(id))))
+    Ok(State::new(StoreId(random_id())))
 }
 
 /// A number that no other store has: the standard library's hash keys come from the operating system.
