@@ -1,17 +1,15 @@
 //! The append under construction: blocks that many sources share.
 //!
-//! About 2 MiB in blocks of 256 KiB; a long line makes it longer, by one line at most. The blocks of a full append
-//! are compressed on two threads: zstd is what limits how fast lines are taken in.
+//! About 2 MiB in blocks of 256 KiB; a long line makes it longer, by one line at most.
 
 use spillq_storage::{BLOCK_TARGET_BYTES, BlockBuilder, LineFlags, NewBlock, SourceId};
 
 use super::lines;
+use super::press::Press;
 
 /// Raw bytes that one append is filled to: eight blocks. Enough for a sync to be worth it, and two of them in flight
 /// stay within the tail's 4 MiB.
 pub(crate) const APPEND_BYTES: usize = 8 * BLOCK_TARGET_BYTES;
-/// From so many blocks on, a second thread is worth its start.
-const SPLIT_BLOCKS_MIN: usize = 4;
 
 /// Fills blocks one after the other.
 #[derive(Debug, Default)]
@@ -77,24 +75,9 @@ impl Filler {
     }
 
     /// The blocks, compressed.
-    pub(crate) fn finish(mut self) -> Vec<NewBlock> {
+    pub(crate) fn finish(mut self, press: &mut Press) -> Vec<NewBlock> {
         self.build();
-        let now_ms = self.now_ms;
-        let build =
-            |full: Vec<BlockBuilder>| full.into_iter().map(|block| block.build(now_ms)).collect::<Vec<_>>();
-        if self.full.len() < SPLIT_BLOCKS_MIN {
-            return build(self.full);
-        }
-        let rest = self.full.split_off(self.full.len() / 2);
-        std::thread::scope(|scope| {
-            let beside = scope.spawn(|| build(rest));
-            let mut blocks = build(self.full);
-            match beside.join() {
-                Ok(rest) => blocks.extend(rest),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-            blocks
-        })
+        press.build(self.full, self.now_ms)
     }
 
     fn build(&mut self) {
@@ -122,7 +105,7 @@ mod tests {
         filler.push_whole(SourceId(2), 0, b"a\n");
         filler.push_marked(SourceId(2), 2, b"b", LineFlags::WHOLE.unterminated());
         assert_eq!(filler.lines, offset / 1_000 + 2);
-        let blocks = filler.finish();
+        let blocks = filler.finish(&mut Press::default());
         assert!(blocks.iter().all(|block| block.raw_bytes() <= BLOCK_TARGET_BYTES));
         let lines: u64 = blocks.iter().map(|block| u64::from(block.lines())).sum();
         assert_eq!(lines, offset / 1_000 + 2);
@@ -136,7 +119,7 @@ mod tests {
         filler.push_whole(SourceId(1), 0, b"a\n");
         filler.push_whole(SourceId(1), 2, &long);
         filler.push_whole(SourceId(1), 600_003, b"b\n");
-        let sizes: Vec<_> = filler.finish().iter().map(NewBlock::raw_bytes).collect();
+        let sizes: Vec<_> = filler.finish(&mut Press::default()).iter().map(NewBlock::raw_bytes).collect();
         assert_eq!(sizes, [2, 600_001, 2]);
     }
 }

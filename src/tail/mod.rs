@@ -11,6 +11,7 @@ mod error;
 mod fill;
 mod identity;
 mod lines;
+mod press;
 mod reader;
 mod recognise;
 mod record;

@@ -17,6 +17,7 @@ use spillq_storage::SourceId;
 use super::discover::Discover;
 use super::error::{ReadError, TailError};
 use super::fill::{APPEND_BYTES, Filler};
+use super::press::Press;
 use super::reader::{Reader, Turn, open};
 use super::source::{Source, Table};
 use super::status::{Counters, Snapshot, SourceState, SourceStatus};
@@ -24,7 +25,7 @@ use super::{Follow, Settings};
 use crate::queue::{Append, Closed, Handle, Ticket};
 
 /// Appends that wait for the log: one being synced, one ready to follow.
-const IN_FLIGHT_MAX: usize = 2;
+const IN_FLIGHT_MAX: usize = 3;
 /// Checkpoints in one append. With 10,000 quiet sources renamed at once the rest goes with the next.
 const CHECKPOINTS_MAX: usize = 2_048;
 
@@ -90,6 +91,7 @@ pub(crate) struct Worker {
     pub(crate) open: usize,
     pub(crate) open_max: usize,
     pub(crate) endings: VecDeque<(SourceId, Ending)>,
+    press: Press,
     handle: Handle,
     ready: VecDeque<SourceId>,
     blocked: Vec<SourceId>,
@@ -136,6 +138,7 @@ impl Worker {
             open: 0,
             open_max,
             endings: VecDeque::new(),
+            press: Press::default(),
             handle,
             ready: VecDeque::new(),
             blocked: Vec::new(),
@@ -217,7 +220,7 @@ impl Worker {
     /// A slot is free, and what is in flight is no giant line that a second append would double.
     fn has_slot(&self) -> bool {
         let bytes: usize = self.in_flight.iter().map(|append| append.bytes).sum();
-        self.in_flight.len() < IN_FLIGHT_MAX && bytes <= 2 * APPEND_BYTES
+        self.in_flight.len() < IN_FLIGHT_MAX && bytes <= 3 * APPEND_BYTES
     }
 
     pub(crate) fn queue(&mut self, id: SourceId) {
@@ -281,7 +284,7 @@ impl Worker {
         append.forget = self.finals.iter().map(|last| last.0).collect();
         append.checkpoints.append(&mut self.finals);
         self.counters.lines += filler.lines;
-        append.blocks = filler.finish();
+        append.blocks = filler.finish(&mut self.press);
         if append.blocks.is_empty() && append.checkpoints.is_empty() {
             return Ok(false);
         }

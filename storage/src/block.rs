@@ -257,7 +257,7 @@ impl BlockBuilder {
         let raw = Bytes::from(self.raw);
         // Bytes that do not compress are stored as they are; so are those that zstd could not take.
         let (codec, stored) = match compress(&raw) {
-            Ok(packed) if packed.len() < raw.len() => (Codec::Zstd, Bytes::from(packed)),
+            Ok(packed) if packed.len() < raw.len() => (Codec::Zstd, packed),
             _ => (Codec::Stored, raw.clone()),
         };
         let payload_crc = crc32c::crc32c(&stored);
@@ -266,15 +266,25 @@ impl BlockBuilder {
 }
 
 thread_local! {
-    /// zstd's working memory, once a thread: setting it up for every block costs a tenth of the time.
-    static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
+    /// zstd's working memory and what it writes to, once a thread: setting it up for every block costs a tenth of
+    /// the time.
+    static COMPRESSOR: RefCell<Option<(Compressor<'static>, Vec<u8>)>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-fn compress(raw: &[u8]) -> io::Result<Vec<u8>> {
-    COMPRESSOR.with_borrow_mut(|compressor| match compressor {
-        Some(compressor) => compressor.compress(raw),
-        None => compressor.insert(Compressor::new(ZSTD_LEVEL)?).compress(raw),
+fn compress(raw: &[u8]) -> io::Result<Bytes> {
+    COMPRESSOR.with_borrow_mut(|compressor| {
+        let (compressor, packed) = match compressor {
+            Some(compressor) => compressor,
+            None => compressor.insert((Compressor::new(ZSTD_LEVEL)?, Vec::new())),
+        };
+        packed.clear();
+        packed.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        compressor.compress_to_buffer(raw, packed)?;
+        let exact = Bytes::copy_from_slice(packed);
+        // One giant line must not hold its room for ever.
+        packed.shrink_to(2 * BLOCK_TARGET_BYTES);
+        Ok(exact)
     })
 }
 

@@ -65,8 +65,10 @@ pub(crate) trait DiskFile: Send + Sync {
 
 /// A journal that this process created and writes.
 pub(crate) trait JournalDb: Send {
-    /// Adds all values under their keys in one transaction.
-    fn apply(&mut self, values: &[([u8; 12], Vec<u8>)]) -> io::Result<()>;
+    /// Adds a value to the transaction that is being put together.
+    fn put(&mut self, key: [u8; 12], value: &[u8]);
+    /// Carries that transaction out: all its values, or none.
+    fn apply(&mut self) -> io::Result<()>;
     /// Makes everything applied durable.
     fn sync(&mut self) -> io::Result<()>;
     /// Makes the folder's own files and names durable too; once, before the folder gets its final name.

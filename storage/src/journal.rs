@@ -107,47 +107,64 @@ impl Journal {
     /// nobody knows what is durable: only opening again tells.
     pub(crate) fn append(&mut self, commit: u64, record: &Record, blocks: &[Vec<u8>]) -> Result<()> {
         let name = folder(self.number);
-        let mut payload = Vec::new();
-        codec::encode(record, &mut payload)
+        let mut framed = Vec::new();
+        codec::encode(record, &mut framed)
             .map_err(std::io::Error::other)
             .during("encode a commit for", &name)?;
-        for block in blocks {
-            payload.extend_from_slice(block);
-        }
-        let values = self.chunks(commit, &payload);
-        drop(payload);
-        self.db.apply(&values).during("write a commit to", &name)?;
-        drop(values);
+        self.put_chunks(commit, &framed, blocks);
+        self.db.apply().during("write a commit to", &name)?;
         self.db.sync().during("sync", &name)?;
         self.commits += 1;
         self.stored_bytes += blocks.iter().map(|block| block.len() as u64).sum::<u64>();
         Ok(())
     }
 
-    fn chunks(&self, commit: u64, payload: &[u8]) -> Vec<([u8; 12], Vec<u8>)> {
-        let count = payload.len().div_ceil(PAYLOAD_BYTES) as u32;
-        let mut values = Vec::with_capacity(count as usize);
-        for (chunk, bytes) in payload.chunks(PAYLOAD_BYTES).enumerate() {
-            let chunk = chunk as u32;
+    /// Cuts the record and the blocks behind it into chunks. They are never put together in memory: a commit is
+    /// megabytes, a chunk is not.
+    fn put_chunks(&mut self, commit: u64, record: &[u8], blocks: &[Vec<u8>]) {
+        let bytes = record.len() + blocks.iter().map(Vec::len).sum::<usize>();
+        let count = bytes.div_ceil(PAYLOAD_BYTES) as u32;
+        let mut parts = std::iter::once(record).chain(blocks.iter().map(Vec::as_slice));
+        let mut rest: &[u8] = &[];
+        let mut value = Vec::with_capacity(CHUNK_BYTES);
+        for chunk in 0..count {
+            value.clear();
+            value.resize(HEADER_BYTES, 0);
+            while value.len() < CHUNK_BYTES {
+                if rest.is_empty() {
+                    match parts.next() {
+                        Some(part) => rest = part,
+                        None => break,
+                    }
+                }
+                let (now, later) = rest.split_at(rest.len().min(CHUNK_BYTES - value.len()));
+                value.extend_from_slice(now);
+                rest = later;
+            }
+            let header =
+                self.chunk_header(commit, chunk, count, value.get(HEADER_BYTES..).unwrap_or_default());
+            value.splice(..HEADER_BYTES, header);
             let mut key = [0; 12];
             for (to, from) in key.iter_mut().zip(commit.to_be_bytes().into_iter().chain(chunk.to_be_bytes()))
             {
                 *to = from;
             }
-            let mut value = Vec::with_capacity(HEADER_BYTES + bytes.len());
-            value.extend_from_slice(&MAGIC);
-            value.put_u64(self.store.0);
-            value.put_u64(self.number);
-            value.put_u64(commit);
-            value.put_u32(chunk);
-            value.put_u32(count);
-            value.put_u32(bytes.len() as u32);
-            value.put_u32(crc32c::crc32c(bytes));
-            value.put_u32(crc32c::crc32c(&value));
-            value.extend_from_slice(bytes);
-            values.push((key, value));
+            self.db.put(key, &value);
         }
-        values
+    }
+
+    fn chunk_header(&self, commit: u64, chunk: u32, count: u32, payload: &[u8]) -> Vec<u8> {
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        header.extend_from_slice(&MAGIC);
+        header.put_u64(self.store.0);
+        header.put_u64(self.number);
+        header.put_u64(commit);
+        header.put_u32(chunk);
+        header.put_u32(count);
+        header.put_u32(payload.len() as u32);
+        header.put_u32(crc32c::crc32c(payload));
+        header.put_u32(crc32c::crc32c(&header));
+        header
     }
 }
 

@@ -297,7 +297,7 @@ impl Disk for MemoryDisk {
         let mut inner = self.lock()?;
         assert!(inner.find(folder).is_none(), "{folder} is there already");
         let ino = inner.add(folder, Node { journal: Some(JournalData::default()), ..Node::default() })?;
-        Ok(Box::new(MemoryJournal { disk: self.clone(), ino }))
+        Ok(Box::new(MemoryJournal { disk: self.clone(), batch: Chunks::new(), ino }))
     }
 
     fn open_journal_raw(&self, folder: &str) -> io::Result<Box<dyn DiskFile>> {
@@ -384,15 +384,21 @@ impl DiskFile for MemoryFile {
 
 struct MemoryJournal {
     disk: MemoryDisk,
+    batch: Chunks,
     ino: Ino,
 }
 
 impl JournalDb for MemoryJournal {
-    fn apply(&mut self, values: &[([u8; 12], Vec<u8>)]) -> io::Result<()> {
+    fn put(&mut self, key: [u8; 12], value: &[u8]) {
+        self.batch.insert(key, value.to_vec());
+    }
+
+    fn apply(&mut self) -> io::Result<()> {
+        let batch = std::mem::take(&mut self.batch);
         let mut inner = self.disk.lock()?;
         let journal =
             inner.nodes.get_mut(&self.ino).and_then(|node| node.journal.as_mut()).ok_or_else(not_found)?;
-        journal.pending.push(values.iter().cloned().collect());
+        journal.pending.push(batch);
         Ok(())
     }
 

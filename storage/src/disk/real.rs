@@ -101,7 +101,7 @@ impl Disk for RealDisk {
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(Box::new(SledJournal { db: Some(db), file, folder }))
+        Ok(Box::new(SledJournal { db: Some(db), batch: sled::Batch::default(), file, folder }))
     }
 
     fn open_journal_raw(&self, folder: &str) -> io::Result<Box<dyn DiskFile>> {
@@ -258,6 +258,7 @@ impl DiskFile for RealFile {
 struct SledJournal {
     /// Gone after an error: dropping a sled database whose sync failed panics.
     db: Option<sled::Db>,
+    batch: sled::Batch,
     file: File,
     /// Where it was created: under a temporary name, which it keeps until [`JournalDb::sync_folder`] is done.
     folder: PathBuf,
@@ -291,11 +292,12 @@ impl Drop for SledJournal {
 }
 
 impl JournalDb for SledJournal {
-    fn apply(&mut self, values: &[([u8; 12], Vec<u8>)]) -> io::Result<()> {
-        let mut batch = sled::Batch::default();
-        for (key, value) in values {
-            batch.insert(key, value.as_slice());
-        }
+    fn put(&mut self, key: [u8; 12], value: &[u8]) {
+        self.batch.insert(&key, value);
+    }
+
+    fn apply(&mut self) -> io::Result<()> {
+        let batch = std::mem::take(&mut self.batch);
         self.with_db(|db| db.apply_batch(batch).map_err(from_sled))
     }
 
