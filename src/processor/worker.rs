@@ -1,8 +1,8 @@
 //! A worker: takes the next lines of a group, reads them, leases them, hands them to its processor, and tells the
 //! owner how that ended.
 //!
-//! While one batch is out, the next is read and decompressed, so that its lease goes into the same commit as the
-//! ack before it: one sync a batch. A processor that panics or takes too long is a failure like another; the
+//! While one batch is leased and out, the next is read and decompressed, so that its lease goes into the same commit
+//! as the ack before it: one sync a batch, and reading goes on meanwhile. A processor that panics or takes too long is a failure like another; the
 //! worker lives on.
 // long: one delivery, from the offer to the verdict
 
@@ -84,6 +84,18 @@ struct Read {
     pieces: Vec<Piece>,
 }
 
+impl Read {
+    fn line_count(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.range().lines()).sum()
+    }
+}
+
+/// Lines whose lease was asked for.
+struct Leasing {
+    read: Read,
+    asked: oneshot::Receiver<Option<Lease>>,
+}
+
 impl Worker {
     /// A worker for `group`.
     pub fn new(
@@ -108,75 +120,60 @@ impl Worker {
     }
 
     async fn work(&mut self) -> Result<(), Closed> {
-        let mut read_ahead: Option<Read> = None;
-        let mut lease: Option<oneshot::Receiver<Option<Lease>>> = None;
+        let mut leasing: Option<Leasing> = None;
+        let mut settling: Option<Settling> = None;
         loop {
             let started = Instant::now();
-            let read = match read_ahead.take() {
-                Some(read) => read,
-                None => match self.next().await? {
-                    Some(read) => read,
-                    None => return Ok(()),
-                },
-            };
-            let leased = match lease.take() {
-                Some(asked) => asked.await.map_err(|_| Closed)?,
-                None => self.source.lease(&read)?.await.map_err(|_| Closed)?,
-            };
-            let Some(lease_now) = leased else {
-                self.limits.refund(read.pieces.iter().map(|piece| piece.range().lines()).sum());
-                continue;
-            };
-            let Some(batch) = Batch::new(Arc::clone(&self.source.name), lease_now.attempt, read.pieces)
-            else {
-                continue;
-            };
-            let offered = AtomicBool::new(false);
-            let (outcome, settled);
-            {
-                let budget = self.limits.lines_left.as_ref().map(|left| left.load(Ordering::Acquire));
-                let may_read_ahead = budget != Some(0) && self.limits.lines_per_second.is_none();
-                let Worker { processor, source, orders, limits } = self;
-                let (handle, group) = (source.handle.clone(), source.group);
-                let timeout = Duration::from_millis(source.settings.timeout_ms);
-                let mut reading = pin!(source.read_ahead(&offered, limits, may_read_ahead));
-                let mut delivery = pin!(deliver(processor.as_mut(), &batch, timeout, orders));
-                let mut ahead_ended = false;
-                outcome = loop {
-                    tokio::select! {
-                        biased;
-                        outcome = &mut delivery => break outcome,
-                        read = &mut reading, if !ahead_ended => {
-                            ahead_ended = true;
-                            read_ahead = read?;
-                        }
+            let Leasing { read, asked } = match leasing.take() {
+                Some(leasing) => leasing,
+                None => {
+                    finish(settling.take()).await?;
+                    match self.next().await? {
+                        Some(read) => self.source.lease(read)?,
+                        None => return Ok(()),
                     }
-                };
-                let (reply, answer) = oneshot::channel();
-                handle.send(Command::Settle {
-                    group,
-                    token: lease_now.token,
-                    verdict: verdict(outcome),
-                    reply,
-                })?;
-                settled = answer;
+                }
+            };
+            let budget = self.limits.lines_left.as_ref().map(|left| left.load(Ordering::Acquire));
+            let may_read_ahead = budget != Some(0) && self.limits.lines_per_second.is_none();
+            let lines = read.line_count();
+            let ahead = {
+                let Worker { processor, source, limits, orders } = self;
+                let (handle, group) = (source.handle.clone(), source.group);
+                let (name, timeout) =
+                    (Arc::clone(&source.name), Duration::from_millis(source.settings.timeout_ms));
+                let offered = AtomicBool::new(false);
+                let mut ahead =
+                    Ahead { reading: pin!(source.read_ahead(&offered, limits, may_read_ahead)), read: None };
+                let leased = ahead.beside(asked).await?.map_err(|_| Closed)?;
+                // In the same commit as the lease, so there is nothing to wait for.
+                finish(settling.take()).await?;
+                let batch = leased.and_then(|lease| {
+                    Some((lease.token, Batch::new(Arc::clone(&name), lease.attempt, read.pieces)?))
+                });
+                match batch {
+                    None => limits.refund(lines),
+                    Some((token, batch)) => {
+                        let delivered = deliver(processor.as_mut(), &batch, timeout, orders);
+                        let verdict = verdict(ahead.beside(delivered).await?);
+                        let (reply, answer) = oneshot::channel();
+                        handle.send(Command::Settle { group, token, verdict, reply })?;
+                        settling = Some(Settling { group: name, range: batch.range(), answer });
+                    }
+                }
                 // Lines that are being read are worth waiting for; an offer that has not come is not.
-                if !ahead_ended && offered.load(Ordering::Acquire) {
-                    read_ahead = reading.await?;
+                ahead.end(&offered).await?
+            };
+            if let Some(read) = ahead {
+                // After a batch that was not to be had, what lies behind it is not to be had either.
+                if settling.is_some() && *self.orders.borrow() == Orders::Work {
+                    leasing = Some(self.source.lease(read)?);
+                } else {
+                    self.limits.refund(read.line_count());
+                    self.source.release(read.offer)?;
                 }
             }
-            if *self.orders.borrow() != Orders::Work
-                && let Some(read) = read_ahead.take()
-            {
-                self.source.release(read.offer)?;
-            }
-            if let Some(read) = &read_ahead {
-                lease = Some(self.source.lease(read)?);
-            }
-            if settled.await.map_err(|_| Closed)? == Settled::Stale {
-                tracing::warn!(group = %self.source.name, lines = %batch.range(), "a lease was revoked before its end was told");
-            }
-            pace(self.limits.lines_per_second, started, batch.line_count()).await;
+            pace(self.limits.lines_per_second, started, lines).await;
         }
     }
 
@@ -203,6 +200,52 @@ impl Worker {
             }
         }
     }
+}
+
+/// The reading of the next lines, which goes on beside whatever else is waited for.
+struct Ahead<'a, F> {
+    reading: Pin<&'a mut F>,
+    /// What it gave; `None` while it goes on.
+    read: Option<Option<Read>>,
+}
+
+impl<F: Future<Output = Result<Option<Read>, Closed>>> Ahead<'_, F> {
+    /// Waits for `main`, reading meanwhile.
+    async fn beside<T>(&mut self, main: impl Future<Output = T>) -> Result<T, Closed> {
+        let mut main = pin!(main);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut main => return Ok(done),
+                read = self.reading.as_mut(), if self.read.is_none() => self.read = Some(read?),
+            }
+        }
+    }
+
+    /// What was read. Waits for it where lines were `offered`.
+    async fn end(self, offered: &AtomicBool) -> Result<Option<Read>, Closed> {
+        match self.read {
+            Some(read) => Ok(read),
+            None if offered.load(Ordering::Acquire) => self.reading.await,
+            None => Ok(None),
+        }
+    }
+}
+
+/// A batch whose end was told and is not known to be durable yet.
+struct Settling {
+    group: Arc<str>,
+    range: SeqRange,
+    answer: oneshot::Receiver<Settled>,
+}
+
+async fn finish(settling: Option<Settling>) -> Result<(), Closed> {
+    if let Some(Settling { group, range, answer }) = settling
+        && answer.await.map_err(|_| Closed)? == Settled::Stale
+    {
+        tracing::warn!(%group, lines = %range, "a lease was revoked before its end was told");
+    }
+    Ok(())
 }
 
 /// Keeps to the lines a second that are allowed.
@@ -256,12 +299,12 @@ impl Source {
         self.handle.send(Command::Release { group: self.group, reservation: offer.reservation })
     }
 
-    fn lease(&self, read: &Read) -> Result<oneshot::Receiver<Option<Lease>>, Closed> {
-        let (reply, answer) = oneshot::channel();
+    fn lease(&self, read: Read) -> Result<Leasing, Closed> {
+        let (reply, asked) = oneshot::channel();
         let last = read.pieces.last().map_or(read.offer.range.first, |piece| piece.range().last);
         let reservation = read.offer.reservation;
         self.handle.send(Command::Lease { group: self.group, reservation, last, reply })?;
-        Ok(answer)
+        Ok(Leasing { read, asked })
     }
 
     /// Reads the lines of an offer as far as they fit in a batch, beside the runtime's threads. `None` where the

@@ -111,6 +111,8 @@ pub(super) struct Group {
     retries: Retries,
     reserved: BTreeMap<u64, Reserved>,
     leases: BTreeMap<u64, Out>,
+    /// Settled in the commit that is being gathered: the log does not say so yet.
+    settling: Vec<SeqRange>,
     linger_since_ms: Option<u64>,
     /// Damage that holds it.
     pub damage: Option<String>,
@@ -132,6 +134,7 @@ impl Group {
             retries,
             reserved: BTreeMap::new(),
             leases: BTreeMap::new(),
+            settling: Vec::new(),
             linger_since_ms: None,
             damage: None,
             last_failure: None,
@@ -217,6 +220,14 @@ impl Group {
         Ok(Offer { reservation, range: reserved.range })
     }
 
+    /// The next lines to read while all batches are out, before the commit that is being gathered is durable: so a
+    /// read overlaps with the sync. Fresh lines only; what comes again depends on that commit.
+    pub(super) fn offer_ahead(&mut self, view: View<'_>, reservation: u64) -> Option<Offer> {
+        let out = self.leases.len() + self.reserved.len();
+        let is_full = out == self.settings.in_flight && self.retries.is_empty();
+        is_full.then(|| self.offer(view, true, reservation).ok()).flatten()
+    }
+
     /// Lines that were delivered before, if some are due.
     fn again(&self, view: View<'_>) -> Result<Option<Reserved>, Idle> {
         let attempts = |seq: Seq| view.state.attempts.get(&seq).copied().unwrap_or_default();
@@ -256,6 +267,7 @@ impl Group {
             .values()
             .map(|out| out.range)
             .chain(self.reserved.values().map(|reserved| reserved.range))
+            .chain(self.settling.iter().copied())
             .collect();
         let gap = loop {
             let Some(gap) = view.state.acks.gap(from, end) else { break None };
@@ -347,6 +359,7 @@ impl Group {
     /// The lines of a lease are done with.
     pub(super) fn acked(&mut self, out: Out, now_ms: u64) -> GroupChange {
         self.retries.settled(out.range, true, now_ms);
+        self.settling.push(out.range);
         GroupChange::Ack { range: out.range }
     }
 
@@ -372,6 +385,12 @@ impl Group {
     /// Lines were settled by other means than a lease: set aside, or lost.
     pub(super) fn settled(&mut self, range: SeqRange, now_ms: u64) {
         self.retries.settled(range, false, now_ms);
+        self.settling.push(range);
+    }
+
+    /// What was gathered is durable.
+    pub(super) fn made_durable(&mut self) {
+        self.settling.clear();
     }
 
     /// A dead letter is to be delivered again.
@@ -428,6 +447,27 @@ mod tests {
         assert_eq!(group.offer(view(&state, 26), false, 3), Err(Idle::Until(200)));
         let later = View { now_ms: 200, ..view(&state, 26) };
         assert_eq!(group.offer(later, false, 4).unwrap().range, range(1, 10), "the same lines come again");
+    }
+
+    #[test]
+    fn what_is_acked_and_not_durable_yet_is_not_read_again() {
+        let mut state = state();
+        let mut group =
+            Group::new(GroupSettings { batch_lines: 10, ..GroupSettings::named("default") }, &state);
+        group.offer(view(&state, 41), false, 1).unwrap();
+        group.lease(view(&state, 41), 1, Seq(10), 100).unwrap();
+        group.offer(view(&state, 41), true, 2).unwrap();
+        assert_eq!(group.offer_ahead(view(&state, 41), 3), None, "one is read ahead already");
+        let out = group.take(100).unwrap();
+        group.acked(out, 0);
+        assert_eq!(group.offer_ahead(view(&state, 41), 3).map(|offer| offer.range), Some(range(21, 30)));
+        group.release(3);
+        group.lease(view(&state, 41), 2, Seq(20), 101).unwrap();
+        assert_eq!(group.offer_ahead(view(&state, 41), 4).map(|offer| offer.range), Some(range(21, 30)));
+        group.release(4);
+        state.acks.insert(range(1, 10));
+        group.made_durable();
+        assert_eq!(group.offer_ahead(view(&state, 41), 5).map(|offer| offer.range), Some(range(21, 30)));
     }
 
     #[test]

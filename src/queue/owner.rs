@@ -178,7 +178,7 @@ impl Owner {
     fn handle(&mut self, command: Command) -> Result<(), Error> {
         match command {
             Command::Append(append, reply) => self.appends.push_back((append, reply)),
-            Command::Next { group, ahead, reply } => self.parked.push(Parked { group, ahead, reply }),
+            Command::Next { group, ahead, reply } => self.next(Parked { group, ahead, reply }),
             Command::Lease { group, reservation, last, reply } => self.lease(group, reservation, last, reply),
             Command::Release { group, reservation } => {
                 if let Some(group) = self.groups.get_mut(&group) {
@@ -207,6 +207,31 @@ impl Owner {
             Command::Stop => self.stopping = true,
         }
         Ok(())
+    }
+
+    /// Lines are offered once the commit is durable; but what can be read ahead is read while it is synced.
+    fn next(&mut self, asked: Parked) {
+        let token = self.next_token;
+        let view = view(&self.log, asked.group).filter(|_| asked.ahead);
+        let offer = match (self.groups.get_mut(&asked.group), view) {
+            (Some(group), Some(view)) => group.offer_ahead(view, token),
+            _ => None,
+        };
+        match offer {
+            Some(offer) => {
+                self.next_token += 1;
+                self.offer(asked, offer);
+            }
+            None => self.parked.push(asked),
+        }
+    }
+
+    fn offer(&mut self, to: Parked, offer: Offer) {
+        if to.reply.send(offer).is_err()
+            && let Some(group) = self.groups.get_mut(&to.group)
+        {
+            group.release(offer.reservation);
+        }
     }
 
     /// The group notes an ack when it is gathered, so that the lease of the next batch, sent behind it, goes into the
@@ -390,6 +415,7 @@ impl Owner {
 
     /// Everything gathered is durable. Whoever asked and went away does not hear it.
     fn tell(&mut self, mut seq: Seq) {
+        self.groups.values_mut().for_each(Group::made_durable);
         for reply in self.replies.drain(..) {
             match reply {
                 Reply::Appended { reply, lines } => {
@@ -416,9 +442,7 @@ impl Owner {
             match group.offer(view, parked.ahead, token) {
                 Ok(offer) => {
                     self.next_token += 1;
-                    if parked.reply.send(offer).is_err() {
-                        group.release(token);
-                    }
+                    self.offer(parked, offer);
                 }
                 Err(idle) => {
                     if let Idle::Until(at) = idle {

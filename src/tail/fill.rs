@@ -7,8 +7,8 @@ use spillq_storage::{BLOCK_TARGET_BYTES, BlockBuilder, LineFlags, NewBlock, Sour
 use super::lines;
 use super::press::Press;
 
-/// Raw bytes that one append is filled to: eight blocks. Enough for a sync to be worth it, and two of them in flight
-/// stay within the tail's 4 MiB.
+/// Raw bytes that one append is filled to: eight blocks. Enough for a sync to be worth it, and little beside the
+/// memory that a service has.
 pub(crate) const APPEND_BYTES: usize = 8 * BLOCK_TARGET_BYTES;
 
 /// Fills blocks one after the other.

@@ -42,7 +42,7 @@ pub fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
         settings.groups.push(group);
         let plan =
             Plan { drain: Some(Drain { group: Some(name.clone()), ..Drain::default() }), ..Plan::default() };
-        let own: Vec<(String, Box<dyn Processor>)> = vec![(name, Box::new(Walk { lines: 0 }))];
+        let own: Vec<(String, Box<dyn Processor>)> = vec![(name.clone(), Box::new(Walk { lines: 0 }))];
         let started = Instant::now();
         let ended = service::run_with(&settings, &plan, own, &mut |_| {})?;
         let rate = bytes as f64 / started.elapsed().as_secs_f64() / 1e6;
@@ -52,6 +52,7 @@ pub fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
                 ended.progress.lines, args.lines
             )));
         }
+        store::administer(&settings.data_dir, crate::http::AdminJson::RemoveGroup { name })?;
         plain.push(zstd);
         drained.push(rate);
         ratios.push(rate / zstd);
