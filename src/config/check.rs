@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::settings::{Follow, Kind, LEASED_BYTES_MAX, Order, Settings};
 use super::value::{duration_text, size_text};
-use super::{Origins, Problem, paths};
+use super::{Origin, Origins, Problem, paths};
 
 /// All that does not fit together.
 pub(super) fn problems(settings: &Settings, origins: &Origins) -> Vec<Problem> {
@@ -16,12 +16,13 @@ pub(super) fn problems(settings: &Settings, origins: &Origins) -> Vec<Problem> {
     problems
 }
 
-/// Makes batches smaller where all groups together could lease more than [`LEASED_BYTES_MAX`]; says so.
-pub(super) fn fit_leases(settings: &mut Settings) -> Option<String> {
+/// Makes batches smaller where all groups together could hold more than [`LEASED_BYTES_MAX`], leased and read ahead;
+/// says so where somebody had asked for more.
+pub(super) fn fit_leases(settings: &mut Settings, origins: &Origins) -> Option<String> {
     let asked: u64 = settings
         .groups
         .iter()
-        .map(|group| group.batch.bytes.saturating_mul(u64::from(group.in_flight)))
+        .map(|group| group.batch.bytes.saturating_mul(u64::from(group.in_flight) + 1))
         .fold(0, u64::saturating_add);
     if asked <= LEASED_BYTES_MAX {
         return None;
@@ -30,13 +31,19 @@ pub(super) fn fit_leases(settings: &mut Settings) -> Option<String> {
         let share = u128::from(group.batch.bytes) * u128::from(LEASED_BYTES_MAX) / u128::from(asked);
         group.batch.bytes = (share as u64).max(1);
     }
+    let keys = ["batch.bytes", "in_flight"];
+    let is_asked_for =
+        |at| keys.iter().any(|key| origins.of(&format!("group[{at}].{key}")) != Origin::Default);
+    if !(0..settings.groups.len()).any(is_asked_for) {
+        return None;
+    }
     let now: Vec<String> = settings
         .groups
         .iter()
         .map(|group| format!("{} {}", group.name, size_text(group.batch.bytes)))
         .collect();
     Some(format!(
-        "batches in flight could hold {} of memory where {} are allowed; batch.bytes was made smaller: {}",
+        "batches in flight and the next one of each group could hold {} of memory where {} are allowed; batch.bytes was made smaller: {}",
         size_text(asked),
         size_text(LEASED_BYTES_MAX),
         now.join(", ")

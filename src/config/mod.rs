@@ -239,7 +239,7 @@ fn load_text(text: &str, folder: &Path, sources: &Sources) -> Result<Loaded, Vec
     if !problems.is_empty() {
         return Err(problems);
     }
-    warnings.extend(check::fit_leases(&mut settings));
+    warnings.extend(check::fit_leases(&mut settings, &origins));
     Ok(Loaded { settings, origins, warnings })
 }
 

@@ -17,9 +17,9 @@ pub const GIB: u64 = 1024 * MIB;
 pub const DEFAULT_GROUP: &str = "default";
 /// The data dir where none is named, beside the configuration or in the working directory.
 pub const DEFAULT_DATA_DIR: &str = "spillq-data";
-/// Bytes that all groups together may have leased: a row of the memory budget. Batches of groups that ask for
+/// Bytes that all groups together may have leased and read ahead: a row of the memory budget. Batches of groups that ask for
 /// more are made smaller.
-pub const LEASED_BYTES_MAX: u64 = 16 * MIB;
+pub const LEASED_BYTES_MAX: u64 = 12 * MIB;
 /// Groups, `[[follow]]` sections and globs in one section at most: each group costs a reading buffer and up to
 /// 4,096 ack ranges in every manifest, each glob a match per directory entry.
 pub const SECTIONS_MAX: usize = 64;

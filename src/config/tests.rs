@@ -297,9 +297,14 @@ fn batches_that_would_not_fit_in_memory_are_made_smaller() {
     let file = "[[group]]\nname = \"a\"\norder = \"none\"\nin_flight = 8\n[[group]]\nname = \"b\"\n";
     let loaded = load_with(file, &Sources::default()).unwrap();
     let leased: u64 =
-        loaded.settings.groups.iter().map(|group| group.batch.bytes * u64::from(group.in_flight)).sum();
+        loaded.settings.groups.iter().map(|group| group.batch.bytes * u64::from(group.in_flight + 1)).sum();
     assert!(leased <= LEASED_BYTES_MAX && leased > LEASED_BYTES_MAX - 16, "{leased}");
     assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+
+    let file = ["a", "b", "c"].map(|name| format!("[[group]]\nname = \"{name}\"\n")).concat();
+    let loaded = load_with(&file, &Sources::default()).unwrap();
+    assert!(loaded.settings.groups.iter().all(|group| group.batch.bytes < 3 << 20));
+    assert!(loaded.warnings.is_empty(), "nobody had asked for more: {:?}", loaded.warnings);
 }
 
 #[test]

@@ -234,6 +234,12 @@ impl BlockBuilder {
     fn push(&mut self, source: SourceId, offset: u64, bytes: &[u8], lines: u32, flags: LineFlags) {
         // A block is at most BLOCK_BYTES_MAX long, so its counts fit in 32 bits.
         let added = bytes.len() as u32;
+        let needed = self.raw.len() + bytes.len();
+        if needed > self.raw.capacity() {
+            // Doubled as usual, but not past what a block holds: blocks live on in windows and batches.
+            let doubled = (2 * self.raw.capacity()).min(BLOCK_TARGET_BYTES).max(needed);
+            self.raw.reserve_exact(doubled - self.raw.len());
+        }
         self.raw.extend_from_slice(bytes);
         self.lines += lines;
         if let Some(run) = self.runs.last_mut() {
@@ -252,8 +258,9 @@ impl BlockBuilder {
     /// # Panics
     /// If nothing was pushed: there is no block without lines.
     #[must_use]
-    pub fn build(self, append_time_ms: u64) -> NewBlock {
+    pub fn build(mut self, append_time_ms: u64) -> NewBlock {
         assert!(!self.runs.is_empty(), "a block without lines");
+        self.raw.shrink_to_fit();
         let raw = Bytes::from(self.raw);
         // Bytes that do not compress are stored as they are; so are those that zstd could not take.
         let (codec, stored) = match compress(&raw) {
