@@ -125,14 +125,21 @@ fn processors(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem
         }
         let group = settings.group(&processor.group);
         if group.is_none() {
-            let known: Vec<String> =
-                settings.groups.iter().map(|group| format!("{:?}", group.name)).collect();
+            let known: Vec<String> = settings
+                .groups
+                .iter()
+                .filter(|group| !group.name.is_empty())
+                .map(|group| format!("{:?}", group.name))
+                .collect();
             problems.push(problem(
                 origins,
                 &path("group"),
                 "processor.group",
                 name(),
-                format!("no [[group]] is named so; there are {}", known.join(", ")),
+                match known.is_empty() {
+                    true => "no [[group]] is named so".to_owned(),
+                    false => format!("no [[group]] is named so; there are {}", known.join(", ")),
+                },
             ));
         }
         if let Kind::File { path: file } = &processor.kind {

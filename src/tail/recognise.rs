@@ -301,7 +301,7 @@ impl Worker {
         let Opened { found, file, size, start } = opened;
         if self.table.len() >= SOURCES_MAX {
             let why = format!("follow {}: {SOURCES_MAX} files are followed already", found.path.display());
-            return self.tell_refused(vec![(found.path, why)], &[]);
+            return self.refuse(found.path, why);
         }
         let id = self.next_source;
         let mut source = Source::new(id, &found.path, now.boot_ms);
@@ -319,7 +319,7 @@ impl Worker {
             });
             if let Err(error) = skipped {
                 let why = ReadError::Read { path: found.path.clone(), offset: 0, source: error }.to_string();
-                return self.tell_refused(vec![(found.path, why)], &[]);
+                return self.refuse(found.path, why);
             }
         }
         self.next_source = SourceId(id.0 + 1);
@@ -387,7 +387,7 @@ impl Worker {
             Err(error) => {
                 match source {
                     Some(id) => self.fail(id, &error),
-                    None => self.tell_refused(vec![(found.path, error.to_string())], &[]),
+                    None => self.refuse(found.path, error.to_string()),
                 }
                 None
             }

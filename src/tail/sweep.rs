@@ -63,7 +63,11 @@ impl Worker {
         for id in changed {
             self.queue(id);
         }
-        self.tell_refused(walked.refused, &walked.unlisted);
+        self.refused_before = std::mem::take(&mut self.refused);
+        for (path, why) in walked.refused {
+            self.refuse(path, why);
+        }
+        self.tell_unlisted(&walked.unlisted);
         self.folders = walked.folders;
         self.recognise(strangers, now);
         self.miss(&walked.unlisted, now);
@@ -81,16 +85,16 @@ impl Worker {
         self.swept_ms = now.boot_ms + self.sweep_cost_ms;
     }
 
-    /// What cannot be followed is said once, and again only after it was gone from the list.
-    pub(crate) fn tell_refused(&mut self, refused: Vec<(PathBuf, String)>, unlisted: &[PathBuf]) {
-        let before = std::mem::take(&mut self.refused);
-        for (path, why) in refused {
-            if before.get(&path) != Some(&why) && !self.refused.contains_key(&path) {
-                self.counters.errors += 1;
-                tracing::warn!(path = %path.display(), "not followed: {why}");
-            }
-            self.refused.insert(path, why);
+    /// What cannot be followed is said once, and again only after a sweep that did not meet it.
+    pub(crate) fn refuse(&mut self, path: PathBuf, why: String) {
+        if self.refused_before.get(&path) != Some(&why) && !self.refused.contains_key(&path) {
+            self.counters.errors += 1;
+            tracing::warn!(path = %path.display(), "not followed: {why}");
         }
+        self.refused.insert(path, why);
+    }
+
+    fn tell_unlisted(&self, unlisted: &[PathBuf]) {
         if self.sweep_number == 1 {
             for folder in unlisted {
                 tracing::info!(path = %folder.display(), "not there yet, or not readable: looked for by each sweep");

@@ -82,6 +82,8 @@ pub(crate) struct Worker {
     pub(crate) counters: Counters,
     /// Files and folders that cannot be followed: said once, kept while it lasts.
     pub(crate) refused: HashMap<PathBuf, String>,
+    /// The same, of the sweep before.
+    pub(crate) refused_before: HashMap<PathBuf, String>,
     pub(crate) folders: HashMap<PathBuf, u64>,
     pub(crate) waiting_files: usize,
     pub(crate) sweep_number: u32,
@@ -130,6 +132,7 @@ impl Worker {
             next_source,
             counters: Counters::default(),
             refused: HashMap::new(),
+            refused_before: HashMap::new(),
             folders: HashMap::new(),
             waiting_files: 0,
             sweep_number: 0,
