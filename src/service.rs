@@ -299,7 +299,8 @@ impl Parts {
             .filter(|(_, source)| !source.forgotten)
             .map(|(id, source)| (*id, bytes::Bytes::copy_from_slice(&source.checkpoint)))
             .collect();
-        let paths = SourcePaths::new(&known);
+        // Stored lines name the forgotten ones too.
+        let paths = SourcePaths::new(state.sources.iter().map(|(id, source)| (*id, &source.checkpoint[..])));
         let groups = group_settings(settings, &log);
         let queue = Queue::start(log, groups, usize::try_from(settings.window.bytes).unwrap_or(usize::MAX))?;
         tracing::info!(

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use spillq_storage::{DeadLetter, Line, Seq, SeqRange, SourceId, View};
 
 use crate::queue::{Admin, Answer, Status};
-use crate::tail::{Snapshot, SourceRecord, SourceState};
+use crate::tail::{Snapshot, SourceRecord, SourceState, shown};
 
 /// The answer to `status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -227,7 +227,7 @@ fn paths<'a>(checkpoints: impl Iterator<Item = (SourceId, &'a [u8])>) -> BTreeMa
     checkpoints
         .filter_map(|(id, bytes)| {
             let record = SourceRecord::decode(bytes).ok()?;
-            Some((id, record.path().to_string_lossy().into_owned()))
+            Some((id, shown(record.path())))
         })
         .collect()
 }
@@ -389,7 +389,7 @@ fn source_of_tail(source: &crate::tail::SourceStatus) -> SourceJson {
     };
     SourceJson {
         source: source.source.0,
-        path: source.path.to_string_lossy().into_owned(),
+        path: shown(&source.path),
         offset: source.offset,
         size: Some(source.size),
         state: state.to_owned(),
@@ -405,10 +405,7 @@ fn sources_on_disk<'a>(checkpoints: impl Iterator<Item = (SourceId, &'a [u8])>) 
             let record = record.ok();
             SourceJson {
                 source: id.0,
-                path: record
-                    .as_ref()
-                    .map(|record| record.path().to_string_lossy().into_owned())
-                    .unwrap_or_default(),
+                path: record.as_ref().map(|record| shown(record.path())).unwrap_or_default(),
                 offset: record.as_ref().map_or(0, SourceRecord::offset),
                 size: None,
                 state: "stopped".to_owned(),

@@ -113,10 +113,9 @@ pub(super) struct SourcePaths {
 }
 
 impl SourcePaths {
-    pub(super) fn new(checkpoints: &[(SourceId, bytes::Bytes)]) -> SourcePaths {
-        let path =
-            |bytes: &[u8]| Some(SourceRecord::decode(bytes).ok()?.path().to_string_lossy().into_owned());
-        let known = checkpoints.iter().filter_map(|(id, bytes)| Some((*id, path(bytes)?))).collect();
+    pub(super) fn new<'a>(checkpoints: impl Iterator<Item = (SourceId, &'a [u8])>) -> SourcePaths {
+        let path = |bytes: &[u8]| Some(tail::shown(SourceRecord::decode(bytes).ok()?.path()));
+        let known = checkpoints.filter_map(|(id, bytes)| Some((id, path(bytes)?))).collect();
         SourcePaths { known: Arc::new(Mutex::new(known)), tail: Arc::default() }
     }
 
@@ -134,7 +133,7 @@ impl SourcePaths {
             // A file that appeared since: the tail answers within half a second.
             let tail = this.tail.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
             for status in &tail.status().sources {
-                known.insert(status.source, status.path.to_string_lossy().into_owned());
+                known.insert(status.source, tail::shown(&status.path));
             }
             known.get(&source).cloned()
         })

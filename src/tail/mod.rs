@@ -11,6 +11,7 @@ mod error;
 mod fill;
 mod identity;
 mod lines;
+mod names;
 mod press;
 mod reader;
 mod recognise;
@@ -38,6 +39,7 @@ use rustix::time::{ClockId, clock_gettime};
 use spillq_storage::{LINE_BYTES_MAX, SourceId};
 
 pub use error::TailError;
+pub use names::shown;
 pub use record::{RecordError, SourceRecord};
 pub use status::{Counters, Snapshot, SourceState, SourceStatus};
 

@@ -208,6 +208,14 @@ impl Reader {
         if source.fingerprint.len > 0 && source.fingerprint.compare(start) != Likeness::Equal {
             return Ok(false);
         }
+        if source.offset == 0 && !source.wide && matches!(start, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
+            source.wide = true;
+            tracing::warn!(
+                path = %source.path.display(),
+                "begins with a byte-order mark of UTF-16: its lines are cut at each byte 0x0a, which is not where they \
+                 end; let its writer write UTF-8"
+            );
+        }
         if start.len() > usize::from(source.fingerprint.len) {
             source.fingerprint = Fingerprint::of(start);
         }

@@ -118,7 +118,7 @@ impl Worker {
             let Some(source) = self.table.get(id) else {
                 continue;
             };
-            if source.displaced > 0 || !is_inode(source, found) || source.finished && found.follow.is_none() {
+            if source.displaced > 0 || !is_inode(source, found) {
                 continue;
             }
             if *source.path == *found.path {
@@ -247,7 +247,7 @@ impl Worker {
         };
         let found = &opened.found;
         let moved = *source.path != *found.path;
-        let mut changed = moved || source.inode != found.inode || source.finished;
+        let mut changed = moved || source.inode != found.inode;
         if moved && source.rotated_from.is_none() {
             source.rotated_from = Some(std::sync::Arc::clone(&source.path));
         }
@@ -269,7 +269,6 @@ impl Worker {
             changed = true;
         }
         source.displaced = 0;
-        source.finished = false;
         source.looked = true;
         source.error = None;
         source.outside = found.follow.is_none();

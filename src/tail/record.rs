@@ -17,6 +17,21 @@ const VERSION: u8 = 1;
 /// The longest record: twice PATH_MAX and the ladder, with room to spare.
 const RECORD_BYTES_MAX: usize = 16 * 1_024;
 
+/// The longest path of a finished source that is kept whole: 40,000 of them are 20 MiB of the 64 MiB that a manifest
+/// may have.
+const NAME_BYTES_MAX: usize = 512;
+
+/// The path; of one that is too long the end, behind an ellipsis.
+fn name_of(path: &Path) -> Vec<u8> {
+    let path = path.as_os_str().as_bytes();
+    if path.len() <= NAME_BYTES_MAX {
+        return path.to_vec();
+    }
+    let sign = "…".as_bytes();
+    let end = path.get(path.len() - (NAME_BYTES_MAX - sign.len())..).unwrap_or_default();
+    [sign, end].concat()
+}
+
 fn codec() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<RECORD_BYTES_MAX>()
 }
@@ -74,6 +89,12 @@ const UNTERMINATED: u8 = 2;
 const FINISHED: u8 = 4;
 
 impl SourceRecord {
+    /// What is kept of a source that will never be read again, while a stored line names it: no more than what to
+    /// call it and where it ended, at most [`NAME_BYTES_MAX`] and some 20 bytes.
+    pub(crate) fn of_finished(path: &Path, offset: u64) -> SourceRecord {
+        SourceRecord { path: name_of(path), offset, finished: true, ..SourceRecord::default() }
+    }
+
     /// Where the file was last seen. Not always UTF-8.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -207,6 +228,21 @@ mod tests {
         let record =
             SourceRecord { path: vec![b'a'; 4_096], rotated_from: Some(vec![b'b'; 4_096]), ..sample() };
         assert_eq!(SourceRecord::decode(&record.encode().unwrap()).unwrap(), record);
+    }
+
+    #[test]
+    fn of_a_finished_source_only_a_bounded_name_and_the_end_are_left() {
+        let short = SourceRecord::of_finished(Path::new("/var/log/a.log"), 77);
+        let short = SourceRecord::decode(&short.encode().unwrap()).unwrap();
+        assert_eq!(
+            (short.path(), short.offset(), short.is_finished()),
+            (Path::new("/var/log/a.log"), 77, true)
+        );
+        let long = format!("/{}/end.log", "x".repeat(4_000));
+        let bytes = SourceRecord::of_finished(Path::new(&long), u64::MAX).encode().unwrap();
+        assert!(bytes.len() <= NAME_BYTES_MAX + 24, "{} bytes", bytes.len());
+        let name = SourceRecord::decode(&bytes).unwrap().path().to_str().unwrap().to_owned();
+        assert!(name.starts_with("…x") && name.ends_with("/end.log"), "{name}");
     }
 
     proptest::proptest! {

@@ -46,10 +46,10 @@ impl Worker {
             .unwrap_or_else(|| path.to_owned())
     }
 
-    /// All sources that are not finished, by the path that they were written at. Oldest first, as far as ids tell.
+    /// All sources, by the path that they were written at. Oldest first, as far as ids tell.
     pub(crate) fn families(&self) -> Families {
         let mut families = Families::new();
-        for source in self.table.iter().filter(|source| !source.finished) {
+        for source in self.table.iter() {
             families.entry(self.family_of(first_path(source))).or_default().push(source.id);
         }
         families
@@ -66,7 +66,7 @@ impl Worker {
             return true;
         }
         self.table.get(after).is_some_and(|older| {
-            if older.error.is_some() || older.finished {
+            if older.error.is_some() {
                 false
             } else if older.displaced > 0 || older.missed == 1 || older.queued {
                 true
@@ -90,7 +90,7 @@ impl Worker {
         let older: Vec<&Source> = ids
             .iter()
             .filter_map(|id| self.table.get(*id))
-            .filter(|one| !(one.finished || is_rotated && is_newer(one, &family, number)))
+            .filter(|one| !(is_rotated && is_newer(one, &family, number)))
             .collect();
         let followed: HashSet<SourceId> = older.iter().filter_map(|one| one.after).collect();
         let newest = older

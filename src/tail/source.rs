@@ -51,8 +51,8 @@ pub(crate) struct Source {
     pub(crate) follow: u16,
     pub(crate) in_part: bool,
     pub(crate) unterminated: bool,
-    /// Finished before the start: only a candidate for files that come back.
-    pub(crate) finished: bool,
+    /// It begins with a byte-order mark of UTF-16, and that was said.
+    pub(crate) wide: bool,
     /// Its content was checked since the start.
     pub(crate) looked: bool,
     pub(crate) queued: bool,
@@ -95,7 +95,7 @@ impl Source {
             follow: 0,
             in_part: false,
             unterminated: false,
-            finished: false,
+            wide: false,
             looked: false,
             queued: false,
             dirty: false,
@@ -119,7 +119,6 @@ impl Source {
         source.ladder = record.ladder;
         source.in_part = record.in_part;
         source.unterminated = record.unterminated;
-        source.finished = record.finished;
         source.stored = true;
         source
     }
@@ -134,7 +133,7 @@ impl Source {
             ladder: self.ladder.clone(),
             in_part: self.in_part,
             unterminated: self.unterminated,
-            finished: self.finished,
+            finished: false,
         }
     }
 

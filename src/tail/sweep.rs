@@ -51,7 +51,7 @@ impl Worker {
                 strangers.push(found);
                 return;
             };
-            if source.displaced > 0 || source.finished || !source.looked || found.size < source.offset {
+            if source.displaced > 0 || !source.looked || found.size < source.offset {
                 strangers.push(found);
                 return;
             }
@@ -72,12 +72,6 @@ impl Worker {
         self.recognise(strangers, now);
         self.miss(&walked.unlisted, now);
         self.rotated_ends(now);
-        if walked.unlisted.is_empty() {
-            let gone: Vec<_> = self.table.iter().filter(|source| source.finished).map(|one| one.id).collect();
-            for id in gone {
-                self.table.remove(id);
-            }
-        }
         self.close_idle(now);
         // At the end of the first sweep, whatever it found existed at the start.
         self.from_end = false;
@@ -106,7 +100,7 @@ impl Worker {
     fn miss(&mut self, unlisted: &[PathBuf], now: Now) {
         let mut queue = Vec::new();
         for source in self.table.iter_mut() {
-            if source.seen == self.sweep_number || source.finished || source.displaced > 0 {
+            if source.seen == self.sweep_number || source.displaced > 0 {
                 continue;
             }
             let held = source.file.as_ref().and_then(|file| file.metadata().ok());

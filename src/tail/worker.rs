@@ -19,6 +19,7 @@ use super::error::{ReadError, TailError};
 use super::fill::{APPEND_BYTES, Filler};
 use super::press::Press;
 use super::reader::{Reader, Turn, open};
+use super::record::SourceRecord;
 use super::source::{Source, Table};
 use super::status::{Counters, Snapshot, SourceState, SourceStatus};
 use super::{Follow, Settings};
@@ -152,7 +153,9 @@ impl Worker {
             closed: false,
         };
         for (id, bytes) in known {
-            match super::SourceRecord::decode(&bytes) {
+            match SourceRecord::decode(&bytes) {
+                // Nothing is left of it that a file could be known by.
+                Ok(record) if record.is_finished() => {}
                 Ok(record) => worker.table.insert(Source::from_record(id, record, now.boot_ms)),
                 Err(error) => {
                     worker.counters.errors += 1;
@@ -310,7 +313,7 @@ impl Worker {
         };
         source.queued = false;
         // An unlooked source waits for its first look in a sweep; a displaced one for its copy.
-        if source.displaced > 0 || source.finished || !source.looked || !self.open_source(id) {
+        if source.displaced > 0 || !source.looked || !self.open_source(id) {
             return;
         }
         let Some(source) = self.table.get_mut(id) else {
@@ -431,8 +434,7 @@ impl Worker {
             tracing::info!(path = %source.path.display(), "truncated: a new source from its beginning");
         }
         if source.stored || source.dirty {
-            source.finished = true;
-            match source.record().encode() {
+            match SourceRecord::of_finished(&source.path, source.offset).encode() {
                 Ok(record) => self.finals.push((id, record)),
                 Err(error) => tracing::error!(source = id.0, %error, "a checkpoint cannot be written"),
             }
@@ -469,7 +471,6 @@ impl Worker {
             sources: self
                 .table
                 .iter()
-                .filter(|source| !source.finished)
                 .map(|source| SourceStatus {
                     source: source.id,
                     path: source.path.to_path_buf(),

@@ -14,6 +14,9 @@ use crate::ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
 
 /// Losses that are listed one by one; past that the oldest two are told as one.
 const LOSSES_MAX: usize = 1_024;
+/// Forgotten sources whose names are kept for the lines that are stored; with 10,000 live ones 50,000 are known. Of
+/// older ones the lines have only the number of their source.
+const FORGOTTEN_MAX: usize = 40_000;
 
 /// A segment file, as the log has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -312,14 +315,32 @@ impl State {
                 next.range.first = oldest.range.first;
             }
         }
+        // Only these two can make a source unneeded; with 50,000 known ones no other commit looks at them all.
+        if changes.first_segment.is_some() || !changes.forget.is_empty() {
+            self.drop_sources();
+        }
+    }
+
+    /// Lets go of forgotten sources that no stored line names, and of the oldest above [`FORGOTTEN_MAX`].
+    fn drop_sources(&mut self) {
         let first = self.first_seq();
         self.sources.retain(|_, source| !source.forgotten || source.last_seq >= first);
+        let forgotten = self.sources.values().filter(|source| source.forgotten).count();
+        let mut surplus = forgotten.saturating_sub(FORGOTTEN_MAX);
+        if surplus > 0 {
+            self.sources.retain(|_, source| {
+                let goes = source.forgotten && surplus > 0;
+                surplus -= usize::from(goes);
+                !goes
+            });
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commit::{Checkpoint, Placed};
 
     fn range(first: u64, last: u64) -> SeqRange {
         SeqRange::new(Seq(first), Seq(last)).unwrap()
@@ -355,6 +376,35 @@ mod tests {
         assert_eq!(group.suspects, [range(4, 4)]);
         assert!(group.attempts.is_empty());
         assert_eq!((group.acked_lines, group.lag_lines(Seq(5))), (3, 1));
+    }
+
+    #[test]
+    fn forgotten_sources_go_with_their_last_line_and_the_oldest_when_they_are_too_many() {
+        let checkpoint = |id: usize, last| Checkpoint {
+            source: SourceId(id as u64),
+            last_seq: Some(Seq(last)),
+            bytes: vec![],
+        };
+        let mut state = State::new(StoreId(7));
+        let total = FORGOTTEN_MAX + 10;
+        let placed =
+            |first: u64| Placed { first: Seq(first), lines: 1, raw_bytes: 1, bytes: 1, new_segment: true };
+        state.apply(
+            2,
+            &Changes {
+                blocks: vec![placed(1), placed(2)],
+                checkpoints: (1..=total).map(|id| checkpoint(id, if id == 20 { 1 } else { 2 })).collect(),
+                // The first five are live, whatever their age.
+                forget: (6..=total).map(|id| SourceId(id as u64)).collect(),
+                ..Changes::default()
+            },
+        );
+        let ids: Vec<u64> = state.sources.keys().map(|id| id.0).collect();
+        assert_eq!(ids.len(), FORGOTTEN_MAX + 5);
+        assert_eq!(ids[..7], [1, 2, 3, 4, 5, 11, 12]);
+        state.apply(3, &Changes { first_segment: Some(Seq(2)), ..Changes::default() });
+        assert!(!state.sources.contains_key(&SourceId(20)));
+        assert_eq!(state.sources.len(), FORGOTTEN_MAX + 4);
     }
 
     #[test]

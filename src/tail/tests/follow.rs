@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::worker::{IN_FLIGHT_MAX, Step};
 use super::super::{From, SourceState};
-use super::support::Rig;
+use super::support::{Rig, append_to};
 
 #[test]
 fn appended_lines_are_read_once() {
@@ -271,4 +271,39 @@ fn an_idle_tail_only_sweeps() {
     let Step::Idle(ms) = rig.step() else { panic!("there is nothing to do") };
     assert!(ms >= 900, "{ms} ms");
     assert_eq!(rig.worker.counters.appends, 1);
+}
+
+#[test]
+fn a_path_that_is_no_utf8_is_followed_and_known_again() {
+    use std::os::unix::ffi::OsStrExt;
+    let mut rig = Rig::new(&["*.log"]);
+    let path = rig.dir.path().join(std::ffi::OsStr::from_bytes(b"a\xff\xfe.log"));
+    fs::write(&path, "one\n").unwrap();
+    rig.check(&["one\n"]);
+    rig.restart();
+    append_to(&path, b"two\n");
+    rig.check(&["one\n", "two\n"]);
+    let sources = &rig.worker.snapshot().sources;
+    assert_eq!((sources.len(), &sources[0].path), (1, &path));
+    assert!(crate::tail::shown(&sources[0].path).ends_with(r"/a\xff\xfe.log"));
+}
+
+#[test]
+fn a_byte_order_mark_of_utf16_is_told_once_for_each_source() {
+    let mut rig = Rig::new(&["*.log"]);
+    rig.write("plain.log", "\u{feff}a byte-order mark of UTF-8\n");
+    rig.write("little.log", b"\xff");
+    rig.settle();
+    let told = |rig: &Rig| rig.worker.table.iter().filter(|source| source.wide).count();
+    assert_eq!(told(&rig), 0);
+    rig.write("little.log", b"\xfea\0\n\0");
+    rig.write("big.log", b"\xfe\xff\0a\0\n");
+    rig.settle();
+    assert_eq!(told(&rig), 2);
+    // Its bytes are lines all the same, and after a restart nothing is said again.
+    assert_eq!(rig.log.lines.len(), 3);
+    rig.restart();
+    rig.write("little.log", b"b\0\n");
+    rig.settle();
+    assert_eq!((told(&rig), rig.log.lines.len()), (0, 4));
 }

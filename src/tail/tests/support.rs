@@ -217,8 +217,14 @@ impl Rig {
     /// What a kill and a start do: only what the log has is known.
     pub(crate) fn restart(&mut self) {
         self.held.clear();
-        let known: Vec<_> = self.log.checkpoints.clone().into_iter().collect();
-        let next = known.iter().map(|one| one.0.0 + 1).max().unwrap_or(1);
+        let next = self.log.checkpoints.keys().map(|id| id.0 + 1).max().unwrap_or(1);
+        let known: Vec<_> = self
+            .log
+            .checkpoints
+            .iter()
+            .filter(|(id, _)| !self.log.forgotten.contains(id))
+            .map(|(id, record)| (*id, record.clone()))
+            .collect();
         self.settings.first_start = false;
         let (worker, commands) = start(&self.settings, known, SourceId(next), self.open_max, self.now());
         (self.worker, self.commands) = (worker, commands);
