@@ -33,6 +33,18 @@ impl AckSet {
         self.floor
     }
 
+    /// The highest seq in the set.
+    pub(crate) fn last(&self) -> Seq {
+        self.above.values().next_back().map_or(self.floor, |last| Seq(*last))
+    }
+
+    /// All of it as ranges, in order.
+    pub(crate) fn all(&self) -> Vec<SeqRange> {
+        let floor = SeqRange::new(Seq::FIRST, self.floor);
+        let above = self.above.iter().filter_map(|(first, last)| SeqRange::new(Seq(*first), Seq(*last)));
+        floor.into_iter().chain(above).collect()
+    }
+
     /// How many ranges stand above the floor.
     #[must_use]
     pub fn ranges(&self) -> usize {

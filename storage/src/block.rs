@@ -174,6 +174,9 @@ pub enum BlockError {
     /// The checksums match and the content does not fit together: a fault of the program that wrote it.
     #[error("inconsistent block: {0}")]
     Inconsistent(&'static str),
+    /// No block holds the lines: the one that did could not be read, and was set aside.
+    #[error("the lines are not in the file")]
+    Missing,
     /// zstd refused the payload although its checksum matches.
     #[error("payload does not decompress: {0}")]
     Codec(String),

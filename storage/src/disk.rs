@@ -24,6 +24,8 @@ pub(crate) trait Disk: Send + Sync {
     fn make_folder(&self, folder: &str) -> io::Result<()>;
     /// Renames a file or a folder, replacing a file of the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Gives a file a second name. One that is this file's already is fine; another file's is `AlreadyExists`.
+    fn link(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file; one that is gone already is fine.
     fn remove_file(&self, path: &str) -> io::Result<()>;
     /// Removes a folder with all that is in it; one that is gone already is fine.

@@ -28,7 +28,7 @@ use crate::disk::{Disk, DiskFile, JournalDb};
 use crate::error::{Context, Error, Result};
 use crate::ids::StoreId;
 
-const MAGIC: [u8; 8] = *b"\xf1SPQJRN\x01";
+pub(crate) const MAGIC: [u8; 8] = *b"\xf1SPQJRN\x01";
 const HEADER_BYTES: usize = 52;
 /// The largest value: 17 of them and their keys stay below a quarter of sled's segment.
 pub(crate) const CHUNK_BYTES: usize = 60_000;
@@ -173,26 +173,42 @@ fn temporary(number: u64) -> String {
     format!("{FOLDER}/.tmp-{number:08}")
 }
 
-struct ChunkHeader {
-    commit: u64,
-    chunk: u32,
-    chunks: u32,
+pub(crate) struct ChunkHeader {
+    pub(crate) store: StoreId,
+    pub(crate) journal: u64,
+    pub(crate) commit: u64,
+    pub(crate) chunk: u32,
+    pub(crate) chunks: u32,
     bytes: usize,
     crc: u32,
 }
 
+impl ChunkHeader {
+    /// The payload of the chunk that `bytes` begin with, where it is whole.
+    pub(crate) fn payload<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        bytes
+            .get(HEADER_BYTES..HEADER_BYTES + self.bytes)
+            .filter(|payload| crc32c::crc32c(payload) == self.crc)
+    }
+}
+
 /// Parses the header of a chunk of this journal at the start of `bytes`.
 fn parse(bytes: &[u8], store: StoreId, journal: u64) -> Option<ChunkHeader> {
+    parse_any(bytes).filter(|header| header.store == store && header.journal == journal)
+}
+
+/// Parses the header of a chunk of whatever journal.
+pub(crate) fn parse_any(bytes: &[u8]) -> Option<ChunkHeader> {
     let header = bytes.get(..HEADER_BYTES)?;
     let mut get = Get::new(header);
     let magic = get.array::<8>();
-    let (found_store, found_journal) = (StoreId(get.u64()), get.u64());
+    let (store, journal) = (StoreId(get.u64()), get.u64());
     let (commit, chunk, chunks) = (get.u64(), get.u32(), get.u32());
     let (len, crc, header_crc) = (get.u32() as usize, get.u32(), get.u32());
-    let ours = magic == MAGIC && found_store == store && found_journal == journal;
     let sound = crc32c::crc32c(header.get(..HEADER_BYTES - 4)?) == header_crc;
     let sane = chunk < chunks && chunks <= CHUNKS_MAX && len <= PAYLOAD_BYTES;
-    (ours && sound && sane).then_some(ChunkHeader { commit, chunk, chunks, bytes: len, crc })
+    let found = ChunkHeader { store, journal, commit, chunk, chunks, bytes: len, crc };
+    (magic == MAGIC && sound && sane).then_some(found)
 }
 
 /// Where the chunks of a closed journal are.

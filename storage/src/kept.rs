@@ -11,6 +11,8 @@
 //! and no line is relocated.
 // long: one format on disk: what writes, reads and compacts it
 
+pub(crate) mod survey;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

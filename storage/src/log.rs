@@ -202,6 +202,7 @@ impl Log {
             _lock: lock,
         };
         log.publish();
+        log.keep_spare();
         if let Some(old) = old_journal {
             log.discard_journal(old, None);
         }

@@ -261,6 +261,41 @@ impl State {
             .sum()
     }
 
+    /// What of `range` is not recorded as lost.
+    #[must_use]
+    pub fn not_lost(&self, range: SeqRange) -> Vec<SeqRange> {
+        self.losses.iter().fold(vec![range], |rest, loss| {
+            rest.into_iter().flat_map(|rest| rest.without(loss.range)).collect()
+        })
+    }
+
+    /// Lines that nobody can ever read: recorded, and settled for every group, so that none waits for them.
+    pub(crate) fn lose(&mut self, loss: Loss) {
+        self.groups.values_mut().for_each(|group| group.settle(loss.range));
+        self.note_loss(loss);
+    }
+
+    fn note_loss(&mut self, loss: Loss) {
+        self.losses.push_back(loss);
+        while self.losses.len() > LOSSES_MAX {
+            if let (Some(oldest), Some(next)) = (self.losses.pop_front(), self.losses.front_mut()) {
+                next.range.first = oldest.range.first;
+            }
+        }
+    }
+
+    /// A new group.
+    pub(crate) fn add_group(&mut self, group: GroupState) {
+        self.groups.insert(self.next_group, group);
+        self.next_group = GroupId(self.next_group.0 + 1);
+    }
+
+    /// A group by a number that it had before; numbers are never used twice.
+    pub(crate) fn restore_group(&mut self, id: GroupId, group: GroupState) {
+        self.next_group = GroupId(self.next_group.0.max(id.0 + 1));
+        self.groups.insert(id, group);
+    }
+
     /// Folds one commit in.
     pub(crate) fn apply(&mut self, commit: u64, changes: &Changes) {
         self.commit = commit;
@@ -294,8 +329,7 @@ impl State {
             }
         }
         for (name, floor) in &changes.add_groups {
-            self.groups.insert(self.next_group, GroupState::empty(name, *floor));
-            self.next_group = GroupId(self.next_group.0 + 1);
+            self.add_group(GroupState::empty(name, *floor));
         }
         for group in &changes.remove_groups {
             self.groups.remove(group);
@@ -309,12 +343,7 @@ impl State {
             self.segments.retain(|segment| segment.first >= first);
         }
         self.kept = changes.kept.unwrap_or(self.kept);
-        self.losses.extend(changes.losses.iter().cloned());
-        while self.losses.len() > LOSSES_MAX {
-            if let (Some(oldest), Some(next)) = (self.losses.pop_front(), self.losses.front_mut()) {
-                next.range.first = oldest.range.first;
-            }
-        }
+        changes.losses.iter().for_each(|loss| self.note_loss(loss.clone()));
         // Only these two can make a source unneeded; with 50,000 known ones no other commit looks at them all.
         if changes.first_segment.is_some() || !changes.forget.is_empty() {
             self.drop_sources();

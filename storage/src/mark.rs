@@ -14,7 +14,7 @@ use crate::ids::{Seq, StoreId};
 
 /// The version of everything in a data dir.
 pub(crate) const FORMAT_VERSION: u32 = 1;
-const PATH: &str = "MARK";
+pub(crate) const PATH: &str = "MARK";
 const SLOT_BYTES: usize = 64;
 /// A page apart, so that no sector holds both.
 const SLOT_STRIDE: u64 = 4_096;
@@ -36,6 +36,19 @@ pub(crate) enum Found {
     Version(u32),
     /// No valid slot.
     Nothing,
+}
+
+impl Found {
+    fn newer(self, other: Found) -> Found {
+        match (self, other) {
+            // A later program writes one slot at a time: what is left in the other is not to be trusted.
+            (Found::Version(version), _) | (_, Found::Version(version)) => Found::Version(version),
+            (Found::Mark(one), Found::Mark(other)) => {
+                Found::Mark(if one.commit > other.commit { one } else { other })
+            }
+            (found, Found::Nothing) | (Found::Nothing, found) => found,
+        }
+    }
 }
 
 impl Mark {
@@ -95,24 +108,22 @@ impl MarkFile {
 
     /// Reads both slots and gives the newer valid one.
     pub(crate) fn read(disk: &dyn Disk) -> Result<Found> {
+        Ok(MarkFile::slots(disk)?.into_iter().fold(Found::Nothing, Found::newer))
+    }
+
+    /// What each slot says.
+    pub(crate) fn slots(disk: &dyn Disk) -> Result<Vec<Found>> {
         if !disk.exists(PATH).during("look for", PATH)? {
-            return Ok(Found::Nothing);
+            return Ok(Vec::new());
         }
         let file = disk.open(PATH, false).during("open", PATH)?;
-        let mut best = Found::Nothing;
+        let mut slots = Vec::new();
         for at in [0, SLOT_STRIDE] {
             let mut slot = [0; SLOT_BYTES];
             let read = file.read_at(&mut slot, at).during("read", PATH)?;
-            if read < SLOT_BYTES {
-                continue;
-            }
-            best = match (best, Mark::decode(&slot)) {
-                (Found::Mark(best), Found::Mark(other)) if best.commit > other.commit => Found::Mark(best),
-                (best, Found::Nothing) => best,
-                (_, found) => found,
-            };
+            slots.push(if read < SLOT_BYTES { Found::Nothing } else { Mark::decode(&slot) });
         }
-        Ok(best)
+        Ok(slots)
     }
 
     /// Overwrites the slot whose turn it is. Not durable until [`MarkFile::sync`], and need not be.

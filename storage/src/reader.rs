@@ -119,8 +119,13 @@ impl Reader {
             })
         };
         match segment {
+            // A dead letter's line is in `kept/` as well.
             Some((segment, end, overlay)) => {
-                self.read_segment(seq, segment.first, segment.bytes, end, overlay)
+                let read = self.read_segment(seq, segment.first, segment.bytes, end, overlay);
+                read.or_else(|error| match error {
+                    ReadError::Damaged { .. } => self.read_kept(seq).map_err(|_| error),
+                    error => Err(error),
+                })
             }
             None => self.read_kept(seq),
         }
@@ -154,16 +159,27 @@ impl Reader {
             };
             let (at, next) = (open.at, open.next);
             if at >= bytes || next >= end {
-                let what = BlockError::Inconsistent("the segment ends before its last line");
-                return Err(self.skip_damage(&path, bytes, end, what)?);
+                return Err(self.skip_damage(&path, bytes, end, BlockError::Missing)?);
             }
             let header = match self.parse_header(at, &path)? {
                 Ok(header) if header.first == next => header,
-                Ok(_) => {
-                    let what = BlockError::Inconsistent("a block with another first seq than expected");
-                    return Err(self.skip_damage(&path, bytes, end, what)?);
+                // What stood between was set aside by a repair.
+                Ok(header) if next < header.first && header.first < end => {
+                    self.step(at, header.first);
+                    let range = SeqRange { first: next, last: header.first.prev() };
+                    if range.last < seq {
+                        continue;
+                    }
+                    return Err(ReadError::Damaged { path, at, what: BlockError::Missing, range });
                 }
-                Err(what) => return Err(self.skip_damage(&path, bytes, end, what)?),
+                unexpected => {
+                    let other = BlockError::Inconsistent("a block with another first seq than expected");
+                    let what = unexpected.err().unwrap_or(other);
+                    match self.skip_damage(&path, bytes, end, what)? {
+                        ReadError::Damaged { range, .. } if range.last < seq => continue,
+                        damage => return Err(damage),
+                    }
+                }
             };
             let range = header.range();
             if range.contains(seq) {

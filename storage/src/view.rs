@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::block::BlockError;
 use crate::create::refuse_foreign;
 use crate::disk::Disk;
 use crate::disk::real::RealDisk;
@@ -25,7 +26,7 @@ pub struct View {
     state: State,
     kept: Kept,
     findings: Vec<String>,
-    _lock: Lock,
+    _lock: Option<Lock>,
 }
 
 /// How far [`View::verify`] is.
@@ -50,10 +51,10 @@ impl View {
             return Err(Error::Missing { path: dir.to_owned() });
         }
         let lock = Lock::take(dir, false)?;
-        View::on_disk(Arc::new(RealDisk::new(dir)), dir, lock).map_err(|error| under(dir, error))
+        View::on_disk(Arc::new(RealDisk::new(dir)), dir, Some(lock)).map_err(|error| under(dir, error))
     }
 
-    fn on_disk(disk: Arc<dyn Disk>, dir: &Path, lock: Lock) -> Result<View> {
+    pub(crate) fn on_disk(disk: Arc<dyn Disk>, dir: &Path, lock: Option<Lock>) -> Result<View> {
         let Store::Recovered(recovered) = recover::read(disk.as_ref())? else {
             return Err(Error::Missing { path: dir.to_owned() });
         };
@@ -136,7 +137,9 @@ impl View {
                         seq = block.range().last.next();
                     }
                     Err(error) => {
-                        findings.push(tell(&error));
+                        if !self.is_told(&error) {
+                            findings.push(tell(&error));
+                        }
                         seq = match error {
                             ReadError::Damaged { range, .. } => range.last.next().max(seq.next()),
                             // The rest of a segment that cannot be opened.
@@ -148,6 +151,17 @@ impl View {
             }
         }
         findings
+    }
+
+    /// Lines that are in no file any more, and are recorded as lost: nothing new.
+    fn is_told(&self, error: &ReadError) -> bool {
+        let ReadError::Damaged { what: BlockError::Missing, range, .. } = error else { return false };
+        let index = self.index.lock();
+        let is_kept = |seq: Seq| {
+            let before = index.kept.range(..=seq).next_back();
+            before.is_some_and(|(first, place)| first.plus(u64::from(place.lines)) > seq)
+        };
+        self.state.not_lost(*range).iter().all(|rest| (rest.first.0..=rest.last.0).all(|seq| is_kept(Seq(seq))))
     }
 
     fn segment_behind(&self, seq: Seq) -> Option<Seq> {

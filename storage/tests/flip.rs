@@ -1,4 +1,4 @@
-//! Bits that flip on disk: nothing is lost silently. Copies of a store with several segments, dead letters and a
+//! Bits that flip on disk: nothing is lost silently, and a repair keeps all but the damaged block. Copies of a store with several segments, dead letters and a
 //! journal that holds the newest lines; `SPILLQ_FLIPS` sets how many.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use spillq_storage::{
     BlockBuilder, Commit, DeadLetter, DiskOptions, Error, GroupChange, GroupId, Log, Options, Seq, SeqRange,
-    SourceId, View,
+    SourceEnd, SourceId, View, repair,
 };
 
 fn options() -> Options {
@@ -135,4 +135,102 @@ fn a_flipped_bit_loses_nothing_silently() {
     }
     println!("{flips} flips: {harmless} harmless, {told} told by verify, {refused} refused at opening");
     assert!(told > 0 && refused + harmless > 0);
+}
+
+/// The test's checkpoints are the offset alone.
+fn remake(end: &SourceEnd, there: Option<&[u8]>) -> Result<Option<Vec<u8>>, String> {
+    let offset = there.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+    Ok((offset < end.end).then(|| end.end.to_le_bytes().to_vec()))
+}
+
+/// Everything in a folder, by name.
+fn content(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    files(dir).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+/// The store after a repair: every line is there or named as lost, the checkpoint is at the end, and it goes on.
+/// Gives how many are lost.
+fn check_repaired(dir: &Path, named: u64, seed: u64) -> u64 {
+    let view = View::open(dir).unwrap();
+    assert_eq!(view.verify(&mut |_| {}), [String::new(); 0], "seed {seed}");
+    let state = view.state();
+    assert!(state.next_seq > Seq(LINES), "seed {seed}: a seq could be used twice");
+    let mut reader = view.reader();
+    let mut lost = 0;
+    for seq in 1..=LINES {
+        match reader.block(Seq(seq)) {
+            Ok(block) => {
+                let found = block.lines().find(|line| line.seq == Seq(seq)).unwrap();
+                assert_eq!(found.bytes, line(seq), "seed {seed}, line {seq}");
+            }
+            Err(error) => {
+                lost += 1;
+                let loss = state.losses.iter().find(|loss| loss.range.contains(Seq(seq)));
+                assert!(loss.is_some(), "seed {seed}: line {seq} is not named: {error}");
+                for group in state.groups.values() {
+                    assert!(group.acks.contains(Seq(seq)), "seed {seed}: {} waits for {seq}", group.name);
+                }
+            }
+        }
+    }
+    assert_eq!(lost, named, "seed {seed}");
+    let checkpoint = state.sources.get(&SourceId(1)).map(|source| source.checkpoint.clone());
+    let end: u64 = (1..=LINES).map(|seq| line(seq).len() as u64).sum();
+    assert_eq!(checkpoint, Some(end.to_le_bytes().to_vec()), "seed {seed}: lines would come in twice");
+    let (run, next) = (state.run, state.next_seq);
+    drop(view);
+    let mut log = Log::open(dir, options()).unwrap();
+    assert_eq!((log.findings(), log.state().run > run), (&[][..], true), "seed {seed}");
+    let mut builder = BlockBuilder::new();
+    builder.push_whole(SourceId(1), end, b"on\n", 1);
+    let checkpoints = vec![(SourceId(1), Bytes::copy_from_slice(&(end + 3).to_le_bytes()))];
+    let commit = Commit { blocks: vec![builder.build(1)], checkpoints, ..Commit::default() };
+    assert_eq!(log.commit(&commit).unwrap().first, next, "seed {seed}");
+    lost
+}
+
+#[test]
+fn a_repair_keeps_all_but_the_damaged_block() {
+    let flips: u64 = std::env::var("SPILLQ_FLIPS").ok().and_then(|flips| flips.parse().ok()).unwrap_or(120);
+    let folder = tempfile::tempdir().unwrap();
+    let original = folder.path().join("original");
+    make(&original);
+    let (mut sound, mut mended, mut lossy) = (0, 0, 0);
+    // Every file has its turn, MARK in both slots among them.
+    let count = files(&original).len() as u64;
+    for seed in 0..flips {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let dir = folder.path().join("copy");
+        let _ = fs::remove_dir_all(&dir);
+        copy(&original, &dir);
+        let path = &files(&dir)[(seed % count) as usize];
+        let mut bytes = fs::read(path).unwrap();
+        if path.ends_with("MARK") {
+            bytes[20] ^= 1;
+            bytes[4_096 + 20] ^= 1;
+        } else {
+            let bit = rng.usize(..bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        fs::write(path, &bytes).unwrap();
+        let before = content(&dir);
+        let dry = repair(&dir, true, &mut remake).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert_eq!(content(&dir), before, "seed {seed}: a dry run changes nothing");
+        let done = repair(&dir, false, &mut remake).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert_eq!((&dry.findings, &dry.losses), (&done.findings, &done.losses), "seed {seed}");
+        let named = done.losses.iter().map(|loss| loss.range.lines()).sum();
+        if done.findings.is_empty() {
+            sound += 1;
+            continue;
+        }
+        for name in &done.quarantined {
+            assert!(dir.join("quarantine").join(name).exists(), "seed {seed}: {name}");
+        }
+        assert_eq!(repair(&dir, false, &mut remake).unwrap().findings, [String::new(); 0], "seed {seed}: again");
+        let lost = check_repaired(&dir, named, seed);
+        assert!(lost <= 40, "seed {seed}: {lost} lines of {}: {:?}", path.display(), done.findings);
+        if lost == 0 { mended += 1 } else { lossy += 1 }
+    }
+    println!("{flips} flips: {sound} harmless, {mended} repaired without a loss, {lossy} with a named loss");
+    assert!(mended > 0 && lossy > 0);
 }

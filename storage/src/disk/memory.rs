@@ -117,6 +117,28 @@ impl MemoryDisk {
         self.0.lock().unwrap().crashed
     }
 
+    /// Flips a bit of a file, durably: the disk is old.
+    pub(crate) fn flip(&self, path: &str, at: usize) {
+        let mut inner = self.0.lock().unwrap();
+        let ino = inner.find(path).unwrap();
+        let node = inner.nodes.get_mut(&ino).unwrap();
+        node.live[at] ^= 1;
+        node.durable[at] ^= 1;
+    }
+
+    /// Flips a bit of the `nth` value of a journal, in the file and in what sled shows of it.
+    pub(crate) fn flip_journal(&self, folder: &str, nth: usize) {
+        let mut inner = self.0.lock().unwrap();
+        let ino = inner.find(folder).unwrap();
+        let journal = inner.nodes.get_mut(&ino).unwrap().journal.as_mut().unwrap();
+        let key = *journal.raw.keys().nth(nth % journal.raw.len()).unwrap();
+        for chunks in [&mut journal.raw, &mut journal.shown] {
+            if let Some(value) = chunks.get_mut(&key) {
+                *value.last_mut().unwrap() ^= 1;
+            }
+        }
+    }
+
     pub(crate) fn set_capacity(&self, capacity: u64) {
         self.0.lock().unwrap().capacity = capacity;
     }
@@ -203,6 +225,18 @@ impl Inner {
         Ok(())
     }
 
+    fn move_now(&mut self, from: (&str, &str), to: (&str, &str), ino: Ino) -> io::Result<()> {
+        for (folder, op) in
+            [(to.0, NameOp::Set(to.1.to_owned(), ino)), (from.0, NameOp::Unset(from.1.to_owned()))]
+        {
+            let folder = self.find(folder).ok_or_else(not_found)?;
+            let node = self.nodes.get_mut(&folder).ok_or_else(not_found)?;
+            apply_name(&mut node.names, &op);
+            apply_name(&mut node.durable_names, &op);
+        }
+        Ok(())
+    }
+
     fn add(&mut self, path: &str, node: Node) -> io::Result<Ino> {
         let (folder, name) = split(path);
         let ino = self.next;
@@ -259,14 +293,28 @@ impl Disk for MemoryDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut inner = self.lock()?;
         let ((folder, from_name), (to_folder, to_name)) = (split(from), split(to));
-        assert_eq!(folder, to_folder, "the log renames within a folder only");
-        inner.find(from).ok_or_else(not_found)?;
+        let ino = inner.find(from).ok_or_else(not_found)?;
         if let Some(there) = inner.find(to)
             && (inner.nodes[&there].is_folder || inner.nodes[&there].journal.is_some())
         {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
+        if folder != to_folder {
+            // File systems make it in one transaction: the file is never under neither name.
+            inner.move_now((folder, from_name), (to_folder, to_name), ino)?;
+            return Ok(());
+        }
         inner.name(folder, NameOp::Rename(from_name.to_owned(), to_name.to_owned()))
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut inner = self.lock()?;
+        let ino = inner.find(from).ok_or_else(not_found)?;
+        if let Some(there) = inner.find(to) {
+            return if there == ino { Ok(()) } else { Err(io::ErrorKind::AlreadyExists.into()) };
+        }
+        let (folder, name) = split(to);
+        inner.name(folder, NameOp::Set(name.to_owned(), ino))
     }
 
     fn remove_file(&self, path: &str) -> io::Result<()> {

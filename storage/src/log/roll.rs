@@ -16,6 +16,7 @@ use crate::journal::{self, Journal};
 use crate::manifest::State;
 use crate::room::Room;
 use crate::segment;
+use crate::spare;
 
 /// sled's file may not outgrow what was set aside for it while small commits go in.
 const JOURNAL_FILE_BYTES: u64 = journal::RESERVED_BYTES - 4 * 1024 * 1024;
@@ -152,9 +153,21 @@ impl Log {
         self.write_mark()?;
         self.mark.sync()?;
         let closed = std::mem::replace(&mut self.journal, next);
+        self.keep_spare();
         self.discard_journal(old, Some(closed));
         self.counters.rolls += 1;
         Ok(())
+    }
+
+    /// Has a copy of the manifest written beside the owner, before the old journal goes. Nothing rests on it.
+    pub(super) fn keep_spare(&self) {
+        let Some(bytes) = spare::encode(&self.state) else { return };
+        let disk = Arc::clone(&self.disk);
+        drop(self.aside.run(move || {
+            if let Err(error) = spare::write(disk.as_ref(), &bytes) {
+                tracing::warn!(%error, "could not keep a copy of the manifest; tried again with the next journal");
+            }
+        }));
     }
 
     /// Closes and removes a journal that MARK names no more, beside the owner. What a crash leaves of it is

@@ -1,0 +1,131 @@
+//! What of `kept/` can be read, for `repair`: found without the state that a running log has, and written anew
+//! frame by frame.
+
+use super::{FOLDER, FRAME_BYTES, Kind, MAGIC, crc, path};
+use crate::block::BlockHeader;
+use crate::bytes_le::Get;
+use crate::codec;
+use crate::disk::Disk;
+use crate::error::{Context, Result};
+use crate::ids::{GroupId, Seq, SeqRange, StoreId};
+use crate::kept::DeadLetter;
+use crate::manifest::KeptMark;
+
+/// The newest generation, as far as it can be read.
+#[derive(Default)]
+pub(crate) struct Survey {
+    pub(crate) generation: u64,
+    /// Where sound frames are, in order.
+    frames: Vec<(u64, usize)>,
+    /// Lines that it holds.
+    pub(crate) lines: Vec<SeqRange>,
+    /// Dead letters that were not ended.
+    pub(crate) letters: Vec<(GroupId, Seq)>,
+    /// What cannot be read.
+    pub(crate) findings: Vec<String>,
+}
+
+impl Survey {
+    /// Reads it; `relied` says how much of it commits rely on. A torn end behind that is normal after a crash.
+    pub(crate) fn of(disk: &dyn Disk, store: StoreId, relied: KeptMark) -> Result<Survey> {
+        let mut survey = Survey::default();
+        let there = disk.exists(FOLDER).during("look for", FOLDER)?;
+        let names = if there { disk.list(FOLDER).during("list", FOLDER)? } else { Vec::new() };
+        let numbers = names.iter().filter(|name| name.len() == 8).filter_map(|name| name.parse::<u64>().ok());
+        let Some(generation) = numbers.max() else {
+            survey.findings.push("kept/ has no file".to_owned());
+            return Ok(survey);
+        };
+        survey.generation = generation;
+        let name = path(generation);
+        let file = disk.open(&name, false).during("open", &name)?;
+        let mut bytes = vec![0; file.len().during("read", &name)? as usize];
+        let read = file.read_at(&mut bytes, 0).during("read", &name)?;
+        bytes.truncate(read);
+        let relied_bytes = if relied.generation == generation { relied.bytes as usize } else { 0 };
+        if generation < relied.generation || bytes.len() < relied_bytes {
+            let (has, wrote, newest) = (bytes.len(), relied.bytes, path(relied.generation));
+            survey.findings.push(format!("{name} is {has} bytes long, {wrote} of {newest} were written"));
+        }
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = bytes.get(at..).unwrap_or_default();
+            if let Some((kind, body)) = frame(rest) {
+                survey.frames.push((at as u64, FRAME_BYTES + body.len()));
+                survey.note(kind, body, store);
+                at += FRAME_BYTES + body.len();
+                continue;
+            }
+            let behind = rest.get(1..).unwrap_or_default();
+            let sound = memchr::memmem::find_iter(behind, &MAGIC)
+                .find(|found| frame(behind.get(*found..).unwrap_or_default()).is_some());
+            let next = sound.map_or(bytes.len(), |found| at + 1 + found);
+            if sound.is_some() || at < relied_bytes {
+                survey.findings.push(format!("{name}: {} bytes at {at} cannot be read", next - at));
+            }
+            at = next;
+        }
+        Ok(survey)
+    }
+
+    fn note(&mut self, kind: u8, body: &[u8], store: StoreId) {
+        if kind == Kind::Lines as u8 {
+            self.lines.extend(BlockHeader::parse(body, store).map(|header| header.range()));
+        } else if kind == Kind::Dead as u8 {
+            let letter = codec::decode::<DeadLetter>(body).map(|(letter, _)| (letter.group, letter.seq));
+            self.letters.extend(letter);
+        } else if let Ok((ended, _)) = codec::decode::<(GroupId, Seq)>(body) {
+            self.letters.retain(|letter| *letter != ended);
+        }
+    }
+
+    /// Writes the sound frames as the next generation, durably, in place of the damaged one, which must have
+    /// another name by now.
+    pub(crate) fn write_anew(&self, disk: &dyn Disk) -> Result<KeptMark> {
+        disk.make_folder(FOLDER).during("create", FOLDER)?;
+        let generation = self.generation + 1;
+        let (temporary, name) = (format!("{FOLDER}/.tmp-{generation:08}"), path(generation));
+        let file = disk.create(&temporary).during("create", &temporary)?;
+        let mut len = 0;
+        if self.generation > 0 {
+            let damaged = path(self.generation);
+            let old = disk.open(&damaged, false).during("open", &damaged)?;
+            for (at, bytes) in &self.frames {
+                let mut frame = vec![0; *bytes];
+                old.read_at(&mut frame, *at).during("read", &damaged)?;
+                file.write_at(&frame, len).during("write to", &temporary)?;
+                len += *bytes as u64;
+            }
+        }
+        file.sync().during("sync", &temporary)?;
+        disk.rename(&temporary, &name).during("rename", &temporary)?;
+        disk.sync_dir(FOLDER).during("sync", FOLDER)?;
+        if self.generation > 0 {
+            let damaged = path(self.generation);
+            disk.remove_file(&damaged).during("remove", &damaged)?;
+            disk.sync_dir(FOLDER).during("sync", FOLDER)?;
+        }
+        Ok(KeptMark { generation, bytes: len })
+    }
+
+    /// How far a commit may rely on it as it is.
+    pub(crate) fn mark(&self) -> KeptMark {
+        let bytes = self.frames.last().map_or(0, |(at, bytes)| at + *bytes as u64);
+        KeptMark { generation: self.generation, bytes }
+    }
+
+    /// The file that is to be set aside before it is written anew.
+    pub(crate) fn file(&self) -> Option<String> {
+        (self.generation > 0).then(|| path(self.generation))
+    }
+}
+
+/// The kind and body of the sound frame that `bytes` begin with.
+fn frame(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    let (head, rest) = bytes.split_at_checked(FRAME_BYTES)?;
+    let mut get = Get::new(head);
+    let (magic, kind, _) = (get.array::<4>(), get.u8(), get.array::<3>());
+    let (len, expected) = (get.u32() as usize, get.u32());
+    let body = rest.get(..len).filter(|_| magic == MAGIC)?;
+    (crc(kind, body) == expected).then_some((kind, body))
+}

@@ -1,0 +1,137 @@
+//! Writes what was worked out. Each step may be the last one before a kill: docs/design.md has the table.
+
+use std::io::ErrorKind;
+
+use super::plan::{FilePlan, Piece};
+use super::{Intent, QUARANTINE};
+use crate::commit::Record;
+use crate::disk::Disk;
+use crate::error::{Context, Result};
+use crate::journal::{self, Journal};
+use crate::mark::{self, Mark, MarkFile};
+use crate::segment;
+use crate::spare;
+
+/// Makes it so; gives the names in `quarantine/`.
+pub(super) fn apply(disk: &dyn Disk, intent: Intent) -> Result<Vec<String>> {
+    let Intent { mut state, plan, kept, damaged_journals, mark_is_damaged } = intent;
+    for folder in [QUARANTINE, segment::FOLDER, journal::FOLDER] {
+        disk.make_folder(folder).during("create", folder)?;
+    }
+    disk.sync_dir("").during("sync", "the data dir")?;
+    let mut aside = Aside { disk, names: Vec::new() };
+    let rewritten: Vec<_> = plan.files.iter().filter(|file| file.is_changed && !file.pieces.is_empty()).collect();
+    for file in &rewritten {
+        write(disk, file)?;
+    }
+    for old in plan.files.iter().filter(|file| file.is_damaged).filter_map(|file| file.old.as_ref()) {
+        aside.link(old)?;
+    }
+    if let Some(old) = kept.file().filter(|_| !kept.findings.is_empty()) {
+        aside.link(&old)?;
+    }
+    if mark_is_damaged && disk.exists(mark::PATH).during("look for", mark::PATH)? {
+        aside.link(mark::PATH)?;
+    }
+    disk.sync_dir(QUARANTINE).during("sync", QUARANTINE)?;
+    for file in &rewritten {
+        let (temporary, name) = (temporary(file), segment::path(file.meta.first));
+        disk.rename(&temporary, &name).during("rename", &temporary)?;
+    }
+    // Those without any block that can be read are in quarantine now.
+    for old in plan.files.iter().filter(|file| file.is_damaged && file.pieces.is_empty()) {
+        if let Some(old) = &old.old {
+            disk.remove_file(old).during("remove", old)?;
+        }
+    }
+    disk.sync_dir(segment::FOLDER).during("sync", segment::FOLDER)?;
+    state.kept = if kept.findings.is_empty() { kept.mark() } else { kept.write_anew(disk)? };
+
+    let db = Journal::prepare(disk, state.journal).during("create", &journal::folder(state.journal))?;
+    let (store, number, commit, next_seq) = (state.store, state.journal, state.commit, state.next_seq);
+    let copy = spare::encode(&state);
+    let manifest = Record::Manifest(Box::new(state));
+    drop(Journal::begin(disk, db, store, number, commit, &manifest)?);
+    for folder in damaged_journals.iter().filter(|folder| is_journal(folder)) {
+        aside.rename(folder)?;
+    }
+    disk.sync_dir(QUARANTINE).during("sync", QUARANTINE)?;
+    disk.sync_dir(journal::FOLDER).during("sync", journal::FOLDER)?;
+    MarkFile::create(disk, Mark { store, journal: number, commit, next_seq })?;
+    if let Some(copy) = copy {
+        spare::write(disk, &copy)?;
+    }
+    Ok(aside.names)
+}
+
+fn is_journal(folder: &str) -> bool {
+    folder.rsplit('/').next().and_then(journal::number_of).is_some()
+}
+
+fn temporary(file: &FilePlan) -> String {
+    format!("{}/.tmp-{:020}", segment::FOLDER, file.meta.first.0)
+}
+
+/// Writes a segment's blocks under a temporary name, durably.
+fn write(disk: &dyn Disk, file: &FilePlan) -> Result<()> {
+    let name = temporary(file);
+    let to = disk.create(&name).during("create", &name)?;
+    let from = match &file.old {
+        Some(old) => Some((disk.open(old, false).during("open", old)?, old)),
+        None => None,
+    };
+    let mut len = 0;
+    for piece in &file.pieces {
+        let bytes = match (piece, &from) {
+            (Piece::Own { at, bytes }, Some((from, old))) => {
+                let mut buffer = vec![0; *bytes];
+                from.read_at(&mut buffer, *at).during("read", old)?;
+                std::borrow::Cow::Owned(buffer)
+            }
+            (Piece::Journal(bytes), _) => std::borrow::Cow::Borrowed(bytes.as_slice()),
+            (Piece::Own { .. }, None) => continue,
+        };
+        to.write_at(&bytes, len).during("write to", &name)?;
+        len += bytes.len() as u64;
+    }
+    to.sync().during("sync", &name)
+}
+
+/// Moves things to `quarantine/`.
+struct Aside<'a> {
+    disk: &'a dyn Disk,
+    names: Vec<String>,
+}
+
+impl Aside<'_> {
+    /// A second name for a file that is about to be replaced. Where a repair that was cut short made it, that one.
+    fn link(&mut self, path: &str) -> Result<()> {
+        for name in names(path) {
+            match self.disk.link(path, &format!("{QUARANTINE}/{name}")) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                other => {
+                    self.names.push(name);
+                    return other.during("set aside", path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn rename(&mut self, path: &str) -> Result<()> {
+        for name in names(path) {
+            let to = format!("{QUARANTINE}/{name}");
+            if !self.disk.exists(&to).during("look for", &to)? {
+                self.names.push(name);
+                return self.disk.rename(path, &to).during("set aside", path);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `segments-00000000000000000041`, and with a number behind it where earlier damage took that name.
+fn names(path: &str) -> impl Iterator<Item = String> {
+    let base = path.replace('/', "-");
+    (0_u64..).map(move |number| if number == 0 { base.clone() } else { format!("{base}.{number}") })
+}

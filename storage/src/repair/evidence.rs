@@ -1,0 +1,209 @@
+//! What a damaged store still says: every chunk of every journal, SPARE, and the best state that follows from them.
+//!
+//! Holds the sound chunks of all journals in memory: some 10 MiB each, and rarely more than two are there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::codec;
+use crate::commit::{Changes, Record};
+use crate::disk::Disk;
+use crate::error::{Context, Result};
+use crate::ids::{SourceId, StoreId};
+use crate::journal;
+use crate::manifest::State;
+use crate::spare;
+
+/// Read at a time by a scan.
+const SCAN_BYTES: usize = 1024 * 1024;
+
+/// Chunks of one store's journals, by commit and chunk.
+#[derive(Default)]
+struct Commit {
+    chunks: u32,
+    payloads: BTreeMap<u32, Vec<u8>>,
+}
+
+/// All that journals and SPARE say.
+#[derive(Default)]
+pub(crate) struct Evidence {
+    commits: BTreeMap<(StoreKey, u64), Commit>,
+    spare: Option<State>,
+    /// The folders that were looked into.
+    pub(crate) journals: Vec<String>,
+    /// The highest number of a journal seen anywhere.
+    pub(crate) newest_journal: u64,
+    pub(crate) findings: Vec<String>,
+}
+
+/// [`StoreId`] has no order of its own.
+type StoreKey = u64;
+
+/// The state that follows from it, and how much is certain.
+pub(crate) struct Derived {
+    pub(crate) state: State,
+    /// The commit that each source's checkpoint is from.
+    pub(crate) checkpoint_commits: BTreeMap<SourceId, u64>,
+    /// Whether any manifest was there.
+    pub(crate) has_manifest: bool,
+    /// Whether the journals say all of it: nothing in them is damaged.
+    pub(crate) is_whole: bool,
+}
+
+impl Derived {
+    /// The state of a store that opens.
+    pub(crate) fn certain(state: State) -> Derived {
+        Derived { state, checkpoint_commits: BTreeMap::new(), has_manifest: true, is_whole: true }
+    }
+}
+
+impl Evidence {
+    pub(crate) fn gather(disk: &dyn Disk) -> Result<Evidence> {
+        let mut evidence = Evidence::default();
+        match spare::read(disk)? {
+            Ok(state) => evidence.spare = Some(state),
+            Err(what) => evidence.findings.push(what),
+        }
+        let there = disk.exists(journal::FOLDER).during("look for", journal::FOLDER)?;
+        let names =
+            if there { disk.list(journal::FOLDER).during("list", journal::FOLDER)? } else { Vec::new() };
+        for name in names {
+            let folder = format!("{}/{name}", journal::FOLDER);
+            evidence.newest_journal =
+                evidence.newest_journal.max(journal::number_of(&name).unwrap_or_default());
+            if let Ok(raw) = disk.open_journal_raw(&folder) {
+                raw.forget_cached().during("drop the cached pages of", &folder)?;
+                let mut buffer = vec![0; SCAN_BYTES + journal::CHUNK_BYTES];
+                let (len, mut at) = (raw.len().during("read", &folder)?, 0);
+                while at < len {
+                    let read = raw.read_at(&mut buffer, at).during("read", &folder)?;
+                    evidence.note_all(buffer.get(..read).unwrap_or_default());
+                    at += SCAN_BYTES as u64;
+                }
+            }
+            // What sled shows of a copy may hold what the scan does not; its errors say nothing more.
+            if let Err(what) = disk.read_journal_copy(&folder, &mut |value| evidence.note(value)) {
+                tracing::debug!(folder, what, "sled does not open the copy of a journal");
+            }
+            evidence.journals.push(folder);
+        }
+        Ok(evidence)
+    }
+
+    fn note_all(&mut self, bytes: &[u8]) {
+        for found in memchr::memmem::find_iter(bytes, &journal::MAGIC) {
+            self.note(bytes.get(found..).unwrap_or_default());
+        }
+    }
+
+    fn note(&mut self, bytes: &[u8]) {
+        let Some(header) = journal::parse_any(bytes) else { return };
+        let Some(payload) = header.payload(bytes) else { return };
+        self.newest_journal = self.newest_journal.max(header.journal);
+        let commit = self.commits.entry((header.store.0, header.commit)).or_default();
+        commit.chunks = header.chunks;
+        commit.payloads.entry(header.chunk).or_insert_with(|| payload.to_owned());
+    }
+
+    /// The store that most chunks are of.
+    pub(crate) fn store(&self) -> Option<StoreId> {
+        let mut counts = BTreeMap::<u64, usize>::new();
+        for ((store, _), commit) in &self.commits {
+            *counts.entry(*store).or_default() += commit.payloads.len();
+        }
+        let most = counts.into_iter().max_by_key(|(_, count)| *count).map(|(store, _)| StoreId(store));
+        most.or(self.spare.as_ref().map(|state| state.store))
+    }
+
+    pub(crate) fn newest_commit(&self, store: StoreId) -> u64 {
+        self.newest_chunk(store).max(self.spare.as_ref().map_or(0, |state| state.commit))
+    }
+
+    fn newest_chunk(&self, store: StoreId) -> u64 {
+        self.commits.range((store.0, 0)..=(store.0, u64::MAX)).next_back().map_or(0, |(key, _)| key.1)
+    }
+
+    /// The bytes of each commit that stand side by side: all of a whole one, pieces of another.
+    pub(crate) fn pieces(&self, store: StoreId) -> impl Iterator<Item = Vec<u8>> {
+        let commits = self.commits.range((store.0, 0)..=(store.0, u64::MAX));
+        commits.flat_map(|(_, commit)| {
+            let mut pieces: Vec<Vec<u8>> = Vec::new();
+            let mut next = None;
+            for (chunk, payload) in &commit.payloads {
+                match pieces.last_mut().filter(|_| next == Some(*chunk)) {
+                    Some(piece) => piece.extend_from_slice(payload),
+                    None => pieces.push(payload.clone()),
+                }
+                next = Some(chunk + 1);
+            }
+            pieces
+        })
+    }
+
+    /// The best state: from the newest manifest, and every whole commit behind it.
+    /// `durable` is the newest commit that MARK knows: a later one that is not whole was cut off by a crash, and
+    /// nobody was answered.
+    pub(crate) fn derive(&mut self, store: StoreId, durable: u64) -> Derived {
+        let durable = durable.max(self.newest_chunk(store).saturating_sub(1));
+        let mut records = BTreeMap::new();
+        let mut broken = BTreeSet::new();
+        for ((_, number), commit) in self.commits.range((store.0, 0)..=(store.0, u64::MAX)) {
+            let whole = (0..commit.chunks).all(|chunk| commit.payloads.contains_key(&chunk));
+            let bytes: Vec<u8> = commit.payloads.values().flatten().copied().collect();
+            match codec::decode::<Record>(&bytes) {
+                // The record comes first: it may be whole where a block behind it is not.
+                Ok((record, _)) if whole || *number <= durable => {
+                    records.insert(*number, record);
+                }
+                _ if *number <= durable => drop(broken.insert(*number)),
+                _ => {}
+            }
+        }
+        let newest = records.iter().rev().find_map(|(number, record)| match record {
+            Record::Manifest(state) if state.store == store && state.commit == *number => {
+                Some((**state).clone())
+            }
+            _ => None,
+        });
+        let spare = self.spare.take().filter(|state| state.store == store);
+        let base = newest.into_iter().chain(spare).max_by_key(|state| state.commit);
+        let has_manifest = base.is_some();
+        let mut state = base.unwrap_or_else(|| State::new(store));
+        let mut checkpoint_commits: BTreeMap<_, _> =
+            state.sources.keys().map(|source| (*source, state.commit)).collect();
+        let (begin, mut gap) = (state.commit, !has_manifest);
+        for (number, record) in records {
+            let Record::Changes(changes) = record else { continue };
+            if number <= begin && has_manifest {
+                continue;
+            }
+            gap |= number != state.commit + 1;
+            for checkpoint in &changes.checkpoints {
+                checkpoint_commits.insert(checkpoint.source, number);
+            }
+            let changes = if gap { certain(changes) } else { changes };
+            state.apply(number, &changes);
+        }
+        let lost: Vec<String> =
+            broken.iter().filter(|number| **number > begin).map(ToString::to_string).collect();
+        if !lost.is_empty() {
+            self.findings.push(format!(
+                "commits that cannot be read: {}; acks in them are forgotten, so those lines come again",
+                lost.join(", ")
+            ));
+        }
+        if !has_manifest {
+            self.findings.push(
+                "no manifest can be read: what groups had acked is forgotten, every line held is delivered again"
+                    .to_owned(),
+            );
+        }
+        let is_whole = broken.is_empty() && !gap;
+        Derived { state, checkpoint_commits, has_manifest, is_whole }
+    }
+}
+
+/// What of a commit stays true without those before it. Blocks are found by themselves, and the number of a new
+/// group depends on the groups made before.
+fn certain(changes: Changes) -> Changes {
+    Changes { blocks: Vec::new(), add_groups: Vec::new(), ..changes }
+}

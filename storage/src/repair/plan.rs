@@ -1,0 +1,217 @@
+//! What segment files will hold: for each, which sound blocks in which order, and what was not readable.
+//!
+//! One file is in memory at a time (some 16 MiB), and the blocks that only journals hold.
+
+use std::collections::BTreeMap;
+
+use super::source_end::SourceEnds;
+use crate::block::{BLOCK_MAGIC, Block, BlockHeader};
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Context, Result};
+use crate::ids::{Seq, SeqRange, StoreId};
+use crate::manifest::{SegmentMeta, State};
+use crate::segment;
+
+/// What a disk with a bad sector fails to read at once.
+const PAGE_BYTES: usize = 4_096;
+
+/// A block's bytes: where they come from.
+pub(crate) enum Piece {
+    /// In the file itself.
+    Own { at: u64, bytes: usize },
+    /// Out of a journal.
+    Journal(Vec<u8>),
+}
+
+/// What becomes of one segment file.
+pub(crate) struct FilePlan {
+    /// The file that is there; none where only a journal had its blocks.
+    pub(crate) old: Option<String>,
+    /// It holds bytes that cannot be read, and is set aside.
+    pub(crate) is_damaged: bool,
+    /// It has to be written: it is damaged, or blocks go into it.
+    pub(crate) is_changed: bool,
+    pub(crate) pieces: Vec<Piece>,
+    /// As the manifest will have it: the name stays, also where the first block is lost, so that a file is never
+    /// unknown to a manifest that may still count. Meaningless without pieces.
+    pub(crate) meta: SegmentMeta,
+}
+
+/// All of them, and what follows.
+#[derive(Default)]
+pub(crate) struct Plan {
+    pub(crate) files: Vec<FilePlan>,
+    /// Seqs that are held, in order and joined.
+    pub(crate) held: Vec<SeqRange>,
+    pub(crate) ends: SourceEnds,
+    pub(crate) findings: Vec<String>,
+    /// The newest commit of any block.
+    pub(crate) newest_commit: u64,
+}
+
+impl Plan {
+    /// Reads every segment file. `trusted` is the state of a store that opens: then only what it knows counts.
+    /// `from_journals` are bytes in which blocks stand.
+    pub(crate) fn of(
+        disk: &dyn Disk,
+        store: StoreId,
+        trusted: Option<&State>,
+        from_journals: impl Iterator<Item = Vec<u8>>,
+    ) -> Result<Plan> {
+        let counts = |block: &Block| {
+            trusted.is_none_or(|state| {
+                block.commit() <= state.commit
+                    && block.range().first >= state.first_seq()
+                    && block.range().last < state.next_seq
+            })
+        };
+        let mut extra = BTreeMap::new();
+        for bytes in from_journals {
+            for (at, len, block) in blocks(&bytes, store).0.into_iter().filter(|found| counts(&found.2)) {
+                let bytes = bytes.get(at..at + len).unwrap_or_default().to_owned();
+                extra.insert(block.range().first, bytes);
+            }
+        }
+        let there = disk.exists(segment::FOLDER).during("look for", segment::FOLDER)?;
+        let names =
+            if there { disk.list(segment::FOLDER).during("list", segment::FOLDER)? } else { Vec::new() };
+        let mut plan = Plan::default();
+        for first in names.iter().filter_map(|name| segment::first_of(name)) {
+            let known = trusted.map(|state| state.segments.iter().find(|segment| segment.first == first));
+            // Compacted, and back with a power cut: opening removes it.
+            if known == Some(None) {
+                continue;
+            }
+            let name = segment::path(first);
+            let file = disk.open(&name, false).during("open", &name)?;
+            let len = file.len().during("read", &name)?;
+            let bytes = read_all(file.as_ref(), known.flatten().map_or(len, |known| known.bytes.min(len)));
+            plan.take_before(first, &mut extra, store);
+            plan.add_file(first, &bytes, &mut extra, store, &counts);
+        }
+        plan.take_before(Seq(u64::MAX), &mut extra, store);
+        Ok(plan)
+    }
+
+    fn add_file(
+        &mut self,
+        first: Seq,
+        bytes: &[u8],
+        extra: &mut BTreeMap<Seq, Vec<u8>>,
+        store: StoreId,
+        counts: &dyn Fn(&Block) -> bool,
+    ) {
+        let name = segment::path(first);
+        let (found, unreadable) = blocks(bytes, store);
+        for (at, len, what) in &unreadable {
+            self.findings.push(format!("{name}: {len} bytes at {at} are no block: {what}"));
+        }
+        self.files.push(FilePlan {
+            old: Some(name.clone()),
+            is_damaged: !unreadable.is_empty(),
+            is_changed: !unreadable.is_empty(),
+            pieces: Vec::new(),
+            meta: SegmentMeta { first, bytes: 0, raw_bytes: 0 },
+        });
+        for (at, len, block) in found {
+            self.take_before(block.range().first, extra, store);
+            if counts(&block) && block.range().first > self.last() {
+                self.add(Piece::Own { at: at as u64, bytes: len }, &block, len);
+            } else {
+                self.findings.push(format!("{name}: the block at {at} holds lines that are held already"));
+                if let Some(file) = self.files.last_mut() {
+                    (file.is_damaged, file.is_changed) = (true, true);
+                }
+            }
+        }
+    }
+
+    fn last(&self) -> Seq {
+        self.held.last().map_or(Seq(0), |range| range.last)
+    }
+
+    /// Blocks of journals that come before `seq` and are not held yet.
+    fn take_before(&mut self, seq: Seq, extra: &mut BTreeMap<Seq, Vec<u8>>, store: StoreId) {
+        while let Some(entry) = extra.first_entry().filter(|entry| *entry.key() < seq) {
+            let bytes = entry.remove();
+            let Ok(block) = Block::decode(&bytes, store) else { continue };
+            if block.range().first <= self.last() || block.range().last >= seq {
+                continue;
+            }
+            if self.files.is_empty() {
+                let meta = SegmentMeta { first: Seq(0), bytes: 0, raw_bytes: 0 };
+                self.files.push(FilePlan {
+                    old: None,
+                    is_damaged: false,
+                    is_changed: true,
+                    pieces: Vec::new(),
+                    meta,
+                });
+            }
+            let len = bytes.len();
+            self.add(Piece::Journal(bytes), &block, len);
+            if let Some(file) = self.files.last_mut() {
+                file.is_changed = true;
+            }
+        }
+    }
+
+    fn add(&mut self, piece: Piece, block: &Block, len: usize) {
+        let range = block.range();
+        let Some(file) = self.files.last_mut() else { return };
+        if file.pieces.is_empty() && file.old.is_none() {
+            file.meta.first = range.first;
+        }
+        file.meta.bytes += len as u64;
+        file.meta.raw_bytes += block.raw().len() as u64;
+        file.pieces.push(piece);
+        match self.held.last_mut() {
+            Some(last) if last.last.next() == range.first => last.last = range.last,
+            _ => self.held.push(range),
+        }
+        self.newest_commit = self.newest_commit.max(block.commit());
+        self.ends.note(block);
+    }
+}
+
+/// The first `len` bytes; zeros where the disk does not give them.
+fn read_all(file: &dyn DiskFile, len: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len as usize];
+    if file.read_at(&mut bytes, 0).is_err() {
+        for (number, page) in bytes.chunks_mut(PAGE_BYTES).enumerate() {
+            if file.read_at(page, (number * PAGE_BYTES) as u64).is_err() {
+                page.fill(0);
+            }
+        }
+    }
+    bytes
+}
+
+type Found = (usize, usize, Block);
+
+/// The sound blocks in `bytes` with place and length, and the stretches between that are none, with the reason.
+fn blocks(bytes: &[u8], store: StoreId) -> (Vec<Found>, Vec<(usize, usize, String)>) {
+    let (mut found, mut unreadable) = (Vec::new(), Vec::<(usize, usize, String)>::new());
+    let finder = memchr::memmem::Finder::new(&BLOCK_MAGIC);
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let parsed = BlockHeader::parse(rest, store)
+            .and_then(|header| Block::decode(rest, store).map(|block| (header.disk_bytes(), block)));
+        match parsed {
+            Ok((len, block)) => {
+                found.push((at, len, block));
+                at += len;
+            }
+            Err(what) => {
+                let next = rest.get(1..).and_then(|rest| finder.find(rest)).map_or(rest.len(), |next| next + 1);
+                match unreadable.last_mut() {
+                    Some((from, len, _)) if *from + *len == at => *len += next,
+                    _ => unreadable.push((at, next, what.to_string())),
+                }
+                at += next;
+            }
+        }
+    }
+    (found, unreadable)
+}

@@ -1,0 +1,110 @@
+//! Where the stored lines of each source end, and the bytes around: what a lost checkpoint is made of again.
+//!
+//! At most 1.3 KiB a source.
+
+use std::collections::BTreeMap;
+
+use crate::block::{Block, LineFlags};
+use crate::ids::{Seq, SourceId};
+
+/// Bytes from the beginning of a source that are remembered.
+const START_BYTES: usize = 1_024;
+/// Bytes before the end.
+const BEFORE_BYTES: usize = 256;
+
+/// The end of a source's stored lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceEnd {
+    /// Which source.
+    pub source: SourceId,
+    /// The offset behind its last stored line.
+    pub end: u64,
+    /// Up to 256 bytes before `end`, fewer only where the source has no more: empty where they are not stored.
+    pub before: Vec<u8>,
+    /// Its first bytes, up to 1 KiB of them: empty where they are not stored.
+    pub start: Vec<u8>,
+    /// What its last line is.
+    pub flags: LineFlags,
+    pub(crate) commit: u64,
+    pub(crate) last_seq: Seq,
+    /// Where `before` begins.
+    before_from: u64,
+}
+
+/// The ends of all sources, as blocks are shown in the order of their seqs.
+#[derive(Default)]
+pub(crate) struct SourceEnds(BTreeMap<SourceId, SourceEnd>);
+
+impl SourceEnds {
+    pub(crate) fn note(&mut self, block: &Block) {
+        let (mut at, mut seq) = (0, block.range().first);
+        for run in block.runs() {
+            let bytes = block.raw().get(at..at + run.bytes as usize).unwrap_or_default();
+            at += run.bytes as usize;
+            seq = seq.plus(u64::from(run.lines));
+            let end = self.0.entry(run.source).or_insert_with(|| SourceEnd {
+                source: run.source,
+                end: u64::MAX,
+                ..SourceEnd::default()
+            });
+            if end.end != run.offset {
+                end.before.clear();
+                end.before_from = run.offset;
+                if run.offset == 0 {
+                    end.start.clear();
+                }
+            }
+            // Only while nothing is missing in between.
+            if end.start.len() as u64 == run.offset {
+                end.start.extend(bytes.iter().take(START_BYTES - end.start.len().min(START_BYTES)));
+            }
+            end.before.extend_from_slice(bytes.get(bytes.len().saturating_sub(BEFORE_BYTES)..).unwrap_or_default());
+            let surplus = end.before.len().saturating_sub(BEFORE_BYTES);
+            end.before.drain(..surplus);
+            end.end = run.offset + u64::from(run.bytes);
+            end.before_from = end.before_from.max(end.end - end.before.len() as u64);
+            (end.flags, end.commit, end.last_seq) = (run.flags, block.commit(), seq.prev());
+        }
+    }
+
+    /// All of them, each with what is certain about it only.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = SourceEnd> {
+        self.0.values().cloned().map(|mut end| {
+            if end.before.len() < BEFORE_BYTES && end.before_from > 0 {
+                end.before.clear();
+            }
+            end
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::BlockBuilder;
+    use crate::ids::StoreId;
+
+    fn block(runs: &[(u64, u64, &[u8])]) -> Block {
+        let mut builder = BlockBuilder::new();
+        for (source, offset, bytes) in runs {
+            builder.push_whole(SourceId(*source), *offset, bytes, 1);
+        }
+        let mut bytes = Vec::new();
+        builder.build(1).encode(&mut bytes, StoreId(1), 2, Seq(1));
+        Block::decode(&bytes, StoreId(1)).unwrap()
+    }
+
+    #[test]
+    fn the_bytes_around_are_those_of_the_source() {
+        let mut ends = SourceEnds::default();
+        let long = [vec![b'x'; 1_500], vec![b'\n']].concat();
+        ends.note(&block(&[(1, 0, b"one\n"), (2, 700, b"cut off\n"), (1, 4, b"two\n")]));
+        ends.note(&block(&[(1, 8, &long), (3, 0, &long)]));
+        ends.note(&block(&[(3, 9_000, &long)]));
+        let ends: Vec<_> = ends.ends().collect();
+        assert_eq!((ends[0].end, &ends[0].start[..8], ends[0].start.len()), (1_509, &b"one\ntwo\n"[..], 1_024));
+        assert_eq!(ends[0].before, long[long.len() - 256..]);
+        assert_eq!((ends[1].end, ends[1].before.len(), ends[1].start.len()), (708, 0, 0));
+        assert_eq!((ends[2].end, ends[2].before.len(), ends[2].start.len()), (10_501, 256, 1_024));
+    }
+}

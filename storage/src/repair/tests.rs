@@ -1,0 +1,163 @@
+//! Repair, killed at any sync: whatever is left of it, the next one ends with the same store.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Repaired, SourceEnd, on_disk};
+use crate::block::BlockBuilder;
+use crate::commit::{Commit, GroupChange};
+use crate::disk::Disk;
+use crate::disk::memory::MemoryDisk;
+use crate::error::Result;
+use crate::ids::{GroupId, Seq, SeqRange, SourceId};
+use crate::kept::DeadLetter;
+use crate::log::{Log, Options};
+use crate::room::DiskOptions;
+use crate::view::View;
+
+const LINES: u64 = 200;
+/// Bits that flip in segments, each in one block of four lines.
+const DAMAGED_MAX: usize = 3;
+
+fn options() -> Options {
+    Options {
+        segment_bytes: 1_500,
+        journal_bytes: 3_000,
+        journal_commits: 30,
+        disk: DiskOptions { limit_bytes: 1 << 40, min_free_bytes: 0, reserve_bytes: 0 },
+    }
+}
+
+fn line(seq: u64) -> Vec<u8> {
+    let mut rng = fastrand::Rng::with_seed(seq);
+    let letters: String = (0..20).map(|_| rng.alphanumeric()).collect();
+    format!("{seq} {letters}\n").into_bytes()
+}
+
+fn end() -> u64 {
+    (1..=LINES).map(|seq| line(seq).len() as u64).sum()
+}
+
+/// Four lines a commit, one of them dead, the first hundred acked.
+fn store() -> MemoryDisk {
+    let disk = MemoryDisk::new(1 << 40);
+    let mut log = Log::on_disk(Arc::new(disk.clone()), options(), None).unwrap();
+    log.commit(&Commit { add_groups: vec![("a".to_owned(), Seq(0))], ..Commit::default() }).unwrap();
+    let mut offset = 0;
+    for first in (1..=LINES).step_by(4) {
+        let mut builder = BlockBuilder::new();
+        for seq in first..first + 4 {
+            builder.push_whole(SourceId(1), offset, &line(seq), 1);
+            offset += line(seq).len() as u64;
+        }
+        let checkpoints = vec![(SourceId(1), Bytes::copy_from_slice(&offset.to_le_bytes()))];
+        log.commit(&Commit { blocks: vec![builder.build(1)], checkpoints, ..Commit::default() }).unwrap();
+        while log.maintain().unwrap() {}
+    }
+    let group = GroupId(1);
+    let letter = DeadLetter { group, seq: Seq(7), attempts: 8, time_ms: 1, reason: "poison".to_owned() };
+    let block = log.reader().block(Seq(7)).unwrap();
+    log.bury(&letter, &block).unwrap();
+    let dead = (group, GroupChange::Dead { seq: Seq(7) });
+    let ack = (group, GroupChange::Ack { range: SeqRange { first: Seq(1), last: Seq(6) } });
+    log.commit(&Commit { groups: vec![dead, ack], ..Commit::default() }).unwrap();
+    drop(log);
+    disk
+}
+
+fn remake(end: &SourceEnd, there: Option<&[u8]>) -> std::result::Result<Option<Vec<u8>>, String> {
+    let offset = there.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+    Ok((offset < end.end).then(|| end.end.to_le_bytes().to_vec()))
+}
+
+fn repair(disk: &MemoryDisk) -> Result<Repaired> {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    on_disk(&disk, false, &mut remake)
+}
+
+/// The lines that cannot be read; all others are as they were, and each missing one is named.
+fn missing(disk: &MemoryDisk) -> Vec<u64> {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let view = View::on_disk(disk, std::path::Path::new(""), None).unwrap();
+    assert_eq!(view.verify(&mut |_| {}), [String::new(); 0]);
+    let state = view.state();
+    assert_eq!(state.sources[&SourceId(1)].checkpoint, end().to_le_bytes());
+    assert!(state.next_seq > Seq(LINES));
+    let mut reader = view.reader();
+    let is_missing = |seq: &u64| match reader.block(Seq(*seq)) {
+        Ok(block) => {
+            assert_eq!(block.lines().find(|line| line.seq == Seq(*seq)).unwrap().bytes, line(*seq));
+            false
+        }
+        Err(_) => {
+            assert!(state.losses.iter().any(|loss| loss.range.contains(Seq(*seq))), "{seq} is not named");
+            true
+        }
+    };
+    (1..=LINES).filter(is_missing).collect()
+}
+
+fn damage(disk: &MemoryDisk, rng: &mut fastrand::Rng) {
+    let segments = disk.list("segments").unwrap();
+    for _ in 0..rng.usize(1..=DAMAGED_MAX) {
+        let name = format!("segments/{}", segments[rng.usize(..segments.len())]);
+        let len = disk.open(&name, false).unwrap().len().unwrap() as usize;
+        if len > 0 {
+            disk.flip(&name, rng.usize(..len));
+        }
+    }
+    if rng.bool() {
+        let name = format!("kept/{}", disk.list("kept").unwrap()[0]);
+        let len = disk.open(&name, false).unwrap().len().unwrap() as usize;
+        disk.flip(&name, rng.usize(..len));
+    }
+    if rng.bool() {
+        let journals = disk.list("journal").unwrap();
+        disk.flip_journal(&format!("journal/{}", journals[0]), rng.usize(..1_000));
+    }
+    if rng.bool() {
+        disk.flip("MARK", 20);
+        disk.flip("MARK", 4_096 + 20);
+    }
+}
+
+#[test]
+fn a_repair_may_be_killed_anywhere() {
+    let (mut killed, mut lost) = (0, 0);
+    for seed in 0..60 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        // What is not synced is gone, perhaps: the same for every try.
+        let disk = store().after_crash(&mut rng);
+        damage(&disk, &mut rng);
+        let whole = disk.after_crash(&mut rng);
+        let first = repair(&whole).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let expected = missing(&whole);
+        lost += expected.len();
+        for syncs in 1.. {
+            let mut disk = disk.after_crash(&mut rng);
+            disk.crash_after(syncs);
+            let done = repair(&disk);
+            let crashed = disk.has_crashed();
+            assert!(done.is_ok() || crashed, "seed {seed}, {syncs} syncs: {done:?}");
+            disk = disk.after_crash(&mut rng);
+            // Now and then the service is started in between, where it starts at all.
+            let started = rng.bool() && Log::on_disk(Arc::new(disk.clone()), options(), None).is_ok();
+            repair(&disk).unwrap_or_else(|error| panic!("seed {seed}, after {syncs} syncs: {error}"));
+            let missing = missing(&disk);
+            if started {
+                // It has removed the journal before the last, which may have had a damaged block once more.
+                assert!(missing.len() <= 4 * DAMAGED_MAX, "seed {seed}, after {syncs} syncs: {missing:?}");
+                assert!(expected.iter().all(|seq| missing.contains(seq)), "seed {seed}: {missing:?}");
+            } else {
+                assert_eq!(missing, expected, "seed {seed}, after {syncs} syncs; {first:?}");
+            }
+            assert_eq!(repair(&disk).unwrap().findings, [String::new(); 0], "seed {seed}: once more");
+            if !crashed {
+                break;
+            }
+            killed += 1;
+        }
+    }
+    assert!(killed > 300 && lost > 100, "{killed} kills, {lost} lines");
+}
