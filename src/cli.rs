@@ -61,6 +61,8 @@ pub enum Command {
     #[allow(missing_docs)]
     Verify(VerifyArgs),
     #[allow(missing_docs)]
+    Repair(RepairArgs),
+    #[allow(missing_docs)]
     DeadLetter(DeadLetterArgs),
     #[allow(missing_docs)]
     Group(GroupArgs),
@@ -322,6 +324,28 @@ pub struct VerifyArgs {
     #[allow(missing_docs)]
     pub data_dir: DataDirArgs,
     /// Print one JSON object, with sound and findings
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Keep what can be read of a damaged store, name what cannot, and set it aside
+///
+/// For a store that `verify` finds damaged, or that does not open. The service must be stopped. Every block that can be
+/// read is kept; seqs of others are recorded as lost, and no group waits for them any more. Damaged files are moved
+/// to quarantine/ in the data dir, never deleted. A kill at any point does no harm; run it again.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  spillq repair --data-dir ./q --dry-run     what is damaged, and what would be lost; exit status 1 if anything
+  spillq repair --data-dir ./q               do it; exit status 0 when the store is sound afterwards")]
+pub struct RepairArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub data_dir: DataDirArgs,
+    /// Change nothing, and tell the same
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print one JSON object: sound, findings, lines, lost_lines, losses, quarantined, read_again
     #[arg(long)]
     pub json: bool,
 }

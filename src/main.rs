@@ -40,6 +40,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Status(args) => cmd::status::run(&args),
         Command::Inspect(args) => cmd::inspect::run(&args),
         Command::Verify(args) => cmd::verify::run(&args),
+        Command::Repair(args) => cmd::repair::run(&args),
         Command::DeadLetter(args) => cmd::dead_letter::run(&args),
         Command::Group(args) => cmd::group::run(&args),
         Command::Config(args) => cmd::config::run(&args),

@@ -92,6 +92,11 @@ fn render(status: &StatusJson, data_dir: &Path) -> String {
             losses.rolled_back
         );
     }
+    let quarantine = status.quarantine;
+    if quarantine.files > 0 {
+        let (files, bytes) = (HumanCount(quarantine.files), ByteSize(quarantine.bytes));
+        let _ = writeln!(out, "aside    {files} damaged files ({bytes}) in quarantine/, kept by repair");
+    }
     for finding in &status.findings {
         let _ = writeln!(out, "finding  {finding}");
     }

@@ -20,7 +20,8 @@ pub(super) fn failure(error: Error) -> Failure {
         Error::Missing { .. } => Failure::could_not_run(message)
             .hint("name the folder with --data-dir; `spillq run` makes a store in it"),
         Error::Version { .. } => {
-            Failure::could_not_run(message).hint("use the version of spillq that wrote it")
+            Failure::could_not_run(message)
+                .hint("nothing was changed; use the version of spillq that wrote it, or a later one")
         }
         Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
             Failure::could_not_run(message).hint("run spillq as the user that owns the data dir")
@@ -29,7 +30,7 @@ pub(super) fn failure(error: Error) -> Failure {
             Failure::could_not_run(message).hint("make room on that file system, or raise disk.limit")
         }
         Error::Damaged { .. } => Failure::store(message).hint(
-            "nothing was changed; copy the data dir away before anything else, then see `spillq verify`",
+            "nothing was changed; copy the data dir away, then `spillq repair --dry-run` says what can be kept",
         ),
         Error::Io { .. } | Error::Poisoned(_) => {
             Failure::store(message).hint("what was acknowledged is safe; start again when the disk is well")

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use spillq_storage::{DeadLetter, Line, Seq, SeqRange, SourceId, View};
+use spillq_storage::{DeadLetter, Line, Quarantined, Seq, SeqRange, SourceId, View};
 
 use crate::queue::{Admin, Answer, Status};
 use crate::tail::{Snapshot, SourceRecord, SourceState, shown};
@@ -26,8 +26,25 @@ pub struct StatusJson {
     pub groups: Vec<GroupJson>,
     /// What was lost, of every kind.
     pub losses: LossesJson,
+    /// What repairs have set aside.
+    #[serde(default)]
+    pub quarantine: QuarantineJson,
     /// What opening found that was not as it should be.
     pub findings: Vec<String>,
+}
+
+/// Files in `quarantine/`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct QuarantineJson {
+    pub files: u64,
+    pub bytes: u64,
+}
+
+impl From<Quarantined> for QuarantineJson {
+    fn from(Quarantined { files, bytes }: Quarantined) -> QuarantineJson {
+        QuarantineJson { files, bytes }
+    }
 }
 
 /// The log.
@@ -308,6 +325,7 @@ impl StatusJson {
             },
             sources,
             groups,
+            quarantine: status.quarantined.into(),
             findings: status.findings.clone(),
         }
     }
@@ -374,6 +392,7 @@ impl StatusJson {
                 state.sources.iter().map(|(id, source)| (*id, source.checkpoint.as_slice())),
             ),
             groups,
+            quarantine: view.quarantined().into(),
             findings: view.findings().to_vec(),
         }
     }

@@ -322,6 +322,17 @@ impl Owner {
     fn unreadable(&mut self, id: GroupId, reservation: u64, range: SeqRange, what: String) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.release(reservation);
+        // Recorded as lost before this group was made: it passes over them, as the others did.
+        let losses = self.log.state().losses.iter();
+        let known: Vec<SeqRange> = losses.filter_map(|loss| loss.range.intersection(range)).collect();
+        let waits = self.log.state().groups.get(&id).and_then(|state| state.acks.gap(range.first, range.last));
+        if waits.is_some_and(|waits| known.iter().any(|known| known.contains(waits.first))) {
+            for range in known {
+                group.settled(range, clock::now_ms());
+                self.commit.groups.push((id, GroupChange::Ack { range }));
+            }
+            return;
+        }
         if !group.settings().skip_damage {
             tracing::error!(group = group.settings().name, lines = %range, "{what}; the group stops here");
             group.damage = Some(format!("lines {range}: {what}"));

@@ -1,7 +1,7 @@
 //! What the owner tells of the log and its groups. Plain data; who shows it decides how.
 
 use bytes::Bytes;
-use spillq_storage::{Counters, GroupId, Loss, Seq, SeqRange, SourceId};
+use spillq_storage::{Counters, GroupId, Loss, Quarantined, Seq, SeqRange, SourceId};
 
 /// A look at everything that the owner knows.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct Status {
     pub counters: Counters,
     /// What opening found that was not as it should be.
     pub findings: Vec<String>,
+    /// What repairs have set aside.
+    pub quarantined: Quarantined,
     /// Lines that are lost.
     pub losses: Vec<Loss>,
     /// The sources with their checkpoints.

@@ -16,6 +16,7 @@ mod press;
 mod reader;
 mod recognise;
 mod record;
+mod remake;
 mod rotation;
 mod source;
 mod status;
@@ -41,6 +42,7 @@ use spillq_storage::{LINE_BYTES_MAX, SourceId};
 pub use error::TailError;
 pub use names::shown;
 pub use record::{RecordError, SourceRecord};
+pub use remake::{adopt, remake};
 pub use status::{Counters, Snapshot, SourceState, SourceStatus};
 
 use crate::queue::Handle;

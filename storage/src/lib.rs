@@ -54,6 +54,6 @@ pub use kept::{DEAD_LETTERS_MAX, DeadLetter, KEPT_BYTES_MAX, REASON_BYTES_MAX};
 pub use log::{Committed, Counters, Log, Options};
 pub use manifest::{GroupState, KeptMark, Leased, Loss, SegmentMeta, SourceState, State};
 pub use reader::{ReadError, Reader};
-pub use repair::{Remake, Repaired, SourceEnd, repair};
+pub use repair::{Quarantined, Remake, Repaired, SourceEnd, repair};
 pub use room::DiskOptions;
 pub use view::{Verified, View};

@@ -28,6 +28,7 @@ use crate::manifest::State;
 use crate::mark::{Mark, MarkFile};
 use crate::reader::Reader;
 use crate::recover::{self, CREATING, Store};
+use crate::repair::Quarantined;
 use crate::room::{DiskOptions, Room};
 use crate::segment::{Index, SegmentWriter};
 
@@ -101,6 +102,8 @@ pub struct Log {
     stuck: Option<(compact::Removal, u64)>,
     counters: Counters,
     findings: Vec<String>,
+    /// Counted at opening: only a repair of a closed log changes it.
+    quarantined: Quarantined,
     poisoned: Option<String>,
     aside: Aside,
     _lock: Option<Lock>,
@@ -182,6 +185,7 @@ impl Log {
         let mut findings = findings;
         findings.extend(kept.findings.iter().cloned());
         let mut log = Log {
+            quarantined: Quarantined::count(disk.as_ref()),
             writer: SegmentWriter::open(Arc::clone(&disk), state.segments.back())?,
             disk,
             options,
@@ -226,6 +230,12 @@ impl Log {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// What repairs have set aside.
+    #[must_use]
+    pub fn quarantined(&self) -> Quarantined {
+        self.quarantined
     }
 
     /// A reader of what is durable, to be used beside the owner.

@@ -8,6 +8,7 @@
 mod apply;
 mod evidence;
 mod plan;
+mod quarantine;
 mod source_end;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use quarantine::Quarantined;
 pub use source_end::SourceEnd;
 
 use crate::acks::AckSet;
@@ -36,7 +38,7 @@ use crate::view::View;
 use evidence::Evidence;
 use plan::Plan;
 
-/// What folders of damaged files are called.
+/// Where damaged files go.
 pub(crate) const QUARANTINE: &str = "quarantine";
 
 /// What a repair found and did; with `dry_run`, what it would do.

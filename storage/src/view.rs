@@ -17,6 +17,7 @@ use crate::log::under;
 use crate::manifest::State;
 use crate::reader::{ReadError, Reader};
 use crate::recover::{self, Store};
+use crate::repair::Quarantined;
 use crate::segment::Index;
 
 /// A store, read only. Nobody can open it for writing meanwhile.
@@ -101,6 +102,12 @@ impl View {
     #[must_use]
     pub fn dead_count(&self, group: GroupId) -> usize {
         self.kept.dead_count(group)
+    }
+
+    /// What repairs have set aside.
+    #[must_use]
+    pub fn quarantined(&self) -> Quarantined {
+        Quarantined::count(self.disk.as_ref())
     }
 
     /// Bytes of segments and kept lines.

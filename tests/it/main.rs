@@ -13,6 +13,7 @@ mod exec;
 /// Real files taken in, rotated and drained.
 mod ingest;
 /// What they share.
+mod repair;
 mod support;
 /// Rules of the code base that a compiler cannot hold.
 mod tidy;

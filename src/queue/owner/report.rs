@@ -22,6 +22,7 @@ impl Owner {
             run: state.run,
             counters: self.log.counters(),
             findings: self.log.findings().to_vec(),
+            quarantined: self.log.quarantined(),
             losses: state.losses.iter().cloned().collect(),
             sources: state
                 .sources

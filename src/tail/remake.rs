@@ -1,0 +1,84 @@
+//! A checkpoint made again from what the log stores of a source, for `repair`; and one moved to another path.
+//!
+//! Without the 256 bytes before its offset, and its first bytes, a file is not known again: then nothing is made.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use bytes::Bytes;
+use spillq_storage::SourceEnd;
+
+use super::identity::{FINGERPRINT_BYTES, Fingerprint, Likeness, RUNG_BYTES, crc_before};
+use super::record::SourceRecord;
+
+/// Makes the checkpoint of a source reach the end of its stored lines; `None` where it does already.
+///
+/// # Errors
+/// Why it cannot be made: the file is then read again.
+pub fn remake(end: &SourceEnd, there: Option<&[u8]>) -> Result<Option<Vec<u8>>, String> {
+    let mut record = match there.map(SourceRecord::decode) {
+        Some(Ok(record)) => record,
+        Some(Err(error)) => return Err(error.to_string()),
+        // Its path is not known any more. The file is known again by its content, as a copy is.
+        None if end.start.is_empty() => return Err("its first line is not stored any more".to_owned()),
+        None => SourceRecord { fingerprint: Fingerprint::of(&end.start), ..SourceRecord::default() },
+    };
+    if record.offset >= end.end {
+        return Ok(None);
+    }
+    if end.before.is_empty() {
+        return Err("the bytes before the end of its stored lines are not stored any more".to_owned());
+    }
+    record.offset = end.end;
+    record.ladder.climb(end.end, &end.before);
+    record.in_part = matches!(end.flags.part(), Some("first" | "middle"));
+    record.unterminated = end.flags.is_unterminated();
+    record.finished = false;
+    record.encode().map(|bytes| Some(bytes.to_vec())).map_err(|error| error.to_string())
+}
+
+/// The checkpoint of a source whose file is now at `path`: the same content, with another path or inode.
+///
+/// # Errors
+/// When the file cannot be read, or does not hold what was read of the source.
+pub fn adopt(checkpoint: &[u8], path: &Path) -> Result<Bytes, String> {
+    let mut record = SourceRecord::decode(checkpoint).map_err(|error| error.to_string())?;
+    let path = path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?;
+    let told = |error: io::Error| format!("{}: {error}", path.display());
+    let meta = path.metadata().map_err(told)?;
+    if !meta.is_file() {
+        return Err(format!("{} is not a file", path.display()));
+    }
+    let file = File::open(&path).map_err(told)?;
+    let start = read(&file, 0, FINGERPRINT_BYTES).map_err(told)?;
+    if record.fingerprint.compare(&start) != Likeness::Equal {
+        return Err(format!("{} does not begin as the source does", path.display()));
+    }
+    let from = record.offset.saturating_sub(RUNG_BYTES as u64);
+    let before = read(&file, from, (record.offset - from) as usize).map_err(told)?;
+    let is_there = before.len() as u64 == record.offset - from;
+    if !is_there || record.ladder.crc_at(record.offset).is_some_and(|crc| crc != crc_before(&before)) {
+        let offset = record.offset;
+        return Err(format!("{} does not hold before byte {offset} what was read of the source", path.display()));
+    }
+    record.path = path.as_os_str().as_bytes().to_vec();
+    record.inode = meta.ino();
+    record.finished = false;
+    record.encode().map_err(|error| error.to_string())
+}
+
+fn read(file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    let mut filled = 0;
+    while filled < len {
+        match file.read_at(&mut bytes[filled..], at + filled as u64)? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
