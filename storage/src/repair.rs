@@ -69,8 +69,8 @@ pub type Remake<'a> = &'a mut dyn FnMut(&SourceEnd, Option<&[u8]>) -> std::resul
 /// # Errors
 /// [`Error::Damaged`] when not even the store's id can be found; and as [`crate::Log::open`].
 pub fn repair(dir: &Path, dry_run: bool, remake: Remake<'_>) -> Result<Repaired> {
-    refuse_foreign(dir)?;
     if !["MARK", journal::FOLDER, segment::FOLDER].iter().any(|name| dir.join(name).exists()) {
+        refuse_foreign(dir)?;
         return Err(Error::Missing { path: dir.to_owned() });
     }
     let _lock = Lock::take(dir, !dry_run)?;

@@ -121,7 +121,7 @@ fn damage_that_keeps_the_store_from_opening_is_repaired_without_a_loss() {
             let found: Vec<_> = (0..bytes.len() - 8).filter(|at| bytes[*at..*at + 8] == *magic).collect();
             found.iter().for_each(|at| flip(&db, *at as u64 + 60));
         }
-        let output = run(&["run", "--data-dir", dir, "--once"]);
+        let output = run(&["run", "--data-dir", dir, "--follow", "none"]);
         assert_eq!(output.status.code(), Some(3), "{what}: {}", String::from_utf8_lossy(&output.stderr));
         assert!(String::from_utf8_lossy(&output.stderr).contains("spillq repair"), "{what}");
         let done = json(&["repair", "--data-dir", dir, "--json"], 0);
@@ -169,7 +169,9 @@ fn an_older_program_refuses_a_later_format_and_changes_nothing() {
     };
     let before = names();
     for command in ["run", "verify", "repair", "status", "inspect"] {
-        let output = run(&[command, "--data-dir", text(&data_dir)]);
+        let follow = ["--follow", "none"];
+        let args = if command == "run" { &follow[..] } else { &[] };
+        let output = run(&[&[command, "--data-dir", text(&data_dir)], args].concat());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{command}: {said}");
         let told = format!(
