@@ -18,6 +18,11 @@ bench lines="1000000":
     cargo build --release --locked
     ./target/release/spillq bench generate {{lines}} > /dev/null
 
+# Writes docs/man anew, from the table of the command line.
+man:
+    rm -f docs/man/*.1
+    cargo run --locked -- man --dir docs/man
+
 # Licences, sources and versions of dependencies; advisories where their database can be fetched.
 deny:
     .ci/deny

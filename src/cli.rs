@@ -70,6 +70,10 @@ pub enum Command {
     Config(ConfigArgs),
     #[allow(missing_docs)]
     Bench(BenchArgs),
+    #[allow(missing_docs)]
+    Completions(CompletionsArgs),
+    #[allow(missing_docs)]
+    Man(ManArgs),
 }
 
 impl Cli {
@@ -405,6 +409,18 @@ pub enum DeadLetterCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Write them all as JSON, one object a line, and keep them
+    ///
+    /// Each has seq, source, offset, time, and text or base64, as `inspect --json` prints a line, and attempts, dead_since
+    /// and reason. Exit status 1 when the line of one cannot be read; it then has error.
+    Export {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        group: DeadLetterGroupArgs,
+        /// A new file, readable by its owner only [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
     /// Put them back: they are delivered again, with all their attempts before them
     Retry {
         #[command(flatten)]
@@ -548,6 +564,31 @@ pub enum ConfigCommand {
     },
 }
 
+/// Print a script that completes commands and options in a shell
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  spillq completions bash > /usr/share/bash-completion/completions/spillq
+  spillq completions zsh > ~/.zfunc/_spillq
+  spillq completions fish > ~/.config/fish/completions/spillq.fish")]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// Print the manual page, or write those of all commands to a folder
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  spillq man | man -l -
+  spillq man --dir /usr/share/man/man1")]
+pub struct ManArgs {
+    /// Write a page for each command into this folder, which must be there [default: the main page, printed]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
 /// Measure this machine
 #[derive(Args, Clone, Debug)]
 pub struct BenchArgs {
@@ -664,6 +705,10 @@ fn seqs(text: &str) -> Result<SeqRange, String> {
         .and_then(|(first, last)| SeqRange::new(first, last))
         .ok_or_else(|| "neither a seq nor a range of them; write it as 100 or 100-120".to_owned())
 }
+
+mod pages;
+
+pub use pages::{completions, man_pages};
 
 #[cfg(test)]
 mod tests;

@@ -44,6 +44,8 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::DeadLetter(args) => cmd::dead_letter::run(&args),
         Command::Group(args) => cmd::group::run(&args),
         Command::Config(args) => cmd::config::run(&args),
+        Command::Completions(args) => cmd::pages::completions(&args),
+        Command::Man(args) => cmd::pages::man(&args),
         Command::Bench(args) => match args.command {
             BenchCommand::Generate(args) => cmd::bench::generate::run(&args),
             BenchCommand::Ingest(args) => cmd::bench::ingest::run(&args),

@@ -10,6 +10,7 @@ pub mod demo;
 pub mod drain;
 pub mod group;
 pub mod inspect;
+pub mod pages;
 pub mod repair;
 pub mod run;
 pub mod status;

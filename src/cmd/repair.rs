@@ -17,7 +17,8 @@ use crate::tail;
 /// When the store is in use, is none, or cannot be repaired.
 pub fn run(args: &RepairArgs) -> Result<Exit, Failure> {
     let data_dir = data_dir(args.data_dir.data_dir.as_deref());
-    let repaired = spillq_storage::repair(&data_dir, args.dry_run, &mut tail::remake).map_err(store::failure)?;
+    let repaired =
+        spillq_storage::repair(&data_dir, args.dry_run, &mut tail::remake).map_err(store::failure)?;
     let text = if args.json { to_json(&repaired, args.dry_run) } else { tell(&repaired, args.dry_run) };
     let exit = wrote(io::stdout().write_all(text.as_bytes()))?;
     Ok(if args.dry_run && !repaired.findings.is_empty() { Exit::No } else { exit })
@@ -33,8 +34,11 @@ fn to_json(repaired: &Repaired, dry_run: bool) -> String {
         .iter()
         .map(|loss| json!({ "first": loss.range.first.0, "last": loss.range.last.0, "reason": loss.reason }))
         .collect();
-    let read_again: Vec<_> =
-        repaired.read_again.iter().map(|(source, why)| json!({ "source": source.0, "reason": why })).collect();
+    let read_again: Vec<_> = repaired
+        .read_again
+        .iter()
+        .map(|(source, why)| json!({ "source": source.0, "reason": why }))
+        .collect();
     json!({
         "sound": repaired.findings.is_empty(),
         "dry_run": dry_run,

@@ -325,7 +325,8 @@ impl Owner {
         // Recorded as lost before this group was made: it passes over them, as the others did.
         let losses = self.log.state().losses.iter();
         let known: Vec<SeqRange> = losses.filter_map(|loss| loss.range.intersection(range)).collect();
-        let waits = self.log.state().groups.get(&id).and_then(|state| state.acks.gap(range.first, range.last));
+        let waits =
+            self.log.state().groups.get(&id).and_then(|state| state.acks.gap(range.first, range.last));
         if waits.is_some_and(|waits| known.iter().any(|known| known.contains(waits.first))) {
             for range in known {
                 group.settled(range, clock::now_ms());

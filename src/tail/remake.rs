@@ -62,7 +62,10 @@ pub fn adopt(checkpoint: &[u8], path: &Path) -> Result<Bytes, String> {
     let is_there = before.len() as u64 == record.offset - from;
     if !is_there || record.ladder.crc_at(record.offset).is_some_and(|crc| crc != crc_before(&before)) {
         let offset = record.offset;
-        return Err(format!("{} does not hold before byte {offset} what was read of the source", path.display()));
+        return Err(format!(
+            "{} does not hold before byte {offset} what was read of the source",
+            path.display()
+        ));
     }
     record.path = path.as_os_str().as_bytes().to_vec();
     record.inode = meta.ino();

@@ -61,7 +61,8 @@ pub struct Repaired {
 
 /// Makes the checkpoint of a source reach the end of its stored lines: gets that end and the checkpoint, if one is
 /// there; gives the new one, `None` where the old one is fine, or why it cannot.
-pub type Remake<'a> = &'a mut dyn FnMut(&SourceEnd, Option<&[u8]>) -> std::result::Result<Option<Vec<u8>>, String>;
+pub type Remake<'a> =
+    &'a mut dyn FnMut(&SourceEnd, Option<&[u8]>) -> std::result::Result<Option<Vec<u8>>, String>;
 
 /// Repairs the store in `dir`, which nobody has open. With `dry_run` nothing is changed. May be killed at any point
 /// and begun again; a second run finds nothing to do.
@@ -74,7 +75,8 @@ pub fn repair(dir: &Path, dry_run: bool, remake: Remake<'_>) -> Result<Repaired>
         return Err(Error::Missing { path: dir.to_owned() });
     }
     let _lock = Lock::take(dir, !dry_run)?;
-    on_disk(&(Arc::new(RealDisk::new(dir)) as Arc<dyn Disk>), dry_run, remake).map_err(|error| under(dir, error))
+    on_disk(&(Arc::new(RealDisk::new(dir)) as Arc<dyn Disk>), dry_run, remake)
+        .map_err(|error| under(dir, error))
 }
 
 /// Everything that is to be written.
@@ -166,11 +168,14 @@ fn prepare(disk: &dyn Disk, trusted: Option<State>, remake: Remake<'_>) -> Resul
         repaired.losses.push(Loss { range, reason });
     }
     repaired.losses.iter().for_each(|loss| state.lose(loss.clone()));
-    state.segments =
-        plan.files.iter().filter(|file| !file.pieces.is_empty()).map(|file| file.meta).collect();
+    state.segments = plan.files.iter().filter(|file| !file.pieces.is_empty()).map(|file| file.meta).collect();
     repaired.lines = plan.held.iter().map(|range| range.lines()).sum();
     state.run = state.run.max(1);
-    state.journal = evidence.newest_journal.max(state.journal).max(marks.iter().map(|mark| mark.journal).max().unwrap_or(0)) + 1;
+    state.journal = evidence
+        .newest_journal
+        .max(state.journal)
+        .max(marks.iter().map(|mark| mark.journal).max().unwrap_or(0))
+        + 1;
     state.commit = newest_commit.max(state.commit).max(plan.newest_commit) + 1;
     let Plan { ends, .. } = &plan;
     for end in ends.ends() {
@@ -207,13 +212,15 @@ fn store_of_segments(disk: &dyn Disk) -> Result<StoreId> {
             for at in memchr::memmem::find_iter(&bytes, &BLOCK_MAGIC) {
                 let rest = bytes.get(at..).unwrap_or_default();
                 let id = rest.get(8..16).and_then(|id| id.try_into().ok()).map(u64::from_le_bytes);
-                if let Some(store) = id.map(StoreId).filter(|store| BlockHeader::parse(rest, *store).is_ok()) {
+                if let Some(store) = id.map(StoreId).filter(|store| BlockHeader::parse(rest, *store).is_ok())
+                {
                     return Ok(store);
                 }
             }
         }
     }
-    let what = "neither MARK nor a journal nor a segment says whose store it is: nothing can be read".to_owned();
+    let what =
+        "neither MARK nor a journal nor a segment says whose store it is: nothing can be read".to_owned();
     Err(Error::Damaged { path: "".into(), what })
 }
 
@@ -245,10 +252,16 @@ fn lost(state: &State, held: &[SeqRange], kept: &Survey, first: Seq) -> Vec<SeqR
     gaps.into_iter().for_each(|range| missing.insert(range));
     let is_held = |seq: Seq| held.iter().any(|range| range.contains(seq));
     for group in state.groups.values() {
-        for gap in SeqRange::new(Seq::FIRST, first.prev()).into_iter().flat_map(|below| group.acks.gaps(below)) {
+        for gap in
+            SeqRange::new(Seq::FIRST, first.prev()).into_iter().flat_map(|below| group.acks.gaps(below))
+        {
             missing.insert(gap);
         }
-        group.revived.iter().filter(|seq| !is_held(**seq)).for_each(|seq| missing.insert(SeqRange::one(*seq)));
+        group
+            .revived
+            .iter()
+            .filter(|seq| !is_held(**seq))
+            .for_each(|seq| missing.insert(SeqRange::one(*seq)));
     }
     for (_, seq) in kept.letters.iter().filter(|(_, seq)| !is_held(*seq)) {
         missing.insert(SeqRange::one(*seq));
@@ -258,7 +271,13 @@ fn lost(state: &State, held: &[SeqRange], kept: &Survey, first: Seq) -> Vec<SeqR
 }
 
 /// Notes the last line of a source, and raises its checkpoint where a later commit's was lost.
-fn checkpoint(state: &mut State, end: &SourceEnd, is_behind: bool, remake: Remake<'_>, repaired: &mut Repaired) {
+fn checkpoint(
+    state: &mut State,
+    end: &SourceEnd,
+    is_behind: bool,
+    remake: Remake<'_>,
+    repaired: &mut Repaired,
+) {
     state.next_source = SourceId(state.next_source.0.max(end.source.0 + 1));
     if is_behind {
         let there = state.sources.get(&end.source).map(|source| source.checkpoint.clone());

@@ -168,7 +168,10 @@ impl View {
             let before = index.kept.range(..=seq).next_back();
             before.is_some_and(|(first, place)| first.plus(u64::from(place.lines)) > seq)
         };
-        self.state.not_lost(*range).iter().all(|rest| (rest.first.0..=rest.last.0).all(|seq| is_kept(Seq(seq))))
+        self.state
+            .not_lost(*range)
+            .iter()
+            .all(|rest| (rest.first.0..=rest.last.0).all(|seq| is_kept(Seq(seq))))
     }
 
     fn segment_behind(&self, seq: Seq) -> Option<Seq> {

@@ -226,7 +226,11 @@ fn a_repair_keeps_all_but_the_damaged_block() {
         for name in &done.quarantined {
             assert!(dir.join("quarantine").join(name).exists(), "seed {seed}: {name}");
         }
-        assert_eq!(repair(&dir, false, &mut remake).unwrap().findings, [String::new(); 0], "seed {seed}: again");
+        assert_eq!(
+            repair(&dir, false, &mut remake).unwrap().findings,
+            [String::new(); 0],
+            "seed {seed}: again"
+        );
         let lost = check_repaired(&dir, named, seed);
         assert!(lost <= 40, "seed {seed}: {lost} lines of {}: {:?}", path.display(), done.findings);
         if lost == 0 { mended += 1 } else { lossy += 1 }

@@ -103,3 +103,40 @@ fn generated_lines_are_data_on_standard_output() {
     let output = check(folder.path(), &["bench", "generate", "1_000"], 0, "1000 lines of 350 bytes, ");
     assert_eq!(output.stdout.len(), 350_000);
 }
+
+#[test]
+fn manual_pages_are_those_of_this_version() {
+    let folder = tempfile::tempdir().unwrap();
+    check(folder.path(), &["man", "--dir", "."], 0, "");
+    let pages = |dir: &Path| {
+        let mut pages: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.file_name().unwrap().to_owned(), fs::read_to_string(path).unwrap()))
+            .collect();
+        pages.sort();
+        pages
+    };
+    let (made, kept) = (pages(folder.path()), pages(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/man")));
+    let names =
+        |pages: &[(std::ffi::OsString, String)]| pages.iter().map(|page| page.0.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&made), names(&kept), "`just man` writes docs/man anew");
+    for (made, kept) in made.iter().zip(&kept) {
+        assert!(made == kept, "{:?} is out of step: `just man` writes docs/man anew", made.0);
+    }
+    let main = check(folder.path(), &["man"], 0, "");
+    assert_eq!(stdout(&main), made.iter().find(|page| page.0 == "spillq.1").unwrap().1);
+}
+
+#[test]
+fn shells_complete_commands_and_options() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = stdout(&check(folder.path(), &["completions", shell], 0, ""));
+        assert!(script.contains("dead-letter") && script.contains("dry-run"), "{shell}");
+    }
+    let bash = check(folder.path(), &["completions", "bash"], 0, "");
+    let parsed = std::process::Command::new("bash").args(["-n", "-c", &stdout(&bash)]).status().unwrap();
+    assert!(parsed.success());
+    check(folder.path(), &["completions", "tcsh"], 2, "error: ");
+}

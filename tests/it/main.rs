@@ -6,14 +6,17 @@
 mod cli;
 /// The process killed at any moment.
 mod crash;
+/// Dead letters, exported.
+mod dead_letter;
 /// Disks that fill up and lose power.
 mod disk;
 /// Commands that are run for each batch, with real processes.
 mod exec;
 /// Real files taken in, rotated and drained.
 mod ingest;
-/// What they share.
+/// Damage, and what a repair keeps.
 mod repair;
+/// What they share.
 mod support;
 /// Rules of the code base that a compiler cannot hold.
 mod tidy;

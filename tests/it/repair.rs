@@ -63,7 +63,8 @@ fn flip(path: &Path, at: u64) {
 
 fn only(folder: &Path) -> PathBuf {
     let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    names.retain(|path| path.file_name().unwrap().to_str().unwrap().bytes().all(|byte| byte.is_ascii_digit()));
+    names
+        .retain(|path| path.file_name().unwrap().to_str().unwrap().bytes().all(|byte| byte.is_ascii_digit()));
     names.sort();
     names.remove(0)
 }
@@ -163,7 +164,8 @@ fn an_older_program_refuses_a_later_format_and_changes_nothing() {
     bytes[..4].copy_from_slice(&crc.to_le_bytes());
     fs::write(&mark, &bytes).unwrap();
     let names = || {
-        let mut names: Vec<_> = fs::read_dir(&data_dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(&data_dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         names
     };

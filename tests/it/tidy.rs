@@ -27,6 +27,8 @@ const NOT_IN_STORAGE: &[&str] =
 /// Crates that only some modules of the service may use.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap", &["cli", "main"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("toml", &["config"]),
     ("tracing_subscriber", &["main"]),
     ("axum", &["http"]),

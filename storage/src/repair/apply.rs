@@ -20,7 +20,8 @@ pub(super) fn apply(disk: &dyn Disk, intent: Intent) -> Result<Vec<String>> {
     }
     disk.sync_dir("").during("sync", "the data dir")?;
     let mut aside = Aside { disk, names: Vec::new() };
-    let rewritten: Vec<_> = plan.files.iter().filter(|file| file.is_changed && !file.pieces.is_empty()).collect();
+    let rewritten: Vec<_> =
+        plan.files.iter().filter(|file| file.is_changed && !file.pieces.is_empty()).collect();
     for file in &rewritten {
         write(disk, file)?;
     }

@@ -204,7 +204,8 @@ fn blocks(bytes: &[u8], store: StoreId) -> (Vec<Found>, Vec<(usize, usize, Strin
                 at += len;
             }
             Err(what) => {
-                let next = rest.get(1..).and_then(|rest| finder.find(rest)).map_or(rest.len(), |next| next + 1);
+                let next =
+                    rest.get(1..).and_then(|rest| finder.find(rest)).map_or(rest.len(), |next| next + 1);
                 match unreadable.last_mut() {
                     Some((from, len, _)) if *from + *len == at => *len += next,
                     _ => unreadable.push((at, next, what.to_string())),

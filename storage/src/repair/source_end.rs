@@ -58,7 +58,8 @@ impl SourceEnds {
             if end.start.len() as u64 == run.offset {
                 end.start.extend(bytes.iter().take(START_BYTES - end.start.len().min(START_BYTES)));
             }
-            end.before.extend_from_slice(bytes.get(bytes.len().saturating_sub(BEFORE_BYTES)..).unwrap_or_default());
+            end.before
+                .extend_from_slice(bytes.get(bytes.len().saturating_sub(BEFORE_BYTES)..).unwrap_or_default());
             let surplus = end.before.len().saturating_sub(BEFORE_BYTES);
             end.before.drain(..surplus);
             end.end = run.offset + u64::from(run.bytes);
@@ -102,7 +103,10 @@ mod tests {
         ends.note(&block(&[(1, 8, &long), (3, 0, &long)]));
         ends.note(&block(&[(3, 9_000, &long)]));
         let ends: Vec<_> = ends.ends().collect();
-        assert_eq!((ends[0].end, &ends[0].start[..8], ends[0].start.len()), (1_509, &b"one\ntwo\n"[..], 1_024));
+        assert_eq!(
+            (ends[0].end, &ends[0].start[..8], ends[0].start.len()),
+            (1_509, &b"one\ntwo\n"[..], 1_024)
+        );
         assert_eq!(ends[0].before, long[long.len() - 256..]);
         assert_eq!((ends[1].end, ends[1].before.len(), ends[1].start.len()), (708, 0, 0));
         assert_eq!((ends[2].end, ends[2].before.len(), ends[2].start.len()), (10_501, 256, 1_024));
