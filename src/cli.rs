@@ -63,6 +63,12 @@ pub enum Command {
     #[allow(missing_docs)]
     Repair(RepairArgs),
     #[allow(missing_docs)]
+    Backup(BackupArgs),
+    #[allow(missing_docs)]
+    Restore(RestoreArgs),
+    #[allow(missing_docs)]
+    Source(SourceArgs),
+    #[allow(missing_docs)]
     DeadLetter(DeadLetterArgs),
     #[allow(missing_docs)]
     Group(GroupArgs),
@@ -352,6 +358,76 @@ pub struct RepairArgs {
     /// Print one JSON object: sound, findings, lines, lost_lines, losses, quarantined, read_again
     #[arg(long)]
     pub json: bool,
+}
+
+/// Copy the store to a folder or a tar file, while the service runs
+///
+/// The copy is the log of one moment. The service goes on meanwhile, but removes nothing from disk until the copy is
+/// done. `spillq restore` makes a store of it.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  spillq backup --data-dir ./q --to /backup/q-monday
+  spillq backup --data-dir ./q --to /backup/q-monday.tar")]
+pub struct BackupArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub data_dir: DataDirArgs,
+    /// Where to: a tar file if it ends in .tar, otherwise a folder; must not be there yet
+    #[arg(long, value_name = "PATH")]
+    pub to: PathBuf,
+}
+
+/// Make a store of a backup, and verify it
+///
+/// Lines taken in after the backup are read again where their files still are. Acks made after it are forgotten: those
+/// lines are delivered again. Exit status 1 when the backup holds damage; the store is made all the same.
+#[derive(Args, Clone, Debug)]
+pub struct RestoreArgs {
+    /// The folder or tar file that `spillq backup` made
+    #[arg(long, value_name = "PATH")]
+    pub from: PathBuf,
+    /// The data dir to make; must not be there yet, or be empty
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// List the followed files, or tell where one is now
+#[derive(Args, Clone, Debug)]
+pub struct SourceArgs {
+    #[allow(missing_docs)]
+    #[command(subcommand)]
+    pub command: SourceCommand,
+}
+
+/// What to do with sources.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SourceCommand {
+    /// List them: number, path, and how far each is read
+    List {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        data_dir: DataDirArgs,
+        /// Print one object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Go on with a source in another file of the same content; the service must be stopped
+    ///
+    /// Seldom needed: a file is known again by its content when it was renamed, moved or copied to another host. It is
+    /// needed for files shorter than 256 bytes, and where a file of the same content is still at the old path. The file
+    /// must hold what was read of the source.
+    Adopt {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        data_dir: DataDirArgs,
+        /// Its number, as `spillq source list` prints it
+        #[arg(value_name = "SOURCE")]
+        source: u64,
+        /// The file
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+    },
 }
 
 /// Look after lines that were set aside because they failed alone

@@ -3,6 +3,7 @@
 //! Data goes to standard output, messages to standard error. A command that could not do its job returns a
 //! [`Failure`]; it never prints one, and never ends the process by itself.
 
+pub mod backup;
 pub mod bench;
 pub mod config;
 pub mod dead_letter;
@@ -12,7 +13,9 @@ pub mod group;
 pub mod inspect;
 pub mod pages;
 pub mod repair;
+pub mod restore;
 pub mod run;
+pub mod source;
 pub mod status;
 mod store;
 pub mod verify;

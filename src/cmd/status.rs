@@ -41,7 +41,7 @@ pub fn run(args: &StatusArgs) -> Result<Exit, Failure> {
 }
 
 /// Asks the service where one runs, otherwise reads the disk.
-fn look(data_dir: &Path) -> Result<StatusJson, Failure> {
+pub(super) fn look(data_dir: &Path) -> Result<StatusJson, Failure> {
     match Client::connect(data_dir) {
         Some(service) => Ok(service.get("/v1/status")?),
         None => Ok(StatusJson::on_disk(&super::store::view(data_dir)?, wall_ms())),

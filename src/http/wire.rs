@@ -156,6 +156,8 @@ pub enum AdminJson {
     Retry { group: String, seqs: Option<Vec<(u64, u64)>> },
     Discard { group: String, seqs: Option<Vec<(u64, u64)>> },
     Park { group: String, seq: u64 },
+    Hold { token: Option<u64> },
+    LetGo { token: u64 },
 }
 
 /// What came of it.
@@ -164,6 +166,12 @@ pub enum AdminJson {
 pub struct AnswerJson {
     pub lines: u64,
     pub dead_letters: Vec<DeadLetterJson>,
+    /// The token of a hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<u64>,
+    /// A snapshot, base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
 }
 
 /// Why a request was refused.
@@ -215,6 +223,15 @@ impl From<Answer> for AnswerJson {
             Answer::DeadLetters(letters) => AnswerJson {
                 lines: letters.len() as u64,
                 dead_letters: letters.iter().map(Into::into).collect(),
+                ..AnswerJson::default()
+            },
+            Answer::Held { token, snapshot } => AnswerJson {
+                hold: Some(token),
+                // Too large to encode is too large for a journal, too.
+                manifest: snapshot
+                    .and_then(|snapshot| snapshot.encode().ok())
+                    .map(|bytes| STANDARD.encode(bytes)),
+                ..AnswerJson::default()
             },
         }
     }
@@ -234,6 +251,8 @@ impl From<AdminJson> for Admin {
             AdminJson::DeadLetters { group, from } => Admin::DeadLetters { group, from: Seq(from) },
             AdminJson::Retry { group, seqs } => Admin::Retry { group, seqs: ranges(seqs) },
             AdminJson::Discard { group, seqs } => Admin::Discard { group, seqs: ranges(seqs) },
+            AdminJson::Hold { token } => Admin::Hold { token },
+            AdminJson::LetGo { token } => Admin::LetGo { token },
             AdminJson::Park { group, seq } => Admin::Park { group, seq: Seq(seq) },
         }
     }

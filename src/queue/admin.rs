@@ -1,9 +1,13 @@
 //! What an operator can ask of the log: groups and dead letters. The same requests serve a running service and a
 //! stopped one, whose log a command opens for the purpose.
 
-use spillq_storage::{DeadLetter, Seq, SeqRange};
+use std::time::Duration;
+
+use spillq_storage::{DeadLetter, Seq, SeqRange, Snapshot};
 use thiserror::Error;
 
+/// How long a hold lasts without being renewed: a copy that died does not keep files for ever.
+pub(super) const HOLD: Duration = Duration::from_secs(60);
 /// Dead letters in one answer.
 pub const DEAD_LETTERS_SHOWN_MAX: usize = 1_000;
 
@@ -47,6 +51,16 @@ pub enum Admin {
         /// Which lines.
         seqs: Option<Vec<SeqRange>>,
     },
+    /// A snapshot to copy, and nothing removed for a minute; with a token, as much time again.
+    Hold {
+        /// The hold to renew.
+        token: Option<u64>,
+    },
+    /// The copy is done: files may be removed again.
+    LetGo {
+        /// Which hold.
+        token: u64,
+    },
     /// Sets a line aside by hand.
     Park {
         /// Which group.
@@ -65,6 +79,13 @@ pub enum Answer {
     Lines(u64),
     /// Dead letters.
     DeadLetters(Vec<DeadLetter>),
+    /// Nothing is removed for a minute from now; renewed, without the snapshot.
+    Held {
+        /// Names the hold.
+        token: u64,
+        /// What to copy.
+        snapshot: Option<Box<Snapshot>>,
+    },
 }
 
 /// Why a request was not carried out. Nothing was changed.
@@ -112,6 +133,9 @@ pub enum Refusal {
         /// What was asked for.
         seqs: String,
     },
+    /// Somebody else copies, or the hold has run out.
+    #[error("{0}")]
+    Hold(&'static str),
     /// The line cannot be read.
     #[error("line {seq} cannot be read: {what}")]
     Unreadable {

@@ -8,6 +8,7 @@
 // long: the loop and the commit that it forms, whose order matters
 
 mod administer;
+mod hold;
 mod report;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +20,8 @@ use spillq_storage::{
     Commit, DeadLetter, Error, GroupChange, GroupId, Log, Loss, REASON_BYTES_MAX, Seq, SeqRange,
 };
 use tokio::sync::oneshot;
+
+use hold::Hold;
 
 use super::admin::{Answer, Refusal};
 use super::clock;
@@ -67,6 +70,7 @@ pub(super) struct Owner {
     commit: Commit,
     replies: Vec<Reply>,
     next_token: u64,
+    hold: Hold,
     stopping: bool,
 }
 
@@ -90,6 +94,7 @@ impl Owner {
             commit: Commit::default(),
             replies: Vec::new(),
             next_token: 1,
+            hold: None,
             stopping: false,
         };
         for settings in &settings {
@@ -467,7 +472,7 @@ impl Owner {
     }
 
     fn maintain(&mut self) -> Result<(), Error> {
-        while self.log.maintain()? {}
+        self.remove_due()?;
         if self.full.is_some() && self.log.refusal()?.is_none() { self.make_durable() } else { Ok(()) }
     }
 }

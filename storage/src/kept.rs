@@ -86,7 +86,7 @@ fn is_buried(state: &State, (group, seq): (GroupId, Seq)) -> bool {
     state.groups.get(&group).is_some_and(|group| group.acks.contains(seq) && !group.revived.contains(&seq))
 }
 
-fn path(generation: u64) -> String {
+pub(crate) fn path(generation: u64) -> String {
     format!("{FOLDER}/{generation:08}")
 }
 

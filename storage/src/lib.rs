@@ -16,6 +16,7 @@
 
 mod acks;
 mod aside;
+mod backup;
 mod block;
 mod bytes_le;
 mod codec;
@@ -43,6 +44,7 @@ mod view;
 mod model_test;
 
 pub use acks::{ACK_RANGES_MAX, AckSet};
+pub use backup::{BackupFile, MANIFEST, Restore, Snapshot};
 pub use block::{
     BLOCK_BYTES_MAX, BLOCK_MAGIC, BLOCK_TARGET_BYTES, Block, BlockBuilder, BlockError, LINE_BYTES_MAX, Line,
     LineFlags, Lines, NewBlock, Run,

@@ -24,7 +24,7 @@ use crate::ids::{GroupId, Seq, SeqRange, SourceId};
 use crate::journal::{self, Journal};
 use crate::kept::{DEAD_LETTERS_MAX, DeadLetter, KEPT_BYTES_MAX, Kept};
 use crate::lock::Lock;
-use crate::manifest::State;
+use crate::manifest::{KeptMark, State};
 use crate::mark::{Mark, MarkFile};
 use crate::reader::Reader;
 use crate::recover::{self, CREATING, Store};
@@ -105,6 +105,7 @@ pub struct Log {
     /// Counted at opening: only a repair of a closed log changes it.
     quarantined: Quarantined,
     poisoned: Option<String>,
+    removal_held: bool,
     aside: Aside,
     _lock: Option<Lock>,
 }
@@ -202,6 +203,7 @@ impl Log {
             counters: Counters::default(),
             findings,
             poisoned: None,
+            removal_held: false,
             aside,
             _lock: lock,
         };
@@ -236,6 +238,15 @@ impl Log {
     #[must_use]
     pub fn quarantined(&self) -> Quarantined {
         self.quarantined
+    }
+
+    pub(crate) fn kept_mark(&self) -> KeptMark {
+        self.kept.mark()
+    }
+
+    /// Stops removing files, or goes on: a snapshot is being copied. Disk use only grows meanwhile.
+    pub fn hold_removal(&mut self, hold: bool) {
+        self.removal_held = hold;
     }
 
     /// A reader of what is durable, to be used beside the owner.
@@ -397,7 +408,7 @@ impl Log {
             self.roll()?;
         }
         let mut removed = 0;
-        while removed < REMOVALS_MAX && self.remove_oldest()? {
+        while removed < REMOVALS_MAX && !self.removal_held && self.remove_oldest()? {
             removed += 1;
         }
         if removed > 0 {
@@ -433,7 +444,8 @@ impl Log {
         self.room.relieve(self.disk.as_ref())?;
         let settled =
             seqs.iter().try_for_each(|seq| self.kept.settle(group, *seq)).and_then(|()| self.kept.sync());
-        let settled = settled.and_then(|()| self.kept.compact(&self.state));
+        let settled =
+            settled.and_then(|()| if self.removal_held { Ok(()) } else { self.kept.compact(&self.state) });
         settled.inspect_err(|error| self.poisoned = Some(error.to_string()))
     }
 

@@ -14,11 +14,11 @@ use crate::ids::{GroupId, Seq};
 use crate::kept::{DeadLetter, Kept};
 use crate::lock::Lock;
 use crate::log::under;
-use crate::manifest::State;
+use crate::manifest::{KeptMark, State};
 use crate::reader::{ReadError, Reader};
 use crate::recover::{self, Store};
 use crate::repair::Quarantined;
-use crate::segment::Index;
+use crate::segment::{self, Index, Overlay};
 
 /// A store, read only. Nobody can open it for writing meanwhile.
 pub struct View {
@@ -102,6 +102,16 @@ impl View {
     #[must_use]
     pub fn dead_count(&self, group: GroupId) -> usize {
         self.kept.dead_count(group)
+    }
+
+    /// The end of a segment file as the journal has it.
+    pub(crate) fn overlay(&self, name: &str) -> Option<Overlay> {
+        let first = name.strip_prefix(segment::FOLDER)?.strip_prefix('/').and_then(segment::first_of)?;
+        self.index.lock().overlays.get(&first).cloned()
+    }
+
+    pub(crate) fn kept_mark(&self) -> KeptMark {
+        self.kept.mark()
     }
 
     /// What repairs have set aside.

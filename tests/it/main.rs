@@ -2,6 +2,8 @@
 #![allow(unreachable_pub, reason = "nothing else uses this crate")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests may stop at the first surprise too")]
 
+/// Copies of a store, restored.
+mod backup;
 /// What the built program prints, and how it ends.
 mod cli;
 /// The process killed at any moment.
@@ -16,6 +18,8 @@ mod exec;
 mod ingest;
 /// Damage, and what a repair keeps.
 mod repair;
+/// Followed files that are somewhere else.
+mod source;
 /// What they share.
 mod support;
 /// Rules of the code base that a compiler cannot hold.

@@ -21,6 +21,8 @@ impl Owner {
             },
             Admin::Retry { group, seqs } => self.end_dead(&group, seqs, true)?,
             Admin::Discard { group, seqs } => self.end_dead(&group, seqs, false)?,
+            Admin::Hold { token } => self.hold(token),
+            Admin::LetGo { token } => self.let_go(token),
             Admin::Park { group, seq } => self.park(&group, seq)?,
         })
     }

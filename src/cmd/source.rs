@@ -1,0 +1,59 @@
+//! `spillq source`: the followed files, and where one is now.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use bytesize::ByteSize;
+use spillq_storage::{Commit, Log, Options, SourceId};
+
+use super::{Exit, Failure, data_dir, status, store, wrote};
+use crate::cli::{SourceArgs, SourceCommand};
+use crate::http::Client;
+use crate::tail;
+
+/// Lists, or adopts.
+///
+/// # Errors
+/// When there is no store or no such source, or the file is another.
+pub fn run(args: &SourceArgs) -> Result<Exit, Failure> {
+    match &args.command {
+        SourceCommand::List { data_dir: dir, json } => list(&data_dir(dir.data_dir.as_deref()), *json),
+        SourceCommand::Adopt { data_dir: dir, source, path } => {
+            adopt(&data_dir(dir.data_dir.as_deref()), SourceId(*source), path)
+        }
+    }
+}
+
+fn list(data_dir: &Path, json: bool) -> Result<Exit, Failure> {
+    let mut out = io::stdout().lock();
+    for source in status::look(data_dir)?.sources {
+        let written = if json {
+            serde_json::to_writer(&mut out, &source)
+                .map_err(io::Error::from)
+                .and_then(|()| out.write_all(b"\n"))
+        } else {
+            writeln!(out, "{} {} {} {}", source.source, source.path, ByteSize(source.offset), source.state)
+        };
+        if let Err(error) = written {
+            return wrote(Err(error));
+        }
+    }
+    Ok(Exit::Fine)
+}
+
+fn adopt(data_dir: &Path, source: SourceId, path: &Path) -> Result<Exit, Failure> {
+    if Client::connect(data_dir).is_some() {
+        return Err(Failure::could_not_run("a service runs on this store, which knows its files by itself")
+            .hint("stop it first, and start it when the file is adopted"));
+    }
+    let mut log = Log::open(data_dir, Options::default()).map_err(store::failure)?;
+    let Some(known) = log.state().sources.get(&source) else {
+        return Err(Failure::could_not_run(format!("there is no source {source}"))
+            .hint("`spillq source list` names those that there are"));
+    };
+    let checkpoint = tail::adopt(&known.checkpoint, path)
+        .map_err(|why| Failure::could_not_run(format!("source {source} does not go on there: {why}")))?;
+    let checkpoints = vec![(source, checkpoint)];
+    log.commit(&Commit { checkpoints, ..Commit::default() }).map_err(store::failure)?;
+    wrote(writeln!(io::stdout(), "source {source} goes on in {}", path.display()))
+}

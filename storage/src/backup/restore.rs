@@ -1,0 +1,143 @@
+//! A store made of a backup: beside its final place, and renamed there when it is whole and synced.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::{MANIFEST, Snapshot, invalid, shared};
+use crate::commit::Record;
+use crate::error::{Context, Error, Result};
+use crate::journal::{self, Journal};
+use crate::lock::Lock;
+use crate::mark::{Mark, MarkFile};
+use crate::view::View;
+use crate::{kept, segment, spare};
+
+/// The largest manifest: a record's limit and its frame.
+const MANIFEST_BYTES_MAX: u64 = 64 * 1024 * 1024 + 9;
+/// Runs of a restored store are counted from the next multiple: none of them is one of the original's.
+const RUN_EPOCH: u64 = 1_000_000;
+
+/// A store that is being restored. Dropped before it is finished, it leaves nothing.
+#[derive(Debug)]
+pub struct Restore {
+    target: PathBuf,
+    folder: tempfile::TempDir,
+    snapshot: Option<Snapshot>,
+    /// Files that have not come yet, with their sizes.
+    left: BTreeMap<String, u64>,
+}
+
+impl Restore {
+    /// Begins one for `target`, which must not be there, or be an empty folder.
+    ///
+    /// # Errors
+    /// When it is there and holds something, or cannot be made.
+    pub fn begin(target: &Path) -> Result<Restore> {
+        match fs::read_dir(target) {
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    let what = "it is there and not empty; nothing is ever restored over a store".to_owned();
+                    return Err(invalid("restore into", target, what));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(Error::Io { attempted: "restore into", path: target.to_owned(), source });
+            }
+        }
+        let parent = parent(target);
+        let made = tempfile::Builder::new().prefix(".spillq-restore-").tempdir_in(&parent);
+        let folder =
+            made.map_err(|source| Error::Io { attempted: "make a folder in", path: parent, source })?;
+        for name in [segment::FOLDER, kept::FOLDER, journal::FOLDER] {
+            shared(folder.path()).make_folder(name).during("create", name)?;
+        }
+        Ok(Restore { target: target.to_owned(), folder, snapshot: None, left: BTreeMap::new() })
+    }
+
+    /// Takes one file, the manifest first. Its name only says which of the manifest's it is.
+    ///
+    /// # Errors
+    /// When the manifest knows no such file, or one of another size, and when it cannot be written.
+    pub fn take(&mut self, name: &str, bytes: u64, content: &mut dyn Read) -> Result<()> {
+        let refuse = |what: String| Err(invalid("restore", Path::new(name), what));
+        if self.snapshot.is_none() {
+            if name != MANIFEST || bytes > MANIFEST_BYTES_MAX {
+                return refuse(format!("a backup begins with {MANIFEST}"));
+            }
+            let mut manifest = Vec::new();
+            content.take(MANIFEST_BYTES_MAX).read_to_end(&mut manifest).during("read", MANIFEST)?;
+            let snapshot = Snapshot::decode(&manifest)?;
+            self.left = snapshot.sizes().into_iter().collect();
+            self.snapshot = Some(snapshot);
+            return Ok(());
+        }
+        let Some((known, size)) = self.left.remove_entry(name) else {
+            return refuse("the manifest knows no such file, or it came twice".to_owned());
+        };
+        if size != bytes {
+            return refuse(format!("{bytes} bytes, the manifest says {size}"));
+        }
+        let path = self.folder.path().join(known);
+        let io = |attempted, source| Error::Io { attempted, path: path.clone(), source };
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| io("create", error))?;
+        let copied = io::copy(&mut content.take(size), &mut file).map_err(|error| io("write to", error))?;
+        if copied != size {
+            return refuse(format!("it ends after {copied} of {size} bytes"));
+        }
+        file.sync_all().map_err(|error| io("sync", error))
+    }
+
+    /// Makes it a store under its final name. Gives what verifying it finds: damage that was copied with it.
+    ///
+    /// # Errors
+    /// When files are missing, or the store cannot be made.
+    pub fn finish(self) -> Result<Vec<String>> {
+        let Some(Snapshot { mut state }) = self.snapshot else {
+            return Err(invalid("restore", &self.target, "the backup is empty".to_owned()));
+        };
+        if let Some(name) = self.left.keys().next() {
+            let what = format!("{} files are missing in the backup, {name} first", self.left.len());
+            return Err(invalid("restore", &self.target, what));
+        }
+        let dir = self.folder.path();
+        let disk = shared(dir);
+        drop(Lock::take(dir, true)?);
+        state.run = (state.run / RUN_EPOCH + 1) * RUN_EPOCH;
+        (state.journal, state.commit) = (state.journal + 1, state.commit + 1);
+        let (store, number, commit, next_seq) = (state.store, state.journal, state.commit, state.next_seq);
+        if let Some(copy) = spare::encode(&state) {
+            spare::write(disk.as_ref(), &copy)?;
+        }
+        let db = Journal::prepare(disk.as_ref(), number).during("create", &journal::folder(number))?;
+        let manifest = Record::Manifest(Box::new(state));
+        drop(Journal::begin(disk.as_ref(), db, store, number, commit, &manifest)?);
+        for folder in [segment::FOLDER, kept::FOLDER] {
+            disk.sync_dir(folder).during("sync", folder)?;
+        }
+        MarkFile::create(disk.as_ref(), Mark { store, journal: number, commit, next_seq })?;
+        let findings = View::open(dir)?.verify(&mut |_| {});
+        let io = |attempted, source| Error::Io { attempted, path: self.target.clone(), source };
+        let made = self.folder.keep();
+        fs::rename(&made, &self.target).map_err(|error| io("rename the restored store to", error))?;
+        File::open(parent(&self.target))
+            .and_then(|parent| parent.sync_all())
+            .map_err(|error| io("sync the folder of", error))?;
+        Ok(findings)
+    }
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
