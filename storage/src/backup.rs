@@ -222,7 +222,10 @@ mod tests {
         assert_eq!(restore.finish().unwrap(), [String::new(); 0]);
         let restored = Log::open(&target, options()).unwrap();
         let state = restored.state();
-        assert_eq!((state.next_seq, state.first_seq(), state.groups[&GroupId(1)].lag_lines(state.next_seq)), (Seq(51), Seq(1), 50));
+        assert_eq!(
+            (state.next_seq, state.first_seq(), state.groups[&GroupId(1)].lag_lines(state.next_seq)),
+            (Seq(51), Seq(1), 50)
+        );
         assert_eq!(state.run, 1_000_001);
 
         log.hold_removal(false);

@@ -198,6 +198,7 @@ fn a_repair_keeps_all_but_the_damaged_block() {
     let (mut sound, mut mended, mut lossy) = (0, 0, 0);
     // Every file has its turn, MARK in both slots among them.
     let count = files(&original).len() as u64;
+    println!("{count} files");
     for seed in 0..flips {
         let mut rng = fastrand::Rng::with_seed(seed);
         let dir = folder.path().join("copy");
@@ -205,12 +206,19 @@ fn a_repair_keeps_all_but_the_damaged_block() {
         copy(&original, &dir);
         let path = &files(&dir)[(seed % count) as usize];
         let mut bytes = fs::read(path).unwrap();
+        // What sled adds around our chunks is not the store's. A journal made ahead has none.
+        let magic = b"\xf1SPQJRN\x01";
+        let chunks: Vec<_> =
+            (0..bytes.len().saturating_sub(8)).filter(|at| bytes[*at..].starts_with(magic)).collect();
         if path.ends_with("MARK") {
             bytes[20] ^= 1;
             bytes[4_096 + 20] ^= 1;
-        } else {
+        } else if chunks.is_empty() {
             let bit = rng.usize(..bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
+        } else {
+            let at = chunks[rng.usize(..chunks.len())] + rng.usize(..100);
+            bytes[at] ^= 1 << rng.u8(..8);
         }
         fs::write(path, &bytes).unwrap();
         let before = content(&dir);
@@ -226,7 +234,8 @@ fn a_repair_keeps_all_but_the_damaged_block() {
         let aside = content(&dir.join("quarantine"));
         let damaged = path.strip_prefix(&dir).unwrap();
         let is_aside = aside.iter().any(|file| file.1 == bytes);
-        assert!(is_aside || damaged.starts_with("RESERVE"), "seed {seed}: {} is not kept", damaged.display());
+        // A journal that only sled cannot read has nothing that the scan has not.
+        assert!(is_aside || damaged.starts_with("journal"), "seed {seed}: {} is not kept", damaged.display());
         assert_eq!(
             repair(&dir, false, &mut remake).unwrap().findings,
             [String::new(); 0],

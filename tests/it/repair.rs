@@ -184,3 +184,35 @@ fn an_older_program_refuses_a_later_format_and_changes_nothing() {
         assert_eq!((fs::read(&mark).unwrap(), names()), (bytes.clone(), before.clone()), "{command}");
     }
 }
+
+#[test]
+fn a_repair_that_is_killed_is_done_by_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data_dir, _) = filled(folder.path());
+    let segment = only(&data_dir.join("segments"));
+    flip(&segment, fs::metadata(&segment).unwrap().len() / 3);
+    [20, 4_096 + 20].into_iter().for_each(|at| flip(&data_dir.join("MARK"), at));
+    let mut rng = fastrand::Rng::with_seed(3);
+    let (mut killed, mut expected) = (0, None);
+    for round in 0..30 {
+        let copy = folder.path().join("copy");
+        let _ = fs::remove_dir_all(&copy);
+        crate::support::run("cp", &["-a", text(&data_dir), text(&copy)]);
+        let mut child = spillq(&["repair", "--data-dir", text(&copy)])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        if round > 0 {
+            std::thread::sleep(std::time::Duration::from_micros(rng.u64(0..250_000)));
+            killed += u64::from(child.try_wait().unwrap().is_none());
+            child.kill().unwrap();
+        }
+        child.wait().unwrap();
+        json(&["repair", "--data-dir", text(&copy), "--json"], 0);
+        assert_eq!(json(&["verify", "--data-dir", text(&copy), "--json"], 0)["sound"], true, "round {round}");
+        let status = json(&["status", "--data-dir", text(&copy), "--json"], 0);
+        let found = (status["losses"]["lost"].clone(), status["quarantine"]["files"].clone());
+        assert_eq!(*expected.get_or_insert_with(|| found.clone()), found, "round {round}");
+    }
+    assert!(killed > 3, "{killed}");
+}
