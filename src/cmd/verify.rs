@@ -51,6 +51,9 @@ pub fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
         };
         let mut text = verdict + "\n";
         findings.iter().for_each(|finding| text.push_str(&format!("  {finding}\n")));
+        if !sound {
+            text.push_str("`spillq repair --dry-run` says what can be kept\n");
+        }
         text
     };
     let exit = wrote(io::stdout().write_all(text.as_bytes()))?;

@@ -219,7 +219,7 @@ mod tests {
             let mut file = file.unwrap();
             restore.take(&file.name, file.bytes, &mut file.content).unwrap();
         }
-        assert_eq!(restore.finish().unwrap(), [String::new(); 0]);
+        assert_eq!(restore.finish().unwrap(), [""; 0]);
         let restored = Log::open(&target, options()).unwrap();
         let state = restored.state();
         assert_eq!(

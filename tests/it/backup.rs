@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use spillq::http::{AdminJson, AnswerJson, Client};
+
 use crate::support::{Service, spillq, write_config};
 
 fn run(args: &[&str]) -> Output {
@@ -148,7 +150,8 @@ fn no_path_in_an_archive_is_used() {
     let manifest = fs::read(good.join("MANIFEST")).unwrap();
     let inside = folder.path().join("inside");
     fs::create_dir(&inside).unwrap();
-    let hostile: [&dyn Fn(&mut tar::Builder<Vec<u8>>); 5] = [
+    type Add<'a> = &'a dyn Fn(&mut tar::Builder<Vec<u8>>);
+    let hostile: [Add<'_>; 5] = [
         &|tar| add(tar, b"../evil", b"evil"),
         &|tar| add(tar, b"segments/../../evil", b"evil"),
         &|tar| add(tar, b"segments/00000000000000000009", b"evil"),
@@ -171,6 +174,27 @@ fn no_path_in_an_archive_is_used() {
         assert_eq!(fs::read_dir(&inside).unwrap().count(), 0, "{number}: nothing is left");
         assert!(!folder.path().join("evil").exists(), "{number}");
     }
+}
+
+#[test]
+fn one_backup_is_made_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("q");
+    let mut service = Service::start(&data_dir, &["--follow", "none"]);
+    service.wait("it is up", |status| status.pid > 0);
+    let client = Client::connect(&data_dir).unwrap();
+    let ask = |request: AdminJson| client.post::<AnswerJson>("/v1/admin", &request);
+    let token = ask(AdminJson::Hold { token: None }).unwrap().hold.unwrap();
+    let to = folder.path().join("backup");
+    let backup = || run(&["backup", "--data-dir", text(&data_dir), "--to", text(&to)]);
+    let refused = backup();
+    assert_eq!(refused.status.code(), Some(2));
+    assert_eq!(String::from_utf8(refused.stderr).unwrap(), "spillq: a backup is being made already\n");
+    assert_eq!(ask(AdminJson::Hold { token: Some(token) }).unwrap().hold, Some(token), "renewed");
+    assert!(ask(AdminJson::Hold { token: Some(token + 1) }).is_err(), "another's");
+    ask(AdminJson::LetGo { token }).unwrap();
+    assert!(backup().status.success());
+    assert_eq!(service.stop(), 0);
 }
 
 /// An entry with a name as it stands, which the library would refuse to write.

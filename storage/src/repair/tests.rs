@@ -80,7 +80,7 @@ fn repair(disk: &MemoryDisk) -> Result<Repaired> {
 fn missing(disk: &MemoryDisk) -> Vec<u64> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let view = View::on_disk(disk, std::path::Path::new(""), None).unwrap();
-    assert_eq!(view.verify(&mut |_| {}), [String::new(); 0]);
+    assert_eq!(view.verify(&mut |_| {}), [""; 0]);
     let state = view.state();
     assert_eq!(state.sources[&SourceId(1)].checkpoint, end().to_le_bytes());
     assert!(state.next_seq > Seq(LINES));
@@ -152,7 +152,7 @@ fn a_repair_may_be_killed_anywhere() {
             } else {
                 assert_eq!(missing, expected, "seed {seed}, after {syncs} syncs; {first:?}");
             }
-            assert_eq!(repair(&disk).unwrap().findings, [String::new(); 0], "seed {seed}: once more");
+            assert_eq!(repair(&disk).unwrap().findings, [""; 0], "seed {seed}: once more");
             if !crashed {
                 break;
             }
