@@ -7,4 +7,5 @@ pub mod http;
 pub mod processor;
 pub mod queue;
 pub mod service;
+pub mod supervise;
 pub mod tail;

@@ -39,6 +39,8 @@ pub(super) fn settings<'a>(reader: &mut Reader<'a>, table: &'a DeTable<'a>, base
     });
     let stall = duration(Duration::from_secs(1)..=DAY);
     reader.get(&mut top, "stall_after", &mut settings.stall_after, stall);
+    let stuck = duration(Duration::from_secs(1)..=DAY);
+    reader.get(&mut top, "stuck_after", &mut settings.stuck_after, stuck);
 
     if let Some(sections) = reader.sections(&mut top, "follow", SECTIONS_MAX) {
         settings.follow = sections.into_iter().map(|section| follow(reader, section, bases.folder)).collect();

@@ -33,6 +33,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Lines that wait for so long with nothing leased mean that the processor is never called.
     pub stall_after: Duration,
+    /// A commit that takes so long means that the disk hangs: the process ends with status 4.
+    pub stuck_after: Duration,
     /// What is read.
     pub follow: Vec<Follow>,
     /// The newest part of the log in memory.
@@ -254,6 +256,7 @@ impl Settings {
         Settings {
             data_dir: base.join(DEFAULT_DATA_DIR),
             stall_after: Duration::from_secs(60),
+            stuck_after: Duration::from_secs(120),
             follow: Vec::new(),
             window: Window { bytes: 8 * MIB },
             disk: Disk {

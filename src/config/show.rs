@@ -90,6 +90,7 @@ fn parts(settings: &Settings) -> Vec<Part> {
         vec![
             ("data_dir", path(&settings.data_dir)),
             ("stall_after", Value::from(duration_text(settings.stall_after))),
+            ("stuck_after", Value::from(duration_text(settings.stuck_after))),
         ],
     )];
     parts.extend(repeated("follow", &settings.follow, follow));

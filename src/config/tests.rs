@@ -107,7 +107,7 @@ follow_symlinks = "yes"
             "line 8: disk.on_damage = \"panic\": expected \"hold\" or \"skip\"",
             "line 10: http.listen = \"127.0.0.1:8080\": not in this version; write \"unix\"",
             "line 10: http.listen = \"tcp\": expected \"unix\"",
-            "line 11: nonsense: unknown key; known here: data_dir, stall_after, follow, window, disk, http, group, \
+            "line 11: nonsense: unknown key; known here: data_dir, stall_after, stuck_after, follow, window, disk, http, group, \
              processor",
             "line 14: group.name = \"Not OK\": not a group's name; it takes 1 to 64 of a-z, 0-9, _ and -",
             "line 15: group.in_flight = 100: too large; at most 64",

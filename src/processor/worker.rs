@@ -408,9 +408,10 @@ fn last_that_fits(piece: &Piece, room: u64, even_one: bool) -> Option<Seq> {
     last
 }
 
-/// How a delivery ended: with an outcome, or because the service stops.
+/// How a delivery ended: with an outcome, past its time-out, or because the service stops.
 enum Delivered {
     Outcome(Outcome),
+    TimedOut(Evidence),
     GivenUp,
 }
 
@@ -453,15 +454,19 @@ async fn deliver(
                 if seen.summary.is_empty() { "" } else { ": " },
                 seen.summary
             );
-            Delivered::Outcome(Outcome::Failed(Evidence { summary, tail: seen.tail }))
+            Delivered::TimedOut(Evidence { summary, tail: seen.tail })
         }
     }
 }
 
 fn verdict(delivered: Delivered) -> Verdict {
-    let failed = |kind, Evidence { summary, tail }| Verdict::Failed { kind, summary, tail };
+    let failed =
+        |kind, Evidence { summary, tail }| Verdict::Failed { kind, summary, tail, timed_out: false };
     match delivered {
         Delivered::GivenUp => Verdict::GivenBack,
+        Delivered::TimedOut(Evidence { summary, tail }) => {
+            Verdict::Failed { kind: FailureKind::Failed, summary, tail, timed_out: true }
+        }
         Delivered::Outcome(Outcome::Done) => Verdict::Done,
         Delivered::Outcome(Outcome::Failed(evidence)) => failed(FailureKind::Failed, evidence),
         Delivered::Outcome(Outcome::Poison(evidence)) => failed(FailureKind::Poison, evidence),

@@ -1,8 +1,8 @@
 //! What can be asked of the owner of the log, and how the answer comes back.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use spillq_storage::{GroupId, NewBlock, Reader, Seq, SeqRange, SourceId};
@@ -17,6 +17,9 @@ use super::status::Status;
 /// Commands that wait for the owner at most. Everybody who asks waits for the answer, so this bounds askers, not
 /// throughput.
 const COMMANDS_MAX: usize = 1_024;
+
+/// Between two looks for an answer that is waited for with a deadline.
+const ANSWER_LOOK: Duration = Duration::from_millis(5);
 
 /// Lines to append, with the checkpoints that go with them in one transaction.
 #[derive(Debug, Default)]
@@ -77,6 +80,8 @@ pub enum Verdict {
         summary: String,
         /// The end of what the processor printed.
         tail: String,
+        /// It was ended past its time-out.
+        timed_out: bool,
     },
     /// The service stops: the delivery does not count.
     GivenBack,
@@ -192,6 +197,33 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.send(command(reply))?;
         answer.await.map_err(|_| Closed)
+    }
+
+    /// [`Handle::ask`] from a plain thread, for `wait` at most; `None` when there is no answer by then. Never waits
+    /// for an owner that is stuck.
+    ///
+    /// # Errors
+    /// [`Closed`] when the owner has ended.
+    pub fn ask_within<T>(
+        &self,
+        wait: Duration,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<Option<T>, Closed> {
+        let (reply, mut answer) = oneshot::channel();
+        match self.commands.try_send(command(reply)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Ok(None),
+            Err(TrySendError::Disconnected(_)) => return Err(Closed),
+        }
+        let until = Instant::now() + wait;
+        loop {
+            match answer.try_recv() {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(oneshot::error::TryRecvError::Closed) => return Err(Closed),
+                Err(oneshot::error::TryRecvError::Empty) if Instant::now() >= until => return Ok(None),
+                Err(oneshot::error::TryRecvError::Empty) => std::thread::sleep(ANSWER_LOOK),
+            }
+        }
     }
 
     /// [`Handle::ask`] from a plain thread.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use spillq_storage::{ACK_RANGES_MAX, GroupChange, GroupState, Seq, SeqRange};
 
 use super::command::{Lease, Offer};
+use super::status::Activity;
 use super::retry::{Delivery, FailureKind, Next, Retries, RetrySettings};
 
 /// What a group is set to.
@@ -101,6 +102,8 @@ struct Reserved {
 pub(super) struct Out {
     /// The lines.
     pub range: SeqRange,
+    /// Since when it is out.
+    pub since_ms: u64,
     alone: bool,
 }
 
@@ -116,6 +119,8 @@ pub(super) struct Group {
     linger_since_ms: Option<u64>,
     /// Damage that holds it.
     pub damage: Option<String>,
+    /// What it did so far.
+    pub activity: Activity,
     /// The last failure, for people.
     pub last_failure: Option<String>,
 }
@@ -137,6 +142,7 @@ impl Group {
             settling: Vec::new(),
             linger_since_ms: None,
             damage: None,
+            activity: Activity::default(),
             last_failure: None,
         }
     }
@@ -340,7 +346,8 @@ impl Group {
         }
         let charged = view.state.attempts.get(&range.first).copied().unwrap_or_default();
         let attempt = 1 + if alone { charged } else { self.retries.failures(range) };
-        self.leases.insert(token, Out { range, alone });
+        self.leases.insert(token, Out { range, since_ms: view.now_ms, alone });
+        self.activity.leases += 1;
         Some((Lease { token, range, attempt }, GroupChange::Lease { range, alone }))
     }
 
@@ -358,6 +365,7 @@ impl Group {
 
     /// The lines of a lease are done with.
     pub(super) fn acked(&mut self, out: Out, now_ms: u64) -> GroupChange {
+        self.activity.acked();
         self.retries.settled(out.range, true, now_ms);
         self.settling.push(out.range);
         GroupChange::Ack { range: out.range }

@@ -9,6 +9,7 @@ mod clock;
 mod command;
 mod group;
 mod owner;
+mod pulse;
 mod retry;
 mod status;
 mod window;
@@ -23,8 +24,9 @@ pub use admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, Refusal, is_group_name};
 pub use clock::{now_ms, wall_ms};
 pub use command::{Append, Appended, Closed, Command, Handle, Lease, Offer, Settled, Ticket, Verdict};
 pub use group::GroupSettings;
+pub use pulse::Pulse;
 pub use retry::{FailureKind, RetrySettings};
-pub use status::{GroupStatus, Status};
+pub use status::{Activity, Failing, GroupStatus, Status};
 pub use window::Window;
 
 /// The running owner.
@@ -32,6 +34,7 @@ pub use window::Window;
 pub struct Queue {
     handle: Handle,
     window: Arc<Window>,
+    pulse: Pulse,
     thread: JoinHandle<()>,
     ended: oneshot::Receiver<Result<(), Error>>,
 }
@@ -45,7 +48,8 @@ impl Queue {
     pub fn start(log: Log, groups: Vec<GroupSettings>, window_bytes: usize) -> Result<Queue, Error> {
         let (handle, received) = Handle::channel();
         let window = Arc::new(Window::new(window_bytes));
-        let owner = owner::Owner::new(log, Arc::clone(&window), groups, received)?;
+        let pulse = Pulse::default();
+        let owner = owner::Owner::new(log, Arc::clone(&window), groups, received, pulse.clone())?;
         let (tell, ended) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("spillq-owner".to_owned())
@@ -56,13 +60,19 @@ impl Queue {
                 path: "the log".into(),
                 source,
             })?;
-        Ok(Queue { handle, window, thread, ended })
+        Ok(Queue { handle, window, pulse, thread, ended })
     }
 
     /// Asks the owner.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// How long the owner has been at one commit.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// The newest lines.

@@ -27,6 +27,7 @@ use super::admin::{Answer, Refusal};
 use super::clock;
 use super::command::{Append, Appended, Command, Lease, Offer, Settled, Verdict};
 use super::group::{Group, GroupSettings, Idle, View};
+use super::pulse::Pulse;
 use super::window::Window;
 
 /// Commands in one commit.
@@ -72,6 +73,7 @@ pub(super) struct Owner {
     next_token: u64,
     hold: Hold,
     stopping: bool,
+    pulse: Pulse,
 }
 
 impl Owner {
@@ -81,6 +83,7 @@ impl Owner {
         window: Arc<Window>,
         settings: Vec<GroupSettings>,
         received: Receiver<Command>,
+        pulse: Pulse,
     ) -> Result<Owner, Error> {
         let mut owner = Owner {
             log,
@@ -96,6 +99,7 @@ impl Owner {
             next_token: 1,
             hold: None,
             stopping: false,
+            pulse,
         };
         for settings in &settings {
             if owner.log.state().group(&settings.name).is_none() {
@@ -135,10 +139,12 @@ impl Owner {
     /// Runs until it is told to stop, or nobody is left to ask, or the log fails.
     pub(super) fn run(mut self) -> Result<(), Error> {
         loop {
+            self.pulse.idle();
             let received = match self.wait_for() {
                 Some(timeout) => self.received.recv_timeout(timeout),
                 None => self.received.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
+            self.pulse.busy(clock::now_ms());
             match received {
                 Ok(command) => self.gather(command)?,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -277,7 +283,8 @@ impl Owner {
         let (change, dead) = match verdict {
             Verdict::Done => (group.acked(out, view.now_ms), None),
             Verdict::GivenBack => (group.given_back(out), None),
-            Verdict::Failed { kind, summary, tail } => {
+            Verdict::Failed { kind, summary, tail, timed_out } => {
+                group.activity.failed(out.range, timed_out, view.now_ms);
                 let (change, dead) = group.failed(view, out, kind);
                 tracing::warn!(group = group.settings().name, lines = %out.range, "{summary}");
                 let said = if tail.is_empty() { String::new() } else { format!("\n{tail}") };

@@ -10,6 +10,8 @@ pub struct Status {
     pub first_seq: Seq,
     /// The seq of the next line.
     pub next_seq: Seq,
+    /// The last line of the oldest segment file, where there is another behind it: what all have acked goes.
+    pub oldest_segment_last: Option<Seq>,
     /// Segment files.
     pub segments: u64,
     /// Bytes on disk, journals and reserve included.
@@ -63,6 +65,55 @@ pub struct GroupStatus {
     pub dead_letters: u64,
     /// Lines acked since the group was created.
     pub acked_lines: u64,
+    /// What it did in this run of the process.
+    pub activity: Activity,
+    /// Since when its oldest lease is out.
+    pub oldest_lease_ms: Option<u64>,
+    /// Its time-out.
+    pub timeout_ms: u64,
+    /// Whether a worker waits for lines, or has some.
+    pub has_worker: bool,
+    /// What waits in back-off, and until when.
+    pub backs_off: Option<(SeqRange, u64)>,
     /// The last failure, for people.
     pub last_failure: Option<String>,
+}
+
+/// What a group did in this run of the process. Times by the clock of deadlines.
+#[derive(Clone, Debug, Default)]
+pub struct Activity {
+    /// Batches leased.
+    pub leases: u64,
+    /// Batches acked.
+    pub acks: u64,
+    /// Batches that failed.
+    pub failures: u64,
+    /// Failures since the last ack.
+    pub failing: Option<Failing>,
+}
+
+/// Failures in a row, without an ack between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// When the first was.
+    pub since_ms: u64,
+    /// How many.
+    pub times: u64,
+    /// The lines of the last.
+    pub range: SeqRange,
+    /// Whether the last went past its time-out.
+    pub timed_out: bool,
+}
+
+impl Activity {
+    pub(super) fn failed(&mut self, range: SeqRange, timed_out: bool, now_ms: u64) {
+        self.failures += 1;
+        let (since_ms, times) = self.failing.as_ref().map_or((now_ms, 0), |f| (f.since_ms, f.times));
+        self.failing = Some(Failing { since_ms, times: times + 1, range, timed_out });
+    }
+
+    pub(super) fn acked(&mut self) {
+        self.acks += 1;
+        self.failing = None;
+    }
 }

@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("queue", &[]),
     ("tail", &["queue"]),
     ("processor", &["queue"]),
-    ("supervise", &["queue", "processor"]),
+    ("supervise", &["queue"]),
     ("http", &["queue", "supervise", "tail"]),
 ];
 

@@ -14,6 +14,7 @@ impl Owner {
         Status {
             first_seq: state.first_seq(),
             next_seq: state.next_seq,
+            oldest_segment_last: state.segments.get(1).map(|next| next.first.prev()),
             segments: state.segments.len() as u64,
             disk_bytes: self.log.disk_bytes(),
             appended_bytes: state.appended_bytes,
@@ -52,6 +53,11 @@ impl Owner {
             leases: group.out().map(|out| out.range).collect(),
             dead_letters: self.log.dead_count(id) as u64,
             acked_lines: durable.acked_lines,
+            activity: group.activity.clone(),
+            oldest_lease_ms: group.out().map(|out| out.since_ms).min(),
+            timeout_ms: group.settings().timeout_ms,
+            has_worker: group.leased_lines() > 0 || self.parked.iter().any(|parked| parked.group == id && !parked.reply.is_closed()),
+            backs_off: group.retries().waiting(),
             last_failure: group.last_failure.clone(),
         })
     }

@@ -1,0 +1,234 @@
+//! EVENTS: what the supervisor saw, in a ring of fixed size beside the store that outlives a failing one.
+//!
+//! The format and what a kill leaves are in docs/supervision.md. It is never synced: a sync may hang with the disk
+//! that it is to tell of, and the page cache outlives the process.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::host::OomCount;
+
+/// The name in the data dir.
+const NAME: &str = "EVENTS";
+/// Enough for a day of a group that changes its state every three minutes.
+const SLOTS: u64 = 512;
+const SLOT_BYTES: usize = 2_048;
+const HEAD_BYTES: usize = 16;
+const TEXT_BYTES_MAX: usize = SLOT_BYTES - HEAD_BYTES;
+/// Of one text within an event so much is kept; JSON may write a byte as two.
+const FIELD_BYTES_MAX: usize = 440;
+
+/// What was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Event {
+    /// The service has opened the store.
+    Start { run: u64, pid: u32, boot: String, oom: Option<OomCount> },
+    /// It stopped cleanly.
+    Stop { run: u64 },
+    /// A group does something else.
+    Changed { group: String, from: String, to: String, cause: Option<String>, first_seq: u64, last_seq: u64, summary: String },
+    /// A delivery failed: status or signal, and the end of standard error.
+    Failure { group: String, summary: String, stderr: String },
+    /// It was stuck and ended itself.
+    Watchdog { run: u64, summary: String },
+}
+
+/// An event with its number and its time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// From 1.
+    #[serde(skip)]
+    pub number: u64,
+    /// Milliseconds since 1970.
+    pub time_ms: u64,
+    /// What was seen.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// The ring, open for writing. One writer at a time: whoever has the store locked.
+#[derive(Debug)]
+pub struct Events {
+    file: File,
+    next: u64,
+}
+
+impl Events {
+    /// Opens the ring of a data dir, or makes it. Also gives what is in it, the oldest first.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn open(data_dir: &Path) -> io::Result<(Events, Vec<Entry>)> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(data_dir.join(NAME))?;
+        let entries = read(&mut file)?;
+        let bytes = SLOTS * SLOT_BYTES as u64;
+        if file.metadata()?.len() != bytes {
+            // Zeros, not a hole: it must be writable when the disk is full.
+            file.write_all_at(&vec![0; SLOTS as usize * SLOT_BYTES], 0)?;
+            file.set_len(bytes)?;
+        }
+        let next = entries.last().map_or(1, |last| last.number + 1);
+        Ok((Events { file, next }, entries))
+    }
+
+    /// What is in the ring of a data dir, the oldest first; nothing where there is none. Changes nothing.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn look(data_dir: &Path) -> io::Result<Vec<Entry>> {
+        match File::open(data_dir.join(NAME)) {
+            Ok(mut file) => read(&mut file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the next event over the oldest. Survives a kill of the process, not at once a power cut.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn write(&mut self, time_ms: u64, event: Event) -> io::Result<()> {
+        let entry = Entry { number: self.next, time_ms, event: cut(event) };
+        let text = serde_json::to_vec(&entry).map_err(io::Error::other)?;
+        let slot = encode(self.next, &text).ok_or_else(|| io::Error::other("an event is longer than its slot"))?;
+        self.file.write_all_at(&slot, (self.next % SLOTS) * SLOT_BYTES as u64)?;
+        self.next += 1;
+        Ok(())
+    }
+}
+
+fn encode(number: u64, text: &[u8]) -> Option<Vec<u8>> {
+    if text.len() > TEXT_BYTES_MAX {
+        return None;
+    }
+    let mut rest = Vec::with_capacity(SLOT_BYTES);
+    rest.extend((text.len() as u32).to_le_bytes());
+    rest.extend(number.to_le_bytes());
+    rest.extend(text);
+    let mut slot = crc32c::crc32c(&rest).to_le_bytes().to_vec();
+    slot.append(&mut rest);
+    Some(slot)
+}
+
+fn decode(slot: &[u8]) -> Option<Entry> {
+    let (crc, rest) = slot.split_first_chunk::<4>()?;
+    let (length, body) = rest.split_first_chunk::<4>()?;
+    let length = u32::from_le_bytes(*length) as usize;
+    if crc32c::crc32c(rest.get(..12 + length)?) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    let (number, text) = body.split_first_chunk::<8>()?;
+    let number = u64::from_le_bytes(*number);
+    let entry: Entry = serde_json::from_slice(text.get(..length)?).ok()?;
+    (number > 0).then_some(Entry { number, ..entry })
+}
+
+fn read(file: &mut File) -> io::Result<Vec<Entry>> {
+    let mut bytes = Vec::new();
+    file.take(SLOTS * SLOT_BYTES as u64).read_to_end(&mut bytes)?;
+    let mut entries: Vec<Entry> = bytes.chunks(SLOT_BYTES).filter_map(decode).collect();
+    entries.sort_by_key(|entry| entry.number);
+    Ok(entries)
+}
+
+/// The event with its texts as short as they must be. Of standard error the end is kept, of a sentence the begin.
+fn cut(event: Event) -> Event {
+    match event {
+        Event::Failure { group, summary, stderr } => {
+            Event::Failure { group, summary: begin(summary), stderr: end(stderr) }
+        }
+        Event::Changed { group, from, to, cause, first_seq, last_seq, summary } => {
+            Event::Changed { group, from, to, cause, first_seq, last_seq, summary: begin(summary) }
+        }
+        other => other,
+    }
+}
+
+/// Control characters would take six bytes each.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+}
+
+fn begin(text: String) -> String {
+    let mut text = plain(&text);
+    let mut at = text.len().min(FIELD_BYTES_MAX);
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    text.truncate(at);
+    text
+}
+
+fn end(text: String) -> String {
+    let mut text = plain(&text);
+    let mut at = text.len().saturating_sub(FIELD_BYTES_MAX);
+    while !text.is_char_boundary(at) {
+        at += 1;
+    }
+    text.drain(..at);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stop(run: u64) -> Event {
+        Event::Stop { run }
+    }
+
+    #[test]
+    fn the_newest_events_come_back_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut events, before) = Events::open(dir.path()).unwrap();
+        assert!(before.is_empty());
+        for run in 1..=SLOTS + 10 {
+            events.write(run, stop(run)).unwrap();
+        }
+        drop(events);
+        let (mut events, entries) = Events::open(dir.path()).unwrap();
+        let numbers: Vec<u64> = entries.iter().map(|entry| entry.number).collect();
+        assert_eq!(numbers, (11..=SLOTS + 10).collect::<Vec<_>>());
+        events.write(0, stop(0)).unwrap();
+        assert_eq!(Events::look(dir.path()).unwrap().last().unwrap().number, SLOTS + 11);
+        assert_eq!(std::fs::metadata(dir.path().join(NAME)).unwrap().len(), SLOTS * SLOT_BYTES as u64);
+    }
+
+    #[test]
+    fn an_event_that_was_cut_in_the_middle_is_passed_over_and_the_others_stand() {
+        for keep in 0..HEAD_BYTES + 20 {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut events, _) = Events::open(dir.path()).unwrap();
+            events.write(1, stop(1)).unwrap();
+            events.write(2, stop(2)).unwrap();
+            let torn = vec![0; SLOT_BYTES - keep];
+            events.file.write_all_at(&torn, 2 * SLOT_BYTES as u64 + keep as u64).unwrap();
+            let runs: Vec<Event> = Events::look(dir.path()).unwrap().into_iter().map(|entry| entry.event).collect();
+            assert_eq!(runs, [stop(1)], "{keep}");
+        }
+    }
+
+    #[test]
+    fn long_and_hostile_texts_fit_in_a_slot() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut events, _) = Events::open(dir.path()).unwrap();
+        let hostile = "\u{1}\"\\\u{e9}\n".repeat(10_000);
+        let group = "g".repeat(64);
+        events.write(u64::MAX, Event::Failure { group, summary: hostile.clone(), stderr: hostile + "end" }).unwrap();
+        let last = Events::look(dir.path()).unwrap().pop().unwrap();
+        let Event::Failure { summary, stderr, .. } = last.event else { panic!("{last:?}") };
+        assert!(summary.len() <= FIELD_BYTES_MAX && stderr.ends_with("end"), "{summary} {stderr}");
+    }
+}

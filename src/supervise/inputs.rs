@@ -1,0 +1,99 @@
+//! What verdicts are made from: counters and times. Times are milliseconds by the clock of deadlines.
+
+use spillq_storage::{Seq, SeqRange};
+
+use crate::queue::Failing;
+
+/// One group, with the times of its last changes.
+#[derive(Clone, Debug, Default)]
+pub struct GroupInputs {
+    /// Its name.
+    pub group: String,
+    /// An operator paused it.
+    pub paused: bool,
+    /// What stops it, in the owner's words: damage, dead letters full, ack window.
+    pub blocked: Option<String>,
+    /// The destination refuses; in the owner's words.
+    pub refused: Option<String>,
+    /// The processor that the configuration names.
+    pub processor: Option<String>,
+    /// A worker waits for lines, or has some.
+    pub has_worker: bool,
+    /// Lines that wait.
+    pub lag_lines: u64,
+    /// The first of them.
+    pub oldest: Option<Seq>,
+    /// Everything up to here is acked or dead.
+    pub ack_floor: Seq,
+    /// The lines that are out.
+    pub leases: Vec<SeqRange>,
+    /// Since when the oldest of them is.
+    pub oldest_lease_ms: Option<u64>,
+    /// How long one may be.
+    pub timeout_ms: u64,
+    /// What waits in back-off, and until when.
+    pub backs_off: Option<(SeqRange, u64)>,
+    /// Failures since the last ack.
+    pub failing: Option<Failing>,
+    /// The last failure: summary, and the end of standard error.
+    pub last_failure: Option<String>,
+    /// Batches acked in this run.
+    pub acks: u64,
+    /// Since when lines wait and nothing was leased.
+    pub not_leased_since_ms: Option<u64>,
+    /// When the ack floor moved last, and how many batches were acked since.
+    pub floor_moved_ms: u64,
+    /// Batches acked since.
+    pub acks_since_floor: u64,
+    /// A segment that this group has acked and that is still there: its last line, since when, and who holds it.
+    pub pinned: Option<Pinned>,
+    /// Since when the lag has only grown.
+    pub lag_grows_since_ms: Option<u64>,
+    /// Lines a second in.
+    pub lines_in_per_s: f64,
+    /// Lines a second acked.
+    pub lines_out_per_s: f64,
+    /// Seconds until `disk.limit` is reached at this rate.
+    pub limit_in_s: Option<f64>,
+}
+
+/// A segment that is acked and not removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    /// Its lines.
+    pub segment: SeqRange,
+    /// Since when this group has acked all of them.
+    pub since_ms: u64,
+    /// The groups that have not.
+    pub held_by: Vec<String>,
+}
+
+/// The log and what surrounds it.
+#[derive(Clone, Debug, Default)]
+pub struct LogInputs {
+    /// Why lines are not taken in, if so.
+    pub full: Option<String>,
+    /// Bytes of the log on disk.
+    pub disk_bytes: u64,
+    /// `disk.limit`.
+    pub limit_bytes: u64,
+    /// What the file system has free.
+    pub free_bytes: Option<u64>,
+    /// `disk.min_free`.
+    pub min_free_bytes: u64,
+    /// Files that are gone from their path and have unread bytes.
+    pub unread_gone: Vec<String>,
+    /// Files that cannot be read, and why.
+    pub unreadable: Vec<String>,
+    /// Runs in a row that ended without a clean stop.
+    pub unclean_runs: u64,
+    /// Lines that were out alone when the process died, more than once: group, line, attempts.
+    pub killers: Vec<(String, Seq, u32)>,
+}
+
+/// What counts as too long.
+#[derive(Clone, Copy, Debug)]
+pub struct JudgeSettings {
+    /// `stall_after`.
+    pub stall_after_ms: u64,
+}

@@ -1,0 +1,380 @@
+//! From inputs to a verdict: the table of docs/supervision.md, row by row; the first that holds wins. Pure.
+
+use spillq_storage::Seq;
+
+use super::inputs::{GroupInputs, JudgeSettings, LogInputs};
+
+/// So many failures in a row are no accident: the first may be a restart of the destination, the second its end.
+const FAILURES_IN_A_ROW: u64 = 3;
+/// Runs in a row without a clean stop, for the same reason.
+const UNCLEAN_RUNS: u64 = 3;
+/// A limit that is further away than a day is left to the plots.
+const LIMIT_NEAR_S: f64 = 86_400.0;
+/// Lines of standard error that the evidence repeats.
+const TAIL_LINES_SHOWN: usize = 5;
+
+/// What a group, or the log, is doing and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// The group; empty for the log.
+    pub group: String,
+    /// One of the states of docs/supervision.md.
+    pub state: &'static str,
+    /// `A` never called, `B` crashes, `C` hangs, `D` does not clear.
+    pub hypothesis: Option<&'static str>,
+    /// What is wrong, one word; `None` when nothing is.
+    pub cause: Option<&'static str>,
+    /// The verdict in one sentence.
+    pub summary: String,
+    /// What it rests on.
+    pub evidence: Vec<String>,
+    /// The next command to type, or the next step.
+    pub next: String,
+}
+
+impl Verdict {
+    fn well(inputs: &GroupInputs, state: &'static str, summary: impl Into<String>) -> Verdict {
+        Verdict { group: inputs.group.clone(), state, summary: summary.into(), ..Verdict::default() }
+    }
+
+    fn ill(
+        inputs: &GroupInputs,
+        state: &'static str,
+        (hypothesis, cause): (Option<&'static str>, &'static str),
+        summary: String,
+        next: String,
+    ) -> Verdict {
+        Verdict {
+            group: inputs.group.clone(),
+            state,
+            hypothesis,
+            cause: Some(cause),
+            summary,
+            evidence: Vec::new(),
+            next,
+        }
+    }
+
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.cause.is_none()
+    }
+}
+
+/// The verdict on one group at `now_ms`.
+#[must_use]
+pub fn judge(inputs: &GroupInputs, now_ms: u64, settings: JudgeSettings) -> Verdict {
+    let rows: [fn(&GroupInputs, u64, u64) -> Option<Verdict>; 11] = [
+        blocked,
+        refused,
+        paused,
+        hung,
+        failing,
+        floor_stands,
+        disk_is_held,
+        never_called,
+        backs_off,
+        falls_behind,
+        takes_long,
+    ];
+    let mut verdict = rows
+        .iter()
+        .find_map(|row| row(inputs, now_ms, settings.stall_after_ms))
+        .unwrap_or_else(|| works_or_idles(inputs));
+    if !verdict.is_well() {
+        verdict.evidence.extend(common_evidence(inputs, now_ms));
+    }
+    verdict
+}
+
+fn seconds(since_ms: u64, now_ms: u64) -> String {
+    format!("{:.1} s", now_ms.saturating_sub(since_ms) as f64 / 1e3)
+}
+
+fn blocked(i: &GroupInputs, _: u64, _: u64) -> Option<Verdict> {
+    let why = i.blocked.as_ref()?;
+    let oldest = i.oldest.unwrap_or(i.ack_floor.next());
+    Some(if why.starts_with("damage") {
+        let summary = format!("group {} stands at a damaged block: {why}", i.group);
+        let next = "spillq verify --data-dir DIR    (with the service stopped); on_damage = \"skip\" in [disk] passes it over";
+        Verdict::ill(i, "blocked", (None, "damage"), summary, next.to_owned())
+    } else if why.starts_with("ack window") {
+        let summary = format!(
+            "group {} does not clear: 4,096 ranges of acks lie above line {oldest}, which blocks the floor",
+            i.group
+        );
+        let next = format!("spillq inspect --from {oldest} --limit 1");
+        Verdict::ill(i, "blocked", (Some("D"), "not_clearing"), summary, next)
+    } else {
+        let summary = format!("group {} stops: {why}", i.group);
+        let next = format!("spillq dead-letter list --group {}", i.group);
+        Verdict::ill(i, "blocked", (None, "dead_letters_full"), summary, next)
+    })
+}
+
+fn refused(i: &GroupInputs, _: u64, _: u64) -> Option<Verdict> {
+    let why = i.refused.as_ref()?;
+    let summary = format!("the destination of group {} refuses everything: it is set up wrongly ({why})", i.group);
+    let next = "correct the command or address under [[processor]], then: spillq config check".to_owned();
+    Some(Verdict::ill(i, "refused", (None, "refused"), summary, next))
+}
+
+fn paused(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
+    if !i.paused {
+        return None;
+    }
+    let waits = i.not_leased_since_ms.filter(|since| now.saturating_sub(*since) >= stall);
+    let Some(since) = waits.filter(|_| i.lag_lines > 0) else {
+        return Some(Verdict::well(i, "paused", format!("group {} is paused by an operator", i.group)));
+    };
+    let waited = seconds(since, now);
+    let summary = format!(
+        "the processor of group {} is never called: an operator paused it; {} lines have waited for {waited}",
+        i.group, i.lag_lines
+    );
+    let next = format!("spillq group resume {}", i.group);
+    Some(Verdict::ill(i, "paused", (Some("A"), "never_called"), summary, next))
+}
+
+fn hung(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
+    let next = "look at what it was blocked in below; a higher `timeout` of the [[group]] allows more time".to_owned();
+    if let Some(failing) = i.failing.as_ref().filter(|failing| failing.timed_out) {
+        let summary = format!(
+            "the processor of group {} hangs: past {} s on lines {}, {} in a row; it was ended and the lines come again",
+            i.group,
+            i.timeout_ms as f64 / 1e3,
+            failing.range,
+            times(failing.times)
+        );
+        return Some(Verdict::ill(i, "hung", (Some("C"), "hung"), summary, next));
+    }
+    let since = i.oldest_lease_ms?;
+    (now.saturating_sub(since) > i.timeout_ms.saturating_add(stall)).then(|| {
+        let out = seconds(since, now);
+        let summary = format!("a lease of group {} is out for {out}, and its processor cannot be ended", i.group);
+        Verdict::ill(i, "hung", (Some("C"), "hung"), summary, next)
+    })
+}
+
+fn times(count: u64) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
+
+fn failing(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
+    let failing = i.failing.as_ref()?;
+    if failing.times < FAILURES_IN_A_ROW && now.saturating_sub(failing.since_ms) < stall {
+        return None;
+    }
+    let for_time = seconds(failing.since_ms, now);
+    let times = times(failing.times);
+    let is_command = i.processor.as_ref().is_none_or(|name| name.starts_with("exec"));
+    Some(if is_command {
+        let summary = format!(
+            "the processor of group {} crashes: {times} in a row, for {for_time}, last on lines {}",
+            i.group, failing.range
+        );
+        let next = format!(
+            "spillq inspect --from {} --limit 1    shows the first of the lines; what the command printed is below",
+            failing.range.first
+        );
+        Verdict::ill(i, "crashing", (Some("B"), "crashing"), summary, next)
+    } else {
+        let summary = format!(
+            "the destination of group {} is down: {times} in a row, for {for_time}; nothing is charged to the lines",
+            i.group
+        );
+        Verdict::ill(i, "retrying", (None, "outage"), summary, "see to the destination; delivery goes on by itself".to_owned())
+    })
+}
+
+fn floor_stands(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
+    let blocking = i.oldest?;
+    let leased = i.leases.iter().any(|range| range.contains(blocking));
+    let waits = i.backs_off.is_some_and(|(range, _)| range.contains(blocking));
+    let stands = i.acks_since_floor > 0 && now.saturating_sub(i.floor_moved_ms) >= stall;
+    (stands && !leased && !waits).then(|| {
+        let summary = format!(
+            "group {} does not clear: {} batches were acked in {}, and the floor stays at {}: line {blocking} blocks it",
+            i.group,
+            i.acks_since_floor,
+            seconds(i.floor_moved_ms, now),
+            i.ack_floor
+        );
+        let next = format!("spillq inspect --from {blocking} --limit 1    then: spillq dead-letter park {blocking}");
+        Verdict::ill(i, "not_clearing", (Some("D"), "not_clearing"), summary, next)
+    })
+}
+
+fn disk_is_held(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
+    let pinned = i.pinned.as_ref().filter(|pinned| now.saturating_sub(pinned.since_ms) >= stall)?;
+    // Who does not read at all has worse to tell.
+    let holders = pinned.held_by.join(", ");
+    let waited = seconds(pinned.since_ms, now);
+    let segment = format!("segments/{:020}", pinned.segment.first.0);
+    let by = if holders.is_empty() { "no group holds it".to_owned() } else { format!("held by group {holders}") };
+    let summary = format!(
+        "group {} has acked lines {} and the disk is not given back for {waited}: {segment} is {by}",
+        i.group, pinned.segment
+    );
+    let next = match pinned.held_by.first() {
+        Some(group) => format!("give group {group} a [[processor]], or, if nobody wants it: spillq group remove {group}"),
+        None => "spillq verify --data-dir DIR    with the service stopped".to_owned(),
+    };
+    Some(Verdict::ill(i, "not_clearing", (Some("D"), "not_clearing"), summary, next))
+}
+
+fn never_called(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
+    let since = i.not_leased_since_ms.filter(|since| now.saturating_sub(*since) >= stall)?;
+    let backs_off = i.backs_off.is_some_and(|(_, until)| until > now);
+    if i.lag_lines == 0 || !i.leases.is_empty() || backs_off {
+        return None;
+    }
+    let (why, next) = match (&i.processor, i.has_worker) {
+        (None, false) => (
+            "no processor is set up for it".to_owned(),
+            format!("spillq drain --group {} -- COMMAND    (service stopped), or add a [[processor]] with group = \"{0}\"", i.group),
+        ),
+        (Some(name), false) => {
+            (format!("its processor ({name}) does not ask for lines"), "restart the service; spillq status says whether it asks again".to_owned())
+        }
+        (_, true) => ("its worker asks, and nothing is handed to it".to_owned(), "spillq status".to_owned()),
+    };
+    let summary = format!(
+        "the processor of group {} is never called: {} lines wait, nothing was leased for {}; {why}",
+        i.group,
+        i.lag_lines,
+        seconds(since, now)
+    );
+    Some(Verdict::ill(i, "never_called", (Some("A"), "never_called"), summary, next))
+}
+
+fn backs_off(i: &GroupInputs, now: u64, _: u64) -> Option<Verdict> {
+    let (range, until) = i.backs_off.filter(|(_, until)| *until > now)?;
+    let wait = until.saturating_sub(now) as f64 / 1e3;
+    Some(Verdict::well(i, "retrying", format!("lines {range} failed and come again in {wait:.1} s")))
+}
+
+fn falls_behind(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
+    let since = i.lag_grows_since_ms.filter(|since| now.saturating_sub(*since) >= stall)?;
+    let left = i.limit_in_s.filter(|left| *left <= LIMIT_NEAR_S)?;
+    let summary = format!(
+        "group {} falls behind for {}: {:.0} lines a second come in, {:.0} are acked; disk.limit is reached in {:.0} min",
+        i.group,
+        seconds(since, now),
+        i.lines_in_per_s,
+        i.lines_out_per_s,
+        left / 60.0
+    );
+    let next = "raise `in_flight` (with order = \"none\") or `batch` of the [[group]], or disk.limit".to_owned();
+    Some(Verdict::ill(i, "slow", (None, "falling_behind"), summary, next))
+}
+
+fn takes_long(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
+    let since = i.oldest_lease_ms.filter(|since| now.saturating_sub(*since) >= stall)?;
+    let out = seconds(since, now);
+    let summary = format!("a batch of group {} is out for {out}, within its time-out", i.group);
+    Some(Verdict::well(i, "slow", summary))
+}
+
+fn works_or_idles(i: &GroupInputs) -> Verdict {
+    if i.lag_lines > 0 || !i.leases.is_empty() {
+        let summary = format!("group {} works: {} lines wait, {} batches out", i.group, i.lag_lines, i.leases.len());
+        Verdict::well(i, "running", summary)
+    } else {
+        Verdict::well(i, "idle", format!("group {} has nothing to do", i.group))
+    }
+}
+
+/// What every ill verdict rests on.
+fn common_evidence(i: &GroupInputs, now: u64) -> Vec<String> {
+    let mut evidence = vec![format!(
+        "lag {} lines from {}, ack floor {}, {} batches acked in this run",
+        i.lag_lines,
+        i.oldest.map_or_else(|| "none".to_owned(), |seq| format!("line {seq}")),
+        i.ack_floor,
+        i.acks
+    )];
+    if !i.leases.is_empty() {
+        let out: Vec<String> = i.leases.iter().map(ToString::to_string).collect();
+        evidence.push(format!("out: lines {}", out.join(", ")));
+    }
+    if let Some((range, until)) = i.backs_off {
+        let wait = until.saturating_sub(now) as f64 / 1e3;
+        evidence.push(format!("lines {range} come again in {wait:.1} s"));
+    }
+    if let Some(failure) = i.failing.as_ref().and(i.last_failure.as_ref()).or(i.refused.as_ref().and(i.last_failure.as_ref())) {
+        let mut lines = failure.lines();
+        evidence.extend(lines.next().map(str::to_owned));
+        let printed: Vec<&str> = lines.collect();
+        let from = printed.len().saturating_sub(TAIL_LINES_SHOWN);
+        evidence.extend(printed.into_iter().skip(from).map(|line| format!("stderr: {line}")));
+    }
+    evidence
+}
+
+/// What is wrong with the log and its surroundings; empty when nothing is.
+#[must_use]
+pub fn judge_log(log: &LogInputs) -> Vec<Verdict> {
+    let mut found = Vec::new();
+    let mut tell = |state, cause, summary: String, evidence: Vec<String>, next: &str| {
+        found.push(Verdict {
+            state,
+            cause: Some(cause),
+            summary,
+            evidence,
+            next: next.to_owned(),
+            ..Verdict::default()
+        });
+    };
+    if let Some(full) = &log.full {
+        let by_others = log.disk_bytes < log.limit_bytes
+            && log.free_bytes.is_some_and(|free| free < log.min_free_bytes.saturating_add(log.min_free_bytes / 8));
+        let free = log.free_bytes.map_or_else(|| "an unknown number of".to_owned(), |free| free.to_string());
+        let evidence = vec![format!(
+            "the log has {} of {} bytes; the file system has {free} bytes free, min_free is {}",
+            log.disk_bytes, log.limit_bytes, log.min_free_bytes
+        )];
+        if by_others {
+            let summary = format!("taking in pauses, and it is not the log that fills the disk: {full}");
+            tell("blocked", "disk_filled_by_others", summary, evidence, "df -h DIR; du -x --max-depth=2 of that file system; lines are taken in again by themselves when there is room");
+        } else {
+            tell("blocked", "disk_full", format!("taking in pauses: {full}"), evidence, "spillq status shows which group lags; or raise disk.limit");
+        }
+    }
+    if log.full.is_some() && !log.unread_gone.is_empty() {
+        let summary = format!(
+            "{} files with unread bytes were renamed or deleted while taking in pauses: they are lost if their last name goes before they are read",
+            log.unread_gone.len()
+        );
+        tell("blocked", "rotation_risk", summary, log.unread_gone.clone(), "stop the rotation of these files, and make room");
+    }
+    if !log.unreadable.is_empty() {
+        let summary = format!("{} files cannot be read", log.unreadable.len());
+        tell("blocked", "source_unreadable", summary, log.unreadable.clone(), "ls -l the files; they must be readable for the user of the service");
+    }
+    for (group, seq, attempts) in &log.killers {
+        let summary = format!("the service died with line {seq} of group {group} out alone, {attempts} times: the line may kill it");
+        tell("blocked", "killer_line", summary, Vec::new(), &format!("spillq inspect --from {seq} --limit 1    then: spillq dead-letter park {seq} --group {group}"));
+    }
+    if log.unclean_runs >= UNCLEAN_RUNS {
+        let summary = format!("the last {} runs ended without a clean stop", log.unclean_runs);
+        tell("blocked", "crash_loop", summary, Vec::new(), "journalctl -k | grep -i oom    and the memory limit of the service");
+    }
+    found
+}
+
+/// The line to look at first: for EVENTS.
+#[must_use]
+pub(super) fn seqs_of(inputs: &GroupInputs) -> (Seq, Seq) {
+    let range = inputs.leases.first().copied().or(inputs.failing.as_ref().map(|failing| failing.range));
+    match (range, inputs.oldest) {
+        (Some(range), _) => (range.first, range.last),
+        (None, Some(oldest)) => (oldest, oldest),
+        (None, None) => (inputs.ack_floor, inputs.ack_floor),
+    }
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

@@ -1,0 +1,215 @@
+//! Every row of the table, and the controls that must not be called ill.
+
+use spillq_storage::{Seq, SeqRange};
+
+use super::super::inputs::Pinned;
+use super::*;
+use crate::queue::Failing;
+
+const T: u64 = 10_000;
+const NOW: u64 = 1_000_000;
+
+fn range(first: u64, last: u64) -> SeqRange {
+    SeqRange::new(Seq(first), Seq(last)).unwrap()
+}
+
+/// A group with a command that works through a backlog.
+fn working() -> GroupInputs {
+    GroupInputs {
+        group: "default".to_owned(),
+        processor: Some("exec ./process.sh".to_owned()),
+        has_worker: true,
+        lag_lines: 1_000,
+        oldest: Some(Seq(11)),
+        ack_floor: Seq(10),
+        leases: vec![range(11, 20)],
+        oldest_lease_ms: Some(NOW - 100),
+        timeout_ms: 30_000,
+        acks: 1,
+        floor_moved_ms: NOW - 100,
+        ..GroupInputs::default()
+    }
+}
+
+/// The same with nothing out since so long.
+fn waiting(since: u64) -> GroupInputs {
+    GroupInputs {
+        leases: Vec::new(),
+        oldest_lease_ms: None,
+        not_leased_since_ms: Some(NOW - since),
+        ..working()
+    }
+}
+
+fn fails(times: u64, timed_out: bool) -> GroupInputs {
+    GroupInputs {
+        failing: Some(Failing { since_ms: NOW - 500, times, range: range(11, 20), timed_out }),
+        last_failure: Some("sh was killed by signal 11 (SIGSEGV) on lines 11-20\nlast words".to_owned()),
+        backs_off: Some((range(11, 20), NOW + 400)),
+        ..waiting(200)
+    }
+}
+
+#[track_caller]
+fn check(inputs: &GroupInputs, state: &str, hypothesis: Option<&str>, cause: Option<&str>) -> Verdict {
+    let verdict = judge(inputs, NOW, JudgeSettings { stall_after_ms: T });
+    assert_eq!((verdict.state, verdict.hypothesis, verdict.cause), (state, hypothesis, cause), "{verdict:#?}");
+    assert_eq!(verdict.is_well(), verdict.evidence.is_empty() && verdict.next.is_empty(), "{verdict:#?}");
+    verdict
+}
+
+#[test]
+fn who_works_or_has_nothing_to_do_is_well() {
+    check(&working(), "running", None, None);
+    let idle = GroupInputs { lag_lines: 0, oldest: None, not_leased_since_ms: None, ..waiting(0) };
+    check(&idle, "idle", None, None);
+    check(&waiting(T - 1), "running", None, None);
+}
+
+#[test]
+fn a_long_lease_within_its_time_out_is_slow_and_well() {
+    let long = GroupInputs { oldest_lease_ms: Some(NOW - 25_000), ..working() };
+    check(&long, "slow", None, None);
+    // Its acks cannot move the floor past the line that is validly out.
+    check(&GroupInputs { acks_since_floor: 9, floor_moved_ms: 0, ..long }, "slow", None, None);
+}
+
+#[test]
+fn one_failure_in_back_off_is_well() {
+    check(&fails(1, false), "retrying", None, None);
+    // A back-off longer than `stall_after` too: it says until when.
+    let long = GroupInputs {
+        not_leased_since_ms: Some(NOW - 2 * T),
+        failing: None,
+        backs_off: Some((range(11, 20), NOW + 20_000)),
+        ..fails(1, false)
+    };
+    check(&long, "retrying", None, None);
+}
+
+#[test]
+fn a_line_in_back_off_that_blocks_the_floor_is_well() {
+    let inputs = GroupInputs {
+        acks_since_floor: 9,
+        floor_moved_ms: NOW - 2 * T,
+        failing: None,
+        ..fails(1, false)
+    };
+    check(&inputs, "retrying", None, None);
+}
+
+#[test]
+fn lines_that_nobody_takes_are_a_processor_that_is_never_called() {
+    let none = GroupInputs { processor: None, has_worker: false, ..waiting(T) };
+    assert!(check(&none, "never_called", Some("A"), Some("never_called")).summary.contains("no processor"));
+    let silent = GroupInputs { has_worker: false, ..waiting(T) };
+    assert!(check(&silent, "never_called", Some("A"), Some("never_called")).summary.contains("does not ask"));
+    check(&waiting(T), "never_called", Some("A"), Some("never_called"));
+}
+
+#[test]
+fn a_pause_is_well_until_lines_have_waited() {
+    check(&GroupInputs { paused: true, ..waiting(T - 1) }, "paused", None, None);
+    let verdict = check(&GroupInputs { paused: true, ..waiting(T) }, "paused", Some("A"), Some("never_called"));
+    assert_eq!(verdict.next, "spillq group resume default");
+}
+
+#[test]
+fn failures_in_a_row_are_a_crash_with_its_last_words() {
+    let verdict = check(&fails(3, false), "crashing", Some("B"), Some("crashing"));
+    assert!(verdict.evidence.iter().any(|line| line.contains("SIGSEGV")), "{verdict:#?}");
+    assert!(verdict.evidence.contains(&"stderr: last words".to_owned()), "{verdict:#?}");
+    let since = Failing { since_ms: NOW - T, times: 2, range: range(11, 20), timed_out: false };
+    check(&GroupInputs { failing: Some(since), ..fails(1, false) }, "crashing", Some("B"), Some("crashing"));
+}
+
+#[test]
+fn failures_of_a_destination_are_an_outage() {
+    let http = GroupInputs { processor: Some("http http://127.0.0.1:1".to_owned()), ..fails(5, false) };
+    check(&http, "retrying", None, Some("outage"));
+}
+
+#[test]
+fn past_the_time_out_it_hangs() {
+    check(&fails(1, true), "hung", Some("C"), Some("hung"));
+    let stuck = GroupInputs { oldest_lease_ms: Some(NOW - 30_000 - T - 1), ..working() };
+    check(&stuck, "hung", Some("C"), Some("hung"));
+}
+
+#[test]
+fn acks_without_a_floor_that_moves_do_not_clear() {
+    let inputs = GroupInputs {
+        acks_since_floor: 9,
+        floor_moved_ms: NOW - T,
+        leases: vec![range(500, 600)],
+        ..working()
+    };
+    let verdict = check(&inputs, "not_clearing", Some("D"), Some("not_clearing"));
+    assert!(verdict.summary.contains("line 11 blocks it"), "{verdict:#?}");
+    check(&GroupInputs { floor_moved_ms: NOW - T + 1, ..inputs }, "running", None, None);
+}
+
+#[test]
+fn a_segment_that_another_group_holds_is_named_with_the_group() {
+    let pinned = Pinned { segment: range(1, 9), since_ms: NOW - T, held_by: vec!["audit".to_owned()] };
+    let verdict = check(
+        &GroupInputs { pinned: Some(pinned.clone()), ..working() },
+        "not_clearing",
+        Some("D"),
+        Some("not_clearing"),
+    );
+    assert!(verdict.summary.contains("segments/00000000000000000001 is held by group audit"), "{verdict:#?}");
+    let young = Pinned { since_ms: NOW - T + 1, ..pinned };
+    check(&GroupInputs { pinned: Some(young), ..working() }, "running", None, None);
+}
+
+#[test]
+fn what_the_owner_says_blocks_comes_first() {
+    let with = |why: &str| GroupInputs { blocked: Some(why.to_owned()), paused: true, ..fails(9, true) };
+    check(&with("damage: lines 11-12: checksum"), "blocked", None, Some("damage"));
+    check(&with("dead letters full"), "blocked", None, Some("dead_letters_full"));
+    check(&with("ack window"), "blocked", Some("D"), Some("not_clearing"));
+    let refused = GroupInputs { refused: Some("tried again in 3 s".to_owned()), ..fails(9, false) };
+    check(&refused, "refused", None, Some("refused"));
+}
+
+#[test]
+fn a_lag_that_grows_towards_the_limit_is_told_with_the_time() {
+    let behind = GroupInputs {
+        lag_grows_since_ms: Some(NOW - T),
+        lines_in_per_s: 1_000.0,
+        lines_out_per_s: 10.0,
+        limit_in_s: Some(3_600.0),
+        ..working()
+    };
+    let verdict = check(&behind, "slow", None, Some("falling_behind"));
+    assert!(verdict.summary.contains("reached in 60 min"), "{verdict:#?}");
+    check(&GroupInputs { limit_in_s: Some(1e6), ..behind.clone() }, "running", None, None);
+    check(&GroupInputs { lag_grows_since_ms: Some(NOW - 1), ..behind }, "running", None, None);
+}
+
+#[test]
+fn a_full_disk_is_told_from_one_that_others_fill() {
+    let causes = |log: &LogInputs| judge_log(log).iter().filter_map(|found| found.cause).collect::<Vec<_>>();
+    assert_eq!(causes(&LogInputs::default()), [""; 0]);
+    let ours = LogInputs {
+        full: Some("the log has reached disk.limit".to_owned()),
+        disk_bytes: 100,
+        limit_bytes: 100,
+        free_bytes: Some(1_000),
+        min_free_bytes: 10,
+        ..LogInputs::default()
+    };
+    assert_eq!(causes(&ours), ["disk_full"]);
+    let theirs = LogInputs { disk_bytes: 1, free_bytes: Some(5), ..ours.clone() };
+    assert_eq!(causes(&theirs), ["disk_filled_by_others"]);
+    let rotated = LogInputs { unread_gone: vec!["/a".to_owned()], ..ours };
+    assert_eq!(causes(&rotated), ["disk_full", "rotation_risk"]);
+    let loops = LogInputs {
+        unclean_runs: 3,
+        killers: vec![("default".to_owned(), Seq(7), 2)],
+        unreadable: vec!["/b: permission denied".to_owned()],
+        ..LogInputs::default()
+    };
+    assert_eq!(causes(&loops), ["source_unreadable", "killer_line", "crash_loop"]);
+}

@@ -1,0 +1,143 @@
+//! What the last run was doing when it ended, from EVENTS and the kernel's counters.
+
+use super::events::{Entry, Event};
+use super::host::{OomCount, boot_id};
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By a clean stop.
+    Cleanly,
+    /// By its own watchdog, and what that said.
+    Stuck(String),
+    /// By the kernel, for want of memory.
+    OutOfMemory,
+    /// By a kill or a power cut.
+    Killed,
+}
+
+/// A run, as EVENTS has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastRun {
+    /// Its number in the store.
+    pub run: u64,
+    /// Its process.
+    pub pid: u32,
+    /// When it started, ms since 1970.
+    pub started_ms: u64,
+    /// When it last wrote an event.
+    pub seen_ms: u64,
+    /// How it ended.
+    pub ended: Ended,
+    /// Runs in a row, this one the last, that did not end cleanly.
+    pub unclean_runs: u64,
+    /// What its groups were doing, and the last failures.
+    pub doing: Vec<String>,
+}
+
+/// Failures of the last run that are told.
+const FAILURES_SHOWN: usize = 3;
+
+/// The last run in `entries`, all of which are over; `None` where there was none.
+#[must_use]
+pub fn last_run(entries: &[Entry]) -> Option<LastRun> {
+    let kernel = |noted: &OomCount| OomCount::read(&noted.file).map(|now| now.kills);
+    last_run_with(entries, &boot_id(), &kernel)
+}
+
+fn last_run_with(entries: &[Entry], boot_now: &str, kills: &dyn Fn(&OomCount) -> Option<u64>) -> Option<LastRun> {
+    let at = entries.iter().rposition(|entry| matches!(entry.event, Event::Start { .. }))?;
+    let (start, of_run) = entries.get(at..)?.split_first()?;
+    let Event::Start { run, pid, boot, oom } = &start.event else { return None };
+    let mut ended = Ended::Killed;
+    let (mut states, mut failures) = (std::collections::BTreeMap::new(), Vec::new());
+    for entry in of_run {
+        match &entry.event {
+            Event::Stop { .. } => ended = Ended::Cleanly,
+            Event::Watchdog { summary, .. } => ended = Ended::Stuck(summary.clone()),
+            Event::Changed { group, to, summary, .. } => {
+                states.insert(group.clone(), format!("group {group} was {to}: {summary}"));
+            }
+            Event::Failure { summary, .. } => failures.push(format!("failure: {summary}")),
+            Event::Start { .. } => {}
+        }
+    }
+    let more_kills = || oom.as_ref().is_some_and(|noted| kills(noted).is_some_and(|now| now > noted.kills));
+    if ended == Ended::Killed && boot == boot_now && more_kills() {
+        ended = Ended::OutOfMemory;
+    }
+    let from = failures.len().saturating_sub(FAILURES_SHOWN);
+    let doing = states.into_values().chain(failures.into_iter().skip(from)).collect();
+    let seen_ms = of_run.last().unwrap_or(start).time_ms;
+    let unclean_runs = unclean_runs(entries);
+    Some(LastRun { run: *run, pid: *pid, started_ms: start.time_ms, seen_ms, ended, unclean_runs, doing })
+}
+
+/// Starts at the end of the list that no stop follows.
+fn unclean_runs(entries: &[Entry]) -> u64 {
+    let ends = entries.iter().rev().take_while(|entry| !matches!(entry.event, Event::Stop { .. }));
+    ends.filter(|entry| matches!(entry.event, Event::Start { .. })).count() as u64
+}
+
+impl LastRun {
+    /// How it ended, in one sentence.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let how = match &self.ended {
+            Ended::Cleanly => "stopped cleanly".to_owned(),
+            Ended::Stuck(summary) => format!("was stuck and ended itself: {summary}"),
+            Ended::OutOfMemory => "was killed by the kernel for want of memory".to_owned(),
+            Ended::Killed => "ended without a clean stop: killed, or the power failed".to_owned(),
+        };
+        format!("run {} (pid {}) {how}", self.run, self.pid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(events: Vec<Event>) -> Vec<Entry> {
+        events.into_iter().zip(1..).map(|(event, number)| Entry { number, time_ms: number, event }).collect()
+    }
+
+    fn start(run: u64) -> Event {
+        let oom = Some(OomCount { file: "f".to_owned(), kills: 2 });
+        Event::Start { run, pid: 9, boot: "b".to_owned(), oom }
+    }
+
+    #[track_caller]
+    fn check(events: Vec<Event>, boot: &str, kills: Option<u64>, ended: &Ended, unclean: u64) {
+        let last = last_run_with(&entries(events), boot, &|_| kills).unwrap();
+        assert_eq!((&last.ended, last.unclean_runs), (ended, unclean), "{last:?}");
+    }
+
+    #[test]
+    fn how_a_run_ended() {
+        assert_eq!(last_run_with(&[], "b", &|_| None), None);
+        check(vec![start(1), Event::Stop { run: 1 }], "b", Some(9), &Ended::Cleanly, 0);
+        check(vec![start(1)], "b", Some(2), &Ended::Killed, 1);
+        check(vec![start(1)], "b", None, &Ended::Killed, 1);
+        check(vec![start(1), Event::Stop { run: 1 }, start(2), start(3)], "b", Some(3), &Ended::OutOfMemory, 2);
+        // After a reboot the counter is another's.
+        check(vec![start(1)], "other", Some(3), &Ended::Killed, 1);
+        let watchdog = Event::Watchdog { run: 1, summary: "a commit".to_owned() };
+        check(vec![start(1), watchdog], "b", Some(2), &Ended::Stuck("a commit".to_owned()), 1);
+    }
+
+    #[test]
+    fn what_the_groups_were_doing_is_told() {
+        let changed = |to: &str| Event::Changed {
+            group: "default".to_owned(),
+            from: "idle".to_owned(),
+            to: to.to_owned(),
+            cause: None,
+            first_seq: 1,
+            last_seq: 2,
+            summary: "so it is".to_owned(),
+        };
+        let last = last_run_with(&entries(vec![start(1), changed("running"), changed("hung")]), "b", &|_| None).unwrap();
+        assert_eq!(last.doing, ["group default was hung: so it is"]);
+        assert_eq!(last.seen_ms, 3);
+    }
+}

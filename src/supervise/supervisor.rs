@@ -1,0 +1,186 @@
+//! The supervisor's thread: looks at the owner, notes transitions and failures in EVENTS, and is the watchdog.
+//!
+//! It never waits for the owner without a deadline, and writes EVENTS itself only while the owner gets on: of a disk
+//! that hangs it tells on a thread of its own, which may hang too.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::events::{Event, Events};
+use super::history::{Outside, Report, Supervision};
+use super::host::{OomCount, boot_id};
+use crate::queue::{Command, Handle, Pulse, Status, now_ms, wall_ms};
+
+/// Exit status of a process that its watchdog ended.
+const EXIT_STUCK: i32 = 4;
+/// The last event gets so long to be written: the file may be on the disk that hangs.
+const LAST_WORDS_WAIT: Duration = Duration::from_secs(1);
+/// Looks are between these, an eighth of `stall_after`.
+const LOOK_MIN: Duration = Duration::from_millis(100);
+const LOOK_MAX: Duration = Duration::from_secs(1);
+
+/// What the thread is set to.
+#[derive(Clone, Copy, Debug)]
+pub struct WatchSettings {
+    /// Sets how often it looks.
+    pub stall_after: Duration,
+    /// A round of the owner that takes longer ends the process.
+    pub stuck_after: Duration,
+    /// The number of this run.
+    pub run: u64,
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub struct Supervisor {
+    stop: SyncSender<()>,
+    thread: JoinHandle<Option<Events>>,
+    run: u64,
+}
+
+struct Watch {
+    settings: WatchSettings,
+    supervision: Supervision,
+    handle: Handle,
+    pulse: Pulse,
+    outside: Arc<dyn Fn() -> Outside + Send + Sync>,
+    events: Events,
+    states: BTreeMap<String, (&'static str, Option<&'static str>)>,
+    failures: BTreeMap<String, u64>,
+}
+
+impl Supervisor {
+    /// Writes the start into `events` and begins to look. `outside` must not wait for the owner.
+    ///
+    /// # Errors
+    /// When EVENTS cannot be written, or the system has no thread to give.
+    pub fn start(
+        settings: WatchSettings,
+        supervision: Supervision,
+        (handle, pulse): (Handle, Pulse),
+        outside: Arc<dyn Fn() -> Outside + Send + Sync>,
+        mut events: Events,
+    ) -> io::Result<Supervisor> {
+        let run = settings.run;
+        let start = Event::Start { run, pid: std::process::id(), boot: boot_id(), oom: OomCount::of_self() };
+        events.write(wall_ms(), start)?;
+        let (stop, stopped) = sync_channel(1);
+        let watch = Watch {
+            settings,
+            supervision,
+            handle,
+            pulse,
+            outside,
+            events,
+            states: BTreeMap::new(),
+            failures: BTreeMap::new(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("spillq-watch".to_owned())
+            .spawn(move || watch.run(&stopped))?;
+        Ok(Supervisor { stop, thread, run })
+    }
+
+    /// Ends the thread, and notes a clean stop. To be called when the log is closed.
+    pub fn stop(self) {
+        // A full channel or one without a receiver: it is ending already.
+        let _ = self.stop.try_send(());
+        if let Ok(Some(mut events)) = self.thread.join()
+            && let Err(error) = events.write(wall_ms(), Event::Stop { run: self.run })
+        {
+            tracing::warn!(%error, "the clean stop could not be noted in EVENTS");
+        }
+    }
+}
+
+impl Watch {
+    fn run(mut self, stopped: &Receiver<()>) -> Option<Events> {
+        let look = (self.settings.stall_after / 8).clamp(LOOK_MIN, LOOK_MAX);
+        loop {
+            match stopped.recv_timeout(look) {
+                Ok(()) => return Some(self.events),
+                // The service ended without a clean stop: a failed log.
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let stuck_ms = u64::try_from(self.settings.stuck_after.as_millis()).unwrap_or(u64::MAX);
+            if self.pulse.busy_ms(now_ms()).is_some_and(|busy| busy >= stuck_ms) {
+                self.end_stuck();
+            }
+            // Closed: the log has failed or is stopping, and the service tells. No answer: the watchdog waits.
+            if let Ok(Some(status)) = self.handle.ask_within(look, Command::Status) {
+                let report = self.supervision.look(&status, &(self.outside)(), now_ms());
+                if let Err(error) = self.note(&status, &report) {
+                    tracing::warn!(%error, "an event could not be noted");
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, status: &Status, report: &Report) -> io::Result<()> {
+        for (verdict, (first, last)) in report.groups.iter().zip(&report.seqs) {
+            let before = self.states.insert(verdict.group.clone(), (verdict.state, verdict.cause));
+            if before == Some((verdict.state, verdict.cause)) || (before.is_none() && verdict.state == "idle") {
+                continue;
+            }
+            // Running and idle take turns many times a second: not worth a slot, unless it ends something.
+            let was = before.map_or("idle", |(state, _)| state);
+            let is_calm = |state: &str| matches!(state, "idle" | "running");
+            if before.is_some() && is_calm(was) && is_calm(verdict.state) {
+                continue;
+            }
+            if verdict.is_well() {
+                tracing::info!(group = verdict.group, from = was, to = verdict.state, "{}", verdict.summary);
+            } else {
+                tracing::warn!(group = verdict.group, from = was, to = verdict.state, "{}; next: {}", verdict.summary, verdict.next);
+            }
+            let event = Event::Changed {
+                group: verdict.group.clone(),
+                from: was.to_owned(),
+                to: verdict.state.to_owned(),
+                cause: verdict.cause.map(str::to_owned),
+                first_seq: first.0,
+                last_seq: last.0,
+                summary: verdict.summary.clone(),
+            };
+            self.events.write(wall_ms(), event)?;
+        }
+        for group in &status.groups {
+            let seen = self.failures.insert(group.name.clone(), group.activity.failures);
+            let (true, Some(failure)) = (group.activity.failures > seen.unwrap_or_default(), &group.last_failure) else {
+                continue;
+            };
+            let (summary, stderr) = failure.split_once('\n').unwrap_or((failure, ""));
+            let event = Event::Failure {
+                group: group.name.clone(),
+                summary: summary.to_owned(),
+                stderr: stderr.to_owned(),
+            };
+            self.events.write(wall_ms(), event)?;
+        }
+        Ok(())
+    }
+
+    fn end_stuck(self) -> ! {
+        let summary = format!(
+            "the disk did not finish a commit within {:?}; what was acknowledged is safe",
+            self.settings.stuck_after
+        );
+        tracing::error!("{summary}; the process ends itself");
+        let (written, wait) = sync_channel(1);
+        let (mut events, run) = (self.events, self.settings.run);
+        let last_words = std::thread::Builder::new().spawn(move || {
+            // Nobody may be left to tell.
+            let _ = written.send(events.write(wall_ms(), Event::Watchdog { run, summary }));
+        });
+        match last_words.map(|_| wait.recv_timeout(LAST_WORDS_WAIT)) {
+            Ok(Ok(Ok(()))) => {}
+            other => tracing::error!(?other, "that could not be noted in EVENTS"),
+        }
+        std::process::exit(EXIT_STUCK);
+    }
+}
