@@ -5,7 +5,9 @@
 //! owner. What was not finished comes again at the next start.
 
 mod build;
+mod watched;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -15,12 +17,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use watched::Watched;
+
 use build::{SourcePaths, build, group_settings, tail_settings};
 
 use crate::config::Settings;
 use crate::http::{Api, StatusJson, serve};
 use crate::processor::{Limits, Orders, Processor, Worker};
 use crate::queue::{Command, GroupStatus, Handle, Queue, Status};
+use crate::supervise::Supervisor;
 use crate::tail::{Tail, TailHandle};
 
 /// How long a clean stop waits for the batches that are out.
@@ -139,7 +144,7 @@ async fn run_within(
     let mut signals = Signals::new()?;
     let served_groups = served_groups(settings, plan, &own);
     let parts = Parts::start(settings, plan, own).await?;
-    let Parts { mut queue, tail, mut workers, orders, api, served } = parts;
+    let Parts { mut queue, tail, mut workers, orders, api, served, supervisor } = parts;
     let handle = queue.handle();
     let first = ask(&handle).await?;
     let started = Instant::now();
@@ -197,7 +202,7 @@ async fn run_within(
     served.abort();
     // Removed while the lock is held: a socket that is there belongs to a service that runs.
     drop(std::fs::remove_file(settings.data_dir.join(crate::http::SOCKET)));
-    tokio::task::spawn_blocking(move || queue.stop())
+    tokio::task::spawn_blocking(move || queue.stop().map(|()| supervisor.stop()))
         .await
         .unwrap_or_else(|_| Err(Error::Poisoned("the owner of the log panicked".to_owned())))?;
     Ok(Ended { status, all_done: all_done && progress.lines_left == 0, progress })
@@ -258,6 +263,7 @@ struct Parts {
     orders: watch::Sender<Orders>,
     api: Api,
     served: tokio::task::JoinHandle<()>,
+    supervisor: Supervisor,
 }
 
 impl Parts {
@@ -302,6 +308,7 @@ impl Parts {
         // Stored lines name the forgotten ones too.
         let paths = SourcePaths::new(state.sources.iter().map(|(id, source)| (*id, &source.checkpoint[..])));
         let groups = group_settings(settings, &log);
+        let watched = Watched::before(settings, &log)?;
         let queue = Queue::start(log, groups, usize::try_from(settings.window.bytes).unwrap_or(usize::MAX))?;
         tracing::info!(
             data_dir = %settings.data_dir.display(), lines, run, ms = opened.elapsed().as_millis() as u64, "the log is open"
@@ -317,14 +324,15 @@ impl Parts {
         paths.refresh_from(tail.clone());
         let (orders, _) = watch::channel(Orders::Work);
         let mut workers = JoinSet::new();
-        start_workers(&mut workers, settings, plan, own, &queue, &orders, store, &paths).await?;
-        let api = Api::new(queue.handle(), queue.window(), tail.clone());
+        let processors = start_workers(&mut workers, settings, plan, own, &queue, &orders, store, &paths).await?;
+        let (supervision, supervisor) = watched.start(settings, &processors, &queue, tail.clone())?;
+        let api = Api::new(queue.handle(), queue.window(), tail.clone(), supervision, &settings.data_dir);
         let serving = serve(&settings.data_dir, api.clone()).await.map_err(|error| {
             let socket = settings.data_dir.join(crate::http::SOCKET);
             ServiceError::Start(format!("could not listen on {}: {error}", socket.display()), None)
         })?;
         let served = tokio::spawn(serving);
-        Ok(Parts { queue, tail, workers, orders, api, served })
+        Ok(Parts { queue, tail, workers, orders, api, served, supervisor })
     }
 }
 
@@ -338,7 +346,7 @@ async fn start_workers(
     orders: &watch::Sender<Orders>,
     store: StoreId,
     paths: &SourcePaths,
-) -> Result<(), ServiceError> {
+) -> Result<BTreeMap<String, String>, ServiceError> {
     let closed = |_| ServiceError::Start("the log closed at once".to_owned(), None);
     let groups = queue.handle().ask(Command::Groups).await.map_err(closed)?;
     let find = |name: &str| groups.iter().find(|(_, group)| group.name == name);
@@ -351,18 +359,20 @@ async fn start_workers(
     }
     let drain = plan.drain.clone().unwrap_or_default();
     let lines_left = drain.max_lines.map(|lines| Arc::new(AtomicU64::new(lines)));
+    let mut at_work = BTreeMap::new();
     for (name, processor) in processors {
         if drain.group.as_ref().is_some_and(|only| *only != name) {
             continue;
         }
         let Some((id, group)) = find(&name) else { continue };
         tracing::info!(group = name, processor = processor.name(), "a processor is at work");
+        at_work.insert(name.clone(), processor.name());
         let limits = Limits { lines_left: lines_left.clone(), lines_per_second: drain.rate };
         let lent = (*id, Arc::clone(group));
         let worker = Worker::new(processor, queue.handle(), lent, queue.window(), limits, orders.subscribe());
         workers.spawn(worker.run());
     }
-    Ok(())
+    Ok(at_work)
 }
 
 /// What ends the service from outside.

@@ -3,11 +3,13 @@
 //! Wire types live here and nowhere else. The socket is the only door; who may open the data dir may use it.
 
 mod client;
+mod doctor;
 mod server;
 mod wire;
 
 pub use client::{Client, ClientError};
-pub use server::{Api, SOCKET, serve};
+pub use doctor::{DoctorJson, LastRunJson, VerdictJson};
+pub use server::{Api, SOCKET, outside, serve};
 pub use wire::{
     AdminJson, AnswerJson, DeadLetterJson, ErrorJson, GroupJson, LineJson, LogJson, LossesJson, SourceJson,
     SourceNames, StatusJson,

@@ -20,9 +20,11 @@ use spillq_storage::{ReadError, Reader, Seq};
 use tokio::net::UnixListener;
 use tokio::sync::Mutex;
 
+use super::doctor::DoctorJson;
 use super::wire::{AdminJson, AnswerJson, ErrorJson, LineJson, SourceNames, StatusJson};
-use crate::queue::{Closed, Command, Handle, Status, Window, wall_ms};
-use crate::tail::TailHandle;
+use crate::queue::{Closed, Command, Handle, Status, Window, now_ms, wall_ms};
+use crate::supervise::{Outside, Supervision};
+use crate::tail::{SourceState, TailHandle};
 
 /// The socket's name in the data dir.
 pub const SOCKET: &str = "spillq.sock";
@@ -41,6 +43,8 @@ pub struct Api {
     handle: Handle,
     window: Arc<Window>,
     tail: Option<Arc<TailHandle>>,
+    supervision: Supervision,
+    data_dir: Arc<Path>,
     /// Made at the first use, and shared: looking at lines is rare.
     reader: Arc<Mutex<Option<Reader>>>,
 }
@@ -48,8 +52,26 @@ pub struct Api {
 impl Api {
     /// Over the owner, and the tail where one runs.
     #[must_use]
-    pub fn new(handle: Handle, window: Arc<Window>, tail: Option<Arc<TailHandle>>) -> Api {
-        Api { handle, window, tail, reader: Arc::default() }
+    pub fn new(
+        handle: Handle,
+        window: Arc<Window>,
+        tail: Option<Arc<TailHandle>>,
+        supervision: Supervision,
+        data_dir: &Path,
+    ) -> Api {
+        Api { handle, window, tail, supervision, data_dir: Arc::from(data_dir), reader: Arc::default() }
+    }
+
+    /// The verdicts of now, as `doctor --json` prints them.
+    ///
+    /// # Errors
+    /// [`Closed`] when the owner has ended.
+    pub async fn doctor(&self) -> Result<DoctorJson, Closed> {
+        let status = self.handle.ask(Command::Status).await?;
+        let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
+        let looked = tokio::task::spawn_blocking(move || outside(&data_dir, tail.as_deref())).await;
+        let report = self.supervision.look(&status, &looked.unwrap_or_default(), now_ms());
+        Ok(DoctorJson::new("service", &report))
     }
 
     /// Everything, as `status --json` prints it.
@@ -64,7 +86,8 @@ impl Api {
             None => None,
         };
         let ages = self.ages(&status).await?;
-        Ok(StatusJson::live(&status, tail.as_deref(), &ages))
+        let report = self.supervision.look(&status, &Outside::default(), now_ms());
+        Ok(StatusJson::live(&status, tail.as_deref(), &ages, &report))
     }
 
     /// How long the oldest line of each group has been waiting, in seconds.
@@ -129,6 +152,29 @@ impl Api {
     }
 }
 
+/// Files that a finding names at most.
+const FILES_NAMED_MAX: usize = 20;
+
+/// What the owner does not know: the disk, and what the tail says of its files.
+#[must_use]
+pub fn outside(data_dir: &Path, tail: Option<&TailHandle>) -> Outside {
+    let free_bytes = rustix::fs::statvfs(data_dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    let Some(snapshot) = tail.map(TailHandle::status) else {
+        return Outside { free_bytes, ..Outside::default() };
+    };
+    let gone = snapshot.sources.iter().filter(|one| one.state == SourceState::Gone && one.offset < one.size);
+    let unread = gone.map(|one| format!("{}: {} bytes unread", one.path.display(), one.size - one.offset));
+    let failed = snapshot.sources.iter().filter(|one| one.state == SourceState::Failed);
+    let failed = failed.map(|one| (one.path.clone(), one.last_error.clone().unwrap_or_default()));
+    let refused = snapshot.refused.iter().cloned();
+    let unreadable = failed.chain(refused).map(|(path, why)| format!("{}: {why}", path.display()));
+    Outside {
+        free_bytes,
+        unread_gone: unread.take(FILES_NAMED_MAX).collect(),
+        unreadable: unreadable.take(FILES_NAMED_MAX).collect(),
+    }
+}
+
 /// Why a request was not answered with what was asked for.
 struct Refused(StatusCode, String);
 
@@ -152,6 +198,10 @@ struct LinesQuery {
 
 async fn status(State(api): State<Api>) -> Result<Json<StatusJson>, Refused> {
     Ok(Json(api.status().await?))
+}
+
+async fn doctor(State(api): State<Api>) -> Result<Json<DoctorJson>, Refused> {
+    Ok(Json(api.doctor().await?))
 }
 
 async fn health(State(api): State<Api>) -> Result<&'static str, Refused> {
@@ -212,6 +262,7 @@ pub async fn serve(data_dir: &Path, api: Api) -> io::Result<impl Future<Output =
     let router = Router::new()
         .route("/healthz", get(health))
         .route("/v1/status", get(status))
+        .route("/v1/doctor", get(doctor))
         .route("/v1/lines", get(lines))
         .route("/v1/line", get(line))
         .route("/v1/admin", post(admin))

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use spillq_storage::{DeadLetter, Line, Quarantined, Seq, SeqRange, SourceId, View};
 
 use crate::queue::{Admin, Answer, Status};
+use crate::supervise::Report;
 use crate::tail::{Snapshot, SourceRecord, SourceState, shown};
 
 /// The answer to `status`.
@@ -181,7 +182,7 @@ pub struct ErrorJson {
     pub error: String,
 }
 
-fn time(ms: u64) -> String {
+pub(super) fn time(ms: u64) -> String {
     humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms)).to_string()
 }
 
@@ -293,7 +294,7 @@ impl SourceNames {
 
 impl StatusJson {
     /// What a running service says.
-    pub(crate) fn live(status: &Status, tail: Option<&Snapshot>, ages: &BTreeMap<String, f64>) -> StatusJson {
+    pub(crate) fn live(status: &Status, tail: Option<&Snapshot>, ages: &BTreeMap<String, f64>, report: &Report) -> StatusJson {
         let sources = match tail {
             Some(tail) => tail.sources.iter().map(source_of_tail).collect(),
             None => sources_on_disk(status.sources.iter().map(|(id, bytes)| (*id, bytes.as_ref()))),
@@ -303,8 +304,8 @@ impl StatusJson {
             .iter()
             .map(|group| GroupJson {
                 group: group.name.clone(),
-                state: group.state.to_owned(),
-                reason: group.reason.clone(),
+                state: report.state_of(&group.name).unwrap_or(group.state).to_owned(),
+                reason: group.reason.clone().or_else(|| report.what_is_wrong(&group.name)),
                 ack_floor: group.ack_floor.0,
                 lag_lines: group.lag_lines,
                 lag_bytes: group.lag_bytes,

@@ -34,6 +34,27 @@ pub struct Report {
     pub(super) seqs: Vec<(Seq, Seq)>,
 }
 
+impl Report {
+    /// The state of a group.
+    #[must_use]
+    pub fn state_of(&self, group: &str) -> Option<&'static str> {
+        self.groups.iter().find(|verdict| verdict.group == group).map(|verdict| verdict.state)
+    }
+
+    /// What is wrong with a group, if something is.
+    #[must_use]
+    pub fn what_is_wrong(&self, group: &str) -> Option<String> {
+        let ill = self.groups.iter().find(|verdict| verdict.group == group && !verdict.is_well());
+        ill.map(|verdict| verdict.summary.clone())
+    }
+
+    /// Verdicts that were made elsewhere: on a store that no service has open.
+    #[must_use]
+    pub fn of(groups: Vec<Verdict>, log: Vec<Verdict>, last_run: Option<LastRun>) -> Report {
+        Report { groups, log, last_run, seqs: Vec::new() }
+    }
+}
+
 /// What does not change while the service runs.
 #[derive(Debug)]
 struct Fixed {

@@ -16,6 +16,19 @@ pub enum Ended {
     Killed,
 }
 
+impl Ended {
+    /// In one word, for programs.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Ended::Cleanly => "cleanly",
+            Ended::Stuck(_) => "stuck",
+            Ended::OutOfMemory => "out_of_memory",
+            Ended::Killed => "killed",
+        }
+    }
+}
+
 /// A run, as EVENTS has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastRun {

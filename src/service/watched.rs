@@ -1,0 +1,105 @@
+//! The supervisor's part of starting: what the last run left behind, and what is watched from now on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use spillq_storage::{Log, Seq, SeqRange, State};
+
+use super::ServiceError;
+use crate::config::Settings;
+use crate::http::outside;
+use crate::queue::Queue;
+use crate::supervise::{
+    Ended, Events, JudgeSettings, LastRun, Supervision, Supervisor, WatchSettings, last_run,
+};
+use crate::tail::TailHandle;
+
+/// A line that was out alone so often when the process died is named.
+const DEATHS_MIN: u32 = 2;
+
+/// What the last run left behind.
+pub(super) struct Watched {
+    events: Events,
+    last_run: Option<LastRun>,
+    killers: Vec<(String, Seq, u32)>,
+    run: u64,
+}
+
+impl Watched {
+    /// Reads EVENTS, with the store locked, and tells how the last run ended.
+    pub(super) fn before(settings: &Settings, log: &Log) -> Result<Watched, ServiceError> {
+        let (events, entries) = Events::open(&settings.data_dir).map_err(|error| {
+            let path = settings.data_dir.join("EVENTS");
+            ServiceError::Start(format!("could not open {}: {error}", path.display()), None)
+        })?;
+        let mut last_run = last_run(&entries);
+        if let Some(last) = last_run.as_mut().filter(|last| last.ended != Ended::Cleanly) {
+            last.doing.extend(out_at_the_end(log.state()));
+            tracing::warn!("{}", last.sentence());
+            for doing in &last.doing {
+                tracing::warn!("before that: {doing}");
+            }
+        }
+        Ok(Watched { events, last_run, killers: killers(log.state()), run: log.state().run })
+    }
+
+    /// Begins to watch.
+    pub(super) fn start(
+        self,
+        settings: &Settings,
+        processors: &BTreeMap<String, String>,
+        queue: &Queue,
+        tail: Option<Arc<TailHandle>>,
+    ) -> Result<(Supervision, Supervisor), ServiceError> {
+        let stall_after_ms = u64::try_from(settings.stall_after.as_millis()).unwrap_or(u64::MAX);
+        let supervision = Supervision::new(
+            JudgeSettings { stall_after_ms },
+            processors.clone(),
+            (settings.disk.limit, settings.disk.min_free),
+            self.last_run,
+            self.killers,
+        );
+        let watch =
+            WatchSettings { stall_after: settings.stall_after, stuck_after: settings.stuck_after, run: self.run };
+        let data_dir = settings.data_dir.clone();
+        // Weak: who stops the tail must be its last holder.
+        let tail = tail.as_ref().map(Arc::downgrade);
+        let looks = Arc::new(move || {
+            let tail = tail.as_ref().and_then(std::sync::Weak::upgrade);
+            outside(&data_dir, tail.as_deref())
+        });
+        let owner = (queue.handle(), queue.pulse());
+        let supervisor = Supervisor::start(watch, supervision.clone(), owner, looks, self.events)
+            .map_err(|error| ServiceError::Start(format!("could not start to supervise: {error}"), None))?;
+        Ok((supervision, supervisor))
+    }
+}
+
+/// The lines that were out when the process died, and how often the first of them had been tried alone.
+pub(crate) fn out_at_the_end(state: &State) -> Vec<String> {
+    let mut out = Vec::new();
+    for group in state.groups.values() {
+        let leased = group.suspects.iter().copied().chain(group.leases.iter().map(|leased| leased.range));
+        for range in leased {
+            let attempts = group.attempts.get(&range.first).copied().unwrap_or_default();
+            let tried = if attempts > 0 { format!(", tried alone {attempts} times") } else { String::new() };
+            out.push(format!("lines {range} were out with group {}{tried}", group.name));
+        }
+    }
+    out
+}
+
+/// Lines that were out alone when the process died, more than once: group, line, attempts.
+pub(crate) fn killers(state: &State) -> Vec<(String, Seq, u32)> {
+    let mut killers = Vec::new();
+    for group in state.groups.values() {
+        let leased = group.suspects.iter().copied().chain(group.leases.iter().map(|leased| leased.range));
+        for range in leased.filter(|range| *range == SeqRange::one(range.first)) {
+            let attempts = group.attempts.get(&range.first).copied().unwrap_or_default();
+            if attempts >= DEATHS_MIN {
+                killers.push((group.name.clone(), range.first, attempts));
+            }
+        }
+    }
+    killers
+}
