@@ -57,6 +57,8 @@ pub enum Command {
     #[allow(missing_docs)]
     Status(StatusArgs),
     #[allow(missing_docs)]
+    Doctor(DoctorArgs),
+    #[allow(missing_docs)]
     Inspect(InspectArgs),
     #[allow(missing_docs)]
     Verify(VerifyArgs),
@@ -304,6 +306,23 @@ pub struct StatusArgs {
     /// Print it again every 2 seconds, until stopped
     #[arg(long)]
     pub watch: bool,
+}
+
+/// Say what each group is doing and why, the evidence, and the next step
+///
+/// Asks the service that runs on the data dir; where none runs, reads the store and what the last run noted before it
+/// ended. Ends with status 1 when something is wrong.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub data_dir: DataDirArgs,
+    /// A configuration file to check too; it also names the data dir
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON object, with healthy, groups, findings and last_run
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Read lines from the log, acknowledged or not

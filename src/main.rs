@@ -38,6 +38,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Drain(args) => cmd::drain::run(&args),
         Command::Demo(args) => cmd::demo::run(&args),
         Command::Status(args) => cmd::status::run(&args),
+        Command::Doctor(args) => cmd::doctor::run(&args),
         Command::Inspect(args) => cmd::inspect::run(&args),
         Command::Verify(args) => cmd::verify::run(&args),
         Command::Repair(args) => cmd::repair::run(&args),

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use watched::Watched;
+pub(crate) use watched::{killers, out_at_the_end};
 
 use build::{SourcePaths, build, group_settings, tail_settings};
 

@@ -8,6 +8,7 @@ pub mod bench;
 pub mod config;
 pub mod dead_letter;
 pub mod demo;
+pub mod doctor;
 pub mod drain;
 pub mod group;
 pub mod inspect;
