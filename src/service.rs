@@ -325,7 +325,8 @@ impl Parts {
         paths.refresh_from(tail.clone());
         let (orders, _) = watch::channel(Orders::Work);
         let mut workers = JoinSet::new();
-        let processors = start_workers(&mut workers, settings, plan, own, &queue, &orders, store, &paths).await?;
+        let processors =
+            start_workers(&mut workers, settings, plan, own, &queue, &orders, store, &paths).await?;
         let (supervision, supervisor) = watched.start(settings, &processors, &queue, tail.clone())?;
         let api = Api::new(queue.handle(), queue.window(), tail.clone(), supervision, &settings.data_dir);
         let serving = serve(&settings.data_dir, api.clone()).await.map_err(|error| {

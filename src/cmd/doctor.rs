@@ -45,8 +45,9 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
 /// Verdicts on a store that no service has open: what the last run was doing, and what waits for the next.
 fn on_disk(data_dir: &Path) -> Result<Report, Failure> {
     let view: View = super::store::view(data_dir)?;
-    let entries = Events::look(data_dir)
-        .map_err(|error| Failure::could_not_run(format!("cannot read {}/EVENTS", data_dir.display())).because(error))?;
+    let entries = Events::look(data_dir).map_err(|error| {
+        Failure::could_not_run(format!("cannot read {}/EVENTS", data_dir.display())).because(error)
+    })?;
     let state = view.state();
     let shown = data_dir.display();
     let start = "start the service again: spillq run, with the arguments that it had".to_owned();
@@ -62,7 +63,10 @@ fn on_disk(data_dir: &Path) -> Result<Report, Failure> {
             state: if group.paused { "paused" } else { "never_called" },
             hypothesis: Some("A"),
             cause: Some("never_called"),
-            summary: format!("{waits} lines wait for group {}, and no service runs on this store", group.name),
+            summary: format!(
+                "{waits} lines wait for group {}, and no service runs on this store",
+                group.name
+            ),
             evidence: vec![format!("ack floor {}, next line {}", group.acks.floor(), state.next_seq)],
             next: format!("{start}; or: spillq drain --data-dir {shown} --group {} -- COMMAND", group.name),
         }
@@ -78,16 +82,34 @@ fn on_disk(data_dir: &Path) -> Result<Report, Failure> {
     });
     if let Some(last) = last.as_ref().filter(|last| last.ended != Ended::Cleanly) {
         let (cause, next) = match &last.ended {
-            Ended::OutOfMemory => ("out_of_memory", "raise the memory limit, or find who else takes it: journalctl -k | grep -i oom".to_owned()),
-            Ended::Stuck(_) => ("stuck", "look at the disk: journalctl -k | grep -iE 'i/o error|hung task'".to_owned()),
+            Ended::OutOfMemory => (
+                "out_of_memory",
+                "raise the memory limit, or find who else takes it: journalctl -k | grep -i oom".to_owned(),
+            ),
+            Ended::Stuck(_) => {
+                ("stuck", "look at the disk: journalctl -k | grep -iE 'i/o error|hung task'".to_owned())
+            }
             _ => ("killed", start.clone()),
         };
         let (summary, evidence) = (last.sentence(), last.doing.clone());
-        log.push(Verdict { state: "blocked", cause: Some(cause), summary, evidence, next, ..Verdict::default() });
+        log.push(Verdict {
+            state: "blocked",
+            cause: Some(cause),
+            summary,
+            evidence,
+            next,
+            ..Verdict::default()
+        });
     }
     for finding in view.findings() {
         let next = format!("spillq verify --data-dir {shown}");
-        log.push(Verdict { state: "blocked", cause: Some("damage"), summary: finding.clone(), next, ..Verdict::default() });
+        log.push(Verdict {
+            state: "blocked",
+            cause: Some("damage"),
+            summary: finding.clone(),
+            next,
+            ..Verdict::default()
+        });
     }
     Ok(Report::of(groups.collect(), log, last))
 }
@@ -99,11 +121,17 @@ fn render(found: &DoctorJson, notes: &[String], data_dir: &Path) -> String {
     for verdict in found.findings.iter().chain(&found.groups) {
         render_verdict(&mut out, verdict);
     }
-    if let Some(last) = found.last_run.as_ref().filter(|last| found.from == "service" && last.ended != "cleanly") {
+    if let Some(last) =
+        found.last_run.as_ref().filter(|last| found.from == "service" && last.ended != "cleanly")
+    {
         let _ = writeln!(out, "before that, {}", last.summary);
-        last.doing.iter().for_each(|doing| drop(writeln!(out, "    {doing}")));
+        for doing in &last.doing {
+            let _ = writeln!(out, "    {doing}");
+        }
     }
-    notes.iter().for_each(|note| drop(writeln!(out, "note: {note}")));
+    for note in notes {
+        let _ = writeln!(out, "note: {note}");
+    }
     out
 }
 
@@ -112,7 +140,9 @@ fn render_verdict(out: &mut String, verdict: &VerdictJson) {
     let name = if verdict.group.is_empty() { "log".to_owned() } else { format!("group {}", verdict.group) };
     // Writing to a string does not fail.
     let _ = writeln!(out, "{name}: {}{cause}\n    {}", verdict.state, verdict.summary);
-    verdict.evidence.iter().for_each(|line| drop(writeln!(out, "    - {line}")));
+    for line in &verdict.evidence {
+        let _ = writeln!(out, "    - {line}");
+    }
     if !verdict.next.is_empty() {
         let _ = writeln!(out, "    next: {}", verdict.next);
     }

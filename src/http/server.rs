@@ -158,7 +158,8 @@ const FILES_NAMED_MAX: usize = 20;
 /// What the owner does not know: the disk, and what the tail says of its files.
 #[must_use]
 pub fn outside(data_dir: &Path, tail: Option<&TailHandle>) -> Outside {
-    let free_bytes = rustix::fs::statvfs(data_dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    let free_bytes =
+        rustix::fs::statvfs(data_dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
     let Some(snapshot) = tail.map(TailHandle::status) else {
         return Outside { free_bytes, ..Outside::default() };
     };

@@ -294,7 +294,12 @@ impl SourceNames {
 
 impl StatusJson {
     /// What a running service says.
-    pub(crate) fn live(status: &Status, tail: Option<&Snapshot>, ages: &BTreeMap<String, f64>, report: &Report) -> StatusJson {
+    pub(crate) fn live(
+        status: &Status,
+        tail: Option<&Snapshot>,
+        ages: &BTreeMap<String, f64>,
+        report: &Report,
+    ) -> StatusJson {
         let sources = match tail {
             Some(tail) => tail.sources.iter().map(source_of_tail).collect(),
             None => sources_on_disk(status.sources.iter().map(|(id, bytes)| (*id, bytes.as_ref()))),

@@ -460,8 +460,7 @@ async fn deliver(
 }
 
 fn verdict(delivered: Delivered) -> Verdict {
-    let failed =
-        |kind, Evidence { summary, tail }| Verdict::Failed { kind, summary, tail, timed_out: false };
+    let failed = |kind, Evidence { summary, tail }| Verdict::Failed { kind, summary, tail, timed_out: false };
     match delivered {
         Delivered::GivenUp => Verdict::GivenBack,
         Delivered::TimedOut(Evidence { summary, tail }) => {

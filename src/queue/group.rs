@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use spillq_storage::{ACK_RANGES_MAX, GroupChange, GroupState, Seq, SeqRange};
 
 use super::command::{Lease, Offer};
-use super::status::Activity;
 use super::retry::{Delivery, FailureKind, Next, Retries, RetrySettings};
+use super::status::Activity;
 
 /// What a group is set to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -59,8 +59,11 @@ impl Watched {
             self.last_run,
             self.killers,
         );
-        let watch =
-            WatchSettings { stall_after: settings.stall_after, stuck_after: settings.stuck_after, run: self.run };
+        let watch = WatchSettings {
+            stall_after: settings.stall_after,
+            stuck_after: settings.stuck_after,
+            run: self.run,
+        };
         let data_dir = settings.data_dir.clone();
         // Weak: who stops the tail must be its last holder.
         let tail = tail.as_ref().map(Arc::downgrade);

@@ -32,7 +32,15 @@ pub enum Event {
     /// It stopped cleanly.
     Stop { run: u64 },
     /// A group does something else.
-    Changed { group: String, from: String, to: String, cause: Option<String>, first_seq: u64, last_seq: u64, summary: String },
+    Changed {
+        group: String,
+        from: String,
+        to: String,
+        cause: Option<String>,
+        first_seq: u64,
+        last_seq: u64,
+        summary: String,
+    },
     /// A delivery failed: status or signal, and the end of standard error.
     Failure { group: String, summary: String, stderr: String },
     /// It was stuck and ended itself.
@@ -102,7 +110,8 @@ impl Events {
     pub fn write(&mut self, time_ms: u64, event: Event) -> io::Result<()> {
         let entry = Entry { number: self.next, time_ms, event: cut(event) };
         let text = serde_json::to_vec(&entry).map_err(io::Error::other)?;
-        let slot = encode(self.next, &text).ok_or_else(|| io::Error::other("an event is longer than its slot"))?;
+        let slot =
+            encode(self.next, &text).ok_or_else(|| io::Error::other("an event is longer than its slot"))?;
         self.file.write_all_at(&slot, (self.next % SLOTS) * SLOT_BYTES as u64)?;
         self.next += 1;
         Ok(())
@@ -215,7 +224,8 @@ mod tests {
             events.write(2, stop(2)).unwrap();
             let torn = vec![0; SLOT_BYTES - keep];
             events.file.write_all_at(&torn, 2 * SLOT_BYTES as u64 + keep as u64).unwrap();
-            let runs: Vec<Event> = Events::look(dir.path()).unwrap().into_iter().map(|entry| entry.event).collect();
+            let runs: Vec<Event> =
+                Events::look(dir.path()).unwrap().into_iter().map(|entry| entry.event).collect();
             assert_eq!(runs, [stop(1)], "{keep}");
         }
     }
@@ -226,7 +236,9 @@ mod tests {
         let (mut events, _) = Events::open(dir.path()).unwrap();
         let hostile = "\u{1}\"\\\u{e9}\n".repeat(10_000);
         let group = "g".repeat(64);
-        events.write(u64::MAX, Event::Failure { group, summary: hostile.clone(), stderr: hostile + "end" }).unwrap();
+        events
+            .write(u64::MAX, Event::Failure { group, summary: hostile.clone(), stderr: hostile + "end" })
+            .unwrap();
         let last = Events::look(dir.path()).unwrap().pop().unwrap();
         let Event::Failure { summary, stderr, .. } = last.event else { panic!("{last:?}") };
         assert!(summary.len() <= FIELD_BYTES_MAX && stderr.ends_with("end"), "{summary} {stderr}");

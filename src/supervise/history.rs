@@ -127,8 +127,11 @@ impl Supervision {
     pub fn look(&self, status: &Status, outside: &Outside, now_ms: u64) -> Report {
         let mut tracks = self.tracks.lock().unwrap_or_else(PoisonError::into_inner);
         let rates = tracks.rates(status, now_ms);
-        let inputs: Vec<GroupInputs> =
-            status.groups.iter().map(|group| self.inputs(&mut tracks, status, group, rates, now_ms)).collect();
+        let inputs: Vec<GroupInputs> = status
+            .groups
+            .iter()
+            .map(|group| self.inputs(&mut tracks, status, group, rates, now_ms))
+            .collect();
         let known: Vec<GroupId> = status.groups.iter().map(|group| group.id).collect();
         tracks.groups.retain(|id, _| known.contains(id));
         drop(tracks);
@@ -154,7 +157,10 @@ impl Supervision {
     /// Those that still wait.
     fn killers(&self, status: &Status) -> Vec<(String, Seq, u32)> {
         let waits = |name: &str, seq: Seq| {
-            status.groups.iter().any(|group| group.name == name && group.ack_floor < seq && group.oldest <= Some(seq))
+            status
+                .groups
+                .iter()
+                .any(|group| group.name == name && group.ack_floor < seq && group.oldest <= Some(seq))
         };
         self.fixed.killers.iter().filter(|(name, seq, _)| waits(name, *seq)).cloned().collect()
     }
@@ -170,7 +176,8 @@ impl Supervision {
         let track = tracks.groups.entry(group.id).or_insert_with(|| Track::new(group, now_ms));
         track.fold(status, group, rates, now_ms);
         let held_by = |segment: SeqRange| -> Vec<String> {
-            let behind = status.groups.iter().filter(|other| other.id != group.id && other.ack_floor < segment.last);
+            let behind =
+                status.groups.iter().filter(|other| other.id != group.id && other.ack_floor < segment.last);
             behind.map(|other| other.name.clone()).collect()
         };
         let growth = track.rates.disk_bytes;
@@ -195,7 +202,11 @@ impl Supervision {
             not_leased_since_ms: track.not_leased_since_ms,
             floor_moved_ms: track.floor_moved_ms,
             acks_since_floor: group.activity.acks.saturating_sub(track.acks_at_floor),
-            pinned: track.pinned.map(|(segment, since_ms)| Pinned { segment, since_ms, held_by: held_by(segment) }),
+            pinned: track.pinned.map(|(segment, since_ms)| Pinned {
+                segment,
+                since_ms,
+                held_by: held_by(segment),
+            }),
             lag_grows_since_ms: track.lag_grows_since_ms,
             lines_in_per_s: track.rates.lines_in,
             lines_out_per_s: track.rates.lines_out,
@@ -266,7 +277,9 @@ impl Track {
             smooth(&mut self.rates.lines_in, lines_in);
             smooth(&mut self.rates.lines_out, lines_out);
             smooth(&mut self.rates.disk_bytes, disk_bytes);
-            if group.lag_lines <= self.lag_lines && self.rates.lines_in <= self.rates.lines_out || group.lag_lines == 0 {
+            if group.lag_lines <= self.lag_lines && self.rates.lines_in <= self.rates.lines_out
+                || group.lag_lines == 0
+            {
                 self.lag_grows_since_ms = None;
             } else if self.rates.lines_in > self.rates.lines_out {
                 self.lag_grows_since_ms.get_or_insert(now_ms);

@@ -39,7 +39,9 @@ fn files(groups: &str) -> Vec<String> {
     let mut files = Vec::new();
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(kinds), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let (Some(_), Some(kinds), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
         let path = path.trim_end_matches('/');
         if kinds.is_empty() {
             for path in [path, ""] {
@@ -66,7 +68,10 @@ mod tests {
     #[test]
     fn both_kinds_of_counters_are_found_and_read() {
         assert_eq!(files("0::/a/b\n").first().unwrap(), "/sys/fs/cgroup/a/b/memory.events");
-        assert_eq!(files("8:pids:/x\n4:memory:/x\n").first().unwrap(), "/sys/fs/cgroup/memory/x/memory.oom_control");
+        assert_eq!(
+            files("8:pids:/x\n4:memory:/x\n").first().unwrap(),
+            "/sys/fs/cgroup/memory/x/memory.oom_control"
+        );
         assert_eq!(kills_in("low 0\nhigh 0\nmax 3\noom 2\noom_kill 1\noom_group_kill 0\n"), Some(1));
         assert_eq!(kills_in("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n"), Some(4));
         assert_eq!(kills_in("oom_kill_disable 0\nunder_oom 0\n"), None);

@@ -115,7 +115,8 @@ fn blocked(i: &GroupInputs, _: u64, _: u64) -> Option<Verdict> {
 
 fn refused(i: &GroupInputs, _: u64, _: u64) -> Option<Verdict> {
     let why = i.refused.as_ref()?;
-    let summary = format!("the destination of group {} refuses everything: it is set up wrongly ({why})", i.group);
+    let summary =
+        format!("the destination of group {} refuses everything: it is set up wrongly ({why})", i.group);
     let next = "correct the command or address under [[processor]], then: spillq config check".to_owned();
     Some(Verdict::ill(i, "refused", (None, "refused"), summary, next))
 }
@@ -138,7 +139,8 @@ fn paused(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
 }
 
 fn hung(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
-    let next = "look at what it was blocked in below; a higher `timeout` of the [[group]] allows more time".to_owned();
+    let next = "look at what it was blocked in below; a higher `timeout` of the [[group]] allows more time"
+        .to_owned();
     if let Some(failing) = i.failing.as_ref().filter(|failing| failing.timed_out) {
         let summary = format!(
             "the processor of group {} hangs: past {} s on lines {}, {} in a row; it was ended and the lines come again",
@@ -152,7 +154,8 @@ fn hung(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
     let since = i.oldest_lease_ms?;
     (now.saturating_sub(since) > i.timeout_ms.saturating_add(stall)).then(|| {
         let out = seconds(since, now);
-        let summary = format!("a lease of group {} is out for {out}, and its processor cannot be ended", i.group);
+        let summary =
+            format!("a lease of group {} is out for {out}, and its processor cannot be ended", i.group);
         Verdict::ill(i, "hung", (Some("C"), "hung"), summary, next)
     })
 }
@@ -184,7 +187,13 @@ fn failing(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
             "the destination of group {} is down: {times} in a row, for {for_time}; nothing is charged to the lines",
             i.group
         );
-        Verdict::ill(i, "retrying", (None, "outage"), summary, "see to the destination; delivery goes on by itself".to_owned())
+        Verdict::ill(
+            i,
+            "retrying",
+            (None, "outage"),
+            summary,
+            "see to the destination; delivery goes on by itself".to_owned(),
+        )
     })
 }
 
@@ -212,13 +221,16 @@ fn disk_is_held(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
     let holders = pinned.held_by.join(", ");
     let waited = seconds(pinned.since_ms, now);
     let segment = format!("segments/{:020}", pinned.segment.first.0);
-    let by = if holders.is_empty() { "no group holds it".to_owned() } else { format!("held by group {holders}") };
+    let by =
+        if holders.is_empty() { "no group holds it".to_owned() } else { format!("held by group {holders}") };
     let summary = format!(
         "group {} has acked lines {} and the disk is not given back for {waited}: {segment} is {by}",
         i.group, pinned.segment
     );
     let next = match pinned.held_by.first() {
-        Some(group) => format!("give group {group} a [[processor]], or, if nobody wants it: spillq group remove {group}"),
+        Some(group) => {
+            format!("give group {group} a [[processor]], or, if nobody wants it: spillq group remove {group}")
+        }
         None => "spillq verify --data-dir DIR    with the service stopped".to_owned(),
     };
     Some(Verdict::ill(i, "not_clearing", (Some("D"), "not_clearing"), summary, next))
@@ -233,11 +245,15 @@ fn never_called(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
     let (why, next) = match (&i.processor, i.has_worker) {
         (None, false) => (
             "no processor is set up for it".to_owned(),
-            format!("spillq drain --group {} -- COMMAND    (service stopped), or add a [[processor]] with group = \"{0}\"", i.group),
+            format!(
+                "spillq drain --group {} -- COMMAND    (service stopped), or add a [[processor]] with group = \"{0}\"",
+                i.group
+            ),
         ),
-        (Some(name), false) => {
-            (format!("its processor ({name}) does not ask for lines"), "restart the service; spillq status says whether it asks again".to_owned())
-        }
+        (Some(name), false) => (
+            format!("its processor ({name}) does not ask for lines"),
+            "restart the service; spillq status says whether it asks again".to_owned(),
+        ),
         (_, true) => ("its worker asks, and nothing is handed to it".to_owned(), "spillq status".to_owned()),
     };
     let summary = format!(
@@ -266,7 +282,8 @@ fn falls_behind(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
         i.lines_out_per_s,
         left / 60.0
     );
-    let next = "raise `in_flight` (with order = \"none\") or `batch` of the [[group]], or disk.limit".to_owned();
+    let next =
+        "raise `in_flight` (with order = \"none\") or `batch` of the [[group]], or disk.limit".to_owned();
     Some(Verdict::ill(i, "slow", (None, "falling_behind"), summary, next))
 }
 
@@ -279,7 +296,8 @@ fn takes_long(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
 
 fn works_or_idles(i: &GroupInputs) -> Verdict {
     if i.lag_lines > 0 || !i.leases.is_empty() {
-        let summary = format!("group {} works: {} lines wait, {} batches out", i.group, i.lag_lines, i.leases.len());
+        let summary =
+            format!("group {} works: {} lines wait, {} batches out", i.group, i.lag_lines, i.leases.len());
         Verdict::well(i, "running", summary)
     } else {
         Verdict::well(i, "idle", format!("group {} has nothing to do", i.group))
@@ -303,7 +321,9 @@ fn common_evidence(i: &GroupInputs, now: u64) -> Vec<String> {
         let wait = until.saturating_sub(now) as f64 / 1e3;
         evidence.push(format!("lines {range} come again in {wait:.1} s"));
     }
-    if let Some(failure) = i.failing.as_ref().and(i.last_failure.as_ref()).or(i.refused.as_ref().and(i.last_failure.as_ref())) {
+    if let Some(failure) =
+        i.failing.as_ref().and(i.last_failure.as_ref()).or(i.refused.as_ref().and(i.last_failure.as_ref()))
+    {
         let mut lines = failure.lines();
         evidence.extend(lines.next().map(str::to_owned));
         let printed: Vec<&str> = lines.collect();
@@ -329,7 +349,9 @@ pub fn judge_log(log: &LogInputs) -> Vec<Verdict> {
     };
     if let Some(full) = &log.full {
         let by_others = log.disk_bytes < log.limit_bytes
-            && log.free_bytes.is_some_and(|free| free < log.min_free_bytes.saturating_add(log.min_free_bytes / 8));
+            && log
+                .free_bytes
+                .is_some_and(|free| free < log.min_free_bytes.saturating_add(log.min_free_bytes / 8));
         let free = log.free_bytes.map_or_else(|| "an unknown number of".to_owned(), |free| free.to_string());
         let evidence = vec![format!(
             "the log has {} of {} bytes; the file system has {free} bytes free, min_free is {}",
@@ -337,9 +359,21 @@ pub fn judge_log(log: &LogInputs) -> Vec<Verdict> {
         )];
         if by_others {
             let summary = format!("taking in pauses, and it is not the log that fills the disk: {full}");
-            tell("blocked", "disk_filled_by_others", summary, evidence, "df -h DIR; du -x --max-depth=2 of that file system; lines are taken in again by themselves when there is room");
+            tell(
+                "blocked",
+                "disk_filled_by_others",
+                summary,
+                evidence,
+                "df -h DIR; du -x --max-depth=2 of that file system; lines are taken in again by themselves when there is room",
+            );
         } else {
-            tell("blocked", "disk_full", format!("taking in pauses: {full}"), evidence, "spillq status shows which group lags; or raise disk.limit");
+            tell(
+                "blocked",
+                "disk_full",
+                format!("taking in pauses: {full}"),
+                evidence,
+                "spillq status shows which group lags; or raise disk.limit",
+            );
         }
     }
     if log.full.is_some() && !log.unread_gone.is_empty() {
@@ -347,19 +381,47 @@ pub fn judge_log(log: &LogInputs) -> Vec<Verdict> {
             "{} files with unread bytes were renamed or deleted while taking in pauses: they are lost if their last name goes before they are read",
             log.unread_gone.len()
         );
-        tell("blocked", "rotation_risk", summary, log.unread_gone.clone(), "stop the rotation of these files, and make room");
+        tell(
+            "blocked",
+            "rotation_risk",
+            summary,
+            log.unread_gone.clone(),
+            "stop the rotation of these files, and make room",
+        );
     }
     if !log.unreadable.is_empty() {
         let summary = format!("{} files cannot be read", log.unreadable.len());
-        tell("blocked", "source_unreadable", summary, log.unreadable.clone(), "ls -l the files; they must be readable for the user of the service");
+        tell(
+            "blocked",
+            "source_unreadable",
+            summary,
+            log.unreadable.clone(),
+            "ls -l the files; they must be readable for the user of the service",
+        );
     }
     for (group, seq, attempts) in &log.killers {
-        let summary = format!("the service died with line {seq} of group {group} out alone, {attempts} times: the line may kill it");
-        tell("blocked", "killer_line", summary, Vec::new(), &format!("spillq inspect --from {seq} --limit 1    then: spillq dead-letter park {seq} --group {group}"));
+        let summary = format!(
+            "the service died with line {seq} of group {group} out alone, {attempts} times: the line may kill it"
+        );
+        tell(
+            "blocked",
+            "killer_line",
+            summary,
+            Vec::new(),
+            &format!(
+                "spillq inspect --from {seq} --limit 1    then: spillq dead-letter park {seq} --group {group}"
+            ),
+        );
     }
     if log.unclean_runs >= UNCLEAN_RUNS {
         let summary = format!("the last {} runs ended without a clean stop", log.unclean_runs);
-        tell("blocked", "crash_loop", summary, Vec::new(), "journalctl -k | grep -i oom    and the memory limit of the service");
+        tell(
+            "blocked",
+            "crash_loop",
+            summary,
+            Vec::new(),
+            "journalctl -k | grep -i oom    and the memory limit of the service",
+        );
     }
     found
 }

@@ -53,7 +53,11 @@ fn fails(times: u64, timed_out: bool) -> GroupInputs {
 #[track_caller]
 fn check(inputs: &GroupInputs, state: &str, hypothesis: Option<&str>, cause: Option<&str>) -> Verdict {
     let verdict = judge(inputs, NOW, JudgeSettings { stall_after_ms: T });
-    assert_eq!((verdict.state, verdict.hypothesis, verdict.cause), (state, hypothesis, cause), "{verdict:#?}");
+    assert_eq!(
+        (verdict.state, verdict.hypothesis, verdict.cause),
+        (state, hypothesis, cause),
+        "{verdict:#?}"
+    );
     assert_eq!(verdict.is_well(), verdict.evidence.is_empty() && verdict.next.is_empty(), "{verdict:#?}");
     verdict
 }
@@ -89,12 +93,8 @@ fn one_failure_in_back_off_is_well() {
 
 #[test]
 fn a_line_in_back_off_that_blocks_the_floor_is_well() {
-    let inputs = GroupInputs {
-        acks_since_floor: 9,
-        floor_moved_ms: NOW - 2 * T,
-        failing: None,
-        ..fails(1, false)
-    };
+    let inputs =
+        GroupInputs { acks_since_floor: 9, floor_moved_ms: NOW - 2 * T, failing: None, ..fails(1, false) };
     check(&inputs, "retrying", None, None);
 }
 
@@ -110,7 +110,8 @@ fn lines_that_nobody_takes_are_a_processor_that_is_never_called() {
 #[test]
 fn a_pause_is_well_until_lines_have_waited() {
     check(&GroupInputs { paused: true, ..waiting(T - 1) }, "paused", None, None);
-    let verdict = check(&GroupInputs { paused: true, ..waiting(T) }, "paused", Some("A"), Some("never_called"));
+    let verdict =
+        check(&GroupInputs { paused: true, ..waiting(T) }, "paused", Some("A"), Some("never_called"));
     assert_eq!(verdict.next, "spillq group resume default");
 }
 

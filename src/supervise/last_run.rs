@@ -58,7 +58,11 @@ pub fn last_run(entries: &[Entry]) -> Option<LastRun> {
     last_run_with(entries, &boot_id(), &kernel)
 }
 
-fn last_run_with(entries: &[Entry], boot_now: &str, kills: &dyn Fn(&OomCount) -> Option<u64>) -> Option<LastRun> {
+fn last_run_with(
+    entries: &[Entry],
+    boot_now: &str,
+    kills: &dyn Fn(&OomCount) -> Option<u64>,
+) -> Option<LastRun> {
     let at = entries.iter().rposition(|entry| matches!(entry.event, Event::Start { .. }))?;
     let (start, of_run) = entries.get(at..)?.split_first()?;
     let Event::Start { run, pid, boot, oom } = &start.event else { return None };
@@ -131,7 +135,13 @@ mod tests {
         check(vec![start(1), Event::Stop { run: 1 }], "b", Some(9), &Ended::Cleanly, 0);
         check(vec![start(1)], "b", Some(2), &Ended::Killed, 1);
         check(vec![start(1)], "b", None, &Ended::Killed, 1);
-        check(vec![start(1), Event::Stop { run: 1 }, start(2), start(3)], "b", Some(3), &Ended::OutOfMemory, 2);
+        check(
+            vec![start(1), Event::Stop { run: 1 }, start(2), start(3)],
+            "b",
+            Some(3),
+            &Ended::OutOfMemory,
+            2,
+        );
         // After a reboot the counter is another's.
         check(vec![start(1)], "other", Some(3), &Ended::Killed, 1);
         let watchdog = Event::Watchdog { run: 1, summary: "a commit".to_owned() };
@@ -149,7 +159,9 @@ mod tests {
             last_seq: 2,
             summary: "so it is".to_owned(),
         };
-        let last = last_run_with(&entries(vec![start(1), changed("running"), changed("hung")]), "b", &|_| None).unwrap();
+        let last =
+            last_run_with(&entries(vec![start(1), changed("running"), changed("hung")]), "b", &|_| None)
+                .unwrap();
         assert_eq!(last.doing, ["group default was hung: so it is"]);
         assert_eq!(last.seen_ms, 3);
     }

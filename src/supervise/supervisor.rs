@@ -79,9 +79,8 @@ impl Supervisor {
             states: BTreeMap::new(),
             failures: BTreeMap::new(),
         };
-        let thread = std::thread::Builder::new()
-            .name("spillq-watch".to_owned())
-            .spawn(move || watch.run(&stopped))?;
+        let thread =
+            std::thread::Builder::new().name("spillq-watch".to_owned()).spawn(move || watch.run(&stopped))?;
         Ok(Supervisor { stop, thread, run })
     }
 
@@ -124,7 +123,8 @@ impl Watch {
     fn note(&mut self, status: &Status, report: &Report) -> io::Result<()> {
         for (verdict, (first, last)) in report.groups.iter().zip(&report.seqs) {
             let before = self.states.insert(verdict.group.clone(), (verdict.state, verdict.cause));
-            if before == Some((verdict.state, verdict.cause)) || (before.is_none() && verdict.state == "idle") {
+            if before == Some((verdict.state, verdict.cause)) || (before.is_none() && verdict.state == "idle")
+            {
                 continue;
             }
             // Running and idle take turns many times a second: not worth a slot, unless it ends something.
@@ -136,7 +136,14 @@ impl Watch {
             if verdict.is_well() {
                 tracing::info!(group = verdict.group, from = was, to = verdict.state, "{}", verdict.summary);
             } else {
-                tracing::warn!(group = verdict.group, from = was, to = verdict.state, "{}; next: {}", verdict.summary, verdict.next);
+                tracing::warn!(
+                    group = verdict.group,
+                    from = was,
+                    to = verdict.state,
+                    "{}; next: {}",
+                    verdict.summary,
+                    verdict.next
+                );
             }
             let event = Event::Changed {
                 group: verdict.group.clone(),
@@ -151,7 +158,9 @@ impl Watch {
         }
         for group in &status.groups {
             let seen = self.failures.insert(group.name.clone(), group.activity.failures);
-            let (true, Some(failure)) = (group.activity.failures > seen.unwrap_or_default(), &group.last_failure) else {
+            let (true, Some(failure)) =
+                (group.activity.failures > seen.unwrap_or_default(), &group.last_failure)
+            else {
                 continue;
             };
             let (summary, stderr) = failure.split_once('\n').unwrap_or((failure, ""));

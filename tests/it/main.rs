@@ -14,6 +14,8 @@ mod dead_letter;
 mod disk;
 /// Commands that are run for each batch, with real processes.
 mod exec;
+/// The four things that can be happening, and that doctor tells them apart.
+mod incident;
 /// Real files taken in, rotated and drained.
 mod ingest;
 /// Damage, and what a repair keeps.

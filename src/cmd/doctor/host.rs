@@ -35,14 +35,20 @@ pub(super) fn check(data_dir: &Path, now_ms: u64) -> (Vec<Verdict>, Vec<String>)
         }
     }
     match std::fs::metadata(data_dir) {
-        Err(error) => ill("permissions", format!("{shown} cannot be looked at: {error}"), format!("ls -ld {shown}")),
+        Err(error) => {
+            ill("permissions", format!("{shown} cannot be looked at: {error}"), format!("ls -ld {shown}"))
+        }
         Ok(folder) => {
             if folder.permissions().mode() & 0o077 != 0 {
                 notes.push(format!("{shown} is open to other users: chmod 700 {shown}"));
             }
             let own = rustix::process::geteuid().as_raw();
             if own != 0 && folder.uid() != own {
-                ill("permissions", format!("{shown} belongs to user {}, not to {own}", folder.uid()), "run it as the user that owns the data dir".to_owned());
+                ill(
+                    "permissions",
+                    format!("{shown} belongs to user {}, not to {own}", folder.uid()),
+                    "run it as the user that owns the data dir".to_owned(),
+                );
             }
         }
     }
@@ -51,11 +57,17 @@ pub(super) fn check(data_dir: &Path, now_ms: u64) -> (Vec<Verdict>, Vec<String>)
         notes.push(format!("RLIMIT_NOFILE is {limit} here: at most {} files with unread bytes are kept open; ulimit -n {DESCRIPTORS_MIN}", limit / 2));
     }
     let watches = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches").ok();
-    if let Some(limit) = watches.and_then(|text| text.trim().parse::<u64>().ok()).filter(|limit| *limit < WATCHES_MIN) {
+    if let Some(limit) =
+        watches.and_then(|text| text.trim().parse::<u64>().ok()).filter(|limit| *limit < WATCHES_MIN)
+    {
         notes.push(format!("fs.inotify.max_user_watches is {limit}: folders beyond it are only swept; sysctl fs.inotify.max_user_watches={WATCHES_MIN}"));
     }
     if now_ms < CLOCK_MIN_MS {
-        ill("clock", "the clock was never set: ages of lines will be wrong".to_owned(), "timedatectl".to_owned());
+        ill(
+            "clock",
+            "the clock was never set: ages of lines will be wrong".to_owned(),
+            "timedatectl".to_owned(),
+        );
     }
     (wrong, notes)
 }

@@ -56,7 +56,8 @@ impl Owner {
             activity: group.activity.clone(),
             oldest_lease_ms: group.out().map(|out| out.since_ms).min(),
             timeout_ms: group.settings().timeout_ms,
-            has_worker: group.leased_lines() > 0 || self.parked.iter().any(|parked| parked.group == id && !parked.reply.is_closed()),
+            has_worker: group.leased_lines() > 0
+                || self.parked.iter().any(|parked| parked.group == id && !parked.reply.is_closed()),
             backs_off: group.retries().waiting(),
             last_failure: group.last_failure.clone(),
         })
