@@ -3,6 +3,7 @@
 //!
 //! A clean stop: the tail first, then the workers, which get [`FINISH_WAIT`] for the batch that is out, then the
 //! owner. What was not finished comes again at the next start.
+// long: the one place where all parts meet
 
 mod build;
 mod watched;

@@ -3,6 +3,7 @@
 //!
 //! Bounds: at most `in_flight` leases, one offer more to read ahead, and no new lease past
 //! [`ACK_RANGES_MAX`] ranges of acks.
+// long: one state, and every way in which a lease begins and ends
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
 //! From inputs to a verdict: the table of docs/supervision.md, row by row; the first that holds wins. Pure.
+// long: the table of verdicts, whose rows are read side by side
 
 use spillq_storage::Seq;
 
