@@ -63,10 +63,13 @@ impl Verdict {
     }
 }
 
+/// A row of the table in docs/supervision.md: the inputs, now, and `stall_after`.
+type Row = fn(&GroupInputs, u64, u64) -> Option<Verdict>;
+
 /// The verdict on one group at `now_ms`.
 #[must_use]
 pub fn judge(inputs: &GroupInputs, now_ms: u64, settings: JudgeSettings) -> Verdict {
-    let rows: [fn(&GroupInputs, u64, u64) -> Option<Verdict>; 11] = [
+    let rows: [Row; 11] = [
         blocked,
         refused,
         paused,
