@@ -4,12 +4,12 @@
 //! buffer of its own, one at a time, up to `max_line_bytes`. Symbolic links, FIFOs and devices are never opened for
 //! good.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use spillq_storage::LineFlags;
 
 use super::error::ReadError;
@@ -42,22 +42,49 @@ pub(crate) struct Content {
     pub(crate) rung: Option<u64>,
 }
 
-/// Opens a regular file for reading. Without `follow_symlinks` the last component must not be a symbolic link.
+/// Opens a regular file for reading. The last component must not be a symbolic link, unless `symlinks` names the folder
+/// below which links may end.
 ///
 /// # Errors
 /// Says what was found instead.
-pub(crate) fn open(path: &Path, follow_symlinks: bool) -> Result<(File, Metadata), ReadError> {
-    let mut flags = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    if !follow_symlinks {
-        flags |= OFlags::NOFOLLOW;
-    }
+pub(crate) fn open(path: &Path, symlinks: Option<&Path>) -> Result<(File, Metadata), ReadError> {
+    let flags = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NOFOLLOW;
     let failed = |source| ReadError::Open { path: path.to_owned(), source };
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).map_err(failed)?;
+    let file = match symlinks {
+        None => OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path),
+        Some(root) => open_below(root, path, flags),
+    };
+    let file = file.map_err(failed)?;
     let meta = file.metadata().map_err(failed)?;
     if !meta.is_file() {
         return Err(ReadError::NotAFile { path: path.to_owned(), found: kind(meta.file_type()) });
     }
     Ok((file, meta))
+}
+
+/// Opens what a path leads to, if that lies below `root`. The links are looked through first; then the place they lead
+/// to is opened without any: one that was exchanged meanwhile fails, and nothing outside is ever opened.
+fn open_below(root: &Path, path: &Path, flags: OFlags) -> io::Result<File> {
+    let root = fs::canonicalize(root)?;
+    let real = fs::canonicalize(path)?;
+    let below = real.strip_prefix(&root).map_err(|_| {
+        let found =
+            format!("it leads to {}, outside {}, where links may lead", real.display(), root.display());
+        io::Error::new(io::ErrorKind::PermissionDenied, found)
+    })?;
+    let folder = OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC).bits() as i32)
+        .open(&root)?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let file = openat2(&folder, below, flags | OFlags::RDONLY, Mode::empty(), resolve)?;
+    Ok(File::from(file))
+}
+
+/// Where a link leads to, if that lies below `root`. Only a look: [`open`] is what keeps to it.
+pub(crate) fn leads_below(root: &Path, link: &Path) -> Option<PathBuf> {
+    let real = fs::canonicalize(link).ok()?;
+    real.starts_with(fs::canonicalize(root).ok()?).then_some(real)
 }
 
 /// What a file that is not regular is called.

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -16,7 +17,7 @@ use super::reader::open;
 use super::rotation::{Families, unrotated};
 use super::source::Source;
 use super::sweep::{is_inode, mark_seen};
-use super::worker::{Ending, Now, Worker};
+use super::worker::{Ending, Now, Worker, root_of};
 
 /// Sources at once. The log's manifest is sized for as many.
 const SOURCES_MAX: usize = 10_000;
@@ -191,7 +192,8 @@ impl Worker {
         if meta.ino() != source.inode || source.device != 0 && meta.dev() != source.device {
             return Some(OwnPath::Taken);
         }
-        let same = File::open(&source.path).and_then(|file| {
+        let opened = open(&source.path, root_of(&self.follows, source.follow));
+        let same = opened.map_err(io::Error::other).and_then(|(file, _)| {
             let start = self.reader.start(&file)?;
             self.reader.compare(&file, meta.len(), &start, source)
         });
@@ -359,11 +361,8 @@ impl Worker {
 
     /// Opens a file that was found, and makes sure that it is still that file.
     fn open_stranger_of(&mut self, found: Found, source: Option<SourceId>) -> Option<Opened> {
-        let links = found
-            .follow
-            .and_then(|at| self.follows.get(usize::from(at)))
-            .is_some_and(|one| one.follow_symlinks);
-        let opened = open(&found.path, links).and_then(|(file, meta)| {
+        let root = found.follow.and_then(|at| root_of(&self.follows, at));
+        let opened = open(&found.path, root).and_then(|(file, meta)| {
             let start = self.reader.start(&file).map_err(|source| ReadError::Read {
                 path: found.path.clone(),
                 offset: 0,

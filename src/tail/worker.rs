@@ -60,6 +60,11 @@ pub(crate) enum Ending {
     Truncated,
 }
 
+/// Below which folder the symbolic links of a `[[follow]]` may lead.
+pub(crate) fn root_of(follows: &[Follow], follow: u16) -> Option<&Path> {
+    follows.get(usize::from(follow))?.symlinks.as_deref()
+}
+
 #[derive(Debug)]
 struct InFlight {
     ticket: Ticket,
@@ -116,9 +121,11 @@ impl Worker {
         open_max: usize,
         now: Now,
     ) -> Result<Worker, TailError> {
-        let globs = |follow: &Follow| follow.follow_symlinks;
         let discover = Discover::new(
-            settings.follows.iter().map(|one| (one.include.as_slice(), one.exclude.as_slice(), globs(one))),
+            settings
+                .follows
+                .iter()
+                .map(|one| (one.include.as_slice(), one.exclude.as_slice(), one.symlinks.as_deref())),
             &settings.never,
         )?;
         let mut worker = Worker {
@@ -357,8 +364,7 @@ impl Worker {
         if source.file.is_some() {
             return true;
         }
-        let links = self.follows.get(usize::from(source.follow)).is_some_and(|follow| follow.follow_symlinks);
-        match open(&source.path, links) {
+        match open(&source.path, root_of(&self.follows, source.follow)) {
             Ok((file, meta)) => {
                 use std::os::unix::fs::MetadataExt;
                 if (meta.dev(), meta.ino()) == (source.device, source.inode) {

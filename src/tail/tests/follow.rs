@@ -307,3 +307,57 @@ fn a_byte_order_mark_of_utf16_is_told_once_for_each_source() {
     rig.settle();
     assert_eq!((told(&rig), rig.log.lines.len()), (0, 4));
 }
+
+/// Somebody who may write into the followed folder points a link at a file that only we may read, again and again.
+#[test]
+fn a_link_swapped_for_a_file_never_leads_outside_the_allowed_root() {
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("secret");
+    fs::write(&secret, "secret\n".repeat(300)).unwrap();
+    fs::create_dir(outside.path().join("logs")).unwrap();
+    fs::copy(&secret, outside.path().join("logs/x.log")).unwrap();
+    let mut rig = Rig::with(&["*.log", "logs/*.log"], |_| {});
+    let root = rig.dir.path().to_owned();
+    rig.settings.follows[0].symlinks = Some(root.clone());
+    fs::create_dir(root.join("real")).unwrap();
+    rig.restart();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let swaps = scope.spawn(|| {
+            let (next, logs) = (root.join("next"), root.join("logs"));
+            for swap in 0..1_000_u32 {
+                // A file, a link to the secret, a link inside, and the same with a folder on the way.
+                match swap % 3 {
+                    0 => fs::write(&next, format!("good {swap}\n")).unwrap(),
+                    1 => symlink(&secret, &next).unwrap(),
+                    _ => symlink(root.join("real/inside"), &next).unwrap(),
+                }
+                fs::rename(&next, root.join("a.log")).unwrap();
+                let _ = fs::remove_file(&logs);
+                let target = if swap % 2 == 0 { outside.path().join("logs") } else { root.join("real") };
+                symlink(target, &logs).unwrap();
+            }
+            stop.store(true, std::sync::atomic::Ordering::Release);
+        });
+        fs::write(root.join("real/inside"), "inside\n").unwrap();
+        fs::write(root.join("real/y.log"), "inside, too\n").unwrap();
+        while !stop.load(std::sync::atomic::Ordering::Acquire) {
+            rig.worker.sweep_wanted = true;
+            rig.pass(Duration::from_secs(1));
+            rig.step();
+            assert!(
+                !swaps.is_finished() || stop.load(std::sync::atomic::Ordering::Acquire),
+                "the swaps ended early"
+            );
+        }
+    });
+    rig.settle();
+    let text = rig.log.text();
+    assert!(text.iter().all(|line| !line.contains("secret")), "{text:?}");
+    // The last swap left links that lead inside: what they lead to is read.
+    let _ = fs::remove_file(root.join("a.log"));
+    symlink(root.join("real/inside"), root.join("b.log")).unwrap();
+    rig.settle();
+    assert!(rig.log.text().iter().any(|line| line == "inside\n"));
+    assert!(rig.log.text().iter().any(|line| line == "inside, too\n"));
+}
