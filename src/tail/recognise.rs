@@ -63,6 +63,10 @@ impl Worker {
                 self.waiting_files += usize::from(found.size == 0 && self.has_displaced());
                 continue;
             }
+            // One that is new has as many names as others.
+            if self.is_other_name(&found) {
+                continue;
+            }
             let Some(opened) = self.open_stranger(found) else {
                 continue;
             };
@@ -112,8 +116,11 @@ impl Worker {
         true
     }
 
-    /// Rows 4 to 6, and the other names of one file.
+    /// Rows 4 to 6, and the other names of one file; and rows 1 and 2 for a source whose path another one came to.
     fn is_renamed(&mut self, found: &Found, now: Now) -> bool {
+        if self.is_other_name(found) {
+            return true;
+        }
         let candidates: Vec<SourceId> = self.table.with_inode(found.inode).collect();
         for id in candidates {
             let Some(source) = self.table.get(id) else {
@@ -121,13 +128,6 @@ impl Worker {
             };
             if source.displaced > 0 || !is_inode(source, found) {
                 continue;
-            }
-            if *source.path == *found.path {
-                continue;
-            }
-            if source.seen == self.sweep_number && is_at(&source.path, found) {
-                // A hard link or a second way to the same file: one source.
-                return true;
             }
             let Some(opened) = self.open_stranger_of(found.clone(), None) else {
                 continue;
@@ -140,6 +140,14 @@ impl Worker {
             return true;
         }
         false
+    }
+
+    /// A hard link, or a second way to a file that this sweep found already: one source.
+    fn is_other_name(&self, found: &Found) -> bool {
+        self.table.with_inode(found.inode).filter_map(|id| self.table.get(id)).any(|source| {
+            let is_here = source.seen == self.sweep_number && source.displaced == 0;
+            is_here && is_inode(source, found) && is_at(&source.path, found)
+        })
     }
 
     /// Rows 7 to 12.
@@ -250,9 +258,14 @@ impl Worker {
         let found = &opened.found;
         let moved = *source.path != *found.path;
         let mut changed = moved || source.inode != found.inode;
-        if moved && source.rotated_from.is_none() {
+        let was_taken = source.taken;
+        if source.rotated_from.as_deref() == Some(&*found.path) {
+            // Back at the path that it left: it may be written to again.
+            (source.rotated_from, source.taken, changed) = (None, false, true);
+        } else if moved && source.rotated_from.is_none() {
             source.rotated_from = Some(std::sync::Arc::clone(&source.path));
         }
+        let is_back = was_taken && !source.taken;
         if let Some(to) = to {
             let (from, is_copy) = (source.offset, source.displaced > 0);
             if is_copy {
@@ -290,6 +303,12 @@ impl Worker {
         self.table.place(id, &found.path, found.device, found.inode);
         if let Some(source) = self.table.get_mut(id) {
             mark_seen(source, found, number);
+        }
+        if is_back {
+            // It is no older file any more that others come after.
+            for other in self.table.iter_mut().filter(|other| other.after == Some(id)) {
+                other.after = None;
+            }
         }
         if changed {
             self.owe_checkpoint(id);

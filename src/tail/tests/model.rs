@@ -3,11 +3,13 @@
 //! Every complete line that was in a followed file when the tail looked again is in the log exactly once, with its
 //! offset, and the lines of one writer are in order. Lines are unique, so nothing is undecidable.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::support::Rig;
 
@@ -31,6 +33,28 @@ enum Action {
     Delete {
         file: usize,
     },
+    /// Two files change their names.
+    Exchange {
+        file: usize,
+        other: usize,
+    },
+    /// One is moved over the other, which is gone with that.
+    MoveOver {
+        file: usize,
+        other: usize,
+    },
+    /// A rotated file comes back to a path; what is there takes its name.
+    Unrotate {
+        file: usize,
+    },
+    /// Out of the walked folders.
+    Hide {
+        file: usize,
+    },
+    /// Back to any path; what is there is hidden instead.
+    Show {
+        file: usize,
+    },
     Look,
     /// One round, in the middle of which everything else may happen.
     Step,
@@ -43,12 +67,18 @@ const FILES: [&str; 3] = ["a.log", "b.log", "sub/c.log"];
 
 fn action() -> impl Strategy<Value = Action> {
     let file = 0..FILES.len();
+    let two = (file.clone(), file.clone());
     prop_oneof![
         6 => (file.clone(), 1..6_usize, any::<bool>()).prop_map(|(file, lines, partial)| Action::Write { file, lines, partial }),
         2 => file.clone().prop_map(|file| Action::RotateRename { file }),
         2 => file.clone().prop_map(|file| Action::RotateCopy { file }),
         1 => file.clone().prop_map(|file| Action::RenameOutside { file }),
-        1 => file.prop_map(|file| Action::Delete { file }),
+        1 => file.clone().prop_map(|file| Action::Delete { file }),
+        2 => two.clone().prop_map(|(file, other)| Action::Exchange { file, other }),
+        1 => two.prop_map(|(file, other)| Action::MoveOver { file, other }),
+        1 => file.clone().prop_map(|file| Action::Unrotate { file }),
+        2 => file.clone().prop_map(|file| Action::Hide { file }),
+        3 => file.prop_map(|file| Action::Show { file }),
         4 => Just(Action::Look),
         3 => Just(Action::Step),
         1 => Just(Action::LetPass),
@@ -62,6 +92,8 @@ fn action() -> impl Strategy<Value = Action> {
 struct Content {
     lines: Vec<Vec<u8>>,
     partial: Vec<u8>,
+    /// Who writes it, once files were exchanged: there is no order between files that came from elsewhere.
+    writer: Option<u64>,
 }
 
 struct Model {
@@ -70,6 +102,13 @@ struct Model {
     now: BTreeMap<&'static str, Content>,
     /// Rotated files inside the globs: name, content.
     rotated: Vec<(String, Content)>,
+    /// A folder outside the walked ones, and the files in it.
+    away: tempfile::TempDir,
+    hidden: Vec<(String, Content)>,
+    /// How often time passed since the first of them was hidden: beyond `rotate_wait` it would be finished.
+    passed: u64,
+    /// Paths that a file came to which was known elsewhere.
+    mixed: BTreeSet<&'static str>,
     /// Lines that must be in the log in the end, and those that may be: destroyed before anybody looked.
     written: HashMap<Vec<u8>, bool>,
     next_line: u64,
@@ -88,6 +127,10 @@ impl Model {
             rig,
             now: BTreeMap::new(),
             rotated: Vec::new(),
+            away: tempfile::tempdir().unwrap(),
+            hidden: Vec::new(),
+            passed: 0,
+            mixed: BTreeSet::new(),
             written: HashMap::new(),
             next_line: 0,
             next_name: 0,
@@ -122,6 +165,7 @@ impl Model {
             Action::RenameOutside { file } => {
                 let name = self.rotated_name(FILES[file], ".out");
                 if self.now.remove(FILES[file]).is_some() {
+                    self.show_all();
                     // Looked at before, its inode is known and it is read under any name; otherwise it is nobody's.
                     // With a line stored: an older file with an incomplete end may hold it up for `rotate_wait`.
                     self.rig.is_full = false;
@@ -134,9 +178,65 @@ impl Model {
             Action::Delete { file } => {
                 if let Some(content) = self.now.remove(FILES[file]) {
                     self.rig.remove(FILES[file]);
-                    for line in content.lines {
-                        self.written.insert(line, false);
+                    self.destroyed(content);
+                }
+            }
+            Action::Exchange { file, other } => {
+                let (file, other) = (FILES[file], FILES[other]);
+                if file != other && self.now.contains_key(file) && self.now.contains_key(other) {
+                    exchange(&self.rig.path(file), &self.rig.path(other));
+                    let (one, two) = (self.take(file), self.take(other));
+                    self.put(file, two);
+                    self.put(other, one);
+                }
+            }
+            Action::MoveOver { file, other } => {
+                let (file, other) = (FILES[file], FILES[other]);
+                if file != other && self.now.contains_key(file) {
+                    if let Some(content) = self.now.remove(other) {
+                        self.destroyed(content);
                     }
+                    fs::create_dir_all(self.rig.path(other).parent().unwrap()).unwrap();
+                    self.rig.rename(file, other);
+                    let content = self.take(file);
+                    self.put(other, content);
+                }
+            }
+            Action::Unrotate { file } => {
+                let file = FILES[file];
+                if let Some((name, content)) = self.rotated.pop() {
+                    let (from, to) = (self.rig.path(&name), self.rig.path(file));
+                    if self.now.contains_key(file) {
+                        exchange(&from, &to);
+                        let current = self.take(file);
+                        self.rotated.push((name, current));
+                    } else {
+                        move_to(&from, &to);
+                    }
+                    self.put(file, content);
+                }
+            }
+            Action::Hide { file } => {
+                let name = self.rotated_name("hidden", "");
+                if self.now.contains_key(FILES[file]) {
+                    fs::rename(self.rig.path(FILES[file]), self.away.path().join(&name)).unwrap();
+                    let content = self.take(FILES[file]);
+                    self.hidden.push((name, content));
+                }
+            }
+            Action::Show { file } => {
+                let file = FILES[file];
+                if !self.hidden.is_empty() {
+                    let (name, content) = self.hidden.remove(0);
+                    let (from, to) = (self.away.path().join(&name), self.rig.path(file));
+                    if self.now.contains_key(file) {
+                        exchange(&from, &to);
+                        let current = self.take(file);
+                        self.hidden.push((name, current));
+                    } else {
+                        move_to(&from, &to);
+                    }
+                    self.put(file, content);
                 }
             }
             Action::Look => self.look(),
@@ -144,10 +244,45 @@ impl Model {
                 self.rig.worker.sweep_wanted = true;
                 self.rig.step();
             }
-            Action::LetPass => self.rig.pass(Duration::from_secs(5)),
+            Action::LetPass => {
+                self.passed += 1;
+                if self.passed > 4 {
+                    self.show_all();
+                }
+                self.rig.pass(Duration::from_secs(5));
+            }
             Action::FillLog(full) => self.rig.is_full = full,
             Action::Restart => self.rig.restart(),
         }
+    }
+
+    fn destroyed(&mut self, content: Content) {
+        self.written.extend(content.lines.into_iter().map(|line| (line, false)));
+    }
+
+    /// What stood in a file that is moved elsewhere.
+    fn take(&mut self, file: &'static str) -> Content {
+        self.mixed.insert(file);
+        self.now.remove(file).unwrap()
+    }
+
+    /// A file that stood elsewhere before.
+    fn put(&mut self, file: &'static str, mut content: Content) {
+        self.mixed.insert(file);
+        self.next_name += 1;
+        content.writer = Some(self.next_name);
+        self.now.insert(file, content);
+    }
+
+    /// All that is hidden comes back under a name of its own.
+    fn show_all(&mut self) {
+        self.passed = 0;
+        for (name, content) in std::mem::take(&mut self.hidden) {
+            let shown = format!("{name}.log");
+            move_to(&self.away.path().join(&name), &self.rig.path(&shown));
+            self.rotated.push((shown, content));
+        }
+        self.look();
     }
 
     fn look(&mut self) {
@@ -155,13 +290,18 @@ impl Model {
     }
 
     fn write(&mut self, file: &'static str, lines: usize, partial: bool) {
-        let content = self.now.entry(file).or_default();
+        let next_name = &mut self.next_name;
+        let content = self.now.entry(file).or_insert_with(|| {
+            *next_name += 1;
+            Content { writer: self.mixed.contains(file).then_some(*next_name), ..Content::default() }
+        });
+        let writer = content.writer.map_or_else(|| file.to_owned(), |number| format!("writer {number}"));
         let mut bytes = Vec::new();
         for nth in 0..lines {
             self.next_line += 1;
             let padding = "x".repeat((self.next_line * 7 % 90) as usize);
             // The number first: a beginning that others share could not be told from growth.
-            let line = format!("{}:{file} {padding}\n", self.next_line).into_bytes();
+            let line = format!("{}:{writer} {padding}\n", self.next_line).into_bytes();
             let cut = if partial && nth + 1 == lines { line.len() / 2 } else { line.len() };
             // A partial line is ended by the next write, whatever that begins with.
             let piece = &line[..cut];
@@ -186,7 +326,7 @@ impl Model {
 
     fn check(&mut self) {
         self.rig.is_full = false;
-        self.look();
+        self.show_all();
         // Past `rotate_wait`: a rotated file with an incomplete end holds up the one that took its path.
         self.rig.pass(Duration::from_secs(120));
         self.look();
@@ -228,6 +368,15 @@ impl Model {
             assert!(numbers.is_sorted(), "the lines of {file} are in order over its rotations: {numbers:?}");
         }
     }
+}
+
+fn exchange(one: &Path, other: &Path) {
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
+}
+
+fn move_to(from: &Path, to: &Path) {
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    fs::rename(from, to).unwrap();
 }
 
 fn number(line: &[u8], file: &str) -> Option<u64> {
