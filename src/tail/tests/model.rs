@@ -94,6 +94,9 @@ struct Content {
     partial: Vec<u8>,
     /// Who writes it, once files were exchanged: there is no order between files that came from elsewhere.
     writer: Option<u64>,
+    /// A copy that came back over the path it was copied from, before anybody looked, is a file replaced by one with the
+    /// same beginning: below 256 bytes it is read twice, as `docs/tail.md` says. So a copy stays where it is.
+    is_copy: bool,
 }
 
 struct Model {
@@ -155,7 +158,9 @@ impl Model {
             }
             Action::RotateCopy { file } => {
                 let name = self.rotated_name(FILES[file], "");
-                if let Some(content) = self.now.get_mut(FILES[file]).map(std::mem::take) {
+                if let Some(current) = self.now.get_mut(FILES[file]) {
+                    let empty = Content { writer: current.writer, ..Content::default() };
+                    let content = Content { is_copy: true, ..std::mem::replace(current, empty) };
                     self.rig.copy(FILES[file], &name);
                     self.stamp(&name);
                     self.rig.truncate(FILES[file], 0);
@@ -204,7 +209,8 @@ impl Model {
             }
             Action::Unrotate { file } => {
                 let file = FILES[file];
-                if let Some((name, content)) = self.rotated.pop() {
+                if let Some(at) = self.rotated.iter().rposition(|rotated| !rotated.1.is_copy) {
+                    let (name, content) = self.rotated.remove(at);
                     let (from, to) = (self.rig.path(&name), self.rig.path(file));
                     if self.now.contains_key(file) {
                         exchange(&from, &to);
@@ -395,7 +401,7 @@ fn check(actions: &[Action]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(300), ..ProptestConfig::default() })]
 
     #[test]
     fn every_line_is_read_exactly_once(actions in proptest::collection::vec(action(), 1..30)) {
