@@ -53,7 +53,8 @@ fn the_documented_file_holds_exactly_the_defaults() {
     assert_eq!(read(DOCUMENTED), defaults);
     let mut with_examples = read(&with_examples());
     let include = vec!["/var/lib/node/data/*/hourly/*/*".to_owned()];
-    assert_eq!(with_examples.follow, [Follow::default_with(include)]);
+    let follow = Follow { symlinks: Some("/var/log".into()), ..Follow::default_with(include) };
+    assert_eq!(with_examples.follow, [follow]);
     assert_eq!(
         with_examples.processors,
         [Processor {

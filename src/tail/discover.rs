@@ -11,7 +11,8 @@ use std::path::{Component, Path, PathBuf};
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
 use super::error::TailError;
-use super::reader::{kind, leads_below, mtime_ns};
+use super::open::{Way, kind, leads_below};
+use super::reader::mtime_ns;
 
 /// Folders behind `**` that are walked: deeper ones are more likely a loop than logs.
 const DEPTH_MAX: usize = 32;
@@ -99,6 +100,19 @@ impl Discover {
             !globs.is_excluded(path) && globs.includes.iter().any(|include| include.whole.is_match(path))
         })?;
         (!self.is_never(path)).then_some(at as u16)
+    }
+
+    /// How a file is opened that a walk found, for the `[[follow]]` that names it.
+    pub(crate) fn way<'a>(&'a self, follow: Option<u16>, path: &Path) -> Way<'a> {
+        let follow = follow.and_then(|at| self.follows.get(usize::from(at)));
+        if let Some(root) = follow.and_then(|globs| globs.symlinks.as_deref()) {
+            return Way::Links(root);
+        }
+        let roots =
+            self.follows.iter().flat_map(|globs| &globs.includes).map(|include| include.root.as_path());
+        // What a record names that no glob is about any more is opened without any link.
+        let root = roots.filter(|root| path.starts_with(root)).max_by_key(|root| root.as_os_str().len());
+        Way::Straight(root.unwrap_or(Path::new("/")))
     }
 
     fn is_never(&self, path: &Path) -> bool {

@@ -12,6 +12,7 @@ mod fill;
 mod identity;
 mod lines;
 mod names;
+mod open;
 mod press;
 mod reader;
 mod recognise;

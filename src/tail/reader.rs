@@ -1,18 +1,14 @@
 //! Reads one source: at most 1 MiB a turn, whole lines only, never a byte that its identity was not checked for.
 //!
 //! One buffer of 256 KiB for all sources. A line longer than that is looked for in chunks and read whole into a
-//! buffer of its own, one at a time, up to `max_line_bytes`. Symbolic links, FIFOs and devices are never opened for
-//! good.
+//! buffer of its own, one at a time, up to `max_line_bytes`.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, MetadataExt};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use spillq_storage::LineFlags;
 
-use super::error::ReadError;
 use super::fill::Filler;
 use super::identity::{FINGERPRINT_BYTES, Fingerprint, Likeness, RUNG_BYTES, crc_before};
 use super::lines::{self, Split};
@@ -40,66 +36,6 @@ pub(crate) struct Content {
     pub(crate) fingerprint: Likeness,
     pub(crate) before_offset: bool,
     pub(crate) rung: Option<u64>,
-}
-
-/// Opens a regular file for reading. The last component must not be a symbolic link, unless `symlinks` names the folder
-/// below which links may end.
-///
-/// # Errors
-/// Says what was found instead.
-pub(crate) fn open(path: &Path, symlinks: Option<&Path>) -> Result<(File, Metadata), ReadError> {
-    let flags = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NOFOLLOW;
-    let failed = |source| ReadError::Open { path: path.to_owned(), source };
-    let file = match symlinks {
-        None => OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path),
-        Some(root) => open_below(root, path, flags),
-    };
-    let file = file.map_err(failed)?;
-    let meta = file.metadata().map_err(failed)?;
-    if !meta.is_file() {
-        return Err(ReadError::NotAFile { path: path.to_owned(), found: kind(meta.file_type()) });
-    }
-    Ok((file, meta))
-}
-
-/// Opens what a path leads to, if that lies below `root`. The links are looked through first; then the place they lead
-/// to is opened without any: one that was exchanged meanwhile fails, and nothing outside is ever opened.
-fn open_below(root: &Path, path: &Path, flags: OFlags) -> io::Result<File> {
-    let root = fs::canonicalize(root)?;
-    let real = fs::canonicalize(path)?;
-    let below = real.strip_prefix(&root).map_err(|_| {
-        let found =
-            format!("it leads to {}, outside {}, where links may lead", real.display(), root.display());
-        io::Error::new(io::ErrorKind::PermissionDenied, found)
-    })?;
-    let folder = OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC).bits() as i32)
-        .open(&root)?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let file = openat2(&folder, below, flags | OFlags::RDONLY, Mode::empty(), resolve)?;
-    Ok(File::from(file))
-}
-
-/// Where a link leads to, if that lies below `root`. Only a look: [`open`] is what keeps to it.
-pub(crate) fn leads_below(root: &Path, link: &Path) -> Option<PathBuf> {
-    let real = fs::canonicalize(link).ok()?;
-    real.starts_with(fs::canonicalize(root).ok()?).then_some(real)
-}
-
-/// What a file that is not regular is called.
-pub(crate) fn kind(found: std::fs::FileType) -> &'static str {
-    if found.is_dir() {
-        "a folder"
-    } else if found.is_symlink() {
-        "a symbolic link"
-    } else if found.is_fifo() {
-        "a fifo"
-    } else if found.is_socket() {
-        "a socket"
-    } else {
-        "a device"
-    }
 }
 
 /// The modification time in nanoseconds since 1970.

@@ -1,6 +1,7 @@
 //! Who the files are that a sweep found and that are not simply where they were: the table of `docs/tail.md`, applied.
 //!
 //! Opens each, compares at most its first 1 KiB and 16 rungs, and never reads a line. At most 10,000 sources.
+// long: the rows of one table, which are read side by side with it
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -13,11 +14,11 @@ use spillq_storage::SourceId;
 use super::discover::Found;
 use super::error::ReadError;
 use super::identity::{Decision, Evidence, Fingerprint, Likeness, OwnPath, decide};
-use super::reader::open;
+use super::open::open;
 use super::rotation::{Families, unrotated};
 use super::source::Source;
 use super::sweep::{is_inode, mark_seen};
-use super::worker::{Ending, Now, Worker, root_of};
+use super::worker::{Ending, Now, Worker};
 
 /// Sources at once. The log's manifest is sized for as many.
 const SOURCES_MAX: usize = 10_000;
@@ -63,11 +64,11 @@ impl Worker {
                 self.waiting_files += usize::from(found.size == 0 && self.has_displaced());
                 continue;
             }
-            // One that is new has as many names as others.
+            // One that is new may have more names than one, too.
             if self.is_other_name(&found) {
                 continue;
             }
-            let Some(opened) = self.open_stranger(found) else {
+            let Some(opened) = self.open_found(found, None) else {
                 continue;
             };
             let (prints, families) = known.get_or_insert_with(|| (self.fingerprints(), self.families()));
@@ -99,7 +100,7 @@ impl Worker {
         if self.table.get(id).is_none_or(|source| source.displaced > 0) {
             return false;
         }
-        let Some(opened) = self.open_stranger_of(found.clone(), Some(id)) else {
+        let Some(opened) = self.open_found(found.clone(), Some(id)) else {
             // Unreadable: it stays who it was, and is tried again.
             self.mark(id, found);
             return true;
@@ -123,13 +124,10 @@ impl Worker {
         }
         let candidates: Vec<SourceId> = self.table.with_inode(found.inode).collect();
         for id in candidates {
-            let Some(source) = self.table.get(id) else {
-                continue;
-            };
-            if source.displaced > 0 || !is_inode(source, found) {
+            if self.table.get(id).is_none_or(|source| source.displaced > 0 || !is_inode(source, found)) {
                 continue;
             }
-            let Some(opened) = self.open_stranger_of(found.clone(), None) else {
+            let Some(opened) = self.open_found(found.clone(), None) else {
                 continue;
             };
             match self.weigh(id, &opened, true, OwnPath::Taken, now) {
@@ -200,7 +198,7 @@ impl Worker {
         if meta.ino() != source.inode || source.device != 0 && meta.dev() != source.device {
             return Some(OwnPath::Taken);
         }
-        let opened = open(&source.path, root_of(&self.follows, source.follow));
+        let opened = open(&source.path, self.discover.way(Some(source.follow), &source.path));
         let same = opened.map_err(io::Error::other).and_then(|(file, _)| {
             let start = self.reader.start(&file)?;
             self.reader.compare(&file, meta.len(), &start, source)
@@ -374,21 +372,17 @@ impl Worker {
         prints
     }
 
-    fn open_stranger(&mut self, found: Found) -> Option<Opened> {
-        self.open_stranger_of(found, None)
-    }
-
     /// Opens a file that was found, and makes sure that it is still that file.
-    fn open_stranger_of(&mut self, found: Found, source: Option<SourceId>) -> Option<Opened> {
-        let root = found.follow.and_then(|at| root_of(&self.follows, at));
-        let opened = open(&found.path, root).and_then(|(file, meta)| {
-            let start = self.reader.start(&file).map_err(|source| ReadError::Read {
-                path: found.path.clone(),
-                offset: 0,
-                source,
-            })?;
-            Ok((file, meta, start))
-        });
+    fn open_found(&mut self, found: Found, source: Option<SourceId>) -> Option<Opened> {
+        let opened =
+            open(&found.path, self.discover.way(found.follow, &found.path)).and_then(|(file, meta)| {
+                let start = self.reader.start(&file).map_err(|source| ReadError::Read {
+                    path: found.path.clone(),
+                    offset: 0,
+                    source,
+                })?;
+                Ok((file, meta, start))
+            });
         match opened {
             Ok((file, meta, start)) if (meta.dev(), meta.ino()) == (found.device, found.inode) => {
                 Some(Opened { found, file, size: meta.len(), start })

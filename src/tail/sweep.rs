@@ -10,9 +10,9 @@ use std::time::Instant;
 use spillq_storage::SourceId;
 
 use super::discover::Found;
-use super::reader::open;
+use super::open::open;
 use super::source::Source;
-use super::worker::{Ending, Now, Worker, root_of};
+use super::worker::{Ending, Now, Worker};
 
 /// A file read to its end is held open for so long after its last line, as long as there are descriptors.
 const IDLE_CLOSE_MS: u64 = 5 * 60 * 1_000;
@@ -175,7 +175,7 @@ impl Worker {
             return false;
         };
         if source.file.is_none()
-            && let Ok((file, meta)) = open(&source.path, root_of(&self.follows, source.follow))
+            && let Ok((file, meta)) = open(&source.path, self.discover.way(Some(source.follow), &source.path))
             && (meta.dev(), meta.ino()) == (source.device, source.inode)
         {
             source.file = Some(file);

@@ -17,8 +17,9 @@ use spillq_storage::SourceId;
 use super::discover::Discover;
 use super::error::{ReadError, TailError};
 use super::fill::{APPEND_BYTES, Filler};
+use super::open::open;
 use super::press::Press;
-use super::reader::{Reader, Turn, open};
+use super::reader::{Reader, Turn};
 use super::record::SourceRecord;
 use super::source::{Source, Table};
 use super::status::{Counters, Snapshot, SourceState, SourceStatus};
@@ -58,11 +59,6 @@ pub(crate) enum Ending {
     Finished,
     /// Its content is gone.
     Truncated,
-}
-
-/// Below which folder the symbolic links of a `[[follow]]` may lead.
-pub(crate) fn root_of(follows: &[Follow], follow: u16) -> Option<&Path> {
-    follows.get(usize::from(follow))?.symlinks.as_deref()
 }
 
 #[derive(Debug)]
@@ -364,7 +360,7 @@ impl Worker {
         if source.file.is_some() {
             return true;
         }
-        match open(&source.path, root_of(&self.follows, source.follow)) {
+        match open(&source.path, self.discover.way(Some(source.follow), &source.path)) {
             Ok((file, meta)) => {
                 use std::os::unix::fs::MetadataExt;
                 if (meta.dev(), meta.ino()) == (source.device, source.inode) {

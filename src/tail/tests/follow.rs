@@ -4,6 +4,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::super::open::{Way, open};
 use super::super::worker::{IN_FLIGHT_MAX, Step};
 use super::super::{From, SourceState};
 use super::support::{Rig, append_to};
@@ -360,4 +363,42 @@ fn a_link_swapped_for_a_file_never_leads_outside_the_allowed_root() {
     rig.settle();
     assert!(rig.log.text().iter().any(|line| line == "inside\n"));
     assert!(rig.log.text().iter().any(|line| line == "inside, too\n"));
+}
+
+/// The same with a folder below the fixed one, where no links are allowed: only its last part was once guarded.
+#[test]
+fn a_folder_swapped_for_a_link_is_not_walked_through_where_links_are_not_allowed() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("x.log"), "secret\n".repeat(300)).unwrap();
+    let mut rig = Rig::new(&["*/*.log"]);
+    let root = rig.dir.path().to_owned();
+    fs::create_dir(root.join("real")).unwrap();
+    fs::write(root.join("real/x.log"), "good\n").unwrap();
+    symlink(outside.path(), root.join("link")).unwrap();
+    rig.check(&["good\n"]);
+    let swaps_done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..20_000 {
+                let (real, link) = (root.join("real"), root.join("link"));
+                renameat_with(CWD, real, CWD, link, RenameFlags::EXCHANGE).unwrap();
+            }
+            swaps_done.store(true, std::sync::atomic::Ordering::Release);
+        });
+        while !swaps_done.load(std::sync::atomic::Ordering::Acquire) {
+            rig.worker.sweep_wanted = true;
+            rig.pass(Duration::from_secs(1));
+            rig.step();
+        }
+    });
+    rig.settle();
+    let text = rig.log.text();
+    assert!(text.iter().all(|line| line == "good\n"), "{text:?}");
+    // What is opened, without the race: the folder of a file that was found is a link by now.
+    let straight = Way::Straight(&root);
+    fs::remove_file(root.join("link")).or_else(|_| fs::remove_file(root.join("real"))).unwrap();
+    symlink(outside.path(), root.join("later")).unwrap();
+    assert!(open(&root.join("later/x.log"), straight).is_err());
+    // The fixed folder itself may be reached through one.
+    assert!(open(&root.join("later/x.log"), Way::Straight(&root.join("later"))).is_ok());
 }

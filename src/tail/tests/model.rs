@@ -3,7 +3,7 @@
 //! Every complete line that was in a followed file when the tail looked again is in the log exactly once, with its
 //! offset, and the lines of one writer are in order. Lines are unique, so nothing is undecidable.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -92,8 +92,8 @@ fn action() -> impl Strategy<Value = Action> {
 struct Content {
     lines: Vec<Vec<u8>>,
     partial: Vec<u8>,
-    /// Who writes it, once files were exchanged: there is no order between files that came from elsewhere.
-    writer: Option<u64>,
+    /// It came from elsewhere, or stands where such a one was.
+    is_loose: bool,
     /// A copy that came back over the path it was copied from, before anybody looked, is a file replaced by one with the
     /// same beginning: below 256 bytes it is read twice, as `docs/tail.md` says. So a copy stays where it is.
     is_copy: bool,
@@ -114,6 +114,8 @@ struct Model {
     mixed: BTreeSet<&'static str>,
     /// Lines that must be in the log in the end, and those that may be: destroyed before anybody looked.
     written: HashMap<Vec<u8>, bool>,
+    /// Lines of files that came from elsewhere: between files no order is promised for them.
+    loose: HashSet<Vec<u8>>,
     next_line: u64,
     next_name: u64,
     clock: u64,
@@ -135,6 +137,7 @@ impl Model {
             passed: 0,
             mixed: BTreeSet::new(),
             written: HashMap::new(),
+            loose: HashSet::new(),
             next_line: 0,
             next_name: 0,
             clock: 0,
@@ -159,7 +162,7 @@ impl Model {
             Action::RotateCopy { file } => {
                 let name = self.rotated_name(FILES[file], "");
                 if let Some(current) = self.now.get_mut(FILES[file]) {
-                    let empty = Content { writer: current.writer, ..Content::default() };
+                    let empty = Content { is_loose: current.is_loose, ..Content::default() };
                     let content = Content { is_copy: true, ..std::mem::replace(current, empty) };
                     self.rig.copy(FILES[file], &name);
                     self.stamp(&name);
@@ -275,8 +278,8 @@ impl Model {
     /// A file that stood elsewhere before.
     fn put(&mut self, file: &'static str, mut content: Content) {
         self.mixed.insert(file);
-        self.next_name += 1;
-        content.writer = Some(self.next_name);
+        content.is_loose = true;
+        self.loose.extend(content.lines.iter().cloned());
         self.now.insert(file, content);
     }
 
@@ -296,18 +299,14 @@ impl Model {
     }
 
     fn write(&mut self, file: &'static str, lines: usize, partial: bool) {
-        let next_name = &mut self.next_name;
-        let content = self.now.entry(file).or_insert_with(|| {
-            *next_name += 1;
-            Content { writer: self.mixed.contains(file).then_some(*next_name), ..Content::default() }
-        });
-        let writer = content.writer.map_or_else(|| file.to_owned(), |number| format!("writer {number}"));
+        let is_loose = self.mixed.contains(file);
+        let content = self.now.entry(file).or_insert_with(|| Content { is_loose, ..Content::default() });
         let mut bytes = Vec::new();
         for nth in 0..lines {
             self.next_line += 1;
             let padding = "x".repeat((self.next_line * 7 % 90) as usize);
             // The number first: a beginning that others share could not be told from growth.
-            let line = format!("{}:{writer} {padding}\n", self.next_line).into_bytes();
+            let line = format!("{}:{file} {padding}\n", self.next_line).into_bytes();
             let cut = if partial && nth + 1 == lines { line.len() / 2 } else { line.len() };
             // A partial line is ended by the next write, whatever that begins with.
             let piece = &line[..cut];
@@ -316,6 +315,7 @@ impl Model {
             if piece.ends_with(b"\n") {
                 let whole = std::mem::take(&mut content.partial);
                 self.written.insert(whole.clone(), true);
+                self.loose.extend(content.is_loose.then(|| whole.clone()));
                 content.lines.push(whole);
             }
         }
@@ -369,8 +369,8 @@ impl Model {
             *end = line.offset + line.bytes.len() as u64;
         }
         for file in FILES {
-            let numbers: Vec<u64> =
-                self.rig.log.lines.iter().filter_map(|line| number(&line.bytes, file)).collect();
+            let lines = self.rig.log.lines.iter().filter(|line| !self.loose.contains(&line.bytes));
+            let numbers: Vec<u64> = lines.filter_map(|line| number(&line.bytes, file)).collect();
             assert!(numbers.is_sorted(), "the lines of {file} are in order over its rotations: {numbers:?}");
         }
     }
