@@ -1,6 +1,8 @@
 //! Fifty thousand known sources: what the log holds of them fits into a manifest, and rolling and opening stay quick.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,6 +28,44 @@ fn lines_of(sources: std::ops::Range<u64>) -> Commit {
     }
     commit.blocks.push(builder.build(0));
     commit
+}
+
+/// Of the largest there is: one that is made ahead is small.
+fn journal_bytes(dir: &Path) -> u64 {
+    let folders = fs::read_dir(dir.join("journal")).unwrap();
+    let files = folders.filter_map(|folder| fs::metadata(folder.unwrap().path().join("db")).ok());
+    files.map(|meta| meta.len()).max().unwrap()
+}
+
+struct Lines {
+    bytes: u64,
+    commits: u64,
+    file_bytes: u64,
+}
+
+/// Commits of lines that nothing makes shorter, as many as one whole journal takes.
+fn until_roll(log: &mut Log, dir: &Path) -> Lines {
+    let mut seed = 1_u64;
+    let mut random = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        if seed as u8 == b'\n' { b'x' } else { seed as u8 }
+    };
+    let rolls = log.counters().rolls;
+    let mut lines = Lines { bytes: 0, commits: 0, file_bytes: 0 };
+    while log.counters().rolls == rolls {
+        let mut line: Vec<u8> = (0..128 * 1_024).map(|_| random()).collect();
+        line.push(b'\n');
+        let mut builder = BlockBuilder::default();
+        builder.push_whole(SourceId(1), 0, &line, 1);
+        let commit = Commit { blocks: vec![builder.build(0)], ..Commit::default() };
+        lines.file_bytes = journal_bytes(dir).max(lines.file_bytes);
+        log.commit(&commit).unwrap();
+        lines.bytes += line.len() as u64;
+        lines.commits += 1;
+    }
+    lines
 }
 
 #[test]
@@ -54,8 +94,16 @@ fn fifty_thousand_known_sources_fit_and_are_there_after_opening() {
         commits += 1;
         assert!(commits <= 3 * options.journal_commits, "it never rolls");
     }
-    // A manifest so long does not make the journal full by itself.
     assert!(commits >= 2 * options.journal_commits, "{commits} commits, then three rolls");
+    // A manifest so long does not make the journal full by itself: what rolls it is lines.
+    let lines = until_roll(&mut log, dir.path());
+    let (stored, blocks) = (lines.bytes, lines.commits);
+    println!(
+        "{stored} bytes in {blocks} commits until the next roll, journal file {} bytes",
+        lines.file_bytes
+    );
+    commits += blocks;
+    assert!(stored >= options.journal_bytes * 9 / 10, "rolled with {stored} bytes of lines");
     drop(log);
     let began = Instant::now();
     let log = Log::open(dir.path(), options).unwrap();
