@@ -59,7 +59,8 @@ fn until_roll(log: &mut Log, dir: &Path) -> Lines {
         line.push(b'\n');
         let mut builder = BlockBuilder::default();
         builder.push_whole(SourceId(1), 0, &line, 1);
-        let commit = Commit { blocks: vec![builder.build(0)], ..Commit::default() };
+        let checkpoints = vec![(SourceId(1), Bytes::from(vec![1; LIVE_BYTES]))];
+        let commit = Commit { blocks: vec![builder.build(0)], checkpoints, ..Commit::default() };
         lines.file_bytes = journal_bytes(dir).max(lines.file_bytes);
         log.commit(&commit).unwrap();
         lines.bytes += line.len() as u64;

@@ -272,7 +272,9 @@ impl Model {
     /// What stood in a file that is moved elsewhere.
     fn take(&mut self, file: &'static str) -> Content {
         self.mixed.insert(file);
-        self.now.remove(file).unwrap()
+        let content = self.now.remove(file).unwrap();
+        self.loose.extend(content.lines.iter().cloned());
+        content
     }
 
     /// A file that stood elsewhere before.
