@@ -42,7 +42,7 @@ fn main() -> Result<(), String> {
         from: Start::Beginning,
         max_line_bytes: 1 << 20,
         rotate_wait: std::time::Duration::from_secs(60),
-        follow_symlinks: false,
+        symlinks: None,
     }];
     let plan = Plan { follow: true, once: true, drain: None };
     let own: Vec<(String, Box<dyn Processor>)> =

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::scalar::{Scalar, boolean, duration, number, size, text, word};
+use super::scalar::{Scalar, duration, number, size, text, word};
 use super::settings::{
     Follow, GIB, Group, IN_FLIGHT_MAX, Input, KIB, Kind, Listen, MIB, Processor, SECTIONS_MAX, Settings,
 };
@@ -95,7 +95,8 @@ fn follow<'a>(reader: &mut Reader<'a>, mut section: Section<'a>, folder: &Path) 
     reader.get(&mut section, "max_line_bytes", &mut follow.max_line_bytes, line);
     let wait = duration(Duration::ZERO..=DAY);
     reader.get(&mut section, "rotate_wait", &mut follow.rotate_wait, wait);
-    reader.get(&mut section, "follow_symlinks", &mut follow.follow_symlinks, boolean);
+    let root = text(|written| paths::path(folder, written).map(Some));
+    reader.get(&mut section, "symlinks", &mut follow.symlinks, root);
     reader.finish(section);
     follow
 }

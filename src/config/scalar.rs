@@ -12,10 +12,9 @@ use super::value::{duration_text, parse_duration, parse_size, size_text};
 pub(super) enum Scalar<'a> {
     Text(&'a str),
     Integer(i64),
-    Boolean(bool),
     /// From the environment, where everything is text.
     Variable(&'a str),
-    /// A list, a table, a date.
+    /// A boolean, a list, a table, a date.
     Other,
 }
 
@@ -42,7 +41,6 @@ pub(super) fn scalar<'v>(value: &'v DeValue<'_>) -> Scalar<'v> {
         DeValue::Integer(integer) => {
             i64::from_str_radix(integer.as_str(), integer.radix()).map_or(Scalar::Other, Scalar::Integer)
         }
-        DeValue::Boolean(boolean) => Scalar::Boolean(*boolean),
         _ => Scalar::Other,
     }
 }
@@ -76,16 +74,6 @@ pub(super) fn number(bounds: RangeInclusive<u64>) -> impl Fn(&Scalar<'_>) -> Res
             format!("not a number from {} to {}, without quotes", bounds.start(), bounds.end())
         })?;
         within(number, &bounds, |number| number.to_string())
-    }
-}
-
-/// `true` or `false`.
-pub(super) fn boolean(scalar: &Scalar<'_>) -> Result<bool, String> {
-    match scalar {
-        Scalar::Boolean(boolean) => Ok(*boolean),
-        Scalar::Variable("true") => Ok(true),
-        Scalar::Variable("false") => Ok(false),
-        _ => Err("expected true or false, without quotes".to_owned()),
     }
 }
 

@@ -62,8 +62,8 @@ pub struct Follow {
     pub max_line_bytes: u64,
     /// How long a file that was renamed away stays quiet before its last line without a newline is taken.
     pub rotate_wait: Duration,
-    /// Whether symbolic links to directories are walked, and links to files read.
-    pub follow_symlinks: bool,
+    /// Symbolic links are followed as long as they end below this folder; none are without it.
+    pub symlinks: Option<PathBuf>,
 }
 
 /// The newest part of the log in memory.
@@ -295,7 +295,7 @@ impl Follow {
             from: Start::Beginning,
             max_line_bytes: 8 * MIB,
             rotate_wait: Duration::from_secs(60),
-            follow_symlinks: false,
+            symlinks: None,
         }
     }
 }

@@ -136,14 +136,15 @@ fn repeated<T>(name: &str, sections: &[T], rows: impl Fn(&T) -> Vec<(&'static st
 }
 
 fn follow(follow: &Follow) -> Vec<(&'static str, Value)> {
-    vec![
+    let mut lines = vec![
         ("include", Value::from(follow.include.clone())),
         ("exclude", Value::from(follow.exclude.clone())),
         ("from", Value::from(follow.from.word())),
         ("max_line_bytes", size(follow.max_line_bytes)),
         ("rotate_wait", Value::from(duration_text(follow.rotate_wait))),
-        ("follow_symlinks", Value::from(follow.follow_symlinks)),
-    ]
+    ];
+    lines.extend(follow.symlinks.iter().map(|root| ("symlinks", path(root))));
+    lines
 }
 
 fn group(group: &Group) -> Vec<(&'static str, Value)> {

@@ -53,7 +53,8 @@ fn the_documented_file_holds_exactly_the_defaults() {
     assert_eq!(read(DOCUMENTED), defaults);
     let mut with_examples = read(&with_examples());
     let include = vec!["/var/lib/node/data/*/hourly/*/*".to_owned()];
-    assert_eq!(with_examples.follow, [Follow::default_with(include)]);
+    let follow = Follow { symlinks: Some("/var/log".into()), ..Follow::default_with(include) };
+    assert_eq!(with_examples.follow, [follow]);
     assert_eq!(
         with_examples.processors,
         [Processor {
@@ -96,7 +97,7 @@ timeout = "soon"
 batch = { lines = 0, bites = "4MiB", bytes = "17MiB" }
 [[follow]]
 includes = ["x"]
-follow_symlinks = "yes"
+symlinks = true
 "#,
         &[
             "line 2: stal_after = \"60s\": unknown key; did you mean \"stall_after\"?",
@@ -117,7 +118,7 @@ follow_symlinks = "yes"
             "line 17: group.batch.lines = 0: too small; at least 1",
             "line 18: follow.include: names no file to follow; write it as include = [\"logs/*.log\"]",
             "line 19: follow.includes: unknown key; did you mean \"include\"?",
-            "line 20: follow.follow_symlinks = \"yes\": expected true or false, without quotes",
+            "line 20: follow.symlinks = true: not a text; write it in quotes",
         ],
     );
 }

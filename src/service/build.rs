@@ -62,7 +62,7 @@ pub(super) fn tail_settings(settings: &Settings, plan: &Plan, first_start: bool)
         },
         max_line_bytes: usize::try_from(follow.max_line_bytes).unwrap_or(usize::MAX),
         rotate_wait: follow.rotate_wait,
-        follow_symlinks: follow.follow_symlinks,
+        symlinks: follow.symlinks.clone(),
     });
     let outputs = settings.processors.iter().filter_map(|processor| match &processor.kind {
         config::Kind::File { path, .. } => Some(path.clone()),

@@ -4,14 +4,15 @@
 //! never reports what lies in the data dir or is an output, whatever the globs say.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, FileType, Metadata};
+use std::fs::{self, DirEntry, FileType, Metadata};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
 use super::error::TailError;
-use super::reader::{kind, mtime_ns};
+use super::open::{Way, kind, leads_below};
+use super::reader::mtime_ns;
 
 /// Folders behind `**` that are walked: deeper ones are more likely a loop than logs.
 const DEPTH_MAX: usize = 32;
@@ -48,7 +49,8 @@ pub(crate) struct Walked {
 struct Globs {
     includes: Vec<Include>,
     exclude: GlobSet,
-    follow_symlinks: bool,
+    /// Below which folder links may lead.
+    symlinks: Option<PathBuf>,
 }
 
 /// One glob: a fixed folder, and a pattern for each level below it.
@@ -72,17 +74,17 @@ pub(crate) struct Discover {
 }
 
 impl Discover {
-    /// `follows`: include, exclude, follow symlinks.
+    /// `follows`: include, exclude, below which folder symbolic links may lead.
     pub(crate) fn new<'a>(
-        follows: impl Iterator<Item = (&'a [String], &'a [String], bool)>,
+        follows: impl Iterator<Item = (&'a [String], &'a [String], Option<&'a Path>)>,
         never: &[PathBuf],
     ) -> Result<Discover, TailError> {
         let follows = follows
-            .map(|(include, exclude, follow_symlinks)| {
+            .map(|(include, exclude, symlinks)| {
                 Ok(Globs {
                     includes: include.iter().map(|glob| Include::new(glob)).collect::<Result<_, _>>()?,
                     exclude: excluded(exclude)?,
-                    follow_symlinks,
+                    symlinks: symlinks.map(Path::to_owned),
                 })
             })
             .collect::<Result<_, TailError>>()?;
@@ -98,6 +100,19 @@ impl Discover {
             !globs.is_excluded(path) && globs.includes.iter().any(|include| include.whole.is_match(path))
         })?;
         (!self.is_never(path)).then_some(at as u16)
+    }
+
+    /// How a file is opened that a walk found, for the `[[follow]]` that names it.
+    pub(crate) fn way<'a>(&'a self, follow: Option<u16>, path: &Path) -> Way<'a> {
+        let follow = follow.and_then(|at| self.follows.get(usize::from(at)));
+        if let Some(root) = follow.and_then(|globs| globs.symlinks.as_deref()) {
+            return Way::Links(root);
+        }
+        let roots =
+            self.follows.iter().flat_map(|globs| &globs.includes).map(|include| include.root.as_path());
+        // What a record names that no glob is about any more is opened without any link.
+        let root = roots.filter(|root| path.starts_with(root)).max_by_key(|root| root.as_os_str().len());
+        Way::Straight(root.unwrap_or(Path::new("/")))
     }
 
     fn is_never(&self, path: &Path) -> bool {
@@ -181,7 +196,7 @@ impl Walk<'_> {
             let Ok(file_type) = entry.file_type() else {
                 continue;
             };
-            self.entry(&entry.path(), entry.ino(), file_type, number, globs, include, depth, chain);
+            self.entry(&entry, file_type, number, globs, include, depth, chain);
         }
         chain.pop();
     }
@@ -189,8 +204,7 @@ impl Walk<'_> {
     #[expect(clippy::too_many_arguments, reason = "one step of a recursion, with where it is")]
     fn entry(
         &mut self,
-        path: &Path,
-        inode: u64,
+        entry: &DirEntry,
         found: FileType,
         number: u16,
         globs: &Globs,
@@ -198,11 +212,13 @@ impl Walk<'_> {
         depth: usize,
         chain: &mut Vec<(u64, u64)>,
     ) {
+        let path = &*entry.path();
         // A link is only looked through where that is allowed; its target then is what it is.
-        let target = match found.is_symlink() && globs.follow_symlinks {
-            true => fs::metadata(path).ok(),
-            false => None,
-        };
+        let target = globs
+            .symlinks
+            .as_deref()
+            .filter(|_| found.is_symlink())
+            .and_then(|root| fs::symlink_metadata(leads_below(root, path)?).ok());
         let found = target.as_ref().map_or(found, Metadata::file_type);
         if found.is_dir() {
             if include.descends(depth, path) {
@@ -212,8 +228,8 @@ impl Walk<'_> {
             }
             return;
         }
-        let named = include.whole.is_match(path) && !globs.is_excluded(path);
-        let known = found.is_file() && (self.is_known)(inode);
+        let named = include.names(depth, path) && !globs.is_excluded(path);
+        let known = found.is_file() && (self.is_known)(entry.ino());
         if !(named || known) || self.discover.is_never(path) {
             return;
         }
@@ -222,7 +238,7 @@ impl Walk<'_> {
             return;
         }
         // A file that vanished between listing and looking is normal.
-        let Some(meta) = target.or_else(|| fs::symlink_metadata(path).ok()).filter(Metadata::is_file) else {
+        let Some(meta) = target.or_else(|| entry.metadata().ok()).filter(Metadata::is_file) else {
             return;
         };
         if self.never.contains(&(meta.dev(), meta.ino())) {
@@ -296,6 +312,17 @@ impl Include {
         })
     }
 
+    /// Whether the glob names a file at `depth` below the root that a walk came to. The folders above were matched on
+    /// the way, so the last part alone decides: that is what an idle sweep spends its time on.
+    fn names(&self, depth: usize, path: &Path) -> bool {
+        match self.levels.last() {
+            Some(last) if !self.any_depth => {
+                depth + 1 == self.levels.len() && path.file_name().is_some_and(|name| last.is_match(name))
+            }
+            _ => self.whole.is_match(path),
+        }
+    }
+
     /// Whether the folder `path`, at `depth` below the root, can hold files that the glob names.
     fn descends(&self, depth: usize, path: &Path) -> bool {
         match self.levels.get(depth) {
@@ -332,7 +359,12 @@ fn excluded(globs: &[String]) -> Result<GlobSet, TailError> {
 mod tests {
     use super::*;
 
-    fn found(globs: &[&str], exclude: &[&str], links: bool, never: &[PathBuf]) -> (Vec<PathBuf>, Walked) {
+    fn found(
+        globs: &[&str],
+        exclude: &[&str],
+        links: Option<&Path>,
+        never: &[PathBuf],
+    ) -> (Vec<PathBuf>, Walked) {
         let strings = |globs: &[&str]| globs.iter().map(|glob| (*glob).to_owned()).collect::<Vec<_>>();
         let (include, exclude) = (strings(globs), strings(exclude));
         let follows = [(include.as_slice(), exclude.as_slice(), links)];
@@ -357,7 +389,7 @@ mod tests {
     fn check(files: &[&str], glob: &str, exclude: &[&str], expected: &[&str]) {
         let dir = tree(files);
         let glob = dir.path().join(glob);
-        let (found, _) = found(&[glob.to_str().unwrap()], exclude, false, &[]);
+        let (found, _) = found(&[glob.to_str().unwrap()], exclude, None, &[]);
         let expected: Vec<_> = expected.iter().map(|file| dir.path().join(file)).collect();
         assert_eq!(found, expected);
     }
@@ -381,11 +413,15 @@ mod tests {
         std::os::unix::fs::symlink(&logs, logs.join("loop")).unwrap();
         std::os::unix::fs::symlink(dir.path().join("real"), logs.join("folder")).unwrap();
         let glob = logs.join("**/*.log");
-        let (files, walked) = found(&[glob.to_str().unwrap()], &[], false, &[]);
+        let (files, walked) = found(&[glob.to_str().unwrap()], &[], None, &[]);
         assert_eq!(files, [logs.join("b.log")]);
         assert!(walked.refused.iter().any(|refused| refused.1.contains("a symbolic link")));
-        let (files, _) = found(&[glob.to_str().unwrap()], &[], true, &[]);
+        let (files, _) = found(&[glob.to_str().unwrap()], &[], Some(dir.path()), &[]);
         assert_eq!(files, [logs.join("b.log"), logs.join("folder/a.log"), logs.join("link.log")]);
+        // Both lead out of the folder where links may lead.
+        let (files, walked) = found(&[glob.to_str().unwrap()], &[], Some(&logs), &[]);
+        assert_eq!(files, [logs.join("b.log")]);
+        assert!(walked.refused.iter().any(|refused| refused.0 == logs.join("link.log")));
     }
 
     #[test]
@@ -394,17 +430,17 @@ mod tests {
         fs::hard_link(dir.path().join("out.log"), dir.path().join("same.log")).unwrap();
         let glob = dir.path().join("**/*.log");
         let never = [dir.path().join("data"), dir.path().join("out.log")];
-        let (files, _) = found(&[glob.to_str().unwrap()], &[], false, &never);
+        let (files, _) = found(&[glob.to_str().unwrap()], &[], None, &never);
         assert_eq!(files, [dir.path().join("a.log")]);
     }
 
     #[test]
     fn what_is_no_file_is_refused_with_a_reason() {
         let dir = tree(&["a.log/inside"]);
-        let (files, walked) = found(&[dir.path().join("a.log").to_str().unwrap()], &[], false, &[]);
+        let (files, walked) = found(&[dir.path().join("a.log").to_str().unwrap()], &[], None, &[]);
         assert!(files.is_empty());
         assert!(walked.refused[0].1.contains("a folder, not a regular file"));
-        let (_, walked) = found(&["/nowhere-at-all/x*"], &[], false, &[]);
+        let (_, walked) = found(&["/nowhere-at-all/x*"], &[], None, &[]);
         assert_eq!((walked.refused.len(), walked.unlisted.len()), (0, 1));
     }
 

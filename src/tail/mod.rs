@@ -12,6 +12,7 @@ mod fill;
 mod identity;
 mod lines;
 mod names;
+mod open;
 mod press;
 mod reader;
 mod recognise;
@@ -90,8 +91,8 @@ pub struct Follow {
     pub max_line_bytes: usize,
     /// How long a rotated or deleted file must be quiet before it is finished.
     pub rotate_wait: Duration,
-    /// Whether symbolic links are followed.
-    pub follow_symlinks: bool,
+    /// Symbolic links are followed as long as they end below this folder; none are without it.
+    pub symlinks: Option<PathBuf>,
 }
 
 impl Follow {
@@ -104,7 +105,7 @@ impl Follow {
             from: From::Beginning,
             max_line_bytes: MAX_LINE_BYTES,
             rotate_wait: ROTATE_WAIT,
-            follow_symlinks: false,
+            symlinks: None,
         }
     }
 }

@@ -1,18 +1,14 @@
 //! Reads one source: at most 1 MiB a turn, whole lines only, never a byte that its identity was not checked for.
 //!
 //! One buffer of 256 KiB for all sources. A line longer than that is looked for in chunks and read whole into a
-//! buffer of its own, one at a time, up to `max_line_bytes`. Symbolic links, FIFOs and devices are never opened for
-//! good.
+//! buffer of its own, one at a time, up to `max_line_bytes`.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
-use rustix::fs::OFlags;
 use spillq_storage::LineFlags;
 
-use super::error::ReadError;
 use super::fill::Filler;
 use super::identity::{FINGERPRINT_BYTES, Fingerprint, Likeness, RUNG_BYTES, crc_before};
 use super::lines::{self, Split};
@@ -40,39 +36,6 @@ pub(crate) struct Content {
     pub(crate) fingerprint: Likeness,
     pub(crate) before_offset: bool,
     pub(crate) rung: Option<u64>,
-}
-
-/// Opens a regular file for reading. Without `follow_symlinks` the last component must not be a symbolic link.
-///
-/// # Errors
-/// Says what was found instead.
-pub(crate) fn open(path: &Path, follow_symlinks: bool) -> Result<(File, Metadata), ReadError> {
-    let mut flags = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    if !follow_symlinks {
-        flags |= OFlags::NOFOLLOW;
-    }
-    let failed = |source| ReadError::Open { path: path.to_owned(), source };
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).map_err(failed)?;
-    let meta = file.metadata().map_err(failed)?;
-    if !meta.is_file() {
-        return Err(ReadError::NotAFile { path: path.to_owned(), found: kind(meta.file_type()) });
-    }
-    Ok((file, meta))
-}
-
-/// What a file that is not regular is called.
-pub(crate) fn kind(found: std::fs::FileType) -> &'static str {
-    if found.is_dir() {
-        "a folder"
-    } else if found.is_symlink() {
-        "a symbolic link"
-    } else if found.is_fifo() {
-        "a fifo"
-    } else if found.is_socket() {
-        "a socket"
-    } else {
-        "a device"
-    }
 }
 
 /// The modification time in nanoseconds since 1970.

@@ -1,9 +1,11 @@
 //! Who the files are that a sweep found and that are not simply where they were: the table of `docs/tail.md`, applied.
 //!
 //! Opens each, compares at most its first 1 KiB and 16 rungs, and never reads a line. At most 10,000 sources.
+// long: the rows of one table, which are read side by side with it
 
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -12,7 +14,7 @@ use spillq_storage::SourceId;
 use super::discover::Found;
 use super::error::ReadError;
 use super::identity::{Decision, Evidence, Fingerprint, Likeness, OwnPath, decide};
-use super::reader::open;
+use super::open::open;
 use super::rotation::{Families, unrotated};
 use super::source::Source;
 use super::sweep::{is_inode, mark_seen};
@@ -62,7 +64,11 @@ impl Worker {
                 self.waiting_files += usize::from(found.size == 0 && self.has_displaced());
                 continue;
             }
-            let Some(opened) = self.open_stranger(found) else {
+            // One that is new may have more names than one, too.
+            if self.is_other_name(&found) {
+                continue;
+            }
+            let Some(opened) = self.open_found(found, None) else {
                 continue;
             };
             let (prints, families) = known.get_or_insert_with(|| (self.fingerprints(), self.families()));
@@ -94,7 +100,7 @@ impl Worker {
         if self.table.get(id).is_none_or(|source| source.displaced > 0) {
             return false;
         }
-        let Some(opened) = self.open_stranger_of(found.clone(), Some(id)) else {
+        let Some(opened) = self.open_found(found.clone(), Some(id)) else {
             // Unreadable: it stays who it was, and is tried again.
             self.mark(id, found);
             return true;
@@ -111,24 +117,17 @@ impl Worker {
         true
     }
 
-    /// Rows 4 to 6, and the other names of one file.
+    /// Rows 4 to 6, and the other names of one file; and rows 1 and 2 for a source whose path another one came to.
     fn is_renamed(&mut self, found: &Found, now: Now) -> bool {
+        if self.is_other_name(found) {
+            return true;
+        }
         let candidates: Vec<SourceId> = self.table.with_inode(found.inode).collect();
         for id in candidates {
-            let Some(source) = self.table.get(id) else {
-                continue;
-            };
-            if source.displaced > 0 || !is_inode(source, found) {
+            if self.table.get(id).is_none_or(|source| source.displaced > 0 || !is_inode(source, found)) {
                 continue;
             }
-            if *source.path == *found.path {
-                continue;
-            }
-            if source.seen == self.sweep_number && is_at(&source.path, found) {
-                // A hard link or a second way to the same file: one source.
-                return true;
-            }
-            let Some(opened) = self.open_stranger_of(found.clone(), None) else {
+            let Some(opened) = self.open_found(found.clone(), None) else {
                 continue;
             };
             match self.weigh(id, &opened, true, OwnPath::Taken, now) {
@@ -139,6 +138,14 @@ impl Worker {
             return true;
         }
         false
+    }
+
+    /// A hard link, or a second way to a file that this sweep found already: one source.
+    fn is_other_name(&self, found: &Found) -> bool {
+        self.table.with_inode(found.inode).filter_map(|id| self.table.get(id)).any(|source| {
+            let is_here = source.seen == self.sweep_number && source.displaced == 0;
+            is_here && is_inode(source, found) && is_at(&source.path, found)
+        })
     }
 
     /// Rows 7 to 12.
@@ -191,7 +198,8 @@ impl Worker {
         if meta.ino() != source.inode || source.device != 0 && meta.dev() != source.device {
             return Some(OwnPath::Taken);
         }
-        let same = File::open(&source.path).and_then(|file| {
+        let opened = open(&source.path, self.discover.way(Some(source.follow), &source.path));
+        let same = opened.map_err(io::Error::other).and_then(|(file, _)| {
             let start = self.reader.start(&file)?;
             self.reader.compare(&file, meta.len(), &start, source)
         });
@@ -248,9 +256,14 @@ impl Worker {
         let found = &opened.found;
         let moved = *source.path != *found.path;
         let mut changed = moved || source.inode != found.inode;
-        if moved && source.rotated_from.is_none() {
+        let was_taken = source.taken;
+        if source.rotated_from.as_deref() == Some(&*found.path) {
+            // Back at the path that it left: it may be written to again.
+            (source.rotated_from, source.taken, changed) = (None, false, true);
+        } else if moved && source.rotated_from.is_none() {
             source.rotated_from = Some(std::sync::Arc::clone(&source.path));
         }
+        let is_back = was_taken && !source.taken;
         if let Some(to) = to {
             let (from, is_copy) = (source.offset, source.displaced > 0);
             if is_copy {
@@ -288,6 +301,12 @@ impl Worker {
         self.table.place(id, &found.path, found.device, found.inode);
         if let Some(source) = self.table.get_mut(id) {
             mark_seen(source, found, number);
+        }
+        if is_back {
+            // It is no older file any more that others come after.
+            for other in self.table.iter_mut().filter(|other| other.after == Some(id)) {
+                other.after = None;
+            }
         }
         if changed {
             self.owe_checkpoint(id);
@@ -353,24 +372,17 @@ impl Worker {
         prints
     }
 
-    fn open_stranger(&mut self, found: Found) -> Option<Opened> {
-        self.open_stranger_of(found, None)
-    }
-
     /// Opens a file that was found, and makes sure that it is still that file.
-    fn open_stranger_of(&mut self, found: Found, source: Option<SourceId>) -> Option<Opened> {
-        let links = found
-            .follow
-            .and_then(|at| self.follows.get(usize::from(at)))
-            .is_some_and(|one| one.follow_symlinks);
-        let opened = open(&found.path, links).and_then(|(file, meta)| {
-            let start = self.reader.start(&file).map_err(|source| ReadError::Read {
-                path: found.path.clone(),
-                offset: 0,
-                source,
-            })?;
-            Ok((file, meta, start))
-        });
+    fn open_found(&mut self, found: Found, source: Option<SourceId>) -> Option<Opened> {
+        let opened =
+            open(&found.path, self.discover.way(found.follow, &found.path)).and_then(|(file, meta)| {
+                let start = self.reader.start(&file).map_err(|source| ReadError::Read {
+                    path: found.path.clone(),
+                    offset: 0,
+                    source,
+                })?;
+                Ok((file, meta, start))
+            });
         match opened {
             Ok((file, meta, start)) if (meta.dev(), meta.ino()) == (found.device, found.inode) => {
                 Some(Opened { found, file, size: meta.len(), start })

@@ -10,7 +10,7 @@ use std::time::Instant;
 use spillq_storage::SourceId;
 
 use super::discover::Found;
-use super::reader::open;
+use super::open::open;
 use super::source::Source;
 use super::worker::{Ending, Now, Worker};
 
@@ -175,7 +175,7 @@ impl Worker {
             return false;
         };
         if source.file.is_none()
-            && let Ok((file, meta)) = open(&source.path, false)
+            && let Ok((file, meta)) = open(&source.path, self.discover.way(Some(source.follow), &source.path))
             && (meta.dev(), meta.ino()) == (source.device, source.inode)
         {
             source.file = Some(file);

@@ -17,8 +17,9 @@ use spillq_storage::SourceId;
 use super::discover::Discover;
 use super::error::{ReadError, TailError};
 use super::fill::{APPEND_BYTES, Filler};
+use super::open::open;
 use super::press::Press;
-use super::reader::{Reader, Turn, open};
+use super::reader::{Reader, Turn};
 use super::record::SourceRecord;
 use super::source::{Source, Table};
 use super::status::{Counters, Snapshot, SourceState, SourceStatus};
@@ -116,9 +117,11 @@ impl Worker {
         open_max: usize,
         now: Now,
     ) -> Result<Worker, TailError> {
-        let globs = |follow: &Follow| follow.follow_symlinks;
         let discover = Discover::new(
-            settings.follows.iter().map(|one| (one.include.as_slice(), one.exclude.as_slice(), globs(one))),
+            settings
+                .follows
+                .iter()
+                .map(|one| (one.include.as_slice(), one.exclude.as_slice(), one.symlinks.as_deref())),
             &settings.never,
         )?;
         let mut worker = Worker {
@@ -357,8 +360,7 @@ impl Worker {
         if source.file.is_some() {
             return true;
         }
-        let links = self.follows.get(usize::from(source.follow)).is_some_and(|follow| follow.follow_symlinks);
-        match open(&source.path, links) {
+        match open(&source.path, self.discover.way(Some(source.follow), &source.path)) {
             Ok((file, meta)) => {
                 use std::os::unix::fs::MetadataExt;
                 if (meta.dev(), meta.ino()) == (source.device, source.inode) {

@@ -36,6 +36,9 @@ const PAYLOAD_BYTES: usize = CHUNK_BYTES - HEADER_BYTES;
 /// Set aside for each journal when it is made: what sled's file grows to for 8 MiB of values, measured at 20 to 25
 /// MiB (docs/decisions/0001-journal-sizes.md).
 pub(crate) const RESERVED_BYTES: u64 = 28 * 1024 * 1024;
+/// What a file may have when only the manifest is in it, before more room is given to it: a long manifest must not
+/// make a journal roll that has taken few lines.
+const BEGUN_BYTES: u64 = 8 * 1024 * 1024;
 /// Read at a time by a scan.
 const SCAN_BYTES: usize = 1024 * 1024;
 /// Most chunks a commit can have: bounds what a damaged header makes a reader expect.
@@ -62,15 +65,22 @@ pub(crate) struct Journal {
     pub(crate) stored_bytes: u64,
     /// Commits since it began.
     pub(crate) commits: u64,
+    /// Of its file, when only the manifest was in it.
+    begun_bytes: u64,
 }
 
 impl Journal {
-    /// Makes an empty one under a temporary name; [`Journal::begin`] makes it count.
-    pub(crate) fn prepare(disk: &dyn Disk, number: u64) -> std::io::Result<Box<dyn JournalDb>> {
+    /// Makes an empty one under a temporary name; [`Journal::begin`] makes it count. `long_bytes` more than usual are
+    /// set aside, for a long manifest.
+    pub(crate) fn prepare(
+        disk: &dyn Disk,
+        number: u64,
+        long_bytes: u64,
+    ) -> std::io::Result<Box<dyn JournalDb>> {
         let temporary = temporary(number);
         // Left by a run that died while it made one ahead.
         disk.remove_folder(&temporary)?;
-        disk.create_journal(&temporary, RESERVED_BYTES)
+        disk.create_journal(&temporary, RESERVED_BYTES + long_bytes)
     }
 
     /// Writes the manifest into a prepared journal and gives it its final name, durably. It counts once MARK
@@ -84,18 +94,24 @@ impl Journal {
         manifest: &Record,
     ) -> Result<Journal> {
         let name = folder(number);
-        let mut journal = Journal { db, store, number, stored_bytes: 0, commits: 0 };
+        let mut journal = Journal { db, store, number, stored_bytes: 0, commits: 0, begun_bytes: 0 };
         journal.append(commit, manifest, &[])?;
         journal.db.sync_folder().during("sync", &name)?;
         disk.rename(&temporary(number), &name).during("rename", &temporary(number))?;
         disk.sync_dir(FOLDER).during("sync", FOLDER)?;
         journal.stored_bytes = 0;
+        journal.begun_bytes = journal.file_bytes().during("look at the size of", &name)?;
         Ok(journal)
     }
 
     /// The number of this journal.
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// What a long manifest takes of its file beyond what a usual one does.
+    pub(crate) fn long_bytes(&self) -> u64 {
+        self.begun_bytes.saturating_sub(BEGUN_BYTES)
     }
 
     /// Bytes of the database's files.

@@ -163,7 +163,7 @@ impl Log {
         state.begin_run();
         let number = old_journal.map_or(1, |old| old + 1);
         (state.journal, state.commit) = (number, state.commit + 1);
-        let db = roll::prepare(disk.as_ref(), &mut room, number)?;
+        let db = roll::prepare(disk.as_ref(), &mut room, number, 0)?;
         let (store, commit) = (state.store, state.commit);
         let manifest = Record::Manifest(Box::new(state));
         let journal = Journal::begin(disk.as_ref(), db, store, number, commit, &manifest)?;

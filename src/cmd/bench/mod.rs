@@ -51,7 +51,7 @@ fn settings(folder: &Path, name: &str, input: &Path) -> Settings {
         from: Start::Beginning,
         max_line_bytes: 1 << 20,
         rotate_wait: std::time::Duration::from_secs(60),
-        follow_symlinks: false,
+        symlinks: None,
     }];
     settings
 }

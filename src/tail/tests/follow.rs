@@ -4,6 +4,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::super::open::{Way, open};
 use super::super::worker::{IN_FLIGHT_MAX, Step};
 use super::super::{From, SourceState};
 use super::support::{Rig, append_to};
@@ -306,4 +309,96 @@ fn a_byte_order_mark_of_utf16_is_told_once_for_each_source() {
     rig.write("little.log", b"b\0\n");
     rig.settle();
     assert_eq!((told(&rig), rig.log.lines.len()), (0, 4));
+}
+
+/// Somebody who may write into the followed folder points a link at a file that only we may read, again and again.
+#[test]
+fn a_link_swapped_for_a_file_never_leads_outside_the_allowed_root() {
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("secret");
+    fs::write(&secret, "secret\n".repeat(300)).unwrap();
+    fs::create_dir(outside.path().join("logs")).unwrap();
+    fs::copy(&secret, outside.path().join("logs/x.log")).unwrap();
+    let mut rig = Rig::with(&["*.log", "logs/*.log"], |_| {});
+    let root = rig.dir.path().to_owned();
+    rig.settings.follows[0].symlinks = Some(root.clone());
+    fs::create_dir(root.join("real")).unwrap();
+    rig.restart();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let swaps = scope.spawn(|| {
+            let (next, logs) = (root.join("next"), root.join("logs"));
+            for swap in 0..1_000_u32 {
+                // A file, a link to the secret, a link inside, and the same with a folder on the way.
+                match swap % 3 {
+                    0 => fs::write(&next, format!("good {swap}\n")).unwrap(),
+                    1 => symlink(&secret, &next).unwrap(),
+                    _ => symlink(root.join("real/inside"), &next).unwrap(),
+                }
+                fs::rename(&next, root.join("a.log")).unwrap();
+                let _ = fs::remove_file(&logs);
+                let target = if swap % 2 == 0 { outside.path().join("logs") } else { root.join("real") };
+                symlink(target, &logs).unwrap();
+            }
+            stop.store(true, std::sync::atomic::Ordering::Release);
+        });
+        fs::write(root.join("real/inside"), "inside\n").unwrap();
+        fs::write(root.join("real/y.log"), "inside, too\n").unwrap();
+        while !stop.load(std::sync::atomic::Ordering::Acquire) {
+            rig.worker.sweep_wanted = true;
+            rig.pass(Duration::from_secs(1));
+            rig.step();
+            assert!(
+                !swaps.is_finished() || stop.load(std::sync::atomic::Ordering::Acquire),
+                "the swaps ended early"
+            );
+        }
+    });
+    rig.settle();
+    let text = rig.log.text();
+    assert!(text.iter().all(|line| !line.contains("secret")), "{text:?}");
+    // The last swap left links that lead inside: what they lead to is read.
+    let _ = fs::remove_file(root.join("a.log"));
+    symlink(root.join("real/inside"), root.join("b.log")).unwrap();
+    rig.settle();
+    assert!(rig.log.text().iter().any(|line| line == "inside\n"));
+    assert!(rig.log.text().iter().any(|line| line == "inside, too\n"));
+}
+
+/// The same with a folder below the fixed one, where no links are allowed: only its last part was once guarded.
+#[test]
+fn a_folder_swapped_for_a_link_is_not_walked_through_where_links_are_not_allowed() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("x.log"), "secret\n".repeat(300)).unwrap();
+    let mut rig = Rig::new(&["*/*.log"]);
+    let root = rig.dir.path().to_owned();
+    fs::create_dir(root.join("real")).unwrap();
+    fs::write(root.join("real/x.log"), "good\n").unwrap();
+    symlink(outside.path(), root.join("link")).unwrap();
+    rig.check(&["good\n"]);
+    let swaps_done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..20_000 {
+                let (real, link) = (root.join("real"), root.join("link"));
+                renameat_with(CWD, real, CWD, link, RenameFlags::EXCHANGE).unwrap();
+            }
+            swaps_done.store(true, std::sync::atomic::Ordering::Release);
+        });
+        while !swaps_done.load(std::sync::atomic::Ordering::Acquire) {
+            rig.worker.sweep_wanted = true;
+            rig.pass(Duration::from_secs(1));
+            rig.step();
+        }
+    });
+    rig.settle();
+    let text = rig.log.text();
+    assert!(text.iter().all(|line| line == "good\n"), "{text:?}");
+    // What is opened, without the race: the folder of a file that was found is a link by now.
+    let straight = Way::Straight(&root);
+    fs::remove_file(root.join("link")).or_else(|_| fs::remove_file(root.join("real"))).unwrap();
+    symlink(outside.path(), root.join("later")).unwrap();
+    assert!(open(&root.join("later/x.log"), straight).is_err());
+    // The fixed folder itself may be reached through one.
+    assert!(open(&root.join("later/x.log"), Way::Straight(&root.join("later"))).is_ok());
 }

@@ -8,4 +8,5 @@ mod model;
 mod order;
 mod rotation;
 mod support;
+mod swap;
 mod thread;

@@ -117,7 +117,7 @@ impl Restore {
         if let Some(copy) = spare::encode(&state) {
             spare::write(disk.as_ref(), &copy)?;
         }
-        let db = Journal::prepare(disk.as_ref(), number).during("create", &journal::folder(number))?;
+        let db = Journal::prepare(disk.as_ref(), number, 0).during("create", &journal::folder(number))?;
         let manifest = Record::Manifest(Box::new(state));
         drop(Journal::begin(disk.as_ref(), db, store, number, commit, &manifest)?);
         for folder in [segment::FOLDER, kept::FOLDER] {

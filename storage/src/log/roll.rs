@@ -27,11 +27,16 @@ const PREPARE_TRIES: u32 = 60;
 const PREPARE_AGAIN: Duration = Duration::from_millis(50);
 
 /// Makes a journal that must be made, on a full disk in the place of the reserve.
-pub(super) fn prepare(disk: &dyn Disk, room: &mut Room, number: u64) -> Result<Box<dyn JournalDb>> {
+pub(super) fn prepare(
+    disk: &dyn Disk,
+    room: &mut Room,
+    number: u64,
+    long_bytes: u64,
+) -> Result<Box<dyn JournalDb>> {
     let name = journal::folder(number);
     let mut tries = 1;
     loop {
-        match Journal::prepare(disk, number) {
+        match Journal::prepare(disk, number, long_bytes) {
             Err(error) if is_no_space(&error) && tries < PREPARE_TRIES => {
                 room.give_back(disk)?;
                 disk.sync_dir(journal::FOLDER).during("sync", journal::FOLDER)?;
@@ -53,14 +58,16 @@ impl Log {
         journal.commits > 1
             && (journal.stored_bytes + bytes >= options.journal_bytes + slack
                 || journal.commits >= options.journal_commits
-                || journal.file_bytes().is_ok_and(|bytes| bytes >= JOURNAL_FILE_BYTES))
+                || journal.file_bytes().is_ok_and(|bytes| bytes >= JOURNAL_FILE_BYTES + journal.long_bytes()))
     }
 
     pub(super) fn prepare_next(&mut self) {
         if matches!(self.next_journal, NextJournal::None) {
             let (disk, number) = (Arc::clone(&self.disk), self.journal.number() + 1);
-            self.next_journal =
-                NextJournal::Preparing(self.aside.run(move || Journal::prepare(disk.as_ref(), number)));
+            let long_bytes = self.journal.long_bytes();
+            self.next_journal = NextJournal::Preparing(
+                self.aside.run(move || Journal::prepare(disk.as_ref(), number, long_bytes)),
+            );
         }
     }
 
@@ -82,7 +89,8 @@ impl Log {
         match made {
             Ok(db) => Ok(NextJournal::Ready(db)),
             Err(error) if is_no_space(&error) => {
-                prepare(self.disk.as_ref(), &mut self.room, number).map(NextJournal::Ready)
+                prepare(self.disk.as_ref(), &mut self.room, number, self.journal.long_bytes())
+                    .map(NextJournal::Ready)
             }
             Err(error) => Err(error).during("create", &journal::folder(number)),
         }

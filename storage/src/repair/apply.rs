@@ -48,7 +48,7 @@ pub(super) fn apply(disk: &dyn Disk, intent: Intent) -> Result<Vec<String>> {
     disk.sync_dir(segment::FOLDER).during("sync", segment::FOLDER)?;
     state.kept = if kept.findings.is_empty() { kept.mark() } else { kept.write_anew(disk)? };
 
-    let db = Journal::prepare(disk, state.journal).during("create", &journal::folder(state.journal))?;
+    let db = Journal::prepare(disk, state.journal, 0).during("create", &journal::folder(state.journal))?;
     let (store, number, commit, next_seq) = (state.store, state.journal, state.commit, state.next_seq);
     let copy = spare::encode(&state);
     let manifest = Record::Manifest(Box::new(state));
