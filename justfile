@@ -23,6 +23,10 @@ man:
     rm -f docs/man/*.1
     cargo run --locked -- man --dir docs/man
 
+# The Debian package, in target/package.
+package:
+    deploy/package
+
 # Licences, sources and versions of dependencies; advisories where their database can be fetched.
 deny:
     .ci/deny

@@ -296,6 +296,10 @@ pub struct DemoArgs {}
 ///
 /// Asks the service over the socket in the data dir; where none runs it reads the disk. It says which.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  spillq status --data-dir ./q --watch
+  spillq status --data-dir ./q --running > /dev/null    a health check, for containers and scripts")]
 pub struct StatusArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -306,6 +310,9 @@ pub struct StatusArgs {
     /// Print it again every 2 seconds, until stopped
     #[arg(long)]
     pub watch: bool,
+    /// End with status 1 where no service answers, instead of reading the disk
+    #[arg(long)]
+    pub running: bool,
 }
 
 /// Say what each group is doing and why, the evidence, and the next step

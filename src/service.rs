@@ -6,6 +6,7 @@
 // long: the one place where all parts meet
 
 mod build;
+mod notify;
 mod watched;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use watched::Watched;
 pub(crate) use watched::{killers, out_at_the_end};
 
 use build::{SourcePaths, build, group_settings, tail_settings};
+use notify::Manager;
 
 use crate::config::Settings;
 use crate::http::{Api, StatusJson, serve};
@@ -149,6 +151,8 @@ async fn run_within(
     let Parts { mut queue, tail, mut workers, orders, api, served, supervisor } = parts;
     let handle = queue.handle();
     let first = ask(&handle).await?;
+    let mut manager = Manager::from_environment();
+    manager.ready(handle.clone());
     let started = Instant::now();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -185,6 +189,7 @@ async fn run_within(
             }
         }
     }
+    manager.stopping();
     if let Some(tail) = tail {
         let stopped = tokio::task::spawn_blocking(move || stop_tail(tail)).await.unwrap_or(false);
         if !stopped {

@@ -21,11 +21,11 @@ const SOURCES_SHOWN_MAX: usize = 10;
 /// Prints it, once or until stopped.
 ///
 /// # Errors
-/// When there is no store, or its service does not answer.
+/// When there is no store, or its service does not answer; with `--running`, when none runs.
 pub fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     let data_dir = super::data_dir(args.data_dir.data_dir.as_deref());
     loop {
-        let status = look(&data_dir)?;
+        let status = if args.running { running(&data_dir)? } else { look(&data_dir)? };
         let text = if args.json {
             serde_json::to_string(&status).map_err(|error| Failure::could_not_run(error.to_string()))? + "\n"
         } else {
@@ -46,6 +46,13 @@ pub(super) fn look(data_dir: &Path) -> Result<StatusJson, Failure> {
         Some(service) => Ok(service.get("/v1/status")?),
         None => Ok(StatusJson::on_disk(&super::store::view(data_dir)?, wall_ms())),
     }
+}
+
+/// Asks the service; where none answers, the answer is no.
+fn running(data_dir: &Path) -> Result<StatusJson, Failure> {
+    let no = |why: String| Failure::new(Exit::No, format!("{}: {why}", data_dir.display()));
+    let service = Client::connect(data_dir).ok_or_else(|| no("no service runs on it".to_owned()))?;
+    service.get("/v1/status").map_err(|error| no(error.to_string()))
 }
 
 fn render(status: &StatusJson, data_dir: &Path) -> String {

@@ -206,6 +206,10 @@ impl Exec {
             .env("SPILLQ_GROUP", batch.group())
             .env("SPILLQ_ATTEMPT", batch.attempt().to_string())
             .env(MARKER, marker)
+            // They are for this process alone: a command that used them would speak in its name.
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
+            .env_remove("WATCHDOG_PID")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::inherit())
             .stderr(Stdio::piped())

@@ -18,6 +18,10 @@ mod exec;
 mod incident;
 /// Real files taken in, rotated and drained.
 mod ingest;
+/// Who watches the service from outside: systemd, and a health check.
+mod manager;
+/// What is handed out beside the program: configurations, unit file, package.
+mod packaging;
 /// Damage, and what a repair keeps.
 mod repair;
 /// Followed files that are somewhere else.

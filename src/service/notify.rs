@@ -1,0 +1,128 @@
+//! What a service manager is told: systemd's protocol of `Type=notify`, datagrams on the socket that
+//! `NOTIFY_SOCKET` names. Without the variable nothing is sent.
+//!
+//! Ready means that the log is open, files are followed and commands are answered. A manager that does not listen
+//! is warned about once and never stops the service.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::queue::{Command, GroupStatus, Handle, Status};
+
+/// How often the status line is renewed.
+const EVERY: Duration = Duration::from_secs(10);
+/// A status line is cut here: a store can have many groups.
+const STATUS_BYTES_MAX: usize = 512;
+
+/// Who started the service and wants to know how it is.
+pub(super) struct Manager {
+    line: Option<Line>,
+    renewed: Option<JoinHandle<()>>,
+}
+
+impl Manager {
+    pub(super) fn from_environment() -> Manager {
+        let line = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()).and_then(|name| {
+            Line::open(&name)
+                .inspect_err(|error| tracing::warn!("cannot tell the manager on {}: {error}", name.display()))
+                .ok()
+        });
+        Manager { line, renewed: None }
+    }
+
+    /// The service works. From now on its status line is kept fresh.
+    pub(super) fn ready(&mut self, handle: Handle) {
+        let Some(line) = &self.line else { return };
+        line.tell("READY=1");
+        let Ok(line) = line.again() else { return };
+        self.renewed = Some(tokio::spawn(async move {
+            let mut every = tokio::time::interval(EVERY);
+            every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                every.tick().await;
+                let Ok(status) = handle.ask(Command::Status).await else { return };
+                line.tell(&format!("STATUS={}", sentence(&status)));
+            }
+        }));
+    }
+
+    /// The service ends, which may take as long as the batches that are out.
+    pub(super) fn stopping(&mut self) {
+        if let Some(renewed) = self.renewed.take() {
+            renewed.abort();
+        }
+        if let Some(line) = &self.line {
+            line.tell("STOPPING=1\nSTATUS=stopping; finishing the batches that are out");
+        }
+    }
+}
+
+struct Line {
+    socket: UnixDatagram,
+    to: SocketAddr,
+}
+
+impl Line {
+    fn open(name: &OsStr) -> io::Result<Line> {
+        let to = match name.as_bytes() {
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+            _ => SocketAddr::from_pathname(name)?,
+        };
+        let socket = UnixDatagram::unbound()?;
+        // A manager that does not read must not hold up the service.
+        socket.set_nonblocking(true)?;
+        Ok(Line { socket, to })
+    }
+
+    fn again(&self) -> io::Result<Line> {
+        Ok(Line { socket: self.socket.try_clone()?, to: self.to.clone() })
+    }
+
+    fn tell(&self, state: &str) {
+        if let Err(error) = self.socket.send_to_addr(state.as_bytes(), &self.to) {
+            tracing::warn!("cannot tell the manager {state:?}: {error}");
+        }
+    }
+}
+
+/// One line for people: what waits for whom, and why nothing goes on.
+fn sentence(status: &Status) -> String {
+    let of_group = |group: &GroupStatus| {
+        let reason = group.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        format!("{} {}{reason}, {} lines wait", group.name, group.state, group.lag_lines)
+    };
+    let groups: Vec<_> = status.groups.iter().map(of_group).collect();
+    // A line of its own would be another assignment of the protocol.
+    let mut text = groups.join("; ").replace(|c: char| c.is_control(), " ");
+    text.truncate(text.floor_char_boundary(STATUS_BYTES_MAX));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manager_is_told_on_a_path_and_on_an_abstract_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let abstract_name = format!("spillq-test-{}", std::process::id());
+        let at = SocketAddr::from_abstract_name(&abstract_name).unwrap();
+        for (listens, name) in [
+            (UnixDatagram::bind(&path).unwrap(), path.clone().into_os_string()),
+            (UnixDatagram::bind_addr(&at).unwrap(), format!("@{abstract_name}").into()),
+        ] {
+            Line::open(&name).unwrap().tell("READY=1");
+            listens.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let mut told = [0; 64];
+            let size = listens.recv(&mut told).unwrap();
+            assert_eq!(&told[..size], b"READY=1", "{}", name.display());
+        }
+    }
+}
