@@ -152,6 +152,7 @@ fn group<'a>(reader: &mut Reader<'a>, mut section: Section<'a>) -> Group {
 #[derive(Clone, Copy)]
 enum KindWord {
     Exec,
+    ExecStream,
     Stdout,
     File,
 }
@@ -159,12 +160,13 @@ enum KindWord {
 fn kind_word(written: &str) -> Result<KindWord, String> {
     match written {
         "exec" => Ok(KindWord::Exec),
+        "exec-stream" => Ok(KindWord::ExecStream),
         "stdout" => Ok(KindWord::Stdout),
         "file" => Ok(KindWord::File),
-        "exec-stream" | "http" => {
-            Err("not in this version; write \"exec\", \"stdout\" or \"file\"".to_owned())
+        "http" => {
+            Err("not in this version; write \"exec\", \"exec-stream\", \"stdout\" or \"file\"".to_owned())
         }
-        _ => Err("expected \"exec\", \"stdout\" or \"file\"".to_owned()),
+        _ => Err("expected \"exec\", \"exec-stream\", \"stdout\" or \"file\"".to_owned()),
     }
 }
 
@@ -173,17 +175,21 @@ fn processor<'a>(reader: &mut Reader<'a>, mut section: Section<'a>, folder: &Pat
     reader.get(&mut section, "group", &mut group, text(group_name));
     let mut word = None;
     if !reader.get(&mut section, "kind", &mut word, text(|kind| kind_word(kind).map(Some))) {
-        let expected = "says not what to do with batches; write \"exec\", \"stdout\" or \"file\"";
+        let expected =
+            "says not what to do with batches; write \"exec\", \"exec-stream\", \"stdout\" or \"file\"";
         reader.missing(&section, "kind", expected);
     }
-    let [exec, file] = ["belongs to kind = \"exec\"", "belongs to kind = \"file\""];
+    let [exec, file] = ["belongs to kind = \"exec\" or \"exec-stream\"", "belongs to kind = \"file\""];
     let kind = match word {
-        Some(KindWord::Exec) => {
+        Some(runs @ (KindWord::Exec | KindWord::ExecStream)) => {
             let command = command(reader, &mut section, folder);
             let mut input = Input::Lines;
             reader.get(&mut section, "input", &mut input, self::word);
             reader.refuse(&mut section, "path", file);
-            Kind::Exec { command, input }
+            match runs {
+                KindWord::ExecStream => Kind::ExecStream { command, input },
+                _ => Kind::Exec { command, input },
+            }
         }
         Some(KindWord::Stdout) => {
             reader.refuse(&mut section, "command", exec);

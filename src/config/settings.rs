@@ -155,6 +155,13 @@ pub enum Kind {
         /// In what form.
         input: Input,
     },
+    /// Pipes it to a command that lives on, which answers.
+    ExecStream {
+        /// The program and its arguments; never empty.
+        command: Vec<OsString>,
+        /// In what form.
+        input: Input,
+    },
     /// Writes it to standard output, as it stood in its files.
     Stdout,
     /// Appends it to a file, as it stood in its files.

@@ -165,9 +165,10 @@ fn group(group: &Group) -> Vec<(&'static str, Value)> {
 fn processor(processor: &Processor) -> Vec<(&'static str, Value)> {
     let mut rows = vec![("group", Value::from(processor.group.as_str()))];
     match &processor.kind {
-        Kind::Exec { command, input } => {
+        Kind::Exec { command, input } | Kind::ExecStream { command, input } => {
+            let is_stream = matches!(processor.kind, Kind::ExecStream { .. });
             let words = command.iter().map(|word| Value::from(&*word.to_string_lossy()));
-            rows.push(("kind", Value::from("exec")));
+            rows.push(("kind", Value::from(if is_stream { "exec-stream" } else { "exec" })));
             rows.push(("command", Value::Array(words.collect())));
             rows.push(("input", Value::from(input.word())));
         }

@@ -31,6 +31,8 @@ pub enum FailureKind {
     Failed,
     /// The processor blames the lines.
     Poison,
+    /// The processor blames this line, and says nothing of those behind it.
+    BadLine(Seq),
     /// Smaller ones would do.
     TooLarge,
     /// The destination is set up wrongly.
@@ -307,7 +309,10 @@ impl Retries {
         let whole = part.whole;
         if part.range.lines() > 1 && (part.halved || part.failures > 1 || kind != FailureKind::Failed) {
             let wait_ms = if kind == FailureKind::Failed { self.settings.initial_ms } else { 0 };
-            self.halve(&part, now_ms + wait_ms);
+            match kind {
+                FailureKind::BadLine(line) if part.range.contains(line) => self.cut_out(&part, line, now_ms),
+                _ => self.halve(&part, now_ms + wait_ms),
+            }
         } else {
             if part.range.lines() > 1 {
                 part.not_before_ms = now_ms + self.backoff(part.rounds);
@@ -360,8 +365,19 @@ impl Retries {
     fn halve(&mut self, part: &Part, not_before_ms: u64) {
         let SeqRange { first, last } = part.range;
         let middle = Seq(first.0 + (last.0 - first.0) / 2);
-        for range in [SeqRange::new(first, middle), SeqRange::new(middle.next(), last)].into_iter().flatten()
-        {
+        self.split(part, [SeqRange::new(first, middle), SeqRange::new(middle.next(), last)], not_before_ms);
+    }
+
+    /// Like halving, where it is known which line it is.
+    fn cut_out(&mut self, part: &Part, line: Seq, not_before_ms: u64) {
+        let SeqRange { first, last } = part.range;
+        let before = if first < line { SeqRange::new(first, line.prev()) } else { None };
+        let ranges = [before, SeqRange::new(line, line), SeqRange::new(line.next(), last)];
+        self.split(part, ranges, not_before_ms);
+    }
+
+    fn split<const N: usize>(&mut self, part: &Part, ranges: [Option<SeqRange>; N], not_before_ms: u64) {
+        for range in ranges.into_iter().flatten() {
             let (failures, halved, others_passed) = (0, true, false);
             self.put(Part { range, failures, halved, others_passed, not_before_ms, ..part.clone() });
         }
@@ -439,9 +455,14 @@ mod tests {
                 *self.deliveries.entry(seq).or_default() += 1;
                 assert!(!self.acks.contains(Seq(seq)), "line {seq} is delivered after its ack");
             }
-            let bad = self.poison.range(range.first.0..=range.last.0).next().is_some();
-            if self.now_ms < self.down_until_ms || bad {
-                if let Some(seq) = self.retries.failed(range, self.kind, self.now_ms, attempts) {
+            let bad = self.poison.range(range.first.0..=range.last.0).next().copied();
+            if self.now_ms < self.down_until_ms || bad.is_some() {
+                let kind = match (self.kind, bad) {
+                    (FailureKind::BadLine(_), Some(line)) => FailureKind::BadLine(Seq(line)),
+                    (FailureKind::BadLine(_), None) => FailureKind::Failed,
+                    (kind, _) => kind,
+                };
+                if let Some(seq) = self.retries.failed(range, kind, self.now_ms, attempts) {
                     self.dead.insert(seq.0);
                     self.acks.insert(SeqRange::one(seq));
                     self.retries.settled(SeqRange::one(seq), false, self.now_ms);
@@ -495,6 +516,29 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_is_blamed_is_cut_out_at_once() {
+        let range = |first, last| SeqRange { first: Seq(first), last: Seq(last) };
+        for (line, parts) in [
+            (5, vec![range(1, 4), range(5, 5), range(6, 9)]),
+            (1, vec![range(1, 1), range(2, 9)]),
+            (9, vec![range(1, 8), range(9, 9)]),
+            (10, vec![range(1, 5), range(6, 9)]),
+        ] {
+            let mut retries = Retries::new(SETTINGS, true, &[], &|_| 0);
+            retries.begin(range(1, 9), None);
+            let set_aside = retries.failed(range(1, 9), FailureKind::BadLine(Seq(line)), 1_000, 0);
+            assert_eq!(set_aside, None, "nothing is charged yet");
+            for part in parts {
+                let next = retries.next(1_000, &|_| 0, &|_| false);
+                assert_eq!(next, Next::Deliver(Delivery { range: part, alone: part.lines() == 1 }), "{line}");
+                retries.begin(part, None);
+                retries.settled(part, true, 1_000);
+            }
+            assert!(retries.is_empty());
+        }
+    }
+
+    #[test]
     fn a_line_alone_at_the_end_of_the_log_waits() {
         let mut world = World { poison: BTreeSet::from([10]), ..World::new(10, 100) };
         world.run(3_600_000);
@@ -511,9 +555,14 @@ mod tests {
             poison in proptest::collection::btree_set(1u64..400, 0..6),
             batch in 1u64..300,
             down_until_ms in prop_oneof![Just(0u64), 0u64..100_000],
-            blamed in any::<bool>(),
+            blamed in 0..3,
         ) {
-            let kind = if blamed { FailureKind::Poison } else { FailureKind::Failed };
+            let kind = match blamed {
+                0 => FailureKind::Failed,
+                1 => FailureKind::Poison,
+                // The first of the batch that is poison, see `deliver`.
+                _ => FailureKind::BadLine(Seq(0)),
+            };
             let mut world = World { poison: poison.clone(), down_until_ms, kind, ..World::new(450, batch) };
             world.run(u64::MAX);
             prop_assert_eq!(&world.dead, &poison);

@@ -1,6 +1,7 @@
 //! From settings to parts.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,8 @@ use crate::tail::{self, SourceRecord, TailHandle};
 
 /// Between SIGTERM and SIGKILL for a command that must end.
 const GRACE: Duration = Duration::from_secs(2);
+/// Before a command that keeps failing is started again: soon enough that nobody waits for it in an outage.
+const RESTART_MAX: Duration = Duration::from_secs(2);
 
 /// The configured groups. One that only the store knows is kept with the defaults, and told.
 pub(super) fn group_settings(settings: &Settings, log: &Log) -> Vec<GroupSettings> {
@@ -82,21 +85,29 @@ pub(super) fn build(
     processor: &config::Processor,
     store: StoreId,
     group: GroupId,
+    timeout: Duration,
     paths: &SourcePaths,
 ) -> Result<Box<dyn Processor>, ServiceError> {
+    let words = |command: &[OsString]| -> Result<Vec<String>, ServiceError> {
+        command.iter().map(|word| word.to_str().map(str::to_owned)).collect::<Option<_>>().ok_or_else(|| {
+            ServiceError::Start(format!("the command of group {} is not UTF-8", processor.group), None)
+        })
+    };
+    let in_form = |input| match input {
+        config::Input::Lines => Input::Lines,
+        config::Input::Ndjson => Input::Ndjson(paths.lookup()),
+    };
     let kind = match &processor.kind {
         config::Kind::Exec { command, input } => {
-            let command: Option<Vec<String>> =
-                command.iter().map(|word| word.to_str().map(str::to_owned)).collect();
-            let command = command.ok_or_else(|| {
-                ServiceError::Start(format!("the command of group {} is not UTF-8", processor.group), None)
-            })?;
-            let input = match input {
-                config::Input::Lines => Input::Lines,
-                config::Input::Ndjson => Input::Ndjson(paths.lookup()),
-            };
-            Kind::Exec { command, input, grace: GRACE }
+            Kind::Exec { command: words(command)?, input: in_form(*input), grace: GRACE }
         }
+        config::Kind::ExecStream { command, input } => Kind::ExecStream {
+            command: words(command)?,
+            input: in_form(*input),
+            grace: GRACE,
+            // The pause is part of the batch's time, which is there to process it.
+            restart_max: RESTART_MAX.min(timeout / 4),
+        },
         config::Kind::Stdout => Kind::Stdout,
         config::Kind::File { path } => Kind::File { path: path.clone(), store, group },
     };

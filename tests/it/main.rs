@@ -22,6 +22,8 @@ mod ingest;
 mod repair;
 /// Followed files that are somewhere else.
 mod source;
+/// Commands that live on from batch to batch, with real Python.
+mod stream;
 /// What they share.
 mod support;
 /// Rules of the code base that a compiler cannot hold.
