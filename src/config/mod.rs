@@ -12,6 +12,7 @@
 //! This is the only module that reads configuration; it never creates, opens or looks up what the settings name.
 
 mod check;
+mod destination;
 mod paths;
 mod read;
 mod scalar;
@@ -28,9 +29,9 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 pub use settings::{
-    BatchLimits, DEFAULT_DATA_DIR, DEFAULT_GROUP, Disk, Follow, GIB, Group, Http, IN_FLIGHT_MAX, Input, KIB,
-    Kind, LEASED_BYTES_MAX, Listen, MIB, OnDamage, Order, Processor, Retry, SECTIONS_MAX, Settings, Start,
-    WhenFull, Window, Word,
+    BatchLimits, Compression, DEFAULT_DATA_DIR, DEFAULT_GROUP, Destination, Disk, Follow, Format, GIB, Group,
+    Http, IN_FLIGHT_MAX, Input, KIB, Kind, LEASED_BYTES_MAX, Listen, MIB, OnDamage, Order, Processor, Retry,
+    SECTIONS_MAX, SecretAt, Settings, Start, WhenFull, Window, Word,
 };
 pub use show::{as_json, as_toml};
 pub use value::{duration_text, parse_duration, parse_size, size_text};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::destination::{KEYS, destination};
 use super::scalar::{Scalar, boolean, duration, number, size, text, word};
 use super::settings::{
     Follow, GIB, Group, IN_FLIGHT_MAX, Input, KIB, Kind, Listen, MIB, Processor, SECTIONS_MAX, Settings,
@@ -153,6 +154,7 @@ fn group<'a>(reader: &mut Reader<'a>, mut section: Section<'a>) -> Group {
 enum KindWord {
     Exec,
     ExecStream,
+    Http,
     Stdout,
     File,
 }
@@ -163,10 +165,8 @@ fn kind_word(written: &str) -> Result<KindWord, String> {
         "exec-stream" => Ok(KindWord::ExecStream),
         "stdout" => Ok(KindWord::Stdout),
         "file" => Ok(KindWord::File),
-        "http" => {
-            Err("not in this version; write \"exec\", \"exec-stream\", \"stdout\" or \"file\"".to_owned())
-        }
-        _ => Err("expected \"exec\", \"exec-stream\", \"stdout\" or \"file\"".to_owned()),
+        "http" => Ok(KindWord::Http),
+        _ => Err("expected \"exec\", \"exec-stream\", \"http\", \"stdout\" or \"file\"".to_owned()),
     }
 }
 
@@ -175,11 +175,15 @@ fn processor<'a>(reader: &mut Reader<'a>, mut section: Section<'a>, folder: &Pat
     reader.get(&mut section, "group", &mut group, text(group_name));
     let mut word = None;
     if !reader.get(&mut section, "kind", &mut word, text(|kind| kind_word(kind).map(Some))) {
-        let expected =
-            "says not what to do with batches; write \"exec\", \"exec-stream\", \"stdout\" or \"file\"";
+        let expected = "says not what to do with batches; write \"exec\", \"exec-stream\", \"http\", \"stdout\" or \"file\"";
         reader.missing(&section, "kind", expected);
     }
     let [exec, file] = ["belongs to kind = \"exec\" or \"exec-stream\"", "belongs to kind = \"file\""];
+    if matches!(word, Some(KindWord::Exec | KindWord::ExecStream | KindWord::Stdout | KindWord::File)) {
+        for key in KEYS {
+            reader.refuse(&mut section, key, "belongs to kind = \"http\"");
+        }
+    }
     let kind = match word {
         Some(runs @ (KindWord::Exec | KindWord::ExecStream)) => {
             let command = command(reader, &mut section, folder);
@@ -190,6 +194,12 @@ fn processor<'a>(reader: &mut Reader<'a>, mut section: Section<'a>, folder: &Pat
                 KindWord::ExecStream => Kind::ExecStream { command, input },
                 _ => Kind::Exec { command, input },
             }
+        }
+        Some(KindWord::Http) => {
+            reader.refuse(&mut section, "command", exec);
+            reader.refuse(&mut section, "input", exec);
+            reader.refuse(&mut section, "path", file);
+            Kind::Http(destination(reader, &mut section, folder))
         }
         Some(KindWord::Stdout) => {
             reader.refuse(&mut section, "command", exec);
@@ -209,7 +219,7 @@ fn processor<'a>(reader: &mut Reader<'a>, mut section: Section<'a>, folder: &Pat
         }
         None => {
             // Which of the other keys belong there is unknown too: none is blamed. Its group is still checked.
-            for key in ["command", "input", "path"] {
+            for key in ["command", "input", "path"].into_iter().chain(KEYS) {
                 reader.ignore(&mut section, key);
             }
             Kind::Stdout

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 use toml::Value;
 
-use super::settings::{Follow, Group, Kind, Listen, Processor, Settings, Word};
+use super::settings::{Follow, Group, Kind, Listen, Processor, SecretAt, Settings, Word};
 use super::value::{duration_text, size_text};
 use super::{Loaded, Origins};
 
@@ -171,6 +171,21 @@ fn processor(processor: &Processor) -> Vec<(&'static str, Value)> {
             rows.push(("kind", Value::from(if is_stream { "exec-stream" } else { "exec" })));
             rows.push(("command", Value::Array(words.collect())));
             rows.push(("input", Value::from(input.word())));
+        }
+        Kind::Http(to) => {
+            let list = |items: Vec<String>| Value::Array(items.into_iter().map(Value::from).collect());
+            let header = |(name, value): &(String, String)| format!("{name}: {value}");
+            let secret = |(name, at): &(String, SecretAt)| match at {
+                SecretAt::File(path) => format!("{name}: file:{}", path.display()),
+                SecretAt::Env(variable) => format!("{name}: env:{variable}"),
+            };
+            rows.push(("kind", Value::from("http")));
+            rows.push(("url", Value::from(to.url.as_str())));
+            rows.push(("format", Value::from(to.format.word())));
+            rows.push(("compression", Value::from(to.compression.word())));
+            rows.push(("headers", list(to.headers.iter().map(header).collect())));
+            rows.push(("secret_headers", list(to.secret_headers.iter().map(secret).collect())));
+            rows.extend(to.ca_file.iter().map(|file| ("ca_file", path(file))));
         }
         Kind::Stdout => rows.push(("kind", Value::from("stdout"))),
         Kind::File { path: file } => {

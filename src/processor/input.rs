@@ -105,7 +105,7 @@ struct Object<'a> {
     base64: Option<String>,
 }
 
-fn write_ndjson(batch: &Batch, paths: &Paths, mut out: impl Write) -> io::Result<()> {
+pub(super) fn write_ndjson(batch: &Batch, paths: &Paths, mut out: impl Write) -> io::Result<()> {
     // Lines of one source mostly come together: its path is looked up once a run.
     let mut known: Option<(SourceId, Source)> = None;
     for line in batch.lines() {

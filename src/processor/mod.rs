@@ -2,10 +2,12 @@
 
 mod batch;
 mod blocking;
+mod body;
 mod command;
 mod evidence;
 mod exec;
 mod file;
+mod http;
 mod input;
 mod passthrough;
 mod procs;
@@ -13,6 +15,7 @@ mod reply;
 mod report;
 #[cfg(test)]
 mod sample;
+mod secret;
 pub mod shim;
 mod sidecar;
 mod stderr;
@@ -30,9 +33,12 @@ use std::time::Duration;
 use spillq_storage::{GroupId, Seq, StoreId};
 
 pub use batch::{Batch, Piece};
+pub use body::{Coding, Form};
 pub use exec::Exec;
 pub use file::AppendFile;
+pub use http::{Destination, HttpPost};
 pub use input::{Input, Paths};
+pub use secret::Secret;
 pub use stdout::Stdout;
 pub use stream::ExecStream;
 pub use worker::{Limits, Orders, Worker};
@@ -50,6 +56,9 @@ pub enum Outcome {
     /// The processor blames this line of the batch, the first bad one that it met. All of the batch comes again,
     /// cut there: what it did with the lines before is not known to last. The line is charged when alone.
     BadLine(Seq, Evidence),
+    /// The destination asks to be left alone for so long, which the group's longest back-off bounds. Nothing is
+    /// charged.
+    Later(Duration, Evidence),
     /// Too large for the destination: halved, nothing is charged.
     TooLarge(Evidence),
     /// The destination is set up wrongly: the group stops, is probed now and then, and nothing is charged.
@@ -113,6 +122,8 @@ pub enum Kind {
         /// The longest pause before it is started again.
         restart_max: Duration,
     },
+    /// See [`HttpPost`].
+    Http(Destination),
     /// See [`Stdout`].
     Stdout,
     /// See [`AppendFile`].
@@ -140,6 +151,7 @@ impl Kind {
                 let shim = PathBuf::from(Exec::OWN_BINARY);
                 Box::new(ExecStream::new(command, input, shim, grace, restart_max))
             }
+            Kind::Http(destination) => Box::new(HttpPost::new(destination)?),
             Kind::Stdout => Box::new(Stdout::new()?),
             Kind::File { path, store, group } => Box::new(AppendFile::new(path, store, group)?),
         })

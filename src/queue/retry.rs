@@ -37,6 +37,16 @@ pub enum FailureKind {
     TooLarge,
     /// The destination is set up wrongly.
     Refused,
+    /// The destination asks to be left alone for so many milliseconds; the longest back-off bounds it.
+    Later(u64),
+}
+
+impl FailureKind {
+    /// It says nothing of the lines: they wait together as they are, and nothing is charged.
+    #[must_use]
+    pub(super) fn spares_the_lines(self) -> bool {
+        matches!(self, FailureKind::Refused | FailureKind::Later(_))
+    }
 }
 
 /// Lines to be delivered again together.
@@ -280,8 +290,7 @@ impl Retries {
         attempts: u32,
     ) -> Option<Seq> {
         let probed_for = self.probing.take();
-        if let Some(stuck) = probed_for.filter(|stuck| *stuck != range.first && kind != FailureKind::Refused)
-        {
+        if let Some(stuck) = probed_for.filter(|stuck| *stuck != range.first && !kind.spares_the_lines()) {
             // Another line fails as well. It was not charged, and is delivered in its turn.
             self.give_back(range);
             let whole =
@@ -291,8 +300,9 @@ impl Retries {
         }
         let known = self.parts.iter().position(|part| part.range == range).map(|at| self.parts.remove(at));
         let mut part = Part { out: false, ..known.unwrap_or_else(|| Part::new(range)) };
-        if kind == FailureKind::Refused {
-            part.not_before_ms = now_ms + self.settings.max_ms;
+        if kind.spares_the_lines() {
+            let wait_ms = if let FailureKind::Later(ms) = kind { ms } else { u64::MAX };
+            part.not_before_ms = now_ms + wait_ms.min(self.settings.max_ms);
             self.refused_until_ms = Some(part.not_before_ms);
             self.put(part);
             return None;
@@ -503,7 +513,7 @@ mod tests {
     #[test]
     fn an_outage_of_ten_minutes_makes_no_dead_letter() {
         for lines in [1, 2, 7, 5_000] {
-            for kind in [FailureKind::Failed, FailureKind::Refused] {
+            for kind in [FailureKind::Failed, FailureKind::Refused, FailureKind::Later(5_000)] {
                 let mut world = World { down_until_ms: 600_000, kind, ..World::new(lines, 1_000) };
                 world.run(u64::MAX);
                 assert!(world.dead.is_empty(), "{lines} lines, {kind:?}: {:?}", world.dead);

@@ -10,7 +10,7 @@ use spillq_storage::{GroupId, Log, SourceId, StoreId};
 
 use super::{Plan, ServiceError};
 use crate::config::{self, Settings};
-use crate::processor::{Input, Kind, Paths, Processor};
+use crate::processor::{Coding, Destination, Form, Input, Kind, Paths, Processor, Secret};
 use crate::queue::{GroupSettings, RetrySettings};
 use crate::tail::{self, SourceRecord, TailHandle};
 
@@ -108,12 +108,41 @@ pub(super) fn build(
             // The pause is part of the batch's time, which is there to process it.
             restart_max: RESTART_MAX.min(timeout / 4),
         },
+        config::Kind::Http(to) => Kind::Http(destination(to, store, group, paths)),
         config::Kind::Stdout => Kind::Stdout,
         config::Kind::File { path } => Kind::File { path: path.clone(), store, group },
     };
     kind.build().map_err(|error| {
         ServiceError::Start(format!("could not start a processor of {}: {error}", processor.group), None)
     })
+}
+
+fn destination(to: &config::Destination, store: StoreId, group: GroupId, paths: &SourcePaths) -> Destination {
+    let secret = |(name, at): &(String, config::SecretAt)| {
+        let secret = match at {
+            config::SecretAt::File(path) => Secret::File(path.clone()),
+            config::SecretAt::Env(variable) => Secret::Variable(variable.clone()),
+        };
+        (name.clone(), secret)
+    };
+    Destination {
+        url: to.url.clone(),
+        form: match to.format {
+            config::Format::Ndjson => Form::Ndjson(paths.lookup()),
+            config::Format::Json => Form::Json(paths.lookup()),
+            config::Format::Lines => Form::Lines,
+        },
+        coding: match to.compression {
+            config::Compression::None => Coding::Identity,
+            config::Compression::Gzip => Coding::Gzip,
+            config::Compression::Zstd => Coding::Zstd,
+        },
+        headers: to.headers.clone(),
+        secret_headers: to.secret_headers.iter().map(secret).collect(),
+        ca_file: to.ca_file.clone(),
+        store,
+        group,
+    }
 }
 
 /// The paths of sources, for processors that want them: from the log at the start, then from the tail.

@@ -18,6 +18,8 @@ mod exec;
 mod incident;
 /// Real files taken in, rotated and drained.
 mod ingest;
+/// Batches posted to servers, hostile ones too.
+mod post;
 /// Damage, and what a repair keeps.
 mod repair;
 /// Followed files that are somewhere else.
