@@ -37,7 +37,7 @@ pub enum FailureKind {
     TooLarge,
     /// The destination is set up wrongly.
     Refused,
-    /// The destination asks to be left alone for so many milliseconds; the longest back-off bounds it.
+    /// The destination asks to be left alone for so many milliseconds; the first and the longest back-off bound it.
     Later(u64),
 }
 
@@ -301,8 +301,9 @@ impl Retries {
         let known = self.parts.iter().position(|part| part.range == range).map(|at| self.parts.remove(at));
         let mut part = Part { out: false, ..known.unwrap_or_else(|| Part::new(range)) };
         if kind.spares_the_lines() {
+            // A destination that says "at once" again and again is not asked without a pause.
             let wait_ms = if let FailureKind::Later(ms) = kind { ms } else { u64::MAX };
-            part.not_before_ms = now_ms + wait_ms.min(self.settings.max_ms);
+            part.not_before_ms = now_ms + wait_ms.max(self.settings.initial_ms).min(self.settings.max_ms);
             self.refused_until_ms = Some(part.not_before_ms);
             self.put(part);
             return None;
@@ -337,23 +338,15 @@ impl Retries {
 
     /// In an unordered group the other half is tried, too: has every part of the whole failed, and nothing passed?
     fn all_failed(&self, whole: SeqRange) -> bool {
-        let mut parts = self.parts.iter().filter(|part| part.whole == whole).peekable();
-        let several = parts.clone().count() > 1;
-        several
-            && parts.peek().is_some()
-            && parts.all(|part| part.failures > 0 && !part.others_passed && !part.out)
+        let mut parts = self.parts.iter().filter(|part| part.whole == whole);
+        parts.clone().count() > 1 && parts.all(|part| part.failures > 0 && !part.others_passed && !part.out)
     }
 
     /// The destination is down: what is left of `whole` is delivered together again, after a back-off that doubles
     /// every time; its next failure halves it.
     fn down(&mut self, whole: SeqRange, now_ms: u64) {
-        let rounds = 1 + self
-            .parts
-            .iter()
-            .filter(|part| part.whole == whole)
-            .map(|part| part.rounds)
-            .max()
-            .unwrap_or(0);
+        let cut_from_it = self.parts.iter().filter(|part| part.whole == whole);
+        let rounds = 1 + cut_from_it.map(|part| part.rounds).max().unwrap_or(0);
         let not_before_ms = now_ms + self.backoff(rounds);
         let (mine, others) =
             std::mem::take(&mut self.parts).into_iter().partition(|part| part.whole == whole && !part.out);
@@ -522,6 +515,24 @@ mod tests {
                     "it notices soon that the outage is over"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn how_long_a_destination_asks_to_be_left_alone_is_bounded() {
+        let (range, none) = (SeqRange { first: Seq(1), last: Seq(9) }, |_: Seq| false);
+        for (asked, waits) in [
+            (0, SETTINGS.initial_ms),
+            (SETTINGS.max_ms / 2, SETTINGS.max_ms / 2),
+            (u64::MAX, SETTINGS.max_ms),
+        ] {
+            let mut retries = Retries::new(SETTINGS, true, &[], &|_| 0);
+            retries.begin(range, None);
+            assert_eq!(retries.failed(range, FailureKind::Later(asked), 1_000, 0), None);
+            let early = retries.next(1_000 + waits - 1, &|_| 0, &none);
+            assert!(!matches!(early, Next::Deliver(_)), "{asked}: {early:?}");
+            let due = retries.next(1_000 + waits, &|_| 0, &none);
+            assert_eq!(due, Next::Deliver(Delivery { range, alone: false }), "{asked}");
         }
     }
 
