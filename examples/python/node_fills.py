@@ -45,7 +45,7 @@ class NodeFills:
                 return  # spillq has gone: the batch comes again
             try:
                 self._process_batch(data.splitlines())
-                answer = "OK"
+                answer = f"OK {batch['last_seq']}"
             except BadLine as error:
                 answer = f"NAK {error}"  # spillq delivers the other lines without it
             except sqlite3.Error as error:

@@ -7,4 +7,4 @@ while header := sys.stdin.buffer.readline():
     lines = sys.stdin.buffer.read(batch["bytes"]).split(b"\n")[:-1]
     total += sum(map(len, lines))
     print(f"{len(lines)} lines, {total} bytes in all", file=sys.stderr)
-    print("OK", flush=True)
+    print("OK", batch["last_seq"], flush=True)

@@ -28,10 +28,11 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+pub use destination::{Compression, Destination, Format, SecretAt, Url};
 pub use settings::{
-    BatchLimits, Compression, DEFAULT_DATA_DIR, DEFAULT_GROUP, Destination, Disk, Follow, Format, GIB, Group,
-    Http, IN_FLIGHT_MAX, Input, KIB, Kind, LEASED_BYTES_MAX, Listen, MIB, OnDamage, Order, Processor, Retry,
-    SECTIONS_MAX, SecretAt, Settings, Start, WhenFull, Window, Word,
+    BatchLimits, DEFAULT_DATA_DIR, DEFAULT_GROUP, Disk, Follow, GIB, Group, Http, IN_FLIGHT_MAX, Input, KIB,
+    Kind, LEASED_BYTES_MAX, Listen, MIB, OnDamage, Order, Processor, Retry, SECTIONS_MAX, Settings, Start,
+    WhenFull, Window, Word,
 };
 pub use show::{as_json, as_toml};
 pub use value::{duration_text, parse_duration, parse_size, size_text};
@@ -241,6 +242,7 @@ fn load_text(text: &str, folder: &Path, sources: &Sources) -> Result<Loaded, Vec
         return Err(problems);
     }
     warnings.extend(check::fit_leases(&mut settings, &origins));
+    warnings.extend(check::open_secrets(&settings));
     Ok(Loaded { settings, origins, warnings })
 }
 

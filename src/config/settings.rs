@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::destination::Destination;
+
 /// One kibibyte.
 pub const KIB: u64 = 1024;
 /// One mebibyte.
@@ -171,64 +173,6 @@ pub enum Kind {
         /// The file.
         path: PathBuf,
     },
-}
-
-/// Where a processor of kind `http` posts to, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Destination {
-    /// `http://` or `https://`, without a user.
-    pub url: String,
-    /// What the lines become.
-    pub format: Format,
-    /// How the body is compressed.
-    pub compression: Compression,
-    /// Further headers, name and value.
-    pub headers: Vec<(String, String)>,
-    /// Further headers, name and where the value is: `file:/a/path` or `env:NAME`.
-    pub secret_headers: Vec<(String, SecretAt)>,
-    /// Certificates to trust in place of the system's.
-    pub ca_file: Option<PathBuf>,
-}
-
-/// Where a secret is. The secret itself is never among the settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretAt {
-    /// In this file.
-    File(PathBuf),
-    /// In this variable.
-    Env(String),
-}
-
-/// What the lines of a batch become in a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object a line.
-    Ndjson,
-    /// One JSON array of the same objects.
-    Json,
-    /// As they stand in their files.
-    Lines,
-}
-
-impl Word for Format {
-    const ALL: &'static [(&'static str, Format)] =
-        &[("ndjson", Format::Ndjson), ("json", Format::Json), ("lines", Format::Lines)];
-}
-
-/// How the body of a request is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    None,
-    /// gzip.
-    Gzip,
-    /// zstd.
-    Zstd,
-}
-
-impl Word for Compression {
-    const ALL: &'static [(&'static str, Compression)] =
-        &[("none", Compression::None), ("gzip", Compression::Gzip), ("zstd", Compression::Zstd)];
 }
 
 /// A choice among words.

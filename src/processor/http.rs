@@ -10,30 +10,33 @@
 //!
 //! Every request carries `Idempotency-Key`: the same for the same lines of a group, however often they come. The
 //! server is not trusted: at most [`HEAD_BYTES_MAX`] of a reply's head and [`REPLY_BYTES_MAX`] of its body are read,
-//! and the group's time-out ends what is slow, by dropping the future and with it the connection. Connections are kept
-//! for the next batch. Secrets are in no message.
+//! and the group's time-out ends what is slow, by dropping the future and with it the connection. 2xx counts once all
+//! of the body was sent and the reply has come to its end. Connections are kept for the next batch; one on which the
+//! server has said more than was asked is not.
+//!
+//! Secrets and the URL's query are in no message and no `Debug`. Its path is, and what the server says.
 
+use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 use spillq_storage::{GroupId, StoreId};
+use tokio::sync::watch;
 
 use super::body::{Coding, Form, body};
 use super::command::lines;
 use super::evidence::{Tail, harmless};
+use super::trust::trust;
+use super::upload::Upload;
 use super::{Batch, Evidence, Outcome, Processing, Processor, Secret};
 
 /// Of a reply's status line and headers: hyper reads no more.
@@ -48,9 +51,9 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const IDLE_CONNECTIONS_MAX: usize = 1;
 
 /// Where batches go, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Destination {
-    /// `http://` or `https://`, with path and query.
+    /// `http://` or `https://`, with path and query. The query is shown to nobody.
     pub url: String,
     /// What the lines become.
     pub form: Form,
@@ -68,8 +71,13 @@ pub struct Destination {
     pub group: GroupId,
 }
 
+impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Destination").field("form", &self.form).finish_non_exhaustive()
+    }
+}
+
 /// A destination that was understood.
-#[derive(Debug)]
 struct Target {
     url: Uri,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -81,10 +89,16 @@ struct Target {
 }
 
 /// Posts batches.
-#[derive(Debug)]
 pub struct HttpPost {
     target: Arc<Target>,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Upload>,
+    interrupted: Option<Evidence>,
+}
+
+impl fmt::Debug for HttpPost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HttpPost").field(&self.target.place()).finish()
+    }
 }
 
 impl Target {
@@ -111,6 +125,12 @@ impl Target {
             key: format!("{}-{:016x}", destination.group.0, destination.store.0),
         })
     }
+
+    /// Scheme, host and path: a query may hold what is nobody's business.
+    fn place(&self) -> String {
+        let authority = self.url.authority().map_or("", |authority| authority.as_str());
+        harmless(&format!("{}://{authority}{}", self.url.scheme_str().unwrap_or("http"), self.url.path()))
+    }
 }
 
 impl HttpPost {
@@ -135,45 +155,49 @@ impl HttpPost {
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .build(connector);
-        Ok(HttpPost { target: Arc::new(target), client })
+        Ok(HttpPost { target: Arc::new(target), client, interrupted: None })
     }
 
-    /// Scheme, host and path: a query may hold what is nobody's business.
-    fn place(&self) -> String {
-        let url = &self.target.url;
-        let authority = url.authority().map_or("", |authority| authority.as_str());
-        harmless(&format!("{}://{authority}{}", url.scheme_str().unwrap_or("http"), url.path()))
-    }
-
-    async fn run(&self, batch: &Batch) -> Outcome {
-        let evidence = |what: String, tail: String| Evidence {
-            summary: format!("POST of {} to {} {what}", lines(batch), self.place()),
-            tail,
-        };
+    async fn run(&mut self, batch: &Batch) -> Outcome {
+        self.interrupted = None;
+        let what = format!("POST of {} to {}", lines(batch), self.target.place());
+        let evidence = |how: String, tail: String| Evidence { summary: format!("{what} {how}"), tail };
         let (copy, target) = (batch.clone(), Arc::clone(&self.target));
         let made = tokio::task::spawn_blocking(move || request(&target, &copy)).await;
-        let request = match made {
-            Ok(Ok(request)) => request,
-            Ok(Err(Unmade::Secret(what))) => {
-                return Outcome::Refused(evidence(format!("was not made: {what}"), String::new()));
+        let (request, left) = match made {
+            Ok(Ok(made)) => made,
+            Ok(Err(Unmade::Secret(why))) => {
+                return Outcome::Refused(evidence(format!("was not made: {why}"), String::new()));
             }
-            Ok(Err(Unmade::Other(what))) => {
-                return Outcome::Failed(evidence(format!("was not made: {what}"), String::new()));
+            Ok(Err(Unmade::Other(why))) => {
+                return Outcome::Failed(evidence(format!("was not made: {why}"), String::new()));
             }
             Err(error) => return Outcome::Failed(evidence(format!("was not made: {error}"), String::new())),
         };
+        let mut watch =
+            Watch { status: None, left, since: Instant::now(), interrupted: Some(&mut self.interrupted) };
         let response = match self.client.request(request).await {
             Ok(response) => response,
             Err(error) => {
+                watch.interrupted = None;
                 return Outcome::Failed(evidence(format!("got no reply: {}", chain(&error)), String::new()));
             }
         };
         let (status, wait) = (response.status(), retry_after(&response, SystemTime::now()));
-        match read(response).await {
-            Ok(tail) => judge(status, wait, evidence(format!("was answered {status}"), tail)),
-            Err((tail, what)) => {
-                // It is not known whether the server was done: the key lets it tell.
-                Outcome::Failed(evidence(format!("was answered {status}, then cut off: {what}"), tail))
+        watch.status = Some(status);
+        let read = read(response).await;
+        // A server may answer while it takes in the rest, and may not be believed where it does not.
+        let had_all = !status.is_success() || watch.left.wait_for(|left| *left == 0).await.is_ok();
+        watch.interrupted = None;
+        match read {
+            Ok(tail) if had_all => judge(status, wait, evidence(format!("was answered {status}"), tail)),
+            Ok(tail) => Outcome::Failed(evidence(
+                format!("was answered {status} by a server that had closed before it was given all lines"),
+                tail,
+            )),
+            // It is not known whether the server was done: the key lets it tell.
+            Err((tail, why)) => {
+                Outcome::Failed(evidence(format!("was answered {status}, then cut off: {why}"), tail))
             }
         }
     }
@@ -181,11 +205,39 @@ impl HttpPost {
 
 impl Processor for HttpPost {
     fn name(&self) -> String {
-        format!("http {}", self.place())
+        format!("http {}", self.target.place())
     }
 
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
         Box::pin(self.run(batch))
+    }
+
+    fn interrupted(&mut self) -> Option<Evidence> {
+        self.interrupted.take()
+    }
+}
+
+/// Notes how far an exchange was when it is dropped before its end.
+struct Watch<'a> {
+    status: Option<StatusCode>,
+    left: watch::Receiver<u64>,
+    since: Instant,
+    /// `None` once it has ended.
+    interrupted: Option<&'a mut Option<Evidence>>,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if let Some(interrupted) = self.interrupted.take() {
+            let seconds = self.since.elapsed().as_secs_f64();
+            let left = *self.left.borrow();
+            let summary = match self.status {
+                Some(status) => format!("the reply, {status}, had no end after {seconds:.1} s"),
+                None if left > 0 => format!("{left} bytes were still to be sent after {seconds:.1} s"),
+                None => format!("all was sent, and no reply came within {seconds:.1} s"),
+            };
+            *interrupted = Some(Evidence { summary, tail: String::new() });
+        }
     }
 }
 
@@ -196,9 +248,11 @@ enum Unmade {
     Other(String),
 }
 
-fn request(target: &Target, batch: &Batch) -> Result<Request<Full<Bytes>>, Unmade> {
+/// The request for a batch, and how much of its body is left to send.
+fn request(target: &Target, batch: &Batch) -> Result<(Request<Upload>, watch::Receiver<u64>), Unmade> {
     let body = body(batch, &target.form, target.coding).map_err(|error| Unmade::Other(error.to_string()))?;
-    let mut request = Request::new(Full::new(body));
+    let (body, left) = Upload::new(body);
+    let mut request = Request::new(body);
     *request.method_mut() = Method::POST;
     *request.uri_mut() = target.url.clone();
     let headers = request.headers_mut();
@@ -219,11 +273,11 @@ fn request(target: &Target, batch: &Batch) -> Result<Request<Full<Bytes>>, Unmad
     }
     let key = HeaderValue::try_from(key(target, batch)).map_err(|error| Unmade::Other(error.to_string()))?;
     headers.insert(HeaderName::from_static("idempotency-key"), key);
-    Ok(request)
+    Ok((request, left))
 }
 
-/// The same for the same lines of a group. Lines between the first and the last are missing only where they never
-/// come again.
+/// The same for the same lines of a group, and for no others: a lease is read without a gap, but for lines that are
+/// lost and never come again.
 fn key(target: &Target, batch: &Batch) -> String {
     let range = batch.range();
     format!("{}-{}-{}-{}", batch.group(), target.key, range.first, range.last)
@@ -265,32 +319,6 @@ fn retry_after<B>(response: &Response<B>, now: SystemTime) -> Option<Duration> {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
         Err(_) => Some(httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()),
     }
-}
-
-/// Whom to trust: the certificates of the file, or the system's.
-fn trust(ca_file: Option<&Path>, is_tls: bool) -> io::Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    if let Some(path) = ca_file {
-        let fail = |error: &dyn std::fmt::Display| io::Error::other(format!("{}: {error}", path.display()));
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| fail(&error))? {
-            roots.add(certificate.map_err(|error| fail(&error))?).map_err(|error| fail(&error))?;
-        }
-        if roots.is_empty() {
-            return Err(fail(&"no certificate in it"));
-        }
-    } else if is_tls {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            return Err(io::Error::other(
-                "the system has no certificates to trust; install ca-certificates, or name a ca_file",
-            ));
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// An error with its causes.

@@ -21,6 +21,8 @@ mod sidecar;
 mod stderr;
 mod stdout;
 mod stream;
+mod trust;
+mod upload;
 mod worker;
 mod written;
 

@@ -1,5 +1,7 @@
 //! What a long-lived command answers to a batch: one short line. Pure.
 
+use spillq_storage::Seq;
+
 use super::evidence::harmless;
 
 /// An answer with its newline at most: a reason is a sentence, more belongs on standard error.
@@ -10,8 +12,8 @@ const SHOWN_BYTES: usize = 80;
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// The batch is done.
-    Ok,
+    /// The batch is done: the one that ends with this seq, where the answer names it.
+    Ok(Option<Seq>),
     /// It is not.
     Nak {
         /// The number of the first bad line in the batch, from 1, as written; `None` where no line is blamed.
@@ -39,7 +41,8 @@ impl Reply {
         }
         let text = harmless(&String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line)));
         match text.split_once(' ').unwrap_or((&text, "")) {
-            ("OK", "") => Ok(Reply::Ok),
+            ("OK", "") => Ok(Reply::Ok(None)),
+            ("OK", seq) if seq.parse::<u64>().is_ok() => Ok(Reply::Ok(seq.parse().ok().map(Seq))),
             ("NAK", rest) => {
                 let (first, behind) = rest.split_once(' ').unwrap_or((rest, ""));
                 Ok(match first.parse::<u64>() {
@@ -47,7 +50,7 @@ impl Reply {
                     Err(_) => Reply::Nak { line: None, reason: rest.to_owned() },
                 })
             }
-            _ => Err(format!("said {} in place of OK, NAK REASON or NAK N REASON", shown())),
+            _ => Err(format!("said {} in place of OK LAST_SEQ, NAK REASON or NAK N REASON", shown())),
         }
     }
 }
@@ -63,8 +66,9 @@ mod tests {
     #[test]
     fn answers_are_read() {
         for (line, reply) in [
-            ("OK\n", Ok(Reply::Ok)),
-            ("OK\r\n", Ok(Reply::Ok)),
+            ("OK\n", Ok(Reply::Ok(None))),
+            ("OK\r\n", Ok(Reply::Ok(None))),
+            ("OK 12\n", Ok(Reply::Ok(Some(Seq(12))))),
             ("NAK\n", nak(None, "")),
             ("NAK database is down\n", nak(None, "database is down")),
             ("NAK 3 no such coin\n", nak(Some(3), "no such coin")),
@@ -79,9 +83,20 @@ mod tests {
     #[test]
     fn anything_else_is_no_answer() {
         let long = "x".repeat(REPLY_BYTES_MAX);
-        for line in
-            ["", "\n", "ok\n", "OK fine\n", "OKAY\n", "OK\nOK\n", "OK\nO", "processed 3 lines\n", &long]
-        {
+        for line in [
+            "",
+            "\n",
+            "ok\n",
+            "OK fine\n",
+            "OK 1 2\n",
+            "OK -1\n",
+            "OK 99999999999999999999\n",
+            "OKAY\n",
+            "OK\nOK\n",
+            "OK\nO",
+            "processed 3 lines\n",
+            &long,
+        ] {
             let found = Reply::parse(line.as_bytes()).unwrap_err();
             assert!(found.len() < 300, "{found}");
         }

@@ -25,16 +25,27 @@ impl Secret {
             Secret::File(path) => {
                 let fail = |what: String| format!("the secret in {} cannot be read: {what}", path.display());
                 let mut text = String::new();
+                let is_file = path.metadata().map_err(|error| fail(error.to_string()))?.is_file();
+                if !is_file {
+                    // Opening a pipe would wait for ever.
+                    return Err(fail("it is no file".to_owned()));
+                }
                 let file = File::open(path).map_err(|error| fail(error.to_string()))?;
                 let mut limited = file.take(SECRET_BYTES_MAX + 1);
                 limited.read_to_string(&mut text).map_err(|error| fail(error.to_string()))?;
                 if text.len() as u64 > SECRET_BYTES_MAX {
                     return Err(fail(format!("it is longer than {SECRET_BYTES_MAX} bytes")));
                 }
-                Ok(text.trim().to_owned())
+                match text.trim() {
+                    "" => Err(fail("it is empty".to_owned())),
+                    secret => Ok(secret.to_owned()),
+                }
             }
-            Secret::Variable(name) => std::env::var(name)
-                .map_err(|_| format!("the variable {name}, which holds a secret, is not set or not UTF-8")),
+            Secret::Variable(name) => {
+                std::env::var(name).ok().filter(|secret| !secret.is_empty()).ok_or_else(|| {
+                    format!("the variable {name}, which is to hold a secret, is not set, empty or not UTF-8")
+                })
+            }
         }
     }
 }

@@ -1,8 +1,13 @@
 //! Talks to one long-lived command: each batch is a header line and the lines, each answer is one line.
 //!
 //! The header is one JSON object: `lines`, `bytes` (what follows the header's newline), `first_seq`, `last_seq`,
-//! `group`, `attempt`. The answer is `OK`, `NAK REASON` (the batch comes again), or `NAK N REASON`: the N-th line of
-//! the batch, from 1, is bad, and *all* lines of the batch come again, cut there. At most [`REPLY_BYTES_MAX`] bytes.
+//! `group`, `attempt`. The answer is `OK LAST_SEQ`, `NAK REASON` (the batch comes again), or `NAK N REASON`: the N-th
+//! line of the batch, from 1, is bad, and *all* lines of the batch come again, cut there. At most
+//! [`REPLY_BYTES_MAX`] bytes. All of a batch is to be read, whatever the answer.
+//!
+//! `OK` alone does too, for commands that answer once. One that may answer twice must name the batch: its second
+//! answer could be read after the next header was sent, and would ack lines that nobody has seen. So a command that
+//! has named one batch must name all. An `OK` that comes before the command can have read the batch acks nothing.
 //!
 //! The command is started at the first batch through the shim, like that of `exec`, and dies with the service. It is
 //! ended whole when the future is dropped (the group's time-out) and after anything that is no answer: what it
@@ -13,17 +18,19 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::io::ioctl_fionread;
 use rustix::process::Pid;
 use serde::Serialize;
+use spillq_storage::Seq;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::ChildStdout;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::command::{Launcher, cut_off, lines};
 use super::input::{Input, chunks};
@@ -56,6 +63,8 @@ struct Talk {
     stdin: pipe::Sender,
     stdout: ChildStdout,
     stderr: Stderr,
+    /// An answer of it has named its batch.
+    names_batches: bool,
 }
 
 #[derive(Serialize)]
@@ -70,7 +79,7 @@ struct Header<'a> {
 
 /// Why there is no answer.
 enum Fault {
-    /// The command has ended.
+    /// Standard output has ended, and the command with it as a rule.
     Ended,
     /// It said something else.
     Garbage(String),
@@ -158,10 +167,13 @@ impl ExecStream {
             tail,
         };
         let fault = match answer {
-            Ok(Reply::Ok) => {
-                (self.failures, self.talk) = (0, Some(talk));
-                return Ok(Outcome::Done);
-            }
+            Ok(Reply::Ok(named)) => match talk.misnamed(named, range.last) {
+                None => {
+                    (self.failures, self.talk) = (0, Some(talk));
+                    return Ok(Outcome::Done);
+                }
+                Some(what) => Fault::Garbage(what),
+            },
             Ok(Reply::Nak { line: None, reason }) => {
                 let tail = talk.stderr.tail();
                 (self.failures, self.talk) = (0, Some(talk));
@@ -188,7 +200,10 @@ impl ExecStream {
         Ok(match fault {
             Fault::Garbage(what) => Outcome::Failed(evidence(what, talk.stderr.tail())),
             Fault::Ended => {
-                let report = talk.report().await;
+                let Ok(report) = timeout(self.launcher.end_max(), talk.report()).await else {
+                    let what = "closed its standard output and goes on, without an answer".to_owned();
+                    return Ok(Outcome::Failed(evidence(what, talk.stderr.tail())));
+                };
                 let end = self.launcher.bury(report).await?;
                 let evidence = evidence(format!("{} before it answered", end.what), talk.stderr.end().await);
                 if end.is_refused() { Outcome::Refused(evidence) } else { Outcome::Failed(evidence) }
@@ -233,7 +248,8 @@ impl ExecStream {
         let (control, child) = self.launcher.start(&[], &OwnedFd::from(theirs), Stdio::piped())?;
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no pipe to its standard output"))?;
         let stderr = Stderr::follow(child.stderr.take());
-        Ok(Talk { control, stdin: pipe::Sender::from_owned_fd(ours.into())?, stdout, stderr })
+        let stdin = pipe::Sender::from_owned_fd(ours.into())?;
+        Ok(Talk { control, stdin, stdout, stderr, names_batches: false })
     }
 }
 
@@ -257,20 +273,42 @@ impl Talk {
     /// Hands over a batch and reads the answer, both at once: a command may find a bad line before it has read all.
     async fn exchange(&mut self, header: Bytes, chunks: Vec<Bytes>) -> Result<Reply, Fault> {
         let Talk { stdin, stdout, .. } = self;
+        let written = AtomicBool::new(false);
         let write = async {
             for chunk in std::iter::once(header).chain(chunks) {
                 if stdin.write_all(&chunk).await.is_err() {
                     // It has ended, or closed its input: what it says decides.
-                    return Ok(false);
+                    return Ok(());
                 }
             }
-            Ok(true)
+            // Before the command can have read the last byte, and so before an answer that it thought about.
+            written.store(true, Ordering::Release);
+            Ok(())
         };
-        match tokio::try_join!(write, answer(stdout))? {
-            (false, Reply::Ok) => {
-                Err(Fault::Garbage("answered OK and had closed its input before the end".to_owned()))
+        let answer = async {
+            match answer(stdout).await? {
+                Reply::Ok(_) if !written.load(Ordering::Acquire) => {
+                    Err(Fault::Garbage("answered OK before it was given all lines".to_owned()))
+                }
+                reply => Ok(reply),
             }
-            (_, reply) => Ok(reply),
+        };
+        tokio::try_join!(write, answer).map(|((), reply)| reply)
+    }
+
+    /// What is wrong with the batch that an `OK` names, or names not, where the one that was sent ends with `last`.
+    fn misnamed(&mut self, named: Option<Seq>, last: Seq) -> Option<String> {
+        match named {
+            Some(seq) if seq != last => {
+                Some(format!("answered OK {seq}, and the batch ends with line {last}"))
+            }
+            None if self.names_batches => {
+                Some("answered OK alone, and had named its batches before".to_owned())
+            }
+            named => {
+                self.names_batches |= named.is_some();
+                None
+            }
         }
     }
 

@@ -126,7 +126,7 @@ fn destination(to: &config::Destination, store: StoreId, group: GroupId, paths: 
         (name.clone(), secret)
     };
     Destination {
-        url: to.url.clone(),
+        url: to.url.whole().to_owned(),
         form: match to.format {
             config::Format::Ndjson => Form::Ndjson(paths.lookup()),
             config::Format::Json => Form::Json(paths.lookup()),

@@ -6,6 +6,8 @@
 mod backup;
 /// What the built program prints, and how it ends.
 mod cli;
+/// Batches into a server like ClickHouse, with kills on both sides.
+mod clickhouse;
 /// The process killed at any moment.
 mod crash;
 /// Dead letters, exported.

@@ -103,6 +103,8 @@ async fn what_is_no_answer_ends_the_process_and_the_next_batch_gets_a_new_one() 
     for (said, found) in [
         ("say('processed 3 lines')", "said \"processed 3 lines\\n\""),
         ("say('NAK 4 x')", "answered NAK 4, and the batch has 3 lines"),
+        ("say('OK 11')", "answered OK 11, and the batch ends with line 12"),
+        ("say('OK fine')", "in place of OK LAST_SEQ"),
         ("say('NAK 0 x')", "answered NAK 0, and the batch has 3 lines"),
         ("os.write(1, b'OK\\nOK\\n')", "said more than one answer"),
         ("os.write(1, b'x' * 100000)", "gave an answer without an end within 4096 bytes"),
@@ -144,6 +146,45 @@ async fn an_answer_that_nobody_asked_for_acks_nothing() {
     assert_eq!(process(&mut stream, &batch_of(&[(13, 14)])).await, Outcome::Done);
     let seen = wait_for(|| fs::read_to_string(&seen).ok().filter(|text| text.lines().count() == 2));
     assert_eq!(seen.as_deref(), Some("10\n13\n"), "the second batch was read by a new process");
+}
+
+#[tokio::test]
+async fn a_late_second_answer_does_not_ack_the_next_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = dir.path().join("gate");
+    // The second answer to the first batch is written once the header of the second batch was read.
+    for (second, found) in [
+        ("say(f'OK {header[\"last_seq\"]}')", "answered OK 12, and the batch ends with line 14"),
+        ("say('OK')", "answered OK alone, and had named its batches before"),
+    ] {
+        let _ = fs::remove_file(&gate);
+        let mut stream = python(&format!(
+            "calm = os.path.exists('{gate}')
+open('{gate}', 'w').close()
+for header, data in batches():
+    say(f'OK {{header[\"last_seq\"]}}')
+    if not calm:
+        sys.stdin.buffer.readline()
+        {second}
+        time.sleep(600)",
+            gate = gate.display()
+        ));
+        assert_eq!(process(&mut stream, &batch()).await, Outcome::Done);
+        let evidence = failed(process(&mut stream, &batch_of(&[(13, 14)])).await);
+        assert!(evidence.summary.contains(found), "{}", evidence.summary);
+        assert_eq!(process(&mut stream, &batch_of(&[(13, 14)])).await, Outcome::Done, "by a new process");
+    }
+}
+
+#[tokio::test]
+async fn one_that_closes_its_standard_output_and_lives_on_is_ended() {
+    let mut stream = python("next(batches())\nos.close(1)\ntime.sleep(600)");
+    let evidence = failed(process(&mut stream, &batch()).await);
+    assert_eq!(
+        evidence.summary,
+        "python3 closed its standard output and goes on, without an answer on lines 10-12"
+    );
+    stream.end().await.unwrap();
 }
 
 #[tokio::test]
@@ -237,7 +278,7 @@ async fn a_large_batch_passes_and_may_be_refused_before_it_is_read() {
     assert!(matches!(process(&mut hasty, &batch).await, Outcome::BadLine(Seq(11), _)));
     let mut liar = python("os.read(0, 1)\nos.close(0)\nsay('OK')\ntime.sleep(600)");
     let evidence = failed(process(&mut liar, &batch).await);
-    assert!(evidence.summary.contains("had closed its input"), "{}", evidence.summary);
+    assert!(evidence.summary.contains("answered OK before it was given all lines"), "{}", evidence.summary);
     for mut stream in [hasty, liar] {
         stream.end().await.unwrap();
     }
