@@ -86,11 +86,10 @@ impl Launcher {
     /// # Errors
     /// Names the processes that do not end. The command must not be run again while there are such.
     pub(super) async fn end(&mut self) -> Result<(), Evidence> {
-        let end_max = self.end_max();
         let Some(Running { child, marker }) = self.running.as_mut() else {
             return Ok(());
         };
-        let left = match timeout(end_max, child.wait()).await {
+        let left = match timeout(self.grace + SHIM_SLACK, child.wait()).await {
             Ok(Ok(status)) if status.code().is_some() => Vec::new(),
             // Somebody killed the shim: nobody adopted what the command had started.
             Ok(_) => kill_all(|| procs::started_with(marker)).await,
@@ -147,11 +146,6 @@ impl Launcher {
             .map_err(|error| io::Error::other(format!("{}: {error}", self.shim.display())))?;
         let running = Running { child, marker: format!("{MARKER}={marker}") };
         Ok((UnixStream::from_std(ours)?, &mut self.running.insert(running).child))
-    }
-
-    /// A command that ends has all that it had started ended, and the report sent, within so long.
-    pub(super) fn end_max(&self) -> Duration {
-        self.grace + SHIM_SLACK
     }
 
     /// The process id of the shim that runs.

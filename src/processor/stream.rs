@@ -30,7 +30,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::ChildStdout;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::command::{Launcher, cut_off, lines};
 use super::input::{Input, chunks};
@@ -79,7 +79,7 @@ struct Header<'a> {
 
 /// Why there is no answer.
 enum Fault {
-    /// Standard output has ended, and the command with it as a rule.
+    /// The command has ended, and its shim, which holds standard output open for as long.
     Ended,
     /// It said something else.
     Garbage(String),
@@ -200,10 +200,7 @@ impl ExecStream {
         Ok(match fault {
             Fault::Garbage(what) => Outcome::Failed(evidence(what, talk.stderr.tail())),
             Fault::Ended => {
-                let Ok(report) = timeout(self.launcher.end_max(), talk.report()).await else {
-                    let what = "closed its standard output and goes on, without an answer".to_owned();
-                    return Ok(Outcome::Failed(evidence(what, talk.stderr.tail())));
-                };
+                let report = talk.report().await;
                 let end = self.launcher.bury(report).await?;
                 let evidence = evidence(format!("{} before it answered", end.what), talk.stderr.end().await);
                 if end.is_refused() { Outcome::Refused(evidence) } else { Outcome::Failed(evidence) }

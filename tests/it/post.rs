@@ -217,7 +217,7 @@ async fn where_a_slow_server_hangs_is_told_and_its_connection_closed() {
         stream.read(&mut [0]).unwrap()
     });
     let told = hang(&url, batch()).await;
-    assert!(told.starts_with("all was sent, and no reply came within 1."), "{told}");
+    assert!(told.starts_with("all was sent, and no reply came within "), "{told}");
     assert_eq!(served.join().unwrap(), 0, "the connection is closed");
 
     // It drips.
@@ -229,7 +229,7 @@ async fn where_a_slow_server_hangs_is_told_and_its_connection_closed() {
         }
     });
     let told = hang(&url, batch()).await;
-    assert!(told.starts_with("the reply, 200 OK, had no end after 1."), "{told}");
+    assert!(told.starts_with("the reply, 200 OK, had no end after "), "{told}");
     served.join().unwrap();
 
     // It says that it goes on, for ever.
@@ -238,7 +238,7 @@ async fn where_a_slow_server_hangs_is_told_and_its_connection_closed() {
         while stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_ok() {}
     });
     let told = hang(&url, batch()).await;
-    assert!(told.starts_with("all was sent, and no reply came within 1."), "{told}");
+    assert!(told.starts_with("all was sent, and no reply came within "), "{told}");
     served.join().unwrap();
 
     // It does not read: what it was not given until then it never gets.
@@ -250,7 +250,7 @@ async fn where_a_slow_server_hangs_is_told_and_its_connection_closed() {
         read.len()
     });
     let told = hang(&url, large()).await;
-    assert!(told.contains(" bytes were still to be sent after 1."), "{told}");
+    assert!(told.contains(" bytes were still to be sent after "), "{told}");
     // Its end, which closes the connection, is a matter of the runtime.
     tokio::time::sleep(Duration::from_millis(100)).await;
     go.send(()).unwrap();

@@ -177,17 +177,6 @@ for header, data in batches():
 }
 
 #[tokio::test]
-async fn one_that_closes_its_standard_output_and_lives_on_is_ended() {
-    let mut stream = python("next(batches())\nos.close(1)\ntime.sleep(600)");
-    let evidence = failed(process(&mut stream, &batch()).await);
-    assert_eq!(
-        evidence.summary,
-        "python3 closed its standard output and goes on, without an answer on lines 10-12"
-    );
-    stream.end().await.unwrap();
-}
-
-#[tokio::test]
 async fn its_end_is_told_with_its_last_words() {
     for (end, what) in [
         ("sys.exit(3)", "ended with exit status 3"),
