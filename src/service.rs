@@ -361,8 +361,9 @@ async fn start_workers(
     let mut processors = own;
     for processor in &settings.processors {
         let Some((id, group)) = find(&processor.group) else { continue };
+        let timeout = Duration::from_millis(group.timeout_ms);
         for _ in 0..group.in_flight {
-            processors.push((processor.group.clone(), build(processor, store, *id, paths)?));
+            processors.push((processor.group.clone(), build(processor, store, *id, timeout, paths)?));
         }
     }
     let drain = plan.drain.clone().unwrap_or_default();

@@ -46,6 +46,11 @@ fn summary(loaded: &Loaded) -> String {
                 let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
                 format!("exec {}", words.join(" "))
             }
+            Some(Kind::ExecStream { command, .. }) => {
+                let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+                format!("exec-stream {}", words.join(" "))
+            }
+            Some(Kind::Http(to)) => format!("http {}", to.url),
             Some(Kind::Stdout) => "stdout".to_owned(),
             Some(Kind::File { path }) => format!("file {}", path.display()),
             None => "no processor: its lines wait".to_owned(),

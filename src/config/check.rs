@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::destination::Destination;
 use super::settings::{Follow, Kind, LEASED_BYTES_MAX, Order, Settings};
 use super::value::{duration_text, size_text};
 use super::{Origin, Origins, Problem, paths};
@@ -48,6 +49,18 @@ pub(super) fn fit_leases(settings: &mut Settings, origins: &Origins) -> Option<S
         size_text(LEASED_BYTES_MAX),
         now.join(", ")
     ))
+}
+
+/// Secrets that go over a network for everybody to read: it works, and inside of a host or a container it may do.
+pub(super) fn open_secrets(settings: &Settings) -> Vec<String> {
+    let is_open = |to: &&Destination| !to.secret_headers.is_empty() && to.url.is_plain_to_another_host();
+    let tell =
+        |to: &Destination| format!("secret_headers go to {} without encryption; write https://", to.url);
+    let posts = settings.processors.iter().filter_map(|processor| match &processor.kind {
+        Kind::Http(to) => Some(to),
+        _ => None,
+    });
+    posts.filter(is_open).map(tell).collect()
 }
 
 fn problem(

@@ -12,6 +12,7 @@
 //! This is the only module that reads configuration; it never creates, opens or looks up what the settings name.
 
 mod check;
+mod destination;
 mod paths;
 mod read;
 mod scalar;
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+pub use destination::{Compression, Destination, Format, SecretAt, Url};
 pub use settings::{
     BatchLimits, DEFAULT_DATA_DIR, DEFAULT_GROUP, Disk, Follow, GIB, Group, Http, IN_FLIGHT_MAX, Input, KIB,
     Kind, LEASED_BYTES_MAX, Listen, MIB, OnDamage, Order, Processor, Retry, SECTIONS_MAX, Settings, Start,
@@ -240,6 +242,7 @@ fn load_text(text: &str, folder: &Path, sources: &Sources) -> Result<Loaded, Vec
         return Err(problems);
     }
     warnings.extend(check::fit_leases(&mut settings, &origins));
+    warnings.extend(check::open_secrets(&settings));
     Ok(Loaded { settings, origins, warnings })
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::scalar::{Scalar, duration, number, size, text, word};
+use super::destination::{KEYS, destination};
+use super::scalar::{Scalar, boolean, duration, number, size, text, word};
 use super::settings::{
     Follow, GIB, Group, IN_FLIGHT_MAX, Input, KIB, Kind, Listen, MIB, Processor, SECTIONS_MAX, Settings,
 };
@@ -153,6 +154,8 @@ fn group<'a>(reader: &mut Reader<'a>, mut section: Section<'a>) -> Group {
 #[derive(Clone, Copy)]
 enum KindWord {
     Exec,
+    ExecStream,
+    Http,
     Stdout,
     File,
 }
@@ -160,12 +163,11 @@ enum KindWord {
 fn kind_word(written: &str) -> Result<KindWord, String> {
     match written {
         "exec" => Ok(KindWord::Exec),
+        "exec-stream" => Ok(KindWord::ExecStream),
         "stdout" => Ok(KindWord::Stdout),
         "file" => Ok(KindWord::File),
-        "exec-stream" | "http" => {
-            Err("not in this version; write \"exec\", \"stdout\" or \"file\"".to_owned())
-        }
-        _ => Err("expected \"exec\", \"stdout\" or \"file\"".to_owned()),
+        "http" => Ok(KindWord::Http),
+        _ => Err("expected \"exec\", \"exec-stream\", \"http\", \"stdout\" or \"file\"".to_owned()),
     }
 }
 
@@ -174,17 +176,31 @@ fn processor<'a>(reader: &mut Reader<'a>, mut section: Section<'a>, folder: &Pat
     reader.get(&mut section, "group", &mut group, text(group_name));
     let mut word = None;
     if !reader.get(&mut section, "kind", &mut word, text(|kind| kind_word(kind).map(Some))) {
-        let expected = "says not what to do with batches; write \"exec\", \"stdout\" or \"file\"";
+        let expected = "says not what to do with batches; write \"exec\", \"exec-stream\", \"http\", \"stdout\" or \"file\"";
         reader.missing(&section, "kind", expected);
     }
-    let [exec, file] = ["belongs to kind = \"exec\"", "belongs to kind = \"file\""];
+    let [exec, file] = ["belongs to kind = \"exec\" or \"exec-stream\"", "belongs to kind = \"file\""];
+    if matches!(word, Some(KindWord::Exec | KindWord::ExecStream | KindWord::Stdout | KindWord::File)) {
+        for key in KEYS {
+            reader.refuse(&mut section, key, "belongs to kind = \"http\"");
+        }
+    }
     let kind = match word {
-        Some(KindWord::Exec) => {
+        Some(runs @ (KindWord::Exec | KindWord::ExecStream)) => {
             let command = command(reader, &mut section, folder);
             let mut input = Input::Lines;
             reader.get(&mut section, "input", &mut input, self::word);
             reader.refuse(&mut section, "path", file);
-            Kind::Exec { command, input }
+            match runs {
+                KindWord::ExecStream => Kind::ExecStream { command, input },
+                _ => Kind::Exec { command, input },
+            }
+        }
+        Some(KindWord::Http) => {
+            reader.refuse(&mut section, "command", exec);
+            reader.refuse(&mut section, "input", exec);
+            reader.refuse(&mut section, "path", file);
+            Kind::Http(destination(reader, &mut section, folder))
         }
         Some(KindWord::Stdout) => {
             reader.refuse(&mut section, "command", exec);
@@ -204,7 +220,7 @@ fn processor<'a>(reader: &mut Reader<'a>, mut section: Section<'a>, folder: &Pat
         }
         None => {
             // Which of the other keys belong there is unknown too: none is blamed. Its group is still checked.
-            for key in ["command", "input", "path"] {
+            for key in ["command", "input", "path"].into_iter().chain(KEYS) {
                 reader.ignore(&mut section, key);
             }
             Kind::Stdout

@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::destination::Destination;
+
 /// One kibibyte.
 pub const KIB: u64 = 1024;
 /// One mebibyte.
@@ -155,6 +157,15 @@ pub enum Kind {
         /// In what form.
         input: Input,
     },
+    /// Pipes it to a command that lives on, which answers.
+    ExecStream {
+        /// The program and its arguments; never empty.
+        command: Vec<OsString>,
+        /// In what form.
+        input: Input,
+    },
+    /// Posts it to a URL.
+    Http(Destination),
     /// Writes it to standard output, as it stood in its files.
     Stdout,
     /// Appends it to a file, as it stood in its files.

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::json;
 use toml::Value;
 
+use super::destination::SecretAt;
 use super::settings::{Follow, Group, Kind, Listen, Processor, Settings, Word};
 use super::value::{duration_text, size_text};
 use super::{Loaded, Origins};
@@ -20,7 +21,8 @@ struct Part {
     rows: Vec<(&'static str, Value)>,
 }
 
-/// TOML, each line with where its value came from. Read back in the same environment it gives the same settings.
+/// TOML, each line with where its value came from. Read back in the same environment it gives the same settings; but
+/// the query of a URL, which may hold a secret, is left out, and then the text is refused.
 #[must_use]
 pub fn as_toml(loaded: &Loaded) -> String {
     let mut text = String::new();
@@ -166,11 +168,27 @@ fn group(group: &Group) -> Vec<(&'static str, Value)> {
 fn processor(processor: &Processor) -> Vec<(&'static str, Value)> {
     let mut rows = vec![("group", Value::from(processor.group.as_str()))];
     match &processor.kind {
-        Kind::Exec { command, input } => {
+        Kind::Exec { command, input } | Kind::ExecStream { command, input } => {
+            let is_stream = matches!(processor.kind, Kind::ExecStream { .. });
             let words = command.iter().map(|word| Value::from(&*word.to_string_lossy()));
-            rows.push(("kind", Value::from("exec")));
+            rows.push(("kind", Value::from(if is_stream { "exec-stream" } else { "exec" })));
             rows.push(("command", Value::Array(words.collect())));
             rows.push(("input", Value::from(input.word())));
+        }
+        Kind::Http(to) => {
+            let list = |items: Vec<String>| Value::Array(items.into_iter().map(Value::from).collect());
+            let header = |(name, value): &(String, String)| format!("{name}: {value}");
+            let secret = |(name, at): &(String, SecretAt)| match at {
+                SecretAt::File(path) => format!("{name}: file:{}", path.display()),
+                SecretAt::Env(variable) => format!("{name}: env:{variable}"),
+            };
+            rows.push(("kind", Value::from("http")));
+            rows.push(("url", Value::from(to.url.to_string())));
+            rows.push(("format", Value::from(to.format.word())));
+            rows.push(("compression", Value::from(to.compression.word())));
+            rows.push(("headers", list(to.headers.iter().map(header).collect())));
+            rows.push(("secret_headers", list(to.secret_headers.iter().map(secret).collect())));
+            rows.extend(to.ca_file.iter().map(|file| ("ca_file", path(file))));
         }
         Kind::Stdout => rows.push(("kind", Value::from("stdout"))),
         Kind::File { path: file } => {

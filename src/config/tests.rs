@@ -195,14 +195,14 @@ path = "spillq-data/out"
             "line 17: processor.group = \"a\": has a processor already; a second consumer is a [[group]] of its own",
             "line 16: processor.command: names no program; write it as command = [\"./process.sh\"]",
             "line 21: processor.group = \"elsewhere\": no [[group]] is named so; there are \"a\", \"a\", \"loose\"",
-            "line 22: processor.kind = \"http\": not in this version; write \"exec\", \"stdout\" or \"file\"",
+            "line 20: processor.url: names no destination; write it as url = \"https://host/path\"",
             "line 24: processor.group = \"nobody\": no [[group]] is named so; there are \"a\", \"a\", \"loose\"",
             "line 26: processor.path = \"x\": belongs to kind = \"file\"",
-            "line 27: processor.input = \"ndjson\": belongs to kind = \"exec\"",
+            "line 27: processor.input = \"ndjson\": belongs to kind = \"exec\" or \"exec-stream\"",
             "line 30: processor.kind = \"file\": the group \"loose\" has order = \"none\"; a file takes strict order",
             "line 31: processor.path = \"/etc/spillq/spillq-data/out\": lies in the data dir /etc/spillq/spillq-data",
             "line 32: processor.group = \"default\": no [[group]] is named so; there are \"a\", \"a\", \"loose\"",
-            "line 32: processor.kind: says not what to do with batches; write \"exec\", \"stdout\" or \"file\"",
+            "line 32: processor.kind: says not what to do with batches; write \"exec\", \"exec-stream\", \"http\", \"stdout\" or \"file\"",
         ],
     );
 }

@@ -14,6 +14,9 @@ use super::{Origin, Origins, Problem};
 /// The variables that override settings begin so.
 pub(super) const VARIABLE_PREFIX: &str = "SPILLQ_";
 
+/// Keys whose values are not shown in messages: somebody may have written a secret there.
+const SECRETIVE: [&str; 2] = ["headers", ".url"];
+
 /// A table of the file, or where one could be.
 pub(super) struct Section<'a> {
     /// How its keys are called in messages: `disk`, `group.batch`; empty at the top.
@@ -256,19 +259,17 @@ impl<'a> Reader<'a> {
     }
 
     fn wrong(&mut self, key: String, value: &Spanned<DeValue<'_>>, expected: String) {
-        self.problems.push(Problem {
-            line: Some(self.line_of(value)),
-            key,
-            value: self.written(value),
-            expected,
-        });
+        let may_show = !SECRETIVE.iter().any(|end| key.ends_with(end));
+        let value_shown = if may_show { self.written(value) } else { None };
+        self.problems.push(Problem { line: Some(self.line_of(value)), key, value: value_shown, expected });
     }
 
-    /// The value as it stands in the file, if that is short.
+    /// The value as it stands in the file, if that is short, and no URL, which may hold a secret.
     fn written(&self, value: &Spanned<DeValue<'_>>) -> Option<String> {
         let text = self.text.get(value.span())?;
-        let short = text.len() <= 80 && !text.contains('\n') && !text.starts_with('[');
-        short.then(|| text.to_owned())
+        let is_shown =
+            text.len() <= 80 && !text.contains('\n') && !text.starts_with('[') && !text.contains("://");
+        is_shown.then(|| text.to_owned())
     }
 
     fn line_of(&self, value: &Spanned<DeValue<'_>>) -> usize {

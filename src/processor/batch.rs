@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use spillq_storage::{Block, Line, SeqRange};
+use spillq_storage::{Block, Line, Seq, SeqRange};
 
 /// Consecutive lines of one block.
 #[derive(Clone, Debug)]
@@ -91,6 +91,18 @@ impl Batch {
     #[must_use]
     pub fn byte_count(&self) -> u64 {
         self.pieces.iter().map(|piece| piece.bytes().len() as u64).sum()
+    }
+
+    /// The seq of the line that `skip` others of it are before.
+    #[must_use]
+    pub fn nth(&self, mut skip: u64) -> Option<Seq> {
+        for range in self.pieces.iter().map(Piece::range) {
+            if skip < range.lines() {
+                return Some(range.first.plus(skip));
+            }
+            skip -= range.lines();
+        }
+        None
     }
 
     /// Its lines, piece by piece: `bytes` of each are contiguous.

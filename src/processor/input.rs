@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde::Serialize;
 use spillq_storage::{Line, SourceId};
@@ -69,6 +70,18 @@ pub(super) fn memfd(batch: &Batch, input: &Input) -> io::Result<(OwnedFd, u64)> 
     Ok((file.into(), bytes))
 }
 
+/// The batch in the form of `input`, in memory: the lines by reference, objects as one copy of them.
+pub(super) fn chunks(batch: &Batch, input: &Input) -> io::Result<Vec<Bytes>> {
+    match input {
+        Input::Lines => Ok(batch.pieces().iter().map(|piece| piece.bytes().clone()).collect()),
+        Input::Ndjson(paths) => {
+            let mut objects = Vec::new();
+            write_ndjson(batch, paths, &mut objects)?;
+            Ok(vec![objects.into()])
+        }
+    }
+}
+
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Source {
@@ -92,7 +105,7 @@ struct Object<'a> {
     base64: Option<String>,
 }
 
-fn write_ndjson(batch: &Batch, paths: &Paths, mut out: impl Write) -> io::Result<()> {
+pub(super) fn write_ndjson(batch: &Batch, paths: &Paths, mut out: impl Write) -> io::Result<()> {
     // Lines of one source mostly come together: its path is looked up once a run.
     let mut known: Option<(SourceId, Source)> = None;
     for line in batch.lines() {

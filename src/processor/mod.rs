@@ -2,18 +2,27 @@
 
 mod batch;
 mod blocking;
+mod body;
+mod command;
 mod evidence;
 mod exec;
 mod file;
+mod http;
 mod input;
 mod passthrough;
 mod procs;
+mod reply;
 mod report;
 #[cfg(test)]
 mod sample;
+mod secret;
 pub mod shim;
 mod sidecar;
+mod stderr;
 mod stdout;
+mod stream;
+mod trust;
+mod upload;
 mod worker;
 mod written;
 
@@ -23,13 +32,17 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
-use spillq_storage::{GroupId, StoreId};
+use spillq_storage::{GroupId, Seq, StoreId};
 
 pub use batch::{Batch, Piece};
+pub use body::{Coding, Form};
 pub use exec::Exec;
 pub use file::AppendFile;
+pub use http::{Destination, HttpPost};
 pub use input::{Input, Paths};
+pub use secret::Secret;
 pub use stdout::Stdout;
+pub use stream::ExecStream;
 pub use worker::{Limits, Orders, Worker};
 
 /// What became of one delivery of a batch.
@@ -42,6 +55,12 @@ pub enum Outcome {
     Failed(Evidence),
     /// The processor says that the lines themselves are at fault. Halved at once; charged when alone.
     Poison(Evidence),
+    /// The processor blames this line of the batch, the first bad one that it met. All of the batch comes again,
+    /// cut there: what it did with the lines before is not known to last. The line is charged when alone.
+    BadLine(Seq, Evidence),
+    /// The destination asks to be left alone for so long, which the group's longest back-off bounds. Nothing is
+    /// charged.
+    Later(Duration, Evidence),
     /// Too large for the destination: halved, nothing is charged.
     TooLarge(Evidence),
     /// The destination is set up wrongly: the group stops, is probed now and then, and nothing is charged.
@@ -94,6 +113,19 @@ pub enum Kind {
         /// The time between SIGTERM and SIGKILL for what must end.
         grace: Duration,
     },
+    /// See [`ExecStream`], and the fields of `Exec`.
+    ExecStream {
+        /// The command and its arguments.
+        command: Vec<String>,
+        /// How it gets the lines.
+        input: Input,
+        /// The time between SIGTERM and SIGKILL for what must end.
+        grace: Duration,
+        /// The longest pause before it is started again.
+        restart_max: Duration,
+    },
+    /// See [`HttpPost`].
+    Http(Destination),
     /// See [`Stdout`].
     Stdout,
     /// See [`AppendFile`].
@@ -117,6 +149,11 @@ impl Kind {
             Kind::Exec { command, input, grace } => {
                 Box::new(Exec::new(command, input, PathBuf::from(Exec::OWN_BINARY), grace))
             }
+            Kind::ExecStream { command, input, grace, restart_max } => {
+                let shim = PathBuf::from(Exec::OWN_BINARY);
+                Box::new(ExecStream::new(command, input, shim, grace, restart_max))
+            }
+            Kind::Http(destination) => Box::new(HttpPost::new(destination)?),
             Kind::Stdout => Box::new(Stdout::new()?),
             Kind::File { path, store, group } => Box::new(AppendFile::new(path, store, group)?),
         })

@@ -469,7 +469,11 @@ fn verdict(delivered: Delivered) -> Verdict {
         Delivered::Outcome(Outcome::Done) => Verdict::Done,
         Delivered::Outcome(Outcome::Failed(evidence)) => failed(FailureKind::Failed, evidence),
         Delivered::Outcome(Outcome::Poison(evidence)) => failed(FailureKind::Poison, evidence),
+        Delivered::Outcome(Outcome::BadLine(seq, evidence)) => failed(FailureKind::BadLine(seq), evidence),
         Delivered::Outcome(Outcome::TooLarge(evidence)) => failed(FailureKind::TooLarge, evidence),
+        Delivered::Outcome(Outcome::Later(wait, evidence)) => {
+            failed(FailureKind::Later(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)), evidence)
+        }
         Delivered::Outcome(Outcome::Refused(evidence)) => failed(FailureKind::Refused, evidence),
     }
 }

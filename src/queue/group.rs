@@ -388,7 +388,7 @@ impl Group {
         let charged = view.state.attempts.get(&out.range.first).copied().unwrap_or_default();
         let attempts = if out.alone { charged } else { 0 };
         let dead = self.retries.failed(out.range, kind, view.now_ms, attempts);
-        (GroupChange::Return { range: out.range, untried: false }, dead)
+        (GroupChange::Return { range: out.range, untried: kind.spares_the_lines() }, dead)
     }
 
     /// Lines were settled by other means than a lease: set aside, or lost.

@@ -31,10 +31,22 @@ pub enum FailureKind {
     Failed,
     /// The processor blames the lines.
     Poison,
+    /// The processor blames this line, and says nothing of those behind it.
+    BadLine(Seq),
     /// Smaller ones would do.
     TooLarge,
     /// The destination is set up wrongly.
     Refused,
+    /// The destination asks to be left alone for so many milliseconds; the first and the longest back-off bound it.
+    Later(u64),
+}
+
+impl FailureKind {
+    /// It says nothing of the lines: they wait together as they are, and nothing is charged.
+    #[must_use]
+    pub(super) fn spares_the_lines(self) -> bool {
+        matches!(self, FailureKind::Refused | FailureKind::Later(_))
+    }
 }
 
 /// Lines to be delivered again together.
@@ -278,8 +290,7 @@ impl Retries {
         attempts: u32,
     ) -> Option<Seq> {
         let probed_for = self.probing.take();
-        if let Some(stuck) = probed_for.filter(|stuck| *stuck != range.first && kind != FailureKind::Refused)
-        {
+        if let Some(stuck) = probed_for.filter(|stuck| *stuck != range.first && !kind.spares_the_lines()) {
             // Another line fails as well. It was not charged, and is delivered in its turn.
             self.give_back(range);
             let whole =
@@ -289,8 +300,10 @@ impl Retries {
         }
         let known = self.parts.iter().position(|part| part.range == range).map(|at| self.parts.remove(at));
         let mut part = Part { out: false, ..known.unwrap_or_else(|| Part::new(range)) };
-        if kind == FailureKind::Refused {
-            part.not_before_ms = now_ms + self.settings.max_ms;
+        if kind.spares_the_lines() {
+            // A destination that says "at once" again and again is not asked without a pause.
+            let wait_ms = if let FailureKind::Later(ms) = kind { ms } else { u64::MAX };
+            part.not_before_ms = now_ms + wait_ms.max(self.settings.initial_ms).min(self.settings.max_ms);
             self.refused_until_ms = Some(part.not_before_ms);
             self.put(part);
             return None;
@@ -307,7 +320,10 @@ impl Retries {
         let whole = part.whole;
         if part.range.lines() > 1 && (part.halved || part.failures > 1 || kind != FailureKind::Failed) {
             let wait_ms = if kind == FailureKind::Failed { self.settings.initial_ms } else { 0 };
-            self.halve(&part, now_ms + wait_ms);
+            match kind {
+                FailureKind::BadLine(line) if part.range.contains(line) => self.cut_out(&part, line, now_ms),
+                _ => self.halve(&part, now_ms + wait_ms),
+            }
         } else {
             if part.range.lines() > 1 {
                 part.not_before_ms = now_ms + self.backoff(part.rounds);
@@ -322,23 +338,15 @@ impl Retries {
 
     /// In an unordered group the other half is tried, too: has every part of the whole failed, and nothing passed?
     fn all_failed(&self, whole: SeqRange) -> bool {
-        let mut parts = self.parts.iter().filter(|part| part.whole == whole).peekable();
-        let several = parts.clone().count() > 1;
-        several
-            && parts.peek().is_some()
-            && parts.all(|part| part.failures > 0 && !part.others_passed && !part.out)
+        let mut parts = self.parts.iter().filter(|part| part.whole == whole);
+        parts.clone().count() > 1 && parts.all(|part| part.failures > 0 && !part.others_passed && !part.out)
     }
 
     /// The destination is down: what is left of `whole` is delivered together again, after a back-off that doubles
     /// every time; its next failure halves it.
     fn down(&mut self, whole: SeqRange, now_ms: u64) {
-        let rounds = 1 + self
-            .parts
-            .iter()
-            .filter(|part| part.whole == whole)
-            .map(|part| part.rounds)
-            .max()
-            .unwrap_or(0);
+        let cut_from_it = self.parts.iter().filter(|part| part.whole == whole);
+        let rounds = 1 + cut_from_it.map(|part| part.rounds).max().unwrap_or(0);
         let not_before_ms = now_ms + self.backoff(rounds);
         let (mine, others) =
             std::mem::take(&mut self.parts).into_iter().partition(|part| part.whole == whole && !part.out);
@@ -360,8 +368,19 @@ impl Retries {
     fn halve(&mut self, part: &Part, not_before_ms: u64) {
         let SeqRange { first, last } = part.range;
         let middle = Seq(first.0 + (last.0 - first.0) / 2);
-        for range in [SeqRange::new(first, middle), SeqRange::new(middle.next(), last)].into_iter().flatten()
-        {
+        self.split(part, [SeqRange::new(first, middle), SeqRange::new(middle.next(), last)], not_before_ms);
+    }
+
+    /// Like halving, where it is known which line it is.
+    fn cut_out(&mut self, part: &Part, line: Seq, not_before_ms: u64) {
+        let SeqRange { first, last } = part.range;
+        let before = if first < line { SeqRange::new(first, line.prev()) } else { None };
+        let ranges = [before, SeqRange::new(line, line), SeqRange::new(line.next(), last)];
+        self.split(part, ranges, not_before_ms);
+    }
+
+    fn split<const N: usize>(&mut self, part: &Part, ranges: [Option<SeqRange>; N], not_before_ms: u64) {
+        for range in ranges.into_iter().flatten() {
             let (failures, halved, others_passed) = (0, true, false);
             self.put(Part { range, failures, halved, others_passed, not_before_ms, ..part.clone() });
         }
@@ -439,9 +458,14 @@ mod tests {
                 *self.deliveries.entry(seq).or_default() += 1;
                 assert!(!self.acks.contains(Seq(seq)), "line {seq} is delivered after its ack");
             }
-            let bad = self.poison.range(range.first.0..=range.last.0).next().is_some();
-            if self.now_ms < self.down_until_ms || bad {
-                if let Some(seq) = self.retries.failed(range, self.kind, self.now_ms, attempts) {
+            let bad = self.poison.range(range.first.0..=range.last.0).next().copied();
+            if self.now_ms < self.down_until_ms || bad.is_some() {
+                let kind = match (self.kind, bad) {
+                    (FailureKind::BadLine(_), Some(line)) => FailureKind::BadLine(Seq(line)),
+                    (FailureKind::BadLine(_), None) => FailureKind::Failed,
+                    (kind, _) => kind,
+                };
+                if let Some(seq) = self.retries.failed(range, kind, self.now_ms, attempts) {
                     self.dead.insert(seq.0);
                     self.acks.insert(SeqRange::one(seq));
                     self.retries.settled(SeqRange::one(seq), false, self.now_ms);
@@ -482,7 +506,7 @@ mod tests {
     #[test]
     fn an_outage_of_ten_minutes_makes_no_dead_letter() {
         for lines in [1, 2, 7, 5_000] {
-            for kind in [FailureKind::Failed, FailureKind::Refused] {
+            for kind in [FailureKind::Failed, FailureKind::Refused, FailureKind::Later(5_000)] {
                 let mut world = World { down_until_ms: 600_000, kind, ..World::new(lines, 1_000) };
                 world.run(u64::MAX);
                 assert!(world.dead.is_empty(), "{lines} lines, {kind:?}: {:?}", world.dead);
@@ -491,6 +515,47 @@ mod tests {
                     "it notices soon that the outage is over"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn how_long_a_destination_asks_to_be_left_alone_is_bounded() {
+        let (range, none) = (SeqRange { first: Seq(1), last: Seq(9) }, |_: Seq| false);
+        for (asked, waits) in [
+            (0, SETTINGS.initial_ms),
+            (SETTINGS.max_ms / 2, SETTINGS.max_ms / 2),
+            (u64::MAX, SETTINGS.max_ms),
+        ] {
+            let mut retries = Retries::new(SETTINGS, true, &[], &|_| 0);
+            retries.begin(range, None);
+            assert_eq!(retries.failed(range, FailureKind::Later(asked), 1_000, 0), None);
+            let early = retries.next(1_000 + waits - 1, &|_| 0, &none);
+            assert!(!matches!(early, Next::Deliver(_)), "{asked}: {early:?}");
+            let due = retries.next(1_000 + waits, &|_| 0, &none);
+            assert_eq!(due, Next::Deliver(Delivery { range, alone: false }), "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_blamed_is_cut_out_at_once() {
+        let range = |first, last| SeqRange { first: Seq(first), last: Seq(last) };
+        for (line, parts) in [
+            (5, vec![range(1, 4), range(5, 5), range(6, 9)]),
+            (1, vec![range(1, 1), range(2, 9)]),
+            (9, vec![range(1, 8), range(9, 9)]),
+            (10, vec![range(1, 5), range(6, 9)]),
+        ] {
+            let mut retries = Retries::new(SETTINGS, true, &[], &|_| 0);
+            retries.begin(range(1, 9), None);
+            let set_aside = retries.failed(range(1, 9), FailureKind::BadLine(Seq(line)), 1_000, 0);
+            assert_eq!(set_aside, None, "nothing is charged yet");
+            for part in parts {
+                let next = retries.next(1_000, &|_| 0, &|_| false);
+                assert_eq!(next, Next::Deliver(Delivery { range: part, alone: part.lines() == 1 }), "{line}");
+                retries.begin(part, None);
+                retries.settled(part, true, 1_000);
+            }
+            assert!(retries.is_empty());
         }
     }
 
@@ -511,9 +576,14 @@ mod tests {
             poison in proptest::collection::btree_set(1u64..400, 0..6),
             batch in 1u64..300,
             down_until_ms in prop_oneof![Just(0u64), 0u64..100_000],
-            blamed in any::<bool>(),
+            blamed in 0..3,
         ) {
-            let kind = if blamed { FailureKind::Poison } else { FailureKind::Failed };
+            let kind = match blamed {
+                0 => FailureKind::Failed,
+                1 => FailureKind::Poison,
+                // The first of the batch that is poison, see `deliver`.
+                _ => FailureKind::BadLine(Seq(0)),
+            };
             let mut world = World { poison: poison.clone(), down_until_ms, kind, ..World::new(450, batch) };
             world.run(u64::MAX);
             prop_assert_eq!(&world.dead, &poison);

@@ -1,6 +1,7 @@
 //! From settings to parts.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,12 +10,14 @@ use spillq_storage::{GroupId, Log, SourceId, StoreId};
 
 use super::{Plan, ServiceError};
 use crate::config::{self, Settings};
-use crate::processor::{Input, Kind, Paths, Processor};
+use crate::processor::{Coding, Destination, Form, Input, Kind, Paths, Processor, Secret};
 use crate::queue::{GroupSettings, RetrySettings};
 use crate::tail::{self, SourceRecord, TailHandle};
 
 /// Between SIGTERM and SIGKILL for a command that must end.
 const GRACE: Duration = Duration::from_secs(2);
+/// Before a command that keeps failing is started again: soon enough that nobody waits for it in an outage.
+const RESTART_MAX: Duration = Duration::from_secs(2);
 
 /// The configured groups. One that only the store knows is kept with the defaults, and told.
 pub(super) fn group_settings(settings: &Settings, log: &Log) -> Vec<GroupSettings> {
@@ -82,27 +85,64 @@ pub(super) fn build(
     processor: &config::Processor,
     store: StoreId,
     group: GroupId,
+    timeout: Duration,
     paths: &SourcePaths,
 ) -> Result<Box<dyn Processor>, ServiceError> {
+    let words = |command: &[OsString]| -> Result<Vec<String>, ServiceError> {
+        command.iter().map(|word| word.to_str().map(str::to_owned)).collect::<Option<_>>().ok_or_else(|| {
+            ServiceError::Start(format!("the command of group {} is not UTF-8", processor.group), None)
+        })
+    };
+    let in_form = |input| match input {
+        config::Input::Lines => Input::Lines,
+        config::Input::Ndjson => Input::Ndjson(paths.lookup()),
+    };
     let kind = match &processor.kind {
         config::Kind::Exec { command, input } => {
-            let command: Option<Vec<String>> =
-                command.iter().map(|word| word.to_str().map(str::to_owned)).collect();
-            let command = command.ok_or_else(|| {
-                ServiceError::Start(format!("the command of group {} is not UTF-8", processor.group), None)
-            })?;
-            let input = match input {
-                config::Input::Lines => Input::Lines,
-                config::Input::Ndjson => Input::Ndjson(paths.lookup()),
-            };
-            Kind::Exec { command, input, grace: GRACE }
+            Kind::Exec { command: words(command)?, input: in_form(*input), grace: GRACE }
         }
+        config::Kind::ExecStream { command, input } => Kind::ExecStream {
+            command: words(command)?,
+            input: in_form(*input),
+            grace: GRACE,
+            // The pause is part of the batch's time, which is there to process it.
+            restart_max: RESTART_MAX.min(timeout / 4),
+        },
+        config::Kind::Http(to) => Kind::Http(destination(to, store, group, paths)),
         config::Kind::Stdout => Kind::Stdout,
         config::Kind::File { path } => Kind::File { path: path.clone(), store, group },
     };
     kind.build().map_err(|error| {
         ServiceError::Start(format!("could not start a processor of {}: {error}", processor.group), None)
     })
+}
+
+fn destination(to: &config::Destination, store: StoreId, group: GroupId, paths: &SourcePaths) -> Destination {
+    let secret = |(name, at): &(String, config::SecretAt)| {
+        let secret = match at {
+            config::SecretAt::File(path) => Secret::File(path.clone()),
+            config::SecretAt::Env(variable) => Secret::Variable(variable.clone()),
+        };
+        (name.clone(), secret)
+    };
+    Destination {
+        url: to.url.whole().to_owned(),
+        form: match to.format {
+            config::Format::Ndjson => Form::Ndjson(paths.lookup()),
+            config::Format::Json => Form::Json(paths.lookup()),
+            config::Format::Lines => Form::Lines,
+        },
+        coding: match to.compression {
+            config::Compression::None => Coding::Identity,
+            config::Compression::Gzip => Coding::Gzip,
+            config::Compression::Zstd => Coding::Zstd,
+        },
+        headers: to.headers.clone(),
+        secret_headers: to.secret_headers.iter().map(secret).collect(),
+        ca_file: to.ca_file.clone(),
+        store,
+        group,
+    }
 }
 
 /// The paths of sources, for processors that want them: from the log at the start, then from the tail.

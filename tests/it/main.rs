@@ -6,6 +6,8 @@
 mod backup;
 /// What the built program prints, and how it ends.
 mod cli;
+/// Batches into a server like ClickHouse, with kills on both sides.
+mod clickhouse;
 /// The process killed at any moment.
 mod crash;
 /// Dead letters, exported.
@@ -22,10 +24,14 @@ mod ingest;
 mod manager;
 /// What is handed out beside the program: configurations, unit file, package.
 mod packaging;
+/// Batches posted to servers, hostile ones too.
+mod post;
 /// Damage, and what a repair keeps.
 mod repair;
 /// Followed files that are somewhere else.
 mod source;
+/// Commands that live on from batch to batch, with real Python.
+mod stream;
 /// What they share.
 mod support;
 /// Rules of the code base that a compiler cannot hold.

@@ -1,0 +1,255 @@
+//! The settings of a processor of kind `http`, and its keys. Of a secret only its place is read.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use super::paths;
+use super::scalar::{text, word};
+use super::settings::Word;
+use super::written::{Reader, Section};
+
+/// Its keys, which belong nowhere else.
+pub(super) const KEYS: [&str; 6] = ["url", "format", "compression", "headers", "secret_headers", "ca_file"];
+/// Headers whose values are secrets as a rule: they would show in `config show`.
+const SECRET_NAMES: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "x-clickhouse-key"];
+/// So end the names of others.
+const SECRET_ENDS: [&str; 4] = ["api-key", "token", "secret", "password"];
+/// Headers that say how long the body is, what it is and what may happen on the connection.
+const OWN_NAMES: [&str; 6] =
+    ["content-length", "transfer-encoding", "content-encoding", "connection", "host", "idempotency-key"];
+
+/// Where a processor of kind `http` posts to, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// `http://` or `https://`, without a user.
+    pub url: Url,
+    /// What the lines become.
+    pub format: Format,
+    /// How the body is compressed.
+    pub compression: Compression,
+    /// Further headers, name and value.
+    pub headers: Vec<(String, String)>,
+    /// Further headers, name and where the value is: `file:/a/path` or `env:NAME`.
+    pub secret_headers: Vec<(String, SecretAt)>,
+    /// Certificates to trust in place of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A URL whose query may hold a secret: shown without it, in `Debug` too.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Url(String);
+
+impl Url {
+    /// What stands for the query where it is shown. No URL: what is shown cannot be taken for the settings.
+    const HIDDEN: char = '\u{2026}';
+
+    /// All of it, for who connects.
+    #[must_use]
+    pub fn whole(&self) -> &str {
+        &self.0
+    }
+
+    /// Without TLS, and not to this host alone.
+    pub(super) fn is_plain_to_another_host(&self) -> bool {
+        let host = self.0.strip_prefix("http://").and_then(|rest| rest.split(['/', '?', '#']).next());
+        let is_here = |host: &str| {
+            let port = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+            let name = port.map_or(host, |(name, _)| name);
+            let is_loopback = name.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback());
+            name == "localhost" || name == "[::1]" || is_loopback
+        };
+        host.is_some_and(|host| !is_here(host))
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.split_once('?') {
+            Some((shown, _)) => write!(f, "{shown}?{}", Url::HIDDEN),
+            None => f.write_str(&self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where a secret is. The secret itself is never among the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretAt {
+    /// In this file.
+    File(PathBuf),
+    /// In this variable.
+    Env(String),
+}
+
+/// What the lines of a batch become in a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line.
+    Ndjson,
+    /// One JSON array of the same objects.
+    Json,
+    /// As they stand in their files.
+    Lines,
+}
+
+impl Word for Format {
+    const ALL: &'static [(&'static str, Format)] =
+        &[("ndjson", Format::Ndjson), ("json", Format::Json), ("lines", Format::Lines)];
+}
+
+/// How the body of a request is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// gzip.
+    Gzip,
+    /// zstd.
+    Zstd,
+}
+
+impl Word for Compression {
+    const ALL: &'static [(&'static str, Compression)] =
+        &[("none", Compression::None), ("gzip", Compression::Gzip), ("zstd", Compression::Zstd)];
+}
+
+pub(super) fn destination<'a>(
+    reader: &mut Reader<'a>,
+    section: &mut Section<'a>,
+    folder: &Path,
+) -> Destination {
+    let mut to = Destination {
+        url: Url(String::new()),
+        format: Format::Ndjson,
+        compression: Compression::None,
+        headers: Vec::new(),
+        secret_headers: Vec::new(),
+        ca_file: None,
+    };
+    if !reader.get(section, "url", &mut to.url, text(url)) {
+        reader.missing(section, "url", "names no destination; write it as url = \"https://host/path\"");
+    }
+    reader.get(section, "format", &mut to.format, word);
+    reader.get(section, "compression", &mut to.compression, word);
+    reader.list(section, "headers", &mut to.headers, header);
+    reader.list(section, "secret_headers", &mut to.secret_headers, |written| secret_header(folder, written));
+    reader.get(section, "ca_file", &mut to.ca_file, text(|written| paths::path(folder, written).map(Some)));
+    to
+}
+
+fn url(written: &str) -> Result<Url, String> {
+    if written.contains(Url::HIDDEN) {
+        return Err("the query is left out, as `spillq config show` does; write it out".to_owned());
+    }
+    let rest = written.strip_prefix("http://").or_else(|| written.strip_prefix("https://"));
+    let rest = rest.ok_or("expected http:// or https://")?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.contains('@') {
+        return Err("has a user in it, which would show; use secret_headers".to_owned());
+    }
+    if authority.is_empty() || !written.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("not a URL; names a host, and spaces are written %20".to_owned());
+    }
+    Ok(Url(written.to_owned()))
+}
+
+fn split(written: &str) -> Result<(String, &str), String> {
+    let (name, value) = written.split_once(':').ok_or("not a header; write it as \"Name: value\"")?;
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err("not the name of a header".to_owned());
+    }
+    if OWN_NAMES.contains(&name.to_ascii_lowercase().as_str()) {
+        return Err("is set by spillq itself".to_owned());
+    }
+    Ok((name.to_owned(), value.trim()))
+}
+
+fn header(written: &str) -> Result<(String, String), String> {
+    let (name, value) = split(written)?;
+    let lower = name.to_ascii_lowercase();
+    if SECRET_NAMES.contains(&lower.as_str()) || SECRET_ENDS.iter().any(|end| lower.ends_with(end)) {
+        return Err("holds a secret, which would show; use secret_headers".to_owned());
+    }
+    if !value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return Err("not the value of a header".to_owned());
+    }
+    Ok((name, value.to_owned()))
+}
+
+fn secret_header(folder: &Path, written: &str) -> Result<(String, SecretAt), String> {
+    let (name, at) = split(written)?;
+    let at = if let Some(path) = at.strip_prefix("file:").filter(|path| !path.is_empty()) {
+        SecretAt::File(paths::path(folder, path)?)
+    } else if let Some(name) = at.strip_prefix("env:").filter(|name| !name.is_empty()) {
+        SecretAt::Env(name.to_owned())
+    } else {
+        return Err(
+            "says not where the secret is; write \"Name: file:PATH\" or \"Name: env:VARIABLE\"".to_owned()
+        );
+    };
+    Ok((name, at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Kind, Sources, as_json, as_toml, load_text};
+    use super::*;
+
+    #[test]
+    fn a_secret_in_a_url_or_a_header_is_shown_nowhere() {
+        let text =
+            |url: &str, headers: &str| format!("[[processor]]\nkind = \"http\"\nurl = {url:?}\n{headers}\n");
+        let good = load_text(
+            &text("https://ch.example/in?password=hunter2&query=INSERT", "headers = [\"X-Database: fills\"]"),
+            Path::new("/etc/spillq"),
+            &Sources::default(),
+        )
+        .unwrap();
+        for shown in [as_toml(&good), as_json(&good).to_string(), format!("{:?}", good.settings)] {
+            assert!(
+                shown.contains("https://ch.example/in?\u{2026}") && !shown.contains("hunter2"),
+                "{shown}"
+            );
+        }
+        let secret = "secret_headers = [\"Authorization: env:TOKEN\"]";
+        for (url, warnings) in [
+            ("https://ch/", 0),
+            ("http://localhost:8123/", 0),
+            ("http://127.0.0.1/", 0),
+            ("http://[::1]:1?q", 0),
+            ("http://[::1]", 0),
+            ("http://[::2]", 1),
+            ("http://ch:8123/", 1),
+            ("http://127.evil.example/", 1),
+            ("http://localhost.example", 1),
+        ] {
+            let loaded =
+                load_text(&text(url, secret), Path::new("/etc/spillq"), &Sources::default()).unwrap();
+            assert_eq!(loaded.warnings.len(), warnings, "{url}: {:?}", loaded.warnings);
+        }
+        let Kind::Http(to) = &good.settings.processors[0].kind else { panic!("{:?}", good.settings) };
+        assert!(to.url.whole().ends_with("?password=hunter2&query=INSERT"));
+        for (url, headers) in [
+            ("htp://ch.example/?password=hunter2", ""),
+            ("http://user:hunter2@ch.example/", ""),
+            ("https://ch.example/?\u{2026}hunter2", ""),
+            ("https://a/", "headers = [\"Authorization: Bearer hunter2\"]"),
+            ("https://a/", "headers = [\"X-My-Token: hunter2\"]"),
+            ("https://a/", "secret_headers = [\"Authorization: hunter2\"]"),
+            ("https://a/", "secret_headers = \"Authorization: hunter2\""),
+            ("https://a/", "ulr = \"https://a/?password=hunter2\""),
+        ] {
+            let problems =
+                load_text(&text(url, headers), Path::new("/etc/spillq"), &Sources::default()).unwrap_err();
+            let told: String = problems.iter().map(ToString::to_string).collect();
+            assert!(!told.is_empty() && !told.contains("hunter2"), "{told}");
+        }
+    }
+}

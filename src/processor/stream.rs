@@ -1,0 +1,353 @@
+//! Talks to one long-lived command: each batch is a header line and the lines, each answer is one line.
+//!
+//! The header is one JSON object: `lines`, `bytes` (what follows the header's newline), `first_seq`, `last_seq`,
+//! `group`, `attempt`. The answer is `OK LAST_SEQ`, `NAK REASON` (the batch comes again), or `NAK N REASON`: the N-th
+//! line of the batch, from 1, is bad, and *all* lines of the batch come again, cut there. At most
+//! [`REPLY_BYTES_MAX`] bytes. All of a batch is to be read, whatever the answer.
+//!
+//! `OK` alone does too, for commands that answer once. One that may answer twice must name the batch: its second
+//! answer could be read after the next header was sent, and would ack lines that nobody has seen. So a command that
+//! has named one batch must name all. An `OK` that comes before the command can have read the batch acks nothing.
+//!
+//! The command is started at the first batch through the shim, like that of `exec`, and dies with the service. It is
+//! ended whole when the future is dropped (the group's time-out) and after anything that is no answer: what it
+//! says next could be taken for the answer to another batch. It is started again at the next batch, after a pause
+//! that doubles while it fails. Nothing but answers may come from its standard output; standard error is free.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustix::io::ioctl_fionread;
+use rustix::process::Pid;
+use serde::Serialize;
+use spillq_storage::Seq;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::process::ChildStdout;
+use tokio::time::sleep;
+
+use super::command::{Launcher, cut_off, lines};
+use super::input::{Input, chunks};
+use super::reply::{REPLY_BYTES_MAX, Reply};
+use super::report::{REPORT_BYTES_MAX, Report};
+use super::stderr::Stderr;
+use super::{Batch, Evidence, Outcome, Processing, Processor};
+
+/// The pause before the first start that follows a failure.
+const RESTART_INITIAL: Duration = Duration::from_millis(50);
+/// Doublings of it that are counted: past every longest pause.
+const DOUBLINGS_MAX: u32 = 10;
+
+/// A command that lives on from batch to batch.
+#[derive(Debug)]
+pub struct ExecStream {
+    launcher: Launcher,
+    input: Input,
+    restart_max: Duration,
+    /// Starts in a row that ended without an answer.
+    failures: u32,
+    talk: Option<Talk>,
+    interrupted: Option<Evidence>,
+}
+
+/// A running command. Dropped, `control` closes, and the shim ends all of it.
+#[derive(Debug)]
+struct Talk {
+    control: UnixStream,
+    stdin: pipe::Sender,
+    stdout: ChildStdout,
+    stderr: Stderr,
+    /// An answer of it has named its batch.
+    names_batches: bool,
+}
+
+#[derive(Serialize)]
+struct Header<'a> {
+    lines: u64,
+    bytes: u64,
+    first_seq: u64,
+    last_seq: u64,
+    group: &'a str,
+    attempt: u32,
+}
+
+/// Why there is no answer.
+enum Fault {
+    /// The command has ended, and its shim, which holds standard output open for as long.
+    Ended,
+    /// It said something else.
+    Garbage(String),
+}
+
+impl ExecStream {
+    /// Will run `command` as [`Exec`](super::Exec) does. `restart_max` is the longest pause before a start that
+    /// follows failures; it counts as part of the batch's time.
+    #[must_use]
+    pub fn new(
+        command: Vec<String>,
+        input: Input,
+        shim: PathBuf,
+        grace: Duration,
+        restart_max: Duration,
+    ) -> ExecStream {
+        let launcher = Launcher::new(command, shim, grace);
+        ExecStream { launcher, input, restart_max, failures: 0, talk: None, interrupted: None }
+    }
+
+    /// Lets go of the command and waits until nothing of it is alive. Takes at most the grace and 7 seconds.
+    ///
+    /// # Errors
+    /// Names the processes that do not end.
+    pub async fn end(&mut self) -> Result<(), Evidence> {
+        self.talk = None;
+        self.launcher.end().await
+    }
+
+    async fn run(&mut self, batch: &Batch) -> Outcome {
+        self.interrupted = None;
+        match self.attempt(batch).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.failures = self.failures.saturating_add(1);
+                let program = self.launcher.program();
+                Outcome::Failed(Evidence {
+                    summary: format!("{program} could not be given {}: {error}", lines(batch)),
+                    tail: String::new(),
+                })
+            }
+        }
+    }
+
+    async fn attempt(&mut self, batch: &Batch) -> io::Result<Outcome> {
+        let (copy, input) = (batch.clone(), self.input.clone());
+        let chunks =
+            tokio::task::spawn_blocking(move || chunks(&copy, &input)).await.map_err(io::Error::other)??;
+        let mut talk = match self.take_talk().await? {
+            Some(talk) => talk,
+            None => {
+                if let Err(evidence) = self.launcher.end().await {
+                    return Ok(Outcome::Failed(evidence));
+                }
+                sleep(self.pause()).await;
+                self.start()?
+            }
+        };
+        let range = batch.range();
+        let mut header = serde_json::to_vec(&Header {
+            lines: batch.line_count(),
+            bytes: chunks.iter().map(|chunk| chunk.len() as u64).sum(),
+            first_seq: range.first.0,
+            last_seq: range.last.0,
+            group: batch.group(),
+            attempt: batch.attempt(),
+        })?;
+        header.push(b'\n');
+        let program = self.launcher.program();
+        let answer = {
+            let mut hang = Hang {
+                shim: self.launcher.shim_pid(),
+                what: format!("{program} gave no answer on {}", lines(batch)),
+                since: Instant::now(),
+                talk: &talk.stderr.clone(),
+                finished: false,
+                interrupted: &mut self.interrupted,
+            };
+            let answer = talk.exchange(header.into(), chunks).await;
+            hang.finished = true;
+            answer
+        };
+        let evidence = |what: String, tail: String| Evidence {
+            summary: format!("{program} {what} on {}", lines(batch)),
+            tail,
+        };
+        let fault = match answer {
+            Ok(Reply::Ok(named)) => match talk.misnamed(named, range.last) {
+                None => {
+                    (self.failures, self.talk) = (0, Some(talk));
+                    return Ok(Outcome::Done);
+                }
+                Some(what) => Fault::Garbage(what),
+            },
+            Ok(Reply::Nak { line: None, reason }) => {
+                let tail = talk.stderr.tail();
+                (self.failures, self.talk) = (0, Some(talk));
+                return Ok(Outcome::Failed(evidence(format!("answered NAK {reason}"), tail)));
+            }
+            Ok(Reply::Nak { line: Some(number), reason }) => {
+                let nth = number.checked_sub(1).and_then(|skip| batch.nth(skip));
+                match nth {
+                    Some(seq) => {
+                        let tail = talk.stderr.tail();
+                        (self.failures, self.talk) = (0, Some(talk));
+                        let evidence = evidence(format!("says that line {seq} is bad: {reason}"), tail);
+                        return Ok(Outcome::BadLine(seq, evidence));
+                    }
+                    None => Fault::Garbage(format!(
+                        "answered NAK {number}, and the batch has {} lines",
+                        batch.line_count()
+                    )),
+                }
+            }
+            Err(fault) => fault,
+        };
+        self.failures = self.failures.saturating_add(1);
+        Ok(match fault {
+            Fault::Garbage(what) => Outcome::Failed(evidence(what, talk.stderr.tail())),
+            Fault::Ended => {
+                let report = talk.report().await;
+                let end = self.launcher.bury(report).await?;
+                let evidence = evidence(format!("{} before it answered", end.what), talk.stderr.end().await);
+                if end.is_refused() { Outcome::Refused(evidence) } else { Outcome::Failed(evidence) }
+            }
+        })
+    }
+
+    /// The command that runs since an earlier batch; `None` where it has ended, or said what nobody asked for.
+    async fn take_talk(&mut self) -> io::Result<Option<Talk>> {
+        let Some(mut talk) = self.talk.take() else { return Ok(None) };
+        let program = self.launcher.program();
+        if ioctl_fionread(&talk.control)? > 0 {
+            let report = talk.report().await;
+            let end = self.launcher.bury(report).await?;
+            self.failures = if end.code == Some(0) { 0 } else { self.failures.saturating_add(1) };
+            let stderr = talk.stderr.end().await;
+            tracing::warn!(command = program, stderr, "{} between batches; starting it again", end.what);
+            return Ok(None);
+        }
+        if ioctl_fionread(&talk.stdout)? > 0 {
+            self.failures = self.failures.saturating_add(1);
+            tracing::warn!(
+                command = program,
+                "it wrote to standard output without being asked, which is for answers only; starting it again"
+            );
+            return Ok(None);
+        }
+        Ok(Some(talk))
+    }
+
+    /// How long to wait before the next start.
+    fn pause(&self) -> Duration {
+        match self.failures.checked_sub(1) {
+            None => Duration::ZERO,
+            Some(doublings) => (RESTART_INITIAL * (1 << doublings.min(DOUBLINGS_MAX))).min(self.restart_max),
+        }
+    }
+
+    fn start(&mut self) -> io::Result<Talk> {
+        // A pipe and not a socket: /dev/stdin can be opened.
+        let (theirs, ours) = io::pipe()?;
+        let (control, child) = self.launcher.start(&[], &OwnedFd::from(theirs), Stdio::piped())?;
+        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no pipe to its standard output"))?;
+        let stderr = Stderr::follow(child.stderr.take());
+        let stdin = pipe::Sender::from_owned_fd(ours.into())?;
+        Ok(Talk { control, stdin, stdout, stderr, names_batches: false })
+    }
+}
+
+impl Processor for ExecStream {
+    fn name(&self) -> String {
+        format!("exec-stream {}", self.launcher.words())
+    }
+
+    fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
+        Box::pin(self.run(batch))
+    }
+
+    fn interrupted(&mut self) -> Option<Evidence> {
+        let interrupted = self.interrupted.take();
+        self.failures = self.failures.saturating_add(u32::from(interrupted.is_some()));
+        interrupted
+    }
+}
+
+impl Talk {
+    /// Hands over a batch and reads the answer, both at once: a command may find a bad line before it has read all.
+    async fn exchange(&mut self, header: Bytes, chunks: Vec<Bytes>) -> Result<Reply, Fault> {
+        let Talk { stdin, stdout, .. } = self;
+        let written = AtomicBool::new(false);
+        let write = async {
+            for chunk in std::iter::once(header).chain(chunks) {
+                if stdin.write_all(&chunk).await.is_err() {
+                    // It has ended, or closed its input: what it says decides.
+                    return Ok(());
+                }
+            }
+            // Before the command can have read the last byte, and so before an answer that it thought about.
+            written.store(true, Ordering::Release);
+            Ok(())
+        };
+        let answer = async {
+            match answer(stdout).await? {
+                Reply::Ok(_) if !written.load(Ordering::Acquire) => {
+                    Err(Fault::Garbage("answered OK before it was given all lines".to_owned()))
+                }
+                reply => Ok(reply),
+            }
+        };
+        tokio::try_join!(write, answer).map(|((), reply)| reply)
+    }
+
+    /// What is wrong with the batch that an `OK` names, or names not, where the one that was sent ends with `last`.
+    fn misnamed(&mut self, named: Option<Seq>, last: Seq) -> Option<String> {
+        match named {
+            Some(seq) if seq != last => {
+                Some(format!("answered OK {seq}, and the batch ends with line {last}"))
+            }
+            None if self.names_batches => {
+                Some("answered OK alone, and had named its batches before".to_owned())
+            }
+            named => {
+                self.names_batches |= named.is_some();
+                None
+            }
+        }
+    }
+
+    /// What the shim says of the end.
+    async fn report(&mut self) -> Option<Report> {
+        let mut text = Vec::new();
+        // After an error the report is missing, or cut.
+        let _ = (&mut self.control).take(REPORT_BYTES_MAX).read_to_end(&mut text).await;
+        Report::parse(&text)
+    }
+}
+
+/// Reads one answer.
+async fn answer(stdout: &mut ChildStdout) -> Result<Reply, Fault> {
+    let mut line = Vec::new();
+    let mut buffer = [0; REPLY_BYTES_MAX];
+    loop {
+        match stdout.read(&mut buffer).await {
+            Ok(read) if read > 0 => line.extend(buffer.iter().take(read)),
+            _ => return Err(Fault::Ended),
+        }
+        if line.contains(&b'\n') || line.len() >= REPLY_BYTES_MAX {
+            return Reply::parse(&line).map_err(Fault::Garbage);
+        }
+    }
+}
+
+/// Notes where the command hangs when it is dropped before the answer came.
+struct Hang<'a> {
+    shim: Option<Pid>,
+    what: String,
+    since: Instant,
+    talk: &'a Stderr,
+    finished: bool,
+    interrupted: &'a mut Option<Evidence>,
+}
+
+impl Drop for Hang<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            let summary = cut_off(&self.what, self.since, self.shim);
+            *self.interrupted = Some(Evidence { summary, tail: self.talk.tail() });
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! The http processor against servers of plain sockets: what they say decides, and nothing that they do hangs it, or
+//! acks lines that they were not given.
+
+#[path = "../../src/processor/sample.rs"]
+mod sample;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_linger;
+use spillq::processor::{Batch, Coding, Destination, Form, HttpPost, Outcome, Piece, Processor, Secret};
+use spillq_storage::{GroupId, StoreId};
+use tokio::time::timeout;
+
+use crate::support::{PATIENCE, run};
+
+/// One that is found in no message.
+const SECRET: &str = "Bearer hidden";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// Serves one connection; gives back what `serve` does with it.
+fn server<T: Send + 'static>(serve: impl FnOnce(TcpStream) -> T + Send + 'static) -> (String, JoinHandle<T>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!(
+        "http://{}/in?query=INSERT%20INTO%20t%20FORMAT%20JSONEachRow&key=hidden",
+        listener.local_addr().unwrap()
+    );
+    let served = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        // Nothing else is served: who connects again gets nothing.
+        drop(listener);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        serve(stream)
+    });
+    (url, served)
+}
+
+/// Reads the head of one request; gives the length of its body too.
+fn head(stream: &mut impl Read) -> Option<(String, usize)> {
+    let (mut text, mut byte) = (Vec::new(), [0]);
+    while !text.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).ok()? == 0 {
+            return None;
+        }
+        text.push(byte[0]);
+    }
+    let head = String::from_utf8(text).unwrap();
+    let length = head.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap();
+    let length = length.parse().unwrap();
+    Some((head, length))
+}
+
+/// Reads one request, of the length that it states.
+fn request(stream: &mut impl Read) -> Option<String> {
+    let (head, length) = head(stream)?;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    Some(head + &String::from_utf8(body).unwrap())
+}
+
+/// Reads one request and says `reply`.
+fn answer(mut stream: TcpStream, reply: &[u8]) -> String {
+    let request = request(&mut stream).unwrap();
+    stream.write_all(reply).unwrap();
+    request
+}
+
+fn http(url: &str, ca_file: Option<&std::path::Path>) -> (HttpPost, tempfile::NamedTempFile) {
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), format!("{SECRET}\n")).unwrap();
+    let destination = Destination {
+        url: url.to_owned(),
+        form: Form::Ndjson(Arc::new(|_| None)),
+        coding: Coding::Identity,
+        headers: vec![("X-Database".to_owned(), "fills".to_owned())],
+        secret_headers: vec![("Authorization".to_owned(), Secret::File(secret.path().to_owned()))],
+        ca_file: ca_file.map(ToOwned::to_owned),
+        store: StoreId(7),
+        group: GroupId(1),
+    };
+    (HttpPost::new(destination).unwrap(), secret)
+}
+
+fn batch() -> Batch {
+    let block = sample::block(10, &[b"one", b"two", b"three"]);
+    Batch::new(Arc::from("g"), 1, sample::pieces(&block, &[(10, 12)], Piece::new)).unwrap()
+}
+
+/// More than two sockets hold.
+const LARGE_BYTES: usize = 16 * 1024 * 1024;
+
+fn large() -> Batch {
+    let line = vec![b'x'; LARGE_BYTES / 4];
+    let blocks = (10..14).map(|seq| sample::pieces(&sample::block(seq, &[&line]), &[(seq, seq)], Piece::new));
+    Batch::new(Arc::from("g"), 1, blocks.flatten().collect()).unwrap()
+}
+
+/// What becomes of a batch, as text.
+async fn post(url: &str, batch: Batch) -> String {
+    let (mut http, _secret) = http(url, None);
+    let outcome = timeout(PATIENCE, http.process(&batch)).await.expect("an outcome in time");
+    let told = format!("{outcome:?} {http:?} {}", http.name());
+    assert!(!told.contains("hidden"), "{told}");
+    told
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_decides_and_the_request_carries_key_and_secret() {
+    for (reply, expected) in [
+        ("200 OK\r\ncontent-length: 0", "Done"),
+        ("204 No Content", "Done"),
+        ("422 x\r\ncontent-length: 0", "Poison"),
+        ("413 x\r\ncontent-length: 0", "TooLarge"),
+        ("302 x\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0", "Refused"),
+        ("401 x\r\ncontent-length: 0", "Refused"),
+        ("503 x\r\nretry-after: 7\r\ncontent-length: 0", "Later(7s"),
+        ("500 x\r\ncontent-length: 0", "Failed"),
+    ] {
+        let reply = format!("HTTP/1.1 {reply}\r\n\r\n");
+        let (url, served) = server(move |stream| answer(stream, reply.as_bytes()));
+        let outcome = post(&url, batch()).await;
+        assert!(outcome.starts_with(expected), "{expected}: {outcome}");
+        let request = served.join().unwrap();
+        for part in [
+            "POST /in?query=INSERT%20INTO%20t%20FORMAT%20JSONEachRow&key=hidden HTTP/1.1\r\n",
+            "idempotency-key: g-1-0000000000000007-10-12\r\n",
+            "authorization: Bearer hidden\r\n",
+            "x-database: fills\r\n",
+            "content-type: application/x-ndjson\r\n",
+            "{\"seq\":12,\"source\":3,\"offset\":108,\"attempt\":1,\"text\":\"three\"}\n",
+        ] {
+            assert!(request.contains(part), "{part}: {request}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_reply_is_a_failure_and_no_hang() {
+    let long =
+        |lines: usize| format!("HTTP/1.1 200 OK\r\n{}", format!("x: {}\r\n", "y".repeat(60)).repeat(lines));
+    for (reply, found) in [
+        (b"garbage\r\n\r\n".to_vec(), "got no reply"),
+        (b"".to_vec(), "got no reply"),
+        (b"HTTP/1.1 200 OK\r\n".to_vec(), "got no reply"),
+        (format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(1 << 20)).into_bytes(), "got no reply"),
+        (format!("{}\r\n", long(500)).into_bytes(), "got no reply"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok".to_vec(), "got no reply"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: -2\r\n\r\nok".to_vec(), "got no reply"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nok".to_vec(), "was answered 200 OK, then cut off"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nok".to_vec(), "then cut off"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nok".to_vec(), "then cut off"),
+    ] {
+        let text = String::from_utf8_lossy(&reply[..reply.len().min(80)]).into_owned();
+        let (url, served) = server(move |mut stream| {
+            let _ = request(&mut stream).unwrap();
+            // It may close before it has all.
+            let _ = stream.write_all(&reply);
+        });
+        let outcome = post(&url, batch()).await;
+        assert!(outcome.starts_with("Failed") && outcome.contains(found), "{text:?}: {outcome}");
+        served.join().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_in_the_middle_of_a_reply_is_a_failure() {
+    for said in
+        [&b""[..], b"HTTP/1.1 200 OK\r\ncontent-le", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok"]
+    {
+        let (url, served) = server(|mut stream| {
+            let _ = request(&mut stream).unwrap();
+            stream.write_all(said).unwrap();
+            set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+        });
+        let outcome = post(&url, batch()).await;
+        assert!(outcome.starts_with("Failed"), "{said:?}: {outcome}");
+        served.join().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_endless_body_little_is_read_and_the_status_decides() {
+    for (status, expected) in [("500 x", "Failed"), ("401 x", "Refused")] {
+        let (url, served) = server(move |mut stream| {
+            let _ = request(&mut stream).unwrap();
+            write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 99999999999\r\n\r\n").unwrap();
+            let mut said = 0;
+            while stream.write_all(&[b'x'; 4096]).is_ok() {
+                said += 4096;
+            }
+            said
+        });
+        let outcome = post(&url, batch()).await;
+        assert!(outcome.starts_with(expected), "{outcome}");
+        // Until it noticed that nobody listens: 64 KiB, and what sockets hold.
+        let said = served.join().unwrap();
+        assert!(said < 64 << 20, "{said}");
+    }
+}
+
+/// Lets the time of a batch pass; gives what is told of it.
+async fn hang(url: &str, batch: Batch) -> String {
+    let (mut http, _secret) = http(url, None);
+    let outcome = timeout(Duration::from_secs(1), http.process(&batch)).await;
+    assert!(outcome.is_err(), "{outcome:?}");
+    http.interrupted().expect("it is told where it hung").summary
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_slow_server_hangs_is_told_and_its_connection_closed() {
+    // It never answers.
+    let (url, served) = server(|mut stream| {
+        let _ = request(&mut stream).unwrap();
+        stream.read(&mut [0]).unwrap()
+    });
+    let told = hang(&url, batch()).await;
+    assert!(told.starts_with("all was sent, and no reply came within "), "{told}");
+    assert_eq!(served.join().unwrap(), 0, "the connection is closed");
+
+    // It drips.
+    let (url, served) = server(|mut stream| {
+        let _ = request(&mut stream).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n").unwrap();
+        while stream.write_all(b"x").is_ok() {
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let told = hang(&url, batch()).await;
+    assert!(told.starts_with("the reply, 200 OK, had no end after "), "{told}");
+    served.join().unwrap();
+
+    // It says that it goes on, for ever.
+    let (url, served) = server(|mut stream| {
+        let _ = request(&mut stream).unwrap();
+        while stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_ok() {}
+    });
+    let told = hang(&url, batch()).await;
+    assert!(told.starts_with("all was sent, and no reply came within "), "{told}");
+    served.join().unwrap();
+
+    // It does not read: what it was not given until then it never gets.
+    let (go, wait) = std::sync::mpsc::channel();
+    let (url, served) = server(move |mut stream| {
+        wait.recv().unwrap();
+        let mut read = Vec::new();
+        let _ = stream.read_to_end(&mut read);
+        read.len()
+    });
+    let told = hang(&url, large()).await;
+    assert!(told.contains(" bytes were still to be sent after "), "{told}");
+    // Its end, which closes the connection, is a matter of the runtime.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    go.send(()).unwrap();
+    let read = tokio::task::spawn_blocking(|| served.join().unwrap()).await.unwrap();
+    assert!(read < LARGE_BYTES, "{read}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ack_before_all_lines_were_sent_counts_only_if_the_rest_is_taken() {
+    for (takes_the_rest, expected) in [(true, "Done"), (false, "Failed")] {
+        let (url, served) = server(move |mut stream| {
+            let (_, length) = head(&mut stream).unwrap();
+            stream.write_all(OK).unwrap();
+            if takes_the_rest {
+                stream.read_exact(&mut vec![0; length]).unwrap();
+            }
+        });
+        let outcome = post(&url, large()).await;
+        assert!(outcome.starts_with(expected), "{outcome}");
+        served.join().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_used_again_but_not_one_that_said_too_much() {
+    let (url, served) = server(|mut stream| {
+        let mut requests = 0;
+        while request(&mut stream).is_some() {
+            requests += 1;
+            stream.write_all(OK).unwrap();
+        }
+        requests
+    });
+    let (mut reused, _secret) = http(&url, None);
+    for _ in 0..3 {
+        assert_eq!(timeout(PATIENCE, reused.process(&batch())).await.unwrap(), Outcome::Done);
+    }
+    drop(reused);
+    let requests = tokio::task::spawn_blocking(|| served.join().unwrap()).await.unwrap();
+    assert_eq!(requests, 3, "the server takes one connection only");
+
+    // Two answers to the first batch: the second of them is none to the second batch.
+    let (url, served) = server(|mut stream| {
+        let _ = request(&mut stream).unwrap();
+        stream.write_all(&[OK, OK].concat()).unwrap();
+        stream.read(&mut [0]).unwrap_or_default()
+    });
+    let (mut fooled, _secret) = http(&url, None);
+    assert_eq!(timeout(PATIENCE, fooled.process(&batch())).await.unwrap(), Outcome::Done);
+    let outcome = timeout(PATIENCE, fooled.process(&batch())).await.unwrap();
+    assert!(matches!(outcome, Outcome::Failed(_)), "nobody took it: {outcome:?}");
+    assert_eq!(served.join().unwrap(), 0, "nothing more came on that connection");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_server_that_is_trusted_gets_lines_and_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let certificate = |name: &str, more: &[&str]| {
+        let (key, cert, subject) =
+            (path(&format!("{name}.key")), path(&format!("{name}.pem")), format!("/CN={name}"));
+        let new =
+            ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+        run("openssl", &[&new[..], &["-subj", &subject, "-keyout", &key, "-out", &cert], more].concat());
+    };
+    certificate("good", &[]);
+    certificate("other", &[]);
+    let (ca, key) = (path("good.pem"), path("good.key"));
+    let leaf = ["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "subjectAltName=DNS:localhost"];
+    certificate("leaf", &[&["-CA", &ca, "-CAkey", &key], &leaf[..]].concat());
+    let config = || {
+        use rustls::pki_types::pem::PemObject;
+        let cert = rustls::pki_types::CertificateDer::from_pem_file(path("leaf.pem")).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::from_pem_file(path("leaf.key")).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        Arc::new(builder.with_single_cert(vec![cert], key).unwrap())
+    };
+    for (ca, host, expected) in [
+        ("good.pem", "localhost", "Done"),
+        ("other.pem", "localhost", "Failed"),
+        ("good.pem", "127.0.0.1", "Failed"),
+    ] {
+        let config = config();
+        let (url, served) = server(move |stream| {
+            let connection = rustls::ServerConnection::new(config).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, stream);
+            let request = request(&mut stream);
+            if request.is_some() {
+                stream.write_all(OK).unwrap();
+                stream.flush().unwrap();
+            }
+            request
+        });
+        let url = url.replace("http://127.0.0.1", &format!("https://{host}"));
+        let (mut http, _secret) = http(&url, Some(path(ca).as_ref()));
+        let outcome = format!("{:?}", timeout(PATIENCE, http.process(&batch())).await.unwrap());
+        assert!(outcome.starts_with(expected), "{ca} {host}: {outcome}");
+        let request = served.join().unwrap();
+        assert_eq!(request.is_some_and(|text| text.contains(SECRET)), expected == "Done", "{ca} {host}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_secret_nothing_is_sent() {
+    let (url, served) = server(|mut stream| stream.read(&mut [0]).unwrap());
+    let (mut http, secret) = http(&url, None);
+    for content in [Some(""), Some("two\nlines"), None] {
+        match content {
+            Some(content) => std::fs::write(secret.path(), content).unwrap(),
+            None => std::fs::remove_file(secret.path()).unwrap(),
+        }
+        let outcome = http.process(&batch()).await;
+        assert!(matches!(outcome, Outcome::Refused(_)), "{content:?}: {outcome:?}");
+    }
+    // Nobody has connected: this is the first.
+    drop(TcpStream::connect(url.trim_start_matches("http://").split('/').next().unwrap()).unwrap());
+    assert_eq!(served.join().unwrap(), 0);
+}

@@ -1,0 +1,352 @@
+//! The exec-stream processor: a real Python that lives on, answers, lies, hangs and dies.
+
+#[path = "../../src/processor/sample.rs"]
+mod sample;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use spillq::processor::{Batch, Evidence, ExecStream, Input, Outcome, Piece, Processor};
+use spillq_storage::Seq;
+use tokio::time::timeout;
+
+use crate::support::{PATIENCE, Service, binary, wait_for, write_config};
+
+const GRACE: Duration = Duration::from_millis(200);
+const RESTART_MAX: Duration = Duration::from_millis(200);
+
+/// What begins every program here: reads batches, and writes a line to standard error for each start.
+const READ: &str = "import json, os, sys, time
+print('start', os.getpid(), file=sys.stderr, flush=True)
+def say(text):
+    print(text, flush=True)
+def batches():
+    while header := sys.stdin.buffer.readline():
+        header = json.loads(header)
+        yield header, sys.stdin.buffer.read(header['bytes'])
+";
+
+fn python(program: &str) -> ExecStream {
+    let command = ["python3", "-c", &format!("{READ}{program}")].map(str::to_owned).to_vec();
+    ExecStream::new(command, Input::Lines, binary(), GRACE, RESTART_MAX)
+}
+
+fn batch_of(ranges: &[(u64, u64)]) -> Batch {
+    let block = sample::block(10, &[b"one", b"two", b"three", b"four", b"five"]);
+    Batch::new(Arc::from("default"), 2, sample::pieces(&block, ranges, Piece::new)).unwrap()
+}
+
+fn batch() -> Batch {
+    batch_of(&[(10, 12)])
+}
+
+async fn process(stream: &mut ExecStream, batch: &Batch) -> Outcome {
+    timeout(PATIENCE, stream.process(batch)).await.expect("an answer in time")
+}
+
+#[track_caller]
+fn failed(outcome: Outcome) -> Evidence {
+    match outcome {
+        Outcome::Failed(evidence) => evidence,
+        other => panic!("expected a failure, not {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn one_process_gets_every_batch_with_its_header() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut stream = python(&format!(
+        "for header, data in batches():
+    with open('{}', 'a') as out: print(os.getpid(), json.dumps(header), data, file=out)
+    say('OK')",
+        out.display()
+    ));
+    assert_eq!(process(&mut stream, &batch()).await, Outcome::Done);
+    assert_eq!(process(&mut stream, &batch_of(&[(10, 10), (13, 14)])).await, Outcome::Done);
+    stream.end().await.unwrap();
+    let text = fs::read_to_string(out).unwrap();
+    let lines: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once(' ')).collect();
+    assert_eq!(lines[0].0, lines[1].0, "the same process");
+    assert_eq!(
+        [lines[0].1, lines[1].1],
+        [
+            r#"{"lines": 3, "bytes": 14, "first_seq": 10, "last_seq": 12, "group": "default", "attempt": 2} b'one\ntwo\nthree\n'"#,
+            r#"{"lines": 3, "bytes": 14, "first_seq": 10, "last_seq": 14, "group": "default", "attempt": 2} b'one\nfour\nfive\n'"#,
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_answer_names_the_bad_line_and_the_process_lives_on() {
+    let mut stream = python(
+        "print('hint', file=sys.stderr, flush=True)
+for number, (header, data) in enumerate(batches()):
+    say(['NAK no database', 'NAK 2 no such coin', 'OK'][number])",
+    );
+    let evidence = failed(process(&mut stream, &batch()).await);
+    assert_eq!(evidence.summary, "python3 answered NAK no database on lines 10-12");
+    assert!(evidence.tail.ends_with("hint\n"), "{}", evidence.tail);
+    let Outcome::BadLine(seq, evidence) = process(&mut stream, &batch_of(&[(10, 10), (13, 14)])).await else {
+        panic!("a line is blamed");
+    };
+    assert_eq!(seq, Seq(13), "the second line of the batch, whatever is between them");
+    assert_eq!(evidence.summary, "python3 says that line 13 is bad: no such coin on lines 10-14");
+    assert_eq!(process(&mut stream, &batch()).await, Outcome::Done);
+}
+
+#[tokio::test]
+async fn what_is_no_answer_ends_the_process_and_the_next_batch_gets_a_new_one() {
+    for (said, found) in [
+        ("say('processed 3 lines')", "said \"processed 3 lines\\n\""),
+        ("say('NAK 4 x')", "answered NAK 4, and the batch has 3 lines"),
+        ("say('OK 11')", "answered OK 11, and the batch ends with line 12"),
+        ("say('OK fine')", "in place of OK LAST_SEQ"),
+        ("say('NAK 0 x')", "answered NAK 0, and the batch has 3 lines"),
+        ("os.write(1, b'OK\\nOK\\n')", "said more than one answer"),
+        ("os.write(1, b'x' * 100000)", "gave an answer without an end within 4096 bytes"),
+        ("os.write(1, b'\\xff\\x00\\n')", "in place of OK"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let marker = dir.path().join("second");
+        let mut stream = python(&format!(
+            "second = os.path.exists('{0}')
+open('{0}', 'w').close()
+for header, data in batches():
+    if second: say('OK')
+    else: {said}",
+            marker.display()
+        ));
+        let evidence = failed(process(&mut stream, &batch()).await);
+        assert!(evidence.summary.contains(found), "{said}: {}", evidence.summary);
+        assert_eq!(process(&mut stream, &batch()).await, Outcome::Done, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_asked_for_acks_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (said, seen) = (dir.path().join("said"), dir.path().join("seen"));
+    let mut stream = python(&format!(
+        "for header, data in batches():
+    say('OK')
+    with open('{seen}', 'a') as out: print(header['first_seq'], file=out)
+    if not os.path.exists('{said}'):
+        time.sleep(0.1)
+        say('OK')
+        open('{said}', 'w').close()",
+        seen = seen.display(),
+        said = said.display()
+    ));
+    assert_eq!(process(&mut stream, &batch()).await, Outcome::Done);
+    assert!(wait_for(|| said.exists().then_some(())).is_some());
+    assert_eq!(process(&mut stream, &batch_of(&[(13, 14)])).await, Outcome::Done);
+    let seen = wait_for(|| fs::read_to_string(&seen).ok().filter(|text| text.lines().count() == 2));
+    assert_eq!(seen.as_deref(), Some("10\n13\n"), "the second batch was read by a new process");
+}
+
+#[tokio::test]
+async fn a_late_second_answer_does_not_ack_the_next_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = dir.path().join("gate");
+    // The second answer to the first batch is written once the header of the second batch was read.
+    for (second, found) in [
+        ("say(f'OK {header[\"last_seq\"]}')", "answered OK 12, and the batch ends with line 14"),
+        ("say('OK')", "answered OK alone, and had named its batches before"),
+    ] {
+        let _ = fs::remove_file(&gate);
+        let mut stream = python(&format!(
+            "calm = os.path.exists('{gate}')
+open('{gate}', 'w').close()
+for header, data in batches():
+    say(f'OK {{header[\"last_seq\"]}}')
+    if not calm:
+        sys.stdin.buffer.readline()
+        {second}
+        time.sleep(600)",
+            gate = gate.display()
+        ));
+        assert_eq!(process(&mut stream, &batch()).await, Outcome::Done);
+        let evidence = failed(process(&mut stream, &batch_of(&[(13, 14)])).await);
+        assert!(evidence.summary.contains(found), "{}", evidence.summary);
+        assert_eq!(process(&mut stream, &batch_of(&[(13, 14)])).await, Outcome::Done, "by a new process");
+    }
+}
+
+#[tokio::test]
+async fn its_end_is_told_with_its_last_words() {
+    for (end, what) in [
+        ("sys.exit(3)", "ended with exit status 3"),
+        ("sys.exit(0)", "ended with exit status 0"),
+        ("os.kill(os.getpid(), 9)", "was killed by signal 9 (SIGKILL)"),
+    ] {
+        let mut stream = python(&format!(
+            "next(batches())
+print('last words', file=sys.stderr, flush=True)
+{end}"
+        ));
+        let evidence = failed(process(&mut stream, &batch()).await);
+        assert_eq!(evidence.summary, format!("python3 {what} before it answered on lines 10-12"));
+        assert!(evidence.tail.ends_with("last words\n"), "{}", evidence.tail);
+    }
+    let command = vec!["/no/such/command".to_owned()];
+    let mut missing = ExecStream::new(command, Input::Lines, binary(), GRACE, RESTART_MAX);
+    let outcome = process(&mut missing, &batch()).await;
+    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn an_end_between_two_batches_costs_no_attempt() {
+    let dir = tempfile::tempdir().unwrap();
+    let pid = dir.path().join("pid");
+    let mut stream = python(&format!(
+        "for header, data in batches():
+    open('{}', 'w').write(str(os.getppid()))
+    say('OK')
+    sys.exit(1)",
+        pid.display()
+    ));
+    for _ in 0..3 {
+        let _ = fs::remove_file(&pid);
+        assert_eq!(process(&mut stream, &batch()).await, Outcome::Done);
+        // The shim, its parent, has told of the end when it ends itself.
+        let shim = fs::read_to_string(&pid).unwrap();
+        let stat = || fs::read_to_string(format!("/proc/{shim}/stat")).unwrap_or_default();
+        let ended = wait_for(|| (stat().is_empty() || stat().contains(") Z ")).then_some(()));
+        assert!(ended.is_some());
+    }
+}
+
+#[tokio::test]
+async fn one_that_hangs_is_ended_whole_and_started_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let pids = dir.path().join("pids");
+    let mut stream = python(&format!(
+        "import subprocess
+first = not os.path.exists('{0}')
+for header, data in batches():
+    if first:
+        child = subprocess.Popen(['sh', '-c', 'trap \"\" TERM; setsid sleep 600'])
+        open('{0}', 'w').write(f'{{os.getpid()}} {{child.pid}}\\n')
+        time.sleep(600)
+    say('OK')",
+        pids.display()
+    ));
+    let batch = batch();
+    let written = || fs::read_to_string(&pids).ok().filter(|text| text.ends_with('\n'));
+    tokio::select! {
+        outcome = stream.process(&batch) => panic!("{outcome:?}"),
+        () = async { while written().is_none() { tokio::time::sleep(Duration::from_millis(5)).await } } => {}
+    }
+    let evidence = stream.interrupted().expect("a hang leaves evidence");
+    assert!(
+        evidence.summary.starts_with("python3 gave no answer on lines 10-12 after"),
+        "{}",
+        evidence.summary
+    );
+    assert!(evidence.summary.contains(" python3 ("), "{}", evidence.summary);
+    assert!(evidence.tail.starts_with("start "), "{}", evidence.tail);
+    assert_eq!(process(&mut stream, &batch).await, Outcome::Done);
+    for pid in written().unwrap().split_whitespace() {
+        assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{pid} is ended before the next begins");
+    }
+}
+
+#[tokio::test]
+async fn a_large_batch_passes_and_may_be_refused_before_it_is_read() {
+    let line = vec![b'x'; 4 * 1024 * 1024];
+    let block = sample::block(10, &[&line, b"end"]);
+    let batch = Batch::new(Arc::from("default"), 1, sample::pieces(&block, &[(10, 11)], Piece::new)).unwrap();
+    let mut stream =
+        python("for header, data in batches(): say('OK' if len(data) == header['bytes'] else 'no')");
+    assert_eq!(process(&mut stream, &batch).await, Outcome::Done);
+    let mut hasty = python("os.read(0, 1)\nsay('NAK 2 no')\nos.close(0)\ntime.sleep(600)");
+    assert!(matches!(process(&mut hasty, &batch).await, Outcome::BadLine(Seq(11), _)));
+    let mut liar = python("os.read(0, 1)\nos.close(0)\nsay('OK')\ntime.sleep(600)");
+    let evidence = failed(process(&mut liar, &batch).await);
+    assert!(evidence.summary.contains("answered OK before it was given all lines"), "{}", evidence.summary);
+    for mut stream in [hasty, liar] {
+        stream.end().await.unwrap();
+    }
+}
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/python").join(name)
+}
+
+#[test]
+fn the_ten_lines_of_python_are_ten_and_process() {
+    let text = fs::read_to_string(example("ten_lines.py")).unwrap();
+    assert!(text.lines().filter(|line| !line.starts_with('#')).count() <= 10, "{text}");
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.log"), "one\ntwo\n").unwrap();
+    let config = write_config(
+        folder.path(),
+        &format!(
+            "[[follow]]\ninclude = [\"*.log\"]\n[[processor]]\nkind = \"exec-stream\"\ncommand = [{:?}]\n",
+            example("ten_lines.py")
+        ),
+    );
+    let output = Command::new(binary()).args(["run", "--once", "--config"]).arg(config).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("2 lines, 6 bytes in all"), "{said}");
+}
+
+#[test]
+fn the_service_of_the_incident_keeps_each_fill_once_whatever_is_killed() {
+    const LINES: u64 = 20_000;
+    const BAD: u64 = 7_777;
+    let folder = tempfile::tempdir().unwrap();
+    let hours = folder.path().join("hourly/20251007");
+    fs::create_dir_all(&hours).unwrap();
+    for hour in 0..4 {
+        let fill = |number: u64| match number {
+            BAD => "{\"coin\":\"BTC\"}\n".to_owned(),
+            _ => format!("{{\"coin\":\"C{}\",\"sz\":\"1.5\",\"n\":{number}}}\n", number % 7),
+        };
+        let lines: String = (hour * LINES / 4..(hour + 1) * LINES / 4).map(fill).collect();
+        fs::write(hours.join(hour.to_string()), lines).unwrap();
+    }
+    let config = write_config(
+        folder.path(),
+        &format!(
+            r#"
+            data_dir = "q"
+            [disk]
+            min_free = "64MiB"
+            reserve = "8MiB"
+            [[follow]]
+            include = ["hourly/*/*"]
+            [[group]]
+            name = "default"
+            batch = {{ lines = 500 }}
+            retry = {{ initial = "10ms", max = "100ms", attempts = 3 }}
+            [[processor]]
+            kind = "exec-stream"
+            command = [{:?}, "fills.db"]
+            input = "ndjson"
+            "#,
+            example("node_fills.py")
+        ),
+    );
+    let data_dir = folder.path().join("q");
+    let start = || Service::start(&data_dir, &["--config", config.to_str().unwrap()]);
+    for kill in 1..=5u64 {
+        let mut service = start();
+        service.wait("some lines are acked", |status| status.groups[0].ack_floor >= kill * 1_000);
+        service.kill();
+    }
+    let mut service = start();
+    let status = service.wait("all lines are settled", |status| status.groups[0].ack_floor == LINES);
+    assert_eq!(status.groups[0].dead_letters, 1);
+    assert_eq!(service.stop(), 0);
+    let query = "import sqlite3,sys; print(*sqlite3.connect(sys.argv[1]).execute(\
+        'SELECT count(*), count(DISTINCT seq), sum(size) FROM fill').fetchone())";
+    let output =
+        Command::new("python3").args(["-c", query]).arg(folder.path().join("fills.db")).output().unwrap();
+    let expected = format!("{0} {0} {1:.1}\n", LINES - 1, (LINES - 1) as f64 * 1.5);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+}
