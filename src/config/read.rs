@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::destination::{KEYS, destination};
-use super::scalar::{Scalar, boolean, duration, number, size, text, word};
+use super::scalar::{Scalar, duration, number, size, text, word};
 use super::settings::{
     Follow, GIB, Group, IN_FLIGHT_MAX, Input, KIB, Kind, Listen, MIB, Processor, SECTIONS_MAX, Settings,
 };
