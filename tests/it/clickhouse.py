@@ -3,7 +3,7 @@
     clickhouse.py PORT FILE
 
 `POST /?query=INSERT INTO fills FORMAT JSONEachRow` appends its rows to FILE, all or none, each with the request's
-idempotency key, and a synced row is never lost. Without FILE the table does not exist: 404. The key is "secret": 403.
+idempotency key, before it answers. Without FILE the table does not exist: 404. The key is "secret": 403.
 A row that is no fill: 400, and nothing of the request is kept. Repeats are kept, for the test to see.
 """
 

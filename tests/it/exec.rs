@@ -1,8 +1,5 @@
 //! The exec processor: every way in which a command ends, and that nothing of it stays alive.
 
-#[path = "../../src/processor/sample.rs"]
-mod sample;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,6 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use spillq::processor::{Batch, Evidence, Exec, Input, Outcome, Piece, Processor};
 use tokio::time::timeout;
+
+use crate::sample;
 
 const GRACE: Duration = Duration::from_millis(200);
 /// Far above what anything here takes; a test that waits so long has failed.

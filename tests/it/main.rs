@@ -28,6 +28,9 @@ mod packaging;
 mod post;
 /// Damage, and what a repair keeps.
 mod repair;
+/// Batches made by hand.
+#[path = "../../src/processor/sample.rs"]
+mod sample;
 /// Followed files that are somewhere else.
 mod source;
 /// Commands that live on from batch to batch, with real Python.

@@ -1,9 +1,6 @@
 //! The http processor against servers of plain sockets: what they say decides, and nothing that they do hangs it, or
 //! acks lines that they were not given.
 
-#[path = "../../src/processor/sample.rs"]
-mod sample;
-
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -15,6 +12,7 @@ use spillq::processor::{Batch, Coding, Destination, Form, HttpPost, Outcome, Pie
 use spillq_storage::{GroupId, StoreId};
 use tokio::time::timeout;
 
+use crate::sample;
 use crate::support::{PATIENCE, run};
 
 /// One that is found in no message.

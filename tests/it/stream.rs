@@ -1,8 +1,5 @@
 //! The exec-stream processor: a real Python that lives on, answers, lies, hangs and dies.
 
-#[path = "../../src/processor/sample.rs"]
-mod sample;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +10,7 @@ use spillq::processor::{Batch, Evidence, ExecStream, Input, Outcome, Piece, Proc
 use spillq_storage::Seq;
 use tokio::time::timeout;
 
+use crate::sample;
 use crate::support::{PATIENCE, Service, binary, wait_for, write_config};
 
 const GRACE: Duration = Duration::from_millis(200);
