@@ -170,7 +170,9 @@ fn times(count: u64) -> String {
 
 fn failing(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let failing = i.failing.as_ref()?;
-    if failing.times < FAILURES_IN_A_ROW && now.saturating_sub(failing.since_ms) < s.stall_after_ms {
+    // One failure may back off for longer than `stall_after`: it was tried once.
+    let lasts = failing.times > 1 && now.saturating_sub(failing.since_ms) >= s.stall_after_ms;
+    if failing.times < FAILURES_IN_A_ROW && !lasts {
         return None;
     }
     let for_time = seconds(failing.since_ms, now);

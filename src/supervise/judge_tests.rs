@@ -92,7 +92,7 @@ fn one_failure_in_back_off_is_well() {
     // A back-off longer than `stall_after` too: it says until when.
     let long = GroupInputs {
         not_leased_since_ms: Some(NOW - 2 * T),
-        failing: None,
+        failing: Some(Failing { since_ms: NOW - 2 * T, times: 1, range: range(11, 20), timed_out: false }),
         backs_off: Some((range(11, 20), NOW + 20_000)),
         ..fails(1, false)
     };
