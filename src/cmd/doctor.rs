@@ -10,10 +10,13 @@ use spillq_storage::View;
 
 use super::{Exit, Failure, wrote};
 use crate::cli::DoctorArgs;
-use crate::http::{Client, DoctorJson, VerdictJson};
+use crate::http::{Client, DoctorJson, VerdictJson, free_bytes};
 use crate::queue::wall_ms;
 use crate::service::{killers, out_at_the_end};
-use crate::supervise::{Ended, Events, LogInputs, Report, Verdict, judge_log, last_run};
+use crate::supervise::{
+    Ended, Events, JudgeSettings, LastRun, LogInputs, Report, Typed, Verdict, judge_log, last_run, notes_on,
+    quoted,
+};
 
 /// Asks the service where one runs, otherwise looks at the store and at what the last run left behind.
 ///
@@ -21,100 +24,139 @@ use crate::supervise::{Ended, Events, LogInputs, Report, Verdict, judge_log, las
 /// When there is no store, its service does not answer, or the configuration is wrong.
 pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
     let mut data_dir = super::data_dir(args.data_dir.data_dir.as_deref());
+    let mut disk = None;
     if let Some(file) = &args.config {
         let loaded = super::settings(Some(file), crate::config::Overrides::default())?;
+        disk = Some((loaded.settings.disk.limit, loaded.settings.disk.min_free));
         if args.data_dir.data_dir.is_none() {
             data_dir = loaded.settings.data_dir;
         }
     }
     let mut found: DoctorJson = match Client::connect(&data_dir) {
         Some(service) => service.get("/v1/doctor")?,
-        None => DoctorJson::new("disk", &on_disk(&data_dir)?),
+        None => DoctorJson::new("disk", &on_disk(&data_dir, args.config.as_deref(), disk)?),
     };
     let (wrong, notes) = host::check(&data_dir, wall_ms());
-    found.add(wrong);
+    found.add(&wrong, notes);
     let text = if args.json {
         serde_json::to_string(&found).map_err(|error| Failure::could_not_run(error.to_string()))? + "\n"
     } else {
-        render(&found, &notes, &data_dir)
+        render(&found, &data_dir)
     };
     let exit = wrote(io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()))?;
     Ok(if found.healthy { exit } else { Exit::No })
 }
 
-/// Verdicts on a store that no service has open: what the last run was doing, and what waits for the next.
-fn on_disk(data_dir: &Path) -> Result<Report, Failure> {
+/// Verdicts on a store that no service has open: what the last run was doing, and what waits for the next. Lines
+/// that wait are no illness then; how the last run ended may be one.
+fn on_disk(data_dir: &Path, config: Option<&Path>, disk: Option<(u64, u64)>) -> Result<Report, Failure> {
     let view: View = super::store::view(data_dir)?;
     let entries = Events::look(data_dir).map_err(|error| {
         Failure::could_not_run(format!("cannot read {}/EVENTS", data_dir.display())).because(error)
     })?;
     let state = view.state();
-    let shown = data_dir.display();
-    let start = "start the service again: spillq run, with the arguments that it had".to_owned();
+    let settings = JudgeSettings { stall_after_ms: u64::MAX, typed: Typed::about(data_dir) };
+    let typed = &settings.typed;
+    let start = Start::new(typed, config);
     let groups = state.groups.values().map(|group| {
         let waits = group.lag_lines(state.next_seq);
-        let at = if group.paused { "paused" } else { "idle" };
-        if waits == 0 {
-            let summary = format!("nothing waits for group {}", group.name);
-            return Verdict { group: group.name.clone(), state: at, summary, ..Verdict::default() };
-        }
-        Verdict {
-            group: group.name.clone(),
-            state: if group.paused { "paused" } else { "never_called" },
-            hypothesis: Some("A"),
-            cause: Some("never_called"),
-            summary: format!(
-                "{waits} lines wait for group {}, and no service runs on this store",
-                group.name
+        let (state, held) =
+            if group.paused { ("paused", ", and an operator paused it") } else { ("idle", "") };
+        let (summary, next) = match waits {
+            0 => (format!("stopped; nothing waits for group {}{held}", group.name), String::new()),
+            _ => (
+                format!("stopped; {waits} lines wait for group {}{held}", group.name),
+                start.or_drain(&group.name),
             ),
-            evidence: vec![format!("ack floor {}, next line {}", group.acks.floor(), state.next_seq)],
-            next: format!("{start}; or: spillq drain --data-dir {shown} --group {} -- COMMAND", group.name),
-        }
+        };
+        Verdict { group: group.name.clone(), state, summary, next, ..Verdict::default() }
     });
     let last = last_run(&entries).map(|mut last| {
         last.doing.extend(out_at_the_end(state));
         last
     });
-    let mut log = judge_log(&LogInputs {
+    let died = last.as_ref().filter(|last| last.ended != Ended::Cleanly);
+    let mut inputs = LogInputs {
         unclean_runs: last.as_ref().map_or(0, |last| last.unclean_runs),
-        killers: killers(state),
+        killers: died.map_or_else(Vec::new, |_| killers(state)),
+        disk_bytes: view.disk_bytes(),
         ..LogInputs::default()
-    });
-    if let Some(last) = last.as_ref().filter(|last| last.ended != Ended::Cleanly) {
-        let (cause, next) = match &last.ended {
-            Ended::OutOfMemory => (
-                "out_of_memory",
-                "raise the memory limit, or find who else takes it: journalctl -k | grep -i oom".to_owned(),
-            ),
-            Ended::Stuck(_) => {
-                ("stuck", "look at the disk: journalctl -k | grep -iE 'i/o error|hung task'".to_owned())
-            }
-            _ => ("killed", start.clone()),
+    };
+    // Without its configuration nobody knows the limits that it had.
+    if let Some((limit_bytes, min_free_bytes)) = disk {
+        let free_bytes = free_bytes(data_dir);
+        inputs.full = if inputs.disk_bytes >= limit_bytes {
+            Some("the log has reached disk.limit".to_owned())
+        } else {
+            let short = free_bytes.filter(|free| *free < min_free_bytes);
+            short.map(|_| "the file system has less than disk.min_free left".to_owned())
         };
-        let (summary, evidence) = (last.sentence(), last.doing.clone());
-        log.push(Verdict {
-            state: "blocked",
-            cause: Some(cause),
-            summary,
-            evidence,
-            next,
-            ..Verdict::default()
-        });
+        inputs = LogInputs { limit_bytes, min_free_bytes, free_bytes, ..inputs };
     }
+    let mut log = judge_log(&inputs, &settings);
+    log.extend(died.map(|last| end_of(last, &start)));
     for finding in view.findings() {
-        let next = format!("spillq verify --data-dir {shown}");
         log.push(Verdict {
             state: "blocked",
             cause: Some("damage"),
             summary: finding.clone(),
-            next,
+            next: typed.spillq("repair", "--dry-run"),
             ..Verdict::default()
         });
     }
-    Ok(Report::of(groups.collect(), log, last))
+    let notes = notes_on(&inputs);
+    Ok(Report::of(groups.collect(), log, notes, last))
 }
 
-fn render(found: &DoctorJson, notes: &[String], data_dir: &Path) -> String {
+/// How to start the service again, as far as is known.
+struct Start<'t> {
+    typed: &'t Typed,
+    config: Option<String>,
+}
+
+impl<'t> Start<'t> {
+    fn new(typed: &'t Typed, config: Option<&Path>) -> Start<'t> {
+        let shown = |file: &Path| {
+            let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+            format!("--config {}", quoted(&file.to_string_lossy()))
+        };
+        Start { typed, config: config.map(shown) }
+    }
+
+    fn run(&self) -> String {
+        match &self.config {
+            Some(config) => self.typed.spillq("run", config),
+            None => {
+                self.typed.spillq("run", "   # with the --config, or the files and the command, that it had")
+            }
+        }
+    }
+
+    fn or_drain(&self, group: &str) -> String {
+        let config = self.config.as_ref().map(|config| format!("{config} ")).unwrap_or_default();
+        let command = if config.is_empty() { " -- COMMAND" } else { "" };
+        let drain = self.typed.spillq("drain", &format!("{config}--group {group}{command}"));
+        let mark = if config.is_empty() { "; or: " } else { "    # or: " };
+        format!("{}{mark}{drain}", self.run())
+    }
+}
+
+fn end_of(last: &LastRun, start: &Start<'_>) -> Verdict {
+    let (cause, next) = match &last.ended {
+        Ended::OutOfMemory => (
+            "out_of_memory",
+            "journalctl -k | grep -i oom    # raise the memory limit, or find who else takes it".to_owned(),
+        ),
+        Ended::Stuck(_) => {
+            ("stuck", "journalctl -k | grep -iE 'i/o error|hung task'    # is the disk well?".to_owned())
+        }
+        _ => ("killed", start.run()),
+    };
+    let (summary, evidence) = (last.sentence(), last.doing.clone());
+    Verdict { state: "blocked", cause: Some(cause), summary, evidence, next, ..Verdict::default() }
+}
+
+fn render(found: &DoctorJson, data_dir: &Path) -> String {
     let from = if found.from == "service" { "a service runs on it" } else { "no service runs on it" };
     let word = if found.healthy { "well" } else { "something is wrong" };
     let mut out = format!("{}: {from}; {word}\n", data_dir.display());
@@ -129,7 +171,7 @@ fn render(found: &DoctorJson, notes: &[String], data_dir: &Path) -> String {
             let _ = writeln!(out, "    {doing}");
         }
     }
-    for note in notes {
+    for note in &found.notes {
         let _ = writeln!(out, "note: {note}");
     }
     out

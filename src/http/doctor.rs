@@ -15,6 +15,9 @@ pub struct DoctorJson {
     pub groups: Vec<VerdictJson>,
     /// What is wrong beside the groups: log, files, host. Empty when nothing is.
     pub findings: Vec<VerdictJson>,
+    /// What is worth knowing, and makes nobody ill.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// How the run before ended; where no service runs, the last one.
     pub last_run: Option<LastRunJson>,
 }
@@ -32,7 +35,7 @@ pub struct VerdictJson {
     pub cause: Option<String>,
     pub summary: String,
     pub evidence: Vec<String>,
-    /// The next command to type, or the next step; empty when nothing is wrong.
+    /// The next command to paste, or the next step; empty where there is none.
     pub next: String,
 }
 
@@ -90,12 +93,14 @@ impl DoctorJson {
             from: from.to_owned(),
             groups: report.groups.iter().map(Into::into).collect(),
             findings: report.log.iter().map(Into::into).collect(),
+            notes: report.notes.clone(),
             last_run: report.last_run.as_ref().map(Into::into),
         }
     }
 
-    /// Adds what else was found wrong.
-    pub fn add(&mut self, findings: Vec<Verdict>) {
+    /// Adds what else was found wrong, and what is worth knowing.
+    pub fn add(&mut self, findings: &[Verdict], notes: Vec<String>) {
+        self.notes.extend(notes);
         self.healthy &= findings.is_empty();
         self.findings.extend(findings.iter().map(VerdictJson::from));
     }

@@ -9,7 +9,7 @@ mod wire;
 
 pub use client::{Client, ClientError};
 pub use doctor::{DoctorJson, LastRunJson, VerdictJson};
-pub use server::{Api, SOCKET, outside, serve};
+pub use server::{Api, SOCKET, free_bytes, outside, serve};
 pub use wire::{
     AdminJson, AnswerJson, DeadLetterJson, ErrorJson, GroupJson, LineJson, LogJson, LossesJson, SourceJson,
     SourceNames, StatusJson,

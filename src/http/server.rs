@@ -155,11 +155,18 @@ impl Api {
 /// Files that a finding names at most.
 const FILES_NAMED_MAX: usize = 20;
 
+/// Bytes that the file system of the data dir has left for who is not root.
+#[must_use]
+pub fn free_bytes(data_dir: &Path) -> Option<u64> {
+    rustix::fs::statvfs(data_dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 /// What the owner does not know: the disk, and what the tail says of its files.
 #[must_use]
 pub fn outside(data_dir: &Path, tail: Option<&TailHandle>) -> Outside {
-    let free_bytes =
-        rustix::fs::statvfs(data_dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    let free_bytes = free_bytes(data_dir);
+    // Before it is asked: what it does for who asks is no turn that hangs.
+    let tail_busy_ms = tail.and_then(TailHandle::busy_ms);
     let Some(snapshot) = tail.map(TailHandle::status) else {
         return Outside { free_bytes, ..Outside::default() };
     };
@@ -171,6 +178,7 @@ pub fn outside(data_dir: &Path, tail: Option<&TailHandle>) -> Outside {
     let unreadable = failed.chain(refused).map(|(path, why)| format!("{}: {why}", path.display()));
     Outside {
         free_bytes,
+        tail_busy_ms,
         unread_gone: unread.take(FILES_NAMED_MAX).collect(),
         unreadable: unreadable.take(FILES_NAMED_MAX).collect(),
     }

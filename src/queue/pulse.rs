@@ -1,25 +1,26 @@
-//! How long the owner has been at one round of work: what tells a stuck disk from an idle queue.
+//! How long a thread has been at one round of work: what tells a stuck disk from an idle queue, and a read that
+//! hangs from a quiet file.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Stamped by the owner, read by whoever watches it. Cheap to clone.
+/// Stamped by the owner, and one more by the tail; read by whoever watches them. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Pulse(Arc<AtomicU64>);
 
 impl Pulse {
-    /// The owner begins a round: commands, their commit, and upkeep.
-    pub(super) fn busy(&self, now_ms: u64) {
+    /// A round begins: of the owner, commands, their commit, and upkeep.
+    pub(crate) fn busy(&self, now_ms: u64) {
         // 0 stands for idle.
         self.0.store(now_ms.max(1), Ordering::Release);
     }
 
-    /// The owner waits for commands.
-    pub(super) fn idle(&self) {
+    /// The thread waits for something to do.
+    pub(crate) fn idle(&self) {
         self.0.store(0, Ordering::Release);
     }
 
-    /// For how long the round under way has taken; `None` while the owner waits.
+    /// For how long the round under way has taken; `None` while the thread waits.
     #[must_use]
     pub fn busy_ms(&self, now_ms: u64) -> Option<u64> {
         match self.0.load(Ordering::Acquire) {

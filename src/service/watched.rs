@@ -10,12 +10,12 @@ use crate::config::Settings;
 use crate::http::outside;
 use crate::queue::Queue;
 use crate::supervise::{
-    Ended, Events, JudgeSettings, LastRun, Supervision, Supervisor, WatchSettings, last_run,
+    Ended, Events, JudgeSettings, LastRun, Supervision, Supervisor, Typed, WatchSettings, last_run,
 };
 use crate::tail::TailHandle;
 
-/// A line that was out alone so often when the process died is named.
-const DEATHS_MIN: u32 = 2;
+/// A line that was out alone when the process died, and was delivered alone so often in all, is named.
+const DELIVERIES_MIN: u32 = 2;
 
 /// What the last run left behind.
 pub(super) struct Watched {
@@ -40,7 +40,10 @@ impl Watched {
                 tracing::warn!("before that: {doing}");
             }
         }
-        Ok(Watched { events, last_run, killers: killers(log.state()), run: log.state().run })
+        // A clean stop may leave a batch that took too long; nobody died of it.
+        let died = last_run.as_ref().is_some_and(|last| last.ended != Ended::Cleanly);
+        let killers = if died { killers(log.state()) } else { Vec::new() };
+        Ok(Watched { events, last_run, killers, run: log.state().run })
     }
 
     /// Begins to watch.
@@ -53,7 +56,7 @@ impl Watched {
     ) -> Result<(Supervision, Supervisor), ServiceError> {
         let stall_after_ms = u64::try_from(settings.stall_after.as_millis()).unwrap_or(u64::MAX);
         let supervision = Supervision::new(
-            JudgeSettings { stall_after_ms },
+            JudgeSettings { stall_after_ms, typed: Typed::about(&settings.data_dir) },
             processors.clone(),
             (settings.disk.limit, settings.disk.min_free),
             self.last_run,
@@ -92,14 +95,14 @@ pub(crate) fn out_at_the_end(state: &State) -> Vec<String> {
     out
 }
 
-/// Lines that were out alone when the process died, more than once: group, line, attempts.
+/// Lines that were out alone when the process died, and were delivered alone before: group, line, deliveries.
 pub(crate) fn killers(state: &State) -> Vec<(String, Seq, u32)> {
     let mut killers = Vec::new();
     for group in state.groups.values() {
         let leased = group.suspects.iter().copied().chain(group.leases.iter().map(|leased| leased.range));
         for range in leased.filter(|range| *range == SeqRange::one(range.first)) {
             let attempts = group.attempts.get(&range.first).copied().unwrap_or_default();
-            if attempts >= DEATHS_MIN {
+            if attempts >= DELIVERIES_MIN {
                 killers.push((group.name.clone(), range.first, attempts));
             }
         }

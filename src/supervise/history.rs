@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use spillq_storage::{GroupId, Seq, SeqRange};
 
 use super::inputs::{GroupInputs, JudgeSettings, LogInputs, Pinned};
-use super::judge::{Verdict, judge, judge_log, seqs_of};
+use super::judge::{Verdict, judge, seqs_of};
+use super::judge_log::{judge_log, notes_on};
 use super::last_run::LastRun;
 use crate::queue::{GroupStatus, Status};
 
@@ -17,6 +18,8 @@ pub struct Outside {
     pub free_bytes: Option<u64>,
     /// Files that are gone from their path and have unread bytes.
     pub unread_gone: Vec<String>,
+    /// For how long the tail has been at one turn, if it is.
+    pub tail_busy_ms: Option<u64>,
     /// Files that cannot be read, and why.
     pub unreadable: Vec<String>,
 }
@@ -28,6 +31,8 @@ pub struct Report {
     pub groups: Vec<Verdict>,
     /// What is wrong beside the groups.
     pub log: Vec<Verdict>,
+    /// What is worth knowing, and makes nobody ill.
+    pub notes: Vec<String>,
     /// The run before this one.
     pub last_run: Option<LastRun>,
     /// The lines that each group's verdict is about, for EVENTS.
@@ -50,8 +55,13 @@ impl Report {
 
     /// Verdicts that were made elsewhere: on a store that no service has open.
     #[must_use]
-    pub fn of(groups: Vec<Verdict>, log: Vec<Verdict>, last_run: Option<LastRun>) -> Report {
-        Report { groups, log, last_run, seqs: Vec::new() }
+    pub fn of(
+        groups: Vec<Verdict>,
+        log: Vec<Verdict>,
+        notes: Vec<String>,
+        last_run: Option<LastRun>,
+    ) -> Report {
+        Report { groups, log, notes, last_run, seqs: Vec::new() }
     }
 }
 
@@ -142,13 +152,15 @@ impl Supervision {
             free_bytes: outside.free_bytes,
             min_free_bytes: self.fixed.min_free_bytes,
             unread_gone: outside.unread_gone.clone(),
+            tail_busy_ms: outside.tail_busy_ms,
             unreadable: outside.unreadable.clone(),
             unclean_runs: self.fixed.last_run.as_ref().map_or(0, |last| last.unclean_runs),
             killers: self.killers(status),
         };
         Report {
-            groups: inputs.iter().map(|inputs| judge(inputs, now_ms, self.fixed.judge)).collect(),
-            log: judge_log(&log),
+            groups: inputs.iter().map(|inputs| judge(inputs, now_ms, &self.fixed.judge)).collect(),
+            notes: notes_on(&log),
+            log: judge_log(&log, &self.fixed.judge),
             last_run: self.fixed.last_run.clone(),
             seqs: inputs.iter().map(seqs_of).collect(),
         }

@@ -2,6 +2,7 @@
 
 use spillq_storage::{Seq, SeqRange};
 
+use super::typed::Typed;
 use crate::queue::Failing;
 
 /// One group, with the times of its last changes.
@@ -83,17 +84,21 @@ pub struct LogInputs {
     pub min_free_bytes: u64,
     /// Files that are gone from their path and have unread bytes.
     pub unread_gone: Vec<String>,
+    /// For how long the tail has been at one turn: a read that hangs.
+    pub tail_busy_ms: Option<u64>,
     /// Files that cannot be read, and why.
     pub unreadable: Vec<String>,
     /// Runs in a row that ended without a clean stop.
     pub unclean_runs: u64,
-    /// Lines that were out alone when the process died, more than once: group, line, attempts.
+    /// Lines that were out alone when the process died, and were delivered alone before: group, line, deliveries.
     pub killers: Vec<(String, Seq, u32)>,
 }
 
-/// What counts as too long.
-#[derive(Clone, Copy, Debug)]
+/// What counts as too long, and which store it is about.
+#[derive(Clone, Debug, Default)]
 pub struct JudgeSettings {
     /// `stall_after`.
     pub stall_after_ms: u64,
+    /// Commands that are told as the next step.
+    pub typed: Typed,
 }

@@ -1,14 +1,11 @@
 //! From inputs to a verdict: the table of docs/supervision.md, row by row; the first that holds wins. Pure.
-// long: the table of verdicts, whose rows are read side by side
 
 use spillq_storage::Seq;
 
-use super::inputs::{GroupInputs, JudgeSettings, LogInputs};
+use super::inputs::{GroupInputs, JudgeSettings};
 
 /// So many failures in a row are no accident: the first may be a restart of the destination, the second its end.
 const FAILURES_IN_A_ROW: u64 = 3;
-/// Runs in a row without a clean stop, for the same reason.
-const UNCLEAN_RUNS: u64 = 3;
 /// A limit that is further away than a day is left to the plots.
 const LIMIT_NEAR_S: f64 = 86_400.0;
 /// Lines of standard error that the evidence repeats.
@@ -29,7 +26,7 @@ pub struct Verdict {
     pub summary: String,
     /// What it rests on.
     pub evidence: Vec<String>,
-    /// The next command to type, or the next step.
+    /// The next command to paste, or the next step.
     pub next: String,
 }
 
@@ -63,12 +60,12 @@ impl Verdict {
     }
 }
 
-/// A row of the table in docs/supervision.md: the inputs, now, and `stall_after`.
-type Row = fn(&GroupInputs, u64, u64) -> Option<Verdict>;
+/// A row of the table in docs/supervision.md: the inputs, now, and the settings.
+type Row = fn(&GroupInputs, u64, &JudgeSettings) -> Option<Verdict>;
 
 /// The verdict on one group at `now_ms`.
 #[must_use]
-pub fn judge(inputs: &GroupInputs, now_ms: u64, settings: JudgeSettings) -> Verdict {
+pub fn judge(inputs: &GroupInputs, now_ms: u64, settings: &JudgeSettings) -> Verdict {
     let rows: [Row; 11] = [
         blocked,
         refused,
@@ -82,10 +79,8 @@ pub fn judge(inputs: &GroupInputs, now_ms: u64, settings: JudgeSettings) -> Verd
         falls_behind,
         takes_long,
     ];
-    let mut verdict = rows
-        .iter()
-        .find_map(|row| row(inputs, now_ms, settings.stall_after_ms))
-        .unwrap_or_else(|| works_or_idles(inputs));
+    let mut verdict =
+        rows.iter().find_map(|row| row(inputs, now_ms, settings)).unwrap_or_else(|| works_or_idles(inputs));
     if !verdict.is_well() {
         verdict.evidence.extend(common_evidence(inputs, now_ms));
     }
@@ -96,40 +91,44 @@ fn seconds(since_ms: u64, now_ms: u64) -> String {
     format!("{:.1} s", now_ms.saturating_sub(since_ms) as f64 / 1e3)
 }
 
-fn blocked(i: &GroupInputs, _: u64, _: u64) -> Option<Verdict> {
+fn blocked(i: &GroupInputs, _: u64, s: &JudgeSettings) -> Option<Verdict> {
     let why = i.blocked.as_ref()?;
     let oldest = i.oldest.unwrap_or(i.ack_floor.next());
     Some(if why.starts_with("damage") {
         let summary = format!("group {} stands at a damaged block: {why}", i.group);
-        let next = "spillq verify --data-dir DIR    (with the service stopped); on_damage = \"skip\" in [disk] passes it over";
-        Verdict::ill(i, "blocked", (None, "damage"), summary, next.to_owned())
+        let next = format!(
+            "{}    # with the service stopped; or on_damage = \"skip\" in [disk] passes it over",
+            s.typed.spillq("repair", "--dry-run")
+        );
+        Verdict::ill(i, "blocked", (None, "damage"), summary, next)
     } else if why.starts_with("ack window") {
         let summary = format!(
             "group {} does not clear: 4,096 ranges of acks lie above line {oldest}, which blocks the floor",
             i.group
         );
-        let next = format!("spillq inspect --from {oldest} --limit 1");
+        let next = s.typed.spillq("inspect", &format!("--from {oldest} --limit 1"));
         Verdict::ill(i, "blocked", (Some("D"), "not_clearing"), summary, next)
     } else {
         let summary = format!("group {} stops: {why}", i.group);
-        let next = format!("spillq dead-letter list --group {}", i.group);
+        let next = s.typed.spillq("dead-letter list", &format!("--group {}", i.group));
         Verdict::ill(i, "blocked", (None, "dead_letters_full"), summary, next)
     })
 }
 
-fn refused(i: &GroupInputs, _: u64, _: u64) -> Option<Verdict> {
+fn refused(i: &GroupInputs, _: u64, _: &JudgeSettings) -> Option<Verdict> {
     let why = i.refused.as_ref()?;
     let summary =
         format!("the destination of group {} refuses everything: it is set up wrongly ({why})", i.group);
-    let next = "correct the command or address under [[processor]], then: spillq config check".to_owned();
+    let next = "correct the command or address under [[processor]], `spillq config check`, and start the service again"
+        .to_owned();
     Some(Verdict::ill(i, "refused", (None, "refused"), summary, next))
 }
 
-fn paused(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
+fn paused(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     if !i.paused {
         return None;
     }
-    let waits = i.not_leased_since_ms.filter(|since| now.saturating_sub(*since) >= stall);
+    let waits = i.not_leased_since_ms.filter(|since| now.saturating_sub(*since) >= s.stall_after_ms);
     let Some(since) = waits.filter(|_| i.lag_lines > 0) else {
         return Some(Verdict::well(i, "paused", format!("group {} is paused by an operator", i.group)));
     };
@@ -138,13 +137,14 @@ fn paused(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
         "the processor of group {} is never called: an operator paused it; {} lines have waited for {waited}",
         i.group, i.lag_lines
     );
-    let next = format!("spillq group resume {}", i.group);
+    let next = s.typed.spillq("group resume", &i.group);
     Some(Verdict::ill(i, "paused", (Some("A"), "never_called"), summary, next))
 }
 
-fn hung(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
-    let next = "look at what it was blocked in below; a higher `timeout` of the [[group]] allows more time"
-        .to_owned();
+fn hung(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
+    let next =
+        "see in the evidence what it was blocked in; a higher `timeout` of the [[group]] allows more time"
+            .to_owned();
     if let Some(failing) = i.failing.as_ref().filter(|failing| failing.timed_out) {
         let summary = format!(
             "the processor of group {} hangs: past {} s on lines {}, {} in a row; it was ended and the lines come again",
@@ -156,7 +156,7 @@ fn hung(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
         return Some(Verdict::ill(i, "hung", (Some("C"), "hung"), summary, next));
     }
     let since = i.oldest_lease_ms?;
-    (now.saturating_sub(since) > i.timeout_ms.saturating_add(stall)).then(|| {
+    (now.saturating_sub(since) > i.timeout_ms.saturating_add(s.stall_after_ms)).then(|| {
         let out = seconds(since, now);
         let summary =
             format!("a lease of group {} is out for {out}, and its processor cannot be ended", i.group);
@@ -168,9 +168,11 @@ fn times(count: u64) -> String {
     if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
-fn failing(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
+fn failing(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let failing = i.failing.as_ref()?;
-    if failing.times < FAILURES_IN_A_ROW && now.saturating_sub(failing.since_ms) < stall {
+    // One failure may back off for longer than `stall_after`: it was tried once.
+    let lasts = failing.times > 1 && now.saturating_sub(failing.since_ms) >= s.stall_after_ms;
+    if failing.times < FAILURES_IN_A_ROW && !lasts {
         return None;
     }
     let for_time = seconds(failing.since_ms, now);
@@ -181,10 +183,9 @@ fn failing(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
             "the processor of group {} crashes: {times} in a row, for {for_time}, last on lines {}",
             i.group, failing.range
         );
-        let next = format!(
-            "spillq inspect --from {} --limit 1    shows the first of the lines; what the command printed is below",
-            failing.range.first
-        );
+        let shows = s.typed.spillq("inspect", &format!("--from {} --limit 1", failing.range.first));
+        let next =
+            format!("{shows}    # the first of the lines; what the command printed is in the evidence");
         Verdict::ill(i, "crashing", (Some("B"), "crashing"), summary, next)
     } else {
         let summary = format!(
@@ -201,11 +202,11 @@ fn failing(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
     })
 }
 
-fn floor_stands(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
+fn floor_stands(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let blocking = i.oldest?;
     let leased = i.leases.iter().any(|range| range.contains(blocking));
     let waits = i.backs_off.is_some_and(|(range, _)| range.contains(blocking));
-    let stands = i.acks_since_floor > 0 && now.saturating_sub(i.floor_moved_ms) >= stall;
+    let stands = i.acks_since_floor > 0 && now.saturating_sub(i.floor_moved_ms) >= s.stall_after_ms;
     (stands && !leased && !waits).then(|| {
         let summary = format!(
             "group {} does not clear: {} batches were acked in {}, and the floor stays at {}: line {blocking} blocks it",
@@ -214,13 +215,15 @@ fn floor_stands(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
             seconds(i.floor_moved_ms, now),
             i.ack_floor
         );
-        let next = format!("spillq inspect --from {blocking} --limit 1    then: spillq dead-letter park {blocking}");
+        let park = s.typed.spillq("dead-letter park", &format!("{blocking} --group {}", i.group));
+        let next = s.typed.spillq("inspect", &format!("--from {blocking} --limit 1    # then: {park}"));
         Verdict::ill(i, "not_clearing", (Some("D"), "not_clearing"), summary, next)
     })
 }
 
-fn disk_is_held(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
-    let pinned = i.pinned.as_ref().filter(|pinned| now.saturating_sub(pinned.since_ms) >= stall)?;
+fn disk_is_held(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
+    let pinned =
+        i.pinned.as_ref().filter(|pinned| now.saturating_sub(pinned.since_ms) >= s.stall_after_ms)?;
     // Who does not read at all has worse to tell.
     let holders = pinned.held_by.join(", ");
     let waited = seconds(pinned.since_ms, now);
@@ -233,15 +236,16 @@ fn disk_is_held(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
     );
     let next = match pinned.held_by.first() {
         Some(group) => {
-            format!("give group {group} a [[processor]], or, if nobody wants it: spillq group remove {group}")
+            let remove = s.typed.spillq("group remove", group);
+            format!("{remove}    # if nobody wants it; otherwise give group {group} a [[processor]]")
         }
-        None => "spillq verify --data-dir DIR    with the service stopped".to_owned(),
+        None => s.typed.spillq("verify", "   # with the service stopped"),
     };
     Some(Verdict::ill(i, "not_clearing", (Some("D"), "not_clearing"), summary, next))
 }
 
-fn never_called(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
-    let since = i.not_leased_since_ms.filter(|since| now.saturating_sub(*since) >= stall)?;
+fn never_called(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
+    let since = i.not_leased_since_ms.filter(|since| now.saturating_sub(*since) >= s.stall_after_ms)?;
     let backs_off = i.backs_off.is_some_and(|(_, until)| until > now);
     if i.lag_lines == 0 || !i.leases.is_empty() || backs_off {
         return None;
@@ -250,15 +254,17 @@ fn never_called(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
         (None, false) => (
             "no processor is set up for it".to_owned(),
             format!(
-                "spillq drain --group {} -- COMMAND    (service stopped), or add a [[processor]] with group = \"{0}\"",
+                "add a [[processor]] with group = \"{}\" to the configuration, and start the service again",
                 i.group
             ),
         ),
         (Some(name), false) => (
             format!("its processor ({name}) does not ask for lines"),
-            "restart the service; spillq status says whether it asks again".to_owned(),
+            s.typed.spillq("status", "   # does it ask again after a restart of the service?"),
         ),
-        (_, true) => ("its worker asks, and nothing is handed to it".to_owned(), "spillq status".to_owned()),
+        (_, true) => {
+            ("its worker asks, and nothing is handed to it".to_owned(), s.typed.spillq("status", ""))
+        }
     };
     let summary = format!(
         "the processor of group {} is never called: {} lines wait, nothing was leased for {}; {why}",
@@ -269,14 +275,14 @@ fn never_called(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
     Some(Verdict::ill(i, "never_called", (Some("A"), "never_called"), summary, next))
 }
 
-fn backs_off(i: &GroupInputs, now: u64, _: u64) -> Option<Verdict> {
+fn backs_off(i: &GroupInputs, now: u64, _: &JudgeSettings) -> Option<Verdict> {
     let (range, until) = i.backs_off.filter(|(_, until)| *until > now)?;
     let wait = until.saturating_sub(now) as f64 / 1e3;
     Some(Verdict::well(i, "retrying", format!("lines {range} failed and come again in {wait:.1} s")))
 }
 
-fn falls_behind(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
-    let since = i.lag_grows_since_ms.filter(|since| now.saturating_sub(*since) >= stall)?;
+fn falls_behind(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
+    let since = i.lag_grows_since_ms.filter(|since| now.saturating_sub(*since) >= s.stall_after_ms)?;
     let left = i.limit_in_s.filter(|left| *left <= LIMIT_NEAR_S)?;
     let summary = format!(
         "group {} falls behind for {}: {:.0} lines a second come in, {:.0} are acked; disk.limit is reached in {:.0} min",
@@ -291,8 +297,8 @@ fn falls_behind(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
     Some(Verdict::ill(i, "slow", (None, "falling_behind"), summary, next))
 }
 
-fn takes_long(i: &GroupInputs, now: u64, stall: u64) -> Option<Verdict> {
-    let since = i.oldest_lease_ms.filter(|since| now.saturating_sub(*since) >= stall)?;
+fn takes_long(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
+    let since = i.oldest_lease_ms.filter(|since| now.saturating_sub(*since) >= s.stall_after_ms)?;
     let out = seconds(since, now);
     let summary = format!("a batch of group {} is out for {out}, within its time-out", i.group);
     Some(Verdict::well(i, "slow", summary))
@@ -335,99 +341,6 @@ fn common_evidence(i: &GroupInputs, now: u64) -> Vec<String> {
         evidence.extend(printed.into_iter().skip(from).map(|line| format!("stderr: {line}")));
     }
     evidence
-}
-
-/// What is wrong with the log and its surroundings; empty when nothing is.
-#[must_use]
-pub fn judge_log(log: &LogInputs) -> Vec<Verdict> {
-    let mut found = Vec::new();
-    let mut tell = |state, cause, summary: String, evidence: Vec<String>, next: &str| {
-        found.push(Verdict {
-            state,
-            cause: Some(cause),
-            summary,
-            evidence,
-            next: next.to_owned(),
-            ..Verdict::default()
-        });
-    };
-    if let Some(full) = &log.full {
-        let by_others = log.disk_bytes < log.limit_bytes
-            && log
-                .free_bytes
-                .is_some_and(|free| free < log.min_free_bytes.saturating_add(log.min_free_bytes / 8));
-        let free = log.free_bytes.map_or_else(|| "an unknown number of".to_owned(), |free| free.to_string());
-        let evidence = vec![format!(
-            "the log has {} of {} bytes; the file system has {free} bytes free, min_free is {}",
-            log.disk_bytes, log.limit_bytes, log.min_free_bytes
-        )];
-        if by_others {
-            let summary = format!("taking in pauses, and it is not the log that fills the disk: {full}");
-            tell(
-                "blocked",
-                "disk_filled_by_others",
-                summary,
-                evidence,
-                "df -h DIR; du -x --max-depth=2 of that file system; lines are taken in again by themselves when there is room",
-            );
-        } else {
-            tell(
-                "blocked",
-                "disk_full",
-                format!("taking in pauses: {full}"),
-                evidence,
-                "spillq status shows which group lags; or raise disk.limit",
-            );
-        }
-    }
-    if log.full.is_some() && !log.unread_gone.is_empty() {
-        let summary = format!(
-            "{} files with unread bytes were renamed or deleted while taking in pauses: they are lost if their last name goes before they are read",
-            log.unread_gone.len()
-        );
-        tell(
-            "blocked",
-            "rotation_risk",
-            summary,
-            log.unread_gone.clone(),
-            "stop the rotation of these files, and make room",
-        );
-    }
-    if !log.unreadable.is_empty() {
-        let summary = format!("{} files cannot be read", log.unreadable.len());
-        tell(
-            "blocked",
-            "source_unreadable",
-            summary,
-            log.unreadable.clone(),
-            "ls -l the files; they must be readable for the user of the service",
-        );
-    }
-    for (group, seq, attempts) in &log.killers {
-        let summary = format!(
-            "the service died with line {seq} of group {group} out alone, {attempts} times: the line may kill it"
-        );
-        tell(
-            "blocked",
-            "killer_line",
-            summary,
-            Vec::new(),
-            &format!(
-                "spillq inspect --from {seq} --limit 1    then: spillq dead-letter park {seq} --group {group}"
-            ),
-        );
-    }
-    if log.unclean_runs >= UNCLEAN_RUNS {
-        let summary = format!("the last {} runs ended without a clean stop", log.unclean_runs);
-        tell(
-            "blocked",
-            "crash_loop",
-            summary,
-            Vec::new(),
-            "journalctl -k | grep -i oom    and the memory limit of the service",
-        );
-    }
-    found
 }
 
 /// The line to look at first: for EVENTS.

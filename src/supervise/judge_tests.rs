@@ -1,8 +1,12 @@
 //! Every row of the table, and the controls that must not be called ill.
 
+use std::path::Path;
+
 use spillq_storage::{Seq, SeqRange};
 
-use super::super::inputs::Pinned;
+use super::super::inputs::{LogInputs, Pinned};
+use super::super::judge_log::judge_log;
+use super::super::typed::Typed;
 use super::*;
 use crate::queue::Failing;
 
@@ -11,6 +15,10 @@ const NOW: u64 = 1_000_000;
 
 fn range(first: u64, last: u64) -> SeqRange {
     SeqRange::new(Seq(first), Seq(last)).unwrap()
+}
+
+fn settings() -> JudgeSettings {
+    JudgeSettings { stall_after_ms: T, typed: Typed::about(Path::new("/a b")) }
 }
 
 /// A group with a command that works through a backlog.
@@ -52,7 +60,7 @@ fn fails(times: u64, timed_out: bool) -> GroupInputs {
 
 #[track_caller]
 fn check(inputs: &GroupInputs, state: &str, hypothesis: Option<&str>, cause: Option<&str>) -> Verdict {
-    let verdict = judge(inputs, NOW, JudgeSettings { stall_after_ms: T });
+    let verdict = judge(inputs, NOW, &settings());
     assert_eq!(
         (verdict.state, verdict.hypothesis, verdict.cause),
         (state, hypothesis, cause),
@@ -84,7 +92,7 @@ fn one_failure_in_back_off_is_well() {
     // A back-off longer than `stall_after` too: it says until when.
     let long = GroupInputs {
         not_leased_since_ms: Some(NOW - 2 * T),
-        failing: None,
+        failing: Some(Failing { since_ms: NOW - 2 * T, times: 1, range: range(11, 20), timed_out: false }),
         backs_off: Some((range(11, 20), NOW + 20_000)),
         ..fails(1, false)
     };
@@ -112,7 +120,7 @@ fn a_pause_is_well_until_lines_have_waited() {
     check(&GroupInputs { paused: true, ..waiting(T - 1) }, "paused", None, None);
     let verdict =
         check(&GroupInputs { paused: true, ..waiting(T) }, "paused", Some("A"), Some("never_called"));
-    assert_eq!(verdict.next, "spillq group resume default");
+    assert_eq!(verdict.next, "spillq group resume --data-dir '/a b' default");
 }
 
 #[test]
@@ -191,7 +199,9 @@ fn a_lag_that_grows_towards_the_limit_is_told_with_the_time() {
 
 #[test]
 fn a_full_disk_is_told_from_one_that_others_fill() {
-    let causes = |log: &LogInputs| judge_log(log).iter().filter_map(|found| found.cause).collect::<Vec<_>>();
+    let causes = |log: &LogInputs| {
+        judge_log(log, &settings()).iter().filter_map(|found| found.cause).collect::<Vec<_>>()
+    };
     assert_eq!(causes(&LogInputs::default()), [""; 0]);
     let ours = LogInputs {
         full: Some("the log has reached disk.limit".to_owned()),
@@ -209,8 +219,18 @@ fn a_full_disk_is_told_from_one_that_others_fill() {
     let loops = LogInputs {
         unclean_runs: 3,
         killers: vec![("default".to_owned(), Seq(7), 2)],
+        tail_busy_ms: Some(T),
         unreadable: vec!["/b: permission denied".to_owned()],
         ..LogInputs::default()
     };
-    assert_eq!(causes(&loops), ["source_unreadable", "killer_line", "crash_loop"]);
+    let ours = judge_log(&loops, &settings());
+    assert!(!ours.iter().any(|found| found.summary.contains("2 times")), "deaths are not counted: {ours:#?}");
+    assert_eq!(causes(&loops), ["tail_hung", "source_unreadable", "killer_line", "crash_loop"]);
+}
+
+#[test]
+fn a_turn_of_the_tail_that_does_not_end_is_told() {
+    let busy = |ms| LogInputs { tail_busy_ms: Some(ms), ..LogInputs::default() };
+    assert!(judge_log(&busy(T - 1), &settings()).is_empty());
+    assert_eq!(judge_log(&busy(T), &settings())[0].cause, Some("tail_hung"));
 }

@@ -72,6 +72,14 @@ fn last_run_with(
         match &entry.event {
             Event::Stop { .. } => ended = Ended::Cleanly,
             Event::Watchdog { summary, .. } => ended = Ended::Stuck(summary.clone()),
+            Event::Changed { group, to, cause, summary, .. } if group.is_empty() => {
+                let key = format!("log: {}", cause.as_deref().unwrap_or_default());
+                if to == "idle" {
+                    states.remove(&key);
+                } else {
+                    states.insert(key.clone(), format!("{key}: {summary}"));
+                }
+            }
             Event::Changed { group, to, summary, .. } => {
                 states.insert(group.clone(), format!("group {group} was {to}: {summary}"));
             }

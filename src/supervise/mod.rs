@@ -9,12 +9,16 @@ mod history;
 mod host;
 mod inputs;
 mod judge;
+mod judge_log;
 mod last_run;
 mod supervisor;
+mod typed;
 
 pub use events::{Entry, Event, Events};
 pub use history::{Outside, Report, Supervision};
 pub use inputs::{GroupInputs, JudgeSettings, LogInputs};
-pub use judge::{Verdict, judge, judge_log};
+pub use judge::{Verdict, judge};
+pub use judge_log::{judge_log, notes_on};
 pub use last_run::{Ended, LastRun, last_run};
 pub use supervisor::{Supervisor, WatchSettings};
+pub use typed::{Typed, quoted};

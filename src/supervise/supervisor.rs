@@ -3,7 +3,7 @@
 //! It never waits for the owner without a deadline, and writes EVENTS itself only while the owner gets on: of a disk
 //! that hangs it tells on a thread of its own, which may hang too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -51,6 +51,8 @@ struct Watch {
     events: Events,
     states: BTreeMap<String, (&'static str, Option<&'static str>)>,
     failures: BTreeMap<String, u64>,
+    /// Causes beside the groups that were told and last.
+    log_causes: BTreeSet<&'static str>,
 }
 
 impl Supervisor {
@@ -78,6 +80,7 @@ impl Supervisor {
             events,
             states: BTreeMap::new(),
             failures: BTreeMap::new(),
+            log_causes: BTreeSet::new(),
         };
         let thread =
             std::thread::Builder::new().name("spillq-watch".to_owned()).spawn(move || watch.run(&stopped))?;
@@ -120,7 +123,35 @@ impl Watch {
         }
     }
 
+    /// What begins and ends beside the groups: the group of such an event is empty.
+    fn note_log(&mut self, report: &Report) -> io::Result<()> {
+        let now: BTreeSet<_> = report.log.iter().filter_map(|verdict| verdict.cause).collect();
+        let before = std::mem::replace(&mut self.log_causes, now.clone());
+        let changed = |from: &str, to: &str, cause: &str, summary: &str| Event::Changed {
+            group: String::new(),
+            from: from.to_owned(),
+            to: to.to_owned(),
+            cause: Some(cause.to_owned()),
+            first_seq: 0,
+            last_seq: 0,
+            summary: summary.to_owned(),
+        };
+        for cause in now.difference(&before) {
+            let Some(verdict) = report.log.iter().find(|verdict| verdict.cause == Some(cause)) else {
+                continue;
+            };
+            tracing::warn!(cause, "{}; next: {}", verdict.summary, verdict.next);
+            self.events.write(wall_ms(), changed("idle", verdict.state, cause, &verdict.summary))?;
+        }
+        for cause in before.difference(&now) {
+            tracing::info!(cause, "over");
+            self.events.write(wall_ms(), changed("blocked", "idle", cause, "over"))?;
+        }
+        Ok(())
+    }
+
     fn note(&mut self, status: &Status, report: &Report) -> io::Result<()> {
+        self.note_log(report)?;
         for (verdict, (first, last)) in report.groups.iter().zip(&report.seqs) {
             let before = self.states.insert(verdict.group.clone(), (verdict.state, verdict.cause));
             if before == Some((verdict.state, verdict.cause)) || (before.is_none() && verdict.state == "idle")

@@ -46,7 +46,7 @@ pub use record::{RecordError, SourceRecord};
 pub use remake::{adopt, remake};
 pub use status::{Counters, Snapshot, SourceState, SourceStatus};
 
-use crate::queue::Handle;
+use crate::queue::{Handle, Pulse};
 use watch::{Wake, Watch};
 use worker::{Now, Step, Worker};
 
@@ -140,6 +140,7 @@ struct Shared {
     has_ended: Condvar,
     snapshot: Mutex<Arc<Snapshot>>,
     published: Condvar,
+    pulse: Pulse,
 }
 
 /// The door.
@@ -169,6 +170,7 @@ impl Tail {
             snapshot: Mutex::new(Snapshot::empty()),
             has_ended: Condvar::new(),
             published: Condvar::new(),
+            pulse: Pulse::default(),
         });
         let (watch, wake, hints) = Watch::new();
         let theirs = Arc::clone(&shared);
@@ -229,6 +231,13 @@ impl TailHandle {
         *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// For how long it has been at one turn, of a second at most where disks answer; `None` while it waits, for files
+    /// or for the log, or has ended.
+    #[must_use]
+    pub fn busy_ms(&self) -> Option<u64> {
+        self.shared.pulse.busy_ms(now().boot_ms)
+    }
+
     /// What the tail is doing. Waits half a second at most, then answers with the last known.
     #[must_use]
     pub fn status(&self) -> Arc<Snapshot> {
@@ -273,6 +282,7 @@ impl Drop for Ended<'_> {
 fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: &Shared) {
     let mut sweeps = 0;
     while !shared.stop.load(Ordering::Acquire) {
+        shared.pulse.busy(now().boot_ms);
         for path in hints.try_iter() {
             worker.hint(&path);
         }
@@ -292,6 +302,7 @@ fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: 
             shared.done.store(true, Ordering::Release);
             break;
         }
+        shared.pulse.idle();
         let waited = match step {
             Step::Busy => Ok(()),
             Step::WaitForLog => worker.retire(WAIT_MAX),
@@ -309,6 +320,7 @@ fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: 
             break;
         }
     }
+    shared.pulse.idle();
     let until = Instant::now() + STOP_WAIT;
     if worker.settle(until.saturating_duration_since(Instant::now())).is_err() {
         tracing::info!("stopped before the log answered; the checkpoints in it say how far it came");

@@ -1,13 +1,16 @@
 //! The incident: never called, crashing, hanging, not clearing, each staged with the built program and real
 //! processes; the verdict, its evidence, and that every line arrives once the cause is gone.
 
+mod causes;
+mod stuck;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use spillq::http::{DoctorJson, VerdictJson};
 
-use crate::support::{Service, lines_by_source, spillq, wait_for, write_config};
+use crate::support::{Service, binary, lines_by_source, spillq, wait_for, write_config};
 
 const LINES: u64 = 2_000;
 
@@ -18,7 +21,9 @@ struct Stage {
 impl Stage {
     /// A folder with a file of lines, and a configuration with these sections behind a short `stall_after`.
     fn new(sections: &str) -> Stage {
-        let stage = Stage { folder: tempfile::tempdir().unwrap() };
+        // A path that has to be quoted.
+        let folder = tempfile::Builder::new().prefix("it's staged ").tempdir().unwrap();
+        let stage = Stage { folder };
         let lines: String = (0..LINES).map(|number| format!("node {number} fill\n")).collect();
         fs::write(stage.path("in.log"), lines).unwrap();
         write_config(
@@ -32,6 +37,15 @@ impl Stage {
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Types what doctor said is next.
+    #[track_caller]
+    fn paste(&self, next: &str) {
+        let folder = binary().parent().unwrap().display().to_string();
+        let path = format!("{folder}:{}", std::env::var("PATH").unwrap());
+        let output = Command::new("sh").args(["-c", next]).env("PATH", path).output().unwrap();
+        assert!(output.status.success(), "{next}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     fn start(&self) -> Service {
@@ -72,8 +86,31 @@ impl Stage {
             status.log.next_seq > LINES && status.groups.iter().all(|group| group.lag_lines == 0)
         });
         assert_eq!(lines_by_source(&self.path("out"))["node"], (0..LINES).collect::<Vec<_>>());
+        self.is_well();
+    }
+
+    #[track_caller]
+    fn is_well(&self) -> DoctorJson {
         let (doctor, exit) = self.doctor().unwrap();
         assert!(doctor.healthy && exit == 0, "{doctor:#?}");
+        doctor
+    }
+
+    /// Waits for a finding beside the groups, and checks that it is complete.
+    #[track_caller]
+    fn finding(&self, cause: &str) -> VerdictJson {
+        let mut last = None;
+        let found = wait_for(|| {
+            last = self.doctor();
+            let (doctor, exit) = last.as_ref()?;
+            let finding = doctor.findings.iter().find(|found| found.cause.as_deref() == Some(cause))?;
+            Some((finding.clone(), *exit, doctor.healthy))
+        });
+        let (finding, exit, healthy) =
+            found.unwrap_or_else(|| panic!("never {cause}; the last was {last:#?}"));
+        assert!((exit, healthy) == (1, false), "{exit} {healthy}");
+        assert!(!finding.summary.is_empty() && !finding.next.is_empty(), "{finding:#?}");
+        finding
     }
 }
 
@@ -101,6 +138,9 @@ fn a_processor_that_is_never_called() {
     assert!(verdict.summary.contains("no processor is set up"), "{verdict:#?}");
     assert_eq!(service.status().unwrap().groups[0].state, "never_called");
     service.stop();
+    let stopped = stage.is_well();
+    assert!(stopped.groups[0].summary.contains("stopped; 2000 lines wait"), "{stopped:#?}");
+    assert!(stopped.groups[0].next.contains("spillq drain --data-dir '/"), "{stopped:#?}");
     let with = fs::read_to_string(stage.path("spillq.toml")).unwrap() + &processor("cat >> out");
     fs::write(stage.path("spillq.toml"), with).unwrap();
     stage.is_cured(&mut stage.start());
@@ -134,15 +174,13 @@ fn a_log_that_is_not_given_back() {
     let groups = "[[group]]\nname = \"default\"\n[[group]]\nname = \"audit\"\n";
     let stage = Stage::new(&(groups.to_owned() + &processor("cat > /dev/null")));
     let script =
-        format!("head -c 30000000 /dev/urandom | base64 -w 500 > {}", stage.path("in2.log").display());
+        format!("head -c 30000000 /dev/urandom | base64 -w 500 > \"{}\"", stage.path("in2.log").display());
     assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
     let service = stage.start();
     let verdict = stage.verdict("default", "not_clearing", Some("D"), "not_clearing");
     assert!(verdict.summary.contains("held by group audit"), "{verdict:#?}");
     stage.verdict("audit", "never_called", Some("A"), "never_called");
-    let remove =
-        spillq(&["group", "remove", "audit", "--data-dir", stage.path("q").to_str().unwrap()]).status();
-    assert!(remove.unwrap().success());
+    stage.paste(&verdict.next);
     let cured = wait_for(|| stage.doctor().filter(|(doctor, exit)| doctor.healthy && *exit == 0));
     assert!(cured.is_some(), "{:#?}", stage.doctor());
     service.stop();

@@ -59,6 +59,13 @@ impl Service {
         found.unwrap_or_else(|| panic!("not within {PATIENCE:?}: {what}; the last status was {last:#?}"))
     }
 
+    /// Waits until it has ended by itself; gives the exit status.
+    #[track_caller]
+    pub fn ended(mut self) -> i32 {
+        let ended = wait_for(|| self.child.try_wait().unwrap());
+        ended.expect("it ends by itself").code().unwrap_or(-1)
+    }
+
     /// SIGKILL, as the out-of-memory killer does it.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use crate::supervise::Verdict;
+use crate::supervise::{Typed, Verdict};
 
 /// Half of it is for followed files; with less, files that rotate away may be lost.
 const DESCRIPTORS_MIN: u64 = 1_024;
@@ -27,7 +27,8 @@ pub(super) fn check(data_dir: &Path, now_ms: u64) -> (Vec<Verdict>, Vec<String>)
     let mut ill = |cause, summary: String, next: String| {
         wrong.push(Verdict { state: "blocked", cause: Some(cause), summary, next, ..Verdict::default() });
     };
-    let shown = data_dir.display();
+    let typed = Typed::about(data_dir);
+    let (shown, pasted) = (data_dir.display(), typed.data_dir());
     if let Ok(stat) = rustix::fs::statfs(data_dir) {
         let kind = u64::try_from(stat.f_type).unwrap_or_default() & 0xffff_ffff;
         if let Some((_, name)) = DOUBTFUL.iter().find(|(magic, _)| *magic == kind) {
@@ -36,11 +37,11 @@ pub(super) fn check(data_dir: &Path, now_ms: u64) -> (Vec<Verdict>, Vec<String>)
     }
     match std::fs::metadata(data_dir) {
         Err(error) => {
-            ill("permissions", format!("{shown} cannot be looked at: {error}"), format!("ls -ld {shown}"))
+            ill("permissions", format!("{shown} cannot be looked at: {error}"), format!("ls -ld {pasted}"))
         }
         Ok(folder) => {
             if folder.permissions().mode() & 0o077 != 0 {
-                notes.push(format!("{shown} is open to other users: chmod 700 {shown}"));
+                notes.push(format!("{shown} is open to other users: chmod 700 {pasted}"));
             }
             let own = rustix::process::geteuid().as_raw();
             if own != 0 && folder.uid() != own {

@@ -1,0 +1,125 @@
+//! Calls that never return, made by strace: a sync of the owner, a read of the tail.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::process::{Child, Stdio};
+
+use super::*;
+
+/// Traces a process and holds up some of its calls for an hour; lets go of it at the end of the test.
+struct Hold(Child);
+
+impl Hold {
+    /// Where strace is missing or may not trace, says so.
+    fn on(test: &str, target: &[&str], calls: &str) -> Option<Hold> {
+        let inject = format!("inject={calls}:delay_enter=3600000000");
+        let trace = format!("trace={calls}");
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let mut command = Command::new("strace");
+        command.args(target).args(["-e", &trace, "-e", &inject, "-o", "/dev/null"]);
+        let child = command.stdin(Stdio::null()).stderr(log.reopen().unwrap()).spawn();
+        let mut child = match child {
+            Ok(child) => child,
+            Err(error) => {
+                eprintln!("skipped: {test}: it needs strace: {error}");
+                return None;
+            }
+        };
+        let attached = wait_for(|| {
+            if child.try_wait().unwrap().is_some() {
+                return Some(false);
+            }
+            fs::read_to_string(log.path()).unwrap().contains("attached").then_some(true)
+        });
+        let said = fs::read_to_string(log.path()).unwrap();
+        if attached == Some(false) {
+            assert!(said.contains("Operation not permitted"), "{said}");
+            eprintln!("skipped: {test}: strace may not trace here: {said}");
+            return None;
+        }
+        assert_eq!(attached, Some(true), "{said}");
+        Some(Hold(child))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // KILL: it does not listen to TERM while it holds a call up. The kernel lets its target go.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn append(stage: &Stage, name: &str, text: &str) {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(stage.path(name))
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+}
+
+#[test]
+fn a_sync_that_never_returns_ends_the_process_and_is_told() {
+    let stage = Stage::new(&processor("cat >> out"));
+    let with = fs::read_to_string(stage.path("spillq.toml")).unwrap();
+    fs::write(stage.path("spillq.toml"), format!("stuck_after = \"2s\"\n{with}")).unwrap();
+    let mut service = stage.start();
+    service
+        .wait("everything is acked", |status| status.log.next_seq > LINES && status.groups[0].lag_lines == 0);
+    let pid = service.status().unwrap().pid.to_string();
+    let Some(hold) = Hold::on("a sync that never returns", &["-f", "-p", &pid], "fdatasync,fsync") else {
+        return;
+    };
+    append(&stage, "in2.log", "other 0 fill\n");
+    // It has called exit; strace keeps the thread in the sync from being reaped.
+    let over = wait_for(|| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().unwrap().trim_start().starts_with('Z').then_some(())
+    });
+    assert!(over.is_some(), "it ends by itself");
+    drop(hold);
+    assert_eq!(service.ended(), 4);
+    let found = stage.finding("stuck");
+    assert!(found.summary.contains("did not finish a commit within 2s"), "{found:#?}");
+    let mut service = stage.start();
+    service.wait("the line is acked", |status| {
+        status.log.next_seq > LINES + 1 && status.groups[0].lag_lines == 0
+    });
+    let last = stage.is_well().last_run.unwrap();
+    assert_eq!(last.ended, "stuck");
+    stage.is_cured(&mut service);
+    assert_eq!(lines_by_source(&stage.path("out"))["other"], [0]);
+}
+
+#[test]
+fn a_read_that_never_returns_is_told_and_delivery_goes_on() {
+    let stage = Stage::new(&processor("cat >> out"));
+    let mut service = stage.start();
+    service
+        .wait("everything is acked", |status| status.log.next_seq > LINES && status.groups[0].lag_lines == 0);
+    let pid = service.status().unwrap().pid;
+    let tail = fs::read_dir(format!("/proc/{pid}/task")).unwrap().find_map(|task| {
+        let task = task.unwrap();
+        let name = fs::read_to_string(task.path().join("comm")).unwrap();
+        (name.trim() == "tail").then(|| task.file_name().into_string().unwrap())
+    });
+    let tail = tail.expect("a thread named tail");
+    let Some(hold) = Hold::on("a read that never returns", &["-p", &tail], "read,pread64,readv,preadv")
+    else {
+        return;
+    };
+    append(&stage, "in2.log", "other 0 fill\n");
+    let found = stage.finding("tail_hung");
+    assert!(found.summary.contains("nothing is read from files"), "{found:#?}");
+    assert_eq!(stage.doctor().unwrap().0.groups[0].state, "idle");
+    drop(hold);
+    service.wait("the line is acked", |status| {
+        status.log.next_seq > LINES + 1 && status.groups[0].lag_lines == 0
+    });
+    let well = wait_for(|| stage.doctor().filter(|(doctor, _)| doctor.healthy));
+    assert!(well.is_some(), "{:#?}", stage.doctor());
+    stage.is_cured(&mut service);
+    assert_eq!(lines_by_source(&stage.path("out"))["other"], [0]);
+}
