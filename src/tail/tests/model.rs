@@ -2,6 +2,7 @@
 //!
 //! Every complete line that was in a followed file when the tail looked again is in the log exactly once, with its
 //! offset, and the lines of one writer are in order. Lines are unique, so nothing is undecidable.
+// long: one list of steps, and what each does to the files and to the model
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
