@@ -6,6 +6,7 @@ mod evidence;
 mod exec;
 mod file;
 mod input;
+mod pace;
 mod passthrough;
 mod procs;
 mod report;
@@ -29,6 +30,7 @@ pub use batch::{Batch, Piece};
 pub use exec::Exec;
 pub use file::AppendFile;
 pub use input::{Input, Paths};
+pub use pace::Pace;
 pub use stdout::Stdout;
 pub use worker::{Limits, Orders, Worker};
 

@@ -18,6 +18,8 @@ mod exec;
 mod incident;
 /// Real files taken in, rotated and drained.
 mod ingest;
+/// Groups that are moved, bounded, or left behind, and a log that may drop.
+mod limits;
 /// Damage, and what a repair keeps.
 mod repair;
 /// Followed files that are somewhere else.
