@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -610,6 +610,43 @@ pub enum GroupCommand {
         #[allow(missing_docs)]
         group: GroupNameArgs,
     },
+    /// Move it: from there on everything is delivered again, what waits before it is skipped
+    ///
+    /// Back as far as lines are still stored: `disk.keep` in the configuration lets acknowledged ones stay. What was
+    /// delivered before comes again with the same seqs, dead letters too, and no attempts are held against it. Lines
+    /// that are passed over are counted as skipped, not as acknowledged. What is out with a processor is taken back:
+    /// its end counts for nothing.
+    #[command(after_help = SEEK_EXAMPLES)]
+    Seek {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        group: GroupNameArgs,
+        /// A seq; a time, as 2026-03-01T08:00:00Z or as so long ago (24h, 90m); beginning; or end
+        #[arg(long, value_name = "SEQ|TIME|beginning|end", value_parser = place)]
+        to: Place,
+    },
+}
+
+const SEEK_EXAMPLES: &str = "\
+Examples:
+  spillq group seek --data-dir ./q default --to 24h
+  spillq group seek --data-dir ./q default --to 2026-03-01T08:00:00Z
+  spillq group seek --data-dir ./q default --to 182733
+  spillq group seek --data-dir ./q audit --to end";
+
+/// Where a group is moved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A line.
+    Seq(Seq),
+    /// The first line appended since.
+    Time(SystemTime),
+    /// The first line appended within so long.
+    Ago(Duration),
+    /// The oldest line that is stored.
+    Beginning,
+    /// Behind the newest line.
+    End,
 }
 
 /// Check, show or write a configuration file
@@ -788,6 +825,21 @@ fn group_name(text: &str) -> Result<String, String> {
     } else {
         Err("not a group's name; it takes 1 to 64 of a-z, 0-9, _ and -".to_owned())
     }
+}
+
+fn place(text: &str) -> Result<Place, String> {
+    match text {
+        "beginning" => return Ok(Place::Beginning),
+        "end" => return Ok(Place::End),
+        _ => {}
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return seq(text).map(Place::Seq);
+    }
+    let time = humantime::parse_rfc3339_weak(text).ok().map(Place::Time);
+    time.or_else(|| parse_duration(text).map(Place::Ago)).ok_or_else(|| {
+        "no place; write a seq, a time in UTC (2026-03-01T08:00:00Z), how long ago (24h), beginning or end".to_owned()
+    })
 }
 
 fn seq(text: &str) -> Result<Seq, String> {

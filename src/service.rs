@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use spillq_storage::{DiskOptions, Error, Log, Options, StoreId};
+use spillq_storage::{Error, Log, Options, StoreId};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,13 +22,13 @@ use tokio::task::JoinSet;
 use watched::Watched;
 pub(crate) use watched::{killers, out_at_the_end};
 
-use build::{SourcePaths, build, group_settings, tail_settings};
+use build::{SourcePaths, build, disk_options, group_settings, tail_settings, when_full};
 use notify::Manager;
 
 use crate::config::Settings;
 use crate::http::{Api, StatusJson, serve};
-use crate::processor::{Limits, Orders, Processor, Worker};
-use crate::queue::{Command, GroupStatus, Handle, Queue, Status};
+use crate::processor::{Limits, Orders, Pace, Processor, Worker};
+use crate::queue::{Command, GroupSettings, GroupStatus, Handle, MaxLag, Queue, Status};
 use crate::supervise::Supervisor;
 use crate::tail::{Tail, TailHandle};
 
@@ -279,14 +279,7 @@ impl Parts {
         plan: &Plan,
         own: Vec<(String, Box<dyn Processor>)>,
     ) -> Result<Parts, ServiceError> {
-        let options = Options {
-            disk: DiskOptions {
-                limit_bytes: settings.disk.limit,
-                min_free_bytes: settings.disk.min_free,
-                reserve_bytes: settings.disk.reserve,
-            },
-            ..Options::default()
-        };
+        let options = Options { disk: disk_options(&settings.disk), ..Options::default() };
         let opened = Instant::now();
         let log = if plan.drain.is_some() {
             Log::open(&settings.data_dir, options)?
@@ -314,9 +307,18 @@ impl Parts {
             .collect();
         // Stored lines name the forgotten ones too.
         let paths = SourcePaths::new(state.sources.iter().map(|(id, source)| (*id, &source.checkpoint[..])));
-        let groups = group_settings(settings, &log);
+        let mut groups = group_settings(settings, &log);
+        if plan.drain.is_some() {
+            // Nothing is taken in for which room would have to be made.
+            groups.iter_mut().for_each(|group| group.max_lag = MaxLag::default());
+        }
+        if let Some(rate) = plan.drain.as_ref().and_then(|drain| drain.rate) {
+            // No batch is more than a second's lines.
+            groups.iter_mut().for_each(|group| group.batch_lines = group.batch_lines.min(rate.max(1)));
+        }
         let watched = Watched::before(settings, &log)?;
-        let queue = Queue::start(log, groups, usize::try_from(settings.window.bytes).unwrap_or(usize::MAX))?;
+        let window_bytes = usize::try_from(settings.window.bytes).unwrap_or(usize::MAX);
+        let queue = Queue::start_with(log, groups, window_bytes, when_full(&settings.disk))?;
         tracing::info!(
             data_dir = %settings.data_dir.display(), lines, run, ms = opened.elapsed().as_millis() as u64, "the log is open"
         );
@@ -369,6 +371,9 @@ async fn start_workers(
     let drain = plan.drain.clone().unwrap_or_default();
     let lines_left = drain.max_lines.map(|lines| Arc::new(AtomicU64::new(lines)));
     let mut at_work = BTreeMap::new();
+    let rate = |group: &GroupSettings| group.rate.into_iter().chain(drain.rate).min();
+    let paces: BTreeMap<String, Pace> =
+        groups.iter().filter_map(|(_, group)| Some((group.name.clone(), Pace::new(rate(group)?)))).collect();
     for (name, processor) in processors {
         if drain.group.as_ref().is_some_and(|only| *only != name) {
             continue;
@@ -376,7 +381,8 @@ async fn start_workers(
         let Some((id, group)) = find(&name) else { continue };
         tracing::info!(group = name, processor = processor.name(), "a processor is at work");
         at_work.insert(name.clone(), processor.name());
-        let limits = Limits { lines_left: lines_left.clone(), lines_per_second: drain.rate };
+        let pace = paces.get(&name).cloned();
+        let limits = Limits { lines_left: lines_left.clone(), pace };
         let lent = (*id, Arc::clone(group));
         let worker = Worker::new(processor, queue.handle(), lent, queue.window(), limits, orders.subscribe());
         workers.spawn(worker.run());

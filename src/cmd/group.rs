@@ -1,15 +1,16 @@
 //! `spillq group`: the consumers of the log.
 
 use std::io::{self, Write};
+use std::time::SystemTime;
 
 use indicatif::HumanCount;
 
 use super::{Exit, Failure, data_dir, store, wrote};
-use crate::cli::{Beginning, GroupArgs, GroupCommand, GroupNameArgs};
-use crate::http::{AdminJson, Client, StatusJson};
+use crate::cli::{Beginning, GroupArgs, GroupCommand, GroupNameArgs, Place};
+use crate::http::{AdminJson, Client, SeekToJson, StatusJson};
 use crate::queue::wall_ms;
 
-/// Lists, adds, removes, pauses or resumes.
+/// Lists, adds, removes, pauses, resumes or moves.
 ///
 /// # Errors
 /// When there is no such group, or the store cannot be opened.
@@ -29,12 +30,45 @@ pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
         GroupCommand::Resume { group } => {
             act(group, AdminJson::Pause { name: group.name.clone(), paused: false }, "goes on")
         }
+        GroupCommand::Seek { group, to } => seek(group, *to),
     }
 }
 
 fn act(group: &GroupNameArgs, request: AdminJson, done: &str) -> Result<Exit, Failure> {
     store::administer(&data_dir(group.data_dir.data_dir.as_deref()), request)?;
     wrote(writeln!(io::stdout(), "group {} {done}", group.name))
+}
+
+fn seek(group: &GroupNameArgs, place: Place) -> Result<Exit, Failure> {
+    let ms = |time: SystemTime| {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    };
+    let to = match place {
+        Place::Seq(seq) => SeekToJson::Seq(seq.0),
+        Place::Time(time) => SeekToJson::TimeMs(ms(time)),
+        Place::Ago(ago) => {
+            SeekToJson::TimeMs(wall_ms().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
+        }
+        Place::Beginning => SeekToJson::Beginning,
+        Place::End => SeekToJson::End,
+    };
+    let request = AdminJson::Seek { group: group.name.clone(), to };
+    let answer = store::administer(&data_dir(group.data_dir.data_dir.as_deref()), request)?;
+    let Some(sought) = answer.sought else {
+        return Err(Failure::could_not_run("the service did not say where the group is now"));
+    };
+    let instead = match place {
+        Place::Seq(seq) if seq.0 < sought.to => format!(" (line {} is no longer stored)", HumanCount(seq.0)),
+        Place::Seq(seq) if seq.0 > sought.to => format!(" (line {} is not there yet)", HumanCount(seq.0)),
+        _ => String::new(),
+    };
+    let (to, again, skipped) = (HumanCount(sought.to), HumanCount(sought.again), HumanCount(sought.skipped));
+    let name = &group.name;
+    wrote(writeln!(
+        io::stdout(),
+        "group {name} is at line {to}{instead}: {again} lines wait again, {skipped} were skipped"
+    ))
 }
 
 fn list(data_dir: &std::path::Path, json: bool) -> Result<Exit, Failure> {

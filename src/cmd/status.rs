@@ -15,6 +15,8 @@ use crate::queue::wall_ms;
 
 /// Between two looks with `--watch`.
 const WATCH: Duration = Duration::from_secs(2);
+/// Ranges of dropped lines that are listed, the newest first; `--json` has all.
+const DROPPED_SHOWN_MAX: usize = 8;
 /// Sources that are listed for people; programs get all.
 const SOURCES_SHOWN_MAX: usize = 10;
 
@@ -103,6 +105,12 @@ fn render(status: &StatusJson, data_dir: &Path) -> String {
     if quarantine.files > 0 {
         let (files, bytes) = (HumanCount(quarantine.files), ByteSize(quarantine.bytes));
         let _ = writeln!(out, "aside    {files} damaged files ({bytes}) in quarantine/, kept by repair");
+    }
+    if losses.dropped_lines > 0 {
+        let _ = writeln!(out, "dropped  {} lines by limits", HumanCount(losses.dropped_lines));
+    }
+    for dropped in losses.dropped.iter().rev().take(DROPPED_SHOWN_MAX) {
+        let _ = writeln!(out, "         {dropped}");
     }
     for finding in &status.findings {
         let _ = writeln!(out, "finding  {finding}");

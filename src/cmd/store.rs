@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use spillq_storage::{Error, Log, Options, View};
+use spillq_storage::{DiskOptions, Error, Keep, Log, Options, View};
 
 use super::Failure;
 use crate::http::{AdminJson, AnswerJson, Client, ClientError};
@@ -72,7 +72,9 @@ pub(super) fn administer(data_dir: &Path, request: AdminJson) -> Result<AnswerJs
         return Ok(service.post("/v1/admin", &request)?);
     }
     tracing::info!("no service runs on {}: working on the store itself", data_dir.display());
-    let log = Log::open(data_dir, Options::default()).map_err(failure)?;
+    // How long settled lines stay is the service's to say.
+    let disk = DiskOptions { keep: Keep::Age(u64::MAX), ..DiskOptions::default() };
+    let log = Log::open(data_dir, Options { disk, ..Options::default() }).map_err(failure)?;
     let queue = Queue::start(log, Vec::new(), 0).map_err(failure)?;
     let answer = queue.handle().ask_blocking(|reply| Command::Admin(request.into(), reply));
     queue.stop().map_err(failure)?;

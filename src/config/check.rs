@@ -1,9 +1,10 @@
 //! What only several settings together show. Pure: nothing is looked up on disk.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::destination::Destination;
-use super::settings::{Follow, Kind, LEASED_BYTES_MAX, Order, Settings};
+use super::settings::{Follow, Keep, Kind, LEASED_BYTES_MAX, LagPolicy, MIB, Order, Settings, WhenFull};
 use super::value::{duration_text, size_text};
 use super::{Origin, Origins, Problem, paths};
 
@@ -11,6 +12,7 @@ use super::{Origin, Origins, Problem, paths};
 pub(super) fn problems(settings: &Settings, origins: &Origins) -> Vec<Problem> {
     let mut problems = Vec::new();
     disk(settings, origins, &mut problems);
+    retention(settings, origins, &mut problems);
     groups(settings, origins, &mut problems);
     processors(settings, origins, &mut problems);
     loops(settings, origins, &mut problems);
@@ -93,6 +95,38 @@ fn disk(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
     }
 }
 
+/// A journal and the next one, twice what a segment takes, and some: below that there is nothing to drop.
+const DROP_ROOM: u64 = 128 * MIB;
+
+fn retention(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
+    let disk = &settings.disk;
+    if let Keep::Bytes(bytes) = disk.keep
+        && bytes >= disk.limit
+    {
+        problems.push(problem(
+            origins,
+            "disk.keep",
+            "disk.keep",
+            format!("{:?}", size_text(bytes)),
+            format!("does not fit into disk.limit = {:?}, where kept lines go first", size_text(disk.limit)),
+        ));
+    }
+    if disk.when_full == WhenFull::DropOldest && disk.limit < disk.reserve.saturating_add(DROP_ROOM) {
+        problems.push(problem(
+            origins,
+            "disk.when_full",
+            "disk.when_full",
+            "\"drop_oldest\"".to_owned(),
+            format!(
+                "leaves no segment to drop: disk.limit = {:?} is less than disk.reserve = {:?} and {}",
+                size_text(disk.limit),
+                size_text(disk.reserve),
+                size_text(DROP_ROOM)
+            ),
+        ));
+    }
+}
+
 fn groups(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
     for (index, group) in settings.groups.iter().enumerate() {
         let path = |key: &str| format!("group[{index}].{key}");
@@ -108,6 +142,16 @@ fn groups(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
                 "group.in_flight",
                 group.in_flight.to_string(),
                 "strict order takes 1; write order = \"none\" to have more",
+            ));
+        }
+        let lag = group.max_lag;
+        if lag.policy == LagPolicy::Drop && (lag.lines, lag.age, lag.bytes) == (0, Duration::ZERO, 0) {
+            problems.push(problem(
+                origins,
+                &path("max_lag.policy"),
+                "group.max_lag.policy",
+                "\"drop\"".to_owned(),
+                "drops at no bound; write max_lag = { lines = 10000000, policy = \"drop\" }, or age or bytes",
             ));
         }
         if group.retry.max < group.retry.initial {

@@ -8,8 +8,9 @@ use toml::de::DeTable;
 use super::destination::{KEYS, destination};
 use super::scalar::{Scalar, duration, number, size, text, word};
 use super::settings::{
-    Follow, GIB, Group, IN_FLIGHT_MAX, Input, KIB, Kind, Listen, MIB, Processor, SECTIONS_MAX, Settings,
+    Follow, GIB, Group, IN_FLIGHT_MAX, Input, KIB, Keep, Kind, Listen, MIB, Processor, SECTIONS_MAX, Settings,
 };
+use super::value::{parse_duration, parse_size};
 use super::written::{Reader, Section};
 use super::{Origin, Overrides, Problem, paths};
 
@@ -58,6 +59,7 @@ pub(super) fn settings<'a>(reader: &mut Reader<'a>, table: &'a DeTable<'a>, base
     reader.get(&mut section, "reserve", &mut disk.reserve, size(0..=4 * GIB));
     reader.get(&mut section, "when_full", &mut disk.when_full, word);
     reader.get(&mut section, "on_damage", &mut disk.on_damage, word);
+    reader.get(&mut section, "keep", &mut disk.keep, keep);
     reader.finish(section);
 
     let mut http = reader.section(&mut top, "http");
@@ -100,6 +102,15 @@ fn follow<'a>(reader: &mut Reader<'a>, mut section: Section<'a>, folder: &Path) 
     reader.get(&mut section, "symlinks", &mut follow.symlinks, root);
     reader.finish(section);
     follow
+}
+
+/// A duration or a size: each has units of its own.
+fn keep(scalar: &Scalar<'_>) -> Result<Keep, String> {
+    let expected = "neither a duration nor a size; write it as \"24h\" or \"10GiB\"";
+    text(|written| {
+        let age = parse_duration(written).map(Keep::Age);
+        age.or_else(|| parse_size(written).map(Keep::Bytes)).ok_or_else(|| expected.to_owned())
+    })(scalar)
 }
 
 fn listen(written: &str) -> Result<Listen, String> {
@@ -146,6 +157,14 @@ fn group<'a>(reader: &mut Reader<'a>, mut section: Section<'a>) -> Group {
         number(1..=1_000)(scalar).map(|number| number as u32)
     });
     reader.finish(retry);
+
+    let mut lag = reader.section(&mut section, "max_lag");
+    reader.get(&mut lag, "lines", &mut group.max_lag.lines, number(0..=u64::MAX / 2));
+    reader.get(&mut lag, "age", &mut group.max_lag.age, duration(Duration::ZERO..=3650 * DAY));
+    reader.get(&mut lag, "bytes", &mut group.max_lag.bytes, size(0..=u64::MAX / 2));
+    reader.get(&mut lag, "policy", &mut group.max_lag.policy, word);
+    reader.finish(lag);
+    reader.get(&mut section, "rate", &mut group.rate, number(0..=1_000_000_000));
     reader.finish(section);
     group
 }

@@ -88,6 +88,17 @@ pub struct Disk {
     pub when_full: WhenFull,
     /// What a group does at a damaged block.
     pub on_damage: OnDamage,
+    /// What of settled lines stays.
+    pub keep: Keep,
+}
+
+/// How long lines stay that every group has settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Until they are so old; with zero they go at once.
+    Age(Duration),
+    /// While they take so much.
+    Bytes(u64),
 }
 
 /// Where the service listens.
@@ -114,6 +125,37 @@ pub struct Group {
     pub batch: BatchLimits,
     /// What follows a failure.
     pub retry: Retry,
+    /// What it may leave behind.
+    pub max_lag: MaxLag,
+    /// Lines handed out in a second, all its processors together; 0 for as many as they take.
+    pub rate: u64,
+}
+
+/// What a group may leave behind. Zero is no bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxLag {
+    /// Lines.
+    pub lines: u64,
+    /// Age of the oldest.
+    pub age: Duration,
+    /// Bytes.
+    pub bytes: u64,
+    /// What happens at a bound.
+    pub policy: LagPolicy,
+}
+
+/// What happens when a group leaves too much behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LagPolicy {
+    /// Reading pauses.
+    Block,
+    /// Its oldest lines are dropped for it.
+    Drop,
+}
+
+impl Word for LagPolicy {
+    const ALL: &'static [(&'static str, LagPolicy)] =
+        &[("block", LagPolicy::Block), ("drop", LagPolicy::Drop)];
 }
 
 /// How large a batch is.
@@ -207,11 +249,13 @@ impl Word for Start {
 pub enum WhenFull {
     /// Reading pauses; the files wait.
     Pause,
+    /// The oldest segment is dropped, whoever needs it.
+    DropOldest,
 }
 
 impl Word for WhenFull {
-    const ALL: &'static [(&'static str, WhenFull)] = &[("pause", WhenFull::Pause)];
-    const LATER: &'static [&'static str] = &["drop_oldest"];
+    const ALL: &'static [(&'static str, WhenFull)] =
+        &[("pause", WhenFull::Pause), ("drop_oldest", WhenFull::DropOldest)];
 }
 
 /// What a group does at a damaged block.
@@ -276,6 +320,7 @@ impl Settings {
                 reserve: 64 * MIB,
                 when_full: WhenFull::Pause,
                 on_damage: OnDamage::Hold,
+                keep: Keep::Age(Duration::ZERO),
             },
             http: Http { listen: vec![Listen::Unix] },
             groups: vec![Group::default_with(DEFAULT_GROUP)],
@@ -323,6 +368,8 @@ impl Group {
             timeout: Duration::from_secs(30),
             batch: BatchLimits { lines: 10_000, bytes: 4 * MIB, linger: Duration::ZERO },
             retry: Retry { initial: Duration::from_millis(200), max: Duration::from_secs(30), attempts: 8 },
+            max_lag: MaxLag { lines: 0, age: Duration::ZERO, bytes: 0, policy: LagPolicy::Block },
+            rate: 0,
         }
     }
 

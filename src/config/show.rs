@@ -7,7 +7,7 @@ use serde_json::json;
 use toml::Value;
 
 use super::destination::SecretAt;
-use super::settings::{Follow, Group, Kind, Listen, Processor, Settings, Word};
+use super::settings::{Follow, Group, Keep, Kind, Listen, Processor, Settings, Word};
 use super::value::{duration_text, size_text};
 use super::{Loaded, Origins};
 
@@ -106,6 +106,13 @@ fn parts(settings: &Settings) -> Vec<Part> {
             ("reserve", size(disk.reserve)),
             ("when_full", Value::from(disk.when_full.word())),
             ("on_damage", Value::from(disk.on_damage.word())),
+            (
+                "keep",
+                match disk.keep {
+                    Keep::Age(age) => Value::from(duration_text(age)),
+                    Keep::Bytes(bytes) => size(bytes),
+                },
+            ),
         ],
     ));
     let listen = settings.http.listen.iter().map(|listen| match listen {
@@ -162,6 +169,11 @@ fn group(group: &Group) -> Vec<(&'static str, Value)> {
         ("retry.initial", Value::from(duration_text(group.retry.initial))),
         ("retry.max", Value::from(duration_text(group.retry.max))),
         ("retry.attempts", Value::from(i64::from(group.retry.attempts))),
+        ("max_lag.lines", Value::from(group.max_lag.lines as i64)),
+        ("max_lag.age", Value::from(duration_text(group.max_lag.age))),
+        ("max_lag.bytes", size(group.max_lag.bytes)),
+        ("max_lag.policy", Value::from(group.max_lag.policy.word())),
+        ("rate", Value::from(group.rate as i64)),
     ]
 }
 

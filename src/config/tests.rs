@@ -84,7 +84,7 @@ data_dir = 5
 [disk]
 limit = "12 parsecs"
 min_free = "-1"
-when_full = "drop_oldest"
+when_full = "drop"
 on_damage = "panic"
 [http]
 listen = ["unix", "127.0.0.1:8080", "tcp"]
@@ -104,7 +104,7 @@ symlinks = true
             "line 3: data_dir = 5: not a text; write it in quotes",
             "line 5: disk.limit = \"12 parsecs\": not a size; write it as \"50GiB\"",
             "line 6: disk.min_free = \"-1\": not a size; write it as \"50GiB\"",
-            "line 7: disk.when_full = \"drop_oldest\": not in this version; write \"pause\"",
+            "line 7: disk.when_full = \"drop\": expected \"pause\" or \"drop_oldest\"",
             "line 8: disk.on_damage = \"panic\": expected \"hold\" or \"skip\"",
             "line 10: http.listen = \"127.0.0.1:8080\": not in this version; write \"unix\"",
             "line 10: http.listen = \"tcp\": expected \"unix\"",
@@ -364,4 +364,46 @@ fn a_file_that_is_not_there_is_told() {
     let sources = Sources { file: Some("/nonexistent/spillq.toml".into()), ..Sources::default() };
     let error = load(&sources).unwrap_err();
     assert_eq!(error.to_string(), "cannot read the configuration /nonexistent/spillq.toml");
+}
+
+#[test]
+fn limits_are_read_and_those_that_cannot_work_are_refused() {
+    let text = r#"
+[disk]
+when_full = "drop_oldest"
+keep = "24h"
+[[group]]
+name = "a"
+max_lag = { lines = 5, policy = "drop" }
+rate = 100
+"#;
+    let settings = read(text);
+    assert_eq!(settings.disk.keep, Keep::Age(Duration::from_secs(24 * 60 * 60)));
+    assert_eq!(settings.disk.when_full, WhenFull::DropOldest);
+    let group = settings.group("a").unwrap();
+    assert_eq!((group.max_lag.lines, group.max_lag.policy, group.rate), (5, LagPolicy::Drop, 100));
+    assert_eq!(read("[disk]\nkeep = \"10GiB\"").disk.keep, Keep::Bytes(10 * GIB));
+    check_problems(
+        r#"
+[disk]
+limit = "256MiB"
+reserve = "200MiB"
+when_full = "drop_oldest"
+keep = "256MiB"
+[[group]]
+name = "a"
+max_lag = { policy = "drop" }
+"#,
+        &[
+            "line 5: disk.when_full = \"drop_oldest\": leaves no segment to drop: disk.limit = \"256MiB\" is less than \
+             disk.reserve = \"200MiB\" and 128MiB",
+            "line 6: disk.keep = \"256MiB\": does not fit into disk.limit = \"256MiB\", where kept lines go first",
+            "line 9: group.max_lag.policy = \"drop\": drops at no bound; write max_lag = { lines = 10000000, policy = \
+             \"drop\" }, or age or bytes",
+        ],
+    );
+    check_problems(
+        "[disk]\nkeep = \"a while\"\n",
+        &["line 2: disk.keep = \"a while\": neither a duration nor a size; write it as \"24h\" or \"10GiB\""],
+    );
 }

@@ -11,6 +11,6 @@ pub use client::{Client, ClientError};
 pub use doctor::{DoctorJson, LastRunJson, VerdictJson};
 pub use server::{Api, SOCKET, free_bytes, outside, serve};
 pub use wire::{
-    AdminJson, AnswerJson, DeadLetterJson, ErrorJson, GroupJson, LineJson, LogJson, LossesJson, SourceJson,
-    SourceNames, StatusJson,
+    AdminJson, AnswerJson, DeadLetterJson, ErrorJson, GroupJson, LineJson, LogJson, LossesJson, SeekToJson,
+    SoughtJson, SourceJson, SourceNames, StatusJson,
 };

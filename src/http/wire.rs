@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use spillq_storage::{DeadLetter, Line, Quarantined, Seq, SeqRange, SourceId, View};
+use spillq_storage::{DeadLetter, Line, Loss, Quarantined, Seq, SeqRange, SourceId, View};
 
-use crate::queue::{Admin, Answer, Status};
+use crate::queue::{Admin, Answer, SeekTo, Status};
 use crate::supervise::Report;
 use crate::tail::{Snapshot, SourceRecord, SourceState, shown};
 
@@ -95,6 +95,12 @@ pub struct GroupJson {
     pub leases: Vec<String>,
     pub dead_letters: u64,
     pub acked_lines: u64,
+    /// Lines that seeks have passed over.
+    #[serde(default)]
+    pub skipped_lines: u64,
+    /// Lines that limits have dropped for it.
+    #[serde(default)]
+    pub dropped_lines: u64,
     pub last_failure: Option<String>,
 }
 
@@ -111,8 +117,27 @@ pub struct LossesJson {
     pub rolled_back: u64,
     /// Lines set aside, held now, over all groups.
     pub dead: u64,
-    /// Lines dropped because the log was full: never, in this version.
+    /// Lines that limits have dropped, over all groups: a line counts for each that had not settled it.
     pub dropped_lines: u64,
+    /// Which, for whom, and by what limit; the oldest are told together where they are many.
+    #[serde(default)]
+    pub dropped: Vec<String>,
+}
+
+impl LossesJson {
+    /// What the log knows of them.
+    fn of<'l>(losses: impl Iterator<Item = &'l Loss>, groups: &[GroupJson]) -> LossesJson {
+        let told = |loss: &Loss| format!("{}: {}", loss.range, loss.reason);
+        let (dropped, lost): (Vec<&Loss>, Vec<&Loss>) = losses.partition(|loss| loss.is_dropped());
+        LossesJson {
+            lost_lines: lost.iter().map(|loss| loss.range.lines()).sum(),
+            lost: lost.into_iter().map(told).collect(),
+            dead: groups.iter().map(|group| group.dead_letters).sum(),
+            dropped_lines: groups.iter().map(|group| group.dropped_lines).sum(),
+            dropped: dropped.into_iter().map(told).collect(),
+            ..LossesJson::default()
+        }
+    }
 }
 
 /// One line.
@@ -159,6 +184,40 @@ pub enum AdminJson {
     Park { group: String, seq: u64 },
     Hold { token: Option<u64> },
     LetGo { token: u64 },
+    Seek { group: String, to: SeekToJson },
+}
+
+/// A place in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum SeekToJson {
+    Seq(u64),
+    /// Milliseconds since 1970.
+    TimeMs(u64),
+    Beginning,
+    End,
+}
+
+impl From<SeekToJson> for SeekTo {
+    fn from(json: SeekToJson) -> SeekTo {
+        match json {
+            SeekToJson::Seq(seq) => SeekTo::Seq(Seq(seq)),
+            SeekToJson::TimeMs(ms) => SeekTo::Time(ms),
+            SeekToJson::Beginning => SeekTo::Beginning,
+            SeekToJson::End => SeekTo::End,
+        }
+    }
+}
+
+/// Where a seek has put a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct SoughtJson {
+    /// The first line that waits now, if there is one so far.
+    pub to: u64,
+    pub again: u64,
+    pub skipped: u64,
 }
 
 /// What came of it.
@@ -173,6 +232,8 @@ pub struct AnswerJson {
     /// A snapshot, base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sought: Option<SoughtJson>,
 }
 
 /// Why a request was refused.
@@ -234,6 +295,11 @@ impl From<Answer> for AnswerJson {
                     .map(|bytes| STANDARD.encode(bytes)),
                 ..AnswerJson::default()
             },
+            Answer::Sought { to, again, skipped } => AnswerJson {
+                lines: again + skipped,
+                sought: Some(SoughtJson { to: to.0, again, skipped }),
+                ..AnswerJson::default()
+            },
         }
     }
 }
@@ -254,6 +320,7 @@ impl From<AdminJson> for Admin {
             AdminJson::Discard { group, seqs } => Admin::Discard { group, seqs: ranges(seqs) },
             AdminJson::Hold { token } => Admin::Hold { token },
             AdminJson::LetGo { token } => Admin::LetGo { token },
+            AdminJson::Seek { group, to } => Admin::Seek { group, to: to.into() },
             AdminJson::Park { group, seq } => Admin::Park { group, seq: Seq(seq) },
         }
     }
@@ -319,6 +386,8 @@ impl StatusJson {
                 leases: group.leases.iter().map(ToString::to_string).collect(),
                 dead_letters: group.dead_letters,
                 acked_lines: group.acked_lines,
+                skipped_lines: group.skipped_lines,
+                dropped_lines: group.dropped_lines,
                 last_failure: group.last_failure.clone(),
             })
             .collect();
@@ -341,12 +410,9 @@ impl StatusJson {
                 lines_relocated: status.counters.lines_relocated,
             },
             losses: LossesJson {
-                lost_lines: status.losses.iter().map(|loss| loss.range.lines()).sum(),
-                lost: status.losses.iter().map(|loss| format!("{}: {}", loss.range, loss.reason)).collect(),
                 destroyed_unread_bytes: counters.destroyed_unread_bytes,
                 rolled_back: counters.rolled_back,
-                dead: groups.iter().map(|group| group.dead_letters).sum(),
-                dropped_lines: 0,
+                ..LossesJson::of(status.losses.iter(), &groups)
             },
             sources,
             groups,
@@ -386,6 +452,8 @@ impl StatusJson {
                         .collect(),
                     dead_letters: view.dead_count(*id) as u64,
                     acked_lines: group.acked_lines,
+                    skipped_lines: group.skipped_lines,
+                    dropped_lines: group.dropped_lines,
                     last_failure: None,
                 }
             })
@@ -407,12 +475,7 @@ impl StatusJson {
                 segments_removed: 0,
                 lines_relocated: 0,
             },
-            losses: LossesJson {
-                lost_lines: state.losses.iter().map(|loss| loss.range.lines()).sum(),
-                lost: state.losses.iter().map(|loss| format!("{}: {}", loss.range, loss.reason)).collect(),
-                dead: groups.iter().map(|group| group.dead_letters).sum(),
-                ..LossesJson::default()
-            },
+            losses: LossesJson::of(state.losses.iter(), &groups),
             sources: sources_on_disk(
                 state.sources.iter().map(|(id, source)| (*id, source.checkpoint.as_slice())),
             ),

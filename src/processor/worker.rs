@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use spillq_storage::{GroupId, ReadError, Reader, Seq, SeqRange};
 use tokio::sync::{oneshot, watch};
 
-use super::{Batch, Evidence, Outcome, Piece, Processing, Processor};
+use super::{Batch, Evidence, Outcome, Pace, Piece, Processing, Processor};
 use crate::queue::{
     Closed, Command, FailureKind, GroupSettings, Handle, Lease, Offer, Settled, Verdict, Window,
 };
@@ -39,13 +39,13 @@ pub enum Orders {
     GiveUp,
 }
 
-/// Bounds on what is delivered, for `drain`.
+/// Bounds on what is delivered.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
     /// Lines that may still be delivered, by all workers together; `None` for all.
     pub lines_left: Option<Arc<AtomicU64>>,
-    /// Lines a second of this worker.
-    pub lines_per_second: Option<u64>,
+    /// How fast, together with all workers that share it.
+    pub pace: Option<Pace>,
 }
 
 /// One processor at work for one group.
@@ -135,7 +135,7 @@ impl Worker {
                 }
             };
             let budget = self.limits.lines_left.as_ref().map(|left| left.load(Ordering::Acquire));
-            let may_read_ahead = budget != Some(0) && self.limits.lines_per_second.is_none();
+            let may_read_ahead = budget != Some(0) && self.limits.pace.is_none();
             let lines = read.line_count();
             let ahead = {
                 let Worker { processor, source, limits, orders } = self;
@@ -173,7 +173,9 @@ impl Worker {
                     self.source.release(read.offer)?;
                 }
             }
-            pace(self.limits.lines_per_second, started, lines).await;
+            if let Some(pace) = &self.limits.pace {
+                tokio::time::sleep_until(pace.book(lines, started).into()).await;
+            }
         }
     }
 
@@ -246,14 +248,6 @@ async fn finish(settling: Option<Settling>) -> Result<(), Closed> {
         tracing::warn!(%group, lines = %range, "a lease was revoked before its end was told");
     }
     Ok(())
-}
-
-/// Keeps to the lines a second that are allowed.
-async fn pace(rate: Option<u64>, started: Instant, lines: u64) {
-    if let Some(rate) = rate {
-        let due = Duration::from_secs_f64(lines as f64 / rate.max(1) as f64);
-        tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
-    }
 }
 
 /// A question for the next lines. Dropped before the answer was taken, it gives the offer back.

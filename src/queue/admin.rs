@@ -61,6 +61,13 @@ pub enum Admin {
         /// Which hold.
         token: u64,
     },
+    /// Moves a group: from there on everything waits, before it nothing does.
+    Seek {
+        /// Which group.
+        group: String,
+        /// Where to.
+        to: SeekTo,
+    },
     /// Sets a line aside by hand.
     Park {
         /// Which group.
@@ -68,6 +75,19 @@ pub enum Admin {
         /// Which line.
         seq: Seq,
     },
+}
+
+/// A place in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeekTo {
+    /// A line, or the nearest one that is stored.
+    Seq(Seq),
+    /// The first line appended then or later: milliseconds since 1970.
+    Time(u64),
+    /// The oldest line that is stored.
+    Beginning,
+    /// Behind the newest.
+    End,
 }
 
 /// An answer.
@@ -85,6 +105,15 @@ pub enum Answer {
         token: u64,
         /// What to copy.
         snapshot: Option<Box<Snapshot>>,
+    },
+    /// A group was moved, durably.
+    Sought {
+        /// The first line that waits now, if there is one so far.
+        to: Seq,
+        /// Lines that were settled and wait again.
+        again: u64,
+        /// Lines that waited and do not any more.
+        skipped: u64,
     },
 }
 
@@ -144,6 +173,9 @@ pub enum Refusal {
         /// What was found.
         what: String,
     },
+    /// The place cannot be found.
+    #[error("cannot find that time in the log: {0}; name a seq instead")]
+    NoPlace(String),
     /// The log failed, or is closing.
     #[error("the log failed meanwhile")]
     Failed,

@@ -10,8 +10,8 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::admin::{Admin, Answer, Refusal};
-use super::group::GroupSettings;
 use super::retry::FailureKind;
+use super::settings::GroupSettings;
 use super::status::Status;
 
 /// Commands that wait for the owner at most. Everybody who asks waits for the answer, so this bounds askers, not

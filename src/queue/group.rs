@@ -10,52 +10,9 @@ use std::collections::BTreeMap;
 use spillq_storage::{ACK_RANGES_MAX, GroupChange, GroupState, Seq, SeqRange};
 
 use super::command::{Lease, Offer};
-use super::retry::{Delivery, FailureKind, Next, Retries, RetrySettings};
+use super::retry::{Delivery, FailureKind, Next, Retries};
+use super::settings::GroupSettings;
 use super::status::Activity;
-
-/// What a group is set to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupSettings {
-    /// Its name.
-    pub name: String,
-    /// Where it begins when it is new: at the oldest line still held, or behind the newest.
-    pub from_beginning: bool,
-    /// Whether a batch waits for the one before it.
-    pub strict: bool,
-    /// Leases at once.
-    pub in_flight: usize,
-    /// Lines of a batch at most.
-    pub batch_lines: u64,
-    /// Bytes of a batch at most; a longer line is one of its own.
-    pub batch_bytes: u64,
-    /// How long a smaller batch waits behind another that is out.
-    pub linger_ms: u64,
-    /// A batch that takes longer is ended, and comes again.
-    pub timeout_ms: u64,
-    /// What follows a failure.
-    pub retry: RetrySettings,
-    /// Whether damaged lines are passed over, or hold the group.
-    pub skip_damage: bool,
-}
-
-impl GroupSettings {
-    /// The defaults, for a group that no configuration names.
-    #[must_use]
-    pub fn named(name: &str) -> GroupSettings {
-        GroupSettings {
-            name: name.to_owned(),
-            from_beginning: true,
-            strict: true,
-            in_flight: 1,
-            batch_lines: 10_000,
-            batch_bytes: 4 << 20,
-            linger_ms: 0,
-            timeout_ms: 30_000,
-            retry: RetrySettings { initial_ms: 200, max_ms: 30_000, attempts: 8 },
-            skip_damage: false,
-        }
-    }
-}
 
 /// What the log knows, at a time.
 #[derive(Clone, Copy)]
@@ -402,6 +359,22 @@ impl Group {
         self.settling.clear();
     }
 
+    /// Lines were dropped: what was lent or offered of them is over, and the rest of it is free again.
+    pub(super) fn dropped(&mut self, range: SeqRange, now_ms: u64) {
+        let touches = |other: SeqRange| other.intersection(range).is_some();
+        let is_revoked = self.leases.values().any(|out| touches(out.range));
+        // The rest of a batch that is revoked comes before what was read ahead behind it.
+        let is_over = |reserved: &Reserved| is_revoked || touches(reserved.range);
+        let out = self.leases.values().map(|out| out.range).filter(|out| touches(*out));
+        let offered =
+            self.reserved.values().filter(|reserved| is_over(reserved)).map(|reserved| reserved.range);
+        let over: Vec<SeqRange> = out.chain(offered).collect();
+        self.leases.retain(|_, out| !touches(out.range));
+        self.reserved.retain(|_, reserved| !is_over(reserved));
+        over.into_iter().for_each(|over| self.retries.give_back(over));
+        self.retries.settled(range, false, now_ms);
+    }
+
     /// A dead letter is to be delivered again.
     pub(super) fn revive(&mut self, seq: Seq) {
         self.retries.add(SeqRange::one(seq));
@@ -456,6 +429,23 @@ mod tests {
         assert_eq!(group.offer(view(&state, 26), false, 3), Err(Idle::Until(200)));
         let later = View { now_ms: 200, ..view(&state, 26) };
         assert_eq!(group.offer(later, false, 4).unwrap().range, range(1, 10), "the same lines come again");
+    }
+
+    #[test]
+    fn what_is_out_of_dropped_lines_is_over_and_the_rest_is_offered_again() {
+        let mut state = state();
+        let mut group =
+            Group::new(GroupSettings { batch_lines: 10, ..GroupSettings::named("default") }, &state);
+        group.offer(view(&state, 41), false, 1).unwrap();
+        group.lease(view(&state, 41), 1, Seq(10), 100).unwrap();
+        group.offer(view(&state, 41), true, 2).unwrap();
+        state.acks.insert(range(1, 5));
+        group.dropped(range(1, 5), 0);
+        assert!(group.take(100).is_none(), "its token is stale");
+        let ahead = group.lease(view(&state, 41), 2, Seq(20), 101);
+        assert!(ahead.is_none(), "in a strict group what was read ahead would overtake the rest");
+        assert_eq!(group.offer(view(&state, 41), false, 3).unwrap().range, range(6, 15));
+        assert!(group.lease(view(&state, 41), 3, Seq(15), 102).is_some());
     }
 
     #[test]

@@ -8,9 +8,11 @@ mod admin;
 mod clock;
 mod command;
 mod group;
+mod lag;
 mod owner;
 mod pulse;
 mod retry;
+mod settings;
 mod status;
 mod window;
 
@@ -20,14 +22,25 @@ use std::thread::JoinHandle;
 use spillq_storage::{Error, Log};
 use tokio::sync::oneshot;
 
-pub use admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, Refusal, is_group_name};
+pub use admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, Refusal, SeekTo, is_group_name};
 pub use clock::{now_ms, wall_ms};
 pub use command::{Append, Appended, Closed, Command, Handle, Lease, Offer, Settled, Ticket, Verdict};
-pub use group::GroupSettings;
+pub use lag::{LagPolicy, MaxLag};
 pub use pulse::Pulse;
 pub use retry::{FailureKind, RetrySettings};
+pub use settings::GroupSettings;
 pub use status::{Activity, Failing, GroupStatus, Status};
 pub use window::Window;
+
+/// What happens when the log takes all the disk that it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Lines are not taken in.
+    #[default]
+    Pause,
+    /// The oldest segment is dropped, whoever needs it.
+    DropOldest,
+}
 
 /// The running owner.
 #[derive(Debug)]
@@ -46,10 +59,23 @@ impl Queue {
     /// # Errors
     /// When the log fails, or the system has no thread to give.
     pub fn start(log: Log, groups: Vec<GroupSettings>, window_bytes: usize) -> Result<Queue, Error> {
+        Queue::start_with(log, groups, window_bytes, WhenFull::Pause)
+    }
+
+    /// [`Queue::start`], with what happens at the limit of the disk.
+    ///
+    /// # Errors
+    /// As [`Queue::start`].
+    pub fn start_with(
+        log: Log,
+        groups: Vec<GroupSettings>,
+        window_bytes: usize,
+        when_full: WhenFull,
+    ) -> Result<Queue, Error> {
         let (handle, received) = Handle::channel();
         let window = Arc::new(Window::new(window_bytes));
         let pulse = Pulse::default();
-        let owner = owner::Owner::new(log, Arc::clone(&window), groups, received, pulse.clone())?;
+        let owner = owner::Owner::new(log, Arc::clone(&window), groups, when_full, received, pulse.clone())?;
         let (tell, ended) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("spillq-owner".to_owned())

@@ -9,6 +9,7 @@
 
 mod administer;
 mod hold;
+mod limits;
 mod report;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,17 +18,19 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use spillq_storage::{
-    Commit, DeadLetter, Error, GroupChange, GroupId, Log, Loss, REASON_BYTES_MAX, Seq, SeqRange,
+    Commit, DeadLetter, Error, GroupChange, GroupId, Log, Loss, REASON_BYTES_MAX, Reader, Seq, SeqRange,
 };
 use tokio::sync::oneshot;
 
 use hold::Hold;
 
+use super::WhenFull;
 use super::admin::{Answer, Refusal};
 use super::clock;
 use super::command::{Append, Appended, Command, Lease, Offer, Settled, Verdict};
-use super::group::{Group, GroupSettings, Idle, View};
+use super::group::{Group, Idle, View};
 use super::pulse::Pulse;
+use super::settings::GroupSettings;
 use super::window::Window;
 
 /// Commands in one commit.
@@ -37,6 +40,9 @@ const GATHERED_COMMANDS_MAX: usize = 512;
 const GATHERED_BYTES_MAX: usize = 4 << 20;
 /// How often a full log is looked at again.
 const FULL_RECHECK: Duration = Duration::from_millis(200);
+
+/// How often an idle owner looks whether lines have become too old.
+const AGE_RECHECK: Duration = Duration::from_secs(10);
 
 /// What is told once the commit is durable.
 enum Reply {
@@ -63,8 +69,14 @@ pub(super) struct Owner {
     received: Receiver<Command>,
     /// Appends that are not durable yet, in order.
     appends: VecDeque<(Append, SyncSender<Appended>)>,
-    /// Why they wait, and since when.
+    /// Why they wait.
     full: Option<String>,
+    when_full: WhenFull,
+    /// Whether time alone makes lines go.
+    ages: bool,
+    /// The block in which a group's oldest line is, and when it was appended; for groups whose lag has a bound in age.
+    oldest: BTreeMap<GroupId, (SeqRange, u64)>,
+    reader: Reader,
     parked: Vec<Parked>,
     /// When the first of those who wait can be offered something, where time alone decides.
     wake_ms: Option<u64>,
@@ -82,16 +94,22 @@ impl Owner {
         log: Log,
         window: Arc<Window>,
         settings: Vec<GroupSettings>,
+        when_full: WhenFull,
         received: Receiver<Command>,
         pulse: Pulse,
     ) -> Result<Owner, Error> {
+        let ages = log.keeps_by_age() || settings.iter().any(|group| group.max_lag.age_ms.is_some());
         let mut owner = Owner {
+            reader: log.reader(),
             log,
             window,
             groups: BTreeMap::new(),
             received,
             appends: VecDeque::new(),
             full: None,
+            when_full,
+            ages,
+            oldest: BTreeMap::new(),
             parked: Vec::new(),
             wake_ms: None,
             commit: Commit::default(),
@@ -152,6 +170,7 @@ impl Owner {
             }
             self.make_durable()?;
             self.offer_parked();
+            self.keep_within_lag()?;
             let next_seq = self.log.state().next_seq;
             self.maintain()?;
             // Lines that had waited for room came in meanwhile.
@@ -168,7 +187,7 @@ impl Owner {
     fn wait_for(&self) -> Option<Duration> {
         let due = self.wake_ms.map(|at| Duration::from_millis(at.saturating_sub(clock::now_ms()).max(1)));
         let full = self.full.as_ref().map(|_| FULL_RECHECK);
-        due.into_iter().chain(full).min()
+        due.into_iter().chain(full).chain(self.ages.then_some(AGE_RECHECK)).min()
     }
 
     fn gather(&mut self, first: Command) -> Result<(), Error> {
@@ -359,11 +378,13 @@ impl Owner {
 
     /// Commits what was gathered and tells those who wait for it.
     fn make_durable(&mut self) -> Result<(), Error> {
-        let mut commit = std::mem::take(&mut self.commit);
         let mut waiting = Vec::new();
-        if let Some(full) = self.log.refusal()?.filter(|_| !self.appends.is_empty()) {
-            self.note_full(Some(full.to_string()));
-        } else {
+        let mut full = if self.appends.is_empty() { None } else { self.log.refusal()? };
+        let held = if self.appends.is_empty() || full.is_some() { None } else { self.held_by_lag() };
+        let mut commit = std::mem::take(&mut self.commit);
+        if held.is_some() {
+            self.note_full(held);
+        } else if full.is_none() {
             let mut bytes = 0;
             while bytes < GATHERED_BYTES_MAX {
                 let Some((append, reply)) = self.appends.pop_front() else { break };
@@ -384,7 +405,7 @@ impl Owner {
                 tell_appended(&reply, Appended { first: next, next });
             }
             self.tell(self.log.state().next_seq);
-            return Ok(());
+            return full.map_or(Ok(()), |full| self.make_room(full));
         }
         let first = match self.log.commit(&commit) {
             Ok(committed) => {
@@ -396,14 +417,17 @@ impl Owner {
                     .extend(waiting.into_iter().map(|(reply, lines, _)| Reply::Appended { reply, lines }));
                 committed.first
             }
-            Err(Error::Full(full)) => {
-                self.note_full(Some(full.to_string()));
+            Err(Error::Full(found)) => {
+                full = Some(found);
                 self.take_back(&mut commit, waiting);
                 if commit.is_empty() { self.log.state().next_seq } else { self.log.commit(&commit)?.first }
             }
             Err(error) => return Err(error),
         };
         self.tell(first);
+        if let Some(full) = full {
+            return self.make_room(full);
+        }
         // More lines than one commit takes are waiting.
         if self.full.is_none() && !self.appends.is_empty() { self.make_durable() } else { Ok(()) }
     }
@@ -426,7 +450,7 @@ impl Owner {
         self.appends = back;
     }
 
-    fn note_full(&mut self, full: Option<String>) {
+    pub(super) fn note_full(&mut self, full: Option<String>) {
         match (&self.full, &full) {
             (None, Some(why)) => {
                 tracing::warn!("taking in pauses: {why}; it goes on by itself when there is room")

@@ -75,6 +75,10 @@ pub struct GroupStatus {
     pub has_worker: bool,
     /// What waits in back-off, and until when.
     pub backs_off: Option<(SeqRange, u64)>,
+    /// Lines that seeks have passed over.
+    pub skipped_lines: u64,
+    /// Lines that limits have dropped for it.
+    pub dropped_lines: u64,
     /// The last failure, for people.
     pub last_failure: Option<String>,
 }

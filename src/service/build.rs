@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use spillq_storage::{GroupId, Log, SourceId, StoreId};
+use spillq_storage::{DiskOptions, GroupId, Keep, Log, SourceId, StoreId};
 
 use super::{Plan, ServiceError};
 use crate::config::{self, Settings};
 use crate::processor::{Coding, Destination, Form, Input, Kind, Paths, Processor, Secret};
-use crate::queue::{GroupSettings, RetrySettings};
+use crate::queue::{GroupSettings, LagPolicy, MaxLag, RetrySettings, WhenFull};
 use crate::tail::{self, SourceRecord, TailHandle};
 
 /// Between SIGTERM and SIGKILL for a command that must end.
@@ -42,7 +42,8 @@ fn group_of(group: &config::Group, on_damage: config::OnDamage) -> GroupSettings
         from_beginning: group.start == config::Start::Beginning,
         strict: group.order == config::Order::Strict,
         in_flight: group.in_flight as usize,
-        batch_lines: group.batch.lines,
+        // With a rate no batch is more than a second's lines.
+        batch_lines: if group.rate > 0 { group.batch.lines.min(group.rate) } else { group.batch.lines },
         batch_bytes: group.batch.bytes,
         linger_ms: ms(group.batch.linger),
         timeout_ms: ms(group.timeout),
@@ -52,6 +53,36 @@ fn group_of(group: &config::Group, on_damage: config::OnDamage) -> GroupSettings
             attempts: group.retry.attempts,
         },
         skip_damage: on_damage == config::OnDamage::Skip,
+        max_lag: MaxLag {
+            lines: Some(group.max_lag.lines).filter(|lines| *lines > 0),
+            age_ms: Some(ms(group.max_lag.age)).filter(|age| *age > 0),
+            bytes: Some(group.max_lag.bytes).filter(|bytes| *bytes > 0),
+            policy: match group.max_lag.policy {
+                config::LagPolicy::Block => LagPolicy::Block,
+                config::LagPolicy::Drop => LagPolicy::Drop,
+            },
+        },
+        rate: Some(group.rate).filter(|rate| *rate > 0),
+    }
+}
+
+pub(super) fn disk_options(disk: &config::Disk) -> DiskOptions {
+    DiskOptions {
+        limit_bytes: disk.limit,
+        min_free_bytes: disk.min_free,
+        reserve_bytes: disk.reserve,
+        keep: match disk.keep {
+            config::Keep::Age(Duration::ZERO) | config::Keep::Bytes(0) => Keep::Nothing,
+            config::Keep::Age(age) => Keep::Age(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            config::Keep::Bytes(bytes) => Keep::Bytes(bytes),
+        },
+    }
+}
+
+pub(super) fn when_full(disk: &config::Disk) -> WhenFull {
+    match disk.when_full {
+        config::WhenFull::Pause => WhenFull::Pause,
+        config::WhenFull::DropOldest => WhenFull::DropOldest,
     }
 }
 

@@ -85,6 +85,16 @@ impl AckSet {
         }
     }
 
+    /// Takes `from` and all seqs after it out.
+    pub fn cut(&mut self, from: Seq) {
+        self.above.split_off(&from.0);
+        if let Some(mut last) = self.above.last_entry() {
+            let cut = (*last.get()).min(from.prev().0);
+            last.insert(cut);
+        }
+        self.floor = self.floor.min(from.prev());
+    }
+
     /// The first stretch of seqs within `from..=to` that are not in the set.
     #[must_use]
     pub fn gap(&self, from: Seq, to: Seq) -> Option<SeqRange> {
@@ -155,6 +165,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_cut_off_is_out_and_the_rest_stays(
+            inserts in proptest::collection::vec((1u64..60, 0u64..12), 0..20), from in 1u64..80,
+        ) {
+            let mut acks = AckSet::default();
+            inserts.iter().for_each(|(first, more)| acks.insert(range(*first, first + more)));
+            let before = acks.clone();
+            acks.cut(Seq(from));
+            for seq in 1..90 {
+                prop_assert_eq!(acks.contains(Seq(seq)), seq < from && before.contains(Seq(seq)), "seq {}", seq);
+            }
+            let mut again = AckSet::default();
+            let all = (1..from).filter(|seq| before.contains(Seq(*seq)));
+            all.for_each(|seq| again.insert(SeqRange::one(Seq(seq))));
+            prop_assert_eq!(acks, again);
+        }
+
         #[test]
         fn it_behaves_as_a_set(inserts in proptest::collection::vec((1u64..60, 0u64..12), 0..40)) {
             let (mut acks, mut model) = (AckSet::default(), BTreeSet::new());

@@ -211,7 +211,7 @@ mod tests {
         let ack = (GroupId(1), GroupChange::Ack { range: SeqRange { first: Seq(1), last: Seq(50) } });
         log.commit(&Commit { groups: vec![ack], ..Commit::default() }).unwrap();
         append(&mut log, 50);
-        while log.maintain().unwrap() {}
+        while log.maintain(0).unwrap() {}
         assert_eq!(log.counters().segments_removed, 0);
 
         let mut restore = Restore::begin(&target).unwrap();
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(state.run, 1_000_001);
 
         log.hold_removal(false);
-        while log.maintain().unwrap() {}
+        while log.maintain(0).unwrap() {}
         assert!(log.counters().segments_removed > 0);
     }
 

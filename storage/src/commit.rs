@@ -78,6 +78,19 @@ pub enum GroupChange {
     },
     /// No new leases, or again.
     Pause(bool),
+    /// Lines that wait are settled although nobody processed them: counted as skipped, or as dropped.
+    Skip {
+        /// Which lines; what of it was settled before does no harm.
+        range: SeqRange,
+        /// A limit did it, not an operator.
+        dropped: bool,
+    },
+    /// Every line from here on waits again, with no attempts against it; all leases end. Letters of dead lines from
+    /// here on end with this: opening settles those that a crash left.
+    Again {
+        /// The first of them; a segment must hold it.
+        from: Seq,
+    },
 }
 
 /// Where a block of a commit goes.

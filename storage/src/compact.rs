@@ -21,10 +21,26 @@ pub(crate) struct Removal {
 /// lines are done with.
 pub(crate) fn oldest(state: &State) -> Option<Removal> {
     let (oldest, next) = (state.segments.front()?, state.segments.get(1)?);
+    removal(state, SeqRange { first: oldest.first, last: next.first.prev() })
+}
+
+/// The bytes of the oldest segments that may all go, counted until they are more than `most`.
+pub(crate) fn settled_bytes(state: &State, most: u64) -> u64 {
+    let mut bytes = 0;
+    for (segment, next) in state.segments.iter().zip(state.segments.iter().skip(1)) {
+        let range = SeqRange { first: segment.first, last: next.first.prev() };
+        if bytes > most || removal(state, range).is_none() {
+            break;
+        }
+        bytes += segment.bytes;
+    }
+    bytes
+}
+
+fn removal(state: &State, range: SeqRange) -> Option<Removal> {
     if state.groups.is_empty() {
         return None;
     }
-    let range = SeqRange { first: oldest.first, last: next.first.prev() };
     let allowed = range.lines() / RELOCATE_ONE_IN;
     let mut live = Vec::new();
     for group in state.groups.values() {
@@ -39,7 +55,7 @@ pub(crate) fn oldest(state: &State) -> Option<Removal> {
     }
     let live = merged(live);
     let lines: u64 = live.iter().map(|range| range.lines()).sum();
-    (lines <= allowed).then_some(Removal { segment: oldest.first, next: next.first, live })
+    (lines <= allowed).then_some(Removal { segment: range.first, next: range.last.next(), live })
 }
 
 /// The same seqs in order, without overlaps.

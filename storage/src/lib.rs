@@ -25,6 +25,7 @@ mod compact;
 mod create;
 mod disk;
 mod error;
+mod group_state;
 mod ids;
 mod journal;
 mod kept;
@@ -41,6 +42,8 @@ mod spare;
 mod view;
 
 #[cfg(test)]
+mod limits_test;
+#[cfg(test)]
 mod model_test;
 
 pub use acks::{ACK_RANGES_MAX, AckSet};
@@ -51,11 +54,12 @@ pub use block::{
 };
 pub use commit::{Commit, GroupChange};
 pub use error::{Error, Full};
+pub use group_state::{GroupState, Leased};
 pub use ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
 pub use kept::{DEAD_LETTERS_MAX, DeadLetter, KEPT_BYTES_MAX, REASON_BYTES_MAX};
 pub use log::{Committed, Counters, Log, Options};
-pub use manifest::{GroupState, KeptMark, Leased, Loss, SegmentMeta, SourceState, State};
+pub use manifest::{KeptMark, Loss, SegmentMeta, SourceState, State};
 pub use reader::{ReadError, Reader};
 pub use repair::{Quarantined, Remake, Repaired, SourceEnd, repair};
-pub use room::DiskOptions;
+pub use room::{DiskOptions, Keep};
 pub use view::{Verified, View};

@@ -29,7 +29,7 @@ use crate::mark::{Mark, MarkFile};
 use crate::reader::Reader;
 use crate::recover::{self, CREATING, Store};
 use crate::repair::Quarantined;
-use crate::room::{DiskOptions, Room};
+use crate::room::{DiskOptions, Keep, Room};
 use crate::segment::{Index, SegmentWriter};
 
 /// Segments removed in one go, so that the owner is not held up.
@@ -100,6 +100,8 @@ pub struct Log {
     settled_bytes: u64,
     /// What holds the oldest segment, and since which commit.
     stuck: Option<(compact::Removal, u64)>,
+    /// When the segment of that name was begun: the one before it got no line after that.
+    begun: Option<(Seq, u64)>,
     counters: Counters,
     findings: Vec<String>,
     /// Counted at opening: only a repair of a closed log changes it.
@@ -200,6 +202,7 @@ impl Log {
             settling: None,
             settled_bytes: 0,
             stuck: None,
+            begun: None,
             counters: Counters::default(),
             findings,
             poisoned: None,
@@ -249,6 +252,12 @@ impl Log {
         self.removal_held = hold;
     }
 
+    /// Whether settled lines go when they are old: then [`Log::maintain`] has something to do by time alone.
+    #[must_use]
+    pub fn keeps_by_age(&self) -> bool {
+        matches!(self.options.disk.keep, Keep::Age(_))
+    }
+
     /// A reader of what is durable, to be used beside the owner.
     #[must_use]
     pub fn reader(&self) -> Reader {
@@ -263,10 +272,22 @@ impl Log {
 
     /// Why lines cannot be taken in now, if so.
     ///
+    /// Segments that are only kept go first.
+    ///
     /// # Errors
-    /// When the file system does not say how much is free.
-    pub fn refusal(&self) -> Result<Option<Full>> {
-        self.room.refusal(self.disk.as_ref(), self.disk_bytes(), 0)
+    /// As [`Log::commit`], and when the file system does not say how much is free.
+    pub fn refusal(&mut self) -> Result<Option<Full>> {
+        self.refuse_poisoned()?;
+        self.refusal_of(0).inspect_err(|error| self.poisoned = Some(error.to_string()))
+    }
+
+    fn refusal_of(&mut self, bytes: u64) -> Result<Option<Full>> {
+        loop {
+            let full = self.room.refusal(self.disk.as_ref(), self.disk_bytes(), bytes)?;
+            if full.is_none() || !self.remove_settled()? {
+                return Ok(full);
+            }
+        }
     }
 
     /// Makes one atomic change durable. When this returns, it survives a kill and a power cut; nothing of it does
@@ -293,7 +314,7 @@ impl Log {
     fn commit_or_poison(&mut self, commit: &Commit) -> Result<Committed> {
         let stored: u64 = commit.blocks.iter().map(|block| block.disk_bytes() as u64).sum();
         if stored > 0
-            && let Some(full) = self.room.refusal(self.disk.as_ref(), self.disk_bytes(), stored)?
+            && let Some(full) = self.refusal_of(stored)?
         {
             return Err(Error::Full(full));
         }
@@ -387,16 +408,17 @@ impl Log {
     }
 
     /// Does what has become due: rolls the journal, removes segments that nobody needs, sets the reserve aside
-    /// again. To be called after commits, when their answers are out; says whether there may be more to do.
+    /// again. To be called after commits, when their answers are out; says whether there may be more to do. The wall
+    /// clock's `now_ms` decides how old settled lines are.
     ///
     /// # Errors
     /// As [`Log::commit`].
-    pub fn maintain(&mut self) -> Result<bool> {
+    pub fn maintain(&mut self, now_ms: u64) -> Result<bool> {
         self.refuse_poisoned()?;
-        self.maintain_or_poison().inspect_err(|error| self.poisoned = Some(error.to_string()))
+        self.maintain_or_poison(now_ms).inspect_err(|error| self.poisoned = Some(error.to_string()))
     }
 
-    fn maintain_or_poison(&mut self) -> Result<bool> {
+    fn maintain_or_poison(&mut self, now_ms: u64) -> Result<bool> {
         self.room.relieve(self.disk.as_ref())?;
         if self.journal.stored_bytes >= self.options.journal_bytes / 2
             || self.journal.commits >= self.options.journal_commits / 2
@@ -408,7 +430,7 @@ impl Log {
             self.roll()?;
         }
         let mut removed = 0;
-        while removed < REMOVALS_MAX && !self.removal_held && self.remove_oldest()? {
+        while removed < REMOVALS_MAX && !self.removal_held && self.remove_oldest(now_ms)? {
             removed += 1;
         }
         if removed > 0 {

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bincode::{Decode, Encode};
 
-use crate::acks::AckSet;
-use crate::commit::{Changes, GroupChange};
+use crate::commit::Changes;
+use crate::group_state::GroupState;
 use crate::ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
 
 /// Losses that are listed one by one; past that the oldest two are told as one.
@@ -40,117 +40,6 @@ pub struct SourceState {
     pub forgotten: bool,
 }
 
-/// A lease that was made durable and not settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Leased {
-    /// The lines that are lent.
-    pub range: SeqRange,
-    /// Whether a failure is charged to the line: only ever where it is one.
-    pub alone: bool,
-}
-
-/// A group and what it has done.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct GroupState {
-    /// Its name in the configuration.
-    pub name: String,
-    /// It gets no new leases.
-    pub paused: bool,
-    /// What it has acked or set aside as dead.
-    pub acks: AckSet,
-    /// Dead letters put back: to be delivered although `acks` holds them.
-    pub revived: std::collections::BTreeSet<Seq>,
-    /// Leases out in this run of the process.
-    pub leases: Vec<Leased>,
-    /// Leases that an earlier run took with it when it died: delivered again in parts, to find the line that
-    /// kills, if one does.
-    pub suspects: Vec<SeqRange>,
-    /// Deliveries of lines alone that are neither acked nor dead.
-    pub attempts: BTreeMap<Seq, u32>,
-    /// Lines acked since it was created.
-    pub acked_lines: u64,
-    /// Lines ever set aside as dead.
-    pub dead_lines: u64,
-}
-
-impl GroupState {
-    /// A group that has acked everything up to `floor`, and nothing else.
-    #[must_use]
-    pub fn empty(name: &str, floor: Seq) -> GroupState {
-        GroupState {
-            name: name.to_owned(),
-            paused: false,
-            acks: AckSet::with_floor(floor),
-            revived: std::collections::BTreeSet::new(),
-            leases: Vec::new(),
-            suspects: Vec::new(),
-            attempts: BTreeMap::new(),
-            acked_lines: 0,
-            dead_lines: 0,
-        }
-    }
-
-    /// Lines of the log before `next` that it has not acked.
-    #[must_use]
-    pub fn lag_lines(&self, next: Seq) -> u64 {
-        let above = next.prev().0.saturating_sub(self.acks.floor().0);
-        above.saturating_sub(self.acks.lines_above()) + self.revived.len() as u64
-    }
-
-    fn apply(&mut self, change: &GroupChange) {
-        match change {
-            GroupChange::Lease { range, alone } => {
-                self.suspects = self.suspects.iter().flat_map(|suspect| suspect.without(*range)).collect();
-                self.leases.push(Leased { range: *range, alone: *alone });
-                if *alone && range.lines() == 1 {
-                    *self.attempts.entry(range.first).or_default() += 1;
-                }
-            }
-            GroupChange::Return { range, untried } => {
-                let charged = self.leases.iter().any(|leased| leased.range == *range && leased.alone);
-                self.leases.retain(|leased| leased.range != *range);
-                if let Some(attempts) = self.attempts.get_mut(&range.first).filter(|_| charged && *untried) {
-                    *attempts = attempts.saturating_sub(1);
-                }
-            }
-            GroupChange::Ack { range } => {
-                self.acked_lines += self.acks.gaps(*range).map(SeqRange::lines).sum::<u64>();
-                let revived = self.revived.range(range.first..=range.last).count() as u64;
-                self.acked_lines += revived;
-                self.settle(*range);
-            }
-            GroupChange::Dead { seq } => {
-                self.dead_lines += 1;
-                self.settle(SeqRange::one(*seq));
-            }
-            GroupChange::Revive { seq } => {
-                self.revived.insert(*seq);
-                self.attempts.remove(seq);
-            }
-            GroupChange::Pause(paused) => self.paused = *paused,
-        }
-    }
-
-    fn settle(&mut self, range: SeqRange) {
-        self.acks.insert(range);
-        self.revived.retain(|seq| !range.contains(*seq));
-        self.attempts.retain(|seq, _| !range.contains(*seq));
-        self.leases.retain(|leased| leased.range.intersection(range).is_none());
-        self.suspects = self.suspects.iter().flat_map(|suspect| suspect.without(range)).collect();
-    }
-
-    /// A new run of the process: what was out is suspect, and comes again in halves.
-    fn begin_run(&mut self) {
-        for leased in std::mem::take(&mut self.leases) {
-            let SeqRange { first, last } = leased.range;
-            let middle = Seq(first.0 + (last.0 - first.0) / 2);
-            self.suspects.extend(SeqRange::new(first, middle));
-            self.suspects.extend(SeqRange::new(middle.next(), last));
-        }
-        self.suspects.sort_unstable();
-    }
-}
-
 /// Lines that will not be read, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Loss {
@@ -158,6 +47,23 @@ pub struct Loss {
     pub range: SeqRange,
     /// Why, for people.
     pub reason: String,
+}
+
+/// What the reason of a loss begins with where a limit dropped lines for a group.
+const DROPPED: &str = "dropped for ";
+
+impl Loss {
+    /// Lines that a limit dropped for some groups; others may have them.
+    #[must_use]
+    pub fn dropped(range: SeqRange, groups: &[&str], limit: &str) -> Loss {
+        Loss { range, reason: format!("{DROPPED}{}: {limit}", groups.join(", ")) }
+    }
+
+    /// Whether a limit dropped the lines; otherwise they cannot be read.
+    #[must_use]
+    pub fn is_dropped(&self) -> bool {
+        self.reason.starts_with(DROPPED)
+    }
 }
 
 /// So much of `kept/` is synced and relied on: what cannot be read below is damage, behind it a torn end.
@@ -261,10 +167,10 @@ impl State {
             .sum()
     }
 
-    /// What of `range` is not recorded as lost.
+    /// What of `range` is not recorded as lost; lines that were dropped for some groups may be there for others.
     #[must_use]
     pub fn not_lost(&self, range: SeqRange) -> Vec<SeqRange> {
-        self.losses.iter().fold(vec![range], |rest, loss| {
+        self.losses.iter().filter(|loss| !loss.is_dropped()).fold(vec![range], |rest, loss| {
             rest.into_iter().flat_map(|rest| rest.without(loss.range)).collect()
         })
     }
@@ -276,6 +182,13 @@ impl State {
     }
 
     fn note_loss(&mut self, loss: Loss) {
+        // A limit drops a little with every commit: one entry for what follows on each other.
+        let follows =
+            |known: &&mut Loss| known.range.last.next() == loss.range.first && known.reason == loss.reason;
+        if let Some(known) = self.losses.iter_mut().rev().find(follows) {
+            known.range.last = loss.range.last;
+            return;
+        }
         self.losses.push_back(loss);
         while self.losses.len() > LOSSES_MAX {
             if let (Some(oldest), Some(next)) = (self.losses.pop_front(), self.losses.front_mut()) {
@@ -294,6 +207,22 @@ impl State {
     pub(crate) fn restore_group(&mut self, id: GroupId, group: GroupState) {
         self.next_group = GroupId(self.next_group.0.max(id.0 + 1));
         self.groups.insert(id, group);
+    }
+
+    /// The first line of the newest ones that hold at most `bytes`, by the estimate of [`State::lag_bytes`].
+    #[must_use]
+    pub fn newest_within(&self, bytes: u64) -> Seq {
+        let (mut left, mut end) = (bytes, self.next_seq);
+        for segment in self.segments.iter().rev() {
+            if segment.raw_bytes > left {
+                let lines = end.0 - segment.first.0;
+                let fit = u128::from(lines) * u128::from(left) / u128::from(segment.raw_bytes);
+                return Seq(end.0 - fit as u64);
+            }
+            left -= segment.raw_bytes;
+            end = segment.first;
+        }
+        end
     }
 
     /// Folds one commit in.
@@ -387,24 +316,39 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_a_crash_took_comes_back_in_halves_until_it_is_one_line() {
-        let mut group = GroupState::empty("default", Seq(0));
-        group.apply(&GroupChange::Lease { range: range(1, 4), alone: false });
-        group.begin_run();
-        assert_eq!(group.suspects, [range(1, 2), range(3, 4)]);
-        group.apply(&GroupChange::Lease { range: range(1, 2), alone: false });
-        assert_eq!(group.suspects, [range(3, 4)]);
-        group.begin_run();
-        assert_eq!(group.suspects, [range(1, 1), range(2, 2), range(3, 4)]);
-        for tries in 1..=3 {
-            group.apply(&GroupChange::Lease { range: range(1, 1), alone: true });
-            group.begin_run();
-            assert_eq!(group.attempts.get(&Seq(1)), Some(&tries));
+    fn what_a_limit_drops_bit_by_bit_is_one_loss() {
+        let mut state = State::new(StoreId(1));
+        let drop = |range, group| Changes {
+            losses: vec![Loss::dropped(range, &[group], "max_lag")],
+            ..Changes::default()
+        };
+        for first in [1, 11, 21] {
+            state.apply(2, &drop(range(first, first + 9), "a"));
+            state.apply(3, &drop(range(first, first + 9), "b"));
         }
-        group.apply(&GroupChange::Ack { range: range(1, 3) });
-        assert_eq!(group.suspects, [range(4, 4)]);
-        assert!(group.attempts.is_empty());
-        assert_eq!((group.acked_lines, group.lag_lines(Seq(5))), (3, 1));
+        state.apply(4, &drop(range(32, 33), "a"));
+        let told: Vec<_> = state.losses.iter().map(|loss| (loss.range, loss.reason.as_str())).collect();
+        let expected = [
+            (range(1, 30), "dropped for a: max_lag"),
+            (range(1, 30), "dropped for b: max_lag"),
+            (range(32, 33), "dropped for a: max_lag"),
+        ];
+        assert_eq!(told, expected);
+        assert!(state.losses.iter().all(Loss::is_dropped));
+    }
+
+    #[test]
+    fn the_newest_lines_within_so_many_bytes() {
+        let mut state = State::new(StoreId(1));
+        let placed =
+            |first| Placed { first: Seq(first), lines: 100, raw_bytes: 1_000, bytes: 1, new_segment: true };
+        assert_eq!(state.newest_within(10), Seq(1));
+        state.apply(2, &Changes { blocks: [1, 101, 201].map(placed).to_vec(), ..Changes::default() });
+        for (bytes, first) in [(0, 301), (500, 251), (1_000, 201), (1_500, 151), (3_000, 1), (u64::MAX, 1)] {
+            assert_eq!(state.newest_within(bytes), Seq(first), "{bytes} bytes");
+            let group = GroupState::empty("a", Seq(first - 1));
+            assert_eq!(state.lag_bytes(&group), bytes.min(3_000));
+        }
     }
 
     #[test]
@@ -434,17 +378,5 @@ mod tests {
         state.apply(3, &Changes { first_segment: Some(Seq(2)), ..Changes::default() });
         assert!(!state.sources.contains_key(&SourceId(20)));
         assert_eq!(state.sources.len(), FORGOTTEN_MAX + 4);
-    }
-
-    #[test]
-    fn a_revived_dead_letter_waits_again_until_it_is_acked() {
-        let mut group = GroupState::empty("default", Seq(0));
-        group.apply(&GroupChange::Ack { range: range(1, 4) });
-        group.apply(&GroupChange::Dead { seq: Seq(5) });
-        assert_eq!((group.lag_lines(Seq(6)), group.dead_lines), (0, 1));
-        group.apply(&GroupChange::Revive { seq: Seq(5) });
-        assert_eq!(group.lag_lines(Seq(6)), 1);
-        group.apply(&GroupChange::Ack { range: range(5, 5) });
-        assert_eq!((group.lag_lines(Seq(6)), group.acked_lines), (0, 5));
     }
 }

@@ -10,23 +10,27 @@ use crate::disk::memory::MemoryDisk;
 use crate::ids::{GroupId, Seq, SeqRange, SourceId};
 use crate::kept::DeadLetter;
 use crate::log::{Log, Options};
-use crate::room::DiskOptions;
+use crate::room::{DiskOptions, Keep};
 use crate::{BlockBuilder, Error};
 
-const CAPACITY: u64 = 1 << 40;
+pub(crate) const CAPACITY: u64 = 1 << 40;
 
 /// Small enough that a few dozen commits roll journals and remove segments.
-fn options() -> Options {
+fn options_with(keep: Keep) -> Options {
     Options {
         segment_bytes: 2_000,
         journal_bytes: 3_000,
         journal_commits: 12,
-        disk: DiskOptions { limit_bytes: CAPACITY, min_free_bytes: 0, reserve_bytes: 0 },
+        disk: DiskOptions { limit_bytes: CAPACITY, min_free_bytes: 0, reserve_bytes: 0, keep },
     }
 }
 
 fn open(disk: &MemoryDisk) -> crate::error::Result<Log> {
-    Log::on_disk(Arc::new(disk.clone()), options(), None)
+    open_with(disk, Keep::Nothing)
+}
+
+pub(crate) fn open_with(disk: &MemoryDisk, keep: Keep) -> crate::error::Result<Log> {
+    Log::on_disk(Arc::new(disk.clone()), options_with(keep), None)
 }
 
 /// What must be in the log.
@@ -39,8 +43,15 @@ struct Model {
     groups: Vec<ModelGroup>,
 }
 
+impl ModelGroup {
+    fn is_settled(&self, seq: u64) -> bool {
+        self.acked.contains(&seq) || self.dead.contains(&seq)
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 struct ModelGroup {
+    /// Acked, or passed over by a seek or a limit.
     acked: std::collections::BTreeSet<u64>,
     dead: std::collections::BTreeSet<u64>,
 }
@@ -55,13 +66,19 @@ struct Run {
     rolls: u64,
     removed: u64,
     relocated: u64,
+    sought: u64,
+    dropped: u64,
+    /// What settled lines stay for, and the time.
+    keep: Keep,
+    now_ms: u64,
 }
 
 impl Run {
     fn step(&mut self, log: &mut Log) -> Result<(), Error> {
         let mut next = self.model.clone();
-        match self.rng.u8(..10) {
-            0..4 => {
+        self.now_ms += self.rng.u64(..3);
+        match self.rng.u8(..24) {
+            0..9 => {
                 let commit = self.append(&mut next);
                 self.attempted = Some(next.clone());
                 let first = log.commit(&commit)?.first;
@@ -71,7 +88,7 @@ impl Run {
                     "seqs rise by one and are never used twice"
                 );
             }
-            4..7 => {
+            9..17 => {
                 let Some((group, range)) = self.pick(&next) else {
                     return Ok(());
                 };
@@ -80,7 +97,7 @@ impl Run {
                 log.commit(&change(group, GroupChange::Lease { range, alone: false }))?;
                 log.commit(&change(group, GroupChange::Ack { range }))?;
             }
-            7 => {
+            17..19 => {
                 let Some((group, range)) = self.pick(&next) else {
                     return Ok(());
                 };
@@ -94,7 +111,7 @@ impl Run {
                 log.bury(&letter, &block)?;
                 log.commit(&change(group, GroupChange::Dead { seq }))?;
             }
-            8 => {
+            19..21 => {
                 let group = self.rng.usize(..2);
                 let Some(&seq) = self.model.groups[group].dead.first() else {
                     return Ok(());
@@ -104,11 +121,40 @@ impl Run {
                 log.commit(&change(group, GroupChange::Revive { seq: Seq(seq) }))?;
                 log.settle_dead(GroupId(group as u32 + 1), &[Seq(seq)])?;
             }
+            21 => {
+                let (group, first) = (self.rng.usize(..2), log.state().first_seq());
+                let to = Seq(self.rng.u64(first.0..=log.state().next_seq.0));
+                let settled = &mut next.groups[group];
+                settled.acked.extend((1..to.0).filter(|seq| !self.model.groups[group].dead.contains(seq)));
+                settled.acked.retain(|seq| *seq < to.0);
+                settled.dead.retain(|seq| *seq < to.0);
+                self.attempted = Some(next.clone());
+                let mut commit = change(group, GroupChange::Again { from: to });
+                if let Some(range) = SeqRange::new(Seq::FIRST, to.prev()) {
+                    commit.groups.extend(change(group, GroupChange::Skip { range, dropped: false }).groups);
+                }
+                log.commit(&commit)?;
+                let id = GroupId(group as u32 + 1);
+                log.settle_dead(id, &log.dead_seqs(id, SeqRange { first: to, last: Seq(u64::MAX) }))?;
+                self.sought += 1;
+            }
+            22 if self.rng.u8(..4) == 0 => {
+                let ends = |at: usize| log.state().segments.get(at).map(|segment| segment.first.0);
+                let (Some(first), Some(end)) = (ends(0), ends(1)) else { return Ok(()) };
+                for group in &mut next.groups {
+                    let waits: Vec<u64> = (first..end).filter(|seq| !group.is_settled(*seq)).collect();
+                    group.acked.extend(waits);
+                }
+                self.attempted = Some(next.clone());
+                let range = log.drop_oldest("a test")?;
+                assert_eq!(range, SeqRange::new(Seq(first), Seq(end - 1)));
+                self.dropped += 1;
+            }
             _ => {}
         }
         self.model = next;
         self.attempted = None;
-        while log.maintain()? {}
+        while log.maintain(self.now_ms)? {}
         Ok(())
     }
 
@@ -124,7 +170,7 @@ impl Run {
                 next.offsets[source] += line.len() as u64;
                 next.lines.push(line);
             }
-            commit.blocks.push(builder.build(1));
+            commit.blocks.push(builder.build(self.now_ms));
         }
         for (source, offset) in next.offsets.iter().enumerate() {
             let checkpoint = Bytes::from(offset.to_le_bytes().to_vec());
@@ -136,8 +182,7 @@ impl Run {
     /// Some lines that a group has not settled, mostly its oldest.
     fn pick(&mut self, model: &Model) -> Option<(usize, SeqRange)> {
         let group = self.rng.usize(..2);
-        let open =
-            |seq: &u64| !model.groups[group].acked.contains(seq) && !model.groups[group].dead.contains(seq);
+        let open = |seq: &u64| !model.groups[group].is_settled(*seq);
         let skip = if self.rng.u8(..5) == 0 { self.rng.u64(..6) } else { 0 };
         let first = (1..=model.lines.len() as u64).filter(open).nth(skip as usize)?;
         let last = (first..=model.lines.len() as u64).take_while(open).take(self.rng.usize(1..30)).last()?;
@@ -171,11 +216,11 @@ impl Run {
     }
 }
 
-fn change(group: usize, change: GroupChange) -> Commit {
+pub(crate) fn change(group: usize, change: GroupChange) -> Commit {
     Commit { groups: vec![(GroupId(group as u32 + 1), change)], ..Commit::default() }
 }
 
-fn check(seed: u64, crashes: u32) -> (u64, u64, u64) {
+fn check(seed: u64, crashes: u32) -> [u64; 5] {
     let disk = MemoryDisk::new(CAPACITY);
     let mut run = Run {
         rng: fastrand::Rng::with_seed(seed),
@@ -185,8 +230,12 @@ fn check(seed: u64, crashes: u32) -> (u64, u64, u64) {
         rolls: 0,
         removed: 0,
         relocated: 0,
+        sought: 0,
+        dropped: 0,
+        keep: [Keep::Nothing, Keep::Bytes(5_000), Keep::Age(20)][seed as usize % 3],
+        now_ms: 1,
     };
-    let mut log = open(&run.disk).unwrap();
+    let mut log = open_with(&run.disk, run.keep).unwrap();
     let add_groups = vec![("a".to_owned(), Seq(0)), ("b".to_owned(), Seq(0))];
     log.commit(&Commit { add_groups, ..Commit::default() }).unwrap();
     for crash in 0..crashes {
@@ -213,7 +262,7 @@ fn check(seed: u64, crashes: u32) -> (u64, u64, u64) {
             if run.rng.bool() {
                 run.disk.crash_after(run.rng.u64(1..14));
             }
-            match open(&run.disk) {
+            match open_with(&run.disk, run.keep) {
                 Ok(log) if !run.disk.has_crashed() => break log,
                 Ok(_) => {}
                 Err(error) => assert!(run.disk.has_crashed(), "seed {seed}, crash {crash}: {error}"),
@@ -233,23 +282,23 @@ fn check(seed: u64, crashes: u32) -> (u64, u64, u64) {
         run.model = observed;
         run.attempted = None;
     }
-    (run.rolls, run.removed, run.relocated)
+    [run.rolls, run.removed, run.relocated, run.sought, run.dropped]
 }
 
 #[test]
 fn what_was_answered_survives_a_crash_at_any_sync() {
     let cases = std::env::var("SPILLQ_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(150);
-    let (mut rolls, mut removed, mut relocated) = (0, 0, 0);
+    let mut counted = [0; 5];
     for seed in 0..cases {
-        let counted = check(seed, 12);
-        rolls += counted.0;
-        removed += counted.1;
-        relocated += counted.2;
+        for (sum, count) in counted.iter_mut().zip(check(seed, 12)) {
+            *sum += count;
+        }
     }
     // A phase that was never hit proves nothing.
+    let [rolls, removed, relocated, sought, dropped] = counted;
     assert!(
-        rolls > 100 && removed > 100 && relocated > 10,
-        "{rolls} rolls, {removed} removed, {relocated} relocated"
+        rolls > 100 && removed > 100 && relocated > 10 && sought > 100 && dropped > 50,
+        "{rolls} rolls, {removed} removed, {relocated} relocated, {sought} sought, {dropped} dropped"
     );
 }
 

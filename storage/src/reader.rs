@@ -131,6 +131,36 @@ impl Reader {
         }
     }
 
+    /// The first line that was appended at `time_ms` or later, by the times of its block; the next one where there is
+    /// none. Where the clock of the host was set back, one of the places where that time was passed.
+    ///
+    /// # Errors
+    /// As [`Reader::block`].
+    pub fn first_since(&mut self, time_ms: u64) -> Result<Seq, ReadError> {
+        let (firsts, next) = {
+            let index = self.index.lock();
+            (index.segments.iter().map(|segment| segment.first).collect::<Vec<_>>(), index.next_seq)
+        };
+        let (mut low, mut high) = (0, firsts.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let Some(first) = firsts.get(middle) else { break };
+            if self.block(*first)?.append_time_ms() < time_ms { low = middle + 1 } else { high = middle }
+        }
+        let Some(mut seq) = low.checked_sub(1).and_then(|at| firsts.get(at)).or(firsts.first()).copied()
+        else {
+            return Ok(next);
+        };
+        while seq < next {
+            let block = self.block(seq)?;
+            if block.append_time_ms() >= time_ms {
+                break;
+            }
+            seq = block.range().last.next();
+        }
+        Ok(seq)
+    }
+
     fn read_segment(
         &mut self,
         seq: Seq,

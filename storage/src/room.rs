@@ -22,11 +22,30 @@ pub struct DiskOptions {
     pub min_free_bytes: u64,
     /// Bytes set aside for opening, acking and draining on a full disk; 0 for none.
     pub reserve_bytes: u64,
+    /// What of the lines that every group has settled stays, until there is no room.
+    pub keep: Keep,
+}
+
+/// How long settled lines stay. Whole segments go, the oldest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// They go at once.
+    #[default]
+    Nothing,
+    /// Until the newest line of their segment is so many milliseconds old.
+    Age(u64),
+    /// While their segments take so many bytes at most.
+    Bytes(u64),
 }
 
 impl Default for DiskOptions {
     fn default() -> DiskOptions {
-        DiskOptions { limit_bytes: 50 << 30, min_free_bytes: 256 << 20, reserve_bytes: 64 << 20 }
+        DiskOptions {
+            limit_bytes: 50 << 30,
+            min_free_bytes: 256 << 20,
+            reserve_bytes: 64 << 20,
+            keep: Keep::Nothing,
+        }
     }
 }
 
@@ -52,7 +71,7 @@ impl Room {
     /// Why lines of `bytes` cannot be taken in now; `used` is what the store takes so far. Room for a reserve that
     /// was given back is not for lines.
     pub(crate) fn refusal(&self, disk: &dyn Disk, used: u64, bytes: u64) -> Result<Option<Full>> {
-        let DiskOptions { limit_bytes, min_free_bytes, reserve_bytes } = self.options;
+        let DiskOptions { limit_bytes, min_free_bytes, reserve_bytes, .. } = self.options;
         if used + bytes > limit_bytes {
             return Ok(Some(Full::Limit { used, limit: limit_bytes }));
         }

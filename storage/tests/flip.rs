@@ -41,7 +41,7 @@ fn make(dir: &Path) {
         }
         let checkpoints = vec![(SourceId(1), Bytes::from(offset.to_le_bytes().to_vec()))];
         log.commit(&Commit { blocks: vec![builder.build(1)], checkpoints, ..Commit::default() }).unwrap();
-        while log.maintain().unwrap() {}
+        while log.maintain(0).unwrap() {}
     }
     let group = GroupId(1);
     let letter = DeadLetter { group, seq: Seq(7), attempts: 8, time_ms: 1, reason: "poison".to_owned() };

@@ -74,7 +74,12 @@ fn fifty_thousand_known_sources_fit_and_are_there_after_opening() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
         journal_commits: 100,
-        disk: DiskOptions { limit_bytes: 1 << 30, min_free_bytes: 0, reserve_bytes: 0 },
+        disk: DiskOptions {
+            limit_bytes: 1 << 30,
+            min_free_bytes: 0,
+            reserve_bytes: 0,
+            ..DiskOptions::default()
+        },
         ..Options::default()
     };
     let mut log = Log::open_or_create(dir.path(), options).unwrap();

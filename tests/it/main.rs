@@ -20,6 +20,8 @@ mod exec;
 mod incident;
 /// Real files taken in, rotated and drained.
 mod ingest;
+/// Groups that are moved, bounded, or left behind, and a log that may drop.
+mod limits;
 /// Who watches the service from outside: systemd, and a health check.
 mod manager;
 /// What is handed out beside the program: configurations, unit file, package.

@@ -4,7 +4,8 @@ use spillq_storage::{Error, GroupChange, GroupId, Seq, SeqRange};
 
 use super::Owner;
 use crate::queue::admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, Refusal, is_group_name};
-use crate::queue::group::{Group, GroupSettings};
+use crate::queue::group::Group;
+use crate::queue::settings::GroupSettings;
 
 impl Owner {
     pub(super) fn administer(&mut self, admin: Admin) -> Result<Result<Answer, Refusal>, Error> {
@@ -23,11 +24,12 @@ impl Owner {
             Admin::Discard { group, seqs } => self.end_dead(&group, seqs, false)?,
             Admin::Hold { token } => self.hold(token),
             Admin::LetGo { token } => self.let_go(token),
+            Admin::Seek { group, to } => self.seek(&group, to)?,
             Admin::Park { group, seq } => self.park(&group, seq)?,
         })
     }
 
-    fn find(&self, name: &str) -> Result<GroupId, Refusal> {
+    pub(super) fn find(&self, name: &str) -> Result<GroupId, Refusal> {
         let groups = &self.log.state().groups;
         self.log.state().group(name).map(|(id, _)| id).ok_or_else(|| Refusal::NoGroup {
             name: name.to_owned(),

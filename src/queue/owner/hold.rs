@@ -51,7 +51,7 @@ impl Owner {
     /// Removes what is due, as long as there is more.
     pub(super) fn remove_due(&mut self) -> Result<(), Error> {
         self.expire_hold();
-        while self.log.maintain()? {}
+        while self.log.maintain(clock::wall_ms())? {}
         Ok(())
     }
 }

@@ -59,6 +59,8 @@ impl Owner {
             has_worker: group.leased_lines() > 0
                 || self.parked.iter().any(|parked| parked.group == id && !parked.reply.is_closed()),
             backs_off: group.retries().waiting(),
+            skipped_lines: durable.skipped_lines,
+            dropped_lines: durable.dropped_lines,
             last_failure: group.last_failure.clone(),
         })
     }

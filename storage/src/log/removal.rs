@@ -1,29 +1,104 @@
 //! Removing what nobody needs any more, and relocating what holds it.
 
 use super::Log;
-use crate::commit::Changes;
+use crate::commit::{Changes, GroupChange};
 use crate::compact;
 use crate::error::{Context, Result};
-use crate::ids::SeqRange;
+use crate::ids::{Seq, SeqRange};
 use crate::kept::KEPT_BYTES_MAX;
+use crate::manifest::Loss;
+use crate::room::Keep;
 use crate::segment;
 
 /// Commits after which lines that hold the oldest segment are relocated.
 const STUCK_COMMITS: u64 = 8;
 
 impl Log {
-    pub(super) fn remove_oldest(&mut self) -> Result<bool> {
+    pub(super) fn remove_oldest(&mut self, now_ms: u64) -> Result<bool> {
         let Some(removal) = compact::oldest(&self.state) else { return Ok(false) };
+        if self.is_kept(&removal, now_ms) {
+            return Ok(false);
+        }
         let may_go = removal.live.is_empty() || (self.is_stuck(&removal) && self.relocate(&removal.live)?);
         if !may_go {
             return Ok(false);
         }
-        self.apply(Changes { first_segment: Some(removal.next), ..Changes::default() }, &[])?;
+        self.remove(removal.segment, Changes { first_segment: Some(removal.next), ..Changes::default() })?;
+        Ok(true)
+    }
+
+    /// Removes the oldest segment if all its lines are settled, kept or not: room is needed.
+    pub(super) fn remove_settled(&mut self) -> Result<bool> {
+        if self.removal_held {
+            return Ok(false);
+        }
+        let Some(removal) = compact::oldest(&self.state).filter(|removal| removal.live.is_empty()) else {
+            return Ok(false);
+        };
+        self.roll_if_full()?;
+        self.remove(removal.segment, Changes { first_segment: Some(removal.next), ..Changes::default() })?;
+        Ok(true)
+    }
+
+    /// Drops the oldest segment, whoever needs it: its lines are settled as dropped for every group for which they
+    /// wait, and listed as losses, in the commit that lets the segment go. Says which lines; `None` where there is
+    /// only the segment that grows, or a snapshot is being copied. Leases of these lines are over.
+    ///
+    /// # Errors
+    /// As [`Log::commit`].
+    pub fn drop_oldest(&mut self, limit: &str) -> Result<Option<SeqRange>> {
+        self.refuse_poisoned()?;
+        if self.removal_held {
+            return Ok(None);
+        }
+        let (Some(oldest), Some(next)) = (self.state.segments.front(), self.state.segments.get(1)) else {
+            return Ok(None);
+        };
+        let (oldest, next) = (oldest.first, next.first);
+        let range = SeqRange { first: oldest, last: next.prev() };
+        let waits: Vec<_> = self.state.groups.iter().filter(|(_, group)| group.waiting(range) > 0).collect();
+        let names: Vec<&str> = waits.iter().map(|(_, group)| group.name.as_str()).collect();
+        let losses = if names.is_empty() { Vec::new() } else { vec![Loss::dropped(range, &names, limit)] };
+        let groups = waits.iter().map(|(id, _)| (**id, GroupChange::Skip { range, dropped: true })).collect();
+        let changes = Changes { groups, losses, first_segment: Some(next), ..Changes::default() };
+        let removed = self.roll_if_full().and_then(|()| self.remove(oldest, changes));
+        removed.inspect_err(|error| self.poisoned = Some(error.to_string()))?;
+        Ok(Some(range))
+    }
+
+    /// For removals that nobody counts: many in a row must not fill a journal.
+    fn roll_if_full(&mut self) -> Result<()> {
+        if self.must_roll(0) { self.roll() } else { Ok(()) }
+    }
+
+    /// Makes it durable that the segment is gone, then lets the file go.
+    fn remove(&mut self, segment: Seq, changes: Changes) -> Result<()> {
+        self.apply(changes, &[])?;
         // Its name may come back with a crash: opening removes what the journal does not know.
-        let path = segment::path(removal.segment);
+        let path = segment::path(segment);
         self.disk.remove_file(&path).during("remove", &path)?;
         self.counters.segments_removed += 1;
-        Ok(true)
+        Ok(())
+    }
+
+    /// Whether the oldest segment stays for those who may want to read it again.
+    fn is_kept(&mut self, removal: &compact::Removal, now_ms: u64) -> bool {
+        match self.options.disk.keep {
+            Keep::Nothing => false,
+            Keep::Bytes(bytes) => compact::settled_bytes(&self.state, bytes) <= bytes,
+            // Where the time cannot be read the segment stays until there is no room.
+            Keep::Age(age_ms) => {
+                self.begun_ms(removal.next).is_none_or(|begun| now_ms.saturating_sub(begun) < age_ms)
+            }
+        }
+    }
+
+    fn begun_ms(&mut self, segment: Seq) -> Option<u64> {
+        if self.begun.is_none_or(|(known, _)| known != segment) {
+            let block = self.reader().block(segment).ok()?;
+            self.begun = Some((segment, block.append_time_ms()));
+        }
+        self.begun.map(|(_, begun)| begun)
     }
 
     /// Whether the same lines have been holding the oldest segment for a while. A group that works its way through

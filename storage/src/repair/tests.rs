@@ -25,7 +25,12 @@ fn options() -> Options {
         segment_bytes: 1_500,
         journal_bytes: 3_000,
         journal_commits: 30,
-        disk: DiskOptions { limit_bytes: 1 << 40, min_free_bytes: 0, reserve_bytes: 0 },
+        disk: DiskOptions {
+            limit_bytes: 1 << 40,
+            min_free_bytes: 0,
+            reserve_bytes: 0,
+            keep: crate::Keep::Nothing,
+        },
     }
 }
 
@@ -53,7 +58,7 @@ fn store() -> MemoryDisk {
         }
         let checkpoints = vec![(SourceId(1), Bytes::copy_from_slice(&offset.to_le_bytes()))];
         log.commit(&Commit { blocks: vec![builder.build(1)], checkpoints, ..Commit::default() }).unwrap();
-        while log.maintain().unwrap() {}
+        while log.maintain(0).unwrap() {}
     }
     let group = GroupId(1);
     let letter = DeadLetter { group, seq: Seq(7), attempts: 8, time_ms: 1, reason: "poison".to_owned() };

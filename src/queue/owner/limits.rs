@@ -1,0 +1,150 @@
+//! What bounds and moves the groups: seeks, `max_lag`, and dropping the oldest segment.
+//!
+//! All of it is done between commits. A lease that went into the same commit as the end of its lines would outlive
+//! them.
+
+use spillq_storage::{Error, Full, GroupChange, GroupId, Loss, Seq, SeqRange};
+
+use super::Owner;
+use crate::queue::WhenFull;
+use crate::queue::admin::{Answer, Refusal, SeekTo};
+use crate::queue::clock;
+use crate::queue::group::Group;
+use crate::queue::lag::{LagPolicy, SLACK};
+
+impl Owner {
+    /// Moves a group. What was gathered before is durable.
+    pub(super) fn seek(&mut self, name: &str, to: SeekTo) -> Result<Result<Answer, Refusal>, Error> {
+        let id = match self.find(name) {
+            Ok(id) => id,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let (first, next) = (self.log.state().first_seq(), self.log.state().next_seq);
+        let to = match to {
+            SeekTo::Seq(seq) => seq,
+            SeekTo::Beginning => first,
+            SeekTo::End => next,
+            SeekTo::Time(ms) => match self.log.reader().first_since(ms) {
+                Ok(seq) => seq,
+                Err(error) => return Ok(Err(Refusal::NoPlace(error.to_string()))),
+            },
+        };
+        let to = to.clamp(first, next);
+        let Some(before) = self.log.state().groups.get(&id) else { return Ok(Err(Refusal::Failed)) };
+        let (lag, skipped_lines) = (before.lag_lines(next), before.skipped_lines);
+        // At the beginning nothing is passed over: lines of segments that are gone may still wait in `kept/`.
+        if let Some(range) = SeqRange::new(Seq::FIRST, to.prev()).filter(|_| to > first) {
+            self.commit.groups.push((id, GroupChange::Skip { range, dropped: false }));
+        }
+        self.commit.groups.push((id, GroupChange::Again { from: to }));
+        self.make_durable()?;
+        let dead = self.log.dead_seqs(id, SeqRange { first: to, last: Seq(u64::MAX) });
+        if !dead.is_empty() {
+            self.log.settle_dead(id, &dead)?;
+        }
+        let Some(state) = self.log.state().groups.get(&id) else { return Ok(Err(Refusal::Failed)) };
+        let skipped = state.skipped_lines - skipped_lines;
+        let again = (state.lag_lines(next) + skipped).saturating_sub(lag);
+        // What was out or offered is known to nobody any more.
+        if let Some(group) = self.groups.get_mut(&id) {
+            let moved = Group::new(group.settings().as_ref().clone(), state);
+            tracing::info!(group = name, %to, again, skipped, "the group was moved");
+            *group = moved;
+        }
+        Ok(Ok(Answer::Sought { to, again, skipped }))
+    }
+
+    /// Why lines are not taken in for the sake of a group, if so.
+    pub(super) fn held_by_lag(&mut self) -> Option<String> {
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        ids.into_iter().find_map(|id| {
+            let max_lag = self.groups.get(&id)?.settings().max_lag;
+            if max_lag.policy != LagPolicy::Block {
+                return None;
+            }
+            let oldest_ms = max_lag.age_ms.and_then(|_| self.oldest_ms(id));
+            let state = self.log.state();
+            max_lag.blocks(state, state.groups.get(&id)?, oldest_ms, clock::wall_ms())
+        })
+    }
+
+    /// When the oldest line that waits for a group was appended. Of a line that cannot be read that is unknown, and
+    /// its age bounds nothing: the group holds there, or passes over it.
+    fn oldest_ms(&mut self, id: GroupId) -> Option<u64> {
+        let state = self.log.state();
+        let seq = state.groups.get(&id)?.acks.gap(Seq::FIRST, state.next_seq.prev())?.first;
+        if self.oldest.get(&id).is_none_or(|(range, _)| !range.contains(seq)) {
+            let (range, ms) = match self.window.get(seq) {
+                Some(block) => (block.range(), block.append_time_ms()),
+                None => self.reader.block(seq).map(|block| (block.range(), block.append_time_ms())).ok()?,
+            };
+            self.oldest.insert(id, (range, ms));
+        }
+        self.oldest.get(&id).map(|(_, ms)| *ms)
+    }
+
+    /// Drops what groups with `policy = "drop"` leave behind too far. Nothing is being gathered.
+    pub(super) fn keep_within_lag(&mut self) -> Result<(), Error> {
+        let bounded: Vec<_> = self
+            .groups
+            .iter()
+            .map(|(id, group)| (*id, group.settings().max_lag))
+            .filter(|(_, max_lag)| max_lag.policy == LagPolicy::Drop)
+            .collect();
+        let mut dropped = Vec::new();
+        for (id, max_lag) in bounded {
+            let cutoff = max_lag.age_ms.map(|age| clock::wall_ms().saturating_sub(age));
+            let is_old = cutoff.is_some_and(|cutoff| self.oldest_ms(id).is_some_and(|ms| ms < cutoff));
+            // Where the place cannot be read lines stay: they are dropped when it can.
+            let age = max_lag.age_ms.unwrap_or_default();
+            let since = cutoff.filter(|_| is_old).map(|ms| ms + age / SLACK);
+            let since = since.and_then(|ms| self.log.reader().first_since(ms).ok());
+            let state = self.log.state();
+            let Some(group) = state.groups.get(&id) else { continue };
+            let Some(range) = max_lag.surplus(state, group, since) else { continue };
+            let lines = group.waiting(range);
+            if lines == 0 {
+                continue;
+            }
+            tracing::warn!(group = group.name, %range, lines, "max_lag: lines are dropped for the group");
+            self.commit.losses.push(Loss::dropped(range, &[&group.name], "it was past its max_lag"));
+            self.commit.groups.push((id, GroupChange::Skip { range, dropped: true }));
+            dropped.push((id, range));
+        }
+        if dropped.is_empty() {
+            return Ok(());
+        }
+        self.make_durable()?;
+        for (id, range) in dropped {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.dropped(range, clock::now_ms());
+            }
+        }
+        self.offer_parked();
+        Ok(())
+    }
+
+    /// Lines wait for room: takes it from the oldest segments if it may, otherwise tells. Nothing is being gathered.
+    pub(super) fn make_room(&mut self, full: Full) -> Result<(), Error> {
+        if !self.drop_oldest(&full)? {
+            self.note_full(Some(full.to_string()));
+            return Ok(());
+        }
+        while let Some(full) = self.log.refusal()?
+            && self.drop_oldest(&full)?
+        {}
+        self.make_durable()
+    }
+
+    fn drop_oldest(&mut self, full: &Full) -> Result<bool, Error> {
+        if self.when_full != WhenFull::DropOldest || !matches!(full, Full::Limit { .. }) {
+            return Ok(false);
+        }
+        let Some(range) = self.log.drop_oldest("disk.limit was reached")? else { return Ok(false) };
+        tracing::warn!(%range, "disk.limit is reached: the oldest segment was dropped");
+        for group in self.groups.values_mut() {
+            group.dropped(range, clock::now_ms());
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,54 @@
+//! What a group is set to: plain data, with the defaults of a group that no configuration names.
+
+use super::lag::MaxLag;
+use super::retry::RetrySettings;
+
+/// What a group is set to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// Its name.
+    pub name: String,
+    /// Where it begins when it is new: at the oldest line still held, or behind the newest.
+    pub from_beginning: bool,
+    /// Whether a batch waits for the one before it.
+    pub strict: bool,
+    /// Leases at once.
+    pub in_flight: usize,
+    /// Lines of a batch at most.
+    pub batch_lines: u64,
+    /// Bytes of a batch at most; a longer line is one of its own.
+    pub batch_bytes: u64,
+    /// How long a smaller batch waits behind another that is out.
+    pub linger_ms: u64,
+    /// A batch that takes longer is ended, and comes again.
+    pub timeout_ms: u64,
+    /// What follows a failure.
+    pub retry: RetrySettings,
+    /// Whether damaged lines are passed over, or hold the group.
+    pub skip_damage: bool,
+    /// What it may leave behind.
+    pub max_lag: MaxLag,
+    /// Lines that its processors get in a second, all together.
+    pub rate: Option<u64>,
+}
+
+impl GroupSettings {
+    /// The defaults, for a group that no configuration names.
+    #[must_use]
+    pub fn named(name: &str) -> GroupSettings {
+        GroupSettings {
+            name: name.to_owned(),
+            from_beginning: true,
+            strict: true,
+            in_flight: 1,
+            batch_lines: 10_000,
+            batch_bytes: 4 << 20,
+            linger_ms: 0,
+            timeout_ms: 30_000,
+            retry: RetrySettings { initial_ms: 200, max_ms: 30_000, attempts: 8 },
+            skip_damage: false,
+            max_lag: MaxLag::default(),
+            rate: None,
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! `group seek`, `disk.keep`, `drop_oldest`, `max_lag` and `rate`, with real processes.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use spillq::http::{GroupJson, StatusJson};
+
+use crate::support::{Service, spillq, write_config};
+
+/// A folder with a followed file, a data dir and a file to which lines are delivered.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        Place { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, numbers: std::ops::RangeInclusive<u64>) {
+        let mut file = OpenOptions::new().create(true).append(true).open(self.path("app.log")).unwrap();
+        let text: String = numbers.map(|number| format!("{number}\n")).collect();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Starts the service; `default` appends to `out`.
+    fn start(&self, config: &str) -> Service {
+        let text = format!(
+            "[[follow]]\ninclude = [\"app.log\"]\n{config}\n[[processor]]\nkind = \"exec\"\n\
+             command = [\"sh\", \"-c\", \"cat >> {}\"]\n",
+            self.path("out").display()
+        );
+        let config = write_config(self.folder.path(), &text);
+        Service::start(&self.path("q"), &["--config", config.to_str().unwrap()])
+    }
+
+    fn delivered(&self) -> Vec<u64> {
+        let text = fs::read_to_string(self.path("out")).unwrap_or_default();
+        text.lines().map(|line| line.parse().unwrap()).collect()
+    }
+
+    /// Runs a `group` command, and gives what it prints.
+    fn seek(&self, group: &str, to: &str) -> String {
+        let mut command = spillq(&["group", "seek", group, "--to", to, "--data-dir"]);
+        let output = command.arg(self.path("q")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn on_disk(&self) -> StatusJson {
+        let mut command = spillq(&["status", "--json", "--data-dir"]);
+        let output = command.arg(self.path("q")).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+fn group<'s>(status: &'s StatusJson, name: &str) -> &'s GroupJson {
+    status.groups.iter().find(|group| group.group == name).unwrap()
+}
+
+#[test]
+fn a_group_is_moved_while_the_service_runs_and_while_it_does_not() {
+    let place = Place::new();
+    let config = "[disk]\nkeep = \"24h\"\n[[group]]\nname = \"default\"";
+    place.write(1..=1_000);
+    let mut service = place.start(config);
+    service.wait("all lines acked", |status| group(status, "default").ack_floor == 1_000);
+    let said = place.seek("default", "501");
+    assert_eq!(said, "group default is at line 501: 500 lines wait again, 0 were skipped\n");
+    service.wait("half of them acked again", |status| group(status, "default").acked_lines == 1_500);
+    let again: Vec<u64> = (1..=1_000).chain(501..=1_000).collect();
+    assert_eq!(place.delivered(), again);
+    assert_eq!(place.seek("default", "1h").split(':').next(), Some("group default is at line 1"));
+    service.wait("all of them acked again", |status| group(status, "default").acked_lines == 2_500);
+    assert_eq!(service.stop(), 0);
+
+    let said = place.seek("default", "beginning");
+    assert_eq!(said, "group default is at line 1: 1,000 lines wait again, 0 were skipped\n");
+    let said = place.seek("default", "5000");
+    let expected = "group default is at line 1,001 (line 5,000 is not there yet): 0 lines wait again, 1,000 were skipped\n";
+    assert_eq!(said, expected);
+    let status = place.on_disk();
+    let stopped = group(&status, "default");
+    assert_eq!((stopped.lag_lines, stopped.skipped_lines, stopped.acked_lines), (0, 1_000, 2_500));
+    place.seek("default", "999");
+    let mut service = place.start(config);
+    service.wait("the last two acked again", |status| group(status, "default").acked_lines == 2_502);
+    assert_eq!(place.delivered()[2_500..], [999, 1_000]);
+}
+
+#[test]
+fn a_batch_that_is_out_when_its_group_is_moved_counts_for_nothing() {
+    let place = Place::new();
+    place.write(1..=10);
+    let gate = place.path("gate");
+    let text = format!(
+        "[[follow]]\ninclude = [\"app.log\"]\n[[processor]]\nkind = \"exec\"\n\
+         command = [\"sh\", \"-c\", \"cat >> {}; while ! test -e {}; do sleep 0.02; done\"]\n",
+        place.path("out").display(),
+        gate.display()
+    );
+    let config = write_config(place.folder.path(), &text);
+    let mut service = Service::start(&place.path("q"), &["--config", config.to_str().unwrap()]);
+    service.wait("the batch is out", |status| {
+        group(status, "default").leased == 10 && place.delivered().len() == 10
+    });
+    place.seek("default", "4");
+    fs::write(&gate, "").unwrap();
+    let status = service.wait("the rest acked", |status| group(status, "default").lag_lines == 0);
+    let moved = group(&status, "default");
+    assert_eq!((moved.acked_lines, moved.skipped_lines), (7, 3), "the first end of the batch was stale");
+    assert_eq!(place.delivered(), (1..=10).chain(4..=10).collect::<Vec<u64>>());
+}
+
+/// Lines that do not get smaller when they are compressed.
+fn write_random(path: &Path, mib: usize) {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+    for _ in 0..mib {
+        let mut bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..).max(b'\n' + 1)).take(1 << 20).collect();
+        bytes.iter_mut().skip(1_023).step_by(1_024).for_each(|byte| *byte = b'\n');
+        file.write_all(&bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_full_log_drops_the_oldest_lines_for_groups_that_nobody_serves_if_it_may() {
+    let place = Place::new();
+    let limit = 256 << 20;
+    write_random(&place.path("app.log"), 120);
+    let lines = 120 * 1_024;
+    let config = "[disk]\nlimit = \"256MiB\"\nreserve = \"128MiB\"\nmin_free = \"1MiB\"\nwhen_full = \"drop_oldest\"\n\
+                  [[group]]\nname = \"default\"\n[[group]]\nname = \"nobody\"";
+    let mut service = place.start(config);
+    let status = service.wait("all lines taken in and delivered", |status| {
+        status.log.next_seq == lines + 1 && group(status, "default").lag_lines == 0
+    });
+    let nobody = group(&status, "nobody");
+    assert!(nobody.dropped_lines > 0 && status.log.first_seq > 1, "{status:#?}");
+    assert_eq!(nobody.dropped_lines, status.log.first_seq - 1);
+    assert_eq!((nobody.lag_lines, nobody.ack_floor), (lines - nobody.dropped_lines, nobody.dropped_lines));
+    assert!(status.log.disk_bytes <= limit, "{} bytes on disk", status.log.disk_bytes);
+    let all = &status.losses;
+    assert_eq!(
+        (all.dropped_lines, all.lost_lines),
+        (nobody.dropped_lines + group(&status, "default").dropped_lines, 0)
+    );
+    assert!(all.dropped.iter().any(|dropped| dropped.contains("nobody: disk.limit was reached")), "{all:?}");
+    let default = group(&status, "default");
+    assert_eq!(default.acked_lines + default.dropped_lines, lines);
+    service.kill();
+    assert_eq!(group(&place.on_disk(), "nobody").dropped_lines, nobody.dropped_lines);
+}
+
+#[test]
+fn a_group_past_its_lag_loses_its_oldest_lines_and_no_other_group_does() {
+    let place = Place::new();
+    let config = "[[group]]\nname = \"default\"\n\
+                  [[group]]\nname = \"dead\"\nmax_lag = { lines = 320, policy = \"drop\" }";
+    place.write(1..=1_000);
+    let mut service = place.start(config);
+    let is_done = |status: &StatusJson, lines| {
+        group(status, "default").acked_lines == lines && group(status, "dead").lag_lines <= 320
+    };
+    let status = service.wait("the first lines", |status| is_done(status, 1_000));
+    let dead = group(&status, "dead");
+    assert_eq!((dead.lag_lines, dead.dropped_lines, dead.ack_floor), (310, 690, 690));
+    assert_eq!(status.losses.dropped, ["1-690: dropped for dead: it was past its max_lag"]);
+    place.write(1_001..=2_000);
+    let status = service.wait("more lines", |status| is_done(status, 2_000));
+    let dead = group(&status, "dead");
+    assert_eq!(dead.dropped_lines + dead.lag_lines, 2_000);
+    assert_eq!((status.losses.dropped.len(), group(&status, "default").dropped_lines), (1, 0));
+}
+
+#[test]
+fn a_group_at_its_lag_holds_the_log_and_is_named() {
+    let place = Place::new();
+    let config = "[[group]]\nname = \"default\"\n[[group]]\nname = \"dead\"\nmax_lag = { lines = 100 }";
+    place.write(1..=1_000);
+    let mut service = place.start(config);
+    service.wait("the first lines", |status| group(status, "default").acked_lines == 1_000);
+    place.write(1_001..=1_010);
+    let status = service.wait("a reason", |status| status.log.full.is_some());
+    assert_eq!(
+        status.log.full.as_deref(),
+        Some("group dead is at its max_lag of 100 lines, 1000 wait"),
+        "{status:#?}"
+    );
+    assert_eq!(status.log.next_seq, 1_001);
+    place.seek("dead", "end");
+    let status = service.wait("the rest", |status| group(status, "default").acked_lines == 1_010);
+    assert_eq!((status.log.full.as_deref(), group(&status, "dead").skipped_lines), (None, 1_000));
+}
+
+#[test]
+fn a_group_gets_no_more_lines_a_second_than_its_rate() {
+    let place = Place::new();
+    place.write(1..=300);
+    let started = Instant::now();
+    let mut service = place.start("[[group]]\nname = \"default\"\nrate = 100");
+    service.wait("all lines acked", |status| group(status, "default").acked_lines == 300);
+    assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
+}
