@@ -65,7 +65,7 @@ impl Worker {
         if source.born == self.sweep_number {
             return true;
         }
-        self.table.get(after).is_some_and(|older| {
+        let is_held_up = self.table.get(after).is_some_and(|older| {
             if older.error.is_some() {
                 false
             } else if older.displaced > 0 || older.missed == 1 || older.queued {
@@ -78,7 +78,18 @@ impl Worker {
                     && is_waited_for
                     && !(self.once && older.is_caught_up())
             }
-        })
+        });
+        is_held_up && !self.is_first_of_circle(id)
+    }
+
+    /// Files that were exchanged can each come after the other. A circle is no order: the oldest of it waits for
+    /// nobody.
+    fn is_first_of_circle(&self, id: SourceId) -> bool {
+        let next = |id: &SourceId| self.table.get(*id).and_then(|source| source.after);
+        let behind = std::iter::successors(next(&id), next).take(self.table.len());
+        let circle: Vec<SourceId> = behind.take_while(|one| *one != id).collect();
+        let is_closed = circle.last().map_or(next(&id), next) == Some(id);
+        is_closed && circle.iter().all(|one| *one > id)
     }
 
     /// Puts a new source behind the older ones of its path. Strangers come from the oldest to the newest.

@@ -98,6 +98,9 @@ struct Content {
     /// A copy that came back over the path it was copied from, before anybody looked, is a file replaced by one with the
     /// same beginning: below 256 bytes it is read twice, as `docs/tail.md` says. So a copy stays where it is.
     is_copy: bool,
+    /// Where `partial` may have been ended after `rotate_wait`, as the rest of a file whose path was taken: what is
+    /// written behind it then is a line of its own.
+    cuts: Vec<usize>,
 }
 
 struct Model {
@@ -181,6 +184,7 @@ impl Model {
                     self.look();
                     self.rig.pass(Duration::from_secs(120));
                     self.look();
+                    self.end_partial_lines();
                     self.rig.rename(FILES[file], &name);
                 }
             }
@@ -266,6 +270,16 @@ impl Model {
         }
     }
 
+    /// `rotate_wait` has passed: the rest of a rotated file is a line, and a file that came from elsewhere may be
+    /// taken for one.
+    fn end_partial_lines(&mut self) {
+        let current = self.now.values_mut().filter(|content| content.is_loose);
+        let rotated = self.rotated.iter_mut().map(|(_, content)| content);
+        for content in current.chain(rotated).filter(|content| !content.partial.is_empty()) {
+            content.cuts.push(content.partial.len());
+        }
+    }
+
     fn destroyed(&mut self, content: Content) {
         self.written.extend(content.lines.into_iter().map(|line| (line, false)));
     }
@@ -317,6 +331,14 @@ impl Model {
             content.partial.extend_from_slice(piece);
             if piece.ends_with(b"\n") {
                 let whole = std::mem::take(&mut content.partial);
+                if !content.cuts.is_empty() {
+                    // One of these, or the first without its newline before it: all bytes are there either way.
+                    let ends = content.cuts.drain(..).map(|cut| whole[cut..].to_vec());
+                    let either: Vec<_> = ends.chain([whole.clone()]).collect();
+                    self.loose.extend(either.iter().cloned());
+                    self.written.extend(either.into_iter().map(|line| (line, false)));
+                    continue;
+                }
                 self.written.insert(whole.clone(), true);
                 self.loose.extend(content.is_loose.then(|| whole.clone()));
                 content.lines.push(whole);
@@ -337,10 +359,10 @@ impl Model {
         self.rig.is_full = false;
         self.show_all();
         // Past `rotate_wait`: a rotated file with an incomplete end holds up the one that took its path.
-        self.rig.pass(Duration::from_secs(120));
-        self.look();
-        self.rig.pass(Duration::from_secs(120));
-        self.look();
+        for _ in 0..2 {
+            self.rig.pass(Duration::from_secs(120));
+            self.look();
+        }
         let mut found: HashMap<&[u8], usize> = HashMap::new();
         for line in &self.rig.log.lines {
             if line.bytes.ends_with(b"\n") && line.flags.part().is_none() {

@@ -164,3 +164,24 @@ fn a_new_file_with_two_names_or_named_by_two_globs_is_one_source() {
     fs::hard_link(rig.path("c.log"), rig.path("d.log")).unwrap();
     rig.check(&["of a\n", "of c\n"]);
 }
+
+/// Each of two files that were exchanged came after the other once the tail had been started again, so that neither
+/// was ever read.
+#[test]
+fn exchanged_files_do_not_wait_for_each_other() {
+    let mut rig = Rig::new(&["**/*.log*"]);
+    rig.write("b.log", "incompl");
+    rig.settle();
+    rig.write("c.log", "whole\n");
+    exchange(&rig.path("b.log"), &rig.path("c.log"));
+    rig.settle();
+    rig.restart();
+    rig.rename("b.log", "b.log.1");
+    rig.write("c.log", "ete\n");
+    rig.settle();
+    rig.pass(Duration::from_secs(120));
+    rig.settle();
+    let mut text = rig.log.text();
+    text.sort();
+    assert_eq!(text, ["incomplete\n", "whole\n"]);
+}
