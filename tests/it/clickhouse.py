@@ -1,9 +1,9 @@
 """A server in the shape of ClickHouse's HTTP interface, which is killed in the middle.
 
-    clickhouse.py PORT FILE
+    clickhouse.py PORT FOLDER
 
-`POST /?query=INSERT INTO fills FORMAT JSONEachRow` appends its rows to FILE, all or none, each with the request's
-idempotency key, before it answers. Without FILE the table does not exist: 404. The key is "secret": 403.
+`POST /?query=INSERT INTO fills FORMAT JSONEachRow` adds its rows to FOLDER as one part, all or none, each with the
+request's idempotency key, before it answers. Without FOLDER the table does not exist: 404. The key is "secret": 403.
 A row that is no fill: 400, and nothing of the request is kept. Repeats are kept, for the test to see.
 """
 
@@ -11,10 +11,11 @@ import gzip
 import json
 import os
 import sys
+import tempfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-PORT, FILE = int(sys.argv[1]), sys.argv[2]
+PORT, FOLDER = int(sys.argv[1]), sys.argv[2]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -34,7 +35,7 @@ class Handler(BaseHTTPRequestHandler):
             return 400, b"Code: 62. DB::Exception: Syntax error"
         if self.headers["X-ClickHouse-Key"] != "secret":
             return 403, b"Code: 516. DB::Exception: Authentication failed"
-        if not os.path.exists(FILE):
+        if not os.path.exists(FOLDER):
             return 404, b"Code: 60. DB::Exception: Table default.fills does not exist"
         rows = []
         for line in gzip.decompress(body).splitlines():
@@ -45,12 +46,10 @@ class Handler(BaseHTTPRequestHandler):
             except ValueError:
                 return 400, b"Code: 27. DB::Exception: Cannot parse input"
         data = "".join(json.dumps(row) + "\n" for row in rows).encode()
-        # One write: a kill leaves all of it or nothing.
-        file = os.open(FILE, os.O_WRONLY | os.O_APPEND)
-        try:
-            assert os.write(file, data) == len(data)
-        finally:
-            os.close(file)
+        # A write can be cut short by a kill, a rename cannot.
+        with tempfile.NamedTemporaryFile(dir=FOLDER, suffix=".tmp", delete=False) as part:
+            part.write(data)
+        os.rename(part.name, part.name.removesuffix(".tmp"))
         return 200, b""
 
     def log_message(self, *_):
