@@ -299,6 +299,7 @@ pub struct DemoArgs {}
 #[command(after_help = "\
 Examples:
   spillq status --data-dir ./q --watch
+  spillq status --url http://127.0.0.1:9464
   spillq status --data-dir ./q --running > /dev/null    a health check, for containers and scripts")]
 pub struct StatusArgs {
     #[command(flatten)]
@@ -313,6 +314,9 @@ pub struct StatusArgs {
     /// End with status 1 where no service answers, instead of reading the disk
     #[arg(long)]
     pub running: bool,
+    /// Ask the service at this address, one that its configuration lists under [http], instead
+    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
+    pub url: Option<String>,
 }
 
 /// Say what each group is doing and why, the evidence, and the next step
@@ -330,6 +334,9 @@ pub struct DoctorArgs {
     /// Print one JSON object, with healthy, groups, findings and last_run
     #[arg(long)]
     pub json: bool,
+    /// Ask the service at this address, one that its configuration lists under [http], instead
+    #[arg(long, value_name = "URL", conflicts_with_all = ["data_dir", "config"])]
+    pub url: Option<String>,
 }
 
 /// Read lines from the log, acknowledged or not

@@ -4,6 +4,7 @@ pub mod cli;
 pub mod cmd;
 pub mod config;
 pub mod http;
+pub mod metrics;
 pub mod processor;
 pub mod queue;
 pub mod service;

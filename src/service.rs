@@ -10,6 +10,8 @@ mod notify;
 mod watched;
 
 use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -26,7 +28,7 @@ use build::{SourcePaths, build, disk_options, group_settings, tail_settings, whe
 use notify::Manager;
 
 use crate::config::Settings;
-use crate::http::{Api, StatusJson, serve};
+use crate::http::{Addresses, Api, StatusJson, serve};
 use crate::processor::{Limits, Orders, Pace, Processor, Worker};
 use crate::queue::{Command, GroupSettings, GroupStatus, Handle, MaxLag, Queue, Status};
 use crate::supervise::Supervisor;
@@ -279,6 +281,9 @@ impl Parts {
         plan: &Plan,
         own: Vec<(String, Box<dyn Processor>)>,
     ) -> Result<Parts, ServiceError> {
+        // Before the log is opened: an address that another has is no reason to hand lines out and stop.
+        let bound = Addresses::bind(&settings.http.addresses(), &settings.http.hosts).await;
+        let addresses = bound.map_err(|(address, error)| cannot_listen(address, &error))?;
         let options = Options { disk: disk_options(&settings.disk), ..Options::default() };
         let opened = Instant::now();
         let log = if plan.drain.is_some() {
@@ -337,7 +342,7 @@ impl Parts {
             start_workers(&mut workers, settings, plan, own, &queue, &orders, store, &paths).await?;
         let (supervision, supervisor) = watched.start(settings, &processors, &queue, tail.clone())?;
         let api = Api::new(queue.handle(), queue.window(), tail.clone(), supervision, &settings.data_dir);
-        let serving = serve(&settings.data_dir, api.clone()).await.map_err(|error| {
+        let serving = serve(&settings.data_dir, addresses, api.clone()).map_err(|error| {
             let socket = settings.data_dir.join(crate::http::SOCKET);
             ServiceError::Start(format!("could not listen on {}: {error}", socket.display()), None)
         })?;
@@ -388,6 +393,25 @@ async fn start_workers(
         workers.spawn(worker.run());
     }
     Ok(at_work)
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> ServiceError {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            let port = address.port();
+            format!(
+                "another program has it: `ss -ltnp 'sport = :{port}'` names it; or change listen under [http]"
+            )
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "no interface of this host has it: `ip address` lists them".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 want more rights: choose a higher one".to_owned()
+        }
+        _ => "listen under [http] names it".to_owned(),
+    };
+    ServiceError::Start(format!("could not listen on {address}: {error}"), Some(hint))
 }
 
 /// What ends the service from outside.

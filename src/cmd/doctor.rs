@@ -8,9 +8,10 @@ use std::path::Path;
 
 use spillq_storage::View;
 
+use super::place::Place;
 use super::{Exit, Failure, wrote};
 use crate::cli::DoctorArgs;
-use crate::http::{Client, DoctorJson, VerdictJson, free_bytes};
+use crate::http::{DoctorJson, VerdictJson, free_bytes};
 use crate::queue::wall_ms;
 use crate::service::{killers, out_at_the_end};
 use crate::supervise::{
@@ -32,16 +33,26 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
             data_dir = loaded.settings.data_dir;
         }
     }
-    let mut found: DoctorJson = match Client::connect(&data_dir) {
-        Some(service) => service.get("/v1/doctor")?,
-        None => DoctorJson::new("disk", &on_disk(&data_dir, args.config.as_deref(), disk)?),
+    let place = match &args.url {
+        Some(url) => Place::Url(url.clone()),
+        None => Place::DataDir(data_dir),
     };
-    let (wrong, notes) = host::check(&data_dir, wall_ms());
-    found.add(&wrong, notes);
+    let mut found: DoctorJson = match (place.service()?, &place) {
+        (Some(service), _) => service.get("/v1/doctor")?,
+        (None, Place::DataDir(folder)) => {
+            DoctorJson::new("disk", &on_disk(folder, args.config.as_deref(), disk)?)
+        }
+        (None, Place::Url(url)) => return Err(Failure::could_not_run(format!("{url}: no service answers"))),
+    };
+    // Of another host only its own service can tell.
+    if let Place::DataDir(folder) = &place {
+        let (wrong, notes) = host::check(folder, wall_ms());
+        found.add(&wrong, notes);
+    }
     let text = if args.json {
         serde_json::to_string(&found).map_err(|error| Failure::could_not_run(error.to_string()))? + "\n"
     } else {
-        render(&found, &data_dir)
+        render(&found, &place)
     };
     let exit = wrote(io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()))?;
     Ok(if found.healthy { exit } else { Exit::No })
@@ -156,10 +167,10 @@ fn end_of(last: &LastRun, start: &Start<'_>) -> Verdict {
     Verdict { state: "blocked", cause: Some(cause), summary, evidence, next, ..Verdict::default() }
 }
 
-fn render(found: &DoctorJson, data_dir: &Path) -> String {
+fn render(found: &DoctorJson, place: &Place) -> String {
     let from = if found.from == "service" { "a service runs on it" } else { "no service runs on it" };
     let word = if found.healthy { "well" } else { "something is wrong" };
-    let mut out = format!("{}: {from}; {word}\n", data_dir.display());
+    let mut out = format!("{place}: {from}; {word}\n");
     for verdict in found.findings.iter().chain(&found.groups) {
         render_verdict(&mut out, verdict);
     }

@@ -13,6 +13,7 @@ pub mod drain;
 pub mod group;
 pub mod inspect;
 pub mod pages;
+mod place;
 pub mod repair;
 pub mod restore;
 pub mod run;

@@ -6,6 +6,7 @@ use std::path::Path;
 use bytesize::ByteSize;
 use spillq_storage::{Commit, Log, Options, SourceId};
 
+use super::place::Place;
 use super::{Exit, Failure, data_dir, status, store, wrote};
 use crate::cli::{SourceArgs, SourceCommand};
 use crate::http::Client;
@@ -26,7 +27,7 @@ pub fn run(args: &SourceArgs) -> Result<Exit, Failure> {
 
 fn list(data_dir: &Path, json: bool) -> Result<Exit, Failure> {
     let mut out = io::stdout().lock();
-    for source in status::look(data_dir)?.sources {
+    for source in status::look(&Place::DataDir(data_dir.to_owned()))?.sources {
         let written = if json {
             serde_json::to_writer(&mut out, &source)
                 .map_err(io::Error::from)

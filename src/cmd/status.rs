@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::path::Path;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use indicatif::{HumanCount, HumanDuration};
 
+use super::place::Place;
 use super::{Exit, Failure, wrote};
 use crate::cli::StatusArgs;
-use crate::http::{Client, GroupJson, StatusJson};
+use crate::http::{GroupJson, StatusJson};
 use crate::queue::wall_ms;
 
 /// Between two looks with `--watch`.
@@ -25,13 +25,13 @@ const SOURCES_SHOWN_MAX: usize = 10;
 /// # Errors
 /// When there is no store, or its service does not answer; with `--running`, when none runs.
 pub fn run(args: &StatusArgs) -> Result<Exit, Failure> {
-    let data_dir = super::data_dir(args.data_dir.data_dir.as_deref());
+    let place = Place::new(args.data_dir.data_dir.as_deref(), args.url.as_deref());
     loop {
-        let status = if args.running { running(&data_dir)? } else { look(&data_dir)? };
+        let status = if args.running { running(&place)? } else { look(&place)? };
         let text = if args.json {
             serde_json::to_string(&status).map_err(|error| Failure::could_not_run(error.to_string()))? + "\n"
         } else {
-            render(&status, &data_dir)
+            render(&status, &place)
         };
         let clear = if args.watch && !args.json { "\x1b[H\x1b[2J" } else { "" };
         let exit = wrote(write!(io::stdout(), "{clear}{text}").and_then(|()| io::stdout().flush()))?;
@@ -43,27 +43,28 @@ pub fn run(args: &StatusArgs) -> Result<Exit, Failure> {
 }
 
 /// Asks the service where one runs, otherwise reads the disk.
-pub(super) fn look(data_dir: &Path) -> Result<StatusJson, Failure> {
-    match Client::connect(data_dir) {
-        Some(service) => Ok(service.get("/v1/status")?),
-        None => Ok(StatusJson::on_disk(&super::store::view(data_dir)?, wall_ms())),
+pub(super) fn look(place: &Place) -> Result<StatusJson, Failure> {
+    match (place.service()?, place) {
+        (Some(service), _) => Ok(service.get("/v1/status")?),
+        (None, Place::DataDir(folder)) => Ok(StatusJson::on_disk(&super::store::view(folder)?, wall_ms())),
+        (None, Place::Url(url)) => Err(Failure::could_not_run(format!("{url}: no service answers"))),
     }
 }
 
 /// Asks the service; where none answers, the answer is no.
-fn running(data_dir: &Path) -> Result<StatusJson, Failure> {
-    let no = |why: String| Failure::new(Exit::No, format!("{}: {why}", data_dir.display()));
-    let service = Client::connect(data_dir).ok_or_else(|| no("no service runs on it".to_owned()))?;
+fn running(place: &Place) -> Result<StatusJson, Failure> {
+    let no = |why: String| Failure::new(Exit::No, format!("{place}: {why}"));
+    let service = place.service()?.ok_or_else(|| no("no service runs on it".to_owned()))?;
     service.get("/v1/status").map_err(|error| no(error.to_string()))
 }
 
-fn render(status: &StatusJson, data_dir: &Path) -> String {
+fn render(status: &StatusJson, place: &Place) -> String {
     let mut out = String::new();
     let log = &status.log;
     // Writing to a string does not fail.
     let _ = match status.from.as_str() {
-        "service" => writeln!(out, "{}: a service runs on it (pid {})", data_dir.display(), status.pid),
-        _ => writeln!(out, "{}: no service runs on it; this is what the disk says", data_dir.display()),
+        "service" => writeln!(out, "{place}: a service runs on it (pid {})", status.pid),
+        _ => writeln!(out, "{place}: no service runs on it; this is what the disk says"),
     };
     let lines = log.next_seq.saturating_sub(1);
     let _ = writeln!(

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::destination::Destination;
-use super::settings::{Follow, Keep, Kind, LEASED_BYTES_MAX, LagPolicy, MIB, Order, Settings, WhenFull};
+use super::settings::{
+    Follow, Keep, Kind, LEASED_BYTES_MAX, LISTEN_MAX, LagPolicy, Listen, MIB, Order, Settings, WhenFull,
+};
 use super::value::{duration_text, size_text};
 use super::{Origin, Origins, Problem, paths};
 
@@ -13,6 +15,7 @@ pub(super) fn problems(settings: &Settings, origins: &Origins) -> Vec<Problem> {
     let mut problems = Vec::new();
     disk(settings, origins, &mut problems);
     retention(settings, origins, &mut problems);
+    listening(settings, origins, &mut problems);
     groups(settings, origins, &mut problems);
     processors(settings, origins, &mut problems);
     loops(settings, origins, &mut problems);
@@ -124,6 +127,36 @@ fn retention(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>
                 size_text(DROP_ROOM)
             ),
         ));
+    }
+}
+
+fn listening(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
+    let http = &settings.http;
+    let mut tell = |key: &str, value: Option<String>, expected: String| {
+        problems.push(problem(origins, key, key, value.map(|value| format!("{value:?}")), expected));
+    };
+    if !http.listen.contains(&Listen::Unix) {
+        let expected =
+            "has to hold \"unix\": the commands ask the service there, and nothing else controls it";
+        tell("http.listen", None, expected.to_owned());
+    }
+    let addresses = http.addresses();
+    for (index, address) in addresses.iter().enumerate() {
+        // 0 is any port that is free, each time another.
+        if address.port() != 0 && addresses.iter().take(index).any(|earlier| earlier == address) {
+            tell("http.listen", Some(address.to_string()), "is there twice".to_owned());
+        }
+        if !address.ip().is_loopback() && !http.remote {
+            let expected = "is not an address of this host alone: everybody who reaches it reads file names, states and \
+                            messages, without a password or encryption. Better 127.0.0.1, behind a proxy that asks who \
+                            comes; if it is meant, write remote = true below it";
+            tell("http.listen", Some(address.to_string()), expected.to_owned());
+        }
+    }
+    for (key, count) in [("http.listen", http.listen.len()), ("http.hosts", http.hosts.len())] {
+        if count > LISTEN_MAX {
+            tell(key, None, format!("{count} entries, at most {LISTEN_MAX}"));
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::destination::{KEYS, destination};
-use super::scalar::{Scalar, duration, number, size, text, word};
+use super::scalar::{Scalar, boolean, duration, number, size, text, word};
 use super::settings::{
     Follow, GIB, Group, IN_FLIGHT_MAX, Input, KIB, Keep, Kind, Listen, MIB, Processor, SECTIONS_MAX, Settings,
 };
@@ -64,6 +64,8 @@ pub(super) fn settings<'a>(reader: &mut Reader<'a>, table: &'a DeTable<'a>, base
 
     let mut http = reader.section(&mut top, "http");
     reader.list(&mut http, "listen", &mut settings.http.listen, listen);
+    reader.get(&mut http, "remote", &mut settings.http.remote, boolean);
+    reader.list(&mut http, "hosts", &mut settings.http.hosts, host);
     reader.finish(http);
 
     if let Some(sections) = reader.sections(&mut top, "group", SECTIONS_MAX) {
@@ -114,11 +116,19 @@ fn keep(scalar: &Scalar<'_>) -> Result<Keep, String> {
 }
 
 fn listen(written: &str) -> Result<Listen, String> {
-    match written {
-        "unix" => Ok(Listen::Unix),
-        address if address.contains(':') => Err("not in this version; write \"unix\"".to_owned()),
-        _ => Err("expected \"unix\"".to_owned()),
+    if written == "unix" {
+        return Ok(Listen::Unix);
     }
+    let expected = "expected \"unix\", or an address such as \"127.0.0.1:9464\" or \"[::1]:9464\"";
+    written.parse().map(Listen::Tcp).map_err(|_| expected.to_owned())
+}
+
+fn host(written: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    if (1..=253).contains(&written.len()) && written.bytes().all(is_plain) {
+        return Ok(written.to_owned());
+    }
+    Err("not a host's name; write it without a port, such as \"logs.example.net\"".to_owned())
 }
 
 fn group_name(written: &str) -> Result<String, String> {

@@ -12,9 +12,10 @@ use super::value::{duration_text, parse_duration, parse_size, size_text};
 pub(super) enum Scalar<'a> {
     Text(&'a str),
     Integer(i64),
+    Boolean(bool),
     /// From the environment, where everything is text.
     Variable(&'a str),
-    /// A boolean, a list, a table, a date.
+    /// A list, a table, a date.
     Other,
 }
 
@@ -41,7 +42,18 @@ pub(super) fn scalar<'v>(value: &'v DeValue<'_>) -> Scalar<'v> {
         DeValue::Integer(integer) => {
             i64::from_str_radix(integer.as_str(), integer.radix()).map_or(Scalar::Other, Scalar::Integer)
         }
+        DeValue::Boolean(boolean) => Scalar::Boolean(*boolean),
         _ => Scalar::Other,
+    }
+}
+
+/// Yes or no.
+pub(super) fn boolean(scalar: &Scalar<'_>) -> Result<bool, String> {
+    match scalar {
+        Scalar::Boolean(boolean) => Ok(*boolean),
+        Scalar::Variable("true") => Ok(true),
+        Scalar::Variable("false") => Ok(false),
+        _ => Err("expected true or false, without quotes".to_owned()),
     }
 }
 

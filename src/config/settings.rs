@@ -1,8 +1,10 @@
 //! Checked settings: plain data with every default filled. This is where the defaults are, and nowhere else.
 //!
 //! Paths and globs are absolute. Nothing here reads a file, the environment or the command line.
+// long: the table of all settings
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +27,8 @@ pub const LEASED_BYTES_MAX: u64 = 12 * MIB;
 /// Groups, `[[follow]]` sections and globs in one section at most: each group costs a reading buffer and up to
 /// 4,096 ack ranges in every manifest, each glob a match per directory entry.
 pub const SECTIONS_MAX: usize = 64;
+/// Addresses, and names of them, at most: each is a socket, or a comparison with every request.
+pub(super) const LISTEN_MAX: usize = 8;
 /// Batches of one group in flight at most.
 pub const IN_FLIGHT_MAX: u32 = 64;
 
@@ -104,8 +108,24 @@ pub enum Keep {
 /// Where the service listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
-    /// The sockets; empty for none.
+    /// The socket, always, and addresses.
     pub listen: Vec<Listen>,
+    /// Whether an address may be another than of this host alone.
+    pub remote: bool,
+    /// Names by which requests may ask for the addresses, besides the addresses themselves and `localhost`.
+    pub hosts: Vec<String>,
+}
+
+impl Http {
+    /// The addresses.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let address = |listen: &Listen| match listen {
+            Listen::Unix => None,
+            Listen::Tcp(address) => Some(*address),
+        };
+        self.listen.iter().filter_map(address).collect()
+    }
 }
 
 /// A consumer of the whole log with an ack state of its own.
@@ -274,8 +294,10 @@ impl Word for OnDamage {
 /// A socket of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// The unix socket in the data dir.
+    /// The unix socket in the data dir: for everything.
     Unix,
+    /// An address: for what only reads.
+    Tcp(SocketAddr),
 }
 
 /// Whether a batch waits for the one before it.
@@ -322,7 +344,7 @@ impl Settings {
                 on_damage: OnDamage::Hold,
                 keep: Keep::Age(Duration::ZERO),
             },
-            http: Http { listen: vec![Listen::Unix] },
+            http: Http { listen: vec![Listen::Unix], remote: false, hosts: Vec::new() },
             groups: vec![Group::default_with(DEFAULT_GROUP)],
             processors: Vec::new(),
         }

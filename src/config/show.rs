@@ -117,8 +117,16 @@ fn parts(settings: &Settings) -> Vec<Part> {
     ));
     let listen = settings.http.listen.iter().map(|listen| match listen {
         Listen::Unix => Value::from("unix"),
+        Listen::Tcp(address) => Value::from(address.to_string()),
     });
-    parts.push(part("http", vec![("listen", Value::Array(listen.collect()))]));
+    parts.push(part(
+        "http",
+        vec![
+            ("listen", Value::Array(listen.collect())),
+            ("remote", Value::from(settings.http.remote)),
+            ("hosts", Value::from(settings.http.hosts.clone())),
+        ],
+    ));
     parts.extend(repeated("group", &settings.groups, group));
     parts.extend(repeated("processor", &settings.processors, processor));
     parts

@@ -76,6 +76,35 @@ fn the_documented_file_names_every_setting() {
 }
 
 #[test]
+fn addresses_are_opted_in_and_those_of_others_twice() {
+    let http = |lines: &str| format!("[[follow]]\ninclude = [\"x\"]\n[http]\n{lines}\n");
+    let listen = |listen: &str, more: &str| http(&format!("listen = [{listen}]\n{more}"));
+    check_problems(
+        &http("listen = [\"127.0.0.1:1\"]"),
+        &[
+            "line 4: http.listen: has to hold \"unix\": the commands ask the service there, and nothing else controls it",
+        ],
+    );
+    check_problems(
+        &listen(r#""unix", "127.0.0.1:1", "[::1]:1", "127.0.0.1:1""#, ""),
+        &["line 4: http.listen = \"127.0.0.1:1\": is there twice"],
+    );
+    check_problems(
+        &listen(r#""unix", "0.0.0.0:9464""#, ""),
+        &[
+            "line 4: http.listen = \"0.0.0.0:9464\": is not an address of this host alone: everybody who reaches it reads \
+           file names, states and messages, without a password or encryption. Better 127.0.0.1, behind a proxy that \
+           asks who comes; if it is meant, write remote = true below it",
+        ],
+    );
+    let text = listen(r#""unix", "0.0.0.0:9464", "[::1]:0""#, "remote = true\nhosts = [\"q.example\"]");
+    let settings = read(&text);
+    let shown: Vec<String> = settings.http.addresses().iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["0.0.0.0:9464", "[::1]:0"]);
+    assert_eq!(settings.http.hosts, ["q.example"]);
+}
+
+#[test]
 fn all_problems_are_told_at_once() {
     check_problems(
         r#"
@@ -87,7 +116,9 @@ min_free = "-1"
 when_full = "drop"
 on_damage = "panic"
 [http]
-listen = ["unix", "127.0.0.1:8080", "tcp"]
+listen = ["unix", "localhost:8080", "tcp"]
+remote = "yes"
+hosts = ["x:1"]
 [nonsense]
 x = 1
 [[group]]
@@ -106,19 +137,24 @@ symlinks = true
             "line 6: disk.min_free = \"-1\": not a size; write it as \"50GiB\"",
             "line 7: disk.when_full = \"drop\": expected \"pause\" or \"drop_oldest\"",
             "line 8: disk.on_damage = \"panic\": expected \"hold\" or \"skip\"",
-            "line 10: http.listen = \"127.0.0.1:8080\": not in this version; write \"unix\"",
-            "line 10: http.listen = \"tcp\": expected \"unix\"",
-            "line 11: nonsense: unknown key; known here: data_dir, stall_after, stuck_after, follow, window, disk, http, group, \
+            "line 10: http.listen = \"localhost:8080\": expected \"unix\", or an address such as \"127.0.0.1:9464\" \
+             or \"[::1]:9464\"",
+            "line 10: http.listen = \"tcp\": expected \"unix\", or an address such as \"127.0.0.1:9464\" or \
+             \"[::1]:9464\"",
+            "line 11: http.remote = \"yes\": expected true or false, without quotes",
+            "line 12: http.hosts = \"x:1\": not a host's name; write it without a port, such as \
+             \"logs.example.net\"",
+            "line 13: nonsense: unknown key; known here: data_dir, stall_after, stuck_after, follow, window, disk, http, group, \
              processor",
-            "line 14: group.name = \"Not OK\": not a group's name; it takes 1 to 64 of a-z, 0-9, _ and -",
-            "line 15: group.in_flight = 100: too large; at most 64",
-            "line 16: group.timeout = \"soon\": not a duration; write it as \"30s\", \"200ms\" or \"1h 30m\"",
-            "line 17: group.batch.bites = \"4MiB\": unknown key; did you mean \"bytes\"?",
-            "line 17: group.batch.bytes = \"17MiB\": too large; at most \"16MiB\"",
-            "line 17: group.batch.lines = 0: too small; at least 1",
-            "line 18: follow.include: names no file to follow; write it as include = [\"logs/*.log\"]",
-            "line 19: follow.includes: unknown key; did you mean \"include\"?",
-            "line 20: follow.symlinks = true: not a text; write it in quotes",
+            "line 16: group.name = \"Not OK\": not a group's name; it takes 1 to 64 of a-z, 0-9, _ and -",
+            "line 17: group.in_flight = 100: too large; at most 64",
+            "line 18: group.timeout = \"soon\": not a duration; write it as \"30s\", \"200ms\" or \"1h 30m\"",
+            "line 19: group.batch.bites = \"4MiB\": unknown key; did you mean \"bytes\"?",
+            "line 19: group.batch.bytes = \"17MiB\": too large; at most \"16MiB\"",
+            "line 19: group.batch.lines = 0: too small; at least 1",
+            "line 20: follow.include: names no file to follow; write it as include = [\"logs/*.log\"]",
+            "line 21: follow.includes: unknown key; did you mean \"include\"?",
+            "line 22: follow.symlinks = true: not a text; write it in quotes",
         ],
     );
 }

@@ -1,4 +1,4 @@
-//! The client of commands that ask a running service.
+//! The client of commands that ask a running service, over its socket or one of its addresses.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -12,7 +12,8 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 use super::server::SOCKET;
 use super::wire::ErrorJson;
@@ -28,6 +29,9 @@ pub enum ClientError {
     /// The service answered that it will not.
     #[error("{0}")]
     Refused(String),
+    /// What should say where it is does not.
+    #[error("{0}")]
+    NoUrl(String),
     /// It did not answer as it should.
     #[error("the service does not answer: {0}")]
     NoAnswer(String),
@@ -36,9 +40,23 @@ pub enum ClientError {
 /// A running service.
 #[derive(Debug)]
 pub struct Client {
-    folder: File,
+    door: Door,
     runtime: tokio::runtime::Runtime,
 }
+
+/// How it is reached.
+#[derive(Debug)]
+enum Door {
+    /// The socket in this folder.
+    Socket(File),
+    /// An address, `host:port`.
+    Tcp(String),
+}
+
+/// A connection, whatever it goes over.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// The socket of the folder that is open, however long its path.
 pub(super) fn through(folder: &File) -> PathBuf {
@@ -52,7 +70,31 @@ impl Client {
         let folder = File::open(data_dir).ok()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
         runtime.block_on(UnixStream::connect(through(&folder))).ok()?;
-        Some(Client { folder, runtime })
+        Some(Client { door: Door::Socket(folder), runtime })
+    }
+
+    /// The service at `http://HOST[:PORT]`, one of the addresses in its configuration. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// When that is no such URL, or the system has no runtime to give.
+    pub fn at(url: &str) -> Result<Client, ClientError> {
+        let wrong =
+            |why: &str| ClientError::NoUrl(format!("{url}: {why}; write it as http://127.0.0.1:9464"));
+        let uri: hyper::Uri = url.parse().map_err(|_| wrong("not a URL"))?;
+        if uri.scheme_str() != Some("http") {
+            return Err(wrong("not http"));
+        }
+        if !matches!(uri.path_and_query().map(|path| path.as_str()), None | Some("/")) {
+            return Err(wrong("only the address is wanted, no path"));
+        }
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("no host"))?;
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(wrong("there are no users here"));
+        }
+        let door = Door::Tcp(format!("{host}:{}", uri.port_u16().unwrap_or(80)));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| ClientError::NoAnswer(error.to_string()))?;
+        Ok(Client { door, runtime })
     }
 
     /// Asks for something.
@@ -92,13 +134,16 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<(hyper::StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-        let stream = UnixStream::connect(through(&self.folder)).await?;
+        let (stream, host): (Box<dyn Stream>, &str) = match &self.door {
+            Door::Socket(folder) => (Box::new(UnixStream::connect(through(folder)).await?), "spillq"),
+            Door::Tcp(address) => (Box::new(TcpStream::connect(address).await?), address),
+        };
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header("host", "spillq")
+            .header("host", host)
             .header("content-type", "application/json")
             .body(Full::new(body))?;
         let answer = sender.send_request(request).await?;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::supervise::{LastRun, Report, Verdict};
+use crate::supervise::{LastRun, Report, Verdict, is_cause};
 
 /// The answer to `doctor`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,6 +57,7 @@ pub struct LastRunJson {
 
 impl From<&Verdict> for VerdictJson {
     fn from(verdict: &Verdict) -> VerdictJson {
+        debug_assert!(verdict.cause.is_none_or(is_cause), "not in CAUSES: {:?}", verdict.cause);
         VerdictJson {
             group: verdict.group.clone(),
             state: verdict.state.to_owned(),

@@ -1,14 +1,17 @@
-//! How a running service is asked: HTTP over the unix socket in the data dir.
+//! How a running service is asked: HTTP over the unix socket in the data dir, and what only reads also on addresses of
+//! TCP that were opted in.
 //!
-//! Wire types live here and nowhere else. The socket is the only door; who may open the data dir may use it.
+//! Wire types live here and nowhere else. Who may open the data dir may use the socket.
 
 mod client;
 mod doctor;
+mod doors;
 mod server;
 mod wire;
 
 pub use client::{Client, ClientError};
 pub use doctor::{DoctorJson, LastRunJson, VerdictJson};
+pub use doors::Addresses;
 pub use server::{Api, SOCKET, free_bytes, outside, serve};
 pub use wire::{
     AdminJson, AnswerJson, DeadLetterJson, ErrorJson, GroupJson, LineJson, LogJson, LossesJson, SeekToJson,

@@ -1,7 +1,7 @@
 //! The server: status, lines and administration of a running service.
 //!
-//! One connection a request is fine. Requests are bounded in size, answers by what is asked for; a slow or hostile
-//! client costs a task, never the owner, and is cut off after [`REQUEST_WAIT`].
+//! Requests are bounded in size, answers by what is asked for and in time by [`REQUEST_WAIT`]; who may ask what, and how
+//! clients are bounded, is in `doors`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -21,10 +22,12 @@ use tokio::net::UnixListener;
 use tokio::sync::Mutex;
 
 use super::doctor::DoctorJson;
+use super::doors::{Addresses, serve_socket};
 use super::wire::{AdminJson, AnswerJson, ErrorJson, LineJson, SourceNames, StatusJson};
+use crate::metrics::{self, Facts, Process};
 use crate::queue::{Closed, Command, Handle, Status, Window, now_ms, wall_ms};
 use crate::supervise::{Outside, Supervision};
-use crate::tail::{SourceState, TailHandle};
+use crate::tail::{Snapshot, SourceState, TailHandle};
 
 /// The socket's name in the data dir.
 pub const SOCKET: &str = "spillq.sock";
@@ -72,6 +75,35 @@ impl Api {
         let looked = tokio::task::spawn_blocking(move || outside(&data_dir, tail.as_deref())).await;
         let report = self.supervision.look(&status, &looked.unwrap_or_default(), now_ms());
         Ok(DoctorJson::new("service", &report))
+    }
+
+    /// Everything as figures, for Prometheus.
+    ///
+    /// # Errors
+    /// [`Closed`] when the owner has ended.
+    pub async fn metrics(&self) -> Result<String, Closed> {
+        let status = self.handle.ask(Command::Status).await?;
+        let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
+        // It waits for the tail, briefly: not on a thread of the runtime.
+        let looked = tokio::task::spawn_blocking(move || {
+            let (outside, snapshot) = look_outside(&data_dir, tail.as_deref());
+            (outside, snapshot, Process::of_self())
+        });
+        let (outside, snapshot, process) = looked.await.map_err(|_| Closed)?;
+        let ages = self.ages(&status).await?;
+        let report = self.supervision.look(&status, &outside, now_ms());
+        let (limit_bytes, min_free_bytes) = self.supervision.disk_limits();
+        Ok(metrics::render(&Facts {
+            status: &status,
+            tail: snapshot.as_deref(),
+            tail_busy_ms: outside.tail_busy_ms,
+            ages: &ages,
+            report: &report,
+            limit_bytes,
+            min_free_bytes,
+            free_bytes: outside.free_bytes,
+            process: &process,
+        }))
     }
 
     /// Everything, as `status --json` prints it.
@@ -164,11 +196,16 @@ pub fn free_bytes(data_dir: &Path) -> Option<u64> {
 /// What the owner does not know: the disk, and what the tail says of its files.
 #[must_use]
 pub fn outside(data_dir: &Path, tail: Option<&TailHandle>) -> Outside {
+    look_outside(data_dir, tail).0
+}
+
+/// The same, and the look at the tail that it was made from.
+fn look_outside(data_dir: &Path, tail: Option<&TailHandle>) -> (Outside, Option<Arc<Snapshot>>) {
     let free_bytes = free_bytes(data_dir);
     // Before it is asked: what it does for who asks is no turn that hangs.
     let tail_busy_ms = tail.and_then(TailHandle::busy_ms);
     let Some(snapshot) = tail.map(TailHandle::status) else {
-        return Outside { free_bytes, ..Outside::default() };
+        return (Outside { free_bytes, ..Outside::default() }, None);
     };
     let gone = snapshot.sources.iter().filter(|one| one.state == SourceState::Gone && one.offset < one.size);
     let unread = gone.map(|one| format!("{}: {} bytes unread", one.path.display(), one.size - one.offset));
@@ -176,16 +213,23 @@ pub fn outside(data_dir: &Path, tail: Option<&TailHandle>) -> Outside {
     let failed = failed.map(|one| (one.path.clone(), one.last_error.clone().unwrap_or_default()));
     let refused = snapshot.refused.iter().cloned();
     let unreadable = failed.chain(refused).map(|(path, why)| format!("{}: {why}", path.display()));
-    Outside {
+    let outside = Outside {
         free_bytes,
         tail_busy_ms,
         unread_gone: unread.take(FILES_NAMED_MAX).collect(),
         unreadable: unreadable.take(FILES_NAMED_MAX).collect(),
-    }
+    };
+    (outside, Some(snapshot))
 }
 
 /// Why a request was not answered with what was asked for.
-struct Refused(StatusCode, String);
+pub(super) struct Refused(StatusCode, String);
+
+impl Refused {
+    pub(super) fn new(status: StatusCode, why: String) -> Refused {
+        Refused(status, why)
+    }
+}
 
 impl From<Closed> for Refused {
     fn from(closed: Closed) -> Refused {
@@ -211,6 +255,10 @@ async fn status(State(api): State<Api>) -> Result<Json<StatusJson>, Refused> {
 
 async fn doctor(State(api): State<Api>) -> Result<Json<DoctorJson>, Refused> {
     Ok(Json(api.doctor().await?))
+}
+
+async fn figures(State(api): State<Api>) -> Result<impl IntoResponse, Refused> {
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], api.metrics().await?))
 }
 
 async fn health(State(api): State<Api>) -> Result<&'static str, Refused> {
@@ -249,11 +297,16 @@ async fn admin(State(api): State<Api>, Json(request): Json<AdminJson>) -> Result
     Ok(Json(answer.into()))
 }
 
-/// Binds the socket in the data dir, which the caller has locked: one that is there is a dead process's.
+/// Binds the socket in the data dir, which the caller has locked: one that is there is a dead process's. Serves it and
+/// `addresses` as long as what it gives back runs.
 ///
 /// # Errors
 /// When it cannot be bound.
-pub async fn serve(data_dir: &Path, api: Api) -> io::Result<impl Future<Output = ()> + use<>> {
+pub fn serve(
+    data_dir: &Path,
+    addresses: Addresses,
+    api: Api,
+) -> io::Result<impl Future<Output = ()> + use<>> {
     // The address of a socket holds 107 bytes; a path through the open folder is always short enough.
     let folder = fs::File::open(data_dir)?;
     let through = super::client::through(&folder);
@@ -268,20 +321,22 @@ pub async fn serve(data_dir: &Path, api: Api) -> io::Result<impl Future<Output =
             Err(_) => Refused(StatusCode::GATEWAY_TIMEOUT, "it took too long".to_owned()).into_response(),
         }
     };
-    let router = Router::new()
+    // What everybody may ask who reaches an address: nothing here changes anything, or shows lines.
+    let reading = Router::new()
         .route("/healthz", get(health))
+        .route("/metrics", get(figures))
         .route("/v1/status", get(status))
-        .route("/v1/doctor", get(doctor))
+        .route("/v1/doctor", get(doctor));
+    let all = reading
+        .clone()
         .route("/v1/lines", get(lines))
         .route("/v1/line", get(line))
         .route("/v1/admin", post(admin))
-        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
-        .layer(axum::middleware::from_fn(bounded))
-        .with_state(api);
+        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX));
+    let finish =
+        |router: Router<Api>| router.layer(axum::middleware::from_fn(bounded)).with_state(api.clone());
+    let (all, reading) = (finish(all), finish(reading));
     Ok(async move {
-        // Serving ends with the runtime; axum retries failed accepts itself.
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the socket is not served any more");
-        }
+        tokio::join!(serve_socket(listener, all), addresses.serve(reading));
     })
 }

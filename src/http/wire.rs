@@ -10,7 +10,7 @@ use spillq_storage::{DeadLetter, Line, Loss, Quarantined, Seq, SeqRange, SourceI
 
 use crate::queue::{Admin, Answer, SeekTo, Status};
 use crate::supervise::Report;
-use crate::tail::{Snapshot, SourceRecord, SourceState, shown};
+use crate::tail::{Snapshot, SourceRecord, shown};
 
 /// The answer to `status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -487,19 +487,12 @@ impl StatusJson {
 }
 
 fn source_of_tail(source: &crate::tail::SourceStatus) -> SourceJson {
-    let state = match source.state {
-        SourceState::Reading => "reading",
-        SourceState::CaughtUp => "caught_up",
-        SourceState::Blocked => "blocked",
-        SourceState::Gone => "gone",
-        SourceState::Failed => "failed",
-    };
     SourceJson {
         source: source.source.0,
         path: shown(&source.path),
         offset: source.offset,
         size: Some(source.size),
-        state: state.to_owned(),
+        state: source.state.word().to_owned(),
         error: source.last_error.clone(),
     }
 }

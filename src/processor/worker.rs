@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{Batch, Evidence, Outcome, Pace, Piece, Processing, Processor};
 use crate::queue::{
-    Closed, Command, FailureKind, GroupSettings, Handle, Lease, Offer, Settled, Verdict, Window,
+    Closed, Command, FailureKind, GroupSettings, Handle, Lease, Lent, Offer, Settled, Verdict, Window,
 };
 
 /// Reads that fail in a row for another reason than damage before the group is told to stop there.
@@ -82,6 +82,8 @@ struct Source {
 struct Read {
     offer: Offer,
     pieces: Vec<Piece>,
+    /// Counts them for the memory budget, until they are let go.
+    lent: Lent,
 }
 
 impl Read {
@@ -148,8 +150,9 @@ impl Worker {
                 let leased = ahead.beside(asked).await?.map_err(|_| Closed)?;
                 // In the same commit as the lease, so there is nothing to wait for.
                 finish(settling.take()).await?;
+                let Read { pieces, lent: _lent, .. } = read;
                 let batch = leased.and_then(|lease| {
-                    Some((lease.token, Batch::new(Arc::clone(&name), lease.attempt, read.pieces)?))
+                    Some((lease.token, Batch::new(Arc::clone(&name), lease.attempt, pieces)?))
                 });
                 match batch {
                     None => limits.refund(lines),
@@ -353,7 +356,9 @@ impl Source {
             return Ok(None);
         }
         self.failed_reads = 0;
-        Ok(Some(Read { offer, pieces }))
+        let bytes = pieces.iter().map(|piece| piece.bytes().len() as u64).sum();
+        let lent = self.window.lend(bytes);
+        Ok(Some(Read { offer, pieces, lent }))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What can be asked of the owner of the log, and how the answer comes back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use super::status::Status;
 
 /// Commands that wait for the owner at most. Everybody who asks waits for the answer, so this bounds askers, not
 /// throughput.
-const COMMANDS_MAX: usize = 1_024;
+pub(super) const COMMANDS_MAX: usize = 1_024;
 
 /// Between two looks for an answer that is waited for with a deadline.
 const ANSWER_LOOK: Duration = Duration::from_millis(5);
@@ -167,6 +168,8 @@ pub enum Command {
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: SyncSender<Command>,
+    /// Commands that were sent and that the owner has not taken up.
+    waiting: Arc<AtomicUsize>,
 }
 
 /// An append under way.
@@ -178,7 +181,12 @@ impl Handle {
     #[must_use]
     pub fn channel() -> (Handle, Receiver<Command>) {
         let (commands, received) = sync_channel(COMMANDS_MAX);
-        (Handle { commands }, received)
+        (Handle { commands, waiting: Arc::default() }, received)
+    }
+
+    /// Counts commands that wait: the owner takes one off for each that it takes up.
+    pub(super) fn waiting(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.waiting)
     }
 
     /// Sends a command that needs no answer, or whose answer is waited for elsewhere.
@@ -186,7 +194,11 @@ impl Handle {
     /// # Errors
     /// [`Closed`] when the owner has ended.
     pub fn send(&self, command: Command) -> Result<(), Closed> {
-        self.commands.send(command).map_err(|_| Closed)
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.commands.send(command).map_err(|_| {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            Closed
+        })
     }
 
     /// Sends a command and waits for its answer.
@@ -210,10 +222,13 @@ impl Handle {
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<Option<T>, Closed> {
         let (reply, mut answer) = oneshot::channel();
-        match self.commands.try_send(command(reply)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => return Ok(None),
-            Err(TrySendError::Disconnected(_)) => return Err(Closed),
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.commands.try_send(command(reply)) {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return match error {
+                TrySendError::Full(_) => Ok(None),
+                TrySendError::Disconnected(_) => Err(Closed),
+            };
         }
         let until = Instant::now() + wait;
         loop {

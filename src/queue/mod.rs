@@ -29,8 +29,8 @@ pub use lag::{LagPolicy, MaxLag};
 pub use pulse::Pulse;
 pub use retry::{FailureKind, RetrySettings};
 pub use settings::GroupSettings;
-pub use status::{Activity, Failing, GroupStatus, Status};
-pub use window::Window;
+pub use status::{Activity, Failing, GroupStatus, Held, Status};
+pub use window::{Lent, Window};
 
 /// What happens when the log takes all the disk that it may.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +75,14 @@ impl Queue {
         let (handle, received) = Handle::channel();
         let window = Arc::new(Window::new(window_bytes));
         let pulse = Pulse::default();
-        let owner = owner::Owner::new(log, Arc::clone(&window), groups, when_full, received, pulse.clone())?;
+        let owner = owner::Owner::new(
+            log,
+            Arc::clone(&window),
+            groups,
+            when_full,
+            (received, handle.waiting()),
+            pulse.clone(),
+        )?;
         let (tell, ended) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("spillq-owner".to_owned())

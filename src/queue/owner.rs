@@ -14,8 +14,9 @@ mod report;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use spillq_storage::{
     Commit, DeadLetter, Error, GroupChange, GroupId, Log, Loss, REASON_BYTES_MAX, Reader, Seq, SeqRange,
@@ -37,7 +38,7 @@ use super::window::Window;
 const GATHERED_COMMANDS_MAX: usize = 512;
 /// Stored bytes of lines in one commit: sled writes large commits with the least amplification, and one of this
 /// size leaves room for others in its journal.
-const GATHERED_BYTES_MAX: usize = 4 << 20;
+pub(super) const GATHERED_BYTES_MAX: usize = 4 << 20;
 /// How often a full log is looked at again.
 const FULL_RECHECK: Duration = Duration::from_millis(200);
 
@@ -67,6 +68,12 @@ pub(super) struct Owner {
     window: Arc<Window>,
     groups: BTreeMap<GroupId, Group>,
     received: Receiver<Command>,
+    /// Commands that were sent and not taken up.
+    waiting: Arc<AtomicUsize>,
+    /// Stored bytes of the largest commit so far.
+    largest_commit: usize,
+    /// How long all commits took together, syncs included.
+    commit_time: Duration,
     /// Appends that are not durable yet, in order.
     appends: VecDeque<(Append, SyncSender<Appended>)>,
     /// Why they wait.
@@ -95,7 +102,7 @@ impl Owner {
         window: Arc<Window>,
         settings: Vec<GroupSettings>,
         when_full: WhenFull,
-        received: Receiver<Command>,
+        (received, waiting): (Receiver<Command>, Arc<AtomicUsize>),
         pulse: Pulse,
     ) -> Result<Owner, Error> {
         let ages = log.keeps_by_age() || settings.iter().any(|group| group.max_lag.age_ms.is_some());
@@ -105,11 +112,14 @@ impl Owner {
             window,
             groups: BTreeMap::new(),
             received,
+            waiting,
             appends: VecDeque::new(),
             full: None,
             when_full,
             ages,
             oldest: BTreeMap::new(),
+            largest_commit: 0,
+            commit_time: Duration::ZERO,
             parked: Vec::new(),
             wake_ms: None,
             commit: Commit::default(),
@@ -206,6 +216,7 @@ impl Owner {
     }
 
     fn handle(&mut self, command: Command) -> Result<(), Error> {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
         match command {
             Command::Append(append, reply) => self.appends.push_back((append, reply)),
             Command::Next { group, ahead, reply } => self.next(Parked { group, ahead, reply }),
@@ -407,7 +418,12 @@ impl Owner {
             self.tell(self.log.state().next_seq);
             return full.map_or(Ok(()), |full| self.make_room(full));
         }
-        let first = match self.log.commit(&commit) {
+        let bytes = commit.blocks.iter().map(spillq_storage::NewBlock::disk_bytes).sum();
+        self.largest_commit = self.largest_commit.max(bytes);
+        let began = Instant::now();
+        let committed = self.log.commit(&commit);
+        self.commit_time += began.elapsed();
+        let first = match committed {
             Ok(committed) => {
                 committed.blocks.into_iter().for_each(|block| self.window.push(block));
                 if !waiting.is_empty() {

@@ -1,5 +1,7 @@
 //! What the owner tells of the log and its groups. Plain data; who shows it decides how.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use spillq_storage::{Counters, GroupId, Loss, Quarantined, Seq, SeqRange, SourceId};
 
@@ -22,6 +24,10 @@ pub struct Status {
     pub full: Option<String>,
     /// Bytes of lines in memory.
     pub window_bytes: u64,
+    /// How long all commits of this run took together, syncs included.
+    pub commit_time: Duration,
+    /// How much is held of what is bounded.
+    pub held: Held,
     /// How often the store was opened.
     pub run: u64,
     /// What has happened since it was opened.
@@ -36,6 +42,34 @@ pub struct Status {
     pub sources: Vec<(SourceId, Bytes)>,
     /// The groups.
     pub groups: Vec<GroupStatus>,
+}
+
+/// How much is held of what is bounded, and the bound where it is not a constant of everybody's: rows of
+/// docs/design.md, Memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Stored bytes of the journal.
+    pub journal_bytes: u64,
+    /// Their bound.
+    pub journal_bytes_max: u64,
+    /// Bytes of dead letters and relocated lines, on disk.
+    pub kept_bytes: u64,
+    /// Commands that the owner has not taken up.
+    pub commands: u64,
+    /// Their bound.
+    pub commands_max: u64,
+    /// Stored bytes of the largest commit of this run.
+    pub largest_commit_bytes: u64,
+    /// Their bound.
+    pub largest_commit_bytes_max: u64,
+    /// The bound of `window_bytes`.
+    pub window_bytes_max: u64,
+    /// Bytes of lines that workers hold: leased, or read ahead.
+    pub lent_bytes: u64,
+    /// Their bound: the batches in flight and read ahead of all groups, and one long line.
+    pub lent_bytes_max: u64,
+    /// Ranges of acks above the floor, of the group that has most.
+    pub ack_ranges: u64,
 }
 
 /// One group.

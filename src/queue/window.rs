@@ -4,6 +4,7 @@
 //! never reads a segment. Bounded by the bytes of the lines, and by a count for logs of tiny blocks.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use spillq_storage::{Block, Seq};
@@ -16,6 +17,21 @@ const BLOCKS_MAX: usize = 8_192;
 pub struct Window {
     bytes_max: usize,
     inner: Mutex<Inner>,
+    /// Bytes of lines that workers hold.
+    lent: Arc<AtomicU64>,
+}
+
+/// Lines that a worker holds, counted until this is dropped.
+#[derive(Debug)]
+pub struct Lent {
+    total: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -28,7 +44,7 @@ impl Window {
     /// An empty window of at most `bytes_max` bytes of lines.
     #[must_use]
     pub fn new(bytes_max: usize) -> Window {
-        Window { bytes_max, inner: Mutex::default() }
+        Window { bytes_max, inner: Mutex::default(), lent: Arc::default() }
     }
 
     /// Adds the next block of the log, in order; the oldest go to make room.
@@ -50,6 +66,25 @@ impl Window {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let at = inner.blocks.partition_point(|block| block.range().last < seq);
         inner.blocks.get(at).filter(|block| block.range().contains(seq)).cloned()
+    }
+
+    /// Counts lines that a worker takes, out of the window or out of a segment.
+    #[must_use]
+    pub fn lend(&self, bytes: u64) -> Lent {
+        self.lent.fetch_add(bytes, Ordering::Relaxed);
+        Lent { total: Arc::clone(&self.lent), bytes }
+    }
+
+    /// Bytes of lines that workers hold.
+    #[must_use]
+    pub fn lent_bytes(&self) -> u64 {
+        self.lent.load(Ordering::Relaxed)
+    }
+
+    /// Its bound.
+    #[must_use]
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
     }
 
     /// Bytes of lines in it.

@@ -132,6 +132,12 @@ impl Supervision {
         Supervision { fixed: Arc::new(fixed), tracks: Arc::default() }
     }
 
+    /// `disk.limit` and `disk.min_free`.
+    #[must_use]
+    pub fn disk_limits(&self) -> (u64, u64) {
+        (self.fixed.limit_bytes, self.fixed.min_free_bytes)
+    }
+
     /// Takes in a look at the owner, and judges.
     #[must_use]
     pub fn look(&self, status: &Status, outside: &Outside, now_ms: u64) -> Report {

@@ -4,6 +4,7 @@
 //! the times of changes; [`Supervisor`] is the thread that looks, writes EVENTS and ends a process whose disk hangs.
 //! It must never wait for the owner without a deadline.
 
+mod causes;
 mod events;
 mod history;
 mod host;
@@ -14,6 +15,7 @@ mod last_run;
 mod supervisor;
 mod typed;
 
+pub use causes::{CAUSES, Seen, is_cause};
 pub use events::{Entry, Event, Events};
 pub use history::{Outside, Report, Supervision};
 pub use inputs::{GroupInputs, JudgeSettings, LogInputs};

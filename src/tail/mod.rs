@@ -42,11 +42,14 @@ use spillq_storage::{LINE_BYTES_MAX, SourceId};
 
 pub use error::TailError;
 pub use names::shown;
+pub use recognise::SOURCES_MAX;
 pub use record::{RecordError, SourceRecord};
 pub use remake::{adopt, remake};
 pub use status::{Counters, Snapshot, SourceState, SourceStatus};
 
 use crate::queue::{Handle, Pulse};
+pub use worker::BUFFERED_BYTES_MAX;
+
 use watch::{Wake, Watch};
 use worker::{Now, Step, Worker};
 

@@ -4,19 +4,32 @@ use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// A path as text. What is UTF-8 stands as it is, any other byte as `\xNN`, and a backslash doubled, so that no two
-/// paths are shown alike.
+/// A path as text. What is UTF-8 and can be seen stands as it is, any other byte as `\xNN`, and a backslash doubled, so
+/// that no two paths are shown alike, none adds a line, and a terminal acts on none.
 #[must_use]
 pub fn shown(path: &Path) -> String {
     let mut text = String::new();
     for chunk in path.as_os_str().as_bytes().utf8_chunks() {
-        text.push_str(&chunk.valid().replace('\\', r"\\"));
-        for byte in chunk.invalid() {
-            // Writing to a string does not fail.
-            let _ = write!(text, r"\x{byte:02x}");
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => text.push_str(r"\\"),
+                c if acts(c) => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| number(&mut text, byte)),
+                c => text.push(c),
+            }
         }
+        chunk.invalid().iter().for_each(|byte| number(&mut text, *byte));
     }
     text
+}
+
+/// Whether it moves the cursor, or turns the direction of writing, instead of being seen.
+fn acts(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn number(text: &mut String, byte: u8) {
+    // Writing to a string does not fail.
+    let _ = write!(text, r"\x{byte:02x}");
 }
 
 #[cfg(test)]
@@ -53,6 +66,7 @@ mod tests {
         assert_eq!(shown(Path::new("/var/log/ä.log")), "/var/log/ä.log");
         assert_eq!(shown(Path::new(OsStr::from_bytes(b"/a\xff\\b"))), r"/a\xff\\b");
         assert_eq!(shown(Path::new(r"/a\xff")), r"/a\\xff");
+        assert_eq!(shown(Path::new("/a\x1b[2J\n\u{9b}\u{202e}")), r"/a\x1b[2J\x0a\xc2\x9b\xe2\x80\xae");
     }
 
     proptest::proptest! {

@@ -21,7 +21,7 @@ use super::sweep::{is_inode, mark_seen};
 use super::worker::{Ending, Now, Worker};
 
 /// Sources at once. The log's manifest is sized for as many.
-const SOURCES_MAX: usize = 10_000;
+pub const SOURCES_MAX: usize = 10_000;
 /// A file that changed so recently may be a copy under way: copy-truncate truncates right after the last write.
 const COPY_WAIT_MS: u64 = 2_000;
 

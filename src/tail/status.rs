@@ -47,6 +47,20 @@ pub enum SourceState {
     Failed,
 }
 
+impl SourceState {
+    /// In one word, for programs.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            SourceState::Reading => "reading",
+            SourceState::CaughtUp => "caught_up",
+            SourceState::Blocked => "blocked",
+            SourceState::Gone => "gone",
+            SourceState::Failed => "failed",
+        }
+    }
+}
+
 /// One followed file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceStatus {
@@ -79,6 +93,8 @@ pub struct Snapshot {
     pub refused: Vec<(PathBuf, String)>,
     /// Since when the log has not answered the oldest append, if one is under way: how long taking in has waited.
     pub waits_for_log_since: Option<SystemTime>,
+    /// Bytes of lines that were read and are not durable yet.
+    pub buffered_bytes: u64,
     /// Everything was read, in once mode.
     pub done: bool,
     /// The log ended, and the tail with it.
@@ -94,6 +110,7 @@ impl Snapshot {
             waiting_files: 0,
             refused: Vec::new(),
             waits_for_log_since: None,
+            buffered_bytes: 0,
             done: false,
             closed: false,
         })

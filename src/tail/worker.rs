@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use spillq_storage::SourceId;
+use spillq_storage::{LINE_BYTES_MAX, SourceId};
 
 use super::discover::Discover;
 use super::error::{ReadError, TailError};
@@ -29,6 +29,9 @@ use crate::queue::{Append, Closed, Handle, Ticket};
 /// Appends that wait for the log: while one commit is synced, up to three gather and become the next. sled writes a
 /// byte 3.3 times in commits of one append and 2.5 in large ones.
 pub(crate) const IN_FLIGHT_MAX: usize = 4;
+/// Bytes of lines that were read and are not durable yet: the appends in flight, the last of which may hold a line of
+/// the longest.
+pub const BUFFERED_BYTES_MAX: u64 = ((IN_FLIGHT_MAX + 1) * APPEND_BYTES + LINE_BYTES_MAX) as u64;
 /// Checkpoints in one append. With 10,000 quiet sources renamed at once the rest goes with the next.
 const CHECKPOINTS_MAX: usize = 2_048;
 
@@ -485,6 +488,7 @@ impl Worker {
             waiting_files: self.waiting_files,
             refused: self.refused.iter().take(100).map(|(path, why)| (path.clone(), why.clone())).collect(),
             waits_for_log_since: self.in_flight.front().map(|oldest| oldest.since),
+            buffered_bytes: self.in_flight.iter().map(|append| append.bytes as u64).sum(),
             done: self.is_done(),
             closed: self.closed,
         }

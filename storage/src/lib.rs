@@ -57,7 +57,7 @@ pub use error::{Error, Full};
 pub use group_state::{GroupState, Leased};
 pub use ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
 pub use kept::{DEAD_LETTERS_MAX, DeadLetter, KEPT_BYTES_MAX, REASON_BYTES_MAX};
-pub use log::{Committed, Counters, Log, Options};
+pub use log::{Committed, Counters, Held, Log, Options};
 pub use manifest::{KeptMark, Loss, SegmentMeta, SourceState, State};
 pub use reader::{ReadError, Reader};
 pub use repair::{Quarantined, Remake, Repaired, SourceEnd, repair};

@@ -83,6 +83,17 @@ pub struct Counters {
     pub lines_relocated: u64,
 }
 
+/// What the log holds beside its state: rows of the memory budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Stored bytes of the journal: up to four times as much in sled's memory.
+    pub journal_bytes: u64,
+    /// What they are at most.
+    pub journal_bytes_max: u64,
+    /// Bytes of the file in `kept/`.
+    pub kept_bytes: u64,
+}
+
 /// An open log. Dropping it loses nothing that was answered.
 pub struct Log {
     disk: Arc<dyn Disk>,
@@ -235,6 +246,17 @@ impl Log {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// What it holds in memory, and of dead letters on disk.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        Held {
+            journal_bytes: self.journal.stored_bytes,
+            // A commit that would make it more rolls first.
+            journal_bytes_max: self.options.journal_bytes + self.options.journal_bytes / 8,
+            kept_bytes: self.kept.bytes(),
+        }
     }
 
     /// What repairs have set aside.

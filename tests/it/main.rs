@@ -24,6 +24,8 @@ mod ingest;
 mod limits;
 /// Who watches the service from outside: systemd, and a health check.
 mod manager;
+/// Figures and addresses of a running service.
+mod metrics;
 /// What is handed out beside the program: configurations, unit file, package.
 mod packaging;
 /// Batches posted to servers, hostile ones too.

@@ -17,7 +17,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("tail", &["queue"]),
     ("processor", &["queue"]),
     ("supervise", &["queue"]),
-    ("http", &["queue", "supervise", "tail"]),
+    ("metrics", &["queue", "supervise", "tail"]),
+    ("http", &["metrics", "queue", "supervise", "tail"]),
 ];
 
 /// Crates that storage knows nothing of: followed files, async, wire and config.

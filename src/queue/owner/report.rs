@@ -1,12 +1,14 @@
 //! What the owner tells of the log and its groups.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use spillq_storage::{GroupId, Seq};
+use spillq_storage::{BLOCK_BYTES_MAX, BLOCK_TARGET_BYTES, GroupId, LINE_BYTES_MAX, Seq};
 
-use super::{Owner, view};
+use super::{GATHERED_BYTES_MAX, Owner, view};
+use crate::queue::command::COMMANDS_MAX;
 use crate::queue::group::{Group, Idle};
-use crate::queue::status::{GroupStatus, Status};
+use crate::queue::status::{GroupStatus, Held, Status};
 
 impl Owner {
     pub(super) fn status(&self) -> Status {
@@ -20,6 +22,8 @@ impl Owner {
             appended_bytes: state.appended_bytes,
             full: self.full.clone(),
             window_bytes: self.window.bytes() as u64,
+            commit_time: self.commit_time,
+            held: self.held(),
             run: state.run,
             counters: self.log.counters(),
             findings: self.log.findings().to_vec(),
@@ -31,6 +35,27 @@ impl Owner {
                 .map(|(id, source)| (*id, bytes::Bytes::copy_from_slice(&source.checkpoint)))
                 .collect(),
             groups: self.groups.iter().filter_map(|(id, group)| self.group_status(*id, group)).collect(),
+        }
+    }
+
+    fn held(&self) -> Held {
+        let (log, state) = (self.log.held(), self.log.state());
+        let settings = self.groups.values().map(Group::settings);
+        let batches = settings.map(|group| group.batch_bytes.saturating_mul(group.in_flight as u64 + 1));
+        Held {
+            journal_bytes: log.journal_bytes,
+            // A larger commit has a journal of its own.
+            journal_bytes_max: log.journal_bytes_max.max(self.largest_commit as u64),
+            kept_bytes: log.kept_bytes,
+            commands: self.waiting.load(Ordering::Relaxed) as u64,
+            commands_max: COMMANDS_MAX as u64,
+            largest_commit_bytes: self.largest_commit as u64,
+            // What is gathered, and the append that goes past it: one of a line at its longest.
+            largest_commit_bytes_max: (GATHERED_BYTES_MAX + BLOCK_BYTES_MAX + 8 * BLOCK_TARGET_BYTES) as u64,
+            window_bytes_max: self.window.bytes_max() as u64,
+            lent_bytes: self.window.lent_bytes(),
+            lent_bytes_max: batches.sum::<u64>() + LINE_BYTES_MAX as u64,
+            ack_ranges: state.groups.values().map(|group| group.acks.ranges() as u64).max().unwrap_or(0),
         }
     }
 
