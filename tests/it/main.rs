@@ -2,6 +2,8 @@
 #![allow(unreachable_pub, reason = "nothing else uses this crate")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests may stop at the first surprise too")]
 
+/// Alerts and a dashboard.
+mod alerts;
 /// Copies of a store, restored.
 mod backup;
 /// What the built program prints, and how it ends.

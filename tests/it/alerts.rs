@@ -1,0 +1,156 @@
+//! What is handed out for Prometheus and Grafana: an alert for each cause, which promtool takes and fires, and names of
+//! metrics that there are.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use spillq::metrics::METRICS;
+use spillq::supervise::{CAUSES, Seen};
+
+/// What alerts know besides the causes of doctor: see the comments in the rules.
+const BESIDES: [&str; 6] = ["down", "clock", "destroyed", "dropped", "dead_letters", "memory"];
+
+fn deployed(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
+}
+
+/// An alert of the rules: its name and its cause.
+fn alerts() -> Vec<(String, String)> {
+    let text = fs::read_to_string(deployed("prometheus/spillq.rules.yml")).unwrap();
+    let mut alerts: Vec<(String, String)> = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("- alert: ") {
+            alerts.push((name.to_owned(), String::new()));
+        }
+        if let (true, Some((_, rest))) = (line.starts_with("labels: "), line.split_once("cause: ")) {
+            alerts.last_mut().unwrap().1 = rest.trim_end_matches(" }").to_owned();
+        }
+    }
+    alerts
+}
+
+#[track_caller]
+fn promtool(args: &[&str], file: &Path) {
+    let output = Command::new("promtool").args(args).arg(file).output();
+    let output = output.expect("promtool is there: Debian's package prometheus");
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "promtool {args:?}: {}", String::from_utf8_lossy(&said));
+}
+
+/// The series with which a cause is there.
+fn series_of(cause: &str) -> String {
+    let at = "job=\"spillq\",instance=\"q1\"";
+    match CAUSES.iter().find(|(name, _)| *name == cause) {
+        Some((_, Seen::Running)) => {
+            format!("spillq_active_causes{{cause=\"{cause}\",group=\"g\",{at}}}|1x60")
+        }
+        Some((_, Seen::Afterwards)) => format!("spillq_last_run_info{{ended=\"{cause}\",{at}}}|1x60"),
+        _ => match cause {
+            "down" => format!("up{{{at}}}|0x60"),
+            "clock" => format!("spillq_process_clock_seconds{{{at}}}|100000+60x60"),
+            "destroyed" => format!("spillq_tail_destroyed_bytes_total{{{at}}}|0x15 7x45"),
+            "dropped" => format!("spillq_group_dropped_lines_total{{group=\"g\",{at}}}|0x15 7x45"),
+            "dead_letters" => format!("spillq_group_dead_lines{{group=\"g\",{at}}}|0x15 7x45"),
+            "memory" => format!("spillq_memory_held_bytes{{part=\"window\",{at}}}|20x60"),
+            other => panic!("no series for {other}"),
+        },
+    }
+}
+
+#[test]
+fn every_cause_has_an_alert_and_every_alert_a_cause() {
+    let alerts = alerts();
+    let named: Vec<&str> = alerts.iter().map(|(_, cause)| cause.as_str()).collect();
+    for (cause, seen) in CAUSES {
+        let times = named.iter().filter(|named| *named == cause).count();
+        assert!(times == 1 || (*seen == Seen::Typed && times <= 1), "{cause} has {times} alerts");
+    }
+    for (alert, cause) in &alerts {
+        let is_known = CAUSES.iter().any(|(known, _)| known == cause) || BESIDES.contains(&cause.as_str());
+        assert!(is_known && alert.starts_with("Spillq"), "{alert}: no such cause: {cause}");
+    }
+}
+
+#[test]
+fn promtool_takes_the_rules_and_each_fires_for_its_cause_alone() {
+    let rules = deployed("prometheus/spillq.rules.yml");
+    promtool(&["check", "rules"], &rules);
+    let folder = tempfile::tempdir().unwrap();
+    let mut text =
+        format!("rule_files: [{:?}]\nevaluation_interval: 1m\ntests:\n", rules.display().to_string());
+    for (alert, cause) in alerts() {
+        let (series, values) =
+            series_of(&cause).split_once('|').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        // What each has beside it when it is well: a service that started at 0 and is up, a bound, no figure that rises.
+        let mut input = vec![
+            (series, values),
+            ("spillq_process_start_seconds{job=\"spillq\",instance=\"q1\"}".to_owned(), "0x60".to_owned()),
+            (
+                "spillq_memory_bound_bytes{part=\"window\",job=\"spillq\",instance=\"q1\"}".to_owned(),
+                "10x60".to_owned(),
+            ),
+            (
+                "spillq_group_dead_lines{group=\"other\",job=\"spillq\",instance=\"q1\"}".to_owned(),
+                "3x60".to_owned(),
+            ),
+        ];
+        if cause != "down" {
+            input.push(("up{job=\"spillq\",instance=\"q1\"}".to_owned(), "1x60".to_owned()));
+        }
+        let _ = writeln!(text, "  - interval: 1m\n    input_series:");
+        for (series, values) in input {
+            let _ = writeln!(text, "      - {{ series: '{series}', values: '{values}' }}");
+        }
+        let _ = writeln!(
+            text,
+            "    promql_expr_test:\n      - expr: count by (alertname) (ALERTS{{alertstate=\"firing\"}})\n        eval_time: 20m\n        \
+             exp_samples: [{{ labels: '{{alertname=\"{alert}\"}}', value: 1 }}]"
+        );
+    }
+    // And none of all is well.
+    let _ = writeln!(
+        text,
+        "  - interval: 1m\n    input_series:\n      - {{ series: 'up{{job=\"spillq\"}}', values: '1x60' }}\n      \
+         - {{ series: 'spillq_doctor_causes{{job=\"spillq\"}}', values: '0x60' }}\n      \
+         - {{ series: 'spillq_last_run_info{{job=\"spillq\",ended=\"cleanly\"}}', values: '1x60' }}\n    \
+         promql_expr_test:\n      - {{ expr: 'count(ALERTS)', eval_time: 20m, exp_samples: [] }}"
+    );
+    let tests = folder.path().join("tests.yml");
+    fs::write(&tests, text).unwrap();
+    promtool(&["test", "rules"], &tests);
+}
+
+/// The names of metrics in a text.
+fn names(text: &str) -> BTreeSet<&str> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    text.match_indices("spillq_")
+        .filter(|(at, _)| !text[..*at].ends_with(is_part))
+        .map(|(at, _)| &text[at..])
+        .map(|rest| &rest[..rest.find(|c: char| !is_part(c)).unwrap_or(rest.len())])
+        .collect()
+}
+
+#[test]
+fn the_dashboard_and_the_rules_name_only_metrics_that_there_are() {
+    let known: BTreeSet<String> = METRICS.iter().map(spillq::metrics::Metric::full_name).collect();
+    for (file, least) in [("grafana/spillq.json", 20), ("prometheus/spillq.rules.yml", 6)] {
+        let text = fs::read_to_string(deployed(file)).unwrap();
+        let names = names(&text);
+        let unknown: Vec<_> = names.iter().filter(|name| !known.contains(**name)).collect();
+        assert!(unknown.is_empty() && names.len() >= least, "{file}: {unknown:?} of {}", names.len());
+    }
+    let dashboard = fs::read_to_string(deployed("grafana/spillq.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    for panel in panels {
+        let target = &panel["targets"][0]["expr"];
+        assert!(target.as_str().is_some_and(|expr| expr.contains("instance=~\"$instance\"")), "{panel}");
+    }
+    assert_eq!(
+        names("x spillq_a_total{b} nospillq_c spillq_d"),
+        BTreeSet::from(["spillq_a_total", "spillq_d"])
+    );
+}
