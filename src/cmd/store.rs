@@ -17,6 +17,11 @@ pub(super) fn failure(error: Error) -> Failure {
             .hint("stop that process first; `spillq status` asks it without stopping it"),
         Error::NotAStore { .. } => Failure::could_not_run(message)
             .hint("name an empty folder, or one that does not exist yet, with --data-dir"),
+        Error::OfAnotherUser { owner, .. } => Failure::could_not_run(message)
+            .hint(format!("run spillq as that user (`sudo -u '#{owner}' spillq ...`), or give it the data dir with chown -R")),
+        Error::OpenToOthers { path, .. } => {
+            Failure::could_not_run(message).hint(format!("chmod 700 {}", path.display()))
+        }
         Error::Missing { .. } => Failure::could_not_run(message)
             .hint("name the folder with --data-dir; `spillq run` makes a store in it"),
         Error::Version { .. } => {

@@ -175,7 +175,7 @@ impl ExecStream {
                 Some(what) => Fault::Garbage(what),
             },
             Ok(Reply::Nak { line: None, reason }) => {
-                let tail = talk.stderr.tail();
+                let tail = talk.stderr.tail().await;
                 (self.failures, self.talk) = (0, Some(talk));
                 return Ok(Outcome::Failed(evidence(format!("answered NAK {reason}"), tail)));
             }
@@ -183,7 +183,7 @@ impl ExecStream {
                 let nth = number.checked_sub(1).and_then(|skip| batch.nth(skip));
                 match nth {
                     Some(seq) => {
-                        let tail = talk.stderr.tail();
+                        let tail = talk.stderr.tail().await;
                         (self.failures, self.talk) = (0, Some(talk));
                         let evidence = evidence(format!("says that line {seq} is bad: {reason}"), tail);
                         return Ok(Outcome::BadLine(seq, evidence));
@@ -198,7 +198,7 @@ impl ExecStream {
         };
         self.failures = self.failures.saturating_add(1);
         Ok(match fault {
-            Fault::Garbage(what) => Outcome::Failed(evidence(what, talk.stderr.tail())),
+            Fault::Garbage(what) => Outcome::Failed(evidence(what, talk.stderr.tail().await)),
             Fault::Ended => {
                 let report = talk.report().await;
                 let end = self.launcher.bury(report).await?;
@@ -347,7 +347,7 @@ impl Drop for Hang<'_> {
     fn drop(&mut self) {
         if !self.finished {
             let summary = cut_off(&self.what, self.since, self.shim);
-            *self.interrupted = Some(Evidence { summary, tail: self.talk.tail() });
+            *self.interrupted = Some(Evidence { summary, tail: self.talk.seen() });
         }
     }
 }

@@ -39,6 +39,24 @@ pub enum Error {
         /// What is in it instead.
         found: String,
     },
+    /// The data dir is another user's. It was not touched.
+    #[error("{path} belongs to user {owner}, and this process runs as {own}")]
+    OfAnotherUser {
+        /// The data dir.
+        path: PathBuf,
+        /// The user id of its owner.
+        owner: u32,
+        /// The effective user id of the process.
+        own: u32,
+    },
+    /// Other users can reach into the store. It was not touched.
+    #[error("{path} is open to other users (mode {mode:04o})")]
+    OpenToOthers {
+        /// The data dir.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// There is no such folder.
     #[error("there is no store in {path}")]
     Missing {
@@ -101,6 +119,8 @@ impl Error {
             Error::Full(_) => "full",
             Error::InUse { .. } => "in_use",
             Error::NotAStore { .. } => "not_a_store",
+            Error::OfAnotherUser { .. } => "of_another_user",
+            Error::OpenToOthers { .. } => "open_to_others",
             Error::Missing { .. } => "missing",
             Error::Version { .. } => "version",
             Error::Damaged { .. } => "damaged",

@@ -33,6 +33,7 @@ mod lock;
 mod log;
 mod manifest;
 mod mark;
+mod private;
 mod reader;
 mod recover;
 mod repair;

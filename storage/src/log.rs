@@ -26,6 +26,7 @@ use crate::kept::{DEAD_LETTERS_MAX, DeadLetter, KEPT_BYTES_MAX, Kept};
 use crate::lock::Lock;
 use crate::manifest::{KeptMark, State};
 use crate::mark::{Mark, MarkFile};
+use crate::private;
 use crate::reader::Reader;
 use crate::recover::{self, CREATING, Store};
 use crate::repair::Quarantined;
@@ -133,11 +134,12 @@ impl Log {
     /// Opens the store in `dir`, after a crash as after a clean stop, or makes one there.
     ///
     /// # Errors
-    /// [`Error::InUse`], [`Error::NotAStore`], [`Error::Version`] and [`Error::Damaged`] leave it untouched.
+    /// [`Error::InUse`], [`Error::NotAStore`], [`Error::OfAnotherUser`], [`Error::OpenToOthers`], [`Error::Version`] and [`Error::Damaged`] leave it untouched.
     pub fn open_or_create(dir: &Path, options: Options) -> Result<Log> {
         let disk = Arc::new(RealDisk::new(dir));
         disk.make_folder("").during("create", &dir.to_string_lossy())?;
         refuse_foreign(dir)?;
+        private::ensure(dir)?;
         let lock = Lock::take(dir, true)?;
         Log::on_disk(disk, options, Some(lock)).map_err(|error| under(dir, error))
     }

@@ -33,6 +33,7 @@ use crate::lock::Lock;
 use crate::log::under;
 use crate::manifest::{Loss, SourceState, State};
 use crate::mark::{FORMAT_VERSION, Found, Mark, MarkFile};
+use crate::private;
 use crate::recover::{self, Store};
 use crate::segment;
 use crate::view::View;
@@ -74,6 +75,9 @@ pub fn repair(dir: &Path, dry_run: bool, remake: Remake<'_>) -> Result<Repaired>
     if !["MARK", journal::FOLDER, segment::FOLDER].iter().any(|name| dir.join(name).exists()) {
         refuse_foreign(dir)?;
         return Err(Error::Missing { path: dir.to_owned() });
+    }
+    if !dry_run {
+        private::ensure(dir)?;
     }
     let _lock = Lock::take(dir, !dry_run)?;
     on_disk(&(Arc::new(RealDisk::new(dir)) as Arc<dyn Disk>), dry_run, remake)

@@ -8,18 +8,21 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use spillq::http::StatusJson;
 
-use crate::support::{Service, lines_by_source, write_config};
+use crate::support::{PATIENCE, Service, lines_by_source, write_config};
 
 /// Sources, written by a thread each.
 const WRITERS: usize = 3;
 /// Lines of a file before it is renamed away.
 const ROTATE_LINES: u64 = 6_000;
+/// No writer gets further ahead of the slowest group than its share of so many lines: a few segments, so that what
+/// was acked is removed soon also where the machine is slow.
+const AHEAD_LINES: u64 = 240_000;
 /// Lines between two breaths.
 const BURST_LINES: u64 = 100;
 /// One line in so many cannot be processed by one of the groups.
@@ -36,14 +39,24 @@ struct Phases {
     recover: u64,
 }
 
-/// Writes lines of random letters, which do not compress, until it is told to stop; gives how many.
-fn write(logs: PathBuf, writer: usize, stop: Arc<AtomicBool>) -> thread::JoinHandle<u64> {
+/// Writes lines of random letters, which do not compress, until it is told to stop; gives how many. `acked` is what
+/// all groups have acked of all sources.
+fn write(
+    logs: PathBuf,
+    writer: usize,
+    acked: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) -> thread::JoinHandle<u64> {
     thread::spawn(move || {
         let mut rng = fastrand::Rng::with_seed(writer as u64);
         let path = logs.join(format!("w{writer}.log"));
         let mut file = File::create(&path).unwrap();
         let mut number = 0;
         while !stop.load(Ordering::Relaxed) {
+            if number * WRITERS as u64 > acked.load(Ordering::Relaxed) + AHEAD_LINES {
+                thread::sleep(Duration::from_millis(5));
+                continue;
+            }
             let mut burst = Vec::new();
             for _ in 0..BURST_LINES {
                 let letters: String = (0..250).map(|_| rng.alphanumeric()).collect();
@@ -116,7 +129,9 @@ fn nothing_is_lost_or_repeated_whatever_kills_the_process() {
     let config = config(folder.path());
     let delivered = folder.path().join("delivered");
     let stop = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> = (0..WRITERS).map(|writer| write(logs.clone(), writer, Arc::clone(&stop))).collect();
+    let floor = Arc::new(AtomicU64::new(0));
+    let begin = |writer| write(logs.clone(), writer, Arc::clone(&floor), Arc::clone(&stop));
+    let writers: Vec<_> = (0..WRITERS).map(begin).collect();
     let start = || Service::start(&data_dir, &["--config", config.to_str().unwrap()]);
 
     let mut phases = Phases::default();
@@ -124,16 +139,26 @@ fn nothing_is_lost_or_repeated_whatever_kills_the_process() {
     for kill in 0..kills {
         let _ = fs::remove_file(&delivered);
         let service = start();
-        // Early, while it recovers; after a while; or around the moment when a journal rolls.
-        let for_a_roll = kill % 8 == 7;
+        // Early, while it recovers; after a while; or right after something rare, however long the first of it takes.
+        let rare: fn(&StatusJson) -> u64 = match kill / 8 % 3 {
+            0 => |status| status.log.rolls,
+            1 => |status| status.log.segments_removed,
+            _ => |status| status.log.lines_relocated,
+        };
+        let for_it = kill % 8 == 7;
+        let hit_before = [phases.roll, phases.remove, phases.relocate][kill / 8 % 3] > 0;
         let early = rng.u8(..4) == 0;
-        let wait = if for_a_roll { 6_000 } else { rng.u64(if early { 5..80 } else { 150..600 }) };
-        let until = Instant::now() + Duration::from_millis(wait);
+        let wait = match (for_it, hit_before) {
+            (true, false) => PATIENCE,
+            (true, true) => Duration::from_secs(6),
+            _ => Duration::from_millis(rng.u64(if early { 5..80 } else { 150..600 })),
+        };
+        let until = Instant::now() + wait;
         let mut seen: Option<StatusJson> = None;
-        while Instant::now() < until
-            && !(for_a_roll && seen.as_ref().is_some_and(|status| status.log.rolls > 0))
-        {
+        while Instant::now() < until && !(for_it && seen.as_ref().is_some_and(|status| rare(status) > 0)) {
             seen = service.status().or(seen);
+            let slowest = seen.iter().flat_map(|status| &status.groups).map(|group| group.ack_floor).min();
+            floor.fetch_max(slowest.unwrap_or(0), Ordering::Relaxed);
             thread::sleep(Duration::from_millis(rng.u64(1..20)));
         }
         service.kill();
@@ -152,8 +177,8 @@ fn nothing_is_lost_or_repeated_whatever_kills_the_process() {
             let first: u64 = batch.split(' ').next().unwrap().parse().unwrap();
             assert!(first > acked, "lines from {first} came again, all up to {acked} had been acked");
         }
-        let floor = seen.iter().flat_map(|status| &status.groups).find(|group| group.group == "default");
-        acked = acked.max(floor.map_or(0, |group| group.ack_floor));
+        let default = seen.iter().flat_map(|status| &status.groups).find(|group| group.group == "default");
+        acked = acked.max(default.map_or(0, |group| group.ack_floor));
     }
     stop.store(true, Ordering::Relaxed);
     let written: Vec<u64> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();

@@ -37,6 +37,8 @@ mod repair;
 /// Batches made by hand.
 #[path = "../../src/processor/sample.rs"]
 mod sample;
+/// What it starts, writes and connects to, and who can read that.
+mod security;
 /// Followed files that are somewhere else.
 mod source;
 /// Commands that live on from batch to batch, with real Python.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{MANIFEST, Snapshot, invalid, shared};
@@ -49,7 +49,10 @@ impl Restore {
             }
         }
         let parent = parent(target);
-        let made = tempfile::Builder::new().prefix(".spillq-restore-").tempdir_in(&parent);
+        let made = tempfile::Builder::new()
+            .prefix(".spillq-restore-")
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir_in(&parent);
         let folder =
             made.map_err(|source| Error::Io { attempted: "make a folder in", path: parent, source })?;
         for name in [segment::FOLDER, kept::FOLDER, journal::FOLDER] {
