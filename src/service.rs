@@ -28,7 +28,7 @@ use build::{SourcePaths, build, disk_options, group_settings, tail_settings, whe
 use notify::Manager;
 
 use crate::config::Settings;
-use crate::http::{Addresses, Api, StatusJson, serve};
+use crate::http::{Addresses, Api, StatusJson, serve, unreadable};
 use crate::processor::{Limits, Orders, Pace, Processor, Worker};
 use crate::queue::{Command, GroupSettings, GroupStatus, Handle, MaxLag, Queue, Status};
 use crate::supervise::Supervisor;
@@ -104,6 +104,8 @@ pub struct Ended {
     pub all_done: bool,
     /// The drain's account.
     pub progress: Progress,
+    /// Of a run that reads to the end: what matched and could not be read, each with the reason.
+    pub unread: Vec<String>,
 }
 
 /// Runs the service until its plan is done, or a signal ends it.
@@ -192,6 +194,10 @@ async fn run_within(
         }
     }
     manager.stopping();
+    let unread = match tail.clone().filter(|_| plan.once) {
+        Some(tail) => tokio::task::spawn_blocking(move || unreadable(&tail)).await.unwrap_or_default(),
+        None => Vec::new(),
+    };
     if let Some(tail) = tail {
         let stopped = tokio::task::spawn_blocking(move || stop_tail(tail)).await.unwrap_or(false);
         if !stopped {
@@ -214,7 +220,7 @@ async fn run_within(
     tokio::task::spawn_blocking(move || queue.stop().map(|()| supervisor.stop()))
         .await
         .unwrap_or_else(|_| Err(Error::Poisoned("the owner of the log panicked".to_owned())))?;
-    Ok(Ended { status, all_done: all_done && progress.lines_left == 0, progress })
+    Ok(Ended { status, all_done: all_done && progress.lines_left == 0, progress, unread })
 }
 
 async fn join_all(workers: &mut JoinSet<()>) {

@@ -29,6 +29,12 @@ pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
         let (lines, name) = (group.lag_lines, &group.group);
         tracing::info!("stopped; {lines} lines wait for group {name}, {} dead letters", group.dead_letters);
     }
+    if args.once && ended.all_done && !ended.unread.is_empty() {
+        let what = "everything else was read, but not this, which matched";
+        return Err(Failure::new(Exit::No, what)
+            .with_details(ended.unread)
+            .hint("what is not to be read is left out by `exclude` in its [[follow]] section"));
+    }
     // Told apart from a stop by a signal, which is clean whatever waits.
     Ok(Exit::Fine)
 }

@@ -85,15 +85,32 @@ fn problem(
     }
 }
 
+/// What a log takes beside its reserve before it can take a line: two journals (56 MiB), the newest segment, which is
+/// never removed (16 MiB), and one commit with the longest line (20 MiB), rounded up.
+const LEAST_ROOM: u64 = 96 * MIB;
+
 fn disk(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
     let disk = &settings.disk;
-    if disk.reserve >= disk.limit {
+    let smallest = disk.reserve.saturating_add(LEAST_ROOM);
+    if disk.limit < smallest {
+        // Blamed is the one that was written, the limit where both were.
+        let key = ["disk.limit", "disk.reserve"].into_iter().find(|key| origins.of(key) != Origin::Default);
+        let (key, value) = match key.unwrap_or("disk.limit") {
+            "disk.limit" => ("disk.limit", disk.limit),
+            key => (key, disk.reserve),
+        };
+        let (limit, reserve) = (size_text(disk.limit), size_text(disk.reserve));
         problems.push(problem(
             origins,
-            "disk.reserve",
-            "disk.reserve",
-            format!("{:?}", size_text(disk.reserve)),
-            format!("leaves nothing of disk.limit = {:?}", size_text(disk.limit)),
+            key,
+            key,
+            format!("{:?}", size_text(value)),
+            format!(
+                "leaves no room for lines: journals and one segment take {} of disk.limit = {limit:?} beside \
+                 disk.reserve = {reserve:?}; the smallest limit that works is {:?}",
+                size_text(LEAST_ROOM),
+                size_text(smallest)
+            ),
         ));
     }
 }
@@ -114,7 +131,11 @@ fn retention(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>
             format!("does not fit into disk.limit = {:?}, where kept lines go first", size_text(disk.limit)),
         ));
     }
-    if disk.when_full == WhenFull::DropOldest && disk.limit < disk.reserve.saturating_add(DROP_ROOM) {
+    let has_least = disk.limit >= disk.reserve.saturating_add(LEAST_ROOM);
+    if disk.when_full == WhenFull::DropOldest
+        && has_least
+        && disk.limit < disk.reserve.saturating_add(DROP_ROOM)
+    {
         problems.push(problem(
             origins,
             "disk.when_full",

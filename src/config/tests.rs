@@ -423,7 +423,7 @@ rate = 100
         r#"
 [disk]
 limit = "256MiB"
-reserve = "200MiB"
+reserve = "150MiB"
 when_full = "drop_oldest"
 keep = "256MiB"
 [[group]]
@@ -432,11 +432,18 @@ max_lag = { policy = "drop" }
 "#,
         &[
             "line 5: disk.when_full = \"drop_oldest\": leaves no segment to drop: disk.limit = \"256MiB\" is less than \
-             disk.reserve = \"200MiB\" and 128MiB",
+             disk.reserve = \"150MiB\" and 128MiB",
             "line 6: disk.keep = \"256MiB\": does not fit into disk.limit = \"256MiB\", where kept lines go first",
             "line 9: group.max_lag.policy = \"drop\": drops at no bound; write max_lag = { lines = 10000000, policy = \
              \"drop\" }, or age or bytes",
         ],
+    );
+    let least = |limit: &str, reserve: &str| format!("[disk]\nlimit = \"{limit}\"\nreserve = \"{reserve}\"\n");
+    assert_eq!(read(&least("296MiB", "200MiB")).disk.limit, 296 * MIB);
+    check_problems(
+        &least("256MiB", "200MiB"),
+        &["line 2: disk.limit = \"256MiB\": leaves no room for lines: journals and one segment take 96MiB of \
+           disk.limit = \"256MiB\" beside disk.reserve = \"200MiB\"; the smallest limit that works is \"296MiB\""],
     );
     check_problems(
         "[disk]\nkeep = \"a while\"\n",

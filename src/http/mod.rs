@@ -12,7 +12,7 @@ mod wire;
 pub use client::{Client, ClientError};
 pub use doctor::{DoctorJson, LastRunJson, VerdictJson};
 pub use doors::Addresses;
-pub use server::{Api, SOCKET, free_bytes, outside, serve};
+pub use server::{Api, SOCKET, free_bytes, outside, serve, unreadable};
 pub use wire::{
     AdminJson, AnswerJson, DeadLetterJson, ErrorJson, GroupJson, LineJson, LogJson, LossesJson, SeekToJson,
     SoughtJson, SourceJson, SourceNames, StatusJson,

@@ -209,17 +209,22 @@ fn look_outside(data_dir: &Path, tail: Option<&TailHandle>) -> (Outside, Option<
     };
     let gone = snapshot.sources.iter().filter(|one| one.state == SourceState::Gone && one.offset < one.size);
     let unread = gone.map(|one| format!("{}: {} bytes unread", one.path.display(), one.size - one.offset));
+    let unreadable = unreadable_of(&snapshot);
+    let unread_gone = unread.take(FILES_NAMED_MAX).collect();
+    (Outside { free_bytes, tail_busy_ms, unread_gone, unreadable }, Some(snapshot))
+}
+
+/// What the tail could not read, each with the reason; so many at most.
+#[must_use]
+pub fn unreadable(tail: &TailHandle) -> Vec<String> {
+    unreadable_of(&tail.status())
+}
+
+fn unreadable_of(snapshot: &Snapshot) -> Vec<String> {
     let failed = snapshot.sources.iter().filter(|one| one.state == SourceState::Failed);
     let failed = failed.map(|one| (one.path.clone(), one.last_error.clone().unwrap_or_default()));
-    let refused = snapshot.refused.iter().cloned();
-    let unreadable = failed.chain(refused).map(|(path, why)| format!("{}: {why}", path.display()));
-    let outside = Outside {
-        free_bytes,
-        tail_busy_ms,
-        unread_gone: unread.take(FILES_NAMED_MAX).collect(),
-        unreadable: unreadable.take(FILES_NAMED_MAX).collect(),
-    };
-    (outside, Some(snapshot))
+    let unreadable = failed.chain(snapshot.refused.iter().cloned());
+    unreadable.map(|(path, why)| format!("{}: {why}", path.display())).take(FILES_NAMED_MAX).collect()
 }
 
 /// Why a request was not answered with what was asked for.
