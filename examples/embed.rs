@@ -44,7 +44,7 @@ fn main() -> Result<(), String> {
         rotate_wait: std::time::Duration::from_secs(60),
         symlinks: None,
     }];
-    let plan = Plan { follow: true, once: true, drain: None };
+    let plan = Plan { follow: true, once: true, ..Plan::default() };
     let own: Vec<(String, Box<dyn Processor>)> =
         vec![("default".to_owned(), Box::new(CountWords { words: 0 }))];
     let ended =

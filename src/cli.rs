@@ -171,7 +171,8 @@ pub struct DataDirArgs {
 ///
 /// Follows the files that match the globs, stores their lines durably, and pipes each batch to COMMAND's standard
 /// input; exit status 0 acknowledges the batch. Without COMMAND and without processors in the configuration, lines
-/// are only taken in, and wait for their group. SIGTERM and Ctrl-C stop it cleanly.
+/// are only taken in, and wait for their group. SIGTERM and Ctrl-C stop it cleanly. With --config, SIGHUP and a change
+/// of the file make it read its configuration again, see `spillq config reload`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -656,7 +657,7 @@ pub enum Place {
     End,
 }
 
-/// Check, show or write a configuration file
+/// Check, show, write or reload a configuration file
 #[derive(Args, Clone, Debug)]
 pub struct ConfigArgs {
     #[allow(missing_docs)]
@@ -699,6 +700,18 @@ pub enum ConfigCommand {
         #[allow(missing_docs)]
         file: ConfigFileArgs,
         /// Print one JSON object, with settings and origins
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have a running service read its configuration again, and print what changed
+    ///
+    /// As SIGHUP and every change of the file do, but with an answer. All of it is taken, except for what needs a
+    /// restart, which is named; where something is wrong nothing is changed, and the exit status is 2.
+    Reload {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        data_dir: DataDirArgs,
+        /// Print one JSON object, with taken, changes, notes and problems
         #[arg(long)]
         json: bool,
     },

@@ -6,31 +6,33 @@
 // long: the one place where all parts meet
 
 mod build;
+mod config_file;
+mod crews;
 mod notify;
+mod reload;
 mod watched;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use spillq_storage::{Error, Log, Options, StoreId};
+use spillq_storage::{Error, Log, Options};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 
+pub use reload::Reread;
 use watched::Watched;
 pub(crate) use watched::{killers, out_at_the_end};
 
-use build::{SourcePaths, build, disk_options, group_settings, tail_settings, when_full};
+use build::{SourcePaths, disk_options, group_settings, tail_settings, when_full};
+use crews::Crews;
 use notify::Manager;
+use reload::{Live, Reload, said};
 
 use crate::config::Settings;
-use crate::http::{Addresses, Api, StatusJson, serve, unreadable};
-use crate::processor::{Limits, Orders, Pace, Processor, Worker};
-use crate::queue::{Command, GroupSettings, GroupStatus, Handle, MaxLag, Queue, Status};
+use crate::http::{Addresses, Api, ConfigDoor, StatusJson, serve, unreadable};
+use crate::processor::{Orders, Processor};
+use crate::queue::{Command, GroupStatus, Handle, MaxLag, Queue, Status};
 use crate::supervise::Supervisor;
 use crate::tail::{Tail, TailHandle};
 
@@ -67,6 +69,8 @@ pub struct Plan {
     pub once: bool,
     /// End when nothing waits for these groups.
     pub drain: Option<Drain>,
+    /// Read the configuration again on SIGHUP and when its file changes.
+    pub reread: Option<Reread>,
 }
 
 /// What `drain` is to do.
@@ -151,8 +155,9 @@ async fn run_within(
 ) -> Result<Ended, ServiceError> {
     let mut signals = Signals::new()?;
     let served_groups = served_groups(settings, plan, &own);
-    let parts = Parts::start(settings, plan, own).await?;
-    let Parts { mut queue, tail, mut workers, orders, api, served, supervisor } = parts;
+    let (mut reload, door) = plan.reread.clone().map(Reload::new).transpose()?.unzip();
+    let parts = Parts::start(settings, plan, own, door).await?;
+    let Parts { mut queue, mut live, api, served, supervisor } = parts;
     let handle = queue.handle();
     let first = ask(&handle).await?;
     let mut manager = Manager::from_environment();
@@ -170,7 +175,7 @@ async fn run_within(
                 break;
             }
             _ = look.tick(), if plan.once || plan.drain.is_some() => {
-                let read_all = tail.as_ref().is_none_or(|tail| tail.done() || tail.has_ended());
+                let read_all = live.tail.as_ref().is_none_or(|tail| tail.done() || tail.has_ended());
                 let status = ask(&handle).await?;
                 let progress = account(&first, &status, &served_groups);
                 on_progress(progress);
@@ -182,18 +187,25 @@ async fn run_within(
                 }
                 let over = plan.drain.as_ref().and_then(|drain| drain.time_max).is_some_and(|max| started.elapsed() >= max);
                 all_done = read_all && progress.lines_left == 0;
-                if all_done || over || (plan.drain.is_some() && workers.is_empty()) {
+                if all_done || over || (plan.drain.is_some() && live.crews.is_empty()) {
                     break;
                 }
             }
-            Some(ended) = workers.join_next() => {
-                if let Err(error) = ended {
-                    return Err(ServiceError::Start(format!("a worker ended by itself: {error}"), None));
+            Some(ended) = live.crews.ended() => {
+                for error in ended? {
+                    tracing::error!("{}", said(&error));
+                }
+                live.supervision.set_processors(live.crews.names());
+            }
+            cause = wanted(&mut reload) => {
+                if let Some(reload) = &mut reload {
+                    reload.carry_out(cause, &mut live, &manager).await;
                 }
             }
         }
     }
     manager.stopping();
+    let Live { tail, mut crews, .. } = live;
     let unread = match tail.clone().filter(|_| plan.once) {
         Some(tail) => tokio::task::spawn_blocking(move || unreadable(&tail)).await.unwrap_or_default(),
         None => Vec::new(),
@@ -204,10 +216,10 @@ async fn run_within(
             tracing::warn!("the tail hangs in a read and was left behind; its checkpoints are in the log");
         }
     }
-    orders.send_replace(Orders::Finish);
-    if tokio::time::timeout(FINISH_WAIT, join_all(&mut workers)).await.is_err() {
-        orders.send_replace(Orders::GiveUp);
-        if tokio::time::timeout(END_WAIT, join_all(&mut workers)).await.is_err() {
+    crews.tell_all(Orders::Finish);
+    if tokio::time::timeout(FINISH_WAIT, crews.all_ended()).await.is_err() {
+        crews.tell_all(Orders::GiveUp);
+        if tokio::time::timeout(END_WAIT, crews.all_ended()).await.is_err() {
             tracing::warn!("a processor did not end in time; its lines come again at the next start");
         }
     }
@@ -223,8 +235,11 @@ async fn run_within(
     Ok(Ended { status, all_done: all_done && progress.lines_left == 0, progress, unread })
 }
 
-async fn join_all(workers: &mut JoinSet<()>) {
-    while workers.join_next().await.is_some() {}
+async fn wanted(reload: &mut Option<Reload>) -> reload::Cause {
+    match reload {
+        Some(reload) => reload.wanted().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The last holder stops it; the server's share of it was only for looking.
@@ -273,9 +288,7 @@ fn account(first: &Status, now: &Status, served: &[String]) -> Progress {
 
 struct Parts {
     queue: Queue,
-    tail: Option<Arc<TailHandle>>,
-    workers: JoinSet<()>,
-    orders: watch::Sender<Orders>,
+    live: Live,
     api: Api,
     served: tokio::task::JoinHandle<()>,
     supervisor: Supervisor,
@@ -286,6 +299,7 @@ impl Parts {
         settings: &Settings,
         plan: &Plan,
         own: Vec<(String, Box<dyn Processor>)>,
+        door: Option<ConfigDoor>,
     ) -> Result<Parts, ServiceError> {
         // Before the log is opened: an address that another has is no reason to hand lines out and stop.
         let bound = Addresses::bind(&settings.http.addresses(), &settings.http.hosts).await;
@@ -342,63 +356,29 @@ impl Parts {
             None
         };
         paths.refresh_from(tail.clone());
-        let (orders, _) = watch::channel(Orders::Work);
-        let mut workers = JoinSet::new();
-        let processors =
-            start_workers(&mut workers, settings, plan, own, &queue, &orders, store, &paths).await?;
-        let (supervision, supervisor) = watched.start(settings, &processors, &queue, tail.clone())?;
-        let api = Api::new(queue.handle(), queue.window(), tail.clone(), supervision, &settings.data_dir);
+        let drain = plan.drain.clone().unwrap_or_default();
+        let mut crews = Crews::new(&queue, store, paths, drain.max_lines, drain.rate);
+        let closed = |_| ServiceError::Start("the log closed at once".to_owned(), None);
+        let groups = queue.handle().ask(Command::Groups).await.map_err(closed)?;
+        let serves = |name: &str| drain.group.as_ref().is_none_or(|only| only == name);
+        for (group, processor) in own.into_iter().filter(|(group, _)| serves(group)) {
+            crews.employ(&group, processor, &groups);
+        }
+        if let Some(error) = crews.set(settings, &groups, serves).into_iter().next() {
+            return Err(error);
+        }
+        let (supervision, supervisor) = watched.start(settings, &crews.names(), &queue, tail.clone())?;
+        let api =
+            Api::new(queue.handle(), queue.window(), tail.clone(), supervision.clone(), &settings.data_dir);
+        let api = api.with_config(door);
         let serving = serve(&settings.data_dir, addresses, api.clone()).map_err(|error| {
             let socket = settings.data_dir.join(crate::http::SOCKET);
             ServiceError::Start(format!("could not listen on {}: {error}", socket.display()), None)
         })?;
         let served = tokio::spawn(serving);
-        Ok(Parts { queue, tail, workers, orders, api, served, supervisor })
+        let live = Live { settings: settings.clone(), handle: queue.handle(), tail, crews, supervision };
+        Ok(Parts { queue, live, api, served, supervisor })
     }
-}
-
-#[allow(clippy::too_many_arguments, reason = "each is one part, and this is where they meet")]
-async fn start_workers(
-    workers: &mut JoinSet<()>,
-    settings: &Settings,
-    plan: &Plan,
-    own: Vec<(String, Box<dyn Processor>)>,
-    queue: &Queue,
-    orders: &watch::Sender<Orders>,
-    store: StoreId,
-    paths: &SourcePaths,
-) -> Result<BTreeMap<String, String>, ServiceError> {
-    let closed = |_| ServiceError::Start("the log closed at once".to_owned(), None);
-    let groups = queue.handle().ask(Command::Groups).await.map_err(closed)?;
-    let find = |name: &str| groups.iter().find(|(_, group)| group.name == name);
-    let mut processors = own;
-    for processor in &settings.processors {
-        let Some((id, group)) = find(&processor.group) else { continue };
-        let timeout = Duration::from_millis(group.timeout_ms);
-        for _ in 0..group.in_flight {
-            processors.push((processor.group.clone(), build(processor, store, *id, timeout, paths)?));
-        }
-    }
-    let drain = plan.drain.clone().unwrap_or_default();
-    let lines_left = drain.max_lines.map(|lines| Arc::new(AtomicU64::new(lines)));
-    let mut at_work = BTreeMap::new();
-    let rate = |group: &GroupSettings| group.rate.into_iter().chain(drain.rate).min();
-    let paces: BTreeMap<String, Pace> =
-        groups.iter().filter_map(|(_, group)| Some((group.name.clone(), Pace::new(rate(group)?)))).collect();
-    for (name, processor) in processors {
-        if drain.group.as_ref().is_some_and(|only| *only != name) {
-            continue;
-        }
-        let Some((id, group)) = find(&name) else { continue };
-        tracing::info!(group = name, processor = processor.name(), "a processor is at work");
-        at_work.insert(name.clone(), processor.name());
-        let pace = paces.get(&name).cloned();
-        let limits = Limits { lines_left: lines_left.clone(), pace };
-        let lent = (*id, Arc::clone(group));
-        let worker = Worker::new(processor, queue.handle(), lent, queue.window(), limits, orders.subscribe());
-        workers.spawn(worker.run());
-    }
-    Ok(at_work)
 }
 
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> ServiceError {

@@ -1,4 +1,4 @@
-//! `spillq config`: checks, shows and writes configuration files. Never touches a store.
+//! `spillq config`: checks, shows and writes configuration files, and has a service read its own again.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -7,6 +7,7 @@ use std::path::Path;
 use super::{Exit, Failure, settings, wrote};
 use crate::cli::{ConfigArgs, ConfigCommand, ConfigFileArgs};
 use crate::config::{DOCUMENTED, Kind, Loaded, Overrides, as_json, as_toml};
+use crate::http::{Client, ReloadJson};
 
 /// Where a configuration is written, and looked for by `config check`, when none is named.
 const USUAL_FILE: &str = "spillq.toml";
@@ -19,6 +20,9 @@ pub fn run(args: &ConfigArgs) -> Result<Exit, Failure> {
     match &args.command {
         ConfigCommand::Check(args) => check(args),
         ConfigCommand::Show { file, json } => show(file, *json),
+        ConfigCommand::Reload { data_dir, json } => {
+            reload(&super::data_dir(data_dir.data_dir.as_deref()), *json)
+        }
         ConfigCommand::Init { path } => init(path.as_deref().unwrap_or(Path::new(USUAL_FILE))),
     }
 }
@@ -64,6 +68,30 @@ fn show(args: &ConfigFileArgs, json: bool) -> Result<Exit, Failure> {
     let loaded = settings(args.named(), Overrides::default())?;
     let text = if json { format!("{:#}\n", as_json(&loaded)) } else { as_toml(&loaded) };
     wrote(io::stdout().lock().write_all(text.as_bytes()))
+}
+
+fn reload(data_dir: &Path, json: bool) -> Result<Exit, Failure> {
+    let none = || Failure::could_not_run(format!("{}: no service runs on it", data_dir.display()));
+    let answer: ReloadJson = Client::connect(data_dir).ok_or_else(none)?.post("/v1/reload", &())?;
+    if json {
+        let text =
+            serde_json::to_string(&answer).map_err(|error| Failure::could_not_run(error.to_string()))?;
+        let exit = wrote(writeln!(io::stdout(), "{text}"))?;
+        return Ok(if answer.taken { exit } else { Exit::CouldNotRun });
+    }
+    if !answer.taken {
+        return Err(Failure::could_not_run("the configuration is refused, and nothing was changed")
+            .with_details(answer.problems));
+    }
+    let live = answer.changes.iter().filter(|change| !change.needs_restart);
+    let mut lines: Vec<String> = live.map(|change| change.what.clone()).collect();
+    if answer.changes.is_empty() {
+        lines.push("nothing has changed".to_owned());
+    }
+    let later = answer.changes.iter().filter(|change| change.needs_restart);
+    lines.extend(later.map(|change| format!("needs a restart: {}", change.what)));
+    lines.extend(answer.notes.iter().map(|note| format!("note: {note}")));
+    wrote(lines.iter().try_for_each(|line| writeln!(io::stdout(), "{line}")))
 }
 
 fn init(path: &Path) -> Result<Exit, Failure> {

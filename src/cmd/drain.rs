@@ -31,7 +31,7 @@ pub fn run(args: &DrainArgs) -> Result<Exit, Failure> {
         (None, true) => None,
     };
     let drain = Drain { group, max_lines: args.max_lines, time_max: args.duration, rate: args.rate };
-    let plan = Plan { follow: false, once: false, drain: Some(drain) };
+    let plan = Plan { drain: Some(drain), ..Plan::default() };
     let started = Instant::now();
     let bar = bar();
     let mut told = Instant::now();

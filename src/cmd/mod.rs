@@ -168,12 +168,24 @@ pub fn wrote(result: io::Result<()>) -> Result<Exit, Failure> {
 /// # Errors
 /// All that is wrong with them, as one failure.
 pub fn settings(file: Option<&Path>, overrides: Overrides) -> Result<Loaded, Failure> {
-    let loaded = crate::config::load(&Sources {
-        file: file.map(Path::to_path_buf),
-        working_dir: working_dir()?,
-        environment: crate::config::environment(),
-        overrides,
-    })?;
+    load(&sources(file, overrides)?)
+}
+
+/// Where the settings for a command come from.
+///
+/// # Errors
+/// When there is no working directory.
+pub fn sources(file: Option<&Path>, overrides: Overrides) -> Result<Sources, Failure> {
+    let (file, working_dir) = (file.map(Path::to_path_buf), working_dir()?);
+    Ok(Sources { file, working_dir, environment: crate::config::environment(), overrides })
+}
+
+/// The settings from there. Warnings are logged.
+///
+/// # Errors
+/// As [`settings`].
+pub fn load(sources: &Sources) -> Result<Loaded, Failure> {
+    let loaded = crate::config::load(sources)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

@@ -2,14 +2,15 @@
 
 use super::{Exit, Failure};
 use crate::cli::RunArgs;
-use crate::service::{self, Plan};
+use crate::service::{self, Plan, Reread};
 
 /// Runs the service.
 ///
 /// # Errors
 /// What is wrong with the settings or the store.
 pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
-    let loaded = super::settings(args.config.as_deref(), args.overrides())?;
+    let sources = super::sources(args.config.as_deref(), args.overrides())?;
+    let loaded = super::load(&sources)?;
     let settings = loaded.settings;
     if settings.follow.is_empty() && settings.processors.is_empty() {
         return Err(Failure::could_not_run(
@@ -17,7 +18,9 @@ pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
         )
         .hint("`spillq run --follow 'app*.log' -- ./process.sh`, or a [[follow]] section with --config"));
     }
-    let plan = Plan { follow: true, once: args.once, drain: None };
+    let reread = Reread { sources, text: loaded.text };
+    let reread = (!args.once).then_some(reread);
+    let plan = Plan { follow: true, once: args.once, reread, ..Plan::default() };
     let ended = service::run(&settings, &plan, &mut |_| {})?;
     if args.once && ended.status.sources.is_empty() {
         let globs: Vec<&str> =

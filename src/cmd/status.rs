@@ -113,6 +113,17 @@ fn render(status: &StatusJson, place: &Place) -> String {
     for dropped in losses.dropped.iter().rev().take(DROPPED_SHOWN_MAX) {
         let _ = writeln!(out, "         {dropped}");
     }
+    if let Some(config) = &status.config {
+        let file = config.file.as_deref().unwrap_or_default();
+        if let Some(first) = config.refused.first() {
+            let more = config.refused.len() - 1;
+            let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+            let _ = writeln!(out, "config   {file} is refused and does not run: {first}{more}");
+        }
+        for what in &config.needs_restart {
+            let _ = writeln!(out, "config   {file} says {what}: that needs a restart");
+        }
+    }
     for finding in &status.findings {
         let _ = writeln!(out, "finding  {finding}");
     }

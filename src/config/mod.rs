@@ -11,6 +11,7 @@
 //!
 //! This is the only module that reads configuration; it never creates, opens or looks up what the settings name.
 
+mod again;
 mod check;
 mod destination;
 mod paths;
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+pub use again::{Again, Change, load_again};
 pub use destination::{Compression, Destination, Format, SecretAt, Url};
 pub use settings::{
     BatchLimits, DEFAULT_DATA_DIR, DEFAULT_GROUP, Disk, Follow, GIB, Group, Http, IN_FLIGHT_MAX, Input, KIB,
@@ -79,6 +81,8 @@ pub struct Loaded {
     pub origins: Origins,
     /// What is odd but works, one sentence each.
     pub warnings: Vec<String>,
+    /// The content of the file.
+    pub text: String,
 }
 
 /// Where one setting came from.
@@ -197,11 +201,21 @@ pub fn environment() -> BTreeMap<String, String> {
 /// # Errors
 /// [`ConfigError::Read`] when the file cannot be read, [`ConfigError::Problems`] with all that is wrong.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
-    let text = match &sources.file {
-        Some(file) => read_file(&sources.working_dir.join(file))
-            .map_err(|source| ConfigError::Read { file: file.clone(), source })?,
-        None => String::new(),
-    };
+    load_from(&read_text(sources)?, sources)
+}
+
+/// The content of the configuration file; empty without one.
+///
+/// # Errors
+/// [`ConfigError::Read`] when it cannot be read.
+pub fn read_text(sources: &Sources) -> Result<String, ConfigError> {
+    let Some(file) = &sources.file else { return Ok(String::new()) };
+    read_file(&sources.working_dir.join(file))
+        .map_err(|source| ConfigError::Read { file: file.clone(), source })
+}
+
+/// Checks the settings, where `text` is the content of the file.
+fn load_from(text: &str, sources: &Sources) -> Result<Loaded, ConfigError> {
     let folder = sources.file.as_ref().map_or_else(
         || sources.working_dir.clone(),
         |file| {
@@ -209,7 +223,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
             whole.parent().map_or_else(|| whole.clone(), Path::to_path_buf)
         },
     );
-    load_text(&text, &folder, sources).map_err(|mut problems| {
+    load_text(text, &folder, sources).map_err(|mut problems| {
         // What is in no line comes last; the sort keeps the order of discovery within a line.
         problems.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
         ConfigError::Problems { file: sources.file.clone(), problems }
@@ -243,7 +257,7 @@ fn load_text(text: &str, folder: &Path, sources: &Sources) -> Result<Loaded, Vec
     }
     warnings.extend(check::fit_leases(&mut settings, &origins));
     warnings.extend(check::open_secrets(&settings));
-    Ok(Loaded { settings, origins, warnings })
+    Ok(Loaded { settings, origins, warnings, text: text.to_owned() })
 }
 
 fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {

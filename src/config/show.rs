@@ -12,13 +12,13 @@ use super::value::{duration_text, size_text};
 use super::{Loaded, Origins};
 
 /// A section with its keys, in the order of the documented file.
-struct Part {
+pub(super) struct Part {
     /// `[disk]` or `[[group]]`; empty at the top.
-    header: String,
+    pub(super) header: String,
     /// The path of its keys in [`Origins`].
     path: String,
     /// A key can hold a dot: `batch.lines`.
-    rows: Vec<(&'static str, Value)>,
+    pub(super) rows: Vec<(&'static str, Value)>,
 }
 
 /// TOML, each line with where its value came from. Read back in the same environment it gives the same settings; but
@@ -86,7 +86,7 @@ fn path_of(part: &Part, key: &str) -> String {
     if part.path.is_empty() { key.to_owned() } else { format!("{}.{key}", part.path) }
 }
 
-fn parts(settings: &Settings) -> Vec<Part> {
+pub(super) fn parts(settings: &Settings) -> Vec<Part> {
     let mut parts = vec![part(
         "",
         vec![

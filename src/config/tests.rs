@@ -438,12 +438,15 @@ max_lag = { policy = "drop" }
              \"drop\" }, or age or bytes",
         ],
     );
-    let least = |limit: &str, reserve: &str| format!("[disk]\nlimit = \"{limit}\"\nreserve = \"{reserve}\"\n");
+    let least =
+        |limit: &str, reserve: &str| format!("[disk]\nlimit = \"{limit}\"\nreserve = \"{reserve}\"\n");
     assert_eq!(read(&least("296MiB", "200MiB")).disk.limit, 296 * MIB);
     check_problems(
         &least("256MiB", "200MiB"),
-        &["line 2: disk.limit = \"256MiB\": leaves no room for lines: journals and one segment take 96MiB of \
-           disk.limit = \"256MiB\" beside disk.reserve = \"200MiB\"; the smallest limit that works is \"296MiB\""],
+        &[
+            "line 2: disk.limit = \"256MiB\": leaves no room for lines: journals and one segment take 96MiB of \
+           disk.limit = \"256MiB\" beside disk.reserve = \"200MiB\"; the smallest limit that works is \"296MiB\"",
+        ],
     );
     check_problems(
         "[disk]\nkeep = \"a while\"\n",

@@ -6,14 +6,16 @@
 mod client;
 mod doctor;
 mod doors;
+mod reload;
 mod server;
 mod wire;
 
 pub use client::{Client, ClientError};
 pub use doctor::{DoctorJson, LastRunJson, VerdictJson};
 pub use doors::Addresses;
+pub use reload::{Asker, ChangeJson, ConfigDoor, ConfigJson, ReloadJson};
 pub use server::{Api, SOCKET, free_bytes, outside, serve, unreadable};
 pub use wire::{
     AdminJson, AnswerJson, DeadLetterJson, ErrorJson, GroupJson, LineJson, LogJson, LossesJson, SeekToJson,
-    SoughtJson, SourceJson, SourceNames, StatusJson,
+    SoughtJson, SourceJson, SourceNames, StatusJson, time,
 };

@@ -23,6 +23,7 @@ use tokio::sync::Mutex;
 
 use super::doctor::DoctorJson;
 use super::doors::{Addresses, serve_socket};
+use super::reload::{ConfigDoor, ReloadJson};
 use super::wire::{AdminJson, AnswerJson, ErrorJson, LineJson, SourceNames, StatusJson};
 use crate::metrics::{self, Facts, Process};
 use crate::queue::{Closed, Command, Handle, Status, Window, now_ms, wall_ms};
@@ -48,6 +49,7 @@ pub struct Api {
     tail: Option<Arc<TailHandle>>,
     supervision: Supervision,
     data_dir: Arc<Path>,
+    config: Option<ConfigDoor>,
     /// Made at the first use, and shared: looking at lines is rare.
     reader: Arc<Mutex<Option<Reader>>>,
 }
@@ -62,7 +64,21 @@ impl Api {
         supervision: Supervision,
         data_dir: &Path,
     ) -> Api {
-        Api { handle, window, tail, supervision, data_dir: Arc::from(data_dir), reader: Arc::default() }
+        Api {
+            handle,
+            window,
+            tail,
+            supervision,
+            data_dir: Arc::from(data_dir),
+            config: None,
+            reader: Arc::default(),
+        }
+    }
+
+    /// Of a service that can read its configuration again.
+    #[must_use]
+    pub fn with_config(self, config: Option<ConfigDoor>) -> Api {
+        Api { config, ..self }
     }
 
     /// The verdicts of now, as `doctor --json` prints them.
@@ -74,7 +90,11 @@ impl Api {
         let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
         let looked = tokio::task::spawn_blocking(move || outside(&data_dir, tail.as_deref())).await;
         let report = self.supervision.look(&status, &looked.unwrap_or_default(), now_ms());
-        Ok(DoctorJson::new("service", &report))
+        let mut doctor = DoctorJson::new("service", &report);
+        if let Some(config) = &self.config {
+            doctor.add(&[], config.told().notes());
+        }
+        Ok(doctor)
     }
 
     /// Everything as figures, for Prometheus.
@@ -119,7 +139,8 @@ impl Api {
         };
         let ages = self.ages(&status).await?;
         let report = self.supervision.look(&status, &Outside::default(), now_ms());
-        Ok(StatusJson::live(&status, tail.as_deref(), &ages, &report))
+        let config = self.config.as_ref().map(ConfigDoor::told);
+        Ok(StatusJson { config, ..StatusJson::live(&status, tail.as_deref(), &ages, &report) })
     }
 
     /// How long the oldest line of each group has been waiting, in seconds.
@@ -302,6 +323,11 @@ async fn admin(State(api): State<Api>, Json(request): Json<AdminJson>) -> Result
     Ok(Json(answer.into()))
 }
 
+async fn reload(State(api): State<Api>) -> Result<Json<ReloadJson>, Refused> {
+    let none = || Refused(StatusCode::CONFLICT, "it does not read its configuration again".to_owned());
+    Ok(Json(api.config.ok_or_else(none)?.reload().await.ok_or(Closed)?))
+}
+
 /// Binds the socket in the data dir, which the caller has locked: one that is there is a dead process's. Serves it and
 /// `addresses` as long as what it gives back runs.
 ///
@@ -337,6 +363,7 @@ pub fn serve(
         .route("/v1/lines", get(lines))
         .route("/v1/line", get(line))
         .route("/v1/admin", post(admin))
+        .route("/v1/reload", post(reload))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX));
     let finish =
         |router: Router<Api>| router.layer(axum::middleware::from_fn(bounded)).with_state(api.clone());

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use spillq_storage::{DeadLetter, Line, Loss, Quarantined, Seq, SeqRange, SourceId, View};
 
+use super::reload::ConfigJson;
 use crate::queue::{Admin, Answer, SeekTo, Status};
 use crate::supervise::Report;
 use crate::tail::{Snapshot, SourceRecord, shown};
@@ -32,6 +33,9 @@ pub struct StatusJson {
     pub quarantine: QuarantineJson,
     /// What opening found that was not as it should be.
     pub findings: Vec<String>,
+    /// The configuration that runs, and the one on disk; null where it is not read again.
+    #[serde(default)]
+    pub config: Option<ConfigJson>,
 }
 
 /// Files in `quarantine/`.
@@ -243,7 +247,9 @@ pub struct ErrorJson {
     pub error: String,
 }
 
-pub(super) fn time(ms: u64) -> String {
+/// A time as programs read it: milliseconds since 1970 as RFC 3339.
+#[must_use]
+pub fn time(ms: u64) -> String {
     humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms)).to_string()
 }
 
@@ -418,6 +424,7 @@ impl StatusJson {
             groups,
             quarantine: status.quarantined.into(),
             findings: status.findings.clone(),
+            config: None,
         }
     }
 
@@ -482,6 +489,7 @@ impl StatusJson {
             groups,
             quarantine: view.quarantined().into(),
             findings: view.findings().to_vec(),
+            config: None,
         }
     }
 }

@@ -50,6 +50,7 @@ pub(super) fn sources_by_state(facts: &Facts<'_>) -> Vec<(Labels, f64)> {
         SourceState::Blocked,
         SourceState::Gone,
         SourceState::Failed,
+        SourceState::Resting,
     ];
     states.map(|state| (vec![("state", state.word().to_owned())], count(state))).into()
 }

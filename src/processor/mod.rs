@@ -45,7 +45,7 @@ pub use pace::Pace;
 pub use secret::Secret;
 pub use stdout::Stdout;
 pub use stream::ExecStream;
-pub use worker::{Limits, Orders, Worker};
+pub use worker::{Limits, Orders, Terms, Worker};
 
 /// What became of one delivery of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,6 +17,12 @@ impl Pace {
         Pace { lines_per_second: lines_per_second.max(1), next: Arc::default() }
     }
 
+    /// How many lines a second.
+    #[must_use]
+    pub fn lines_per_second(&self) -> u64 {
+        self.lines_per_second
+    }
+
     /// Books a batch of `lines` that began at `started`; the time at which it is paid for. Time that nobody used is
     /// not made up for.
     pub(super) fn book(&self, lines: u64, started: Instant) -> Instant {

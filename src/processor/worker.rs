@@ -39,13 +39,20 @@ pub enum Orders {
     GiveUp,
 }
 
+/// On what terms a group's batches are delivered. Others may be set meanwhile: they hold from the next batch on.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// What the group is set to.
+    pub settings: Arc<GroupSettings>,
+    /// How fast, together with all workers that share it.
+    pub pace: Option<Pace>,
+}
+
 /// Bounds on what is delivered.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
     /// Lines that may still be delivered, by all workers together; `None` for all.
     pub lines_left: Option<Arc<AtomicU64>>,
-    /// How fast, together with all workers that share it.
-    pub pace: Option<Pace>,
 }
 
 /// One processor at work for one group.
@@ -69,7 +76,7 @@ impl Limits {
 struct Source {
     handle: Handle,
     group: GroupId,
-    settings: Arc<GroupSettings>,
+    terms: watch::Receiver<Terms>,
     name: Arc<str>,
     window: Arc<Window>,
     /// Away while a read is under way.
@@ -103,13 +110,13 @@ impl Worker {
     pub fn new(
         processor: Box<dyn Processor>,
         handle: Handle,
-        (group, settings): (GroupId, Arc<GroupSettings>),
+        (group, terms): (GroupId, watch::Receiver<Terms>),
         window: Arc<Window>,
         limits: Limits,
         orders: watch::Receiver<Orders>,
     ) -> Worker {
-        let name = Arc::from(settings.name.as_str());
-        let source = Source { handle, group, settings, name, window, reader: None, failed_reads: 0 };
+        let name = Arc::from(terms.borrow().settings.name.as_str());
+        let source = Source { handle, group, terms, name, window, reader: None, failed_reads: 0 };
         Worker { processor, source, limits, orders }
     }
 
@@ -137,13 +144,13 @@ impl Worker {
                 }
             };
             let budget = self.limits.lines_left.as_ref().map(|left| left.load(Ordering::Acquire));
-            let may_read_ahead = budget != Some(0) && self.limits.pace.is_none();
+            let Terms { settings, pace } = self.source.terms.borrow().clone();
+            let may_read_ahead = budget != Some(0) && pace.is_none();
             let lines = read.line_count();
             let ahead = {
                 let Worker { processor, source, limits, orders } = self;
                 let (handle, group) = (source.handle.clone(), source.group);
-                let (name, timeout) =
-                    (Arc::clone(&source.name), Duration::from_millis(source.settings.timeout_ms));
+                let (name, timeout) = (Arc::clone(&source.name), Duration::from_millis(settings.timeout_ms));
                 let offered = AtomicBool::new(false);
                 let mut ahead =
                     Ahead { reading: pin!(source.read_ahead(&offered, limits, may_read_ahead)), read: None };
@@ -176,7 +183,7 @@ impl Worker {
                     self.source.release(read.offer)?;
                 }
             }
-            if let Some(pace) = &self.limits.pace {
+            if let Some(pace) = &pace {
                 tokio::time::sleep_until(pace.book(lines, started).into()).await;
             }
         }
@@ -325,7 +332,7 @@ impl Source {
             }
             range.last = range.first.plus(taken - 1);
         }
-        let (window, bytes_max) = (Arc::clone(&self.window), self.settings.batch_bytes);
+        let (window, bytes_max) = (Arc::clone(&self.window), self.terms.borrow().settings.batch_bytes);
         let joined = tokio::task::spawn_blocking(move || gather(reader, &window, range, bytes_max)).await;
         let Ok((reader, pieces, error)) = joined else { return Err(Closed) };
         self.reader = Some(reader);

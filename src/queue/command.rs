@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::admin::{Admin, Answer, Refusal};
 use super::retry::FailureKind;
-use super::settings::GroupSettings;
+use super::settings::{Configuration, GroupSettings};
 use super::status::Status;
 
 /// Commands that wait for the owner at most. Everybody who asks waits for the answer, so this bounds askers, not
@@ -160,6 +160,9 @@ pub enum Command {
     Reader(oneshot::Sender<Reader>),
     /// The groups as they are, with their settings.
     Groups(oneshot::Sender<Vec<(GroupId, Arc<GroupSettings>)>>),
+    /// Be set otherwise from the next batch and the next append on. The answer is the groups as they are then; groups
+    /// that were made are durable.
+    Configure(Box<Configuration>, oneshot::Sender<Vec<(GroupId, Arc<GroupSettings>)>>),
     /// End, when what was asked before is durable.
     Stop,
 }

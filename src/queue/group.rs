@@ -53,6 +53,8 @@ enum Kind {
 struct Reserved {
     range: SeqRange,
     kind: Kind,
+    /// Read beside a batch that is out: it takes the place of that one, not a place of its own.
+    ahead: bool,
 }
 
 /// A lease that is out.
@@ -111,6 +113,18 @@ impl Group {
         &self.settings
     }
 
+    /// Other settings from now on. What is out ends as it was lent; of what waits nothing is forgotten.
+    pub(super) fn set(&mut self, settings: GroupSettings) {
+        self.retries.set(settings.retry, settings.strict);
+        if settings.skip_damage {
+            // Met again, it is passed over.
+            self.damage = None;
+        }
+        if *self.settings != settings {
+            self.settings = std::sync::Arc::new(settings);
+        }
+    }
+
     /// Leases that are out.
     pub(super) fn out(&self) -> impl Iterator<Item = &Out> {
         self.leases.values()
@@ -164,18 +178,21 @@ impl Group {
             return Err(Idle::Blocked("damage"));
         }
         let out = self.leases.len() + self.reserved.len();
-        if out > self.settings.in_flight || (out == self.settings.in_flight && !ahead) {
+        // In strict order it keeps its place: nobody overtakes it.
+        let placeless = self.reserved.values().filter(|reserved| reserved.ahead && !self.settings.strict);
+        let places = out - placeless.count();
+        if out > self.settings.in_flight || (places >= self.settings.in_flight && !ahead) {
             return Err(Idle::InFlight);
         }
         // What is read ahead is fresh lines only: what comes again depends on how the lease before it ends.
         let again = if out < self.settings.in_flight { self.again(view)? } else { None };
         let reserved = match again {
-            Some(again) => again,
+            Some(again) => Reserved { ahead, ..again },
             None => {
                 if self.settings.strict && !self.retries.is_empty() {
                     return Err(Idle::InFlight);
                 }
-                Reserved { range: self.fresh(view)?, kind: Kind::Fresh }
+                Reserved { range: self.fresh(view)?, kind: Kind::Fresh, ahead }
             }
         };
         let probe_for = if let Kind::Probe { stuck } = reserved.kind { Some(stuck) } else { None };
@@ -205,10 +222,13 @@ impl Group {
                 if given_up && view.dead_full {
                     return Err(Idle::Blocked("dead letters full"));
                 }
-                Ok(Some(Reserved { range, kind: Kind::Again { alone } }))
+                Ok(Some(Reserved { range, kind: Kind::Again { alone }, ahead: false }))
             }
-            Next::Probe { stuck, skip } => Ok(probe(stuck, skip)
-                .map(|line| Reserved { range: SeqRange::one(line), kind: Kind::Probe { stuck } })),
+            Next::Probe { stuck, skip } => Ok(probe(stuck, skip).map(|line| Reserved {
+                range: SeqRange::one(line),
+                kind: Kind::Probe { stuck },
+                ahead: false,
+            })),
             Next::Wait(until)
                 if self.settings.strict
                     || self.retries.refused_until_ms().is_some_and(|at| at > view.now_ms) =>
@@ -484,6 +504,69 @@ mod tests {
         assert_eq!(change, GroupChange::Ack { range: range(6, 10) });
         state.acks.insert(range(6, 10));
         assert_eq!(group.offer(view(&state, 31), false, 4).unwrap().range, range(16, 20));
+    }
+
+    #[test]
+    fn what_is_read_ahead_takes_no_place_in_flight() {
+        let state = state();
+        let settings =
+            GroupSettings { strict: false, in_flight: 2, batch_lines: 5, ..GroupSettings::named("a") };
+        let mut group = Group::new(settings, &state);
+        group.offer(view(&state, 31), false, 1).unwrap();
+        group.lease(view(&state, 31), 1, Seq(5), 100).unwrap();
+        assert_eq!(group.offer(view(&state, 31), true, 2).unwrap().range, range(6, 10));
+        assert_eq!(
+            group.offer(view(&state, 31), false, 3).unwrap().range,
+            range(11, 15),
+            "for a second worker"
+        );
+        assert_eq!(group.offer(view(&state, 31), true, 4), Err(Idle::InFlight), "one is read ahead already");
+        assert!(group.lease(view(&state, 31), 3, Seq(15), 101).is_some());
+        assert_eq!(group.offer(view(&state, 31), false, 5), Err(Idle::InFlight));
+        let out = group.take(100).unwrap();
+        group.acked(out, 0);
+        assert!(group.lease(view(&state, 31), 2, Seq(10), 102).is_some());
+    }
+
+    #[test]
+    fn other_settings_hold_from_the_next_batch_and_what_is_out_ends_as_it_was_lent() {
+        let mut state = state();
+        let three =
+            GroupSettings { strict: false, in_flight: 3, batch_lines: 5, ..GroupSettings::named("a") };
+        let mut group = Group::new(three, &state);
+        for token in 1..=3 {
+            group.offer(view(&state, 31), false, token).unwrap();
+            group.lease(view(&state, 31), token, Seq(token * 5), token).unwrap();
+        }
+        group.set(GroupSettings { batch_lines: 2, ..GroupSettings::named("a") });
+        assert_eq!(group.offer(view(&state, 31), false, 4), Err(Idle::InFlight), "in strict order now");
+        for (token, lines) in [(2, range(6, 10)), (1, range(1, 5))] {
+            let out = group.take(token).unwrap();
+            assert_eq!(group.acked(out, 0), GroupChange::Ack { range: lines });
+            state.acks.insert(lines);
+            assert_eq!(group.offer(view(&state, 31), false, 4), Err(Idle::InFlight));
+        }
+        let out = group.take(3).unwrap();
+        group.failed(view(&state, 31), out, FailureKind::Failed);
+        let later = View { now_ms: 200, ..view(&state, 31) };
+        let offer = group.offer(later, false, 4).unwrap();
+        assert_eq!(offer.range, range(11, 15), "what failed comes first, as it was");
+        group.lease(later, 4, offer.range.last, 9).unwrap();
+        let out = group.take(9).unwrap();
+        group.acked(out, 0);
+        state.acks.insert(range(11, 15));
+        assert_eq!(group.offer(view(&state, 31), false, 5).unwrap().range, range(16, 17));
+    }
+
+    #[test]
+    fn a_group_that_holds_at_damage_goes_on_when_it_may_pass_over_it() {
+        let state = state();
+        let mut group = Group::new(GroupSettings::named("a"), &state);
+        group.damage = Some("line 1".to_owned());
+        group.set(GroupSettings { timeout_ms: 1, ..GroupSettings::named("a") });
+        assert_eq!(group.offer(view(&state, 31), false, 1), Err(Idle::Blocked("damage")));
+        group.set(GroupSettings { skip_damage: true, ..GroupSettings::named("a") });
+        assert_eq!(group.offer(view(&state, 31), false, 1).unwrap().range, range(1, 30));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub use command::{Append, Appended, Closed, Command, Handle, Lease, Offer, Settl
 pub use lag::{LagPolicy, MaxLag};
 pub use pulse::Pulse;
 pub use retry::{FailureKind, RetrySettings};
-pub use settings::GroupSettings;
+pub use settings::{Configuration, GroupSettings};
 pub use status::{Activity, Failing, GroupStatus, Held, Status};
 pub use window::{Lent, Window};
 

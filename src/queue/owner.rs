@@ -8,6 +8,7 @@
 // long: the loop and the commit that it forms, whose order matters
 
 mod administer;
+mod configure;
 mod hold;
 mod limits;
 mod report;
@@ -129,13 +130,7 @@ impl Owner {
             stopping: false,
             pulse,
         };
-        for settings in &settings {
-            if owner.log.state().group(&settings.name).is_none() {
-                let floor = owner.start(settings.from_beginning);
-                owner.commit.add_groups.push((settings.name.clone(), floor));
-            }
-        }
-        owner.make_durable()?;
+        owner.add_missing(&settings)?;
         for (id, state) in &owner.log.state().groups {
             let settings = settings.iter().find(|settings| settings.name == state.name).cloned();
             let settings = settings.unwrap_or_else(|| GroupSettings::named(&state.name));
@@ -240,10 +235,10 @@ impl Owner {
             }
             Command::Status(reply) => tell(reply, self.status()),
             Command::Reader(reply) => tell(reply, self.log.reader()),
-            Command::Groups(reply) => {
-                let groups =
-                    self.groups.iter().map(|(id, group)| (*id, Arc::clone(group.settings()))).collect();
-                tell(reply, groups);
+            Command::Groups(reply) => tell(reply, self.group_settings()),
+            Command::Configure(to, reply) => {
+                self.configure(*to)?;
+                tell(reply, self.group_settings());
             }
             Command::Stop => self.stopping = true,
         }

@@ -7,6 +7,7 @@
 //! if that fails too, the destination is down, all of it is one batch again, and waits.
 //!
 //! Times are milliseconds of a clock that runs on while the host sleeps.
+// long: the parts of one group, and every rule by which they come again
 
 use spillq_storage::{Seq, SeqRange};
 
@@ -142,6 +143,12 @@ impl Retries {
             probing: None,
             refused_until_ms: None,
         }
+    }
+
+    /// Repeats otherwise from now on. Times that were set stay: they end by themselves.
+    pub(super) fn set(&mut self, settings: RetrySettings, strict: bool) {
+        self.settings = settings;
+        self.strict = strict;
     }
 
     /// Whether lines wait to be delivered again.

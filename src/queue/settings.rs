@@ -1,5 +1,8 @@
 //! What a group is set to: plain data, with the defaults of a group that no configuration names.
 
+use spillq_storage::DiskOptions;
+
+use super::WhenFull;
 use super::lag::MaxLag;
 use super::retry::RetrySettings;
 
@@ -30,6 +33,17 @@ pub struct GroupSettings {
     pub max_lag: MaxLag,
     /// Lines that its processors get in a second, all together.
     pub rate: Option<u64>,
+}
+
+/// What an owner at work can be set to otherwise.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// The groups by name. One that the log does not have is made; one that is not named goes on with the defaults.
+    pub groups: Vec<GroupSettings>,
+    /// Limits of the log; of the reserve nothing changes.
+    pub disk: DiskOptions,
+    /// What happens at the limit.
+    pub when_full: WhenFull,
 }
 
 impl GroupSettings {

@@ -11,7 +11,7 @@ use spillq_storage::{DiskOptions, GroupId, Keep, Log, SourceId, StoreId};
 use super::{Plan, ServiceError};
 use crate::config::{self, Settings};
 use crate::processor::{Coding, Destination, Form, Input, Kind, Paths, Processor, Secret};
-use crate::queue::{GroupSettings, LagPolicy, MaxLag, RetrySettings, WhenFull};
+use crate::queue::{Configuration, GroupSettings, LagPolicy, MaxLag, RetrySettings, WhenFull};
 use crate::tail::{self, SourceRecord, TailHandle};
 
 /// Between SIGTERM and SIGKILL for a command that must end.
@@ -32,7 +32,20 @@ pub(super) fn group_settings(settings: &Settings, log: &Log) -> Vec<GroupSetting
             );
         }
     }
+    groups_of(settings)
+}
+
+fn groups_of(settings: &Settings) -> Vec<GroupSettings> {
     settings.groups.iter().map(|group| group_of(group, settings.disk.on_damage)).collect()
+}
+
+/// What an owner at work is set to.
+pub(super) fn owner_settings(settings: &Settings) -> Configuration {
+    Configuration {
+        groups: groups_of(settings),
+        disk: disk_options(&settings.disk),
+        when_full: when_full(&settings.disk),
+    }
 }
 
 fn group_of(group: &config::Group, on_damage: config::OnDamage) -> GroupSettings {
@@ -87,6 +100,16 @@ pub(super) fn when_full(disk: &config::Disk) -> WhenFull {
 }
 
 pub(super) fn tail_settings(settings: &Settings, plan: &Plan, first_start: bool) -> tail::Settings {
+    tail::Settings {
+        follows: follows(settings),
+        never: never(settings),
+        sweep_interval: tail::SWEEP_INTERVAL,
+        once: plan.once,
+        first_start,
+    }
+}
+
+pub(super) fn follows(settings: &Settings) -> Vec<tail::Follow> {
     let follows = settings.follow.iter().map(|follow| tail::Follow {
         include: follow.include.clone(),
         exclude: follow.exclude.clone(),
@@ -98,18 +121,16 @@ pub(super) fn tail_settings(settings: &Settings, plan: &Plan, first_start: bool)
         rotate_wait: follow.rotate_wait,
         symlinks: follow.symlinks.clone(),
     });
+    follows.collect()
+}
+
+/// What is never followed: the data dir, and what processors write.
+pub(super) fn never(settings: &Settings) -> Vec<PathBuf> {
     let outputs = settings.processors.iter().filter_map(|processor| match &processor.kind {
         config::Kind::File { path, .. } => Some(path.clone()),
         _ => None,
     });
-    let never: Vec<PathBuf> = std::iter::once(settings.data_dir.clone()).chain(outputs).collect();
-    tail::Settings {
-        follows: follows.collect(),
-        never,
-        sweep_interval: tail::SWEEP_INTERVAL,
-        once: plan.once,
-        first_start,
-    }
+    std::iter::once(settings.data_dir.clone()).chain(outputs).collect()
 }
 
 pub(super) fn build(

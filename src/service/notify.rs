@@ -52,6 +52,21 @@ impl Manager {
         }));
     }
 
+    /// The configuration is being read again.
+    pub(super) fn reloading(&self) {
+        let Some(line) = &self.line else { return };
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let usec = now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000;
+        line.tell(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"));
+    }
+
+    /// It was, whatever came of it.
+    pub(super) fn ready_again(&self) {
+        if let Some(line) = &self.line {
+            line.tell("READY=1");
+        }
+    }
+
     /// The service ends, which may take as long as the batches that are out.
     pub(super) fn stopping(&mut self) {
         if let Some(renewed) = self.renewed.take() {

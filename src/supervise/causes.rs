@@ -30,6 +30,7 @@ pub const CAUSES: &[(&str, Seen)] = &[
     ("tail_hung", Seen::Running),
     ("killer_line", Seen::Running),
     ("crash_loop", Seen::Running),
+    ("config_refused", Seen::Running),
     ("killed", Seen::Afterwards),
     ("out_of_memory", Seen::Afterwards),
     ("stuck", Seen::Afterwards),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use spillq_storage::{GroupId, Seq, SeqRange};
 
-use super::inputs::{GroupInputs, JudgeSettings, LogInputs, Pinned};
+use super::inputs::{ConfigRefused, GroupInputs, JudgeSettings, LogInputs, Pinned};
 use super::judge::{Verdict, judge, seqs_of};
 use super::judge_log::{judge_log, notes_on};
 use super::last_run::LastRun;
@@ -68,13 +68,19 @@ impl Report {
 /// What does not change while the service runs.
 #[derive(Debug)]
 struct Fixed {
+    last_run: Option<LastRun>,
+    killers: Vec<(String, Seq, u32)>,
+}
+
+/// What a verdict compares with; changes where the configuration does.
+#[derive(Clone, Debug)]
+struct Measures {
     judge: JudgeSettings,
     /// The processor of each group that has one.
     processors: BTreeMap<String, String>,
     limit_bytes: u64,
     min_free_bytes: u64,
-    last_run: Option<LastRun>,
-    killers: Vec<(String, Seq, u32)>,
+    config_refused: Option<ConfigRefused>,
 }
 
 /// One group, between two looks.
@@ -111,6 +117,7 @@ struct Tracks {
 #[derive(Clone, Debug)]
 pub struct Supervision {
     fixed: Arc<Fixed>,
+    measures: Arc<Mutex<Measures>>,
     tracks: Arc<Mutex<Tracks>>,
 }
 
@@ -128,25 +135,48 @@ impl Supervision {
         last_run: Option<LastRun>,
         killers: Vec<(String, Seq, u32)>,
     ) -> Supervision {
-        let fixed = Fixed { judge, processors, limit_bytes, min_free_bytes, last_run, killers };
-        Supervision { fixed: Arc::new(fixed), tracks: Arc::default() }
+        let measures = Measures { judge, processors, limit_bytes, min_free_bytes, config_refused: None };
+        Supervision {
+            fixed: Arc::new(Fixed { last_run, killers }),
+            measures: Arc::new(Mutex::new(measures)),
+            tracks: Arc::default(),
+        }
+    }
+
+    /// Other processors at work.
+    pub fn set_processors(&self, processors: BTreeMap<String, String>) {
+        self.measures.lock().unwrap_or_else(PoisonError::into_inner).processors = processors;
+    }
+
+    /// Whether the configuration on disk is refused.
+    pub fn set_refused(&self, refused: Option<ConfigRefused>) {
+        self.measures.lock().unwrap_or_else(PoisonError::into_inner).config_refused = refused;
+    }
+
+    /// Judges by another `stall_after`, `disk.limit` and `disk.min_free` from now on.
+    pub fn set_measures(&self, stall_after_ms: u64, limit_bytes: u64, min_free_bytes: u64) {
+        let mut measures = self.measures.lock().unwrap_or_else(PoisonError::into_inner);
+        measures.judge.stall_after_ms = stall_after_ms;
+        (measures.limit_bytes, measures.min_free_bytes) = (limit_bytes, min_free_bytes);
     }
 
     /// `disk.limit` and `disk.min_free`.
     #[must_use]
     pub fn disk_limits(&self) -> (u64, u64) {
-        (self.fixed.limit_bytes, self.fixed.min_free_bytes)
+        let measures = self.measures.lock().unwrap_or_else(PoisonError::into_inner);
+        (measures.limit_bytes, measures.min_free_bytes)
     }
 
     /// Takes in a look at the owner, and judges.
     #[must_use]
     pub fn look(&self, status: &Status, outside: &Outside, now_ms: u64) -> Report {
+        let measures = self.measures.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut tracks = self.tracks.lock().unwrap_or_else(PoisonError::into_inner);
         let rates = tracks.rates(status, now_ms);
         let inputs: Vec<GroupInputs> = status
             .groups
             .iter()
-            .map(|group| self.inputs(&mut tracks, status, group, rates, now_ms))
+            .map(|group| self.inputs(&measures, &mut tracks, status, group, rates, now_ms))
             .collect();
         let known: Vec<GroupId> = status.groups.iter().map(|group| group.id).collect();
         tracks.groups.retain(|id, _| known.contains(id));
@@ -154,19 +184,20 @@ impl Supervision {
         let log = LogInputs {
             full: status.full.clone(),
             disk_bytes: status.disk_bytes,
-            limit_bytes: self.fixed.limit_bytes,
+            limit_bytes: measures.limit_bytes,
             free_bytes: outside.free_bytes,
-            min_free_bytes: self.fixed.min_free_bytes,
+            min_free_bytes: measures.min_free_bytes,
             unread_gone: outside.unread_gone.clone(),
             tail_busy_ms: outside.tail_busy_ms,
             unreadable: outside.unreadable.clone(),
             unclean_runs: self.fixed.last_run.as_ref().map_or(0, |last| last.unclean_runs),
+            config_refused: measures.config_refused.clone(),
             killers: self.killers(status),
         };
         Report {
-            groups: inputs.iter().map(|inputs| judge(inputs, now_ms, &self.fixed.judge)).collect(),
+            groups: inputs.iter().map(|inputs| judge(inputs, now_ms, &measures.judge)).collect(),
             notes: notes_on(&log),
-            log: judge_log(&log, &self.fixed.judge),
+            log: judge_log(&log, &measures.judge),
             last_run: self.fixed.last_run.clone(),
             seqs: inputs.iter().map(seqs_of).collect(),
         }
@@ -185,6 +216,7 @@ impl Supervision {
 
     fn inputs(
         &self,
+        measures: &Measures,
         tracks: &mut Tracks,
         status: &Status,
         group: &GroupStatus,
@@ -199,13 +231,13 @@ impl Supervision {
             behind.map(|other| other.name.clone()).collect()
         };
         let growth = track.rates.disk_bytes;
-        let left = self.fixed.limit_bytes.saturating_sub(status.disk_bytes) as f64;
+        let left = measures.limit_bytes.saturating_sub(status.disk_bytes) as f64;
         GroupInputs {
             group: group.name.clone(),
             paused: group.state == "paused",
             blocked: group.reason.clone().filter(|_| group.state == "blocked"),
             refused: group.reason.clone().filter(|_| group.state == "refused"),
-            processor: self.fixed.processors.get(&group.name).cloned(),
+            processor: measures.processors.get(&group.name).cloned(),
             has_worker: group.has_worker,
             lag_lines: group.lag_lines,
             oldest: group.oldest,

@@ -90,8 +90,19 @@ pub struct LogInputs {
     pub unreadable: Vec<String>,
     /// Runs in a row that ended without a clean stop.
     pub unclean_runs: u64,
+    /// A configuration on disk that was refused, so that an earlier one runs on.
+    pub config_refused: Option<ConfigRefused>,
     /// Lines that were out alone when the process died, and were delivered alone before: group, line, deliveries.
     pub killers: Vec<(String, Seq, u32)>,
+}
+
+/// A configuration that does not run.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigRefused {
+    /// Its file.
+    pub file: String,
+    /// All that is wrong with it.
+    pub problems: Vec<String>,
 }
 
 /// What counts as too long, and which store it is about.

@@ -2,6 +2,7 @@
 
 use super::inputs::{JudgeSettings, LogInputs};
 use super::judge::Verdict;
+use super::typed::quoted;
 
 /// Runs in a row without a clean stop: the first may be an accident, the second what followed from it.
 const UNCLEAN_RUNS: u64 = 3;
@@ -74,6 +75,18 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
             summary,
             log.unreadable.clone(),
             "make them readable for the user of the service; it tries again by itself".to_owned(),
+        );
+    }
+    if let Some(refused) = &log.config_refused {
+        tell(
+            "running",
+            "config_refused",
+            format!(
+                "{} is refused: what was read before runs on, and the next start would fail",
+                refused.file
+            ),
+            refused.problems.clone(),
+            format!("spillq config check {}", quoted(&refused.file)),
         );
     }
     for (group, seq, deliveries) in &log.killers {

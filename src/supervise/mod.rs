@@ -18,7 +18,7 @@ mod typed;
 pub use causes::{CAUSES, Seen, is_cause};
 pub use events::{Entry, Event, Events};
 pub use history::{Outside, Report, Supervision};
-pub use inputs::{GroupInputs, JudgeSettings, LogInputs};
+pub use inputs::{ConfigRefused, GroupInputs, JudgeSettings, LogInputs};
 pub use judge::{Verdict, judge};
 pub use judge_log::{judge_log, notes_on};
 pub use last_run::{Ended, LastRun, last_run};

@@ -17,6 +17,7 @@ mod press;
 mod reader;
 mod recognise;
 mod record;
+mod refollow;
 mod remake;
 mod rotation;
 mod source;
@@ -44,6 +45,7 @@ pub use error::TailError;
 pub use names::shown;
 pub use recognise::SOURCES_MAX;
 pub use record::{RecordError, SourceRecord};
+pub use refollow::Follows;
 pub use remake::{adopt, remake};
 pub use status::{Counters, Snapshot, SourceState, SourceStatus};
 
@@ -68,6 +70,10 @@ const WAIT_MAX: Duration = Duration::from_millis(100);
 const STOP_WAIT: Duration = Duration::from_secs(5);
 /// How long a question for the status waits before the last snapshot has to do.
 const STATUS_WAIT: Duration = Duration::from_millis(500);
+/// How long new follows wait for the tail to take them: longer than any turn, unless it hangs in a read.
+const TAKE_WAIT: Duration = Duration::from_secs(5);
+/// Below this limit of descriptors it is said: files that are rotated away may be lost before they are read.
+const OPEN_FEW: u64 = 1_024;
 /// Descriptors held where the limit is unlimited.
 const OPEN_MAX: u64 = 65_536;
 
@@ -141,6 +147,9 @@ struct Shared {
     ended: Mutex<bool>,
     asked: AtomicBool,
     has_ended: Condvar,
+    /// To be taken before anything more is read.
+    next: Mutex<Option<Follows>>,
+    taken: Condvar,
     snapshot: Mutex<Arc<Snapshot>>,
     published: Condvar,
     pulse: Pulse,
@@ -161,8 +170,15 @@ impl Tail {
         next_source: SourceId,
         handle: Handle,
     ) -> Result<TailHandle, TailError> {
-        check(&settings)?;
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(OPEN_MAX).min(OPEN_MAX);
+        if limit < OPEN_FEW {
+            let files = limit / 2;
+            tracing::warn!(
+                limit,
+                files,
+                "RLIMIT_NOFILE is low: only so many followed files are kept open at once"
+            );
+        }
         let open_max = usize::try_from(limit / 2).unwrap_or(usize::MAX);
         let worker = Worker::new(settings, known, next_source, handle, open_max, now())?;
         let shared = Arc::new(Shared {
@@ -170,6 +186,8 @@ impl Tail {
             done: AtomicBool::new(false),
             ended: Mutex::new(false),
             asked: AtomicBool::new(false),
+            next: Mutex::new(None),
+            taken: Condvar::new(),
             snapshot: Mutex::new(Snapshot::empty()),
             has_ended: Condvar::new(),
             published: Condvar::new(),
@@ -189,11 +207,11 @@ impl Tail {
     }
 }
 
-fn check(settings: &Settings) -> Result<(), TailError> {
-    if settings.follows.len() > FOLLOWS_MAX {
-        return Err(TailError::Follows(settings.follows.len()));
+fn check(follows: &[Follow]) -> Result<(), TailError> {
+    if follows.len() > FOLLOWS_MAX {
+        return Err(TailError::Follows(follows.len()));
     }
-    for follow in &settings.follows {
+    for follow in follows {
         if !(1..=LINE_BYTES_MAX).contains(&follow.max_line_bytes) {
             return Err(TailError::LineBytes { found: follow.max_line_bytes, max: LINE_BYTES_MAX });
         }
@@ -220,6 +238,16 @@ impl TailHandle {
             Some(thread) if has_ended => thread.join().is_ok(),
             _ => false,
         }
+    }
+
+    /// Follows these from now on, and waits 5 s at most until the thread has taken them; false where it hangs in a
+    /// read, and takes them before it reads anything else. The last that were given count.
+    pub fn follow(&self, follows: Follows) -> bool {
+        let mut next = self.shared.next.lock().unwrap_or_else(PoisonError::into_inner);
+        *next = Some(follows);
+        self.wake.wake();
+        let waiting = self.shared.taken.wait_timeout_while(next, TAKE_WAIT, |next| next.is_some());
+        waiting.unwrap_or_else(PoisonError::into_inner).0.is_none()
     }
 
     /// Whether everything was read and stored, in once mode. Incomplete last lines stay unread.
@@ -286,6 +314,10 @@ fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: 
     let mut sweeps = 0;
     while !shared.stop.load(Ordering::Acquire) {
         shared.pulse.busy(now().boot_ms);
+        if let Some(follows) = shared.next.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            worker.refollow(follows);
+            shared.taken.notify_all();
+        }
         for path in hints.try_iter() {
             worker.hint(&path);
         }

@@ -124,7 +124,12 @@ impl Worker {
         }
         let candidates: Vec<SourceId> = self.table.with_inode(found.inode).collect();
         for id in candidates {
-            if self.table.get(id).is_none_or(|source| source.displaced > 0 || !is_inode(source, found)) {
+            let is_out = |source: &Source| source.resting && found.follow.is_none();
+            if self
+                .table
+                .get(id)
+                .is_none_or(|source| source.displaced > 0 || is_out(source) || !is_inode(source, found))
+            {
                 continue;
             }
             let Some(opened) = self.open_found(found.clone(), None) else {
@@ -213,7 +218,10 @@ impl Worker {
                 Some(OwnPath::Here)
             }
             Ok(_) => {
-                self.displace(id);
+                // What rests is not given up for it: nobody asked for its file.
+                if !source.resting {
+                    self.displace(id);
+                }
                 Some(OwnPath::Truncated)
             }
             Err(_) => Some(OwnPath::Here),
@@ -285,6 +293,7 @@ impl Worker {
         source.looked = true;
         source.error = None;
         source.outside = found.follow.is_none();
+        source.resting = false;
         if let Some(follow) = found.follow {
             source.follow = follow;
         }
@@ -318,6 +327,7 @@ impl Worker {
     fn give_birth(&mut self, opened: Opened, families: &mut Families, now: Now) {
         let Opened { found, file, size, start } = opened;
         if self.table.len() >= SOURCES_MAX {
+            self.let_resting_go();
             let why = format!("follow {}: {SOURCES_MAX} files are followed already", found.path.display());
             return self.refuse(found.path, why);
         }

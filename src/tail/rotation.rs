@@ -66,7 +66,7 @@ impl Worker {
             return true;
         }
         let is_held_up = self.table.get(after).is_some_and(|older| {
-            if older.error.is_some() {
+            if older.error.is_some() || older.resting {
                 false
             } else if older.displaced > 0 || older.missed == 1 || older.queued {
                 true

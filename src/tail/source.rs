@@ -64,6 +64,8 @@ pub(crate) struct Source {
     pub(crate) taken: bool,
     /// It has a name that no glob matches.
     pub(crate) outside: bool,
+    /// No follow names it: it is not read, and not looked for.
+    pub(crate) resting: bool,
     /// Sweeps in a row that did not find it; 2 stands for more.
     pub(crate) missed: u8,
     /// The sweep after which its file had another content, or 0: looked for in copies by a later one, then given up.
@@ -102,6 +104,7 @@ impl Source {
             stored: false,
             taken: false,
             outside: false,
+            resting: false,
             missed: 0,
             displaced: 0,
         }
@@ -208,8 +211,10 @@ impl Table {
         self.sources.get_mut(&id).map(Box::as_mut)
     }
 
+    /// The inodes of those that are read.
     pub(crate) fn inodes(&self) -> std::collections::HashSet<u64> {
-        self.inodes.iter().map(|entry| entry.0).collect()
+        let is_read = |id: &SourceId| self.get(*id).is_some_and(|source| !source.resting);
+        self.inodes.iter().filter(|(_, id)| is_read(id)).map(|entry| entry.0).collect()
     }
 
     /// The newest source of a path.

@@ -45,6 +45,8 @@ pub enum SourceState {
     Gone,
     /// It cannot be read; see the error.
     Failed,
+    /// No follow names it any more: its checkpoint is kept, and it goes on there when one does.
+    Resting,
 }
 
 impl SourceState {
@@ -57,6 +59,7 @@ impl SourceState {
             SourceState::Blocked => "blocked",
             SourceState::Gone => "gone",
             SourceState::Failed => "failed",
+            SourceState::Resting => "not_followed",
         }
     }
 }

@@ -51,6 +51,9 @@ impl Worker {
                 strangers.push(found);
                 return;
             };
+            if source.resting && found.follow.is_none() {
+                return;
+            }
             if source.displaced > 0 || !source.looked || found.size < source.offset {
                 strangers.push(found);
                 return;
@@ -100,7 +103,7 @@ impl Worker {
     fn miss(&mut self, unlisted: &[PathBuf], now: Now) {
         let mut queue = Vec::new();
         for source in self.table.iter_mut() {
-            if source.seen == self.sweep_number || source.displaced > 0 {
+            if source.resting || source.seen == self.sweep_number || source.displaced > 0 {
                 continue;
             }
             let held = source.file.as_ref().and_then(|file| file.metadata().ok());

@@ -21,6 +21,7 @@ use super::open::open;
 use super::press::Press;
 use super::reader::{Reader, Turn};
 use super::record::SourceRecord;
+use super::refollow::Follows;
 use super::source::{Source, Table};
 use super::status::{Counters, Snapshot, SourceState, SourceStatus};
 use super::{Follow, Settings};
@@ -99,6 +100,8 @@ pub(crate) struct Worker {
     pub(crate) open: usize,
     pub(crate) open_max: usize,
     pub(crate) endings: VecDeque<(SourceId, Ending)>,
+    /// The sweep that last looked whether resting sources can make room.
+    pub(crate) made_room: u32,
     press: Press,
     handle: Handle,
     ready: VecDeque<SourceId>,
@@ -120,16 +123,10 @@ impl Worker {
         open_max: usize,
         now: Now,
     ) -> Result<Worker, TailError> {
-        let discover = Discover::new(
-            settings
-                .follows
-                .iter()
-                .map(|one| (one.include.as_slice(), one.exclude.as_slice(), one.symlinks.as_deref())),
-            &settings.never,
-        )?;
+        let Follows { follows, discover } = Follows::new(settings.follows, &settings.never)?;
         let mut worker = Worker {
             discover,
-            follows: settings.follows,
+            follows,
             once: settings.once,
             sweep_interval_ms: settings.sweep_interval.as_millis() as u64,
             from_end: settings.first_start && known.is_empty(),
@@ -149,6 +146,7 @@ impl Worker {
             open: 0,
             open_max,
             endings: VecDeque::new(),
+            made_room: 0,
             press: Press::default(),
             handle,
             ready: VecDeque::new(),
@@ -169,6 +167,7 @@ impl Worker {
                 }
             }
         }
+        worker.settle_follows();
         Ok(worker)
     }
 
@@ -319,7 +318,7 @@ impl Worker {
         };
         source.queued = false;
         // An unlooked source waits for its first look in a sweep; a displaced one for its copy.
-        if source.displaced > 0 || !source.looked || !self.open_source(id) {
+        if source.displaced > 0 || source.resting || !source.looked || !self.open_source(id) {
             return;
         }
         let Some(source) = self.table.get_mut(id) else {
@@ -460,6 +459,8 @@ impl Worker {
         let state = |source: &Source| {
             if source.error.is_some() {
                 SourceState::Failed
+            } else if source.resting {
+                SourceState::Resting
             } else if source.gone_ms.is_some() {
                 SourceState::Gone
             } else if self.is_blocked(source.id) {

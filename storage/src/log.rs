@@ -276,6 +276,12 @@ impl Log {
         self.removal_held = hold;
     }
 
+    /// Other limits from now on. The reserve stays as it was when the log was opened.
+    pub fn set_limits(&mut self, to: DiskOptions) {
+        self.room.set_limits(to.limit_bytes, to.min_free_bytes);
+        self.options.disk = DiskOptions { reserve_bytes: self.options.disk.reserve_bytes, ..to };
+    }
+
     /// Whether settled lines go when they are old: then [`Log::maintain`] has something to do by time alone.
     #[must_use]
     pub fn keeps_by_age(&self) -> bool {

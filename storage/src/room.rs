@@ -68,6 +68,11 @@ impl Room {
         Ok(room)
     }
 
+    /// Other limits from now on; the reserve stays as it is.
+    pub(crate) fn set_limits(&mut self, limit_bytes: u64, min_free_bytes: u64) {
+        self.options = DiskOptions { limit_bytes, min_free_bytes, ..self.options };
+    }
+
     /// Why lines of `bytes` cannot be taken in now; `used` is what the store takes so far. Room for a reserve that
     /// was given back is not for lines.
     pub(crate) fn refusal(&self, disk: &dyn Disk, used: u64, bytes: u64) -> Result<Option<Full>> {

@@ -34,6 +34,21 @@ fn check(folder: &Path, args: &[&str], status: i32, message: &str) -> Output {
 }
 
 #[test]
+fn once_does_the_rest_and_says_no_where_a_matched_file_was_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.log"), "one\n").unwrap();
+    // Who runs the tests may read everything; a link is not followed, whoever asks.
+    std::os::unix::fs::symlink("a.log", folder.path().join("b.log")).unwrap();
+    let args = ["--log", "error", "run", "--once", "--data-dir", "q", "--follow", "*.log", "--", "cat"];
+    let output =
+        check(folder.path(), &args, 1, "spillq: everything else was read, but not this, which matched\n");
+    assert_eq!(stdout(&output), "one\n");
+    assert!(stderr(&output).contains("b.log: a symbolic link, not a regular file"), "{}", stderr(&output));
+    fs::remove_file(folder.path().join("b.log")).unwrap();
+    check(folder.path(), &args, 0, "");
+}
+
+#[test]
 fn help_is_data_and_usage_errors_end_with_2() {
     let folder = tempfile::tempdir().unwrap();
     for help in [["--help"], ["-h"], ["--version"]] {

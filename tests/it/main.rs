@@ -32,6 +32,8 @@ mod metrics;
 mod packaging;
 /// Batches posted to servers, hostile ones too.
 mod post;
+/// The configuration changed under a running service, and few descriptors.
+mod reload;
 /// Damage, and what a repair keeps.
 mod repair;
 /// Batches made by hand.

@@ -61,9 +61,15 @@ fn the_manager_is_told_of_ready_waiting_lines_and_the_stop_and_commands_are_not_
     assert_eq!(env.lines().find(own), None, "these are for the service alone");
     assert!(env.contains("SPILLQ_LINES=1\n"), "{env}");
 
+    let told = || std::iter::repeat_with(|| next(&socket)).find(|told| !told.starts_with("STATUS=")).unwrap();
+    kill_process(Pid::from_child(&service.0), Signal::HUP).unwrap();
+    let reloading = told();
+    let since = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&reloading);
+    assert!(since.parse::<u64>().unwrap() > 0);
+    assert_eq!(told(), "READY=1", "whatever came of it");
+
     kill_process(Pid::from_child(&service.0), Signal::TERM).unwrap();
-    let stopping =
-        std::iter::repeat_with(|| next(&socket)).find(|told| !told.starts_with("STATUS=")).unwrap();
+    let stopping = told();
     assert!(stopping.starts_with("STOPPING=1\n"), "{stopping}");
     assert!(service.0.wait().unwrap().success());
     let (code, text) = health(&data_dir);

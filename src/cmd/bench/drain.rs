@@ -24,7 +24,7 @@ pub fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
     let input = folder.path().join("input.jsonl");
     let bytes = write_input(&input, args.lines)?;
     let mut settings = settings(folder.path(), "q", &input);
-    service::run(&settings, &Plan { follow: true, once: true, drain: None }, &mut |_| {})?;
+    service::run(&settings, &Plan { follow: true, once: true, ..Plan::default() }, &mut |_| {})?;
     let frames = folder.path().join("frames.zst");
     write_frames(&settings.data_dir, &frames)?;
     let (mut plain, mut drained, mut ratios) = (Vec::new(), Vec::new(), Vec::new());

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::{failed, folder, print};
 use crate::cli::BenchEndToEndArgs;
 use crate::cmd::{Exit, Failure, store};
-use crate::processor::{Batch, Limits, Orders, Outcome, Processing, Processor, Worker};
+use crate::processor::{Batch, Limits, Orders, Outcome, Processing, Processor, Terms, Worker};
 use crate::queue::{Command, GroupSettings, Queue};
 use crate::tail::{Follow, SWEEP_INTERVAL, Settings, Tail};
 
@@ -76,8 +76,10 @@ async fn measure(folder: &std::path::Path, count: u64) -> Result<(Vec<f64>, Vec<
     let tail = Tail::start(settings, Vec::new(), next_source, handle.clone())
         .map_err(|error| Failure::could_not_run(error.to_string()))?;
     let closed = |closed: crate::queue::Closed| Failure::store(closed.to_string());
-    let lent = handle.ask(Command::Groups).await.map_err(closed)?.remove(0);
+    let (group, settings) = handle.ask(Command::Groups).await.map_err(closed)?.remove(0);
     let (orders, listens) = watch::channel(Orders::Work);
+    let (_terms, terms) = watch::channel(Terms { settings, pace: None });
+    let lent = (group, terms);
     let worker =
         Worker::new(Box::new(Accept), handle.clone(), lent, queue.window(), Limits::default(), listens);
     let worker = tokio::spawn(worker.run());

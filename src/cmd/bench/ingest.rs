@@ -33,7 +33,8 @@ pub fn run(args: &BenchIngestArgs) -> Result<Exit, Failure> {
 
         let settings = settings(folder.path(), &format!("q{round}"), &input);
         let started = Instant::now();
-        let ended = service::run(&settings, &Plan { follow: true, once: true, drain: None }, &mut |_| {})?;
+        let ended =
+            service::run(&settings, &Plan { follow: true, once: true, ..Plan::default() }, &mut |_| {})?;
         let ingested = bytes as f64 / started.elapsed().as_secs_f64() / 1e6;
         if ended.status.log.next_seq != args.lines + 1 {
             let found = ended.status.log.next_seq - 1;
