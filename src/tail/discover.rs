@@ -12,7 +12,7 @@ use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
 use super::error::TailError;
 use super::open::{Way, kind, leads_below};
-use super::reader::mtime_ns;
+use super::reader::{ctime_ms, mtime_ns};
 
 /// Folders behind `**` that are walked: deeper ones are more likely a loop than logs.
 const DEPTH_MAX: usize = 32;
@@ -250,7 +250,7 @@ impl Walk<'_> {
             inode: meta.ino(),
             size: meta.len(),
             mtime_ns: mtime_ns(&meta),
-            ctime_ms: meta.ctime().saturating_mul(1_000).saturating_add(meta.ctime_nsec() / 1_000_000),
+            ctime_ms: ctime_ms(&meta),
             follow: named.then_some(number),
         });
     }

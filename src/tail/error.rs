@@ -44,6 +44,13 @@ pub(crate) enum ReadError {
     NotAFile { path: PathBuf, found: &'static str },
     #[error("read {} at offset {offset}: {source}", path.display())]
     Read { path: PathBuf, offset: u64, source: io::Error },
+    #[error("unpack {}: it ends inside its content, after {unpacked} bytes of it; it is read once it is complete", path.display())]
+    Incomplete { path: PathBuf, unpacked: u64 },
+    #[error(
+        "unpack {}: {source}, after {unpacked} bytes; nothing of it is read. What of it is good, unpacked into a \
+         followed file, is read from there", path.display()
+    )]
+    Damaged { path: PathBuf, unpacked: u64, source: io::Error },
 }
 
 impl ReadError {

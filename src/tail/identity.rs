@@ -109,9 +109,14 @@ impl Ladder {
 
     /// Sets a rung at `offset`, where the `before` end, and thins the others out.
     pub(crate) fn climb(&mut self, offset: u64, before: &[u8]) {
+        self.set(offset, crc_before(before));
+    }
+
+    /// The same, where the CRC of the bytes before `offset` is known.
+    pub(crate) fn set(&mut self, offset: u64, crc: u32) {
         self.cut(offset);
         if self.0.last().is_none_or(|last| last.offset() < offset) {
-            self.0.push(rung(offset, crc_before(before)));
+            self.0.push(rung(offset, crc));
         }
         if self.0.len() > RUNGS_MAX {
             self.thin_out(offset);

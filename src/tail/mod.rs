@@ -6,6 +6,7 @@
 //! limit. It never drops a line, never follows its own outputs, and waits while the log is full: the files are the
 //! outer buffer.
 
+mod check;
 mod discover;
 mod error;
 mod fill;
@@ -13,6 +14,7 @@ mod identity;
 mod lines;
 mod names;
 mod open;
+mod packed;
 mod press;
 mod reader;
 mod recognise;
@@ -25,6 +27,7 @@ mod status;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod unpack;
 mod watch;
 mod worker;
 

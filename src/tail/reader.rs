@@ -13,6 +13,7 @@ use super::fill::Filler;
 use super::identity::{FINGERPRINT_BYTES, Fingerprint, Likeness, RUNG_BYTES, crc_before};
 use super::lines::{self, Split};
 use super::source::Source;
+use super::unpack::{Form, Unpacker, is_packed, read_full};
 
 /// Bytes of one read: about a block, so that a chunk goes into one, and small beside the 4 MiB of the tail.
 const READ_BYTES: usize = 256 * 1_024;
@@ -30,9 +31,53 @@ pub(crate) enum Turn {
     Changed,
 }
 
+/// What a first look at a file shows.
+#[derive(Clone, Debug)]
+pub(crate) struct Look {
+    /// The length of the file.
+    pub(crate) size: u64,
+    /// The first bytes of its content, at most what a fingerprint covers.
+    pub(crate) start: Vec<u8>,
+    /// It is packed.
+    pub(crate) form: Option<Form>,
+}
+
+/// The bytes of a source: those of its file, or what they unpack to.
+#[derive(Debug)]
+pub(crate) enum Body<'a> {
+    Plain(&'a File),
+    Packed(&'a mut Unpacker),
+}
+
+impl Body<'_> {
+    fn read_at(&mut self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        match self {
+            Body::Plain(file) => file.read_at(into, at),
+            Body::Packed(unpacker) => unpacker.read_at(into, at),
+        }
+    }
+
+    fn read_exact_at(&mut self, into: &mut [u8], at: u64) -> io::Result<()> {
+        match read_full(&mut |into, at| self.read_at(into, at), into, at)? {
+            read if read == into.len() => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Whether it still has the bytes before `at`: a plain file may be truncated while it is read.
+    fn reaches(&self, at: u64) -> io::Result<bool> {
+        match self {
+            Body::Plain(file) => Ok(file.metadata()?.len() >= at),
+            Body::Packed(_) => Ok(true),
+        }
+    }
+}
+
 /// What was compared of a file and a source.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Content {
+    /// How many bytes it has.
+    pub(crate) size: u64,
     pub(crate) fingerprint: Likeness,
     pub(crate) before_offset: bool,
     pub(crate) rung: Option<u64>,
@@ -41,6 +86,11 @@ pub(crate) struct Content {
 /// The modification time in nanoseconds since 1970.
 pub(crate) fn mtime_ns(meta: &Metadata) -> i64 {
     meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec())
+}
+
+/// When the file or its inode changed, in milliseconds since 1970.
+pub(crate) fn ctime_ms(meta: &Metadata) -> i64 {
+    meta.ctime().saturating_mul(1_000).saturating_add(meta.ctime_nsec() / 1_000_000)
 }
 
 /// Reads sources through one buffer.
@@ -56,19 +106,22 @@ impl Reader {
         Reader { buffer: vec![0; RUNG_BYTES + READ_BYTES], turn_bytes: TURN_BYTES }
     }
 
-    /// The first bytes of a file, at most what a fingerprint covers.
-    pub(crate) fn start(&mut self, file: &File) -> io::Result<Vec<u8>> {
-        Ok(self.read(file, 0, FINGERPRINT_BYTES)?.to_vec())
+    /// The first bytes of a file, unpacked where it is packed.
+    pub(crate) fn look(&mut self, file: &File) -> io::Result<Look> {
+        let size = file.metadata()?.len();
+        let start = self.read(&mut Body::Plain(file), 0, FINGERPRINT_BYTES)?;
+        if !is_packed(start) {
+            return Ok(Look { size, start: start.to_vec(), form: None });
+        }
+        Ok(Look { size, start: Unpacker::start_of(file)?, form: Some(Form::of(file, size)?) })
     }
 
-    /// Compares a file of `size` bytes that begins with `start` with a source.
-    pub(crate) fn compare(
-        &mut self,
-        file: &File,
-        size: u64,
-        start: &[u8],
-        source: &Source,
-    ) -> io::Result<Content> {
+    /// Compares a file with a source.
+    pub(crate) fn compare(&mut self, file: &File, look: &Look, source: &Source) -> io::Result<Content> {
+        let (size, start) = (look.size, look.start.as_slice());
+        if let Some(form) = look.form {
+            return Ok(compare_packed(form, start, source));
+        }
         let fingerprint = source.fingerprint.compare(start);
         let mut before_offset = source.offset == 0;
         let mut rung = None;
@@ -80,27 +133,41 @@ impl Reader {
                 continue;
             }
             let back = offset.min(RUNG_BYTES as u64);
-            let before = self.read(file, offset - back, back as usize)?;
+            let before = self.read(&mut Body::Plain(file), offset - back, back as usize)?;
             if before.len() as u64 == back && crc_before(before) == crc {
                 before_offset |= offset == source.offset;
                 rung = Some(offset);
                 break;
             }
         }
-        Ok(Content { fingerprint, before_offset, rung })
+        Ok(Content { size, fingerprint, before_offset, rung })
     }
 
-    /// Reads whole lines of an open source into `filler`, and moves its offset.
+    /// Reads whole lines of an open source into `filler`, and moves its offset. `unpacker`: of one that is packed.
     pub(crate) fn turn(
         &mut self,
         source: &mut Source,
+        unpacker: Option<&mut Unpacker>,
         line_max: usize,
         filler: &mut Filler,
     ) -> io::Result<Turn> {
         let Some(file) = source.file.take() else {
             return Ok(Turn::Changed);
         };
-        let turn = self.turn_on(&file, source, line_max, filler);
+        let turn = match unpacker {
+            None => self.turn_on(&file, &mut Body::Plain(&file), source, line_max, filler),
+            Some(unpacker) => {
+                let mut body = Body::Packed(unpacker);
+                let turn = self.turn_on(&file, &mut body, source, line_max, filler);
+                // It never grows: what is left has no newline, and is a line now.
+                match turn {
+                    Ok(Turn::CaughtUp) if source.has_rest() => {
+                        self.last_line(&mut body, source, filler).map(|_| Turn::CaughtUp)
+                    }
+                    turn => turn,
+                }
+            }
+        };
         source.file = Some(file);
         turn
     }
@@ -108,24 +175,32 @@ impl Reader {
     fn turn_on(
         &mut self,
         file: &File,
+        body: &mut Body<'_>,
         source: &mut Source,
         line_max: usize,
         filler: &mut Filler,
     ) -> io::Result<Turn> {
         let meta = file.metadata()?;
-        if meta.len() < source.offset || !self.is_same_beginning(file, source)? {
+        // A time alone is for the sweep, which looks closer.
+        let is_another = source.is_another(meta.len(), source.mtime_ns);
+        if is_another || !self.is_same_beginning(body, source)? {
             return Ok(Turn::Changed);
         }
-        // The size and the time together say later whether anything happened; both are from before the reading.
-        (source.size, source.mtime_ns) = (meta.len(), mtime_ns(&meta));
+        if source.packed.is_none() {
+            // The size and the time together say later whether anything happened; both are from before the reading.
+            (source.size, source.mtime_ns) = (meta.len(), mtime_ns(&meta));
+        }
         let window_max = READ_BYTES.min(line_max);
         let turn_end = source.offset + self.turn_bytes;
         while source.offset < turn_end && !filler.is_full() {
             let offset = source.offset;
             let back = offset.min(RUNG_BYTES as u64) as usize;
-            let got = self.read(file, offset - back as u64, back + window_max)?.len();
+            if let Body::Packed(unpacker) = body {
+                unpacker.keep_from(offset - back as u64);
+            }
+            let got = self.read(body, offset - back as u64, back + window_max)?.len();
             // A truncation after the first look shows here: either the size or the bytes before the offset.
-            let intact = got >= back && file.metadata()?.len() >= offset + (got - back) as u64;
+            let intact = got >= back && body.reaches(offset + (got - back) as u64)?;
             let expected = source.ladder.crc_at(offset);
             let read = self.buffer.get(..got).unwrap_or_default();
             let (before, window) = read.split_at_checked(back).unwrap_or_default();
@@ -156,7 +231,7 @@ impl Reader {
                 }
                 Split::Incomplete => {
                     source.scanned = source.scanned.max(offset + window.len() as u64);
-                    if !self.long_line(file, source, line_max, filler)? {
+                    if !self.long_line(body, source, line_max, filler)? {
                         return Ok(Turn::CaughtUp);
                     }
                 }
@@ -166,8 +241,8 @@ impl Reader {
     }
 
     /// Whether the fingerprint still holds; widens it where the file has grown.
-    fn is_same_beginning(&mut self, file: &File, source: &mut Source) -> io::Result<bool> {
-        let start = self.read(file, 0, FINGERPRINT_BYTES)?;
+    fn is_same_beginning(&mut self, body: &mut Body<'_>, source: &mut Source) -> io::Result<bool> {
+        let start = self.read(body, 0, FINGERPRINT_BYTES)?;
         if source.fingerprint.len > 0 && source.fingerprint.compare(start) != Likeness::Equal {
             return Ok(false);
         }
@@ -189,7 +264,7 @@ impl Reader {
     /// first `line_max` bytes as a part. False where it has not ended yet.
     fn long_line(
         &mut self,
-        file: &File,
+        body: &mut Body<'_>,
         source: &mut Source,
         line_max: usize,
         filler: &mut Filler,
@@ -200,7 +275,7 @@ impl Reader {
                 break None;
             }
             let want = (limit - source.scanned).min(READ_BYTES as u64) as usize;
-            let chunk = self.read(file, source.scanned, want)?;
+            let chunk = self.read(body, source.scanned, want)?;
             match memchr::memchr(b'\n', chunk) {
                 Some(newline) => break Some(source.scanned + newline as u64 + 1),
                 None if chunk.is_empty() => {
@@ -212,7 +287,7 @@ impl Reader {
         };
         let to = end.unwrap_or(limit);
         let mut line = vec![0; (to - source.offset) as usize];
-        file.read_exact_at(&mut line, source.offset)?;
+        body.read_exact_at(&mut line, source.offset)?;
         let whole = end.is_some() && !source.in_part;
         // Read again in one piece: what was scanned in chunks may have been overwritten since.
         if end.is_some() != (line.last() == Some(&b'\n')) || whole && lines::count(&line) != 1 {
@@ -236,24 +311,24 @@ impl Reader {
         let Some(file) = source.file.take() else {
             return Ok(false);
         };
-        let size = file.metadata().map(|meta| meta.len());
-        let mut rest = vec![0; source.size.saturating_sub(source.offset) as usize];
-        let read = file.read_exact_at(&mut rest, source.offset);
+        let is_quiet = file.metadata().map(|meta| meta.len() == source.size);
+        let ended = is_quiet.and_then(|quiet| Ok(quiet && self.last_line(&mut Body::Plain(&file), source, filler)?));
         source.file = Some(file);
-        read?;
-        if size? != source.size || rest.is_empty() || lines::count(&rest) > 0 {
+        ended
+    }
+
+    /// What is behind the offset becomes a line without a newline, unless there is one.
+    fn last_line(&mut self, body: &mut Body<'_>, source: &mut Source, filler: &mut Filler) -> io::Result<bool> {
+        let mut rest = vec![0; source.size.saturating_sub(source.offset) as usize];
+        body.read_exact_at(&mut rest, source.offset)?;
+        if rest.is_empty() || lines::count(&rest) > 0 {
             return Ok(false);
         }
         let flags = if source.in_part { LineFlags::LAST } else { LineFlags::WHOLE };
         filler.push_marked(source.id, source.offset, &rest, flags.unterminated());
         // The bytes before the new offset may reach back beyond the rest.
         let back = source.size.min(RUNG_BYTES as u64);
-        let file = source.file.take();
-        let before = match &file {
-            Some(file) => self.read(file, source.size - back, back as usize)?.to_vec(),
-            None => rest,
-        };
-        source.file = file;
+        let before = self.read(body, source.size - back, back as usize)?.to_vec();
         source.in_part = false;
         source.advance(source.size, &before);
         source.unterminated = true;
@@ -263,7 +338,7 @@ impl Reader {
     /// Sets the offset of a source that is not read from its beginning.
     pub(crate) fn skip_to(&mut self, file: &File, source: &mut Source, offset: u64) -> io::Result<()> {
         let back = offset.min(RUNG_BYTES as u64);
-        let before = self.read(file, offset - back, back as usize)?.to_vec();
+        let before = self.read(&mut Body::Plain(file), offset - back, back as usize)?.to_vec();
         source.ladder.climb(offset, &before);
         (source.offset, source.scanned) = (offset, offset);
         source.in_part = false;
@@ -277,7 +352,7 @@ impl Reader {
         let mut to = size;
         while to > 0 && size - to < line_max as u64 {
             let back = to.min(READ_BYTES as u64);
-            let chunk = self.read(file, to - back, back as usize)?;
+            let chunk = self.read(&mut Body::Plain(file), to - back, back as usize)?;
             if let Some(newline) = memchr::memrchr(b'\n', chunk) {
                 return Ok(to - back + newline as u64 + 1);
             }
@@ -286,20 +361,28 @@ impl Reader {
         Ok(if to == 0 { 0 } else { size })
     }
 
-    /// Reads up to `len` bytes at `at`; fewer only at the end of the file.
-    fn read(&mut self, file: &File, at: u64, len: usize) -> io::Result<&[u8]> {
-        let mut got = 0;
-        while got < len {
-            let Some(room) = self.buffer.get_mut(got..len) else {
-                break;
-            };
-            match file.read_at(room, at + got as u64) {
-                Ok(0) => break,
-                Ok(read) => got += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+    /// Reads up to `len` bytes at `at`; fewer only at the end.
+    fn read(&mut self, body: &mut Body<'_>, at: u64, len: usize) -> io::Result<&[u8]> {
+        let room = self.buffer.get_mut(..len).unwrap_or_default();
+        let got = read_full(&mut |into, at| body.read_at(into, at), room, at)?;
         Ok(self.buffer.get(..got).unwrap_or_default())
+    }
+}
+
+/// A packed file is a source that it was checked for, or one of which nothing was read, by its form; who else it is
+/// the check finds out.
+fn compare_packed(form: Form, start: &[u8], source: &Source) -> Content {
+    let is_it = source.packed.as_ref().is_some_and(|packed| {
+        packed.whole().is_none()
+            || packed.form == form && source.fingerprint.compare(start) != Likeness::Differs
+    });
+    match is_it {
+        true => Content {
+            size: source.size,
+            fingerprint: Likeness::Equal,
+            before_offset: true,
+            rung: Some(source.offset),
+        },
+        false => Content { size: 0, fingerprint: Likeness::Differs, before_offset: false, rung: None },
     }
 }

@@ -15,6 +15,8 @@ use super::discover::Found;
 use super::error::ReadError;
 use super::identity::{Decision, Evidence, Fingerprint, Likeness, OwnPath, decide};
 use super::open::open;
+use super::packed::{Packed, State, Whole};
+use super::reader::Look;
 use super::rotation::{Families, unrotated};
 use super::source::Source;
 use super::sweep::{is_inode, mark_seen};
@@ -23,14 +25,13 @@ use super::worker::{Ending, Now, Worker};
 /// Sources at once. The log's manifest is sized for as many.
 pub const SOURCES_MAX: usize = 10_000;
 /// A file that changed so recently may be a copy under way: copy-truncate truncates right after the last write.
-const COPY_WAIT_MS: u64 = 2_000;
+pub(crate) const COPY_WAIT_MS: u64 = 2_000;
 
 /// A stranger that was opened.
-struct Opened {
-    found: Found,
-    file: File,
-    size: u64,
-    start: Vec<u8>,
+pub(crate) struct Opened {
+    pub(crate) found: Found,
+    pub(crate) file: File,
+    pub(crate) look: Look,
 }
 
 impl Worker {
@@ -161,7 +162,7 @@ impl Worker {
         families: &mut Families,
         now: Now,
     ) {
-        let mut candidates: Vec<SourceId> = Fingerprint::prefixes(&opened.start)
+        let mut candidates: Vec<SourceId> = Fingerprint::prefixes(&opened.look.start)
             .filter_map(|print| prints.get(&print))
             .flatten()
             .copied()
@@ -177,7 +178,7 @@ impl Worker {
             match self.weigh(id, &opened, false, own_path, now) {
                 Some(Decision::Continue | Decision::Copy) => return self.take_over(id, opened, None, now),
                 Some(Decision::CopyRead) => {
-                    let size = opened.size;
+                    let size = opened.look.size;
                     return self.take_over(id, opened, Some(size), now);
                 }
                 Some(Decision::Wait) => wait = true,
@@ -192,7 +193,7 @@ impl Worker {
     }
 
     /// What is now at the path of a source; compares its content where the file looks like itself.
-    fn own_path(&mut self, id: SourceId, now: Now) -> Option<OwnPath> {
+    pub(crate) fn own_path(&mut self, id: SourceId, now: Now) -> Option<OwnPath> {
         let source = self.table.get_mut(id)?;
         if source.displaced > 0 {
             return Some(OwnPath::Truncated);
@@ -205,13 +206,13 @@ impl Worker {
         }
         let opened = open(&source.path, self.discover.way(Some(source.follow), &source.path));
         let same = opened.map_err(io::Error::other).and_then(|(file, _)| {
-            let start = self.reader.start(&file)?;
-            self.reader.compare(&file, meta.len(), &start, source)
+            let look = self.reader.look(&file)?;
+            self.reader.compare(&file, &look, source)
         });
         match same {
             Ok(same) if same.fingerprint == Likeness::Equal && same.before_offset => {
                 // A copy can be as long as the source is by now, not as it was at the last look.
-                if meta.len() > source.size {
+                if source.packed.is_none() && meta.len() > source.size {
                     (source.size, source.active_ms) = (meta.len(), now.boot_ms);
                     self.queue(id);
                 }
@@ -238,25 +239,25 @@ impl Worker {
         now: Now,
     ) -> Option<Decision> {
         let source = self.table.get(id)?;
-        let content = self.reader.compare(&opened.file, opened.size, &opened.start, source).ok()?;
+        let content = self.reader.compare(&opened.file, &opened.look, source).ok()?;
         let age = (now.wall_ms as i64).saturating_sub(opened.found.ctime_ms);
         Some(decide(&Evidence {
             same_path: *source.path == *opened.found.path,
             same_inode,
             fingerprint: content.fingerprint,
-            size: opened.size,
+            size: content.size,
             offset: source.offset,
             before_offset: content.before_offset,
             rung: content.rung,
             first_look: !source.looked,
             own_path: own,
-            fresh: age < COPY_WAIT_MS as i64 && opened.size <= source.size.max(source.offset),
+            fresh: age < COPY_WAIT_MS as i64 && content.size <= source.size.max(source.offset),
             compared: source.compared(),
         }))
     }
 
     /// The source goes on in this file; at `to` where that is not its offset.
-    fn take_over(&mut self, id: SourceId, opened: Opened, to: Option<u64>, now: Now) {
+    pub(crate) fn take_over(&mut self, id: SourceId, opened: Opened, to: Option<u64>, now: Now) {
         let number = self.sweep_number;
         let Some(source) = self.table.get_mut(id) else {
             return;
@@ -265,6 +266,7 @@ impl Worker {
         let moved = *source.path != *found.path;
         let mut changed = moved || source.inode != found.inode;
         let was_taken = source.taken;
+        let is_same_file = source.inode == found.inode && source.packed.is_some() == opened.look.form.is_some();
         if source.rotated_from.as_deref() == Some(&*found.path) {
             // Back at the path that it left: it may be written to again.
             (source.rotated_from, source.taken, changed) = (None, false, true);
@@ -281,7 +283,7 @@ impl Worker {
                     tracing::warn!(source = id.0, %error, "a copy cannot be read");
                 }
             } else {
-                source.roll_back(to, Fingerprint::of(&opened.start));
+                source.roll_back(to, Fingerprint::of(&opened.look.start));
                 self.counters.rolled_back += 1;
                 self.counters.rolled_back_bytes += from - to;
                 let path = found.path.display();
@@ -297,7 +299,8 @@ impl Worker {
         if let Some(follow) = found.follow {
             source.follow = follow;
         }
-        (source.size, source.mtime_ns) = (opened.size.max(source.offset), found.mtime_ns);
+        source.mtime_ns = found.mtime_ns;
+        settle_form(source, &opened.look, now);
         source.scanned = source.offset;
         self.open -= usize::from(source.file.take().is_some());
         if self.open < self.open_max {
@@ -306,6 +309,9 @@ impl Worker {
         }
         if moved {
             source.active_ms = now.boot_ms;
+        }
+        if !is_same_file {
+            self.let_go(id);
         }
         self.table.place(id, &found.path, found.device, found.inode);
         if let Some(source) = self.table.get_mut(id) {
@@ -325,7 +331,7 @@ impl Worker {
 
     /// A new source.
     fn give_birth(&mut self, opened: Opened, families: &mut Families, now: Now) {
-        let Opened { found, file, size, start } = opened;
+        let Opened { found, file, look } = opened;
         if self.table.len() >= SOURCES_MAX {
             self.let_resting_go();
             let why = format!("follow {}: {SOURCES_MAX} files are followed already", found.path.display());
@@ -335,12 +341,17 @@ impl Worker {
         let mut source = Source::new(id, &found.path, now.boot_ms);
         (source.device, source.inode) = (found.device, found.inode);
         source.follow = found.follow.unwrap_or_default();
-        source.fingerprint = Fingerprint::of(&start);
-        source.size = size;
+        source.fingerprint = Fingerprint::of(&look.start);
+        settle_form(&mut source, &look, now);
         source.looked = true;
         let from_end = self.from_end
             && self.follows.get(usize::from(source.follow)).is_some_and(|one| one.from == super::From::End);
-        if from_end {
+        if from_end && let Some(packed) = source.packed.as_mut() {
+            // Nothing of it is read, so it does not matter what it holds.
+            packed.state = State::Whole(Whole::default());
+            (source.size, source.dirty) = (0, true);
+        } else if from_end {
+            let size = look.size;
             let line_max = self.follows.get(usize::from(source.follow)).map_or(1, |one| one.max_line_bytes);
             let skipped = self.reader.last_line_start(&file, size, line_max).and_then(|start| {
                 if start > 0 { self.reader.skip_to(&file, &mut source, start) } else { Ok(()) }
@@ -376,7 +387,9 @@ impl Worker {
     /// Which sources have which fingerprint.
     fn fingerprints(&self) -> HashMap<Fingerprint, Vec<SourceId>> {
         let mut prints: HashMap<_, Vec<_>> = HashMap::new();
-        for source in self.table.iter().filter(|source| source.fingerprint.len > 0) {
+        // Of a provisional one nothing was read.
+        let known = |source: &&Source| source.fingerprint.len > 0 && !source.is_provisional();
+        for source in self.table.iter().filter(known) {
             prints.entry(source.fingerprint).or_default().push(source.id);
         }
         prints
@@ -386,16 +399,16 @@ impl Worker {
     fn open_found(&mut self, found: Found, source: Option<SourceId>) -> Option<Opened> {
         let opened =
             open(&found.path, self.discover.way(found.follow, &found.path)).and_then(|(file, meta)| {
-                let start = self.reader.start(&file).map_err(|source| ReadError::Read {
+                let look = self.reader.look(&file).map_err(|source| ReadError::Read {
                     path: found.path.clone(),
                     offset: 0,
                     source,
                 })?;
-                Ok((file, meta, start))
+                Ok((file, meta, look))
             });
         match opened {
-            Ok((file, meta, start)) if (meta.dev(), meta.ino()) == (found.device, found.inode) => {
-                Some(Opened { found, file, size: meta.len(), start })
+            Ok((file, meta, look)) if (meta.dev(), meta.ino()) == (found.device, found.inode) => {
+                Some(Opened { found, file, look })
             }
             Ok(_) => {
                 self.sweep_wanted = true;
@@ -414,6 +427,20 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether the file is packed, and how long it is then.
+fn settle_form(source: &mut Source, look: &Look, now: Now) {
+    let former = source.packed.take();
+    source.packed = look.form.map(|form| match former {
+        Some(packed) if packed.form == form => packed,
+        _ => Packed::unchecked(form, now.boot_ms),
+    });
+    source.size = match source.packed.as_ref().map(|packed| &packed.state) {
+        Some(State::Whole(whole)) => whole.size.max(source.offset),
+        Some(State::Twin { .. }) => 0,
+        _ => look.size.max(source.offset),
+    };
 }
 
 fn is_at(path: &Path, found: &Found) -> bool {

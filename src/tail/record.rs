@@ -12,8 +12,12 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::identity::{Fingerprint, Ladder};
+use super::packed::Whole;
+use super::unpack::Form;
 
 const VERSION: u8 = 1;
+/// Of the record of a packed file, with two fields more.
+const VERSION_PACKED: u8 = 2;
 /// The longest record: twice PATH_MAX and the ladder, with room to spare.
 const RECORD_BYTES_MAX: usize = 16 * 1_024;
 
@@ -45,6 +49,7 @@ pub struct SourceRecord {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) offset: u64,
     pub(crate) ladder: Ladder,
+    pub(crate) packed: Option<(Form, Whole)>,
     pub(crate) in_part: bool,
     pub(crate) unterminated: bool,
     pub(crate) finished: bool,
@@ -60,7 +65,7 @@ pub enum RecordError {
     #[error("read a source record: {0} bytes, the longest is {RECORD_BYTES_MAX}")]
     TooLong(usize),
     /// Written by a later version.
-    #[error("read a source record: version {0}, this program reads version {VERSION}")]
+    #[error("read a source record: version {0}, this program reads up to version {VERSION_PACKED}")]
     Version(u8),
     /// The fields cannot be decoded.
     #[error("read a source record: {0}")]
@@ -136,9 +141,12 @@ impl SourceRecord {
                 | flag(self.unterminated, UNTERMINATED)
                 | flag(self.finished, FINISHED),
         };
-        let mut out = vec![VERSION];
-        bincode::encode_into_std_write(&wire, &mut out, codec())
-            .map_err(|error| RecordError::Codec(error.to_string()))?;
+        let mut out = vec![if self.packed.is_some() { VERSION_PACKED } else { VERSION }];
+        let failed = |error: bincode::error::EncodeError| RecordError::Codec(error.to_string());
+        bincode::encode_into_std_write(&wire, &mut out, codec()).map_err(failed)?;
+        if let Some(packed) = self.packed {
+            bincode::encode_into_std_write(packed, &mut out, codec()).map_err(failed)?;
+        }
         if out.len() > RECORD_BYTES_MAX {
             return Err(RecordError::TooLong(out.len()));
         }
@@ -155,11 +163,19 @@ impl SourceRecord {
             return Err(RecordError::TooLong(bytes.len()));
         }
         let (version, fields) = bytes.split_first().ok_or(RecordError::Empty)?;
-        if *version != VERSION {
-            return Err(RecordError::Version(*version));
-        }
-        let (wire, read): (Wire, usize) = bincode::decode_from_slice(fields, codec())
-            .map_err(|error| RecordError::Codec(error.to_string()))?;
+        let failed = |error: bincode::error::DecodeError| RecordError::Codec(error.to_string());
+        let (wire, packed, read) = match *version {
+            VERSION => {
+                let (wire, read): (Wire, usize) = bincode::decode_from_slice(fields, codec()).map_err(failed)?;
+                (wire, None, read)
+            }
+            VERSION_PACKED => {
+                let ((wire, packed), read): ((Wire, _), usize) =
+                    bincode::decode_from_slice(fields, codec()).map_err(failed)?;
+                (wire, Some(packed), read)
+            }
+            other => return Err(RecordError::Version(other)),
+        };
         if read != fields.len() {
             return Err(RecordError::Trailing(fields.len() - read));
         }
@@ -173,6 +189,7 @@ impl SourceRecord {
             fingerprint: wire.fingerprint,
             offset: wire.offset,
             ladder: Ladder::from_pairs(&wire.ladder).ok_or(RecordError::Ladder)?,
+            packed,
             in_part: wire.flags & IN_PART != 0,
             unterminated: wire.flags & UNTERMINATED != 0,
             finished: wire.flags & FINISHED != 0,
@@ -195,10 +212,16 @@ mod tests {
             fingerprint: Fingerprint::of(b"0123456789"),
             offset: 5_000_000_000,
             ladder,
+            packed: None,
             in_part: true,
             unterminated: false,
             finished: true,
         }
+    }
+
+    fn packed() -> SourceRecord {
+        let form = Form::of(&tempfile::tempfile().unwrap(), 0).unwrap();
+        SourceRecord { packed: Some((form, Whole { size: 1 << 40, crc: 7, end: 8 })), ..sample() }
     }
 
     #[test]
@@ -207,13 +230,16 @@ mod tests {
         let record = SourceRecord::decode(&bytes).unwrap();
         assert_eq!(record, sample());
         assert_eq!(record.path().as_os_str().as_bytes(), b"/var/log/\xff\n.log");
+        assert_eq!(SourceRecord::decode(&packed().encode().unwrap()).unwrap(), packed());
     }
 
     #[test]
     fn trailing_bytes_cuts_and_versions_are_refused() {
         let good = sample().encode().unwrap();
-        for len in 0..good.len() {
-            assert!(SourceRecord::decode(&good[..len]).is_err(), "{len} bytes");
+        for good in [&good, &packed().encode().unwrap()] {
+            for len in 0..good.len() {
+                assert!(SourceRecord::decode(&good[..len]).is_err(), "{len} bytes");
+            }
         }
         let mut bad = good.to_vec();
         bad.push(0);

@@ -16,8 +16,22 @@ use super::worker::Worker;
 /// The sources of each path, those that left it included.
 pub(crate) type Families = HashMap<PathBuf, Vec<SourceId>>;
 
-/// A name without the number or the date that a rotation gave it, and the numbers in that.
+/// A name without the suffix that packing gave it.
+pub(crate) fn unpacked(path: &Path) -> Option<PathBuf> {
+    let is_suffix = |suffix: &OsStr| suffix == "gz" || suffix == "zst";
+    path.extension().is_some_and(is_suffix).then(|| path.with_extension(""))
+}
+
+/// A name without the number or the date that a rotation gave it, and the numbers in that; and without the suffix of a
+/// packed file, which may be all.
 pub(crate) fn unrotated(path: &Path) -> Option<(PathBuf, Vec<u64>)> {
+    match unpacked(path) {
+        Some(plain) => Some(unnumbered(&plain).unwrap_or((plain, Vec::new()))),
+        None => unnumbered(path),
+    }
+}
+
+fn unnumbered(path: &Path) -> Option<(PathBuf, Vec<u64>)> {
     let name = path.file_name()?.as_bytes();
     let is_of_suffix = |byte: &u8| byte.is_ascii_digit() || b".-_:T".contains(byte);
     let mut at = name.len() - name.iter().rev().take_while(|byte| is_of_suffix(byte)).count();
@@ -206,7 +220,10 @@ mod tests {
         check("app.log-20240131", Some(("app.log", &[20_240_131])));
         check("app.log.2024-01-31T12:00", Some(("app.log", &[2024, 1, 31, 12, 0])));
         check("h4.1", Some(("h4", &[1])));
-        for name in ["app.log", "app1", "10", ".1", "app.log.", "app.log.1.gz", "app-1.log"] {
+        check("app.log.1.gz", Some(("app.log", &[1])));
+        check("app.log-20240131.zst", Some(("app.log", &[20_240_131])));
+        check("app.log.gz", Some(("app.log", &[])));
+        for name in ["app.log", "app1", "10", ".1", "app.log.", ".gz", "app-1.log"] {
             check(name, None);
         }
     }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use spillq_storage::SourceId;
 
 use super::identity::{Fingerprint, Ladder};
+use super::packed::{Packed, State};
 use super::record::SourceRecord;
 
 /// One followed file.
@@ -34,6 +35,8 @@ pub(crate) struct Source {
     pub(crate) size: u64,
     pub(crate) mtime_ns: i64,
     pub(crate) ladder: Ladder,
+    /// Its file is packed. All positions are in what it unpacks to, the size too once that is known.
+    pub(crate) packed: Option<Box<Packed>>,
     /// Held open while it has unread bytes, and longer while there are descriptors.
     pub(crate) file: Option<File>,
     /// The older source of the same path that is read first.
@@ -87,6 +90,7 @@ impl Source {
             size: 0,
             mtime_ns: 0,
             ladder: Ladder::default(),
+            packed: None,
             file: None,
             after: None,
             error: None,
@@ -120,6 +124,10 @@ impl Source {
         source.scanned = record.offset;
         source.size = record.offset;
         source.ladder = record.ladder;
+        if let Some((form, whole)) = record.packed {
+            source.size = whole.size.max(record.offset);
+            source.packed = Some(Box::new(Packed { form, state: State::Whole(whole), since_ms: now_ms }));
+        }
         source.in_part = record.in_part;
         source.unterminated = record.unterminated;
         source.stored = true;
@@ -134,6 +142,7 @@ impl Source {
             fingerprint: self.fingerprint,
             offset: self.offset,
             ladder: self.ladder.clone(),
+            packed: self.packed.as_ref().and_then(|packed| Some((packed.form, packed.whole()?))),
             in_part: self.in_part,
             unterminated: self.unterminated,
             finished: false,
@@ -169,6 +178,25 @@ impl Source {
     /// Whether only an incomplete line, looked at already, is left.
     pub(crate) fn is_caught_up(&self) -> bool {
         self.looked && !self.queued && self.scanned.max(self.offset) >= self.size
+    }
+
+    /// A packed file of which nothing was read, and that may be another source.
+    pub(crate) fn is_provisional(&self) -> bool {
+        self.packed.as_ref().is_some_and(|packed| packed.whole().is_none())
+    }
+
+    /// The length of its file, as last seen.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.packed.as_ref().map_or(self.size, |packed| packed.form.size)
+    }
+
+    /// Whether its file cannot be what it was, by its length and time alone. A packed one never grows.
+    pub(crate) fn is_another(&self, file_bytes: u64, mtime_ns: i64) -> bool {
+        match &self.packed {
+            None => file_bytes < self.offset,
+            Some(packed) if packed.whole().is_none() => false,
+            Some(packed) => (file_bytes, mtime_ns) != (packed.form.size, self.mtime_ns),
+        }
     }
 
     /// Bytes that its fingerprint and the rung at its offset speak for.

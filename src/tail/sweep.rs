@@ -41,6 +41,8 @@ impl Worker {
         self.sweep_wanted = false;
         self.waiting_files = 0;
         self.counters.sweeps += 1;
+        // Those that are due are found again.
+        self.endings.clear();
         let mut strangers = Vec::new();
         let mut changed = Vec::new();
         let inodes = self.table.inodes();
@@ -54,12 +56,12 @@ impl Worker {
             if source.resting && found.follow.is_none() {
                 return;
             }
-            if source.displaced > 0 || !source.looked || found.size < source.offset {
+            if source.displaced > 0 || !source.looked || source.is_another(found.size, found.mtime_ns) {
                 strangers.push(found);
                 return;
             }
             mark_seen(source, &found, number);
-            if found.size != source.size || found.mtime_ns != source.mtime_ns || source.error.is_some() {
+            if found.size != source.file_bytes() || found.mtime_ns != source.mtime_ns || source.error.is_some() {
                 changed.push(source.id);
             }
         });
@@ -74,7 +76,9 @@ impl Worker {
         self.folders = walked.folders;
         self.recognise(strangers, now);
         self.miss(&walked.unlisted, now);
+        self.settle_twins(now);
         self.rotated_ends(now);
+        self.keep_awaited();
         self.close_idle(now);
         // At the end of the first sweep, whatever it found existed at the start.
         self.from_end = false;
@@ -112,7 +116,7 @@ impl Worker {
                 continue;
             }
             if let Some(meta) = &held
-                && meta.len() != source.size
+                && meta.len() != source.file_bytes()
             {
                 queue.push(source.id);
             }
@@ -146,11 +150,7 @@ impl Worker {
             else {
                 continue;
             };
-            let wait = self
-                .follows
-                .get(usize::from(source.follow))
-                .map_or(0, |one| one.rotate_wait.as_millis() as u64);
-            let quiet = now.boot_ms.saturating_sub(source.active_ms) >= wait;
+            let quiet = now.boot_ms.saturating_sub(source.active_ms) >= self.rotate_wait_ms(source);
             if !quiet
                 || !source.is_caught_up()
                 || !(source.has_rest() || source.outside)
@@ -171,6 +171,20 @@ impl Worker {
                 self.endings.retain(|ending| ending.0 != id);
             }
         }
+    }
+
+    /// A source that a packed file may hold the rest of does not end.
+    fn keep_awaited(&mut self) {
+        for (id, ending) in self.endings.clone() {
+            if ending != Ending::Unterminated && self.is_awaited(id) {
+                self.endings.retain(|one| one.0 != id);
+            }
+        }
+    }
+
+    pub(crate) fn rotate_wait_ms(&self, source: &Source) -> u64 {
+        let follow = self.follows.get(usize::from(source.follow));
+        follow.map_or(0, |follow| follow.rotate_wait.as_millis() as u64)
     }
 
     fn open_for_end(&mut self, id: SourceId) -> bool {

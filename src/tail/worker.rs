@@ -18,12 +18,14 @@ use super::discover::Discover;
 use super::error::{ReadError, TailError};
 use super::fill::{APPEND_BYTES, Filler};
 use super::open::open;
+use super::packed::Slot;
 use super::press::Press;
 use super::reader::{Reader, Turn};
 use super::record::SourceRecord;
 use super::refollow::Follows;
 use super::source::{Source, Table};
 use super::status::{Counters, Snapshot, SourceState, SourceStatus};
+use super::unpack::Fault;
 use super::{Follow, Settings};
 use crate::queue::{Append, Closed, Handle, Ticket};
 
@@ -102,6 +104,10 @@ pub(crate) struct Worker {
     pub(crate) endings: VecDeque<(SourceId, Ending)>,
     /// The sweep that last looked whether resting sources can make room.
     pub(crate) made_room: u32,
+    /// The packed file that is unpacked now.
+    pub(crate) slot: Option<Slot>,
+    /// Something was unpacked in this round.
+    pub(crate) unpacked: bool,
     press: Press,
     handle: Handle,
     ready: VecDeque<SourceId>,
@@ -147,6 +153,8 @@ impl Worker {
             open_max,
             endings: VecDeque::new(),
             made_room: 0,
+            slot: None,
+            unpacked: false,
             press: Press::default(),
             handle,
             ready: VecDeque::new(),
@@ -244,6 +252,16 @@ impl Worker {
         }
     }
 
+    /// It has its next turn in the next round.
+    pub(crate) fn wait(&mut self, id: SourceId) {
+        if let Some(source) = self.table.get_mut(id)
+            && !source.queued
+        {
+            source.queued = true;
+            self.blocked.push(id);
+        }
+    }
+
     pub(crate) fn owe_checkpoint(&mut self, id: SourceId) {
         if let Some(source) = self.table.get_mut(id) {
             source.dirty = true;
@@ -270,7 +288,7 @@ impl Worker {
             };
             self.turn(id, &mut filler, now);
         }
-        self.submit(filler)
+        Ok(self.submit(filler)? | std::mem::take(&mut self.unpacked))
     }
 
     fn submit(&mut self, filler: Filler) -> Result<bool, Closed> {
@@ -309,6 +327,9 @@ impl Worker {
     }
 
     fn turn(&mut self, id: SourceId, filler: &mut Filler, now: Now) {
+        if self.table.get(id).is_some_and(Source::is_provisional) {
+            return self.check_packed(id, now);
+        }
         if self.is_blocked(id) {
             self.blocked.push(id);
             return;
@@ -321,12 +342,28 @@ impl Worker {
         if source.displaced > 0 || source.resting || !source.looked || !self.open_source(id) {
             return;
         }
+        // Packed: one at a time; and where all of it is read, nothing more comes.
+        let Some(source) = self.table.get(id) else {
+            return;
+        };
+        let is_packed = source.packed.is_some();
+        if is_packed && source.has_rest() {
+            match self.is_unpacked(id) {
+                Ok(true) => {}
+                Ok(false) => return self.wait(id),
+                Err(error) => return self.read_failed(id, error),
+            }
+        }
         let Some(source) = self.table.get_mut(id) else {
             return;
         };
         let (was_dirty, was_size) = (source.dirty, source.size);
         let line_max = self.follows.get(usize::from(source.follow)).map_or(1, |follow| follow.max_line_bytes);
-        let turn = self.reader.turn(source, line_max, filler);
+        let turn = match self.slot.as_mut().and_then(|slot| slot.unpacker(id)) {
+            _ if is_packed && !source.has_rest() => Ok(Turn::CaughtUp),
+            None if is_packed => return self.wait(id),
+            unpacker => self.reader.turn(source, unpacker, line_max, filler),
+        };
         if source.size != was_size {
             source.active_ms = now.boot_ms;
         }
@@ -340,22 +377,31 @@ impl Worker {
                 }
                 match turn {
                     Turn::More => self.queue(id),
-                    Turn::CaughtUp => {}
+                    Turn::CaughtUp => self.let_go(id),
                     Turn::Changed => self.displace(id),
                 }
             }
-            Err(source_error) => {
-                let (path, offset) = (source.path.to_path_buf(), source.offset);
-                source.file = None;
-                self.open = self.open.saturating_sub(1);
-                self.fail(id, &ReadError::Read { path, offset, source: source_error });
-            }
+            Err(error) => self.read_failed(id, error),
         }
         self.close_if_too_many(id);
     }
 
+    fn read_failed(&mut self, id: SourceId, source_error: io::Error) {
+        self.let_go(id);
+        let Some(source) = self.table.get_mut(id) else {
+            return;
+        };
+        // It was complete when it was checked: it is another file by now, which a check says more of.
+        if source.packed.is_some() && Fault::of(&source_error) != Fault::Unread {
+            return self.displace(id);
+        }
+        let (path, offset) = (source.path.to_path_buf(), source.offset);
+        self.open -= usize::from(source.file.take().is_some());
+        self.fail(id, &ReadError::Read { path, offset, source: source_error });
+    }
+
     /// Opens the file of a source, unless it is open. False where there is nothing to read now.
-    fn open_source(&mut self, id: SourceId) -> bool {
+    pub(crate) fn open_source(&mut self, id: SourceId) -> bool {
         let Some(source) = self.table.get_mut(id) else {
             return false;
         };
@@ -381,6 +427,7 @@ impl Worker {
 
     /// The file has another content than the source. Whether that lives on in a copy, a sweep finds out.
     pub(crate) fn displace(&mut self, id: SourceId) {
+        self.let_go(id);
         if let Some(source) = self.table.get_mut(id) {
             source.displaced = self.sweep_number.max(1);
             if source.file.take().is_some() {
@@ -406,7 +453,8 @@ impl Worker {
             return;
         };
         let was_dirty = source.dirty;
-        if ending != Ending::Truncated && source.has_rest() && source.file.is_some() {
+        let is_plain = source.packed.is_none();
+        if ending != Ending::Truncated && is_plain && source.has_rest() && source.file.is_some() {
             match self.reader.unterminated_end(source, filler) {
                 Ok(true) => {}
                 // It grew after all.
@@ -424,6 +472,7 @@ impl Worker {
         let Some(mut source) = self.table.remove(id) else {
             return;
         };
+        self.let_go(id);
         if source.file.take().is_some() {
             self.open = self.open.saturating_sub(1);
         }

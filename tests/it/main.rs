@@ -28,6 +28,8 @@ mod limits;
 mod manager;
 /// Figures and addresses of a running service.
 mod metrics;
+/// Files that gzip and zstd pack.
+mod packed;
 /// What is handed out beside the program: configurations, unit file, package.
 mod packaging;
 /// Batches posted to servers, hostile ones too.

@@ -6,6 +6,7 @@
 mod follow;
 mod model;
 mod order;
+mod packed;
 mod refollow;
 mod refused;
 mod rotation;

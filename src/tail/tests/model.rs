@@ -6,12 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use super::super::unpack;
 use super::support::Rig;
 
 #[derive(Clone, Debug)]
@@ -44,6 +46,13 @@ enum Action {
         file: usize,
         other: usize,
     },
+    /// A rotated file is packed; where `half`, a later one of these completes it.
+    Pack {
+        half: bool,
+        zstd: bool,
+    },
+    /// A packed file is unpacked.
+    Unpack,
     /// A rotated file comes back to a path; what is there takes its name.
     Unrotate {
         file: usize,
@@ -77,6 +86,8 @@ fn action() -> impl Strategy<Value = Action> {
         1 => file.clone().prop_map(|file| Action::Delete { file }),
         2 => two.clone().prop_map(|(file, other)| Action::Exchange { file, other }),
         1 => two.prop_map(|(file, other)| Action::MoveOver { file, other }),
+        4 => (any::<bool>(), any::<bool>()).prop_map(|(half, zstd)| Action::Pack { half, zstd }),
+        1 => Just(Action::Unpack),
         1 => file.clone().prop_map(|file| Action::Unrotate { file }),
         2 => file.clone().prop_map(|file| Action::Hide { file }),
         3 => file.prop_map(|file| Action::Show { file }),
@@ -98,6 +109,8 @@ struct Content {
     /// A copy that came back over the path it was copied from, before anybody looked, is a file replaced by one with the
     /// same beginning: below 256 bytes it is read twice, as `docs/tail.md` says. So a copy stays where it is.
     is_copy: bool,
+    /// It is packed, or about to be.
+    is_packed: bool,
     /// Where `partial` may have been ended after `rotate_wait`, as the rest of a file whose path was taken: what is
     /// written behind it then is a line of its own.
     cuts: Vec<usize>,
@@ -109,6 +122,8 @@ struct Model {
     now: BTreeMap<&'static str, Content>,
     /// Rotated files inside the globs: name, content.
     rotated: Vec<(String, Content)>,
+    /// One that is written by half: the name in plain, that of the packed file, the rest of its bytes.
+    packing: Option<(String, String, Vec<u8>)>,
     /// A folder outside the walked ones, and the files in it.
     away: tempfile::TempDir,
     hidden: Vec<(String, Content)>,
@@ -136,6 +151,7 @@ impl Model {
             rig,
             now: BTreeMap::new(),
             rotated: Vec::new(),
+            packing: None,
             away: tempfile::tempdir().unwrap(),
             hidden: Vec::new(),
             passed: 0,
@@ -215,9 +231,28 @@ impl Model {
                     self.put(other, content);
                 }
             }
+            Action::Pack { half, zstd } => self.pack(half, zstd),
+            Action::Unpack => {
+                let is_packed = |rotated: &(String, Content)| rotated.1.is_packed;
+                if self.packing.is_none()
+                    && let Some(at) = self.rotated.iter().rposition(is_packed)
+                {
+                    let (packed, content) = self.rotated.remove(at);
+                    // At the path that it had before it were, as long as nobody looked, one replaced by another of the
+                    // same beginning.
+                    let file = FILES.iter().find(|file| packed.starts_with(**file)).copied();
+                    let name = self.rotated_name(file.unwrap_or("hidden.log"), "");
+                    let from = self.rig.path(&packed);
+                    fs::write(self.rig.path(&name), unpacked(&from)).unwrap();
+                    self.keep_time(&packed, &name);
+                    fs::remove_file(from).unwrap();
+                    self.rotated.push((name, Content { is_packed: false, ..content }));
+                }
+            }
             Action::Unrotate { file } => {
                 let file = FILES[file];
-                if let Some(at) = self.rotated.iter().rposition(|rotated| !rotated.1.is_copy) {
+                let moves = |content: &Content| !content.is_copy && !content.is_packed;
+                if let Some(at) = self.rotated.iter().rposition(|rotated| moves(&rotated.1)) {
                     let (name, content) = self.rotated.remove(at);
                     let (from, to) = (self.rig.path(&name), self.rig.path(file));
                     if self.now.contains_key(file) {
@@ -268,6 +303,38 @@ impl Model {
             Action::FillLog(full) => self.rig.is_full = full,
             Action::Restart => self.rig.restart(),
         }
+    }
+
+    fn pack(&mut self, half: bool, zstd: bool) {
+        if let Some((plain, packed, rest)) = self.packing.take() {
+            self.rig.write(&packed, &rest);
+            self.keep_time(&plain, &packed);
+            self.rig.remove(&plain);
+            self.rotated.iter_mut().find(|rotated| rotated.0 == plain).unwrap().0 = packed;
+            return;
+        }
+        let Some((name, content)) = self.rotated.iter_mut().rev().find(|rotated| !rotated.1.is_packed) else {
+            return;
+        };
+        content.is_packed = true;
+        let bytes = fs::read(self.rig.path(name)).unwrap();
+        let (packed, bytes) = match zstd {
+            true => (format!("{name}.zst"), unpack::tests::zstd(&bytes)),
+            false => (format!("{name}.gz"), unpack::tests::gzip(&bytes)),
+        };
+        let (begin, rest) = bytes.split_at(bytes.len() / 2);
+        let name = name.clone();
+        self.rig.write(&packed, begin);
+        self.packing = Some((name, packed, rest.to_vec()));
+        if !half {
+            self.pack(half, zstd);
+        }
+    }
+
+    /// As gzip and zstd do.
+    fn keep_time(&self, from: &str, to: &str) {
+        let time = fs::metadata(self.rig.path(from)).unwrap().modified().unwrap();
+        fs::File::options().append(true).open(self.rig.path(to)).unwrap().set_modified(time).unwrap();
     }
 
     /// `rotate_wait` has passed: the rest of a rotated file is a line, and a file that came from elsewhere may be
@@ -357,6 +424,9 @@ impl Model {
 
     fn check(&mut self) {
         self.rig.is_full = false;
+        if self.packing.is_some() {
+            self.pack(false, false);
+        }
         self.show_all();
         // Past `rotate_wait`: a rotated file with an incomplete end holds up the one that took its path.
         for _ in 0..2 {
@@ -380,7 +450,7 @@ impl Model {
         }
         // Where a line stands in its file, its offset says so.
         for (name, content) in self.rotated.iter().map(|(name, content)| (name.as_str(), content)) {
-            let bytes = fs::read(self.rig.path(name)).unwrap();
+            let bytes = unpacked(&self.rig.path(name));
             for line in &content.lines {
                 let stored = self.rig.log.lines.iter().find(|stored| stored.bytes == *line).unwrap();
                 let at = stored.offset as usize;
@@ -399,6 +469,17 @@ impl Model {
             assert!(numbers.is_sorted(), "the lines of {file} are in order over its rotations: {numbers:?}");
         }
     }
+}
+
+fn unpacked(path: &Path) -> Vec<u8> {
+    let bytes = fs::read(path).unwrap();
+    let mut content = Vec::new();
+    match bytes.as_slice() {
+        [0x1f, 0x8b, ..] => flate2::read::MultiGzDecoder::new(&*bytes).read_to_end(&mut content).unwrap(),
+        [0x28, 0xb5, ..] => zstd::Decoder::new(&*bytes).unwrap().read_to_end(&mut content).unwrap(),
+        _ => return bytes,
+    };
+    content
 }
 
 fn exchange(one: &Path, other: &Path) {
