@@ -28,6 +28,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod unpack;
+mod verdict;
 mod watch;
 mod worker;
 

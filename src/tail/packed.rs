@@ -1,30 +1,26 @@
-//! Packed files: when they are checked, who they are then, and how they are read. Rows 13 to 21 of `docs/tail.md`.
+//! Packed files: when they are checked, and how they are read. Who they are then, `verdict` says.
 //!
 //! One is unpacked at a time, 4 MiB a turn. A packed file that is not checked is a provisional source: it has a place
 //! in the order of its path, nothing of it is read, and the log does not know it. No line of a damaged one is ever
-//! read, and no source is given up while a packed file may be what is left of it.
+//! read.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use bincode::{Decode, Encode};
 use spillq_storage::SourceId;
 
 use super::check::{Candidate, Check};
-use super::discover::Found;
 use super::error::ReadError;
-use super::identity::{
-    Decision, Evidence, FINGERPRINT_BYTES, Fingerprint, Likeness, OwnPath, RUNG_BYTES, SAME_PATH_BYTES, decide,
-};
+use super::identity::{Fingerprint, RUNG_BYTES};
 use super::open::open;
-use super::reader::{Look, ctime_ms, mtime_ns};
-use super::recognise::{COPY_WAIT_MS, Opened};
-use super::rotation::unpacked;
+use super::reader::{ctime_ms, mtime_ns};
+use super::recognise::COPY_WAIT_MS;
 use super::source::Source;
 use super::unpack::{Fault, Form, Unpacker};
+use super::verdict::is_named_as;
 use super::worker::{Now, Worker};
 
 /// Bytes of content in one turn: some tens of milliseconds, after which the other files come to theirs.
@@ -60,9 +56,15 @@ pub(crate) struct Packed {
 pub(crate) enum State {
     Unchecked,
     /// Incomplete, damaged or unreadable as it is: checked again when it has changed, or even unchanged, but not before.
-    Bad { not_before_ms: u64, even_unchanged: bool },
+    Bad {
+        not_before_ms: u64,
+        even_unchanged: bool,
+    },
     /// It has what is in the file of another source, which is still there.
-    Twin { of: SourceId, whole: Whole },
+    Twin {
+        of: SourceId,
+        whole: Whole,
+    },
     /// Checked, and a source of its own.
     Whole(Whole),
 }
@@ -84,25 +86,14 @@ impl Packed {
 /// The one file that is unpacked now.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    id: SourceId,
-    job: Job,
+    pub(crate) id: SourceId,
+    pub(crate) job: Job,
 }
 
 #[derive(Debug)]
-enum Job {
+pub(crate) enum Job {
     Check(Box<Check>),
     Read(Box<Unpacker>),
-}
-
-/// Who a checked file is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    New,
-    Twin(SourceId),
-    /// What is left of a source, which goes on at this offset.
-    Rest(SourceId, u64),
-    /// Where that source is, or how far it is read, is not known yet.
-    Later,
 }
 
 impl Worker {
@@ -112,6 +103,9 @@ impl Worker {
             return;
         };
         source.queued = false;
+        if source.resting {
+            return;
+        }
         let Some(packed) = source.packed.as_deref() else {
             return;
         };
@@ -133,7 +127,8 @@ impl Worker {
             Ok(false) => self.wait(id),
             Err(error) => self.fault(id, 0, 0, error, now),
         }
-        let Some(Slot { job: Job::Check(check), .. }) = self.slot.as_mut().filter(|slot| slot.id == id) else {
+        let Some(Slot { job: Job::Check(check), .. }) = self.slot.as_mut().filter(|slot| slot.id == id)
+        else {
             return;
         };
         let began = std::time::Instant::now();
@@ -219,9 +214,8 @@ impl Worker {
             return None;
         }
         // The one whose name it has, then the longest content that fits: the best evidence.
-        sources.sort_by_key(|source| {
-            (!is_named_as(&path, &source.path), std::cmp::Reverse(source.compared()))
-        });
+        sources
+            .sort_by_key(|source| (!is_named_as(&path, &source.path), std::cmp::Reverse(source.compared())));
         let mut files = 0;
         let candidate = |source: &Source| {
             let file = (files < TWINS_MAX).then(|| self.plain_file(source)).flatten();
@@ -242,217 +236,6 @@ impl Worker {
         let opened = open(&source.path, self.discover.way(Some(source.follow), &source.path));
         let (file, meta) = opened.ok()?;
         ((meta.dev(), meta.ino()) == (source.device, source.inode)).then_some(file)
-    }
-
-    /// What was checked is somebody: the table.
-    fn judge(&mut self, id: SourceId, now: Now) {
-        let Some(Slot { job: Job::Check(check), .. }) = self.slot.take_if(|slot| slot.id == id) else {
-            return;
-        };
-        let Some(whole) = check.whole() else {
-            return self.wait(id);
-        };
-        let verdict = self.verdict(id, &check, whole, now);
-        match verdict {
-            Verdict::Rest(of, to) => return self.rest(id, of, to, whole, now),
-            Verdict::Later => {
-                self.sweep_wanted = true;
-                return self.wait(id);
-            }
-            Verdict::Twin(of) => {
-                let before = self.table.get(id).and_then(|source| source.after);
-                self.stand_for(id, before, of);
-            }
-            Verdict::New => {}
-        }
-        let Some(source) = self.table.get_mut(id) else {
-            return;
-        };
-        source.fingerprint = Fingerprint::of(check.start());
-        if source.error.take().is_some() {
-            tracing::info!(path = %source.path.display(), "complete now");
-        }
-        let (size, state) = match verdict {
-            Verdict::Twin(of) => (0, State::Twin { of, whole }),
-            _ => (whole.size, State::Whole(whole)),
-        };
-        source.size = size;
-        if let Some(packed) = source.packed.as_mut() {
-            (packed.form, packed.state) = (check.form, state);
-        }
-        self.queue(id);
-    }
-
-    /// Rows 14 to 17, and 20.
-    fn verdict(&mut self, id: SourceId, check: &Check, whole: Whole, now: Now) -> Verdict {
-        let Some((path, is_gone)) = self.table.get(id).map(|one| (one.path.clone(), one.missed > 0)) else {
-            return Verdict::Later;
-        };
-        for candidate in &check.candidates {
-            let Some(own_path) = self.own_path(candidate.id, now) else {
-                continue;
-            };
-            let Some(source) = self.table.get(candidate.id) else {
-                continue;
-            };
-            let offset = source.offset;
-            let is_here = own_path == OwnPath::Here;
-            // A short content may be a header that many files have.
-            let is_told = whole.size >= SAME_PATH_BYTES || is_gone || is_named_as(&path, &source.path);
-            let is_alike = match &source.packed {
-                Some(packed) => packed.whole() == Some(whole),
-                None => candidate.is_twin(),
-            };
-            let is_twin = is_alike && (is_told || !is_here && whole.size >= offset);
-            if is_here || source.file.is_some() && candidate.is_compared {
-                if is_twin {
-                    return Verdict::Twin(candidate.id);
-                }
-                continue;
-            }
-            let fingerprint = source.fingerprint.compare(check.start());
-            let decision = decide(&Evidence {
-                // Of one that is changed in place nothing but the content tells.
-                same_path: *source.path == *path && source.displaced == 0,
-                same_inode: false,
-                fingerprint,
-                size: whole.size,
-                offset,
-                before_offset: candidate.matches(offset) || is_twin && offset <= whole.size,
-                rung: candidate.rung(),
-                first_look: !source.looked,
-                own_path,
-                fresh: false,
-                compared: source.compared(),
-            });
-            let to = match decision {
-                Decision::Continue | Decision::Copy => Some(offset),
-                Decision::CopyRead => Some(whole.size),
-                _ => is_twin.then_some(whole.size.min(offset)),
-            };
-            // It was read on while the file was checked.
-            let has_moved = fingerprint == Likeness::Equal
-                && source.ladder.crc_at(offset).is_some()
-                && !candidate.knows(offset);
-            let is_on_its_way =
-                source.displaced == 0 && (source.seen == self.sweep_number || source.missed == 1);
-            match to {
-                None if has_moved => return Verdict::Later,
-                Some(_) if is_on_its_way || is_read(source) => return Verdict::Later,
-                Some(to) => return Verdict::Rest(candidate.id, to),
-                None => {}
-            }
-        }
-        Verdict::New
-    }
-
-    /// The source `of` goes on in the packed file, at `to`; the provisional source of that is no more.
-    fn rest(&mut self, id: SourceId, of: SourceId, to: u64, whole: Whole, now: Now) {
-        if !self.open_source(id) {
-            return;
-        }
-        let Some(mut provisional) = self.table.remove(id) else {
-            return;
-        };
-        self.let_go(id);
-        self.let_go(of);
-        self.endings.retain(|ending| ending.0 != of);
-        let (Some(file), Some(packed)) = (provisional.file.take(), provisional.packed.take()) else {
-            return;
-        };
-        self.open = self.open.saturating_sub(1);
-        self.stand_for(id, provisional.after, of);
-        let Some(source) = self.table.get_mut(of) else {
-            return;
-        };
-        let destroyed = source.size.saturating_sub(source.offset.max(whole.size));
-        if destroyed > 0 && source.packed.is_none() {
-            self.counters.destroyed_unread_bytes += destroyed;
-            let (path, offset) = (source.path.display(), source.offset);
-            tracing::error!(%path, offset, bytes = destroyed, "bytes were destroyed before they were read");
-        }
-        if to < source.offset {
-            source.ladder.set(to, whole.end);
-            (source.offset, source.in_part) = (to, false);
-        }
-        source.size = whole.size;
-        source.displaced = 0;
-        let found = Found {
-            path: provisional.path.to_path_buf(),
-            device: provisional.device,
-            inode: provisional.inode,
-            size: packed.form.size,
-            mtime_ns: provisional.mtime_ns,
-            ctime_ms: 0,
-            follow: Some(provisional.follow),
-        };
-        tracing::debug!(path = %found.path.display(), source = of.0, to, "what is left of a source is packed");
-        let look = Look { size: packed.form.size, start: Vec::new(), form: Some(packed.form) };
-        let state = State::Whole(whole);
-        source.packed = Some(Box::new(Packed { state, ..*packed }));
-        self.take_over(of, Opened { found, file, look }, None, now);
-        self.owe_checkpoint(of);
-    }
-
-    /// Who came after the packed file comes after the source that it is a part of, which itself comes after `before`.
-    fn stand_for(&mut self, id: SourceId, before: Option<SourceId>, of: SourceId) {
-        for other in self.table.iter_mut().filter(|other| other.after == Some(id)) {
-            other.after = match other.id == of {
-                true => before.filter(|before| *before != of),
-                false => Some(of),
-            };
-        }
-    }
-
-    /// A source whose twin is a packed file, and that is gone, goes on there. Its writer may have it open still, so one that
-    /// is held open is read from its descriptor until it is quiet.
-    pub(crate) fn settle_twins(&mut self, now: Now) {
-        let twin = |source: &Source| match source.packed.as_ref()?.state {
-            State::Twin { of, whole } => Some((source.id, of, whole)),
-            _ => None,
-        };
-        let twins: Vec<_> = self.table.iter().filter_map(twin).collect();
-        for (id, of, whole) in twins {
-            let Some(source) = self.table.get(of) else {
-                // Who it was is not known any more.
-                if let Some(packed) = self.table.get_mut(id).and_then(|source| source.packed.as_mut()) {
-                    packed.state = State::Unchecked;
-                }
-                self.queue(id);
-                continue;
-            };
-            let wait_ms = self.rotate_wait_ms(source);
-            let quiet_ms = now.boot_ms.saturating_sub(source.active_ms.max(source.gone_ms.unwrap_or(0)));
-            let is_quiet = source.is_caught_up() && (self.once || quiet_ms >= wait_ms);
-            if source.displaced > 0 || source.missed >= 2 && (source.file.is_none() || is_quiet) {
-                let to = source.offset.min(whole.size);
-                self.rest(id, of, to, whole, now);
-            }
-        }
-    }
-
-    /// Whether a packed file that is not checked may be what is left of the source.
-    pub(crate) fn is_awaited(&mut self, id: SourceId) -> bool {
-        let Some(print) = self.table.get(id).map(|source| source.fingerprint) else {
-            return false;
-        };
-        let mut looked_into = Vec::new();
-        for source in self.table.iter().filter(|source| source.id != id) {
-            match source.packed.as_ref().map(|packed| &packed.state) {
-                Some(State::Twin { of, .. }) if *of == id => return true,
-                Some(State::Unchecked) if print.len == 0 || source.fingerprint == print => return true,
-                // Two whole kilobytes that differ, or the beginning of a smaller file.
-                Some(State::Unchecked) if usize::from(print.len) < FINGERPRINT_BYTES => {
-                    looked_into.push((source.path.clone(), source.follow));
-                }
-                _ => {}
-            }
-        }
-        looked_into.into_iter().any(|(path, follow)| {
-            let opened = open(&path, self.discover.way(Some(follow), &path));
-            let look = opened.ok().and_then(|(file, _)| self.reader.look(&file).ok());
-            look.is_some_and(|look| print.compare(&look.start) == Likeness::Equal)
-        })
     }
 
     /// Rows 18 and 19. Told once; it holds nobody up.
@@ -481,7 +264,8 @@ impl Worker {
 
     /// Makes the unpacker of a source ready at its offset. False where it waits, for another or for its next turn.
     pub(crate) fn is_unpacked(&mut self, id: SourceId) -> io::Result<bool> {
-        let Some((source, file)) = self.table.get(id).and_then(|source| Some((source, source.file.as_ref()?)))
+        let Some((source, file)) =
+            self.table.get(id).and_then(|source| Some((source, source.file.as_ref()?)))
         else {
             return Ok(false);
         };
@@ -532,18 +316,8 @@ impl Slot {
     }
 }
 
-/// Held open with whole lines that are not read.
-fn is_read(source: &Source) -> bool {
-    source.displaced == 0 && source.file.is_some() && source.error.is_none() && !source.is_caught_up()
-}
-
 /// Whether the file is another than it was at the last check, by length and time.
 fn has_changed(source: &Source) -> bool {
     fs::metadata(&source.path)
         .is_ok_and(|meta| (meta.len(), mtime_ns(&meta)) != (source.file_bytes(), source.mtime_ns))
-}
-
-/// Whether a packed file has the name of another and a suffix.
-fn is_named_as(packed: &Path, plain: &Path) -> bool {
-    unpacked(packed).is_some_and(|name| name == plain)
 }

@@ -312,13 +312,19 @@ impl Reader {
             return Ok(false);
         };
         let is_quiet = file.metadata().map(|meta| meta.len() == source.size);
-        let ended = is_quiet.and_then(|quiet| Ok(quiet && self.last_line(&mut Body::Plain(&file), source, filler)?));
+        let ended =
+            is_quiet.and_then(|quiet| Ok(quiet && self.last_line(&mut Body::Plain(&file), source, filler)?));
         source.file = Some(file);
         ended
     }
 
     /// What is behind the offset becomes a line without a newline, unless there is one.
-    fn last_line(&mut self, body: &mut Body<'_>, source: &mut Source, filler: &mut Filler) -> io::Result<bool> {
+    fn last_line(
+        &mut self,
+        body: &mut Body<'_>,
+        source: &mut Source,
+        filler: &mut Filler,
+    ) -> io::Result<bool> {
         let mut rest = vec![0; source.size.saturating_sub(source.offset) as usize];
         body.read_exact_at(&mut rest, source.offset)?;
         if rest.is_empty() || lines::count(&rest) > 0 {

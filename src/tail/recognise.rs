@@ -266,7 +266,8 @@ impl Worker {
         let moved = *source.path != *found.path;
         let mut changed = moved || source.inode != found.inode;
         let was_taken = source.taken;
-        let is_same_file = source.inode == found.inode && source.packed.is_some() == opened.look.form.is_some();
+        let is_same_file =
+            source.inode == found.inode && source.packed.is_some() == opened.look.form.is_some();
         if source.rotated_from.as_deref() == Some(&*found.path) {
             // Back at the path that it left: it may be written to again.
             (source.rotated_from, source.taken, changed) = (None, false, true);

@@ -166,7 +166,8 @@ impl SourceRecord {
         let failed = |error: bincode::error::DecodeError| RecordError::Codec(error.to_string());
         let (wire, packed, read) = match *version {
             VERSION => {
-                let (wire, read): (Wire, usize) = bincode::decode_from_slice(fields, codec()).map_err(failed)?;
+                let (wire, read): (Wire, usize) =
+                    bincode::decode_from_slice(fields, codec()).map_err(failed)?;
                 (wire, None, read)
             }
             VERSION_PACKED => {

@@ -9,10 +9,13 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use bytes::Bytes;
-use spillq_storage::SourceEnd;
+use spillq_storage::{SourceEnd, SourceId};
 
+use super::check::{Candidate, Check};
 use super::identity::{FINGERPRINT_BYTES, Fingerprint, Likeness, RUNG_BYTES, crc_before};
 use super::record::SourceRecord;
+use super::source::Source;
+use super::unpack::{Form, Unpacker, is_packed};
 
 /// Makes the checkpoint of a source reach the end of its stored lines; `None` where it does already.
 ///
@@ -54,16 +57,14 @@ pub fn adopt(checkpoint: &[u8], path: &Path) -> Result<Bytes, String> {
     }
     let file = File::open(&path).map_err(told)?;
     let start = read(&file, 0, FINGERPRINT_BYTES).map_err(told)?;
-    if record.fingerprint.compare(&start) != Likeness::Equal {
-        return Err(format!("{} does not begin as the source does", path.display()));
-    }
-    let from = record.offset.saturating_sub(RUNG_BYTES as u64);
-    let before = read(&file, from, (record.offset - from) as usize).map_err(told)?;
-    let is_there = before.len() as u64 == record.offset - from;
-    if !is_there || record.ladder.crc_at(record.offset).is_some_and(|crc| crc != crc_before(&before)) {
+    let is_whole = match is_packed(&start) {
+        true => adopt_packed(&mut record, &file).map_err(told)?,
+        false => adopt_plain(&mut record, &file, &start).map_err(told)?,
+    };
+    if !is_whole {
         let offset = record.offset;
         return Err(format!(
-            "{} does not hold before byte {offset} what was read of the source",
+            "{} does not begin as the source does, or does not hold before byte {offset} what was read of it",
             path.display()
         ));
     }
@@ -73,6 +74,27 @@ pub fn adopt(checkpoint: &[u8], path: &Path) -> Result<Bytes, String> {
     record.encode().map_err(|error| error.to_string())
 }
 
+/// Whether the file holds what was read of the source.
+fn adopt_plain(record: &mut SourceRecord, file: &File, start: &[u8]) -> io::Result<bool> {
+    record.packed = None;
+    let from = record.offset.saturating_sub(RUNG_BYTES as u64);
+    let before = read(file, from, (record.offset - from) as usize)?;
+    let is_equal = record.ladder.crc_at(record.offset).is_none_or(|crc| crc == crc_before(&before));
+    let is_there = before.len() as u64 == record.offset - from;
+    Ok(record.fingerprint.compare(start) == Likeness::Equal && is_there && is_equal)
+}
+
+/// The same for what it unpacks to. Checks all of it.
+fn adopt_packed(record: &mut SourceRecord, file: &File) -> io::Result<bool> {
+    let source = Source::from_record(SourceId(0), record.clone(), 0);
+    let form = Form::of(file, file.metadata()?.len())?;
+    let candidates = vec![Candidate::new(&source, None)];
+    let mut check = Check::new(form, 0, 0, Unpacker::open(file.try_clone()?)?, candidates);
+    while !check.turn(u64::MAX)? {}
+    record.packed = check.whole().map(|whole| (form, whole));
+    let begins_alike = record.fingerprint.compare(check.start()) == Likeness::Equal;
+    Ok(begins_alike && check.candidates.iter().all(|candidate| candidate.matches(record.offset)))
+}
 fn read(file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; len];
     let mut filled = 0;

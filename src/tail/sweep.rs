@@ -61,7 +61,10 @@ impl Worker {
                 return;
             }
             mark_seen(source, &found, number);
-            if found.size != source.file_bytes() || found.mtime_ns != source.mtime_ns || source.error.is_some() {
+            if found.size != source.file_bytes()
+                || found.mtime_ns != source.mtime_ns
+                || source.error.is_some()
+            {
                 changed.push(source.id);
             }
         });

@@ -242,7 +242,10 @@ impl Unpacker {
 
 impl fmt::Debug for Unpacker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unpacker").field("end", &self.end()).field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("Unpacker")
+            .field("end", &self.end())
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
     }
 }
 

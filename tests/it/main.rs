@@ -28,10 +28,10 @@ mod limits;
 mod manager;
 /// Figures and addresses of a running service.
 mod metrics;
-/// Files that gzip and zstd pack.
-mod packed;
 /// What is handed out beside the program: configurations, unit file, package.
 mod packaging;
+/// Files that gzip and zstd pack.
+mod packed;
 /// Batches posted to servers, hostile ones too.
 mod post;
 /// The configuration changed under a running service, and few descriptors.

@@ -66,7 +66,8 @@ fn pack(tool: &str, path: &Path) {
 
 /// The numbers of the lines in the log by the file that they begin with, in the order of the log.
 fn in_the_log(data_dir: &Path) -> BTreeMap<String, Vec<u64>> {
-    let output = spillq(&["inspect", "--json", "--limit", "100000000", "--data-dir"]).arg(data_dir).output().unwrap();
+    let output =
+        spillq(&["inspect", "--json", "--limit", "100000000", "--data-dir"]).arg(data_dir).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for line in String::from_utf8(output.stdout).unwrap().lines() {
@@ -90,7 +91,10 @@ fn check(data_dir: &Path, logs: &Logs) {
         let expected: Vec<u64> = (0..*lines).collect();
         let missing = expected.iter().filter(|nth| numbers.binary_search(nth).is_err()).count();
         let twice = numbers.windows(2).filter(|pair| pair[0] == pair[1]).count();
-        assert!(numbers == expected, "{name}: of {lines} lines {missing} are missing and {twice} are there twice");
+        assert!(
+            numbers == expected,
+            "{name}: of {lines} lines {missing} are missing and {twice} are there twice"
+        );
     }
 }
 

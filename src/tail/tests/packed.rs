@@ -3,8 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
+use spillq_storage::SourceId;
+
 use super::super::unpack::tests::{gzip, zstd};
-use super::super::{From, SourceState};
+use super::super::{From, SourceState, adopt};
 use super::support::Rig;
 
 const MINUTES: Duration = Duration::from_secs(120);
@@ -38,7 +40,12 @@ impl Rig {
 
     fn state_of(&self, name: &str) -> Option<SourceState> {
         let path = self.path(name);
-        self.worker.snapshot().sources.into_iter().find(|source| source.path == path).map(|source| source.state)
+        self.worker
+            .snapshot()
+            .sources
+            .into_iter()
+            .find(|source| source.path == path)
+            .map(|source| source.state)
     }
 }
 
@@ -53,7 +60,13 @@ fn check_lines(rig: &mut Rig, to: u32) {
     rig.pass(REST);
     rig.settle();
     let text = rig.log.text().concat();
-    assert!(text == lines(0, to), "{} bytes of {}: {:#?}", text.len(), lines(0, to).len(), rig.worker.snapshot());
+    assert!(
+        text == lines(0, to),
+        "{} bytes of {}: {:#?}",
+        text.len(),
+        lines(0, to).len(),
+        rig.worker.snapshot()
+    );
 }
 
 #[test]
@@ -545,4 +558,23 @@ fn a_copy_is_packed_and_the_truncated_file_renamed_while_nobody_looked() {
     rig.rename("app.log", "app.log.2");
     rig.write("app.log", "two\n");
     rig.check_at_rest(&["one\n", "two\n"]);
+}
+
+#[test]
+fn a_packed_file_is_adopted() {
+    let mut rig = Rig::new(&["*.log", "moved.gz"]);
+    rig.write("app.log", lines(0, 100));
+    check_lines(&mut rig, 100);
+    rig.worker.open_max = 0;
+    let checkpoint = rig.log.checkpoints[&SourceId(1)].clone();
+    rig.write("other", "other\n");
+    rig.pack("other", "other.gz", gzip);
+    assert!(adopt(&checkpoint, &rig.path("other.gz")).is_err());
+    rig.write("app.log", lines(100, 200));
+    rig.repack("app.log", "moved.gz", gzip);
+    let adopted = adopt(&checkpoint, &rig.path("moved.gz")).unwrap();
+    rig.log.checkpoints.insert(SourceId(1), adopted);
+    rig.restart();
+    check_lines(&mut rig, 200);
+    assert_eq!(rig.log.checkpoints.len(), 1);
 }
