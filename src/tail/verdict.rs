@@ -250,6 +250,6 @@ fn is_read(source: &Source) -> bool {
 }
 
 /// Whether a packed file has the name of another and a suffix.
-fn is_named_as(packed: &Path, plain: &Path) -> bool {
+pub(crate) fn is_named_as(packed: &Path, plain: &Path) -> bool {
     unpacked(packed).is_some_and(|name| name == plain)
 }

@@ -123,11 +123,11 @@ fn files_packed_in_rotation_while_the_service_is_killed_and_stopped_are_read_onc
     for round in 0..KEPT {
         for (name, tool, delay) in files {
             logs.write(name, random.u64(1..3_000));
-            if service.is_some() && random.bool() {
+            if let Some(service) = service.as_mut().filter(|_| random.bool()) {
                 // Read in part, or to its end, when it is rotated.
                 let lines: u64 = logs.written.values().sum();
                 let at = random.u64(..=lines);
-                service.as_mut().unwrap().wait("some lines are read", |status| status.log.next_seq > at);
+                service.wait("some lines are read", |status| status.log.next_seq > at);
             }
             if round > 0 && random.u8(..4) > 0 {
                 logs.rotate(name, tool, delay);
@@ -135,7 +135,11 @@ fn files_packed_in_rotation_while_the_service_is_killed_and_stopped_are_read_onc
             }
             match (service.take(), random.u8(..4)) {
                 (Some(running), 0) => running.kill(),
-                (Some(running), 1) => assert_eq!(running.stop(), 0),
+                (Some(mut running), 1) => {
+                    // Before it answers it does not know SIGTERM either.
+                    running.wait("it answers", |_| true);
+                    assert_eq!(running.stop(), 0);
+                }
                 (Some(running), _) => service = Some(running),
                 (None, _) => service = Some(start()),
             }

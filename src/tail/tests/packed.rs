@@ -1,4 +1,5 @@
 //! Packed files: gzip and zstd, new, known in plain, known packed, twins, incomplete, damaged; rows 13 to 21.
+// long: a test for each row of one table, and what they share
 
 use std::fs;
 use std::time::Duration;
