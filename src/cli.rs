@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use spillq_storage::{Seq, SeqRange};
 
 use crate::config::{Group, Overrides, Start, parse_duration};
+use crate::supervise::Cause;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -341,6 +342,9 @@ pub struct DoctorArgs {
     /// Print one JSON object, with healthy, groups, findings and last_run
     #[arg(long)]
     pub json: bool,
+    /// Print what the runbook says of a cause: what it means, what to type, and when it is over
+    #[arg(long, value_name = "CAUSE", value_parser = causes(), hide_possible_values = true)]
+    pub explain: Option<String>,
     /// Ask the service at this address, one that its configuration lists under [http], instead
     #[arg(long, value_name = "URL", conflicts_with_all = ["data_dir", "config"])]
     pub url: Option<String>,
@@ -866,6 +870,11 @@ fn place(text: &str) -> Result<Place, String> {
     time.or_else(|| parse_duration(text).map(Place::Ago)).ok_or_else(|| {
         "no place; write a seq, a time in UTC (2026-03-01T08:00:00Z), how long ago (24h), beginning or end".to_owned()
     })
+}
+
+/// The words of all causes.
+fn causes() -> clap::builder::PossibleValuesParser {
+    Cause::ALL.iter().map(|cause| cause.word()).collect::<Vec<_>>().into()
 }
 
 fn seq(text: &str) -> Result<Seq, String> {

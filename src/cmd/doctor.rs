@@ -1,29 +1,37 @@
 //! `spillq doctor`: what each group is doing and why, the evidence, and the next command to type.
 
 mod host;
+mod runbook;
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use spillq_storage::View;
+
+use host::Host;
 
 use super::place::Place;
 use super::{Exit, Failure, wrote};
 use crate::cli::DoctorArgs;
-use crate::http::{DoctorJson, VerdictJson, free_bytes};
-use crate::queue::wall_ms;
+use crate::http::{DoctorJson, StatusJson, VerdictJson, file_system_bytes, free_bytes};
 use crate::service::{killers, out_at_the_end};
 use crate::supervise::{
-    Ended, Events, JudgeSettings, LastRun, LogInputs, Report, Typed, Verdict, judge_log, last_run, notes_on,
-    quoted,
+    Cause, Ended, Events, JudgeSettings, LastRun, LogInputs, Report, Typed, Verdict, judge_log, last_run,
+    notes_on, quoted,
 };
+use crate::tail::SourceRecord;
 
 /// Asks the service where one runs, otherwise looks at the store and at what the last run left behind.
 ///
 /// # Errors
 /// When there is no store, its service does not answer, or the configuration is wrong.
 pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
+    if let Some(word) = &args.explain {
+        let cause = Cause::ALL.iter().copied().find(|cause| cause.word() == word);
+        let cause = cause.ok_or_else(|| Failure::could_not_run(format!("{word}: there is no such cause")))?;
+        return wrote(writeln!(io::stdout(), "{cause}\n\n{}", runbook::section(cause)));
+    }
     let mut data_dir = super::data_dir(args.data_dir.data_dir.as_deref());
     let mut disk = None;
     if let Some(file) = &args.config {
@@ -37,16 +45,26 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
         Some(url) => Place::Url(url.clone()),
         None => Place::DataDir(data_dir),
     };
-    let mut found: DoctorJson = match (place.service()?, &place) {
-        (Some(service), _) => service.get("/v1/doctor")?,
+    let (mut found, sources): (DoctorJson, Vec<PathBuf>) = match (place.service()?, &place) {
+        (Some(service), _) => {
+            let status: StatusJson = service.get("/v1/status")?;
+            (
+                service.get("/v1/doctor")?,
+                status.sources.into_iter().map(|source| source.path.into()).collect(),
+            )
+        }
         (None, Place::DataDir(folder)) => {
-            DoctorJson::new("disk", &on_disk(folder, args.config.as_deref(), disk)?)
+            let view: View = super::store::view(folder)?;
+            let report = on_disk(folder, &view, args.config.as_deref(), disk)?;
+            let records = view.state().sources.values();
+            let records = records.filter_map(|source| SourceRecord::decode(&source.checkpoint).ok());
+            (DoctorJson::new("disk", &report), records.map(|record| record.path().to_owned()).collect())
         }
         (None, Place::Url(url)) => return Err(Failure::could_not_run(format!("{url}: no service answers"))),
     };
     // Of another host only its own service can tell.
     if let Place::DataDir(folder) = &place {
-        let (wrong, notes) = host::check(folder, wall_ms());
+        let (wrong, notes) = Host::look(folder, &sources, found.from == "service").judge();
         found.add(&wrong, notes);
     }
     let text = if args.json {
@@ -60,8 +78,12 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
 
 /// Verdicts on a store that no service has open: what the last run was doing, and what waits for the next. Lines
 /// that wait are no illness then; how the last run ended may be one.
-fn on_disk(data_dir: &Path, config: Option<&Path>, disk: Option<(u64, u64)>) -> Result<Report, Failure> {
-    let view: View = super::store::view(data_dir)?;
+fn on_disk(
+    data_dir: &Path,
+    view: &View,
+    config: Option<&Path>,
+    disk: Option<(u64, u64)>,
+) -> Result<Report, Failure> {
     let entries = Events::look(data_dir).map_err(|error| {
         Failure::could_not_run(format!("cannot read {}/EVENTS", data_dir.display())).because(error)
     })?;
@@ -82,8 +104,9 @@ fn on_disk(data_dir: &Path, config: Option<&Path>, disk: Option<(u64, u64)>) -> 
         };
         Verdict { group: group.name.clone(), state, summary, next, ..Verdict::default() }
     });
+    let out = out_at_the_end(state);
     let last = last_run(&entries).map(|mut last| {
-        last.doing.extend(out_at_the_end(state));
+        last.doing.extend(out.iter().map(|(_, said)| said.clone()));
         last
     });
     let died = last.as_ref().filter(|last| last.ended != Ended::Cleanly);
@@ -102,14 +125,18 @@ fn on_disk(data_dir: &Path, config: Option<&Path>, disk: Option<(u64, u64)>) -> 
             let short = free_bytes.filter(|free| *free < min_free_bytes);
             short.map(|_| "the file system has less than disk.min_free left".to_owned())
         };
-        inputs = LogInputs { limit_bytes, min_free_bytes, free_bytes, ..inputs };
+        let file_system_bytes = file_system_bytes(data_dir);
+        inputs = LogInputs { limit_bytes, min_free_bytes, free_bytes, file_system_bytes, ..inputs };
     }
     let mut log = judge_log(&inputs, &settings);
-    log.extend(died.map(|last| end_of(last, &start)));
+    if let Some(last) = died {
+        log.push(end_of(last, &start));
+        log.extend(vanished(last, &out, &start));
+    }
     for finding in view.findings() {
         log.push(Verdict {
             state: "blocked",
-            cause: Some("damage"),
+            cause: Some(Cause::Damage),
             summary: finding.clone(),
             next: typed.spillq("repair", "--dry-run"),
             ..Verdict::default()
@@ -152,16 +179,42 @@ impl<'t> Start<'t> {
     }
 }
 
+/// One finding for each group whose lines were out when the process ended.
+fn vanished(last: &LastRun, out: &[(String, String)], start: &Start<'_>) -> Vec<Verdict> {
+    let mut found: Vec<Verdict> = Vec::new();
+    for (group, said) in out {
+        if let Some(same) = found.iter_mut().find(|one| one.group == *group) {
+            same.evidence.push(said.clone());
+            continue;
+        }
+        let summary = format!(
+            "whoever worked for group {group} vanished with lines that were out when run {} (pid {}) ended; \
+             nobody has acked them, and they come again, in halves, with the next start",
+            last.run, last.pid
+        );
+        found.push(Verdict {
+            group: group.clone(),
+            state: "blocked",
+            cause: Some(Cause::ConsumerVanished),
+            summary,
+            evidence: vec![said.clone()],
+            next: start.or_drain(group),
+            ..Verdict::default()
+        });
+    }
+    found
+}
+
 fn end_of(last: &LastRun, start: &Start<'_>) -> Verdict {
     let (cause, next) = match &last.ended {
         Ended::OutOfMemory => (
-            "out_of_memory",
+            Cause::OutOfMemory,
             "journalctl -k | grep -i oom    # raise the memory limit, or find who else takes it".to_owned(),
         ),
         Ended::Stuck(_) => {
-            ("stuck", "journalctl -k | grep -iE 'i/o error|hung task'    # is the disk well?".to_owned())
+            (Cause::Stuck, "journalctl -k | grep -iE 'i/o error|hung task'    # is the disk well?".to_owned())
         }
-        _ => ("killed", start.run()),
+        _ => (Cause::Killed, start.run()),
     };
     let (summary, evidence) = (last.sentence(), last.doing.clone());
     Verdict { state: "blocked", cause: Some(cause), summary, evidence, next, ..Verdict::default() }
@@ -198,5 +251,8 @@ fn render_verdict(out: &mut String, verdict: &VerdictJson) {
     }
     if !verdict.next.is_empty() {
         let _ = writeln!(out, "    next: {}", verdict.next);
+    }
+    if let Some(cause) = &verdict.cause {
+        let _ = writeln!(out, "    more: spillq doctor --explain {cause}");
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::supervise::{LastRun, Report, Verdict, is_cause};
+use crate::supervise::{LastRun, Report, Verdict};
 
 /// The answer to `doctor`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,12 +57,11 @@ pub struct LastRunJson {
 
 impl From<&Verdict> for VerdictJson {
     fn from(verdict: &Verdict) -> VerdictJson {
-        debug_assert!(verdict.cause.is_none_or(is_cause), "not in CAUSES: {:?}", verdict.cause);
         VerdictJson {
             group: verdict.group.clone(),
             state: verdict.state.to_owned(),
             hypothesis: verdict.hypothesis.map(str::to_owned),
-            cause: verdict.cause.map(str::to_owned),
+            cause: verdict.cause.map(|cause| cause.word().to_owned()),
             summary: verdict.summary.clone(),
             evidence: verdict.evidence.clone(),
             next: verdict.next.clone(),

@@ -6,6 +6,7 @@
 mod client;
 mod doctor;
 mod doors;
+mod outside;
 mod reload;
 mod server;
 mod wire;
@@ -13,8 +14,9 @@ mod wire;
 pub use client::{Client, ClientError};
 pub use doctor::{DoctorJson, LastRunJson, VerdictJson};
 pub use doors::Addresses;
+pub use outside::{file_system_bytes, free_bytes, outside, unreadable};
 pub use reload::{Asker, ChangeJson, ConfigDoor, ConfigJson, ReloadJson};
-pub use server::{Api, SOCKET, free_bytes, outside, serve, unreadable};
+pub use server::{Api, SOCKET, serve};
 pub use wire::{
     AdminJson, AnswerJson, DeadLetterJson, ErrorJson, GroupJson, LineJson, LogJson, LossesJson, SeekToJson,
     SoughtJson, SourceJson, SourceNames, StatusJson, time,

@@ -23,12 +23,13 @@ use tokio::sync::Mutex;
 
 use super::doctor::DoctorJson;
 use super::doors::{Addresses, serve_socket};
+use super::outside::{look_outside, outside};
 use super::reload::{ConfigDoor, ReloadJson};
 use super::wire::{AdminJson, AnswerJson, ErrorJson, LineJson, SourceNames, StatusJson};
 use crate::metrics::{self, Facts, Process};
 use crate::queue::{Closed, Command, Handle, Status, Window, now_ms, wall_ms};
-use crate::supervise::{Outside, Supervision};
-use crate::tail::{Snapshot, SourceState, TailHandle};
+use crate::supervise::Supervision;
+use crate::tail::TailHandle;
 
 /// The socket's name in the data dir.
 pub const SOCKET: &str = "spillq.sock";
@@ -88,8 +89,12 @@ impl Api {
     pub async fn doctor(&self) -> Result<DoctorJson, Closed> {
         let status = self.handle.ask(Command::Status).await?;
         let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
-        let looked = tokio::task::spawn_blocking(move || outside(&data_dir, tail.as_deref())).await;
-        let report = self.supervision.look(&status, &looked.unwrap_or_default(), now_ms());
+        let looked = tokio::task::spawn_blocking(move || {
+            let outside = outside(&data_dir, tail.as_deref(), &status);
+            (status, outside)
+        });
+        let (status, outside) = looked.await.map_err(|_| Closed)?;
+        let report = self.supervision.look(&status, &outside, now_ms());
         let mut doctor = DoctorJson::new("service", &report);
         if let Some(config) = &self.config {
             doctor.add(&[], config.told().notes());
@@ -106,10 +111,10 @@ impl Api {
         let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
         // It waits for the tail, briefly: not on a thread of the runtime.
         let looked = tokio::task::spawn_blocking(move || {
-            let (outside, snapshot) = look_outside(&data_dir, tail.as_deref());
-            (outside, snapshot, Process::of_self())
+            let (outside, snapshot) = look_outside(&data_dir, tail.as_deref(), &status);
+            (status, outside, snapshot, Process::of_self())
         });
-        let (outside, snapshot, process) = looked.await.map_err(|_| Closed)?;
+        let (status, outside, snapshot, process) = looked.await.map_err(|_| Closed)?;
         let ages = self.ages(&status).await?;
         let report = self.supervision.look(&status, &outside, now_ms());
         let (limit_bytes, min_free_bytes) = self.supervision.disk_limits();
@@ -132,13 +137,15 @@ impl Api {
     /// [`Closed`] when the owner has ended.
     pub async fn status(&self) -> Result<StatusJson, Closed> {
         let status = self.handle.ask(Command::Status).await?;
-        let tail = match self.tail.clone() {
-            // It waits for the tail, briefly: not on a thread of the runtime.
-            Some(tail) => tokio::task::spawn_blocking(move || tail.status()).await.ok(),
-            None => None,
-        };
+        let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
+        // It waits for the tail, briefly: not on a thread of the runtime.
+        let looked = tokio::task::spawn_blocking(move || {
+            let (outside, tail) = look_outside(&data_dir, tail.as_deref(), &status);
+            (status, outside, tail)
+        });
+        let (status, outside, tail) = looked.await.map_err(|_| Closed)?;
         let ages = self.ages(&status).await?;
-        let report = self.supervision.look(&status, &Outside::default(), now_ms());
+        let report = self.supervision.look(&status, &outside, now_ms());
         let config = self.config.as_ref().map(ConfigDoor::told);
         Ok(StatusJson { config, ..StatusJson::live(&status, tail.as_deref(), &ages, &report) })
     }
@@ -203,49 +210,6 @@ impl Api {
         }
         Ok(lines)
     }
-}
-
-/// Files that a finding names at most.
-const FILES_NAMED_MAX: usize = 20;
-
-/// Bytes that the file system of the data dir has left for who is not root.
-#[must_use]
-pub fn free_bytes(data_dir: &Path) -> Option<u64> {
-    rustix::fs::statvfs(data_dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
-/// What the owner does not know: the disk, and what the tail says of its files.
-#[must_use]
-pub fn outside(data_dir: &Path, tail: Option<&TailHandle>) -> Outside {
-    look_outside(data_dir, tail).0
-}
-
-/// The same, and the look at the tail that it was made from.
-fn look_outside(data_dir: &Path, tail: Option<&TailHandle>) -> (Outside, Option<Arc<Snapshot>>) {
-    let free_bytes = free_bytes(data_dir);
-    // Before it is asked: what it does for who asks is no turn that hangs.
-    let tail_busy_ms = tail.and_then(TailHandle::busy_ms);
-    let Some(snapshot) = tail.map(TailHandle::status) else {
-        return (Outside { free_bytes, ..Outside::default() }, None);
-    };
-    let gone = snapshot.sources.iter().filter(|one| one.state == SourceState::Gone && one.offset < one.size);
-    let unread = gone.map(|one| format!("{}: {} bytes unread", one.path.display(), one.size - one.offset));
-    let unreadable = unreadable_of(&snapshot);
-    let unread_gone = unread.take(FILES_NAMED_MAX).collect();
-    (Outside { free_bytes, tail_busy_ms, unread_gone, unreadable }, Some(snapshot))
-}
-
-/// What the tail could not read, each with the reason; so many at most.
-#[must_use]
-pub fn unreadable(tail: &TailHandle) -> Vec<String> {
-    unreadable_of(&tail.status())
-}
-
-fn unreadable_of(snapshot: &Snapshot) -> Vec<String> {
-    let failed = snapshot.sources.iter().filter(|one| one.state == SourceState::Failed);
-    let failed = failed.map(|one| (one.path.clone(), one.last_error.clone().unwrap_or_default()));
-    let unreadable = failed.chain(snapshot.refused.iter().cloned());
-    unreadable.map(|(path, why)| format!("{}: {why}", path.display())).take(FILES_NAMED_MAX).collect()
 }
 
 /// Why a request was not answered with what was asked for.

@@ -37,7 +37,7 @@ impl Facts<'_> {
     pub fn causes(&self) -> BTreeMap<(&'static str, &str), ()> {
         let all = self.report.log.iter().chain(&self.report.groups);
         // A cause that two lines have at once, as with `killer_line`, is one series.
-        all.filter_map(|verdict| Some(((verdict.cause?, verdict.group.as_str()), ()))).collect()
+        all.filter_map(|verdict| Some(((verdict.cause?.word(), verdict.group.as_str()), ()))).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use spillq_storage::{Counters, GroupId, Quarantined, Seq, SourceId};
 
 use super::*;
 use crate::queue::{Activity, Held, Status};
-use crate::supervise::{Report, Verdict};
+use crate::supervise::{Cause, Report, Verdict};
 use crate::tail::Snapshot;
 
 fn group(id: u32, name: &str, lag_lines: u64) -> GroupStatus {
@@ -42,6 +42,7 @@ fn status(groups: Vec<GroupStatus>) -> Status {
         first_seq: Seq(1),
         next_seq: Seq(11),
         oldest_segment_last: None,
+        is_copied: false,
         segments: 1,
         disk_bytes: 1 << 20,
         appended_bytes: 3_500,
@@ -66,6 +67,8 @@ fn tail(sources: u64) -> Snapshot {
         offset: 100,
         size: 100 + number,
         state: SourceState::Reading,
+        rotated: false,
+        held_open: true,
         last_error: None,
     };
     Snapshot {
@@ -85,7 +88,7 @@ fn report() -> Report {
     let ill = |group: &str| Verdict {
         group: group.to_owned(),
         state: "crashing",
-        cause: Some("crashing"),
+        cause: Some(Cause::Crashing),
         ..Verdict::default()
     };
     Report::of(vec![ill("fills")], vec![ill(""), ill("")], Vec::new(), None)

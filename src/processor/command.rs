@@ -18,6 +18,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
+use super::doing::doing;
 use super::evidence::harmless;
 use super::report::{Report, describe};
 use super::{Batch, Evidence, procs, shim};
@@ -227,7 +228,7 @@ pub(super) fn lines(batch: &Batch) -> String {
     format!("line{} {range}", if range.lines() == 1 { "" } else { "s" })
 }
 
-/// `123 sh (S, do_wait), 124 sleep (S, hrtimer_nanosleep)`.
+/// `123 sh (S, in wait4 at do_wait), 124 psql (S, in poll at do_poll, connected to 10.0.0.5:5432)`.
 fn name_procs(procs: &[procs::Proc]) -> String {
     if procs.is_empty() {
         return "no process was seen".to_owned();
@@ -236,9 +237,8 @@ fn name_procs(procs: &[procs::Proc]) -> String {
         .iter()
         .take(PROCS_NAMED_MAX)
         .map(|proc| {
-            let waits = proc.waits_in().map_or(String::new(), |place| format!(", in {place}"));
             let name = harmless(&proc.name).replace('\n', "?");
-            format!("{} {name} ({}{waits})", proc.pid.as_raw_pid(), proc.state)
+            format!("{} {name} ({})", proc.pid.as_raw_pid(), doing(proc))
         })
         .collect();
     if procs.len() > PROCS_NAMED_MAX {

@@ -4,6 +4,7 @@ mod batch;
 mod blocking;
 mod body;
 mod command;
+mod doing;
 mod evidence;
 mod exec;
 mod file;

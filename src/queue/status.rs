@@ -14,6 +14,8 @@ pub struct Status {
     pub next_seq: Seq,
     /// The last line of the oldest segment file, where there is another behind it: what all have acked goes.
     pub oldest_segment_last: Option<Seq>,
+    /// A backup is being made: no segment goes meanwhile.
+    pub is_copied: bool,
     /// Segment files.
     pub segments: u64,
     /// Bytes on disk, journals and reserve included.

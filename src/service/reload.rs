@@ -16,6 +16,7 @@ use super::build::{follows, never, owner_settings};
 use super::config_file::{self, Content};
 use super::crews::Crews;
 use super::notify::Manager;
+use super::watched::disk_settings;
 use crate::config::{Again, ConfigError, STDIN, Settings, Sources, load_again};
 use crate::http::{Asker, ChangeJson, ConfigDoor, ConfigJson, ReloadJson, time};
 use crate::queue::{Command, Handle, wall_ms};
@@ -200,7 +201,7 @@ impl Live {
             notes.push(format!("processor of {group}: begins when the batch that is out has ended"));
         }
         let stall_after_ms = millis(settings.stall_after);
-        self.supervision.set_measures(stall_after_ms, settings.disk.limit, settings.disk.min_free);
+        self.supervision.set_measures(stall_after_ms, disk_settings(&settings.disk));
         self.supervision.set_processors(self.crews.names());
         self.settings = settings;
         let changes = changes

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use spillq_storage::{Log, Seq, SeqRange, State};
 
 use super::ServiceError;
-use crate::config::Settings;
+use crate::config::{Disk, Keep, Settings};
 use crate::http::outside;
-use crate::queue::Queue;
+use crate::queue::{Queue, Status};
 use crate::supervise::{
-    Ended, Events, JudgeSettings, LastRun, Supervision, Supervisor, Typed, WatchSettings, last_run,
+    DiskSettings, Ended, Events, JudgeSettings, LastRun, Supervision, Supervisor, Typed, WatchSettings,
+    last_run,
 };
 use crate::tail::TailHandle;
 
@@ -34,7 +36,7 @@ impl Watched {
         })?;
         let mut last_run = last_run(&entries);
         if let Some(last) = last_run.as_mut().filter(|last| last.ended != Ended::Cleanly) {
-            last.doing.extend(out_at_the_end(log.state()));
+            last.doing.extend(out_at_the_end(log.state()).into_iter().map(|(_, said)| said));
             tracing::warn!("{}", last.sentence());
             for doing in &last.doing {
                 tracing::warn!("before that: {doing}");
@@ -58,7 +60,7 @@ impl Watched {
         let supervision = Supervision::new(
             JudgeSettings { stall_after_ms, typed: Typed::about(&settings.data_dir) },
             processors.clone(),
-            (settings.disk.limit, settings.disk.min_free),
+            disk_settings(&settings.disk),
             self.last_run,
             self.killers,
         );
@@ -70,9 +72,9 @@ impl Watched {
         let data_dir = settings.data_dir.clone();
         // Weak: who stops the tail must be its last holder.
         let tail = tail.as_ref().map(Arc::downgrade);
-        let looks = Arc::new(move || {
+        let looks = Arc::new(move |status: &Status| {
             let tail = tail.as_ref().and_then(std::sync::Weak::upgrade);
-            outside(&data_dir, tail.as_deref())
+            outside(&data_dir, tail.as_deref(), status)
         });
         let owner = (queue.handle(), queue.pulse());
         let supervisor = Supervisor::start(watch, supervision.clone(), owner, looks, self.events)
@@ -81,15 +83,28 @@ impl Watched {
     }
 }
 
-/// The lines that were out when the process died, and how often the first of them had been tried alone.
-pub(crate) fn out_at_the_end(state: &State) -> Vec<String> {
+/// What verdicts compare the disk with.
+pub(super) fn disk_settings(disk: &Disk) -> DiskSettings {
+    DiskSettings {
+        limit_bytes: disk.limit,
+        min_free_bytes: disk.min_free,
+        keeps: !matches!(disk.keep, Keep::Age(Duration::ZERO) | Keep::Bytes(0)),
+    }
+}
+
+/// The lines that were out when the process died: the group, and which, and how often the first of them had been
+/// tried alone.
+pub(crate) fn out_at_the_end(state: &State) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for group in state.groups.values() {
         let leased = group.suspects.iter().copied().chain(group.leases.iter().map(|leased| leased.range));
         for range in leased {
             let attempts = group.attempts.get(&range.first).copied().unwrap_or_default();
             let tried = if attempts > 0 { format!(", tried alone {attempts} times") } else { String::new() };
-            out.push(format!("lines {range} were out with group {}{tried}", group.name));
+            out.push((
+                group.name.clone(),
+                format!("lines {range} were out with group {}{tried}", group.name),
+            ));
         }
     }
     out

@@ -1,14 +1,19 @@
 //! The times of changes: what one look at the owner's status cannot say. Folds status after status, and judges.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use spillq_storage::{GroupId, Seq, SeqRange};
 
-use super::inputs::{ConfigRefused, GroupInputs, JudgeSettings, LogInputs, Pinned};
-use super::judge::{Verdict, judge, seqs_of};
+use super::inputs::{
+    AtRisk, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LogInputs, Pinned, Pins,
+};
+use super::judge::{judge, seqs_of};
 use super::judge_log::{judge_log, notes_on};
 use super::last_run::LastRun;
+use super::rates::{Rates, Sample};
+use super::verdict::Verdict;
 use crate::queue::{GroupStatus, Status};
 
 /// What the owner does not know: looked at by the service, which knows all parts.
@@ -16,12 +21,16 @@ use crate::queue::{GroupStatus, Status};
 pub struct Outside {
     /// Free bytes of the data dir's file system.
     pub free_bytes: Option<u64>,
-    /// Files that are gone from their path and have unread bytes.
-    pub unread_gone: Vec<String>,
+    /// Bytes that it has in all.
+    pub file_system_bytes: Option<u64>,
+    /// Files that were renamed away or deleted and have unread bytes.
+    pub at_risk: Vec<AtRisk>,
+    /// Bytes of followed files that are not in the log, as far as known.
+    pub unread_bytes: u64,
     /// For how long the tail has been at one turn, if it is.
     pub tail_busy_ms: Option<u64>,
     /// Files that cannot be read, and why.
-    pub unreadable: Vec<String>,
+    pub unreadable: Vec<(PathBuf, String)>,
 }
 
 /// All verdicts of a moment.
@@ -78,9 +87,24 @@ struct Measures {
     judge: JudgeSettings,
     /// The processor of each group that has one.
     processors: BTreeMap<String, String>,
-    limit_bytes: u64,
-    min_free_bytes: u64,
+    disk: DiskSettings,
     config_refused: Option<ConfigRefused>,
+}
+
+/// A tail with no more unread bytes than this keeps up with who writes: what its buffers hold.
+const READ_AHEAD_BYTES: u64 = 4 << 20;
+
+/// A look at everything, for each group.
+#[derive(Clone, Copy)]
+struct Look<'a> {
+    status: &'a Status,
+    now_ms: u64,
+    stall_after_ms: u64,
+    /// Segments stay on disk on purpose: one that is acked pins nothing.
+    stays: bool,
+    /// The tail reads files that were there before, as fast as it goes: that is no rate at which anybody writes, and
+    /// as all of them fit it fills nothing.
+    catches_up: bool,
 }
 
 /// One group, between two looks.
@@ -92,25 +116,9 @@ struct Track {
     floor_moved_ms: u64,
     acks_at_floor: u64,
     pinned: Option<(SeqRange, u64)>,
-    lag_grows_since_ms: Option<u64>,
-    lag_lines: u64,
-    acked_lines: u64,
+    /// Whether it was paused, refused or blocked at the last look.
+    stopped: bool,
     rates: Rates,
-}
-
-/// Smoothed over some ten looks.
-#[derive(Clone, Copy, Debug, Default)]
-struct Rates {
-    lines_in: f64,
-    lines_out: f64,
-    disk_bytes: f64,
-}
-
-#[derive(Debug, Default)]
-struct Tracks {
-    groups: BTreeMap<GroupId, Track>,
-    /// Of the last look that counted for rates: time, next seq, bytes on disk.
-    last: Option<(u64, Seq, u64)>,
 }
 
 /// Shared by the supervisor and whoever asks for a verdict.
@@ -118,24 +126,21 @@ struct Tracks {
 pub struct Supervision {
     fixed: Arc<Fixed>,
     measures: Arc<Mutex<Measures>>,
-    tracks: Arc<Mutex<Tracks>>,
+    tracks: Arc<Mutex<BTreeMap<GroupId, Track>>>,
 }
 
-/// Between two looks at least, for rates and growth: who asks often must not make noise of them.
-const RATE_MS_MIN: u64 = 100;
-
 impl Supervision {
-    /// With the processors of groups by name, `disk.limit` and `disk.min_free`, the run before, and the lines that
-    /// were out alone when it died: group, line, attempts.
+    /// With the processors of groups by name, the run before, and the lines that were out alone when it died: group,
+    /// line, attempts.
     #[must_use]
     pub fn new(
         judge: JudgeSettings,
         processors: BTreeMap<String, String>,
-        (limit_bytes, min_free_bytes): (u64, u64),
+        disk: DiskSettings,
         last_run: Option<LastRun>,
         killers: Vec<(String, Seq, u32)>,
     ) -> Supervision {
-        let measures = Measures { judge, processors, limit_bytes, min_free_bytes, config_refused: None };
+        let measures = Measures { judge, processors, disk, config_refused: None };
         Supervision {
             fixed: Arc::new(Fixed { last_run, killers }),
             measures: Arc::new(Mutex::new(measures)),
@@ -143,55 +148,70 @@ impl Supervision {
         }
     }
 
+    fn measures(&self) -> MutexGuard<'_, Measures> {
+        self.measures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Other processors at work.
     pub fn set_processors(&self, processors: BTreeMap<String, String>) {
-        self.measures.lock().unwrap_or_else(PoisonError::into_inner).processors = processors;
+        self.measures().processors = processors;
     }
 
     /// Whether the configuration on disk is refused.
     pub fn set_refused(&self, refused: Option<ConfigRefused>) {
-        self.measures.lock().unwrap_or_else(PoisonError::into_inner).config_refused = refused;
+        self.measures().config_refused = refused;
     }
 
-    /// Judges by another `stall_after`, `disk.limit` and `disk.min_free` from now on.
-    pub fn set_measures(&self, stall_after_ms: u64, limit_bytes: u64, min_free_bytes: u64) {
-        let mut measures = self.measures.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Judges by another `stall_after` and `[disk]` from now on.
+    pub fn set_measures(&self, stall_after_ms: u64, disk: DiskSettings) {
+        let mut measures = self.measures();
         measures.judge.stall_after_ms = stall_after_ms;
-        (measures.limit_bytes, measures.min_free_bytes) = (limit_bytes, min_free_bytes);
+        measures.disk = disk;
     }
 
     /// `disk.limit` and `disk.min_free`.
     #[must_use]
     pub fn disk_limits(&self) -> (u64, u64) {
-        let measures = self.measures.lock().unwrap_or_else(PoisonError::into_inner);
-        (measures.limit_bytes, measures.min_free_bytes)
+        let disk = self.measures().disk;
+        (disk.limit_bytes, disk.min_free_bytes)
     }
 
     /// Takes in a look at the owner, and judges.
     #[must_use]
     pub fn look(&self, status: &Status, outside: &Outside, now_ms: u64) -> Report {
-        let measures = self.measures.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let measures = self.measures().clone();
         let mut tracks = self.tracks.lock().unwrap_or_else(PoisonError::into_inner);
-        let rates = tracks.rates(status, now_ms);
+        let known: Vec<GroupId> = status.groups.iter().map(|group| group.id).collect();
+        tracks.retain(|id, _| known.contains(id));
+        let room_bytes = measures.room_bytes(status, outside);
+        let look = Look {
+            status,
+            now_ms,
+            stall_after_ms: measures.judge.stall_after_ms,
+            stays: status.is_copied || measures.disk.keeps,
+            catches_up: outside.unread_bytes > READ_AHEAD_BYTES && outside.unread_bytes < room_bytes,
+        };
+        for group in &status.groups {
+            tracks.entry(group.id).or_insert_with(|| Track::new(group, now_ms)).fold(look, group);
+        }
         let inputs: Vec<GroupInputs> = status
             .groups
             .iter()
-            .map(|group| self.inputs(&measures, &mut tracks, status, group, rates, now_ms))
+            .filter_map(|group| inputs(&measures, &tracks, (status, group), outside, now_ms))
             .collect();
-        let known: Vec<GroupId> = status.groups.iter().map(|group| group.id).collect();
-        tracks.groups.retain(|id, _| known.contains(id));
         drop(tracks);
         let log = LogInputs {
             full: status.full.clone(),
             disk_bytes: status.disk_bytes,
-            limit_bytes: measures.limit_bytes,
+            limit_bytes: measures.disk.limit_bytes,
             free_bytes: outside.free_bytes,
-            min_free_bytes: measures.min_free_bytes,
-            unread_gone: outside.unread_gone.clone(),
+            min_free_bytes: measures.disk.min_free_bytes,
+            file_system_bytes: outside.file_system_bytes,
+            at_risk: outside.at_risk.clone(),
             tail_busy_ms: outside.tail_busy_ms,
             unreadable: outside.unreadable.clone(),
-            unclean_runs: self.fixed.last_run.as_ref().map_or(0, |last| last.unclean_runs),
             config_refused: measures.config_refused.clone(),
+            unclean_runs: self.fixed.last_run.as_ref().map_or(0, |last| last.unclean_runs),
             killers: self.killers(status),
         };
         Report {
@@ -213,75 +233,79 @@ impl Supervision {
         };
         self.fixed.killers.iter().filter(|(name, seq, _)| waits(name, *seq)).cloned().collect()
     }
+}
 
-    fn inputs(
-        &self,
-        measures: &Measures,
-        tracks: &mut Tracks,
-        status: &Status,
-        group: &GroupStatus,
-        rates: Option<(f64, f64, f64)>,
-        now_ms: u64,
-    ) -> GroupInputs {
-        let track = tracks.groups.entry(group.id).or_insert_with(|| Track::new(group, now_ms));
-        track.fold(status, group, rates, now_ms);
-        let held_by = |segment: SeqRange| -> Vec<String> {
-            let behind =
-                status.groups.iter().filter(|other| other.id != group.id && other.ack_floor < segment.last);
-            behind.map(|other| other.name.clone()).collect()
-        };
-        let growth = track.rates.disk_bytes;
-        let left = measures.limit_bytes.saturating_sub(status.disk_bytes) as f64;
-        GroupInputs {
-            group: group.name.clone(),
-            paused: group.state == "paused",
-            blocked: group.reason.clone().filter(|_| group.state == "blocked"),
-            refused: group.reason.clone().filter(|_| group.state == "refused"),
-            processor: measures.processors.get(&group.name).cloned(),
-            has_worker: group.has_worker,
-            lag_lines: group.lag_lines,
-            oldest: group.oldest,
-            ack_floor: group.ack_floor,
-            leases: group.leases.clone(),
-            oldest_lease_ms: group.oldest_lease_ms,
-            timeout_ms: group.timeout_ms,
-            backs_off: group.backs_off,
-            failing: group.activity.failing.clone(),
-            last_failure: group.last_failure.clone(),
-            acks: group.activity.acks,
-            not_leased_since_ms: track.not_leased_since_ms,
-            floor_moved_ms: track.floor_moved_ms,
-            acks_since_floor: group.activity.acks.saturating_sub(track.acks_at_floor),
-            pinned: track.pinned.map(|(segment, since_ms)| Pinned {
-                segment,
-                since_ms,
-                held_by: held_by(segment),
-            }),
-            lag_grows_since_ms: track.lag_grows_since_ms,
-            lines_in_per_s: track.rates.lines_in,
-            lines_out_per_s: track.rates.lines_out,
-            limit_in_s: (growth > 0.0).then(|| left / growth),
-        }
+impl Measures {
+    /// What the log may still take.
+    fn room_bytes(&self, status: &Status, outside: &Outside) -> u64 {
+        let below_limit = self.disk.limit_bytes.saturating_sub(status.disk_bytes);
+        let free = outside.free_bytes.map(|free| free.saturating_sub(self.disk.min_free_bytes));
+        free.map_or(below_limit, |free| free.min(below_limit))
     }
 }
 
-impl Tracks {
-    /// Seconds since the last look, lines and bytes that came in a second; `None` where that is too short ago.
-    fn rates(&mut self, status: &Status, now_ms: u64) -> Option<(f64, f64, f64)> {
-        let now = (now_ms, status.next_seq, status.disk_bytes);
-        let Some((then_ms, seq, disk)) = self.last else {
-            self.last = Some(now);
-            return None;
+fn inputs(
+    measures: &Measures,
+    tracks: &BTreeMap<GroupId, Track>,
+    (status, group): (&Status, &GroupStatus),
+    outside: &Outside,
+    now_ms: u64,
+) -> Option<GroupInputs> {
+    let track = tracks.get(&group.id)?;
+    let pinned = track.pinned.and_then(|(segment, since_ms)| {
+        let holders: Vec<&GroupStatus> =
+            status.groups.iter().filter(|other| other.ack_floor < segment.last).collect();
+        // Who works on it, or tries again, will let go of it.
+        let stands = |other: &&GroupStatus| {
+            let moved = tracks.get(&other.id).map_or(now_ms, |track| track.floor_moved_ms);
+            !is_at_work(other) && now_ms.saturating_sub(moved) >= measures.judge.stall_after_ms
         };
-        let passed = now_ms.saturating_sub(then_ms);
-        if passed < RATE_MS_MIN {
-            return None;
-        }
-        self.last = Some(now);
-        let seconds = passed as f64 / 1e3;
-        let lines = status.next_seq.0.saturating_sub(seq.0) as f64 / seconds;
-        Some((seconds, lines, (status.disk_bytes as f64 - disk as f64) / seconds))
-    }
+        let held_by: Vec<String> =
+            holders.iter().copied().filter(stands).map(|other| other.name.clone()).collect();
+        (holders.is_empty() || !held_by.is_empty()).then_some(Pinned { segment, since_ms, held_by })
+    });
+    let passed: Vec<(&GroupStatus, SeqRange, u64)> = status
+        .groups
+        .iter()
+        .filter_map(|other| tracks.get(&other.id)?.pinned.map(|(segment, since)| (other, segment, since)))
+        .filter(|(_, segment, _)| group.ack_floor < segment.last)
+        .collect();
+    let pins = passed.first().map(|(_, segment, _)| Pins {
+        segment: *segment,
+        since_ms: passed.iter().map(|(.., since)| *since).min().unwrap_or(now_ms),
+        groups: passed.iter().map(|(other, ..)| other.name.clone()).collect(),
+    });
+    Some(GroupInputs {
+        group: group.name.clone(),
+        paused: group.state == "paused",
+        blocked: group.reason.clone().filter(|_| group.state == "blocked"),
+        refused: group.reason.clone().filter(|_| group.state == "refused"),
+        processor: measures.processors.get(&group.name).cloned(),
+        has_worker: group.has_worker,
+        lag_lines: group.lag_lines,
+        oldest: group.oldest,
+        ack_floor: group.ack_floor,
+        leases: group.leases.clone(),
+        oldest_lease_ms: group.oldest_lease_ms,
+        timeout_ms: group.timeout_ms,
+        backs_off: group.backs_off,
+        failing: group.activity.failing.clone(),
+        last_failure: group.last_failure.clone(),
+        acks: group.activity.acks,
+        not_leased_since_ms: track.not_leased_since_ms,
+        floor_moved_ms: track.floor_moved_ms,
+        acks_since_floor: group.activity.acks.saturating_sub(track.acks_at_floor),
+        pinned,
+        pins,
+        behind: track.rates.behind(measures.room_bytes(status, outside)),
+    })
+}
+
+/// Whether the line that the group's floor waits for is out, or in back-off.
+fn is_at_work(group: &GroupStatus) -> bool {
+    let Some(oldest) = group.oldest else { return true };
+    group.leases.iter().any(|range| range.contains(oldest))
+        || group.backs_off.is_some_and(|(range, _)| range.contains(oldest))
 }
 
 impl Track {
@@ -293,17 +317,20 @@ impl Track {
             floor_moved_ms: now_ms,
             acks_at_floor: group.activity.acks,
             pinned: None,
-            lag_grows_since_ms: None,
-            lag_lines: group.lag_lines,
-            acked_lines: group.acked_lines,
+            stopped: false,
             rates: Rates::default(),
         }
     }
 
-    fn fold(&mut self, status: &Status, group: &GroupStatus, rates: Option<(f64, f64, f64)>, now_ms: u64) {
+    fn fold(&mut self, look: Look<'_>, group: &GroupStatus) {
+        let Look { status, now_ms, stall_after_ms, stays, catches_up } = look;
         let leased = group.leased > 0 || group.activity.leases != self.leases;
         self.leases = group.activity.leases;
-        if leased || group.lag_lines == 0 {
+        // Who was stopped, or backed off, has a while to begin again before anybody wonders.
+        let stopped = matches!(group.state, "paused" | "refused" | "blocked");
+        let began = std::mem::replace(&mut self.stopped, stopped) && !stopped;
+        let backs_off = group.backs_off.is_some_and(|(_, until)| until > now_ms);
+        if leased || began || backs_off || group.lag_lines == 0 {
             self.not_leased_since_ms = None;
         } else {
             self.not_leased_since_ms.get_or_insert(now_ms);
@@ -314,27 +341,23 @@ impl Track {
             self.floor_moved_ms = now_ms;
             self.acks_at_floor = group.activity.acks;
         }
-        let segment = status.oldest_segment_last.filter(|last| group.ack_floor >= *last);
+        let segment = status.oldest_segment_last.filter(|last| group.ack_floor >= *last && !stays);
         let segment = segment.and_then(|last| SeqRange::new(status.first_seq, last));
         self.pinned = segment.map(|segment| match self.pinned {
             Some((same, since)) if same == segment => (segment, since),
             _ => (segment, now_ms),
         });
-        if let Some((seconds, lines_in, disk_bytes)) = rates {
-            let lines_out = group.acked_lines.saturating_sub(self.acked_lines) as f64 / seconds;
-            self.acked_lines = group.acked_lines;
-            let smooth = |old: &mut f64, new: f64| *old += (new - *old) / 10.0;
-            smooth(&mut self.rates.lines_in, lines_in);
-            smooth(&mut self.rates.lines_out, lines_out);
-            smooth(&mut self.rates.disk_bytes, disk_bytes);
-            if group.lag_lines <= self.lag_lines && self.rates.lines_in <= self.rates.lines_out
-                || group.lag_lines == 0
-            {
-                self.lag_grows_since_ms = None;
-            } else if self.rates.lines_in > self.rates.lines_out {
-                self.lag_grows_since_ms.get_or_insert(now_ms);
-            }
-            self.lag_lines = group.lag_lines;
+        let sample = Sample {
+            at_ms: now_ms,
+            lines_in: status.next_seq.0,
+            lines_out: group.acked_lines,
+            lag_lines: group.lag_lines,
+            disk_bytes: status.disk_bytes,
+        };
+        // Only who works can fall behind; what piled up before that says nothing of it.
+        if stopped || began || catches_up || group.activity.failing.is_some() {
+            self.rates = Rates::default();
         }
+        self.rates.fold(sample, stall_after_ms);
     }
 }

@@ -1,5 +1,7 @@
 //! What verdicts are made from: counters and times. Times are milliseconds by the clock of deadlines.
 
+use std::path::PathBuf;
+
 use spillq_storage::{Seq, SeqRange};
 
 use super::typed::Typed;
@@ -48,14 +50,34 @@ pub struct GroupInputs {
     pub acks_since_floor: u64,
     /// A segment that this group has acked and that is still there: its last line, since when, and who holds it.
     pub pinned: Option<Pinned>,
-    /// Since when the lag has only grown.
-    pub lag_grows_since_ms: Option<u64>,
+    /// A segment that others have acked and that is still there for this group.
+    pub pins: Option<Pins>,
+    /// How the lag grows, if it does.
+    pub behind: Option<Behind>,
+}
+
+/// A segment that one group keeps on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pins {
+    /// Its lines.
+    pub segment: SeqRange,
+    /// Since when.
+    pub since_ms: u64,
+    /// The groups that have acked all of it.
+    pub groups: Vec<String>,
+}
+
+/// A lag that grows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Behind {
+    /// Since when.
+    pub since_ms: u64,
     /// Lines a second in.
     pub lines_in_per_s: f64,
     /// Lines a second acked.
     pub lines_out_per_s: f64,
-    /// Seconds until `disk.limit` is reached at this rate.
-    pub limit_in_s: Option<f64>,
+    /// Seconds until there is no more room for the log at this rate; `None` while it does not grow.
+    pub full_in_s: Option<f64>,
 }
 
 /// A segment that is acked and not removed.
@@ -82,12 +104,14 @@ pub struct LogInputs {
     pub free_bytes: Option<u64>,
     /// `disk.min_free`.
     pub min_free_bytes: u64,
-    /// Files that are gone from their path and have unread bytes.
-    pub unread_gone: Vec<String>,
+    /// Bytes that the file system has in all.
+    pub file_system_bytes: Option<u64>,
+    /// Files that were renamed away or deleted and have unread bytes.
+    pub at_risk: Vec<AtRisk>,
     /// For how long the tail has been at one turn: a read that hangs.
     pub tail_busy_ms: Option<u64>,
     /// Files that cannot be read, and why.
-    pub unreadable: Vec<String>,
+    pub unreadable: Vec<(PathBuf, String)>,
     /// Runs in a row that ended without a clean stop.
     pub unclean_runs: u64,
     /// A configuration on disk that was refused, so that an earlier one runs on.
@@ -103,6 +127,28 @@ pub struct ConfigRefused {
     pub file: String,
     /// All that is wrong with it.
     pub problems: Vec<String>,
+}
+
+/// A file with unread bytes that has left its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AtRisk {
+    /// Where it is, or was last seen.
+    pub path: PathBuf,
+    /// Its unread bytes.
+    pub bytes: u64,
+    /// Whether the service has it open: then it can be read to its end even when it is deleted.
+    pub held_open: bool,
+}
+
+/// What `[disk]` says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DiskSettings {
+    /// `limit`.
+    pub limit_bytes: u64,
+    /// `min_free`.
+    pub min_free_bytes: u64,
+    /// Whether `keep` holds what is acked.
+    pub keeps: bool,
 }
 
 /// What counts as too long, and which store it is about.

@@ -1,64 +1,18 @@
 //! From inputs to a verdict: the table of docs/supervision.md, row by row; the first that holds wins. Pure.
 
-use spillq_storage::Seq;
+use spillq_storage::{Seq, SeqRange};
 
-use super::inputs::{GroupInputs, JudgeSettings};
+use super::cause::Cause;
+use super::inputs::{Behind, GroupInputs, JudgeSettings};
+use super::typed::quoted;
+use super::verdict::Verdict;
 
 /// So many failures in a row are no accident: the first may be a restart of the destination, the second its end.
 const FAILURES_IN_A_ROW: u64 = 3;
-/// A limit that is further away than a day is left to the plots.
-const LIMIT_NEAR_S: f64 = 86_400.0;
+/// A disk that is full in more than a day is left to the plots.
+const FULL_NEAR_S: f64 = 86_400.0;
 /// Lines of standard error that the evidence repeats.
 const TAIL_LINES_SHOWN: usize = 5;
-
-/// What a group, or the log, is doing and why.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
-    /// The group; empty for the log.
-    pub group: String,
-    /// One of the states of docs/supervision.md.
-    pub state: &'static str,
-    /// `A` never called, `B` crashes, `C` hangs, `D` does not clear.
-    pub hypothesis: Option<&'static str>,
-    /// What is wrong, one word; `None` when nothing is.
-    pub cause: Option<&'static str>,
-    /// The verdict in one sentence.
-    pub summary: String,
-    /// What it rests on.
-    pub evidence: Vec<String>,
-    /// The next command to paste, or the next step.
-    pub next: String,
-}
-
-impl Verdict {
-    fn well(inputs: &GroupInputs, state: &'static str, summary: impl Into<String>) -> Verdict {
-        Verdict { group: inputs.group.clone(), state, summary: summary.into(), ..Verdict::default() }
-    }
-
-    fn ill(
-        inputs: &GroupInputs,
-        state: &'static str,
-        (hypothesis, cause): (Option<&'static str>, &'static str),
-        summary: String,
-        next: String,
-    ) -> Verdict {
-        Verdict {
-            group: inputs.group.clone(),
-            state,
-            hypothesis,
-            cause: Some(cause),
-            summary,
-            evidence: Vec::new(),
-            next,
-        }
-    }
-
-    /// Whether nothing is wrong.
-    #[must_use]
-    pub fn is_well(&self) -> bool {
-        self.cause.is_none()
-    }
-}
 
 /// A row of the table in docs/supervision.md: the inputs, now, and the settings.
 type Row = fn(&GroupInputs, u64, &JudgeSettings) -> Option<Verdict>;
@@ -100,28 +54,30 @@ fn blocked(i: &GroupInputs, _: u64, s: &JudgeSettings) -> Option<Verdict> {
             "{}    # with the service stopped; or on_damage = \"skip\" in [disk] passes it over",
             s.typed.spillq("repair", "--dry-run")
         );
-        Verdict::ill(i, "blocked", (None, "damage"), summary, next)
+        Verdict::ill(i, "blocked", (None, Cause::Damage), summary, next)
     } else if why.starts_with("ack window") {
         let summary = format!(
             "group {} does not clear: 4,096 ranges of acks lie above line {oldest}, which blocks the floor",
             i.group
         );
         let next = s.typed.spillq("inspect", &format!("--from {oldest} --limit 1"));
-        Verdict::ill(i, "blocked", (Some("D"), "not_clearing"), summary, next)
+        Verdict::ill(i, "blocked", (Some("D"), Cause::NotClearing), summary, next)
     } else {
         let summary = format!("group {} stops: {why}", i.group);
         let next = s.typed.spillq("dead-letter list", &format!("--group {}", i.group));
-        Verdict::ill(i, "blocked", (None, "dead_letters_full"), summary, next)
+        Verdict::ill(i, "blocked", (None, Cause::DeadLettersFull), summary, next)
     })
 }
 
-fn refused(i: &GroupInputs, _: u64, _: &JudgeSettings) -> Option<Verdict> {
+fn refused(i: &GroupInputs, _: u64, s: &JudgeSettings) -> Option<Verdict> {
     let why = i.refused.as_ref()?;
     let summary =
         format!("the destination of group {} refuses everything: it is set up wrongly ({why})", i.group);
-    let next = "correct the command or address under [[processor]], `spillq config check`, and start the service again"
-        .to_owned();
-    Some(Verdict::ill(i, "refused", (None, "refused"), summary, next))
+    let next = s.typed.spillq(
+        "status",
+        "   # correct the command or address under [[processor]], then start the service again",
+    );
+    Some(Verdict::ill(i, "refused", (None, Cause::Refused), summary, next))
 }
 
 fn paused(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
@@ -138,13 +94,16 @@ fn paused(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
         i.group, i.lag_lines
     );
     let next = s.typed.spillq("group resume", &i.group);
-    Some(Verdict::ill(i, "paused", (Some("A"), "never_called"), summary, next))
+    Some(Verdict::ill(i, "paused", (Some("A"), Cause::NeverCalled), summary, next))
 }
 
 fn hung(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
-    let next =
-        "see in the evidence what it was blocked in; a higher `timeout` of the [[group]] allows more time"
-            .to_owned();
+    let first = |range: Option<SeqRange>| {
+        let seq = range.map_or(i.ack_floor.next(), |range| range.first);
+        let remark =
+            "   # does it take these lines too long? a higher `timeout` of the [[group]] allows more time";
+        s.typed.spillq("inspect", &format!("--from {seq} --limit 1 {remark}"))
+    };
     if let Some(failing) = i.failing.as_ref().filter(|failing| failing.timed_out) {
         let summary = format!(
             "the processor of group {} hangs: past {} s on lines {}, {} in a row; it was ended and the lines come again",
@@ -153,14 +112,15 @@ fn hung(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
             failing.range,
             times(failing.times)
         );
-        return Some(Verdict::ill(i, "hung", (Some("C"), "hung"), summary, next));
+        let next = first(Some(failing.range));
+        return Some(Verdict::ill(i, "hung", (Some("C"), Cause::Hung), summary, next));
     }
     let since = i.oldest_lease_ms?;
     (now.saturating_sub(since) > i.timeout_ms.saturating_add(s.stall_after_ms)).then(|| {
         let out = seconds(since, now);
         let summary =
             format!("a lease of group {} is out for {out}, and its processor cannot be ended", i.group);
-        Verdict::ill(i, "hung", (Some("C"), "hung"), summary, next)
+        Verdict::ill(i, "hung", (Some("C"), Cause::Hung), summary, first(i.leases.first().copied()))
     })
 }
 
@@ -170,14 +130,16 @@ fn times(count: u64) -> String {
 
 fn failing(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let failing = i.failing.as_ref()?;
+    let is_command = i.processor.as_ref().is_none_or(|name| name.starts_with("exec"));
     // One failure may back off for longer than `stall_after`: it was tried once.
     let lasts = failing.times > 1 && now.saturating_sub(failing.since_ms) >= s.stall_after_ms;
-    if failing.times < FAILURES_IN_A_ROW && !lasts {
+    // A destination that is started again refuses a few times meanwhile, a command has no reason to.
+    let often = is_command && failing.times >= FAILURES_IN_A_ROW;
+    if !lasts && !often {
         return None;
     }
     let for_time = seconds(failing.since_ms, now);
     let times = times(failing.times);
-    let is_command = i.processor.as_ref().is_none_or(|name| name.starts_with("exec"));
     Some(if is_command {
         let summary = format!(
             "the processor of group {} crashes: {times} in a row, for {for_time}, last on lines {}",
@@ -186,20 +148,24 @@ fn failing(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
         let shows = s.typed.spillq("inspect", &format!("--from {} --limit 1", failing.range.first));
         let next =
             format!("{shows}    # the first of the lines; what the command printed is in the evidence");
-        Verdict::ill(i, "crashing", (Some("B"), "crashing"), summary, next)
+        Verdict::ill(i, "crashing", (Some("B"), Cause::Crashing), summary, next)
     } else {
         let summary = format!(
-            "the destination of group {} is down: {times} in a row, for {for_time}; nothing is charged to the lines",
+            "the destination of group {} is down: {times} in a row, for {for_time}; the lines wait, and none is set aside for it",
             i.group
         );
-        Verdict::ill(
-            i,
-            "retrying",
-            (None, "outage"),
-            summary,
-            "see to the destination; delivery goes on by itself".to_owned(),
-        )
+        Verdict::ill(i, "retrying", (None, Cause::Outage), summary, see_to_destination(i, s))
     })
+}
+
+/// How to look at what is down.
+fn see_to_destination(i: &GroupInputs, s: &JudgeSettings) -> String {
+    let by_itself = "delivery goes on by itself when it is back";
+    match i.processor.as_deref().and_then(|name| name.split_once(' ')) {
+        Some(("http", url)) => format!("curl -sS -m 5 -o /dev/null {}    # {by_itself}", quoted(url)),
+        Some(("file", path)) => format!("ls -l {}    # {by_itself}", quoted(path)),
+        _ => s.typed.spillq("status", &format!("   # see to the destination; {by_itself}")),
+    }
 }
 
 fn floor_stands(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
@@ -217,7 +183,7 @@ fn floor_stands(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
         );
         let park = s.typed.spillq("dead-letter park", &format!("{blocking} --group {}", i.group));
         let next = s.typed.spillq("inspect", &format!("--from {blocking} --limit 1    # then: {park}"));
-        Verdict::ill(i, "not_clearing", (Some("D"), "not_clearing"), summary, next)
+        Verdict::ill(i, "not_clearing", (Some("D"), Cause::NotClearing), summary, next)
     })
 }
 
@@ -227,7 +193,7 @@ fn disk_is_held(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
     // Who does not read at all has worse to tell.
     let holders = pinned.held_by.join(", ");
     let waited = seconds(pinned.since_ms, now);
-    let segment = format!("segments/{:020}", pinned.segment.first.0);
+    let segment = segment_name(pinned.segment);
     let by =
         if holders.is_empty() { "no group holds it".to_owned() } else { format!("held by group {holders}") };
     let summary = format!(
@@ -241,7 +207,12 @@ fn disk_is_held(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
         }
         None => s.typed.spillq("verify", "   # with the service stopped"),
     };
-    Some(Verdict::ill(i, "not_clearing", (Some("D"), "not_clearing"), summary, next))
+    Some(Verdict::ill(i, "not_clearing", (Some("D"), Cause::NotClearing), summary, next))
+}
+
+/// Its file, below the data dir.
+fn segment_name(lines: SeqRange) -> String {
+    format!("segments/{:020}", lines.first.0)
 }
 
 fn never_called(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
@@ -253,9 +224,12 @@ fn never_called(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
     let (why, next) = match (&i.processor, i.has_worker) {
         (None, false) => (
             "no processor is set up for it".to_owned(),
-            format!(
-                "add a [[processor]] with group = \"{}\" to the configuration, and start the service again",
-                i.group
+            s.typed.spillq(
+                "status",
+                &format!(
+                    "   # add a [[processor]] with group = \"{}\" to the configuration, and start the service again",
+                    i.group
+                ),
             ),
         ),
         (Some(name), false) => (
@@ -266,13 +240,28 @@ fn never_called(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
             ("its worker asks, and nothing is handed to it".to_owned(), s.typed.spillq("status", ""))
         }
     };
+    let waited = seconds(since, now);
+    let pins = i.pins.as_ref().filter(|pins| now.saturating_sub(pins.since_ms) >= s.stall_after_ms);
+    if let Some(pins) = pins.filter(|_| !i.has_worker) {
+        let summary = format!(
+            "nobody reads group {}, and it pins the log: {} lines wait, nothing was leased for {waited}, and {} stays on disk for it although group {} has acked it; {why}",
+            i.group,
+            i.lag_lines,
+            segment_name(pins.segment),
+            pins.groups.join(", ")
+        );
+        let remove = s.typed.spillq("group remove", &i.group);
+        let next = format!(
+            "{remove}    # if nobody wants its lines; otherwise add a [[processor]] with group = \"{}\"",
+            i.group
+        );
+        return Some(Verdict::ill(i, "never_called", (Some("A"), Cause::PinsLog), summary, next));
+    }
     let summary = format!(
-        "the processor of group {} is never called: {} lines wait, nothing was leased for {}; {why}",
-        i.group,
-        i.lag_lines,
-        seconds(since, now)
+        "the processor of group {} is never called: {} lines wait, nothing was leased for {waited}; {why}",
+        i.group, i.lag_lines
     );
-    Some(Verdict::ill(i, "never_called", (Some("A"), "never_called"), summary, next))
+    Some(Verdict::ill(i, "never_called", (Some("A"), Cause::NeverCalled), summary, next))
 }
 
 fn backs_off(i: &GroupInputs, now: u64, _: &JudgeSettings) -> Option<Verdict> {
@@ -282,19 +271,32 @@ fn backs_off(i: &GroupInputs, now: u64, _: &JudgeSettings) -> Option<Verdict> {
 }
 
 fn falls_behind(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
-    let since = i.lag_grows_since_ms.filter(|since| now.saturating_sub(*since) >= s.stall_after_ms)?;
-    let left = i.limit_in_s.filter(|left| *left <= LIMIT_NEAR_S)?;
+    let Behind { since_ms, lines_in_per_s, lines_out_per_s, full_in_s } = i.behind.as_ref()?;
+    let lasts = now.saturating_sub(*since_ms);
+    // Between two acks of a batch that may take long, a lag grows and means nothing.
+    let at_least = if *lines_out_per_s > 0.0 { 0 } else { i.timeout_ms };
+    if lasts < s.stall_after_ms.max(at_least) {
+        return None;
+    }
+    let left = full_in_s.filter(|left| *left <= FULL_NEAR_S)?;
     let summary = format!(
-        "group {} falls behind for {}: {:.0} lines a second come in, {:.0} are acked; disk.limit is reached in {:.0} min",
+        "group {} falls behind: for {} {lines_in_per_s:.0} lines a second come in and {lines_out_per_s:.0} are acked; at this rate there is no room for more in {}, and taking in will pause",
         i.group,
-        seconds(since, now),
-        i.lines_in_per_s,
-        i.lines_out_per_s,
-        left / 60.0
+        seconds(*since_ms, now),
+        about(left)
     );
-    let next =
-        "raise `in_flight` (with order = \"none\") or `batch` of the [[group]], or disk.limit".to_owned();
-    Some(Verdict::ill(i, "slow", (None, "falling_behind"), summary, next))
+    let remark =
+        "   # raise `batch`, or `in_flight` (with order = \"none\"), of the [[group]]; or disk.limit";
+    Some(Verdict::ill(i, "slow", (None, Cause::FallingBehind), summary, s.typed.spillq("status", remark)))
+}
+
+/// A time that is only estimated.
+fn about(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("about {s:.0} s"),
+        s if s < 7_200.0 => format!("about {:.0} min", s / 60.0),
+        s => format!("about {:.0} h", s / 3_600.0),
+    }
 }
 
 fn takes_long(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {

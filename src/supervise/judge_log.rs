@@ -1,11 +1,15 @@
 //! The log and what surrounds it: each finding with a cause of its own. Pure.
 
-use super::inputs::{JudgeSettings, LogInputs};
-use super::judge::Verdict;
-use super::typed::quoted;
+use super::cause::Cause;
+use super::inputs::{AtRisk, JudgeSettings, LogInputs};
+use super::typed::{Typed, quoted};
+use super::verdict::Verdict;
 
 /// Runs in a row without a clean stop: the first may be an accident, the second what followed from it.
 const UNCLEAN_RUNS: u64 = 3;
+
+/// Files that a finding names at most.
+const FILES_NAMED_MAX: usize = 20;
 
 /// What is wrong with the log and its surroundings; empty when nothing is.
 #[must_use]
@@ -16,71 +20,34 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
         found.push(Verdict { state, cause: Some(cause), summary, evidence, next, ..Verdict::default() });
     };
     if let Some(full) = &log.full {
-        let by_others = log.disk_bytes < log.limit_bytes
-            && log
-                .free_bytes
-                .is_some_and(|free| free < log.min_free_bytes.saturating_add(log.min_free_bytes / 8));
-        let free = log.free_bytes.map_or_else(|| "an unknown number of".to_owned(), |free| free.to_string());
-        let evidence = vec![format!(
-            "the log has {} of {} bytes; the file system has {free} bytes free, min_free is {}",
-            log.disk_bytes, log.limit_bytes, log.min_free_bytes
-        )];
-        if by_others {
-            let summary = format!("taking in pauses, and it is not the log that fills the disk: {full}");
-            tell(
-                "blocked",
-                "disk_filled_by_others",
-                summary,
-                evidence,
-                format!(
-                    "df -h {}    # lines are taken in again by themselves when there is room",
-                    typed.data_dir()
-                ),
-            );
-        } else {
-            tell(
-                "blocked",
-                "disk_full",
-                format!("taking in pauses: {full}"),
-                evidence,
-                typed.spillq("status", "   # which group lags? or raise disk.limit"),
-            );
-        }
+        let (cause, summary, next) = why_full(log, full, typed);
+        tell("blocked", cause, summary, room(log), next);
     }
-    if log.full.is_some() && !log.unread_gone.is_empty() {
-        let summary = format!(
-            "{} files with unread bytes were renamed or deleted while taking in pauses: they are lost if their last name goes before they are read",
-            log.unread_gone.len()
-        );
-        tell(
-            "blocked",
-            "rotation_risk",
-            summary,
-            log.unread_gone.clone(),
-            "stop the rotation of these files, and make room".to_owned(),
-        );
+    if log.full.is_some() && !log.at_risk.is_empty() {
+        let (summary, evidence) = at_risk(&log.at_risk);
+        let remark = "   # stop the rotation of these files, and make room";
+        tell("blocked", Cause::RotationRisk, summary, evidence, typed.spillq("status", remark));
     }
     if let Some(busy) = log.tail_busy_ms.filter(|busy| *busy >= settings.stall_after_ms) {
         let summary =
             format!("nothing is read from files: one turn of the tail lasts for {:.1} s", busy as f64 / 1e3);
         let evidence = vec!["the owner of the log gets on; groups get what is stored".to_owned()];
         let next = "timeout 5 df -h    # does a file system of the followed files hang? the tail goes on by itself when it is back";
-        tell("blocked", "tail_hung", summary, evidence, next.to_owned());
+        tell("blocked", Cause::TailHung, summary, evidence, next.to_owned());
     }
-    if !log.unreadable.is_empty() {
+    if let Some((first, _)) = log.unreadable.first() {
         let summary = format!("{} files cannot be read", log.unreadable.len());
-        tell(
-            "blocked",
-            "source_unreadable",
-            summary,
-            log.unreadable.clone(),
-            "make them readable for the user of the service; it tries again by itself".to_owned(),
+        let evidence = log.unreadable.iter().map(|(path, why)| format!("{}: {why}", path.display()));
+        let next = format!(
+            "ls -ld {}    # make it readable for the user of the service; it tries again by itself",
+            quoted(&first.to_string_lossy())
         );
+        tell("blocked", Cause::SourceUnreadable, summary, evidence.collect(), next);
     }
     if let Some(refused) = &log.config_refused {
         tell(
             "running",
-            "config_refused",
+            Cause::ConfigRefused,
             format!(
                 "{} is refused: what was read before runs on, and the next start would fail",
                 refused.file
@@ -97,19 +64,88 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
         let evidence = vec![format!("line {seq} has been delivered alone {deliveries} times")];
         let park = typed.spillq("dead-letter park", &format!("{seq} --group {group}"));
         let next = typed.spillq("inspect", &format!("--from {seq} --limit 1    # then: {park}"));
-        tell("blocked", "killer_line", summary, evidence, next);
+        tell("blocked", Cause::KillerLine, summary, evidence, next);
     }
     if log.unclean_runs >= UNCLEAN_RUNS {
         let summary = format!("the last {} runs ended without a clean stop", log.unclean_runs);
         tell(
             "blocked",
-            "crash_loop",
+            Cause::CrashLoop,
             summary,
-            Vec::new(),
+            vec!["what each run was doing when it ended is told by doctor on the stopped store".to_owned()],
             "journalctl -k | grep -i oom    # and look at the memory limit of the service".to_owned(),
         );
     }
     found
+}
+
+/// Why taking in pauses: the cause, the sentence, and what to do.
+fn why_full(log: &LogInputs, full: &str, typed: &Typed) -> (Cause, String, String) {
+    // In the owner's words, as a group is named in them.
+    if full.starts_with("group ") {
+        let next = typed.spillq("status", "   # see to that group; or raise its max_lag");
+        return (Cause::MaxLag, format!("taking in waits for a group: {full}"), next);
+    }
+    let short = log.free_bytes.is_some_and(|free| {
+        // Between a look of the owner and ours a little may have come back.
+        free < log.min_free_bytes.saturating_add(log.min_free_bytes / 8)
+    });
+    let by_others =
+        log.disk_bytes < log.limit_bytes && short && others(log).is_none_or(|o| o > log.disk_bytes);
+    if by_others {
+        let next = format!(
+            "df -h {}    # lines are taken in again by themselves when there is room",
+            typed.data_dir()
+        );
+        let summary = format!("taking in pauses, and it is not the log that fills the disk: {full}");
+        (Cause::DiskFilledByOthers, summary, next)
+    } else {
+        let next = typed.spillq("status", "   # which group lags? or raise disk.limit, or make room");
+        (Cause::DiskFull, format!("taking in pauses, the log takes all the room that it may: {full}"), next)
+    }
+}
+
+/// Bytes on the file system that are not the log's.
+fn others(log: &LogInputs) -> Option<u64> {
+    Some(log.file_system_bytes?.saturating_sub(log.free_bytes?).saturating_sub(log.disk_bytes))
+}
+
+fn shown(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).display().iec().to_string()
+}
+
+/// Who takes how much of the disk.
+fn room(log: &LogInputs) -> Vec<String> {
+    let unknown = || "an unknown number of bytes".to_owned();
+    let mut evidence = vec![format!(
+        "the log has {} of {}; the file system has {} free, min_free is {}",
+        shown(log.disk_bytes),
+        shown(log.limit_bytes),
+        log.free_bytes.map_or_else(unknown, shown),
+        shown(log.min_free_bytes)
+    )];
+    evidence.extend(others(log).map(|others| format!("others take {} of the file system", shown(others))));
+    evidence
+}
+
+/// Files that left their path unread: the sentence, and one line a file.
+fn at_risk(files: &[AtRisk]) -> (String, Vec<String>) {
+    let held = files.iter().filter(|file| file.held_open).count();
+    let summary = format!(
+        "{} files with {} unread bytes were rotated away or deleted while taking in pauses: {held} are held open and can be read to their end as long as the service runs, {} are lost if they are deleted before",
+        files.len(),
+        files.iter().map(|file| file.bytes).sum::<u64>(),
+        files.len() - held
+    );
+    let line = |file: &AtRisk| {
+        let held = if file.held_open { "held open" } else { "not held open" };
+        format!("{}: {} bytes unread, {held}", file.path.display(), file.bytes)
+    };
+    let mut evidence: Vec<String> = files.iter().take(FILES_NAMED_MAX).map(line).collect();
+    if let Some(more) = files.len().checked_sub(FILES_NAMED_MAX).filter(|more| *more > 0) {
+        evidence.push(format!("and {more} more"));
+    }
+    (summary, evidence)
 }
 
 /// What is no illness yet: a limit that the file system has no room for.
@@ -120,7 +156,6 @@ pub fn notes_on(log: &LogInputs) -> Vec<String> {
     if room >= log.limit_bytes {
         return Vec::new();
     }
-    let shown = |bytes| bytesize::ByteSize(bytes).display().iec();
     vec![format!(
         "disk.limit is {}, and the file system has room for a log of {}: taking in will pause before the limit",
         shown(log.limit_bytes),

@@ -4,7 +4,7 @@
 //! the times of changes; [`Supervisor`] is the thread that looks, writes EVENTS and ends a process whose disk hangs.
 //! It must never wait for the owner without a deadline.
 
-mod causes;
+mod cause;
 mod events;
 mod history;
 mod host;
@@ -12,15 +12,18 @@ mod inputs;
 mod judge;
 mod judge_log;
 mod last_run;
+mod rates;
 mod supervisor;
 mod typed;
+mod verdict;
 
-pub use causes::{CAUSES, Seen, is_cause};
+pub use cause::{Cause, Seen};
 pub use events::{Entry, Event, Events};
 pub use history::{Outside, Report, Supervision};
-pub use inputs::{ConfigRefused, GroupInputs, JudgeSettings, LogInputs};
-pub use judge::{Verdict, judge};
+pub use inputs::{AtRisk, Behind, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LogInputs};
+pub use judge::judge;
 pub use judge_log::{judge_log, notes_on};
 pub use last_run::{Ended, LastRun, last_run};
 pub use supervisor::{Supervisor, WatchSettings};
 pub use typed::{Typed, quoted};
+pub use verdict::Verdict;

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::cause::Cause;
 use super::events::{Event, Events};
 use super::history::{Outside, Report, Supervision};
 use super::host::{OomCount, boot_id};
@@ -47,12 +48,12 @@ struct Watch {
     supervision: Supervision,
     handle: Handle,
     pulse: Pulse,
-    outside: Arc<dyn Fn() -> Outside + Send + Sync>,
+    outside: Arc<dyn Fn(&Status) -> Outside + Send + Sync>,
     events: Events,
-    states: BTreeMap<String, (&'static str, Option<&'static str>)>,
+    states: BTreeMap<String, (&'static str, Option<Cause>)>,
     failures: BTreeMap<String, u64>,
     /// Causes beside the groups that were told and last.
-    log_causes: BTreeSet<&'static str>,
+    log_causes: BTreeSet<Cause>,
 }
 
 impl Supervisor {
@@ -64,7 +65,7 @@ impl Supervisor {
         settings: WatchSettings,
         supervision: Supervision,
         (handle, pulse): (Handle, Pulse),
-        outside: Arc<dyn Fn() -> Outside + Send + Sync>,
+        outside: Arc<dyn Fn(&Status) -> Outside + Send + Sync>,
         mut events: Events,
     ) -> io::Result<Supervisor> {
         let run = settings.run;
@@ -115,7 +116,7 @@ impl Watch {
             }
             // Closed: the log has failed or is stopping, and the service tells. No answer: the watchdog waits.
             if let Ok(Some(status)) = self.handle.ask_within(look, Command::Status) {
-                let report = self.supervision.look(&status, &(self.outside)(), now_ms());
+                let report = self.supervision.look(&status, &(self.outside)(&status), now_ms());
                 if let Err(error) = self.note(&status, &report) {
                     tracing::warn!(%error, "an event could not be noted");
                 }
@@ -127,24 +128,24 @@ impl Watch {
     fn note_log(&mut self, report: &Report) -> io::Result<()> {
         let now: BTreeSet<_> = report.log.iter().filter_map(|verdict| verdict.cause).collect();
         let before = std::mem::replace(&mut self.log_causes, now.clone());
-        let changed = |from: &str, to: &str, cause: &str, summary: &str| Event::Changed {
+        let changed = |from: &str, to: &str, cause: Cause, summary: &str| Event::Changed {
             group: String::new(),
             from: from.to_owned(),
             to: to.to_owned(),
-            cause: Some(cause.to_owned()),
+            cause: Some(cause.word().to_owned()),
             first_seq: 0,
             last_seq: 0,
             summary: summary.to_owned(),
         };
-        for cause in now.difference(&before) {
+        for cause in now.difference(&before).copied() {
             let Some(verdict) = report.log.iter().find(|verdict| verdict.cause == Some(cause)) else {
                 continue;
             };
-            tracing::warn!(cause, "{}; next: {}", verdict.summary, verdict.next);
+            tracing::warn!(%cause, "{}; next: {}", verdict.summary, verdict.next);
             self.events.write(wall_ms(), changed("idle", verdict.state, cause, &verdict.summary))?;
         }
-        for cause in before.difference(&now) {
-            tracing::info!(cause, "over");
+        for cause in before.difference(&now).copied() {
+            tracing::info!(%cause, "over");
             self.events.write(wall_ms(), changed("blocked", "idle", cause, "over"))?;
         }
         Ok(())
@@ -180,7 +181,7 @@ impl Watch {
                 group: verdict.group.clone(),
                 from: was.to_owned(),
                 to: verdict.state.to_owned(),
-                cause: verdict.cause.map(str::to_owned),
+                cause: verdict.cause.map(|cause| cause.word().to_owned()),
                 first_seq: first.0,
                 last_seq: last.0,
                 summary: verdict.summary.clone(),

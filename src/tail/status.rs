@@ -83,6 +83,10 @@ pub struct SourceStatus {
     pub size: u64,
     /// What it is doing.
     pub state: SourceState,
+    /// It was renamed or copied away, or deleted.
+    pub rotated: bool,
+    /// Whether it is open, so that it can be read to its end even when it is deleted.
+    pub held_open: bool,
     /// Why it cannot be read, if so.
     pub last_error: Option<String>,
 }

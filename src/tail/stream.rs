@@ -198,6 +198,8 @@ impl Stream {
             offset: self.offset,
             size: self.offset + self.held.len() as u64,
             state,
+            rotated: false,
+            held_open: self.pipe.is_some(),
             last_error: self.error.clone(),
         })
     }

@@ -551,6 +551,8 @@ impl Worker {
             offset: source.offset,
             size: source.size,
             state: state(source),
+            rotated: source.rotated_from.is_some() || source.gone_ms.is_some(),
+            held_open: source.file.is_some(),
             last_error: source.error.as_deref().map(str::to_owned),
         });
         let mut sources: Vec<SourceStatus> = files.chain(self.streams.statuses()).collect();

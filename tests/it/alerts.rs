@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use spillq::metrics::METRICS;
-use spillq::supervise::{CAUSES, Seen};
+use spillq::supervise::{Cause, Seen};
 
 /// What alerts know besides the causes of doctor: see the comments in the rules.
 const BESIDES: [&str; 6] = ["down", "clock", "destroyed", "dropped", "dead_letters", "memory"];
@@ -43,11 +43,11 @@ fn promtool(args: &[&str], file: &Path) {
 /// The series with which a cause is there.
 fn series_of(cause: &str) -> String {
     let at = "job=\"spillq\",instance=\"q1\"";
-    match CAUSES.iter().find(|(name, _)| *name == cause) {
-        Some((_, Seen::Running)) => {
+    match Cause::ALL.iter().find(|known| known.word() == cause).map(|known| known.seen()) {
+        Some(Seen::Running) => {
             format!("spillq_active_causes{{cause=\"{cause}\",group=\"g\",{at}}}|1x60")
         }
-        Some((_, Seen::Afterwards)) => format!("spillq_last_run_info{{ended=\"{cause}\",{at}}}|1x60"),
+        Some(Seen::Afterwards) => format!("spillq_last_run_info{{ended=\"{cause}\",{at}}}|1x60"),
         _ => match cause {
             "down" => format!("up{{{at}}}|0x60"),
             "clock" => format!("spillq_process_clock_seconds{{{at}}}|100000+60x60"),
@@ -64,12 +64,13 @@ fn series_of(cause: &str) -> String {
 fn every_cause_has_an_alert_and_every_alert_a_cause() {
     let alerts = alerts();
     let named: Vec<&str> = alerts.iter().map(|(_, cause)| cause.as_str()).collect();
-    for (cause, seen) in CAUSES {
-        let times = named.iter().filter(|named| *named == cause).count();
-        assert!(times == 1 || (*seen == Seen::Typed && times <= 1), "{cause} has {times} alerts");
+    for cause in Cause::ALL {
+        let times = named.iter().filter(|named| **named == cause.word()).count();
+        assert!(times == 1 || (cause.seen() == Seen::Typed && times <= 1), "{cause} has {times} alerts");
     }
     for (alert, cause) in &alerts {
-        let is_known = CAUSES.iter().any(|(known, _)| known == cause) || BESIDES.contains(&cause.as_str());
+        let is_known =
+            Cause::ALL.iter().any(|known| known.word() == cause) || BESIDES.contains(&cause.as_str());
         assert!(is_known && alert.starts_with("Spillq"), "{alert}: no such cause: {cause}");
     }
 }

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command};
 
-use crate::support::{Service, wait_for, write_config};
+use crate::support::{SMALL_STORE, Service, wait_for, write_config};
 
 const LINES: u64 = 20_000;
 const BATCH: u64 = 250;
@@ -64,9 +64,7 @@ fn every_line_reaches_a_clickhouse_and_repeats_are_told_by_key_and_seq() {
         &format!(
             r#"
             data_dir = "q"
-            [disk]
-            min_free = "64MiB"
-            reserve = "8MiB"
+            {SMALL_STORE}
             [[follow]]
             include = ["*.log"]
             [[group]]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use spillq::http::StatusJson;
 
-use crate::support::{PATIENCE, Service, lines_by_source, write_config};
+use crate::support::{PATIENCE, SMALL_STORE, Service, lines_by_source, write_config};
 
 /// Sources, written by a thread each.
 const WRITERS: usize = 3;
@@ -83,11 +83,10 @@ fn write(
 fn config(folder: &Path) -> PathBuf {
     write_config(
         folder,
-        r#"
+        &format!(
+            r#"
         data_dir = "q"
-        [disk]
-        min_free = "64MiB"
-        reserve = "8MiB"
+        {SMALL_STORE}
         [[follow]]
         include = ["logs/w*.log*"]
         [[group]]
@@ -95,13 +94,13 @@ fn config(folder: &Path) -> PathBuf {
         timeout = "20s"
         [[group]]
         name = "default"
-        batch = { lines = 2000 }
+        batch = {{ lines = 2000 }}
         [[group]]
         name = "holes"
         order = "none"
         in_flight = 2
-        batch = { lines = 2000 }
-        retry = { initial = "20ms", max = "200ms", attempts = 4 }
+        batch = {{ lines = 2000 }}
+        retry = {{ initial = "20ms", max = "200ms", attempts = 4 }}
         [[processor]]
         group = "record"
         kind = "file"
@@ -114,7 +113,8 @@ fn config(folder: &Path) -> PathBuf {
         group = "holes"
         kind = "exec"
         command = ["sh", "-c", "if grep -q POISON; then exit 1; fi"]
-        "#,
+        "#
+        ),
     )
 }
 

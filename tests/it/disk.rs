@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Service, SmallDisk, lacks_loop_devices, run, spillq, write_config};
+use crate::support::{SMALL_STORE, Service, SmallDisk, lacks_loop_devices, run, spillq, write_config};
 
 /// Says that a test did not run.
 fn skipped(test: &str) -> bool {
@@ -95,9 +95,7 @@ fn a_power_cut_takes_nothing_that_was_answered() {
     let input = folder.path().join("input");
     let config = write_config(
         folder.path(),
-        &format!(
-            "data_dir = {data_dir:?}\n[disk]\nmin_free = \"64MiB\"\nreserve = \"8MiB\"\n[[follow]]\ninclude = [{input:?}]\n"
-        ),
+        &format!("data_dir = {data_dir:?}\n{SMALL_STORE}[[follow]]\ninclude = [{input:?}]\n"),
     );
     let mut rng = fastrand::Rng::with_seed(3);
     let mut out = File::create(&input).unwrap();

@@ -11,7 +11,7 @@ use spillq_storage::Seq;
 use tokio::time::timeout;
 
 use crate::sample;
-use crate::support::{PATIENCE, Service, binary, wait_for, write_config};
+use crate::support::{PATIENCE, SMALL_STORE, Service, binary, wait_for, write_config};
 
 const GRACE: Duration = Duration::from_millis(200);
 const RESTART_MAX: Duration = Duration::from_millis(200);
@@ -313,9 +313,7 @@ fn the_service_of_the_incident_keeps_each_fill_once_whatever_is_killed() {
         &format!(
             r#"
             data_dir = "q"
-            [disk]
-            min_free = "64MiB"
-            reserve = "8MiB"
+            {SMALL_STORE}
             [[follow]]
             include = ["hourly/*/*"]
             [[group]]

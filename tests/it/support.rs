@@ -10,6 +10,9 @@ use spillq::http::{Client, StatusJson};
 /// Nothing that a test waits for takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The section of a store that takes little: 8 MiB in reserve, beside the 56 MiB of its journals.
+pub const SMALL_STORE: &str = "[disk]\nmin_free = \"64MiB\"\nreserve = \"8MiB\"\n";
+
 /// The built program.
 pub fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_spillq"))
@@ -37,6 +40,15 @@ impl Service {
         let mut command = spillq(&["--log", "warn", "run", "--data-dir"]);
         // Where the data dir is: commands of exec run where the service does.
         command.arg(data_dir).args(args).current_dir(data_dir.parent().unwrap());
+        Service { child: command.spawn().unwrap(), data_dir: data_dir.to_owned() }
+    }
+
+    /// The same behind a command of a shell, in whose process it runs: limits, another cgroup.
+    pub fn start_with(data_dir: &Path, before: &str, args: &[&str]) -> Service {
+        let script = format!("{before} && exec \"$0\" --log warn run --data-dir \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).arg(binary()).arg(data_dir).args(args);
+        command.stdin(Stdio::null()).current_dir(data_dir.parent().unwrap());
         Service { child: command.spawn().unwrap(), data_dir: data_dir.to_owned() }
     }
 

@@ -17,6 +17,7 @@ impl Owner {
             first_seq: state.first_seq(),
             next_seq: state.next_seq,
             oldest_segment_last: state.segments.get(1).map(|next| next.first.prev()),
+            is_copied: self.hold.is_some(),
             segments: state.segments.len() as u64,
             disk_bytes: self.log.disk_bytes(),
             appended_bytes: state.appended_bytes,

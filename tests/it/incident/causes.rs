@@ -1,22 +1,9 @@
-//! Causes beside A, B, C and D, and the controls that must not be called ill.
+//! Causes beside A, B, C and D that need no other program.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::time::{Duration, Instant};
 
 use super::*;
-
-/// Lines that do not compress, 300 bytes each, in a file of their own.
-fn write_dense(stage: &Stage, lines: u64) {
-    let mut rng = fastrand::Rng::with_seed(3);
-    let text: String = (0..lines)
-        .map(|number| {
-            let filling: String = (0..290).map(|_| rng.alphanumeric()).collect();
-            format!("dense {number} {filling}\n")
-        })
-        .collect();
-    fs::write(stage.path("in-dense.log"), text).unwrap();
-}
 
 #[test]
 fn a_command_that_is_missing_is_refused() {
@@ -43,7 +30,7 @@ fn a_pause_is_told_and_taken_back_by_what_doctor_says() {
     assert!(pause.status.success(), "{pause:?}");
     let verdict = stage.verdict("default", "paused", Some("A"), "never_called");
     assert!(verdict.summary.contains("an operator paused it"), "{verdict:#?}");
-    fs::write(stage.path("cured"), "").unwrap();
+    stage.cure();
     stage.paste(&verdict.next);
     stage.is_cured(&mut service);
 }
@@ -52,7 +39,7 @@ fn a_pause_is_told_and_taken_back_by_what_doctor_says() {
 fn a_flipped_bit_holds_the_group_until_the_repair() {
     const DENSE: u64 = 60_000;
     let stage = Stage::new("");
-    write_dense(&stage, DENSE);
+    stage.append("in-dense.log", &dense_lines(0..DENSE));
     let mut service = stage.start();
     service.wait("all lines are in", |status| {
         status.log.next_seq > LINES + DENSE && status.sources.iter().all(|one| one.state == "caught_up")
@@ -65,8 +52,7 @@ fn a_flipped_bit_holds_the_group_until_the_repair() {
     let (mut byte, at) = ([0], segment.metadata().unwrap().len() / 2);
     segment.read_exact_at(&mut byte, at).unwrap();
     segment.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
-    let with = fs::read_to_string(stage.path("spillq.toml")).unwrap() + &processor("cat >> out");
-    fs::write(stage.path("spillq.toml"), with).unwrap();
+    stage.configure(&processor("cat >> out"));
 
     let service = stage.start();
     let verdict = stage.verdict("default", "blocked", None, "damage");
@@ -102,7 +88,7 @@ fn a_service_that_is_killed_again_and_again_is_a_crash_loop() {
     let found = stage.finding("crash_loop");
     assert!(found.summary.contains("the last 3 runs"), "{found:#?}");
     stage.finding("killed");
-    fs::write(stage.path("cured"), "").unwrap();
+    stage.cure();
     let mut service = stage.start();
     stage.finding("crash_loop");
     service
@@ -113,44 +99,28 @@ fn a_service_that_is_killed_again_and_again_is_a_crash_loop() {
 }
 
 #[test]
-fn a_line_that_is_set_aside_makes_nobody_ill() {
-    let group =
-        "[[group]]\nname = \"default\"\nretry = { initial = \"10ms\", max = \"100ms\", attempts = 2 }\n";
-    let script = "cat > batch; test -e cured || ! grep -q '^node 7 ' batch || exit 65; cat batch >> out";
-    let stage = Stage::new(&(group.to_owned() + &processor(script)));
+fn a_file_that_may_not_be_followed_is_told() {
+    let stage = Stage::new(&processor("cat >> out"));
     let mut service = stage.start();
-    service.wait("all others are acked", |status| {
-        status.groups[0].dead_letters == 1 && status.groups[0].lag_lines == 0 && status.log.next_seq > LINES
-    });
-    assert_eq!(stage.is_well().groups[0].state, "idle");
-    fs::write(stage.path("cured"), "").unwrap();
-    let retry =
-        spillq(&["dead-letter", "retry", "--all", "--data-dir"]).arg(stage.path("q")).output().unwrap();
-    assert!(retry.status.success(), "{retry:?}");
-    service.wait("it is acked too", |status| {
-        status.groups[0].dead_letters == 0 && status.groups[0].lag_lines == 0
-    });
-    let mut arrived = lines_by_source(&stage.path("out"))["node"].clone();
-    arrived.sort_unstable();
-    assert_eq!(arrived, (0..LINES).collect::<Vec<_>>());
-    stage.is_well();
+    stage.append("elsewhere", "node 0 fill\n");
+    std::os::unix::fs::symlink(stage.path("elsewhere"), stage.path("in-link.log")).unwrap();
+    let found = stage.finding("source_unreadable");
+    assert!(found.evidence.join("\n").contains("in-link.log"), "{found:#?}");
+    stage.paste(&found.next);
+    fs::remove_file(stage.path("in-link.log")).unwrap();
+    stage.is_cured(&mut service);
 }
 
 #[test]
-fn who_backs_off_or_idles_is_not_ill() {
-    let group = "[[group]]\nname = \"default\"\nretry = { initial = \"4s\", max = \"4s\" }\n";
-    let stage = Stage::new(&(group.to_owned() + &processor(&ill_until_cured("exit 3"))));
+fn a_group_at_its_max_lag_is_why_taking_in_waits() {
+    const DENSE: u64 = 20_000;
+    let group = "[[group]]\nname = \"default\"\ntimeout = \"5m\"\nmax_lag = { lines = 500 }\n";
+    let stage = Stage::new(&(group.to_owned() + &processor(&held_until_cured())));
+    stage.append("in-dense.log", &dense_lines(0..DENSE));
     let mut service = stage.start();
-    service.wait("a batch failed", |status| status.groups[0].last_failure.is_some());
-    fs::write(stage.path("cured"), "").unwrap();
-    let (mut states, until) = (Vec::new(), Instant::now() + Duration::from_secs(2));
-    while Instant::now() < until {
-        states.push(stage.is_well().groups[0].state.clone());
-    }
-    assert!(states.contains(&"retrying".to_owned()), "{states:?}");
-    stage.is_cured(&mut service);
-    let until = Instant::now() + Duration::from_secs(2);
-    while Instant::now() < until {
-        assert_eq!(stage.is_well().groups[0].state, "idle");
-    }
+    let found = stage.finding("max_lag");
+    assert!(found.summary.contains("group default is at its max_lag of 500 lines"), "{found:#?}");
+    stage.paste(&found.next);
+    stage.cure();
+    stage.is_cured_of(&mut service, DENSE);
 }

@@ -1,7 +1,6 @@
 //! Calls that never return, made by strace: a sync of the owner, a read of the tail.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::process::{Child, Stdio};
 
 use super::*;
@@ -50,16 +49,6 @@ impl Drop for Hold {
     }
 }
 
-fn append(stage: &Stage, name: &str, text: &str) {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(stage.path(name))
-        .unwrap()
-        .write_all(text.as_bytes())
-        .unwrap();
-}
-
 #[test]
 fn a_sync_that_never_returns_ends_the_process_and_is_told() {
     let stage = Stage::new(&processor("cat >> out"));
@@ -72,7 +61,7 @@ fn a_sync_that_never_returns_ends_the_process_and_is_told() {
     let Some(hold) = Hold::on("a sync that never returns", &["-f", "-p", &pid], "fdatasync,fsync") else {
         return;
     };
-    append(&stage, "in2.log", "other 0 fill\n");
+    stage.append("in2.log", "other 0 fill\n");
     // It has called exit; strace keeps the thread in the sync from being reaped.
     let over = wait_for(|| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -110,7 +99,7 @@ fn a_read_that_never_returns_is_told_and_delivery_goes_on() {
     else {
         return;
     };
-    append(&stage, "in2.log", "other 0 fill\n");
+    stage.append("in2.log", "other 0 fill\n");
     let found = stage.finding("tail_hung");
     assert!(found.summary.contains("nothing is read from files"), "{found:#?}");
     assert_eq!(stage.doctor().unwrap().0.groups[0].state, "idle");

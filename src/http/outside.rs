@@ -1,0 +1,85 @@
+//! What the owner does not know and verdicts want: the disk, and what the tail says of its files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::queue::Status;
+use crate::supervise::{AtRisk, Outside};
+use crate::tail::{Snapshot, SourceRecord, SourceState, SourceStatus, TailHandle};
+
+/// Files that a finding names at most.
+const FILES_NAMED_MAX: usize = 20;
+
+/// Bytes that the file system of the data dir has left for who is not root.
+#[must_use]
+pub fn free_bytes(data_dir: &Path) -> Option<u64> {
+    rustix::fs::statvfs(data_dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// The offset up to which the lines of a file are in the log.
+fn stored(status: &Status, source: &SourceStatus) -> u64 {
+    // The owner lists them by number.
+    let at = status.sources.binary_search_by_key(&source.source, |(id, _)| *id).ok();
+    let checkpoint = at.and_then(|at| status.sources.get(at));
+    let record = checkpoint.and_then(|(_, bytes)| SourceRecord::decode(bytes).ok());
+    record.map_or(0, |record| record.offset).min(source.offset)
+}
+
+/// Bytes that it has in all, those of root aside.
+#[must_use]
+pub fn file_system_bytes(data_dir: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(data_dir).ok()?;
+    // What only root may use is neither free nor taken by anybody.
+    let reserved = stat.f_bfree.saturating_sub(stat.f_bavail);
+    Some(stat.f_blocks.saturating_sub(reserved).saturating_mul(stat.f_frsize))
+}
+
+/// What the owner does not know: the disk, and what the tail says of its files.
+#[must_use]
+pub fn outside(data_dir: &Path, tail: Option<&TailHandle>, status: &Status) -> Outside {
+    look_outside(data_dir, tail, status).0
+}
+
+/// The same, and the look at the tail that it was made from.
+pub(super) fn look_outside(
+    data_dir: &Path,
+    tail: Option<&TailHandle>,
+    status: &Status,
+) -> (Outside, Option<Arc<Snapshot>>) {
+    let free_bytes = free_bytes(data_dir);
+    let file_system_bytes = file_system_bytes(data_dir);
+    // Before it is asked: what it does for who asks is no turn that hangs.
+    let tail_busy_ms = tail.and_then(TailHandle::busy_ms);
+    let Some(snapshot) = tail.map(TailHandle::status) else {
+        return (Outside { free_bytes, file_system_bytes, ..Outside::default() }, None);
+    };
+    let rotated = snapshot.sources.iter().filter(|one| one.rotated);
+    let at_risk = rotated.filter_map(|one| {
+        // What was handed to the log and waits there is as good as held open: the process has it.
+        let bytes = one.size.saturating_sub(stored(status, one));
+        let held_open = one.held_open || one.offset >= one.size;
+        (bytes > 0).then(|| AtRisk { path: one.path.clone(), bytes, held_open })
+    });
+    let outside = Outside {
+        free_bytes,
+        file_system_bytes,
+        unread_bytes: snapshot.sources.iter().map(|one| one.size.saturating_sub(one.offset)).sum(),
+        tail_busy_ms,
+        at_risk: at_risk.collect(),
+        unreadable: unreadable_of(&snapshot),
+    };
+    (outside, Some(snapshot))
+}
+
+/// What the tail could not read, each with the reason; so many at most.
+#[must_use]
+pub fn unreadable(tail: &TailHandle) -> Vec<String> {
+    let unreadable = unreadable_of(&tail.status()).into_iter();
+    unreadable.map(|(path, why)| format!("{}: {why}", path.display())).collect()
+}
+
+fn unreadable_of(snapshot: &Snapshot) -> Vec<(PathBuf, String)> {
+    let failed = snapshot.sources.iter().filter(|one| one.state == SourceState::Failed);
+    let failed = failed.map(|one| (one.path.clone(), one.last_error.clone().unwrap_or_default()));
+    failed.chain(snapshot.refused.iter().cloned()).take(FILES_NAMED_MAX).collect()
+}

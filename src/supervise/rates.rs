@@ -1,0 +1,123 @@
+//! Whether a group falls behind: lines in, lines out and bytes on disk over windows of a third of `stall_after`.
+//!
+//! The lag of a processor that takes large batches goes up and down, and a burst makes it jump. So it counts as
+//! growing only when it is larger at the end of each window than at its begin; a burst that lasts for less than a
+//! window touches two at most, and three make `stall_after`.
+
+use std::collections::VecDeque;
+
+use super::inputs::Behind;
+
+/// Windows in `stall_after`.
+const WINDOWS: u64 = 3;
+
+/// What is counted, at one time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sample {
+    pub(super) at_ms: u64,
+    /// Lines that ever came in.
+    pub(super) lines_in: u64,
+    /// Lines that were ever acked.
+    pub(super) lines_out: u64,
+    /// Lines that wait.
+    pub(super) lag_lines: u64,
+    /// Bytes of the log on disk.
+    pub(super) disk_bytes: u64,
+}
+
+/// The last windows of a group.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rates {
+    /// The ends of windows, the oldest first; one more than there are windows.
+    ends: VecDeque<Sample>,
+    /// The begin of the first window since which the lag grew in each.
+    grows_since_ms: Option<u64>,
+}
+
+impl Rates {
+    /// Takes in a sample; the first after a window's end counts.
+    pub(super) fn fold(&mut self, now: Sample, stall_after_ms: u64) {
+        let Some(last) = self.ends.back() else {
+            self.ends.push_back(now);
+            return;
+        };
+        if now.at_ms.saturating_sub(last.at_ms) < (stall_after_ms / WINDOWS).max(1) {
+            return;
+        }
+        if now.lag_lines > last.lag_lines {
+            self.grows_since_ms.get_or_insert(last.at_ms);
+        } else {
+            self.grows_since_ms = None;
+        }
+        self.ends.push_back(now);
+        if self.ends.len() as u64 > WINDOWS + 1 {
+            self.ends.pop_front();
+        }
+    }
+
+    /// How the group falls behind, if its lag grew in the last window. `room_bytes` are left for the log.
+    pub(super) fn behind(&self, room_bytes: u64) -> Option<Behind> {
+        let since_ms = self.grows_since_ms?;
+        let (first, last) = (self.ends.front()?, self.ends.back()?);
+        let seconds = last.at_ms.saturating_sub(first.at_ms).max(1) as f64 / 1e3;
+        let rate = |from: u64, to: u64| to.saturating_sub(from) as f64 / seconds;
+        let growth = rate(first.disk_bytes, last.disk_bytes);
+        Some(Behind {
+            since_ms,
+            lines_in_per_s: rate(first.lines_in, last.lines_in),
+            lines_out_per_s: rate(first.lines_out, last.lines_out),
+            full_in_s: (growth > 0.0).then(|| room_bytes as f64 / growth),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: u64 = 9_000;
+
+    /// Ten looks in T, with so many lines in and out at each.
+    fn over(looks: impl IntoIterator<Item = (u64, u64)>) -> Rates {
+        let mut rates = Rates::default();
+        let mut now = Sample { at_ms: 0, lines_in: 0, lines_out: 0, lag_lines: 0, disk_bytes: 0 };
+        for (lines_in, lines_out) in looks {
+            now.at_ms += T / 10;
+            now.lines_in += lines_in;
+            now.lines_out += lines_out;
+            now.lag_lines = now.lines_in - now.lines_out;
+            now.disk_bytes = now.lines_in * 100;
+            rates.fold(now, T);
+        }
+        rates
+    }
+
+    /// Whether the lag grew for T at the end.
+    fn is_behind(rates: &Rates) -> bool {
+        rates.behind(1 << 20).is_some_and(|behind| rates.ends.back().unwrap().at_ms - behind.since_ms >= T)
+    }
+
+    #[test]
+    fn a_lag_that_grows_and_grows_is_told_with_its_rates() {
+        let rates = over([(900, 90); 20]);
+        assert!(is_behind(&rates));
+        let behind = rates.behind(90_000_000).unwrap();
+        assert_eq!(format!("{:.1} {:.1}", behind.lines_in_per_s, behind.lines_out_per_s), "1000.0 100.0");
+        assert_eq!(behind.full_in_s.map(f64::round), Some(900.0));
+        // A processor that takes batches of several looks.
+        assert!(is_behind(&over([(900, 0), (900, 0), (900, 300)].repeat(10))));
+    }
+
+    #[test]
+    fn a_burst_and_a_processor_that_keeps_up_are_not() {
+        assert!(!is_behind(&over([(900, 900); 40])));
+        for before in 10..20 {
+            let burst = [vec![(0, 0); before], vec![(90_000, 0); 2], vec![(0, 900); 40]].concat();
+            for end in 0..burst.len() {
+                assert!(!is_behind(&over(burst.iter().copied().take(end))), "{before} {end}");
+            }
+        }
+        // Up and down: a batch is a window's lines.
+        assert!(!is_behind(&over([(900, 0), (900, 0), (900, 2_700)].repeat(10))));
+    }
+}

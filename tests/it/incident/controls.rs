@@ -1,0 +1,171 @@
+//! Controls: what takes its time, waits or fails for once, and must not be called ill.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::support::SMALL_STORE;
+
+impl Stage {
+    /// Asks doctor again and again for so long; it must have nothing to say. Gives the states of the first group.
+    #[track_caller]
+    fn stays_well(&self, how_long: Duration) -> Vec<String> {
+        let (mut states, until) = (Vec::new(), Instant::now() + how_long);
+        while Instant::now() < until {
+            states.push(self.is_well().groups[0].state.clone());
+        }
+        states
+    }
+
+    /// Asks doctor until everything is acked; it must have nothing to say meanwhile.
+    #[track_caller]
+    fn stays_well_until_acked(&self, service: &Service, lines: u64) -> Vec<String> {
+        let mut states = Vec::new();
+        let done = wait_for(|| {
+            states.push(self.is_well().groups[0].state.clone());
+            let is_done = |status: &spillq::http::StatusJson| {
+                status.log.next_seq > lines && status.groups.iter().all(|group| group.lag_lines == 0)
+            };
+            service.status().filter(is_done)
+        });
+        assert!(done.is_some(), "{states:?}");
+        states
+    }
+}
+
+#[test]
+fn who_is_slow_is_not_ill() {
+    let group = "[[group]]\nname = \"default\"\nbatch = { lines = 1000 }\n";
+    let stage = Stage::new(&(group.to_owned() + &processor("sleep 2; cat >> out")));
+    let mut service = stage.start();
+    let mut states = Vec::new();
+    let done = wait_for(|| {
+        let (doctor, exit) = stage.doctor().filter(|(doctor, _)| doctor.from == "service")?;
+        assert!(doctor.healthy && exit == 0, "{doctor:#?}");
+        states.push(doctor.groups[0].state.clone());
+        service.status().filter(|status| status.log.next_seq > LINES && status.groups[0].lag_lines == 0)
+    });
+    assert!(done.is_some() && states.contains(&"slow".to_owned()), "{states:?}");
+    stage.is_cured(&mut service);
+}
+
+#[test]
+fn a_line_that_is_set_aside_makes_nobody_ill() {
+    let group =
+        "[[group]]\nname = \"default\"\nretry = { initial = \"10ms\", max = \"100ms\", attempts = 2 }\n";
+    let script = "cat > batch; test -e cured || ! grep -q '^node 7 ' batch || exit 65; cat batch >> out";
+    let stage = Stage::new(&(group.to_owned() + &processor(script)));
+    let mut service = stage.start();
+    service.wait("all others are acked", |status| {
+        status.groups[0].dead_letters == 1 && status.groups[0].lag_lines == 0 && status.log.next_seq > LINES
+    });
+    assert_eq!(stage.is_well().groups[0].state, "idle");
+    stage.cure();
+    let retry =
+        spillq(&["dead-letter", "retry", "--all", "--data-dir"]).arg(stage.path("q")).output().unwrap();
+    assert!(retry.status.success(), "{retry:?}");
+    service.wait("it is acked too", |status| {
+        status.groups[0].dead_letters == 0 && status.groups[0].lag_lines == 0
+    });
+    let mut arrived = lines_by_source(&stage.path("out"))["node"].clone();
+    arrived.sort_unstable();
+    assert_eq!(arrived, (0..LINES).collect::<Vec<_>>());
+    stage.is_well();
+}
+
+#[test]
+fn who_backs_off_or_idles_is_not_ill() {
+    let group = "[[group]]\nname = \"default\"\nretry = { initial = \"4s\", max = \"4s\" }\n";
+    let stage = Stage::new(&(group.to_owned() + &processor(&ill_until_cured("exit 3"))));
+    let mut service = stage.start();
+    service.wait("a batch failed", |status| status.groups[0].last_failure.is_some());
+    stage.cure();
+    let (mut states, until) = (Vec::new(), Instant::now() + Duration::from_secs(2));
+    while Instant::now() < until {
+        states.push(stage.is_well().groups[0].state.clone());
+    }
+    assert!(states.contains(&"retrying".to_owned()), "{states:?}");
+    stage.is_cured(&mut service);
+    let until = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < until {
+        assert_eq!(stage.is_well().groups[0].state, "idle");
+    }
+}
+
+#[test]
+fn a_burst_after_a_quiet_time_is_no_falling_behind() {
+    const DENSE: u64 = 5_000;
+    let group = "[[group]]\nname = \"default\"\nbatch = { lines = 500 }\n";
+    let disk = format!("{SMALL_STORE}limit = \"512MiB\"\n");
+    let stage = Stage::with("3s", &(disk + group + &processor("sleep 0.6; cat >> out")));
+    let mut service = stage.start();
+    service.wait("quiet", |status| status.log.next_seq > LINES && status.groups[0].lag_lines == 0);
+    stage.append("in-dense.log", &dense_lines(0..DENSE));
+    stage.stays_well_until_acked(&service, LINES + DENSE);
+    stage.is_cured_of(&mut service, DENSE);
+}
+
+#[test]
+fn what_is_kept_on_purpose_is_not_held_by_anybody() {
+    const DENSE: u64 = 120_000;
+    let stage = Stage::new(&("[disk]\nkeep = \"1h\"\n".to_owned() + &processor("cat >> out")));
+    stage.append("in-dense.log", &dense_lines(0..DENSE));
+    let mut service = stage.start();
+    service.wait("all is acked, in several segments", |status| {
+        status.log.next_seq > LINES + DENSE && status.groups[0].lag_lines == 0 && status.log.segments > 1
+    });
+    stage.stays_well(Duration::from_secs(3));
+    stage.is_cured_of(&mut service, DENSE);
+}
+
+#[test]
+fn who_works_on_the_oldest_lines_holds_no_disk_that_others_gave_back() {
+    const DENSE: u64 = 120_000;
+    let groups = "[[group]]\nname = \"default\"\n[[group]]\nname = \"audit\"\ntimeout = \"5m\"\n";
+    let audit = "[[processor]]\ngroup = \"audit\"\nkind = \"exec\"\n\
+                 command = [\"sh\", \"-c\", \"while ! test -e cured; do sleep 0.1; done; cat > /dev/null\"]\n";
+    let stage = Stage::new(&(groups.to_owned() + &processor("cat >> out") + audit));
+    stage.append("in-dense.log", &dense_lines(0..DENSE));
+    let mut service = stage.start();
+    service.wait("default has acked a segment that audit works on", |status| {
+        let lag =
+            |name: &str| status.groups.iter().find(|group| group.group == name).map(|one| one.lag_lines);
+        status.log.next_seq > LINES + DENSE
+            && status.log.segments > 1
+            && lag("default") == Some(0)
+            && lag("audit") == Some(LINES + DENSE)
+    });
+    stage.stays_well(Duration::from_secs(3));
+    stage.cure();
+    stage.is_cured_of(&mut service, DENSE);
+}
+
+#[test]
+fn a_step_of_the_clock_makes_nobody_ill() {
+    let library = ["x86_64", "aarch64"]
+        .map(|arch| format!("/usr/lib/{arch}-linux-gnu/faketime/libfaketimeMT.so.1"))
+        .into_iter()
+        .find(|library| Path::new(library).exists())
+        .expect("libfaketime is there: Debian's package faketime");
+    let group = "[[group]]\nname = \"default\"\nbatch = { lines = 500 }\n";
+    let stage = Stage::new(&(group.to_owned() + &processor("sleep 1.5; cat >> out")));
+    let set = |offset: &str| fs::write(stage.path("clock"), offset).unwrap();
+    set("+0");
+    let clock = format!(
+        "export LD_PRELOAD={library} FAKETIME_TIMESTAMP_FILE={} FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1",
+        stage.quoted("clock")
+    );
+    let config = stage.path("spillq.toml");
+    let mut service = Service::start_with(&stage.data_dir, &clock, &["--config", config.to_str().unwrap()]);
+    service.wait("a batch is out", |status| status.groups[0].leased > 0);
+    for offset in ["-2d", "+5d"] {
+        set(offset);
+        stage.append("in2.log", "other 0 fill\n");
+        stage.stays_well(Duration::from_secs(2));
+    }
+    stage.is_cured(&mut service);
+    // To who asks by the right clock, what was noted five days ahead is a clock that was set back: worth a word.
+    let noted =
+        stage.is_well().notes.into_iter().find(|note| note.contains("behind what the store last noted"));
+    assert!(noted.is_some_and(|note| note.contains("it was set back")));
+    assert_eq!(lines_by_source(&stage.path("out"))["other"], [0, 0]);
+}

@@ -1,0 +1,156 @@
+//! The service itself died: with lines out, of a line, for want of memory.
+
+use std::process::Stdio;
+
+use super::*;
+
+impl Stage {
+    /// What doctor says of the stopped store, with the configuration at hand.
+    #[track_caller]
+    fn told_after(&self, cause: &str) -> VerdictJson {
+        let mut command = spillq(&["doctor", "--json", "--config"]);
+        let output = command.arg(self.path("spillq.toml")).output().unwrap();
+        let doctor: DoctorJson = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((doctor.from.as_str(), output.status.code(), doctor.healthy), ("disk", Some(1), false));
+        let found = doctor.findings.iter().find(|found| found.cause.as_deref() == Some(cause)).cloned();
+        let found = found.unwrap_or_else(|| panic!("not {cause}: {doctor:#?}"));
+        assert!(!found.evidence.is_empty() && !found.next.is_empty(), "{found:#?}");
+        is_explained(&found);
+        found
+    }
+}
+
+#[test]
+fn a_drain_that_vanished_with_lines_is_told_and_what_it_had_comes_again() {
+    let stage = Stage::new("");
+    let mut service = stage.start();
+    service.wait("all lines are in", |status| status.log.next_seq > LINES);
+    assert_eq!(service.stop(), 0);
+    stage.configure(&processor(&format!("touch took; {}", held_until_cured())));
+    let mut drain = spillq(&["--log", "warn", "drain", "--config"]);
+    drain.arg(stage.path("spillq.toml")).current_dir(stage.path("")).stdout(Stdio::null());
+    let mut drain = drain.spawn().unwrap();
+    assert!(wait_for(|| stage.path("took").exists().then_some(())).is_some(), "it has lines out");
+    drain.kill().unwrap();
+    drain.wait().unwrap();
+    let found = stage.told_after("consumer_vanished");
+    assert_eq!(found.group, "default");
+    assert!(found.summary.contains("whoever worked for group default vanished"), "{found:#?}");
+    assert!(found.evidence.join("\n").contains("lines 1-2000 were out with group default"), "{found:#?}");
+    stage.told_after("killed");
+    let (run, drain) = found.next.split_once("    # or: ").unwrap();
+    assert!(run.starts_with("spillq run --data-dir "), "{found:#?}");
+    stage.cure();
+    // It runs where the configuration is.
+    stage.paste(&format!("cd {} && {drain}", stage.quoted("")));
+    assert_eq!(lines_by_source(&stage.path("out"))["node"], (0..LINES).collect::<Vec<_>>());
+    let (doctor, exit) = stage.doctor().unwrap();
+    assert!(doctor.healthy && exit == 0, "{doctor:#?}");
+}
+
+#[test]
+fn a_line_that_kills_the_service_is_named_and_can_be_parked() {
+    const KILLER: u64 = 1_234;
+    let group = "[[group]]\nname = \"default\"\nbatch = { lines = 200 }\n";
+    // The parent of its shim is the service.
+    let script = format!(
+        "cat > batch; if grep -q '^node {KILLER} ' batch && ! test -e cured; then \
+         kill -9 $(cut -d ' ' -f 4 /proc/$PPID/stat); sleep 600; fi; cat batch >> out"
+    );
+    let stage = Stage::new(&(group.to_owned() + &processor(&script)));
+    let mut deaths = 0;
+    let found = loop {
+        assert_eq!(stage.start().ended(), -1, "killed by a signal");
+        deaths += 1;
+        assert!(deaths < 20, "{:#?}", stage.doctor());
+        let (doctor, _) = stage.doctor().unwrap();
+        let found = doctor.findings.iter().find(|found| found.cause.as_deref() == Some("killer_line"));
+        if let Some(found) = found {
+            break found.clone();
+        }
+    };
+    assert!(found.summary.contains(&format!("line {} of group default", KILLER + 1)), "{found:#?}");
+    stage.finding("crash_loop");
+    stage.paste(&found.next);
+    let park = found.next.split_once("# then: ").unwrap().1;
+    stage.paste(park);
+    let mut service = stage.start();
+    service.wait("all others are acked", |status| {
+        status.log.next_seq > LINES && status.groups[0].lag_lines == 0 && status.groups[0].dead_letters == 1
+    });
+    stage.cure();
+    let retry =
+        spillq(&["dead-letter", "retry", "--all", "--data-dir"]).arg(stage.path("q")).output().unwrap();
+    assert!(retry.status.success(), "{retry:?}");
+    service.wait("it is acked too", |status| {
+        status.groups[0].dead_letters == 0 && status.groups[0].lag_lines == 0
+    });
+    let mut arrived = lines_by_source(&stage.path("out"))["node"].clone();
+    arrived.sort_unstable();
+    assert_eq!(arrived, (0..LINES).collect::<Vec<_>>());
+    // The loop is over with the first clean stop.
+    assert_eq!(service.stop(), 0);
+    stage.is_well();
+}
+
+/// A memory cgroup of our own; removed when it is dropped.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// Below the one of this process, where the kernel and whoever set it up let us.
+    fn new(bytes: u64) -> Result<Cgroup, String> {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let v1 = own.lines().find_map(|line| line.split_once(":memory:").map(|(_, path)| path.to_owned()));
+        let v2 = own.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned));
+        let (root, path, limit) = match (v1, v2) {
+            (Some(path), _) => ("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes"),
+            (None, Some(path)) => ("/sys/fs/cgroup", path, "memory.max"),
+            (None, None) => return Err("there is no memory cgroup".to_owned()),
+        };
+        let own = format!("{root}{}", path.trim_end_matches('/'));
+        let folder =
+            [own.as_str(), root].into_iter().find(|folder| Path::new(folder).exists()).unwrap_or(root);
+        let folder = Path::new(folder).join(format!("spillq-it-{}", std::process::id()));
+        let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+        fs::create_dir(&folder).map_err(failed)?;
+        let cgroup = Cgroup(folder.clone());
+        fs::write(cgroup.0.join(limit), bytes.to_string()).map_err(failed)?;
+        Ok(cgroup)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Busy until the last process in it is buried.
+        let _ = wait_for(|| fs::remove_dir(&self.0).ok());
+    }
+}
+
+#[test]
+fn a_service_that_the_kernel_kills_for_want_of_memory_says_so() {
+    let cgroup = match Cgroup::new(192 << 20) {
+        Ok(cgroup) => cgroup,
+        Err(why) => {
+            eprintln!("skipped: want of memory: {why}");
+            return;
+        }
+    };
+    // It takes what there is, and the kernel chooses another.
+    let hog = "echo 0 > /proc/self/oom_score_adj; exec tail /dev/zero";
+    let stage = Stage::new(&processor(&ill_until_cured(hog)));
+    let enter =
+        format!("echo $$ > {}/cgroup.procs && echo 1000 > /proc/self/oom_score_adj", cgroup.0.display());
+    let service = Service::start_with(
+        &stage.path("q"),
+        &enter,
+        &["--config", stage.path("spillq.toml").to_str().unwrap()],
+    );
+    assert_eq!(service.ended(), -1, "killed by a signal");
+    let found = stage.told_after("out_of_memory");
+    assert!(found.summary.contains("was killed by the kernel for want of memory"), "{found:#?}");
+    assert!(found.evidence.join("\n").contains("lines 1-2000 were out"), "{found:#?}");
+    stage.cure();
+    let mut service = stage.start();
+    stage.is_cured(&mut service);
+    assert_eq!(stage.is_well().last_run.unwrap().ended, "out_of_memory");
+}
