@@ -16,6 +16,6 @@ pub use doors::Addresses;
 pub use reload::{Asker, ChangeJson, ConfigDoor, ConfigJson, ReloadJson};
 pub use server::{Api, SOCKET, free_bytes, outside, serve, unreadable};
 pub use wire::{
-    AdminJson, AnswerJson, DeadLetterJson, ErrorJson, GroupJson, LineJson, LogJson, LossesJson, SeekToJson,
-    SoughtJson, SourceJson, SourceNames, StatusJson, time,
+    AdminJson, AnswerJson, DeadLetterJson, ErrorJson, GroupJson, LineJson, LogJson, LossesJson, ProcessJson,
+    SeekToJson, SoughtJson, SourceJson, SourceNames, StatusJson, time,
 };
