@@ -118,8 +118,10 @@ pub(super) struct Retries {
     parts: Vec<Part>,
     /// The stuck line that a probe was sent for.
     probing: Option<Seq>,
-    /// Nothing is delivered before: the destination refused.
+    /// Nothing is delivered before: the destination refused, or asked for it.
     refused_until_ms: Option<u64>,
+    /// It refused.
+    is_refused: bool,
 }
 
 impl Retries {
@@ -142,6 +144,7 @@ impl Retries {
             parts: suspects.iter().map(part).collect(),
             probing: None,
             refused_until_ms: None,
+            is_refused: false,
         }
     }
 
@@ -157,7 +160,13 @@ impl Retries {
         self.parts.is_empty()
     }
 
-    /// Until when the destination is left alone because it refused.
+    /// Whether that is because it refuses, and not because it asked to be left alone.
+    #[must_use]
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    /// Until when the destination is left alone because it refused, or asked for it.
     #[must_use]
     pub(super) fn refused_until_ms(&self) -> Option<u64> {
         self.refused_until_ms
@@ -312,6 +321,7 @@ impl Retries {
             let wait_ms = if let FailureKind::Later(ms) = kind { ms } else { u64::MAX };
             part.not_before_ms = now_ms + wait_ms.max(self.settings.initial_ms).min(self.settings.max_ms);
             self.refused_until_ms = Some(part.not_before_ms);
+            self.is_refused = kind == FailureKind::Refused;
             self.put(part);
             return None;
         }

@@ -100,7 +100,8 @@ impl Owner {
             return Some(("blocked", Some(format!("damage: {damage}"))));
         }
         let waits = |until: u64| Duration::from_millis(until.saturating_sub(view.now_ms));
-        if let Some(until) = group.retries().refused_until_ms().filter(|until| *until > view.now_ms) {
+        let is_refused = |until: &u64| *until > view.now_ms && group.retries().is_refused();
+        if let Some(until) = group.retries().refused_until_ms().filter(is_refused) {
             return Some(("refused", Some(format!("tried again in {:.1?}", waits(until)))));
         }
         if let Some((range, until)) = group.retries().waiting() {
