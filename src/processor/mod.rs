@@ -11,6 +11,8 @@ mod http;
 mod input;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod link;
+#[cfg(any(feature = "redis", feature = "postgres"))]
+mod names;
 mod origin;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod outage;

@@ -1,12 +1,8 @@
 //! Whose seqs a destination holds: the owner that is noted there, so that no other's lines are taken for these.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
-use spillq_storage::{GroupId, SourceId, StoreId};
-
-use super::Batch;
-use super::input::Paths;
+use spillq_storage::{GroupId, StoreId};
 
 /// The group of a store that batches come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,15 +33,4 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{:016x}-{}", self.group.0, self.store.0, self.restored)
     }
-}
-
-/// The paths of the sources of `batch`, or their numbers. May take half a second: not for a thread of the runtime.
-pub(super) fn names(batch: &Batch, paths: &Paths) -> BTreeMap<SourceId, String> {
-    let mut names = BTreeMap::new();
-    for line in batch.lines() {
-        names
-            .entry(line.source)
-            .or_insert_with(|| paths(line.source).unwrap_or_else(|| line.source.0.to_string()));
-    }
-    names
 }

@@ -33,7 +33,8 @@ use super::command::lines;
 use super::evidence::harmless;
 use super::input::Paths;
 use super::link::{Place, connect, encrypt};
-use super::origin::{Origin, names};
+use super::names::names;
+use super::origin::Origin;
 use super::outage::Outage;
 use super::trust::trust;
 use super::written::has_too_many_gaps;
@@ -166,7 +167,7 @@ impl Redis {
             };
             let mut scripts = scripts(frame, &rest, open.held.clone());
             let mut sent = 0;
-            while let Some(script) = scripts.next() {
+            for script in scripts.by_ref() {
                 if let Err(error) = open.connection.send(&script).await {
                     return Err(last_words(&mut open.connection, sent, &error).await);
                 }

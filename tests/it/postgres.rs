@@ -138,7 +138,9 @@ impl chaos::Server for Postgres {
             .command("postgres")
             .arg("-D")
             .arg(self.path("data"))
-            .args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "ssl=on", "-k"])
+            .args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "ssl=on"])
+            // A kill keeps the page cache: what a sync adds would not show, and each start would sync all files.
+            .args(["-c", "fsync=off", "-c", "shared_buffers=8MB", "-c", "max_connections=20", "-k"])
             .arg(self.folder.path())
             .arg("-c")
             .arg(format!("ssl_cert_file={}", self.path("leaf.pem").display()))
@@ -278,11 +280,15 @@ fn lines_that_the_table_does_not_take_are_set_aside_and_late_ones_are_there_once
     wait_until(&format!("{late}|no json\n"), || {
         postgres.query("SELECT seq, line FROM lines WHERE line NOT LIKE '{%'")
     });
-    // All again: none twice.
+    // All again, the dead ones too: none twice.
+    let no_json = (1..=400).filter(|n| bad(*n) && n % 3 == 0).count();
     command(&["group", "seek", "default", "--to", "beginning"]);
     fs::write(folder.path().join("b.log"), "last\n").unwrap();
     service.wait("all are done again", |status| status.groups[0].ack_floor == 401);
-    assert_eq!(postgres.query("SELECT count(*) FROM lines").trim(), (expected.len() + 2).to_string());
+    assert_eq!(
+        postgres.query("SELECT count(*) FROM lines").trim(),
+        (expected.len() + no_json + 1).to_string()
+    );
     assert_eq!(service.stop(), 0);
 
     // Who is not trusted gets nothing.

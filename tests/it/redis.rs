@@ -170,7 +170,7 @@ fn a_line_that_comes_late_or_again_is_there_once_also_over_tls() {
     let mut redis = Redis::start("");
     let ca = redis.folder.path().join("ca.pem");
     let url = format!("rediss://spillq@localhost:{}/0", redis.tls_port);
-    let with_ca = config(folder.path(), &url, &format!("ca_file = {ca:?}\nmax_len = 1000000"));
+    let with_ca = || config(folder.path(), &url, &format!("ca_file = {ca:?}\nmax_len = 1000000"));
     let command = |args: &[&str]| {
         let data_dir = folder.path().join("q");
         let done = || spillq(args).arg("--data-dir").arg(&data_dir).output().unwrap().status.success();
@@ -178,7 +178,7 @@ fn a_line_that_comes_late_or_again_is_there_once_also_over_tls() {
         assert!(wait_for(|| done().then_some(())).is_some(), "{args:?}");
     };
     chaos::Server::kill(&mut redis);
-    let mut service = start(folder.path(), &with_ca);
+    let mut service = start(folder.path(), &with_ca());
     wait_for_word(&mut service, "no connection");
     command(&["dead-letter", "park", "2"]);
     chaos::Server::start(&mut redis);
@@ -203,7 +203,7 @@ fn a_line_that_comes_late_or_again_is_there_once_also_over_tls() {
     fs::write(folder.path().join("c.log"), "six\n").unwrap();
     wait_for_word(&mut service, "TLS: ");
     assert_eq!(service.stop(), 0);
-    let mut service = start(folder.path(), &with_ca);
+    let mut service = start(folder.path(), &with_ca());
     service.wait("the sixth is there", |status| status.groups[0].ack_floor == 6);
     assert_eq!(service.stop(), 0);
 }
