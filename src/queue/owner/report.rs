@@ -8,6 +8,7 @@ use spillq_storage::{BLOCK_BYTES_MAX, BLOCK_TARGET_BYTES, GroupId, LINE_BYTES_MA
 use super::{GATHERED_BYTES_MAX, Owner, view};
 use crate::queue::command::COMMANDS_MAX;
 use crate::queue::group::{Group, Idle};
+use crate::queue::retry::FailureKind;
 use crate::queue::status::{GroupStatus, Held, Status};
 
 impl Owner {
@@ -100,8 +101,9 @@ impl Owner {
             return Some(("blocked", Some(format!("damage: {damage}"))));
         }
         let waits = |until: u64| Duration::from_millis(until.saturating_sub(view.now_ms));
-        let is_refused = |until: &u64| *until > view.now_ms && group.retries().is_refused();
-        if let Some(until) = group.retries().refused_until_ms().filter(is_refused) {
+        if let Some((until, FailureKind::Refused)) = group.retries().rest()
+            && until > view.now_ms
+        {
             return Some(("refused", Some(format!("tried again in {:.1?}", waits(until)))));
         }
         if let Some((range, until)) = group.retries().waiting() {
