@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use spillq_storage::{GroupId, StoreId};
+use spillq_storage::{GroupId, State, StoreId};
 
 /// The group of a store that batches come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

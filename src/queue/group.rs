@@ -13,6 +13,7 @@ use super::command::{Lease, Offer};
 use super::retry::{Delivery, FailureKind, Next, Retries};
 use super::settings::GroupSettings;
 use super::status::Activity;
+use super::suspects::left_over;
 
 /// What the log knows, at a time.
 #[derive(Clone, Copy)]
@@ -89,23 +90,7 @@ impl Group {
     /// The group as the log has it: what an earlier run had out is suspect.
     #[must_use]
     pub(super) fn new(settings: GroupSettings, state: &GroupState) -> Group {
-        let attempts = |seq: Seq| state.attempts.get(&seq).copied().unwrap_or_default();
-        let mut retries = Retries::new(settings.retry, settings.strict, &state.suspects, &attempts);
-        if settings.strict
-            && let Some(last) = state.suspects.iter().map(|suspect| suspect.last).max()
-        {
-            // A part that was given back comes before the suspects behind it, though it is none.
-            let waiting = SeqRange { first: state.acks.floor().next(), last };
-            for mut gap in state.acks.gaps(waiting) {
-                while let Some(untried) = retries.skip(gap) {
-                    retries.add(untried, false);
-                    gap.first = untried.last.next();
-                }
-            }
-        }
-        for seq in &state.revived {
-            retries.add(SeqRange::one(*seq), true);
-        }
+        let retries = left_over(&settings, state);
         Group {
             settings: std::sync::Arc::new(settings),
             retries,
@@ -200,8 +185,11 @@ impl Group {
         let again = if out < self.settings.in_flight { self.again(view)? } else { None };
         let reserved = match again {
             Some(again) => {
-                let last = again.range.last.min(again.range.first.plus(self.settings.batch_lines - 1));
-                if last < again.range.last {
+                let mut last = again.range.last;
+                // What failed comes as it was; what was never tried is no longer than a batch.
+                if again.range.lines() > self.settings.batch_lines && self.retries.failures(again.range) == 0
+                {
+                    last = again.range.first.plus(self.settings.batch_lines - 1);
                     self.retries.cut(again.range, last);
                 }
                 Reserved { range: SeqRange { last, ..again.range }, ahead, ..again }
