@@ -31,7 +31,7 @@ use reload::{Live, Reload, said};
 
 use crate::config::Settings;
 use crate::http::{Addresses, Api, ConfigDoor, StatusJson, serve, unreadable};
-use crate::processor::{Orders, Processor};
+use crate::processor::{Orders, Origin, Processor};
 use crate::queue::{Command, GroupStatus, Handle, MaxLag, Queue, Status};
 use crate::supervise::Supervisor;
 use crate::tail::{Tail, TailHandle};
@@ -324,7 +324,7 @@ impl Parts {
             tracing::warn!("{finding}");
         }
         let (lines, run) = (state.next_seq.prev().0, state.run);
-        let (store, first_start, next_source) = (state.store, state.run == 1, state.next_source);
+        let (origin, first_start, next_source) = (Origin::of_store(state), state.run == 1, state.next_source);
         let known: Vec<_> = state
             .sources
             .iter()
@@ -358,7 +358,7 @@ impl Parts {
         };
         paths.refresh_from(tail.clone());
         let drain = plan.drain.clone().unwrap_or_default();
-        let mut crews = Crews::new(&queue, store, paths, drain.max_lines, drain.rate);
+        let mut crews = Crews::new(&queue, origin, paths, drain.max_lines, drain.rate);
         let closed = |_| ServiceError::Start("the log closed at once".to_owned(), None);
         let groups = queue.handle().ask(Command::Groups).await.map_err(closed)?;
         let serves = |name: &str| drain.group.as_ref().is_none_or(|only| only == name);

@@ -54,6 +54,8 @@ fn summary(loaded: &Loaded) -> String {
                 let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
                 format!("exec-stream {}", words.join(" "))
             }
+            Some(Kind::Redis(to)) => format!("redis {} on {}", to.stream, to.server),
+            Some(Kind::Postgres(to)) => format!("postgres {} on {}", to.table, to.server),
             Some(Kind::Http(to)) => format!("http {}", to.url),
             Some(Kind::Stdout) => "stdout".to_owned(),
             Some(Kind::File { path }) => format!("file {}", path.display()),

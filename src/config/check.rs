@@ -3,10 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::destination::Destination;
 use super::settings::{
-    Follow, Keep, Kind, LEASED_BYTES_MAX, LISTEN_MAX, LagPolicy, Listen, MIB, Order, STDIN, Settings,
-    WhenFull,
+    Follow, Keep, Kind, LEASED_BYTES_MAX, LISTEN_MAX, LagPolicy, Listen, MIB, Order, Processor, STDIN,
+    Settings, WhenFull,
 };
 use super::value::{duration_text, size_text};
 use super::{Origin, Origins, Problem, paths};
@@ -79,14 +78,19 @@ pub(super) fn fit_leases(settings: &mut Settings, origins: &Origins) -> Option<S
 
 /// Secrets that go over a network for everybody to read: it works, and inside of a host or a container it may do.
 pub(super) fn open_secrets(settings: &Settings) -> Vec<String> {
-    let is_open = |to: &&Destination| !to.secret_headers.is_empty() && to.url.is_plain_to_another_host();
-    let tell =
-        |to: &Destination| format!("secret_headers go to {} without encryption; write https://", to.url);
-    let posts = settings.processors.iter().filter_map(|processor| match &processor.kind {
-        Kind::Http(to) => Some(to),
+    let tell = |processor: &Processor| match &processor.kind {
+        Kind::Http(to) if !to.secret_headers.is_empty() && to.url.is_plain_to_another_host() => {
+            Some(format!("secret_headers go to {} without encryption; write https://", to.url))
+        }
+        Kind::Redis(to) if to.password.is_some() && to.server.is_plain_to_another_host() => {
+            Some(format!("the password goes to {} without encryption; write rediss://", to.server))
+        }
+        Kind::Postgres(to) if to.server.is_plain_to_another_host() => {
+            Some(format!("lines go to {} without encryption; write sslmode=verify-full", to.server))
+        }
         _ => None,
-    });
-    posts.filter(is_open).map(tell).collect()
+    };
+    settings.processors.iter().filter_map(tell).collect()
 }
 
 fn problem(
@@ -274,16 +278,24 @@ fn processors(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem
                 },
             ));
         }
+        let once = match &processor.kind {
+            Kind::File { .. } => Some(("file", "a file")),
+            Kind::Redis(_) => Some(("redis", "a stream")),
+            Kind::Postgres(_) => Some(("postgres", "a table")),
+            _ => None,
+        };
+        if let Some((kind, what)) = once
+            && group.is_some_and(|group| group.order == Order::None)
+        {
+            problems.push(problem(
+                origins,
+                &path("kind"),
+                "processor.kind",
+                format!("{kind:?}"),
+                format!("the group {} has order = \"none\"; {what} takes strict order", name()),
+            ));
+        }
         if let Kind::File { path: file } = &processor.kind {
-            if group.is_some_and(|group| group.order == Order::None) {
-                problems.push(problem(
-                    origins,
-                    &path("kind"),
-                    "processor.kind",
-                    "\"file\"".to_owned(),
-                    format!("the group {} has order = \"none\"; a file takes strict order", name()),
-                ));
-            }
             let same = |kind: &Kind| matches!(kind, Kind::File { path } if path == file);
             if earlier().any(|earlier| same(&earlier.kind)) {
                 problems.push(problem(

@@ -1,16 +1,14 @@
 //! The settings of a processor of kind `http`, and its keys. Of a secret only its place is read.
 
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use super::paths;
 use super::scalar::{text, word};
+use super::server::is_this_host;
 use super::settings::Word;
 use super::written::{Reader, Section};
 
-/// Its keys, which belong nowhere else.
-pub(super) const KEYS: [&str; 6] = ["url", "format", "compression", "headers", "secret_headers", "ca_file"];
 /// Headers whose values are secrets as a rule: they would show in `config show`.
 const SECRET_NAMES: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "x-clickhouse-key"];
 /// So end the names of others.
@@ -56,8 +54,7 @@ impl Url {
         let is_here = |host: &str| {
             let port = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
             let name = port.map_or(host, |(name, _)| name);
-            let is_loopback = name.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback());
-            name == "localhost" || name == "[::1]" || is_loopback
+            is_this_host(name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name))
         };
         host.is_some_and(|host| !is_here(host))
     }
@@ -85,6 +82,15 @@ pub enum SecretAt {
     File(PathBuf),
     /// In this variable.
     Env(String),
+}
+
+impl fmt::Display for SecretAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SecretAt::File(path) => write!(f, "file:{}", path.display()),
+            SecretAt::Env(variable) => write!(f, "env:{variable}"),
+        }
+    }
 }
 
 /// What the lines of a batch become in a request.
@@ -185,16 +191,20 @@ fn header(written: &str) -> Result<(String, String), String> {
 
 fn secret_header(folder: &Path, written: &str) -> Result<(String, SecretAt), String> {
     let (name, at) = split(written)?;
-    let at = if let Some(path) = at.strip_prefix("file:").filter(|path| !path.is_empty()) {
-        SecretAt::File(paths::path(folder, path)?)
-    } else if let Some(name) = at.strip_prefix("env:").filter(|name| !name.is_empty()) {
-        SecretAt::Env(name.to_owned())
-    } else {
-        return Err(
-            "says not where the secret is; write \"Name: file:PATH\" or \"Name: env:VARIABLE\"".to_owned()
-        );
-    };
+    let at = secret_at(folder, at)
+        .map_err(|_| "says not where the secret is; write \"Name: file:PATH\" or \"Name: env:VARIABLE\"")?;
     Ok((name, at))
+}
+
+/// `file:PATH` or `env:VARIABLE`.
+pub(super) fn secret_at(folder: &Path, written: &str) -> Result<SecretAt, String> {
+    if let Some(path) = written.strip_prefix("file:").filter(|path| !path.is_empty()) {
+        paths::path(folder, path).map(SecretAt::File)
+    } else if let Some(name) = written.strip_prefix("env:").filter(|name| !name.is_empty()) {
+        Ok(SecretAt::Env(name.to_owned()))
+    } else {
+        Err("says not where the secret is; write \"file:PATH\" or \"env:VARIABLE\"".to_owned())
+    }
 }
 
 #[cfg(test)]

@@ -15,8 +15,10 @@ mod again;
 mod check;
 mod destination;
 mod paths;
+mod processor;
 mod read;
 mod scalar;
+mod server;
 mod settings;
 mod show;
 mod value;
@@ -31,10 +33,11 @@ use thiserror::Error;
 
 pub use again::{Again, Change, load_again};
 pub use destination::{Compression, Destination, Format, SecretAt, Url};
+pub use server::{Place, Server};
 pub use settings::{
     BatchLimits, DEFAULT_DATA_DIR, DEFAULT_GROUP, Disk, Follow, GIB, Group, Http, IN_FLIGHT_MAX, Input, KIB,
     Keep, Kind, LEASED_BYTES_MAX, LagPolicy, Listen, MIB, MaxLag, OnDamage, Order, Processor, Retry,
-    SECTIONS_MAX, STDIN, Settings, Start, WhenFull, Window, Word,
+    SECTIONS_MAX, STDIN, Settings, Start, Stream, Table, WhenFull, Window, Word,
 };
 pub use show::{as_json, as_toml};
 pub use value::{duration_text, parse_duration, parse_size, size_text};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::destination::{KEYS, destination};
+use super::processor::processor;
 use super::scalar::{Scalar, boolean, duration, number, size, text, word};
 use super::settings::{
     Follow, GIB, Group, IN_FLIGHT_MAX, Input, KIB, Keep, Kind, Listen, MIB, Processor, SECTIONS_MAX, Settings,
@@ -131,7 +131,7 @@ fn host(written: &str) -> Result<String, String> {
     Err("not a host's name; write it without a port, such as \"logs.example.net\"".to_owned())
 }
 
-fn group_name(written: &str) -> Result<String, String> {
+pub(super) fn group_name(written: &str) -> Result<String, String> {
     if Group::is_name(written) {
         Ok(written.to_owned())
     } else {
@@ -177,106 +177,6 @@ fn group<'a>(reader: &mut Reader<'a>, mut section: Section<'a>) -> Group {
     reader.get(&mut section, "rate", &mut group.rate, number(0..=1_000_000_000));
     reader.finish(section);
     group
-}
-
-/// The word in `kind`, before its other keys are known.
-#[derive(Clone, Copy)]
-enum KindWord {
-    Exec,
-    ExecStream,
-    Http,
-    Stdout,
-    File,
-}
-
-fn kind_word(written: &str) -> Result<KindWord, String> {
-    match written {
-        "exec" => Ok(KindWord::Exec),
-        "exec-stream" => Ok(KindWord::ExecStream),
-        "stdout" => Ok(KindWord::Stdout),
-        "file" => Ok(KindWord::File),
-        "http" => Ok(KindWord::Http),
-        _ => Err("expected \"exec\", \"exec-stream\", \"http\", \"stdout\" or \"file\"".to_owned()),
-    }
-}
-
-fn processor<'a>(reader: &mut Reader<'a>, mut section: Section<'a>, folder: &Path) -> Processor {
-    let mut group = super::DEFAULT_GROUP.to_owned();
-    reader.get(&mut section, "group", &mut group, text(group_name));
-    let mut word = None;
-    if !reader.get(&mut section, "kind", &mut word, text(|kind| kind_word(kind).map(Some))) {
-        let expected = "says not what to do with batches; write \"exec\", \"exec-stream\", \"http\", \"stdout\" or \"file\"";
-        reader.missing(&section, "kind", expected);
-    }
-    let [exec, file] = ["belongs to kind = \"exec\" or \"exec-stream\"", "belongs to kind = \"file\""];
-    if matches!(word, Some(KindWord::Exec | KindWord::ExecStream | KindWord::Stdout | KindWord::File)) {
-        for key in KEYS {
-            reader.refuse(&mut section, key, "belongs to kind = \"http\"");
-        }
-    }
-    let kind = match word {
-        Some(runs @ (KindWord::Exec | KindWord::ExecStream)) => {
-            let command = command(reader, &mut section, folder);
-            let mut input = Input::Lines;
-            reader.get(&mut section, "input", &mut input, self::word);
-            reader.refuse(&mut section, "path", file);
-            match runs {
-                KindWord::ExecStream => Kind::ExecStream { command, input },
-                _ => Kind::Exec { command, input },
-            }
-        }
-        Some(KindWord::Http) => {
-            reader.refuse(&mut section, "command", exec);
-            reader.refuse(&mut section, "input", exec);
-            reader.refuse(&mut section, "path", file);
-            Kind::Http(destination(reader, &mut section, folder))
-        }
-        Some(KindWord::Stdout) => {
-            reader.refuse(&mut section, "command", exec);
-            reader.refuse(&mut section, "input", exec);
-            reader.refuse(&mut section, "path", file);
-            Kind::Stdout
-        }
-        Some(KindWord::File) => {
-            let mut path = folder.to_path_buf();
-            let read = text(|written| paths::path(folder, written));
-            if !reader.get(&mut section, "path", &mut path, read) {
-                reader.missing(&section, "path", "names no file; write it as path = \"out.log\"");
-            }
-            reader.refuse(&mut section, "command", exec);
-            reader.refuse(&mut section, "input", exec);
-            Kind::File { path }
-        }
-        None => {
-            // Which of the other keys belong there is unknown too: none is blamed. Its group is still checked.
-            for key in ["command", "input", "path"].into_iter().chain(KEYS) {
-                reader.ignore(&mut section, key);
-            }
-            Kind::Stdout
-        }
-    };
-    reader.finish(section);
-    Processor { group, kind }
-}
-
-fn command<'a>(reader: &mut Reader<'a>, section: &mut Section<'a>, folder: &Path) -> Vec<std::ffi::OsString> {
-    let mut words: Vec<String> = Vec::new();
-    let before = reader.problems.len();
-    let written = reader.list(section, "command", &mut words, |word| Ok(word.to_owned()));
-    let program = words.first_mut().filter(|program| !program.is_empty());
-    match program {
-        // Without a slash it is looked up in PATH when it is started.
-        Some(program) if program.contains('/') => match paths::path(folder, program) {
-            Ok(path) => *program = path.to_string_lossy().into_owned(),
-            Err(expected) => reader.missing(section, "command", expected),
-        },
-        Some(_) => {}
-        None if written && reader.problems.len() > before => {}
-        None => {
-            reader.missing(section, "command", "names no program; write it as command = [\"./process.sh\"]")
-        }
-    }
-    words.into_iter().map(Into::into).collect()
 }
 
 /// Lays the command line over the settings.

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::destination::Destination;
+use super::destination::{Destination, SecretAt};
+use super::server::Server;
 
 /// One kibibyte.
 pub const KIB: u64 = 1024;
@@ -230,6 +231,10 @@ pub enum Kind {
     },
     /// Posts it to a URL.
     Http(Destination),
+    /// Adds its lines to a stream of Redis.
+    Redis(Stream),
+    /// Copies its lines into a table of PostgreSQL.
+    Postgres(Table),
     /// Writes it to standard output, as it stood in its files.
     Stdout,
     /// Appends it to a file, as it stood in its files.
@@ -237,6 +242,34 @@ pub enum Kind {
         /// The file.
         path: PathBuf,
     },
+}
+
+/// A stream of Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// Where it is.
+    pub server: Server,
+    /// Where the password is.
+    pub password: Option<SecretAt>,
+    /// Certificates to trust in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Its key.
+    pub stream: String,
+    /// About so many entries are kept; 0 for all.
+    pub max_len: u64,
+}
+
+/// A table of PostgreSQL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Where it is.
+    pub server: Server,
+    /// Where the password is.
+    pub password: Option<SecretAt>,
+    /// Certificates to trust in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Its name, perhaps with a schema before it.
+    pub table: String,
 }
 
 /// A choice among words.

@@ -198,16 +198,28 @@ fn processor(processor: &Processor) -> Vec<(&'static str, Value)> {
         Kind::Http(to) => {
             let list = |items: Vec<String>| Value::Array(items.into_iter().map(Value::from).collect());
             let header = |(name, value): &(String, String)| format!("{name}: {value}");
-            let secret = |(name, at): &(String, SecretAt)| match at {
-                SecretAt::File(path) => format!("{name}: file:{}", path.display()),
-                SecretAt::Env(variable) => format!("{name}: env:{variable}"),
-            };
+            let secret = |(name, at): &(String, SecretAt)| format!("{name}: {at}");
             rows.push(("kind", Value::from("http")));
             rows.push(("url", Value::from(to.url.to_string())));
             rows.push(("format", Value::from(to.format.word())));
             rows.push(("compression", Value::from(to.compression.word())));
             rows.push(("headers", list(to.headers.iter().map(header).collect())));
             rows.push(("secret_headers", list(to.secret_headers.iter().map(secret).collect())));
+            rows.extend(to.ca_file.iter().map(|file| ("ca_file", path(file))));
+        }
+        Kind::Redis(to) => {
+            rows.push(("kind", Value::from("redis")));
+            rows.push(("url", Value::from(to.server.to_string())));
+            rows.push(("stream", Value::from(to.stream.as_str())));
+            rows.push(("max_len", Value::from(to.max_len as i64)));
+            rows.extend(to.password.iter().map(|at| ("password", Value::from(at.to_string()))));
+            rows.extend(to.ca_file.iter().map(|file| ("ca_file", path(file))));
+        }
+        Kind::Postgres(to) => {
+            rows.push(("kind", Value::from("postgres")));
+            rows.push(("url", Value::from(to.server.to_string())));
+            rows.push(("table", Value::from(to.table.as_str())));
+            rows.extend(to.password.iter().map(|at| ("password", Value::from(at.to_string()))));
             rows.extend(to.ca_file.iter().map(|file| ("ca_file", path(file))));
         }
         Kind::Stdout => rows.push(("kind", Value::from("stdout"))),

@@ -238,7 +238,86 @@ path = "spillq-data/out"
             "line 30: processor.kind = \"file\": the group \"loose\" has order = \"none\"; a file takes strict order",
             "line 31: processor.path = \"/etc/spillq/spillq-data/out\": lies in the data dir /etc/spillq/spillq-data",
             "line 32: processor.group = \"default\": no [[group]] is named so; there are \"a\", \"a\", \"loose\"",
-            "line 32: processor.kind: says not what to do with batches; write \"exec\", \"exec-stream\", \"http\", \"stdout\" or \"file\"",
+            "line 32: processor.kind: says not what to do with batches; write \"exec\", \"exec-stream\", \"http\", \"redis\", \
+             \"postgres\", \"stdout\" or \"file\"",
+        ],
+    );
+}
+
+#[cfg(all(feature = "redis", feature = "postgres"))]
+#[test]
+fn servers_are_read_shown_and_read_back_without_a_secret() {
+    let text = r#"
+[[group]]
+name = "a"
+[[group]]
+name = "b"
+[[processor]]
+group = "a"
+kind = "redis"
+url = "rediss://me@r.example/3"
+password = "file:secret"
+stream = "lines"
+max_len = 5000
+ca_file = "ca.pem"
+[[processor]]
+group = "b"
+kind = "postgres"
+url = "postgres://me@p.example/app"
+password = "env:PASSWORD"
+table = "app.lines"
+"#;
+    let loaded = load_with(text, &Sources::default()).unwrap();
+    assert_eq!(loaded.warnings, [""; 0]);
+    assert_eq!(read(&as_toml(&loaded)), loaded.settings);
+    let Kind::Redis(to) = &loaded.settings.processors[0].kind else { panic!("{:?}", loaded.settings) };
+    assert_eq!((to.max_len, to.password.clone()), (5_000, Some(SecretAt::File("/etc/spillq/secret".into()))));
+    let Kind::Postgres(to) = &loaded.settings.processors[1].kind else { panic!("{:?}", loaded.settings) };
+    assert_eq!((to.table.as_str(), to.server.is_tls), ("app.lines", true));
+
+    let open = text.replace("rediss://", "redis://").replace("/app\"", "/app?sslmode=disable\"");
+    let loaded = load_with(&open, &Sources::default()).unwrap();
+    assert_eq!(loaded.warnings.len(), 2, "{:?}", loaded.warnings);
+
+    check_problems(
+        r#"
+[[group]]
+name = "a"
+order = "none"
+[[group]]
+name = "b"
+[[processor]]
+group = "a"
+kind = "redis"
+url = "redis://me@r.example"
+table = "x"
+[[processor]]
+group = "b"
+kind = "postgres"
+url = "postgres://me:hunter2@p/app"
+password = "hunter2"
+table = "a.b.c"
+"#,
+        &[
+            "line 9: processor.kind = \"redis\": the group \"a\" has order = \"none\"; a stream takes strict order",
+            "line 7: processor.password: the url names a user; write password = \"file:PATH\" or \"env:VARIABLE\"",
+            "line 7: processor.stream: names no stream; write it as stream = \"lines\"",
+            "line 11: processor.table = \"x\": belongs to kind = \"postgres\"",
+            "line 15: processor.url: has a password in it, which would show; write password = \"file:PATH\"",
+            "line 16: processor.password: says not where the secret is; write \"file:PATH\" or \"env:VARIABLE\"",
+            "line 17: processor.table = \"a.b.c\": not the name of a table; write \"table\" or \"schema.table\", as it is \
+             stored",
+        ],
+    );
+}
+
+#[cfg(not(feature = "redis"))]
+#[test]
+fn a_kind_that_was_left_out_of_the_program_is_told_so() {
+    check_problems(
+        "[[processor]]\nkind = \"redis\"\nurl = \"redis://r\"\nstream = \"s\"\n",
+        &[
+            "line 2: processor.kind = \"redis\": this program was built without it; build it with --features redis",
         ],
     );
 }

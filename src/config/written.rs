@@ -15,7 +15,7 @@ use super::{Origin, Origins, Problem};
 pub(super) const VARIABLE_PREFIX: &str = "SPILLQ_";
 
 /// Keys whose values are not shown in messages: somebody may have written a secret there.
-const SECRETIVE: [&str; 2] = ["headers", ".url"];
+const SECRETIVE: [&str; 3] = ["headers", ".url", ".password"];
 
 /// A table of the file, or where one could be.
 pub(super) struct Section<'a> {

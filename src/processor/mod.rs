@@ -10,9 +10,20 @@ mod exec;
 mod file;
 mod http;
 mod input;
+#[cfg(any(feature = "redis", feature = "postgres"))]
+mod link;
+#[cfg(any(feature = "redis", feature = "postgres"))]
+mod names;
+mod origin;
+#[cfg(any(feature = "redis", feature = "postgres"))]
+mod outage;
 mod pace;
 mod passthrough;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod procs;
+#[cfg(feature = "redis")]
+mod redis;
 mod reply;
 mod report;
 #[cfg(test)]
@@ -42,8 +53,15 @@ pub use exec::Exec;
 pub use file::AppendFile;
 pub use http::{Destination, HttpPost};
 pub use input::{Input, Paths};
+#[cfg(any(feature = "redis", feature = "postgres"))]
+pub use link::Place;
+pub use origin::Origin;
 pub use pace::Pace;
 pub use passthrough::{SAID_BY_COMMAND, show_as_messages};
+#[cfg(feature = "postgres")]
+pub use postgres::{Postgres, Table};
+#[cfg(feature = "redis")]
+pub use redis::{Redis, Stream};
 pub use secret::Secret;
 pub use stdout::Stdout;
 pub use stream::ExecStream;
@@ -130,6 +148,12 @@ pub enum Kind {
     },
     /// See [`HttpPost`].
     Http(Destination),
+    /// See [`Redis`].
+    #[cfg(feature = "redis")]
+    Redis(Stream),
+    /// See [`Postgres`].
+    #[cfg(feature = "postgres")]
+    Postgres(Table),
     /// See [`Stdout`].
     Stdout,
     /// See [`AppendFile`].
@@ -158,6 +182,10 @@ impl Kind {
                 Box::new(ExecStream::new(command, input, shim, grace, restart_max))
             }
             Kind::Http(destination) => Box::new(HttpPost::new(destination)?),
+            #[cfg(feature = "redis")]
+            Kind::Redis(stream) => Box::new(Redis::new(stream)?),
+            #[cfg(feature = "postgres")]
+            Kind::Postgres(table) => Box::new(Postgres::new(table)?),
             Kind::Stdout => Box::new(Stdout::new()?),
             Kind::File { path, store, group } => Box::new(AppendFile::new(path, store, group)?),
         })

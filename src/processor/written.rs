@@ -4,6 +4,9 @@
 //! written: a line is written twice rather than lost. With one batch at a time the lines that can come again are
 //! those of the latest batches, far from the lowest range.
 
+use std::fmt;
+use std::str::FromStr;
+
 use spillq_storage::{Seq, SeqRange};
 
 use super::{Batch, Piece};
@@ -86,6 +89,42 @@ impl Written {
     }
 }
 
+/// As servers keep it: `1-200,205,207-9000`; empty where nothing is written.
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, range) in self.0.iter().enumerate() {
+            f.write_str(if at > 0 { "," } else { "" })?;
+            match range.lines() {
+                1 => write!(f, "{}", range.first.0)?,
+                _ => write!(f, "{}-{}", range.first.0, range.last.0)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Written {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Written, String> {
+        let mut written = Written::default();
+        for part in text.split(',').filter(|_| !text.is_empty()) {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let range = match (first.parse(), last.parse()) {
+                (Ok(first), Ok(last)) => SeqRange::new(Seq(first), Seq(last)),
+                _ => None,
+            };
+            // Rising, with a gap before each: nobody but us writes it, and we write it in no other way.
+            let rises = |range: &SeqRange| written.0.is_empty() || written.last().next() < range.first;
+            match range.filter(rises) {
+                Some(range) if written.0.len() < RANGES_MAX => written.0.push(range),
+                _ => return Err(format!("not the lines that are written: {part:?}")),
+            }
+        }
+        Ok(written)
+    }
+}
+
 /// Whether `batch` has more gaps than can be told apart after a crash.
 pub(super) fn has_too_many_gaps(batch: &Batch) -> bool {
     let mut gaps = 0;
@@ -126,6 +165,19 @@ mod tests {
             let picked = range(first, first + random.u64(0..20));
             written.remove(picked);
             model.retain(|seq| !picked.contains(Seq(*seq)));
+        }
+    }
+
+    #[test]
+    fn what_servers_keep_is_read_back_and_nothing_else_is_read() {
+        for text in ["", "7", "1-200,205,207-9000"] {
+            assert_eq!(text.parse::<Written>().unwrap().to_string(), text);
+        }
+        let most = Written::of((1..=RANGES_MAX as u64).map(|i| range(2 * i, 2 * i)));
+        assert_eq!(most.to_string().parse(), Ok(most.clone()));
+        let one_more = format!("{most},900");
+        for text in ["x", "1-", "5-4", "1-3,4", "7,1", "1,,2", " 1", "-1", &one_more] {
+            assert!(text.parse::<Written>().is_err(), "{text}");
         }
     }
 

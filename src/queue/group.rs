@@ -13,6 +13,7 @@ use super::command::{Lease, Offer};
 use super::retry::{Delivery, FailureKind, Next, Retries};
 use super::settings::GroupSettings;
 use super::status::Activity;
+use super::suspects::left_over;
 
 /// What the log knows, at a time.
 #[derive(Clone, Copy)]
@@ -89,11 +90,7 @@ impl Group {
     /// The group as the log has it: what an earlier run had out is suspect.
     #[must_use]
     pub(super) fn new(settings: GroupSettings, state: &GroupState) -> Group {
-        let attempts = |seq: Seq| state.attempts.get(&seq).copied().unwrap_or_default();
-        let mut retries = Retries::new(settings.retry, settings.strict, &state.suspects, &attempts);
-        for seq in &state.revived {
-            retries.add(SeqRange::one(*seq));
-        }
+        let retries = left_over(&settings, state);
         Group {
             settings: std::sync::Arc::new(settings),
             retries,
@@ -187,7 +184,16 @@ impl Group {
         // What is read ahead is fresh lines only: what comes again depends on how the lease before it ends.
         let again = if out < self.settings.in_flight { self.again(view)? } else { None };
         let reserved = match again {
-            Some(again) => Reserved { ahead, ..again },
+            Some(again) => {
+                let mut last = again.range.last;
+                // What failed comes as it was; what was never tried is no longer than a batch.
+                if again.range.lines() > self.settings.batch_lines && self.retries.failures(again.range) == 0
+                {
+                    last = again.range.first.plus(self.settings.batch_lines - 1);
+                    self.retries.cut(again.range, last);
+                }
+                Reserved { range: SeqRange { last, ..again.range }, ahead, ..again }
+            }
             None => {
                 if self.settings.strict && !self.retries.is_empty() {
                     return Err(Idle::InFlight);
@@ -230,8 +236,7 @@ impl Group {
                 ahead: false,
             })),
             Next::Wait(until)
-                if self.settings.strict
-                    || self.retries.refused_until_ms().is_some_and(|at| at > view.now_ms) =>
+                if self.settings.strict || self.retries.rest().is_some_and(|(at, _)| at > view.now_ms) =>
             {
                 Err(Idle::Until(until))
             }
@@ -397,7 +402,7 @@ impl Group {
 
     /// A dead letter is to be delivered again.
     pub(super) fn revive(&mut self, seq: Seq) {
-        self.retries.add(SeqRange::one(seq));
+        self.retries.add(SeqRange::one(seq), true);
     }
 }
 
@@ -433,6 +438,31 @@ mod tests {
         );
         assert_eq!(group.offer(view(&state, 26), true, 4), Err(Idle::InFlight));
         assert!(group.lease(view(&state, 26), 3, Seq(18), 101).is_none(), "not before the first has ended");
+    }
+
+    #[test]
+    fn a_strict_group_keeps_its_order_over_a_crash_with_lines_that_were_given_back_before_it() {
+        // 11-20 were out, and spared; 21-30 are the other half, suspect from the run before; 41 was a probe.
+        let mut state = state();
+        state.acks.insert(range(1, 10));
+        state.acks.insert(range(35, 36));
+        state.suspects = vec![range(21, 30), range(41, 41)];
+        let mut group =
+            Group::new(GroupSettings { batch_lines: 6, ..GroupSettings::named("default") }, &state);
+        let mut found = Vec::new();
+        for number in 0..9 {
+            let offer = group.offer(view(&state, 51), false, number).unwrap();
+            let (lease, _) = group.lease(view(&state, 51), number, offer.range.last, 100 + number).unwrap();
+            assert!(lease.range.lines() <= 6, "{}", lease.range);
+            let out = group.take(100 + number).unwrap();
+            group.acked(out, 0);
+            group.made_durable();
+            state.acks.insert(lease.range);
+            found.push((lease.range.first.0, lease.range.last.0));
+        }
+        let expected =
+            [(11, 16), (17, 20), (21, 26), (27, 30), (31, 34), (37, 40), (41, 41), (42, 47), (48, 50)];
+        assert_eq!(found, expected);
     }
 
     #[test]

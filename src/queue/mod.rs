@@ -14,6 +14,7 @@ mod pulse;
 mod retry;
 mod settings;
 mod status;
+mod suspects;
 mod window;
 
 use std::sync::Arc;

@@ -118,8 +118,8 @@ pub(super) struct Retries {
     parts: Vec<Part>,
     /// The stuck line that a probe was sent for.
     probing: Option<Seq>,
-    /// Nothing is delivered before: the destination refused.
-    refused_until_ms: Option<u64>,
+    /// Nothing is delivered before: the destination refused, or asked for it.
+    rest: Option<(u64, FailureKind)>,
 }
 
 impl Retries {
@@ -136,13 +136,7 @@ impl Retries {
             let failed_alone = range.lines() == 1 && attempts(range.first) > 0;
             Part { failures: u32::from(failed_alone), halved: true, ..Part::new(*range) }
         };
-        Retries {
-            settings,
-            strict,
-            parts: suspects.iter().map(part).collect(),
-            probing: None,
-            refused_until_ms: None,
-        }
+        Retries { settings, strict, parts: suspects.iter().map(part).collect(), probing: None, rest: None }
     }
 
     /// Repeats otherwise from now on. Times that were set stay: they end by themselves.
@@ -157,10 +151,10 @@ impl Retries {
         self.parts.is_empty()
     }
 
-    /// Until when the destination is left alone because it refused.
+    /// Until when the destination is left alone because it refused, or asked for it: which of them.
     #[must_use]
-    pub(super) fn refused_until_ms(&self) -> Option<u64> {
-        self.refused_until_ms
+    pub(super) fn rest(&self) -> Option<(u64, FailureKind)> {
+        self.rest
     }
 
     /// The lines that wait, and until when: the earliest first.
@@ -173,9 +167,9 @@ impl Retries {
             .min_by_key(|(_, at)| *at)
     }
 
-    /// Lines to be delivered again as if they had failed alone before: dead letters that were put back.
-    pub(super) fn add(&mut self, range: SeqRange) {
-        self.put(Part { halved: true, ..Part::new(range) });
+    /// Lines to be delivered in their turn; `again` as if they had failed alone before: dead letters put back.
+    pub(super) fn add(&mut self, range: SeqRange, again: bool) {
+        self.put(Part { halved: again, ..Part::new(range) });
     }
 
     /// Cuts a part that is more than one batch: `range` up to `last` is delivered now, the rest after it.
@@ -221,7 +215,7 @@ impl Retries {
         attempts: &dyn Fn(Seq) -> u32,
         can_probe: &dyn Fn(Seq) -> bool,
     ) -> Next {
-        if let Some(until) = self.refused_until_ms.filter(|until| now_ms < *until) {
+        if let Some((until, _)) = self.rest.filter(|(until, _)| now_ms < *until) {
             return Next::Wait(until);
         }
         let mut earliest = None;
@@ -268,7 +262,7 @@ impl Retries {
 
     /// Lines were acked, or set aside.
     pub(super) fn settled(&mut self, range: SeqRange, passed: bool, now_ms: u64) {
-        self.refused_until_ms = None;
+        self.rest = None;
         self.probing = None;
         let parts = std::mem::take(&mut self.parts);
         for part in parts {
@@ -311,7 +305,7 @@ impl Retries {
             // A destination that says "at once" again and again is not asked without a pause.
             let wait_ms = if let FailureKind::Later(ms) = kind { ms } else { u64::MAX };
             part.not_before_ms = now_ms + wait_ms.max(self.settings.initial_ms).min(self.settings.max_ms);
-            self.refused_until_ms = Some(part.not_before_ms);
+            self.rest = Some((part.not_before_ms, kind));
             self.put(part);
             return None;
         }

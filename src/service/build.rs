@@ -10,7 +10,13 @@ use spillq_storage::{DiskOptions, GroupId, Keep, Log, SourceId, StoreId};
 
 use super::{Plan, ServiceError};
 use crate::config::{self, Settings};
-use crate::processor::{Coding, Destination, Form, Input, Kind, Paths, Processor, Secret};
+#[cfg(any(feature = "redis", feature = "postgres"))]
+use crate::processor::Place;
+#[cfg(feature = "redis")]
+use crate::processor::Stream;
+#[cfg(feature = "postgres")]
+use crate::processor::Table;
+use crate::processor::{Coding, Destination, Form, Input, Kind, Origin, Paths, Processor, Secret};
 use crate::queue::{Configuration, GroupSettings, LagPolicy, MaxLag, RetrySettings, WhenFull};
 use crate::tail::{self, SourceRecord, TailHandle};
 
@@ -136,11 +142,11 @@ pub(super) fn never(settings: &Settings) -> Vec<PathBuf> {
 
 pub(super) fn build(
     processor: &config::Processor,
-    store: StoreId,
-    group: GroupId,
+    origin: Origin,
     timeout: Duration,
     paths: &SourcePaths,
 ) -> Result<Box<dyn Processor>, ServiceError> {
+    let (store, group) = (origin.store, origin.group);
     let words = |command: &[OsString]| -> Result<Vec<String>, ServiceError> {
         command.iter().map(|word| word.to_str().map(str::to_owned)).collect::<Option<_>>().ok_or_else(|| {
             ServiceError::Start(format!("the command of group {} is not UTF-8", processor.group), None)
@@ -162,6 +168,14 @@ pub(super) fn build(
             restart_max: RESTART_MAX.min(timeout / 4),
         },
         config::Kind::Http(to) => Kind::Http(destination(to, store, group, paths)),
+        #[cfg(feature = "redis")]
+        config::Kind::Redis(to) => Kind::Redis(stream(to, origin, paths)),
+        #[cfg(not(feature = "redis"))]
+        config::Kind::Redis(_) => return Err(left_out("redis")),
+        #[cfg(feature = "postgres")]
+        config::Kind::Postgres(to) => Kind::Postgres(table(to, origin, timeout, paths)),
+        #[cfg(not(feature = "postgres"))]
+        config::Kind::Postgres(_) => return Err(left_out("postgres")),
         config::Kind::Stdout => Kind::Stdout,
         config::Kind::File { path } => Kind::File { path: path.clone(), store, group },
     };
@@ -171,13 +185,7 @@ pub(super) fn build(
 }
 
 fn destination(to: &config::Destination, store: StoreId, group: GroupId, paths: &SourcePaths) -> Destination {
-    let secret = |(name, at): &(String, config::SecretAt)| {
-        let secret = match at {
-            config::SecretAt::File(path) => Secret::File(path.clone()),
-            config::SecretAt::Env(variable) => Secret::Variable(variable.clone()),
-        };
-        (name.clone(), secret)
-    };
+    let secret = |(name, at): &(String, config::SecretAt)| (name.clone(), secret(at));
     Destination {
         url: to.url.whole().to_owned(),
         form: match to.format {
@@ -196,6 +204,60 @@ fn destination(to: &config::Destination, store: StoreId, group: GroupId, paths: 
         store,
         group,
     }
+}
+
+fn secret(at: &config::SecretAt) -> Secret {
+    match at {
+        config::SecretAt::File(path) => Secret::File(path.clone()),
+        config::SecretAt::Env(variable) => Secret::Variable(variable.clone()),
+    }
+}
+
+#[cfg(feature = "redis")]
+fn stream(to: &config::Stream, origin: Origin, paths: &SourcePaths) -> Stream {
+    Stream {
+        place: place(&to.server),
+        is_tls: to.server.is_tls,
+        ca_file: to.ca_file.clone(),
+        user: to.server.user.clone(),
+        password: to.password.as_ref().map(secret),
+        // The configuration has seen to it that it is a number.
+        database: to.server.database.as_ref().and_then(|number| number.parse().ok()).unwrap_or_default(),
+        stream: to.stream.clone(),
+        max_len: to.max_len,
+        origin,
+        paths: paths.lookup(),
+    }
+}
+
+#[cfg(feature = "postgres")]
+fn table(to: &config::Table, origin: Origin, timeout: Duration, paths: &SourcePaths) -> Table {
+    Table {
+        place: place(&to.server),
+        is_tls: to.server.is_tls,
+        ca_file: to.ca_file.clone(),
+        user: to.server.user.clone().unwrap_or_default(),
+        password: to.password.as_ref().map(secret),
+        database: to.server.database.clone(),
+        table: to.table.clone(),
+        timeout,
+        origin,
+        paths: paths.lookup(),
+    }
+}
+
+#[cfg(any(feature = "redis", feature = "postgres"))]
+fn place(server: &config::Server) -> Place {
+    match &server.place {
+        config::Place::Tcp { host, port } => Place::Tcp { host: host.clone(), port: *port },
+        config::Place::Unix(path) => Place::Unix(path.clone()),
+    }
+}
+
+/// The configuration refuses such a kind before.
+#[cfg(not(all(feature = "redis", feature = "postgres")))]
+fn left_out(kind: &str) -> ServiceError {
+    ServiceError::Start(format!("this program was built without {kind}"), None)
 }
 
 /// The paths of sources, for processors that want them: from the log at the start, then from the tail.

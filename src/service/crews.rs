@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use spillq_storage::{GroupId, StoreId};
+use spillq_storage::GroupId;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::ServiceError;
 use super::build::{SourcePaths, build};
 use crate::config::{self, Settings};
-use crate::processor::{Limits, Orders, Pace, Processor, Terms, Worker};
+use crate::processor::{Limits, Orders, Origin, Pace, Processor, Terms, Worker};
 use crate::queue::{GroupSettings, Handle, Queue, Window};
 
 /// The groups as the owner has them.
@@ -34,7 +34,7 @@ pub(super) struct Crews {
     limits: Limits,
     handle: Handle,
     window: Arc<Window>,
-    store: StoreId,
+    origin: Origin,
     paths: SourcePaths,
 }
 
@@ -61,7 +61,7 @@ impl Crews {
     /// Nobody yet. `lines_left` and `rate` bound all of them together, and each.
     pub(super) fn new(
         queue: &Queue,
-        store: StoreId,
+        origin: Origin,
         paths: SourcePaths,
         lines_left: Option<u64>,
         rate: Option<u64>,
@@ -76,7 +76,7 @@ impl Crews {
             limits: Limits { lines_left: lines_left.map(|lines| Arc::new(AtomicU64::new(lines))) },
             handle: queue.handle(),
             window: queue.window(),
-            store,
+            origin,
             paths,
         }
     }
@@ -96,7 +96,7 @@ impl Crews {
                 self.wanted.get(&processor.group).is_some_and(|wanted| wanted.processor == *processor);
             if !known {
                 let timeout = settings.group(&processor.group).map(|group| group.timeout).unwrap_or_default();
-                build(processor, self.store, GroupId(0), timeout, &self.paths)?;
+                build(processor, self.origin, timeout, &self.paths)?;
             }
         }
         Ok(())
@@ -222,7 +222,7 @@ impl Crews {
             for _ in 0..hands {
                 let Some(Wanted { id, processor, timeout, .. }) = self.wanted.get(&group) else { continue };
                 let (id, processor) = (*id, processor.clone());
-                match build(&processor, self.store, id, *timeout, &self.paths) {
+                match build(&processor, self.origin.of_group(id), *timeout, &self.paths) {
                     Ok(built) => self.begin(&group, id, built, Some(processor)),
                     Err(error) => failed.push(error),
                 }

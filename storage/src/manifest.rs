@@ -75,6 +75,9 @@ pub struct KeptMark {
     pub bytes: u64,
 }
 
+/// Runs of a restored store are counted from the next multiple: none of them is one of the original's.
+pub(crate) const RUN_EPOCH: u64 = 1_000_000;
+
 /// The state of a log after some commit.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct State {
@@ -106,6 +109,12 @@ pub struct State {
 }
 
 impl State {
+    /// How often it was restored from a backup, at most: each time the seqs from the backup on are given again.
+    #[must_use]
+    pub fn restored(&self) -> u64 {
+        self.run / RUN_EPOCH
+    }
+
     /// A new store, with no lines and no groups.
     pub(crate) fn new(store: StoreId) -> State {
         State {

@@ -6,6 +6,8 @@
 mod alerts;
 /// Copies of a store, restored.
 mod backup;
+/// The service and the server that it delivers to, killed at random.
+mod chaos;
 /// What the built program prints, and how it ends.
 mod cli;
 /// Batches into a server like ClickHouse, with kills on both sides.
@@ -36,6 +38,10 @@ mod packaging;
 mod packed;
 /// Batches posted to servers, hostile ones too.
 mod post;
+/// Lines into tables of a real PostgreSQL.
+mod postgres;
+/// Lines into streams of a real Redis.
+mod redis;
 /// The configuration changed under a running service, and few descriptors.
 mod reload;
 /// Damage, and what a repair keeps.

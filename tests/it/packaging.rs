@@ -32,6 +32,8 @@ fn every_configuration_is_fine_and_without_a_warning() {
         "config/hourly-files.toml",
         "config/many-services.toml",
         "config/nginx.toml",
+        "config/postgres.toml",
+        "config/redis.toml",
         "config/spillq.toml",
         "deploy/compose.toml",
         "deploy/spillq.toml",

@@ -37,6 +37,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("axum", &["http"]),
     ("hyper", &["http", "processor"]),
     ("hyper_util", &["http", "processor"]),
+    ("tokio_postgres", &["processor"]),
+    ("tokio_rustls", &["processor"]),
 ];
 
 /// Long files whose reason is not in them.

@@ -8,6 +8,7 @@ use spillq_storage::{BLOCK_BYTES_MAX, BLOCK_TARGET_BYTES, GroupId, LINE_BYTES_MA
 use super::{GATHERED_BYTES_MAX, Owner, view};
 use crate::queue::command::COMMANDS_MAX;
 use crate::queue::group::{Group, Idle};
+use crate::queue::retry::FailureKind;
 use crate::queue::status::{GroupStatus, Held, Status};
 
 impl Owner {
@@ -101,7 +102,9 @@ impl Owner {
             return Some(("blocked", Some(format!("damage: {damage}"))));
         }
         let waits = |until: u64| Duration::from_millis(until.saturating_sub(view.now_ms));
-        if let Some(until) = group.retries().refused_until_ms().filter(|until| *until > view.now_ms) {
+        if let Some((until, FailureKind::Refused)) = group.retries().rest()
+            && until > view.now_ms
+        {
             return Some(("refused", Some(format!("tried again in {:.1?}", waits(until)))));
         }
         if let Some((range, until)) = group.retries().waiting() {

@@ -11,14 +11,13 @@ use crate::commit::Record;
 use crate::error::{Context, Error, Result};
 use crate::journal::{self, Journal};
 use crate::lock::Lock;
+use crate::manifest::RUN_EPOCH;
 use crate::mark::{Mark, MarkFile};
 use crate::view::View;
 use crate::{kept, segment, spare};
 
 /// The largest manifest: a record's limit and its frame.
 const MANIFEST_BYTES_MAX: u64 = 64 * 1024 * 1024 + 9;
-/// Runs of a restored store are counted from the next multiple: none of them is one of the original's.
-const RUN_EPOCH: u64 = 1_000_000;
 
 /// A store that is being restored. Dropped before it is finished, it leaves nothing.
 #[derive(Debug)]

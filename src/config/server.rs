@@ -1,0 +1,260 @@
+//! The server of a processor of kind `redis` or `postgres`, as a URL. A password is never in it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// A server, and as whom to speak to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// As it was written.
+    pub url: String,
+    /// Where it listens.
+    pub place: Place,
+    /// Over TLS; to TCP only.
+    pub is_tls: bool,
+    /// As whom.
+    pub user: Option<String>,
+    /// The database, by number or name.
+    pub database: Option<String>,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A name or an address, and a port.
+    Tcp {
+        /// Without the brackets of an IPv6 address.
+        host: String,
+        /// From 1.
+        port: u16,
+    },
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl Server {
+    /// Stands for one that could not be read, which was told: nothing is made of it.
+    pub(super) fn unread() -> Server {
+        let place = Place::Unix(PathBuf::new());
+        Server { url: String::new(), place, is_tls: false, user: None, database: None }
+    }
+
+    /// Without TLS, and not to this host alone.
+    pub(super) fn is_plain_to_another_host(&self) -> bool {
+        matches!(&self.place, Place::Tcp { host, .. } if !self.is_tls && !is_this_host(host))
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+/// Whether a name or an address, without brackets, can be nobody else's.
+pub(super) fn is_this_host(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}
+
+/// The parts of a URL: `scheme://user@host:port/path?query`.
+struct Parts<'u> {
+    scheme: &'u str,
+    user: Option<String>,
+    /// Empty for none.
+    host: &'u str,
+    port: Option<u16>,
+    /// Without the slash before it, where there is a host.
+    path: &'u str,
+    query: Vec<(&'u str, &'u str)>,
+}
+
+/// What is nowhere written out in what is said: somebody may have written a password there.
+fn parts(url: &str) -> Result<Parts<'_>, String> {
+    if !url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%' && byte != b'#') {
+        return Err("not a URL of plain characters; spaces, % and # have no place in it".to_owned());
+    }
+    let (scheme, rest) = url.split_once("://").ok_or("not a URL")?;
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let (user, host) = match authority.rsplit_once('@') {
+        Some((user, _)) if user.contains(':') => {
+            return Err("has a password in it, which would show; write password = \"file:PATH\"".to_owned());
+        }
+        Some((user, host)) => (Some(user.to_owned()).filter(|user| !user.is_empty()), host),
+        None => (None, authority),
+    };
+    let (host, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => {
+            (name, Some(port.parse().ok().filter(|port| *port > 0).ok_or("names a port that is none")?))
+        }
+        _ => (host, None),
+    };
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let query = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
+    Ok(Parts { scheme, user, host, port, path, query })
+}
+
+/// `redis://user@host:port/number`, `rediss://` for TLS, or `redis+unix:///path?db=number`.
+pub(super) fn redis(url: &str) -> Result<Server, String> {
+    let parts = parts(url)?;
+    let number = |text: &str| match text.parse::<u32>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("names a database that is no number".to_owned()),
+    };
+    let (place, database) = match parts.scheme {
+        "redis" | "rediss" => {
+            if parts.host.is_empty() || !parts.query.is_empty() {
+                return Err("expected redis://host:port/number".to_owned());
+            }
+            let place = Place::Tcp { host: parts.host.to_owned(), port: parts.port.unwrap_or(6379) };
+            (place, Some(parts.path.trim_start_matches('/')).filter(|path| !path.is_empty()))
+        }
+        "redis+unix" => {
+            let database = match parts.query.as_slice() {
+                [] => None,
+                [("db", number)] => Some(*number),
+                _ => return Err("expected redis+unix:///path?db=number".to_owned()),
+            };
+            if !parts.host.is_empty() || parts.path.len() < 2 {
+                return Err("expected redis+unix:///path?db=number".to_owned());
+            }
+            (Place::Unix(parts.path.into()), database)
+        }
+        _ => return Err("expected redis://, rediss:// or redis+unix://".to_owned()),
+    };
+    let database = database.map(number).transpose()?;
+    Ok(Server { url: url.to_owned(), place, is_tls: parts.scheme == "rediss", user: parts.user, database })
+}
+
+/// `postgres://user@host:port/database?sslmode=disable`, or `postgres://user@/database?host=/folder` for a unix
+/// socket. Over TCP the server has to show whom it is, unless that is switched off.
+pub(super) fn postgres(url: &str) -> Result<Server, String> {
+    let parts = parts(url)?;
+    if !matches!(parts.scheme, "postgres" | "postgresql") {
+        return Err("expected postgres://user@host:port/database".to_owned());
+    }
+    let (mut folder, mut port, mut is_plain) = (None, parts.port, None);
+    for (key, value) in parts.query {
+        match key {
+            "host" if value.starts_with('/') && parts.host.is_empty() => folder = Some(value),
+            "host" => {
+                return Err("host= names the folder of a unix socket, with no host before it".to_owned());
+            }
+            "port" => {
+                port = Some(value.parse().ok().filter(|port| *port > 0).ok_or("names a port that is none")?)
+            }
+            "sslmode" if value == "disable" => is_plain = Some(true),
+            "sslmode" if value == "verify-full" => is_plain = Some(false),
+            "sslmode" => return Err("expected sslmode=verify-full or disable: no other is safe".to_owned()),
+            "password" => {
+                return Err(
+                    "has a password in it, which would show; write password = \"file:PATH\"".to_owned()
+                );
+            }
+            _ => return Err("knows host, port and sslmode behind the ?".to_owned()),
+        }
+    }
+    let port = port.unwrap_or(5432);
+    let (place, is_tls) = match (folder, parts.host) {
+        (Some(_), _) if is_plain == Some(false) => return Err("has no TLS on a unix socket".to_owned()),
+        (Some(folder), _) => (Place::Unix(format!("{folder}/.s.PGSQL.{port}").into()), false),
+        (None, "") => return Err("names no host; expected postgres://user@host:port/database".to_owned()),
+        (None, host) => (Place::Tcp { host: host.to_owned(), port }, is_plain != Some(true)),
+    };
+    let database = parts.path.trim_start_matches('/');
+    let Some(user) = parts.user else {
+        return Err("names no user; expected postgres://user@host:port/database".to_owned());
+    };
+    let database = Some(database).filter(|database| !database.is_empty()).map(str::to_owned);
+    Ok(Server { url: url.to_owned(), place, is_tls, user: Some(user), database })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(host: &str, port: u16) -> Place {
+        Place::Tcp { host: host.to_owned(), port }
+    }
+
+    #[test]
+    fn urls_of_redis_are_read() {
+        for (url, place, is_tls, user, database) in [
+            ("redis://r.example", tcp("r.example", 6379), false, None, None),
+            ("rediss://spillq@r.example:7/3", tcp("r.example", 7), true, Some("spillq"), Some("3")),
+            ("redis://[::1]:1/", tcp("::1", 1), false, None, None),
+            ("redis://[::1]", tcp("::1", 6379), false, None, None),
+            ("redis+unix:///run/r.sock?db=2", Place::Unix("/run/r.sock".into()), false, None, Some("2")),
+            ("redis+unix://me@/run/r.sock", Place::Unix("/run/r.sock".into()), false, Some("me"), None),
+        ] {
+            let read = redis(url).unwrap();
+            let found = (read.place, read.is_tls, read.user.as_deref(), read.database.as_deref());
+            assert_eq!(found, (place, is_tls, user, database), "{url}");
+        }
+        for url in [
+            "r.example",
+            "http://r",
+            "redis://",
+            "redis://r:0",
+            "redis://r:x",
+            "redis://r/one",
+            "redis://u:hunter2@r",
+            "redis://r?password=hunter2",
+            "redis+unix:///",
+            "redis+unix://h/run/r",
+            "redis://r%20",
+        ] {
+            let told = redis(url).unwrap_err();
+            assert!(!told.contains("hunter2"), "{url}: {told}");
+        }
+    }
+
+    #[test]
+    fn urls_of_postgres_are_read() {
+        for (url, place, is_tls, database) in [
+            ("postgres://me@p.example/fills", tcp("p.example", 5432), true, Some("fills")),
+            ("postgresql://me@p:1/fills?sslmode=disable", tcp("p", 1), false, Some("fills")),
+            ("postgres://me@p?sslmode=verify-full", tcp("p", 5432), true, None),
+            (
+                "postgres://me@/f?host=/run/postgresql&port=5433",
+                Place::Unix("/run/postgresql/.s.PGSQL.5433".into()),
+                false,
+                Some("f"),
+            ),
+        ] {
+            let read = postgres(url).unwrap();
+            let found = (read.place, read.is_tls, read.user.as_deref(), read.database.as_deref());
+            assert_eq!(found, (place, is_tls, Some("me"), database), "{url}");
+        }
+        for url in [
+            "postgres://p/fills",
+            "postgres://me@/fills",
+            "postgres://me:hunter2@p/f",
+            "postgres://me@p/f?password=hunter2",
+            "postgres://me@p/f?sslmode=require",
+            "postgres://me@p/f?host=/run",
+            "postgres://me@/f?host=/run&sslmode=verify-full",
+            "postgres://me@p:99999/f",
+            "redis://me@p/f",
+        ] {
+            let told = postgres(url).unwrap_err();
+            assert!(!told.contains("hunter2"), "{url}: {told}");
+        }
+    }
+
+    #[test]
+    fn what_goes_over_a_network_in_plain_is_known() {
+        for (url, is_plain) in [
+            ("redis://localhost", false),
+            ("redis://127.0.0.7", false),
+            ("redis://[::1]:7", false),
+            ("redis://10.0.0.1", true),
+            ("redis://localhost.example", true),
+            ("rediss://10.0.0.1", false),
+            ("redis+unix:///run/r", false),
+        ] {
+            assert_eq!(redis(url).unwrap().is_plain_to_another_host(), is_plain, "{url}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What an error of PostgreSQL says about the lines, by its SQLSTATE.
+
+use spillq_storage::Seq;
+use tokio_postgres::Error;
+use tokio_postgres::error::DbError;
+
+use super::super::evidence::{Tail, harmless};
+use super::super::{Evidence, Outcome};
+
+/// Where an error came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The lines had nothing to do with it.
+    Around,
+    /// While the lines were taken, or what they were given to was committed.
+    Lines,
+}
+
+/// What an error means, in words behind `what`. `line` gives the seq of a row by its number, from 1.
+pub(super) fn judge(
+    what: &str,
+    error: &Error,
+    stage: Stage,
+    pause: std::time::Duration,
+    line: impl Fn(u64) -> Option<Seq>,
+) -> Outcome {
+    let Some(told) = error.as_db_error() else {
+        let evidence = Evidence { summary: format!("{what} failed: {}", chain(error)), tail: String::new() };
+        let source = std::error::Error::source(error);
+        let is_broken = error.is_closed() || source.is_some_and(|source| source.is::<std::io::Error>());
+        // No server said it: the connection broke. Otherwise a password is missing, or it is no PostgreSQL.
+        return if is_broken { Outcome::Later(pause, evidence) } else { Outcome::Refused(evidence) };
+    };
+    let evidence = Evidence {
+        summary: format!("{what} failed: {} (SQLSTATE {})", harmless(told.message()), told.code().code()),
+        tail: more(told),
+    };
+    match fault(told.code().code(), stage, is_about_seq(told)) {
+        Fault::Lines => match row(told.where_().unwrap_or_default()).and_then(line) {
+            Some(seq) => Outcome::BadLine(seq, evidence),
+            None => Outcome::Poison(evidence),
+        },
+        Fault::Setup => Outcome::Refused(evidence),
+        Fault::Time => Outcome::Failed(evidence),
+        Fault::Server => Outcome::Later(pause, evidence),
+    }
+}
+
+/// Who is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Lines,
+    Setup,
+    /// A batch took too long: a smaller one may not.
+    Time,
+    /// It passes, or somebody sees to it.
+    Server,
+}
+
+fn fault(code: &str, stage: Stage, is_about_seq: bool) -> Fault {
+    match (code.get(..2).unwrap_or_default(), stage) {
+        // A line with that seq is there already, and not from here: no line is to blame.
+        _ if code == "23505" && is_about_seq => Fault::Setup,
+        // A column is of another type than the lines are given in.
+        _ if matches!(code, "22P03" | "22P04") => Fault::Setup,
+        // What a line is not: text of that encoding, what a column, a constraint or a trigger takes.
+        ("22" | "23" | "P0", Stage::Lines) => Fault::Lines,
+        _ if code == "54000" && stage == Stage::Lines => Fault::Lines,
+        _ if code == "57014" => Fault::Time,
+        // Only for reading: a standby, until it is promoted.
+        _ if code == "25006" => Fault::Server,
+        ("08" | "22" | "23" | "40" | "53" | "55" | "57" | "58" | "XX", _) => Fault::Server,
+        _ => Fault::Setup,
+    }
+}
+
+/// Whether a unique key over `seq` alone refused. The server tells the columns in no other place.
+fn is_about_seq(error: &DbError) -> bool {
+    error.detail().is_some_and(|detail| detail.contains("(seq)="))
+}
+
+/// The number of the row, from 1, where the server tells it: `COPY fills, line 7, column line`.
+fn row(context: &str) -> Option<u64> {
+    let (_, rest) = context.split_once(", line ")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
+fn more(error: &DbError) -> String {
+    let mut tail = Tail::default();
+    for (name, text) in [("detail", error.detail()), ("hint", error.hint()), ("where", error.where_())] {
+        if let Some(text) = text {
+            tail.push(format!("{name}: {text}\n").as_bytes());
+        }
+    }
+    tail.text()
+}
+
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    harmless(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_of_errors_has_its_fault() {
+        for (code, stage, expected) in [
+            ("22021", Stage::Lines, Fault::Lines),
+            ("22P02", Stage::Lines, Fault::Lines),
+            ("23514", Stage::Lines, Fault::Lines),
+            ("23505", Stage::Lines, Fault::Lines),
+            ("P0001", Stage::Lines, Fault::Lines),
+            ("54000", Stage::Lines, Fault::Lines),
+            ("23505", Stage::Around, Fault::Server),
+            ("28P01", Stage::Around, Fault::Setup),
+            ("42P01", Stage::Around, Fault::Setup),
+            ("42P01", Stage::Lines, Fault::Setup),
+            ("42501", Stage::Lines, Fault::Setup),
+            ("3D000", Stage::Around, Fault::Setup),
+            ("3F000", Stage::Around, Fault::Setup),
+            ("53100", Stage::Lines, Fault::Server),
+            ("53300", Stage::Around, Fault::Server),
+            ("57P01", Stage::Lines, Fault::Server),
+            ("57P03", Stage::Around, Fault::Server),
+            ("40001", Stage::Lines, Fault::Server),
+            ("55P03", Stage::Around, Fault::Server),
+            ("25006", Stage::Around, Fault::Server),
+            ("08006", Stage::Lines, Fault::Server),
+            ("57014", Stage::Lines, Fault::Time),
+            ("22P03", Stage::Lines, Fault::Setup),
+            ("", Stage::Lines, Fault::Setup),
+        ] {
+            assert_eq!(fault(code, stage, false), expected, "{code} {stage:?}");
+        }
+        assert_eq!(fault("23505", Stage::Lines, true), Fault::Setup, "the seq is taken");
+    }
+
+    #[test]
+    fn the_row_is_found_where_it_is_told() {
+        assert_eq!(row("COPY fills, line 7, column line: \"x, line 9\""), Some(7));
+        assert_eq!(row("COPY fills, line 12"), Some(12));
+        for none in ["", "COPY fills, Zeile 7", "PL/pgSQL function f() line 3 at RAISE", "COPY fills, line x"]
+        {
+            assert_eq!(row(none), None, "{none}");
+        }
+    }
+}

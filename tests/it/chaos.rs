@@ -1,0 +1,164 @@
+//! The service and the server that it delivers to, killed at random while lines flow.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::support::{Service, run, wait_for};
+
+/// Of both together.
+const KILLS: u32 = 50;
+/// So many lines wait at most: the writer follows the service.
+const AHEAD: u64 = 2_000;
+/// Between two kills so many lines are acked, at random up to this.
+const BETWEEN: u64 = 600;
+
+/// A server that is killed and started again, with what it had made durable.
+pub trait Server {
+    /// SIGKILL, to all of its processes, which are gone then.
+    fn kill(&mut self);
+    /// Starts it; it listens then.
+    fn start(&mut self);
+}
+
+/// Line `n`, from 0, of those that flow.
+pub fn line(n: u64) -> String {
+    format!("{{\"n\":{n},\"text\":\"\u{e4} \\\\ ' \\\"\"}}")
+}
+
+/// Kills both while a program writes to `log`, which the configuration follows. When everything has arrived, says how
+/// many lines were written.
+pub fn through_kills(log: &Path, data_dir: &Path, config: &Path, server: &mut dyn Server) -> u64 {
+    let seed = std::env::var("SPILLQ_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed =
+        seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64);
+    println!("SPILLQ_TEST_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let start = || Service::start(data_dir, &["--config", config.to_str().unwrap()]);
+    let writer = Writer::start(log);
+    let mut service = start();
+    let seen = Arc::clone(&writer.acked);
+    let floor = |service: &mut Service, above: u64| {
+        let status = service.wait("more lines are acked", |status| status.groups[0].ack_floor >= above);
+        seen.store(status.groups[0].ack_floor, Ordering::Release);
+        assert_eq!(status.groups[0].dead_letters, 0, "no line is to blame");
+        status.groups[0].ack_floor
+    };
+    let mut acked = 0;
+    for _ in 0..KILLS {
+        acked = floor(&mut service, acked + random.u64(1..BETWEEN));
+        // Not when lines were just acked, but anywhere in what follows.
+        thread::sleep(Duration::from_micros(random.u64(0..20_000)));
+        match random.u8(0..3) {
+            0 => {
+                service.kill();
+                service = start();
+            }
+            1 => {
+                server.kill();
+                server.start();
+            }
+            _ => {
+                server.kill();
+                service.kill();
+                service = start();
+                server.start();
+            }
+        }
+    }
+    let written = writer.stop();
+    floor(&mut service, written);
+    assert_eq!(service.stop(), 0);
+    written
+}
+
+/// A program that appends lines, as long as not too many of them wait.
+struct Writer {
+    acked: Arc<AtomicU64>,
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Writer {
+    fn start(log: &Path) -> Writer {
+        let (acked, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let mut file = OpenOptions::new().create(true).append(true).open(log).unwrap();
+        let (seen, ends) = (Arc::clone(&acked), Arc::clone(&is_over));
+        let thread = thread::spawn(move || {
+            let mut written = 0;
+            while !ends.load(Ordering::Acquire) {
+                if written < seen.load(Ordering::Acquire) + AHEAD {
+                    let some: String = (written..written + 50).map(|n| line(n) + "\n").collect();
+                    file.write_all(some.as_bytes()).unwrap();
+                    written += 50;
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            written
+        });
+        Writer { acked, is_over, thread }
+    }
+
+    fn stop(self) -> u64 {
+        self.is_over.store(true, Ordering::Release);
+        self.thread.join().unwrap()
+    }
+}
+
+/// A certificate for `localhost` in `folder`: `ca.pem` to trust, `leaf.pem` and `leaf.key` for the server.
+pub fn certificates(folder: &Path) {
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let new =
+        ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+    let make = |name: &str, more: &[&str]| {
+        let (key, cert, subject) =
+            (path(&format!("{name}.key")), path(&format!("{name}.pem")), format!("/CN={name}"));
+        run("openssl", &[&new[..], &["-subj", &subject, "-keyout", &key, "-out", &cert], more].concat());
+    };
+    make("ca", &[]);
+    let leaf = ["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "subjectAltName=DNS:localhost"];
+    make("leaf", &[&["-CA", &path("ca.pem"), "-CAkey", &path("ca.key")], &leaf[..]].concat());
+}
+
+/// The rest of what the tests of such servers write at the top of their configuration.
+pub fn settings() -> &'static str {
+    r#"
+    data_dir = "q"
+    [disk]
+    min_free = "64MiB"
+    reserve = "8MiB"
+    [[follow]]
+    include = ["*.log"]
+    [[group]]
+    name = "default"
+    batch = { lines = 200 }
+    retry = { initial = "10ms", max = "100ms", attempts = 3 }
+    [[processor]]
+    "#
+}
+
+/// A port that nobody listened on a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Waits until the group says `what` about its failures, and has lost nothing meanwhile.
+#[track_caller]
+pub fn wait_for_word(service: &mut Service, word: &str) {
+    let what = format!("{word:?} is told");
+    service.wait(&what, |status| {
+        let group = &status.groups[0];
+        group.dead_letters == 0 && format!("{:?}", group.last_failure).contains(word)
+    });
+}
+
+/// Waits until `look` is `expected`.
+#[track_caller]
+pub fn wait_until<T: PartialEq + std::fmt::Debug>(expected: &T, look: impl Fn() -> T) {
+    let found = wait_for(|| (look() == *expected).then_some(()));
+    assert!(found.is_some(), "{:?} where {expected:?} was expected", look());
+}
