@@ -166,6 +166,10 @@ impl Worker {
                     (one.offset == 0, *one.path == *family, one.mtime_ns, numbers, one.id)
                 })
             });
+            // One found just now may have been put behind one that is newer, by its time.
+            if let Some(first) = ids.first().and_then(|id| self.table.get_mut(*id)) {
+                first.after = first.after.filter(|after| !ids.contains(after));
+            }
             for (older, newer) in ids.iter().zip(ids.iter().skip(1)) {
                 let is_begun = self.table.get(*newer).is_none_or(|newer| newer.offset > 0);
                 let Some(older) = self.table.get_mut(*older).filter(|_| !is_begun) else {

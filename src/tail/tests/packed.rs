@@ -579,3 +579,18 @@ fn a_packed_file_is_adopted() {
     check_lines(&mut rig, 200);
     assert_eq!(rig.log.checkpoints.len(), 1);
 }
+
+#[test]
+fn a_packed_file_found_again_after_a_restart_comes_before_a_newer_one_that_was_not_begun() {
+    let mut rig = Rig::new(&["app.log*"]);
+    rig.write("app.log.1", "one\n");
+    let time = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    fs::File::options().append(true).open(rig.path("app.log.1")).unwrap().set_modified(time).unwrap();
+    rig.repack("app.log.1", "app.log.1.gz", gzip);
+    rig.write("app.log", "two\n");
+    rig.check(&[]);
+    rig.rename("app.log", "app.log.2");
+    rig.check(&[]);
+    rig.restart();
+    rig.check_at_rest(&["one\n", "two\n"]);
+}
