@@ -149,7 +149,7 @@ fn draw_plots(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     let plots: [(String, Vec<u64>, Unit<'_>); 6] = [
         ("lines in".to_owned(), model.lines_in(), &per_second),
         (format!("acked by {shown}"), model.lines_out(&name), &per_second),
-        (format!("lag of {shown}, lines"), model.lag(&name), &count),
+        (format!("lag of {shown}"), model.lag(&name), &count),
         ("disk".to_owned(), model.disk(), &bytes),
         ("memory".to_owned(), model.memory(), &bytes),
         (String::new(), Vec::new(), &count),
