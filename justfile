@@ -30,3 +30,7 @@ package:
 # Licences, sources and versions of dependencies; advisories where their database can be fetched.
 deny:
     .ci/deny
+
+# The long campaigns, for hours, as root; fails if anything fails or was skipped. Counts are divided by `by`.
+torture by="1":
+    torture/long {{by}}

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 
 const NAME: &str = "LOCK";
-/// A look at a store takes less, but for `verify` and `inspect` of a large one, which are then told as the user.
-const LOOKERS_WAIT: Duration = Duration::from_secs(3);
+/// A look at a store takes less, but for `verify` and `inspect` of a large one, which are then told as the user. So does
+/// what a killed process leaves behind.
+const SHORT_WAIT: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Held as long as it lives; the kernel lets go of it when the process dies.
@@ -32,7 +33,7 @@ impl Lock {
             .mode(0o600)
             .open(&path)
             .map_err(|source| io("open", source))?;
-        let until = Instant::now() + LOOKERS_WAIT;
+        let until = Instant::now() + SHORT_WAIT;
         loop {
             let locked = if write { file.try_lock() } else { file.try_lock_shared() };
             match locked {
@@ -46,7 +47,15 @@ impl Lock {
                 }
                 Err(TryLockError::WouldBlock) => {
                     let mut pid = String::new();
-                    file.read_to_string(&mut pid).map_err(|source| io("read", source))?;
+                    file.rewind()
+                        .and_then(|()| file.read_to_string(&mut pid))
+                        .map_err(|source| io("read", source))?;
+                    // A process that was killed while it started a command leaves the lock to that one, until it has
+                    // become the command.
+                    if Instant::now() < until && !is_alive(pid.trim()) {
+                        std::thread::sleep(LOOK_AGAIN);
+                        continue;
+                    }
                     return Err(Error::InUse { path: dir.to_owned(), pid: pid.trim().to_owned() });
                 }
                 Err(TryLockError::Error(source)) => return Err(io("lock", source)),
@@ -60,5 +69,48 @@ impl Lock {
                 .map_err(|source| io("write the pid to", source))?;
         }
         Ok(Lock { _file: file })
+    }
+}
+
+/// Whether a process runs. One that nobody has waited for yet does not.
+fn is_alive(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    /// A store whose lock, which names this process, a child has inherited.
+    fn held(dir: &Path, pid: u32, seconds: &str) -> Child {
+        let lock = Lock::take(dir, true).unwrap();
+        std::fs::write(dir.join(NAME), format!("{pid}\n")).unwrap();
+        Command::new("sleep").arg(seconds).stdin(lock._file).spawn().unwrap()
+    }
+
+    /// Found by kills: killed between the fork and the exec of a command, a service left its lock to the child, and the
+    /// next start was refused with status 2, which systemd does not answer by another one.
+    #[test]
+    fn a_lock_that_a_killed_process_left_to_its_child_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut killed = Command::new("true").spawn().unwrap();
+        killed.wait().unwrap();
+        let mut child = held(dir.path(), killed.id(), "0.3");
+        let taken = Lock::take(dir.path(), true);
+        child.wait().unwrap();
+        assert!(taken.is_ok(), "{taken:?}");
+    }
+
+    #[test]
+    fn a_lock_of_a_process_that_runs_is_refused_and_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = held(dir.path(), std::process::id(), "60");
+        let taken = Lock::take(dir.path(), true);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(matches!(taken, Err(Error::InUse { pid, .. }) if pid == std::process::id().to_string()));
     }
 }

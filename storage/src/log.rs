@@ -185,7 +185,10 @@ impl Log {
         let Record::Manifest(state) = manifest else { unreachable!("it was made two lines above") };
         let mark = Mark { store, journal: number, commit, next_seq: state.next_seq };
         let mark_file = match old_journal {
-            Some(_) => {
+            Some(old) => {
+                if cfg!(feature = "fault-removal-first") {
+                    disk.remove_folder(&journal::folder(old)).during("remove", journal::FOLDER)?;
+                }
                 let file = MarkFile::open(disk.as_ref())?;
                 file.write(mark)?;
                 file.sync()?;

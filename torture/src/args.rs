@@ -1,0 +1,190 @@
+//! The command line: one subcommand a campaign.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::campaign::{Setup, Tally};
+use crate::damage;
+use crate::disk::Kind;
+use crate::inject::{self, Fault};
+use crate::oom;
+use crate::poison;
+use crate::receive::{self, Receive};
+use crate::service::Program;
+use crate::shutdown::{self, How};
+use crate::trouble::{During, Result, Trouble};
+
+/// Kills, cuts, fills and damages spillq, and judges what is left
+///
+/// Each campaign says what it hit and ends with `N passed, M failed, K skipped`. A failure names the folder that is
+/// kept and the command that repeats it. Exit status 0 when nothing failed.
+#[derive(Parser)]
+#[command(version, about)]
+struct Args {
+    /// The program under test [default: built by cargo, or the one beside this program]
+    #[arg(long, global = true, value_name = "PATH")]
+    spillq: Option<PathBuf>,
+    /// Where stores are made: a real file system with some GiB free [default: `torture` in the target folder]
+    #[arg(long, global = true, value_name = "DIR")]
+    work: Option<PathBuf>,
+    #[command(subcommand)]
+    campaign: Campaign,
+}
+
+#[derive(Clone, Copy, clap::Args)]
+struct Cases {
+    /// How many cases
+    #[arg(long, value_name = "N")]
+    count: u64,
+    /// Where randomness begins; it decides what is done, not how the machine schedules it
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Subcommand)]
+enum Campaign {
+    /// SIGKILL at random moments while files grow and rotate, or at one system call after the other
+    Kill {
+        #[command(flatten)]
+        cases: Cases,
+        /// At calls that write, sync or change a folder, of a run of 300 lines; `--count` of them at random
+        #[arg(long)]
+        syscalls: bool,
+        /// Only this case of --syscalls
+        #[arg(long, value_name = "CASE", requires = "syscalls")]
+        only: Option<String>,
+    },
+    /// Power cuts: the file system under the store is shut down without flushing its journal
+    Shutdown {
+        #[command(flatten)]
+        cases: Cases,
+        /// Which file system
+        #[arg(long, value_enum, default_value = "ext4")]
+        fs: Kind,
+        /// A neighbour dirties the same file system
+        #[arg(long)]
+        busy: bool,
+    },
+    /// Power cuts of a block device, state by state: every write is logged and replayed
+    Power(Cases),
+    /// Jumps of the clock by up to a day, under a running service
+    Clock(Cases),
+    /// A followed file, or folder, exchanged for a symbolic link to what is not followed
+    Paths(Cases),
+    /// One bit flipped in a copy of a store
+    Flip(Cases),
+    /// A file of a copy of a store cut or zeroed at any byte
+    Tear(Cases),
+    /// Disks that are filled to the last byte while the service works
+    Full(Cases),
+    /// Poison lines among others
+    Poison(Cases),
+    /// Receivers that hang, ignore SIGTERM, stop themselves and fork daemons
+    Hang(Cases),
+    /// Kills by the out-of-memory killer, in a memory cgroup
+    Oom(Cases),
+    /// EIO and ENOSPC in place of one system call after the other
+    IoError {
+        #[command(flatten)]
+        cases: Cases,
+        /// Only this case
+        #[arg(long, value_name = "CASE")]
+        only: Option<String>,
+    },
+    /// Builds spillq without one safeguard after the other: each time a named campaign must fail
+    SelfCheck,
+    /// What spillq runs for its batches here
+    #[command(hide = true)]
+    Receive(Receive),
+    /// What takes memory in `oom`
+    #[command(hide = true)]
+    Hog,
+}
+
+/// Reads the command line and does what it says.
+pub fn run() -> ExitCode {
+    let args = Args::parse();
+    let helper = match &args.campaign {
+        Campaign::Receive(args) => Some(receive::run(args)),
+        Campaign::Hog => Some(oom::hog()),
+        _ => None,
+    };
+    match helper.map_or_else(|| campaign(&args), |ended| ended.during("a helper")) {
+        Ok(code) => ExitCode::from(code),
+        Err(trouble) => {
+            eprintln!("torture: {trouble}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn campaign(args: &Args) -> Result<u8> {
+    let here = std::env::current_exe().during("find this program")?;
+    let folder = here.parent().ok_or_else(|| Trouble::new("this program is nowhere"))?;
+    let program = Program(match &args.spillq {
+        Some(path) => path.canonicalize().during(path.display())?,
+        None => built(folder)?,
+    });
+    let work = args.work.clone().unwrap_or_else(|| folder.with_file_name("torture"));
+    std::fs::create_dir_all(&work).during(work.display())?;
+    let work = work.canonicalize().during(work.display())?;
+    let mut tally = Tally::default();
+    let setup = |cases: &Cases| Setup {
+        program: program.clone(),
+        work: work.clone(),
+        count: cases.count,
+        seed: cases.seed,
+    };
+    match &args.campaign {
+        Campaign::Kill { cases, syscalls: false, .. } => crate::kill::run(&setup(cases), &mut tally),
+        Campaign::Kill { cases, only, .. } => {
+            inject::run(&setup(cases), &[Fault::Kill], "kill --syscalls", only.as_deref(), &mut tally);
+        }
+        Campaign::Shutdown { cases, fs: kind, busy } => {
+            shutdown::run(&setup(cases), How { kind: *kind, busy: *busy }, &mut tally);
+        }
+        Campaign::Flip(cases) => damage::run(&setup(cases), damage::Kind::Flip, &mut tally),
+        Campaign::Tear(cases) => damage::run(&setup(cases), damage::Kind::Tear, &mut tally),
+        Campaign::Full(cases) => crate::full::run(&setup(cases), &mut tally),
+        Campaign::Poison(cases) => poison::run(&setup(cases), &mut tally),
+        Campaign::Hang(cases) => poison::hang(&setup(cases), &mut tally),
+        Campaign::IoError { cases, only } => {
+            let faults = [Fault::Error("EIO"), Fault::Error("ENOSPC")];
+            inject::run(&setup(cases), &faults, "io-error", only.as_deref(), &mut tally);
+        }
+        Campaign::SelfCheck => crate::self_check::run(&work, &mut tally),
+        Campaign::Power(cases) => crate::power::run(&setup(cases), &mut tally),
+        Campaign::Clock(cases) => crate::clock::run(&setup(cases), &mut tally),
+        Campaign::Paths(cases) => crate::paths::run(&setup(cases), &mut tally),
+        Campaign::Oom(cases) => oom::run(&setup(cases), &mut tally),
+        // They are no campaigns, and have run.
+        Campaign::Receive(_) | Campaign::Hog => return Ok(2),
+    }
+    Ok(tally.end())
+}
+
+/// The program beside this one. Started by cargo it is built first, so that no old one is on trial.
+fn built(folder: &Path) -> Result<PathBuf> {
+    let program = folder.join("spillq");
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+        let mut build = Command::new(cargo);
+        build
+            .args(["build", "--quiet", "--locked", "--package", "spillq", "--bin", "spillq"])
+            .current_dir(root);
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        let status = build.status().during("start cargo")?;
+        if !status.success() {
+            return Err(Trouble::new("spillq does not build"));
+        }
+    }
+    if !program.exists() {
+        let what = format!("{} is not there: `cargo build`, or name one with --spillq", program.display());
+        return Err(Trouble::new(what));
+    }
+    Ok(program)
+}

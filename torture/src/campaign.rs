@@ -1,0 +1,77 @@
+//! What campaigns share: cases that are counted, folders that stay when one fails, and the last line.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::service::Program;
+use crate::trouble::{During, Result};
+
+/// What every campaign is told.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The program under test.
+    pub program: Program,
+    /// Everything is made below.
+    pub work: PathBuf,
+    /// How many cases.
+    pub count: u64,
+    /// Where randomness begins.
+    pub seed: u64,
+}
+
+impl Setup {
+    /// An empty folder for one case.
+    pub fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.work.join(name);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).during(format!("empty {}", folder.display()))?;
+        }
+        fs::create_dir_all(&folder).during(format!("make {}", folder.display()))?;
+        Ok(folder)
+    }
+}
+
+/// Cases by what they came to.
+#[derive(Debug)]
+pub struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    since: Instant,
+}
+
+impl Default for Tally {
+    fn default() -> Tally {
+        Tally { passed: 0, failed: 0, skipped: 0, since: Instant::now() }
+    }
+}
+
+impl Tally {
+    /// Cases that passed.
+    pub fn pass(&mut self, cases: u64) {
+        self.passed += cases;
+    }
+
+    /// A case that failed: why, where everything of it is, and the command that repeats it.
+    pub fn fail(&mut self, why: &dyn std::fmt::Display, folder: &Path, repeat: &str) {
+        self.failed += 1;
+        println!(
+            "FAILED: {why}\n  kept: {}\n  again: cargo run --release -p torture -- {repeat}",
+            folder.display()
+        );
+    }
+
+    /// Cases that cannot run here.
+    pub fn skip(&mut self, cases: u64, why: &str) {
+        self.skipped += cases;
+        println!("skipped: {why}");
+    }
+
+    /// The last line; gives the exit status. Skipped is not passed, and nothing at all is a failure.
+    pub fn end(&self) -> u8 {
+        let Tally { passed, failed, skipped, since } = self;
+        println!("{passed} passed, {failed} failed, {skipped} skipped ({:.0?})", since.elapsed());
+        u8::from(*failed > 0 || passed + skipped == 0)
+    }
+}

@@ -1,0 +1,95 @@
+//! Random kills: SIGKILL at any moment while lines come in, are handed out and acked, journals roll, and while the
+//! service recovers from the kill before, or stops.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::campaign::{Setup, Tally};
+use crate::phases::Phases;
+use crate::places::Places;
+use crate::service::Status;
+use crate::trial::{Peak, Trial};
+use crate::trouble::{During, Result};
+use crate::writer::Pace;
+
+/// Kills of one store; then everything is worked off and judged, and the next seed begins with an empty one.
+const KILLS_A_STORE: u64 = 50;
+/// What is rare is waited for, for so long at most.
+const RARE_MAX: Duration = Duration::from_secs(60);
+const SOURCES: u32 = 3;
+const PACE: Pace = Pace {
+    burst_lines: 100,
+    breath: Duration::from_millis(10),
+    rotate_lines: 6_000,
+    letters_max: 400,
+    poison_one_in: 9_973,
+};
+
+/// Runs the campaign.
+pub fn run(setup: &Setup, tally: &mut Tally) {
+    let (mut phases, mut peak, mut lines) = (Phases::default(), Peak::default(), 0);
+    for (seed, done) in (setup.seed..).zip((0..setup.count).step_by(KILLS_A_STORE as usize)) {
+        let kills = KILLS_A_STORE.min(setup.count - done);
+        let (folder, ended) = match setup.folder(&format!("kill-{seed}")) {
+            Ok(folder) => (folder.clone(), one(setup, &folder, seed, kills)),
+            Err(trouble) => (setup.work.clone(), Err(trouble)),
+        };
+        match ended {
+            Ok((hit, most, count)) => {
+                phases.sum(&hit);
+                peak.max(&most);
+                lines += count;
+                tally.pass(kills);
+                // Nothing is left to look at.
+                let _ = fs::remove_dir_all(folder);
+            }
+            Err(trouble) => tally.fail(&trouble, &folder, &format!("kill --count {kills} --seed {seed}")),
+        }
+    }
+    println!("{} kills, seed {}, {lines} lines; hit: {phases}", setup.count, setup.seed);
+    let Peak { memory_kib, descriptors, opening } = peak;
+    println!(
+        "at most {} MiB resident, {descriptors} descriptors, opened within {opening:.2?}",
+        memory_kib / 1024
+    );
+    let missed = phases.missed();
+    if !missed.is_empty() {
+        println!("never hit: {}", missed.join(", "));
+        if setup.count >= 100 {
+            let repeat = format!("kill --count {} --seed {}", setup.count, setup.seed);
+            tally.fail(&"a hundred kills must hit every phase", &setup.work, &repeat);
+        }
+    }
+}
+
+/// One store, killed so many times.
+fn one(setup: &Setup, folder: &std::path::Path, seed: u64, kills: u64) -> Result<(Phases, Peak, u64)> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut trial = Trial::new(&setup.program, Places::below(folder), seed, SOURCES, PACE)?;
+    trial.work();
+    for kill in 0..kills {
+        let mut service = trial.start()?;
+        // Around the moment when a segment goes, or a journal rolls; early, while it recovers; or after a while.
+        let (for_removal, for_a_roll) = (kill % 16 == 15, kill % 8 == 7);
+        let early = rng.u8(..4) == 0;
+        let wait = if early { rng.u64(5..80) } else { rng.u64(150..600) };
+        let wait = if for_a_roll { RARE_MAX } else { Duration::from_millis(wait) };
+        let last = trial.watch(&mut service, Instant::now() + wait, &mut rng, |Status { log, .. }| {
+            let removed = log.segments_removed > 0 && log.lines_relocated > 0;
+            (for_removal && removed) || (for_a_roll && !for_removal && log.rolls > 0)
+        })?;
+        trial.phases.add(last.as_ref());
+        if last.is_some() && rng.u8(..8) == 0 {
+            service.terminate()?;
+            std::thread::sleep(Duration::from_millis(rng.u64(..40)));
+            trial.phases.clean_stop += 1;
+        }
+        service.kill()?;
+        trial.judge().during(format!("after kill {}", kill + 1))?;
+        if rng.u8(..4) == 0 && last.is_some() {
+            trial.judge_disk().during(format!("on disk, after kill {}", kill + 1))?;
+        }
+    }
+    let (lines, peak) = trial.finish().during("at the end")?;
+    Ok((trial.phases, peak, lines))
+}

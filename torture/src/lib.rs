@@ -1,0 +1,52 @@
+//! Campaigns against the real program: kills, cuts, full disks, damage. `docs/torture.md` says how they work.
+
+/// The command line.
+pub mod args;
+/// Cases counted, folders kept, the last line.
+pub mod campaign;
+/// Clocks that jump.
+pub mod clock;
+/// Flipped bits, cut and zeroed files.
+pub mod damage;
+/// Small file systems.
+pub mod disk;
+/// Full disks.
+pub mod full;
+/// A fault at one system call after the other.
+pub mod inject;
+/// Random kills.
+pub mod kill;
+/// Lines that say where they belong.
+pub mod line;
+/// What a campaign needs of the machine.
+pub mod need;
+/// What receivers note.
+pub mod notes;
+/// The out-of-memory killer.
+pub mod oom;
+/// The invariants.
+pub mod oracle;
+/// Hostile paths.
+pub mod paths;
+/// What was hit.
+pub mod phases;
+/// Where the parts of a load are.
+pub mod places;
+/// Lines and receivers that go wrong.
+pub mod poison;
+/// Every state that a power cut can leave of a block device.
+pub mod power;
+/// The command that spillq runs.
+pub mod receive;
+/// The campaigns themselves on trial.
+pub mod self_check;
+/// The program under test.
+pub mod service;
+/// Power cuts.
+pub mod shutdown;
+/// One load, with everything that is known of it.
+pub mod trial;
+/// Why a campaign stopped.
+pub mod trouble;
+/// Who writes the followed files.
+pub mod writer;

@@ -1,0 +1,73 @@
+//! Lines that say where they belong: run, source, number, the file and offset where they begin, and a CRC of all that.
+//!
+//! `t1 w0 42 3.11500 fine LETTERS 0badc0de`: run 1, source w0, its line 42, which begins at byte 11,500 of its
+//! file 3. So whoever holds a line can tell whether it is whole, whose it is, and whether the offset that spillq
+//! gives for it is right.
+
+use std::io::Write;
+
+/// Where a line belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Of the campaign: lines of another one are strangers.
+    pub run: u64,
+    /// Which writer.
+    pub source: u32,
+    /// Which of its lines, from 0, over all its files.
+    pub number: u64,
+    /// Which of its files, from 0.
+    pub file: u64,
+    /// Where it begins in that file.
+    pub offset: u64,
+    /// Some receivers cannot process it.
+    pub poison: bool,
+}
+
+/// Appends the line with `letters` of filling and its newline.
+pub fn write(out: &mut Vec<u8>, place: &Place, letters: &str) {
+    let start = out.len();
+    let word = if place.poison { "POISON" } else { "fine" };
+    let Place { run, source, number, file, offset, .. } = place;
+    // Writing to memory does not fail.
+    let _ = write!(out, "t{run} w{source} {number} {file}.{offset} {word} {letters}");
+    let crc = crc32c::crc32c(out.get(start..).unwrap_or_default());
+    let _ = writeln!(out, " {crc:08x}");
+}
+
+/// Reads a line without its newline; says what is wrong with one that was not written like this.
+pub fn parse(text: &str) -> Result<Place, String> {
+    let wrong = |what: &str| format!("{what}: {:?}", text.chars().take(120).collect::<String>());
+    let (body, crc) = text.rsplit_once(' ').ok_or_else(|| wrong("not one of ours"))?;
+    let sound = u32::from_str_radix(crc, 16).is_ok_and(|crc| crc == crc32c::crc32c(body.as_bytes()));
+    if !sound {
+        return Err(wrong("its CRC is wrong"));
+    }
+    let place = || {
+        let mut words = body.split(' ');
+        let run = words.next()?.strip_prefix('t')?.parse().ok()?;
+        let source = words.next()?.strip_prefix('w')?.parse().ok()?;
+        let number = words.next()?.parse().ok()?;
+        let (file, offset) = words.next()?.split_once('.')?;
+        let poison = words.next()? == "POISON";
+        Some(Place { run, source, number, file: file.parse().ok()?, offset: offset.parse().ok()?, poison })
+    };
+    place().ok_or_else(|| wrong("it does not say where it belongs"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_where_it_belongs_and_a_changed_one_is_found_out() {
+        let place = Place { run: 7, source: 2, number: 42, file: 3, offset: 11_500, poison: true };
+        let mut out = b"before\n".to_vec();
+        write(&mut out, &place, "abc");
+        let text = String::from_utf8(out).unwrap_or_default();
+        let line = text.lines().nth(1).unwrap_or_default();
+        assert_eq!(parse(line), Ok(place));
+        assert!(parse(&line.replace("42", "43")).is_err());
+        assert!(parse(line.get(..line.len() - 1).unwrap_or_default()).is_err());
+        assert!(parse("").is_err());
+    }
+}

@@ -1,0 +1,5 @@
+//! `torture`: see `args`.
+
+fn main() -> std::process::ExitCode {
+    torture::args::run()
+}

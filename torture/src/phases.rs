@@ -1,0 +1,78 @@
+//! What was hit, summed over all runs of the service.
+//!
+//! Seen from outside: a run of the service counts in its status since it started, and the last status before a fault
+//! says what it had done by then.
+
+use std::fmt;
+
+use crate::service::Status;
+
+/// Counts of what happened before, or during, a fault.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Phases {
+    /// Runs that had made a commit.
+    pub append: u64,
+    /// Journals that were rolled.
+    pub roll: u64,
+    /// Runs whose segments were settled: a roll syncs them.
+    pub settle: u64,
+    /// Lines copied out of a segment that goes.
+    pub relocate: u64,
+    /// Segments removed.
+    pub remove: u64,
+    /// Faults before the service answered for the first time: while it recovered.
+    pub recover: u64,
+    /// Faults during, or behind, a clean stop.
+    pub clean_stop: u64,
+}
+
+impl Phases {
+    /// Adds a run that a fault ended; `last` is what it said last.
+    pub fn add(&mut self, last: Option<&Status>) {
+        let Some(Status { log, .. }) = last else {
+            self.recover += 1;
+            return;
+        };
+        self.append += u64::from(log.commits > 0);
+        self.roll += log.rolls;
+        self.settle += u64::from(log.rolls > 0);
+        self.relocate += log.lines_relocated;
+        self.remove += log.segments_removed;
+    }
+
+    /// Adds those of another trial.
+    pub fn sum(&mut self, other: &Phases) {
+        let Phases { append, roll, settle, relocate, remove, recover, clean_stop } = other;
+        self.append += append;
+        self.roll += roll;
+        self.settle += settle;
+        self.relocate += relocate;
+        self.remove += remove;
+        self.recover += recover;
+        self.clean_stop += clean_stop;
+    }
+
+    /// Those that were never hit.
+    pub fn missed(&self) -> Vec<&'static str> {
+        let all = [
+            ("append", self.append),
+            ("roll", self.roll),
+            ("settle", self.settle),
+            ("relocate", self.relocate),
+            ("remove", self.remove),
+            ("recover", self.recover),
+            ("clean stop", self.clean_stop),
+        ];
+        all.into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+    }
+}
+
+impl fmt::Display for Phases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Phases { append, roll, settle, relocate, remove, recover, clean_stop } = self;
+        write!(
+            f,
+            "append {append}, roll {roll}, settle {settle}, relocate {relocate} lines, remove {remove} segments, recover {recover}, clean stop {clean_stop}"
+        )
+    }
+}

@@ -1,0 +1,80 @@
+//! Where the parts of a load are, and the configuration that follows from it.
+//!
+//! The groups are a strict one that records each batch through `exec`, an unordered one through `exec-stream` that
+//! cannot process some lines, so that holes are relocated and dead letters made, and one that appends to a file.
+
+use std::path::{Path, PathBuf};
+
+/// Where things are.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Notes, messages, the recorded file and the configuration: never cut, never full.
+    pub folder: PathBuf,
+    /// The store.
+    pub data_dir: PathBuf,
+    /// The followed files.
+    pub logs: PathBuf,
+    /// The keys of `[disk]`.
+    pub room: &'static str,
+    /// More keys of the strict group.
+    pub strict_options: &'static str,
+    /// More arguments of its receiver, as TOML.
+    pub strict_receiver: String,
+}
+
+impl Places {
+    /// All of it below `folder`.
+    pub fn below(folder: &Path) -> Places {
+        Places {
+            folder: folder.to_owned(),
+            data_dir: folder.join("q"),
+            logs: folder.join("logs"),
+            room: "min_free = \"16MiB\"\nreserve = \"8MiB\"",
+            strict_options: "",
+            strict_receiver: String::new(),
+        }
+    }
+
+    /// The configuration; `receiver` is this program.
+    pub fn config(&self, receiver: &Path) -> String {
+        let Places { folder, data_dir, logs, room, strict_options, strict_receiver } = self;
+        let notes = folder.join("notes");
+        format!(
+            r#"data_dir = {data_dir:?}
+[disk]
+{room}
+[[follow]]
+include = ["{logs}/w*.log*"]
+[[group]]
+name = "strict"
+{strict_options}
+batch = {{ lines = 2000, bytes = "1MiB" }}
+[[group]]
+name = "holes"
+order = "none"
+in_flight = 2
+batch = {{ lines = 2000, bytes = "1MiB" }}
+retry = {{ initial = "20ms", max = "200ms", attempts = 4 }}
+[[group]]
+name = "record"
+batch = {{ bytes = "1MiB" }}
+[[processor]]
+group = "strict"
+kind = "exec"
+input = "ndjson"
+command = [{receiver:?}, "receive", "--group", "strict", "--strict", {strict_receiver}"--notes", {notes:?}]
+[[processor]]
+group = "holes"
+kind = "exec-stream"
+input = "ndjson"
+command = [{receiver:?}, "receive", "--group", "holes", "--stream", "--fails-on-poison", "--notes", {notes:?}]
+[[processor]]
+group = "record"
+kind = "file"
+path = "{folder}/recorded"
+"#,
+            logs = logs.display(),
+            folder = folder.display(),
+        )
+    }
+}

@@ -1,0 +1,195 @@
+//! Lines and receivers that go wrong: poison lines among others, and receivers that hang.
+//!
+//! *poison*: exactly the poison lines become dead letters, and their neighbours are tried at most as often as halving
+//! a batch takes. *hang*: a receiver ignores SIGTERM, stops itself, or has forked a daemon with a session of its own;
+//! it is ended with all that it started, and its lines come again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use crate::campaign::{Setup, Tally};
+use crate::line;
+use crate::notes;
+use crate::places::Places;
+use crate::receive::OUTAGE;
+use crate::trial::Trial;
+use crate::trouble::{During, Result, Trouble};
+use crate::writer::Pace;
+
+const LINES: u64 = 3_000;
+/// With those that follow while a line waits.
+const LINES_MAX: u64 = 20_000;
+/// Lines of a batch in the trial's configuration.
+const BATCH_LINES: u64 = 2_000;
+/// Hangs of one store.
+const HANGS_A_STORE: u64 = 5;
+
+fn pace(poison_one_in: u64) -> Pace {
+    Pace { burst_lines: LINES, breath: Duration::ZERO, rotate_lines: 0, letters_max: 100, poison_one_in }
+}
+
+/// Runs `poison`.
+pub fn run(setup: &Setup, tally: &mut Tally) {
+    let (mut letters, mut most) = (0, 0);
+    for seed in setup.seed..setup.seed + setup.count {
+        match setup
+            .folder(&format!("poison-{seed}"))
+            .and_then(|folder| Ok((poison(setup, &folder, seed)?, folder)))
+        {
+            Ok(((dead, attempts), folder)) => {
+                letters += dead;
+                most = most.max(attempts);
+                tally.pass(1);
+                // Nothing is left to look at.
+                let _ = fs::remove_dir_all(folder);
+            }
+            Err(trouble) => {
+                let folder = setup.work.join(format!("poison-{seed}"));
+                tally.fail(&trouble, &folder, &format!("poison --count 1 --seed {seed}"));
+            }
+        }
+    }
+    println!(
+        "{} loads, seed {}: {letters} dead letters; at most {most} deliveries of a neighbour",
+        setup.count, setup.seed
+    );
+}
+
+#[derive(Deserialize)]
+struct Letter {
+    seq: u64,
+}
+
+/// One load; gives the dead letters, and how often a neighbour was delivered at most.
+fn poison(setup: &Setup, folder: &Path, seed: u64) -> Result<(u64, u64)> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut trial = Trial::new(&setup.program, Places::below(folder), seed, 1, pace(rng.u64(150..2_500)))?;
+    for writer in trial.resting() {
+        writer.write(LINES, false).during("write lines")?;
+    }
+    let mut service = trial.start()?;
+    // With every other seed everything fails for a while, which makes nothing a dead letter.
+    let outage = trial.places.folder.join("notes").join(OUTAGE);
+    let is_down = seed.is_multiple_of(2);
+    if is_down {
+        fs::write(&outage, "").during("begin an outage")?;
+        let until = Instant::now() + Duration::from_millis(rng.u64(500..5_000));
+        trial.watch(&mut service, until, &mut rng, |_| false)?;
+        fs::remove_file(&outage).during("end an outage")?;
+    }
+    // What is left at the end and fails cannot be told from an outage until another line passes: so others follow.
+    let mut written = LINES;
+    let mut failed = None;
+    service.wait("everything is settled", |status| {
+        let settled = status.groups.iter().all(|group| group.lag_lines == 0);
+        if status.log.next_seq > written && !settled && written < LINES_MAX {
+            failed = trial.resting().iter_mut().find_map(|writer| writer.write(1, false).err());
+            written += 1;
+        }
+        status.log.next_seq > written && settled
+    })?;
+    if let Some(error) = failed {
+        return Err(error).during("write a line more");
+    }
+    trial.look(&service, true);
+    let code = service.stop()?;
+    let listed =
+        setup.program.on(&trial.places.data_dir, &["dead-letter", "list", "--group", "holes", "--json"])?;
+    let dead: std::result::Result<BTreeSet<u64>, _> = listed
+        .out
+        .lines()
+        .map(|text| serde_json::from_str::<Letter>(text).map(|letter| letter.seq))
+        .collect();
+    let dead = dead.during("read the dead letters")?;
+    // One source and one file: the seq of a line is its number plus one.
+    let text = fs::read_to_string(trial.places.logs.join("w0.log")).during("read what was written")?;
+    let poison: BTreeSet<u64> = text
+        .lines()
+        .filter_map(|text| line::parse(text).ok())
+        .filter(|line| line.poison)
+        .map(|line| line.number + 1)
+        .collect();
+    if dead != poison || code != 0 {
+        let (more, less): (Vec<_>, Vec<_>) =
+            (dead.difference(&poison).collect(), poison.difference(&dead).collect());
+        return Err(Trouble::new(format!(
+            "I9 exit {code}; dead letters that are no poison: {more:?}; poison that is no dead letter: {less:?}"
+        )));
+    }
+    let deliveries = notes::read(&trial.places.folder.join("notes"), "holes").during("read the notes")?;
+    let mut tried: BTreeMap<u64, u64> = BTreeMap::new();
+    for seq in deliveries.iter().flat_map(|delivery| delivery.first..=delivery.last) {
+        *tried.entry(seq).or_default() += 1;
+    }
+    // In an outage everybody is tried as often as it takes.
+    let neighbours = tried.iter().filter(|(seq, _)| !is_down && !poison.contains(seq));
+    let most = neighbours.map(|(_, count)| *count).max().unwrap_or(0);
+    // Twice whole, as the receiver blames no line, and once more at each halving.
+    let bound = 2 + u64::from(BATCH_LINES.next_power_of_two().ilog2());
+    if most > bound {
+        return Err(Trouble::new(format!(
+            "I8 a neighbour of poison was delivered {most} times, at most {bound} are needed"
+        )));
+    }
+    trial.finish()?;
+    Ok((dead.len() as u64, most))
+}
+
+/// Runs `hang`.
+pub fn hang(setup: &Setup, tally: &mut Tally) {
+    let mut hung = 0;
+    for (seed, done) in (setup.seed..).zip((0..setup.count).step_by(HANGS_A_STORE as usize)) {
+        let hangs = HANGS_A_STORE.min(setup.count - done);
+        match setup
+            .folder(&format!("hang-{seed}"))
+            .and_then(|folder| Ok((hangs_of(setup, &folder, seed, hangs)?, folder)))
+        {
+            Ok((count, folder)) => {
+                hung += count;
+                tally.pass(hangs);
+                // Nothing is left to look at.
+                let _ = fs::remove_dir_all(folder);
+            }
+            Err(trouble) => {
+                let folder = setup.work.join(format!("hang-{seed}"));
+                tally.fail(&trouble, &folder, &format!("hang --count {hangs} --seed {seed}"));
+            }
+        }
+    }
+    println!("{hung} processes hung, seed {}", setup.seed);
+}
+
+fn hangs_of(setup: &Setup, folder: &Path, seed: u64, hangs: u64) -> Result<u64> {
+    let options = "timeout = \"1s\"";
+    let receiver = format!("\"--hangs\", \"{hangs}\", ");
+    let places = Places { strict_options: options, strict_receiver: receiver, ..Places::below(folder) };
+    let mut trial = Trial::new(&setup.program, places, seed, 1, pace(0))?;
+    // A batch each.
+    for _ in 0..hangs {
+        for writer in trial.resting() {
+            writer.write(BATCH_LINES, false).during("write lines")?;
+        }
+    }
+    trial.finish()?;
+    let text = fs::read_to_string(trial.places.folder.join("notes/hung")).during("read who hung")?;
+    let pids: BTreeSet<&str> = text.lines().collect();
+    let alive: Vec<&&str> = pids.iter().filter(|pid| is_alive(pid)).collect();
+    if !alive.is_empty() {
+        return Err(Trouble::new(format!("I6 these hung and outlived their time-out: {alive:?}")));
+    }
+    // Who hangs, and the daemon that it forked.
+    if (pids.len() as u64) < 2 * hangs {
+        return Err(Trouble::new(format!("{hangs} receivers should have hung, and {} did", pids.len() / 2)));
+    }
+    Ok(pids.len() as u64)
+}
+
+/// A zombie whose parent has not looked yet is not.
+fn is_alive(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])))
+}

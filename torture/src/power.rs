@@ -1,0 +1,336 @@
+//! Power cuts of a block device, state by state: everything that is written to it is logged, and replayed up to any
+//! flush, with any of what followed that flush, whole or torn.
+//!
+//! `qemu-storage-daemon` exports the device through FUSE with `blklogwrites` under it; a loop device on that carries
+//! ext4 and the store. What `status` answered is kept with the place of the log by then: a state from that place on
+//! has to hold it. In one state of four the service takes in the rest, too, and has every line in the end.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::campaign::{Setup, Tally};
+use crate::need;
+use crate::oracle::{History, Observation};
+use crate::places::Places;
+use crate::service::{tool, wait_for};
+use crate::trial::Trial;
+use crate::trouble::{During, Result, Trouble};
+use crate::writer::Pace;
+
+/// States of one recording.
+const STATES_A_RECORDING: u64 = 250;
+/// Runs of the service that are recorded, a kill between them.
+const RUNS: u64 = 3;
+const DISK_MIB: u64 = 300;
+/// The log of writes is sparse.
+const LOG_BYTES: u64 = 8 << 30;
+const SECTOR: u64 = 512;
+/// Of an entry: it was a flush, or it has no data.
+const FLUSH: u64 = 1;
+const DISCARD: u64 = 4;
+const PACE: Pace = Pace {
+    burst_lines: 50,
+    breath: Duration::from_millis(15),
+    rotate_lines: 4_000,
+    letters_max: 400,
+    poison_one_in: 997,
+};
+
+/// Why this cannot run here.
+fn lacks() -> Option<String> {
+    need::loop_devices()
+        .or_else(|| need::tools(&["qemu-storage-daemon", "mkfs.ext4", "losetup", "mount", "umount"]))
+        .or_else(|| (!Path::new("/dev/fuse").exists()).then(|| "it needs FUSE".to_owned()))
+}
+
+/// Runs the campaign.
+pub fn run(setup: &Setup, tally: &mut Tally) {
+    if let Some(why) = lacks() {
+        return tally.skip(setup.count, &why);
+    }
+    let mut flushes = 0;
+    for (seed, done) in (setup.seed..).zip((0..setup.count).step_by(STATES_A_RECORDING as usize)) {
+        let states = STATES_A_RECORDING.min(setup.count - done);
+        let name = format!("power-{seed}");
+        match setup.folder(&name).and_then(|folder| Ok((one(setup, &folder, seed, states)?, folder))) {
+            Ok((count, folder)) => {
+                flushes += count;
+                tally.pass(states);
+                // Nothing is left to look at.
+                let _ = fs::remove_dir_all(folder);
+            }
+            Err(trouble) => {
+                tally.fail(
+                    &trouble,
+                    &setup.work.join(name),
+                    &format!("power --count {states} --seed {seed}"),
+                );
+            }
+        }
+    }
+    println!("{} crash states, seed {}, of recordings with {flushes} flushes", setup.count, setup.seed);
+}
+
+/// One write, or a flush.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// Where on the device, in bytes.
+    to: u64,
+    bytes: u64,
+    flags: u64,
+    /// Where its data is in the log.
+    from: u64,
+}
+
+/// The log of writes, in the format of dm-log-writes: a sector that describes it, then entries of one sector each with
+/// their data behind them.
+struct Log {
+    file: File,
+    entries: Vec<Entry>,
+    end: u64,
+}
+
+impl Log {
+    fn open(path: &Path) -> Result<Log> {
+        let file = File::open(path).during("open the log of writes")?;
+        Ok(Log { file, entries: Vec::new(), end: SECTOR })
+    }
+
+    /// Reads on; gives how many entries there are.
+    fn read(&mut self) -> Result<usize> {
+        loop {
+            let mut header = [0; 32];
+            self.file.read_exact_at(&mut header, self.end).during("read the log of writes")?;
+            let mut words =
+                header.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()));
+            let (sector, sectors, flags) = (words.next(), words.next(), words.next());
+            let (Some(sector), Some(sectors), Some(flags)) = (sector, sectors, flags) else {
+                return Err(Trouble::new("an entry of the log of writes is short"));
+            };
+            if sectors == 0 && flags == 0 {
+                return Ok(self.entries.len());
+            }
+            let from = self.end + SECTOR;
+            let bytes = sectors * SECTOR;
+            self.entries.push(Entry { to: sector * SECTOR, bytes, flags, from });
+            self.end = if flags & DISCARD == 0 { from + bytes } else { from };
+        }
+    }
+
+    /// Does what an entry did, for the sectors that are `kept`.
+    fn apply(&self, entry: &Entry, image: &File, mut kept: impl FnMut() -> bool) -> Result<()> {
+        let mut sector = [0; SECTOR as usize];
+        for at in (0..entry.bytes).step_by(SECTOR as usize).filter(|_| kept()) {
+            if entry.flags & DISCARD == 0 {
+                self.file.read_exact_at(&mut sector, entry.from + at).during("read the log of writes")?;
+            }
+            image.write_all_at(&sector, entry.to + at).during("replay a write")?;
+        }
+        Ok(())
+    }
+}
+
+/// The device: a process, a loop device on what it exports, and a mount.
+struct Device {
+    daemon: Child,
+    export: PathBuf,
+    node: String,
+    mount: PathBuf,
+}
+
+impl Device {
+    fn start(folder: &Path, mount: &Path) -> Result<Device> {
+        let [image, log, export] = ["image", "writes", "export"].map(|name| folder.join(name));
+        File::create(&export).during("make the export")?;
+        File::create(&log).and_then(|file| file.set_len(LOG_BYTES)).during("make the log of writes")?;
+        let drive =
+            |node: &str, path: &Path| format!("driver=file,node-name={node},filename={}", path.display());
+        let daemon = Command::new("qemu-storage-daemon")
+            .args(["--blockdev", &drive("data", &image), "--blockdev", &drive("log", &log)])
+            .args(["--blockdev", "driver=blklogwrites,node-name=both,file=data,log=log"])
+            .args([
+                "--export",
+                &format!("type=fuse,id=out,node-name=both,mountpoint={},writable=on", export.display()),
+            ])
+            .stdin(Stdio::null())
+            .spawn()
+            .during("start qemu-storage-daemon")?;
+        let mut device = Device { daemon, export, node: String::new(), mount: mount.to_owned() };
+        let size = DISK_MIB << 20;
+        let ready = || fs::metadata(&device.export).is_ok_and(|meta| meta.len() == size).then_some(());
+        wait_for(ready).ok_or_else(|| Trouble::new("qemu-storage-daemon exports nothing"))?;
+        let export = device.export.display().to_string();
+        device.node = tool("losetup", &["--find", "--show", &export])?.trim().to_owned();
+        tool("mount", &[&device.node, &mount.display().to_string()])?;
+        Ok(device)
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // Each of these is there only as far as the start got.
+        let quiet =
+            |program: &str, args: &[&str]| Command::new(program).args(args).stderr(Stdio::null()).status();
+        let _ = quiet("umount", &[&self.mount.display().to_string()]);
+        let _ = quiet("losetup", &["--detach", &self.node]);
+        let _ = quiet("umount", &[&self.export.display().to_string()]);
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+/// Records, and replays `states`; gives the flushes.
+fn one(setup: &Setup, folder: &Path, seed: u64, states: u64) -> Result<usize> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let [image, base, mount] = ["image", "base", "disk"].map(|name| folder.join(name));
+    fs::create_dir(&mount).during("make a mount point")?;
+    File::create(&image).and_then(|file| file.set_len(DISK_MIB << 20)).during("make an image file")?;
+    // Nothing is left to be written in the background.
+    let now = "lazy_itable_init=0,lazy_journal_init=0";
+    tool("mkfs.ext4", &["-q", "-F", "-E", now, &image.display().to_string()])?;
+    copy(&image, &base)?;
+    let places = Places { data_dir: mount.join("q"), ..Places::below(folder) };
+    let mut trial = Trial::new(&setup.program, places, seed, 3, PACE)?;
+    let (mut log, promises) = record(&mut trial, folder, &mount, &mut rng)?;
+    log.read()?;
+    let flushes: Vec<usize> = (0..log.entries.len()).filter(|at| is_flush(&log, *at)).collect();
+    let mut chosen: Vec<usize> = (0..states).filter_map(|_| rng.choice(&flushes).copied()).collect();
+    chosen.sort_unstable();
+    let current = File::options().write(true).open(&base).during("open the image to replay on")?;
+    let mut at = 0;
+    for (number, flush) in chosen.iter().enumerate() {
+        while at <= *flush {
+            if let Some(entry) = log.entries.get(at) {
+                log.apply(entry, &current, || true)?;
+            }
+            at += 1;
+        }
+        copy(&base, &image)?;
+        let torn = File::options().write(true).open(&image).during("open the image of a state")?;
+        let epoch = log.entries.iter().skip(at).take_while(|entry| entry.flags & FLUSH == 0);
+        // None of what followed, some of it, or some of it and that torn.
+        let how = rng.u8(..4);
+        for entry in epoch.filter(|_| how > 0 && rng.bool()).collect::<Vec<_>>() {
+            log.apply(entry, &torn, || how < 3 || rng.bool())?;
+        }
+        drop(torn);
+        let promise =
+            promises.iter().take_while(|(place, _)| *place <= at).last().map(|(_, seen)| seen.clone());
+        state(setup, &mut trial, &image, &mount, promise, rng.u8(..4) == 0)
+            .during(format!("state {number}: {at} writes, and variant {how} of what followed"))?;
+    }
+    Ok(flushes.len())
+}
+
+fn is_flush(log: &Log, at: usize) -> bool {
+    log.entries.get(at).is_some_and(|entry| entry.flags & FLUSH != 0)
+}
+
+/// Runs the load on the device; gives the log and what was answered, each with the writes that were logged by then.
+fn record(
+    trial: &mut Trial,
+    folder: &Path,
+    mount: &Path,
+    rng: &mut fastrand::Rng,
+) -> Result<(Log, Vec<(usize, Observation)>)> {
+    let device = Device::start(folder, mount)?;
+    let mut log = Log::open(&folder.join("writes"))?;
+    let mut promises = Vec::new();
+    trial.work();
+    for _ in 0..RUNS {
+        let service = trial.start()?;
+        let until = Instant::now() + Duration::from_millis(rng.u64(1_000..3_000));
+        while Instant::now() < until {
+            if trial.look(&service, false).is_some()
+                && let Some(seen) = trial.history().observed.pop()
+            {
+                promises.push((log.read()?, seen));
+            }
+            std::thread::sleep(Duration::from_millis(rng.u64(1..20)));
+        }
+        service.kill()?;
+        trial.judge()?;
+    }
+    if let Some(error) = trial.rest()?.pop() {
+        return Err(error).during("write a followed file");
+    }
+    drop(device);
+    if promises.is_empty() {
+        return Err(Trouble::new("the service never answered while it was recorded"));
+    }
+    Ok((log, promises))
+}
+
+/// Looks at one state.
+fn state(
+    setup: &Setup,
+    trial: &mut Trial,
+    image: &Path,
+    mount: &Path,
+    promise: Option<Observation>,
+    goes_on: bool,
+) -> Result<()> {
+    let [image, at] = [image, mount].map(|path| path.display().to_string());
+    tool("mount", &["-o", "loop", &image, &at])?;
+    let mounted = Mounted(mount);
+    let data_dir = trial.places.data_dir.clone();
+    if !data_dir.join("MARK").exists() {
+        return match promise {
+            Some(seen) => Err(Trouble::new(format!(
+                "I1 next seq {} was answered, and there is no store",
+                seen.next_seq
+            ))),
+            None => Ok(()),
+        };
+    }
+    trial.forget(History { observed: promise.into_iter().collect(), ..History::default() });
+    trial.judge_disk()?;
+    if goes_on {
+        let config = trial.places.folder.join("taking-in.toml");
+        let logs = trial.places.logs.display().to_string();
+        let text = format!(
+            "[disk]\nmin_free = \"16MiB\"\nreserve = \"8MiB\"\n[[follow]]\ninclude = [\"{logs}/w*.log*\"]\n"
+        );
+        fs::write(&config, text).during("write a configuration")?;
+        let config = config.display().to_string();
+        let ended = setup.program.on(&data_dir, &["run", "--once", "--config", &config])?;
+        if ended.code != 0 {
+            return Err(Trouble::new(format!("I9 it ended with {}: {}", ended.code, ended.err)));
+        }
+        trial.judge_disk()?;
+        let total: u64 = trial.resting().iter().map(|writer| writer.lines()).sum();
+        let next = trial.history().observed.last().map(|seen| seen.next_seq);
+        if next != Some(total + 1) {
+            return Err(Trouble::new(format!("I4 {total} lines were written, and next seq is {next:?}")));
+        }
+    }
+    let verified = setup.program.on(&data_dir, &["verify"])?;
+    if verified.code != 0 {
+        return Err(Trouble::new(format!("I9 verify ended with {}: {}", verified.code, verified.out)));
+    }
+    trial.judge()?;
+    mounted.unmount()
+}
+
+/// Unmounted when it is dropped, at the latest.
+struct Mounted<'p>(&'p Path);
+
+impl Mounted<'_> {
+    fn unmount(&self) -> Result<()> {
+        tool("umount", &[&self.0.display().to_string()]).map(drop)
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        // Done already where all went well.
+        let _ = Command::new("umount").arg(self.0).stderr(Stdio::null()).status();
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    tool("cp", &["--sparse=always", &from.display().to_string(), &to.display().to_string()]).map(drop)
+}

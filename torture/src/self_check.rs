@@ -1,0 +1,83 @@
+//! The campaigns themselves on trial: spillq is built without one safeguard after the other, and a named campaign has to
+//! fail each time, with the invariant that is broken.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::campaign::Tally;
+use crate::trouble::{During, Result, Trouble};
+
+/// A safeguard that is taken away, what has to find out, and what that says.
+const FAULTS: &[(&str, &[&str], &str)] = &[
+    ("fault-no-sync", &["shutdown", "--count", "10"], "I1"),
+    ("fault-no-mark", &["tear", "--count", "60"], "I9"),
+    ("fault-no-crc", &["flip", "--count", "60"], "I"),
+    ("fault-removal-first", &["kill", "--syscalls", "--count", "1000"], "status 3"),
+    ("fault-no-probe", &["poison", "--seed", "2", "--count", "1"], "I9"),
+];
+/// No process ever acks with a token that is not out: a test of the queue has to find out.
+const TOKEN: (&str, &str) = ("fault-no-token", "a_stale_token_changes_nothing");
+
+/// Runs all of it.
+pub fn run(work: &Path, tally: &mut Tally) {
+    for (feature, campaign, says) in FAULTS {
+        match found(work, feature, campaign, says) {
+            Ok(()) => {
+                println!("{feature}: found by {}", campaign.join(" "));
+                tally.pass(1);
+            }
+            Err(trouble) => tally.fail(&trouble, work, "self-check"),
+        }
+    }
+    match token() {
+        Ok(()) => {
+            println!("{}: found by the test {}", TOKEN.0, TOKEN.1);
+            tally.pass(1);
+        }
+        Err(trouble) => tally.fail(&trouble, work, "self-check"),
+    }
+}
+
+/// Cargo on this workspace, in a target folder of its own.
+fn cargo(args: &[&str]) -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).args(["--quiet", "--locked", "--target-dir"]).arg(root.join("target/faults"));
+    command.current_dir(root).stdin(Stdio::null());
+    command
+}
+
+fn found(work: &Path, feature: &str, campaign: &[&str], says: &str) -> Result<()> {
+    let built = cargo(&["build", "--package", "spillq", "--bin", "spillq", "--features", feature]).status();
+    if !built.during("start cargo")?.success() {
+        return Err(Trouble::new(format!("spillq does not build with {feature}")));
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    let mut command = Command::new(std::env::current_exe().during("find this program")?);
+    command.arg("--spillq").arg(root.join("target/faults/debug/spillq"));
+    command.arg("--work").arg(work.join("self-check")).args(campaign);
+    let output = command.stdin(Stdio::null()).output().during("run a campaign")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let told = text.contains("FAILED") && text.contains(says);
+    if output.status.code() == Some(1) && told {
+        return Ok(());
+    }
+    let last = text.lines().last().unwrap_or_default();
+    Err(Trouble::new(format!("{feature}: {} did not find out: {last}", campaign.join(" "))))
+}
+
+fn token() -> Result<()> {
+    let (feature, test) = TOKEN;
+    let run = |features: &[&str]| -> Result<bool> {
+        let mut command = cargo(&["test", "--package", "spillq", "--lib"]);
+        command.args(features).args(["--", test]).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(command.status().during("start cargo")?.success())
+    };
+    if !run(&[])? {
+        return Err(Trouble::new(format!("{test} fails without {feature}")));
+    }
+    if run(&["--features", feature])? {
+        return Err(Trouble::new(format!("{feature}: {test} did not find out")));
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Power cuts: the file system under the store is shut down without flushing its journal, and mounted again.
+//!
+//! The followed files are on another disk, which keeps its power: the log alone is on trial. With `--busy` a neighbour
+//! dirties the same file system.
+
+use std::fs::{self, File};
+use std::io::{Seek, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::campaign::{Setup, Tally};
+use crate::disk::{self, Kind, SmallDisk};
+use crate::phases::Phases;
+use crate::places::Places;
+use crate::trial::{Peak, Trial};
+use crate::trouble::{During, Result, Trouble};
+use crate::writer::Pace;
+
+/// Cuts of one file system; then everything is worked off and judged.
+const CUTS_A_STORE: u64 = 40;
+/// Of the file system: all lines of a store fit several times over.
+const DISK_MIB: u64 = 1_500;
+/// What the neighbour keeps dirty.
+const NEIGHBOUR_BYTES: usize = 32 << 20;
+const PACE: Pace = Pace {
+    burst_lines: 100,
+    breath: Duration::from_millis(10),
+    rotate_lines: 6_000,
+    letters_max: 400,
+    poison_one_in: 9_973,
+};
+
+/// Variants.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// Which file system.
+    pub kind: Kind,
+    /// Somebody else dirties it too.
+    pub busy: bool,
+}
+
+/// Runs the campaign.
+pub fn run(setup: &Setup, how: How, tally: &mut Tally) {
+    if let Some(why) = disk::lacks(how.kind, &setup.work) {
+        return tally.skip(setup.count, &why);
+    }
+    let variant = format!("--fs {:?}{}", how.kind, if how.busy { " --busy" } else { "" }).to_lowercase();
+    let (mut phases, mut peak, mut lines) = (Phases::default(), Peak::default(), 0);
+    for (seed, done) in (setup.seed..).zip((0..setup.count).step_by(CUTS_A_STORE as usize)) {
+        let cuts = CUTS_A_STORE.min(setup.count - done);
+        let name = format!("shutdown-{:?}-{seed}", how.kind).to_lowercase();
+        match setup.folder(&name).and_then(|folder| Ok((one(setup, how, &folder, seed, cuts)?, folder))) {
+            Ok(((hit, most, count), folder)) => {
+                phases.sum(&hit);
+                peak.max(&most);
+                lines += count;
+                tally.pass(cuts);
+                // Nothing is left to look at.
+                let _ = fs::remove_dir_all(folder);
+            }
+            Err(trouble) => {
+                tally.fail(
+                    &trouble,
+                    &setup.work,
+                    &format!("shutdown --count {cuts} --seed {seed} {variant}"),
+                );
+            }
+        }
+    }
+    println!("{} power cuts, {variant}, seed {}, {lines} lines; hit: {phases}", setup.count, setup.seed);
+}
+
+fn one(setup: &Setup, how: How, folder: &Path, seed: u64, cuts: u64) -> Result<(Phases, Peak, u64)> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let disk = SmallDisk::new(folder, how.kind, DISK_MIB)?;
+    let places = Places { data_dir: disk.mount.join("q"), ..Places::below(folder) };
+    let mut trial = Trial::new(&setup.program, places, seed, 3, PACE)?;
+    trial.work();
+    for cut in 0..cuts {
+        let mut service = trial.start()?;
+        let neighbour = how.busy.then(|| Neighbour::start(disk.mount.join("neighbour")));
+        let for_a_roll = cut % 8 == 7;
+        let wait = if for_a_roll { 6_000 } else { rng.u64(20..500) };
+        let until = Instant::now() + Duration::from_millis(wait);
+        let last = trial.watch(&mut service, until, &mut rng, |status| for_a_roll && status.log.rolls > 0)?;
+        trial.phases.add(last.as_ref());
+        disk.cut()?;
+        service.kill()?;
+        neighbour.map_or(Ok(()), Neighbour::end)?;
+        disk.unmount()?;
+        disk.mount()?;
+        trial.judge().during(format!("after cut {}", cut + 1))?;
+        if last.is_some() && rng.u8(..4) == 0 {
+            trial.judge_disk().during(format!("on disk, after cut {}", cut + 1))?;
+        }
+    }
+    let (lines, peak) = trial.finish().during("at the end")?;
+    disk.unmount()?;
+    Ok((trial.phases, peak, lines))
+}
+
+/// Dirties pages of a file over and over, and syncs now and then.
+struct Neighbour {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Neighbour {
+    fn start(path: std::path::PathBuf) -> Neighbour {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let piece = vec![7; 256 * 1024];
+            // Until the power fails under it.
+            let work = || -> std::io::Result<()> {
+                let mut file = File::create(&path)?;
+                let mut pieces = 0;
+                while !stopped.load(Ordering::Relaxed) {
+                    file.write_all(&piece)?;
+                    pieces += 1;
+                    if pieces % 16 == 0 {
+                        file.sync_data()?;
+                    }
+                    if pieces * piece.len() >= NEIGHBOUR_BYTES {
+                        file.rewind()?;
+                        pieces = 0;
+                    }
+                    thread::sleep(Duration::from_millis(2));
+                }
+                Ok(())
+            };
+            // It ends with an error when the file system has been shut down, which is the point.
+            let _ = work();
+        });
+        Neighbour { stop, thread }
+    }
+
+    fn end(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| Trouble::new("the neighbour panicked"))
+    }
+}

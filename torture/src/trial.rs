@@ -1,0 +1,353 @@
+//! One load with everything that is known of it: writers, the service, notes, and the judge.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::Deserialize;
+
+use crate::line::{self, Place};
+use crate::notes;
+use crate::oracle::{self, Group, History, Observation};
+use crate::phases::Phases;
+use crate::places::Places;
+use crate::service::{Program, Service, Status, wait_for};
+use crate::trouble::{During, Result, Trouble};
+use crate::writer::{Pace, Writer, Writers};
+
+/// The promise of the README.
+const MEMORY_KIB_MAX: u64 = 96 * 1024;
+/// Sockets, files of the store, followed files and pipes; a leak passes it soon.
+const DESCRIPTORS_MAX: u64 = 256;
+/// From a start to the first answer. A journal is read and copied; the machine may be loaded.
+const OPENING_MAX: Duration = Duration::from_secs(60);
+/// Lines at the end of the log that are compared with the checkpoints.
+const LAST_LINES: u64 = 20_000;
+
+/// One load.
+#[derive(Debug)]
+pub struct Trial {
+    program: Program,
+    /// Where things are.
+    pub places: Places,
+    history: History,
+    /// What was hit.
+    pub phases: Phases,
+    writers: Option<Writers>,
+    resting: Vec<Writer>,
+    peak: Peak,
+}
+
+/// The most that was seen of what is bounded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Peak {
+    /// Resident, KiB.
+    pub memory_kib: u64,
+    /// Open.
+    pub descriptors: u64,
+    /// Until the first answer.
+    pub opening: Duration,
+}
+
+impl Trial {
+    /// Makes the folders, the configuration and `sources` writers, who are at rest.
+    pub fn new(program: &Program, places: Places, run: u64, sources: u32, pace: Pace) -> Result<Trial> {
+        fs::create_dir_all(&places.logs).during("make the logs' folder")?;
+        fs::create_dir_all(places.folder.join("notes")).during("make the notes' folder")?;
+        let receiver = std::env::current_exe().during("find this program")?;
+        let text = places.config(&receiver);
+        fs::write(places.folder.join("spillq.toml"), text).during("write the configuration")?;
+        let writer = |source| Writer::new(run, source, places.logs.clone(), pace);
+        let resting: Vec<Writer> = (0..sources).map(writer).collect();
+        let group = |name: &str, strict| Group { name: name.to_owned(), strict, deliveries: Vec::new() };
+        Ok(Trial {
+            program: program.clone(),
+            history: History {
+                groups: vec![group("strict", true), group("holes", false)],
+                ..History::default()
+            },
+            places,
+            phases: Phases::default(),
+            writers: None,
+            resting,
+            peak: Peak::default(),
+        })
+    }
+
+    /// Sets the writers to work.
+    pub fn work(&mut self) {
+        self.writers = Some(Writers::start(std::mem::take(&mut self.resting)));
+    }
+
+    /// Lets the writers end, and hands them back, with the errors that they met.
+    pub fn rest(&mut self) -> Result<Vec<std::io::Error>> {
+        let Some(writers) = self.writers.take() else { return Ok(Vec::new()) };
+        let (resting, results): (Vec<_>, Vec<_>) = writers.stop()?.into_iter().unzip();
+        self.resting = resting;
+        Ok(results.into_iter().filter_map(std::result::Result::err).collect())
+    }
+
+    /// The writers, while they rest.
+    pub fn resting(&mut self) -> &mut [Writer] {
+        &mut self.resting
+    }
+
+    /// What is known so far: to go back to when the folder is put back.
+    pub fn history(&self) -> History {
+        self.history.clone()
+    }
+
+    /// Forgets what came since.
+    pub fn forget(&mut self, history: History) {
+        self.history = history;
+    }
+
+    /// Starts the service.
+    pub fn start(&self) -> Result<Service> {
+        self.start_as(self.command())
+    }
+
+    /// Starts it by this command.
+    pub fn start_as(&self, mut command: Command) -> Result<Service> {
+        command.current_dir(&self.places.folder);
+        Service::start(command, &self.places.data_dir, &self.places.folder.join("messages"))
+    }
+
+    /// The command of the service, for wrappers.
+    pub fn command(&self) -> Command {
+        let mut command = self.program.command(&["--log", "warn", "run", "--config"]);
+        command.arg(self.places.folder.join("spillq.toml"));
+        command
+    }
+
+    /// Looks at the service again and again until `until`, or until it says `enough`; gives what it said last.
+    pub fn watch(
+        &mut self,
+        service: &mut Service,
+        until: Instant,
+        rng: &mut fastrand::Rng,
+        enough: impl Fn(&Status) -> bool,
+    ) -> Result<Option<Status>> {
+        let mut last: Option<Status> = None;
+        while Instant::now() < until && !last.as_ref().is_some_and(&enough) {
+            if let Some(status) = self.look(service, last.is_none()) {
+                last = Some(status);
+            }
+            if let Some(status) = service.ended()? {
+                return Err(Trouble::new(format!("the service ended by itself with {status}")));
+            }
+            std::thread::sleep(Duration::from_millis(rng.u64(1..20)));
+        }
+        Ok(last)
+    }
+
+    /// Asks once, and keeps the answer.
+    pub fn look(&mut self, service: &Service, is_first: bool) -> Option<Status> {
+        let status = service.status()?;
+        if is_first {
+            self.peak.opening = self.peak.opening.max(service.age());
+        }
+        self.peak.memory_kib = self.peak.memory_kib.max(service.proc_kib("VmHWM").unwrap_or_default());
+        self.peak.descriptors = self.peak.descriptors.max(service.descriptors().unwrap_or_default());
+        self.history.observed.push(observation(&status));
+        if let (Some(writers), Some(slowest)) =
+            (&self.writers, status.groups.iter().map(|group| group.ack_floor).min())
+        {
+            writers.acked(slowest);
+        }
+        Some(status)
+    }
+
+    /// Judges what is known after a fault. The service must be dead; its receivers have to die with it.
+    pub fn judge(&mut self) -> Result<()> {
+        self.gather()?;
+        told(oracle::judge(&self.history))
+    }
+
+    /// Looks at the store on disk while the service is dead: the checkpoint of each source is the end of its last line.
+    pub fn judge_disk(&mut self) -> Result<()> {
+        let status = self.program.status_on_disk(&self.places.data_dir)?;
+        self.history.observed.push(observation(&status));
+        let from = status.log.next_seq.saturating_sub(LAST_LINES).max(1).to_string();
+        let args = ["inspect", "--json", "--from", &from, "--limit", &LAST_LINES.to_string()];
+        let shown = self.program.on(&self.places.data_dir, &args)?;
+        if shown.code != 0 {
+            return Err(Trouble::new(format!("I9 inspect ended with {}: {}", shown.code, shown.err)));
+        }
+        let mut broken = Vec::new();
+        let mut ends: BTreeMap<String, u64> = BTreeMap::new();
+        let mut next: BTreeMap<u32, u64> = BTreeMap::new();
+        for text in shown.out.lines() {
+            let shown: Shown = serde_json::from_str(text).during("read what inspect shows")?;
+            let line = shown.text.unwrap_or_default();
+            match line::parse(&line) {
+                Ok(place) if place.offset == shown.offset => {
+                    let expected = next.insert(place.source, place.number + 1);
+                    if let Some(expected) = expected.filter(|expected| *expected != place.number) {
+                        let Place { source, number, .. } = place;
+                        broken.push(format!(
+                            "I2 seq {}: line {number} of w{source}, not {expected}",
+                            shown.seq
+                        ));
+                    }
+                    ends.insert(shown.source, shown.offset + line.len() as u64 + 1);
+                }
+                Ok(place) => broken.push(format!(
+                    "I5 seq {}: offset {}, and it is {}",
+                    shown.seq, shown.offset, place.offset
+                )),
+                Err(what) => broken.push(format!("I4 seq {}: {what}", shown.seq)),
+            }
+        }
+        for source in &status.sources {
+            if let Some(end) = ends.get(&source.path).filter(|end| **end != source.offset) {
+                let path = &source.path;
+                broken.push(format!("I5 {path}: checkpoint {}, its last line ends at {end}", source.offset));
+            }
+        }
+        told(broken)
+    }
+
+    fn gather(&mut self) -> Result<()> {
+        let folder = self.places.folder.join("notes");
+        for group in &mut self.history.groups {
+            // A receiver that outlives its service would have a batch that is leased again.
+            let path = notes::lock_path(&folder, &group.name);
+            if path.exists() {
+                let lock = File::open(&path).during("open a receiver's lock")?;
+                let free = || flock(&lock, FlockOperation::NonBlockingLockExclusive).ok();
+                wait_for(free).ok_or_else(|| {
+                    Trouble::new(format!("I6 a receiver of group {} outlives the service", group.name))
+                })?;
+            }
+            group.deliveries = notes::read(&folder, &group.name).during("read the notes")?;
+        }
+        self.history.intents = match &self.writers {
+            Some(writers) => writers.intents(),
+            None => (0..).zip(self.resting.iter().map(Writer::lines)).collect(),
+        };
+        Ok(())
+    }
+
+    /// Lets the writers end and the service work off the rest, stops it cleanly, and judges everything. Gives the lines.
+    pub fn finish(&mut self) -> Result<(u64, Peak)> {
+        if let Some(error) = self.rest()?.pop() {
+            return Err(error).during("write a followed file");
+        }
+        let written: BTreeMap<u32, u64> = (0..).zip(self.resting.iter().map(Writer::lines)).collect();
+        let total: u64 = written.values().sum();
+        let mut service = self.start()?;
+        let last = service.wait("everything is in the log and done", |status| {
+            let idle = |name: &str| status.group(name).is_some_and(|group| group.lag_lines == 0);
+            status.log.next_seq > total && idle("strict") && idle("record")
+        })?;
+        let mut broken = Vec::new();
+        if last.log.next_seq != total + 1 {
+            broken.push(format!("I4 {total} lines were written, and next seq is {}", last.log.next_seq));
+        }
+        let losses = &last.losses;
+        if losses.lost_lines + losses.destroyed_unread_bytes + losses.rolled_back + losses.dropped_lines > 0 {
+            broken.push(format!("I9 losses without damage: {losses:?}"));
+        }
+        self.look(&service, true);
+        self.phases.add(Some(&last));
+        match service.stop()? {
+            0 => self.phases.clean_stop += 1,
+            code => broken.push(format!("I9 a clean stop ended with {code}")),
+        }
+        self.judge_disk()?;
+        self.gather()?;
+        broken.extend(oracle::judge_end(&self.history, &["strict"]));
+        broken.extend(recorded(&self.places.folder.join("recorded"), &written)?);
+        let verified = self.program.on(&self.places.data_dir, &["verify"])?;
+        if verified.code != 0 {
+            broken.push(format!("I9 verify ended with {}: {}", verified.code, verified.out));
+        }
+        broken.extend(self.peak.beyond());
+        told(broken).map(|()| (total, self.peak))
+    }
+}
+
+impl Peak {
+    fn beyond(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        if self.memory_kib > MEMORY_KIB_MAX {
+            broken
+                .push(format!("I8 {} KiB resident, at most {MEMORY_KIB_MAX} are promised", self.memory_kib));
+        }
+        if self.descriptors > DESCRIPTORS_MAX {
+            broken.push(format!("I8 {} open descriptors", self.descriptors));
+        }
+        if self.opening > OPENING_MAX {
+            broken.push(format!("I8 opening took {:?}", self.opening));
+        }
+        broken
+    }
+
+    /// The most of both.
+    pub fn max(&mut self, other: &Peak) {
+        self.memory_kib = self.memory_kib.max(other.memory_kib);
+        self.descriptors = self.descriptors.max(other.descriptors);
+        self.opening = self.opening.max(other.opening);
+    }
+}
+
+/// A line that `inspect` shows.
+#[derive(Deserialize)]
+struct Shown {
+    seq: u64,
+    source: String,
+    offset: u64,
+    text: Option<String>,
+}
+
+fn observation(status: &Status) -> Observation {
+    Observation {
+        at_ns: notes::now_ns(),
+        run: status.log.runs,
+        first_seq: status.log.first_seq,
+        next_seq: status.log.next_seq,
+        ack_floors: status.groups.iter().map(|group| (group.group.clone(), group.ack_floor)).collect(),
+        findings: status.findings.clone(),
+    }
+}
+
+/// The file of the group that appends: every line of each source once and in order.
+fn recorded(file: &Path, written: &BTreeMap<u32, u64>) -> Result<Vec<String>> {
+    let mut next: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut broken = Vec::new();
+    for text in BufReader::new(File::open(file).during("open what was recorded")?).lines() {
+        match line::parse(&text.during("read what was recorded")?) {
+            Ok(place) => {
+                let expected = next.entry(place.source).or_default();
+                if place.number != *expected {
+                    broken.push(format!(
+                        "I4 recorded: line {} of w{}, not {expected}",
+                        place.number, place.source
+                    ));
+                }
+                *expected = place.number + 1;
+            }
+            Err(what) => broken.push(format!("I4 recorded: {what}")),
+        }
+    }
+    if next != *written {
+        broken.push(format!("I1 recorded: {next:?} lines of each source, of {written:?}"));
+    }
+    Ok(broken)
+}
+
+/// At most a screenful: the first breaches say the most.
+fn told(mut broken: Vec<String>) -> Result<()> {
+    let count = broken.len();
+    broken.truncate(20);
+    if broken.is_empty() {
+        Ok(())
+    } else {
+        Err(Trouble::new(format!("{count} breaches\n  {}", broken.join("\n  "))))
+    }
+}
