@@ -74,7 +74,7 @@ fn poison(setup: &Setup, folder: &Path, seed: u64) -> Result<(u64, u64)> {
     let mut service = trial.start()?;
     // With every other seed everything fails for a while, which makes nothing a dead letter.
     let outage = trial.places.folder.join("notes").join(OUTAGE);
-    let is_down = seed % 2 == 0;
+    let is_down = seed.is_multiple_of(2);
     if is_down {
         fs::write(&outage, "").during("begin an outage")?;
         let until = Instant::now() + Duration::from_millis(rng.u64(500..5_000));
