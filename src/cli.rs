@@ -180,6 +180,7 @@ Examples:
   spillq run --data-dir ./q --follow 'app*.log' -- ./process.sh
   spillq run --follow 'app*.log'                only take lines in; they wait
   spillq run --follow 'app*.log' --once -- wc -l    read what is there, process it, end
+  app | spillq run --follow - -- ./process.sh   lines of a pipe; --once ends with it
   spillq run --config /etc/spillq/spillq.toml
 
 A batch whose command fails is delivered again after a back-off. Lines are never lost, but can be
@@ -198,6 +199,10 @@ pub struct RunArgs {
     ///
     /// Quote it, so that spillq sees the glob and not the shell: only then are files followed that appear later.
     /// `*` and `?` do not match a slash, `**` does.
+    ///
+    /// `-` is standard input; a FIFO is followed where it is named without a wildcard. Their bytes can be read once:
+    /// what was read and is not in the log yet is lost if spillq is killed, where a file is read again. The writer
+    /// waits while the log is full.
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     pub follow: Vec<String>,
     /// Where files begin that exist at the very first start [default: beginning]
@@ -213,7 +218,8 @@ pub struct RunArgs {
     pub group: Option<String>,
     /// Read to the end of the files, process all of it, and end
     ///
-    /// Ends with status 0 when nothing waits any more. A last line without its newline waits for the next run.
+    /// Ends with status 0 when nothing waits any more. A last line without its newline waits for the next run; of
+    /// standard input and of a FIFO, which ends with the last of its writers, it is taken.
     #[arg(long)]
     pub once: bool,
     /// Gets each batch on its standard input; its exit status 0 acknowledges it

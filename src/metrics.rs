@@ -160,7 +160,7 @@ pub const METRICS: &[Metric] = &[
         Of::All(|f| f.tail.and_then(|t| number(t.counters.rolled_back)))),
     counter("tail_rolled_back", "bytes", "Bytes that those sources lost.",
         Of::All(|f| f.tail.and_then(|t| number(t.counters.rolled_back_bytes)))),
-    gauge("tail", "sources", "Followed files by what they are doing: reading, caught_up, blocked, gone, failed.",
+    gauge("tail", "sources", "Followed files by what they are doing: reading, caught_up, blocked, gone, failed; stream, ended.",
         Of::Labelled(&["state"], facts::sources_by_state)),
     gauge("tail_waiting", "files", "Files that were found and are no sources yet: empty, or perhaps a copy under way.",
         Of::All(|f| f.tail.and_then(|t| number(t.waiting_files as u64)))),

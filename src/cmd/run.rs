@@ -2,6 +2,7 @@
 
 use super::{Exit, Failure};
 use crate::cli::RunArgs;
+use crate::config::STDIN;
 use crate::service::{self, Plan, Reread};
 
 /// Runs the service.
@@ -23,10 +24,11 @@ pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let plan = Plan { follow: true, once: args.once, reread, ..Plan::default() };
     let ended = service::run(&settings, &plan, &mut |_| {})?;
     if args.once && ended.status.sources.is_empty() {
+        let globs = settings.follow.iter().flat_map(|follow| &follow.include);
         let globs: Vec<&str> =
-            settings.follow.iter().flat_map(|follow| &follow.include).map(String::as_str).collect();
+            globs.map(|glob| if glob == STDIN { "standard input" } else { glob.as_str() }).collect();
         let globs = globs.join(", ");
-        tracing::warn!("no file with a whole line matched {globs}; `--log debug` shows what was looked at");
+        tracing::warn!("no line was found in {globs}; `--log debug` shows what was looked at");
     }
     for group in &ended.status.groups {
         let (lines, name) = (group.lag_lines, &group.group);

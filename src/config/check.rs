@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::destination::Destination;
 use super::settings::{
-    Follow, Keep, Kind, LEASED_BYTES_MAX, LISTEN_MAX, LagPolicy, Listen, MIB, Order, Settings, WhenFull,
+    Follow, Keep, Kind, LEASED_BYTES_MAX, LISTEN_MAX, LagPolicy, Listen, MIB, Order, STDIN, Settings,
+    WhenFull,
 };
 use super::value::{duration_text, size_text};
 use super::{Origin, Origins, Problem, paths};
@@ -19,7 +20,27 @@ pub(super) fn problems(settings: &Settings, origins: &Origins) -> Vec<Problem> {
     groups(settings, origins, &mut problems);
     processors(settings, origins, &mut problems);
     loops(settings, origins, &mut problems);
+    input(settings, origins, &mut problems);
     problems
+}
+
+/// Standard input can be read once.
+fn input(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
+    let is_input = |glob: &&String| *glob == STDIN;
+    let mut seen = false;
+    for (index, follow) in settings.follow.iter().enumerate() {
+        for _ in follow.include.iter().filter(is_input) {
+            if std::mem::replace(&mut seen, true) {
+                problems.push(problem(
+                    origins,
+                    &format!("follow[{index}].include"),
+                    "follow.include",
+                    format!("{STDIN:?}"),
+                    "standard input is followed already, and can be read once; a file of that name is \"./-\"",
+                ));
+            }
+        }
+    }
 }
 
 /// Makes batches smaller where all groups together could hold more than [`LEASED_BYTES_MAX`], leased and read ahead;

@@ -11,9 +11,13 @@ pub(super) fn path(base: &Path, written: &str) -> Result<PathBuf, String> {
     Ok(base.join(written).components().collect())
 }
 
-/// A glob over whole paths, relative to `base` unless absolute. Characters of `base` itself match themselves.
+/// A glob over whole paths, relative to `base` unless absolute, or standard input. Characters of `base` itself match
+/// themselves.
 pub(super) fn include(base: &Path, written: &str) -> Result<String, String> {
     refuse_tilde(written)?;
+    if written == super::STDIN {
+        return Ok(written.to_owned());
+    }
     if written.is_empty() {
         return Err("is empty; write a glob such as \"logs/*.log\"".to_owned());
     }
@@ -107,6 +111,8 @@ mod tests {
         assert_eq!(include(base, "../*.log").unwrap(), "/srv/*.log");
         assert_eq!(include(Path::new("/"), "a*").unwrap(), "/a*");
         assert!(include(base, "a[").is_err());
+        assert_eq!(include(base, "-").unwrap(), "-", "standard input");
+        assert_eq!(include(Path::new("/srv"), "./-").unwrap(), "/srv/-", "a file of that name");
     }
 
     #[test]

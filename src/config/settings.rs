@@ -17,6 +17,8 @@ pub const MIB: u64 = 1024 * KIB;
 /// One gibibyte.
 pub const GIB: u64 = 1024 * MIB;
 
+/// What names standard input among what is followed. A file of that name is `./-`.
+pub const STDIN: &str = "-";
 /// The name of the group that exists from the creation of a store.
 pub const DEFAULT_GROUP: &str = "default";
 /// The data dir where none is named, beside the configuration or in the working directory.
@@ -58,7 +60,7 @@ pub struct Settings {
 /// A set of globs whose files are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Follow {
-    /// Absolute globs; `*` and `?` do not match `/`, `**` does.
+    /// Absolute globs; `*` and `?` do not match `/`, `**` does. [`STDIN`] is standard input.
     pub include: Vec<String>,
     /// Globs, over the whole path like `include`, of files to leave out.
     pub exclude: Vec<String>,

@@ -453,3 +453,22 @@ max_lag = { policy = "drop" }
         &["line 2: disk.keep = \"a while\": neither a duration nor a size; write it as \"24h\" or \"10GiB\""],
     );
 }
+
+#[test]
+fn standard_input_is_followed_once() {
+    let settings = read("[[follow]]\ninclude = [\"*.log\", \"-\"]\nmax_line_bytes = \"1MiB\"\n");
+    assert_eq!(settings.follow[0].include, ["/etc/spillq/*.log", "-"]);
+    let overrides = Overrides { follow: vec!["-".to_owned(), "./-".to_owned()], ..Overrides::default() };
+    let loaded = load_with("", &sources(&[], overrides)).unwrap();
+    assert_eq!(loaded.settings.follow[0].include, ["-", "/srv/-"]);
+    let shown = as_toml(&loaded);
+    assert_eq!(read(&shown), loaded.settings, "{shown}");
+    let twice = "standard input is followed already, and can be read once; a file of that name is \"./-\"";
+    check_problems(
+        "[[follow]]\ninclude = [\"-\", \"-\"]\n[[follow]]\ninclude = [\"a\", \"-\"]\n",
+        &[
+            &format!("line 2: follow.include = \"-\": {twice}"),
+            &format!("line 4: follow.include = \"-\": {twice}"),
+        ],
+    );
+}

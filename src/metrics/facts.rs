@@ -51,6 +51,8 @@ pub(super) fn sources_by_state(facts: &Facts<'_>) -> Vec<(Labels, f64)> {
         SourceState::Gone,
         SourceState::Failed,
         SourceState::Resting,
+        SourceState::Stream,
+        SourceState::Ended,
     ];
     states.map(|state| (vec![("state", state.word().to_owned())], count(state))).into()
 }

@@ -111,7 +111,8 @@ pub(super) fn tail_settings(settings: &Settings, plan: &Plan, first_start: bool)
 
 pub(super) fn follows(settings: &Settings) -> Vec<tail::Follow> {
     let follows = settings.follow.iter().map(|follow| tail::Follow {
-        include: follow.include.clone(),
+        include: follow.include.iter().filter(|glob| *glob != config::STDIN).cloned().collect(),
+        stdin: follow.include.iter().any(|glob| glob == config::STDIN),
         exclude: follow.exclude.clone(),
         from: match follow.from {
             config::Start::Beginning => tail::From::Beginning,

@@ -17,7 +17,7 @@ use super::config_file::{self, Content};
 use super::crews::Crews;
 use super::notify::Manager;
 use super::watched::disk_settings;
-use crate::config::{Again, ConfigError, Settings, Sources, load_again};
+use crate::config::{Again, ConfigError, STDIN, Settings, Sources, load_again};
 use crate::http::{Asker, ChangeJson, ConfigDoor, ConfigJson, ReloadJson, time};
 use crate::queue::{Command, Handle, wall_ms};
 use crate::supervise::{ConfigRefused, Supervision};
@@ -185,6 +185,12 @@ impl Live {
             && !tokio::task::spawn_blocking(move || tail.follow(follows)).await.unwrap_or(false)
         {
             notes.push("a file hangs in a read: what is followed changes when that ends".to_owned());
+        }
+        let follows_input = |settings: &Settings| {
+            settings.follow.iter().any(|follow| follow.include.iter().any(|glob| glob == STDIN))
+        };
+        if follows_input(&settings) != follows_input(&self.settings) {
+            notes.push("standard input: whether it is followed changes with the next start".to_owned());
         }
         let failed = self.crews.set(&settings, &groups, |_| true);
         for error in &failed {

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirEntry, FileType, Metadata};
-use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::os::unix::fs::{DirEntryExt, FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
@@ -41,6 +41,8 @@ pub(crate) struct Walked {
     pub(crate) unlisted: Vec<PathBuf>,
     /// What cannot be followed, and why.
     pub(crate) refused: Vec<(PathBuf, String)>,
+    /// FIFOs that a glob names by their whole path.
+    pub(crate) fifos: Vec<Found>,
     entries: usize,
 }
 
@@ -64,6 +66,9 @@ struct Include {
     whole: GlobMatcher,
     /// The file's own name has no wildcard, so that anything but a file there is worth a word.
     literal_name: bool,
+    /// Nothing of it is a wildcard: a FIFO there is meant. One that a wildcard came across may be another's, and who
+    /// reads it takes the bytes away.
+    literal: bool,
 }
 
 /// All globs, and what is never followed.
@@ -233,18 +238,21 @@ impl Walk<'_> {
         if !(named || known) || self.discover.is_never(path) {
             return;
         }
-        if !found.is_file() {
-            self.refuse(path, format!("open {}: {}, not a regular file", path.display(), kind(found)));
+        let is_fifo = found.is_fifo() && include.literal;
+        if !found.is_file() && !is_fifo {
+            let hint = if found.is_fifo() { "; `include` must name its whole path" } else { "" };
+            self.refuse(path, format!("open {}: {}, not a regular file{hint}", path.display(), kind(found)));
             return;
         }
         // A file that vanished between listing and looking is normal.
-        let Some(meta) = target.or_else(|| entry.metadata().ok()).filter(Metadata::is_file) else {
+        let Some(meta) = target.or_else(|| entry.metadata().ok()).filter(|meta| meta.file_type() == found)
+        else {
             return;
         };
         if self.never.contains(&(meta.dev(), meta.ino())) {
             return;
         }
-        (self.visit)(Found {
+        let found = Found {
             path: path.to_owned(),
             device: meta.dev(),
             inode: meta.ino(),
@@ -252,7 +260,11 @@ impl Walk<'_> {
             mtime_ns: mtime_ns(&meta),
             ctime_ms: ctime_ms(&meta),
             follow: named.then_some(number),
-        });
+        };
+        match is_fifo {
+            true => self.walked.fifos.push(found),
+            false => (self.visit)(found),
+        }
     }
 
     fn refuse(&mut self, path: &Path, why: String) {
@@ -309,6 +321,7 @@ impl Include {
             any_depth,
             whole: literal_separator(&clean, glob)?.compile_matcher(),
             literal_name: parts.last().is_some_and(|name| !is_wild(name)),
+            literal: is_literal(glob),
         })
     }
 
@@ -338,6 +351,20 @@ impl Include {
 
 fn is_wild(part: &str) -> bool {
     part.contains(['*', '?', '[', '{', '\\'])
+}
+
+/// Whether it names one path: characters in brackets of their own stand for themselves, as in the folder of a
+/// configuration that globs are relative to.
+fn is_literal(glob: &str) -> bool {
+    let mut rest = glob;
+    while let Some(at) = rest.find(['*', '?', '[', '{', '\\']) {
+        let mut chars = rest.get(at..).unwrap_or_default().chars();
+        if (chars.next(), chars.next().is_some(), chars.next()) != (Some('['), true, Some(']')) {
+            return false;
+        }
+        rest = chars.as_str();
+    }
+    true
 }
 
 fn literal_separator(pattern: &str, glob: &str) -> Result<Glob, TailError> {
@@ -442,6 +469,28 @@ mod tests {
         assert!(walked.refused[0].1.contains("a folder, not a regular file"));
         let (_, walked) = found(&["/nowhere-at-all/x*"], &[], None, &[]);
         assert_eq!((walked.refused.len(), walked.unlisted.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_fifo_is_meant_only_by_a_glob_that_is_its_path() {
+        let dir = tree(&["[x]/file"]);
+        let path = dir.path().join("[x]/fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+            .unwrap();
+        let folder = globset::escape(dir.path().join("[x]").to_str().unwrap());
+        let (files, walked) = found(&[&format!("{folder}/fifo")], &[], None, &[]);
+        assert_eq!((files.len(), walked.fifos.len(), walked.refused.len()), (0, 1, 0));
+        assert_eq!((&walked.fifos[0].path, walked.fifos[0].follow), (&path, Some(0)));
+        for wild in ["fif?", "f*", "{fifo,file}", "[f]i[f-g]o"] {
+            let (_, walked) = found(&[&format!("{folder}/{wild}")], &[], None, &[]);
+            assert_eq!(walked.fifos.len(), 0, "{wild}");
+            assert!(
+                walked.refused[0].1.contains("a FIFO, not a regular file; `include` must name"),
+                "{wild}"
+            );
+        }
+        let (_, walked) = found(&[&format!("{folder}/fifo")], &["fifo"], None, &[]);
+        assert_eq!((walked.fifos.len(), walked.refused.len()), (0, 0), "excluded");
     }
 
     #[test]

@@ -30,6 +30,12 @@ pub enum TailError {
     /// More `[[follow]]` tables than a source can name.
     #[error("{0} sets of globs, at most 1,000")]
     Follows(usize),
+    /// Nothing can be read from standard input.
+    #[error("follow standard input: {0}")]
+    Input(#[source] io::Error),
+    /// Nothing to wait with.
+    #[error("make what the tail waits with: {0}")]
+    Wait(#[source] io::Error),
     /// No thread.
     #[error("start the tail's thread: {0}")]
     Thread(#[source] io::Error),
@@ -40,8 +46,8 @@ pub enum TailError {
 pub(crate) enum ReadError {
     #[error("open {}: {source}", path.display())]
     Open { path: PathBuf, source: io::Error },
-    #[error("open {}: {found}, not a regular file", path.display())]
-    NotAFile { path: PathBuf, found: &'static str },
+    #[error("open {}: {found}, {wanted}", path.display())]
+    NotAFile { path: PathBuf, found: &'static str, wanted: &'static str },
     #[error("read {} at offset {offset}: {source}", path.display())]
     Read { path: PathBuf, offset: u64, source: io::Error },
     #[error("unpack {}: it ends inside its content, after {unpacked} bytes of it; it is read once it is complete", path.display())]

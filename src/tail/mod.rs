@@ -2,9 +2,10 @@
 //!
 //! A plain thread sweeps the folders, with inotify as a hint, knows each file again by its content
 //! (`docs/tail.md`), reads whole lines and hands them over in blocks, with the checkpoints that cover them in the
-//! same append. Bounds: 10,000 sources of 500 bytes, 4 MiB of buffers, two appends in flight, half of the descriptor
-//! limit. It never drops a line, never follows its own outputs, and waits while the log is full: the files are the
-//! outer buffer.
+//! same append. Standard input and FIFOs go the same way, but what was read of them is nowhere else until it is
+//! durable. Bounds: 10,000 sources of 500 bytes, 4 MiB of buffers, two appends in flight, half of the descriptor
+//! limit, 64 streams. It never drops a line, never follows its own outputs, and waits while the log is full: the files
+//! are the outer buffer.
 
 mod check;
 mod discover;
@@ -15,6 +16,7 @@ mod lines;
 mod names;
 mod open;
 mod packed;
+mod pipe;
 mod press;
 mod reader;
 mod recognise;
@@ -24,15 +26,19 @@ mod remake;
 mod rotation;
 mod source;
 mod status;
+mod stream;
+mod streams;
 mod sweep;
 #[cfg(test)]
 mod tests;
 mod unpack;
 mod verdict;
+mod wait;
 mod watch;
 mod worker;
 
 use std::fmt;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
@@ -96,6 +102,8 @@ pub enum From {
 pub struct Follow {
     /// Absolute globs; `**` spans folders.
     pub include: Vec<String>,
+    /// Standard input too.
+    pub stdin: bool,
     /// Globs for names or whole paths that are left out.
     pub exclude: Vec<String>,
     /// Where files are first read from.
@@ -114,6 +122,7 @@ impl Follow {
     pub fn new(include: Vec<String>) -> Follow {
         Follow {
             include,
+            stdin: false,
             exclude: Vec::new(),
             from: From::Beginning,
             max_line_bytes: MAX_LINE_BYTES,
@@ -184,7 +193,8 @@ impl Tail {
             );
         }
         let open_max = usize::try_from(limit / 2).unwrap_or(usize::MAX);
-        let worker = Worker::new(settings, known, next_source, handle, open_max, now())?;
+        let mut worker = Worker::new(settings, known, next_source, handle, open_max, now())?;
+        worker.follow_input(std::io::stdin().as_fd())?;
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             done: AtomicBool::new(false),
@@ -197,7 +207,7 @@ impl Tail {
             published: Condvar::new(),
             pulse: Pulse::default(),
         });
-        let (watch, wake, hints) = Watch::new();
+        let (watch, wake, hints) = Watch::new(worker.streams.bell());
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("tail".to_owned())
@@ -348,9 +358,7 @@ fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: 
             // In once mode the last answer is what everybody waits for.
             Step::Idle(_) if worker.once && worker.has_in_flight() => worker.retire(WAIT_MAX),
             Step::Idle(ms) => {
-                if let Ok(path) = hints.recv_timeout(Duration::from_millis(ms.max(1))) {
-                    worker.hint(&path);
-                }
+                worker.streams.wait(ms.max(1));
                 Ok(())
             }
         };
@@ -361,6 +369,7 @@ fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: 
     }
     shared.pulse.idle();
     let until = Instant::now() + STOP_WAIT;
+    worker.close_streams(now(), until);
     if worker.settle(until.saturating_duration_since(Instant::now())).is_err() {
         tracing::info!("stopped before the log answered; the checkpoints in it say how far it came");
     }

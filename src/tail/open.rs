@@ -1,10 +1,10 @@
-//! Opens followed files: regular ones alone, and never through a link that is not allowed.
+//! Opens followed files: regular ones, FIFOs where they were asked for, and never through a link that is not allowed.
 //!
 //! Who may write into a followed folder must not choose what we read with our rights. So a path is opened folder by
 //! folder, each from the one before it and none through a symbolic link: what is exchanged meanwhile fails. That is
 //! what `openat2` with `RESOLVE_NO_SYMLINKS` does, on every kernel and below every filter of system calls.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, FileType, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
@@ -28,6 +28,23 @@ pub(crate) enum Way<'a> {
 /// # Errors
 /// Says what was found instead.
 pub(crate) fn open(path: &Path, way: Way<'_>) -> Result<(File, Metadata), ReadError> {
+    open_if(path, way, "not a regular file", |found| found.is_file())
+}
+
+/// Opens a FIFO for reading without blocking, whoever writes to it.
+///
+/// # Errors
+/// Says what was found instead.
+pub(crate) fn open_fifo(path: &Path, way: Way<'_>) -> Result<(File, Metadata), ReadError> {
+    open_if(path, way, "not a FIFO any more", |found| found.is_fifo())
+}
+
+fn open_if(
+    path: &Path,
+    way: Way<'_>,
+    wanted: &'static str,
+    is_it: fn(FileType) -> bool,
+) -> Result<(File, Metadata), ReadError> {
     let failed = |source| ReadError::Open { path: path.to_owned(), source };
     let file = match way {
         Way::Straight(root) => {
@@ -37,8 +54,8 @@ pub(crate) fn open(path: &Path, way: Way<'_>) -> Result<(File, Metadata), ReadEr
     };
     let file = file.map_err(failed)?;
     let meta = file.metadata().map_err(failed)?;
-    if !meta.is_file() {
-        return Err(ReadError::NotAFile { path: path.to_owned(), found: kind(meta.file_type()) });
+    if !is_it(meta.file_type()) {
+        return Err(ReadError::NotAFile { path: path.to_owned(), found: kind(meta.file_type()), wanted });
     }
     Ok((file, meta))
 }
@@ -85,13 +102,13 @@ pub(crate) fn leads_below(root: &Path, link: &Path) -> Option<PathBuf> {
 }
 
 /// What a file that is not regular is called.
-pub(crate) fn kind(found: std::fs::FileType) -> &'static str {
+pub(crate) fn kind(found: FileType) -> &'static str {
     if found.is_dir() {
         "a folder"
     } else if found.is_symlink() {
         "a symbolic link"
     } else if found.is_fifo() {
-        "a fifo"
+        "a FIFO"
     } else if found.is_socket() {
         "a socket"
     } else {

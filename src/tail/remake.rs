@@ -39,7 +39,6 @@ pub fn remake(end: &SourceEnd, there: Option<&[u8]>) -> Result<Option<Vec<u8>>, 
     record.ladder.climb(end.end, &end.before);
     record.in_part = matches!(end.flags.part(), Some("first" | "middle"));
     record.unterminated = end.flags.is_unterminated();
-    record.finished = false;
     record.encode().map(|bytes| Some(bytes.to_vec())).map_err(|error| error.to_string())
 }
 

@@ -47,6 +47,10 @@ pub enum SourceState {
     Failed,
     /// No follow names it any more: its checkpoint is kept, and it goes on there when one does.
     Resting,
+    /// Standard input or a FIFO: its bytes cannot be read again.
+    Stream,
+    /// One that has ended.
+    Ended,
 }
 
 impl SourceState {
@@ -60,6 +64,8 @@ impl SourceState {
             SourceState::Gone => "gone",
             SourceState::Failed => "failed",
             SourceState::Resting => "not_followed",
+            SourceState::Stream => "stream",
+            SourceState::Ended => "ended",
         }
     }
 }

@@ -77,6 +77,7 @@ impl Worker {
         }
         self.tell_unlisted(&walked.unlisted);
         self.folders = walked.folders;
+        self.meet_fifos(walked.fifos, &walked.unlisted);
         self.recognise(strangers, now);
         self.miss(&walked.unlisted, now);
         self.settle_twins(now);

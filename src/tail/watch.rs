@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use super::wait::Bell;
 use notify::event::{EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
@@ -26,28 +27,36 @@ pub(crate) struct Watch {
     told: bool,
 }
 
-/// Wakes the worker.
+/// Wakes the worker, and tells it what for.
 #[derive(Clone, Debug)]
-pub(crate) struct Wake(SyncSender<PathBuf>);
+pub(crate) struct Wake(SyncSender<PathBuf>, Bell);
 
 impl Wake {
     /// Wakes the worker. A full channel means that it is awake.
     pub(crate) fn wake(&self) {
-        let _ = self.0.try_send(PathBuf::new());
+        self.hint(PathBuf::new());
+    }
+
+    /// False where it has too much to look at already.
+    fn hint(&self, path: PathBuf) -> bool {
+        let sent = self.0.try_send(path).is_ok();
+        self.1.ring();
+        sent
     }
 }
 
 impl Watch {
     /// A watch on nothing yet, how to wake the worker, and where it hears of paths; an empty one only wakes.
-    pub(crate) fn new() -> (Watch, Wake, Receiver<PathBuf>) {
+    pub(crate) fn new(bell: Bell) -> (Watch, Wake, Receiver<PathBuf>) {
         let (hints, received) = sync_channel(HINTS_MAX);
         let names_changed = Arc::new(AtomicBool::new(false));
-        let (flag, sender) = (Arc::clone(&names_changed), hints.clone());
+        let wake = Wake(hints, bell);
+        let (flag, sender) = (Arc::clone(&names_changed), wake.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let Ok(event) = event else {
                 // The kernel's queue overflowed, or a watch broke.
                 flag.store(true, Ordering::Release);
-                let _ = sender.try_send(PathBuf::new());
+                sender.wake();
                 return;
             };
             // Our own opening and reading are events too: passing them on would wake us for ever.
@@ -62,7 +71,7 @@ impl Watch {
                 flag.store(true, Ordering::Release);
             }
             for path in event.paths {
-                if sender.try_send(path).is_err() {
+                if !sender.hint(path) {
                     flag.store(true, Ordering::Release);
                 }
             }
@@ -73,7 +82,7 @@ impl Watch {
             )
             .ok();
         let watch = Watch { watcher, folders: HashMap::new(), names_changed, told: false };
-        (watch, Wake(hints), received)
+        (watch, wake, received)
     }
 
     /// Whether a name changed, or hints were dropped, since the last call.

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use spillq_storage::{LINE_BYTES_MAX, SourceId};
@@ -25,6 +25,7 @@ use super::record::SourceRecord;
 use super::refollow::Follows;
 use super::source::{Source, Table};
 use super::status::{Counters, Snapshot, SourceState, SourceStatus};
+use super::streams::{HELD_BYTES_MAX, Streams};
 use super::unpack::Fault;
 use super::{Follow, Settings};
 use crate::queue::{Append, Closed, Handle, Ticket};
@@ -33,8 +34,11 @@ use crate::queue::{Append, Closed, Handle, Ticket};
 /// byte 3.3 times in commits of one append and 2.5 in large ones.
 pub(crate) const IN_FLIGHT_MAX: usize = 4;
 /// Bytes of lines that were read and are not durable yet: the appends in flight, the last of which may hold a line of
-/// the longest.
-pub const BUFFERED_BYTES_MAX: u64 = ((IN_FLIGHT_MAX + 1) * APPEND_BYTES + LINE_BYTES_MAX) as u64;
+/// the longest, and the incomplete lines of streams.
+pub const BUFFERED_BYTES_MAX: u64 =
+    ((IN_FLIGHT_MAX + 1) * APPEND_BYTES + LINE_BYTES_MAX + HELD_BYTES_MAX) as u64;
+/// One wait for an answer at the end, so that the end keeps to its time.
+const ANSWER_WAIT: Duration = Duration::from_millis(100);
 /// Checkpoints in one append. With 10,000 quiet sources renamed at once the rest goes with the next.
 const CHECKPOINTS_MAX: usize = 2_048;
 
@@ -71,6 +75,8 @@ pub(crate) enum Ending {
 struct InFlight {
     ticket: Ticket,
     bytes: usize,
+    /// Of streams.
+    stream_bytes: usize,
     since: SystemTime,
 }
 
@@ -108,6 +114,7 @@ pub(crate) struct Worker {
     pub(crate) slot: Option<Slot>,
     /// Something was unpacked in this round.
     pub(crate) unpacked: bool,
+    pub(crate) streams: Streams,
     press: Press,
     handle: Handle,
     ready: VecDeque<SourceId>,
@@ -155,6 +162,7 @@ impl Worker {
             made_room: 0,
             slot: None,
             unpacked: false,
+            streams: Streams::new().map_err(TailError::Wait)?,
             press: Press::default(),
             handle,
             ready: VecDeque::new(),
@@ -166,8 +174,10 @@ impl Worker {
         };
         for (id, bytes) in known {
             match SourceRecord::decode(&bytes) {
-                // Nothing is left of it that a file could be known by.
-                Ok(record) if record.is_finished() => {}
+                // Nothing is left of it that a file could be known by: a stream that the last run did not end.
+                Ok(record) if record.is_finished() => {
+                    worker.streams.forget(id, record.path(), record.offset(), bytes);
+                }
                 Ok(record) => worker.table.insert(Source::from_record(id, record, now.boot_ms)),
                 Err(error) => {
                     worker.counters.errors += 1;
@@ -194,8 +204,12 @@ impl Worker {
         if !self.has_slot() {
             return Ok(Step::WaitForLog);
         }
+        self.streams.look();
         if self.fill(now)? {
             return Ok(Step::Busy);
+        }
+        if self.streams.is_ready() {
+            return Ok(Step::WaitForLog);
         }
         Ok(Step::Idle(self.sweep_due(now).saturating_sub(now.boot_ms)))
     }
@@ -204,6 +218,8 @@ impl Worker {
     pub(crate) fn hint(&mut self, path: &Path) {
         match self.table.at(path) {
             Some(id) => self.queue(id),
+            // It tells by itself that it can be read.
+            None if self.streams.is_at(path) => {}
             None if self.discover.names(path).is_some() => self.sweep_wanted = true,
             None => {}
         }
@@ -220,6 +236,11 @@ impl Worker {
         Ok(())
     }
 
+    /// Bytes of streams that a kill would lose: they are read, and the log has not answered.
+    pub(crate) fn streams_at_risk(&self) -> usize {
+        self.in_flight.iter().map(|append| append.stream_bytes).sum()
+    }
+
     pub(crate) fn has_in_flight(&self) -> bool {
         !self.in_flight.is_empty()
     }
@@ -234,6 +255,7 @@ impl Worker {
             && self.endings.is_empty()
             && self.dirty.is_empty()
             && self.finals.is_empty()
+            && self.streams.is_done()
             && self.in_flight.is_empty()
     }
 
@@ -278,6 +300,7 @@ impl Worker {
             };
             self.end(id, ending, &mut filler, now);
         }
+        let stream_bytes = self.fill_streams(&mut filler, now);
         for id in std::mem::take(&mut self.blocked) {
             self.ready.push_back(id);
         }
@@ -288,10 +311,11 @@ impl Worker {
             };
             self.turn(id, &mut filler, now);
         }
-        Ok(self.submit(filler)? | std::mem::take(&mut self.unpacked))
+        Ok(self.submit(filler, stream_bytes)? | std::mem::take(&mut self.unpacked))
     }
 
-    fn submit(&mut self, filler: Filler) -> Result<bool, Closed> {
+    /// `stream_bytes` of it cannot be read again.
+    fn submit(&mut self, filler: Filler, stream_bytes: usize) -> Result<bool, Closed> {
         let mut append = Append::default();
         let mut seen = HashSet::new();
         while append.checkpoints.len() < CHECKPOINTS_MAX || filler.lines > 0 {
@@ -313,6 +337,7 @@ impl Worker {
         }
         append.forget = self.finals.iter().map(|last| last.0).collect();
         append.checkpoints.append(&mut self.finals);
+        self.streams.give_checkpoints(&mut append);
         self.counters.lines += filler.lines;
         append.blocks = filler.finish(&mut self.press);
         if append.blocks.is_empty() && append.checkpoints.is_empty() {
@@ -322,7 +347,7 @@ impl Worker {
         self.counters.bytes += bytes as u64;
         self.counters.appends += 1;
         let ticket = self.handle.append(append)?;
-        self.in_flight.push_back(InFlight { ticket, bytes, since: SystemTime::now() });
+        self.in_flight.push_back(InFlight { ticket, bytes, stream_bytes, since: SystemTime::now() });
         Ok(true)
     }
 
@@ -520,29 +545,53 @@ impl Worker {
                 SourceState::Reading
             }
         };
+        let files = self.table.iter().map(|source| SourceStatus {
+            source: source.id,
+            path: source.path.to_path_buf(),
+            offset: source.offset,
+            size: source.size,
+            state: state(source),
+            rotated: source.rotated_from.is_some() || source.gone_ms.is_some(),
+            held_open: source.file.is_some(),
+            last_error: source.error.as_deref().map(str::to_owned),
+        });
+        let mut sources: Vec<SourceStatus> = files.chain(self.streams.statuses()).collect();
+        sources.sort_by_key(|source| source.source);
         Snapshot {
             taken_at: SystemTime::now(),
             counters: self.counters,
-            sources: self
-                .table
-                .iter()
-                .map(|source| SourceStatus {
-                    source: source.id,
-                    path: source.path.to_path_buf(),
-                    offset: source.offset,
-                    size: source.size,
-                    state: state(source),
-                    rotated: source.rotated_from.is_some() || source.gone_ms.is_some(),
-                    held_open: source.file.is_some(),
-                    last_error: source.error.as_deref().map(str::to_owned),
-                })
-                .collect(),
+            sources,
             waiting_files: self.waiting_files,
             refused: self.refused.iter().take(100).map(|(path, why)| (path.clone(), why.clone())).collect(),
             waits_for_log_since: self.in_flight.front().map(|oldest| oldest.since),
-            buffered_bytes: self.in_flight.iter().map(|append| append.bytes as u64).sum(),
+            buffered_bytes: self.in_flight.iter().map(|append| append.bytes as u64).sum::<u64>()
+                + self.streams.held() as u64,
             done: self.is_done(),
             closed: self.closed,
+        }
+    }
+
+    /// The end of the streams: what they have now, and their incomplete lines, which nobody can read again. Where the
+    /// log does not take it until then, it says so.
+    pub(crate) fn close_streams(&mut self, now: Now, until: Instant) {
+        let mut open = !self.streams.is_done();
+        while open && !self.has_slot() {
+            open = self.retire(ANSWER_WAIT).is_ok() && Instant::now() < until;
+        }
+        if open {
+            let mut filler = Filler::begin(now.wall_ms, self.append_bytes);
+            self.streams.look();
+            let before = self.fill_streams(&mut filler, now);
+            let held = self.streams.held();
+            self.streams.end_all(&mut filler);
+            open = self.submit(filler, before + held).is_ok();
+        }
+        while open && self.streams_at_risk() > 0 {
+            open = self.retire(ANSWER_WAIT).is_ok() && Instant::now() < until;
+        }
+        let lost = self.streams_at_risk() + self.streams.held();
+        if lost > 0 {
+            tracing::error!(bytes = lost, "the log did not take what was read of streams: it may be lost");
         }
     }
 

@@ -10,6 +10,7 @@ mod packed;
 mod refollow;
 mod refused;
 mod rotation;
+mod streams;
 mod support;
 mod swap;
 mod thread;

@@ -1,0 +1,107 @@
+//! A descriptor whose bytes can be read once: standard input, or a FIFO. Reading it never blocks.
+//!
+//! What is opened here is ours alone, so that nobody else notices that it does not block. Where standard input cannot
+//! be opened again (it belongs to another user), it is asked before each read whether there is something.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, IsTerminal, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::net::{RecvFlags, recv};
+
+/// What standard input is, where that is worth a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nature {
+    /// A pipe, a socket, a file: what one expects.
+    Ordinary,
+    /// Somebody types.
+    Terminal,
+    /// `/dev/null`: nothing comes from it.
+    Null,
+}
+
+/// Reads without blocking.
+#[derive(Debug)]
+pub(crate) enum Pipe {
+    /// Opened with `O_NONBLOCK`, or a regular file, which is always ready.
+    Ready(File),
+    /// Asked before each read.
+    Asked(File),
+    /// A socket has a flag of its own.
+    Socket(OwnedFd),
+}
+
+impl Pipe {
+    /// A FIFO that was opened with `O_NONBLOCK`.
+    pub(crate) fn fifo(file: File) -> Pipe {
+        Pipe::Ready(file)
+    }
+
+    /// Standard input, or what a test has in its place.
+    ///
+    /// # Errors
+    /// When it is a folder, or not open.
+    pub(crate) fn input(fd: BorrowedFd<'_>) -> io::Result<(Pipe, Nature)> {
+        let file = File::from(fd.try_clone_to_owned()?);
+        let meta = file.metadata()?;
+        let found = meta.file_type();
+        if found.is_dir() {
+            return Err(io::Error::other("it is a folder"));
+        }
+        if found.is_socket() {
+            return Ok((Pipe::Socket(file.into()), Nature::Ordinary));
+        }
+        if found.is_fifo() || found.is_char_device() {
+            let nature = match is_null(&meta) {
+                true => Nature::Null,
+                false if file.is_terminal() => Nature::Terminal,
+                false => Nature::Ordinary,
+            };
+            return Ok((again(&file).map_or(Pipe::Asked(file), Pipe::Ready), nature));
+        }
+        // The offset is shared with whoever gave it: `{ head -1; spillq run --follow -; } < file` reads the rest.
+        Ok((Pipe::Ready(file), Nature::Ordinary))
+    }
+
+    /// Reads what is there. 0: nobody can write to it now, and nothing is left.
+    ///
+    /// # Errors
+    /// `WouldBlock` where nothing is there now.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Pipe::Ready(file) => file.read(buffer),
+            Pipe::Asked(file) => {
+                let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+                match poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&now))? {
+                    0 => Err(io::ErrorKind::WouldBlock.into()),
+                    _ => file.read(buffer),
+                }
+            }
+            Pipe::Socket(socket) => Ok(recv(socket, buffer, RecvFlags::DONTWAIT)?.0),
+        }
+    }
+}
+
+impl AsFd for Pipe {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Pipe::Ready(file) | Pipe::Asked(file) => file.as_fd(),
+            Pipe::Socket(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// The same pipe or terminal as another open file, whose flags are nobody else's.
+fn again(file: &File) -> Option<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    openat(CWD, path, flags, Mode::empty()).ok().map(File::from)
+}
+
+fn is_null(meta: &Metadata) -> bool {
+    meta.file_type().is_char_device()
+        && fs::metadata("/dev/null").is_ok_and(|null| null.rdev() == meta.rdev())
+}
