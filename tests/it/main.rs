@@ -47,6 +47,8 @@ mod security;
 mod source;
 /// Commands that live on from batch to batch, with real Python.
 mod stream;
+/// Standard input and FIFOs, with real programs at their other end.
+mod streams;
 /// What they share.
 mod support;
 /// Rules of the code base that a compiler cannot hold.
