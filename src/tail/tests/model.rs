@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::super::unpack;
@@ -238,15 +239,17 @@ impl Model {
                     && let Some(at) = self.rotated.iter().rposition(is_packed)
                 {
                     let (packed, content) = self.rotated.remove(at);
-                    // At the path that it had before it were, as long as nobody looked, one replaced by another of the
-                    // same beginning.
+                    // Another file than the one that was packed, so a copy, at its own path too; and one that comes with
+                    // a name of its own after others were begun, so that no order is promised.
                     let file = FILES.iter().find(|file| packed.starts_with(**file)).copied();
                     let name = self.rotated_name(file.unwrap_or("hidden.log"), "");
                     let from = self.rig.path(&packed);
                     fs::write(self.rig.path(&name), unpacked(&from)).unwrap();
                     self.keep_time(&packed, &name);
                     fs::remove_file(from).unwrap();
-                    self.rotated.push((name, Content { is_packed: false, ..content }));
+                    self.loose.extend(content.lines.iter().cloned());
+                    let content = Content { is_packed: false, is_copy: true, is_loose: true, ..content };
+                    self.rotated.push((name, content));
                 }
             }
             Action::Unrotate { file } => {
@@ -506,8 +509,19 @@ fn check(actions: &[Action]) {
     model.check();
 }
 
+/// The same cases in every run, so that a change is to blame for what it breaks: others with `PROPTEST_RNG_SEED`, more
+/// with `PROPTEST_CASES`.
+fn config() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    let rng_seed = match config.rng_seed {
+        RngSeed::Random => RngSeed::Fixed(1),
+        given => given,
+    };
+    ProptestConfig { cases: config.cases.max(300), rng_seed, ..config }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(300), ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn every_line_is_read_exactly_once(actions in proptest::collection::vec(action(), 1..30)) {
