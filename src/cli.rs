@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use spillq_storage::{Seq, SeqRange};
 
 use crate::config::{Group, Overrides, Start, parse_duration};
+use crate::messages::Format;
 use crate::supervise::Cause;
 
 const EXAMPLES: &str = "\
@@ -41,6 +42,12 @@ pub struct Cli {
     /// finding out why.
     #[arg(long, global = true, value_name = "LEVEL", hide_possible_values = true)]
     pub log: Option<Level>,
+    /// In what form that is told: text, or json, one object a line [default: text]
+    ///
+    /// With time, level, message and fields. A message that comes again within a minute is counted instead of told, in both
+    /// forms.
+    #[arg(long, global = true, value_name = "FORMAT", hide_possible_values = true)]
+    pub log_format: Option<LogFormat>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -59,6 +66,8 @@ pub enum Command {
     Status(StatusArgs),
     #[allow(missing_docs)]
     Doctor(DoctorArgs),
+    #[allow(missing_docs)]
+    Top(TopArgs),
     #[allow(missing_docs)]
     Inspect(InspectArgs),
     #[allow(missing_docs)]
@@ -140,6 +149,23 @@ pub enum Level {
     Info,
     Debug,
     Trace,
+}
+
+/// A form of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl From<LogFormat> for Format {
+    fn from(format: LogFormat) -> Format {
+        match format {
+            LogFormat::Text => Format::Text,
+            LogFormat::Json => Format::Json,
+        }
+    }
 }
 
 /// Where to begin.
@@ -347,6 +373,26 @@ pub struct DoctorArgs {
     pub explain: Option<String>,
     /// Ask the service at this address, one that its configuration lists under [http], instead
     #[arg(long, value_name = "URL", conflicts_with_all = ["data_dir", "config"])]
+    pub url: Option<String>,
+}
+
+/// Show what status and doctor say, live, with plots of the last minutes
+///
+/// Draws on a terminal: groups with their states, lines in and out a second, lag, disk, memory, and what is wrong with the
+/// chosen group. Keys: q ends it, arrows and Tab choose a group. Asks the service on the data dir, or at an address,
+/// once a second; goes on asking while it is away.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  spillq top --data-dir ./q
+  spillq top --url http://127.0.0.1:9464
+  NO_COLOR=1 spillq top")]
+pub struct TopArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub data_dir: DataDirArgs,
+    /// Ask the service at this address, one that its configuration lists under [http], instead
+    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
     pub url: Option<String>,
 }
 

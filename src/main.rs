@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use spillq::cli::{BenchCommand, Cli, Command};
 use spillq::cmd::{self, Exit, Failure};
-use tracing_subscriber::EnvFilter;
+use spillq::messages::{Format, Told};
 
 /// Chosen by measured memory and speed: docs/decisions/0001-journal-sizes.md.
 #[global_allocator]
@@ -22,11 +22,16 @@ fn main() -> ExitCode {
     };
     // Nothing that this process makes is for others to read.
     rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
-    messages(&cli);
+    let format = cli.log_format.map_or(Format::Text, Format::from);
+    // Kept to the end, when it tells what it has counted.
+    let _told = messages(&cli, format);
     match dispatch(cli.command) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            failure.tell();
+            match format {
+                Format::Text => failure.tell(),
+                Format::Json => tracing::error!("{failure}"),
+            }
             failure.exit().into()
         }
     }
@@ -39,6 +44,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Demo(args) => cmd::demo::run(&args),
         Command::Status(args) => cmd::status::run(&args),
         Command::Doctor(args) => cmd::doctor::run(&args),
+        Command::Top(args) => cmd::top::run(&args),
         Command::Inspect(args) => cmd::inspect::run(&args),
         Command::Verify(args) => cmd::verify::run(&args),
         Command::Repair(args) => cmd::repair::run(&args),
@@ -60,13 +66,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
 }
 
 /// Messages go to standard error, so that data on standard output stays data.
-fn messages(cli: &Cli) {
-    let level = cli.level();
+fn messages(cli: &Cli, format: Format) -> Told {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(format!("warn,spillq={level},spillq_storage={level}")))
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
-        .with_target(false)
-        .init();
+    spillq::messages::init(cli.level(), format, colour)
 }

@@ -162,6 +162,7 @@ async fn run_within(
     let first = ask(&handle).await?;
     let mut manager = Manager::from_environment();
     manager.ready(handle.clone());
+    manager.watch(&queue.pulse());
     let started = Instant::now();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

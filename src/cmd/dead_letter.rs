@@ -10,6 +10,7 @@ use spillq_storage::{Seq, View};
 use super::{Exit, Failure, data_dir, store, wrote};
 use crate::cli::{DeadLetterArgs, DeadLetterChoiceArgs, DeadLetterCommand, DeadLetterGroupArgs};
 use crate::http::{AdminJson, AnswerJson, Client, DeadLetterJson, LineJson, SourceNames};
+use crate::plain::plain;
 use crate::queue::DEAD_LETTERS_SHOWN_MAX;
 
 /// Lists, shows, exports, retries, discards or parks.
@@ -126,7 +127,7 @@ impl Origin {
 }
 
 fn print(out: &mut impl Write, letter: &DeadLetterJson) -> io::Result<()> {
-    let reason = letter.reason.lines().next().unwrap_or_default();
+    let reason = plain(letter.reason.lines().next().unwrap_or_default());
     writeln!(out, "{} {} attempts, {}: {reason}", letter.seq, letter.attempts, letter.time)
 }
 

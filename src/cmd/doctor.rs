@@ -15,6 +15,7 @@ use super::place::Place;
 use super::{Exit, Failure, wrote};
 use crate::cli::DoctorArgs;
 use crate::http::{DoctorJson, StatusJson, VerdictJson, file_system_bytes, free_bytes};
+use crate::plain::plain;
 use crate::service::{killers, out_at_the_end};
 use crate::supervise::{
     Cause, Ended, Events, JudgeSettings, LastRun, LogInputs, Report, Typed, Verdict, judge_log, last_run,
@@ -230,27 +231,28 @@ fn render(found: &DoctorJson, place: &Place) -> String {
     if let Some(last) =
         found.last_run.as_ref().filter(|last| found.from == "service" && last.ended != "cleanly")
     {
-        let _ = writeln!(out, "before that, {}", last.summary);
+        let _ = writeln!(out, "before that, {}", plain(&last.summary));
         for doing in &last.doing {
-            let _ = writeln!(out, "    {doing}");
+            let _ = writeln!(out, "    {}", plain(doing));
         }
     }
     for note in &found.notes {
-        let _ = writeln!(out, "note: {note}");
+        let _ = writeln!(out, "note: {}", plain(note));
     }
     out
 }
 
 fn render_verdict(out: &mut String, verdict: &VerdictJson) {
-    let cause = verdict.cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
-    let name = if verdict.group.is_empty() { "log".to_owned() } else { format!("group {}", verdict.group) };
+    let cause = verdict.cause.as_ref().map(|cause| format!(" ({})", plain(cause))).unwrap_or_default();
+    let name =
+        if verdict.group.is_empty() { "log".to_owned() } else { format!("group {}", plain(&verdict.group)) };
     // Writing to a string does not fail.
-    let _ = writeln!(out, "{name}: {}{cause}\n    {}", verdict.state, verdict.summary);
+    let _ = writeln!(out, "{name}: {}{cause}\n    {}", plain(&verdict.state), plain(&verdict.summary));
     for line in &verdict.evidence {
-        let _ = writeln!(out, "    - {line}");
+        let _ = writeln!(out, "    - {}", plain(line));
     }
     if !verdict.next.is_empty() {
-        let _ = writeln!(out, "    next: {}", verdict.next);
+        let _ = writeln!(out, "    next: {}", plain(&verdict.next));
     }
     if let Some(cause) = &verdict.cause {
         let _ = writeln!(out, "    more: spillq doctor --explain {cause}");

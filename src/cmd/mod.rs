@@ -20,6 +20,7 @@ pub mod run;
 pub mod source;
 pub mod status;
 mod store;
+pub mod top;
 pub mod verify;
 
 use std::error::Error;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::config::{ConfigError, DEFAULT_DATA_DIR, Loaded, Overrides, Sources};
+use crate::plain::plain;
 
 /// How a command ends: a contract that others script against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,17 +114,17 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
+        f.write_str(&plain(&self.message))?;
         let mut cause: Option<&dyn Error> = self.source.as_deref().map(|source| source as &dyn Error);
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            write!(f, ": {}", plain(&error.to_string()))?;
             cause = error.source();
         }
         for detail in &self.details {
-            write!(f, "\n  {detail}")?;
+            write!(f, "\n  {}", plain(detail))?;
         }
         if let Some(hint) = &self.hint {
-            write!(f, "\nhint: {hint}")?;
+            write!(f, "\nhint: {}", plain(hint))?;
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::DataDir(folder) => write!(f, "{}", crate::tail::shown(folder)),
-            Place::Url(url) => f.write_str(url),
+            Place::Url(url) => f.write_str(&crate::plain::plain(url)),
         }
     }
 }

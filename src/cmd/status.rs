@@ -11,6 +11,7 @@ use super::place::Place;
 use super::{Exit, Failure, wrote};
 use crate::cli::StatusArgs;
 use crate::http::{GroupJson, StatusJson};
+use crate::plain::plain;
 use crate::queue::wall_ms;
 
 /// Between two looks with `--watch`.
@@ -75,7 +76,7 @@ fn render(status: &StatusJson, place: &Place) -> String {
         ByteSize(log.disk_bytes)
     );
     if let Some(full) = &log.full {
-        let _ = writeln!(out, "         taking in pauses: {full}");
+        let _ = writeln!(out, "         taking in pauses: {}", plain(full));
     }
     for group in &status.groups {
         out.push_str(&render_group(group));
@@ -83,11 +84,11 @@ fn render(status: &StatusJson, place: &Place) -> String {
     let _ = writeln!(out, "sources  {}", HumanCount(status.sources.len() as u64));
     for source in status.sources.iter().rev().take(SOURCES_SHOWN_MAX) {
         let size = source.size.map(|size| format!(" of {}", ByteSize(size))).unwrap_or_default();
-        let error = source.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        let error = source.error.as_ref().map(|error| format!(": {}", plain(error))).unwrap_or_default();
         let _ = writeln!(
             out,
             "         {} {}{size} {}{error}",
-            source.path,
+            plain(&source.path),
             ByteSize(source.offset),
             source.state
         );
@@ -111,7 +112,7 @@ fn render(status: &StatusJson, place: &Place) -> String {
         let _ = writeln!(out, "dropped  {} lines by limits", HumanCount(losses.dropped_lines));
     }
     for dropped in losses.dropped.iter().rev().take(DROPPED_SHOWN_MAX) {
-        let _ = writeln!(out, "         {dropped}");
+        let _ = writeln!(out, "         {}", plain(dropped));
     }
     if let Some(config) = &status.config {
         let file = config.file.as_deref().unwrap_or_default();
@@ -125,7 +126,7 @@ fn render(status: &StatusJson, place: &Place) -> String {
         }
     }
     for finding in &status.findings {
-        let _ = writeln!(out, "finding  {finding}");
+        let _ = writeln!(out, "finding  {}", plain(finding));
     }
     out
 }
@@ -136,8 +137,8 @@ fn render_group(group: &GroupJson) -> String {
         .map(|seconds| format!(", the oldest {} old", HumanDuration(Duration::from_secs_f64(seconds))));
     let mut out = format!(
         "group    {}: {}, {} lines wait ({}{}), {} leased, {} dead letters\n",
-        group.group,
-        group.state,
+        plain(&group.group),
+        plain(&group.state),
         HumanCount(group.lag_lines),
         ByteSize(group.lag_bytes),
         age.filter(|_| group.lag_lines > 0).unwrap_or_default(),
@@ -145,10 +146,10 @@ fn render_group(group: &GroupJson) -> String {
         HumanCount(group.dead_letters)
     );
     if let Some(reason) = &group.reason {
-        let _ = writeln!(out, "         {reason}");
+        let _ = writeln!(out, "         {}", plain(reason));
     }
     if let Some(failure) = group.last_failure.as_ref().and_then(|failure| failure.lines().next()) {
-        let _ = writeln!(out, "         last failure: {failure}");
+        let _ = writeln!(out, "         last failure: {}", plain(failure));
     }
     out
 }

@@ -18,6 +18,6 @@ pub use outside::{file_system_bytes, free_bytes, outside, unreadable};
 pub use reload::{Asker, ChangeJson, ConfigDoor, ConfigJson, ReloadJson};
 pub use server::{Api, SOCKET, serve};
 pub use wire::{
-    AdminJson, AnswerJson, DeadLetterJson, ErrorJson, GroupJson, LineJson, LogJson, LossesJson, SeekToJson,
-    SoughtJson, SourceJson, SourceNames, StatusJson, time,
+    AdminJson, AnswerJson, DeadLetterJson, ErrorJson, GroupJson, LineJson, LogJson, LossesJson, ProcessJson,
+    SeekToJson, SoughtJson, SourceJson, SourceNames, StatusJson, time,
 };

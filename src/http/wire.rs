@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use spillq_storage::{DeadLetter, Line, Loss, Quarantined, Seq, SeqRange, SourceId, View};
 
 use super::reload::ConfigJson;
+use crate::metrics::Process;
 use crate::queue::{Admin, Answer, SeekTo, Status};
 use crate::supervise::Report;
 use crate::tail::{Snapshot, SourceRecord, shown};
@@ -36,6 +37,30 @@ pub struct StatusJson {
     /// The configuration that runs, and the one on disk; null where it is not read again.
     #[serde(default)]
     pub config: Option<ConfigJson>,
+    /// The process that answered, where it is a service.
+    #[serde(default)]
+    pub process: ProcessJson,
+}
+
+/// A process. Null where the kernel does not say.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ProcessJson {
+    pub resident_bytes: Option<u64>,
+    pub peak_bytes: Option<u64>,
+    pub open_files: Option<u64>,
+}
+
+impl ProcessJson {
+    fn of_self() -> ProcessJson {
+        let process = Process::of_self();
+        let whole = |value: Option<f64>| value.map(|value| value as u64);
+        ProcessJson {
+            resident_bytes: whole(process.resident_bytes),
+            peak_bytes: whole(process.peak_bytes),
+            open_files: whole(process.open_files),
+        }
+    }
 }
 
 /// Files in `quarantine/`.
@@ -425,6 +450,7 @@ impl StatusJson {
             quarantine: status.quarantined.into(),
             findings: status.findings.clone(),
             config: None,
+            process: ProcessJson::of_self(),
         }
     }
 
@@ -490,6 +516,7 @@ impl StatusJson {
             quarantine: view.quarantined().into(),
             findings: view.findings().to_vec(),
             config: None,
+            process: ProcessJson::default(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What metrics are made from: one look at every part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::process::Process;
 use super::text::Labels;
@@ -34,10 +34,10 @@ pub struct Facts<'a> {
 impl Facts<'_> {
     /// The causes that doctor names, each with its group.
     #[must_use]
-    pub fn causes(&self) -> BTreeMap<(&'static str, &str), ()> {
+    pub fn causes(&self) -> BTreeSet<(&'static str, &str)> {
         let all = self.report.log.iter().chain(&self.report.groups);
         // A cause that two lines have at once, as with `killer_line`, is one series.
-        all.filter_map(|verdict| Some(((verdict.cause?.word(), verdict.group.as_str()), ()))).collect()
+        all.filter_map(|verdict| Some((verdict.cause?.word(), verdict.group.as_str()))).collect()
     }
 }
 
@@ -68,7 +68,7 @@ pub(super) fn states(facts: &Facts<'_>) -> Vec<(Labels, f64)> {
 pub(super) fn active_causes(facts: &Facts<'_>) -> Vec<(Labels, f64)> {
     let causes = facts.causes();
     causes
-        .keys()
+        .iter()
         .map(|(cause, group)| (vec![("cause", (*cause).to_owned()), ("group", (*group).to_owned())], 1.0))
         .collect()
 }

@@ -43,6 +43,7 @@ pub use file::AppendFile;
 pub use http::{Destination, HttpPost};
 pub use input::{Input, Paths};
 pub use pace::Pace;
+pub use passthrough::{SAID_BY_COMMAND, show_as_messages};
 pub use secret::Secret;
 pub use stdout::Stdout;
 pub use stream::ExecStream;

@@ -9,11 +9,12 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use crate::queue::{Command, GroupStatus, Handle, Status};
+use crate::queue::{Command, GroupStatus, Handle, Pulse, Status};
 
 /// How often the status line is renewed.
 const EVERY: Duration = Duration::from_secs(10);
@@ -67,6 +68,22 @@ impl Manager {
         }
     }
 
+    /// The manager ends a service that it hears nothing of for `WATCHDOG_USEC`. It is told by the owner of the log, at
+    /// the end of a round: the supervisor's questions see to it that there is one a second. A disk that hangs is told to
+    /// nobody, and a timer of our own would have nothing to say.
+    pub(super) fn watch(&self, pulse: &Pulse) {
+        let Some(within) = watchdog(|name| std::env::var(name).ok()) else { return };
+        let Some(line) = self.line.as_ref().and_then(|line| line.again().ok()) else { return };
+        let told = Mutex::new(None::<Instant>);
+        pulse.at_each_round(move || {
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.is_none_or(|told| told.elapsed() >= within / 4) {
+                *told = Some(Instant::now());
+                line.tell("WATCHDOG=1");
+            }
+        });
+    }
+
     /// The service ends, which may take as long as the batches that are out.
     pub(super) fn stopping(&mut self) {
         if let Some(renewed) = self.renewed.take() {
@@ -76,6 +93,13 @@ impl Manager {
             line.tell("STOPPING=1\nSTATUS=stopping; finishing the batches that are out");
         }
     }
+}
+
+/// In what time the manager wants to hear of this process, if it does.
+fn watchdog(variable: impl Fn(&str) -> Option<String>) -> Option<Duration> {
+    let number = |name| variable(name)?.parse::<u64>().ok();
+    let is_for_others = number("WATCHDOG_PID").is_some_and(|pid| pid != u64::from(std::process::id()));
+    number("WATCHDOG_USEC").filter(|usec| *usec > 0 && !is_for_others).map(Duration::from_micros)
 }
 
 struct Line {
@@ -122,6 +146,21 @@ fn sentence(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_watchdog_of_another_process_is_not_ours() {
+        let own = std::process::id().to_string();
+        let asked = |usec: Option<&str>, pid: Option<&str>| {
+            watchdog(|name| if name == "WATCHDOG_USEC" { usec } else { pid }.map(str::to_owned))
+        };
+        assert_eq!(asked(Some("3000000"), None), Some(Duration::from_secs(3)));
+        assert_eq!(asked(Some("3000000"), Some(own.as_str())), Some(Duration::from_secs(3)));
+        for (usec, pid) in
+            [(Some("3000000"), Some("1")), (None, None), (Some("0"), None), (Some("soon"), None)]
+        {
+            assert_eq!(asked(usec, pid), None, "{usec:?} {pid:?}");
+        }
+    }
 
     #[test]
     fn a_manager_is_told_on_a_path_and_on_an_abstract_name() {

@@ -4,6 +4,8 @@ use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::plain::acts;
+
 /// A path as text. What is UTF-8 and can be seen stands as it is, any other byte as `\xNN`, and a backslash doubled, so
 /// that no two paths are shown alike, none adds a line, and a terminal acts on none.
 #[must_use]
@@ -20,11 +22,6 @@ pub fn shown(path: &Path) -> String {
         chunk.invalid().iter().for_each(|byte| number(&mut text, *byte));
     }
     text
-}
-
-/// Whether it moves the cursor, or turns the direction of writing, instead of being seen.
-fn acts(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn number(text: &mut String, byte: u8) {

@@ -26,6 +26,8 @@ mod ingest;
 mod limits;
 /// Who watches the service from outside: systemd, and a health check.
 mod manager;
+/// Messages on standard error.
+mod messages;
 /// Figures and addresses of a running service.
 mod metrics;
 /// What is handed out beside the program: configurations, unit file, package.
@@ -53,3 +55,5 @@ mod streams;
 mod support;
 /// Rules of the code base that a compiler cannot hold.
 mod tidy;
+/// The live screen.
+mod top;

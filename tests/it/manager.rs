@@ -25,6 +25,11 @@ fn next(socket: &UnixDatagram) -> String {
     String::from_utf8(told[..size].to_vec()).unwrap()
 }
 
+/// The next that is no sign of life.
+fn next_said(socket: &UnixDatagram) -> String {
+    std::iter::repeat_with(|| next(socket)).find(|told| told != "WATCHDOG=1").unwrap()
+}
+
 /// The exit status of `spillq status --running`, and what it printed.
 fn health(data_dir: &std::path::Path) -> (Option<i32>, String) {
     let output = spillq(&["status", "--running", "--data-dir"]).arg(data_dir).output().unwrap();
@@ -53,7 +58,7 @@ fn the_manager_is_told_of_ready_waiting_lines_and_the_stop_and_commands_are_not_
     let (code, text) = health(&data_dir);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("a service runs on it"), "{text}");
-    let status = next(&socket);
+    let status = next_said(&socket);
     assert!(status.starts_with("STATUS=default ") && status.ends_with(" lines wait"), "{status}");
 
     let env = wait_for(|| fs::read_to_string(folder.path().join("env")).ok()).expect("the command ran");
@@ -61,7 +66,8 @@ fn the_manager_is_told_of_ready_waiting_lines_and_the_stop_and_commands_are_not_
     assert_eq!(env.lines().find(own), None, "these are for the service alone");
     assert!(env.contains("SPILLQ_LINES=1\n"), "{env}");
 
-    let told = || std::iter::repeat_with(|| next(&socket)).find(|told| !told.starts_with("STATUS=")).unwrap();
+    let told =
+        || std::iter::repeat_with(|| next_said(&socket)).find(|told| !told.starts_with("STATUS=")).unwrap();
     kill_process(Pid::from_child(&service.0), Signal::HUP).unwrap();
     let reloading = told();
     let since = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&reloading);
@@ -88,4 +94,19 @@ fn a_manager_that_is_gone_does_not_stop_the_service() {
     let messages = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"one\n"[..]), "{messages}");
     assert!(messages.contains("cannot tell the manager \"READY=1\": No such file"), "{messages}");
+}
+
+#[test]
+fn an_idle_service_shows_its_manager_that_its_owner_gets_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command: Command = spillq(&["--log", "warn", "run", "--follow", "*.log", "--data-dir", "q"]);
+    command.current_dir(folder.path()).env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "1000000");
+    let _service = Running(command.spawn().unwrap());
+    assert_eq!(next(&socket), "READY=1");
+    // Nothing happens; the supervisor's questions alone are rounds of the owner.
+    let signs = std::iter::repeat_with(|| next(&socket)).filter(|told| told == "WATCHDOG=1").take(4).count();
+    assert_eq!(signs, 4);
 }

@@ -1,9 +1,11 @@
 //! Calls that never return, made by strace: a sync of the owner, a read of the tail.
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Stdio};
 
 use super::*;
+use crate::support::PATIENCE;
 
 /// Traces a process and holds up some of its calls for an hour; lets go of it at the end of the test.
 struct Hold(Child);
@@ -111,4 +113,36 @@ fn a_read_that_never_returns_is_told_and_delivery_goes_on() {
     assert!(well.is_some(), "{:#?}", stage.doctor());
     stage.is_cured(&mut service);
     assert_eq!(lines_by_source(&stage.path("out"))["other"], [0]);
+}
+
+#[test]
+fn a_sync_that_never_returns_is_no_sign_of_life_for_the_manager() {
+    let stage = Stage::new(&processor("cat >> out"));
+    let socket = UnixDatagram::bind(stage.path("notify")).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = spillq(&["--log", "warn", "run", "--config"]);
+    command.arg(stage.path("spillq.toml")).env("NOTIFY_SOCKET", stage.path("notify"));
+    command.env("WATCHDOG_USEC", "1000000").current_dir(stage.path(""));
+    let service = Hold(command.spawn().unwrap());
+    let next = || {
+        let mut told = [0; 4096];
+        socket.recv(&mut told).map(|size| String::from_utf8(told[..size].to_vec()).unwrap())
+    };
+    assert!(std::iter::repeat_with(|| next().unwrap()).any(|told| told == "WATCHDOG=1"), "it gets on");
+    let pid = service.0.id().to_string();
+    let Some(hold) = Hold::on("a sync that never returns", &["-f", "-p", &pid], "fdatasync,fsync") else {
+        return;
+    };
+    stage.append("in2.log", "other 0 fill\n");
+    // Five times as long as it may be silent. A machine so slow that a healthy owner is silent, too, proves nothing, and
+    // fails nothing.
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+    let silent = wait_for(|| next().is_err().then_some(()));
+    assert!(silent.is_some(), "the manager still hears of it");
+    let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    assert!(
+        !state.rsplit(')').next().unwrap().trim_start().starts_with('Z'),
+        "it lives, and its threads look: {state}"
+    );
+    drop(hold);
 }

@@ -1,0 +1,170 @@
+//! What the screen shows: the last answer, and figures of the last minutes. Pure; time is an argument.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::asks::Heard;
+use crate::http::{DoctorJson, GroupJson, StatusJson, VerdictJson};
+
+/// Answers that are remembered: five minutes of one a second.
+pub(super) const HISTORY_MAX: usize = 300;
+
+/// An answer that takes longer is told, before it is known whether it comes.
+const LATE: Duration = Duration::from_secs(5);
+
+/// One answer, in figures.
+#[derive(Clone, Debug, Default)]
+struct Sample {
+    at: Duration,
+    pid: u32,
+    next_seq: u64,
+    disk_bytes: u64,
+    resident_bytes: u64,
+    /// Lines acked and lines that wait, by group.
+    groups: BTreeMap<String, (u64, u64)>,
+}
+
+/// What is shown.
+pub(super) struct Model {
+    pub(super) place: String,
+    pub(super) colour: bool,
+    pub(super) now: Option<Box<(StatusJson, DoctorJson)>>,
+    /// Why there was no answer, and since when.
+    pub(super) lost: Option<(String, Duration)>,
+    /// Now, since the begin.
+    pub(super) at: Duration,
+    /// When something was heard last.
+    heard_at: Duration,
+    samples: VecDeque<Sample>,
+    chosen: usize,
+}
+
+impl Model {
+    pub(super) fn new(place: String, colour: bool) -> Model {
+        Model {
+            place,
+            colour,
+            now: None,
+            lost: None,
+            at: Duration::ZERO,
+            heard_at: Duration::ZERO,
+            samples: VecDeque::with_capacity(HISTORY_MAX),
+            chosen: 0,
+        }
+    }
+
+    /// Takes in what was heard `at` after the begin.
+    pub(super) fn take(&mut self, heard: Heard, at: Duration) {
+        (self.at, self.heard_at) = (at, at);
+        let heard = match heard {
+            Ok(heard) => heard,
+            Err(why) => {
+                let since = self.lost.as_ref().map_or(at, |(_, since)| *since);
+                self.lost = Some((why, since));
+                return;
+            }
+        };
+        self.lost = None;
+        if self.samples.len() >= HISTORY_MAX {
+            self.samples.pop_front();
+        }
+        let status = &heard.0;
+        self.samples.push_back(Sample {
+            at,
+            pid: status.pid,
+            next_seq: status.log.next_seq,
+            disk_bytes: status.log.disk_bytes,
+            resident_bytes: status.process.resident_bytes.unwrap_or_default(),
+            groups: status
+                .groups
+                .iter()
+                .map(|group| (group.group.clone(), (group.acked_lines, group.lag_lines)))
+                .collect(),
+        });
+        self.now = Some(heard);
+        self.choose(0);
+    }
+
+    /// Time goes by. Whether that is to be seen.
+    pub(super) fn tick(&mut self, at: Duration) -> bool {
+        if self.lost.is_none() && at.saturating_sub(self.heard_at) >= LATE {
+            self.lost = Some(("it has been asked".to_owned(), self.heard_at));
+        }
+        let before = std::mem::replace(&mut self.at, at);
+        self.lost.is_some() && before.as_secs() != at.as_secs()
+    }
+
+    /// Chooses a group so many further down, round and round.
+    pub(super) fn choose(&mut self, by: isize) {
+        let count = self.groups().len();
+        self.chosen = match isize::try_from(count) {
+            Ok(count) if count > 0 => {
+                (self.chosen as isize).saturating_add(by).rem_euclid(count).unsigned_abs()
+            }
+            _ => 0,
+        };
+    }
+
+    pub(super) fn groups(&self) -> &[GroupJson] {
+        self.now.as_ref().map_or(&[], |now| &now.0.groups)
+    }
+
+    /// The place of the chosen group among them.
+    pub(super) fn chosen(&self) -> usize {
+        self.chosen
+    }
+
+    pub(super) fn chosen_group(&self) -> Option<&GroupJson> {
+        self.groups().get(self.chosen)
+    }
+
+    /// What doctor says of a group.
+    pub(super) fn verdict(&self, group: &str) -> Option<&VerdictJson> {
+        self.now.as_ref()?.1.groups.iter().find(|verdict| verdict.group == group)
+    }
+
+    /// What doctor says beside the groups.
+    pub(super) fn findings(&self) -> &[VerdictJson] {
+        self.now.as_ref().map_or(&[], |now| &now.1.findings)
+    }
+
+    /// Lines a second that came in, oldest first; one fewer than there are answers.
+    pub(super) fn lines_in(&self) -> Vec<u64> {
+        self.rates(|sample| Some(sample.next_seq))
+    }
+
+    /// Lines a second that a group acked.
+    pub(super) fn lines_out(&self, group: &str) -> Vec<u64> {
+        self.rates(|sample| Some(sample.groups.get(group)?.0))
+    }
+
+    /// Lines that waited for a group.
+    pub(super) fn lag(&self, group: &str) -> Vec<u64> {
+        self.samples.iter().map(|sample| sample.groups.get(group).map_or(0, |group| group.1)).collect()
+    }
+
+    pub(super) fn memory(&self) -> Vec<u64> {
+        self.samples.iter().map(|sample| sample.resident_bytes).collect()
+    }
+
+    pub(super) fn disk(&self) -> Vec<u64> {
+        self.samples.iter().map(|sample| sample.disk_bytes).collect()
+    }
+
+    fn rates(&self, count: impl Fn(&Sample) -> Option<u64>) -> Vec<u64> {
+        let pairs = self.samples.iter().zip(self.samples.iter().skip(1));
+        pairs
+            .map(|(before, after)| {
+                let seconds = after.at.saturating_sub(before.at).as_secs_f64();
+                let counted = count(after).zip(count(before)).map(|(now, then)| now.saturating_sub(then));
+                match counted {
+                    // Another process: what lies between is not known.
+                    Some(counted) if before.pid == after.pid && seconds > 0.0 => {
+                        (counted as f64 / seconds).round() as u64
+                    }
+                    _ => 0,
+                }
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,164 @@
+//! The screen as text, at sizes that people have, of a service whose figures are known.
+
+use std::time::Duration;
+
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+
+use super::draw::draw;
+use super::model::{HISTORY_MAX, Model};
+use crate::http::{DoctorJson, StatusJson};
+
+/// An answer after `second` seconds: 1,000 lines a second come in, 400 of them are acked by fills.
+fn answer(second: u64, names: &[&str]) -> (StatusJson, DoctorJson) {
+    let groups: Vec<_> = names
+        .iter()
+        .map(|name| {
+            serde_json::json!({
+                "group": name, "state": "crashing", "reason": null, "ack_floor": 400 * second,
+                "lag_lines": 600 * second, "lag_bytes": 600 * 350 * second, "lag_seconds": 90.0, "leased": 500,
+                "leases": [], "dead_letters": 2, "acked_lines": 400 * second, "last_failure": null,
+            })
+        })
+        .collect();
+    let status = serde_json::json!({
+        "from": "service", "pid": 7, "findings": [], "groups": groups,
+        "log": {
+            "first_seq": 1, "next_seq": 1_000 * second + 1, "segments": 3, "disk_bytes": 100_000_000, "appended_bytes": 0,
+            "full": null, "window_bytes": 0, "runs": 1, "commits": 0, "rolls": 0, "segments_removed": 0, "lines_relocated": 0,
+        },
+        "sources": [{ "source": 1, "path": "/a", "offset": 1, "size": 2, "state": "reading", "error": null }],
+        "losses": serde_json::to_value(crate::http::LossesJson::default()).unwrap(),
+        "process": { "resident_bytes": 40_000_000, "peak_bytes": 50_000_000, "open_files": 20 },
+    });
+    let verdicts: Vec<_> = names
+        .iter()
+        .map(|name| {
+            serde_json::json!({
+                "group": name, "state": "crashing", "hypothesis": "B", "cause": "crashing",
+                "summary": format!("the processor of group {name} crashes: 4 times in a row"),
+                "evidence": ["stderr: \u{1b}[2Jlast words\nfake: well"], "next": "spillq inspect --data-dir /q --from 5 --limit 1",
+            })
+        })
+        .collect();
+    let doctor = serde_json::json!({ "healthy": false, "from": "service", "groups": verdicts, "findings": [], "last_run": null });
+    (serde_json::from_value(status).unwrap(), serde_json::from_value(doctor).unwrap())
+}
+
+fn model(seconds: u64, names: &[&str]) -> Model {
+    let mut model = Model::new("/var/lib/q".to_owned(), false);
+    for second in 0..seconds {
+        model.take(Ok(Box::new(answer(second, names))), Duration::from_secs(second));
+    }
+    model
+}
+
+/// The screen, a string a row, without what follows the last word.
+fn screen(model: &Model, width: u16, height: u16) -> Vec<String> {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| draw(frame, model)).unwrap();
+    let buffer = terminal.backend().buffer();
+    let row = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
+    (0..height).map(row).collect()
+}
+
+#[test]
+fn all_of_it_fits_on_80_by_24() {
+    let found = screen(&model(60, &["audit", "fills"]), 80, 24);
+    let expected = [
+        "spillq  ! something is wrong  /var/lib/q",
+        "59,000 lines so far, 1 files (1 reading), disk 95.4 MiB, memory 38.1 MiB",
+        "  group     state         lag lines      lag        oldest    leased    dead",
+        "! audit     crashing      35,400         11.8 MiB   90 s      500       2",
+        "! fills     crashing      35,400         11.8 MiB   90 s      500       2",
+        "lines in: 1,000/s (most 1,000/s)         acked by audit: 400/s (most 400/s)",
+    ];
+    assert_eq!(found[..6], expected, "{}", found.join("\n"));
+    let has =
+        |text: &str| assert!(found.iter().any(|row| row.contains(text)), "{text}:\n{}", found.join("\n"));
+    has("lag of audit: 35,400 (most 35,400)");
+    has("disk: 95.4 MiB (most 95.4 MiB)");
+    has("memory: 38.1 MiB (most 38.1 MiB)");
+    has("! crashing: the processor of group audit crashes: 4 times in a row");
+    has("  next: spillq inspect --data-dir /q --from 5 --limit 1");
+    has(r"  - stderr: \x1b[2Jlast words\nfake: well");
+    assert_eq!(found[23], "q quit   ↑ ↓ Tab choose a group");
+}
+
+#[test]
+fn it_is_drawn_at_any_size() {
+    let long = "g".repeat(64);
+    let names: Vec<&str> = vec![long.as_str(); 40];
+    for (width, height) in [(140, 40), (80, 24), (40, 10), (20, 5), (3, 2), (1, 1), (300, 100)] {
+        screen(&model(400, &names), width, height);
+        screen(&model(0, &[]), width, height);
+    }
+    let large = screen(&model(60, &["audit"]), 140, 40);
+    assert!(large[3].len() > 100 && large.len() == 40, "{}", large.join("\n"));
+}
+
+#[test]
+fn what_others_chose_does_nothing_on_the_screen() {
+    let mut wild = model(3, &["audit"]);
+    wild.place = "/q\x1b[2J\n\u{202e}".to_owned();
+    wild.take(Err("refused\x1b]0;title\x07".to_owned()), Duration::from_secs(9));
+    let found = screen(&wild, 140, 40).join("");
+    assert!(!found.contains(crate::plain::acts), "{found:?}");
+    assert!(found.contains(r"/q\x1b[2J\n\u{202e}") && found.contains(r"refused\x1b]0;title"), "{found}");
+}
+
+#[test]
+fn a_service_that_is_gone_is_told_and_its_last_figures_stay() {
+    let mut model = model(10, &["fills"]);
+    model.take(Err("no service runs on it".to_owned()), Duration::from_secs(10));
+    model.take(Err("no service runs on it".to_owned()), Duration::from_secs(15));
+    let found = screen(&model, 80, 24);
+    assert_eq!(found[0], "spillq  ! no answer for 5 s: no service runs on it; asking again  /var/lib/q");
+    assert!(found[3].contains("fills"), "{}", found.join("\n"));
+    model.take(Ok(Box::new(answer(11, &["fills"]))), Duration::from_secs(16));
+    assert!(screen(&model, 80, 24)[0].contains("! something is wrong"));
+    // One that hangs is told, too, before it is known whether it will answer.
+    assert!(!model.tick(Duration::from_secs(20)) && model.tick(Duration::from_secs(21)));
+    assert!(screen(&model, 80, 24)[0].contains("! no answer for 5 s: it has been asked"));
+    model.take(Ok(Box::new(answer(21, &["fills"]))), Duration::from_secs(22));
+    assert!(!model.tick(Duration::from_secs(23)));
+    // A restart makes no spike, whatever was counted before it.
+    let mut other = answer(0, &["fills"]);
+    other.0.pid = 8;
+    model.take(Ok(Box::new(other)), Duration::from_secs(24));
+    assert_eq!((model.lines_in().last(), model.lines_out("fills").last()), (Some(&0), Some(&0)));
+}
+
+#[test]
+fn history_is_bounded_and_the_choice_goes_round() {
+    let mut model = model(2 * HISTORY_MAX as u64, &["a", "b", "c"]);
+    assert_eq!((model.lag("a").len(), model.lines_in().len()), (HISTORY_MAX, HISTORY_MAX - 1));
+    assert!(
+        model.lines_in().iter().all(|rate| *rate == 1_000)
+            && model.lines_out("b").iter().all(|rate| *rate == 400)
+    );
+    for (by, expected) in [(1, 1), (1, 2), (1, 0), (-1, 2), (-1, 1)] {
+        model.choose(by);
+        assert_eq!(model.chosen(), expected);
+    }
+    // Groups that are removed do not leave a choice behind.
+    model.choose(1);
+    model.take(Ok(Box::new(answer(1, &["a"]))), Duration::from_secs(1_000));
+    assert_eq!(model.chosen_group().unwrap().group, "a");
+    model.take(Ok(Box::new(answer(1, &[]))), Duration::from_secs(1_001));
+    assert!(model.chosen_group().is_none());
+}
+
+#[test]
+fn without_colour_nothing_is_coloured_and_what_is_ill_is_marked_all_the_same() {
+    let coloured = |colour: bool| {
+        let mut model = model(5, &["fills"]);
+        model.colour = colour;
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        terminal.draw(|frame| draw(frame, &model)).unwrap();
+        let cells = terminal.backend().buffer().content();
+        cells.iter().filter(|cell| cell.fg != ratatui::style::Color::Reset).count()
+    };
+    assert_eq!(coloured(false), 0);
+    assert!(coloured(true) > 0);
+}

@@ -1,0 +1,364 @@
+//! Messages on standard error, as text or as one JSON object a line.
+//!
+//! What others chose (names of files, what commands and servers say) is made harmless first: a message is always one
+//! line, and a terminal acts on nothing in it but our own colour. The same message again within [`FOLD`] is counted
+//! instead of printed, and the count told; messages that differ in one character are different. At most [`FOLDED_MAX`]
+//! are remembered, and of a longer message [`MESSAGE_BYTES_MAX`] bytes are shown.
+
+use std::collections::VecDeque;
+use std::fmt::{self, Write as _};
+use std::io::Write;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::plain::{acts, plain};
+use crate::processor::{SAID_BY_COMMAND, show_as_messages};
+
+/// For so long a message that comes again is counted.
+const FOLD: Duration = Duration::from_secs(60);
+/// Messages that are remembered for that.
+const FOLDED_MAX: usize = 64;
+/// Bytes of one message and of one field: what a command printed last has 4 KiB.
+const MESSAGE_BYTES_MAX: usize = 8 * 1024;
+
+/// In what form messages are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Tells counts that are still open, when it is dropped: at the end of the process.
+#[derive(Debug)]
+pub struct Told(Arc<Shared>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let mut folds = self.0.folds.lock().unwrap_or_else(PoisonError::into_inner);
+        folds.end(None, &mut |line, more| self.0.write(line, more));
+    }
+}
+
+/// Sets up messages of this process, those of `level` and above. To be called once.
+#[must_use]
+pub fn init(level: &str, format: Format, colour: bool) -> Told {
+    let shared = Arc::new(Shared { format, colour, folds: Mutex::default(), changed: Condvar::new() });
+    // What commands say is shown whatever the level.
+    let filter = format!("warn,spillq={level},spillq_storage={level},{SAID_BY_COMMAND}=info");
+    let filter = EnvFilter::new(filter);
+    if format == Format::Json {
+        show_as_messages();
+    }
+    tracing_subscriber::registry().with(filter).with(Messages(Arc::clone(&shared))).init();
+    let theirs = Arc::clone(&shared);
+    // Without it counts are told with the next message, or at the end.
+    drop(std::thread::Builder::new().name("spillq-messages".to_owned()).spawn(move || theirs.tell_in_time()));
+    Told(shared)
+}
+
+#[derive(Debug)]
+struct Shared {
+    format: Format,
+    colour: bool,
+    folds: Mutex<Folds>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn write(&self, line: &Line, more: Option<More>) {
+        let text = match self.format {
+            Format::Text => line.text(more, self.colour),
+            Format::Json => line.json(more),
+        };
+        // Where standard error is gone there is nobody to tell.
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    /// Tells counts when their time is over, for as long as the process runs.
+    fn tell_in_time(&self) {
+        let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            folds.end(Some(Instant::now()), &mut |line, more| self.write(line, more));
+            let wait = folds.due().map_or(FOLD, |due| due.saturating_duration_since(Instant::now()));
+            let waited = self.changed.wait_timeout(folds, wait.max(Duration::from_millis(1)));
+            folds = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+struct Messages(Arc<Shared>);
+
+impl<S: Subscriber> Layer<S> for Messages {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut line = Line { level: *event.metadata().level(), message: String::new(), fields: Vec::new() };
+        event.record(&mut line);
+        let shared = &self.0;
+        if event.metadata().target() == SAID_BY_COMMAND {
+            // Two equal lines of a command are two facts.
+            line.fields.push(("from", Value::from("command"), "command".to_owned()));
+            return shared.write(&line, None);
+        }
+        let mut folds = shared.folds.lock().unwrap_or_else(PoisonError::into_inner);
+        if folds.take(line, Instant::now(), &mut |line, more| shared.write(line, more)) {
+            shared.changed.notify_all();
+        }
+    }
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq)]
+struct Line {
+    level: Level,
+    message: String,
+    fields: Vec<(&'static str, Value, String)>,
+}
+
+/// How often it came again, and in what time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct More {
+    times: u64,
+    seconds: u64,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = shortened(format!("{value:?}"));
+        match field.name() {
+            "message" => self.message = text,
+            name => self.fields.push((name, Value::from(text.as_str()), text)),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => self.message = shortened(value.to_owned()),
+            name => {
+                let value = shortened(value.to_owned());
+                let quoted = format!("{value:?}");
+                self.fields.push((name, Value::from(value), quoted));
+            }
+        }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.fields.push((field.name(), Value::from(value), value.to_string()));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.fields.push((field.name(), Value::from(value), value.to_string()));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.fields.push((field.name(), Value::from(value), value.to_string()));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.fields.push((field.name(), Value::from(value), value.to_string()));
+    }
+}
+
+fn shortened(mut text: String) -> String {
+    if text.len() > MESSAGE_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(MESSAGE_BYTES_MAX));
+        text.push_str(" … (cut)");
+    }
+    text
+}
+
+fn now() -> String {
+    humantime::format_rfc3339_micros(SystemTime::now()).to_string()
+}
+
+impl Line {
+    fn text(&self, more: Option<More>, colour: bool) -> String {
+        let (on, off) = match (colour, self.level) {
+            (false, _) => ("", ""),
+            (true, Level::ERROR) => ("\x1b[31m", "\x1b[0m"),
+            (true, Level::WARN) => ("\x1b[33m", "\x1b[0m"),
+            (true, Level::INFO) => ("\x1b[32m", "\x1b[0m"),
+            (true, _) => ("\x1b[2m", "\x1b[0m"),
+        };
+        let mut text = format!("{} {on}{:>5}{off} {}", now(), self.level.as_str(), plain(&self.message));
+        // Writing to a string does not fail.
+        for (name, _, value) in &self.fields {
+            let _ = write!(text, " {name}={}", plain(value));
+        }
+        if let Some(More { times, seconds }) = more {
+            let _ = write!(text, " (… {times} more times in {seconds} s)");
+        }
+        text.push('\n');
+        text
+    }
+
+    fn json(&self, more: Option<More>) -> String {
+        let mut object = Map::new();
+        object.insert("time".to_owned(), Value::from(now()));
+        object.insert("level".to_owned(), Value::from(self.level.as_str().to_lowercase()));
+        object.insert("message".to_owned(), Value::from(self.message.as_str()));
+        let fields = self.fields.iter().map(|(name, value, _)| ((*name).to_owned(), value.clone()));
+        object.insert("fields".to_owned(), Value::Object(fields.collect()));
+        if let Some(More { times, seconds }) = more {
+            object.insert("repeated".to_owned(), Value::from(times));
+            object.insert("repeated_in_seconds".to_owned(), Value::from(seconds));
+        }
+        // JSON leaves alone what lies above ASCII and may act all the same; it can only stand within strings.
+        let mut text = String::new();
+        for c in Value::Object(object).to_string().chars() {
+            if acts(c) {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(text, "\\u{unit:04x}");
+                }
+            } else {
+                text.push(c);
+            }
+        }
+        text + "\n"
+    }
+}
+
+/// What was told a moment ago, the oldest first.
+#[derive(Debug, Default)]
+struct Folds(VecDeque<Fold>);
+
+#[derive(Debug)]
+struct Fold {
+    line: Line,
+    since: Instant,
+    times: u64,
+}
+
+/// Where lines go that are told, with the count of those that were folded.
+type Tell<'t> = &'t mut dyn FnMut(&Line, Option<More>);
+
+impl Folds {
+    /// Tells `line`, or counts it. Whether there is a count now where there was none.
+    fn take(&mut self, line: Line, now: Instant, tell: Tell<'_>) -> bool {
+        self.end(Some(now), tell);
+        if let Some(fold) = self.0.iter_mut().find(|fold| fold.line == line) {
+            fold.times += 1;
+            return fold.times == 1;
+        }
+        tell(&line, None);
+        if self.0.len() >= FOLDED_MAX
+            && let Some(oldest) = self.0.pop_front()
+        {
+            oldest.end(now, tell);
+        }
+        self.0.push_back(Fold { line, since: now, times: 0 });
+        false
+    }
+
+    /// Tells the counts whose time is over; without a time, all of them.
+    fn end(&mut self, now: Option<Instant>, tell: Tell<'_>) {
+        while let Some(fold) = self.0.front() {
+            if now.is_some_and(|now| now.saturating_duration_since(fold.since) < FOLD) {
+                break;
+            }
+            if let Some(fold) = self.0.pop_front() {
+                fold.end(now.unwrap_or_else(Instant::now), tell);
+            }
+        }
+    }
+
+    /// When a count has to be told.
+    fn due(&self) -> Option<Instant> {
+        self.0.iter().find(|fold| fold.times > 0).map(|fold| fold.since + FOLD)
+    }
+}
+
+impl Fold {
+    fn end(self, now: Instant, tell: Tell<'_>) {
+        if self.times > 0 {
+            let seconds = now.saturating_duration_since(self.since).as_secs_f64().ceil() as u64;
+            tell(&self.line, Some(More { times: self.times, seconds: seconds.max(1) }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(message: &str) -> Line {
+        let fields = vec![("group", Value::from("a"), "\"a\"".to_owned())];
+        Line { level: Level::WARN, message: message.to_owned(), fields }
+    }
+
+    /// Feeds messages, each at a second, and gives what was told.
+    fn told(messages: &[(u64, &str)], end: Option<u64>) -> (Vec<String>, usize) {
+        let start = Instant::now();
+        let (mut folds, mut out, mut most) = (Folds::default(), Vec::new(), 0);
+        let mut tell = |line: &Line, more: Option<More>| {
+            let more = more.map(|more| format!(" +{} in {}", more.times, more.seconds)).unwrap_or_default();
+            out.push(format!("{}{more}", line.message));
+        };
+        for (second, message) in messages {
+            folds.take(line(message), start + Duration::from_secs(*second), &mut tell);
+            most = most.max(folds.0.len());
+        }
+        folds.end(end.map(|second| start + Duration::from_secs(second)), &mut tell);
+        (out, most)
+    }
+
+    #[test]
+    fn the_same_is_counted_and_what_differs_is_told() {
+        let (out, _) = told(&[(0, "a"), (1, "a"), (2, "b"), (3, "a"), (4, "a 2")], Some(60));
+        assert_eq!(out, ["a", "b", "a 2", "a +2 in 60"]);
+        // The next minute begins anew.
+        let (out, _) = told(&[(0, "a"), (59, "a"), (60, "a"), (61, "a")], Some(200));
+        assert_eq!(out, ["a", "a +1 in 60", "a", "a +1 in 140"]);
+        let (out, _) = told(&[(0, "a"), (1, "b")], Some(200));
+        assert_eq!(out, ["a", "b"], "what came once is told once");
+    }
+
+    #[test]
+    fn a_field_that_differs_is_another_message() {
+        let mut other = line("a");
+        other.fields = vec![("group", Value::from("b"), "\"b\"".to_owned())];
+        let (mut folds, mut count) = (Folds::default(), 0);
+        for line in [line("a"), other, line("a")] {
+            folds.take(line, Instant::now(), &mut |_, _| count += 1);
+        }
+        assert_eq!(count, 2);
+    }
+
+    #[test]
+    fn many_different_messages_are_all_told_and_few_remembered() {
+        let many: Vec<String> = (0..1_000).map(|number| format!("message {number}")).collect();
+        let mut messages: Vec<(u64, &str)> = vec![(0, "first"), (0, "first")];
+        messages.extend(many.iter().map(|message| (1, message.as_str())));
+        let (out, most) = told(&messages, Some(2));
+        assert_eq!(most, FOLDED_MAX);
+        assert_eq!(out.len(), 1_002, "each once, and the count of the first before it is forgotten");
+        assert!(out.contains(&"first +1 in 1".to_owned()), "{out:?}");
+    }
+
+    #[test]
+    fn a_message_is_one_line_that_no_terminal_acts_on() {
+        let wild = "a\x1b[2J\nfake: 1\u{9b}31m\u{202e}";
+        let mut hostile = line(wild);
+        hostile.fields = vec![("path", Value::from(wild), wild.to_owned())];
+        let text = hostile.text(Some(More { times: 37, seconds: 60 }), false);
+        assert!(
+            text.ends_with(" (… 37 more times in 60 s)\n") && !text.trim_end().contains(acts),
+            "{text:?}"
+        );
+        assert!(text.contains(r"WARN a\x1b[2J\nfake: 1\u{9b}31m\u{202e} path=a\x1b[2J"), "{text}");
+        let json = hostile.json(Some(More { times: 37, seconds: 60 }));
+        assert!(!json.trim_end().contains(acts), "{json:?}");
+        let read: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&read["message"], &read["fields"]["path"]), (&Value::from(wild), &Value::from(wild)));
+        assert_eq!((&read["level"], &read["repeated"]), (&Value::from("warn"), &Value::from(37)));
+        assert_eq!(shortened("ä".repeat(MESSAGE_BYTES_MAX)).len(), MESSAGE_BYTES_MAX + " … (cut)".len());
+    }
+}

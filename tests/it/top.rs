@@ -1,0 +1,129 @@
+//! `top` on a pseudo-terminal, over a real service: drawn, steered, and the terminal given back.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Service, binary, spillq, wait_for};
+
+const ENTER: &str = "\u{1b}[?1049h";
+const LEAVE: &str = "\u{1b}[?1049l";
+const HIDE: &str = "\u{1b}[?25l";
+const SHOW: &str = "\u{1b}[?25h";
+
+/// `top` within `script`, which gives it a terminal.
+struct Shown {
+    script: Child,
+    written: Arc<Mutex<Vec<u8>>>,
+    folder: std::path::PathBuf,
+}
+
+impl Shown {
+    fn start(folder: &std::path::Path) -> Shown {
+        let words =
+            format!("stty rows 24 cols 80; echo $$ > pid; exec {} top --data-dir q", binary().display());
+        let mut command = Command::new("script");
+        command.args(["-qec", &words, "/dev/null"]).current_dir(folder).env("TERM", "xterm-256color");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut script = command.spawn().expect("script is there: Debian's package bsdutils");
+        let (written, mut out) = (Arc::new(Mutex::new(Vec::new())), script.stdout.take().unwrap());
+        let theirs = Arc::clone(&written);
+        std::thread::spawn(move || {
+            let mut some = [0; 4096];
+            while let Ok(size @ 1..) = out.read(&mut some) {
+                theirs.lock().unwrap().extend_from_slice(&some[..size]);
+            }
+        });
+        Shown { script, written, folder: folder.to_owned() }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.written.lock().unwrap()).into_owned()
+    }
+
+    #[track_caller]
+    fn wait(&self, text: &str) {
+        let found = wait_for(|| self.text().contains(text).then_some(()));
+        assert!(found.is_some(), "never {text:?}: {:?}", self.text());
+    }
+
+    fn pid(&self) -> Pid {
+        let pid = wait_for(|| fs::read_to_string(self.folder.join("pid")).ok()?.trim().parse().ok());
+        Pid::from_raw(pid.expect("it says its pid")).unwrap()
+    }
+
+    /// Waits for the end; the terminal is as it was.
+    #[track_caller]
+    fn ended(mut self) {
+        let status = wait_for(|| self.script.try_wait().unwrap()).expect("it ends");
+        self.wait(LEAVE);
+        let text = self.text();
+        assert!(status.success(), "{status}: {text:?}");
+        assert!(text.rfind(LEAVE) > text.rfind(ENTER) && text.rfind(SHOW) > text.rfind(HIDE), "{text:?}");
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        let _ = self.script.kill();
+        let _ = self.script.wait();
+    }
+}
+
+#[test]
+fn top_draws_follows_a_restart_and_gives_the_terminal_back() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.log"), "one\n").unwrap();
+    let run = |folder: &std::path::Path| {
+        Service::start(&folder.join("q"), &["--follow", "a.log", "--", "sh", "-c", "cat >> out"])
+    };
+    let mut service = run(folder.path());
+    service.wait("the line is acked", |status| status.log.next_seq == 2 && status.groups[0].lag_lines == 0);
+    let mut shown = Shown::start(folder.path());
+    shown.wait("well");
+    shown.wait("acked");
+    service.kill();
+    shown.wait("no answer for ");
+    let mut service = run(folder.path());
+    service.wait("it answers again", |_| true);
+    shown.written.lock().unwrap().clear();
+    // Drawn where something has changed: the word is there again.
+    shown.wait("well");
+    shown.script.stdin.as_mut().unwrap().write_all(b"q").unwrap();
+    let whole = shown.text();
+    assert!(!whole.contains(LEAVE), "{whole:?}");
+    // The beginning was cleared above.
+    shown.written.lock().unwrap().splice(0..0, ENTER.bytes());
+    shown.ended();
+
+    let terminated = Shown::start(folder.path());
+    terminated.wait("well");
+    kill_process(terminated.pid(), Signal::TERM).unwrap();
+    terminated.ended();
+    assert_eq!(service.stop(), 0);
+}
+
+#[test]
+fn top_wants_a_terminal_and_a_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = spillq(&["top", "--data-dir", "q"]).current_dir(folder.path()).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{told}");
+    assert!(
+        told.starts_with("spillq: top draws on a terminal, and here is none\nhint: `spillq status --watch`"),
+        "{told}"
+    );
+    let words = format!("{} top --data-dir q", binary().display());
+    let output = Command::new("script")
+        .args(["-qec", &words, "/dev/null"])
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.code() == Some(2) && told.contains("q: no service runs on it"), "{told}");
+    assert!(!told.contains(ENTER), "nothing was drawn: {told:?}");
+}
