@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::place::Place;
 use super::{Exit, Failure};
@@ -62,8 +64,13 @@ fn show(terminal: &mut DefaultTerminal, model: &mut Model, asks: &Asks, signals:
         if changed {
             terminal.draw(|frame| draw(frame, model))?;
         }
-        changed = event::poll(LOOK)?;
-        if changed {
+        // Asked here first: with a terminal that hung up, reading keys would never come back.
+        if has_hung_up(LOOK)? {
+            return Ok(());
+        }
+        changed = false;
+        while event::poll(Duration::ZERO)? {
+            changed = true;
             match event::read()? {
                 Event::Key(key) if key.kind != KeyEventKind::Release && is_end(key) => return Ok(()),
                 Event::Key(key) if key.kind != KeyEventKind::Release => steer(model, key.code),
@@ -73,6 +80,18 @@ fn show(terminal: &mut DefaultTerminal, model: &mut Model, asks: &Asks, signals:
         }
     }
     Ok(())
+}
+
+/// Waits for a key, for so long at most. True where none can come any more.
+fn has_hung_up(wait: Duration) -> io::Result<bool> {
+    let input = io::stdin();
+    let mut keys = [PollFd::new(&input, PollFlags::IN)];
+    let wait = Timespec::try_from(wait).map_err(io::Error::other)?;
+    match poll(&mut keys, Some(&wait)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(keys[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
 }
 
 fn is_end(key: KeyEvent) -> bool {

@@ -106,6 +106,28 @@ fn top_draws_follows_a_restart_and_gives_the_terminal_back() {
     assert_eq!(service.stop(), 0);
 }
 
+/// A `top` whose terminal window was closed read keys for ever, on a whole core, and could only be killed.
+#[test]
+fn top_ends_when_its_terminal_hangs_up() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.log"), "one\n").unwrap();
+    let mut service = Service::start(&folder.path().join("q"), &["--follow", "a.log", "--", "cat"]);
+    service.wait("the line is acked", |status| status.log.next_seq == 2 && status.groups[0].lag_lines == 0);
+    let mut shown = Shown::start(folder.path());
+    shown.wait("well");
+    let top = shown.pid();
+    // The terminal is that of `script`.
+    shown.script.kill().unwrap();
+    shown.script.wait().unwrap();
+    let gone = wait_for(|| {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", top.as_raw_pid())).unwrap_or_default();
+        (stat.is_empty() || stat.contains(") Z ")).then_some(())
+    });
+    // Not left to the machine where it does not end.
+    let _ = kill_process(top, Signal::KILL);
+    assert!(gone.is_some(), "it goes on without a terminal");
+}
+
 #[test]
 fn top_wants_a_terminal_and_a_service() {
     let folder = tempfile::tempdir().unwrap();
