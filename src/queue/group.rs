@@ -177,8 +177,10 @@ impl Group {
         let out = self.leases.len() + self.reserved.len();
         // In strict order it keeps its place: nobody overtakes it.
         let placeless = self.reserved.values().filter(|reserved| reserved.ahead && !self.settings.strict);
-        let places = out - placeless.count();
-        if out > self.settings.in_flight || (places >= self.settings.in_flight && !ahead) {
+        let placeless = placeless.count();
+        // A second one read ahead would keep a worker from the place that is left for it.
+        let is_full = if ahead { placeless > 0 } else { out - placeless >= self.settings.in_flight };
+        if is_full || out > self.settings.in_flight {
             return Err(Idle::InFlight);
         }
         // What is read ahead is fresh lines only: what comes again depends on how the lease before it ends.
@@ -589,6 +591,22 @@ mod tests {
         let out = group.take(100).unwrap();
         group.acked(out, 0);
         assert!(group.lease(view(&state, 31), 2, Seq(10), 102).is_some());
+    }
+
+    /// Found on a busy machine: one worker of three had nothing to do as long as the other two had read ahead.
+    #[test]
+    fn lines_read_ahead_never_keep_a_worker_from_a_place_that_is_free() {
+        let state = state();
+        let settings =
+            GroupSettings { strict: false, in_flight: 3, batch_lines: 5, ..GroupSettings::named("a") };
+        let mut group = Group::new(settings, &state);
+        group.offer(view(&state, 31), false, 1).unwrap();
+        group.lease(view(&state, 31), 1, Seq(5), 100).unwrap();
+        assert_eq!(group.offer(view(&state, 31), true, 2).unwrap().range, range(6, 10));
+        group.offer(view(&state, 31), false, 3).unwrap();
+        group.lease(view(&state, 31), 3, Seq(15), 101).unwrap();
+        assert_eq!(group.offer(view(&state, 31), true, 4), Err(Idle::InFlight), "one is read ahead already");
+        assert_eq!(group.offer(view(&state, 31), false, 5).unwrap().range, range(16, 20), "for the third");
     }
 
     #[test]
