@@ -379,8 +379,9 @@ pub struct DoctorArgs {
 /// Show what status and doctor say, live, with plots of the last minutes
 ///
 /// Draws on a terminal: groups with their states, lines in and out a second, lag, disk, memory, and what is wrong with the
-/// chosen group. Keys: q ends it, arrows and Tab choose a group. Asks the service on the data dir, or at an address,
-/// once a second; goes on asking while it is away.
+/// chosen group. Keys: q ends it, arrows and Tab choose a group, p pauses it, r lets it go on, d shows its dead letters.
+/// Asks the service on the data dir, or at an address, which shows and changes nothing; once a second, and goes on
+/// asking while it is away.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:

@@ -20,7 +20,8 @@ use rustix::io::Errno;
 use super::place::Place;
 use super::{Exit, Failure};
 use crate::cli::TopArgs;
-use asks::{Asks, Signals};
+use crate::http::AdminJson;
+use asks::{Asks, News, Signals};
 use draw::draw;
 use model::Model;
 
@@ -56,8 +57,11 @@ fn show(terminal: &mut DefaultTerminal, model: &mut Model, asks: &Asks, signals:
     let began = Instant::now();
     let mut changed = true;
     while !signals.came() {
-        while let Some(heard) = asks.heard() {
-            model.take(heard, began.elapsed());
+        while let Some(news) = asks.news() {
+            match news {
+                News::Heard(heard) => model.take(heard, began.elapsed()),
+                News::Done(request, done) => model.done(&request, done),
+            }
             changed = true;
         }
         changed |= model.tick(began.elapsed());
@@ -73,7 +77,7 @@ fn show(terminal: &mut DefaultTerminal, model: &mut Model, asks: &Asks, signals:
             changed = true;
             match event::read()? {
                 Event::Key(key) if key.kind != KeyEventKind::Release && is_end(key) => return Ok(()),
-                Event::Key(key) if key.kind != KeyEventKind::Release => steer(model, key.code),
+                Event::Key(key) if key.kind != KeyEventKind::Release => steer(model, asks, key.code),
                 // Drawn anew at the new size, as with anything else.
                 _ => {}
             }
@@ -99,10 +103,15 @@ fn is_end(key: KeyEvent) -> bool {
     matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) || (control && key.code == KeyCode::Char('c'))
 }
 
-fn steer(model: &mut Model, key: KeyCode) {
-    match key {
-        KeyCode::Down | KeyCode::Right | KeyCode::Tab | KeyCode::Char('j') => model.choose(1),
-        KeyCode::Up | KeyCode::Left | KeyCode::BackTab | KeyCode::Char('k') => model.choose(-1),
+fn steer(model: &mut Model, asks: &Asks, key: KeyCode) {
+    model.notice.clear();
+    let group = model.chosen_group().map(|group| group.group.clone());
+    match (key, group) {
+        (KeyCode::Down | KeyCode::Right | KeyCode::Tab | KeyCode::Char('j'), _) => model.choose(1),
+        (KeyCode::Up | KeyCode::Left | KeyCode::BackTab | KeyCode::Char('k'), _) => model.choose(-1),
+        (KeyCode::Char('p'), Some(name)) => asks.order(AdminJson::Pause { name, paused: true }),
+        (KeyCode::Char('r'), Some(name)) => asks.order(AdminJson::Pause { name, paused: false }),
+        (KeyCode::Char('d'), Some(group)) => asks.order(AdminJson::DeadLetters { group, from: 0 }),
         _ => {}
     }
 }

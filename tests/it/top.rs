@@ -92,6 +92,14 @@ fn top_draws_follows_a_restart_and_gives_the_terminal_back() {
     shown.written.lock().unwrap().clear();
     // Drawn where something has changed: the word is there again.
     shown.wait("well");
+    let mut press = |key: &[u8]| shown.script.stdin.as_mut().unwrap().write_all(key).unwrap();
+    press(b"p");
+    service.wait("it is paused", |status| status.groups[0].state == "paused");
+    press(b"r");
+    service.wait("it goes on", |status| status.groups[0].state != "paused");
+    press(b"d");
+    // Of "group default has no dead letters", what was not on the screen before.
+    shown.wait("letters");
     shown.script.stdin.as_mut().unwrap().write_all(b"q").unwrap();
     let whole = shown.text();
     assert!(!whole.contains(LEAVE), "{whole:?}");

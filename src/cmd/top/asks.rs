@@ -1,4 +1,4 @@
-//! Who asks: a thread that asks the service once a second, and one that waits for signals.
+//! Who asks: a thread that asks the service once a second, and for what a key wants; and one that waits for signals.
 
 use std::io;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cmd::place::Place;
-use crate::http::{DoctorJson, StatusJson};
+use crate::http::{AdminJson, AnswerJson, DoctorJson, StatusJson};
 
 /// Between two questions.
 const EVERY: Duration = Duration::from_secs(1);
@@ -17,34 +17,55 @@ const EVERY: Duration = Duration::from_secs(1);
 /// What the service said, or why it said nothing.
 pub(super) type Heard = Result<Box<(StatusJson, DoctorJson)>, String>;
 
+/// What there is to say.
+pub(super) enum News {
+    /// How things are.
+    Heard(Heard),
+    /// What came of a request, or why nothing did.
+    Done(AdminJson, Result<AnswerJson, String>),
+}
+
 /// The thread that asks. Ends when this is dropped, once its question under way is answered.
 pub(super) struct Asks {
-    heard: Receiver<Heard>,
-    _go_on: SyncSender<()>,
+    news: Receiver<News>,
+    wanted: SyncSender<AdminJson>,
 }
 
 impl Asks {
     pub(super) fn start(place: Place) -> io::Result<Asks> {
         // What is not taken is not kept: the next answer is as good.
-        let (tell, heard) = sync_channel(2);
-        let (go_on, ended) = sync_channel(0);
+        let (tell, news) = sync_channel(2);
+        // One request at a time: a key that is held down is not kept either.
+        let (wanted, wants) = sync_channel(1);
         std::thread::Builder::new().name("spillq-asks".to_owned()).spawn(move || {
             loop {
-                if let Err(TrySendError::Disconnected(_)) = tell.try_send(ask(&place)) {
+                if let Err(TrySendError::Disconnected(_)) = tell.try_send(News::Heard(ask(&place))) {
                     return;
                 }
-                match ended.recv_timeout(EVERY) {
+                match wants.recv_timeout(EVERY) {
+                    Ok(request) => {
+                        let done = order(&place, &request);
+                        if tell.send(News::Done(request, done)).is_err() {
+                            return;
+                        }
+                    }
                     Err(RecvTimeoutError::Timeout) => {}
-                    _ => return,
+                    Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
         })?;
-        Ok(Asks { heard, _go_on: go_on })
+        Ok(Asks { news, wanted })
     }
 
     /// The next answer, if there is one.
-    pub(super) fn heard(&self) -> Option<Heard> {
-        self.heard.try_recv().ok()
+    pub(super) fn news(&self) -> Option<News> {
+        self.news.try_recv().ok()
+    }
+
+    /// Has something done, unless something else is under way.
+    pub(super) fn order(&self, request: AdminJson) {
+        // It is asked for again by pressing the key again.
+        let _ = self.wanted.try_send(request);
     }
 }
 
@@ -54,6 +75,15 @@ fn ask(place: &Place) -> Heard {
     let status = service.get("/v1/status").map_err(|error| error.to_string())?;
     let doctor = service.get("/v1/doctor").map_err(|error| error.to_string())?;
     Ok(Box::new((status, doctor)))
+}
+
+fn order(place: &Place, request: &AdminJson) -> Result<AnswerJson, String> {
+    if matches!(place, Place::Url(_)) {
+        return Err("an address shows and changes nothing; run top on the host, with --data-dir".to_owned());
+    }
+    let service = place.service().map_err(|failure| failure.to_string())?;
+    let service = service.ok_or_else(|| "no service runs on it".to_owned())?;
+    service.post("/v1/admin", request).map_err(|error| error.to_string())
 }
 
 /// Whether somebody wants the process to end.

@@ -41,7 +41,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     draw_groups(frame, model, list);
     draw_plots(frame, model, plots);
     frame.render_widget(Paragraph::new(what_is_said(model)).wrap(Wrap { trim: false }), said);
-    frame.render_widget(Line::from("q quit   ↑ ↓ Tab choose a group").style(dim()), keys);
+    frame.render_widget(
+        Line::from("q quit   ↑ ↓ Tab choose a group   p pause   r resume   d dead letters").style(dim()),
+        keys,
+    );
 }
 
 fn dim() -> Style {
@@ -183,6 +186,9 @@ fn draw_plot(frame: &mut Frame<'_>, model: &Model, area: Rect, title: &str, valu
 }
 
 fn what_is_said(model: &Model) -> Vec<Line<'static>> {
+    if !model.notice.is_empty() {
+        return model.notice.iter().map(|line| Line::from(plain(line).into_owned())).collect();
+    }
     let mut lines = Vec::new();
     if let Some(verdict) = model.chosen_group().and_then(|group| model.verdict(&group.group)) {
         lines.extend(said(model, verdict));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::asks::Heard;
-use crate::http::{DoctorJson, GroupJson, StatusJson, VerdictJson};
+use crate::http::{AdminJson, AnswerJson, DoctorJson, GroupJson, StatusJson, VerdictJson};
 
 /// Answers that are remembered: five minutes of one a second.
 pub(super) const HISTORY_MAX: usize = 300;
@@ -37,6 +37,8 @@ pub(super) struct Model {
     heard_at: Duration,
     samples: VecDeque<Sample>,
     chosen: usize,
+    /// What came of the last request, until the next key.
+    pub(super) notice: Vec<String>,
 }
 
 impl Model {
@@ -50,6 +52,7 @@ impl Model {
             heard_at: Duration::ZERO,
             samples: VecDeque::with_capacity(HISTORY_MAX),
             chosen: 0,
+            notice: Vec::new(),
         }
     }
 
@@ -83,6 +86,37 @@ impl Model {
         });
         self.now = Some(heard);
         self.choose(0);
+    }
+
+    /// Takes in what came of a request.
+    pub(super) fn done(&mut self, request: &AdminJson, done: Result<AnswerJson, String>) {
+        let answer = match done {
+            Ok(answer) => answer,
+            Err(why) => {
+                self.notice = vec![format!("! that was not done: {why}")];
+                return;
+            }
+        };
+        self.notice = match request {
+            AdminJson::Pause { name, paused: true } => {
+                vec![format!("group {name} is paused; r lets it go on")]
+            }
+            AdminJson::Pause { name, .. } => vec![format!("group {name} goes on")],
+            AdminJson::DeadLetters { group, .. } if answer.dead_letters.is_empty() => {
+                vec![format!("group {group} has no dead letters")]
+            }
+            AdminJson::DeadLetters { group, .. } => {
+                let more = format!("dead letters of {group}; `spillq dead-letter show` prints a line");
+                let letters = answer.dead_letters.iter().map(|letter| {
+                    format!(
+                        "  line {}, {} attempts, {}: {}",
+                        letter.seq, letter.attempts, letter.time, letter.reason
+                    )
+                });
+                std::iter::once(more).chain(letters).collect()
+            }
+            _ => Vec::new(),
+        };
     }
 
     /// Time goes by. Whether that is to be seen.

@@ -7,7 +7,7 @@ use ratatui::backend::TestBackend;
 
 use super::draw::draw;
 use super::model::{HISTORY_MAX, Model};
-use crate::http::{DoctorJson, StatusJson};
+use crate::http::{AdminJson, DoctorJson, StatusJson};
 
 /// An answer after `second` seconds: 1,000 lines a second come in, 400 of them are acked by fills.
 fn answer(second: u64, names: &[&str]) -> (StatusJson, DoctorJson) {
@@ -43,6 +43,21 @@ fn answer(second: u64, names: &[&str]) -> (StatusJson, DoctorJson) {
         .collect();
     let doctor = serde_json::json!({ "healthy": false, "from": "service", "groups": verdicts, "findings": [], "last_run": null });
     (serde_json::from_value(status).unwrap(), serde_json::from_value(doctor).unwrap())
+}
+
+#[test]
+fn what_came_of_a_key_is_said_and_cannot_act_on_the_terminal() {
+    let mut model = model(2, &["fills"]);
+    let ask = AdminJson::DeadLetters { group: "fills".to_owned(), from: 0 };
+    let letter = serde_json::json!({ "seq": 42, "attempts": 8, "time": "2026-01-01T00:00:00Z", "reason": "\u{1b}[2Jno coin" });
+    let answer = serde_json::json!({ "lines": 0, "dead_letters": [letter] });
+    model.done(&ask, Ok(serde_json::from_value(answer).unwrap()));
+    let found = screen(&model, 80, 24).join("\n");
+    assert!(found.contains("  line 42, 8 attempts, 2026-01-01T00:00:00Z: "), "{found}");
+    assert!(found.contains("no coin") && !found.contains('\u{1b}'), "{found}");
+    model.done(&ask, Err("no service runs on it".to_owned()));
+    let found = screen(&model, 80, 24).join("\n");
+    assert!(found.contains("! that was not done: no service runs on it"), "{found}");
 }
 
 fn model(seconds: u64, names: &[&str]) -> Model {
@@ -82,7 +97,7 @@ fn all_of_it_fits_on_80_by_24() {
     has("! crashing: the processor of group audit crashes: 4 times in a row");
     has("  next: spillq inspect --data-dir /q --from 5 --limit 1");
     has(r"  - stderr: \x1b[2Jlast words\nfake: well");
-    assert_eq!(found[23], "q quit   ↑ ↓ Tab choose a group");
+    assert_eq!(found[23], "q quit   ↑ ↓ Tab choose a group   p pause   r resume   d dead letters");
 }
 
 #[test]
