@@ -33,6 +33,17 @@ impl Tail {
     }
 }
 
+/// An error with its causes, harmless.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    harmless(&text)
+}
+
 /// The same text without what a terminal acts on: control characters but newline and tab become `?`, a carriage
 /// return becomes a newline, and what reverses the direction of writing becomes `?`. Never longer than `text`.
 pub(super) fn harmless(text: &str) -> String {

@@ -34,7 +34,7 @@ use tokio::sync::watch;
 
 use super::body::{Coding, Form, body};
 use super::command::lines;
-use super::evidence::{Tail, harmless};
+use super::evidence::{Tail, chain, harmless};
 use super::trust::trust;
 use super::upload::Upload;
 use super::{Batch, Evidence, Outcome, Processing, Processor, Secret};
@@ -319,17 +319,6 @@ fn retry_after<B>(response: &Response<B>, now: SystemTime) -> Option<Duration> {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
         Err(_) => Some(httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()),
     }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    harmless(&text)
 }
 
 #[cfg(test)]

@@ -7,16 +7,15 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Service, binary, spillq, write_config};
+use crate::support::{SMALL_STORE, Service, binary, spillq, write_config};
 
 fn config(folder: &Path) -> PathBuf {
     write_config(
         folder,
-        r#"
+        &format!(
+            r#"
         data_dir = "q"
-        [disk]
-        min_free = "64MiB"
-        reserve = "8MiB"
+        {SMALL_STORE}
         [[follow]]
         include = ["*.log"]
         [[group]]
@@ -31,7 +30,8 @@ fn config(folder: &Path) -> PathBuf {
         group = "copy"
         kind = "file"
         path = "out"
-        "#,
+        "#
+        ),
     )
 }
 

@@ -4,7 +4,7 @@ use spillq_storage::Seq;
 use tokio_postgres::Error;
 use tokio_postgres::error::DbError;
 
-use super::super::evidence::{Tail, harmless};
+use super::super::evidence::{Tail, chain, harmless};
 use super::super::{Evidence, Outcome};
 
 /// Where an error came.
@@ -94,16 +94,6 @@ fn more(error: &DbError) -> String {
         }
     }
     tail.text()
-}
-
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    harmless(&text)
 }
 
 #[cfg(test)]
