@@ -189,9 +189,9 @@ fn vanished(last: &LastRun, out: &[(String, String)], start: &Start<'_>) -> Vec<
             continue;
         }
         let summary = format!(
-            "whoever worked for group {group} vanished with lines that were out when run {} (pid {}) ended; \
+            "whoever worked for group {group} vanished with lines that were out when the last run (pid {}) ended; \
              nobody has acked them, and they come again, in halves, with the next start",
-            last.run, last.pid
+            last.pid
         );
         found.push(Verdict {
             group: group.clone(),

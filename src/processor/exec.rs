@@ -27,7 +27,7 @@ use super::evidence::Tail;
 use super::input::{Input, memfd};
 use super::passthrough::Passthrough;
 use super::report::{REPORT_BYTES_MAX, Report};
-use super::{Batch, Evidence, Outcome, Processing, Processor};
+use super::{Batch, Evidence, Origin, Outcome, Processing, Processor};
 
 /// Once all processes of a command have ended, what stands in the pipe of its standard error is read for so long:
 /// the end of file comes at once, unless a process that we do not know of holds the pipe.
@@ -42,6 +42,7 @@ const EXIT_POISON: i32 = 65;
 pub struct Exec {
     launcher: Launcher,
     input: Input,
+    origin: Origin,
     passthrough: Passthrough,
     interrupted: Option<Evidence>,
 }
@@ -51,13 +52,14 @@ impl Exec {
     pub const OWN_BINARY: &str = "/proc/self/exe";
 
     /// Will run `command`, its arguments behind it, found as the shell finds it and in our working directory.
-    /// `shim` is a binary whose `main` begins with [`shim::main`]; `grace` is the time between SIGTERM and SIGKILL
+    /// `origin` says whose seqs the batches have; `shim` is a binary whose `main` begins with [`shim::main`]; `grace` is the time between SIGTERM and SIGKILL
     /// for what must end.
     #[must_use]
-    pub fn new(command: Vec<String>, input: Input, shim: PathBuf, grace: Duration) -> Exec {
+    pub fn new(command: Vec<String>, input: Input, origin: Origin, shim: PathBuf, grace: Duration) -> Exec {
         Exec {
             launcher: Launcher::new(command, shim, grace),
             input,
+            origin,
             passthrough: Passthrough::to_stderr(),
             interrupted: None,
         }
@@ -100,6 +102,7 @@ impl Exec {
             ("SPILLQ_BYTES", bytes.to_string()),
             ("SPILLQ_FIRST_SEQ", range.first.to_string()),
             ("SPILLQ_LAST_SEQ", range.last.to_string()),
+            ("SPILLQ_ORIGIN", self.origin.to_string()),
             ("SPILLQ_GROUP", batch.group().to_owned()),
             ("SPILLQ_ATTEMPT", batch.attempt().to_string()),
         ];

@@ -20,12 +20,10 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use spillq_storage::{GroupId, StoreId};
-
 use super::blocking::Blocking;
 use super::sidecar::{Intent, Record, Sidecar, open_private, path_of};
 use super::written::{Written, has_too_many_gaps};
-use super::{Batch, Evidence, Outcome, Processing, Processor};
+use super::{Batch, Evidence, Origin, Outcome, Processing, Processor};
 
 /// So many bytes before the good length tell whether it is still the same file.
 const CHECKED_BYTES_MAX: u64 = 4 * 1024;
@@ -41,16 +39,15 @@ pub struct AppendFile {
 
 impl AppendFile {
     /// Will append to the file at `path`, made with mode 0600 where it is missing; its folder must exist. Nothing
-    /// is opened before the first batch. `store` and `group` say whose seqs the batches have: lines of another
-    /// store or group that the file holds are not taken for theirs.
+    /// is opened before the first batch. `origin` says whose seqs the batches have: lines of another that the file
+    /// holds are not taken for theirs.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn new(path: PathBuf, store: StoreId, group: GroupId) -> io::Result<AppendFile> {
+    pub fn new(path: PathBuf, origin: Origin) -> io::Result<AppendFile> {
         AppendFile::of(Appender {
             path,
-            store,
-            group,
+            origin,
             open: None,
             #[cfg(test)]
             stop_at: None,
@@ -111,8 +108,7 @@ enum Step {
 #[derive(Debug)]
 struct Appender {
     path: PathBuf,
-    store: StoreId,
-    group: GroupId,
+    origin: Origin,
     /// Closed after every error: what the disk says then counts, not what was meant.
     open: Option<Open>,
     #[cfg(test)]
@@ -134,7 +130,7 @@ impl Appender {
             old => {
                 // Its lock would be in the way.
                 drop(old);
-                Open::new(&self.path, self.store, self.group)?
+                Open::new(&self.path, self.origin)?
             }
         };
         open.accept_foreign(&self.path)?;
@@ -185,24 +181,24 @@ impl Appender {
 
 impl Open {
     /// Opens the file and its sidecar, and brings the file to a length that is known to be good.
-    fn new(path: &Path, store: StoreId, group: GroupId) -> io::Result<Open> {
+    fn new(path: &Path, origin: Origin) -> io::Result<Open> {
         let file = open_private(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
         }
-        let mut first = Record { generation: 1, store, group, length: metadata.len(), ..Record::default() };
+        let mut first = Record { generation: 1, origin, length: metadata.len(), ..Record::default() };
         first.check(&file)?;
         let (sidecar, record, intent) = Sidecar::open(&path_of(path), first)?;
         let mut open = Open { file, sidecar, record };
         open.recover(path, intent)?;
-        if (open.record.store, open.record.group) != (store, group) {
-            tracing::info!(
+        if open.record.origin != origin {
+            tracing::warn!(
                 path = %path.display(),
-                "the file was written from another store or group: its lines are kept, and none is taken for ours"
+                "the file was written from another store or group, or from this one before it was restored: its lines \
+                 are kept, and none is taken for ours; after a restore, those acked after the backup come again"
             );
-            open.record.store = store;
-            open.record.group = group;
+            open.record.origin = origin;
             open.record.written = Written::default();
         }
         // The record that was found may not be durable, and the file may be new: now both are.

@@ -29,7 +29,6 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use spillq_storage::{GroupId, StoreId};
 use tokio::sync::watch;
 
 use super::body::{Coding, Form, body};
@@ -37,7 +36,7 @@ use super::command::lines;
 use super::evidence::{Tail, chain, harmless};
 use super::trust::trust;
 use super::upload::Upload;
-use super::{Batch, Evidence, Outcome, Processing, Processor, Secret};
+use super::{Batch, Evidence, Origin, Outcome, Processing, Processor, Secret};
 
 /// Of a reply's status line and headers: hyper reads no more.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -65,10 +64,8 @@ pub struct Destination {
     pub secret_headers: Vec<(String, Secret)>,
     /// Certificates (PEM) to trust in place of the system's.
     pub ca_file: Option<PathBuf>,
-    /// The store that the batches come from: part of the key, so that two stores may feed one server.
-    pub store: StoreId,
-    /// The group that they are leased to; a group that is removed and made anew has another.
-    pub group: GroupId,
+    /// Whose seqs the batches have: part of the key, so that two stores, or two groups, may feed one server.
+    pub origin: Origin,
 }
 
 impl fmt::Debug for Destination {
@@ -122,7 +119,7 @@ impl Target {
             secret_headers: destination.secret_headers.iter().map(secret).collect::<io::Result<_>>()?,
             form: destination.form.clone(),
             coding: destination.coding,
-            key: format!("{}-{:016x}", destination.group.0, destination.store.0),
+            key: destination.origin.to_string(),
         })
     }
 

@@ -45,7 +45,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
-use spillq_storage::{GroupId, Seq, StoreId};
+use spillq_storage::Seq;
 
 pub use batch::{Batch, Piece};
 pub use body::{Coding, Form};
@@ -132,6 +132,8 @@ pub enum Kind {
         command: Vec<String>,
         /// How it gets the lines.
         input: Input,
+        /// Whose seqs the batches have.
+        origin: Origin,
         /// The time between SIGTERM and SIGKILL for what must end.
         grace: Duration,
     },
@@ -141,6 +143,8 @@ pub enum Kind {
         command: Vec<String>,
         /// How it gets the lines.
         input: Input,
+        /// Whose seqs the batches have.
+        origin: Origin,
         /// The time between SIGTERM and SIGKILL for what must end.
         grace: Duration,
         /// The longest pause before it is started again.
@@ -160,10 +164,8 @@ pub enum Kind {
     File {
         /// The file to append to.
         path: PathBuf,
-        /// The store that the batches come from.
-        store: StoreId,
-        /// The group that they are leased to.
-        group: GroupId,
+        /// Whose seqs the batches have.
+        origin: Origin,
     },
 }
 
@@ -174,12 +176,12 @@ impl Kind {
     /// When a thread cannot be started, or standard output is closed.
     pub fn build(self) -> io::Result<Box<dyn Processor>> {
         Ok(match self {
-            Kind::Exec { command, input, grace } => {
-                Box::new(Exec::new(command, input, PathBuf::from(Exec::OWN_BINARY), grace))
+            Kind::Exec { command, input, origin, grace } => {
+                Box::new(Exec::new(command, input, origin, PathBuf::from(Exec::OWN_BINARY), grace))
             }
-            Kind::ExecStream { command, input, grace, restart_max } => {
+            Kind::ExecStream { command, input, origin, grace, restart_max } => {
                 let shim = PathBuf::from(Exec::OWN_BINARY);
-                Box::new(ExecStream::new(command, input, shim, grace, restart_max))
+                Box::new(ExecStream::new(command, input, origin, shim, grace, restart_max))
             }
             Kind::Http(destination) => Box::new(HttpPost::new(destination)?),
             #[cfg(feature = "redis")]
@@ -187,7 +189,7 @@ impl Kind {
             #[cfg(feature = "postgres")]
             Kind::Postgres(table) => Box::new(Postgres::new(table)?),
             Kind::Stdout => Box::new(Stdout::new()?),
-            Kind::File { path, store, group } => Box::new(AppendFile::new(path, store, group)?),
+            Kind::File { path, origin } => Box::new(AppendFile::new(path, origin)?),
         })
     }
 }

@@ -5,12 +5,12 @@ use std::fmt;
 use spillq_storage::{GroupId, State, StoreId};
 
 /// The group of a store that batches come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
     /// The store.
     pub store: StoreId,
-    /// How often it was restored from a backup: then it may give seqs again that were delivered before.
-    pub restored: u64,
+    /// Which restoration from a backup it comes from: with each, seqs are given again that were delivered before.
+    pub restoration: u64,
     /// The group; one that is removed and made anew has another number.
     pub group: GroupId,
 }
@@ -19,7 +19,7 @@ impl Origin {
     /// That of no group yet.
     #[must_use]
     pub fn of_store(state: &State) -> Origin {
-        Origin { store: state.store, restored: state.restored(), group: GroupId(0) }
+        Origin { store: state.store, restoration: state.restoration(), group: GroupId(0) }
     }
 
     /// That of `group` of the same store.
@@ -31,6 +31,6 @@ impl Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{:016x}-{}", self.group.0, self.store.0, self.restored)
+        write!(f, "{}-{:016x}-{}", self.group.0, self.store.0, self.restoration)
     }
 }

@@ -1,7 +1,7 @@
 //! Copies each line into a table of PostgreSQL, once: what the table was given is noted in the same transaction.
 //!
-//! The table `spillq_written` has a row for each table that lines go to: the owner (group, store, how often
-//! restored) and the ranges of lines that were given to it. A transaction locks that row, leaves out what is
+//! The table `spillq_written` has a row for each table that lines go to: the owner (group, store,
+//! restoration) and the ranges of lines that were given to it. A transaction locks that row, leaves out what is
 //! written, copies the rest (COPY, binary), writes the row, and commits. So a commit whose answer was lost is found
 //! out by the next transaction, and two of them never add the same line. A floor alone would not do: lines also come
 //! behind higher ones (a dead letter put back, the line that a probe overtook, a seek). A table that was given

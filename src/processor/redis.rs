@@ -2,7 +2,7 @@
 //! says which lines it was given, written in the same step.
 //!
 //! That key is what tells a repeat, not the stream: consumers remove entries, and `max_len` does. It also names the
-//! owner (group, store, how often restored), so that lines are never taken for those of another store: that is
+//! owner (group, store, restoration), so that lines are never taken for those of another store: that is
 //! refused, plainly, and so is a stream to which others add. A script compares the key with what we know, adds, and
 //! writes the key, all of it or nothing. So it does not matter how a command whose reply was lost ended: the next
 //! connection begins by looking. If ever that key said less than is true, the server itself would still refuse an id
@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     fn redis(stream: &str) -> Redis {
-        let origin = Origin { store: StoreId(7), restored: 0, group: GroupId(1) };
+        let origin = Origin { store: StoreId(7), restoration: 0, group: GroupId(1) };
         Redis::new(Stream {
             place: Place::Tcp { host: "::1".to_owned(), port: 6379 },
             is_tls: false,

@@ -9,9 +9,9 @@
 //! | bytes | what |
 //! |---|---|
 //! | 4 | magic `SPQF` |
-//! | 4 | version, 1 |
+//! | 4 | version, 2 |
 //! | 8 | generation: the higher of two valid records counts |
-//! | 8, 4 | store id, group id: whose seqs these are |
+//! | 8, 8, 4 | store id, restoration, group id: whose seqs these are |
 //! | 8 | length of the file up to which it is good |
 //! | 4, 4 | how many bytes before that length are covered by the next field, and their CRC32C |
 //! | 4 | ranges |
@@ -31,11 +31,12 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use spillq_storage::{GroupId, Seq, SeqRange, StoreId};
 
+use super::Origin;
 use super::written::{RANGES_MAX, Written};
 
 const RECORD_MAGIC: [u8; 4] = *b"SPQF";
 const INTENT_MAGIC: [u8; 4] = *b"SPQI";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// One page of most file systems, so that writing one record does not touch the other.
 const SLOT_BYTES: usize = 4096;
 const INTENT_AT: u64 = 2 * SLOT_BYTES as u64;
@@ -44,14 +45,14 @@ const INTENT_BYTES: usize = 36;
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 const SIDECAR_BYTES: usize = 3 * SLOT_BYTES;
-const _: () = assert!(48 + 16 * RANGES_MAX + 4 <= SLOT_BYTES, "a record fits in its slot");
+const _: () = assert!(56 + 16 * RANGES_MAX + 4 <= SLOT_BYTES, "a record fits in its slot");
 
 /// What is known of a file for sure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) generation: u64,
-    pub(super) store: StoreId,
-    pub(super) group: GroupId,
+    /// Whose seqs these are.
+    pub(super) origin: Origin,
     /// The file is good up to here.
     pub(super) length: u64,
     /// How many bytes before `length` the checksum covers.
@@ -202,8 +203,9 @@ fn encode_record(record: &Record) -> Vec<u8> {
     let mut out = RECORD_MAGIC.to_vec();
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&record.generation.to_le_bytes());
-    out.extend_from_slice(&record.store.0.to_le_bytes());
-    out.extend_from_slice(&record.group.0.to_le_bytes());
+    out.extend_from_slice(&record.origin.store.0.to_le_bytes());
+    out.extend_from_slice(&record.origin.restoration.to_le_bytes());
+    out.extend_from_slice(&record.origin.group.0.to_le_bytes());
     out.extend_from_slice(&record.length.to_le_bytes());
     out.extend_from_slice(&record.checked_bytes.to_le_bytes());
     out.extend_from_slice(&record.checked_crc.to_le_bytes());
@@ -223,8 +225,11 @@ fn decode_record(bytes: &[u8]) -> Option<Record> {
         return None;
     }
     let generation = take_u64(&mut rest)?;
-    let store = StoreId(take_u64(&mut rest)?);
-    let group = GroupId(take_u32(&mut rest)?);
+    let origin = Origin {
+        store: StoreId(take_u64(&mut rest)?),
+        restoration: take_u64(&mut rest)?,
+        group: GroupId(take_u32(&mut rest)?),
+    };
     let length = take_u64(&mut rest)?;
     let checked_bytes = take_u32(&mut rest)?;
     let checked_crc = take_u32(&mut rest)?;
@@ -240,8 +245,7 @@ fn decode_record(bytes: &[u8]) -> Option<Record> {
     let covered = bytes.get(..bytes.len() - rest.len())?;
     (take_u32(&mut rest)? == crc32c::crc32c(covered)).then(|| Record {
         generation,
-        store,
-        group,
+        origin,
         length,
         checked_bytes,
         checked_crc,

@@ -37,7 +37,7 @@ use super::input::{Input, chunks};
 use super::reply::{REPLY_BYTES_MAX, Reply};
 use super::report::{REPORT_BYTES_MAX, Report};
 use super::stderr::Stderr;
-use super::{Batch, Evidence, Outcome, Processing, Processor};
+use super::{Batch, Evidence, Origin, Outcome, Processing, Processor};
 
 /// The pause before the first start that follows a failure.
 const RESTART_INITIAL: Duration = Duration::from_millis(50);
@@ -49,6 +49,7 @@ const DOUBLINGS_MAX: u32 = 10;
 pub struct ExecStream {
     launcher: Launcher,
     input: Input,
+    origin: String,
     restart_max: Duration,
     /// Starts in a row that ended without an answer.
     failures: u32,
@@ -73,6 +74,7 @@ struct Header<'a> {
     bytes: u64,
     first_seq: u64,
     last_seq: u64,
+    origin: &'a str,
     group: &'a str,
     attempt: u32,
 }
@@ -86,18 +88,27 @@ enum Fault {
 }
 
 impl ExecStream {
-    /// Will run `command` as [`Exec`](super::Exec) does. `restart_max` is the longest pause before a start that
+    /// Will run `command` as [`Exec`](super::Exec) does, and takes the same. `restart_max` is the longest pause before a start that
     /// follows failures; it counts as part of the batch's time.
     #[must_use]
     pub fn new(
         command: Vec<String>,
         input: Input,
+        origin: Origin,
         shim: PathBuf,
         grace: Duration,
         restart_max: Duration,
     ) -> ExecStream {
         let launcher = Launcher::new(command, shim, grace);
-        ExecStream { launcher, input, restart_max, failures: 0, talk: None, interrupted: None }
+        ExecStream {
+            launcher,
+            input,
+            origin: origin.to_string(),
+            restart_max,
+            failures: 0,
+            talk: None,
+            interrupted: None,
+        }
     }
 
     /// Lets go of the command and waits until nothing of it is alive. Takes at most the grace and 7 seconds.
@@ -144,6 +155,7 @@ impl ExecStream {
             bytes: chunks.iter().map(|chunk| chunk.len() as u64).sum(),
             first_seq: range.first.0,
             last_seq: range.last.0,
+            origin: &self.origin,
             group: batch.group(),
             attempt: batch.attempt(),
         })?;

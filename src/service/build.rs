@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use spillq_storage::{DiskOptions, GroupId, Keep, Log, SourceId, StoreId};
+use spillq_storage::{DiskOptions, Keep, Log, SourceId};
 
 use super::{Plan, ServiceError};
 use crate::config::{self, Settings};
@@ -146,7 +146,6 @@ pub(super) fn build(
     timeout: Duration,
     paths: &SourcePaths,
 ) -> Result<Box<dyn Processor>, ServiceError> {
-    let (store, group) = (origin.store, origin.group);
     let words = |command: &[OsString]| -> Result<Vec<String>, ServiceError> {
         command.iter().map(|word| word.to_str().map(str::to_owned)).collect::<Option<_>>().ok_or_else(|| {
             ServiceError::Start(format!("the command of group {} is not UTF-8", processor.group), None)
@@ -158,16 +157,17 @@ pub(super) fn build(
     };
     let kind = match &processor.kind {
         config::Kind::Exec { command, input } => {
-            Kind::Exec { command: words(command)?, input: in_form(*input), grace: GRACE }
+            Kind::Exec { command: words(command)?, input: in_form(*input), origin, grace: GRACE }
         }
         config::Kind::ExecStream { command, input } => Kind::ExecStream {
             command: words(command)?,
             input: in_form(*input),
+            origin,
             grace: GRACE,
             // The pause is part of the batch's time, which is there to process it.
             restart_max: RESTART_MAX.min(timeout / 4),
         },
-        config::Kind::Http(to) => Kind::Http(destination(to, store, group, paths)),
+        config::Kind::Http(to) => Kind::Http(destination(to, origin, paths)),
         #[cfg(feature = "redis")]
         config::Kind::Redis(to) => Kind::Redis(stream(to, origin, paths)),
         #[cfg(not(feature = "redis"))]
@@ -177,14 +177,14 @@ pub(super) fn build(
         #[cfg(not(feature = "postgres"))]
         config::Kind::Postgres(_) => return Err(left_out("postgres")),
         config::Kind::Stdout => Kind::Stdout,
-        config::Kind::File { path } => Kind::File { path: path.clone(), store, group },
+        config::Kind::File { path } => Kind::File { path: path.clone(), origin },
     };
     kind.build().map_err(|error| {
         ServiceError::Start(format!("could not start a processor of {}: {error}", processor.group), None)
     })
 }
 
-fn destination(to: &config::Destination, store: StoreId, group: GroupId, paths: &SourcePaths) -> Destination {
+fn destination(to: &config::Destination, origin: Origin, paths: &SourcePaths) -> Destination {
     let secret = |(name, at): &(String, config::SecretAt)| (name.clone(), secret(at));
     Destination {
         url: to.url.whole().to_owned(),
@@ -201,8 +201,7 @@ fn destination(to: &config::Destination, store: StoreId, group: GroupId, paths: 
         headers: to.headers.clone(),
         secret_headers: to.secret_headers.iter().map(secret).collect(),
         ca_file: to.ca_file.clone(),
-        store,
-        group,
+        origin,
     }
 }
 

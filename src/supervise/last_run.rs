@@ -114,7 +114,7 @@ impl LastRun {
             Ended::OutOfMemory => "was killed by the kernel for want of memory".to_owned(),
             Ended::Killed => "ended without a clean stop: killed, or the power failed".to_owned(),
         };
-        format!("run {} (pid {}) {how}", self.run, self.pid)
+        format!("the last run (pid {}) {how}", self.pid)
     }
 }
 

@@ -226,7 +226,7 @@ mod tests {
             (state.next_seq, state.first_seq(), state.groups[&GroupId(1)].lag_lines(state.next_seq)),
             (Seq(51), Seq(1), 50)
         );
-        assert_eq!(state.run, 1_000_001);
+        assert!(state.run > 1_000_000 && state.restoration() > 0);
 
         log.hold_removal(false);
         while log.maintain(0).unwrap() {}

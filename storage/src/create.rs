@@ -28,7 +28,7 @@ pub(crate) fn create(disk: &dyn Disk) -> Result<State> {
 }
 
 /// A number that no other store has: the standard library's hash keys come from the operating system.
-fn random_id() -> u64 {
+pub(crate) fn random_id() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }

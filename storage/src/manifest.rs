@@ -75,8 +75,9 @@ pub struct KeptMark {
     pub bytes: u64,
 }
 
-/// Runs of a restored store are counted from the next multiple: none of them is one of the original's.
-pub(crate) const RUN_EPOCH: u64 = 1_000_000;
+/// Runs of a restored store are counted from a multiple of this that is its own: none of them is one of the
+/// original's, or of another store that was restored from it.
+const RUN_EPOCH: u64 = 1_000_000;
 
 /// The state of a log after some commit.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -87,7 +88,7 @@ pub struct State {
     pub journal: u64,
     /// The last commit that is in here.
     pub commit: u64,
-    /// How often the store was opened: leases of another run are stale.
+    /// Rises whenever the store is opened: leases of another run are stale.
     pub run: u64,
     /// The seq of the next line.
     pub next_seq: Seq,
@@ -109,10 +110,18 @@ pub struct State {
 }
 
 impl State {
-    /// How often it was restored from a backup, at most: each time the seqs from the backup on are given again.
+    /// Which restoration from a backup it comes from, 0 if from none: with each the seqs from the backup on are given
+    /// again, to other lines.
     #[must_use]
-    pub fn restored(&self) -> u64 {
+    pub fn restoration(&self) -> u64 {
         self.run / RUN_EPOCH
+    }
+
+    /// Makes it that of a store of its own, which goes on from here. `random` tells apart those that were restored
+    /// from one backup; of it so many bits that the run is a number which programs can read in JSON (below 2^53) over
+    /// four restorations of restored stores.
+    pub(crate) fn restore(&mut self, random: u64) {
+        self.run = (self.restoration() + 1 + (random & 0x7FFF_FFFF)) * RUN_EPOCH;
     }
 
     /// A new store, with no lines and no groups.

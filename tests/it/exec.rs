@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use spillq::processor::{Batch, Evidence, Exec, Input, Outcome, Piece, Processor};
+use spillq::processor::{Batch, Evidence, Exec, Input, Origin, Outcome, Piece, Processor};
 use tokio::time::timeout;
 
 use crate::sample;
@@ -22,7 +22,7 @@ fn shim() -> PathBuf {
 
 fn exec(command: &[&str]) -> Exec {
     let command = command.iter().map(|arg| (*arg).to_owned()).collect();
-    Exec::new(command, Input::Lines, shim(), GRACE)
+    Exec::new(command, Input::Lines, Origin::default(), shim(), GRACE)
 }
 
 fn sh(script: &str) -> Exec {
@@ -77,11 +77,15 @@ async fn exit_status_0_acks_and_the_command_got_the_lines_and_what_to_expect() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let script = format!(
-        "{{ echo $SPILLQ_LINES $SPILLQ_BYTES $SPILLQ_FIRST_SEQ $SPILLQ_LAST_SEQ $SPILLQ_GROUP $SPILLQ_ATTEMPT; cat; }} > {}",
+        "{{ echo $SPILLQ_LINES $SPILLQ_BYTES $SPILLQ_FIRST_SEQ $SPILLQ_LAST_SEQ $SPILLQ_ORIGIN $SPILLQ_GROUP \
+         $SPILLQ_ATTEMPT; cat; }} > {}",
         out.display()
     );
     assert_eq!(process(&mut sh(&script), &batch()).await, Outcome::Done);
-    assert_eq!(fs::read_to_string(out).unwrap(), "3 14 10 12 default 2\none\ntwo\nthree\n");
+    assert_eq!(
+        fs::read_to_string(out).unwrap(),
+        "3 14 10 12 0-0000000000000000-0 default 2\none\ntwo\nthree\n"
+    );
 }
 
 #[tokio::test]
@@ -131,7 +135,13 @@ async fn a_command_that_is_missing_or_no_program_is_refused() {
 
 #[tokio::test]
 async fn a_shim_that_is_missing_is_a_failure_and_no_refusal() {
-    let mut exec = Exec::new(vec!["true".to_owned()], Input::Lines, PathBuf::from("/no/such/shim"), GRACE);
+    let mut exec = Exec::new(
+        vec!["true".to_owned()],
+        Input::Lines,
+        Origin::default(),
+        PathBuf::from("/no/such/shim"),
+        GRACE,
+    );
     let evidence = failed(process(&mut exec, &batch()).await);
     assert!(evidence.summary.contains("/no/such/shim"), "{}", evidence.summary);
 }
@@ -168,7 +178,7 @@ async fn ndjson_says_where_each_line_is_from() {
     let batch = batch_of(&[b"plain \"text\"", b"\xff\x00"]);
     for (known, source) in [(true, "\"/var/log/a\""), (false, "3")] {
         let paths = Arc::new(move |_| known.then(|| "/var/log/a".to_owned()));
-        let mut exec = Exec::new(command.clone(), Input::Ndjson(paths), shim(), GRACE);
+        let mut exec = Exec::new(command.clone(), Input::Ndjson(paths), Origin::default(), shim(), GRACE);
         assert_eq!(process(&mut exec, &batch).await, Outcome::Done);
         let expected = format!(
             "{{\"seq\":10,\"source\":{source},\"offset\":100,\"attempt\":2,\"text\":\"plain \\\"text\\\"\"}}\n\

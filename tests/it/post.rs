@@ -9,7 +9,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
-use spillq::processor::{Batch, Coding, Destination, Form, HttpPost, Outcome, Piece, Processor, Secret};
+use spillq::processor::{
+    Batch, Coding, Destination, Form, HttpPost, Origin, Outcome, Piece, Processor, Secret,
+};
 use spillq_storage::{GroupId, StoreId};
 use tokio::time::timeout;
 
@@ -77,8 +79,7 @@ fn http(url: &str, ca_file: Option<&std::path::Path>) -> (HttpPost, tempfile::Na
         headers: vec![("X-Database".to_owned(), "fills".to_owned())],
         secret_headers: vec![("Authorization".to_owned(), Secret::File(secret.path().to_owned()))],
         ca_file: ca_file.map(ToOwned::to_owned),
-        store: StoreId(7),
-        group: GroupId(1),
+        origin: Origin { store: StoreId(7), restoration: 5, group: GroupId(1) },
     };
     (HttpPost::new(destination).unwrap(), secret)
 }
@@ -125,7 +126,7 @@ async fn a_reply_decides_and_the_request_carries_key_and_secret() {
         let request = served.join().unwrap();
         for part in [
             "POST /in?query=INSERT%20INTO%20t%20FORMAT%20JSONEachRow&key=hidden HTTP/1.1\r\n",
-            "idempotency-key: g-1-0000000000000007-10-12\r\n",
+            "idempotency-key: g-1-0000000000000007-5-10-12\r\n",
             "authorization: Bearer hidden\r\n",
             "x-database: fills\r\n",
             "content-type: application/x-ndjson\r\n",

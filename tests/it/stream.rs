@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillq::processor::{Batch, Evidence, ExecStream, Input, Outcome, Piece, Processor};
+use spillq::processor::{Batch, Evidence, ExecStream, Input, Origin, Outcome, Piece, Processor};
 use spillq_storage::Seq;
 use tokio::time::timeout;
 
@@ -29,7 +29,7 @@ def batches():
 
 fn python(program: &str) -> ExecStream {
     let command = ["python3", "-c", &format!("{READ}{program}")].map(str::to_owned).to_vec();
-    ExecStream::new(command, Input::Lines, binary(), GRACE, RESTART_MAX)
+    ExecStream::new(command, Input::Lines, Origin::default(), binary(), GRACE, RESTART_MAX)
 }
 
 fn batch_of(ranges: &[(u64, u64)]) -> Batch {
@@ -72,8 +72,8 @@ async fn one_process_gets_every_batch_with_its_header() {
     assert_eq!(
         [lines[0].1, lines[1].1],
         [
-            r#"{"lines": 3, "bytes": 14, "first_seq": 10, "last_seq": 12, "group": "default", "attempt": 2} b'one\ntwo\nthree\n'"#,
-            r#"{"lines": 3, "bytes": 14, "first_seq": 10, "last_seq": 14, "group": "default", "attempt": 2} b'one\nfour\nfive\n'"#,
+            r#"{"lines": 3, "bytes": 14, "first_seq": 10, "last_seq": 12, "origin": "0-0000000000000000-0", "group": "default", "attempt": 2} b'one\ntwo\nthree\n'"#,
+            r#"{"lines": 3, "bytes": 14, "first_seq": 10, "last_seq": 14, "origin": "0-0000000000000000-0", "group": "default", "attempt": 2} b'one\nfour\nfive\n'"#,
         ]
     );
 }
@@ -191,7 +191,7 @@ print('last words', file=sys.stderr, flush=True)
         assert!(evidence.tail.ends_with("last words\n"), "{}", evidence.tail);
     }
     let command = vec!["/no/such/command".to_owned()];
-    let mut missing = ExecStream::new(command, Input::Lines, binary(), GRACE, RESTART_MAX);
+    let mut missing = ExecStream::new(command, Input::Lines, Origin::default(), binary(), GRACE, RESTART_MAX);
     let outcome = process(&mut missing, &batch()).await;
     assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
 }

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use super::{MANIFEST, Snapshot, invalid, shared};
 use crate::commit::Record;
+use crate::create::random_id;
 use crate::error::{Context, Error, Result};
 use crate::journal::{self, Journal};
 use crate::lock::Lock;
-use crate::manifest::RUN_EPOCH;
 use crate::mark::{Mark, MarkFile};
 use crate::view::View;
 use crate::{kept, segment, spare};
@@ -113,7 +113,7 @@ impl Restore {
         let dir = self.folder.path();
         let disk = shared(dir);
         drop(Lock::take(dir, true)?);
-        state.run = (state.run / RUN_EPOCH + 1) * RUN_EPOCH;
+        state.restore(random_id());
         (state.journal, state.commit) = (state.journal + 1, state.commit + 1);
         let (store, number, commit, next_seq) = (state.store, state.journal, state.commit, state.next_seq);
         if let Some(copy) = spare::encode(&state) {
