@@ -32,7 +32,7 @@ use reload::{Live, Reload, said};
 use crate::config::Settings;
 use crate::http::{Addresses, Api, ConfigDoor, StatusJson, serve, unreadable};
 use crate::processor::{Orders, Origin, Processor};
-use crate::queue::{Command, GroupStatus, Handle, MaxLag, Queue, Status};
+use crate::queue::{Command, GroupStatus, MaxLag, Queue, Status};
 use crate::supervise::Supervisor;
 use crate::tail::{Tail, TailHandle};
 
@@ -159,7 +159,7 @@ async fn run_within(
     let parts = Parts::start(settings, plan, own, door).await?;
     let Parts { mut queue, mut live, api, served, supervisor } = parts;
     let handle = queue.handle();
-    let first = ask(&handle).await?;
+    let first = ask(&mut queue).await?;
     let mut manager = Manager::from_environment();
     manager.ready(handle.clone());
     manager.watch(&queue.pulse());
@@ -177,7 +177,7 @@ async fn run_within(
             }
             _ = look.tick(), if plan.once || plan.drain.is_some() => {
                 let read_all = live.tail.as_ref().is_none_or(|tail| tail.done() || tail.has_ended());
-                let status = ask(&handle).await?;
+                let status = ask(&mut queue).await?;
                 let progress = account(&first, &status, &served_groups);
                 on_progress(progress);
                 if progress.lines != moved.0 {
@@ -224,8 +224,8 @@ async fn run_within(
             tracing::warn!("a processor did not end in time; its lines come again at the next start");
         }
     }
-    let status = api.status().await.map_err(|closed| ServiceError::Start(closed.to_string(), None))?;
-    let last = ask(&handle).await?;
+    let Ok(status) = api.status().await else { return Err(queue.failed().await.into()) };
+    let last = ask(&mut queue).await?;
     let progress = account(&first, &last, &served_groups);
     served.abort();
     // Removed while the lock is held: a socket that is there belongs to a service that runs.
@@ -248,8 +248,12 @@ fn stop_tail(tail: Arc<TailHandle>) -> bool {
     tail.stop()
 }
 
-async fn ask(handle: &Handle) -> Result<Status, ServiceError> {
-    handle.ask(Command::Status).await.map_err(|closed| ServiceError::Start(closed.to_string(), None))
+/// An owner that does not answer any more has ended, and its end says why.
+async fn ask(queue: &mut Queue) -> Result<Status, ServiceError> {
+    match queue.handle().ask(Command::Status).await {
+        Ok(status) => Ok(status),
+        Err(_closed) => Err(queue.failed().await.into()),
+    }
 }
 
 /// A drain that does not get on says why, so that it can be told from a slow one.
@@ -344,7 +348,7 @@ impl Parts {
         }
         let watched = Watched::before(settings, &log)?;
         let window_bytes = usize::try_from(settings.window.bytes).unwrap_or(usize::MAX);
-        let queue = Queue::start_with(log, groups, window_bytes, when_full(&settings.disk))?;
+        let mut queue = Queue::start_with(log, groups, window_bytes, when_full(&settings.disk))?;
         tracing::info!(
             data_dir = %settings.data_dir.display(), lines, run, ms = opened.elapsed().as_millis() as u64, "the log is open"
         );
@@ -359,8 +363,9 @@ impl Parts {
         paths.refresh_from(tail.clone());
         let drain = plan.drain.clone().unwrap_or_default();
         let mut crews = Crews::new(&queue, origin, paths, drain.max_lines, drain.rate);
-        let closed = |_| ServiceError::Start("the log closed at once".to_owned(), None);
-        let groups = queue.handle().ask(Command::Groups).await.map_err(closed)?;
+        let Ok(groups) = queue.handle().ask(Command::Groups).await else {
+            return Err(queue.failed().await.into());
+        };
         let serves = |name: &str| drain.group.as_ref().is_none_or(|only| only == name);
         for (group, processor) in own.into_iter().filter(|(group, _)| serves(group)) {
             crews.employ(&group, processor, &groups);

@@ -85,9 +85,7 @@ fn on_disk(
     config: Option<&Path>,
     disk: Option<(u64, u64)>,
 ) -> Result<Report, Failure> {
-    let entries = Events::look(data_dir).map_err(|error| {
-        Failure::could_not_run(format!("cannot read {}/EVENTS", data_dir.display())).because(error)
-    })?;
+    let entries = Events::look(data_dir).map_err(super::store::failure)?;
     let state = view.state();
     let settings = JudgeSettings { stall_after_ms: u64::MAX, typed: Typed::about(data_dir) };
     let typed = &settings.typed;

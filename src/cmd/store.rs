@@ -31,6 +31,9 @@ pub(super) fn failure(error: Error) -> Failure {
         Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
             Failure::could_not_run(message).hint("run spillq as the user that owns the data dir")
         }
+        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotADirectory => {
+            Failure::could_not_run(message).hint("name a folder with --data-dir")
+        }
         Error::Full(_) => {
             Failure::could_not_run(message).hint("make room on that file system, or raise disk.limit")
         }

@@ -30,10 +30,7 @@ pub(super) struct Watched {
 impl Watched {
     /// Reads EVENTS, with the store locked, and tells how the last run ended.
     pub(super) fn before(settings: &Settings, log: &Log) -> Result<Watched, ServiceError> {
-        let (events, entries) = Events::open(&settings.data_dir).map_err(|error| {
-            let path = settings.data_dir.join("EVENTS");
-            ServiceError::Start(format!("could not open {}: {error}", path.display()), None)
-        })?;
+        let (events, entries) = Events::open(&settings.data_dir)?;
         let mut last_run = last_run(&entries);
         if let Some(last) = last_run.as_mut().filter(|last| last.ended != Ended::Cleanly) {
             last.doing.extend(out_at_the_end(log.state()).into_iter().map(|(_, said)| said));
@@ -77,8 +74,7 @@ impl Watched {
             outside(&data_dir, tail.as_deref(), status)
         });
         let owner = (queue.handle(), queue.pulse());
-        let supervisor = Supervisor::start(watch, supervision.clone(), owner, looks, self.events)
-            .map_err(|error| ServiceError::Start(format!("could not start to supervise: {error}"), None))?;
+        let supervisor = Supervisor::start(watch, supervision.clone(), owner, looks, self.events)?;
         Ok((supervision, supervisor))
     }
 }

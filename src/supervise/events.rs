@@ -6,9 +6,10 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use spillq_storage::Error;
 
 use super::host::OomCount;
 
@@ -64,6 +65,7 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Events {
     file: File,
+    path: PathBuf,
     next: u64,
 }
 
@@ -71,35 +73,42 @@ impl Events {
     /// Opens the ring of a data dir, or makes it. Also gives what is in it, the oldest first.
     ///
     /// # Errors
-    /// Of the file system.
-    pub fn open(data_dir: &Path) -> io::Result<(Events, Vec<Entry>)> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(data_dir.join(NAME))?;
-        let entries = read(&mut file)?;
-        let bytes = SLOTS * SLOT_BYTES as u64;
-        if file.metadata()?.len() != bytes {
-            // Zeros, not a hole: it must be writable when the disk is full.
-            file.write_all_at(&vec![0; SLOTS as usize * SLOT_BYTES], 0)?;
-            file.set_len(bytes)?;
-        }
+    /// Of the file system: it is one of the store's files.
+    pub fn open(data_dir: &Path) -> Result<(Events, Vec<Entry>), Error> {
+        let path = data_dir.join(NAME);
+        let open = || {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)?;
+            let entries = read(&mut file)?;
+            let bytes = SLOTS * SLOT_BYTES as u64;
+            if file.metadata()?.len() != bytes {
+                // Zeros, not a hole: it must be writable when the disk is full.
+                file.write_all_at(&vec![0; SLOTS as usize * SLOT_BYTES], 0)?;
+                file.set_len(bytes)?;
+            }
+            Ok((file, entries))
+        };
+        let (file, entries) = open().map_err(|source| failed("open", &path, source))?;
         let next = entries.last().map_or(1, |last| last.number + 1);
-        Ok((Events { file, next }, entries))
+        Ok((Events { file, path, next }, entries))
     }
 
     /// What is in the ring of a data dir, the oldest first; nothing where there is none. Changes nothing.
     ///
     /// # Errors
     /// Of the file system.
-    pub fn look(data_dir: &Path) -> io::Result<Vec<Entry>> {
-        match File::open(data_dir.join(NAME)) {
-            Ok(mut file) => read(&mut file),
+    pub fn look(data_dir: &Path) -> Result<Vec<Entry>, Error> {
+        let path = data_dir.join(NAME);
+        match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(error),
+            opened => {
+                opened.and_then(|mut file| read(&mut file)).map_err(|source| failed("read", &path, source))
+            }
         }
     }
 
@@ -107,15 +116,22 @@ impl Events {
     ///
     /// # Errors
     /// Of the file system.
-    pub fn write(&mut self, time_ms: u64, event: Event) -> io::Result<()> {
+    pub fn write(&mut self, time_ms: u64, event: Event) -> Result<(), Error> {
         let entry = Entry { number: self.next, time_ms, event: cut(event) };
-        let text = serde_json::to_vec(&entry).map_err(io::Error::other)?;
-        let slot =
-            encode(self.next, &text).ok_or_else(|| io::Error::other("an event is longer than its slot"))?;
-        self.file.write_all_at(&slot, (self.next % SLOTS) * SLOT_BYTES as u64)?;
+        let write = || {
+            let text = serde_json::to_vec(&entry).map_err(io::Error::other)?;
+            let slot = encode(self.next, &text)
+                .ok_or_else(|| io::Error::other("an event is longer than its slot"))?;
+            self.file.write_all_at(&slot, (self.next % SLOTS) * SLOT_BYTES as u64)
+        };
+        write().map_err(|source| failed("write to", &self.path, source))?;
         self.next += 1;
         Ok(())
     }
+}
+
+fn failed(attempted: &'static str, path: &Path, source: io::Error) -> Error {
+    Error::Io { attempted, path: path.to_owned(), source }
 }
 
 fn encode(number: u64, text: &[u8]) -> Option<Vec<u8>> {

@@ -4,11 +4,12 @@
 //! that hangs it tells on a thread of its own, which may hang too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use spillq_storage::Error;
 
 use super::cause::Cause;
 use super::events::{Event, Events};
@@ -67,7 +68,7 @@ impl Supervisor {
         (handle, pulse): (Handle, Pulse),
         outside: Arc<dyn Fn(&Status) -> Outside + Send + Sync>,
         mut events: Events,
-    ) -> io::Result<Supervisor> {
+    ) -> Result<Supervisor, Error> {
         let run = settings.run;
         let start = Event::Start { run, pid: std::process::id(), boot: boot_id(), oom: OomCount::of_self() };
         events.write(wall_ms(), start)?;
@@ -83,8 +84,10 @@ impl Supervisor {
             failures: BTreeMap::new(),
             log_causes: BTreeSet::new(),
         };
-        let thread =
-            std::thread::Builder::new().name("spillq-watch".to_owned()).spawn(move || watch.run(&stopped))?;
+        let thread = std::thread::Builder::new()
+            .name("spillq-watch".to_owned())
+            .spawn(move || watch.run(&stopped))
+            .map_err(|source| Error::Io { attempted: "start a thread for", path: "EVENTS".into(), source })?;
         Ok(Supervisor { stop, thread, run })
     }
 
@@ -125,7 +128,7 @@ impl Watch {
     }
 
     /// What begins and ends beside the groups: the group of such an event is empty.
-    fn note_log(&mut self, report: &Report) -> io::Result<()> {
+    fn note_log(&mut self, report: &Report) -> Result<(), Error> {
         let now: BTreeSet<_> = report.log.iter().filter_map(|verdict| verdict.cause).collect();
         let before = std::mem::replace(&mut self.log_causes, now.clone());
         let changed = |from: &str, to: &str, cause: Cause, summary: &str| Event::Changed {
@@ -151,7 +154,7 @@ impl Watch {
         Ok(())
     }
 
-    fn note(&mut self, status: &Status, report: &Report) -> io::Result<()> {
+    fn note(&mut self, status: &Status, report: &Report) -> Result<(), Error> {
         self.note_log(report)?;
         for (verdict, (first, last)) in report.groups.iter().zip(&report.seqs) {
             let before = self.states.insert(verdict.group.clone(), (verdict.state, verdict.cause));

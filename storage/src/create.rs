@@ -1,5 +1,6 @@
 //! The folders of a store: made, tidied, and told from others.
 
+use std::io;
 use std::path::Path;
 
 use crate::disk::Disk;
@@ -57,11 +58,15 @@ pub(crate) fn remove_journal(disk: &dyn Disk, folder: &str) -> Result<()> {
 
 /// Nothing is written into a folder that holds something else.
 pub(crate) fn refuse_foreign(dir: &Path) -> Result<()> {
-    let Ok(entries) = std::fs::read_dir(dir) else {
-        return Ok(());
+    let io = |source| Error::Io { attempted: "list", path: dir.to_owned(), source };
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if is_nothing(&error) => return Ok(()),
+        entries => entries.map_err(io)?,
     };
-    let names: Vec<String> =
-        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry.map_err(io)?.file_name().to_string_lossy().into_owned());
+    }
     let ours = names.iter().any(|name| ["MARK", CREATING, journal::FOLDER].contains(&name.as_str()));
     let foreign: Vec<&str> =
         names.iter().map(String::as_str).filter(|name| !OWN_NAMES.contains(name)).take(5).collect();
@@ -69,4 +74,27 @@ pub(crate) fn refuse_foreign(dir: &Path) -> Result<()> {
         return Ok(());
     }
     Err(Error::NotAStore { path: dir.to_owned(), found: foreign.join(", ") })
+}
+
+/// Who does not make a store needs one that is there.
+pub(crate) fn refuse_absent(dir: &Path) -> Result<()> {
+    refuse_foreign(dir)?;
+    if holds(dir, "MARK")? || holds(dir, journal::FOLDER)? {
+        return Ok(());
+    }
+    Err(Error::Missing { path: dir.to_owned() })
+}
+
+/// Whether something of that name is in `dir`. An error of the disk is none of the two answers.
+pub(crate) fn holds(dir: &Path, name: &str) -> Result<bool> {
+    let path = dir.join(name);
+    match path.try_exists() {
+        Err(error) if is_nothing(&error) => Ok(false),
+        there => there.map_err(|source| Error::Io { attempted: "look for", path, source }),
+    }
+}
+
+/// Nothing is there, or a file where the folder would be.
+fn is_nothing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

@@ -16,7 +16,7 @@ use crate::aside::Aside;
 use crate::block::Block;
 use crate::commit::{Changes, Checkpoint, Commit, Placed, Record};
 use crate::compact;
-use crate::create::{create, refuse_foreign, remove_other_journals};
+use crate::create::{create, refuse_absent, refuse_foreign, remove_other_journals};
 use crate::disk::real::RealDisk;
 use crate::disk::{Disk, JournalDb};
 use crate::error::{Context, Error, Full, Result};
@@ -149,10 +149,7 @@ impl Log {
     /// # Errors
     /// As [`Log::open_or_create`], and [`Error::Missing`].
     pub fn open(dir: &Path, options: Options) -> Result<Log> {
-        if !dir.join("MARK").exists() && (!dir.exists() || !dir.join(journal::FOLDER).exists()) {
-            refuse_foreign(dir)?;
-            return Err(Error::Missing { path: dir.to_owned() });
-        }
+        refuse_absent(dir)?;
         Log::open_or_create(dir, options)
     }
 

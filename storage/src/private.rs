@@ -5,6 +5,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use crate::create::holds;
 use crate::error::{Error, Result};
 
 /// What the group and others may do.
@@ -23,7 +24,7 @@ pub(crate) fn ensure(dir: &Path) -> Result<()> {
     if mode & OF_OTHERS == 0 {
         return Ok(());
     }
-    if dir.join("MARK").exists() {
+    if holds(dir, "MARK")? {
         return Err(Error::OpenToOthers { path: dir.to_owned(), mode });
     }
     fs::set_permissions(dir, Permissions::from_mode(mode & !OF_OTHERS))

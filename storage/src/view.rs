@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::block::BlockError;
-use crate::create::refuse_foreign;
+use crate::create::refuse_absent;
 use crate::disk::Disk;
 use crate::disk::real::RealDisk;
 use crate::error::{Error, Result};
@@ -47,10 +47,7 @@ impl View {
     /// # Errors
     /// As [`crate::Log::open`].
     pub fn open(dir: &Path) -> Result<View> {
-        refuse_foreign(dir)?;
-        if !dir.join("MARK").exists() && !dir.join("journal").exists() {
-            return Err(Error::Missing { path: dir.to_owned() });
-        }
+        refuse_absent(dir)?;
         let lock = Lock::take(dir, false)?;
         View::on_disk(Arc::new(RealDisk::new(dir)), dir, Some(lock)).map_err(|error| under(dir, error))
     }

@@ -24,6 +24,8 @@ mod exec;
 mod incident;
 /// Real files taken in, rotated and drained.
 mod ingest;
+/// Errors of the disk, and how the program ends.
+mod io_error;
 /// Groups that are moved, bounded, or left behind, and a log that may drop.
 mod limits;
 /// Who watches the service from outside: systemd, and a health check.

@@ -63,7 +63,13 @@ impl Disk for RealDisk {
     }
 
     fn make_folder(&self, folder: &str) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.path(folder))
+        match fs::DirBuilder::new().recursive(true).mode(0o700).create(self.path(folder)) {
+            // A folder may be there: this is something else.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(io::ErrorKind::NotADirectory.into())
+            }
+            made => made,
+        }
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
