@@ -399,7 +399,8 @@ pub struct TopArgs {
 
 /// Read lines from the log, acknowledged or not
 ///
-/// Changes nothing and acknowledges nothing. Lines that are compacted away are not there any more.
+/// Changes nothing and acknowledges nothing. Lines that are compacted away are not there any more. Lines that are
+/// recorded as lost, by a repair or by on_damage = "skip", are passed over and named on standard error.
 #[derive(Args, Clone, Debug)]
 pub struct InspectArgs {
     #[command(flatten)]

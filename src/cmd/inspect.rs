@@ -3,11 +3,11 @@
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use spillq_storage::Seq;
+use spillq_storage::{Seq, SeqRange};
 
 use super::{Exit, Failure, wrote};
 use crate::cli::InspectArgs;
-use crate::http::{Client, LineJson, SourceNames};
+use crate::http::{Client, LineJson, SourceNames, StatusJson};
 
 /// Lines asked of a running service at a time.
 const PAGE_LINES: u64 = 1_000;
@@ -33,12 +33,12 @@ fn from_service(
     args: &InspectArgs,
     out: &mut impl Write,
 ) -> Result<io::Result<()>, Failure> {
-    let (mut from, mut left) = (from.0, args.limit);
+    let (mut next, mut left) = (from.0, args.limit);
     while left > 0 {
         let lines: Vec<LineJson> =
-            service.get(&format!("/v1/lines?from={from}&limit={}", left.min(PAGE_LINES)))?;
+            service.get(&format!("/v1/lines?from={next}&limit={}", left.min(PAGE_LINES)))?;
         let Some(last) = lines.last() else { break };
-        from = last.seq + 1;
+        next = last.seq + 1;
         left = left.saturating_sub(lines.len() as u64);
         for line in &lines {
             if let Err(error) = write_line(out, line, args.json) {
@@ -46,6 +46,14 @@ fn from_service(
             }
         }
     }
+    let status: StatusJson = service.get("/v1/status")?;
+    let end = if left > 0 { status.log.next_seq } else { next };
+    let lost = status.losses.lost.iter().filter_map(|told| {
+        let (range, why) = told.split_once(": ")?;
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some((SeqRange::new(Seq(first.parse().ok()?), Seq(last.parse().ok()?))?, why.to_owned()))
+    });
+    tell_lost(from, Seq(end), lost);
     Ok(Ok(()))
 }
 
@@ -61,22 +69,43 @@ fn from_disk(
     let mut reader = view.reader();
     let (mut seq, mut left) = (from.max(state.first_seq()), args.limit);
     while left > 0 && seq < state.next_seq {
-        let block = reader.block(seq).map_err(|error| {
-            Failure::store(format!("line {seq}: {error}"))
-                .hint("`spillq verify` names everything that is damaged")
-        })?;
-        for line in
-            block.lines().filter(|line| line.seq >= seq).take(usize::try_from(left).unwrap_or(usize::MAX))
-        {
+        let block = match reader.block(seq) {
+            Ok(block) => block,
+            Err(error) => match error.known(seq, &state.losses) {
+                Some(lost) => {
+                    seq = lost.last.next();
+                    continue;
+                }
+                None => {
+                    return Err(Failure::store(format!("line {seq}: {error}"))
+                        .hint("`spillq verify` names everything that is damaged"));
+                }
+            },
+        };
+        let start = seq;
+        let wanted = block.lines().filter(|line| line.seq >= start);
+        for line in wanted.take(usize::try_from(left).unwrap_or(usize::MAX)) {
             left -= 1;
             let json = LineJson::new(&line, names.name(line.source), block.append_time_ms());
             if let Err(error) = write_line(out, &json, args.json) {
                 return Ok(Err(error));
             }
+            seq = line.seq.next();
         }
-        seq = block.range().last.next();
     }
+    let lost = state.losses.iter().filter(|loss| !loss.is_dropped());
+    tell_lost(from, seq, lost.map(|loss| (loss.range, loss.reason.clone())));
     Ok(Ok(()))
+}
+
+/// Lines that are recorded as lost are no damage any more. They are told beside the data, which has none of them.
+fn tell_lost(from: Seq, end: Seq, lost: impl Iterator<Item = (SeqRange, String)>) {
+    let Some(shown) = SeqRange::new(from, end.prev()) else { return };
+    for (range, why) in lost {
+        if let Some(range) = range.intersection(shown) {
+            tracing::warn!("lines {range} are lost: {why}");
+        }
+    }
 }
 
 fn write_line(out: &mut impl Write, line: &LineJson, json: bool) -> io::Result<()> {

@@ -203,7 +203,16 @@ impl Api {
                     })
                     .collect::<Vec<_>>()
             });
-            let some = some.await?.map_err(|error| Refused(StatusCode::CONFLICT, error.to_string()))?;
+            let some = match some.await? {
+                Ok(some) => some,
+                Err(error) => match error.known(seq, &status.losses) {
+                    Some(lost) => {
+                        seq = lost.last.next();
+                        continue;
+                    }
+                    None => return Err(Refused(StatusCode::CONFLICT, error.to_string())),
+                },
+            };
             bytes += some.iter().map(|(bytes, _)| bytes).sum::<usize>();
             lines.extend(some.into_iter().map(|(_, line)| line));
             seq = lines.last().map_or(seq.next(), |line| Seq(line.seq + 1));

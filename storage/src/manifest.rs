@@ -59,11 +59,27 @@ impl Loss {
         Loss { range, reason: format!("{DROPPED}{}: {limit}", groups.join(", ")) }
     }
 
+    /// How far the lines of `range` are recorded in `losses` as lost, from its first one on; `None` where that one is
+    /// not.
+    pub fn known<'l>(losses: impl IntoIterator<Item = &'l Loss>, range: SeqRange) -> Option<SeqRange> {
+        match not_lost(losses, range).first() {
+            None => Some(range),
+            Some(rest) => SeqRange::new(range.first, rest.first.prev()).filter(|_| rest.first > range.first),
+        }
+    }
+
     /// Whether a limit dropped the lines; otherwise they cannot be read.
     #[must_use]
     pub fn is_dropped(&self) -> bool {
         self.reason.starts_with(DROPPED)
     }
+}
+
+fn not_lost<'l>(losses: impl IntoIterator<Item = &'l Loss>, range: SeqRange) -> Vec<SeqRange> {
+    losses
+        .into_iter()
+        .filter(|loss| !loss.is_dropped())
+        .fold(vec![range], |rest, loss| rest.into_iter().flat_map(|rest| rest.without(loss.range)).collect())
 }
 
 /// So much of `kept/` is synced and relied on: what cannot be read below is damage, behind it a torn end.
@@ -188,9 +204,7 @@ impl State {
     /// What of `range` is not recorded as lost; lines that were dropped for some groups may be there for others.
     #[must_use]
     pub fn not_lost(&self, range: SeqRange) -> Vec<SeqRange> {
-        self.losses.iter().filter(|loss| !loss.is_dropped()).fold(vec![range], |rest, loss| {
-            rest.into_iter().flat_map(|rest| rest.without(loss.range)).collect()
-        })
+        not_lost(&self.losses, range)
     }
 
     /// Lines that nobody can ever read: recorded, and settled for every group, so that none waits for them.

@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::block::{BLOCK_MAGIC, Block, BlockError, BlockHeader};
 use crate::disk::{Disk, DiskFile};
 use crate::ids::{Seq, SeqRange, StoreId};
+use crate::manifest::Loss;
 use crate::segment::{self, Index, Overlay};
 
 /// Two blocks of usual size.
@@ -42,6 +43,14 @@ pub enum ReadError {
         /// What was found.
         source: std::io::Error,
     },
+}
+
+impl ReadError {
+    /// How far it is no news from `seq` on, which was asked for: lines that `losses` have recorded as lost.
+    pub fn known<'l>(&self, seq: Seq, losses: impl IntoIterator<Item = &'l Loss>) -> Option<SeqRange> {
+        let ReadError::Damaged { range, .. } = self else { return None };
+        Loss::known(losses, SeqRange::new(seq, range.last)?)
+    }
 }
 
 /// Reads blocks of a log by seq.

@@ -54,6 +54,10 @@ fn fill(data_dir: &Path, config: &Path, lines: u64) {
     assert_eq!(service.stop(), 0);
 }
 
+fn range(loss: &Value) -> (u64, u64) {
+    (loss["first"].as_u64().unwrap(), loss["last"].as_u64().unwrap())
+}
+
 fn flip(path: &Path, at: u64) {
     let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
@@ -90,6 +94,27 @@ fn a_damaged_segment_costs_its_block_and_the_group_passes_over_it() {
     assert_eq!(json(&["repair", "--data-dir", dir, "--json"], 0)["sound"], true);
     let status = json(&["status", "--data-dir", dir, "--json"], 0);
     assert_eq!((&status["losses"]["lost_lines"], &status["quarantine"]["files"]), (&lost.into(), &1.into()));
+
+    // Whoever reads lines is shown all that are left, and told which are not, from disk and by a service.
+    let losses: Vec<(u64, u64)> = done["losses"].as_array().unwrap().iter().map(range).collect();
+    let inspect = || {
+        let output = run(&["inspect", "--data-dir", dir, "--json", "--limit", "1000000"]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{told}");
+        for (first, last) in &losses {
+            assert!(told.contains(&format!("lines {first}-{last} are lost: ")), "{told}");
+        }
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let seq = |line: &str| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap();
+        lines.lines().map(seq).collect::<Vec<_>>()
+    };
+    let is_lost = |seq: &u64| losses.iter().any(|(first, last)| (first..=last).contains(&seq));
+    let left: Vec<u64> = (1..=LINES).filter(|seq| !is_lost(seq)).collect();
+    assert_eq!(inspect(), left);
+    let mut service = Service::start(&data_dir, &["--config", text(&config)]);
+    service.wait("it answers", |status| status.losses.lost_lines == lost);
+    assert_eq!(inspect(), left);
+    assert_eq!(service.stop(), 0);
 
     // Nothing is read twice, and the group takes all that is left. A new group does, too.
     fill(&data_dir, &config, LINES);
