@@ -25,8 +25,8 @@ Examples:
                                     the service is down: empty the backlog
   spillq config init                write a documented configuration file
 
-Exit status: 0 fine; 1 the answer is no; 2 could not run (usage, configuration, permission);
-3 the store failed or is damaged; 4 stuck, ended by its own watchdog.";
+Exit status: 0 fine; 1 the answer is no, or the disk has no room; 2 could not run (usage, configuration,
+permission); 3 the store failed or is damaged; 4 stuck, ended by its own watchdog.";
 
 /// A durable queue for lines of files, that grows on disk and never in memory
 ///

@@ -37,7 +37,7 @@ use crate::plain::plain;
 pub enum Exit {
     /// Done, or stopped cleanly.
     Fine = 0,
-    /// The answer is no: damage found, not drained, unhealthy.
+    /// The answer is no: damage found, not drained, unhealthy, no room on the disk. Another try may do.
     No = 1,
     /// It could not run: usage, configuration, permission.
     CouldNotRun = 2,

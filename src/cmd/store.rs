@@ -4,7 +4,7 @@ use std::path::Path;
 
 use spillq_storage::{DiskOptions, Error, Keep, Log, Options, View};
 
-use super::Failure;
+use super::{Exit, Failure};
 use crate::http::{AdminJson, AnswerJson, Client, ClientError};
 use crate::queue::{Command, Queue};
 use crate::service::ServiceError;
@@ -40,6 +40,9 @@ pub(super) fn failure(error: Error) -> Failure {
         Error::Damaged { .. } => Failure::store(message).hint(
             "nothing was changed; copy the data dir away, then `spillq repair --dry-run` says what can be kept",
         ),
+        // Nothing is wrong with the store: whoever starts services may try again by himself.
+        Error::Io { .. } if error.is_no_space() => Failure::new(Exit::No, message)
+            .hint("what was acknowledged is safe; make room on that file system and start again"),
         Error::Io { .. } | Error::Poisoned(_) => {
             Failure::store(message).hint("what was acknowledged is safe; start again when the disk is well")
         }
@@ -89,4 +92,22 @@ pub(super) fn administer(data_dir: &Path, request: AdminJson) -> Result<AnswerJs
     let answer = answer.map_err(|closed| Failure::store(closed.to_string()))?;
     let answer = answer.map_err(|refusal| Failure::could_not_run(refusal.to_string()))?;
     Ok(answer.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_disk_without_room_is_worth_another_start_and_a_broken_one_is_not() {
+        let exit = |error: i32| {
+            let (attempted, path) = ("create", "journal/00000002".into());
+            failure(Error::Io { attempted, path, source: io::Error::from_raw_os_error(error) }).exit()
+        };
+        assert_eq!(exit(rustix::io::Errno::NOSPC.raw_os_error()), Exit::No);
+        assert_eq!(exit(rustix::io::Errno::DQUOT.raw_os_error()), Exit::No);
+        assert_eq!(exit(rustix::io::Errno::IO.raw_os_error()), Exit::StoreFailed);
+    }
 }

@@ -111,6 +111,12 @@ pub enum Full {
 }
 
 impl Error {
+    /// Whether the disk had no room, which is all that is wrong: with room the same is worth another try.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if is_no_space(source))
+    }
+
     /// A short stable word for metrics and programs.
     #[must_use]
     pub fn code(&self) -> &'static str {

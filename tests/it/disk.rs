@@ -53,10 +53,7 @@ fn a_full_disk_pauses_taking_in_and_nothing_else() {
 
     // Somebody else takes the last byte.
     let filler = disk.mount.join("filler");
-    let mut file = OpenOptions::new().create(true).append(true).open(&filler).unwrap();
-    while file.write_all(&[1; 65_536]).is_ok() {}
-    while file.write_all(&[1; 512]).is_ok() {}
-    drop(file);
+    fill(&filler);
 
     let drain = |lines: &str| {
         let mut command_line = spillq(&["drain", "--data-dir"]);
@@ -81,6 +78,48 @@ fn a_full_disk_pauses_taking_in_and_nothing_else() {
     });
     assert_eq!(service.stop(), 0);
     run("cmp", &[input.to_str().unwrap(), output.to_str().unwrap()]);
+}
+
+/// Takes all that is free.
+fn fill(filler: &Path) {
+    let mut file = OpenOptions::new().create(true).append(true).open(filler).unwrap();
+    while file.write_all(&[1; 65_536]).is_ok() {}
+    while file.write_all(&[1; 512]).is_ok() {}
+}
+
+#[test]
+fn a_start_without_any_room_is_worth_another_one() {
+    if skipped("a start without any room") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let disk = SmallDisk::new(folder.path(), 300);
+    let data_dir = disk.mount.join("q");
+    let input = folder.path().join("input");
+    write_lines(&input, 1_000);
+    let text = format!(
+        "data_dir = {data_dir:?}\n[disk]\nmin_free = \"24MiB\"\nreserve = \"64MiB\"\n[[follow]]\ninclude = [{input:?}]\n"
+    );
+    let config = write_config(folder.path(), &text);
+    let config = config.to_str().unwrap();
+    let mut service = Service::start(&data_dir, &["--config", config, "--", "true"]);
+    service.wait("it is done", |status| status.log.next_seq == 1_001 && status.groups[0].lag_lines == 0);
+    service.kill();
+
+    // It was given back, and others were faster.
+    fs::remove_file(data_dir.join("RESERVE")).unwrap();
+    let filler = disk.mount.join("filler");
+    fill(&filler);
+    let mut start = spillq(&["run", "--config", config, "--", "true"]);
+    let refused = start.output().unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "a service manager tries again: {told}");
+    assert!(told.contains("No space left on device") && told.contains("make room"), "{told}");
+
+    fs::remove_file(&filler).unwrap();
+    let mut service = Service::start(&data_dir, &["--config", config, "--", "true"]);
+    service.wait("it is as before", |status| status.log.next_seq == 1_001 && status.groups[0].lag_lines == 0);
+    assert_eq!(service.stop(), 0);
 }
 
 #[test]
