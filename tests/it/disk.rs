@@ -7,16 +7,9 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{SMALL_STORE, Service, SmallDisk, lacks_loop_devices, run, spillq, write_config};
-
-/// Says that a test did not run.
-fn skipped(test: &str) -> bool {
-    let why = lacks_loop_devices();
-    if let Some(why) = &why {
-        eprintln!("skipped: {test}: {why}");
-    }
-    why.is_some()
-}
+use crate::support::{
+    SMALL_STORE, Service, SmallDisk, run, skipped_without_loop_devices, spillq, write_config,
+};
 
 /// Lines that do not compress.
 fn write_lines(path: &Path, lines: u64) {
@@ -31,7 +24,7 @@ fn write_lines(path: &Path, lines: u64) {
 
 #[test]
 fn a_full_disk_pauses_taking_in_and_nothing_else() {
-    if skipped("a full disk") {
+    if skipped_without_loop_devices("a full disk") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -89,7 +82,7 @@ fn fill(filler: &Path) {
 
 #[test]
 fn a_start_without_any_room_is_worth_another_one() {
-    if skipped("a start without any room") {
+    if skipped_without_loop_devices("a start without any room") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -124,7 +117,7 @@ fn a_start_without_any_room_is_worth_another_one() {
 
 #[test]
 fn a_power_cut_takes_nothing_that_was_answered() {
-    if skipped("power cuts") {
+    if skipped_without_loop_devices("power cuts") {
         return;
     }
     let cuts = std::env::var("SPILLQ_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(200);

@@ -29,6 +29,9 @@ struct Args {
     /// Where stores are made: a real file system with some GiB free [default: `torture` in the target folder]
     #[arg(long, global = true, value_name = "DIR")]
     work: Option<PathBuf>,
+    /// What the service may take of memory, in MiB: 96 are promised of a release build
+    #[arg(long, global = true, value_name = "MIB", default_value_t = 96)]
+    memory_mib: u64,
     #[command(subcommand)]
     campaign: Campaign,
 }
@@ -123,10 +126,11 @@ pub fn run() -> ExitCode {
 fn campaign(args: &Args) -> Result<u8> {
     let here = std::env::current_exe().during("find this program")?;
     let folder = here.parent().ok_or_else(|| Trouble::new("this program is nowhere"))?;
-    let program = Program(match &args.spillq {
+    let path = match &args.spillq {
         Some(path) => path.canonicalize().during(path.display())?,
         None => built(folder)?,
-    });
+    };
+    let program = Program { path, memory_mib: args.memory_mib };
     let work = args.work.clone().unwrap_or_else(|| folder.with_file_name("torture"));
     std::fs::create_dir_all(&work).during(work.display())?;
     let work = work.canonicalize().during(work.display())?;

@@ -88,7 +88,12 @@ impl Status {
 
 /// The built program.
 #[derive(Clone, Debug)]
-pub struct Program(pub PathBuf);
+pub struct Program {
+    /// The file.
+    pub path: PathBuf,
+    /// What it may take of memory.
+    pub memory_mib: u64,
+}
 
 /// What a command came to.
 #[derive(Debug)]
@@ -104,7 +109,7 @@ pub struct Output {
 impl Program {
     /// A command of it, without variables of whoever runs the campaign.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.0);
+        let mut command = Command::new(&self.path);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SPILLQ_"))
         {
             command.env_remove(name);

@@ -19,8 +19,6 @@ use crate::service::{Program, Service, Status, wait_for};
 use crate::trouble::{During, Result, Trouble};
 use crate::writer::{Pace, Writer, Writers};
 
-/// The promise of the README.
-const MEMORY_KIB_MAX: u64 = 96 * 1024;
 /// Sockets, files of the store, followed files and pipes; a leak passes it soon.
 const DESCRIPTORS_MAX: u64 = 256;
 /// From a start to the first answer. A journal is read and copied; the machine may be loaded.
@@ -40,6 +38,7 @@ pub struct Trial {
     writers: Option<Writers>,
     resting: Vec<Writer>,
     peak: Peak,
+    memory_kib_max: u64,
 }
 
 /// The most that was seen of what is bounded.
@@ -75,6 +74,7 @@ impl Trial {
             writers: None,
             resting,
             peak: Peak::default(),
+            memory_kib_max: program.memory_mib * 1024,
         })
     }
 
@@ -267,17 +267,17 @@ impl Trial {
         if verified.code != 0 {
             broken.push(format!("I9 verify ended with {}: {}", verified.code, verified.out));
         }
-        broken.extend(self.peak.beyond());
+        broken.extend(self.peak.beyond(self.memory_kib_max));
         told(broken).map(|()| (total, self.peak))
     }
 }
 
 impl Peak {
-    fn beyond(&self) -> Vec<String> {
+    fn beyond(&self, memory_kib_max: u64) -> Vec<String> {
         let mut broken = Vec::new();
-        if self.memory_kib > MEMORY_KIB_MAX {
+        if self.memory_kib > memory_kib_max {
             broken
-                .push(format!("I8 {} KiB resident, at most {MEMORY_KIB_MAX} are promised", self.memory_kib));
+                .push(format!("I8 {} KiB resident, at most {memory_kib_max} are promised", self.memory_kib));
         }
         if self.descriptors > DESCRIPTORS_MAX {
             broken.push(format!("I8 {} open descriptors", self.descriptors));

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::support::{SMALL_STORE, SmallDisk, lacks_loop_devices};
+use crate::support::{SMALL_STORE, SmallDisk, skipped_without_loop_devices};
 
 /// Of which some 40 MiB are for lines.
 const LITTLE_ROOM: &str = "[disk]\nmin_free = \"64MiB\"\nreserve = \"160MiB\"\nlimit = \"256MiB\"\n";
@@ -96,8 +96,7 @@ fn files_that_are_not_held_open_are_told_from_those_that_are() {
 
 #[test]
 fn a_disk_that_somebody_else_fills() {
-    if let Some(why) = lacks_loop_devices() {
-        eprintln!("skipped: a disk that somebody else fills: {why}");
+    if skipped_without_loop_devices("a disk that somebody else fills") {
         return;
     }
     const DENSE: u64 = 1_000;
