@@ -82,6 +82,17 @@ enum Campaign {
     Tear(Cases),
     /// Disks that are filled to the last byte while the service works
     Full(Cases),
+    /// Rotation of every kind, step by step, with kills between
+    Rotate(Cases),
+    /// Load for minutes or hours, with kills now and then: memory, descriptors and disk stay flat
+    Soak {
+        /// How long
+        #[arg(long, value_name = "N")]
+        minutes: u64,
+        /// Where randomness begins
+        #[arg(long, value_name = "SEED", default_value_t = 1)]
+        seed: u64,
+    },
     /// Poison lines among others
     Poison(Cases),
     /// Receivers that hang, ignore SIGTERM, stop themselves and fork daemons
@@ -152,6 +163,10 @@ fn campaign(args: &Args) -> Result<u8> {
         Campaign::Flip(cases) => damage::run(&setup(cases), damage::Kind::Flip, &mut tally),
         Campaign::Tear(cases) => damage::run(&setup(cases), damage::Kind::Tear, &mut tally),
         Campaign::Full(cases) => crate::full::run(&setup(cases), &mut tally),
+        Campaign::Rotate(cases) => crate::rotate::run(&setup(cases), &mut tally),
+        Campaign::Soak { minutes, seed } => {
+            crate::soak::run(&setup(&Cases { count: *minutes, seed: *seed }), &mut tally);
+        }
         Campaign::Poison(cases) => poison::run(&setup(cases), &mut tally),
         Campaign::Hang(cases) => poison::hang(&setup(cases), &mut tally),
         Campaign::IoError { cases, only } => {

@@ -38,12 +38,16 @@ pub mod poison;
 pub mod power;
 /// The command that spillq runs.
 pub mod receive;
+/// Rotation of every kind.
+pub mod rotate;
 /// The campaigns themselves on trial.
 pub mod self_check;
 /// The program under test.
 pub mod service;
 /// Power cuts.
 pub mod shutdown;
+/// For minutes and hours.
+pub mod soak;
 /// One load, with everything that is known of it.
 pub mod trial;
 /// Why a campaign stopped.

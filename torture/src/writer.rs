@@ -53,7 +53,8 @@ impl Writer {
         Writer { run, source, logs, pace, rng, place: (0, 0, 0), intent: Arc::default() }
     }
 
-    fn path(&self) -> PathBuf {
+    /// Where it writes.
+    pub fn path(&self) -> PathBuf {
         self.logs.join(format!("w{}.log", self.source))
     }
 
@@ -76,20 +77,30 @@ impl Writer {
     /// Writes `lines` at once, without a rotation; syncs them if told to. After an error nobody knows what is there.
     pub fn write(&mut self, lines: u64, sync: bool) -> io::Result<()> {
         let mut burst = Vec::new();
-        for _ in 0..lines {
-            self.append(&mut burst);
-        }
+        self.burst(lines, &mut burst);
         let mut file = OpenOptions::new().create(true).append(true).open(self.path())?;
         file.write_all(&burst)?;
         if sync { file.sync_all() } else { Ok(()) }
     }
 
-    /// Begins the next file: the old one is renamed away.
-    pub fn rotate(&mut self) -> io::Result<()> {
+    /// Lines for whoever writes them himself.
+    pub fn burst(&mut self, lines: u64, bytes: &mut Vec<u8>) {
+        for _ in 0..lines {
+            self.append(bytes);
+        }
+    }
+
+    /// Lines begin a file from now on; gives the name that the one before gets where it is kept.
+    pub fn begin_file(&mut self) -> PathBuf {
         let (number, file, _) = self.place;
-        fs::rename(self.path(), self.logs.join(format!("w{}.log.{}", self.source, file + 1)))?;
         self.place = (number, file + 1, 0);
-        Ok(())
+        self.logs.join(format!("w{}.log.{}", self.source, file + 1))
+    }
+
+    /// Begins the next file: the old one is renamed away.
+    fn rotate(&mut self) -> io::Result<()> {
+        let from = self.path();
+        fs::rename(from, self.begin_file())
     }
 
     /// Whole lines so far.
