@@ -69,7 +69,13 @@ impl Client {
     pub fn connect(data_dir: &Path) -> Option<Client> {
         let folder = File::open(data_dir).ok()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-        runtime.block_on(UnixStream::connect(through(&folder))).ok()?;
+        let stream = runtime.block_on(UnixStream::connect(through(&folder))).ok()?;
+        // A child that a killed service had forked and that is not a command yet holds the socket for a moment:
+        // it accepts, and answers nothing. No pid is one of another pid namespace.
+        let listener = stream.peer_cred().ok()?.pid().filter(|pid| *pid > 0);
+        if listener.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            return None;
+        }
         Some(Client { door: Door::Socket(folder), runtime })
     }
 

@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use spillq::http::StatusJson;
 
-use crate::support::{PATIENCE, SMALL_STORE, Service, lines_by_source, write_config};
+use crate::support::{PATIENCE, SMALL_STORE, Service, lines_by_source, spillq, write_config};
 
 /// Sources, written by a thread each.
 const WRITERS: usize = 3;
@@ -198,4 +199,34 @@ fn nothing_is_lost_or_repeated_whatever_kills_the_process() {
     println!("{kills} kills, {total} lines, seed {seed}: {phases:?}");
     let hit = [phases.append, phases.roll, phases.settle, phases.relocate, phases.remove, phases.recover];
     assert!(kills < 100 || hit.iter().all(|count| *count > 0), "a phase was never hit: {phases:?}");
+}
+
+#[test]
+fn a_socket_that_a_killed_service_left_to_its_child_is_no_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data_dir, input) = (folder.path().join("q"), folder.path().join("input"));
+    fs::write(&input, "one\n").unwrap();
+    let config = write_config(folder.path(), SMALL_STORE);
+    let mut once = spillq(&["run", "--once", "--config", config.to_str().unwrap(), "--data-dir"]);
+    once.arg(&data_dir).arg("--follow").arg(&input);
+    assert!(once.status().unwrap().success());
+    // Who listens dies; its child holds the socket until the test has ended.
+    let program = "import os, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+os.chdir(sys.argv[1])
+listener.bind('spillq.sock')
+listener.listen()
+if os.fork() == 0:
+    sys.stdin.read()";
+    let mut parent = Command::new("python3");
+    parent.args(["-c", program]).arg(&data_dir).stdin(Stdio::piped());
+    let mut parent = parent.spawn().unwrap();
+    let held = parent.stdin.take();
+    assert!(parent.wait().unwrap().success());
+    let mut status = spillq(&["status", "--json", "--data-dir"]);
+    let output = status.arg(&data_dir).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let status: StatusJson = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(status.log.next_seq, 2, "it is read from disk");
+    drop(held);
 }

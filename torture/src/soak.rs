@@ -162,7 +162,7 @@ fn tidy(logs: &Path, status: &Status) -> Result<()> {
     for entry in fs::read_dir(logs).during(logs.display())? {
         let path = entry.during(logs.display())?.path();
         // A file that is written is never of this name.
-        let is_rotated = !path.extension().is_some_and(|end| end == "log");
+        let is_rotated = path.extension().is_none_or(|end| end != "log");
         // The writer may rename it a moment after this.
         let Ok(meta) = fs::metadata(&path) else { continue };
         if is_rotated && read.get(path.display().to_string().as_str()) == Some(&meta.len()) {
