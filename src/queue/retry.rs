@@ -43,6 +43,11 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// The destination has looked at the lines, and takes none of these: there is nothing to wait for.
+    fn blames_the_lines(self) -> bool {
+        matches!(self, FailureKind::Poison | FailureKind::BadLine(_))
+    }
+
     /// It says nothing of the lines: they wait together as they are, and nothing is charged.
     #[must_use]
     pub(super) fn spares_the_lines(self) -> bool {
@@ -62,6 +67,8 @@ struct Part {
     rounds: u32,
     not_before_ms: u64,
     halved: bool,
+    /// It is the one line that the processor named.
+    named: bool,
     /// Another line of the group has passed since this one failed.
     others_passed: bool,
     out: bool,
@@ -76,6 +83,7 @@ impl Part {
             rounds: 0,
             not_before_ms: 0,
             halved: false,
+            named: false,
             others_passed: false,
             out: false,
         }
@@ -118,6 +126,13 @@ pub(super) struct Retries {
     parts: Vec<Part>,
     /// The stuck line that a probe was sent for.
     probing: Option<Seq>,
+    /// How far away the last probe passed, in rounds: the lines up to it may all be poison, and each is probed for from
+    /// there. 0 again when lines pass in their turn.
+    reach: u32,
+    /// A line that the processor had named has passed, so it names wrong ones (counts from 0, say): while there are parts
+    /// its word is taken for all of a batch, and halves find the line. Else a batch would cost as many deliveries as
+    /// it has lines.
+    misnamed: bool,
     /// Nothing is delivered before: the destination refused, or asked for it.
     rest: Option<(u64, FailureKind)>,
 }
@@ -136,7 +151,15 @@ impl Retries {
             let failed_alone = range.lines() == 1 && attempts(range.first) > 0;
             Part { failures: u32::from(failed_alone), halved: true, ..Part::new(*range) }
         };
-        Retries { settings, strict, parts: suspects.iter().map(part).collect(), probing: None, rest: None }
+        Retries {
+            settings,
+            strict,
+            parts: suspects.iter().map(part).collect(),
+            probing: None,
+            reach: 0,
+            misnamed: false,
+            rest: None,
+        }
     }
 
     /// Repeats otherwise from now on. Times that were set stay: they end by themselves.
@@ -223,7 +246,7 @@ impl Retries {
             if part.not_before_ms <= now_ms {
                 let line = part.range.first;
                 if self.strict && self.wants_probe(part, attempts) && can_probe(line) {
-                    return Next::Probe { stuck: line, skip: (1 << part.rounds.min(DOUBLINGS_MAX)) - 1 };
+                    return Next::Probe { stuck: line, skip: (1 << self.rounds_of_probe(part)) - 1 };
                 }
                 let alone = part.halved && part.range.lines() == 1;
                 return Next::Deliver(Delivery { range: part.range, alone });
@@ -234,6 +257,10 @@ impl Retries {
             }
         }
         earliest.map_or(Next::Nothing, Next::Wait)
+    }
+
+    fn rounds_of_probe(&self, part: &Part) -> u32 {
+        part.rounds.max(self.reach).min(DOUBLINGS_MAX)
     }
 
     /// A line that failed alone for the first time, or is about to be given up: is it the line, or everything?
@@ -263,9 +290,14 @@ impl Retries {
     /// Lines were acked, or set aside.
     pub(super) fn settled(&mut self, range: SeqRange, passed: bool, now_ms: u64) {
         self.rest = None;
-        self.probing = None;
+        let probed_for = self.probing.take();
+        if passed {
+            let stuck = self.parts.iter().find(|part| probed_for == Some(part.range.first));
+            self.reach = stuck.map_or(0, |part| self.rounds_of_probe(part));
+        }
         let parts = std::mem::take(&mut self.parts);
         for part in parts {
+            self.misnamed |= passed && part.named && part.failures == 0 && part.range == range;
             for range in part.range.without(range) {
                 let mut part = Part { range, ..part.clone() };
                 if passed && !part.out {
@@ -279,6 +311,7 @@ impl Retries {
                 self.parts.push(part);
             }
         }
+        self.misnamed &= !self.parts.is_empty();
     }
 
     /// A delivery failed. Says which line is to be set aside, if that is what is left to do; `attempts` are those of
@@ -314,7 +347,9 @@ impl Retries {
             if part.halved && others_passed && attempts >= self.settings.attempts {
                 return Some(part.range.first);
             }
-            part.not_before_ms = now_ms + self.backoff(part.rounds + part.failures);
+            let hasty = kind.blames_the_lines() && attempts < self.settings.attempts;
+            let doublings = if hasty { 0 } else { part.rounds + part.failures };
+            part.not_before_ms = now_ms + self.backoff(doublings);
             part.halved = true;
         }
         part.failures += 1;
@@ -323,7 +358,9 @@ impl Retries {
         if part.range.lines() > 1 && (part.halved || part.failures > 1 || kind != FailureKind::Failed) {
             let wait_ms = if kind == FailureKind::Failed { self.settings.initial_ms } else { 0 };
             match kind {
-                FailureKind::BadLine(line) if part.range.contains(line) => self.cut_out(&part, line, now_ms),
+                FailureKind::BadLine(line) if part.range.contains(line) && !self.misnamed => {
+                    self.cut_out(&part, line, now_ms)
+                }
                 _ => self.halve(&part, now_ms + wait_ms),
             }
         } else {
@@ -370,7 +407,8 @@ impl Retries {
     fn halve(&mut self, part: &Part, not_before_ms: u64) {
         let SeqRange { first, last } = part.range;
         let middle = Seq(first.0 + (last.0 - first.0) / 2);
-        self.split(part, [SeqRange::new(first, middle), SeqRange::new(middle.next(), last)], not_before_ms);
+        let halves = [SeqRange::new(first, middle), SeqRange::new(middle.next(), last)];
+        self.split(part, halves, None, not_before_ms);
     }
 
     /// Like halving, where it is known which line it is.
@@ -378,13 +416,20 @@ impl Retries {
         let SeqRange { first, last } = part.range;
         let before = if first < line { SeqRange::new(first, line.prev()) } else { None };
         let ranges = [before, SeqRange::new(line, line), SeqRange::new(line.next(), last)];
-        self.split(part, ranges, not_before_ms);
+        self.split(part, ranges, Some(line), not_before_ms);
     }
 
-    fn split<const N: usize>(&mut self, part: &Part, ranges: [Option<SeqRange>; N], not_before_ms: u64) {
+    fn split<const N: usize>(
+        &mut self,
+        part: &Part,
+        ranges: [Option<SeqRange>; N],
+        named: Option<Seq>,
+        not_before_ms: u64,
+    ) {
         for range in ranges.into_iter().flatten() {
+            let named = named.is_some_and(|line| range == SeqRange::one(line));
             let (failures, halved, others_passed) = (0, true, false);
-            self.put(Part { range, failures, halved, others_passed, not_before_ms, ..part.clone() });
+            self.put(Part { range, failures, halved, named, others_passed, not_before_ms, ..part.clone() });
         }
     }
 
@@ -563,12 +608,51 @@ mod tests {
 
     #[test]
     fn a_line_alone_at_the_end_of_the_log_waits() {
-        let mut world = World { poison: BTreeSet::from([10]), ..World::new(10, 100) };
-        world.run(3_600_000);
-        assert_eq!((world.acks.floor(), world.dead.len()), (Seq(9), 0));
-        world.lines = 12;
-        world.run(u64::MAX);
-        assert_eq!(world.dead, BTreeSet::from([10]));
+        for kind in [FailureKind::Failed, FailureKind::Poison] {
+            let mut world = World { poison: BTreeSet::from([10]), kind, ..World::new(10, 100) };
+            world.run(3_600_000);
+            assert_eq!((world.acks.floor(), world.dead.len()), (Seq(9), 0));
+            assert!(world.deliveries[&10] < 150, "{kind:?}: it is not tried again and again at once");
+            world.lines = 12;
+            world.run(u64::MAX);
+            assert_eq!(world.dead, BTreeSet::from([10]));
+        }
+    }
+
+    #[test]
+    fn a_processor_that_names_wrong_lines_costs_no_delivery_a_line() {
+        let range = |first, last| SeqRange { first: Seq(first), last: Seq(last) };
+        let mut retries = Retries::new(SETTINGS, true, &[], &|_| 0);
+        let (mut deliveries, mut passed) = (0, AckSet::default());
+        retries.begin(range(1, 4_000), None);
+        retries.failed(range(1, 4_000), FailureKind::BadLine(Seq(1)), 0, 0);
+        // Line 4,000 is poison, and each time the first line is named.
+        while let Next::Deliver(Delivery { range, .. }) = retries.next(0, &|_| 0, &|_| false) {
+            deliveries += 1;
+            retries.begin(range, None);
+            if range.contains(Seq(4_000)) {
+                retries.failed(range, FailureKind::BadLine(range.first), 0, 1);
+            } else {
+                passed.insert(range);
+                retries.settled(range, true, 0);
+            }
+        }
+        assert_eq!(passed.floor(), Seq(3_999));
+        assert!(deliveries < 30, "{deliveries} deliveries");
+    }
+
+    /// A file that is no log, or a writer's bad hour: the lines that are bad stand together.
+    #[test]
+    fn lines_that_are_bad_together_are_set_aside_within_seconds_each() {
+        let poison: BTreeSet<u64> = (1..=100).collect();
+        for (kind, seconds_each) in
+            [(FailureKind::Poison, 3), (FailureKind::BadLine(Seq(0)), 3), (FailureKind::Failed, 60)]
+        {
+            let mut world = World { poison: poison.clone(), kind, ..World::new(5_000, 1_000) };
+            world.run(u64::MAX);
+            assert_eq!(world.dead, poison);
+            assert!(world.now_ms < 100 * seconds_each * 1_000, "{kind:?}: {} s", world.now_ms / 1_000);
+        }
     }
 
     proptest! {

@@ -9,6 +9,7 @@ use crate::campaign::{Setup, Tally};
 use crate::damage;
 use crate::disk::Kind;
 use crate::inject::{self, Fault};
+use crate::memory;
 use crate::oom;
 use crate::poison;
 use crate::receive::{self, Receive};
@@ -99,6 +100,8 @@ enum Campaign {
     Hang(Cases),
     /// Kills by the out-of-memory killer, in a memory cgroup
     Oom(Cases),
+    /// A backlog of so many GiB in a memory cgroup of 96 MiB: taken in, killed, opened, drained by three groups
+    Memory(Cases),
     /// EIO and ENOSPC in place of one system call after the other
     IoError {
         #[command(flatten)]
@@ -112,6 +115,13 @@ enum Campaign {
     /// What spillq runs for its batches here
     #[command(hide = true)]
     Receive(Receive),
+    /// What the groups of `memory` run
+    #[command(hide = true)]
+    Count {
+        /// Where it says what it got
+        #[arg(long)]
+        to: PathBuf,
+    },
     /// What takes memory in `oom`
     #[command(hide = true)]
     Hog,
@@ -122,6 +132,7 @@ pub fn run() -> ExitCode {
     let args = Args::parse();
     let helper = match &args.campaign {
         Campaign::Receive(args) => Some(receive::run(args)),
+        Campaign::Count { to } => Some(memory::count(to)),
         Campaign::Hog => Some(oom::hog()),
         _ => None,
     };
@@ -178,8 +189,9 @@ fn campaign(args: &Args) -> Result<u8> {
         Campaign::Clock(cases) => crate::clock::run(&setup(cases), &mut tally),
         Campaign::Paths(cases) => crate::paths::run(&setup(cases), &mut tally),
         Campaign::Oom(cases) => oom::run(&setup(cases), &mut tally),
+        Campaign::Memory(cases) => memory::run(&setup(cases), &mut tally),
         // They are no campaigns, and have run.
-        Campaign::Receive(_) | Campaign::Hog => return Ok(2),
+        Campaign::Receive(_) | Campaign::Count { .. } | Campaign::Hog => return Ok(2),
     }
     Ok(tally.end())
 }

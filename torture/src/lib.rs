@@ -4,6 +4,8 @@
 pub mod args;
 /// Cases counted, folders kept, the last line.
 pub mod campaign;
+/// A limit on memory.
+pub mod cgroup;
 /// Clocks that jump.
 pub mod clock;
 /// Flipped bits, cut and zeroed files.
@@ -18,6 +20,8 @@ pub mod inject;
 pub mod kill;
 /// Lines that say where they belong.
 pub mod line;
+/// A backlog that is much larger than memory.
+pub mod memory;
 /// What a campaign needs of the machine.
 pub mod need;
 /// What receivers note.

@@ -3,11 +3,12 @@
 //! of them is chosen: the service.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use crate::campaign::{Setup, Tally};
+use crate::cgroup::MemoryGroup;
 use crate::need;
 use crate::phases::Phases;
 use crate::places::Places;
@@ -27,68 +28,6 @@ const PACE: Pace = Pace {
     letters_max: 400,
     poison_one_in: 9_973,
 };
-
-/// A memory cgroup of version 1 or 2.
-struct MemoryGroup {
-    folder: PathBuf,
-    kills: &'static str,
-}
-
-impl MemoryGroup {
-    /// Where one can be made here.
-    fn place() -> std::result::Result<(PathBuf, &'static str, &'static str), String> {
-        let one = Path::new("/sys/fs/cgroup/memory");
-        if one.join("memory.limit_in_bytes").exists() {
-            return Ok((one.to_owned(), "memory.limit_in_bytes", "memory.oom_control"));
-        }
-        let two = Path::new("/sys/fs/cgroup");
-        let controllers = fs::read_to_string(two.join("cgroup.subtree_control")).unwrap_or_default();
-        if controllers.split_whitespace().any(|name| name == "memory") {
-            return Ok((two.to_owned(), "memory.max", "memory.events"));
-        }
-        Err("it needs a memory cgroup, of version 1, or enabled for children in version 2".to_owned())
-    }
-
-    fn new(name: &str) -> Result<MemoryGroup> {
-        let (root, limit, kills) = MemoryGroup::place().map_err(Trouble::new)?;
-        let folder = root.join(name);
-        fs::create_dir_all(&folder).during("make a cgroup")?;
-        fs::write(folder.join(limit), LIMIT_BYTES.to_string()).during("limit a cgroup")?;
-        Ok(MemoryGroup { folder, kills })
-    }
-
-    /// Processes that the kernel has killed in it.
-    fn kills(&self) -> Result<u64> {
-        let text = fs::read_to_string(self.folder.join(self.kills)).during("read a cgroup's kills")?;
-        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        count
-            .and_then(|count| count.parse().ok())
-            .ok_or_else(|| Trouble::new("the cgroup does not count kills"))
-    }
-
-    /// The command, run in it, with this inclination to be killed.
-    fn wrap(&self, inner: &Command, inclined: u32) -> Command {
-        let mut command = Command::new("sh");
-        let script = format!("echo {inclined} > /proc/self/oom_score_adj && echo $$ > \"$0\" && exec \"$@\"");
-        let procs = self.folder.join("cgroup.procs").display().to_string();
-        command.args(["-c", &script, &procs]).arg(inner.get_program()).args(inner.get_args());
-        for (name, value) in inner.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command.stdin(Stdio::null());
-        command
-    }
-}
-
-impl Drop for MemoryGroup {
-    fn drop(&mut self) {
-        // Empty as soon as the kernel has reaped everything in it.
-        let _ = wait_for(|| fs::remove_dir(&self.folder).ok());
-    }
-}
 
 /// Takes memory until it is killed.
 pub fn hog() -> std::io::Result<u8> {
@@ -115,7 +54,7 @@ impl Drop for Hog {
 
 /// Runs the campaign.
 pub fn run(setup: &Setup, tally: &mut Tally) {
-    if let Some(why) = need::root().or_else(|| MemoryGroup::place().err()) {
+    if let Some(why) = need::root().or_else(MemoryGroup::lacks) {
         return tally.skip(setup.count, &why);
     }
     let mut phases = Phases::default();
@@ -139,7 +78,7 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
 
 fn one(setup: &Setup, folder: &Path, seed: u64, kills: u64) -> Result<Phases> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let group = MemoryGroup::new(&format!("torture-{}-{seed}", std::process::id()))?;
+    let group = MemoryGroup::new(&format!("torture-{}-{seed}", std::process::id()), LIMIT_BYTES)?;
     let mut trial = Trial::new(&setup.program, Places::below(folder), seed, 3, PACE)?;
     trial.work();
     let mut hog = Command::new(std::env::current_exe().during("find this program")?);

@@ -79,9 +79,10 @@ fn is_about_seq(error: &DbError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("(seq)="))
 }
 
-/// The number of the row, from 1, where the server tells it: `COPY fills, line 7, column line`.
+/// The number of the row, from 1, where the server tells it: `COPY fills, line 7, column line`. Above that may stand
+/// what the row was given to, with lines of its own: `JSON data, line 1: no...`.
 fn row(context: &str) -> Option<u64> {
-    let (_, rest) = context.split_once(", line ")?;
+    let (_, rest) = context.lines().rev().find(|line| line.starts_with("COPY "))?.split_once(", line ")?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     digits.parse().ok()
 }
@@ -137,8 +138,15 @@ mod tests {
     fn the_row_is_found_where_it_is_told() {
         assert_eq!(row("COPY fills, line 7, column line: \"x, line 9\""), Some(7));
         assert_eq!(row("COPY fills, line 12"), Some(12));
-        for none in ["", "COPY fills, Zeile 7", "PL/pgSQL function f() line 3 at RAISE", "COPY fills, line x"]
-        {
+        assert_eq!(row("JSON data, line 1: no...\nCOPY fills, line 12"), Some(12));
+        assert_eq!(row("PL/pgSQL function f() line 3 at RAISE\nCOPY fills, line 12"), Some(12));
+        for none in [
+            "",
+            "COPY fills, Zeile 7",
+            "PL/pgSQL function f() line 3 at RAISE",
+            "COPY fills, line x",
+            "JSON data, line 1: no...",
+        ] {
             assert_eq!(row(none), None, "{none}");
         }
     }

@@ -101,14 +101,17 @@ impl Owner {
         if let Some(damage) = &group.damage {
             return Some(("blocked", Some(format!("damage: {damage}"))));
         }
-        let waits = |until: u64| Duration::from_millis(until.saturating_sub(view.now_ms));
+        let soon = |until: u64| match Duration::from_millis(until.saturating_sub(view.now_ms)) {
+            Duration::ZERO => "at once".to_owned(),
+            wait => format!("in {:.1} s", wait.as_secs_f64()),
+        };
         if let Some((until, FailureKind::Refused)) = group.retries().rest()
             && until > view.now_ms
         {
-            return Some(("refused", Some(format!("tried again in {:.1?}", waits(until)))));
+            return Some(("refused", Some(format!("tried again {}", soon(until)))));
         }
         if let Some((range, until)) = group.retries().waiting() {
-            return Some(("retrying", Some(format!("lines {range} again in {:.1?}", waits(until)))));
+            return Some(("retrying", Some(format!("lines {range} again {}", soon(until)))));
         }
         let idle = group.idle(view);
         Some(match idle {
