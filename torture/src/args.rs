@@ -70,6 +70,9 @@ enum Campaign {
         /// A neighbour dirties the same file system
         #[arg(long)]
         busy: bool,
+        /// The followed files are on it, too
+        #[arg(long, conflicts_with = "busy")]
+        followed: bool,
     },
     /// Power cuts of a block device, state by state: every write is logged and replayed
     Power(Cases),
@@ -168,7 +171,10 @@ fn campaign(args: &Args) -> Result<u8> {
         Campaign::Kill { cases, only, .. } => {
             inject::run(&setup(cases), &[Fault::Kill], "kill --syscalls", only.as_deref(), &mut tally);
         }
-        Campaign::Shutdown { cases, fs: kind, busy } => {
+        Campaign::Shutdown { cases, fs: kind, followed: true, .. } => {
+            crate::followed::run(&setup(cases), *kind, &mut tally);
+        }
+        Campaign::Shutdown { cases, fs: kind, busy, .. } => {
             shutdown::run(&setup(cases), How { kind: *kind, busy: *busy }, &mut tally);
         }
         Campaign::Flip(cases) => damage::run(&setup(cases), damage::Kind::Flip, &mut tally),

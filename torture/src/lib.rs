@@ -12,6 +12,8 @@ pub mod clock;
 pub mod damage;
 /// Small file systems.
 pub mod disk;
+/// Power cuts of the followed files, too.
+pub mod followed;
 /// Full disks.
 pub mod full;
 /// A fault at one system call after the other.

@@ -54,6 +54,20 @@ pub fn parse(text: &str) -> Result<Place, String> {
     place().ok_or_else(|| wrong("it does not say where it belongs"))
 }
 
+/// How many bytes at the beginning of a file are whole lines that belong there, and which file they say it is.
+pub fn whole(bytes: &[u8]) -> (u64, Option<u64>) {
+    let (mut end, mut file) = (0, None);
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let text = String::from_utf8_lossy(line);
+        match text.strip_suffix('\n').map(parse) {
+            Some(Ok(place)) if place.offset == end => file = Some(place.file),
+            _ => break,
+        }
+        end += line.len() as u64;
+    }
+    (end, file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,5 +83,22 @@ mod tests {
         assert!(parse(&line.replace("42", "43")).is_err());
         assert!(parse(line.get(..line.len() - 1).unwrap_or_default()).is_err());
         assert!(parse("").is_err());
+    }
+
+    #[test]
+    fn whole_lines_end_where_a_file_is_torn_or_is_another() {
+        let mut out = Vec::new();
+        for number in 0..3 {
+            let offset = out.len() as u64;
+            write(&mut out, &Place { run: 1, source: 0, number, file: 4, offset, poison: false }, "abc");
+        }
+        let len = out.len() as u64;
+        assert_eq!(whole(&out), (len, Some(4)));
+        assert_eq!(whole(&[]), (0, None));
+        assert_eq!(whole(out.get(1..).unwrap_or_default()), (0, None));
+        let third = out.split_inclusive(|byte| *byte == b'\n').next().map_or(0, <[u8]>::len) as u64;
+        assert_eq!(whole(out.get(..out.len() - 1).unwrap_or_default()), (2 * third, Some(4)));
+        out.extend([0; 100]);
+        assert_eq!(whole(&out), (len, Some(4)));
     }
 }

@@ -56,6 +56,9 @@ pub struct History {
     pub observed: Vec<Observation>,
     /// Whose receivers note.
     pub groups: Vec<Group>,
+    /// Followed files may lose what was read of them: lines of a source may then come again with other seqs, which
+    /// the campaign judges itself.
+    pub files_lose_lines: bool,
 }
 
 /// All that breaks an invariant, each with its number in front. Holds at any time.
@@ -172,6 +175,9 @@ fn lines(history: &History, at_the_end: bool, broken: &mut Vec<String>) {
     }
     for (source, mut runs) in by_source {
         runs.sort_unstable_by_key(|run| (run.number, run.seq, run.count));
+        if history.files_lose_lines {
+            continue;
+        }
         if at_the_end {
             gaps(source, &runs, broken);
         } else {

@@ -101,6 +101,11 @@ impl Trial {
         self.history.clone()
     }
 
+    /// Followed files may lose what was read of them.
+    pub fn lines_may_come_again(&mut self) {
+        self.history.files_lose_lines = true;
+    }
+
     /// Forgets what came since.
     pub fn forget(&mut self, history: History) {
         self.history = history;

@@ -103,6 +103,19 @@ impl Writer {
         fs::rename(from, self.begin_file())
     }
 
+    /// Goes on behind what a power cut has left of its file, with lines that it never wrote. Gives what is left.
+    pub fn resume(&mut self) -> io::Result<u64> {
+        let bytes = match fs::read(self.path()) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let (left, file) = line::whole(&bytes);
+        let (number, latest, _) = self.place;
+        self.place = file.map_or((number, latest + 1, 0), |file| (number, file, left));
+        Ok(left)
+    }
+
     /// Whole lines so far.
     pub fn lines(&self) -> u64 {
         self.place.0
