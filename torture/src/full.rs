@@ -69,8 +69,18 @@ fn fill(path: &Path, is_greedy: bool) -> Result<()> {
 }
 
 /// Waits for what the service says; says whether it lives. One that may end does so with the status for no room.
-fn settle(service: &mut Service, may_end: bool, what: &str, is_so: impl Fn(&Status) -> bool) -> Result<bool> {
-    let waited = service.wait(what, is_so);
+fn settle(
+    trial: &Trial,
+    service: &mut Service,
+    may_end: bool,
+    what: &str,
+    is_so: impl Fn(&Status) -> bool,
+) -> Result<bool> {
+    // Without lines that come in nobody learns that there is no room.
+    let waited = service.wait(what, |status| {
+        trial.tell_writers(status);
+        is_so(status)
+    });
     match service.ended()?.map(|status| status.code()) {
         Some(Some(NO_ROOM)) if may_end => Ok(false),
         _ => waited.map(|_| true),
@@ -95,7 +105,8 @@ fn one(setup: &Setup, folder: &Path, seed: u64) -> Result<Phases> {
     fill(&filler, is_greedy)?;
     let idle =
         |status: &Status| status.log.full.is_some() && status.groups.iter().all(|group| group.lag_lines == 0);
-    let paused = settle(&mut service, is_greedy, "taking in pauses, and what is there is worked off", idle)?;
+    let paused =
+        settle(&trial, &mut service, is_greedy, "taking in pauses, and what is there is worked off", idle)?;
     if paused {
         trial.look(&service, false);
     }
@@ -107,7 +118,7 @@ fn one(setup: &Setup, folder: &Path, seed: u64) -> Result<Phases> {
         fill(&filler, false)?;
     }
     let mut service = trial.start()?;
-    let opened = settle(&mut service, is_greedy, "it opens on the full disk, and waits", idle)?;
+    let opened = settle(&trial, &mut service, is_greedy, "it opens on the full disk, and waits", idle)?;
     if opened {
         trial.look(&service, true);
     }

@@ -43,6 +43,7 @@ fn sound() -> History {
             Group { name: "strict".to_owned(), strict: true, deliveries: deliveries.clone() },
             Group { name: "loose".to_owned(), strict: false, deliveries },
         ],
+        files_lose_lines: false,
     }
 }
 

@@ -12,7 +12,7 @@ const FAULTS: &[(&str, &[&str], &str)] = &[
     ("fault-no-sync", &["shutdown", "--count", "10"], "I1"),
     ("fault-no-mark", &["tear", "--count", "60"], "I9"),
     ("fault-no-crc", &["flip", "--count", "60"], "I"),
-    ("fault-removal-first", &["kill", "--syscalls", "--count", "1000"], "status 3"),
+    ("fault-removal-first", &["kill", "--syscalls", "--count", "1000"], "exit status: 3"),
     ("fault-no-probe", &["poison", "--seed", "2", "--count", "1"], "I9"),
 ];
 /// No process ever acks with a token that is not out: a test of the queue has to find out.

@@ -159,12 +159,17 @@ impl Trial {
         self.peak.memory_kib = self.peak.memory_kib.max(service.proc_kib("VmHWM").unwrap_or_default());
         self.peak.descriptors = self.peak.descriptors.max(service.descriptors().unwrap_or_default());
         self.history.observed.push(observation(&status));
+        self.tell_writers(&status);
+        Some(status)
+    }
+
+    /// Lets the writers go on behind what is acked.
+    pub fn tell_writers(&self, status: &Status) {
         if let (Some(writers), Some(slowest)) =
             (&self.writers, status.groups.iter().map(|group| group.ack_floor).min())
         {
             writers.acked(slowest);
         }
-        Some(status)
     }
 
     /// Judges what is known after a fault. The service must be dead; its receivers have to die with it.
