@@ -9,10 +9,6 @@ check: test deny
 test:
     cargo test --workspace --locked
 
-# The crash tests alone: kills, power cuts, failing and full disks.
-crash:
-    cargo test --workspace --locked crash
-
 # Figures of this machine, in release.
 bench lines="1000000":
     cargo build --release --locked

@@ -1,15 +1,11 @@
-//! Real disks that fill up and lose power: small ext4 file systems in image files. Without root or loop devices
+//! Real disks that fill up: small ext4 file systems in image files. Without root or loop devices
 //! these tests say that they were skipped, and why.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
-use crate::support::{
-    SMALL_STORE, Service, SmallDisk, run, skipped_without_loop_devices, spillq, write_config,
-};
+use crate::support::{Service, SmallDisk, run, skipped_without_loop_devices, spillq, write_config};
 
 /// Lines that do not compress.
 fn write_lines(path: &Path, lines: u64) {
@@ -113,65 +109,4 @@ fn a_start_without_any_room_is_worth_another_one() {
     let mut service = Service::start(&data_dir, &["--config", config, "--", "true"]);
     service.wait("it is as before", |status| status.log.next_seq == 1_001 && status.groups[0].lag_lines == 0);
     assert_eq!(service.stop(), 0);
-}
-
-#[test]
-fn a_power_cut_takes_nothing_that_was_answered() {
-    if skipped_without_loop_devices("power cuts") {
-        return;
-    }
-    let cuts = std::env::var("SPILLQ_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(200);
-    let folder = tempfile::tempdir().unwrap();
-    let disk = SmallDisk::new(folder.path(), 1_200);
-    let data_dir = disk.mount.join("q");
-    let input = folder.path().join("input");
-    let config = write_config(
-        folder.path(),
-        &format!("data_dir = {data_dir:?}\n{SMALL_STORE}[[follow]]\ninclude = [{input:?}]\n"),
-    );
-    let mut rng = fastrand::Rng::with_seed(3);
-    let mut out = File::create(&input).unwrap();
-    let (mut written, mut answered, mut acked, mut runs) = (0_u64, 0, 0, 0);
-    for cut in 0..cuts {
-        // The source is on another disk, which keeps its power: the log alone is on trial.
-        let mut burst = Vec::new();
-        for _ in 0..rng.u64(1..if cut % 10 == 0 { 12_000 } else { 600 }) {
-            let letters: String = (0..rng.usize(..400)).map(|_| rng.alphanumeric()).collect();
-            writeln!(burst, "a {written} {letters}").unwrap();
-            written += 1;
-        }
-        out.write_all(&burst).unwrap();
-        let service = Service::start(&data_dir, &["--config", config.to_str().unwrap(), "--", "true"]);
-        let until = std::time::Instant::now() + Duration::from_millis(rng.u64(30..450));
-        while std::time::Instant::now() < until {
-            if let Some(status) = service.status() {
-                assert!(
-                    status.log.next_seq > answered,
-                    "cut {cut}: line {answered} was answered and is gone"
-                );
-                assert!(status.groups[0].ack_floor >= acked, "cut {cut}: an ack up to {acked} is gone");
-                answered = status.log.next_seq - 1;
-                acked = status.groups[0].ack_floor;
-                runs += 1;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        disk.cut_power(|| service.kill());
-    }
-    assert!(runs > 0, "the service never got ready");
-    let mut service = Service::start(&data_dir, &["--config", config.to_str().unwrap()]);
-    service.wait("all lines are in the log", |status| status.log.next_seq == written + 1);
-    assert_eq!(service.stop(), 0);
-    let verified = spillq(&["verify", "--data-dir", data_dir.to_str().unwrap()]).output().unwrap();
-    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
-    // What no segment holds any more was acked; the rest is as it was written, in order.
-    let shown =
-        spillq(&["inspect", "--json", "--limit", "100000000", "--data-dir", data_dir.to_str().unwrap()]);
-    let shown = { shown }.output().unwrap();
-    for line in String::from_utf8(shown.stdout).unwrap().lines() {
-        let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        let expected = format!("a {} ", line["seq"].as_u64().unwrap() - 1);
-        assert!(line["text"].as_str().unwrap().starts_with(&expected), "{line}");
-    }
-    println!("{cuts} power cuts, {written} lines");
 }

@@ -91,7 +91,7 @@ enum Campaign {
     /// Load for minutes or hours, with kills now and then: memory, descriptors and disk stay flat
     Soak {
         /// How long
-        #[arg(long, value_name = "N")]
+        #[arg(long, alias = "count", value_name = "N")]
         minutes: u64,
         /// Where randomness begins
         #[arg(long, value_name = "SEED", default_value_t = 1)]

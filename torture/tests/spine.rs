@@ -1,0 +1,22 @@
+//! The campaign that every test run makes: kills of the real program while files grow and rotate, lines are handed out
+//! and acked, journals roll, and while it recovers. It needs nothing of the machine.
+
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn nothing_is_lost_or_repeated_whatever_kills_the_process() {
+    let torture = Path::new(env!("CARGO_BIN_EXE_torture"));
+    // Built with the workspace; `cargo test -p torture` alone uses the one that is there.
+    let spillq = torture.with_file_name("spillq");
+    assert!(spillq.exists(), "{} is not there: cargo build", spillq.display());
+    let mut command = Command::new(torture);
+    command.arg("--spillq").arg(spillq).arg("--work").arg(env!("CARGO_TARGET_TMPDIR"));
+    // A build for tests has more text than a release, see docs/torture.md.
+    command.args(["--memory-mib", "120"]);
+    let ended = command.args(["kill", "--count", "50", "--seed", "1"]).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    let last = out.lines().last().unwrap_or_default();
+    assert!(ended.status.success() && last.starts_with("50 passed, 0 failed, 0 skipped"), "{out}{err}");
+    println!("{out}");
+}
