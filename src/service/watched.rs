@@ -18,6 +18,8 @@ use crate::tail::TailHandle;
 
 /// A line that was out alone when the process died, and was delivered alone so often in all, is named.
 const DELIVERIES_MIN: u32 = 2;
+/// Stretches of lines that are named of a group: one that was killed again and again has hundreds.
+const OUT_NAMED_MAX: usize = 8;
 
 /// What the last run left behind.
 pub(super) struct Watched {
@@ -89,18 +91,30 @@ pub(super) fn disk_settings(disk: &Disk) -> DiskSettings {
 }
 
 /// The lines that were out when the process died: the group, and which, and how often the first of them had been
-/// tried alone.
+/// tried alone. What lies side by side is told as one, and of each group [`OUT_NAMED_MAX`] at most.
 pub(crate) fn out_at_the_end(state: &State) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for group in state.groups.values() {
         let leased = group.suspects.iter().copied().chain(group.leases.iter().map(|leased| leased.range));
-        for range in leased {
-            let attempts = group.attempts.get(&range.first).copied().unwrap_or_default();
-            let tried = if attempts > 0 { format!(", tried alone {attempts} times") } else { String::new() };
-            out.push((
-                group.name.clone(),
-                format!("lines {range} were out with group {}{tried}", group.name),
-            ));
+        let attempts = |range: &SeqRange| group.attempts.get(&range.first).copied().unwrap_or_default();
+        let mut ranges: Vec<SeqRange> = leased.collect();
+        ranges.sort_unstable();
+        let mut told: Vec<(SeqRange, u32)> = Vec::new();
+        for range in ranges {
+            match told.last_mut() {
+                Some((last, 0)) if last.last.next() == range.first && attempts(&range) == 0 => {
+                    last.last = range.last;
+                }
+                _ => told.push((range, attempts(&range))),
+            }
+        }
+        for (range, attempts) in told.iter().take(OUT_NAMED_MAX) {
+            let tried = if *attempts > 0 { format!(", tried alone {attempts} times") } else { String::new() };
+            let said = format!("lines {range} were out with group {}{tried}", group.name);
+            out.push((group.name.clone(), said));
+        }
+        if let Some(more) = told.len().checked_sub(OUT_NAMED_MAX).filter(|more| *more > 0) {
+            out.push((group.name.clone(), format!("and {more} more stretches of lines were out with it")));
         }
     }
     out
