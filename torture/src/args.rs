@@ -75,7 +75,13 @@ enum Campaign {
         followed: bool,
     },
     /// Power cuts of a block device, state by state: every write is logged and replayed
-    Power(Cases),
+    Power {
+        #[command(flatten)]
+        cases: Cases,
+        /// A neighbour dirties the same file system
+        #[arg(long)]
+        busy: bool,
+    },
     /// Jumps of the clock by up to a day, under a running service
     Clock(Cases),
     /// A followed file, or folder, exchanged for a symbolic link to what is not followed
@@ -191,7 +197,7 @@ fn campaign(args: &Args) -> Result<u8> {
             inject::run(&setup(cases), &faults, "io-error", only.as_deref(), &mut tally);
         }
         Campaign::SelfCheck => crate::self_check::run(&work, &mut tally),
-        Campaign::Power(cases) => crate::power::run(&setup(cases), &mut tally),
+        Campaign::Power { cases, busy } => crate::power::run(&setup(cases), *busy, &mut tally),
         Campaign::Clock(cases) => crate::clock::run(&setup(cases), &mut tally),
         Campaign::Paths(cases) => crate::paths::run(&setup(cases), &mut tally),
         Campaign::Oom(cases) => oom::run(&setup(cases), &mut tally),

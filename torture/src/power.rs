@@ -16,6 +16,7 @@ use crate::need;
 use crate::oracle::{History, Observation};
 use crate::places::Places;
 use crate::service::{tool, wait_for};
+use crate::shutdown::Neighbour;
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
 use crate::writer::Pace;
@@ -25,6 +26,8 @@ const STATES_A_RECORDING: u64 = 250;
 /// Runs of the service that are recorded, a kill between them.
 const RUNS: u64 = 3;
 const DISK_MIB: u64 = 300;
+/// The neighbour's: everything that it writes is logged, and replayed.
+const BREATH: Duration = Duration::from_millis(20);
 /// The log of writes is sparse.
 const LOG_BYTES: u64 = 8 << 30;
 const SECTOR: u64 = 512;
@@ -47,7 +50,9 @@ fn lacks() -> Option<String> {
 }
 
 /// Runs the campaign.
-pub fn run(setup: &Setup, tally: &mut Tally) {
+///
+/// `busy`: a neighbour dirties the same file system.
+pub fn run(setup: &Setup, busy: bool, tally: &mut Tally) {
     if let Some(why) = lacks() {
         return tally.skip(setup.count, &why);
     }
@@ -55,7 +60,8 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     for (seed, done) in (setup.seed..).zip((0..setup.count).step_by(STATES_A_RECORDING as usize)) {
         let states = STATES_A_RECORDING.min(setup.count - done);
         let name = format!("power-{seed}");
-        match setup.folder(&name).and_then(|folder| Ok((one(setup, &folder, seed, states)?, folder))) {
+        let variant = if busy { " --busy" } else { "" };
+        match setup.folder(&name).and_then(|folder| Ok((one(setup, busy, &folder, seed, states)?, folder))) {
             Ok((count, folder)) => {
                 flushes += count;
                 tally.pass(states);
@@ -66,12 +72,17 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
                 tally.fail(
                     &trouble,
                     &setup.work.join(name),
-                    &format!("power --count {states} --seed {seed}"),
+                    &format!("power --count {states} --seed {seed}{variant}"),
                 );
             }
         }
     }
-    println!("{} crash states, seed {}, of recordings with {flushes} flushes", setup.count, setup.seed);
+    println!(
+        "{} crash states{}, seed {}, of recordings with {flushes} flushes",
+        setup.count,
+        if busy { " beside a busy neighbour" } else { "" },
+        setup.seed
+    );
 }
 
 /// One write, or a flush.
@@ -183,7 +194,7 @@ impl Drop for Device {
 }
 
 /// Records, and replays `states`; gives the flushes.
-fn one(setup: &Setup, folder: &Path, seed: u64, states: u64) -> Result<usize> {
+fn one(setup: &Setup, busy: bool, folder: &Path, seed: u64, states: u64) -> Result<usize> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let [image, base, mount] = ["image", "base", "disk"].map(|name| folder.join(name));
     fs::create_dir(&mount).during("make a mount point")?;
@@ -194,7 +205,7 @@ fn one(setup: &Setup, folder: &Path, seed: u64, states: u64) -> Result<usize> {
     copy(&image, &base)?;
     let places = Places { data_dir: mount.join("q"), ..Places::below(folder) };
     let mut trial = Trial::new(&setup.program, places, seed, 3, PACE)?;
-    let (mut log, promises) = record(&mut trial, folder, &mount, &mut rng)?;
+    let (mut log, promises) = record(&mut trial, busy, folder, &mount, &mut rng)?;
     log.read()?;
     let flushes: Vec<usize> = (0..log.entries.len()).filter(|at| is_flush(&log, *at)).collect();
     let mut chosen: Vec<usize> = (0..states).filter_map(|_| rng.choice(&flushes).copied()).collect();
@@ -232,6 +243,7 @@ fn is_flush(log: &Log, at: usize) -> bool {
 /// Runs the load on the device; gives the log and what was answered, each with the writes that were logged by then.
 fn record(
     trial: &mut Trial,
+    busy: bool,
     folder: &Path,
     mount: &Path,
     rng: &mut fastrand::Rng,
@@ -240,6 +252,7 @@ fn record(
     let mut log = Log::open(&folder.join("writes"))?;
     let mut promises = Vec::new();
     trial.work();
+    let neighbour = busy.then(|| Neighbour::start(mount.join("neighbour"), BREATH));
     for _ in 0..RUNS {
         let service = trial.start()?;
         let until = Instant::now() + Duration::from_millis(rng.u64(1_000..3_000));
@@ -257,6 +270,7 @@ fn record(
     if let Some(error) = trial.rest()?.pop() {
         return Err(error).during("write a followed file");
     }
+    neighbour.map_or(Ok(()), Neighbour::end)?;
     drop(device);
     if promises.is_empty() {
         return Err(Trouble::new("the service never answered while it was recorded"));

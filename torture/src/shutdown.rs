@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -23,6 +23,8 @@ use crate::writer::Pace;
 const CUTS_A_STORE: u64 = 40;
 /// Of the file system: all lines of a store fit several times over.
 const DISK_MIB: u64 = 1_500;
+/// The neighbour's.
+const BREATH: Duration = Duration::from_millis(2);
 /// What the neighbour keeps dirty.
 const NEIGHBOUR_BYTES: usize = 32 << 20;
 const PACE: Pace = Pace {
@@ -81,7 +83,7 @@ fn one(setup: &Setup, how: How, folder: &Path, seed: u64, cuts: u64) -> Result<(
     trial.work();
     for cut in 0..cuts {
         let mut service = trial.start()?;
-        let neighbour = how.busy.then(|| Neighbour::start(disk.mount.join("neighbour")));
+        let neighbour = how.busy.then(|| Neighbour::start(disk.mount.join("neighbour"), BREATH));
         let for_a_roll = cut % 8 == 7;
         let wait = if for_a_roll { 6_000 } else { rng.u64(20..500) };
         let until = Instant::now() + Duration::from_millis(wait);
@@ -103,13 +105,14 @@ fn one(setup: &Setup, how: How, folder: &Path, seed: u64, cuts: u64) -> Result<(
 }
 
 /// Dirties pages of a file over and over, and syncs now and then.
-struct Neighbour {
+pub struct Neighbour {
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<()>,
 }
 
 impl Neighbour {
-    fn start(path: std::path::PathBuf) -> Neighbour {
+    /// Sets it to work, with so long a breath between two writes of 256 KiB.
+    pub fn start(path: PathBuf, breath: Duration) -> Neighbour {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
@@ -128,7 +131,7 @@ impl Neighbour {
                         file.rewind()?;
                         pieces = 0;
                     }
-                    thread::sleep(Duration::from_millis(2));
+                    thread::sleep(breath);
                 }
                 Ok(())
             };
@@ -138,7 +141,8 @@ impl Neighbour {
         Neighbour { stop, thread }
     }
 
-    fn end(self) -> Result<()> {
+    /// Lets it end.
+    pub fn end(self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| Trouble::new("the neighbour panicked"))
     }
