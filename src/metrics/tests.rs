@@ -31,6 +31,7 @@ fn group(id: u32, name: &str, lag_lines: u64) -> GroupStatus {
         timeout_ms: 30_000,
         has_worker: true,
         backs_off: None,
+        oldest_waits: false,
         skipped_lines: 0,
         dropped_lines: 0,
         last_failure: Some("exit status 3".to_owned()),

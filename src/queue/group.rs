@@ -142,7 +142,7 @@ impl Group {
     /// Why nothing would be offered, if so: for status.
     #[must_use]
     pub(super) fn idle(&self, view: View<'_>) -> Option<Idle> {
-        if view.state.acks.ranges() >= ACK_RANGES_MAX {
+        if is_full(view) && self.free(view).is_none() {
             return Some(Idle::Blocked("ack window"));
         }
         match self.again(view) {
@@ -248,11 +248,29 @@ impl Group {
 
     /// Lines that were never delivered.
     fn fresh(&mut self, view: View<'_>) -> Result<SeqRange, Idle> {
-        if view.state.acks.ranges() >= ACK_RANGES_MAX {
-            return Err(Idle::Blocked("ack window"));
+        let Some(free) = self.free(view) else {
+            return Err(if is_full(view) { Idle::Blocked("ack window") } else { self.nothing(view) });
+        };
+        let last = free.last.min(free.first.plus(self.settings.batch_lines - 1));
+        let range = SeqRange { first: free.first, last };
+        let is_small = range.lines() < self.settings.batch_lines && free.last == view.next_seq.prev();
+        if self.settings.linger_ms > 0 && is_small && !self.leases.is_empty() {
+            let until = *self.linger_since_ms.get_or_insert(view.now_ms) + self.settings.linger_ms;
+            if view.now_ms < until {
+                return Err(Idle::Until(until));
+            }
         }
-        let end = view.next_seq.prev();
-        let mut from = view.state.acks.floor().next();
+        self.linger_since_ms = None;
+        Ok(range)
+    }
+
+    /// The first stretch of lines that are not acked, out, or waiting to come again. When the ack window is full only
+    /// lines right behind acked ones, with others above them: their acks make no range more. They may be all that it
+    /// is full of, as what failed before a restart is fresh after it.
+    fn free(&self, view: View<'_>) -> Option<SeqRange> {
+        let acks = &view.state.acks;
+        let end = if is_full(view) { acks.last() } else { view.next_seq.prev() };
+        let mut from = acks.floor().next();
         let taken: Vec<SeqRange> = self
             .leases
             .values()
@@ -260,8 +278,8 @@ impl Group {
             .chain(self.reserved.values().map(|reserved| reserved.range))
             .chain(self.settling.iter().copied())
             .collect();
-        let gap = loop {
-            let Some(gap) = view.state.acks.gap(from, end) else { break None };
+        loop {
+            let gap = acks.gap(from, end)?;
             let Some(free) = self.retries.skip(gap) else {
                 from = gap.last.next();
                 continue;
@@ -270,7 +288,11 @@ impl Group {
             let free = taken.iter().try_fold(free, |free, taken| free.without(*taken).next());
             match free {
                 Some(free) if taken.iter().all(|taken| free.intersection(*taken).is_none()) => {
-                    break Some(free);
+                    if is_full(view) && !acks.contains(free.first.prev()) {
+                        from = gap.last.next();
+                        continue;
+                    }
+                    return Some(free);
                 }
                 Some(free) => from = free.first,
                 None => {
@@ -284,19 +306,7 @@ impl Group {
                     )
                 }
             }
-        };
-        let Some(gap) = gap else { return Err(self.nothing(view)) };
-        let last = gap.last.min(gap.first.plus(self.settings.batch_lines - 1));
-        let range = SeqRange { first: gap.first, last };
-        let is_small = range.lines() < self.settings.batch_lines && gap.last == end;
-        if self.settings.linger_ms > 0 && is_small && !self.leases.is_empty() {
-            let until = *self.linger_since_ms.get_or_insert(view.now_ms) + self.settings.linger_ms;
-            if view.now_ms < until {
-                return Err(Idle::Until(until));
-            }
         }
-        self.linger_since_ms = None;
-        Ok(range)
     }
 
     /// In an unordered group parts may wait while there is nothing fresh.
@@ -414,6 +424,11 @@ impl Group {
     }
 }
 
+/// Whether no more ranges of acks may come.
+fn is_full(view: View<'_>) -> bool {
+    view.state.acks.ranges() >= ACK_RANGES_MAX
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -471,6 +486,31 @@ mod tests {
         let expected =
             [(11, 16), (17, 20), (21, 26), (27, 30), (31, 34), (37, 40), (41, 41), (42, 47), (48, 50)];
         assert_eq!(found, expected);
+    }
+
+    /// Found by staging it: lines that had failed between acked ones were fresh after a restart, and as the window was
+    /// full they never came again.
+    #[test]
+    fn a_full_ack_window_is_worked_off_from_within() {
+        let mut state = state();
+        for even in 1..=ACK_RANGES_MAX as u64 {
+            state.acks.insert(range(even * 2 + 1, even * 2 + 1));
+        }
+        let end = ACK_RANGES_MAX as u64 * 2 + 100;
+        let settings = GroupSettings { strict: false, in_flight: 3, ..GroupSettings::named("a") };
+        let mut group = Group::new(settings, &state);
+        assert_eq!(group.offer(view(&state, end), false, 1).unwrap().range, range(1, 2));
+        group.lease(view(&state, end), 1, Seq(1), 1).unwrap();
+        // Behind what is out an ack would be a range more.
+        assert_eq!(group.offer(view(&state, end), false, 2).unwrap().range, range(4, 4));
+        group.settling.push(range(5, end - 100));
+        let full = || Idle::Blocked("ack window");
+        assert_eq!(group.offer(view(&state, end), false, 3), Err(full()), "nothing above it");
+        assert_eq!(group.idle(view(&state, end)), Some(full()));
+        let out = group.take(1).unwrap();
+        assert_eq!(group.acked(out, 0), GroupChange::Ack { range: range(1, 1) });
+        state.acks.insert(range(1, 1));
+        assert_eq!(group.offer(view(&state, end), false, 3).unwrap().range, range(2, 2));
     }
 
     #[test]

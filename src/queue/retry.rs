@@ -190,6 +190,12 @@ impl Retries {
             .min_by_key(|(_, at)| *at)
     }
 
+    /// Whether a line waits to be delivered again.
+    #[must_use]
+    pub(super) fn holds(&self, line: Seq) -> bool {
+        self.parts.iter().any(|part| !part.out && part.range.contains(line))
+    }
+
     /// Lines to be delivered in their turn; `again` as if they had failed alone before: dead letters put back.
     pub(super) fn add(&mut self, range: SeqRange, again: bool) {
         self.put(Part { halved: again, ..Part::new(range) });
@@ -216,10 +222,8 @@ impl Retries {
     #[must_use]
     pub(super) fn skip(&self, gap: SeqRange) -> Option<SeqRange> {
         let mut first = gap.first;
-        for part in &self.parts {
-            if part.range.last < first {
-                continue;
-            }
+        let before = self.parts.partition_point(|part| part.range.last < first);
+        for part in self.parts.iter().skip(before) {
             if part.range.first <= first {
                 first = part.range.last.next();
                 continue;

@@ -109,8 +109,10 @@ pub struct GroupStatus {
     pub timeout_ms: u64,
     /// Whether a worker waits for lines, or has some.
     pub has_worker: bool,
-    /// What waits in back-off, and until when.
+    /// What waits in back-off, and until when: the lines that come first.
     pub backs_off: Option<(SeqRange, u64)>,
+    /// Whether the oldest line waits in back-off too; another may end before.
+    pub oldest_waits: bool,
     /// Lines that seeks have passed over.
     pub skipped_lines: u64,
     /// Lines that limits have dropped for it.

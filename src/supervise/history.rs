@@ -289,6 +289,7 @@ fn inputs(
         oldest_lease_ms: group.oldest_lease_ms,
         timeout_ms: group.timeout_ms,
         backs_off: group.backs_off,
+        oldest_waits: group.oldest_waits,
         failing: group.activity.failing.clone(),
         last_failure: group.last_failure.clone(),
         acks: group.activity.acks,
@@ -304,8 +305,7 @@ fn inputs(
 /// Whether the line that the group's floor waits for is out, or in back-off.
 fn is_at_work(group: &GroupStatus) -> bool {
     let Some(oldest) = group.oldest else { return true };
-    group.leases.iter().any(|range| range.contains(oldest))
-        || group.backs_off.is_some_and(|(range, _)| range.contains(oldest))
+    group.leases.iter().any(|range| range.contains(oldest)) || group.oldest_waits
 }
 
 impl Track {

@@ -34,8 +34,10 @@ pub struct GroupInputs {
     pub oldest_lease_ms: Option<u64>,
     /// How long one may be.
     pub timeout_ms: u64,
-    /// What waits in back-off, and until when.
+    /// What waits in back-off, and until when: the lines that come first.
     pub backs_off: Option<(SeqRange, u64)>,
+    /// Whether the first line that waits does so in back-off.
+    pub oldest_waits: bool,
     /// Failures since the last ack.
     pub failing: Option<Failing>,
     /// The last failure: summary, and the end of standard error.

@@ -171,9 +171,8 @@ fn see_to_destination(i: &GroupInputs, s: &JudgeSettings) -> String {
 fn floor_stands(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let blocking = i.oldest?;
     let leased = i.leases.iter().any(|range| range.contains(blocking));
-    let waits = i.backs_off.is_some_and(|(range, _)| range.contains(blocking));
     let stands = i.acks_since_floor > 0 && now.saturating_sub(i.floor_moved_ms) >= s.stall_after_ms;
-    (stands && !leased && !waits).then(|| {
+    (stands && !leased && !i.oldest_waits).then(|| {
         let summary = format!(
             "group {} does not clear: {} batches were acked in {}, and the floor stays at {}: line {blocking} blocks it",
             i.group,

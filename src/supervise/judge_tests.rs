@@ -54,6 +54,7 @@ fn fails(times: u64, timed_out: bool) -> GroupInputs {
         failing: Some(Failing { since_ms: NOW - 500, times, range: range(11, 20), timed_out }),
         last_failure: Some("sh was killed by signal 11 (SIGSEGV) on lines 11-20\nlast words".to_owned()),
         backs_off: Some((range(11, 20), NOW + 400)),
+        oldest_waits: true,
         ..waiting(200)
     }
 }
@@ -106,6 +107,8 @@ fn a_line_in_back_off_that_blocks_the_floor_is_well() {
     let inputs =
         GroupInputs { acks_since_floor: 9, floor_moved_ms: NOW - 2 * T, failing: None, ..fails(1, false) };
     check(&inputs, "retrying", None, None);
+    // Other lines come again before it.
+    check(&GroupInputs { backs_off: Some((range(31, 40), NOW + 400)), ..inputs }, "retrying", None, None);
 }
 
 #[test]

@@ -34,7 +34,8 @@ impl AckSet {
     }
 
     /// The highest seq in the set.
-    pub(crate) fn last(&self) -> Seq {
+    #[must_use]
+    pub fn last(&self) -> Seq {
         self.above.values().next_back().map_or(self.floor, |last| Seq(*last))
     }
 

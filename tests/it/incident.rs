@@ -1,6 +1,7 @@
 //! The incident: never called, crashing, hanging, not clearing, each staged with the built program and real
 //! processes; the verdict, its evidence, and that every line arrives once the cause is gone.
 
+mod bounds;
 mod causes;
 mod controls;
 mod died;

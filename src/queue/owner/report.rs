@@ -86,6 +86,7 @@ impl Owner {
             has_worker: group.leased_lines() > 0
                 || self.parked.iter().any(|parked| parked.group == id && !parked.reply.is_closed()),
             backs_off: group.retries().waiting(),
+            oldest_waits: oldest.is_some_and(|line| group.retries().holds(line)),
             skipped_lines: durable.skipped_lines,
             dropped_lines: durable.dropped_lines,
             last_failure: group.last_failure.clone(),
@@ -110,12 +111,15 @@ impl Owner {
         {
             return Some(("refused", Some(format!("tried again {}", soon(until)))));
         }
+        let idle = group.idle(view);
+        // Lines that wait for their time may be among those that are in the way.
+        if let Some(Idle::Blocked(why)) = idle {
+            return Some(("blocked", Some(why.to_owned())));
+        }
         if let Some((range, until)) = group.retries().waiting() {
             return Some(("retrying", Some(format!("lines {range} again {}", soon(until)))));
         }
-        let idle = group.idle(view);
         Some(match idle {
-            Some(Idle::Blocked(why)) => ("blocked", Some(why.to_owned())),
             Some(Idle::Empty) if group.leased_lines() == 0 => ("idle", None),
             _ => ("running", None),
         })

@@ -1,0 +1,142 @@
+//! What a group may hold: ranges of acks, lines set aside; and a data dir that others may read.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+
+use spillq::http::{AdminJson, AnswerJson, Client};
+
+use super::*;
+use crate::support::SMALL_STORE;
+
+/// `ACK_RANGES_MAX`.
+const RANGES: u64 = 4_096;
+
+#[test]
+fn a_data_dir_that_others_may_read_is_told_before_and_after_a_start() {
+    let stage = Stage::new(&processor("cat >> out"));
+    let mut service = stage.start();
+    service.wait("it works", |status| status.log.next_seq > LINES && status.groups[0].lag_lines == 0);
+    let mode = |mode| fs::set_permissions(&stage.data_dir, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o750);
+    let found = stage.finding("permissions");
+    assert!(found.evidence.join("\n").contains("its mode is 750"), "{found:#?}");
+    assert_eq!(service.stop(), 0);
+    let found = stage.finding("permissions");
+    assert_eq!(stage.start().ended(), 2, "as doctor says, it does not start");
+    stage.paste(&found.next);
+    stage.is_well();
+    // Root may do everything, and what it writes is not the owner's.
+    if rustix::process::geteuid().is_root() {
+        chown(&stage.data_dir, Some(1_000), None).unwrap();
+        let found = stage.finding("permissions");
+        assert!(found.summary.contains("belongs to another user"), "{found:#?}");
+        assert_eq!(stage.start().ended(), 2);
+        chown(&stage.data_dir, Some(0), None).unwrap();
+    }
+    stage.is_cured(&mut stage.start());
+}
+
+/// A client of the service, once it answers.
+fn client(data_dir: &Path) -> Client {
+    wait_for(|| Client::connect(data_dir)).unwrap()
+}
+
+fn park(client: &Client, seq: u64) {
+    let park = AdminJson::Park { group: "default".to_owned(), seq };
+    assert_eq!(client.post::<AnswerJson>("/v1/admin", &park).unwrap().lines, 1);
+}
+
+#[test]
+fn acks_that_stand_in_too_many_ranges_stop_the_group_until_lines_between_them_pass() {
+    let group = "[[group]]\nname = \"default\"\norder = \"none\"\nbatch = { lines = 100000, bytes = \"1MiB\" }\n\
+                 retry = { initial = \"1h\", max = \"1h\" }\n";
+    let stage = Stage::new(&(group.to_owned() + &processor(&ill_until_cured("exit 3"))));
+    let lines = 2 * RANGES + 100;
+    stage.append("in.log", &(LINES..lines).map(|number| format!("node {number} fill\n")).collect::<String>());
+    let mut service = stage.start();
+    service.wait("all lines wait for their next time", |status| {
+        status.log.next_seq == lines + 1
+            && status.groups[0].state == "retrying"
+            && status.groups[0].leased == 0
+    });
+    // Every second one is set aside by hand, by several hands.
+    std::thread::scope(|scope| {
+        for hand in 0..8 {
+            let client = client(&stage.data_dir);
+            let seqs = (1..=RANGES).filter(move |number| number % 8 == hand).map(|number| number * 2);
+            scope.spawn(move || seqs.for_each(|seq| park(&client, seq)));
+        }
+    });
+    let verdict = stage.verdict("default", "blocked", Some("D"), "not_clearing");
+    assert!(verdict.summary.contains("4,096 ranges of acks lie above line 1, "), "{verdict:#?}");
+    stage.paste(&verdict.next);
+    assert_eq!(service.stop(), 0);
+    // What failed is fresh after the restart: it comes again, although the window is full.
+    stage.cure();
+    let mut service = stage.start();
+    service.wait("lines between those that were set aside are acked", |status| {
+        status.groups[0].ack_floor >= 20 && status.groups[0].state != "blocked"
+    });
+    assert_eq!(service.stop(), 0);
+    let arrived = &lines_by_source(&stage.path("out"))["node"];
+    assert_eq!(arrived[..10], [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]);
+}
+
+#[test]
+fn a_group_that_may_set_no_more_lines_aside_stops_until_some_are_discarded() {
+    // 256 MiB is the bound of what is set aside.
+    const LONG: u64 = 17;
+    const LONG_BYTES: usize = 16_000_000;
+    let stage = Stage::new("");
+    let with = fs::read_to_string(stage.path("spillq.toml")).unwrap();
+    let with = with.replace("[[follow]]\n", "[[follow]]\nmax_line_bytes = \"16MiB\"\n");
+    fs::write(stage.path("spillq.toml"), with + SMALL_STORE).unwrap();
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut long = b"long ".to_vec();
+    long.extend(std::iter::repeat_with(|| rng.u8(..)).filter(|byte| *byte != b'\n').take(LONG_BYTES));
+    long.push(b'\n');
+    let mut file = fs::File::create(stage.path("in-long.log")).unwrap();
+    (0..LONG).for_each(|_| file.write_all(&long).unwrap());
+    let mut service = stage.start();
+    service.wait("all lines are in", |status| status.log.next_seq > LINES + LONG);
+    let hand = client(&stage.data_dir);
+    let lines: Vec<u64> = (1..=LINES + LONG).collect();
+    let is_long = |seq: &u64| {
+        let line: Option<spillq::http::LineJson> = hand.get(&format!("/v1/line?seq={seq}")).unwrap();
+        line.unwrap().source.ends_with("in-long.log")
+    };
+    lines.into_iter().filter(is_long).for_each(|seq| park(&hand, seq));
+    assert_eq!(service.stop(), 0);
+
+    stage.configure(
+        "[[group]]\nname = \"default\"\norder = \"none\"\nretry = { initial = \"10ms\", max = \"10ms\", attempts = 1 }\n",
+    );
+    stage.configure(&processor(
+        "cat > batch; test -e cured || ! grep -q '^other ' batch || exit 65; cat batch >> out",
+    ));
+    stage.append("in2.log", "other 0 fill\n");
+    let mut service = stage.start();
+    let verdict = stage.verdict("default", "blocked", None, "dead_letters_full");
+    stage.paste(&verdict.next);
+    let letters = |what: &str| {
+        let output =
+            spillq(&["dead-letter", what, "--all", "--data-dir"]).arg(&stage.data_dir).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    letters("discard");
+    // Another line has to pass before one that fails is set aside.
+    stage.append("in3.log", "later 0 fill\n");
+    service.wait("the line is set aside, and all others pass", |status| {
+        status.groups[0].lag_lines == 0 && status.groups[0].dead_letters == 1
+    });
+    stage.cure();
+    letters("retry");
+    service.wait("it passes too", |status| {
+        status.groups[0].lag_lines == 0 && status.groups[0].dead_letters == 0
+    });
+    let arrived = lines_by_source(&stage.path("out"));
+    let mut nodes = arrived["node"].clone();
+    nodes.sort_unstable();
+    assert_eq!((nodes, &arrived["other"]), ((0..LINES).collect(), &vec![0]));
+    let well = wait_for(|| stage.doctor().filter(|(doctor, exit)| doctor.healthy && *exit == 0));
+    assert!(well.is_some(), "{:#?}", stage.doctor());
+}
