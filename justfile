@@ -30,3 +30,7 @@ deny:
 # The long campaigns, for hours, as root; fails if anything fails or was skipped. Counts are divided by `by`.
 torture by="1":
     torture/long {{by}}
+
+# Every fuzz target, a million runs each: hours. Needs cargo-fuzz, see docs/fuzzing.md.
+fuzz runs="1000000":
+    fuzz/run {{runs}}

@@ -217,6 +217,16 @@ pub fn read_text(sources: &Sources) -> Result<String, ConfigError> {
         .map_err(|source| ConfigError::Read { file: file.clone(), source })
 }
 
+/// What [`load`] does with a file whose content is `text`, for the fuzz target.
+///
+/// # Errors
+/// [`ConfigError::Problems`].
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn load_given(text: &str, sources: &Sources) -> Result<Loaded, ConfigError> {
+    load_from(text, sources)
+}
+
 /// Checks the settings, where `text` is the content of the file.
 fn load_from(text: &str, sources: &Sources) -> Result<Loaded, ConfigError> {
     let folder = sources.file.as_ref().map_or_else(

@@ -224,7 +224,9 @@ pub(super) fn overrides(
     if wanted && settings.group(name).is_none() {
         settings.groups.push(Group::default_with(name));
     }
-    if !overrides.command.is_empty() {
+    if overrides.command.first().is_some_and(|program| program.is_empty()) {
+        problem("COMMAND", "", "names no program; write it as -- ./process.sh".to_owned());
+    } else if !overrides.command.is_empty() {
         let processor = Processor {
             group: name.to_owned(),
             kind: Kind::Exec { command: overrides.command.clone(), input: Input::Lines },

@@ -474,6 +474,15 @@ fn a_command_takes_the_place_of_the_groups_processor() {
     );
 }
 
+/// `run -- ""` was accepted, and each batch failed; in the file it is refused (fuzzing: what `config show` printed was
+/// not accepted).
+#[test]
+fn a_command_without_a_program_is_refused_on_the_command_line_as_in_the_file() {
+    let overrides = Overrides { command: vec!["".into(), "x".into()], ..Overrides::default() };
+    let problems = load_with("", &sources(&[], overrides)).unwrap_err();
+    assert_eq!(problems, ["COMMAND = \"\": names no program; write it as -- ./process.sh"]);
+}
+
 #[test]
 fn a_file_that_is_not_there_is_told() {
     let sources = Sources { file: Some("/nonexistent/spillq.toml".into()), ..Sources::default() };

@@ -70,8 +70,7 @@ impl Addresses {
 
     /// Answers with what `router` has, to who asks by the right name. Ends when it is dropped.
     pub(super) async fn serve(self, router: Router) {
-        let guarded = axum::middleware::from_fn_with_state(self.hosts, refuse_other_hosts);
-        let router = router.layer(guarded);
+        let router = guarded(router, self.hosts);
         let places = Arc::new(Semaphore::new(TCP_CONNECTIONS_MAX));
         let mut doors = JoinSet::new();
         for listener in self.listeners {
@@ -111,10 +110,7 @@ where
             }
         };
         while clients.try_join_next().is_some() {}
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEAD_WAIT).keep_alive(false);
-        http.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
-        let answered = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        let answered = answer(stream, router.clone());
         clients.spawn(async move {
             match tokio::time::timeout(wait, answered).await {
                 Ok(Ok(())) => {}
@@ -125,6 +121,22 @@ where
             drop(place);
         });
     }
+}
+
+/// One request of one client.
+pub(super) async fn answer<S>(stream: S, router: Router) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_WAIT).keep_alive(false);
+    http.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
+    http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await
+}
+
+/// Answers only who asks by an address, or one of these names.
+pub(super) fn guarded(router: Router, hosts: Arc<[String]>) -> Router {
+    router.layer(axum::middleware::from_fn_with_state(hosts, refuse_other_hosts))
 }
 
 async fn refuse_other_hosts(State(hosts): State<Arc<[String]>>, request: Request, next: Next) -> Response {

@@ -6,6 +6,9 @@
 mod client;
 mod doctor;
 mod doors;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod outside;
 mod reload;
 mod server;

@@ -319,6 +319,14 @@ pub fn serve(
         _ => {}
     }
     let listener = UnixListener::bind(through)?;
+    let (all, reading) = routers(&api);
+    Ok(async move {
+        tokio::join!(serve_socket(listener, all), addresses.serve(reading));
+    })
+}
+
+/// What the socket answers, and what an address does.
+pub(super) fn routers(api: &Api) -> (Router, Router) {
     let bounded = |request: axum::extract::Request, next: axum::middleware::Next| async move {
         match tokio::time::timeout(REQUEST_WAIT, next.run(request)).await {
             Ok(response) => response,
@@ -340,8 +348,5 @@ pub fn serve(
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX));
     let finish =
         |router: Router<Api>| router.layer(axum::middleware::from_fn(bounded)).with_state(api.clone());
-    let (all, reading) = (finish(all), finish(reading));
-    Ok(async move {
-        tokio::join!(serve_socket(listener, all), addresses.serve(reading));
-    })
+    (finish(all), finish(reading))
 }

@@ -39,7 +39,7 @@ use super::upload::Upload;
 use super::{Batch, Evidence, Origin, Outcome, Processing, Processor, Secret};
 
 /// Of a reply's status line and headers: hyper reads no more.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Of a reply's body: what follows is not read, and the connection closed.
 const REPLY_BYTES_MAX: usize = 64 * 1024;
 /// A host that is gone answers nothing: the connection is given up long before most time-outs of a group.
@@ -180,22 +180,32 @@ impl HttpPost {
                 return Outcome::Failed(evidence(format!("got no reply: {}", chain(&error)), String::new()));
             }
         };
-        let (status, wait) = (response.status(), retry_after(&response, SystemTime::now()));
-        watch.status = Some(status);
-        let read = read(response).await;
-        // A server may answer while it takes in the rest, and may not be believed where it does not.
-        let had_all = !status.is_success() || watch.left.wait_for(|left| *left == 0).await.is_ok();
+        watch.status = Some(response.status());
+        let outcome = outcome(response, &mut watch.left, &evidence).await;
         watch.interrupted = None;
-        match read {
-            Ok(tail) if had_all => judge(status, wait, evidence(format!("was answered {status}"), tail)),
-            Ok(tail) => Outcome::Failed(evidence(
-                format!("was answered {status} by a server that had closed before it was given all lines"),
-                tail,
-            )),
-            // It is not known whether the server was done: the key lets it tell.
-            Err((tail, why)) => {
-                Outcome::Failed(evidence(format!("was answered {status}, then cut off: {why}"), tail))
-            }
+        outcome
+    }
+}
+
+/// What a reply says of the batch, once all of it has come. `left`: of the body that is being sent.
+pub(super) async fn outcome(
+    response: Response<hyper::body::Incoming>,
+    left: &mut watch::Receiver<u64>,
+    evidence: &(dyn Fn(String, String) -> Evidence + Sync),
+) -> Outcome {
+    let (status, wait) = (response.status(), retry_after(&response, SystemTime::now()));
+    let read = read(response).await;
+    // A server may answer while it takes in the rest, and may not be believed where it does not.
+    let had_all = !status.is_success() || left.wait_for(|left| *left == 0).await.is_ok();
+    match read {
+        Ok(tail) if had_all => judge(status, wait, evidence(format!("was answered {status}"), tail)),
+        Ok(tail) => Outcome::Failed(evidence(
+            format!("was answered {status} by a server that had closed before it was given all lines"),
+            tail,
+        )),
+        // It is not known whether the server was done: the key lets it tell.
+        Err((tail, why)) => {
+            Outcome::Failed(evidence(format!("was answered {status}, then cut off: {why}"), tail))
         }
     }
 }

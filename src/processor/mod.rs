@@ -8,6 +8,9 @@ mod doing;
 mod evidence;
 mod exec;
 mod file;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod input;
 #[cfg(any(feature = "redis", feature = "postgres"))]

@@ -15,7 +15,7 @@
 //! is set up wrongly is refused.
 
 mod entries;
-mod resp;
+pub(super) mod resp;
 mod verdict;
 
 use std::fmt;

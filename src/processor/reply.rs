@@ -40,8 +40,10 @@ impl Reply {
             return Err(format!("said more than one answer: {}", shown()));
         }
         let text = harmless(&String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line)));
+        if text == "OK" {
+            return Ok(Reply::Ok(None));
+        }
         match text.split_once(' ').unwrap_or((&text, "")) {
-            ("OK", "") => Ok(Reply::Ok(None)),
             ("OK", seq) if seq.parse::<u64>().is_ok() => Ok(Reply::Ok(seq.parse().ok().map(Seq))),
             ("NAK", rest) => {
                 let (first, behind) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -77,6 +79,15 @@ mod tests {
             ("NAK a \x1b[31m\n", nak(None, "a ?[31m")),
         ] {
             assert_eq!(Reply::parse(line.as_bytes()), reply, "{line:?}");
+        }
+    }
+
+    /// `echo "OK $last"` where `last` was never set: it meant to name the batch, and nobody knows which.
+    #[test]
+    fn an_ok_that_names_nothing_is_no_answer() {
+        for line in ["OK \n", "OK  \n", "OK \r\n", "OK \t\n"] {
+            let found = Reply::parse(line.as_bytes()).unwrap_err();
+            assert!(found.contains("in place of OK LAST_SEQ"), "{line:?}: {found}");
         }
     }
 

@@ -199,7 +199,7 @@ pub(super) fn open_private(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-fn encode_record(record: &Record) -> Vec<u8> {
+pub(super) fn encode_record(record: &Record) -> Vec<u8> {
     let mut out = RECORD_MAGIC.to_vec();
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&record.generation.to_le_bytes());
@@ -219,7 +219,7 @@ fn encode_record(record: &Record) -> Vec<u8> {
     out
 }
 
-fn decode_record(bytes: &[u8]) -> Option<Record> {
+pub(super) fn decode_record(bytes: &[u8]) -> Option<Record> {
     let mut rest = bytes;
     if take::<4>(&mut rest)? != RECORD_MAGIC || take_u32(&mut rest)? != VERSION {
         return None;
@@ -253,7 +253,7 @@ fn decode_record(bytes: &[u8]) -> Option<Record> {
     })
 }
 
-fn encode_intent(intent: Intent) -> Vec<u8> {
+pub(super) fn encode_intent(intent: Intent) -> Vec<u8> {
     let mut out = INTENT_MAGIC.to_vec();
     out.extend_from_slice(&VERSION.to_le_bytes());
     for number in [intent.generation, intent.length, intent.bytes] {
@@ -263,7 +263,7 @@ fn encode_intent(intent: Intent) -> Vec<u8> {
     out
 }
 
-fn decode_intent(bytes: &[u8]) -> Option<Intent> {
+pub(super) fn decode_intent(bytes: &[u8]) -> Option<Intent> {
     let mut rest = bytes;
     if take::<4>(&mut rest)? != INTENT_MAGIC || take_u32(&mut rest)? != VERSION {
         return None;

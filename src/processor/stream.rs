@@ -26,7 +26,7 @@ use rustix::io::ioctl_fionread;
 use rustix::process::Pid;
 use serde::Serialize;
 use spillq_storage::Seq;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::ChildStdout;
@@ -80,7 +80,7 @@ struct Header<'a> {
 }
 
 /// Why there is no answer.
-enum Fault {
+pub(super) enum Fault {
     /// The command has ended, and its shim, which holds standard output open for as long.
     Ended,
     /// It said something else.
@@ -331,7 +331,7 @@ impl Talk {
 }
 
 /// Reads one answer.
-async fn answer(stdout: &mut ChildStdout) -> Result<Reply, Fault> {
+pub(super) async fn answer(stdout: &mut (impl AsyncRead + Unpin)) -> Result<Reply, Fault> {
     let mut line = Vec::new();
     let mut buffer = [0; REPLY_BYTES_MAX];
     loop {

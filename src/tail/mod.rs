@@ -11,6 +11,9 @@ mod check;
 mod discover;
 mod error;
 mod fill;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod lines;
 mod names;

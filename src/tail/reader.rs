@@ -15,8 +15,9 @@ use super::lines::{self, Split};
 use super::source::Source;
 use super::unpack::{Form, Unpacker, is_packed, read_full};
 
-/// Bytes of one read: about a block, so that a chunk goes into one, and small beside the 4 MiB of the tail.
-const READ_BYTES: usize = 256 * 1_024;
+/// Bytes of one read: about a block, so that a chunk goes into one, and small beside the 4 MiB of the tail. Few for the
+/// fuzzer, whose lines are short.
+const READ_BYTES: usize = if cfg!(feature = "fuzzing") { RUNG_BYTES } else { 256 * 1_024 };
 /// Bytes of one source in a turn, so that the others come to theirs.
 pub(crate) const TURN_BYTES: u64 = 1_024 * 1_024;
 
@@ -103,7 +104,7 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new() -> Reader {
-        Reader { buffer: vec![0; RUNG_BYTES + READ_BYTES], turn_bytes: TURN_BYTES }
+        Reader { buffer: vec![0; (RUNG_BYTES + READ_BYTES).max(FINGERPRINT_BYTES)], turn_bytes: TURN_BYTES }
     }
 
     /// The first bytes of a file, unpacked where it is packed.

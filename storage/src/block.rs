@@ -43,12 +43,16 @@ const VERSION: u8 = 1;
 /// The fixed part of a block's header.
 pub(crate) const HEADER_BYTES: usize = 64;
 const RUN_BYTES: usize = 25;
-/// Raw bytes that a block is filled to: large enough for zstd and for the disk, small enough to hold many.
-pub const BLOCK_TARGET_BYTES: usize = 256 * 1024;
+/// Raw bytes that a block is filled to: large enough for zstd and for the disk, small enough to hold many. Few for the
+/// fuzzer, whose inputs are short.
+pub const BLOCK_TARGET_BYTES: usize = if cfg!(feature = "fuzzing") { 256 } else { 256 * 1024 };
 /// The longest line, or part of one, that a block takes. Bounds what decoding allocates.
 pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Raw bytes of the largest block: one longest line behind a block that was nearly full.
 pub const BLOCK_BYTES_MAX: usize = LINE_BYTES_MAX + BLOCK_TARGET_BYTES;
+/// Runs of the largest block: each has a byte, and none begins in a block that is full. Bounds what a header that is not
+/// checked yet makes a reader read.
+const RUNS_MAX: usize = BLOCK_TARGET_BYTES;
 /// zstd level 1: the ratio of higher levels is not worth the time at ingest.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -253,6 +257,7 @@ impl BlockBuilder {
                 return;
             }
         }
+        debug_assert!(self.runs.len() < RUNS_MAX, "a full block is built before more is pushed");
         self.runs.push(Run { source, offset, lines, bytes: added, flags });
     }
 
@@ -444,8 +449,8 @@ impl BlockHeader {
         let (lines, run_count) = (get.u32(), get.u32() as usize);
         let (raw_bytes, stored_bytes) = (get.u32() as usize, get.u32() as usize);
         let (payload_crc, header_crc) = (get.u32(), get.u32());
-        // Lengths are not trusted before the CRC; this bound only keeps a torn header from asking for gigabytes.
-        if run_count > BLOCK_BYTES_MAX || raw_bytes > BLOCK_BYTES_MAX || stored_bytes > BLOCK_BYTES_MAX {
+        // Lengths are not trusted before the CRC: a damaged one asks for some MiB at most.
+        if run_count > RUNS_MAX || raw_bytes > BLOCK_BYTES_MAX || stored_bytes > BLOCK_BYTES_MAX {
             return Err(BlockError::HeaderCrc { found: 0, expected: header_crc });
         }
         let runs_end = HEADER_BYTES + run_count * RUN_BYTES;
@@ -465,7 +470,16 @@ impl BlockHeader {
             let (lines, bytes) = (get.u32(), get.u32());
             let flags =
                 LineFlags::from_byte(get.u8()).ok_or(BlockError::Inconsistent("unknown line flags"))?;
+            if lines == 0 || bytes < lines || lines > 1 && !flags.is_whole() {
+                return Err(BlockError::Inconsistent("a run holds another number of lines than it can"));
+            }
+            if offset.checked_add(u64::from(bytes)).is_none() {
+                return Err(BlockError::Inconsistent("a run ends beyond what a file can hold"));
+            }
             runs.push(Run { source, offset, lines, bytes, flags });
+        }
+        if first < Seq::FIRST || first.0.checked_add(u64::from(lines)).is_none() {
+            return Err(BlockError::Inconsistent("its lines have no seqs"));
         }
         let sum = |of: fn(&Run) -> u32| runs.iter().map(|run| u64::from(of(run))).sum::<u64>();
         if lines == 0 || sum(|run| run.lines) != u64::from(lines) {
@@ -527,6 +541,9 @@ impl Block {
         };
         if raw.len() != header.raw_bytes {
             return Err(BlockError::Inconsistent("the payload has another length than the header says"));
+        }
+        if !are_lines(&raw, &header.runs) {
+            return Err(BlockError::Inconsistent("its lines do not end where the runs say"));
         }
         Ok(Block {
             commit: header.commit,
@@ -608,6 +625,19 @@ impl Block {
         }
         at
     }
+}
+
+/// Whether runs of whole lines hold as many newlines as lines, the last one at their end: then there is a line for each
+/// seq. Costs a tenth of what decompressing does.
+fn are_lines(raw: &[u8], runs: &[Run]) -> bool {
+    let mut rest = raw;
+    runs.iter().all(|run| {
+        let Some((bytes, behind)) = rest.split_at_checked(run.bytes as usize) else { return false };
+        rest = behind;
+        !run.flags.is_whole()
+            || bytes.last() == Some(&b'\n')
+                && memchr::memchr_iter(b'\n', bytes).count() as u64 == u64::from(run.lines)
+    })
 }
 
 /// Iterates over the lines of a block.
@@ -724,6 +754,50 @@ mod tests {
         let good = encoded();
         for len in 0..good.len() {
             assert!(Block::decode(&good[..len], STORE).is_err(), "{len} bytes");
+        }
+    }
+
+    /// With checksums that are right, as a fault of the writer would leave them: one such block had 3 lines of
+    /// `u32::MAX`, which were then there, empty, until memory was full.
+    #[test]
+    fn a_block_whose_runs_do_not_fit_its_lines_is_refused() {
+        let good = encoded();
+        let run = |nth: usize| HEADER_BYTES + nth * RUN_BYTES;
+        let refused = |changes: &[(usize, u32)], what: &str| {
+            let mut bad = good.clone();
+            for (at, number) in changes {
+                bad[*at..*at + 4].copy_from_slice(&number.to_le_bytes());
+            }
+            let runs = sample().runs().len() * RUN_BYTES;
+            let crc = crc32c::crc32c(&bad[..HEADER_BYTES - 4]);
+            let crc = crc32c::crc32c_append(crc, &bad[HEADER_BYTES..HEADER_BYTES + runs]);
+            bad[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+            match Block::decode(&bad, STORE).unwrap_err() {
+                BlockError::Inconsistent(found) => assert!(found.contains(what), "{found}, and not {what}"),
+                error => panic!("{what}: {error}"),
+            }
+        };
+        // The lines of the header and of the first run; it has three.
+        refused(&[(40, 7), (run(0) + 16, 4)], "do not end where");
+        refused(&[(40, 5), (run(0) + 16, 2)], "do not end where");
+        refused(&[(40, u32::MAX), (run(0) + 16, u32::MAX - 3)], "than it can");
+        refused(&[(40, 3), (run(0) + 16, 0)], "than it can");
+        refused(&[(40, 7), (run(1) + 16, 2)], "than it can");
+        refused(&[(24, 0), (28, 0)], "no seqs");
+        refused(&[(24, u32::MAX), (28, u32::MAX)], "no seqs");
+        refused(&[(run(0) + 8, u32::MAX), (run(0) + 12, u32::MAX)], "beyond");
+    }
+
+    /// One flipped bit in the number of runs made a reader ask for 400 MiB, four times of what the service may take.
+    #[test]
+    fn a_damaged_header_does_not_ask_for_more_than_a_block_can_have() {
+        let good = encoded();
+        for bit in 0..HEADER_BYTES * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            if let BlockError::Short { needed, .. } = Block::decode(&bad, STORE).unwrap_err() {
+                assert!(needed <= HEADER_BYTES + RUNS_MAX * RUN_BYTES, "bit {bit}: {needed}");
+            }
         }
     }
 

@@ -4,7 +4,9 @@
 //! what was not synced, folder entries included. Paths are relative to the data dir, with `/` between names; ""
 //! is the data dir itself. Nothing here retries: the log decides.
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), allow(dead_code))]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)] // It may stop at the first surprise, as tests may.
 pub(crate) mod memory;
 pub(crate) mod real;
 

@@ -30,8 +30,9 @@ use crate::ids::StoreId;
 
 pub(crate) const MAGIC: [u8; 8] = *b"\xf1SPQJRN\x01";
 const HEADER_BYTES: usize = 52;
-/// The largest value: 17 of them and their keys stay below a quarter of sled's segment.
-pub(crate) const CHUNK_BYTES: usize = 60_000;
+/// The largest value: 17 of them and their keys stay below a quarter of sled's segment. Small for the fuzzer, whose
+/// commits are.
+pub(crate) const CHUNK_BYTES: usize = if cfg!(feature = "fuzzing") { 300 } else { 60_000 };
 const PAYLOAD_BYTES: usize = CHUNK_BYTES - HEADER_BYTES;
 /// Set aside for each journal when it is made: what sled's file grows to for 8 MiB of values, measured at 20 to 25
 /// MiB (docs/decisions/0001-journal-sizes.md).
@@ -40,7 +41,7 @@ pub(crate) const RESERVED_BYTES: u64 = 28 * 1024 * 1024;
 /// make a journal roll that has taken few lines.
 const BEGUN_BYTES: u64 = 8 * 1024 * 1024;
 /// Read at a time by a scan.
-const SCAN_BYTES: usize = 1024 * 1024;
+pub(crate) const SCAN_BYTES: usize = if cfg!(feature = "fuzzing") { 2_000 } else { 1024 * 1024 };
 /// Most chunks a commit can have: bounds what a damaged header makes a reader expect.
 const CHUNKS_MAX: u32 = 4_096;
 

@@ -25,6 +25,9 @@ mod compact;
 mod create;
 mod disk;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod group_state;
 mod ids;
 mod journal;

@@ -15,7 +15,7 @@ use crate::manifest::Loss;
 use crate::segment::{self, Index, Overlay};
 
 /// Two blocks of usual size.
-const BUFFER_BYTES: usize = 512 * 1024;
+const BUFFER_BYTES: usize = if cfg!(feature = "fuzzing") { 512 } else { 512 * 1024 };
 
 /// Why a line cannot be read. Nothing was changed; other lines are not affected.
 #[derive(Debug, Error)]
@@ -257,7 +257,12 @@ impl Reader {
                     return Ok(ReadError::Damaged { path: path.to_owned(), at, what, range });
                 }
             }
-            look += seen.saturating_sub(BLOCK_MAGIC.len() as u64 - 1).max(1);
+            // Where the file was cut there is nothing to see until what the journal has of it.
+            let gap_end = self.open.as_ref().map(|open| &open.overlay).filter(|overlay| overlay.at > look);
+            match seen.checked_sub(BLOCK_MAGIC.len() as u64) {
+                Some(looked_at) => look += looked_at + 1,
+                None => look = gap_end.map_or(bytes, |overlay| overlay.at),
+            }
         }
         self.open = None;
         let range = SeqRange { first: next, last: end.prev().max(next) };
@@ -366,5 +371,64 @@ impl DiskFile for NoFile {
     }
     fn forget_cached(&self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::disk::memory::MemoryDisk;
+    use crate::ids::SourceId;
+    use crate::view::View;
+    use crate::{BlockBuilder, Commit, DiskOptions, Log, Options};
+
+    const BLOCKS: u64 = 16;
+
+    /// Sixteen blocks of one line of 200 kB each, the newest eight of them in the journal too.
+    fn store() -> MemoryDisk {
+        let disk = MemoryDisk::new(1 << 40);
+        let disk_options = DiskOptions { min_free_bytes: 0, reserve_bytes: 0, ..DiskOptions::default() };
+        let options = Options { disk: disk_options, ..Options::default() };
+        let open = || Log::on_disk(Arc::new(disk.clone()), options, None).unwrap();
+        let mut log = open();
+        let mut rng = fastrand::Rng::with_seed(1);
+        for nth in 0..BLOCKS {
+            if nth == BLOCKS / 2 {
+                // A new journal has none of the lines before.
+                drop(log);
+                log = open();
+            }
+            let mut line: Vec<u8> = std::iter::repeat_with(|| rng.u8(b' '..)).take(200_000).collect();
+            line.push(b'\n');
+            let mut builder = BlockBuilder::new();
+            builder.push_whole(SourceId(1), nth * 200_001, &line, 1);
+            let checkpoints = vec![(SourceId(1), Bytes::new())];
+            log.commit(&Commit { blocks: vec![builder.build(1)], checkpoints, ..Commit::default() }).unwrap();
+        }
+        drop(log);
+        disk.copy()
+    }
+
+    /// Found by fuzzing: behind the cut the file was looked through byte by byte, with all of the buffer cleared for
+    /// each, minutes for every MiB that was missing.
+    #[test]
+    fn a_cut_segment_is_passed_over_at_once_up_to_what_the_journal_has() {
+        let disk = store();
+        let name = format!("segments/{:020}", 1);
+        disk.open(&name, true).unwrap().set_len(1_000).unwrap();
+        let view = View::on_disk(Arc::new(disk), std::path::Path::new(""), None).unwrap();
+        let mut reader = view.reader();
+        // The header of the first block is still there, and says which lines are lost with it.
+        for (first, last) in [(1, 1), (2, BLOCKS / 2)] {
+            let ReadError::Damaged { range, .. } = reader.block(Seq(first)).unwrap_err() else {
+                panic!("block {first} is damaged")
+            };
+            assert_eq!(range, SeqRange { first: Seq(first), last: Seq(last) });
+        }
+        for seq in BLOCKS / 2 + 1..=BLOCKS {
+            assert_eq!(reader.block(Seq(seq)).unwrap().range(), SeqRange::one(Seq(seq)));
+        }
     }
 }

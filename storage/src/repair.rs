@@ -39,6 +39,8 @@ use crate::segment;
 use crate::view::View;
 use evidence::Evidence;
 use plan::Plan;
+#[cfg(feature = "fuzzing")]
+pub(crate) use plan::blocks as scan;
 
 /// Where damaged files go.
 pub(crate) const QUARANTINE: &str = "quarantine";

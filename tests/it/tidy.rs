@@ -199,17 +199,25 @@ fn storage_knows_no_files_async_wire_or_config() {
 
 #[test]
 fn every_module_says_what_it_is_for() {
-    let wrong: Vec<_> = sources(&["src", "storage/src", "torture/src", "tests", "storage/tests"])
-        .into_iter()
-        .filter(|(_, text)| is_without_purpose(text))
-        .map(|(file, _)| file)
-        .collect();
+    let wrong: Vec<_> = sources(&[
+        "src",
+        "storage/src",
+        "torture/src",
+        "fuzz/src",
+        "fuzz/fuzz_targets",
+        "tests",
+        "storage/tests",
+    ])
+    .into_iter()
+    .filter(|(_, text)| is_without_purpose(text))
+    .map(|(file, _)| file)
+    .collect();
     assert!(wrong.is_empty(), "these do not begin with //!: {wrong:?}");
 }
 
 #[test]
 fn no_file_is_long_without_a_reason() {
-    let wrong: Vec<_> = sources(&["src", "storage/src", "torture/src"])
+    let wrong: Vec<_> = sources(&["src", "storage/src", "torture/src", "fuzz/src", "fuzz/fuzz_targets"])
         .into_iter()
         .filter(|(file, _)| !file.ends_with("tests.rs") && !LONG.iter().any(|(long, _)| long == file))
         .filter(|(_, text)| is_long_without_reason(text))
@@ -223,7 +231,7 @@ fn no_file_is_long_without_a_reason() {
 
 #[test]
 fn every_dependency_is_argued_for() {
-    let manifests = ["Cargo.toml", "storage/Cargo.toml", "torture/Cargo.toml"]
+    let manifests = ["Cargo.toml", "storage/Cargo.toml", "torture/Cargo.toml", "fuzz/Cargo.toml"]
         .map(|file| fs::read_to_string(root().join(file)).unwrap());
     let used: BTreeSet<_> = manifests.iter().flat_map(|text| dependencies(text)).collect();
     let page = fs::read_to_string(root().join("docs/dependencies.md")).unwrap();

@@ -107,6 +107,8 @@ enum Campaign {
     Poison(Cases),
     /// Receivers that hang, ignore SIGTERM, stop themselves and fork daemons
     Hang(Cases),
+    /// Malformed requests to the socket and to an address, and one slow client for every 20 of them
+    Http(Cases),
     /// Kills by the out-of-memory killer, in a memory cgroup
     Oom(Cases),
     /// A backlog of so many GiB in a memory cgroup of 96 MiB: taken in, killed, opened, drained by three groups
@@ -200,6 +202,7 @@ fn campaign(args: &Args) -> Result<u8> {
         Campaign::Power { cases, busy } => crate::power::run(&setup(cases), *busy, &mut tally),
         Campaign::Clock(cases) => crate::clock::run(&setup(cases), &mut tally),
         Campaign::Paths(cases) => crate::paths::run(&setup(cases), &mut tally),
+        Campaign::Http(cases) => crate::http::run(&setup(cases), &mut tally),
         Campaign::Oom(cases) => oom::run(&setup(cases), &mut tally),
         Campaign::Memory(cases) => memory::run(&setup(cases), &mut tally),
         // They are no campaigns, and have run.

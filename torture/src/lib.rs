@@ -16,6 +16,8 @@ pub mod disk;
 pub mod followed;
 /// Full disks.
 pub mod full;
+/// Hostile clients.
+pub mod http;
 /// A fault at one system call after the other.
 pub mod inject;
 /// Random kills.

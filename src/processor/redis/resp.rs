@@ -15,7 +15,7 @@ pub(super) const REPLY_BYTES_MAX: usize = 64 * 1024;
 
 /// One answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(in super::super) enum Reply {
     /// A status, a number, or a byte string, which may hold anything.
     Value(Vec<u8>),
     /// The server refuses, and says why: a word in capitals, and a sentence.
@@ -23,14 +23,14 @@ pub(super) enum Reply {
 }
 
 /// A connection on which each command is answered, in order.
-pub(super) struct Connection {
+pub(in super::super) struct Connection {
     link: Link,
     /// Bytes that were read and not looked at yet.
     read: Vec<u8>,
 }
 
 impl Connection {
-    pub(super) fn new(link: Link) -> Connection {
+    pub(in super::super) fn new(link: Link) -> Connection {
         Connection { link, read: Vec::new() }
     }
 
@@ -50,7 +50,7 @@ impl Connection {
     }
 
     /// The next answer.
-    pub(super) async fn reply(&mut self) -> io::Result<Reply> {
+    pub(in super::super) async fn reply(&mut self) -> io::Result<Reply> {
         loop {
             if let Some((reply, used)) = parse(&self.read)? {
                 self.read.drain(..used);

@@ -128,15 +128,46 @@ impl MemoryDisk {
 
     /// Flips a bit of the `nth` value of a journal, in the file and in what sled shows of it.
     pub(crate) fn flip_journal(&self, folder: &str, nth: usize) {
+        self.damage_journal(folder, nth, [true, true], |value| *value.last_mut().unwrap() ^= 1);
+    }
+
+    /// Changes the `nth` value of a journal: in the file, in what sled shows of it, or in both.
+    pub(crate) fn damage_journal(
+        &self,
+        folder: &str,
+        nth: usize,
+        in_raw_and_shown: [bool; 2],
+        change: impl Fn(&mut Vec<u8>),
+    ) {
         let mut inner = self.0.lock().unwrap();
         let ino = inner.find(folder).unwrap();
         let journal = inner.nodes.get_mut(&ino).unwrap().journal.as_mut().unwrap();
-        let key = *journal.raw.keys().nth(nth % journal.raw.len()).unwrap();
-        for chunks in [&mut journal.raw, &mut journal.shown] {
-            if let Some(value) = chunks.get_mut(&key) {
-                *value.last_mut().unwrap() ^= 1;
+        let Some(key) = journal.raw.keys().nth(nth % journal.raw.len().max(1)).copied() else { return };
+        for (chunks, is_meant) in [&mut journal.raw, &mut journal.shown].into_iter().zip(in_raw_and_shown) {
+            if let Some(value) = chunks.get_mut(&key).filter(|_| is_meant) {
+                change(value);
             }
         }
+    }
+
+    /// Another disk with the same content, all of it durable.
+    pub(crate) fn copy(&self) -> MemoryDisk {
+        let mut copy = self.0.lock().unwrap().clone();
+        let mut named: Vec<Ino> = vec![ROOT];
+        let mut at = 0;
+        while let Some(ino) = named.get(at).copied() {
+            named.extend(copy.nodes.get(&ino).into_iter().flat_map(|node| node.names.values()));
+            at += 1;
+        }
+        // What has no name any more is not copied again and again.
+        copy.nodes.retain(|ino, _| named.contains(ino));
+        for node in copy.nodes.values_mut() {
+            node.writes.clear();
+            node.name_ops.clear();
+            node.durable.clone_from(&node.live);
+            node.durable_names.clone_from(&node.names);
+        }
+        MemoryDisk(Arc::new(Mutex::new(copy)))
     }
 
     pub(crate) fn set_capacity(&self, capacity: u64) {

@@ -13,9 +13,6 @@ use crate::journal;
 use crate::manifest::State;
 use crate::spare;
 
-/// Read at a time by a scan.
-const SCAN_BYTES: usize = 1024 * 1024;
-
 /// Chunks of one store's journals, by commit and chunk.
 #[derive(Default)]
 struct Commit {
@@ -72,12 +69,12 @@ impl Evidence {
                 evidence.newest_journal.max(journal::number_of(&name).unwrap_or_default());
             if let Ok(raw) = disk.open_journal_raw(&folder) {
                 raw.forget_cached().during("drop the cached pages of", &folder)?;
-                let mut buffer = vec![0; SCAN_BYTES + journal::CHUNK_BYTES];
+                let mut buffer = vec![0; journal::SCAN_BYTES + journal::CHUNK_BYTES];
                 let (len, mut at) = (raw.len().during("read", &folder)?, 0);
                 while at < len {
                     let read = raw.read_at(&mut buffer, at).during("read", &folder)?;
                     evidence.note_all(buffer.get(..read).unwrap_or_default());
-                    at += SCAN_BYTES as u64;
+                    at += journal::SCAN_BYTES as u64;
                 }
             }
             // What sled shows of a copy may hold what the scan does not; its errors say nothing more.

@@ -76,7 +76,9 @@ impl Plan {
         let names =
             if there { disk.list(segment::FOLDER).during("list", segment::FOLDER)? } else { Vec::new() };
         let mut plan = Plan::default();
-        for first in names.iter().filter_map(|name| segment::first_of(name)) {
+        let firsts: Vec<Seq> = names.iter().filter_map(|name| segment::first_of(name)).collect();
+        for (first, next) in firsts.iter().zip(firsts.iter().skip(1).chain([&Seq(u64::MAX)])) {
+            let (first, next) = (*first, *next);
             let known = trusted.map(|state| state.segments.iter().find(|segment| segment.first == first));
             // Compacted, and back with a power cut: opening removes it.
             if known == Some(None) {
@@ -87,7 +89,9 @@ impl Plan {
             let len = file.len().during("read", &name)?;
             let bytes = read_all(file.as_ref(), known.flatten().map_or(len, |known| known.bytes.min(len)));
             plan.take_before(first, &mut extra, store);
-            plan.add_file(first, &bytes, &mut extra, store, &counts);
+            let belongs =
+                |block: &Block| counts(block) && block.range().first >= first && block.range().last < next;
+            plan.add_file(first, &bytes, &mut extra, store, &belongs);
         }
         plan.take_before(Seq(u64::MAX), &mut extra, store);
         Ok(plan)
@@ -99,7 +103,7 @@ impl Plan {
         bytes: &[u8],
         extra: &mut BTreeMap<Seq, Vec<u8>>,
         store: StoreId,
-        counts: &dyn Fn(&Block) -> bool,
+        belongs: &dyn Fn(&Block) -> bool,
     ) {
         let name = segment::path(first);
         let (found, unreadable) = blocks(bytes, store);
@@ -114,8 +118,16 @@ impl Plan {
             meta: SegmentMeta { first, bytes: 0, raw_bytes: 0 },
         });
         for (at, len, block) in found {
+            // A block of another file's lines, where files were exchanged, takes the place of none of its own.
+            if !belongs(&block) {
+                self.findings.push(format!("{name}: the block at {at} holds lines of another file"));
+                if let Some(file) = self.files.last_mut() {
+                    (file.is_damaged, file.is_changed) = (true, true);
+                }
+                continue;
+            }
             self.take_before(block.range().first, extra, store);
-            if counts(&block) && block.range().first > self.last() {
+            if block.range().first > self.last() {
                 self.add(Piece::Own { at: at as u64, bytes: len }, &block, len);
             } else {
                 self.findings.push(format!("{name}: the block at {at} holds lines that are held already"));
@@ -187,10 +199,10 @@ fn read_all(file: &dyn DiskFile, len: u64) -> Vec<u8> {
     bytes
 }
 
-type Found = (usize, usize, Block);
+pub(crate) type Found = (usize, usize, Block);
 
 /// The sound blocks in `bytes` with place and length, and the stretches between that are none, with the reason.
-fn blocks(bytes: &[u8], store: StoreId) -> (Vec<Found>, Vec<(usize, usize, String)>) {
+pub(crate) fn blocks(bytes: &[u8], store: StoreId) -> (Vec<Found>, Vec<(usize, usize, String)>) {
     let (mut found, mut unreadable) = (Vec::new(), Vec::<(usize, usize, String)>::new());
     let finder = memchr::memmem::Finder::new(&BLOCK_MAGIC);
     let mut at = 0;

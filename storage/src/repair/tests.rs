@@ -166,3 +166,46 @@ fn a_repair_may_be_killed_anywhere() {
     }
     assert!(killed > 300 && lost > 100, "{killed} kills, {lost} lines");
 }
+
+/// One fuzz input had `kept/` and a segment exchanged: its block of an old line was taken for the segment's first, and
+/// the repaired segment could not be read.
+#[test]
+fn a_block_of_another_file_is_not_taken_for_one_of_its_own() {
+    for journals_are_gone in [false, true] {
+        let disk = store();
+        let segments = disk.list("segments").unwrap();
+        let names = [
+            "kept/00000001".to_owned(),
+            format!("segments/{}", segments[1]),
+            format!("segments/{}", segments[2]),
+        ];
+        let contents: Vec<Vec<u8>> = names.iter().map(|name| content(&disk, name)).collect();
+        for (name, content) in names.iter().zip(contents.iter().cycle().skip(1)) {
+            disk.create(name).unwrap().write_at(content, 0).unwrap();
+        }
+        if journals_are_gone {
+            for journal in disk.list("journal").unwrap() {
+                for nth in 0..100 {
+                    disk.damage_journal(&format!("journal/{journal}"), nth, [true, true], Vec::clear);
+                }
+            }
+        }
+        let done = repair(&disk).unwrap();
+        assert!(
+            done.findings.iter().any(|finding| finding.contains("lines of another file"))
+                || !journals_are_gone
+        );
+        let missing = missing(&disk);
+        let named: u64 = done.losses.iter().map(|loss| loss.range.lines()).sum();
+        assert_eq!(missing.len() as u64, named, "{:?}", done.losses);
+        assert!(named > 0);
+        assert_eq!(repair(&disk).unwrap().findings, [""; 0]);
+    }
+}
+
+fn content(disk: &MemoryDisk, name: &str) -> Vec<u8> {
+    let file = disk.open(name, false).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    file.read_at(&mut bytes, 0).unwrap();
+    bytes
+}

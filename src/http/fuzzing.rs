@@ -1,0 +1,32 @@
+//! Doors for the fuzz target of requests. Behind the feature `fuzzing`, and no part of the contract.
+#![allow(missing_docs, clippy::missing_errors_doc)]
+
+use axum::Router;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::doors::{answer, guarded};
+use super::server::{Api, routers};
+
+/// Both doors of a service, without their listeners.
+#[derive(Clone, Debug)]
+pub struct Doors {
+    socket: Router,
+    address: Router,
+}
+
+impl Doors {
+    #[must_use]
+    pub fn new(api: &Api, hosts: &[String]) -> Doors {
+        let (socket, address) = routers(api);
+        Doors { socket, address: guarded(address, hosts.into()) }
+    }
+
+    /// One connection to the socket, or to an address.
+    pub async fn answer<S>(&self, stream: S, is_socket: bool) -> hyper::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let router = if is_socket { &self.socket } else { &self.address };
+        answer(stream, router.clone()).await
+    }
+}

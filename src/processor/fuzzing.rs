@@ -1,0 +1,91 @@
+//! Doors for the fuzz targets of what receivers answer. Behind the feature `fuzzing`, and no part of the contract.
+#![allow(missing_docs)]
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+use super::evidence;
+use super::redis::resp::{Connection, Reply as Redis};
+use super::reply::Reply;
+use super::stream::{Fault, answer};
+use super::{Evidence, Outcome, http, sidecar};
+
+/// The text without what a terminal acts on.
+#[must_use]
+pub fn harmless(text: &str) -> String {
+    evidence::harmless(text)
+}
+
+/// What a command of `exec-stream` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    Ok(Option<u64>),
+    Nak(Option<u64>, String),
+    Garbage(String),
+    Ended,
+}
+
+pub async fn exec_answer(mut stdout: impl AsyncRead + Unpin) -> Said {
+    match answer(&mut stdout).await {
+        Ok(Reply::Ok(seq)) => Said::Ok(seq.map(|seq| seq.0)),
+        Ok(Reply::Nak { line, reason }) => Said::Nak(line, reason),
+        Err(Fault::Garbage(what)) => Said::Garbage(what),
+        Err(Fault::Ended) => Said::Ended,
+    }
+}
+
+/// What the reply of a server comes to that was sent all of a batch.
+pub async fn http_outcome<S>(stream: S) -> Outcome
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let failed = |why: String| Outcome::Failed(Evidence { summary: why, tail: String::new() });
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(http::HEAD_BYTES_MAX);
+    let (mut sender, connection) = match builder.handshake(TokioIo::new(stream)).await {
+        Ok(both) => both,
+        Err(error) => return failed(error.to_string()),
+    };
+    let exchange = async move {
+        match sender.send_request(Request::new(Empty::<Bytes>::new())).await {
+            Ok(response) => {
+                let (_all, mut left) = watch::channel(0);
+                let evidence = |summary, tail| Evidence { summary, tail };
+                http::outcome(response, &mut left, &evidence).await
+            }
+            Err(error) => failed(error.to_string()),
+        }
+    };
+    // Who talks is told of errors of the connection.
+    tokio::join!(exchange, connection).0
+}
+
+/// All answers of a server of Redis: whether each is an error, and its bytes; and why there are no more.
+pub async fn redis_replies<S>(stream: S) -> (Vec<(bool, Vec<u8>)>, String)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static,
+{
+    let mut connection = Connection::new(Box::new(stream));
+    let mut replies = Vec::new();
+    loop {
+        match connection.reply().await {
+            Ok(Redis::Value(bytes)) => replies.push((false, bytes)),
+            Ok(Redis::Error(text)) => replies.push((true, text.into_bytes())),
+            Err(error) => return (replies, error.to_string()),
+        }
+    }
+}
+
+/// A record of a sidecar, and an intent: decoded and encoded again.
+#[must_use]
+pub fn sidecar_again(bytes: &[u8]) -> [Option<Vec<u8>>; 2] {
+    [
+        sidecar::decode_record(bytes).map(|record| sidecar::encode_record(&record)),
+        sidecar::decode_intent(bytes).map(sidecar::encode_intent),
+    ]
+}

@@ -1,0 +1,149 @@
+//! Doors for the fuzz targets of what is followed. Behind the feature `fuzzing`, and no part of the contract.
+#![allow(missing_docs, clippy::missing_errors_doc)]
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use spillq_storage::{NewBlock, SourceId};
+
+use super::fill::Filler;
+use super::pipe::Pipe;
+use super::press::Press;
+use super::reader::{Reader, Turn};
+use super::record::SourceRecord;
+use super::source::Source;
+use super::stream::Stream;
+use super::unpack::{Fault, Unpacker};
+
+const APPEND_BYTES: usize = 1 << 30;
+
+/// The blocks that bytes become which come in pieces through a pipe. `held` is told how much waits after each.
+pub fn stream(
+    nothing: File,
+    pieces: &[&[u8]],
+    line_max: usize,
+    held: &mut dyn FnMut(usize),
+) -> Vec<NewBlock> {
+    let mut stream = Stream::new(1, "stdin".into(), None, Pipe::Ready(nothing), line_max);
+    stream.begin(SourceId(1), 0);
+    let mut filler = Filler::begin(0, APPEND_BYTES);
+    for piece in pieces {
+        stream.take(piece, &mut filler);
+        held(stream.held());
+    }
+    stream.end_line(&mut filler);
+    filler.finish(&mut Press::default())
+}
+
+/// Reads files, one after the other, through one buffer.
+#[derive(Debug)]
+pub struct Files(Reader);
+
+impl Default for Files {
+    fn default() -> Files {
+        Files(Reader::new())
+    }
+}
+
+impl Files {
+    /// The blocks that a file becomes which grows by the pieces that `grow` adds, until it says false. After each the
+    /// checkpoint is written and read back, and reading goes on from there where `again` says so.
+    pub fn read(
+        &mut self,
+        file: &File,
+        line_max: usize,
+        again: bool,
+        grow: &mut dyn FnMut() -> io::Result<bool>,
+    ) -> io::Result<Vec<NewBlock>> {
+        let path = Path::new("/followed");
+        let mut source = Source::new(SourceId(1), path, 0);
+        source.file = Some(file.try_clone()?);
+        let mut filler = Filler::begin(0, APPEND_BYTES);
+        while grow()? {
+            loop {
+                match self.0.turn(&mut source, None, line_max, &mut filler)? {
+                    Turn::More => {}
+                    Turn::CaughtUp => break,
+                    Turn::Changed => return Err(io::Error::other("it was taken for another file")),
+                }
+            }
+            if again {
+                let record = source.record().encode().map_err(io::Error::other)?;
+                let record = SourceRecord::decode(&record).map_err(io::Error::other)?;
+                let file = source.file.take();
+                source = Source::from_record(SourceId(1), record, 0);
+                source.file = file;
+            }
+        }
+        source.size = file.metadata()?.len();
+        self.0.unterminated_end(&mut source, &mut filler)?;
+        Ok(filler.finish(&mut Press::default()))
+    }
+}
+
+/// The content of a packed file.
+#[derive(Debug)]
+pub struct Packed(Unpacker);
+
+impl Packed {
+    pub fn open(file: &File) -> io::Result<Packed> {
+        Ok(Packed(Unpacker::open(file.try_clone()?)?))
+    }
+
+    /// All of it, read in chunks of `chunk` bytes while `back` bytes before are kept; at most `limit` bytes. `held` is
+    /// told how much of it is in memory.
+    pub fn read(
+        &mut self,
+        chunk: usize,
+        back: u64,
+        limit: usize,
+        held: &mut dyn FnMut(usize),
+    ) -> (Vec<u8>, Result<bool, (bool, io::Error)>) {
+        let (mut all, mut buffer) = (Vec::new(), vec![0; chunk]);
+        while all.len() < limit {
+            self.0.keep_from((all.len() as u64).saturating_sub(back));
+            match self.0.read_at(&mut buffer, all.len() as u64) {
+                Ok(0) => return (all, Ok(true)),
+                Ok(read) => all.extend(buffer.iter().take(read)),
+                Err(error) => return (all, Err((Fault::of(&error) == Fault::Incomplete, error))),
+            }
+            held(self.0.kept().len());
+        }
+        (all, Ok(false))
+    }
+
+    /// How long it is, unpacked in steps of `budget` bytes up to `limit`, nothing of it being kept.
+    pub fn forward(
+        &mut self,
+        budget: u64,
+        limit: u64,
+        held: &mut dyn FnMut(usize),
+    ) -> io::Result<(u64, bool)> {
+        loop {
+            let done = self.0.forward(limit, budget)?;
+            held(self.0.kept().len());
+            if done {
+                return Ok((self.0.end(), self.0.has_ended()));
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn start(&self) -> &[u8] {
+        self.0.start()
+    }
+}
+
+/// Whether a file that begins so is unpacked.
+#[must_use]
+pub fn is_packed(start: &[u8]) -> bool {
+    super::unpack::is_packed(start)
+}
+
+/// A checkpoint, decoded and encoded again.
+#[must_use]
+pub fn checkpoint_again(bytes: &[u8]) -> Option<Vec<u8>> {
+    let record = SourceRecord::decode(bytes).ok()?;
+    Some(record.encode().map(|bytes| bytes.to_vec()).unwrap_or_default())
+}

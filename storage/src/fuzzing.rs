@@ -1,0 +1,182 @@
+//! Doors for the fuzz targets into what is private: decoders, the scan of repair, a store on a disk in memory. The
+//! properties are in `fuzz/fuzz_targets`. Behind the feature `fuzzing`, and no part of the contract.
+#![allow(missing_docs, clippy::missing_errors_doc)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::block::{Block, NewBlock};
+use crate::commit::Record;
+use crate::disk::Disk;
+use crate::disk::memory::MemoryDisk;
+use crate::error::Result;
+use crate::ids::{Seq, StoreId};
+use crate::journal;
+use crate::kept::{self, DeadLetter};
+use crate::log::{Log, Options};
+use crate::manifest::State;
+use crate::mark::{Found, Mark, MarkFile};
+use crate::repair::{self, QUARANTINE, Remake, Repaired, scan};
+use crate::view::View;
+use crate::{codec, segment};
+
+/// What a segment file holds of it.
+#[must_use]
+pub fn encode(block: &NewBlock, store: StoreId, commit: u64, first: Seq) -> Vec<u8> {
+    let mut out = Vec::new();
+    block.encode(&mut out, store, commit, first);
+    out
+}
+
+/// What the scan of repair finds: sound blocks with place and length, and the stretches between, with the reason.
+pub type Scanned = (Vec<(usize, usize, Block)>, Vec<(usize, usize, String)>);
+
+/// The scan of repair.
+#[must_use]
+pub fn scan_blocks(bytes: &[u8], store: StoreId) -> Scanned {
+    scan(bytes, store)
+}
+
+/// Which of the records is meant.
+#[derive(Clone, Copy, Debug)]
+pub enum Of {
+    /// A commit of a journal, which may be a manifest.
+    Commit,
+    /// SPARE, and the manifest of a backup.
+    State,
+    DeadLetter,
+}
+
+/// Decodes a framed record; gives it encoded again, and how many bytes are behind it.
+pub fn record(of: Of, bytes: &[u8]) -> std::result::Result<(Vec<u8>, usize), String> {
+    fn again<T: bincode::Encode + bincode::Decode<()>>(
+        bytes: &[u8],
+    ) -> std::result::Result<(Vec<u8>, usize), String> {
+        let (record, rest) = codec::decode::<T>(bytes)?;
+        let mut out = Vec::new();
+        codec::encode(&record, &mut out)?;
+        Ok((out, rest.len()))
+    }
+    match of {
+        Of::Commit => again::<Record>(bytes),
+        Of::State => again::<State>(bytes),
+        Of::DeadLetter => again::<DeadLetter>(bytes),
+    }
+}
+
+/// The payload of the chunk of a journal that `bytes` begin with.
+#[must_use]
+pub fn chunk(bytes: &[u8]) -> Option<&[u8]> {
+    journal::parse_any(bytes)?.payload(bytes)
+}
+
+/// What MARK says: store, journal, commit and next seq; nothing, or the version of a later format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Says {
+    Mark { store: StoreId, journal: u64, commit: u64, next_seq: Seq },
+    Version(u32),
+    Nothing,
+}
+
+/// A store on a disk in memory.
+#[derive(Clone)]
+pub struct Store(MemoryDisk);
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Store").field(&self.files()).finish()
+    }
+}
+
+impl Default for Store {
+    fn default() -> Store {
+        Store(MemoryDisk::new(1 << 40))
+    }
+}
+
+impl Store {
+    /// Another one with the same content.
+    #[must_use]
+    pub fn copy(&self) -> Store {
+        Store(self.0.copy())
+    }
+
+    pub fn open(&self, options: Options) -> Result<Log> {
+        Log::on_disk(Arc::new(self.0.clone()), options, None)
+    }
+
+    pub fn view(&self) -> Result<View> {
+        View::on_disk(Arc::new(self.0.clone()), Path::new(""), None)
+    }
+
+    pub fn repair(&self, dry_run: bool, remake: Remake<'_>) -> Result<Repaired> {
+        let disk: Arc<dyn Disk> = Arc::new(self.0.clone());
+        repair::on_disk(&disk, dry_run, remake)
+    }
+
+    /// The names of all files, those in folders too.
+    #[must_use]
+    pub fn files(&self) -> Vec<String> {
+        const FOLDERS: [&str; 4] = [segment::FOLDER, kept::FOLDER, QUARANTINE, journal::FOLDER];
+        let mut files = self.0.list("").unwrap_or_default();
+        files.retain(|name| !FOLDERS.contains(&name.as_str()));
+        for folder in FOLDERS.into_iter().filter(|folder| *folder != journal::FOLDER) {
+            let names = self.0.list(folder).unwrap_or_default();
+            files.extend(names.iter().map(|name| format!("{folder}/{name}")));
+        }
+        // A journal that was set aside is a folder, which has no bytes of its own.
+        files.retain(|name| self.read(name).is_some_and(|bytes| !bytes.is_empty()));
+        files
+    }
+
+    /// The folders of journals.
+    #[must_use]
+    pub fn journals(&self) -> Vec<String> {
+        let names = self.0.list(journal::FOLDER).unwrap_or_default();
+        names.iter().map(|name| format!("{}/{name}", journal::FOLDER)).collect()
+    }
+
+    #[must_use]
+    pub fn read(&self, path: &str) -> Option<Vec<u8>> {
+        let file = self.0.open(path, false).ok()?;
+        let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
+        file.read_at(&mut bytes, 0).ok()?;
+        Some(bytes)
+    }
+
+    /// Gives a file another content, or makes it.
+    pub fn write(&self, path: &str, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.create(path)?.write_at(bytes, 0)
+    }
+
+    pub fn remove(&self, path: &str) -> std::io::Result<()> {
+        self.0.remove_file(path)
+    }
+
+    /// Changes the `nth` value of a journal: in its file, and in what the database shows of a copy.
+    pub fn damage_journal(
+        &self,
+        folder: &str,
+        nth: usize,
+        raw: bool,
+        shown: bool,
+        change: &dyn Fn(&mut Vec<u8>),
+    ) {
+        self.0.damage_journal(folder, nth, [raw, shown], change);
+    }
+
+    pub fn mark(&self) -> Result<Says> {
+        Ok(match MarkFile::read(&self.0)? {
+            Found::Mark(Mark { store, journal, commit, next_seq }) => {
+                Says::Mark { store, journal, commit, next_seq }
+            }
+            Found::Version(version) => Says::Version(version),
+            Found::Nothing => Says::Nothing,
+        })
+    }
+
+    /// Overwrites the slot of MARK whose turn it is.
+    pub fn set_mark(&self, store: StoreId, journal: u64, commit: u64, next_seq: Seq) -> Result<()> {
+        MarkFile::open(&self.0)?.write(Mark { store, journal, commit, next_seq })
+    }
+}
