@@ -12,15 +12,18 @@ use spillq_fuzz::store::{append, sample};
 use spillq_storage::fuzzing::encode;
 use spillq_storage::{Seq, StoreId};
 
-fuzz_target!(
-    init: {
-        if let Err(error) = write() {
+fuzz_target!(init: seeds(), |_data: &[u8]| {});
+
+/// Ends here, before the fuzzer has begun.
+fn seeds() {
+    std::process::exit(match write() {
+        Ok(()) => 0,
+        Err(error) => {
             eprintln!("seeds: {error}");
-            std::process::exit(1);
+            1
         }
-    },
-    |_data: &[u8]| std::process::exit(0)
-);
+    })
+}
 
 fn write() -> std::io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
