@@ -28,11 +28,12 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::sync::watch;
 
 use super::body::{Coding, Form, body};
 use super::command::lines;
+use super::connections::Connections;
 use super::evidence::{Tail, chain, harmless};
 use super::trust::trust;
 use super::upload::Upload;
@@ -89,6 +90,7 @@ struct Target {
 pub struct HttpPost {
     target: Arc<Target>,
     client: Client<HttpsConnector<HttpConnector>, Upload>,
+    connections: Connections,
     interrupted: Option<Evidence>,
 }
 
@@ -146,13 +148,14 @@ impl HttpPost {
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);
-        let client = Client::builder(TokioExecutor::new())
+        let connections = Connections::default();
+        let client = Client::builder(connections.clone())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_MAX)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .build(connector);
-        Ok(HttpPost { target: Arc::new(target), client, interrupted: None })
+        Ok(HttpPost { target: Arc::new(target), client, connections, interrupted: None })
     }
 
     async fn run(&mut self, batch: &Batch) -> Outcome {
@@ -171,8 +174,13 @@ impl HttpPost {
             }
             Err(error) => return Outcome::Failed(evidence(format!("was not made: {error}"), String::new())),
         };
-        let mut watch =
-            Watch { status: None, left, since: Instant::now(), interrupted: Some(&mut self.interrupted) };
+        let mut watch = Watch {
+            status: None,
+            left,
+            since: Instant::now(),
+            connections: &self.connections,
+            interrupted: Some(&mut self.interrupted),
+        };
         let response = match self.client.request(request).await {
             Ok(response) => response,
             Err(error) => {
@@ -224,11 +232,12 @@ impl Processor for HttpPost {
     }
 }
 
-/// Notes how far an exchange was when it is dropped before its end.
+/// Notes how far an exchange was when it is dropped before its end, and closes its connection.
 struct Watch<'a> {
     status: Option<StatusCode>,
     left: watch::Receiver<u64>,
     since: Instant,
+    connections: &'a Connections,
     /// `None` once it has ended.
     interrupted: Option<&'a mut Option<Evidence>>,
 }
@@ -236,6 +245,7 @@ struct Watch<'a> {
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         if let Some(interrupted) = self.interrupted.take() {
+            self.connections.end();
             let seconds = self.since.elapsed().as_secs_f64();
             let left = *self.left.borrow();
             let summary = match self.status {

@@ -4,6 +4,7 @@ mod batch;
 mod blocking;
 mod body;
 mod command;
+mod connections;
 mod doing;
 mod evidence;
 mod exec;

@@ -16,7 +16,7 @@ use spillq_storage::{GroupId, StoreId};
 use tokio::time::timeout;
 
 use crate::sample;
-use crate::support::{PATIENCE, run};
+use crate::support::{PATIENCE, run, wait_for};
 
 /// One that is found in no message.
 const SECRET: &str = "Bearer hidden";
@@ -201,6 +201,17 @@ async fn of_an_endless_body_little_is_read_and_the_status_decides() {
     }
 }
 
+/// Connections to this port of this host whose client has them open.
+fn open_to(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let to = format!(":{port:04X}");
+    let is_open = |line: &&str| {
+        let mut words = line.split_whitespace().skip(2);
+        words.next().is_some_and(|remote| remote.ends_with(&to)) && words.next() == Some("01")
+    };
+    table.lines().filter(is_open).count()
+}
+
 /// Lets the time of a batch pass; gives what is told of it.
 async fn hang(url: &str, batch: Batch) -> String {
     let (mut http, _secret) = http(url, None);
@@ -257,8 +268,10 @@ async fn where_a_slow_server_hangs_is_told_and_its_connection_closed() {
     });
     let told = hang(&url, large()).await;
     assert!(told.contains(" bytes were still to be sent after "), "{told}");
-    // Its end, which closes the connection, is a matter of the runtime.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // Its end, which closes the connection, is a matter of the runtime; not of the server, which reads nothing yet.
+    let port: u16 = url.split([':', '/']).nth(4).unwrap().parse().unwrap();
+    let closed = tokio::task::spawn_blocking(move || wait_for(|| (open_to(port) == 0).then_some(()))).await;
+    assert!(closed.unwrap().is_some(), "the connection is closed");
     go.send(()).unwrap();
     let read = tokio::task::spawn_blocking(|| served.join().unwrap()).await.unwrap();
     assert!(read < LARGE_BYTES, "{read}");
