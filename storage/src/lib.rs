@@ -49,6 +49,8 @@ mod view;
 mod limits_test;
 #[cfg(test)]
 mod model_test;
+#[cfg(test)]
+mod room_test;
 
 pub use acks::{ACK_RANGES_MAX, AckSet};
 pub use backup::{BackupFile, MANIFEST, Restore, Snapshot};

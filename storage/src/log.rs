@@ -477,7 +477,7 @@ impl Log {
     /// As [`Log::commit`]; and where the line cannot be read.
     pub fn bury(&mut self, letter: &DeadLetter, block: &Block) -> Result<()> {
         self.refuse_poisoned()?;
-        self.room.relieve(self.disk.as_ref())?;
+        self.room.make(self.disk.as_ref(), block.raw().len() as u64)?;
         let buried = self
             .kept
             .keep(block, SeqRange::one(letter.seq))

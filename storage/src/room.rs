@@ -1,7 +1,8 @@
 //! Room on the disk: the store's limit, what must stay free, and the reserve that is given back in need.
 //!
 //! Lines are refused while there is no room; acks, rolls and opening go on, for which the reserve is there. Each
-//! journal has its own room set aside when it is made, so the reserve only has to carry the making of the next.
+//! journal has its own room set aside when it is made, so the reserve only has to carry the making of the next. It is
+//! given back bit by bit, as it is needed: what is given back too early others take.
 
 use crate::disk::Disk;
 use crate::error::{Context, Full, Result};
@@ -10,8 +11,10 @@ use crate::journal::RESERVED_BYTES;
 const PATH: &str = "RESERVE";
 /// Opening gives the reserve back below this: a copy of the journal, the next journal, and the end of a segment.
 const OPEN_BYTES: u64 = 2 * RESERVED_BYTES + 16 * 1024 * 1024;
-/// A running log gives it back below this: what acks and dead letters add between two looks.
+/// A running log gives some back below this: what acks and dead letters add between two looks.
 const RUN_BYTES: u64 = 4 * 1024 * 1024;
+/// What a running log does not give back for anything less: the next journal, and its manifest at some length.
+const JOURNAL_BYTES: u64 = RESERVED_BYTES + 2 * RUN_BYTES;
 
 /// How much disk a store may use.
 #[derive(Clone, Copy, Debug)]
@@ -52,18 +55,21 @@ impl Default for DiskOptions {
 /// Keeps to them.
 pub(crate) struct Room {
     options: DiskOptions,
-    held: bool,
+    /// Bytes of the reserve that are set aside; the rest was given back.
+    held: u64,
 }
 
 impl Room {
-    /// Looks whether the reserve is there, and gives it back at once where opening needs it.
+    /// Looks how much of the reserve is there, and gives back at once what opening needs.
     pub(crate) fn open(disk: &dyn Disk, options: DiskOptions) -> Result<Room> {
         let there = disk.exists(PATH).during("look for", PATH)?;
-        let bytes =
+        let held =
             if there { disk.open(PATH, false).and_then(|file| file.len()).during("open", PATH)? } else { 0 };
-        let mut room = Room { options, held: bytes > 0 && bytes == options.reserve_bytes };
-        if there && (!room.held || free(disk)? < OPEN_BYTES) {
-            room.give_back(disk)?;
+        let mut room = Room { options, held };
+        if there {
+            // Of a reserve that was larger the rest goes.
+            let needed = OPEN_BYTES.saturating_sub(free(disk)?);
+            room.shrink(disk, held.min(options.reserve_bytes).saturating_sub(needed))?;
         }
         Ok(room)
     }
@@ -73,49 +79,91 @@ impl Room {
         self.options = DiskOptions { limit_bytes, min_free_bytes, ..self.options };
     }
 
-    /// Why lines of `bytes` cannot be taken in now; `used` is what the store takes so far. Room for a reserve that
-    /// was given back is not for lines.
+    /// Why lines of `bytes` cannot be taken in now; `used` is what the store takes so far. Room for what of the
+    /// reserve was given back is not for lines.
     pub(crate) fn refusal(&self, disk: &dyn Disk, used: u64, bytes: u64) -> Result<Option<Full>> {
-        let DiskOptions { limit_bytes, min_free_bytes, reserve_bytes, .. } = self.options;
+        let DiskOptions { limit_bytes, min_free_bytes, .. } = self.options;
         if used + bytes > limit_bytes {
             return Ok(Some(Full::Limit { used, limit: limit_bytes }));
         }
         let free = free(disk)?;
-        let min_free = min_free_bytes + reserve_bytes - self.held_bytes();
+        let min_free = min_free_bytes + self.lacking_bytes();
         Ok((free < min_free.saturating_add(bytes)).then_some(Full::MinFree { free, min_free }))
     }
 
     /// Bytes of the reserve that are held.
     pub(crate) fn held_bytes(&self) -> u64 {
-        if self.held { self.options.reserve_bytes } else { 0 }
+        self.held
     }
 
-    /// Gives the reserve back where a running log has too little room left.
+    fn lacking_bytes(&self) -> u64 {
+        self.options.reserve_bytes.saturating_sub(self.held)
+    }
+
+    /// Gives some of the reserve back where a running log has less room left than acks take, and never what making
+    /// a journal takes: others may be faster, and without that neither a roll nor an opening goes through.
     pub(crate) fn relieve(&mut self, disk: &dyn Disk) -> Result<()> {
-        if self.held && free(disk)? < RUN_BYTES { self.give_back(disk) } else { Ok(()) }
+        let spare = self.held.saturating_sub(JOURNAL_BYTES);
+        if spare > 0 && free(disk)? < RUN_BYTES { self.give_back(disk, spare.min(RUN_BYTES)) } else { Ok(()) }
     }
 
-    /// Gives the reserve back, because something that must not fail did for lack of room.
-    pub(crate) fn give_back(&mut self, disk: &dyn Disk) -> Result<()> {
-        if self.held {
-            tracing::warn!(bytes = self.options.reserve_bytes, "the disk is full: the reserve is given back");
+    /// Gives so much of the reserve back that `bytes` can be written which must not fail for lack of room.
+    pub(crate) fn make(&mut self, disk: &dyn Disk, bytes: u64) -> Result<()> {
+        let needed = bytes.saturating_add(RUN_BYTES);
+        if self.held > 0 {
+            let lacking = needed.saturating_sub(free(disk)?);
+            if lacking > 0 {
+                return self.give_back(disk, lacking);
+            }
         }
-        self.held = false;
-        disk.remove_file(PATH).during("give back", PATH)
+        Ok(())
     }
 
-    /// Sets the reserve aside again once lines would be taken in with it.
+    /// Gives `bytes` of the reserve back, or what there is, because something that must not fail needs the room.
+    pub(crate) fn give_back(&mut self, disk: &dyn Disk, bytes: u64) -> Result<()> {
+        if self.held > 0 {
+            let bytes = bytes.min(self.held);
+            tracing::warn!(bytes, "the disk is full: some of the reserve is given back");
+            self.shrink(disk, self.held - bytes)?;
+        }
+        Ok(())
+    }
+
+    fn shrink(&mut self, disk: &dyn Disk, to: u64) -> Result<()> {
+        if to == 0 {
+            disk.remove_file(PATH).during("give back", PATH)?;
+        } else if to < self.held {
+            disk.open(PATH, true).and_then(|file| file.set_len(to)).during("give back", PATH)?;
+        }
+        self.held = to;
+        Ok(())
+    }
+
+    /// Sets aside again what was given back: all of it once lines would be taken in with it, and before that what
+    /// making a journal takes, of any room that there is, such as that of a journal that was removed.
     pub(crate) fn restore(&mut self, disk: &dyn Disk) -> Result<()> {
-        let bytes = self.options.reserve_bytes;
-        if self.held || bytes == 0 || free(disk)? < bytes.saturating_add(self.options.min_free_bytes) {
+        let lacking = self.lacking_bytes();
+        if lacking == 0 {
             return Ok(());
         }
-        let file = disk.create(PATH).during("create", PATH)?;
-        match file.allocate(bytes) {
-            Ok(()) => self.held = true,
+        let free = free(disk)?;
+        let more = if free >= lacking.saturating_add(self.options.min_free_bytes) {
+            lacking
+        } else {
+            lacking.min(JOURNAL_BYTES.saturating_sub(self.held)).min(free)
+        };
+        if more == 0 {
+            return Ok(());
+        }
+        let file =
+            if self.held > 0 { disk.open(PATH, true) } else { disk.create(PATH) }.during("open", PATH)?;
+        match file.allocate(self.held + more) {
+            Ok(()) => self.held += more,
             // Others were faster; tried again later.
             Err(error) if crate::error::is_no_space(&error) => {
-                disk.remove_file(PATH).during("remove", PATH)?
+                let held = self.held;
+                file.set_len(held).during("cut", PATH)?;
+                self.shrink(disk, held)?;
             }
             Err(error) => return Err(error).during("set aside", PATH),
         }

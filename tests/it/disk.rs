@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
-use crate::support::{Service, SmallDisk, run, skipped_without_loop_devices, spillq, write_config};
+use crate::support::{Service, SmallDisk, run, skipped_without_loop_devices, spillq, wait_for, write_config};
 
 /// Lines that do not compress.
 fn write_lines(path: &Path, lines: u64) {
@@ -65,6 +65,54 @@ fn a_full_disk_pauses_taking_in_and_nothing_else() {
     service.wait("it goes on by itself when there is room", |status| {
         status.log.next_seq == 250_001 && status.groups[0].lag_lines == 0
     });
+    assert_eq!(service.stop(), 0);
+    run("cmp", &[input.to_str().unwrap(), output.to_str().unwrap()]);
+}
+
+/// The reserve that a running service gave back was taken by others, and its next start did not come up.
+#[test]
+fn a_disk_that_others_fill_again_and_again_keeps_a_killed_service_from_nothing() {
+    if skipped_without_loop_devices("a disk that others fill again and again") {
+        return;
+    }
+    const LINES: u64 = 2_000;
+    let folder = tempfile::tempdir().unwrap();
+    let disk = SmallDisk::new(folder.path(), 300);
+    let data_dir = disk.mount.join("q");
+    let (input, output) = (folder.path().join("input"), folder.path().join("output"));
+    write_lines(&input, LINES);
+    let text = format!(
+        "data_dir = {data_dir:?}\n[disk]\nmin_free = \"8MiB\"\nreserve = \"64MiB\"\n[[follow]]\ninclude = [{input:?}]\n"
+    );
+    let config = write_config(folder.path(), &text);
+    let config = config.to_str().unwrap();
+    let mut service = Service::start(&data_dir, &["--config", config]);
+    service.wait("all lines are in", |status| status.log.next_seq > LINES);
+
+    // As often as it gives something back, until it gives no more than what a start needs.
+    let (filler, reserve) = (disk.mount.join("filler"), data_dir.join("RESERVE"));
+    let held = || fs::metadata(&reserve).map_or(0, |reserve| reserve.len());
+    let given = wait_for(|| {
+        fill(&filler);
+        // What it does next is to look at the disk.
+        service.status();
+        OpenOptions::new().append(true).open(&input).unwrap().write_all(b"a more\n").unwrap();
+        (held() <= 36 << 20).then_some(())
+    });
+    assert!(given.is_some(), "{} bytes are held", held());
+    service.wait("it works on, and takes nothing in", |status| status.log.full.is_some());
+    fill(&filler);
+    service.kill();
+    fill(&filler);
+
+    let command = format!("cat >> {}", output.display());
+    let mut service = Service::start(&data_dir, &["--config", config, "--", "sh", "-c", &command]);
+    service.wait("it works off the backlog on the full disk", |status| status.groups[0].lag_lines == 0);
+    fs::remove_file(&filler).unwrap();
+    let lines = fs::read_to_string(&input).unwrap().lines().count() as u64;
+    service.wait("it goes on", |status| status.log.next_seq > lines && status.groups[0].lag_lines == 0);
+    let whole = wait_for(|| (held() == 64 << 20).then_some(()));
+    assert!(whole.is_some(), "the reserve is set aside again: {} bytes", held());
     assert_eq!(service.stop(), 0);
     run("cmp", &[input.to_str().unwrap(), output.to_str().unwrap()]);
 }

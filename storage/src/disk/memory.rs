@@ -45,6 +45,8 @@ struct JournalData {
     raw: Chunks,
     shown: Chunks,
     pending: Vec<Chunks>,
+    /// What was set aside for it, on a disk that counts that.
+    reserved: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +57,7 @@ struct Inner {
     crash_at: Option<u64>,
     crashed: bool,
     capacity: u64,
+    counts_journals: bool,
 }
 
 /// The disk; clones share it.
@@ -104,6 +107,7 @@ impl MemoryDisk {
             crash_at: None,
             crashed: false,
             capacity,
+            counts_journals: false,
         })))
     }
 
@@ -168,6 +172,22 @@ impl MemoryDisk {
             node.durable_names.clone_from(&node.names);
         }
         MemoryDisk(Arc::new(Mutex::new(copy)))
+    }
+
+    /// From now on what is set aside for journals takes its room, as on a real disk.
+    pub(crate) fn count_journals(&self) {
+        self.0.lock().unwrap().counts_journals = true;
+    }
+
+    /// Others take all the room that there is.
+    pub(crate) fn fill(&self) {
+        let mut inner = self.0.lock().unwrap();
+        inner.capacity = inner.used();
+    }
+
+    /// So much room more.
+    pub(crate) fn add_capacity(&self, bytes: u64) {
+        self.0.lock().unwrap().capacity += bytes;
     }
 
     pub(crate) fn set_capacity(&self, capacity: u64) {
@@ -278,8 +298,15 @@ impl Inner {
     }
 
     fn used(&self) -> u64 {
-        let journal = |node: &Node| node.journal.as_ref().map_or(0, |_| 1_000);
-        self.nodes.values().map(|node| node.live.len() as u64 + journal(node)).sum()
+        let mut used = 0;
+        let mut folders = vec![ROOT];
+        // What no name leads to is gone.
+        while let Some(node) = folders.pop().and_then(|ino| self.nodes.get(&ino)) {
+            let journal = node.journal.as_ref().map_or(0, |journal| 1_000 + journal.reserved);
+            used += node.live.len() as u64 + journal;
+            folders.extend(node.names.values());
+        }
+        used
     }
 }
 
@@ -372,10 +399,15 @@ impl Disk for MemoryDisk {
         Ok(inner.capacity.saturating_sub(inner.used()))
     }
 
-    fn create_journal(&self, folder: &str, _reserve_bytes: u64) -> io::Result<Box<dyn JournalDb>> {
+    fn create_journal(&self, folder: &str, reserve_bytes: u64) -> io::Result<Box<dyn JournalDb>> {
         let mut inner = self.lock()?;
         assert!(inner.find(folder).is_none(), "{folder} is there already");
-        let ino = inner.add(folder, Node { journal: Some(JournalData::default()), ..Node::default() })?;
+        let reserved = if inner.counts_journals { reserve_bytes } else { 0 };
+        if reserved > 0 && inner.used() + reserved > inner.capacity {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let journal = JournalData { reserved, ..JournalData::default() };
+        let ino = inner.add(folder, Node { journal: Some(journal), ..Node::default() })?;
         Ok(Box::new(MemoryJournal { disk: self.clone(), batch: Chunks::new(), ino }))
     }
 

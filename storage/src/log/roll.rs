@@ -22,6 +22,8 @@ use crate::spare;
 const JOURNAL_FILE_BYTES: u64 = journal::RESERVED_BYTES - 4 * 1024 * 1024;
 /// How often the making of a journal is tried on a full disk once the reserve was given back.
 const PREPARE_TRIES: u32 = 60;
+/// More is given back at every so manieth try only.
+const GIVE_BACK_EVERY: u32 = PREPARE_TRIES / 3;
 /// Between two tries. What was removed is free for others only when the file system's own journal has committed
 /// that, which the sync between two tries hastens.
 const PREPARE_AGAIN: Duration = Duration::from_millis(50);
@@ -38,7 +40,9 @@ pub(super) fn prepare(
     loop {
         match Journal::prepare(disk, number, long_bytes) {
             Err(error) if is_no_space(&error) && tries < PREPARE_TRIES => {
-                room.give_back(disk)?;
+                if tries % GIVE_BACK_EVERY == 1 {
+                    room.give_back(disk, journal::RESERVED_BYTES + long_bytes)?;
+                }
                 disk.sync_dir(journal::FOLDER).during("sync", journal::FOLDER)?;
                 std::thread::sleep(PREPARE_AGAIN);
                 tries += 1;

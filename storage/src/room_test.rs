@@ -1,0 +1,95 @@
+//! A disk that others fill while the log runs, and after it was killed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::commit::{Commit, GroupChange};
+use crate::disk::memory::MemoryDisk;
+use crate::ids::{Seq, SeqRange, SourceId};
+use crate::journal::RESERVED_BYTES;
+use crate::log::{Log, Options};
+use crate::model_test::change;
+use crate::room::DiskOptions;
+use crate::{BlockBuilder, Error};
+
+const RESERVE: u64 = 64 << 20;
+const MIN_FREE: u64 = 8 << 20;
+const CAPACITY: u64 = 300 << 20;
+
+fn open(disk: &MemoryDisk) -> crate::error::Result<Log> {
+    let disk_options =
+        DiskOptions { min_free_bytes: MIN_FREE, reserve_bytes: RESERVE, ..DiskOptions::default() };
+    let options = Options { disk: disk_options, journal_commits: 12, ..Options::default() };
+    Log::on_disk(Arc::new(disk.clone()), options, None)
+}
+
+fn line() -> Commit {
+    let mut builder = BlockBuilder::new();
+    builder.push_whole(SourceId(1), 0, b"line\n", 1);
+    let checkpoints = vec![(SourceId(1), Bytes::from_static(b"5"))];
+    Commit { blocks: vec![builder.build(1)], checkpoints, ..Commit::default() }
+}
+
+/// A log with a hundred lines.
+fn filled(disk: &MemoryDisk) -> Log {
+    disk.count_journals();
+    let mut log = open(disk).unwrap();
+    log.commit(&Commit { add_groups: vec![("a".to_owned(), Seq(0))], ..Commit::default() }).unwrap();
+    for _ in 0..100 {
+        log.commit(&line()).unwrap();
+        log.maintain(1).unwrap();
+    }
+    log
+}
+
+/// Found on a real disk: the reserve that a running log gave back was taken by others, and the next start ended with
+/// status 3 for want of 28 MiB for a journal.
+#[test]
+fn what_others_take_while_the_log_runs_keeps_it_neither_from_rolling_nor_from_opening() {
+    let disk = MemoryDisk::new(CAPACITY);
+    let mut log = filled(&disk);
+    let rolls = log.counters().rolls;
+    for seq in 1..=60 {
+        disk.fill();
+        let range = SeqRange::one(Seq(seq));
+        log.commit(&change(0, GroupChange::Ack { range })).unwrap();
+        log.maintain(1).unwrap();
+        assert!(matches!(log.commit(&line()), Err(Error::Full(_))), "there is no room for lines");
+    }
+    assert!(log.counters().rolls >= rolls + 4, "{} rolls", log.counters().rolls - rolls);
+    for _ in 0..3 {
+        drop(log);
+        disk.fill();
+        log = open(&disk).unwrap();
+        assert_eq!(log.state().groups.values().next().unwrap().acks.floor(), Seq(60));
+    }
+    assert!(matches!(log.commit(&line()), Err(Error::Full(_))));
+    disk.set_capacity(CAPACITY);
+    log.maintain(1).unwrap();
+    assert_eq!(
+        log.disk_bytes() - log.state().segment_bytes() - 2 * RESERVED_BYTES,
+        RESERVE,
+        "it is whole again"
+    );
+    log.commit(&line()).unwrap();
+}
+
+/// Lines never take what the reserve lacks: otherwise it could not be set aside again.
+#[test]
+fn room_that_was_given_back_is_not_for_lines_however_little_is_to_stay_free() {
+    let disk = MemoryDisk::new(CAPACITY);
+    let mut log = filled(&disk);
+    disk.fill();
+    log.maintain(1).unwrap();
+    let held = log.disk_bytes() - log.state().segment_bytes() - 2 * RESERVED_BYTES;
+    assert!(held < RESERVE, "some of it was given back");
+    // Somebody makes room, and less than what it lacks and must stay free.
+    for more in 0..=(RESERVE - held + MIN_FREE) >> 20 {
+        disk.fill();
+        disk.add_capacity(more << 20);
+        assert!(matches!(log.commit(&line()), Err(Error::Full(_))), "{more} MiB are free");
+    }
+    disk.add_capacity(1 << 20);
+    log.commit(&line()).unwrap();
+}
