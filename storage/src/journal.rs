@@ -244,8 +244,8 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Reads a closed journal in both ways, changing nothing.
-    pub(crate) fn of(disk: &dyn Disk, store: StoreId, journal: u64) -> Result<Reading> {
+    /// Reads a closed journal in both ways, changing nothing. `durable` is the last commit that MARK knows of.
+    pub(crate) fn of(disk: &dyn Disk, store: StoreId, journal: u64, durable: u64) -> Result<Reading> {
         let name = folder(journal);
         let raw = disk.open_journal_raw(&name).during("open", &name)?;
         raw.forget_cached().during("drop the cached pages of", &name)?;
@@ -264,9 +264,9 @@ impl Reading {
         if let Err(what) = copy {
             reading.findings.push(format!("journal {journal}: {what}; the raw scan is used"));
         }
-        // Chunks of a commit that a crash cut off are nobody's duty.
-        let whole = reading.last().unwrap_or_default();
-        let lacking = reading.scanned.keys().filter(|key| key.0 <= whole && !shown.contains(*key)).count();
+        // What a crash cut off may be there raw, and whole, and not count for sled, which had not finished with it.
+        let owed = reading.last().unwrap_or_default().min(durable);
+        let lacking = reading.scanned.keys().filter(|key| key.0 <= owed && !shown.contains(*key)).count();
         if lacking > 0 {
             reading.findings.push(format!(
                 "journal {journal}: sled's copy lacks {lacking} chunks that the raw scan found"
@@ -365,5 +365,34 @@ impl Reading {
             .map_err(|what| Error::Damaged { path: name.into(), what: format!("commit {commit}: {what}") })?;
         let blocks = blocks.to_vec();
         Ok((record, blocks))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write;
+
+    use super::*;
+    use crate::disk::real::RealDisk;
+    use crate::manifest::State;
+
+    #[test]
+    fn a_commit_that_a_crash_left_whole_and_sled_does_not_count_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::new(dir.path());
+        std::fs::create_dir(dir.path().join(FOLDER)).unwrap();
+        let store = StoreId(7);
+        let manifest = Record::Manifest(Box::new(State::new(store)));
+        let db = Journal::prepare(&disk, 1, 0).unwrap();
+        let mut journal = Journal::begin(&disk, db, store, 1, 1, &manifest).unwrap();
+        journal.append(2, &manifest, &[]).unwrap();
+        let left = [journal.chunk_header(3, 0, 1, b"under way"), b"under way".to_vec()].concat();
+        drop(journal);
+        let db = dir.path().join(folder(1)).join("db");
+        OpenOptions::new().append(true).open(db).unwrap().write_all(&left).unwrap();
+        let reading = |durable| Reading::of(&disk, store, 1, durable).unwrap();
+        assert_eq!((reading(2).last(), reading(2).findings), (Some(3), vec![]));
+        assert_eq!(reading(3).findings.len(), 1, "of what was durable sled must show all");
     }
 }

@@ -66,7 +66,7 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Store> {
     if !disk.exists(&name).during("look for", &name)? {
         return Err(damaged(format!("MARK names {name}, which is not there")));
     }
-    let reading = Reading::of(disk, mark.store, mark.journal)?;
+    let reading = Reading::of(disk, mark.store, mark.journal, mark.commit)?;
     let (Some(first), Some(last)) = (reading.first(), reading.last()) else {
         return Err(damaged(format!(
             "{name} shows no whole commit, MARK says that {} was durable",
