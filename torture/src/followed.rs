@@ -21,20 +21,13 @@ use crate::phases::Phases;
 use crate::places::Places;
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
-use crate::writer::Pace;
+use crate::writer::USUAL;
 
 /// Cuts of one file system; then everything is worked off and judged.
 const CUTS_A_STORE: u64 = 20;
 const DISK_MIB: u64 = 1_500;
 /// What the tail reads of a file at first, at most: so far up there may be no rung.
 const FIRST_READ: u64 = 1 << 20;
-const PACE: Pace = Pace {
-    burst_lines: 100,
-    breath: Duration::from_millis(10),
-    rotate_lines: 6_000,
-    letters_max: 400,
-    poison_one_in: 9_973,
-};
 
 /// What the cuts came to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,7 +82,7 @@ fn one(setup: &Setup, kind: Kind, folder: &Path, seed: u64, cuts: u64) -> Result
     let disk = SmallDisk::new(folder, kind, DISK_MIB)?;
     let places =
         Places { data_dir: disk.mount.join("q"), logs: disk.mount.join("logs"), ..Places::below(folder) };
-    let mut trial = Trial::new(&setup.program, places, seed, 3, PACE)?;
+    let mut trial = Trial::new(&setup.program, places, seed, 3, USUAL)?;
     trial.lines_may_come_again();
     let mut told = Told { messages: folder.join("messages"), read: 0, bytes: 0, times: 0 };
     // Of each file at the path of a source after the last cut: how much of it was left.

@@ -18,18 +18,12 @@ use crate::places::Places;
 use crate::service::{Service, Status};
 use crate::trial::Trial;
 use crate::trouble::{During, Result};
-use crate::writer::Pace;
+use crate::writer::{Pace, USUAL};
 
 const DISK_MIB: u64 = 400;
 /// The exit status of a disk without room.
 const NO_ROOM: i32 = 1;
-const PACE: Pace = Pace {
-    burst_lines: 100,
-    breath: Duration::from_millis(10),
-    rotate_lines: 6_000,
-    letters_max: 400,
-    poison_one_in: 0,
-};
+const PACE: Pace = Pace { poison_one_in: 0, ..USUAL };
 
 /// Runs the campaign.
 pub fn run(setup: &Setup, tally: &mut Tally) {

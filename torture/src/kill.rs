@@ -10,20 +10,13 @@ use crate::places::Places;
 use crate::service::Status;
 use crate::trial::{Peak, Trial};
 use crate::trouble::{During, Result};
-use crate::writer::Pace;
+use crate::writer::USUAL;
 
 /// Kills of one store; then everything is worked off and judged, and the next seed begins with an empty one.
 const KILLS_A_STORE: u64 = 50;
 /// What is rare is waited for, for so long at most.
 const RARE_MAX: Duration = Duration::from_secs(60);
 const SOURCES: u32 = 3;
-const PACE: Pace = Pace {
-    burst_lines: 100,
-    breath: Duration::from_millis(10),
-    rotate_lines: 6_000,
-    letters_max: 400,
-    poison_one_in: 9_973,
-};
 
 /// Runs the campaign.
 pub fn run(setup: &Setup, tally: &mut Tally) {
@@ -65,7 +58,7 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
 /// One store, killed so many times.
 fn one(setup: &Setup, folder: &std::path::Path, seed: u64, kills: u64) -> Result<(Phases, Peak, u64)> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut trial = Trial::new(&setup.program, Places::below(folder), seed, SOURCES, PACE)?;
+    let mut trial = Trial::new(&setup.program, Places::below(folder), seed, SOURCES, USUAL)?;
     trial.work();
     for kill in 0..kills {
         let mut service = trial.start()?;

@@ -15,19 +15,12 @@ use crate::places::Places;
 use crate::service::wait_for;
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
-use crate::writer::Pace;
+use crate::writer::USUAL;
 
 /// Kills of one store.
 const KILLS_A_STORE: u64 = 25;
 /// Of the cgroup: above what the service promises to stay below.
 const LIMIT_BYTES: u64 = 160 << 20;
-const PACE: Pace = Pace {
-    burst_lines: 100,
-    breath: Duration::from_millis(10),
-    rotate_lines: 6_000,
-    letters_max: 400,
-    poison_one_in: 9_973,
-};
 
 /// Takes memory until it is killed.
 pub fn hog() -> std::io::Result<u8> {
@@ -79,7 +72,7 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
 fn one(setup: &Setup, folder: &Path, seed: u64, kills: u64) -> Result<Phases> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let group = MemoryGroup::new(&format!("torture-{}-{seed}", std::process::id()), LIMIT_BYTES)?;
-    let mut trial = Trial::new(&setup.program, Places::below(folder), seed, 3, PACE)?;
+    let mut trial = Trial::new(&setup.program, Places::below(folder), seed, 3, USUAL)?;
     trial.work();
     let mut hog = Command::new(std::env::current_exe().during("find this program")?);
     hog.arg("hog");

@@ -17,7 +17,7 @@ use crate::phases::Phases;
 use crate::places::Places;
 use crate::trial::{Peak, Trial};
 use crate::trouble::{During, Result, Trouble};
-use crate::writer::Pace;
+use crate::writer::USUAL;
 
 /// Cuts of one file system; then everything is worked off and judged.
 const CUTS_A_STORE: u64 = 40;
@@ -27,13 +27,6 @@ const DISK_MIB: u64 = 1_500;
 const BREATH: Duration = Duration::from_millis(2);
 /// What the neighbour keeps dirty.
 const NEIGHBOUR_BYTES: usize = 32 << 20;
-const PACE: Pace = Pace {
-    burst_lines: 100,
-    breath: Duration::from_millis(10),
-    rotate_lines: 6_000,
-    letters_max: 400,
-    poison_one_in: 9_973,
-};
 
 /// Variants.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +72,7 @@ fn one(setup: &Setup, how: How, folder: &Path, seed: u64, cuts: u64) -> Result<(
     let mut rng = fastrand::Rng::with_seed(seed);
     let disk = SmallDisk::new(folder, how.kind, DISK_MIB)?;
     let places = Places { data_dir: disk.mount.join("q"), ..Places::below(folder) };
-    let mut trial = Trial::new(&setup.program, places, seed, 3, PACE)?;
+    let mut trial = Trial::new(&setup.program, places, seed, 3, USUAL)?;
     trial.work();
     for cut in 0..cuts {
         let mut service = trial.start()?;

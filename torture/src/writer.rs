@@ -30,6 +30,15 @@ pub struct Pace {
     pub poison_one_in: u64,
 }
 
+/// How most campaigns write.
+pub const USUAL: Pace = Pace {
+    burst_lines: 100,
+    breath: Duration::from_millis(10),
+    rotate_lines: 6_000,
+    letters_max: 400,
+    poison_one_in: 9_973,
+};
+
 /// Lines that all sources together may be ahead of the slowest group: a slow machine shall not end with a backlog.
 const AHEAD_MAX: u64 = 60_000;
 
