@@ -29,7 +29,11 @@ deny:
 
 # The long campaigns, for hours, as root; fails if anything fails or was skipped. Counts are divided by `by`.
 torture by="1":
-    torture/long {{by}}
+    torture/tier long {{by}}
+
+# What is run before a release, for days: other seeds, more of each, and every fuzz target.
+torture-release by="1":
+    torture/tier release {{by}}
 
 # Every fuzz target, a million runs each: hours. Needs cargo-fuzz, see docs/fuzzing.md.
 fuzz runs="1000000":

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::service::Program;
 use crate::trouble::{During, Result};
+
+/// Who waits for hours is told so often how far it is, on stderr.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// What every campaign is told.
 #[derive(Clone, Debug)]
@@ -39,11 +42,13 @@ pub struct Tally {
     failed: u64,
     skipped: u64,
     since: Instant,
+    said: Instant,
 }
 
 impl Default for Tally {
     fn default() -> Tally {
-        Tally { passed: 0, failed: 0, skipped: 0, since: Instant::now() }
+        let now = Instant::now();
+        Tally { passed: 0, failed: 0, skipped: 0, since: now, said: now }
     }
 }
 
@@ -51,6 +56,10 @@ impl Tally {
     /// Cases that passed.
     pub fn pass(&mut self, cases: u64) {
         self.passed += cases;
+        if self.said.elapsed() >= SAY_EVERY {
+            self.said = Instant::now();
+            eprintln!("{} passed, {} failed so far ({:.0?})", self.passed, self.failed, self.since.elapsed());
+        }
     }
 
     /// A case that failed: why, where everything of it is, and the command that repeats it.
@@ -70,7 +79,7 @@ impl Tally {
 
     /// The last line; gives the exit status. Skipped is not passed, and nothing at all is a failure.
     pub fn end(&self) -> u8 {
-        let Tally { passed, failed, skipped, since } = self;
+        let Tally { passed, failed, skipped, since, .. } = self;
         println!("{passed} passed, {failed} failed, {skipped} skipped ({:.0?})", since.elapsed());
         u8::from(*failed > 0 || passed + skipped == 0)
     }

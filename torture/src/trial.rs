@@ -330,7 +330,7 @@ fn observation(status: &Status) -> Observation {
 
 /// The file of the group that appends: every line of each source once and in order.
 fn recorded(file: &Path, written: &BTreeMap<u32, u64>) -> Result<Vec<String>> {
-    let mut next: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut next: BTreeMap<u32, u64> = written.keys().map(|source| (*source, 0)).collect();
     let mut broken = Vec::new();
     for text in BufReader::new(File::open(file).during("open what was recorded")?).lines() {
         match line::parse(&text.during("read what was recorded")?) {
