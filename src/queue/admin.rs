@@ -11,6 +11,10 @@ pub(super) const HOLD: Duration = Duration::from_secs(60);
 /// Dead letters in one answer.
 pub const DEAD_LETTERS_SHOWN_MAX: usize = 1_000;
 
+/// Groups that a log can have when one is added to it: the configuration takes as many sections. Each is in every manifest,
+/// and keeps lines on disk that nobody may be waiting for.
+pub(super) const GROUPS_MAX: usize = 64;
+
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admin {
@@ -131,6 +135,9 @@ pub enum Refusal {
     /// There is one of that name.
     #[error("there is a group {0} already")]
     GroupExists(String),
+    /// The bound of groups is reached.
+    #[error("there are {0} groups, and {GROUPS_MAX} at most; `spillq group remove` one that nobody reads")]
+    TooManyGroups(usize),
     /// A name that is none.
     #[error("a group's name is 1 to 64 of a-z, 0-9, - and _, found {0:?}")]
     GroupName(String),

@@ -208,3 +208,22 @@ fn a_group_gets_no_more_lines_a_second_than_its_rate() {
     service.wait("all lines acked", |status| group(status, "default").acked_lines == 300);
     assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
 }
+
+#[test]
+fn groups_are_added_up_to_a_bound() {
+    let place = Place::new();
+    place.write(1..=1);
+    let configured: String = (2..=63).map(|number| format!("[[group]]\nname = \"g{number}\"\n")).collect();
+    let mut service = place.start(&format!("{configured}[[group]]\nname = \"default\""));
+    service.wait("the line acked", |status| group(status, "default").ack_floor == 1);
+    let add = |name: &str| {
+        let mut command = spillq(&["group", "add", name, "--data-dir"]);
+        let output = command.arg(place.path("q")).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(add("last"), (Some(0), String::new()));
+    let (code, said) = add("more");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("there are 64 groups, and 64 at most; `spillq group remove` one"), "{said}");
+    assert_eq!(service.stop(), 0);
+}

@@ -3,7 +3,7 @@
 use spillq_storage::{Error, GroupChange, GroupId, Seq, SeqRange};
 
 use super::Owner;
-use crate::queue::admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, Refusal, is_group_name};
+use crate::queue::admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, GROUPS_MAX, Refusal, is_group_name};
 use crate::queue::group::Group;
 use crate::queue::settings::GroupSettings;
 
@@ -43,6 +43,9 @@ impl Owner {
         }
         if self.find(name).is_ok() {
             return Ok(Err(Refusal::GroupExists(name.to_owned())));
+        }
+        if self.groups.len() >= GROUPS_MAX {
+            return Ok(Err(Refusal::TooManyGroups(self.groups.len())));
         }
         let floor = self.start(from_beginning);
         self.commit.add_groups.push((name.to_owned(), floor));
