@@ -33,6 +33,37 @@ impl Setup {
         fs::create_dir_all(&folder).during(format!("make {}", folder.display()))?;
         Ok(folder)
     }
+
+    /// Runs all cases, `a_store` of them with each seed: `one` is given an empty folder, the seed, and how many. Gives what
+    /// those that passed saw. The folder of one that failed is kept; `command` with that seed repeats it.
+    pub fn stores<T>(
+        &self,
+        command: &str,
+        a_store: u64,
+        tally: &mut Tally,
+        mut one: impl FnMut(&Path, u64, u64) -> Result<T>,
+    ) -> Vec<T> {
+        let words: Vec<&str> = command.split(' ').filter(|word| *word != "--fs").collect();
+        let name = words.join("-").replace("---", "-");
+        let mut seen = Vec::new();
+        for (seed, done) in (self.seed..).zip((0..self.count).step_by(a_store as usize)) {
+            let cases = a_store.min(self.count - done);
+            let name = format!("{name}-{seed}");
+            match self.folder(&name).and_then(|folder| Ok((one(&folder, seed, cases)?, folder))) {
+                Ok((what, folder)) => {
+                    seen.push(what);
+                    tally.pass(cases);
+                    // Nothing is left to look at.
+                    let _ = fs::remove_dir_all(folder);
+                }
+                Err(trouble) => {
+                    let repeat = format!("{command} --count {cases} --seed {seed}");
+                    tally.fail(&trouble, &self.work.join(name), &repeat);
+                }
+            }
+        }
+        seen
+    }
 }
 
 /// Cases by what they came to.

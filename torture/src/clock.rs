@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::campaign::{Setup, Tally};
+use crate::phases::Phases;
 use crate::places::Places;
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
@@ -32,24 +33,13 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     if !Path::new(LIBRARY).exists() {
         return tally.skip(setup.count, &format!("it needs libfaketime: {LIBRARY}"));
     }
-    for (seed, done) in (setup.seed..).zip((0..setup.count).step_by(JUMPS_A_STORE as usize)) {
-        let jumps = JUMPS_A_STORE.min(setup.count - done);
-        let name = format!("clock-{seed}");
-        match setup.folder(&name).and_then(|folder| one(setup, &folder, seed, jumps).map(|()| folder)) {
-            Ok(folder) => {
-                tally.pass(jumps);
-                // Nothing is left to look at.
-                let _ = fs::remove_dir_all(folder);
-            }
-            Err(trouble) => {
-                tally.fail(&trouble, &setup.work.join(name), &format!("clock --count {jumps} --seed {seed}"));
-            }
-        }
-    }
-    println!("{} jumps of the clock, seed {}", setup.count, setup.seed);
+    let seen =
+        setup.stores("clock", JUMPS_A_STORE, tally, |folder, seed, jumps| one(setup, folder, seed, jumps));
+    let phases: Phases = seen.into_iter().sum();
+    println!("{} jumps of the clock, seed {}; hit: {phases}", setup.count, setup.seed);
 }
 
-fn one(setup: &Setup, folder: &Path, seed: u64, jumps: u64) -> Result<()> {
+fn one(setup: &Setup, folder: &Path, seed: u64, jumps: u64) -> Result<Phases> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let places = Places {
         // Long for a loaded machine, and short for a hang.
@@ -67,11 +57,13 @@ fn one(setup: &Setup, folder: &Path, seed: u64, jumps: u64) -> Result<()> {
     trial.work();
     let mut service = trial.start_as(command)?;
     service.wait("it is ready", |_| true)?;
+    let mut last = None;
     for _ in 0..jumps {
         set(rng.i64(-JUMP_MAX..=JUMP_MAX))?;
         let until = Instant::now() + Duration::from_millis(rng.u64(20..500));
-        trial.watch(&mut service, until, &mut rng, |_| false)?;
+        last = trial.watch(&mut service, until, &mut rng, |_| false)?;
     }
+    trial.phases.add(last.as_ref());
     service.wait("the batch whose receiver hangs came again", |status| {
         status.group("strict").is_some_and(|group| group.ack_floor > 0)
     })?;
@@ -89,5 +81,6 @@ fn one(setup: &Setup, folder: &Path, seed: u64, jumps: u64) -> Result<()> {
             "I6 nothing failed, and the batch from {first} came as attempt {attempt}"
         )));
     }
-    trial.finish().map(drop)
+    trial.finish()?;
+    Ok(trial.phases)
 }

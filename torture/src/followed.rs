@@ -54,7 +54,7 @@ pub fn run(setup: &Setup, kind: Kind, tally: &mut Tally) {
         let name = format!("followed-{kind:?}-{seed}").to_lowercase();
         match setup.folder(&name).and_then(|folder| Ok((one(setup, kind, &folder, seed, cuts)?, folder))) {
             Ok(((hit, seen), folder)) => {
-                phases.sum(&hit);
+                phases = [phases, hit].into_iter().sum();
                 let Seen { left, saved, again, rolled_back } = seen;
                 all.left += left;
                 all.saved += saved;

@@ -30,22 +30,8 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     if let Some(why) = disk::lacks(Kind::Ext4, &setup.work) {
         return tally.skip(setup.count, &why);
     }
-    let mut phases = Phases::default();
-    for seed in setup.seed..setup.seed + setup.count {
-        let folder = setup.folder(&format!("full-{seed}"));
-        match folder.and_then(|folder| Ok((one(setup, &folder, seed)?, folder))) {
-            Ok((hit, folder)) => {
-                phases.sum(&hit);
-                tally.pass(1);
-                // Nothing is left to look at.
-                let _ = fs::remove_dir_all(folder);
-            }
-            Err(trouble) => {
-                let folder = setup.work.join(format!("full-{seed}"));
-                tally.fail(&trouble, &folder, &format!("full --count 1 --seed {seed}"));
-            }
-        }
-    }
+    let phases: Phases =
+        setup.stores("full", 1, tally, |folder, seed, _| one(setup, folder, seed)).into_iter().sum();
     println!("{} full disks, seed {}; hit: {phases}", setup.count, setup.seed);
 }
 

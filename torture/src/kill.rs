@@ -1,7 +1,7 @@
 //! Random kills: SIGKILL at any moment while lines come in, are handed out and acked, journals roll, and while the
 //! service recovers from the kill before, or stops.
 
-use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::campaign::{Setup, Tally};
@@ -20,25 +20,12 @@ const SOURCES: u32 = 3;
 
 /// Runs the campaign.
 pub fn run(setup: &Setup, tally: &mut Tally) {
-    let (mut phases, mut peak, mut lines) = (Phases::default(), Peak::default(), 0);
-    for (seed, done) in (setup.seed..).zip((0..setup.count).step_by(KILLS_A_STORE as usize)) {
-        let kills = KILLS_A_STORE.min(setup.count - done);
-        let (folder, ended) = match setup.folder(&format!("kill-{seed}")) {
-            Ok(folder) => (folder.clone(), one(setup, &folder, seed, kills)),
-            Err(trouble) => (setup.work.clone(), Err(trouble)),
-        };
-        match ended {
-            Ok((hit, most, count)) => {
-                phases.sum(&hit);
-                peak.max(&most);
-                lines += count;
-                tally.pass(kills);
-                // Nothing is left to look at.
-                let _ = fs::remove_dir_all(folder);
-            }
-            Err(trouble) => tally.fail(&trouble, &folder, &format!("kill --count {kills} --seed {seed}")),
-        }
-    }
+    let seen =
+        setup.stores("kill", KILLS_A_STORE, tally, |folder, seed, kills| one(setup, folder, seed, kills));
+    let phases: Phases = seen.iter().map(|(hit, ..)| *hit).sum();
+    let lines: u64 = seen.iter().map(|(.., lines)| lines).sum();
+    let mut peak = Peak::default();
+    seen.iter().for_each(|(_, most, _)| peak.max(most));
     println!("{} kills, seed {}, {lines} lines; hit: {phases}", setup.count, setup.seed);
     let Peak { memory_kib, descriptors, opening } = peak;
     println!(
@@ -56,7 +43,7 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
 }
 
 /// One store, killed so many times.
-fn one(setup: &Setup, folder: &std::path::Path, seed: u64, kills: u64) -> Result<(Phases, Peak, u64)> {
+fn one(setup: &Setup, folder: &Path, seed: u64, kills: u64) -> Result<(Phases, Peak, u64)> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut trial = Trial::new(&setup.program, Places::below(folder), seed, SOURCES, USUAL)?;
     trial.work();

@@ -2,7 +2,6 @@
 //! something has to go, at any moment. The service and its children offer themselves (`oom_score_adj`), so the largest
 //! of them is chosen: the service.
 
-use std::fs;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -50,22 +49,9 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     if let Some(why) = need::root().or_else(MemoryGroup::lacks) {
         return tally.skip(setup.count, &why);
     }
-    let mut phases = Phases::default();
-    for (seed, done) in (setup.seed..).zip((0..setup.count).step_by(KILLS_A_STORE as usize)) {
-        let kills = KILLS_A_STORE.min(setup.count - done);
-        let name = format!("oom-{seed}");
-        match setup.folder(&name).and_then(|folder| Ok((one(setup, &folder, seed, kills)?, folder))) {
-            Ok((hit, folder)) => {
-                phases.sum(&hit);
-                tally.pass(kills);
-                // Nothing is left to look at.
-                let _ = fs::remove_dir_all(folder);
-            }
-            Err(trouble) => {
-                tally.fail(&trouble, &setup.work.join(name), &format!("oom --count {kills} --seed {seed}"));
-            }
-        }
-    }
+    let seen =
+        setup.stores("oom", KILLS_A_STORE, tally, |folder, seed, kills| one(setup, folder, seed, kills));
+    let phases: Phases = seen.into_iter().sum();
     println!("{} out-of-memory kills, seed {}; hit: {phases}", setup.count, setup.seed);
 }
 

@@ -17,22 +17,9 @@ const SWAPS_A_STORE: u64 = 500;
 
 /// Runs the campaign.
 pub fn run(setup: &Setup, tally: &mut Tally) {
-    let mut lines = 0;
-    for (seed, done) in (setup.seed..).zip((0..setup.count).step_by(SWAPS_A_STORE as usize)) {
-        let swaps = SWAPS_A_STORE.min(setup.count - done);
-        let name = format!("paths-{seed}");
-        match setup.folder(&name).and_then(|folder| Ok((one(setup, &folder, seed, swaps)?, folder))) {
-            Ok((count, folder)) => {
-                lines += count;
-                tally.pass(swaps);
-                // Nothing is left to look at.
-                let _ = fs::remove_dir_all(folder);
-            }
-            Err(trouble) => {
-                tally.fail(&trouble, &setup.work.join(name), &format!("paths --count {swaps} --seed {seed}"));
-            }
-        }
-    }
+    let seen =
+        setup.stores("paths", SWAPS_A_STORE, tally, |folder, seed, swaps| one(setup, folder, seed, swaps));
+    let lines: u64 = seen.into_iter().sum();
     println!(
         "{} exchanges, seed {}; {lines} lines of allowed files were read meanwhile",
         setup.count, setup.seed

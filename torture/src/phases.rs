@@ -4,6 +4,7 @@
 //! says what it had done by then.
 
 use std::fmt;
+use std::iter::Sum;
 
 use crate::service::Status;
 
@@ -40,18 +41,6 @@ impl Phases {
         self.remove += log.segments_removed;
     }
 
-    /// Adds those of another trial.
-    pub fn sum(&mut self, other: &Phases) {
-        let Phases { append, roll, settle, relocate, remove, recover, clean_stop } = other;
-        self.append += append;
-        self.roll += roll;
-        self.settle += settle;
-        self.relocate += relocate;
-        self.remove += remove;
-        self.recover += recover;
-        self.clean_stop += clean_stop;
-    }
-
     /// Those that were never hit.
     pub fn missed(&self) -> Vec<&'static str> {
         let all = [
@@ -64,6 +53,21 @@ impl Phases {
             ("clean stop", self.clean_stop),
         ];
         all.into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+    }
+}
+
+/// Those of several trials.
+impl Sum for Phases {
+    fn sum<I: Iterator<Item = Phases>>(all: I) -> Phases {
+        all.fold(Phases::default(), |sum, other| Phases {
+            append: sum.append + other.append,
+            roll: sum.roll + other.roll,
+            settle: sum.settle + other.settle,
+            relocate: sum.relocate + other.relocate,
+            remove: sum.remove + other.remove,
+            recover: sum.recover + other.recover,
+            clean_stop: sum.clean_stop + other.clean_stop,
+        })
     }
 }
 

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::campaign::{Setup, Tally};
 use crate::line;
 use crate::notes::{self, Delivery};
+use crate::phases::Phases;
 use crate::places::Places;
 use crate::receive::OUTAGE;
 use crate::trial::Trial;
@@ -34,27 +35,12 @@ fn pace(poison_one_in: u64) -> Pace {
 
 /// Runs `poison`.
 pub fn run(setup: &Setup, tally: &mut Tally) {
-    let (mut letters, mut most) = (0, 0);
-    for seed in setup.seed..setup.seed + setup.count {
-        match setup
-            .folder(&format!("poison-{seed}"))
-            .and_then(|folder| Ok((poison(setup, &folder, seed)?, folder)))
-        {
-            Ok(((dead, attempts), folder)) => {
-                letters += dead;
-                most = most.max(attempts);
-                tally.pass(1);
-                // Nothing is left to look at.
-                let _ = fs::remove_dir_all(folder);
-            }
-            Err(trouble) => {
-                let folder = setup.work.join(format!("poison-{seed}"));
-                tally.fail(&trouble, &folder, &format!("poison --count 1 --seed {seed}"));
-            }
-        }
-    }
+    let seen = setup.stores("poison", 1, tally, |folder, seed, _| poison(setup, folder, seed));
+    let phases: Phases = seen.iter().map(|(hit, ..)| *hit).sum();
+    let letters: u64 = seen.iter().map(|(_, dead, _)| dead).sum();
+    let most = seen.iter().map(|(.., most)| *most).max().unwrap_or_default();
     println!(
-        "{} loads, seed {}: {letters} dead letters; at most {most} deliveries of a neighbour",
+        "{} loads, seed {}: {letters} dead letters; at most {most} deliveries of a neighbour; hit: {phases}",
         setup.count, setup.seed
     );
 }
@@ -64,8 +50,8 @@ struct Letter {
     seq: u64,
 }
 
-/// One load; gives the dead letters, and how often a neighbour was delivered at most.
-fn poison(setup: &Setup, folder: &Path, seed: u64) -> Result<(u64, u64)> {
+/// One load; gives what it hit, the dead letters, and how often a neighbour was delivered at most.
+fn poison(setup: &Setup, folder: &Path, seed: u64) -> Result<(Phases, u64, u64)> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut trial = Trial::new(&setup.program, Places::below(folder), seed, 1, pace(rng.u64(150..2_500)))?;
     for writer in trial.resting() {
@@ -98,7 +84,8 @@ fn poison(setup: &Setup, folder: &Path, seed: u64) -> Result<(u64, u64)> {
     if let Some(error) = failed {
         return Err(error).during("write a line more");
     }
-    trial.look(&service, false);
+    let last = trial.look(&service, false);
+    trial.phases.add(last.as_ref());
     let code = service.stop()?;
     let listed =
         setup.program.on(&trial.places.data_dir, &["dead-letter", "list", "--group", "holes", "--json"])?;
@@ -127,7 +114,7 @@ fn poison(setup: &Setup, folder: &Path, seed: u64) -> Result<(u64, u64)> {
     // In an outage everybody is tried as often as it takes.
     let most = if is_down { 0 } else { tried(&deliveries, &poison)? };
     trial.finish()?;
-    Ok((dead.len() as u64, most))
+    Ok((trial.phases, dead.len() as u64, most))
 }
 
 /// How often a neighbour of poison was delivered at most. Each may be delivered with its whole batch once, with the whole
@@ -153,29 +140,14 @@ fn tried(deliveries: &[Delivery], poison: &BTreeSet<u64>) -> Result<u64> {
 
 /// Runs `hang`.
 pub fn hang(setup: &Setup, tally: &mut Tally) {
-    let mut hung = 0;
-    for (seed, done) in (setup.seed..).zip((0..setup.count).step_by(HANGS_A_STORE as usize)) {
-        let hangs = HANGS_A_STORE.min(setup.count - done);
-        match setup
-            .folder(&format!("hang-{seed}"))
-            .and_then(|folder| Ok((hangs_of(setup, &folder, seed, hangs)?, folder)))
-        {
-            Ok((count, folder)) => {
-                hung += count;
-                tally.pass(hangs);
-                // Nothing is left to look at.
-                let _ = fs::remove_dir_all(folder);
-            }
-            Err(trouble) => {
-                let folder = setup.work.join(format!("hang-{seed}"));
-                tally.fail(&trouble, &folder, &format!("hang --count {hangs} --seed {seed}"));
-            }
-        }
-    }
-    println!("{hung} processes hung, seed {}", setup.seed);
+    let seen = setup
+        .stores("hang", HANGS_A_STORE, tally, |folder, seed, hangs| hangs_of(setup, folder, seed, hangs));
+    let phases: Phases = seen.iter().map(|(hit, _)| *hit).sum();
+    let hung: u64 = seen.iter().map(|(_, hung)| hung).sum();
+    println!("{hung} processes hung, seed {}; hit: {phases}", setup.seed);
 }
 
-fn hangs_of(setup: &Setup, folder: &Path, seed: u64, hangs: u64) -> Result<u64> {
+fn hangs_of(setup: &Setup, folder: &Path, seed: u64, hangs: u64) -> Result<(Phases, u64)> {
     let options = "timeout = \"1s\"";
     let receiver = format!("\"--hangs\", \"{hangs}\", ");
     let places = Places { strict_options: options, strict_receiver: receiver, ..Places::below(folder) };
@@ -197,7 +169,7 @@ fn hangs_of(setup: &Setup, folder: &Path, seed: u64, hangs: u64) -> Result<u64> 
     if (pids.len() as u64) < 2 * hangs {
         return Err(Trouble::new(format!("{hangs} receivers should have hung, and {} did", pids.len() / 2)));
     }
-    Ok(pids.len() as u64)
+    Ok((trial.phases, pids.len() as u64))
 }
 
 /// A zombie whose parent has not looked yet is not.

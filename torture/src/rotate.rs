@@ -77,28 +77,12 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     if let Some(why) = need::tools(&["gzip", "cp"]) {
         return tally.skip(setup.count, &why);
     }
-    let (mut steps, mut phases, mut lines) = (Steps::default(), Phases::default(), 0);
-    for (seed, done) in (setup.seed..).zip((0..setup.count).step_by(STEPS_A_STORE as usize)) {
-        let count = STEPS_A_STORE.min(setup.count - done);
-        let name = format!("rotate-{seed}");
-        match setup.folder(&name).and_then(|folder| Ok((one(setup, &folder, seed, count)?, folder))) {
-            Ok(((did, hit, total), folder)) => {
-                steps.sum(&did);
-                phases.sum(&hit);
-                lines += total;
-                tally.pass(count);
-                // Nothing is left to look at.
-                let _ = fs::remove_dir_all(folder);
-            }
-            Err(trouble) => {
-                tally.fail(
-                    &trouble,
-                    &setup.work.join(name),
-                    &format!("rotate --count {count} --seed {seed}"),
-                );
-            }
-        }
-    }
+    let seen =
+        setup.stores("rotate", STEPS_A_STORE, tally, |folder, seed, count| one(setup, folder, seed, count));
+    let phases: Phases = seen.iter().map(|(_, hit, _)| *hit).sum();
+    let lines: u64 = seen.iter().map(|(.., lines)| lines).sum();
+    let mut steps = Steps::default();
+    seen.iter().for_each(|(did, ..)| steps.sum(did));
     println!("{} steps, seed {}, {lines} lines: {steps}; hit: {phases}", setup.count, setup.seed);
 }
 

@@ -3,7 +3,7 @@
 //! The followed files are on another disk, which keeps its power: the log alone is on trial. With `--busy` a neighbour
 //! dirties the same file system.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::campaign::{Setup, Tally};
 use crate::disk::{self, Kind, SmallDisk};
 use crate::phases::Phases;
 use crate::places::Places;
-use crate::trial::{Peak, Trial};
+use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
 use crate::writer::USUAL;
 
@@ -42,33 +42,16 @@ pub fn run(setup: &Setup, how: How, tally: &mut Tally) {
     if let Some(why) = disk::lacks(how.kind, &setup.work) {
         return tally.skip(setup.count, &why);
     }
-    let variant = format!("--fs {:?}{}", how.kind, if how.busy { " --busy" } else { "" }).to_lowercase();
-    let (mut phases, mut peak, mut lines) = (Phases::default(), Peak::default(), 0);
-    for (seed, done) in (setup.seed..).zip((0..setup.count).step_by(CUTS_A_STORE as usize)) {
-        let cuts = CUTS_A_STORE.min(setup.count - done);
-        let name = format!("shutdown-{:?}-{seed}", how.kind).to_lowercase();
-        match setup.folder(&name).and_then(|folder| Ok((one(setup, how, &folder, seed, cuts)?, folder))) {
-            Ok(((hit, most, count), folder)) => {
-                phases.sum(&hit);
-                peak.max(&most);
-                lines += count;
-                tally.pass(cuts);
-                // Nothing is left to look at.
-                let _ = fs::remove_dir_all(folder);
-            }
-            Err(trouble) => {
-                tally.fail(
-                    &trouble,
-                    &setup.work,
-                    &format!("shutdown --count {cuts} --seed {seed} {variant}"),
-                );
-            }
-        }
-    }
-    println!("{} power cuts, {variant}, seed {}, {lines} lines; hit: {phases}", setup.count, setup.seed);
+    let busy = if how.busy { " --busy" } else { "" };
+    let command = format!("shutdown --fs {:?}{busy}", how.kind).to_lowercase();
+    let seen =
+        setup.stores(&command, CUTS_A_STORE, tally, |folder, seed, cuts| one(setup, how, folder, seed, cuts));
+    let phases: Phases = seen.iter().map(|(hit, _)| *hit).sum();
+    let lines: u64 = seen.iter().map(|(_, lines)| lines).sum();
+    println!("{} power cuts, {command}, seed {}, {lines} lines; hit: {phases}", setup.count, setup.seed);
 }
 
-fn one(setup: &Setup, how: How, folder: &Path, seed: u64, cuts: u64) -> Result<(Phases, Peak, u64)> {
+fn one(setup: &Setup, how: How, folder: &Path, seed: u64, cuts: u64) -> Result<(Phases, u64)> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let disk = SmallDisk::new(folder, how.kind, DISK_MIB)?;
     let places = Places { data_dir: disk.mount.join("q"), ..Places::below(folder) };
@@ -92,9 +75,9 @@ fn one(setup: &Setup, how: How, folder: &Path, seed: u64, cuts: u64) -> Result<(
             trial.judge_disk().during(format!("on disk, after cut {}", cut + 1))?;
         }
     }
-    let (lines, peak) = trial.finish().during("at the end")?;
+    let (lines, _) = trial.finish().during("at the end")?;
     disk.unmount()?;
-    Ok((trial.phases, peak, lines))
+    Ok((trial.phases, lines))
 }
 
 /// Dirties pages of a file over and over, and syncs now and then.
