@@ -65,6 +65,12 @@ pub(crate) trait DiskFile: Send + Sync {
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Drops what the page cache holds of it: after a failed sync the cache lies.
     fn forget_cached(&self) -> io::Result<()>;
+    /// Has the disk take what is cached, and drops that: what is read then is durable, whatever a run before wrote and
+    /// did not sync, or failed to.
+    fn settle(&self) -> io::Result<()> {
+        self.sync()?;
+        self.forget_cached()
+    }
 }
 
 /// A journal that this process created and writes.

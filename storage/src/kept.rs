@@ -124,6 +124,10 @@ impl Kept {
         let generation = generations.max().unwrap_or_default();
         let name = path(generation);
         let file = disk.open(&name, mend).during("open", &name)?;
+        if mend {
+            // An entry that a failed sync lost would not be written again.
+            file.settle().during("sync", &name)?;
+        }
         let mut kept = Kept {
             disk: Arc::clone(&disk),
             index,

@@ -48,6 +48,8 @@ mod view;
 #[cfg(test)]
 mod limits_test;
 #[cfg(test)]
+mod lying_cache_test;
+#[cfg(test)]
 mod model_test;
 #[cfg(test)]
 mod room_test;

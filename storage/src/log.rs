@@ -155,6 +155,7 @@ impl Log {
 
     pub(crate) fn on_disk(disk: Arc<dyn Disk>, options: Options, lock: Option<Lock>) -> Result<Log> {
         let mut room = Room::open(disk.as_ref(), options.disk)?;
+        MarkFile::settle(disk.as_ref())?;
         let (state, old_journal, findings) = match recover::read(disk.as_ref())? {
             Store::Absent => (create(disk.as_ref())?, None, Vec::new()),
             Store::Recovered(mut recovered) => {

@@ -106,6 +106,14 @@ impl MarkFile {
         Ok(MarkFile(disk.open(PATH, true).during("open", PATH)?))
     }
 
+    /// Makes durable what the file says, before anything goes because of that.
+    pub(crate) fn settle(disk: &dyn Disk) -> Result<()> {
+        if !disk.exists(PATH).during("look for", PATH)? {
+            return Ok(());
+        }
+        disk.open(PATH, true).during("open", PATH)?.settle().during("sync", PATH)
+    }
+
     /// Reads both slots and gives the newer valid one.
     pub(crate) fn read(disk: &dyn Disk) -> Result<Found> {
         Ok(MarkFile::slots(disk)?.into_iter().fold(Found::Nothing, Found::newer))

@@ -185,7 +185,10 @@ impl Recovered {
                 self.findings.push(format!("{name} is {len} bytes long, {base} were written and synced"));
             }
             let file = if there { disk.open(&name, true) } else { disk.create(&name) };
-            files.insert(*first, file.during("open", &name)?);
+            let file = file.during("open", &name)?;
+            // What a failed sync lost would not be missed below.
+            file.settle().during("sync", &name)?;
+            files.insert(*first, file);
         }
         let mut present = Vec::new();
         self.each_block(|segment, at, block| {

@@ -58,6 +58,8 @@ struct Inner {
     crashed: bool,
     capacity: u64,
     counts_journals: bool,
+    /// The file whose next sync fails.
+    failing: Option<Ino>,
 }
 
 /// The disk; clones share it.
@@ -108,6 +110,7 @@ impl MemoryDisk {
             crashed: false,
             capacity,
             counts_journals: false,
+            failing: None,
         })))
     }
 
@@ -119,6 +122,23 @@ impl MemoryDisk {
 
     pub(crate) fn has_crashed(&self) -> bool {
         self.0.lock().unwrap().crashed
+    }
+
+    /// The next sync of this file fails, as it does when the device could not take what was written: that is lost, and
+    /// the cache shows it all the same, so that a second sync says yes.
+    pub(crate) fn fail_next_sync(&self, path: &str) {
+        let mut inner = self.0.lock().unwrap();
+        inner.failing = inner.find(path);
+    }
+
+    /// Whether such a sync is still to come.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.0.lock().unwrap().failing.is_some()
+    }
+
+    /// The same disk in another machine: what one of them does the other does not see.
+    pub(crate) fn fork(&self) -> MemoryDisk {
+        MemoryDisk(Arc::new(Mutex::new(self.0.lock().unwrap().clone())))
     }
 
     /// Flips a bit of a file, durably: the disk is old.
@@ -420,7 +440,7 @@ impl Disk for MemoryDisk {
             journal.raw.values().flat_map(|value| [b"between", value.as_slice()].concat()).collect();
         let ino = inner.next;
         inner.next += 1;
-        inner.nodes.insert(ino, Node { live: raw, ..Node::default() });
+        inner.nodes.insert(ino, Node { durable: raw.clone(), live: raw, ..Node::default() });
         Ok(Box::new(MemoryFile { disk: self.clone(), ino }))
     }
 
@@ -478,10 +498,14 @@ impl DiskFile for MemoryFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut inner = self.disk.sync_point()?;
+        let fails = inner.failing.take_if(|ino| *ino == self.ino).is_some();
         let node = inner.nodes.get_mut(&self.ino).ok_or_else(not_found)?;
-        node.writes.clear();
-        node.durable = node.live.clone();
-        Ok(())
+        for write in std::mem::take(&mut node.writes) {
+            if !fails || matches!(write, Write::Len(_)) {
+                write_into(&mut node.durable, &write);
+            }
+        }
+        if fails { Err(io::Error::other("the device could not take it")) } else { Ok(()) }
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
@@ -489,6 +513,13 @@ impl DiskFile for MemoryFile {
     }
 
     fn forget_cached(&self) -> io::Result<()> {
+        let mut inner = self.disk.lock()?;
+        let node = inner.nodes.get_mut(&self.ino).ok_or_else(not_found)?;
+        // What is to be written yet stays.
+        node.live = node.durable.clone();
+        for write in &node.writes {
+            write_into(&mut node.live, write);
+        }
         Ok(())
     }
 }

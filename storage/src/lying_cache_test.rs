@@ -1,0 +1,99 @@
+//! A sync that failed: what was written is lost, the cache shows it all the same, and the next sync says yes. The log ends,
+//! and is opened again with that cache; then the power fails, at any sync.
+
+use bytes::Bytes;
+
+use crate::BlockBuilder;
+use crate::commit::{Commit, GroupChange};
+use crate::disk::Disk;
+use crate::disk::memory::MemoryDisk;
+use crate::error::Result;
+use crate::ids::{Seq, SeqRange, SourceId};
+use crate::log::Log;
+use crate::model_test::{CAPACITY, change, open_with};
+use crate::room::Keep;
+
+/// Lines of one commit.
+const LINES: u64 = 20;
+/// Commits until the file's sync has failed, at most.
+const COMMITS_MAX: u64 = 100;
+
+/// Opens the log, for the first time with a group.
+fn open(disk: &MemoryDisk) -> Result<Log> {
+    let mut log = open_with(disk, Keep::Nothing)?;
+    if log.state().groups.is_empty() {
+        log.commit(&Commit { add_groups: vec![("a".to_owned(), Seq(0))], ..Commit::default() })?;
+    }
+    Ok(log)
+}
+
+/// A commit of lines, all of which but the first of the log are acked then, and what is to be done beside. `promised`
+/// is the seq behind the last that was answered.
+fn step(log: &mut Log, promised: &mut Seq) -> Result<()> {
+    let next = log.state().next_seq;
+    let mut builder = BlockBuilder::new();
+    let mut rng = fastrand::Rng::with_seed(next.0);
+    for number in 0..LINES {
+        let line: String = (0..30).map(|_| rng.alphanumeric()).chain(['\n']).collect();
+        builder.push_whole(SourceId(1), (next.0 + number) * 31, line.as_bytes(), 1);
+    }
+    let checkpoints = vec![(SourceId(1), Bytes::new())];
+    log.commit(&Commit { blocks: vec![builder.build(1)], checkpoints, ..Commit::default() })?;
+    *promised = log.state().next_seq;
+    if let Some(range) = SeqRange::new(next.max(Seq(2)), promised.prev()) {
+        log.commit(&change(0, GroupChange::Ack { range }))?;
+    }
+    while log.maintain(1)? {}
+    Ok(())
+}
+
+/// The sync of the file that `path` names fails, and no power cut afterwards takes a line.
+fn holds(path: impl Fn(&Log, &MemoryDisk) -> String) {
+    let disk = MemoryDisk::new(CAPACITY);
+    let mut promised = Seq(1);
+    let mut log = open(&disk).unwrap();
+    for _ in 0..3 {
+        step(&mut log, &mut promised).unwrap();
+    }
+    disk.fail_next_sync(&path(&log, &disk));
+    let failed = (0..COMMITS_MAX).any(|_| step(&mut log, &mut promised).is_err());
+    assert!(failed && !disk.is_failing(), "the sync was to fail");
+    drop(log);
+    for syncs in 1.. {
+        let (disk, mut promised) = (disk.fork(), promised);
+        disk.crash_after(syncs);
+        let gone_on = open(&disk).and_then(|mut log| (0..30).try_for_each(|_| step(&mut log, &mut promised)));
+        for seed in 0..4 {
+            let after = disk.after_crash(&mut fastrand::Rng::with_seed(seed));
+            let log = open(&after).unwrap_or_else(|error| panic!("crash at sync {syncs}: {error}"));
+            // sled may show less after any crash.
+            let finding = log.findings().iter().find(|finding| !finding.contains("sled's copy"));
+            assert!(finding.is_none(), "crash at sync {syncs}: {finding:?}");
+            assert!(log.state().next_seq >= promised, "crash at sync {syncs}");
+            let mut reader = log.reader();
+            for seq in std::iter::once(1).chain(log.state().first_seq().0..promised.0) {
+                let read = reader.block(Seq(seq));
+                assert!(read.is_ok(), "crash at sync {syncs}, line {seq}: {:?}", read.err());
+            }
+        }
+        if !disk.has_crashed() {
+            gone_on.unwrap();
+            break;
+        }
+    }
+}
+
+#[test]
+fn lines_that_a_failed_sync_of_a_segment_lost_are_written_again() {
+    holds(|log, _| crate::segment::path(log.state().segments.back().unwrap().first));
+}
+
+#[test]
+fn a_mark_that_a_failed_sync_lost_does_not_let_the_old_journal_go() {
+    holds(|_, _| crate::mark::PATH.to_owned());
+}
+
+#[test]
+fn kept_lines_that_a_failed_sync_lost_are_copied_again() {
+    holds(|_, disk| format!("kept/{}", disk.list("kept").unwrap().pop().unwrap()));
+}
