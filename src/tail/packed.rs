@@ -59,6 +59,8 @@ pub(crate) enum State {
     Bad {
         not_before_ms: u64,
         even_unchanged: bool,
+        /// A sweep saw it changed since.
+        changed: bool,
     },
     /// It has what is in the file of another source, which is still there.
     Twin {
@@ -72,6 +74,18 @@ pub(crate) enum State {
 impl Packed {
     pub(crate) fn unchecked(form: Form, since_ms: u64) -> Box<Packed> {
         Box::new(Packed { form, state: State::Unchecked, since_ms })
+    }
+
+    /// It has another length or time than it was checked with.
+    pub(crate) fn note_change(&mut self) {
+        if let State::Bad { changed, .. } = &mut self.state {
+            *changed = true;
+        }
+    }
+
+    /// Who it is will be found out, and is not known yet.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.state, State::Unchecked | State::Bad { changed: true, .. })
     }
 
     /// What it unpacks to, where it is a source of its own.
@@ -111,7 +125,7 @@ impl Worker {
         };
         // What is known to be no use is not even opened.
         let is_settled = match packed.state {
-            State::Bad { not_before_ms, even_unchanged } => {
+            State::Bad { not_before_ms, even_unchanged, .. } => {
                 now.boot_ms < not_before_ms || !even_unchanged && !has_changed(source)
             }
             State::Twin { .. } => !has_changed(source),
@@ -254,7 +268,7 @@ impl Worker {
             }
         };
         if let Some(packed) = provisional.packed.as_mut() {
-            packed.state = State::Bad { not_before_ms, even_unchanged };
+            packed.state = State::Bad { not_before_ms, even_unchanged, changed: false };
             packed.since_ms = now.boot_ms;
         }
         // Nobody waits for its descriptor.

@@ -198,25 +198,34 @@ impl Worker {
         if source.displaced > 0 {
             return Some(OwnPath::Truncated);
         }
-        let Ok(meta) = fs::metadata(&source.path) else {
-            return Some(OwnPath::Gone);
+        let here = |meta: &fs::Metadata| {
+            meta.ino() == source.inode && (source.device == 0 || meta.dev() == source.device)
         };
-        if meta.ino() != source.inode || source.device != 0 && meta.dev() != source.device {
-            return Some(OwnPath::Taken);
-        }
-        let opened = open(&source.path, self.discover.way(Some(source.follow), &source.path));
-        let same = opened.map_err(io::Error::other).and_then(|(file, _)| {
+        let (own, size) = match fs::metadata(&source.path) {
+            Ok(meta) if here(&meta) => (OwnPath::Here, meta.len()),
+            Ok(_) => (OwnPath::Taken, 0),
+            Err(_) => (OwnPath::Gone, 0),
+        };
+        // Where it is out of sight, what is held open tells whether it was truncated since.
+        let file = match (&source.file, own) {
+            (_, OwnPath::Here) => open(&source.path, self.discover.way(Some(source.follow), &source.path))
+                .map(|opened| opened.0)
+                .map_err(io::Error::other),
+            (Some(held), _) => held.try_clone(),
+            (None, _) => return Some(own),
+        };
+        let same = file.and_then(|file| {
             let look = self.reader.look(&file)?;
             self.reader.compare(&file, &look, source)
         });
         match same {
             Ok(same) if same.fingerprint == Likeness::Equal && same.before_offset => {
                 // A copy can be as long as the source is by now, not as it was at the last look.
-                if source.packed.is_none() && meta.len() > source.size {
-                    (source.size, source.active_ms) = (meta.len(), now.boot_ms);
+                if source.packed.is_none() && size > source.size {
+                    (source.size, source.active_ms) = (size, now.boot_ms);
                     self.queue(id);
                 }
-                Some(OwnPath::Here)
+                Some(own)
             }
             Ok(_) => {
                 // What rests is not given up for it: nobody asked for its file.
@@ -225,7 +234,7 @@ impl Worker {
                 }
                 Some(OwnPath::Truncated)
             }
-            Err(_) => Some(OwnPath::Here),
+            Err(_) => Some(own),
         }
     }
 

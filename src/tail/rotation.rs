@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use spillq_storage::SourceId;
 
+use super::packed::State;
 use super::source::Source;
 use super::worker::Worker;
 
@@ -69,41 +70,83 @@ impl Worker {
         families
     }
 
-    /// The source of the same path that is older comes first: its rest, and its unterminated end.
+    /// The source of the same path that is older comes first: its rest, and its unterminated end. One that cannot be
+    /// read is passed over, not waited for; what it waits for itself is waited for all the same.
     pub(crate) fn is_blocked(&self, id: SourceId) -> bool {
-        let Some((source, after)) = self.table.get(id).and_then(|source| Some((source, source.after?)))
-        else {
+        let Some(source) = self.table.get(id).filter(|source| source.after.is_some()) else {
             return false;
         };
         // What a look at the older one is worth, and whether there is none between, only the next sweep knows.
         if source.born == self.sweep_number {
             return true;
         }
-        let is_held_up = self.table.get(after).is_some_and(|older| {
-            if older.error.is_some() || older.resting {
-                false
-            } else if older.displaced > 0 || older.missed == 1 || older.queued {
-                true
-            } else {
-                // An incomplete end becomes a line only where it was seen that its file was rotated.
-                let is_waited_for = older.rotated_from.is_some() || !older.is_caught_up();
-                older.has_rest()
-                    && older.file.is_some()
-                    && is_waited_for
-                    && !(self.once && older.is_caught_up())
-            }
-        });
-        is_held_up && !self.is_first_of_circle(id)
+        let mut older = self.older(source).take_while(|older| older.id != id);
+        older.find(|older| !is_passed_over(older)).is_some_and(|older| self.holds_up(older))
+            && !self.is_first_of_circle(id)
     }
 
-    /// Files that were exchanged can each come after the other. A circle is no order: the oldest of it waits for
-    /// nobody.
+    /// Those of its path that come before it, the last of them first.
+    fn older<'a>(&'a self, source: &'a Source) -> impl Iterator<Item = &'a Source> {
+        let before = |source: &&Source| self.table.get(source.after?);
+        // Files that were exchanged can each come after the other, hence the bound.
+        std::iter::successors(before(&source), before).take(self.table.len())
+    }
+
+    fn holds_up(&self, older: &Source) -> bool {
+        if older.displaced > 0 || older.missed == 1 || older.queued {
+            return true;
+        }
+        // An incomplete end becomes a line only where it was seen that its file was rotated.
+        let is_waited_for = older.rotated_from.is_some() || !older.is_caught_up();
+        older.has_rest() && older.file.is_some() && is_waited_for && !(self.once && older.is_caught_up())
+    }
+
+    /// A circle is no order: the oldest of it that can be read waits for nobody.
     fn is_first_of_circle(&self, id: SourceId) -> bool {
-        let next = |id: &SourceId| self.table.get(*id).and_then(|source| source.after);
-        let behind = std::iter::successors(next(&id), next).take(self.table.len());
-        let circle: Vec<SourceId> = behind.take_while(|one| *one != id).collect();
-        let is_closed = circle.last().map_or(next(&id), next) == Some(id);
-        is_closed && circle.iter().all(|one| *one > id)
+        let Some(source) = self.table.get(id) else {
+            return false;
+        };
+        let mut is_first = true;
+        for older in self.older(source) {
+            if older.id == id {
+                return is_first;
+            }
+            is_first &= older.id > id || is_passed_over(older);
+        }
+        false
+    }
+
+    /// The packed file `id`, which came after `before`, is a part of the source `of`: who came after it comes after both.
+    pub(crate) fn stand_for(&mut self, id: SourceId, before: Option<SourceId>, of: SourceId) {
+        if !self.table.iter().any(|other| other.after == Some(id)) {
+            return;
+        }
+        let line = |from: Option<SourceId>| {
+            let next = |one: &SourceId| self.table.get(*one)?.after;
+            std::iter::successors(from, next).take_while(|one| *one != id).take(self.table.len())
+        };
+        let ahead: HashSet<SourceId> = line(before).collect();
+        // What `of` comes after and `before` does not, it comes after already; the last of that comes after `before`.
+        let last = line(Some(of)).take_while(|one| !ahead.contains(one)).last();
+        if let Some(last) = last.and_then(|last| self.table.get_mut(last))
+            && (before.is_some() || last.after == Some(id))
+        {
+            last.after = before;
+        }
+        let newest = if last.is_some() { Some(of) } else { before };
+        for other in self.table.iter_mut().filter(|other| other.after == Some(id)) {
+            other.after = newest.filter(|newest| *newest != other.id);
+        }
+    }
+
+    /// One that is no more leaves its place: who came after it comes after the one before it.
+    pub(crate) fn close_ranks(&mut self, gone: &Source) {
+        let Some(before) = gone.after.filter(|before| self.table.get(*before).is_some()) else {
+            return;
+        };
+        for other in self.table.iter_mut().filter(|other| other.after == Some(gone.id)) {
+            other.after = Some(before).filter(|before| *before != other.id);
+        }
     }
 
     /// Puts a new source behind the older ones of its path. Strangers come from the oldest to the newest.
@@ -115,7 +158,7 @@ impl Worker {
         let older: Vec<&Source> = ids
             .iter()
             .filter_map(|id| self.table.get(*id))
-            .filter(|one| !(is_rotated && is_newer(one, &family, number)))
+            .filter(|one| !is_twin(one) && !(is_rotated && is_newer(one, &family, number)))
             .collect();
         let followed: HashSet<SourceId> = older.iter().filter_map(|one| one.after).collect();
         let newest = older
@@ -182,6 +225,16 @@ impl Worker {
             }
         }
     }
+}
+
+/// There is nothing to wait for in it: it cannot be read, or nobody asks for it.
+fn is_passed_over(older: &Source) -> bool {
+    older.error.is_some() || older.resting
+}
+
+/// It has nothing of its own: the source that it is a twin of has its place.
+fn is_twin(source: &Source) -> bool {
+    source.packed.as_ref().is_some_and(|packed| matches!(packed.state, State::Twin { .. }))
 }
 
 /// A newer source was at its path.

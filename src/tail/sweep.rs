@@ -61,11 +61,12 @@ impl Worker {
                 return;
             }
             mark_seen(source, &found, number);
-            if found.size != source.file_bytes()
-                || found.mtime_ns != source.mtime_ns
-                || source.error.is_some()
-            {
+            let has_changed = found.size != source.file_bytes() || found.mtime_ns != source.mtime_ns;
+            if has_changed || source.error.is_some() {
                 changed.push(source.id);
+            }
+            if has_changed && let Some(packed) = source.packed.as_mut() {
+                packed.note_change();
             }
         });
         for id in changed {

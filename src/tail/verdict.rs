@@ -182,16 +182,6 @@ impl Worker {
         self.owe_checkpoint(of);
     }
 
-    /// Who came after the packed file comes after the source that it is a part of, which itself comes after `before`.
-    fn stand_for(&mut self, id: SourceId, before: Option<SourceId>, of: SourceId) {
-        for other in self.table.iter_mut().filter(|other| other.after == Some(id)) {
-            other.after = match other.id == of {
-                true => before.filter(|before| *before != of),
-                false => Some(of),
-            };
-        }
-    }
-
     /// A source whose twin is a packed file, and that is gone, goes on there. Its writer may have it open still, so one that
     /// is held open is read from its descriptor until it is quiet.
     pub(crate) fn settle_twins(&mut self, now: Now) {
@@ -226,11 +216,15 @@ impl Worker {
         };
         let mut looked_into = Vec::new();
         for source in self.table.iter().filter(|source| source.id != id && !source.resting) {
-            match source.packed.as_ref().map(|packed| &packed.state) {
-                Some(State::Twin { of, .. }) if *of == id => return true,
-                Some(State::Unchecked) if print.len == 0 || source.fingerprint == print => return true,
+            let Some(packed) = source.packed.as_ref() else {
+                continue;
+            };
+            match packed.state {
+                State::Twin { of, .. } if of == id => return true,
+                _ if !packed.is_open() => {}
+                _ if print.len == 0 || source.fingerprint == print => return true,
                 // Two whole kilobytes that differ, or the beginning of a smaller file.
-                Some(State::Unchecked) if usize::from(print.len) < FINGERPRINT_BYTES => {
+                _ if usize::from(print.len) < FINGERPRINT_BYTES => {
                     looked_into.push((source.path.clone(), source.follow));
                 }
                 _ => {}

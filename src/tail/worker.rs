@@ -498,6 +498,7 @@ impl Worker {
             return;
         };
         self.let_go(id);
+        self.close_ranks(&source);
         if source.file.take().is_some() {
             self.open = self.open.saturating_sub(1);
         }

@@ -4,6 +4,7 @@
 //! runs the real thing.
 
 mod follow;
+mod kept;
 mod model;
 mod order;
 mod packed;

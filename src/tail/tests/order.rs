@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
+use super::super::unpack;
 use super::support::Rig;
 
 /// Lines longer than a turn and than an append: reading them takes several rounds.
@@ -174,4 +175,58 @@ fn a_rotated_file_that_turns_up_later_does_not_end_the_one_that_is_there() {
         rig.write("w.log", "f\n");
         rig.check(&["one\n", "zero\n", "half\n"]);
     }
+}
+
+/// gzip was ended in the middle of its work, and took away what it had written, while older files were still being
+/// read: who came after that one lost its place with it.
+#[test]
+fn who_came_after_one_that_vanished_comes_after_the_one_before_that() {
+    let mut rig = Rig::new(&["w.log*"]);
+    rig.read_in_bits(20_000, 50_000);
+    let [first, second, third] = ["first", "second", "third"].map(many);
+    let packed = unpack::tests::gzip(third.0.as_bytes());
+    for (second, name, bytes) in [
+        (1, "w.log.3", first.0.as_bytes()),
+        (2, "w.log.2", second.0.as_bytes()),
+        (3, "w.log.1.gz", &packed[..packed.len() / 2]),
+        (4, "w.log", third.0.as_bytes()),
+    ] {
+        rig.write(name, bytes);
+        stamp(&rig, name, second);
+    }
+    let mut look = |seconds| {
+        rig.pass(Duration::from_secs(seconds));
+        rig.worker.sweep_wanted = true;
+        rig.step();
+        rig.worker.snapshot().sources.iter().filter(|one| one.last_error.is_some()).count()
+    };
+    assert_eq!([look(0), look(3), look(1)], [0, 1, 1], "the half packed one was told");
+    rig.remove("w.log.1.gz");
+    for _ in 0..4 {
+        rig.pass(Duration::from_secs(120));
+        rig.worker.sweep_wanted = true;
+        rig.step();
+    }
+    assert_eq!(rig.worker.snapshot().sources.len(), 3, "it is forgotten");
+    assert!(rig.log.lines.len() < first.1.len() + second.1.len(), "the older ones are still being read");
+    check_order(&mut rig, &[first.1, second.1, third.1]);
+}
+
+/// The rotated file was packed with `gzip --keep`, and its writer still wrote to it when the next one was begun: that came
+/// after the packed file, of which there was nothing to be read.
+#[test]
+fn who_comes_after_a_twin_comes_after_the_source_that_it_is_a_twin_of() {
+    let mut rig = Rig::new(&["w.log*"]);
+    rig.read_in_bits(20_000, 50_000);
+    let [first, second, third] = ["first", "second", "third"].map(many);
+    rig.write("w.log", &first.0);
+    rig.settle();
+    rig.rename("w.log", "w.log.1");
+    rig.write("w.log.1.gz", unpack::tests::gzip(first.0.as_bytes()));
+    rig.settle();
+    rig.pass(Duration::from_secs(3));
+    rig.settle();
+    rig.write("w.log.1", &second.0);
+    rig.write("w.log", &third.0);
+    check_order(&mut rig, &[first.1, second.1, third.1]);
 }

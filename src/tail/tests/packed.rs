@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use spillq_storage::SourceId;
 
+use super::super::packed::State;
 use super::super::unpack::tests::{gzip, zstd};
 use super::super::{From, SourceState, adopt};
 use super::support::Rig;
@@ -156,6 +157,38 @@ fn a_source_is_not_finished_as_long_as_it_may_be_packed() {
     rig.is_full = false;
     check_lines(&mut rig, 40_000);
     assert!(rig.log.forgotten.is_empty(), "it goes on packed");
+}
+
+/// A big file was looked at while it was being packed, which took its time, so the next look is to come long after. Until
+/// then the packing was completed and the plain file removed.
+#[test]
+fn a_source_is_not_finished_as_long_as_one_that_was_incomplete_is_not_looked_at_again() {
+    let mut rig = Rig::new(&["app.log*"]);
+    rig.write("app.log.1", lines(0, 300));
+    check_lines(&mut rig, 300);
+    let packed = gzip(lines(0, 300).as_bytes());
+    let (start, end) = packed.split_at(packed.len() / 2);
+    rig.write("app.log.1.gz", start);
+    check_lines(&mut rig, 300);
+    assert_eq!(rig.state_of("app.log.1.gz"), Some(SourceState::Failed));
+    let later_ms = rig.now().boot_ms + 5 * MINUTES.as_millis() as u64;
+    for source in rig.worker.table.iter_mut() {
+        if let Some(State::Bad { not_before_ms, .. }) = source.packed.as_mut().map(|packed| &mut packed.state)
+        {
+            *not_before_ms = later_ms;
+        }
+    }
+    rig.write("app.log.1.gz", end);
+    rig.remove("app.log.1");
+    for _ in 0..4 {
+        rig.settle();
+        rig.pass(MINUTES);
+    }
+    check_lines(&mut rig, 300);
+    rig.pass(MINUTES);
+    check_lines(&mut rig, 300);
+    assert!(rig.log.forgotten.is_empty(), "it goes on packed");
+    assert_eq!(rig.state_of("app.log.1.gz"), Some(SourceState::CaughtUp));
 }
 
 #[test]

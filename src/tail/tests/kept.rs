@@ -1,0 +1,77 @@
+//! What the model's random steps found, as the shortest steps that show it: kept here, where a change of the steps
+//! does not lose them as it would a seed.
+
+use super::model::Action::{self, *};
+use super::model::check;
+
+const A: usize = 0;
+const B: usize = 1;
+
+const fn write(lines: usize, partial: bool) -> Action {
+    Write { file: A, lines, partial }
+}
+
+/// `a.log.2` waits for the incomplete end of `a.log.1`, and is half packed. `a.log`, which comes after the half
+/// packed file, did not wait for that, as nobody does for what cannot be read, and so for nobody.
+#[test]
+fn one_that_cannot_be_read_does_not_let_the_next_pass_those_before_it() {
+    check(&[
+        write(1, true),
+        Look,
+        RotateCopy { file: A },
+        write(1, false),
+        RotateCopy { file: A },
+        Look,
+        write(1, false),
+        Pack { half: true, zstd: false },
+        RenameOutside { file: A },
+    ]);
+}
+
+/// `a.log` was copied away, truncated and moved out of the folder, and waited for the one before it, so that nobody
+/// looked at what was held open of it. The copy was packed meanwhile, and taken for a file of its own.
+#[test]
+fn a_file_truncated_out_of_sight_lives_on_in_its_packed_copy() {
+    check(&[
+        write(1, false),
+        RotateCopy { file: A },
+        write(1, false),
+        Look,
+        RotateCopy { file: A },
+        Hide { file: A },
+        Pack { half: false, zstd: false },
+        Pack { half: false, zstd: false },
+        LetPass,
+    ]);
+}
+
+/// `b.log` was moved out of the folder, and came back as `a.log`, which was copied and truncated before anybody looked.
+#[test]
+fn a_file_that_came_back_elsewhere_and_was_truncated_lives_on_in_its_packed_copy() {
+    check(&[
+        Write { file: B, lines: 1, partial: false },
+        Look,
+        Hide { file: B },
+        LetPass,
+        Look,
+        Show { file: A },
+        RotateCopy { file: A },
+        Pack { half: false, zstd: false },
+    ]);
+}
+
+/// `a.log.1` was packed after `a.log.2` had been begun, which waited for its incomplete end. The packed file was put behind
+/// `a.log.2`, and `a.log` behind the packed file; when that was found to be `a.log.1`, `a.log` came after that alone.
+#[test]
+fn who_came_after_a_packed_file_comes_after_all_that_it_came_after() {
+    check(&[
+        write(1, true),
+        Look,
+        RotateRename { file: A },
+        write(2, false),
+        Look,
+        Pack { half: false, zstd: false },
+        RotateRename { file: A },
+        write(2, false),
+    ]);
+}
