@@ -158,7 +158,7 @@ impl Worker {
         let older: Vec<&Source> = ids
             .iter()
             .filter_map(|id| self.table.get(*id))
-            .filter(|one| !is_twin(one) && !(is_rotated && is_newer(one, &family, number)))
+            .filter(|one| !(is_twin(one) || is_rotated && is_newer(one, &family, number)))
             .collect();
         let followed: HashSet<SourceId> = older.iter().filter_map(|one| one.after).collect();
         let newest = older

@@ -1,5 +1,5 @@
-//! What the model's random steps found, as the shortest steps that show it: kept here, where a change of the steps
-//! does not lose them as it would a seed.
+//! What the model's random steps found, as the shortest steps that show it: a seed would mean others as soon as a kind
+//! of step is added.
 
 use super::model::Action::{self, *};
 use super::model::check;

@@ -607,6 +607,9 @@ pub(super) fn check(actions: &[Action]) {
     model.check();
 }
 
+/// What fails is shown as its shortest steps, and has a place in `kept` as a test with a name. Until then its seed is in
+/// `proptest-regressions`, which every run tries first.
+///
 /// The same cases in every run, so that a change is to blame for what it breaks: others with `PROPTEST_RNG_SEED`, more
 /// with `PROPTEST_CASES`.
 fn config() -> ProptestConfig {
