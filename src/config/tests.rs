@@ -186,6 +186,10 @@ fn settings_of_the_wrong_shape_are_told() {
             "line 2: follow.include = 7: not a text",
         ],
     );
+    check_problems(
+        "[[follow]]\ninclude = [\"[\\u0014-\\u0000]\"]\n",
+        &[r#"line 2: follow.include = "[\u0014-\u0000]": not a glob: invalid range; '\u{14}' > '\0'"#],
+    );
 }
 
 #[test]
