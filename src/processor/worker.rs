@@ -350,6 +350,7 @@ impl Source {
                 tokio::time::sleep(READ_AGAIN).await;
                 return Ok(None);
             }
+            let is_refused = matches!(error, Some(ReadError::Io { .. }));
             let (lost, what) = match error {
                 Some(ReadError::Damaged { range: lost, .. }) if lost.contains(range.first) => (
                     lost.intersection(offer.range).unwrap_or(offer.range),
@@ -358,8 +359,8 @@ impl Source {
                 other => (SeqRange::one(range.first), other.map(|error| error.to_string())),
             };
             let what = what.unwrap_or_default();
-            let reservation = offer.reservation;
-            self.handle.send(Command::Unreadable { group: self.group, reservation, range: lost, what })?;
+            let (group, reservation) = (self.group, offer.reservation);
+            self.handle.send(Command::Unreadable { group, reservation, range: lost, what, is_refused })?;
             return Ok(None);
         }
         self.failed_reads = 0;

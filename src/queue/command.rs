@@ -140,6 +140,8 @@ pub enum Command {
         range: SeqRange,
         /// What was found.
         what: String,
+        /// The disk refused to read them, and may give them another time: they are not lost.
+        is_refused: bool,
     },
     /// Ends a lease.
     Settle {

@@ -78,8 +78,8 @@ pub(super) struct Group {
     /// Settled in the commit that is being gathered: the log does not say so yet.
     settling: Vec<SeqRange>,
     linger_since_ms: Option<u64>,
-    /// Damage that holds it.
-    pub damage: Option<String>,
+    /// Why its next lines cannot be read, which holds it.
+    pub unreadable: Option<String>,
     /// What it did so far.
     pub activity: Activity,
     /// The last failure, for people.
@@ -98,7 +98,7 @@ impl Group {
             leases: BTreeMap::new(),
             settling: Vec::new(),
             linger_since_ms: None,
-            damage: None,
+            unreadable: None,
             activity: Activity::default(),
             last_failure: None,
         }
@@ -115,11 +115,17 @@ impl Group {
         self.retries.set(settings.retry, settings.strict);
         if settings.skip_damage {
             // Met again, it is passed over.
-            self.damage = None;
+            self.unreadable = None;
         }
         if *self.settings != settings {
             self.settings = std::sync::Arc::new(settings);
         }
+    }
+
+    /// It stops in front of lines that cannot be read: damage, or, where `is_refused`, an error of the disk.
+    pub(super) fn hold(&mut self, what: String, is_refused: bool) {
+        let kind = if is_refused { "disk error" } else { "damage" };
+        self.unreadable = Some(format!("{kind}: {what}"));
     }
 
     /// Leases that are out.
@@ -171,8 +177,8 @@ impl Group {
         if view.state.paused {
             return Err(Idle::Paused);
         }
-        if self.damage.is_some() {
-            return Err(Idle::Blocked("damage"));
+        if self.unreadable.is_some() {
+            return Err(Idle::Blocked("unreadable lines"));
         }
         let out = self.leases.len() + self.reserved.len();
         // In strict order it keeps its place: nobody overtakes it.
@@ -683,9 +689,9 @@ mod tests {
     fn a_group_that_holds_at_damage_goes_on_when_it_may_pass_over_it() {
         let state = state();
         let mut group = Group::new(GroupSettings::named("a"), &state);
-        group.damage = Some("line 1".to_owned());
+        group.hold("line 1".to_owned(), false);
         group.set(GroupSettings { timeout_ms: 1, ..GroupSettings::named("a") });
-        assert_eq!(group.offer(view(&state, 31), false, 1), Err(Idle::Blocked("damage")));
+        assert_eq!(group.offer(view(&state, 31), false, 1), Err(Idle::Blocked("unreadable lines")));
         group.set(GroupSettings { skip_damage: true, ..GroupSettings::named("a") });
         assert_eq!(group.offer(view(&state, 31), false, 1).unwrap().range, range(1, 30));
     }

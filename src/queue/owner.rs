@@ -20,7 +20,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use spillq_storage::{
-    Commit, DeadLetter, Error, GroupChange, GroupId, Log, Loss, REASON_BYTES_MAX, Reader, Seq, SeqRange,
+    Commit, DeadLetter, Error, GroupChange, GroupId, Log, Loss, REASON_BYTES_MAX, ReadError, Reader, Seq,
+    SeqRange,
 };
 use tokio::sync::oneshot;
 
@@ -221,8 +222,8 @@ impl Owner {
                     group.release(reservation);
                 }
             }
-            Command::Unreadable { group, reservation, range, what } => {
-                self.unreadable(group, reservation, range, what);
+            Command::Unreadable { group, reservation, range, what, is_refused } => {
+                self.unreadable(group, reservation, range, what, is_refused);
             }
             Command::Settle { group, token, verdict, reply } => self.settle(group, token, verdict, reply)?,
             Command::Admin(admin, reply) => {
@@ -334,7 +335,8 @@ impl Owner {
             Ok(block) => block,
             Err(error) => {
                 if let Some(group) = self.groups.get_mut(&id) {
-                    group.damage = Some(format!("line {seq} is to be set aside: {error}"));
+                    let is_refused = matches!(error, ReadError::Io { .. });
+                    group.hold(format!("line {seq} is to be set aside: {error}"), is_refused);
                 }
                 return Ok(false);
             }
@@ -356,7 +358,7 @@ impl Owner {
         Ok(true)
     }
 
-    fn unreadable(&mut self, id: GroupId, reservation: u64, range: SeqRange, what: String) {
+    fn unreadable(&mut self, id: GroupId, reservation: u64, range: SeqRange, what: String, is_refused: bool) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.release(reservation);
         // Recorded as lost before this group was made: it passes over them, as the others did.
@@ -371,9 +373,9 @@ impl Owner {
             }
             return;
         }
-        if !group.settings().skip_damage {
+        if is_refused || !group.settings().skip_damage {
             tracing::error!(group = group.settings().name, lines = %range, "{what}; the group stops here");
-            group.damage = Some(format!("lines {range}: {what}"));
+            group.hold(format!("lines {range}: {what}"), is_refused);
             return;
         }
         tracing::error!(group = group.settings().name, lines = %range, "{what}; the lines are lost");

@@ -55,6 +55,13 @@ fn blocked(i: &GroupInputs, _: u64, s: &JudgeSettings) -> Option<Verdict> {
             s.typed.spillq("repair", "--dry-run")
         );
         Verdict::ill(i, "blocked", (None, Cause::Damage), summary, next)
+    } else if why.starts_with("disk error") {
+        let summary = format!("group {} stands at lines that the disk does not give: {why}", i.group);
+        let next = format!(
+            "{}    # with the service stopped: what else the disk refuses; once it is well, start the service again",
+            s.typed.spillq("verify", "")
+        );
+        Verdict::ill(i, "blocked", (None, Cause::Damage), summary, next)
     } else if why.starts_with("ack window") {
         let summary = format!(
             "group {} does not clear: 4,096 ranges of acks lie above line {oldest}, which blocks the floor",

@@ -210,6 +210,8 @@ fn a_segment_that_another_group_holds_is_named_with_the_group() {
 fn what_the_owner_says_blocks_comes_first() {
     let with = |why: &str| GroupInputs { blocked: Some(why.to_owned()), paused: true, ..fails(9, true) };
     check(&with("damage: lines 11-12: checksum"), "blocked", None, Some(Cause::Damage));
+    let refused = check(&with("disk error: lines 11-12: EIO"), "blocked", None, Some(Cause::Damage));
+    assert!(!refused.next.contains("repair"), "the disk may give them another time: {refused:#?}");
     check(&with("dead letters full"), "blocked", None, Some(Cause::DeadLettersFull));
     check(&with("ack window"), "blocked", Some("D"), Some(Cause::NotClearing));
     let refused = GroupInputs { refused: Some("tried again in 3 s".to_owned()), ..fails(9, false) };

@@ -12,6 +12,8 @@
 // long: one format on disk: what writes, reads and compacts it
 
 pub(crate) mod survey;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -252,6 +254,17 @@ impl Kept {
         Ok((read == body.len() && crc(kind, &body) == expected).then_some((kind, body)))
     }
 
+    /// What an entry holds that was sound when it was noted.
+    fn body(&self, place: &Place) -> Result<Vec<u8>> {
+        let at = place.at - FRAME_BYTES as u64;
+        let entry = self.entry(at)?.filter(|(_, body)| body.len() == place.bytes as usize);
+        entry.map(|(_, body)| body).ok_or_else(|| self.damaged(format!("the entry at byte {at} has changed")))
+    }
+
+    fn damaged(&self, what: String) -> crate::Error {
+        crate::Error::Damaged { path: path(self.generation).into(), what }
+    }
+
     /// Looks for the next sound entry from `at`.
     fn next_entry(&self, mut at: u64, end: u64) -> Result<Option<u64>> {
         let mut buffer = vec![0; 64 * 1024];
@@ -296,14 +309,9 @@ impl Kept {
             .map(|(_, place)| place)
             .take(limit)
         {
-            let mut body = vec![0; place.bytes as usize];
-            self.file.read_at(&mut body, place.at).during("read", &path(self.generation))?;
-            match codec::decode::<DeadLetter>(&body) {
-                Ok((letter, _)) => letters.push(letter),
-                Err(what) => {
-                    return Err(crate::Error::Damaged { path: path(self.generation).into(), what });
-                }
-            }
+            let body = self.body(place)?;
+            let decoded = codec::decode::<DeadLetter>(&body).map_err(|what| self.damaged(what))?;
+            letters.push(decoded.0);
         }
         Ok(letters)
     }
@@ -383,7 +391,8 @@ impl Kept {
     }
 
     /// Writes the live part anew where less than half of the file is live. A crash in between leaves the old
-    /// generation, or both whole; opening takes the newer.
+    /// generation, or both whole; opening takes the newer. An entry that has been damaged meanwhile is an error: it
+    /// would have a right checksum afterwards.
     pub(crate) fn compact(&mut self, state: &State) -> Result<()> {
         if self.len < COMPACT_BYTES_MIN {
             return Ok(());
@@ -411,9 +420,7 @@ impl Kept {
         let mut kept = BTreeMap::new();
         let mut dead: BTreeMap<GroupId, BTreeMap<Seq, Place>> = BTreeMap::new();
         let mut copy = |kind: Kind, at: u64, bytes: u32| -> Result<Place> {
-            let mut body = vec![0; bytes as usize];
-            self.file.read_at(&mut body, at).during("read", &path(self.generation))?;
-            let framed = frame(kind, &body);
+            let framed = frame(kind, &self.body(&Place { at, bytes })?);
             file.write_at(&framed, len).during("write to", &temporary)?;
             let place = Place { at: len + FRAME_BYTES as u64, bytes };
             len += framed.len() as u64;

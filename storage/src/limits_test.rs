@@ -11,7 +11,7 @@ use crate::room::Keep;
 use crate::{BlockBuilder, Error};
 
 /// A log of 40 blocks of 500 bytes, appended at 1 to 40 ms, all of it acked by its one group.
-fn settled(disk: &MemoryDisk, keep: Keep) -> Log {
+pub(crate) fn settled(disk: &MemoryDisk, keep: Keep) -> Log {
     let mut log = open_with(disk, keep).unwrap();
     log.commit(&Commit { add_groups: vec![("a".to_owned(), Seq(0))], ..Commit::default() }).unwrap();
     let mut rng = fastrand::Rng::with_seed(1);

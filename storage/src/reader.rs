@@ -310,9 +310,14 @@ impl Reader {
         let mut filled = 0;
         loop {
             let rest = self.buffer.get_mut(filled..).unwrap_or_default();
-            let read = open
-                .read_at(rest, at + filled as u64)
-                .map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
+            let read = match open.read_at(rest, at + filled as u64) {
+                Ok(read) => read,
+                Err(source) => {
+                    // Or the next attempt takes the zeros for what the file has.
+                    self.buffer.clear();
+                    return Err(ReadError::Io { path: path.to_owned(), source });
+                }
+            };
             filled += read;
             if read == 0 || filled >= wanted {
                 break;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::support::{SMALL_STORE, binary, run, spillq, write_config};
+use crate::support::{SMALL_STORE, Service, binary, run, spillq, wait_for, write_config};
 
 /// What the store says when its disk fails, as others script against it.
 const STORE_FAILED: Option<i32> = Some(3);
@@ -149,4 +149,56 @@ fn what_is_no_folder_is_a_mistake_of_the_caller() {
             assert_eq!(output.status.code(), Some(2), "{args:?} on {}: {output:?}", data_dir.display());
         }
     }
+}
+
+/// Seen by reading: a block whose read had failed was taken for zeros by the next try, and so for damage; and with
+/// `on_damage = "skip"` lines were recorded as lost after two seconds of errors of the disk.
+#[test]
+fn lines_that_the_disk_does_not_give_are_not_lost_where_damage_is_passed_over() {
+    let stage = Stage::new();
+    let store = stage.copy();
+    let output = stage.folder.path().join("out");
+    let command = format!("cat >> {}", output.display());
+    let text = fs::read_to_string(&stage.config).unwrap();
+    fs::write(&stage.config, text.replace("[disk]\n", "[disk]\non_damage = \"skip\"\n")).unwrap();
+    let paused = spillq(&["group", "pause", "default"]).env("SPILLQ_DATA_DIR", &store).output().unwrap();
+    assert!(paused.status.success(), "{paused:?}");
+    let args = ["--config", stage.config.to_str().unwrap(), "--", "sh", "-c", &command];
+    let mut service = Service::start(&store, &args);
+    let pid = service.wait("the rest is taken in", |status| status.log.next_seq == 4_001).pid;
+
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-e", "signal=none", "-e", "trace=pread64"]);
+    command.args(["-e", "inject=pread64:error=EIO", "-o"]).arg(stage.folder.path().join("trace"));
+    command.arg("-P").arg(store.join("segments/00000000000000000001")).arg("-p").arg(pid.to_string());
+    let mut strace = command.spawn().expect("strace");
+    wait_for(|| all_traced(pid).then_some(())).expect("strace holds every thread");
+    let resumed = spillq(&["group", "resume", "default"]).env("SPILLQ_DATA_DIR", &store).output().unwrap();
+    assert!(resumed.status.success(), "{resumed:?}");
+    let held = service.wait("the group stops", |status| status.groups[0].state == "blocked");
+    let why = held.groups[0].reason.clone().unwrap_or_default();
+    assert!(
+        why.starts_with("disk error: lines 1: could not read") && why.contains("Input/output error"),
+        "{why}"
+    );
+    assert_eq!(held.losses.lost_lines, 0);
+    strace.kill().unwrap();
+    strace.wait().unwrap();
+    service.stop();
+
+    let mut service = Service::start(&store, &args);
+    let done = service.wait("all lines come", |status| status.groups[0].lag_lines == 0);
+    assert_eq!(done.losses.lost_lines, 0);
+    service.stop();
+    let lines: String = (0..4_000).map(|n| format!("in {n}\n")).collect();
+    assert_eq!(fs::read_to_string(&output).unwrap(), lines);
+}
+
+/// Whether somebody traces each thread of a process.
+fn all_traced(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.map(|thread| thread.unwrap().path().join("status")).all(|status| {
+        let text = fs::read_to_string(status).unwrap_or_default();
+        text.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0"))
+    })
 }

@@ -126,8 +126,8 @@ impl Owner {
         Ok(if set_aside {
             Ok(Answer::Lines(1))
         } else {
-            let damage = self.groups.get_mut(&id).and_then(|group| group.damage.take());
-            Err(Refusal::Unreadable { seq, what: damage.unwrap_or_default() })
+            let what = self.groups.get_mut(&id).and_then(|group| group.unreadable.take());
+            Err(Refusal::Unreadable { seq, what: what.unwrap_or_default() })
         })
     }
 }

@@ -99,8 +99,8 @@ impl Owner {
         if view.state.paused {
             return Some(("paused", Some("an operator paused it; `spillq group resume` goes on".to_owned())));
         }
-        if let Some(damage) = &group.damage {
-            return Some(("blocked", Some(format!("damage: {damage}"))));
+        if let Some(why) = &group.unreadable {
+            return Some(("blocked", Some(why.clone())));
         }
         let soon = |until: u64| match Duration::from_millis(until.saturating_sub(view.now_ms)) {
             Duration::ZERO => "at once".to_owned(),

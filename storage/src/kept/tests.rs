@@ -1,0 +1,39 @@
+use crate::Error;
+use crate::disk::Disk;
+use crate::disk::memory::MemoryDisk;
+use crate::ids::{GroupId, Seq};
+use crate::kept::{DeadLetter, REASON_BYTES_MAX};
+use crate::limits_test::settled;
+use crate::model_test::{CAPACITY, open_with};
+use crate::room::Keep;
+
+/// The file is written anew while the log is open, after a dead letter in it was damaged.
+#[test]
+fn what_was_damaged_since_it_was_written_gets_no_right_checksum() {
+    let disk = MemoryDisk::new(CAPACITY);
+    let mut log = settled(&disk, Keep::Age(1_000_000));
+    let group = GroupId(1);
+    // Enough that writing it anew is worth it.
+    let letters = (0..16).flat_map(|round| (1..=20).map(move |seq| (round, Seq(seq))));
+    for (attempts, seq) in letters {
+        let block = log.reader().block(seq).unwrap();
+        let reason = "x".repeat(REASON_BYTES_MAX);
+        log.bury(&DeadLetter { group, seq, attempts, time_ms: 1, reason }, &block).unwrap();
+    }
+    let path = format!("kept/{}", disk.list("kept").unwrap().pop().unwrap());
+    let bytes = disk.open(&path, false).unwrap().len().unwrap();
+    disk.flip(&path, bytes as usize - 9);
+    let shown = log.dead_letters(group, Seq(20), 1);
+    assert!(matches!(shown, Err(Error::Damaged { .. })), "{shown:?}");
+    let seqs: Vec<Seq> = (1..20).map(Seq).collect();
+    let written_anew = log.settle_dead(group, &seqs);
+    assert!(matches!(written_anew, Err(Error::Damaged { .. })), "{written_anew:?}");
+    drop(log);
+    let log = open_with(&disk, Keep::Nothing).unwrap();
+    assert!(log.findings().iter().any(|finding| finding.starts_with(&path)), "{:?}", log.findings());
+    assert_eq!(
+        log.dead_letters(group, Seq(20), 1).unwrap()[0].attempts,
+        14,
+        "the one before it is still there"
+    );
+}
