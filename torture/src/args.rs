@@ -12,6 +12,7 @@ use crate::inject::{self, Fault};
 use crate::memory;
 use crate::oom;
 use crate::poison;
+use crate::power::{self, Beside};
 use crate::receive::{self, Receive};
 use crate::service::Program;
 use crate::shutdown::{self, How};
@@ -81,6 +82,9 @@ enum Campaign {
         /// A neighbour dirties the same file system
         #[arg(long)]
         busy: bool,
+        /// The followed files are on it, too
+        #[arg(long, conflicts_with = "busy")]
+        followed: bool,
     },
     /// Jumps of the clock by up to a day, under a running service
     Clock(Cases),
@@ -199,7 +203,14 @@ fn campaign(args: &Args) -> Result<u8> {
             inject::run(&setup(cases), &faults, "io-error", only.as_deref(), &mut tally);
         }
         Campaign::SelfCheck => crate::self_check::run(&work, &mut tally),
-        Campaign::Power { cases, busy } => crate::power::run(&setup(cases), *busy, &mut tally),
+        Campaign::Power { cases, busy, followed } => {
+            let beside = match (busy, followed) {
+                (true, _) => Beside::Neighbour,
+                (_, true) => Beside::Followed,
+                _ => Beside::Nothing,
+            };
+            power::run(&setup(cases), beside, &mut tally);
+        }
         Campaign::Clock(cases) => crate::clock::run(&setup(cases), &mut tally),
         Campaign::Paths(cases) => crate::paths::run(&setup(cases), &mut tally),
         Campaign::Http(cases) => crate::http::run(&setup(cases), &mut tally),

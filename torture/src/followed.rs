@@ -15,6 +15,7 @@ use rustix::fs::syncfs;
 
 use crate::campaign::{Setup, Tally};
 use crate::disk::{self, Kind, SmallDisk};
+use crate::left::{self, FIRST_READ, Left, Seen};
 use crate::line;
 use crate::notes;
 use crate::phases::Phases;
@@ -26,54 +27,22 @@ use crate::writer::USUAL;
 /// Cuts of one file system; then everything is worked off and judged.
 const CUTS_A_STORE: u64 = 20;
 const DISK_MIB: u64 = 1_500;
-/// What the tail reads of a file at first, at most: so far up there may be no rung.
-const FIRST_READ: u64 = 1 << 20;
-
-/// What the cuts came to.
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    /// Lines that files have in the end.
-    left: u64,
-    /// Lines that the log had, and no file has any more.
-    saved: u64,
-    /// Lines that are in the log once more.
-    again: u64,
-    /// Times that the service rolled back.
-    rolled_back: u64,
-}
 
 /// Runs the campaign.
 pub fn run(setup: &Setup, kind: Kind, tally: &mut Tally) {
     if let Some(why) = disk::lacks(kind, &setup.work) {
         return tally.skip(setup.count, &why);
     }
-    let variant = format!("--fs {kind:?} --followed").to_lowercase();
-    let (mut phases, mut all) = (Phases::default(), Seen::default());
-    for (seed, done) in (setup.seed..).zip((0..setup.count).step_by(CUTS_A_STORE as usize)) {
-        let cuts = CUTS_A_STORE.min(setup.count - done);
-        let name = format!("followed-{kind:?}-{seed}").to_lowercase();
-        match setup.folder(&name).and_then(|folder| Ok((one(setup, kind, &folder, seed, cuts)?, folder))) {
-            Ok(((hit, seen), folder)) => {
-                phases = [phases, hit].into_iter().sum();
-                let Seen { left, saved, again, rolled_back } = seen;
-                all.left += left;
-                all.saved += saved;
-                all.again += again;
-                all.rolled_back += rolled_back;
-                tally.pass(cuts);
-                // Nothing is left to look at.
-                let _ = fs::remove_dir_all(folder);
-            }
-            Err(trouble) => {
-                let repeat = format!("shutdown --count {cuts} --seed {seed} {variant}");
-                tally.fail(&trouble, &setup.work.join(name), &repeat);
-            }
-        }
-    }
-    let Seen { left, saved, again, rolled_back } = all;
+    let command = format!("shutdown --fs {kind:?} --followed").to_lowercase();
+    let seen = setup
+        .stores(&command, CUTS_A_STORE, tally, |folder, seed, cuts| one(setup, kind, folder, seed, cuts));
+    let (phases, seen): (Vec<Phases>, Vec<Seen>) = seen.into_iter().unzip();
     println!(
-        "{} power cuts, {variant}, seed {}: {left} lines are left in files, {saved} are in the log alone, {again} came twice, as {rolled_back} roll backs told; hit: {phases}",
-        setup.count, setup.seed
+        "{} power cuts, {command}, seed {}: {}; hit: {}",
+        setup.count,
+        setup.seed,
+        seen.into_iter().sum::<Seen>(),
+        phases.into_iter().sum::<Phases>()
     );
 }
 
@@ -107,7 +76,7 @@ fn one(setup: &Setup, kind: Kind, folder: &Path, seed: u64, cuts: u64) -> Result
         disk.unmount()?;
         disk.mount()?;
         told.read(&left)?;
-        mend(&trial.places.logs)?;
+        left::mend(&trial.places.logs)?;
         left.clear();
         for writer in trial.resting() {
             left.push((writer.path(), writer.resume().during("go on after a power cut")?));
@@ -117,24 +86,6 @@ fn one(setup: &Setup, kind: Kind, folder: &Path, seed: u64, cuts: u64) -> Result
     let seen = end(&mut trial, &mut told, &left).during("at the end")?;
     disk.unmount()?;
     Ok((trial.phases, seen))
-}
-
-/// Cuts off what is torn.
-fn mend(logs: &Path) -> Result<()> {
-    for path in files(logs)? {
-        let bytes = fs::read(&path).during(path.display())?;
-        let (end, _) = line::whole(&bytes);
-        if end < bytes.len() as u64 {
-            let file = File::options().write(true).open(&path).during(path.display())?;
-            file.set_len(end).during(path.display())?;
-        }
-    }
-    Ok(())
-}
-
-fn files(logs: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(logs).during("list the followed files")?;
-    entries.map(|entry| Ok(entry.during("list the followed files")?.path())).collect()
 }
 
 /// What the service said of files that it found rolled back.
@@ -152,29 +103,17 @@ impl Told {
     /// lost all that the service could know it by is a new one.
     fn read(&mut self, left: &[(PathBuf, u64)]) -> Result<()> {
         let text = fs::read_to_string(&self.messages).during("read the messages")?;
-        let new: Vec<&str> = text
-            .get(self.read..)
-            .into_iter()
-            .flat_map(str::lines)
-            .filter(|line| line.contains("rolled back"))
-            .collect();
-        self.read = text.len();
-        for line in &new {
-            let number = |key: &str| {
-                line.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse::<u64>().ok())
-            };
-            let (Some(from), Some(to)) = (number("from="), number("to=")) else {
-                return Err(Trouble::new(format!("a roll back does not say from where: {line}")));
-            };
-            self.bytes += from.saturating_sub(to);
-            self.times += 1;
-        }
-        for (path, bytes) in left.iter().filter(|(_, bytes)| *bytes < FIRST_READ) {
-            let name = path.display().to_string();
-            if !new.iter().any(|line| line.contains(&name)) {
+        let mut named = BTreeSet::new();
+        for line in text.get(self.read..).unwrap_or_default().lines() {
+            if let Some((path, bytes)) = left::rolled_back(line)? {
+                named.insert(PathBuf::from(path));
                 self.bytes += bytes;
+                self.times += 1;
             }
         }
+        self.read = text.len();
+        let new = left.iter().filter(|(path, bytes)| *bytes < FIRST_READ && !named.contains(path));
+        self.bytes += new.map(|(_, bytes)| bytes).sum::<u64>();
         Ok(())
     }
 }
@@ -184,15 +123,8 @@ fn end(trial: &mut Trial, told: &mut Told, left: &[(PathBuf, u64)]) -> Result<Se
     let mut ends: BTreeMap<String, u64> = BTreeMap::new();
     // Of each line that a file has: its bytes.
     let mut in_files: BTreeMap<(u32, u64), u64> = BTreeMap::new();
-    for path in files(&trial.places.logs)? {
-        let bytes = fs::read(&path).during(path.display())?;
-        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-            // The last may be half a line.
-            if let Ok(place) = line::parse(String::from_utf8_lossy(line).trim_end_matches('\n')) {
-                in_files.insert((place.source, place.number), line.len() as u64);
-            }
-        }
-        let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1);
+    for Left { path, end, lines } in left::look(&trial.places.logs)? {
+        in_files.extend(lines.iter().map(|(place, bytes)| ((place.source, place.number), *bytes)));
         if end > 0 {
             ends.insert(path.display().to_string(), end);
         }

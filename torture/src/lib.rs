@@ -22,6 +22,8 @@ pub mod http;
 pub mod inject;
 /// Random kills.
 pub mod kill;
+/// What a power cut has left of followed files.
+pub mod left;
 /// Lines that say where they belong.
 pub mod line;
 /// A backlog that is much larger than memory.

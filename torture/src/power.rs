@@ -4,6 +4,9 @@
 //! `qemu-storage-daemon` exports the device through FUSE with `blklogwrites` under it; a loop device on that carries
 //! ext4 and the store. What `status` answered is kept with the place of the log by then: a state from that place on
 //! has to hold it. In one state of four the service takes in the rest, too, and has every line in the end.
+//!
+//! With `--followed` the followed files are on the device, and lose what the cut takes. Settled segments are kept then, so
+//! that the log can be compared with the files, which every state is for.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -11,7 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::syncfs;
+
 use crate::campaign::{Setup, Tally};
+use crate::left::{self, Seen};
 use crate::need;
 use crate::oracle::{History, Observation};
 use crate::places::Places;
@@ -41,6 +47,21 @@ const PACE: Pace = Pace {
     letters_max: 400,
     poison_one_in: 997,
 };
+/// Files come to have a rung.
+const LONG_FILES: Pace = Pace { rotate_lines: 8_000, ..PACE };
+const ROOM: &str = "min_free = \"16MiB\"\nreserve = \"8MiB\"";
+const KEEPING: &str = "min_free = \"16MiB\"\nreserve = \"8MiB\"\nkeep = \"24h\"";
+
+/// What else is on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// The store is alone.
+    Nothing,
+    /// A neighbour dirties the same file system.
+    Neighbour,
+    /// The followed files.
+    Followed,
+}
 
 /// Why this cannot run here.
 fn lacks() -> Option<String> {
@@ -50,39 +71,27 @@ fn lacks() -> Option<String> {
 }
 
 /// Runs the campaign.
-///
-/// `busy`: a neighbour dirties the same file system.
-pub fn run(setup: &Setup, busy: bool, tally: &mut Tally) {
+pub fn run(setup: &Setup, beside: Beside, tally: &mut Tally) {
     if let Some(why) = lacks() {
         return tally.skip(setup.count, &why);
     }
-    let mut flushes = 0;
-    for (seed, done) in (setup.seed..).zip((0..setup.count).step_by(STATES_A_RECORDING as usize)) {
-        let states = STATES_A_RECORDING.min(setup.count - done);
-        let name = format!("power-{seed}");
-        let variant = if busy { " --busy" } else { "" };
-        match setup.folder(&name).and_then(|folder| Ok((one(setup, busy, &folder, seed, states)?, folder))) {
-            Ok((count, folder)) => {
-                flushes += count;
-                tally.pass(states);
-                // Nothing is left to look at.
-                let _ = fs::remove_dir_all(folder);
-            }
-            Err(trouble) => {
-                tally.fail(
-                    &trouble,
-                    &setup.work.join(name),
-                    &format!("power --count {states} --seed {seed}{variant}"),
-                );
-            }
-        }
-    }
+    let command = match beside {
+        Beside::Nothing => "power",
+        Beside::Neighbour => "power --busy",
+        Beside::Followed => "power --followed",
+    };
+    let seen = setup.stores(command, STATES_A_RECORDING, tally, |folder, seed, states| {
+        one(setup, beside, folder, seed, states)
+    });
+    let (flushes, seen): (Vec<usize>, Vec<Seen>) = seen.into_iter().unzip();
+    let flushes: usize = flushes.iter().sum();
     println!(
-        "{} crash states{}, seed {}, of recordings with {flushes} flushes",
-        setup.count,
-        if busy { " beside a busy neighbour" } else { "" },
-        setup.seed
+        "{} crash states, {command}, seed {}, of recordings with {flushes} flushes",
+        setup.count, setup.seed
     );
+    if beside == Beside::Followed {
+        println!("In all states: {}", seen.into_iter().sum::<Seen>());
+    }
 }
 
 /// One write, or a flush.
@@ -200,8 +209,8 @@ impl Drop for Device {
     }
 }
 
-/// Records, and replays `states`; gives the flushes.
-fn one(setup: &Setup, busy: bool, folder: &Path, seed: u64, states: u64) -> Result<usize> {
+/// Records, and replays `states`; gives the flushes, and what came of the followed files.
+fn one(setup: &Setup, beside: Beside, folder: &Path, seed: u64, states: u64) -> Result<(usize, Seen)> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let [image, base, mount] = ["image", "base", "disk"].map(|name| folder.join(name));
     fs::create_dir(&mount).during("make a mount point")?;
@@ -210,15 +219,20 @@ fn one(setup: &Setup, busy: bool, folder: &Path, seed: u64, states: u64) -> Resu
     let now = "lazy_itable_init=0,lazy_journal_init=0";
     tool("mkfs.ext4", &["-q", "-F", "-E", now, &image.display().to_string()])?;
     copy(&image, &base)?;
-    let places = Places { data_dir: mount.join("q"), ..Places::below(folder) };
-    let mut trial = Trial::new(&setup.program, places, seed, 3, PACE)?;
-    let (mut log, promises) = record(&mut trial, busy, folder, &mount, &mut rng)?;
+    let mut places = Places { data_dir: mount.join("q"), room: ROOM, ..Places::below(folder) };
+    let mut pace = PACE;
+    if beside == Beside::Followed {
+        (places.logs, places.room, pace) = (mount.join("logs"), KEEPING, LONG_FILES);
+    }
+    let mut trial = Trial::new(&setup.program, places, seed, 3, pace)?;
+    let (mut log, promises) = record(&mut trial, beside, folder, &mount, &mut rng)?;
     log.read()?;
     let flushes: Vec<usize> = (0..log.entries.len()).filter(|at| is_flush(&log, *at)).collect();
     let mut chosen: Vec<usize> = (0..states).filter_map(|_| rng.choice(&flushes).copied()).collect();
     chosen.sort_unstable();
     let current = File::options().write(true).open(&base).during("open the image to replay on")?;
     let mut at = 0;
+    let mut all = Vec::new();
     for (number, flush) in chosen.iter().enumerate() {
         while at <= *flush {
             if let Some(entry) = log.entries.get(at) {
@@ -238,10 +252,14 @@ fn one(setup: &Setup, busy: bool, folder: &Path, seed: u64, states: u64) -> Resu
         drop(torn);
         let promise =
             promises.iter().take_while(|(place, _)| *place <= at).last().map(|(_, seen)| seen.clone());
-        state(setup, &mut trial, &image, &mount, promise, rng.u8(..4) == 0)
+        tool("mount", &["-o", "loop", &image.display().to_string(), &mount.display().to_string()])?;
+        let mounted = Mounted(&mount);
+        let goes_on = rng.u8(..4) == 0;
+        state(setup, &mut trial, promise, beside, goes_on)
+            .and_then(|seen| mounted.unmount().map(|()| all.push(seen)))
             .during(format!("state {number}: {at} writes, and variant {how} of what followed"))?;
     }
-    Ok(flushes.len())
+    Ok((flushes.len(), all.into_iter().sum()))
 }
 
 fn is_flush(log: &Log, at: usize) -> bool {
@@ -251,7 +269,7 @@ fn is_flush(log: &Log, at: usize) -> bool {
 /// Runs the load on the device; gives the log and what was answered, each with the writes that were logged by then.
 fn record(
     trial: &mut Trial,
-    busy: bool,
+    beside: Beside,
     folder: &Path,
     mount: &Path,
     rng: &mut fastrand::Rng,
@@ -259,8 +277,9 @@ fn record(
     let device = Device::start(folder, mount)?;
     let mut log = Log::open(&folder.join("writes"))?;
     let mut promises = Vec::new();
+    fs::create_dir_all(&trial.places.logs).during("make the logs' folder")?;
     trial.work();
-    let neighbour = busy.then(|| Neighbour::start(mount.join("neighbour"), BREATH));
+    let neighbour = (beside == Beside::Neighbour).then(|| Neighbour::start(mount.join("neighbour"), BREATH));
     for _ in 0..RUNS {
         let service = trial.start()?;
         let until = Instant::now() + Duration::from_millis(rng.u64(1_000..3_000));
@@ -271,6 +290,10 @@ fn record(
                 promises.push((log.read()?, seen));
             }
             std::thread::sleep(Duration::from_millis(rng.u64(1..20)));
+            // Now and then the followed files get to the device, as they do within half a minute by themselves.
+            if beside == Beside::Followed && rng.u8(..20) == 0 {
+                syncfs(File::open(mount).during("open the file system")?).during("sync the file system")?;
+            }
         }
         service.kill()?;
         trial.judge()?;
@@ -286,55 +309,70 @@ fn record(
     Ok((log, promises))
 }
 
-/// Looks at one state.
+/// Looks at one state, mounted; gives what came of the followed files where they are on it.
 fn state(
     setup: &Setup,
     trial: &mut Trial,
-    image: &Path,
-    mount: &Path,
     promise: Option<Observation>,
+    beside: Beside,
     goes_on: bool,
-) -> Result<()> {
-    let [image, at] = [image, mount].map(|path| path.display().to_string());
-    tool("mount", &["-o", "loop", &image, &at])?;
-    let mounted = Mounted(mount);
-    let data_dir = trial.places.data_dir.clone();
-    if !data_dir.join("MARK").exists() {
+) -> Result<Seen> {
+    if !trial.places.data_dir.join("MARK").exists() {
         return match promise {
             Some(seen) => Err(Trouble::new(format!(
                 "I1 next seq {} was answered, and there is no store",
                 seen.next_seq
             ))),
-            None => Ok(()),
+            None => Ok(Seen::default()),
         };
     }
     trial.forget(History { observed: promise.into_iter().collect(), ..History::default() });
     trial.judge_disk()?;
-    if goes_on {
-        let config = trial.places.folder.join("taking-in.toml");
-        let logs = trial.places.logs.display().to_string();
-        let text = format!(
-            "[disk]\nmin_free = \"16MiB\"\nreserve = \"8MiB\"\n[[follow]]\ninclude = [\"{logs}/w*.log*\"]\n"
-        );
-        fs::write(&config, text).during("write a configuration")?;
-        let config = config.display().to_string();
-        let ended = setup.program.on(&data_dir, &["run", "--once", "--config", &config])?;
-        if ended.code != 0 {
-            return Err(Trouble::new(format!("I9 it ended with {}: {}", ended.code, ended.err)));
-        }
-        trial.judge_disk()?;
-        let total: u64 = trial.resting().iter().map(|writer| writer.lines()).sum();
-        let next = trial.history().observed.last().map(|seen| seen.next_seq);
-        if next != Some(total + 1) {
-            return Err(Trouble::new(format!("I4 {total} lines were written, and next seq is {next:?}")));
-        }
-    }
-    let verified = setup.program.on(&data_dir, &["verify"])?;
+    let seen = match beside {
+        Beside::Followed => go_on_with_what_is_left(setup, trial)?,
+        _ if goes_on => go_on(setup, trial).map(|()| Seen::default())?,
+        _ => Seen::default(),
+    };
+    let verified = setup.program.on(&trial.places.data_dir, &["verify"])?;
     if verified.code != 0 {
         return Err(Trouble::new(format!("I9 verify ended with {}: {}", verified.code, verified.out)));
     }
-    trial.judge()?;
-    mounted.unmount()
+    trial.judge().map(|()| seen)
+}
+
+/// Takes in all that the followed files have; gives what was said.
+fn take_in(setup: &Setup, trial: &Trial) -> Result<String> {
+    let config = trial.places.folder.join("taking-in.toml");
+    let Places { logs, room, .. } = &trial.places;
+    let text = format!("[disk]\n{room}\n[[follow]]\ninclude = [\"{}/w*.log*\"]\n", logs.display());
+    fs::write(&config, text).during("write a configuration")?;
+    let config = config.display().to_string();
+    let ended = setup.program.on(&trial.places.data_dir, &["run", "--once", "--config", &config])?;
+    match ended.code {
+        0 => Ok(ended.err),
+        code => Err(Trouble::new(format!("I9 it ended with {code}: {}", ended.err))),
+    }
+}
+
+/// The followed files kept their power: all their lines come to be in the log, each once.
+fn go_on(setup: &Setup, trial: &mut Trial) -> Result<()> {
+    take_in(setup, trial)?;
+    trial.judge_disk()?;
+    let total: u64 = trial.resting().iter().map(|writer| writer.lines()).sum();
+    match trial.history().observed.last().map(|seen| seen.next_seq) {
+        Some(next) if next == total + 1 => Ok(()),
+        next => Err(Trouble::new(format!("I4 {total} lines were written, and next seq is {next:?}"))),
+    }
+}
+
+/// The followed files lost what the cut took.
+fn go_on_with_what_is_left(setup: &Setup, trial: &mut Trial) -> Result<Seen> {
+    let Places { data_dir, logs, .. } = trial.places.clone();
+    left::mend(&logs)?;
+    let before = left::logged(&setup.program, &data_dir)?;
+    let said = take_in(setup, trial)?;
+    let after = left::logged(&setup.program, &data_dir)?;
+    left::judge(&before, &after, &left::look(&logs)?, &said)
 }
 
 /// Unmounted when it is dropped, at the latest.
