@@ -117,12 +117,15 @@ enum Campaign {
     Oom(Cases),
     /// A backlog of so many GiB in a memory cgroup of 96 MiB: taken in, killed, opened, drained by three groups
     Memory(Cases),
-    /// EIO and ENOSPC in place of one system call after the other
+    /// EIO and ENOSPC in place of one system call after the other, or errors of the block device itself
     IoError {
         #[command(flatten)]
         cases: Cases,
+        /// Sectors that cannot be written or read, and flushes that fail, on a disk under load
+        #[arg(long)]
+        block: bool,
         /// Only this case
-        #[arg(long, value_name = "CASE")]
+        #[arg(long, value_name = "CASE", conflicts_with = "block")]
         only: Option<String>,
     },
     /// Builds spillq without one safeguard after the other: each time a named campaign must fail
@@ -198,7 +201,8 @@ fn campaign(args: &Args) -> Result<u8> {
         }
         Campaign::Poison(cases) => poison::run(&setup(cases), &mut tally),
         Campaign::Hang(cases) => poison::hang(&setup(cases), &mut tally),
-        Campaign::IoError { cases, only } => {
+        Campaign::IoError { cases, block: true, .. } => crate::block::run(&setup(cases), &mut tally),
+        Campaign::IoError { cases, only, .. } => {
             let faults = [Fault::Error("EIO"), Fault::Error("ENOSPC")];
             inject::run(&setup(cases), &faults, "io-error", only.as_deref(), &mut tally);
         }

@@ -2,6 +2,10 @@
 
 /// The command line.
 pub mod args;
+/// Bad sectors.
+pub mod bad_disk;
+/// Errors of the block device.
+pub mod block;
 /// Cases counted, folders kept, the last line.
 pub mod campaign;
 /// A limit on memory.
@@ -10,6 +14,8 @@ pub mod cgroup;
 pub mod clock;
 /// Flipped bits, cut and zeroed files.
 pub mod damage;
+/// Block devices of our own.
+pub mod device;
 /// Small file systems.
 pub mod disk;
 /// Power cuts of the followed files, too.

@@ -10,18 +10,18 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::syncfs;
 
 use crate::campaign::{Setup, Tally};
+use crate::device::{self, Device};
 use crate::left::{self, Seen};
-use crate::need;
 use crate::oracle::{History, Observation};
 use crate::places::Places;
-use crate::service::{tool, wait_for};
+use crate::service::tool;
 use crate::shutdown::Neighbour;
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
@@ -63,16 +63,9 @@ pub enum Beside {
     Followed,
 }
 
-/// Why this cannot run here.
-fn lacks() -> Option<String> {
-    need::loop_devices()
-        .or_else(|| need::tools(&["qemu-storage-daemon", "mkfs.ext4", "losetup", "mount", "umount"]))
-        .or_else(|| (!Path::new("/dev/fuse").exists()).then(|| "it needs FUSE".to_owned()))
-}
-
 /// Runs the campaign.
 pub fn run(setup: &Setup, beside: Beside, tally: &mut Tally) {
-    if let Some(why) = lacks() {
+    if let Some(why) = device::lacks() {
         return tally.skip(setup.count, &why);
     }
     let command = match beside {
@@ -160,64 +153,20 @@ impl Log {
     }
 }
 
-/// The device: a process, a loop device on what it exports, and a mount.
-struct Device {
-    daemon: Child,
-    export: PathBuf,
-    node: String,
-    mount: PathBuf,
-}
-
-impl Device {
-    fn start(folder: &Path, mount: &Path) -> Result<Device> {
-        let [image, log, export] = ["image", "writes", "export"].map(|name| folder.join(name));
-        File::create(&export).during("make the export")?;
-        File::create(&log).and_then(|file| file.set_len(LOG_BYTES)).during("make the log of writes")?;
-        let drive =
-            |node: &str, path: &Path| format!("driver=file,node-name={node},filename={}", path.display());
-        let daemon = Command::new("qemu-storage-daemon")
-            .args(["--blockdev", &drive("data", &image), "--blockdev", &drive("log", &log)])
-            .args(["--blockdev", "driver=blklogwrites,node-name=both,file=data,log=log"])
-            .args([
-                "--export",
-                &format!("type=fuse,id=out,node-name=both,mountpoint={},writable=on", export.display()),
-            ])
-            .stdin(Stdio::null())
-            .spawn()
-            .during("start qemu-storage-daemon")?;
-        let mut device = Device { daemon, export, node: String::new(), mount: mount.to_owned() };
-        let size = DISK_MIB << 20;
-        let ready = || fs::metadata(&device.export).is_ok_and(|meta| meta.len() == size).then_some(());
-        wait_for(ready).ok_or_else(|| Trouble::new("qemu-storage-daemon exports nothing"))?;
-        let export = device.export.display().to_string();
-        device.node = tool("losetup", &["--find", "--show", &export])?.trim().to_owned();
-        tool("mount", &[&device.node, &mount.display().to_string()])?;
-        Ok(device)
-    }
-}
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        // Each of these is there only as far as the start got.
-        let quiet =
-            |program: &str, args: &[&str]| Command::new(program).args(args).stderr(Stdio::null()).status();
-        let _ = quiet("umount", &[&self.mount.display().to_string()]);
-        let _ = quiet("losetup", &["--detach", &self.node]);
-        let _ = quiet("umount", &[&self.export.display().to_string()]);
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
-    }
+/// The device: its writes go to an image, and to a log of them.
+fn logging(folder: &Path) -> Result<Device> {
+    let [image, log] = ["image", "writes"].map(|name| folder.join(name));
+    File::create(&log).and_then(|file| file.set_len(LOG_BYTES)).during("make the log of writes")?;
+    let drive = |node: &str, path: &Path| format!("driver=file,node-name={node},filename={}", path.display());
+    let both = "driver=blklogwrites,node-name=out,file=data,log=log".to_owned();
+    Device::start(folder, DISK_MIB, &[drive("data", &image), drive("log", &log), both])
 }
 
 /// Records, and replays `states`; gives the flushes, and what came of the followed files.
 fn one(setup: &Setup, beside: Beside, folder: &Path, seed: u64, states: u64) -> Result<(usize, Seen)> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let [image, base, mount] = ["image", "base", "disk"].map(|name| folder.join(name));
-    fs::create_dir(&mount).during("make a mount point")?;
-    File::create(&image).and_then(|file| file.set_len(DISK_MIB << 20)).during("make an image file")?;
-    // Nothing is left to be written in the background.
-    let now = "lazy_itable_init=0,lazy_journal_init=0";
-    tool("mkfs.ext4", &["-q", "-F", "-E", now, &image.display().to_string()])?;
+    device::image(&image, DISK_MIB)?;
     copy(&image, &base)?;
     let mut places = Places { data_dir: mount.join("q"), room: ROOM, ..Places::below(folder) };
     let mut pace = PACE;
@@ -225,7 +174,7 @@ fn one(setup: &Setup, beside: Beside, folder: &Path, seed: u64, states: u64) -> 
         (places.logs, places.room, pace) = (mount.join("logs"), KEEPING, LONG_FILES);
     }
     let mut trial = Trial::new(&setup.program, places, seed, 3, pace)?;
-    let (mut log, promises) = record(&mut trial, beside, folder, &mount, &mut rng)?;
+    let (mut log, promises) = record(&mut trial, beside, folder, &mut rng)?;
     log.read()?;
     let flushes: Vec<usize> = (0..log.entries.len()).filter(|at| is_flush(&log, *at)).collect();
     let mut chosen: Vec<usize> = (0..states).filter_map(|_| rng.choice(&flushes).copied()).collect();
@@ -271,15 +220,14 @@ fn record(
     trial: &mut Trial,
     beside: Beside,
     folder: &Path,
-    mount: &Path,
     rng: &mut fastrand::Rng,
 ) -> Result<(Log, Vec<(usize, Observation)>)> {
-    let device = Device::start(folder, mount)?;
+    let device = logging(folder)?;
     let mut log = Log::open(&folder.join("writes"))?;
     let mut promises = Vec::new();
     fs::create_dir_all(&trial.places.logs).during("make the logs' folder")?;
     trial.work();
-    let neighbour = (beside == Beside::Neighbour).then(|| Neighbour::start(mount.join("neighbour"), BREATH));
+    let neighbour = (beside == Beside::Neighbour).then(|| Neighbour::start(device.mount.join("neighbour"), BREATH));
     for _ in 0..RUNS {
         let service = trial.start()?;
         let until = Instant::now() + Duration::from_millis(rng.u64(1_000..3_000));
@@ -292,7 +240,7 @@ fn record(
             std::thread::sleep(Duration::from_millis(rng.u64(1..20)));
             // Now and then the followed files get to the device, as they do within half a minute by themselves.
             if beside == Beside::Followed && rng.u8(..20) == 0 {
-                syncfs(File::open(mount).during("open the file system")?).during("sync the file system")?;
+                syncfs(File::open(&device.mount).during("open the file system")?).during("sync the file system")?;
             }
         }
         service.kill()?;

@@ -1,0 +1,354 @@
+//! Errors of the block device itself: sectors that cannot be written, or not be read, and flushes that fail, under each file
+//! of the store, at any moment.
+//!
+//! After a failed write the page is clean and shows what the disk does not have, which no error in place of a call is
+//! like. Half of the starts that follow have that cache, the others read the disk. Only sectors of files are bad: ext4 is
+//! trusted. Where it gives up all the same, as it does when a flush of its own journal fails, it is read-only
+//! (`errors=remount-ro`) until it is mounted again.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::bad_disk::{BadDisk, Fault, Request};
+use crate::campaign::{Setup, Tally};
+use crate::device::{self, Device};
+use crate::need;
+use crate::places::Places;
+use crate::service::{Output, Program, Service, tool};
+use crate::trial::Trial;
+use crate::trouble::{During, Result, Trouble};
+use crate::writer::USUAL;
+
+/// Faults of one store; then everything is worked off and judged.
+const FAULTS_A_STORE: u64 = 20;
+/// Of the file system: all lines of a store fit.
+const DISK_MIB: u64 = 600;
+/// A fault that nobody met by then is taken away, and does not count.
+const REACH_MAX: Duration = Duration::from_secs(4);
+/// Who goes on beside a fault does so for so long: time for a roll, which syncs all that was written.
+const BESIDE_MAX: Duration = Duration::from_secs(4);
+/// So many of those that nobody met for each that counts, and the campaign has failed.
+const MISSES_MAX: u64 = 10;
+/// What the program says when the store failed.
+const STORE_FAILED: i32 = 3;
+const SECTOR: u64 = 512;
+const PAGE: u64 = 4096;
+
+/// The files of a store that faults are told apart by.
+const FILES: &[&str] = &["journal/", "segments/", "kept/", "MARK", ""];
+
+/// Runs the campaign.
+pub fn run(setup: &Setup, tally: &mut Tally) {
+    if let Some(why) = device::lacks().or_else(|| need::tools(&["filefrag"])) {
+        return tally.skip(setup.count, &why);
+    }
+    let seen = setup.stores("io-error --block", FAULTS_A_STORE, tally, |folder, seed, faults| {
+        one(setup, folder, seed, faults)
+    });
+    let mut hit: BTreeMap<String, u64> = BTreeMap::new();
+    for (what, count) in seen.into_iter().flatten() {
+        *hit.entry(what).or_default() += count;
+    }
+    println!("{} block errors, seed {}", setup.count, setup.seed);
+    hit.iter().for_each(|(what, count)| println!("{count:6} {what}"));
+}
+
+/// One store, with so many faults that were met. Gives what came of them, and of the others.
+fn one(setup: &Setup, folder: &Path, seed: u64, faults: u64) -> Result<BTreeMap<String, u64>> {
+    let (image, socket) = (folder.join("image"), folder.join("nbd"));
+    device::image(&image, DISK_MIB)?;
+    let disk = BadDisk::serve(&image, &socket)?;
+    let drive = format!("driver=nbd,node-name=out,server.type=unix,server.path={}", socket.display());
+    let device = Device::start(folder, DISK_MIB, &[drive])?;
+    let places = Places { data_dir: device.mount.join("q"), ..Places::below(folder) };
+    let mut trial = Trial::new(&setup.program, places, seed, 3, USUAL)?;
+    trial.work();
+    let rng = fastrand::Rng::with_seed(seed);
+    let mut bench = Bench { program: &setup.program, disk, device, trial, rng, cache_lies: false };
+    let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+    let (mut met, mut missed) = (0, 0);
+    while met < faults {
+        let (what, hits) = bench.one().during(format!("after {} faults", met + missed))?;
+        *seen.entry(what).or_default() += 1;
+        *(if hits > 0 { &mut met } else { &mut missed }) += 1;
+        if missed > MISSES_MAX * faults {
+            return Err(Trouble::new(format!("{missed} faults were met by nobody: {seen:?}")));
+        }
+    }
+    bench.heal(true)?;
+    bench.trial.finish().during("at the end")?;
+    Ok(seen)
+}
+
+/// A load on a disk that may be bad.
+struct Bench<'p> {
+    program: &'p Program,
+    trial: Trial,
+    disk: BadDisk,
+    device: Device,
+    rng: fastrand::Rng,
+    /// The page cache may show what the disk does not have, and the next sync may tell of what failed before.
+    cache_lies: bool,
+}
+
+impl Bench<'_> {
+    /// One fault, and the disk well again. Says what it came to, and how often it was met.
+    fn one(&mut self) -> Result<(String, u64)> {
+        let file = *self.rng.choice(FILES).unwrap_or(&"");
+        let (what, ended) = match self.rng.u8(..8) {
+            0 => self.at_work(Request::Flush, file).during("a flush fails")?,
+            1..=4 => self.at_work(Request::Write, file).during(format!("bad to write: {file}"))?,
+            _ => self.at_rest(file).during(format!("bad to read: {file}"))?,
+        };
+        let hits = self.disk.hits();
+        let remount = self.rng.bool();
+        self.heal(remount)?;
+        self.trial.judge()?;
+        if hits > 0 && self.rng.u8(..4) == 0 {
+            self.trial.judge_disk()?;
+        }
+        let what =
+            if hits == 0 { format!("{what}: not met, not counted") } else { format!("{what}: {ended}") };
+        Ok((what, hits))
+    }
+
+    /// A running service meets the fault, or one that starts.
+    fn at_work(&mut self, request: Request, file: &str) -> Result<(String, String)> {
+        let mut service = None;
+        if self.rng.u8(..4) > 0 {
+            service = Some(self.start()?);
+        }
+        if let Some(service) = &mut service {
+            let until = Instant::now() + Duration::from_millis(self.rng.u64(50..1_000));
+            self.trial.watch(service, until, &mut self.rng, |_| false)?;
+        }
+        let places = if request == Request::Flush { Vec::new() } else { self.sectors(file)? };
+        let times = if self.rng.bool() { u64::MAX } else { self.rng.u64(1..4) };
+        let when = if service.is_some() { "at work" } else { "at a start" };
+        let often = if times == u64::MAX { "for good" } else { "for a moment" };
+        let name = if request == Request::Flush { "flush".to_owned() } else { format!("write {file:10}") };
+        self.disk.fails(Fault { request, places, times });
+        let service = match service {
+            Some(service) => service,
+            None => self.trial.start()?,
+        };
+        let ended = self.beside(service)?;
+        self.cache_lies = true;
+        Ok((format!("{name} {often} {when}"), ended))
+    }
+
+    /// A stopped store cannot be read in places: `verify`, `inspect`, and either a start or `repair`.
+    fn at_rest(&mut self, file: &str) -> Result<(String, String)> {
+        let mut service = self.start()?;
+        let until = Instant::now() + Duration::from_millis(self.rng.u64(50..1_000));
+        self.trial.watch(&mut service, until, &mut self.rng, |_| false)?;
+        service.kill()?;
+        self.trial.judge()?;
+        let whole = self.ask(&["inspect", "--json", "--limit", "100000000"])?;
+        if whole.code != 0 {
+            return Err(Trouble::new(format!(
+                "inspect of a sound store ended with {}: {}",
+                whole.code, whole.err
+            )));
+        }
+        let data_dir = self.trial.places.data_dir.clone();
+        let copy = data_dir.with_file_name("copy");
+        let repairs = self.rng.u8(..3) == 0;
+        if repairs {
+            tool("cp", &["-a", &data_dir.display().to_string(), &copy.display().to_string()])?;
+        }
+        self.device.remount()?;
+        let places = self.sectors(file)?;
+        self.disk.fails(Fault { request: Request::Read, places, times: u64::MAX });
+        let verified = self.looks(&whole)?;
+        let ended = if repairs {
+            let repaired = self.repairs(&whole, &copy)?;
+            fs::remove_dir_all(&data_dir).during("remove what was repaired")?;
+            fs::rename(&copy, &data_dir).during("put the store back")?;
+            repaired
+        } else {
+            let service = self.trial.start()?;
+            self.beside(service)?
+        };
+        Ok((format!("read  {file:10}"), format!("verify ended with {verified}, {ended}")))
+    }
+
+    /// Nothing is told as sound, or shown, that is not.
+    fn looks(&self, whole: &Output) -> Result<i32> {
+        let verified = self.ask(&["verify"])?;
+        let shown = self.ask(&["inspect", "--json", "--limit", "100000000"])?;
+        let sound = (verified.code, shown.code) == (0, 0) && shown.out == whole.out;
+        let told = verified.code == STORE_FAILED && verified.err.contains("Input/output error");
+        if !(sound || told) || !whole.out.starts_with(&shown.out) {
+            let Output { code, out, err } = verified;
+            return Err(Trouble::new(format!(
+                "I9 verify ended with {code}: {out}{err}, and inspect with {}: {}",
+                shown.code, shown.err
+            )));
+        }
+        Ok(verified.code)
+    }
+
+    /// What is repaired has every line as it was, or names it as lost; and what a healed disk would still give is there.
+    fn repairs(&self, whole: &Output, copy: &Path) -> Result<String> {
+        let repaired = self.ask(&["repair", "--json"])?;
+        self.heal_disk()?;
+        let data_dir = &self.trial.places.data_dir;
+        if repaired.code == STORE_FAILED {
+            let shown = self.ask(&["inspect", "--json", "--limit", "100000000"])?;
+            return match shown.out == whole.out && self.ask(&["verify"])?.code == 0 {
+                true => Ok("repair would not".to_owned()),
+                false => Err(Trouble::new("I9 repair ended with 3, and the store is another")),
+            };
+        }
+        let report: serde_json::Value =
+            serde_json::from_str(&repaired.out).during("read what repair says")?;
+        for name in files(copy)?.iter().filter_map(|path| path.strip_prefix(copy).ok()) {
+            let aside = data_dir.join("quarantine").join(name.display().to_string().replace('/', "-"));
+            if aside.exists() && fs::read(&aside).ok() != fs::read(copy.join(name)).ok() {
+                return Err(Trouble::new(format!("I9 {} is not what it was in quarantine", name.display())));
+            }
+        }
+        if self.ask(&["verify"])?.code != 0 {
+            return Err(Trouble::new(format!("I9 repaired, and verify is not content: {}", repaired.out)));
+        }
+        let lost = report.get("lost_lines").and_then(serde_json::Value::as_u64).unwrap_or_default();
+        if lost == 0 && self.ask(&["inspect", "--json", "--limit", "100000000"])?.out != whole.out {
+            return Err(Trouble::new(format!(
+                "I9 repaired without a loss, and lines are others: {}",
+                repaired.out
+            )));
+        }
+        Ok(if lost > 0 {
+            "repaired with a named loss".to_owned()
+        } else {
+            "repaired without a loss".to_owned()
+        })
+    }
+
+    /// A well disk: the service starts. Where the fault was a moment ago the kernel may tell of it once more.
+    fn start(&mut self) -> Result<Service> {
+        for _ in 0..2 {
+            let mut service = self.trial.start()?;
+            let ready = service.wait("it starts on a disk that is well again", |_| true);
+            match service.ended()?.and_then(|status| status.code()) {
+                Some(STORE_FAILED) if self.cache_lies => self.cache_lies = false,
+                _ => {
+                    ready?;
+                    self.trial.look(&service, true);
+                    return Ok(service);
+                }
+            }
+        }
+        Err(Trouble::new("I9 it does not start on a disk that is well again"))
+    }
+
+    /// Watches a service beside a fault: it ends with the status of a failed store, or goes on. Says which.
+    fn beside(&mut self, mut service: Service) -> Result<String> {
+        let (begun, mut met) = (Instant::now(), None);
+        while met.map_or(begun.elapsed() < REACH_MAX, |met: Instant| met.elapsed() < BESIDE_MAX) {
+            if self.disk.hits() > 0 {
+                met.get_or_insert_with(Instant::now);
+            }
+            self.trial.look(&service, false);
+            if let Some(status) = service.ended()? {
+                return match status.code() {
+                    Some(STORE_FAILED) => Ok("it ended".to_owned()),
+                    _ => Err(Trouble::new(format!("I9 it ended with {status}"))),
+                };
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if self.rng.bool() {
+            service.kill()?;
+            return Ok("it went on".to_owned());
+        }
+        match service.stop()? {
+            0 => Ok("it went on".to_owned()),
+            STORE_FAILED => Ok("it ended at the stop".to_owned()),
+            code => Err(Trouble::new(format!("I9 a stop ended with {code}"))),
+        }
+    }
+
+    /// The disk is well; with `remount` the page cache is what it has. A file system that gave up is mounted again.
+    fn heal(&mut self, remount: bool) -> Result<()> {
+        self.disk.heal();
+        let probe = self.device.mount.join("probe");
+        let lives = || File::create(&probe).and_then(|file| file.sync_all());
+        if remount || lives().is_err() {
+            self.heal_disk()?;
+            self.cache_lies = false;
+        }
+        Ok(())
+    }
+
+    fn heal_disk(&self) -> Result<()> {
+        self.disk.heal();
+        self.device.remount()
+    }
+
+    fn ask(&self, args: &[&str]) -> Result<Output> {
+        self.program.on(&self.trial.places.data_dir, args)
+    }
+
+    /// Where a file of the store is whose name begins so, or the rest of it from somewhere on. The newest, most of the time:
+    /// that is the one at work.
+    fn sectors(&mut self, file: &str) -> Result<Vec<Range<u64>>> {
+        let data_dir = &self.trial.places.data_dir;
+        let begins = |path: &&PathBuf| {
+            path.strip_prefix(data_dir).is_ok_and(|name| name.display().to_string().starts_with(file))
+        };
+        // It goes on while they are looked at: one may be gone.
+        let all = files(data_dir)?;
+        let named: Vec<&PathBuf> = all.iter().filter(begins).collect();
+        let newest = named.last().copied().filter(|_| self.rng.u8(..4) > 0);
+        let Some(path) = newest.or_else(|| self.rng.choice(&named).copied()) else { return Ok(Vec::new()) };
+        let told = tool("filefrag", &["-v", "-s", "-b512", &path.display().to_string()]).unwrap_or_default();
+        let mut places: Vec<Range<u64>> = told.lines().filter_map(extent).collect();
+        if self.rng.bool() {
+            let bytes: u64 = places.iter().map(|place| place.end - place.start).sum();
+            let mut skipped = self.rng.u64(..=bytes / PAGE) * PAGE;
+            for place in &mut places {
+                let here = skipped.min(place.end - place.start);
+                place.start += here;
+                skipped -= here;
+            }
+        }
+        places.retain(|place| !place.is_empty());
+        Ok(places)
+    }
+}
+
+/// The place of an extent, as `filefrag` says it: `0: 0.. 8191: 24578.. 32769: 8192: unwritten`. None where there is none yet.
+fn extent(line: &str) -> Option<Range<u64>> {
+    let mut parts = line.split(':').map(str::trim);
+    let (_, _, physical, sectors) = (
+        parts.next()?.parse::<u64>().ok()?,
+        parts.next()?,
+        parts.next()?,
+        parts.next()?.parse::<u64>().ok()?,
+    );
+    let first: u64 = physical.split("..").next()?.trim().parse().ok()?;
+    let is_known = !line.contains("delalloc") && !line.contains("unknown");
+    is_known.then(|| first * SECTOR..(first + sectors) * SECTOR)
+}
+
+/// All files of a store, sorted; those that go meanwhile are left out.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut left = vec![folder.to_owned()];
+    while let Some(folder) = left.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => left.push(entry.path()),
+                Ok(kind) if kind.is_file() => found.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
