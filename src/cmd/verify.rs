@@ -5,15 +5,15 @@ use std::io::{self, IsTerminal, Write};
 use bytesize::ByteSize;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget};
 use serde_json::json;
-use spillq_storage::{Error, View};
+use spillq_storage::{Error, Verified, View};
 
 use super::{Exit, Failure, store, wrote};
 use crate::cli::VerifyArgs;
 
-/// Verifies; status 1 when something is damaged.
+/// Verifies; status 1 when something is damaged, 3 when the disk refused to read something: then it is not known.
 ///
 /// # Errors
-/// When the store is in use, or is none.
+/// When the store is in use, or is none, or cannot be read at all.
 pub fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
     let data_dir = super::data_dir(args.data_dir.data_dir.as_deref());
     let (findings, verified) = match View::open(&data_dir) {
@@ -24,7 +24,7 @@ pub fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
                 ProgressDrawTarget::hidden()
             };
             let bar = ProgressBar::with_draw_target(Some(0), target);
-            let mut last = spillq_storage::Verified::default();
+            let mut last = Verified::default();
             let findings = view.verify(&mut |verified| {
                 bar.set_length(verified.lines_total);
                 bar.set_position(verified.lines);
@@ -34,28 +34,37 @@ pub fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
             (findings, last)
         }
         // Damage that keeps the store from opening is an answer, too.
-        Err(error @ Error::Damaged { .. }) => (vec![error.to_string()], spillq_storage::Verified::default()),
+        Err(error @ Error::Damaged { .. }) => (vec![error.to_string()], Verified::default()),
         Err(error) => return Err(store::failure(error)),
     };
     let sound = findings.is_empty();
     let text = if args.json {
-        json!({ "sound": sound, "findings": findings, "lines": verified.lines, "bytes": verified.bytes })
+        let Verified { lines, bytes, refused, .. } = verified;
+        json!({ "sound": sound, "findings": findings, "refused": refused, "lines": lines, "bytes": bytes })
             .to_string()
             + "\n"
     } else {
         let checked = format!("{} lines ({}) checked", HumanCount(verified.lines), ByteSize(verified.bytes));
         let verdict = if sound {
             format!("sound: {checked}")
+        } else if verified.refused > 0 {
+            format!("not known: {checked}, the disk refused {} reads", verified.refused)
         } else {
             format!("damaged: {checked}, {} findings", findings.len())
         };
         let mut text = verdict + "\n";
         findings.iter().for_each(|finding| text.push_str(&format!("  {finding}\n")));
-        if !sound {
+        if verified.refused > 0 {
+            text.push_str("see to the disk and verify again: a repair gives up what the disk refuses\n");
+        } else if !sound {
             text.push_str("`spillq repair --dry-run` says what can be kept\n");
         }
         text
     };
     let exit = wrote(io::stdout().write_all(text.as_bytes()))?;
-    Ok(if sound { exit } else { Exit::No })
+    Ok(match (sound, verified.refused) {
+        (true, _) => exit,
+        (false, 0) => Exit::No,
+        (false, _) => Exit::StoreFailed,
+    })
 }

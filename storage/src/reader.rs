@@ -36,10 +36,12 @@ pub enum ReadError {
         range: SeqRange,
     },
     /// The disk refused.
-    #[error("could not read {path}: {source}")]
+    #[error("could not read {path} at byte {at}: {source}")]
     Io {
         /// The file.
         path: String,
+        /// Where in it.
+        at: u64,
         /// What was found.
         source: std::io::Error,
     },
@@ -96,6 +98,18 @@ impl Open {
             *to = *from;
         }
         Ok(count)
+    }
+
+    /// Reads on until at least `wanted` bytes are there, or the end; says how many.
+    fn read_from(&self, buffer: &mut [u8], at: u64, wanted: usize) -> std::io::Result<usize> {
+        let mut filled = 0;
+        while filled < wanted {
+            match self.read_at(buffer.get_mut(filled..).unwrap_or_default(), at + filled as u64)? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        Ok(filled)
     }
 }
 
@@ -185,7 +199,7 @@ impl Reader {
                 Ok(file) => file,
                 // Only the journal has this segment: the store is read without being opened.
                 Err(_) if overlay.at == 0 && !overlay.bytes.is_empty() => Box::new(NoFile),
-                Err(source) => return Err(ReadError::Io { path, source }),
+                Err(source) => return Err(ReadError::Io { path, at: 0, source }),
             };
             self.buffer.clear();
             self.open = Some(Open { first, file, overlay, at: 0, next: first, buffered_at: 0 });
@@ -307,24 +321,15 @@ impl Reader {
         }
         self.buffer.resize(wanted.max(BUFFER_BYTES), 0);
         open.buffered_at = at;
-        let mut filled = 0;
-        loop {
-            let rest = self.buffer.get_mut(filled..).unwrap_or_default();
-            let read = match open.read_at(rest, at + filled as u64) {
-                Ok(read) => read,
-                Err(source) => {
-                    // Or the next attempt takes the zeros for what the file has.
-                    self.buffer.clear();
-                    return Err(ReadError::Io { path: path.to_owned(), source });
-                }
-            };
-            filled += read;
-            if read == 0 || filled >= wanted {
-                break;
-            }
+        let mut read = open.read_from(&mut self.buffer, at, wanted);
+        if read.is_err() && self.buffer.len() > wanted {
+            // The bad sector may lie behind what is wanted.
+            self.buffer.truncate(wanted);
+            read = open.read_from(&mut self.buffer, at, wanted);
         }
-        self.buffer.truncate(filled);
-        Ok(())
+        // Nothing of a read that failed may be taken for what the file holds: it would be damage.
+        self.buffer.truncate(read.as_ref().map_or(0, |filled| *filled));
+        read.map(drop).map_err(|source| ReadError::Io { path: path.to_owned(), at, source })
     }
 
     fn read_kept(&mut self, seq: Seq) -> Result<Block, ReadError> {
@@ -338,7 +343,7 @@ impl Reader {
         let Some((first, place)) = place else {
             return Err(ReadError::Absent(seq));
         };
-        let io = |source| ReadError::Io { path: place.path.clone(), source };
+        let io = |source| ReadError::Io { path: place.path.clone(), at: place.at, source };
         let file = self.disk.open(&place.path, false).map_err(io)?;
         let mut bytes = vec![0; place.bytes as usize];
         let read = file.read_at(&mut bytes, place.at).map_err(io)?;
@@ -386,7 +391,7 @@ mod tests {
     use super::*;
     use crate::disk::memory::MemoryDisk;
     use crate::ids::SourceId;
-    use crate::view::View;
+    use crate::view::{Verified, View};
     use crate::{BlockBuilder, Commit, DiskOptions, Log, Options};
 
     const BLOCKS: u64 = 16;
@@ -414,6 +419,42 @@ mod tests {
         }
         drop(log);
         disk.copy()
+    }
+
+    /// Found on a device with bad sectors: with one among the 512 KiB that are read at once, the lines before it were
+    /// refused too. Those on it are no damage, at no try.
+    #[test]
+    fn lines_before_a_bad_sector_are_read_and_those_on_it_once_it_is_well() {
+        let disk = store();
+        let view = View::on_disk(Arc::new(disk.clone()), std::path::Path::new(""), None).unwrap();
+        let mut reader = view.reader();
+        // In the third block, behind its header.
+        disk.turn_bad(&format!("segments/{:020}", 1), 500_000);
+        for seq in 1..=2 {
+            assert!(reader.block(Seq(seq)).is_ok(), "what comes before the bad sector can be read");
+        }
+        for _ in 0..3 {
+            let error = reader.block(Seq(3)).unwrap_err();
+            assert!(matches!(error, ReadError::Io { .. }), "{error}");
+        }
+        disk.turn_well();
+        for seq in 3..=BLOCKS {
+            assert_eq!(reader.block(Seq(seq)).unwrap().range(), SeqRange::one(Seq(seq)));
+        }
+    }
+
+    #[test]
+    fn verify_tells_what_the_disk_refuses_from_damage() {
+        let disk = store();
+        disk.turn_bad(&format!("segments/{:020}", 1), 500_000);
+        let view = View::on_disk(Arc::new(disk.clone()), std::path::Path::new(""), None).unwrap();
+        let mut last = Verified::default();
+        let findings = view.verify(&mut |verified| last = verified);
+        assert_eq!((findings.len(), last.refused), (1, 1), "{findings:?}");
+        assert!(findings[0].contains("at byte") && !findings[0].contains("lost"), "{findings:?}");
+        disk.turn_well();
+        assert_eq!(view.verify(&mut |verified| last = verified), [""; 0]);
+        assert_eq!((last.lines, last.refused), (BLOCKS, 0));
     }
 
     /// Found by fuzzing: behind the cut the file was looked through byte by byte, with all of the buffer cleared for

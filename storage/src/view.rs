@@ -10,7 +10,7 @@ use crate::create::refuse_absent;
 use crate::disk::Disk;
 use crate::disk::real::RealDisk;
 use crate::error::{Error, Result};
-use crate::ids::{GroupId, Seq};
+use crate::ids::{GroupId, Seq, SeqRange};
 use crate::kept::{DeadLetter, Kept};
 use crate::lock::Lock;
 use crate::log::under;
@@ -39,6 +39,8 @@ pub struct Verified {
     pub lines_total: u64,
     /// Raw bytes of the lines checked.
     pub bytes: u64,
+    /// Findings that are no damage as far as is known: the disk refused to read, and may do it another time.
+    pub refused: u64,
 }
 
 impl View {
@@ -151,14 +153,17 @@ impl View {
                         seq = block.range().last.next();
                     }
                     Err(error) => {
-                        if !self.is_told(&error) {
-                            findings.push(tell(&error));
-                        }
-                        seq = match error {
+                        let behind = match &error {
                             ReadError::Damaged { range, .. } => range.last.next().max(seq.next()),
-                            // The rest of a segment that cannot be opened.
-                            _ => self.segment_behind(seq).unwrap_or(end),
+                            // The rest of a segment: where the next block begins is not known.
+                            _ => self.segment_behind(seq).unwrap_or(end).min(end),
                         };
+                        verified.refused += u64::from(matches!(error, ReadError::Io { .. }));
+                        if !self.is_told(&error) {
+                            let lines = SeqRange { first: seq, last: behind.prev() };
+                            findings.push(tell(&error, lines));
+                        }
+                        seq = behind;
                     }
                 }
                 progress(verified);
@@ -186,9 +191,9 @@ impl View {
     }
 }
 
-fn tell(error: &ReadError) -> String {
+fn tell(error: &ReadError, lines: SeqRange) -> String {
     match error {
         ReadError::Damaged { range, .. } => format!("{error}; lines {range} are lost"),
-        _ => error.to_string(),
+        _ => format!("{error}; lines {lines} were not checked"),
     }
 }

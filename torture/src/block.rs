@@ -181,7 +181,8 @@ impl Bench<'_> {
         let verified = self.ask(&["verify"])?;
         let shown = self.ask(&["inspect", "--json", "--limit", "100000000"])?;
         let sound = (verified.code, shown.code) == (0, 0) && shown.out == whole.out;
-        let told = verified.code == STORE_FAILED && verified.err.contains("Input/output error");
+        let told = verified.code == STORE_FAILED
+            && (verified.out.clone() + &verified.err).contains("Input/output error");
         if !(sound || told) || !whole.out.starts_with(&shown.out) {
             let Output { code, out, err } = verified;
             return Err(Trouble::new(format!(

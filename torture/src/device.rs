@@ -58,11 +58,15 @@ impl Device {
         tool("mount", &["-o", "errors=remount-ro", &self.node, &self.mount.display().to_string()]).map(drop)
     }
 
-    /// Unmounts it, as soon as nobody uses it any more, and mounts it again: the page cache is empty then.
+    /// Unmounts it, as soon as nobody uses it any more, and mounts it again: what is read then is what the disk has.
     pub fn remount(&self) -> Result<()> {
         let unmount = || Command::new("umount").arg(&self.mount).stderr(Stdio::null()).status();
         wait_for(|| unmount().is_ok_and(|status| status.success()).then_some(()))
             .ok_or_else(|| Trouble::new(format!("{} stays busy", self.mount.display())))?;
+        // The loop device reads the export through a page cache of its own, which outlives the mount. Without one
+        // (`losetup --direct-io`) what FUSE makes of its small writes is not what was written.
+        let export = File::open(&self.export).during("open the export")?;
+        rustix::fs::fadvise(&export, 0, None, rustix::fs::Advice::DontNeed).during("drop its page cache")?;
         self.mount()
     }
 }

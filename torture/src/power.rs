@@ -227,7 +227,8 @@ fn record(
     let mut promises = Vec::new();
     fs::create_dir_all(&trial.places.logs).during("make the logs' folder")?;
     trial.work();
-    let neighbour = (beside == Beside::Neighbour).then(|| Neighbour::start(device.mount.join("neighbour"), BREATH));
+    let neighbour =
+        (beside == Beside::Neighbour).then(|| Neighbour::start(device.mount.join("neighbour"), BREATH));
     for _ in 0..RUNS {
         let service = trial.start()?;
         let until = Instant::now() + Duration::from_millis(rng.u64(1_000..3_000));
@@ -240,7 +241,8 @@ fn record(
             std::thread::sleep(Duration::from_millis(rng.u64(1..20)));
             // Now and then the followed files get to the device, as they do within half a minute by themselves.
             if beside == Beside::Followed && rng.u8(..20) == 0 {
-                syncfs(File::open(&device.mount).during("open the file system")?).during("sync the file system")?;
+                syncfs(File::open(&device.mount).during("open the file system")?)
+                    .during("sync the file system")?;
             }
         }
         service.kill()?;

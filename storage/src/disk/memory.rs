@@ -60,6 +60,8 @@ struct Inner {
     counts_journals: bool,
     /// The file whose next sync fails.
     failing: Option<Ino>,
+    /// A byte of a file that cannot be read.
+    bad: Option<(Ino, u64)>,
 }
 
 /// The disk; clones share it.
@@ -111,6 +113,7 @@ impl MemoryDisk {
             capacity,
             counts_journals: false,
             failing: None,
+            bad: None,
         })))
     }
 
@@ -134,6 +137,17 @@ impl MemoryDisk {
     /// Whether such a sync is still to come.
     pub(crate) fn is_failing(&self) -> bool {
         self.0.lock().unwrap().failing.is_some()
+    }
+
+    /// Reads of the sector that holds this byte fail from now on.
+    pub(crate) fn turn_bad(&self, path: &str, at: u64) {
+        let mut inner = self.0.lock().unwrap();
+        inner.bad = inner.find(path).map(|ino| (ino, at));
+    }
+
+    /// Everything can be read again.
+    pub(crate) fn turn_well(&self) {
+        self.0.lock().unwrap().bad = None;
     }
 
     /// The same disk in another machine: what one of them does the other does not see.
@@ -469,6 +483,12 @@ impl DiskFile for MemoryFile {
 
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         let inner = self.disk.lock()?;
+        if inner
+            .bad
+            .is_some_and(|(ino, bad)| ino == self.ino && (at..at + buffer.len() as u64).contains(&bad))
+        {
+            return Err(io::Error::other("the device cannot read it"));
+        }
         let bytes = inner.nodes[&self.ino].live.get(at as usize..).unwrap_or_default();
         let count = bytes.len().min(buffer.len());
         buffer[..count].copy_from_slice(&bytes[..count]);
