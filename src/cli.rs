@@ -419,7 +419,8 @@ pub struct InspectArgs {
 
 /// Read all of the log and check it; exit status 1 when damage is found
 ///
-/// Changes nothing. Takes about as long as reading the data dir from disk.
+/// Exit status 3 when the disk refuses to read some of it: whether that is sound is not known, and a repair would give it
+/// up. Changes nothing. Takes about as long as reading the data dir from disk.
 #[derive(Args, Clone, Debug)]
 pub struct VerifyArgs {
     #[command(flatten)]

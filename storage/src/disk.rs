@@ -44,7 +44,7 @@ pub(crate) trait Disk: Send + Sync {
     fn open_journal_raw(&self, folder: &str) -> io::Result<Box<dyn DiskFile>>;
     /// Shows every value that the database gives when a *copy* of the journal is opened. The error is a finding,
     /// not a failure: the raw scan stands beside it.
-    fn read_journal_copy(&self, folder: &str, visit: &mut dyn FnMut(&[u8])) -> Result<(), String>;
+    fn read_journal_copy(&self, folder: &str, visit: &mut dyn FnMut(&[u8])) -> io::Result<()>;
 
     /// Whether slow work may go to a thread beside the caller. The memory disk says no, so that a test's order
     /// of events is the same every time.

@@ -241,6 +241,8 @@ pub(crate) struct Reading {
     chunks: BTreeMap<u64, u32>,
     /// Where the two readings differ, for people. Empty when all is well.
     pub(crate) findings: Vec<String>,
+    /// The disk did not give all of it for a copy: what the findings say is no damage as far as is known.
+    pub(crate) is_refused: bool,
 }
 
 impl Reading {
@@ -257,17 +259,21 @@ impl Reading {
             rescued: BTreeMap::new(),
             chunks: BTreeMap::new(),
             findings: Vec::new(),
+            is_refused: false,
         };
         reading.scan().during("scan", &name)?;
         let mut shown = BTreeSet::new();
         let copy = disk.read_journal_copy(&name, &mut |value| shown.extend(reading.compare(value)));
-        if let Err(what) = copy {
-            reading.findings.push(format!("journal {journal}: {what}; the raw scan is used"));
+        if let Err(error) = copy {
+            reading
+                .findings
+                .push(format!("could not read {name} through a copy: {error}; the raw scan is used"));
+            reading.is_refused = error.raw_os_error().is_some();
         }
         // What a crash cut off may be there raw, and whole, and not count for sled, which had not finished with it.
         let owed = reading.last().unwrap_or_default().min(durable);
         let lacking = reading.scanned.keys().filter(|key| key.0 <= owed && !shown.contains(*key)).count();
-        if lacking > 0 {
+        if lacking > 0 && !reading.is_refused {
             reading.findings.push(format!(
                 "journal {journal}: sled's copy lacks {lacking} chunks that the raw scan found"
             ));

@@ -31,7 +31,7 @@ pub(crate) enum Store {
 pub(crate) struct Recovered {
     pub(crate) state: State,
     pub(crate) journal: u64,
-    reading: Reading,
+    pub(crate) reading: Reading,
     /// For each segment that the journal writes to, how long it was before.
     bases: BTreeMap<Seq, u64>,
     /// What differs between the readings, for people.

@@ -27,6 +27,8 @@ pub struct View {
     state: State,
     kept: Kept,
     findings: Vec<String>,
+    /// How many of them the disk refused to read.
+    refused: u64,
     _lock: Option<Lock>,
 }
 
@@ -65,10 +67,11 @@ impl View {
             inner.segments = recovered.state.segments.clone();
             inner.next_seq = recovered.state.next_seq;
         }
+        let refused = u64::from(recovered.reading.is_refused);
         let (state, mut findings) = (recovered.state, recovered.findings);
         let kept = Kept::open(Arc::clone(&disk), Arc::clone(&index), &state, false)?;
         findings.extend(kept.findings.iter().cloned());
-        Ok(View { disk, index, state, kept, findings, _lock: lock })
+        Ok(View { disk, index, state, kept, findings, refused, _lock: lock })
     }
 
     /// What the log knows besides the lines.
@@ -127,7 +130,7 @@ impl View {
 
     /// Reads everything: decodes every block, checks both checksums, that seqs are dense within and between
     /// segments, and that every kept line is there. Gives what is wrong; an empty list when all is sound.
-    /// `progress` is called after each block.
+    /// `progress` is called before the first block and after each.
     #[must_use]
     pub fn verify(&self, progress: &mut dyn FnMut(Verified)) -> Vec<String> {
         let mut findings = self.findings.clone();
@@ -136,8 +139,9 @@ impl View {
         let kept: Vec<(Seq, u32)> =
             self.index.lock().kept.iter().map(|(first, place)| (*first, place.lines)).collect();
         let kept_lines = kept.iter().map(|(_, lines)| u64::from(*lines)).sum::<u64>();
-        let mut verified =
-            Verified { lines_total: next.0.saturating_sub(first.0) + kept_lines, ..Verified::default() };
+        let lines_total = next.0.saturating_sub(first.0) + kept_lines;
+        let mut verified = Verified { lines_total, refused: self.refused, ..Verified::default() };
+        progress(verified);
         let mut stretches = vec![(first, next)];
         stretches.extend(
             kept.into_iter()

@@ -123,6 +123,18 @@ fn commands_that_look_at_a_store_say_so_too() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Found on a device with bad sectors: the raw scan had all of the journal, and what only its copy lacked was damage.
+#[test]
+fn verify_does_not_call_damaged_what_the_disk_refuses() {
+    let stage = Stage::new();
+    let conf = stage.copy().join("journal/00000001/conf");
+    let output = stage.failing(&conf, "openat", "error=EIO", &["verify"]).expect("conf is read");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), STORE_FAILED, "{said}");
+    assert!(said.contains("not known: ") && said.contains("Input/output error"), "{said}");
+    assert!(!said.contains("damaged") && !said.contains("lacks"), "{said}");
+}
+
 /// Found by injection: who asked for figures while a commit failed was told that the log is closed, and that ended the
 /// process with status 2 before the reason was told.
 #[test]

@@ -458,10 +458,10 @@ impl Disk for MemoryDisk {
         Ok(Box::new(MemoryFile { disk: self.clone(), ino }))
     }
 
-    fn read_journal_copy(&self, folder: &str, visit: &mut dyn FnMut(&[u8])) -> Result<(), String> {
-        let inner = self.lock().map_err(|error| error.to_string())?;
-        let ino = inner.find(folder).ok_or("no such journal")?;
-        let journal = inner.nodes[&ino].journal.as_ref().ok_or("no journal")?;
+    fn read_journal_copy(&self, folder: &str, visit: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let inner = self.lock()?;
+        let ino = inner.find(folder).ok_or_else(not_found)?;
+        let journal = inner.nodes[&ino].journal.as_ref().ok_or_else(not_found)?;
         journal.shown.values().for_each(|value| visit(value));
         Ok(())
     }

@@ -125,17 +125,16 @@ impl Disk for RealDisk {
         self.open(&format!("{folder}/db"), false)
     }
 
-    fn read_journal_copy(&self, folder: &str, visit: &mut dyn FnMut(&[u8])) -> Result<(), String> {
-        let copy =
-            copy_folder(&self.path(folder)).map_err(|error| format!("could not copy {folder}: {error}"))?;
+    fn read_journal_copy(&self, folder: &str, visit: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let copy = copy_folder(&self.path(folder))?;
         // A damaged file can panic sled, at opening and while reading. The thread takes the panic; what it read
         // before that counts.
         let (values, read) = std::sync::mpsc::sync_channel::<sled::IVec>(16);
         let path = copy.path().to_owned();
-        let reader = std::thread::spawn(move || -> Result<(), String> {
-            let db = open_sled(&path).map_err(|error| format!("could not open the copy: {error}"))?;
+        let reader = std::thread::spawn(move || -> io::Result<()> {
+            let db = open_sled(&path)?;
             for entry in db.iter().values() {
-                let value = entry.map_err(|error| format!("could not read the copy: {error}"))?;
+                let value = entry.map_err(from_sled)?;
                 if values.send(value).is_err() {
                     break;
                 }
@@ -145,7 +144,7 @@ impl Disk for RealDisk {
         for value in read {
             visit(&value);
         }
-        reader.join().unwrap_or_else(|_| Err("sled panicked on the copy".to_owned()))
+        reader.join().unwrap_or_else(|_| Err(io::Error::other("sled panicked")))
     }
 
     fn works_aside(&self) -> bool {

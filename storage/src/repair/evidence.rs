@@ -78,8 +78,8 @@ impl Evidence {
                 }
             }
             // What sled shows of a copy may hold what the scan does not; its errors say nothing more.
-            if let Err(what) = disk.read_journal_copy(&folder, &mut |value| evidence.note(value)) {
-                tracing::debug!(folder, what, "sled does not open the copy of a journal");
+            if let Err(error) = disk.read_journal_copy(&folder, &mut |value| evidence.note(value)) {
+                tracing::debug!(folder, %error, "sled does not open the copy of a journal");
             }
             evidence.journals.push(folder);
         }
