@@ -6,7 +6,7 @@
 //! trusted. Where it gives up all the same, as it does when a flush of its own journal fails, it is read-only
 //! (`errors=remount-ro`) until it is mounted again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -125,10 +125,7 @@ impl Bench<'_> {
 
     /// A running service meets the fault, or one that starts.
     fn at_work(&mut self, request: Request, file: &str) -> Result<(String, String)> {
-        let mut service = None;
-        if self.rng.u8(..4) > 0 {
-            service = Some(self.start()?);
-        }
+        let mut service = if self.rng.u8(..4) > 0 { Some(self.start()?) } else { None };
         if let Some(service) = &mut service {
             let until = Instant::now() + Duration::from_millis(self.rng.u64(50..1_000));
             self.trial.watch(service, until, &mut self.rng, |_| false)?;
@@ -167,7 +164,7 @@ impl Bench<'_> {
             }
         }
         self.trial.judge()?;
-        let whole = self.ask(&["inspect", "--json", "--limit", "100000000"])?;
+        let whole = self.inspect()?;
         if whole.code != 0 {
             return Err(Trouble::new(format!(
                 "inspect of a sound store ended with {}: {}",
@@ -205,7 +202,7 @@ impl Bench<'_> {
     /// Nothing is told as sound, or shown, that is not.
     fn looks(&self, whole: &Output) -> Result<i32> {
         let verified = self.ask(&["verify"])?;
-        let shown = self.ask(&["inspect", "--json", "--limit", "100000000"])?;
+        let shown = self.inspect()?;
         let sound = (verified.code, shown.code) == (0, 0) && shown.out == whole.out;
         let told = verified.code == STORE_FAILED
             && (verified.out.clone() + &verified.err).contains("Input/output error");
@@ -225,7 +222,7 @@ impl Bench<'_> {
         self.heal_disk()?;
         let data_dir = &self.trial.places.data_dir;
         if repaired.code == STORE_FAILED {
-            let shown = self.ask(&["inspect", "--json", "--limit", "100000000"])?;
+            let shown = self.inspect()?;
             return match shown.out == whole.out && self.ask(&["verify"])?.code == 0 {
                 true => Ok("repair would not".to_owned()),
                 false => Err(Trouble::new("I9 repair ended with 3, and the store is another")),
@@ -243,17 +240,17 @@ impl Bench<'_> {
             return Err(Trouble::new(format!("I9 repaired, and verify is not content: {}", repaired.out)));
         }
         let lost = report.get("lost_lines").and_then(serde_json::Value::as_u64).unwrap_or_default();
-        if lost == 0 && self.ask(&["inspect", "--json", "--limit", "100000000"])?.out != whole.out {
+        let shown = self.inspect()?;
+        let before: BTreeSet<&str> = whole.out.lines().collect();
+        let missing = before.len().saturating_sub(shown.out.lines().count()) as u64;
+        if shown.code != 0 || missing > lost || !shown.out.lines().all(|line| before.contains(line)) {
+            let Output { code, err, .. } = shown;
             return Err(Trouble::new(format!(
-                "I9 repaired without a loss, and lines are others: {}",
+                "I9 repaired, inspect ended with {code}: {err}{missing} lines are gone: {}",
                 repaired.out
             )));
         }
-        Ok(if lost > 0 {
-            "repaired with a named loss".to_owned()
-        } else {
-            "repaired without a loss".to_owned()
-        })
+        Ok(if lost > 0 { "repaired with a named loss" } else { "repaired without a loss" }.to_owned())
     }
 
     /// A well disk: the service starts. Where the fault was a moment ago the kernel may tell of it once more.
@@ -322,6 +319,10 @@ impl Bench<'_> {
 
     fn ask(&self, args: &[&str]) -> Result<Output> {
         self.program.on(&self.trial.places.data_dir, args)
+    }
+
+    fn inspect(&self) -> Result<Output> {
+        self.ask(&["inspect", "--json", "--limit", "100000000"])
     }
 
     /// Where a file of the store is whose name begins so, or the rest of it from somewhere on. The newest, most of the time:
