@@ -10,7 +10,7 @@ use crate::trouble::{During, Result, Trouble};
 /// A safeguard that is taken away, what has to find out, and what that says.
 const FAULTS: &[(&str, &[&str], &str)] = &[
     ("fault-no-sync", &["shutdown", "--count", "10"], "I1"),
-    ("fault-no-mark", &["tear", "--count", "60"], "I9"),
+    ("fault-no-mark", &["tear", "--count", "60"], "I9 silent"),
     ("fault-no-crc", &["flip", "--count", "60"], "I9 silent"),
     ("fault-removal-first", &["kill", "--syscalls", "--count", "1000"], "exit status: 3"),
     ("fault-no-probe", &["poison", "--seed", "2", "--count", "1"], "I9"),
