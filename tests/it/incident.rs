@@ -17,11 +17,9 @@ use std::process::Command;
 
 use spillq::http::{DoctorJson, VerdictJson};
 
-use crate::support::{Service, binary, lines_by_source, spillq, wait_for, write_config};
+use crate::support::{PEAK_KIB, Service, binary, lines_by_source, peak_kib, spillq, wait_for, write_config};
 
 const LINES: u64 = 2_000;
-/// The memory budget; what is not optimised takes some more.
-const PEAK_KIB: u64 = if cfg!(debug_assertions) { 144 << 10 } else { 96 << 10 };
 
 struct Stage {
     folder: tempfile::TempDir,
@@ -210,13 +208,6 @@ fn dense_lines(numbers: std::ops::Range<u64>) -> String {
         format!("dense {number} {filling}\n")
     };
     numbers.map(line).collect()
-}
-
-/// The most memory that the process ever had, in KiB.
-fn peak_kib(service_pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{service_pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Service, spillq};
+use crate::support::{PEAK_KIB, Service, peak_kib, spillq};
 
 /// Files with every oddity: CRLF, lone CR, NUL, bytes that are not UTF-8, empty lines, long lines, no newline.
 fn odd_files(logs: &Path) -> Vec<PathBuf> {
@@ -59,10 +59,11 @@ fn in_the_log(data_dir: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
         assert_eq!(
             line["offset"].as_u64().unwrap(),
             of_source.len() as u64,
-            "offsets follow one another: {line}"
+            "seq {seq}: offsets follow one another"
         );
         of_source.extend(bytes);
-        if line["unterminated"].as_bool() != Some(true) {
+        let goes_on = matches!(line["part"].as_str(), Some("first" | "middle"));
+        if !goes_on && line["unterminated"].as_bool() != Some(true) {
             of_source.push(b'\n');
         }
     }
@@ -118,6 +119,32 @@ fn every_byte_up_to_the_last_newline_is_in_the_log_and_the_rest_follows() {
     check_all(&data_dir, &paths);
     once(&data_dir, &glob);
     check_all(&data_dir, &paths);
+}
+
+/// Lines that are made to hurt: of 0 bytes, of NUL, of escapes, and one of 64 MiB, whose newline comes later.
+#[test]
+fn hostile_lines_come_through_byte_for_byte_within_the_memory_that_is_promised() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, data_dir) = (folder.path().canonicalize().unwrap().join("in.log"), folder.path().join("q"));
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut bytes = b"\n\0\0\n\x1b]0;title\x07\x1b[2J\r\n".to_vec();
+    bytes.extend((0..64 << 20).map(|_| *rng.choice(b"a\0\x1b\r\xff").unwrap()));
+    fs::write(&path, &bytes).unwrap();
+    let mut service = Service::start(&data_dir, &["--follow", path.to_str().unwrap()]);
+    let in_parts = service.wait("its parts are taken in", |status| status.log.next_seq > 4);
+    OpenOptions::new().append(true).open(&path).unwrap().write_all(b"\nthe last\n").unwrap();
+    let size = fs::metadata(&path).unwrap().len();
+    service.wait("all of it is taken in", |status| status.sources.iter().any(|source| source.offset == size));
+    let peak = peak_kib(in_parts.pid);
+    assert!(peak < PEAK_KIB, "{peak} KiB");
+    service.stop();
+    check_all(&data_dir, &[path]);
+    let output = folder.path().join("out");
+    let command = format!("cat >> {}", output.display());
+    let drained = spillq(&["drain", "--data-dir"]).arg(&data_dir).args(["--", "sh", "-c", &command]).status();
+    assert!(drained.unwrap().success());
+    let last = fs::read(&output).unwrap();
+    assert!(last.ends_with(b"\nthe last\n"));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Service, spillq, wait_for, write_config};
+use crate::support::{Service, peak_kib, spillq, wait_for, write_config};
 
 /// Generations of a file, the packed ones among them, before the oldest is removed.
 const KEPT: u32 = 5;
@@ -212,17 +212,9 @@ fn a_small_file_that_expands_a_thousandfold_is_read_in_little_memory() {
     let mut service = Service::start(&data_dir, &["--config", config.to_str().unwrap()]);
     let peak_kib = wait_for(|| {
         let status = service.status()?;
-        let seen = peak_kib(status.pid)?;
-        (status.log.next_seq > 200 << 10).then_some(seen)
+        (status.log.next_seq > 200 << 10).then(|| peak_kib(status.pid))
     });
     let peak_kib = peak_kib.expect("all of its lines are in the log");
     assert!(peak_kib <= 96 * 1_024, "{peak_kib} KiB");
     service.wait("it is caught up", |status| status.sources.iter().all(|source| source.state == "caught_up"));
-}
-
-/// The most memory that a process had at once.
-fn peak_kib(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.parse().ok()
 }

@@ -14,6 +14,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The section of a store that takes little: 8 MiB in reserve, beside the 56 MiB of its journals.
 pub const SMALL_STORE: &str = "[disk]\nmin_free = \"64MiB\"\nreserve = \"8MiB\"\n";
 
+/// The memory budget; what is not optimised takes some more.
+pub const PEAK_KIB: u64 = if cfg!(debug_assertions) { 144 << 10 } else { 96 << 10 };
+
 /// The built program.
 pub fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_spillq"))
@@ -180,4 +183,11 @@ impl Drop for SmallDisk {
 pub fn run(program: &str, args: &[&str]) {
     let output = Command::new(program).args(args).output().unwrap();
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The most memory that the process ever had, in KiB.
+pub fn peak_kib(service_pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{service_pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
