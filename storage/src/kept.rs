@@ -173,12 +173,16 @@ impl Kept {
                     self.note(kind, &body, place);
                     self.len = at;
                 }
-                // A torn end is normal after a crash: no commit relies on it. What a commit relies on, or has
-                // sound entries behind it, is damage.
+                // A torn end is normal after a crash: no commit relies on it. After a write that failed there may be
+                // sound entries behind it, and they go with it. In a generation that no commit knows yet, written
+                // anew and synced as a whole, those are what tells damage from a torn end.
                 None => {
+                    let is_known = relied.generation == self.generation;
+                    if is_known && at >= relied.bytes {
+                        break;
+                    }
                     let next = self.next_entry(at + 1, end)?;
-                    let is_relied_on = relied.generation == self.generation && at < relied.bytes;
-                    if next.is_some() || is_relied_on {
+                    if is_known || next.is_some() {
                         let bytes = next.unwrap_or(relied.bytes.max(at)) - at;
                         self.findings.push(format!("{name}: {bytes} bytes at {at} cannot be read"));
                     }

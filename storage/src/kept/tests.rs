@@ -1,10 +1,12 @@
 use crate::Error;
+use crate::commit::GroupChange;
 use crate::disk::Disk;
 use crate::disk::memory::MemoryDisk;
 use crate::ids::{GroupId, Seq};
 use crate::kept::{DeadLetter, REASON_BYTES_MAX};
 use crate::limits_test::settled;
-use crate::model_test::{CAPACITY, open_with};
+use crate::log::Log;
+use crate::model_test::{CAPACITY, change, open_with};
 use crate::room::Keep;
 
 /// The file is written anew while the log is open, after a dead letter in it was damaged.
@@ -20,6 +22,7 @@ fn what_was_damaged_since_it_was_written_gets_no_right_checksum() {
         let reason = "x".repeat(REASON_BYTES_MAX);
         log.bury(&DeadLetter { group, seq, attempts, time_ms: 1, reason }, &block).unwrap();
     }
+    log.commit(&change(0, GroupChange::Dead { seq: Seq(20) })).unwrap();
     let path = format!("kept/{}", disk.list("kept").unwrap().pop().unwrap());
     let bytes = disk.open(&path, false).unwrap().len().unwrap();
     disk.flip(&path, bytes as usize - 9);
@@ -36,4 +39,41 @@ fn what_was_damaged_since_it_was_written_gets_no_right_checksum() {
         14,
         "the one before it is still there"
     );
+}
+
+/// Found on a device with bad sectors: an entry that no commit relied on yet could not be written, but the one behind it
+/// could, and that was told as damage.
+#[test]
+fn what_no_commit_relies_on_may_be_torn_with_sound_entries_behind_it() {
+    let disk = MemoryDisk::new(CAPACITY);
+    let mut log = settled(&disk, Keep::Age(1_000_000));
+    let group = GroupId(1);
+    let bury = |log: &mut Log, seq| {
+        let block = log.reader().block(Seq(seq)).unwrap();
+        let reason = "a reason".to_owned();
+        log.bury(&DeadLetter { group, seq: Seq(seq), attempts: 1, time_ms: 1, reason }, &block).unwrap();
+    };
+    bury(&mut log, 1);
+    log.commit(&change(0, GroupChange::Dead { seq: Seq(1) })).unwrap();
+    let path = format!("kept/{}", disk.list("kept").unwrap().pop().unwrap());
+    let relied_on = disk.open(&path, false).unwrap().len().unwrap();
+    bury(&mut log, 2);
+    bury(&mut log, 3);
+    drop(log);
+    disk.flip(&path, relied_on as usize + 40);
+    for _ in 0..2 {
+        let mut log = open_with(&disk, Keep::Age(1_000_000)).unwrap();
+        assert_eq!(log.findings(), [""; 0]);
+        bury(&mut log, 4);
+        log.commit(&change(0, GroupChange::Dead { seq: Seq(4) })).unwrap();
+    }
+    let log = open_with(&disk, Keep::Age(1_000_000)).unwrap();
+    assert_eq!(log.findings(), [""; 0]);
+    let dead: Vec<Seq> =
+        log.dead_letters(group, Seq(0), 9).unwrap().iter().map(|letter| letter.seq).collect();
+    assert_eq!(dead, [Seq(1), Seq(4)]);
+    drop(log);
+    disk.flip(&path, relied_on as usize - 9);
+    let log = open_with(&disk, Keep::Age(1_000_000)).unwrap();
+    assert!(log.findings().iter().any(|finding| finding.starts_with(&path)), "{:?}", log.findings());
 }
