@@ -187,6 +187,15 @@ fn settings_of_the_wrong_shape_are_told() {
         ],
     );
     check_problems(
+        "'' = 1\n\"a b\" = 2\n",
+        &[
+            "line 1: '' = 1: unknown key; known here: data_dir, stall_after, stuck_after, follow, window, disk, http, group, \
+             processor",
+            "line 2: \"a b\" = 2: unknown key; known here: data_dir, stall_after, stuck_after, follow, window, disk, http, \
+             group, processor",
+        ],
+    );
+    check_problems(
         "[[follow]]\ninclude = [\"[\\u0014-\\u0000]\"]\n",
         &[r#"line 2: follow.include = "[\u0014-\u0000]": not a glob: invalid range; '\u{14}' > '\0'"#],
     );

@@ -234,7 +234,8 @@ impl<'a> Reader<'a> {
             let close = closest(name, section.known.iter().copied());
             self.problems.push(Problem {
                 line: Some(self.line_at(key.span().start)),
-                key: section.name_of(name),
+                // As it stands there: one that is empty, or has blanks, has its quotes.
+                key: section.name_of(self.text.get(key.span()).unwrap_or(name)),
                 value: self.written(value),
                 expected: match close {
                     Some(close) => format!("unknown key; did you mean {close:?}?"),
