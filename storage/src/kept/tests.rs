@@ -1,3 +1,5 @@
+//! What `kept/` relies on, and what it gets back.
+
 use crate::Error;
 use crate::commit::GroupChange;
 use crate::disk::Disk;
