@@ -1,6 +1,7 @@
 //! Which keys there are, and what each may be. The checks of one value are here, those across values in `check`.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -227,10 +228,14 @@ pub(super) fn overrides(
     if overrides.command.first().is_some_and(|program| program.is_empty()) {
         problem("COMMAND", "", "names no program; write it as -- ./process.sh".to_owned());
     } else if !overrides.command.is_empty() {
-        let processor = Processor {
-            group: name.to_owned(),
-            kind: Kind::Exec { command: overrides.command.clone(), input: Input::Lines },
-        };
+        let mut command = overrides.command.clone();
+        // As in the file: `config show` is to mean the same wherever it is kept.
+        let is_path = |program: &&mut OsString| program.as_encoded_bytes().contains(&b'/');
+        if let Some(program) = command.first_mut().filter(is_path) {
+            *program = working_dir.join(&*program).components().collect::<PathBuf>().into();
+        }
+        let processor =
+            Processor { group: name.to_owned(), kind: Kind::Exec { command, input: Input::Lines } };
         // In its place, so that what is told of the others still names their lines.
         match settings.processors.iter_mut().find(|other| other.group == name) {
             Some(other) => *other = processor,

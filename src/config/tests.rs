@@ -497,6 +497,20 @@ fn a_command_without_a_program_is_refused_on_the_command_line_as_in_the_file() {
 }
 
 #[test]
+fn a_program_on_the_command_line_is_where_the_command_line_is() {
+    let shown = |command: &[&str]| {
+        let command = command.iter().map(Into::into).collect();
+        let overrides = Overrides { command, ..Overrides::default() };
+        let loaded = load_with("", &sources(&[], overrides)).unwrap();
+        let Kind::Exec { command, .. } = &loaded.settings.processors[0].kind else { panic!("{loaded:?}") };
+        command.join(" ".as_ref()).into_string().unwrap()
+    };
+    assert_eq!(shown(&["./process.sh", "./x"]), "/srv/process.sh ./x");
+    assert_eq!(shown(&["/bin/cat"]), "/bin/cat");
+    assert_eq!(shown(&["cat", "a/b"]), "cat a/b");
+}
+
+#[test]
 fn a_file_that_is_not_there_is_told() {
     let sources = Sources { file: Some("/nonexistent/spillq.toml".into()), ..Sources::default() };
     let error = load(&sources).unwrap_err();
