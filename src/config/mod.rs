@@ -31,6 +31,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::plain::plain;
+
 pub use again::{Again, Change, load_again};
 pub use destination::{Compression, Destination, Format, SecretAt, Url};
 pub use server::{Place, Server};
@@ -153,10 +155,9 @@ impl fmt::Display for Problem {
         if let Some(line) = self.line {
             write!(f, "line {line}: ")?;
         }
-        match &self.value {
-            Some(value) => write!(f, "{} = {value}: {}", self.key, self.expected),
-            None => write!(f, "{}: {}", self.key, self.expected),
-        }
+        let Problem { key, value, expected, .. } = self;
+        let value = value.as_ref().map(|value| format!(" = {value}")).unwrap_or_default();
+        f.write_str(&plain(&format!("{key}{value}: {expected}")))
     }
 }
 

@@ -59,13 +59,7 @@ pub(super) fn glob(whole: &str) -> Result<Glob, String> {
     GlobBuilder::new(whole)
         .literal_separator(true)
         .build()
-        .map_err(|error| format!("not a glob: {}", in_plain(&error.kind().to_string())))
-}
-
-/// globset names characters as they are: those that move a cursor are shown by their names.
-fn in_plain(said: &str) -> String {
-    let shown = |one: char| if one.is_control() { one.escape_debug().to_string() } else { one.to_string() };
-    said.chars().map(shown).collect()
+        .map_err(|error| format!("not a glob: {}", error.kind()))
 }
 
 fn refuse_tilde(written: &str) -> Result<(), String> {

@@ -197,7 +197,14 @@ fn settings_of_the_wrong_shape_are_told() {
     );
     check_problems(
         "[[follow]]\ninclude = [\"[\\u0014-\\u0000]\"]\n",
-        &[r#"line 2: follow.include = "[\u0014-\u0000]": not a glob: invalid range; '\u{14}' > '\0'"#],
+        &[r#"line 2: follow.include = "[\u0014-\u0000]": not a glob: invalid range; '\x14' > '\x00'"#],
+    );
+    check_problems(
+        "'a\tb' = '\u{8d}'\n",
+        &[
+            "line 1: 'a\\tb' = '\\u{8d}': unknown key; known here: data_dir, stall_after, stuck_after, follow, window, disk, \
+             http, group, processor",
+        ],
     );
 }
 
