@@ -1,4 +1,4 @@
-//! The loop: what is ready goes into blocks, blocks go to the log, at most four appends at a time.
+//! The loop: what is ready goes into blocks, blocks go to the log, at most three appends at a time.
 //!
 //! While one append is being synced, the next is read and compressed. Nothing waits for a timer: what is there when
 //! a slot is free goes at once. In memory a source is ahead of its checkpoint by what is in flight and no more. The
@@ -30,9 +30,9 @@ use super::unpack::Fault;
 use super::{Follow, Settings};
 use crate::queue::{Append, Closed, Handle, Ticket};
 
-/// Appends that wait for the log: while one commit is synced, up to three gather and become the next. sled writes a
+/// Appends that wait for the log: while one commit is synced, up to two gather and become the next. sled writes a
 /// byte 3.3 times in commits of one append and 2.5 in large ones.
-pub(crate) const IN_FLIGHT_MAX: usize = 4;
+pub(crate) const IN_FLIGHT_MAX: usize = 3;
 /// Bytes of lines that were read and are not durable yet: the appends in flight, the last of which may hold a line of
 /// the longest, and the incomplete lines of streams.
 pub const BUFFERED_BYTES_MAX: u64 =

@@ -53,7 +53,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             segment_bytes: 16 * 1024 * 1024,
-            journal_bytes: 6 * 1024 * 1024,
+            journal_bytes: 5 * 1024 * 1024,
             journal_commits: 16_384,
             disk: DiskOptions::default(),
         }
