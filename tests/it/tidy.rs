@@ -12,7 +12,7 @@ const LINES_MAX: usize = 400;
 
 /// Which modules of the service a module may use, itself aside. Who is not listed may use anybody.
 const MAY_USE: &[(&str, &[&str])] = &[
-    ("config", &[]),
+    ("config", &["plain"]),
     ("queue", &[]),
     ("plain", &[]),
     ("tail", &["plain", "queue"]),
