@@ -78,8 +78,9 @@ impl Drop for Device {
             |program: &str, args: &[&str]| Command::new(program).args(args).stderr(Stdio::null()).status();
         let _ = quiet("umount", &[&self.mount.display().to_string()]);
         let _ = quiet("losetup", &["--detach", &self.node]);
-        let _ = quiet("umount", &[&self.export.display().to_string()]);
         let _ = self.daemon.kill();
         let _ = self.daemon.wait();
+        // The loop device may still let go of it, which takes a moment.
+        let _ = quiet("umount", &["--lazy", &self.export.display().to_string()]);
     }
 }
