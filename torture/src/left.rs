@@ -6,10 +6,8 @@ use std::fs::{self, File};
 use std::iter::Sum;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use crate::line::{self, Place};
-use crate::service::Program;
+use crate::service::{Program, Shown};
 use crate::trouble::{During, Result, Trouble};
 
 /// What the tail reads of a file at first, at most: so far up there may be no rung.
@@ -77,23 +75,10 @@ pub fn rolled_back(message: &str) -> Result<Option<(&str, u64)>> {
     }
 }
 
-/// A line that `inspect` shows.
-#[derive(Deserialize)]
-struct Shown {
-    seq: u64,
-    offset: u64,
-    text: Option<String>,
-}
-
 /// Every line of a log that keeps all of them, in order: where it belongs, and its bytes.
 pub fn logged(program: &Program, data_dir: &Path) -> Result<Vec<(Place, u64)>> {
-    let shown =
-        program.on(data_dir, &["inspect", "--json", "--from", "1", "--limit", &LINES_MAX.to_string()])?;
-    if shown.code != 0 {
-        return Err(Trouble::new(format!("I9 inspect ended with {}: {}", shown.code, shown.err)));
-    }
-    let read = |(at, text): (usize, &str)| {
-        let Shown { seq, offset, text } = serde_json::from_str(text).during("read what inspect shows")?;
+    let read = |(at, shown): (usize, Shown)| {
+        let Shown { seq, offset, text, .. } = shown;
         let text = text.unwrap_or_default();
         let place = line::parse(&text).map_err(|what| Trouble::new(format!("I4 seq {seq}: {what}")))?;
         if (seq, offset) != (at as u64 + 1, place.offset) {
@@ -104,7 +89,7 @@ pub fn logged(program: &Program, data_dir: &Path) -> Result<Vec<(Place, u64)>> {
         }
         Ok((place, text.len() as u64 + 1))
     };
-    shown.out.lines().enumerate().map(read).collect()
+    program.inspect(data_dir, 1, LINES_MAX)?.into_iter().enumerate().map(read).collect()
 }
 
 /// Judges a log that went on from `before` to `after` with the files that were `left`, as it said in `messages`: every

@@ -106,6 +106,17 @@ pub struct Output {
     pub err: String,
 }
 
+/// A line that `inspect` shows.
+#[derive(Debug, Deserialize)]
+#[allow(missing_docs)]
+pub struct Shown {
+    pub seq: u64,
+    pub source: String,
+    pub offset: u64,
+    /// `None` where it is no UTF-8.
+    pub text: Option<String>,
+}
+
 impl Program {
     /// A command of it, without variables of whoever runs the campaign.
     pub fn command(&self, args: &[&str]) -> Command {
@@ -132,6 +143,17 @@ impl Program {
             return Err(Trouble::new(format!("status ended with {}: {}", output.code, output.err)));
         }
         serde_json::from_str(&output.out).during("read the status on disk")
+    }
+
+    /// Lines of a store that nobody uses, from `from` on, at most `limit`.
+    pub fn inspect(&self, data_dir: &Path, from: u64, limit: u64) -> Result<Vec<Shown>> {
+        let args = ["inspect", "--json", "--from", &from.to_string(), "--limit", &limit.to_string()];
+        let shown = self.on(data_dir, &args)?;
+        if shown.code != 0 {
+            return Err(Trouble::new(format!("I9 inspect ended with {}: {}", shown.code, shown.err)));
+        }
+        let read = |line| serde_json::from_str(line).during("read what inspect shows");
+        shown.out.lines().map(read).collect()
     }
 }
 

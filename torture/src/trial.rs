@@ -8,7 +8,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
-use serde::Deserialize;
 
 use crate::line::{self, Place};
 use crate::notes;
@@ -183,17 +182,12 @@ impl Trial {
     pub fn judge_disk(&mut self) -> Result<()> {
         let status = self.program.status_on_disk(&self.places.data_dir)?;
         self.history.observed.push(observation(&status));
-        let from = status.log.next_seq.saturating_sub(LAST_LINES).max(1).to_string();
-        let args = ["inspect", "--json", "--from", &from, "--limit", &LAST_LINES.to_string()];
-        let shown = self.program.on(&self.places.data_dir, &args)?;
-        if shown.code != 0 {
-            return Err(Trouble::new(format!("I9 inspect ended with {}: {}", shown.code, shown.err)));
-        }
+        let from = status.log.next_seq.saturating_sub(LAST_LINES).max(1);
+        let shown = self.program.inspect(&self.places.data_dir, from, LAST_LINES)?;
         let mut broken = Vec::new();
         let mut ends: BTreeMap<String, u64> = BTreeMap::new();
         let mut next: BTreeMap<u32, u64> = BTreeMap::new();
-        for text in shown.out.lines() {
-            let shown: Shown = serde_json::from_str(text).during("read what inspect shows")?;
+        for shown in shown {
             let line = shown.text.unwrap_or_default();
             match line::parse(&line) {
                 Ok(place) if place.offset == shown.offset => {
@@ -311,15 +305,6 @@ impl Peak {
         self.descriptors = self.descriptors.max(other.descriptors);
         self.opening = self.opening.max(other.opening);
     }
-}
-
-/// A line that `inspect` shows.
-#[derive(Deserialize)]
-struct Shown {
-    seq: u64,
-    source: String,
-    offset: u64,
-    text: Option<String>,
 }
 
 fn observation(status: &Status) -> Observation {
