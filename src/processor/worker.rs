@@ -350,7 +350,7 @@ impl Source {
                 tokio::time::sleep(READ_AGAIN).await;
                 return Ok(None);
             }
-            let is_refused = matches!(error, Some(ReadError::Io { .. }));
+            let is_refused = error.as_ref().is_some_and(ReadError::is_refused);
             let (lost, what) = match error {
                 Some(ReadError::Damaged { range: lost, .. }) if lost.contains(range.first) => (
                     lost.intersection(offer.range).unwrap_or(offer.range),

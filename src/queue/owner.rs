@@ -20,8 +20,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use spillq_storage::{
-    Commit, DeadLetter, Error, GroupChange, GroupId, Log, Loss, REASON_BYTES_MAX, ReadError, Reader, Seq,
-    SeqRange,
+    Commit, DeadLetter, Error, GroupChange, GroupId, Log, Loss, REASON_BYTES_MAX, Reader, Seq, SeqRange,
 };
 use tokio::sync::oneshot;
 
@@ -335,8 +334,7 @@ impl Owner {
             Ok(block) => block,
             Err(error) => {
                 if let Some(group) = self.groups.get_mut(&id) {
-                    let is_refused = matches!(error, ReadError::Io { .. });
-                    group.hold(format!("line {seq} is to be set aside: {error}"), is_refused);
+                    group.hold(format!("line {seq} is to be set aside: {error}"), error.is_refused());
                 }
                 return Ok(false);
             }

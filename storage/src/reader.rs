@@ -48,6 +48,12 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// Whether the disk refused: nothing is lost as far as is known, and another try may read it.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self, ReadError::Io { .. })
+    }
+
     /// How far it is no news from `seq` on, which was asked for: lines that `losses` have recorded as lost.
     pub fn known<'l>(&self, seq: Seq, losses: impl IntoIterator<Item = &'l Loss>) -> Option<SeqRange> {
         let ReadError::Damaged { range, .. } = self else { return None };

@@ -162,7 +162,7 @@ impl View {
                             // The rest of a segment: where the next block begins is not known.
                             _ => self.segment_behind(seq).unwrap_or(end).min(end),
                         };
-                        verified.refused += u64::from(matches!(error, ReadError::Io { .. }));
+                        verified.refused += u64::from(error.is_refused());
                         if !self.is_told(&error) {
                             let lines = SeqRange { first: seq, last: behind.prev() };
                             findings.push(tell(&error, lines));
