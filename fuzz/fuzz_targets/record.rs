@@ -1,8 +1,9 @@
 //! The records of the log: commits of a journal (manifests among them), SPARE and the manifest of a backup, dead
 //! letters, and the chunks that a journal is cut into.
 //!
-//! Whatever the bytes, with the checksum of the frame made right or not: a record that decodes is the same after
-//! it was encoded and decoded again, within the bound on memory whatever lengths it claims.
+//! Whatever the bytes, with the checksum of the frame made right or not, and of any version: a record that decodes is
+//! the same after it was encoded in today's layout and decoded again, within the bound on memory whatever lengths it
+//! claims.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -12,16 +13,18 @@ use spillq_storage::fuzzing::{Of, chunk, record};
 fuzz_target!(|data: &[u8]| {
     let mut choices = Choices(data);
     let of = [Of::Commit, Of::State, Of::DeadLetter].get(choices.few(4)).copied();
-    let is_framed = choices.few(8) > 0;
-    match (of, is_framed) {
-        (None, framed) => check_chunk(choices.0, framed),
-        (Some(of), false) => check(of, choices.0),
-        (Some(of), true) => check(of, &framed(choices.0)),
+    // 0: the frame is what the bytes say. Most frames have a version that is read.
+    let frame = choices.few(8) as u8;
+    match (of, frame) {
+        (None, frame) => check_chunk(choices.0, frame > 0),
+        (Some(of), 0) => check(of, choices.0),
+        (Some(of), 7) => check(of, &framed(3, choices.0)),
+        (Some(of), frame) => check(of, &framed(1 + frame % 2, choices.0)),
     }
 });
 
-fn framed(body: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![1];
+fn framed(version: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![version];
     bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&crc32c::crc32c(body).to_le_bytes());
     bytes.extend_from_slice(body);

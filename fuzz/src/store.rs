@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use spillq_storage::fuzzing::Store;
 use spillq_storage::{
-    BlockBuilder, Commit, DeadLetter, DiskOptions, GroupChange, GroupId, Keep, LineFlags, Options, Reader,
+    BlockBuilder, Commit, DeadCause, DeadLetter, DiskOptions, GroupChange, GroupId, Keep, LineFlags, Options, Reader,
     Seq, SeqRange, SourceEnd, SourceId, State, View,
 };
 
@@ -87,7 +87,7 @@ fn make() -> Store {
         if first == 49 {
             let group = GroupId(1);
             let letter =
-                DeadLetter { group, seq: Seq(7), attempts: 8, time_ms: 1, reason: "poison".to_owned() };
+                DeadLetter { group, seq: Seq(7), attempts: 8, time_ms: 1, cause: DeadCause::Failed, reason: "poison".to_owned() };
             let block = log.reader().block(Seq(7)).unwrap();
             log.bury(&letter, &block).unwrap();
             let acked =

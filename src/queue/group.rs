@@ -163,10 +163,9 @@ impl Group {
     #[must_use]
     pub(super) fn condemned(&self, state: &GroupState) -> Vec<Seq> {
         let passed_behind = state.acks.ranges() > 0;
-        let condemned = state.attempts.iter().filter(|(seq, attempts)| {
-            **attempts >= self.settings.retry.attempts && state.suspects.contains(&SeqRange::one(**seq))
-        });
-        condemned.filter(|_| passed_behind).map(|(seq, _)| *seq).collect()
+        let alone = state.suspects.iter().filter(|suspect| passed_behind && suspect.lines() == 1);
+        let seqs = alone.map(|suspect| suspect.first);
+        seqs.filter(|seq| state.attempts(*seq) >= self.settings.retry.attempts).collect()
     }
 
     /// The next lines to read, under a new reservation number.
@@ -225,7 +224,7 @@ impl Group {
 
     /// Lines that were delivered before, if some are due.
     fn again(&self, view: View<'_>) -> Result<Option<Reserved>, Idle> {
-        let attempts = |seq: Seq| view.state.attempts.get(&seq).copied().unwrap_or_default();
+        let attempts = |seq: Seq| view.state.attempts(seq);
         let probe = |stuck: Seq, skip: u64| {
             let behind = SeqRange::new(stuck.next(), view.next_seq.prev())?;
             view.state.acks.nth_outside(behind, skip)
@@ -345,14 +344,14 @@ impl Group {
             self.retries.cut(reserved.range, last);
             self.retries.begin(range, None);
         }
-        let charged = view.state.attempts.get(&range.first).copied().unwrap_or_default();
+        let charged = view.state.attempts(range.first);
         let failures = self.retries.failures(range);
         // A line by itself may come as a batch like any other: first of all, and where a restart has forgotten the
         // parts. What it is told to be never falls.
         let attempt = 1 + if range.lines() == 1 { failures.max(charged) } else { failures };
         self.leases.insert(token, Out { range, since_ms: view.now_ms, alone });
         self.activity.leases += 1;
-        Some((Lease { token, range, attempt }, GroupChange::Lease { range, alone }))
+        Some((Lease { token, range, attempt }, GroupChange::Lease { range }))
     }
 
     /// An offer is not taken up.
@@ -381,7 +380,7 @@ impl Group {
     /// A lease came back untried.
     pub(super) fn given_back(&mut self, out: Out) -> GroupChange {
         self.retries.give_back(out.range);
-        GroupChange::Return { range: out.range, untried: true }
+        GroupChange::Return { range: out.range, failed_for_ms: None }
     }
 
     /// A delivery failed. Also says which line is to be set aside, if one is.
@@ -391,10 +390,10 @@ impl Group {
         out: Out,
         kind: FailureKind,
     ) -> (GroupChange, Option<Seq>) {
-        let charged = view.state.attempts.get(&out.range.first).copied().unwrap_or_default();
-        let attempts = if out.alone { charged } else { 0 };
+        let attempts = if out.alone { view.state.attempts(out.range.first) + 1 } else { 0 };
         let dead = self.retries.failed(out.range, kind, view.now_ms, attempts);
-        (GroupChange::Return { range: out.range, untried: kind.spares_the_lines() }, dead)
+        let is_charged = out.alone && !kind.spares_the_lines();
+        (GroupChange::Return { range: out.range, failed_for_ms: is_charged.then_some(0) }, dead)
     }
 
     /// Lines were settled by other means than a lease: set aside, or lost.
@@ -598,13 +597,13 @@ mod tests {
         let mut deliver = |group: &mut Group, state: &mut GroupState, now_ms| {
             let view = View { now_ms, ..view(state, 2) };
             group.offer(view, false, now_ms).unwrap();
-            let (lease, leased) = group.lease(view, now_ms, Seq(1), now_ms).unwrap();
+            let (lease, _) = group.lease(view, now_ms, Seq(1), now_ms).unwrap();
             told.push(lease.attempt);
             let out = group.take(now_ms).unwrap();
-            group.failed(view, out, FailureKind::Failed);
+            let (returned, _) = group.failed(view, out, FailureKind::Failed);
             // What the log makes of it.
-            if let GroupChange::Lease { alone: true, .. } = leased {
-                *state.attempts.entry(Seq(1)).or_default() += 1;
+            if let GroupChange::Return { failed_for_ms: Some(_), .. } = returned {
+                state.failures.entry(Seq(1)).or_default().times += 1;
             }
         };
         let settings = GroupSettings { strict: false, ..GroupSettings::named("default") };

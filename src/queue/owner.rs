@@ -20,7 +20,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use spillq_storage::{
-    Commit, DeadLetter, Error, GroupChange, GroupId, Log, Loss, REASON_BYTES_MAX, Reader, Seq, SeqRange,
+    Commit, DeadCause, DeadLetter, Error, GroupChange, GroupId, Log, Loss, REASON_BYTES_MAX, Reader, Seq,
+    SeqRange,
 };
 use tokio::sync::oneshot;
 
@@ -154,7 +155,8 @@ impl Owner {
             .flat_map(|(id, seqs)| seqs.into_iter().map(move |seq| (id, seq)))
             .collect();
         for (id, seq) in condemned {
-            self.set_aside(id, seq, "the service died every time while this line was out alone".to_owned())?;
+            let reason = "the service died every time while this line was out alone".to_owned();
+            self.set_aside(id, seq, DeadCause::Died, reason)?;
         }
         self.make_durable()
     }
@@ -321,7 +323,7 @@ impl Owner {
         if let Some(seq) = dead {
             let reason =
                 self.groups.get(&id).and_then(|group| group.last_failure.clone()).unwrap_or_default();
-            self.set_aside(id, seq, reason)?;
+            self.set_aside(id, seq, DeadCause::Failed, reason)?;
         }
         self.replies.push(Reply::Settled(reply));
         Ok(())
@@ -329,7 +331,13 @@ impl Owner {
 
     /// Puts a line into `kept/`, durably, and its end into the commit that is being gathered. A line that cannot be
     /// read stays.
-    fn set_aside(&mut self, id: GroupId, seq: Seq, mut reason: String) -> Result<bool, Error> {
+    fn set_aside(
+        &mut self,
+        id: GroupId,
+        seq: Seq,
+        cause: DeadCause,
+        mut reason: String,
+    ) -> Result<bool, Error> {
         let block = match self.log.reader().block(seq) {
             Ok(block) => block,
             Err(error) => {
@@ -344,9 +352,10 @@ impl Owner {
             end -= 1;
         }
         reason.truncate(end);
-        let attempts = self.log.state().groups.get(&id).and_then(|group| group.attempts.get(&seq).copied());
-        let attempts = attempts.unwrap_or_default();
-        let letter = DeadLetter { group: id, seq, attempts, time_ms: clock::wall_ms(), reason };
+        let attempts = self.log.state().groups.get(&id).map_or(0, |group| group.attempts(seq));
+        // The failure that was the last is in the commit that is being gathered: the log does not count it yet.
+        let attempts = attempts + u32::from(cause == DeadCause::Failed);
+        let letter = DeadLetter { group: id, seq, attempts, time_ms: clock::wall_ms(), cause, reason };
         self.log.bury(&letter, &block)?;
         self.commit.groups.push((id, GroupChange::Dead { seq }));
         if let Some(group) = self.groups.get_mut(&id) {
@@ -379,7 +388,7 @@ impl Owner {
         tracing::error!(group = group.settings().name, lines = %range, "{what}; the lines are lost");
         group.settled(range, clock::now_ms());
         self.commit.groups.push((id, GroupChange::Ack { range }));
-        self.commit.losses.push(Loss { range, reason: what });
+        self.commit.losses.push(Loss::unreadable(range, what));
     }
 
     /// Commits what was gathered and tells those who wait for it.

@@ -9,7 +9,7 @@ use super::retry::Retries;
 /// that waits before the last suspect. Of a batch that was cut some may be suspect, and a part before them was given
 /// back, and is not.
 pub(super) fn left_over(settings: &GroupSettings, state: &GroupState) -> Retries {
-    let attempts = |seq: Seq| state.attempts.get(&seq).copied().unwrap_or_default();
+    let attempts = |seq: Seq| state.attempts(seq);
     let mut retries = Retries::new(settings.retry, settings.strict, &state.suspects, &attempts);
     let last = state.suspects.iter().map(|suspect| suspect.last).max();
     if let Some(last) = last.filter(|_| settings.strict) {

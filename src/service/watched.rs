@@ -96,7 +96,7 @@ pub(crate) fn out_at_the_end(state: &State) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for group in state.groups.values() {
         let leased = group.suspects.iter().copied().chain(group.leases.iter().map(|leased| leased.range));
-        let attempts = |range: &SeqRange| group.attempts.get(&range.first).copied().unwrap_or_default();
+        let attempts = |range: &SeqRange| group.attempts(range.first);
         let mut ranges: Vec<SeqRange> = leased.collect();
         ranges.sort_unstable();
         let mut told: Vec<(SeqRange, u32)> = Vec::new();
@@ -126,7 +126,7 @@ pub(crate) fn killers(state: &State) -> Vec<(String, Seq, u32)> {
     for group in state.groups.values() {
         let leased = group.suspects.iter().copied().chain(group.leases.iter().map(|leased| leased.range));
         for range in leased.filter(|range| *range == SeqRange::one(range.first)) {
-            let attempts = group.attempts.get(&range.first).copied().unwrap_or_default();
+            let attempts = group.attempts(range.first);
             if attempts >= DELIVERIES_MIN {
                 killers.push((group.name.clone(), range.first, attempts));
             }

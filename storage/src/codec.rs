@@ -2,18 +2,19 @@
 //!
 //! | at | bytes | what |
 //! |---|---|---|
-//! | 0 | 1 | version, 1 |
+//! | 0 | 1 | version of this record type |
 //! | 1 | 4 | length of the record |
 //! | 5 | 4 | CRC32C of the record |
 //! | 9 | | the record, bincode 2 standard configuration |
 //!
-//! Line bytes never pass through here. Decoding allocates at most [`RECORD_BYTES_MAX`].
+//! Each record type has its own version ([`Versioned`]): the layout of one can change while the others stay as they
+//! are. Line bytes never pass through here. Decoding allocates at most [`RECORD_BYTES_MAX`], and for an older version
+//! as much again while it is converted.
 
 use bincode::{Decode, Encode};
 
 use crate::bytes_le::{Get, Put};
 
-const VERSION: u8 = 1;
 const FRAME_BYTES: usize = 9;
 /// The largest record is a manifest with 50,000 sources of a kilobyte each.
 const RECORD_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -26,17 +27,44 @@ fn config() -> bincode::config::Configuration<
     bincode::config::standard().with_limit::<RECORD_BYTES_MAX>()
 }
 
+/// A type of record: which layouts of it there are.
+pub(crate) trait Versioned: Encode + Decode<()> {
+    /// What an error calls it.
+    const NAME: &'static str;
+    /// The version that is written.
+    const VERSION: u8;
+    /// The oldest version that is read.
+    const OLDEST: u8 = Self::VERSION;
+
+    /// Decodes a body of `version`, which is at least [`Versioned::OLDEST`] and older than [`Versioned::VERSION`], and
+    /// converts it into today's record.
+    ///
+    /// # Errors
+    /// Says what does not match.
+    fn decode_older(version: u8, _body: &[u8]) -> Result<Self, String> {
+        Err(unknown::<Self>(version))
+    }
+}
+
+fn unknown<T: Versioned>(version: u8) -> String {
+    let reads = match (T::OLDEST, T::VERSION) {
+        (oldest, newest) if oldest == newest => format!("version {newest}"),
+        (oldest, newest) => format!("versions {oldest} to {newest}"),
+    };
+    format!("{} has record version {version}, this program reads {reads}", T::NAME)
+}
+
 /// Appends the framed record to `out`.
 ///
 /// # Errors
 /// When the record is larger than a reader would take.
-pub(crate) fn encode<T: Encode>(record: &T, out: &mut Vec<u8>) -> Result<(), String> {
+pub(crate) fn encode<T: Versioned>(record: &T, out: &mut Vec<u8>) -> Result<(), String> {
     let body = bincode::encode_to_vec(record, config())
-        .map_err(|error| format!("record does not encode: {error}"))?;
+        .map_err(|error| format!("{} does not encode: {error}", T::NAME))?;
     if body.len() > RECORD_BYTES_MAX {
-        return Err(format!("record of {} bytes, at most {RECORD_BYTES_MAX} are read back", body.len()));
+        return Err(format!("{} of {} bytes, at most {RECORD_BYTES_MAX} are read back", T::NAME, body.len()));
     }
-    out.put_u8(VERSION);
+    out.put_u8(T::VERSION);
     out.put_u32(body.len() as u32);
     out.put_u32(crc32c::crc32c(&body));
     out.extend_from_slice(&body);
@@ -47,55 +75,108 @@ pub(crate) fn encode<T: Encode>(record: &T, out: &mut Vec<u8>) -> Result<(), Str
 ///
 /// # Errors
 /// Says what does not match.
-pub(crate) fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<(T, &[u8]), String> {
+pub(crate) fn decode<T: Versioned>(bytes: &[u8]) -> Result<(T, &[u8]), String> {
     let (frame, rest) = bytes
         .split_at_checked(FRAME_BYTES)
-        .ok_or_else(|| format!("{} bytes where a record needs {FRAME_BYTES}", bytes.len()))?;
+        .ok_or_else(|| format!("{} bytes where {} needs {FRAME_BYTES}", bytes.len(), T::NAME))?;
     let mut get = Get::new(frame);
     let (version, len, crc) = (get.u8(), get.u32() as usize, get.u32());
-    if version != VERSION {
-        return Err(format!("record version {version}, this program reads version {VERSION}"));
+    if !(T::OLDEST..=T::VERSION).contains(&version) {
+        return Err(unknown::<T>(version));
     }
-    let (body, rest) =
-        rest.split_at_checked(len).ok_or_else(|| format!("{} bytes where a record has {len}", rest.len()))?;
+    let (body, rest) = rest
+        .split_at_checked(len)
+        .ok_or_else(|| format!("{} bytes where {} has {len}", rest.len(), T::NAME))?;
     let found = crc32c::crc32c(body);
     if found != crc {
-        return Err(format!("record checksum {found:#010x} does not match {crc:#010x}"));
+        return Err(format!("{}: checksum {found:#010x} does not match {crc:#010x}", T::NAME));
     }
-    let (record, used) = bincode::decode_from_slice(body, config())
-        .map_err(|error| format!("record does not decode: {error}"))?;
+    let record = if version == T::VERSION { decode_body(body) } else { T::decode_older(version, body) };
+    Ok((record.map_err(|what| format!("{}: {what}", T::NAME))?, rest))
+}
+
+/// Decodes the body of a record, which must be all of `body`.
+///
+/// # Errors
+/// Says what does not match.
+pub(crate) fn decode_body<T: Decode<()>>(body: &[u8]) -> Result<T, String> {
+    let (record, used) =
+        bincode::decode_from_slice(body, config()).map_err(|error| format!("does not decode: {error}"))?;
     if used != body.len() {
         return Err(format!("{} bytes behind a record of {used}", body.len() - used));
     }
-    Ok((record, rest))
+    Ok(record)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_record_comes_back_with_what_follows_it() {
+    /// A record whose first version had only a number.
+    type Pair = (u64, String);
+
+    impl Versioned for Pair {
+        const NAME: &'static str = "a pair";
+        const VERSION: u8 = 3;
+        const OLDEST: u8 = 2;
+
+        fn decode_older(_: u8, body: &[u8]) -> Result<Pair, String> {
+            decode_body::<u64>(body).map(|number| (number, "older".to_owned()))
+        }
+    }
+
+    /// One that never had another version.
+    impl Versioned for u16 {
+        const NAME: &'static str = "a number";
+        const VERSION: u8 = 1;
+    }
+
+    fn seven() -> Vec<u8> {
         let mut out = Vec::new();
         encode(&(7u64, "seven".to_owned()), &mut out).unwrap();
-        out.extend_from_slice(b"blocks");
-        assert_eq!(decode::<(u64, String)>(&out).unwrap(), ((7, "seven".to_owned()), &b"blocks"[..]));
+        out
+    }
+
+    fn framed(version: u8, body: &[u8]) -> Vec<u8> {
+        let mut out = vec![version];
+        out.put_u32(body.len() as u32);
+        out.put_u32(crc32c::crc32c(body));
+        out.extend_from_slice(body);
+        out
+    }
+
+    #[test]
+    fn a_record_comes_back_with_what_follows_it() {
+        let out = [seven(), b"blocks".to_vec()].concat();
+        assert_eq!(out[0], 3);
+        assert_eq!(decode::<Pair>(&out).unwrap(), ((7, "seven".to_owned()), &b"blocks"[..]));
+    }
+
+    #[test]
+    fn an_older_version_is_converted_and_an_unknown_one_named_with_the_type_of_the_record() {
+        assert_eq!(decode::<Pair>(&framed(2, &[7])).unwrap(), ((7, "older".to_owned()), &[][..]));
+        assert_eq!(decode::<Pair>(&framed(2, &[7, 7])).unwrap_err(), "a pair: 1 bytes behind a record of 1");
+        for version in [0, 1, 4, 255] {
+            let expected = format!("a pair has record version {version}, this program reads versions 2 to 3");
+            assert_eq!(decode::<Pair>(&framed(version, &[7])).unwrap_err(), expected);
+        }
+        let two = decode::<u16>(&framed(2, &[7])).unwrap_err();
+        assert_eq!(two, "a number has record version 2, this program reads version 1");
+        assert_eq!(decode::<u16>(&framed(1, &[7])).unwrap(), (7, &[][..]));
     }
 
     #[test]
     fn flips_cuts_and_trailing_bytes_are_refused() {
-        let mut out = Vec::new();
-        encode(&(7u64, "seven".to_owned()), &mut out).unwrap();
+        let out = seven();
+        // The version is not under the checksum: a flip may give another one that is read, which then does not fit.
         for bit in 0..out.len() * 8 {
             let mut bad = out.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode::<(u64, String)>(&bad).is_err(), "bit {bit}");
+            assert!(decode::<Pair>(&bad).is_err(), "bit {bit}");
         }
         for len in 0..out.len() {
-            assert!(decode::<(u64, String)>(&out[..len]).is_err(), "{len} bytes");
+            assert!(decode::<Pair>(&out[..len]).is_err(), "{len} bytes");
         }
-        let mut longer = Vec::new();
-        encode(&(7u64, "seven".to_owned(), 1u8), &mut longer).unwrap();
-        assert!(decode::<(u64, String)>(&longer).unwrap_err().contains("behind a record"));
+        assert!(decode::<Pair>(&framed(3, &[7, 0, 1])).unwrap_err().contains("behind a record"));
     }
 }

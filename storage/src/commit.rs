@@ -8,8 +8,10 @@ use bincode::{Decode, Encode};
 use bytes::Bytes;
 
 use crate::block::NewBlock;
+use crate::codec::Versioned;
 use crate::ids::{GroupId, Seq, SeqRange, SourceId};
 use crate::manifest::{KeptMark, Loss, State};
+use crate::version1;
 
 /// One atomic change to be made: everything in it becomes durable together, or nothing does.
 #[derive(Clone, Debug, Default)]
@@ -47,19 +49,18 @@ impl Commit {
 /// One thing that a group does.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum GroupChange {
-    /// Lines are lent to a processor. A failure is charged to the line where it is `alone`.
+    /// Lines are lent to a processor. Nothing is counted: what counts is how the lease ends.
     Lease {
         /// Which lines.
         range: SeqRange,
-        /// Whether the delivery counts as an attempt of its one line.
-        alone: bool,
     },
-    /// A lease ended without an ack.
+    /// A lease ended without an ack. A range of which no lease is out changes nothing.
     Return {
         /// The range of that lease.
         range: SeqRange,
-        /// It was never handed out, or taken back in time: the attempt does not count.
-        untried: bool,
+        /// The delivery failed, and its line, if it was one, has been failing for this many milliseconds: counted in
+        /// [`crate::GroupState::failures`]. `None`: it was never delivered, or taken back in time; nothing is counted.
+        failed_for_ms: Option<u64>,
     },
     /// Lines are done with.
     Ack {
@@ -136,4 +137,15 @@ pub(crate) enum Record {
     Manifest(Box<State>),
     /// Every other one.
     Changes(Changes),
+}
+
+impl Versioned for Record {
+    const NAME: &'static str = "a journal record";
+    /// 2: kinds of losses; failures and deaths in place of attempts; leases that count nothing.
+    const VERSION: u8 = 2;
+    const OLDEST: u8 = 1;
+
+    fn decode_older(_: u8, body: &[u8]) -> Result<Record, String> {
+        version1::Record::decode(body)
+    }
 }

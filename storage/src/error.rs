@@ -63,15 +63,19 @@ pub enum Error {
         /// The data dir.
         path: PathBuf,
     },
-    /// A store of another format version. It was not touched.
-    #[error("the store in {path} has format version {found}, this program reads version {expected}")]
+    /// A store of a format version that this program does not read. It was not touched.
+    #[error(
+        "the store in {path} has format version {found}, this program reads versions {oldest} to {newest}"
+    )]
     Version {
         /// The data dir.
         path: PathBuf,
         /// The version found.
         found: u32,
-        /// The version that this program reads.
-        expected: u32,
+        /// The oldest version that this program reads.
+        oldest: u32,
+        /// The newest, which it writes.
+        newest: u32,
     },
     /// The store contradicts itself. Nothing was changed: going on could lose acknowledged lines silently.
     #[error("the store in {path} is damaged: {what}")]

@@ -49,9 +49,7 @@ pub enum Of {
 
 /// Decodes a framed record; gives it encoded again, and how many bytes are behind it.
 pub fn record(of: Of, bytes: &[u8]) -> std::result::Result<(Vec<u8>, usize), String> {
-    fn again<T: bincode::Encode + bincode::Decode<()>>(
-        bytes: &[u8],
-    ) -> std::result::Result<(Vec<u8>, usize), String> {
+    fn again<T: codec::Versioned>(bytes: &[u8]) -> std::result::Result<(Vec<u8>, usize), String> {
         let (record, rest) = codec::decode::<T>(bytes)?;
         let mut out = Vec::new();
         codec::encode(&record, &mut out)?;

@@ -1,6 +1,8 @@
 //! One group in the log: what it has settled, what is out, and how often what failed. Pure.
 //!
-//! Part of the [manifest](crate::manifest), and bounded as told there.
+//! Part of the [manifest](crate::manifest), and bounded as told there. Failures and deaths hold lines that wait and
+//! were leased by themselves, and go with the line: at most as many as a group has parts of batches that were cut down
+//! to one line, which its batches and acks above the floor bound.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +17,16 @@ use crate::ids::{Seq, SeqRange};
 pub struct Leased {
     /// The lines that are lent.
     pub range: SeqRange,
-    /// Whether a failure is charged to the line: only ever where it is one.
-    pub alone: bool,
+}
+
+/// What failed of the deliveries of one line alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Failures {
+    /// How many of them failed.
+    pub times: u32,
+    /// How long the line had been failing at the last of them, in milliseconds since its first failure alone; time in
+    /// which the process was down does not count.
+    pub for_ms: u64,
 }
 
 /// A group and what it has done.
@@ -35,8 +45,10 @@ pub struct GroupState {
     /// Leases that an earlier run took with it when it died: delivered again in parts, to find the line that
     /// kills, if one does.
     pub suspects: Vec<SeqRange>,
-    /// Deliveries of lines alone that are neither acked nor dead.
-    pub attempts: BTreeMap<Seq, u32>,
+    /// Lines that wait, and whose deliveries alone failed.
+    pub failures: BTreeMap<Seq, Failures>,
+    /// Lines that wait: during how many deliveries of the line alone the process died.
+    pub deaths: BTreeMap<Seq, u32>,
     /// Lines acked since it was created.
     pub acked_lines: u64,
     /// Lines ever set aside as dead.
@@ -58,7 +70,8 @@ impl GroupState {
             revived: std::collections::BTreeSet::new(),
             leases: Vec::new(),
             suspects: Vec::new(),
-            attempts: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            deaths: BTreeMap::new(),
             acked_lines: 0,
             dead_lines: 0,
             skipped_lines: 0,
@@ -73,20 +86,26 @@ impl GroupState {
         above.saturating_sub(self.acks.lines_above()) + self.revived.len() as u64
     }
 
+    /// Deliveries of the line alone that ended in a failure or in the death of the process.
+    #[must_use]
+    pub fn attempts(&self, seq: Seq) -> u32 {
+        let failures = self.failures.get(&seq).map_or(0, |failures| failures.times);
+        failures.saturating_add(self.deaths.get(&seq).copied().unwrap_or_default())
+    }
+
     pub(crate) fn apply(&mut self, change: &GroupChange) {
         match change {
-            GroupChange::Lease { range, alone } => {
+            GroupChange::Lease { range } => {
                 self.suspects = self.suspects.iter().flat_map(|suspect| suspect.without(*range)).collect();
-                self.leases.push(Leased { range: *range, alone: *alone });
-                if *alone && range.lines() == 1 {
-                    *self.attempts.entry(range.first).or_default() += 1;
-                }
+                self.leases.push(Leased { range: *range });
             }
-            GroupChange::Return { range, untried } => {
-                let charged = self.leases.iter().any(|leased| leased.range == *range && leased.alone);
+            GroupChange::Return { range, failed_for_ms } => {
+                // A lease that ended otherwise counts nothing: its line may be settled, and would stay in here.
+                let was_out = self.leases.iter().any(|leased| leased.range == *range);
                 self.leases.retain(|leased| leased.range != *range);
-                if let Some(attempts) = self.attempts.get_mut(&range.first).filter(|_| charged && *untried) {
-                    *attempts = attempts.saturating_sub(1);
+                if let Some(for_ms) = failed_for_ms.filter(|_| was_out && range.lines() == 1) {
+                    let failures = self.failures.entry(range.first).or_default();
+                    *failures = Failures { times: failures.times.saturating_add(1), for_ms };
                 }
             }
             GroupChange::Ack { range } => {
@@ -99,7 +118,8 @@ impl GroupState {
             }
             GroupChange::Revive { seq } => {
                 self.revived.insert(*seq);
-                self.attempts.remove(seq);
+                self.failures.remove(seq);
+                self.deaths.remove(seq);
             }
             GroupChange::Pause(paused) => self.paused = *paused,
             GroupChange::Skip { range, dropped } => {
@@ -121,7 +141,8 @@ impl GroupState {
     fn again(&mut self, from: Seq) {
         self.acks.cut(from);
         self.revived.retain(|seq| *seq < from);
-        self.attempts.retain(|seq, _| *seq < from);
+        self.failures.retain(|seq, _| *seq < from);
+        self.deaths.retain(|seq, _| *seq < from);
         self.leases.clear();
         let again = SeqRange { first: from, last: Seq(u64::MAX) };
         self.suspects = self.suspects.iter().flat_map(|suspect| suspect.without(again)).collect();
@@ -130,15 +151,21 @@ impl GroupState {
     pub(crate) fn settle(&mut self, range: SeqRange) {
         self.acks.insert(range);
         self.revived.retain(|seq| !range.contains(*seq));
-        self.attempts.retain(|seq, _| !range.contains(*seq));
+        self.failures.retain(|seq, _| !range.contains(*seq));
+        self.deaths.retain(|seq, _| !range.contains(*seq));
         self.leases.retain(|leased| leased.range.intersection(range).is_none());
         self.suspects = self.suspects.iter().flat_map(|suspect| suspect.without(range)).collect();
     }
 
-    /// A new run of the process: what was out is suspect, and comes again in halves.
+    /// A new run of the process: what was out is suspect, and comes again in halves. The run before died with it: a line
+    /// that was out alone may be why.
     pub(crate) fn begin_run(&mut self) {
         for leased in std::mem::take(&mut self.leases) {
             let SeqRange { first, last } = leased.range;
+            if first == last {
+                let deaths = self.deaths.entry(first).or_default();
+                *deaths = deaths.saturating_add(1);
+            }
             let middle = Seq(first.0 + (last.0 - first.0) / 2);
             self.suspects.extend(SeqRange::new(first, middle));
             self.suspects.extend(SeqRange::new(middle.next(), last));
@@ -158,22 +185,63 @@ mod tests {
     #[test]
     fn a_lease_that_a_crash_took_comes_back_in_halves_until_it_is_one_line() {
         let mut group = GroupState::empty("default", Seq(0));
-        group.apply(&GroupChange::Lease { range: range(1, 4), alone: false });
+        group.apply(&GroupChange::Lease { range: range(1, 4) });
         group.begin_run();
         assert_eq!(group.suspects, [range(1, 2), range(3, 4)]);
-        group.apply(&GroupChange::Lease { range: range(1, 2), alone: false });
+        group.apply(&GroupChange::Lease { range: range(1, 2) });
         assert_eq!(group.suspects, [range(3, 4)]);
         group.begin_run();
         assert_eq!(group.suspects, [range(1, 1), range(2, 2), range(3, 4)]);
-        for tries in 1..=3 {
-            group.apply(&GroupChange::Lease { range: range(1, 1), alone: true });
+        assert!(group.deaths.is_empty(), "nothing was out alone");
+        for deaths in 1..=3 {
+            group.apply(&GroupChange::Lease { range: range(1, 1) });
+            assert_eq!(group.attempts(Seq(1)), deaths - 1, "a lease counts nothing");
             group.begin_run();
-            assert_eq!(group.attempts.get(&Seq(1)), Some(&tries));
+            assert_eq!(group.deaths, BTreeMap::from([(Seq(1), deaths)]));
+            assert_eq!(group.suspects, [range(1, 1), range(2, 2), range(3, 4)]);
         }
         group.apply(&GroupChange::Ack { range: range(1, 3) });
         assert_eq!(group.suspects, [range(4, 4)]);
-        assert!(group.attempts.is_empty());
+        assert!(group.deaths.is_empty());
         assert_eq!((group.acked_lines, group.lag_lines(Seq(5))), (3, 1));
+    }
+
+    #[test]
+    fn a_line_alone_counts_its_failures_and_deaths_until_it_is_settled() {
+        let mut group = GroupState::empty("default", Seq(0));
+        let lend = |group: &mut GroupState, range| group.apply(&GroupChange::Lease { range });
+        let give_back = |group: &mut GroupState, range, failed_for_ms| {
+            group.apply(&GroupChange::Return { range, failed_for_ms });
+        };
+        lend(&mut group, range(1, 2));
+        give_back(&mut group, range(1, 2), Some(5));
+        lend(&mut group, range(1, 1));
+        give_back(&mut group, range(1, 1), None);
+        assert!(group.failures.is_empty(), "neither two lines nor an untried one");
+        for (times, for_ms) in [(1, 0), (2, 250), (3, 900)] {
+            lend(&mut group, range(1, 1));
+            give_back(&mut group, range(1, 1), Some(for_ms));
+            assert_eq!(group.failures, BTreeMap::from([(Seq(1), Failures { times, for_ms })]));
+        }
+        lend(&mut group, range(1, 1));
+        group.begin_run();
+        assert_eq!((group.attempts(Seq(1)), group.attempts(Seq(2))), (4, 0));
+        give_back(&mut group, range(1, 1), Some(7));
+        assert_eq!(group.attempts(Seq(1)), 4, "its lease ended with the run");
+        let settled = [
+            GroupChange::Ack { range: range(1, 1) },
+            GroupChange::Dead { seq: Seq(1) },
+            GroupChange::Skip { range: range(1, 1), dropped: true },
+            GroupChange::Revive { seq: Seq(1) },
+            GroupChange::Again { from: Seq(1) },
+        ];
+        for change in settled {
+            let mut group = group.clone();
+            group.apply(&change);
+            assert!(group.failures.is_empty() && group.deaths.is_empty(), "{change:?}");
+        }
+        group.deaths.insert(Seq(1), u32::MAX);
+        assert_eq!(group.attempts(Seq(1)), u32::MAX);
     }
 
     #[test]
@@ -194,10 +262,12 @@ mod tests {
         group.apply(&GroupChange::Ack { range: range(1, 40) });
         group.apply(&GroupChange::Dead { seq: Seq(41) });
         group.apply(&GroupChange::Ack { range: range(50, 60) });
-        group.apply(&GroupChange::Lease { range: range(42, 42), alone: true });
+        group.apply(&GroupChange::Lease { range: range(42, 42) });
+        group.begin_run();
+        group.apply(&GroupChange::Lease { range: range(43, 43) });
         group.apply(&GroupChange::Again { from: Seq(31) });
         assert_eq!((group.acks.floor(), group.acks.ranges(), group.lag_lines(Seq(61))), (Seq(30), 0, 30));
-        assert!(group.leases.is_empty() && group.attempts.is_empty());
+        assert!(group.leases.is_empty() && group.deaths.is_empty());
         assert_eq!((group.acked_lines, group.skipped_lines), (51, 0), "what was acked was acked");
     }
 
@@ -205,7 +275,7 @@ mod tests {
     fn lines_that_are_passed_over_are_counted_apart_and_once() {
         let mut group = GroupState::empty("default", Seq(0));
         group.apply(&GroupChange::Ack { range: range(3, 4) });
-        group.apply(&GroupChange::Lease { range: range(5, 9), alone: false });
+        group.apply(&GroupChange::Lease { range: range(5, 9) });
         group.apply(&GroupChange::Skip { range: range(1, 6), dropped: false });
         group.apply(&GroupChange::Skip { range: range(1, 7), dropped: true });
         assert_eq!((group.acked_lines, group.skipped_lines, group.dropped_lines), (2, 4, 1));

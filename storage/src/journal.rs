@@ -22,7 +22,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bytes_le::{Get, Put};
-use crate::codec;
+use crate::codec::{self, Versioned};
 use crate::commit::Record;
 use crate::disk::{Disk, DiskFile, JournalDb};
 use crate::error::{Context, Error, Result};
@@ -92,7 +92,7 @@ impl Journal {
         store: StoreId,
         number: u64,
         commit: u64,
-        manifest: &Record,
+        manifest: &impl Versioned,
     ) -> Result<Journal> {
         let name = folder(number);
         let mut journal = Journal { db, store, number, stored_bytes: 0, commits: 0, begun_bytes: 0 };
@@ -122,7 +122,7 @@ impl Journal {
 
     /// Adds one commit and makes it durable. `blocks` are the blocks that it places, in disk form. After an error
     /// nobody knows what is durable: only opening again tells.
-    pub(crate) fn append(&mut self, commit: u64, record: &Record, blocks: &[Vec<u8>]) -> Result<()> {
+    pub(crate) fn append(&mut self, commit: u64, record: &impl Versioned, blocks: &[Vec<u8>]) -> Result<()> {
         let name = folder(self.number);
         let mut framed = Vec::new();
         codec::encode(record, &mut framed)

@@ -22,12 +22,13 @@ use bincode::{Decode, Encode};
 
 use crate::block::{Block, BlockBuilder, BlockHeader};
 use crate::bytes_le::{Get, Put};
-use crate::codec;
+use crate::codec::{self, Versioned};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Result};
 use crate::ids::{GroupId, Seq, SeqRange, StoreId};
 use crate::manifest::{KeptMark, State};
 use crate::segment::{Index, KeptPlace};
+use crate::version1;
 
 pub(crate) const FOLDER: &str = "kept";
 const MAGIC: [u8; 4] = *b"SPQK";
@@ -52,12 +53,46 @@ pub struct DeadLetter {
     pub attempts: u32,
     /// When it was set aside: milliseconds since 1970.
     pub time_ms: u64,
+    /// What it died of.
+    pub cause: DeadCause,
     /// What the processor left behind, at most [`REASON_BYTES_MAX`].
     pub reason: String,
 }
 
+/// What a line died of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum DeadCause {
+    /// The processor blamed the line.
+    Rejected,
+    /// It failed alone, and nobody blamed it.
+    Failed,
+    /// The process died too often with it in flight.
+    Died,
+    /// An operator set it aside.
+    Parked,
+    /// A version 1 program wrote the letter, and did not say.
+    Unknown,
+}
+
+impl Versioned for DeadLetter {
+    const NAME: &'static str = "a dead letter";
+    /// 2: with its cause.
+    const VERSION: u8 = 2;
+    const OLDEST: u8 = 1;
+
+    fn decode_older(_: u8, body: &[u8]) -> std::result::Result<DeadLetter, String> {
+        version1::DeadLetter::decode(body)
+    }
+}
+
+/// The line whose dead letter ends, for which group.
+impl Versioned for (GroupId, Seq) {
+    const NAME: &'static str = "the end of a dead letter";
+    const VERSION: u8 = 1;
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Lines = 1,
     Dead = 2,
     Settled = 3,
@@ -70,6 +105,13 @@ struct Place {
     bytes: u32,
 }
 
+/// What is known of a dead letter without reading it.
+#[derive(Clone, Copy, Debug)]
+struct Letter {
+    place: Place,
+    cause: DeadCause,
+}
+
 /// The open file and what is in it.
 pub(crate) struct Kept {
     disk: Arc<dyn Disk>,
@@ -78,7 +120,7 @@ pub(crate) struct Kept {
     generation: u64,
     file: Box<dyn DiskFile>,
     len: u64,
-    dead: BTreeMap<GroupId, BTreeMap<Seq, Place>>,
+    dead: BTreeMap<GroupId, BTreeMap<Seq, Letter>>,
     /// What could not be read at opening, for people.
     pub(crate) findings: Vec<String>,
 }
@@ -92,7 +134,7 @@ pub(crate) fn path(generation: u64) -> String {
     format!("{FOLDER}/{generation:08}")
 }
 
-fn frame(kind: Kind, body: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: Kind, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(FRAME_BYTES + body.len());
     out.extend_from_slice(&MAGIC);
     out.put_u8(kind as u8);
@@ -170,7 +212,9 @@ impl Kept {
                 Some((kind, body)) => {
                     let place = Place { at: at + FRAME_BYTES as u64, bytes: body.len() as u32 };
                     at = place.at + u64::from(place.bytes);
-                    self.note(kind, &body, place);
+                    if let Err(what) = self.note(kind, &body, place) {
+                        self.findings.push(format!("{name}: the entry at {}: {what}", place.at));
+                    }
                     self.len = at;
                 }
                 // A torn end is normal after a crash: no commit relies on it. After a write that failed there may be
@@ -206,7 +250,11 @@ impl Kept {
         if unburied.is_empty() { Ok(()) } else { self.sync() }
     }
 
-    fn note(&mut self, kind: u8, body: &[u8], place: Place) {
+    /// Takes an entry up.
+    ///
+    /// # Errors
+    /// Says what does not match, of an entry with a right checksum: another version wrote it.
+    fn note(&mut self, kind: u8, body: &[u8], place: Place) -> std::result::Result<(), String> {
         if kind == Kind::Lines as u8 {
             if let Ok(header) = BlockHeader::parse(body, self.store) {
                 let kept = KeptPlace {
@@ -230,14 +278,15 @@ impl Kept {
                 index.kept.insert(header.first, kept);
             }
         } else if kind == Kind::Dead as u8 {
-            if let Ok((letter, _)) = codec::decode::<DeadLetter>(body) {
-                self.dead.entry(letter.group).or_default().insert(letter.seq, place);
+            let (DeadLetter { group, seq, cause, .. }, _) = codec::decode(body)?;
+            self.dead.entry(group).or_default().insert(seq, Letter { place, cause });
+        } else {
+            let ((group, seq), _) = codec::decode::<(GroupId, Seq)>(body)?;
+            if let Some(dead) = self.dead.get_mut(&group) {
+                dead.remove(&seq);
             }
-        } else if let Ok(((group, seq), _)) = codec::decode::<(GroupId, Seq)>(body)
-            && let Some(dead) = self.dead.get_mut(&group)
-        {
-            dead.remove(&seq);
         }
+        Ok(())
     }
 
     /// The entry at `at`, if one is there and sound.
@@ -310,7 +359,7 @@ impl Kept {
             .get(&group)
             .into_iter()
             .flat_map(|dead| dead.range(from..))
-            .map(|(_, place)| place)
+            .map(|(_, letter)| &letter.place)
             .take(limit)
         {
             let body = self.body(place)?;
@@ -327,6 +376,21 @@ impl Kept {
             .into_iter()
             .flat_map(move |dead| dead.range(range.first..=range.last))
             .map(|(seq, _)| *seq)
+    }
+
+    /// How many lines directly below `seq` are dead letters of the group that were rejected, counted up to `most`.
+    pub(crate) fn rejected_below(&self, group: GroupId, seq: Seq, most: u32) -> u32 {
+        let Some(dead) = self.dead.get(&group) else { return 0 };
+        let mut count = 0;
+        let mut above = seq;
+        for (below, letter) in dead.range(..seq).rev() {
+            if count == most || below.next() != above || letter.cause != DeadCause::Rejected {
+                break;
+            }
+            count += 1;
+            above = *below;
+        }
+        count
     }
 
     /// Appends lines out of `block`; durable after [`Kept::sync`]. What is there already is not written twice.
@@ -376,8 +440,7 @@ impl Kept {
         self.file.write_at(&bytes, self.len).during("write to", &name)?;
         let place = Place { at: self.len + FRAME_BYTES as u64, bytes: body.len() as u32 };
         self.len += bytes.len() as u64;
-        self.note(kind as u8, body, place);
-        Ok(())
+        self.note(kind as u8, body, place).map_err(std::io::Error::other).during("read back from", &name)
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
@@ -412,7 +475,7 @@ impl Kept {
                     .dead
                     .values()
                     .flat_map(BTreeMap::values)
-                    .map(|place| u64::from(place.bytes) + FRAME_BYTES as u64)
+                    .map(|letter| u64::from(letter.place.bytes) + FRAME_BYTES as u64)
                     .sum::<u64>();
         if live_bytes > self.len / 2 {
             return Ok(());
@@ -422,7 +485,7 @@ impl Kept {
         let file = self.disk.create(&temporary).during("create", &temporary)?;
         let mut len = 0;
         let mut kept = BTreeMap::new();
-        let mut dead: BTreeMap<GroupId, BTreeMap<Seq, Place>> = BTreeMap::new();
+        let mut dead: BTreeMap<GroupId, BTreeMap<Seq, Letter>> = BTreeMap::new();
         let mut copy = |kind: Kind, at: u64, bytes: u32| -> Result<Place> {
             let framed = frame(kind, &self.body(&Place { at, bytes })?);
             file.write_at(&framed, len).during("write to", &temporary)?;
@@ -435,9 +498,10 @@ impl Kept {
             kept.insert(first, KeptPlace { path: name.clone(), at, ..place });
         }
         for (group, letters) in &self.dead {
-            for (seq, place) in letters {
+            for (seq, Letter { place, cause }) in letters {
+                // Byte for byte: a letter of version 1 stays one.
                 let place = copy(Kind::Dead, place.at, place.bytes)?;
-                dead.entry(*group).or_default().insert(*seq, place);
+                dead.entry(*group).or_default().insert(*seq, Letter { place, cause: *cause });
             }
         }
         file.sync().during("sync", &temporary)?;

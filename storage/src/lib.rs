@@ -43,6 +43,7 @@ mod repair;
 mod room;
 mod segment;
 mod spare;
+mod version1;
 mod view;
 
 #[cfg(test)]
@@ -62,11 +63,11 @@ pub use block::{
 };
 pub use commit::{Commit, GroupChange};
 pub use error::{Error, Full};
-pub use group_state::{GroupState, Leased};
+pub use group_state::{Failures, GroupState, Leased};
 pub use ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
-pub use kept::{DEAD_LETTERS_MAX, DeadLetter, KEPT_BYTES_MAX, REASON_BYTES_MAX};
+pub use kept::{DEAD_LETTERS_MAX, DeadCause, DeadLetter, KEPT_BYTES_MAX, REASON_BYTES_MAX};
 pub use log::{Committed, Counters, Held, Log, Options};
-pub use manifest::{KeptMark, Loss, SegmentMeta, SourceState, State};
+pub use manifest::{KeptMark, Loss, LossKind, SegmentMeta, SourceState, State};
 pub use reader::{ReadError, Reader};
 pub use repair::{Quarantined, Remake, Repaired, SourceEnd, repair};
 pub use room::{DiskOptions, Keep};

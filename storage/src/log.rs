@@ -522,6 +522,13 @@ impl Log {
         self.kept.dead_seqs(group, range).collect()
     }
 
+    /// How many lines directly below `seq` (the one before it, the one before that, without a gap) are held as dead
+    /// letters of the group with [`crate::DeadCause::Rejected`], counted up to `most`. Looks at memory only.
+    #[must_use]
+    pub fn rejected_below(&self, group: GroupId, seq: Seq, most: u32) -> u32 {
+        self.kept.rejected_below(group, seq, most)
+    }
+
     /// Whether no more lines can be set aside for a group.
     #[must_use]
     pub fn is_dead_full(&self, group: GroupId) -> bool {
@@ -555,7 +562,9 @@ pub(crate) fn under(dir: &Path, error: Error) -> Error {
             Error::Damaged { path: dir.to_owned(), what }
         }
         Error::NotAStore { found, .. } => Error::NotAStore { path: dir.to_owned(), found },
-        Error::Version { found, expected, .. } => Error::Version { path: dir.to_owned(), found, expected },
+        Error::Version { found, oldest, newest, .. } => {
+            Error::Version { path: dir.to_owned(), found, oldest, newest }
+        }
         other => other,
     }
 }

@@ -2,15 +2,18 @@
 //!
 //! It is a pure fold over the records of commits: the running log and recovery apply the same records in the same
 //! order, so that what a crash leaves can always be worked out again. Bounds: one entry a segment, 16 KiB a
-//! checkpoint, [`crate::ACK_RANGES_MAX`] ranges and as many leases, suspects and attempts a group, a kilobyte a name.
+//! checkpoint, [`crate::ACK_RANGES_MAX`] ranges and as many leases, suspects, failures and deaths a group, a kilobyte a
+//! name.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bincode::{Decode, Encode};
 
+use crate::codec::Versioned;
 use crate::commit::Changes;
 use crate::group_state::GroupState;
 use crate::ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
+use crate::version1;
 
 /// Losses that are listed one by one; past that the oldest two are told as one.
 const LOSSES_MAX: usize = 1_024;
@@ -45,18 +48,33 @@ pub struct SourceState {
 pub struct Loss {
     /// Which seqs.
     pub range: SeqRange,
+    /// Whether others may still have them.
+    pub kind: LossKind,
     /// Why, for people.
     pub reason: String,
 }
 
-/// What the reason of a loss begins with where a limit dropped lines for a group.
-const DROPPED: &str = "dropped for ";
+/// What a loss means for those who ask for its lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum LossKind {
+    /// The lines are damaged or in no file: nobody can read them.
+    Unreadable,
+    /// A limit dropped the lines for the groups that the reason names; other groups may have them.
+    Dropped,
+}
 
 impl Loss {
+    /// Lines that nobody can read, and why.
+    #[must_use]
+    pub fn unreadable(range: SeqRange, reason: String) -> Loss {
+        Loss { range, kind: LossKind::Unreadable, reason }
+    }
+
     /// Lines that a limit dropped for some groups; others may have them.
     #[must_use]
     pub fn dropped(range: SeqRange, groups: &[&str], limit: &str) -> Loss {
-        Loss { range, reason: format!("{DROPPED}{}: {limit}", groups.join(", ")) }
+        let reason = format!("dropped for {}: {limit}", groups.join(", "));
+        Loss { range, kind: LossKind::Dropped, reason }
     }
 
     /// How far the lines of `range` are recorded in `losses` as lost, from its first one on; `None` where that one is
@@ -71,7 +89,7 @@ impl Loss {
     /// Whether a limit dropped the lines; otherwise they cannot be read.
     #[must_use]
     pub fn is_dropped(&self) -> bool {
-        self.reason.starts_with(DROPPED)
+        self.kind == LossKind::Dropped
     }
 }
 
@@ -110,7 +128,7 @@ pub struct State {
     pub next_seq: Seq,
     /// The next id for a followed file.
     pub next_source: SourceId,
-    next_group: GroupId,
+    pub(crate) next_group: GroupId,
     /// The segment files, oldest first. The last one grows.
     pub segments: VecDeque<SegmentMeta>,
     /// The followed files.
@@ -123,6 +141,17 @@ pub struct State {
     pub appended_bytes: u64,
     /// How far `kept/` is relied on.
     pub kept: KeptMark,
+}
+
+impl Versioned for State {
+    const NAME: &'static str = "a manifest";
+    /// As [`crate::commit::Record`].
+    const VERSION: u8 = 2;
+    const OLDEST: u8 = 1;
+
+    fn decode_older(_: u8, body: &[u8]) -> Result<State, String> {
+        version1::State::decode(body)
+    }
 }
 
 impl State {
@@ -215,8 +244,11 @@ impl State {
 
     fn note_loss(&mut self, loss: Loss) {
         // A limit drops a little with every commit: one entry for what follows on each other.
-        let follows =
-            |known: &&mut Loss| known.range.last.next() == loss.range.first && known.reason == loss.reason;
+        let follows = |known: &&mut Loss| {
+            known.range.last.next() == loss.range.first
+                && known.kind == loss.kind
+                && known.reason == loss.reason
+        };
         if let Some(known) = self.losses.iter_mut().rev().find(follows) {
             known.range.last = loss.range.last;
             return;
@@ -367,6 +399,17 @@ mod tests {
         ];
         assert_eq!(told, expected);
         assert!(state.losses.iter().all(Loss::is_dropped));
+    }
+
+    #[test]
+    fn what_a_loss_is_does_not_depend_on_its_reason() {
+        let mut state = State::new(StoreId(1));
+        let dropped = Loss::dropped(range(1, 4), &["a"], "max_lag");
+        let lost = Loss::unreadable(range(5, 8), dropped.reason.clone());
+        state.apply(2, &Changes { losses: vec![dropped.clone(), lost.clone()], ..Changes::default() });
+        assert_eq!(state.losses, [dropped, lost], "two kinds are two losses");
+        assert_eq!(state.losses.iter().map(Loss::is_dropped).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(state.not_lost(range(1, 9)), [range(1, 4), range(9, 9)]);
     }
 
     #[test]

@@ -9,15 +9,23 @@
 
 use crate::bytes_le::{Get, Put};
 use crate::disk::{Disk, DiskFile};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::ids::{Seq, StoreId};
 
-/// The version of everything in a data dir.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+/// The version of everything in a data dir: what is written, and the newest that is read.
+pub(crate) const FORMAT_VERSION: u32 = 2;
+/// The oldest version that is read. A store of it becomes one of [`FORMAT_VERSION`] with the first slot that is
+/// written: from then on an older program refuses it.
+pub(crate) const OLDEST_VERSION: u32 = 1;
 pub(crate) const PATH: &str = "MARK";
 const SLOT_BYTES: usize = 64;
 /// A page apart, so that no sector holds both.
 const SLOT_STRIDE: u64 = 4_096;
+
+/// Why a store of that format version is not opened.
+pub(crate) fn unknown(found: u32) -> Error {
+    Error::Version { path: "".into(), found, oldest: OLDEST_VERSION, newest: FORMAT_VERSION }
+}
 
 /// One slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +40,7 @@ pub(crate) struct Mark {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     Mark(Mark),
-    /// A valid slot of another format version.
+    /// A valid slot of a format version that is not read.
     Version(u32),
     /// No valid slot.
     Nothing,
@@ -52,9 +60,9 @@ impl Found {
 }
 
 impl Mark {
-    fn encode(self) -> Vec<u8> {
+    pub(crate) fn encode(self, version: u32) -> Vec<u8> {
         let mut body = Vec::with_capacity(SLOT_BYTES);
-        body.put_u32(FORMAT_VERSION);
+        body.put_u32(version);
         body.put_u64(self.store.0);
         body.put_u64(self.journal);
         body.put_u64(self.commit);
@@ -73,7 +81,7 @@ impl Mark {
             return Found::Nothing;
         }
         match get.u32() {
-            FORMAT_VERSION => Found::Mark(Mark {
+            OLDEST_VERSION..=FORMAT_VERSION => Found::Mark(Mark {
                 store: StoreId(get.u64()),
                 journal: get.u64(),
                 commit: get.u64(),
@@ -137,10 +145,52 @@ impl MarkFile {
     /// Overwrites the slot whose turn it is. Not durable until [`MarkFile::sync`], and need not be.
     pub(crate) fn write(&self, mark: Mark) -> Result<()> {
         let at = (mark.commit % 2) * SLOT_STRIDE;
-        self.0.write_at(&mark.encode(), at).during("write", PATH)
+        self.0.write_at(&mark.encode(FORMAT_VERSION), at).during("write", PATH)
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
         self.0.sync().during("sync", PATH)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::memory::MemoryDisk;
+
+    fn mark(commit: u64) -> Mark {
+        Mark { store: StoreId(7), journal: commit, commit, next_seq: Seq(commit) }
+    }
+
+    fn found(slots: [(u64, u32); 2]) -> Found {
+        let disk = MemoryDisk::new(1 << 20);
+        let file = disk.create(PATH).unwrap();
+        file.write_at(&[0; 2 * SLOT_STRIDE as usize], 0).unwrap();
+        for ((commit, version), at) in slots.into_iter().zip([0, SLOT_STRIDE]) {
+            file.write_at(&mark(commit).encode(version), at).unwrap();
+        }
+        MarkFile::read(&disk).unwrap()
+    }
+
+    #[test]
+    fn the_newer_slot_counts_whichever_of_the_versions_that_are_read_it_has() {
+        for versions in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+            assert_eq!(found([(4, versions.0), (5, versions.1)]), Found::Mark(mark(5)), "{versions:?}");
+            assert_eq!(found([(6, versions.0), (5, versions.1)]), Found::Mark(mark(6)), "{versions:?}");
+        }
+        for version in [0, 3, u32::MAX] {
+            assert_eq!(found([(4, version), (5, 2)]), Found::Version(version), "whatever the other one says");
+            assert_eq!(found([(4, 1), (5, version)]), Found::Version(version));
+        }
+    }
+
+    #[test]
+    fn version_2_is_written() {
+        let disk = MemoryDisk::new(1 << 20);
+        MarkFile::create(&disk, mark(4)).unwrap().write(mark(5)).unwrap();
+        let mut bytes = [0; 2 * SLOT_STRIDE as usize];
+        disk.open(PATH, false).unwrap().read_at(&mut bytes, 0).unwrap();
+        let version = |at: usize| u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap());
+        assert_eq!((version(0), version(SLOT_STRIDE as usize)), (2, 2));
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::commit::{Commit, GroupChange};
 use crate::disk::memory::MemoryDisk;
 use crate::ids::{GroupId, Seq, SeqRange, SourceId};
-use crate::kept::DeadLetter;
+use crate::kept::{DeadCause, DeadLetter};
 use crate::log::{Log, Options};
 use crate::room::{DiskOptions, Keep};
 use crate::{BlockBuilder, Error};
@@ -94,7 +94,7 @@ impl Run {
                 };
                 next.groups[group].acked.extend(range.first.0..=range.last.0);
                 self.attempted = Some(next.clone());
-                log.commit(&change(group, GroupChange::Lease { range, alone: false }))?;
+                log.commit(&change(group, GroupChange::Lease { range }))?;
                 log.commit(&change(group, GroupChange::Ack { range }))?;
             }
             17..19 => {
@@ -105,8 +105,14 @@ impl Run {
                 next.groups[group].dead.insert(seq.0);
                 self.attempted = Some(next.clone());
                 let id = GroupId(group as u32 + 1);
-                let letter =
-                    DeadLetter { group: id, seq, attempts: 8, time_ms: 1, reason: "it is poison".to_owned() };
+                let letter = DeadLetter {
+                    group: id,
+                    seq,
+                    attempts: 8,
+                    time_ms: 1,
+                    cause: DeadCause::Failed,
+                    reason: "it is poison".to_owned(),
+                };
                 let block = log.reader().block(seq).expect("a line that is not acked can be read");
                 log.bury(&letter, &block)?;
                 log.commit(&change(group, GroupChange::Dead { seq }))?;

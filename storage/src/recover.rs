@@ -13,7 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::ids::Seq;
 use crate::journal::{self, Reading};
 use crate::manifest::State;
-use crate::mark::{FORMAT_VERSION, Found, MarkFile};
+use crate::mark::{self, Found, MarkFile};
 use crate::segment::{self, Overlay};
 
 /// There until a new store has its MARK: a store without MARK and without this is damaged, not new.
@@ -43,9 +43,7 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Store> {
     let damaged = |what: String| Error::Damaged { path: "journal".into(), what };
     let mark = match MarkFile::read(disk)? {
         Found::Mark(mark) => mark,
-        Found::Version(found) => {
-            return Err(Error::Version { path: "".into(), found, expected: FORMAT_VERSION });
-        }
+        Found::Version(found) => return Err(mark::unknown(found)),
         Found::Nothing => {
             let names = disk.list("").during("list", "the data dir")?;
             let foreign: Vec<&str> =

@@ -32,7 +32,7 @@ use crate::kept::survey::Survey;
 use crate::lock::Lock;
 use crate::log::under;
 use crate::manifest::{Loss, SourceState, State};
-use crate::mark::{FORMAT_VERSION, Found, Mark, MarkFile};
+use crate::mark::{self, Found, Mark, MarkFile};
 use crate::private;
 use crate::recover::{self, Store};
 use crate::segment;
@@ -172,7 +172,7 @@ fn prepare(disk: &dyn Disk, trusted: Option<State>, remake: Remake<'_>) -> Resul
     }
     for range in lost(state, &plan.held, &kept, first) {
         let reason = "no file holds them in a form that can be read; set aside by repair".to_owned();
-        repaired.losses.push(Loss { range, reason });
+        repaired.losses.push(Loss::unreadable(range, reason));
     }
     repaired.losses.iter().for_each(|loss| state.lose(loss.clone()));
     state.segments = plan.files.iter().filter(|file| !file.pieces.is_empty()).map(|file| file.meta).collect();
@@ -199,9 +199,7 @@ fn marks(disk: &dyn Disk) -> Result<Vec<Mark>> {
     for slot in MarkFile::slots(disk)? {
         match slot {
             Found::Mark(mark) => marks.push(mark),
-            Found::Version(found) => {
-                return Err(Error::Version { path: "".into(), found, expected: FORMAT_VERSION });
-            }
+            Found::Version(found) => return Err(mark::unknown(found)),
             Found::Nothing => {}
         }
     }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use spillq_storage::{
-    BlockBuilder, Commit, DeadLetter, DiskOptions, Error, GroupChange, GroupId, Log, Options, Seq, SeqRange,
-    SourceEnd, SourceId, View, repair,
+    BlockBuilder, Commit, DeadCause, DeadLetter, DiskOptions, Error, GroupChange, GroupId, Log, Options, Seq,
+    SeqRange, SourceEnd, SourceId, View, repair,
 };
 
 fn options() -> Options {
@@ -45,7 +45,14 @@ fn make(dir: &Path) {
         while log.maintain(0).unwrap() {}
     }
     let group = GroupId(1);
-    let letter = DeadLetter { group, seq: Seq(7), attempts: 8, time_ms: 1, reason: "poison".to_owned() };
+    let letter = DeadLetter {
+        group,
+        seq: Seq(7),
+        attempts: 8,
+        time_ms: 1,
+        cause: DeadCause::Failed,
+        reason: "poison".to_owned(),
+    };
     let block = log.reader().block(Seq(7)).unwrap();
     log.bury(&letter, &block).unwrap();
     let ack = SeqRange::new(Seq(1), Seq(6)).unwrap();

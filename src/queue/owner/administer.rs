@@ -1,6 +1,6 @@
 //! What operators ask for, carried out on the log.
 
-use spillq_storage::{Error, GroupChange, GroupId, Seq, SeqRange};
+use spillq_storage::{DeadCause, Error, GroupChange, GroupId, Seq, SeqRange};
 
 use super::Owner;
 use crate::queue::admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, GROUPS_MAX, Refusal, is_group_name};
@@ -122,7 +122,7 @@ impl Owner {
         if self.log.is_dead_full(id) {
             return Ok(Err(Refusal::DeadLettersFull(name.to_owned())));
         }
-        let set_aside = self.set_aside(id, seq, "set aside by hand".to_owned())?;
+        let set_aside = self.set_aside(id, seq, DeadCause::Parked, "set aside by hand".to_owned())?;
         Ok(if set_aside {
             Ok(Answer::Lines(1))
         } else {

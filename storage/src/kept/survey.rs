@@ -51,9 +51,13 @@ impl Survey {
         while at < bytes.len() {
             let rest = bytes.get(at..).unwrap_or_default();
             if let Some((kind, body)) = frame(rest) {
-                survey.frames.push((at as u64, FRAME_BYTES + body.len()));
-                survey.note(kind, body, store);
-                at += FRAME_BYTES + body.len();
+                let bytes = FRAME_BYTES + body.len();
+                match survey.note(kind, body, store) {
+                    Ok(()) => survey.frames.push((at as u64, bytes)),
+                    // Another version wrote it: it goes to quarantine with the file.
+                    Err(what) => survey.findings.push(format!("{name}: the entry at {at}: {what}")),
+                }
+                at += bytes;
                 continue;
             }
             // As at opening: what no commit relies on goes, with what is behind it.
@@ -73,15 +77,17 @@ impl Survey {
         Ok(survey)
     }
 
-    fn note(&mut self, kind: u8, body: &[u8], store: StoreId) {
+    fn note(&mut self, kind: u8, body: &[u8], store: StoreId) -> std::result::Result<(), String> {
         if kind == Kind::Lines as u8 {
             self.lines.extend(BlockHeader::parse(body, store).map(|header| header.range()));
         } else if kind == Kind::Dead as u8 {
-            let letter = codec::decode::<DeadLetter>(body).map(|(letter, _)| (letter.group, letter.seq));
-            self.letters.extend(letter);
-        } else if let Ok((ended, _)) = codec::decode::<(GroupId, Seq)>(body) {
+            let (DeadLetter { group, seq, .. }, _) = codec::decode(body)?;
+            self.letters.push((group, seq));
+        } else {
+            let (ended, _) = codec::decode::<(GroupId, Seq)>(body)?;
             self.letters.retain(|letter| *letter != ended);
         }
+        Ok(())
     }
 
     /// Writes the sound frames as the next generation, durably, in place of the damaged one, which must have

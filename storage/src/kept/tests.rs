@@ -5,7 +5,7 @@ use crate::commit::GroupChange;
 use crate::disk::Disk;
 use crate::disk::memory::MemoryDisk;
 use crate::ids::{GroupId, Seq};
-use crate::kept::{DeadLetter, REASON_BYTES_MAX};
+use crate::kept::{DeadCause, DeadLetter, REASON_BYTES_MAX};
 use crate::limits_test::settled;
 use crate::log::Log;
 use crate::model_test::{CAPACITY, change, open_with};
@@ -22,7 +22,8 @@ fn what_was_damaged_since_it_was_written_gets_no_right_checksum() {
     for (attempts, seq) in letters {
         let block = log.reader().block(seq).unwrap();
         let reason = "x".repeat(REASON_BYTES_MAX);
-        log.bury(&DeadLetter { group, seq, attempts, time_ms: 1, reason }, &block).unwrap();
+        log.bury(&DeadLetter { group, seq, attempts, time_ms: 1, cause: DeadCause::Failed, reason }, &block)
+            .unwrap();
     }
     log.commit(&change(0, GroupChange::Dead { seq: Seq(20) })).unwrap();
     let path = format!("kept/{}", disk.list("kept").unwrap().pop().unwrap());
@@ -53,7 +54,11 @@ fn what_no_commit_relies_on_may_be_torn_with_sound_entries_behind_it() {
     let bury = |log: &mut Log, seq| {
         let block = log.reader().block(Seq(seq)).unwrap();
         let reason = "a reason".to_owned();
-        log.bury(&DeadLetter { group, seq: Seq(seq), attempts: 1, time_ms: 1, reason }, &block).unwrap();
+        log.bury(
+            &DeadLetter { group, seq: Seq(seq), attempts: 1, time_ms: 1, cause: DeadCause::Failed, reason },
+            &block,
+        )
+        .unwrap();
     };
     bury(&mut log, 1);
     log.commit(&change(0, GroupChange::Dead { seq: Seq(1) })).unwrap();
@@ -78,4 +83,39 @@ fn what_no_commit_relies_on_may_be_torn_with_sound_entries_behind_it() {
     disk.flip(&path, relied_on as usize - 9);
     let log = open_with(&disk, Keep::Age(1_000_000)).unwrap();
     assert!(log.findings().iter().any(|finding| finding.starts_with(&path)), "{:?}", log.findings());
+}
+
+/// Lines that the processor rejected stand side by side; a gap, another cause and the limit end the count.
+#[test]
+fn rejected_lines_directly_below_another_are_counted() {
+    let disk = MemoryDisk::new(CAPACITY);
+    let mut log = settled(&disk, Keep::Age(1_000_000));
+    let group = GroupId(1);
+    let bury = |log: &mut Log, seq, cause| {
+        let block = log.reader().block(Seq(seq)).unwrap();
+        let reason = "a reason".to_owned();
+        log.bury(&DeadLetter { group, seq: Seq(seq), attempts: 1, time_ms: 1, cause, reason }, &block)
+            .unwrap();
+        log.commit(&change(0, GroupChange::Dead { seq: Seq(seq) })).unwrap();
+    };
+    let check = |log: &Log, expected: &[(u64, u32)]| {
+        for (seq, count) in expected {
+            assert_eq!(log.rejected_below(group, Seq(*seq), 100), *count, "below {seq}");
+        }
+    };
+    check(&log, &[(0, 0), (1, 0), (5, 0)]);
+    for seq in [1, 2, 3, 5, 6, 8] {
+        bury(&mut log, seq, DeadCause::Rejected);
+    }
+    bury(&mut log, 7, DeadCause::Failed);
+    let expected = [(1, 0), (2, 1), (3, 2), (4, 3), (5, 0), (6, 1), (7, 2), (8, 0), (9, 1), (10, 0)];
+    check(&log, &expected);
+    assert_eq!([0, 1, 2, 3].map(|most| log.rejected_below(group, Seq(4), most)), [0, 1, 2, 3]);
+    assert_eq!(log.rejected_below(GroupId(2), Seq(4), 100), 0, "another group");
+    drop(log);
+    let mut log = open_with(&disk, Keep::Age(1_000_000)).unwrap();
+    check(&log, &expected);
+    log.commit(&change(0, GroupChange::Revive { seq: Seq(2) })).unwrap();
+    log.settle_dead(group, &[Seq(2)]).unwrap();
+    check(&log, &[(4, 1), (3, 0), (2, 1)]);
 }

@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use crate::disk::memory::MemoryDisk;
 use crate::error::Result;
 use crate::ids::{GroupId, Seq, SeqRange, SourceId};
-use crate::kept::DeadLetter;
+use crate::kept::{DeadCause, DeadLetter};
 use crate::log::{Log, Options};
 use crate::room::DiskOptions;
 use crate::view::View;
@@ -61,7 +61,14 @@ fn store() -> MemoryDisk {
         while log.maintain(0).unwrap() {}
     }
     let group = GroupId(1);
-    let letter = DeadLetter { group, seq: Seq(7), attempts: 8, time_ms: 1, reason: "poison".to_owned() };
+    let letter = DeadLetter {
+        group,
+        seq: Seq(7),
+        attempts: 8,
+        time_ms: 1,
+        cause: DeadCause::Failed,
+        reason: "poison".to_owned(),
+    };
     let block = log.reader().block(Seq(7)).unwrap();
     log.bury(&letter, &block).unwrap();
     let dead = (group, GroupChange::Dead { seq: Seq(7) });

@@ -1,0 +1,291 @@
+//! Record layouts of format version 1, and how they become today's.
+//!
+//! All that is needed to read a store, a backup or a dead letter that a version 1 program wrote. Nothing here is ever
+//! written. When version 1 need not be read any more, this file goes, with the `OLDEST` and `decode_older` of the
+//! records that point here, and `OLDEST_VERSION` in `mark.rs`.
+//!
+//! Types whose layout has not changed since ([`SegmentMeta`], [`SourceState`], [`AckSet`], [`Placed`], [`Checkpoint`]
+//! and the numbers) are today's own. If the layout of one changes, its old one is copied to this file first.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bincode::Decode;
+#[cfg(test)]
+use bincode::Encode;
+
+use crate::acks::AckSet;
+use crate::codec;
+use crate::commit::{self, Checkpoint, Placed};
+use crate::group_state::{self, Failures};
+use crate::ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
+use crate::kept::{self, DeadCause};
+use crate::manifest::{self, KeptMark, LossKind, SegmentMeta, SourceState};
+
+/// What the reason of a loss began with if a limit had dropped the lines.
+const DROPPED: &str = "dropped for ";
+
+/// A loss, whose kind was told from its reason.
+#[derive(Decode)]
+#[cfg_attr(test, derive(Encode))]
+pub(crate) struct Loss {
+    pub(crate) range: SeqRange,
+    pub(crate) reason: String,
+}
+
+impl From<Loss> for manifest::Loss {
+    fn from(Loss { range, reason }: Loss) -> manifest::Loss {
+        let kind = if reason.starts_with(DROPPED) { LossKind::Dropped } else { LossKind::Unreadable };
+        manifest::Loss { range, kind, reason }
+    }
+}
+
+/// A lease, which counted an attempt of its line if it was `alone`.
+#[derive(Decode)]
+#[cfg_attr(test, derive(Encode))]
+pub(crate) struct Leased {
+    pub(crate) range: SeqRange,
+    pub(crate) alone: bool,
+}
+
+/// A group, with one count of attempts a line.
+#[derive(Decode)]
+#[cfg_attr(test, derive(Encode))]
+pub(crate) struct GroupState {
+    pub(crate) name: String,
+    pub(crate) paused: bool,
+    pub(crate) acks: AckSet,
+    pub(crate) revived: BTreeSet<Seq>,
+    pub(crate) leases: Vec<Leased>,
+    pub(crate) suspects: Vec<SeqRange>,
+    pub(crate) attempts: BTreeMap<Seq, u32>,
+    pub(crate) acked_lines: u64,
+    pub(crate) dead_lines: u64,
+    pub(crate) skipped_lines: u64,
+    pub(crate) dropped_lines: u64,
+}
+
+impl From<GroupState> for group_state::GroupState {
+    /// An attempt becomes a failure, also if the process died in it: version 1 did not tell them apart, and both count
+    /// towards the same limit. How long a line had been failing was not stored; from 0 a line gets more time than it
+    /// should, never less.
+    fn from(old: GroupState) -> group_state::GroupState {
+        let mut attempts = old.attempts;
+        for leased in old.leases.iter().filter(|leased| leased.alone && leased.range.lines() == 1) {
+            // Counted with the lease; now it counts by how the lease ends, as a failure or as a death.
+            if let Some(times) = attempts.get_mut(&leased.range.first) {
+                *times = times.saturating_sub(1);
+            }
+        }
+        attempts.retain(|_, times| *times > 0);
+        group_state::GroupState {
+            name: old.name,
+            paused: old.paused,
+            acks: old.acks,
+            revived: old.revived,
+            leases: old
+                .leases
+                .into_iter()
+                .map(|leased| group_state::Leased { range: leased.range })
+                .collect(),
+            suspects: old.suspects,
+            failures: attempts.into_iter().map(|(seq, times)| (seq, Failures { times, for_ms: 0 })).collect(),
+            deaths: BTreeMap::new(),
+            acked_lines: old.acked_lines,
+            dead_lines: old.dead_lines,
+            skipped_lines: old.skipped_lines,
+            dropped_lines: old.dropped_lines,
+        }
+    }
+}
+
+/// The state.
+#[derive(Decode)]
+#[cfg_attr(test, derive(Encode))]
+pub(crate) struct State {
+    pub(crate) store: StoreId,
+    pub(crate) journal: u64,
+    pub(crate) commit: u64,
+    pub(crate) run: u64,
+    pub(crate) next_seq: Seq,
+    pub(crate) next_source: SourceId,
+    pub(crate) next_group: GroupId,
+    pub(crate) segments: VecDeque<SegmentMeta>,
+    pub(crate) sources: BTreeMap<SourceId, SourceState>,
+    pub(crate) groups: BTreeMap<GroupId, GroupState>,
+    pub(crate) losses: VecDeque<Loss>,
+    pub(crate) appended_bytes: u64,
+    pub(crate) kept: KeptMark,
+}
+
+impl State {
+    /// Decodes the body of a record.
+    ///
+    /// # Errors
+    /// Says what does not match.
+    pub(crate) fn decode(body: &[u8]) -> Result<manifest::State, String> {
+        codec::decode_body::<State>(body).map(Into::into)
+    }
+}
+
+impl From<State> for manifest::State {
+    fn from(old: State) -> manifest::State {
+        manifest::State {
+            store: old.store,
+            journal: old.journal,
+            commit: old.commit,
+            run: old.run,
+            next_seq: old.next_seq,
+            next_source: old.next_source,
+            next_group: old.next_group,
+            segments: old.segments,
+            sources: old.sources,
+            groups: old.groups.into_iter().map(|(id, group)| (id, group.into())).collect(),
+            losses: old.losses.into_iter().map(Into::into).collect(),
+            appended_bytes: old.appended_bytes,
+            kept: old.kept,
+        }
+    }
+}
+
+/// What a group does.
+#[derive(Decode)]
+#[cfg_attr(test, derive(Encode))]
+pub(crate) enum GroupChange {
+    Lease {
+        range: SeqRange,
+        #[allow(dead_code)] // It has its place in the layout.
+        alone: bool,
+    },
+    Return {
+        range: SeqRange,
+        untried: bool,
+    },
+    Ack {
+        range: SeqRange,
+    },
+    Dead {
+        seq: Seq,
+    },
+    Revive {
+        seq: Seq,
+    },
+    Pause(bool),
+    Skip {
+        range: SeqRange,
+        dropped: bool,
+    },
+    Again {
+        from: Seq,
+    },
+}
+
+impl From<GroupChange> for commit::GroupChange {
+    /// Whether a lease was `alone` is lost, so that one line that failed or was out as a batch like any other counts as
+    /// if it had been alone. That changes little: such a line is delivered alone next, it comes again earlier or
+    /// becomes a dead letter some deliveries earlier only, and still none does without another line passing. It
+    /// concerns the commits of one journal, once.
+    fn from(old: GroupChange) -> commit::GroupChange {
+        use commit::GroupChange as New;
+        match old {
+            GroupChange::Lease { range, .. } => New::Lease { range },
+            GroupChange::Return { range, untried } => {
+                New::Return { range, failed_for_ms: (!untried).then_some(0) }
+            }
+            GroupChange::Ack { range } => New::Ack { range },
+            GroupChange::Dead { seq } => New::Dead { seq },
+            GroupChange::Revive { seq } => New::Revive { seq },
+            GroupChange::Pause(paused) => New::Pause(paused),
+            GroupChange::Skip { range, dropped } => New::Skip { range, dropped },
+            GroupChange::Again { from } => New::Again { from },
+        }
+    }
+}
+
+/// What a commit changes.
+#[derive(Decode)]
+#[cfg_attr(test, derive(Encode))]
+pub(crate) struct Changes {
+    pub(crate) blocks: Vec<Placed>,
+    pub(crate) checkpoints: Vec<Checkpoint>,
+    pub(crate) forget: Vec<SourceId>,
+    pub(crate) add_groups: Vec<(String, Seq)>,
+    pub(crate) remove_groups: Vec<GroupId>,
+    pub(crate) groups: Vec<(GroupId, GroupChange)>,
+    pub(crate) first_segment: Option<Seq>,
+    pub(crate) losses: Vec<Loss>,
+    pub(crate) kept: Option<KeptMark>,
+}
+
+impl From<Changes> for commit::Changes {
+    fn from(old: Changes) -> commit::Changes {
+        commit::Changes {
+            blocks: old.blocks,
+            checkpoints: old.checkpoints,
+            forget: old.forget,
+            add_groups: old.add_groups,
+            remove_groups: old.remove_groups,
+            groups: old.groups.into_iter().map(|(id, change)| (id, change.into())).collect(),
+            first_segment: old.first_segment,
+            losses: old.losses.into_iter().map(Into::into).collect(),
+            kept: old.kept,
+        }
+    }
+}
+
+/// What a journal's commit says.
+#[derive(Decode)]
+#[cfg_attr(test, derive(Encode))]
+pub(crate) enum Record {
+    Manifest(Box<State>),
+    Changes(Changes),
+}
+
+impl Record {
+    /// Decodes the body of a record.
+    ///
+    /// # Errors
+    /// Says what does not match.
+    pub(crate) fn decode(body: &[u8]) -> Result<commit::Record, String> {
+        Ok(match codec::decode_body::<Record>(body)? {
+            Record::Manifest(state) => commit::Record::Manifest(Box::new((*state).into())),
+            Record::Changes(changes) => commit::Record::Changes(changes.into()),
+        })
+    }
+}
+
+/// A dead letter, which did not say what it died of.
+#[derive(Decode)]
+#[cfg_attr(test, derive(Encode))]
+pub(crate) struct DeadLetter {
+    pub(crate) group: GroupId,
+    pub(crate) seq: Seq,
+    pub(crate) attempts: u32,
+    pub(crate) time_ms: u64,
+    pub(crate) reason: String,
+}
+
+impl DeadLetter {
+    /// Decodes the body of a record.
+    ///
+    /// # Errors
+    /// Says what does not match.
+    pub(crate) fn decode(body: &[u8]) -> Result<kept::DeadLetter, String> {
+        codec::decode_body::<DeadLetter>(body).map(Into::into)
+    }
+}
+
+impl From<DeadLetter> for kept::DeadLetter {
+    fn from(old: DeadLetter) -> kept::DeadLetter {
+        kept::DeadLetter {
+            group: old.group,
+            seq: old.seq,
+            attempts: old.attempts,
+            time_ms: old.time_ms,
+            cause: DeadCause::Unknown,
+            reason: old.reason,
+        }
+    }
+}
