@@ -677,6 +677,15 @@ pub enum GroupCommand {
         #[allow(missing_docs)]
         group: GroupNameArgs,
     },
+    /// Deliver at once what waits in back-off, instead of when its time has come
+    ///
+    /// For when the destination or the command was repaired and nobody wants to wait for `retry.max`. A line that is held
+    /// because the service died while it was in flight is delivered once more. Asks the running service.
+    RetryNow {
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        group: GroupNameArgs,
+    },
     /// Move it: from there on everything is delivered again, what waits before it is skipped
     ///
     /// Back as far as lines are still stored: `disk.keep` in the configuration lets acknowledged ones stay. What was

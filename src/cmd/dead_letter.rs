@@ -128,7 +128,8 @@ impl Origin {
 
 fn print(out: &mut impl Write, letter: &DeadLetterJson) -> io::Result<()> {
     let reason = plain(letter.reason.lines().next().unwrap_or_default());
-    writeln!(out, "{} {} attempts, {}: {reason}", letter.seq, letter.attempts, letter.time)
+    let DeadLetterJson { seq, cause, attempts, time, .. } = letter;
+    writeln!(out, "{seq} {cause}, {attempts} attempts, {time}: {reason}")
 }
 
 fn print_json(out: &mut impl Write, letter: &impl serde::Serialize) -> io::Result<()> {
@@ -149,7 +150,7 @@ fn show(group: &DeadLetterGroupArgs, choice: &DeadLetterChoiceArgs, json: bool) 
         Ok(if json {
             print_json(
                 &mut out,
-                &serde_json::json!({ "line": line, "attempts": letter.attempts, "time": letter.time, "reason": letter.reason }),
+                &serde_json::json!({ "line": line, "cause": letter.cause, "attempts": letter.attempts, "time": letter.time, "reason": letter.reason }),
             )
         } else {
             let text = line.and_then(|line| line.text.or(line.base64)).unwrap_or_default();
@@ -201,6 +202,7 @@ fn export_to(
             Err(error) => json["error"] = error.as_str().into(),
         }
         unread += u64::from(!matches!(line, Ok(Some(_))));
+        json["cause"] = letter.cause.as_str().into();
         json["attempts"] = letter.attempts.into();
         json["dead_since"] = letter.time.as_str().into();
         json["reason"] = letter.reason.as_str().into();

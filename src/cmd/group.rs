@@ -10,7 +10,7 @@ use crate::cli::{Beginning, GroupArgs, GroupCommand, GroupNameArgs, Place};
 use crate::http::{AdminJson, Client, SeekToJson, StatusJson};
 use crate::queue::wall_ms;
 
-/// Lists, adds, removes, pauses, resumes or moves.
+/// Lists, adds, removes, pauses, resumes, retries or moves.
 ///
 /// # Errors
 /// When there is no such group, or the store cannot be opened.
@@ -28,7 +28,16 @@ pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
             act(group, AdminJson::Pause { name: group.name.clone(), paused: true }, "is paused")
         }
         GroupCommand::Resume { group } => {
-            act(group, AdminJson::Pause { name: group.name.clone(), paused: false }, "goes on")
+            act(group, AdminJson::Pause { name: group.name.clone(), paused: false }, "resumes")
+        }
+        GroupCommand::RetryNow { group } => {
+            // Back-offs are the running service's: on disk there is nothing to shorten.
+            let dir = data_dir(group.data_dir.data_dir.as_deref());
+            if Client::connect(&dir).is_none() {
+                return Err(Failure::could_not_run(format!("no service runs on {}", dir.display()))
+                    .hint("a start delivers what waits at once: `spillq run`, or `spillq drain`"));
+            }
+            act(group, AdminJson::RetryNow { name: group.name.clone() }, "retries now")
         }
         GroupCommand::Seek { group, to } => seek(group, *to),
     }

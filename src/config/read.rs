@@ -19,6 +19,8 @@ use super::{Origin, Overrides, Problem, paths};
 const LINE_BYTES_MAX: u64 = spillq_storage::LINE_BYTES_MAX as u64;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MS: Duration = Duration::from_millis(1);
+/// A group has no more dead letters than this.
+const REJECTS_MAX: u64 = spillq_storage::DEAD_LETTERS_MAX as u64;
 
 /// What relative paths are relative to.
 #[derive(Clone, Copy)]
@@ -167,7 +169,17 @@ fn group<'a>(reader: &mut Reader<'a>, mut section: Section<'a>) -> Group {
     reader.get(&mut retry, "attempts", &mut group.retry.attempts, |scalar| {
         number(1..=1_000)(scalar).map(|number| number as u32)
     });
+    reader.get(&mut retry, "rejects", &mut group.retry.rejects, |scalar| {
+        number(1..=REJECTS_MAX)(scalar).map(|number| number as u32)
+    });
+    reader.get(
+        &mut retry,
+        "give_up_after",
+        &mut group.retry.give_up_after,
+        duration(Duration::ZERO..=7 * DAY),
+    );
     reader.finish(retry);
+    reader.get(&mut section, "stuck", &mut group.stuck, word);
 
     let mut lag = reader.section(&mut section, "max_lag");
     reader.get(&mut lag, "lines", &mut group.max_lag.lines, number(0..=u64::MAX / 2));

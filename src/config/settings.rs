@@ -148,6 +148,8 @@ pub struct Group {
     pub batch: BatchLimits,
     /// What follows a failure.
     pub retry: Retry,
+    /// What becomes of a line that fails again and again without being blamed.
+    pub stuck: Stuck,
     /// What it may leave behind.
     pub max_lag: MaxLag,
     /// Lines handed out in a second, all its processors together; 0 for as many as they take.
@@ -188,7 +190,7 @@ pub struct BatchLimits {
     pub lines: u64,
     /// Bytes at most; a single longer line is a batch of its own.
     pub bytes: u64,
-    /// How long a smaller batch waits for more lines while another is in flight.
+    /// How long a smaller batch waits for more lines.
     pub linger: Duration,
 }
 
@@ -199,8 +201,26 @@ pub struct Retry {
     pub initial: Duration,
     /// The longest back-off.
     pub max: Duration,
-    /// Deliveries of a line alone after which it can become a dead letter.
+    /// Failures of a line alone after which it can become a dead letter.
     pub attempts: u32,
+    /// Rejected lines in a row after which the group stops instead of dead-lettering more.
+    pub rejects: u32,
+    /// How long a line has to fail before `stuck = "dead_letter"` gives up on it.
+    pub give_up_after: Duration,
+}
+
+/// What becomes of a line that fails again and again without being blamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stuck {
+    /// It is retried for ever; in strict order nothing overtakes it.
+    Hold,
+    /// It becomes a dead letter after `retry.attempts` failures and `retry.give_up_after`.
+    DeadLetter,
+}
+
+impl Word for Stuck {
+    const ALL: &'static [(&'static str, Stuck)] =
+        &[("hold", Stuck::Hold), ("dead_letter", Stuck::DeadLetter)];
 }
 
 /// Who gets the batches of a group.
@@ -424,7 +444,14 @@ impl Group {
             in_flight: 1,
             timeout: Duration::from_secs(30),
             batch: BatchLimits { lines: 10_000, bytes: 4 * MIB, linger: Duration::ZERO },
-            retry: Retry { initial: Duration::from_millis(200), max: Duration::from_secs(30), attempts: 8 },
+            retry: Retry {
+                initial: Duration::from_millis(200),
+                max: Duration::from_secs(30),
+                attempts: 8,
+                rejects: 100,
+                give_up_after: Duration::from_secs(600),
+            },
+            stuck: Stuck::Hold,
             max_lag: MaxLag { lines: 0, age: Duration::ZERO, bytes: 0, policy: LagPolicy::Block },
             rate: 0,
         }

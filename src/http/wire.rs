@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use spillq_storage::{DeadLetter, Line, Loss, Quarantined, Seq, SeqRange, SourceId, View};
+use spillq_storage::{DeadCause, DeadLetter, Line, Loss, Quarantined, Seq, SeqRange, SourceId, View};
 
 use super::reload::ConfigJson;
 use crate::metrics::Process;
@@ -194,6 +194,9 @@ pub struct LineJson {
 #[allow(missing_docs)]
 pub struct DeadLetterJson {
     pub seq: u64,
+    /// `rejected`, `failed`, `died`, `parked`, or `unknown` for one that a program of format version 1 wrote.
+    #[serde(default)]
+    pub cause: String,
     pub attempts: u32,
     pub time: String,
     pub reason: String,
@@ -211,6 +214,7 @@ pub enum AdminJson {
     Retry { group: String, seqs: Option<Vec<(u64, u64)>> },
     Discard { group: String, seqs: Option<Vec<(u64, u64)>> },
     Park { group: String, seq: u64 },
+    RetryNow { name: String },
     Hold { token: Option<u64> },
     LetGo { token: u64 },
     Seek { group: String, to: SeekToJson },
@@ -297,10 +301,21 @@ impl LineJson {
     }
 }
 
+fn cause_word(cause: DeadCause) -> &'static str {
+    match cause {
+        DeadCause::Rejected => "rejected",
+        DeadCause::Failed => "failed",
+        DeadCause::Died => "died",
+        DeadCause::Parked => "parked",
+        DeadCause::Unknown => "unknown",
+    }
+}
+
 impl From<&DeadLetter> for DeadLetterJson {
     fn from(letter: &DeadLetter) -> DeadLetterJson {
         DeadLetterJson {
             seq: letter.seq.0,
+            cause: cause_word(letter.cause).to_owned(),
             attempts: letter.attempts,
             time: time(letter.time_ms),
             reason: letter.reason.clone(),
@@ -352,6 +367,7 @@ impl From<AdminJson> for Admin {
             AdminJson::Hold { token } => Admin::Hold { token },
             AdminJson::LetGo { token } => Admin::LetGo { token },
             AdminJson::Seek { group, to } => Admin::Seek { group, to: to.into() },
+            AdminJson::RetryNow { name } => Admin::RetryNow(name),
             AdminJson::Park { group, seq } => Admin::Park { group, seq: Seq(seq) },
         }
     }

@@ -3,10 +3,11 @@
 //! | status | outcome |
 //! |---|---|
 //! | 2xx | done |
-//! | 400, 422 | poison |
-//! | 413 | too large: halved |
+//! | 400, 422 | rejected |
+//! | 413 | too large: bisected; a single line is rejected |
 //! | 401, 403, 404, 405, 407, 410, 421, 3xx | refused; a redirect is never followed |
-//! | all else, no connection, a reply cut off | failed, or later where `Retry-After` says when |
+//! | 5xx, 429, no connection | down, or later where `Retry-After` says when |
+//! | all else, a reply cut off | failed, or later where `Retry-After` says when |
 //!
 //! Every request carries `Idempotency-Key`: the same for the same lines of a group, however often they come. The
 //! server is not trusted: at most [`HEAD_BYTES_MAX`] of a reply's head and [`REPLY_BYTES_MAX`] of its body are read,
@@ -185,7 +186,8 @@ impl HttpPost {
             Ok(response) => response,
             Err(error) => {
                 watch.interrupted = None;
-                return Outcome::Failed(evidence(format!("got no reply: {}", chain(&error)), String::new()));
+                let evidence = evidence(format!("got no reply: {}", chain(&error)), String::new());
+                return if error.is_connect() { Outcome::Down(evidence) } else { Outcome::Failed(evidence) };
             }
         };
         watch.status = Some(response.status());
@@ -308,6 +310,9 @@ fn judge(status: StatusCode, wait: Option<Duration>, evidence: Evidence) -> Outc
         401 | 403 | 404 | 405 | 407 | 410 | 421 | 300..=399 => Outcome::Refused(evidence),
         _ => match wait {
             Some(wait) => Outcome::Later(wait, evidence),
+            None if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                Outcome::Down(evidence)
+            }
             None => Outcome::Failed(evidence),
         },
     }
@@ -351,6 +356,7 @@ mod tests {
                 400 | 422 => matches!(outcome, Outcome::Poison(_)),
                 413 => matches!(outcome, Outcome::TooLarge(_)),
                 300..=399 | 401 | 403 | 404 | 405 | 407 | 410 | 421 => matches!(outcome, Outcome::Refused(_)),
+                429 | 500..=599 => matches!(outcome, Outcome::Down(_)),
                 _ => matches!(outcome, Outcome::Failed(_)),
             };
             assert!(as_expected, "{status}: {outcome:?}");

@@ -76,20 +76,22 @@ pub use worker::{Limits, Orders, Terms, Worker};
 pub enum Outcome {
     /// All of it is done: it is acked, and never delivered again.
     Done,
-    /// It failed, or the destination is down. Delivered again after a back-off; blamed on a line only when that
-    /// line fails alone while others pass.
+    /// It failed, and nobody is blamed. Delivered again after a back-off (docs/delivery.md).
     Failed(Evidence),
-    /// The processor says that the lines themselves are at fault. Halved at once; charged when alone.
+    /// The destination cannot be reached, or says that it fails itself. The same as `Failed`, but for what an operator
+    /// is told.
+    Down(Evidence),
+    /// The processor rejects the lines. Bisected at once, to find the line; a single line becomes a dead letter.
     Poison(Evidence),
-    /// The processor blames this line of the batch, the first bad one that it met. All of the batch comes again,
-    /// cut there: what it did with the lines before is not known to last. The line is charged when alone.
+    /// The processor rejects this line of the batch, the first bad one that it met. All of the batch comes again,
+    /// cut there: what it did with the lines before is not known to last.
     BadLine(Seq, Evidence),
     /// The destination asks to be left alone for so long, which the group's longest back-off bounds. Nothing is
     /// charged.
     Later(Duration, Evidence),
-    /// Too large for the destination: halved, nothing is charged.
+    /// Too large for the destination: bisected at once. A single line that is too large is rejected.
     TooLarge(Evidence),
-    /// The destination is set up wrongly: the group stops, is probed now and then, and nothing is charged.
+    /// The destination is set up wrongly: the group stops, tries again now and then, and nothing is charged.
     Refused(Evidence),
 }
 

@@ -475,6 +475,7 @@ fn verdict(delivered: Delivered) -> Verdict {
         }
         Delivered::Outcome(Outcome::Done) => Verdict::Done,
         Delivered::Outcome(Outcome::Failed(evidence)) => failed(FailureKind::Failed, evidence),
+        Delivered::Outcome(Outcome::Down(evidence)) => failed(FailureKind::Down, evidence),
         Delivered::Outcome(Outcome::Poison(evidence)) => failed(FailureKind::Poison, evidence),
         Delivered::Outcome(Outcome::BadLine(seq, evidence)) => failed(FailureKind::BadLine(seq), evidence),
         Delivered::Outcome(Outcome::TooLarge(evidence)) => failed(FailureKind::TooLarge, evidence),

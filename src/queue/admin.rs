@@ -72,7 +72,9 @@ pub enum Admin {
         /// Where to.
         to: SeekTo,
     },
-    /// Sets a line aside by hand.
+    /// Ends every back-off of a group, and delivers a line once more that is held because the process died with it.
+    RetryNow(String),
+    /// Moves a waiting line to the dead letters.
     Park {
         /// Which group.
         group: String,

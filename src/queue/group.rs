@@ -7,10 +7,11 @@
 
 use std::collections::BTreeMap;
 
-use spillq_storage::{ACK_RANGES_MAX, GroupChange, GroupState, Seq, SeqRange};
+use spillq_storage::{ACK_RANGES_MAX, DeadCause, GroupChange, GroupState, Seq, SeqRange};
 
 use super::command::{Lease, Offer};
-use super::retry::{Delivery, FailureKind, Next, Retries};
+use super::phase::Blocked;
+use super::retry::{FailureKind, Next, Remembered, Rest, Retries};
 use super::settings::GroupSettings;
 use super::status::Activity;
 use super::suspects::left_over;
@@ -24,8 +25,6 @@ pub(super) struct View<'a> {
     pub next_seq: Seq,
     /// Milliseconds of a clock that runs on while the host sleeps.
     pub now_ms: u64,
-    /// No more lines can be set aside.
-    pub dead_full: bool,
 }
 
 /// Why there is nothing to offer.
@@ -40,20 +39,28 @@ pub(super) enum Idle {
     /// An operator paused it.
     Paused,
     /// It cannot go on by itself, and why.
-    Blocked(&'static str),
+    Blocked(Blocked),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Fresh,
-    Again { alone: bool },
-    Probe { stuck: Seq },
+/// A line that is to become a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Condemned {
+    /// Which.
+    pub seq: Seq,
+    /// Why.
+    pub cause: DeadCause,
+    /// What the processor said of it, for people.
+    pub reason: String,
 }
+
+/// How many lines directly below a line are rejected dead letters, counted up to a bound: the log knows.
+pub(super) type RejectedBelow<'a> = &'a dyn Fn(Seq, u32) -> u32;
 
 #[derive(Clone, Copy, Debug)]
 struct Reserved {
     range: SeqRange,
-    kind: Kind,
+    /// It was delivered before, or is left over from an earlier run.
+    again: bool,
     /// Read beside a batch that is out: it takes the place of that one, not a place of its own.
     ahead: bool,
 }
@@ -65,7 +72,6 @@ pub(super) struct Out {
     pub range: SeqRange,
     /// Since when it is out.
     pub since_ms: u64,
-    alone: bool,
 }
 
 /// What a group does in this run of the process.
@@ -78,6 +84,8 @@ pub(super) struct Group {
     /// Settled in the commit that is being gathered: the log does not say so yet.
     settling: Vec<SeqRange>,
     linger_since_ms: Option<u64>,
+    /// What was said of lines that are condemned and not dead letters yet: a few, see retry.rs.
+    reasons: BTreeMap<Seq, String>,
     /// Why its next lines cannot be read, which holds it.
     pub unreadable: Option<String>,
     /// What it did so far.
@@ -98,6 +106,7 @@ impl Group {
             leases: BTreeMap::new(),
             settling: Vec::new(),
             linger_since_ms: None,
+            reasons: BTreeMap::new(),
             unreadable: None,
             activity: Activity::default(),
             last_failure: None,
@@ -149,7 +158,7 @@ impl Group {
     #[must_use]
     pub(super) fn idle(&self, view: View<'_>) -> Option<Idle> {
         if is_full(view) && self.free(view).is_none() {
-            return Some(Idle::Blocked("ack window"));
+            return Some(Idle::Blocked(Blocked::AckWindow));
         }
         match self.again(view) {
             Err(idle @ Idle::Blocked(_)) => Some(idle),
@@ -158,14 +167,40 @@ impl Group {
         }
     }
 
-    /// Lines that killed the service so often, with others passing between, that they are set aside before anything
-    /// is delivered.
+    /// Whether nothing that waits can be delivered before an operator acts, or all of it has failed alone as often as a
+    /// run that is to end by itself tries.
     #[must_use]
-    pub(super) fn condemned(&self, state: &GroupState) -> Vec<Seq> {
-        let passed_behind = state.acks.ranges() > 0;
-        let alone = state.suspects.iter().filter(|suspect| passed_behind && suspect.lines() == 1);
-        let seqs = alone.map(|suspect| suspect.first);
-        seqs.filter(|seq| state.attempts(*seq) >= self.settings.retry.attempts).collect()
+    pub(super) fn is_exhausted(&self, view: View<'_>) -> bool {
+        if !self.leases.is_empty() || !self.reserved.is_empty() {
+            return false;
+        }
+        let is_stopped = view.state.paused || self.unreadable.is_some() || self.retries.condemned().is_some();
+        let waits = view.state.lag_lines(view.next_seq) > 0;
+        waits
+            && (is_stopped
+                || self.retries.is_exhausted() && (self.settings.strict || self.free(view).is_none()))
+    }
+
+    /// The line that is to become a dead letter next. Where too many in a row were rejected, it is not: the group is
+    /// refused.
+    pub(super) fn condemned(&mut self, now_ms: u64, rejected_below: RejectedBelow<'_>) -> Option<Condemned> {
+        let (seq, cause) = self.retries.condemned()?;
+        if cause == DeadCause::Rejected && self.is_last_straw(seq, rejected_below) {
+            self.retries.refuse(seq, now_ms);
+            self.reasons.remove(&seq);
+            return None;
+        }
+        let reason = self.reasons.get(&seq).cloned().unwrap_or_else(|| match cause {
+            DeadCause::Died => "the service died every time while this line was in flight alone".to_owned(),
+            _ => self.last_failure.clone().unwrap_or_default(),
+        });
+        Some(Condemned { seq, cause, reason })
+    }
+
+    /// Whether as many lines in a row as may be were rejected, so that this one, rejected too, is not blamed.
+    fn is_last_straw(&self, seq: Seq, rejected_below: RejectedBelow<'_>) -> bool {
+        let most = self.retries.rejects_max();
+        !self.retries.is_put_back(seq) && rejected_below(seq, most) >= most
     }
 
     /// The next lines to read, under a new reservation number.
@@ -177,7 +212,11 @@ impl Group {
             return Err(Idle::Paused);
         }
         if self.unreadable.is_some() {
-            return Err(Idle::Blocked("unreadable lines"));
+            return Err(Idle::Blocked(Blocked::Damage(String::new())));
+        }
+        if self.retries.condemned().is_some() {
+            // The owner makes dead letters before it offers anything: there is no place for this one.
+            return Err(Idle::Blocked(Blocked::DeadLettersFull));
         }
         let out = self.leases.len() + self.reserved.len();
         // In strict order it keeps its place: nobody overtakes it.
@@ -205,11 +244,13 @@ impl Group {
                 if self.settings.strict && !self.retries.is_empty() {
                     return Err(Idle::InFlight);
                 }
-                Reserved { range: self.fresh(view)?, kind: Kind::Fresh, ahead }
+                if let Some(until) = self.retries.fresh_waits(view.now_ms).filter(|_| !self.settings.strict) {
+                    return Err(Idle::Until(until));
+                }
+                Reserved { range: self.fresh(view)?, again: false, ahead }
             }
         };
-        let probe_for = if let Kind::Probe { stuck } = reserved.kind { Some(stuck) } else { None };
-        self.retries.begin(reserved.range, probe_for);
+        self.retries.begin(reserved.range);
         self.reserved.insert(reservation, reserved);
         Ok(Offer { reservation, range: reserved.range })
     }
@@ -224,42 +265,33 @@ impl Group {
 
     /// Lines that were delivered before, if some are due.
     fn again(&self, view: View<'_>) -> Result<Option<Reserved>, Idle> {
-        let attempts = |seq: Seq| view.state.attempts(seq);
-        let probe = |stuck: Seq, skip: u64| {
-            let behind = SeqRange::new(stuck.next(), view.next_seq.prev())?;
-            view.state.acks.nth_outside(behind, skip)
-        };
-        match self.retries.next(view.now_ms, &attempts, &|stuck| probe(stuck, 0).is_some()) {
-            Next::Deliver(Delivery { range, alone }) => {
-                let given_up = alone && attempts(range.first) + 1 >= self.settings.retry.attempts;
-                if given_up && view.dead_full {
-                    return Err(Idle::Blocked("dead letters full"));
-                }
-                Ok(Some(Reserved { range, kind: Kind::Again { alone }, ahead: false }))
-            }
-            Next::Probe { stuck, skip } => Ok(probe(stuck, skip).map(|line| Reserved {
-                range: SeqRange::one(line),
-                kind: Kind::Probe { stuck },
-                ahead: false,
-            })),
-            Next::Wait(until)
-                if self.settings.strict || self.retries.rest().is_some_and(|(at, _)| at > view.now_ms) =>
-            {
-                Err(Idle::Until(until))
-            }
+        match self.retries.next(view.now_ms) {
+            Next::Deliver(range) => Ok(Some(Reserved { range, again: true, ahead: false })),
+            Next::Wait(until) if self.settings.strict || self.rests(view.now_ms) => Err(Idle::Until(until)),
+            Next::Held(seq) => Err(Idle::Blocked(Blocked::HeldBy(seq))),
             Next::Wait(_) | Next::Nothing => Ok(None),
+        }
+    }
+
+    /// Whether the whole group waits, so that an unordered one takes no fresh lines either.
+    fn rests(&self, now_ms: u64) -> bool {
+        match self.retries.rest() {
+            Some((_, Rest::EveryLineRejected(_))) => true,
+            Some((until, _)) => until > now_ms,
+            None => false,
         }
     }
 
     /// Lines that were never delivered.
     fn fresh(&mut self, view: View<'_>) -> Result<SeqRange, Idle> {
         let Some(free) = self.free(view) else {
-            return Err(if is_full(view) { Idle::Blocked("ack window") } else { self.nothing(view) });
+            self.linger_since_ms = None;
+            return Err(if is_full(view) { Idle::Blocked(Blocked::AckWindow) } else { self.nothing(view) });
         };
         let last = free.last.min(free.first.plus(self.settings.batch_lines - 1));
         let range = SeqRange { first: free.first, last };
         let is_small = range.lines() < self.settings.batch_lines && free.last == view.next_seq.prev();
-        if self.settings.linger_ms > 0 && is_small && !self.leases.is_empty() {
+        if self.settings.linger_ms > 0 && is_small {
             let until = *self.linger_since_ms.get_or_insert(view.now_ms) + self.settings.linger_ms;
             if view.now_ms < until {
                 return Err(Idle::Until(until));
@@ -333,23 +365,21 @@ impl Group {
     ) -> Option<(Lease, GroupChange)> {
         let reserved = self.reserved.remove(&reservation)?;
         // Read ahead in a strict group, and the batch before it failed.
-        let overtaken = self.settings.strict && reserved.kind == Kind::Fresh && !self.retries.is_empty();
+        let overtaken = self.settings.strict && !reserved.again && !self.retries.is_empty();
         if overtaken || self.leases.len() >= self.settings.in_flight || !reserved.range.contains(last) {
             self.retries.give_back(reserved.range);
             return None;
         }
         let range = SeqRange { first: reserved.range.first, last };
-        let alone = reserved.kind == Kind::Again { alone: true };
-        if last < reserved.range.last && matches!(reserved.kind, Kind::Again { .. }) {
+        if last < reserved.range.last && reserved.again {
             self.retries.cut(reserved.range, last);
-            self.retries.begin(range, None);
+            self.retries.begin(range);
         }
-        let charged = view.state.attempts(range.first);
         let failures = self.retries.failures(range);
-        // A line by itself may come as a batch like any other: first of all, and where a restart has forgotten the
-        // parts. What it is told to be never falls.
-        let attempt = 1 + if range.lines() == 1 { failures.max(charged) } else { failures };
-        self.leases.insert(token, Out { range, since_ms: view.now_ms, alone });
+        // What a receiver reads as `attempt` never falls, over restarts too, where the log remembers it.
+        let attempt =
+            1 + if range.lines() == 1 { failures.max(view.state.attempts(range.first)) } else { failures };
+        self.leases.insert(token, Out { range, since_ms: view.now_ms });
         self.activity.leases += 1;
         Some((Lease { token, range, attempt }, GroupChange::Lease { range }))
     }
@@ -383,22 +413,33 @@ impl Group {
         GroupChange::Return { range: out.range, failed_for_ms: None }
     }
 
-    /// A delivery failed. Also says which line is to be set aside, if one is.
+    /// A delivery failed; `said` is what the processor said. Whether a line is to become a dead letter because of it,
+    /// [`Group::condemned`] says.
     pub(super) fn failed(
         &mut self,
         view: View<'_>,
         out: Out,
-        kind: FailureKind,
-    ) -> (GroupChange, Option<Seq>) {
-        let attempts = if out.alone { view.state.attempts(out.range.first) + 1 } else { 0 };
-        let dead = self.retries.failed(out.range, kind, view.now_ms, attempts);
-        let is_charged = out.alone && !kind.spares_the_lines();
-        (GroupChange::Return { range: out.range, failed_for_ms: is_charged.then_some(0) }, dead)
+        (kind, said): (FailureKind, &str),
+        rejected_below: RejectedBelow<'_>,
+    ) -> GroupChange {
+        let seq = out.range.first;
+        let known = view.state.failures.get(&seq).copied().unwrap_or_default();
+        let remembered = Remembered {
+            failures: known.times,
+            for_ms: known.for_ms,
+            is_last_straw: out.range.lines() == 1 && self.is_last_straw(seq, rejected_below),
+        };
+        let failed = self.retries.failed(out.range, kind, view.now_ms, remembered);
+        if let Some(seq) = failed.condemned {
+            self.reasons.insert(seq, said.to_owned());
+        }
+        GroupChange::Return { range: out.range, failed_for_ms: failed.charged_ms }
     }
 
     /// Lines were settled by other means than a lease: set aside, or lost.
     pub(super) fn settled(&mut self, range: SeqRange, now_ms: u64) {
         self.retries.settled(range, false, now_ms);
+        self.reasons.retain(|seq, _| !range.contains(*seq));
         self.settling.push(range);
     }
 
@@ -421,11 +462,17 @@ impl Group {
         self.reserved.retain(|_, reserved| !is_over(reserved));
         over.into_iter().for_each(|over| self.retries.give_back(over));
         self.retries.settled(range, false, now_ms);
+        self.reasons.retain(|seq, _| !range.contains(*seq));
     }
 
     /// A dead letter is to be delivered again.
     pub(super) fn revive(&mut self, seq: Seq) {
-        self.retries.add(SeqRange::one(seq), true);
+        self.retries.put_back(seq, 0);
+    }
+
+    /// An operator does not want to wait for a back-off.
+    pub(super) fn retry_now(&mut self, now_ms: u64) {
+        self.retries.retry_now(now_ms);
     }
 }
 
@@ -443,12 +490,15 @@ mod tests {
     }
 
     fn view(state: &GroupState, next_seq: u64) -> View<'_> {
-        View { state, next_seq: Seq(next_seq), now_ms: 0, dead_full: false }
+        View { state, next_seq: Seq(next_seq), now_ms: 0 }
     }
 
     fn range(first: u64, last: u64) -> SeqRange {
         SeqRange::new(Seq(first), Seq(last)).unwrap()
     }
+
+    const FAILED: (FailureKind, &str) = (FailureKind::Failed, "it failed");
+    const NONE_REJECTED: fn(Seq, u32) -> u32 = |_, _| 0;
 
     #[test]
     fn a_strict_group_has_one_lease_and_one_offer_read_ahead() {
@@ -470,7 +520,7 @@ mod tests {
 
     #[test]
     fn a_strict_group_keeps_its_order_over_a_crash_with_lines_that_were_given_back_before_it() {
-        // 11-20 were out, and spared; 21-30 are the other half, suspect from the run before; 41 was a probe.
+        // 11-20 were out, and spared; 21-30 are the other half, suspect from the run before; 41 was put back.
         let mut state = state();
         state.acks.insert(range(1, 10));
         state.acks.insert(range(35, 36));
@@ -509,7 +559,7 @@ mod tests {
         // Behind what is out an ack would be a range more.
         assert_eq!(group.offer(view(&state, end), false, 2).unwrap().range, range(4, 4));
         group.settling.push(range(5, end - 100));
-        let full = || Idle::Blocked("ack window");
+        let full = || Idle::Blocked(Blocked::AckWindow);
         assert_eq!(group.offer(view(&state, end), false, 3), Err(full()), "nothing above it");
         assert_eq!(group.idle(view(&state, end)), Some(full()));
         let out = group.take(1).unwrap();
@@ -527,7 +577,7 @@ mod tests {
         group.lease(view(&state, 26), 1, Seq(10), 100).unwrap();
         group.offer(view(&state, 26), true, 2).unwrap();
         let out = group.take(100).unwrap();
-        group.failed(view(&state, 26), out, FailureKind::Failed);
+        group.failed(view(&state, 26), out, FAILED, &NONE_REJECTED);
         assert!(group.lease(view(&state, 26), 2, Seq(20), 101).is_none());
         assert_eq!(group.offer(view(&state, 26), false, 3), Err(Idle::Until(200)));
         let later = View { now_ms: 200, ..view(&state, 26) };
@@ -597,14 +647,13 @@ mod tests {
         let mut deliver = |group: &mut Group, state: &mut GroupState, now_ms| {
             let view = View { now_ms, ..view(state, 2) };
             group.offer(view, false, now_ms).unwrap();
-            let (lease, _) = group.lease(view, now_ms, Seq(1), now_ms).unwrap();
+            let (lease, leased) = group.lease(view, now_ms, Seq(1), now_ms).unwrap();
             told.push(lease.attempt);
+            state.apply(&leased);
             let out = group.take(now_ms).unwrap();
-            let (returned, _) = group.failed(view, out, FailureKind::Failed);
-            // What the log makes of it.
-            if let GroupChange::Return { failed_for_ms: Some(_), .. } = returned {
-                state.failures.entry(Seq(1)).or_default().times += 1;
-            }
+            let view = View { state, next_seq: Seq(2), now_ms };
+            let change = group.failed(view, out, FAILED, &NONE_REJECTED);
+            state.apply(&change);
         };
         let settings = GroupSettings { strict: false, ..GroupSettings::named("default") };
         for hour in 0..3 {
@@ -613,7 +662,7 @@ mod tests {
                 deliver(&mut group, &mut state, hour * 3_600_000 + delivery * 600_000);
             }
         }
-        assert_eq!(told, [1, 2, 3, 3, 3, 4, 5, 5, 6]);
+        assert_eq!(told, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
     }
 
     #[test]
@@ -673,7 +722,7 @@ mod tests {
             assert_eq!(group.offer(view(&state, 31), false, 4), Err(Idle::InFlight));
         }
         let out = group.take(3).unwrap();
-        group.failed(view(&state, 31), out, FailureKind::Failed);
+        group.failed(view(&state, 31), out, FAILED, &NONE_REJECTED);
         let later = View { now_ms: 200, ..view(&state, 31) };
         let offer = group.offer(later, false, 4).unwrap();
         assert_eq!(offer.range, range(11, 15), "what failed comes first, as it was");
@@ -690,7 +739,10 @@ mod tests {
         let mut group = Group::new(GroupSettings::named("a"), &state);
         group.hold("line 1".to_owned(), false);
         group.set(GroupSettings { timeout_ms: 1, ..GroupSettings::named("a") });
-        assert_eq!(group.offer(view(&state, 31), false, 1), Err(Idle::Blocked("unreadable lines")));
+        assert_eq!(
+            group.offer(view(&state, 31), false, 1),
+            Err(Idle::Blocked(Blocked::Damage(String::new())))
+        );
         group.set(GroupSettings { skip_damage: true, ..GroupSettings::named("a") });
         assert_eq!(group.offer(view(&state, 31), false, 1).unwrap().range, range(1, 30));
     }

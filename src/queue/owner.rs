@@ -20,8 +20,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use spillq_storage::{
-    Commit, DeadCause, DeadLetter, Error, GroupChange, GroupId, Log, Loss, REASON_BYTES_MAX, Reader, Seq,
-    SeqRange,
+    Commit, DeadLetter, Error, GroupChange, GroupId, Log, Loss, REASON_BYTES_MAX, Reader, Seq, SeqRange,
 };
 use tokio::sync::oneshot;
 
@@ -31,7 +30,7 @@ use super::WhenFull;
 use super::admin::{Answer, Refusal};
 use super::clock;
 use super::command::{Append, Appended, Command, Lease, Offer, Settled, Verdict};
-use super::group::{Group, Idle, View};
+use super::group::{Condemned, Group, Idle, View};
 use super::pulse::Pulse;
 use super::settings::GroupSettings;
 use super::window::Window;
@@ -98,7 +97,7 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    /// Creates the groups that are missing and sets aside what killed the service too often.
+    /// Creates the groups that are missing, and makes dead letters of lines that are condemned already.
     pub(super) fn new(
         log: Log,
         window: Arc<Window>,
@@ -137,7 +136,8 @@ impl Owner {
             let settings = settings.unwrap_or_else(|| GroupSettings::named(&state.name));
             owner.groups.insert(*id, Group::new(settings, state));
         }
-        owner.set_condemned_aside()?;
+        owner.bury_condemned()?;
+        owner.make_durable()?;
         Ok(owner)
     }
 
@@ -147,18 +147,24 @@ impl Owner {
         if from_beginning { state.first_seq().prev() } else { state.next_seq.prev() }
     }
 
-    fn set_condemned_aside(&mut self) -> Result<(), Error> {
-        let condemned: Vec<(GroupId, Seq)> = self
-            .groups
-            .iter()
-            .filter_map(|(id, group)| Some((*id, group.condemned(self.log.state().groups.get(id)?))))
-            .flat_map(|(id, seqs)| seqs.into_iter().map(move |seq| (id, seq)))
-            .collect();
-        for (id, seq) in condemned {
-            let reason = "the service died every time while this line was out alone".to_owned();
-            self.set_aside(id, seq, DeadCause::Died, reason)?;
+    /// Makes dead letters of all condemned lines whose turn it is, in the commit that is being gathered.
+    fn bury_condemned(&mut self) -> Result<(), Error> {
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        ids.into_iter().try_for_each(|id| self.bury_condemned_of(id))
+    }
+
+    /// The same for one group. Where there is no place for another dead letter, the line stays condemned, and the group
+    /// is blocked.
+    fn bury_condemned_of(&mut self, id: GroupId) -> Result<(), Error> {
+        loop {
+            let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+            let log = &self.log;
+            let rejected_below = |seq: Seq, most: u32| log.rejected_below(id, seq, most);
+            let Some(condemned) = group.condemned(clock::now_ms(), &rejected_below) else { return Ok(()) };
+            if self.log.is_dead_full(id) || !self.set_aside(id, condemned)? {
+                return Ok(());
+            }
         }
-        self.make_durable()
     }
 
     /// Runs until it is told to stop, or nobody is left to ask, or the log fails.
@@ -175,6 +181,9 @@ impl Owner {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => self.stopping = true,
             }
+            self.make_durable()?;
+            // What an ack or an operator has made room for.
+            self.bury_condemned()?;
             self.make_durable()?;
             self.offer_parked();
             self.keep_within_lag()?;
@@ -307,37 +316,32 @@ impl Owner {
             tell(reply, Settled::Stale);
             return Ok(());
         };
-        let (change, dead) = match verdict {
-            Verdict::Done => (group.acked(out, view.now_ms), None),
-            Verdict::GivenBack => (group.given_back(out), None),
+        let change = match verdict {
+            Verdict::Done => group.acked(out, view.now_ms),
+            Verdict::GivenBack => group.given_back(out),
             Verdict::Failed { kind, summary, tail, timed_out } => {
-                group.activity.failed(out.range, timed_out, view.now_ms);
-                let (change, dead) = group.failed(view, out, kind);
+                group.activity.failed(out.range, (kind, timed_out), view.now_ms);
                 tracing::warn!(group = group.settings().name, lines = %out.range, "{summary}");
-                let said = if tail.is_empty() { String::new() } else { format!("\n{tail}") };
-                group.last_failure = Some(format!("{summary}{said}"));
-                (change, dead)
+                let tail = if tail.is_empty() { String::new() } else { format!("\n{tail}") };
+                let said = format!("{summary}{tail}");
+                let log = &self.log;
+                let rejected_below = |seq: Seq, most: u32| log.rejected_below(id, seq, most);
+                let change = group.failed(view, out, (kind, &said), &rejected_below);
+                group.last_failure = Some(said);
+                change
             }
         };
         self.commit.groups.push((id, change));
-        if let Some(seq) = dead {
-            let reason =
-                self.groups.get(&id).and_then(|group| group.last_failure.clone()).unwrap_or_default();
-            self.set_aside(id, seq, DeadCause::Failed, reason)?;
-        }
+        // Into the same commit as the end of the lease.
+        self.bury_condemned_of(id)?;
         self.replies.push(Reply::Settled(reply));
         Ok(())
     }
 
     /// Puts a line into `kept/`, durably, and its end into the commit that is being gathered. A line that cannot be
     /// read stays.
-    fn set_aside(
-        &mut self,
-        id: GroupId,
-        seq: Seq,
-        cause: DeadCause,
-        mut reason: String,
-    ) -> Result<bool, Error> {
+    fn set_aside(&mut self, id: GroupId, condemned: Condemned) -> Result<bool, Error> {
+        let Condemned { seq, cause, mut reason } = condemned;
         let block = match self.log.reader().block(seq) {
             Ok(block) => block,
             Err(error) => {
@@ -352,10 +356,16 @@ impl Owner {
             end -= 1;
         }
         reason.truncate(end);
+        // The failure that led here may be in the same commit.
+        let line = SeqRange::one(seq);
+        let is_failure = |(of, change): &&(GroupId, GroupChange)| {
+            *of == id
+                && matches!(change, GroupChange::Return { range, failed_for_ms: Some(_) } if *range == line)
+        };
+        let gathered = self.commit.groups.iter().filter(is_failure).count();
         let attempts = self.log.state().groups.get(&id).map_or(0, |group| group.attempts(seq));
-        // The failure that was the last is in the commit that is being gathered: the log does not count it yet.
-        let attempts = attempts + u32::from(cause == DeadCause::Failed);
-        let letter = DeadLetter { group: id, seq, attempts, time_ms: clock::wall_ms(), cause, reason };
+        let attempts = attempts.saturating_add(u32::try_from(gathered).unwrap_or(u32::MAX));
+        let letter = DeadLetter { group: id, seq, cause, attempts, time_ms: clock::wall_ms(), reason };
         self.log.bury(&letter, &block)?;
         self.commit.groups.push((id, GroupChange::Dead { seq }));
         if let Some(group) = self.groups.get_mut(&id) {
@@ -540,10 +550,5 @@ fn tell_appended(reply: &SyncSender<Appended>, with: Appended) {
 
 fn view(log: &Log, id: GroupId) -> Option<View<'_>> {
     let state = log.state();
-    Some(View {
-        state: state.groups.get(&id)?,
-        next_seq: state.next_seq,
-        now_ms: clock::now_ms(),
-        dead_full: log.is_dead_full(id),
-    })
+    Some(View { state: state.groups.get(&id)?, next_seq: state.next_seq, now_ms: clock::now_ms() })
 }

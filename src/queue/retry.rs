@@ -1,18 +1,34 @@
-//! What comes after a failed delivery: wait, halve, probe, set aside. Pure: `now` is an argument.
+//! What follows a failed delivery: back off, bisect, hold, dead-letter. Pure: `now` is an argument.
 //!
-//! A batch that failed becomes a *part*: lines that are delivered again as they were, later. From its second
-//! failure on it is halved, to find the line that fails while others pass. A line that is alone and fails is
-//! charged an attempt; it is set aside after so many, and only when another line of the group has passed between
-//! its last two. In a strict group nothing passes while a line is stuck, so a line behind it is sent as a probe:
-//! if that fails too, the destination is down, all of it is one batch again, and waits.
+//! The rules are the table of docs/delivery.md. Lines that failed are a *part*: they are delivered again together,
+//! later. Without blame a batch is retried, and bisected from its second failure on. In strict order the first line
+//! that fails alone then holds the group: only that line is retried, nothing overtakes it, and when it succeeds whole
+//! batches continue. A line that the processor rejects is condemned, and becomes a dead letter as soon as the lines
+//! before it are settled.
 //!
+//! Bounds: [`PARTS_MAX`] parts of an unordered group; of a strict group one batch at most is in parts.
 //! Times are milliseconds of a clock that runs on while the host sleeps.
 // long: the parts of one group, and every rule by which they come again
 
-use spillq_storage::{Seq, SeqRange};
+use spillq_storage::{DeadCause, Seq, SeqRange};
 
 /// Doublings of the back-off that are counted: 2^20 times any initial is past every maximum.
 const DOUBLINGS_MAX: u32 = 20;
+/// Condemned lines that wait for lines before them. A processor that names the first bad line makes one at a time; one
+/// that names them backwards is not believed beyond this, as each keeps its reason (4 KiB) in memory.
+const CONDEMNED_MAX: usize = 64;
+/// Parts of an unordered group past which no fresh lines are delivered: each is a hundred bytes.
+pub(super) const PARTS_MAX: usize = 4_096;
+
+/// What becomes of a line that fails without being blamed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stuck {
+    /// It is retried until it succeeds or an operator decides; in strict order it holds the group.
+    #[default]
+    Hold,
+    /// It becomes a dead letter after `attempts` failures alone and `give_up_after_ms` since the first.
+    DeadLetter,
+}
 
 /// How deliveries are repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +37,14 @@ pub struct RetrySettings {
     pub initial_ms: u64,
     /// The longest.
     pub max_ms: u64,
-    /// Deliveries of a line alone before it can be set aside.
+    /// Failures (or deaths) of a line alone after which it can be given up on.
     pub attempts: u32,
+    /// Rejected lines in a row after which the group stops instead of dead-lettering the next one.
+    pub rejects: u32,
+    /// For how long a line has to fail before [`Stuck::DeadLetter`] gives up on it.
+    pub give_up_after_ms: u64,
+    /// What becomes of a line that fails without being blamed.
+    pub stuck: Stuck,
 }
 
 /// What a failed delivery says of its lines.
@@ -30,22 +52,29 @@ pub struct RetrySettings {
 pub enum FailureKind {
     /// Perhaps the lines, perhaps the destination.
     Failed,
+    /// The destination cannot be reached, or fails by its own account (5xx). Treated as `Failed`; an operator is never
+    /// told to park a line for it.
+    Down,
     /// The processor blames the lines.
     Poison,
-    /// The processor blames this line, and says nothing of those behind it.
+    /// The processor blames this line, and says nothing of those after it.
     BadLine(Seq),
-    /// Smaller ones would do.
+    /// Smaller ones would do; a single line is blamed.
     TooLarge,
     /// The destination is set up wrongly.
     Refused,
-    /// The destination asks to be left alone for so many milliseconds; the first and the longest back-off bound it.
+    /// The destination asks to be left alone for this many milliseconds; the first and the longest back-off bound it.
     Later(u64),
 }
 
 impl FailureKind {
-    /// The destination has looked at the lines, and takes none of these: there is nothing to wait for.
-    fn blames_the_lines(self) -> bool {
-        matches!(self, FailureKind::Poison | FailureKind::BadLine(_))
+    /// The destination has looked at these lines and rejects them, or one of them.
+    fn blames(self, range: SeqRange) -> bool {
+        match self {
+            FailureKind::Poison | FailureKind::BadLine(_) => true,
+            FailureKind::TooLarge => range.lines() == 1,
+            _ => false,
+        }
     }
 
     /// It says nothing of the lines: they wait together as they are, and nothing is charged.
@@ -55,67 +84,136 @@ impl FailureKind {
     }
 }
 
+/// Why the whole group waits until a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// The destination is set up wrongly.
+    Refused,
+    /// The destination asked for it.
+    Later,
+    /// As many lines in a row as may be were rejected; only this one, the first that waits, is tried.
+    EveryLineRejected(Seq),
+}
+
+/// What the log remembers of a line that was delivered alone, before this delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Remembered {
+    /// Failures alone, over all runs.
+    pub failures: u32,
+    /// For how long it had been failing at the last of them.
+    pub for_ms: u64,
+    /// As many lines directly below it as may be are rejected dead letters: if it is rejected too, the group is refused.
+    pub is_last_straw: bool,
+}
+
+/// What came of a failed delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Failed {
+    /// The failure counts, and for how long the line has been failing. `None` where nothing is charged.
+    pub charged_ms: Option<u64>,
+    /// The line that is to become a dead letter because of it.
+    pub condemned: Option<Seq>,
+}
+
+/// What is known of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// A batch: retried whole once before it is bisected.
+    Batch,
+    /// Bisected from a batch that failed, or suspect of having killed an earlier run: its next failure bisects it again.
+    Bisected,
+    /// The one line that the processor named in a larger batch, delivered alone to see whether the number is right.
+    Named,
+    /// A line that was rejected alone, once.
+    Rejected,
+    /// A dead letter that was put back: it never holds the group.
+    PutBack,
+    /// A line during whose delivery the process died too often: not delivered until an operator says so.
+    Killer,
+}
+
 /// Lines to be delivered again together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Part {
     range: SeqRange,
-    /// The batch that it was cut from: where its halves all fail, that is delivered whole again.
+    /// The batch that it was cut from.
     whole: SeqRange,
-    /// Deliveries of exactly this part that failed.
+    standing: Standing,
+    /// It is to become a dead letter, and why.
+    condemned: Option<DeadCause>,
+    /// Deliveries of exactly this part that failed in this run of the process.
     failures: u32,
-    /// How often the whole has been given up on: the back-off doubles.
-    rounds: u32,
+    /// Those of its one line in earlier runs.
+    failures_before: u32,
+    /// Since when its one line fails; before the clock's zero where an earlier run saw it fail.
+    failing_since_ms: Option<i64>,
     not_before_ms: u64,
-    halved: bool,
-    /// It is the one line that the processor named.
-    named: bool,
-    /// Another line of the group has passed since this one failed.
+    /// Unordered only: how often the whole has been merged again because all of it failed.
+    rounds: u32,
+    /// Unordered only: another line was acked since this one first failed alone.
     others_passed: bool,
     out: bool,
 }
 
 impl Part {
-    fn new(range: SeqRange) -> Part {
+    fn new(range: SeqRange, standing: Standing) -> Part {
         Part {
             range,
             whole: range,
+            standing,
+            condemned: None,
             failures: 0,
-            rounds: 0,
+            failures_before: 0,
+            failing_since_ms: None,
             not_before_ms: 0,
-            halved: false,
-            named: false,
+            rounds: 0,
             others_passed: false,
             out: false,
         }
     }
-}
 
-/// A delivery to make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Delivery {
-    /// The lines.
-    pub range: SeqRange,
-    /// A failure is charged to the one line.
-    pub alone: bool,
+    fn is_one_line(&self) -> bool {
+        self.range.lines() == 1
+    }
+
+    /// Nothing is known of its lines but that they wait.
+    fn is_plain(&self) -> bool {
+        self.condemned.is_none() && !self.out && matches!(self.standing, Standing::Batch | Standing::Bisected)
+    }
+
+    /// Whether it keeps a strict group from going on although it may be the line's own fault.
+    fn holds(&self) -> bool {
+        self.is_one_line()
+            && self.condemned.is_none()
+            && (self.standing == Standing::Killer || self.failures + self.failures_before > 1)
+    }
+
+    /// Whether a run that is to end by itself has tried it often enough.
+    fn is_exhausted(&self, attempts: u32) -> bool {
+        let is_given_up = self.standing == Standing::Killer || self.failures >= attempts;
+        (self.is_one_line() && is_given_up) || self.rounds >= attempts
+    }
 }
 
 /// What to do next with the parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Deliver this.
-    Deliver(Delivery),
-    /// In a strict group: deliver one line behind a stuck one, to learn whether the destination is down.
-    Probe {
-        /// The line that is stuck.
-        stuck: Seq,
-        /// So many undelivered lines are passed over, if there are more: they may be poison, too, and every round
-        /// that ends with a failed probe looks further away.
-        skip: u64,
-    },
+    /// Deliver these lines.
+    Deliver(SeqRange),
     /// Nothing before this time.
     Wait(u64),
+    /// This line is not delivered until an operator says so, and in strict order nothing else is.
+    Held(Seq),
     /// There are no parts, or in an unordered group none to be had now.
     Nothing,
+}
+
+/// Whether the numbers by which a processor blames lines of a batch are right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Numbers {
+    Unproven,
+    Right,
+    Wrong,
 }
 
 /// The parts of one group, in seq order.
@@ -124,40 +222,37 @@ pub(super) struct Retries {
     settings: RetrySettings,
     strict: bool,
     parts: Vec<Part>,
-    /// The stuck line that a probe was sent for.
-    probing: Option<Seq>,
-    /// How far away the last probe passed, in rounds: the lines up to it may all be poison, and each is probed for from
-    /// there. 0 again when lines pass in their turn.
-    reach: u32,
-    /// A line that the processor had named has passed, so it names wrong ones (counts from 0, say): while there are parts
-    /// its word is taken for all of a batch, and halves find the line. Else a batch would cost as many deliveries as
-    /// it has lines.
-    misnamed: bool,
-    /// Nothing is delivered before: the destination refused, or asked for it.
-    rest: Option<(u64, FailureKind)>,
+    numbers: Numbers,
+    /// A line that was rejected alone was rejected again: from then on one rejection is enough.
+    believes_rejections: bool,
+    /// Failures without blame since lines were last acked: the back-off doubles with each.
+    streak: u32,
+    /// Unordered only: batches that failed at their first delivery since lines were last acked.
+    fresh_streak: u32,
+    /// Unordered only: lines that were never delivered wait too while everything fails.
+    fresh_not_before_ms: u64,
+    /// How often the destination refused since lines were last acked.
+    refusals: u32,
+    /// Lines were acked in this run.
+    has_acked: bool,
+    rest: Option<(u64, Rest)>,
 }
 
 impl Retries {
-    /// No parts yet, but for the suspects of a run that died. One that was alone when it did, and that often, has
-    /// failed; `attempts` says how often.
+    /// No parts yet.
     #[must_use]
-    pub(super) fn new(
-        settings: RetrySettings,
-        strict: bool,
-        suspects: &[SeqRange],
-        attempts: &dyn Fn(Seq) -> u32,
-    ) -> Retries {
-        let part = |range: &SeqRange| {
-            let failed_alone = range.lines() == 1 && attempts(range.first) > 0;
-            Part { failures: u32::from(failed_alone), halved: true, ..Part::new(*range) }
-        };
+    pub(super) fn new(settings: RetrySettings, strict: bool) -> Retries {
         Retries {
             settings,
             strict,
-            parts: suspects.iter().map(part).collect(),
-            probing: None,
-            reach: 0,
-            misnamed: false,
+            parts: Vec::new(),
+            numbers: Numbers::Unproven,
+            believes_rejections: false,
+            streak: 0,
+            fresh_streak: 0,
+            fresh_not_before_ms: 0,
+            refusals: 0,
+            has_acked: false,
             rest: None,
         }
     }
@@ -166,26 +261,103 @@ impl Retries {
     pub(super) fn set(&mut self, settings: RetrySettings, strict: bool) {
         self.settings = settings;
         self.strict = strict;
+        if settings.stuck == Stuck::DeadLetter {
+            for part in self.parts.iter_mut().filter(|part| part.standing == Standing::Killer) {
+                (part.standing, part.condemned) = (Standing::Bisected, Some(DeadCause::Died));
+            }
+        }
     }
 
-    /// Whether lines wait to be delivered again.
+    /// Lines that an earlier run leaves to be delivered before others, and that were never delivered there.
+    pub(super) fn add_untried(&mut self, range: SeqRange) {
+        self.put(Part::new(range, Standing::Batch));
+    }
+
+    /// Lines that were in flight when an earlier run died: bisected if they fail.
+    pub(super) fn add_suspect(&mut self, range: SeqRange) {
+        self.put(Part::new(range, Standing::Bisected));
+    }
+
+    /// A line that failed alone in earlier runs, or during whose delivery they died: it comes alone again.
+    pub(super) fn add_line(&mut self, seq: Seq, failures: u32, deaths: u32) {
+        let range = SeqRange::one(seq);
+        self.take_out(range);
+        let mut part = Part { failures_before: failures, ..Part::new(range, Standing::Bisected) };
+        if deaths >= self.settings.attempts {
+            match self.settings.stuck {
+                Stuck::Hold => part.standing = Standing::Killer,
+                Stuck::DeadLetter => part.condemned = Some(DeadCause::Died),
+            }
+        }
+        self.put(part);
+    }
+
+    /// A dead letter that is delivered again. One that killed too many runs since is one again at once.
+    pub(super) fn put_back(&mut self, seq: Seq, deaths: u32) {
+        let range = SeqRange::one(seq);
+        self.take_out(range);
+        let condemned = (deaths >= self.settings.attempts).then_some(DeadCause::Died);
+        self.put(Part { condemned, ..Part::new(range, Standing::PutBack) });
+        if self.rest.is_some_and(|(_, rest)| matches!(rest, Rest::EveryLineRejected(_))) {
+            self.rest = None;
+        }
+    }
+
+    fn take_out(&mut self, range: SeqRange) {
+        let parts = std::mem::take(&mut self.parts);
+        let rest = |part: Part| {
+            let rest: Vec<SeqRange> = part.range.without(range).collect();
+            rest.into_iter().map(move |rest| {
+                let failures = if rest == part.range { part.failures } else { 0 };
+                Part { range: rest, failures, ..part.clone() }
+            })
+        };
+        self.parts = parts.into_iter().flat_map(rest).collect();
+    }
+
+    /// An operator does not want to wait: every back-off is over, and a killer line is delivered once more.
+    pub(super) fn retry_now(&mut self, now_ms: u64) {
+        self.rest = None;
+        (self.fresh_not_before_ms, self.refusals) = (0, 0);
+        for part in &mut self.parts {
+            part.not_before_ms = part.not_before_ms.min(now_ms);
+            if part.standing == Standing::Killer {
+                part.standing = Standing::Bisected;
+            }
+        }
+    }
+
+    /// Whether no lines wait to be delivered again.
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
-    /// Until when the destination is left alone because it refused, or asked for it: which of them.
+    /// Until when the whole group waits, and why.
     #[must_use]
-    pub(super) fn rest(&self) -> Option<(u64, FailureKind)> {
+    pub(super) fn rest(&self) -> Option<(u64, Rest)> {
         self.rest
     }
 
-    /// The lines that wait, and until when: the earliest first.
+    /// The line that holds a strict group.
+    #[must_use]
+    pub(super) fn held(&self) -> Option<Seq> {
+        let first = self.parts.first().filter(|part| self.strict && part.holds())?;
+        Some(first.range.first)
+    }
+
+    /// Lines during whose delivery the process died too often: not delivered until an operator says so.
+    pub(super) fn killers(&self) -> impl Iterator<Item = Seq> {
+        let killers = self.parts.iter().filter(|part| part.standing == Standing::Killer);
+        killers.map(|part| part.range.first)
+    }
+
+    /// The parts that wait, and until when: the earliest first.
     #[must_use]
     pub(super) fn waiting(&self) -> Option<(SeqRange, u64)> {
         self.parts
             .iter()
-            .filter(|part| !part.out)
+            .filter(|part| !part.out && part.condemned.is_none() && part.standing != Standing::Killer)
             .map(|part| (part.range, part.not_before_ms))
             .min_by_key(|(_, at)| *at)
     }
@@ -196,19 +368,28 @@ impl Retries {
         self.parts.iter().any(|part| !part.out && part.range.contains(line))
     }
 
-    /// Lines to be delivered in their turn; `again` as if they had failed alone before: dead letters put back.
-    pub(super) fn add(&mut self, range: SeqRange, again: bool) {
-        self.put(Part { halved: again, ..Part::new(range) });
+    /// Whether a run that is to end by itself has tried everything that waits often enough: in strict order the first
+    /// line, as nothing overtakes it; otherwise every line. Of an unordered group the caller knows that no others wait.
+    #[must_use]
+    pub(super) fn is_exhausted(&self) -> bool {
+        let attempts = self.settings.attempts;
+        if self.refusals >= attempts {
+            return true;
+        }
+        let mut parts = self.parts.iter();
+        if self.strict {
+            return parts.next().is_some_and(|part| part.is_exhausted(attempts));
+        }
+        !self.parts.is_empty() && parts.all(|part| part.is_exhausted(attempts))
     }
 
     /// Cuts a part that is more than one batch: `range` up to `last` is delivered now, the rest after it.
     pub(super) fn cut(&mut self, range: SeqRange, last: Seq) {
         let Some(at) = self.parts.iter().position(|part| part.range == range) else { return };
         let part = self.parts.remove(at);
-        for range in
-            [SeqRange::new(range.first, last), SeqRange::new(last.next(), range.last)].into_iter().flatten()
-        {
-            self.put(Part { range, out: false, ..part.clone() });
+        let cut = [SeqRange::new(range.first, last), SeqRange::new(last.next(), range.last)];
+        for range in cut.into_iter().flatten() {
+            self.put(Part { range, whole: range, out: false, failures: 0, ..part.clone() });
         }
     }
 
@@ -233,51 +414,52 @@ impl Retries {
         SeqRange::new(first, gap.last)
     }
 
-    /// What to do at `now_ms`. `attempts` says how often a line was delivered alone, over restarts too; `can_probe`
-    /// whether the log holds a line after it to probe with.
+    /// Until when an unordered group delivers no fresh lines, if it does not: while everything fails they would all
+    /// become parts.
     #[must_use]
-    pub(super) fn next(
-        &self,
-        now_ms: u64,
-        attempts: &dyn Fn(Seq) -> u32,
-        can_probe: &dyn Fn(Seq) -> bool,
-    ) -> Next {
-        if let Some((until, _)) = self.rest.filter(|(until, _)| now_ms < *until) {
-            return Next::Wait(until);
+    pub(super) fn fresh_waits(&self, now_ms: u64) -> Option<u64> {
+        if self.parts.len() >= PARTS_MAX {
+            return Some(self.waiting().map_or(u64::MAX, |(_, until)| until.max(now_ms + 1)));
+        }
+        (self.fresh_not_before_ms > now_ms).then_some(self.fresh_not_before_ms)
+    }
+
+    /// What to do at `now_ms`. A condemned line is the owner's to dead-letter first ([`Retries::condemned`]); in strict
+    /// order nothing is delivered before that is done.
+    #[must_use]
+    pub(super) fn next(&self, now_ms: u64) -> Next {
+        match self.rest {
+            Some((until, _)) if now_ms < until => return Next::Wait(until),
+            Some((_, Rest::EveryLineRejected(seq))) => {
+                let part = self.parts.iter().find(|part| part.range == SeqRange::one(seq));
+                match part {
+                    Some(part) if part.out => return Next::Wait(now_ms + self.settings.max_ms),
+                    Some(part) => return Next::Deliver(part.range),
+                    None => {}
+                }
+            }
+            _ => {}
         }
         let mut earliest = None;
         for part in self.parts.iter().filter(|part| !part.out) {
-            if part.not_before_ms <= now_ms {
-                let line = part.range.first;
-                if self.strict && self.wants_probe(part, attempts) && can_probe(line) {
-                    return Next::Probe { stuck: line, skip: (1 << self.rounds_of_probe(part)) - 1 };
+            if part.condemned.is_none() && part.standing != Standing::Killer {
+                if part.not_before_ms <= now_ms {
+                    return Next::Deliver(part.range);
                 }
-                let alone = part.halved && part.range.lines() == 1;
-                return Next::Deliver(Delivery { range: part.range, alone });
+                earliest = Some(earliest.map_or(part.not_before_ms, |at: u64| at.min(part.not_before_ms)));
             }
-            earliest = Some(earliest.map_or(part.not_before_ms, |at: u64| at.min(part.not_before_ms)));
-            if self.strict {
+            if self.strict && !cfg!(feature = "fault-overtake") {
+                if part.standing == Standing::Killer {
+                    return Next::Held(part.range.first);
+                }
                 break;
             }
         }
         earliest.map_or(Next::Nothing, Next::Wait)
     }
 
-    fn rounds_of_probe(&self, part: &Part) -> u32 {
-        part.rounds.max(self.reach).min(DOUBLINGS_MAX)
-    }
-
-    /// A line that failed alone for the first time, or is about to be given up: is it the line, or everything?
-    fn wants_probe(&self, part: &Part, attempts: &dyn Fn(Seq) -> u32) -> bool {
-        let stuck = part.halved && part.range.lines() == 1 && !part.others_passed;
-        stuck
-            && part.failures > 0
-            && (part.failures == 1 || attempts(part.range.first) + 1 >= self.settings.attempts)
-    }
-
-    /// The delivery of a part, or of a probe for `stuck`, has begun.
-    pub(super) fn begin(&mut self, range: SeqRange, probe_for: Option<Seq>) {
-        self.probing = probe_for.or(self.probing);
+    /// The delivery of a part has begun.
+    pub(super) fn begin(&mut self, range: SeqRange) {
         for part in self.parts.iter_mut().filter(|part| part.range == range) {
             part.out = true;
         }
@@ -285,156 +467,312 @@ impl Retries {
 
     /// A delivery was given back untried: it was never handed out, or the service is stopping.
     pub(super) fn give_back(&mut self, range: SeqRange) {
-        self.probing = None;
         for part in self.parts.iter_mut().filter(|part| part.range == range) {
             part.out = false;
         }
     }
 
-    /// Lines were acked, or set aside.
+    /// The line that is to become a dead letter now: the lines before it that came in the same batch are settled, so
+    /// that letters follow the order of the lines, and those in a row can be counted.
+    #[must_use]
+    pub(super) fn condemned(&self) -> Option<(Seq, DeadCause)> {
+        let due = |at: usize, part: &Part| {
+            let before = self.parts.get(..at).unwrap_or_default();
+            // In an unordered group a line that fails without blame keeps none of the others from their end.
+            let is_untried = |other: &Part| other.failures == 0 && other.standing != Standing::Killer;
+            let waits_for = |other: &Part| other.whole == part.whole && is_untried(other);
+            if self.strict { before.is_empty() } else { !before.iter().any(waits_for) }
+        };
+        self.parts.iter().enumerate().find_map(|(at, part)| {
+            let cause = part.condemned.filter(|_| due(at, part))?;
+            Some((part.range.first, cause))
+        })
+    }
+
+    /// How many rejected lines in a row are dead-lettered before the next one stops the group.
+    #[must_use]
+    pub(super) fn rejects_max(&self) -> u32 {
+        if self.has_acked { self.settings.rejects } else { self.settings.rejects.min(1) }
+    }
+
+    /// Whether the line was put back: it is a dead letter again without further question.
+    #[must_use]
+    pub(super) fn is_put_back(&self, seq: Seq) -> bool {
+        let line = SeqRange::one(seq);
+        self.parts.iter().any(|part| part.range == line && part.standing == Standing::PutBack)
+    }
+
+    /// Too many lines in a row were rejected: a condemned line is not dead-lettered but tried again after the longest
+    /// back-off, alone in the whole group.
+    pub(super) fn refuse(&mut self, seq: Seq, now_ms: u64) {
+        let until = now_ms + self.settings.max_ms;
+        self.refusals += 1;
+        self.rest = Some((until, Rest::EveryLineRejected(seq)));
+        for part in self.parts.iter_mut().filter(|part| part.range == SeqRange::one(seq)) {
+            part.condemned = None;
+            part.standing = Standing::Rejected;
+            part.not_before_ms = until;
+        }
+    }
+
+    /// Lines were acked (`passed`), or became dead letters, were lost, skipped or dropped.
     pub(super) fn settled(&mut self, range: SeqRange, passed: bool, now_ms: u64) {
         self.rest = None;
-        let probed_for = self.probing.take();
+        let was_held = self.parts.first().is_some_and(|part| part.is_one_line() && part.range == range)
+            && self.parts.first().is_some_and(|part| part.failures + part.failures_before > 0);
         if passed {
-            let stuck = self.parts.iter().find(|part| probed_for == Some(part.range.first));
-            self.reach = stuck.map_or(0, |part| self.rounds_of_probe(part));
+            (self.streak, self.fresh_streak, self.refusals) = (0, 0, 0);
+            self.fresh_not_before_ms = 0;
+            self.has_acked = true;
+            if self.parts.iter().any(|part| part.standing == Standing::Named && part.range == range) {
+                self.numbers = Numbers::Wrong;
+            }
         }
-        let parts = std::mem::take(&mut self.parts);
-        for part in parts {
-            self.misnamed |= passed && part.named && part.failures == 0 && part.range == range;
-            for range in part.range.without(range) {
-                let mut part = Part { range, ..part.clone() };
+        for part in std::mem::take(&mut self.parts) {
+            let touched = part.range.intersection(range).is_some();
+            for rest in part.range.without(range) {
+                let mut part = Part { range: rest, ..part.clone() };
+                if touched {
+                    // Its lease is over, if there was one, and what is left of it was never delivered as such.
+                    (part.out, part.failures) = (false, 0);
+                }
                 if passed && !part.out {
-                    part.others_passed |= part.failures > 0;
-                    // The destination works: the line that was in the way is gone, or is the one that is left.
                     part.rounds = 0;
+                    part.others_passed |= part.failures > 0;
                     if self.strict {
-                        part.not_before_ms = part.not_before_ms.min(now_ms + self.settings.initial_ms);
+                        part.not_before_ms = part.not_before_ms.min(now_ms);
                     }
                 }
                 self.parts.push(part);
             }
         }
-        self.misnamed &= !self.parts.is_empty();
+        if self.strict && was_held {
+            self.resume_whole(now_ms);
+        }
     }
 
-    /// A delivery failed. Says which line is to be set aside, if that is what is left to do; `attempts` are those of
-    /// the line where it was alone, this one included.
+    /// The line that held the group is settled: what bisecting has cut is whole again.
+    fn resume_whole(&mut self, now_ms: u64) {
+        let mut whole: Vec<Part> = Vec::with_capacity(self.parts.len());
+        for part in std::mem::take(&mut self.parts) {
+            if !part.is_plain() {
+                whole.push(part);
+                continue;
+            }
+            // A line that failed alone before (it was parked behind, say) stays alone.
+            let failed_alone = part.is_one_line() && part.failures + part.failures_before > 0;
+            let joins = |last: &&mut Part| {
+                let last_failed = last.is_one_line() && last.failures + last.failures_before > 0;
+                last.is_plain()
+                    && !last_failed
+                    && last.whole == part.whole
+                    && last.range.last.next() == part.range.first
+            };
+            match whole.last_mut().filter(|_| !failed_alone).filter(joins) {
+                Some(last) => last.range.last = part.range.last,
+                None if failed_alone => whole.push(part),
+                None => {
+                    let not_before_ms = part.not_before_ms.min(now_ms);
+                    whole.push(Part { standing: Standing::Batch, failures: 0, not_before_ms, ..part });
+                }
+            }
+        }
+        self.parts = whole;
+    }
+
+    /// A delivery failed.
     pub(super) fn failed(
         &mut self,
         range: SeqRange,
         kind: FailureKind,
         now_ms: u64,
-        attempts: u32,
-    ) -> Option<Seq> {
-        let probed_for = self.probing.take();
-        if let Some(stuck) = probed_for.filter(|stuck| *stuck != range.first && !kind.spares_the_lines()) {
-            // Another line fails as well. It was not charged, and is delivered in its turn.
-            self.give_back(range);
-            let whole =
-                self.parts.iter().find(|part| part.range.first == stuck).map_or(range, |part| part.whole);
-            self.down(whole, now_ms);
-            return None;
-        }
+        line: Remembered,
+    ) -> Failed {
         let known = self.parts.iter().position(|part| part.range == range).map(|at| self.parts.remove(at));
-        let mut part = Part { out: false, ..known.unwrap_or_else(|| Part::new(range)) };
+        let is_fresh = known.is_none();
+        let mut part = Part { out: false, ..known.unwrap_or_else(|| Part::new(range, Standing::Batch)) };
         if kind.spares_the_lines() {
-            // A destination that says "at once" again and again is not asked without a pause.
-            let wait_ms = if let FailureKind::Later(ms) = kind { ms } else { u64::MAX };
-            part.not_before_ms = now_ms + wait_ms.max(self.settings.initial_ms).min(self.settings.max_ms);
-            self.rest = Some((part.not_before_ms, kind));
-            self.put(part);
-            return None;
+            self.spare(part, kind, now_ms);
+            return Failed::default();
         }
-        if part.range.lines() == 1 {
-            let others_passed = part.others_passed || cfg!(feature = "fault-no-probe");
-            if part.halved && others_passed && attempts >= self.settings.attempts {
-                return Some(part.range.first);
+        self.rest = None;
+        let blames = kind.blames(range) || kind == FailureKind::TooLarge;
+        if is_fresh && !self.strict && !blames {
+            self.fresh_not_before_ms = now_ms + self.backoff(self.fresh_streak);
+            self.fresh_streak += 1;
+        }
+        let charged_ms = Some(self.for_how_long(&mut part, line, now_ms));
+        if part.is_one_line() {
+            return self.failed_alone(part, (kind, line), now_ms, charged_ms);
+        }
+        match kind {
+            FailureKind::BadLine(bad) if range.contains(bad) && self.believes_numbers() => {
+                return Failed { charged_ms, condemned: self.cut_out(&part, bad, now_ms) };
             }
-            let hasty = kind.blames_the_lines() && attempts < self.settings.attempts;
-            let doublings = if hasty { 0 } else { part.rounds + part.failures };
-            part.not_before_ms = now_ms + self.backoff(doublings);
-            part.halved = true;
-        }
-        part.failures += 1;
-        part.others_passed = false;
-        let whole = part.whole;
-        if part.range.lines() > 1 && (part.halved || part.failures > 1 || kind != FailureKind::Failed) {
-            let wait_ms = if kind == FailureKind::Failed { self.settings.initial_ms } else { 0 };
-            match kind {
-                FailureKind::BadLine(line) if part.range.contains(line) && !self.misnamed => {
-                    self.cut_out(&part, line, now_ms)
+            _ if blames => self.bisect(&part, Standing::Batch, now_ms),
+            _ => {
+                let until = now_ms + self.backoff(self.streak);
+                self.streak += 1;
+                part.failures += 1;
+                if part.standing == Standing::Bisected || part.failures > 1 {
+                    // An unordered group tries the halves soon: other lines continue meanwhile.
+                    let until = if self.strict { until } else { now_ms + self.settings.initial_ms };
+                    self.bisect(&part, Standing::Bisected, until);
+                } else {
+                    part.not_before_ms = if self.strict { until } else { now_ms + self.backoff(part.rounds) };
+                    self.put(part.clone());
                 }
-                _ => self.halve(&part, now_ms + wait_ms),
+                self.merge_if_down(part.whole, now_ms);
             }
-        } else {
-            if part.range.lines() > 1 {
-                part.not_before_ms = now_ms + self.backoff(part.rounds);
-            }
+        }
+        Failed { charged_ms, condemned: None }
+    }
+
+    /// Nothing is said of the lines: they stay as they are, and the group waits.
+    fn spare(&mut self, mut part: Part, kind: FailureKind, now_ms: u64) {
+        // A destination that says "at once" again and again is not asked without a pause.
+        let wait_ms = if let FailureKind::Later(ms) = kind { ms } else { u64::MAX };
+        part.not_before_ms = now_ms + wait_ms.max(self.settings.initial_ms).min(self.settings.max_ms);
+        let rest = if kind == FailureKind::Refused { Rest::Refused } else { Rest::Later };
+        self.refusals = if rest == Rest::Refused { self.refusals + 1 } else { 0 };
+        self.rest = Some((part.not_before_ms, rest));
+        self.put(part);
+    }
+
+    /// For how many milliseconds the line of a part has been failing, this failure included.
+    fn for_how_long(&self, part: &mut Part, line: Remembered, now_ms: u64) -> u64 {
+        if !part.is_one_line() {
+            return 0;
+        }
+        let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        let for_ms = i64::try_from(line.for_ms).unwrap_or(i64::MAX);
+        let since = *part.failing_since_ms.get_or_insert(now.saturating_sub(for_ms));
+        u64::try_from(now.saturating_sub(since)).unwrap_or_default()
+    }
+
+    fn failed_alone(
+        &mut self,
+        mut part: Part,
+        (kind, line): (FailureKind, Remembered),
+        now_ms: u64,
+        charged_ms: Option<u64>,
+    ) -> Failed {
+        let seq = part.range.first;
+        let blamed = kind.blames(part.range);
+        if part.standing == Standing::PutBack {
+            part.failures += 1;
+            part.condemned = Some(if blamed { DeadCause::Rejected } else { DeadCause::Failed });
             self.put(part);
+            return Failed { charged_ms, condemned: Some(seq) };
         }
-        if !self.strict && self.all_failed(whole) {
-            self.down(whole, now_ms);
+        if blamed {
+            let again =
+                matches!(part.standing, Standing::Named | Standing::Rejected) || self.believes_rejections;
+            if again && line.is_last_straw {
+                // Uncharged: it is not known to be the line's fault.
+                self.put(part);
+                self.refuse(seq, now_ms);
+                return Failed::default();
+            }
+            part.failures += 1;
+            if part.standing == Standing::Named {
+                self.numbers = Numbers::Right;
+            }
+            part.standing = Standing::Rejected;
+            part.not_before_ms = now_ms;
+            self.believes_rejections |= again;
+            part.condemned = again.then_some(DeadCause::Rejected);
+            self.put(part);
+            return Failed { charged_ms, condemned: again.then_some(seq) };
         }
-        None
+        let doublings = if self.strict { self.streak } else { part.rounds + part.failures };
+        self.streak += 1;
+        part.failures += 1;
+        part.not_before_ms = now_ms + self.backoff(doublings);
+        if part.standing == Standing::Batch {
+            part.standing = Standing::Bisected;
+        }
+        let tried = line.failures.saturating_add(1) >= self.settings.attempts;
+        let for_long = charged_ms >= Some(self.settings.give_up_after_ms);
+        let given_up = self.settings.stuck == Stuck::DeadLetter && for_long;
+        let condemned = tried && (given_up || (!self.strict && part.others_passed));
+        part.condemned = condemned.then_some(DeadCause::Failed);
+        let whole = part.whole;
+        self.put(part);
+        if !condemned {
+            self.merge_if_down(whole, now_ms);
+        }
+        Failed { charged_ms, condemned: condemned.then_some(seq) }
     }
 
-    /// In an unordered group the other half is tried, too: has every part of the whole failed, and nothing passed?
-    fn all_failed(&self, whole: SeqRange) -> bool {
+    fn believes_numbers(&self) -> bool {
+        let condemned = self.parts.iter().filter(|part| part.condemned.is_some()).count();
+        self.numbers != Numbers::Wrong && condemned < CONDEMNED_MAX
+    }
+
+    /// Unordered: where every part of a whole has failed and nothing has passed, the destination is taken to be down.
+    /// All that is left of the whole is delivered together again, after a back-off that doubles every time; its next
+    /// failure bisects it.
+    fn merge_if_down(&mut self, whole: SeqRange, now_ms: u64) {
         let mut parts = self.parts.iter().filter(|part| part.whole == whole);
-        parts.clone().count() > 1 && parts.all(|part| part.failures > 0 && !part.others_passed && !part.out)
-    }
-
-    /// The destination is down: what is left of `whole` is delivered together again, after a back-off that doubles
-    /// every time; its next failure halves it.
-    fn down(&mut self, whole: SeqRange, now_ms: u64) {
-        let cut_from_it = self.parts.iter().filter(|part| part.whole == whole);
-        let rounds = 1 + cut_from_it.map(|part| part.rounds).max().unwrap_or(0);
-        let not_before_ms = now_ms + self.backoff(rounds);
-        let (mine, others) =
-            std::mem::take(&mut self.parts).into_iter().partition(|part| part.whole == whole && !part.out);
+        let is_down = !self.strict
+            && parts.clone().count() > 1
+            && parts.all(|part| part.failures > 0 && !part.others_passed && part.is_plain());
+        if !is_down {
+            return;
+        }
+        let (mine, others): (Vec<Part>, Vec<Part>) =
+            std::mem::take(&mut self.parts).into_iter().partition(|part| part.whole == whole);
         self.parts = others;
+        let rounds = 1 + mine.iter().map(|part| part.rounds).max().unwrap_or(0);
+        let not_before_ms = now_ms + self.backoff(rounds);
         let mut merged: Vec<SeqRange> = Vec::new();
-        for Part { range, .. } in mine {
+        for range in mine.iter().map(|part| part.range) {
             match merged.last_mut() {
                 Some(last) if last.last.next() == range.first => last.last = range.last,
                 _ => merged.push(range),
             }
         }
         for range in merged {
-            // A line that is left alone was charged before, and stays so.
-            let halved = range.lines() == 1;
-            self.put(Part { rounds, not_before_ms, halved, failures: 1, ..Part::new(range) });
+            let new = Part { rounds, not_before_ms, failures: 1, ..Part::new(range, Standing::Batch) };
+            // A line that is left alone keeps what is known of it.
+            let alone = mine.iter().find(|part| part.range == range && part.is_one_line());
+            self.put(alone.map_or(new, |part| Part { rounds, not_before_ms, whole: range, ..part.clone() }));
         }
     }
 
-    fn halve(&mut self, part: &Part, not_before_ms: u64) {
+    fn bisect(&mut self, part: &Part, standing: Standing, not_before_ms: u64) {
         let SeqRange { first, last } = part.range;
         let middle = Seq(first.0 + (last.0 - first.0) / 2);
-        let halves = [SeqRange::new(first, middle), SeqRange::new(middle.next(), last)];
-        self.split(part, halves, None, not_before_ms);
-    }
-
-    /// Like halving, where it is known which line it is.
-    fn cut_out(&mut self, part: &Part, line: Seq, not_before_ms: u64) {
-        let SeqRange { first, last } = part.range;
-        let before = if first < line { SeqRange::new(first, line.prev()) } else { None };
-        let ranges = [before, SeqRange::new(line, line), SeqRange::new(line.next(), last)];
-        self.split(part, ranges, Some(line), not_before_ms);
-    }
-
-    fn split<const N: usize>(
-        &mut self,
-        part: &Part,
-        ranges: [Option<SeqRange>; N],
-        named: Option<Seq>,
-        not_before_ms: u64,
-    ) {
-        for range in ranges.into_iter().flatten() {
-            let named = named.is_some_and(|line| range == SeqRange::one(line));
-            let (failures, halved, others_passed) = (0, true, false);
-            self.put(Part { range, failures, halved, named, others_passed, not_before_ms, ..part.clone() });
+        for range in [SeqRange::new(first, middle), SeqRange::new(middle.next(), last)].into_iter().flatten()
+        {
+            self.put(Part {
+                whole: part.whole,
+                rounds: part.rounds,
+                not_before_ms,
+                ..Part::new(range, standing)
+            });
         }
+    }
+
+    /// The processor named a line of the batch: the others are delivered without it. Says whether it is condemned at
+    /// once, as the numbers have been right before.
+    fn cut_out(&mut self, part: &Part, bad: Seq, now_ms: u64) -> Option<Seq> {
+        let SeqRange { first, last } = part.range;
+        let before = if first < bad { SeqRange::new(first, bad.prev()) } else { None };
+        let after = SeqRange::new(bad.next(), last);
+        let like = |range, standing| Part {
+            whole: part.whole,
+            rounds: part.rounds,
+            not_before_ms: now_ms,
+            ..Part::new(range, standing)
+        };
+        for range in [before, after].into_iter().flatten() {
+            self.put(like(range, Standing::Batch));
+        }
+        let condemned = (self.numbers == Numbers::Right).then_some(DeadCause::Rejected);
+        self.put(Part { condemned, ..like(SeqRange::one(bad), Standing::Named) });
+        condemned.map(|_| bad)
     }
 
     fn put(&mut self, part: Part) {
@@ -449,241 +787,4 @@ impl Retries {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
-    use proptest::prelude::*;
-    use spillq_storage::AckSet;
-
-    use super::*;
-
-    const SETTINGS: RetrySettings = RetrySettings { initial_ms: 200, max_ms: 30_000, attempts: 8 };
-
-    /// A strict group that delivers `lines` lines in batches, to a destination that is down until a time and cannot
-    /// take some lines.
-    struct World {
-        retries: Retries,
-        acks: AckSet,
-        dead: BTreeSet<u64>,
-        attempts: BTreeMap<u64, u32>,
-        deliveries: BTreeMap<u64, u32>,
-        lines: u64,
-        batch: u64,
-        now_ms: u64,
-        down_until_ms: u64,
-        poison: BTreeSet<u64>,
-        kind: FailureKind,
-    }
-
-    impl World {
-        fn new(lines: u64, batch: u64) -> World {
-            World {
-                retries: Retries::new(SETTINGS, true, &[], &|_| 0),
-                acks: AckSet::default(),
-                dead: BTreeSet::new(),
-                attempts: BTreeMap::new(),
-                deliveries: BTreeMap::new(),
-                lines,
-                batch,
-                now_ms: 0,
-                down_until_ms: 0,
-                poison: BTreeSet::new(),
-                kind: FailureKind::Failed,
-            }
-        }
-
-        fn fresh(&self, from: Seq) -> Option<SeqRange> {
-            let gap = self.acks.gap(from, Seq(self.lines))?;
-            self.retries.skip(gap).or_else(|| self.fresh(gap.last.next()))
-        }
-
-        fn deliver(&mut self, range: SeqRange, alone: bool, probe_for: Option<Seq>) {
-            self.retries.begin(range, probe_for);
-            let mut attempts = 0;
-            if alone {
-                let charged = self.attempts.entry(range.first.0).or_default();
-                *charged += 1;
-                attempts = *charged;
-            }
-            for seq in range.first.0..=range.last.0 {
-                *self.deliveries.entry(seq).or_default() += 1;
-                assert!(!self.acks.contains(Seq(seq)), "line {seq} is delivered after its ack");
-            }
-            let bad = self.poison.range(range.first.0..=range.last.0).next().copied();
-            if self.now_ms < self.down_until_ms || bad.is_some() {
-                let kind = match (self.kind, bad) {
-                    (FailureKind::BadLine(_), Some(line)) => FailureKind::BadLine(Seq(line)),
-                    (FailureKind::BadLine(_), None) => FailureKind::Failed,
-                    (kind, _) => kind,
-                };
-                if let Some(seq) = self.retries.failed(range, kind, self.now_ms, attempts) {
-                    self.dead.insert(seq.0);
-                    self.acks.insert(SeqRange::one(seq));
-                    self.retries.settled(SeqRange::one(seq), false, self.now_ms);
-                }
-            } else {
-                self.acks.insert(range);
-                self.retries.settled(range, true, self.now_ms);
-            }
-        }
-
-        /// Runs until nothing is left, or nothing but lines that wait for others behind them.
-        fn run(&mut self, until_ms: u64) {
-            for _ in 0..100_000 {
-                if self.acks.floor() == Seq(self.lines) || self.now_ms > until_ms {
-                    return;
-                }
-                let attempts = |seq: Seq| self.attempts.get(&seq.0).copied().unwrap_or_default();
-                let probe = |seq: Seq| self.acks.gap(seq.next(), Seq(self.lines)).is_some();
-                match self.retries.next(self.now_ms, &attempts, &probe) {
-                    Next::Deliver(Delivery { range, alone }) => self.deliver(range, alone, None),
-                    Next::Probe { stuck, skip } => {
-                        let behind = SeqRange { first: stuck.next(), last: Seq(self.lines) };
-                        let line = self.acks.nth_outside(behind, skip).unwrap();
-                        self.deliver(SeqRange::one(line), false, Some(stuck));
-                    }
-                    Next::Wait(until) => self.now_ms = self.now_ms.max(until),
-                    Next::Nothing => {
-                        let gap = self.fresh(Seq::FIRST).expect("lines are left");
-                        let last = gap.last.min(gap.first.plus(self.batch - 1));
-                        self.deliver(SeqRange { first: gap.first, last }, false, None);
-                    }
-                }
-            }
-            panic!("100,000 deliveries and no end");
-        }
-    }
-
-    #[test]
-    fn an_outage_of_ten_minutes_makes_no_dead_letter() {
-        for lines in [1, 2, 7, 5_000] {
-            for kind in [FailureKind::Failed, FailureKind::Refused, FailureKind::Later(5_000)] {
-                let mut world = World { down_until_ms: 600_000, kind, ..World::new(lines, 1_000) };
-                world.run(u64::MAX);
-                assert!(world.dead.is_empty(), "{lines} lines, {kind:?}: {:?}", world.dead);
-                assert!(
-                    world.now_ms < 600_000 + 2 * SETTINGS.max_ms,
-                    "it notices soon that the outage is over"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn how_long_a_destination_asks_to_be_left_alone_is_bounded() {
-        let (range, none) = (SeqRange { first: Seq(1), last: Seq(9) }, |_: Seq| false);
-        for (asked, waits) in [
-            (0, SETTINGS.initial_ms),
-            (SETTINGS.max_ms / 2, SETTINGS.max_ms / 2),
-            (u64::MAX, SETTINGS.max_ms),
-        ] {
-            let mut retries = Retries::new(SETTINGS, true, &[], &|_| 0);
-            retries.begin(range, None);
-            assert_eq!(retries.failed(range, FailureKind::Later(asked), 1_000, 0), None);
-            let early = retries.next(1_000 + waits - 1, &|_| 0, &none);
-            assert!(!matches!(early, Next::Deliver(_)), "{asked}: {early:?}");
-            let due = retries.next(1_000 + waits, &|_| 0, &none);
-            assert_eq!(due, Next::Deliver(Delivery { range, alone: false }), "{asked}");
-        }
-    }
-
-    #[test]
-    fn a_line_that_is_blamed_is_cut_out_at_once() {
-        let range = |first, last| SeqRange { first: Seq(first), last: Seq(last) };
-        for (line, parts) in [
-            (5, vec![range(1, 4), range(5, 5), range(6, 9)]),
-            (1, vec![range(1, 1), range(2, 9)]),
-            (9, vec![range(1, 8), range(9, 9)]),
-            (10, vec![range(1, 5), range(6, 9)]),
-        ] {
-            let mut retries = Retries::new(SETTINGS, true, &[], &|_| 0);
-            retries.begin(range(1, 9), None);
-            let set_aside = retries.failed(range(1, 9), FailureKind::BadLine(Seq(line)), 1_000, 0);
-            assert_eq!(set_aside, None, "nothing is charged yet");
-            for part in parts {
-                let next = retries.next(1_000, &|_| 0, &|_| false);
-                assert_eq!(next, Next::Deliver(Delivery { range: part, alone: part.lines() == 1 }), "{line}");
-                retries.begin(part, None);
-                retries.settled(part, true, 1_000);
-            }
-            assert!(retries.is_empty());
-        }
-    }
-
-    #[test]
-    fn a_line_alone_at_the_end_of_the_log_waits() {
-        for kind in [FailureKind::Failed, FailureKind::Poison] {
-            let mut world = World { poison: BTreeSet::from([10]), kind, ..World::new(10, 100) };
-            world.run(3_600_000);
-            assert_eq!((world.acks.floor(), world.dead.len()), (Seq(9), 0));
-            assert!(world.deliveries[&10] < 150, "{kind:?}: it is not tried again and again at once");
-            world.lines = 12;
-            world.run(u64::MAX);
-            assert_eq!(world.dead, BTreeSet::from([10]));
-        }
-    }
-
-    #[test]
-    fn a_processor_that_names_wrong_lines_costs_no_delivery_a_line() {
-        let range = |first, last| SeqRange { first: Seq(first), last: Seq(last) };
-        let mut retries = Retries::new(SETTINGS, true, &[], &|_| 0);
-        let (mut deliveries, mut passed) = (0, AckSet::default());
-        retries.begin(range(1, 4_000), None);
-        retries.failed(range(1, 4_000), FailureKind::BadLine(Seq(1)), 0, 0);
-        // Line 4,000 is poison, and each time the first line is named.
-        while let Next::Deliver(Delivery { range, .. }) = retries.next(0, &|_| 0, &|_| false) {
-            deliveries += 1;
-            retries.begin(range, None);
-            if range.contains(Seq(4_000)) {
-                retries.failed(range, FailureKind::BadLine(range.first), 0, 1);
-            } else {
-                passed.insert(range);
-                retries.settled(range, true, 0);
-            }
-        }
-        assert_eq!(passed.floor(), Seq(3_999));
-        assert!(deliveries < 30, "{deliveries} deliveries");
-    }
-
-    /// A file that is no log, or a writer's bad hour: the lines that are bad stand together.
-    #[test]
-    fn lines_that_are_bad_together_are_set_aside_within_seconds_each() {
-        let poison: BTreeSet<u64> = (1..=100).collect();
-        for (kind, seconds_each) in
-            [(FailureKind::Poison, 3), (FailureKind::BadLine(Seq(0)), 3), (FailureKind::Failed, 60)]
-        {
-            let mut world = World { poison: poison.clone(), kind, ..World::new(5_000, 1_000) };
-            world.run(u64::MAX);
-            assert_eq!(world.dead, poison);
-            assert!(world.now_ms < 100 * seconds_each * 1_000, "{kind:?}: {} s", world.now_ms / 1_000);
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1_000))]
-        #[test]
-        fn exactly_the_poison_lines_are_set_aside(
-            poison in proptest::collection::btree_set(1u64..400, 0..6),
-            batch in 1u64..300,
-            down_until_ms in prop_oneof![Just(0u64), 0u64..100_000],
-            blamed in 0..3,
-        ) {
-            let kind = match blamed {
-                0 => FailureKind::Failed,
-                1 => FailureKind::Poison,
-                // The first of the batch that is poison, see `deliver`.
-                _ => FailureKind::BadLine(Seq(0)),
-            };
-            let mut world = World { poison: poison.clone(), down_until_ms, kind, ..World::new(450, batch) };
-            world.run(u64::MAX);
-            prop_assert_eq!(&world.dead, &poison);
-            if down_until_ms == 0 && poison.len() == 1 {
-                // The batch twice, then the halves of it.
-                let most = batch.ilog2() + 4;
-                for (seq, deliveries) in world.deliveries.iter().filter(|(seq, _)| !poison.contains(seq)) {
-                    prop_assert!(*deliveries <= most, "line {} was delivered {} times", seq, deliveries);
-                }
-            }
-        }
-    }
-}
+mod tests;

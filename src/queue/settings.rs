@@ -4,7 +4,7 @@ use spillq_storage::DiskOptions;
 
 use super::WhenFull;
 use super::lag::MaxLag;
-use super::retry::RetrySettings;
+use super::retry::{RetrySettings, Stuck};
 
 /// What a group is set to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct GroupSettings {
     pub batch_lines: u64,
     /// Bytes of a batch at most; a longer line is one of its own.
     pub batch_bytes: u64,
-    /// How long a smaller batch waits behind another that is out.
+    /// How long a smaller batch waits for more lines.
     pub linger_ms: u64,
     /// A batch that takes longer is ended, and comes again.
     pub timeout_ms: u64,
@@ -59,7 +59,14 @@ impl GroupSettings {
             batch_bytes: 4 << 20,
             linger_ms: 0,
             timeout_ms: 30_000,
-            retry: RetrySettings { initial_ms: 200, max_ms: 30_000, attempts: 8 },
+            retry: RetrySettings {
+                initial_ms: 200,
+                max_ms: 30_000,
+                attempts: 8,
+                rejects: 100,
+                give_up_after_ms: 600_000,
+                stuck: Stuck::Hold,
+            },
             skip_damage: false,
             max_lag: MaxLag::default(),
             rate: None,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::retry::FailureKind;
 use bytes::Bytes;
 use spillq_storage::{Counters, GroupId, Loss, Quarantined, Seq, SeqRange, SourceId};
 
@@ -143,15 +144,17 @@ pub struct Failing {
     pub times: u64,
     /// The lines of the last.
     pub range: SeqRange,
+    /// What the last said of its lines.
+    pub kind: FailureKind,
     /// Whether the last went past its time-out.
     pub timed_out: bool,
 }
 
 impl Activity {
-    pub(super) fn failed(&mut self, range: SeqRange, timed_out: bool, now_ms: u64) {
+    pub(super) fn failed(&mut self, range: SeqRange, (kind, timed_out): (FailureKind, bool), now_ms: u64) {
         self.failures += 1;
         let (since_ms, times) = self.failing.as_ref().map_or((now_ms, 0), |f| (f.since_ms, f.times));
-        self.failing = Some(Failing { since_ms, times: times + 1, range, timed_out });
+        self.failing = Some(Failing { since_ms, times: times + 1, range, kind, timed_out });
     }
 
     pub(super) fn acked(&mut self) {

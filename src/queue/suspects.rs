@@ -1,27 +1,39 @@
-//! What an earlier run leaves to a group: lines that were out when it died, and those that come before them.
+//! What an earlier run leaves to a group: lines that were in flight when it died, those that failed, and those that come
+//! before them.
+
+use std::collections::BTreeSet;
 
 use spillq_storage::{GroupState, Seq, SeqRange};
 
 use super::GroupSettings;
 use super::retry::Retries;
 
-/// What is to be delivered before fresh lines: suspects, dead letters that were put back, and in a strict group all
-/// that waits before the last suspect. Of a batch that was cut some may be suspect, and a part before them was given
-/// back, and is not.
+/// What is to be delivered before fresh lines: suspects, lines that failed alone or killed, dead letters that were put
+/// back, and in a strict group all that waits before the last of them. Of a batch that was cut some may be suspect, and a
+/// part before them was given back, and is not.
 pub(super) fn left_over(settings: &GroupSettings, state: &GroupState) -> Retries {
-    let attempts = |seq: Seq| state.attempts(seq);
-    let mut retries = Retries::new(settings.retry, settings.strict, &state.suspects, &attempts);
-    let last = state.suspects.iter().map(|suspect| suspect.last).max();
+    let mut retries = Retries::new(settings.retry, settings.strict);
+    for suspect in &state.suspects {
+        retries.add_suspect(*suspect);
+    }
+    let deaths = |seq: Seq| state.deaths.get(&seq).copied().unwrap_or_default();
+    let alone: BTreeSet<Seq> = state.failures.keys().chain(state.deaths.keys()).copied().collect();
+    for seq in alone.iter().filter(|seq| !state.acks.contains(**seq)) {
+        let failures = state.failures.get(seq).map_or(0, |failures| failures.times);
+        retries.add_line(*seq, failures, deaths(*seq));
+    }
+    let last = state.suspects.iter().map(|suspect| suspect.last).chain(alone.last().copied()).max();
     if let Some(last) = last.filter(|_| settings.strict) {
-        for mut gap in state.acks.gaps(SeqRange { first: state.acks.floor().next(), last }) {
+        let first = state.acks.floor().next();
+        for mut gap in SeqRange::new(first, last).into_iter().flat_map(|range| state.acks.gaps(range)) {
             while let Some(untried) = retries.skip(gap) {
-                retries.add(untried, false);
+                retries.add_untried(untried);
                 gap.first = untried.last.next();
             }
         }
     }
     for seq in &state.revived {
-        retries.add(SeqRange::one(*seq), true);
+        retries.put_back(*seq, deaths(*seq));
     }
     retries
 }

@@ -17,7 +17,7 @@ use crate::processor::Stream;
 #[cfg(feature = "postgres")]
 use crate::processor::Table;
 use crate::processor::{Coding, Destination, Form, Input, Kind, Origin, Paths, Processor, Secret};
-use crate::queue::{Configuration, GroupSettings, LagPolicy, MaxLag, RetrySettings, WhenFull};
+use crate::queue::{Configuration, GroupSettings, LagPolicy, MaxLag, RetrySettings, Stuck, WhenFull};
 use crate::tail::{self, SourceRecord, TailHandle};
 
 /// Between SIGTERM and SIGKILL for a command that must end.
@@ -70,6 +70,12 @@ fn group_of(group: &config::Group, on_damage: config::OnDamage) -> GroupSettings
             initial_ms: ms(group.retry.initial),
             max_ms: ms(group.retry.max),
             attempts: group.retry.attempts,
+            rejects: group.retry.rejects,
+            give_up_after_ms: ms(group.retry.give_up_after),
+            stuck: match group.stuck {
+                config::Stuck::Hold => Stuck::Hold,
+                config::Stuck::DeadLetter => Stuck::DeadLetter,
+            },
         },
         skip_damage: on_damage == config::OnDamage::Skip,
         max_lag: MaxLag {

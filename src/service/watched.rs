@@ -17,7 +17,7 @@ use crate::supervise::{
 use crate::tail::TailHandle;
 
 /// A line that was out alone when the process died, and was delivered alone so often in all, is named.
-const DELIVERIES_MIN: u32 = 2;
+const DEATHS_MIN: u32 = 2;
 /// Stretches of lines that are named of a group: one that was killed again and again has hundreds.
 const OUT_NAMED_MAX: usize = 8;
 
@@ -120,17 +120,17 @@ pub(crate) fn out_at_the_end(state: &State) -> Vec<(String, String)> {
     out
 }
 
-/// Lines that were out alone when the process died, and were delivered alone before: group, line, deliveries.
+/// Lines that were in flight alone when the process died, more than once: group, line, deaths. Of a store that was not
+/// opened since, leases count too.
 pub(crate) fn killers(state: &State) -> Vec<(String, Seq, u32)> {
     let mut killers = Vec::new();
     for group in state.groups.values() {
-        let leased = group.suspects.iter().copied().chain(group.leases.iter().map(|leased| leased.range));
-        for range in leased.filter(|range| *range == SeqRange::one(range.first)) {
-            let attempts = group.attempts(range.first);
-            if attempts >= DELIVERIES_MIN {
-                killers.push((group.name.clone(), range.first, attempts));
-            }
+        let mut deaths = group.deaths.clone();
+        for leased in group.leases.iter().filter(|leased| leased.range.lines() == 1) {
+            *deaths.entry(leased.range.first).or_default() += 1;
         }
+        let often = deaths.into_iter().filter(|(_, deaths)| *deaths >= DEATHS_MIN);
+        killers.extend(often.map(|(seq, deaths)| (group.name.clone(), seq, deaths)));
     }
     killers
 }

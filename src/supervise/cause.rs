@@ -50,8 +50,12 @@ causes! {
     Hung = "hung", Running;
     /// Acks arrive, and the ack floor or the disk does not move.
     NotClearing = "not_clearing", Running;
+    /// In strict order one line fails again and again without being blamed, and everything behind it waits.
+    HeldLine = "held_line", Running;
     /// The destination is set up wrongly.
     Refused = "refused", Running;
+    /// As many lines in a row as may be were rejected: the command is taken to be wrong, not the lines.
+    EveryLineRejected = "every_line_rejected", Running;
     /// The destination fails for everything.
     Outage = "outage", Running;
     /// More lines come in than are acked, and the disk will be full.

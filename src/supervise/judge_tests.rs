@@ -8,7 +8,7 @@ use super::super::inputs::{AtRisk, LogInputs, Pinned, Pins};
 use super::super::judge_log::judge_log;
 use super::super::typed::Typed;
 use super::*;
-use crate::queue::Failing;
+use crate::queue::{Failing, FailureKind};
 
 const T: u64 = 10_000;
 const NOW: u64 = 1_000_000;
@@ -51,7 +51,13 @@ fn waiting(since: u64) -> GroupInputs {
 
 fn fails(times: u64, timed_out: bool) -> GroupInputs {
     GroupInputs {
-        failing: Some(Failing { since_ms: NOW - 500, times, range: range(11, 20), timed_out }),
+        failing: Some(Failing {
+            since_ms: NOW - 500,
+            times,
+            range: range(11, 20),
+            kind: FailureKind::Failed,
+            timed_out,
+        }),
         last_failure: Some("sh was killed by signal 11 (SIGSEGV) on lines 11-20\nlast words".to_owned()),
         backs_off: Some((range(11, 20), NOW + 400)),
         oldest_waits: true,
@@ -95,7 +101,13 @@ fn one_failure_in_back_off_is_well() {
     // A back-off longer than `stall_after` too: it says until when.
     let long = GroupInputs {
         not_leased_since_ms: Some(NOW - 2 * T),
-        failing: Some(Failing { since_ms: NOW - 2 * T, times: 1, range: range(11, 20), timed_out: false }),
+        failing: Some(Failing {
+            since_ms: NOW - 2 * T,
+            times: 1,
+            range: range(11, 20),
+            kind: FailureKind::Failed,
+            timed_out: false,
+        }),
         backs_off: Some((range(11, 20), NOW + 20_000)),
         ..fails(1, false)
     };
@@ -153,7 +165,13 @@ fn failures_in_a_row_are_a_crash_with_its_last_words() {
     let verdict = check(&fails(3, false), "crashing", Some("B"), Some(Cause::Crashing));
     assert!(verdict.evidence.iter().any(|line| line.contains("SIGSEGV")), "{verdict:#?}");
     assert!(verdict.evidence.contains(&"stderr: last words".to_owned()), "{verdict:#?}");
-    let since = Failing { since_ms: NOW - T, times: 2, range: range(11, 20), timed_out: false };
+    let since = Failing {
+        since_ms: NOW - T,
+        times: 2,
+        range: range(11, 20),
+        kind: FailureKind::Failed,
+        timed_out: false,
+    };
     check(
         &GroupInputs { failing: Some(since), ..fails(1, false) },
         "crashing",
@@ -167,7 +185,13 @@ fn failures_of_a_destination_are_an_outage() {
     let http = GroupInputs { processor: Some("http http://127.0.0.1:1".to_owned()), ..fails(50, false) };
     // A restart of it takes a moment: however often it failed, that is no outage yet.
     check(&http, "retrying", None, None);
-    let lasts = Failing { since_ms: NOW - T, times: 50, range: range(11, 20), timed_out: false };
+    let lasts = Failing {
+        since_ms: NOW - T,
+        times: 50,
+        range: range(11, 20),
+        kind: FailureKind::Failed,
+        timed_out: false,
+    };
     let verdict = check(&GroupInputs { failing: Some(lasts), ..http }, "retrying", None, Some(Cause::Outage));
     assert!(verdict.next.starts_with("curl -sS -m 5 -o /dev/null http://127.0.0.1:1 "), "{verdict:#?}");
 }

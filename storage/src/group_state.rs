@@ -93,7 +93,8 @@ impl GroupState {
         failures.saturating_add(self.deaths.get(&seq).copied().unwrap_or_default())
     }
 
-    pub(crate) fn apply(&mut self, change: &GroupChange) {
+    /// Makes one change: the fold of which the log consists, for one group. Public for models of what uses the log.
+    pub fn apply(&mut self, change: &GroupChange) {
         match change {
             GroupChange::Lease { range } => {
                 self.suspects = self.suspects.iter().flat_map(|suspect| suspect.without(*range)).collect();
@@ -159,7 +160,7 @@ impl GroupState {
 
     /// A new run of the process: what was out is suspect, and comes again in halves. The run before died with it: a line
     /// that was out alone may be why.
-    pub(crate) fn begin_run(&mut self) {
+    pub fn begin_run(&mut self) {
         for leased in std::mem::take(&mut self.leases) {
             let SeqRange { first, last } = leased.range;
             if first == last {

@@ -35,7 +35,7 @@ fn an_export_holds_the_lines_and_why_and_removes_none() {
     let two = &letters[0];
     assert_eq!((&two["seq"], &two["text"], &two["offset"]), (&2.into(), &"two".into(), &4.into()));
     assert_eq!((&two["source"], &two["attempts"]), (&log.to_str().unwrap().into(), &0.into()));
-    assert_eq!(two["reason"], "set aside by hand");
+    assert_eq!(two["reason"], "parked by an operator");
     assert!(two["time"].is_string() && two["dead_since"].is_string());
     assert_eq!((&letters[1]["base64"], letters[1].get("text")), (&"//4=".into(), None));
 

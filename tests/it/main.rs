@@ -16,6 +16,8 @@ mod clickhouse;
 mod crash;
 /// Dead letters, exported.
 mod dead_letter;
+/// Order, failure, blame and dead letters.
+mod delivery;
 /// Disks that fill up and lose power.
 mod disk;
 /// Commands that are run for each batch, with real processes.

@@ -82,6 +82,11 @@ impl Service {
         ended.expect("it ends by itself").code().unwrap_or(-1)
     }
 
+    /// Whether it runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// SIGKILL, as the out-of-memory killer does it.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

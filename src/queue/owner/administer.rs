@@ -4,7 +4,8 @@ use spillq_storage::{DeadCause, Error, GroupChange, GroupId, Seq, SeqRange};
 
 use super::Owner;
 use crate::queue::admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, GROUPS_MAX, Refusal, is_group_name};
-use crate::queue::group::Group;
+use crate::queue::clock;
+use crate::queue::group::{Condemned, Group};
 use crate::queue::settings::GroupSettings;
 
 impl Owner {
@@ -26,6 +27,12 @@ impl Owner {
             Admin::LetGo { token } => self.let_go(token),
             Admin::Seek { group, to } => self.seek(&group, to)?,
             Admin::Park { group, seq } => self.park(&group, seq)?,
+            Admin::RetryNow(name) => self.find(&name).map(|id| {
+                if let Some(group) = self.groups.get_mut(&id) {
+                    group.retry_now(clock::now_ms());
+                }
+                Answer::Done
+            }),
         })
     }
 
@@ -122,7 +129,8 @@ impl Owner {
         if self.log.is_dead_full(id) {
             return Ok(Err(Refusal::DeadLettersFull(name.to_owned())));
         }
-        let set_aside = self.set_aside(id, seq, DeadCause::Parked, "set aside by hand".to_owned())?;
+        let reason = "parked by an operator".to_owned();
+        let set_aside = self.set_aside(id, Condemned { seq, cause: DeadCause::Parked, reason })?;
         Ok(if set_aside {
             Ok(Answer::Lines(1))
         } else {

@@ -8,7 +8,6 @@ use spillq_storage::{BLOCK_BYTES_MAX, BLOCK_TARGET_BYTES, GroupId, LINE_BYTES_MA
 use super::{GATHERED_BYTES_MAX, Owner, view};
 use crate::queue::command::COMMANDS_MAX;
 use crate::queue::group::{Group, Idle};
-use crate::queue::retry::FailureKind;
 use crate::queue::status::{GroupStatus, Held, Status};
 
 impl Owner {
@@ -106,7 +105,7 @@ impl Owner {
             Duration::ZERO => "at once".to_owned(),
             wait => format!("in {:.1} s", wait.as_secs_f64()),
         };
-        if let Some((until, FailureKind::Refused)) = group.retries().rest()
+        if let Some((until, crate::queue::retry::Rest::Refused)) = group.retries().rest()
             && until > view.now_ms
         {
             return Some(("refused", Some(format!("tried again {}", soon(until)))));
@@ -114,7 +113,7 @@ impl Owner {
         let idle = group.idle(view);
         // Lines that wait for their time may be among those that are in the way.
         if let Some(Idle::Blocked(why)) = idle {
-            return Some(("blocked", Some(why.to_owned())));
+            return Some(("blocked", Some(format!("{why:?}"))));
         }
         if let Some((range, until)) = group.retries().waiting() {
             return Some(("retrying", Some(format!("lines {range} again {}", soon(until)))));
