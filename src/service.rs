@@ -30,10 +30,10 @@ use notify::Manager;
 use reload::{Live, Reload, said};
 
 use crate::config::Settings;
-use crate::http::{Addresses, Api, ConfigDoor, StatusJson, serve, unreadable};
+use crate::http::{Addresses, Api, ConfigDoor, StatusJson, reason, serve, unreadable};
 use crate::processor::{Orders, Origin, Processor};
-use crate::queue::{Command, GroupStatus, MaxLag, Queue, Status};
-use crate::supervise::Supervisor;
+use crate::queue::{Command, GroupStatus, MaxLag, Queue, Status, now_ms};
+use crate::supervise::{State, Supervisor};
 use crate::tail::{Tail, TailHandle};
 
 /// How long a clean stop waits for the batches that are out.
@@ -259,8 +259,9 @@ async fn ask(queue: &mut Queue) -> Result<Status, ServiceError> {
 /// A drain that does not get on says why, so that it can be told from a slow one.
 fn tell_why_it_waits(status: &Status, served: &[String]) {
     for group in status.groups.iter().filter(|group| served.contains(&group.name) && group.lag_lines > 0) {
-        let reason = group.reason.clone().unwrap_or_else(|| "a batch is out".to_owned());
-        tracing::warn!(group = group.name, state = group.state, waits = group.lag_lines, "{reason}");
+        let reason = reason(&group.phase, now_ms()).unwrap_or_else(|| "a batch is out".to_owned());
+        let state = State::from(&group.phase).word();
+        tracing::warn!(group = group.name, state, waits = group.lag_lines, "{reason}");
     }
 }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use spillq_storage::{ACK_RANGES_MAX, GroupChange, GroupState, Seq, SeqRange};
 
 use super::command::{Lease, Offer};
+use super::phase::Blocked;
 use super::retry::{Delivery, FailureKind, Next, Retries};
 use super::settings::GroupSettings;
 use super::status::Activity;
@@ -40,7 +41,7 @@ pub(super) enum Idle {
     /// An operator paused it.
     Paused,
     /// It cannot go on by itself, and why.
-    Blocked(&'static str),
+    Blocked(Blocked),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +80,7 @@ pub(super) struct Group {
     settling: Vec<SeqRange>,
     linger_since_ms: Option<u64>,
     /// Why its next lines cannot be read, which holds it.
-    pub unreadable: Option<String>,
+    pub unreadable: Option<Blocked>,
     /// What it did so far.
     pub activity: Activity,
     /// The last failure, for people.
@@ -124,8 +125,7 @@ impl Group {
 
     /// It stops in front of lines that cannot be read: damage, or, where `is_refused`, an error of the disk.
     pub(super) fn hold(&mut self, what: String, is_refused: bool) {
-        let kind = if is_refused { "disk error" } else { "damage" };
-        self.unreadable = Some(format!("{kind}: {what}"));
+        self.unreadable = Some(if is_refused { Blocked::DiskError(what) } else { Blocked::Damage(what) });
     }
 
     /// Leases that are out.
@@ -149,7 +149,7 @@ impl Group {
     #[must_use]
     pub(super) fn idle(&self, view: View<'_>) -> Option<Idle> {
         if is_full(view) && self.free(view).is_none() {
-            return Some(Idle::Blocked("ack window"));
+            return Some(Idle::Blocked(Blocked::AckWindow));
         }
         match self.again(view) {
             Err(idle @ Idle::Blocked(_)) => Some(idle),
@@ -177,8 +177,8 @@ impl Group {
         if view.state.paused {
             return Err(Idle::Paused);
         }
-        if self.unreadable.is_some() {
-            return Err(Idle::Blocked("unreadable lines"));
+        if let Some(unreadable) = &self.unreadable {
+            return Err(Idle::Blocked(unreadable.clone()));
         }
         let out = self.leases.len() + self.reserved.len();
         // In strict order it keeps its place: nobody overtakes it.
@@ -234,7 +234,7 @@ impl Group {
             Next::Deliver(Delivery { range, alone }) => {
                 let given_up = alone && attempts(range.first) + 1 >= self.settings.retry.attempts;
                 if given_up && view.dead_full {
-                    return Err(Idle::Blocked("dead letters full"));
+                    return Err(Idle::Blocked(Blocked::DeadLettersFull));
                 }
                 Ok(Some(Reserved { range, kind: Kind::Again { alone }, ahead: false }))
             }
@@ -255,7 +255,7 @@ impl Group {
     /// Lines that were never delivered.
     fn fresh(&mut self, view: View<'_>) -> Result<SeqRange, Idle> {
         let Some(free) = self.free(view) else {
-            return Err(if is_full(view) { Idle::Blocked("ack window") } else { self.nothing(view) });
+            return Err(if is_full(view) { Idle::Blocked(Blocked::AckWindow) } else { self.nothing(view) });
         };
         let last = free.last.min(free.first.plus(self.settings.batch_lines - 1));
         let range = SeqRange { first: free.first, last };
@@ -510,7 +510,7 @@ mod tests {
         // Behind what is out an ack would be a range more.
         assert_eq!(group.offer(view(&state, end), false, 2).unwrap().range, range(4, 4));
         group.settling.push(range(5, end - 100));
-        let full = || Idle::Blocked("ack window");
+        let full = || Idle::Blocked(Blocked::AckWindow);
         assert_eq!(group.offer(view(&state, end), false, 3), Err(full()), "nothing above it");
         assert_eq!(group.idle(view(&state, end)), Some(full()));
         let out = group.take(1).unwrap();
@@ -691,7 +691,10 @@ mod tests {
         let mut group = Group::new(GroupSettings::named("a"), &state);
         group.hold("line 1".to_owned(), false);
         group.set(GroupSettings { timeout_ms: 1, ..GroupSettings::named("a") });
-        assert_eq!(group.offer(view(&state, 31), false, 1), Err(Idle::Blocked("unreadable lines")));
+        assert_eq!(
+            group.offer(view(&state, 31), false, 1),
+            Err(Idle::Blocked(Blocked::Damage("line 1".to_owned())))
+        );
         group.set(GroupSettings { skip_damage: true, ..GroupSettings::named("a") });
         assert_eq!(group.offer(view(&state, 31), false, 1).unwrap().range, range(1, 30));
     }

@@ -10,6 +10,7 @@ mod command;
 mod group;
 mod lag;
 mod owner;
+mod phase;
 mod pulse;
 mod retry;
 mod settings;
@@ -27,6 +28,7 @@ pub use admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, Refusal, SeekTo, is_group
 pub use clock::{now_ms, wall_ms};
 pub use command::{Append, Appended, Closed, Command, Handle, Lease, Offer, Settled, Ticket, Verdict};
 pub use lag::{LagPolicy, MaxLag};
+pub use phase::{Blocked, LagReached, Phase, WhyFull};
 pub use pulse::Pulse;
 pub use retry::{FailureKind, RetrySettings};
 pub use settings::{Configuration, GroupSettings};

@@ -5,6 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use spillq_storage::{Counters, GroupId, Loss, Quarantined, Seq, SeqRange, SourceId};
 
+use super::phase::{Phase, WhyFull};
+
 /// A look at everything that the owner knows.
 #[derive(Clone, Debug)]
 pub struct Status {
@@ -23,7 +25,7 @@ pub struct Status {
     /// Raw bytes appended since the store was created.
     pub appended_bytes: u64,
     /// Why lines are not taken in now.
-    pub full: Option<String>,
+    pub full: Option<WhyFull>,
     /// Bytes of lines in memory.
     pub window_bytes: u64,
     /// How long all commits of this run took together, syncs included.
@@ -81,10 +83,8 @@ pub struct GroupStatus {
     pub id: GroupId,
     /// Its name.
     pub name: String,
-    /// What it does, one word: `idle`, `running`, `retrying`, `refused`, `blocked`, `paused`.
-    pub state: &'static str,
-    /// Why, where that is not plain.
-    pub reason: Option<String>,
+    /// What it is doing.
+    pub phase: Phase,
     /// Everything up to here is acked or dead.
     pub ack_floor: Seq,
     /// Lines of the log that it has not acked.

@@ -1,25 +1,23 @@
 //! What verdicts are made from: counters and times. Times are milliseconds by the clock of deadlines.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use spillq_storage::{Seq, SeqRange};
 
+use super::processor::ProcessorName;
 use super::typed::Typed;
-use crate::queue::Failing;
+use crate::queue::{Failing, Phase, WhyFull};
 
 /// One group, with the times of its last changes.
 #[derive(Clone, Debug, Default)]
 pub struct GroupInputs {
     /// Its name.
     pub group: String,
-    /// An operator paused it.
-    pub paused: bool,
-    /// What stops it, in the owner's words: damage, dead letters full, ack window.
-    pub blocked: Option<String>,
-    /// The destination refuses; in the owner's words.
-    pub refused: Option<String>,
+    /// What it is doing, as the owner sees it.
+    pub phase: Phase,
     /// The processor that the configuration names.
-    pub processor: Option<String>,
+    pub processor: Option<ProcessorName>,
     /// A worker waits for lines, or has some.
     pub has_worker: bool,
     /// Lines that wait.
@@ -93,11 +91,32 @@ pub struct Pinned {
     pub held_by: Vec<String>,
 }
 
+/// Why no lines are appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pauses {
+    /// The owner does not append any now.
+    Now(WhyFull),
+    /// No service runs, and the log has reached `disk.limit`: the next one would not append any.
+    AtLimit,
+    /// No service runs, and the file system has less than `disk.min_free` free: the next one would not append any.
+    BelowMinFree,
+}
+
+impl fmt::Display for Pauses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pauses::Now(why) => why.fmt(f),
+            Pauses::AtLimit => f.write_str("the log has reached disk.limit"),
+            Pauses::BelowMinFree => f.write_str("the file system has less than disk.min_free left"),
+        }
+    }
+}
+
 /// The log and what surrounds it.
 #[derive(Clone, Debug, Default)]
 pub struct LogInputs {
     /// Why lines are not taken in, if so.
-    pub full: Option<String>,
+    pub full: Option<Pauses>,
     /// Bytes of the log on disk.
     pub disk_bytes: u64,
     /// `disk.limit`.

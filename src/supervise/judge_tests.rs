@@ -4,11 +4,11 @@ use std::path::Path;
 
 use spillq_storage::{Seq, SeqRange};
 
-use super::super::inputs::{AtRisk, LogInputs, Pinned, Pins};
+use super::super::inputs::{AtRisk, LogInputs, Pauses, Pinned, Pins};
 use super::super::judge_log::judge_log;
 use super::super::typed::Typed;
 use super::*;
-use crate::queue::Failing;
+use crate::queue::{Failing, LagReached, WhyFull};
 
 const T: u64 = 10_000;
 const NOW: u64 = 1_000_000;
@@ -25,7 +25,7 @@ fn settings() -> JudgeSettings {
 fn working() -> GroupInputs {
     GroupInputs {
         group: "default".to_owned(),
-        processor: Some("exec ./process.sh".to_owned()),
+        processor: Some(ProcessorName { kind: ProcessorKind::Exec, about: "./process.sh".to_owned() }),
         has_worker: true,
         lag_lines: 1_000,
         oldest: Some(Seq(11)),
@@ -63,7 +63,7 @@ fn fails(times: u64, timed_out: bool) -> GroupInputs {
 fn check(inputs: &GroupInputs, state: &str, hypothesis: Option<&str>, cause: Option<Cause>) -> Verdict {
     let verdict = judge(inputs, NOW, &settings());
     assert_eq!(
-        (verdict.state, verdict.hypothesis, verdict.cause),
+        (verdict.state.word(), verdict.hypothesis, verdict.cause),
         (state, hypothesis, cause),
         "{verdict:#?}"
     );
@@ -142,9 +142,13 @@ fn a_group_that_nobody_reads_and_that_holds_the_disk_pins_the_log() {
 
 #[test]
 fn a_pause_is_well_until_lines_have_waited() {
-    check(&GroupInputs { paused: true, ..waiting(T - 1) }, "paused", None, None);
-    let verdict =
-        check(&GroupInputs { paused: true, ..waiting(T) }, "paused", Some("A"), Some(Cause::NeverCalled));
+    check(&GroupInputs { phase: Phase::Paused, ..waiting(T - 1) }, "paused", None, None);
+    let verdict = check(
+        &GroupInputs { phase: Phase::Paused, ..waiting(T) },
+        "paused",
+        Some("A"),
+        Some(Cause::NeverCalled),
+    );
     assert_eq!(verdict.next, "spillq group resume --data-dir '/a b' default");
 }
 
@@ -164,7 +168,8 @@ fn failures_in_a_row_are_a_crash_with_its_last_words() {
 
 #[test]
 fn failures_of_a_destination_are_an_outage() {
-    let http = GroupInputs { processor: Some("http http://127.0.0.1:1".to_owned()), ..fails(50, false) };
+    let url = ProcessorName { kind: ProcessorKind::Http, about: "http://127.0.0.1:1".to_owned() };
+    let http = GroupInputs { processor: Some(url), ..fails(50, false) };
     // A restart of it takes a moment: however often it failed, that is no outage yet.
     check(&http, "retrying", None, None);
     let lasts = Failing { since_ms: NOW - T, times: 50, range: range(11, 20), timed_out: false };
@@ -208,14 +213,19 @@ fn a_segment_that_another_group_holds_is_named_with_the_group() {
 
 #[test]
 fn what_the_owner_says_blocks_comes_first() {
-    let with = |why: &str| GroupInputs { blocked: Some(why.to_owned()), paused: true, ..fails(9, true) };
-    check(&with("damage: lines 11-12: checksum"), "blocked", None, Some(Cause::Damage));
-    let refused = check(&with("disk error: lines 11-12: EIO"), "blocked", None, Some(Cause::Damage));
+    let with = |why| GroupInputs { phase: Phase::Blocked(why), ..fails(9, true) };
+    let damage = Blocked::Damage("lines 11-12: checksum".to_owned());
+    check(&with(damage), "blocked", None, Some(Cause::Damage));
+    let refused = Blocked::DiskError("lines 11-12: EIO".to_owned());
+    let refused = check(&with(refused), "blocked", None, Some(Cause::Damage));
     assert!(!refused.next.contains("repair"), "the disk may give them another time: {refused:#?}");
-    check(&with("dead letters full"), "blocked", None, Some(Cause::DeadLettersFull));
-    check(&with("ack window"), "blocked", Some("D"), Some(Cause::NotClearing));
-    let refused = GroupInputs { refused: Some("tried again in 3 s".to_owned()), ..fails(9, false) };
-    check(&refused, "refused", None, Some(Cause::Refused));
+    check(&with(Blocked::DeadLettersFull), "blocked", None, Some(Cause::DeadLettersFull));
+    check(&with(Blocked::AckWindow), "blocked", Some("D"), Some(Cause::NotClearing));
+    let held = check(&with(Blocked::HeldBy(Seq(11))), "blocked", Some("D"), Some(Cause::NotClearing));
+    assert!(held.summary.contains("line 11"), "{held:#?}");
+    let refused = GroupInputs { phase: Phase::Refused { until_ms: NOW + 3_000 }, ..fails(9, false) };
+    let refused = check(&refused, "refused", None, Some(Cause::Refused));
+    assert!(refused.summary.contains("(tried again in 3.0 s)"), "{refused:#?}");
 }
 
 #[test]
@@ -246,7 +256,7 @@ fn a_full_disk_is_told_from_one_that_others_fill() {
     };
     assert_eq!(causes(&LogInputs::default()), []);
     let ours = LogInputs {
-        full: Some("the log has reached disk.limit".to_owned()),
+        full: Some(Pauses::AtLimit),
         disk_bytes: 100,
         limit_bytes: 100,
         free_bytes: Some(1_000),
@@ -261,7 +271,10 @@ fn a_full_disk_is_told_from_one_that_others_fill() {
     assert_eq!(causes(&mostly_ours), [Cause::DiskFull]);
     let mostly_theirs = LogInputs { disk_bytes: 40, ..mostly_ours };
     assert_eq!(causes(&mostly_theirs), [Cause::DiskFilledByOthers]);
-    let waits = LogInputs { full: Some("group a is at its max_lag of 9 lines, 9 wait".to_owned()), ..theirs };
+    let reached = LagReached::Lines { bound: 9, found: 9 };
+    let full = Pauses::Now(WhyFull::MaxLag { group: "a".to_owned(), reached });
+    assert_eq!(full.to_string(), "group a is at its max_lag of 9 lines, 9 wait");
+    let waits = LogInputs { full: Some(full), ..theirs };
     assert_eq!(causes(&waits), [Cause::MaxLag]);
     let file = |path: &str, held_open| AtRisk { path: path.into(), bytes: 100, held_open };
     let rotated = LogInputs { at_risk: vec![file("/a", true), file("/b", false)], ..ours };

@@ -1,13 +1,13 @@
 //! What the owner tells of the log and its groups.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use spillq_storage::{BLOCK_BYTES_MAX, BLOCK_TARGET_BYTES, GroupId, LINE_BYTES_MAX, Seq};
 
 use super::{GATHERED_BYTES_MAX, Owner, view};
 use crate::queue::command::COMMANDS_MAX;
 use crate::queue::group::{Group, Idle};
+use crate::queue::phase::Phase;
 use crate::queue::retry::FailureKind;
 use crate::queue::status::{GroupStatus, Held, Status};
 
@@ -64,14 +64,13 @@ impl Owner {
     fn group_status(&self, id: GroupId, group: &Group) -> Option<GroupStatus> {
         let state = self.log.state();
         let durable = state.groups.get(&id)?;
-        let (word, reason) = self.group_state(id, group)?;
+        let phase = self.phase(id, group)?;
         let oldest = durable.acks.gap(Seq::FIRST, state.next_seq.prev()).map(|gap| gap.first);
         let oldest = durable.revived.first().copied().or(oldest);
         Some(GroupStatus {
             id,
             name: durable.name.clone(),
-            state: word,
-            reason,
+            phase,
             ack_floor: durable.acks.floor(),
             lag_lines: durable.lag_lines(state.next_seq),
             oldest,
@@ -93,35 +92,31 @@ impl Owner {
         })
     }
 
-    /// One word for what a group does, and the reason where it is not plain.
-    fn group_state(&self, id: GroupId, group: &Group) -> Option<(&'static str, Option<String>)> {
+    /// What a group is doing.
+    fn phase(&self, id: GroupId, group: &Group) -> Option<Phase> {
         let view = view(&self.log, id)?;
         if view.state.paused {
-            return Some(("paused", Some("an operator paused it; `spillq group resume` goes on".to_owned())));
+            return Some(Phase::Paused);
         }
         if let Some(why) = &group.unreadable {
-            return Some(("blocked", Some(why.clone())));
+            return Some(Phase::Blocked(why.clone()));
         }
-        let soon = |until: u64| match Duration::from_millis(until.saturating_sub(view.now_ms)) {
-            Duration::ZERO => "at once".to_owned(),
-            wait => format!("in {:.1} s", wait.as_secs_f64()),
-        };
-        if let Some((until, FailureKind::Refused)) = group.retries().rest()
-            && until > view.now_ms
+        if let Some((until_ms, FailureKind::Refused)) = group.retries().rest()
+            && until_ms > view.now_ms
         {
-            return Some(("refused", Some(format!("tried again {}", soon(until)))));
+            return Some(Phase::Refused { until_ms });
         }
         let idle = group.idle(view);
         // Lines that wait for their time may be among those that are in the way.
         if let Some(Idle::Blocked(why)) = idle {
-            return Some(("blocked", Some(why.to_owned())));
+            return Some(Phase::Blocked(why));
         }
-        if let Some((range, until)) = group.retries().waiting() {
-            return Some(("retrying", Some(format!("lines {range} again {}", soon(until)))));
+        if let Some((range, until_ms)) = group.retries().waiting() {
+            return Some(Phase::Retrying { range, until_ms });
         }
         Some(match idle {
-            Some(Idle::Empty) if group.leased_lines() == 0 => ("idle", None),
-            _ => ("running", None),
+            Some(Idle::Empty) if group.leased_lines() == 0 => Phase::Idle,
+            _ => Phase::Running,
         })
     }
 }
