@@ -30,10 +30,10 @@ use notify::Manager;
 use reload::{Live, Reload, said};
 
 use crate::config::Settings;
-use crate::http::{Addresses, Api, ConfigDoor, StatusJson, serve, unreadable};
+use crate::http::{Addresses, Api, ConfigDoor, StatusJson, reason, serve, unreadable};
 use crate::processor::{Orders, Origin, Processor};
-use crate::queue::{Command, GroupStatus, MaxLag, Queue, Status};
-use crate::supervise::Supervisor;
+use crate::queue::{Command, GroupStatus, MaxLag, Phase, Queue, Status, now_ms};
+use crate::supervise::{State, Supervisor};
 use crate::tail::{Tail, TailHandle};
 
 /// How long a clean stop waits for the batches that are out.
@@ -110,6 +110,8 @@ pub struct Ended {
     pub progress: Progress,
     /// Of a run that reads to the end: what matched and could not be read, each with the reason.
     pub unread: Vec<String>,
+    /// Of a run that ends by itself: the groups whose lines cannot be delivered, each with the reason. It ended for them.
+    pub stuck: Vec<String>,
 }
 
 /// Runs the service until its plan is done, or a signal ends it.
@@ -168,6 +170,7 @@ async fn run_within(
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut all_done = false;
     let mut moved = (0, Instant::now());
+    let mut stuck = Vec::new();
     loop {
         tokio::select! {
             error = queue.failed() => return Err(ServiceError::Store(error)),
@@ -188,7 +191,11 @@ async fn run_within(
                 }
                 let over = plan.drain.as_ref().and_then(|drain| drain.time_max).is_some_and(|max| started.elapsed() >= max);
                 all_done = read_all && progress.lines_left == 0;
-                if all_done || over || (plan.drain.is_some() && live.crews.is_empty()) {
+                // While ingestion is paused nothing more is read: what holds a group may be why.
+                if read_all || status.full.is_some() {
+                    stuck = stuck_groups(&status, &served_groups);
+                }
+                if all_done || over || !stuck.is_empty() || (plan.drain.is_some() && live.crews.is_empty()) {
                     break;
                 }
             }
@@ -233,7 +240,7 @@ async fn run_within(
     tokio::task::spawn_blocking(move || queue.stop().map(|()| supervisor.stop()))
         .await
         .unwrap_or_else(|_| Err(Error::Poisoned("the owner of the log panicked".to_owned())))?;
-    Ok(Ended { status, all_done: all_done && progress.lines_left == 0, progress, unread })
+    Ok(Ended { status, all_done: all_done && progress.lines_left == 0, progress, unread, stuck })
 }
 
 async fn wanted(reload: &mut Option<Reload>) -> reload::Cause {
@@ -256,11 +263,35 @@ async fn ask(queue: &mut Queue) -> Result<Status, ServiceError> {
     }
 }
 
+/// Why a run that is to end by itself cannot get to its end, a sentence for each group: nothing waits but lines that an
+/// operator has to decide about, or that failed alone as often as it tries. Empty while any group gets on.
+fn stuck_groups(status: &Status, served: &[String]) -> Vec<String> {
+    let waits = |group: &&GroupStatus| served.contains(&group.name) && group.lag_lines > 0;
+    let waiting: Vec<&GroupStatus> = status.groups.iter().filter(waits).collect();
+    if !waiting.iter().all(|group| group.is_exhausted) {
+        return Vec::new();
+    }
+    let sentence = |group: &&GroupStatus| {
+        let GroupStatus { name, lag_lines, attempts_max, .. } = group;
+        let lines =
+            if *lag_lines == 1 { "1 line waits".to_owned() } else { format!("{lag_lines} lines wait") };
+        let why = match &group.phase {
+            Phase::Retrying { .. } => format!("each failed alone {attempts_max} times"),
+            phase => reason(phase, now_ms()).unwrap_or_else(|| "none of them can be delivered".to_owned()),
+        };
+        let last = group.last_failure.as_deref().and_then(|failure| failure.lines().next());
+        let last = last.map(|last| format!(" (the last failure: {last})")).unwrap_or_default();
+        format!("group {name}: {lines}: {why}{last}")
+    };
+    waiting.iter().map(sentence).collect()
+}
+
 /// A drain that does not get on says why, so that it can be told from a slow one.
 fn tell_why_it_waits(status: &Status, served: &[String]) {
     for group in status.groups.iter().filter(|group| served.contains(&group.name) && group.lag_lines > 0) {
-        let reason = group.reason.clone().unwrap_or_else(|| "a batch is out".to_owned());
-        tracing::warn!(group = group.name, state = group.state, waits = group.lag_lines, "{reason}");
+        let reason = reason(&group.phase, now_ms()).unwrap_or_else(|| "a batch is out".to_owned());
+        let state = State::from(&group.phase).word();
+        tracing::warn!(group = group.name, state, waits = group.lag_lines, "{reason}");
     }
 }
 
@@ -341,6 +372,10 @@ impl Parts {
         if plan.drain.is_some() {
             // Nothing is taken in for which room would have to be made.
             groups.iter_mut().for_each(|group| group.max_lag = MaxLag::default());
+        }
+        if plan.once || plan.drain.is_some() {
+            // There may be no more lines to wait for.
+            groups.iter_mut().for_each(|group| group.linger_ms = 0);
         }
         if let Some(rate) = plan.drain.as_ref().and_then(|drain| drain.rate) {
             // No batch is more than a second's lines.

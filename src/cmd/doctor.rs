@@ -14,12 +14,12 @@ use host::Host;
 use super::place::Place;
 use super::{Exit, Failure, wrote};
 use crate::cli::DoctorArgs;
-use crate::http::{DoctorJson, StatusJson, VerdictJson, file_system_bytes, free_bytes};
+use crate::http::{AnsweredBy, DoctorJson, StatusJson, VerdictJson, file_system_bytes, free_bytes};
 use crate::plain::plain;
 use crate::service::{killers, out_at_the_end};
 use crate::supervise::{
-    Cause, Ended, Events, JudgeSettings, LastRun, LogInputs, Report, Typed, Verdict, judge_log, last_run,
-    notes_on, quoted,
+    Cause, Ended, Events, JudgeSettings, LastRun, LogInputs, Pauses, Report, State, Typed, Verdict,
+    judge_log, last_run, notes_on, quoted,
 };
 use crate::tail::SourceRecord;
 
@@ -59,13 +59,16 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
             let report = on_disk(folder, &view, args.config.as_deref(), disk)?;
             let records = view.state().sources.values();
             let records = records.filter_map(|source| SourceRecord::decode(&source.checkpoint).ok());
-            (DoctorJson::new("disk", &report), records.map(|record| record.path().to_owned()).collect())
+            (
+                DoctorJson::new(AnsweredBy::Disk, &report),
+                records.map(|record| record.path().to_owned()).collect(),
+            )
         }
         (None, Place::Url(url)) => return Err(Failure::could_not_run(format!("{url}: no service answers"))),
     };
     // Of another host only its own service can tell.
     if let Place::DataDir(folder) = &place {
-        let (wrong, notes) = Host::look(folder, &sources, found.from == "service").judge();
+        let (wrong, notes) = Host::look(folder, &sources, found.is_of_service()).judge();
         found.add(&wrong, notes);
     }
     let text = if args.json {
@@ -93,7 +96,7 @@ fn on_disk(
     let groups = state.groups.values().map(|group| {
         let waits = group.lag_lines(state.next_seq);
         let (state, held) =
-            if group.paused { ("paused", ", and an operator paused it") } else { ("idle", "") };
+            if group.paused { (State::Paused, ", and an operator paused it") } else { (State::Idle, "") };
         let (summary, next) = match waits {
             0 => (format!("stopped; nothing waits for group {}{held}", group.name), String::new()),
             _ => (
@@ -119,10 +122,10 @@ fn on_disk(
     if let Some((limit_bytes, min_free_bytes)) = disk {
         let free_bytes = free_bytes(data_dir);
         inputs.full = if inputs.disk_bytes >= limit_bytes {
-            Some("the log has reached disk.limit".to_owned())
+            Some(Pauses::AtLimit)
         } else {
             let short = free_bytes.filter(|free| *free < min_free_bytes);
-            short.map(|_| "the file system has less than disk.min_free left".to_owned())
+            short.map(|_| Pauses::BelowMinFree)
         };
         let file_system_bytes = file_system_bytes(data_dir);
         inputs = LogInputs { limit_bytes, min_free_bytes, free_bytes, file_system_bytes, ..inputs };
@@ -134,7 +137,7 @@ fn on_disk(
     }
     for finding in view.findings() {
         log.push(Verdict {
-            state: "blocked",
+            state: State::Blocked,
             cause: Some(Cause::Damage),
             summary: finding.clone(),
             next: typed.spillq("repair", "--dry-run"),
@@ -193,7 +196,7 @@ fn vanished(last: &LastRun, out: &[(String, String)], start: &Start<'_>) -> Vec<
         );
         found.push(Verdict {
             group: group.clone(),
-            state: "blocked",
+            state: State::Blocked,
             cause: Some(Cause::ConsumerVanished),
             summary,
             evidence: vec![said.clone()],
@@ -216,18 +219,17 @@ fn end_of(last: &LastRun, start: &Start<'_>) -> Verdict {
         _ => (Cause::Killed, start.run()),
     };
     let (summary, evidence) = (last.sentence(), last.doing.clone());
-    Verdict { state: "blocked", cause: Some(cause), summary, evidence, next, ..Verdict::default() }
+    Verdict { state: State::Blocked, cause: Some(cause), summary, evidence, next, ..Verdict::default() }
 }
 
 fn render(found: &DoctorJson, place: &Place) -> String {
-    let from = if found.from == "service" { "a service runs on it" } else { "no service runs on it" };
+    let from = if found.is_of_service() { "a service runs on it" } else { "no service runs on it" };
     let word = if found.healthy { "well" } else { "something is wrong" };
     let mut out = format!("{place}: {from}; {word}\n");
     for verdict in found.findings.iter().chain(&found.groups) {
         render_verdict(&mut out, verdict);
     }
-    if let Some(last) =
-        found.last_run.as_ref().filter(|last| found.from == "service" && last.ended != "cleanly")
+    if let Some(last) = found.last_run.as_ref().filter(|last| found.is_of_service() && !last.ended_cleanly())
     {
         let _ = writeln!(out, "before that, {}", plain(&last.summary));
         for doing in &last.doing {

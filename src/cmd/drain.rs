@@ -45,6 +45,9 @@ pub fn run(args: &DrainArgs) -> Result<Exit, Failure> {
     bar.finish_and_clear();
     let ended = ended?;
     eprintln!("{}", sentence(ended.progress, started.elapsed()));
+    if !ended.stuck.is_empty() {
+        return Err(super::stuck(ended.stuck));
+    }
     if ended.progress.lines_left == 0 {
         return Ok(Exit::Fine);
     }

@@ -48,12 +48,7 @@ fn from_service(
     }
     let status: StatusJson = service.get("/v1/status")?;
     let end = if left > 0 { status.log.next_seq } else { next };
-    let lost = status.losses.lost.iter().filter_map(|told| {
-        let (range, why) = told.split_once(": ")?;
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        Some((SeqRange::new(Seq(first.parse().ok()?), Seq(last.parse().ok()?))?, why.to_owned()))
-    });
-    tell_lost(from, Seq(end), lost);
+    tell_lost(from, Seq(end), status.losses.lost_ranges());
     Ok(Ok(()))
 }
 

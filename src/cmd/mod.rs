@@ -132,6 +132,13 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {}
 
+/// A run that was to end by itself ended for groups whose lines cannot be delivered.
+fn stuck(groups: Vec<String>) -> Failure {
+    Failure::new(Exit::No, "not every line could be delivered")
+        .with_details(groups)
+        .hint("`spillq inspect` shows a line, `spillq dead-letter park` lets the others continue; what waits is delivered by the next run")
+}
+
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Failure {
         match &error {

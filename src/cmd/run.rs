@@ -40,6 +40,9 @@ pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
             .with_details(ended.unread)
             .hint("what is not to be read is left out by `exclude` in its [[follow]] section"));
     }
+    if !ended.stuck.is_empty() {
+        return Err(super::stuck(ended.stuck));
+    }
     // Told apart from a stop by a signal, which is clean whatever waits.
     Ok(Exit::Fine)
 }

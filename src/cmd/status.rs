@@ -10,7 +10,7 @@ use indicatif::{HumanCount, HumanDuration};
 use super::place::Place;
 use super::{Exit, Failure, wrote};
 use crate::cli::StatusArgs;
-use crate::http::{GroupJson, StatusJson};
+use crate::http::{AnsweredBy, GroupJson, StatusJson};
 use crate::plain::plain;
 use crate::queue::wall_ms;
 
@@ -63,8 +63,8 @@ fn render(status: &StatusJson, place: &Place) -> String {
     let mut out = String::new();
     let log = &status.log;
     // Writing to a string does not fail.
-    let _ = match status.from.as_str() {
-        "service" => writeln!(out, "{place}: a service runs on it (pid {})", status.pid),
+    let _ = match AnsweredBy::of_word(&status.from) {
+        Some(AnsweredBy::Service) => writeln!(out, "{place}: a service runs on it (pid {})", status.pid),
         _ => writeln!(out, "{place}: no service runs on it; this is what the disk says"),
     };
     let lines = log.next_seq.saturating_sub(1);

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::supervise::{LastRun, Report, Verdict};
+use super::wire::AnsweredBy;
+use crate::supervise::{Ended, LastRun, Report, Verdict};
 
 /// The answer to `doctor`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -59,13 +60,21 @@ impl From<&Verdict> for VerdictJson {
     fn from(verdict: &Verdict) -> VerdictJson {
         VerdictJson {
             group: verdict.group.clone(),
-            state: verdict.state.to_owned(),
+            state: verdict.state.word().to_owned(),
             hypothesis: verdict.hypothesis.map(str::to_owned),
             cause: verdict.cause.map(|cause| cause.word().to_owned()),
             summary: verdict.summary.clone(),
             evidence: verdict.evidence.clone(),
             next: verdict.next.clone(),
         }
+    }
+}
+
+impl LastRunJson {
+    /// Whether it ended with a clean stop.
+    #[must_use]
+    pub fn ended_cleanly(&self) -> bool {
+        self.ended == Ended::Cleanly.word()
     }
 }
 
@@ -86,16 +95,22 @@ impl From<&LastRun> for LastRunJson {
 impl DoctorJson {
     /// Verdicts `from` a service or a disk.
     #[must_use]
-    pub fn new(from: &str, report: &Report) -> DoctorJson {
+    pub fn new(from: AnsweredBy, report: &Report) -> DoctorJson {
         let healthy = report.log.is_empty() && report.groups.iter().all(Verdict::is_well);
         DoctorJson {
             healthy,
-            from: from.to_owned(),
+            from: from.word().to_owned(),
             groups: report.groups.iter().map(Into::into).collect(),
             findings: report.log.iter().map(Into::into).collect(),
             notes: report.notes.clone(),
             last_run: report.last_run.as_ref().map(Into::into),
         }
+    }
+
+    /// Whether a running service made them.
+    #[must_use]
+    pub fn is_of_service(&self) -> bool {
+        AnsweredBy::of_word(&self.from) == Some(AnsweredBy::Service)
     }
 
     /// Adds what else was found wrong, and what is worth knowing.

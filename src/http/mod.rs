@@ -21,6 +21,6 @@ pub use outside::{file_system_bytes, free_bytes, outside, unreadable};
 pub use reload::{Asker, ChangeJson, ConfigDoor, ConfigJson, ReloadJson};
 pub use server::{Api, SOCKET, serve};
 pub use wire::{
-    AdminJson, AnswerJson, DeadLetterJson, ErrorJson, GroupJson, LineJson, LogJson, LossesJson, ProcessJson,
-    SeekToJson, SoughtJson, SourceJson, SourceNames, StatusJson, time,
+    AdminJson, AnswerJson, AnsweredBy, DeadLetterJson, ErrorJson, GroupJson, LineJson, LogJson, LossesJson,
+    ProcessJson, SeekToJson, SoughtJson, SourceJson, SourceNames, StatusJson, reason, time,
 };

@@ -25,7 +25,7 @@ use super::doctor::DoctorJson;
 use super::doors::{Addresses, serve_socket};
 use super::outside::{look_outside, outside};
 use super::reload::{ConfigDoor, ReloadJson};
-use super::wire::{AdminJson, AnswerJson, ErrorJson, LineJson, SourceNames, StatusJson};
+use super::wire::{AdminJson, AnswerJson, AnsweredBy, ErrorJson, LineJson, SourceNames, StatusJson};
 use crate::metrics::{self, Facts, Process};
 use crate::queue::{Closed, Command, Handle, Status, Window, now_ms, wall_ms};
 use crate::supervise::Supervision;
@@ -95,7 +95,7 @@ impl Api {
         });
         let (status, outside) = looked.await.map_err(|_| Closed)?;
         let report = self.supervision.look(&status, &outside, now_ms());
-        let mut doctor = DoctorJson::new("service", &report);
+        let mut doctor = DoctorJson::new(AnsweredBy::Service, &report);
         if let Some(config) = &self.config {
             doctor.add(&[], config.told().notes());
         }

@@ -10,8 +10,8 @@ use spillq_storage::{DeadCause, DeadLetter, Line, Loss, Quarantined, Seq, SeqRan
 
 use super::reload::ConfigJson;
 use crate::metrics::Process;
-use crate::queue::{Admin, Answer, SeekTo, Status};
-use crate::supervise::Report;
+use crate::queue::{Admin, Answer, Phase, SeekTo, Status, now_ms};
+use crate::supervise::{Report, State, soon};
 use crate::tail::{Snapshot, SourceRecord, shown};
 
 /// The answer to `status`.
@@ -40,6 +40,52 @@ pub struct StatusJson {
     /// The process that answered, where it is a service.
     #[serde(default)]
     pub process: ProcessJson,
+}
+
+/// What `status` and `doctor` were made from: the word in `from`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnsweredBy {
+    /// A running service.
+    Service,
+    /// The files of a store that no service has open.
+    Disk,
+}
+
+impl AnsweredBy {
+    /// In one word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            AnsweredBy::Service => "service",
+            AnsweredBy::Disk => "disk",
+        }
+    }
+
+    /// What a word stands for; `None` for a word of another version.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<AnsweredBy> {
+        [AnsweredBy::Service, AnsweredBy::Disk].into_iter().find(|by| by.word() == word)
+    }
+}
+
+/// Why a group is in its phase, in words; `None` if that is plain. `now_ms` is by the clock of deadlines.
+#[must_use]
+pub fn reason(phase: &Phase, now_ms: u64) -> Option<String> {
+    match phase {
+        Phase::Idle | Phase::Running => None,
+        Phase::Retrying { range, until_ms } => {
+            Some(format!("lines {range} again {}", soon(*until_ms, now_ms)))
+        }
+        Phase::Refused { until_ms, rejected: None } => {
+            Some(format!("tried again {}", soon(*until_ms, now_ms)))
+        }
+        Phase::Refused { until_ms, rejected: Some(rejected) } => {
+            let again = soon(*until_ms, now_ms);
+            Some(format!("every line is rejected; line {} is tried again {again}", rejected.seq))
+        }
+        Phase::Blocked(why) => Some(why.to_string()),
+        Phase::Paused => Some("an operator paused it; `spillq group resume` goes on".to_owned()),
+    }
 }
 
 /// A process. Null where the kernel does not say.
@@ -156,7 +202,7 @@ pub struct LossesJson {
 impl LossesJson {
     /// What the log knows of them.
     fn of<'l>(losses: impl Iterator<Item = &'l Loss>, groups: &[GroupJson]) -> LossesJson {
-        let told = |loss: &Loss| format!("{}: {}", loss.range, loss.reason);
+        let told = |loss: &Loss| lost_in_words(loss.range, &loss.reason);
         let (dropped, lost): (Vec<&Loss>, Vec<&Loss>) = losses.partition(|loss| loss.is_dropped());
         LossesJson {
             lost_lines: lost.iter().map(|loss| loss.range.lines()).sum(),
@@ -167,6 +213,25 @@ impl LossesJson {
             ..LossesJson::default()
         }
     }
+}
+
+impl LossesJson {
+    /// The lines of `lost`, each stretch with the reason. A text that another version wrote otherwise is left out.
+    pub fn lost_ranges(&self) -> impl Iterator<Item = (SeqRange, String)> {
+        self.lost.iter().filter_map(|words| lost_of_words(words))
+    }
+}
+
+/// How lost lines are written.
+fn lost_in_words(range: SeqRange, reason: &str) -> String {
+    format!("{range}: {reason}")
+}
+
+/// The reverse of [`lost_in_words`].
+fn lost_of_words(words: &str) -> Option<(SeqRange, String)> {
+    let (range, reason) = words.split_once(": ")?;
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    Some((SeqRange::new(Seq(first.parse().ok()?), Seq(last.parse().ok()?))?, reason.to_owned()))
 }
 
 /// One line.
@@ -418,13 +483,14 @@ impl StatusJson {
             Some(tail) => tail.sources.iter().map(source_of_tail).collect(),
             None => sources_on_disk(status.sources.iter().map(|(id, bytes)| (*id, bytes.as_ref()))),
         };
+        let now_ms = now_ms();
         let groups: Vec<GroupJson> = status
             .groups
             .iter()
             .map(|group| GroupJson {
                 group: group.name.clone(),
-                state: report.state_of(&group.name).unwrap_or(group.state).to_owned(),
-                reason: group.reason.clone().or_else(|| report.what_is_wrong(&group.name)),
+                state: report.state_of(&group.name).unwrap_or(State::from(&group.phase)).word().to_owned(),
+                reason: reason(&group.phase, now_ms).or_else(|| report.what_is_wrong(&group.name)),
                 ack_floor: group.ack_floor.0,
                 lag_lines: group.lag_lines,
                 lag_bytes: group.lag_bytes,
@@ -440,7 +506,7 @@ impl StatusJson {
             .collect();
         let counters = tail.map(|tail| tail.counters).unwrap_or_default();
         StatusJson {
-            from: "service".to_owned(),
+            from: AnsweredBy::Service.word().to_owned(),
             pid: std::process::id(),
             log: LogJson {
                 first_seq: status.first_seq.0,
@@ -448,7 +514,7 @@ impl StatusJson {
                 segments: status.segments,
                 disk_bytes: status.disk_bytes,
                 appended_bytes: status.appended_bytes,
-                full: status.full.clone(),
+                full: status.full.as_ref().map(ToString::to_string),
                 window_bytes: status.window_bytes,
                 runs: status.run,
                 commits: status.counters.commits,
@@ -482,10 +548,10 @@ impl StatusJson {
                 let lag_lines = group.lag_lines(state.next_seq);
                 let oldest = group.acks.gap(Seq::FIRST, state.next_seq.prev());
                 let block = oldest.and_then(|gap| reader.block(gap.first).ok());
-                let waits = if group.paused { "paused" } else { "idle" };
+                let waits = if group.paused { State::Paused } else { State::Idle };
                 GroupJson {
                     group: group.name.clone(),
-                    state: waits.to_owned(),
+                    state: waits.word().to_owned(),
                     reason: (lag_lines > 0).then(|| "no service runs on this store".to_owned()),
                     ack_floor: group.acks.floor().0,
                     lag_lines,
@@ -508,7 +574,7 @@ impl StatusJson {
             })
             .collect();
         StatusJson {
-            from: "disk".to_owned(),
+            from: AnsweredBy::Disk.word().to_owned(),
             pid: std::process::id(),
             log: LogJson {
                 first_seq: state.first_seq().0,
@@ -564,4 +630,48 @@ fn sources_on_disk<'a>(checkpoints: impl Iterator<Item = (SourceId, &'a [u8])>) 
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Blocked, EveryLineRejected};
+
+    #[test]
+    fn the_reason_of_a_phase_is_as_programs_know_it() {
+        let range = SeqRange { first: Seq(1), last: Seq(9) };
+        let text = |phase| reason(&phase, 1_000);
+        assert_eq!(text(Phase::Idle), None);
+        assert_eq!(text(Phase::Running), None);
+        for (phase, words) in [
+            (Phase::Retrying { range, until_ms: 1_400 }, "lines 1-9 again in 0.4 s"),
+            (Phase::Retrying { range, until_ms: 900 }, "lines 1-9 again at once"),
+            (Phase::Refused { until_ms: 4_000, rejected: None }, "tried again in 3.0 s"),
+            (
+                Phase::Refused {
+                    until_ms: 4_000,
+                    rejected: Some(EveryLineRejected { seq: Seq(2), dead: 1 }),
+                },
+                "every line is rejected; line 2 is tried again in 3.0 s",
+            ),
+            (Phase::Paused, "an operator paused it; `spillq group resume` goes on"),
+            (Phase::Blocked(Blocked::Damage("lines 1-9: x".to_owned())), "damage: lines 1-9: x"),
+            (Phase::Blocked(Blocked::DiskError("lines 1-9: x".to_owned())), "disk error: lines 1-9: x"),
+            (Phase::Blocked(Blocked::AckWindow), "ack window"),
+            (Phase::Blocked(Blocked::DeadLettersFull), "dead letters full"),
+            (Phase::Blocked(Blocked::HeldBy(Seq(7))), "held by line 7"),
+        ] {
+            assert_eq!(text(phase).as_deref(), Some(words));
+        }
+    }
+
+    #[test]
+    fn lost_lines_are_read_as_they_are_written() {
+        for (first, last) in [(3, 3), (3, 12)] {
+            let range = SeqRange { first: Seq(first), last: Seq(last) };
+            let words = lost_in_words(range, "a block: checksum");
+            assert_eq!(lost_of_words(&words), Some((range, "a block: checksum".to_owned())));
+        }
+        assert_eq!(lost_of_words("otherwise"), None);
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::process::Process;
 use super::text::Labels;
 use crate::queue::Status;
-use crate::supervise::Report;
+use crate::supervise::{Report, State};
 use crate::tail::{Snapshot, SourceState};
 
 /// One look at every part.
@@ -44,23 +44,13 @@ impl Facts<'_> {
 pub(super) fn sources_by_state(facts: &Facts<'_>) -> Vec<(Labels, f64)> {
     let Some(tail) = facts.tail else { return Vec::new() };
     let count = |state| tail.sources.iter().filter(|source| source.state == state).count() as f64;
-    let states = [
-        SourceState::Reading,
-        SourceState::CaughtUp,
-        SourceState::Blocked,
-        SourceState::Gone,
-        SourceState::Failed,
-        SourceState::Resting,
-        SourceState::Stream,
-        SourceState::Ended,
-    ];
-    states.map(|state| (vec![("state", state.word().to_owned())], count(state))).into()
+    SourceState::ALL.map(|state| (vec![("state", state.word().to_owned())], count(state))).into()
 }
 
 pub(super) fn states(facts: &Facts<'_>) -> Vec<(Labels, f64)> {
     let (own, _) = super::groups(facts);
     let state = |group: &crate::queue::GroupStatus| {
-        facts.report.state_of(&group.name).unwrap_or(group.state).to_owned()
+        facts.report.state_of(&group.name).unwrap_or(State::from(&group.phase)).word().to_owned()
     };
     own.iter().map(|group| (vec![("group", group.name.clone()), ("state", state(group))], 1.0)).collect()
 }

@@ -8,16 +8,15 @@ use bytes::Bytes;
 use spillq_storage::{Counters, GroupId, Quarantined, Seq, SourceId};
 
 use super::*;
-use crate::queue::{Activity, Held, Status};
-use crate::supervise::{Cause, Report, Verdict};
+use crate::queue::{Activity, Held, Phase, Status};
+use crate::supervise::{Cause, Report, State, Verdict};
 use crate::tail::Snapshot;
 
 fn group(id: u32, name: &str, lag_lines: u64) -> GroupStatus {
     GroupStatus {
         id: GroupId(id),
         name: name.to_owned(),
-        state: "running",
-        reason: None,
+        phase: Phase::Running,
         ack_floor: Seq(4),
         lag_lines,
         oldest: Some(Seq(5)),
@@ -35,6 +34,9 @@ fn group(id: u32, name: &str, lag_lines: u64) -> GroupStatus {
         skipped_lines: 0,
         dropped_lines: 0,
         last_failure: Some("exit status 3".to_owned()),
+        held: None,
+        attempts_max: 8,
+        is_exhausted: false,
     }
 }
 
@@ -88,7 +90,7 @@ fn tail(sources: u64) -> Snapshot {
 fn report() -> Report {
     let ill = |group: &str| Verdict {
         group: group.to_owned(),
-        state: "crashing",
+        state: State::Crashing,
         cause: Some(Cause::Crashing),
         ..Verdict::default()
     };

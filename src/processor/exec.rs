@@ -135,7 +135,11 @@ impl Exec {
 
 impl Processor for Exec {
     fn name(&self) -> String {
-        format!("exec {}", self.launcher.words())
+        format!("exec {}", self.about())
+    }
+
+    fn about(&self) -> String {
+        self.launcher.words()
     }
 
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {

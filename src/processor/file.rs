@@ -87,7 +87,11 @@ impl AppendFile {
 
 impl Processor for AppendFile {
     fn name(&self) -> String {
-        format!("file {}", self.path.display())
+        format!("file {}", self.about())
+    }
+
+    fn about(&self) -> String {
+        self.path.display().to_string()
     }
 
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {

@@ -222,7 +222,11 @@ pub(super) async fn outcome(
 
 impl Processor for HttpPost {
     fn name(&self) -> String {
-        format!("http {}", self.target.place())
+        format!("http {}", self.about())
+    }
+
+    fn about(&self) -> String {
+        self.target.place()
     }
 
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {

@@ -119,6 +119,11 @@ pub trait Processor: Send {
     /// What it is, for logs and `status`: `exec ./process.sh`.
     fn name(&self) -> String;
 
+    /// What it works on, without its kind: `./process.sh`, a URL, a path. Its name where that says no more.
+    fn about(&self) -> String {
+        self.name()
+    }
+
     /// Hands over one batch. Returning [`Outcome::Done`] acks all of its lines.
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a>;
 

@@ -313,7 +313,11 @@ async fn ask_for_tls(link: &mut Link) -> io::Result<bool> {
 
 impl Processor for Postgres {
     fn name(&self) -> String {
-        format!("postgres {} on {}", harmless(&self.to.table), self.to.place)
+        format!("postgres {}", self.about())
+    }
+
+    fn about(&self) -> String {
+        format!("{} on {}", harmless(&self.to.table), self.to.place)
     }
 
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {

@@ -249,7 +249,11 @@ impl Redis {
 
 impl Processor for Redis {
     fn name(&self) -> String {
-        format!("redis {} on {}", harmless(&self.to.stream), self.to.place)
+        format!("redis {}", self.about())
+    }
+
+    fn about(&self) -> String {
+        format!("{} on {}", harmless(&self.to.stream), self.to.place)
     }
 
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {

@@ -264,7 +264,11 @@ impl ExecStream {
 
 impl Processor for ExecStream {
     fn name(&self) -> String {
-        format!("exec-stream {}", self.launcher.words())
+        format!("exec-stream {}", self.about())
+    }
+
+    fn about(&self) -> String {
+        self.launcher.words()
     }
 
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {

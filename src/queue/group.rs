@@ -87,7 +87,7 @@ pub(super) struct Group {
     /// What was said of lines that are condemned and not dead letters yet: a few, see retry.rs.
     reasons: BTreeMap<Seq, String>,
     /// Why its next lines cannot be read, which holds it.
-    pub unreadable: Option<String>,
+    pub unreadable: Option<Blocked>,
     /// What it did so far.
     pub activity: Activity,
     /// The last failure, for people.
@@ -133,8 +133,7 @@ impl Group {
 
     /// It stops in front of lines that cannot be read: damage, or, where `is_refused`, an error of the disk.
     pub(super) fn hold(&mut self, what: String, is_refused: bool) {
-        let kind = if is_refused { "disk error" } else { "damage" };
-        self.unreadable = Some(format!("{kind}: {what}"));
+        self.unreadable = Some(if is_refused { Blocked::DiskError(what) } else { Blocked::Damage(what) });
     }
 
     /// Leases that are out.
@@ -211,8 +210,8 @@ impl Group {
         if view.state.paused {
             return Err(Idle::Paused);
         }
-        if self.unreadable.is_some() {
-            return Err(Idle::Blocked(Blocked::Damage(String::new())));
+        if let Some(unreadable) = &self.unreadable {
+            return Err(Idle::Blocked(unreadable.clone()));
         }
         if self.retries.condemned().is_some() {
             // The owner makes dead letters before it offers anything: there is no place for this one.
@@ -741,7 +740,7 @@ mod tests {
         group.set(GroupSettings { timeout_ms: 1, ..GroupSettings::named("a") });
         assert_eq!(
             group.offer(view(&state, 31), false, 1),
-            Err(Idle::Blocked(Blocked::Damage(String::new())))
+            Err(Idle::Blocked(Blocked::Damage("line 1".to_owned())))
         );
         group.set(GroupSettings { skip_damage: true, ..GroupSettings::named("a") });
         assert_eq!(group.offer(view(&state, 31), false, 1).unwrap().range, range(1, 30));

@@ -2,6 +2,8 @@
 
 use spillq_storage::{GroupState, Seq, SeqRange, State};
 
+use super::phase::LagReached;
+
 /// What is dropped goes below the bound by one part in so many, so that not every commit of lines is followed by one
 /// that drops.
 pub(super) const SLACK: u64 = 32;
@@ -30,30 +32,29 @@ pub enum LagPolicy {
 }
 
 impl MaxLag {
-    /// Why no lines are taken in for the sake of a group with these bounds, if so. `oldest_ms` is the append time of
-    /// its oldest line that waits, where that is known.
+    /// The bound at which a group stops all appends, if it has reached one. `oldest_ms` is the append time of its oldest
+    /// line that waits, where that is known.
     pub(super) fn blocks(
         &self,
         state: &State,
         group: &GroupState,
         oldest_ms: Option<u64>,
         now_ms: u64,
-    ) -> Option<String> {
+    ) -> Option<LagReached> {
         if self.policy != LagPolicy::Block {
             return None;
         }
-        let said = |what: String| format!("group {} is at its max_lag of {what}", group.name);
         let lag_lines = group.lag_lines(state.next_seq);
-        if let Some(lines) = self.lines.filter(|lines| lag_lines >= *lines) {
-            return Some(said(format!("{lines} lines, {lag_lines} wait")));
+        if let Some(bound) = self.lines.filter(|lines| lag_lines >= *lines) {
+            return Some(LagReached::Lines { bound, found: lag_lines });
         }
         let lag_bytes = state.lag_bytes(group);
-        if let Some(bytes) = self.bytes.filter(|bytes| lag_bytes >= *bytes) {
-            return Some(said(format!("{bytes} bytes, {lag_bytes} wait")));
+        if let Some(bound) = self.bytes.filter(|bytes| lag_bytes >= *bytes) {
+            return Some(LagReached::Bytes { bound, found: lag_bytes });
         }
-        let age = oldest_ms.map(|oldest| now_ms.saturating_sub(oldest)).filter(|_| lag_lines > 0);
-        let age_max = self.age_ms.filter(|max| age.is_some_and(|age| age >= *max))?;
-        Some(said(format!("{} ms, the oldest line waits for {} ms", age_max, age.unwrap_or_default())))
+        let found_ms = oldest_ms.map(|oldest| now_ms.saturating_sub(oldest)).filter(|_| lag_lines > 0)?;
+        let bound_ms = self.age_ms.filter(|max| found_ms >= *max)?;
+        Some(LagReached::Age { bound_ms, found_ms })
     }
 
     /// The waiting lines that a group with these bounds has to let go, from the oldest on; `since` is the first line

@@ -30,10 +30,11 @@ pub use admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, Refusal, SeekTo, is_group
 pub use clock::{now_ms, wall_ms};
 pub use command::{Append, Appended, Closed, Command, Handle, Lease, Offer, Settled, Ticket, Verdict};
 pub use lag::{LagPolicy, MaxLag};
+pub use phase::{Blocked, EveryLineRejected, LagReached, Phase, WhyFull};
 pub use pulse::Pulse;
 pub use retry::{FailureKind, RetrySettings, Stuck};
 pub use settings::{Configuration, GroupSettings};
-pub use status::{Activity, Failing, GroupStatus, Held, Status};
+pub use status::{Activity, Failing, GroupStatus, Held, HeldLine, Status};
 pub use window::{Lent, Window};
 
 /// What happens when the log takes all the disk that it may.

@@ -31,6 +31,7 @@ use super::admin::{Answer, Refusal};
 use super::clock;
 use super::command::{Append, Appended, Command, Lease, Offer, Settled, Verdict};
 use super::group::{Condemned, Group, Idle, View};
+use super::phase::WhyFull;
 use super::pulse::Pulse;
 use super::settings::GroupSettings;
 use super::window::Window;
@@ -78,7 +79,7 @@ pub(super) struct Owner {
     /// Appends that are not durable yet, in order.
     appends: VecDeque<(Append, SyncSender<Appended>)>,
     /// Why they wait.
-    full: Option<String>,
+    full: Option<WhyFull>,
     when_full: WhenFull,
     /// Whether time alone makes lines go.
     ages: bool,
@@ -480,7 +481,7 @@ impl Owner {
         self.appends = back;
     }
 
-    pub(super) fn note_full(&mut self, full: Option<String>) {
+    pub(super) fn note_full(&mut self, full: Option<WhyFull>) {
         match (&self.full, &full) {
             (None, Some(why)) => {
                 tracing::warn!("taking in pauses: {why}; it goes on by itself when there is room")

@@ -1,18 +1,131 @@
-//! What a group does, and what stops it: facts, without words.
+//! What a group is doing, and why no lines are appended, as values. Words for people are made where they are shown; the
+//! `Display` of these types is for log messages and summaries, and nothing decides by it.
 
-use spillq_storage::Seq;
+use std::fmt;
 
-/// What stops a group until somebody acts.
+use spillq_storage::{Full, Seq, SeqRange};
+
+/// What a group is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing waits, and nothing is leased.
+    #[default]
+    Idle,
+    /// Lines wait or are leased.
+    Running,
+    /// Lines failed and wait for their back-off.
+    Retrying {
+        /// The lines that come first.
+        range: SeqRange,
+        /// When they are delivered again, by the clock of deadlines.
+        until_ms: u64,
+    },
+    /// The destination refuses everything.
+    Refused {
+        /// When it is tried again, by the clock of deadlines.
+        until_ms: u64,
+        /// As many lines in a row as may be were rejected; `None` if the destination is set up wrongly.
+        rejected: Option<EveryLineRejected>,
+    },
+    /// It cannot continue by itself.
+    Blocked(Blocked),
+    /// An operator paused it.
+    Paused,
+}
+
+/// A line that is not dead-lettered although it is rejected: the lines before it were all rejected, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EveryLineRejected {
+    /// The line, which is tried again.
+    pub seq: Seq,
+    /// Rejected dead letters directly below it.
+    pub dead: u32,
+}
+
+/// Why a group cannot continue by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Blocked {
-    /// x
+    /// Its next lines are damaged: which lines, and what was found.
     Damage(String),
-    /// x
+    /// The disk refuses to read its next lines: which lines, and what the disk reported. It may read them later.
     DiskError(String),
-    /// x
+    /// It has as many ranges of acks above the floor as it may.
     AckWindow,
-    /// x
+    /// It holds as many dead letters as it may, and another line is to become one.
     DeadLettersFull,
-    /// x
+    /// In strict order, a line that fails alone without blame, or during whose delivery the process died too often.
     HeldBy(Seq),
+}
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Blocked::Damage(what) => write!(f, "damage: {what}"),
+            Blocked::DiskError(what) => write!(f, "disk error: {what}"),
+            Blocked::AckWindow => f.write_str("ack window"),
+            Blocked::DeadLettersFull => f.write_str("dead letters full"),
+            Blocked::HeldBy(seq) => write!(f, "held by line {seq}"),
+        }
+    }
+}
+
+/// Why no lines are appended now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WhyFull {
+    /// The disk has no space for more.
+    Disk(Full),
+    /// A group with `policy = "block"` has reached its `max_lag`.
+    MaxLag {
+        /// The group.
+        group: String,
+        /// Which bound, and by how much.
+        reached: LagReached,
+    },
+}
+
+/// A bound of a group's lag that is reached, and the lag that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LagReached {
+    /// `max_lag.lines`.
+    Lines {
+        /// The bound.
+        bound: u64,
+        /// Lines that wait.
+        found: u64,
+    },
+    /// `max_lag.bytes`.
+    Bytes {
+        /// The bound.
+        bound: u64,
+        /// Bytes that wait, estimated.
+        found: u64,
+    },
+    /// `max_lag.age`.
+    Age {
+        /// The bound.
+        bound_ms: u64,
+        /// The age of the oldest line that waits.
+        found_ms: u64,
+    },
+}
+
+impl fmt::Display for WhyFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WhyFull::Disk(full) => full.fmt(f),
+            WhyFull::MaxLag { group, reached } => write!(f, "group {group} is at its max_lag of {reached}"),
+        }
+    }
+}
+
+impl fmt::Display for LagReached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LagReached::Lines { bound, found } => write!(f, "{bound} lines, {found} wait"),
+            LagReached::Bytes { bound, found } => write!(f, "{bound} bytes, {found} wait"),
+            LagReached::Age { bound_ms, found_ms } => {
+                write!(f, "{bound_ms} ms, the oldest line waits for {found_ms} ms")
+            }
+        }
+    }
 }

@@ -6,6 +6,8 @@ use super::retry::FailureKind;
 use bytes::Bytes;
 use spillq_storage::{Counters, GroupId, Loss, Quarantined, Seq, SeqRange, SourceId};
 
+use super::phase::{Phase, WhyFull};
+
 /// A look at everything that the owner knows.
 #[derive(Clone, Debug)]
 pub struct Status {
@@ -24,7 +26,7 @@ pub struct Status {
     /// Raw bytes appended since the store was created.
     pub appended_bytes: u64,
     /// Why lines are not taken in now.
-    pub full: Option<String>,
+    pub full: Option<WhyFull>,
     /// Bytes of lines in memory.
     pub window_bytes: u64,
     /// How long all commits of this run took together, syncs included.
@@ -82,10 +84,8 @@ pub struct GroupStatus {
     pub id: GroupId,
     /// Its name.
     pub name: String,
-    /// What it does, one word: `idle`, `running`, `retrying`, `refused`, `blocked`, `paused`.
-    pub state: &'static str,
-    /// Why, where that is not plain.
-    pub reason: Option<String>,
+    /// What it is doing.
+    pub phase: Phase,
     /// Everything up to here is acked or dead.
     pub ack_floor: Seq,
     /// Lines of the log that it has not acked.
@@ -120,6 +120,28 @@ pub struct GroupStatus {
     pub dropped_lines: u64,
     /// The last failure, for people.
     pub last_failure: Option<String>,
+    /// The line that holds it, in strict order.
+    pub held: Option<HeldLine>,
+    /// `retry.attempts`.
+    pub attempts_max: u32,
+    /// Nothing that waits can be delivered before an operator acts, or all of it has failed alone as often as a run that
+    /// is to end by itself tries.
+    pub is_exhausted: bool,
+}
+
+/// A line that holds a strict group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldLine {
+    /// Which.
+    pub seq: Seq,
+    /// How often it failed alone, over all runs.
+    pub failures: u32,
+    /// For how long it had been failing when it did so last.
+    pub for_ms: u64,
+    /// How often the process died while it was in flight alone.
+    pub deaths: u32,
+    /// It is not delivered any more, for its deaths.
+    pub is_given_up: bool,
 }
 
 /// What a group did in this run of the process. Times by the clock of deadlines.

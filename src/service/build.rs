@@ -18,6 +18,7 @@ use crate::processor::Stream;
 use crate::processor::Table;
 use crate::processor::{Coding, Destination, Form, Input, Kind, Origin, Paths, Processor, Secret};
 use crate::queue::{Configuration, GroupSettings, LagPolicy, MaxLag, RetrySettings, Stuck, WhenFull};
+use crate::supervise::ProcessorKind;
 use crate::tail::{self, SourceRecord, TailHandle};
 
 /// Between SIGTERM and SIGKILL for a command that must end.
@@ -188,6 +189,19 @@ pub(super) fn build(
     kind.build().map_err(|error| {
         ServiceError::Start(format!("could not start a processor of {}: {error}", processor.group), None)
     })
+}
+
+/// The kind of a processor, for verdicts.
+pub(super) fn kind_of(kind: &config::Kind) -> ProcessorKind {
+    match kind {
+        config::Kind::Exec { .. } => ProcessorKind::Exec,
+        config::Kind::ExecStream { .. } => ProcessorKind::ExecStream,
+        config::Kind::Http(_) => ProcessorKind::Http,
+        config::Kind::Redis(_) => ProcessorKind::Redis,
+        config::Kind::Postgres(_) => ProcessorKind::Postgres,
+        config::Kind::Stdout => ProcessorKind::Stdout,
+        config::Kind::File { .. } => ProcessorKind::File,
+    }
 }
 
 fn destination(to: &config::Destination, origin: Origin, paths: &SourcePaths) -> Destination {

@@ -14,10 +14,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::ServiceError;
-use super::build::{SourcePaths, build};
+use super::build::{SourcePaths, build, kind_of};
 use crate::config::{self, Settings};
 use crate::processor::{Limits, Orders, Origin, Pace, Processor, Terms, Worker};
 use crate::queue::{GroupSettings, Handle, Queue, Window};
+use crate::supervise::{ProcessorKind, ProcessorName};
 
 /// The groups as the owner has them.
 pub(super) type Groups = [(GroupId, Arc<GroupSettings>)];
@@ -44,7 +45,7 @@ struct Hand {
     id: GroupId,
     /// From the configuration; one that a program brought along is never replaced.
     processor: Option<config::Processor>,
-    name: String,
+    name: ProcessorName,
     orders: watch::Sender<Orders>,
     is_ending: bool,
 }
@@ -142,7 +143,7 @@ impl Crews {
     }
 
     /// The processors at work, by group.
-    pub(super) fn names(&self) -> BTreeMap<String, String> {
+    pub(super) fn names(&self) -> BTreeMap<String, ProcessorName> {
         self.hands.values().map(|hand| (hand.group.clone(), hand.name.clone())).collect()
     }
 
@@ -252,8 +253,9 @@ impl Crews {
         processor: Option<config::Processor>,
     ) {
         let Some(terms) = self.terms.get(group) else { return };
-        let name = built.name();
-        tracing::info!(group, processor = name, "a processor is at work");
+        let kind = processor.as_ref().map_or(ProcessorKind::Own, |processor| kind_of(&processor.kind));
+        let name = ProcessorName { kind, about: built.about() };
+        tracing::info!(group, processor = %name, "a processor is at work");
         let (orders, listens) = watch::channel(Orders::Work);
         let (handle, window) = (self.handle.clone(), Arc::clone(&self.window));
         let worker =

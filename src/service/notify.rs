@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use crate::queue::{Command, GroupStatus, Handle, Pulse, Status};
+use crate::http::reason;
+use crate::queue::{Command, GroupStatus, Handle, Pulse, Status, now_ms};
+use crate::supervise::State;
 
 /// How often the status line is renewed.
 const EVERY: Duration = Duration::from_secs(10);
@@ -132,9 +134,11 @@ impl Line {
 
 /// One line for people: what waits for whom, and why nothing goes on.
 fn sentence(status: &Status) -> String {
+    let now_ms = now_ms();
     let of_group = |group: &GroupStatus| {
-        let reason = group.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-        format!("{} {}{reason}, {} lines wait", group.name, group.state, group.lag_lines)
+        let reason = reason(&group.phase, now_ms).map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let state = State::from(&group.phase).word();
+        format!("{} {state}{reason}, {} lines wait", group.name, group.lag_lines)
     };
     let groups: Vec<_> = status.groups.iter().map(of_group).collect();
     // A line of its own would be another assignment of the protocol.

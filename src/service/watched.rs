@@ -11,8 +11,8 @@ use crate::config::{Disk, Keep, Settings};
 use crate::http::outside;
 use crate::queue::{Queue, Status};
 use crate::supervise::{
-    DiskSettings, Ended, Events, JudgeSettings, LastRun, Supervision, Supervisor, Typed, WatchSettings,
-    last_run,
+    DiskSettings, Ended, Events, JudgeSettings, LastRun, ProcessorName, Supervision, Supervisor, Typed,
+    WatchSettings, last_run,
 };
 use crate::tail::TailHandle;
 
@@ -51,7 +51,7 @@ impl Watched {
     pub(super) fn start(
         self,
         settings: &Settings,
-        processors: &BTreeMap<String, String>,
+        processors: &BTreeMap<String, ProcessorName>,
         queue: &Queue,
         tail: Option<Arc<TailHandle>>,
     ) -> Result<(Supervision, Supervisor), ServiceError> {

@@ -7,14 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use spillq_storage::{GroupId, Seq, SeqRange};
 
 use super::inputs::{
-    AtRisk, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LogInputs, Pinned, Pins,
+    AtRisk, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LogInputs, Pauses, Pinned, Pins,
 };
 use super::judge::{judge, seqs_of};
 use super::judge_log::{judge_log, notes_on};
 use super::last_run::LastRun;
+use super::processor::ProcessorName;
 use super::rates::{Rates, Sample};
+use super::state::State;
 use super::verdict::Verdict;
-use crate::queue::{GroupStatus, Status};
+use crate::queue::{GroupStatus, Phase, Status};
 
 /// What the owner does not know: looked at by the service, which knows all parts.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +53,7 @@ pub struct Report {
 impl Report {
     /// The state of a group.
     #[must_use]
-    pub fn state_of(&self, group: &str) -> Option<&'static str> {
+    pub fn state_of(&self, group: &str) -> Option<State> {
         self.groups.iter().find(|verdict| verdict.group == group).map(|verdict| verdict.state)
     }
 
@@ -86,7 +88,7 @@ struct Fixed {
 struct Measures {
     judge: JudgeSettings,
     /// The processor of each group that has one.
-    processors: BTreeMap<String, String>,
+    processors: BTreeMap<String, ProcessorName>,
     disk: DiskSettings,
     config_refused: Option<ConfigRefused>,
 }
@@ -135,7 +137,7 @@ impl Supervision {
     #[must_use]
     pub fn new(
         judge: JudgeSettings,
-        processors: BTreeMap<String, String>,
+        processors: BTreeMap<String, ProcessorName>,
         disk: DiskSettings,
         last_run: Option<LastRun>,
         killers: Vec<(String, Seq, u32)>,
@@ -153,7 +155,7 @@ impl Supervision {
     }
 
     /// Other processors at work.
-    pub fn set_processors(&self, processors: BTreeMap<String, String>) {
+    pub fn set_processors(&self, processors: BTreeMap<String, ProcessorName>) {
         self.measures().processors = processors;
     }
 
@@ -201,7 +203,7 @@ impl Supervision {
             .collect();
         drop(tracks);
         let log = LogInputs {
-            full: status.full.clone(),
+            full: status.full.clone().map(Pauses::Now),
             disk_bytes: status.disk_bytes,
             limit_bytes: measures.disk.limit_bytes,
             free_bytes: outside.free_bytes,
@@ -213,6 +215,7 @@ impl Supervision {
             config_refused: measures.config_refused.clone(),
             unclean_runs: self.fixed.last_run.as_ref().map_or(0, |last| last.unclean_runs),
             killers: self.killers(status),
+            held: status.groups.iter().filter_map(|group| Some((group.name.clone(), group.held?))).collect(),
         };
         Report {
             groups: inputs.iter().map(|inputs| judge(inputs, now_ms, &measures.judge)).collect(),
@@ -277,9 +280,7 @@ fn inputs(
     });
     Some(GroupInputs {
         group: group.name.clone(),
-        paused: group.state == "paused",
-        blocked: group.reason.clone().filter(|_| group.state == "blocked"),
-        refused: group.reason.clone().filter(|_| group.state == "refused"),
+        phase: group.phase.clone(),
         processor: measures.processors.get(&group.name).cloned(),
         has_worker: group.has_worker,
         lag_lines: group.lag_lines,
@@ -292,6 +293,8 @@ fn inputs(
         oldest_waits: group.oldest_waits,
         failing: group.activity.failing.clone(),
         last_failure: group.last_failure.clone(),
+        held: group.held,
+        attempts_max: group.attempts_max,
         acks: group.activity.acks,
         not_leased_since_ms: track.not_leased_since_ms,
         floor_moved_ms: track.floor_moved_ms,
@@ -327,7 +330,7 @@ impl Track {
         let leased = group.leased > 0 || group.activity.leases != self.leases;
         self.leases = group.activity.leases;
         // Who was stopped, or backed off, has a while to begin again before anybody wonders.
-        let stopped = matches!(group.state, "paused" | "refused" | "blocked");
+        let stopped = matches!(group.phase, Phase::Paused | Phase::Refused { .. } | Phase::Blocked(_));
         let began = std::mem::replace(&mut self.stopped, stopped) && !stopped;
         let backs_off = group.backs_off.is_some_and(|(_, until)| until > now_ms);
         if leased || began || backs_off || group.lag_lines == 0 {

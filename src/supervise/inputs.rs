@@ -1,25 +1,23 @@
 //! What verdicts are made from: counters and times. Times are milliseconds by the clock of deadlines.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use spillq_storage::{Seq, SeqRange};
 
+use super::processor::ProcessorName;
 use super::typed::Typed;
-use crate::queue::Failing;
+use crate::queue::{Failing, HeldLine, Phase, WhyFull};
 
 /// One group, with the times of its last changes.
 #[derive(Clone, Debug, Default)]
 pub struct GroupInputs {
     /// Its name.
     pub group: String,
-    /// An operator paused it.
-    pub paused: bool,
-    /// What stops it, in the owner's words: damage, dead letters full, ack window.
-    pub blocked: Option<String>,
-    /// The destination refuses; in the owner's words.
-    pub refused: Option<String>,
+    /// What it is doing, as the owner sees it.
+    pub phase: Phase,
     /// The processor that the configuration names.
-    pub processor: Option<String>,
+    pub processor: Option<ProcessorName>,
     /// A worker waits for lines, or has some.
     pub has_worker: bool,
     /// Lines that wait.
@@ -42,6 +40,10 @@ pub struct GroupInputs {
     pub failing: Option<Failing>,
     /// The last failure: summary, and the end of standard error.
     pub last_failure: Option<String>,
+    /// The line that holds it.
+    pub held: Option<HeldLine>,
+    /// `retry.attempts`: only after so many failures it is suggested to park a line.
+    pub attempts_max: u32,
     /// Batches acked in this run.
     pub acks: u64,
     /// Since when lines wait and nothing was leased.
@@ -93,11 +95,32 @@ pub struct Pinned {
     pub held_by: Vec<String>,
 }
 
+/// Why no lines are appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pauses {
+    /// The owner does not append any now.
+    Now(WhyFull),
+    /// No service runs, and the log has reached `disk.limit`: the next one would not append any.
+    AtLimit,
+    /// No service runs, and the file system has less than `disk.min_free` free: the next one would not append any.
+    BelowMinFree,
+}
+
+impl fmt::Display for Pauses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pauses::Now(why) => why.fmt(f),
+            Pauses::AtLimit => f.write_str("the log has reached disk.limit"),
+            Pauses::BelowMinFree => f.write_str("the file system has less than disk.min_free left"),
+        }
+    }
+}
+
 /// The log and what surrounds it.
 #[derive(Clone, Debug, Default)]
 pub struct LogInputs {
     /// Why lines are not taken in, if so.
-    pub full: Option<String>,
+    pub full: Option<Pauses>,
     /// Bytes of the log on disk.
     pub disk_bytes: u64,
     /// `disk.limit`.
@@ -118,8 +141,10 @@ pub struct LogInputs {
     pub unclean_runs: u64,
     /// A configuration on disk that was refused, so that an earlier one runs on.
     pub config_refused: Option<ConfigRefused>,
-    /// Lines that were out alone when the process died, and were delivered alone before: group, line, deliveries.
+    /// Lines that were in flight alone when the process died, more than once: group, line, deaths.
     pub killers: Vec<(String, Seq, u32)>,
+    /// Groups that a line holds.
+    pub held: Vec<(String, HeldLine)>,
 }
 
 /// A configuration that does not run.

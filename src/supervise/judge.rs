@@ -4,8 +4,11 @@ use spillq_storage::{Seq, SeqRange};
 
 use super::cause::Cause;
 use super::inputs::{Behind, GroupInputs, JudgeSettings};
+use super::processor::{ProcessorKind, ProcessorName};
+use super::state::State;
 use super::typed::quoted;
 use super::verdict::Verdict;
+use crate::queue::{Blocked, EveryLineRejected, Failing, FailureKind, HeldLine, Phase};
 
 /// So many failures in a row are no accident: the first may be a restart of the destination, the second its end.
 const FAILURES_IN_A_ROW: u64 = 3;
@@ -45,55 +48,143 @@ fn seconds(since_ms: u64, now_ms: u64) -> String {
     format!("{:.1} s", now_ms.saturating_sub(since_ms) as f64 / 1e3)
 }
 
-fn blocked(i: &GroupInputs, _: u64, s: &JudgeSettings) -> Option<Verdict> {
-    let why = i.blocked.as_ref()?;
+fn blocked(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
+    let Phase::Blocked(why) = &i.phase else { return None };
     let oldest = i.oldest.unwrap_or(i.ack_floor.next());
-    Some(if why.starts_with("damage") {
-        let summary = format!("group {} stands at a damaged block: {why}", i.group);
-        let next = format!(
-            "{}    # with the service stopped; or on_damage = \"skip\" in [disk] passes it over",
-            s.typed.spillq("repair", "--dry-run")
-        );
-        Verdict::ill(i, "blocked", (None, Cause::Damage), summary, next)
-    } else if why.starts_with("disk error") {
-        let summary = format!("group {} stands at lines that the disk does not give: {why}", i.group);
-        let next = format!(
-            "{}    # with the service stopped: what else the disk refuses; once it is well, start the service again",
-            s.typed.spillq("verify", "")
-        );
-        Verdict::ill(i, "blocked", (None, Cause::Damage), summary, next)
-    } else if why.starts_with("ack window") {
-        let summary = format!(
-            "group {} does not clear: 4,096 ranges of acks lie above line {oldest}, which blocks the floor",
-            i.group
-        );
-        let next = s.typed.spillq("inspect", &format!("--from {oldest} --limit 1"));
-        Verdict::ill(i, "blocked", (Some("D"), Cause::NotClearing), summary, next)
-    } else {
-        let summary = format!("group {} stops: {why}", i.group);
-        let next = s.typed.spillq("dead-letter list", &format!("--group {}", i.group));
-        Verdict::ill(i, "blocked", (None, Cause::DeadLettersFull), summary, next)
+    Some(match why {
+        Blocked::Damage(_) => {
+            let summary = format!("group {} stands at a damaged block: {why}", i.group);
+            let next = format!(
+                "{}    # with the service stopped; or on_damage = \"skip\" in [disk] passes it over",
+                s.typed.spillq("repair", "--dry-run")
+            );
+            Verdict::ill(i, State::Blocked, (None, Cause::Damage), summary, next)
+        }
+        Blocked::DiskError(_) => {
+            let summary = format!("group {} stands at lines that the disk does not give: {why}", i.group);
+            let next = format!(
+                "{}    # with the service stopped: what else the disk refuses; once it is well, start the service again",
+                s.typed.spillq("verify", "")
+            );
+            Verdict::ill(i, State::Blocked, (None, Cause::Damage), summary, next)
+        }
+        Blocked::AckWindow => {
+            let summary = format!(
+                "group {} does not clear: 4,096 ranges of acks lie above line {oldest}, which blocks the floor",
+                i.group
+            );
+            let next = s.typed.spillq("inspect", &format!("--from {oldest} --limit 1"));
+            Verdict::ill(i, State::Blocked, (Some("D"), Cause::NotClearing), summary, next)
+        }
+        Blocked::DeadLettersFull => {
+            let summary = format!("group {} stops: {why}", i.group);
+            let next = s.typed.spillq("dead-letter list", &format!("--group {}", i.group));
+            Verdict::ill(i, State::Blocked, (None, Cause::DeadLettersFull), summary, next)
+        }
+        Blocked::HeldBy(_) => return held(i, now, s),
     })
 }
 
-fn refused(i: &GroupInputs, _: u64, s: &JudgeSettings) -> Option<Verdict> {
-    let why = i.refused.as_ref()?;
-    let summary =
-        format!("the destination of group {} refuses everything: it is set up wrongly ({why})", i.group);
+/// A line that fails again and again, and keeps its strict group from all others. `None` where a later row has more to
+/// say: a hang, an outage, or a failure that is only a few seconds old.
+fn held(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
+    let HeldLine { seq, failures, for_ms, deaths, is_given_up } = i.held?;
+    let is_command = i.processor.as_ref().is_none_or(|name| name.kind.is_command());
+    let how = if is_given_up {
+        format!(
+            "the service died {} while it was in flight, and it is not delivered any more",
+            times(deaths.into())
+        )
+    } else {
+        let failing = i.failing.as_ref()?;
+        if failing.timed_out
+            || failing.kind == FailureKind::Down
+            || !is_no_accident(failing, is_command, now, s)
+        {
+            return None;
+        }
+        format!("it failed {} alone, for {}", times(failures.into()), lasting(for_ms))
+    };
+    let summary = format!("group {} is held by line {seq}: {how}; nothing behind it is delivered", i.group);
+    let hypothesis = is_command.then_some("B");
+    let next = look_at(i, s, seq, "");
+    Some(Verdict::ill(i, State::Blocked, (hypothesis, Cause::HeldLine), summary, next))
+}
+
+/// The command that shows a line; and behind it the one that parks it, where the line may be at fault: never while the
+/// destination cannot be reached or says itself that it fails.
+fn look_at(i: &GroupInputs, s: &JudgeSettings, seq: Seq, remark: &str) -> String {
+    let is_down = i.failing.as_ref().is_some_and(|failing| failing.kind == FailureKind::Down);
+    let may_park = i.held.filter(|held| {
+        held.seq == seq && (held.is_given_up || (held.failures >= i.attempts_max && !is_down))
+    });
+    let park = may_park.map(|_| {
+        let park = s.typed.spillq("dead-letter park", &format!("{seq} --group {}", i.group));
+        format!("    # if the line is at fault: {park}")
+    });
+    let behind = park.unwrap_or_else(|| remark.to_owned());
+    s.typed.spillq("inspect", &format!("--from {seq} --limit 1{behind}"))
+}
+
+/// Failures that are more than a destination that is started again.
+fn is_no_accident(failing: &Failing, is_command: bool, now: u64, s: &JudgeSettings) -> bool {
+    // One failure may back off for longer than `stall_after`: it was tried once.
+    let lasts = failing.times > 1 && now.saturating_sub(failing.since_ms) >= s.stall_after_ms;
+    // A destination that is started again refuses a few times meanwhile, a command has no reason to.
+    lasts || (is_command && failing.times >= FAILURES_IN_A_ROW)
+}
+
+/// A time that has passed, as people say it.
+fn lasting(ms: u64) -> String {
+    match ms / 1_000 {
+        0..120 => format!("{:.1} s", ms as f64 / 1e3),
+        s @ 120..7_200 => format!("{} min", s / 60),
+        s => format!("{} h", s / 3_600),
+    }
+}
+
+/// When something is done again.
+#[must_use]
+pub fn soon(until_ms: u64, now_ms: u64) -> String {
+    match until_ms.saturating_sub(now_ms) {
+        0 => "at once".to_owned(),
+        wait => format!("in {:.1} s", wait as f64 / 1e3),
+    }
+}
+
+fn refused(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
+    let Phase::Refused { until_ms, rejected } = i.phase else { return None };
+    if let Some(EveryLineRejected { seq, dead }) = rejected {
+        let lines = if dead == 1 { "1 line".to_owned() } else { format!("{dead} lines in a row") };
+        let summary = format!(
+            "the processor of group {} rejects every line: {lines} became dead letters, and line {seq} is rejected too; it is tried again {}",
+            i.group,
+            soon(until_ms, now)
+        );
+        let list = s.typed.spillq("dead-letter list", &format!("--group {}", i.group));
+        let retry = s.typed.spillq("dead-letter retry", &format!("--all --group {}", i.group));
+        let next = format!("{list}    # why; fix the command or the destination, then: {retry}");
+        return Some(Verdict::ill(i, State::Refused, (None, Cause::EveryLineRejected), summary, next));
+    }
+    let summary = format!(
+        "the destination of group {} refuses everything: it is set up wrongly (tried again {})",
+        i.group,
+        soon(until_ms, now)
+    );
     let next = s.typed.spillq(
         "status",
         "   # correct the command or address under [[processor]], then start the service again",
     );
-    Some(Verdict::ill(i, "refused", (None, Cause::Refused), summary, next))
+    Some(Verdict::ill(i, State::Refused, (None, Cause::Refused), summary, next))
 }
 
 fn paused(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
-    if !i.paused {
+    if i.phase != Phase::Paused {
         return None;
     }
     let waits = i.not_leased_since_ms.filter(|since| now.saturating_sub(*since) >= s.stall_after_ms);
     let Some(since) = waits.filter(|_| i.lag_lines > 0) else {
-        return Some(Verdict::well(i, "paused", format!("group {} is paused by an operator", i.group)));
+        return Some(Verdict::well(i, State::Paused, format!("group {} is paused by an operator", i.group)));
     };
     let waited = seconds(since, now);
     let summary = format!(
@@ -101,15 +192,15 @@ fn paused(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
         i.group, i.lag_lines
     );
     let next = s.typed.spillq("group resume", &i.group);
-    Some(Verdict::ill(i, "paused", (Some("A"), Cause::NeverCalled), summary, next))
+    Some(Verdict::ill(i, State::Paused, (Some("A"), Cause::NeverCalled), summary, next))
 }
 
 fn hung(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let first = |range: Option<SeqRange>| {
         let seq = range.map_or(i.ack_floor.next(), |range| range.first);
         let remark =
-            "   # does it take these lines too long? a higher `timeout` of the [[group]] allows more time";
-        s.typed.spillq("inspect", &format!("--from {seq} --limit 1 {remark}"))
+            "    # does it take these lines too long? a higher `timeout` of the [[group]] allows more time";
+        look_at(i, s, seq, remark)
     };
     if let Some(failing) = i.failing.as_ref().filter(|failing| failing.timed_out) {
         let summary = format!(
@@ -120,14 +211,14 @@ fn hung(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
             times(failing.times)
         );
         let next = first(Some(failing.range));
-        return Some(Verdict::ill(i, "hung", (Some("C"), Cause::Hung), summary, next));
+        return Some(Verdict::ill(i, State::Hung, (Some("C"), Cause::Hung), summary, next));
     }
     let since = i.oldest_lease_ms?;
     (now.saturating_sub(since) > i.timeout_ms.saturating_add(s.stall_after_ms)).then(|| {
         let out = seconds(since, now);
         let summary =
             format!("a lease of group {} is out for {out}, and its processor cannot be ended", i.group);
-        Verdict::ill(i, "hung", (Some("C"), Cause::Hung), summary, first(i.leases.first().copied()))
+        Verdict::ill(i, State::Hung, (Some("C"), Cause::Hung), summary, first(i.leases.first().copied()))
     })
 }
 
@@ -137,12 +228,8 @@ fn times(count: u64) -> String {
 
 fn failing(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let failing = i.failing.as_ref()?;
-    let is_command = i.processor.as_ref().is_none_or(|name| name.starts_with("exec"));
-    // One failure may back off for longer than `stall_after`: it was tried once.
-    let lasts = failing.times > 1 && now.saturating_sub(failing.since_ms) >= s.stall_after_ms;
-    // A destination that is started again refuses a few times meanwhile, a command has no reason to.
-    let often = is_command && failing.times >= FAILURES_IN_A_ROW;
-    if !lasts && !often {
+    let is_command = i.processor.as_ref().is_none_or(|name| name.kind.is_command());
+    if !is_no_accident(failing, is_command, now, s) {
         return None;
     }
     let for_time = seconds(failing.since_ms, now);
@@ -155,22 +242,26 @@ fn failing(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
         let shows = s.typed.spillq("inspect", &format!("--from {} --limit 1", failing.range.first));
         let next =
             format!("{shows}    # the first of the lines; what the command printed is in the evidence");
-        Verdict::ill(i, "crashing", (Some("B"), Cause::Crashing), summary, next)
+        Verdict::ill(i, State::Crashing, (Some("B"), Cause::Crashing), summary, next)
     } else {
         let summary = format!(
-            "the destination of group {} is down: {times} in a row, for {for_time}; the lines wait, and none is set aside for it",
+            "the destination of group {} is down: {times} in a row, for {for_time}; the lines wait",
             i.group
         );
-        Verdict::ill(i, "retrying", (None, Cause::Outage), summary, see_to_destination(i, s))
+        Verdict::ill(i, State::Retrying, (None, Cause::Outage), summary, see_to_destination(i, s))
     })
 }
 
 /// How to look at what is down.
 fn see_to_destination(i: &GroupInputs, s: &JudgeSettings) -> String {
     let by_itself = "delivery goes on by itself when it is back";
-    match i.processor.as_deref().and_then(|name| name.split_once(' ')) {
-        Some(("http", url)) => format!("curl -sS -m 5 -o /dev/null {}    # {by_itself}", quoted(url)),
-        Some(("file", path)) => format!("ls -l {}    # {by_itself}", quoted(path)),
+    match &i.processor {
+        Some(ProcessorName { kind: ProcessorKind::Http, about: url }) => {
+            format!("curl -sS -m 5 -o /dev/null {}    # {by_itself}", quoted(url))
+        }
+        Some(ProcessorName { kind: ProcessorKind::File, about: path }) => {
+            format!("ls -l {}    # {by_itself}", quoted(path))
+        }
         _ => s.typed.spillq("status", &format!("   # see to the destination; {by_itself}")),
     }
 }
@@ -189,7 +280,7 @@ fn floor_stands(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
         );
         let park = s.typed.spillq("dead-letter park", &format!("{blocking} --group {}", i.group));
         let next = s.typed.spillq("inspect", &format!("--from {blocking} --limit 1    # then: {park}"));
-        Verdict::ill(i, "not_clearing", (Some("D"), Cause::NotClearing), summary, next)
+        Verdict::ill(i, State::NotClearing, (Some("D"), Cause::NotClearing), summary, next)
     })
 }
 
@@ -213,7 +304,7 @@ fn disk_is_held(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
         }
         None => s.typed.spillq("verify", "   # with the service stopped"),
     };
-    Some(Verdict::ill(i, "not_clearing", (Some("D"), Cause::NotClearing), summary, next))
+    Some(Verdict::ill(i, State::NotClearing, (Some("D"), Cause::NotClearing), summary, next))
 }
 
 /// Its file, below the data dir.
@@ -261,19 +352,19 @@ fn never_called(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
             "{remove}    # if nobody wants its lines; otherwise add a [[processor]] with group = \"{}\"",
             i.group
         );
-        return Some(Verdict::ill(i, "never_called", (Some("A"), Cause::PinsLog), summary, next));
+        return Some(Verdict::ill(i, State::NeverCalled, (Some("A"), Cause::PinsLog), summary, next));
     }
     let summary = format!(
         "the processor of group {} is never called: {} lines wait, nothing was leased for {waited}; {why}",
         i.group, i.lag_lines
     );
-    Some(Verdict::ill(i, "never_called", (Some("A"), Cause::NeverCalled), summary, next))
+    Some(Verdict::ill(i, State::NeverCalled, (Some("A"), Cause::NeverCalled), summary, next))
 }
 
 fn backs_off(i: &GroupInputs, now: u64, _: &JudgeSettings) -> Option<Verdict> {
     let (range, until) = i.backs_off.filter(|(_, until)| *until > now)?;
     let wait = until.saturating_sub(now) as f64 / 1e3;
-    Some(Verdict::well(i, "retrying", format!("lines {range} failed and come again in {wait:.1} s")))
+    Some(Verdict::well(i, State::Retrying, format!("lines {range} failed and come again in {wait:.1} s")))
 }
 
 fn falls_behind(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
@@ -293,7 +384,13 @@ fn falls_behind(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
     );
     let remark =
         "   # raise `batch`, or `in_flight` (with order = \"none\"), of the [[group]]; or disk.limit";
-    Some(Verdict::ill(i, "slow", (None, Cause::FallingBehind), summary, s.typed.spillq("status", remark)))
+    Some(Verdict::ill(
+        i,
+        State::Slow,
+        (None, Cause::FallingBehind),
+        summary,
+        s.typed.spillq("status", remark),
+    ))
 }
 
 /// A time that is only estimated.
@@ -309,16 +406,16 @@ fn takes_long(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let since = i.oldest_lease_ms.filter(|since| now.saturating_sub(*since) >= s.stall_after_ms)?;
     let out = seconds(since, now);
     let summary = format!("a batch of group {} is out for {out}, within its time-out", i.group);
-    Some(Verdict::well(i, "slow", summary))
+    Some(Verdict::well(i, State::Slow, summary))
 }
 
 fn works_or_idles(i: &GroupInputs) -> Verdict {
     if i.lag_lines > 0 || !i.leases.is_empty() {
         let summary =
             format!("group {} works: {} lines wait, {} batches out", i.group, i.lag_lines, i.leases.len());
-        Verdict::well(i, "running", summary)
+        Verdict::well(i, State::Running, summary)
     } else {
-        Verdict::well(i, "idle", format!("group {} has nothing to do", i.group))
+        Verdict::well(i, State::Idle, format!("group {} has nothing to do", i.group))
     }
 }
 
@@ -339,9 +436,8 @@ fn common_evidence(i: &GroupInputs, now: u64) -> Vec<String> {
         let wait = until.saturating_sub(now) as f64 / 1e3;
         evidence.push(format!("lines {range} come again in {wait:.1} s"));
     }
-    if let Some(failure) =
-        i.failing.as_ref().and(i.last_failure.as_ref()).or(i.refused.as_ref().and(i.last_failure.as_ref()))
-    {
+    let is_refused = matches!(i.phase, Phase::Refused { .. });
+    if let Some(failure) = i.last_failure.as_ref().filter(|_| i.failing.is_some() || is_refused) {
         let mut lines = failure.lines();
         evidence.extend(lines.next().map(str::to_owned));
         let printed: Vec<&str> = lines.collect();

@@ -1,9 +1,11 @@
 //! The log and what surrounds it: each finding with a cause of its own. Pure.
 
 use super::cause::Cause;
-use super::inputs::{AtRisk, JudgeSettings, LogInputs};
+use super::inputs::{AtRisk, JudgeSettings, LogInputs, Pauses};
+use super::state::State;
 use super::typed::{Typed, quoted};
 use super::verdict::Verdict;
+use crate::queue::WhyFull;
 
 /// Runs in a row without a clean stop: the first may be an accident, the second what followed from it.
 const UNCLEAN_RUNS: u64 = 3;
@@ -21,19 +23,19 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
     };
     if let Some(full) = &log.full {
         let (cause, summary, next) = why_full(log, full, typed);
-        tell("blocked", cause, summary, room(log), next);
+        tell(State::Blocked, cause, summary, room(log), next);
     }
     if log.full.is_some() && !log.at_risk.is_empty() {
         let (summary, evidence) = at_risk(&log.at_risk);
         let remark = "   # stop the rotation of these files, and make room";
-        tell("blocked", Cause::RotationRisk, summary, evidence, typed.spillq("status", remark));
+        tell(State::Blocked, Cause::RotationRisk, summary, evidence, typed.spillq("status", remark));
     }
     if let Some(busy) = log.tail_busy_ms.filter(|busy| *busy >= settings.stall_after_ms) {
         let summary =
             format!("nothing is read from files: one turn of the tail lasts for {:.1} s", busy as f64 / 1e3);
         let evidence = vec!["the owner of the log gets on; groups get what is stored".to_owned()];
         let next = "timeout 5 df -h    # does a file system of the followed files hang? the tail goes on by itself when it is back";
-        tell("blocked", Cause::TailHung, summary, evidence, next.to_owned());
+        tell(State::Blocked, Cause::TailHung, summary, evidence, next.to_owned());
     }
     if let Some((first, _)) = log.unreadable.first() {
         let summary = format!("{} files cannot be read", log.unreadable.len());
@@ -42,11 +44,11 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
             "ls -ld {}    # make it readable for the user of the service; it tries again by itself",
             quoted(&first.to_string_lossy())
         );
-        tell("blocked", Cause::SourceUnreadable, summary, evidence.collect(), next);
+        tell(State::Blocked, Cause::SourceUnreadable, summary, evidence.collect(), next);
     }
     if let Some(refused) = &log.config_refused {
         tell(
-            "running",
+            State::Running,
             Cause::ConfigRefused,
             format!(
                 "{} is refused: what was read before runs on, and the next start would fail",
@@ -56,20 +58,19 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
             format!("spillq config check {}", quoted(&refused.file)),
         );
     }
-    for (group, seq, deliveries) in &log.killers {
-        // How often it died is not counted; deliveries of a line alone are.
+    for (group, seq, deaths) in &log.killers {
         let summary = format!(
-            "line {seq} of group {group} was out alone when the service died: it may be what kills it"
+            "line {seq} of group {group} was in flight alone when the service died: it may be what kills it"
         );
-        let evidence = vec![format!("line {seq} has been delivered alone {deliveries} times")];
+        let evidence = vec![format!("the service died {deaths} times while line {seq} was in flight alone")];
         let park = typed.spillq("dead-letter park", &format!("{seq} --group {group}"));
         let next = typed.spillq("inspect", &format!("--from {seq} --limit 1    # then: {park}"));
-        tell("blocked", Cause::KillerLine, summary, evidence, next);
+        tell(State::Blocked, Cause::KillerLine, summary, evidence, next);
     }
     if log.unclean_runs >= UNCLEAN_RUNS {
         let summary = format!("the last {} runs ended without a clean stop", log.unclean_runs);
         tell(
-            "blocked",
+            State::Blocked,
             Cause::CrashLoop,
             summary,
             vec!["what each run was doing when it ended is told by doctor on the stopped store".to_owned()],
@@ -80,11 +81,17 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
 }
 
 /// Why taking in pauses: the cause, the sentence, and what to do.
-fn why_full(log: &LogInputs, full: &str, typed: &Typed) -> (Cause, String, String) {
-    // In the owner's words, as a group is named in them.
-    if full.starts_with("group ") {
-        let next = typed.spillq("status", "   # see to that group; or raise its max_lag");
-        return (Cause::MaxLag, format!("taking in waits for a group: {full}"), next);
+fn why_full(log: &LogInputs, full: &Pauses, typed: &Typed) -> (Cause, String, String) {
+    if let Pauses::Now(WhyFull::MaxLag { group, .. }) = full {
+        let held = log.held.iter().find(|(name, _)| name == group).map(|(_, held)| held.seq);
+        let (why, next) = match held {
+            Some(seq) => {
+                let look = typed.spillq("inspect", &format!("--from {seq} --limit 1"));
+                (format!("; it is held by line {seq}"), format!("{look}    # what holds group {group}"))
+            }
+            None => (String::new(), typed.spillq("status", "   # see to that group; or raise its max_lag")),
+        };
+        return (Cause::MaxLag, format!("taking in waits for a group: {full}{why}"), next);
     }
     let short = log.free_bytes.is_some_and(|free| {
         // Between a look of the owner and ours a little may have come back.

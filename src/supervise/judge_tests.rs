@@ -4,11 +4,11 @@ use std::path::Path;
 
 use spillq_storage::{Seq, SeqRange};
 
-use super::super::inputs::{AtRisk, LogInputs, Pinned, Pins};
+use super::super::inputs::{AtRisk, LogInputs, Pauses, Pinned, Pins};
 use super::super::judge_log::judge_log;
 use super::super::typed::Typed;
 use super::*;
-use crate::queue::{Failing, FailureKind};
+use crate::queue::{EveryLineRejected, Failing, FailureKind, HeldLine, LagReached, WhyFull};
 
 const T: u64 = 10_000;
 const NOW: u64 = 1_000_000;
@@ -25,7 +25,7 @@ fn settings() -> JudgeSettings {
 fn working() -> GroupInputs {
     GroupInputs {
         group: "default".to_owned(),
-        processor: Some("exec ./process.sh".to_owned()),
+        processor: Some(ProcessorName { kind: ProcessorKind::Exec, about: "./process.sh".to_owned() }),
         has_worker: true,
         lag_lines: 1_000,
         oldest: Some(Seq(11)),
@@ -69,7 +69,7 @@ fn fails(times: u64, timed_out: bool) -> GroupInputs {
 fn check(inputs: &GroupInputs, state: &str, hypothesis: Option<&str>, cause: Option<Cause>) -> Verdict {
     let verdict = judge(inputs, NOW, &settings());
     assert_eq!(
-        (verdict.state, verdict.hypothesis, verdict.cause),
+        (verdict.state.word(), verdict.hypothesis, verdict.cause),
         (state, hypothesis, cause),
         "{verdict:#?}"
     );
@@ -154,9 +154,13 @@ fn a_group_that_nobody_reads_and_that_holds_the_disk_pins_the_log() {
 
 #[test]
 fn a_pause_is_well_until_lines_have_waited() {
-    check(&GroupInputs { paused: true, ..waiting(T - 1) }, "paused", None, None);
-    let verdict =
-        check(&GroupInputs { paused: true, ..waiting(T) }, "paused", Some("A"), Some(Cause::NeverCalled));
+    check(&GroupInputs { phase: Phase::Paused, ..waiting(T - 1) }, "paused", None, None);
+    let verdict = check(
+        &GroupInputs { phase: Phase::Paused, ..waiting(T) },
+        "paused",
+        Some("A"),
+        Some(Cause::NeverCalled),
+    );
     assert_eq!(verdict.next, "spillq group resume --data-dir '/a b' default");
 }
 
@@ -182,7 +186,8 @@ fn failures_in_a_row_are_a_crash_with_its_last_words() {
 
 #[test]
 fn failures_of_a_destination_are_an_outage() {
-    let http = GroupInputs { processor: Some("http http://127.0.0.1:1".to_owned()), ..fails(50, false) };
+    let url = ProcessorName { kind: ProcessorKind::Http, about: "http://127.0.0.1:1".to_owned() };
+    let http = GroupInputs { processor: Some(url), ..fails(50, false) };
     // A restart of it takes a moment: however often it failed, that is no outage yet.
     check(&http, "retrying", None, None);
     let lasts = Failing {
@@ -232,14 +237,82 @@ fn a_segment_that_another_group_holds_is_named_with_the_group() {
 
 #[test]
 fn what_the_owner_says_blocks_comes_first() {
-    let with = |why: &str| GroupInputs { blocked: Some(why.to_owned()), paused: true, ..fails(9, true) };
-    check(&with("damage: lines 11-12: checksum"), "blocked", None, Some(Cause::Damage));
-    let refused = check(&with("disk error: lines 11-12: EIO"), "blocked", None, Some(Cause::Damage));
+    let with = |why| GroupInputs { phase: Phase::Blocked(why), ..fails(9, true) };
+    let damage = Blocked::Damage("lines 11-12: checksum".to_owned());
+    check(&with(damage), "blocked", None, Some(Cause::Damage));
+    let refused = Blocked::DiskError("lines 11-12: EIO".to_owned());
+    let refused = check(&with(refused), "blocked", None, Some(Cause::Damage));
     assert!(!refused.next.contains("repair"), "the disk may give them another time: {refused:#?}");
-    check(&with("dead letters full"), "blocked", None, Some(Cause::DeadLettersFull));
-    check(&with("ack window"), "blocked", Some("D"), Some(Cause::NotClearing));
-    let refused = GroupInputs { refused: Some("tried again in 3 s".to_owned()), ..fails(9, false) };
-    check(&refused, "refused", None, Some(Cause::Refused));
+    check(&with(Blocked::DeadLettersFull), "blocked", None, Some(Cause::DeadLettersFull));
+    check(&with(Blocked::AckWindow), "blocked", Some("D"), Some(Cause::NotClearing));
+    let refused = Phase::Refused { until_ms: NOW + 3_000, rejected: None };
+    let refused = GroupInputs { phase: refused, ..fails(9, false) };
+    let refused = check(&refused, "refused", None, Some(Cause::Refused));
+    assert!(refused.summary.contains("(tried again in 3.0 s)"), "{refused:#?}");
+}
+
+/// Line 11 holds a strict group: it failed so often, the last time in this way.
+fn held(failures: u32, kind: FailureKind, timed_out: bool) -> GroupInputs {
+    let line = HeldLine { seq: Seq(11), failures, for_ms: 150_000, deaths: 0, is_given_up: false };
+    let failing =
+        Failing { since_ms: NOW - 500, times: failures.into(), range: range(11, 11), kind, timed_out };
+    GroupInputs {
+        phase: Phase::Blocked(Blocked::HeldBy(Seq(11))),
+        held: Some(line),
+        attempts_max: 8,
+        failing: Some(failing),
+        ..fails(9, false)
+    }
+}
+
+#[test]
+fn a_held_line_is_named_and_may_be_parked_only_after_its_attempts_and_never_in_an_outage() {
+    let failed = held(8, FailureKind::Failed, false);
+    let verdict = check(&failed, "blocked", Some("B"), Some(Cause::HeldLine));
+    assert!(
+        verdict.summary.contains("is held by line 11: it failed 8 times alone, for 2 min;"),
+        "{verdict:#?}"
+    );
+    assert!(verdict.evidence.iter().any(|line| line == "stderr: last words"), "{verdict:#?}");
+    assert!(
+        verdict.next.starts_with("spillq inspect --data-dir '/a b' --from 11 --limit 1 "),
+        "{verdict:#?}"
+    );
+    assert!(
+        verdict.next.ends_with("spillq dead-letter park --data-dir '/a b' 11 --group default"),
+        "{verdict:#?}"
+    );
+    let early = check(&held(7, FailureKind::Failed, false), "blocked", Some("B"), Some(Cause::HeldLine));
+    assert!(!early.next.contains("park"), "{early:#?}");
+    check(&held(2, FailureKind::Failed, false), "retrying", None, None);
+
+    let url = ProcessorName { kind: ProcessorKind::Http, about: "http://127.0.0.1:1".to_owned() };
+    let down = GroupInputs { processor: Some(url), ..held(50, FailureKind::Down, false) };
+    check(&down, "retrying", None, None);
+    let lasts = Failing { since_ms: NOW - T, ..down.failing.clone().unwrap() };
+    let outage = check(&GroupInputs { failing: Some(lasts), ..down }, "retrying", None, Some(Cause::Outage));
+    assert!(!outage.next.contains("park"), "{outage:#?}");
+
+    let hung = check(&held(8, FailureKind::Failed, true), "hung", Some("C"), Some(Cause::Hung));
+    assert!(hung.next.contains("dead-letter park"), "{hung:#?}");
+
+    let killer = HeldLine { seq: Seq(11), failures: 0, for_ms: 0, deaths: 8, is_given_up: true };
+    let killer = GroupInputs { held: Some(killer), failing: None, ..failed };
+    let verdict = check(&killer, "blocked", Some("B"), Some(Cause::HeldLine));
+    assert!(verdict.summary.contains("the service died 8 times while it was in flight"), "{verdict:#?}");
+    assert!(verdict.next.contains("dead-letter park"), "{verdict:#?}");
+}
+
+#[test]
+fn a_group_whose_every_line_is_rejected_is_told_with_the_way_out() {
+    let rejected = Some(EveryLineRejected { seq: Seq(11), dead: 100 });
+    let phase = Phase::Refused { until_ms: NOW + 3_000, rejected };
+    let verdict =
+        check(&GroupInputs { phase, ..fails(9, false) }, "refused", None, Some(Cause::EveryLineRejected));
+    let expected = "rejects every line: 100 lines in a row became dead letters, and line 11 is rejected too;";
+    assert!(verdict.summary.contains(expected), "{verdict:#?}");
+    assert!(verdict.next.starts_with("spillq dead-letter list "), "{verdict:#?}");
+    assert!(verdict.next.contains("spillq dead-letter retry --data-dir '/a b' --all"), "{verdict:#?}");
 }
 
 #[test]
@@ -270,7 +343,7 @@ fn a_full_disk_is_told_from_one_that_others_fill() {
     };
     assert_eq!(causes(&LogInputs::default()), []);
     let ours = LogInputs {
-        full: Some("the log has reached disk.limit".to_owned()),
+        full: Some(Pauses::AtLimit),
         disk_bytes: 100,
         limit_bytes: 100,
         free_bytes: Some(1_000),
@@ -285,7 +358,10 @@ fn a_full_disk_is_told_from_one_that_others_fill() {
     assert_eq!(causes(&mostly_ours), [Cause::DiskFull]);
     let mostly_theirs = LogInputs { disk_bytes: 40, ..mostly_ours };
     assert_eq!(causes(&mostly_theirs), [Cause::DiskFilledByOthers]);
-    let waits = LogInputs { full: Some("group a is at its max_lag of 9 lines, 9 wait".to_owned()), ..theirs };
+    let reached = LagReached::Lines { bound: 9, found: 9 };
+    let full = Pauses::Now(WhyFull::MaxLag { group: "a".to_owned(), reached });
+    assert_eq!(full.to_string(), "group a is at its max_lag of 9 lines, 9 wait");
+    let waits = LogInputs { full: Some(full), ..theirs };
     assert_eq!(causes(&waits), [Cause::MaxLag]);
     let file = |path: &str, held_open| AtRisk { path: path.into(), bytes: 100, held_open };
     let rotated = LogInputs { at_risk: vec![file("/a", true), file("/b", false)], ..ours };

@@ -2,6 +2,7 @@
 
 use super::events::{Entry, Event};
 use super::host::{OomCount, boot_id};
+use super::state::State;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +75,8 @@ fn last_run_with(
             Event::Watchdog { summary, .. } => ended = Ended::Stuck(summary.clone()),
             Event::Changed { group, to, cause, summary, .. } if group.is_empty() => {
                 let key = format!("log: {}", cause.as_deref().unwrap_or_default());
-                if to == "idle" {
+                // A word of another version is kept: whatever it means, the cause was not over.
+                if State::of_word(to) == Some(State::Idle) {
                     states.remove(&key);
                 } else {
                     states.insert(key.clone(), format!("{key}: {summary}"));

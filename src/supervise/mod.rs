@@ -12,7 +12,9 @@ mod inputs;
 mod judge;
 mod judge_log;
 mod last_run;
+mod processor;
 mod rates;
+mod state;
 mod supervisor;
 mod typed;
 mod verdict;
@@ -20,10 +22,14 @@ mod verdict;
 pub use cause::{Cause, Seen};
 pub use events::{Entry, Event, Events};
 pub use history::{Outside, Report, Supervision};
-pub use inputs::{AtRisk, Behind, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LogInputs};
-pub use judge::judge;
+pub use inputs::{
+    AtRisk, Behind, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LogInputs, Pauses,
+};
+pub use judge::{judge, soon};
 pub use judge_log::{judge_log, notes_on};
 pub use last_run::{Ended, LastRun, last_run};
+pub use processor::{ProcessorKind, ProcessorName};
+pub use state::State;
 pub use supervisor::{Supervisor, WatchSettings};
 pub use typed::{Typed, quoted};
 pub use verdict::Verdict;

@@ -15,6 +15,7 @@ use super::cause::Cause;
 use super::events::{Event, Events};
 use super::history::{Outside, Report, Supervision};
 use super::host::{OomCount, boot_id};
+use super::state::State;
 use crate::queue::{Command, Handle, Pulse, Status, now_ms, wall_ms};
 
 /// Exit status of a process that its watchdog ended.
@@ -51,7 +52,7 @@ struct Watch {
     pulse: Pulse,
     outside: Arc<dyn Fn(&Status) -> Outside + Send + Sync>,
     events: Events,
-    states: BTreeMap<String, (&'static str, Option<Cause>)>,
+    states: BTreeMap<String, (State, Option<Cause>)>,
     failures: BTreeMap<String, u64>,
     /// Causes beside the groups that were told and last.
     log_causes: BTreeSet<Cause>,
@@ -131,10 +132,10 @@ impl Watch {
     fn note_log(&mut self, report: &Report) -> Result<(), Error> {
         let now: BTreeSet<_> = report.log.iter().filter_map(|verdict| verdict.cause).collect();
         let before = std::mem::replace(&mut self.log_causes, now.clone());
-        let changed = |from: &str, to: &str, cause: Cause, summary: &str| Event::Changed {
+        let changed = |from: State, to: State, cause: Cause, summary: &str| Event::Changed {
             group: String::new(),
-            from: from.to_owned(),
-            to: to.to_owned(),
+            from: from.word().to_owned(),
+            to: to.word().to_owned(),
             cause: Some(cause.word().to_owned()),
             first_seq: 0,
             last_seq: 0,
@@ -145,11 +146,11 @@ impl Watch {
                 continue;
             };
             tracing::warn!(%cause, "{}; next: {}", verdict.summary, verdict.next);
-            self.events.write(wall_ms(), changed("idle", verdict.state, cause, &verdict.summary))?;
+            self.events.write(wall_ms(), changed(State::Idle, verdict.state, cause, &verdict.summary))?;
         }
         for cause in before.difference(&now).copied() {
             tracing::info!(%cause, "over");
-            self.events.write(wall_ms(), changed("blocked", "idle", cause, "over"))?;
+            self.events.write(wall_ms(), changed(State::Blocked, State::Idle, cause, "over"))?;
         }
         Ok(())
     }
@@ -158,23 +159,24 @@ impl Watch {
         self.note_log(report)?;
         for (verdict, (first, last)) in report.groups.iter().zip(&report.seqs) {
             let before = self.states.insert(verdict.group.clone(), (verdict.state, verdict.cause));
-            if before == Some((verdict.state, verdict.cause)) || (before.is_none() && verdict.state == "idle")
-            {
+            let begins_idle = before.is_none() && verdict.state == State::Idle;
+            if begins_idle || before == Some((verdict.state, verdict.cause)) {
                 continue;
             }
             // Running and idle take turns many times a second: not worth a slot, unless it ends something.
-            let was = before.map_or("idle", |(state, _)| state);
-            let is_calm = |state: &str| matches!(state, "idle" | "running");
+            let was = before.map_or(State::Idle, |(state, _)| state);
+            let is_calm = |state| matches!(state, State::Idle | State::Running);
             if before.is_some() && is_calm(was) && is_calm(verdict.state) {
                 continue;
             }
+            let (from, to) = (was.word(), verdict.state.word());
             if verdict.is_well() {
-                tracing::info!(group = verdict.group, from = was, to = verdict.state, "{}", verdict.summary);
+                tracing::info!(group = verdict.group, from, to, "{}", verdict.summary);
             } else {
                 tracing::warn!(
                     group = verdict.group,
-                    from = was,
-                    to = verdict.state,
+                    from,
+                    to,
                     "{}; next: {}",
                     verdict.summary,
                     verdict.next
@@ -182,8 +184,8 @@ impl Watch {
             }
             let event = Event::Changed {
                 group: verdict.group.clone(),
-                from: was.to_owned(),
-                to: verdict.state.to_owned(),
+                from: from.to_owned(),
+                to: to.to_owned(),
                 cause: verdict.cause.map(|cause| cause.word().to_owned()),
                 first_seq: first.0,
                 last_seq: last.0,

@@ -2,14 +2,15 @@
 
 use super::cause::Cause;
 use super::inputs::GroupInputs;
+use super::state::State;
 
 /// What a group, or the log, is doing and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// The group; empty for the log.
     pub group: String,
-    /// One of the states of docs/supervision.md.
-    pub state: &'static str,
+    /// What it is doing.
+    pub state: State,
     /// `A` never called, `B` crashes, `C` hangs, `D` does not clear.
     pub hypothesis: Option<&'static str>,
     /// What is wrong; `None` when nothing is.
@@ -23,13 +24,13 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    pub(super) fn well(inputs: &GroupInputs, state: &'static str, summary: impl Into<String>) -> Verdict {
+    pub(super) fn well(inputs: &GroupInputs, state: State, summary: impl Into<String>) -> Verdict {
         Verdict { group: inputs.group.clone(), state, summary: summary.into(), ..Verdict::default() }
     }
 
     pub(super) fn ill(
         inputs: &GroupInputs,
-        state: &'static str,
+        state: State,
         (hypothesis, cause): (Option<&'static str>, Cause),
         summary: String,
         next: String,

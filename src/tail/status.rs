@@ -54,6 +54,18 @@ pub enum SourceState {
 }
 
 impl SourceState {
+    /// All of them.
+    pub const ALL: [SourceState; 8] = [
+        SourceState::Reading,
+        SourceState::CaughtUp,
+        SourceState::Blocked,
+        SourceState::Gone,
+        SourceState::Failed,
+        SourceState::Resting,
+        SourceState::Stream,
+        SourceState::Ended,
+    ];
+
     /// In one word, for programs.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -67,6 +79,12 @@ impl SourceState {
             SourceState::Stream => "stream",
             SourceState::Ended => "ended",
         }
+    }
+
+    /// What a word stands for; `None` if it is not the word of a state.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<SourceState> {
+        SourceState::ALL.into_iter().find(|state| state.word() == word)
     }
 }
 

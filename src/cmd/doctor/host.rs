@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::queue::wall_ms;
-use crate::supervise::{Cause, Events, Typed, Verdict};
+use crate::supervise::{Cause, Events, State, Typed, Verdict};
 
 /// Half of it is for followed files; with less, files that rotate away may be lost.
 const DESCRIPTORS_MIN: u64 = 1_024;
@@ -81,7 +81,7 @@ impl Host {
         let mut ill = |cause, summary: String, evidence: String, next: String| {
             let evidence = vec![evidence];
             wrong.push(Verdict {
-                state: "blocked",
+                state: State::Blocked,
                 cause: Some(cause),
                 summary,
                 evidence,

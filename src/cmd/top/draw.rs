@@ -12,8 +12,9 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table, TableState, Wrap};
 
 use super::model::{HISTORY_MAX, Model};
-use crate::http::{GroupJson, VerdictJson};
+use crate::http::{GroupJson, SourceJson, VerdictJson};
 use crate::plain::plain;
+use crate::tail::SourceState;
 
 /// Rows of groups that are shown at once; the list moves with the choice.
 const GROUP_ROWS_MAX: u16 = 6;
@@ -81,7 +82,8 @@ fn seconds(time: Duration) -> String {
 fn log_line(model: &Model) -> Line<'static> {
     let Some(now) = &model.now else { return Line::default() };
     let (log, process) = (&now.0.log, now.0.process);
-    let reading = now.0.sources.iter().filter(|source| source.state == "reading").count();
+    let is_reading = |source: &&SourceJson| SourceState::of_word(&source.state) == Some(SourceState::Reading);
+    let reading = now.0.sources.iter().filter(is_reading).count();
     let mut text = format!(
         "{} lines so far, {} files ({reading} reading), disk {}",
         HumanCount(log.next_seq.saturating_sub(1)),

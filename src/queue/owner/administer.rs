@@ -135,7 +135,7 @@ impl Owner {
             Ok(Answer::Lines(1))
         } else {
             let what = self.groups.get_mut(&id).and_then(|group| group.unreadable.take());
-            Err(Refusal::Unreadable { seq, what: what.unwrap_or_default() })
+            Err(Refusal::Unreadable { seq, what: what.map(|what| what.to_string()).unwrap_or_default() })
         })
     }
 }

@@ -11,6 +11,7 @@ use crate::queue::admin::{Answer, Refusal, SeekTo};
 use crate::queue::clock;
 use crate::queue::group::Group;
 use crate::queue::lag::{LagPolicy, SLACK};
+use crate::queue::phase::WhyFull;
 
 impl Owner {
     /// Moves a group. What was gathered before is durable.
@@ -55,7 +56,7 @@ impl Owner {
     }
 
     /// Why lines are not taken in for the sake of a group, if so.
-    pub(super) fn held_by_lag(&mut self) -> Option<String> {
+    pub(super) fn held_by_lag(&mut self) -> Option<WhyFull> {
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
         ids.into_iter().find_map(|id| {
             let max_lag = self.groups.get(&id)?.settings().max_lag;
@@ -64,7 +65,9 @@ impl Owner {
             }
             let oldest_ms = max_lag.age_ms.and_then(|_| self.oldest_ms(id));
             let state = self.log.state();
-            max_lag.blocks(state, state.groups.get(&id)?, oldest_ms, clock::wall_ms())
+            let group = state.groups.get(&id)?;
+            let reached = max_lag.blocks(state, group, oldest_ms, clock::wall_ms())?;
+            Some(WhyFull::MaxLag { group: group.name.clone(), reached })
         })
     }
 
@@ -127,7 +130,7 @@ impl Owner {
     /// Lines wait for room: takes it from the oldest segments if it may, otherwise tells. Nothing is being gathered.
     pub(super) fn make_room(&mut self, full: Full) -> Result<(), Error> {
         if !self.drop_oldest(&full)? {
-            self.note_full(Some(full.to_string()));
+            self.note_full(Some(WhyFull::Disk(full)));
             return Ok(());
         }
         while let Some(full) = self.log.refusal()?

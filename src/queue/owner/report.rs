@@ -1,14 +1,15 @@
 //! What the owner tells of the log and its groups.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use spillq_storage::{BLOCK_BYTES_MAX, BLOCK_TARGET_BYTES, GroupId, LINE_BYTES_MAX, Seq};
 
 use super::{GATHERED_BYTES_MAX, Owner, view};
 use crate::queue::command::COMMANDS_MAX;
 use crate::queue::group::{Group, Idle};
-use crate::queue::status::{GroupStatus, Held, Status};
+use crate::queue::phase::{Blocked, EveryLineRejected, Phase};
+use crate::queue::retry::Rest;
+use crate::queue::status::{GroupStatus, Held, HeldLine, Status};
 
 impl Owner {
     pub(super) fn status(&self) -> Status {
@@ -63,14 +64,13 @@ impl Owner {
     fn group_status(&self, id: GroupId, group: &Group) -> Option<GroupStatus> {
         let state = self.log.state();
         let durable = state.groups.get(&id)?;
-        let (word, reason) = self.group_state(id, group)?;
+        let phase = self.phase(id, group)?;
         let oldest = durable.acks.gap(Seq::FIRST, state.next_seq.prev()).map(|gap| gap.first);
         let oldest = durable.revived.first().copied().or(oldest);
         Some(GroupStatus {
             id,
             name: durable.name.clone(),
-            state: word,
-            reason,
+            phase,
             ack_floor: durable.acks.floor(),
             lag_lines: durable.lag_lines(state.next_seq),
             oldest,
@@ -89,38 +89,51 @@ impl Owner {
             skipped_lines: durable.skipped_lines,
             dropped_lines: durable.dropped_lines,
             last_failure: group.last_failure.clone(),
+            held: group.retries().held().map(|seq| {
+                let failures = durable.failures.get(&seq).copied().unwrap_or_default();
+                let deaths = durable.deaths.get(&seq).copied().unwrap_or_default();
+                let is_given_up = group.retries().killers().any(|killer| killer == seq);
+                HeldLine { seq, failures: failures.times, for_ms: failures.for_ms, deaths, is_given_up }
+            }),
+            attempts_max: group.settings().retry.attempts,
+            is_exhausted: view(&self.log, id).is_some_and(|view| group.is_exhausted(view)),
         })
     }
 
-    /// One word for what a group does, and the reason where it is not plain.
-    fn group_state(&self, id: GroupId, group: &Group) -> Option<(&'static str, Option<String>)> {
+    /// What a group is doing.
+    fn phase(&self, id: GroupId, group: &Group) -> Option<Phase> {
         let view = view(&self.log, id)?;
         if view.state.paused {
-            return Some(("paused", Some("an operator paused it; `spillq group resume` goes on".to_owned())));
+            return Some(Phase::Paused);
         }
         if let Some(why) = &group.unreadable {
-            return Some(("blocked", Some(why.clone())));
+            return Some(Phase::Blocked(why.clone()));
         }
-        let soon = |until: u64| match Duration::from_millis(until.saturating_sub(view.now_ms)) {
-            Duration::ZERO => "at once".to_owned(),
-            wait => format!("in {:.1} s", wait.as_secs_f64()),
-        };
-        if let Some((until, crate::queue::retry::Rest::Refused)) = group.retries().rest()
-            && until > view.now_ms
-        {
-            return Some(("refused", Some(format!("tried again {}", soon(until)))));
+        match group.retries().rest() {
+            Some((until_ms, Rest::Refused)) if until_ms > view.now_ms => {
+                return Some(Phase::Refused { until_ms, rejected: None });
+            }
+            // Also while the line is tried.
+            Some((until_ms, Rest::EveryLineRejected(seq))) => {
+                let dead = self.log.rejected_below(id, seq, group.settings().retry.rejects);
+                return Some(Phase::Refused { until_ms, rejected: Some(EveryLineRejected { seq, dead }) });
+            }
+            _ => {}
         }
         let idle = group.idle(view);
         // Lines that wait for their time may be among those that are in the way.
         if let Some(Idle::Blocked(why)) = idle {
-            return Some(("blocked", Some(format!("{why:?}"))));
+            return Some(Phase::Blocked(why));
         }
-        if let Some((range, until)) = group.retries().waiting() {
-            return Some(("retrying", Some(format!("lines {range} again {}", soon(until)))));
+        if let Some(seq) = group.retries().held() {
+            return Some(Phase::Blocked(Blocked::HeldBy(seq)));
+        }
+        if let Some((range, until_ms)) = group.retries().waiting() {
+            return Some(Phase::Retrying { range, until_ms });
         }
         Some(match idle {
-            Some(Idle::Empty) if group.leased_lines() == 0 => ("idle", None),
-            _ => ("running", None),
+            Some(Idle::Empty) if group.leased_lines() == 0 => Phase::Idle,
+            _ => Phase::Running,
         })
     }
 }
