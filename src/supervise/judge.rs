@@ -2,13 +2,14 @@
 
 use spillq_storage::{Seq, SeqRange};
 
+use super::blocked::blocked;
 use super::cause::Cause;
 use super::inputs::{Behind, GroupInputs, JudgeSettings};
 use super::processor::{ProcessorKind, ProcessorName};
 use super::state::State;
 use super::typed::quoted;
 use super::verdict::Verdict;
-use crate::queue::{Blocked, Phase};
+use crate::queue::Phase;
 
 /// So many failures in a row are no accident: the first may be a restart of the destination, the second its end.
 const FAILURES_IN_A_ROW: u64 = 3;
@@ -46,47 +47,6 @@ pub fn judge(inputs: &GroupInputs, now_ms: u64, settings: &JudgeSettings) -> Ver
 
 fn seconds(since_ms: u64, now_ms: u64) -> String {
     format!("{:.1} s", now_ms.saturating_sub(since_ms) as f64 / 1e3)
-}
-
-fn blocked(i: &GroupInputs, _: u64, s: &JudgeSettings) -> Option<Verdict> {
-    let Phase::Blocked(why) = &i.phase else { return None };
-    let oldest = i.oldest.unwrap_or(i.ack_floor.next());
-    Some(match why {
-        Blocked::Damage(_) => {
-            let summary = format!("group {} stands at a damaged block: {why}", i.group);
-            let next = format!(
-                "{}    # with the service stopped; or on_damage = \"skip\" in [disk] passes it over",
-                s.typed.spillq("repair", "--dry-run")
-            );
-            Verdict::ill(i, State::Blocked, (None, Cause::Damage), summary, next)
-        }
-        Blocked::DiskError(_) => {
-            let summary = format!("group {} stands at lines that the disk does not give: {why}", i.group);
-            let next = format!(
-                "{}    # with the service stopped: what else the disk refuses; once it is well, start the service again",
-                s.typed.spillq("verify", "")
-            );
-            Verdict::ill(i, State::Blocked, (None, Cause::Damage), summary, next)
-        }
-        Blocked::AckWindow => {
-            let summary = format!(
-                "group {} does not clear: 4,096 ranges of acks lie above line {oldest}, which blocks the floor",
-                i.group
-            );
-            let next = s.typed.spillq("inspect", &format!("--from {oldest} --limit 1"));
-            Verdict::ill(i, State::Blocked, (Some("D"), Cause::NotClearing), summary, next)
-        }
-        Blocked::DeadLettersFull => {
-            let summary = format!("group {} stops: {why}", i.group);
-            let next = s.typed.spillq("dead-letter list", &format!("--group {}", i.group));
-            Verdict::ill(i, State::Blocked, (None, Cause::DeadLettersFull), summary, next)
-        }
-        Blocked::HeldBy(seq) => {
-            let summary = format!("group {} does not clear: line {seq} has to be settled first", i.group);
-            let next = s.typed.spillq("inspect", &format!("--from {seq} --limit 1"));
-            Verdict::ill(i, State::Blocked, (Some("D"), Cause::NotClearing), summary, next)
-        }
-    })
 }
 
 /// When something is done again.

@@ -4,6 +4,7 @@
 //! the times of changes; [`Supervisor`] is the thread that looks, writes EVENTS and ends a process whose disk hangs.
 //! It must never wait for the owner without a deadline.
 
+mod blocked;
 mod cause;
 mod events;
 mod history;
