@@ -69,14 +69,34 @@ fn live_part(running: &Settings, written: &Settings) -> Settings {
 
 type Rows = BTreeMap<&'static str, Value>;
 
+/// One section as it is compared.
+struct Section {
+    kind: SectionKind,
+    rows: Rows,
+}
+
+/// Which section it is: what its removal means depends on that.
+enum SectionKind {
+    /// The keys above all sections.
+    Top,
+    /// A table that is there once, such as `[disk]`.
+    Table,
+    /// A `[[follow]]`.
+    Follow,
+    /// The `[[group]]` of this name.
+    Group(String),
+    /// A `[[processor]]`.
+    Processor,
+}
+
 /// What is different, a sentence each.
 fn differences(from: &Settings, to: &Settings) -> Vec<String> {
     let (before, now) = (named(from), named(to));
     let mut found = Vec::new();
-    for (name, rows) in &before {
+    for (name, section) in &before {
         match now.get(name) {
-            None => found.push(format!("{name}: {}", gone(name))),
-            Some(new) => found.extend(changed(name, rows, new)),
+            None => found.push(format!("{name}: {}", gone(&section.kind))),
+            Some(new) => found.extend(changed(name, section, &new.rows)),
         }
     }
     found.extend(now.keys().filter(|name| !before.contains_key(*name)).map(|name| format!("{name}: new")));
@@ -84,7 +104,9 @@ fn differences(from: &Settings, to: &Settings) -> Vec<String> {
     for processor in &to.processors {
         let name = format!("processor of {}", processor.group);
         let was = from.processor(&processor.group).is_some_and(|was| was != processor);
-        if was && before.get(&name) == now.get(&name) {
+        let rows =
+            |sections: &BTreeMap<String, Section>| sections.get(&name).map(|section| section.rows.clone());
+        if was && rows(&before) == rows(&now) {
             found.push(format!("{name}: changed where it is not shown"));
         }
     }
@@ -95,48 +117,57 @@ fn differences(from: &Settings, to: &Settings) -> Vec<String> {
 }
 
 /// Sections by a name that people know them by, with their keys.
-fn named(settings: &Settings) -> BTreeMap<String, Rows> {
+fn named(settings: &Settings) -> BTreeMap<String, Section> {
     let mut sections = BTreeMap::new();
     for Part { header, rows, .. } in parts(settings) {
         let rows: Rows = rows.into_iter().collect();
         let of =
             |key| rows.get(key).map(|value: &Value| value.as_str().map_or(value.to_string(), str::to_owned));
-        let name = match header.as_str() {
-            "[[follow]]" => format!("follow {}", of("include").unwrap_or_default()),
-            "[[group]]" => format!("group {}", of("name").unwrap_or_default()),
-            "[[processor]]" => format!("processor of {}", of("group").unwrap_or_default()),
-            header => header.trim_matches(['[', ']']).to_owned(),
+        let (kind, name) = match header.as_str() {
+            "" => (SectionKind::Top, String::new()),
+            "[[follow]]" => (SectionKind::Follow, format!("follow {}", of("include").unwrap_or_default())),
+            "[[group]]" => {
+                let group = of("name").unwrap_or_default();
+                (SectionKind::Group(group.clone()), format!("group {group}"))
+            }
+            "[[processor]]" => {
+                (SectionKind::Processor, format!("processor of {}", of("group").unwrap_or_default()))
+            }
+            header => (SectionKind::Table, header.trim_matches(['[', ']']).to_owned()),
         };
         let mut free = name.clone();
         while sections.contains_key(&free) {
             free.push_str(", again");
         }
-        sections.insert(free, rows);
+        sections.insert(free, Section { kind, rows });
     }
     sections
 }
 
-fn gone(name: &str) -> String {
-    match name.split_once(' ') {
-        Some(("follow", _)) => "gone; where its files were read to is kept".to_owned(),
-        Some(("group", group)) => {
+fn gone(kind: &SectionKind) -> String {
+    match kind {
+        SectionKind::Follow => "gone; where its files were read to is kept".to_owned(),
+        SectionKind::Group(group) => {
             format!("gone; its lines are kept until it is back or `spillq group remove {group}`")
         }
-        _ => "gone".to_owned(),
+        SectionKind::Top | SectionKind::Table | SectionKind::Processor => "gone".to_owned(),
     }
 }
 
-fn changed(name: &str, before: &Rows, now: &Rows) -> Vec<String> {
+fn changed(name: &str, section: &Section, now: &Rows) -> Vec<String> {
+    let before = &section.rows;
     let said = |rows: &Rows, key| rows.get(key).map_or("not set".to_owned(), Value::to_string);
     let keys = now.keys().chain(before.keys().filter(|key| !now.contains_key(*key)));
     let different = keys.filter(|key| before.get(*key) != now.get(*key));
     different
         .map(|key| {
             let (is, was) = (said(now, key), said(before, key));
-            match name {
-                "" => format!("{key} = {is}, was {was}"),
-                name if name.contains(' ') => format!("{name}: {key} = {is}, was {was}"),
-                section => format!("{section}.{key} = {is}, was {was}"),
+            match section.kind {
+                SectionKind::Top => format!("{key} = {is}, was {was}"),
+                SectionKind::Table => format!("{name}.{key} = {is}, was {was}"),
+                SectionKind::Follow | SectionKind::Group(_) | SectionKind::Processor => {
+                    format!("{name}: {key} = {is}, was {was}")
+                }
             }
         })
         .collect()

@@ -313,3 +313,45 @@ impl SourcePaths {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use spillq_storage::{GroupId, StoreId};
+
+    use super::*;
+    use crate::config::{Sources, load};
+    use crate::supervise::ProcessorName;
+
+    #[test]
+    fn a_processor_is_named_alike_in_messages_and_in_verdicts() {
+        let mut kinds = vec![
+            ("kind = \"exec\"\ncommand = [\"/bin/process\", \"a b\"]", "exec /bin/process a b"),
+            ("kind = \"exec-stream\"\ncommand = [\"/bin/process\"]", "exec-stream /bin/process"),
+            ("kind = \"http\"\nurl = \"https://host:1/path?key=secret\"", "http https://host:1/path"),
+            ("kind = \"stdout\"", "stdout"),
+            ("kind = \"file\"\npath = \"/out/lines\"", "file /out/lines"),
+        ];
+        if cfg!(feature = "redis") {
+            kinds.push((
+                "kind = \"redis\"\nurl = \"redis://localhost\"\nstream = \"lines\"",
+                "redis lines on localhost:6379",
+            ));
+        }
+        if cfg!(feature = "postgres") {
+            let kind = "kind = \"postgres\"\nurl = \"postgres://me@localhost/db\"\ntable = \"lines\"";
+            kinds.push((kind, "postgres lines on localhost:5432"));
+        }
+        for (kind, name) in kinds {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(&file, format!("data_dir = \"/q\"\n[[processor]]\n{kind}\n")).unwrap();
+            let sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
+            let settings = load(&sources).unwrap().settings;
+            let processor = settings.processors.first().unwrap();
+            let origin = Origin { store: StoreId(7), restoration: 0, group: GroupId(1) };
+            let paths = SourcePaths::new(std::iter::empty());
+            let built = build(processor, origin, Duration::from_secs(30), &paths).unwrap();
+            let said = ProcessorName { kind: kind_of(&processor.kind), about: built.about() };
+            assert_eq!((built.name().as_str(), said.to_string().as_str()), (name, name));
+        }
+    }
+}

@@ -255,7 +255,7 @@ impl Crews {
         let Some(terms) = self.terms.get(group) else { return };
         let kind = processor.as_ref().map_or(ProcessorKind::Own, |processor| kind_of(&processor.kind));
         let name = ProcessorName { kind, about: built.about() };
-        tracing::info!(group, processor = %name, "a processor is at work");
+        tracing::info!(group, processor = name.to_string(), "a processor is at work");
         let (orders, listens) = watch::channel(Orders::Work);
         let (handle, window) = (self.handle.clone(), Arc::clone(&self.window));
         let worker =

@@ -2,16 +2,16 @@
 
 use spillq_storage::{Seq, SeqRange};
 
+use super::blocked::blocked;
 use super::cause::Cause;
+use super::held::{is_no_accident, look_at, times};
 use super::inputs::{Behind, GroupInputs, JudgeSettings};
 use super::processor::{ProcessorKind, ProcessorName};
 use super::state::State;
 use super::typed::quoted;
 use super::verdict::Verdict;
-use crate::queue::{Blocked, EveryLineRejected, Failing, FailureKind, HeldLine, Phase};
+use crate::queue::{EveryLineRejected, Phase};
 
-/// So many failures in a row are no accident: the first may be a restart of the destination, the second its end.
-const FAILURES_IN_A_ROW: u64 = 3;
 /// A disk that is full in more than a day is left to the plots.
 const FULL_NEAR_S: f64 = 86_400.0;
 /// Lines of standard error that the evidence repeats.
@@ -46,101 +46,6 @@ pub fn judge(inputs: &GroupInputs, now_ms: u64, settings: &JudgeSettings) -> Ver
 
 fn seconds(since_ms: u64, now_ms: u64) -> String {
     format!("{:.1} s", now_ms.saturating_sub(since_ms) as f64 / 1e3)
-}
-
-fn blocked(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
-    let Phase::Blocked(why) = &i.phase else { return None };
-    let oldest = i.oldest.unwrap_or(i.ack_floor.next());
-    Some(match why {
-        Blocked::Damage(_) => {
-            let summary = format!("group {} stands at a damaged block: {why}", i.group);
-            let next = format!(
-                "{}    # with the service stopped; or on_damage = \"skip\" in [disk] passes it over",
-                s.typed.spillq("repair", "--dry-run")
-            );
-            Verdict::ill(i, State::Blocked, (None, Cause::Damage), summary, next)
-        }
-        Blocked::DiskError(_) => {
-            let summary = format!("group {} stands at lines that the disk does not give: {why}", i.group);
-            let next = format!(
-                "{}    # with the service stopped: what else the disk refuses; once it is well, start the service again",
-                s.typed.spillq("verify", "")
-            );
-            Verdict::ill(i, State::Blocked, (None, Cause::Damage), summary, next)
-        }
-        Blocked::AckWindow => {
-            let summary = format!(
-                "group {} does not clear: 4,096 ranges of acks lie above line {oldest}, which blocks the floor",
-                i.group
-            );
-            let next = s.typed.spillq("inspect", &format!("--from {oldest} --limit 1"));
-            Verdict::ill(i, State::Blocked, (Some("D"), Cause::NotClearing), summary, next)
-        }
-        Blocked::DeadLettersFull => {
-            let summary = format!("group {} stops: {why}", i.group);
-            let next = s.typed.spillq("dead-letter list", &format!("--group {}", i.group));
-            Verdict::ill(i, State::Blocked, (None, Cause::DeadLettersFull), summary, next)
-        }
-        Blocked::HeldBy(_) => return held(i, now, s),
-    })
-}
-
-/// A line that fails again and again, and keeps its strict group from all others. `None` where a later row has more to
-/// say: a hang, an outage, or a failure that is only a few seconds old.
-fn held(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
-    let HeldLine { seq, failures, for_ms, deaths, is_given_up } = i.held?;
-    let is_command = i.processor.as_ref().is_none_or(|name| name.kind.is_command());
-    let how = if is_given_up {
-        format!(
-            "the service died {} while it was in flight, and it is not delivered any more",
-            times(deaths.into())
-        )
-    } else {
-        let failing = i.failing.as_ref()?;
-        if failing.timed_out
-            || failing.kind == FailureKind::Down
-            || !is_no_accident(failing, is_command, now, s)
-        {
-            return None;
-        }
-        format!("it failed {} alone, for {}", times(failures.into()), lasting(for_ms))
-    };
-    let summary = format!("group {} is held by line {seq}: {how}; nothing behind it is delivered", i.group);
-    let hypothesis = is_command.then_some("B");
-    let next = look_at(i, s, seq, "");
-    Some(Verdict::ill(i, State::Blocked, (hypothesis, Cause::HeldLine), summary, next))
-}
-
-/// The command that shows a line; and behind it the one that parks it, where the line may be at fault: never while the
-/// destination cannot be reached or says itself that it fails.
-fn look_at(i: &GroupInputs, s: &JudgeSettings, seq: Seq, remark: &str) -> String {
-    let is_down = i.failing.as_ref().is_some_and(|failing| failing.kind == FailureKind::Down);
-    let may_park = i.held.filter(|held| {
-        held.seq == seq && (held.is_given_up || (held.failures >= i.attempts_max && !is_down))
-    });
-    let park = may_park.map(|_| {
-        let park = s.typed.spillq("dead-letter park", &format!("{seq} --group {}", i.group));
-        format!("    # if the line is at fault: {park}")
-    });
-    let behind = park.unwrap_or_else(|| remark.to_owned());
-    s.typed.spillq("inspect", &format!("--from {seq} --limit 1{behind}"))
-}
-
-/// Failures that are more than a destination that is started again.
-fn is_no_accident(failing: &Failing, is_command: bool, now: u64, s: &JudgeSettings) -> bool {
-    // One failure may back off for longer than `stall_after`: it was tried once.
-    let lasts = failing.times > 1 && now.saturating_sub(failing.since_ms) >= s.stall_after_ms;
-    // A destination that is started again refuses a few times meanwhile, a command has no reason to.
-    lasts || (is_command && failing.times >= FAILURES_IN_A_ROW)
-}
-
-/// A time that has passed, as people say it.
-fn lasting(ms: u64) -> String {
-    match ms / 1_000 {
-        0..120 => format!("{:.1} s", ms as f64 / 1e3),
-        s @ 120..7_200 => format!("{} min", s / 60),
-        s => format!("{} h", s / 3_600),
-    }
 }
 
 /// When something is done again.
@@ -220,10 +125,6 @@ fn hung(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
             format!("a lease of group {} is out for {out}, and its processor cannot be ended", i.group);
         Verdict::ill(i, State::Hung, (Some("C"), Cause::Hung), summary, first(i.leases.first().copied()))
     })
-}
-
-fn times(count: u64) -> String {
-    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
 fn failing(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {

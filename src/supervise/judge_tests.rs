@@ -8,7 +8,7 @@ use super::super::inputs::{AtRisk, LogInputs, Pauses, Pinned, Pins};
 use super::super::judge_log::judge_log;
 use super::super::typed::Typed;
 use super::*;
-use crate::queue::{EveryLineRejected, Failing, FailureKind, HeldLine, LagReached, WhyFull};
+use crate::queue::{Blocked, EveryLineRejected, Failing, FailureKind, HeldLine, LagReached, WhyFull};
 
 const T: u64 = 10_000;
 const NOW: u64 = 1_000_000;

@@ -4,8 +4,10 @@
 //! the times of changes; [`Supervisor`] is the thread that looks, writes EVENTS and ends a process whose disk hangs.
 //! It must never wait for the owner without a deadline.
 
+mod blocked;
 mod cause;
 mod events;
+mod held;
 mod history;
 mod host;
 mod inputs;

@@ -41,6 +41,20 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["processor"]),
 ];
 
+/// Where decisions are made: by values, never by the text of a message.
+const DECIDES_BY_VALUES: &[&str] = &["src/queue", "src/supervise"];
+
+/// How code looks into a text.
+const LOOKS_INTO_TEXT: &[&str] =
+    &["starts_with(", "ends_with(", "contains(\"", "split_once(", "strip_prefix(", "== \"", "!= \"", "\" =>"];
+
+/// Lines that may, with the reason.
+const MAY_LOOK_INTO_TEXT: &[(&str, &str, &str)] = &[
+    ("src/supervise/host.rs", "kind == \"memory\"", "the kernel's list of cgroups"),
+    ("src/supervise/host.rs", "strip_prefix(\"oom_kill \")", "the kernel's memory.events"),
+    ("src/supervise/supervisor.rs", "failure.split_once('\\n')", "shows the summary apart from the output"),
+];
+
 /// Long files whose reason is not in them.
 const LONG: &[(&str, &str)] = &[(
     "storage/src/block.rs",
@@ -169,6 +183,18 @@ fn is_long_without_reason(text: &str) -> bool {
     logic(text).lines().count() > LINES_MAX && !text.lines().any(|line| line.starts_with("// long: "))
 }
 
+/// Lines of logic that look into a text.
+fn looks_into_text(file: &str, text: &str) -> Vec<String> {
+    let may = |line: &str| {
+        MAY_LOOK_INTO_TEXT.iter().any(|(other, allowed, _)| *other == file && line.contains(allowed))
+    };
+    let lines = logic(text).lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines
+        .filter(|line| LOOKS_INTO_TEXT.iter().any(|look| line.contains(look)) && !may(line))
+        .map(|line| format!("{file}: {}", line.trim()))
+        .collect()
+}
+
 /// The names in the dependency sections of a manifest.
 fn dependencies(manifest: &str) -> BTreeSet<&str> {
     let mut inside = false;
@@ -195,6 +221,16 @@ fn storage_knows_no_files_async_wire_or_config() {
     let known = dependencies(&manifest);
     let wrong: Vec<_> = NOT_IN_STORAGE.iter().filter(|name| known.contains(*name)).collect();
     assert!(wrong.is_empty(), "storage/Cargo.toml names {wrong:?}");
+}
+
+#[test]
+fn the_queue_and_the_supervisor_decide_by_values() {
+    let wrong: Vec<_> = sources(DECIDES_BY_VALUES)
+        .iter()
+        .filter(|(file, _)| !file.ends_with("tests.rs"))
+        .flat_map(|(file, text)| looks_into_text(file, text))
+        .collect();
+    assert!(wrong.is_empty(), "these look into a text; decide by an enum instead:\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -256,6 +292,9 @@ fn the_rules_fail_on_what_breaks_them() {
         wrong_uses("src/cmd/x.rs", "// toml::Table\nuse clap::Parser;\n"),
         ["src/cmd/x.rs: clap belongs to cli, main"]
     );
+    let reads = "if why.starts_with(\"damage\") {}\n// starts_with(\"x\")\nmatch word { \"idle\" => {} }\n";
+    assert_eq!(looks_into_text("src/queue/x.rs", reads).len(), 2);
+    assert_eq!(looks_into_text("src/queue/x.rs", "Phase::Idle => State::Idle.word(),\n"), [""; 0]);
     assert!(is_without_purpose("use std::fs;\n"));
     let long = "line\n".repeat(LINES_MAX + 1);
     assert!(is_long_without_reason(&long));
