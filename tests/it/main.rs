@@ -20,6 +20,8 @@ mod dead_letter;
 mod disk;
 /// Commands that are run for each batch, with real processes.
 mod exec;
+/// Stores and backups of an older format version.
+mod format;
 /// The four things that can be happening, and that doctor tells them apart.
 mod incident;
 /// Real files taken in, rotated and drained.
