@@ -22,6 +22,8 @@ mod delivery;
 mod disk;
 /// Commands that are run for each batch, with real processes.
 mod exec;
+/// Stores and backups of an older format version.
+mod format;
 /// The four things that can be happening, and that doctor tells them apart.
 mod incident;
 /// Real files taken in, rotated and drained.
