@@ -159,6 +159,9 @@ impl Group {
         if is_full(view) && self.free(view).is_none() {
             return Some(Idle::Blocked(Blocked::AckWindow));
         }
+        if self.retries.condemned().is_some() {
+            return Some(Idle::Blocked(Blocked::DeadLettersFull));
+        }
         match self.again(view) {
             Err(idle @ Idle::Blocked(_)) => Some(idle),
             _ if view.state.lag_lines(view.next_seq) == 0 => Some(Idle::Empty),

@@ -4,6 +4,7 @@
 //!
 //! What holds (docs/delivery.md): nothing overtakes in strict order; no line is lost; by default nothing becomes a dead
 //! letter without blame; each blamed line does once; and the group gets to its end once the destination works.
+// long: one world, with everything that can happen in it
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -56,7 +56,7 @@ fn nothing_in_a_file_name_or_in_what_a_command_said_acts_on_a_terminal() {
             let text = String::from_utf8(output.stdout).unwrap();
             let is_told = match args[0] {
                 "status" => text.contains("last failure"),
-                "doctor" => text.contains("crashing"),
+                "doctor" => text.contains("is held by line 1"),
                 _ => text.contains("one"),
             };
             is_told.then_some(text)
@@ -85,7 +85,7 @@ fn a_message_that_comes_again_is_counted() {
     fs::write(folder.path().join("a.log"), "one\n").unwrap();
     let config = crate::support::write_config(
         folder.path(),
-        "data_dir = \"q\"\n[[follow]]\ninclude = [\"a.log\"]\n[[group]]\nname = \"default\"\nretry = { initial = \"10ms\", max = \"10ms\" }\n\
+        "data_dir = \"q\"\n[[follow]]\ninclude = [\"a.log\"]\n[[group]]\nname = \"default\"\nretry = { initial = \"10ms\", max = \"10ms\", attempts = 1000 }\n\
          [[processor]]\nkind = \"exec\"\ncommand = [\"sh\", \"-c\", \"echo x >> tries; test $(wc -l < tries) -gt 30\"]\n",
     );
     // Told at the end, when the service stops.

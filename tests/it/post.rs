@@ -117,7 +117,8 @@ async fn a_reply_decides_and_the_request_carries_key_and_secret() {
         ("302 x\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0", "Refused"),
         ("401 x\r\ncontent-length: 0", "Refused"),
         ("503 x\r\nretry-after: 7\r\ncontent-length: 0", "Later(7s"),
-        ("500 x\r\ncontent-length: 0", "Failed"),
+        ("500 x\r\ncontent-length: 0", "Down"),
+        ("409 x\r\ncontent-length: 0", "Failed"),
     ] {
         let reply = format!("HTTP/1.1 {reply}\r\n\r\n");
         let (url, served) = server(move |stream| answer(stream, reply.as_bytes()));
@@ -183,7 +184,7 @@ async fn a_reset_in_the_middle_of_a_reply_is_a_failure() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_an_endless_body_little_is_read_and_the_status_decides() {
-    for (status, expected) in [("500 x", "Failed"), ("401 x", "Refused")] {
+    for (status, expected) in [("500 x", "Down"), ("401 x", "Refused")] {
         let (url, served) = server(move |mut stream| {
             let _ = request(&mut stream).unwrap();
             write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 99999999999\r\n\r\n").unwrap();
@@ -326,7 +327,7 @@ async fn a_connection_is_used_again_but_not_one_that_said_too_much() {
     let (mut fooled, _secret) = http(&url, None);
     assert_eq!(timeout(PATIENCE, fooled.process(&batch())).await.unwrap(), Outcome::Done);
     let outcome = timeout(PATIENCE, fooled.process(&batch())).await.unwrap();
-    assert!(matches!(outcome, Outcome::Failed(_)), "nobody took it: {outcome:?}");
+    assert!(matches!(outcome, Outcome::Down(_)), "nobody took it: {outcome:?}");
     assert_eq!(served.join().unwrap(), 0, "nothing more came on that connection");
 }
 
@@ -357,8 +358,8 @@ async fn only_a_server_that_is_trusted_gets_lines_and_secrets() {
     };
     for (ca, host, expected) in [
         ("good.pem", "localhost", "Done"),
-        ("other.pem", "localhost", "Failed"),
-        ("good.pem", "127.0.0.1", "Failed"),
+        ("other.pem", "localhost", "Down"),
+        ("good.pem", "127.0.0.1", "Down"),
     ] {
         let config = config();
         let (url, served) = server(move |stream| {
