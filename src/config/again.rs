@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use toml::Value;
 
 use super::settings::{Disk, Settings};
-use super::show::{Part, parts};
+use super::show::{Part, Section, parts};
 use super::{ConfigError, Loaded, Problem, Sources, check, load_from};
 
 /// A configuration that was read again and is fit to be taken.
@@ -69,34 +69,17 @@ fn live_part(running: &Settings, written: &Settings) -> Settings {
 
 type Rows = BTreeMap<&'static str, Value>;
 
-/// One section as it is compared.
-struct Section {
-    kind: SectionKind,
-    rows: Rows,
-}
-
-/// Which section it is: what its removal means depends on that.
-enum SectionKind {
-    /// The keys above all sections.
-    Top,
-    /// A table that is there once, such as `[disk]`.
-    Table,
-    /// A `[[follow]]`.
-    Follow,
-    /// The `[[group]]` of this name.
-    Group(String),
-    /// A `[[processor]]`.
-    Processor,
-}
+/// Sections by a name that people know them by, each with its keys.
+type Sections = BTreeMap<String, (Section, Rows)>;
 
 /// What is different, a sentence each.
 fn differences(from: &Settings, to: &Settings) -> Vec<String> {
     let (before, now) = (named(from), named(to));
     let mut found = Vec::new();
-    for (name, section) in &before {
+    for (name, (section, rows)) in &before {
         match now.get(name) {
-            None => found.push(format!("{name}: {}", gone(&section.kind))),
-            Some(new) => found.extend(changed(name, section, &new.rows)),
+            None => found.push(format!("{name}: {}", gone(*section, rows))),
+            Some((_, new)) => found.extend(changed(*section, name, rows, new)),
         }
     }
     found.extend(now.keys().filter(|name| !before.contains_key(*name)).map(|name| format!("{name}: new")));
@@ -104,9 +87,7 @@ fn differences(from: &Settings, to: &Settings) -> Vec<String> {
     for processor in &to.processors {
         let name = format!("processor of {}", processor.group);
         let was = from.processor(&processor.group).is_some_and(|was| was != processor);
-        let rows =
-            |sections: &BTreeMap<String, Section>| sections.get(&name).map(|section| section.rows.clone());
-        if was && rows(&before) == rows(&now) {
+        if was && before.get(&name) == now.get(&name) {
             found.push(format!("{name}: changed where it is not shown"));
         }
     }
@@ -116,56 +97,53 @@ fn differences(from: &Settings, to: &Settings) -> Vec<String> {
     found
 }
 
-/// Sections by a name that people know them by, with their keys.
-fn named(settings: &Settings) -> BTreeMap<String, Section> {
+fn named(settings: &Settings) -> Sections {
     let mut sections = BTreeMap::new();
-    for Part { header, rows, .. } in parts(settings) {
+    for Part { section, rows, .. } in parts(settings) {
         let rows: Rows = rows.into_iter().collect();
-        let of =
-            |key| rows.get(key).map(|value: &Value| value.as_str().map_or(value.to_string(), str::to_owned));
-        let (kind, name) = match header.as_str() {
-            "" => (SectionKind::Top, String::new()),
-            "[[follow]]" => (SectionKind::Follow, format!("follow {}", of("include").unwrap_or_default())),
-            "[[group]]" => {
-                let group = of("name").unwrap_or_default();
-                (SectionKind::Group(group.clone()), format!("group {group}"))
-            }
-            "[[processor]]" => {
-                (SectionKind::Processor, format!("processor of {}", of("group").unwrap_or_default()))
-            }
-            header => (SectionKind::Table, header.trim_matches(['[', ']']).to_owned()),
+        let name = match section {
+            Section::Follow => format!("follow {}", of(&rows, "include")),
+            Section::Group => format!("group {}", of(&rows, "name")),
+            Section::Processor => format!("processor of {}", of(&rows, "group")),
+            Section::Top | Section::Table(_) => section.name().to_owned(),
         };
         let mut free = name.clone();
         while sections.contains_key(&free) {
             free.push_str(", again");
         }
-        sections.insert(free, Section { kind, rows });
+        sections.insert(free, (section, rows));
     }
     sections
 }
 
-fn gone(kind: &SectionKind) -> String {
-    match kind {
-        SectionKind::Follow => "gone; where its files were read to is kept".to_owned(),
-        SectionKind::Group(group) => {
+/// What a key says; nothing where it is not set.
+fn of(rows: &Rows, key: &str) -> String {
+    let said = |value: &Value| value.as_str().map_or(value.to_string(), str::to_owned);
+    rows.get(key).map(said).unwrap_or_default()
+}
+
+fn gone(section: Section, rows: &Rows) -> String {
+    match section {
+        Section::Follow => "gone; where its files were read to is kept".to_owned(),
+        Section::Group => {
+            let group = of(rows, "name");
             format!("gone; its lines are kept until it is back or `spillq group remove {group}`")
         }
-        SectionKind::Top | SectionKind::Table | SectionKind::Processor => "gone".to_owned(),
+        Section::Top | Section::Table(_) | Section::Processor => "gone".to_owned(),
     }
 }
 
-fn changed(name: &str, section: &Section, now: &Rows) -> Vec<String> {
-    let before = &section.rows;
+fn changed(section: Section, name: &str, before: &Rows, now: &Rows) -> Vec<String> {
     let said = |rows: &Rows, key| rows.get(key).map_or("not set".to_owned(), Value::to_string);
     let keys = now.keys().chain(before.keys().filter(|key| !now.contains_key(*key)));
     let different = keys.filter(|key| before.get(*key) != now.get(*key));
     different
         .map(|key| {
             let (is, was) = (said(now, key), said(before, key));
-            match section.kind {
-                SectionKind::Top => format!("{key} = {is}, was {was}"),
-                SectionKind::Table => format!("{name}.{key} = {is}, was {was}"),
-                SectionKind::Follow | SectionKind::Group(_) | SectionKind::Processor => {
+            match section {
+                Section::Top => format!("{key} = {is}, was {was}"),
+                Section::Table(_) => format!("{name}.{key} = {is}, was {was}"),
+                Section::Follow | Section::Group | Section::Processor => {
                     format!("{name}: {key} = {is}, was {was}")
                 }
             }

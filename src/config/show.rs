@@ -11,10 +11,37 @@ use super::settings::{Follow, Group, Keep, Kind, Listen, Processor, Settings, Wo
 use super::value::{duration_text, size_text};
 use super::{Loaded, Origins};
 
+/// Which section of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Section {
+    /// The keys above all sections.
+    Top,
+    /// One that is there once: `[disk]`.
+    Table(&'static str),
+    /// A `[[follow]]`.
+    Follow,
+    /// A `[[group]]`.
+    Group,
+    /// A `[[processor]]`.
+    Processor,
+}
+
+impl Section {
+    /// Its name, without brackets; empty at the top.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Section::Top => "",
+            Section::Table(name) => name,
+            Section::Follow => "follow",
+            Section::Group => "group",
+            Section::Processor => "processor",
+        }
+    }
+}
+
 /// A section with its keys, in the order of the documented file.
 pub(super) struct Part {
-    /// `[disk]` or `[[group]]`; empty at the top.
-    pub(super) header: String,
+    pub(super) section: Section,
     /// The path of its keys in [`Origins`].
     path: String,
     /// A key can hold a dot: `batch.lines`.
@@ -27,10 +54,13 @@ pub(super) struct Part {
 pub fn as_toml(loaded: &Loaded) -> String {
     let mut text = String::new();
     for part in parts(&loaded.settings) {
-        if !part.header.is_empty() {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "\n{}", part.header);
-        }
+        let name = part.section.name();
+        // Writing to a string cannot fail.
+        let _ = match part.section {
+            Section::Top => Ok(()),
+            Section::Table(_) => writeln!(text, "\n[{name}]"),
+            Section::Follow | Section::Group | Section::Processor => writeln!(text, "\n[[{name}]]"),
+        };
         for (key, value) in &part.rows {
             let origin = loaded.origins.of(&path_of(&part, key));
             let _ = writeln!(text, "{:<52} # {origin}", format!("{key} = {value}"));
@@ -44,7 +74,7 @@ pub fn as_toml(loaded: &Loaded) -> String {
 pub fn as_json(loaded: &Loaded) -> serde_json::Value {
     let mut settings = json!({ "follow": [], "group": [], "processor": [] });
     for part in parts(&loaded.settings) {
-        let name = part.header.trim_matches(['[', ']']);
+        let name = part.section.name();
         let mut section = json!({});
         for (key, value) in &part.rows {
             let slot = match key.split_once('.') {
@@ -53,16 +83,18 @@ pub fn as_json(loaded: &Loaded) -> serde_json::Value {
             };
             *slot = json!(value);
         }
-        if part.header.starts_with("[[") {
-            if let Some(sections) = settings[name].as_array_mut() {
-                sections.push(section);
+        match part.section {
+            Section::Top => {
+                for (key, value) in section.as_object().into_iter().flatten() {
+                    settings[key] = value.clone();
+                }
             }
-        } else if name.is_empty() {
-            for (key, value) in section.as_object().into_iter().flatten() {
-                settings[key] = value.clone();
+            Section::Table(_) => settings[name] = section,
+            Section::Follow | Section::Group | Section::Processor => {
+                if let Some(sections) = settings[name].as_array_mut() {
+                    sections.push(section);
+                }
             }
-        } else {
-            settings[name] = section;
         }
     }
     json!({ "settings": settings, "origins": origins(&loaded.settings, &loaded.origins) })
@@ -88,18 +120,18 @@ fn path_of(part: &Part, key: &str) -> String {
 
 pub(super) fn parts(settings: &Settings) -> Vec<Part> {
     let mut parts = vec![part(
-        "",
+        Section::Top,
         vec![
             ("data_dir", path(&settings.data_dir)),
             ("stall_after", Value::from(duration_text(settings.stall_after))),
             ("stuck_after", Value::from(duration_text(settings.stuck_after))),
         ],
     )];
-    parts.extend(repeated("follow", &settings.follow, follow));
+    parts.extend(repeated(Section::Follow, &settings.follow, follow));
     let disk = &settings.disk;
-    parts.push(part("window", vec![("bytes", size(settings.window.bytes))]));
+    parts.push(part(Section::Table("window"), vec![("bytes", size(settings.window.bytes))]));
     parts.push(part(
-        "disk",
+        Section::Table("disk"),
         vec![
             ("limit", size(disk.limit)),
             ("min_free", size(disk.min_free)),
@@ -120,35 +152,31 @@ pub(super) fn parts(settings: &Settings) -> Vec<Part> {
         Listen::Tcp(address) => Value::from(address.to_string()),
     });
     parts.push(part(
-        "http",
+        Section::Table("http"),
         vec![
             ("listen", Value::Array(listen.collect())),
             ("remote", Value::from(settings.http.remote)),
             ("hosts", Value::from(settings.http.hosts.clone())),
         ],
     ));
-    parts.extend(repeated("group", &settings.groups, group));
-    parts.extend(repeated("processor", &settings.processors, processor));
+    parts.extend(repeated(Section::Group, &settings.groups, group));
+    parts.extend(repeated(Section::Processor, &settings.processors, processor));
     parts
 }
 
-fn part(name: &str, rows: Vec<(&'static str, Value)>) -> Part {
-    Part {
-        header: if name.is_empty() { String::new() } else { format!("[{name}]") },
-        path: name.to_owned(),
-        rows,
-    }
+fn part(section: Section, rows: Vec<(&'static str, Value)>) -> Part {
+    Part { section, path: section.name().to_owned(), rows }
 }
 
-fn repeated<T>(name: &str, sections: &[T], rows: impl Fn(&T) -> Vec<(&'static str, Value)>) -> Vec<Part> {
+fn repeated<T>(
+    section: Section,
+    sections: &[T],
+    rows: impl Fn(&T) -> Vec<(&'static str, Value)>,
+) -> Vec<Part> {
     sections
         .iter()
         .enumerate()
-        .map(|(index, section)| Part {
-            header: format!("[[{name}]]"),
-            path: format!("{name}[{index}]"),
-            rows: rows(section),
-        })
+        .map(|(index, one)| Part { section, path: format!("{}[{index}]", section.name()), rows: rows(one) })
         .collect()
 }
 

@@ -159,6 +159,26 @@ mod tests {
     }
 
     #[test]
+    fn a_finding_beside_the_groups_lasts_until_an_event_says_idle() {
+        let changed = |to: &str| Event::Changed {
+            group: String::new(),
+            from: "blocked".to_owned(),
+            to: to.to_owned(),
+            cause: Some("disk_full".to_owned()),
+            first_seq: 0,
+            last_seq: 0,
+            summary: "so it is".to_owned(),
+        };
+        let doing = |to: &str| {
+            let events = entries(vec![start(1), changed("blocked"), changed(to)]);
+            last_run_with(&events, "b", &|_| None).unwrap().doing
+        };
+        assert_eq!(doing("idle"), [""; 0]);
+        // A word of another version ends nothing.
+        assert_eq!(doing("of another version"), ["log: disk_full: so it is"]);
+    }
+
+    #[test]
     fn what_the_groups_were_doing_is_told() {
         let changed = |to: &str| Event::Changed {
             group: "default".to_owned(),
