@@ -440,6 +440,16 @@ impl Group {
 
     /// Lines were settled by other means than a lease: set aside, or lost.
     pub(super) fn settled(&mut self, range: SeqRange, now_ms: u64) {
+        // What was offered of them does not stand: an operator may act between an offer and its lease.
+        let is_over = |reserved: &Reserved| reserved.range.intersection(range).is_some();
+        let over: Vec<SeqRange> = self
+            .reserved
+            .values()
+            .filter(|reserved| is_over(reserved))
+            .map(|reserved| reserved.range)
+            .collect();
+        self.reserved.retain(|_, reserved| !is_over(reserved));
+        over.into_iter().for_each(|over| self.retries.give_back(over));
         self.retries.settled(range, false, now_ms);
         self.reasons.retain(|seq, _| !range.contains(*seq));
         self.settling.push(range);
@@ -747,6 +757,31 @@ mod tests {
         );
         group.set(GroupSettings { skip_damage: true, ..GroupSettings::named("a") });
         assert_eq!(group.offer(view(&state, 31), false, 1).unwrap().range, range(1, 30));
+    }
+
+    /// Found by torture: a line that was parked between its offer and its lease was delivered although it was a dead letter.
+    #[test]
+    fn a_line_that_is_parked_while_it_is_offered_is_not_leased() {
+        let mut state = state();
+        let mut group =
+            Group::new(GroupSettings { batch_lines: 2, ..GroupSettings::named("default") }, &state);
+        group.offer(view(&state, 5), false, 1).unwrap();
+        group.settled(range(1, 1), 0);
+        state.acks.insert(range(1, 1));
+        group.made_durable();
+        assert!(group.lease(view(&state, 5), 1, Seq(2), 7).is_none(), "of a fresh batch");
+        assert_eq!(group.offer(view(&state, 5), false, 2).unwrap().range, range(2, 3));
+        group.lease(view(&state, 5), 2, Seq(2), 8).unwrap();
+        let out = group.take(8).unwrap();
+        group.failed(view(&state, 5), out, FAILED, &NONE_REJECTED);
+        let later = View { now_ms: 200, ..view(&state, 5) };
+        assert_eq!(group.offer(later, false, 3).unwrap().range, range(2, 2));
+        group.settled(range(2, 2), 200);
+        state.acks.insert(range(2, 2));
+        group.made_durable();
+        let later = View { now_ms: 200, ..view(&state, 5) };
+        assert!(group.lease(later, 3, Seq(2), 9).is_none(), "of one that comes again");
+        assert_eq!(group.offer(later, false, 4).unwrap().range, range(3, 4));
     }
 
     #[test]

@@ -150,7 +150,16 @@ impl World {
             .random
             .u64(offer.range.first.0..=offer.range.last.0)
             .max(offer.range.last.0.min(offer.range.first.0 + 3)));
-        let (lease, change) = self.group.lease(view, token, last, token).expect("nothing came between");
+        if self.random.u32(0..20) == 0 {
+            // An operator acts between an offer and its lease.
+            let seq = Seq(self.random.u64(1..self.next_seq));
+            if self.state.waiting(SeqRange::one(seq)) > 0 {
+                self.make_letter(seq, DeadCause::Parked);
+                self.bury();
+            }
+        }
+        let view = View { state: &self.state, next_seq, now_ms: self.now_ms };
+        let Some((lease, change)) = self.group.lease(view, token, last, token) else { return Ok(()) };
         let range = lease.range;
         let is_revived = self.state.revived.contains(&range.first);
         if self.settings.strict && !is_revived {
@@ -248,6 +257,9 @@ impl World {
                 World::rejected_below(&self.letters, seq, most.saturating_add(1)) < most,
                 "line {seq}: too many in a row"
             );
+        }
+        if self.settings.strict && cause != DeadCause::Parked && !self.put_back.contains_key(&seq.0) {
+            assert_eq!(seq, self.state.acks.floor().next(), "letters follow the order of the lines");
         }
         self.letters.insert(seq.0, cause);
         self.failed_at = None;
@@ -365,7 +377,8 @@ impl World {
             // A run that is to end by itself would end here.
             (_, Some(seq)) if self.group.is_exhausted(view) && self.faults.contains_key(&seq.0) => seq,
             (_, None) if !self.settings.strict && self.group.is_exhausted(view) => {
-                let waits = |seq: &&u64| self.group.retries().holds(Seq(**seq));
+                let is_new = |seq: u64| !self.state.revived.contains(&Seq(seq));
+                let waits = |seq: &&u64| self.group.retries().holds(Seq(**seq)) && is_new(**seq);
                 let Some(seq) = self.faults.keys().find(waits) else { return };
                 Seq(*seq)
             }
@@ -375,6 +388,7 @@ impl World {
     }
 
     fn park(&mut self, seq: Seq) {
+        assert!(!self.state.revived.contains(&seq), "line {seq} was put back, and holds others");
         assert!(
             self.faults.contains_key(&seq.0) || self.deaths > 0,
             "line {seq} is held, and nothing is wrong with it"
