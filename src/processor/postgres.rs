@@ -4,12 +4,13 @@
 //! restoration) and the ranges of lines that were given to it. A transaction locks that row, leaves out what is
 //! written, copies the rest (COPY, binary), writes the row, and commits. So a commit whose answer was lost is found
 //! out by the next transaction, and two of them never add the same line. A floor alone would not do: lines also come
-//! behind higher ones (a dead letter put back, the line that a probe overtook, a seek). A table that was given
+//! behind higher ones (a dead letter put back, a seek). A table that was given
 //! lines of another store is refused.
 //!
 //! A server that is away or full spares the lines: they come again together, in order, uncharged. What is set up
 //! wrongly is refused. A line that the table does not take is named by the server, and cut out of its batch.
 
+mod columns;
 mod verdict;
 
 use std::fmt;
@@ -28,6 +29,7 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Config, NoTls, Transaction};
 
+use self::columns::LineColumn;
 use self::verdict::{Stage, judge};
 use super::command::lines;
 use super::evidence::harmless;
@@ -96,12 +98,15 @@ pub struct Postgres {
 /// A connection; it ends with this.
 struct Open {
     client: Client,
+    line: LineColumn,
     _connection: JoinSet<()>,
 }
 
 /// What is said to the server. Names are quoted.
 #[derive(Debug, PartialEq, Eq)]
 struct Statements {
+    /// The table, quoted.
+    table: String,
     look: String,
     begin: String,
     copy: String,
@@ -131,6 +136,7 @@ impl Statements {
             _ => "spillq_written".to_owned(),
         };
         Statements {
+            table: names.join("."),
             look: format!("SELECT owner, written FROM {written} WHERE target = $1 FOR UPDATE"),
             begin: format!("INSERT INTO {written} (target, owner, written) VALUES ($1, $2, '')"),
             copy: format!("COPY {} ({COLUMNS}) FROM STDIN (FORMAT binary)", names.join(".")),
@@ -198,6 +204,7 @@ impl Postgres {
         let names = names.map_err(|error| Trouble::Away(error.to_string()))?;
 
         self.doing = Some(("waiting to see what is written", Instant::now()));
+        let line_column = open.line;
         let transaction = open.client.transaction().await?;
         let mut written = self.look(&transaction).await?;
         *copied = written.rest(batch);
@@ -207,11 +214,18 @@ impl Postgres {
             let sink = transaction.copy_in(self.statements.copy.as_str()).await?;
             let types = [Type::INT8, Type::TEXT, Type::INT8, Type::TEXT, Type::BYTEA];
             let mut writer = pin!(BinaryCopyInWriter::new(sink, &types));
+            let mut jsonb = Vec::new();
             for line in copied.iter().flat_map(Piece::lines) {
                 let source = names.get(&line.source).map_or("", String::as_str);
                 // A text or varchar column takes the same bytes, and says where they are no text.
                 let bytes = line.bytes.strip_suffix(b"\n").unwrap_or(line.bytes);
                 let (seq, offset) = (line.seq.0 as i64, line.offset as i64);
+                if line_column == LineColumn::Jsonb {
+                    jsonb.clear();
+                    jsonb.push(1);
+                    jsonb.extend_from_slice(bytes);
+                }
+                let bytes = if line_column == LineColumn::Jsonb { jsonb.as_slice() } else { bytes };
                 writer.as_mut().write(&[&seq, &source, &offset, &line.flags.part(), &bytes]).await?;
             }
             writer.finish().await.map_err(told)?;
@@ -294,7 +308,8 @@ impl Postgres {
              WHERE current_setting('synchronous_commit') = 'off'"
         );
         client.batch_execute(&setup).await?;
-        Ok(Open { client, _connection: connections })
+        let line = columns::look(&client, &self.statements.table).await?.map_err(Trouble::Refused)?;
+        Ok(Open { client, line, _connection: connections })
     }
 }
 
