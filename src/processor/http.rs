@@ -2,7 +2,7 @@
 //!
 //! | status | outcome |
 //! |---|---|
-//! | 2xx | done |
+//! | 2xx | done; failed if its body is JSON that says `"errors": true`, or has a `partialSuccess` that rejects something |
 //! | 400, 422 | rejected |
 //! | 413 | too large: bisected; a single line is rejected |
 //! | 401, 403, 404, 405, 407, 410, 421, 3xx | refused; a redirect is never followed |
@@ -36,6 +36,7 @@ use super::body::{Coding, Form, body};
 use super::command::lines;
 use super::connections::Connections;
 use super::evidence::{Tail, chain, harmless};
+use super::refusal::refusal;
 use super::trust::trust;
 use super::upload::Upload;
 use super::{Batch, Evidence, Origin, Outcome, Processing, Processor, Secret};
@@ -208,8 +209,11 @@ pub(super) async fn outcome(
     // A server may answer while it takes in the rest, and may not be believed where it does not.
     let had_all = !status.is_success() || left.wait_for(|left| *left == 0).await.is_ok();
     match read {
-        Ok(tail) if had_all => judge(status, wait, evidence(format!("was answered {status}"), tail)),
-        Ok(tail) => Outcome::Failed(evidence(
+        Ok((tail, Some(refusal))) if had_all && status.is_success() => {
+            Outcome::Failed(evidence(format!("was answered {status}, and the reply says {refusal}"), tail))
+        }
+        Ok((tail, _)) if had_all => judge(status, wait, evidence(format!("was answered {status}"), tail)),
+        Ok((tail, _)) => Outcome::Failed(evidence(
             format!("was answered {status} by a server that had closed before it was given all lines"),
             tail,
         )),
@@ -322,20 +326,23 @@ fn judge(status: StatusCode, wait: Option<Duration>, evidence: Evidence) -> Outc
     }
 }
 
-/// Reads the body, up to its bound, and gives the end of that; with an error, what was found.
-async fn read(response: Response<hyper::body::Incoming>) -> Result<String, (String, String)> {
-    let (mut body, mut tail, mut bytes) = (response.into_body(), Tail::default(), 0);
+/// Reads the body, up to its bound: the end of that, and what a reply of JSON says was not taken. With an error, what was
+/// found.
+async fn read(
+    response: Response<hyper::body::Incoming>,
+) -> Result<(String, Option<String>), (String, String)> {
+    let (mut body, mut tail, mut text) = (response.into_body(), Tail::default(), Vec::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| (tail.text(), chain(&error)))?;
         if let Some(data) = frame.data_ref() {
             tail.push(data);
-            bytes += data.len();
+            text.extend_from_slice(data);
         }
-        if bytes > REPLY_BYTES_MAX {
+        if text.len() > REPLY_BYTES_MAX {
             break;
         }
     }
-    Ok(tail.text())
+    Ok((tail.text(), refusal(&text)))
 }
 
 /// How long the server asks to wait: seconds, or a date.

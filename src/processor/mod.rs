@@ -28,6 +28,7 @@ mod postgres;
 mod procs;
 #[cfg(feature = "redis")]
 mod redis;
+mod refusal;
 mod reply;
 mod report;
 #[cfg(test)]

@@ -112,6 +112,8 @@ async fn a_reply_decides_and_the_request_carries_key_and_secret() {
     for (reply, expected) in [
         ("200 OK\r\ncontent-length: 0", "Done"),
         ("204 No Content", "Done"),
+        // Elasticsearch answers so when it has refused lines: that acked them.
+        ("200 OK\r\ncontent-length: 30\r\n\r\n{\"took\":3,\"errors\":true,\"x\":1}", "Failed"),
         ("422 x\r\ncontent-length: 0", "Poison"),
         ("413 x\r\ncontent-length: 0", "TooLarge"),
         ("302 x\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0", "Refused"),
