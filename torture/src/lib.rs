@@ -28,6 +28,8 @@ pub mod http;
 pub mod inject;
 /// Random kills.
 pub mod kill;
+/// Lines that kill.
+pub mod killer;
 /// What a power cut has left of followed files.
 pub mod left;
 /// Lines that say where they belong.
@@ -42,6 +44,8 @@ pub mod notes;
 pub mod oom;
 /// The invariants.
 pub mod oracle;
+/// Receivers that fail for a while.
+pub mod outage;
 /// Hostile paths.
 pub mod paths;
 /// What was hit.

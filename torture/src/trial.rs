@@ -8,13 +8,14 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use serde::Deserialize;
 
 use crate::line::{self, Place};
 use crate::notes;
 use crate::oracle::{self, Group, History, Observation};
 use crate::phases::Phases;
 use crate::places::Places;
-use crate::service::{Program, Service, Status, wait_for};
+use crate::service::{Output, Program, Service, Status, wait_for};
 use crate::trouble::{During, Result, Trouble};
 use crate::writer::{Pace, Writer, Writers};
 
@@ -39,6 +40,14 @@ pub struct Trial {
     resting: Vec<Writer>,
     peak: Peak,
     memory_kib_max: u64,
+    letters: BTreeMap<u64, String>,
+}
+
+/// A dead letter, as the program lists it.
+#[derive(Deserialize)]
+struct Letter {
+    seq: u64,
+    cause: String,
 }
 
 /// The most that was seen of what is bounded.
@@ -62,7 +71,7 @@ impl Trial {
         fs::write(places.folder.join("spillq.toml"), text).during("write the configuration")?;
         let writer = |source| Writer::new(run, source, places.logs.clone(), pace);
         let resting: Vec<Writer> = (0..sources).map(writer).collect();
-        let group = |name: &str, strict| Group { name: name.to_owned(), strict, deliveries: Vec::new() };
+        let group = |name: &str, strict| Group { name: name.to_owned(), strict, ..Group::default() };
         Ok(Trial {
             program: program.clone(),
             history: History {
@@ -75,7 +84,60 @@ impl Trial {
             resting,
             peak: Peak::default(),
             memory_kib_max: program.memory_mib * 1024,
+            letters: BTreeMap::new(),
         })
+    }
+
+    /// The dead letters of the strict group at the end, and the cause of each: without this there must be none.
+    pub fn ends_with(&mut self, letters: BTreeMap<u64, String>) {
+        self.letters = letters;
+    }
+
+    /// The dead letters of a group and their causes, of the running service or on disk.
+    pub fn dead_letters(&self, group: &str) -> Result<BTreeMap<u64, String>> {
+        let args = ["dead-letter", "list", "--group", group, "--json"];
+        let listed = self.program.on(&self.places.data_dir, &args)?;
+        if listed.code != 0 {
+            return Err(Trouble::new(format!("I9 {args:?} ended with {}: {}", listed.code, listed.err)));
+        }
+        let read = |text| {
+            let Letter { seq, cause } = serde_json::from_str(text).during("read a dead letter")?;
+            Ok((seq, cause))
+        };
+        listed.out.lines().map(read).collect()
+    }
+
+    /// Makes a line of the strict group a dead letter, as an operator does.
+    pub fn park(&mut self, seq: u64) -> Result<()> {
+        // It may be passed from now on, whenever the answer comes.
+        self.strict().dead.insert(seq, notes::now_ns());
+        let args = ["dead-letter", "park", &seq.to_string(), "--group", "strict"];
+        let parked = self.program.on(&self.places.data_dir, &args)?;
+        if parked.code != 0 || !parked.out.starts_with("1 ") {
+            let Output { code, out, err } = parked;
+            return Err(Trouble::new(format!("I9 {args:?} ended with {code}: {out}{err}")));
+        }
+        Ok(())
+    }
+
+    /// Looks which lines are dead letters of the strict group, for what is judged from then on.
+    pub fn note_dead(&mut self) -> Result<BTreeMap<u64, String>> {
+        let letters = self.dead_letters("strict")?;
+        for seq in letters.keys() {
+            self.strict().dead.entry(*seq).or_default();
+        }
+        Ok(letters)
+    }
+
+    fn strict(&mut self) -> &mut Group {
+        let at = self.history.groups.iter().position(|group| group.strict).unwrap_or_default();
+        &mut self.history.groups[at]
+    }
+
+    /// Keeps what the service has just said.
+    pub fn observe(&mut self, status: &Status) {
+        self.history.observed.push(observation(status));
+        self.tell_writers(status);
     }
 
     /// Sets the writers to work.
@@ -158,8 +220,7 @@ impl Trial {
         }
         self.peak.memory_kib = self.peak.memory_kib.max(service.proc_kib("VmHWM").unwrap_or_default());
         self.peak.descriptors = self.peak.descriptors.max(service.descriptors().unwrap_or_default());
-        self.history.observed.push(observation(&status));
-        self.tell_writers(&status);
+        self.observe(&status);
         Some(status)
     }
 
@@ -267,6 +328,10 @@ impl Trial {
             code => broken.push(format!("I9 a clean stop ended with {code}")),
         }
         self.judge_disk()?;
+        let letters = self.note_dead()?;
+        if letters != self.letters {
+            broken.push(format!("I9 the dead letters of strict are {letters:?}, and should be {:?}", self.letters));
+        }
         self.gather()?;
         broken.extend(oracle::judge_end(&self.history, &["strict"]));
         broken.extend(recorded(&self.places.folder.join("recorded"), &written)?);
