@@ -246,6 +246,8 @@ fn one(setup: &Setup, folder: &Path, seed: u64, count: u64) -> Result<Seen> {
     service.wait("the last outage is over for the strict group", |status| {
         status.group("strict").is_some_and(|group| group.lag_lines == 0)
     })?;
+    let last = trial.look(&service, false);
+    trial.phases.add(last.as_ref());
     let code = service.stop()?;
     if code != 0 {
         return Err(Trouble::new(format!("I9 a clean stop ended with {code}")));
