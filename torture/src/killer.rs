@@ -215,7 +215,9 @@ fn found_out(kind: Kind, deliveries: &[Delivery], killers: &BTreeSet<u64>) -> Re
         let times = deliveries.iter().filter(alone).count() as u64;
         let is_right = if kind == Kind::Command { times > 1 } else { times <= ATTEMPTS && times > 0 };
         if !is_right {
-            return Err(Trouble::new(format!("I8 line {seq}, which kills, was delivered alone {times} times")));
+            return Err(Trouble::new(format!(
+                "I8 line {seq}, which kills, was delivered alone {times} times"
+            )));
         }
         let was_done = |delivery: &Delivery| delivery.answered.is_some_and(|(_, done)| done);
         let with_it = |delivery: &&Delivery| (delivery.first..=delivery.last).contains(seq);

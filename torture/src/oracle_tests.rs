@@ -149,7 +149,8 @@ fn a_line_that_is_overtaken_in_strict_order_is_found() {
     assert_eq!(judge(&history), [""; 0], "in an unordered group it may");
     // What fails behind it overtakes too.
     finds(&["I3", "I1"], |history| {
-        let failed = Delivery { begun_ns: 9, answered: Some((10, false)), ..sound().groups[0].deliveries[4].clone() };
+        let failed =
+            Delivery { begun_ns: 9, answered: Some((10, false)), ..sound().groups[0].deliveries[4].clone() };
         history.groups[0].deliveries.insert(0, Delivery { attempt: 1, ..failed });
     });
 }
@@ -161,7 +162,8 @@ fn with_a_dead_letter() -> History {
     let alone = Run { count: 1, ..group.deliveries[1].runs[0] };
     let behind = Run { seq: 17, number: 11, count: 3, ..alone };
     let like = group.deliveries[2].clone();
-    let rejected = Delivery { last: 16, runs: vec![alone], answered: Some((57, false)), begun_ns: 56, ..like.clone() };
+    let rejected =
+        Delivery { last: 16, runs: vec![alone], answered: Some((57, false)), begun_ns: 56, ..like.clone() };
     group.deliveries[2] = Delivery { first: 17, runs: vec![behind], ..like };
     group.deliveries.insert(2, rejected);
     group.dead.insert(16, 0);
@@ -174,8 +176,26 @@ fn a_dead_letter_is_passed_and_counts_as_done_and_a_line_that_is_none_does_not()
     let mut history = with_a_dead_letter();
     history.groups[0].dead.clear();
     let broken = judge_end(&history, &["strict"]);
-    assert!(broken.iter().any(|what| what.starts_with("I3") && what.contains("overtook line 16")), "{broken:?}");
+    assert!(
+        broken.iter().any(|what| what.starts_with("I3") && what.contains("overtook line 16")),
+        "{broken:?}"
+    );
     assert!(broken.iter().any(|what| what.starts_with("I1")), "{broken:?}");
+}
+
+#[test]
+fn a_line_that_is_parked_while_it_is_leased_may_come_once_more_and_not_twice() {
+    let mut history = with_a_dead_letter();
+    history.groups[0].dead.insert(16, 50);
+    history.observed.insert(2, Observation { at_ns: 51, ..history.observed[1].clone() });
+    history.observed[2].ack_floors.insert("strict".to_owned(), 16);
+    history.observed[3].ack_floors.insert("strict".to_owned(), 16);
+    assert_eq!(judge(&history), [""; 0]);
+    let again =
+        Delivery { begun_ns: 58, answered: Some((59, false)), ..history.groups[0].deliveries[2].clone() };
+    history.groups[0].deliveries.insert(3, again);
+    let broken = judge(&history);
+    assert!(broken.iter().any(|what| what.starts_with("I4") && what.contains("came again")), "{broken:?}");
 }
 
 #[test]
@@ -187,7 +207,8 @@ fn a_dead_letter_that_is_passed_before_its_last_delivery_or_before_it_is_parked_
     parked.groups[0].dead.insert(16, 61);
     assert!(overtakes(&parked), "it was parked later");
     let mut early = with_a_dead_letter();
-    let again = Delivery { begun_ns: 68, answered: Some((69, false)), ..early.groups[0].deliveries[2].clone() };
+    let again =
+        Delivery { begun_ns: 68, answered: Some((69, false)), ..early.groups[0].deliveries[2].clone() };
     early.groups[0].deliveries.push(again);
     assert!(overtakes(&early), "it was tried once more after 17-19 had come");
 }

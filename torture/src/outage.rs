@@ -179,7 +179,8 @@ impl Outages {
 /// Runs `outage`: loads with so many outages each.
 pub fn run(setup: &Setup, outages: u64, tally: &mut Tally) {
     let command = format!("outage --outages {outages}");
-    let seen = setup.stores_at_once(&command, AT_ONCE, tally, |folder, seed| one(setup, folder, seed, outages));
+    let seen =
+        setup.stores_at_once(&command, AT_ONCE, tally, |folder, seed| one(setup, folder, seed, outages));
     let phases: Phases = seen.iter().map(|seen| seen.phases).sum();
     let sum = |of: fn(&Seen) -> u64| seen.iter().map(of).sum::<u64>();
     println!(
@@ -264,7 +265,9 @@ fn one(setup: &Setup, folder: &Path, seed: u64, count: u64) -> Result<Seen> {
     let in_a_row = most.max().unwrap_or_default();
     let failures = failed.iter().filter(|failed| **failed).count() as u64;
     if failures < count {
-        return Err(Trouble::new(format!("{count} outages should have failed a delivery each: {failures} did")));
+        return Err(Trouble::new(format!(
+            "{count} outages should have failed a delivery each: {failures} did"
+        )));
     }
     if let Some(what) = too_early(&deliveries) {
         return Err(Trouble::new(what));
@@ -318,7 +321,10 @@ mod tests {
         ];
         assert_eq!(too_early(&sound), None);
         sound[2].begun_ns = 150 * 1_000_000;
-        assert!(too_early(&sound).is_some_and(|what| what.contains("failure 2 in a row")), "it did not double");
+        assert!(
+            too_early(&sound).is_some_and(|what| what.contains("failure 2 in a row")),
+            "it did not double"
+        );
         sound.remove(2);
         sound[1].begun_ns = 50 * 1_000_000;
         assert!(too_early(&sound).is_some(), "it was cut short");

@@ -32,8 +32,7 @@ const PACE: Pace =
 /// Short, as a load is short.
 const RETRY: &str = "retry = { initial = \"10ms\", max = \"100ms\", attempts = 4 }";
 /// An `exec-stream` command that answers something odd is started again after a pause of a quarter of the time-out.
-const RETRY_STREAM: &str =
-    "timeout = \"2s\"\nretry = { initial = \"10ms\", max = \"100ms\", attempts = 4 }";
+const RETRY_STREAM: &str = "timeout = \"2s\"\nretry = { initial = \"10ms\", max = \"100ms\", attempts = 4 }";
 /// `retry.attempts` of `holes`.
 const HOLES_ATTEMPTS: usize = 4;
 /// What was answered earlier may be committed this much later, at most.
@@ -325,8 +324,7 @@ fn hangs_of(setup: &Setup, folder: &Path, seed: u64, hangs: u64) -> Result<(Phas
     }
     let notes = trial.places.folder.join("notes");
     let count = rng.usize(1..5);
-    let mut outages =
-        Outages::new(&notes, "strict", outages(&mut rng, count)).during("plan outages")?;
+    let mut outages = Outages::new(&notes, "strict", outages(&mut rng, count)).during("plan outages")?;
     let mut failed = None;
     let mut service = trial.start()?;
     let total = hangs * BATCH_LINES;

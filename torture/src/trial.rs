@@ -330,7 +330,10 @@ impl Trial {
         self.judge_disk()?;
         let letters = self.note_dead()?;
         if letters != self.letters {
-            broken.push(format!("I9 the dead letters of strict are {letters:?}, and should be {:?}", self.letters));
+            broken.push(format!(
+                "I9 the dead letters of strict are {letters:?}, and should be {:?}",
+                self.letters
+            ));
         }
         self.gather()?;
         broken.extend(oracle::judge_end(&self.history, &["strict"]));
