@@ -141,8 +141,7 @@ fn killer(setup: &Setup, folder: &Path, seed: u64) -> Result<Seen> {
                 break;
             }
             if let Some(head) = held(&status, kind, &killers)? {
-                trial.park(head)?;
-                parked.insert(head);
+                parked.extend(trial.park(head)?.then_some(head));
             }
             last = Some(status);
         }

@@ -234,17 +234,9 @@ fn one_source(source: u32, runs: &[&Run], intent: u64, broken: &mut Vec<String>)
     }
 }
 
-/// Batches that begin after an ack of their lines was answered. A line that was leased when an operator parked it may
-/// come once more: the lease was before, and a command that has to be started first takes a while.
+/// Batches that begin after an ack of their lines was answered.
 fn acked_again(group: &Group, observed: &[Observation], broken: &mut Vec<String>) {
-    let mut parked: BTreeMap<u64, u64> = group.dead.clone();
-    parked.retain(|_, since| *since > 0);
     for delivery in &group.deliveries {
-        let is_alone = delivery.first == delivery.last;
-        if is_alone && parked.get(&delivery.first).is_some_and(|since| *since <= delivery.begun_ns) {
-            parked.remove(&delivery.first);
-            continue;
-        }
         let before = observed.partition_point(|seen| seen.at_ns < delivery.begun_ns);
         let seen = observed.get(..before).and_then(<[_]>::last);
         let floor = seen.and_then(|seen| seen.ack_floors.get(&group.name)).copied().unwrap_or_default();

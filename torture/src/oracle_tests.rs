@@ -184,21 +184,6 @@ fn a_dead_letter_is_passed_and_counts_as_done_and_a_line_that_is_none_does_not()
 }
 
 #[test]
-fn a_line_that_is_parked_while_it_is_leased_may_come_once_more_and_not_twice() {
-    let mut history = with_a_dead_letter();
-    history.groups[0].dead.insert(16, 50);
-    history.observed.insert(2, Observation { at_ns: 51, ..history.observed[1].clone() });
-    history.observed[2].ack_floors.insert("strict".to_owned(), 16);
-    history.observed[3].ack_floors.insert("strict".to_owned(), 16);
-    assert_eq!(judge(&history), [""; 0]);
-    let again =
-        Delivery { begun_ns: 58, answered: Some((59, false)), ..history.groups[0].deliveries[2].clone() };
-    history.groups[0].deliveries.insert(3, again);
-    let broken = judge(&history);
-    assert!(broken.iter().any(|what| what.starts_with("I4") && what.contains("came again")), "{broken:?}");
-}
-
-#[test]
 fn a_dead_letter_that_is_passed_before_its_last_delivery_or_before_it_is_parked_is_found() {
     let overtakes = |history: &History| judge(history).iter().any(|what| what.contains("overtook line 16"));
     let mut parked = with_a_dead_letter();

@@ -251,9 +251,9 @@ fn operate(trial: &mut Trial, status: &Status, blame: Blame, poison: &BTreeSet<u
             "I9 strict is refused at line {head}, which is no poison: {:?}",
             group.reason
         ))),
-        "refused" => trial.park(head).map(|()| Some(head)),
+        "refused" => Ok(trial.park(head)?.then_some(head)),
         // Any other is held by an outage, and an outage ends.
-        "blocked" if is_poison && blame == Blame::FromZero => trial.park(head).map(|()| Some(head)),
+        "blocked" if is_poison && blame == Blame::FromZero => Ok(trial.park(head)?.then_some(head)),
         _ => Ok(None),
     }
 }

@@ -107,17 +107,23 @@ impl Trial {
         listed.out.lines().map(read).collect()
     }
 
-    /// Makes a line of the strict group a dead letter, as an operator does.
-    pub fn park(&mut self, seq: u64) -> Result<()> {
+    /// Makes a line of the strict group a dead letter, as an operator does. It is refused while the line is in flight: gives
+    /// whether it was done.
+    pub fn park(&mut self, seq: u64) -> Result<bool> {
         // It may be passed from now on, whenever the answer comes.
         self.strict().dead.insert(seq, notes::now_ns());
         let args = ["dead-letter", "park", &seq.to_string(), "--group", "strict"];
         let parked = self.program.on(&self.places.data_dir, &args)?;
-        if parked.code != 0 || !parked.out.starts_with("1 ") {
-            let Output { code, out, err } = parked;
-            return Err(Trouble::new(format!("I9 {args:?} ended with {code}: {out}{err}")));
+        match parked {
+            Output { code: 0, out, .. } if out.starts_with("1 ") => Ok(true),
+            Output { code: 2, err, .. } if err.contains("is out with its processor") => {
+                self.strict().dead.remove(&seq);
+                Ok(false)
+            }
+            Output { code, out, err } => {
+                Err(Trouble::new(format!("I9 {args:?} ended with {code}: {out}{err}")))
+            }
         }
-        Ok(())
     }
 
     /// Looks which lines are dead letters of the strict group, for what is judged from then on.
