@@ -115,7 +115,7 @@ fn killer(setup: &Setup, folder: &Path, seed: u64) -> Result<Seen> {
     let mut next_kill = pause(&mut rng);
     let mut service = trial.start()?;
     let until = Instant::now() + PATIENCE;
-    let mut last = None;
+    let (mut last, mut has_store) = (None, false);
     loop {
         let died = service.ended()?;
         let is_due = kills < kills_max && Instant::now() >= next_kill;
@@ -129,8 +129,12 @@ fn killer(setup: &Setup, folder: &Path, seed: u64) -> Result<Seen> {
         if died.is_some() || is_due {
             // What has died already does not mind.
             service.kill()?;
+            // One that never answered may have left no store yet.
+            has_store |= last.is_some();
             trial.phases.add(last.take().as_ref());
-            trial.note_dead()?;
+            if has_store {
+                trial.note_dead()?;
+            }
             trial.judge().during(format!("after death {deaths} and kill {kills}"))?;
             bounded(deaths, &notes::read(&notes, "strict").during("read the notes")?, &killers)?;
             service = trial.start()?;
