@@ -83,8 +83,8 @@ fn what_was_answered_and_is_gone_is_found() {
 
 #[test]
 fn holes_and_lines_that_nobody_wrote_are_found() {
-    // The first line of w1, which no group saw.
-    finds(&["I2", "I1"], |history| {
+    // The first line of w1, which no group saw: what comes behind it has overtaken it.
+    finds(&["I2", "I1", "I3"], |history| {
         for group in &mut history.groups {
             group.deliveries[0].runs[1] = Run { seq: 12, source: 1, number: 1, count: 4 };
         }
