@@ -337,6 +337,8 @@ fn hangs_of(setup: &Setup, folder: &Path, seed: u64, hangs: u64) -> Result<(Phas
     if let Some(error) = failed {
         return Err(error).during("begin or end an outage");
     }
+    let last = trial.look(&service, false);
+    trial.phases.add(last.as_ref());
     let code = service.stop()?;
     if code != 0 {
         return Err(Trouble::new(format!("I9 a clean stop ended with {code}")));
