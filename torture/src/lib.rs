@@ -48,6 +48,8 @@ pub mod oracle;
 pub mod outage;
 /// Hostile paths.
 pub mod paths;
+/// The most that was seen of what is bounded.
+pub mod peak;
 /// What was hit.
 pub mod phases;
 /// Where the parts of a load are.

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use crate::line::{self, Place};
 use crate::notes;
 use crate::oracle::{self, Group, History, Observation};
+use crate::peak::Peak;
 use crate::phases::Phases;
 use crate::places::Places;
 use crate::service::{Output, Program, Service, Status, wait_for};
@@ -22,8 +23,6 @@ use crate::writer::{Pace, Writer, Writers};
 /// Sockets, files of the store and pipes; besides, one for each followed file, which stays open for minutes after it was
 /// caught up with. A leak passes both soon.
 const DESCRIPTORS_MAX: u64 = 128;
-/// From a start to the first answer. A journal is read and copied; the machine may be loaded.
-const OPENING_MAX: Duration = Duration::from_secs(60);
 /// Lines at the end of the log that are compared with the checkpoints.
 const LAST_LINES: u64 = 20_000;
 
@@ -48,17 +47,6 @@ pub struct Trial {
 struct Letter {
     seq: u64,
     cause: String,
-}
-
-/// The most that was seen of what is bounded.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Peak {
-    /// Resident, KiB.
-    pub memory_kib: u64,
-    /// Open.
-    pub descriptors: u64,
-    /// Until the first answer.
-    pub opening: Duration,
 }
 
 impl Trial {
@@ -351,33 +339,6 @@ impl Trial {
         let followed = fs::read_dir(&self.places.logs).during("list the followed files")?.count() as u64;
         broken.extend(self.peak.beyond(self.memory_kib_max, DESCRIPTORS_MAX + followed));
         told(broken).map(|()| (total, self.peak))
-    }
-}
-
-impl Peak {
-    fn beyond(&self, memory_kib_max: u64, descriptors_max: u64) -> Vec<String> {
-        let mut broken = Vec::new();
-        if self.memory_kib > memory_kib_max {
-            broken
-                .push(format!("I8 {} KiB resident, at most {memory_kib_max} are promised", self.memory_kib));
-        }
-        if self.descriptors > descriptors_max {
-            broken.push(format!(
-                "I8 {} open descriptors, at most {descriptors_max} are promised",
-                self.descriptors
-            ));
-        }
-        if self.opening > OPENING_MAX {
-            broken.push(format!("I8 opening took {:?}", self.opening));
-        }
-        broken
-    }
-
-    /// The most of both.
-    pub fn max(&mut self, other: &Peak) {
-        self.memory_kib = self.memory_kib.max(other.memory_kib);
-        self.descriptors = self.descriptors.max(other.descriptors);
-        self.opening = self.opening.max(other.opening);
     }
 }
 
