@@ -9,8 +9,10 @@ use crate::campaign::{Setup, Tally};
 use crate::damage;
 use crate::disk::Kind;
 use crate::inject::{self, Fault};
+use crate::killer;
 use crate::memory;
 use crate::oom;
+use crate::outage;
 use crate::poison;
 use crate::power::{self, Beside};
 use crate::receive::{self, Receive};
@@ -109,6 +111,16 @@ enum Campaign {
     },
     /// Poison lines among others
     Poison(Cases),
+    /// Outages that follow one another as soon as one delivery succeeds, or later, under a trickle of lines
+    Outage {
+        #[command(flatten)]
+        cases: Cases,
+        /// Outages of a load
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        outages: u64,
+    },
+    /// Lines whose delivery kills the service, or only the command, and kills at random
+    Killer(Cases),
     /// Receivers that hang, ignore SIGTERM, stop themselves and fork daemons
     Hang(Cases),
     /// Malformed requests to the socket and to an address, and one slow client for every 20 of them
@@ -200,6 +212,8 @@ fn campaign(args: &Args) -> Result<u8> {
             crate::soak::run(&setup(&Cases { count: *minutes, seed: *seed }), &mut tally);
         }
         Campaign::Poison(cases) => poison::run(&setup(cases), &mut tally),
+        Campaign::Outage { cases, outages } => outage::run(&setup(cases), *outages, &mut tally),
+        Campaign::Killer(cases) => killer::run(&setup(cases), &mut tally),
         Campaign::Hang(cases) => poison::hang(&setup(cases), &mut tally),
         Campaign::IoError { cases, block: true, .. } => crate::block::run(&setup(cases), &mut tally),
         Campaign::IoError { cases, only, .. } => {

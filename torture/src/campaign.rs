@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::service::Program;
@@ -43,27 +45,74 @@ impl Setup {
         tally: &mut Tally,
         mut one: impl FnMut(&Path, u64, u64) -> Result<T>,
     ) -> Vec<T> {
-        let words: Vec<&str> = command.split(' ').filter(|word| *word != "--fs").collect();
-        let name = words.join("-").replace("---", "-");
         let mut seen = Vec::new();
         for (seed, done) in (self.seed..).zip((0..self.count).step_by(a_store as usize)) {
             let cases = a_store.min(self.count - done);
-            let name = format!("{name}-{seed}");
-            match self.folder(&name).and_then(|folder| Ok((one(&folder, seed, cases)?, folder))) {
-                Ok((what, folder)) => {
-                    seen.push(what);
-                    tally.pass(cases);
-                    // Nothing is left to look at.
-                    let _ = fs::remove_dir_all(folder);
-                }
-                Err(trouble) => {
-                    let repeat = format!("{command} --count {cases} --seed {seed}");
-                    tally.fail(&trouble, &self.work.join(name), &repeat);
-                }
-            }
+            let name = name(command, seed);
+            let result = self.folder(&name).and_then(|folder| one(&folder, seed, cases));
+            seen.extend(self.ended(command, (seed, cases), result, tally));
         }
         seen
     }
+
+    /// As [`Setup::stores`], with one case a store, and so many stores at once: for cases that wait most of the time.
+    pub fn stores_at_once<T: Send>(
+        &self,
+        command: &str,
+        at_once: usize,
+        tally: &mut Tally,
+        one: impl Fn(&Path, u64) -> Result<T> + Sync,
+    ) -> Vec<T> {
+        let next = AtomicU64::new(0);
+        let told = Mutex::new((Vec::new(), tally));
+        let work = || {
+            while let Some(seed) =
+                Some(next.fetch_add(1, Ordering::Relaxed)).filter(|case| *case < self.count)
+            {
+                let seed = self.seed + seed;
+                let result = self.folder(&name(command, seed)).and_then(|folder| one(&folder, seed));
+                // A case that panicked has said why, and ends the campaign with the scope.
+                let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+                let (seen, tally) = &mut *told;
+                seen.extend(self.ended(command, (seed, 1), result, tally));
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..at_once {
+                scope.spawn(work);
+            }
+        });
+        told.into_inner().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Counts a store, and removes the folder of one that passed.
+    fn ended<T>(
+        &self,
+        command: &str,
+        (seed, cases): (u64, u64),
+        result: Result<T>,
+        tally: &mut Tally,
+    ) -> Option<T> {
+        let folder = self.work.join(name(command, seed));
+        match result {
+            Ok(what) => {
+                tally.pass(cases);
+                // Nothing is left to look at.
+                let _ = fs::remove_dir_all(folder);
+                Some(what)
+            }
+            Err(trouble) => {
+                tally.fail(&trouble, &folder, &format!("{command} --count {cases} --seed {seed}"));
+                None
+            }
+        }
+    }
+}
+
+/// The name of a store's folder.
+fn name(command: &str, seed: u64) -> String {
+    let words: Vec<&str> = command.split(' ').filter(|word| *word != "--fs").collect();
+    format!("{}-{seed}", words.join("-").replace("---", "-"))
 }
 
 /// Cases by what they came to.

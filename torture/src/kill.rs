@@ -5,10 +5,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::campaign::{Setup, Tally};
+use crate::peak::Peak;
 use crate::phases::Phases;
 use crate::places::Places;
 use crate::service::Status;
-use crate::trial::{Peak, Trial};
+use crate::trial::Trial;
 use crate::trouble::{During, Result};
 use crate::writer::USUAL;
 

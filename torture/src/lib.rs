@@ -28,6 +28,8 @@ pub mod http;
 pub mod inject;
 /// Random kills.
 pub mod kill;
+/// Lines that kill.
+pub mod killer;
 /// What a power cut has left of followed files.
 pub mod left;
 /// Lines that say where they belong.
@@ -42,8 +44,12 @@ pub mod notes;
 pub mod oom;
 /// The invariants.
 pub mod oracle;
+/// Receivers that fail for a while.
+pub mod outage;
 /// Hostile paths.
 pub mod paths;
+/// The most that was seen of what is bounded.
+pub mod peak;
 /// What was hit.
 pub mod phases;
 /// Where the parts of a load are.

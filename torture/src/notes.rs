@@ -7,7 +7,7 @@
 //! B NS PID FIRST LAST ATTEMPT LINES .   a batch came, at this time of the machine's monotonic clock
 //! L SEQ SOURCE NUMBER COUNT .           of it: lines that follow one another in seq and in number
 //! X WHAT .                              something was wrong with it
-//! E NS PID done|failed .                it is about to be answered like this
+//! E NS PID done|failed|rejected .       it is about to be answered like this
 //! ```
 
 use std::fmt::Write as _;
@@ -45,7 +45,7 @@ pub struct Delivery {
     pub runs: Vec<Run>,
     /// What was wrong with it.
     pub complaints: Vec<String>,
-    /// When it was about to be answered, and whether as done. None: the receiver was ended before.
+    /// When it was about to be answered, and whether as done. `None`: the receiver was ended before.
     pub answered: Option<(u64, bool)>,
 }
 
@@ -88,9 +88,8 @@ impl Delivery {
         append(folder, group, &text)
     }
 
-    /// Notes how it is answered, before it is.
-    pub fn note_end(&self, folder: &Path, group: &str, done: bool) -> io::Result<()> {
-        let word = if done { "done" } else { "failed" };
+    /// Notes how it is answered, before it is: `done`, `failed` or `rejected`.
+    pub fn note_end(&self, folder: &Path, group: &str, word: &str) -> io::Result<()> {
         append(folder, group, &format!("\nE {} {} {word} .\n", now_ns(), self.pid))
     }
 }

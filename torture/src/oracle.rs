@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | I1 | durable | what `status` answered, `next_seq` and ack floors, is never less afterwards; at the end every written line was delivered |
 //! | I2 | no hole | none is beyond what its writer meant to write; with the service dead those in the log follow one another; at the end they begin with 0 and have no gap |
-//! | I3 | order | of each source seqs rise with the numbers; a seq names one line for ever, whichever group sees it |
+//! | I3 | order | of each source seqs rise with the numbers; a seq names one line for ever, whichever group sees it; in strict order nothing overtakes: a delivery begins at or before the first line that is neither done nor a dead letter |
 //! | I4 | once | a line has one seq; nothing comes again that an answered ack floor covers; no stranger, no torn line |
 //! | I5 | atomic | each line has the offset that it says itself; with the service dead the checkpoint of a source is the end of its last line |
 //! | I6 | leases | two receivers never have a line of a group at once; attempts of a line alone never fall |
@@ -45,6 +45,9 @@ pub struct Group {
     pub strict: bool,
     /// What its receivers noted, in order.
     pub deliveries: Vec<Delivery>,
+    /// Its dead letters, and since when each may be passed at the earliest: lines that an operator made dead letters
+    /// since then, others from the last delivery that had them.
+    pub dead: BTreeMap<u64, u64>,
 }
 
 /// All that is known of a run.
@@ -71,12 +74,15 @@ pub fn judge(history: &History) -> Vec<String> {
         broken.extend(complaints.map(|what| format!("{what} (group {})", group.name)));
         acked_again(group, &history.observed, &mut broken);
         leases(group, &mut broken);
+        if group.strict {
+            overtaken(group, &mut broken);
+        }
     }
     broken
 }
 
 /// What must hold besides when the writers have ended and nothing waits any more: everything written was done by
-/// each of the groups named.
+/// each of the groups named, or is its dead letter.
 pub fn judge_end(history: &History, groups: &[&str]) -> Vec<String> {
     let mut broken = judge(history);
     lines(history, true, &mut broken);
@@ -87,6 +93,11 @@ pub fn judge_end(history: &History, groups: &[&str]) -> Vec<String> {
         let mut had: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
         for run in done.flat_map(|delivery| &delivery.runs) {
             had.entry(run.source).or_default().push((run.number, run.number + run.count));
+        }
+        for run in group.iter().flat_map(|group| &group.deliveries).flat_map(|delivery| &delivery.runs) {
+            let dead = group.iter().flat_map(|group| group.dead.range(run.seq..run.seq + run.count));
+            let numbers = dead.map(|(seq, _)| run.number + (seq - run.seq));
+            had.entry(run.source).or_default().extend(numbers.map(|number| (number, number + 1)));
         }
         for (source, written) in &history.intents {
             let (covered, gap) = dense(had.remove(source).unwrap_or_default());
@@ -260,6 +271,46 @@ fn leases(group: &Group, broken: &mut Vec<String>) {
                     "I6 group {}: line {} alone came as attempt {}, after attempt {before}",
                     group.name, delivery.first, delivery.attempt
                 ));
+            }
+        }
+    }
+}
+
+/// Deliveries of a strict group that begin behind a line that is neither done nor dead.
+fn overtaken(group: &Group, broken: &mut Vec<String>) {
+    let mut deliveries: Vec<&Delivery> = group.deliveries.iter().filter(|one| !one.runs.is_empty()).collect();
+    deliveries.sort_by_key(|delivery| delivery.begun_ns);
+    // A dead letter is passed behind the last delivery that had it.
+    let mut dead = group.dead.clone();
+    for delivery in &deliveries {
+        for run in &delivery.runs {
+            for (_, since) in dead.range_mut(run.seq..run.seq + run.count) {
+                *since = (*since).max(delivery.begun_ns + 1);
+            }
+        }
+    }
+    // Up to here all are done or dead; behind it stretches of lines that are done.
+    let (mut first, mut done) = (1, BTreeMap::<u64, u64>::new());
+    for delivery in deliveries {
+        loop {
+            if dead.get(&first).is_some_and(|since| *since <= delivery.begun_ns) {
+                first += 1;
+            } else if let Some((_, end)) = done.range(..=first).next_back().filter(|(_, end)| **end > first) {
+                first = *end;
+            } else {
+                break;
+            }
+        }
+        if delivery.first > first {
+            broken.push(format!(
+                "I3 group {}: lines {}-{} overtook line {first}",
+                group.name, delivery.first, delivery.last
+            ));
+        }
+        if delivery.answered.is_some_and(|(_, done)| done) {
+            for run in &delivery.runs {
+                let end = done.entry(run.seq).or_default();
+                *end = (*end).max(run.seq + run.count);
             }
         }
     }

@@ -40,8 +40,13 @@ fn sound() -> History {
             seen(70, 2, 4, 21, 20),
         ],
         groups: vec![
-            Group { name: "strict".to_owned(), strict: true, deliveries: deliveries.clone() },
-            Group { name: "loose".to_owned(), strict: false, deliveries },
+            Group {
+                name: "strict".to_owned(),
+                strict: true,
+                deliveries: deliveries.clone(),
+                ..Group::default()
+            },
+            Group { name: "loose".to_owned(), deliveries, ..Group::default() },
         ],
         files_lose_lines: false,
     }
@@ -78,8 +83,8 @@ fn what_was_answered_and_is_gone_is_found() {
 
 #[test]
 fn holes_and_lines_that_nobody_wrote_are_found() {
-    // The first line of w1, which no group saw.
-    finds(&["I2", "I1"], |history| {
+    // The first line of w1, which no group saw: what comes behind it has overtaken it.
+    finds(&["I2", "I1", "I3"], |history| {
         for group in &mut history.groups {
             group.deliveries[0].runs[1] = Run { seq: 12, source: 1, number: 1, count: 4 };
         }
@@ -130,6 +135,67 @@ fn two_live_leases_and_attempts_that_fall_are_found() {
     finds(&["I6"], |history| history.groups[0].deliveries[2].answered = Some((63, true)));
     finds(&["I6"], |history| history.groups[1].deliveries[3].answered = Some((65, false)));
     finds(&["I6"], |history| history.groups[0].deliveries[4].attempt = 1);
+}
+
+#[test]
+fn a_line_that_is_overtaken_in_strict_order_is_found() {
+    // Lines 16-19 failed, and line 20 comes.
+    let overtakes = |history: &mut History, group: usize| {
+        history.groups[group].deliveries[2].answered = Some((61, false));
+    };
+    finds(&["I3", "I1"], |history| overtakes(history, 0));
+    let mut history = sound();
+    overtakes(&mut history, 1);
+    assert_eq!(judge(&history), [""; 0], "in an unordered group it may");
+    // What fails behind it overtakes too.
+    finds(&["I3", "I1"], |history| {
+        let failed =
+            Delivery { begun_ns: 9, answered: Some((10, false)), ..sound().groups[0].deliveries[4].clone() };
+        history.groups[0].deliveries.insert(0, Delivery { attempt: 1, ..failed });
+    });
+}
+
+/// As `sound`, but `strict` rejects line 16 alone, which becomes a dead letter; 17-19 come later.
+fn with_a_dead_letter() -> History {
+    let mut history = sound();
+    let group = &mut history.groups[0];
+    let alone = Run { count: 1, ..group.deliveries[1].runs[0] };
+    let behind = Run { seq: 17, number: 11, count: 3, ..alone };
+    let like = group.deliveries[2].clone();
+    let rejected =
+        Delivery { last: 16, runs: vec![alone], answered: Some((57, false)), begun_ns: 56, ..like.clone() };
+    group.deliveries[2] = Delivery { first: 17, runs: vec![behind], ..like };
+    group.deliveries.insert(2, rejected);
+    group.dead.insert(16, 0);
+    history
+}
+
+#[test]
+fn a_dead_letter_is_passed_and_counts_as_done_and_a_line_that_is_none_does_not() {
+    assert_eq!(judge_end(&with_a_dead_letter(), &["strict"]), [""; 0]);
+    let mut history = with_a_dead_letter();
+    history.groups[0].dead.clear();
+    let broken = judge_end(&history, &["strict"]);
+    assert!(
+        broken.iter().any(|what| what.starts_with("I3") && what.contains("overtook line 16")),
+        "{broken:?}"
+    );
+    assert!(broken.iter().any(|what| what.starts_with("I1")), "{broken:?}");
+}
+
+#[test]
+fn a_dead_letter_that_is_passed_before_its_last_delivery_or_before_it_is_parked_is_found() {
+    let overtakes = |history: &History| judge(history).iter().any(|what| what.contains("overtook line 16"));
+    let mut parked = with_a_dead_letter();
+    parked.groups[0].dead.insert(16, 60);
+    assert!(!overtakes(&parked), "it was parked when 17-19 came");
+    parked.groups[0].dead.insert(16, 61);
+    assert!(overtakes(&parked), "it was parked later");
+    let mut early = with_a_dead_letter();
+    let again =
+        Delivery { begun_ns: 68, answered: Some((69, false)), ..early.groups[0].deliveries[2].clone() };
+    early.groups[0].deliveries.push(again);
+    assert!(overtakes(&early), "it was tried once more after 17-19 had come");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Where the parts of a load are, and the configuration that follows from it.
 //!
-//! The groups are a strict one that records each batch through `exec`, an unordered one through `exec-stream` that
+//! The groups are a strict one that records each batch through `exec` (a campaign may say `exec-stream`), an unordered one through `exec-stream` that
 //! cannot process some lines, so that holes are relocated and dead letters made, and one that appends to a file.
 
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ pub struct Places {
     pub room: &'static str,
     /// More keys of the strict group.
     pub strict_options: &'static str,
+    /// Whether the strict group has an `exec-stream` command.
+    pub strict_stream: bool,
     /// More arguments of its receiver, as TOML.
     pub strict_receiver: String,
 }
@@ -31,13 +33,16 @@ impl Places {
             logs: folder.join("logs"),
             room: "min_free = \"16MiB\"\nreserve = \"8MiB\"",
             strict_options: "",
+            strict_stream: false,
             strict_receiver: String::new(),
         }
     }
 
     /// The configuration; `receiver` is this program.
     pub fn config(&self, receiver: &Path) -> String {
-        let Places { folder, data_dir, logs, room, strict_options, strict_receiver } = self;
+        let Places { folder, data_dir, logs, room, strict_options, strict_stream, strict_receiver } = self;
+        let (strict_kind, stream) =
+            if *strict_stream { ("exec-stream", "\"--stream\", ") } else { ("exec", "") };
         let notes = folder.join("notes");
         format!(
             r#"data_dir = {data_dir:?}
@@ -60,14 +65,14 @@ name = "record"
 batch = {{ bytes = "1MiB" }}
 [[processor]]
 group = "strict"
-kind = "exec"
+kind = "{strict_kind}"
 input = "ndjson"
-command = [{receiver:?}, "receive", "--group", "strict", "--strict", {strict_receiver}"--notes", {notes:?}]
+command = [{receiver:?}, "receive", "--group", "strict", "--strict", {stream}{strict_receiver}"--notes", {notes:?}]
 [[processor]]
 group = "holes"
 kind = "exec-stream"
 input = "ndjson"
-command = [{receiver:?}, "receive", "--group", "holes", "--stream", "--fails-on-poison", "--notes", {notes:?}]
+command = [{receiver:?}, "receive", "--group", "holes", "--stream", "--on-poison", "fail", "--outages", "--notes", {notes:?}]
 [[processor]]
 group = "record"
 kind = "file"

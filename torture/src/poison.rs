@@ -1,140 +1,302 @@
 //! Lines and receivers that go wrong: poison lines among others, and receivers that hang.
 //!
-//! *poison*: exactly the poison lines become dead letters, and their neighbours are tried at most as often as halving
-//! a batch takes. *hang*: a receiver ignores SIGTERM, stops itself, or has forked a daemon with a session of its own;
-//! it is ended with all that it started, and its lines come again.
+//! *poison*: a strict group whose receiver blames them, rightly or with numbers that are one too low, and an unordered
+//! one whose receiver blames nothing. Exactly the poison lines of the strict group become dead letters, nothing overtakes,
+//! and their neighbours are delivered no more often than the rules need. With every other seed there are outages.
+//! *hang*: a receiver ignores SIGTERM, stops itself, or has forked a daemon with a session of its own; it is ended with
+//! all that it started, and its lines come again, through outages too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-use serde::Deserialize;
+use std::time::Duration;
 
 use crate::campaign::{Setup, Tally};
-use crate::line;
 use crate::notes::{self, Delivery};
+use crate::outage::{Begins, Outage, Outages};
 use crate::phases::Phases;
 use crate::places::Places;
-use crate::receive::OUTAGE;
+use crate::service::Status;
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
 use crate::writer::Pace;
 
 const LINES: u64 = 3_000;
-/// Between those that follow while a line waits: many times what a batch of one line takes.
-const ANOTHER_LINE: Duration = Duration::from_millis(300);
 /// Lines of a batch in the trial's configuration.
 const BATCH_LINES: u64 = 2_000;
 /// Hangs of one store.
 const HANGS_A_STORE: u64 = 5;
+/// All at once, in one file: the seq of a line is its number plus one.
+const PACE: Pace =
+    Pace { burst_lines: LINES, breath: Duration::ZERO, rotate_lines: 0, letters_max: 100, poison_one_in: 0 };
+/// Short, as a load is short.
+const RETRY: &str = "retry = { initial = \"10ms\", max = \"100ms\", attempts = 4 }";
+/// An `exec-stream` command that answers something odd is started again after a pause of a quarter of the time-out.
+const RETRY_STREAM: &str = "timeout = \"2s\"\nretry = { initial = \"10ms\", max = \"100ms\", attempts = 4 }";
+/// `retry.attempts` of `holes`.
+const HOLES_ATTEMPTS: usize = 4;
+/// What was answered earlier may be committed this much later, at most.
+const COMMIT_MAX: Duration = Duration::from_secs(1);
 
-fn pace(poison_one_in: u64) -> Pace {
-    Pace { burst_lines: LINES, breath: Duration::ZERO, rotate_lines: 0, letters_max: 100, poison_one_in }
+/// How the receiver of the strict group blames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blame {
+    /// `exec`, and exit status 65.
+    Exit,
+    /// `exec-stream`, and `NAK N`.
+    Numbers,
+    /// The same, counted from 0: of a line that is first in its batch it says `NAK 0`, which blames nothing.
+    FromZero,
+}
+
+impl Blame {
+    const ALL: [Blame; 3] = [Blame::Exit, Blame::Numbers, Blame::FromZero];
+
+    /// How often a line may be delivered that is not poison, `lines` being those of its largest delivery, and `bad` the poison
+    /// lines that cost it deliveries: docs/torture.md derives it.
+    fn deliveries_max(self, lines: u64, bad: u64) -> u64 {
+        let bisections = bisections(lines);
+        match self {
+            Blame::Exit => 1 + bisections * bad,
+            Blame::Numbers => 1 + bad,
+            Blame::FromZero => 2 + 2 * bisections * bad,
+        }
+    }
+}
+
+fn bisections(lines: u64) -> u64 {
+    u64::from(lines.next_power_of_two().ilog2())
 }
 
 /// Runs `poison`.
 pub fn run(setup: &Setup, tally: &mut Tally) {
     let seen = setup.stores("poison", 1, tally, |folder, seed, _| poison(setup, folder, seed));
-    let phases: Phases = seen.iter().map(|(hit, ..)| *hit).sum();
-    let letters: u64 = seen.iter().map(|(_, dead, _)| dead).sum();
-    let most = seen.iter().map(|(.., most)| *most).max().unwrap_or_default();
+    let phases: Phases = seen.iter().map(|seen| seen.phases).sum();
+    let sum = |of: fn(&Seen) -> u64| seen.iter().map(of).sum::<u64>();
+    let most = |of: fn(&Seen) -> u64| seen.iter().map(of).max().unwrap_or_default();
     println!(
-        "{} loads, seed {}: {letters} dead letters; at most {most} deliveries of a neighbour; hit: {phases}",
-        setup.count, setup.seed
+        "{} loads, seed {}: {} poison lines, of which {} were parked; {} outages; at most {} deliveries of a neighbour (strict), {} (holes); in holes {} poison lines wait, and {} lines are dead letters that are no poison; hit: {phases}",
+        setup.count,
+        setup.seed,
+        sum(|seen| seen.poison),
+        sum(|seen| seen.parked),
+        sum(|seen| seen.outages),
+        most(|seen| seen.most_strict),
+        most(|seen| seen.most_holes),
+        sum(|seen| seen.waiting),
+        sum(|seen| seen.innocent),
     );
 }
 
-#[derive(Deserialize)]
-struct Letter {
-    seq: u64,
+/// What a load saw.
+struct Seen {
+    phases: Phases,
+    poison: u64,
+    parked: u64,
+    outages: u64,
+    most_strict: u64,
+    most_holes: u64,
+    waiting: u64,
+    innocent: u64,
 }
 
-/// One load; gives what it hit, the dead letters, and how often a neighbour was delivered at most.
-fn poison(setup: &Setup, folder: &Path, seed: u64) -> Result<(Phases, u64, u64)> {
+/// Numbers of poison lines: a few, pairs, from the first line on, or many.
+fn chosen(rng: &mut fastrand::Rng, blame: Blame) -> BTreeSet<u64> {
+    // A number that is too low may name the neighbour, which is innocent only if it is no poison itself.
+    let side_by_side = blame != Blame::FromZero;
+    // Those that are not blamed in the end cost some seconds each: the command is started anew after each `NAK 0`.
+    let many = if side_by_side { 20..50 } else { 3..6 };
+    let shape = rng.u8(..4);
+    let count = if shape == 3 { rng.usize(many) } else { rng.usize(1..4) };
+    let mut numbers: BTreeSet<u64> = (0..count).map(|_| rng.u64(2..LINES - 2)).collect();
+    if shape == 2 {
+        numbers.insert(0);
+    }
+    if side_by_side && (shape == 1 || (shape == 2 && rng.bool())) {
+        numbers.extend(numbers.clone().iter().map(|number| number + 1));
+    }
+    if !side_by_side {
+        let mut last = None;
+        numbers.retain(|number| last.replace(*number).is_none_or(|last| last + 1 < *number));
+    }
+    numbers
+}
+
+/// Outages at random moments, some of which follow one another with the next delivery that succeeds.
+fn outages(rng: &mut fastrand::Rng, count: usize) -> Vec<Outage> {
+    let mut one = || Outage {
+        begins: match rng.u8(..3) {
+            0 => Begins::AtSuccess,
+            _ => Begins::After(Duration::from_millis(rng.u64(..300))),
+        },
+        lasts: Duration::from_millis(rng.u64(20..500)),
+    };
+    (0..count).map(|_| one()).collect()
+}
+
+/// One load.
+fn poison(setup: &Setup, folder: &Path, seed: u64) -> Result<Seen> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut trial = Trial::new(&setup.program, Places::below(folder), seed, 1, pace(rng.u64(150..2_500)))?;
+    let blame = Blame::ALL[(seed / 2 % 3) as usize];
+    let numbers = chosen(&mut rng, blame);
+    let poison: BTreeSet<u64> = numbers.iter().map(|number| number + 1).collect();
+    let word = if blame == Blame::FromZero { "reject-from-zero" } else { "reject" };
+    let places = Places {
+        strict_options: if blame == Blame::Exit { RETRY } else { RETRY_STREAM },
+        strict_stream: blame != Blame::Exit,
+        strict_receiver: format!("\"--on-poison\", \"{word}\", \"--outages\", "),
+        ..Places::below(folder)
+    };
+    let mut trial = Trial::new(&setup.program, places, seed, 1, PACE)?;
     for writer in trial.resting() {
+        writer.poison(numbers.clone());
         writer.write(LINES, false).during("write lines")?;
     }
-    let mut service = trial.start()?;
-    // With every other seed everything fails for a while, which makes nothing a dead letter.
-    let outage = trial.places.folder.join("notes").join(OUTAGE);
-    let is_down = seed.is_multiple_of(2);
-    if is_down {
-        fs::write(&outage, "").during("begin an outage")?;
-        let until = Instant::now() + Duration::from_millis(rng.u64(500..5_000));
-        trial.watch(&mut service, until, &mut rng, |_| false)?;
-        fs::remove_file(&outage).during("end an outage")?;
-    }
-    // What is left at the end and fails cannot be told from an outage until another line passes: so others follow.
-    // Not faster than groups are done with them.
-    let mut written = LINES;
-    let mut next = Instant::now();
+    // With every other seed everything fails now and then, which makes nothing a dead letter.
+    let notes = trial.places.folder.join("notes");
+    let has_outages = seed.is_multiple_of(2);
+    // `holes` has one: an unordered group may give up on a line that fails alone in several, while others pass between.
+    let plans = match has_outages {
+        true => [outages(&mut rng, 6), outages(&mut rng, 1)],
+        false => [Vec::new(), Vec::new()],
+    };
+    let [of_strict, of_holes] = plans;
+    let mut outages = [
+        Outages::new(&notes, "strict", of_strict).during("plan outages")?,
+        Outages::new(&notes, "holes", of_holes).during("plan outages")?,
+    ];
+    // Of `holes`, as last listed: dead letters, and those that are no poison.
+    let mut innocent = (0, 0);
+    let mut parked = BTreeSet::new();
     let mut failed = None;
-    service.wait("everything is settled", |status| {
-        let settled = status.groups.iter().all(|group| group.lag_lines == 0);
-        if status.log.next_seq > written && !settled && Instant::now() >= next {
-            next = Instant::now() + ANOTHER_LINE;
-            failed = trial.resting().iter_mut().find_map(|writer| writer.write(1, false).err());
-            written += 1;
+    let mut service = trial.start()?;
+    let mut look = |status: &Status| -> Result<bool> {
+        for outages in &mut outages {
+            outages.step().during("begin or end an outage")?;
         }
-        status.log.next_seq > written && settled
+        trial.observe(status);
+        parked.extend(operate(&mut trial, status, blame, &poison)?);
+        let is_idle = |name: &str| status.group(name).is_some_and(|group| group.lag_lines == 0);
+        // A line that fails without blame may wait for another one to pass, for ever: for poison nobody waits here.
+        let (waiting, dead) =
+            status.group("holes").map_or((LINES, 0), |group| (group.lag_lines, group.dead_letters));
+        if waiting + dead > poison.len() as u64 && waiting <= poison.len() as u64 && innocent.0 != dead {
+            let listed = trial.dead_letters("holes")?;
+            innocent = (dead, listed.keys().filter(|seq| !poison.contains(seq)).count() as u64);
+        }
+        let only_poison_waits = waiting + dead == poison.len() as u64 + innocent.1;
+        Ok(status.log.next_seq > LINES && is_idle("strict") && is_idle("record") && only_poison_waits)
+    };
+    service.wait("everything but poison is done", |status| match look(status) {
+        Ok(is_done) => is_done,
+        Err(trouble) => {
+            failed = Some(trouble);
+            true
+        }
     })?;
-    if let Some(error) = failed {
-        return Err(error).during("write a line more");
+    if let Some(trouble) = failed {
+        return Err(trouble);
     }
     let last = trial.look(&service, false);
     trial.phases.add(last.as_ref());
     let code = service.stop()?;
-    let listed =
-        setup.program.on(&trial.places.data_dir, &["dead-letter", "list", "--group", "holes", "--json"])?;
-    let dead: std::result::Result<BTreeSet<u64>, _> = listed
-        .out
-        .lines()
-        .map(|text| serde_json::from_str::<Letter>(text).map(|letter| letter.seq))
-        .collect();
-    let dead = dead.during("read the dead letters")?;
-    // One source and one file: the seq of a line is its number plus one.
-    let text = fs::read_to_string(trial.places.logs.join("w0.log")).during("read what was written")?;
-    let poison: BTreeSet<u64> = text
-        .lines()
-        .filter_map(|text| line::parse(text).ok())
-        .filter(|line| line.poison)
-        .map(|line| line.number + 1)
-        .collect();
-    if dead != poison || code != 0 {
-        let (more, less): (Vec<_>, Vec<_>) =
-            (dead.difference(&poison).collect(), poison.difference(&dead).collect());
+    let holes = trial.dead_letters("holes")?;
+    let read = |group: &str| notes::read(&notes, group).during("read the notes");
+    let of_holes = read("holes")?;
+    let wrongly = |(seq, cause): &(&u64, &String)| {
+        *cause != "failed" || !(poison.contains(seq) || (has_outages && may_be_given_up(&of_holes, **seq)))
+    };
+    let more: Vec<_> = holes.iter().filter(wrongly).collect();
+    if !more.is_empty() || code != 0 {
         return Err(Trouble::new(format!(
-            "I9 exit {code}; dead letters that are no poison: {more:?}; poison that is no dead letter: {less:?}"
+            "I9 exit {code}; dead letters of holes that are no poison, or have another cause than failed: {more:?}"
         )));
     }
-    let deliveries = notes::read(&trial.places.folder.join("notes"), "holes").during("read the notes")?;
+    let innocent = holes.keys().filter(|seq| !poison.contains(seq)).count();
+    let cause = |seq: &u64| if parked.contains(seq) { "parked" } else { "rejected" };
+    trial.ends_with(poison.iter().map(|seq| (*seq, cause(seq).to_owned())).collect());
     // In an outage everybody is tried as often as it takes.
-    let most = if is_down { 0 } else { tried(&deliveries, &poison)? };
+    let (most_strict, most_holes) = if has_outages {
+        (0, 0)
+    } else {
+        let without_blame = |lines, _| 2 + bisections(lines);
+        (
+            tried(&read("strict")?, &poison, |lines, bad| blame.deliveries_max(lines, bad))?,
+            tried(&of_holes, &poison, without_blame)?,
+        )
+    };
+    let waiting = poison.len() + innocent - holes.len();
+    let begun = outages.iter().map(Outages::count).sum();
     trial.finish()?;
-    Ok((trial.phases, dead.len() as u64, most))
+    Ok(Seen {
+        phases: trial.phases,
+        poison: poison.len() as u64,
+        parked: parked.len() as u64,
+        outages: begun,
+        most_strict,
+        most_holes,
+        waiting: waiting as u64,
+        innocent: innocent as u64,
+    })
 }
 
-/// How often a neighbour of poison was delivered at most. Each may be delivered with its whole batch once, with the whole
-/// once more, as a receiver that blames no line may be in an outage, and then at every halving: of 2,000 lines eleven.
-fn tried(deliveries: &[Delivery], poison: &BTreeSet<u64>) -> Result<u64> {
-    // Of each line: deliveries, and the lines of the largest.
-    let mut tried: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+/// Acts as the operator does: parks a poison line at which the strict group stops, either because everything so far was
+/// rejected, or because the receiver's numbers blame nothing. Gives the line.
+fn operate(trial: &mut Trial, status: &Status, blame: Blame, poison: &BTreeSet<u64>) -> Result<Option<u64>> {
+    let Some(group) = status.group("strict") else { return Ok(None) };
+    let head = group.ack_floor + 1;
+    let is_poison = poison.contains(&head);
+    match group.state.as_str() {
+        "refused" if !is_poison => Err(Trouble::new(format!(
+            "I9 strict is refused at line {head}, which is no poison: {:?}",
+            group.reason
+        ))),
+        "refused" => Ok(trial.park(head)?.then_some(head)),
+        // Any other is held by an outage, and an outage ends.
+        "blocked" if is_poison && blame == Blame::FromZero => Ok(trial.park(head)?.then_some(head)),
+        _ => Ok(None),
+    }
+}
+
+/// Whether an unordered group may have given up on a line that is no poison: it failed alone as often as attempts are, and
+/// another line was done since the first of them. In one outage that takes a delivery that began in it and is answered
+/// behind one that began after it.
+fn may_be_given_up(deliveries: &[Delivery], seq: u64) -> bool {
+    let alone = deliveries.iter().filter(|delivery| delivery.first == seq && delivery.last == seq);
+    let failed: Vec<u64> =
+        alone.filter_map(|delivery| delivery.answered.filter(|(_, done)| !done).map(|(at, _)| at)).collect();
+    let (Some(first), Some(last)) = (failed.first(), failed.last()) else { return false };
+    let until = last + COMMIT_MAX.as_nanos() as u64;
+    let passed = |delivery: &Delivery| {
+        delivery.answered.is_some_and(|(at, done)| done && (*first..=until).contains(&at))
+    };
+    failed.len() >= HOLES_ATTEMPTS && deliveries.iter().any(passed)
+}
+
+/// How often a neighbour of poison was delivered at most. `bound` is given the lines of its largest delivery, and how many
+/// poison lines cost it deliveries: those before it that shared one with it, and the next behind it.
+fn tried(deliveries: &[Delivery], poison: &BTreeSet<u64>, bound: impl Fn(u64, u64) -> u64) -> Result<u64> {
+    // Of each line: deliveries, the lines of the largest, and the poison that was in one of them.
+    let mut tried: BTreeMap<u64, (u64, u64, BTreeSet<u64>)> = BTreeMap::new();
     for Delivery { first, last, .. } in deliveries {
         for seq in (*first..=*last).filter(|seq| !poison.contains(seq)) {
-            let (count, batch) = tried.entry(seq).or_default();
+            let (count, batch, bad) = tried.entry(seq).or_default();
             (*count, *batch) = (*count + 1, (*batch).max(last - first + 1));
+            bad.extend(poison.range(first..=last));
         }
     }
-    let bound = |batch: u64| 2 + u64::from(batch.next_power_of_two().ilog2());
-    match tried.iter().find(|(_, (count, batch))| *count > bound(*batch)) {
-        Some((seq, (count, batch))) => Err(Trouble::new(format!(
-            "I8 line {seq}, a neighbour of poison in a batch of {batch}, was delivered {count} times, at most {} are needed",
-            bound(*batch)
+    let bad = |seq: u64, bad: &BTreeSet<u64>| {
+        bad.range(..seq).count() as u64 + u64::from(bad.range(seq..).next().is_some())
+    };
+    let is_over = |seq: u64, (count, batch, with): &(u64, u64, BTreeSet<u64>)| {
+        let most = bound(*batch, bad(seq, with));
+        (*count > most).then_some(most)
+    };
+    match tried.iter().find_map(|(seq, of_it)| Some((seq, of_it, is_over(*seq, of_it)?))) {
+        Some((seq, (count, batch, _), most)) => Err(Trouble::new(format!(
+            "I8 line {seq}, a neighbour of poison in a batch of {batch}, was delivered {count} times, at most {most} are needed"
         ))),
-        None => Ok(tried.values().map(|(count, _)| *count).max().unwrap_or_default()),
+        None => Ok(tried.values().map(|(count, ..)| *count).max().unwrap_or_default()),
     }
 }
 
@@ -142,25 +304,48 @@ fn tried(deliveries: &[Delivery], poison: &BTreeSet<u64>) -> Result<u64> {
 pub fn hang(setup: &Setup, tally: &mut Tally) {
     let seen = setup
         .stores("hang", HANGS_A_STORE, tally, |folder, seed, hangs| hangs_of(setup, folder, seed, hangs));
-    let phases: Phases = seen.iter().map(|(hit, _)| *hit).sum();
-    let hung: u64 = seen.iter().map(|(_, hung)| hung).sum();
-    println!("{hung} processes hung, seed {}; hit: {phases}", setup.seed);
+    let phases: Phases = seen.iter().map(|(hit, ..)| *hit).sum();
+    let hung: u64 = seen.iter().map(|(_, hung, _)| hung).sum();
+    let outages: u64 = seen.iter().map(|(.., outages)| outages).sum();
+    println!("{hung} processes hung, {outages} outages, seed {}; hit: {phases}", setup.seed);
 }
 
-fn hangs_of(setup: &Setup, folder: &Path, seed: u64, hangs: u64) -> Result<(Phases, u64)> {
-    let options = "timeout = \"1s\"";
-    let receiver = format!("\"--hangs\", \"{hangs}\", ");
+fn hangs_of(setup: &Setup, folder: &Path, seed: u64, hangs: u64) -> Result<(Phases, u64, u64)> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let options = "timeout = \"1s\"\nretry = { initial = \"10ms\", max = \"100ms\", attempts = 4 }";
+    let receiver = format!("\"--hangs\", \"{hangs}\", \"--outages\", ");
     let places = Places { strict_options: options, strict_receiver: receiver, ..Places::below(folder) };
-    let mut trial = Trial::new(&setup.program, places, seed, 1, pace(0))?;
+    let mut trial = Trial::new(&setup.program, places, seed, 1, PACE)?;
     // A batch each.
     for _ in 0..hangs {
         for writer in trial.resting() {
             writer.write(BATCH_LINES, false).during("write lines")?;
         }
     }
+    let notes = trial.places.folder.join("notes");
+    let count = rng.usize(1..5);
+    let mut outages = Outages::new(&notes, "strict", outages(&mut rng, count)).during("plan outages")?;
+    let mut failed = None;
+    let mut service = trial.start()?;
+    let total = hangs * BATCH_LINES;
+    service.wait("those that hang are ended, and everything is done", |status| {
+        failed = outages.step().err();
+        trial.observe(status);
+        let is_done = status.group("strict").is_some_and(|group| group.lag_lines == 0);
+        failed.is_some() || (status.log.next_seq > total && is_done)
+    })?;
+    if let Some(error) = failed {
+        return Err(error).during("begin or end an outage");
+    }
+    let last = trial.look(&service, false);
+    trial.phases.add(last.as_ref());
+    let code = service.stop()?;
+    if code != 0 {
+        return Err(Trouble::new(format!("I9 a clean stop ended with {code}")));
+    }
     trial.finish()?;
-    let text = fs::read_to_string(trial.places.folder.join("notes/hung")).during("read who hung")?;
-    let pids: BTreeSet<&str> = text.lines().collect();
+    let text = fs::read_to_string(notes.join("hung")).during("read who hung")?;
+    let pids: BTreeSet<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
     let alive: Vec<&&str> = pids.iter().filter(|pid| is_alive(pid)).collect();
     if !alive.is_empty() {
         return Err(Trouble::new(format!("I6 these hung and outlived their time-out: {alive:?}")));
@@ -169,7 +354,7 @@ fn hangs_of(setup: &Setup, folder: &Path, seed: u64, hangs: u64) -> Result<(Phas
     if (pids.len() as u64) < 2 * hangs {
         return Err(Trouble::new(format!("{hangs} receivers should have hung, and {} did", pids.len() / 2)));
     }
-    Ok((trial.phases, pids.len() as u64))
+    Ok((trial.phases, pids.len() as u64, outages.count()))
 }
 
 /// A zombie whose parent has not looked yet is not.

@@ -10,14 +10,34 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, getpid, getppid, kill_process};
 use serde::Deserialize;
 
 use crate::line;
 use crate::notes::{self, Delivery, Run};
+use crate::outage;
 
-/// While this file is among the notes, those that fail on poison fail on everything.
-pub const OUTAGE: &str = "outage";
+/// EX_DATAERR: the lines are at fault.
+const EXIT_REJECTED: u8 = 65;
+/// A receiver that has killed something waits for this long to be ended with it.
+const END_WAIT: Duration = Duration::from_secs(30);
+
+/// What a receiver does with a batch that has a poison line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnPoison {
+    /// Fails, and blames nothing
+    Fail,
+    /// Rejects: exit status 65, or `NAK N` with the number of the first poison line, from 1
+    Reject,
+    /// Rejects with a number that is one too low: it counts from 0
+    RejectFromZero,
+    /// Kills the service
+    KillService,
+    /// Kills itself
+    KillCommand,
+}
 
 /// What a receiver does.
 #[derive(Clone, Debug, clap::Args)]
@@ -31,9 +51,12 @@ pub struct Receive {
     /// Live on, and answer each batch
     #[arg(long)]
     pub stream: bool,
-    /// Fail on poison lines
+    /// What to do with poison lines [default: process them]
+    #[arg(long, value_enum)]
+    pub on_poison: Option<OnPoison>,
+    /// Fail on everything while there is an outage
     #[arg(long)]
-    pub fails_on_poison: bool,
+    pub outages: bool,
     /// Nobody else may have a batch of the group meanwhile
     #[arg(long)]
     pub strict: bool,
@@ -68,15 +91,22 @@ pub fn run(args: &Receive) -> io::Result<u8> {
     if !args.stream {
         let mut body = Vec::new();
         input.read_to_end(&mut body)?;
-        return Ok(u8::from(!take(args, &body)?));
+        return Ok(match take(args, &body)? {
+            Answer::Done => 0,
+            Answer::Failed => 1,
+            Answer::Rejected(_) => EXIT_REJECTED,
+        });
     }
     let mut header = String::new();
     while input.read_line(&mut header)? > 0 {
         let Header { bytes, last_seq } = serde_json::from_str(&header).map_err(io::Error::other)?;
         let mut body = vec![0; bytes];
         input.read_exact(&mut body)?;
-        let answer =
-            if take(args, &body)? { format!("OK {last_seq}") } else { "NAK cannot take it".to_owned() };
+        let answer = match take(args, &body)? {
+            Answer::Done => format!("OK {last_seq}"),
+            Answer::Failed => "NAK cannot take it".to_owned(),
+            Answer::Rejected(number) => format!("NAK {number} it is poison"),
+        };
         let mut out = io::stdout().lock();
         writeln!(out, "{answer}")?;
         out.flush()?;
@@ -85,8 +115,16 @@ pub fn run(args: &Receive) -> io::Result<u8> {
     Ok(0)
 }
 
-/// Judges and notes a batch; says whether it is done.
-fn take(args: &Receive, body: &[u8]) -> io::Result<bool> {
+/// How a batch is answered.
+enum Answer {
+    Done,
+    Failed,
+    /// And the number of the line that is blamed, as this receiver counts.
+    Rejected(u64),
+}
+
+/// Judges and notes a batch; gives the answer.
+fn take(args: &Receive, body: &[u8]) -> io::Result<Answer> {
     let mut batch = Delivery { begun_ns: notes::now_ns(), pid: std::process::id(), ..Delivery::default() };
     let lock = File::create(notes::lock_path(&args.notes, &args.group))?;
     if args.strict && flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
@@ -95,22 +133,61 @@ fn take(args: &Receive, body: &[u8]) -> io::Result<bool> {
     let poison = judge(body, &mut batch);
     batch.note_begin(&args.notes, &args.group)?;
     std::thread::sleep(Duration::from_millis(args.slow_ms));
-    if batch.attempt == 1 && hung(&args.notes)? < 2 * args.hangs {
+    let is_down = args.outages && outage::is_on(&args.notes, &args.group);
+    if args.hangs > 0 && !is_down && hangs(args, batch.first)? {
         return Err(hang(&args.notes, batch.first));
     }
-    let down = args.notes.join(OUTAGE).exists();
-    let done = !(args.fails_on_poison && (poison || down));
-    batch.note_end(&args.notes, &args.group, done)?;
-    Ok(done)
+    let answer = match (args.on_poison, poison) {
+        _ if is_down => Answer::Failed,
+        (Some(OnPoison::Fail), Some(_)) => Answer::Failed,
+        (Some(OnPoison::Reject), Some(place)) => Answer::Rejected(place + 1),
+        (Some(OnPoison::RejectFromZero), Some(place)) => Answer::Rejected(place),
+        (Some(OnPoison::KillService), Some(_)) => return Err(kill(service()?)),
+        (Some(OnPoison::KillCommand), Some(_)) => return Err(kill(getpid())),
+        _ => Answer::Done,
+    };
+    let word = match answer {
+        Answer::Done => "done",
+        Answer::Failed => "failed",
+        Answer::Rejected(_) => "rejected",
+    };
+    batch.note_end(&args.notes, &args.group, word)?;
+    if matches!(answer, Answer::Done) && args.outages {
+        outage::succeeded(&args.notes, &args.group)?;
+    }
+    Ok(answer)
 }
 
-/// Processes that have hung so far.
-fn hung(notes: &Path) -> io::Result<u64> {
-    match fs::read_to_string(notes.join("hung")) {
-        Ok(text) => Ok(text.lines().count() as u64),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(error),
+/// Whether to hang on the batch that begins with this line: not twice on the same, as what is bisected begins with it too.
+fn hangs(args: &Receive, first: u64) -> io::Result<bool> {
+    let text = match fs::read_to_string(args.notes.join("hung")) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error),
+    };
+    let has_hung = |line: &str| line.split_once(' ').is_some_and(|(_, at)| at == first.to_string());
+    Ok((text.lines().count() as u64) < 2 * args.hangs && !text.lines().any(has_hung))
+}
+
+/// The service: the parent of the shim, which is the parent of this process. Both run the same program, so that nobody
+/// else is killed where the service is gone and the shim has another parent.
+fn service() -> io::Result<Pid> {
+    let nobody = || io::Error::other("the service is gone");
+    let shim = getppid().ok_or_else(nobody)?;
+    let stat = fs::read_to_string(format!("/proc/{}/stat", shim.as_raw_nonzero()))?;
+    let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+    let service = parent.and_then(Pid::from_raw).ok_or_else(nobody)?;
+    let program = |pid: Pid| fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero()));
+    if program(shim)? == program(service)? { Ok(service) } else { Err(nobody()) }
+}
+
+/// Kills it, and waits to be ended: nothing is answered. Gives why it lives on.
+fn kill(victim: Pid) -> io::Error {
+    if let Err(error) = kill_process(victim, Signal::KILL) {
+        return error.into();
     }
+    std::thread::sleep(END_WAIT);
+    io::Error::other("nobody ended this process")
 }
 
 /// Becomes a process that has forked a daemon with a session of its own, minds no SIGTERM, and sleeps or is stopped.
@@ -119,18 +196,18 @@ fn hang(notes: &Path, first: u64) -> io::Error {
     let how = if first % 2 == 1 { "while :; do sleep 600; done" } else { "kill -STOP $$" };
     let script = format!(
         "trap '' TERM HUP
-         (setsid sh -c 'trap \"\" TERM HUP; echo $$ >> {hung}; while :; do sleep 600; done' &)
-         echo $$ >> {hung}; {how}",
+         (setsid sh -c 'trap \"\" TERM HUP; echo $$ {first} >> {hung}; while :; do sleep 600; done' &)
+         echo $$ {first} >> {hung}; {how}",
         hung = notes.join("hung").display()
     );
     Command::new("sh").args(["-c", &script]).exec()
 }
 
-/// Reads the lines of a batch; says whether one is poison.
-fn judge(body: &[u8], batch: &mut Delivery) -> bool {
-    let mut poison = false;
+/// Reads the lines of a batch; gives the place of the first that is poison, from 0.
+fn judge(body: &[u8], batch: &mut Delivery) -> Option<u64> {
+    let mut poison = None;
     let mut next = None;
-    for line in body.split_inclusive(|byte| *byte == b'\n') {
+    for (at, line) in (0..).zip(body.split_inclusive(|byte| *byte == b'\n')) {
         let object: Object = match serde_json::from_slice(line) {
             Ok(object) => object,
             Err(error) => {
@@ -148,7 +225,7 @@ fn judge(body: &[u8], batch: &mut Delivery) -> bool {
         let text = object.text.as_deref().unwrap_or_default();
         match line::parse(text) {
             Ok(place) => {
-                poison |= place.poison;
+                poison = poison.or(place.poison.then_some(at));
                 if place.offset != object.offset || object.part.is_some() {
                     let Object { seq, offset, .. } = object;
                     batch

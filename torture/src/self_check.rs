@@ -13,7 +13,7 @@ const FAULTS: &[(&str, &[&str], &str)] = &[
     ("fault-no-mark", &["tear", "--count", "60"], "I9 silent"),
     ("fault-no-crc", &["flip", "--count", "60"], "I9 silent"),
     ("fault-removal-first", &["kill", "--syscalls", "--count", "1000"], "exit status: 3"),
-    ("fault-overtake", &["poison", "--seed", "2", "--count", "1"], "I3"),
+    ("fault-overtake", &["outage", "--outages", "3", "--count", "1"], "I3"),
 ];
 /// No process ever acks with a token that is not out: a test of the queue has to find out.
 const TOKEN: (&str, &str) = ("fault-no-token", "a_stale_token_changes_nothing");

@@ -63,6 +63,7 @@ pub struct Source {
 pub struct Group {
     pub group: String,
     pub state: String,
+    pub reason: Option<String>,
     pub ack_floor: u64,
     pub lag_lines: u64,
     pub leased: u64,

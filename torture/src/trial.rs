@@ -8,21 +8,21 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use serde::Deserialize;
 
 use crate::line::{self, Place};
 use crate::notes;
 use crate::oracle::{self, Group, History, Observation};
+use crate::peak::Peak;
 use crate::phases::Phases;
 use crate::places::Places;
-use crate::service::{Program, Service, Status, wait_for};
+use crate::service::{Output, Program, Service, Status, wait_for};
 use crate::trouble::{During, Result, Trouble};
 use crate::writer::{Pace, Writer, Writers};
 
 /// Sockets, files of the store and pipes; besides, one for each followed file, which stays open for minutes after it was
 /// caught up with. A leak passes both soon.
 const DESCRIPTORS_MAX: u64 = 128;
-/// From a start to the first answer. A journal is read and copied; the machine may be loaded.
-const OPENING_MAX: Duration = Duration::from_secs(60);
 /// Lines at the end of the log that are compared with the checkpoints.
 const LAST_LINES: u64 = 20_000;
 
@@ -39,17 +39,14 @@ pub struct Trial {
     resting: Vec<Writer>,
     peak: Peak,
     memory_kib_max: u64,
+    letters: BTreeMap<u64, String>,
 }
 
-/// The most that was seen of what is bounded.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Peak {
-    /// Resident, KiB.
-    pub memory_kib: u64,
-    /// Open.
-    pub descriptors: u64,
-    /// Until the first answer.
-    pub opening: Duration,
+/// A dead letter, as the program lists it.
+#[derive(Deserialize)]
+struct Letter {
+    seq: u64,
+    cause: String,
 }
 
 impl Trial {
@@ -62,7 +59,7 @@ impl Trial {
         fs::write(places.folder.join("spillq.toml"), text).during("write the configuration")?;
         let writer = |source| Writer::new(run, source, places.logs.clone(), pace);
         let resting: Vec<Writer> = (0..sources).map(writer).collect();
-        let group = |name: &str, strict| Group { name: name.to_owned(), strict, deliveries: Vec::new() };
+        let group = |name: &str, strict| Group { name: name.to_owned(), strict, ..Group::default() };
         Ok(Trial {
             program: program.clone(),
             history: History {
@@ -75,7 +72,66 @@ impl Trial {
             resting,
             peak: Peak::default(),
             memory_kib_max: program.memory_mib * 1024,
+            letters: BTreeMap::new(),
         })
+    }
+
+    /// The dead letters of the strict group at the end, and the cause of each: without this there must be none.
+    pub fn ends_with(&mut self, letters: BTreeMap<u64, String>) {
+        self.letters = letters;
+    }
+
+    /// The dead letters of a group and their causes, of the running service or on disk.
+    pub fn dead_letters(&self, group: &str) -> Result<BTreeMap<u64, String>> {
+        let args = ["dead-letter", "list", "--group", group, "--json"];
+        let listed = self.program.on(&self.places.data_dir, &args)?;
+        if listed.code != 0 {
+            return Err(Trouble::new(format!("I9 {args:?} ended with {}: {}", listed.code, listed.err)));
+        }
+        let read = |text| {
+            let Letter { seq, cause } = serde_json::from_str(text).during("read a dead letter")?;
+            Ok((seq, cause))
+        };
+        listed.out.lines().map(read).collect()
+    }
+
+    /// Makes a line of the strict group a dead letter, as an operator does. It is refused while the line is in flight: gives
+    /// whether it was done.
+    pub fn park(&mut self, seq: u64) -> Result<bool> {
+        // It may be passed from now on, whenever the answer comes.
+        self.strict().dead.insert(seq, notes::now_ns());
+        let args = ["dead-letter", "park", &seq.to_string(), "--group", "strict"];
+        let parked = self.program.on(&self.places.data_dir, &args)?;
+        match parked {
+            Output { code: 0, out, .. } if out.starts_with("1 ") => Ok(true),
+            Output { code: 2, err, .. } if err.contains("is out with its processor") => {
+                self.strict().dead.remove(&seq);
+                Ok(false)
+            }
+            Output { code, out, err } => {
+                Err(Trouble::new(format!("I9 {args:?} ended with {code}: {out}{err}")))
+            }
+        }
+    }
+
+    /// Looks which lines are dead letters of the strict group, for what is judged from then on.
+    pub fn note_dead(&mut self) -> Result<BTreeMap<u64, String>> {
+        let letters = self.dead_letters("strict")?;
+        for seq in letters.keys() {
+            self.strict().dead.entry(*seq).or_default();
+        }
+        Ok(letters)
+    }
+
+    fn strict(&mut self) -> &mut Group {
+        let at = self.history.groups.iter().position(|group| group.strict).unwrap_or_default();
+        &mut self.history.groups[at]
+    }
+
+    /// Keeps what the service has just said.
+    pub fn observe(&mut self, status: &Status) {
+        self.history.observed.push(observation(status));
+        self.tell_writers(status);
     }
 
     /// Sets the writers to work.
@@ -158,8 +214,7 @@ impl Trial {
         }
         self.peak.memory_kib = self.peak.memory_kib.max(service.proc_kib("VmHWM").unwrap_or_default());
         self.peak.descriptors = self.peak.descriptors.max(service.descriptors().unwrap_or_default());
-        self.history.observed.push(observation(&status));
-        self.tell_writers(&status);
+        self.observe(&status);
         Some(status)
     }
 
@@ -267,6 +322,13 @@ impl Trial {
             code => broken.push(format!("I9 a clean stop ended with {code}")),
         }
         self.judge_disk()?;
+        let letters = self.note_dead()?;
+        if letters != self.letters {
+            broken.push(format!(
+                "I9 the dead letters of strict are {letters:?}, and should be {:?}",
+                self.letters
+            ));
+        }
         self.gather()?;
         broken.extend(oracle::judge_end(&self.history, &["strict"]));
         broken.extend(recorded(&self.places.folder.join("recorded"), &written)?);
@@ -277,33 +339,6 @@ impl Trial {
         let followed = fs::read_dir(&self.places.logs).during("list the followed files")?.count() as u64;
         broken.extend(self.peak.beyond(self.memory_kib_max, DESCRIPTORS_MAX + followed));
         told(broken).map(|()| (total, self.peak))
-    }
-}
-
-impl Peak {
-    fn beyond(&self, memory_kib_max: u64, descriptors_max: u64) -> Vec<String> {
-        let mut broken = Vec::new();
-        if self.memory_kib > memory_kib_max {
-            broken
-                .push(format!("I8 {} KiB resident, at most {memory_kib_max} are promised", self.memory_kib));
-        }
-        if self.descriptors > descriptors_max {
-            broken.push(format!(
-                "I8 {} open descriptors, at most {descriptors_max} are promised",
-                self.descriptors
-            ));
-        }
-        if self.opening > OPENING_MAX {
-            broken.push(format!("I8 opening took {:?}", self.opening));
-        }
-        broken
-    }
-
-    /// The most of both.
-    pub fn max(&mut self, other: &Peak) {
-        self.memory_kib = self.memory_kib.max(other.memory_kib);
-        self.descriptors = self.descriptors.max(other.descriptors);
-        self.opening = self.opening.max(other.opening);
     }
 }
 

@@ -3,7 +3,7 @@
 //! A writer notes how far it intends to write before it writes, so that no line can be in the log that nobody
 //! meant to write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -50,6 +50,8 @@ pub struct Writer {
     logs: PathBuf,
     pace: Pace,
     rng: fastrand::Rng,
+    /// Lines that are poison, whatever the pace says.
+    poison: BTreeSet<u64>,
     /// The next line's.
     place: (u64, u64, u64),
     intent: Arc<AtomicU64>,
@@ -59,7 +61,8 @@ impl Writer {
     /// The source `source` of run `run`, which begins with line 0 of file 0.
     pub fn new(run: u64, source: u32, logs: PathBuf, pace: Pace) -> Writer {
         let rng = fastrand::Rng::with_seed(run << 8 | u64::from(source));
-        Writer { run, source, logs, pace, rng, place: (0, 0, 0), intent: Arc::default() }
+        let poison = BTreeSet::new();
+        Writer { run, source, logs, pace, rng, poison, place: (0, 0, 0), intent: Arc::default() }
     }
 
     /// Where it writes.
@@ -67,12 +70,17 @@ impl Writer {
         self.logs.join(format!("w{}.log", self.source))
     }
 
+    /// Makes the lines of these numbers poison: before they are written.
+    pub fn poison(&mut self, numbers: BTreeSet<u64>) {
+        self.poison = numbers;
+    }
+
     fn append(&mut self, burst: &mut Vec<u8>) {
         let (number, file, offset) = self.place;
         let letters: String =
             (0..self.rng.usize(..=self.pace.letters_max)).map(|_| self.rng.alphanumeric()).collect();
         let one_in = self.pace.poison_one_in;
-        let poison = one_in > 0 && number % one_in == one_in / 2;
+        let poison = (one_in > 0 && number % one_in == one_in / 2) || self.poison.contains(&number);
         let before = burst.len();
         line::write(
             burst,
