@@ -193,18 +193,21 @@ impl ExecStream {
             }
             Ok(Reply::Nak { line: Some(number), reason }) => {
                 let nth = number.checked_sub(1).and_then(|skip| batch.nth(skip));
-                match nth {
+                let tail = talk.stderr.tail().await;
+                (self.failures, self.talk) = (0, Some(talk));
+                return Ok(match nth {
                     Some(seq) => {
-                        let tail = talk.stderr.tail().await;
-                        (self.failures, self.talk) = (0, Some(talk));
                         let evidence = evidence(format!("says that line {seq} is bad: {reason}"), tail);
-                        return Ok(Outcome::BadLine(seq, evidence));
+                        Outcome::BadLine(seq, evidence)
                     }
-                    None => Fault::Garbage(format!(
-                        "answered NAK {number}, and the batch has {} lines",
-                        batch.line_count()
-                    )),
-                }
+                    // It blames a line, and only the number is wrong: it counts from 0, say. Bisecting finds the line.
+                    None => {
+                        let lines = batch.line_count();
+                        let what =
+                            format!("answered NAK {number}, and the batch has {lines} lines: {reason}");
+                        Outcome::Poison(evidence(what, tail))
+                    }
+                });
             }
             Err(fault) => fault,
         };
