@@ -607,6 +607,9 @@ pub enum DeadLetterCommand {
         #[command(flatten)]
         #[allow(missing_docs)]
         choice: DeadLetterChoiceArgs,
+        /// With --all: yes, drop all of them
+        #[arg(long)]
+        discard_lines: bool,
     },
     /// Set a line aside by hand that blocks its group
     Park {
@@ -660,10 +663,15 @@ pub enum GroupCommand {
         start: Beginning,
     },
     /// Remove one with its ack state and its dead letters; the last cannot be removed
+    ///
+    /// One for which lines wait, or that has dead letters, is removed only with --discard-lines.
     Remove {
         #[command(flatten)]
         #[allow(missing_docs)]
         group: GroupNameArgs,
+        /// Also if lines wait for it: they are gone for this group
+        #[arg(long)]
+        discard_lines: bool,
     },
     /// Hand out nothing more to it, also after a restart; batches in flight are finished
     Pause {
@@ -700,6 +708,9 @@ pub enum GroupCommand {
         /// A seq; a time, as 2026-03-01T08:00:00Z or as so long ago (24h, 90m); beginning; or end
         #[arg(long, value_name = "SEQ|TIME|beginning|end", value_parser = place)]
         to: Place,
+        /// Also if lines wait before that place: they are skipped
+        #[arg(long)]
+        discard_lines: bool,
     },
 }
 
@@ -708,7 +719,7 @@ Examples:
   spillq group seek --data-dir ./q default --to 24h
   spillq group seek --data-dir ./q default --to 2026-03-01T08:00:00Z
   spillq group seek --data-dir ./q default --to 182733
-  spillq group seek --data-dir ./q audit --to end";
+  spillq group seek --data-dir ./q audit --to end --discard-lines";
 
 /// Where a group is moved to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

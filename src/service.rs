@@ -237,7 +237,7 @@ async fn run_within(
     served.abort();
     // Removed while the lock is held: a socket that is there belongs to a service that runs.
     drop(std::fs::remove_file(settings.data_dir.join(crate::http::SOCKET)));
-    tokio::task::spawn_blocking(move || queue.stop().map(|()| supervisor.stop()))
+    tokio::task::spawn_blocking(move || queue.stop().map(|()| supervisor.stop(&last)))
         .await
         .unwrap_or_else(|_| Err(Error::Poisoned("the owner of the log panicked".to_owned())))?;
     Ok(Ended { status, all_done: all_done && progress.lines_left == 0, progress, unread, stuck })

@@ -32,8 +32,9 @@ pub fn run(args: &DeadLetterArgs) -> Result<Exit, Failure> {
             let answer = ask(group, AdminJson::Retry { group: group.group.clone(), seqs: seqs(choice) })?;
             told(&format!("{} lines are delivered again", answer.lines))
         }
-        DeadLetterCommand::Discard { group, choice } => {
-            let answer = ask(group, AdminJson::Discard { group: group.group.clone(), seqs: seqs(choice) })?;
+        DeadLetterCommand::Discard { group, choice, discard_lines } => {
+            let (name, discard_lines) = (group.group.clone(), *discard_lines);
+            let answer = ask(group, AdminJson::Discard { group: name, seqs: seqs(choice), discard_lines })?;
             told(&format!("{} lines were dropped for good", answer.lines))
         }
         DeadLetterCommand::Park { group, seqs } => {

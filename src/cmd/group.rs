@@ -21,8 +21,9 @@ pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
             let from_beginning = *start == Beginning::Beginning;
             act(group, AdminJson::AddGroup { name: group.name.clone(), from_beginning }, "was added")
         }
-        GroupCommand::Remove { group } => {
-            act(group, AdminJson::RemoveGroup { name: group.name.clone() }, "was removed")
+        GroupCommand::Remove { group, discard_lines } => {
+            let request = AdminJson::RemoveGroup { name: group.name.clone(), discard_lines: *discard_lines };
+            act(group, request, "was removed")
         }
         GroupCommand::Pause { group } => {
             act(group, AdminJson::Pause { name: group.name.clone(), paused: true }, "is paused")
@@ -39,7 +40,7 @@ pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
             }
             act(group, AdminJson::RetryNow { name: group.name.clone() }, "retries now")
         }
-        GroupCommand::Seek { group, to } => seek(group, *to),
+        GroupCommand::Seek { group, to, discard_lines } => seek(group, *to, *discard_lines),
     }
 }
 
@@ -48,7 +49,7 @@ fn act(group: &GroupNameArgs, request: AdminJson, done: &str) -> Result<Exit, Fa
     wrote(writeln!(io::stdout(), "group {} {done}", group.name))
 }
 
-fn seek(group: &GroupNameArgs, place: Place) -> Result<Exit, Failure> {
+fn seek(group: &GroupNameArgs, place: Place, discard_lines: bool) -> Result<Exit, Failure> {
     let ms = |time: SystemTime| {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -62,7 +63,7 @@ fn seek(group: &GroupNameArgs, place: Place) -> Result<Exit, Failure> {
         Place::Beginning => SeekToJson::Beginning,
         Place::End => SeekToJson::End,
     };
-    let request = AdminJson::Seek { group: group.name.clone(), to };
+    let request = AdminJson::Seek { group: group.name.clone(), to, discard_lines };
     let answer = store::administer(&data_dir(group.data_dir.data_dir.as_deref()), request)?;
     let Some(sought) = answer.sought else {
         return Err(Failure::could_not_run("the service did not say where the group is now"));

@@ -6,8 +6,9 @@ use spillq_storage::{DiskOptions, Error, Keep, Log, Options, View};
 
 use super::{Exit, Failure};
 use crate::http::{AdminJson, AnswerJson, Client, ClientError};
-use crate::queue::{Command, Queue};
+use crate::queue::{Command, Queue, wall_ms};
 use crate::service::ServiceError;
+use crate::supervise::{Event, Events};
 
 /// An error of the store, with the next step.
 pub(super) fn failure(error: Error) -> Failure {
@@ -88,6 +89,12 @@ pub(super) fn administer(data_dir: &Path, request: AdminJson) -> Result<AnswerJs
     let log = Log::open(data_dir, Options { disk, ..Options::default() }).map_err(failure)?;
     let queue = Queue::start(log, Vec::new(), 0).map_err(failure)?;
     let answer = queue.handle().ask_blocking(|reply| Command::Admin(request.into(), reply));
+    let status = queue.handle().ask_blocking(Command::Status);
+    // While the store is ours: there is no supervisor that would do it.
+    if let Some(discarded) = status.ok().and_then(|status| status.discarded.into_iter().next()) {
+        let (mut events, _) = Events::open(data_dir).map_err(failure)?;
+        events.write(wall_ms(), Event::of_discarded(&discarded)).map_err(failure)?;
+    }
     queue.stop().map_err(failure)?;
     let answer = answer.map_err(|closed| Failure::store(closed.to_string()))?;
     let answer = answer.map_err(|refusal| Failure::could_not_run(refusal.to_string()))?;

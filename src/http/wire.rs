@@ -272,17 +272,52 @@ pub struct DeadLetterJson {
 #[serde(tag = "do", rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum AdminJson {
-    AddGroup { name: String, from_beginning: bool },
-    RemoveGroup { name: String },
-    Pause { name: String, paused: bool },
-    DeadLetters { group: String, from: u64 },
-    Retry { group: String, seqs: Option<Vec<(u64, u64)>> },
-    Discard { group: String, seqs: Option<Vec<(u64, u64)>> },
-    Park { group: String, seq: u64 },
-    RetryNow { name: String },
-    Hold { token: Option<u64> },
-    LetGo { token: u64 },
-    Seek { group: String, to: SeekToJson },
+    AddGroup {
+        name: String,
+        from_beginning: bool,
+    },
+    RemoveGroup {
+        name: String,
+        #[serde(default)]
+        discard_lines: bool,
+    },
+    Pause {
+        name: String,
+        paused: bool,
+    },
+    DeadLetters {
+        group: String,
+        from: u64,
+    },
+    Retry {
+        group: String,
+        seqs: Option<Vec<(u64, u64)>>,
+    },
+    Discard {
+        group: String,
+        seqs: Option<Vec<(u64, u64)>>,
+        #[serde(default)]
+        discard_lines: bool,
+    },
+    Park {
+        group: String,
+        seq: u64,
+    },
+    RetryNow {
+        name: String,
+    },
+    Hold {
+        token: Option<u64>,
+    },
+    LetGo {
+        token: u64,
+    },
+    Seek {
+        group: String,
+        to: SeekToJson,
+        #[serde(default)]
+        discard_lines: bool,
+    },
 }
 
 /// A place in the log.
@@ -424,14 +459,18 @@ impl From<AdminJson> for Admin {
         };
         match json {
             AdminJson::AddGroup { name, from_beginning } => Admin::AddGroup { name, from_beginning },
-            AdminJson::RemoveGroup { name } => Admin::RemoveGroup(name),
+            AdminJson::RemoveGroup { name, discard_lines } => Admin::RemoveGroup { name, discard_lines },
             AdminJson::Pause { name, paused } => Admin::Pause { name, paused },
             AdminJson::DeadLetters { group, from } => Admin::DeadLetters { group, from: Seq(from) },
             AdminJson::Retry { group, seqs } => Admin::Retry { group, seqs: ranges(seqs) },
-            AdminJson::Discard { group, seqs } => Admin::Discard { group, seqs: ranges(seqs) },
+            AdminJson::Discard { group, seqs, discard_lines } => {
+                Admin::Discard { group, seqs: ranges(seqs), discard_lines }
+            }
             AdminJson::Hold { token } => Admin::Hold { token },
             AdminJson::LetGo { token } => Admin::LetGo { token },
-            AdminJson::Seek { group, to } => Admin::Seek { group, to: to.into() },
+            AdminJson::Seek { group, to, discard_lines } => {
+                Admin::Seek { group, to: to.into(), discard_lines }
+            }
             AdminJson::RetryNow { name } => Admin::RetryNow(name),
             AdminJson::Park { group, seq } => Admin::Park { group, seq: Seq(seq) },
         }

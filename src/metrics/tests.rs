@@ -60,6 +60,7 @@ fn status(groups: Vec<GroupStatus>) -> Status {
         losses: Vec::new(),
         sources: vec![(SourceId(1), Bytes::new())],
         groups,
+        discarded: Vec::new(),
     }
 }
 

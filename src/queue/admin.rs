@@ -25,8 +25,13 @@ pub enum Admin {
         /// Whether it gets the lines that are there.
         from_beginning: bool,
     },
-    /// Removes a group and its dead letters.
-    RemoveGroup(String),
+    /// Removes a group with all that waits for it and its dead letters.
+    RemoveGroup {
+        /// Which group.
+        name: String,
+        /// Also if that discards lines.
+        discard_lines: bool,
+    },
     /// Stops or resumes new leases, over restarts too.
     Pause {
         /// Which group.
@@ -54,6 +59,8 @@ pub enum Admin {
         group: String,
         /// Which lines.
         seqs: Option<Vec<SeqRange>>,
+        /// All of them, if no lines are named, only with this.
+        discard_lines: bool,
     },
     /// A snapshot to copy, and nothing removed for a minute; with a token, as much time again.
     Hold {
@@ -71,6 +78,8 @@ pub enum Admin {
         group: String,
         /// Where to.
         to: SeekTo,
+        /// Also if that skips lines that wait.
+        discard_lines: bool,
     },
     /// Ends every back-off of a group, and delivers a line once more that is held because the process died with it.
     RetryNow(String),
@@ -146,6 +155,18 @@ pub enum Refusal {
     /// Without groups nothing would ever be removed from disk.
     #[error("{0} is the last group, which cannot be removed")]
     LastGroup(String),
+    /// It would discard lines, and that was not asked for.
+    #[error(
+        "that would discard {lines} of group {group}: {what}; --discard-lines does it, and it cannot be undone"
+    )]
+    WouldDiscard {
+        /// The group.
+        group: String,
+        /// How many lines, in words.
+        lines: String,
+        /// Which.
+        what: &'static str,
+    },
     /// A processor or somebody else works on it.
     #[error("group {0} has lines out with its processor; pause it and try again")]
     GroupBusy(String),

@@ -34,7 +34,7 @@ pub use phase::{Blocked, EveryLineRejected, LagReached, Phase, WhyFull};
 pub use pulse::Pulse;
 pub use retry::{FailureKind, RetrySettings, Stuck};
 pub use settings::{Configuration, GroupSettings};
-pub use status::{Activity, Failing, GroupStatus, Held, HeldLine, Status};
+pub use status::{Activity, Discarded, DiscardedBy, Failing, GroupStatus, Held, HeldLine, Status};
 pub use window::{Lent, Window};
 
 /// What happens when the log takes all the disk that it may.

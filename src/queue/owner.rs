@@ -34,6 +34,7 @@ use super::group::{Condemned, Group, Idle, View};
 use super::phase::WhyFull;
 use super::pulse::Pulse;
 use super::settings::GroupSettings;
+use super::status::Discarded;
 use super::window::Window;
 
 /// Commands in one commit.
@@ -41,6 +42,8 @@ const GATHERED_COMMANDS_MAX: usize = 512;
 /// Stored bytes of lines in one commit: sled writes large commits with the least amplification, and one of this
 /// size leaves room for others in its journal.
 pub(super) const GATHERED_BYTES_MAX: usize = 4 << 20;
+/// Acts of operators that are kept for the supervisor, who looks at least once a second.
+const DISCARDED_MAX: usize = 64;
 /// How often a full log is looked at again.
 const FULL_RECHECK: Duration = Duration::from_millis(200);
 
@@ -93,6 +96,8 @@ pub(super) struct Owner {
     replies: Vec<Reply>,
     next_token: u64,
     hold: Hold,
+    /// What operators have discarded, the newest [`DISCARDED_MAX`].
+    discarded: VecDeque<Discarded>,
     stopping: bool,
     pulse: Pulse,
 }
@@ -128,6 +133,7 @@ impl Owner {
             replies: Vec::new(),
             next_token: 1,
             hold: None,
+            discarded: VecDeque::new(),
             stopping: false,
             pulse,
         };

@@ -1,5 +1,6 @@
 //! What the owner tells of the log and its groups. Plain data; who shows it decides how.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::retry::FailureKind;
@@ -47,6 +48,42 @@ pub struct Status {
     pub sources: Vec<(SourceId, Bytes)>,
     /// The groups.
     pub groups: Vec<GroupStatus>,
+    /// What operators have discarded in this run of the process; the oldest are forgotten.
+    pub discarded: Vec<Discarded>,
+}
+
+/// Lines that an operator discarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discarded {
+    /// From 1, in this run of the process.
+    pub number: u64,
+    /// Whose lines.
+    pub group: String,
+    /// How many.
+    pub lines: u64,
+    /// By what.
+    pub by: DiscardedBy,
+}
+
+/// What ends lines without an ack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiscardedBy {
+    /// The group was removed.
+    RemoveGroup,
+    /// A seek forwards skipped lines that waited.
+    Seek,
+    /// Dead letters were discarded.
+    DeadLetters,
+}
+
+impl fmt::Display for DiscardedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DiscardedBy::RemoveGroup => "group remove",
+            DiscardedBy::Seek => "group seek",
+            DiscardedBy::DeadLetters => "dead-letter discard",
+        })
+    }
 }
 
 /// How much is held of what is bounded, and the bound where it is not a constant of everybody's: rows of

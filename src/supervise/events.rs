@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use spillq_storage::Error;
 
 use super::host::OomCount;
+use crate::queue::Discarded;
 
 /// The name in the data dir.
 const NAME: &str = "EVENTS";
@@ -44,6 +45,8 @@ pub enum Event {
     },
     /// A delivery failed: status or signal, and the end of standard error.
     Failure { group: String, summary: String, stderr: String },
+    /// An operator discarded lines: removed a group, skipped lines, or discarded dead letters.
+    Discarded { group: String, lines: u64, by: String },
     /// It was stuck and ended itself.
     Watchdog { run: u64, summary: String },
 }
@@ -67,6 +70,15 @@ pub struct Events {
     file: File,
     path: PathBuf,
     next: u64,
+}
+
+impl Event {
+    /// What an operator has discarded.
+    #[must_use]
+    pub fn of_discarded(discarded: &Discarded) -> Event {
+        let Discarded { group, lines, by, .. } = discarded;
+        Event::Discarded { group: group.clone(), lines: *lines, by: by.to_string() }
+    }
 }
 
 impl Events {

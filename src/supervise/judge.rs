@@ -199,10 +199,9 @@ fn disk_is_held(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
         i.group, pinned.segment
     );
     let next = match pinned.held_by.first() {
-        Some(group) => {
-            let remove = s.typed.spillq("group remove", group);
-            format!("{remove}    # if nobody wants it; otherwise give group {group} a [[processor]]")
-        }
+        Some(group) => s
+            .typed
+            .spillq("status", &format!("   # give group {group} a [[processor]], or bound it with max_lag")),
         None => s.typed.spillq("verify", "   # with the service stopped"),
     };
     Some(Verdict::ill(i, State::NotClearing, (Some("D"), Cause::NotClearing), summary, next))
@@ -248,10 +247,13 @@ fn never_called(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
             segment_name(pins.segment),
             pins.groups.join(", ")
         );
-        let remove = s.typed.spillq("group remove", &i.group);
-        let next = format!(
-            "{remove}    # if nobody wants its lines; otherwise add a [[processor]] with group = \"{}\"",
-            i.group
+        // Nothing that is suggested discards lines: who does not want them removes the group (operations.md).
+        let next = s.typed.spillq(
+            "status",
+            &format!(
+                "   # add a [[processor]] with group = \"{}\", or bound the group with max_lag",
+                i.group
+            ),
         );
         return Some(Verdict::ill(i, State::NeverCalled, (Some("A"), Cause::PinsLog), summary, next));
     }

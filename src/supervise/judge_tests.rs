@@ -147,7 +147,11 @@ fn a_group_that_nobody_reads_and_that_holds_the_disk_pins_the_log() {
         Some(Cause::PinsLog),
     );
     assert!(verdict.summary.contains("although group default has acked it"), "{verdict:#?}");
-    assert!(verdict.next.starts_with("spillq group remove --data-dir '/a b' audit "), "{verdict:#?}");
+    assert!(
+        verdict.next.starts_with("spillq status --data-dir '/a b' "),
+        "nothing that discards: {verdict:#?}"
+    );
+    assert!(verdict.next.contains("group = \"audit\""), "{verdict:#?}");
     let young = Pins { since_ms: NOW - T + 1, ..pins };
     check(&GroupInputs { pins: Some(young), ..nobody }, "never_called", Some("A"), Some(Cause::NeverCalled));
 }

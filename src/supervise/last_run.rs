@@ -86,7 +86,7 @@ fn last_run_with(
                 states.insert(group.clone(), format!("group {group} was {to}: {summary}"));
             }
             Event::Failure { summary, .. } => failures.push(format!("failure: {summary}")),
-            Event::Start { .. } => {}
+            Event::Start { .. } | Event::Discarded { .. } => {}
         }
     }
     let more_kills = || oom.as_ref().is_some_and(|noted| kills(noted).is_some_and(|now| now > noted.kills));

@@ -41,7 +41,7 @@ pub struct WatchSettings {
 #[derive(Debug)]
 pub struct Supervisor {
     stop: SyncSender<()>,
-    thread: JoinHandle<Option<Events>>,
+    thread: JoinHandle<Option<Watch>>,
     run: u64,
 }
 
@@ -54,6 +54,8 @@ struct Watch {
     events: Events,
     states: BTreeMap<String, (State, Option<Cause>)>,
     failures: BTreeMap<String, u64>,
+    /// Acts of operators that are in EVENTS, by their number.
+    discarded: u64,
     /// Causes beside the groups that were told and last.
     log_causes: BTreeSet<Cause>,
 }
@@ -83,6 +85,7 @@ impl Supervisor {
             events,
             states: BTreeMap::new(),
             failures: BTreeMap::new(),
+            discarded: 0,
             log_causes: BTreeSet::new(),
         };
         let thread = std::thread::Builder::new()
@@ -92,24 +95,27 @@ impl Supervisor {
         Ok(Supervisor { stop, thread, run })
     }
 
-    /// Ends the thread, and notes a clean stop. To be called when the log is closed.
-    pub fn stop(self) {
+    /// Ends the thread, and notes a clean stop. To be called when the log is closed, with what it said last.
+    pub fn stop(self, last: &Status) {
         // A full channel or one without a receiver: it is ending already.
         let _ = self.stop.try_send(());
-        if let Ok(Some(mut events)) = self.thread.join()
-            && let Err(error) = events.write(wall_ms(), Event::Stop { run: self.run })
-        {
-            tracing::warn!(%error, "the clean stop could not be noted in EVENTS");
+        if let Ok(Some(mut watch)) = self.thread.join() {
+            // What an operator did since the last look.
+            let noted = watch.note_discarded(last);
+            let noted = noted.and_then(|()| watch.events.write(wall_ms(), Event::Stop { run: self.run }));
+            if let Err(error) = noted {
+                tracing::warn!(%error, "the clean stop could not be noted in EVENTS");
+            }
         }
     }
 }
 
 impl Watch {
-    fn run(mut self, stopped: &Receiver<()>) -> Option<Events> {
+    fn run(mut self, stopped: &Receiver<()>) -> Option<Watch> {
         let look = (self.settings.stall_after / 8).clamp(LOOK_MIN, LOOK_MAX);
         loop {
             match stopped.recv_timeout(look) {
-                Ok(()) => return Some(self.events),
+                Ok(()) => return Some(self),
                 // The service ended without a clean stop: a failed log.
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -193,6 +199,7 @@ impl Watch {
             };
             self.events.write(wall_ms(), event)?;
         }
+        self.note_discarded(status)?;
         for group in &status.groups {
             let seen = self.failures.insert(group.name.clone(), group.activity.failures);
             let (true, Some(failure)) =
@@ -208,6 +215,14 @@ impl Watch {
             };
             self.events.write(wall_ms(), event)?;
         }
+        Ok(())
+    }
+
+    fn note_discarded(&mut self, status: &Status) -> Result<(), Error> {
+        for discarded in status.discarded.iter().filter(|discarded| discarded.number > self.discarded) {
+            self.events.write(wall_ms(), Event::of_discarded(discarded))?;
+        }
+        self.discarded = status.discarded.last().map_or(self.discarded, |last| last.number);
         Ok(())
     }
 

@@ -47,7 +47,7 @@ impl Place {
 
     /// Runs a `group` command, and gives what it prints.
     fn seek(&self, group: &str, to: &str) -> String {
-        let mut command = spillq(&["group", "seek", group, "--to", to, "--data-dir"]);
+        let mut command = spillq(&["group", "seek", group, "--to", to, "--discard-lines", "--data-dir"]);
         let output = command.arg(self.path("q")).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
@@ -226,4 +226,53 @@ fn groups_are_added_up_to_a_bound() {
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("there are 64 groups, and 64 at most; `spillq group remove` one"), "{said}");
     assert_eq!(service.stop(), 0);
+}
+
+/// `doctor` printed `group remove` as the next step; pasted, it discarded 266,667 waiting lines without a question.
+#[test]
+fn what_would_discard_lines_is_refused_until_it_is_asked_for_and_recorded_then() {
+    let place = Place::new();
+    place.write(1..=20);
+    let dir = place.path("q");
+    let command = |args: &[&str]| {
+        let output = spillq(args).arg("--data-dir").arg(&dir).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    let mut service =
+        place.start("[[group]]\nname = \"default\"\n[[group]]\nname = \"audit\"\n[[group]]\nname = \"late\"");
+    service.wait("all is acked by one group", |status| {
+        status.groups.iter().any(|group| group.group == "default" && group.ack_floor == 20)
+    });
+    assert_eq!(command(&["dead-letter", "park", "--group", "audit", "1", "2"]).0, Some(0));
+    let refuses = || {
+        for (args, lines) in [
+            (&["group", "remove", "audit"][..], "20 lines"),
+            (&["group", "seek", "late", "--to", "11"], "10 lines"),
+            (&["dead-letter", "discard", "--group", "audit", "--all"], "2 lines"),
+        ] {
+            let (code, said) = command(args);
+            assert_eq!(code, Some(2), "{args:?}: {said}");
+            assert!(said.contains(lines) && said.contains("--discard-lines"), "{args:?}: {said}");
+        }
+    };
+    refuses();
+    assert_eq!(command(&["group", "seek", "late", "--to", "11", "--discard-lines"]).0, Some(0));
+    // What was skipped does not wait any more, and waits again.
+    assert_eq!(command(&["group", "seek", "late", "--to", "1"]).0, Some(0));
+    assert_eq!(service.stop(), 0);
+    refuses();
+    assert_eq!(
+        command(&["dead-letter", "discard", "--group", "audit", "--all", "--discard-lines"]).0,
+        Some(0)
+    );
+    assert_eq!(command(&["group", "remove", "audit", "--discard-lines"]).0, Some(0));
+    let events = String::from_utf8_lossy(&fs::read(dir.join("EVENTS")).unwrap()).into_owned();
+    for (group, lines, by) in
+        [("late", 10, "group seek"), ("audit", 2, "dead-letter discard"), ("audit", 18, "group remove")]
+    {
+        let event =
+            format!("\"event\":\"discarded\",\"group\":\"{group}\",\"lines\":{lines},\"by\":\"{by}\"");
+        assert!(events.contains(&event), "{event}");
+    }
 }

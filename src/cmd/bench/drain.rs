@@ -52,7 +52,10 @@ pub fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
                 ended.progress.lines, args.lines
             )));
         }
-        store::administer(&settings.data_dir, crate::http::AdminJson::RemoveGroup { name })?;
+        store::administer(
+            &settings.data_dir,
+            crate::http::AdminJson::RemoveGroup { name, discard_lines: true },
+        )?;
         plain.push(zstd);
         drained.push(rate);
         ratios.push(rate / zstd);

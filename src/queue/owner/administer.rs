@@ -2,17 +2,18 @@
 
 use spillq_storage::{DeadCause, Error, GroupChange, GroupId, Seq, SeqRange};
 
-use super::Owner;
+use super::{DISCARDED_MAX, Owner};
 use crate::queue::admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, GROUPS_MAX, Refusal, is_group_name};
 use crate::queue::clock;
 use crate::queue::group::{Condemned, Group};
 use crate::queue::settings::GroupSettings;
+use crate::queue::status::{Discarded, DiscardedBy};
 
 impl Owner {
     pub(super) fn administer(&mut self, admin: Admin) -> Result<Result<Answer, Refusal>, Error> {
         Ok(match admin {
             Admin::AddGroup { name, from_beginning } => self.add_group(&name, from_beginning)?,
-            Admin::RemoveGroup(name) => self.remove_group(&name),
+            Admin::RemoveGroup { name, discard_lines } => self.remove_group(&name, discard_lines),
             Admin::Pause { name, paused } => self.find(&name).map(|id| {
                 self.commit.groups.push((id, GroupChange::Pause(paused)));
                 Answer::Done
@@ -22,10 +23,13 @@ impl Owner {
                 Err(refusal) => Err(refusal),
             },
             Admin::Retry { group, seqs } => self.end_dead(&group, seqs, true)?,
-            Admin::Discard { group, seqs } => self.end_dead(&group, seqs, false)?,
+            Admin::Discard { group, seqs, discard_lines } => match self.would_discard(&group, &seqs) {
+                Some(refusal) if !discard_lines => Err(refusal),
+                _ => self.end_dead(&group, seqs, false)?,
+            },
             Admin::Hold { token } => self.hold(token),
             Admin::LetGo { token } => self.let_go(token),
-            Admin::Seek { group, to } => self.seek(&group, to)?,
+            Admin::Seek { group, to, discard_lines } => self.seek(&group, to, discard_lines)?,
             Admin::Park { group, seq } => self.park(&group, seq)?,
             Admin::RetryNow(name) => self.find(&name).map(|id| {
                 if let Some(group) = self.groups.get_mut(&id) {
@@ -63,7 +67,26 @@ impl Owner {
         Ok(Ok(Answer::Done))
     }
 
-    fn remove_group(&mut self, name: &str) -> Result<Answer, Refusal> {
+    /// Why dead letters are not discarded without a further word: no line was named, and there are some.
+    fn would_discard(&self, name: &str, seqs: &Option<Vec<SeqRange>>) -> Option<Refusal> {
+        let letters = self.find(name).map_or(0, |id| self.log.dead_count(id)) as u64;
+        (seqs.is_none() && letters > 0).then(|| refuse(name, letters, "all its dead letters"))
+    }
+
+    /// Logs what an operator has discarded, and keeps it for the supervisor.
+    pub(super) fn note_discarded(&mut self, group: &str, lines: u64, by: DiscardedBy) {
+        if lines == 0 {
+            return;
+        }
+        tracing::warn!(group, lines, "an operator discarded lines: {by}");
+        let number = self.discarded.back().map_or(1, |last| last.number + 1);
+        self.discarded.push_back(Discarded { number, group: group.to_owned(), lines, by });
+        while self.discarded.len() > DISCARDED_MAX {
+            self.discarded.pop_front();
+        }
+    }
+
+    fn remove_group(&mut self, name: &str, discard_lines: bool) -> Result<Answer, Refusal> {
         let id = self.find(name)?;
         if self.groups.len() == 1 {
             return Err(Refusal::LastGroup(name.to_owned()));
@@ -71,6 +94,13 @@ impl Owner {
         if self.groups.get(&id).is_some_and(|group| group.out().next().is_some()) {
             return Err(Refusal::GroupBusy(name.to_owned()));
         }
+        let state = self.log.state();
+        let waiting = state.groups.get(&id).map_or(0, |group| group.lag_lines(state.next_seq));
+        let lines = waiting + self.log.dead_count(id) as u64;
+        if lines > 0 && !discard_lines {
+            return Err(refuse(name, lines, "those that wait for it, and its dead letters"));
+        }
+        self.note_discarded(name, lines, DiscardedBy::RemoveGroup);
         self.groups.remove(&id);
         self.parked.retain(|parked| parked.group != id);
         self.commit.remove_groups.push(id);
@@ -107,6 +137,9 @@ impl Owner {
             }
         }
         self.log.settle_dead(id, &ended)?;
+        if !again {
+            self.note_discarded(name, ended.len() as u64, DiscardedBy::DeadLetters);
+        }
         Ok(Ok(Answer::Lines(ended.len() as u64)))
     }
 
@@ -138,4 +171,9 @@ impl Owner {
             Err(Refusal::Unreadable { seq, what: what.map(|what| what.to_string()).unwrap_or_default() })
         })
     }
+}
+
+pub(super) fn refuse(group: &str, lines: u64, what: &'static str) -> Refusal {
+    let lines = if lines == 1 { "1 line".to_owned() } else { format!("{lines} lines") };
+    Refusal::WouldDiscard { group: group.to_owned(), lines, what }
 }

@@ -6,16 +6,23 @@
 use spillq_storage::{Error, Full, GroupChange, GroupId, Loss, Seq, SeqRange};
 
 use super::Owner;
+use super::administer::refuse;
 use crate::queue::WhenFull;
 use crate::queue::admin::{Answer, Refusal, SeekTo};
 use crate::queue::clock;
 use crate::queue::group::Group;
 use crate::queue::lag::{LagPolicy, SLACK};
 use crate::queue::phase::WhyFull;
+use crate::queue::status::DiscardedBy;
 
 impl Owner {
     /// Moves a group. What was gathered before is durable.
-    pub(super) fn seek(&mut self, name: &str, to: SeekTo) -> Result<Result<Answer, Refusal>, Error> {
+    pub(super) fn seek(
+        &mut self,
+        name: &str,
+        to: SeekTo,
+        discard_lines: bool,
+    ) -> Result<Result<Answer, Refusal>, Error> {
         let id = match self.find(name) {
             Ok(id) => id,
             Err(refusal) => return Ok(Err(refusal)),
@@ -35,6 +42,10 @@ impl Owner {
         let (lag, skipped_lines) = (before.lag_lines(next), before.skipped_lines);
         // At the beginning nothing is passed over: lines of segments that are gone may still wait in `kept/`.
         if let Some(range) = SeqRange::new(Seq::FIRST, to.prev()).filter(|_| to > first) {
+            let waiting = before.waiting(range);
+            if waiting > 0 && !discard_lines {
+                return Ok(Err(refuse(name, waiting, "those that wait before that place")));
+            }
             self.commit.groups.push((id, GroupChange::Skip { range, dropped: false }));
         }
         self.commit.groups.push((id, GroupChange::Again { from: to }));
@@ -52,6 +63,7 @@ impl Owner {
             tracing::info!(group = name, %to, again, skipped, "the group was moved");
             *group = moved;
         }
+        self.note_discarded(name, skipped, DiscardedBy::Seek);
         Ok(Ok(Answer::Sought { to, again, skipped }))
     }
 

@@ -37,6 +37,7 @@ impl Owner {
                 .map(|(id, source)| (*id, bytes::Bytes::copy_from_slice(&source.checkpoint)))
                 .collect(),
             groups: self.groups.iter().filter_map(|(id, group)| self.group_status(*id, group)).collect(),
+            discarded: self.discarded.iter().cloned().collect(),
         }
     }
 

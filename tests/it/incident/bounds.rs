@@ -117,19 +117,19 @@ fn a_group_that_may_set_no_more_lines_aside_stops_until_some_are_discarded() {
     let mut service = stage.start();
     let verdict = stage.verdict("default", "blocked", None, "dead_letters_full");
     stage.paste(&verdict.next);
-    let letters = |what: &str| {
-        let output =
-            spillq(&["dead-letter", what, "--all", "--data-dir"]).arg(&stage.data_dir).output().unwrap();
+    let letters = |args: &[&str]| {
+        let args = [&["dead-letter"], args, &["--all", "--data-dir"]].concat();
+        let output = spillq(&args).arg(&stage.data_dir).output().unwrap();
         assert!(output.status.success(), "{output:?}");
     };
-    letters("discard");
+    letters(&["discard", "--discard-lines"]);
     // Another line has to pass before one that fails is set aside.
     stage.append("in3.log", "later 0 fill\n");
     service.wait("the line is set aside, and all others pass", |status| {
         status.groups[0].lag_lines == 0 && status.groups[0].dead_letters == 1
     });
     stage.cure();
-    letters("retry");
+    letters(&["retry"]);
     service.wait("it passes too", |status| {
         status.groups[0].lag_lines == 0 && status.groups[0].dead_letters == 0
     });
