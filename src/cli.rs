@@ -248,6 +248,11 @@ pub struct RunArgs {
     /// standard input and of a FIFO, which ends with the last of its writers, it is taken.
     #[arg(long)]
     pub once: bool,
+    /// Take a data dir on a file system that keeps nothing: tmpfs, or the overlay of a container without a volume
+    ///
+    /// Everything in the log, acknowledged or not, is gone with the container or with the next reboot.
+    #[arg(long)]
+    pub allow_volatile: bool,
     /// Gets each batch on its standard input; its exit status 0 acknowledges it
     ///
     /// 65 says that the lines themselves are at fault, 126 and 127 that the command cannot be run; any other

@@ -22,6 +22,7 @@ pub mod status;
 mod store;
 pub mod top;
 pub mod verify;
+mod volatile;
 
 use std::error::Error;
 use std::fmt;

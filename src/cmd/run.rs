@@ -19,6 +19,9 @@ pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
         )
         .hint("`spillq run --follow 'app*.log' -- ./process.sh`, or a [[follow]] section with --config"));
     }
+    if !args.allow_volatile {
+        super::volatile::refuse_volatile(&settings.data_dir)?;
+    }
     let reread = Reread { sources, text: loaded.text };
     let reread = (!args.once).then_some(reread);
     let plan = Plan { follow: true, once: args.once, reread, ..Plan::default() };

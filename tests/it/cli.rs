@@ -6,6 +6,8 @@ use std::process::Output;
 
 use assert_cmd::Command;
 
+use crate::support::{binary, run as system, skipped_without_loop_devices};
+
 fn spillq(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::cargo_bin("spillq").unwrap();
     // Variables of whoever runs the tests are no part of them.
@@ -154,4 +156,32 @@ fn shells_complete_commands_and_options() {
     let parsed = std::process::Command::new("bash").args(["-n", "-c", &stdout(&bash)]).status().unwrap();
     assert!(parsed.success());
     check(folder.path(), &["completions", "tcsh"], 2, "error: ");
+}
+
+/// A data dir on the layer of a container was taken without a word, and was gone with the container.
+#[test]
+fn a_data_dir_that_keeps_nothing_is_refused_unless_it_is_asked_for() {
+    if skipped_without_loop_devices("a_data_dir_that_keeps_nothing_is_refused_unless_it_is_asked_for") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mount = folder.path().join("memory");
+    fs::create_dir(&mount).unwrap();
+    system("mount", &["-t", "tmpfs", "-o", "size=512m", "none", mount.to_str().unwrap()]);
+    let (data_dir, log) = (mount.join("below/q"), folder.path().join("a.log"));
+    fs::create_dir(mount.join("below")).unwrap();
+    fs::write(&log, "one\n").unwrap();
+    let once = |more: &[&str]| {
+        let mut command = std::process::Command::new(binary());
+        command.args(["run", "--once", "--data-dir"]).arg(&data_dir).arg("--follow").arg(&log).args(more);
+        command.args(["--", "cat"]).output().unwrap()
+    };
+    let refused = once(&[]);
+    let there = data_dir.exists();
+    let taken = once(&["--allow-volatile"]);
+    system("umount", &[mount.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("is on tmpfs") && said.contains("--allow-volatile") && !there, "{said}");
+    assert_eq!((taken.status.code(), &taken.stdout[..]), (Some(0), &b"one\n"[..]));
 }

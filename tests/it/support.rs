@@ -22,8 +22,17 @@ pub fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_spillq"))
 }
 
+/// What `run` has to be told where temporary folders are on a file system that keeps nothing.
+fn allow_volatile() -> &'static [&'static str] {
+    let magic = rustix::fs::statfs(&std::env::temp_dir()).unwrap().f_type as u64;
+    if [0x794c_7630, 0x0102_1994].contains(&magic) { &["--allow-volatile"] } else { &[] }
+}
+
 /// A command of the built program, without variables of whoever runs the tests.
 pub fn spillq(args: &[&str]) -> Command {
+    let at = args.iter().position(|arg| *arg == "run").map_or(args.len(), |at| at + 1);
+    let more = if at < args.len() { allow_volatile() } else { &[] };
+    let args = [&args[..at], more, &args[at..]].concat();
     let mut command = Command::new(binary());
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SPILLQ_")) {
         command.env_remove(name);
@@ -49,7 +58,8 @@ impl Service {
 
     /// The same behind a command of a shell, in whose process it runs: limits, another cgroup.
     pub fn start_with(data_dir: &Path, before: &str, args: &[&str]) -> Service {
-        let script = format!("{before} && exec \"$0\" --log warn run --data-dir \"$@\"");
+        let more = allow_volatile().join(" ");
+        let script = format!("{before} && exec \"$0\" --log warn run {more} --data-dir \"$@\"");
         let mut command = Command::new("sh");
         command.args(["-c", &script]).arg(binary()).arg(data_dir).args(args);
         command.stdin(Stdio::null()).current_dir(data_dir.parent().unwrap());

@@ -180,7 +180,7 @@ impl Trial {
 
     /// The command of the service, for wrappers.
     pub fn command(&self) -> Command {
-        let mut command = self.program.command(&["--log", "warn", "run", "--config"]);
+        let mut command = self.program.command(&["--log", "warn", "run", "--allow-volatile", "--config"]);
         command.arg(self.places.folder.join("spillq.toml"));
         command
     }
