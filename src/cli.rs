@@ -547,14 +547,14 @@ pub struct DeadLetterGroupArgs {
     pub group: String,
 }
 
-/// Which dead letters.
+/// Which lines.
 #[derive(Args, Clone, Debug)]
 #[group(required = true, multiple = false)]
 pub struct DeadLetterChoiceArgs {
     /// Seqs, or ranges such as 100-120
     #[arg(value_name = "SEQ", value_parser = seqs)]
     pub seqs: Vec<SeqRange>,
-    /// All of the group
+    /// All there are: dead letters of the group, or, with park, lines that wait for it
     #[arg(long)]
     pub all: bool,
 }
@@ -616,14 +616,16 @@ pub enum DeadLetterCommand {
         #[arg(long)]
         discard_lines: bool,
     },
-    /// Set a line aside by hand that blocks its group
+    /// Make dead letters of lines that wait, by hand: of one that holds its group, say
+    ///
+    /// Lines of a range that do not wait are passed over. `retry` puts them back.
     Park {
         #[command(flatten)]
         #[allow(missing_docs)]
         group: DeadLetterGroupArgs,
-        /// Seqs, or ranges such as 100-120
-        #[arg(value_name = "SEQ", required = true, value_parser = seqs)]
-        seqs: Vec<SeqRange>,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        choice: DeadLetterChoiceArgs,
     },
 }
 

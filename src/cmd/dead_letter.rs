@@ -11,7 +11,7 @@ use super::{Exit, Failure, data_dir, store, wrote};
 use crate::cli::{DeadLetterArgs, DeadLetterChoiceArgs, DeadLetterCommand, DeadLetterGroupArgs};
 use crate::http::{AdminJson, AnswerJson, Client, DeadLetterJson, LineJson, SourceNames};
 use crate::plain::plain;
-use crate::queue::DEAD_LETTERS_SHOWN_MAX;
+use crate::queue::{DEAD_LETTERS_SHOWN_MAX, PARKED_MAX};
 
 /// Lists, shows, exports, retries, discards or parks.
 ///
@@ -37,12 +37,27 @@ pub fn run(args: &DeadLetterArgs) -> Result<Exit, Failure> {
             let answer = ask(group, AdminJson::Discard { group: name, seqs: seqs(choice), discard_lines })?;
             told(&format!("{} lines were dropped for good", answer.lines))
         }
-        DeadLetterCommand::Park { group, seqs } => {
+        DeadLetterCommand::Park { group, choice } => {
+            let wanted = seqs(choice).unwrap_or_else(|| vec![(1, u64::MAX)]);
             let mut parked = 0;
-            for seq in seqs.iter().flat_map(|range| range.first.0..=range.last.0) {
-                parked += ask(group, AdminJson::Park { group: group.group.clone(), seq })?.lines;
+            loop {
+                let request = AdminJson::Park { group: group.group.clone(), seqs: wanted.clone() };
+                match ask(group, request) {
+                    Ok(answer) => parked += answer.lines,
+                    // There were no more than it had taken.
+                    Err(_) if parked > 0 => break,
+                    Err(refused) => return Err(refused),
+                }
+                if parked % PARKED_MAX as u64 != 0 {
+                    break;
+                }
             }
-            told(&format!("{parked} lines were set aside"))
+            let lines = if parked == 1 {
+                "1 line is a dead letter".to_owned()
+            } else {
+                format!("{parked} lines are dead letters")
+            };
+            told(&format!("{lines} now; `spillq dead-letter retry` puts them back"))
         }
     }
 }

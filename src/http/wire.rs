@@ -301,7 +301,7 @@ pub enum AdminJson {
     },
     Park {
         group: String,
-        seq: u64,
+        seqs: Vec<(u64, u64)>,
     },
     RetryNow {
         name: String,
@@ -472,7 +472,9 @@ impl From<AdminJson> for Admin {
                 Admin::Seek { group, to: to.into(), discard_lines }
             }
             AdminJson::RetryNow { name } => Admin::RetryNow(name),
-            AdminJson::Park { group, seq } => Admin::Park { group, seq: Seq(seq) },
+            AdminJson::Park { group, seqs } => {
+                Admin::Park { group, seqs: ranges(Some(seqs)).unwrap_or_default() }
+            }
         }
     }
 }

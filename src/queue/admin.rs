@@ -11,6 +11,9 @@ pub(super) const HOLD: Duration = Duration::from_secs(60);
 /// Dead letters in one answer.
 pub const DEAD_LETTERS_SHOWN_MAX: usize = 1_000;
 
+/// Lines that one request parks: each is synced, and everything else waits meanwhile.
+pub const PARKED_MAX: usize = 500;
+
 /// Groups that a log can have when one is added to it: the configuration takes as many sections. Each is in every manifest,
 /// and keeps lines on disk that nobody may be waiting for.
 pub(super) const GROUPS_MAX: usize = 64;
@@ -83,12 +86,12 @@ pub enum Admin {
     },
     /// Ends every back-off of a group, and delivers a line once more that is held because the process died with it.
     RetryNow(String),
-    /// Moves a waiting line to the dead letters.
+    /// Moves waiting lines to the dead letters, at most [`PARKED_MAX`] at a time; lines that do not wait are passed over.
     Park {
         /// Which group.
         group: String,
-        /// Which line.
-        seq: Seq,
+        /// Which lines.
+        seqs: Vec<SeqRange>,
     },
 }
 

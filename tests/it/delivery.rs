@@ -364,3 +364,25 @@ fn linger_gathers_lines_in_strict_order_too() {
     assert_eq!(stage.to_the_end(&["run", "--once"]).0, Some(0));
     assert!(began.elapsed() < Duration::from_secs(30), "a run that is to end never lingers");
 }
+
+/// It stopped at the first line of a range that does not wait.
+#[test]
+fn a_range_is_parked_but_for_the_lines_that_do_not_wait() {
+    let stage = Stage::new(1_200, QUICK, "cat > batch; exit 1");
+    let config = fs::read_to_string(stage.path("spillq.toml")).unwrap();
+    fs::write(stage.path("spillq.toml"), config.split("[[processor]]").next().unwrap()).unwrap();
+    let mut service = stage.start();
+    service.wait("all are in the log", |status| status.log.next_seq == 1_201);
+    let park = |args: &[&str]| {
+        let output = stage.spillq(&[&["dead-letter", "park"], args].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert_eq!(park(&["5"]).0, Some(0));
+    let (code, said) = park(&["3-8"]);
+    assert!(code == Some(0) && said.starts_with("5 lines are dead letters now"), "{said}");
+    assert_eq!(park(&["3-8"]).0, Some(2), "none of them waits any more");
+    let (code, said) = park(&["--all"]);
+    assert!(code == Some(0) && said.starts_with("1194 lines are dead letters now"), "{said}");
+    let status = service.wait("nothing waits", is_done);
+    assert_eq!(status.groups[0].dead_letters, 1_200);
+}

@@ -3,7 +3,9 @@
 use spillq_storage::{DeadCause, Error, GroupChange, GroupId, Seq, SeqRange};
 
 use super::{DISCARDED_MAX, Owner};
-use crate::queue::admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, GROUPS_MAX, Refusal, is_group_name};
+use crate::queue::admin::{
+    Admin, Answer, DEAD_LETTERS_SHOWN_MAX, GROUPS_MAX, PARKED_MAX, Refusal, is_group_name,
+};
 use crate::queue::clock;
 use crate::queue::group::{Condemned, Group};
 use crate::queue::settings::GroupSettings;
@@ -30,7 +32,7 @@ impl Owner {
             Admin::Hold { token } => self.hold(token),
             Admin::LetGo { token } => self.let_go(token),
             Admin::Seek { group, to, discard_lines } => self.seek(&group, to, discard_lines)?,
-            Admin::Park { group, seq } => self.park(&group, seq)?,
+            Admin::Park { group, seqs } => self.park(&group, &seqs)?,
             Admin::RetryNow(name) => self.find(&name).map(|id| {
                 if let Some(group) = self.groups.get_mut(&id) {
                     group.retry_now(clock::now_ms());
@@ -143,33 +145,57 @@ impl Owner {
         Ok(Ok(Answer::Lines(ended.len() as u64)))
     }
 
-    fn park(&mut self, name: &str, seq: Seq) -> Result<Result<Answer, Refusal>, Error> {
+    fn park(&mut self, name: &str, seqs: &[SeqRange]) -> Result<Result<Answer, Refusal>, Error> {
         let id = match self.find(name) {
             Ok(id) => id,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let state = self.log.state();
-        let waits = state
-            .groups
-            .get(&id)
-            .is_some_and(|group| !group.acks.contains(seq) || group.revived.contains(&seq));
-        if !waits || seq >= state.next_seq {
+        let lines = self.waiting_in(id, seqs);
+        if lines.is_empty() {
+            let seq = seqs.first().map_or(Seq(0), |range| range.first);
             return Ok(Err(Refusal::NotWaiting { group: name.to_owned(), seq }));
         }
-        if self.groups.get(&id).is_some_and(|group| group.out().any(|out| out.range.contains(seq))) {
-            return Ok(Err(Refusal::Leased(seq)));
+        let group = self.groups.get(&id);
+        let is_out = |seq: &&Seq| group.is_some_and(|group| group.out().any(|out| out.range.contains(**seq)));
+        if let Some(seq) = lines.iter().find(is_out) {
+            return Ok(Err(Refusal::Leased(*seq)));
         }
-        if self.log.is_dead_full(id) {
-            return Ok(Err(Refusal::DeadLettersFull(name.to_owned())));
+        let mut parked = 0;
+        for seq in lines {
+            let reason = "parked by an operator".to_owned();
+            if self.log.is_dead_full(id) {
+                break;
+            }
+            if !self.set_aside(id, Condemned { seq, cause: DeadCause::Parked, reason })? {
+                let what = self.groups.get_mut(&id).and_then(|group| group.unreadable.take());
+                let what = what.map(|what| what.to_string()).unwrap_or_default();
+                return Ok(Err(Refusal::Unreadable { seq, what }));
+            }
+            parked += 1;
         }
-        let reason = "parked by an operator".to_owned();
-        let set_aside = self.set_aside(id, Condemned { seq, cause: DeadCause::Parked, reason })?;
-        Ok(if set_aside {
-            Ok(Answer::Lines(1))
+        Ok(if parked > 0 {
+            Ok(Answer::Lines(parked))
         } else {
-            let what = self.groups.get_mut(&id).and_then(|group| group.unreadable.take());
-            Err(Refusal::Unreadable { seq, what: what.map(|what| what.to_string()).unwrap_or_default() })
+            Err(Refusal::DeadLettersFull(name.to_owned()))
         })
+    }
+
+    /// The first [`PARKED_MAX`] lines of these that wait for a group, in order.
+    fn waiting_in(&self, id: GroupId, seqs: &[SeqRange]) -> Vec<Seq> {
+        let state = self.log.state();
+        let (Some(group), Some(all)) =
+            (state.groups.get(&id), SeqRange::new(Seq::FIRST, state.next_seq.prev()))
+        else {
+            return Vec::new();
+        };
+        let within = seqs.iter().filter_map(|range| range.intersection(all));
+        let mut lines = std::collections::BTreeSet::new();
+        for range in within {
+            let never = group.acks.gaps(range).flat_map(|gap| (gap.first.0..=gap.last.0).map(Seq));
+            lines.extend(never.take(PARKED_MAX));
+            lines.extend(group.revived.range(range.first..=range.last).copied().take(PARKED_MAX));
+        }
+        lines.into_iter().take(PARKED_MAX).collect()
     }
 }
 

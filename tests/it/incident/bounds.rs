@@ -41,7 +41,7 @@ fn client(data_dir: &Path) -> Client {
 }
 
 fn park(client: &Client, seq: u64) {
-    let park = AdminJson::Park { group: "default".to_owned(), seq };
+    let park = AdminJson::Park { group: "default".to_owned(), seqs: vec![(seq, seq)] };
     assert_eq!(client.post::<AnswerJson>("/v1/admin", &park).unwrap().lines, 1);
 }
 
