@@ -63,6 +63,16 @@ fn from_disk(
     let names = SourceNames::of(state);
     let mut reader = view.reader();
     let (mut seq, mut left) = (from.max(state.first_seq()), args.limit);
+    // One that outlives its segment: a dead letter, or a line that still waits.
+    if let Some(block) = (from < seq && left > 0).then(|| reader.block(from).ok()).flatten()
+        && let Some(line) = block.lines().find(|line| line.seq == from)
+    {
+        left -= 1;
+        let json = LineJson::new(&line, names.name(line.source), block.append_time_ms());
+        if let Err(error) = write_line(out, &json, args.json) {
+            return Ok(Err(error));
+        }
+    }
     while left > 0 && seq < state.next_seq {
         let block = match reader.block(seq) {
             Ok(block) => block,

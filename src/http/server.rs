@@ -189,6 +189,15 @@ impl Api {
         let names = Arc::new(SourceNames::of_status(&status));
         let (mut lines, mut bytes) = (Vec::new(), 0);
         let mut seq = Seq(from).max(status.first_seq);
+        if Seq(from) < seq {
+            // One that outlives its segment: a dead letter, or a line that still waits.
+            let names = Arc::clone(&names);
+            let kept = self.read(Seq(from), move |block| {
+                let line = block.lines().find(|line| line.seq == Seq(from));
+                line.map(|line| LineJson::new(&line, names.name(line.source), block.append_time_ms()))
+            });
+            lines.extend(kept.await?.ok().flatten());
+        }
         while (lines.len() as u64) < limit.min(LINES_MAX) && seq < status.next_seq && bytes < LINES_BYTES_MAX
         {
             let (names, start, room) = (Arc::clone(&names), seq, limit.min(LINES_MAX) as usize - lines.len());
@@ -215,7 +224,7 @@ impl Api {
             };
             bytes += some.iter().map(|(bytes, _)| bytes).sum::<usize>();
             lines.extend(some.into_iter().map(|(_, line)| line));
-            seq = lines.last().map_or(seq.next(), |line| Seq(line.seq + 1));
+            seq = lines.last().map_or(seq.next(), |line| Seq(line.seq + 1)).max(seq.next());
         }
         Ok(lines)
     }

@@ -386,3 +386,29 @@ fn a_range_is_parked_but_for_the_lines_that_do_not_wait() {
     let status = service.wait("nothing waits", is_done);
     assert_eq!(status.groups[0].dead_letters, 1_200);
 }
+
+/// `inspect --from N`, which doctor prints, showed another line: N had been put back, and its segment was gone.
+#[test]
+fn a_line_that_outlives_its_segment_is_shown_by_inspect() {
+    let stage = Stage::new(1, QUICK, "if grep -qx 1; then exit 65; fi");
+    // Segments have 16 MiB; these lines hardly compress.
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut line = || format!("{}\n", (0..1_000).map(|_| rng.alphanumeric()).collect::<String>());
+    fs::write(stage.path("app2.log"), (0..30_000).map(|_| line()).collect::<String>()).unwrap();
+    let mut service = stage.start();
+    service.wait("the segment of the dead letter is gone", |status| {
+        status.log.first_seq > 1 && status.groups[0].dead_letters == 1 && is_done(status)
+    });
+    let first = |what: &str| {
+        let output = stage.spillq(&["inspect", "--from", "1", "--limit", "1"]);
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && shown.lines().count() == 1, "{what}: {output:?}");
+        assert!(shown.contains("app.log"), "{what}: {shown}");
+    };
+    first("a dead letter");
+    assert!(stage.spillq(&["group", "pause", "default"]).status.success());
+    assert!(stage.spillq(&["dead-letter", "retry", "1"]).status.success());
+    first("one that was put back");
+    assert_eq!(service.stop(), 0);
+    first("on a stopped store");
+}
