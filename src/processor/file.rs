@@ -8,7 +8,7 @@
 //!
 //! Lines come in the order in which they are delivered: seq order in a strict group. A group must not have two
 //! batches in flight for one file, and a processor takes one at a time. With `order = "none"` at most 64 gaps may be in one batch;
-//! more are halved. Replaying a group (`group seek`) adds no line that is there; remove the sidecar for that.
+//! more are bisected. Replaying a group (`group seek`) adds no line that is there; remove the sidecar for that.
 //!
 //! Others may rename the file away (a new one is begun), empty it, replace it or append to it while we run. What
 //! nobody can vouch for after a crash is moved to `<path>.spillq-aside`; bytes that are not ours must never be

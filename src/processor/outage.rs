@@ -1,4 +1,4 @@
-//! How long a server that is away is left alone: its lines are spared meanwhile, neither halved nor charged, so that
+//! How long a server that is away is left alone: its lines are spared meanwhile, neither bisected nor charged, so that
 //! they arrive in order.
 
 use std::time::Duration;

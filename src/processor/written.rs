@@ -13,7 +13,7 @@ use super::{Batch, Piece};
 
 /// In a strict group the lines of a destination are one range, and one more for each gap: lines lost, or set aside.
 pub(super) const RANGES_MAX: usize = 128;
-/// A batch of more ranges than this is to be halved: all of it must be known until it is acked.
+/// A batch of more ranges than this is to be bisected: all of it must be known until it is acked.
 const BATCH_RANGES_MAX: usize = RANGES_MAX / 2;
 
 /// Ranges of lines, rising, with gaps between them.

@@ -1,7 +1,6 @@
 //! A batch as scripts that add its lines to a stream, each of them whole or not at all.
 //!
-//! The id of an entry is `SEQ-0`. A line that comes behind one with a higher seq (a dead letter put back, the line
-//! that a probe overtook, a seek) cannot have that: ids of a stream rise. It gets the id behind the newest entry,
+//! The id of an entry is `SEQ-0`. A line that comes behind one with a higher seq (a dead letter put back, a seek) cannot have that: ids of a stream rise. It gets the id behind the newest entry,
 //! and tells its seq in a field like every other.
 
 use std::collections::BTreeMap;
