@@ -277,6 +277,11 @@ fn stuck_groups(status: &Status, served: &[String]) -> Vec<String> {
             if *lag_lines == 1 { "1 line waits".to_owned() } else { format!("{lag_lines} lines wait") };
         let why = match &group.phase {
             Phase::Retrying { .. } => format!("each failed alone {attempts_max} times"),
+            Phase::Refused { rejected: None, .. } => "the destination refuses everything".to_owned(),
+            Phase::Refused { rejected: Some(rejected), .. } => {
+                format!("every line is rejected, line {} too", rejected.seq)
+            }
+            Phase::Paused => "an operator paused the group".to_owned(),
             phase => reason(phase, now_ms()).unwrap_or_else(|| "none of them can be delivered".to_owned()),
         };
         let last = group.last_failure.as_deref().and_then(|failure| failure.lines().next());

@@ -137,7 +137,7 @@ impl Error for Failure {}
 fn stuck(groups: Vec<String>) -> Failure {
     Failure::new(Exit::No, "not every line could be delivered")
         .with_details(groups)
-        .hint("`spillq inspect` shows a line, `spillq dead-letter park` lets the others continue; what waits is delivered by the next run")
+        .hint("what waits is delivered by the next run; `spillq inspect` shows a line")
 }
 
 impl From<ConfigError> for Failure {

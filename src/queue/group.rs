@@ -221,6 +221,9 @@ impl Group {
             return Err(Idle::Blocked(Blocked::DeadLettersFull));
         }
         let out = self.leases.len() + self.reserved.len();
+        if out > 0 && self.retries.has_suspects() {
+            return Err(Idle::InFlight);
+        }
         // In strict order it keeps its place: nobody overtakes it.
         let placeless = self.reserved.values().filter(|reserved| reserved.ahead && !self.settings.strict);
         let placeless = placeless.count();
@@ -230,7 +233,11 @@ impl Group {
             return Err(Idle::InFlight);
         }
         // What is read ahead is fresh lines only: what comes again depends on how the lease before it ends.
-        let again = if out < self.settings.in_flight { self.again(view)? } else { None };
+        let again = match self.before_parts(view) {
+            Some(_) if !self.rests(view.now_ms) => None,
+            _ if out < self.settings.in_flight => self.again(view)?,
+            _ => None,
+        };
         let reserved = match again {
             Some(again) => {
                 let mut last = again.range.last;
@@ -243,8 +250,11 @@ impl Group {
                 Reserved { range: SeqRange { last, ..again.range }, ahead, ..again }
             }
             None => {
-                if self.settings.strict && !self.retries.is_empty() {
+                if self.settings.strict && !self.retries.is_empty() && self.before_parts(view).is_none() {
                     return Err(Idle::InFlight);
+                }
+                if self.retries.has_suspects() && !self.settings.strict {
+                    return Err(self.nothing(view));
                 }
                 if let Some(until) = self.retries.fresh_waits(view.now_ms).filter(|_| !self.settings.strict) {
                     return Err(Idle::Until(until));
@@ -263,6 +273,13 @@ impl Group {
         let out = self.leases.len() + self.reserved.len();
         let is_full = out == self.settings.in_flight && self.retries.is_empty();
         is_full.then(|| self.offer(view, true, reservation).ok()).flatten()
+    }
+
+    /// In strict order, lines that were never delivered and lie before all that comes again: a dead letter that was put
+    /// back from further on waits for its turn.
+    fn before_parts(&self, view: View<'_>) -> Option<SeqRange> {
+        let first = self.retries.first().filter(|_| self.settings.strict)?;
+        self.free(view).filter(|free| free.first < first)
     }
 
     /// Lines that were delivered before, if some are due.
@@ -367,7 +384,9 @@ impl Group {
     ) -> Option<(Lease, GroupChange)> {
         let reserved = self.reserved.remove(&reservation)?;
         // Read ahead in a strict group, and the batch before it failed.
-        let overtaken = self.settings.strict && !reserved.again && !self.retries.is_empty();
+        let is_before = |first: Seq| first < reserved.range.first;
+        let overtaken =
+            self.settings.strict && !reserved.again && self.retries.first().is_some_and(is_before);
         if overtaken || self.leases.len() >= self.settings.in_flight || !reserved.range.contains(last) {
             self.retries.give_back(reserved.range);
             return None;
@@ -782,6 +801,72 @@ mod tests {
         let later = View { now_ms: 200, ..view(&state, 5) };
         assert!(group.lease(later, 3, Seq(2), 9).is_none(), "of one that comes again");
         assert_eq!(group.offer(later, false, 4).unwrap().range, range(3, 4));
+    }
+
+    /// A line that another one's death took along every time was given up on.
+    #[test]
+    fn after_a_crash_suspects_are_in_flight_alone_so_that_a_death_is_their_own() {
+        let mut state = state();
+        let settings =
+            GroupSettings { strict: false, in_flight: 3, batch_lines: 1, ..GroupSettings::named("a") };
+        let mut group = Group::new(settings.clone(), &state);
+        for token in 1..=3 {
+            group.offer(view(&state, 9), false, token).unwrap();
+            let (_, change) = group.lease(view(&state, 9), token, Seq(token), token).unwrap();
+            state.apply(&change);
+        }
+        state.begin_run();
+        assert!(state.deaths.is_empty(), "nobody knows which of the three it was: {state:?}");
+        let mut group = Group::new(settings.clone(), &state);
+        for token in 1..=2 {
+            assert_eq!(group.offer(view(&state, 9), false, token).unwrap().range, range(token, token));
+            assert_eq!(group.offer(view(&state, 9), false, 10), Err(Idle::InFlight), "alone");
+            let (_, change) = group.lease(view(&state, 9), token, Seq(token), token).unwrap();
+            state.apply(&change);
+            assert_eq!(group.offer(view(&state, 9), true, 10), Err(Idle::InFlight), "nothing is read ahead");
+            let out = group.take(token).unwrap();
+            state.apply(&group.acked(out, 0));
+            group.made_durable();
+        }
+        let offer = group.offer(view(&state, 9), false, 3).unwrap();
+        let (_, change) = group.lease(view(&state, 9), 3, offer.range.last, 3).unwrap();
+        state.apply(&change);
+        state.begin_run();
+        assert_eq!(state.deaths.iter().collect::<Vec<_>>(), [(&Seq(3), &1)]);
+        // It fails, and nobody dies: from then on others are in flight with it.
+        let mut group = Group::new(settings, &state);
+        group.offer(view(&state, 9), false, 1).unwrap();
+        group.lease(view(&state, 9), 1, Seq(3), 1).unwrap();
+        let out = group.take(1).unwrap();
+        group.failed(view(&state, 9), out, FAILED, &NONE_REJECTED);
+        let later = View { now_ms: 200, ..view(&state, 9) };
+        for token in 2..=4 {
+            group.offer(later, false, token).unwrap();
+        }
+    }
+
+    /// A line far ahead that was parked and put back came before lines that were never delivered.
+    #[test]
+    fn in_strict_order_a_line_that_was_put_back_waits_for_its_turn() {
+        let mut state = state();
+        let mut group =
+            Group::new(GroupSettings { batch_lines: 4, ..GroupSettings::named("default") }, &state);
+        group.settled(range(7, 7), 0);
+        state.apply(&GroupChange::Dead { seq: Seq(7) });
+        group.made_durable();
+        state.apply(&GroupChange::Revive { seq: Seq(7) });
+        group.revive(Seq(7));
+        let mut found = Vec::new();
+        for token in 1..=4 {
+            let offer = group.offer(view(&state, 11), false, token).unwrap();
+            let (lease, change) = group.lease(view(&state, 11), token, offer.range.last, token).unwrap();
+            state.apply(&change);
+            let out = group.take(token).unwrap();
+            state.apply(&group.acked(out, 0));
+            group.made_durable();
+            found.push(lease.range);
+        }
+        assert_eq!(found, [range(1, 4), range(5, 6), range(7, 7), range(8, 10)]);
     }
 
     #[test]

@@ -152,6 +152,9 @@ struct Part {
     rounds: u32,
     /// Unordered only: another line was acked since this one first failed alone.
     others_passed: bool,
+    /// It was in flight when an earlier run died, and was not delivered since: it is alone in flight when it is, so that a
+    /// death is known to be its own.
+    suspect: bool,
     out: bool,
 }
 
@@ -168,6 +171,7 @@ impl Part {
             not_before_ms: 0,
             rounds: 0,
             others_passed: false,
+            suspect: false,
             out: false,
         }
     }
@@ -275,14 +279,15 @@ impl Retries {
 
     /// Lines that were in flight when an earlier run died: bisected if they fail.
     pub(super) fn add_suspect(&mut self, range: SeqRange) {
-        self.put(Part::new(range, Standing::Bisected));
+        self.put(Part { suspect: true, ..Part::new(range, Standing::Bisected) });
     }
 
     /// A line that failed alone in earlier runs, or during whose delivery they died: it comes alone again.
     pub(super) fn add_line(&mut self, seq: Seq, failures: u32, deaths: u32) {
         let range = SeqRange::one(seq);
         self.take_out(range);
-        let mut part = Part { failures_before: failures, ..Part::new(range, Standing::Bisected) };
+        let new = Part::new(range, Standing::Bisected);
+        let mut part = Part { failures_before: failures, suspect: deaths > 0, ..new };
         if deaths >= self.settings.attempts {
             match self.settings.stuck {
                 Stuck::Hold => part.standing = Standing::Killer,
@@ -327,6 +332,19 @@ impl Retries {
         }
     }
 
+    /// Whether lines that may have killed an earlier run are still to be delivered. Until then one lease at a time is out.
+    #[must_use]
+    pub(super) fn has_suspects(&self) -> bool {
+        let is_held = |part: &&Part| part.condemned.is_some() || part.standing == Standing::Killer;
+        self.parts.iter().filter(|part| part.suspect).any(|part| !is_held(&part))
+    }
+
+    /// The first line that waits to be delivered again.
+    #[must_use]
+    pub(super) fn first(&self) -> Option<Seq> {
+        self.parts.first().map(|part| part.range.first)
+    }
+
     /// Whether no lines wait to be delivered again.
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {
@@ -352,10 +370,11 @@ impl Retries {
         killers.map(|part| part.range.first)
     }
 
-    /// The parts that wait, and until when: the earliest first.
+    /// The lines that come again next, and when: in strict order the first, otherwise those whose time is first.
     #[must_use]
     pub(super) fn waiting(&self) -> Option<(SeqRange, u64)> {
-        self.parts
+        let parts = if self.strict { self.parts.get(..1) } else { Some(&self.parts[..]) };
+        parts?
             .iter()
             .filter(|part| !part.out && part.condemned.is_none() && part.standing != Standing::Killer)
             .map(|part| (part.range, part.not_before_ms))
@@ -536,9 +555,10 @@ impl Retries {
                     // Its lease is over, if there was one, and what is left of it was never delivered as such.
                     (part.out, part.failures) = (false, 0);
                 }
+                // Also of one that is in flight again just now.
+                part.others_passed |= passed && part.failures > 0;
                 if passed && !part.out {
                     part.rounds = 0;
-                    part.others_passed |= part.failures > 0;
                     if self.strict {
                         part.not_before_ms = part.not_before_ms.min(now_ms);
                     }
@@ -590,7 +610,8 @@ impl Retries {
     ) -> Failed {
         let known = self.parts.iter().position(|part| part.range == range).map(|at| self.parts.remove(at));
         let is_fresh = known.is_none();
-        let mut part = Part { out: false, ..known.unwrap_or_else(|| Part::new(range, Standing::Batch)) };
+        let known = known.unwrap_or_else(|| Part::new(range, Standing::Batch));
+        let mut part = Part { out: false, suspect: false, ..known };
         if kind.spares_the_lines() {
             self.spare(part, kind, now_ms);
             return Failed::default();
@@ -675,7 +696,8 @@ impl Retries {
                 return Failed::default();
             }
             part.failures += 1;
-            if part.standing == Standing::Named {
+            if part.standing == Standing::Named && kind == FailureKind::BadLine(seq) {
+                // Any other answer rejects the line, and does not say that its number was right.
                 self.numbers = Numbers::Right;
             }
             part.standing = Standing::Rejected;

@@ -161,9 +161,12 @@ impl GroupState {
     /// A new run of the process: what was out is suspect, and comes again in halves. The run before died with it: a line
     /// that was out alone may be why.
     pub fn begin_run(&mut self) {
-        for leased in std::mem::take(&mut self.leases) {
+        let leases = std::mem::take(&mut self.leases);
+        let is_only = leases.len() == 1;
+        for leased in leases {
             let SeqRange { first, last } = leased.range;
-            if first == last {
+            // With others in flight nobody knows which of them it was.
+            if is_only && first == last {
                 let deaths = self.deaths.entry(first).or_default();
                 *deaths = deaths.saturating_add(1);
             }

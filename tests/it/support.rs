@@ -24,7 +24,7 @@ pub fn binary() -> PathBuf {
 
 /// What `run` has to be told where temporary folders are on a file system that keeps nothing.
 fn allow_volatile() -> &'static [&'static str] {
-    let magic = rustix::fs::statfs(&std::env::temp_dir()).unwrap().f_type as u64;
+    let magic = rustix::fs::statfs(std::env::temp_dir()).unwrap().f_type as u64;
     if [0x794c_7630, 0x0102_1994].contains(&magic) { &["--allow-volatile"] } else { &[] }
 }
 

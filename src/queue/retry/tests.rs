@@ -351,3 +351,46 @@ fn an_operator_can_skip_a_back_off() {
     retries.retry_now(2_000);
     assert_eq!(retries.next(2_000), Next::Deliver(one(7)), "of a refusal too");
 }
+
+/// An exec-stream that counted its header named line 6 for line 5; line 6 was bad as well, so its numbers were believed, and
+/// line 12, which it named for line 11, became a dead letter.
+#[test]
+fn a_number_is_proven_only_by_an_answer_that_names_the_line_again() {
+    let (mut retries, mut now_ms) = (strict(), 0);
+    retries.failed(range(1, 20), FailureKind::BadLine(Seq(6)), 0, NEW);
+    assert_eq!(next(&mut retries, &mut now_ms), Some(range(1, 5)));
+    retries.settled(range(1, 5), true, 0);
+    assert_eq!(next(&mut retries, &mut now_ms), Some(one(6)));
+    assert_eq!(retries.failed(one(6), FailureKind::Poison, 0, NEW).condemned, Some(Seq(6)), "it is rejected");
+    retries.settled(one(6), false, 0);
+    assert_eq!(next(&mut retries, &mut now_ms), Some(range(7, 20)));
+    let failed = retries.failed(range(7, 20), FailureKind::BadLine(Seq(12)), 0, NEW);
+    assert_eq!(failed.condemned, None, "the next number is looked at as well");
+}
+
+#[test]
+fn in_an_unordered_group_an_ack_counts_for_a_line_that_is_in_flight_again() {
+    let (mut retries, mut now_ms) = (Retries::new(SETTINGS, false), 0);
+    for failures in 0..SETTINGS.attempts {
+        if failures > 0 {
+            assert_eq!(next(&mut retries, &mut now_ms), Some(one(7)));
+            retries.settled(one(100 + u64::from(failures)), true, now_ms);
+        }
+        let failed = retries.failed(one(7), FailureKind::Failed, now_ms, Remembered { failures, ..NEW });
+        assert_eq!(failed.condemned.is_some(), failures + 1 == SETTINGS.attempts, "{failures}");
+    }
+}
+
+/// `status` said that lines behind a held line came again at once, and `doctor` that the group works.
+#[test]
+fn what_comes_next_in_strict_order_is_the_first_line() {
+    let (mut retries, mut now_ms) = (strict(), 0);
+    let mut lines = range(1, 4);
+    for _ in 0..8 {
+        retries.failed(lines, FailureKind::Failed, now_ms, NEW);
+        lines = next(&mut retries, &mut now_ms).unwrap();
+    }
+    retries.failed(lines, FailureKind::Failed, now_ms, NEW);
+    let (range, until) = retries.waiting().unwrap();
+    assert!(range == one(1) && until > now_ms, "{range} at {until}, now {now_ms}");
+}
