@@ -14,7 +14,7 @@ use spillq_storage::SourceId;
 
 use super::check::{Candidate, Check};
 use super::error::ReadError;
-use super::identity::{Fingerprint, RUNG_BYTES};
+use super::identity::{FINGERPRINT_BYTES, Fingerprint, RUNG_BYTES};
 use super::open::open;
 use super::reader::{ctime_ms, mtime_ns};
 use super::recognise::COPY_WAIT_MS;
@@ -219,8 +219,14 @@ impl Worker {
     /// from one sweep.
     fn candidates(&self, id: SourceId, start: &[u8]) -> Option<Vec<Candidate>> {
         let prints: HashSet<Fingerprint> = Fingerprint::prefixes(start).collect();
+        // A content that is shorter than what the fingerprint covers is known by a rung inside it.
+        let is_short = start.len() < FINGERPRINT_BYTES;
+        let is_longer = |source: &Source| {
+            is_short && usize::from(source.fingerprint.len) > start.len() && source.ladder.is_in(start)
+        };
         let alike = |source: &&Source| {
-            source.id != id && !source.is_provisional() && prints.contains(&source.fingerprint)
+            let is_alike = prints.contains(&source.fingerprint) || is_longer(source);
+            source.id != id && !source.is_provisional() && is_alike
         };
         let path = self.table.get(id).map(|source| source.path.clone())?;
         let mut sources: Vec<&Source> = self.table.iter().filter(alike).collect();

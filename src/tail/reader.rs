@@ -144,6 +144,24 @@ impl Reader {
         Ok(Content { size, fingerprint, before_offset, rung })
     }
 
+    /// Where the shorter of two plain files ends, if up to there they are the same as far as their beginning and the
+    /// bytes before that place say.
+    pub(crate) fn shared(&mut self, one: &File, other: &File, look: &Look) -> io::Result<Option<u64>> {
+        let own = self.look(one)?;
+        if own.form.is_some() || look.form.is_some() {
+            return Ok(None);
+        }
+        let to = own.size.min(look.size);
+        let start = own.start.len().min(look.start.len());
+        if own.start.get(..start) != look.start.get(..start) {
+            return Ok(None);
+        }
+        let back = to.min(RUNG_BYTES as u64);
+        let before = self.read(&mut Body::Plain(one), to - back, back as usize)?.to_vec();
+        let is_same = self.read(&mut Body::Plain(other), to - back, back as usize)? == before.as_slice();
+        Ok((is_same && before.len() as u64 == back).then_some(to))
+    }
+
     /// Reads whole lines of an open source into `filler`, and moves its offset. `unpacker`: of one that is packed.
     pub(crate) fn turn(
         &mut self,

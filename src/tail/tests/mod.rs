@@ -3,6 +3,7 @@
 //! Most drive the worker step by step with a clock of their own and a log that answers when it is told to; `thread`
 //! runs the real thing.
 
+mod copies;
 mod follow;
 mod kept;
 mod model;
