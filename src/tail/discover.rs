@@ -228,6 +228,8 @@ impl Walk<'_> {
         if found.is_dir() {
             if include.descends(depth, path) {
                 self.folder(path, number, globs, include, depth + 1, chain);
+            } else if include.is_too_deep(depth) {
+                self.too_deep(path);
             } else if include.literal_name && include.whole.is_match(path) {
                 self.refuse(path, format!("open {}: a folder, not a regular file", path.display()));
             }
@@ -264,6 +266,18 @@ impl Walk<'_> {
         match is_fifo {
             true => self.walked.fifos.push(found),
             false => (self.visit)(found),
+        }
+    }
+
+    /// Once for all that lie in the same folder, however many they are.
+    fn too_deep(&mut self, path: &Path) {
+        let folder = path.parent().unwrap_or(path);
+        if self.walked.refused.last().is_none_or(|refused| refused.0 != folder) {
+            let why = format!(
+                "list {}: deeper than {DEPTH_MAX} folders behind `**`; a glob that names more of the way reaches it",
+                path.display()
+            );
+            self.refuse(folder, why);
         }
     }
 
@@ -346,6 +360,11 @@ impl Include {
             }
             None => self.any_depth && depth < self.levels.len() + DEPTH_MAX,
         }
+    }
+
+    /// Whether nothing but its depth keeps a folder at `depth` from being walked.
+    fn is_too_deep(&self, depth: usize) -> bool {
+        self.any_depth && depth >= self.levels.len() + DEPTH_MAX
     }
 }
 

@@ -400,7 +400,8 @@ impl Worker {
         settle_form(source, &opened.look, now);
         source.scanned = source.offset;
         self.open -= usize::from(source.file.take().is_some());
-        if self.open < self.open_max {
+        source.closed_early = self.open >= self.open_max;
+        if !source.closed_early {
             source.file = Some(opened.file);
             self.open += 1;
         }
@@ -476,7 +477,8 @@ impl Worker {
             }
         }
         self.next_source = SourceId(id.0 + 1);
-        if self.open < self.open_max {
+        source.closed_early = self.open >= self.open_max;
+        if !source.closed_early {
             source.file = Some(file);
             self.open += 1;
         }

@@ -65,6 +65,8 @@ pub(crate) struct Source {
     pub(crate) stored: bool,
     /// A newer source took its path: its writer has left it.
     pub(crate) taken: bool,
+    /// Its file was closed for want of descriptors, not for being idle.
+    pub(crate) closed_early: bool,
     /// It has a name that no glob matches.
     pub(crate) outside: bool,
     /// No follow names it: it is not read, and not looked for.
@@ -107,6 +109,7 @@ impl Source {
             dirty: false,
             stored: false,
             taken: false,
+            closed_early: false,
             outside: false,
             resting: false,
             missed: 0,

@@ -26,6 +26,7 @@ use super::refollow::Follows;
 use super::source::{Source, Table};
 use super::status::{Counters, Snapshot, SourceState, SourceStatus};
 use super::streams::{HELD_BYTES_MAX, Streams};
+use super::sweep::IDLE_CLOSE_MS;
 use super::unpack::Fault;
 use super::{Follow, Settings};
 use crate::queue::{Append, Closed, Handle, Ticket};
@@ -438,6 +439,7 @@ impl Worker {
                 use std::os::unix::fs::MetadataExt;
                 if (meta.dev(), meta.ino()) == (source.device, source.inode) {
                     source.file = Some(file);
+                    source.closed_early = false;
                     self.open += 1;
                     return true;
                 }
@@ -499,8 +501,14 @@ impl Worker {
         };
         self.let_go(id);
         self.close_ranks(&source);
-        if source.file.take().is_some() {
-            self.open = self.open.saturating_sub(1);
+        let was_open = source.file.take().is_some();
+        self.open = self.open.saturating_sub(usize::from(was_open));
+        if ending == Ending::Finished && !was_open && is_end_unknown(&source) {
+            self.counters.lost_sight += 1;
+            let (path, offset) = (source.path.display(), source.offset);
+            let why =
+                if source.looked { "closed as descriptors ran short" } else { "not seen since the start" };
+            tracing::warn!(%path, offset, "a file is gone, {why}: what was written behind the offset is not known");
         }
         let destroyed = source.size.saturating_sub(source.offset);
         if destroyed > 0 {
@@ -521,11 +529,17 @@ impl Worker {
     }
 
     fn close_if_too_many(&mut self, id: SourceId) {
-        if self.open > self.open_max
-            && let Some(source) = self.table.get_mut(id)
-            && source.gone_ms.is_none()
+        if self.open > self.open_max && self.table.get(id).is_some_and(|source| source.gone_ms.is_none()) {
+            self.close_early(id);
+        }
+    }
+
+    /// For want of descriptors.
+    pub(crate) fn close_early(&mut self, id: SourceId) {
+        if let Some(source) = self.table.get_mut(id)
             && source.file.take().is_some()
         {
+            source.closed_early = true;
             self.open -= 1;
         }
     }
@@ -608,4 +622,13 @@ impl Worker {
             false => Err(io::ErrorKind::TimedOut.into()),
         }
     }
+}
+
+/// Whether a source that ended while its file was not open may have had more. One that was closed for being idle had been
+/// quiet until the last sweep; a packed file never grows.
+fn is_end_unknown(source: &Source) -> bool {
+    let quiet_ms = source.gone_ms.unwrap_or(0).saturating_sub(source.active_ms);
+    let is_out_of_sight = !source.looked || source.closed_early && quiet_ms < IDLE_CLOSE_MS;
+    let is_complete = source.packed.is_some() && !source.has_rest();
+    is_out_of_sight && !is_complete && !source.resting
 }

@@ -11,6 +11,7 @@ mod order;
 mod packed;
 mod refollow;
 mod refused;
+mod released;
 mod rotation;
 mod streams;
 mod support;
