@@ -32,6 +32,24 @@ impl Fingerprint {
         Fingerprint { len: start.len() as u16, hash: fnv1a(start) }
     }
 
+    /// Of a source that was read up to `offset` of a file that begins with `start`: what is behind that may still change.
+    /// Of one that was not read it says what there is to read.
+    pub(crate) fn of_read(start: &[u8], offset: u64) -> Fingerprint {
+        let read = usize::try_from(offset).unwrap_or(usize::MAX);
+        let read = if read == 0 { start.len() } else { read.min(start.len()) };
+        Fingerprint::of(start.get(..read).unwrap_or_default())
+    }
+
+    /// Covers what stands behind it, too.
+    pub(crate) fn widened(self, behind: &[u8]) -> Fingerprint {
+        let more = behind.iter().take(FINGERPRINT_BYTES.saturating_sub(usize::from(self.len)));
+        let start = Fingerprint { hash: if self.len == 0 { FNV_OFFSET } else { self.hash }, ..self };
+        more.fold(start, |print, byte| Fingerprint {
+            len: print.len + 1,
+            hash: (print.hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME),
+        })
+    }
+
     /// How a file that begins with `start` compares; `start` is all of the file or at least
     /// [`FINGERPRINT_BYTES`] of it.
     pub(crate) fn compare(self, start: &[u8]) -> Likeness {
@@ -243,9 +261,10 @@ pub(crate) fn decide(seen: &Evidence) -> Decision {
     let same_content = likely && seen.size >= seen.offset && seen.before_offset;
     let rolled_back = seen.rung.filter(|_| seen.first_look);
     match (seen.same_path, seen.same_inode) {
-        (true, true) if same_content => Decision::Continue, // 1
+        // 1; of a file of which nothing was read nothing can have changed.
+        (true, true) if same_content || seen.offset == 0 => Decision::Continue,
         (true, true) => rolled_back.map_or(Decision::Truncated, Decision::RolledBack), // 2, 3
-        (false, true) if same_content => Decision::Renamed, // 4
+        (false, true) if same_content => Decision::Renamed,                            // 4
         // 5; where the source is still at its own path, an equal inode is only that of another device.
         (false, true) if seen.own_path != OwnPath::Here => {
             rolled_back.map_or(Decision::Unrelated, Decision::RolledBack) // 6
@@ -490,6 +509,10 @@ mod tests {
         assert_eq!(Fingerprint::of(b"").compare(b"x"), Likeness::Unknown);
         assert!(Fingerprint::prefixes(b"header\nand").any(|prefix| prefix == print));
         assert_eq!(Fingerprint::of(&[7; 5_000]).len, 1_024);
+        let pieces = Fingerprint::default().widened(b"head").widened(b"er\n");
+        assert_eq!((pieces, Fingerprint::of_read(b"header\nand", 7)), (print, print));
+        assert_eq!(print.widened(&[7; 5_000]).len, 1_024);
+        assert_eq!(Fingerprint::of_read(b"header\n", 0), print);
     }
 
     #[test]

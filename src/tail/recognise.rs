@@ -297,7 +297,7 @@ impl Worker {
             self.reader.compare(&file, &look, source)
         });
         match same {
-            Ok(same) if same.fingerprint == Likeness::Equal && same.before_offset => {
+            Ok(same) if same.before_offset && (same.fingerprint == Likeness::Equal || source.offset == 0) => {
                 // A copy can be as long as the source is by now, not as it was at the last look.
                 if source.packed.is_none() && size > source.size {
                     (source.size, source.active_ms) = (size, now.boot_ms);
@@ -371,16 +371,14 @@ impl Worker {
             At::End(to) => {
                 // All of the copy was read; its end may lie inside a line that was read elsewhere.
                 source.ladder.cut(to);
-                if opened.look.start.len() < usize::from(source.fingerprint.len) {
-                    source.fingerprint = Fingerprint::of(&opened.look.start);
-                }
+                source.fingerprint = Fingerprint::of_read(&opened.look.start, to);
                 if let Err(error) = self.reader.skip_to(&opened.file, source, to) {
                     tracing::warn!(source = id.0, %error, "a copy cannot be read");
                 }
                 changed = true;
             }
             At::RolledBack(to) => {
-                source.roll_back(to, Fingerprint::of(&opened.look.start));
+                source.roll_back(to, Fingerprint::of_read(&opened.look.start, to));
                 self.counters.rolled_back += 1;
                 self.counters.rolled_back_bytes += from - to;
                 let path = found.path.display();
@@ -475,6 +473,9 @@ impl Worker {
                 let why = ReadError::Read { path: found.path.clone(), offset: 0, source: error }.to_string();
                 return self.refuse(found.path, why);
             }
+        }
+        if source.packed.is_none() {
+            source.fingerprint = Fingerprint::of_read(&look.start, source.offset);
         }
         self.next_source = SourceId(id.0 + 1);
         source.closed_early = self.open >= self.open_max;

@@ -176,6 +176,9 @@ impl Worker {
             }
             (source.offset, source.in_part) = (to, false);
         }
+        if u64::from(source.fingerprint.len) > whole.size {
+            source.fingerprint = provisional.fingerprint;
+        }
         source.size = whole.size;
         source.displaced = 0;
         let found = Found {

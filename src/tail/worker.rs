@@ -384,6 +384,7 @@ impl Worker {
             return;
         };
         let (was_dirty, was_size) = (source.dirty, source.size);
+        let was_looked_at = source.scanned.max(source.offset);
         let line_max = self.follows.get(usize::from(source.follow)).map_or(1, |follow| follow.max_line_bytes);
         let turn = match self.slot.as_mut().and_then(|slot| slot.unpacker(id)) {
             _ if is_packed && !source.has_rest() => Ok(Turn::CaughtUp),
@@ -392,6 +393,13 @@ impl Worker {
         };
         if source.size != was_size {
             source.active_ms = now.boot_ms;
+        }
+        // An unfinished line that is taken back is no loss; what nobody has looked at may be lines.
+        let destroyed = was_size.saturating_sub(source.size.max(was_looked_at));
+        if destroyed > 0 && !is_packed && !matches!(turn, Ok(Turn::Changed)) {
+            self.counters.destroyed_unread_bytes += destroyed;
+            let (path, offset) = (source.path.display(), source.offset);
+            tracing::error!(%path, offset, bytes = destroyed, "bytes were destroyed before they were read");
         }
         if source.dirty && !was_dirty {
             self.dirty.push_back(id);
@@ -511,7 +519,7 @@ impl Worker {
             tracing::warn!(%path, offset, "a file is gone, {why}: what was written behind the offset is not known");
         }
         let destroyed = source.size.saturating_sub(source.offset);
-        if destroyed > 0 {
+        if destroyed > 0 && !source.unwritten {
             self.counters.destroyed_unread_bytes += destroyed;
             let (path, offset) = (source.path.display(), source.offset);
             tracing::error!(%path, offset, bytes = destroyed, "bytes were destroyed before they were read");

@@ -17,3 +17,4 @@ mod streams;
 mod support;
 mod swap;
 mod thread;
+mod unread;
