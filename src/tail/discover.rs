@@ -2,6 +2,7 @@
 //!
 //! Bounded: 32 folders deep behind `**`, 1,000,000 entries a sweep. Never follows a symbolic link unless allowed, and
 //! never reports what lies in the data dir or is an output, whatever the globs say.
+// long: one walk, and the globs that prune it
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirEntry, FileType, Metadata};
@@ -12,7 +13,7 @@ use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
 use super::error::TailError;
 use super::open::{Way, kind, leads_below};
-use super::reader::{ctime_ms, mtime_ns};
+use super::reader::{ctime_ns, mtime_ns};
 
 /// Folders behind `**` that are walked: deeper ones are more likely a loop than logs.
 const DEPTH_MAX: usize = 32;
@@ -27,7 +28,7 @@ pub(crate) struct Found {
     pub(crate) inode: u64,
     pub(crate) size: u64,
     pub(crate) mtime_ns: i64,
-    pub(crate) ctime_ms: i64,
+    pub(crate) ctime_ns: i64,
     /// Which `[[follow]]` names it; `None` for a file that none names, with the inode of a source.
     pub(crate) follow: Option<u16>,
 }
@@ -260,7 +261,7 @@ impl Walk<'_> {
             inode: meta.ino(),
             size: meta.len(),
             mtime_ns: mtime_ns(&meta),
-            ctime_ms: ctime_ms(&meta),
+            ctime_ns: ctime_ns(&meta),
             follow: named.then_some(number),
         };
         match is_fifo {

@@ -2,6 +2,7 @@
 //!
 //! One buffer of 256 KiB for all sources. A line longer than that is looked for in chunks and read whole into a
 //! buffer of its own, one at a time, up to `max_line_bytes`.
+// long: one way through a file, with each place where it may have changed meanwhile
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -103,9 +104,10 @@ pub(crate) fn mtime_ns(meta: &Metadata) -> i64 {
     meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec())
 }
 
-/// When the file or its inode changed, in milliseconds since 1970.
-pub(crate) fn ctime_ms(meta: &Metadata) -> i64 {
-    meta.ctime().saturating_mul(1_000).saturating_add(meta.ctime_nsec() / 1_000_000)
+/// When the file or its inode changed, in nanoseconds since 1970 by the clock of the server that has it: to be compared
+/// with itself alone.
+pub(crate) fn ctime_ns(meta: &Metadata) -> i64 {
+    meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec())
 }
 
 /// Reads sources through one buffer.

@@ -316,6 +316,22 @@ impl Worker {
         }
     }
 
+    /// For how long a stranger has been as it is, by our clock and since it was first seen so: its times are those of
+    /// another clock, which may be ahead of ours or behind.
+    fn unchanged_ms(&mut self, opened: &Opened, now: Now) -> u64 {
+        let found = &opened.found;
+        let key = (found.device, found.inode);
+        let state = (opened.look.size, found.mtime_ns, found.ctime_ns);
+        let before = self.strangers.get(&key).or_else(|| self.strangers_before.get(&key));
+        let since_ms = before.filter(|before| before.0 == state).map_or(now.boot_ms, |before| before.1);
+        // With so many that wait nobody is waited for.
+        if self.strangers.len() >= SOURCES_MAX {
+            return u64::MAX;
+        }
+        self.strangers.insert(key, (state, since_ms));
+        now.boot_ms.saturating_sub(since_ms)
+    }
+
     /// Compares and decides.
     fn weigh(
         &mut self,
@@ -326,9 +342,9 @@ impl Worker {
         now: Now,
     ) -> Option<Decision> {
         let held = if same_inode { Held::No } else { self.held(id, opened, own) };
+        let age_ms = if same_inode { 0 } else { self.unchanged_ms(opened, now) };
         let source = self.table.get(id)?;
         let content = self.reader.compare(&opened.file, &opened.look, source).ok()?;
-        let age = (now.wall_ms as i64).saturating_sub(opened.found.ctime_ms);
         Some(decide(&Evidence {
             same_path: *source.path == *opened.found.path,
             same_inode,
@@ -339,7 +355,7 @@ impl Worker {
             rung: content.rung,
             first_look: !source.looked,
             own_path: own,
-            fresh: age < COPY_WAIT_MS as i64 && content.size <= source.size.max(source.offset),
+            fresh: age_ms < COPY_WAIT_MS && content.size <= source.size.max(source.offset),
             compared: source.compared(),
             held,
             named: is_rotation_of(&opened.found.path, source),
@@ -395,7 +411,7 @@ impl Worker {
             source.follow = follow;
         }
         source.mtime_ns = found.mtime_ns;
-        settle_form(source, &opened.look, now);
+        settle_form(source, &opened.look, found.mtime_ns, now);
         source.scanned = source.offset;
         self.open -= usize::from(source.file.take().is_some());
         source.closed_early = self.open >= self.open_max;
@@ -444,7 +460,7 @@ impl Worker {
         (source.device, source.inode) = (found.device, found.inode);
         source.follow = found.follow.unwrap_or_default();
         source.fingerprint = Fingerprint::of(&look.start);
-        settle_form(&mut source, &look, now);
+        settle_form(&mut source, &look, found.mtime_ns, now);
         source.looked = true;
         let from_end = self.from_end
             && self.follows.get(usize::from(source.follow)).is_some_and(|one| one.from == super::From::End);
@@ -547,11 +563,11 @@ impl Worker {
 }
 
 /// Whether the file is packed, and how long it is then.
-fn settle_form(source: &mut Source, look: &Look, now: Now) {
+fn settle_form(source: &mut Source, look: &Look, mtime_ns: i64, now: Now) {
     let former = source.packed.take();
     source.packed = look.form.map(|form| match former {
         Some(packed) if packed.form == form => packed,
-        _ => Packed::unchecked(form, now.boot_ms),
+        _ => Packed::found(form, mtime_ns, now.boot_ms),
     });
     source.size = match source.packed.as_ref().map(|packed| &packed.state) {
         Some(State::Whole(whole)) => whole.size.max(source.offset),

@@ -132,7 +132,7 @@ impl Source {
         source.ladder = record.ladder;
         if let Some((form, whole)) = record.packed {
             source.size = whole.size.max(record.offset);
-            source.packed = Some(Box::new(Packed { form, state: State::Whole(whole), since_ms: now_ms }));
+            source.packed = Some(Packed::new(form, State::Whole(whole), now_ms));
         }
         source.in_part = record.in_part;
         source.unterminated = record.unterminated;

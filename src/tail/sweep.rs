@@ -75,6 +75,7 @@ impl Worker {
             self.queue(id);
         }
         self.refused_before = std::mem::take(&mut self.refused);
+        self.strangers_before = std::mem::take(&mut self.strangers);
         for (path, why) in walked.refused {
             self.refuse(path, why);
         }

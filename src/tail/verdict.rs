@@ -187,13 +187,13 @@ impl Worker {
             inode: provisional.inode,
             size: packed.form.size,
             mtime_ns: provisional.mtime_ns,
-            ctime_ms: 0,
+            ctime_ns: 0,
             follow: Some(provisional.follow),
         };
         tracing::debug!(path = %found.path.display(), source = of.0, to, "what is left of a source is packed");
         let look = Look { size: packed.form.size, start: Vec::new(), form: Some(packed.form) };
         let state = State::Whole(whole);
-        source.packed = Some(Box::new(Packed { state, ..*packed }));
+        source.packed = Some(Packed::new(packed.form, state, packed.since_ms));
         self.take_over(of, Opened { found, file, look }, At::Offset, now);
         self.owe_checkpoint(of);
     }

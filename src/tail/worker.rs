@@ -43,6 +43,9 @@ const ANSWER_WAIT: Duration = Duration::from_millis(100);
 /// Checkpoints in one append. With 10,000 quiet sources renamed at once the rest goes with the next.
 const CHECKPOINTS_MAX: usize = 2_048;
 
+/// The size of a file, and the times that its server gave it.
+pub(crate) type Looks = (u64, i64, i64);
+
 /// Both clocks, in milliseconds: one that runs on while the host sleeps, for waiting, and the wall, for display.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
@@ -100,6 +103,10 @@ pub(crate) struct Worker {
     /// The same, of the sweep before.
     pub(crate) refused_before: HashMap<PathBuf, String>,
     pub(crate) folders: HashMap<PathBuf, u64>,
+    /// Files that may be copies: device and inode, size and times, and since when they are that.
+    pub(crate) strangers: HashMap<(u64, u64), (Looks, u64)>,
+    /// The same, of the sweep before.
+    pub(crate) strangers_before: HashMap<(u64, u64), (Looks, u64)>,
     pub(crate) waiting_files: usize,
     pub(crate) sweep_number: u32,
     pub(crate) sweep_cost_ms: u64,
@@ -152,6 +159,8 @@ impl Worker {
             refused: HashMap::new(),
             refused_before: HashMap::new(),
             folders: HashMap::new(),
+            strangers: HashMap::new(),
+            strangers_before: HashMap::new(),
             waiting_files: 0,
             sweep_number: 0,
             sweep_cost_ms: 0,

@@ -190,3 +190,37 @@ fn a_new_file_that_has_a_line_of_a_longer_one_that_is_gone_is_read() {
     rig.write("b.log", "start\n");
     rig.check(&["start\n", "work\n", "start\n"]);
 }
+
+/// The time of a file's last change was subtracted from our time of day. With a server 10 s behind each copy-truncate was
+/// read again; with one an hour ahead a copy was not read for an hour, and `--once` waited for that.
+#[test]
+fn the_clock_of_the_server_that_has_the_files_does_not_matter() {
+    for server_behind_ms in [10_000, -3_600_000] {
+        for is_pressed in [false, true] {
+            let mut rig = Rig::with(&["app.log*"], |settings| settings.once = true);
+            rig.server_behind_ms = server_behind_ms;
+            rig.write("app.log", lines(0, 100));
+            check_lines(&mut rig, 100);
+            rig.copy("app.log", "app.log.1");
+            check_lines(&mut rig, 100);
+            rig.truncate("app.log", 0);
+            rig.write("app.log", lines(100, 200));
+            check_lines(&mut rig, 200);
+            // A copy of a file that is not truncated is read after 2 seconds.
+            let copy = if is_pressed { "other.gz" } else { "app.log.copy" };
+            if is_pressed {
+                fs::write(rig.path("app.log.gz"), gzip(lines(200, 300).as_bytes())).unwrap();
+            } else {
+                rig.copy("app.log", copy);
+            }
+            rig.settle();
+            assert!(!rig.worker.is_done());
+            rig.pass(Duration::from_secs(3));
+            rig.settle();
+            assert!(rig.worker.is_done());
+            let text = rig.log.text().concat();
+            let more = if is_pressed { lines(200, 300) } else { lines(100, 200) };
+            assert_eq!(text, lines(0, 200) + &more);
+        }
+    }
+}
