@@ -264,7 +264,8 @@ pub(crate) fn decide(seen: &Evidence) -> Decision {
         // 1; of a file of which nothing was read nothing can have changed.
         (true, true) if same_content || seen.offset == 0 => Decision::Continue,
         (true, true) => rolled_back.map_or(Decision::Truncated, Decision::RolledBack), // 2, 3
-        (false, true) if same_content => Decision::Renamed,                            // 4
+        // 4; a file that was looked at in this run and of which nothing was read is known by its inode alone.
+        (false, true) if same_content || seen.offset == 0 && !seen.first_look => Decision::Renamed,
         // 5; where the source is still at its own path, an equal inode is only that of another device.
         (false, true) if seen.own_path != OwnPath::Here => {
             rolled_back.map_or(Decision::Unrelated, Decision::RolledBack) // 6
@@ -312,9 +313,8 @@ fn beside_open(seen: &Evidence) -> Decision {
 fn shorter_copy(seen: &Evidence) -> Decision {
     match seen.rung.filter(|rung| seen.size < seen.offset && is_told(seen, *rung)) {
         Some(rung) if rung == seen.size => Decision::CopyRead,
-        Some(rung) if seen.fingerprint == Likeness::Equal || seen.own_path == OwnPath::Truncated => {
-            Decision::CopyFrom(rung)
-        }
+        // Of one that is shorter than the fingerprint the rung alone speaks.
+        Some(rung) if seen.fingerprint != Likeness::Differs => Decision::CopyFrom(rung),
         _ => Decision::Unrelated,
     }
 }
@@ -452,10 +452,11 @@ mod tests {
                 check(seen, Decision::CopyFrom(1_000));
                 check(Evidence { rung: Some(1_200), ..seen }, Decision::CopyRead);
                 check(Evidence { rung: None, ..seen }, Decision::Unrelated);
-                // Shorter than the fingerprint: only all of it counts.
+                // Shorter than the fingerprint.
                 let short = Evidence { fingerprint: Likeness::Unknown, size: 900, rung: Some(900), ..seen };
                 check(short, Decision::CopyRead);
-                check(Evidence { rung: Some(800), ..short }, Decision::Unrelated);
+                check(Evidence { rung: Some(800), ..short }, Decision::CopyFrom(800));
+                check(Evidence { fingerprint: Likeness::Differs, ..seen }, Decision::Unrelated);
                 // A header may be all that two files share, unless one is named as a rotation of the other.
                 let header = Evidence { size: 40, rung: Some(40), ..short };
                 check(header, Decision::Unrelated);

@@ -226,8 +226,10 @@ impl Worker {
         if len >= FINGERPRINT_BYTES || opened.look.form.is_some() {
             return Vec::new();
         }
-        let family = known.families.get(&self.family_of(&opened.found.path));
-        let mut ids: Vec<SourceId> = family.into_iter().flatten().chain(&known.missing).copied().collect();
+        let family = self.family_of(&opened.found.path);
+        let at_path = self.table.at(&family);
+        let family = known.families.get(&family).into_iter().flatten();
+        let mut ids: Vec<SourceId> = family.chain(&known.missing).chain(&at_path).copied().collect();
         ids.sort_unstable();
         ids.dedup();
         ids.retain(|id| {
