@@ -225,6 +225,8 @@ pub(crate) struct Evidence {
     pub(crate) fresh: bool,
     /// Bytes that the source's fingerprint and offset cover.
     pub(crate) compared: u64,
+    /// Nothing of the source was read, and its file is no shorter than it was.
+    pub(crate) nothing_read: bool,
     pub(crate) held: Held,
     /// Its name is that of the source, and a number or a date.
     pub(crate) named: bool,
@@ -262,10 +264,10 @@ pub(crate) fn decide(seen: &Evidence) -> Decision {
     let rolled_back = seen.rung.filter(|_| seen.first_look);
     match (seen.same_path, seen.same_inode) {
         // 1; of a file of which nothing was read nothing can have changed.
-        (true, true) if same_content || seen.offset == 0 => Decision::Continue,
+        (true, true) if same_content || seen.nothing_read => Decision::Continue,
         (true, true) => rolled_back.map_or(Decision::Truncated, Decision::RolledBack), // 2, 3
         // 4; a file that was looked at in this run and of which nothing was read is known by its inode alone.
-        (false, true) if same_content || seen.offset == 0 && !seen.first_look => Decision::Renamed,
+        (false, true) if same_content || seen.nothing_read && !seen.first_look => Decision::Renamed,
         // 5; where the source is still at its own path, an equal inode is only that of another device.
         (false, true) if seen.own_path != OwnPath::Here => {
             rolled_back.map_or(Decision::Unrelated, Decision::RolledBack) // 6
@@ -342,6 +344,7 @@ mod tests {
         own_path: OwnPath::Here,
         fresh: false,
         compared: 1_500,
+        nothing_read: false,
         held: Held::No,
         named: false,
     };

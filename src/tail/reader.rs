@@ -218,7 +218,7 @@ impl Reader {
         let meta = file.metadata()?;
         // A time alone is for the sweep, which looks closer.
         let is_another = source.is_another(meta.len(), source.mtime_ns);
-        if is_another || !self.is_same_beginning(body, source)? {
+        if is_another || !self.is_same_beginning(body, meta.len(), source)? {
             return Ok(Turn::Changed);
         }
         source.unwritten = false;
@@ -285,11 +285,10 @@ impl Reader {
     }
 
     /// Whether the fingerprint still holds; widens it where the file has grown.
-    fn is_same_beginning(&mut self, body: &mut Body<'_>, source: &mut Source) -> io::Result<bool> {
+    fn is_same_beginning(&mut self, body: &mut Body<'_>, size: u64, source: &mut Source) -> io::Result<bool> {
         let start = self.read(body, 0, FINGERPRINT_BYTES)?;
         let is_other = source.fingerprint.len > 0 && source.fingerprint.compare(start) != Likeness::Equal;
-        // Of a plain file of which nothing was read it does not matter what stood there.
-        if is_other && (source.offset > 0 || source.packed.is_some()) {
+        if is_other && !source.may_be_another(size) {
             return Ok(false);
         }
         if is_other {

@@ -299,7 +299,10 @@ impl Worker {
             self.reader.compare(&file, &look, source)
         });
         match same {
-            Ok(same) if same.before_offset && (same.fingerprint == Likeness::Equal || source.offset == 0) => {
+            Ok(same)
+                if same.before_offset
+                    && (same.fingerprint == Likeness::Equal || source.may_be_another(same.size)) =>
+            {
                 // A copy can be as long as the source is by now, not as it was at the last look.
                 if source.packed.is_none() && size > source.size {
                     (source.size, source.active_ms) = (size, now.boot_ms);
@@ -359,6 +362,7 @@ impl Worker {
             own_path: own,
             fresh: age_ms < COPY_WAIT_MS && content.size <= source.size.max(source.offset),
             compared: source.compared(),
+            nothing_read: source.may_be_another(opened.look.size),
             held,
             named: is_rotation_of(&opened.found.path, source),
         }))

@@ -223,6 +223,12 @@ impl Source {
         }
     }
 
+    /// Whether it does not matter what stands in its file of this size: nothing of it was read. One that is shorter than it
+    /// was may have been copied away, and that comes first.
+    pub(crate) fn may_be_another(&self, size: u64) -> bool {
+        self.offset == 0 && self.packed.is_none() && size >= self.size
+    }
+
     /// Bytes that its fingerprint and the rung at its offset speak for.
     pub(crate) fn compared(&self) -> u64 {
         self.offset.max(u64::from(self.fingerprint.len))

@@ -114,6 +114,7 @@ impl Worker {
                 fresh: false,
                 compared: source.compared(),
                 // What is held open was compared byte by byte above, or is not what is in here.
+                nothing_read: false,
                 held: Held::No,
                 named: is_rotation_of(&path, source),
             });

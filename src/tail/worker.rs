@@ -527,13 +527,16 @@ impl Worker {
                 if source.looked { "closed as descriptors ran short" } else { "not seen since the start" };
             tracing::warn!(%path, offset, "a file is gone, {why}: what was written behind the offset is not known");
         }
-        let destroyed = source.size.saturating_sub(source.offset);
+        // Where nothing was read, an unfinished first line was taken back.
+        let known =
+            if source.offset == 0 && ending == Ending::Truncated { source.scanned } else { source.offset };
+        let destroyed = source.size.saturating_sub(known);
         if destroyed > 0 && !source.unwritten {
             self.counters.destroyed_unread_bytes += destroyed;
             let (path, offset) = (source.path.display(), source.offset);
             tracing::error!(%path, offset, bytes = destroyed, "bytes were destroyed before they were read");
         }
-        if ending == Ending::Truncated {
+        if ending == Ending::Truncated && (source.offset > 0 || destroyed > 0) {
             self.counters.truncated += 1;
             tracing::info!(path = %source.path.display(), "truncated: a new source from its beginning");
         }

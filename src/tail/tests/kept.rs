@@ -100,3 +100,18 @@ fn a_short_copy_is_known_by_the_path_that_its_source_was_moved_to() {
         CopyOpen { file: B, shorter: true, stops: false },
     ]);
 }
+
+/// `c.log` was allocated, seen, filled, copied away and truncated before anybody looked again. Nothing of it had been read,
+/// so that its new content was taken for the old one, and came before what had been copied away.
+#[test]
+fn a_file_of_which_nothing_was_read_and_that_was_truncated_comes_after_its_copy() {
+    check(&[
+        Allocate { file: A },
+        Look,
+        write(1, false),
+        RotateCopy { file: A },
+        write(1, false),
+        Show { file: B },
+        RollBack { file: B, lose: 0, half: false },
+    ]);
+}

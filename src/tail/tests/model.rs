@@ -164,6 +164,8 @@ struct Content {
     cuts: Vec<usize>,
     /// `partial` is what a power cut left of a line that may have been read: what is written behind it has its number.
     is_torn: bool,
+    /// A copy of a file that was open when it was deleted.
+    is_of_deleted: bool,
     /// Its bytes are zeros before they are written.
     is_allocated: bool,
 }
@@ -323,6 +325,10 @@ impl Model {
                     self.keep_time(&packed, &name);
                     fs::remove_file(from).unwrap();
                     self.loose.extend(content.lines.iter().cloned());
+                    if content.is_of_deleted {
+                        // It may get the inode of the deleted file, and is that rolled back then (row 5).
+                        self.may_be_rolled_back(&content.lines);
+                    }
                     let content = Content { is_packed: false, is_copy: true, is_loose: true, ..content };
                     self.rotated.push((name, content));
                 }
@@ -369,11 +375,19 @@ impl Model {
             Action::CopyOpen { file, shorter, stops } => self.copy_open(FILES[file], shorter, stops),
             Action::WriteDeleted { lines } => self.write_deleted(lines),
             Action::TakeBack { file, keep } => {
+                // What was ended after `rotate_wait` is in no list of lines.
+                let is_whole = |content: &Content| {
+                    let left = [content.lines.concat(), content.partial.clone()].concat();
+                    fs::read(self.rig.path(FILES[file])).unwrap() == left
+                };
                 if let Some(content) = self.now.get_mut(FILES[file])
                     && keep < content.partial.len()
                     && content.cuts.is_empty()
+                    && is_whole(content)
                     && !content.is_torn
                 {
+                    // A part of a number would be another one with what comes behind it.
+                    let keep = if content.partial[..keep].contains(&b':') { keep } else { 0 };
                     content.partial.truncate(keep);
                     let len = content.lines.concat().len() + keep;
                     self.rig.truncate(FILES[file], len as u64);
@@ -474,10 +488,7 @@ impl Model {
         let lines = content.lines.clone();
         self.restart();
         self.rig.truncate(file, left.len() as u64);
-        self.roll_backs += 1;
-        for line in &lines {
-            *self.again.entry(line.clone()).or_default() += 1;
-        }
+        self.may_be_rolled_back(&lines);
         self.written.extend(lost.into_iter().map(|line| (line, false)));
         if !left.is_empty() {
             self.stamp(file);
@@ -488,6 +499,13 @@ impl Model {
         // What was deleted is gone with the last that had it open.
         self.deleted.clear();
         self.rig.restart();
+    }
+
+    fn may_be_rolled_back(&mut self, lines: &[Vec<u8>]) {
+        self.roll_backs += 1;
+        for line in lines {
+            *self.again.entry(line.clone()).or_default() += 1;
+        }
     }
 
     /// Everything is read, ends without a newline included.
@@ -501,7 +519,10 @@ impl Model {
     }
 
     fn copy_open(&mut self, file: &'static str, shorter: bool, stops: bool) {
-        if !self.now.contains_key(file) || self.packing.is_some() {
+        // One that is filled in place is not written at its end, and one that is empty is no source yet.
+        let is_empty = |content: &Content| content.lines.is_empty() && content.partial.is_empty();
+        let is_out = |content: &Content| content.is_allocated || is_empty(content);
+        if self.now.get(file).is_none_or(is_out) || self.packing.is_some() {
             return;
         }
         self.show_all();
@@ -519,13 +540,10 @@ impl Model {
         let Content { partial, .. } = self.now.remove(file).unwrap();
         if stops && shorter && !content.partial.is_empty() {
             // It ends inside a line that was read: what is before that is read again as far as the rungs say.
-            self.roll_backs += 1;
-            for line in &content.lines {
-                *self.again.entry(line.clone()).or_default() += 1;
-            }
+            self.may_be_rolled_back(&content.lines);
         }
         self.rig.remove(file);
-        content.is_copy = true;
+        (content.is_copy, content.is_of_deleted) = (true, true);
         self.rotated.push((copy, content));
         if stops {
             self.restart();
