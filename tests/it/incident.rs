@@ -318,7 +318,12 @@ fn a_log_that_is_not_given_back() {
     let pins = stage.verdict("audit", "never_called", Some("A"), "pins_log");
     assert!(pins.summary.contains("although group default has acked it"), "{pins:#?}");
     assert_eq!(pins.next.split(" #").next(), verdict.next.split(" #").next());
+    // What is suggested discards no line: it says how to give the group a processor. Who wants none removes the group.
     stage.paste(&pins.next);
+    let q = stage.data_dir.to_str().unwrap();
+    assert_eq!(spillq(&["group", "remove", "audit", "--data-dir", q]).status().unwrap().code(), Some(2));
+    let removed = spillq(&["group", "remove", "audit", "--discard-lines", "--data-dir", q]).status().unwrap();
+    assert!(removed.success());
     let cured = wait_for(|| stage.doctor().filter(|(doctor, exit)| doctor.healthy && *exit == 0));
     assert!(cured.is_some(), "{:#?}", stage.doctor());
     service.stop();
