@@ -225,15 +225,29 @@ fn stubborn(pids: &Path) -> String {
     )
 }
 
+fn has_a_child_called(pid: Pid, name: &str) -> bool {
+    let pid = pid.as_raw_pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let is_called =
+        |child: &str| fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|comm| comm.trim() == name);
+    children.split_whitespace().any(is_called)
+}
+
 #[tokio::test]
 async fn dropping_the_future_ends_the_command_with_all_its_descendants() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pids");
     let mut exec = sh(&stubborn(&file));
     let batch = batch();
+    let hang = async {
+        let pids = pids(&file, 3).await;
+        // A pid is written before its shell has come to hang.
+        until("one of them hangs", || pids.iter().any(|pid| has_a_child_called(*pid, "sleep"))).await;
+        pids
+    };
     let pids = tokio::select! {
         outcome = exec.process(&batch) => panic!("{outcome:?}"),
-        pids = pids(&file, 3) => pids,
+        pids = hang => pids,
     };
     let evidence = exec.interrupted().expect("a hang leaves evidence");
     assert!(evidence.summary.starts_with("sh was cut off on lines 10-12 after "), "{}", evidence.summary);
