@@ -125,7 +125,20 @@ fn attempts_become_failures_and_what_a_lease_had_counted_is_taken_off() {
     let mut group = group_state::GroupState::from(first_attempt);
     assert_eq!(group.failures, BTreeMap::from([(Seq(6), failures(1))]), "none is left at 0");
     group.begin_run();
-    assert_eq!((group.attempts(Seq(2)), group.attempts(Seq(6))), (1, 2), "counted as a death instead");
+    assert_eq!(
+        (group.attempts(Seq(2)), group.attempts(Seq(6))),
+        (0, 1),
+        "nobody knows which of the two it was"
+    );
+
+    let alone = GroupState {
+        leases: vec![Leased { range: range(2, 2), alone: true }],
+        attempts: BTreeMap::from([(Seq(2), 1)]),
+        ..self::group()
+    };
+    let mut group = group_state::GroupState::from(alone);
+    group.begin_run();
+    assert_eq!((group.attempts(Seq(2)), group.deaths.get(&Seq(2))), (1, Some(&1)), "a death instead");
 }
 
 #[test]
