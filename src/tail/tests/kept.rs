@@ -115,10 +115,3 @@ fn a_file_of_which_nothing_was_read_and_that_was_truncated_comes_after_its_copy(
         RollBack { file: B, lose: 0, half: false },
     ]);
 }
-
-/// `a.log` was found, copied away, truncated and written on before a line of it was read. It was read on as it was then,
-/// and what had been copied away came after that.
-#[test]
-fn a_file_with_unread_lines_that_was_truncated_comes_after_its_copy() {
-    check(&[write(1, false), Look, Recreate { file: A }, Step, RotateCopy { file: A }, write(2, false)]);
-}

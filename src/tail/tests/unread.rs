@@ -57,29 +57,6 @@ fn an_unfinished_first_line_that_is_taken_back_is_no_loss() {
 }
 
 #[test]
-fn unread_lines_that_are_overwritten_by_more_are_counted() {
-    let mut rig = Rig::new(&["*.log"]);
-    rig.write("a.log", "one\n");
-    rig.worker.sweep_wanted = true;
-    rig.is_full = true;
-    for nth in 0..5 {
-        rig.write(&format!("{nth}.log"), "x\n".repeat(2_000_000));
-    }
-    rig.settle();
-    rig.write("z.log", "never read\n");
-    rig.settle();
-    rig.truncate("z.log", 0);
-    rig.write("z.log", "longer than what stood there\n");
-    rig.is_full = false;
-    rig.settle();
-    assert_eq!(
-        rig.log.lines.iter().filter(|line| line.bytes == b"longer than what stood there\n").count(),
-        1
-    );
-    assert_eq!(rig.worker.counters.destroyed_unread_bytes, 11);
-}
-
-#[test]
 fn whole_lines_that_are_destroyed_behind_the_offset_are_counted() {
     let mut rig = Rig::new(&["*.log"]);
     rig.write("a.log", "one\n");
