@@ -3,7 +3,6 @@
 //! Most drive the worker step by step with a clock of their own and a log that answers when it is told to; `thread`
 //! runs the real thing.
 
-mod copies;
 mod follow;
 mod kept;
 mod model;
@@ -11,10 +10,8 @@ mod order;
 mod packed;
 mod refollow;
 mod refused;
-mod released;
 mod rotation;
 mod streams;
 mod support;
 mod swap;
 mod thread;
-mod unread;
