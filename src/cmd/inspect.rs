@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use spillq_storage::{Seq, SeqRange};
+use spillq_storage::{ReadError, Seq, SeqRange};
 
 use super::{Exit, Failure, wrote};
 use crate::cli::InspectArgs;
@@ -62,20 +62,15 @@ fn from_disk(
     let state = view.state();
     let names = SourceNames::of(state);
     let mut reader = view.reader();
-    let (mut seq, mut left) = (from.max(state.first_seq()), args.limit);
-    // One that outlives its segment: a dead letter, or a line that still waits.
-    if let Some(block) = (from < seq && left > 0).then(|| reader.block(from).ok()).flatten()
-        && let Some(line) = block.lines().find(|line| line.seq == from)
-    {
-        left -= 1;
-        let json = LineJson::new(&line, names.name(line.source), block.append_time_ms());
-        if let Err(error) = write_line(out, &json, args.json) {
-            return Ok(Err(error));
-        }
-    }
+    let (mut seq, mut left) = (from, args.limit);
     while left > 0 && seq < state.next_seq {
         let block = match reader.block(seq) {
             Ok(block) => block,
+            // Compacted away; dead letters and lines that still wait are left.
+            Err(ReadError::Absent { next: Some(next), .. }) => {
+                seq = next;
+                continue;
+            }
             Err(error) => match error.known(seq, &state.losses) {
                 Some(lost) => {
                     seq = lost.last.next();

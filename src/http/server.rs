@@ -188,16 +188,7 @@ impl Api {
         let status = self.handle.ask(Command::Status).await?;
         let names = Arc::new(SourceNames::of_status(&status));
         let (mut lines, mut bytes) = (Vec::new(), 0);
-        let mut seq = Seq(from).max(status.first_seq);
-        if Seq(from) < seq {
-            // One that outlives its segment: a dead letter, or a line that still waits.
-            let names = Arc::clone(&names);
-            let kept = self.read(Seq(from), move |block| {
-                let line = block.lines().find(|line| line.seq == Seq(from));
-                line.map(|line| LineJson::new(&line, names.name(line.source), block.append_time_ms()))
-            });
-            lines.extend(kept.await?.ok().flatten());
-        }
+        let mut seq = Seq(from);
         while (lines.len() as u64) < limit.min(LINES_MAX) && seq < status.next_seq && bytes < LINES_BYTES_MAX
         {
             let (names, start, room) = (Arc::clone(&names), seq, limit.min(LINES_MAX) as usize - lines.len());
@@ -214,6 +205,11 @@ impl Api {
             });
             let some = match some.await? {
                 Ok(some) => some,
+                // Compacted away; dead letters and lines that still wait are left.
+                Err(ReadError::Absent { next: Some(next), .. }) => {
+                    seq = next;
+                    continue;
+                }
                 Err(error) => match error.known(seq, &status.losses) {
                     Some(lost) => {
                         seq = lost.last.next();
@@ -224,7 +220,7 @@ impl Api {
             };
             bytes += some.iter().map(|(bytes, _)| bytes).sum::<usize>();
             lines.extend(some.into_iter().map(|(_, line)| line));
-            seq = lines.last().map_or(seq.next(), |line| Seq(line.seq + 1)).max(seq.next());
+            seq = lines.last().map_or(seq.next(), |line| Seq(line.seq + 1));
         }
         Ok(lines)
     }

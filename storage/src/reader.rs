@@ -21,8 +21,13 @@ const BUFFER_BYTES: usize = if cfg!(feature = "fuzzing") { 512 } else { 512 * 10
 #[derive(Debug, Error)]
 pub enum ReadError {
     /// The log does not hold the line any more, or not yet.
-    #[error("line {0} is not in the log")]
-    Absent(Seq),
+    #[error("line {seq} is not in the log")]
+    Absent {
+        /// The line.
+        seq: Seq,
+        /// The first line behind it that the log holds.
+        next: Option<Seq>,
+    },
     /// A block does not check out.
     #[error("{path} at byte {at}: {what}")]
     Damaged {
@@ -138,7 +143,7 @@ impl Reader {
         let segment = {
             let index = self.index.lock();
             if seq >= index.next_seq {
-                return Err(ReadError::Absent(seq));
+                return Err(ReadError::Absent { seq, next: None });
             }
             let behind = index.segments.partition_point(|segment| segment.first <= seq);
             behind.checked_sub(1).and_then(|at| {
@@ -214,7 +219,7 @@ impl Reader {
         }
         loop {
             let Some(open) = &self.open else {
-                return Err(ReadError::Absent(seq));
+                return Err(ReadError::Absent { seq, next: None });
             };
             let (at, next) = (open.at, open.next);
             if at >= bytes || next >= end {
@@ -339,15 +344,17 @@ impl Reader {
     }
 
     fn read_kept(&mut self, seq: Seq) -> Result<Block, ReadError> {
-        let place = {
+        let (first, place) = {
             let index = self.index.lock();
             let before = index.kept.range(..=seq).next_back();
-            before
-                .filter(|(first, place)| first.plus(u64::from(place.lines)) > seq)
-                .map(|(first, place)| (*first, place.clone()))
-        };
-        let Some((first, place)) = place else {
-            return Err(ReadError::Absent(seq));
+            let holds = before.filter(|(first, place)| first.plus(u64::from(place.lines)) > seq);
+            let Some((first, place)) = holds else {
+                let kept = index.kept.range(seq..).next().map(|(first, _)| *first);
+                let segment =
+                    index.segments.front().map(|segment| segment.first).filter(|first| *first > seq);
+                return Err(ReadError::Absent { seq, next: kept.into_iter().chain(segment).min() });
+            };
+            (*first, place.clone())
         };
         let io = |source| ReadError::Io { path: place.path.clone(), at: place.at, source };
         let file = self.disk.open(&place.path, false).map_err(io)?;

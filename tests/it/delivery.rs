@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use spillq::http::{DoctorJson, StatusJson};
 
 use crate::support::{Service, spillq, wait_for, write_config};
@@ -389,26 +390,32 @@ fn a_range_is_parked_but_for_the_lines_that_do_not_wait() {
 
 /// `inspect --from N`, which doctor prints, showed another line: N had been put back, and its segment was gone.
 #[test]
-fn a_line_that_outlives_its_segment_is_shown_by_inspect() {
-    let stage = Stage::new(1, QUICK, "if grep -qx 1; then exit 65; fi");
+fn lines_that_outlive_their_segment_are_shown_by_inspect() {
+    let stage = Stage::new(3, QUICK, "if grep -qx -e 1 -e 3; then exit 65; fi");
     // Segments have 16 MiB; these lines hardly compress.
     let mut rng = fastrand::Rng::with_seed(1);
     let mut line = || format!("{}\n", (0..1_000).map(|_| rng.alphanumeric()).collect::<String>());
     fs::write(stage.path("app2.log"), (0..30_000).map(|_| line()).collect::<String>()).unwrap();
     let mut service = stage.start();
-    service.wait("the segment of the dead letter is gone", |status| {
-        status.log.first_seq > 1 && status.groups[0].dead_letters == 1 && is_done(status)
+    let status = service.wait("the segment of the dead letters is gone", |status| {
+        status.log.first_seq > 3 && status.groups[0].dead_letters == 2 && is_done(status)
     });
-    let first = |what: &str| {
-        let output = stage.spillq(&["inspect", "--from", "1", "--limit", "1"]);
-        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success() && shown.lines().count() == 1, "{what}: {output:?}");
-        assert!(shown.contains("app.log"), "{what}: {shown}");
+    let left = [1, 3, status.log.first_seq];
+    let inspects = |what: &str| {
+        let output = stage.spillq(&["inspect", "--limit", "3", "--json"]);
+        assert!(output.status.success(), "{what}: {output:?}");
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let shown: Vec<(u64, String)> = lines
+            .map(|line| (line["seq"].as_u64().unwrap(), line["text"].as_str().unwrap().to_owned()))
+            .collect();
+        assert_eq!(shown.iter().map(|line| line.0).collect::<Vec<_>>(), left, "{what}");
+        assert_eq!((shown[0].1.as_str(), shown[1].1.as_str()), ("1", "3"), "{what}");
     };
-    first("a dead letter");
+    inspects("dead letters");
     assert!(stage.spillq(&["group", "pause", "default"]).status.success());
     assert!(stage.spillq(&["dead-letter", "retry", "1"]).status.success());
-    first("one that was put back");
+    inspects("one that was put back");
     assert_eq!(service.stop(), 0);
-    first("on a stopped store");
+    inspects("on a stopped store");
 }

@@ -237,7 +237,8 @@ impl Trial {
     pub fn judge_disk(&mut self) -> Result<()> {
         let status = self.program.status_on_disk(&self.places.data_dir)?;
         self.history.observed.push(observation(&status));
-        let from = status.log.next_seq.saturating_sub(LAST_LINES).max(1);
+        // Of lines below the first segment some may be left and others gone.
+        let from = status.log.next_seq.saturating_sub(LAST_LINES).max(status.log.first_seq);
         let shown = self.program.inspect(&self.places.data_dir, from, LAST_LINES)?;
         let mut broken = Vec::new();
         let mut ends: BTreeMap<String, u64> = BTreeMap::new();
