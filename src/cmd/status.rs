@@ -103,6 +103,13 @@ fn render(status: &StatusJson, place: &Place) -> String {
             losses.rolled_back
         );
     }
+    if losses.lost_sight > 0 {
+        let sources = HumanCount(losses.lost_sight);
+        let _ = writeln!(
+            out,
+            "unknown  {sources} files vanished while they were not open: whether all of them was read is not known"
+        );
+    }
     let quarantine = status.quarantine;
     if quarantine.files > 0 {
         let (files, bytes) = (HumanCount(quarantine.files), ByteSize(quarantine.bytes));

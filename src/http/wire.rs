@@ -188,6 +188,10 @@ pub struct LossesJson {
     pub lost: Vec<String>,
     /// Bytes truncated or deleted before they were read, since the service started.
     pub destroyed_unread_bytes: u64,
+    /// Sources that were gone while nobody had their file open, since the service started: whether all of them was read
+    /// is not known.
+    #[serde(default)]
+    pub lost_sight: u64,
     /// Sources that their own file system made shorter than what was read of them.
     pub rolled_back: u64,
     /// Lines set aside, held now, over all groups.
@@ -565,6 +569,7 @@ impl StatusJson {
             },
             losses: LossesJson {
                 destroyed_unread_bytes: counters.destroyed_unread_bytes,
+                lost_sight: counters.lost_sight,
                 rolled_back: counters.rolled_back,
                 ..LossesJson::of(status.losses.iter(), &groups)
             },

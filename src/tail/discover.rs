@@ -2,6 +2,7 @@
 //!
 //! Bounded: 32 folders deep behind `**`, 1,000,000 entries a sweep. Never follows a symbolic link unless allowed, and
 //! never reports what lies in the data dir or is an output, whatever the globs say.
+// long: one walk, and the globs that prune it
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirEntry, FileType, Metadata};
@@ -12,7 +13,7 @@ use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
 use super::error::TailError;
 use super::open::{Way, kind, leads_below};
-use super::reader::{ctime_ms, mtime_ns};
+use super::reader::{ctime_ns, mtime_ns};
 
 /// Folders behind `**` that are walked: deeper ones are more likely a loop than logs.
 const DEPTH_MAX: usize = 32;
@@ -27,7 +28,7 @@ pub(crate) struct Found {
     pub(crate) inode: u64,
     pub(crate) size: u64,
     pub(crate) mtime_ns: i64,
-    pub(crate) ctime_ms: i64,
+    pub(crate) ctime_ns: i64,
     /// Which `[[follow]]` names it; `None` for a file that none names, with the inode of a source.
     pub(crate) follow: Option<u16>,
 }
@@ -228,6 +229,8 @@ impl Walk<'_> {
         if found.is_dir() {
             if include.descends(depth, path) {
                 self.folder(path, number, globs, include, depth + 1, chain);
+            } else if include.is_too_deep(depth) {
+                self.too_deep(path);
             } else if include.literal_name && include.whole.is_match(path) {
                 self.refuse(path, format!("open {}: a folder, not a regular file", path.display()));
             }
@@ -258,12 +261,24 @@ impl Walk<'_> {
             inode: meta.ino(),
             size: meta.len(),
             mtime_ns: mtime_ns(&meta),
-            ctime_ms: ctime_ms(&meta),
+            ctime_ns: ctime_ns(&meta),
             follow: named.then_some(number),
         };
         match is_fifo {
             true => self.walked.fifos.push(found),
             false => (self.visit)(found),
+        }
+    }
+
+    /// Once for all that lie in the same folder, however many they are.
+    fn too_deep(&mut self, path: &Path) {
+        let folder = path.parent().unwrap_or(path);
+        if self.walked.refused.last().is_none_or(|refused| refused.0 != folder) {
+            let why = format!(
+                "list {}: deeper than {DEPTH_MAX} folders behind `**`; a glob that names more of the way reaches it",
+                path.display()
+            );
+            self.refuse(folder, why);
         }
     }
 
@@ -346,6 +361,11 @@ impl Include {
             }
             None => self.any_depth && depth < self.levels.len() + DEPTH_MAX,
         }
+    }
+
+    /// Whether nothing but its depth keeps a folder at `depth` from being walked.
+    fn is_too_deep(&self, depth: usize) -> bool {
+        self.any_depth && depth >= self.levels.len() + DEPTH_MAX
     }
 }
 

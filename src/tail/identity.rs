@@ -32,6 +32,24 @@ impl Fingerprint {
         Fingerprint { len: start.len() as u16, hash: fnv1a(start) }
     }
 
+    /// Of a source that was read up to `offset` of a file that begins with `start`: what is behind that may still change.
+    /// Of one that was not read it says what there is to read.
+    pub(crate) fn of_read(start: &[u8], offset: u64) -> Fingerprint {
+        let read = usize::try_from(offset).unwrap_or(usize::MAX);
+        let read = if read == 0 { start.len() } else { read.min(start.len()) };
+        Fingerprint::of(start.get(..read).unwrap_or_default())
+    }
+
+    /// Covers what stands behind it, too.
+    pub(crate) fn widened(self, behind: &[u8]) -> Fingerprint {
+        let more = behind.iter().take(FINGERPRINT_BYTES.saturating_sub(usize::from(self.len)));
+        let start = Fingerprint { hash: if self.len == 0 { FNV_OFFSET } else { self.hash }, ..self };
+        more.fold(start, |print, byte| Fingerprint {
+            len: print.len + 1,
+            hash: (print.hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME),
+        })
+    }
+
     /// How a file that begins with `start` compares; `start` is all of the file or at least
     /// [`FINGERPRINT_BYTES`] of it.
     pub(crate) fn compare(self, start: &[u8]) -> Likeness {
@@ -107,6 +125,14 @@ impl Ladder {
         self.pairs().rev().find(|rung| rung.0 == offset).map(|rung| rung.1)
     }
 
+    /// Whether a rung says that a content beginning with `start` is that of the source.
+    pub(crate) fn is_in(&self, start: &[u8]) -> bool {
+        self.pairs().any(|(offset, crc)| {
+            let before = usize::try_from(offset).ok().and_then(|offset| start.get(..offset));
+            before.is_some_and(|before| crc_before(before) == crc)
+        })
+    }
+
     /// Sets a rung at `offset`, where the `before` end, and thins the others out.
     pub(crate) fn climb(&mut self, offset: u64, before: &[u8]) {
         self.set(offset, crc_before(before));
@@ -166,6 +192,19 @@ pub(crate) enum OwnPath {
     Truncated,
 }
 
+/// How a file compares with the open file of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// The source is not open, or nothing was compared.
+    No,
+    /// They are the same up to here, where the shorter one ends; `read`: the source was looked at up to there.
+    Shares {
+        to: u64,
+        read: bool,
+    },
+    Differs,
+}
+
 /// What was found out about a file, seen as a possible continuation of one source.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Evidence {
@@ -186,6 +225,11 @@ pub(crate) struct Evidence {
     pub(crate) fresh: bool,
     /// Bytes that the source's fingerprint and offset cover.
     pub(crate) compared: u64,
+    /// Nothing of the source was read, and its file is no shorter than it was.
+    pub(crate) nothing_read: bool,
+    pub(crate) held: Held,
+    /// Its name is that of the source, and a number or a date.
+    pub(crate) named: bool,
 }
 
 /// What a file is to a source.
@@ -201,8 +245,12 @@ pub(crate) enum Decision {
     Truncated,
     /// The source lives on in this copy, at its offset.
     Copy,
-    /// A copy of nothing but what was read.
+    /// A copy of nothing but what was read: the source lives on at its end.
     CopyRead,
+    /// A copy that ends before the offset: the source lives on in it, at this offset.
+    CopyFrom(u64),
+    /// A copy of a source whose file is open, and may be written to: another source, which begins at this offset.
+    Apart(u64),
     /// Perhaps a copy: look again.
     Wait,
     /// Nothing of the source.
@@ -215,25 +263,68 @@ pub(crate) fn decide(seen: &Evidence) -> Decision {
     let same_content = likely && seen.size >= seen.offset && seen.before_offset;
     let rolled_back = seen.rung.filter(|_| seen.first_look);
     match (seen.same_path, seen.same_inode) {
-        (true, true) if same_content => Decision::Continue, // 1
+        // 1; of a file of which nothing was read nothing can have changed.
+        (true, true) if same_content || seen.nothing_read => Decision::Continue,
         (true, true) => rolled_back.map_or(Decision::Truncated, Decision::RolledBack), // 2, 3
-        (false, true) if same_content => Decision::Renamed, // 4
+        // 4; a file that was looked at in this run and of which nothing was read is known by its inode alone.
+        (false, true) if same_content || seen.nothing_read && !seen.first_look => Decision::Renamed,
         // 5; where the source is still at its own path, an equal inode is only that of another device.
         (false, true) if seen.own_path != OwnPath::Here => {
             rolled_back.map_or(Decision::Unrelated, Decision::RolledBack) // 6
         }
+        (_, false) if seen.held != Held::No && matches!(seen.own_path, OwnPath::Gone | OwnPath::Taken) => {
+            beside_open(seen) // 8a
+        }
         (true, false) if same_content && seen.compared >= SAME_PATH_BYTES => Decision::Continue, // 10
-        (true, false) => Decision::Unrelated,
+        (true, false) => shorter_copy(seen),                                                     // 10a
         (false, _) => match seen.own_path {
-            OwnPath::Here if likely && seen.fresh && (same_content || seen.size < seen.offset) => {
-                Decision::Wait
-            } // 7
-            OwnPath::Here => Decision::Unrelated, // 11
-            _ if same_content => Decision::Copy,  // 8
-            OwnPath::Truncated if seen.size < seen.offset && seen.rung.is_some() => Decision::CopyRead, // 9
-            _ => Decision::Unrelated,             // 12
+            OwnPath::Here if seen.fresh && may_become_copy(seen, same_content) => Decision::Wait, // 7
+            OwnPath::Here => Decision::Unrelated,                                                 // 11
+            _ if same_content => Decision::Copy,                                                  // 8
+            OwnPath::Truncated if likely && seen.size < seen.offset && seen.rung.is_some() => {
+                Decision::CopyRead // 9
+            }
+            _ => shorter_copy(seen), // 9a, 12
         },
     }
+}
+
+/// Whether that many equal bytes say that a file is a copy: a few may be a header that many files have, unless the
+/// file has the name of a copy.
+fn is_told(seen: &Evidence, bytes: u64) -> bool {
+    bytes >= SAME_PATH_BYTES || seen.named && !seen.same_path
+}
+
+/// The open file of a source is its rest, whatever copies of it there are. A copy is a source of its own, from where the
+/// two part on: what both have is read from the open file alone.
+fn beside_open(seen: &Evidence) -> Decision {
+    match seen.held {
+        Held::Shares { to, read } if is_told(seen, to) || !seen.same_path && to > 0 && to >= seen.offset => {
+            if read {
+                Decision::Apart(to)
+            } else {
+                Decision::Wait
+            }
+        }
+        _ => Decision::Unrelated,
+    }
+}
+
+/// What a copy has that ends before the offset is known by the highest rung inside it; behind that it may be another
+/// file, unless nothing is.
+fn shorter_copy(seen: &Evidence) -> Decision {
+    match seen.rung.filter(|rung| seen.size < seen.offset && is_told(seen, *rung)) {
+        Some(rung) if rung == seen.size => Decision::CopyRead,
+        // Of one that is shorter than the fingerprint the rung alone speaks.
+        Some(rung) if seen.fingerprint != Likeness::Differs => Decision::CopyFrom(rung),
+        _ => Decision::Unrelated,
+    }
+}
+
+/// A copy under way has the beginning of a source that is still there.
+fn may_become_copy(seen: &Evidence, same_content: bool) -> bool {
+    let is_beginning = matches!(seen.held, Held::Shares { to, .. } if to == seen.size);
+    is_beginning || same_content || seen.fingerprint == Likeness::Equal && seen.size < seen.offset
 }
 
 #[cfg(test)]
@@ -253,6 +344,9 @@ mod tests {
         own_path: OwnPath::Here,
         fresh: false,
         compared: 1_500,
+        nothing_read: false,
+        held: Held::No,
+        named: false,
     };
     const OTHER_CONTENT: Evidence =
         Evidence { fingerprint: Likeness::Differs, before_offset: false, rung: None, ..SAME };
@@ -343,7 +437,52 @@ mod tests {
         };
         check(seen, Decision::CopyRead);
         check(Evidence { rung: None, ..seen }, Decision::Unrelated);
-        check(Evidence { own_path: OwnPath::Gone, ..seen }, Decision::Unrelated);
+    }
+
+    #[test]
+    fn rows_9a_and_10a_a_copy_that_ends_before_the_offset_resumes_at_what_is_known_of_it() {
+        for own_path in [OwnPath::Gone, OwnPath::Taken] {
+            for same_path in [false, true] {
+                let seen = Evidence {
+                    same_path,
+                    same_inode: false,
+                    own_path,
+                    size: 1_200,
+                    before_offset: false,
+                    rung: Some(1_000),
+                    ..SAME
+                };
+                check(seen, Decision::CopyFrom(1_000));
+                check(Evidence { rung: Some(1_200), ..seen }, Decision::CopyRead);
+                check(Evidence { rung: None, ..seen }, Decision::Unrelated);
+                // Shorter than the fingerprint.
+                let short = Evidence { fingerprint: Likeness::Unknown, size: 900, rung: Some(900), ..seen };
+                check(short, Decision::CopyRead);
+                check(Evidence { rung: Some(800), ..short }, Decision::CopyFrom(800));
+                check(Evidence { fingerprint: Likeness::Differs, ..seen }, Decision::Unrelated);
+                // A header may be all that two files share, unless one is named as a rotation of the other.
+                let header = Evidence { size: 40, rung: Some(40), ..short };
+                check(header, Decision::Unrelated);
+                let expected = if same_path { Decision::Unrelated } else { Decision::CopyRead };
+                check(Evidence { named: true, ..header }, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn row_8a_a_copy_of_an_open_file_is_a_source_from_where_they_part() {
+        for own_path in [OwnPath::Gone, OwnPath::Taken] {
+            for same_path in [false, true] {
+                let held = Held::Shares { to: 1_500, read: true };
+                let seen = Evidence { same_path, same_inode: false, own_path, held, ..SAME };
+                check(seen, Decision::Apart(1_500));
+                let unread = Held::Shares { to: 1_500, read: false };
+                check(Evidence { held: unread, ..seen }, Decision::Wait);
+                check(Evidence { held: Held::Differs, ..seen }, Decision::Unrelated);
+                let header = Held::Shares { to: 40, read: true };
+                check(Evidence { held: header, size: 40, ..seen }, Decision::Unrelated);
+            }
+        }
     }
 
     #[test]
@@ -374,6 +513,10 @@ mod tests {
         assert_eq!(Fingerprint::of(b"").compare(b"x"), Likeness::Unknown);
         assert!(Fingerprint::prefixes(b"header\nand").any(|prefix| prefix == print));
         assert_eq!(Fingerprint::of(&[7; 5_000]).len, 1_024);
+        let pieces = Fingerprint::default().widened(b"head").widened(b"er\n");
+        assert_eq!((pieces, Fingerprint::of_read(b"header\nand", 7)), (print, print));
+        assert_eq!(print.widened(&[7; 5_000]).len, 1_024);
+        assert_eq!(Fingerprint::of_read(b"header\n", 0), print);
     }
 
     #[test]

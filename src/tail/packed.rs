@@ -14,9 +14,9 @@ use spillq_storage::SourceId;
 
 use super::check::{Candidate, Check};
 use super::error::ReadError;
-use super::identity::{Fingerprint, RUNG_BYTES};
+use super::identity::{FINGERPRINT_BYTES, Fingerprint, RUNG_BYTES};
 use super::open::open;
-use super::reader::{ctime_ms, mtime_ns};
+use super::reader::mtime_ns;
 use super::recognise::COPY_WAIT_MS;
 use super::source::Source;
 use super::unpack::{Fault, Form, Unpacker};
@@ -50,6 +50,9 @@ pub(crate) struct Packed {
     pub(crate) state: State,
     /// Since when it waits to be checked.
     pub(crate) since_ms: u64,
+    /// Its length and time as last looked at, and since when they are that.
+    rest: (u64, i64),
+    rest_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +76,20 @@ pub(crate) enum State {
 
 impl Packed {
     pub(crate) fn unchecked(form: Form, since_ms: u64) -> Box<Packed> {
-        Box::new(Packed { form, state: State::Unchecked, since_ms })
+        Packed::new(form, State::Unchecked, since_ms)
+    }
+
+    pub(crate) fn new(form: Form, state: State, since_ms: u64) -> Box<Packed> {
+        Box::new(Packed { form, state, since_ms, rest: (0, 0), rest_ms: since_ms })
+    }
+
+    /// For how long it has not changed while we looked. The time of its last change is of another clock: that of a server
+    /// may be ahead of ours, or behind.
+    fn quiet_ms(&mut self, size: u64, mtime_ns: i64, now: Now) -> u64 {
+        if self.rest != (size, mtime_ns) {
+            (self.rest, self.rest_ms) = ((size, mtime_ns), now.boot_ms);
+        }
+        now.boot_ms.saturating_sub(self.rest_ms)
     }
 
     /// It has another length or time than it was checked with.
@@ -81,6 +97,11 @@ impl Packed {
         if let State::Bad { changed, .. } = &mut self.state {
             *changed = true;
         }
+    }
+
+    /// As it was found.
+    pub(crate) fn found(form: Form, mtime_ns: i64, now_ms: u64) -> Box<Packed> {
+        Box::new(Packed { rest: (form.size, mtime_ns), ..*Packed::unchecked(form, now_ms) })
     }
 
     /// Who it is will be found out, and is not known yet.
@@ -173,16 +194,16 @@ impl Worker {
             return Ok(true);
         }
         self.let_go(id);
-        let Some(source) = self.table.get(id) else {
+        let Some(packed) = self.table.get_mut(id).and_then(|source| source.packed.as_mut()) else {
             return Ok(false);
         };
-        let since_ms = source.packed.as_ref().map_or(0, |packed| packed.since_ms);
-        let age_ms = (now.wall_ms as i64).saturating_sub(ctime_ms(&meta));
-        let is_restless = age_ms < COPY_WAIT_MS as i64;
+        let since_ms = packed.since_ms;
+        let is_restless = packed.quiet_ms(meta.len(), mtime_ns(&meta), now) < COPY_WAIT_MS;
         if is_restless && now.boot_ms.saturating_sub(since_ms) < RESTLESS_MS || !self.is_slot_free() {
             return Ok(false);
         }
-        let Some(file) = source.file.as_ref().map(File::try_clone).transpose()? else {
+        let file = self.table.get(id).and_then(|source| source.file.as_ref());
+        let Some(file) = file.map(File::try_clone).transpose()? else {
             return Ok(false);
         };
         let look = self.reader.look(&file)?;
@@ -219,8 +240,14 @@ impl Worker {
     /// from one sweep.
     fn candidates(&self, id: SourceId, start: &[u8]) -> Option<Vec<Candidate>> {
         let prints: HashSet<Fingerprint> = Fingerprint::prefixes(start).collect();
+        // A content that is shorter than what the fingerprint covers is known by a rung inside it.
+        let is_short = start.len() < FINGERPRINT_BYTES;
+        let is_longer = |source: &Source| {
+            is_short && usize::from(source.fingerprint.len) > start.len() && source.ladder.is_in(start)
+        };
         let alike = |source: &&Source| {
-            source.id != id && !source.is_provisional() && prints.contains(&source.fingerprint)
+            let is_alike = prints.contains(&source.fingerprint) || is_longer(source);
+            source.id != id && !source.is_provisional() && is_alike
         };
         let path = self.table.get(id).map(|source| source.path.clone())?;
         let mut sources: Vec<&Source> = self.table.iter().filter(alike).collect();

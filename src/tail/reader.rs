@@ -2,6 +2,7 @@
 //!
 //! One buffer of 256 KiB for all sources. A line longer than that is looked for in chunks and read whole into a
 //! buffer of its own, one at a time, up to `max_line_bytes`.
+// long: one way through a file, with each place where it may have changed meanwhile
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -65,6 +66,20 @@ impl Body<'_> {
         }
     }
 
+    /// Whether a plain file ends in bytes behind `from` that were allocated and not written yet: nobody knows how many
+    /// of them belong to a line, before something stands behind them.
+    fn is_unwritten(&self, from: u64) -> io::Result<bool> {
+        let Body::Plain(file) = self else {
+            return Ok(false);
+        };
+        let size = file.metadata()?.len();
+        let mut end = [1; RUNG_BYTES];
+        let back = size.saturating_sub(from).min(RUNG_BYTES as u64);
+        let end = end.get_mut(..back as usize).unwrap_or_default();
+        let read = read_full(&mut |into, at| file.read_at(into, at), end, size - back)?;
+        Ok(read > 0 && end.iter().all(|byte| *byte == 0))
+    }
+
     /// Whether it still has the bytes before `at`: a plain file may be truncated while it is read.
     fn reaches(&self, at: u64) -> io::Result<bool> {
         match self {
@@ -89,9 +104,10 @@ pub(crate) fn mtime_ns(meta: &Metadata) -> i64 {
     meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec())
 }
 
-/// When the file or its inode changed, in milliseconds since 1970.
-pub(crate) fn ctime_ms(meta: &Metadata) -> i64 {
-    meta.ctime().saturating_mul(1_000).saturating_add(meta.ctime_nsec() / 1_000_000)
+/// When the file or its inode changed, in nanoseconds since 1970 by the clock of the server that has it: to be compared
+/// with itself alone.
+pub(crate) fn ctime_ns(meta: &Metadata) -> i64 {
+    meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec())
 }
 
 /// Reads sources through one buffer.
@@ -144,6 +160,24 @@ impl Reader {
         Ok(Content { size, fingerprint, before_offset, rung })
     }
 
+    /// Where the shorter of two plain files ends, if up to there they are the same as far as their beginning and the
+    /// bytes before that place say.
+    pub(crate) fn shared(&mut self, one: &File, other: &File, look: &Look) -> io::Result<Option<u64>> {
+        let own = self.look(one)?;
+        if own.form.is_some() || look.form.is_some() {
+            return Ok(None);
+        }
+        let to = own.size.min(look.size);
+        let start = own.start.len().min(look.start.len());
+        if own.start.get(..start) != look.start.get(..start) {
+            return Ok(None);
+        }
+        let back = to.min(RUNG_BYTES as u64);
+        let before = self.read(&mut Body::Plain(one), to - back, back as usize)?.to_vec();
+        let is_same = self.read(&mut Body::Plain(other), to - back, back as usize)? == before.as_slice();
+        Ok((is_same && before.len() as u64 == back).then_some(to))
+    }
+
     /// Reads whole lines of an open source into `filler`, and moves its offset. `unpacker`: of one that is packed.
     pub(crate) fn turn(
         &mut self,
@@ -184,10 +218,15 @@ impl Reader {
         let meta = file.metadata()?;
         // A time alone is for the sweep, which looks closer.
         let is_another = source.is_another(meta.len(), source.mtime_ns);
-        if is_another || !self.is_same_beginning(body, source)? {
+        if is_another || !self.is_same_beginning(body, meta.len(), source)? {
             return Ok(Turn::Changed);
         }
+        source.unwritten = false;
         if source.packed.is_none() {
+            // An unfinished line was taken back: another may stand there.
+            if meta.len() < source.scanned {
+                source.scanned = source.offset;
+            }
             // The size and the time together say later whether anything happened; both are from before the reading.
             (source.size, source.mtime_ns) = (meta.len(), mtime_ns(&meta));
         }
@@ -220,6 +259,10 @@ impl Reader {
                     source.in_part = false;
                     source.advance(offset + len as u64, read.get(..back + len).unwrap_or_default());
                 }
+                Split::Part if window.last() == Some(&0) && body.is_unwritten(source.offset)? => {
+                    source.leave_unwritten();
+                    return Ok(Turn::CaughtUp);
+                }
                 Split::Part => {
                     let flags = if source.in_part { LineFlags::MIDDLE } else { LineFlags::FIRST };
                     filler.push_marked(source.id, offset, window, flags);
@@ -242,10 +285,14 @@ impl Reader {
     }
 
     /// Whether the fingerprint still holds; widens it where the file has grown.
-    fn is_same_beginning(&mut self, body: &mut Body<'_>, source: &mut Source) -> io::Result<bool> {
+    fn is_same_beginning(&mut self, body: &mut Body<'_>, size: u64, source: &mut Source) -> io::Result<bool> {
         let start = self.read(body, 0, FINGERPRINT_BYTES)?;
-        if source.fingerprint.len > 0 && source.fingerprint.compare(start) != Likeness::Equal {
+        let is_other = source.fingerprint.len > 0 && source.fingerprint.compare(start) != Likeness::Equal;
+        if is_other && !source.may_be_another(size) {
             return Ok(false);
+        }
+        if is_other {
+            source.scanned = 0;
         }
         if source.offset == 0 && !source.wide && matches!(start, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
             source.wide = true;
@@ -255,8 +302,9 @@ impl Reader {
                  end; let its writer write UTF-8"
             );
         }
-        if start.len() > usize::from(source.fingerprint.len) {
-            source.fingerprint = Fingerprint::of(start);
+        let print = Fingerprint::of_read(start, source.offset);
+        if is_other || print.len != source.fingerprint.len {
+            source.fingerprint = print;
         }
         Ok(true)
     }
@@ -287,11 +335,15 @@ impl Reader {
             }
         };
         let to = end.unwrap_or(limit);
+        if end.is_none() && body.is_unwritten(source.offset)? {
+            source.leave_unwritten();
+            return Ok(false);
+        }
         let mut line = vec![0; (to - source.offset) as usize];
         body.read_exact_at(&mut line, source.offset)?;
-        let whole = end.is_some() && !source.in_part;
         // Read again in one piece: what was scanned in chunks may have been overwritten since.
-        if end.is_some() != (line.last() == Some(&b'\n')) || whole && lines::count(&line) != 1 {
+        let ends = usize::from(end.is_some());
+        if ends != usize::from(line.last() == Some(&b'\n')) || lines::count(&line) as usize != ends {
             source.scanned = source.offset;
             return Ok(false);
         }
@@ -328,14 +380,24 @@ impl Reader {
     ) -> io::Result<bool> {
         let mut rest = vec![0; source.size.saturating_sub(source.offset) as usize];
         body.read_exact_at(&mut rest, source.offset)?;
+        if matches!(body, Body::Plain(_)) && rest.iter().all(|byte| *byte == 0) {
+            // Allocated, and never written.
+            source.leave_unwritten();
+            return Ok(true);
+        }
         if rest.is_empty() || lines::count(&rest) > 0 {
             return Ok(false);
         }
         let flags = if source.in_part { LineFlags::LAST } else { LineFlags::WHOLE };
         filler.push_marked(source.id, source.offset, &rest, flags.unterminated());
         // The bytes before the new offset may reach back beyond the rest.
-        let back = source.size.min(RUNG_BYTES as u64);
-        let before = self.read(body, source.size - back, back as usize)?.to_vec();
+        let before = match rest.len() < RUNG_BYTES {
+            true => {
+                let back = source.size.min(RUNG_BYTES as u64);
+                self.read(body, source.size - back, back as usize)?.to_vec()
+            }
+            false => rest,
+        };
         source.in_part = false;
         source.advance(source.size, &before);
         source.unterminated = true;

@@ -13,11 +13,11 @@ use spillq_storage::SourceId;
 
 use super::discover::Found;
 use super::error::ReadError;
-use super::identity::{Decision, Evidence, Fingerprint, Likeness, OwnPath, decide};
+use super::identity::{Decision, Evidence, FINGERPRINT_BYTES, Fingerprint, Held, Likeness, OwnPath, decide};
 use super::open::open;
 use super::packed::{Packed, State, Whole};
 use super::reader::Look;
-use super::rotation::{Families, unrotated};
+use super::rotation::{Families, is_rotation_of, unrotated};
 use super::source::Source;
 use super::sweep::{is_inode, mark_seen};
 use super::worker::{Ending, Now, Worker};
@@ -26,6 +26,26 @@ use super::worker::{Ending, Now, Worker};
 pub const SOURCES_MAX: usize = 10_000;
 /// A file that changed so recently may be a copy under way: copy-truncate truncates right after the last write.
 pub(crate) const COPY_WAIT_MS: u64 = 2_000;
+
+/// Where a source goes on in another file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum At {
+    /// At its offset.
+    Offset,
+    /// Below its offset, as what was behind it is not what was read: those lines are read again.
+    RolledBack(u64),
+    /// At the end of a copy that ends before its offset: those lines are not.
+    End(u64),
+}
+
+/// The sources that a stranger may be, by what a sweep found so far.
+#[derive(Debug)]
+struct Known {
+    prints: HashMap<Fingerprint, Vec<SourceId>>,
+    families: Families,
+    /// Those that are not at their place.
+    missing: Vec<SourceId>,
+}
 
 /// A stranger that was opened.
 pub(crate) struct Opened {
@@ -72,8 +92,12 @@ impl Worker {
             let Some(opened) = self.open_found(found, None) else {
                 continue;
             };
-            let (prints, families) = known.get_or_insert_with(|| (self.fingerprints(), self.families()));
-            self.copy_or_new(opened, prints, families, now);
+            let known = known.get_or_insert_with(|| Known {
+                prints: self.fingerprints(),
+                families: self.families(),
+                missing: self.missing(),
+            });
+            self.copy_or_new(opened, known, now);
         }
         if self.sweep_number == 1 {
             self.line_up_known();
@@ -108,8 +132,8 @@ impl Worker {
         };
         let decision = self.weigh(id, &opened, true, OwnPath::Here, now);
         match decision {
-            Some(Decision::Continue) => self.take_over(id, opened, None, now),
-            Some(Decision::RolledBack(to)) => self.take_over(id, opened, Some(to), now),
+            Some(Decision::Continue) => self.take_over(id, opened, At::Offset, now),
+            Some(Decision::RolledBack(to)) => self.take_over(id, opened, At::RolledBack(to), now),
             _ => {
                 self.displace(id);
                 return false;
@@ -137,8 +161,8 @@ impl Worker {
                 continue;
             };
             match self.weigh(id, &opened, true, OwnPath::Taken, now) {
-                Some(Decision::Continue | Decision::Renamed) => self.take_over(id, opened, None, now),
-                Some(Decision::RolledBack(to)) => self.take_over(id, opened, Some(to), now),
+                Some(Decision::Continue | Decision::Renamed) => self.take_over(id, opened, At::Offset, now),
+                Some(Decision::RolledBack(to)) => self.take_over(id, opened, At::RolledBack(to), now),
                 _ => continue,
             }
             return true;
@@ -155,18 +179,13 @@ impl Worker {
     }
 
     /// Rows 7 to 12.
-    fn copy_or_new(
-        &mut self,
-        opened: Opened,
-        prints: &HashMap<Fingerprint, Vec<SourceId>>,
-        families: &mut Families,
-        now: Now,
-    ) {
+    fn copy_or_new(&mut self, opened: Opened, known: &mut Known, now: Now) {
         let mut candidates: Vec<SourceId> = Fingerprint::prefixes(&opened.look.start)
-            .filter_map(|print| prints.get(&print))
+            .filter_map(|print| known.prints.get(&print))
             .flatten()
             .copied()
             .collect();
+        candidates.extend(self.longer(&opened, known));
         // The longest content that fits is the best evidence.
         candidates.sort_by_key(|id| self.table.get(*id).map(|source| std::cmp::Reverse(source.compared())));
         let mut wait = false;
@@ -176,10 +195,18 @@ impl Worker {
                 continue;
             };
             match self.weigh(id, &opened, false, own_path, now) {
-                Some(Decision::Continue | Decision::Copy) => return self.take_over(id, opened, None, now),
+                Some(Decision::Continue | Decision::Copy) => {
+                    return self.take_over(id, opened, At::Offset, now);
+                }
                 Some(Decision::CopyRead) => {
                     let size = opened.look.size;
-                    return self.take_over(id, opened, Some(size), now);
+                    return self.take_over(id, opened, At::End(size), now);
+                }
+                Some(Decision::CopyFrom(to)) => {
+                    return self.take_over(id, opened, At::RolledBack(to), now);
+                }
+                Some(Decision::Apart(from)) => {
+                    return self.give_birth(opened, &mut known.families, Some((id, from)), now);
                 }
                 Some(Decision::Wait) => wait = true,
                 _ => {}
@@ -189,7 +216,60 @@ impl Worker {
             self.waiting_files += 1;
             return;
         }
-        self.give_birth(opened, families, now);
+        self.give_birth(opened, &mut known.families, None, now);
+    }
+
+    /// Sources whose fingerprint covers more than a short file has: those that are missing, and those whose name it has
+    /// with a number behind it. All of them would be too many to compare each new file with.
+    fn longer(&self, opened: &Opened, known: &Known) -> Vec<SourceId> {
+        let len = opened.look.start.len();
+        if len >= FINGERPRINT_BYTES || opened.look.form.is_some() {
+            return Vec::new();
+        }
+        let family = self.family_of(&opened.found.path);
+        let at_path = self.table.at(&family);
+        let family = known.families.get(&family).into_iter().flatten();
+        let mut ids: Vec<SourceId> = family.chain(&known.missing).chain(&at_path).copied().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.retain(|id| {
+            let source = self.table.get(*id);
+            source.is_some_and(|source| {
+                usize::from(source.fingerprint.len) > len
+                    && !source.is_provisional()
+                    && source.packed.is_none()
+            })
+        });
+        ids
+    }
+
+    fn missing(&self) -> Vec<SourceId> {
+        let is_missing =
+            |source: &&Source| !source.resting && (source.displaced > 0 || source.seen != self.sweep_number);
+        self.table.iter().filter(is_missing).map(|source| source.id).collect()
+    }
+
+    /// Compares a file with the open one of a source, or with the one that is still at the source's path.
+    fn held(&mut self, id: SourceId, opened: &Opened, own: OwnPath) -> Held {
+        let Some(source) = self.table.get(id).filter(|source| source.packed.is_none()) else {
+            return Held::No;
+        };
+        let at_path = match (&source.file, own) {
+            (None, OwnPath::Here) => {
+                open(&source.path, self.discover.way(Some(source.follow), &source.path)).ok()
+            }
+            _ => None,
+        };
+        let Some(file) = source.file.as_ref().or(at_path.as_ref().map(|opened| &opened.0)) else {
+            return Held::No;
+        };
+        let read = source.scanned.max(source.offset);
+        match self.reader.shared(file, &opened.file, &opened.look) {
+            Ok(Some(to)) => Held::Shares { to, read: source.looked && read >= to },
+            Ok(None) => Held::Differs,
+            // As if it were not open: the bytes that the checkpoint speaks for decide.
+            Err(_) => Held::No,
+        }
     }
 
     /// What is now at the path of a source; compares its content where the file looks like itself.
@@ -219,7 +299,10 @@ impl Worker {
             self.reader.compare(&file, &look, source)
         });
         match same {
-            Ok(same) if same.fingerprint == Likeness::Equal && same.before_offset => {
+            Ok(same)
+                if same.before_offset
+                    && (same.fingerprint == Likeness::Equal || source.may_be_another(same.size)) =>
+            {
                 // A copy can be as long as the source is by now, not as it was at the last look.
                 if source.packed.is_none() && size > source.size {
                     (source.size, source.active_ms) = (size, now.boot_ms);
@@ -238,6 +321,22 @@ impl Worker {
         }
     }
 
+    /// For how long a stranger has been as it is, by our clock and since it was first seen so: its times are those of
+    /// another clock, which may be ahead of ours or behind.
+    fn unchanged_ms(&mut self, opened: &Opened, now: Now) -> u64 {
+        let found = &opened.found;
+        let key = (found.device, found.inode);
+        let state = (opened.look.size, found.mtime_ns, found.ctime_ns);
+        let before = self.strangers.get(&key).or_else(|| self.strangers_before.get(&key));
+        let since_ms = before.filter(|before| before.0 == state).map_or(now.boot_ms, |before| before.1);
+        // With so many that wait nobody is waited for.
+        if self.strangers.len() >= SOURCES_MAX {
+            return u64::MAX;
+        }
+        self.strangers.insert(key, (state, since_ms));
+        now.boot_ms.saturating_sub(since_ms)
+    }
+
     /// Compares and decides.
     fn weigh(
         &mut self,
@@ -247,9 +346,10 @@ impl Worker {
         own: OwnPath,
         now: Now,
     ) -> Option<Decision> {
+        let held = if same_inode { Held::No } else { self.held(id, opened, own) };
+        let age_ms = if same_inode { 0 } else { self.unchanged_ms(opened, now) };
         let source = self.table.get(id)?;
         let content = self.reader.compare(&opened.file, &opened.look, source).ok()?;
-        let age = (now.wall_ms as i64).saturating_sub(opened.found.ctime_ms);
         Some(decide(&Evidence {
             same_path: *source.path == *opened.found.path,
             same_inode,
@@ -260,13 +360,16 @@ impl Worker {
             rung: content.rung,
             first_look: !source.looked,
             own_path: own,
-            fresh: age < COPY_WAIT_MS as i64 && content.size <= source.size.max(source.offset),
+            fresh: age_ms < COPY_WAIT_MS && content.size <= source.size.max(source.offset),
             compared: source.compared(),
+            nothing_read: source.may_be_another(opened.look.size),
+            held,
+            named: is_rotation_of(&opened.found.path, source),
         }))
     }
 
-    /// The source goes on in this file; at `to` where that is not its offset.
-    pub(crate) fn take_over(&mut self, id: SourceId, opened: Opened, to: Option<u64>, now: Now) {
+    /// The source goes on in this file.
+    pub(crate) fn take_over(&mut self, id: SourceId, opened: Opened, at: At, now: Now) {
         let number = self.sweep_number;
         let Some(source) = self.table.get_mut(id) else {
             return;
@@ -284,22 +387,26 @@ impl Worker {
             source.rotated_from = Some(std::sync::Arc::clone(&source.path));
         }
         let is_back = was_taken && !source.taken;
-        if let Some(to) = to {
-            let (from, is_copy) = (source.offset, source.displaced > 0);
-            if is_copy {
+        let from = source.offset;
+        match at {
+            At::Offset => {}
+            At::End(to) => {
                 // All of the copy was read; its end may lie inside a line that was read elsewhere.
                 source.ladder.cut(to);
+                source.fingerprint = Fingerprint::of_read(&opened.look.start, to);
                 if let Err(error) = self.reader.skip_to(&opened.file, source, to) {
                     tracing::warn!(source = id.0, %error, "a copy cannot be read");
                 }
-            } else {
-                source.roll_back(to, Fingerprint::of(&opened.look.start));
+                changed = true;
+            }
+            At::RolledBack(to) => {
+                source.roll_back(to, Fingerprint::of_read(&opened.look.start, to));
                 self.counters.rolled_back += 1;
                 self.counters.rolled_back_bytes += from - to;
                 let path = found.path.display();
                 tracing::warn!(%path, from, to, "rolled back: the file is not what was read; resumed below");
+                changed = true;
             }
-            changed = true;
         }
         source.displaced = 0;
         source.looked = true;
@@ -310,10 +417,11 @@ impl Worker {
             source.follow = follow;
         }
         source.mtime_ns = found.mtime_ns;
-        settle_form(source, &opened.look, now);
+        settle_form(source, &opened.look, found.mtime_ns, now);
         source.scanned = source.offset;
         self.open -= usize::from(source.file.take().is_some());
-        if self.open < self.open_max {
+        source.closed_early = self.open >= self.open_max;
+        if !source.closed_early {
             source.file = Some(opened.file);
             self.open += 1;
         }
@@ -339,8 +447,14 @@ impl Worker {
         self.queue(id);
     }
 
-    /// A new source.
-    fn give_birth(&mut self, opened: Opened, families: &mut Families, now: Now) {
+    /// A new source; `apart`: a copy of the open file of this one, of which what is behind an offset is read.
+    fn give_birth(
+        &mut self,
+        opened: Opened,
+        families: &mut Families,
+        apart: Option<(SourceId, u64)>,
+        now: Now,
+    ) {
         let Opened { found, file, look } = opened;
         if self.table.len() >= SOURCES_MAX {
             self.let_resting_go();
@@ -352,7 +466,7 @@ impl Worker {
         (source.device, source.inode) = (found.device, found.inode);
         source.follow = found.follow.unwrap_or_default();
         source.fingerprint = Fingerprint::of(&look.start);
-        settle_form(&mut source, &look, now);
+        settle_form(&mut source, &look, found.mtime_ns, now);
         source.looked = true;
         let from_end = self.from_end
             && self.follows.get(usize::from(source.follow)).is_some_and(|one| one.from == super::From::End);
@@ -360,6 +474,17 @@ impl Worker {
             // Nothing of it is read, so it does not matter what it holds.
             packed.state = State::Whole(Whole::default());
             (source.size, source.dirty) = (0, true);
+        } else if let Some((of, from)) = apart {
+            if let Some(of) = self.table.get(of) {
+                source.ladder = of.ladder.clone();
+                source.ladder.cut(from);
+            }
+            if let Err(error) = self.reader.skip_to(&file, &mut source, from) {
+                let why =
+                    ReadError::Read { path: found.path.clone(), offset: from, source: error }.to_string();
+                return self.refuse(found.path, why);
+            }
+            tracing::debug!(path = %found.path.display(), from, "a copy of an open file: read from where they part");
         } else if from_end {
             let size = look.size;
             let line_max = self.follows.get(usize::from(source.follow)).map_or(1, |one| one.max_line_bytes);
@@ -371,8 +496,12 @@ impl Worker {
                 return self.refuse(found.path, why);
             }
         }
+        if source.packed.is_none() {
+            source.fingerprint = Fingerprint::of_read(&look.start, source.offset);
+        }
         self.next_source = SourceId(id.0 + 1);
-        if self.open < self.open_max {
+        source.closed_early = self.open >= self.open_max;
+        if !source.closed_early {
             source.file = Some(file);
             self.open += 1;
         }
@@ -440,11 +569,11 @@ impl Worker {
 }
 
 /// Whether the file is packed, and how long it is then.
-fn settle_form(source: &mut Source, look: &Look, now: Now) {
+fn settle_form(source: &mut Source, look: &Look, mtime_ns: i64, now: Now) {
     let former = source.packed.take();
     source.packed = look.form.map(|form| match former {
         Some(packed) if packed.form == form => packed,
-        _ => Packed::unchecked(form, now.boot_ms),
+        _ => Packed::found(form, mtime_ns, now.boot_ms),
     });
     source.size = match source.packed.as_ref().map(|packed| &packed.state) {
         Some(State::Whole(whole)) => whole.size.max(source.offset),

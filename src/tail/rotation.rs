@@ -52,6 +52,15 @@ fn unnumbered(path: &Path) -> Option<(PathBuf, Vec<u64>)> {
     Some((path.with_file_name(OsStr::from_bytes(base)), numbers))
 }
 
+/// Whether a file has the name of a source, or of what that was rotated from, and a number or a date or the suffix of a
+/// packed file.
+pub(crate) fn is_rotation_of(path: &Path, source: &Source) -> bool {
+    let first = first_path(source);
+    unrotated(path).is_some_and(|(base, _)| {
+        base == *first || base == *source.path || unrotated(first).is_some_and(|(other, _)| base == other)
+    })
+}
+
 impl Worker {
     /// The path that a file was written at, as far as its name tells.
     pub(crate) fn family_of(&self, path: &Path) -> PathBuf {

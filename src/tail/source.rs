@@ -65,6 +65,10 @@ pub(crate) struct Source {
     pub(crate) stored: bool,
     /// A newer source took its path: its writer has left it.
     pub(crate) taken: bool,
+    /// Its file was closed for want of descriptors, not for being idle.
+    pub(crate) closed_early: bool,
+    /// What is behind the offset was allocated and not written yet, as far as known.
+    pub(crate) unwritten: bool,
     /// It has a name that no glob matches.
     pub(crate) outside: bool,
     /// No follow names it: it is not read, and not looked for.
@@ -107,6 +111,8 @@ impl Source {
             dirty: false,
             stored: false,
             taken: false,
+            closed_early: false,
+            unwritten: false,
             outside: false,
             resting: false,
             missed: 0,
@@ -126,7 +132,7 @@ impl Source {
         source.ladder = record.ladder;
         if let Some((form, whole)) = record.packed {
             source.size = whole.size.max(record.offset);
-            source.packed = Some(Box::new(Packed { form, state: State::Whole(whole), since_ms: now_ms }));
+            source.packed = Some(Packed::new(form, State::Whole(whole), now_ms));
         }
         source.in_part = record.in_part;
         source.unterminated = record.unterminated;
@@ -149,14 +155,32 @@ impl Source {
         }
     }
 
+    /// What stands behind the offset is no line yet, and holds nobody up.
+    pub(crate) fn leave_unwritten(&mut self) {
+        self.unwritten = true;
+        self.scanned = self.scanned.max(self.size);
+    }
+
     /// Lines up to `offset` were handed on; `before` ends there.
     pub(crate) fn advance(&mut self, offset: u64, before: &[u8]) {
         debug_assert!(offset > self.offset);
+        self.widen(offset, before);
         self.offset = offset;
         self.scanned = offset;
         self.unterminated = false;
         self.dirty = true;
         self.ladder.climb(offset, before);
+    }
+
+    /// The fingerprint covers what was read, as it was read: the file may change behind that, and under our hands.
+    fn widen(&mut self, offset: u64, before: &[u8]) {
+        let covered = if self.offset == 0 { Fingerprint::default() } else { self.fingerprint };
+        let fresh = usize::try_from(offset - self.offset).ok();
+        let fresh =
+            fresh.and_then(|fresh| before.len().checked_sub(fresh)).and_then(|from| before.get(from..));
+        if let Some(fresh) = fresh.filter(|_| u64::from(covered.len) == self.offset) {
+            self.fingerprint = covered.widened(fresh);
+        }
     }
 
     /// Resumes at `offset`, which is below where it was.
@@ -172,7 +196,7 @@ impl Source {
 
     /// Whether there are bytes that are not handed on, as far as known.
     pub(crate) fn has_rest(&self) -> bool {
-        self.size > self.offset
+        self.size > self.offset && !self.unwritten
     }
 
     /// Whether only an incomplete line, looked at already, is left.
@@ -197,6 +221,14 @@ impl Source {
             Some(packed) if packed.whole().is_none() => false,
             Some(packed) => (file_bytes, mtime_ns) != (packed.form.size, self.mtime_ns),
         }
+    }
+
+    /// Whether it does not matter what stands in its file of this size: nothing of it was read, and either it is filled in
+    /// place, or there was no more than an unfinished line. One that is shorter than it was, or had lines, may have
+    /// been copied away, and that comes first.
+    pub(crate) fn may_be_another(&self, size: u64) -> bool {
+        let had_no_line = size > self.size && self.scanned >= self.size;
+        self.offset == 0 && self.packed.is_none() && (size == self.size || had_no_line)
     }
 
     /// Bytes that its fingerprint and the rung at its offset speak for.

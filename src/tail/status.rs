@@ -24,6 +24,11 @@ pub struct Counters {
     pub truncated: u64,
     /// Bytes that were truncated or deleted before they were read, as far as they were ever seen.
     pub destroyed_unread_bytes: u64,
+    /// Sources that ended as gone while nobody had their file open, so that it is not known whether all of it was read:
+    /// not found since the start, or closed as descriptors ran short.
+    pub lost_sight: u64,
+    /// Files that were gone and read to their end, and closed before `rotate_wait` was over as descriptors ran short.
+    pub released_early: u64,
     /// Errors, each time the state of a file or folder changed to one.
     pub errors: u64,
     /// Sweeps done.

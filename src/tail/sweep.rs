@@ -15,7 +15,9 @@ use super::source::Source;
 use super::worker::{Ending, Now, Worker};
 
 /// A file read to its end is held open for so long after its last line, as long as there are descriptors.
-const IDLE_CLOSE_MS: u64 = 5 * 60 * 1_000;
+pub(crate) const IDLE_CLOSE_MS: u64 = 5 * 60 * 1_000;
+/// One descriptor in so many is made free when all are in use.
+const OPEN_RESERVE: usize = 8;
 /// The pause after a sweep, in multiples of what it took: 5 % of the time at most, 20 % where events ask for one.
 const REGULAR_PAUSE: u64 = 20;
 const WANTED_PAUSE: u64 = 4;
@@ -73,6 +75,7 @@ impl Worker {
             self.queue(id);
         }
         self.refused_before = std::mem::take(&mut self.refused);
+        self.strangers_before = std::mem::take(&mut self.strangers);
         for (path, why) in walked.refused {
             self.refuse(path, why);
         }
@@ -136,9 +139,9 @@ impl Worker {
             if source.missed < 2 {
                 self.sweep_wanted = true;
             } else if quiet && !source.queued && (held.is_none() || source.is_caught_up()) {
-                // Moved away with nothing in its place: its writer may have it open, so it is read on.
-                let waits_for_writer = held.is_some() && !deleted && !source.taken && !source.path.exists();
-                if !waits_for_writer && !queue.contains(&source.id) {
+                // One that was moved away may still be written to, as one that was deleted may. Neither is waited for
+                // longer than this, or the descriptors would run out.
+                if !queue.contains(&source.id) {
                     self.endings.push_back((source.id, Ending::Finished));
                 }
             }
@@ -206,29 +209,46 @@ impl Worker {
         source.file.is_some()
     }
 
-    /// Closes what was read to its end: the idle, and the least recently written where there are too many.
+    /// Closes what was read to its end: the idle, and those that were quiet for longest where there are too many. One
+    /// that is gone cannot be opened again, so it ends with that; with unread bytes it stays open.
     fn close_idle(&mut self, now: Now) {
         let mut open = Vec::new();
-        for source in self.table.iter_mut().filter(|source| source.file.is_some() && source.gone_ms.is_none())
-        {
-            let unread = !source.is_caught_up();
-            if !unread && now.boot_ms.saturating_sub(source.active_ms) >= IDLE_CLOSE_MS {
+        for source in self.table.iter_mut().filter(|source| source.file.is_some()) {
+            let (is_gone, unread) = (source.gone_ms.is_some(), !source.is_caught_up());
+            let quiet_since_ms = source.active_ms.max(source.gone_ms.unwrap_or(0));
+            if !is_gone && !unread && now.boot_ms.saturating_sub(source.active_ms) >= IDLE_CLOSE_MS {
                 source.file = None;
                 self.open -= 1;
-            } else {
-                // Rotated files are the next to vanish.
-                open.push((unread, source.rotated_from.is_some(), source.active_ms, source.id));
+            } else if !is_gone || !unread && source.missed >= 2 {
+                // Of those with unread bytes rotated files are the next to vanish.
+                open.push((unread, unread && source.rotated_from.is_some(), quiet_since_ms, source.id));
             }
         }
-        let surplus = self.open.saturating_sub(self.open_max);
-        if surplus > 0 {
-            open.sort_unstable();
-            for (.., id) in open.into_iter().take(surplus) {
-                if let Some(source) = self.table.get_mut(id) {
-                    source.file = None;
-                    self.open -= 1;
-                }
+        if open.is_empty() || self.open < self.open_max {
+            return;
+        }
+        // Some stay free for what is opened before the next sweep: closing those would hit the ones written last.
+        let surplus = self.open - (self.open_max - self.open_max / OPEN_RESERVE);
+        open.sort_unstable();
+        let mut released = 0;
+        for (.., id) in open.into_iter().take(surplus) {
+            let is_gone = self.table.get(id).is_some_and(|source| source.gone_ms.is_some());
+            if !is_gone {
+                self.close_early(id);
+            } else if !self.endings.iter().any(|ending| ending.0 == id) && !self.is_awaited(id) {
+                self.endings.push_back((id, Ending::Finished));
+                released += 1;
             }
+        }
+        if released > 0 {
+            self.counters.released_early += released;
+            tracing::warn!(
+                files = released,
+                open = self.open,
+                limit = self.open_max,
+                "descriptors run short: files that are gone and were quiet for longest are closed before `rotate_wait` \
+                 is over; what their writers add now is lost. Raise RLIMIT_NOFILE"
+            );
         }
     }
 }

@@ -10,13 +10,13 @@ use spillq_storage::SourceId;
 use super::check::Check;
 use super::discover::Found;
 use super::identity::{
-    Decision, Evidence, FINGERPRINT_BYTES, Fingerprint, Likeness, OwnPath, SAME_PATH_BYTES, decide,
+    Decision, Evidence, FINGERPRINT_BYTES, Fingerprint, Held, Likeness, OwnPath, SAME_PATH_BYTES, decide,
 };
 use super::open::open;
 use super::packed::{Job, Packed, Slot, State, Whole};
 use super::reader::Look;
-use super::recognise::Opened;
-use super::rotation::unpacked;
+use super::recognise::{At, Opened};
+use super::rotation::{is_rotation_of, unpacked};
 use super::source::Source;
 use super::worker::{Now, Worker};
 
@@ -91,7 +91,8 @@ impl Worker {
                 Some(packed) => packed.whole() == Some(whole),
                 None => candidate.is_twin(),
             };
-            let is_twin = is_alike && (is_told || !is_here && whole.size >= offset);
+            let is_rest = !is_here && (whole.size >= offset || is_rotation_of(&path, source));
+            let is_twin = is_alike && (is_told || is_rest);
             if is_here || source.file.is_some() && candidate.is_compared {
                 if is_twin {
                     return Verdict::Twin(candidate.id);
@@ -112,10 +113,15 @@ impl Worker {
                 own_path,
                 fresh: false,
                 compared: source.compared(),
+                // What is held open was compared byte by byte above, or is not what is in here.
+                nothing_read: false,
+                held: Held::No,
+                named: is_rotation_of(&path, source),
             });
             let to = match decision {
                 Decision::Continue | Decision::Copy => Some(offset),
                 Decision::CopyRead => Some(whole.size),
+                Decision::CopyFrom(to) => Some(to),
                 _ => is_twin.then_some(whole.size.min(offset)),
             };
             // It was read on while the file was checked.
@@ -160,8 +166,19 @@ impl Worker {
             tracing::error!(%path, offset, bytes = destroyed, "bytes were destroyed before they were read");
         }
         if to < source.offset {
-            source.ladder.set(to, whole.end);
+            if to == whole.size {
+                source.ladder.set(to, whole.end);
+            } else {
+                source.ladder.cut(to);
+                self.counters.rolled_back += 1;
+                self.counters.rolled_back_bytes += source.offset - to;
+                let (path, from) = (source.path.display(), source.offset);
+                tracing::warn!(%path, from, to, "rolled back: the compressed copy ends below what was read");
+            }
             (source.offset, source.in_part) = (to, false);
+        }
+        if u64::from(source.fingerprint.len) > whole.size {
+            source.fingerprint = provisional.fingerprint;
         }
         source.size = whole.size;
         source.displaced = 0;
@@ -171,14 +188,14 @@ impl Worker {
             inode: provisional.inode,
             size: packed.form.size,
             mtime_ns: provisional.mtime_ns,
-            ctime_ms: 0,
+            ctime_ns: 0,
             follow: Some(provisional.follow),
         };
         tracing::debug!(path = %found.path.display(), source = of.0, to, "what is left of a source is packed");
         let look = Look { size: packed.form.size, start: Vec::new(), form: Some(packed.form) };
         let state = State::Whole(whole);
-        source.packed = Some(Box::new(Packed { state, ..*packed }));
-        self.take_over(of, Opened { found, file, look }, None, now);
+        source.packed = Some(Packed::new(packed.form, state, packed.since_ms));
+        self.take_over(of, Opened { found, file, look }, At::Offset, now);
         self.owe_checkpoint(of);
     }
 
@@ -224,7 +241,7 @@ impl Worker {
                 _ if !packed.is_open() => {}
                 _ if print.len == 0 || source.fingerprint == print => return true,
                 // Two whole kilobytes that differ, or the beginning of a smaller file.
-                _ if usize::from(print.len) < FINGERPRINT_BYTES => {
+                _ if usize::from(print.len.min(source.fingerprint.len)) < FINGERPRINT_BYTES => {
                     looked_into.push((source.path.clone(), source.follow));
                 }
                 _ => {}
@@ -233,7 +250,8 @@ impl Worker {
         looked_into.into_iter().any(|(path, follow)| {
             let opened = open(&path, self.discover.way(Some(follow), &path));
             let look = opened.ok().and_then(|(file, _)| self.reader.look(&file).ok());
-            look.is_some_and(|look| print.compare(&look.start) == Likeness::Equal)
+            // What is shorter than the fingerprint may be the beginning of the source.
+            look.is_some_and(|look| print.compare(&look.start) != Likeness::Differs)
         })
     }
 }

@@ -26,6 +26,7 @@ use super::refollow::Follows;
 use super::source::{Source, Table};
 use super::status::{Counters, Snapshot, SourceState, SourceStatus};
 use super::streams::{HELD_BYTES_MAX, Streams};
+use super::sweep::IDLE_CLOSE_MS;
 use super::unpack::Fault;
 use super::{Follow, Settings};
 use crate::queue::{Append, Closed, Handle, Ticket};
@@ -41,6 +42,9 @@ pub const BUFFERED_BYTES_MAX: u64 =
 const ANSWER_WAIT: Duration = Duration::from_millis(100);
 /// Checkpoints in one append. With 10,000 quiet sources renamed at once the rest goes with the next.
 const CHECKPOINTS_MAX: usize = 2_048;
+
+/// The size of a file, and the times that its server gave it.
+pub(crate) type Looks = (u64, i64, i64);
 
 /// Both clocks, in milliseconds: one that runs on while the host sleeps, for waiting, and the wall, for display.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +103,10 @@ pub(crate) struct Worker {
     /// The same, of the sweep before.
     pub(crate) refused_before: HashMap<PathBuf, String>,
     pub(crate) folders: HashMap<PathBuf, u64>,
+    /// Files that may be copies: device and inode, size and times, and since when they are that.
+    pub(crate) strangers: HashMap<(u64, u64), (Looks, u64)>,
+    /// The same, of the sweep before.
+    pub(crate) strangers_before: HashMap<(u64, u64), (Looks, u64)>,
     pub(crate) waiting_files: usize,
     pub(crate) sweep_number: u32,
     pub(crate) sweep_cost_ms: u64,
@@ -151,6 +159,8 @@ impl Worker {
             refused: HashMap::new(),
             refused_before: HashMap::new(),
             folders: HashMap::new(),
+            strangers: HashMap::new(),
+            strangers_before: HashMap::new(),
             waiting_files: 0,
             sweep_number: 0,
             sweep_cost_ms: 0,
@@ -383,6 +393,7 @@ impl Worker {
             return;
         };
         let (was_dirty, was_size) = (source.dirty, source.size);
+        let was_looked_at = source.scanned.max(source.offset);
         let line_max = self.follows.get(usize::from(source.follow)).map_or(1, |follow| follow.max_line_bytes);
         let turn = match self.slot.as_mut().and_then(|slot| slot.unpacker(id)) {
             _ if is_packed && !source.has_rest() => Ok(Turn::CaughtUp),
@@ -391,6 +402,13 @@ impl Worker {
         };
         if source.size != was_size {
             source.active_ms = now.boot_ms;
+        }
+        // An unfinished line that is taken back is no loss; what nobody has looked at may be lines.
+        let destroyed = was_size.saturating_sub(source.size.max(was_looked_at));
+        if destroyed > 0 && !is_packed && !matches!(turn, Ok(Turn::Changed)) {
+            self.counters.destroyed_unread_bytes += destroyed;
+            let (path, offset) = (source.path.display(), source.offset);
+            tracing::error!(%path, offset, bytes = destroyed, "bytes were destroyed before they were read");
         }
         if source.dirty && !was_dirty {
             self.dirty.push_back(id);
@@ -438,6 +456,7 @@ impl Worker {
                 use std::os::unix::fs::MetadataExt;
                 if (meta.dev(), meta.ino()) == (source.device, source.inode) {
                     source.file = Some(file);
+                    source.closed_early = false;
                     self.open += 1;
                     return true;
                 }
@@ -499,16 +518,25 @@ impl Worker {
         };
         self.let_go(id);
         self.close_ranks(&source);
-        if source.file.take().is_some() {
-            self.open = self.open.saturating_sub(1);
+        let was_open = source.file.take().is_some();
+        self.open = self.open.saturating_sub(usize::from(was_open));
+        if ending == Ending::Finished && !was_open && is_end_unknown(&source) {
+            self.counters.lost_sight += 1;
+            let (path, offset) = (source.path.display(), source.offset);
+            let why =
+                if source.looked { "closed as descriptors ran short" } else { "not seen since the start" };
+            tracing::warn!(%path, offset, "a file is gone, {why}: what was written behind the offset is not known");
         }
-        let destroyed = source.size.saturating_sub(source.offset);
-        if destroyed > 0 {
+        // Where nothing was read, an unfinished first line was taken back.
+        let known =
+            if source.offset == 0 && ending == Ending::Truncated { source.scanned } else { source.offset };
+        let destroyed = source.size.saturating_sub(known);
+        if destroyed > 0 && !source.unwritten {
             self.counters.destroyed_unread_bytes += destroyed;
             let (path, offset) = (source.path.display(), source.offset);
             tracing::error!(%path, offset, bytes = destroyed, "bytes were destroyed before they were read");
         }
-        if ending == Ending::Truncated {
+        if ending == Ending::Truncated && (source.offset > 0 || destroyed > 0) {
             self.counters.truncated += 1;
             tracing::info!(path = %source.path.display(), "truncated: a new source from its beginning");
         }
@@ -521,11 +549,17 @@ impl Worker {
     }
 
     fn close_if_too_many(&mut self, id: SourceId) {
-        if self.open > self.open_max
-            && let Some(source) = self.table.get_mut(id)
-            && source.gone_ms.is_none()
+        if self.open > self.open_max && self.table.get(id).is_some_and(|source| source.gone_ms.is_none()) {
+            self.close_early(id);
+        }
+    }
+
+    /// For want of descriptors.
+    pub(crate) fn close_early(&mut self, id: SourceId) {
+        if let Some(source) = self.table.get_mut(id)
             && source.file.take().is_some()
         {
+            source.closed_early = true;
             self.open -= 1;
         }
     }
@@ -608,4 +642,13 @@ impl Worker {
             false => Err(io::ErrorKind::TimedOut.into()),
         }
     }
+}
+
+/// Whether a source that ended while its file was not open may have had more. One that was closed for being idle had been
+/// quiet until the last sweep; a packed file never grows.
+fn is_end_unknown(source: &Source) -> bool {
+    let quiet_ms = source.gone_ms.unwrap_or(0).saturating_sub(source.active_ms);
+    let is_out_of_sight = !source.looked || source.closed_early && quiet_ms < IDLE_CLOSE_MS;
+    let is_complete = source.packed.is_some() && !source.has_rest();
+    is_out_of_sight && !is_complete && !source.resting
 }

@@ -75,3 +75,50 @@ fn who_came_after_a_packed_file_comes_after_all_that_it_came_after() {
         write(2, false),
     ]);
 }
+
+/// `a.log` had half a line and nothing read of it, was copied away, emptied, moved to `b.log` and written on. It was taken
+/// for a new file there, and read from its open descriptor, too.
+#[test]
+fn a_file_of_which_nothing_was_read_is_known_by_its_inode() {
+    check(&[
+        write(1, false),
+        RollBack { file: A, lose: 1, half: true },
+        Look,
+        RotateCopy { file: A },
+        MoveOver { file: A, other: B },
+        Write { file: B, lines: 2, partial: false },
+    ]);
+}
+
+/// The copy was shorter than what the fingerprint covered, and named as the path that its source had been moved to.
+#[test]
+fn a_short_copy_is_known_by_the_path_that_its_source_was_moved_to() {
+    check(&[
+        write(2, false),
+        Look,
+        MoveOver { file: A, other: B },
+        CopyOpen { file: B, shorter: true, stops: false },
+    ]);
+}
+
+/// `c.log` was allocated, seen, filled, copied away and truncated before anybody looked again. Nothing of it had been read,
+/// so that its new content was taken for the old one, and came before what had been copied away.
+#[test]
+fn a_file_of_which_nothing_was_read_and_that_was_truncated_comes_after_its_copy() {
+    check(&[
+        Allocate { file: A },
+        Look,
+        write(1, false),
+        RotateCopy { file: A },
+        write(1, false),
+        Show { file: B },
+        RollBack { file: B, lose: 0, half: false },
+    ]);
+}
+
+/// `a.log` was found, copied away, truncated and written on before a line of it was read. It was read on as it was then,
+/// and what had been copied away came after that.
+#[test]
+fn a_file_with_unread_lines_that_was_truncated_comes_after_its_copy() {
+    check(&[write(1, false), Look, Recreate { file: A }, Step, RotateCopy { file: A }, write(2, false)]);
+}

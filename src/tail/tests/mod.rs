@@ -3,6 +3,7 @@
 //! Most drive the worker step by step with a clock of their own and a log that answers when it is told to; `thread`
 //! runs the real thing.
 
+mod copies;
 mod follow;
 mod kept;
 mod model;
@@ -10,8 +11,10 @@ mod order;
 mod packed;
 mod refollow;
 mod refused;
+mod released;
 mod rotation;
 mod streams;
 mod support;
 mod swap;
 mod thread;
+mod unread;

@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -82,6 +82,28 @@ pub(super) enum Action {
     Show {
         file: usize,
     },
+    /// Copied away and removed, while its writer has it open still; where `shorter`, a line comes between the two. Where
+    /// `stops`, the service dies then.
+    CopyOpen {
+        file: usize,
+        shorter: bool,
+        stops: bool,
+    },
+    /// The writer of the last of these goes on.
+    WriteDeleted {
+        lines: usize,
+    },
+    /// Truncated inside its unfinished line.
+    TakeBack {
+        file: usize,
+        keep: usize,
+    },
+    /// A file that is allocated first and filled in place.
+    Allocate {
+        file: usize,
+    },
+    /// The clock of the server that has the files is so many milliseconds behind.
+    ServerBehind(i64),
     Look,
     /// One round, in the middle of which everything else may happen.
     Step,
@@ -110,7 +132,13 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(Action::Unpack),
         1 => file.clone().prop_map(|file| Action::Unrotate { file }),
         2 => file.clone().prop_map(|file| Action::Hide { file }),
-        3 => file.prop_map(|file| Action::Show { file }),
+        3 => file.clone().prop_map(|file| Action::Show { file }),
+        2 => (file.clone(), any::<bool>(), any::<bool>())
+            .prop_map(|(file, shorter, stops)| Action::CopyOpen { file, shorter, stops }),
+        2 => (1..4_usize).prop_map(|lines| Action::WriteDeleted { lines }),
+        2 => (file.clone(), 0..20_usize).prop_map(|(file, keep)| Action::TakeBack { file, keep }),
+        1 => file.prop_map(|file| Action::Allocate { file }),
+        1 => prop_oneof![Just(0), Just(10_000), Just(-3_600_000)].prop_map(Action::ServerBehind),
         4 => Just(Action::Look),
         3 => Just(Action::Step),
         1 => Just(Action::LetPass),
@@ -136,6 +164,10 @@ struct Content {
     cuts: Vec<usize>,
     /// `partial` is what a power cut left of a line that may have been read: what is written behind it has its number.
     is_torn: bool,
+    /// A copy of a file that was open when it was deleted.
+    is_of_deleted: bool,
+    /// Its bytes are zeros before they are written.
+    is_allocated: bool,
 }
 
 struct Model {
@@ -158,6 +190,9 @@ struct Model {
     /// Lines that may come again so many times: they stood before the end of a file that lost it.
     again: HashMap<Vec<u8>, usize>,
     roll_backs: usize,
+    /// Files that are deleted, and open in their writer and the tail; how often time passed since the last write.
+    deleted: Vec<(fs::File, &'static str, Vec<u8>)>,
+    deleted_passed: u64,
     /// Lines of files that came from elsewhere: between files no order is promised for them.
     loose: HashSet<Vec<u8>>,
     next_line: u64,
@@ -184,6 +219,8 @@ impl Model {
             written: HashMap::new(),
             again: HashMap::new(),
             roll_backs: 0,
+            deleted: Vec::new(),
+            deleted_passed: 0,
             loose: HashSet::new(),
             next_line: 0,
             next_name: 0,
@@ -223,11 +260,7 @@ impl Model {
                     self.show_all();
                     // Looked at before, its inode is known and it is read under any name; otherwise it is nobody's.
                     // With a line stored: an older file with an incomplete end may hold it up for `rotate_wait`.
-                    self.rig.is_full = false;
-                    self.look();
-                    self.rig.pass(Duration::from_secs(120));
-                    self.look();
-                    self.end_partial_lines();
+                    self.wait_for_ends();
                     self.rig.rename(FILES[file], &name);
                 }
             }
@@ -249,7 +282,7 @@ impl Model {
             Action::Recreate { file } => {
                 if let Some(content) = self.now.remove(FILES[file]) {
                     // Held open, the inode would not be free.
-                    self.rig.restart();
+                    self.restart();
                     remake(&self.rig.path(FILES[file]));
                     self.destroyed(content);
                     self.write(FILES[file], 1, false);
@@ -292,6 +325,10 @@ impl Model {
                     self.keep_time(&packed, &name);
                     fs::remove_file(from).unwrap();
                     self.loose.extend(content.lines.iter().cloned());
+                    if content.is_of_deleted {
+                        // It may get the inode of the deleted file, and is that rolled back then (row 5).
+                        self.may_be_rolled_back(&content.lines);
+                    }
                     let content = Content { is_packed: false, is_copy: true, is_loose: true, ..content };
                     self.rotated.push((name, content));
                 }
@@ -335,6 +372,38 @@ impl Model {
                     self.put(file, content);
                 }
             }
+            Action::CopyOpen { file, shorter, stops } => self.copy_open(FILES[file], shorter, stops),
+            Action::WriteDeleted { lines } => self.write_deleted(lines),
+            Action::TakeBack { file, keep } => {
+                // What was ended after `rotate_wait` is in no list of lines.
+                let is_whole = |content: &Content| {
+                    let left = [content.lines.concat(), content.partial.clone()].concat();
+                    fs::read(self.rig.path(FILES[file])).unwrap() == left
+                };
+                if let Some(content) = self.now.get_mut(FILES[file])
+                    && keep < content.partial.len()
+                    && content.cuts.is_empty()
+                    && is_whole(content)
+                    && !content.is_torn
+                {
+                    // A part of a number would be another one with what comes behind it.
+                    let keep = if content.partial[..keep].contains(&b':') { keep } else { 0 };
+                    content.partial.truncate(keep);
+                    let len = content.lines.concat().len() + keep;
+                    self.rig.truncate(FILES[file], len as u64);
+                }
+            }
+            Action::Allocate { file } => {
+                let file = FILES[file];
+                if !self.now.contains_key(file) {
+                    self.rig.write(file, [0; 2_000]);
+                    self.stamp(file);
+                    let is_loose = self.mixed.contains(file);
+                    let content = Content { is_loose, is_allocated: true, ..Content::default() };
+                    self.now.insert(file, content);
+                }
+            }
+            Action::ServerBehind(ms) => self.rig.server_behind_ms = ms,
             Action::Look => self.look(),
             Action::Step => {
                 self.rig.worker.sweep_wanted = true;
@@ -345,10 +414,14 @@ impl Model {
                 if self.passed > 4 {
                     self.show_all();
                 }
+                self.deleted_passed += 1;
+                if self.deleted_passed > 4 {
+                    self.deleted.clear();
+                }
                 self.rig.pass(Duration::from_secs(5));
             }
             Action::FillLog(full) => self.rig.is_full = full,
-            Action::Restart => self.rig.restart(),
+            Action::Restart => self.restart(),
         }
     }
 
@@ -412,16 +485,100 @@ impl Model {
             content.is_torn = false;
             left.truncate(left.len() - std::mem::take(&mut content.partial).len());
         }
-        self.rig.restart();
+        let lines = content.lines.clone();
+        self.restart();
         self.rig.truncate(file, left.len() as u64);
-        self.roll_backs += 1;
-        for line in &content.lines {
-            *self.again.entry(line.clone()).or_default() += 1;
-        }
+        self.may_be_rolled_back(&lines);
         self.written.extend(lost.into_iter().map(|line| (line, false)));
         if !left.is_empty() {
             self.stamp(file);
         }
+    }
+
+    fn restart(&mut self) {
+        // What was deleted is gone with the last that had it open.
+        self.deleted.clear();
+        self.rig.restart();
+    }
+
+    fn may_be_rolled_back(&mut self, lines: &[Vec<u8>]) {
+        self.roll_backs += 1;
+        for line in lines {
+            *self.again.entry(line.clone()).or_default() += 1;
+        }
+    }
+
+    /// Everything is read, ends without a newline included.
+    fn wait_for_ends(&mut self) {
+        self.rig.is_full = false;
+        self.look();
+        self.rig.pass(Duration::from_secs(120));
+        self.look();
+        self.end_partial_lines();
+        self.deleted.clear();
+    }
+
+    fn copy_open(&mut self, file: &'static str, shorter: bool, stops: bool) {
+        // One that is filled in place is not written at its end, and one that is empty is no source yet.
+        let is_empty = |content: &Content| content.lines.is_empty() && content.partial.is_empty();
+        let is_out = |content: &Content| content.is_allocated || is_empty(content);
+        if self.now.get(file).is_none_or(is_out) || self.packing.is_some() {
+            return;
+        }
+        self.show_all();
+        // Read and open: nobody knows of what is written to a deleted file that was not.
+        self.wait_for_ends();
+        let writer = fs::File::options().append(true).open(self.rig.path(file)).unwrap();
+        let copy = self.rotated_name(file, "");
+        let mut content = self.now[file].clone();
+        self.rig.copy(file, &copy);
+        self.stamp(&copy);
+        if shorter {
+            self.write(file, 1, false);
+            self.look();
+        }
+        let Content { partial, .. } = self.now.remove(file).unwrap();
+        if stops && shorter && !content.partial.is_empty() {
+            // It ends inside a line that was read: what is before that is read again as far as the rungs say.
+            self.may_be_rolled_back(&content.lines);
+        }
+        self.rig.remove(file);
+        (content.is_copy, content.is_of_deleted) = (true, true);
+        self.rotated.push((copy, content));
+        if stops {
+            self.restart();
+        } else {
+            self.deleted.push((writer, file, partial));
+            self.deleted_passed = 0;
+        }
+        self.look();
+    }
+
+    fn write_deleted(&mut self, lines: usize) {
+        let Some((mut writer, file, partial)) = self.deleted.pop() else { return };
+        let mut begun = partial;
+        for _ in 0..lines {
+            let line = self.line(file);
+            writer.write_all(&line).unwrap();
+            // An end that was waited for may be a line of its own.
+            let is_begun = !begun.is_empty();
+            let whole = [std::mem::take(&mut begun), line.clone()].concat();
+            self.loose.extend([whole.clone(), line.clone()]);
+            self.written.insert(line, false);
+            self.written.insert(whole, !is_begun);
+        }
+        self.deleted.push((writer, file, Vec::new()));
+        self.deleted_passed = 0;
+        self.rig.is_full = false;
+        self.look();
+    }
+
+    /// A line that is like no other.
+    fn line(&mut self, file: &str) -> Vec<u8> {
+        self.next_line += 1;
+        let padding = "x".repeat((self.next_line * 7 % 90) as usize);
+        // The number first: a beginning that others share could not be told from growth.
+        format!("{}:{file} {padding}\n", self.next_line).into_bytes()
     }
 
     fn destroyed(&mut self, content: Content) {
@@ -462,12 +619,12 @@ impl Model {
     fn write(&mut self, file: &'static str, lines: usize, partial: bool) {
         let is_loose = self.mixed.contains(file);
         let content = self.now.entry(file).or_insert_with(|| Content { is_loose, ..Content::default() });
+        let partial = partial && !content.is_allocated;
+        let at = content.is_allocated.then(|| content.lines.concat().len() as u64);
         let mut bytes = Vec::new();
         for nth in 0..lines {
-            self.next_line += 1;
-            let padding = "x".repeat((self.next_line * 7 % 90) as usize);
-            // The number first: a beginning that others share could not be told from growth.
-            let line = format!("{}:{file} {padding}\n", self.next_line).into_bytes();
+            let line = self.line(file);
+            let content = self.now.get_mut(file).unwrap();
             let cut = if partial && nth + 1 == lines { line.len() / 2 } else { line.len() };
             // A partial line is ended by the next write, whatever that begins with.
             let piece = &line[..cut];
@@ -489,7 +646,13 @@ impl Model {
                 content.lines.push(whole);
             }
         }
-        self.rig.write(file, &bytes);
+        match at {
+            Some(at) => {
+                let writer = fs::File::options().write(true).open(self.rig.path(file)).unwrap();
+                writer.write_all_at(&bytes, at).unwrap();
+            }
+            None => self.rig.write(file, &bytes),
+        }
         self.stamp(file);
     }
 

@@ -101,6 +101,8 @@ pub(crate) struct Rig {
     /// Ahead of the wall clock by what a test let pass, and of the boot clock by the steps too.
     skew_ms: u64,
     steps_ms: u64,
+    /// The clock of the server that has the files is behind ours by this, or ahead where it is negative.
+    pub(crate) server_behind_ms: i64,
 }
 
 impl Rig {
@@ -136,6 +138,7 @@ impl Rig {
             append_bytes: APPEND_BYTES,
             skew_ms: 0,
             steps_ms: 0,
+            server_behind_ms: 0,
         }
     }
 
@@ -169,7 +172,8 @@ impl Rig {
     }
 
     pub(crate) fn now(&self) -> Now {
-        now(self.skew_ms, self.steps_ms)
+        let now = now(self.skew_ms, self.steps_ms);
+        Now { wall_ms: now.wall_ms.saturating_add_signed(self.server_behind_ms), ..now }
     }
 
     /// One step, with answers unless the log is full.
