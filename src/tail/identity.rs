@@ -299,7 +299,10 @@ fn is_told(seen: &Evidence, bytes: u64) -> bool {
 /// two part on: what both have is read from the open file alone.
 fn beside_open(seen: &Evidence) -> Decision {
     match seen.held {
-        Held::Shares { to, read } if is_told(seen, to) || !seen.same_path && to > 0 && to >= seen.offset => {
+        // Of a source of which nothing was read a few equal bytes say nothing.
+        Held::Shares { to, read }
+            if is_told(seen, to) || !seen.same_path && seen.offset > 0 && to >= seen.offset =>
+        {
             if read {
                 Decision::Apart(to)
             } else {
@@ -481,6 +484,7 @@ mod tests {
                 check(Evidence { held: Held::Differs, ..seen }, Decision::Unrelated);
                 let header = Held::Shares { to: 40, read: true };
                 check(Evidence { held: header, size: 40, ..seen }, Decision::Unrelated);
+                check(Evidence { held: header, offset: 0, compared: 40, ..seen }, Decision::Unrelated);
             }
         }
     }

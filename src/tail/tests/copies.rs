@@ -224,3 +224,19 @@ fn the_clock_of_the_server_that_has_the_files_does_not_matter() {
         }
     }
 }
+
+/// A file that was deleted while it held an unfinished first line, and another one that begins alike.
+#[test]
+fn a_new_file_that_begins_like_an_unfinished_line_is_read_from_its_beginning() {
+    let mut rig = Rig::new(&["*.log"]);
+    rig.write("a.log", "2026-");
+    rig.settle();
+    let _writer = writer(&rig, "a.log");
+    rig.remove("a.log");
+    rig.settle();
+    rig.write("b.log", "2026-11-29 one\n2026-11-29 two\n");
+    rig.pass(MINUTES);
+    rig.settle();
+    let lines: Vec<String> = rig.log.text().into_iter().filter(|line| line.ends_with('\n')).collect();
+    assert_eq!(lines, ["2026-11-29 one\n", "2026-11-29 two\n"]);
+}
