@@ -223,12 +223,10 @@ impl Source {
         }
     }
 
-    /// Whether it does not matter what stands in its file of this size: nothing of it was read, and either it is filled in
-    /// place, or there was no more than an unfinished line. One that is shorter than it was, or had lines, may have
-    /// been copied away, and that comes first.
+    /// Whether it does not matter what stands in its file of this size: nothing of it was read, and it is filled in place.
+    /// One of another length may have been copied away, and that comes first.
     pub(crate) fn may_be_another(&self, size: u64) -> bool {
-        let had_no_line = size > self.size && self.scanned >= self.size;
-        self.offset == 0 && self.packed.is_none() && (size == self.size || had_no_line)
+        self.offset == 0 && self.packed.is_none() && size == self.size
     }
 
     /// Bytes that its fingerprint and the rung at its offset speak for.

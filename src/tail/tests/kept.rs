@@ -122,3 +122,16 @@ fn a_file_of_which_nothing_was_read_and_that_was_truncated_comes_after_its_copy(
 fn a_file_with_unread_lines_that_was_truncated_comes_after_its_copy() {
     check(&[write(1, false), Look, Recreate { file: A }, Step, RotateCopy { file: A }, write(2, false)]);
 }
+
+/// `a.log` had half a line and nothing read of it. It grew, was copied away, emptied and written on before anybody looked
+/// again: it was read on as it was then, and what had been copied away came after that.
+#[test]
+fn a_file_with_an_unfinished_first_line_that_was_truncated_comes_after_its_copy() {
+    check(&[
+        Write { file: A, lines: 1, partial: true },
+        Look,
+        write(2, false),
+        RotateCopy { file: A },
+        write(2, false),
+    ]);
+}
