@@ -3,6 +3,7 @@
 //! It finds what events miss, so nothing rests on them. A known file that has not changed costs one stat; files that
 //! are new, moved or changed in place are handed to `recognise`. It never reads lines.
 
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -11,6 +12,7 @@ use spillq_storage::SourceId;
 
 use super::discover::Found;
 use super::open::open;
+use super::reader::mtime_ns;
 use super::source::Source;
 use super::worker::{Ending, Now, Worker};
 
@@ -123,9 +125,12 @@ impl Worker {
             if !deleted && unlisted.iter().any(|folder| source.path.starts_with(folder)) {
                 continue;
             }
-            if let Some(meta) = &held
-                && meta.len() != source.file_bytes()
-            {
+            // One that is filled in place changes its time alone.
+            let has_changed = |meta: &Metadata| {
+                meta.len() != source.file_bytes()
+                    || source.packed.is_none() && mtime_ns(meta) != source.mtime_ns
+            };
+            if held.as_ref().is_some_and(has_changed) {
                 queue.push(source.id);
             }
             source.missed = (source.missed + 1).min(2);

@@ -135,3 +135,17 @@ fn a_file_with_an_unfinished_first_line_that_was_truncated_comes_after_its_copy(
         write(2, false),
     ]);
 }
+
+/// `a.log` was filled in place, renamed, packed and removed before anybody looked again. It was as long as before, so that
+/// nobody looked into what was still open.
+#[test]
+fn what_was_filled_into_a_file_that_is_gone_is_read_from_its_descriptor() {
+    check(&[
+        Allocate { file: A },
+        write(1, false),
+        Look,
+        write(1, false),
+        RotateRename { file: A },
+        Pack { half: false, zstd: false },
+    ]);
+}
