@@ -410,6 +410,7 @@ impl Worker {
         }
         source.displaced = 0;
         source.looked = true;
+        source.unwritten = false;
         source.error = None;
         source.outside = found.follow.is_none();
         source.resting = false;

@@ -149,3 +149,32 @@ fn what_was_filled_into_a_file_that_is_gone_is_read_from_its_descriptor() {
         Pack { half: false, zstd: false },
     ]);
 }
+
+/// `a.log` was filled in place, copied away, emptied, and the copy packed before anybody looked again. It went on in the
+/// packed file, of which nothing was read, as what stood behind the offset had been unwritten before.
+#[test]
+fn what_was_filled_into_a_file_is_read_from_its_packed_copy() {
+    check(&[
+        Allocate { file: A },
+        write(1, false),
+        Look,
+        write(1, false),
+        RotateCopy { file: A },
+        Pack { half: false, zstd: false },
+    ]);
+}
+
+/// `a.log` was filled in place, renamed, packed and removed. Nothing of it had been read, so that the packed file was not
+/// known to be the same.
+#[test]
+fn a_file_that_was_filled_after_the_first_look_is_known_in_its_packed_copy() {
+    check(&[
+        Allocate { file: A },
+        RotateRename { file: A },
+        Allocate { file: A },
+        Step,
+        write(1, false),
+        RotateRename { file: A },
+        Pack { half: false, zstd: false },
+    ]);
+}

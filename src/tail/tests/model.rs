@@ -391,6 +391,7 @@ impl Model {
                     content.partial.truncate(keep);
                     let len = content.lines.concat().len() + keep;
                     self.rig.truncate(FILES[file], len as u64);
+                    self.stamp(FILES[file]);
                 }
             }
             Action::Allocate { file } => {
