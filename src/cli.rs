@@ -715,9 +715,18 @@ pub enum GroupCommand {
         /// A seq; a time, as 2026-03-01T08:00:00Z or as so long ago (24h, 90m); beginning; or end
         #[arg(long, value_name = "SEQ|TIME|beginning|end", value_parser = place)]
         to: Place,
+        /// Give lines again that the destination (redis, postgres, file) has noted as given
+        #[arg(long, conflicts_with = "missing")]
+        again: bool,
+        /// Give only those that the destination has not noted: what it has lost with its note
+        #[arg(long)]
+        missing: bool,
         /// Also if lines wait before that place: they are skipped
         #[arg(long)]
         discard_lines: bool,
+        /// Print where the group is as a JSON object: to, again, skipped
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -725,7 +734,7 @@ const SEEK_EXAMPLES: &str = "\
 Examples:
   spillq group seek --data-dir ./q default --to 24h
   spillq group seek --data-dir ./q default --to 2026-03-01T08:00:00Z
-  spillq group seek --data-dir ./q default --to 182733
+  spillq group seek --data-dir ./q default --to 182733 --again
   spillq group seek --data-dir ./q audit --to end --discard-lines";
 
 /// Where a group is moved to.

@@ -416,7 +416,7 @@ impl Parts {
         let (supervision, supervisor) = watched.start(settings, &crews.names(), &queue, tail.clone())?;
         let api =
             Api::new(queue.handle(), queue.window(), tail.clone(), supervision.clone(), &settings.data_dir);
-        let api = api.with_config(door);
+        let api = api.with_config(door).with_replays(crews.replays());
         let serving = serve(&settings.data_dir, addresses, api.clone()).map_err(|error| {
             let socket = settings.data_dir.join(crate::http::SOCKET);
             ServiceError::Start(format!("could not listen on {}: {error}", socket.display()), None)

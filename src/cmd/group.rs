@@ -7,7 +7,7 @@ use indicatif::HumanCount;
 
 use super::{Exit, Failure, data_dir, store, wrote};
 use crate::cli::{Beginning, GroupArgs, GroupCommand, GroupNameArgs, Place};
-use crate::http::{AdminJson, Client, SeekToJson, StatusJson};
+use crate::http::{AdminJson, Client, GivenJson, SeekToJson, StatusJson};
 use crate::queue::wall_ms;
 
 /// Lists, adds, removes, pauses, resumes, retries or moves.
@@ -40,16 +40,34 @@ pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
             }
             act(group, AdminJson::RetryNow { name: group.name.clone() }, "retries now")
         }
-        GroupCommand::Seek { group, to, discard_lines } => seek(group, *to, *discard_lines),
+        GroupCommand::Seek { group, to, again, missing, discard_lines, json } => {
+            let given = again.then_some(GivenJson::Again).or(missing.then_some(GivenJson::Missing));
+            seek(group, *to, given, (*discard_lines, *json))
+        }
     }
 }
+
+/// Of a seek backwards on a store that no service runs on.
+const NOTE: &str = "\nA destination that notes what it was given (redis, postgres, file) takes only those that it has \
+                    not noted. To give it all of them, seek with --again while the service runs.";
 
 fn act(group: &GroupNameArgs, request: AdminJson, done: &str) -> Result<Exit, Failure> {
     store::administer(&data_dir(group.data_dir.data_dir.as_deref()), request)?;
     wrote(writeln!(io::stdout(), "group {} {done}", group.name))
 }
 
-fn seek(group: &GroupNameArgs, place: Place, discard_lines: bool) -> Result<Exit, Failure> {
+fn seek(
+    group: &GroupNameArgs,
+    place: Place,
+    given: Option<GivenJson>,
+    (discard_lines, json): (bool, bool),
+) -> Result<Exit, Failure> {
+    let dir = data_dir(group.data_dir.data_dir.as_deref());
+    let is_stopped = Client::connect(&dir).is_none();
+    if is_stopped && given == Some(GivenJson::Again) {
+        let message = format!("no service runs on {}: its processor clears the note", dir.display());
+        return Err(Failure::could_not_run(message).hint("start it (`spillq run`), and seek then"));
+    }
     let ms = |time: SystemTime| {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -63,11 +81,15 @@ fn seek(group: &GroupNameArgs, place: Place, discard_lines: bool) -> Result<Exit
         Place::Beginning => SeekToJson::Beginning,
         Place::End => SeekToJson::End,
     };
-    let request = AdminJson::Seek { group: group.name.clone(), to, discard_lines };
-    let answer = store::administer(&data_dir(group.data_dir.data_dir.as_deref()), request)?;
+    let request = AdminJson::Seek { group: group.name.clone(), to, discard_lines, given };
+    let answer = store::administer(&dir, request)?;
     let Some(sought) = answer.sought else {
         return Err(Failure::could_not_run("the service did not say where the group is now"));
     };
+    if json {
+        let text = serde_json::to_string(&sought).map_err(io::Error::from);
+        return wrote(text.and_then(|text| writeln!(io::stdout(), "{text}")));
+    }
     let instead = match place {
         Place::Seq(seq) if seq.0 < sought.to => format!(" (line {} is no longer stored)", HumanCount(seq.0)),
         Place::Seq(seq) if seq.0 > sought.to => format!(" (line {} is not there yet)", HumanCount(seq.0)),
@@ -75,9 +97,16 @@ fn seek(group: &GroupNameArgs, place: Place, discard_lines: bool) -> Result<Exit
     };
     let (to, again, skipped) = (HumanCount(sought.to), HumanCount(sought.again), HumanCount(sought.skipped));
     let name = &group.name;
+    let note = match given {
+        _ if sought.again == 0 => "",
+        Some(GivenJson::Missing) => "; the destination takes those that it has not noted",
+        // On disk nobody knows what the destination is.
+        None if is_stopped => NOTE,
+        _ => "",
+    };
     wrote(writeln!(
         io::stdout(),
-        "group {name} is at line {to}{instead}: {again} lines wait again, {skipped} were skipped"
+        "group {name} is at line {to}{instead}: {again} lines wait again, {skipped} were skipped{note}"
     ))
 }
 

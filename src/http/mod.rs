@@ -11,6 +11,7 @@ mod doors;
 pub mod fuzzing;
 mod outside;
 mod reload;
+mod seek;
 mod server;
 mod wire;
 
@@ -21,6 +22,6 @@ pub use outside::{file_system_bytes, free_bytes, outside, unreadable};
 pub use reload::{Asker, ChangeJson, ConfigDoor, ConfigJson, ReloadJson};
 pub use server::{Api, SOCKET, serve};
 pub use wire::{
-    AdminJson, AnswerJson, AnsweredBy, DeadLetterJson, ErrorJson, GroupJson, LineJson, LogJson, LossesJson,
-    ProcessJson, SeekToJson, SoughtJson, SourceJson, SourceNames, StatusJson, reason, time,
+    AdminJson, AnswerJson, AnsweredBy, DeadLetterJson, ErrorJson, GivenJson, GroupJson, LineJson, LogJson,
+    LossesJson, ProcessJson, SeekToJson, SoughtJson, SourceJson, SourceNames, StatusJson, reason, time,
 };

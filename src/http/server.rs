@@ -27,7 +27,7 @@ use super::outside::{look_outside, outside};
 use super::reload::{ConfigDoor, ReloadJson};
 use super::wire::{AdminJson, AnswerJson, AnsweredBy, ErrorJson, LineJson, SourceNames, StatusJson};
 use crate::metrics::{self, Facts, Process};
-use crate::queue::{Closed, Command, Handle, Status, Window, now_ms, wall_ms};
+use crate::queue::{Admin, Answer, Closed, Command, Handle, Replays, Status, Window, now_ms, wall_ms};
 use crate::supervise::Supervision;
 use crate::tail::TailHandle;
 
@@ -51,6 +51,7 @@ pub struct Api {
     supervision: Supervision,
     data_dir: Arc<Path>,
     config: Option<ConfigDoor>,
+    pub(super) replays: Replays,
     /// Made at the first use, and shared: looking at lines is rare.
     reader: Arc<Mutex<Option<Reader>>>,
 }
@@ -72,6 +73,7 @@ impl Api {
             supervision,
             data_dir: Arc::from(data_dir),
             config: None,
+            replays: Replays::default(),
             reader: Arc::default(),
         }
     }
@@ -80,6 +82,12 @@ impl Api {
     #[must_use]
     pub fn with_config(self, config: Option<ConfigDoor>) -> Api {
         Api { config, ..self }
+    }
+
+    /// Where seeks are asked for that give lines again.
+    #[must_use]
+    pub fn with_replays(self, replays: Replays) -> Api {
+        Api { replays, ..self }
     }
 
     /// The verdicts of now, as `doctor --json` prints them.
@@ -182,6 +190,11 @@ impl Api {
         let (reader, block) = read.await.map_err(|_| Closed)?;
         *slot = Some(reader);
         Ok(block)
+    }
+
+    pub(super) async fn administer(&self, admin: Admin) -> Result<Answer, Refused> {
+        let answer = self.handle.ask(|reply| Command::Admin(admin, reply)).await?;
+        answer.map_err(|refusal| Refused(StatusCode::CONFLICT, refusal.to_string()))
     }
 
     async fn lines(&self, from: u64, limit: u64) -> Result<Vec<LineJson>, Refused> {
@@ -296,8 +309,12 @@ async fn line(
 }
 
 async fn admin(State(api): State<Api>, Json(request): Json<AdminJson>) -> Result<Json<AnswerJson>, Refused> {
-    let answer = api.handle.ask(|reply| Command::Admin(request.into(), reply)).await?;
-    let answer = answer.map_err(|refusal| Refused(StatusCode::CONFLICT, refusal.to_string()))?;
+    let answer = match request {
+        AdminJson::Seek { group, to, discard_lines, given } => {
+            api.seek(group, to.into(), discard_lines, given).await?
+        }
+        request => api.administer(request.into()).await?,
+    };
     Ok(Json(answer.into()))
 }
 

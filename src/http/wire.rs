@@ -321,7 +321,19 @@ pub enum AdminJson {
         to: SeekToJson,
         #[serde(default)]
         discard_lines: bool,
+        #[serde(default)]
+        given: Option<GivenJson>,
     },
+}
+
+/// What becomes of lines that wait again and that the destination has noted as given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GivenJson {
+    /// They are given again.
+    Again,
+    /// They are not: only those that are missing there are given.
+    Missing,
 }
 
 /// A place in the log.
@@ -472,8 +484,8 @@ impl From<AdminJson> for Admin {
             }
             AdminJson::Hold { token } => Admin::Hold { token },
             AdminJson::LetGo { token } => Admin::LetGo { token },
-            AdminJson::Seek { group, to, discard_lines } => {
-                Admin::Seek { group, to: to.into(), discard_lines }
+            AdminJson::Seek { group, to, discard_lines, .. } => {
+                Admin::Seek { group, to: to.into(), discard_lines, only_look: false }
             }
             AdminJson::RetryNow { name } => Admin::RetryNow(name),
             AdminJson::Park { group, seqs } => {

@@ -8,7 +8,7 @@
 //!
 //! Lines come in the order in which they are delivered: seq order in a strict group. A group must not have two
 //! batches in flight for one file, and a processor takes one at a time. With `order = "none"` at most 64 gaps may be in one batch;
-//! more are bisected. Replaying a group (`group seek`) adds no line that is there; remove the sidecar for that.
+//! more are bisected. A seek backwards adds no line that is there; `group seek --again` takes them out of the sidecar first.
 //!
 //! Others may rename the file away (a new one is begun), empty it, replace it or append to it while we run. What
 //! nobody can vouch for after a crash is moved to `<path>.spillq-aside`; bytes that are not ours must never be
@@ -20,10 +20,12 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use spillq_storage::{Seq, SeqRange};
+
 use super::blocking::Blocking;
 use super::sidecar::{Intent, Record, Sidecar, open_private, path_of};
 use super::written::{Written, has_too_many_gaps};
-use super::{Batch, Evidence, Origin, Outcome, Processing, Processor};
+use super::{Batch, Evidence, Forgetting, Origin, Outcome, Processing, Processor};
 
 /// So many bytes before the good length tell whether it is still the same file.
 const CHECKED_BYTES_MAX: u64 = 4 * 1024;
@@ -97,6 +99,20 @@ impl Processor for AppendFile {
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
         Box::pin(self.append(batch))
     }
+
+    fn keeps_note(&self) -> bool {
+        true
+    }
+
+    fn forget(&mut self, from: Seq) -> Forgetting<'_> {
+        Box::pin(async move {
+            let forgotten = self.thread.call(move |appender| appender.forget(from)).await;
+            forgotten.and_then(|forgotten| forgotten).map_err(|error| Evidence {
+                summary: format!("{}: {error}", path_of(&self.path).display()),
+                tail: String::new(),
+            })
+        })
+    }
 }
 
 /// The points between which a crash must do no harm.
@@ -129,15 +145,7 @@ struct Open {
 impl Appender {
     /// Appends those lines of `batch` that the file does not hold. They are durable when it returns.
     fn append(&mut self, batch: &Batch) -> io::Result<()> {
-        let mut open = match self.open.take() {
-            Some(open) if open.is_current(&self.path) => open,
-            old => {
-                // Its lock would be in the way.
-                drop(old);
-                Open::new(&self.path, self.origin)?
-            }
-        };
-        open.accept_foreign(&self.path)?;
+        let mut open = self.opened()?;
         let pieces = open.record.written.rest(batch);
         let bytes: u64 = pieces.iter().map(|piece| piece.bytes().len() as u64).sum();
         if bytes > 0 {
@@ -166,6 +174,29 @@ impl Appender {
         }
         self.open = Some(open);
         Ok(())
+    }
+
+    /// Takes the lines from `from` on out of the sidecar.
+    fn forget(&mut self, from: Seq) -> io::Result<()> {
+        let mut open = self.opened()?;
+        open.record.written.remove(SeqRange { first: from, last: Seq(u64::MAX) });
+        open.commit()?;
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// The file, at a length that is known to be good.
+    fn opened(&mut self) -> io::Result<Open> {
+        let mut open = match self.open.take() {
+            Some(open) if open.is_current(&self.path) => open,
+            old => {
+                // Its lock would be in the way.
+                drop(old);
+                Open::new(&self.path, self.origin)?
+            }
+        };
+        open.accept_foreign(&self.path)?;
+        Ok(open)
     }
 
     #[cfg(test)]

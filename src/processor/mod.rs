@@ -111,6 +111,9 @@ pub const EVIDENCE_BYTES_MAX: usize = 4 * 1024;
 /// The answer to come of [`Processor::process`].
 pub type Processing<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 
+/// The answer to come of [`Processor::forget`].
+pub type Forgetting<'a> = Pin<Box<dyn Future<Output = Result<(), Evidence>> + Send + 'a>>;
+
 /// Takes batches of one group, one at a time.
 ///
 /// A batch is delivered at least once: after a crash, or an answer that got lost, it comes again with the same
@@ -132,6 +135,17 @@ pub trait Processor: Send {
     /// `None` when there is nothing to tell. To be asked after the drop, and once: it is taken.
     fn interrupted(&mut self) -> Option<Evidence> {
         None
+    }
+
+    /// Whether it notes which lines the destination was given, so that none of them is given again.
+    fn keeps_note(&self) -> bool {
+        false
+    }
+
+    /// Takes the lines from `from` on out of that note, durably: those that are delivered again are then given again. The
+    /// destination keeps what it has. No batch is out meanwhile.
+    fn forget(&mut self, _from: Seq) -> Forgetting<'_> {
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 

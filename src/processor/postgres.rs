@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
-use spillq_storage::Seq;
+use spillq_storage::{Seq, SeqRange};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
@@ -32,7 +32,7 @@ use tokio_postgres::{Client, Config, NoTls, Transaction};
 use self::columns::LineColumn;
 use self::verdict::{Stage, judge};
 use super::command::lines;
-use super::evidence::harmless;
+use super::evidence::{chain, harmless};
 use super::input::Paths;
 use super::link::{Link, Place, connect, encrypt};
 use super::names::names;
@@ -40,7 +40,7 @@ use super::origin::Origin;
 use super::outage::Outage;
 use super::trust::trust;
 use super::written::{Written, has_too_many_gaps};
-use super::{Batch, Evidence, Outcome, Piece, Processing, Processor, Secret};
+use super::{Batch, Evidence, Forgetting, Outcome, Piece, Processing, Processor, Secret};
 
 /// A host that is gone answers nothing; this includes logging in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -190,15 +190,7 @@ impl Postgres {
 
     /// One transaction. `copied` becomes what is copied in it.
     async fn copy(&mut self, batch: &Batch, copied: &mut Vec<Piece>) -> Result<(), Trouble> {
-        let mut open = match self.open.take() {
-            Some(open) if !open.client.is_closed() => open,
-            _ => {
-                self.doing = Some(("connecting", Instant::now()));
-                let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
-                connected
-                    .map_err(|_| Trouble::Away(format!("no connection within {CONNECT_TIMEOUT:?}")))??
-            }
-        };
+        let mut open = self.opened().await?;
         let (copy, paths) = (batch.clone(), Arc::clone(&self.to.paths));
         let names = tokio::task::spawn_blocking(move || names(&copy, &paths)).await;
         let names = names.map_err(|error| Trouble::Away(error.to_string()))?;
@@ -236,6 +228,28 @@ impl Postgres {
         transaction.commit().await.map_err(told)?;
         self.open = Some(open);
         Ok(())
+    }
+
+    /// Takes the lines from `from` on out of the row: one transaction.
+    async fn unnote(&mut self, from: Seq) -> Result<(), Trouble> {
+        let mut open = self.opened().await?;
+        let transaction = open.client.transaction().await?;
+        let mut written = self.look(&transaction).await?;
+        written.remove(SeqRange { first: from, last: Seq(u64::MAX) });
+        transaction.execute(&self.statements.note, &[&self.to.table, &written.to_string()]).await?;
+        transaction.commit().await?;
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// The connection that is there, or another.
+    async fn opened(&mut self) -> Result<Open, Trouble> {
+        if let Some(open) = self.open.take().filter(|open| !open.client.is_closed()) {
+            return Ok(open);
+        }
+        self.doing = Some(("connecting", Instant::now()));
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
+        connected.map_err(|_| Trouble::Away(format!("no connection within {CONNECT_TIMEOUT:?}")))?
     }
 
     /// What the table was given. Others wait until the transaction has ended.
@@ -337,6 +351,23 @@ impl Processor for Postgres {
 
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
         Box::pin(self.run(batch))
+    }
+
+    fn keeps_note(&self) -> bool {
+        true
+    }
+
+    fn forget(&mut self, from: Seq) -> Forgetting<'_> {
+        Box::pin(async move {
+            let forgotten = self.unnote(from).await;
+            self.doing = None;
+            let why = match forgotten {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Told(error, _)) => chain(&error),
+                Err(Trouble::Away(why) | Trouble::Refused(why)) => why,
+            };
+            Err(Evidence { summary: format!("{}: {why}", self.name()), tail: String::new() })
+        })
     }
 
     fn interrupted(&mut self) -> Option<Evidence> {

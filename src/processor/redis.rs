@@ -18,6 +18,7 @@ mod entries;
 pub(super) mod resp;
 mod verdict;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -25,9 +26,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
+use spillq_storage::{Seq, SeqRange};
 
-use self::entries::{Frame, Held, Id, scripts};
-use self::resp::{Connection, Reply};
+use self::entries::{Frame, Held, Id, note, scripts};
+use self::resp::{Command, Connection, Reply};
 use self::verdict::{Trouble, judge};
 use super::command::lines;
 use super::evidence::harmless;
@@ -38,7 +40,7 @@ use super::origin::Origin;
 use super::outage::Outage;
 use super::trust::trust;
 use super::written::has_too_many_gaps;
-use super::{Batch, Evidence, Outcome, Processing, Processor, Secret};
+use super::{Batch, Evidence, Forgetting, Outcome, Processing, Processor, Secret};
 
 /// A host that is gone answers nothing; this includes logging in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -143,29 +145,15 @@ impl Redis {
     }
 
     async fn add(&mut self, batch: &Batch) -> Result<(), Trouble> {
-        let mut open = match self.open.take() {
-            Some(open) => open,
-            None => {
-                self.doing = Some(("connecting", Instant::now()));
-                let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
-                connected
-                    .map_err(|_| Trouble::Away(format!("no connection within {CONNECT_TIMEOUT:?}")))??
-            }
-        };
+        let mut open = self.opened().await?;
         let rest = open.held.written.rest(batch);
         if !rest.is_empty() {
             let (copy, paths) = (batch.clone(), Arc::clone(&self.to.paths));
             let names = tokio::task::spawn_blocking(move || names(&copy, &paths)).await;
             let names = names.map_err(|error| Trouble::Away(error.to_string()))?;
             self.doing = Some(("sending", Instant::now()));
-            let frame = Frame {
-                stream: &self.to.stream,
-                key: &self.key,
-                owner: &self.owner,
-                max_len: self.to.max_len,
-                names: &names,
-            };
-            let mut scripts = scripts(frame, &rest, open.held.clone());
+            let mut scripts =
+                scripts(Frame::of(&self.to, &self.key, &self.owner, &names), &rest, open.held.clone());
             let mut sent = 0;
             for script in scripts.by_ref() {
                 if let Err(error) = open.connection.send(&script).await {
@@ -181,6 +169,40 @@ impl Redis {
         }
         self.open = Some(open);
         Ok(())
+    }
+
+    /// Takes the lines from `from` on out of the key beside the stream.
+    async fn unnote(&mut self, from: Seq) -> Result<(), Trouble> {
+        let mut open = self.opened().await?;
+        let mut held = open.held.clone();
+        held.written.remove(SeqRange { first: from, last: Seq(u64::MAX) });
+        if held != open.held {
+            let names = BTreeMap::new();
+            let script = note(
+                &Frame::of(&self.to, &self.key, &self.owner, &names),
+                &open.held,
+                &held,
+                Command::default(),
+            );
+            open.connection
+                .send(&script)
+                .await
+                .map_err(|error| Trouble::Away(harmless(&error.to_string())))?;
+            is_ok(open.connection.reply().await)?;
+            open.held = held;
+        }
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// The connection that is there, or another.
+    async fn opened(&mut self) -> Result<Open, Trouble> {
+        if let Some(open) = self.open.take() {
+            return Ok(open);
+        }
+        self.doing = Some(("connecting", Instant::now()));
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
+        connected.map_err(|_| Trouble::Away(format!("no connection within {CONNECT_TIMEOUT:?}")))?
     }
 
     async fn connect(&self) -> Result<Open, Trouble> {
@@ -258,6 +280,21 @@ impl Processor for Redis {
 
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
         Box::pin(self.run(batch))
+    }
+
+    fn keeps_note(&self) -> bool {
+        true
+    }
+
+    fn forget(&mut self, from: Seq) -> Forgetting<'_> {
+        Box::pin(async move {
+            let forgotten = self.unnote(from).await;
+            self.doing = None;
+            forgotten.map_err(|trouble| {
+                let (Trouble::Away(why) | Trouble::Refused(why) | Trouble::TooLarge(why)) = trouble;
+                Evidence { summary: format!("{}: {why}", self.name()), tail: String::new() }
+            })
+        })
     }
 
     fn interrupted(&mut self) -> Option<Evidence> {

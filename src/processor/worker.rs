@@ -15,17 +15,21 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use spillq_storage::{GroupId, ReadError, Reader, Seq, SeqRange};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Batch, Evidence, Outcome, Pace, Piece, Processing, Processor};
 use crate::queue::{
-    Closed, Command, FailureKind, GroupSettings, Handle, Lease, Lent, Offer, Settled, Verdict, Window,
+    Closed, Command, FailureKind, GroupSettings, Handle, Lease, Lent, Offer, Replay, ReplayError, Settled,
+    Verdict, Window,
 };
 
 /// Reads that fail in a row for another reason than damage before the group is told to stop there.
 const READS_MAX: u32 = 20;
 /// Between two of them.
 const READ_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long a destination may take to change its note: less than whoever asked waits.
+const FORGET_WAIT: Duration = Duration::from_secs(20);
 
 /// What a worker is to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +65,7 @@ pub struct Worker {
     source: Source,
     limits: Limits,
     orders: watch::Receiver<Orders>,
+    replays: mpsc::Receiver<Replay>,
 }
 
 impl Limits {
@@ -113,11 +118,11 @@ impl Worker {
         (group, terms): (GroupId, watch::Receiver<Terms>),
         window: Arc<Window>,
         limits: Limits,
-        orders: watch::Receiver<Orders>,
+        (orders, replays): (watch::Receiver<Orders>, mpsc::Receiver<Replay>),
     ) -> Worker {
         let name = Arc::from(terms.borrow().settings.name.as_str());
         let source = Source { handle, group, terms, name, window, reader: None, failed_reads: 0 };
-        Worker { processor, source, limits, orders }
+        Worker { processor, source, limits, orders, replays }
     }
 
     /// Works until it is told to end, the lines that it may deliver are used up, or the owner has ended.
@@ -148,7 +153,7 @@ impl Worker {
             let may_read_ahead = budget != Some(0) && pace.is_none();
             let lines = read.line_count();
             let ahead = {
-                let Worker { processor, source, limits, orders } = self;
+                let Worker { processor, source, limits, orders, .. } = self;
                 let (handle, group) = (source.handle.clone(), source.group);
                 let (name, timeout) = (Arc::clone(&source.name), Duration::from_millis(settings.timeout_ms));
                 let offered = AtomicBool::new(false);
@@ -176,7 +181,8 @@ impl Worker {
             };
             if let Some(read) = ahead {
                 // After a batch that was not to be had, what lies behind it is not to be had either.
-                if settling.is_some() && *self.orders.borrow() == Orders::Work {
+                let goes_on = *self.orders.borrow() == Orders::Work && self.replays.is_empty();
+                if settling.is_some() && goes_on {
                     leasing = Some(self.source.lease(read)?);
                 } else {
                     self.limits.refund(read.line_count());
@@ -199,6 +205,12 @@ impl Worker {
             }
             let mut asked = self.source.ask(false)?;
             let offer = tokio::select! {
+                biased;
+                Some(replay) = self.replays.recv() => {
+                    drop(asked);
+                    self.replay(replay).await?;
+                    continue;
+                }
                 offer = &mut asked.answer => offer.map_err(|_| Closed)?,
                 changed = self.orders.changed() => {
                     if changed.is_err() {
@@ -211,6 +223,27 @@ impl Worker {
                 return Ok(Some(read));
             }
         }
+    }
+}
+
+impl Worker {
+    /// Between two batches, whose ends are durable.
+    async fn replay(&mut self, Replay { from, seek, reply }: Replay) -> Result<(), Closed> {
+        if reply.is_closed() {
+            return Ok(());
+        }
+        let forgotten = tokio::time::timeout(FORGET_WAIT, self.processor.forget(from)).await;
+        let answer = match forgotten {
+            Ok(Ok(())) => {
+                let answer = self.source.handle.ask(|reply| Command::Admin(seek, reply)).await?;
+                answer.map_err(ReplayError::Refused)
+            }
+            Ok(Err(evidence)) => Err(ReplayError::Note(evidence.summary)),
+            Err(_) => Err(ReplayError::Note(format!("it did not answer within {FORGET_WAIT:?}"))),
+        };
+        // Who asked may have gone; the log says where the group is.
+        let _ = reply.send(answer);
+        Ok(())
     }
 }
 

@@ -83,6 +83,8 @@ pub enum Admin {
         to: SeekTo,
         /// Also if that skips lines that wait.
         discard_lines: bool,
+        /// Only say what it would do.
+        only_look: bool,
     },
     /// Ends every back-off of a group, and delivers a line once more that is held because the process died with it.
     RetryNow(String),
@@ -124,7 +126,7 @@ pub enum Answer {
         /// What to copy.
         snapshot: Option<Box<Snapshot>>,
     },
-    /// A group was moved, durably.
+    /// A group was moved, durably; or would be.
     Sought {
         /// The first line that waits now, if there is one so far.
         to: Seq,

@@ -14,6 +14,7 @@ mod model_test;
 mod owner;
 mod phase;
 mod pulse;
+mod replay;
 mod retry;
 mod settings;
 mod status;
@@ -32,6 +33,7 @@ pub use command::{Append, Appended, Closed, Command, Handle, Lease, Offer, Settl
 pub use lag::{LagPolicy, MaxLag};
 pub use phase::{Blocked, EveryLineRejected, LagReached, Phase, WhyFull};
 pub use pulse::Pulse;
+pub use replay::{Replay, ReplayError, Replays};
 pub use retry::{FailureKind, RetrySettings, Stuck};
 pub use settings::{Configuration, GroupSettings};
 pub use status::{Activity, Discarded, DiscardedBy, Failing, GroupStatus, Held, HeldLine, Status};

@@ -17,7 +17,7 @@ use super::ServiceError;
 use super::build::{SourcePaths, build, kind_of};
 use crate::config::{self, Settings};
 use crate::processor::{Limits, Orders, Origin, Pace, Processor, Terms, Worker};
-use crate::queue::{GroupSettings, Handle, Queue, Window};
+use crate::queue::{GroupSettings, Handle, Queue, Replays, Window};
 use crate::supervise::{ProcessorKind, ProcessorName};
 
 /// The groups as the owner has them.
@@ -37,6 +37,7 @@ pub(super) struct Crews {
     window: Arc<Window>,
     origin: Origin,
     paths: SourcePaths,
+    replays: Replays,
 }
 
 /// One worker.
@@ -79,7 +80,13 @@ impl Crews {
             window: queue.window(),
             origin,
             paths,
+            replays: Replays::default(),
         }
+    }
+
+    /// Where seeks are asked for that give lines again.
+    pub(super) fn replays(&self) -> Replays {
+        self.replays.clone()
     }
 
     /// A program's own processor gets the batches of that group, where there is one.
@@ -258,8 +265,8 @@ impl Crews {
         tracing::info!(group, processor = name.to_string(), "a processor is at work");
         let (orders, listens) = watch::channel(Orders::Work);
         let (handle, window) = (self.handle.clone(), Arc::clone(&self.window));
-        let worker =
-            Worker::new(built, handle, (id, terms.subscribe()), window, self.limits.clone(), listens);
+        let asked = (listens, self.replays.open(group, built.keeps_note()));
+        let worker = Worker::new(built, handle, (id, terms.subscribe()), window, self.limits.clone(), asked);
         let hand = self.next_hand;
         self.next_hand += 1;
         self.at_work.spawn(async move {

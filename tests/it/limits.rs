@@ -81,7 +81,9 @@ fn a_group_is_moved_while_the_service_runs_and_while_it_does_not() {
     assert_eq!(service.stop(), 0);
 
     let said = place.seek("default", "beginning");
-    assert_eq!(said, "group default is at line 1: 1,000 lines wait again, 0 were skipped\n");
+    let (moved, note) = said.split_once('\n').unwrap();
+    assert_eq!(moved, "group default is at line 1: 1,000 lines wait again, 0 were skipped");
+    assert!(note.contains("seek with --again while the service runs"), "{note}");
     let said = place.seek("default", "5000");
     let expected = "group default is at line 1,001 (line 5,000 is not there yet): 0 lines wait again, 1,000 were skipped\n";
     assert_eq!(said, expected);
@@ -92,6 +94,58 @@ fn a_group_is_moved_while_the_service_runs_and_while_it_does_not() {
     let mut service = place.start(config);
     service.wait("the last two acked again", |status| group(status, "default").acked_lines == 2_502);
     assert_eq!(place.delivered()[2_500..], [999, 1_000]);
+}
+
+/// It said that lines wait again, and delivered none: the sidecar of the file had them.
+#[test]
+fn a_seek_on_a_destination_that_notes_what_it_was_given_asks_what_to_do_and_does_it_under_load() {
+    let place = Place::new();
+    let out = place.path("out");
+    let text = format!(
+        "[disk]\nkeep = \"24h\"\n[[follow]]\ninclude = [\"app.log\"]\n[[group]]\nname = \"default\"\n\
+         batch.lines = 100\n[[processor]]\nkind = \"file\"\npath = {:?}\n",
+        out.display()
+    );
+    let config = write_config(place.folder.path(), &text);
+    let start = || Service::start(&place.path("q"), &["--config", config.to_str().unwrap()]);
+    let seek = |more: &[&str]| {
+        let mut command = spillq(&["group", "seek", "default", "--json", "--data-dir"]);
+        let output = command.arg(place.path("q")).args(more).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    place.write(1..=20_000);
+    let mut service = start();
+    service.wait("some are acked", |status| group(status, "default").ack_floor >= 2_000);
+    // While batches come one after the other.
+    let (code, _, told) = seek(&["--to", "501"]);
+    assert!(code == 2 && told.contains("--again") && told.contains("--missing"), "{code}: {told}");
+    let (code, said, told) = seek(&["--to", "501", "--again"]);
+    assert_eq!(code, 0, "{told}");
+    let sought: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let again = sought["again"].as_u64().unwrap();
+    assert!(sought["to"] == 501 && again >= 1_500, "{said}");
+    service.wait("all are acked", |status| group(status, "default").ack_floor == 20_000);
+    let mut times = [0_u64; 20_001];
+    place.delivered().into_iter().for_each(|line| times[line as usize] += 1);
+    let twice = 501..501 + again;
+    for (line, times) in (0..).zip(times).skip(1) {
+        assert_eq!(
+            times,
+            if twice.contains(&line) { 2 } else { 1 },
+            "line {line}, {again} were to come again"
+        );
+    }
+    // What the file has is not given again where only what is missing is asked for, over a restart either.
+    let (code, ..) = seek(&["--to", "beginning", "--missing"]);
+    assert_eq!(code, 0);
+    assert_eq!(service.stop(), 0);
+    let (code, _, told) = seek(&["--to", "beginning", "--again"]);
+    assert!(code == 2 && told.contains("spillq run"), "{code}: {told}");
+    let mut service = start();
+    service.wait("all are acked again", |status| group(status, "default").lag_lines == 0);
+    assert_eq!(place.delivered().len() as u64, 20_000 + again);
+    assert_eq!(service.stop(), 0);
 }
 
 #[test]

@@ -282,13 +282,20 @@ fn lines_that_the_table_does_not_take_are_set_aside_and_late_ones_are_there_once
     });
     // All again, the dead ones too: none twice.
     let no_json = (1..=400).filter(|n| bad(*n) && n % 3 == 0).count();
-    command(&["group", "seek", "default", "--to", "beginning"]);
+    command(&["group", "seek", "default", "--to", "beginning", "--missing"]);
     fs::write(folder.path().join("b.log"), "last\n").unwrap();
     service.wait("all are done again", |status| status.groups[0].ack_floor == 401);
     assert_eq!(
         postgres.query("SELECT count(*) FROM lines").trim(),
         (expected.len() + no_json + 1).to_string()
     );
+    // Some of them once more, for rows that somebody deleted.
+    let rows = || postgres.query("SELECT seq, line FROM lines ORDER BY seq");
+    let all = rows();
+    postgres.query("DELETE FROM lines WHERE seq >= 300");
+    command(&["group", "seek", "default", "--to", "300", "--again"]);
+    service.wait("they are done", |status| status.groups[0].lag_lines == 0);
+    assert_eq!(rows(), all);
     assert_eq!(service.stop(), 0);
 
     // Who is not trusted gets nothing.

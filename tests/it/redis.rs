@@ -190,12 +190,17 @@ fn a_line_that_comes_late_or_again_is_there_once_also_over_tls() {
 
     // All of them again, some removed by a consumer: none is added.
     redis.cli(&["XDEL", "lines", "1-0", "4-1"]);
-    command(&["group", "seek", "default", "--to", "beginning"]);
+    command(&["group", "seek", "default", "--to", "beginning", "--missing"]);
     fs::write(folder.path().join("b.log"), "five\n").unwrap();
     service.wait("all are done again", |status| {
         status.groups[0].ack_floor == 5 && status.groups[0].lag_lines == 0
     });
     assert_eq!(ids(), ["3-0", "4-0", "5-0"]);
+    // And where they are asked for: each comes once more, behind the newest.
+    command(&["group", "seek", "default", "--to", "4", "--again"]);
+    wait_until(&["3-0", "4-0", "5-0", "5-1", "5-2"].map(str::to_owned).to_vec(), ids);
+    assert_eq!(redis.entries("lines")[3], ("5-1".to_owned(), 4, "four".to_owned()));
+    service.wait("they are done", |status| status.groups[0].lag_lines == 0);
     assert_eq!(service.stop(), 0);
 
     // Who is not trusted gets nothing.

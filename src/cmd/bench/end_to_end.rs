@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use spillq_storage::{Log, Options};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::{failed, folder, print};
 use crate::cli::BenchEndToEndArgs;
@@ -80,8 +80,9 @@ async fn measure(folder: &std::path::Path, count: u64) -> Result<(Vec<f64>, Vec<
     let (orders, listens) = watch::channel(Orders::Work);
     let (_terms, terms) = watch::channel(Terms { settings, pace: None });
     let lent = (group, terms);
+    let asked = (listens, mpsc::channel(1).1);
     let worker =
-        Worker::new(Box::new(Accept), handle.clone(), lent, queue.window(), Limits::default(), listens);
+        Worker::new(Box::new(Accept), handle.clone(), lent, queue.window(), Limits::default(), asked);
     let worker = tokio::spawn(worker.run());
 
     let mut out = OpenOptions::new().append(true).open(&input).map_err(failed("open", input.clone()))?;

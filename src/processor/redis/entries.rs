@@ -1,7 +1,7 @@
 //! A batch as scripts that add its lines to a stream, each of them whole or not at all.
 //!
-//! The id of an entry is `SEQ-0`. A line that comes behind one with a higher seq (a dead letter put back, a seek) cannot have that: ids of a stream rise. It gets the id behind the newest entry,
-//! and tells its seq in a field like every other.
+//! The id of an entry is `SEQ-0`. A line that comes behind one with a higher seq (a dead letter put back, a seek) cannot
+//! have that: ids of a stream rise. It gets the id behind the newest entry, and tells its seq in a field like every other.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +11,7 @@ use spillq_storage::{Line, SeqRange, SourceId};
 
 use super::super::Piece;
 use super::super::written::Written;
+use super::Stream;
 use super::resp::Command;
 
 /// One script holds the server up for about a millisecond.
@@ -60,6 +61,17 @@ pub(super) struct Frame<'a> {
     pub(super) names: &'a BTreeMap<SourceId, String>,
 }
 
+impl<'a> Frame<'a> {
+    pub(super) fn of(
+        to: &'a Stream,
+        key: &'a str,
+        owner: &'a str,
+        names: &'a BTreeMap<SourceId, String>,
+    ) -> Frame<'a> {
+        Frame { stream: &to.stream, key, owner, max_len: to.max_len, names }
+    }
+}
+
 /// Makes script after script; each rests on what the one before it leaves.
 pub(super) struct Scripts<'a, L: Iterator<Item = Line<'a>>> {
     frame: Frame<'a>,
@@ -94,26 +106,30 @@ impl<'a, L: Iterator<Item = Line<'a>>> Iterator for Scripts<'a, L> {
             self.held.written.add(SeqRange::one(line.seq));
             count += 1;
         }
-        let (frame, after) = (&self.frame, &self.held);
-        let mut script = Command::default();
-        for word in [
-            "EVAL",
-            ADD,
-            "2",
-            frame.stream,
-            frame.key,
-            frame.owner,
-            &before.written.to_string(),
-            &before.last.to_string(),
-            &after.written.to_string(),
-            &after.last.to_string(),
-            &frame.max_len.to_string(),
-        ] {
-            script.push(word.as_bytes());
-        }
-        script.append(entries);
-        Some(script)
+        Some(note(&self.frame, &before, &self.held, entries))
     }
+}
+
+/// The script that adds `entries` and changes what is noted, all of it or nothing.
+pub(super) fn note(frame: &Frame<'_>, before: &Held, after: &Held, entries: Command) -> Command {
+    let mut script = Command::default();
+    for word in [
+        "EVAL",
+        ADD,
+        "2",
+        frame.stream,
+        frame.key,
+        frame.owner,
+        &before.written.to_string(),
+        &before.last.to_string(),
+        &after.written.to_string(),
+        &after.last.to_string(),
+        &frame.max_len.to_string(),
+    ] {
+        script.push(word.as_bytes());
+    }
+    script.append(entries);
+    script
 }
 
 fn push(entries: &mut Command, id: Id, line: &Line<'_>, names: &BTreeMap<SourceId, String>) {

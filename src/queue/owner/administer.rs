@@ -31,7 +31,9 @@ impl Owner {
             },
             Admin::Hold { token } => self.hold(token),
             Admin::LetGo { token } => self.let_go(token),
-            Admin::Seek { group, to, discard_lines } => self.seek(&group, to, discard_lines)?,
+            Admin::Seek { group, to, discard_lines, only_look } => {
+                self.seek(&group, to, discard_lines, only_look)?
+            }
             Admin::Park { group, seqs } => self.park(&group, &seqs)?,
             Admin::RetryNow(name) => self.find(&name).map(|id| {
                 if let Some(group) = self.groups.get_mut(&id) {

@@ -16,12 +16,13 @@ use crate::queue::phase::WhyFull;
 use crate::queue::status::DiscardedBy;
 
 impl Owner {
-    /// Moves a group. What was gathered before is durable.
+    /// Moves a group, or only says what that would do. What was gathered before is durable.
     pub(super) fn seek(
         &mut self,
         name: &str,
         to: SeekTo,
         discard_lines: bool,
+        only_look: bool,
     ) -> Result<Result<Answer, Refusal>, Error> {
         let id = match self.find(name) {
             Ok(id) => id,
@@ -39,24 +40,31 @@ impl Owner {
         };
         let to = to.clamp(first, next);
         let Some(before) = self.log.state().groups.get(&id) else { return Ok(Err(Refusal::Failed)) };
-        let (lag, skipped_lines) = (before.lag_lines(next), before.skipped_lines);
+        let mut changes = Vec::new();
         // At the beginning nothing is passed over: lines of segments that are gone may still wait in `kept/`.
         if let Some(range) = SeqRange::new(Seq::FIRST, to.prev()).filter(|_| to > first) {
             let waiting = before.waiting(range);
             if waiting > 0 && !discard_lines {
                 return Ok(Err(refuse(name, waiting, "those that wait before that place")));
             }
-            self.commit.groups.push((id, GroupChange::Skip { range, dropped: false }));
+            changes.push(GroupChange::Skip { range, dropped: false });
         }
-        self.commit.groups.push((id, GroupChange::Again { from: to }));
+        changes.push(GroupChange::Again { from: to });
+        let mut after = before.clone();
+        changes.iter().for_each(|change| after.apply(change));
+        let skipped = after.skipped_lines - before.skipped_lines;
+        let again = (after.lag_lines(next) + skipped).saturating_sub(before.lag_lines(next));
+        let sought = Answer::Sought { to, again, skipped };
+        if only_look {
+            return Ok(Ok(sought));
+        }
+        self.commit.groups.extend(changes.into_iter().map(|change| (id, change)));
         self.make_durable()?;
         let dead = self.log.dead_seqs(id, SeqRange { first: to, last: Seq(u64::MAX) });
         if !dead.is_empty() {
             self.log.settle_dead(id, &dead)?;
         }
         let Some(state) = self.log.state().groups.get(&id) else { return Ok(Err(Refusal::Failed)) };
-        let skipped = state.skipped_lines - skipped_lines;
-        let again = (state.lag_lines(next) + skipped).saturating_sub(lag);
         // What was out or offered is known to nobody any more.
         if let Some(group) = self.groups.get_mut(&id) {
             let moved = Group::new(group.settings().as_ref().clone(), state);
@@ -64,7 +72,7 @@ impl Owner {
             *group = moved;
         }
         self.note_discarded(name, skipped, DiscardedBy::Seek);
-        Ok(Ok(Answer::Sought { to, again, skipped }))
+        Ok(Ok(sought))
     }
 
     /// Why lines are not taken in for the sake of a group, if so.
