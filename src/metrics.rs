@@ -208,6 +208,8 @@ pub const METRICS: &[Metric] = &[
         Of::Group(|_, g| number(g.skipped_lines))),
     counter("group_dropped", "lines", "Lines that limits have dropped for the group since it was made.",
         Of::Group(|_, g| number(g.dropped_lines))),
+    counter("group_destination_lost", "lines", "Lines that the destination of the group had taken and has lost, as far as it notes them, in this run and since the group was moved last.",
+        Of::Group(|_, g| number(g.activity.lost.map_or(0, |lost| lost.lines)))),
     counter("group_leased", "batches", "Batches leased in this run.",
         Of::Group(|_, g| number(g.activity.leases))),
     counter("group_acked", "batches", "Batches acked in this run.",

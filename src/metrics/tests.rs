@@ -25,7 +25,7 @@ fn group(id: u32, name: &str, lag_lines: u64) -> GroupStatus {
         leases: Vec::new(),
         dead_letters: 1,
         acked_lines: 4,
-        activity: Activity { leases: 3, acks: 2, failures: 1, failing: None },
+        activity: Activity { leases: 3, acks: 2, failures: 1, failing: None, lost: None },
         oldest_lease_ms: None,
         timeout_ms: 30_000,
         has_worker: true,

@@ -50,7 +50,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
-use spillq_storage::Seq;
+use spillq_storage::{Seq, SeqRange};
 
 pub use batch::{Batch, Piece};
 pub use body::{Coding, Form};
@@ -135,6 +135,12 @@ pub trait Processor: Send {
     /// `None` when there is nothing to tell. To be asked after the drop, and once: it is taken.
     fn interrupted(&mut self) -> Option<Evidence> {
         None
+    }
+
+    /// Lines that the destination had noted as given in this run and has lost since, each told once. To be asked after a
+    /// batch.
+    fn lost(&mut self) -> Vec<SeqRange> {
+        Vec::new()
     }
 
     /// Whether it notes which lines the destination was given, so that none of them is given again.

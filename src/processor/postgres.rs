@@ -91,6 +91,9 @@ pub struct Postgres {
     statements: Statements,
     /// Away while a batch is under way, so that one that is interrupted leaves no connection behind.
     open: Option<Open>,
+    /// What the table was given, as far as it said so in this run.
+    given: Written,
+    lost: Vec<SeqRange>,
     outage: Outage,
     doing: Option<(&'static str, Instant)>,
 }
@@ -162,7 +165,17 @@ impl Postgres {
             false => None,
         };
         let (owner, statements) = (to.origin.to_string(), Statements::new(&to.table));
-        Ok(Postgres { to, tls, owner, statements, open: None, outage: Outage::default(), doing: None })
+        Ok(Postgres {
+            to,
+            tls,
+            owner,
+            statements,
+            open: None,
+            given: Written::default(),
+            lost: Vec::new(),
+            outage: Outage::default(),
+            doing: None,
+        })
     }
 
     async fn run(&mut self, batch: &Batch) -> Outcome {
@@ -199,6 +212,8 @@ impl Postgres {
         let line_column = open.line;
         let transaction = open.client.transaction().await?;
         let mut written = self.look(&transaction).await?;
+        self.lost.extend(written.lost_of(&self.given));
+        self.given.clone_from(&written);
         *copied = written.rest(batch);
         self.doing = Some(("copying", Instant::now()));
         let told = |error| Trouble::Told(error, Stage::Lines);
@@ -226,6 +241,7 @@ impl Postgres {
         }
         self.doing = Some(("committing", Instant::now()));
         transaction.commit().await.map_err(told)?;
+        self.given = written;
         self.open = Some(open);
         Ok(())
     }
@@ -238,6 +254,7 @@ impl Postgres {
         written.remove(SeqRange { first: from, last: Seq(u64::MAX) });
         transaction.execute(&self.statements.note, &[&self.to.table, &written.to_string()]).await?;
         transaction.commit().await?;
+        self.given = written;
         self.open = Some(open);
         Ok(())
     }
@@ -351,6 +368,10 @@ impl Processor for Postgres {
 
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
         Box::pin(self.run(batch))
+    }
+
+    fn lost(&mut self) -> Vec<SeqRange> {
+        std::mem::take(&mut self.lost)
     }
 
     fn keeps_note(&self) -> bool {

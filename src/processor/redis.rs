@@ -39,7 +39,7 @@ use super::names::names;
 use super::origin::Origin;
 use super::outage::Outage;
 use super::trust::trust;
-use super::written::has_too_many_gaps;
+use super::written::{Written, has_too_many_gaps};
 use super::{Batch, Evidence, Forgetting, Outcome, Processing, Processor, Secret};
 
 /// A host that is gone answers nothing; this includes logging in.
@@ -92,6 +92,9 @@ pub struct Redis {
     owner: String,
     /// Away while a batch is under way, so that one that is interrupted leaves no connection behind.
     open: Option<Open>,
+    /// What the stream was given, as far as it said so in this run.
+    given: Written,
+    lost: Vec<SeqRange>,
     outage: Outage,
     doing: Option<(&'static str, Instant)>,
 }
@@ -122,7 +125,17 @@ impl Redis {
             to.stream.split_once('{').is_some_and(|(_, rest)| rest.find('}').is_some_and(|at| at > 0));
         let key = if has_tag { format!("spillq:{}", to.stream) } else { format!("spillq:{{{}}}", to.stream) };
         let owner = to.origin.to_string();
-        Ok(Redis { to, tls, key, owner, open: None, outage: Outage::default(), doing: None })
+        Ok(Redis {
+            to,
+            tls,
+            key,
+            owner,
+            open: None,
+            given: Written::default(),
+            lost: Vec::new(),
+            outage: Outage::default(),
+            doing: None,
+        })
     }
 
     async fn run(&mut self, batch: &Batch) -> Outcome {
@@ -167,6 +180,7 @@ impl Redis {
             }
             open.held = scripts.held;
         }
+        self.given.clone_from(&open.held.written);
         self.open = Some(open);
         Ok(())
     }
@@ -191,6 +205,7 @@ impl Redis {
             is_ok(open.connection.reply().await)?;
             open.held = held;
         }
+        self.given.clone_from(&open.held.written);
         self.open = Some(open);
         Ok(())
     }
@@ -202,7 +217,11 @@ impl Redis {
         }
         self.doing = Some(("connecting", Instant::now()));
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
-        connected.map_err(|_| Trouble::Away(format!("no connection within {CONNECT_TIMEOUT:?}")))?
+        let away = |_| Trouble::Away(format!("no connection within {CONNECT_TIMEOUT:?}"));
+        let open = connected.map_err(away)??;
+        self.lost.extend(open.held.written.lost_of(&self.given));
+        self.given.clone_from(&open.held.written);
+        Ok(open)
     }
 
     async fn connect(&self) -> Result<Open, Trouble> {
@@ -280,6 +299,10 @@ impl Processor for Redis {
 
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
         Box::pin(self.run(batch))
+    }
+
+    fn lost(&mut self) -> Vec<SeqRange> {
+        std::mem::take(&mut self.lost)
     }
 
     fn keeps_note(&self) -> bool {

@@ -171,6 +171,10 @@ impl Worker {
                     Some((token, batch)) => {
                         let delivered = deliver(processor.as_mut(), &batch, timeout, orders);
                         let verdict = verdict(ahead.beside(delivered).await?);
+                        let lost = processor.lost();
+                        if !lost.is_empty() {
+                            handle.send(Command::Lost { group, ranges: lost })?;
+                        }
                         let (reply, answer) = oneshot::channel();
                         handle.send(Command::Settle { group, token, verdict, reply })?;
                         settling = Some(Settling { group: name, range: batch.range(), answer });

@@ -69,6 +69,11 @@ impl Written {
         missing
     }
 
+    /// Lines that were `given` and are not written any more: the destination has lost them.
+    pub(super) fn lost_of(&self, given: &Written) -> Vec<SeqRange> {
+        given.0.iter().flat_map(|range| self.missing(*range)).collect()
+    }
+
     /// The lines of `batch` that are not written.
     pub(super) fn rest(&self, batch: &Batch) -> Vec<Piece> {
         let rest = |piece: &Piece| -> Vec<Piece> {
@@ -179,6 +184,16 @@ mod tests {
         for text in ["x", "1-", "5-4", "1-3,4", "7,1", "1,,2", " 1", "-1", &one_more] {
             assert!(text.parse::<Written>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_was_given_and_is_not_written_any_more_is_lost() {
+        let given: Written = "1-200,205,207-900".parse().unwrap();
+        let lost = |now: &str| now.parse::<Written>().unwrap().lost_of(&given);
+        assert_eq!(lost("1-200,205,207-950"), []);
+        assert_eq!(lost("1-200,205,207-880"), [range(881, 900)]);
+        assert_eq!(lost("1-150"), [range(151, 200), range(205, 205), range(207, 900)]);
+        assert_eq!(lost(""), given.ranges());
     }
 
     #[test]

@@ -143,6 +143,13 @@ pub enum Command {
         /// The disk refused to read them, and may give them another time: they are not lost.
         is_refused: bool,
     },
+    /// The destination of a group has lost lines that it had taken. Nothing is changed; operators are told.
+    Lost {
+        /// Whose.
+        group: GroupId,
+        /// Which, rising.
+        ranges: Vec<SeqRange>,
+    },
     /// Ends a lease.
     Settle {
         /// Whose.

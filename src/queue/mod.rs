@@ -36,7 +36,9 @@ pub use pulse::Pulse;
 pub use replay::{Replay, ReplayError, Replays};
 pub use retry::{FailureKind, RetrySettings, Stuck};
 pub use settings::{Configuration, GroupSettings};
-pub use status::{Activity, Discarded, DiscardedBy, Failing, GroupStatus, Held, HeldLine, Status};
+pub use status::{
+    Activity, DestinationLost, Discarded, DiscardedBy, Failing, GroupStatus, Held, HeldLine, Status,
+};
 pub use window::{Lent, Window};
 
 /// What happens when the log takes all the disk that it may.

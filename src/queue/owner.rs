@@ -242,6 +242,15 @@ impl Owner {
             Command::Unreadable { group, reservation, range, what, is_refused } => {
                 self.unreadable(group, reservation, range, what, is_refused);
             }
+            Command::Lost { group, ranges } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    let lines: u64 = ranges.iter().map(|range| range.lines()).sum();
+                    let first = ranges.first().map_or(Seq(0), |range| range.first);
+                    let name = &group.settings().name;
+                    tracing::warn!(group = name, %first, lines, "the destination has lost lines that it had taken");
+                    group.activity.lost(&ranges);
+                }
+            }
             Command::Settle { group, token, verdict, reply } => self.settle(group, token, verdict, reply)?,
             Command::Admin(admin, reply) => {
                 // What was gathered before counts: an answer here may depend on it.

@@ -192,6 +192,19 @@ pub struct Activity {
     pub failures: u64,
     /// Failures since the last ack.
     pub failing: Option<Failing>,
+    /// What its destination has lost of what it had taken, since the group was moved last.
+    pub lost: Option<DestinationLost>,
+}
+
+/// Lines that a destination had taken and has no more, as far as it notes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DestinationLost {
+    /// The first of them.
+    pub first: Seq,
+    /// The last.
+    pub last: Seq,
+    /// How many.
+    pub lines: u64,
 }
 
 /// Failures in a row, without an ack between them.
@@ -214,6 +227,18 @@ impl Activity {
         self.failures += 1;
         let (since_ms, times) = self.failing.as_ref().map_or((now_ms, 0), |f| (f.since_ms, f.times));
         self.failing = Some(Failing { since_ms, times: times + 1, range, kind, timed_out });
+    }
+
+    pub(super) fn lost(&mut self, ranges: &[SeqRange]) {
+        for range in ranges {
+            let before =
+                self.lost.unwrap_or(DestinationLost { first: range.first, last: range.last, lines: 0 });
+            self.lost = Some(DestinationLost {
+                first: before.first.min(range.first),
+                last: before.last.max(range.last),
+                lines: before.lines + range.lines(),
+            });
+        }
     }
 
     pub(super) fn acked(&mut self) {

@@ -56,6 +56,8 @@ causes! {
     Refused = "refused", Running;
     /// As many lines in a row as may be were rejected: the command is taken to be wrong, not the lines.
     EveryLineRejected = "every_line_rejected", Running;
+    /// The destination has no more what it had taken.
+    DestinationLost = "destination_lost", Running;
     /// The destination fails for everything.
     Outage = "outage", Running;
     /// More lines come in than are acked, and the disk will be full.

@@ -295,6 +295,7 @@ fn inputs(
         last_failure: group.last_failure.clone(),
         held: group.held,
         attempts_max: group.attempts_max,
+        lost: group.activity.lost,
         acks: group.activity.acks,
         not_leased_since_ms: track.not_leased_since_ms,
         floor_moved_ms: track.floor_moved_ms,

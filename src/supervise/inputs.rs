@@ -7,7 +7,7 @@ use spillq_storage::{Seq, SeqRange};
 
 use super::processor::ProcessorName;
 use super::typed::Typed;
-use crate::queue::{Failing, HeldLine, Phase, WhyFull};
+use crate::queue::{DestinationLost, Failing, HeldLine, Phase, WhyFull};
 
 /// One group, with the times of its last changes.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +44,8 @@ pub struct GroupInputs {
     pub held: Option<HeldLine>,
     /// `retry.attempts`: only after so many failures it is suggested to park a line.
     pub attempts_max: u32,
+    /// What its destination has lost of what it had taken.
+    pub lost: Option<DestinationLost>,
     /// Batches acked in this run.
     pub acks: u64,
     /// Since when lines wait and nothing was leased.

@@ -10,7 +10,7 @@ use super::processor::{ProcessorKind, ProcessorName};
 use super::state::State;
 use super::typed::quoted;
 use super::verdict::Verdict;
-use crate::queue::{EveryLineRejected, Phase};
+use crate::queue::{DestinationLost, EveryLineRejected, Phase};
 
 /// A disk that is full in more than a day is left to the plots.
 const FULL_NEAR_S: f64 = 86_400.0;
@@ -23,7 +23,7 @@ type Row = fn(&GroupInputs, u64, &JudgeSettings) -> Option<Verdict>;
 /// The verdict on one group at `now_ms`.
 #[must_use]
 pub fn judge(inputs: &GroupInputs, now_ms: u64, settings: &JudgeSettings) -> Verdict {
-    let rows: [Row; 11] = [
+    let rows: [Row; 12] = [
         blocked,
         refused,
         paused,
@@ -32,6 +32,7 @@ pub fn judge(inputs: &GroupInputs, now_ms: u64, settings: &JudgeSettings) -> Ver
         floor_stands,
         disk_is_held,
         never_called,
+        destination_lost,
         backs_off,
         falls_behind,
         takes_long,
@@ -262,6 +263,18 @@ fn never_called(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
         i.group, i.lag_lines
     );
     Some(Verdict::ill(i, State::NeverCalled, (Some("A"), Cause::NeverCalled), summary, next))
+}
+
+fn destination_lost(i: &GroupInputs, _: u64, s: &JudgeSettings) -> Option<Verdict> {
+    let DestinationLost { first, last, lines } = i.lost?;
+    let lines = if lines == 1 { "1 line".to_owned() } else { format!("{lines} lines") };
+    let summary = format!(
+        "the destination of group {} has lost {lines} that it had taken, between lines {first} and {last}: they were acked, and do not come again by themselves",
+        i.group
+    );
+    let seek = format!("{} --to {first} --missing", i.group);
+    let next = format!("{}    # as far as they are kept (disk.keep)", s.typed.spillq("group seek", &seek));
+    Some(Verdict::ill(i, works_or_idles(i).state, (None, Cause::DestinationLost), summary, next))
 }
 
 fn backs_off(i: &GroupInputs, now: u64, _: &JudgeSettings) -> Option<Verdict> {

@@ -39,6 +39,19 @@ fn working() -> GroupInputs {
     }
 }
 
+#[test]
+fn a_destination_that_has_lost_what_it_had_taken_is_told_whatever_waits() {
+    let lost = DestinationLost { first: Seq(3), last: Seq(9), lines: 5 };
+    let idle =
+        GroupInputs { lag_lines: 0, oldest: None, leases: Vec::new(), oldest_lease_ms: None, ..working() };
+    for (inputs, state) in [(working(), State::Running), (idle, State::Idle)] {
+        let verdict = judge(&GroupInputs { lost: Some(lost), ..inputs }, NOW, &settings());
+        assert_eq!((verdict.state, verdict.cause), (state, Some(Cause::DestinationLost)));
+        assert!(verdict.summary.contains("5 lines that it had taken, between lines 3 and 9"), "{verdict:?}");
+        assert!(verdict.next.contains("group seek --data-dir '/a b' default --to 3 --missing"));
+    }
+}
+
 /// The same with nothing out since so long.
 fn waiting(since: u64) -> GroupInputs {
     GroupInputs {

@@ -296,6 +296,16 @@ fn lines_that_the_table_does_not_take_are_set_aside_and_late_ones_are_there_once
     command(&["group", "seek", "default", "--to", "300", "--again"]);
     service.wait("they are done", |status| status.groups[0].lag_lines == 0);
     assert_eq!(rows(), all);
+    // As after a failover to a standby that was behind.
+    postgres.query("DELETE FROM lines WHERE seq > 398; UPDATE spillq_written SET written = '1-398'");
+    fs::write(folder.path().join("late.log"), "later\n").unwrap();
+    service.wait("it is told", |status| {
+        format!("{:?}", status.groups[0].reason)
+            .contains("lost 3 lines that it had taken, between lines 399 and 401")
+    });
+    command(&["group", "seek", "default", "--to", "399", "--missing"]);
+    service.wait("they are done", |status| status.groups[0].lag_lines == 0);
+    assert_eq!(rows(), format!("{all}402|later\n"));
     assert_eq!(service.stop(), 0);
 
     // Who is not trusted gets nothing.

@@ -213,6 +213,52 @@ fn a_line_that_comes_late_or_again_is_there_once_also_over_tls() {
     assert_eq!(service.stop(), 0);
 }
 
+/// A failover to a replica that was behind, or a crash without a sync: it was known on the next connection, and not told.
+#[test]
+fn lines_that_the_server_has_lost_are_told_and_given_again_when_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("password"), "secret").unwrap();
+    let mut redis = Redis::start("");
+    let (now, before) = (redis.folder.path().join("appendonlydir"), redis.folder.path().join("before"));
+    let config = config(folder.path(), &format!("redis://spillq@127.0.0.1:{}", redis.port), "");
+    let mut service = start(folder.path(), &config);
+    let mut give = |name: &str, lines: &str, floor: u64| {
+        fs::write(folder.path().join(name), lines).unwrap();
+        service.wait(name, |status| status.groups[0].ack_floor == floor);
+    };
+    give("a.log", "one\ntwo\nthree\n", 3);
+    chaos::Server::kill(&mut redis);
+    run("cp", &["-r", now.to_str().unwrap(), before.to_str().unwrap()]);
+    chaos::Server::start(&mut redis);
+    give("b.log", "four\nfive\n", 5);
+    chaos::Server::kill(&mut redis);
+    fs::remove_dir_all(&now).unwrap();
+    fs::rename(&before, &now).unwrap();
+    chaos::Server::start(&mut redis);
+    give("c.log", "six\n", 6);
+
+    let data_dir = folder.path().join("q");
+    let doctor = || {
+        let output = spillq(&["doctor", "--json", "--data-dir"]).arg(&data_dir).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(wait_for(|| doctor().contains("destination_lost").then_some(())).is_some(), "{}", doctor());
+    let told = doctor();
+    assert!(told.contains("has lost 2 lines") && told.contains("between lines 4 and 5"), "{told}");
+    let output = spillq(&["group", "seek", "default", "--to", "4", "--missing", "--data-dir"])
+        .arg(&data_dir)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    service.wait("they are done", |status| status.groups[0].lag_lines == 0);
+    let lines: Vec<(u64, String)> =
+        redis.entries("lines").into_iter().map(|(_, seq, line)| (seq, line)).collect();
+    let expected = [(1, "one"), (2, "two"), (3, "three"), (6, "six"), (4, "four"), (5, "five")];
+    assert_eq!(lines, expected.map(|(seq, line)| (seq, line.to_owned())));
+    assert!(!doctor().contains("destination_lost"), "{}", doctor());
+    assert_eq!(service.stop(), 0);
+}
+
 #[test]
 fn a_stream_is_bounded_and_a_line_that_the_server_does_not_take_is_set_aside() {
     let folder = tempfile::tempdir().unwrap();
