@@ -211,7 +211,7 @@ impl Worker {
             self.unpack_no_more(id, &look.start, &meta);
             return Ok(false);
         };
-        self.look_at_unread()?;
+        self.look_at_unwritten();
         let Some(candidates) = self.candidates(id, &look.start) else {
             return Ok(false);
         };
@@ -235,20 +235,6 @@ impl Worker {
             (source.size, source.mtime_ns) = (meta.len(), mtime_ns(meta));
         }
         self.queue(id);
-    }
-
-    /// Files that are gone and of which nothing was read may have been filled in place since they were looked at.
-    fn look_at_unread(&mut self) -> io::Result<()> {
-        let is_unread =
-            |source: &&mut Source| source.offset == 0 && source.packed.is_none() && source.gone_ms.is_some();
-        for source in self.table.iter_mut().filter(is_unread) {
-            let Some(file) = &source.file else { continue };
-            let print = Fingerprint::of(&self.reader.look(file)?.start);
-            if print != source.fingerprint {
-                (source.fingerprint, source.scanned, source.unwritten) = (print, 0, false);
-            }
-        }
-        Ok(())
     }
 
     /// The sources that begin as the file does; none as long as one of them may only be on its way: a rename hides a file

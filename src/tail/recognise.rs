@@ -92,11 +92,17 @@ impl Worker {
             let Some(opened) = self.open_found(found, None) else {
                 continue;
             };
-            let known = known.get_or_insert_with(|| Known {
-                prints: self.fingerprints(),
-                families: self.families(),
-                missing: self.missing(),
-            });
+            let known = match known.as_mut() {
+                Some(known) => known,
+                None => {
+                    self.look_at_unwritten();
+                    known.insert(Known {
+                        prints: self.fingerprints(),
+                        families: self.families(),
+                        missing: self.missing(),
+                    })
+                }
+            };
             self.copy_or_new(opened, known, now);
         }
         if self.sweep_number == 1 {
@@ -241,6 +247,24 @@ impl Worker {
             })
         });
         ids
+    }
+
+    /// Files that were allocated, that this sweep did not find, and of which nothing was read may have been filled in place
+    /// since they were looked at. One that cannot be read is known by what it had then.
+    pub(crate) fn look_at_unwritten(&mut self) {
+        let number = self.sweep_number;
+        let is_unread = |source: &&mut Source| {
+            source.unwritten && source.offset == 0 && source.packed.is_none() && source.seen != number
+        };
+        for source in self.table.iter_mut().filter(is_unread) {
+            let Some(look) = source.file.as_ref().and_then(|file| self.reader.look(file).ok()) else {
+                continue;
+            };
+            let print = Fingerprint::of(&look.start);
+            if look.size == source.size && print != source.fingerprint {
+                (source.fingerprint, source.scanned, source.unwritten) = (print, 0, false);
+            }
+        }
     }
 
     fn missing(&self) -> Vec<SourceId> {

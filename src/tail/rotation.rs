@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use spillq_storage::SourceId;
@@ -264,7 +265,13 @@ fn first_path(source: &Source) -> &Path {
 /// or was found there by the sweep before, which may have missed the rotated one. It is not read before this sweep.
 fn is_newer(one: &Source, family: &Path, number: u32) -> bool {
     let was_found_there = one.born + 1 == number && one.after.is_some() && first_path(one) == family;
-    is_there(one, family, number) || was_found_there
+    is_there(one, family, number) || was_found_there && !is_deleted(one)
+}
+
+/// It has no name any more, so that no sweep has missed one.
+fn is_deleted(one: &Source) -> bool {
+    let meta = one.file.as_ref().and_then(|file| file.metadata().ok());
+    meta.is_some_and(|meta| meta.nlink() == 0)
 }
 
 fn is_there(one: &Source, family: &Path, number: u32) -> bool {

@@ -178,3 +178,31 @@ fn a_file_that_was_filled_after_the_first_look_is_known_in_its_packed_copy() {
         Pack { half: false, zstd: false },
     ]);
 }
+
+/// `a.log` was found and deleted before a line of it was read, and its path got another file, which was rotated away: the
+/// first was taken for the newer one, which the sweep had missed.
+#[test]
+fn a_file_that_was_deleted_unread_comes_before_the_next_one_of_its_path() {
+    check(&[
+        write(1, false),
+        Look,
+        Recreate { file: A },
+        Step,
+        Delete { file: A },
+        write(2, false),
+        RotateRename { file: A },
+    ]);
+}
+
+/// `a.log` was filled in place, rotated, packed, removed and unpacked to another name before anybody looked again.
+#[test]
+fn a_file_that_was_filled_after_the_first_look_is_known_in_its_copy() {
+    check(&[
+        Allocate { file: A },
+        Look,
+        write(1, false),
+        RotateRename { file: A },
+        Pack { half: false, zstd: false },
+        Unpack,
+    ]);
+}

@@ -527,8 +527,12 @@ impl Model {
             return;
         }
         self.show_all();
-        // Read and open: nobody knows of what is written to a deleted file that was not.
+        // Read and open, which it is for five minutes: nobody knows of what is written to a deleted file that was not.
         self.wait_for_ends();
+        let path = self.rig.path(file);
+        if !self.rig.worker.snapshot().sources.iter().any(|source| source.path == path && source.held_open) {
+            return;
+        }
         let writer = fs::File::options().append(true).open(self.rig.path(file)).unwrap();
         let copy = self.rotated_name(file, "");
         let mut content = self.now[file].clone();
