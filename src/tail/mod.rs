@@ -11,6 +11,7 @@ mod check;
 mod discover;
 mod error;
 mod fill;
+mod frames;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

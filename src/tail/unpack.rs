@@ -11,10 +11,11 @@ use std::os::unix::fs::FileExt;
 use bincode::{Decode, Encode};
 use flate2::bufread::MultiGzDecoder;
 
+use super::frames::Frames;
 use super::identity::{FINGERPRINT_BYTES, RUNG_BYTES, crc_before};
 
 /// Of a zstd window: 8 MiB, what its levels up to 19 use at most. The whole service is planned for 96 MiB.
-const WINDOW_LOG_MAX: u32 = 23;
+const WINDOW_BYTES_MAX: u64 = 8 * 1_024 * 1_024;
 /// Bytes of the file, and of the content, in one step.
 const STEP_BYTES: usize = 64 * 1_024;
 /// A long line leaves no larger buffer behind than this.
@@ -101,7 +102,7 @@ impl Read for At {
 
 enum Codec {
     Gzip(Box<MultiGzDecoder<BufReader<At>>>),
-    Zstd(zstd::stream::read::Decoder<'static, BufReader<At>>),
+    Zstd(Box<Frames<BufReader<At>>>),
 }
 
 /// The content of a packed file, as far as it is unpacked.
@@ -124,11 +125,7 @@ impl Unpacker {
         let input = BufReader::with_capacity(STEP_BYTES, At { file, at: 0 });
         let codec = match magic.get(..got) {
             Some([0x1f, ..]) => Codec::Gzip(Box::new(MultiGzDecoder::new(input))),
-            _ => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
-                decoder.window_log_max(WINDOW_LOG_MAX)?;
-                Codec::Zstd(decoder)
-            }
+            _ => Codec::Zstd(Box::new(Frames::new(input, WINDOW_BYTES_MAX))),
         };
         Ok(Unpacker { codec, start: Vec::new(), kept: Vec::new(), base: 0, ended: false })
     }
@@ -329,7 +326,7 @@ pub(crate) mod tests {
         let packed = encoder.finish().unwrap();
         let error = content(&packed).unwrap_err();
         assert_eq!(Fault::of(&error), Fault::Damaged);
-        assert!(error.to_string().contains("too much memory"), "{error}");
+        assert!(error.to_string().contains("window of 16777216 bytes"), "{error}");
     }
 
     #[test]
