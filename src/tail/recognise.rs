@@ -530,8 +530,8 @@ impl Worker {
             source.file = Some(file);
             self.open += 1;
         }
-        self.line_up(&mut source, families);
         source.mtime_ns = found.mtime_ns;
+        self.line_up(&mut source, families);
         mark_seen(&mut source, &found, self.sweep_number);
         let owed = source.dirty;
         self.table.insert(source);

@@ -164,11 +164,11 @@ impl Worker {
         let family = self.family_of(&source.path);
         let ids = families.entry(family.clone()).or_default();
         let is_rotated = *family != *source.path;
-        let number = self.sweep_number;
+        let (number, mtime_ns) = (self.sweep_number, source.mtime_ns);
         let older: Vec<&Source> = ids
             .iter()
             .filter_map(|id| self.table.get(*id))
-            .filter(|one| !(is_twin(one) || is_rotated && is_newer(one, &family, number)))
+            .filter(|one| !(is_twin(one) || is_rotated && is_newer(one, &family, number, mtime_ns)))
             .collect();
         let followed: HashSet<SourceId> = older.iter().filter_map(|one| one.after).collect();
         let newest = older
@@ -191,7 +191,7 @@ impl Worker {
                 && one.after == Some(newest)
                 && one.offset == 0
                 && is_rotated
-                && is_newer(one, &family, number)
+                && is_newer(one, &family, number, mtime_ns)
             {
                 one.after = Some(source.id);
             }
@@ -261,11 +261,13 @@ fn first_path(source: &Source) -> &Path {
     source.rotated_from.as_deref().unwrap_or(&source.path)
 }
 
-/// Whether a source of the family is newer than a rotated file that this sweep found first: it is at the path,
-/// or was found there by the sweep before, which may have missed the rotated one. It is not read before this sweep.
-fn is_newer(one: &Source, family: &Path, number: u32) -> bool {
+/// Whether a source of the family is newer than a rotated file that this sweep found first, last written at `mtime_ns`: it
+/// is at the path, or was found there by the sweep before, which may have missed the rotated one. It is not read before
+/// this sweep. Where this sweep found both under other names, their times tell.
+fn is_newer(one: &Source, family: &Path, number: u32, mtime_ns: i64) -> bool {
     let was_found_there = one.born + 1 == number && one.after.is_some() && first_path(one) == family;
-    is_there(one, family, number) || was_found_there && !is_deleted(one)
+    let is_later = one.seen != number || one.mtime_ns > mtime_ns;
+    is_there(one, family, number) || was_found_there && is_later && !is_deleted(one)
 }
 
 /// It has no name any more, so that no sweep has missed one.

@@ -206,3 +206,17 @@ fn a_file_that_was_filled_after_the_first_look_is_known_in_its_copy() {
         Unpack,
     ]);
 }
+
+/// `a.log` was found, not read, and renamed; what its path got next was copied away, and came first.
+#[test]
+fn a_file_that_was_renamed_unread_comes_before_the_copy_of_the_next_one_of_its_path() {
+    check(&[
+        write(1, false),
+        Look,
+        Recreate { file: A },
+        Step,
+        RotateRename { file: A },
+        write(2, false),
+        RotateCopy { file: A },
+    ]);
+}

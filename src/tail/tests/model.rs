@@ -476,6 +476,7 @@ impl Model {
         if left.is_empty() || left != fs::read(&path).unwrap() {
             return;
         }
+        content.cuts.clear();
         let keep = content.lines.len().saturating_sub(lose);
         let lost = content.lines.split_off(keep);
         if let Some(first) = lost.first() {
