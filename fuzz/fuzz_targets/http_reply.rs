@@ -46,7 +46,7 @@ fuzz_target!(|data: &[u8]| {
             assert!(has_status(&["3", "401", "403", "404", "405", "407", "410", "421"]));
             evidence
         }
-        Outcome::Failed(evidence) | Outcome::Later(_, evidence) => evidence,
+        Outcome::Failed(evidence) | Outcome::Down(evidence) | Outcome::Later(_, evidence) => evidence,
         Outcome::BadLine(..) => panic!("a server cannot blame a line"),
     };
     assert!(evidence.tail.len() <= EVIDENCE_BYTES_MAX && evidence.summary.len() <= 1_000);

@@ -87,7 +87,7 @@ fn commits(service: &Service) -> u64 {
     run(async {
         let status = service.queue.handle().ask(Command::Status).await.expect("the owner lives");
         for group in status.groups.iter().skip(GROUPS_MAX) {
-            let remove = Admin::RemoveGroup(group.name.clone());
+            let remove = Admin::RemoveGroup { name: group.name.clone(), discard_lines: true };
             let removed = service.queue.handle().ask(|reply| Command::Admin(remove, reply)).await;
             removed.expect("the owner lives").expect("it is there");
         }

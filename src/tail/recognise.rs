@@ -4,6 +4,7 @@
 // long: the rows of one table, which are read side by side with it
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +18,7 @@ use super::identity::{Decision, Evidence, FINGERPRINT_BYTES, Fingerprint, Held, 
 use super::open::open;
 use super::packed::{Packed, State, Whole};
 use super::reader::Look;
-use super::rotation::{Families, is_rotation_of, unrotated};
+use super::rotation::{Families, first_path, is_rotation_of, unpacked, unrotated};
 use super::source::Source;
 use super::sweep::{is_inode, mark_seen};
 use super::worker::{Ending, Now, Worker};
@@ -26,6 +27,12 @@ use super::worker::{Ending, Now, Worker};
 pub const SOURCES_MAX: usize = 10_000;
 /// A file that changed so recently may be a copy under way: copy-truncate truncates right after the last write.
 pub(crate) const COPY_WAIT_MS: u64 = 2_000;
+
+/// Sources of one name in other folders that a short file is compared with, the newest: thousands may be called alike.
+const SAME_NAME_MAX: usize = 64;
+/// How long a source whose content is gone is not given up for what a sweep could not look into: a compressed copy takes
+/// the place of a copy within that time.
+const INCONCLUSIVE_MS: u64 = 10_000;
 
 /// Where a source goes on in another file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +50,8 @@ pub(crate) enum At {
 struct Known {
     prints: HashMap<Fingerprint, Vec<SourceId>>,
     families: Families,
+    /// By the name that their file had at first, in whatever folder: a copy may be made into another one.
+    names: HashMap<OsString, Vec<SourceId>>,
     /// Those that are not at their place.
     missing: Vec<SourceId>,
 }
@@ -69,6 +78,7 @@ impl Worker {
                 _ => others.push(found),
             }
         }
+        let vanished = self.vanished;
         // Then renames, which an inode proves together with the content; then copies and new files. Those at a path
         // that a source had come last: its own continuation is looked for first.
         // Of one path the oldest come first, and the one that is there now last.
@@ -83,6 +93,9 @@ impl Worker {
             // An empty file has no identity yet. It becomes a source with its first byte.
             if found.size == 0 || found.follow.is_none() {
                 self.waiting_files += usize::from(found.size == 0 && self.has_displaced());
+                // A compressed copy that is about to be written.
+                let is_packed = found.size == 0 && unpacked(&found.path).is_some();
+                self.vanished += u64::from(is_packed && self.unchanged_ms(&found, 0, now) < COPY_WAIT_MS);
                 continue;
             }
             // One that is new may have more names than one, too.
@@ -99,6 +112,7 @@ impl Worker {
                     known.insert(Known {
                         prints: self.fingerprints(),
                         families: self.families(),
+                        names: self.names(),
                         missing: self.missing(),
                     })
                 }
@@ -108,18 +122,32 @@ impl Worker {
         if self.sweep_number == 1 {
             self.line_up_known();
         }
-        // A copy is complete before the truncation: a walk that began after it was seen has seen the copy too.
+        self.give_up(self.vanished > vanished, now);
+        self.sweep_wanted |= self.has_displaced();
+    }
+
+    /// Sources whose content is gone and was not found in a copy. A copy is complete before the truncation, so that a walk
+    /// which began after that was seen has seen the copy too; unless that was replaced by a compressed one meanwhile,
+    /// which the next walk sees.
+    fn give_up(&mut self, has_missed: bool, now: Now) {
+        let number = self.sweep_number;
+        self.displaced_ms.retain(|id, _| self.table.get(*id).is_some_and(|source| source.displaced > 0));
         let lost: Vec<SourceId> = self
             .table
             .iter()
-            .filter(|source| source.displaced > 0)
-            .filter(|source| source.displaced < self.sweep_number)
+            .filter(|source| source.displaced > 0 && source.displaced < number)
             .map(|source| source.id)
             .collect();
         for id in lost {
-            self.endings.push_back((id, Ending::Truncated));
+            let since_ms = *self.displaced_ms.entry(id).or_insert(now.boot_ms);
+            if has_missed && now.boot_ms.saturating_sub(since_ms) < INCONCLUSIVE_MS {
+                if let Some(source) = self.table.get_mut(id) {
+                    source.displaced = number;
+                }
+            } else {
+                self.endings.push_back((id, Ending::Truncated));
+            }
         }
-        self.sweep_wanted |= self.has_displaced();
     }
 
     fn has_displaced(&self) -> bool {
@@ -234,8 +262,12 @@ impl Worker {
         }
         let family = self.family_of(&opened.found.path);
         let at_path = self.table.at(&family);
+        let base = unrotated(&opened.found.path).map_or_else(|| opened.found.path.clone(), |(base, _)| base);
+        let named = base.file_name().and_then(|name| known.names.get(name)).into_iter().flatten();
+        let named = named.rev().take(SAME_NAME_MAX);
         let family = known.families.get(&family).into_iter().flatten();
-        let mut ids: Vec<SourceId> = family.chain(&known.missing).chain(&at_path).copied().collect();
+        let ids = family.chain(named).chain(&known.missing).chain(&at_path);
+        let mut ids: Vec<SourceId> = ids.copied().collect();
         ids.sort_unstable();
         ids.dedup();
         ids.retain(|id| {
@@ -247,6 +279,19 @@ impl Worker {
             })
         });
         ids
+    }
+
+    /// The sources by the name without a number that their file had at first.
+    fn names(&self) -> HashMap<OsString, Vec<SourceId>> {
+        let mut names = HashMap::<_, Vec<_>>::new();
+        for source in self.table.iter() {
+            let path = first_path(source);
+            let base = unrotated(path).map_or_else(|| path.to_owned(), |(base, _)| base);
+            if let Some(name) = base.file_name() {
+                names.entry(name.to_owned()).or_default().push(source.id);
+            }
+        }
+        names
     }
 
     /// Files that were allocated, that this sweep did not find, and of which nothing was read may have been filled in place
@@ -347,10 +392,9 @@ impl Worker {
 
     /// For how long a stranger has been as it is, by our clock and since it was first seen so: its times are those of
     /// another clock, which may be ahead of ours or behind.
-    fn unchanged_ms(&mut self, opened: &Opened, now: Now) -> u64 {
-        let found = &opened.found;
+    fn unchanged_ms(&mut self, found: &Found, size: u64, now: Now) -> u64 {
         let key = (found.device, found.inode);
-        let state = (opened.look.size, found.mtime_ns, found.ctime_ns);
+        let state = (size, found.mtime_ns, found.ctime_ns);
         let before = self.strangers.get(&key).or_else(|| self.strangers_before.get(&key));
         let since_ms = before.filter(|before| before.0 == state).map_or(now.boot_ms, |before| before.1);
         // With so many that wait nobody is waited for.
@@ -371,7 +415,7 @@ impl Worker {
         now: Now,
     ) -> Option<Decision> {
         let held = if same_inode { Held::No } else { self.held(id, opened, own) };
-        let age_ms = if same_inode { 0 } else { self.unchanged_ms(opened, now) };
+        let age_ms = if same_inode { 0 } else { self.unchanged_ms(&opened.found, opened.look.size, now) };
         let source = self.table.get(id)?;
         let content = self.reader.compare(&opened.file, &opened.look, source).ok()?;
         Some(decide(&Evidence {
@@ -575,10 +619,12 @@ impl Worker {
                 Some(Opened { found, file, look })
             }
             Ok(_) => {
+                self.vanished += 1;
                 self.sweep_wanted = true;
                 None
             }
             Err(error) if error.is_gone() => {
+                self.vanished += 1;
                 self.sweep_wanted = true;
                 None
             }

@@ -171,9 +171,16 @@ impl Worker {
             .filter(|one| !(is_twin(one) || is_rotated && is_newer(one, &family, number, mtime_ns)))
             .collect();
         let followed: HashSet<SourceId> = older.iter().filter_map(|one| one.after).collect();
+        // A packed file that is not checked is mostly the copy of one that was read. Where its time says that it is older
+        // than another, it is not what the new one comes after.
+        let is_left_behind = |one: &Source| {
+            let mut others =
+                older.iter().filter(|other| !other.is_provisional() && !followed.contains(&other.id));
+            one.is_provisional() && others.any(|other| other.mtime_ns > one.mtime_ns)
+        };
         let newest = older
             .iter()
-            .filter(|one| !followed.contains(&one.id))
+            .filter(|one| !followed.contains(&one.id) && !is_left_behind(one))
             .max_by_key(|one| {
                 let missing = one.displaced > 0 || one.seen != number && one.missed < 2;
                 (missing || !one.is_caught_up(), one.id)
@@ -257,7 +264,7 @@ fn leave(older: &mut Source, family: &Path) -> SourceId {
 }
 
 /// The path that a source was first seen at.
-fn first_path(source: &Source) -> &Path {
+pub(crate) fn first_path(source: &Source) -> &Path {
     source.rotated_from.as_deref().unwrap_or(&source.path)
 }
 

@@ -151,6 +151,7 @@ impl Worker {
         self.let_go(id);
         self.let_go(of);
         self.endings.retain(|ending| ending.0 != of);
+        self.forget(&provisional);
         let (Some(file), Some(packed)) = (provisional.file.take(), provisional.packed.take()) else {
             return;
         };

@@ -107,6 +107,10 @@ pub(crate) struct Worker {
     pub(crate) strangers: HashMap<(u64, u64), (Looks, u64)>,
     /// The same, of the sweep before.
     pub(crate) strangers_before: HashMap<(u64, u64), (Looks, u64)>,
+    /// Files that were found and gone, or another, when they were to be opened; and compressed ones that are empty still.
+    pub(crate) vanished: u64,
+    /// Since when sources whose content is gone are looked for in copies.
+    pub(crate) displaced_ms: HashMap<SourceId, u64>,
     pub(crate) waiting_files: usize,
     pub(crate) sweep_number: u32,
     pub(crate) sweep_cost_ms: u64,
@@ -161,6 +165,8 @@ impl Worker {
             folders: HashMap::new(),
             strangers: HashMap::new(),
             strangers_before: HashMap::new(),
+            vanished: 0,
+            displaced_ms: HashMap::new(),
             waiting_files: 0,
             sweep_number: 0,
             sweep_cost_ms: 0,
@@ -294,8 +300,12 @@ impl Worker {
         }
     }
 
+    /// Its checkpoint goes with the next append. A packed file that is not checked may turn out to be no source of its own,
+    /// and has none.
     pub(crate) fn owe_checkpoint(&mut self, id: SourceId) {
-        if let Some(source) = self.table.get_mut(id) {
+        if let Some(source) =
+            self.table.get_mut(id).filter(|source| source.stored || !source.is_provisional())
+        {
             source.dirty = true;
             self.dirty.push_back(id);
         }
@@ -540,10 +550,15 @@ impl Worker {
             self.counters.truncated += 1;
             tracing::info!(path = %source.path.display(), "truncated: a new source from its beginning");
         }
+        self.forget(&source);
+    }
+
+    /// The last checkpoint of a source that is no more.
+    pub(crate) fn forget(&mut self, source: &Source) {
         if source.stored || source.dirty {
             match SourceRecord::of_finished(&source.path, source.offset).encode() {
-                Ok(record) => self.finals.push((id, record)),
-                Err(error) => tracing::error!(source = id.0, %error, "a checkpoint cannot be written"),
+                Ok(record) => self.finals.push((source.id, record)),
+                Err(error) => tracing::error!(source = source.id.0, %error, "a checkpoint cannot be written"),
             }
         }
     }
