@@ -1,5 +1,7 @@
 //! Campaigns against the real program: kills, cuts, full disks, damage. `docs/torture.md` says how they work.
 
+/// Each line of rotated files is accounted for.
+pub mod account;
 /// The command line.
 pub mod args;
 /// Bad sectors.
@@ -34,6 +36,8 @@ pub mod killer;
 pub mod left;
 /// Lines that say where they belong.
 pub mod line;
+/// Rotation by logrotate.
+pub mod logrotate;
 /// A backlog that is much larger than memory.
 pub mod memory;
 /// What a campaign needs of the machine.
@@ -60,8 +64,14 @@ pub mod poison;
 pub mod power;
 /// The command that spillq runs.
 pub mod receive;
+/// What the log, the files and the messages say of rotated lines.
+pub mod recorded;
+/// Writers that open their files again when they are told.
+pub mod reopen;
 /// Rotation of every kind.
 pub mod rotate;
+/// One case of logrotate.
+pub mod rotation_stage;
 /// The campaigns themselves on trial.
 pub mod self_check;
 /// The program under test.
@@ -74,5 +84,7 @@ pub mod soak;
 pub mod trial;
 /// Why a campaign stopped.
 pub mod trouble;
+/// The ways in which logrotate rotates.
+pub mod ways;
 /// Who writes the followed files.
 pub mod writer;
