@@ -20,7 +20,7 @@ use crate::account::{Loss, Sum};
 use crate::campaign::{Setup, Tally};
 use crate::disk::{self, Kind};
 use crate::need;
-use crate::rotation_stage::Stage;
+use crate::rotation_stage::{LOGROTATE, Stage};
 use crate::trouble::{During, Result};
 use crate::ways::Way;
 
@@ -29,7 +29,7 @@ const AT_ONCE: usize = 6;
 
 /// Runs the campaign.
 pub fn run(setup: &Setup, tally: &mut Tally) {
-    let lacks = need::tools(&["logrotate", "gzip"]).or_else(|| disk::lacks_mounts(Kind::Ext4, &setup.work));
+    let lacks = need::tools(&[LOGROTATE, "gzip"]).or_else(|| disk::lacks_mounts(Kind::Ext4, &setup.work));
     if let Some(why) = lacks {
         return tally.skip(setup.count, &why);
     }

@@ -18,6 +18,8 @@ use crate::trial::told;
 use crate::trouble::{During, Result, Trouble};
 use crate::ways::Way;
 
+/// Where Debian's package has it: PATH has no such folder for users.
+pub const LOGROTATE: &str = "/usr/sbin/logrotate";
 const SOURCES: u32 = 3;
 /// Of the other device.
 const DISK_MIB: u64 = 64;
@@ -241,7 +243,7 @@ impl Stage {
             self.wait("the next second", |_| Ok(second() > last))?;
         }
         let path = |name: &str| self.places.folder.join(name).display().to_string();
-        tool("logrotate", &["-f", "-s", &path("logrotate.state"), &path("logrotate.conf")])?;
+        tool(LOGROTATE, &["-f", "-s", &path("logrotate.state"), &path("logrotate.conf")])?;
         (self.last_second, self.rotations) = (second(), self.rotations + 1);
         self.before = self.writers.lines();
         let expected = if self.case.way == Way::RotateZero { 0 } else { self.rotations * u64::from(SOURCES) };
