@@ -3,7 +3,7 @@
 //!
 //! | | what must hold |
 //! |---|---|
-//! | I1 | a line is missing only if the way of rotation destroys lines, in at most one stretch for each rotation; what the group was given is what is stored |
+//! | I1 | a line is missing only if the mode of rotation destroys lines, in at most one stretch for each rotation; what the group was given is what is stored |
 //! | I2 | every line that a file has is stored, and no line that nobody wrote |
 //! | I3 | lines of a writer are stored in the order in which it wrote them |
 //! | I4 | no line is stored twice |

@@ -100,7 +100,7 @@ enum Campaign {
     Full(Cases),
     /// Rotation of every kind, step by step, with kills between
     Rotate(Cases),
-    /// Rotation by logrotate itself, in each of its ways, with the service running and stopped
+    /// Rotation by logrotate itself, in each of its modes, with the service running and stopped
     Logrotate(Cases),
     /// Load for minutes or hours, with kills now and then: memory, descriptors and disk stay flat
     Soak {

@@ -66,10 +66,12 @@ pub mod power;
 pub mod receive;
 /// What the log, the files and the messages say of rotated lines.
 pub mod recorded;
-/// Writers that open their files again when they are told.
+/// Writers that reopen their files when they are signalled.
 pub mod reopen;
 /// Rotation of every kind.
 pub mod rotate;
+/// The modes in which logrotate rotates.
+pub mod rotation_mode;
 /// One case of logrotate.
 pub mod rotation_stage;
 /// The campaigns themselves on trial.
@@ -84,7 +86,5 @@ pub mod soak;
 pub mod trial;
 /// Why a campaign stopped.
 pub mod trouble;
-/// The ways in which logrotate rotates.
-pub mod ways;
 /// Who writes the followed files.
 pub mod writer;

@@ -1,7 +1,8 @@
-//! Writers as daemons are: each keeps its file open, and opens it again when it is told to, at once or some lines later.
+//! Writers that behave as daemons do: each keeps its file open, and reopens it when it is signalled, at once or some lines
+//! later.
 //!
-//! A writer is told by a file, which it removes: before it goes on, or when it has opened its file again. It writes 100
-//! lines a second, some of them in two parts.
+//! The signal is a file. A prompt writer removes it when it has reopened its own file, a late one at once, before it
+//! reopens anything. Each writes 100 lines a second, some of them in two parts.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -23,10 +24,10 @@ const LETTERS_MAX: usize = 400;
 
 /// How all writers of a case behave.
 #[derive(Clone, Copy, Debug)]
-pub struct Manners {
+pub struct Behaviour {
     /// Whose lines they are.
     pub run: u64,
-    /// Some open their file again only some lines after they were told.
+    /// Some reopen their file only some lines after the signal.
     pub may_be_late: bool,
     /// Some lines are written in two parts.
     pub in_parts: bool,
@@ -46,20 +47,20 @@ pub struct Sent {
 struct Progress {
     /// Lines that are written to their end.
     lines: AtomicU64,
-    /// How often it has opened its file again.
+    /// How often it has reopened its file.
     reopened: AtomicU64,
     /// The first line of the file that it has open.
     first: AtomicU64,
     late: AtomicU64,
 }
 
-/// The file by which the writer `source` is told.
+/// The file that signals the writer `source`.
 pub fn signal(folder: &Path, source: u32) -> PathBuf {
     folder.join(format!("reopen.w{source}"))
 }
 
 struct Writer {
-    manners: Manners,
+    behaviour: Behaviour,
     source: u32,
     path: PathBuf,
     signal: PathBuf,
@@ -68,7 +69,7 @@ struct Writer {
     /// The rest of the last line.
     owed: Vec<u8>,
     offset: u64,
-    /// Lines until it opens its file again, once it was told.
+    /// Lines until it reopens its file, once it was signalled.
     reopens_in: Option<u64>,
     sent: Vec<Sent>,
     progress: Arc<Progress>,
@@ -84,10 +85,10 @@ impl Writer {
         self.pay()
     }
 
-    /// Looks whether it was told.
+    /// Looks for the signal.
     fn listen(&mut self) -> io::Result<()> {
         if self.reopens_in.is_none() && self.signal.exists() {
-            let is_late = self.manners.may_be_late && self.rng.bool();
+            let is_late = self.behaviour.may_be_late && self.rng.bool();
             self.reopens_in = Some(if is_late { self.rng.u64(1..=LATE_LINES) } else { 0 });
             if is_late {
                 fs::remove_file(&self.signal)?;
@@ -122,7 +123,7 @@ impl Writer {
         let before = bytes.len();
         let number = self.sent.len() as u64;
         let file = self.progress.reopened.load(Ordering::Relaxed);
-        let Manners { run, in_parts, .. } = self.manners;
+        let Behaviour { run, in_parts, .. } = self.behaviour;
         let letters: String = (0..self.rng.usize(..=LETTERS_MAX)).map(|_| self.rng.alphanumeric()).collect();
         let place = Place { run, source: self.source, number, file, offset: self.offset, poison: false };
         line::write(&mut bytes, &place, &letters);
@@ -166,20 +167,20 @@ pub struct Reopeners {
 }
 
 impl Reopeners {
-    /// Sets `sources` of them to work: they write below `logs`, and are told by files in `folder`.
-    pub fn start(manners: Manners, sources: u32, logs: &Path, folder: &Path) -> Result<Reopeners> {
+    /// Sets `sources` of them to work: they write below `logs`, and their signals are files in `folder`.
+    pub fn start(behaviour: Behaviour, sources: u32, logs: &Path, folder: &Path) -> Result<Reopeners> {
         let stop = Arc::<AtomicBool>::default();
         let (mut threads, mut all) = (Vec::new(), Vec::new());
         for source in 0..sources {
             let path = logs.join(format!("w{source}.log"));
             let progress = Arc::<Progress>::default();
             let mut writer = Writer {
-                manners,
+                behaviour,
                 source,
                 file: open(&path).during("open a followed file")?,
                 path,
                 signal: signal(folder, source),
-                rng: fastrand::Rng::with_seed(manners.run << 8 | u64::from(source)),
+                rng: fastrand::Rng::with_seed(behaviour.run << 8 | u64::from(source)),
                 owed: Vec::new(),
                 offset: 0,
                 reopens_in: None,
@@ -201,7 +202,7 @@ impl Reopeners {
         self.progress.iter().map(|one| one.lines.load(Ordering::Acquire)).collect()
     }
 
-    /// The first line of the file that each has open, if all of them have opened theirs again so often.
+    /// The first line of the file that each has open, if all of them have reopened theirs this often.
     pub fn opened(&self, times: u64) -> Option<Vec<u64>> {
         let open = |one: &Arc<Progress>| {
             (one.reopened.load(Ordering::Acquire) == times).then(|| one.first.load(Ordering::Acquire))
@@ -214,7 +215,7 @@ impl Reopeners {
         self.progress.iter().map(|one| one.late.load(Ordering::Relaxed)).sum()
     }
 
-    /// Whether one has ended by itself, which is an error that [`Reopeners::end`] tells.
+    /// Whether one has ended by itself: [`Reopeners::end`] gives its error.
     pub fn has_failed(&self) -> bool {
         self.threads.iter().any(thread::JoinHandle::is_finished)
     }

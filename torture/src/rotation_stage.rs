@@ -12,11 +12,11 @@ use crate::disk::{Kind, SmallDisk};
 use crate::logrotate::{Case, Seen};
 use crate::need;
 use crate::recorded::{self, Recorded};
-use crate::reopen::{Manners, Reopeners, signal};
+use crate::reopen::{Behaviour, Reopeners, signal};
+use crate::rotation_mode::Mode;
 use crate::service::{Program, Service, Status, run, tool, wait_for};
 use crate::trial::told;
 use crate::trouble::{During, Result, Trouble};
-use crate::ways::Way;
 
 /// Where Debian's package has it: PATH has no such folder for users.
 pub const LOGROTATE: &str = "/usr/sbin/logrotate";
@@ -84,7 +84,7 @@ impl Stage {
     /// Makes the folders and the configurations, and sets the writers to work.
     pub fn new(setup: &Setup, folder: &Path, seed: u64, case: Case) -> Result<Stage> {
         let disk =
-            case.way.is_elsewhere().then(|| SmallDisk::new(folder, Kind::Ext4, DISK_MIB)).transpose()?;
+            case.mode.is_elsewhere().then(|| SmallDisk::new(folder, Kind::Ext4, DISK_MIB)).transpose()?;
         let olddir = disk.as_ref().map_or(folder.join("old"), |disk| disk.mount.join("old"));
         let places = Places {
             folder: folder.to_owned(),
@@ -99,16 +99,19 @@ impl Stage {
         let signals: Vec<String> =
             (0..SOURCES).map(|source| signal(folder, source).display().to_string()).collect();
         let is_root = need::root().is_none();
-        let text = case.way.config(&places.logs, &places.olddir, is_root, &signals);
+        let text = case.mode.config(&places.logs, &places.olddir, is_root, &signals);
         fs::write(folder.join("logrotate.conf"), text).during("write the configuration of logrotate")?;
-        let manners =
-            Manners { run: seed, may_be_late: case.writers_may_be_late(), in_parts: !case.way.truncates() };
+        let behaviour = Behaviour {
+            run: seed,
+            may_be_late: case.writers_may_be_late(),
+            in_parts: !case.mode.truncates(),
+        };
         Ok(Stage {
             program: setup.program.clone(),
             case,
             seed,
             rng: fastrand::Rng::with_seed(seed),
-            writers: Reopeners::start(manners, SOURCES, &places.logs, folder)?,
+            writers: Reopeners::start(behaviour, SOURCES, &places.logs, folder)?,
             recorded: Recorded::new(folder.join("recorded")),
             places,
             disk,
@@ -144,7 +147,7 @@ impl Stage {
     pub fn rotate_running(&mut self) -> Result<()> {
         self.start()?;
         self.write_on()?;
-        if self.case.way.deletes() || self.case.way.moves() || self.rng.bool() {
+        if self.case.mode.deletes() || self.case.mode.moves() || self.rng.bool() {
             self.all_seen()?;
         }
         self.rotate()
@@ -159,11 +162,11 @@ impl Stage {
             self.rotate()?;
             self.write_on()?;
         }
-        if self.case.way.moves() || self.rng.bool() {
+        if self.case.mode.moves() || self.rng.bool() {
             self.all_seen()?;
         }
         self.down()?;
-        let rotations = if self.case.way.moves() { 1 } else { self.rng.u64(1..=2) };
+        let rotations = if self.case.mode.moves() { 1 } else { self.rng.u64(1..=2) };
         for _ in 0..rotations {
             self.write_on()?;
             self.rotate()?;
@@ -207,7 +210,7 @@ impl Stage {
 
     /// The first line of each writer behind the last rotation, once it writes to the next file.
     fn first_lines(&self) -> Option<Vec<u64>> {
-        if self.case.way.truncates() {
+        if self.case.mode.truncates() {
             Some(self.before.clone())
         } else {
             self.writers.opened(self.rotations)
@@ -238,7 +241,7 @@ impl Stage {
 
     /// One forced rotation of all files.
     fn rotate(&mut self) -> Result<()> {
-        if self.case.way.is_dated() {
+        if self.case.mode.is_dated() {
             let last = self.last_second;
             self.wait("the next second", |_| Ok(second() > last))?;
         }
@@ -246,7 +249,8 @@ impl Stage {
         tool(LOGROTATE, &["-f", "-s", &path("logrotate.state"), &path("logrotate.conf")])?;
         (self.last_second, self.rotations) = (second(), self.rotations + 1);
         self.before = self.writers.lines();
-        let expected = if self.case.way == Way::RotateZero { 0 } else { self.rotations * u64::from(SOURCES) };
+        let expected =
+            if self.case.mode == Mode::RotateZero { 0 } else { self.rotations * u64::from(SOURCES) };
         let files = self.rotated()?.len() as u64;
         if files != expected {
             return Err(Trouble::new(format!("logrotate left {files} rotated files, and not {expected}")));
