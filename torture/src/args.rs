@@ -100,6 +100,8 @@ enum Campaign {
     Full(Cases),
     /// Rotation of every kind, step by step, with kills between
     Rotate(Cases),
+    /// Rotation by logrotate itself, in each of its modes, with the service running and stopped
+    Logrotate(Cases),
     /// Load for minutes or hours, with kills now and then: memory, descriptors and disk stay flat
     Soak {
         /// How long
@@ -208,6 +210,7 @@ fn campaign(args: &Args) -> Result<u8> {
         Campaign::Tear(cases) => damage::run(&setup(cases), damage::Kind::Tear, &mut tally),
         Campaign::Full(cases) => crate::full::run(&setup(cases), &mut tally),
         Campaign::Rotate(cases) => crate::rotate::run(&setup(cases), &mut tally),
+        Campaign::Logrotate(cases) => crate::logrotate::run(&setup(cases), &mut tally),
         Campaign::Soak { minutes, seed } => {
             crate::soak::run(&setup(&Cases { count: *minutes, seed: *seed }), &mut tally);
         }

@@ -17,9 +17,14 @@ pub enum Kind {
     Xfs,
 }
 
-/// Why small file systems cannot be made here; tries to make one below `work`.
+/// Why small file systems cannot be made here, or lose no power; tries to make one below `work`.
 pub fn lacks(kind: Kind, work: &Path) -> Option<String> {
-    need::loop_devices().or_else(|| need::tools(&["mount", "umount", "xfs_io", mkfs(kind)])).or_else(|| {
+    need::tools(&["xfs_io"]).or_else(|| lacks_mounts(kind, work))
+}
+
+/// Why small file systems cannot be made here; tries to make one below `work`.
+pub fn lacks_mounts(kind: Kind, work: &Path) -> Option<String> {
+    need::loop_devices().or_else(|| need::tools(&["mount", "umount", mkfs(kind)])).or_else(|| {
         let folder = work.join("probe");
         let probe = || {
             fs::create_dir_all(&folder).during("make a folder")?;

@@ -1,5 +1,7 @@
 //! Campaigns against the real program: kills, cuts, full disks, damage. `docs/torture.md` says how they work.
 
+/// Each line of rotated files is accounted for.
+pub mod account;
 /// The command line.
 pub mod args;
 /// Bad sectors.
@@ -34,6 +36,8 @@ pub mod killer;
 pub mod left;
 /// Lines that say where they belong.
 pub mod line;
+/// Rotation by logrotate.
+pub mod logrotate;
 /// A backlog that is much larger than memory.
 pub mod memory;
 /// What a campaign needs of the machine.
@@ -60,8 +64,16 @@ pub mod poison;
 pub mod power;
 /// The command that spillq runs.
 pub mod receive;
+/// What the log, the files and the messages say of rotated lines.
+pub mod recorded;
+/// Writers that reopen their files when they are signalled.
+pub mod reopen;
 /// Rotation of every kind.
 pub mod rotate;
+/// The modes in which logrotate rotates.
+pub mod rotation_mode;
+/// One case of logrotate.
+pub mod rotation_stage;
 /// The campaigns themselves on trial.
 pub mod self_check;
 /// The program under test.

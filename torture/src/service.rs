@@ -55,6 +55,7 @@ pub struct Log {
 pub struct Source {
     pub path: String,
     pub offset: u64,
+    pub state: String,
 }
 
 /// Of a group.
@@ -116,6 +117,9 @@ pub struct Shown {
     pub offset: u64,
     /// `None` where it is no UTF-8.
     pub text: Option<String>,
+    /// It has no newline.
+    #[serde(default)]
+    pub unterminated: bool,
 }
 
 impl Program {

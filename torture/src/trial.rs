@@ -380,7 +380,7 @@ fn recorded(file: &Path, written: &BTreeMap<u32, u64>) -> Result<Vec<String>> {
 }
 
 /// At most a screenful: the first breaches say the most.
-fn told(mut broken: Vec<String>) -> Result<()> {
+pub fn told(mut broken: Vec<String>) -> Result<()> {
     let count = broken.len();
     broken.truncate(20);
     if broken.is_empty() {

@@ -1,0 +1,182 @@
+//! Debian's logrotate under the real service, in each mode, while the service runs and while it is stopped. Writers of 100
+//! lines a second continue all the time. In the end every line that is in a file is stored once and in order, and every
+//! other is counted as far as it can be known.
+//!
+//! A `postrotate` script signals the writers to reopen their files, as it does daemons. Some do so late: their lines land in
+//! a file that was renamed away, compressed or deleted. What `docs/tail.md` says cannot be decided is left out:
+//!
+//! - Lines in a deleted file that the service does not have open are out of reach. So the service has read from the file that a
+//!   writer has open before a mode deletes it; and while the service is stopped no writer is late in these modes.
+//! - The name of a file in an `olddir` does not tell its place in the order. So the service has seen each file before it
+//!   stops, and there is one rotation until it is started again.
+//! - A copy without a truncation is another file that is alike (`copy`). `shred` and `mail` delete as `rotate 0` does.
+//! - A file that was compressed after its source was finished is new. So the globs name the rotated files as well.
+//!
+//! Lines are written in two parts, but for files that are truncated: there each half would become a line, with any reader.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use crate::account::{Loss, Sum};
+use crate::campaign::{Setup, Tally};
+use crate::disk::{self, Kind};
+use crate::need;
+use crate::rotation_mode::Mode;
+use crate::rotation_stage::{LOGROTATE, Stage};
+use crate::trouble::{During, Result};
+
+/// Cases wait most of the time.
+const AT_ONCE: usize = 6;
+
+/// Runs the campaign.
+pub fn run(setup: &Setup, tally: &mut Tally) {
+    let lacks = need::tools(&[LOGROTATE, "gzip"]).or_else(|| disk::lacks_mounts(Kind::Ext4, &setup.work));
+    if let Some(why) = lacks {
+        return tally.skip(setup.count, &why);
+    }
+    let seen = setup.stores_at_once("logrotate", AT_ONCE, tally, |folder, seed| one(setup, folder, seed));
+    let mut hits: BTreeMap<String, u64> = all_cases().map(|case| (case.to_string(), 0)).collect();
+    let mut did = Did::default();
+    for one in &seen {
+        *hits.entry(one.case.to_string()).or_default() += one.rotations;
+        did.add(one);
+    }
+    println!("{} cases, seed {}: {did}", setup.count, setup.seed);
+    for (case, rotations) in &hits {
+        println!("  {case}: {rotations} rotations");
+    }
+    // A case that failed says so itself.
+    let has_all = seen.len() as u64 == setup.count && setup.count >= hits.len() as u64;
+    if has_all && hits.values().any(|rotations| *rotations == 0) {
+        let repeat = format!("logrotate --count {} --seed {}", setup.count, setup.seed);
+        tally.fail(&"every mode must be hit, running and stopped", &setup.work, &repeat);
+    }
+}
+
+/// What is rotated how, and whether the service runs meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// How files are rotated.
+    pub mode: Mode,
+    /// The service runs meanwhile.
+    pub is_running: bool,
+}
+
+impl Case {
+    /// Seeds that follow one another go through all modes, half of them running; then the other halves.
+    fn of(seed: u64) -> Case {
+        let modes = Mode::ALL.len() as u64;
+        let at = seed % modes;
+        let mode = Mode::ALL.get(at as usize).copied().unwrap_or(Mode::Create);
+        Case { mode, is_running: (at + seed / modes).is_multiple_of(2) }
+    }
+
+    /// Which lines may be missing.
+    pub fn loss(self) -> Loss {
+        match self.mode {
+            mode if mode.truncates() => Loss::Truncated,
+            Mode::RotateZero if !self.is_running => Loss::Deleted,
+            _ => Loss::Nothing,
+        }
+    }
+
+    /// A deleted file is gone at the next start, and whether more was written to it nobody knows.
+    pub fn may_lose_sight(self) -> bool {
+        !self.is_running && self.mode.deletes()
+    }
+
+    /// What a writer writes to a file that was rotated away can be read.
+    pub fn writers_may_be_late(self) -> bool {
+        self.is_running || !self.mode.deletes()
+    }
+}
+
+fn all_cases() -> impl Iterator<Item = Case> {
+    (0..2 * Mode::ALL.len() as u64).map(Case::of)
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Case { mode, is_running } = self;
+        write!(f, "{mode}, {}", if *is_running { "running" } else { "stopped" })
+    }
+}
+
+/// What a case did.
+pub struct Seen {
+    /// Which.
+    pub case: Case,
+    /// Of all files at once.
+    pub rotations: u64,
+    /// How often a writer was late.
+    pub late: u64,
+    /// By SIGKILL.
+    pub kills: u64,
+    /// Clean ones.
+    pub stops: u64,
+    /// What became of its lines.
+    pub sum: Sum,
+}
+
+/// What all of them did.
+#[derive(Default)]
+struct Did {
+    late: u64,
+    kills: u64,
+    stops: u64,
+    sum: Sum,
+}
+
+impl Did {
+    fn add(&mut self, seen: &Seen) {
+        let Seen { late, kills, stops, sum, .. } = seen;
+        self.late += late;
+        self.kills += kills;
+        self.stops += stops;
+        self.sum.stored += sum.stored;
+        self.sum.saved += sum.saved;
+        self.sum.missing += sum.missing;
+        self.sum.counted_bytes += sum.counted_bytes;
+        self.sum.lost_sight += sum.lost_sight;
+    }
+}
+
+impl fmt::Display for Did {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Did { late, kills, stops, sum } = self;
+        let Sum { stored, saved, missing, counted_bytes, lost_sight } = sum;
+        write!(
+            f,
+            "{stored} lines stored, {saved} of them in no file any more; {late} writers were late; {kills} kills, {stops} stops; {missing} lines destroyed unread, of which {counted_bytes} bytes and {lost_sight} files were counted"
+        )
+    }
+}
+
+fn one(setup: &Setup, folder: &Path, seed: u64) -> Result<Seen> {
+    let case = Case::of(seed);
+    let mut stage = Stage::new(setup, folder, seed, case)?;
+    for round in 0..stage.rounds() {
+        let done = if case.is_running { stage.rotate_running() } else { stage.rotate_stopped() };
+        done.during(format!("{case}, round {}", round + 1))?;
+    }
+    stage.end().during(format!("{case}, at the end"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_that_follow_one_another_hit_each_mode_and_then_each_case() {
+        let modes = Mode::ALL.len() as u64;
+        for seed in [0, 1, 17, 1_000_003] {
+            for mode in Mode::ALL {
+                assert_eq!((seed..seed + modes).filter(|seed| Case::of(*seed).mode == mode).count(), 1);
+            }
+            for case in all_cases() {
+                assert_eq!((seed..seed + 2 * modes).filter(|seed| Case::of(*seed) == case).count(), 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What the log has of rotated files, what files have, and what the service has said of what it lost.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use crate::account::{Counted, Kept, Stored};
+use crate::left;
+use crate::line;
+use crate::service::{Program, Shown};
+use crate::trouble::{During, Result, Trouble};
+
+/// All lines of a case, and many more.
+const LINES_MAX: u64 = 1_000_000;
+
+/// The file of a group that appends, which is read as it grows.
+#[derive(Debug)]
+pub struct Recorded {
+    path: PathBuf,
+    read: u64,
+    /// Of each writer: the number behind the highest that was recorded.
+    pub next: BTreeMap<u32, u64>,
+}
+
+impl Recorded {
+    /// Of this file, which need not be there.
+    pub fn new(path: PathBuf) -> Recorded {
+        Recorded { path, read: 0, next: BTreeMap::new() }
+    }
+
+    /// Reads on, whole lines.
+    pub fn read(&mut self) -> Result<()> {
+        let mut file = match File::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            file => file.during("open what was recorded")?,
+        };
+        let mut text = Vec::new();
+        file.seek(SeekFrom::Start(self.read))
+            .and_then(|_| file.read_to_end(&mut text))
+            .during("read what was recorded")?;
+        let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        text.truncate(end);
+        self.read += end as u64;
+        // What is no line of ours the judge finds in the end.
+        for place in String::from_utf8_lossy(&text).lines().filter_map(|text| line::parse(text).ok()) {
+            let next = self.next.entry(place.source).or_default();
+            *next = (*next).max(place.number + 1);
+        }
+        Ok(())
+    }
+
+    /// All of it.
+    pub fn text(&self) -> Result<String> {
+        fs::read_to_string(&self.path).during("read what was recorded")
+    }
+}
+
+/// The lines of a file, each with its offset; the last perhaps without an end.
+pub fn lines(text: &str) -> Vec<Kept> {
+    let mut offset = 0;
+    let line = |line: &str| {
+        let at = offset;
+        offset += line.len() as u64;
+        Kept { text: line.trim_end_matches('\n').to_owned(), offset: at, is_whole: line.ends_with('\n') }
+    };
+    text.split_inclusive('\n').map(line).collect()
+}
+
+/// Of each writer: the number behind its last line in a file.
+pub fn ends(kept: &[Kept]) -> BTreeMap<u32, u64> {
+    let mut ends = BTreeMap::new();
+    for place in kept.iter().filter_map(|kept| line::parse(&kept.text).ok()) {
+        let end = ends.entry(place.source).or_default();
+        *end = place.number.saturating_add(1).max(*end);
+    }
+    ends
+}
+
+/// Every line of a log that keeps all of them, while nobody uses it.
+pub fn stored(program: &Program, data_dir: &Path) -> Result<Vec<Stored>> {
+    let read = |Shown { seq, offset, text, unterminated, .. }: Shown| {
+        let text = text.ok_or_else(|| Trouble::new(format!("I4 seq {seq} is no text")))?;
+        Ok(Stored { text, offset, is_whole: !unterminated })
+    };
+    program.inspect(data_dir, 1, LINES_MAX)?.into_iter().map(read).collect()
+}
+
+/// What the service has said of its losses, in all its runs: what its status counts ends with a run.
+pub fn counted(messages: &str) -> Result<Counted> {
+    let mut counted = Counted::default();
+    for message in messages.lines() {
+        if let Some((_, bytes)) = left::rolled_back(message)? {
+            counted.rolled_back_bytes += bytes;
+        } else if message.contains("bytes were destroyed before they were read") {
+            counted.destroyed_bytes += number(message, "bytes=")?;
+        } else if message.contains("a file is gone, ") {
+            counted.lost_sight += 1;
+        }
+    }
+    Ok(counted)
+}
+
+fn number(message: &str, key: &str) -> Result<u64> {
+    let word = message.split_whitespace().find_map(|word| word.strip_prefix(key));
+    let number = word.and_then(|word| word.parse().ok());
+    number.ok_or_else(|| Trouble::new(format!("a loss without {key} {message}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_a_file_have_their_places() {
+        let lines = lines("a\nbc\nd");
+        let seen: Vec<(&str, u64, bool)> =
+            lines.iter().map(|kept| (kept.text.as_str(), kept.offset, kept.is_whole)).collect();
+        assert_eq!(seen, [("a", 0, true), ("bc", 2, true), ("d", 5, false)]);
+    }
+
+    #[test]
+    fn losses_are_read_from_messages() {
+        let text = "WARN a file is gone, not seen since the start: what was written path=/l offset=7\n\
+            ERROR bytes were destroyed before they were read path=/l offset=7 bytes=30\n\
+            WARN rolled back path=/l from=50 to=10\nERROR bytes were destroyed before they were read bytes=4\n";
+        let counted = counted(text).unwrap();
+        let Counted { destroyed_bytes, lost_sight, rolled_back_bytes } = counted;
+        assert_eq!((destroyed_bytes, lost_sight, rolled_back_bytes), (34, 1, 40));
+        assert!(super::counted("bytes were destroyed before they were read").is_err());
+    }
+}
