@@ -66,6 +66,8 @@ pub(crate) struct Opened {
 impl Worker {
     /// Finds out who the files are that are not simply where they were.
     pub(crate) fn recognise(&mut self, strangers: Vec<Found>, now: Now) {
+        self.missed.clear();
+        let held_back = std::mem::take(&mut self.held_back);
         // First those at their own path and inode: only then is it known which sources have lost theirs.
         let mut others = Vec::new();
         for found in strangers {
@@ -78,7 +80,6 @@ impl Worker {
                 _ => others.push(found),
             }
         }
-        let vanished = self.vanished;
         // Then renames, which an inode proves together with the content; then copies and new files. Those at a path
         // that a source had come last: its own continuation is looked for first.
         // Of one path the oldest come first, and the one that is there now last.
@@ -95,7 +96,9 @@ impl Worker {
                 self.waiting_files += usize::from(found.size == 0 && self.has_displaced());
                 // A compressed copy that is about to be written.
                 let is_packed = found.size == 0 && unpacked(&found.path).is_some();
-                self.vanished += u64::from(is_packed && self.unchanged_ms(&found, 0, now) < COPY_WAIT_MS);
+                if is_packed && self.unchanged_ms(&found, 0, now) < COPY_WAIT_MS {
+                    self.miss_family(&found.path);
+                }
                 continue;
             }
             // One that is new may have more names than one, too.
@@ -117,19 +120,35 @@ impl Worker {
                     })
                 }
             };
+            // One that its path had before may be what was missed: that is read first.
+            if self.missed.contains(&opened.found.path) {
+                let key = (opened.found.device, opened.found.inode);
+                let since_ms = held_back.get(&key).copied().unwrap_or(now.boot_ms);
+                if now.boot_ms.saturating_sub(since_ms) < INCONCLUSIVE_MS {
+                    self.held_back.insert(key, since_ms);
+                    self.waiting_files += 1;
+                    self.sweep_wanted = true;
+                    continue;
+                }
+            }
             self.copy_or_new(opened, known, now);
         }
         if self.sweep_number == 1 {
             self.line_up_known();
         }
-        self.give_up(self.vanished > vanished, now);
+        self.give_up(now);
         self.sweep_wanted |= self.has_displaced();
+    }
+
+    /// Notes that a file of a path could not be looked into.
+    fn miss_family(&mut self, path: &Path) {
+        self.missed.insert(unrotated(path).map_or_else(|| path.to_owned(), |(base, _)| base));
     }
 
     /// Sources whose content is gone and was not found in a copy. A copy is complete before the truncation, so that a walk
     /// which began after that was seen has seen the copy too; unless that was replaced by a compressed one meanwhile,
     /// which the next walk sees.
-    fn give_up(&mut self, has_missed: bool, now: Now) {
+    fn give_up(&mut self, now: Now) {
         let number = self.sweep_number;
         self.displaced_ms.retain(|id, _| self.table.get(*id).is_some_and(|source| source.displaced > 0));
         let lost: Vec<SourceId> = self
@@ -140,7 +159,7 @@ impl Worker {
             .collect();
         for id in lost {
             let since_ms = *self.displaced_ms.entry(id).or_insert(now.boot_ms);
-            if has_missed && now.boot_ms.saturating_sub(since_ms) < INCONCLUSIVE_MS {
+            if !self.missed.is_empty() && now.boot_ms.saturating_sub(since_ms) < INCONCLUSIVE_MS {
                 if let Some(source) = self.table.get_mut(id) {
                     source.displaced = number;
                 }
@@ -619,12 +638,12 @@ impl Worker {
                 Some(Opened { found, file, look })
             }
             Ok(_) => {
-                self.vanished += 1;
+                self.miss_family(&found.path);
                 self.sweep_wanted = true;
                 None
             }
             Err(error) if error.is_gone() => {
-                self.vanished += 1;
+                self.miss_family(&found.path);
                 self.sweep_wanted = true;
                 None
             }

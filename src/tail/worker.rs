@@ -107,8 +107,11 @@ pub(crate) struct Worker {
     pub(crate) strangers: HashMap<(u64, u64), (Looks, u64)>,
     /// The same, of the sweep before.
     pub(crate) strangers_before: HashMap<(u64, u64), (Looks, u64)>,
-    /// Files that were found and gone, or another, when they were to be opened; and compressed ones that are empty still.
-    pub(crate) vanished: u64,
+    /// What this sweep could not look into: paths whose rotated files were found, and gone or another when they were to be
+    /// opened, or are compressed ones that are empty still.
+    pub(crate) missed: HashSet<PathBuf>,
+    /// Since when new files wait for that, by device and inode.
+    pub(crate) held_back: HashMap<(u64, u64), u64>,
     /// Since when sources whose content is gone are looked for in copies.
     pub(crate) displaced_ms: HashMap<SourceId, u64>,
     pub(crate) waiting_files: usize,
@@ -165,7 +168,8 @@ impl Worker {
             folders: HashMap::new(),
             strangers: HashMap::new(),
             strangers_before: HashMap::new(),
-            vanished: 0,
+            missed: HashSet::new(),
+            held_back: HashMap::new(),
             displaced_ms: HashMap::new(),
             waiting_files: 0,
             sweep_number: 0,
