@@ -80,14 +80,17 @@ fn read(packed: &[u8], chunk: usize) -> Option<(Vec<u8>, bool)> {
     let (again, end_again) = whole(STEP_BYTES);
     let shorter = all.len().min(again.len());
     assert_eq!(all[..shorter], again[..shorter]);
-    assert_eq!((end == Ok(true), end.is_err()), (end_again == Ok(true), end_again.is_err()));
+    // What comes behind the most that is looked at, one of them may have met and the other not.
+    if end != Ok(false) && end_again != Ok(false) {
+        assert_eq!(end, end_again);
+    }
     let forward = with_file(packed, |file| {
         Packed::open(file).unwrap().forward(1 + chunk as u64, CONTENT_BYTES_MAX as u64, &mut held)
     });
     match (&forward, end) {
         (Ok((length, true)), Ok(true)) => assert_eq!(*length, all.len() as u64),
-        (Ok((_, has_ended)), _) => assert!(!has_ended && end == Ok(false)),
-        (Err(_), _) => assert!(end.is_err()),
+        (Ok((_, has_ended)), _) => assert!(!has_ended && end != Ok(true)),
+        (Err(_), _) => assert!(end != Ok(true)),
     }
     assert!(
         held_most <= 2 * STEP_BYTES + 2 * chunk + BACK,

@@ -92,14 +92,25 @@ impl<R: BufRead> Frames<R> {
         if noted.is_some() && noted != found {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the checksum does not match"));
         }
-        // 0 where the frame does not say.
-        let length = self.decoder.content_size();
-        if length > 0 && length != given {
-            let what = format!("{given} bytes in a frame of {length}");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        if self.within(given)? < self.decoder.content_size() {
+            return Err(self.of_another_length(given));
         }
         self.given = None;
         Ok(())
+    }
+
+    /// As many bytes as the frame says that it has, or fewer.
+    fn within(&self, given: u64) -> io::Result<u64> {
+        // 0 where it does not say.
+        match self.decoder.content_size() {
+            length if length > 0 && given > length => Err(self.of_another_length(given)),
+            _ => Ok(given),
+        }
+    }
+
+    fn of_another_length(&self, given: u64) -> io::Error {
+        let what = format!("{given} bytes in a frame of {}", self.decoder.content_size());
+        io::Error::new(io::ErrorKind::InvalidData, what)
     }
 }
 
@@ -114,7 +125,7 @@ impl<R: BufRead> Read for Frames<R> {
             };
             if self.decoder.can_collect() > 0 {
                 let read = self.decoder.read(into)?;
-                self.given = Some(given + read as u64);
+                self.given = Some(self.within(given + read as u64)?);
                 return Ok(read);
             }
             if self.decoder.is_finished() {
@@ -152,6 +163,9 @@ mod tests {
         // A raw block of one byte in a frame that says that it has five.
         let short = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 5, 0x09, 0, 0, b'x'];
         assert_eq!(read(&short).unwrap_err().to_string(), "1 bytes in a frame of 5");
+        // A block of 300 times `x` in one that says 256, with a window of 1 KiB.
+        let long = [0x28, 0xb5, 0x2f, 0xfd, 0x40, 0, 0, 0, 0x63, 0x09, 0, b'x'];
+        assert_eq!(read(&long).unwrap_err().to_string(), "300 bytes in a frame of 256");
         let garbage = [&good[..], b"not a frame"].concat();
         assert_eq!(read(&garbage).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }

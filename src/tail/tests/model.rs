@@ -192,6 +192,8 @@ struct Model {
     roll_backs: usize,
     /// Files that are deleted, and open in their writer and the tail; how often time passed since the last write.
     deleted: Vec<(fs::File, &'static str, Vec<u8>)>,
+    /// Lines that were written to them.
+    to_deleted: Vec<Vec<u8>>,
     deleted_passed: u64,
     /// Lines of files that came from elsewhere: between files no order is promised for them.
     loose: HashSet<Vec<u8>>,
@@ -220,6 +222,7 @@ impl Model {
             again: HashMap::new(),
             roll_backs: 0,
             deleted: Vec::new(),
+            to_deleted: Vec::new(),
             deleted_passed: 0,
             loose: HashSet::new(),
             next_line: 0,
@@ -498,8 +501,16 @@ impl Model {
     }
 
     fn restart(&mut self) {
-        // What was deleted is gone with the last that had it open.
+        // What was deleted is gone with the last that had it open. What of it waited for the end of another file is lost.
         self.deleted.clear();
+        let contents =
+            self.now.values().chain(self.rotated.iter().chain(&self.hidden).map(|(_, content)| content));
+        if contents.into_iter().any(|content| !content.partial.is_empty()) {
+            let read: HashSet<Vec<u8>> = self.rig.log.lines.iter().map(|line| line.bytes.clone()).collect();
+            let lost = self.to_deleted.iter().filter(|line| !read.contains(*line));
+            self.written.extend(lost.map(|line| (line.clone(), false)));
+        }
+        self.to_deleted.clear();
         self.rig.restart();
     }
 
@@ -571,6 +582,7 @@ impl Model {
             let whole = [std::mem::take(&mut begun), line.clone()].concat();
             self.loose.extend([whole.clone(), line.clone()]);
             self.written.insert(line, false);
+            self.to_deleted.push(whole.clone());
             self.written.insert(whole, !is_begun);
         }
         self.deleted.push((writer, file, Vec::new()));
