@@ -11,7 +11,7 @@ use super::{Exit, Failure, data_dir, store, wrote};
 use crate::cli::{DeadLetterArgs, DeadLetterChoiceArgs, DeadLetterCommand, DeadLetterGroupArgs};
 use crate::http::{AdminJson, AnswerJson, Client, DeadLetterJson, LineJson, SourceNames};
 use crate::plain::plain;
-use crate::queue::{DEAD_LETTERS_SHOWN_MAX, PARKED_MAX};
+use crate::queue::DEAD_LETTERS_SHOWN_MAX;
 
 /// Lists, shows, exports, retries, discards or parks.
 ///
@@ -40,24 +40,29 @@ pub fn run(args: &DeadLetterArgs) -> Result<Exit, Failure> {
         DeadLetterCommand::Park { group, choice } => {
             let wanted = seqs(choice).unwrap_or_else(|| vec![(1, u64::MAX)]);
             let mut parked = 0;
-            loop {
+            let ended = loop {
                 let request = AdminJson::Park { group: group.group.clone(), seqs: wanted.clone() };
                 match ask(group, request) {
-                    Ok(answer) => parked += answer.lines,
-                    // There were no more than it had taken.
-                    Err(_) if parked > 0 => break,
-                    Err(refused) => return Err(refused),
+                    Ok(answer) => {
+                        parked += answer.lines;
+                        if !answer.more {
+                            break Ok(());
+                        }
+                    }
+                    Err(refused) => break Err(refused),
                 }
-                if parked % PARKED_MAX as u64 != 0 {
-                    break;
-                }
+            };
+            if parked == 0 {
+                return ended.map(|()| Exit::Fine);
             }
             let lines = if parked == 1 {
                 "1 line is a dead letter".to_owned()
             } else {
                 format!("{parked} lines are dead letters")
             };
-            told(&format!("{lines} now; `spillq dead-letter retry` puts them back"))
+            // What was done is told also where the rest was refused.
+            let done = told(&format!("{lines} now; `spillq dead-letter retry` puts them back"))?;
+            ended.map(|()| done)
         }
     }
 }

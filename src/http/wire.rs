@@ -374,6 +374,9 @@ pub struct SoughtJson {
 #[allow(missing_docs)]
 pub struct AnswerJson {
     pub lines: u64,
+    /// Others of those that were asked for still wait: to be asked for again.
+    #[serde(default)]
+    pub more: bool,
     pub dead_letters: Vec<DeadLetterJson>,
     /// The token of a hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -444,6 +447,7 @@ impl From<Answer> for AnswerJson {
         match answer {
             Answer::Done => AnswerJson::default(),
             Answer::Lines(lines) => AnswerJson { lines, ..AnswerJson::default() },
+            Answer::Parked { lines, more } => AnswerJson { lines, more, ..AnswerJson::default() },
             Answer::DeadLetters(letters) => AnswerJson {
                 lines: letters.len() as u64,
                 dead_letters: letters.iter().map(Into::into).collect(),

@@ -117,6 +117,13 @@ pub enum Answer {
     Done,
     /// So many lines were affected, durably.
     Lines(u64),
+    /// Lines became dead letters, durably.
+    Parked {
+        /// How many.
+        lines: u64,
+        /// Others of those that were asked for still wait: to be asked for again.
+        more: bool,
+    },
     /// Dead letters.
     DeadLetters(Vec<DeadLetter>),
     /// Nothing is removed for a minute from now; renewed, without the snapshot.

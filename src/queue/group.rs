@@ -459,19 +459,19 @@ impl Group {
 
     /// Lines were settled by other means than a lease: set aside, or lost.
     pub(super) fn settled(&mut self, range: SeqRange, now_ms: u64) {
-        // What was offered of them does not stand: an operator may act between an offer and its lease.
-        let is_over = |reserved: &Reserved| reserved.range.intersection(range).is_some();
-        let over: Vec<SeqRange> = self
-            .reserved
-            .values()
-            .filter(|reserved| is_over(reserved))
-            .map(|reserved| reserved.range)
-            .collect();
-        self.reserved.retain(|_, reserved| !is_over(reserved));
-        over.into_iter().for_each(|over| self.retries.give_back(over));
+        // An operator may act between an offer and its lease.
+        self.withdraw(|offered| offered.intersection(range).is_some());
         self.retries.settled(range, false, now_ms);
         self.reasons.retain(|seq, _| !range.contains(*seq));
         self.settling.push(range);
+    }
+
+    /// Offers that do not stand any more.
+    fn withdraw(&mut self, is_over: impl Fn(SeqRange) -> bool) {
+        let offered = self.reserved.values().map(|reserved| reserved.range);
+        let over: Vec<SeqRange> = offered.filter(|range| is_over(*range)).collect();
+        self.reserved.retain(|_, reserved| !is_over(reserved.range));
+        over.into_iter().for_each(|over| self.retries.give_back(over));
     }
 
     /// What was gathered is durable.
@@ -482,16 +482,12 @@ impl Group {
     /// Lines were dropped: what was lent or offered of them is over, and the rest of it is free again.
     pub(super) fn dropped(&mut self, range: SeqRange, now_ms: u64) {
         let touches = |other: SeqRange| other.intersection(range).is_some();
-        let is_revoked = self.leases.values().any(|out| touches(out.range));
-        // The rest of a batch that is revoked comes before what was read ahead behind it.
-        let is_over = |reserved: &Reserved| is_revoked || touches(reserved.range);
-        let out = self.leases.values().map(|out| out.range).filter(|out| touches(*out));
-        let offered =
-            self.reserved.values().filter(|reserved| is_over(reserved)).map(|reserved| reserved.range);
-        let over: Vec<SeqRange> = out.chain(offered).collect();
+        let revoked: Vec<SeqRange> =
+            self.leases.values().map(|out| out.range).filter(|out| touches(*out)).collect();
         self.leases.retain(|_, out| !touches(out.range));
-        self.reserved.retain(|_, reserved| !is_over(reserved));
-        over.into_iter().for_each(|over| self.retries.give_back(over));
+        revoked.iter().for_each(|revoked| self.retries.give_back(*revoked));
+        // The rest of a batch that is revoked comes before what was read ahead behind it.
+        self.withdraw(|offered| !revoked.is_empty() || touches(offered));
         self.retries.settled(range, false, now_ms);
         self.reasons.retain(|seq, _| !range.contains(*seq));
     }

@@ -191,7 +191,9 @@ impl Owner {
             self.make_durable()?;
             // What an ack or an operator has made room for.
             self.bury_condemned()?;
-            self.make_durable()?;
+            if !self.commit.is_empty() {
+                self.make_durable()?;
+            }
             self.offer_parked();
             self.keep_within_lag()?;
             let next_seq = self.log.state().next_seq;

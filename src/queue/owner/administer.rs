@@ -152,7 +152,9 @@ impl Owner {
             Ok(id) => id,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let lines = self.waiting_in(id, seqs);
+        let mut lines = self.waiting_in(id, seqs);
+        let mut more = lines.len() > PARKED_MAX;
+        lines.truncate(PARKED_MAX);
         if lines.is_empty() {
             let seq = seqs.first().map_or(Seq(0), |range| range.first);
             return Ok(Err(Refusal::NotWaiting { group: name.to_owned(), seq }));
@@ -166,6 +168,7 @@ impl Owner {
         for seq in lines {
             let reason = "parked by an operator".to_owned();
             if self.log.is_dead_full(id) {
+                more = true;
                 break;
             }
             if !self.set_aside(id, Condemned { seq, cause: DeadCause::Parked, reason })? {
@@ -176,13 +179,13 @@ impl Owner {
             parked += 1;
         }
         Ok(if parked > 0 {
-            Ok(Answer::Lines(parked))
+            Ok(Answer::Parked { lines: parked, more })
         } else {
             Err(Refusal::DeadLettersFull(name.to_owned()))
         })
     }
 
-    /// The first [`PARKED_MAX`] lines of these that wait for a group, in order.
+    /// The first lines of these that wait for a group, in order: one more than are parked at a time.
     fn waiting_in(&self, id: GroupId, seqs: &[SeqRange]) -> Vec<Seq> {
         let state = self.log.state();
         let (Some(group), Some(all)) =
@@ -194,10 +197,10 @@ impl Owner {
         let mut lines = std::collections::BTreeSet::new();
         for range in within {
             let never = group.acks.gaps(range).flat_map(|gap| (gap.first.0..=gap.last.0).map(Seq));
-            lines.extend(never.take(PARKED_MAX));
-            lines.extend(group.revived.range(range.first..=range.last).copied().take(PARKED_MAX));
+            lines.extend(never.take(PARKED_MAX + 1));
+            lines.extend(group.revived.range(range.first..=range.last).copied().take(PARKED_MAX + 1));
         }
-        lines.into_iter().take(PARKED_MAX).collect()
+        lines.into_iter().take(PARKED_MAX + 1).collect()
     }
 }
 
