@@ -534,12 +534,13 @@ impl Worker {
         self.close_ranks(&source);
         let was_open = source.file.take().is_some();
         self.open = self.open.saturating_sub(usize::from(was_open));
-        if ending == Ending::Finished && !was_open && is_end_unknown(&source) {
+        // An inode that was given to another file since looks like a truncation.
+        if !was_open && is_end_unknown(&source) {
             self.counters.lost_sight += 1;
             let (path, offset) = (source.path.display(), source.offset);
             let why =
                 if source.looked { "closed as descriptors ran short" } else { "not seen since the start" };
-            tracing::warn!(%path, offset, "a file is gone, {why}: what was written behind the offset is not known");
+            tracing::warn!(%path, offset, "what a file had is gone, {why}: what was written behind the offset is not known");
         }
         // Where nothing was read, an unfinished first line was taken back.
         let known =
