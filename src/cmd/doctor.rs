@@ -12,6 +12,7 @@ use spillq_storage::View;
 use host::Host;
 
 use super::place::Place;
+use super::volatile::volatile;
 use super::{Exit, Failure, wrote};
 use crate::cli::DoctorArgs;
 use crate::http::{AnsweredBy, DoctorJson, StatusJson, VerdictJson, file_system_bytes, free_bytes};
@@ -68,7 +69,8 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
     };
     // Of another host only its own service can tell.
     if let Place::DataDir(folder) = &place {
-        let (wrong, notes) = Host::look(folder, &sources, found.is_of_service()).judge();
+        let (wrong, mut notes) = Host::look(folder, &sources, found.is_of_service()).judge();
+        notes.extend(volatile(folder));
         found.add(&wrong, notes);
     }
     let text = if args.json {

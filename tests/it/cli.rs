@@ -179,9 +179,14 @@ fn a_data_dir_that_keeps_nothing_is_refused_unless_it_is_asked_for() {
     let refused = once(&[]);
     let there = data_dir.exists();
     let taken = once(&["--allow-volatile"]);
+    let mut doctor = std::process::Command::new(binary());
+    let doctor = doctor.args(["doctor", "--data-dir"]).arg(&data_dir).output().unwrap();
     system("umount", &[mount.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(2), "{said}");
     assert!(said.contains("is on tmpfs") && said.contains("--allow-volatile") && !there, "{said}");
     assert_eq!((taken.status.code(), &taken.stdout[..]), (Some(0), &b"one\n"[..]));
+    let told = String::from_utf8_lossy(&doctor.stdout);
+    assert_eq!(doctor.status.code(), Some(0), "{told}");
+    assert!(told.contains("is on tmpfs: everything in it goes with the next reboot"), "{told}");
 }
