@@ -70,6 +70,7 @@ impl Written {
     }
 
     /// Lines that were `given` and are not written any more: the destination has lost them.
+    #[cfg(any(test, feature = "redis", feature = "postgres"))]
     pub(super) fn lost_of(&self, given: &Written) -> Vec<SeqRange> {
         given.0.iter().flat_map(|range| self.missing(*range)).collect()
     }
