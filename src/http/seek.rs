@@ -16,37 +16,39 @@ impl Api {
         given: Option<GivenJson>,
     ) -> Result<Answer, Refused> {
         let seek = |to, only_look| Admin::Seek { group: group.clone(), to, discard_lines, only_look };
+        let refused = |why| Err(Refused::new(StatusCode::CONFLICT, why));
         let keeps_note = self.replays.keeps_note(&group);
-        let is_plain = match given {
-            Some(GivenJson::Again) => keeps_note == Some(false),
-            Some(GivenJson::Missing) => true,
-            None => keeps_note != Some(true),
-        };
-        if is_plain {
-            return self.administer(seek(to, false)).await;
-        }
-        match self.administer(seek(to, true)).await? {
-            Answer::Sought { to, again: 1.., .. } if given.is_some() => {
-                Ok(self.replays.replay(&group, to, seek(SeekTo::Seq(to), false)).await?)
+        match given {
+            None if keeps_note != Some(true) => return self.administer(seek(to, false)).await,
+            Some(GivenJson::Again) if keeps_note == Some(false) => {
+                return self.administer(seek(to, false)).await;
             }
-            Answer::Sought { to, again: again @ 1.., .. } => Err(Refused::new(
-                StatusCode::CONFLICT,
-                format!(
-                    "{again} lines from line {to} on would wait again, and the destination of group {group} notes what it \
-                     was given: --again gives them to it once more, --missing only those that it has not noted"
-                ),
+            _ => {}
+        }
+        // What is refused is refused before a note is changed.
+        let Answer::Sought { to, again, .. } = self.administer(seek(to, true)).await? else {
+            return refused("the owner did not say where the group would be".to_owned());
+        };
+        let seek = seek(SeekTo::Seq(to), false);
+        match (given, keeps_note) {
+            // Also where the lines wait already: whether they are noted only the destination knows.
+            (Some(GivenJson::Again), _) => Ok(self.replays.replay(&group, to, seek).await?),
+            (_, None) => Err(ReplayError::NoProcessor(group.clone()).into()),
+            (Some(GivenJson::Missing), Some(false)) => refused(format!(
+                "the destination of group {group} notes nothing: every line that waits again is given again; leave out \
+                 --missing"
             )),
-            // Forwards.
-            _ => self.administer(seek(to, false)).await,
+            (None, _) if again > 0 => refused(format!(
+                "{again} lines from line {to} on would wait again, and the destination of group {group} notes what it was \
+                 given: --again gives them to it once more, --missing only those that it has not noted"
+            )),
+            _ => self.administer(seek).await,
         }
     }
 }
 
 impl From<ReplayError> for Refused {
     fn from(error: ReplayError) -> Refused {
-        match error {
-            ReplayError::Closed(closed) => closed.into(),
-            error => Refused::new(StatusCode::CONFLICT, error.to_string()),
-        }
+        Refused::new(StatusCode::CONFLICT, error.to_string())
     }
 }

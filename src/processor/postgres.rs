@@ -11,6 +11,7 @@
 //! wrongly is refused. A line that the table does not take is named by the server, and cut out of its batch.
 
 mod columns;
+mod forget;
 mod verdict;
 
 use std::fmt;
@@ -32,7 +33,7 @@ use tokio_postgres::{Client, Config, NoTls, Transaction};
 use self::columns::LineColumn;
 use self::verdict::{Stage, judge};
 use super::command::lines;
-use super::evidence::{chain, harmless};
+use super::evidence::harmless;
 use super::input::Paths;
 use super::link::{Link, Place, connect, encrypt};
 use super::names::names;
@@ -246,19 +247,6 @@ impl Postgres {
         Ok(())
     }
 
-    /// Takes the lines from `from` on out of the row: one transaction.
-    async fn unnote(&mut self, from: Seq) -> Result<(), Trouble> {
-        let mut open = self.opened().await?;
-        let transaction = open.client.transaction().await?;
-        let mut written = self.look(&transaction).await?;
-        written.remove(SeqRange { first: from, last: Seq(u64::MAX) });
-        transaction.execute(&self.statements.note, &[&self.to.table, &written.to_string()]).await?;
-        transaction.commit().await?;
-        self.given = written;
-        self.open = Some(open);
-        Ok(())
-    }
-
     /// The connection that is there, or another.
     async fn opened(&mut self) -> Result<Open, Trouble> {
         if let Some(open) = self.open.take().filter(|open| !open.client.is_closed()) {
@@ -379,16 +367,7 @@ impl Processor for Postgres {
     }
 
     fn forget(&mut self, from: Seq) -> Forgetting<'_> {
-        Box::pin(async move {
-            let forgotten = self.unnote(from).await;
-            self.doing = None;
-            let why = match forgotten {
-                Ok(()) => return Ok(()),
-                Err(Trouble::Told(error, _)) => chain(&error),
-                Err(Trouble::Away(why) | Trouble::Refused(why)) => why,
-            };
-            Err(Evidence { summary: format!("{}: {why}", self.name()), tail: String::new() })
-        })
+        Box::pin(self.forget_from(from))
     }
 
     fn interrupted(&mut self) -> Option<Evidence> {

@@ -311,7 +311,14 @@ impl Processor for Redis {
 
     fn forget(&mut self, from: Seq) -> Forgetting<'_> {
         Box::pin(async move {
-            let forgotten = self.unnote(from).await;
+            // Whether an answer comes or not, they are no loss.
+            self.given.remove(SeqRange { first: from, last: Seq(u64::MAX) });
+            let was_open = self.open.is_some();
+            let mut forgotten = self.unnote(from).await;
+            // A connection that nobody used for long may be gone.
+            if was_open && forgotten.is_err() {
+                forgotten = self.unnote(from).await;
+            }
             self.doing = None;
             forgotten.map_err(|trouble| {
                 let (Trouble::Away(why) | Trouble::Refused(why) | Trouble::TooLarge(why)) = trouble;

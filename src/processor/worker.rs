@@ -28,7 +28,7 @@ const READS_MAX: u32 = 20;
 /// Between two of them.
 const READ_AGAIN: Duration = Duration::from_millis(100);
 
-/// How long a destination may take to change its note: less than whoever asked waits.
+/// How long a destination may take to change its note. Whoever asked waits for the batch that is out as well.
 const FORGET_WAIT: Duration = Duration::from_secs(20);
 
 /// What a worker is to do.
@@ -237,7 +237,13 @@ impl Worker {
             return Ok(());
         }
         let forgotten = tokio::time::timeout(FORGET_WAIT, self.processor.forget(from)).await;
+        // What it has lost before is told before the seek, which begins that anew.
+        let (group, ranges) = (self.source.group, self.processor.lost());
+        if !ranges.is_empty() {
+            self.source.handle.send(Command::Lost { group, ranges })?;
+        }
         let answer = match forgotten {
+            _ if reply.is_closed() => return Ok(()),
             Ok(Ok(())) => {
                 let answer = self.source.handle.ask(|reply| Command::Admin(seek, reply)).await?;
                 answer.map_err(ReplayError::Refused)

@@ -13,7 +13,6 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::admin::{Admin, Answer, Refusal};
-use super::command::Closed;
 
 /// What a worker is asked to do between two batches.
 #[derive(Debug)]
@@ -39,14 +38,13 @@ pub enum ReplayError {
     #[error("another seek of group {0} is under way; try again when it has ended")]
     Busy(String),
     /// The note could not be changed; the group was not moved.
-    #[error("the destination still has its note of the lines, and the group was not moved: {0}")]
+    #[error(
+        "the group was not moved, and the destination may or may not have cleared its note of the lines: {0}; try again"
+    )]
     Note(String),
     /// The group could not be moved.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The service stops.
-    #[error(transparent)]
-    Closed(#[from] Closed),
 }
 
 /// Who can be asked: the workers of each group.
@@ -92,6 +90,7 @@ impl Replays {
             mpsc::error::TrySendError::Full(_) => ReplayError::Busy(group.to_owned()),
             mpsc::error::TrySendError::Closed(_) => ReplayError::NoProcessor(group.to_owned()),
         })?;
-        answer.await.unwrap_or(Err(ReplayError::Closed(Closed)))
+        // A worker that ends takes what it was asked with it.
+        answer.await.unwrap_or_else(|_| Err(ReplayError::NoProcessor(group.to_owned())))
     }
 }

@@ -32,10 +32,10 @@ pub fn judge(inputs: &GroupInputs, now_ms: u64, settings: &JudgeSettings) -> Ver
         floor_stands,
         disk_is_held,
         never_called,
-        destination_lost,
         backs_off,
         falls_behind,
         takes_long,
+        destination_lost,
     ];
     let mut verdict =
         rows.iter().find_map(|row| row(inputs, now_ms, settings)).unwrap_or_else(|| works_or_idles(inputs));

@@ -28,7 +28,8 @@ pub const SOURCES_MAX: usize = 10_000;
 /// A file that changed so recently may be a copy under way: copy-truncate truncates right after the last write.
 pub(crate) const COPY_WAIT_MS: u64 = 2_000;
 
-/// Sources of one name in other folders that a short file is compared with, the newest: thousands may be called alike.
+/// Sources of one name in other folders, and such as are gone, that a short file is compared with, the newest: there may be
+/// thousands.
 const SAME_NAME_MAX: usize = 64;
 /// How long a source whose content is gone is not given up for what a sweep could not look into: a compressed copy takes
 /// the place of a copy within that time.
@@ -285,7 +286,12 @@ impl Worker {
         let named = base.file_name().and_then(|name| known.names.get(name)).into_iter().flatten();
         let named = named.rev().take(SAME_NAME_MAX);
         let family = known.families.get(&family).into_iter().flatten();
-        let ids = family.chain(named).chain(&known.missing).chain(&at_path);
+        // A rung tells without a look at any file; what is held open is compared, so not with thousands.
+        let start = &opened.look.start;
+        let has = |id: &SourceId, is: &dyn Fn(&Source) -> bool| self.table.get(*id).is_some_and(is);
+        let told = known.missing.iter().filter(|id| has(id, &|source| source.ladder.is_in(start)));
+        let held = known.missing.iter().rev().filter(|id| has(id, &|source| source.file.is_some()));
+        let ids = family.chain(named).chain(told).chain(held.take(SAME_NAME_MAX)).chain(&at_path);
         let mut ids: Vec<SourceId> = ids.copied().collect();
         ids.sort_unstable();
         ids.dedup();
@@ -317,6 +323,7 @@ impl Worker {
     /// since they were looked at. One that cannot be read is known by what it had then.
     pub(crate) fn look_at_unwritten(&mut self) {
         let number = self.sweep_number;
+        let mut filled = Vec::new();
         let is_unread = |source: &&mut Source| {
             source.unwritten && source.offset == 0 && source.packed.is_none() && source.seen != number
         };
@@ -327,7 +334,11 @@ impl Worker {
             let print = Fingerprint::of(&look.start);
             if look.size == source.size && print != source.fingerprint {
                 (source.fingerprint, source.scanned, source.unwritten) = (print, 0, false);
+                filled.push(source.id);
             }
+        }
+        for id in filled {
+            self.queue(id);
         }
     }
 
@@ -563,6 +574,7 @@ impl Worker {
             packed.state = State::Whole(Whole::default());
             (source.size, source.dirty) = (0, true);
         } else if let Some((of, from)) = apart {
+            let read = self.table.get(of).map_or(from, |of| of.offset);
             if let Some(of) = self.table.get(of) {
                 source.ladder = of.ladder.clone();
                 source.ladder.cut(from);
@@ -571,6 +583,11 @@ impl Worker {
                 let why =
                     ReadError::Read { path: found.path.clone(), offset: from, source: error }.to_string();
                 return self.refuse(found.path, why);
+            }
+            // After a restart nobody has the open file: what it had not read yet is then read here.
+            if read < from {
+                source.dirty = false;
+                self.apart.insert(id, of);
             }
             tracing::debug!(path = %found.path.display(), from, "a copy of an open file: read from where they part");
         } else if from_end {

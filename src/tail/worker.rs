@@ -110,6 +110,8 @@ pub(crate) struct Worker {
     /// What this sweep could not look into: paths whose rotated files were found, and gone or another when they were to be
     /// opened, or are compressed ones that are empty still.
     pub(crate) missed: HashSet<PathBuf>,
+    /// Copies that have no checkpoint, since the open file that they are copies of has an end that was not read.
+    pub(crate) apart: HashMap<SourceId, SourceId>,
     /// Since when new files wait for that, by device and inode.
     pub(crate) held_back: HashMap<(u64, u64), u64>,
     /// Since when sources whose content is gone are looked for in copies.
@@ -169,6 +171,7 @@ impl Worker {
             strangers: HashMap::new(),
             strangers_before: HashMap::new(),
             missed: HashSet::new(),
+            apart: HashMap::new(),
             held_back: HashMap::new(),
             displaced_ms: HashMap::new(),
             waiting_files: 0,
@@ -424,7 +427,8 @@ impl Worker {
             let (path, offset) = (source.path.display(), source.offset);
             tracing::error!(%path, offset, bytes = destroyed, "bytes were destroyed before they were read");
         }
-        if source.dirty && !was_dirty {
+        let has_read = source.dirty && !was_dirty;
+        if has_read {
             self.dirty.push_back(id);
         }
         match turn {
@@ -439,6 +443,9 @@ impl Worker {
                 }
             }
             Err(error) => self.read_failed(id, error),
+        }
+        if has_read {
+            self.settle_apart(id);
         }
         self.close_if_too_many(id);
     }
@@ -556,6 +563,24 @@ impl Worker {
             tracing::info!(path = %source.path.display(), "truncated: a new source from its beginning");
         }
         self.forget(&source);
+        self.apart.remove(&id);
+        self.settle_apart(id);
+    }
+
+    /// A source has read on, or ended: copies of what it has read by now get their checkpoint with that.
+    fn settle_apart(&mut self, of: SourceId) {
+        if self.apart.is_empty() {
+            return;
+        }
+        let read = self.table.get(of).map_or(u64::MAX, |source| source.offset);
+        let of_it = self.apart.iter().filter(|(_, other)| **other == of).map(|(copy, _)| *copy);
+        let copies: Vec<SourceId> = of_it.collect();
+        for copy in copies {
+            if self.table.get(copy).is_none_or(|copy| copy.offset <= read) {
+                self.apart.remove(&copy);
+                self.owe_checkpoint(copy);
+            }
+        }
     }
 
     /// The last checkpoint of a source that is no more.

@@ -73,6 +73,10 @@ fn a_group_is_moved_while_the_service_runs_and_while_it_does_not() {
     service.wait("all lines acked", |status| group(status, "default").ack_floor == 1_000);
     let said = place.seek("default", "501");
     assert_eq!(said, "group default is at line 501: 500 lines wait again, 0 were skipped\n");
+    let mut missing = spillq(&["group", "seek", "default", "--to", "1", "--missing", "--data-dir"]);
+    let missing = missing.arg(place.path("q")).output().unwrap();
+    let told = String::from_utf8_lossy(&missing.stderr);
+    assert!(missing.status.code() == Some(2) && told.contains("notes nothing"), "{told}");
     service.wait("half of them acked again", |status| group(status, "default").acked_lines == 1_500);
     let again: Vec<u64> = (1..=1_000).chain(501..=1_000).collect();
     assert_eq!(place.delivered(), again);
@@ -145,6 +149,20 @@ fn a_seek_on_a_destination_that_notes_what_it_was_given_asks_what_to_do_and_does
     let mut service = start();
     service.wait("all are acked again", |status| group(status, "default").lag_lines == 0);
     assert_eq!(place.delivered().len() as u64, 20_000 + again);
+
+    // Also where the lines wait already, as after a seek that did not ask for them.
+    let paused = |what: &str| {
+        let mut command = spillq(&["group", what, "default", "--data-dir"]);
+        assert!(command.arg(place.path("q")).status().unwrap().success(), "{what}");
+    };
+    paused("pause");
+    assert_eq!(seek(&["--to", "19901", "--missing"]).0, 0);
+    let (code, said, told) = seek(&["--to", "19901", "--again"]);
+    assert_eq!(code, 0, "{told}");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&said).unwrap()["again"], 0);
+    paused("resume");
+    service.wait("they are acked", |status| group(status, "default").lag_lines == 0);
+    assert_eq!(place.delivered().len() as u64, 20_100 + again);
     assert_eq!(service.stop(), 0);
 }
 

@@ -240,3 +240,54 @@ fn a_new_file_that_begins_like_an_unfinished_line_is_read_from_its_beginning() {
     let lines: Vec<String> = rig.log.text().into_iter().filter(|line| line.ends_with('\n')).collect();
     assert_eq!(lines, ["2026-11-29 one\n", "2026-11-29 two\n"]);
 }
+
+/// The copy had a checkpoint at its end, and the open file was gone with the process: what it had not read yet was lost,
+/// although the copy has it.
+#[test]
+fn an_unterminated_end_is_read_from_the_copy_after_a_restart() {
+    for is_waited_for in [false, true] {
+        let mut rig = Rig::new(&["app.log*"]);
+        rig.write("app.log", lines(0, 100));
+        rig.write("app.log", "last words");
+        check_lines(&mut rig, 100);
+        let _writer = writer(&rig, "app.log");
+        rig.copy("app.log", "app.log.1");
+        rig.settle();
+        rig.remove("app.log");
+        rig.settle();
+        if is_waited_for {
+            // It becomes a line out of the open file, and does not come again.
+            rig.pass(MINUTES);
+            rig.settle();
+        }
+        rig.restart();
+        for _ in 0..2 {
+            rig.pass(MINUTES);
+            rig.settle();
+        }
+        rig.write("app.log.1", " and more\n");
+        rig.settle();
+        let expected = lines(0, 100) + "last words and more\n";
+        assert_eq!(rig.log.text().concat(), expected, "{:#?}", rig.worker.snapshot());
+    }
+}
+
+/// Each new short file was compared with every file that was gone.
+#[test]
+fn thousands_of_short_files_that_go_while_others_come_take_no_time() {
+    let mut rig = Rig::new(&["*.log"]);
+    let names = |what: &str| -> Vec<String> { (0..1_000).map(|nth| format!("{what}{nth}.log")).collect() };
+    rig.open_max = 5_000;
+    for name in names("a") {
+        rig.write(&name, format!("{name} {}\n", "x".repeat(480)));
+    }
+    rig.settle();
+    for (old, new) in names("a").iter().zip(names("b")) {
+        rig.remove(old);
+        rig.write(&new, format!("{new} {}\n", "y".repeat(480)));
+    }
+    let began = std::time::Instant::now();
+    rig.settle();
+    assert_eq!(rig.log.lines.len(), 2_000);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
