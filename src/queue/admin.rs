@@ -190,6 +190,9 @@ pub enum Refusal {
         /// The line.
         seq: Seq,
     },
+    /// None of several.
+    #[error("none of these lines waits for group {0}")]
+    NoneWaiting(String),
     /// Out with a processor.
     #[error("line {0} is out with its processor; try again when that has ended")]
     Leased(Seq),

@@ -156,8 +156,12 @@ impl Owner {
         let mut more = lines.len() > PARKED_MAX;
         lines.truncate(PARKED_MAX);
         if lines.is_empty() {
-            let seq = seqs.first().map_or(Seq(0), |range| range.first);
-            return Ok(Err(Refusal::NotWaiting { group: name.to_owned(), seq }));
+            return Ok(Err(match seqs {
+                [range] if range.first == range.last => {
+                    Refusal::NotWaiting { group: name.to_owned(), seq: range.first }
+                }
+                _ => Refusal::NoneWaiting(name.to_owned()),
+            }));
         }
         let group = self.groups.get(&id);
         let is_out = |seq: &&Seq| group.is_some_and(|group| group.out().any(|out| out.range.contains(**seq)));
