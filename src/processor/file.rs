@@ -20,7 +20,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use spillq_storage::{Seq, SeqRange};
+use spillq_storage::Seq;
 
 use super::blocking::Blocking;
 use super::sidecar::{Intent, Record, Sidecar, open_private, path_of};
@@ -179,7 +179,7 @@ impl Appender {
     /// Takes the lines from `from` on out of the sidecar.
     fn forget(&mut self, from: Seq) -> io::Result<()> {
         let mut open = self.opened()?;
-        open.record.written.remove(SeqRange { first: from, last: Seq(u64::MAX) });
+        open.record.written.forget(from);
         open.commit()?;
         self.open = Some(open);
         Ok(())

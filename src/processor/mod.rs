@@ -12,6 +12,8 @@ mod file;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(any(feature = "redis", feature = "postgres"))]
+mod given;
 mod http;
 mod input;
 #[cfg(any(feature = "redis", feature = "postgres"))]

@@ -34,6 +34,7 @@ use self::columns::LineColumn;
 use self::verdict::{Stage, judge};
 use super::command::lines;
 use super::evidence::harmless;
+use super::given::Given;
 use super::input::Paths;
 use super::link::{Link, Place, connect, encrypt};
 use super::names::names;
@@ -92,9 +93,7 @@ pub struct Postgres {
     statements: Statements,
     /// Away while a batch is under way, so that one that is interrupted leaves no connection behind.
     open: Option<Open>,
-    /// What the table was given, as far as it said so in this run.
-    given: Written,
-    lost: Vec<SeqRange>,
+    given: Given,
     outage: Outage,
     doing: Option<(&'static str, Instant)>,
 }
@@ -172,8 +171,7 @@ impl Postgres {
             owner,
             statements,
             open: None,
-            given: Written::default(),
-            lost: Vec::new(),
+            given: Given::default(),
             outage: Outage::default(),
             doing: None,
         })
@@ -213,8 +211,7 @@ impl Postgres {
         let line_column = open.line;
         let transaction = open.client.transaction().await?;
         let mut written = self.look(&transaction).await?;
-        self.lost.extend(written.lost_of(&self.given));
-        self.given.clone_from(&written);
+        self.given.is_now(&written);
         *copied = written.rest(batch);
         self.doing = Some(("copying", Instant::now()));
         let told = |error| Trouble::Told(error, Stage::Lines);
@@ -242,7 +239,7 @@ impl Postgres {
         }
         self.doing = Some(("committing", Instant::now()));
         transaction.commit().await.map_err(told)?;
-        self.given = written;
+        self.given.is_now(&written);
         self.open = Some(open);
         Ok(())
     }
@@ -359,7 +356,7 @@ impl Processor for Postgres {
     }
 
     fn lost(&mut self) -> Vec<SeqRange> {
-        std::mem::take(&mut self.lost)
+        self.given.take_lost()
     }
 
     fn keeps_note(&self) -> bool {

@@ -33,13 +33,14 @@ use self::resp::{Command, Connection, Reply};
 use self::verdict::{Trouble, judge};
 use super::command::lines;
 use super::evidence::harmless;
+use super::given::Given;
 use super::input::Paths;
 use super::link::{Place, connect, encrypt};
 use super::names::names;
 use super::origin::Origin;
 use super::outage::Outage;
 use super::trust::trust;
-use super::written::{Written, has_too_many_gaps};
+use super::written::has_too_many_gaps;
 use super::{Batch, Evidence, Forgetting, Outcome, Processing, Processor, Secret};
 
 /// A host that is gone answers nothing; this includes logging in.
@@ -92,9 +93,7 @@ pub struct Redis {
     owner: String,
     /// Away while a batch is under way, so that one that is interrupted leaves no connection behind.
     open: Option<Open>,
-    /// What the stream was given, as far as it said so in this run.
-    given: Written,
-    lost: Vec<SeqRange>,
+    given: Given,
     outage: Outage,
     doing: Option<(&'static str, Instant)>,
 }
@@ -131,8 +130,7 @@ impl Redis {
             key,
             owner,
             open: None,
-            given: Written::default(),
-            lost: Vec::new(),
+            given: Given::default(),
             outage: Outage::default(),
             doing: None,
         })
@@ -180,7 +178,7 @@ impl Redis {
             }
             open.held = scripts.held;
         }
-        self.given.clone_from(&open.held.written);
+        self.given.is_now(&open.held.written);
         self.open = Some(open);
         Ok(())
     }
@@ -188,8 +186,9 @@ impl Redis {
     /// Takes the lines from `from` on out of the key beside the stream.
     async fn unnote(&mut self, from: Seq) -> Result<(), Trouble> {
         let mut open = self.opened().await?;
+        self.given.forget(from);
         let mut held = open.held.clone();
-        held.written.remove(SeqRange { first: from, last: Seq(u64::MAX) });
+        held.written.forget(from);
         if held != open.held {
             let names = BTreeMap::new();
             let script = note(
@@ -205,7 +204,7 @@ impl Redis {
             is_ok(open.connection.reply().await)?;
             open.held = held;
         }
-        self.given.clone_from(&open.held.written);
+        self.given.is_now(&open.held.written);
         self.open = Some(open);
         Ok(())
     }
@@ -219,8 +218,7 @@ impl Redis {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
         let away = |_| Trouble::Away(format!("no connection within {CONNECT_TIMEOUT:?}"));
         let open = connected.map_err(away)??;
-        self.lost.extend(open.held.written.lost_of(&self.given));
-        self.given.clone_from(&open.held.written);
+        self.given.is_now(&open.held.written);
         Ok(open)
     }
 
@@ -302,7 +300,7 @@ impl Processor for Redis {
     }
 
     fn lost(&mut self) -> Vec<SeqRange> {
-        std::mem::take(&mut self.lost)
+        self.given.take_lost()
     }
 
     fn keeps_note(&self) -> bool {
@@ -311,8 +309,6 @@ impl Processor for Redis {
 
     fn forget(&mut self, from: Seq) -> Forgetting<'_> {
         Box::pin(async move {
-            // Whether an answer comes or not, they are no loss.
-            self.given.remove(SeqRange { first: from, last: Seq(u64::MAX) });
             let was_open = self.open.is_some();
             let mut forgotten = self.unnote(from).await;
             // A connection that nobody used for long may be gone.

@@ -58,7 +58,7 @@ impl Written {
     }
 
     /// Those of `range` that are not written.
-    fn missing(&self, range: SeqRange) -> Vec<SeqRange> {
+    pub(super) fn missing(&self, range: SeqRange) -> Vec<SeqRange> {
         let mut missing = Vec::new();
         let mut from = range.first;
         for known in self.0.iter().filter_map(|known| known.intersection(range)) {
@@ -69,14 +69,9 @@ impl Written {
         missing
     }
 
-    /// Lines that were `given` and are not written any more: the destination has lost them.
-    #[cfg(any(test, feature = "redis", feature = "postgres"))]
-    pub(super) fn lost_of(&self, given: &Written) -> Vec<SeqRange> {
-        // The lowest ranges of many are forgotten, not lost.
-        let lowest = self.0.first().filter(|_| self.0.len() == RANGES_MAX).map(|range| range.first);
-        let known = SeqRange { first: lowest.unwrap_or_default(), last: Seq(u64::MAX) };
-        let given = given.0.iter().filter_map(|range| range.intersection(known));
-        given.flat_map(|range| self.missing(range)).collect()
+    /// Forgets the lines from `from` on.
+    pub(super) fn forget(&mut self, from: Seq) {
+        self.remove(SeqRange { first: from, last: Seq(u64::MAX) });
     }
 
     /// The lines of `batch` that are not written.
@@ -189,20 +184,6 @@ mod tests {
         for text in ["x", "1-", "5-4", "1-3,4", "7,1", "1,,2", " 1", "-1", &one_more] {
             assert!(text.parse::<Written>().is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn what_was_given_and_is_not_written_any_more_is_lost() {
-        let given: Written = "1-200,205,207-900".parse().unwrap();
-        let lost = |now: &str| now.parse::<Written>().unwrap().lost_of(&given);
-        assert_eq!(lost("1-200,205,207-950"), []);
-        assert_eq!(lost("1-200,205,207-880"), [range(881, 900)]);
-        assert_eq!(lost("1-150"), [range(151, 200), range(205, 205), range(207, 900)]);
-        assert_eq!(lost(""), given.ranges());
-        let most = Written::of((1..=RANGES_MAX as u64).map(|i| range(2 * i, 2 * i)));
-        let mut more = most.clone();
-        more.add(range(1_000, 1_000));
-        assert_eq!(more.lost_of(&most), [], "the lowest was forgotten");
     }
 
     #[test]

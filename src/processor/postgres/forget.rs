@@ -1,6 +1,6 @@
 //! Lines once more: they are taken out of the row that notes what the table was given.
 
-use spillq_storage::{Seq, SeqRange};
+use spillq_storage::Seq;
 
 use super::super::evidence::chain;
 use super::super::{Evidence, Processor};
@@ -8,8 +8,6 @@ use super::{Postgres, Trouble};
 
 impl Postgres {
     pub(super) async fn forget_from(&mut self, from: Seq) -> Result<(), Evidence> {
-        // Whether an answer comes or not, they are no loss.
-        self.given.remove(SeqRange { first: from, last: Seq(u64::MAX) });
         let was_open = self.open.is_some();
         let mut forgotten = self.unnote(from).await;
         // A connection that nobody used for long may be gone.
@@ -30,11 +28,12 @@ impl Postgres {
         let mut open = self.opened().await?;
         let transaction = open.client.transaction().await?;
         let mut written = self.look(&transaction).await?;
-        self.lost.extend(written.lost_of(&self.given));
-        written.remove(SeqRange { first: from, last: Seq(u64::MAX) });
+        self.given.is_now(&written);
+        self.given.forget(from);
+        written.forget(from);
         transaction.execute(&self.statements.note, &[&self.to.table, &written.to_string()]).await?;
         transaction.commit().await?;
-        self.given = written;
+        self.given.is_now(&written);
         self.open = Some(open);
         Ok(())
     }
