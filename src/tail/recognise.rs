@@ -3,6 +3,7 @@
 //! Opens each, compares at most its first 1 KiB and 16 rungs, and never reads a line. At most 10,000 sources.
 // long: the rows of one table, which are read side by side with it
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -18,7 +19,7 @@ use super::identity::{Decision, Evidence, FINGERPRINT_BYTES, Fingerprint, Held, 
 use super::open::open;
 use super::packed::{Packed, State, Whole};
 use super::reader::Look;
-use super::rotation::{Families, first_path, is_rotation_of, unpacked, unrotated};
+use super::rotation::{Families, base, first_path, is_rotation_of, unpacked, unrotated};
 use super::source::Source;
 use super::sweep::{is_inode, mark_seen};
 use super::worker::{Ending, Now, Worker};
@@ -51,8 +52,9 @@ pub(crate) enum At {
 struct Known {
     prints: HashMap<Fingerprint, Vec<SourceId>>,
     families: Families,
-    /// By the name that their file had at first, in whatever folder: a copy may be made into another one.
-    names: HashMap<OsString, Vec<SourceId>>,
+    /// By the name that their file had at first, in whatever folder: a copy may be made into another one. Only short files
+    /// ask for it.
+    names: OnceCell<HashMap<OsString, Vec<SourceId>>>,
     /// Those that are not at their place.
     missing: Vec<SourceId>,
 }
@@ -109,18 +111,15 @@ impl Worker {
             let Some(opened) = self.open_found(found, None) else {
                 continue;
             };
-            let known = match known.as_mut() {
-                Some(known) => known,
-                None => {
-                    self.look_at_unwritten();
-                    known.insert(Known {
-                        prints: self.fingerprints(),
-                        families: self.families(),
-                        names: self.names(),
-                        missing: self.missing(),
-                    })
+            let known = known.get_or_insert_with(|| {
+                self.look_at_unwritten();
+                Known {
+                    prints: self.fingerprints(),
+                    families: self.families(),
+                    names: OnceCell::new(),
+                    missing: self.missing(),
                 }
-            };
+            });
             // One that its path had before may be what was missed: that is read first.
             if self.missed.contains(&opened.found.path) {
                 let key = (opened.found.device, opened.found.inode);
@@ -143,7 +142,7 @@ impl Worker {
 
     /// Notes that a file of a path could not be looked into.
     fn miss_family(&mut self, path: &Path) {
-        self.missed.insert(unrotated(path).map_or_else(|| path.to_owned(), |(base, _)| base));
+        self.missed.insert(base(path));
     }
 
     /// Sources whose content is gone and was not found in a copy. A copy is complete before the truncation, so that a walk
@@ -282,16 +281,16 @@ impl Worker {
         }
         let family = self.family_of(&opened.found.path);
         let at_path = self.table.at(&family);
-        let base = unrotated(&opened.found.path).map_or_else(|| opened.found.path.clone(), |(base, _)| base);
-        let named = base.file_name().and_then(|name| known.names.get(name)).into_iter().flatten();
-        let named = named.rev().take(SAME_NAME_MAX);
+        let names = known.names.get_or_init(|| self.names());
+        let named = base(&opened.found.path).file_name().and_then(|name| names.get(name));
+        let named = named.into_iter().flatten().rev().take(SAME_NAME_MAX);
         let family = known.families.get(&family).into_iter().flatten();
         // A rung tells without a look at any file; what is held open is compared, so not with thousands.
-        let start = &opened.look.start;
-        let has = |id: &SourceId, is: &dyn Fn(&Source) -> bool| self.table.get(*id).is_some_and(is);
-        let told = known.missing.iter().filter(|id| has(id, &|source| source.ladder.is_in(start)));
-        let held = known.missing.iter().rev().filter(|id| has(id, &|source| source.file.is_some()));
-        let ids = family.chain(named).chain(told).chain(held.take(SAME_NAME_MAX)).chain(&at_path);
+        let missing = || known.missing.iter().filter_map(|id| self.table.get(*id));
+        let told = missing().filter(|source| source.ladder.is_in(&opened.look.start));
+        let held = missing().rev().filter(|source| source.file.is_some()).take(SAME_NAME_MAX);
+        let missing = told.chain(held).map(|source| &source.id);
+        let ids = family.chain(named).chain(missing).chain(&at_path);
         let mut ids: Vec<SourceId> = ids.copied().collect();
         ids.sort_unstable();
         ids.dedup();
@@ -310,9 +309,7 @@ impl Worker {
     fn names(&self) -> HashMap<OsString, Vec<SourceId>> {
         let mut names = HashMap::<_, Vec<_>>::new();
         for source in self.table.iter() {
-            let path = first_path(source);
-            let base = unrotated(path).map_or_else(|| path.to_owned(), |(base, _)| base);
-            if let Some(name) = base.file_name() {
+            if let Some(name) = base(first_path(source)).file_name() {
                 names.entry(name.to_owned()).or_default().push(source.id);
             }
         }
@@ -574,9 +571,10 @@ impl Worker {
             packed.state = State::Whole(Whole::default());
             (source.size, source.dirty) = (0, true);
         } else if let Some((of, from)) = apart {
-            let read = self.table.get(of).map_or(from, |of| of.offset);
-            if let Some(of) = self.table.get(of) {
-                source.ladder = of.ladder.clone();
+            let open = self.table.get(of);
+            let is_read = open.is_none_or(|open| open.offset >= from);
+            if let Some(open) = open {
+                source.ladder = open.ladder.clone();
                 source.ladder.cut(from);
             }
             if let Err(error) = self.reader.skip_to(&file, &mut source, from) {
@@ -585,7 +583,7 @@ impl Worker {
                 return self.refuse(found.path, why);
             }
             // After a restart nobody has the open file: what it had not read yet is then read here.
-            if read < from {
+            if !is_read {
                 source.dirty = false;
                 self.apart.insert(id, of);
             }

@@ -53,6 +53,11 @@ fn unnumbered(path: &Path) -> Option<(PathBuf, Vec<u64>)> {
     Some((path.with_file_name(OsStr::from_bytes(base)), numbers))
 }
 
+/// The path that a file was written at, by its name alone.
+pub(crate) fn base(path: &Path) -> PathBuf {
+    unrotated(path).map_or_else(|| path.to_owned(), |(base, _)| base)
+}
+
 /// Whether a file has the name of a source, or of what that was rotated from, and a number or a date or the suffix of a
 /// packed file.
 pub(crate) fn is_rotation_of(path: &Path, source: &Source) -> bool {

@@ -110,10 +110,10 @@ pub(crate) struct Worker {
     /// What this sweep could not look into: paths whose rotated files were found, and gone or another when they were to be
     /// opened, or are compressed ones that are empty still.
     pub(crate) missed: HashSet<PathBuf>,
-    /// Copies that have no checkpoint, since the open file that they are copies of has an end that was not read.
-    pub(crate) apart: HashMap<SourceId, SourceId>,
     /// Since when new files wait for that, by device and inode.
     pub(crate) held_back: HashMap<(u64, u64), u64>,
+    /// Copies that have no checkpoint, since the open file that they are copies of has an end that was not read.
+    pub(crate) apart: HashMap<SourceId, SourceId>,
     /// Since when sources whose content is gone are looked for in copies.
     pub(crate) displaced_ms: HashMap<SourceId, u64>,
     pub(crate) waiting_files: usize,
