@@ -171,10 +171,7 @@ impl Worker {
                     Some((token, batch)) => {
                         let delivered = deliver(processor.as_mut(), &batch, timeout, orders);
                         let verdict = verdict(ahead.beside(delivered).await?);
-                        let lost = processor.lost();
-                        if !lost.is_empty() {
-                            handle.send(Command::Lost { group, ranges: lost })?;
-                        }
+                        tell_lost(processor.as_mut(), &handle, group)?;
                         let (reply, answer) = oneshot::channel();
                         handle.send(Command::Settle { group, token, verdict, reply })?;
                         settling = Some(Settling { group: name, range: batch.range(), answer });
@@ -228,9 +225,7 @@ impl Worker {
             }
         }
     }
-}
 
-impl Worker {
     /// Between two batches, whose ends are durable.
     async fn replay(&mut self, Replay { from, seek, reply }: Replay) -> Result<(), Closed> {
         if reply.is_closed() {
@@ -238,10 +233,7 @@ impl Worker {
         }
         let forgotten = tokio::time::timeout(FORGET_WAIT, self.processor.forget(from)).await;
         // What it has lost before is told before the seek, which begins that anew.
-        let (group, ranges) = (self.source.group, self.processor.lost());
-        if !ranges.is_empty() {
-            self.source.handle.send(Command::Lost { group, ranges })?;
-        }
+        tell_lost(self.processor.as_mut(), &self.source.handle, self.source.group)?;
         let answer = match forgotten {
             _ if reply.is_closed() => return Ok(()),
             Ok(Ok(())) => {
@@ -284,6 +276,14 @@ impl<F: Future<Output = Result<Option<Read>, Closed>>> Ahead<'_, F> {
             None if offered.load(Ordering::Acquire) => self.reading.await,
             None => Ok(None),
         }
+    }
+}
+
+/// Tells the owner what the destination has lost since it was asked last.
+fn tell_lost(processor: &mut dyn Processor, handle: &Handle, group: GroupId) -> Result<(), Closed> {
+    match processor.lost() {
+        ranges if ranges.is_empty() => Ok(()),
+        ranges => handle.send(Command::Lost { group, ranges }),
     }
 }
 
