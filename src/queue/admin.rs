@@ -12,7 +12,7 @@ pub(super) const HOLD: Duration = Duration::from_secs(60);
 pub const DEAD_LETTERS_SHOWN_MAX: usize = 1_000;
 
 /// Lines that one request parks: each is synced, and everything else waits meanwhile.
-pub const PARKED_MAX: usize = 500;
+pub(super) const PARKED_MAX: usize = 500;
 
 /// Groups that a log can have when one is added to it: the configuration takes as many sections. Each is in every manifest,
 /// and keeps lines on disk that nobody may be waiting for.
@@ -88,7 +88,7 @@ pub enum Admin {
     },
     /// Ends every back-off of a group, and delivers a line once more that is held because the process died with it.
     RetryNow(String),
-    /// Moves waiting lines to the dead letters, at most [`PARKED_MAX`] at a time; lines that do not wait are passed over.
+    /// Moves waiting lines to the dead letters, at most 500 at a time; lines that do not wait are passed over.
     Park {
         /// Which group.
         group: String,

@@ -233,8 +233,9 @@ impl Group {
             return Err(Idle::InFlight);
         }
         // What is read ahead is fresh lines only: what comes again depends on how the lease before it ends.
-        let again = match self.before_parts(view) {
-            Some(_) if !self.rests(view.now_ms) => None,
+        let is_before = self.before_parts(view).is_some();
+        let again = match is_before {
+            true if !self.rests(view.now_ms) => None,
             _ if out < self.settings.in_flight => self.again(view)?,
             _ => None,
         };
@@ -250,7 +251,7 @@ impl Group {
                 Reserved { range: SeqRange { last, ..again.range }, ahead, ..again }
             }
             None => {
-                if self.settings.strict && !self.retries.is_empty() && self.before_parts(view).is_none() {
+                if self.settings.strict && !self.retries.is_empty() && !is_before {
                     return Err(Idle::InFlight);
                 }
                 if self.retries.has_suspects() && !self.settings.strict {

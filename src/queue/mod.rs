@@ -27,7 +27,7 @@ use std::thread::JoinHandle;
 use spillq_storage::{Error, Log};
 use tokio::sync::oneshot;
 
-pub use admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, PARKED_MAX, Refusal, SeekTo, is_group_name};
+pub use admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, Refusal, SeekTo, is_group_name};
 pub use clock::{now_ms, wall_ms};
 pub use command::{Append, Appended, Closed, Command, Handle, Lease, Offer, Settled, Ticket, Verdict};
 pub use lag::{LagPolicy, MaxLag};
