@@ -15,7 +15,7 @@ impl Owner {
     pub(super) fn administer(&mut self, admin: Admin) -> Result<Result<Answer, Refusal>, Error> {
         Ok(match admin {
             Admin::AddGroup { name, from_beginning } => self.add_group(&name, from_beginning)?,
-            Admin::RemoveGroup { name, discard_lines } => self.remove_group(&name, discard_lines),
+            Admin::RemoveGroup { name, discard_lines } => self.remove_group(&name, discard_lines)?,
             Admin::Pause { name, paused } => self.find(&name).map(|id| {
                 self.commit.groups.push((id, GroupChange::Pause(paused)));
                 Answer::Done
@@ -90,25 +90,29 @@ impl Owner {
         }
     }
 
-    fn remove_group(&mut self, name: &str, discard_lines: bool) -> Result<Answer, Refusal> {
-        let id = self.find(name)?;
+    fn remove_group(&mut self, name: &str, discard_lines: bool) -> Result<Result<Answer, Refusal>, Error> {
+        let id = match self.find(name) {
+            Ok(id) => id,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         if self.groups.len() == 1 {
-            return Err(Refusal::LastGroup(name.to_owned()));
+            return Ok(Err(Refusal::LastGroup(name.to_owned())));
         }
         if self.groups.get(&id).is_some_and(|group| group.out().next().is_some()) {
-            return Err(Refusal::GroupBusy(name.to_owned()));
+            return Ok(Err(Refusal::GroupBusy(name.to_owned())));
         }
         let state = self.log.state();
         let waiting = state.groups.get(&id).map_or(0, |group| group.lag_lines(state.next_seq));
         let lines = waiting + self.log.dead_count(id) as u64;
         if lines > 0 && !discard_lines {
-            return Err(refuse(name, lines, "those that wait for it, and its dead letters"));
+            return Ok(Err(refuse(name, lines, "those that wait for it, and its dead letters")));
         }
-        self.note_discarded(name, lines, DiscardedBy::RemoveGroup);
         self.groups.remove(&id);
         self.parked.retain(|parked| parked.group != id);
         self.commit.remove_groups.push(id);
-        Ok(Answer::Done)
+        self.make_durable()?;
+        self.note_discarded(name, lines, DiscardedBy::RemoveGroup);
+        Ok(Ok(Answer::Done))
     }
 
     /// Ends dead letters: to deliver them again, or for good. The commit that puts a line back is durable before
