@@ -42,7 +42,7 @@ pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
         }
         GroupCommand::Seek { group, to, again, missing, discard_lines, json } => {
             let given = again.then_some(GivenJson::Again).or(missing.then_some(GivenJson::Missing));
-            seek(group, *to, given, (*discard_lines, *json))
+            seek(group, *to, given, *discard_lines, *json)
         }
     }
 }
@@ -60,7 +60,8 @@ fn seek(
     group: &GroupNameArgs,
     place: Place,
     given: Option<GivenJson>,
-    (discard_lines, json): (bool, bool),
+    discard_lines: bool,
+    json: bool,
 ) -> Result<Exit, Failure> {
     let dir = data_dir(group.data_dir.data_dir.as_deref());
     let is_stopped = Client::connect(&dir).is_none();

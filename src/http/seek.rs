@@ -7,7 +7,8 @@ use super::wire::GivenJson;
 use crate::queue::{Admin, Answer, ReplayError, SeekTo};
 
 impl Api {
-    /// Moves a group. Without a word on what is `given`, lines do not wait again that the destination has noted.
+    /// Moves a group. Where lines would wait again that the destination may have noted, it has to be said what becomes of what
+    /// was `given`.
     pub(super) async fn seek(
         &self,
         group: String,
@@ -18,12 +19,13 @@ impl Api {
         let seek = |to, only_look| Admin::Seek { group: group.clone(), to, discard_lines, only_look };
         let refused = |why| Err(Refused::new(StatusCode::CONFLICT, why));
         let keeps_note = self.replays.keeps_note(&group);
-        match given {
-            None if keeps_note != Some(true) => return self.administer(seek(to, false)).await,
-            Some(GivenJson::Again) if keeps_note == Some(false) => {
-                return self.administer(seek(to, false)).await;
-            }
-            _ => {}
+        let has_no_say = match given {
+            None => keeps_note != Some(true),
+            Some(GivenJson::Again) => keeps_note == Some(false),
+            Some(GivenJson::Missing) => false,
+        };
+        if has_no_say {
+            return self.administer(seek(to, false)).await;
         }
         // What is refused is refused before a note is changed.
         let Answer::Sought { to, again, .. } = self.administer(seek(to, true)).await? else {
