@@ -67,10 +67,7 @@ fn one(setup: &Setup, folder: &Path, seed: u64, jumps: u64) -> Result<Phases> {
     service.wait("the batch whose receiver hangs came again", |status| {
         status.group("strict").is_some_and(|group| group.ack_floor > 0)
     })?;
-    match service.stop()? {
-        0 => {}
-        code => return Err(Trouble::new(format!("I9 a clean stop ended with {code}"))),
-    }
+    service.stop_cleanly()?;
     trial.judge()?;
     let early =
         trial.history().groups.into_iter().filter(|group| group.strict).flat_map(|group| group.deliveries);

@@ -138,10 +138,8 @@ fn end(trial: &mut Trial, told: &mut Told, left: &[(PathBuf, u64)]) -> Result<Se
         ends.iter().all(read) && idle("strict") && idle("record")
     })?;
     trial.look(&service, true);
-    match service.stop()? {
-        0 => trial.phases.clean_stop += 1,
-        code => return Err(Trouble::new(format!("I9 a clean stop ended with {code}"))),
-    }
+    service.stop_cleanly()?;
+    trial.phases.clean_stop += 1;
     trial.judge()?;
     told.read(left)?;
     let deliveries = notes::read(&trial.places.folder.join("notes"), "strict").during("read the notes")?;

@@ -103,10 +103,7 @@ fn killer(setup: &Setup, folder: &Path, seed: u64) -> Result<Seen> {
         ..Places::below(folder)
     };
     let mut trial = Trial::new(&setup.program, places, seed, 1, PACE)?;
-    for writer in trial.resting() {
-        writer.poison(numbers.clone());
-        writer.write(LINES, false).during("write lines")?;
-    }
+    trial.write(LINES, &numbers)?;
     let notes = trial.places.folder.join("notes");
     let mut parked = BTreeSet::new();
     let (mut deaths, mut kills) = (0, 0);
@@ -158,10 +155,7 @@ fn killer(setup: &Setup, folder: &Path, seed: u64) -> Result<Seen> {
     }
     let last = trial.look(&service, false);
     trial.phases.add(last.as_ref());
-    let code = service.stop()?;
-    if code != 0 {
-        return Err(Trouble::new(format!("I9 a clean stop ended with {code}")));
-    }
+    service.stop_cleanly()?;
     let cause = if kind == Kind::ServiceGiveUp { "died" } else { "parked" };
     trial.ends_with(killers.iter().map(|seq| (*seq, cause.to_owned())).collect::<BTreeMap<_, _>>());
     trial.finish()?;

@@ -249,10 +249,7 @@ fn one(setup: &Setup, folder: &Path, seed: u64, count: u64) -> Result<Seen> {
     })?;
     let last = trial.look(&service, false);
     trial.phases.add(last.as_ref());
-    let code = service.stop()?;
-    if code != 0 {
-        return Err(Trouble::new(format!("I9 a clean stop ended with {code}")));
-    }
+    service.stop_cleanly()?;
     let (lines, _) = trial.finish()?;
     let deliveries = notes::read(&notes, "strict").during("read the notes")?;
     let failed: Vec<bool> =

@@ -79,10 +79,7 @@ fn one(setup: &Setup, folder: &Path, seed: u64, swaps: u64) -> Result<u64> {
             |end: &str| status.sources.iter().any(|source| source.path.ends_with(end) && source.offset == 14);
         read("/a.log") && read("/b.log")
     })?;
-    match service.stop()? {
-        0 => {}
-        code => return Err(Trouble::new(format!("I9 a clean stop ended with {code}"))),
-    }
+    service.stop_cleanly()?;
     let shown = setup.program.on(&data_dir, &["inspect", "--json", "--limit", "100000000"])?;
     if shown.code != 0 {
         return Err(Trouble::new(format!("I9 inspect ended with {}: {}", shown.code, shown.err)));

@@ -146,10 +146,7 @@ fn poison(setup: &Setup, folder: &Path, seed: u64) -> Result<Seen> {
         ..Places::below(folder)
     };
     let mut trial = Trial::new(&setup.program, places, seed, 1, PACE)?;
-    for writer in trial.resting() {
-        writer.poison(numbers.clone());
-        writer.write(LINES, false).during("write lines")?;
-    }
+    trial.write(LINES, &numbers)?;
     // With every other seed everything fails now and then, which makes nothing a dead letter.
     let notes = trial.places.folder.join("notes");
     let has_outages = seed.is_multiple_of(2);
@@ -336,10 +333,7 @@ fn hangs_of(setup: &Setup, folder: &Path, seed: u64, hangs: u64) -> Result<(Phas
     }
     let last = trial.look(&service, false);
     trial.phases.add(last.as_ref());
-    let code = service.stop()?;
-    if code != 0 {
-        return Err(Trouble::new(format!("I9 a clean stop ended with {code}")));
-    }
+    service.stop_cleanly()?;
     trial.finish()?;
     let text = fs::read_to_string(notes.join("hung")).during("read who hung")?;
     let pids: BTreeSet<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();

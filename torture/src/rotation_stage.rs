@@ -182,10 +182,7 @@ impl Stage {
             return service.kill();
         }
         self.stops += 1;
-        match service.stop()? {
-            0 => Ok(()),
-            code => Err(Trouble::new(format!("I9 a clean stop ended with {code}"))),
-        }
+        service.stop_cleanly()
     }
 
     /// Looks until `is_so`, while the writers and the service are well.
@@ -311,10 +308,7 @@ impl Stage {
         let kept = self.kept()?;
         let status = self.settle(&kept)?;
         let Some(service) = self.service.take() else { return Err(Trouble::new("the service is down")) };
-        match service.stop()? {
-            0 => {}
-            code => return Err(Trouble::new(format!("I9 a clean stop ended with {code}"))),
-        }
+        service.stop_cleanly()?;
         let again = run(self.command(&["--once"]))?;
         if again.code != 0 {
             return Err(Trouble::new(format!("I9 `run --once` ended with {}: {}", again.code, again.err)));

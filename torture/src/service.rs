@@ -293,6 +293,14 @@ impl Service {
         self.exit_code()
     }
 
+    /// A clean stop by SIGTERM, which has to end with 0.
+    pub fn stop_cleanly(self) -> Result<()> {
+        match self.stop()? {
+            0 => Ok(()),
+            code => Err(Trouble::new(format!("I9 a clean stop ended with {code}"))),
+        }
+    }
+
     /// Waits for its end; gives the exit status.
     pub fn exit_code(&mut self) -> Result<i32> {
         let ended = wait_for(|| self.child.try_wait().ok().flatten());

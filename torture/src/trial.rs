@@ -1,6 +1,6 @@
 //! One load with everything that is known of it: writers, the service, notes, and the judge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -150,6 +150,15 @@ impl Trial {
     /// The writers, while they rest.
     pub fn resting(&mut self) -> &mut [Writer] {
         &mut self.resting
+    }
+
+    /// Writes so many lines of each writer at once, those of these numbers poison.
+    pub fn write(&mut self, lines: u64, poison: &BTreeSet<u64>) -> Result<()> {
+        for writer in &mut self.resting {
+            writer.poison(poison.clone());
+            writer.write(lines, false).during("write lines")?;
+        }
+        Ok(())
     }
 
     /// What is known so far: to go back to when the folder is put back.
