@@ -125,8 +125,8 @@ impl Stage {
     }
 
     fn command(&self, more: &[&str]) -> Command {
-        let mut command = self.program.command(&["--log", "warn", "run", "--allow-volatile", "--config"]);
-        command.arg(self.places.folder.join("spillq.toml")).args(more).current_dir(&self.places.folder);
+        let mut command = self.program.service(&self.places.folder);
+        command.args(more);
         command
     }
 

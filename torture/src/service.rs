@@ -134,6 +134,13 @@ impl Program {
         command
     }
 
+    /// The service, with the configuration of this folder.
+    pub fn service(&self, folder: &Path) -> Command {
+        let mut command = self.command(&["--log", "warn", "run", "--allow-volatile", "--config"]);
+        command.arg(folder.join("spillq.toml")).current_dir(folder);
+        command
+    }
+
     /// Runs a command on a data dir to its end; one that does not end is a hang.
     pub fn on(&self, data_dir: &Path, args: &[&str]) -> Result<Output> {
         let mut command = self.command(args);

@@ -189,9 +189,7 @@ impl Trial {
 
     /// The command of the service, for wrappers.
     pub fn command(&self) -> Command {
-        let mut command = self.program.command(&["--log", "warn", "run", "--allow-volatile", "--config"]);
-        command.arg(self.places.folder.join("spillq.toml"));
-        command
+        self.program.service(&self.places.folder)
     }
 
     /// Looks at the service again and again until `until`, or until it says `enough`; gives what it said last.
