@@ -3,21 +3,15 @@
 //! `cp app.log app.log.1; rm app.log` lost what the writer, which still had the file open, wrote afterwards: the source
 //! went on in the copy. A copy that ends before the offset was read a second time, whole.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::time::Duration;
 
 use super::super::unpack::tests::gzip;
-use super::support::Rig;
-
-const MINUTES: Duration = Duration::from_secs(120);
+use super::support::{MINUTES, Rig};
 
 fn lines(from: u32, to: u32) -> String {
     (from..to).map(|nth| format!("line {nth}\n")).collect()
-}
-
-fn writer(rig: &Rig, name: &str) -> File {
-    fs::OpenOptions::new().append(true).open(rig.path(name)).unwrap()
 }
 
 #[track_caller]
@@ -40,7 +34,7 @@ fn what_is_written_to_a_deleted_file_after_it_was_copied_is_read() {
         rig.write("old/.keep", "");
         rig.write("app.log", lines(0, count));
         check_lines(&mut rig, count);
-        let mut writer = writer(&rig, "app.log");
+        let mut writer = rig.writer("app.log");
         rig.copy("app.log", copy);
         if is_seen {
             rig.settle();
@@ -68,7 +62,7 @@ fn what_is_written_to_a_file_after_a_copy_took_its_path_is_read() {
     let mut rig = Rig::new(&["app.log"]);
     rig.write("app.log", lines(0, 100));
     check_lines(&mut rig, 100);
-    let mut writer = writer(&rig, "app.log");
+    let mut writer = rig.writer("app.log");
     rig.copy("app.log", "tmp");
     rig.rename("tmp", "app.log");
     rig.settle();
@@ -101,7 +95,7 @@ fn the_incomplete_end_of_a_copied_and_deleted_file_is_read_once() {
     let mut rig = Rig::new(&["app.log*"]);
     rig.write("app.log", "one\nen");
     rig.check(&["one\n"]);
-    let mut writer = writer(&rig, "app.log");
+    let mut writer = rig.writer("app.log");
     rig.copy("app.log", "app.log.1");
     rig.remove("app.log");
     rig.settle();
@@ -231,7 +225,7 @@ fn a_new_file_that_begins_like_an_unfinished_line_is_read_from_its_beginning() {
     let mut rig = Rig::new(&["*.log"]);
     rig.write("a.log", "2026-");
     rig.settle();
-    let _writer = writer(&rig, "a.log");
+    let _writer = rig.writer("a.log");
     rig.remove("a.log");
     rig.settle();
     rig.write("b.log", "2026-11-29 one\n2026-11-29 two\n");
@@ -250,7 +244,7 @@ fn an_unterminated_end_is_read_from_the_copy_after_a_restart() {
         rig.write("app.log", lines(0, 100));
         rig.write("app.log", "last words");
         check_lines(&mut rig, 100);
-        let _writer = writer(&rig, "app.log");
+        let _writer = rig.writer("app.log");
         rig.copy("app.log", "app.log.1");
         rig.settle();
         rig.remove("app.log");

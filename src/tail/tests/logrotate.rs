@@ -1,26 +1,9 @@
 //! What rotating with logrotate found (`torture logrotate`).
 
 use std::fs;
-use std::time::Duration;
 
 use super::super::unpack::tests::gzip;
-use super::support::Rig;
-
-const MINUTES: Duration = Duration::from_secs(120);
-/// After so long a file is at rest.
-const REST: Duration = Duration::from_secs(3);
-
-fn lines(from: u32, to: u32) -> String {
-    (from..to).map(|nth| format!("line {nth:09} {}\n", "x".repeat(nth as usize % 80))).collect()
-}
-
-/// As gzip does: the time stays.
-fn compress(rig: &Rig, from: &str, to: &str) {
-    let time = rig.path(from).metadata().unwrap().modified().unwrap();
-    fs::write(rig.path(to), gzip(&fs::read(rig.path(from)).unwrap())).unwrap();
-    fs::File::options().append(true).open(rig.path(to)).unwrap().set_modified(time).unwrap();
-    rig.remove(from);
-}
+use super::support::{MINUTES, REST, Rig, lines};
 
 #[track_caller]
 fn check_lines(rig: &mut Rig, to: u32) {
@@ -71,7 +54,7 @@ fn a_compressed_file_that_is_renamed_before_it_is_checked_leaves_no_checkpoint()
     rig.rename("app.log", "app.log.1");
     rig.write("app.log", lines(100, 103));
     check_lines(&mut rig, 103);
-    compress(&rig, "app.log.1", "app.log.1.gz");
+    rig.repack("app.log.1", "app.log.1.gz", gzip);
     rig.settle();
     rig.rename("app.log.1.gz", "app.log.2.gz");
     rig.settle();
@@ -115,7 +98,7 @@ fn late_lines_of_a_rotated_file_come_first_also_beside_a_compressed_one() {
     rig.rename("app.log", "app.log.1");
     rig.write("app.log", lines(40, 60));
     check_lines(&mut rig, 60);
-    compress(&rig, "app.log.1", "app.log.2.gz");
+    rig.repack("app.log.1", "app.log.2.gz", gzip);
     rig.settle();
     rig.rename("app.log", "app.log.1");
     let late = lines(60, 62);

@@ -9,30 +9,11 @@ use spillq_storage::SourceId;
 use super::super::packed::State;
 use super::super::unpack::tests::{gzip, zstd};
 use super::super::{From, SourceState, adopt};
-use super::support::Rig;
+use super::support::{MINUTES, Pack, REST, Rig, lines};
 
-const MINUTES: Duration = Duration::from_secs(120);
-/// After so long a file is at rest.
-const REST: Duration = Duration::from_secs(3);
-
-type Pack = fn(&[u8]) -> Vec<u8>;
 const BOTH: [(&str, Pack); 2] = [("gz", gzip), ("zst", zstd)];
 
 impl Rig {
-    /// Packs a file beside it, as `gzip --keep` does; its time stays.
-    fn pack(&self, from: &str, to: &str, pack: Pack) {
-        let bytes = fs::read(self.path(from)).unwrap();
-        let time = self.path(from).metadata().unwrap().modified().unwrap();
-        fs::write(self.path(to), pack(&bytes)).unwrap();
-        fs::File::options().append(true).open(self.path(to)).unwrap().set_modified(time).unwrap();
-    }
-
-    /// Packs a file and removes it.
-    fn repack(&self, from: &str, to: &str, pack: Pack) {
-        self.pack(from, to, pack);
-        self.remove(from);
-    }
-
     #[track_caller]
     fn check_at_rest(&mut self, expected: &[&str]) {
         self.settle();
@@ -49,11 +30,6 @@ impl Rig {
             .find(|source| source.path == path)
             .map(|source| source.state)
     }
-}
-
-/// Long enough that nobody takes it for a header.
-fn lines(from: u32, to: u32) -> String {
-    (from..to).map(|nth| format!("line {nth:09} {}\n", "x".repeat(nth as usize % 80))).collect()
 }
 
 #[track_caller]

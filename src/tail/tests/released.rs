@@ -9,9 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::SourceState;
-use super::support::{Rig, append_to};
-
-const MINUTES: Duration = Duration::from_secs(120);
+use super::support::{MINUTES, Rig, append_to};
 
 fn away() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();

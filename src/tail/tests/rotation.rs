@@ -1,11 +1,8 @@
 //! Files that are renamed, copied, truncated, deleted, replaced and rolled back, while the tail runs and while not.
 
 use std::fs;
-use std::time::Duration;
 
-use super::support::Rig;
-
-const MINUTES: Duration = Duration::from_secs(120);
+use super::support::{MINUTES, Rig};
 
 #[test]
 fn rename_and_create_reads_the_rest_of_the_old_first() {

@@ -1,7 +1,7 @@
 //! A worker on a temporary folder, with a log that keeps what it is given.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -15,6 +15,19 @@ use super::super::reader::TURN_BYTES;
 use super::super::worker::{Now, Step, Worker};
 use super::super::{Follow, Settings, SourceRecord};
 use crate::queue::{Append, Appended, Command, Handle};
+
+/// Longer than `rotate_wait`.
+pub(super) const MINUTES: Duration = Duration::from_secs(120);
+/// After so long a file is at rest.
+pub(super) const REST: Duration = Duration::from_secs(3);
+
+/// How a file is packed.
+pub(super) type Pack = fn(&[u8]) -> Vec<u8>;
+
+/// Numbered lines, long enough that nobody takes them for a header.
+pub(super) fn lines(from: u32, to: u32) -> String {
+    (from..to).map(|nth| format!("line {nth:09} {}\n", "x".repeat(nth as usize % 80))).collect()
+}
 
 /// A line as the log got it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,6 +177,25 @@ impl Rig {
 
     pub(crate) fn remove(&self, name: &str) {
         fs::remove_file(self.path(name)).unwrap();
+    }
+
+    /// A writer that keeps a file open.
+    pub(super) fn writer(&self, name: &str) -> File {
+        OpenOptions::new().append(true).open(self.path(name)).unwrap()
+    }
+
+    /// Packs a file beside it, as `gzip --keep` does; its time stays.
+    pub(super) fn pack(&self, from: &str, to: &str, pack: Pack) {
+        let bytes = fs::read(self.path(from)).unwrap();
+        let time = self.path(from).metadata().unwrap().modified().unwrap();
+        fs::write(self.path(to), pack(&bytes)).unwrap();
+        self.writer(to).set_modified(time).unwrap();
+    }
+
+    /// Packs a file and removes it.
+    pub(super) fn repack(&self, from: &str, to: &str, pack: Pack) {
+        self.pack(from, to, pack);
+        self.remove(from);
     }
 
     /// Time passes.

@@ -5,11 +5,8 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
 
-use super::support::Rig;
-
-const MINUTES: Duration = Duration::from_secs(120);
+use super::support::{MINUTES, Rig};
 
 fn writer(rig: &Rig, name: &str) -> File {
     fs::OpenOptions::new().write(true).open(rig.path(name)).unwrap()
