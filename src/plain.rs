@@ -2,8 +2,12 @@
 //!
 //! Names of files, what commands and servers say, and lines pass through here on their way to a screen or a message.
 
+mod counted;
+
 use std::borrow::Cow;
 use std::fmt::Write;
+
+pub use counted::{counted, size};
 
 /// Whether a character moves the cursor, ends a line or turns the direction of writing, instead of being seen.
 #[must_use]

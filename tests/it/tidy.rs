@@ -13,13 +13,13 @@ const LINES_MAX: usize = 400;
 /// Which modules of the service a module may use, itself aside. Who is not listed may use anybody.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["plain"]),
-    ("queue", &[]),
+    ("queue", &["plain"]),
     ("plain", &[]),
     ("tail", &["plain", "queue"]),
     ("processor", &["plain", "queue"]),
-    ("supervise", &["queue"]),
-    ("metrics", &["queue", "supervise", "tail"]),
-    ("http", &["metrics", "queue", "supervise", "tail"]),
+    ("supervise", &["plain", "queue"]),
+    ("metrics", &["plain", "queue", "supervise", "tail"]),
+    ("http", &["metrics", "plain", "queue", "supervise", "tail"]),
 ];
 
 /// Crates that storage knows nothing of: followed files, async, wire and config.
