@@ -9,6 +9,7 @@ mod build;
 mod config_file;
 mod crews;
 mod notify;
+mod preview;
 mod reload;
 mod watched;
 
@@ -17,9 +18,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, getrlimit};
 use spillq_storage::{Error, Log, Options};
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use preview::{command_missing, preview};
 pub use reload::Reread;
 use watched::Watched;
 pub(crate) use watched::{killers, out_at_the_end};
@@ -29,11 +32,11 @@ use crews::Crews;
 use notify::Manager;
 use reload::{Live, Reload, said};
 
-use crate::config::Settings;
+use crate::config::{Kind, Settings};
 use crate::http::{Addresses, Api, ConfigDoor, StatusJson, reason, serve, unreadable};
 use crate::processor::{Orders, Origin, Processor};
 use crate::queue::{Command, GroupStatus, MaxLag, Phase, Queue, Status, now_ms};
-use crate::supervise::{State, Supervisor};
+use crate::supervise::{Started, State, Supervisor};
 use crate::tail::{Tail, TailHandle};
 
 /// How long a clean stop waits for the batches that are out.
@@ -44,6 +47,10 @@ const END_WAIT: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(50);
 /// Without progress for so long, a command that ends by itself says what it waits for.
 const STALLED: Duration = Duration::from_secs(10);
+
+/// The log and its journals take about 20, a batch and its command 8, the socket and its clients the rest; with fewer,
+/// an append or an ack could fail.
+const DESCRIPTORS_MIN: u64 = 64;
 
 /// Why the service did not do its job.
 #[derive(Debug)]
@@ -71,6 +78,8 @@ pub struct Plan {
     pub drain: Option<Drain>,
     /// Read the configuration again on SIGHUP and when its file changes.
     pub reread: Option<Reread>,
+    /// How it was started, for the commands that verdicts suggest.
+    pub started: Started,
 }
 
 /// What `drain` is to do.
@@ -342,6 +351,7 @@ impl Parts {
         own: Vec<(String, Box<dyn Processor>)>,
         door: Option<ConfigDoor>,
     ) -> Result<Parts, ServiceError> {
+        enough_to_run(settings)?;
         // Before the log is opened: an address that another has is no reason to hand lines out and stop.
         let bound = Addresses::bind(&settings.http.addresses(), &settings.http.hosts).await;
         let addresses = bound.map_err(|(address, error)| cannot_listen(address, &error))?;
@@ -413,7 +423,11 @@ impl Parts {
         if let Some(error) = crews.set(settings, &groups, serves).into_iter().next() {
             return Err(error);
         }
-        let (supervision, supervisor) = watched.start(settings, &crews.names(), &queue, tail.clone())?;
+        let (supervision, supervisor) =
+            watched.start(settings, &plan.started, &crews.names(), &queue, tail.clone())?;
+        if plan.drain.is_some() {
+            supervision.set_served(served_groups(settings, plan, &[]));
+        }
         let api =
             Api::new(queue.handle(), queue.window(), tail.clone(), supervision.clone(), &settings.data_dir);
         let api = api.with_config(door).with_replays(crews.replays());
@@ -425,6 +439,29 @@ impl Parts {
         let live = Live { settings: settings.clone(), handle: queue.handle(), tail, crews, supervision };
         Ok(Parts { queue, live, api, served, supervisor })
     }
+}
+
+/// Refuses to start without what everything else needs: a service that fails in the middle of its work is worse.
+fn enough_to_run(settings: &Settings) -> Result<(), ServiceError> {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if limit < DESCRIPTORS_MIN {
+        let what =
+            format!("{limit} file descriptors are too few: the service needs at least {DESCRIPTORS_MIN}");
+        let hint = "raise the limit: `ulimit -n 1024`, or LimitNOFILE=16384 of the unit".to_owned();
+        return Err(ServiceError::Start(what, Some(hint)));
+    }
+    if std::path::Path::new("/proc/self/exe").exists() {
+        return Ok(());
+    }
+    let is_command = |kind: &Kind| matches!(kind, Kind::Exec { .. } | Kind::ExecStream { .. });
+    if settings.processors.iter().any(|processor| is_command(&processor.kind)) {
+        let what = "/proc is not mounted: commands are started, watched and ended through it".to_owned();
+        let hint = "mount it: `mount -t proc proc /proc`; destinations such as http and file work without"
+            .to_owned();
+        return Err(ServiceError::Start(what, Some(hint)));
+    }
+    tracing::warn!("/proc is not mounted: out-of-memory kills and memory use are not reported");
+    Ok(())
 }
 
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> ServiceError {

@@ -8,6 +8,8 @@ use super::{Exit, Failure, settings, wrote};
 use crate::cli::{ConfigArgs, ConfigCommand, ConfigFileArgs};
 use crate::config::{DOCUMENTED, Kind, Loaded, Overrides, as_json, as_toml};
 use crate::http::{Client, ReloadJson};
+use crate::plain::plain;
+use crate::service::preview;
 
 /// Where a configuration is written, and looked for by `config check`, when none is named.
 const USUAL_FILE: &str = "spillq.toml";
@@ -31,7 +33,11 @@ fn check(args: &ConfigFileArgs) -> Result<Exit, Failure> {
     let file = args.named().unwrap_or(Path::new(USUAL_FILE));
     let loaded = settings(Some(file), Overrides::default())?;
     let mut out = io::stdout().lock();
-    wrote(writeln!(out, "{}: fine\n{}", file.display(), summary(&loaded)))
+    let mut text = format!("{}: valid\n{}\n", file.display(), summary(&loaded));
+    for warning in preview(&loaded.settings) {
+        text += &format!("warning: {}\n", plain(&warning));
+    }
+    wrote(out.write_all(text.as_bytes()))
 }
 
 /// A few lines for people: what would run.

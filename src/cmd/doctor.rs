@@ -1,26 +1,26 @@
 //! `spillq doctor`: what each group is doing and why, the evidence, and the next command to type.
 
 mod host;
+mod render;
 mod runbook;
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use spillq_storage::View;
 
 use host::Host;
+use render::render;
 
 use super::place::Place;
 use super::volatile::volatile;
 use super::{Exit, Failure, wrote};
 use crate::cli::DoctorArgs;
-use crate::http::{AnsweredBy, DoctorJson, StatusJson, VerdictJson, file_system_bytes, free_bytes};
-use crate::plain::plain;
+use crate::http::{AnsweredBy, DoctorJson, StatusJson, file_system_bytes, free_bytes, is_read_only};
 use crate::service::{killers, out_at_the_end};
 use crate::supervise::{
-    Cause, Ended, Events, JudgeSettings, LastRun, LogInputs, Pauses, Report, State, Typed, Verdict,
-    judge_log, last_run, notes_on, quoted,
+    Cause, Ended, Events, JudgeSettings, LogInputs, Pauses, Report, State, StoppedGroup, Typed, Verdict,
+    judge_end, judge_log, judge_stopped, last_run, notes_on, quoted,
 };
 use crate::tail::SourceRecord;
 
@@ -82,8 +82,7 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
     Ok(if found.healthy { exit } else { Exit::No })
 }
 
-/// Verdicts on a store that no service has open: what the last run was doing, and what waits for the next. Lines
-/// that wait are no illness then; how the last run ended may be one.
+/// Verdicts on a store that no service has open: what the last run was doing, and what waits for the next.
 fn on_disk(
     data_dir: &Path,
     view: &View,
@@ -92,31 +91,35 @@ fn on_disk(
 ) -> Result<Report, Failure> {
     let entries = Events::look(data_dir).map_err(super::store::failure)?;
     let state = view.state();
-    let settings = JudgeSettings { stall_after_ms: u64::MAX, typed: Typed::about(data_dir) };
-    let typed = &settings.typed;
-    let start = Start::new(typed, config);
-    let groups = state.groups.values().map(|group| {
-        let waits = group.lag_lines(state.next_seq);
-        let (state, held) =
-            if group.paused { (State::Paused, ", and an operator paused it") } else { (State::Idle, "") };
-        let (summary, next) = match waits {
-            0 => (format!("stopped; nothing waits for group {}{held}", group.name), String::new()),
-            _ => (
-                format!("stopped; {waits} lines wait for group {}{held}", group.name),
-                start.or_drain(&group.name),
-            ),
-        };
-        Verdict { group: group.name.clone(), state, summary, next, ..Verdict::default() }
-    });
-    let out = out_at_the_end(state);
+    let in_flight = out_at_the_end(state);
     let last = last_run(&entries).map(|mut last| {
-        last.doing.extend(out.iter().map(|(_, said)| said.clone()));
+        last.doing.extend(in_flight.iter().map(|(_, said)| said.clone()));
         last
     });
+    let mut started = last.as_ref().map(|last| last.started.clone()).unwrap_or_default();
+    if let Some(config) = config {
+        let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
+        started.config = quoted(&config.to_string_lossy());
+    }
+    let typed = Typed::about(data_dir, started);
+    let settings = JudgeSettings { stall_after_ms: u64::MAX, typed };
     let died = last.as_ref().filter(|last| last.ended != Ended::Cleanly);
+    let groups = state.groups.iter().map(|(id, group)| {
+        let of_group = |(name, said): &(String, String)| (*name == group.name).then(|| said.clone());
+        let stopped = StoppedGroup {
+            group: group.name.clone(),
+            lag_lines: group.lag_lines(state.next_seq),
+            dead_letters: view.dead_count(*id) as u64,
+            is_paused: group.paused,
+            in_flight: in_flight.iter().filter_map(of_group).collect(),
+        };
+        judge_stopped(&stopped, died, &settings)
+    });
+    let is_read_only = is_read_only(data_dir);
     let mut inputs = LogInputs {
         unclean_runs: last.as_ref().map_or(0, |last| last.unclean_runs),
         killers: died.map_or_else(Vec::new, |_| killers(state)),
+        read_only: is_read_only.then(|| settings.typed.data_dir().to_owned()),
         disk_bytes: view.disk_bytes(),
         ..LogInputs::default()
     };
@@ -133,130 +136,17 @@ fn on_disk(
         inputs = LogInputs { limit_bytes, min_free_bytes, free_bytes, file_system_bytes, ..inputs };
     }
     let mut log = judge_log(&inputs, &settings);
-    if let Some(last) = died {
-        log.push(end_of(last, &start));
-        log.extend(vanished(last, &out, &start));
-    }
+    // A disk that became read-only ends a run, which cannot note that on it.
+    log.extend(died.filter(|_| !is_read_only).and_then(|last| judge_end(last, &settings)));
     for finding in view.findings() {
         log.push(Verdict {
             state: State::Blocked,
             cause: Some(Cause::Damage),
             summary: finding.clone(),
-            next: typed.spillq("repair", "--dry-run"),
+            next: settings.typed.spillq("repair", "--dry-run"),
             ..Verdict::default()
         });
     }
-    let notes = notes_on(&inputs);
-    Ok(Report::of(groups.collect(), log, notes, last))
-}
-
-/// How to start the service again, as far as is known.
-struct Start<'t> {
-    typed: &'t Typed,
-    config: Option<String>,
-}
-
-impl<'t> Start<'t> {
-    fn new(typed: &'t Typed, config: Option<&Path>) -> Start<'t> {
-        let shown = |file: &Path| {
-            let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-            format!("--config {}", quoted(&file.to_string_lossy()))
-        };
-        Start { typed, config: config.map(shown) }
-    }
-
-    fn run(&self) -> String {
-        match &self.config {
-            Some(config) => self.typed.spillq("run", config),
-            None => {
-                self.typed.spillq("run", "   # with the --config, or the files and the command, that it had")
-            }
-        }
-    }
-
-    fn or_drain(&self, group: &str) -> String {
-        let config = self.config.as_ref().map(|config| format!("{config} ")).unwrap_or_default();
-        let command = if config.is_empty() { " -- COMMAND" } else { "" };
-        let drain = self.typed.spillq("drain", &format!("{config}--group {group}{command}"));
-        let mark = if config.is_empty() { "; or: " } else { "    # or: " };
-        format!("{}{mark}{drain}", self.run())
-    }
-}
-
-/// One finding for each group whose lines were out when the process ended.
-fn vanished(last: &LastRun, out: &[(String, String)], start: &Start<'_>) -> Vec<Verdict> {
-    let mut found: Vec<Verdict> = Vec::new();
-    for (group, said) in out {
-        if let Some(same) = found.iter_mut().find(|one| one.group == *group) {
-            same.evidence.push(said.clone());
-            continue;
-        }
-        let summary = format!(
-            "whoever worked for group {group} vanished with lines that were out when the last run (pid {}) ended; \
-             nobody has acked them, and they come again, in halves, with the next start",
-            last.pid
-        );
-        found.push(Verdict {
-            group: group.clone(),
-            state: State::Blocked,
-            cause: Some(Cause::ConsumerVanished),
-            summary,
-            evidence: vec![said.clone()],
-            next: start.or_drain(group),
-            ..Verdict::default()
-        });
-    }
-    found
-}
-
-fn end_of(last: &LastRun, start: &Start<'_>) -> Verdict {
-    let (cause, next) = match &last.ended {
-        Ended::OutOfMemory => (
-            Cause::OutOfMemory,
-            "journalctl -k | grep -i oom    # raise the memory limit, or find who else takes it".to_owned(),
-        ),
-        Ended::Stuck(_) => {
-            (Cause::Stuck, "journalctl -k | grep -iE 'i/o error|hung task'    # is the disk well?".to_owned())
-        }
-        _ => (Cause::Killed, start.run()),
-    };
-    let (summary, evidence) = (last.sentence(), last.doing.clone());
-    Verdict { state: State::Blocked, cause: Some(cause), summary, evidence, next, ..Verdict::default() }
-}
-
-fn render(found: &DoctorJson, place: &Place) -> String {
-    let from = if found.is_of_service() { "a service runs on it" } else { "no service runs on it" };
-    let word = if found.healthy { "well" } else { "something is wrong" };
-    let mut out = format!("{place}: {from}; {word}\n");
-    for verdict in found.findings.iter().chain(&found.groups) {
-        render_verdict(&mut out, verdict);
-    }
-    if let Some(last) = found.last_run.as_ref().filter(|last| found.is_of_service() && !last.ended_cleanly())
-    {
-        let _ = writeln!(out, "before that, {}", plain(&last.summary));
-        for doing in &last.doing {
-            let _ = writeln!(out, "    {}", plain(doing));
-        }
-    }
-    for note in &found.notes {
-        let _ = writeln!(out, "note: {}", plain(note));
-    }
-    out
-}
-
-fn render_verdict(out: &mut String, verdict: &VerdictJson) {
-    let cause = verdict.cause.as_ref().map(|cause| format!(" ({})", plain(cause))).unwrap_or_default();
-    let name =
-        if verdict.group.is_empty() { "log".to_owned() } else { format!("group {}", plain(&verdict.group)) };
-    // Writing to a string does not fail.
-    let _ = writeln!(out, "{name}: {}{cause}\n    {}", plain(&verdict.state), plain(&verdict.summary));
-    for line in &verdict.evidence {
-        let _ = writeln!(out, "    - {}", plain(line));
-    }
-    if !verdict.next.is_empty() {
-        let _ = writeln!(out, "    next: {}", plain(&verdict.next));
-    }
-    if let Some(cause) = &verdict.cause {
-        let _ = writeln!(out, "    more: spillq doctor --explain {cause}");
-    }
+    let (groups, notes) = (groups.collect(), notes_on(&inputs));
+    Ok(Report::of(groups, log, notes, last))
 }

@@ -25,6 +25,7 @@ pub fn run(args: &DrainArgs) -> Result<Exit, Failure> {
             "`spillq drain --data-dir DIR -- ./process.sh`, or a [[processor]] section with --config",
         ));
     }
+    super::refuse_missing(&settings, args.group.as_deref(), &args.command)?;
     let group = match (&args.group, args.command.is_empty()) {
         (Some(group), _) => Some(group.clone()),
         (None, false) => Some(crate::config::DEFAULT_GROUP.to_owned()),

@@ -25,13 +25,16 @@ pub mod verify;
 mod volatile;
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::config::{ConfigError, DEFAULT_DATA_DIR, Loaded, Overrides, Sources};
+use crate::config::{ConfigError, DEFAULT_DATA_DIR, Loaded, Overrides, Settings, Sources};
 use crate::plain::plain;
+use crate::service::command_missing;
+use crate::supervise::Started;
 
 /// How a command ends: a contract that others script against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,6 +213,30 @@ pub fn data_dir(option: Option<&Path>) -> PathBuf {
             .filter(|dir| !dir.is_empty())
             .map_or_else(|| PathBuf::from(DEFAULT_DATA_DIR), PathBuf::from)
     })
+}
+
+/// Refuses a command that was typed behind `--` and cannot be run: nothing would ever be delivered.
+///
+/// # Errors
+/// With what is wrong with its file.
+fn refuse_missing(settings: &Settings, group: Option<&str>, command: &[OsString]) -> Result<(), Failure> {
+    let processor = settings.processor(group.unwrap_or(crate::config::DEFAULT_GROUP));
+    match processor.filter(|_| !command.is_empty()).and_then(|processor| command_missing(&processor.kind)) {
+        None => Ok(()),
+        Some(why) => Err(Failure::could_not_run(format!("COMMAND cannot be run: {why}"))
+            .hint("nothing was started; COMMAND is a program and its arguments, without a shell")),
+    }
+}
+
+/// How this process was started, for the commands that verdicts suggest.
+///
+/// # Errors
+/// When there is no working directory.
+fn started(settings: &Settings, config: Option<&Path>) -> Result<Started, Failure> {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let service = &settings.service;
+    let typed = (service.command_prefix.as_str(), service.start_command.as_str());
+    Ok(Started::of(args.iter().map(OsString::as_os_str), &working_dir()?, config, typed))
 }
 
 fn working_dir() -> Result<PathBuf, Failure> {

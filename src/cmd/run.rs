@@ -22,9 +22,11 @@ pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
     if !args.allow_volatile {
         super::volatile::refuse_volatile(&settings.data_dir)?;
     }
+    super::refuse_missing(&settings, args.group.as_deref(), &args.command)?;
+    let started = super::started(&settings, args.config.as_deref())?;
     let reread = Reread { sources, text: loaded.text };
     let reread = (!args.once).then_some(reread);
-    let plan = Plan { follow: true, once: args.once, reread, ..Plan::default() };
+    let plan = Plan { follow: true, once: args.once, reread, started, ..Plan::default() };
     let ended = service::run(&settings, &plan, &mut |_| {})?;
     if args.once && ended.status.sources.is_empty() {
         let globs = settings.follow.iter().flat_map(|follow| &follow.include);

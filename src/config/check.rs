@@ -76,6 +76,17 @@ pub(super) fn fit_leases(settings: &mut Settings, origins: &Origins) -> Option<S
     ))
 }
 
+/// A number without a unit is bytes, which nobody means by 5.
+pub(super) fn tiny_min_free(settings: &Settings) -> Option<String> {
+    let min_free = settings.disk.min_free;
+    (1..MIB).contains(&min_free).then(|| {
+        format!(
+            "disk.min_free is {}: the file system is full before ingestion pauses; a unit may be missing, such as in \"256MiB\"",
+            size_text(min_free)
+        )
+    })
+}
+
 /// Secrets that go over a network for everybody to read: it works, and inside of a host or a container it may do.
 pub(super) fn open_secrets(settings: &Settings) -> Vec<String> {
     let tell = |processor: &Processor| match &processor.kind {

@@ -271,6 +271,7 @@ fn load_text(text: &str, folder: &Path, sources: &Sources) -> Result<Loaded, Vec
     }
     warnings.extend(check::fit_leases(&mut settings, &origins));
     warnings.extend(check::open_secrets(&settings));
+    warnings.extend(check::tiny_min_free(&settings));
     Ok(Loaded { settings, origins, warnings, text: text.to_owned() })
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::processor::processor;
-use super::scalar::{Scalar, boolean, duration, number, size, text, word};
+use super::scalar::{Scalar, any_text, boolean, duration, number, size, text, word};
 use super::settings::{
     Follow, GIB, Group, IN_FLIGHT_MAX, Input, KIB, Keep, Kind, Listen, MIB, Processor, SECTIONS_MAX, Settings,
 };
@@ -19,6 +19,8 @@ use super::{Origin, Overrides, Problem, paths};
 const LINE_BYTES_MAX: u64 = spillq_storage::LINE_BYTES_MAX as u64;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MS: Duration = Duration::from_millis(1);
+/// Longest `command_prefix` and `start_command`.
+const TYPED_BYTES_MAX: usize = 200;
 /// A group has no more dead letters than this.
 const REJECTS_MAX: u64 = spillq_storage::DEAD_LETTERS_MAX as u64;
 
@@ -70,6 +72,11 @@ pub(super) fn settings<'a>(reader: &mut Reader<'a>, table: &'a DeTable<'a>, base
     reader.get(&mut http, "remote", &mut settings.http.remote, boolean);
     reader.list(&mut http, "hosts", &mut settings.http.hosts, host);
     reader.finish(http);
+
+    let mut service = reader.section(&mut top, "service");
+    reader.get(&mut service, "command_prefix", &mut settings.service.command_prefix, any_text(typed_command));
+    reader.get(&mut service, "start_command", &mut settings.service.start_command, any_text(typed_command));
+    reader.finish(service);
 
     if let Some(sections) = reader.sections(&mut top, "group", SECTIONS_MAX) {
         settings.groups = sections.into_iter().map(|section| group(reader, section)).collect();
@@ -132,6 +139,14 @@ fn host(written: &str) -> Result<String, String> {
         return Ok(written.to_owned());
     }
     Err("not a host's name; write it without a port, such as \"logs.example.net\"".to_owned())
+}
+
+/// Part of a command for people to paste: one line, and short enough to be noted in EVENTS.
+fn typed_command(written: &str) -> Result<String, String> {
+    if written.len() <= TYPED_BYTES_MAX && !written.chars().any(char::is_control) {
+        return Ok(written.to_owned());
+    }
+    Err(format!("not part of a command to paste; it takes one line of at most {TYPED_BYTES_MAX} bytes"))
 }
 
 pub(super) fn group_name(written: &str) -> Result<String, String> {

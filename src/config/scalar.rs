@@ -108,11 +108,17 @@ pub(super) fn word<W: Word>(scalar: &Scalar<'_>) -> Result<W, String> {
 
 /// A text that is not empty, as `read` takes it.
 pub(super) fn text<T>(read: impl Fn(&str) -> Result<T, String>) -> impl Fn(&Scalar<'_>) -> Result<T, String> {
-    move |scalar| match scalar.text() {
-        None => Err("not a text; write it in quotes".to_owned()),
-        Some("") => Err("is empty".to_owned()),
-        Some(text) => read(text),
-    }
+    any_text(move |text| match text {
+        "" => Err("is empty".to_owned()),
+        text => read(text),
+    })
+}
+
+/// A text, as `read` takes it.
+pub(super) fn any_text<T>(
+    read: impl Fn(&str) -> Result<T, String>,
+) -> impl Fn(&Scalar<'_>) -> Result<T, String> {
+    move |scalar| read(scalar.text().ok_or("not a text; write it in quotes")?)
 }
 
 fn within<T: PartialOrd + Copy>(

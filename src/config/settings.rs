@@ -52,6 +52,8 @@ pub struct Settings {
     pub disk: Disk,
     /// Where the service listens.
     pub http: Http,
+    /// Where the service runs.
+    pub service: Service,
     /// Who consumes the log. Never empty, names are unique.
     pub groups: Vec<Group>,
     /// Who gets the batches: at most one a group.
@@ -129,6 +131,15 @@ impl Http {
         };
         self.listen.iter().filter_map(address).collect()
     }
+}
+
+/// Where the service runs: how people type commands about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// What stands before `spillq` in the commands that `doctor` suggests, such as `runuser -u spillq --`.
+    pub command_prefix: String,
+    /// The command that starts the service again; empty for the one that was typed.
+    pub start_command: String,
 }
 
 /// A consumer of the whole log with an ack state of its own.
@@ -400,6 +411,7 @@ impl Settings {
                 keep: Keep::Age(Duration::ZERO),
             },
             http: Http { listen: vec![Listen::Unix], remote: false, hosts: Vec::new() },
+            service: Service::default(),
             groups: vec![Group::default_with(DEFAULT_GROUP)],
             processors: Vec::new(),
         }

@@ -159,6 +159,13 @@ pub(super) fn parts(settings: &Settings) -> Vec<Part> {
             ("hosts", Value::from(settings.http.hosts.clone())),
         ],
     ));
+    parts.push(part(
+        Section::Table("service"),
+        vec![
+            ("command_prefix", Value::from(settings.service.command_prefix.clone())),
+            ("start_command", Value::from(settings.service.start_command.clone())),
+        ],
+    ));
     parts.extend(repeated(Section::Group, &settings.groups, group));
     parts.extend(repeated(Section::Processor, &settings.processors, processor));
     parts

@@ -144,7 +144,7 @@ symlinks = true
             "line 11: http.remote = \"yes\": expected true or false, without quotes",
             "line 12: http.hosts = \"x:1\": not a host's name; write it without a port, such as \
              \"logs.example.net\"",
-            "line 13: nonsense: unknown key; known here: data_dir, stall_after, stuck_after, follow, window, disk, http, group, \
+            "line 13: nonsense: unknown key; known here: data_dir, stall_after, stuck_after, follow, window, disk, http, service, group, \
              processor",
             "line 16: group.name = \"Not OK\": not a group's name; it takes 1 to 64 of a-z, 0-9, _ and -",
             "line 17: group.in_flight = 100: too large; at most 64",
@@ -189,10 +189,10 @@ fn settings_of_the_wrong_shape_are_told() {
     check_problems(
         "'' = 1\n\"a b\" = 2\n",
         &[
-            "line 1: '' = 1: unknown key; known here: data_dir, stall_after, stuck_after, follow, window, disk, http, group, \
+            "line 1: '' = 1: unknown key; known here: data_dir, stall_after, stuck_after, follow, window, disk, http, service, group, \
              processor",
             "line 2: \"a b\" = 2: unknown key; known here: data_dir, stall_after, stuck_after, follow, window, disk, http, \
-             group, processor",
+             service, group, processor",
         ],
     );
     check_problems(

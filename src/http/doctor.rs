@@ -38,6 +38,9 @@ pub struct VerdictJson {
     pub evidence: Vec<String>,
     /// The next command to paste, or the next step; empty where there is none.
     pub next: String,
+    /// What to do instead, or afterwards; empty if there is only one way.
+    #[serde(default)]
+    pub or: String,
 }
 
 /// A run that is over.
@@ -66,6 +69,7 @@ impl From<&Verdict> for VerdictJson {
             summary: verdict.summary.clone(),
             evidence: verdict.evidence.clone(),
             next: verdict.next.clone(),
+            or: verdict.or.clone(),
         }
     }
 }

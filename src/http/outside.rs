@@ -1,10 +1,13 @@
 //! What the owner does not know and verdicts want: the disk, and what the tail says of its files.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::StatVfsMountFlags;
+
 use crate::queue::Status;
-use crate::supervise::{AtRisk, Outside};
+use crate::supervise::{AtRisk, Outside, program_missing};
 use crate::tail::{Snapshot, SourceRecord, SourceState, SourceStatus, TailHandle};
 
 /// Files that a finding names at most.
@@ -14,6 +17,19 @@ const FILES_NAMED_MAX: usize = 20;
 #[must_use]
 pub fn free_bytes(data_dir: &Path) -> Option<u64> {
     rustix::fs::statvfs(data_dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Whether nothing can be written on the file system of the data dir, whoever asks.
+#[must_use]
+pub fn is_read_only(data_dir: &Path) -> bool {
+    rustix::fs::statvfs(data_dir).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// The programs of commands that cannot be run, by group, each with the reason.
+pub(super) fn programs_missing(programs: &[(String, String)]) -> BTreeMap<String, String> {
+    let missing =
+        |(group, program): &(String, String)| Some((group.clone(), program_missing(program, None)?));
+    programs.iter().filter_map(missing).collect()
 }
 
 /// The offset up to which the lines of a file are in the log.
@@ -48,10 +64,11 @@ pub(super) fn look_outside(
 ) -> (Outside, Option<Arc<Snapshot>>) {
     let free_bytes = free_bytes(data_dir);
     let file_system_bytes = file_system_bytes(data_dir);
+    let is_read_only = is_read_only(data_dir);
     // Before it is asked: what it does for who asks is no turn that hangs.
     let tail_busy_ms = tail.and_then(TailHandle::busy_ms);
     let Some(snapshot) = tail.map(TailHandle::status) else {
-        return (Outside { free_bytes, file_system_bytes, ..Outside::default() }, None);
+        return (Outside { free_bytes, file_system_bytes, is_read_only, ..Outside::default() }, None);
     };
     let rotated = snapshot.sources.iter().filter(|one| one.rotated);
     let at_risk = rotated.filter_map(|one| {
@@ -63,6 +80,11 @@ pub(super) fn look_outside(
     let outside = Outside {
         free_bytes,
         file_system_bytes,
+        is_read_only,
+        follows_nothing: snapshot.sources.is_empty()
+            && snapshot.waiting_files == 0
+            && snapshot.refused.is_empty(),
+        programs_missing: BTreeMap::new(),
         unread_bytes: snapshot.sources.iter().map(|one| one.size.saturating_sub(one.offset)).sum(),
         tail_busy_ms,
         at_risk: at_risk.collect(),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +24,12 @@ use tokio::sync::Mutex;
 
 use super::doctor::DoctorJson;
 use super::doors::{Addresses, serve_socket};
-use super::outside::{look_outside, outside};
+use super::outside::{look_outside, outside, programs_missing};
 use super::reload::{ConfigDoor, ReloadJson};
 use super::wire::{AdminJson, AnswerJson, AnsweredBy, ErrorJson, LineJson, SourceNames, StatusJson};
 use crate::metrics::{self, Facts, Process};
 use crate::queue::{Admin, Answer, Closed, Command, Handle, Replays, Status, Window, now_ms, wall_ms};
-use crate::supervise::Supervision;
+use crate::supervise::{Outside, Supervision};
 use crate::tail::TailHandle;
 
 /// The socket's name in the data dir.
@@ -39,6 +40,8 @@ const REQUEST_BYTES_MAX: usize = 256 * 1024;
 const LINES_MAX: u64 = 1_000;
 /// Bytes of lines in one answer, after which it ends early.
 const LINES_BYTES_MAX: usize = 4 << 20;
+/// How often the socket's file is looked for: cleaners of old files run once a day.
+const SOCKET_LOOK: Duration = Duration::from_secs(2);
 /// Longest that a request may take.
 const REQUEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -97,9 +100,10 @@ impl Api {
     pub async fn doctor(&self) -> Result<DoctorJson, Closed> {
         let status = self.handle.ask(Command::Status).await?;
         let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
+        let programs = self.supervision.programs();
         let looked = tokio::task::spawn_blocking(move || {
             let outside = outside(&data_dir, tail.as_deref(), &status);
-            (status, outside)
+            (status, Outside { programs_missing: programs_missing(&programs), ..outside })
         });
         let (status, outside) = looked.await.map_err(|_| Closed)?;
         let report = self.supervision.look(&status, &outside, now_ms());
@@ -117,9 +121,11 @@ impl Api {
     pub async fn metrics(&self) -> Result<String, Closed> {
         let status = self.handle.ask(Command::Status).await?;
         let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
+        let programs = self.supervision.programs();
         // It waits for the tail, briefly: not on a thread of the runtime.
         let looked = tokio::task::spawn_blocking(move || {
             let (outside, snapshot) = look_outside(&data_dir, tail.as_deref(), &status);
+            let outside = Outside { programs_missing: programs_missing(&programs), ..outside };
             (status, outside, snapshot, Process::of_self())
         });
         let (status, outside, snapshot, process) = looked.await.map_err(|_| Closed)?;
@@ -146,10 +152,11 @@ impl Api {
     pub async fn status(&self) -> Result<StatusJson, Closed> {
         let status = self.handle.ask(Command::Status).await?;
         let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
+        let programs = self.supervision.programs();
         // It waits for the tail, briefly: not on a thread of the runtime.
         let looked = tokio::task::spawn_blocking(move || {
             let (outside, tail) = look_outside(&data_dir, tail.as_deref(), &status);
-            (status, outside, tail)
+            (status, Outside { programs_missing: programs_missing(&programs), ..outside }, tail)
         });
         let (status, outside, tail) = looked.await.map_err(|_| Closed)?;
         let ages = self.ages(&status).await?;
@@ -324,7 +331,7 @@ async fn reload(State(api): State<Api>) -> Result<Json<ReloadJson>, Refused> {
 }
 
 /// Binds the socket in the data dir, which the caller has locked: one that is there is a dead process's. Serves it and
-/// `addresses` as long as what it gives back runs.
+/// `addresses` as long as what it gives back runs. A socket that somebody removes is made again.
 ///
 /// # Errors
 /// When it cannot be bound.
@@ -333,6 +340,15 @@ pub fn serve(
     addresses: Addresses,
     api: Api,
 ) -> io::Result<impl Future<Output = ()> + use<>> {
+    let listener = bind(data_dir)?;
+    let (all, reading) = routers(&api);
+    let data_dir = data_dir.to_owned();
+    Ok(async move {
+        tokio::join!(serve_made_again(&data_dir, listener, all), addresses.serve(reading));
+    })
+}
+
+fn bind(data_dir: &Path) -> io::Result<UnixListener> {
     // The address of a socket holds 107 bytes; a path through the open folder is always short enough.
     let folder = fs::File::open(data_dir)?;
     let through = super::client::through(&folder);
@@ -340,11 +356,37 @@ pub fn serve(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(through)?;
-    let (all, reading) = routers(&api);
-    Ok(async move {
-        tokio::join!(serve_socket(listener, all), addresses.serve(reading));
-    })
+    UnixListener::bind(through)
+}
+
+/// Serves the socket, and one in its place when a cleaner of old files has removed it.
+async fn serve_made_again(data_dir: &Path, mut listener: UnixListener, router: Router) {
+    let socket = data_dir.join(SOCKET);
+    loop {
+        tokio::select! {
+            () = serve_socket(listener, router.clone()) => return,
+            () = is_gone(&socket) => {}
+        }
+        listener = loop {
+            match bind(data_dir) {
+                Ok(listener) => break listener,
+                Err(error) => {
+                    tracing::warn!(%error, socket = %socket.display(), "the socket is gone and cannot be made again; commands cannot ask the service");
+                    tokio::time::sleep(SOCKET_LOOK).await;
+                }
+            }
+        };
+        tracing::warn!(socket = %socket.display(), "the socket was removed, and is made again: leave it to the service");
+    }
+}
+
+/// Ends when the file that is there now is not there any more.
+async fn is_gone(socket: &Path) {
+    let inode = || fs::symlink_metadata(socket).map(|found| found.ino()).ok();
+    let ours = inode();
+    while ours.is_some() && inode() == ours {
+        tokio::time::sleep(SOCKET_LOOK).await;
+    }
 }
 
 /// What the socket answers, and what an address does.

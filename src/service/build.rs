@@ -350,7 +350,7 @@ mod tests {
             let origin = Origin { store: StoreId(7), restoration: 0, group: GroupId(1) };
             let paths = SourcePaths::new(std::iter::empty());
             let built = build(processor, origin, Duration::from_secs(30), &paths).unwrap();
-            let said = ProcessorName { kind: kind_of(&processor.kind), about: built.about() };
+            let said = ProcessorName { kind: kind_of(&processor.kind), about: built.about(), program: None };
             assert_eq!((built.name().as_str(), said.to_string().as_str()), (name, name));
         }
     }

@@ -261,7 +261,13 @@ impl Crews {
     ) {
         let Some(terms) = self.terms.get(group) else { return };
         let kind = processor.as_ref().map_or(ProcessorKind::Own, |processor| kind_of(&processor.kind));
-        let name = ProcessorName { kind, about: built.about() };
+        let program = processor.as_ref().and_then(|processor| match &processor.kind {
+            config::Kind::Exec { command, .. } | config::Kind::ExecStream { command, .. } => {
+                command.first().map(|program| program.to_string_lossy().into_owned())
+            }
+            _ => None,
+        });
+        let name = ProcessorName { kind, about: built.about(), program };
         tracing::info!(group, processor = name.to_string(), "a processor is at work");
         let (orders, listens) = watch::channel(Orders::Work);
         let (handle, window) = (self.handle.clone(), Arc::clone(&self.window));

@@ -11,8 +11,8 @@ use crate::config::{Disk, Keep, Settings};
 use crate::http::outside;
 use crate::queue::{Queue, Status};
 use crate::supervise::{
-    DiskSettings, Ended, Events, JudgeSettings, LastRun, ProcessorName, Supervision, Supervisor, Typed,
-    WatchSettings, last_run,
+    DiskSettings, Ended, Events, JudgeSettings, LastRun, ProcessorName, Started, Supervision, Supervisor,
+    Typed, WatchSettings, last_run,
 };
 use crate::tail::TailHandle;
 
@@ -51,13 +51,14 @@ impl Watched {
     pub(super) fn start(
         self,
         settings: &Settings,
+        started: &Started,
         processors: &BTreeMap<String, ProcessorName>,
         queue: &Queue,
         tail: Option<Arc<TailHandle>>,
     ) -> Result<(Supervision, Supervisor), ServiceError> {
         let stall_after_ms = u64::try_from(settings.stall_after.as_millis()).unwrap_or(u64::MAX);
         let supervision = Supervision::new(
-            JudgeSettings { stall_after_ms, typed: Typed::about(&settings.data_dir) },
+            JudgeSettings { stall_after_ms, typed: Typed::about(&settings.data_dir, started.clone()) },
             processors.clone(),
             disk_settings(&settings.disk),
             self.last_run,
@@ -67,6 +68,7 @@ impl Watched {
             stall_after: settings.stall_after,
             stuck_after: settings.stuck_after,
             run: self.run,
+            started: started.clone(),
         };
         let data_dir = settings.data_dir.clone();
         // Weak: who stops the tail must be its last holder.

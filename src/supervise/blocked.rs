@@ -4,7 +4,7 @@ use super::cause::Cause;
 use super::held::held;
 use super::inputs::{GroupInputs, JudgeSettings};
 use super::state::State;
-use super::verdict::Verdict;
+use super::verdict::{Step, Verdict};
 use crate::queue::{Blocked, Phase};
 
 /// The first row of the table in docs/supervision.md.
@@ -13,33 +13,43 @@ pub(super) fn blocked(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Ve
     let oldest = i.oldest.unwrap_or(i.ack_floor.next());
     Some(match why {
         Blocked::Damage(_) => {
-            let summary = format!("group {} stands at a damaged block: {why}", i.group);
-            let next = format!(
-                "{}    # with the service stopped; or on_damage = \"skip\" in [disk] passes it over",
-                s.typed.spillq("repair", "--dry-run")
-            );
-            Verdict::ill(i, State::Blocked, (None, Cause::Damage), summary, next)
+            let summary = format!("group {} is blocked at a damaged block: {why}", i.group);
+            let repair = s.typed.spillq("repair", "--dry-run    # with the service stopped");
+            let skip = s.typed.change("set `on_damage = \"skip\"` in [disk] to pass over such blocks");
+            let step = Step::from(repair).or(skip);
+            Verdict::ill(i, State::Blocked, (None, Cause::Damage), summary, step)
         }
         Blocked::DiskError(_) => {
-            let summary = format!("group {} stands at lines that the disk does not give: {why}", i.group);
-            let next = format!(
-                "{}    # with the service stopped: what else the disk refuses; once it is well, start the service again",
-                s.typed.spillq("verify", "")
+            let summary = format!("group {} is blocked at lines that the disk cannot read: {why}", i.group);
+            let verify = s.typed.spillq(
+                "verify",
+                "   # with the service stopped: what else cannot be read; when the disk works again, start the service",
             );
-            Verdict::ill(i, State::Blocked, (None, Cause::Damage), summary, next)
+            Verdict::ill(i, State::Blocked, (None, Cause::Damage), summary, verify)
         }
         Blocked::AckWindow => {
             let summary = format!(
-                "group {} does not clear: 4,096 ranges of acks lie above line {oldest}, which blocks the floor",
+                "group {} does not clear: 4,096 ranges of acks lie above line {oldest}, which blocks the ack floor",
                 i.group
             );
             let next = s.typed.spillq("inspect", &format!("--from {oldest} --limit 1"));
             Verdict::ill(i, State::Blocked, (Some("D"), Cause::NotClearing), summary, next)
         }
         Blocked::DeadLettersFull => {
-            let summary = format!("group {} stops: {why}", i.group);
-            let next = s.typed.spillq("dead-letter list", &format!("--group {}", i.group));
-            Verdict::ill(i, State::Blocked, (None, Cause::DeadLettersFull), summary, next)
+            let summary = format!("group {} is blocked: {why}", i.group);
+            let list =
+                s.typed.spillq("dead-letter list", &format!("--group {}    # which lines, and why", i.group));
+            let retry = s.typed.spillq(
+                "dead-letter retry",
+                &format!("--all --group {}    # when the cause is fixed", i.group),
+            );
+            Verdict::ill(
+                i,
+                State::Blocked,
+                (None, Cause::DeadLettersFull),
+                summary,
+                Step::from(list).or(retry),
+            )
         }
         Blocked::HeldBy(_) => return held(i, now, s),
     })

@@ -64,12 +64,16 @@ causes! {
     FallingBehind = "falling_behind", Running;
     /// A block cannot be read.
     Damage = "damage", Running;
-    /// No more lines can be set aside.
+    /// Lines were dead-lettered, and nobody has decided about them yet.
+    DeadLetters = "dead_letters", Running;
+    /// No more lines can be dead-lettered.
     DeadLettersFull = "dead_letters_full", Running;
     /// The log is at its limit.
     DiskFull = "disk_full", Running;
     /// The file system is full of what is not ours.
     DiskFilledByOthers = "disk_filled_by_others", Running;
+    /// The file system of the data dir is mounted read-only.
+    DiskReadOnly = "disk_read_only", Running;
     /// A group is at its `max_lag`, and taking in waits for it.
     MaxLag = "max_lag", Running;
     /// Taking in pauses, and files with unread bytes are rotated away.

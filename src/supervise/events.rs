@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use spillq_storage::Error;
 
 use super::host::OomCount;
+use super::typed::Started;
 use crate::queue::Discarded;
 
 /// The name in the data dir.
@@ -30,7 +31,15 @@ const FIELD_BYTES_MAX: usize = 440;
 #[allow(missing_docs)]
 pub enum Event {
     /// The service has opened the store.
-    Start { run: u64, pid: u32, boot: String, oom: Option<OomCount> },
+    Start {
+        run: u64,
+        pid: u32,
+        boot: String,
+        oom: Option<OomCount>,
+        /// How; earlier versions did not note it.
+        #[serde(default)]
+        started: Started,
+    },
     /// It stopped cleanly.
     Stop { run: u64 },
     /// A group does something else.
@@ -188,6 +197,9 @@ fn cut(event: Event) -> Event {
         }
         Event::Changed { group, from, to, cause, first_seq, last_seq, summary } => {
             Event::Changed { group, from, to, cause, first_seq, last_seq, summary: begin(summary) }
+        }
+        Event::Start { run, pid, boot, oom, started } => {
+            Event::Start { run, pid, boot, oom, started: started.bounded() }
         }
         other => other,
     }

@@ -1,11 +1,12 @@
-//! The verdict on a group that one line holds, and what verdicts on failures share. Pure.
+//! The verdict on a group that is blocked by one line, and what verdicts on failures share. Pure.
 
 use spillq_storage::Seq;
 
 use super::cause::Cause;
 use super::inputs::{GroupInputs, JudgeSettings};
 use super::state::State;
-use super::verdict::Verdict;
+use super::verdict::{Step, Verdict};
+use super::words::{lasting, times};
 use crate::queue::{Failing, FailureKind, HeldLine};
 
 /// So many failures in a row are no accident: the first may be a restart of the destination, the second its end.
@@ -29,27 +30,28 @@ pub(super) fn held(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdi
         {
             return None;
         }
-        format!("it failed {} alone, for {}", times(failures.into()), lasting(for_ms))
+        format!("it failed {} as a single-line batch, for {}", times(failures.into()), lasting(for_ms))
     };
-    let summary = format!("group {} is held by line {seq}: {how}; nothing behind it is delivered", i.group);
+    let summary =
+        format!("group {} is blocked by line {seq}: {how}; nothing behind it is delivered", i.group);
     let hypothesis = is_command.then_some("B");
-    let next = look_at(i, s, seq, "");
-    Some(Verdict::ill(i, State::Blocked, (hypothesis, Cause::HeldLine), summary, next))
+    let step = look_at(i, s, seq, String::new());
+    Some(Verdict::ill(i, State::Blocked, (hypothesis, Cause::HeldLine), summary, step))
 }
 
-/// The command that shows a line; and behind it the one that parks it, where the line may be at fault: never while the
-/// destination cannot be reached or says itself that it fails.
-pub(super) fn look_at(i: &GroupInputs, s: &JudgeSettings, seq: Seq, remark: &str) -> String {
+/// The command that shows a line; or the one that parks it, where the line may be at fault: never while the destination
+/// cannot be reached or says itself that it fails. Otherwise `or`.
+pub(super) fn look_at(i: &GroupInputs, s: &JudgeSettings, seq: Seq, or: String) -> Step {
     let is_down = i.failing.as_ref().is_some_and(|failing| failing.kind == FailureKind::Down);
-    let may_park = i.held.filter(|held| {
+    let may_park = i.held.is_some_and(|held| {
         held.seq == seq && (held.is_given_up || (held.failures >= i.attempts_max && !is_down))
     });
-    let park = may_park.map(|_| {
-        let park = s.typed.spillq("dead-letter park", &format!("{seq} --group {}", i.group));
-        format!("    # if the line is at fault: {park}")
-    });
-    let behind = park.unwrap_or_else(|| remark.to_owned());
-    s.typed.spillq("inspect", &format!("--from {seq} --limit 1{behind}"))
+    let look = s.typed.spillq("inspect", &format!("--from {seq} --limit 1"));
+    Step::from(look).or(if may_park {
+        s.typed.spillq("dead-letter park", &format!("{seq} --group {}    # if the line is at fault", i.group))
+    } else {
+        or
+    })
 }
 
 /// Failures that are more than a destination that is started again.
@@ -58,18 +60,4 @@ pub(super) fn is_no_accident(failing: &Failing, is_command: bool, now: u64, s: &
     let lasts = failing.times > 1 && now.saturating_sub(failing.since_ms) >= s.stall_after_ms;
     // A destination that is started again refuses a few times meanwhile, a command has no reason to.
     lasts || (is_command && failing.times >= FAILURES_IN_A_ROW)
-}
-
-/// A time that has passed, as people say it.
-pub(super) fn lasting(ms: u64) -> String {
-    match ms / 1_000 {
-        0..120 => format!("{:.1} s", ms as f64 / 1e3),
-        s @ 120..7_200 => format!("{} min", s / 60),
-        s => format!("{} h", s / 3_600),
-    }
-}
-
-/// How often, in words.
-pub(super) fn times(count: u64) -> String {
-    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }

@@ -27,6 +27,13 @@ pub struct Outside {
     pub file_system_bytes: Option<u64>,
     /// Files that were renamed away or deleted and have unread bytes.
     pub at_risk: Vec<AtRisk>,
+    /// Its file system is mounted read-only.
+    pub is_read_only: bool,
+    /// Files are to be followed, and none was found.
+    pub follows_nothing: bool,
+    /// Of groups whose command cannot be run: why. Left out by the watchdog's thread, which must not wait for the file
+    /// system that programs are on.
+    pub programs_missing: BTreeMap<String, String>,
     /// Bytes of followed files that are not in the log, as far as known.
     pub unread_bytes: u64,
     /// For how long the tail has been at one turn, if it is.
@@ -91,6 +98,8 @@ struct Measures {
     processors: BTreeMap<String, ProcessorName>,
     disk: DiskSettings,
     config_refused: Option<ConfigRefused>,
+    /// The only groups that are served; all of them without.
+    serves: Option<Vec<String>>,
 }
 
 /// A tail with no more unread bytes than this keeps up with who writes: what its buffers hold.
@@ -142,7 +151,7 @@ impl Supervision {
         last_run: Option<LastRun>,
         killers: Vec<(String, Seq, u32)>,
     ) -> Supervision {
-        let measures = Measures { judge, processors, disk, config_refused: None };
+        let measures = Measures { judge, processors, disk, config_refused: None, serves: None };
         Supervision {
             fixed: Arc::new(Fixed { last_run, killers }),
             measures: Arc::new(Mutex::new(measures)),
@@ -157,6 +166,18 @@ impl Supervision {
     /// Other processors at work.
     pub fn set_processors(&self, processors: BTreeMap<String, ProcessorName>) {
         self.measures().processors = processors;
+    }
+
+    /// Only these groups are served: a drain leaves the others alone.
+    pub fn set_served(&self, groups: Vec<String>) {
+        self.measures().serves = Some(groups);
+    }
+
+    /// The programs of commands, by group.
+    #[must_use]
+    pub fn programs(&self) -> Vec<(String, String)> {
+        let program = |(group, name): (&String, &ProcessorName)| Some((group.clone(), name.program.clone()?));
+        self.measures().processors.iter().filter_map(program).collect()
     }
 
     /// Whether the configuration on disk is refused.
@@ -215,6 +236,14 @@ impl Supervision {
             config_refused: measures.config_refused.clone(),
             unclean_runs: self.fixed.last_run.as_ref().map_or(0, |last| last.unclean_runs),
             killers: self.killers(status),
+            read_only: outside.is_read_only.then(|| measures.judge.typed.data_dir().to_owned()),
+            lags_most: status
+                .groups
+                .iter()
+                .filter(|group| group.lag_lines > 0)
+                .max_by_key(|group| group.lag_bytes)
+                .map(|group| (group.name.clone(), group.lag_lines, group.lag_bytes)),
+            follows_nothing: outside.follows_nothing,
             held: status.groups.iter().filter_map(|group| Some((group.name.clone(), group.held?))).collect(),
         };
         Report {
@@ -295,6 +324,9 @@ fn inputs(
         last_failure: group.last_failure.clone(),
         held: group.held,
         attempts_max: group.attempts_max,
+        dead_letters: group.dead_letters,
+        program_missing: outside.programs_missing.get(&group.name).cloned(),
+        is_left_out: measures.serves.as_ref().is_some_and(|serves| !serves.contains(&group.name)),
         lost: group.activity.lost,
         acks: group.activity.acks,
         not_leased_since_ms: track.not_leased_since_ms,
@@ -302,7 +334,7 @@ fn inputs(
         acks_since_floor: group.activity.acks.saturating_sub(track.acks_at_floor),
         pinned,
         pins,
-        behind: track.rates.behind(measures.room_bytes(status, outside)),
+        behind: track.rates.behind(measures.room_bytes(status, outside), group.oldest.map(|seq| seq.0)),
     })
 }
 

@@ -44,6 +44,12 @@ pub struct GroupInputs {
     pub held: Option<HeldLine>,
     /// `retry.attempts`: only after so many failures it is suggested to park a line.
     pub attempts_max: u32,
+    /// Dead letters that are held.
+    pub dead_letters: u64,
+    /// Why the program of its command cannot be run, as far as its file shows.
+    pub program_missing: Option<String>,
+    /// The command that runs drains other groups only.
+    pub is_left_out: bool,
     /// What its destination has lost of what it had taken.
     pub lost: Option<DestinationLost>,
     /// Batches acked in this run.
@@ -78,6 +84,12 @@ pub struct Pins {
 pub struct Behind {
     /// Since when.
     pub since_ms: u64,
+    /// By how many lines it has grown since then.
+    pub grown_lines: u64,
+    /// Lines that came in since then.
+    pub lines_in: u64,
+    /// Since when the oldest line has waited at least; `None` if it was not there when the last window ended.
+    pub oldest_since_ms: Option<u64>,
     /// Lines a second in.
     pub lines_in_per_s: f64,
     /// Lines a second acked.
@@ -145,7 +157,13 @@ pub struct LogInputs {
     pub config_refused: Option<ConfigRefused>,
     /// Lines that were in flight alone when the process died, more than once: group, line, deaths.
     pub killers: Vec<(String, Seq, u32)>,
-    /// Groups that a line holds.
+    /// The data dir, if its file system is mounted read-only.
+    pub read_only: Option<String>,
+    /// The group with the largest lag: its name, lines and bytes.
+    pub lags_most: Option<(String, u64, u64)>,
+    /// Files are to be followed, and none was found.
+    pub follows_nothing: bool,
+    /// Groups that a line blocks.
     pub held: Vec<(String, HeldLine)>,
 }
 

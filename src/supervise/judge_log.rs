@@ -4,7 +4,9 @@ use super::cause::Cause;
 use super::inputs::{AtRisk, JudgeSettings, LogInputs, Pauses};
 use super::state::State;
 use super::typed::{Typed, quoted};
-use super::verdict::Verdict;
+use super::verdict::{Step, Verdict};
+use super::words::{lasting, times};
+use crate::plain::{counted, size};
 use crate::queue::WhyFull;
 
 /// Runs in a row without a clean stop: the first may be an accident, the second what followed from it.
@@ -18,80 +20,90 @@ const FILES_NAMED_MAX: usize = 20;
 pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
     let typed = &settings.typed;
     let mut found = Vec::new();
-    let mut tell = |state, cause, summary: String, evidence: Vec<String>, next: String| {
-        found.push(Verdict { state, cause: Some(cause), summary, evidence, next, ..Verdict::default() });
-    };
-    if let Some(full) = &log.full {
-        let (cause, summary, next) = why_full(log, full, typed);
-        tell(State::Blocked, cause, summary, room(log), next);
+    if let Some(folder) = &log.read_only {
+        let summary = format!(
+            "the file system of {folder} is mounted read-only: nothing can be appended, acknowledged or deleted"
+        );
+        let look =
+            "dmesg | grep -iE 'i/o error|remounting'    # a disk error remounts a file system read-only";
+        let step = Step::from(look.to_owned())
+            .or(format!("when it is writable again, start the service: {}", typed.start()));
+        found.push(Verdict::on_log(State::Blocked, Cause::DiskReadOnly, summary, Vec::new(), step));
     }
-    if log.full.is_some() && !log.at_risk.is_empty() {
-        let (summary, evidence) = at_risk(&log.at_risk);
-        let remark = "   # stop the rotation of these files, and make room";
-        tell(State::Blocked, Cause::RotationRisk, summary, evidence, typed.spillq("status", remark));
+    if let Some(full) = &log.full {
+        found.push(why_full(log, full, typed));
+        if !log.at_risk.is_empty() {
+            let (summary, evidence) = at_risk(&log.at_risk);
+            let step = "stop the rotation of these files until ingestion resumes".to_owned();
+            found.push(Verdict::on_log(State::Blocked, Cause::RotationRisk, summary, evidence, step));
+        }
     }
     if let Some(busy) = log.tail_busy_ms.filter(|busy| *busy >= settings.stall_after_ms) {
-        let summary =
-            format!("nothing is read from files: one turn of the tail lasts for {:.1} s", busy as f64 / 1e3);
-        let evidence = vec!["the owner of the log gets on; groups get what is stored".to_owned()];
-        let next = "timeout 5 df -h    # does a file system of the followed files hang? the tail goes on by itself when it is back";
-        tell(State::Blocked, Cause::TailHung, summary, evidence, next.to_owned());
+        let summary = format!(
+            "ingestion hangs: one read of a followed file or folder has lasted for {}",
+            lasting(busy)
+        );
+        let evidence = vec!["the log itself works, and delivery continues".to_owned()];
+        let look =
+            "timeout 5 df -h    # a file system that is not answered for hangs; ingestion resumes by itself";
+        found.push(Verdict::on_log(State::Blocked, Cause::TailHung, summary, evidence, look.to_owned()));
     }
     if let Some((first, _)) = log.unreadable.first() {
-        let summary = format!("{} files cannot be read", log.unreadable.len());
+        let summary = format!("{} cannot be read", counted(log.unreadable.len() as u64, "file"));
         let evidence = log.unreadable.iter().map(|(path, why)| format!("{}: {why}", path.display()));
-        let next = format!(
-            "ls -ld {}    # make it readable for the user of the service; it tries again by itself",
+        let look = format!(
+            "ls -ld {}    # make it readable for the user of the service; reading is retried by itself",
             quoted(&first.to_string_lossy())
         );
-        tell(State::Blocked, Cause::SourceUnreadable, summary, evidence.collect(), next);
+        let cause = Cause::SourceUnreadable;
+        found.push(Verdict::on_log(State::Blocked, cause, summary, evidence.collect(), look));
     }
     if let Some(refused) = &log.config_refused {
-        tell(
-            State::Running,
-            Cause::ConfigRefused,
-            format!(
-                "{} is refused: what was read before runs on, and the next start would fail",
-                refused.file
-            ),
-            refused.problems.clone(),
-            format!("spillq config check {}", quoted(&refused.file)),
+        let summary = format!(
+            "{} is not valid: the service continues with the configuration before it, and the next start would fail",
+            refused.file
         );
+        let (cause, check) = (Cause::ConfigRefused, typed.check(&refused.file));
+        found.push(Verdict::on_log(State::Running, cause, summary, refused.problems.clone(), check));
     }
     for (group, seq, deaths) in &log.killers {
         let summary = format!(
-            "line {seq} of group {group} was in flight alone when the service died: it may be what kills it"
+            "line {seq} of group {group} may be what kills the service: it was in flight in a single-line batch when the service died"
         );
-        let evidence = vec![format!("the service died {deaths} times while line {seq} was in flight alone")];
-        let park = typed.spillq("dead-letter park", &format!("{seq} --group {group}"));
-        let next = typed.spillq("inspect", &format!("--from {seq} --limit 1    # then: {park}"));
-        tell(State::Blocked, Cause::KillerLine, summary, evidence, next);
+        let evidence = vec![format!(
+            "the service died {} while line {seq} was the only one in flight",
+            times(u64::from(*deaths))
+        )];
+        let look = typed.spillq("inspect", &format!("--from {seq} --limit 1"));
+        let park =
+            typed.spillq("dead-letter park", &format!("{seq} --group {group}    # if the line is at fault"));
+        let step = Step::from(look).or(park);
+        found.push(Verdict::on_log(State::Blocked, Cause::KillerLine, summary, evidence, step));
     }
     if log.unclean_runs >= UNCLEAN_RUNS {
         let summary = format!("the last {} runs ended without a clean stop", log.unclean_runs);
-        tell(
-            State::Blocked,
-            Cause::CrashLoop,
-            summary,
-            vec!["what each run was doing when it ended is told by doctor on the stopped store".to_owned()],
-            "journalctl -k | grep -i oom    # and look at the memory limit of the service".to_owned(),
-        );
+        let evidence =
+            vec!["`doctor` on the stopped store reports what each run was doing when it ended".to_owned()];
+        let look = "journalctl -k | grep -i oom    # and check the memory limit of the service".to_owned();
+        found.push(Verdict::on_log(State::Blocked, Cause::CrashLoop, summary, evidence, look));
     }
     found
 }
 
-/// Why taking in pauses: the cause, the sentence, and what to do.
-fn why_full(log: &LogInputs, full: &Pauses, typed: &Typed) -> (Cause, String, String) {
+/// Why ingestion pauses.
+fn why_full(log: &LogInputs, full: &Pauses, typed: &Typed) -> Verdict {
     if let Pauses::Now(WhyFull::MaxLag { group, .. }) = full {
         let held = log.held.iter().find(|(name, _)| name == group).map(|(_, held)| held.seq);
-        let (why, next) = match held {
+        let raise = typed.change(&format!("raise `max_lag` of group {group}"));
+        let (why, step) = match held {
             Some(seq) => {
                 let look = typed.spillq("inspect", &format!("--from {seq} --limit 1"));
-                (format!("; it is held by line {seq}"), format!("{look}    # what holds group {group}"))
+                (format!(", and is blocked by line {seq}"), Step::from(look).or(raise))
             }
-            None => (String::new(), typed.spillq("status", "   # see to that group; or raise its max_lag")),
+            None => (String::new(), Step::from(see_to_group(group)).or(raise)),
         };
-        return (Cause::MaxLag, format!("taking in waits for a group: {full}{why}"), next);
+        let summary = format!("ingestion pauses until a group has caught up: {full}{why}");
+        return Verdict::on_log(State::Blocked, Cause::MaxLag, summary, room(log), step);
     }
     let short = log.free_bytes.is_some_and(|free| {
         // Between a look of the owner and ours a little may have come back.
@@ -100,16 +112,27 @@ fn why_full(log: &LogInputs, full: &Pauses, typed: &Typed) -> (Cause, String, St
     let by_others =
         log.disk_bytes < log.limit_bytes && short && others(log).is_none_or(|o| o > log.disk_bytes);
     if by_others {
-        let next = format!(
-            "df -h {}    # lines are taken in again by themselves when there is room",
-            typed.data_dir()
-        );
-        let summary = format!("taking in pauses, and it is not the log that fills the disk: {full}");
-        (Cause::DiskFilledByOthers, summary, next)
-    } else {
-        let next = typed.spillq("status", "   # which group lags? or raise disk.limit, or make room");
-        (Cause::DiskFull, format!("taking in pauses, the log takes all the room that it may: {full}"), next)
+        let next = format!("df -h {}    # free space; ingestion resumes by itself", typed.data_dir());
+        let summary = format!("ingestion pauses, because other files fill the disk of the log: {full}");
+        return Verdict::on_log(State::Blocked, Cause::DiskFilledByOthers, summary, room(log), next);
     }
+    let raise = typed.change("raise `disk.limit`, if the file system has room");
+    let (who, step) = match &log.lags_most {
+        Some((group, lines, bytes)) => (
+            format!("; group {group} lags most, by {} (about {})", counted(*lines, "line"), size(*bytes)),
+            Step::from(see_to_group(group)).or(raise),
+        ),
+        None => (String::new(), Step::from(raise)),
+    };
+    let summary = format!("ingestion pauses, because the log has reached its limit: {full}{who}");
+    Verdict::on_log(State::Blocked, Cause::DiskFull, summary, room(log), step)
+}
+
+/// What is wrong with a group is reported on its own.
+fn see_to_group(group: &str) -> String {
+    format!(
+        "get group {group} to deliver again: its own lines in this report say what it needs; ingestion resumes by itself"
+    )
 }
 
 /// Bytes on the file system that are not the log's.
@@ -117,21 +140,18 @@ fn others(log: &LogInputs) -> Option<u64> {
     Some(log.file_system_bytes?.saturating_sub(log.free_bytes?).saturating_sub(log.disk_bytes))
 }
 
-fn shown(bytes: u64) -> String {
-    bytesize::ByteSize(bytes).display().iec().to_string()
-}
-
 /// Who takes how much of the disk.
 fn room(log: &LogInputs) -> Vec<String> {
     let unknown = || "an unknown number of bytes".to_owned();
     let mut evidence = vec![format!(
         "the log has {} of {}; the file system has {} free, min_free is {}",
-        shown(log.disk_bytes),
-        shown(log.limit_bytes),
-        log.free_bytes.map_or_else(unknown, shown),
-        shown(log.min_free_bytes)
+        size(log.disk_bytes),
+        size(log.limit_bytes),
+        log.free_bytes.map_or_else(unknown, size),
+        size(log.min_free_bytes)
     )];
-    evidence.extend(others(log).map(|others| format!("others take {} of the file system", shown(others))));
+    evidence
+        .extend(others(log).map(|others| format!("other files take {} of the file system", size(others))));
     evidence
 }
 
@@ -139,14 +159,14 @@ fn room(log: &LogInputs) -> Vec<String> {
 fn at_risk(files: &[AtRisk]) -> (String, Vec<String>) {
     let held = files.iter().filter(|file| file.held_open).count();
     let summary = format!(
-        "{} files with {} unread bytes were rotated away or deleted while taking in pauses: {held} are held open and can be read to their end as long as the service runs, {} are lost if they are deleted before",
-        files.len(),
-        files.iter().map(|file| file.bytes).sum::<u64>(),
+        "{} with {} unread left their path while ingestion pauses: {held} of them are held open and are read to their end as long as the service runs, {} are lost if they are deleted before",
+        counted(files.len() as u64, "file"),
+        size(files.iter().map(|file| file.bytes).sum::<u64>()),
         files.len() - held
     );
     let line = |file: &AtRisk| {
         let held = if file.held_open { "held open" } else { "not held open" };
-        format!("{}: {} bytes unread, {held}", file.path.display(), file.bytes)
+        format!("{}: {} unread, {held}", file.path.display(), size(file.bytes))
     };
     let mut evidence: Vec<String> = files.iter().take(FILES_NAMED_MAX).map(line).collect();
     if let Some(more) = files.len().checked_sub(FILES_NAMED_MAX).filter(|more| *more > 0) {
@@ -155,17 +175,22 @@ fn at_risk(files: &[AtRisk]) -> (String, Vec<String>) {
     (summary, evidence)
 }
 
-/// What is no illness yet: a limit that the file system has no room for.
+/// What makes nobody unhealthy yet: a limit that the file system has no room for, and globs that match nothing.
 #[must_use]
 pub fn notes_on(log: &LogInputs) -> Vec<String> {
-    let Some(free) = log.free_bytes else { return Vec::new() };
-    let room = log.disk_bytes.saturating_add(free.saturating_sub(log.min_free_bytes));
-    if room >= log.limit_bytes {
-        return Vec::new();
+    let mut notes: Vec<String> = Vec::new();
+    if let Some(free) = log.free_bytes {
+        let room = log.disk_bytes.saturating_add(free.saturating_sub(log.min_free_bytes));
+        if room < log.limit_bytes {
+            notes.push(format!(
+                "disk.limit is {}, and the file system has room for a log of {}: ingestion will pause before the limit",
+                size(log.limit_bytes),
+                size(room)
+            ));
+        }
     }
-    vec![format!(
-        "disk.limit is {}, and the file system has room for a log of {}: taking in will pause before the limit",
-        shown(log.limit_bytes),
-        shown(room)
-    )]
+    if log.follows_nothing {
+        notes.push("no followed file exists yet: `include` of [[follow]] matches nothing".to_owned());
+    }
+    notes
 }

@@ -6,7 +6,8 @@ use spillq_storage::{Seq, SeqRange};
 
 use super::super::inputs::{AtRisk, LogInputs, Pauses, Pinned, Pins};
 use super::super::judge_log::judge_log;
-use super::super::typed::Typed;
+use super::super::processor::{ProcessorKind, ProcessorName};
+use super::super::typed::{Started, Typed};
 use super::*;
 use crate::queue::{Blocked, EveryLineRejected, Failing, FailureKind, HeldLine, LagReached, WhyFull};
 
@@ -17,15 +18,23 @@ fn range(first: u64, last: u64) -> SeqRange {
     SeqRange::new(Seq(first), Seq(last)).unwrap()
 }
 
+fn started() -> Started {
+    Started { config: "/q.toml".to_owned(), ..Started::default() }
+}
+
 fn settings() -> JudgeSettings {
-    JudgeSettings { stall_after_ms: T, typed: Typed::about(Path::new("/a b")) }
+    JudgeSettings { stall_after_ms: T, typed: Typed::about(Path::new("/a b"), started()) }
 }
 
 /// A group with a command that works through a backlog.
 fn working() -> GroupInputs {
     GroupInputs {
         group: "default".to_owned(),
-        processor: Some(ProcessorName { kind: ProcessorKind::Exec, about: "./process.sh".to_owned() }),
+        processor: Some(ProcessorName {
+            kind: ProcessorKind::Exec,
+            about: "./process.sh".to_owned(),
+            program: None,
+        }),
         has_worker: true,
         lag_lines: 1_000,
         oldest: Some(Seq(11)),
@@ -47,7 +56,7 @@ fn a_destination_that_has_lost_what_it_had_taken_is_told_whatever_waits() {
     for (inputs, state) in [(working(), State::Running), (idle, State::Idle)] {
         let verdict = judge(&GroupInputs { lost: Some(lost), ..inputs }, NOW, &settings());
         assert_eq!((verdict.state, verdict.cause), (state, Some(Cause::DestinationLost)));
-        assert!(verdict.summary.contains("5 lines that it had taken, between lines 3 and 9"), "{verdict:?}");
+        assert!(verdict.summary.contains("5 lines that it had stored, between lines 3 and 9"), "{verdict:?}");
         assert!(verdict.next.contains("group seek --data-dir '/a b' default --to 3 --missing"));
     }
 }
@@ -87,8 +96,17 @@ fn check(inputs: &GroupInputs, state: &str, hypothesis: Option<&str>, cause: Opt
         "{verdict:#?}"
     );
     assert_eq!(verdict.is_well(), verdict.evidence.is_empty() && verdict.next.is_empty(), "{verdict:#?}");
-    let command = verdict.next.split(' ').next().unwrap();
-    assert!(["", "spillq", "curl", "ls"].contains(&command), "not a command to paste: {verdict:#?}");
+    for step in [&verdict.next, &verdict.or] {
+        let is_command = ["", "spillq", "curl", "ls"].contains(&step.split(' ').next().unwrap());
+        let is_change = step.contains(" in /q.toml; the service applies it")
+            || step.starts_with("start the service")
+            || step.starts_with("put the program there");
+        assert!(is_command || is_change, "neither a command to paste nor a change: {verdict:#?}");
+        assert!(
+            !step.starts_with("spillq doctor") && !step.starts_with("spillq status"),
+            "nothing is done: {verdict:#?}"
+        );
+    }
     verdict
 }
 
@@ -137,36 +155,77 @@ fn a_line_in_back_off_that_blocks_the_floor_is_well() {
 }
 
 #[test]
-fn lines_that_nobody_takes_are_a_processor_that_is_never_called() {
-    let none = GroupInputs { processor: None, has_worker: false, ..waiting(T) };
-    assert!(
-        check(&none, "never_called", Some("A"), Some(Cause::NeverCalled)).summary.contains("no processor")
-    );
+fn a_group_without_a_processor_is_reported_at_once_whether_lines_wait_or_not() {
+    let none = GroupInputs { processor: None, has_worker: false, ..waiting(0) };
+    let verdict = check(&none, "never_called", Some("A"), Some(Cause::NeverCalled));
+    assert_eq!(verdict.summary, "group default has no processor: 1,000 lines wait");
+    let change = "add a [[processor]] with group = \"default\" in /q.toml; the service applies it when the file changes";
+    assert_eq!(verdict.next, change);
+    let nothing = GroupInputs { lag_lines: 0, oldest: None, not_leased_since_ms: None, ..none.clone() };
+    let verdict = check(&nothing, "never_called", Some("A"), Some(Cause::NeverCalled));
+    assert_eq!(verdict.summary, "group default has no processor: lines that come in will wait");
+    // A command line without a configuration, as in a first try.
+    let started = Started { typed: "spillq run --follow '*.log'".to_owned(), ..Started::default() };
+    let typed = Typed::about(Path::new("/q"), started);
+    let verdict = judge(&nothing, NOW, &JudgeSettings { stall_after_ms: T, typed });
+    assert!(verdict.next.ends_with("with a command: spillq run --follow '*.log' -- COMMAND"), "{verdict:#?}");
+    // A drain of other groups.
+    check(&GroupInputs { is_left_out: true, ..none }, "running", None, None);
+}
+
+#[test]
+fn a_processor_that_gets_no_lines_is_never_called() {
     let silent = GroupInputs { has_worker: false, ..waiting(T) };
+    let verdict = check(&silent, "never_called", Some("A"), Some(Cause::NeverCalled));
     assert!(
-        check(&silent, "never_called", Some("A"), Some(Cause::NeverCalled)).summary.contains("does not ask")
+        verdict.summary.contains("is never called: 1,000 lines waiting, nothing delivered for 10.0 s"),
+        "{verdict:#?}"
     );
+    assert!(verdict.summary.contains("does not ask"), "{verdict:#?}");
     check(&waiting(T), "never_called", Some("A"), Some(Cause::NeverCalled));
+}
+
+#[test]
+fn a_program_that_is_not_there_is_reported_before_it_is_tried() {
+    let idle =
+        GroupInputs { lag_lines: 0, oldest: None, leases: Vec::new(), oldest_lease_ms: None, ..working() };
+    let why = Some("/p.sh: No such file or directory".to_owned());
+    let verdict = check(&GroupInputs { program_missing: why, ..idle }, "idle", None, Some(Cause::Refused));
+    let summary = "the command of group default cannot be run: /p.sh: No such file or directory";
+    assert_eq!(verdict.summary, summary);
+}
+
+#[test]
+fn dead_letters_are_reported_until_somebody_decides_whatever_else_is_well() {
+    let idle =
+        GroupInputs { lag_lines: 0, oldest: None, leases: Vec::new(), oldest_lease_ms: None, ..working() };
+    let verdict =
+        check(&GroupInputs { dead_letters: 53, ..idle.clone() }, "idle", None, Some(Cause::DeadLetters));
+    let summary = "group default has 53 dead letters: they were not delivered, and stay until you retry or discard them";
+    assert_eq!(verdict.summary, summary);
+    assert!(
+        verdict.next.starts_with("spillq dead-letter list --data-dir '/a b' --group default"),
+        "{verdict:#?}"
+    );
+    assert!(verdict.or.starts_with("spillq dead-letter retry --data-dir '/a b' --all"), "{verdict:#?}");
+    let one = check(&GroupInputs { dead_letters: 1, ..working() }, "running", None, Some(Cause::DeadLetters));
+    assert!(one.summary.contains("has 1 dead letter: it was not delivered, and stays until"), "{one:#?}");
+    let paused = GroupInputs { phase: Phase::Paused, dead_letters: 1, ..idle };
+    check(&paused, "idle", None, Some(Cause::DeadLetters));
+    // In back-off, too: which is well by itself.
+    check(&GroupInputs { dead_letters: 1, ..fails(1, false) }, "running", None, Some(Cause::DeadLetters));
 }
 
 #[test]
 fn a_group_that_nobody_reads_and_that_holds_the_disk_pins_the_log() {
     let pins = Pins { segment: range(1, 9), since_ms: NOW - T, groups: vec!["default".to_owned()] };
     let nobody = GroupInputs { processor: None, has_worker: false, group: "audit".to_owned(), ..waiting(T) };
-    let verdict = check(
-        &GroupInputs { pins: Some(pins.clone()), ..nobody.clone() },
-        "never_called",
-        Some("A"),
-        Some(Cause::PinsLog),
-    );
+    let with = |pins: Pins| GroupInputs { pins: Some(pins), ..nobody.clone() };
+    let verdict = check(&with(pins.clone()), "never_called", Some("A"), Some(Cause::PinsLog));
     assert!(verdict.summary.contains("although group default has acked it"), "{verdict:#?}");
-    assert!(
-        verdict.next.starts_with("spillq status --data-dir '/a b' "),
-        "nothing that discards: {verdict:#?}"
-    );
     assert!(verdict.next.contains("group = \"audit\""), "{verdict:#?}");
     let young = Pins { since_ms: NOW - T + 1, ..pins };
-    check(&GroupInputs { pins: Some(young), ..nobody }, "never_called", Some("A"), Some(Cause::NeverCalled));
+    check(&with(young), "never_called", Some("A"), Some(Cause::NeverCalled));
 }
 
 #[test]
@@ -203,7 +262,8 @@ fn failures_in_a_row_are_a_crash_with_its_last_words() {
 
 #[test]
 fn failures_of_a_destination_are_an_outage() {
-    let url = ProcessorName { kind: ProcessorKind::Http, about: "http://127.0.0.1:1".to_owned() };
+    let url =
+        ProcessorName { kind: ProcessorKind::Http, about: "http://127.0.0.1:1".to_owned(), program: None };
     let http = GroupInputs { processor: Some(url), ..fails(50, false) };
     // A restart of it takes a moment: however often it failed, that is no outage yet.
     check(&http, "retrying", None, None);
@@ -265,7 +325,8 @@ fn what_the_owner_says_blocks_comes_first() {
     let refused = Phase::Refused { until_ms: NOW + 3_000, rejected: None };
     let refused = GroupInputs { phase: refused, ..fails(9, false) };
     let refused = check(&refused, "refused", None, Some(Cause::Refused));
-    assert!(refused.summary.contains("(tried again in 3.0 s)"), "{refused:#?}");
+    let summary = "the command of group default refuses every delivery: sh was killed by signal 11 (SIGSEGV) on lines 11-20; retried in 3.0 s";
+    assert_eq!(refused.summary, summary);
 }
 
 /// Line 11 holds a strict group: it failed so often, the last time in this way.
@@ -287,37 +348,37 @@ fn a_held_line_is_named_and_may_be_parked_only_after_its_attempts_and_never_in_a
     let failed = held(8, FailureKind::Failed, false);
     let verdict = check(&failed, "blocked", Some("B"), Some(Cause::HeldLine));
     assert!(
-        verdict.summary.contains("is held by line 11: it failed 8 times alone, for 2 min;"),
+        verdict
+            .summary
+            .contains("is blocked by line 11: it failed 8 times as a single-line batch, for 2 min;"),
         "{verdict:#?}"
     );
     assert!(verdict.evidence.iter().any(|line| line == "stderr: last words"), "{verdict:#?}");
+    assert!(verdict.next.starts_with("spillq inspect --data-dir '/a b' --from 11 --limit 1"), "{verdict:#?}");
     assert!(
-        verdict.next.starts_with("spillq inspect --data-dir '/a b' --from 11 --limit 1 "),
-        "{verdict:#?}"
-    );
-    assert!(
-        verdict.next.ends_with("spillq dead-letter park --data-dir '/a b' 11 --group default"),
+        verdict.or.starts_with("spillq dead-letter park --data-dir '/a b' 11 --group default "),
         "{verdict:#?}"
     );
     let early = check(&held(7, FailureKind::Failed, false), "blocked", Some("B"), Some(Cause::HeldLine));
-    assert!(!early.next.contains("park"), "{early:#?}");
+    assert!(!early.or.contains("park"), "{early:#?}");
     check(&held(2, FailureKind::Failed, false), "retrying", None, None);
 
-    let url = ProcessorName { kind: ProcessorKind::Http, about: "http://127.0.0.1:1".to_owned() };
+    let url =
+        ProcessorName { kind: ProcessorKind::Http, about: "http://127.0.0.1:1".to_owned(), program: None };
     let down = GroupInputs { processor: Some(url), ..held(50, FailureKind::Down, false) };
     check(&down, "retrying", None, None);
     let lasts = Failing { since_ms: NOW - T, ..down.failing.clone().unwrap() };
     let outage = check(&GroupInputs { failing: Some(lasts), ..down }, "retrying", None, Some(Cause::Outage));
-    assert!(!outage.next.contains("park"), "{outage:#?}");
+    assert!(!outage.or.contains("park"), "{outage:#?}");
 
     let hung = check(&held(8, FailureKind::Failed, true), "hung", Some("C"), Some(Cause::Hung));
-    assert!(hung.next.contains("dead-letter park"), "{hung:#?}");
+    assert!(hung.or.contains("dead-letter park"), "{hung:#?}");
 
     let killer = HeldLine { seq: Seq(11), failures: 0, for_ms: 0, deaths: 8, is_given_up: true };
     let killer = GroupInputs { held: Some(killer), failing: None, ..failed };
     let verdict = check(&killer, "blocked", Some("B"), Some(Cause::HeldLine));
     assert!(verdict.summary.contains("the service died 8 times while it was in flight"), "{verdict:#?}");
-    assert!(verdict.next.contains("dead-letter park"), "{verdict:#?}");
+    assert!(verdict.or.contains("dead-letter park"), "{verdict:#?}");
 }
 
 #[test]
@@ -326,31 +387,54 @@ fn a_group_whose_every_line_is_rejected_is_told_with_the_way_out() {
     let phase = Phase::Refused { until_ms: NOW + 3_000, rejected };
     let verdict =
         check(&GroupInputs { phase, ..fails(9, false) }, "refused", None, Some(Cause::EveryLineRejected));
-    let expected = "rejects every line: 100 lines in a row became dead letters, and line 11 is rejected too;";
+    let expected =
+        "rejects every line: 100 lines in a row became dead letters, and line 11 was rejected too;";
     assert!(verdict.summary.contains(expected), "{verdict:#?}");
     assert!(verdict.next.starts_with("spillq dead-letter list "), "{verdict:#?}");
-    assert!(verdict.next.contains("spillq dead-letter retry --data-dir '/a b' --all"), "{verdict:#?}");
+    assert!(verdict.or.starts_with("spillq dead-letter retry --data-dir '/a b' --all"), "{verdict:#?}");
+}
+
+/// A lag that has grown for so long, by nine in ten of the lines that came in.
+fn grows(ms: u64) -> Behind {
+    Behind {
+        since_ms: NOW - ms,
+        grown_lines: 900,
+        lines_in: 1_000,
+        oldest_since_ms: None,
+        lines_in_per_s: 1_000.0,
+        lines_out_per_s: 100.0,
+        full_in_s: None,
+    }
 }
 
 #[test]
-fn a_lag_that_grows_towards_the_limit_is_told_with_the_time() {
-    let behind = Behind {
-        since_ms: NOW - T,
-        lines_in_per_s: 1_000.0,
-        lines_out_per_s: 10.0,
-        full_in_s: Some(3_600.0),
-    };
-    let group = |behind: &Behind| GroupInputs { behind: Some(behind.clone()), ..working() };
-    let verdict = check(&group(&behind), "slow", None, Some(Cause::FallingBehind));
-    let told = "1000 lines a second come in and 10 are acked; at this rate there is no room for more in about 60 min";
-    assert!(verdict.summary.contains(told), "{verdict:#?}");
-    check(&group(&Behind { full_in_s: Some(1e6), ..behind.clone() }), "running", None, None);
-    check(&group(&Behind { full_in_s: None, ..behind.clone() }), "running", None, None);
-    check(&group(&Behind { since_ms: NOW - T + 1, ..behind.clone() }), "running", None, None);
+fn a_lag_that_grows_is_reported_after_a_minute_or_when_its_lines_are_old_or_the_disk_fills() {
+    let group = |behind: Behind| GroupInputs { behind: Some(behind), ..working() };
+    let is_behind = |behind: Behind| check(&group(behind), "slow", None, Some(Cause::FallingBehind));
+    let is_not = |behind: Behind| check(&group(behind), "running", None, None);
+    let verdict = is_behind(grows(60_000));
+    let summary = "its lag has grown for 60.0 s to 1,000 lines, 1000 lines/s come in and 100 are acked";
+    assert!(verdict.summary.ends_with(summary), "{verdict:#?}");
+    is_not(grows(59_999));
+    // A few lines mean nothing; nor does a lag that is a moment's lines.
+    is_not(Behind { lines_in: 99, grown_lines: 99, ..grows(60_000) });
+    is_not(Behind { grown_lines: 49, ..grows(60_000) });
+    // The oldest line is older than `stall_after`.
+    let old = |ms| Behind { oldest_since_ms: Some(NOW - ms), lines_in: 99, grown_lines: 9, ..grows(T) };
+    is_behind(old(T));
+    is_not(old(T - 1));
+    is_not(Behind { since_ms: NOW - T + 1, ..old(T) });
+    // The disk will be full within a day.
+    let fills = |in_s| Behind { full_in_s: Some(in_s), ..grows(T) };
+    let verdict = is_behind(fills(3_600.0));
+    let full = "; at this rate the log is full in about 60 min, and ingestion pauses";
+    assert!(verdict.summary.ends_with(full), "{verdict:#?}");
+    is_not(fills(1e6));
+    is_not(Behind { since_ms: NOW - T + 1, ..fills(3_600.0) });
     // Nothing acked for less than a batch may take.
-    check(&group(&Behind { lines_out_per_s: 0.0, ..behind.clone() }), "running", None, None);
-    let silent = Behind { lines_out_per_s: 0.0, since_ms: NOW - 30_000, ..behind };
-    check(&group(&silent), "slow", None, Some(Cause::FallingBehind));
+    let silent = |ms| Behind { lines_out_per_s: 0.0, since_ms: NOW - ms, ..fills(3_600.0) };
+    is_not(silent(T));
+    is_behind(silent(30_000));
 }
 
 #[test]
@@ -384,9 +468,12 @@ fn a_full_disk_is_told_from_one_that_others_fill() {
     let rotated = LogInputs { at_risk: vec![file("/a", true), file("/b", false)], ..ours };
     assert_eq!(causes(&rotated), [Cause::DiskFull, Cause::RotationRisk]);
     let found = judge_log(&rotated, &settings()).pop().unwrap();
-    assert!(found.summary.starts_with("2 files with 200 unread bytes were rotated away"), "{found:#?}");
-    assert!(found.summary.contains("1 are held open") && found.summary.contains("1 are lost"), "{found:#?}");
-    assert_eq!(found.evidence, ["/a: 100 bytes unread, held open", "/b: 100 bytes unread, not held open"]);
+    assert!(found.summary.starts_with("2 files with 200 B unread left their path"), "{found:#?}");
+    assert!(
+        found.summary.contains("1 of them are held open") && found.summary.contains("1 are lost"),
+        "{found:#?}"
+    );
+    assert_eq!(found.evidence, ["/a: 100 B unread, held open", "/b: 100 B unread, not held open"]);
     // While lines are taken in they are just read.
     assert_eq!(causes(&LogInputs { full: None, ..rotated }), []);
     let loops = LogInputs {
@@ -400,6 +487,29 @@ fn a_full_disk_is_told_from_one_that_others_fill() {
     assert!(!ours.iter().any(|found| found.summary.contains("2 times")), "deaths are not counted: {ours:#?}");
     let all = [Cause::TailHung, Cause::SourceUnreadable, Cause::KillerLine, Cause::CrashLoop];
     assert_eq!(causes(&loops), all);
+}
+
+#[test]
+fn a_full_log_names_the_group_that_lags() {
+    let full = LogInputs {
+        full: Some(Pauses::AtLimit),
+        disk_bytes: 100,
+        limit_bytes: 100,
+        lags_most: Some(("audit".to_owned(), 1, 3 << 20)),
+        ..LogInputs::default()
+    };
+    let found = judge_log(&full, &settings()).pop().unwrap();
+    assert!(found.summary.ends_with("; group audit lags most, by 1 line (about 3.0 MiB)"), "{found:#?}");
+    assert!(found.next.starts_with("get group audit to deliver again"), "{found:#?}");
+    assert!(found.or.starts_with("raise `disk.limit`"), "{found:#?}");
+}
+
+#[test]
+fn a_disk_that_became_read_only_is_reported_before_all_that_follows_from_it() {
+    let log =
+        LogInputs { read_only: Some("/a".to_owned()), full: Some(Pauses::AtLimit), ..LogInputs::default() };
+    let causes: Vec<_> = judge_log(&log, &settings()).iter().filter_map(|found| found.cause).collect();
+    assert_eq!(causes, [Cause::DiskReadOnly, Cause::DiskFull]);
 }
 
 #[test]

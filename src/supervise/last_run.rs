@@ -3,6 +3,7 @@
 use super::events::{Entry, Event};
 use super::host::{OomCount, boot_id};
 use super::state::State;
+use super::typed::Started;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct LastRun {
     pub run: u64,
     /// Its process.
     pub pid: u32,
+    /// How it was started.
+    pub started: Started,
     /// When it started, ms since 1970.
     pub started_ms: u64,
     /// When it last wrote an event.
@@ -66,7 +69,7 @@ fn last_run_with(
 ) -> Option<LastRun> {
     let at = entries.iter().rposition(|entry| matches!(entry.event, Event::Start { .. }))?;
     let (start, of_run) = entries.get(at..)?.split_first()?;
-    let Event::Start { run, pid, boot, oom } = &start.event else { return None };
+    let Event::Start { run, pid, boot, oom, started } = &start.event else { return None };
     let mut ended = Ended::Killed;
     let (mut states, mut failures) = (std::collections::BTreeMap::new(), Vec::new());
     for entry in of_run {
@@ -97,7 +100,27 @@ fn last_run_with(
     let doing = states.into_values().chain(failures.into_iter().skip(from)).collect();
     let seen_ms = of_run.last().unwrap_or(start).time_ms;
     let unclean_runs = unclean_runs(entries);
-    Some(LastRun { run: *run, pid: *pid, started_ms: start.time_ms, seen_ms, ended, unclean_runs, doing })
+    let started = how_started(entries).unwrap_or(started);
+    Some(LastRun {
+        run: *run,
+        pid: *pid,
+        started: started.clone(),
+        started_ms: start.time_ms,
+        seen_ms,
+        ended,
+        unclean_runs,
+        doing,
+    })
+}
+
+/// How the service was started last: a drain, whose command line nobody wants to repeat, notes none.
+fn how_started(entries: &[Entry]) -> Option<&Started> {
+    let started = |entry: &'_ Entry| matches!(&entry.event, Event::Start { started, .. } if *started != Started::default());
+    let entry = entries.iter().rev().find(|entry| started(entry))?;
+    match &entry.event {
+        Event::Start { started, .. } => Some(started),
+        _ => None,
+    }
 }
 
 /// Starts at the end of the list that no stop follows.
@@ -130,7 +153,7 @@ mod tests {
 
     fn start(run: u64) -> Event {
         let oom = Some(OomCount { file: "f".to_owned(), kills: 2 });
-        Event::Start { run, pid: 9, boot: "b".to_owned(), oom }
+        Event::Start { run, pid: 9, boot: "b".to_owned(), oom, started: Started::default() }
     }
 
     #[track_caller]

@@ -7,6 +7,7 @@
 mod blocked;
 mod cause;
 mod events;
+mod failing;
 mod held;
 mod history;
 mod host;
@@ -15,11 +16,16 @@ mod judge;
 mod judge_log;
 mod last_run;
 mod processor;
+mod program;
 mod rates;
 mod state;
+mod stopped;
 mod supervisor;
 mod typed;
+mod uncalled;
 mod verdict;
+mod well;
+mod words;
 
 pub use cause::{Cause, Seen};
 pub use events::{Entry, Event, Events};
@@ -27,11 +33,14 @@ pub use history::{Outside, Report, Supervision};
 pub use inputs::{
     AtRisk, Behind, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LogInputs, Pauses,
 };
-pub use judge::{judge, soon};
+pub use judge::judge;
 pub use judge_log::{judge_log, notes_on};
 pub use last_run::{Ended, LastRun, last_run};
 pub use processor::{ProcessorKind, ProcessorName};
+pub use program::program_missing;
 pub use state::State;
+pub use stopped::{StoppedGroup, judge_end, judge_stopped};
 pub use supervisor::{Supervisor, WatchSettings};
-pub use typed::{Typed, quoted};
+pub use typed::{Started, Typed, quoted};
 pub use verdict::Verdict;
+pub use words::soon;

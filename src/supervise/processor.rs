@@ -38,6 +38,8 @@ pub struct ProcessorName {
     pub kind: ProcessorKind,
     /// What it works on: a command, a URL, a path; of a program's own processor, its name.
     pub about: String,
+    /// The program of a command, to be looked for.
+    pub program: Option<String>,
 }
 
 impl fmt::Display for ProcessorName {

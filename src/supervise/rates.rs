@@ -1,15 +1,17 @@
-//! Whether a group falls behind: lines in, lines out and bytes on disk over windows of a third of `stall_after`.
+//! Whether a group falls behind: lines in, lines out and bytes on disk, over the last windows.
 //!
 //! The lag of a processor that takes large batches goes up and down, and a burst makes it jump. So it counts as
-//! growing only when it is larger at the end of each window than at its begin; a burst that lasts for less than a
-//! window touches two at most, and three make `stall_after`.
+//! growing only if it is larger at the end of each window than at its beginning; a burst that lasts for less than a
+//! window touches two at most, and three make `stall_after`, or a minute if that is shorter.
 
 use std::collections::VecDeque;
 
 use super::inputs::Behind;
 
-/// Windows in `stall_after`.
+/// Windows that are remembered.
 const WINDOWS: u64 = 3;
+/// They span `stall_after`, and no more than this.
+const SPAN_MAX_MS: u64 = 60_000;
 
 /// What is counted, at one time.
 #[derive(Clone, Copy, Debug)]
@@ -30,24 +32,25 @@ pub(super) struct Sample {
 pub(super) struct Rates {
     /// The ends of windows, the oldest first; one more than there are windows.
     ends: VecDeque<Sample>,
-    /// The begin of the first window since which the lag grew in each.
-    grows_since_ms: Option<u64>,
+    /// The beginning of the first window since which the lag has grown in each.
+    grows_since: Option<Sample>,
 }
 
 impl Rates {
-    /// Takes in a sample; the first after a window's end counts.
+    /// Adds a sample; the first after the end of a window counts.
     pub(super) fn fold(&mut self, now: Sample, stall_after_ms: u64) {
         let Some(last) = self.ends.back() else {
             self.ends.push_back(now);
             return;
         };
-        if now.at_ms.saturating_sub(last.at_ms) < (stall_after_ms / WINDOWS).max(1) {
+        let window = stall_after_ms.min(SPAN_MAX_MS) / WINDOWS;
+        if now.at_ms.saturating_sub(last.at_ms) < window.max(1) {
             return;
         }
         if now.lag_lines > last.lag_lines {
-            self.grows_since_ms.get_or_insert(last.at_ms);
+            self.grows_since.get_or_insert(*last);
         } else {
-            self.grows_since_ms = None;
+            self.grows_since = None;
         }
         self.ends.push_back(now);
         if self.ends.len() as u64 > WINDOWS + 1 {
@@ -55,15 +58,21 @@ impl Rates {
         }
     }
 
-    /// How the group falls behind, if its lag grew in the last window. `room_bytes` are left for the log.
-    pub(super) fn behind(&self, room_bytes: u64) -> Option<Behind> {
-        let since_ms = self.grows_since_ms?;
+    /// How the group falls behind, if its lag grew in the last window. `room_bytes` are left for the log; `oldest` is the
+    /// number of the oldest line that waits.
+    pub(super) fn behind(&self, room_bytes: u64, oldest: Option<u64>) -> Option<Behind> {
+        let since = self.grows_since.as_ref()?;
         let (first, last) = (self.ends.front()?, self.ends.back()?);
         let seconds = last.at_ms.saturating_sub(first.at_ms).max(1) as f64 / 1e3;
         let rate = |from: u64, to: u64| to.saturating_sub(from) as f64 / seconds;
         let growth = rate(first.disk_bytes, last.disk_bytes);
+        // It was there when that window ended, so that it has waited since then at least.
+        let seen = oldest.and_then(|oldest| self.ends.iter().find(|end| end.lines_in > oldest));
         Some(Behind {
-            since_ms,
+            since_ms: since.at_ms,
+            grown_lines: last.lag_lines.saturating_sub(since.lag_lines),
+            lines_in: last.lines_in.saturating_sub(since.lines_in),
+            oldest_since_ms: seen.map(|end| end.at_ms),
             lines_in_per_s: rate(first.lines_in, last.lines_in),
             lines_out_per_s: rate(first.lines_out, last.lines_out),
             full_in_s: (growth > 0.0).then(|| room_bytes as f64 / growth),
@@ -94,18 +103,46 @@ mod tests {
 
     /// Whether the lag grew for T at the end.
     fn is_behind(rates: &Rates) -> bool {
-        rates.behind(1 << 20).is_some_and(|behind| rates.ends.back().unwrap().at_ms - behind.since_ms >= T)
+        rates
+            .behind(1 << 20, None)
+            .is_some_and(|behind| rates.ends.back().unwrap().at_ms - behind.since_ms >= T)
     }
 
     #[test]
     fn a_lag_that_grows_and_grows_is_told_with_its_rates() {
         let rates = over([(900, 90); 20]);
         assert!(is_behind(&rates));
-        let behind = rates.behind(90_000_000).unwrap();
+        let behind = rates.behind(90_000_000, None).unwrap();
         assert_eq!(format!("{:.1} {:.1}", behind.lines_in_per_s, behind.lines_out_per_s), "1000.0 100.0");
         assert_eq!(behind.full_in_s.map(f64::round), Some(900.0));
         // A processor that takes batches of several looks.
         assert!(is_behind(&over([(900, 0), (900, 0), (900, 300)].repeat(10))));
+    }
+
+    #[test]
+    fn the_oldest_line_has_waited_since_the_first_window_that_ended_behind_it() {
+        // 900 lines a look, of which 90 are acked: the windows end at 0, 3, 6 and 9 looks of the last.
+        let rates = over([(900, 90); 20]);
+        let (ends, newest) = (&rates.ends, rates.ends.back().unwrap().lines_in);
+        let since = |oldest| rates.behind(1, Some(oldest)).unwrap().oldest_since_ms;
+        assert_eq!(since(0), Some(ends[0].at_ms));
+        assert_eq!(since(ends[0].lines_in), Some(ends[1].at_ms));
+        assert_eq!(since(newest), None);
+        let behind = rates.behind(1, None).unwrap();
+        assert_eq!(behind.oldest_since_ms, None);
+        assert_eq!(behind.grown_lines * 10, behind.lines_in * 9);
+    }
+
+    #[test]
+    fn a_long_stall_after_is_not_waited_for() {
+        let mut rates = Rates::default();
+        for second in 0..=60 {
+            let (at_ms, lines_in) = (second * 1_000, second * 10);
+            let sample = Sample { at_ms, lines_in, lines_out: 0, lag_lines: lines_in, disk_bytes: 0 };
+            rates.fold(sample, 86_400_000);
+        }
+        assert_eq!(rates.behind(1, None).map(|behind| behind.since_ms), Some(0));
+        assert_eq!(rates.ends.back().unwrap().at_ms, 60_000);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::events::{Event, Events};
 use super::history::{Outside, Report, Supervision};
 use super::host::{OomCount, boot_id};
 use super::state::State;
+use super::typed::Started;
 use crate::queue::{Command, Handle, Pulse, Status, now_ms, wall_ms};
 
 /// Exit status of a process that its watchdog ended.
@@ -27,7 +28,7 @@ const LOOK_MIN: Duration = Duration::from_millis(100);
 const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// What the thread is set to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct WatchSettings {
     /// Sets how often it looks.
     pub stall_after: Duration,
@@ -35,6 +36,8 @@ pub struct WatchSettings {
     pub stuck_after: Duration,
     /// The number of this run.
     pub run: u64,
+    /// How this run was started.
+    pub started: Started,
 }
 
 /// The running thread.
@@ -73,7 +76,13 @@ impl Supervisor {
         mut events: Events,
     ) -> Result<Supervisor, Error> {
         let run = settings.run;
-        let start = Event::Start { run, pid: std::process::id(), boot: boot_id(), oom: OomCount::of_self() };
+        let start = Event::Start {
+            run,
+            pid: std::process::id(),
+            boot: boot_id(),
+            oom: OomCount::of_self(),
+            started: settings.started.clone(),
+        };
         events.write(wall_ms(), start)?;
         let (stop, stopped) = sync_channel(1);
         let watch = Watch {

@@ -19,11 +19,44 @@ pub struct Verdict {
     pub summary: String,
     /// What it rests on.
     pub evidence: Vec<String>,
-    /// The next command to paste, or the next step.
+    /// The next step: a command to paste, or what to change.
     pub next: String,
+    /// What to do instead, or afterwards; empty if there is only one way.
+    pub or: String,
+}
+
+/// What to do about a finding.
+pub(super) struct Step {
+    next: String,
+    or: String,
+}
+
+impl From<String> for Step {
+    fn from(next: String) -> Step {
+        Step { next, or: String::new() }
+    }
+}
+
+impl Step {
+    /// And what else could be done.
+    pub(super) fn or(self, or: String) -> Step {
+        Step { or, ..self }
+    }
 }
 
 impl Verdict {
+    /// About the log, or what surrounds it.
+    pub(super) fn on_log(
+        state: State,
+        cause: Cause,
+        summary: String,
+        evidence: Vec<String>,
+        step: impl Into<Step>,
+    ) -> Verdict {
+        let Step { next, or } = step.into();
+        Verdict { state, cause: Some(cause), summary, evidence, next, or, ..Verdict::default() }
+    }
+
     pub(super) fn well(inputs: &GroupInputs, state: State, summary: impl Into<String>) -> Verdict {
         Verdict { group: inputs.group.clone(), state, summary: summary.into(), ..Verdict::default() }
     }
@@ -33,8 +66,9 @@ impl Verdict {
         state: State,
         (hypothesis, cause): (Option<&'static str>, Cause),
         summary: String,
-        next: String,
+        step: impl Into<Step>,
     ) -> Verdict {
+        let Step { next, or } = step.into();
         Verdict {
             group: inputs.group.clone(),
             state,
@@ -43,7 +77,12 @@ impl Verdict {
             summary,
             evidence: Vec::new(),
             next,
+            or,
         }
+    }
+
+    pub(super) fn suggest(&mut self, Step { next, or }: Step) {
+        (self.next, self.or) = (next, or);
     }
 
     /// Whether nothing is wrong.

@@ -22,6 +22,7 @@ mod open;
 mod packed;
 mod pipe;
 mod press;
+mod preview;
 mod reader;
 mod recognise;
 mod record;
@@ -57,6 +58,7 @@ use spillq_storage::{LINE_BYTES_MAX, SourceId};
 
 pub use error::TailError;
 pub use names::shown;
+pub use preview::{Preview, preview};
 pub use recognise::SOURCES_MAX;
 pub use record::{RecordError, SourceRecord};
 pub use refollow::Follows;

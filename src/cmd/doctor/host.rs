@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::queue::wall_ms;
-use crate::supervise::{Cause, Events, State, Typed, Verdict};
+use crate::supervise::{Cause, Events, Started, State, Typed, Verdict};
 
 /// Half of it is for followed files; with less, files that rotate away may be lost.
 const DESCRIPTORS_MIN: u64 = 1_024;
@@ -34,8 +34,12 @@ pub(super) struct Host {
     file_system: Option<u64>,
     /// Owner and mode of the data dir, or why it cannot be looked at.
     folder: Option<Result<(u32, u32), String>>,
-    /// Who asks.
+    /// The user that asks.
     own: u32,
+    /// Whether a service has the store open.
+    runs: bool,
+    /// Whether the kernel can be asked about processes.
+    has_proc: bool,
     /// RLIMIT_NOFILE, and whose it is.
     descriptors: Option<(u64, &'static str)>,
     /// `fs.inotify.max_user_watches`.
@@ -66,6 +70,8 @@ impl Host {
             file_system: file_system.map(|stat| u64::try_from(stat.f_type).unwrap_or_default() & 0xffff_ffff),
             folder: Some(folder),
             own: rustix::process::geteuid().as_raw(),
+            runs,
+            has_proc: Path::new("/proc/self/stat").exists(),
             descriptors: of_service.or(own_limit.filter(|_| !runs).map(|limit| (limit, "here"))),
             watches_max: number_in("/proc/sys/fs/inotify/max_user_watches".into()),
             watched: pid.and_then(watches_of),
@@ -89,7 +95,7 @@ impl Host {
                 ..Verdict::default()
             });
         };
-        let typed = Typed::about(&self.data_dir);
+        let typed = Typed::about(&self.data_dir, Started::default());
         let (shown, pasted) = (self.data_dir.display(), typed.data_dir());
         if let Some((_, name)) = DOUBTFUL.iter().find(|(magic, _)| Some(*magic) == self.file_system) {
             notes.push(format!("{shown} is on {name}: what was synced may not survive a power cut; use a local disk with ext4 or xfs"));
@@ -103,13 +109,18 @@ impl Host {
                 format!("ls -ld {pasted}"),
             ),
             Some(Ok((owner, mode))) => {
-                if *owner != self.own {
+                // Root reads every store; and a service that runs on it was started by the right user.
+                if *owner != self.own && self.own != 0 {
                     ill(
                         Cause::Permissions,
-                        format!("{shown} belongs to another user, whom a service has to run as"),
+                        format!("{shown} belongs to another user"),
                         format!("it is owned by user {owner}, and this is user {}", self.own),
                         format!("ls -ld {pasted}    # run spillq as the user that owns it"),
                     );
+                } else if *owner != self.own && !self.runs {
+                    notes.push(format!(
+                        "{shown} is owned by user {owner}: start the service as that user, not as root"
+                    ));
                 }
                 if mode & 0o077 != 0 {
                     ill(
@@ -120,6 +131,9 @@ impl Host {
                     );
                 }
             }
+        }
+        if !self.has_proc {
+            notes.push("/proc is not mounted: out-of-memory kills, where a command hangs, and the limits of the service cannot be reported".to_owned());
         }
         if let Some((limit, whose)) = self.descriptors.filter(|(limit, _)| *limit < DESCRIPTORS_MIN) {
             notes.push(format!("RLIMIT_NOFILE {whose} is {limit}: at most {} files with unread bytes are kept open; ulimit -n {DESCRIPTORS_MIN}, or LimitNOFILE of the unit", limit / 2));
@@ -175,6 +189,8 @@ mod tests {
             file_system: Some(0xef53),
             folder: Some(Ok((7, 0o700))),
             own: 7,
+            runs: false,
+            has_proc: true,
             descriptors: Some((1_024, "here")),
             watches_max: Some(8_192),
             watched: Some(3),
@@ -202,6 +218,8 @@ mod tests {
     fn what_is_as_it_should_be_is_not_told() {
         let nothing = |host: Host| host.judge().0.is_empty() && host.judge().1.is_empty();
         assert!(nothing(well()));
+        // Root may look at the store of a service that runs as another user.
+        assert!(nothing(Host { own: 0, runs: true, ..well() }));
         // What cannot be told is not held against anybody.
         assert!(nothing(Host {
             folder: None,
@@ -219,8 +237,10 @@ mod tests {
     fn what_is_not_is_told_with_what_to_do() {
         let gone = Some(Err("No such file or directory".to_owned()));
         is_ill(Host { folder: gone, ..well() }, Cause::Permissions, "ls -ld '/a b'");
-        let of_root = "ls -ld '/a b'    # run spillq as the user that owns it";
-        is_ill(Host { own: 0, ..well() }, Cause::Permissions, of_root);
+        let of_another = "ls -ld '/a b'    # run spillq as the user that owns it";
+        is_ill(Host { own: 8, ..well() }, Cause::Permissions, of_another);
+        is_noted(Host { own: 0, ..well() }, "is owned by user 7: start the service as that user");
+        is_noted(Host { has_proc: false, ..well() }, "/proc is not mounted");
         is_ill(Host { folder: Some(Ok((7, 0o750))), ..well() }, Cause::Permissions, "chmod 700 '/a b'");
         is_ill(Host { now_ms: 1_000, newest_ms: 0, ..well() }, Cause::Clock, "timedatectl");
         for (magic, name) in DOUBTFUL {

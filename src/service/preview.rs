@@ -1,0 +1,39 @@
+//! What of the settings does not fit their surroundings now: for `config check`, and for a start that would be in vain.
+
+use crate::config::{Kind, Settings};
+use crate::supervise::program_missing;
+use crate::tail;
+
+/// What would not work as things are, a sentence each: it may come right before the service starts.
+#[must_use]
+pub fn preview(settings: &Settings) -> Vec<String> {
+    let mut found = Vec::new();
+    match tail::preview(&super::build::follows(settings), &super::build::never(settings)) {
+        Err(error) => found.push(error.to_string()),
+        Ok(globs) => {
+            for glob in globs {
+                if glob.files == 0 && glob.refused.is_empty() {
+                    found.push(format!("include {:?} matches no file yet", glob.include));
+                }
+                found.extend(glob.refused);
+            }
+        }
+    }
+    for processor in &settings.processors {
+        if let Some(why) = command_missing(&processor.kind) {
+            found.push(format!("the command of group {} cannot be run: {why}", processor.group));
+        }
+    }
+    found
+}
+
+/// Why the command of a processor cannot be run, as far as its file shows.
+#[must_use]
+pub fn command_missing(kind: &Kind) -> Option<String> {
+    match kind {
+        Kind::Exec { command, .. } | Kind::ExecStream { command, .. } => {
+            program_missing(&command.first()?.to_string_lossy(), None)
+        }
+        _ => None,
+    }
+}

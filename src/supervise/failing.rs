@@ -1,0 +1,136 @@
+//! The verdict on a group whose deliveries fail: refused, past their time-out, or again and again. Pure.
+
+use spillq_storage::SeqRange;
+
+use super::cause::Cause;
+use super::held::{is_no_accident, look_at};
+use super::inputs::{GroupInputs, JudgeSettings};
+use super::processor::{ProcessorKind, ProcessorName};
+use super::state::State;
+use super::typed::quoted;
+use super::verdict::{Step, Verdict};
+use super::words::{lasting, soon, times};
+use crate::plain::counted;
+use crate::queue::{EveryLineRejected, Phase};
+
+/// What stands before a remark behind a command.
+const BY_ITSELF: &str = "    # delivery resumes by itself when it is back";
+
+/// Nothing is delivered but a try now and then, until one succeeds.
+pub(super) fn refused(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
+    let Phase::Refused { until_ms, rejected } = i.phase else { return None };
+    let retried = format!("retried {}", soon(until_ms, now));
+    if let Some(EveryLineRejected { seq, dead }) = rejected {
+        let dead = match dead {
+            1 => "1 line became a dead letter".to_owned(),
+            dead => format!("{dead} lines in a row became dead letters"),
+        };
+        let summary = format!(
+            "the processor of group {} rejects every line: {dead}, and line {seq} was rejected too; {retried}",
+            i.group
+        );
+        let list = s.typed.spillq(
+            "dead-letter list",
+            &format!("--group {}    # why; then fix the command or the destination", i.group),
+        );
+        let retry =
+            s.typed.spillq("dead-letter retry", &format!("--all --group {}    # when it is fixed", i.group));
+        let step = Step::from(list).or(retry);
+        return Some(Verdict::ill(i, State::Refused, (None, Cause::EveryLineRejected), summary, step));
+    }
+    let (what, key) = match i.processor.as_ref().is_some_and(|name| name.kind.is_command()) {
+        true => ("the command", "`command`"),
+        false => ("the destination", "the address or the credentials"),
+    };
+    let why =
+        i.last_failure.as_ref().and_then(|failure| failure.lines().next()).unwrap_or("it is set up wrongly");
+    let summary = format!("{what} of group {} refuses every delivery: {why}; {retried}", i.group);
+    let change = s.typed.change(&format!("correct {key} of the [[processor]] of group {}", i.group));
+    let retry =
+        s.typed.spillq("group retry-now", &format!("{}    # when it is set right elsewhere", i.group));
+    Some(Verdict::ill(i, State::Refused, (None, Cause::Refused), summary, Step::from(change).or(retry)))
+}
+
+/// Past the time-out.
+pub(super) fn hung(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
+    let step = |range: Option<SeqRange>| {
+        let seq = range.map_or(i.ack_floor.next(), |range| range.first);
+        let longer = s.typed.change(&format!(
+            "raise `timeout` ({}) of group {} if the lines need it",
+            lasting(i.timeout_ms),
+            i.group
+        ));
+        look_at(i, s, seq, longer)
+    };
+    if let Some(failing) = i.failing.as_ref().filter(|failing| failing.timed_out) {
+        let summary = format!(
+            "the processor of group {} hangs: it did not finish lines {} within {}, {} in a row; it was ended, and the lines are delivered again",
+            i.group,
+            failing.range,
+            lasting(i.timeout_ms),
+            times(failing.times)
+        );
+        return Some(Verdict::ill(
+            i,
+            State::Hung,
+            (Some("C"), Cause::Hung),
+            summary,
+            step(Some(failing.range)),
+        ));
+    }
+    let since = i.oldest_lease_ms?;
+    (now.saturating_sub(since) > i.timeout_ms.saturating_add(s.stall_after_ms)).then(|| {
+        let summary = format!(
+            "a batch of group {} has been in flight for {}, past its timeout of {}, and its processor cannot be ended",
+            i.group,
+            lasting(now.saturating_sub(since)),
+            lasting(i.timeout_ms)
+        );
+        Verdict::ill(i, State::Hung, (Some("C"), Cause::Hung), summary, step(i.leases.first().copied()))
+    })
+}
+
+/// Failures that are no accident any more.
+pub(super) fn failing(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
+    let failing = i.failing.as_ref()?;
+    let is_command = i.processor.as_ref().is_none_or(|name| name.kind.is_command());
+    if !is_no_accident(failing, is_command, now, s) {
+        return None;
+    }
+    let for_time = lasting(now.saturating_sub(failing.since_ms));
+    let times = times(failing.times);
+    Some(if is_command {
+        let summary = format!(
+            "the processor of group {} crashes: it failed {times} in a row, for {for_time}, last on lines {}",
+            i.group, failing.range
+        );
+        let look = s.typed.spillq(
+            "inspect",
+            &format!("--from {} --limit 1    # the first of these lines; the evidence has what the command printed", failing.range.first),
+        );
+        Verdict::ill(i, State::Crashing, (Some("B"), Cause::Crashing), summary, look)
+    } else {
+        let summary = format!(
+            "the destination of group {} is down: it failed {times} in a row, for {for_time}; {} waiting",
+            i.group,
+            counted(i.lag_lines, "line")
+        );
+        let retry = s.typed.spillq("group retry-now", &format!("{}    # as soon as it is back", i.group));
+        let step = Step::from(see_to_destination(i)).or(retry);
+        Verdict::ill(i, State::Retrying, (None, Cause::Outage), summary, step)
+    })
+}
+
+/// How to look at what is down.
+fn see_to_destination(i: &GroupInputs) -> String {
+    match &i.processor {
+        Some(ProcessorName { kind: ProcessorKind::Http, about: url, .. }) => {
+            format!("curl -sS -m 5 -o /dev/null {}{BY_ITSELF}", quoted(url))
+        }
+        Some(ProcessorName { kind: ProcessorKind::File, about: path, .. }) => {
+            format!("ls -l {}{BY_ITSELF}", quoted(path))
+        }
+        Some(name) => format!("check {name}{BY_ITSELF}"),
+        None => format!("check the destination{BY_ITSELF}"),
+    }
+}

@@ -1,0 +1,63 @@
+//! Whether the program of a command can be run, as far as its file shows: before it is tried, and while nothing waits.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+
+/// Why `program` cannot be run; `None` if it can, or if only running it would show. With a slash it is a path, otherwise it
+/// is looked up in `path`, the variable PATH by default, as starting it does. Waits for the file system that it is on.
+#[must_use]
+pub fn program_missing(program: &str, path: Option<&str>) -> Option<String> {
+    if program.contains('/') {
+        return why_not(Path::new(program));
+    }
+    let path = path.map(Into::into).or_else(|| env::var_os("PATH")).unwrap_or_default();
+    let files: Vec<PathBuf> = env::split_paths(&path).map(|folder| folder.join(program)).collect();
+    if files.iter().any(|file| why_not(file).is_none()) {
+        return None;
+    }
+    let there = files.iter().find(|file| file.exists()).and_then(|file| why_not(file));
+    Some(there.unwrap_or_else(|| format!("{program} is in no folder of PATH ({})", path.display())))
+}
+
+fn why_not(file: &Path) -> Option<String> {
+    let shown = file.display();
+    match fs::metadata(file) {
+        Err(error) => Some(format!("{shown}: {error}")),
+        Ok(found) if found.is_dir() => Some(format!("{shown} is a folder")),
+        Ok(_) => access(file, Access::EXEC_OK)
+            .err()
+            .map(|_| format!("{shown} is not executable for this user (chmod +x)")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_can_be_run_is_told_from_what_cannot() {
+        assert_eq!(program_missing("sh", None), None);
+        assert_eq!(program_missing("/bin/sh", None), None);
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, file) = (dir.path().to_str().unwrap(), dir.path().join("process"));
+        let path = file.to_str().unwrap();
+        let why = |program: &str| program_missing(program, Some(folder)).unwrap_or_default();
+        assert_eq!(why("process"), format!("process is in no folder of PATH ({folder})"));
+        assert!(why(path).contains("No such file or directory"), "{}", why(path));
+        assert!(why(folder).ends_with("is a folder"), "{}", why(folder));
+        fs::write(&file, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        for program in ["process", path] {
+            assert!(why(program).ends_with("is not executable for this user (chmod +x)"), "{}", why(program));
+        }
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        for program in ["process", path] {
+            assert_eq!(program_missing(program, Some(folder)), None);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Verdicts on a store that no service has open: how the last run ended, and what each group is left with. Pure.
+//!
+//! Lines that wait are no problem then, as the next start delivers them.
+
+use super::cause::Cause;
+use super::inputs::{GroupInputs, JudgeSettings};
+use super::last_run::{Ended, LastRun};
+use super::state::State;
+use super::verdict::{Step, Verdict};
+use super::words::{has_dead_letters, waits};
+
+/// A group of a stopped store.
+#[derive(Clone, Debug, Default)]
+pub struct StoppedGroup {
+    /// Its name.
+    pub group: String,
+    /// Lines that wait.
+    pub lag_lines: u64,
+    /// Dead letters that are held.
+    pub dead_letters: u64,
+    /// An operator paused it.
+    pub is_paused: bool,
+    /// The lines that were in flight when the last run died, in words; empty if it stopped cleanly.
+    pub in_flight: Vec<String>,
+}
+
+/// What matters most about one group: each group has one verdict.
+#[must_use]
+pub fn judge_stopped(i: &StoppedGroup, last: Option<&LastRun>, s: &JudgeSettings) -> Verdict {
+    let inputs =
+        GroupInputs { group: i.group.clone(), dead_letters: i.dead_letters, ..GroupInputs::default() };
+    let state = if i.is_paused { State::Paused } else { State::Idle };
+    let again = || Step::from(s.typed.start()).or(s.typed.drain(&i.group));
+    if let Some(last) = last.filter(|_| !i.in_flight.is_empty()) {
+        let summary = format!(
+            "the processor of group {} vanished with lines in flight when the last run (pid {}) ended: they were not acked, and the next start delivers them again, in halves",
+            i.group, last.pid
+        );
+        let cause = (None, Cause::ConsumerVanished);
+        let mut verdict = Verdict::ill(&inputs, State::Blocked, cause, summary, again());
+        verdict.evidence = i.in_flight.clone();
+        verdict.evidence.push(waits(i.lag_lines));
+        return verdict;
+    }
+    if let Some((summary, step)) = has_dead_letters(&inputs, s) {
+        return Verdict::ill(&inputs, state, (None, Cause::DeadLetters), summary, step);
+    }
+    let paused = if i.is_paused { "paused by an operator; " } else { "" };
+    let mut verdict = Verdict::well(&inputs, state, format!("{paused}{}", waits(i.lag_lines)));
+    if i.lag_lines > 0 {
+        verdict.suggest(again());
+    }
+    verdict
+}
+
+/// How the last run ended, if not cleanly.
+#[must_use]
+pub fn judge_end(last: &LastRun, s: &JudgeSettings) -> Option<Verdict> {
+    let start = s.typed.start();
+    let (cause, step) = match &last.ended {
+        Ended::Cleanly => return None,
+        Ended::OutOfMemory => {
+            let look =
+                "journalctl -k | grep -i oom    # raise the memory limit, or find what else takes the memory";
+            (Cause::OutOfMemory, Step::from(look.to_owned()).or(start))
+        }
+        Ended::Stuck(_) => {
+            let look = "journalctl -k | grep -iE 'i/o error|hung task'    # does the disk work?";
+            (Cause::Stuck, Step::from(look.to_owned()).or(start))
+        }
+        Ended::Killed => (Cause::Killed, Step::from(start)),
+    };
+    Some(Verdict::on_log(State::Blocked, cause, last.sentence(), last.doing.clone(), step))
+}

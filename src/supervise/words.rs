@@ -1,0 +1,61 @@
+//! Times and counts as verdicts word them.
+
+use spillq_storage::SeqRange;
+
+use super::inputs::{GroupInputs, JudgeSettings};
+use super::verdict::Step;
+use crate::plain::counted;
+
+/// When something is done again.
+#[must_use]
+pub fn soon(until_ms: u64, now_ms: u64) -> String {
+    match until_ms.saturating_sub(now_ms) {
+        0 => "at once".to_owned(),
+        wait => format!("in {}", lasting(wait)),
+    }
+}
+
+/// A time that has passed, as people say it.
+pub(super) fn lasting(ms: u64) -> String {
+    match ms / 1_000 {
+        0..120 => format!("{:.1} s", ms as f64 / 1e3),
+        s @ 120..7_200 => format!("{} min", s / 60),
+        s => format!("{} h", s / 3_600),
+    }
+}
+
+/// How often, in words.
+pub(super) fn times(count: u64) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
+
+/// How many lines wait.
+pub(super) fn waits(lines: u64) -> String {
+    match lines {
+        0 => "nothing waits".to_owned(),
+        1 => "1 line waits".to_owned(),
+        lines => format!("{} wait", counted(lines, "line")),
+    }
+}
+
+/// The file of these lines, below the data dir.
+pub(super) fn segment_name(lines: SeqRange) -> String {
+    format!("segments/{:020}", lines.first.0)
+}
+
+/// Of a group with dead letters: how many, and what to do about them.
+pub(super) fn has_dead_letters(i: &GroupInputs, s: &JudgeSettings) -> Option<(String, Step)> {
+    if i.dead_letters == 0 {
+        return None;
+    }
+    let letters = counted(i.dead_letters, "dead letter");
+    let they = match i.dead_letters {
+        1 => "it was not delivered, and stays until you retry or discard it",
+        _ => "they were not delivered, and stay until you retry or discard them",
+    };
+    let list = s.typed.spillq("dead-letter list", &format!("--group {}    # which lines, and why", i.group));
+    let retry = s
+        .typed
+        .spillq("dead-letter retry", &format!("--all --group {}    # when the cause is fixed", i.group));
+    Some((format!("group {} has {letters}: {they}", i.group), Step::from(list).or(retry)))
+}
