@@ -18,7 +18,7 @@ use super::build::{SourcePaths, build, kind_of};
 use crate::config::{self, Settings};
 use crate::processor::{Limits, Orders, Origin, Pace, Processor, Terms, Worker};
 use crate::queue::{GroupSettings, Handle, Queue, Replays, Window};
-use crate::supervise::{ProcessorKind, ProcessorName};
+use crate::supervise::{ProcessorKind, ProcessorName, program_missing};
 
 /// The groups as the owner has them.
 pub(super) type Groups = [(GroupId, Arc<GroupSettings>)];
@@ -269,6 +269,10 @@ impl Crews {
         });
         let name = ProcessorName { kind, about: built.about(), program };
         tracing::info!(group, processor = name.to_string(), "a processor is at work");
+        // It is started with the first batch, which may be long in coming.
+        if let Some(why) = name.program.as_ref().and_then(|program| program_missing(program, None)) {
+            tracing::warn!(group, "the command cannot be run: {why}");
+        }
         let (orders, listens) = watch::channel(Orders::Work);
         let (handle, window) = (self.handle.clone(), Arc::clone(&self.window));
         let asked = (listens, self.replays.open(group, built.keeps_note()));

@@ -1,0 +1,358 @@
+//! What `doctor` says of the situations in which it said the wrong thing once: staged with the built program.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use spillq::http::{DoctorJson, VerdictJson};
+
+use crate::support::need::{LOOP_DEVICES, ROOT};
+use crate::support::{Bounded, Service, SmallDisk, binary, needs, program, run, spillq, wait_for, write_config};
+
+/// A user that exists nowhere.
+const STRANGER: u32 = 54_321;
+
+struct Stage {
+    folder: tempfile::TempDir,
+}
+
+impl Stage {
+    /// Three lines, and a configuration that follows them, with these sections.
+    fn new(sections: &str) -> Stage {
+        let stage = Stage { folder: tempfile::tempdir().unwrap() };
+        fs::write(stage.path("in.log"), "one\ntwo\nthree\n").unwrap();
+        write_config(
+            stage.folder.path(),
+            &format!("data_dir = \"q\"\nstall_after = \"3s\"\n[[follow]]\ninclude = [\"in*.log\"]\n{sections}"),
+        );
+        stage
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn start(&self) -> Service {
+        Service::start(&self.path("q"), &["--config", self.path("spillq.toml").to_str().unwrap()])
+    }
+
+    fn doctor(&self) -> DoctorJson {
+        doctor(&self.path("q"))
+    }
+
+    /// Waits until `doctor` names the cause for the group `default`, or for the log.
+    #[track_caller]
+    fn wait(&self, cause: &str) -> VerdictJson {
+        let mut last = None;
+        let found = wait_for(|| {
+            let doctor = last.insert(self.doctor());
+            let all = doctor.groups.iter().chain(&doctor.findings);
+            all.into_iter().find(|verdict| verdict.cause.as_deref() == Some(cause)).cloned()
+        });
+        found.unwrap_or_else(|| panic!("no {cause}: {last:#?}"))
+    }
+
+    /// What a person reads.
+    fn printed(&self) -> String {
+        let output = spillq(&["doctor", "--data-dir"]).arg(self.path("q")).finished();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+fn doctor(data_dir: &Path) -> DoctorJson {
+    let output = spillq(&["doctor", "--json", "--data-dir"]).arg(data_dir).finished();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+fn exec(command: &str) -> String {
+    format!("[[processor]]\nkind = \"exec\"\ncommand = [\"sh\", \"-c\", {command:?}]\n")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_group_without_a_processor_is_reported_at_once_and_its_step_is_true() {
+    let stage = Stage::new("");
+    let began = Instant::now();
+    let mut service = stage.start();
+    let config = stage.path("spillq.toml");
+    let found = stage.wait("never_called");
+    assert!(began.elapsed() < Duration::from_secs(3), "before stall_after: {:?}", began.elapsed());
+    let expected = format!(
+        "add a [[processor]] with group = \"default\" in {}; the service applies it when the file changes",
+        config.display()
+    );
+    assert_eq!(found.next, expected);
+    // What it says is true: no restart.
+    let text = fs::read_to_string(&config).unwrap() + &exec("cat >> out");
+    fs::write(stage.path("new.toml"), text).unwrap();
+    fs::rename(stage.path("new.toml"), &config).unwrap();
+    service.wait("the lines are delivered", |status| status.groups[0].lag_lines == 0 && status.log.next_seq == 4);
+    assert!(stage.doctor().healthy, "{:#?}", stage.doctor());
+}
+
+#[test]
+fn dead_letters_are_reported_while_it_runs_and_after_it() {
+    // Acks one line first: until then a rejection could be the command's fault.
+    let stage = Stage::new(&exec("grep -q two && exit 65; exit 0"));
+    let service = stage.start();
+    let found = stage.wait("dead_letters");
+    let summary = "group default has 1 dead letter: it was not delivered, and stays until you retry or discard it";
+    assert_eq!(found.summary, summary);
+    assert!(!stage.doctor().healthy);
+    assert_eq!(service.stop(), 0);
+    assert_eq!(stage.wait("dead_letters").summary, summary);
+    let printed = stage.printed();
+    assert!(printed.contains(": 1 problem; no service runs on it\n\ngroup default has 1 dead letter: "), "{printed}");
+    assert!(printed.contains("\n  do: spillq dead-letter list --data-dir "), "{printed}");
+    assert!(printed.contains("\n  or: spillq dead-letter retry --data-dir "), "{printed}");
+    assert_eq!(printed.matches("group default").count(), 1, "{printed}");
+}
+
+#[test]
+fn a_program_that_is_missing_is_reported_before_the_first_line() {
+    let stage = Stage::new("[[processor]]\nkind = \"exec\"\ncommand = [\"./nosuch\"]\n");
+    fs::remove_file(stage.path("in.log")).unwrap();
+    let service = stage.start();
+    let found = stage.wait("refused");
+    let expected = format!("the command of group default cannot be run: {}: No such file", stage.path("nosuch").display());
+    assert!(found.summary.starts_with(&expected), "{found:#?}");
+    let nothing = "no followed file exists yet: `include` of [[follow]] matches nothing".to_owned();
+    assert!(stage.doctor().notes.contains(&nothing), "{:#?}", stage.doctor());
+    fs::write(stage.path("nosuch"), "#!/bin/sh\n").unwrap();
+    run("chmod", &["755", stage.path("nosuch").to_str().unwrap()]);
+    assert!(stage.doctor().healthy, "{:#?}", stage.doctor());
+    drop(service);
+}
+
+#[test]
+fn a_command_that_was_typed_and_is_missing_starts_nothing() {
+    let stage = Stage::new("");
+    let typed = |verb: &str, command: &[&str]| {
+        let mut typed = spillq(&[verb, "--data-dir", "q"]);
+        if verb == "run" {
+            typed.args(["--follow", "in*.log"]);
+        }
+        typed.arg("--").args(command).current_dir(stage.folder.path()).finished()
+    };
+    fs::write(stage.path("plain"), "").unwrap();
+    for verb in ["run", "drain"] {
+        for (command, why) in [
+            ("./nosuch", "nosuch: No such file or directory"),
+            ("nosuch-in-path", "nosuch-in-path is in no folder of PATH"),
+            ("./plain", "plain is not executable for this user (chmod +x)"),
+            (".", "PATH"),
+            ("./", "is a folder"),
+        ] {
+            let output = typed(verb, &[command]);
+            assert_eq!(output.status.code(), Some(2), "{verb} {command}: {output:?}");
+            assert!(said(&output).starts_with("spillq: COMMAND cannot be run: "), "{verb} {command}: {output:?}");
+            assert!(said(&output).contains(why), "{verb} {command}: {output:?}");
+        }
+    }
+    assert!(!stage.path("q").exists(), "nothing was started");
+}
+
+#[test]
+fn what_config_check_warns_about() {
+    let stage = Stage::new("[[processor]]\nkind = \"exec\"\ncommand = [\"nosuch-in-path\"]\n[disk]\nmin_free = 5\n");
+    fs::create_dir(stage.path("logs")).unwrap();
+    let check = || {
+        let output = spillq(&["config", "check"]).arg(stage.path("spillq.toml")).finished();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+    };
+    let text = fs::read_to_string(stage.path("spillq.toml")).unwrap();
+    let globs = "include = [\"in*.log\", \"logs\", \"other*.log\"]";
+    fs::write(stage.path("spillq.toml"), text.replace("include = [\"in*.log\"]", globs)).unwrap();
+    let printed = check();
+    for warning in [
+        "warning: the command of group default cannot be run: nosuch-in-path is in no folder of PATH",
+        "logs: open ",
+        "a folder, not a regular file",
+        "other*.log\" matches no file yet",
+        "disk.min_free is 5B: the file system is full before ingestion pauses; a unit may be missing",
+    ] {
+        assert!(printed.contains(warning), "{warning}: {printed}");
+    }
+    assert!(!printed.contains("in*.log\" matches no file"), "{printed}");
+    let fine = text.replace("nosuch-in-path", "sh").replace("min_free = 5", "min_free = \"5MiB\"");
+    fs::write(stage.path("spillq.toml"), fine).unwrap();
+    assert!(!check().contains("warning"), "{}", check());
+}
+
+#[test]
+fn a_disk_that_became_read_only_is_named_while_idle_and_after_the_exit_that_it_caused() {
+    needs!("mkfs.ext4", LOOP_DEVICES);
+    let folder = tempfile::tempdir().unwrap();
+    let disk = SmallDisk::new(folder.path(), 300);
+    let (data_dir, input) = (disk.mount.join("q"), folder.path().join("in.log"));
+    fs::write(&input, "one\n").unwrap();
+    let text = format!(
+        "data_dir = {data_dir:?}\n[disk]\nmin_free = \"24MiB\"\nreserve = \"64MiB\"\n[[follow]]\ninclude = [{input:?}]\n{}",
+        exec("exit 0")
+    );
+    let config = write_config(folder.path(), &text);
+    let mut service = Service::start(&data_dir, &["--config", config.to_str().unwrap()]);
+    service.wait("idle", |status| status.log.next_seq == 2 && status.groups[0].lag_lines == 0);
+    assert!(doctor(&data_dir).healthy, "{:#?}", doctor(&data_dir));
+
+    run("mount", &["-o", "remount,ro", disk.mount.to_str().unwrap()]);
+    let causes = || {
+        let doctor = doctor(&data_dir);
+        let all = doctor.findings.iter().chain(&doctor.groups);
+        all.filter_map(|verdict| verdict.cause.clone()).collect::<Vec<_>>()
+    };
+    assert!(service.is_alive(), "it has nothing to write");
+    assert_eq!(causes(), ["disk_read_only"]);
+    OpenOptions::new().append(true).open(&input).unwrap().write_all(b"two\n").unwrap();
+    assert_eq!(service.ended(), 3);
+    assert_eq!(causes(), ["disk_read_only"], "not a kill or a power cut");
+
+    run("mount", &["-o", "remount,rw", disk.mount.to_str().unwrap()]);
+    let mut service = Service::start(&data_dir, &["--config", config.to_str().unwrap()]);
+    service.wait("it resumes", |status| status.log.next_seq == 3 && status.groups[0].lag_lines == 0);
+    assert_eq!(causes(), [""; 0]);
+}
+
+#[test]
+fn root_may_ask_about_the_service_of_another_user() {
+    needs!(ROOT);
+    let stage = Stage::new(&exec("exit 0"));
+    for path in [stage.folder.path(), &stage.path("in.log"), &stage.path("spillq.toml")] {
+        std::os::unix::fs::chown(path, Some(STRANGER), Some(STRANGER)).unwrap();
+    }
+    let mut command = program("sh");
+    let script = "exec \"$0\" run --allow-volatile --config spillq.toml";
+    // The built program may lie where only root can look.
+    fs::copy(binary(), stage.path("spillq")).unwrap();
+    command.args(["-c", script]).arg(stage.path("spillq")).current_dir(stage.folder.path());
+    let _service = command.uid(STRANGER).gid(STRANGER).started();
+    let healthy = wait_for(|| stage.path("q/spillq.sock").exists().then(|| stage.doctor()).filter(|found| found.healthy));
+    assert!(healthy.is_some(), "{:#?}", stage.doctor());
+}
+
+#[test]
+fn after_a_kill_each_group_is_listed_once_and_the_step_starts_it_as_it_was() {
+    let stage = Stage::new(&exec("touch began; while [ ! -e cured ]; do sleep 0.1; done"));
+    let service = stage.start();
+    assert!(wait_for(|| stage.path("began").exists().then_some(())).is_some());
+    service.kill();
+    let found = stage.doctor();
+    assert_eq!(found.groups.len(), 1, "{found:#?}");
+    let group = &found.groups[0];
+    assert_eq!(group.cause.as_deref(), Some("consumer_vanished"), "{found:#?}");
+    let causes: Vec<_> = found.findings.iter().filter_map(|finding| finding.cause.as_deref()).collect();
+    assert_eq!(causes, ["killed"], "{found:#?}");
+    assert_eq!(stage.printed().matches("of group default vanished").count(), 1, "{}", stage.printed());
+
+    // As it was typed, with the configuration, in its folder.
+    let config = stage.path("spillq.toml");
+    assert!(group.next.contains(&format!("--config {}", config.display())), "{group:#?}");
+    fs::write(stage.path("cured"), "").unwrap();
+    let folder = binary().parent().unwrap().display().to_string();
+    let path = format!("{folder}:{}", std::env::var("PATH").unwrap());
+    let drained = program("sh").args(["-c", &group.or]).env("PATH", path).finished();
+    assert!(drained.status.success(), "{}: {}", group.or, said(&drained));
+    assert!(stage.doctor().groups[0].cause.is_none(), "{:#?}", stage.doctor());
+}
+
+#[test]
+fn commands_are_suggested_in_the_form_that_works_there() {
+    let service = "[service]\ncommand_prefix = \"docker compose exec spillq\"\nstart_command = \"docker compose up -d\"\n";
+    let stage = Stage::new(&(service.to_owned() + &exec("grep -q two && exit 65; exit 0")));
+    let service = stage.start();
+    let found = stage.wait("dead_letters");
+    assert!(found.next.starts_with("docker compose exec spillq spillq dead-letter list "), "{found:#?}");
+    service.kill();
+    assert_eq!(stage.wait("killed").next, "docker compose up -d");
+    assert!(stage.wait("dead_letters").or.starts_with("docker compose exec spillq spillq dead-letter retry"));
+}
+
+#[test]
+fn a_lag_that_grows_is_reported_and_a_group_that_keeps_up_is_not() {
+    let with_lag = |command: &str| {
+        let sections = "[[group]]\nname = \"default\"\ntimeout = \"1s\"\nbatch = { lines = 20 }\n";
+        Stage::new(&(sections.to_owned() + &exec(command)))
+    };
+    // Of 1,000 lines a second the first acks 20 every fifth of a second, the second as many as come.
+    let (slow, quick) = (with_lag("sleep 0.2"), Stage::new(&exec("cat > /dev/null")));
+    let services = [slow.start(), quick.start()];
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let open = |stage: &Stage| OpenOptions::new().append(true).open(stage.path("in.log")).unwrap();
+            let mut files = [open(&slow), open(&quick)];
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                files.iter_mut().for_each(|file| file.write_all("a line\n".repeat(50).as_bytes()).unwrap());
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let found = slow.wait("falling_behind");
+            (found, quick.doctor())
+        }));
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let (found, control) = found.unwrap();
+        assert!(found.summary.contains("group default falls behind: its lag has grown for "), "{found:#?}");
+        assert!(control.healthy, "{control:#?}");
+    });
+    drop(services);
+}
+
+#[test]
+fn a_socket_that_a_cleaner_removed_is_made_again() {
+    let stage = Stage::new(&exec("exit 0"));
+    let mut service = stage.start();
+    service.wait("ready", |status| status.log.next_seq == 4);
+    let socket = stage.path("q/spillq.sock");
+    for _ in 0..2 {
+        fs::remove_file(&socket).unwrap();
+        service.wait("it answers again", |_| true);
+        assert!(socket.exists() && stage.doctor().is_of_service());
+    }
+    assert_eq!(service.stop(), 0);
+    assert!(!socket.exists(), "a clean stop removes it");
+}
+
+#[test]
+fn a_service_with_too_few_descriptors_does_not_start() {
+    let stage = Stage::new(&exec("exit 0"));
+    let config = stage.path("spillq.toml");
+    let limited = |limit: u64, more: &str| {
+        let script = format!("ulimit -n {limit} && exec \"$0\" run --once --allow-volatile {more} --config \"$1\"");
+        program("sh").args(["-c", &script]).arg(binary()).arg(&config).finished()
+    };
+    let output = limited(63, "");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let expected = "spillq: 63 file descriptors are too few: the service needs at least 64";
+    assert!(said(&output).contains(expected), "{output:?}");
+    assert!(!stage.path("q").exists());
+    let output = limited(64, "");
+    assert_eq!(output.status.code(), Some(0), "64 are enough: {}", said(&output));
+}
+
+#[test]
+fn without_proc_commands_are_refused_and_destinations_work() {
+    needs!("unshare", ROOT);
+    let stage = Stage::new(&exec("exit 0"));
+    let once = |config: &Path| {
+        let script = "umount -l /proc && exec \"$0\" run --once --allow-volatile --config \"$1\"";
+        program("unshare").args(["-m", "sh", "-c", script]).arg(binary()).arg(config).finished()
+    };
+    let output = once(&stage.path("spillq.toml"));
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(said(&output).contains("/proc is not mounted: commands are started"), "{output:?}");
+
+    let stage = Stage::new("[[processor]]\nkind = \"file\"\npath = \"out\"\n");
+    let output = once(&stage.path("spillq.toml"));
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(said(&output).contains("/proc is not mounted: out-of-memory kills"), "{output:?}");
+    assert_eq!(fs::read_to_string(stage.path("out")).unwrap(), "one\ntwo\nthree\n");
+}
