@@ -30,7 +30,7 @@ use crate::private;
 use crate::reader::Reader;
 use crate::recover::{self, CREATING, Store};
 use crate::repair::Quarantined;
-use crate::room::{DiskOptions, Keep, Room};
+use crate::room::{DiskOptions, Keep, Room, used_bytes};
 use crate::segment::{Index, SegmentWriter};
 
 /// Segments removed in one go, so that the owner is not held up.
@@ -298,7 +298,7 @@ impl Log {
     /// Bytes that the store takes on disk, about: segments, kept lines, two journals, the reserve.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
-        self.state.segment_bytes() + self.kept.bytes() + 2 * journal::RESERVED_BYTES + self.room.held_bytes()
+        used_bytes(&self.state, &self.kept, self.room.held_bytes())
     }
 
     /// Why lines cannot be taken in now, if so.

@@ -7,6 +7,8 @@
 use crate::disk::Disk;
 use crate::error::{Context, Full, Result};
 use crate::journal::RESERVED_BYTES;
+use crate::kept::Kept;
+use crate::manifest::State;
 
 const PATH: &str = "RESERVE";
 /// Opening gives the reserve back below this: a copy of the journal, the next journal, and the end of a segment.
@@ -62,11 +64,9 @@ pub(crate) struct Room {
 impl Room {
     /// Looks how much of the reserve is there, and gives back at once what opening needs.
     pub(crate) fn open(disk: &dyn Disk, options: DiskOptions) -> Result<Room> {
-        let there = disk.exists(PATH).during("look for", PATH)?;
-        let held =
-            if there { disk.open(PATH, false).and_then(|file| file.len()).during("open", PATH)? } else { 0 };
-        let mut room = Room { options, held };
-        if there {
+        let there = reserve(disk)?;
+        let mut room = Room { options, held: there.unwrap_or(0) };
+        if let Some(held) = there {
             // Of a reserve that was larger the rest goes.
             let needed = OPEN_BYTES.saturating_sub(free(disk)?);
             room.shrink(disk, held.min(options.reserve_bytes).saturating_sub(needed))?;
@@ -169,6 +169,20 @@ impl Room {
         }
         Ok(())
     }
+}
+
+/// Bytes of the reserve that are set aside on the disk; `None` where it is not there.
+pub(crate) fn reserve(disk: &dyn Disk) -> Result<Option<u64>> {
+    if !disk.exists(PATH).during("look for", PATH)? {
+        return Ok(None);
+    }
+    disk.open(PATH, false).and_then(|file| file.len()).during("open", PATH).map(Some)
+}
+
+/// Bytes that a store takes, which its limit bounds: segments, kept lines, the space of two journals, and the reserve.
+/// Two journals count whether or not the next one is made yet: it is always about to be.
+pub(crate) fn used_bytes(state: &State, kept: &Kept, reserve: u64) -> u64 {
+    state.segment_bytes() + kept.bytes() + 2 * RESERVED_BYTES + reserve
 }
 
 fn free(disk: &dyn Disk) -> Result<u64> {

@@ -1,16 +1,19 @@
 //! A disk that others fill while the log runs, and after it was killed.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::commit::{Commit, GroupChange};
 use crate::disk::memory::MemoryDisk;
-use crate::ids::{Seq, SeqRange, SourceId};
+use crate::ids::{GroupId, Seq, SeqRange, SourceId};
 use crate::journal::RESERVED_BYTES;
+use crate::kept::{DeadCause, DeadLetter};
 use crate::log::{Log, Options};
 use crate::model_test::change;
 use crate::room::DiskOptions;
+use crate::view::View;
 use crate::{BlockBuilder, Error};
 
 const RESERVE: u64 = 64 << 20;
@@ -73,6 +76,39 @@ fn what_others_take_while_the_log_runs_keeps_it_neither_from_rolling_nor_from_op
         "it is whole again"
     );
     log.commit(&line()).unwrap();
+}
+
+/// `status` reported 120 MiB less for a stopped store than for a running one: neither journals nor the reserve counted.
+#[test]
+fn a_store_that_is_looked_at_takes_as_much_as_when_it_is_open() {
+    let disk = MemoryDisk::new(CAPACITY);
+    let mut log = filled(&disk);
+    let compare = |log: Log| {
+        let open = log.disk_bytes();
+        drop(log);
+        let view = View::on_disk(Arc::new(disk.clone()), Path::new(""), None).unwrap();
+        assert_eq!(view.disk_bytes(), open);
+        open
+    };
+    let seq = Seq(7);
+    let (group, block) = (GroupId(1), log.reader().block(seq).unwrap());
+    let letter = DeadLetter {
+        group,
+        seq,
+        cause: DeadCause::Parked,
+        attempts: 0,
+        time_ms: 1,
+        reason: "parked".to_owned(),
+    };
+    log.bury(&letter, &block).unwrap();
+    log.commit(&change(0, GroupChange::Dead { seq })).unwrap();
+    let whole = compare(log);
+    assert!(whole > 2 * RESERVED_BYTES + RESERVE, "{whole}");
+    // What others took of the reserve does not count.
+    let mut log = open(&disk).unwrap();
+    disk.fill();
+    log.maintain(1).unwrap();
+    assert!(compare(log) < whole);
 }
 
 /// Lines never take what the reserve lacks: otherwise it could not be set aside again.

@@ -18,6 +18,7 @@ use crate::manifest::{KeptMark, State};
 use crate::reader::{ReadError, Reader};
 use crate::recover::{self, Store};
 use crate::repair::Quarantined;
+use crate::room::{reserve, used_bytes};
 use crate::segment::{self, Index, Overlay};
 
 /// A store, read only. Nobody can open it for writing meanwhile.
@@ -27,6 +28,8 @@ pub struct View {
     state: State,
     kept: Kept,
     findings: Vec<String>,
+    /// What of the reserve is set aside.
+    reserve_bytes: u64,
     /// How many of them the disk refused to read.
     refused: u64,
     _lock: Option<Lock>,
@@ -71,7 +74,8 @@ impl View {
         let (state, mut findings) = (recovered.state, recovered.findings);
         let kept = Kept::open(Arc::clone(&disk), Arc::clone(&index), &state, false)?;
         findings.extend(kept.findings.iter().cloned());
-        Ok(View { disk, index, state, kept, findings, refused, _lock: lock })
+        let reserve_bytes = reserve(disk.as_ref())?.unwrap_or(0);
+        Ok(View { disk, index, state, kept, findings, reserve_bytes, refused, _lock: lock })
     }
 
     /// What the log knows besides the lines.
@@ -122,10 +126,10 @@ impl View {
         Quarantined::count(self.disk.as_ref())
     }
 
-    /// Bytes of segments and kept lines.
+    /// Bytes that the store takes on disk, as [`crate::Log::disk_bytes`] counts them.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
-        self.state.segment_bytes() + self.kept.bytes()
+        used_bytes(&self.state, &self.kept, self.reserve_bytes)
     }
 
     /// Reads everything: decodes every block, checks both checksums, that seqs are dense within and between
