@@ -7,7 +7,7 @@ mod counted;
 use std::borrow::Cow;
 use std::fmt::Write;
 
-pub use counted::{counted, size};
+pub use counted::{counted, size, waiting};
 
 /// Whether a character moves the cursor, ends a line or turns the direction of writing, instead of being seen.
 #[must_use]

@@ -34,6 +34,7 @@ use reload::{Live, Reload, said};
 
 use crate::config::{Kind, Settings};
 use crate::http::{Addresses, Api, ConfigDoor, StatusJson, reason, serve, unreadable};
+use crate::plain::{counted, waiting};
 use crate::processor::{Orders, Origin, Processor};
 use crate::queue::{Command, GroupStatus, MaxLag, Phase, Queue, Status, now_ms};
 use crate::supervise::{Started, State, Supervisor};
@@ -276,16 +277,17 @@ async fn ask(queue: &mut Queue) -> Result<Status, ServiceError> {
 /// operator has to decide about, or that failed alone as often as it tries. Empty while any group gets on.
 fn stuck_groups(status: &Status, served: &[String]) -> Vec<String> {
     let waits = |group: &&GroupStatus| served.contains(&group.name) && group.lag_lines > 0;
-    let waiting: Vec<&GroupStatus> = status.groups.iter().filter(waits).collect();
-    if !waiting.iter().all(|group| group.is_exhausted) {
+    let behind: Vec<&GroupStatus> = status.groups.iter().filter(waits).collect();
+    if !behind.iter().all(|group| group.is_exhausted) {
         return Vec::new();
     }
     let sentence = |group: &&GroupStatus| {
         let GroupStatus { name, lag_lines, attempts_max, .. } = group;
-        let lines =
-            if *lag_lines == 1 { "1 line waits".to_owned() } else { format!("{lag_lines} lines wait") };
+        let lines = waiting(*lag_lines);
         let why = match &group.phase {
-            Phase::Retrying { .. } => format!("each failed alone {attempts_max} times"),
+            Phase::Retrying { .. } => {
+                format!("each failed alone {}", counted(u64::from(*attempts_max), "time"))
+            }
             Phase::Refused { rejected: None, .. } => "the destination refuses everything".to_owned(),
             Phase::Refused { rejected: Some(rejected), .. } => {
                 format!("every line is rejected, line {} too", rejected.seq)
@@ -297,7 +299,7 @@ fn stuck_groups(status: &Status, served: &[String]) -> Vec<String> {
         let last = last.map(|last| format!(" (the last failure: {last})")).unwrap_or_default();
         format!("group {name}: {lines}: {why}{last}")
     };
-    waiting.iter().map(sentence).collect()
+    behind.iter().map(sentence).collect()
 }
 
 /// A drain that does not get on says why, so that it can be told from a slow one.

@@ -11,6 +11,12 @@ pub fn counted(count: u64, noun: &str) -> String {
     format!("{} {}", HumanCount(count), if count == 1 { noun.to_owned() } else { plural(noun) })
 }
 
+/// Lines that wait, with the verb: `1 line waits`, `2 lines wait`.
+#[must_use]
+pub fn waiting(lines: u64) -> String {
+    format!("{} {}", counted(lines, "line"), if lines == 1 { "waits" } else { "wait" })
+}
+
 /// Bytes in IEC units, with one decimal from 1 KiB on: `512 B`, `17.5 MiB`.
 #[must_use]
 pub fn size(bytes: u64) -> String {
@@ -46,6 +52,7 @@ mod tests {
         ] {
             assert_eq!(counted(count, noun), words);
         }
+        assert_eq!([0, 1, 2].map(waiting), ["0 lines wait", "1 line waits", "2 lines wait"]);
     }
 
     #[test]

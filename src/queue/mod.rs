@@ -14,6 +14,7 @@ mod model_test;
 mod owner;
 mod phase;
 mod pulse;
+mod reason;
 mod replay;
 mod retry;
 mod settings;
@@ -31,7 +32,7 @@ pub use admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, Refusal, SeekTo, is_group
 pub use clock::{now_ms, wall_ms};
 pub use command::{Append, Appended, Closed, Command, Handle, Lease, Offer, Settled, Ticket, Verdict};
 pub use lag::{LagPolicy, MaxLag};
-pub use phase::{Blocked, EveryLineRejected, LagReached, Phase, WhyFull};
+pub use phase::{Blocked, EveryLineRejected, LagReached, Phase, WhyFull, no_space};
 pub use pulse::Pulse;
 pub use replay::{Replay, ReplayError, Replays};
 pub use retry::{FailureKind, RetrySettings, Stuck};

@@ -20,7 +20,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use spillq_storage::{
-    Commit, DeadLetter, Error, GroupChange, GroupId, Log, Loss, REASON_BYTES_MAX, Reader, Seq, SeqRange,
+    Commit, DeadCause, DeadLetter, Error, GroupChange, GroupId, Log, Loss, REASON_BYTES_MAX, Reader, Seq,
+    SeqRange,
 };
 use tokio::sync::oneshot;
 
@@ -33,6 +34,7 @@ use super::command::{Append, Appended, Command, Lease, Offer, Settled, Verdict};
 use super::group::{Condemned, Group, Idle, View};
 use super::phase::WhyFull;
 use super::pulse::Pulse;
+use super::reason::reason;
 use super::settings::GroupSettings;
 use super::status::Discarded;
 use super::window::Window;
@@ -249,7 +251,7 @@ impl Owner {
                     let lines: u64 = ranges.iter().map(|range| range.lines()).sum();
                     let first = ranges.first().map_or(Seq(0), |range| range.first);
                     let name = &group.settings().name;
-                    tracing::warn!(group = name, %first, lines, "the destination has lost lines that it had taken");
+                    tracing::warn!(group = name, %first, lines, "the destination lost lines that it had accepted");
                     group.activity.lost(&ranges);
                 }
             }
@@ -340,8 +342,7 @@ impl Owner {
             Verdict::Failed { kind, summary, tail, timed_out } => {
                 group.activity.failed(out.range, (kind, timed_out), view.now_ms);
                 tracing::warn!(group = group.settings().name, lines = %out.range, "{summary}");
-                let tail = if tail.is_empty() { String::new() } else { format!("\n{tail}") };
-                let said = format!("{summary}{tail}");
+                let said = reason(&summary, &tail);
                 let log = &self.log;
                 let rejected_below = |seq: Seq, most: u32| log.rejected_below(id, seq, most);
                 let change = group.failed(view, out, (kind, &said), &rejected_below);
@@ -388,7 +389,10 @@ impl Owner {
         self.commit.groups.push((id, GroupChange::Dead { seq }));
         if let Some(group) = self.groups.get_mut(&id) {
             group.settled(SeqRange::one(seq), clock::now_ms());
-            tracing::warn!(group = group.settings().name, %seq, attempts, "a line was set aside as a dead letter");
+            // Of many that an operator moves there is one message, with their count.
+            if cause != DeadCause::Parked {
+                tracing::warn!(group = group.settings().name, %seq, attempts, "line moved to the dead letters");
+            }
         }
         Ok(true)
     }
@@ -500,10 +504,13 @@ impl Owner {
 
     pub(super) fn note_full(&mut self, full: Option<WhyFull>) {
         match (&self.full, &full) {
-            (None, Some(why)) => {
-                tracing::warn!("taking in pauses: {why}; it goes on by itself when there is room")
+            (None, Some(why @ WhyFull::Disk(_))) => {
+                tracing::warn!("ingestion paused: {why}; it resumes when space is freed")
             }
-            (Some(_), None) => tracing::info!("taking in goes on: there is room again"),
+            (None, Some(why)) => {
+                tracing::warn!("ingestion paused: {why}; it resumes when the group has caught up")
+            }
+            (Some(_), None) => tracing::info!("ingestion resumed"),
             _ => {}
         }
         self.full = full;

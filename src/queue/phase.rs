@@ -2,8 +2,13 @@
 //! `Display` of these types is for log messages and summaries, and nothing decides by it.
 
 use std::fmt;
+use std::time::Duration;
 
+use humantime::format_duration;
+use indicatif::HumanCount;
 use spillq_storage::{Full, Seq, SeqRange};
+
+use crate::plain::{counted, size};
 
 /// What a group is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,10 +114,26 @@ pub enum LagReached {
     },
 }
 
+/// Why there is no space, with the settings that bound it.
+#[must_use]
+pub fn no_space(full: &Full) -> String {
+    match full {
+        Full::Limit { used, limit } => {
+            format!("the store uses {} and may use {} (disk.limit)", size(*used), size(*limit))
+        }
+        Full::MinFree { free, min_free } => format!(
+            "{} free on the file system, and {} must stay free (disk.min_free, and what disk.reserve lacks)",
+            size(*free),
+            size(*min_free)
+        ),
+        Full::NoSpace => "the file system has no space left".to_owned(),
+    }
+}
+
 impl fmt::Display for WhyFull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            WhyFull::Disk(full) => full.fmt(f),
+            WhyFull::Disk(full) => f.write_str(&no_space(full)),
             WhyFull::MaxLag { group, reached } => write!(f, "group {group} is at its max_lag of {reached}"),
         }
     }
@@ -121,10 +142,14 @@ impl fmt::Display for WhyFull {
 impl fmt::Display for LagReached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LagReached::Lines { bound, found } => write!(f, "{bound} lines, {found} wait"),
-            LagReached::Bytes { bound, found } => write!(f, "{bound} bytes, {found} wait"),
+            LagReached::Lines { bound, found } => {
+                write!(f, "{}, {} wait", counted(*bound, "line"), HumanCount(*found))
+            }
+            LagReached::Bytes { bound, found } => write!(f, "{}, {} wait", size(*bound), size(*found)),
             LagReached::Age { bound_ms, found_ms } => {
-                write!(f, "{bound_ms} ms, the oldest line waits for {found_ms} ms")
+                let found = Duration::from_secs(found_ms / 1_000);
+                let bound = format_duration(Duration::from_millis(*bound_ms));
+                write!(f, "{bound}, the oldest line has waited for {}", format_duration(found))
             }
         }
     }

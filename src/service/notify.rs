@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use crate::http::reason;
+use crate::plain::waiting;
 use crate::queue::{Command, GroupStatus, Handle, Pulse, Status, now_ms};
 use crate::supervise::State;
 
@@ -138,7 +139,7 @@ fn sentence(status: &Status) -> String {
     let of_group = |group: &GroupStatus| {
         let reason = reason(&group.phase, now_ms).map(|reason| format!(" ({reason})")).unwrap_or_default();
         let state = State::from(&group.phase).word();
-        format!("{} {state}{reason}, {} lines wait", group.name, group.lag_lines)
+        format!("{} {state}{reason}, {}", group.name, waiting(group.lag_lines))
     };
     let groups: Vec<_> = status.groups.iter().map(of_group).collect();
     // A line of its own would be another assignment of the protocol.

@@ -9,6 +9,7 @@ use spillq_storage::{Log, Seq, SeqRange, State};
 use super::ServiceError;
 use crate::config::{Disk, Keep, Settings};
 use crate::http::outside;
+use crate::plain::counted;
 use crate::queue::{Queue, Status};
 use crate::supervise::{
     DiskSettings, Ended, Events, JudgeSettings, LastRun, ProcessorName, Started, Supervision, Supervisor,
@@ -111,12 +112,16 @@ pub(crate) fn out_at_the_end(state: &State) -> Vec<(String, String)> {
             }
         }
         for (range, attempts) in told.iter().take(OUT_NAMED_MAX) {
-            let tried = if *attempts > 0 { format!(", tried alone {attempts} times") } else { String::new() };
-            let said = format!("lines {range} were out with group {}{tried}", group.name);
+            let tried = counted(u64::from(*attempts), "time");
+            let tried = if *attempts > 0 { format!(", tried alone {tried}") } else { String::new() };
+            let said = match range.lines() {
+                1 => format!("line {range} was in flight for group {}{tried}", group.name),
+                _ => format!("lines {range} were in flight for group {}{tried}", group.name),
+            };
             out.push((group.name.clone(), said));
         }
         if let Some(more) = told.len().checked_sub(OUT_NAMED_MAX).filter(|more| *more > 0) {
-            out.push((group.name.clone(), format!("and {more} more stretches of lines were out with it")));
+            out.push((group.name.clone(), format!("and {} more", counted(more as u64, "range"))));
         }
     }
     out

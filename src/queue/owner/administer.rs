@@ -3,6 +3,7 @@
 use spillq_storage::{DeadCause, Error, GroupChange, GroupId, Seq, SeqRange};
 
 use super::{DISCARDED_MAX, Owner};
+use crate::plain::counted;
 use crate::queue::admin::{
     Admin, Answer, DEAD_LETTERS_SHOWN_MAX, GROUPS_MAX, PARKED_MAX, Refusal, is_group_name,
 };
@@ -187,6 +188,7 @@ impl Owner {
             parked += 1;
         }
         Ok(if parked > 0 {
+            tracing::info!(group = name, lines = parked, "an operator moved lines to the dead letters");
             Ok(Answer::Parked { lines: parked, more })
         } else {
             Err(Refusal::DeadLettersFull(name.to_owned()))
@@ -213,6 +215,5 @@ impl Owner {
 }
 
 pub(super) fn refuse(group: &str, lines: u64, what: &'static str) -> Refusal {
-    let lines = if lines == 1 { "1 line".to_owned() } else { format!("{lines} lines") };
-    Refusal::WouldDiscard { group: group.to_owned(), lines, what }
+    Refusal::WouldDiscard { group: group.to_owned(), lines: counted(lines, "line"), what }
 }

@@ -42,7 +42,7 @@ impl Owner {
     /// A copy that died is not waited for.
     pub(super) fn expire_hold(&mut self) {
         if self.hold.is_some_and(|(_, until)| until <= clock::now_ms()) {
-            tracing::warn!("a backup did not end: files are removed again");
+            tracing::warn!("a backup stopped renewing its hold; spillq removes segments again");
             self.hold = None;
             self.log.hold_removal(false);
         }

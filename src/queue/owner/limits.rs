@@ -68,7 +68,7 @@ impl Owner {
         // What was out or offered is known to nobody any more.
         if let Some(group) = self.groups.get_mut(&id) {
             let moved = Group::new(group.settings().as_ref().clone(), state);
-            tracing::info!(group = name, %to, again, skipped, "the group was moved");
+            tracing::info!(group = name, %to, again, skipped, "group moved");
             *group = moved;
         }
         self.note_discarded(name, skipped, DiscardedBy::Seek);
@@ -129,7 +129,7 @@ impl Owner {
             if lines == 0 {
                 continue;
             }
-            tracing::warn!(group = group.name, %range, lines, "max_lag: lines are dropped for the group");
+            tracing::warn!(group = group.name, %range, lines, "lines dropped for the group, which exceeded its max_lag");
             self.commit.losses.push(Loss::dropped(range, &[&group.name], "it was past its max_lag"));
             self.commit.groups.push((id, GroupChange::Skip { range, dropped: true }));
             dropped.push((id, range));
@@ -164,7 +164,7 @@ impl Owner {
             return Ok(false);
         }
         let Some(range) = self.log.drop_oldest("disk.limit was reached")? else { return Ok(false) };
-        tracing::warn!(%range, "disk.limit is reached: the oldest segment was dropped");
+        tracing::warn!(%range, "disk.limit reached: the oldest segment was dropped");
         for group in self.groups.values_mut() {
             group.dropped(range, clock::now_ms());
         }

@@ -36,7 +36,10 @@ fn a_drain_that_vanished_with_lines_is_told_and_what_it_had_comes_again() {
     let found = stage.told_after("consumer_vanished");
     assert_eq!(found.group, "default");
     assert!(found.summary.contains("whoever worked for group default vanished"), "{found:#?}");
-    assert!(found.evidence.join("\n").contains("lines 1-2000 were out with group default"), "{found:#?}");
+    assert!(
+        found.evidence.join("\n").contains("lines 1-2000 were in flight for group default"),
+        "{found:#?}"
+    );
     stage.told_after("killed");
     let (run, drain) = found.next.split_once("    # or: ").unwrap();
     assert!(run.starts_with("spillq run --data-dir "), "{found:#?}");

@@ -1,0 +1,37 @@
+//! What stays of a failure: its summary, and the end of what the processor printed.
+
+use spillq_storage::REASON_BYTES_MAX;
+
+/// Both, at most [`REASON_BYTES_MAX`]: that much a dead letter stores. What is printed first is what is left out, because
+/// an error comes last.
+pub(super) fn reason(summary: &str, tail: &str) -> String {
+    let mut text = String::with_capacity(summary.len() + 1 + tail.len());
+    text.push_str(summary);
+    let left = REASON_BYTES_MAX.saturating_sub(summary.len() + 1);
+    let start = tail.ceil_char_boundary(tail.len().saturating_sub(left));
+    let end = tail.get(start..).unwrap_or_default();
+    if !end.is_empty() {
+        text.push('\n');
+        text.push_str(end);
+    }
+    text.truncate(text.floor_char_boundary(REASON_BYTES_MAX));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_and_the_end_of_the_output_stay() {
+        assert_eq!(reason("it failed", ""), "it failed");
+        assert_eq!(reason("it failed", "a\nb\n"), "it failed\na\nb\n");
+        // It cut the end off: what the program said last, and why it failed.
+        let long = format!("{}KeyError: 'price'\n", "ä".repeat(REASON_BYTES_MAX / 2));
+        let found = reason("it failed", &long);
+        assert!(found.len() <= REASON_BYTES_MAX && found.len() > REASON_BYTES_MAX - 4, "{}", found.len());
+        assert!(found.starts_with("it failed\nä") && found.ends_with("KeyError: 'price'\n"), "{found}");
+        let found = reason(&"ä".repeat(REASON_BYTES_MAX), "end");
+        assert_eq!(found, "ä".repeat(REASON_BYTES_MAX / 2));
+    }
+}
