@@ -194,6 +194,17 @@ pub struct DataDirArgs {
     pub data_dir: Option<PathBuf>,
 }
 
+/// Which store, for commands that need nothing else of a configuration. `cmd::store_dir` finds it.
+#[derive(Args, Clone, Debug)]
+pub struct StoreArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub data_dir: DataDirArgs,
+    /// Take the data dir from this configuration file; --data-dir wins over it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
 /// Follow files and hand their lines to processors, until stopped
 ///
 /// Follows the files that match the globs, stores their lines durably, and pipes each batch to COMMAND's standard
@@ -343,7 +354,7 @@ Examples:
 pub struct StatusArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub data_dir: DataDirArgs,
+    pub store: StoreArgs,
     /// Print one JSON object, with log, sources, groups and losses
     #[arg(long)]
     pub json: bool,
@@ -354,7 +365,7 @@ pub struct StatusArgs {
     #[arg(long)]
     pub running: bool,
     /// Ask the service at this address, one that its configuration lists under [http], instead
-    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["data_dir", "config"])]
     pub url: Option<String>,
 }
 
@@ -384,7 +395,8 @@ pub struct DoctorArgs {
 /// Show what status and doctor say, live, with plots of the last minutes
 ///
 /// Draws on a terminal: groups with their states, lines in and out a second, lag, disk, memory, and what is wrong with the
-/// chosen group. Keys: q ends it, arrows and Tab choose a group, p pauses it, r lets it go on, d shows its dead letters.
+/// chosen group. Keys: q ends it, arrows and Tab choose a group, p asks whether to pause it, r resumes it, d shows its dead
+/// letters.
 /// Asks the service on the data dir, or at an address, which shows and changes nothing; once a second, and goes on
 /// asking while it is away.
 #[derive(Args, Clone, Debug)]
@@ -396,9 +408,9 @@ Examples:
 pub struct TopArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub data_dir: DataDirArgs,
+    pub store: StoreArgs,
     /// Ask the service at this address, one that its configuration lists under [http], instead
-    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["data_dir", "config"])]
     pub url: Option<String>,
 }
 
@@ -410,7 +422,7 @@ pub struct TopArgs {
 pub struct InspectArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub data_dir: DataDirArgs,
+    pub store: StoreArgs,
     /// The first seq to print [default: the oldest line held]
     #[arg(long, value_name = "SEQ", value_parser = seq)]
     pub from: Option<Seq>,
@@ -430,7 +442,7 @@ pub struct InspectArgs {
 pub struct VerifyArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub data_dir: DataDirArgs,
+    pub store: StoreArgs,
     /// Print one JSON object, with sound and findings
     #[arg(long)]
     pub json: bool,
@@ -449,7 +461,7 @@ Examples:
 pub struct RepairArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub data_dir: DataDirArgs,
+    pub store: StoreArgs,
     /// Change nothing, and tell the same
     #[arg(long)]
     pub dry_run: bool,
@@ -470,7 +482,7 @@ Examples:
 pub struct BackupArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub data_dir: DataDirArgs,
+    pub store: StoreArgs,
     /// Where to: a tar file if it ends in .tar, otherwise a folder; must not be there yet
     #[arg(long, value_name = "PATH")]
     pub to: PathBuf,
@@ -505,7 +517,7 @@ pub enum SourceCommand {
     List {
         #[command(flatten)]
         #[allow(missing_docs)]
-        data_dir: DataDirArgs,
+        store: StoreArgs,
         /// Print one object a line
         #[arg(long)]
         json: bool,
@@ -518,7 +530,7 @@ pub enum SourceCommand {
     Adopt {
         #[command(flatten)]
         #[allow(missing_docs)]
-        data_dir: DataDirArgs,
+        store: StoreArgs,
         /// Its number, as `spillq source list` prints it
         #[arg(value_name = "SOURCE")]
         source: u64,
@@ -541,10 +553,10 @@ pub struct DeadLetterArgs {
 pub struct DeadLetterGroupArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub data_dir: DataDirArgs,
-    /// The group
-    #[arg(long, value_name = "NAME", default_value = "default", value_parser = group_name)]
-    pub group: String,
+    pub store: StoreArgs,
+    /// The group [default: the only one there is, otherwise the one named default]
+    #[arg(long, value_name = "NAME", value_parser = group_name)]
+    pub group: Option<String>,
 }
 
 /// Which lines.
@@ -563,6 +575,9 @@ pub struct DeadLetterChoiceArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum DeadLetterCommand {
     /// List them: seq, attempts, and why
+    ///
+    /// Without --group, in a store with several groups of which none is named default, those of all groups, each line with
+    /// its group in front.
     List {
         #[command(flatten)]
         #[allow(missing_docs)]
@@ -571,7 +586,7 @@ pub enum DeadLetterCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Print the lines themselves, with the evidence of their last attempt
+    /// Print the lines themselves, with all that the last attempt left: the reason and the end of standard error
     Show {
         #[command(flatten)]
         #[allow(missing_docs)]
@@ -591,7 +606,7 @@ pub enum DeadLetterCommand {
         #[command(flatten)]
         #[allow(missing_docs)]
         group: DeadLetterGroupArgs,
-        /// A new file, readable by its owner only [default: standard output]
+        /// A new file, readable by its owner only; - is standard output, and so is the default
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },
@@ -642,7 +657,7 @@ pub struct GroupArgs {
 pub struct GroupNameArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub data_dir: DataDirArgs,
+    pub store: StoreArgs,
     /// The group: 1 to 64 of a-z, 0-9, _ and -
     #[arg(value_name = "NAME", value_parser = group_name)]
     pub name: String,
@@ -655,7 +670,7 @@ pub enum GroupCommand {
     List {
         #[command(flatten)]
         #[allow(missing_docs)]
-        data_dir: DataDirArgs,
+        store: StoreArgs,
         /// Print one object a line
         #[arg(long)]
         json: bool,
@@ -805,7 +820,7 @@ pub enum ConfigCommand {
     Reload {
         #[command(flatten)]
         #[allow(missing_docs)]
-        data_dir: DataDirArgs,
+        store: StoreArgs,
         /// Print one JSON object, with taken, changes, notes and problems
         #[arg(long)]
         json: bool,

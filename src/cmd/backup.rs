@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytesize::ByteSize;
-use indicatif::HumanCount;
 use spillq_storage::{BackupFile, Snapshot};
 
-use super::{Exit, Failure, data_dir, store, wrote};
+use super::{Exit, Failure, store, store_dir, wrote};
 use crate::cli::BackupArgs;
 use crate::http::{AdminJson, AnswerJson, Client};
+use crate::plain::{counted, size};
 
 /// A sign of life for the service, well within what it waits.
 const RENEW: Duration = Duration::from_secs(10);
@@ -27,7 +26,7 @@ const RENEW: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the store cannot be read, or the copy not be written.
 pub fn run(args: &BackupArgs) -> Result<Exit, Failure> {
-    let data_dir = data_dir(args.data_dir.data_dir.as_deref());
+    let data_dir = store_dir(&args.store)?;
     if args.to.symlink_metadata().is_ok() {
         return Err(Failure::could_not_run(format!("{} is there already", args.to.display()))
             .hint("a backup never replaces anything; name a path that is not there"));
@@ -46,8 +45,8 @@ pub fn run(args: &BackupArgs) -> Result<Exit, Failure> {
             (snapshot, bytes)
         }
     };
-    let (lines, bytes) = (HumanCount(snapshot.lines()), ByteSize(bytes));
-    wrote(writeln!(io::stdout(), "{lines} lines ({bytes}) are in {}", args.to.display()))
+    let (lines, bytes) = (counted(snapshot.lines(), "line"), size(bytes));
+    wrote(writeln!(io::stdout(), "{lines} ({bytes}) copied to {}", args.to.display()))
 }
 
 /// The service removes nothing meanwhile.
@@ -77,7 +76,7 @@ impl Hold<'_> {
         if let Err(error) =
             self.service.post::<AnswerJson>("/v1/admin", &AdminJson::LetGo { token: self.token })
         {
-            tracing::warn!(%error, "the service was not told that the backup is done");
+            tracing::warn!(%error, "cannot tell the service that the backup is done; it removes segments again after a minute");
         }
     }
 }

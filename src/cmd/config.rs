@@ -22,9 +22,7 @@ pub fn run(args: &ConfigArgs) -> Result<Exit, Failure> {
     match &args.command {
         ConfigCommand::Check(args) => check(args),
         ConfigCommand::Show { file, json } => show(file, *json),
-        ConfigCommand::Reload { data_dir, json } => {
-            reload(&super::data_dir(data_dir.data_dir.as_deref()), *json)
-        }
+        ConfigCommand::Reload { store, json } => reload(&super::store_dir(store)?, *json),
         ConfigCommand::Init { path } => init(path.as_deref().unwrap_or(Path::new(USUAL_FILE))),
     }
 }

@@ -1,17 +1,22 @@
 //! `spillq dead-letter`: lines that were set aside because they failed alone.
 
+mod origin;
+
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use spillq_storage::{Seq, View};
+use spillq_storage::Seq;
 
-use super::{Exit, Failure, data_dir, store, wrote};
+use super::{Exit, Failure, store, store_dir, wrote};
 use crate::cli::{DeadLetterArgs, DeadLetterChoiceArgs, DeadLetterCommand, DeadLetterGroupArgs};
-use crate::http::{AdminJson, AnswerJson, Client, DeadLetterJson, LineJson, SourceNames};
-use crate::plain::plain;
-use crate::queue::DEAD_LETTERS_SHOWN_MAX;
+use crate::http::{AdminJson, AnswerJson, DeadLetterJson, LineJson};
+use crate::plain::{counted, plain};
+use origin::Origin;
+
+/// The path that stands for standard output.
+const STDOUT: &str = "-";
 
 /// Lists, shows, exports, retries, discards or parks.
 ///
@@ -19,138 +24,124 @@ use crate::queue::DEAD_LETTERS_SHOWN_MAX;
 /// When there is no such group or line, or the store cannot be opened.
 pub fn run(args: &DeadLetterArgs) -> Result<Exit, Failure> {
     match &args.command {
-        DeadLetterCommand::List { group, json } => {
-            let mut out = io::stdout().lock();
-            let from = Origin::of(&data_dir(group.data_dir.data_dir.as_deref()))?;
-            wrote(from.each(&group.group, |letter| {
-                Ok(if *json { print_json(&mut out, letter) } else { print(&mut out, letter) })
-            })?)
+        DeadLetterCommand::List { group, json } => list(group, *json),
+        DeadLetterCommand::Export { group, to } => {
+            export(group, to.as_deref().filter(|path| *path != Path::new(STDOUT)))
         }
-        DeadLetterCommand::Export { group, to } => export(group, to.as_deref()),
         DeadLetterCommand::Show { group, choice, json } => show(group, choice, *json),
         DeadLetterCommand::Retry { group, choice } => {
-            let answer = ask(group, AdminJson::Retry { group: group.group.clone(), seqs: seqs(choice) })?;
-            told(&format!("{} lines are delivered again", answer.lines))
+            let seqs = seqs(choice);
+            let answer = ask(group, |group| AdminJson::Retry { group, seqs })?;
+            told(&format!("{} put back for delivery", counted(answer.lines, "dead letter")))
         }
         DeadLetterCommand::Discard { group, choice, discard_lines } => {
-            let (name, discard_lines) = (group.group.clone(), *discard_lines);
-            let answer = ask(group, AdminJson::Discard { group: name, seqs: seqs(choice), discard_lines })?;
-            told(&format!("{} lines were dropped for good", answer.lines))
+            let (seqs, discard_lines) = (seqs(choice), *discard_lines);
+            let answer = ask(group, |group| AdminJson::Discard { group, seqs, discard_lines })?;
+            told(&format!("{} discarded for good", counted(answer.lines, "dead letter")))
         }
-        DeadLetterCommand::Park { group, choice } => {
-            let wanted = seqs(choice).unwrap_or_else(|| vec![(1, u64::MAX)]);
-            let mut parked = 0;
-            let ended = loop {
-                let request = AdminJson::Park { group: group.group.clone(), seqs: wanted.clone() };
-                match ask(group, request) {
-                    Ok(answer) => {
-                        parked += answer.lines;
-                        if !answer.more {
-                            break Ok(());
-                        }
-                    }
-                    Err(refused) => break Err(refused),
+        DeadLetterCommand::Park { group, choice } => park(group, choice),
+    }
+}
+
+/// A running service parks some lines per request, so that others are served in between.
+fn park(group: &DeadLetterGroupArgs, choice: &DeadLetterChoiceArgs) -> Result<Exit, Failure> {
+    let wanted = seqs(choice).unwrap_or_else(|| vec![(1, u64::MAX)]);
+    let (data_dir, name) = chosen(group)?;
+    let mut parked = 0;
+    let ended = loop {
+        match store::administer(&data_dir, AdminJson::Park { group: name.clone(), seqs: wanted.clone() }) {
+            Ok(answer) => {
+                parked += answer.lines;
+                if !answer.more {
+                    break Ok(());
                 }
-            };
-            if parked == 0 {
-                return ended.map(|()| Exit::Fine);
             }
-            let lines = if parked == 1 {
-                "1 line is a dead letter".to_owned()
+            Err(refused) => break Err(refused),
+        }
+    };
+    if parked == 0 {
+        return ended.map(|()| Exit::Fine);
+    }
+    let moved = counted(parked, "line");
+    // What was done is told also where the rest was refused.
+    let done = told(&format!(
+        "{moved} moved to the dead letters of group {name}; `spillq dead-letter retry` puts them back"
+    ))?;
+    ended.map(|()| done)
+}
+
+/// A dead letter with its group, for programs.
+#[derive(serde::Serialize)]
+struct Listed<'l> {
+    group: &'l str,
+    #[serde(flatten)]
+    letter: &'l DeadLetterJson,
+}
+
+fn list(group: &DeadLetterGroupArgs, json: bool) -> Result<Exit, Failure> {
+    let mut out = io::stdout().lock();
+    let from = Origin::of(&store_dir(&group.store)?)?;
+    let groups = from.listed(group.group.as_deref())?;
+    for group in &groups {
+        let name = if groups.len() > 1 { format!("{group} ") } else { String::new() };
+        let written = from.each(group, |letter| {
+            Ok(if json {
+                print_json(&mut out, &Listed { group, letter })
             } else {
-                format!("{parked} lines are dead letters")
-            };
-            // What was done is told also where the rest was refused.
-            let done = told(&format!("{lines} now; `spillq dead-letter retry` puts them back"))?;
-            ended.map(|()| done)
+                write!(out, "{name}").and_then(|()| print(&mut out, letter))
+            })
+        })?;
+        if written.is_err() {
+            return wrote(written);
         }
     }
+    Ok(Exit::Fine)
 }
 
 fn told(text: &str) -> Result<Exit, Failure> {
     wrote(writeln!(io::stdout(), "{text}"))
 }
 
-fn ask(group: &DeadLetterGroupArgs, request: AdminJson) -> Result<AnswerJson, Failure> {
-    store::administer(&data_dir(group.data_dir.data_dir.as_deref()), request)
+fn ask(
+    group: &DeadLetterGroupArgs,
+    request: impl FnOnce(String) -> AdminJson,
+) -> Result<AnswerJson, Failure> {
+    let (data_dir, name) = chosen(group)?;
+    store::administer(&data_dir, request(name))
+}
+
+/// The store and the group. Where the group is named nothing is looked at: the request itself finds out.
+fn chosen(group: &DeadLetterGroupArgs) -> Result<(PathBuf, String), Failure> {
+    let data_dir = store_dir(&group.store)?;
+    let name = match &group.group {
+        Some(name) => name.clone(),
+        None => Origin::of(&data_dir)?.chosen(None)?,
+    };
+    Ok((data_dir, name))
 }
 
 fn seqs(choice: &DeadLetterChoiceArgs) -> Option<Vec<(u64, u64)>> {
     (!choice.all).then(|| choice.seqs.iter().map(|range| (range.first.0, range.last.0)).collect())
 }
 
-/// Where dead letters are read: a running service, or a stopped store, which is only looked at.
-enum Origin {
-    Service(Client),
-    Disk(Box<View>),
-}
-
-impl Origin {
-    fn of(data_dir: &Path) -> Result<Origin, Failure> {
-        match Client::connect(data_dir) {
-            Some(service) => Ok(Origin::Service(service)),
-            None => Ok(Origin::Disk(Box::new(store::view(data_dir)?))),
-        }
-    }
-
-    /// Some dead letters of a group from a seq on; none where there are no more.
-    fn page(&self, group: &str, from: u64) -> Result<Vec<DeadLetterJson>, Failure> {
-        match self {
-            Origin::Service(service) => {
-                let request = AdminJson::DeadLetters { group: group.to_owned(), from };
-                Ok(service.post::<AnswerJson>("/v1/admin", &request)?.dead_letters)
-            }
-            Origin::Disk(view) => {
-                let Some((id, _)) = view.state().group(group) else {
-                    return Err(Failure::could_not_run(format!("there is no group {group}"))
-                        .hint("`spillq group list` names those that there are"));
-                };
-                let letters =
-                    view.dead_letters(id, Seq(from), DEAD_LETTERS_SHOWN_MAX).map_err(store::failure)?;
-                Ok(letters.iter().map(Into::into).collect())
-            }
-        }
-    }
-
-    /// A line, or why it cannot be read.
-    fn line(&self, seq: u64) -> Result<Option<LineJson>, String> {
-        match self {
-            Origin::Service(service) => {
-                service.get(&format!("/v1/line?seq={seq}")).map_err(|error| error.to_string())
-            }
-            Origin::Disk(view) => {
-                let block = view.reader().block(Seq(seq)).map_err(|error| error.to_string())?;
-                let names = SourceNames::of(view.state());
-                let line = block.lines().find(|line| line.seq == Seq(seq));
-                Ok(line.map(|line| LineJson::new(&line, names.name(line.source), block.append_time_ms())))
-            }
-        }
-    }
-
-    /// All dead letters of a group, some at a time.
-    fn each(
-        &self,
-        group: &str,
-        mut take: impl FnMut(&DeadLetterJson) -> Result<io::Result<()>, Failure>,
-    ) -> Result<io::Result<()>, Failure> {
-        let mut from = 0;
-        loop {
-            let page = self.page(group, from)?;
-            let Some(last) = page.last() else { return Ok(Ok(())) };
-            from = last.seq + 1;
-            for letter in &page {
-                if let Err(error) = take(letter)? {
-                    return Ok(Err(error));
-                }
-            }
-        }
-    }
-}
-
 fn print(out: &mut impl Write, letter: &DeadLetterJson) -> io::Result<()> {
     let reason = plain(letter.reason.lines().next().unwrap_or_default());
     let DeadLetterJson { seq, cause, attempts, time, .. } = letter;
-    writeln!(out, "{seq} {cause}, {attempts} attempts, {time}: {reason}")
+    writeln!(out, "{seq} {}, {}, {time}: {reason}", plain(cause), counted(u64::from(*attempts), "attempt"))
+}
+
+/// The line, and what the last attempt left behind its first sentence: the end of standard error, or of a reply.
+fn print_whole(out: &mut impl Write, letter: &DeadLetterJson, line: Option<&LineJson>) -> io::Result<()> {
+    print(out, letter)?;
+    match line.map(|line| (&line.text, &line.base64)) {
+        Some((Some(text), _)) => writeln!(out, "  line: {}", plain(text))?,
+        Some((None, Some(base64))) => writeln!(out, "  line (base64): {}", plain(base64))?,
+        _ => writeln!(out, "  (the line is not in the log)")?,
+    }
+    for evidence in letter.reason.lines().skip(1) {
+        writeln!(out, "  | {}", plain(&evidence.replace('\t', "    ")))?;
+    }
+    Ok(())
 }
 
 fn print_json(out: &mut impl Write, letter: &impl serde::Serialize) -> io::Result<()> {
@@ -159,11 +150,12 @@ fn print_json(out: &mut impl Write, letter: &impl serde::Serialize) -> io::Resul
 }
 
 fn show(group: &DeadLetterGroupArgs, choice: &DeadLetterChoiceArgs, json: bool) -> Result<Exit, Failure> {
-    let chosen = |seq: u64| choice.all || choice.seqs.iter().any(|range| range.contains(Seq(seq)));
-    let from = Origin::of(&data_dir(group.data_dir.data_dir.as_deref()))?;
+    let wanted = |seq: u64| choice.all || choice.seqs.iter().any(|range| range.contains(Seq(seq)));
+    let from = Origin::of(&store_dir(&group.store)?)?;
+    let group = from.chosen(group.group.as_deref())?;
     let (mut out, mut shown) = (io::stdout().lock(), 0_u64);
-    let written = from.each(&group.group, |letter| {
-        if !chosen(letter.seq) {
+    let written = from.each(&group, |letter| {
+        if !wanted(letter.seq) {
             return Ok(Ok(()));
         }
         shown += 1;
@@ -171,15 +163,15 @@ fn show(group: &DeadLetterGroupArgs, choice: &DeadLetterChoiceArgs, json: bool) 
         Ok(if json {
             print_json(
                 &mut out,
-                &serde_json::json!({ "line": line, "cause": letter.cause, "attempts": letter.attempts, "time": letter.time, "reason": letter.reason }),
+                &serde_json::json!({ "group": group, "line": line, "cause": letter.cause, "attempts": letter.attempts, "time": letter.time, "reason": letter.reason }),
             )
         } else {
-            let text = line.and_then(|line| line.text.or(line.base64)).unwrap_or_default();
-            print(&mut out, letter).and_then(|()| writeln!(out, "  {}", text.escape_debug()))
+            print_whole(&mut out, letter, line.as_ref())
         })
     })?;
     if shown == 0 && written.is_ok() {
-        return Err(Failure::could_not_run(format!("group {} has no such dead letter", group.group))
+        let what = if choice.all { "no dead letters" } else { "no such dead letter" };
+        return Err(Failure::could_not_run(format!("group {group} has {what}"))
             .hint("`spillq dead-letter list` names those that there are"));
     }
     wrote(written)
@@ -187,10 +179,11 @@ fn show(group: &DeadLetterGroupArgs, choice: &DeadLetterChoiceArgs, json: bool) 
 
 /// Writes all of them as JSON lines and removes none. One whose line cannot be read says so, and the exit status is 1.
 fn export(group: &DeadLetterGroupArgs, to: Option<&Path>) -> Result<Exit, Failure> {
-    let from = Origin::of(&data_dir(group.data_dir.data_dir.as_deref()))?;
+    let from = Origin::of(&store_dir(&group.store)?)?;
+    let group = from.chosen(group.group.as_deref())?;
     let Some(path) = to else {
         let mut out = BufWriter::new(io::stdout().lock());
-        let (written, _, unread) = export_to(&mut out, &from, &group.group)?;
+        let (written, _, unread) = export_to(&mut out, &from, &group)?;
         let exit = wrote(written.and_then(|()| out.flush()))?;
         return Ok(if unread > 0 { Exit::No } else { exit });
     };
@@ -199,10 +192,14 @@ fn export(group: &DeadLetterGroupArgs, to: Option<&Path>) -> Result<Exit, Failur
     // A new file, for its owner's eyes: lines may hold what logs hold.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
     let mut out = BufWriter::new(file);
-    let (written, letters, unread) = export_to(&mut out, &from, &group.group)?;
+    let (written, letters, unread) = export_to(&mut out, &from, &group)?;
     let file = written.and_then(|()| out.into_inner().map_err(io::IntoInnerError::into_error));
     file.and_then(|file| file.sync_all()).map_err(cannot)?;
-    told(&format!("{letters} dead letters are in {}; they are in the log as before", path.display()))?;
+    let letters = counted(letters, "dead letter");
+    told(&format!(
+        "{letters} of group {group} written to {}; none was removed from the log",
+        path.display()
+    ))?;
     Ok(if unread > 0 { Exit::No } else { Exit::Fine })
 }
 

@@ -15,6 +15,7 @@ use indicatif::HumanCount;
 use super::{Exit, Failure, store};
 use crate::cli::DemoArgs;
 use crate::http::{Client, StatusJson};
+use crate::plain::counted;
 
 /// Lines that the writer writes, and at which it rotates its file.
 const LINES: u64 = 200_000;
@@ -51,8 +52,8 @@ pub fn run(_: &DemoArgs) -> Result<Exit, Failure> {
     service.kill().and_then(|()| service.wait()).map_err(failed("kill spillq"))?;
     let waits = before.groups.first().map_or(0, |group| group.lag_lines);
     say(&format!(
-        "kill -9: {} lines were in the log, {} of them not processed yet. The writer writes on",
-        HumanCount(before.log.next_seq - 1),
+        "kill -9: {} in the log, {} of them not processed yet. The writer continues",
+        counted(before.log.next_seq - 1, "line"),
         HumanCount(waits)
     ));
     let started = Instant::now();

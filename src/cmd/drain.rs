@@ -3,11 +3,11 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use bytesize::ByteSize;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Exit, Failure};
 use crate::cli::DrainArgs;
+use crate::plain::{counted, size};
 use crate::service::{self, Drain, Plan, Progress};
 
 /// How often progress is told where there is no terminal.
@@ -72,7 +72,7 @@ fn bar() -> ProgressBar {
 fn show(bar: &ProgressBar, progress: Progress) {
     bar.set_length(progress.lines + progress.lines_left);
     bar.set_position(progress.lines);
-    bar.set_message(ByteSize(progress.bytes).to_string());
+    bar.set_message(size(progress.bytes));
 }
 
 fn sentence(progress: Progress, took: Duration) -> String {
@@ -80,12 +80,12 @@ fn sentence(progress: Progress, took: Duration) -> String {
     let rate = (progress.lines as f64 / seconds) as u64;
     let left = match progress.lines_left {
         0 => "nothing is left".to_owned(),
-        lines => format!("{} lines ({}) are left", HumanCount(lines), ByteSize(progress.bytes_left)),
+        lines => format!("{} ({}) left", counted(lines, "line"), size(progress.bytes_left)),
     };
     format!(
-        "drained {} lines ({}) in {seconds:.1} s, {} lines/s; {left}",
-        HumanCount(progress.lines),
-        ByteSize(progress.bytes),
+        "drained {} ({}) in {seconds:.1} s, {} lines/s; {left}",
+        counted(progress.lines, "line"),
+        size(progress.bytes),
         HumanCount(rate)
     )
 }

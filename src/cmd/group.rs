@@ -5,9 +5,10 @@ use std::time::SystemTime;
 
 use indicatif::HumanCount;
 
-use super::{Exit, Failure, data_dir, store, wrote};
+use super::{Exit, Failure, store, store_dir, wrote};
 use crate::cli::{Beginning, GroupArgs, GroupCommand, GroupNameArgs, Place};
 use crate::http::{AdminJson, Client, GivenJson, SeekToJson, StatusJson};
+use crate::plain::waiting;
 use crate::queue::wall_ms;
 
 /// Lists, adds, removes, pauses, resumes, retries or moves.
@@ -16,7 +17,7 @@ use crate::queue::wall_ms;
 /// When there is no such group, or the store cannot be opened.
 pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
     match &args.command {
-        GroupCommand::List { data_dir: dir, json } => list(&data_dir(dir.data_dir.as_deref()), *json),
+        GroupCommand::List { store, json } => list(&store_dir(store)?, *json),
         GroupCommand::Add { group, start } => {
             let from_beginning = *start == Beginning::Beginning;
             act(group, AdminJson::AddGroup { name: group.name.clone(), from_beginning }, "was added")
@@ -33,7 +34,7 @@ pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
         }
         GroupCommand::RetryNow { group } => {
             // Back-offs are the running service's: on disk there is nothing to shorten.
-            let dir = data_dir(group.data_dir.data_dir.as_deref());
+            let dir = store_dir(&group.store)?;
             if Client::connect(&dir).is_none() {
                 return Err(Failure::could_not_run(format!("no service runs on {}", dir.display()))
                     .hint("a start delivers what waits at once: `spillq run`, or `spillq drain`"));
@@ -52,7 +53,7 @@ const NOTE: &str = "\nA destination that notes what it was given (redis, postgre
                     not noted. To give it all of them, seek with --again while the service runs.";
 
 fn act(group: &GroupNameArgs, request: AdminJson, done: &str) -> Result<Exit, Failure> {
-    store::administer(&data_dir(group.data_dir.data_dir.as_deref()), request)?;
+    store::administer(&store_dir(&group.store)?, request)?;
     wrote(writeln!(io::stdout(), "group {} {done}", group.name))
 }
 
@@ -63,7 +64,7 @@ fn seek(
     discard_lines: bool,
     json: bool,
 ) -> Result<Exit, Failure> {
-    let dir = data_dir(group.data_dir.data_dir.as_deref());
+    let dir = store_dir(&group.store)?;
     let is_stopped = Client::connect(&dir).is_none();
     if is_stopped && given == Some(GivenJson::Again) {
         let message = format!("no service runs on {}: its processor clears the note", dir.display());
@@ -96,7 +97,11 @@ fn seek(
         Place::Seq(seq) if seq.0 > sought.to => format!(" (line {} is not there yet)", HumanCount(seq.0)),
         _ => String::new(),
     };
-    let (to, again, skipped) = (HumanCount(sought.to), HumanCount(sought.again), HumanCount(sought.skipped));
+    let (to, again) = (HumanCount(sought.to), waiting(sought.again));
+    let skipped = match sought.skipped {
+        1 => "1 was skipped".to_owned(),
+        many => format!("{} were skipped", HumanCount(many)),
+    };
     let name = &group.name;
     let note = match given {
         _ if sought.again == 0 => "",
@@ -105,10 +110,7 @@ fn seek(
         None if is_stopped => NOTE,
         _ => "",
     };
-    wrote(writeln!(
-        io::stdout(),
-        "group {name} is at line {to}{instead}: {again} lines wait again, {skipped} were skipped{note}"
-    ))
+    wrote(writeln!(io::stdout(), "group {name} is at line {to}{instead}: {again} again, {skipped}{note}"))
 }
 
 fn list(data_dir: &std::path::Path, json: bool) -> Result<Exit, Failure> {
@@ -123,8 +125,8 @@ fn list(data_dir: &std::path::Path, json: bool) -> Result<Exit, Failure> {
                 .map_err(io::Error::from)
                 .and_then(|()| out.write_all(b"\n"))
         } else {
-            let (floor, lag) = (HumanCount(group.ack_floor), HumanCount(group.lag_lines));
-            writeln!(out, "{} {}: acked up to {floor}, {lag} lines wait", group.group, group.state)
+            let (floor, waits) = (HumanCount(group.ack_floor), waiting(group.lag_lines));
+            writeln!(out, "{} {}: acked up to {floor}, {waits}", group.group, group.state)
         };
         if let Err(error) = written {
             return wrote(Err(error));

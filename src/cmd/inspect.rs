@@ -17,7 +17,7 @@ const PAGE_LINES: u64 = 1_000;
 /// # Errors
 /// When there is no store, or a line cannot be read.
 pub fn run(args: &InspectArgs) -> Result<Exit, Failure> {
-    let data_dir = super::data_dir(args.data_dir.data_dir.as_deref());
+    let data_dir = super::store_dir(&args.store)?;
     let from = args.from.unwrap_or(Seq::FIRST);
     let mut out = BufWriter::new(io::stdout().lock());
     let written = match Client::connect(&data_dir) {
@@ -103,7 +103,10 @@ fn tell_lost(from: Seq, end: Seq, lost: impl Iterator<Item = (SeqRange, String)>
     let Some(shown) = SeqRange::new(from, end.prev()) else { return };
     for (range, why) in lost {
         if let Some(range) = range.intersection(shown) {
-            tracing::warn!("lines {range} are lost: {why}");
+            match range.lines() {
+                1 => tracing::warn!("line {range} is lost: {why}"),
+                _ => tracing::warn!("lines {range} are lost: {why}"),
+            }
         }
     }
 }

@@ -31,6 +31,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::cli::StoreArgs;
 use crate::config::{ConfigError, DEFAULT_DATA_DIR, Loaded, Overrides, Settings, Sources};
 use crate::plain::plain;
 use crate::service::command_missing;
@@ -203,6 +204,18 @@ pub fn load(sources: &Sources) -> Result<Loaded, Failure> {
         tracing::warn!("{warning}");
     }
     Ok(loaded)
+}
+
+/// The data dir of a command that needs nothing else of a configuration: `--data-dir`, otherwise what the file says that
+/// is named, otherwise as [`data_dir`] finds it. Warnings about the file are for those who run it.
+///
+/// # Errors
+/// When the configuration is wrong.
+pub fn store_dir(args: &StoreArgs) -> Result<PathBuf, Failure> {
+    let option = args.data_dir.data_dir.as_deref();
+    let Some(file) = &args.config else { return Ok(data_dir(option)) };
+    let overrides = Overrides { data_dir: option.map(Path::to_path_buf), ..Overrides::default() };
+    Ok(crate::config::load(&sources(Some(file), overrides)?)?.settings.data_dir)
 }
 
 /// The data dir of a command that reads no configuration: the option, `SPILLQ_DATA_DIR`, or `./spillq-data`.

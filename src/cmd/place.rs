@@ -1,9 +1,10 @@
 //! Where a reading command looks: at the store in a folder, or at a service by its URL.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Failure;
+use crate::cli::StoreArgs;
 use crate::http::Client;
 
 /// Where to look.
@@ -15,12 +16,12 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// The URL where one is named, otherwise the data dir as [`super::data_dir`] finds it.
-    pub(super) fn new(data_dir: Option<&Path>, url: Option<&str>) -> Place {
-        match url {
+    /// The URL where one is named, otherwise the data dir as [`super::store_dir`] finds it.
+    pub(super) fn new(store: &StoreArgs, url: Option<&str>) -> Result<Place, Failure> {
+        Ok(match url {
             Some(url) => Place::Url(url.to_owned()),
-            None => Place::DataDir(super::data_dir(data_dir)),
-        }
+            None => Place::DataDir(super::store_dir(store)?),
+        })
     }
 
     /// The service there; `None` where none runs on the folder.

@@ -7,8 +7,9 @@ use indicatif::HumanCount;
 use serde_json::json;
 use spillq_storage::Repaired;
 
-use super::{Exit, Failure, data_dir, store, wrote};
+use super::{Exit, Failure, store, store_dir, wrote};
 use crate::cli::RepairArgs;
+use crate::plain::counted;
 use crate::tail;
 
 /// Repairs, or tells what would be done; status 1 when a dry run finds damage.
@@ -16,7 +17,7 @@ use crate::tail;
 /// # Errors
 /// When the store is in use, is none, or cannot be repaired.
 pub fn run(args: &RepairArgs) -> Result<Exit, Failure> {
-    let data_dir = data_dir(args.data_dir.data_dir.as_deref());
+    let data_dir = store_dir(&args.store)?;
     let repaired =
         spillq_storage::repair(&data_dir, args.dry_run, &mut tail::remake).map_err(store::failure)?;
     let text = if args.json { to_json(&repaired, args.dry_run) } else { tell(&repaired, args.dry_run) };
@@ -55,14 +56,14 @@ fn to_json(repaired: &Repaired, dry_run: bool) -> String {
 }
 
 fn tell(repaired: &Repaired, dry_run: bool) -> String {
-    let lines = HumanCount(repaired.lines);
+    let lines = counted(repaired.lines, "line");
     if repaired.findings.is_empty() {
-        return format!("sound: {lines} lines held, nothing to repair\n");
+        return format!("sound: {lines} held, nothing to repair\n");
     }
     let mut out = String::new();
     // Writing to a string does not fail.
     let verdict = if dry_run { "would be repaired, nothing was changed" } else { "repaired" };
-    let _ = writeln!(out, "{verdict}: {lines} lines held, {} lost", HumanCount(lost(repaired)));
+    let _ = writeln!(out, "{verdict}: {lines} held, {} lost", HumanCount(lost(repaired)));
     for finding in &repaired.findings {
         let _ = writeln!(out, "  found    {finding}");
     }
@@ -70,7 +71,11 @@ fn tell(repaired: &Repaired, dry_run: bool) -> String {
         let _ = writeln!(out, "  lost     lines {}: {}", loss.range, loss.reason);
     }
     if !repaired.raised.is_empty() {
-        let _ = writeln!(out, "  made again from stored lines: {} checkpoints", repaired.raised.len());
+        let _ = writeln!(
+            out,
+            "  made again from stored lines: {}",
+            counted(repaired.raised.len() as u64, "checkpoint")
+        );
     }
     for (source, why) in &repaired.read_again {
         let _ = writeln!(out, "  read again, lines come twice: source {source}: {why}");

@@ -3,6 +3,7 @@
 use super::{Exit, Failure};
 use crate::cli::RunArgs;
 use crate::config::STDIN;
+use crate::plain::{counted, waiting};
 use crate::service::{self, Plan, Reread};
 
 /// Runs the service.
@@ -36,8 +37,8 @@ pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
         tracing::warn!("no line was found in {globs}; `--log debug` shows what was looked at");
     }
     for group in &ended.status.groups {
-        let (lines, name) = (group.lag_lines, &group.group);
-        tracing::info!("stopped; {lines} lines wait for group {name}, {} dead letters", group.dead_letters);
+        let (waits, dead) = (waiting(group.lag_lines), counted(group.dead_letters, "dead letter"));
+        tracing::info!("stopped; {waits} for group {}, {dead}", group.group);
     }
     if args.once && ended.all_done && !ended.unread.is_empty() {
         let what = "everything else was read, but not this, which matched";

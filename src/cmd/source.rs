@@ -3,13 +3,13 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use bytesize::ByteSize;
 use spillq_storage::{Commit, Log, Options, SourceId};
 
 use super::place::Place;
-use super::{Exit, Failure, data_dir, status, store, wrote};
+use super::{Exit, Failure, status, store, store_dir, wrote};
 use crate::cli::{SourceArgs, SourceCommand};
 use crate::http::Client;
+use crate::plain::size;
 use crate::tail;
 
 /// Lists, or adopts.
@@ -18,10 +18,8 @@ use crate::tail;
 /// When there is no store or no such source, or the file is another.
 pub fn run(args: &SourceArgs) -> Result<Exit, Failure> {
     match &args.command {
-        SourceCommand::List { data_dir: dir, json } => list(&data_dir(dir.data_dir.as_deref()), *json),
-        SourceCommand::Adopt { data_dir: dir, source, path } => {
-            adopt(&data_dir(dir.data_dir.as_deref()), SourceId(*source), path)
-        }
+        SourceCommand::List { store, json } => list(&store_dir(store)?, *json),
+        SourceCommand::Adopt { store, source, path } => adopt(&store_dir(store)?, SourceId(*source), path),
     }
 }
 
@@ -33,7 +31,7 @@ fn list(data_dir: &Path, json: bool) -> Result<Exit, Failure> {
                 .map_err(io::Error::from)
                 .and_then(|()| out.write_all(b"\n"))
         } else {
-            writeln!(out, "{} {} {} {}", source.source, source.path, ByteSize(source.offset), source.state)
+            writeln!(out, "{} {} {} {}", source.source, source.path, size(source.offset), source.state)
         };
         if let Err(error) = written {
             return wrote(Err(error));

@@ -4,14 +4,13 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use indicatif::{HumanCount, HumanDuration};
 
 use super::place::Place;
 use super::{Exit, Failure, wrote};
 use crate::cli::StatusArgs;
 use crate::http::{AnsweredBy, GroupJson, StatusJson};
-use crate::plain::plain;
+use crate::plain::{counted, plain, size, waiting};
 use crate::queue::wall_ms;
 
 /// Between two looks with `--watch`.
@@ -26,7 +25,7 @@ const SOURCES_SHOWN_MAX: usize = 10;
 /// # Errors
 /// When there is no store, or its service does not answer; with `--running`, when none runs.
 pub fn run(args: &StatusArgs) -> Result<Exit, Failure> {
-    let place = Place::new(args.data_dir.data_dir.as_deref(), args.url.as_deref());
+    let place = Place::new(&args.store, args.url.as_deref())?;
     loop {
         let status = if args.running { running(&place)? } else { look(&place)? };
         let text = if args.json {
@@ -70,26 +69,26 @@ fn render(status: &StatusJson, place: &Place) -> String {
     let lines = log.next_seq.saturating_sub(1);
     let _ = writeln!(
         out,
-        "log      {} lines so far, {} segments, {} on disk",
-        HumanCount(lines),
-        HumanCount(log.segments),
-        ByteSize(log.disk_bytes)
+        "log      {} so far, {}, {} on disk",
+        counted(lines, "line"),
+        counted(log.segments, "segment"),
+        size(log.disk_bytes)
     );
     if let Some(full) = &log.full {
-        let _ = writeln!(out, "         taking in pauses: {}", plain(full));
+        let _ = writeln!(out, "         ingestion paused: {}", plain(full));
     }
     for group in &status.groups {
         out.push_str(&render_group(group));
     }
     let _ = writeln!(out, "sources  {}", HumanCount(status.sources.len() as u64));
     for source in status.sources.iter().rev().take(SOURCES_SHOWN_MAX) {
-        let size = source.size.map(|size| format!(" of {}", ByteSize(size))).unwrap_or_default();
+        let whole = source.size.map(|bytes| format!(" of {}", size(bytes))).unwrap_or_default();
         let error = source.error.as_ref().map(|error| format!(": {}", plain(error))).unwrap_or_default();
         let _ = writeln!(
             out,
-            "         {} {}{size} {}{error}",
+            "         {} {}{whole} {}{error}",
             plain(&source.path),
-            ByteSize(source.offset),
+            size(source.offset),
             source.state
         );
     }
@@ -97,26 +96,24 @@ fn render(status: &StatusJson, place: &Place) -> String {
     if losses.lost_lines > 0 || losses.destroyed_unread_bytes > 0 || losses.rolled_back > 0 {
         let _ = writeln!(
             out,
-            "losses   {} lines damaged, {} destroyed before they were read, {} sources rolled back",
-            losses.lost_lines,
-            ByteSize(losses.destroyed_unread_bytes),
-            losses.rolled_back
+            "losses   {} damaged, {} destroyed before they were read, {} rolled back",
+            counted(losses.lost_lines, "line"),
+            size(losses.destroyed_unread_bytes),
+            counted(losses.rolled_back, "source")
         );
     }
     if losses.lost_sight > 0 {
-        let sources = HumanCount(losses.lost_sight);
-        let _ = writeln!(
-            out,
-            "unknown  {sources} files vanished while they were not open: whether all of them was read is not known"
-        );
+        let files = counted(losses.lost_sight, "file");
+        let _ =
+            writeln!(out, "unknown  {files} vanished while not open: they may not have been read to the end");
     }
     let quarantine = status.quarantine;
     if quarantine.files > 0 {
-        let (files, bytes) = (HumanCount(quarantine.files), ByteSize(quarantine.bytes));
-        let _ = writeln!(out, "aside    {files} damaged files ({bytes}) in quarantine/, kept by repair");
+        let (files, bytes) = (counted(quarantine.files, "damaged file"), size(quarantine.bytes));
+        let _ = writeln!(out, "aside    {files} ({bytes}) moved to quarantine/ by repair");
     }
     if losses.dropped_lines > 0 {
-        let _ = writeln!(out, "dropped  {} lines by limits", HumanCount(losses.dropped_lines));
+        let _ = writeln!(out, "dropped  {} by limits", counted(losses.dropped_lines, "line"));
     }
     for dropped in losses.dropped.iter().rev().take(DROPPED_SHOWN_MAX) {
         let _ = writeln!(out, "         {}", plain(dropped));
@@ -143,14 +140,14 @@ fn render_group(group: &GroupJson) -> String {
         .lag_seconds
         .map(|seconds| format!(", the oldest {} old", HumanDuration(Duration::from_secs_f64(seconds))));
     let mut out = format!(
-        "group    {}: {}, {} lines wait ({}{}), {} leased, {} dead letters\n",
+        "group    {}: {}, {} ({}{}), {} leased, {}\n",
         plain(&group.group),
         plain(&group.state),
-        HumanCount(group.lag_lines),
-        ByteSize(group.lag_bytes),
+        waiting(group.lag_lines),
+        size(group.lag_bytes),
         age.filter(|_| group.lag_lines > 0).unwrap_or_default(),
         HumanCount(group.leased),
-        HumanCount(group.dead_letters)
+        counted(group.dead_letters, "dead letter")
     );
     if let Some(reason) = &group.reason {
         let _ = writeln!(out, "         {}", plain(reason));

@@ -6,7 +6,7 @@ use spillq_storage::{DiskOptions, Error, Keep, Log, Options, View};
 
 use super::{Exit, Failure};
 use crate::http::{AdminJson, AnswerJson, Client, ClientError};
-use crate::queue::{Command, Queue, wall_ms};
+use crate::queue::{Command, Queue, no_space, wall_ms};
 use crate::service::ServiceError;
 use crate::supervise::{Event, Events};
 
@@ -35,8 +35,8 @@ pub(super) fn failure(error: Error) -> Failure {
         Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotADirectory => {
             Failure::could_not_run(message).hint("name a folder with --data-dir")
         }
-        Error::Full(_) => {
-            Failure::could_not_run(message).hint("make room on that file system, or raise disk.limit")
+        Error::Full(full) => {
+            Failure::could_not_run(no_space(full)).hint("free space on that file system, or raise disk.limit")
         }
         Error::Damaged { .. } => Failure::store(message).hint(
             "nothing was changed; copy the data dir away, then `spillq repair --dry-run` says what can be kept",

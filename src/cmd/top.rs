@@ -37,7 +37,7 @@ pub fn run(args: &TopArgs) -> Result<Exit, Failure> {
         return Err(Failure::could_not_run("top draws on a terminal, and here is none")
             .hint("`spillq status --watch` and `spillq doctor` print to anything"));
     }
-    let place = Place::new(args.data_dir.data_dir.as_deref(), args.url.as_deref());
+    let place = Place::new(&args.store, args.url.as_deref())?;
     if place.service()?.is_none() {
         return Err(Failure::could_not_run(format!("{place}: no service runs on it"))
             .hint("`spillq status` reads what is on the disk of a stopped one"));

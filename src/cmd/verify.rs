@@ -2,20 +2,20 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use bytesize::ByteSize;
-use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
 use spillq_storage::{Error, Verified, View};
 
 use super::{Exit, Failure, store, wrote};
 use crate::cli::VerifyArgs;
+use crate::plain::{counted, size};
 
 /// Verifies; status 1 when something is damaged, 3 when the disk refused to read something: then it is not known.
 ///
 /// # Errors
 /// When the store is in use, or is none, or cannot be read at all.
 pub fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
-    let data_dir = super::data_dir(args.data_dir.data_dir.as_deref());
+    let data_dir = super::store_dir(&args.store)?;
     let (findings, verified) = match View::open(&data_dir) {
         Ok(view) => {
             let target = if io::stderr().is_terminal() {
@@ -44,13 +44,13 @@ pub fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
             .to_string()
             + "\n"
     } else {
-        let checked = format!("{} lines ({}) checked", HumanCount(verified.lines), ByteSize(verified.bytes));
+        let checked = format!("{} ({}) checked", counted(verified.lines, "line"), size(verified.bytes));
         let verdict = if sound {
             format!("sound: {checked}")
         } else if verified.refused > 0 {
-            format!("not known: {checked}, the disk refused {} reads", verified.refused)
+            format!("not known: {checked}, the disk refused {}", counted(verified.refused, "read"))
         } else {
-            format!("damaged: {checked}, {} findings", findings.len())
+            format!("damaged: {checked}, {}", counted(findings.len() as u64, "finding"))
         };
         let mut text = verdict + "\n";
         findings.iter().for_each(|finding| text.push_str(&format!("  {finding}\n")));

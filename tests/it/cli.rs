@@ -117,7 +117,7 @@ fn variables_are_shown_and_suspicious_ones_warned_about() {
 #[test]
 fn generated_lines_are_data_on_standard_output() {
     let folder = tempfile::tempdir().unwrap();
-    let output = check(folder.path(), &["bench", "generate", "1_000"], 0, "1000 lines of 350 bytes, ");
+    let output = check(folder.path(), &["bench", "generate", "1_000"], 0, "1,000 lines of 350 bytes, ");
     assert_eq!(output.stdout.len(), 350_000);
 }
 

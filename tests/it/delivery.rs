@@ -380,10 +380,16 @@ fn a_range_is_parked_but_for_the_lines_that_do_not_wait() {
     };
     assert_eq!(park(&["5"]).0, Some(0));
     let (code, said) = park(&["3-8"]);
-    assert!(code == Some(0) && said.starts_with("5 lines are dead letters now"), "{said}");
+    assert!(
+        code == Some(0) && said.starts_with("5 lines moved to the dead letters of group default"),
+        "{said}"
+    );
     assert_eq!(park(&["3-8"]).0, Some(2), "none of them waits any more");
     let (code, said) = park(&["--all"]);
-    assert!(code == Some(0) && said.starts_with("1194 lines are dead letters now"), "{said}");
+    assert!(
+        code == Some(0) && said.starts_with("1,194 lines moved to the dead letters of group default"),
+        "{said}"
+    );
     let status = service.wait("nothing waits", is_done);
     assert_eq!(status.groups[0].dead_letters, 1_200);
 }

@@ -12,9 +12,11 @@ mod chaos;
 mod cli;
 /// Batches into a server like ClickHouse, with kills on both sides.
 mod clickhouse;
+/// Commands on a store: which store they find, and what they print of it.
+mod commands;
 /// The process killed at any moment.
 mod crash;
-/// Dead letters, exported.
+/// Dead letters, listed, shown and exported.
 mod dead_letter;
 /// Order, failure, blame and dead letters.
 mod delivery;

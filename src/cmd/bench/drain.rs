@@ -9,9 +9,12 @@ use std::time::Instant;
 use serde_json::json;
 use spillq_storage::{Seq, View};
 
+use indicatif::HumanCount;
+
 use super::{ROUNDS, failed, folder, median, peak_rss_mb, print, settings, write_input};
 use crate::cli::BenchDrainArgs;
 use crate::cmd::{Exit, Failure, store};
+use crate::plain::counted;
 use crate::processor::{Batch, Outcome, Processing, Processor};
 use crate::service::{self, Drain, Plan};
 
@@ -48,8 +51,9 @@ pub fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
         let rate = bytes as f64 / started.elapsed().as_secs_f64() / 1e6;
         if ended.progress.lines != args.lines {
             return Err(Failure::store(format!(
-                "{} lines were drained of {}",
-                ended.progress.lines, args.lines
+                "{} drained, and {} were written",
+                counted(ended.progress.lines, "line"),
+                HumanCount(args.lines)
             )));
         }
         store::administer(

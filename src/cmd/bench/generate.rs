@@ -8,6 +8,7 @@ use std::io::{self, Write};
 
 use super::super::{Exit, Failure, wrote};
 use crate::cli::BenchGenerateArgs;
+use crate::plain::{counted, size};
 
 /// The bytes of a line, newline included.
 pub const LINE_BYTES: usize = 350;
@@ -33,9 +34,9 @@ const FIRST_TIME_MS: u64 = 1_759_849_200_000;
 pub fn run(args: &BenchGenerateArgs) -> Result<Exit, Failure> {
     let exit = wrote(write_lines(&mut io::stdout().lock(), args.lines, args.seed))?;
     eprintln!(
-        "{} lines of {LINE_BYTES} bytes, {} in all; zstd -1 makes about 3.7 times less of them",
-        args.lines,
-        args.lines.saturating_mul(LINE_BYTES as u64)
+        "{} of {LINE_BYTES} bytes, {} in all; zstd -1 makes about 3.7 times less of them",
+        counted(args.lines, "line"),
+        size(args.lines.saturating_mul(LINE_BYTES as u64))
     );
     Ok(exit)
 }

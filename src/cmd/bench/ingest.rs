@@ -7,9 +7,12 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use indicatif::HumanCount;
+
 use super::{ROUNDS, failed, folder, median, peak_rss_mb, print, settings, write_input};
 use crate::cli::BenchIngestArgs;
 use crate::cmd::{Exit, Failure};
+use crate::plain::counted;
 use crate::service::{self, Plan};
 
 /// What the plain copy writes between two syncs.
@@ -38,7 +41,11 @@ pub fn run(args: &BenchIngestArgs) -> Result<Exit, Failure> {
         let ingested = bytes as f64 / started.elapsed().as_secs_f64() / 1e6;
         if ended.status.log.next_seq != args.lines + 1 {
             let found = ended.status.log.next_seq - 1;
-            return Err(Failure::store(format!("{found} lines are in the log, {} were written", args.lines)));
+            return Err(Failure::store(format!(
+                "{} in the log, and {} were written",
+                counted(found, "line"),
+                HumanCount(args.lines)
+            )));
         }
         fs::remove_dir_all(&settings.data_dir).map_err(failed("remove", settings.data_dir.clone()))?;
         copies.push(copied);

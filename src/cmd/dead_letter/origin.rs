@@ -1,0 +1,132 @@
+//! Where dead letters are read: a running service, or a stopped store, which is only looked at.
+
+use std::io;
+use std::path::Path;
+
+use spillq_storage::{Seq, View};
+
+use super::{Failure, store};
+use crate::http::{AdminJson, AnswerJson, Client, DeadLetterJson, LineJson, SourceNames, StatusJson};
+use crate::queue::DEAD_LETTERS_SHOWN_MAX;
+
+/// The group that is meant where a store has several and none is named.
+const USUAL: &str = "default";
+
+/// One of the two.
+pub(super) enum Origin {
+    Service(Client),
+    Disk(Box<View>),
+}
+
+impl Origin {
+    pub(super) fn of(data_dir: &Path) -> Result<Origin, Failure> {
+        match Client::connect(data_dir) {
+            Some(service) => Ok(Origin::Service(service)),
+            None => Ok(Origin::Disk(Box::new(store::view(data_dir)?))),
+        }
+    }
+
+    /// The names of all groups.
+    fn groups(&self) -> Result<Vec<String>, Failure> {
+        Ok(match self {
+            Origin::Service(service) => {
+                service.get::<StatusJson>("/v1/status")?.groups.into_iter().map(|group| group.group).collect()
+            }
+            Origin::Disk(view) => view.state().groups.values().map(|group| group.name.clone()).collect(),
+        })
+    }
+
+    /// Those whose dead letters are listed: the one that was named, the only one, `default`, or all.
+    pub(super) fn listed(&self, named: Option<&str>) -> Result<Vec<String>, Failure> {
+        Ok(match named {
+            Some(name) => vec![name.to_owned()],
+            None => usual(self.groups()?).map_or_else(|all| all, |one| vec![one]),
+        })
+    }
+
+    /// The one that is meant: the one that was named, the only one, or `default`.
+    pub(super) fn chosen(&self, named: Option<&str>) -> Result<String, Failure> {
+        match named {
+            Some(name) => Ok(name.to_owned()),
+            None => usual(self.groups()?).map_err(|all| {
+                Failure::could_not_run(format!("the store has several groups: {}", all.join(", ")))
+                    .hint("name one with --group")
+            }),
+        }
+    }
+
+    /// Some dead letters of a group from a seq on; none where there are no more.
+    fn page(&self, group: &str, from: u64) -> Result<Vec<DeadLetterJson>, Failure> {
+        match self {
+            Origin::Service(service) => {
+                let request = AdminJson::DeadLetters { group: group.to_owned(), from };
+                Ok(service.post::<AnswerJson>("/v1/admin", &request)?.dead_letters)
+            }
+            Origin::Disk(view) => {
+                let Some((id, _)) = view.state().group(group) else {
+                    return Err(Failure::could_not_run(format!("there is no group {group}"))
+                        .hint("`spillq group list` names those that there are"));
+                };
+                let letters =
+                    view.dead_letters(id, Seq(from), DEAD_LETTERS_SHOWN_MAX).map_err(store::failure)?;
+                Ok(letters.iter().map(Into::into).collect())
+            }
+        }
+    }
+
+    /// A line, or why it cannot be read.
+    pub(super) fn line(&self, seq: u64) -> Result<Option<LineJson>, String> {
+        match self {
+            Origin::Service(service) => {
+                service.get(&format!("/v1/line?seq={seq}")).map_err(|error| error.to_string())
+            }
+            Origin::Disk(view) => {
+                let block = view.reader().block(Seq(seq)).map_err(|error| error.to_string())?;
+                let names = SourceNames::of(view.state());
+                let line = block.lines().find(|line| line.seq == Seq(seq));
+                Ok(line.map(|line| LineJson::new(&line, names.name(line.source), block.append_time_ms())))
+            }
+        }
+    }
+
+    /// All dead letters of a group, some at a time.
+    pub(super) fn each(
+        &self,
+        group: &str,
+        mut take: impl FnMut(&DeadLetterJson) -> Result<io::Result<()>, Failure>,
+    ) -> Result<io::Result<()>, Failure> {
+        let mut from = 0;
+        loop {
+            let page = self.page(group, from)?;
+            let Some(last) = page.last() else { return Ok(Ok(())) };
+            from = last.seq + 1;
+            for letter in &page {
+                if let Err(error) = take(letter)? {
+                    return Ok(Err(error));
+                }
+            }
+        }
+    }
+}
+
+/// The group that needs no name; all of them where there is no such group.
+fn usual(groups: Vec<String>) -> Result<String, Vec<String>> {
+    match groups.as_slice() {
+        [only] => Ok(only.clone()),
+        several if several.iter().any(|name| name == USUAL) => Ok(USUAL.to_owned()),
+        _ => Err(groups),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_only_group_and_default_need_no_name() {
+        let usual = |names: &[&str]| usual(names.iter().map(ToString::to_string).collect());
+        assert_eq!(usual(&["fills"]), Ok("fills".to_owned()));
+        assert_eq!(usual(&["audit", "default"]), Ok("default".to_owned()));
+        assert_eq!(usual(&["audit", "fills"]), Err(vec!["audit".to_owned(), "fills".to_owned()]));
+    }
+}
