@@ -5,7 +5,9 @@
 
 mod asks;
 mod draw;
+mod keys;
 mod model;
+mod plot;
 #[cfg(test)]
 mod tests;
 
@@ -13,16 +15,16 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use ratatui::DefaultTerminal;
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::place::Place;
 use super::{Exit, Failure};
 use crate::cli::TopArgs;
-use crate::http::AdminJson;
 use asks::{Asks, News, Signals};
 use draw::draw;
+use keys::{Pressed, pressed};
 use model::Model;
 
 /// How long a key is waited for before it is looked whether there is news.
@@ -76,8 +78,11 @@ fn show(terminal: &mut DefaultTerminal, model: &mut Model, asks: &Asks, signals:
         while event::poll(Duration::ZERO)? {
             changed = true;
             match event::read()? {
-                Event::Key(key) if key.kind != KeyEventKind::Release && is_end(key) => return Ok(()),
-                Event::Key(key) if key.kind != KeyEventKind::Release => steer(model, asks, key.code),
+                Event::Key(key) if key.kind != KeyEventKind::Release => match pressed(model, key) {
+                    Pressed::End => return Ok(()),
+                    Pressed::Order(request) => asks.order(request),
+                    Pressed::Shown => {}
+                },
                 // Drawn anew at the new size, as with anything else.
                 _ => {}
             }
@@ -96,22 +101,4 @@ fn has_hung_up(wait: Duration) -> io::Result<bool> {
         Err(error) => return Err(error.into()),
     }
     Ok(keys[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
-}
-
-fn is_end(key: KeyEvent) -> bool {
-    let control = key.modifiers.contains(KeyModifiers::CONTROL);
-    matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) || (control && key.code == KeyCode::Char('c'))
-}
-
-fn steer(model: &mut Model, asks: &Asks, key: KeyCode) {
-    model.notice.clear();
-    let group = model.chosen_group().map(|group| group.group.clone());
-    match (key, group) {
-        (KeyCode::Down | KeyCode::Right | KeyCode::Tab | KeyCode::Char('j'), _) => model.choose(1),
-        (KeyCode::Up | KeyCode::Left | KeyCode::BackTab | KeyCode::Char('k'), _) => model.choose(-1),
-        (KeyCode::Char('p'), Some(name)) => asks.order(AdminJson::Pause { name, paused: true }),
-        (KeyCode::Char('r'), Some(name)) => asks.order(AdminJson::Pause { name, paused: false }),
-        (KeyCode::Char('d'), Some(group)) => asks.order(AdminJson::DeadLetters { group, from: 0 }),
-        _ => {}
-    }
 }

@@ -162,7 +162,8 @@ impl Api {
         let ages = self.ages(&status).await?;
         let report = self.supervision.look(&status, &outside, now_ms());
         let config = self.config.as_ref().map(ConfigDoor::told);
-        Ok(StatusJson { config, ..StatusJson::live(&status, tail.as_deref(), &ages, &report) })
+        let (limit_bytes, _) = self.supervision.disk_limits();
+        Ok(StatusJson { config, ..StatusJson::live(&status, tail.as_deref(), &ages, &report, limit_bytes) })
     }
 
     /// How long the oldest line of each group has been waiting, in seconds.

@@ -131,6 +131,9 @@ pub struct LogJson {
     pub next_seq: u64,
     pub segments: u64,
     pub disk_bytes: u64,
+    /// `disk.limit`; null if no service runs, as the store does not know it.
+    #[serde(default)]
+    pub limit_bytes: Option<u64>,
     pub appended_bytes: u64,
     /// Why lines are not taken in now.
     pub full: Option<String>,
@@ -539,6 +542,7 @@ impl StatusJson {
         tail: Option<&Snapshot>,
         ages: &BTreeMap<String, f64>,
         report: &Report,
+        limit_bytes: u64,
     ) -> StatusJson {
         let sources = match tail {
             Some(tail) => tail.sources.iter().map(source_of_tail).collect(),
@@ -574,6 +578,7 @@ impl StatusJson {
                 next_seq: status.next_seq.0,
                 segments: status.segments,
                 disk_bytes: status.disk_bytes,
+                limit_bytes: Some(limit_bytes),
                 appended_bytes: status.appended_bytes,
                 full: status.full.as_ref().map(ToString::to_string),
                 window_bytes: status.window_bytes,
@@ -643,6 +648,7 @@ impl StatusJson {
                 next_seq: state.next_seq.0,
                 segments: state.segments.len() as u64,
                 disk_bytes: view.disk_bytes(),
+                limit_bytes: None,
                 appended_bytes: state.appended_bytes,
                 full: None,
                 window_bytes: 0,

@@ -83,7 +83,7 @@ fn top_draws_follows_a_restart_and_gives_the_terminal_back() {
     let mut service = run(folder.path());
     service.wait("the line is acked", |status| status.log.next_seq == 2 && status.groups[0].lag_lines == 0);
     let mut shown = Shown::start(folder.path());
-    shown.wait("well");
+    shown.wait("healthy");
     shown.wait("acked");
     service.kill();
     shown.wait("no answer for ");
@@ -91,16 +91,23 @@ fn top_draws_follows_a_restart_and_gives_the_terminal_back() {
     service.wait("it answers again", |_| true);
     shown.written.lock().unwrap().clear();
     // Drawn where something has changed: the word is there again.
-    shown.wait("well");
-    let mut press = |key: &[u8]| shown.script.stdin.as_mut().unwrap().write_all(key).unwrap();
+    shown.wait("healthy");
+    let mut keys = shown.script.stdin.take().unwrap();
+    let mut press = |key: &[u8]| keys.write_all(key).unwrap();
     press(b"p");
+    shown.wait("y/n");
+    press(b"n");
+    shown.wait("not paused");
+    assert_eq!(service.status().unwrap().groups[0].state, "idle");
+    press(b"p");
+    press(b"y");
     service.wait("it is paused", |status| status.groups[0].state == "paused");
     press(b"r");
     service.wait("it goes on", |status| status.groups[0].state != "paused");
     press(b"d");
     // Of "group default has no dead letters", what was not on the screen before.
     shown.wait("letters");
-    shown.script.stdin.as_mut().unwrap().write_all(b"q").unwrap();
+    press(b"q");
     let whole = shown.text();
     assert!(!whole.contains(LEAVE), "{whole:?}");
     // The beginning was cleared above.
@@ -108,7 +115,7 @@ fn top_draws_follows_a_restart_and_gives_the_terminal_back() {
     shown.ended();
 
     let terminated = Shown::start(folder.path());
-    terminated.wait("well");
+    terminated.wait("healthy");
     kill_process(terminated.pid(), Signal::TERM).unwrap();
     terminated.ended();
     assert_eq!(service.stop(), 0);
@@ -122,7 +129,7 @@ fn top_ends_when_its_terminal_hangs_up() {
     let mut service = Service::start(&folder.path().join("q"), &["--follow", "a.log", "--", "cat"]);
     service.wait("the line is acked", |status| status.log.next_seq == 2 && status.groups[0].lag_lines == 0);
     let mut shown = Shown::start(folder.path());
-    shown.wait("well");
+    shown.wait("healthy");
     let top = shown.pid();
     // The terminal is that of `script`.
     shown.script.kill().unwrap();

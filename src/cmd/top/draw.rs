@@ -3,27 +3,26 @@
 
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use indicatif::HumanCount;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table, TableState, Wrap};
+use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState, Wrap};
 
-use super::model::{HISTORY_MAX, Model};
+use super::model::Model;
+use super::plot::{Plot, Unit};
 use crate::http::{GroupJson, SourceJson, VerdictJson};
-use crate::plain::plain;
+use crate::plain::{counted, plain, size};
 use crate::tail::SourceState;
 
 /// Rows of groups that are shown at once; the list moves with the choice.
 const GROUP_ROWS_MAX: u16 = 6;
+/// Of a name in a question, so that the question is seen on 60 columns.
+const NAME_CHARS_ASKED: usize = 40;
 /// A plot is so high, title included: on 24 rows, and on high screens.
 const PLOT_ROWS_MIN: u16 = 4;
 const PLOT_ROWS_MAX: u16 = 10;
-
-/// How a value is written.
-type Unit<'u> = &'u dyn Fn(u64) -> String;
 
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     let groups = u16::try_from(model.groups().len()).unwrap_or(u16::MAX).clamp(1, GROUP_ROWS_MAX);
@@ -42,10 +41,20 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     draw_groups(frame, model, list);
     draw_plots(frame, model, plots);
     frame.render_widget(Paragraph::new(what_is_said(model)).wrap(Wrap { trim: false }), said);
-    frame.render_widget(
-        Line::from("q quit   ↑ ↓ Tab choose a group   p pause   r resume   d dead letters").style(dim()),
-        keys,
-    );
+    frame.render_widget(bottom_line(model), keys);
+}
+
+/// The keys, or the question that the next one answers.
+fn bottom_line(model: &Model) -> Line<'static> {
+    match &model.to_pause {
+        Some(name) => {
+            let name: String = plain(name).chars().take(NAME_CHARS_ASKED).collect();
+            Line::from(format!("pause group {name}? y/n")).style(marked(model, Color::Yellow))
+        }
+        None => {
+            Line::from("q quit   ↑ ↓ Tab choose a group   p pause   r resume   d dead letters").style(dim())
+        }
+    }
 }
 
 fn dim() -> Style {
@@ -63,16 +72,24 @@ fn title_line(model: &Model) -> Line<'static> {
         (Some((why, since)), _) => {
             let gone = model.at.saturating_sub(*since);
             (
-                format!("! no answer for {}: {}; asking again", seconds(gone), plain(why)),
+                format!("! no answer for {}: {}; retrying", seconds(gone), plain(why)),
                 marked(model, Color::Red),
             )
         }
-        (None, Some(now)) if now.1.healthy => ("well".to_owned(), marked(model, Color::Green)),
-        (None, Some(_)) => ("! something is wrong".to_owned(), marked(model, Color::Red)),
-        (None, None) => ("asking".to_owned(), dim()),
+        (None, Some(now)) if now.1.healthy => ("healthy".to_owned(), marked(model, Color::Green)),
+        (None, Some(_)) => ("! unhealthy".to_owned(), marked(model, Color::Red)),
+        (None, None) => ("connecting".to_owned(), dim()),
     };
+    let mut spans = vec![Span::raw("spillq  "), Span::styled(word, style)];
+    let paused = match model.paused().as_slice() {
+        [] => None,
+        [name] => Some(format!("  paused: group {}", plain(name))),
+        several => Some(format!("  paused: {}", counted(several.len() as u64, "group"))),
+    };
+    spans.extend(paused.map(|paused| Span::styled(paused, marked(model, Color::Yellow))));
     // A long path is what may be cut off.
-    Line::from(vec![Span::raw("spillq  "), Span::styled(word, style), Span::raw(format!("  {place}"))])
+    spans.push(Span::raw(format!("  {place}")));
+    Line::from(spans)
 }
 
 fn seconds(time: Duration) -> String {
@@ -85,37 +102,76 @@ fn log_line(model: &Model) -> Line<'static> {
     let is_reading = |source: &&SourceJson| SourceState::of_word(&source.state) == Some(SourceState::Reading);
     let reading = now.0.sources.iter().filter(is_reading).count();
     let mut text = format!(
-        "{} lines so far, {} files ({reading} reading), disk {}",
-        HumanCount(log.next_seq.saturating_sub(1)),
-        HumanCount(now.0.sources.len() as u64),
-        ByteSize(log.disk_bytes),
+        "{} so far, {} ({reading} reading), disk {}",
+        counted(log.next_seq.saturating_sub(1), "line"),
+        counted(now.0.sources.len() as u64, "file"),
+        size(log.disk_bytes),
     );
     if let Some(resident) = process.resident_bytes {
-        text += &format!(", memory {}", ByteSize(resident));
+        text += &format!(", memory {}", size(resident));
     }
     let mut spans = vec![Span::raw(text)];
     if let Some(full) = &log.full {
-        spans.push(Span::styled(format!("  ! pauses: {}", plain(full)), marked(model, Color::Red)));
+        spans.push(Span::styled(format!("  ! paused: {}", plain(full)), marked(model, Color::Red)));
     }
     Line::from(spans)
 }
 
+/// A column of the list of groups.
+struct Column {
+    title: &'static str,
+    width: Constraint,
+    /// Screens that are less wide do without it.
+    from_width: u16,
+    text: fn(&GroupJson) -> String,
+}
+
+/// Columns have the width of their longest text, and the name gets what is left: no state and no figure is cut off.
+const COLUMNS: [Column; 6] = [
+    Column {
+        title: "state",
+        width: Constraint::Length(12),
+        from_width: 0,
+        text: |group| plain(&group.state).into_owned(),
+    },
+    Column {
+        title: "lag lines",
+        width: Constraint::Length(13),
+        from_width: 40,
+        text: |group| HumanCount(group.lag_lines).to_string(),
+    },
+    Column {
+        title: "lag",
+        width: Constraint::Length(10),
+        from_width: 76,
+        text: |group| size(group.lag_bytes),
+    },
+    Column { title: "oldest", width: Constraint::Length(7), from_width: 60, text: oldest },
+    Column {
+        title: "leased",
+        width: Constraint::Length(7),
+        from_width: 76,
+        text: |group| HumanCount(group.leased).to_string(),
+    },
+    Column {
+        title: "dead",
+        width: Constraint::Length(7),
+        from_width: 60,
+        text: |group| HumanCount(group.dead_letters).to_string(),
+    },
+];
+
 fn draw_groups(frame: &mut Frame<'_>, model: &Model, area: Rect) {
-    let header = ["  group", "state", "lag lines", "lag", "oldest", "leased", "dead"];
+    let columns: Vec<&Column> = COLUMNS.iter().filter(|column| area.width >= column.from_width).collect();
+    let header = std::iter::once("  group").chain(columns.iter().map(|column| column.title));
     let rows = model.groups().iter().map(|group| {
         let ill = model.verdict(&group.group).is_some_and(|verdict| verdict.cause.is_some());
         let style = if ill { marked(model, Color::Red) } else { Style::new() };
-        Row::new(cells(group, ill).map(Cell::from)).style(style)
+        let name = format!("{} {}", if ill { '!' } else { ' ' }, plain(&group.group));
+        let cells = std::iter::once(name).chain(columns.iter().map(|column| (column.text)(group)));
+        Row::new(cells.map(Cell::from)).style(style)
     });
-    let widths = [
-        Constraint::Fill(1),
-        Constraint::Length(13),
-        Constraint::Length(14),
-        Constraint::Length(10),
-        Constraint::Length(9),
-        Constraint::Length(9),
-        Constraint::Length(8),
-    ];
+    let widths = std::iter::once(Constraint::Fill(1)).chain(columns.iter().map(|column| column.width));
     let table = Table::new(rows, widths)
         .header(Row::new(header).style(dim()))
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
@@ -123,17 +179,8 @@ fn draw_groups(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     frame.render_stateful_widget(table, area, &mut state);
 }
 
-fn cells(group: &GroupJson, ill: bool) -> [String; 7] {
-    let oldest = group.lag_seconds.filter(|_| group.lag_lines > 0).map(age).unwrap_or_default();
-    [
-        format!("{} {}", if ill { '!' } else { ' ' }, plain(&group.group)),
-        plain(&group.state).into_owned(),
-        HumanCount(group.lag_lines).to_string(),
-        ByteSize(group.lag_bytes).to_string(),
-        oldest,
-        HumanCount(group.leased).to_string(),
-        HumanCount(group.dead_letters).to_string(),
-    ]
+fn oldest(group: &GroupJson) -> String {
+    group.lag_seconds.filter(|_| group.lag_lines > 0).map(age).unwrap_or_default()
 }
 
 fn age(seconds: f64) -> String {
@@ -149,42 +196,23 @@ fn draw_plots(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     let name = model.chosen_group().map(|group| group.group.clone()).unwrap_or_default();
     let per_second = |value: u64| format!("{}/s", HumanCount(value));
     let count = |value: u64| HumanCount(value).to_string();
-    let bytes = |value: u64| ByteSize(value).to_string();
     let shown = plain(&name);
-    let plots: [(String, Vec<u64>, Unit<'_>); 6] = [
-        ("lines in".to_owned(), model.lines_in(), &per_second),
-        (format!("acked by {shown}"), model.lines_out(&name), &per_second),
-        (format!("lag of {shown}"), model.lag(&name), &count),
-        ("disk".to_owned(), model.disk(), &bytes),
-        ("memory".to_owned(), model.memory(), &bytes),
-        (String::new(), Vec::new(), &count),
+    let plot = |title: String, values, unit| Plot { title, values, unit, limit: None };
+    let plots = [
+        plot("lines in".to_owned(), model.lines_in(), &per_second as Unit<'_>),
+        plot(format!("acked by {shown}"), model.lines_out(&name), &per_second),
+        plot(format!("lag of {shown}"), model.lag(&name), &count),
+        Plot { limit: model.disk_limit(), ..plot("disk".to_owned(), model.disk(), &size) },
+        plot("memory".to_owned(), model.memory(), &size),
     ];
     let rows: [Rect; 3] = Layout::vertical([Constraint::Fill(1); 3]).areas(area);
     for (row, pair) in rows.into_iter().zip(plots.chunks(2)) {
         let cells: [Rect; 2] =
             Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).spacing(2).areas(row);
-        for (cell, (title, values, unit)) in cells.into_iter().zip(pair) {
-            if !title.is_empty() {
-                draw_plot(frame, model, cell, title, values, *unit);
-            }
+        for (cell, plot) in cells.into_iter().zip(pair) {
+            plot.draw(frame, model, cell);
         }
     }
-}
-
-/// The newest values that fit, the newest at the right.
-fn draw_plot(frame: &mut Frame<'_>, model: &Model, area: Rect, title: &str, values: &[u64], unit: Unit<'_>) {
-    let width = usize::from(area.width).min(HISTORY_MAX);
-    let from = values.len().saturating_sub(width);
-    let seen = values.get(from..).unwrap_or_default();
-    let (now, most) = (seen.last().copied().unwrap_or(0), seen.iter().copied().max().unwrap_or(0));
-    let title = format!("{title}: {} (most {})", unit(now), unit(most));
-    // To the right, where new values come in.
-    let mut padded = vec![0; width - seen.len()];
-    padded.extend_from_slice(seen);
-    let style = if model.colour { Style::new().fg(Color::Cyan) } else { Style::new() };
-    let plot =
-        Sparkline::default().block(Block::new().title(title)).data(padded).max(most.max(1)).style(style);
-    frame.render_widget(plot, area);
 }
 
 fn what_is_said(model: &Model) -> Vec<Line<'static>> {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::asks::Heard;
 use crate::http::{AdminJson, AnswerJson, DoctorJson, GroupJson, StatusJson, VerdictJson};
+use crate::plain::counted;
+use crate::supervise::State;
 
 /// Answers that are remembered: five minutes of one a second.
 pub(super) const HISTORY_MAX: usize = 300;
@@ -39,6 +41,8 @@ pub(super) struct Model {
     chosen: usize,
     /// What came of the last request, until the next key.
     pub(super) notice: Vec<String>,
+    /// The group that is paused if the next key says so.
+    pub(super) to_pause: Option<String>,
 }
 
 impl Model {
@@ -53,6 +57,7 @@ impl Model {
             samples: VecDeque::with_capacity(HISTORY_MAX),
             chosen: 0,
             notice: Vec::new(),
+            to_pause: None,
         }
     }
 
@@ -93,30 +98,37 @@ impl Model {
         let answer = match done {
             Ok(answer) => answer,
             Err(why) => {
-                self.notice = vec![format!("! that was not done: {why}")];
+                self.notice = vec![format!("! not done: {why}")];
                 return;
             }
         };
         self.notice = match request {
             AdminJson::Pause { name, paused: true } => {
-                vec![format!("group {name} is paused; r lets it go on")]
+                vec![format!("group {name} is paused; r resumes it")]
             }
-            AdminJson::Pause { name, .. } => vec![format!("group {name} goes on")],
+            AdminJson::Pause { name, .. } => vec![format!("group {name} resumes")],
             AdminJson::DeadLetters { group, .. } if answer.dead_letters.is_empty() => {
                 vec![format!("group {group} has no dead letters")]
             }
             AdminJson::DeadLetters { group, .. } => {
                 let more = format!("dead letters of {group}; `spillq dead-letter show` prints a line");
                 let letters = answer.dead_letters.iter().map(|letter| {
-                    format!(
-                        "  line {}, {} attempts, {}: {}",
-                        letter.seq, letter.attempts, letter.time, letter.reason
-                    )
+                    let attempts = counted(u64::from(letter.attempts), "attempt");
+                    format!("  line {}, {attempts}, {}: {}", letter.seq, letter.time, letter.reason)
                 });
                 std::iter::once(more).chain(letters).collect()
             }
             _ => Vec::new(),
         };
+    }
+
+    /// Asks before a group is paused, and says what that means.
+    pub(super) fn ask_to_pause(&mut self, name: String) {
+        self.notice = vec![
+            "No more lines are delivered to it, also after a restart, until r resumes it.".to_owned(),
+            "They are kept, and disk use grows with what is written meanwhile.".to_owned(),
+        ];
+        self.to_pause = Some(name);
     }
 
     /// Time goes by. Whether that is to be seen.
@@ -150,6 +162,23 @@ impl Model {
 
     pub(super) fn chosen_group(&self) -> Option<&GroupJson> {
         self.groups().get(self.chosen)
+    }
+
+    /// The groups that an operator paused.
+    pub(super) fn paused(&self) -> Vec<&str> {
+        let is_paused = |group: &&GroupJson| State::of_word(&group.state) == Some(State::Paused);
+        self.groups().iter().filter(is_paused).map(|group| group.group.as_str()).collect()
+    }
+
+    /// How long ago an answer came: the newest is 0.
+    pub(super) fn age(&self, back: usize) -> Option<Duration> {
+        let sample = self.samples.get(self.samples.len().checked_sub(back + 1)?)?;
+        Some(self.at.saturating_sub(sample.at))
+    }
+
+    /// `disk.limit`.
+    pub(super) fn disk_limit(&self) -> Option<u64> {
+        self.now.as_ref()?.0.log.limit_bytes
     }
 
     /// What doctor says of a group.

@@ -5,9 +5,13 @@ use std::time::Duration;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
 use super::draw::draw;
+use super::keys::{Pressed, pressed};
 use super::model::{HISTORY_MAX, Model};
 use crate::http::{AdminJson, DoctorJson, StatusJson};
+use crate::supervise::State;
 
 /// An answer after `second` seconds: 1,000 lines a second come in, 400 of them are acked by fills.
 fn answer(second: u64, names: &[&str]) -> (StatusJson, DoctorJson) {
@@ -24,7 +28,7 @@ fn answer(second: u64, names: &[&str]) -> (StatusJson, DoctorJson) {
     let status = serde_json::json!({
         "from": "service", "pid": 7, "findings": [], "groups": groups,
         "log": {
-            "first_seq": 1, "next_seq": 1_000 * second + 1, "segments": 3, "disk_bytes": 100_000_000, "appended_bytes": 0,
+            "first_seq": 1, "next_seq": 1_000 * second + 1, "segments": 3, "disk_bytes": 100_000_000, "limit_bytes": 50_u64 << 30, "appended_bytes": 0,
             "full": null, "window_bytes": 0, "runs": 1, "commits": 0, "rolls": 0, "segments_removed": 0, "lines_relocated": 0,
         },
         "sources": [{ "source": 1, "path": "/a", "offset": 1, "size": 2, "state": "reading", "error": null }],
@@ -57,7 +61,7 @@ fn what_came_of_a_key_is_said_and_cannot_act_on_the_terminal() {
     assert!(found.contains("no coin") && !found.contains('\u{1b}'), "{found}");
     model.done(&ask, Err("no service runs on it".to_owned()));
     let found = screen(&model, 80, 24).join("\n");
-    assert!(found.contains("! that was not done: no service runs on it"), "{found}");
+    assert!(found.contains("! not done: no service runs on it"), "{found}");
 }
 
 fn model(seconds: u64, names: &[&str]) -> Model {
@@ -81,11 +85,11 @@ fn screen(model: &Model, width: u16, height: u16) -> Vec<String> {
 fn all_of_it_fits_on_80_by_24() {
     let found = screen(&model(60, &["audit", "fills"]), 80, 24);
     let expected = [
-        "spillq  ! something is wrong  /var/lib/q",
-        "59,000 lines so far, 1 files (1 reading), disk 95.4 MiB, memory 38.1 MiB",
-        "  group     state         lag lines      lag        oldest    leased    dead",
-        "! audit     crashing      35,400         11.8 MiB   90 s      500       2",
-        "! fills     crashing      35,400         11.8 MiB   90 s      500       2",
+        "spillq  ! unhealthy  /var/lib/q",
+        "59,000 lines so far, 1 file (1 reading), disk 95.4 MiB, memory 38.1 MiB",
+        "  group            state        lag lines     lag        oldest  leased  dead",
+        "! audit            crashing     35,400        11.8 MiB   90 s    500     2",
+        "! fills            crashing     35,400        11.8 MiB   90 s    500     2",
         "lines in: 1,000/s (most 1,000/s)         acked by audit: 400/s (most 400/s)",
     ];
     assert_eq!(found[..6], expected, "{}", found.join("\n"));
@@ -93,6 +97,9 @@ fn all_of_it_fits_on_80_by_24() {
         |text: &str| assert!(found.iter().any(|row| row.contains(text)), "{text}:\n{}", found.join("\n"));
     has("lag of audit: 35,400 (most 35,400)");
     has("disk: 95.4 MiB (most 95.4 MiB)");
+    has("┄┄ limit 50.0 GiB ┄┄┄┄");
+    has("-38 s ");
+    has(" now");
     has("memory: 38.1 MiB (most 38.1 MiB)");
     has("! crashing: the processor of group audit crashes: 4 times in a row");
     has("  next: spillq inspect --data-dir /q --from 5 --limit 1");
@@ -128,10 +135,10 @@ fn a_service_that_is_gone_is_told_and_its_last_figures_stay() {
     model.take(Err("no service runs on it".to_owned()), Duration::from_secs(10));
     model.take(Err("no service runs on it".to_owned()), Duration::from_secs(15));
     let found = screen(&model, 80, 24);
-    assert_eq!(found[0], "spillq  ! no answer for 5 s: no service runs on it; asking again  /var/lib/q");
+    assert_eq!(found[0], "spillq  ! no answer for 5 s: no service runs on it; retrying  /var/lib/q");
     assert!(found[3].contains("fills"), "{}", found.join("\n"));
     model.take(Ok(Box::new(answer(11, &["fills"]))), Duration::from_secs(16));
-    assert!(screen(&model, 80, 24)[0].contains("! something is wrong"));
+    assert!(screen(&model, 80, 24)[0].contains("! unhealthy"));
     // One that hangs is told, too, before it is known whether it will answer.
     assert!(!model.tick(Duration::from_secs(20)) && model.tick(Duration::from_secs(21)));
     assert!(screen(&model, 80, 24)[0].contains("! no answer for 5 s: it has been asked"));
@@ -176,4 +183,99 @@ fn without_colour_nothing_is_coloured_and_what_is_ill_is_marked_all_the_same() {
     };
     assert_eq!(coloured(false), 0);
     assert!(coloured(true) > 0);
+}
+
+/// Each state in a group of its own, some at a time, as far as the list is high.
+fn with_states(states: &[State]) -> Model {
+    let names: Vec<&str> = states.iter().map(|state| state.word()).collect();
+    let mut model = Model::new("/q".to_owned(), false);
+    let (mut status, doctor) = answer(60, &names);
+    for (group, state) in status.groups.iter_mut().zip(states) {
+        group.group = "g".repeat(64);
+        group.state = state.word().to_owned();
+        group.lag_lines = 123_456_789;
+        (group.leased, group.dead_letters) = (100_000, 100_000);
+    }
+    model.take(Ok(Box::new((status, doctor))), Duration::from_secs(60));
+    model
+}
+
+#[test]
+fn no_state_and_no_figure_is_cut_off_at_any_usual_width() {
+    for states in State::ALL.chunks(6) {
+        let model = with_states(states);
+        for (width, height) in [(60, 24), (80, 24), (100, 24), (140, 40)] {
+            let found = screen(&model, width, height);
+            for (row, state) in found[3..].iter().zip(states) {
+                let words: Vec<&str> = row.split_whitespace().collect();
+                assert!(words.contains(&state.word()), "{state:?} at {width}: {row}");
+                assert!(words.contains(&"123,456,789"), "{width}: {row}");
+                assert!(words.contains(&"100,000"), "{width}: {row}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pause_is_asked_about_and_only_y_pauses() {
+    let key = |code| KeyEvent::new(code, KeyModifiers::NONE);
+    let mut model = model(5, &["audit", "fills"]);
+    model.choose(1);
+    assert!(matches!(pressed(&mut model, key(KeyCode::Char('p'))), Pressed::Shown));
+    for (width, height) in [(80, 24), (60, 24)] {
+        let found = screen(&model, width, height);
+        assert_eq!(found.last().unwrap(), "pause group fills? y/n", "{}", found.join("\n"));
+        let text = found.join(" ");
+        assert!(text.contains("No more lines are delivered to it") && text.contains("after a"), "{text}");
+    }
+    // A key that would end the screen, or move the choice, is a no.
+    for no in [KeyCode::Char('n'), KeyCode::Esc, KeyCode::Char('q'), KeyCode::Down, KeyCode::Char('Y')] {
+        model.ask_to_pause("fills".to_owned());
+        assert!(matches!(pressed(&mut model, key(no)), Pressed::Shown), "{no:?}");
+        assert!(screen(&model, 80, 24).join(" ").contains("group fills was not paused"), "{no:?}");
+        assert_eq!(model.chosen(), 1, "{no:?}");
+    }
+    model.ask_to_pause("fills".to_owned());
+    let control_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+    assert!(matches!(pressed(&mut model, control_c), Pressed::End));
+    let Pressed::Order(AdminJson::Pause { name, paused: true }) =
+        pressed(&mut model, key(KeyCode::Char('y')))
+    else {
+        panic!("y pauses")
+    };
+    assert_eq!(name, "fills");
+    assert!(matches!(pressed(&mut model, key(KeyCode::Char('y'))), Pressed::Shown), "asked once");
+    assert!(matches!(pressed(&mut model, key(KeyCode::Char('q'))), Pressed::End));
+}
+
+#[test]
+fn the_header_names_a_paused_group_and_p_does_not_ask_again() {
+    let title = |states: &[State]| screen(&with_states(states), 100, 24)[0].clone();
+    assert!(!title(&[State::Running, State::Idle]).contains("paused"));
+    let one = title(&[State::Paused, State::Idle]);
+    assert!(one.contains(&format!("  paused: group {}", "g".repeat(64))), "{one}");
+    assert!(title(&[State::Paused, State::Paused]).contains("  paused: 2 groups"));
+    let mut model = with_states(&[State::Paused]);
+    pressed(&mut model, KeyEvent::new(KeyCode::Char('p'), KeyModifiers::NONE));
+    assert!(model.to_pause.is_none() && model.notice[0].ends_with("is paused already; r resumes it"));
+}
+
+#[test]
+fn the_limit_is_drawn_where_it_is_and_only_where_it_is_known() {
+    let with_limit = |limit: Option<u64>| {
+        let mut model = Model::new("/q".to_owned(), false);
+        for second in 0..60 {
+            let (mut status, doctor) = answer(second, &["fills"]);
+            status.log.limit_bytes = limit;
+            model.take(Ok(Box::new((status, doctor))), Duration::from_secs(second));
+        }
+        screen(&model, 80, 24).join("\n")
+    };
+    assert!(!with_limit(None).contains('┄'));
+    // Far below it there is something to see all the same.
+    let far = with_limit(Some(50 << 30));
+    assert!(far.contains("┄┄ limit 50.0 GiB ┄") && far.contains("▁▁▁▁"), "{far}");
+    // At the limit bars cover the line.
+    let full = with_limit(Some(100_000_000));
+    assert!(!full.contains('┄'), "{full}");
 }
