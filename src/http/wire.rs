@@ -84,7 +84,7 @@ pub fn reason(phase: &Phase, now_ms: u64) -> Option<String> {
             Some(format!("every line is rejected; line {} is tried again {again}", rejected.seq))
         }
         Phase::Blocked(why) => Some(why.to_string()),
-        Phase::Paused => Some("an operator paused it; `spillq group resume` goes on".to_owned()),
+        Phase::Paused => Some("an operator paused it; `spillq group resume` continues".to_owned()),
     }
 }
 
@@ -722,7 +722,7 @@ mod tests {
                 },
                 "every line is rejected; line 2 is tried again in 3.0 s",
             ),
-            (Phase::Paused, "an operator paused it; `spillq group resume` goes on"),
+            (Phase::Paused, "an operator paused it; `spillq group resume` continues"),
             (Phase::Blocked(Blocked::Damage("lines 1-9: x".to_owned())), "damage: lines 1-9: x"),
             (Phase::Blocked(Blocked::DiskError("lines 1-9: x".to_owned())), "disk error: lines 1-9: x"),
             (Phase::Blocked(Blocked::AckWindow), "ack window"),

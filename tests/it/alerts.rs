@@ -11,7 +11,7 @@ use spillq::metrics::METRICS;
 use spillq::supervise::{Cause, Seen};
 
 /// What alerts know besides the causes of doctor: see the comments in the rules.
-const BESIDES: [&str; 6] = ["down", "clock", "destroyed", "dropped", "dead_letters", "memory"];
+const BESIDES: [&str; 7] = ["down", "clock", "destroyed", "dropped", "dead_letters", "memory", "oldest_line"];
 
 fn deployed(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
@@ -54,6 +54,10 @@ fn series_of(cause: &str) -> String {
             "destroyed" => format!("spillq_tail_destroyed_bytes_total{{{at}}}|0x15 7x45"),
             "dropped" => format!("spillq_group_dropped_lines_total{{group=\"g\",{at}}}|0x15 7x45"),
             "dead_letters" => format!("spillq_group_dead_lines{{group=\"g\",{at}}}|0x15 7x45"),
+            // Within its bounds for ten minutes, and then older with each.
+            "oldest_line" => {
+                format!("spillq_group_lag_seconds{{group=\"g\",{at}}}|600x10 1000+60x49")
+            }
             "memory" => format!("spillq_memory_held_bytes{{part=\"window\",{at}}}|20x60"),
             other => panic!("no series for {other}"),
         },
@@ -73,6 +77,43 @@ fn every_cause_has_an_alert_and_every_alert_a_cause() {
             Cause::ALL.iter().any(|known| known.word() == cause) || BESIDES.contains(&cause.as_str());
         assert!(is_known && alert.starts_with("Spillq"), "{alert}: no such cause: {cause}");
     }
+}
+
+/// The anchor of a heading, as GitHub and others make it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+#[test]
+fn every_alert_has_a_section_in_the_runbook_that_names_it_and_its_address() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
+    let page = fs::read_to_string(page).unwrap();
+    let sections: Vec<(String, &str)> = page
+        .split("\n## ")
+        .flat_map(|part| part.split("\n### "))
+        .map(|part| part.split_once('\n').unwrap_or((part, "")))
+        .map(|(heading, text)| (anchor(heading), text))
+        .collect();
+    let rules = fs::read_to_string(deployed("prometheus/spillq.rules.yml")).unwrap();
+    let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
+    assert!(alerts.len() > 30, "{}", alerts.len());
+    for alert in alerts {
+        let name = alert.lines().next().unwrap();
+        let url = alert.lines().find_map(|line| line.trim().strip_prefix("runbook_url: "));
+        let url = url.unwrap_or_else(|| panic!("{name} has no runbook_url")).trim_matches('"');
+        let (file, at) = url.split_once('#').unwrap();
+        assert!(file.starts_with("https://") && file.ends_with("/operations.md"), "{name}: {url}");
+        let named: Vec<&str> =
+            sections.iter().filter(|(anchor, _)| anchor == at).map(|(_, text)| *text).collect();
+        assert_eq!(named.len(), 1, "{name}: sections with the anchor {at}");
+        assert!(named[0].contains(&format!("`{name}`")), "{name}: its section does not name it");
+        for part in ["**You see** ", "**It means** ", "**Type** ", "**It is over** "] {
+            assert!(named[0].contains(part), "{name}: its section has no {part}");
+        }
+    }
+    assert_eq!(anchor("When doctor names a cause"), "when-doctor-names-a-cause");
+    assert_eq!(anchor("held_line"), "held_line");
 }
 
 #[test]
