@@ -151,7 +151,7 @@ fn a_service_that_the_kernel_kills_for_want_of_memory_says_so() {
     assert_eq!(service.ended(), -1, "killed by a signal");
     let found = stage.told_after("out_of_memory");
     assert!(found.summary.contains("was killed by the kernel for want of memory"), "{found:#?}");
-    assert!(found.evidence.join("\n").contains("lines 1-2000 were out"), "{found:#?}");
+    assert!(found.evidence.join("\n").contains("lines 1-2000 were in flight"), "{found:#?}");
     stage.cure();
     let mut service = stage.start();
     stage.is_cured(&mut service);
