@@ -20,8 +20,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(exit) => return exit,
     };
-    // Nothing that this process makes is for others to read.
-    rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
+    // Nothing that this process makes is for others to read. What a command makes is for its owner to say: commands
+    // get the umask that this process was started with.
+    let started_with = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
+    spillq::processor::set_command_umask(started_with.bits());
     let format = cli.log_format.map_or(Format::Text, Format::from);
     // Kept to the end, when it tells what it has counted.
     let _told = messages(&cli, format);

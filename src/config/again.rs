@@ -271,6 +271,20 @@ command = ["cat"]
     }
 
     #[test]
+    fn surroundings_of_a_command_change_live() {
+        let with = |more: &str| format!("{RUNNING}{more}\n");
+        check(
+            &with("cwd = \"/work\"\nenv = { A = \"1\" }"),
+            &["processor of a: cwd = \"/work\", was \"/etc\"", "processor of a: env = [\"A\"], was not set"],
+            &[],
+        );
+        let running = load_from(&with("env = { A = \"1\" }"), &sources()).unwrap().settings;
+        let changes = load_again(&sources(), &with("env = { A = \"2\" }"), &running).unwrap().changes;
+        let what: Vec<&str> = changes.iter().map(|change| change.what.as_str()).collect();
+        assert_eq!(what, ["processor of a: changed where it is not shown"], "a value is never shown");
+    }
+
+    #[test]
     fn a_change_that_is_not_shown_is_told_all_the_same() {
         let post = |query: &str| {
             let kind = format!("kind = \"http\"\nurl = \"https://host/path?{query}\"");

@@ -8,8 +8,8 @@ use super::paths;
 use super::read::group_name;
 use super::scalar::{number, text, word};
 use super::server::{self, Server};
-use super::settings::{Input, Kind, Processor, Stream, Table, Word};
-use super::written::{Reader, Section};
+use super::settings::{ENV_MAX, Input, Kind, Processor, Stream, Surroundings, Table, Word};
+use super::written::{Reader, Section, VARIABLE_PREFIX};
 
 /// The word in `kind`, before its other keys are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,9 @@ impl Word for KindWord {
 const KEYS: &[(&str, &[KindWord])] = &[
     ("command", &[KindWord::Exec, KindWord::ExecStream]),
     ("input", &[KindWord::Exec, KindWord::ExecStream]),
+    ("cwd", &[KindWord::Exec, KindWord::ExecStream]),
+    ("env", &[KindWord::Exec, KindWord::ExecStream]),
+    ("dump_signal", &[KindWord::Exec, KindWord::ExecStream]),
     ("path", &[KindWord::File]),
     ("url", &[KindWord::Http, KindWord::Redis, KindWord::Postgres]),
     ("ca_file", &[KindWord::Http, KindWord::Redis, KindWord::Postgres]),
@@ -52,6 +55,8 @@ const KEYS: &[(&str, &[KindWord])] = &[
     ("table", &[KindWord::Postgres]),
 ];
 
+/// MAX_ARG_STRLEN of Linux: no command starts with a longer variable.
+const VARIABLE_BYTES_MAX: usize = 128 * 1024;
 /// Longer names of keys are a mistake.
 const STREAM_BYTES_MAX: usize = 512;
 
@@ -79,12 +84,15 @@ pub(super) fn processor<'a>(reader: &mut Reader<'a>, mut section: Section<'a>, f
     }
     let section_of = &mut section;
     let kind = match kind {
-        Some(KindWord::Exec) => {
-            Kind::Exec { command: command(reader, section_of, folder), input: input(reader, section_of) }
-        }
+        Some(KindWord::Exec) => Kind::Exec {
+            command: command(reader, section_of, folder),
+            input: input(reader, section_of),
+            surroundings: surroundings(reader, section_of, folder),
+        },
         Some(KindWord::ExecStream) => Kind::ExecStream {
             command: command(reader, section_of, folder),
             input: input(reader, section_of),
+            surroundings: surroundings(reader, section_of, folder),
         },
         Some(KindWord::Http) => Kind::Http(destination(reader, section_of, folder)),
         Some(KindWord::Redis) => Kind::Redis(stream(reader, section_of, folder)),
@@ -147,6 +155,41 @@ fn command<'a>(reader: &mut Reader<'a>, section: &mut Section<'a>, folder: &Path
         }
     }
     words.into_iter().map(Into::into).collect()
+}
+
+fn surroundings<'a>(reader: &mut Reader<'a>, section: &mut Section<'a>, folder: &Path) -> Surroundings {
+    let mut around = Surroundings::default_in(folder);
+    let path = text(|written| match written.contains('\0') {
+        true => Err("holds a NUL, which no path can".to_owned()),
+        false => paths::path(folder, written),
+    });
+    reader.get(section, "cwd", &mut around.cwd, path);
+    reader.texts(section, "env", &mut around.env, variable);
+    if around.env.len() > ENV_MAX {
+        let expected = format!("{} variables, at most {ENV_MAX}", around.env.len());
+        reader.missing(section, "env", expected);
+    }
+    reader.get(section, "dump_signal", &mut around.dump_signal, |scalar| word(scalar).map(Some));
+    around
+}
+
+/// What is wrong with a variable. Its value is never part of it.
+fn variable(name: &str, value: &str) -> Result<(), String> {
+    let shown = format!("{name:?}");
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err(format!("{shown} is not a name of a variable: it is empty, or holds = or NUL"));
+    }
+    if name.starts_with(VARIABLE_PREFIX) {
+        return Err(format!("{shown} begins with {VARIABLE_PREFIX}: those are set by spillq"));
+    }
+    if value.contains('\0') {
+        return Err(format!("the value of {shown} holds a NUL, which no variable can"));
+    }
+    // With = and the NUL at the end.
+    if name.len() + value.len() + 2 > VARIABLE_BYTES_MAX {
+        return Err(format!("{shown} with its value is longer than 128 KiB, the longest variable of Linux"));
+    }
+    Ok(())
 }
 
 fn stream<'a>(reader: &mut Reader<'a>, section: &mut Section<'a>, folder: &Path) -> Stream {

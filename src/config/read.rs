@@ -9,7 +9,8 @@ use toml::de::DeTable;
 use super::processor::processor;
 use super::scalar::{Scalar, any_text, boolean, duration, number, size, text, word};
 use super::settings::{
-    Follow, GIB, Group, IN_FLIGHT_MAX, Input, KIB, Keep, Kind, Listen, MIB, Processor, SECTIONS_MAX, Settings,
+    Follow, GIB, Group, IN_FLIGHT_MAX, Input, KIB, Keep, Kind, Listen, MIB, Processor, SECTIONS_MAX,
+    Settings, Surroundings,
 };
 use super::value::{parse_duration, parse_size};
 use super::written::{Reader, Section};
@@ -261,8 +262,10 @@ pub(super) fn overrides(
         if let Some(program) = command.first_mut().filter(is_path) {
             *program = working_dir.join(&*program).components().collect::<PathBuf>().into();
         }
-        let processor =
-            Processor { group: name.to_owned(), kind: Kind::Exec { command, input: Input::Lines } };
+        // The command was typed there, whatever file is named beside it.
+        let surroundings = Surroundings::default_in(working_dir);
+        let kind = Kind::Exec { command, input: Input::Lines, surroundings };
+        let processor = Processor { group: name.to_owned(), kind };
         // In its place, so that what is told of the others still names their lines.
         match settings.processors.iter_mut().find(|other| other.group == name) {
             Some(other) => *other = processor,

@@ -3,6 +3,7 @@
 //! Paths and globs are absolute. Nothing here reads a file, the environment or the command line.
 // long: the table of all settings
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ pub const LEASED_BYTES_MAX: u64 = 12 * MIB;
 pub const SECTIONS_MAX: usize = 64;
 /// Addresses, and names of them, at most: each is a socket, or a comparison with every request.
 pub(super) const LISTEN_MAX: usize = 8;
+/// Variables of one command at most: each is copied into every start of it.
+pub(super) const ENV_MAX: usize = 64;
 /// Batches of one group in flight at most.
 pub const IN_FLIGHT_MAX: u32 = 64;
 
@@ -252,6 +255,8 @@ pub enum Kind {
         command: Vec<OsString>,
         /// In what form.
         input: Input,
+        /// Where and how it runs.
+        surroundings: Surroundings,
     },
     /// Pipes it to a command that lives on, which answers.
     ExecStream {
@@ -259,6 +264,8 @@ pub enum Kind {
         command: Vec<OsString>,
         /// In what form.
         input: Input,
+        /// Where and how it runs.
+        surroundings: Surroundings,
     },
     /// Posts it to a URL.
     Http(Destination),
@@ -273,6 +280,48 @@ pub enum Kind {
         /// The file.
         path: PathBuf,
     },
+}
+
+/// Where and how a command runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Its working directory.
+    pub cwd: PathBuf,
+    /// Variables that it gets in addition to those of spillq. They may hold secrets: their values are never shown.
+    pub env: BTreeMap<String, String>,
+    /// Sent to it shortly before its time-out, so that it can report where it hangs.
+    pub dump_signal: Option<DumpSignal>,
+}
+
+impl Surroundings {
+    /// The defaults of a command that runs in `cwd`.
+    #[must_use]
+    pub fn default_in(cwd: &Path) -> Surroundings {
+        Surroundings { cwd: cwd.to_path_buf(), env: BTreeMap::new(), dump_signal: None }
+    }
+}
+
+/// A signal that makes some programs print where they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum DumpSignal {
+    Abrt,
+    Hup,
+    Int,
+    Quit,
+    Usr1,
+    Usr2,
+}
+
+impl Word for DumpSignal {
+    const ALL: &'static [(&'static str, DumpSignal)] = &[
+        ("USR1", DumpSignal::Usr1),
+        ("USR2", DumpSignal::Usr2),
+        ("QUIT", DumpSignal::Quit),
+        ("ABRT", DumpSignal::Abrt),
+        ("HUP", DumpSignal::Hup),
+        ("INT", DumpSignal::Int),
+    ];
 }
 
 /// A stream of Redis.

@@ -7,7 +7,7 @@ use serde_json::json;
 use toml::Value;
 
 use super::destination::SecretAt;
-use super::settings::{Follow, Group, Keep, Kind, Listen, Processor, Settings, Word};
+use super::settings::{Follow, Group, Keep, Kind, Listen, Processor, Settings, Surroundings, Word};
 use super::value::{duration_text, size_text};
 use super::{Loaded, Origins};
 
@@ -49,7 +49,7 @@ pub(super) struct Part {
 }
 
 /// TOML, each line with where its value came from. Read back in the same environment it gives the same settings; but
-/// the query of a URL, which may hold a secret, is left out, and then the text is refused.
+/// the query of a URL and the values of `env`, which may hold a secret, are left out, and then the text is refused.
 #[must_use]
 pub fn as_toml(loaded: &Loaded) -> String {
     let mut text = String::new();
@@ -226,12 +226,13 @@ fn group(group: &Group) -> Vec<(&'static str, Value)> {
 fn processor(processor: &Processor) -> Vec<(&'static str, Value)> {
     let mut rows = vec![("group", Value::from(processor.group.as_str()))];
     match &processor.kind {
-        Kind::Exec { command, input } | Kind::ExecStream { command, input } => {
+        Kind::Exec { command, input, surroundings } | Kind::ExecStream { command, input, surroundings } => {
             let is_stream = matches!(processor.kind, Kind::ExecStream { .. });
             let words = command.iter().map(|word| Value::from(&*word.to_string_lossy()));
             rows.push(("kind", Value::from(if is_stream { "exec-stream" } else { "exec" })));
             rows.push(("command", Value::Array(words.collect())));
             rows.push(("input", Value::from(input.word())));
+            rows.extend(surrounding(surroundings));
         }
         Kind::Http(to) => {
             let list = |items: Vec<String>| Value::Array(items.into_iter().map(Value::from).collect());
@@ -266,6 +267,17 @@ fn processor(processor: &Processor) -> Vec<(&'static str, Value)> {
             rows.push(("path", path(file)));
         }
     }
+    rows
+}
+
+fn surrounding(around: &Surroundings) -> Vec<(&'static str, Value)> {
+    let mut rows = vec![("cwd", path(&around.cwd))];
+    if !around.env.is_empty() {
+        // A list of names where a table is expected: read back it is refused, instead of running without the values.
+        let names = around.env.keys().map(|name| Value::from(name.as_str()));
+        rows.push(("env", Value::Array(names.collect())));
+    }
+    rows.extend(around.dump_signal.map(|signal| ("dump_signal", Value::from(signal.word()))));
     rows
 }
 

@@ -59,7 +59,11 @@ fn the_documented_file_holds_exactly_the_defaults() {
         with_examples.processors,
         [Processor {
             group: DEFAULT_GROUP.to_owned(),
-            kind: Kind::Exec { command: vec!["/etc/spillq/process.sh".into()], input: Input::Lines },
+            kind: Kind::Exec {
+                command: vec!["/etc/spillq/process.sh".into()],
+                input: Input::Lines,
+                surroundings: Surroundings::default_in(Path::new("/etc/spillq")),
+            },
         }]
     );
     with_examples.follow.clear();
@@ -515,6 +519,77 @@ fn a_program_on_the_command_line_is_where_the_command_line_is() {
     assert_eq!(shown(&["./process.sh", "./x"]), "/srv/process.sh ./x");
     assert_eq!(shown(&["/bin/cat"]), "/bin/cat");
     assert_eq!(shown(&["cat", "a/b"]), "cat a/b");
+}
+
+fn surroundings(settings: &Settings) -> &Surroundings {
+    match &settings.processors[0].kind {
+        Kind::Exec { surroundings, .. } | Kind::ExecStream { surroundings, .. } => surroundings,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_command_runs_in_the_folder_of_its_configuration_or_where_it_was_typed() {
+    for kind in ["exec", "exec-stream"] {
+        let cwd = |more: &str| {
+            let text = format!("[[processor]]\nkind = \"{kind}\"\ncommand = [\"cat\"]\n{more}");
+            surroundings(&read(&text)).cwd.clone()
+        };
+        assert_eq!(cwd(""), Path::new("/etc/spillq"));
+        assert_eq!(cwd("cwd = \"work\""), Path::new("/etc/spillq/work"));
+        assert_eq!(cwd("cwd = \"/work\""), Path::new("/work"));
+    }
+    let overrides = Overrides { command: vec!["cat".into()], ..Overrides::default() };
+    let text = "[[processor]]\nkind = \"exec\"\ncommand = [\"cat\"]\ncwd = \"/work\"\n";
+    let typed = load_with(text, &sources(&[], overrides)).unwrap().settings;
+    assert_eq!(surroundings(&typed).cwd, Path::new("/srv"), "the working directory, not the file's folder");
+}
+
+#[test]
+fn variables_of_a_command_are_checked_and_their_values_are_never_shown() {
+    let exec = |more: &str| format!("[[processor]]\nkind = \"exec\"\ncommand = [\"cat\"]\n{more}\n");
+    let text = exec("env = { TOKEN = \"s3cret\", EMPTY = \"\" }\ndump_signal = \"USR1\"");
+    let loaded = load_with(&text, &Sources::default()).unwrap();
+    let around = surroundings(&loaded.settings);
+    assert_eq!((around.env["TOKEN"].as_str(), around.env["EMPTY"].as_str()), ("s3cret", ""));
+    assert_eq!(around.dump_signal, Some(DumpSignal::Usr1));
+    let shown = as_toml(&loaded);
+    assert!(shown.contains("env = [\"EMPTY\", \"TOKEN\"]"), "{shown}");
+    assert!(!shown.contains("s3cret") && !as_json(&loaded).to_string().contains("s3cret"), "{shown}");
+    let again = load_with(&shown, &Sources::default()).unwrap_err();
+    assert!(again[0].contains("processor.env: not a table; write it as env = { NAME = "), "{again:?}");
+
+    check_problems(
+        &exec(
+            "env = { SPILLQ_GROUP = \"s3cret\", \"A=B\" = \"s3cret\", \"\" = \"s3cret\", N = 7, Z = \"s3cret\\u0000\" }\n\
+             cwd = \"a\\u0000\"\ndump_signal = \"SIGUSR1\"",
+        ),
+        &[
+            "line 4: processor.env: \"\" is not a name of a variable: it is empty, or holds = or NUL",
+            "line 4: processor.env: \"A=B\" is not a name of a variable: it is empty, or holds = or NUL",
+            "line 4: processor.env: \"N\" is not a text; write it in quotes",
+            "line 4: processor.env: \"SPILLQ_GROUP\" begins with SPILLQ_: those are set by spillq",
+            "line 4: processor.env: the value of \"Z\" holds a NUL, which no variable can",
+            "line 5: processor.cwd = \"a\\u0000\": holds a NUL, which no path can",
+            "line 6: processor.dump_signal = \"SIGUSR1\": expected \"USR1\" or \"USR2\" or \"QUIT\" or \"ABRT\" or \"HUP\" or \"INT\"",
+        ],
+    );
+    let many = (0..65).map(|n| format!("V{n} = \"x\"")).collect::<Vec<_>>().join(", ");
+    let long = "x".repeat(128 * 1024);
+    check_problems(
+        &exec(&format!("env = {{ {many} }}")),
+        &["line 1: processor.env: 65 variables, at most 64"],
+    );
+    check_problems(
+        &exec(&format!("env = {{ LONG = \"{long}\" }}")),
+        &[
+            "line 4: processor.env: \"LONG\" with its value is longer than 128 KiB, the longest variable of Linux",
+        ],
+    );
+    check_problems(
+        "[[processor]]\nkind = \"stdout\"\nenv = { TOKEN = \"s3cret\" }\n",
+        &["line 3: processor.env: belongs to kind = \"exec\" or \"exec-stream\""],
+    );
 }
 
 #[test]

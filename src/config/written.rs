@@ -15,7 +15,7 @@ use super::{Origin, Origins, Problem};
 pub(super) const VARIABLE_PREFIX: &str = "SPILLQ_";
 
 /// Keys whose values are not shown in messages: somebody may have written a secret there.
-const SECRETIVE: [&str; 3] = ["headers", ".url", ".password"];
+const SECRETIVE: [&str; 4] = ["headers", ".url", ".password", ".env"];
 
 /// A table of the file, or where one could be.
 pub(super) struct Section<'a> {
@@ -200,6 +200,32 @@ impl<'a> Reader<'a> {
             }
         }
         true
+    }
+
+    /// Reads a table of texts, each with a name of the writer's choice: what `check` refuses is reported by itself.
+    pub(super) fn texts(
+        &mut self,
+        section: &mut Section<'a>,
+        key: &'static str,
+        into: &mut BTreeMap<String, String>,
+        check: impl Fn(&str, &str) -> Result<(), String>,
+    ) {
+        let Some(value) = section.value(key) else { return };
+        let origin = Origin::File(self.line_of(value));
+        self.origins.set(section.path_of(key), origin);
+        let Some(table) = value.get_ref().as_table() else {
+            let expected = format!("not a table; write it as {key} = {{ NAME = \"value\" }}");
+            return self.wrong(section.name_of(key), value, expected);
+        };
+        for (name, value) in table.iter() {
+            let name: &str = name.get_ref();
+            let text = value.get_ref().as_str();
+            let text = text.ok_or_else(|| format!("{name:?} is not a text; write it in quotes"));
+            match text.and_then(|text| check(name, text).map(|()| text)) {
+                Ok(text) => drop(into.insert(name.to_owned(), text.to_owned())),
+                Err(expected) => self.wrong(section.name_of(key), value, expected),
+            }
+        }
     }
 
     /// Reports what `section` lacks.

@@ -3,12 +3,10 @@
 //! What `exec` and `exec-stream` share. Two commands of one launcher never run at once: the next start waits until
 //! nothing of the former is alive, and fails when that takes too long.
 
-use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,8 +18,9 @@ use tokio::time::{sleep, timeout};
 
 use super::doing::doing;
 use super::evidence::harmless;
+use super::program::command_umask;
 use super::report::{Report, describe};
-use super::{Batch, Evidence, procs, shim};
+use super::{Batch, Evidence, Program, procs, shim};
 
 /// Beyond the grace, a shim has so long to kill what is left and to end, before we do it ourselves.
 const SHIM_SLACK: Duration = Duration::from_secs(2);
@@ -37,9 +36,7 @@ const MARKER: &str = "SPILLQ_RUN";
 /// A command, and the shim of its latest start until that is known to have ended.
 #[derive(Debug)]
 pub(super) struct Launcher {
-    command: Vec<String>,
-    shim: PathBuf,
-    grace: Duration,
+    program: Program,
     running: Option<Running>,
 }
 
@@ -67,18 +64,18 @@ impl End {
 }
 
 impl Launcher {
-    pub(super) fn new(command: Vec<String>, shim: PathBuf, grace: Duration) -> Launcher {
-        Launcher { command, shim, grace, running: None }
+    pub(super) fn new(program: Program) -> Launcher {
+        Launcher { program, running: None }
     }
 
     /// The program, for messages.
     pub(super) fn program(&self) -> String {
-        harmless(self.command.first().map_or("", String::as_str))
+        harmless(self.program.command.first().map_or("", String::as_str))
     }
 
     /// The whole command, for people.
     pub(super) fn words(&self) -> String {
-        harmless(&self.command.join(" "))
+        harmless(&self.program.command.join(" "))
     }
 
     /// Waits until nothing of the latest command is alive; to be called when its future was dropped and no other
@@ -90,7 +87,7 @@ impl Launcher {
         let Some(Running { child, marker }) = self.running.as_mut() else {
             return Ok(());
         };
-        let left = match timeout(self.grace + SHIM_SLACK, child.wait()).await {
+        let left = match timeout(self.program.grace + SHIM_SLACK, child.wait()).await {
             Ok(Ok(status)) if status.code().is_some() => Vec::new(),
             // Somebody killed the shim: nobody adopted what the command had started.
             Ok(_) => kill_all(|| procs::started_with(marker)).await,
@@ -132,23 +129,24 @@ impl Launcher {
         send_fd(&ours, stdin)?;
         ours.set_nonblocking(true)?;
         let marker = format!("{:016x}", fastrand::u64(..));
-        let child = Command::new(&self.shim)
+        let child = Command::new(&self.program.shim)
             .arg0("spillq")
             .arg(shim::SHIM)
-            .arg(self.grace.as_millis().to_string())
-            .args(self.command.iter().map(OsStr::new))
-            .envs(variables.iter().map(|(name, value)| (name, value)))
-            .env(MARKER, &marker)
+            .args(shim::args(&self.program, command_umask()))
             // They are for this process alone: a command that used them would speak in its name.
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
             .env_remove("WATCHDOG_PID")
+            .envs(self.program.env.iter().map(|(name, value)| (name, value)))
+            // Last: what the command relies on has its meaning whatever was set.
+            .envs(variables.iter().map(|(name, value)| (name, value)))
+            .env(MARKER, &marker)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(stdout)
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
-            .map_err(|error| io::Error::other(format!("{}: {error}", self.shim.display())))?;
+            .map_err(|error| io::Error::other(format!("{}: {error}", self.program.shim.display())))?;
         let running = Running { child, marker: format!("{MARKER}={marker}") };
         Ok((UnixStream::from_std(ours)?, &mut self.running.insert(running).child))
     }

@@ -13,7 +13,6 @@
 //! command itself, when somebody kills the shim with SIGKILL and the service too, or they dropped the environment.
 
 use std::io;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -27,7 +26,7 @@ use super::evidence::Tail;
 use super::input::{Input, memfd};
 use super::passthrough::Passthrough;
 use super::report::{REPORT_BYTES_MAX, Report};
-use super::{Batch, Evidence, Origin, Outcome, Processing, Processor};
+use super::{Batch, Evidence, Origin, Outcome, Processing, Processor, Program};
 
 /// Once all processes of a command have ended, what stands in the pipe of its standard error is read for so long:
 /// the end of file comes at once, unless a process that we do not know of holds the pipe.
@@ -51,13 +50,11 @@ impl Exec {
     /// The shim's binary where the service's own is it, whatever became of the file meanwhile.
     pub const OWN_BINARY: &str = "/proc/self/exe";
 
-    /// Will run `command`, its arguments behind it, found as the shell finds it and in our working directory.
-    /// `origin` says whose seqs the batches have; `shim` is a binary whose `main` begins with [`shim::main`]; `grace` is the time between SIGTERM and SIGKILL
-    /// for what must end.
+    /// Will run `program`. `origin` says whose seqs the batches have.
     #[must_use]
-    pub fn new(command: Vec<String>, input: Input, origin: Origin, shim: PathBuf, grace: Duration) -> Exec {
+    pub fn new(program: Program, input: Input, origin: Origin) -> Exec {
         Exec {
-            launcher: Launcher::new(command, shim, grace),
+            launcher: Launcher::new(program),
             input,
             origin,
             passthrough: Passthrough::to_stderr(),

@@ -28,6 +28,7 @@ mod passthrough;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod procs;
+mod program;
 #[cfg(feature = "redis")]
 mod redis;
 mod refusal;
@@ -67,6 +68,7 @@ pub use pace::Pace;
 pub use passthrough::{SAID_BY_COMMAND, show_as_messages};
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, Table};
+pub use program::{Program, set_command_umask};
 #[cfg(feature = "redis")]
 pub use redis::{Redis, Stream};
 pub use secret::Secret;
@@ -160,27 +162,23 @@ pub trait Processor: Send {
 /// Which processor, and what it needs.
 #[derive(Clone, Debug)]
 pub enum Kind {
-    /// See [`Exec`]. The shim is our own binary, whose `main` must begin with [`shim::main`].
+    /// See [`Exec`].
     Exec {
-        /// The command and its arguments.
-        command: Vec<String>,
+        /// The command and its surroundings.
+        program: Program,
         /// How it gets the lines.
         input: Input,
         /// Whose seqs the batches have.
         origin: Origin,
-        /// The time between SIGTERM and SIGKILL for what must end.
-        grace: Duration,
     },
     /// See [`ExecStream`], and the fields of `Exec`.
     ExecStream {
-        /// The command and its arguments.
-        command: Vec<String>,
+        /// The command and its surroundings.
+        program: Program,
         /// How it gets the lines.
         input: Input,
         /// Whose seqs the batches have.
         origin: Origin,
-        /// The time between SIGTERM and SIGKILL for what must end.
-        grace: Duration,
         /// The longest pause before it is started again.
         restart_max: Duration,
     },
@@ -210,12 +208,9 @@ impl Kind {
     /// When a thread cannot be started, or standard output is closed.
     pub fn build(self) -> io::Result<Box<dyn Processor>> {
         Ok(match self {
-            Kind::Exec { command, input, origin, grace } => {
-                Box::new(Exec::new(command, input, origin, PathBuf::from(Exec::OWN_BINARY), grace))
-            }
-            Kind::ExecStream { command, input, origin, grace, restart_max } => {
-                let shim = PathBuf::from(Exec::OWN_BINARY);
-                Box::new(ExecStream::new(command, input, origin, shim, grace, restart_max))
+            Kind::Exec { program, input, origin } => Box::new(Exec::new(program, input, origin)),
+            Kind::ExecStream { program, input, origin, restart_max } => {
+                Box::new(ExecStream::new(program, input, origin, restart_max))
             }
             Kind::Http(destination) => Box::new(HttpPost::new(destination)?),
             #[cfg(feature = "redis")]

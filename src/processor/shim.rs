@@ -23,6 +23,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{
@@ -31,6 +32,7 @@ use rustix::process::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
+use super::Program;
 use super::procs;
 use super::report::Report;
 
@@ -39,6 +41,8 @@ pub(super) const SHIM: &str = "__exec-shim";
 /// The hidden subcommand of what becomes the command: `set_parent_process_death_signal` must be called by the
 /// command's own process, and between fork and exec that would be unsafe code.
 const BECOME: &str = "__exec-become";
+/// In place of the umask: the one that is inherited stays.
+const UMASK_STAYS: &str = "-";
 /// What a command leaves running may end by itself for so long: `tee >(gzip)` in a shell is a moment behind the
 /// shell. Who needs longer must wait for it, for a batch that is acked ought to be done.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -48,6 +52,16 @@ const EXIT_CANNOT_RUN: u8 = 126;
 const EXIT_NOT_FOUND: u8 = 127;
 /// EX_OSERR of sysexits.h: the host has not got what it takes just now, memory or processes. No reason to refuse.
 const EXIT_HOST: u8 = 71;
+
+/// The arguments of the shim behind [`SHIM`]. Variables of the command are not among them: they are in the
+/// environment of the shim, which other users cannot read.
+pub(super) fn args(program: &Program, umask: Option<u32>) -> Vec<OsString> {
+    let grace = program.grace.as_millis().to_string();
+    let umask = umask.map_or(UMASK_STAYS.to_owned(), |umask| format!("{umask:03o}"));
+    let cwd = program.cwd.clone().unwrap_or_default();
+    let command = program.command.iter().map(OsString::from);
+    [grace.into(), umask.into(), cwd.into()].into_iter().chain(command).collect()
+}
 
 /// Acts as the shim, if `args` (with the program's name) say so, until it is time to exit. `None` where they do
 /// not. To be called first thing in `main`, before there are threads.
@@ -60,12 +74,15 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
         Some(supervise(grace, args.collect()))
     } else if subcommand == BECOME {
         let parent = number(args.next());
-        Some(become_command(parent, args.collect()))
+        let umask = args.next().and_then(|octal| u32::from_str_radix(octal.to_str()?, 8).ok());
+        let cwd = args.next().filter(|cwd| !cwd.is_empty());
+        Some(become_command(parent, umask, cwd, args.collect()))
     } else {
         None
     }
 }
 
+/// `command` is all that what becomes the command is told behind its parent.
 fn supervise(grace: Duration, command: Vec<OsString>) -> ExitCode {
     let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else {
         return ExitCode::FAILURE;
@@ -140,7 +157,12 @@ fn start(command: &[OsString], batch: OwnedFd) -> io::Result<std::process::Child
 
 /// Turns this process into the command. Comes back only if that fails, with a reason on standard error, where it
 /// becomes evidence.
-fn become_command(parent: Option<u64>, command: Vec<OsString>) -> ExitCode {
+fn become_command(
+    parent: Option<u64>,
+    umask: Option<u32>,
+    cwd: Option<OsString>,
+    command: Vec<OsString>,
+) -> ExitCode {
     let fail = |what: String, code: u8| {
         eprintln!("spillq: {what}");
         ExitCode::from(code)
@@ -155,15 +177,28 @@ fn become_command(parent: Option<u64>, command: Vec<OsString>) -> ExitCode {
     let Some((program, args)) = command.split_first() else {
         return fail("no command is given".to_owned(), EXIT_NOT_FOUND);
     };
+    if let Some(umask) = umask {
+        // Here and not in the shim: nothing that is ours may become readable by others.
+        rustix::process::umask(Mode::from_bits_truncate(umask));
+    }
+    if let Some(cwd) = cwd
+        && let Err(error) = std::env::set_current_dir(&cwd)
+    {
+        return fail(format!("cannot enter {}: {error}", cwd.display()), exit_code(&error));
+    }
     let error = Command::new(program).args(args).exec();
-    let code = match Errno::from_io_error(&error) {
+    fail(format!("cannot run {}: {error}", program.display()), exit_code(&error))
+}
+
+/// The exit status for a command that did not come to run.
+fn exit_code(error: &io::Error) -> u8 {
+    match Errno::from_io_error(error) {
         Some(Errno::NOENT) => EXIT_NOT_FOUND,
         Some(Errno::AGAIN | Errno::NOMEM | Errno::NFILE | Errno::MFILE | Errno::TXTBSY | Errno::IO) => {
             EXIT_HOST
         }
         _ => EXIT_CANNOT_RUN,
-    };
-    fail(format!("cannot run {}: {error}", program.display()), code)
+    }
 }
 
 /// What happens to the command and its descendants now.

@@ -16,7 +16,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -37,7 +36,7 @@ use super::input::{Input, chunks};
 use super::reply::{REPLY_BYTES_MAX, Reply};
 use super::report::{REPORT_BYTES_MAX, Report};
 use super::stderr::Stderr;
-use super::{Batch, Evidence, Origin, Outcome, Processing, Processor};
+use super::{Batch, Evidence, Origin, Outcome, Processing, Processor, Program};
 
 /// The pause before the first start that follows a failure.
 const RESTART_INITIAL: Duration = Duration::from_millis(50);
@@ -88,18 +87,11 @@ pub(super) enum Fault {
 }
 
 impl ExecStream {
-    /// Will run `command` as [`Exec`](super::Exec) does, and takes the same. `restart_max` is the longest pause before a start that
-    /// follows failures; it counts as part of the batch's time.
+    /// Will run `program` as [`Exec`](super::Exec) does, and takes the same. `restart_max` is the longest pause before
+    /// a start that follows failures; it counts as part of the batch's time.
     #[must_use]
-    pub fn new(
-        command: Vec<String>,
-        input: Input,
-        origin: Origin,
-        shim: PathBuf,
-        grace: Duration,
-        restart_max: Duration,
-    ) -> ExecStream {
-        let launcher = Launcher::new(command, shim, grace);
+    pub fn new(program: Program, input: Input, origin: Origin, restart_max: Duration) -> ExecStream {
+        let launcher = Launcher::new(program);
         ExecStream {
             launcher,
             input,

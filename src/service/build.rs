@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use spillq_storage::{DiskOptions, Keep, Log, SourceId};
 
 use super::{Plan, ServiceError};
@@ -16,7 +17,9 @@ use crate::processor::Place;
 use crate::processor::Stream;
 #[cfg(feature = "postgres")]
 use crate::processor::Table;
-use crate::processor::{Coding, Destination, Form, Input, Kind, Origin, Paths, Processor, Secret};
+use crate::processor::{
+    Coding, Destination, Exec, Form, Input, Kind, Origin, Paths, Processor, Program, Secret,
+};
 use crate::queue::{Configuration, GroupSettings, LagPolicy, MaxLag, RetrySettings, Stuck, WhenFull};
 use crate::supervise::ProcessorKind;
 use crate::tail::{self, SourceRecord, TailHandle};
@@ -163,14 +166,13 @@ pub(super) fn build(
         config::Input::Ndjson => Input::Ndjson(paths.lookup()),
     };
     let kind = match &processor.kind {
-        config::Kind::Exec { command, input } => {
-            Kind::Exec { command: words(command)?, input: in_form(*input), origin, grace: GRACE }
+        config::Kind::Exec { command, input, surroundings } => {
+            Kind::Exec { program: program(words(command)?, surroundings), input: in_form(*input), origin }
         }
-        config::Kind::ExecStream { command, input } => Kind::ExecStream {
-            command: words(command)?,
+        config::Kind::ExecStream { command, input, surroundings } => Kind::ExecStream {
+            program: program(words(command)?, surroundings),
             input: in_form(*input),
             origin,
-            grace: GRACE,
             // The pause is part of the batch's time, which is there to process it.
             restart_max: RESTART_MAX.min(timeout / 4),
         },
@@ -189,6 +191,22 @@ pub(super) fn build(
     kind.build().map_err(|error| {
         ServiceError::Start(format!("could not start a processor of {}: {error}", processor.group), None)
     })
+}
+
+fn program(command: Vec<String>, around: &config::Surroundings) -> Program {
+    Program {
+        cwd: Some(around.cwd.clone()),
+        env: around.env.clone().into_iter().collect(),
+        dump_signal: around.dump_signal.map(|signal| match signal {
+            config::DumpSignal::Abrt => Signal::ABORT,
+            config::DumpSignal::Hup => Signal::HUP,
+            config::DumpSignal::Int => Signal::INT,
+            config::DumpSignal::Quit => Signal::QUIT,
+            config::DumpSignal::Usr1 => Signal::USR1,
+            config::DumpSignal::Usr2 => Signal::USR2,
+        }),
+        ..Program::new(command, PathBuf::from(Exec::OWN_BINARY), GRACE)
+    }
 }
 
 /// The kind of a processor, for verdicts.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use spillq::processor::{Batch, Evidence, Exec, Input, Origin, Outcome, Piece, Processor};
+use spillq::processor::{Batch, Evidence, Exec, Input, Origin, Outcome, Piece, Processor, Program};
 use tokio::time::timeout;
 
 use crate::sample;
@@ -22,7 +22,7 @@ fn shim() -> PathBuf {
 
 fn exec(command: &[&str]) -> Exec {
     let command = command.iter().map(|arg| (*arg).to_owned()).collect();
-    Exec::new(command, Input::Lines, Origin::default(), shim(), GRACE)
+    Exec::new(Program::new(command, shim(), GRACE), Input::Lines, Origin::default())
 }
 
 fn sh(script: &str) -> Exec {
@@ -133,15 +133,61 @@ async fn a_command_that_is_missing_or_no_program_is_refused() {
     }
 }
 
+/// A shell that runs in `cwd`, with `env`.
+fn surrounded(script: &str, cwd: Option<&Path>, env: &[(&str, &str)]) -> Exec {
+    let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let program = Program { cwd: cwd.map(Path::to_path_buf), env, ..Program::new(command, shim(), GRACE) };
+    Exec::new(program, Input::Lines, Origin::default())
+}
+
+#[tokio::test]
+async fn a_command_runs_in_its_folder_and_with_its_variables() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().canonicalize().unwrap();
+    let script = "{ pwd; echo \"$A\" \"$SPILLQ_GROUP\" \"$SPILLQ_RUN\"; } > out";
+    // A name that is spillq's own is spillq's, whoever built the program.
+    let env = [("A", "a b = c"), ("SPILLQ_GROUP", "other"), ("SPILLQ_RUN", "other")];
+    let mut exec = surrounded(script, Some(&dir), &env);
+    assert_eq!(process(&mut exec, &batch()).await, Outcome::Done);
+    let out = fs::read_to_string(dir.join("out")).unwrap();
+    let run =
+        out.strip_prefix(&format!("{}\na b = c default ", dir.display())).unwrap_or_else(|| panic!("{out}"));
+    assert_ne!(run.trim(), "other");
+    assert_eq!(run.trim().len(), 16, "{out}");
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_entered_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    for (cwd, why) in [(dir.path().join("gone"), "No such file"), (file, "Not a directory")] {
+        let Outcome::Refused(evidence) = process(&mut surrounded("true", Some(&cwd), &[]), &batch()).await
+        else {
+            panic!("{} is refused", cwd.display());
+        };
+        let says = format!("spillq: cannot enter {}: {why}", cwd.display());
+        assert!(evidence.tail.starts_with(&says), "{evidence:?}");
+    }
+}
+
+/// The variables are secrets perhaps: what everybody can read of a process does not have them.
+#[tokio::test]
+async fn variables_are_in_no_arguments_that_others_can_read() {
+    let dir = tempfile::tempdir().unwrap();
+    // The command, what it was started by, and that one's parent: this test.
+    let script = "cat /proc/$$/cmdline /proc/$PPID/cmdline | tr '\\0' ' ' > out";
+    let mut exec = surrounded(script, Some(dir.path()), &[("TOKEN", "s3cret")]);
+    assert_eq!(process(&mut exec, &batch()).await, Outcome::Done);
+    let seen = fs::read_to_string(dir.path().join("out")).unwrap();
+    assert!(seen.contains("__exec-shim") && !seen.contains("s3cret"), "{seen}");
+}
+
 #[tokio::test]
 async fn a_shim_that_is_missing_is_a_failure_and_no_refusal() {
-    let mut exec = Exec::new(
-        vec!["true".to_owned()],
-        Input::Lines,
-        Origin::default(),
-        PathBuf::from("/no/such/shim"),
-        GRACE,
-    );
+    let program = Program::new(vec!["true".to_owned()], PathBuf::from("/no/such/shim"), GRACE);
+    let mut exec = Exec::new(program, Input::Lines, Origin::default());
     let evidence = failed(process(&mut exec, &batch()).await);
     assert!(evidence.summary.contains("/no/such/shim"), "{}", evidence.summary);
 }
@@ -178,7 +224,8 @@ async fn ndjson_says_where_each_line_is_from() {
     let batch = batch_of(&[b"plain \"text\"", b"\xff\x00"]);
     for (known, source) in [(true, "\"/var/log/a\""), (false, "3")] {
         let paths = Arc::new(move |_| known.then(|| "/var/log/a".to_owned()));
-        let mut exec = Exec::new(command.clone(), Input::Ndjson(paths), Origin::default(), shim(), GRACE);
+        let mut exec =
+            Exec::new(Program::new(command.clone(), shim(), GRACE), Input::Ndjson(paths), Origin::default());
         assert_eq!(process(&mut exec, &batch).await, Outcome::Done);
         let expected = format!(
             "{{\"seq\":10,\"source\":{source},\"offset\":100,\"attempt\":2,\"text\":\"plain \\\"text\\\"\"}}\n\

@@ -497,3 +497,29 @@ fn few_descriptors_are_told_and_lose_nothing() {
     assert!(messages.contains("RLIMIT_NOFILE is low"), "{messages}");
     assert!(!messages.contains("Too many open files"), "{messages}");
 }
+
+#[test]
+fn a_command_gets_another_folder_and_other_variables_with_a_reload() {
+    let stage = Stage::new();
+    let text = |cwd: &str, value: &str| {
+        format!(
+            "[[follow]]\ninclude = [\"logs/*.log\"]\n[[processor]]\nkind = \"exec\"\n\
+             command = [\"sh\", \"-c\", \"echo $VALUE >> out\"]\ncwd = \"{cwd}\"\nenv = {{ VALUE = \"{value}\" }}\n"
+        )
+    };
+    for folder in ["one", "other"] {
+        fs::create_dir(stage.path(folder)).unwrap();
+    }
+    stage.write(&text("one", "a"));
+    let mut service = stage.start();
+    stage.append("logs/a.log", "1\n");
+    service.wait("the first line is acked", |status| status.groups[0].acked_lines == 1);
+    assert_eq!(fs::read_to_string(stage.path("one/out")).unwrap(), "a\n");
+    stage.write(&text("other", "b"));
+    let said = stage.reloaded();
+    assert!(said.contains("cwd = ") && said.contains("other"), "{said}");
+    stage.append("logs/a.log", "2\n");
+    service.wait("the second line is acked", |status| status.groups[0].acked_lines == 2);
+    assert_eq!(fs::read_to_string(stage.path("other/out")).unwrap(), "b\n");
+    assert_eq!(service.stop(), 0);
+}

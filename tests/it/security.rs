@@ -154,3 +154,42 @@ fn what_it_writes_is_closed_to_others_and_a_data_dir_that_is_not_is_refused() {
     let again = spillq(&["run", "--once", "--config", config]).current_dir(folder.path()).output().unwrap();
     assert_eq!(again.status.code(), Some(0), "{}", String::from_utf8_lossy(&again.stderr));
 }
+
+/// Commands had spillq's own umask, 077: what they wrote for a web server, say, nobody else could read.
+#[test]
+fn what_a_command_creates_follows_the_umask_of_the_start_and_what_spillq_creates_is_private() {
+    for (umask, mode) in [("022", 0o644), ("027", 0o640), ("077", 0o600)] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.log"), "a secret\n").unwrap();
+        let exec =
+            |kind: &str, script: &str| format!("kind = \"{kind}\"\ncommand = [\"sh\", \"-c\", {script:?}]\n");
+        let text = format!(
+            "data_dir = \"q\"\n{SMALL_STORE}[[follow]]\ninclude = [\"*.log\"]\n\
+             [[group]]\nname = \"a\"\n[[group]]\nname = \"b\"\n[[group]]\nname = \"c\"\n\
+             [[processor]]\ngroup = \"a\"\n{}[[processor]]\ngroup = \"b\"\n{}\
+             [[processor]]\ngroup = \"c\"\nkind = \"file\"\npath = \"private\"\n",
+            exec("exec", "cat > by_exec"),
+            exec("exec-stream", "read header; read line; echo $line > by_stream; echo OK; read end"),
+        );
+        let config = write_config(folder.path(), &text);
+        let output = Command::new("sh")
+            .args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")])
+            .arg(binary())
+            .args(["run", "--once", "--allow-volatile", "--config"])
+            .arg(&config)
+            // Its working directory is another: commands write beside their configuration.
+            .current_dir("/")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mode_of = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o777;
+        for name in ["by_exec", "by_stream"] {
+            assert_eq!(fs::read_to_string(folder.path().join(name)).unwrap(), "a secret\n");
+            assert_eq!(mode_of(&folder.path().join(name)), mode, "{name} with umask {umask}");
+        }
+        let own = ["private", "private.spillq"].map(|name| folder.path().join(name));
+        for path in all(&folder.path().join("q")).into_iter().chain(own) {
+            assert_eq!(mode_of(&path) & 0o077, 0, "{} with umask {umask}", path.display());
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillq::processor::{Batch, Evidence, ExecStream, Input, Origin, Outcome, Piece, Processor};
+use spillq::processor::{Batch, Evidence, ExecStream, Input, Origin, Outcome, Piece, Processor, Program};
 use spillq_storage::Seq;
 use tokio::time::timeout;
 
@@ -29,7 +29,7 @@ def batches():
 
 fn python(program: &str) -> ExecStream {
     let command = ["python3", "-c", &format!("{READ}{program}")].map(str::to_owned).to_vec();
-    ExecStream::new(command, Input::Lines, Origin::default(), binary(), GRACE, RESTART_MAX)
+    ExecStream::new(Program::new(command, binary(), GRACE), Input::Lines, Origin::default(), RESTART_MAX)
 }
 
 fn batch_of(ranges: &[(u64, u64)]) -> Batch {
@@ -209,7 +209,8 @@ print('last words', file=sys.stderr, flush=True)
         assert!(evidence.tail.ends_with("last words\n"), "{}", evidence.tail);
     }
     let command = vec!["/no/such/command".to_owned()];
-    let mut missing = ExecStream::new(command, Input::Lines, Origin::default(), binary(), GRACE, RESTART_MAX);
+    let mut missing =
+        ExecStream::new(Program::new(command, binary(), GRACE), Input::Lines, Origin::default(), RESTART_MAX);
     let outcome = process(&mut missing, &batch()).await;
     assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
 }
