@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod cmd;
 pub mod config;
+pub mod file_limit;
 pub mod http;
 pub mod messages;
 pub mod metrics;

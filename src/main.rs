@@ -24,9 +24,13 @@ fn main() -> ExitCode {
     // get the umask that this process was started with.
     let started_with = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
     spillq::processor::set_command_umask(started_with.bits());
+    let survives = spillq::file_limit::survive();
     let format = cli.log_format.map_or(Format::Text, Format::from);
     // Kept to the end, when it tells what it has counted.
     let _told = messages(&cli, format);
+    if let Err(error) = survives {
+        tracing::warn!("a file that passes the limit on file size (ulimit -f) will end spillq: {error}");
+    }
     match dispatch(cli.command) {
         Ok(exit) => exit.into(),
         Err(failure) => {

@@ -27,12 +27,13 @@ mod volatile;
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::StoreArgs;
 use crate::config::{ConfigError, DEFAULT_DATA_DIR, Loaded, Overrides, Settings, Sources};
+use crate::file_limit;
 use crate::plain::plain;
 use crate::service::command_missing;
 use crate::supervise::Started;
@@ -87,7 +88,11 @@ impl Failure {
     /// Adds what caused it.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
-        self.source = Some(source.into());
+        let source = source.into();
+        if file_limit::is_too_large(source.as_ref()) && self.hint.is_none() {
+            self.hint = Some(file_limit::hint());
+        }
+        self.source = Some(source);
         self
     }
 
@@ -113,7 +118,8 @@ impl Failure {
 
     /// Prints it to standard error.
     pub fn tell(&self) {
-        eprintln!("spillq: {self}");
+        // Where standard error is gone, or full, there is nobody to tell; that is no reason to panic.
+        let _ = writeln!(io::stderr(), "spillq: {self}");
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use spillq_storage::{DiskOptions, Error, Keep, Log, Options, View};
 
 use super::{Exit, Failure};
+use crate::file_limit;
 use crate::http::{AdminJson, AnswerJson, Client, ClientError};
 use crate::queue::{Command, Queue, no_space, wall_ms};
 use crate::service::ServiceError;
@@ -44,6 +45,9 @@ pub(super) fn failure(error: Error) -> Failure {
         // Nothing is wrong with the store: whoever starts services may try again by himself.
         Error::Io { .. } if error.is_no_space() => Failure::new(Exit::No, message)
             .hint("what was acknowledged is safe; make room on that file system and start again"),
+        // Nothing is wrong with the store or the disk, and another start changes nothing.
+        Error::Io { .. } if file_limit::is_too_large(&error) => Failure::could_not_run(message)
+            .hint(format!("what was acknowledged is safe; {}", file_limit::hint())),
         Error::Io { .. } | Error::Poisoned(_) => {
             Failure::store(message).hint("what was acknowledged is safe; start again when the disk is well")
         }
@@ -116,5 +120,6 @@ mod tests {
         assert_eq!(exit(rustix::io::Errno::NOSPC.raw_os_error()), Exit::No);
         assert_eq!(exit(rustix::io::Errno::DQUOT.raw_os_error()), Exit::No);
         assert_eq!(exit(rustix::io::Errno::IO.raw_os_error()), Exit::StoreFailed);
+        assert_eq!(exit(rustix::io::Errno::FBIG.raw_os_error()), Exit::CouldNotRun, "a limit of the process");
     }
 }

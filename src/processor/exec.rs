@@ -27,6 +27,7 @@ use super::input::{Input, memfd};
 use super::passthrough::Passthrough;
 use super::report::{REPORT_BYTES_MAX, Report};
 use super::{Batch, Evidence, Origin, Outcome, Processing, Processor, Program};
+use crate::file_limit::explained;
 
 /// Once all processes of a command have ended, what stands in the pipe of its standard error is read for so long:
 /// the end of file comes at once, unless a process that we do not know of holds the pipe.
@@ -80,9 +81,11 @@ impl Exec {
             Ok(outcome) => outcome,
             Err(error) => Outcome::Failed(Evidence {
                 summary: format!(
-                    "{} could not be started on {}: {error}",
+                    "{} could not be started on {}: {}",
                     self.launcher.program(),
-                    lines(batch)
+                    lines(batch),
+                    // A batch is a file in memory, which the limit on file size holds for too.
+                    explained(&error)
                 ),
                 tail: String::new(),
             }),

@@ -26,6 +26,7 @@ use super::blocking::Blocking;
 use super::sidecar::{Intent, Record, Sidecar, open_private, path_of};
 use super::written::{Written, has_too_many_gaps};
 use super::{Batch, Evidence, Forgetting, Origin, Outcome, Processing, Processor};
+use crate::file_limit::explained;
 
 /// So many bytes before the good length tell whether it is still the same file.
 const CHECKED_BYTES_MAX: u64 = 4 * 1024;
@@ -81,7 +82,9 @@ impl AppendFile {
             | ErrorKind::IsADirectory
             | ErrorKind::ReadOnlyFilesystem
             | ErrorKind::InvalidInput
-            | ErrorKind::InvalidData => Outcome::Refused(evidence(error.to_string())),
+            | ErrorKind::InvalidData
+            // No line is at fault, and no time heals it.
+            | ErrorKind::FileTooLarge => Outcome::Refused(evidence(explained(&error))),
             _ => Outcome::Failed(evidence(error.to_string())),
         }
     }

@@ -16,6 +16,7 @@ use spillq_storage::{Seq, SeqRange};
 use super::blocking::Blocking;
 use super::written::Written;
 use super::{Batch, Evidence, Outcome, Piece, Processing, Processor};
+use crate::file_limit::explained;
 
 /// A standard output that somebody made non-blocking is tried again after so long: its readers see no delay.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
@@ -57,6 +58,12 @@ impl Stdout {
             }
             Ok(Err(error)) | Err(error) => error,
         };
+        if error.kind() == ErrorKind::FileTooLarge {
+            return Outcome::Refused(Evidence {
+                summary: format!("standard output could not be written: {}", explained(&error)),
+                tail: String::new(),
+            });
+        }
         if error.kind() == ErrorKind::BrokenPipe {
             return Outcome::Refused(Evidence {
                 summary: "standard output was closed by its reader".to_owned(),

@@ -214,3 +214,72 @@ fn all_traced(pid: u32) -> bool {
         text.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0"))
     })
 }
+
+/// A run of the program with a limit on file size, as `sh` counts it: blocks of 512 bytes.
+fn within_file_limit(folder: &Path, mib: u64, args: &[&str]) -> Output {
+    let script = format!("ulimit -f {}; exec \"$0\" \"$@\"", mib * 2048);
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).arg(binary()).args(args).current_dir(folder);
+    command.output().unwrap()
+}
+
+/// The kernel's SIGXFSZ ended the service without a word, at each start anew.
+#[test]
+fn a_file_output_at_the_limit_on_file_size_is_refused_with_what_to_change() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.log"), "one\ntwo\n").unwrap();
+    // What is there already leaves 3 bytes to the limit: a part of the batch fits.
+    let out = fs::File::create(folder.path().join("out")).unwrap();
+    out.set_len((40 << 20) - 3).unwrap();
+    let config = write_config(
+        folder.path(),
+        &format!(
+            "data_dir = \"q\"\n{SMALL_STORE}[[follow]]\ninclude = [\"a.log\"]\n[[group]]\nname = \"default\"\n\
+             retry = {{ initial = \"10ms\", max = \"10ms\", attempts = 2 }}\n[[processor]]\nkind = \"file\"\npath = \"out\"\n"
+        ),
+    );
+    let run = ["run", "--once", "--allow-volatile", "--config", config.to_str().unwrap()];
+    let output = within_file_limit(folder.path(), 40, &run);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let why = "File too large (os error 27): the limit on file size of this process, 40.0 MiB (ulimit -f, LimitFSIZE=)";
+    assert!(told.contains(&format!("out could not be appended to: {why}")), "{told}");
+    assert!(told.contains("group default: 2 lines wait: the destination refuses everything"), "{told}");
+    // Without the limit both lines follow, each once.
+    assert!(spillq(&run).current_dir(folder.path()).status().unwrap().success());
+    let text = fs::read(folder.path().join("out")).unwrap();
+    assert_eq!(text[(40 << 20) - 3..], *b"one\ntwo\n");
+}
+
+#[test]
+fn a_store_at_the_limit_on_file_size_says_so_and_is_not_told_as_a_full_or_broken_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.log"), "one\ntwo\n").unwrap();
+    let run = ["run", "--once", "--allow-volatile", "--data-dir", "q", "--follow", "a.log", "--", "cat"];
+    let output = within_file_limit(folder.path(), 1, &run);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("File too large (os error 27)"), "{told}");
+    let hint = "raise the limit on file size of this process, 1.0 MiB (ulimit -f, LimitFSIZE=)";
+    assert!(told.contains(hint) && !told.contains("make room") && !told.contains("disk is well"), "{told}");
+    let output = spillq(&run).current_dir(folder.path()).output().unwrap();
+    assert_eq!(output.stdout, b"one\ntwo\n", "nothing stands in the way of the next start");
+}
+
+/// A command that relies on the signal, or ignores it, finds it as everywhere else.
+#[test]
+fn commands_have_the_default_of_the_signal_of_that_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.log"), "one\n").unwrap();
+    let show = "grep -E '^Sig(Cgt|Ign)' /proc/self/status";
+    let run =
+        ["run", "--once", "--allow-volatile", "--data-dir", "q", "--follow", "a.log", "--", "sh", "-c", show];
+    let output = spillq(&run).current_dir(folder.path()).output().unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    let masks: Vec<u64> = shown
+        .lines()
+        .map(|line| u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap())
+        .collect();
+    let bit = 1 << (rustix::process::Signal::XFSZ.as_raw() - 1);
+    assert_eq!(masks.iter().map(|mask| mask & bit).collect::<Vec<_>>(), [0, 0], "{shown}");
+}
