@@ -1,5 +1,6 @@
 //! The spillq service: follows files, appends their lines to a durable log, and hands them to processors.
 
+pub mod cgroup;
 pub mod cli;
 pub mod cmd;
 pub mod config;

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
     match dispatch(cli.command) {
         Ok(exit) => exit.into(),
         Err(failure) => {
+            spillq::messages::tell_counts();
             match format {
                 Format::Text => failure.tell(),
                 Format::Json => tracing::error!("{failure}"),

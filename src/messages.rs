@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::io::Write;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Map, Value};
@@ -19,7 +19,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::plain::{acts, plain};
-use crate::processor::{SAID_BY_COMMAND, show_as_messages};
+use crate::processor::SAID_BY_COMMAND;
 
 /// For so long a message that comes again is counted.
 const FOLD: Duration = Duration::from_secs(60);
@@ -44,8 +44,17 @@ pub struct Told(Arc<Shared>);
 
 impl Drop for Told {
     fn drop(&mut self) {
-        let mut folds = self.0.folds.lock().unwrap_or_else(PoisonError::into_inner);
-        folds.end(None, &mut |line, more| self.0.write(line, more));
+        self.0.tell_counts();
+    }
+}
+
+/// The messages of this process.
+static TOLD: OnceLock<Arc<Shared>> = OnceLock::new();
+
+/// Tells all counts now: before the last word on how a command ended, behind which they would pass for new.
+pub fn tell_counts() {
+    if let Some(shared) = TOLD.get() {
+        shared.tell_counts();
     }
 }
 
@@ -56,11 +65,9 @@ pub fn init(level: &str, format: Format, colour: bool) -> Told {
     // What commands say is shown whatever the level.
     let filter = format!("warn,spillq={level},spillq_storage={level},{SAID_BY_COMMAND}=info");
     let filter = EnvFilter::new(filter);
-    if format == Format::Json {
-        show_as_messages();
-    }
     tracing_subscriber::registry().with(filter).with(Messages(Arc::clone(&shared))).init();
     let theirs = Arc::clone(&shared);
+    TOLD.get_or_init(|| Arc::clone(&shared));
     // Without it counts are told with the next message, or at the end.
     drop(std::thread::Builder::new().name("spillq-messages".to_owned()).spawn(move || theirs.tell_in_time()));
     Told(shared)
@@ -84,6 +91,11 @@ impl Shared {
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }
 
+    fn tell_counts(&self) {
+        let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
+        folds.end(None, &mut |line, more| self.write(line, more));
+    }
+
     /// Tells counts when their time is over, for as long as the process runs.
     fn tell_in_time(&self) {
         let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,10 +112,12 @@ struct Messages(Arc<Shared>);
 
 impl<S: Subscriber> Layer<S> for Messages {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut line = Line { level: *event.metadata().level(), message: String::new(), fields: Vec::new() };
+        let by_command = event.metadata().target() == SAID_BY_COMMAND;
+        let mut line =
+            Line { level: *event.metadata().level(), by_command, message: String::new(), fields: Vec::new() };
         event.record(&mut line);
         let shared = &self.0;
-        if event.metadata().target() == SAID_BY_COMMAND {
+        if by_command {
             // Two equal lines of a command are two facts.
             line.fields.push(("from", Value::from("command"), "command".to_owned()));
             return shared.write(&line, None);
@@ -119,6 +133,8 @@ impl<S: Subscriber> Layer<S> for Messages {
 #[derive(Clone, Debug, PartialEq)]
 struct Line {
     level: Level,
+    /// A line of the standard error of a command.
+    by_command: bool,
     message: String,
     fields: Vec<(&'static str, Value, String)>,
 }
@@ -128,6 +144,16 @@ struct Line {
 struct More {
     times: u64,
     seconds: u64,
+    /// How long ago the last was.
+    ago: Duration,
+}
+
+impl More {
+    /// When the last was, to the second: a count that is printed late is about then, not about now.
+    fn last(self) -> String {
+        let last = SystemTime::now().checked_sub(self.ago).unwrap_or(SystemTime::UNIX_EPOCH);
+        humantime::format_rfc3339_seconds(last).to_string()
+    }
 }
 
 impl Visit for Line {
@@ -181,6 +207,9 @@ fn now() -> String {
 
 impl Line {
     fn text(&self, more: Option<More>, colour: bool) -> String {
+        if self.by_command {
+            return self.text_of_command();
+        }
         let (on, off) = match (colour, self.level) {
             (false, _) => ("", ""),
             (true, Level::ERROR) => ("\x1b[31m", "\x1b[0m"),
@@ -193,8 +222,23 @@ impl Line {
         for (name, _, value) in &self.fields {
             let _ = write!(text, " {name}={}", plain(value));
         }
-        if let Some(More { times, seconds }) = more {
-            let _ = write!(text, " (… {times} more times in {seconds} s)");
+        if let Some(more @ More { times, seconds, .. }) = more {
+            let last = more.last();
+            let clock = last.split_once('T').map_or("", |(_, clock)| clock);
+            let _ = write!(text, " (… {times} more times in {seconds} s, the last at {clock})");
+        }
+        text.push('\n');
+        text
+    }
+
+    /// `2026-01-01T10:00:00.000000Z group default: what it wrote`, tabs included.
+    fn text_of_command(&self) -> String {
+        let group = self.fields.iter().find(|(name, ..)| *name == "group");
+        let group = group.and_then(|(_, group, _)| group.as_str()).unwrap_or_default();
+        let mut text = format!("{} group {}: ", now(), plain(group));
+        for (at, part) in self.message.split('\t').enumerate() {
+            text.push_str(if at > 0 { "\t" } else { "" });
+            text.push_str(&plain(part));
         }
         text.push('\n');
         text
@@ -207,9 +251,10 @@ impl Line {
         object.insert("message".to_owned(), Value::from(self.message.as_str()));
         let fields = self.fields.iter().map(|(name, value, _)| ((*name).to_owned(), value.clone()));
         object.insert("fields".to_owned(), Value::Object(fields.collect()));
-        if let Some(More { times, seconds }) = more {
+        if let Some(more @ More { times, seconds, .. }) = more {
             object.insert("repeated".to_owned(), Value::from(times));
             object.insert("repeated_in_seconds".to_owned(), Value::from(seconds));
+            object.insert("repeated_until".to_owned(), Value::from(more.last()));
         }
         // JSON leaves alone what lies above ASCII and may act all the same; it can only stand within strings.
         let mut text = String::new();
@@ -235,6 +280,8 @@ struct Fold {
     line: Line,
     since: Instant,
     times: u64,
+    /// When it came last.
+    last: Instant,
 }
 
 /// Where lines go that are told, with the count of those that were folded.
@@ -246,6 +293,7 @@ impl Folds {
         self.end(Some(now), tell);
         if let Some(fold) = self.0.iter_mut().find(|fold| fold.line == line) {
             fold.times += 1;
+            fold.last = now;
             return fold.times == 1;
         }
         tell(&line, None);
@@ -254,7 +302,7 @@ impl Folds {
         {
             oldest.end(now, tell);
         }
-        self.0.push_back(Fold { line, since: now, times: 0 });
+        self.0.push_back(Fold { line, since: now, times: 0, last: now });
         false
     }
 
@@ -280,7 +328,8 @@ impl Fold {
     fn end(self, now: Instant, tell: Tell<'_>) {
         if self.times > 0 {
             let seconds = now.saturating_duration_since(self.since).as_secs_f64().ceil() as u64;
-            tell(&self.line, Some(More { times: self.times, seconds: seconds.max(1) }));
+            let ago = now.saturating_duration_since(self.last);
+            tell(&self.line, Some(More { times: self.times, seconds: seconds.max(1), ago }));
         }
     }
 }
@@ -291,7 +340,7 @@ mod tests {
 
     fn line(message: &str) -> Line {
         let fields = vec![("group", Value::from("a"), "\"a\"".to_owned())];
-        Line { level: Level::WARN, message: message.to_owned(), fields }
+        Line { level: Level::WARN, by_command: false, message: message.to_owned(), fields }
     }
 
     /// Feeds messages, each at a second, and gives what was told.
@@ -348,17 +397,28 @@ mod tests {
         let wild = "a\x1b[2J\nfake: 1\u{9b}31m\u{202e}";
         let mut hostile = line(wild);
         hostile.fields = vec![("path", Value::from(wild), wild.to_owned())];
-        let text = hostile.text(Some(More { times: 37, seconds: 60 }), false);
-        assert!(
-            text.ends_with(" (… 37 more times in 60 s)\n") && !text.trim_end().contains(acts),
-            "{text:?}"
-        );
+        let more = More { times: 37, seconds: 60, ago: Duration::from_secs(3_600) };
+        let text = hostile.text(Some(more), false);
+        let last = more.last();
+        let clock = last.split_once('T').unwrap().1;
+        assert!(text.ends_with(&format!(" (… 37 more times in 60 s, the last at {clock})\n")), "{text:?}");
+        assert!(!text.trim_end().contains(acts) && last < now(), "{text:?} {last}");
         assert!(text.contains(r"WARN a\x1b[2J\nfake: 1\u{9b}31m\u{202e} path=a\x1b[2J"), "{text}");
-        let json = hostile.json(Some(More { times: 37, seconds: 60 }));
+        let json = hostile.json(Some(more));
         assert!(!json.trim_end().contains(acts), "{json:?}");
         let read: Value = serde_json::from_str(&json).unwrap();
         assert_eq!((&read["message"], &read["fields"]["path"]), (&Value::from(wild), &Value::from(wild)));
         assert_eq!((&read["level"], &read["repeated"]), (&Value::from("warn"), &Value::from(37)));
+        assert_eq!(read["repeated_until"], Value::from(more.last()));
         assert_eq!(shortened("ä".repeat(MESSAGE_BYTES_MAX)).len(), MESSAGE_BYTES_MAX + " … (cut)".len());
+    }
+
+    #[test]
+    fn a_line_of_a_command_has_its_time_and_group_and_is_harmless() {
+        let said = Line { by_command: true, ..line("it\tsaid \x1b[31mthis") };
+        let text = said.text(None, true);
+        let (time, rest) = text.split_once(' ').unwrap();
+        assert_eq!(rest, "group a: it\tsaid \\x1b[31mthis\n");
+        assert!(humantime::parse_rfc3339(time).is_ok(), "{time}");
     }
 }

@@ -7,6 +7,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Exit, Failure};
 use crate::cli::DrainArgs;
+use crate::messages;
 use crate::plain::{counted, size};
 use crate::service::{self, Drain, Plan, Progress};
 
@@ -45,6 +46,7 @@ pub fn run(args: &DrainArgs) -> Result<Exit, Failure> {
     });
     bar.finish_and_clear();
     let ended = ended?;
+    messages::tell_counts();
     eprintln!("{}", sentence(ended.progress, started.elapsed()));
     if !ended.stuck.is_empty() {
         return Err(super::stuck(ended.stuck));

@@ -3,6 +3,7 @@
 use super::{Exit, Failure};
 use crate::cli::RunArgs;
 use crate::config::STDIN;
+use crate::messages;
 use crate::plain::{counted, waiting};
 use crate::service::{self, Plan, Reread};
 
@@ -36,6 +37,7 @@ pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
         let globs = globs.join(", ");
         tracing::warn!("no line was found in {globs}; `--log debug` shows what was looked at");
     }
+    messages::tell_counts();
     for group in &ended.status.groups {
         let (waits, dead) = (waiting(group.lag_lines), counted(group.dead_letters, "dead letter"));
         tracing::info!("stopped; {waits} for group {}, {dead}", group.group);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use spillq_storage::{Block, Line, Seq, SeqRange};
+use tokio::time::Instant;
 
 /// Consecutive lines of one block.
 #[derive(Clone, Debug)]
@@ -52,13 +53,26 @@ pub struct Batch {
     group: Arc<str>,
     attempt: u32,
     pieces: Vec<Piece>,
+    deadline: Option<Instant>,
 }
 
 impl Batch {
     /// A batch of `group`; `attempt` is 1 at the first delivery. `None` where `pieces` is empty.
     #[must_use]
     pub fn new(group: Arc<str>, attempt: u32, pieces: Vec<Piece>) -> Option<Batch> {
-        if pieces.is_empty() { None } else { Some(Batch { group, attempt, pieces }) }
+        if pieces.is_empty() { None } else { Some(Batch { group, attempt, pieces, deadline: None }) }
+    }
+
+    /// The same batch, whose delivery is cut off then.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Instant) -> Batch {
+        Batch { deadline: Some(deadline), ..self }
+    }
+
+    /// When its delivery is cut off; `None` where nobody does.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     /// The name of the group that it was leased to.

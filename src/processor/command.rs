@@ -17,10 +17,13 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use super::doing::doing;
+use super::dump::{Dump, Sent};
 use super::evidence::harmless;
+use super::oom::OomWatch;
 use super::program::command_umask;
 use super::report::{Report, describe};
 use super::{Batch, Evidence, Program, procs, shim};
+use crate::queue::OomKill;
 
 /// Beyond the grace, a shim has so long to kill what is left and to end, before we do it ourselves.
 const SHIM_SLACK: Duration = Duration::from_secs(2);
@@ -38,6 +41,7 @@ const MARKER: &str = "SPILLQ_RUN";
 pub(super) struct Launcher {
     program: Program,
     running: Option<Running>,
+    oom: OomWatch,
 }
 
 /// A shim, and how to find what it was to end, should it be killed.
@@ -54,6 +58,8 @@ pub(super) struct End {
     pub(super) what: String,
     /// Its exit status, where it had one.
     pub(super) code: Option<i32>,
+    /// The kernel killed it for want of memory.
+    pub(super) oom: Option<OomKill>,
 }
 
 impl End {
@@ -65,7 +71,7 @@ impl End {
 
 impl Launcher {
     pub(super) fn new(program: Program) -> Launcher {
-        Launcher { program, running: None }
+        Launcher { program, running: None, oom: OomWatch::default() }
     }
 
     /// The program, for messages.
@@ -151,6 +157,16 @@ impl Launcher {
         Ok((UnixStream::from_std(ours)?, &mut self.running.insert(running).child))
     }
 
+    /// To be called before each batch: what it is told of the end counts from here.
+    pub(super) fn begin_batch(&mut self) {
+        self.oom.begin();
+    }
+
+    /// The signal for a command that hangs on `batch`.
+    pub(super) fn dump(&self, batch: &Batch) -> Option<Dump> {
+        Dump::of(self.program.dump_signal, batch)
+    }
+
     /// The process id of the shim that runs.
     pub(super) fn shim_pid(&self) -> Option<Pid> {
         pid_of(&self.running.as_ref()?.child)
@@ -163,7 +179,7 @@ impl Launcher {
             None => ExitStatus::default(),
         };
         let program = self.program();
-        let (what, code) = match report {
+        let (mut what, code, status) = match report {
             Some(Report::Ended { status, left_behind }) => {
                 if left_behind > 0 {
                     tracing::warn!(
@@ -173,24 +189,36 @@ impl Launcher {
                     );
                 }
                 let status = ExitStatus::from_raw(status);
-                (describe(status), status.code())
+                (describe(status), status.code(), status)
             }
-            Some(Report::Broken(ref why)) => (format!("could not be run: {why}"), None),
-            None => (format!("was lost: its shim {}", describe(shim_status)), None),
+            Some(Report::Broken(ref why)) => {
+                (format!("could not be run: {why}"), None, ExitStatus::default())
+            }
+            None => (format!("was lost: its shim {}", describe(shim_status)), None, shim_status),
         };
+        let oom = self.oom.ended(status);
+        if oom.is_some() {
+            what.push_str(", by the kernel for want of memory,");
+        }
         if report.is_some() {
             self.running = None;
         } else if let Err(evidence) = self.end().await {
             tracing::warn!(command = program, "{}", evidence.summary);
         }
-        Ok(End { what, code })
+        Ok(End { what, code, oom })
     }
 }
 
-/// Where a command hangs, when it was cut off: to be asked before it is told to end.
-pub(super) fn cut_off(what: &str, since: Instant, shim: Option<Pid>) -> String {
-    let procs = shim.map(procs::descendants).unwrap_or_default();
-    format!("{what} after {:.1} s: {}", since.elapsed().as_secs_f64(), name_procs(&procs))
+/// Where a command hangs, when it was cut off: to be asked before it is told to end. Without a `shim` it has ended.
+pub(super) fn cut_off(what: &str, since: Instant, shim: Option<Pid>, dumped: Option<&Sent>) -> String {
+    let mut told = format!("{what} after {:.1} s", since.elapsed().as_secs_f64());
+    if let Some(shim) = shim {
+        told.push_str(&format!(": {}", name_procs(&procs::descendants(shim))));
+    }
+    if let Some(Sent { what, .. }) = dumped {
+        told.push_str(&format!("; {what}"));
+    }
+    told
 }
 
 fn send_fd(to: &std::os::unix::net::UnixStream, fd: &OwnedFd) -> io::Result<()> {

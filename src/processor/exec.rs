@@ -22,9 +22,10 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::command::{Launcher, cut_off, lines};
+use super::dump::{self, Dump, Sent};
 use super::evidence::Tail;
 use super::input::{Input, memfd};
-use super::passthrough::Passthrough;
+use super::passthrough::{Lines, Passthrough};
 use super::report::{REPORT_BYTES_MAX, Report};
 use super::{Batch, Evidence, Origin, Outcome, Processing, Processor, Program};
 use crate::file_limit::explained;
@@ -58,7 +59,7 @@ impl Exec {
             launcher: Launcher::new(program),
             input,
             origin,
-            passthrough: Passthrough::to_stderr(),
+            passthrough: Passthrough::to_messages(),
             interrupted: None,
         }
     }
@@ -106,6 +107,8 @@ impl Exec {
             ("SPILLQ_GROUP", batch.group().to_owned()),
             ("SPILLQ_ATTEMPT", batch.attempt().to_string()),
         ];
+        self.launcher.begin_batch();
+        let mut dump = self.launcher.dump(batch);
         let (control, child) = self.launcher.start(&variables, &stdin, Stdio::inherit())?;
         let stderr = child.stderr.take();
         let program = self.launcher.program();
@@ -115,17 +118,26 @@ impl Exec {
             since: Instant::now(),
             tail: Tail::default(),
             finished: false,
+            dumped: None,
             interrupted: &mut self.interrupted,
             control,
         };
-        let report = watch.until_report(stderr, &self.passthrough).await;
+        let shown = self.passthrough.of(batch.group());
+        let report = watch.until_report(stderr, shown, &mut dump).await;
         // It has ended or is about to: the report is the last thing that it does.
         let end = self.launcher.bury(report).await?;
+        if watch.dumped.as_ref().is_some_and(|sent| sent.has_reached) && end.code != Some(0) {
+            // Some programs end when they have printed where they are. It hangs all the same: it is cut off, as those are
+            // that live on.
+            (watch.what, watch.shim) = (format!("{program} {} on {}", end.what, lines(batch)), None);
+            std::future::pending::<()>().await;
+        }
         watch.finished = true;
         let tail = watch.tail.text();
         let evidence = Evidence { summary: format!("{program} {} on {}", end.what, lines(batch)), tail };
         Ok(match end.code {
             Some(0) => Outcome::Done,
+            _ if let Some(oom) = end.oom => Outcome::OutOfMemory(oom, evidence),
             Some(EXIT_POISON) => Outcome::Poison(evidence),
             _ if end.is_refused() => Outcome::Refused(evidence),
             _ => Outcome::Failed(evidence),
@@ -159,6 +171,8 @@ struct Watch<'a> {
     since: Instant,
     tail: Tail,
     finished: bool,
+    /// What became of the signal that is sent before the end.
+    dumped: Option<Sent>,
     interrupted: &'a mut Option<Evidence>,
     control: UnixStream,
 }
@@ -168,7 +182,8 @@ impl Watch<'_> {
     async fn until_report(
         &mut self,
         mut stderr: Option<impl AsyncRead + Unpin>,
-        passthrough: &Passthrough,
+        mut shown: Lines,
+        dump: &mut Option<Dump>,
     ) -> Option<Report> {
         let mut text = Vec::new();
         let mut buffer = vec![0; STDERR_CHUNK_BYTES];
@@ -181,10 +196,11 @@ impl Watch<'_> {
                     read = read_some(&mut stderr, &mut buffer), if stderr.is_some() => match read {
                         Some(chunk) => {
                             self.tail.push(chunk);
-                            passthrough.show(chunk);
+                            shown.push(chunk);
                         }
                         None => stderr = None,
                     },
+                    sent = dump::sent(dump, self.shim) => self.dumped = Some(sent),
                     // An error is the end too: then the report is missing, or cut.
                     _ = &mut report => break,
                 }
@@ -193,7 +209,7 @@ impl Watch<'_> {
         let drain = async {
             while let Some(chunk) = read_some(&mut stderr, &mut buffer).await {
                 self.tail.push(chunk);
-                passthrough.show(chunk);
+                shown.push(chunk);
             }
         };
         let _ = timeout(STDERR_DRAIN, drain).await;
@@ -206,7 +222,7 @@ impl Drop for Watch<'_> {
         if self.finished {
             return;
         }
-        let summary = cut_off(&self.what, self.since, self.shim);
+        let summary = cut_off(&self.what, self.since, self.shim, self.dumped.as_ref());
         *self.interrupted = Some(Evidence { summary, tail: self.tail.text() });
     }
 }

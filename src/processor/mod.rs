@@ -6,6 +6,7 @@ mod body;
 mod command;
 mod connections;
 mod doing;
+mod dump;
 mod evidence;
 mod exec;
 mod file;
@@ -20,6 +21,7 @@ mod input;
 mod link;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod names;
+mod oom;
 mod origin;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod outage;
@@ -55,6 +57,8 @@ use std::time::Duration;
 
 use spillq_storage::{Seq, SeqRange};
 
+use crate::queue::OomKill;
+
 pub use batch::{Batch, Piece};
 pub use body::{Coding, Form};
 pub use exec::Exec;
@@ -65,7 +69,7 @@ pub use input::{Input, Paths};
 pub use link::Place;
 pub use origin::Origin;
 pub use pace::Pace;
-pub use passthrough::{SAID_BY_COMMAND, show_as_messages};
+pub use passthrough::SAID_BY_COMMAND;
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, Table};
 pub use program::{Program, set_command_umask};
@@ -86,6 +90,8 @@ pub enum Outcome {
     /// The destination cannot be reached, or says that it fails itself. The same as `Failed`, but for what an operator
     /// is told.
     Down(Evidence),
+    /// The kernel killed the command for want of memory. The same as `Failed`, but for what an operator is told.
+    OutOfMemory(OomKill, Evidence),
     /// The processor rejects the lines. Bisected at once, to find the line; a single line becomes a dead letter.
     Poison(Evidence),
     /// The processor rejects this line of the batch, the first bad one that it met. All of the batch comes again,

@@ -53,6 +53,12 @@ impl Proc {
         !matches!(self.state, 'Z' | 'X')
     }
 
+    /// Whether it has a handler for `signal`. One that cannot be looked at has none.
+    pub(super) fn catches(&self, signal: Signal) -> bool {
+        let status = fs::read(format!("/proc/{}/status", self.pid.as_raw_pid())).unwrap_or_default();
+        self.is_alive() && caught_in(&String::from_utf8_lossy(&status), signal)
+    }
+
     /// Where in the kernel it waits, as far as the kernel tells.
     pub(super) fn waits_in(&self) -> Option<String> {
         let place = fs::read_to_string(format!("/proc/{}/wchan", self.pid.as_raw_pid())).ok()?;
@@ -76,6 +82,18 @@ impl Proc {
             other => other,
         }
     }
+}
+
+/// `SigCgt` of proc(5): the mask of signals with a handler, in hexadecimal.
+fn caught_in(status: &str, signal: Signal) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal.as_raw() - 1)) != 0)
+}
+
+/// Whether there is a table of processes to look at.
+pub(super) fn can_look() -> bool {
+    fs::exists("/proc/self/stat").unwrap_or(false)
 }
 
 /// All processes.
@@ -142,6 +160,18 @@ mod tests {
         let stat = "42 (a) b (c) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 1 2";
         let proc = Proc::parse(Pid::from_raw(42).unwrap(), stat).unwrap();
         assert_eq!((proc.name.as_str(), proc.state, proc.parent, proc.start), ("a) b (c", 'S', 7, 98765));
+    }
+
+    #[test]
+    fn a_handler_is_known_by_its_bit() {
+        let status = "Name:\tSigCgt: x\nSigIgn:\t0000000000000200\nSigCgt:\t0000000000000a00\n";
+        for (signal, expected) in [(Signal::USR1, true), (Signal::USR2, true), (Signal::HUP, false)] {
+            let bit = 1_u64 << (signal.as_raw() - 1);
+            assert_eq!(0xa00 & bit != 0, expected);
+            assert_eq!(caught_in(status, signal), expected, "{signal:?}");
+        }
+        assert!(!caught_in("", Signal::USR1) && !caught_in("SigCgt:\tx\n", Signal::USR1));
+        assert!(can_look());
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub(super) fn describe(status: ExitStatus) -> String {
 }
 
 /// The names of those signals that end programs in practice; the numbers hold for x86-64 and arm64.
-fn signal_name(signal: i32) -> Option<&'static str> {
+pub(super) fn signal_name(signal: i32) -> Option<&'static str> {
     Some(match signal {
         1 => "SIGHUP",
         2 => "SIGINT",

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::evidence::Tail;
-use super::passthrough::Passthrough;
+use super::passthrough::{Lines, Passthrough};
 
 /// So much is taken at once.
 const CHUNK_BYTES: usize = 8 * 1024;
@@ -27,12 +27,13 @@ pub(super) struct Stderr {
 
 impl Stderr {
     /// Begins to read.
-    pub(super) fn follow(from: Option<ChildStderr>) -> Stderr {
+    pub(super) fn follow(from: Option<ChildStderr>, group: &str) -> Stderr {
         let tail = Arc::new(Mutex::new(Tail::default()));
         // One batch is out at a time, and so is one question.
         let (catch_up, asked) = mpsc::channel(1);
         if let Some(from) = from {
-            tokio::spawn(read(from, Arc::clone(&tail), asked));
+            let shown = Passthrough::to_messages().of(group);
+            tokio::spawn(read(from, shown, Arc::clone(&tail), asked));
         }
         Stderr { tail, catch_up }
     }
@@ -64,8 +65,12 @@ impl Stderr {
 }
 
 /// Reads until the end of the stream.
-async fn read(mut from: ChildStderr, tail: Arc<Mutex<Tail>>, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
-    let passthrough = Passthrough::to_stderr();
+async fn read(
+    mut from: ChildStderr,
+    mut shown: Lines,
+    tail: Arc<Mutex<Tail>>,
+    mut asked: mpsc::Receiver<oneshot::Sender<()>>,
+) {
     let mut buffer = vec![0; CHUNK_BYTES];
     // What is to be read before a question is answered: never more than was in the pipe when it was asked.
     let mut question: Option<(u64, oneshot::Sender<()>)> = None;
@@ -79,7 +84,7 @@ async fn read(mut from: ChildStderr, tail: Arc<Mutex<Tail>>, mut asked: mpsc::Re
                 let Ok(read @ 1..) = read else { return };
                 let chunk = buffer.get(..read).unwrap_or_default();
                 tail.lock().unwrap_or_else(PoisonError::into_inner).push(chunk);
-                passthrough.show(chunk);
+                shown.push(chunk);
                 if let Some((waiting, _)) = &mut question {
                     *waiting = waiting.saturating_sub(read as u64);
                 }

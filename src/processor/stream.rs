@@ -16,6 +16,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -32,6 +33,7 @@ use tokio::process::ChildStdout;
 use tokio::time::sleep;
 
 use super::command::{Launcher, cut_off, lines};
+use super::dump::{self, Sent};
 use super::input::{Input, chunks};
 use super::reply::{REPLY_BYTES_MAX, Reply};
 use super::report::{REPORT_BYTES_MAX, Report};
@@ -138,9 +140,11 @@ impl ExecStream {
                     return Ok(Outcome::Failed(evidence));
                 }
                 sleep(self.pause()).await;
-                self.start()?
+                self.start(batch.group())?
             }
         };
+        self.launcher.begin_batch();
+        let mut dump = self.launcher.dump(batch);
         let range = batch.range();
         let mut header = serde_json::to_vec(&Header {
             lines: batch.line_count(),
@@ -160,9 +164,24 @@ impl ExecStream {
                 since: Instant::now(),
                 talk: &talk.stderr.clone(),
                 finished: false,
+                dumped: None,
                 interrupted: &mut self.interrupted,
             };
-            let answer = talk.exchange(header.into(), chunks).await;
+            let answer = {
+                let mut exchange = pin!(talk.exchange(header.into(), chunks));
+                loop {
+                    tokio::select! {
+                        answer = &mut exchange => break answer,
+                        sent = dump::sent(&mut dump, hang.shim) => hang.dumped = Some(sent),
+                    }
+                }
+            };
+            if hang.dumped.as_ref().is_some_and(|sent| sent.has_reached)
+                && matches!(answer, Err(Fault::Ended))
+            {
+                // As in `exec`: it may have ended when it had printed where it hangs.
+                std::future::pending::<()>().await;
+            }
             hang.finished = true;
             answer
         };
@@ -210,7 +229,11 @@ impl ExecStream {
                 let report = talk.report().await;
                 let end = self.launcher.bury(report).await?;
                 let evidence = evidence(format!("{} before it answered", end.what), talk.stderr.end().await);
-                if end.is_refused() { Outcome::Refused(evidence) } else { Outcome::Failed(evidence) }
+                match end.oom {
+                    Some(oom) => Outcome::OutOfMemory(oom, evidence),
+                    None if end.is_refused() => Outcome::Refused(evidence),
+                    None => Outcome::Failed(evidence),
+                }
             }
         })
     }
@@ -246,12 +269,12 @@ impl ExecStream {
         }
     }
 
-    fn start(&mut self) -> io::Result<Talk> {
+    fn start(&mut self, group: &str) -> io::Result<Talk> {
         // A pipe and not a socket: /dev/stdin can be opened.
         let (theirs, ours) = io::pipe()?;
         let (control, child) = self.launcher.start(&[], &OwnedFd::from(theirs), Stdio::piped())?;
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no pipe to its standard output"))?;
-        let stderr = Stderr::follow(child.stderr.take());
+        let stderr = Stderr::follow(child.stderr.take(), group);
         let stdin = pipe::Sender::from_owned_fd(ours.into())?;
         Ok(Talk { control, stdin, stdout, stderr, names_batches: false })
     }
@@ -351,13 +374,14 @@ struct Hang<'a> {
     since: Instant,
     talk: &'a Stderr,
     finished: bool,
+    dumped: Option<Sent>,
     interrupted: &'a mut Option<Evidence>,
 }
 
 impl Drop for Hang<'_> {
     fn drop(&mut self) {
         if !self.finished {
-            let summary = cut_off(&self.what, self.since, self.shim);
+            let summary = cut_off(&self.what, self.since, self.shim, self.dumped.as_ref());
             *self.interrupted = Some(Evidence { summary, tail: self.talk.seen() });
         }
     }

@@ -164,7 +164,8 @@ impl Worker {
                 finish(settling.take()).await?;
                 let Read { pieces, lent: _lent, .. } = read;
                 let batch = leased.and_then(|lease| {
-                    Some((lease.token, Batch::new(Arc::clone(&name), lease.attempt, pieces)?))
+                    let batch = Batch::new(Arc::clone(&name), lease.attempt, pieces)?;
+                    Some((lease.token, batch.with_deadline(tokio::time::Instant::now() + timeout)))
                 });
                 match batch {
                     None => limits.refund(lines),
@@ -518,6 +519,9 @@ fn verdict(delivered: Delivered) -> Verdict {
         }
         Delivered::Outcome(Outcome::Done) => Verdict::Done,
         Delivered::Outcome(Outcome::Failed(evidence)) => failed(FailureKind::Failed, evidence),
+        Delivered::Outcome(Outcome::OutOfMemory(oom, evidence)) => {
+            failed(FailureKind::OutOfMemory(oom), evidence)
+        }
         Delivered::Outcome(Outcome::Down(evidence)) => failed(FailureKind::Down, evidence),
         Delivered::Outcome(Outcome::Poison(evidence)) => failed(FailureKind::Poison, evidence),
         Delivered::Outcome(Outcome::BadLine(seq, evidence)) => failed(FailureKind::BadLine(seq), evidence),

@@ -35,7 +35,7 @@ pub use lag::{LagPolicy, MaxLag};
 pub use phase::{Blocked, EveryLineRejected, LagReached, Phase, WhyFull, no_space};
 pub use pulse::Pulse;
 pub use replay::{Replay, ReplayError, Replays};
-pub use retry::{FailureKind, RetrySettings, Stuck};
+pub use retry::{FailureKind, OomKill, RetrySettings, Stuck};
 pub use settings::{Configuration, GroupSettings};
 pub use status::{
     Activity, DestinationLost, Discarded, DiscardedBy, Failing, GroupStatus, Held, HeldLine, Status,

@@ -47,6 +47,17 @@ pub struct RetrySettings {
     pub stuck: Stuck,
 }
 
+/// A command that the kernel killed for want of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OomKill {
+    /// Kills in its cgroup, this one included, since its processor got the first batch.
+    pub kills: u64,
+    /// The limit on memory of that cgroup, or of the one around it that has the lowest; `None` without one.
+    pub limit_bytes: Option<u64>,
+    /// What of it was the service's own.
+    pub own_bytes: Option<u64>,
+}
+
 /// What a failed delivery says of its lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
@@ -55,6 +66,8 @@ pub enum FailureKind {
     /// The destination cannot be reached, or fails by its own account (5xx). Treated as `Failed`; an operator is never
     /// told to park a line for it.
     Down,
+    /// The kernel killed the command for want of memory. Treated as `Failed`.
+    OutOfMemory(OomKill),
     /// The processor blames the lines.
     Poison,
     /// The processor blames this line, and says nothing of those after it.

@@ -46,6 +46,8 @@ causes! {
     PinsLog = "pins_log", Running;
     /// A command fails again and again.
     Crashing = "crashing", Running;
+    /// The kernel killed a command for want of memory.
+    ProcessorOom = "processor_oom", Running;
     /// A batch goes past its time-out.
     Hung = "hung", Running;
     /// Acks arrive, and the ack floor or the disk does not move.

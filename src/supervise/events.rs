@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use spillq_storage::Error;
 
-use super::host::OomCount;
 use super::typed::Started;
+use crate::cgroup::OomCount;
 use crate::queue::Discarded;
 
 /// The name in the data dir.

@@ -13,7 +13,7 @@ use crate::queue::{Failing, FailureKind, HeldLine};
 const FAILURES_IN_A_ROW: u64 = 3;
 
 /// A line that fails again and again, and keeps its strict group from all others. `None` where a later row has more to
-/// say: a hang, an outage, or a failure that is only a few seconds old.
+/// say: a hang, an outage, want of memory, or a failure that is only a few seconds old.
 pub(super) fn held(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let HeldLine { seq, failures, for_ms, deaths, is_given_up } = i.held?;
     let is_command = i.processor.as_ref().is_none_or(|name| name.kind.is_command());
@@ -25,7 +25,7 @@ pub(super) fn held(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdi
     } else {
         let failing = i.failing.as_ref()?;
         if failing.timed_out
-            || failing.kind == FailureKind::Down
+            || matches!(failing.kind, FailureKind::Down | FailureKind::OutOfMemory(_))
             || !is_no_accident(failing, is_command, now, s)
         {
             return None;

@@ -6,6 +6,7 @@ use super::blocked::blocked;
 use super::cause::Cause;
 use super::failing::{failing, hung, refused};
 use super::inputs::{Behind, GroupInputs, JudgeSettings};
+use super::oom::processor_oom;
 use super::state::State;
 use super::uncalled::{never_called, no_processor, program_missing};
 use super::verdict::{Step, Verdict};
@@ -33,6 +34,7 @@ const ROWS: &[Row] = &[
     blocked,
     refused,
     hung,
+    processor_oom,
     failing,
     floor_stands,
     disk_is_held,

@@ -9,7 +9,9 @@ use super::super::judge_log::judge_log;
 use super::super::processor::{ProcessorKind, ProcessorName};
 use super::super::typed::{Started, Typed};
 use super::*;
-use crate::queue::{Blocked, EveryLineRejected, Failing, FailureKind, HeldLine, LagReached, WhyFull};
+use crate::queue::{
+    Blocked, EveryLineRejected, Failing, FailureKind, HeldLine, LagReached, OomKill, WhyFull,
+};
 
 const T: u64 = 10_000;
 const NOW: u64 = 1_000_000;
@@ -85,6 +87,41 @@ fn fails(times: u64, timed_out: bool) -> GroupInputs {
         oldest_waits: true,
         ..waiting(200)
     }
+}
+
+#[test]
+fn a_command_that_the_kernel_kills_for_want_of_memory_is_named_with_what_to_change() {
+    let oom = |range, limit_bytes| {
+        let kill = OomKill { kills: 12, limit_bytes, own_bytes: Some(40 << 20) };
+        let inputs = fails(1, false);
+        let failing =
+            Failing { kind: FailureKind::OutOfMemory(kill), range, ..inputs.failing.clone().unwrap() };
+        GroupInputs { failing: Some(failing), ..inputs }
+    };
+    // At the first, and before what `crashing` says after three.
+    let verdict =
+        check(&oom(range(11, 20), Some(160 << 20)), "crashing", Some("B"), Some(Cause::ProcessorOom));
+    assert_eq!(
+        verdict.summary,
+        "the kernel killed the command of group default (exec ./process.sh) for want of memory, once, last on lines \
+         11-20: limit of its cgroup 160.0 MiB, OOM kills there 12; spillq itself held 40.0 MiB"
+    );
+    assert!(verdict.next.ends_with("(--memory of the container), or set a smaller `batch` of the [[group]]"));
+    // A line that holds its group because it takes too much is that, and no smaller batch helps.
+    let held = HeldLine { seq: Seq(11), failures: 5, for_ms: T, deaths: 0, is_given_up: false };
+    let inputs = oom(range(11, 11), None);
+    let failing = Failing { times: 9, ..inputs.failing.clone().unwrap() };
+    let alone = GroupInputs { held: Some(held), failing: Some(failing), ..inputs };
+    let verdict = check(&alone, "crashing", Some("B"), Some(Cause::ProcessorOom));
+    assert!(
+        verdict.summary.contains(
+            "9 times in a row, last on lines 11: limit of its cgroup none, the host has no memory left"
+        ),
+        "{verdict:?}"
+    );
+    assert!(verdict.next.ends_with("one line alone takes too much"), "{verdict:?}");
+    // A later failure of another kind is what it is.
+    check(&fails(3, false), "crashing", Some("B"), Some(Cause::Crashing));
 }
 
 #[track_caller]

@@ -1,9 +1,10 @@
 //! What the last run was doing when it ended, from EVENTS and the kernel's counters.
 
 use super::events::{Entry, Event};
-use super::host::{OomCount, boot_id};
+use super::host::boot_id;
 use super::state::State;
 use super::typed::Started;
+use crate::cgroup::OomCount;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

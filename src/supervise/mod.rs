@@ -15,6 +15,7 @@ mod inputs;
 mod judge;
 mod judge_log;
 mod last_run;
+mod oom;
 mod processor;
 mod program;
 mod rates;

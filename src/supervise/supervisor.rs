@@ -14,9 +14,10 @@ use spillq_storage::Error;
 use super::cause::Cause;
 use super::events::{Event, Events};
 use super::history::{Outside, Report, Supervision};
-use super::host::{OomCount, boot_id};
+use super::host::boot_id;
 use super::state::State;
 use super::typed::Started;
+use crate::cgroup::OomCount;
 use crate::queue::{Command, Handle, Pulse, Status, now_ms, wall_ms};
 
 /// Exit status of a process that its watchdog ended.

@@ -467,3 +467,60 @@ async fn a_batch_costs_a_few_milliseconds() {
     println!("{fastest:?} a batch");
     assert!(fastest < Duration::from_millis(50), "{fastest:?}");
 }
+
+/// A shell with this script on a batch that is cut off after `secs`, as a worker does it; what it left.
+async fn cut_off_after(secs: f64, script: &str, signal: Option<Signal>) -> Evidence {
+    let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+    let program = Program { dump_signal: signal, ..Program::new(command, shim(), GRACE) };
+    let mut exec = Exec::new(program, Input::Lines, Origin::default());
+    let deadline = tokio::time::Instant::now() + Duration::from_secs_f64(secs);
+    let batch = batch().with_deadline(deadline);
+    let ended = tokio::time::timeout_at(deadline, exec.process(&batch)).await;
+    assert!(ended.is_err(), "it hangs: {ended:?}");
+    let evidence = exec.interrupted().expect("a hang leaves evidence");
+    exec.end().await.unwrap();
+    evidence
+}
+
+#[tokio::test]
+async fn a_python_that_hangs_prints_where_before_it_is_ended() {
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("skipped: the stack of a Python that hangs: it needs python3");
+        return;
+    }
+    // The shell around it would end at the signal.
+    let script = "python3 -c 'import faulthandler, signal, time
+faulthandler.register(signal.SIGUSR1, all_threads=True)
+def waits_for_an_answer():
+    time.sleep(600)
+waits_for_an_answer()'; true";
+    let evidence = cut_off_after(4.0, script, Some(Signal::USR1)).await;
+    assert!(evidence.tail.contains("in waits_for_an_answer"), "{evidence:?}");
+    let (doing, sent) = evidence.summary.split_once("; SIGUSR1 was sent to ").unwrap();
+    assert!(sent.ends_with(" python3") && !sent.contains(','), "to it alone: {evidence:?}");
+    assert!(doing.contains(" sh (S") && doing.contains(" python3 (S"), "{evidence:?}");
+    // Without the setting nobody gets a signal.
+    let evidence = cut_off_after(1.0, script, None).await;
+    assert!(!evidence.summary.contains("SIGUSR1") && evidence.tail.is_empty(), "{evidence:?}");
+}
+
+#[tokio::test]
+async fn a_command_that_does_not_catch_the_signal_is_not_ended_by_it() {
+    let evidence = cut_off_after(1.0, "sleep 600; true", Some(Signal::USR1)).await;
+    let says = "SIGUSR1 was not sent, as no process of the command catches it";
+    assert!(evidence.summary.ends_with(says), "{evidence:?}");
+    assert!(evidence.summary.contains(" sleep (S"), "it is there to the end: {evidence:?}");
+}
+
+/// Go prints all stacks at SIGQUIT, and exits with status 2: it hangs, and does not crash.
+#[tokio::test]
+async fn a_command_that_ends_after_it_printed_where_it_hangs_is_past_its_time() {
+    let script = "trap 'echo here >&2; exit 2' QUIT; sleep 600 & wait";
+    let evidence = cut_off_after(2.0, script, Some(Signal::QUIT)).await;
+    assert_eq!(evidence.tail, "here\n");
+    let begin = "sh ended with exit status 2 on lines 10-12 after ";
+    assert!(
+        evidence.summary.starts_with(begin) && evidence.summary.contains("; SIGQUIT was sent to "),
+        "{evidence:?}"
+    );
+}

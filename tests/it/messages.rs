@@ -29,7 +29,9 @@ fn json_messages_are_an_object_a_line_and_so_is_the_failure_at_the_end() {
     assert_eq!((&opened["level"], &opened["fields"]["run"]), (&"info".into(), &1.into()), "{opened}");
     let said =
         lines.iter().filter(|line| line["fields"]["from"] == "command" && line["message"] == "said ?[31m");
-    assert_eq!(said.count(), 2, "what a command said is not counted together: {told}");
+    let said: Vec<_> = said.collect();
+    assert_eq!(said.len(), 2, "what a command said is not counted together: {told}");
+    assert_eq!(said[0]["fields"]["group"], "default");
     assert!(opened["time"].as_str().unwrap().ends_with('Z'), "{opened}");
 
     let output = spillq(&["--log-format", "json", "verify", "--data-dir", WILD]).output().unwrap();
@@ -79,6 +81,29 @@ fn nothing_in_a_file_name_or_in_what_a_command_said_acts_on_a_terminal() {
     assert!(told.lines().all(|line| line.starts_with("20")), "each line is a message: {told}");
 }
 
+/// In text they had neither time nor group, and two commands at once were mixed within a line.
+#[test]
+fn what_a_command_prints_is_a_message_with_time_and_group_and_its_lines_are_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.log"), "one\n").unwrap();
+    let script = r"printf 'half ' >&2; sleep 0.3; printf 'a line\twith \033[31mcolour\nlast' >&2; cat";
+    let check = |args: &[&str], kind: &str| {
+        let output =
+            spillq(args).args(["--", "sh", "-c", script]).current_dir(folder.path()).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && output.stdout == b"one\n", "{kind}: {told}");
+        for said in ["half a line\twith ?[31mcolour", "last"] {
+            let line = told.lines().find(|line| line.ends_with(&format!("Z group default: {said}")));
+            assert!(line.is_some_and(|line| line.starts_with("20")), "{kind}: {said:?}: {told}");
+        }
+    };
+    check(&["run", "--once", "--data-dir", "q", "--follow", "a.log"], "run");
+    // Lines that wait, for drain.
+    let args = ["run", "--once", "--data-dir", "w", "--follow", "a.log"];
+    assert!(spillq(&args).current_dir(folder.path()).output().unwrap().status.success());
+    check(&["drain", "--data-dir", "w"], "drain");
+}
+
 #[test]
 fn a_message_that_comes_again_is_counted() {
     let folder = tempfile::tempdir().unwrap();
@@ -97,4 +122,9 @@ fn a_message_that_comes_again_is_counted() {
     let counted = failures.iter().find_map(|line| line.split_once("(… ")?.1.split_once(" more times in "));
     let again: u64 = counted.unwrap_or_else(|| panic!("{told}")).0.parse().unwrap();
     assert!(failures.len() < 30 && again >= 20, "{told}");
+    // Behind the last word it would pass for new.
+    let (counted, stopped) =
+        (told.find(" more times in ").unwrap(), told.find("stopped; 0 lines wait").unwrap());
+    assert!(counted < stopped, "{told}");
+    assert!(told.contains(" s, the last at "), "{told}");
 }

@@ -365,3 +365,26 @@ fn the_service_of_the_incident_keeps_each_fill_once_whatever_is_killed() {
     let expected = format!("{0} {0} {1:.1}\n", LINES - 1, (LINES - 1) as f64 * 1.5);
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
 }
+
+#[tokio::test]
+async fn one_that_hangs_prints_where_before_it_is_ended() {
+    let program = format!(
+        "{READ}import faulthandler, signal
+faulthandler.register(signal.SIGUSR1, all_threads=True)
+def waits_for_an_answer(): time.sleep(600)
+for header, data in batches(): waits_for_an_answer()"
+    );
+    let command = ["python3", "-c", &program].map(str::to_owned).to_vec();
+    let program = Program {
+        dump_signal: Some(rustix::process::Signal::USR1),
+        ..Program::new(command, binary(), GRACE)
+    };
+    let mut stream = ExecStream::new(program, Input::Lines, Origin::default(), RESTART_MAX);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(4);
+    let batch = batch().with_deadline(deadline);
+    assert!(tokio::time::timeout_at(deadline, stream.process(&batch)).await.is_err());
+    let evidence = stream.interrupted().expect("a hang leaves evidence");
+    assert!(evidence.tail.contains("in waits_for_an_answer"), "{evidence:?}");
+    assert!(evidence.summary.contains("; SIGUSR1 was sent to "), "{evidence:?}");
+    stream.end().await.unwrap();
+}

@@ -16,9 +16,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("queue", &["plain"]),
     ("plain", &[]),
     ("tail", &["plain", "queue"]),
+    ("cgroup", &[]),
     ("file_limit", &[]),
-    ("processor", &["file_limit", "plain", "queue"]),
-    ("supervise", &["plain", "queue"]),
+    ("processor", &["cgroup", "file_limit", "plain", "queue"]),
+    ("supervise", &["cgroup", "plain", "queue"]),
     ("metrics", &["plain", "queue", "supervise", "tail"]),
     ("http", &["metrics", "plain", "queue", "supervise", "tail"]),
 ];
@@ -50,11 +51,11 @@ const LOOKS_INTO_TEXT: &[&str] =
     &["starts_with(", "ends_with(", "contains(\"", "split_once(", "strip_prefix(", "== \"", "!= \"", "\" =>"];
 
 /// Lines that may, with the reason.
-const MAY_LOOK_INTO_TEXT: &[(&str, &str, &str)] = &[
-    ("src/supervise/host.rs", "kind == \"memory\"", "the kernel's list of cgroups"),
-    ("src/supervise/host.rs", "strip_prefix(\"oom_kill \")", "the kernel's memory.events"),
-    ("src/supervise/supervisor.rs", "failure.split_once('\\n')", "shows the summary apart from the output"),
-];
+const MAY_LOOK_INTO_TEXT: &[(&str, &str, &str)] = &[(
+    "src/supervise/supervisor.rs",
+    "failure.split_once('\\n')",
+    "shows the summary apart from the output",
+)];
 
 /// Long files whose reason is not in them.
 const LONG: &[(&str, &str)] = &[(

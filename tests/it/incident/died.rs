@@ -101,7 +101,7 @@ struct Cgroup(PathBuf);
 
 impl Cgroup {
     /// Below the one of this process, where the kernel and whoever set it up let us.
-    fn new(bytes: u64) -> Result<Cgroup, String> {
+    fn new(name: &str, bytes: u64) -> Result<Cgroup, String> {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap();
         let v1 = own.lines().find_map(|line| line.split_once(":memory:").map(|(_, path)| path.to_owned()));
         let v2 = own.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned));
@@ -113,7 +113,7 @@ impl Cgroup {
         let own = format!("{root}{}", path.trim_end_matches('/'));
         let folder =
             [own.as_str(), root].into_iter().find(|folder| Path::new(folder).exists()).unwrap_or(root);
-        let folder = Path::new(folder).join(format!("spillq-it-{}", std::process::id()));
+        let folder = Path::new(folder).join(format!("spillq-it-{name}-{}", std::process::id()));
         let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
         fs::create_dir(&folder).map_err(failed)?;
         let cgroup = Cgroup(folder.clone());
@@ -131,7 +131,7 @@ impl Drop for Cgroup {
 
 #[test]
 fn a_service_that_the_kernel_kills_for_want_of_memory_says_so() {
-    let cgroup = match Cgroup::new(192 << 20) {
+    let cgroup = match Cgroup::new("service", 192 << 20) {
         Ok(cgroup) => cgroup,
         Err(why) => {
             eprintln!("skipped: want of memory: {why}");
@@ -156,4 +156,35 @@ fn a_service_that_the_kernel_kills_for_want_of_memory_says_so() {
     let mut service = stage.start();
     stage.is_cured(&mut service);
     assert_eq!(stage.is_well().last_run.unwrap().ended, "out_of_memory");
+}
+
+/// The cgroup counted 12 kills, and doctor said `signal 9`.
+#[test]
+fn a_command_that_the_kernel_kills_for_want_of_memory_is_named_as_that() {
+    let cgroup = match Cgroup::new("command", 256 << 20) {
+        Ok(cgroup) => cgroup,
+        Err(why) => {
+            eprintln!("skipped: want of memory of a command: {why}");
+            return;
+        }
+    };
+    let hog = "echo 1000 > /proc/self/oom_score_adj; exec tail /dev/zero";
+    let retry = "[[group]]\nname = \"default\"\nretry = { initial = \"200ms\", max = \"500ms\" }\n";
+    let stage = Stage::new(&format!("{retry}{}", processor(&ill_until_cured(hog))));
+    let mut service = Service::start_with(
+        &stage.path("q"),
+        &format!("echo $$ > {}/cgroup.procs", cgroup.0.display()),
+        &["--config", stage.path("spillq.toml").to_str().unwrap()],
+    );
+    let verdict = stage.verdict("default", "crashing", Some("B"), "processor_oom");
+    assert!(verdict.summary.contains("limit of its cgroup 256.0 MiB, OOM kills there "), "{verdict:#?}");
+    let evidence = verdict.evidence.join("\n");
+    assert!(
+        evidence.contains("was killed by signal 9 (SIGKILL), by the kernel for want of memory, on line"),
+        "{evidence}"
+    );
+    stage.paste(&verdict.next);
+    stage.cure();
+    stage.is_cured(&mut service);
+    assert_eq!(service.stop(), 0);
 }
