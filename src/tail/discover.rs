@@ -4,6 +4,7 @@
 //! never reports what lies in the data dir or is an output, whatever the globs say.
 // long: one walk, and the globs that prune it
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirEntry, FileType, Metadata};
 use std::os::unix::fs::{DirEntryExt, FileTypeExt, MetadataExt};
@@ -12,6 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
 use super::error::TailError;
+use super::links::RealRoots;
 use super::open::{Way, kind, leads_below};
 use super::reader::{ctime_ns, mtime_ns};
 
@@ -49,33 +51,33 @@ pub(crate) struct Walked {
 
 /// The include and exclude globs of one `[[follow]]`.
 #[derive(Debug)]
-struct Globs {
-    includes: Vec<Include>,
+pub(crate) struct Globs {
+    pub(crate) includes: Vec<Include>,
     exclude: GlobSet,
     /// Below which folder links may lead.
-    symlinks: Option<PathBuf>,
+    pub(crate) symlinks: Option<PathBuf>,
 }
 
 /// One glob: a fixed folder, and a pattern for each level below it.
 #[derive(Debug)]
-struct Include {
-    root: PathBuf,
+pub(crate) struct Include {
+    pub(crate) root: PathBuf,
     /// For the levels before `**`; the last is the file's own name.
     levels: Vec<GlobMatcher>,
     /// Any depth behind the levels.
     any_depth: bool,
-    whole: GlobMatcher,
+    pub(crate) whole: GlobMatcher,
     /// The file's own name has no wildcard, so that anything but a file there is worth a word.
     literal_name: bool,
     /// Nothing of it is a wildcard: a FIFO there is meant. One that a wildcard came across may be another's, and who
     /// reads it takes the bytes away.
-    literal: bool,
+    pub(crate) literal: bool,
 }
 
 /// All globs, and what is never followed.
 #[derive(Debug)]
 pub(crate) struct Discover {
-    follows: Vec<Globs>,
+    pub(crate) follows: Vec<Globs>,
     never: Vec<PathBuf>,
 }
 
@@ -121,7 +123,7 @@ impl Discover {
         Way::Straight(root.unwrap_or(Path::new("/")))
     }
 
-    fn is_never(&self, path: &Path) -> bool {
+    pub(crate) fn is_never(&self, path: &Path) -> bool {
         self.never.iter().any(|never| path.starts_with(never))
     }
 
@@ -133,7 +135,14 @@ impl Discover {
             .filter_map(|path| fs::metadata(path).ok())
             .map(|meta| (meta.dev(), meta.ino()))
             .collect();
-        let mut walk = Walk { discover: self, never, is_known, visit, walked: Walked::default() };
+        let mut walk = Walk {
+            discover: self,
+            never,
+            is_known,
+            visit,
+            walked: Walked::default(),
+            roots: OnceCell::new(),
+        };
         for (number, globs) in self.follows.iter().enumerate() {
             for include in &globs.includes {
                 let mut chain = Vec::new();
@@ -150,6 +159,8 @@ struct Walk<'a> {
     is_known: &'a dyn Fn(u64) -> bool,
     visit: &'a mut dyn FnMut(Found),
     walked: Walked,
+    /// Looked up where a link asks for them.
+    roots: OnceCell<RealRoots>,
 }
 
 impl Walk<'_> {
@@ -243,6 +254,9 @@ impl Walk<'_> {
         }
         let is_fifo = found.is_fifo() && include.literal;
         if !found.is_file() && !is_fifo {
+            if found.is_symlink() && self.is_other_name(path) {
+                return;
+            }
             let hint = if found.is_fifo() { "; `include` must name its whole path" } else { "" };
             self.refuse(path, format!("open {}: {}, not a regular file{hint}", path.display(), kind(found)));
             return;
@@ -270,6 +284,12 @@ impl Walk<'_> {
         }
     }
 
+    /// Whether a link leads to what is followed anyway.
+    fn is_other_name(&self, link: &Path) -> bool {
+        let roots = self.roots.get_or_init(|| self.discover.real_roots());
+        self.discover.finds_without(link, roots)
+    }
+
     /// Once for all that lie in the same folder, however many they are.
     fn too_deep(&mut self, path: &Path) {
         let folder = path.parent().unwrap_or(path);
@@ -289,7 +309,7 @@ impl Walk<'_> {
 
 impl Globs {
     /// An exclude is about the name, or, with a slash in it, about the whole path.
-    fn is_excluded(&self, path: &Path) -> bool {
+    pub(crate) fn is_excluded(&self, path: &Path) -> bool {
         self.exclude.is_match(path) || path.file_name().is_some_and(|name| self.exclude.is_match(name))
     }
 }
@@ -352,7 +372,7 @@ impl Include {
     }
 
     /// Whether the folder `path`, at `depth` below the root, can hold files that the glob names.
-    fn descends(&self, depth: usize, path: &Path) -> bool {
+    pub(crate) fn descends(&self, depth: usize, path: &Path) -> bool {
         match self.levels.get(depth) {
             // The last level is the file's own name, not a folder's.
             Some(level) => {

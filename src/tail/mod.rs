@@ -17,6 +17,7 @@ mod frames;
 pub mod fuzzing;
 mod identity;
 mod lines;
+mod links;
 mod names;
 mod open;
 mod packed;

@@ -6,6 +6,7 @@
 mod copies;
 mod follow;
 mod kept;
+mod links;
 mod logrotate;
 mod model;
 mod order;
