@@ -81,6 +81,8 @@ fn tail(sources: u64) -> Snapshot {
         sources: (1..=sources).map(source).collect(),
         waiting_files: 0,
         refused: Vec::new(),
+        refused_files: 0,
+        left_out: crate::tail::LeftOutFiles::default(),
         waits_for_log_since: None,
         buffered_bytes: 0,
         done: false,

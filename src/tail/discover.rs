@@ -16,6 +16,7 @@ use super::error::TailError;
 use super::links::RealRoots;
 use super::open::{Way, kind, leads_below};
 use super::reader::{ctime_ns, mtime_ns};
+use super::refused::Refused;
 
 /// Folders behind `**` that are walked: deeper ones are more likely a loop than logs.
 const DEPTH_MAX: usize = 32;
@@ -33,6 +34,8 @@ pub(crate) struct Found {
     pub(crate) ctime_ns: i64,
     /// Which `[[follow]]` names it; `None` for a file that none names, with the inode of a source.
     pub(crate) follow: Option<u16>,
+    /// Whether it may become a source: there are no more than 10,000 of them.
+    pub(crate) has_place: bool,
 }
 
 /// What a walk saw besides files.
@@ -43,7 +46,7 @@ pub(crate) struct Walked {
     /// Folders that could not be listed: what was in them is not known to be gone.
     pub(crate) unlisted: Vec<PathBuf>,
     /// What cannot be followed, and why.
-    pub(crate) refused: Vec<(PathBuf, String)>,
+    pub(crate) refused: Refused,
     /// FIFOs that a glob names by their whole path.
     pub(crate) fifos: Vec<Found>,
     entries: usize,
@@ -180,7 +183,7 @@ impl Walk<'_> {
             Err(error) => {
                 // A fixed folder that is not there yet is normal: it is waited for.
                 if error.kind() != std::io::ErrorKind::NotFound {
-                    self.refuse(folder, format!("list {}: {error}", folder.display()));
+                    self.refuse(folder, || format!("list {}: {error}", folder.display()));
                 }
                 self.walked.unlisted.push(folder.to_owned());
                 return;
@@ -196,17 +199,16 @@ impl Walk<'_> {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
-                    self.refuse(folder, format!("list {}: {error}", folder.display()));
+                    self.refuse(folder, || format!("list {}: {error}", folder.display()));
                     self.walked.unlisted.push(folder.to_owned());
                     break;
                 }
             };
             self.walked.entries += 1;
             if self.walked.entries > ENTRIES_MAX {
-                self.refuse(
-                    folder,
-                    format!("list {}: more than {ENTRIES_MAX} entries in one sweep", folder.display()),
-                );
+                self.refuse(folder, || {
+                    format!("list {}: more than {ENTRIES_MAX} entries in one scan", folder.display())
+                });
                 self.walked.unlisted.push(folder.to_owned());
                 break;
             }
@@ -243,7 +245,7 @@ impl Walk<'_> {
             } else if include.is_too_deep(depth) {
                 self.too_deep(path);
             } else if include.literal_name && include.whole.is_match(path) {
-                self.refuse(path, format!("open {}: a folder, not a regular file", path.display()));
+                self.refuse(path, || format!("open {}: a folder, not a regular file", path.display()));
             }
             return;
         }
@@ -258,7 +260,9 @@ impl Walk<'_> {
                 return;
             }
             let hint = if found.is_fifo() { "; `include` must name its whole path" } else { "" };
-            self.refuse(path, format!("open {}: {}, not a regular file{hint}", path.display(), kind(found)));
+            self.refuse(path, || {
+                format!("open {}: {}, not a regular file{hint}", path.display(), kind(found))
+            });
             return;
         }
         // A file that vanished between listing and looking is normal.
@@ -277,6 +281,7 @@ impl Walk<'_> {
             mtime_ns: mtime_ns(&meta),
             ctime_ns: ctime_ns(&meta),
             follow: named.then_some(number),
+            has_place: true,
         };
         match is_fifo {
             true => self.walked.fifos.push(found),
@@ -293,17 +298,16 @@ impl Walk<'_> {
     /// Once for all that lie in the same folder, however many they are.
     fn too_deep(&mut self, path: &Path) {
         let folder = path.parent().unwrap_or(path);
-        if self.walked.refused.last().is_none_or(|refused| refused.0 != folder) {
-            let why = format!(
+        self.refuse(folder, || {
+            format!(
                 "list {}: deeper than {DEPTH_MAX} folders behind `**`; a glob that names more of the way reaches it",
                 path.display()
-            );
-            self.refuse(folder, why);
-        }
+            )
+        });
     }
 
-    fn refuse(&mut self, path: &Path, why: String) {
-        self.walked.refused.push((path.to_owned(), why));
+    fn refuse(&mut self, path: &Path, why: impl FnOnce() -> String) {
+        self.walked.refused.add(path, why);
     }
 }
 
@@ -442,6 +446,10 @@ mod tests {
         (files, walked)
     }
 
+    fn why(walked: &Walked) -> String {
+        walked.refused.named().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("\n")
+    }
+
     fn tree(files: &[&str]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for file in files {
@@ -482,13 +490,13 @@ mod tests {
         let glob = logs.join("**/*.log");
         let (files, walked) = found(&[glob.to_str().unwrap()], &[], None, &[]);
         assert_eq!(files, [logs.join("b.log")]);
-        assert!(walked.refused.iter().any(|refused| refused.1.contains("a symbolic link")));
+        assert!(why(&walked).contains("a symbolic link"));
         let (files, _) = found(&[glob.to_str().unwrap()], &[], Some(dir.path()), &[]);
         assert_eq!(files, [logs.join("b.log"), logs.join("folder/a.log"), logs.join("link.log")]);
         // Both lead out of the folder where links may lead.
         let (files, walked) = found(&[glob.to_str().unwrap()], &[], Some(&logs), &[]);
         assert_eq!(files, [logs.join("b.log")]);
-        assert!(walked.refused.iter().any(|refused| refused.0 == logs.join("link.log")));
+        assert!(walked.refused.named().any(|refused| *refused.0 == logs.join("link.log")));
     }
 
     #[test]
@@ -506,9 +514,9 @@ mod tests {
         let dir = tree(&["a.log/inside"]);
         let (files, walked) = found(&[dir.path().join("a.log").to_str().unwrap()], &[], None, &[]);
         assert!(files.is_empty());
-        assert!(walked.refused[0].1.contains("a folder, not a regular file"));
+        assert!(why(&walked).contains("a folder, not a regular file"));
         let (_, walked) = found(&["/nowhere-at-all/x*"], &[], None, &[]);
-        assert_eq!((walked.refused.len(), walked.unlisted.len()), (0, 1));
+        assert_eq!((walked.refused.files(), walked.unlisted.len()), (0, 1));
     }
 
     #[test]
@@ -519,18 +527,15 @@ mod tests {
             .unwrap();
         let folder = globset::escape(dir.path().join("[x]").to_str().unwrap());
         let (files, walked) = found(&[&format!("{folder}/fifo")], &[], None, &[]);
-        assert_eq!((files.len(), walked.fifos.len(), walked.refused.len()), (0, 1, 0));
+        assert_eq!((files.len(), walked.fifos.len(), walked.refused.files()), (0, 1, 0));
         assert_eq!((&walked.fifos[0].path, walked.fifos[0].follow), (&path, Some(0)));
         for wild in ["fif?", "f*", "{fifo,file}", "[f]i[f-g]o"] {
             let (_, walked) = found(&[&format!("{folder}/{wild}")], &[], None, &[]);
             assert_eq!(walked.fifos.len(), 0, "{wild}");
-            assert!(
-                walked.refused[0].1.contains("a FIFO, not a regular file; `include` must name"),
-                "{wild}"
-            );
+            assert!(why(&walked).contains("a FIFO, not a regular file; `include` must name"), "{wild}");
         }
         let (_, walked) = found(&[&format!("{folder}/fifo")], &["fifo"], None, &[]);
-        assert_eq!((walked.fifos.len(), walked.refused.len()), (0, 0), "excluded");
+        assert_eq!((walked.fifos.len(), walked.refused.files()), (0, 0), "excluded");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! limit, 64 streams. It never drops a line, never follows its own outputs, and waits while the log is full: the files
 //! are the outer buffer.
 
+mod candidates;
 mod check;
 mod discover;
 mod error;
@@ -19,6 +20,7 @@ mod identity;
 mod lines;
 mod links;
 mod names;
+mod notice;
 mod open;
 mod packed;
 mod pipe;
@@ -28,6 +30,7 @@ mod reader;
 mod recognise;
 mod record;
 mod refollow;
+mod refused;
 mod remake;
 mod rotation;
 mod source;
@@ -64,7 +67,7 @@ pub use recognise::SOURCES_MAX;
 pub use record::{RecordError, SourceRecord};
 pub use refollow::Follows;
 pub use remake::{adopt, remake};
-pub use status::{Counters, Snapshot, SourceState, SourceStatus};
+pub use status::{Counters, LeftOutFiles, Snapshot, SourceState, SourceStatus};
 
 use crate::queue::{Handle, Pulse};
 pub use worker::BUFFERED_BYTES_MAX;

@@ -29,6 +29,11 @@ fn number(text: &mut String, byte: u8) {
     let _ = write!(text, r"\x{byte:02x}");
 }
 
+/// A number of files, for a sentence.
+pub(crate) fn counted(files: usize) -> String {
+    if files == 1 { "1 file".to_owned() } else { format!("{files} files") }
+}
+
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use spillq_storage::SourceId;
 
+use super::candidates::Without;
 use super::discover::Found;
 use super::error::ReadError;
 use super::identity::{Decision, Evidence, FINGERPRINT_BYTES, Fingerprint, Held, Likeness, OwnPath, decide};
@@ -68,7 +69,7 @@ pub(crate) struct Opened {
 
 impl Worker {
     /// Finds out who the files are that are not simply where they were.
-    pub(crate) fn recognise(&mut self, strangers: Vec<Found>, now: Now) {
+    pub(crate) fn recognise(&mut self, strangers: Vec<Found>, empty: usize, now: Now) {
         self.missed.clear();
         let held_back = std::mem::take(&mut self.held_back);
         // First those at their own path and inode: only then is it known which sources have lost theirs.
@@ -96,7 +97,6 @@ impl Worker {
         for found in others {
             // An empty file has no identity yet. It becomes a source with its first byte.
             if found.size == 0 || found.follow.is_none() {
-                self.waiting_files += usize::from(found.size == 0 && self.has_displaced());
                 // A compressed copy that is about to be written.
                 let is_packed = found.size == 0 && unpacked(&found.path).is_some();
                 if is_packed && self.unchanged_ms(&found, 0, now) < COPY_WAIT_MS {
@@ -132,6 +132,9 @@ impl Worker {
                 }
             }
             self.copy_or_new(opened, known, now);
+        }
+        if self.has_displaced() {
+            self.waiting_files += empty;
         }
         if self.sweep_number == 1 {
             self.line_up_known();
@@ -470,6 +473,7 @@ impl Worker {
             return;
         };
         let found = &opened.found;
+        self.left_out.follow(found);
         let moved = *source.path != *found.path;
         let mut changed = moved || source.inode != found.inode;
         let was_taken = source.taken;
@@ -552,10 +556,8 @@ impl Worker {
         now: Now,
     ) {
         let Opened { found, file, look } = opened;
-        if self.table.len() >= SOURCES_MAX {
-            self.let_resting_go();
-            let why = format!("follow {}: {SOURCES_MAX} files are followed already", found.path.display());
-            return self.refuse(found.path, why);
+        if !found.has_place || self.table.len() >= self.sources_max {
+            return self.left_out.add(&found, Without::Place);
         }
         let id = self.next_source;
         let mut source = Source::new(id, &found.path, now.boot_ms);
@@ -580,7 +582,7 @@ impl Worker {
             if let Err(error) = self.reader.skip_to(&file, &mut source, from) {
                 let why =
                     ReadError::Read { path: found.path.clone(), offset: from, source: error }.to_string();
-                return self.refuse(found.path, why);
+                return self.refuse_found(&found, why);
             }
             // After a restart nobody has the open file: what it had not read yet is then read here.
             if !is_read {
@@ -596,7 +598,7 @@ impl Worker {
             });
             if let Err(error) = skipped {
                 let why = ReadError::Read { path: found.path.clone(), offset: 0, source: error }.to_string();
-                return self.refuse(found.path, why);
+                return self.refuse_found(&found, why);
             }
         }
         if source.packed.is_none() {
@@ -610,6 +612,7 @@ impl Worker {
         }
         source.mtime_ns = found.mtime_ns;
         self.line_up(&mut source, families);
+        self.left_out.follow(&found);
         mark_seen(&mut source, &found, self.sweep_number);
         let owed = source.dirty;
         self.table.insert(source);
@@ -617,6 +620,12 @@ impl Worker {
             self.owe_checkpoint(id);
         }
         self.queue(id);
+    }
+
+    /// A file that is no source cannot be read.
+    fn refuse_found(&mut self, found: &Found, why: String) {
+        self.left_out.add(found, Without::Permission);
+        self.refuse(&found.path, why);
     }
 
     fn mark(&mut self, id: SourceId, found: &Found) {
@@ -665,7 +674,7 @@ impl Worker {
             Err(error) => {
                 match source {
                     Some(id) => self.fail(id, &error),
-                    None => self.refuse(found.path, error.to_string()),
+                    None => self.refuse_found(&found, error.to_string()),
                 }
                 None
             }

@@ -65,12 +65,8 @@ impl Worker {
         self.endings.retain(|(id, _)| table.get(*id).is_some_and(|source| !source.resting));
     }
 
-    /// The table is full: what rests and is gone makes room, looked for once a sweep.
+    /// Files are left out: what rests and is gone makes room for them.
     pub(crate) fn let_resting_go(&mut self) {
-        if self.made_room == self.sweep_number {
-            return;
-        }
-        self.made_room = self.sweep_number;
         let is_gone = |path: &Path| {
             std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
         };

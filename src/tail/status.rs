@@ -114,6 +114,17 @@ pub struct SourceStatus {
     pub last_error: Option<String>,
 }
 
+/// Files that match and are not followed, since no more are followed at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftOutFiles {
+    /// How many.
+    pub files: usize,
+    /// Some of them, at most 20.
+    pub named: Vec<PathBuf>,
+    /// How many are followed at most.
+    pub limit: usize,
+}
+
 /// All of it at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -127,6 +138,10 @@ pub struct Snapshot {
     pub waiting_files: usize,
     /// Files and folders that cannot be followed, and why; at most 100 of them.
     pub refused: Vec<(PathBuf, String)>,
+    /// How many there are.
+    pub refused_files: usize,
+    /// Files that match and are not followed, since no more are followed at once.
+    pub left_out: LeftOutFiles,
     /// Since when the log has not answered the oldest append, if one is under way: how long taking in has waited.
     pub waits_for_log_since: Option<SystemTime>,
     /// Bytes of lines that were read and are not durable yet.
@@ -145,6 +160,8 @@ impl Snapshot {
             sources: Vec::new(),
             waiting_files: 0,
             refused: Vec::new(),
+            refused_files: 0,
+            left_out: LeftOutFiles::default(),
             waits_for_log_since: None,
             buffered_bytes: 0,
             done: false,

@@ -319,11 +319,11 @@ impl Worker {
             }
             if count.count() >= STREAMS_MAX {
                 let why = format!("a FIFO more than the {STREAMS_MAX} streams that are followed at once");
-                self.refuse(found.path, why);
+                self.refuse(&found.path, why);
                 continue;
             }
             if let Err(why) = self.follow_fifo(&found) {
-                self.refuse(found.path, why);
+                self.refuse(&found.path, why);
             }
         }
     }

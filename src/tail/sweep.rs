@@ -3,14 +3,18 @@
 //! It finds what events miss, so nothing rests on them. A known file that has not changed costs one stat; files that
 //! are new, moved or changed in place are handed to `recognise`. It never reads lines.
 
+use std::collections::HashSet;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use spillq_storage::SourceId;
 
+use super::candidates::{Candidates, Chosen, Met};
 use super::discover::Found;
+use super::names::counted;
 use super::open::open;
 use super::reader::mtime_ns;
 use super::source::Source;
@@ -47,21 +51,29 @@ impl Worker {
         self.counters.sweeps += 1;
         // Those that are due are found again.
         self.endings.clear();
-        let mut strangers = Vec::new();
+        let mut candidates =
+            Candidates::new(self.sources_max, std::mem::take(&mut self.left_out), self.heirs());
         let mut changed = Vec::new();
         let inodes = self.table.inodes();
         let (table, number) = (&mut self.table, self.sweep_number);
         let walked = self.discover.walk(&|inode| inodes.contains(&inode), &mut |found| {
-            let known = table.at(&found.path).and_then(|id| table.get_mut(id));
+            let at_path = table.at(&found.path);
+            let known = at_path.and_then(|id| table.get_mut(id));
             let Some(source) = known.filter(|source| is_inode(source, &found)) else {
-                strangers.push(found);
+                let mut same = table.with_inode(found.inode).filter_map(|id| table.get(id));
+                let met = match at_path {
+                    _ if same.any(|source| is_inode(source, &found)) => Met::AtOtherPath,
+                    Some(_) => Met::AtTakenPath,
+                    None => Met::Unknown,
+                };
+                candidates.meet(found, met);
                 return;
             };
             if source.resting && found.follow.is_none() {
                 return;
             }
             if source.displaced > 0 || !source.looked || source.is_another(found.size, found.mtime_ns) {
-                strangers.push(found);
+                candidates.meet(found, Met::AtOwnPath);
                 return;
             }
             mark_seen(source, &found, number);
@@ -78,13 +90,16 @@ impl Worker {
         }
         self.refused_before = std::mem::take(&mut self.refused);
         self.strangers_before = std::mem::take(&mut self.strangers);
-        for (path, why) in walked.refused {
-            self.refuse(path, why);
-        }
+        self.refused.extend(walked.refused);
         self.tell_unlisted(&walked.unlisted);
         self.folders = walked.folders;
         self.meet_fifos(walked.fifos, &walked.unlisted);
-        self.recognise(strangers, now);
+        let places = self.sources_max.saturating_sub(self.table.len());
+        let Chosen { found, empty, left_out } = candidates.choose(places);
+        (self.left_out, self.looked_at) = (left_out, found.len());
+        self.recognise(found, empty, now);
+        self.count_left_out(now);
+        self.report_refused(now);
         self.miss(&walked.unlisted, now);
         self.settle_twins(now);
         self.rotated_ends(now);
@@ -94,15 +109,63 @@ impl Worker {
         self.from_end = false;
         self.sweep_cost_ms = began.elapsed().as_millis() as u64;
         self.swept_ms = now.boot_ms + self.sweep_cost_ms;
+        tracing::trace!(ms = self.sweep_cost_ms, looked_at = self.looked_at, "scanned the followed folders");
     }
 
-    /// What cannot be followed is said once, and again only after a sweep that did not meet it.
-    pub(crate) fn refuse(&mut self, path: PathBuf, why: String) {
-        if self.refused_before.get(&path) != Some(&why) && !self.refused.contains_key(&path) {
+    /// Paths that followed files had before they were rotated or truncated, asked for where places are short.
+    fn heirs(&mut self) -> HashSet<Arc<Path>> {
+        let mut heirs = std::mem::take(&mut self.vacated);
+        if self.left_out.files() > 0 {
+            heirs.extend(self.table.iter().filter_map(|source| source.rotated_from.clone()));
+        }
+        heirs
+    }
+
+    /// The scan is over: how many files have no place. One message for all of them.
+    fn count_left_out(&mut self, now: Now) {
+        let has_followed = self.left_out.has_followed();
+        self.left_out.close();
+        let (files, limit) = (self.left_out.files(), self.sources_max);
+        if files > 0 {
+            self.let_resting_go();
+            // Some turned out to continue a source, or cannot be read: their places are given to others at once.
+            self.sweep_wanted |= has_followed && self.table.len() < limit;
+        }
+        if !self.left_out_notice.is_due(files, now.boot_ms) {
+            return;
+        }
+        if files == 0 {
+            tracing::info!("every file that matches is followed again");
+            return;
+        }
+        self.counters.errors += 1;
+        let example =
+            self.left_out.named().first().map(|path| path.display().to_string()).unwrap_or_default();
+        let (left, followed) = (counted(files), self.table.len());
+        tracing::warn!(
+            %example,
+            "{left} not followed: {followed} are, and the limit is {limit}. Those modified last were chosen; another one \
+             is followed when a followed file is deleted. Narrow `include`, use `exclude`, or delete finished files"
+        );
+    }
+
+    /// What cannot be followed, after this scan. Reported once, and again only after a scan that did not meet it.
+    pub(crate) fn refuse(&mut self, path: &Path, why: String) {
+        self.refused.add(path, || why);
+    }
+
+    /// Each that is new and named; the others with one message.
+    pub(crate) fn report_refused(&mut self, now: Now) {
+        self.refused.close();
+        for (path, why) in self.refused.new_since(&self.refused_before) {
             self.counters.errors += 1;
             tracing::warn!(path = %path.display(), "not followed: {why}");
         }
-        self.refused.insert(path, why);
+        let more = self.refused.unnamed();
+        if self.refused_notice.is_due(more, now.boot_ms) && more > 0 {
+            self.counters.errors += 1;
+            tracing::warn!("{} more cannot be followed, which are not named here", counted(more));
+        }
     }
 
     fn tell_unlisted(&self, unlisted: &[PathBuf]) {
@@ -132,6 +195,9 @@ impl Worker {
             };
             if held.as_ref().is_some_and(has_changed) {
                 queue.push(source.id);
+            }
+            if source.missed == 0 && source.has_rest() {
+                self.left_out.look_again();
             }
             source.missed = (source.missed + 1).min(2);
             let gone_ms = *source.gone_ms.get_or_insert(now.boot_ms);

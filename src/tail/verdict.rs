@@ -191,6 +191,7 @@ impl Worker {
             mtime_ns: provisional.mtime_ns,
             ctime_ns: 0,
             follow: Some(provisional.follow),
+            has_place: true,
         };
         tracing::debug!(path = %found.path.display(), source = of.0, to, "what is left of a source is packed");
         let look = Look { size: packed.form.size, start: Vec::new(), form: Some(packed.form) };

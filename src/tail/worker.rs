@@ -9,22 +9,27 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use spillq_storage::{LINE_BYTES_MAX, SourceId};
 
+use super::candidates::LeftOut;
 use super::discover::Discover;
 use super::error::{ReadError, TailError};
 use super::fill::{APPEND_BYTES, Filler};
+use super::notice::Notice;
 use super::open::open;
 use super::packed::Slot;
 use super::press::Press;
 use super::reader::{Reader, Turn};
+use super::recognise::SOURCES_MAX;
 use super::record::SourceRecord;
 use super::refollow::Follows;
+use super::refused::Refused;
 use super::source::{Source, Table};
-use super::status::{Counters, Snapshot, SourceState, SourceStatus};
+use super::status::{Counters, LeftOutFiles, Snapshot, SourceState, SourceStatus};
 use super::streams::{HELD_BYTES_MAX, Streams};
 use super::sweep::IDLE_CLOSE_MS;
 use super::unpack::Fault;
@@ -98,10 +103,20 @@ pub(crate) struct Worker {
     pub(crate) append_bytes: usize,
     pub(crate) next_source: SourceId,
     pub(crate) counters: Counters,
-    /// Files and folders that cannot be followed: said once, kept while it lasts.
-    pub(crate) refused: HashMap<PathBuf, String>,
+    /// Files and folders that cannot be followed: reported once, kept while it lasts.
+    pub(crate) refused: Refused,
     /// The same, of the sweep before.
-    pub(crate) refused_before: HashMap<PathBuf, String>,
+    pub(crate) refused_before: Refused,
+    pub(crate) refused_notice: Notice,
+    /// [`SOURCES_MAX`]; less for tests with few files.
+    pub(crate) sources_max: usize,
+    /// Files that match and have no place.
+    pub(crate) left_out: LeftOut,
+    pub(crate) left_out_notice: Notice,
+    /// Files that the last sweep looked into to find out which source they are.
+    pub(crate) looked_at: usize,
+    /// Paths of sources that were truncated since the last sweep: what is there now comes before other new files.
+    pub(crate) vacated: HashSet<Arc<Path>>,
     pub(crate) folders: HashMap<PathBuf, u64>,
     /// Files that may be copies: device and inode, size and times, and since when they are that.
     pub(crate) strangers: HashMap<(u64, u64), (Looks, u64)>,
@@ -125,8 +140,6 @@ pub(crate) struct Worker {
     pub(crate) open: usize,
     pub(crate) open_max: usize,
     pub(crate) endings: VecDeque<(SourceId, Ending)>,
-    /// The sweep that last looked whether resting sources can make room.
-    pub(crate) made_room: u32,
     /// The packed file that is unpacked now.
     pub(crate) slot: Option<Slot>,
     /// Something was unpacked in this round.
@@ -165,8 +178,14 @@ impl Worker {
             append_bytes: APPEND_BYTES,
             next_source,
             counters: Counters::default(),
-            refused: HashMap::new(),
-            refused_before: HashMap::new(),
+            refused: Refused::default(),
+            refused_before: Refused::default(),
+            refused_notice: Notice::default(),
+            sources_max: SOURCES_MAX,
+            left_out: LeftOut::default(),
+            left_out_notice: Notice::default(),
+            looked_at: 0,
+            vacated: HashSet::new(),
             folders: HashMap::new(),
             strangers: HashMap::new(),
             strangers_before: HashMap::new(),
@@ -182,7 +201,6 @@ impl Worker {
             open: 0,
             open_max,
             endings: VecDeque::new(),
-            made_room: 0,
             slot: None,
             unpacked: false,
             streams: Streams::new().map_err(TailError::Wait)?,
@@ -494,6 +512,9 @@ impl Worker {
     pub(crate) fn displace(&mut self, id: SourceId) {
         self.let_go(id);
         if let Some(source) = self.table.get_mut(id) {
+            if source.has_rest() {
+                self.left_out.look_again();
+            }
             source.displaced = self.sweep_number.max(1);
             if source.file.take().is_some() {
                 self.open = self.open.saturating_sub(1);
@@ -561,6 +582,9 @@ impl Worker {
         if ending == Ending::Truncated && (source.offset > 0 || destroyed > 0) {
             self.counters.truncated += 1;
             tracing::info!(path = %source.path.display(), "truncated: a new source from its beginning");
+        }
+        if ending == Ending::Truncated {
+            self.vacated.insert(Arc::clone(&source.path));
         }
         self.forget(&source);
         self.apart.remove(&id);
@@ -642,7 +666,13 @@ impl Worker {
             counters: self.counters,
             sources,
             waiting_files: self.waiting_files,
-            refused: self.refused.iter().take(100).map(|(path, why)| (path.clone(), why.clone())).collect(),
+            refused: self.refused.named().map(|(path, why)| (path.clone(), why.clone())).collect(),
+            refused_files: self.refused.files(),
+            left_out: LeftOutFiles {
+                files: self.left_out.files(),
+                named: self.left_out.named().to_vec(),
+                limit: self.sources_max,
+            },
             waits_for_log_since: self.in_flight.front().map(|oldest| oldest.since),
             buffered_bytes: self.in_flight.iter().map(|append| append.bytes as u64).sum::<u64>()
                 + self.streams.held() as u64,

@@ -8,6 +8,7 @@ mod follow;
 mod kept;
 mod links;
 mod logrotate;
+mod many;
 mod model;
 mod order;
 mod packed;

@@ -112,7 +112,7 @@ fn the_old_file_is_looked_at_again_after_the_new_one_was_seen() {
     rig.worker.discover.walk(&|_| false, &mut |file| found.push(file));
     found.retain(|file| file.path.ends_with("w.log"));
     rig.worker.sweep_number += 1;
-    rig.worker.recognise(found, rig.now());
+    rig.worker.recognise(found, 0, rig.now());
     rig.worker.sweep_wanted = false;
     rig.step();
     rig.check(&["one\n", "two\n", "three\n"]);

@@ -9,8 +9,9 @@ fn what_cannot_be_followed_is_told_once_while_it_lasts() {
     let refuse = |rig: &mut Rig| {
         rig.worker.sweep(rig.now());
         for name in ["a.log", "b.log"] {
-            rig.worker.refuse(rig.path(name), "permission denied".to_owned());
+            rig.worker.refuse(&rig.path(name), "permission denied".to_owned());
         }
+        rig.worker.report_refused(rig.now());
         rig.worker.counters.errors
     };
     assert_eq!(refuse(&mut rig), 2);

@@ -13,7 +13,7 @@ use spillq_storage::{LineFlags, Seq, SourceId};
 use super::super::fill::APPEND_BYTES;
 use super::super::reader::TURN_BYTES;
 use super::super::worker::{Now, Step, Worker};
-use super::super::{Follow, Settings, SourceRecord};
+use super::super::{Follow, SOURCES_MAX, Settings, SourceRecord};
 use crate::queue::{Append, Appended, Command, Handle};
 
 /// Longer than `rotate_wait`.
@@ -108,6 +108,8 @@ pub(crate) struct Rig {
     /// The log does not answer.
     pub(crate) is_full: bool,
     pub(crate) open_max: usize,
+    /// Files that are followed at once.
+    pub(crate) sources_max: usize,
     /// Bytes of a source in a turn, and of all in an append.
     pub(crate) turn_bytes: u64,
     pub(crate) append_bytes: usize,
@@ -147,6 +149,7 @@ impl Rig {
             held: Vec::new(),
             is_full: false,
             open_max: 100,
+            sources_max: SOURCES_MAX,
             turn_bytes: TURN_BYTES,
             append_bytes: APPEND_BYTES,
             skew_ms: 0,
@@ -273,7 +276,14 @@ impl Rig {
         self.cut();
     }
 
+    /// Follows no more than this many files at once.
+    pub(crate) fn follow_at_most(&mut self, files: usize) {
+        self.sources_max = files;
+        self.cut();
+    }
+
     fn cut(&mut self) {
+        self.worker.sources_max = self.sources_max;
         self.worker.reader.turn_bytes = self.turn_bytes;
         self.worker.append_bytes = self.append_bytes;
     }
