@@ -33,7 +33,7 @@ use notify::Manager;
 use reload::{Live, Reload, said};
 
 use crate::config::{Kind, Settings};
-use crate::http::{Addresses, Api, ConfigDoor, StatusJson, reason, serve, unreadable};
+use crate::http::{Addresses, Api, ConfigDoor, StatusJson, reason, serve, unread};
 use crate::plain::{counted, waiting};
 use crate::processor::{Orders, Origin, Processor};
 use crate::queue::{Command, GroupStatus, MaxLag, Phase, Queue, Status, now_ms};
@@ -225,7 +225,7 @@ async fn run_within(
     manager.stopping();
     let Live { tail, mut crews, .. } = live;
     let unread = match tail.clone().filter(|_| plan.once) {
-        Some(tail) => tokio::task::spawn_blocking(move || unreadable(&tail)).await.unwrap_or_default(),
+        Some(tail) => tokio::task::spawn_blocking(move || unread(&tail)).await.unwrap_or_default(),
         None => Vec::new(),
     };
     if let Some(tail) = tail {

@@ -81,6 +81,12 @@ fn render(status: &StatusJson, place: &Place) -> String {
         out.push_str(&render_group(group));
     }
     let _ = writeln!(out, "sources  {}", HumanCount(status.sources.len() as u64));
+    let left_out = &status.left_out;
+    if left_out.files > 0 {
+        let (files, limit) = (HumanCount(left_out.files), HumanCount(left_out.limit));
+        let verb = if left_out.files == 1 { "matches and is" } else { "match and are" };
+        let _ = writeln!(out, "         {files} more {verb} not followed: the limit is {limit} files");
+    }
     for source in status.sources.iter().rev().take(SOURCES_SHOWN_MAX) {
         let whole = source.size.map(|bytes| format!(" of {}", size(bytes))).unwrap_or_default();
         let error = source.error.as_ref().map(|error| format!(": {}", plain(error))).unwrap_or_default();

@@ -18,7 +18,7 @@ mod wire;
 pub use client::{Client, ClientError};
 pub use doctor::{DoctorJson, LastRunJson, VerdictJson};
 pub use doors::Addresses;
-pub use outside::{file_system_bytes, free_bytes, is_read_only, outside, unreadable};
+pub use outside::{file_system_bytes, free_bytes, is_read_only, outside, unread};
 pub use reload::{Asker, ChangeJson, ConfigDoor, ConfigJson, ReloadJson};
 pub use server::{Api, SOCKET, serve};
 pub use wire::{

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::fs::StatVfsMountFlags;
 
 use crate::queue::Status;
-use crate::supervise::{AtRisk, Outside, program_missing};
+use crate::supervise::{AtRisk, LeftOut, Outside, program_missing};
 use crate::tail::{Snapshot, SourceRecord, SourceState, SourceStatus, TailHandle};
 
 /// Files that a finding names at most.
@@ -89,15 +89,36 @@ pub(super) fn look_outside(
         tail_busy_ms,
         at_risk: at_risk.collect(),
         unreadable: unreadable_of(&snapshot),
+        unreadable_files: unreadable_files(&snapshot),
+        left_out: LeftOut {
+            files: snapshot.left_out.files as u64,
+            named: snapshot.left_out.named.clone(),
+            limit: snapshot.left_out.limit as u64,
+        },
     };
     (outside, Some(snapshot))
 }
 
-/// What the tail could not read, each with the reason; so many at most.
+/// What the tail did not read of what matched, each with the reason, at most [`FILES_NAMED_MAX`] by name.
 #[must_use]
-pub fn unreadable(tail: &TailHandle) -> Vec<String> {
-    let unreadable = unreadable_of(&tail.status()).into_iter();
-    unreadable.map(|(path, why)| format!("{}: {why}", path.display())).collect()
+pub fn unread(tail: &TailHandle) -> Vec<String> {
+    let snapshot = tail.status();
+    let named = unreadable_of(&snapshot);
+    let more = unreadable_files(&snapshot).saturating_sub(named.len() as u64);
+    let left_out = &snapshot.left_out;
+    let named = named.into_iter().map(|(path, why)| format!("{}: {why}", path.display()));
+    let more = (more > 0).then(|| format!("{more} more that cannot be read"));
+    let without_place = (left_out.files > 0).then(|| {
+        let files =
+            if left_out.files == 1 { "1 file".to_owned() } else { format!("{} files", left_out.files) };
+        format!("{files}: at most {} are followed at once", left_out.limit)
+    });
+    named.chain(more).chain(without_place).collect()
+}
+
+fn unreadable_files(snapshot: &Snapshot) -> u64 {
+    let failed = snapshot.sources.iter().filter(|one| one.state == SourceState::Failed).count();
+    (failed + snapshot.refused_files) as u64
 }
 
 fn unreadable_of(snapshot: &Snapshot) -> Vec<(PathBuf, String)> {

@@ -12,7 +12,7 @@ use super::reload::ConfigJson;
 use crate::metrics::Process;
 use crate::queue::{Admin, Answer, Phase, SeekTo, Status, now_ms};
 use crate::supervise::{Report, State, soon};
-use crate::tail::{Snapshot, SourceRecord, shown};
+use crate::tail::{LeftOutFiles, Snapshot, SourceRecord, shown};
 
 /// The answer to `status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct StatusJson {
     pub log: LogJson,
     /// The followed files.
     pub sources: Vec<SourceJson>,
+    /// Files that match and are not followed, since no more are followed at once.
+    #[serde(default)]
+    pub left_out: LeftOutJson,
     /// The groups.
     pub groups: Vec<GroupJson>,
     /// What was lost, of every kind.
@@ -105,6 +108,25 @@ impl ProcessJson {
             resident_bytes: whole(process.resident_bytes),
             peak_bytes: whole(process.peak_bytes),
             open_files: whole(process.open_files),
+        }
+    }
+}
+
+/// Files that match a glob and are not followed: how many, and some of them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct LeftOutJson {
+    pub files: u64,
+    pub limit: u64,
+    pub named: Vec<String>,
+}
+
+impl From<&LeftOutFiles> for LeftOutJson {
+    fn from(left_out: &LeftOutFiles) -> LeftOutJson {
+        LeftOutJson {
+            files: left_out.files as u64,
+            limit: left_out.limit as u64,
+            named: left_out.named.iter().map(|path| shown(path)).collect(),
         }
     }
 }
@@ -595,6 +617,7 @@ impl StatusJson {
                 ..LossesJson::of(status.losses.iter(), &groups)
             },
             sources,
+            left_out: tail.map(|tail| LeftOutJson::from(&tail.left_out)).unwrap_or_default(),
             groups,
             quarantine: status.quarantined.into(),
             findings: status.findings.clone(),
@@ -662,6 +685,7 @@ impl StatusJson {
             sources: sources_on_disk(
                 state.sources.iter().map(|(id, source)| (*id, source.checkpoint.as_slice())),
             ),
+            left_out: LeftOutJson::default(),
             groups,
             quarantine: view.quarantined().into(),
             findings: view.findings().to_vec(),

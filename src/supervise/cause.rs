@@ -82,6 +82,8 @@ causes! {
     RotationRisk = "rotation_risk", Running;
     /// A followed file cannot be read.
     SourceUnreadable = "source_unreadable", Running;
+    /// More files match than are followed at once.
+    TooManyFiles = "too_many_files", Running;
     /// A read of a followed file does not return.
     TailHung = "tail_hung", Running;
     /// The process ended while lines were out: whoever had them is gone.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use spillq_storage::{GroupId, Seq, SeqRange};
 
 use super::inputs::{
-    AtRisk, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LogInputs, Pauses, Pinned, Pins,
+    AtRisk, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LeftOut, LogInputs, Pauses, Pinned, Pins,
 };
 use super::judge::{judge, seqs_of};
 use super::judge_log::{judge_log, notes_on};
@@ -38,8 +38,12 @@ pub struct Outside {
     pub unread_bytes: u64,
     /// For how long the tail has been at one turn, if it is.
     pub tail_busy_ms: Option<u64>,
-    /// Files that cannot be read, and why.
+    /// Files that cannot be read, and why: some of them.
     pub unreadable: Vec<(PathBuf, String)>,
+    /// How many cannot be read.
+    pub unreadable_files: u64,
+    /// Files that match and are not followed.
+    pub left_out: LeftOut,
 }
 
 /// All verdicts of a moment.
@@ -233,6 +237,8 @@ impl Supervision {
             at_risk: outside.at_risk.clone(),
             tail_busy_ms: outside.tail_busy_ms,
             unreadable: outside.unreadable.clone(),
+            unreadable_files: outside.unreadable_files,
+            left_out: outside.left_out.clone(),
             config_refused: measures.config_refused.clone(),
             unclean_runs: self.fixed.last_run.as_ref().map_or(0, |last| last.unclean_runs),
             killers: self.killers(status),

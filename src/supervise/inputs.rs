@@ -149,8 +149,12 @@ pub struct LogInputs {
     pub at_risk: Vec<AtRisk>,
     /// For how long the tail has been at one turn: a read that hangs.
     pub tail_busy_ms: Option<u64>,
-    /// Files that cannot be read, and why.
+    /// Files that cannot be read, and why: some of them.
     pub unreadable: Vec<(PathBuf, String)>,
+    /// How many cannot be read.
+    pub unreadable_files: u64,
+    /// Files that match and are not followed.
+    pub left_out: LeftOut,
     /// Runs in a row that ended without a clean stop.
     pub unclean_runs: u64,
     /// A configuration on disk that was refused, so that an earlier one runs on.
@@ -165,6 +169,17 @@ pub struct LogInputs {
     pub follows_nothing: bool,
     /// Groups that a line blocks.
     pub held: Vec<(String, HeldLine)>,
+}
+
+/// Files that match a glob and are not followed, since no more are followed at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// How many.
+    pub files: u64,
+    /// Some of them.
+    pub named: Vec<PathBuf>,
+    /// How many are followed at most.
+    pub limit: u64,
 }
 
 /// A configuration that does not run.

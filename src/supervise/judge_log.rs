@@ -1,7 +1,7 @@
 //! The log and what surrounds it: each finding with a cause of its own. Pure.
 
 use super::cause::Cause;
-use super::inputs::{AtRisk, JudgeSettings, LogInputs, Pauses};
+use super::inputs::{AtRisk, JudgeSettings, LeftOut, LogInputs, Pauses};
 use super::state::State;
 use super::typed::{Typed, quoted};
 use super::verdict::{Step, Verdict};
@@ -14,6 +14,8 @@ const UNCLEAN_RUNS: u64 = 3;
 
 /// Files that a finding names at most.
 const FILES_NAMED_MAX: usize = 20;
+/// Of files that are not followed: for an example, since nothing is wrong with each of them.
+const LEFT_OUT_NAMED_MAX: usize = 3;
 
 /// What is wrong with the log and its surroundings; empty when nothing is.
 #[must_use]
@@ -48,15 +50,20 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
             "timeout 5 df -h    # a file system that is not answered for hangs; ingestion resumes by itself";
         found.push(Verdict::on_log(State::Blocked, Cause::TailHung, summary, evidence, look.to_owned()));
     }
+    let unreadable = log.unreadable_files.max(log.unreadable.len() as u64);
     if let Some((first, _)) = log.unreadable.first() {
-        let summary = format!("{} cannot be read", counted(log.unreadable.len() as u64, "file"));
-        let evidence = log.unreadable.iter().map(|(path, why)| format!("{}: {why}", path.display()));
+        let summary = format!("{} cannot be read", counted(unreadable, "file"));
+        let named = log.unreadable.iter().map(|(path, why)| format!("{}: {why}", path.display()));
+        let evidence = named.chain(and_more(unreadable, log.unreadable.len()));
         let look = format!(
             "ls -ld {}    # make it readable for the user of the service; reading is retried by itself",
             quoted(&first.to_string_lossy())
         );
         let cause = Cause::SourceUnreadable;
         found.push(Verdict::on_log(State::Blocked, cause, summary, evidence.collect(), look));
+    }
+    if log.left_out.files > 0 {
+        found.push(too_many(&log.left_out, typed));
     }
     if let Some(refused) = &log.config_refused {
         let summary = format!(
@@ -88,6 +95,29 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
         found.push(Verdict::on_log(State::Blocked, Cause::CrashLoop, summary, evidence, look));
     }
     found
+}
+
+/// The line behind those that are named.
+fn and_more(files: u64, named: usize) -> Option<String> {
+    let more = files.checked_sub(named as u64).filter(|more| *more > 0)?;
+    Some(format!("and {} more", counted(more, "file")))
+}
+
+/// More files match than are followed.
+fn too_many(left_out: &LeftOut, typed: &Typed) -> Verdict {
+    let LeftOut { files, named, limit } = left_out;
+    let verb = if *files == 1 { "matches and is" } else { "match and are" };
+    let summary = format!(
+        "{} {verb} not followed: at most {} are followed at once",
+        counted(*files, "file"),
+        counted(*limit, "file")
+    );
+    let shown = named.iter().take(LEFT_OUT_NAMED_MAX).map(|path| format!("not followed: {}", path.display()));
+    let more = and_more(*files, named.len().min(LEFT_OUT_NAMED_MAX));
+    let narrow = typed.change("narrow `include`, or add to `exclude`, of [[follow]]");
+    let step = Step::from(narrow).or("delete files that are finished".to_owned());
+    let evidence = shown.chain(more).collect();
+    Verdict::on_log(State::Blocked, Cause::TooManyFiles, summary, evidence, step)
 }
 
 /// Why ingestion pauses.

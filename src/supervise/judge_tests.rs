@@ -4,7 +4,7 @@ use std::path::Path;
 
 use spillq_storage::{Seq, SeqRange};
 
-use super::super::inputs::{AtRisk, LogInputs, Pauses, Pinned, Pins};
+use super::super::inputs::{AtRisk, LeftOut, LogInputs, Pauses, Pinned, Pins};
 use super::super::judge_log::judge_log;
 use super::super::processor::{ProcessorKind, ProcessorName};
 use super::super::typed::{Started, Typed};
@@ -547,6 +547,31 @@ fn a_disk_that_became_read_only_is_reported_before_all_that_follows_from_it() {
         LogInputs { read_only: Some("/a".to_owned()), full: Some(Pauses::AtLimit), ..LogInputs::default() };
     let causes: Vec<_> = judge_log(&log, &settings()).iter().filter_map(|found| found.cause).collect();
     assert_eq!(causes, [Cause::DiskReadOnly, Cause::DiskFull]);
+}
+
+#[test]
+fn files_that_cannot_be_read_or_are_not_followed_are_counted() {
+    let of = |unreadable_files, files| {
+        let named = |nth: u64| (format!("/{nth}.log").into(), "permission denied".to_owned());
+        let left_out =
+            LeftOut { files, named: (0..files.min(20)).map(|nth| named(nth).0).collect(), limit: 10_000 };
+        let unreadable = (0..unreadable_files).take(20).map(named).collect();
+        judge_log(&LogInputs { unreadable, unreadable_files, left_out, ..LogInputs::default() }, &settings())
+    };
+    let many = of(5_000, 490_000);
+    assert_eq!((many[0].cause, many[1].cause), (Some(Cause::SourceUnreadable), Some(Cause::TooManyFiles)));
+    assert_eq!((many[0].summary.as_str(), many[0].evidence.len()), ("5,000 files cannot be read", 21));
+    assert_eq!(many[0].evidence[20], "and 4,980 files more");
+    assert_eq!(
+        many[1].summary,
+        "490,000 files match and are not followed: at most 10,000 files are followed at once"
+    );
+    assert_eq!(many[1].evidence.last().unwrap(), "and 489,997 files more");
+    let one = of(1, 1);
+    assert_eq!(one[0].summary, "1 file cannot be read");
+    assert!(one[1].summary.starts_with("1 file matches and is not followed"), "{one:#?}");
+    assert_eq!((one[0].evidence.len(), one[1].evidence.len()), (1, 1));
+    assert!(of(0, 0).is_empty());
 }
 
 #[test]

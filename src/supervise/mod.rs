@@ -32,7 +32,7 @@ pub use cause::{Cause, Seen};
 pub use events::{Entry, Event, Events};
 pub use history::{Outside, Report, Supervision};
 pub use inputs::{
-    AtRisk, Behind, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LogInputs, Pauses,
+    AtRisk, Behind, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LeftOut, LogInputs, Pauses,
 };
 pub use judge::judge;
 pub use judge_log::{judge_log, notes_on};

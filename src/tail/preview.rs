@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::discover::Discover;
 use super::error::TailError;
 use super::{Follow, shown};
+use crate::plain::counted;
 
 /// Of one glob: what it matches now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +34,10 @@ pub fn preview(follows: &[Follow], never: &[PathBuf]) -> Result<Vec<Preview>, Ta
             let mut files = 0;
             let walked = Discover::new(one, never)?.walk(&|_| false, &mut |_| files += 1);
             files += walked.fifos.len() as u64;
-            let refused = walked.refused.into_iter().map(|(path, why)| format!("{}: {why}", shown(&path)));
+            let named = walked.refused.named().map(|(path, why)| format!("{}: {why}", shown(path)));
+            let more = Some(walked.refused.unnamed() as u64).filter(|more| *more > 0);
+            let more = more.map(|more| format!("{} more cannot be followed", counted(more, "file")));
+            let refused = named.chain(more);
             found.push(Preview { include: include.clone(), files, refused: refused.collect() });
         }
     }
