@@ -2,7 +2,7 @@
 //! many are left out.
 //!
 //! A glob may match a million files, and there are places for 10,000 sources. Of the files that are no source yet, those
-//! modified last get the free places, and of those again first the ones at a path that a followed file had before. A scan
+//! modified last get the free places; a file at a path that a followed file had before comes first. A scan
 //! looks at 10,000 at most. It looks at one without a place only to find out whether it continues a source, and only once
 //! until it changes. Memory: 10,000 paths, and 8 bytes for each file that is left out.
 

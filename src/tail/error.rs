@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::names::sized;
+
 /// Why the tail cannot start. Nothing was read.
 #[derive(Debug, Error)]
 pub enum TailError {
@@ -20,7 +22,7 @@ pub enum TailError {
     #[error("follow `{0}`: not an absolute path")]
     Relative(String),
     /// A limit that no block can hold, or that no line fits in.
-    #[error("max_line_bytes is {found}, at least 1 and at most {max}")]
+    #[error("max_line_bytes is {}, at least 1 B and at most {}", sized(*found as u64), sized(*max as u64))]
     LineBytes {
         /// As set.
         found: usize,
@@ -50,11 +52,11 @@ pub(crate) enum ReadError {
     NotAFile { path: PathBuf, found: &'static str, wanted: &'static str },
     #[error("read {} at offset {offset}: {source}", path.display())]
     Read { path: PathBuf, offset: u64, source: io::Error },
-    #[error("unpack {}: it ends inside its content, after {unpacked} bytes of it; it is read once it is complete", path.display())]
+    #[error("unpack {}: the file is incomplete, it ends after {} of content; it is read once it is complete", path.display(), sized(*unpacked))]
     Incomplete { path: PathBuf, unpacked: u64 },
     #[error(
-        "unpack {}: {source}, after {unpacked} bytes; nothing of it is read. What of it is good, unpacked into a \
-         followed file, is read from there", path.display()
+        "unpack {}: {source}, after {} of content; nothing of it is read. To read the part that is good, unpack it into a \
+         followed file", path.display(), sized(*unpacked)
     )]
     Damaged { path: PathBuf, unpacked: u64, source: io::Error },
 }

@@ -10,6 +10,8 @@ use std::io::{self, BufRead, Read};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
+use super::names::sized;
+
 /// The content of frames.
 pub(crate) struct Frames<R> {
     input: Input<R>,
@@ -77,7 +79,7 @@ impl<R: BufRead> Frames<R> {
             None => {
                 let what = match error {
                     FrameDecoderError::WindowSizeTooBig { requested, max } => {
-                        format!("it needs a window of {requested} bytes, and {max} are the limit")
+                        format!("it needs a window of {}, and the limit is {}", sized(requested), sized(max))
                     }
                     error => error.to_string(),
                 };
@@ -109,7 +111,7 @@ impl<R: BufRead> Frames<R> {
     }
 
     fn of_another_length(&self, given: u64) -> io::Error {
-        let what = format!("{given} bytes in a frame of {}", self.decoder.content_size());
+        let what = format!("{} in a frame of {}", sized(given), sized(self.decoder.content_size()));
         io::Error::new(io::ErrorKind::InvalidData, what)
     }
 }
@@ -162,10 +164,10 @@ mod tests {
         assert_eq!(read(&sum).unwrap_err().to_string(), "the checksum does not match");
         // A raw block of one byte in a frame that says that it has five.
         let short = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 5, 0x09, 0, 0, b'x'];
-        assert_eq!(read(&short).unwrap_err().to_string(), "1 bytes in a frame of 5");
+        assert_eq!(read(&short).unwrap_err().to_string(), "1 B in a frame of 5 B");
         // A block of 300 times `x` in one that says 256, with a window of 1 KiB.
         let long = [0x28, 0xb5, 0x2f, 0xfd, 0x40, 0, 0, 0, 0x63, 0x09, 0, b'x'];
-        assert_eq!(read(&long).unwrap_err().to_string(), "300 bytes in a frame of 256");
+        assert_eq!(read(&long).unwrap_err().to_string(), "300 B in a frame of 256 B");
         let garbage = [&good[..], b"not a frame"].concat();
         assert_eq!(read(&garbage).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }

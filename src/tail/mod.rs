@@ -199,7 +199,7 @@ impl Tail {
             tracing::warn!(
                 limit,
                 files,
-                "RLIMIT_NOFILE is low: only so many followed files are kept open at once"
+                "RLIMIT_NOFILE is low: at most {files} followed files are kept open"
             );
         }
         let open_max = usize::try_from(limit / 2).unwrap_or(usize::MAX);

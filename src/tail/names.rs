@@ -1,4 +1,4 @@
-//! Paths as text, for people and JSON: any bytes are shown, and can be told back from what is shown.
+//! Paths, counts and sizes as text. Of a path any bytes are shown, and can be read back from what is shown.
 
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -27,6 +27,11 @@ pub fn shown(path: &Path) -> String {
 fn number(text: &mut String, byte: u8) {
     // Writing to a string does not fail.
     let _ = write!(text, r"\x{byte:02x}");
+}
+
+/// A number of bytes, for a sentence.
+pub(crate) fn sized(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).display().iec().to_string()
 }
 
 /// A number of files, for a sentence.

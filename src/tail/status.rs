@@ -3,11 +3,13 @@
 //! The worker fills it between two turns, so nothing on the hot path is locked; one that hangs in a read leaves the
 //! last snapshot behind, with its time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use spillq_storage::SourceId;
+
+use super::names::sized;
 
 /// What the tail counted since it started. Losses are never only logged: they are here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +37,15 @@ pub struct Counters {
     pub sweeps: u64,
     /// Appends handed to the log.
     pub appends: u64,
+}
+
+impl Counters {
+    /// Counts and reports bytes that were truncated or deleted before they were read.
+    pub(crate) fn destroyed(&mut self, path: &Path, offset: u64, bytes: u64) {
+        self.destroyed_unread_bytes += bytes;
+        let size = sized(bytes);
+        tracing::error!(path = %path.display(), offset, bytes, "{size} were destroyed before they were read");
+    }
 }
 
 /// What a source is doing.

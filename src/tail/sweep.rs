@@ -135,17 +135,19 @@ impl Worker {
             return;
         }
         if files == 0 {
-            tracing::info!("every file that matches is followed again");
+            tracing::info!("all files that match are followed again");
             return;
         }
         self.counters.errors += 1;
         let example =
             self.left_out.named().first().map(|path| path.display().to_string()).unwrap_or_default();
-        let (left, followed) = (counted(files), self.table.len());
+        let left = counted(files);
+        let verb = if files == 1 { "matches and is" } else { "match and are" };
         tracing::warn!(
+            files,
             %example,
-            "{left} not followed: {followed} are, and the limit is {limit}. Those modified last were chosen; another one \
-             is followed when a followed file is deleted. Narrow `include`, use `exclude`, or delete finished files"
+            "{left} {verb} not followed: at most {limit} files are followed at once, those modified last first. Another \
+             one is followed when a followed file is deleted. Narrow `include`, add to `exclude`, or delete finished files"
         );
     }
 
@@ -164,7 +166,7 @@ impl Worker {
         let more = self.refused.unnamed();
         if self.refused_notice.is_due(more, now.boot_ms) && more > 0 {
             self.counters.errors += 1;
-            tracing::warn!("{} more cannot be followed, which are not named here", counted(more));
+            tracing::warn!(files = more, "also not followed, for reasons like these: {}", counted(more));
         }
     }
 
@@ -317,8 +319,9 @@ impl Worker {
                 files = released,
                 open = self.open,
                 limit = self.open_max,
-                "descriptors run short: files that are gone and were quiet for longest are closed before `rotate_wait` \
-                 is over; what their writers add now is lost. Raise RLIMIT_NOFILE"
+                "descriptors run short: closed {} that had been deleted or moved away before `rotate_wait` was over; \
+                 what a writer adds now is lost. Raise RLIMIT_NOFILE",
+                counted(released as usize)
             );
         }
     }

@@ -326,7 +326,7 @@ pub(crate) mod tests {
         let packed = encoder.finish().unwrap();
         let error = content(&packed).unwrap_err();
         assert_eq!(Fault::of(&error), Fault::Damaged);
-        assert!(error.to_string().contains("window of 16777216 bytes"), "{error}");
+        assert!(error.to_string().contains("window of 16.0 MiB"), "{error}");
     }
 
     #[test]

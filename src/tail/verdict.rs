@@ -162,9 +162,7 @@ impl Worker {
         };
         let destroyed = source.size.saturating_sub(source.offset.max(whole.size));
         if destroyed > 0 && source.packed.is_none() {
-            self.counters.destroyed_unread_bytes += destroyed;
-            let (path, offset) = (source.path.display(), source.offset);
-            tracing::error!(%path, offset, bytes = destroyed, "bytes were destroyed before they were read");
+            self.counters.destroyed(&source.path, source.offset, destroyed);
         }
         if to < source.offset {
             if to == whole.size {

@@ -19,6 +19,7 @@ use super::candidates::LeftOut;
 use super::discover::Discover;
 use super::error::{ReadError, TailError};
 use super::fill::{APPEND_BYTES, Filler};
+use super::names::sized;
 use super::notice::Notice;
 use super::open::open;
 use super::packed::Slot;
@@ -441,9 +442,7 @@ impl Worker {
         // An unfinished line that is taken back is no loss; what nobody has looked at may be lines.
         let destroyed = was_size.saturating_sub(source.size.max(was_looked_at));
         if destroyed > 0 && !is_packed && !matches!(turn, Ok(Turn::Changed)) {
-            self.counters.destroyed_unread_bytes += destroyed;
-            let (path, offset) = (source.path.display(), source.offset);
-            tracing::error!(%path, offset, bytes = destroyed, "bytes were destroyed before they were read");
+            self.counters.destroyed(&source.path, source.offset, destroyed);
         }
         let has_read = source.dirty && !was_dirty;
         if has_read {
@@ -575,9 +574,7 @@ impl Worker {
             if source.offset == 0 && ending == Ending::Truncated { source.scanned } else { source.offset };
         let destroyed = source.size.saturating_sub(known);
         if destroyed > 0 && !source.unwritten {
-            self.counters.destroyed_unread_bytes += destroyed;
-            let (path, offset) = (source.path.display(), source.offset);
-            tracing::error!(%path, offset, bytes = destroyed, "bytes were destroyed before they were read");
+            self.counters.destroyed(&source.path, source.offset, destroyed);
         }
         if ending == Ending::Truncated && (source.offset > 0 || destroyed > 0) {
             self.counters.truncated += 1;
@@ -701,7 +698,11 @@ impl Worker {
         }
         let lost = self.streams_at_risk() + self.streams.held();
         if lost > 0 {
-            tracing::error!(bytes = lost, "the log did not take what was read of streams: it may be lost");
+            let size = sized(lost as u64);
+            tracing::error!(
+                bytes = lost,
+                "{size} read from streams may be lost: the log did not store them before the stop"
+            );
         }
     }
 

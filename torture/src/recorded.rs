@@ -92,7 +92,7 @@ pub fn counted(messages: &str) -> Result<Counted> {
     for message in messages.lines() {
         if let Some((_, bytes)) = left::rolled_back(message)? {
             counted.rolled_back_bytes += bytes;
-        } else if message.contains("bytes were destroyed before they were read") {
+        } else if message.contains("were destroyed before they were read") {
             counted.destroyed_bytes += number(message, "bytes=")?;
         } else if message.contains("what a file had is gone, ") {
             counted.lost_sight += 1;
@@ -122,8 +122,8 @@ mod tests {
     #[test]
     fn losses_are_read_from_messages() {
         let text = "WARN what a file had is gone, not seen since the start: what was written path=/l offset=7\n\
-            ERROR bytes were destroyed before they were read path=/l offset=7 bytes=30\n\
-            WARN rolled back path=/l from=50 to=10\nERROR bytes were destroyed before they were read bytes=4\n";
+            ERROR 30 B were destroyed before they were read path=/l offset=7 bytes=30\n\
+            WARN rolled back path=/l from=50 to=10\nERROR 4 B were destroyed before they were read bytes=4\n";
         let counted = counted(text).unwrap();
         let Counted { destroyed_bytes, lost_sight, rolled_back_bytes } = counted;
         assert_eq!((destroyed_bytes, lost_sight, rolled_back_bytes), (34, 1, 40));

@@ -130,5 +130,5 @@ fn settings_that_make_no_sense_are_refused() {
     bad.follows[0].max_line_bytes = 0;
     let (handle, _commands) = Handle::channel();
     let error = Tail::start(bad, Vec::new(), SourceId(1), handle).unwrap_err();
-    assert_eq!(error.to_string(), "max_line_bytes is 0, at least 1 and at most 16777216");
+    assert_eq!(error.to_string(), "max_line_bytes is 0 B, at least 1 B and at most 16.0 MiB");
 }
