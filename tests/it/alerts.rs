@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use spillq::metrics::METRICS;
 use spillq::supervise::{Cause, Seen};
+
+use crate::support::{Bounded, needs, program};
 
 /// What alerts know besides the causes of doctor: see the comments in the rules.
 const BESIDES: [&str; 7] = ["down", "clock", "destroyed", "dropped", "dead_letters", "memory", "oldest_line"];
@@ -34,8 +35,7 @@ fn alerts() -> Vec<(String, String)> {
 
 #[track_caller]
 fn promtool(args: &[&str], file: &Path) {
-    let output = Command::new("promtool").args(args).arg(file).output();
-    let output = output.expect("promtool is there: Debian's package prometheus");
+    let output = program("promtool").args(args).arg(file).finished();
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success(), "promtool {args:?}: {}", String::from_utf8_lossy(&said));
 }
@@ -118,6 +118,7 @@ fn every_alert_has_a_section_in_the_runbook_that_names_it_and_its_address() {
 
 #[test]
 fn promtool_takes_the_rules_and_each_fires_for_its_cause_alone() {
+    needs!("promtool");
     let rules = deployed("prometheus/spillq.rules.yml");
     promtool(&["check", "rules"], &rules);
     let folder = tempfile::tempdir().unwrap();

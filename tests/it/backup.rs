@@ -14,10 +14,10 @@ use serde_json::Value;
 
 use spillq::http::{AdminJson, AnswerJson, Client};
 
-use crate::support::{Service, spillq, write_config};
+use crate::support::{Bounded, Service, spillq, write_config};
 
 fn run(args: &[&str]) -> Output {
-    spillq(args).output().unwrap()
+    spillq(args).finished()
 }
 
 #[track_caller]

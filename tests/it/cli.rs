@@ -2,19 +2,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
-use assert_cmd::Command;
-
-use crate::support::{binary, run as system, skipped_without_loop_devices};
+use crate::support::need::LOOP_DEVICES;
+use crate::support::{self, Bounded, binary, needs, program, run as system};
 
 fn spillq(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::cargo_bin("spillq").unwrap();
-    // Variables of whoever runs the tests are no part of them.
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SPILLQ_")) {
-        command.env_remove(name);
-    }
-    command.current_dir(folder).args(args);
+    let mut command = support::spillq(args);
+    command.current_dir(folder);
     command
 }
 
@@ -29,7 +24,7 @@ fn stderr(output: &Output) -> String {
 /// Runs it, and checks the exit status and what standard error begins with.
 #[track_caller]
 fn check(folder: &Path, args: &[&str], status: i32, message: &str) -> Output {
-    let output = spillq(folder, args).output().unwrap();
+    let output = spillq(folder, args).finished();
     assert_eq!(output.status.code(), Some(status), "{args:?}: {}", stderr(&output));
     assert!(stderr(&output).starts_with(message), "{args:?}: {}", stderr(&output));
     output
@@ -105,8 +100,7 @@ fn variables_are_shown_and_suspicious_ones_warned_about() {
     let output = spillq(folder.path(), &["config", "show"])
         .env("SPILLQ_DISK_LIMIT", "3GiB")
         .env("SPILLQ_DISK_RESERV", "1GiB")
-        .output()
-        .unwrap();
+        .finished();
     assert!(output.status.success());
     let shown = stdout(&output);
     let limit = shown.lines().find(|line| line.starts_with("limit")).unwrap();
@@ -147,13 +141,14 @@ fn manual_pages_are_those_of_this_version() {
 
 #[test]
 fn shells_complete_commands_and_options() {
+    needs!("bash");
     let folder = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = stdout(&check(folder.path(), &["completions", shell], 0, ""));
         assert!(script.contains("dead-letter") && script.contains("dry-run"), "{shell}");
     }
     let bash = check(folder.path(), &["completions", "bash"], 0, "");
-    let parsed = std::process::Command::new("bash").args(["-n", "-c", &stdout(&bash)]).status().unwrap();
+    let parsed = program("bash").args(["-n", "-c", &stdout(&bash)]).finished().status;
     assert!(parsed.success());
     check(folder.path(), &["completions", "tcsh"], 2, "error: ");
 }
@@ -161,9 +156,7 @@ fn shells_complete_commands_and_options() {
 /// A data dir on the layer of a container was taken without a word, and was gone with the container.
 #[test]
 fn a_data_dir_that_keeps_nothing_is_refused_unless_it_is_asked_for() {
-    if skipped_without_loop_devices("a_data_dir_that_keeps_nothing_is_refused_unless_it_is_asked_for") {
-        return;
-    }
+    needs!(LOOP_DEVICES, "mount");
     let folder = tempfile::tempdir().unwrap();
     let mount = folder.path().join("memory");
     fs::create_dir(&mount).unwrap();
@@ -172,15 +165,15 @@ fn a_data_dir_that_keeps_nothing_is_refused_unless_it_is_asked_for() {
     fs::create_dir(mount.join("below")).unwrap();
     fs::write(&log, "one\n").unwrap();
     let once = |more: &[&str]| {
-        let mut command = std::process::Command::new(binary());
+        let mut command = program(binary());
         command.args(["run", "--once", "--data-dir"]).arg(&data_dir).arg("--follow").arg(&log).args(more);
-        command.args(["--", "cat"]).output().unwrap()
+        command.args(["--", "cat"]).finished()
     };
     let refused = once(&[]);
     let there = data_dir.exists();
     let taken = once(&["--allow-volatile"]);
-    let mut doctor = std::process::Command::new(binary());
-    let doctor = doctor.args(["doctor", "--data-dir"]).arg(&data_dir).output().unwrap();
+    let mut doctor = program(binary());
+    let doctor = doctor.args(["doctor", "--data-dir"]).arg(&data_dir).finished();
     system("umount", &[mount.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(2), "{said}");

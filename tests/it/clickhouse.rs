@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command};
 
-use crate::support::{SMALL_STORE, Service, wait_for, write_config};
+use crate::support::{Bounded, Process, SMALL_STORE, Service, needs, program, wait_for, write_config};
 
 const LINES: u64 = 20_000;
 const BATCH: u64 = 250;
@@ -14,22 +13,17 @@ const BATCH: u64 = 250;
 const BAD: u64 = 7_777;
 
 /// The server, killed when it is dropped.
-struct Server(Child);
+struct Server {
+    _process: Process,
+}
 
 impl Server {
     fn start(port: u16, table: &Path) -> Server {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/clickhouse.py");
-        let child = Command::new("python3").arg(script).arg(port.to_string()).arg(table).spawn().unwrap();
-        let server = Server(child);
+        let process = program("python3").arg(script).arg(port.to_string()).arg(table).started();
+        let server = Server { _process: process };
         assert!(wait_for(|| TcpStream::connect(("127.0.0.1", port)).ok()).is_some(), "it listens");
         server
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
     }
 }
 
@@ -50,6 +44,7 @@ fn rows(table: &Path) -> Vec<Row> {
 
 #[test]
 fn every_line_reaches_a_clickhouse_and_repeats_are_told_by_key_and_seq() {
+    needs!("python3");
     let folder = tempfile::tempdir().unwrap();
     let (table, key) = (folder.path().join("table"), folder.path().join("key"));
     let lines = |range: std::ops::Range<u64>| -> String {

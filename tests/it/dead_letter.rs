@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::support::{Service, spillq, write_config};
+use crate::support::{Bounded, Service, spillq, write_config};
 
 fn lines(output: &[u8]) -> Vec<Value> {
     output
@@ -26,12 +26,12 @@ fn an_export_holds_the_lines_and_why_and_removes_none() {
     let mut service = Service::start(&data_dir, &["--follow", log.to_str().unwrap()]);
     service.wait("the lines are in", |status| status.log.next_seq == 5);
     let dir = data_dir.to_str().unwrap();
-    assert!(spillq(&["dead-letter", "park", "--data-dir", dir, "2", "3"]).status().unwrap().success());
+    assert!(spillq(&["dead-letter", "park", "--data-dir", dir, "2", "3"]).finished().status.success());
 
-    let live = spillq(&["dead-letter", "export", "--data-dir", dir]).output().unwrap();
+    let live = spillq(&["dead-letter", "export", "--data-dir", dir]).finished();
     assert!(live.status.success(), "{}", String::from_utf8_lossy(&live.stderr));
     assert_eq!(service.stop(), 0);
-    let stopped = spillq(&["dead-letter", "export", "--data-dir", dir]).output().unwrap();
+    let stopped = spillq(&["dead-letter", "export", "--data-dir", dir]).finished();
     assert_eq!(live.stdout, stopped.stdout, "a service says the same as the disk");
     let letters = lines(&live.stdout);
     assert_eq!(letters.len(), 2);
@@ -43,16 +43,13 @@ fn an_export_holds_the_lines_and_why_and_removes_none() {
     assert_eq!((&letters[1]["base64"], letters[1].get("text")), (&"//4=".into(), None));
 
     let file = folder.path().join("letters.jsonl");
-    let export = || {
-        spillq(&["dead-letter", "export", "--data-dir", dir, "--to", file.to_str().unwrap()])
-            .output()
-            .unwrap()
-    };
+    let export =
+        || spillq(&["dead-letter", "export", "--data-dir", dir, "--to", file.to_str().unwrap()]).finished();
     assert!(export().status.success());
     assert_eq!(fs::read(&file).unwrap(), live.stdout);
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(export().status.code(), Some(2), "a file that is there is never overwritten");
-    let list = spillq(&["dead-letter", "list", "--data-dir", dir, "--json"]).output().unwrap();
+    let list = spillq(&["dead-letter", "list", "--data-dir", dir, "--json"]).finished();
     assert_eq!(lines(&list.stdout).len(), 2, "they are in the log as before");
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use spillq::http::{DoctorJson, StatusJson};
 
-use crate::support::{Service, spillq, wait_for, write_config};
+use crate::support::{Bounded, Service, spillq, wait_for, write_config};
 
 /// A folder with a file `app.log` of numbered lines, and a configuration.
 struct Stage {
@@ -42,19 +42,14 @@ impl Stage {
 
     /// Runs a command of the program on the store.
     fn spillq(&self, args: &[&str]) -> Output {
-        spillq(args)
-            .args(["--data-dir"])
-            .arg(self.path("q"))
-            .current_dir(self.folder.path())
-            .output()
-            .unwrap()
+        spillq(args).args(["--data-dir"]).arg(self.path("q")).current_dir(self.folder.path()).finished()
     }
 
     /// `run --once` or `drain`: its exit status, and what it says.
     fn to_the_end(&self, args: &[&str]) -> (Option<i32>, String) {
         let config = self.path("spillq.toml");
         let mut command = spillq(args);
-        let output = command.arg("--config").arg(config).current_dir(self.folder.path()).output().unwrap();
+        let output = command.arg("--config").arg(config).current_dir(self.folder.path()).finished();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 

@@ -1,11 +1,11 @@
-//! Real disks that fill up: small ext4 file systems in image files. Without root or loop devices
-//! these tests say that they were skipped, and why.
+//! Real disks that fill up: small ext4 file systems in image files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
-use crate::support::{Service, SmallDisk, run, skipped_without_loop_devices, spillq, wait_for, write_config};
+use crate::support::need::LOOP_DEVICES;
+use crate::support::{Bounded, Service, SmallDisk, needs, run, spillq, wait_for, write_config};
 
 /// Lines that do not compress.
 fn write_lines(path: &Path, lines: u64) {
@@ -20,9 +20,7 @@ fn write_lines(path: &Path, lines: u64) {
 
 #[test]
 fn a_full_disk_pauses_taking_in_and_nothing_else() {
-    if skipped_without_loop_devices("a full disk") {
-        return;
-    }
+    needs!(LOOP_DEVICES, "mount", "mkfs.ext4");
     let folder = tempfile::tempdir().unwrap();
     let disk = SmallDisk::new(folder.path(), 300);
     let data_dir = disk.mount.join("q");
@@ -47,7 +45,7 @@ fn a_full_disk_pauses_taking_in_and_nothing_else() {
     let drain = |lines: &str| {
         let mut command_line = spillq(&["drain", "--data-dir"]);
         command_line.arg(&data_dir).args(["--max-lines", lines, "--", "sh", "-c", &command]);
-        command_line.output().unwrap()
+        command_line.finished()
     };
     let drained = drain("20000");
     assert_eq!(drained.status.code(), Some(1), "{}", String::from_utf8_lossy(&drained.stderr));
@@ -72,9 +70,7 @@ fn a_full_disk_pauses_taking_in_and_nothing_else() {
 /// The reserve that a running service gave back was taken by others, and its next start did not come up.
 #[test]
 fn a_disk_that_others_fill_again_and_again_keeps_a_killed_service_from_nothing() {
-    if skipped_without_loop_devices("a disk that others fill again and again") {
-        return;
-    }
+    needs!(LOOP_DEVICES, "mount", "mkfs.ext4");
     const LINES: u64 = 2_000;
     let folder = tempfile::tempdir().unwrap();
     let disk = SmallDisk::new(folder.path(), 300);
@@ -126,9 +122,7 @@ fn fill(filler: &Path) {
 
 #[test]
 fn a_start_without_any_room_is_worth_another_one() {
-    if skipped_without_loop_devices("a start without any room") {
-        return;
-    }
+    needs!(LOOP_DEVICES, "mount", "mkfs.ext4");
     let folder = tempfile::tempdir().unwrap();
     let disk = SmallDisk::new(folder.path(), 300);
     let data_dir = disk.mount.join("q");
@@ -148,7 +142,7 @@ fn a_start_without_any_room_is_worth_another_one() {
     let filler = disk.mount.join("filler");
     fill(&filler);
     let mut start = spillq(&["run", "--config", config, "--", "true"]);
-    let refused = start.output().unwrap();
+    let refused = start.finished();
     let told = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "a service manager tries again: {told}");
     assert!(told.contains("No space left on device") && told.contains("make room"), "{told}");

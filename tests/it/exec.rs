@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use spillq::processor::{Batch, Evidence, Exec, Input, Origin, Outcome, Piece, Pr
 use tokio::time::timeout;
 
 use crate::sample;
+use crate::support::{Bounded, program};
 
 const GRACE: Duration = Duration::from_millis(200);
 /// Far above what anything here takes; a test that waits so long has failed.
@@ -241,7 +242,7 @@ async fn the_command_has_the_signals_and_descriptors_of_one_that_is_started_dire
     let out = dir.path().join("out");
     let script =
         format!("{{ grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status; ls /proc/self/fd; }} > {}", out.display());
-    let direct = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).status().unwrap();
+    let direct = program("sh").args(["-c", &script]).stdin(Stdio::null()).finished().status;
     assert!(direct.success());
     let expected = fs::read_to_string(&out).unwrap();
     assert_eq!(process(&mut sh(&script), &batch()).await, Outcome::Done);

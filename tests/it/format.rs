@@ -10,7 +10,7 @@ use spillq_storage::{
     SeqRange, State, View,
 };
 
-use crate::support::spillq;
+use crate::support::{Bounded, spillq};
 
 const STORE: &[u8] = include_bytes!("../fixtures/store-version-1.tar.zst");
 const BACKUP: &[u8] = include_bytes!("../fixtures/backup-version-1.tar.zst");
@@ -32,7 +32,7 @@ fn text(path: &Path) -> &str {
 
 #[track_caller]
 fn run(args: &[&str]) -> String {
-    let output = spillq(args).output().unwrap();
+    let output = spillq(args).finished();
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -246,7 +246,7 @@ fn a_damaged_version_1_store_is_repaired() {
     bytes[magic + 100] ^= 1;
     fs::write(&journal, &bytes).unwrap();
     let dir = text(&data_dir);
-    assert_eq!(spillq(&["verify", "--data-dir", dir]).output().unwrap().status.code(), Some(1));
+    assert_eq!(spillq(&["verify", "--data-dir", dir]).finished().status.code(), Some(1));
     assert_eq!(mark_versions(&data_dir), [1, 1]);
     run(&["repair", "--data-dir", dir]);
     assert!(mark_versions(&data_dir).contains(&2));

@@ -13,11 +13,13 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use spillq::http::{DoctorJson, VerdictJson};
 
-use crate::support::{PEAK_KIB, Service, binary, lines_by_source, peak_kib, spillq, wait_for, write_config};
+use crate::support::{
+    Bounded, PEAK_KIB, Service, binary, lines_by_source, needs, peak_kib, program, spillq, wait_for,
+    write_config,
+};
 
 const LINES: u64 = 2_000;
 
@@ -81,7 +83,7 @@ impl Stage {
     fn paste(&self, next: &str) {
         let folder = binary().parent().unwrap().display().to_string();
         let path = format!("{folder}:{}", std::env::var("PATH").unwrap());
-        let output = Command::new("sh").args(["-c", next]).env("PATH", path).output().unwrap();
+        let output = program("sh").args(["-c", next]).env("PATH", path).finished();
         assert!(output.status.success(), "{next}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
@@ -91,7 +93,7 @@ impl Stage {
 
     /// What doctor says, and its exit status.
     fn doctor(&self) -> Option<(DoctorJson, i32)> {
-        let output = spillq(&["doctor", "--json", "--data-dir"]).arg(&self.data_dir).output().unwrap();
+        let output = spillq(&["doctor", "--json", "--data-dir"]).arg(&self.data_dir).finished();
         Some((serde_json::from_slice(&output.stdout).ok()?, output.status.code()?))
     }
 
@@ -169,7 +171,7 @@ impl Stage {
 #[track_caller]
 fn is_explained(verdict: &VerdictJson) {
     let cause = verdict.cause.as_deref().unwrap();
-    let section = spillq(&["doctor", "--explain", cause]).output().unwrap();
+    let section = spillq(&["doctor", "--explain", cause]).finished();
     let section = String::from_utf8(section.stdout).unwrap();
     let seen = section.split("**You see** ").nth(1).unwrap().split("\n- **").next().unwrap();
     let quoted: Vec<&str> = seen.split('`').skip(1).step_by(2).collect();
@@ -239,6 +241,7 @@ fn a_processor_that_crashes() {
 
 #[test]
 fn a_processor_that_hangs() {
+    needs!("setsid");
     // Beside the command that waits, one that left its group and its parent, and holds on to its standard error.
     let hangs = "(setsid sleep 6543 &); sleep 600 & wait";
     let verdict = hangs_until_cured(&processor(&ill_until_cured(hangs)));
@@ -248,8 +251,15 @@ fn a_processor_that_hangs() {
         "{evidence}"
     );
     assert_eq!(evidence.matches(" sleep (S").count(), 2, "the one that left is there too: {evidence}");
-    let left = Command::new("pgrep").args(["-f", "^sleep 6543"]).output().unwrap();
-    assert!(left.stdout.is_empty(), "all of it is ended: {}", String::from_utf8_lossy(&left.stdout));
+    assert_eq!(pids_of("sleep\u{0}6543\u{0}"), [0; 0], "all of it is ended");
+}
+
+/// The processes with this command line, as the kernel keeps it.
+fn pids_of(command_line: &str) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let is_one =
+        |path: &PathBuf| fs::read(path.join("cmdline")).is_ok_and(|line| line == command_line.as_bytes());
+    processes.filter(is_one).filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect()
 }
 
 /// Takes a batch, asks somebody who never answers, and takes its time to end.
@@ -279,11 +289,13 @@ fn hangs_at_a_server(kind: &str, body: &str) {
 
 #[test]
 fn a_processor_that_hangs_at_a_server_names_it() {
+    needs!("python3");
     hangs_at_a_server("exec", "if is_ill(): ask(PORT)\nkeep(sys.stdin.buffer.read())\n");
 }
 
 #[test]
 fn a_stream_that_hangs_at_a_server_names_it() {
+    needs!("python3");
     let body = "while header := sys.stdin.buffer.readline():
     lines = sys.stdin.buffer.read(json.loads(header)['bytes'])
     if is_ill(): ask(PORT)
@@ -311,7 +323,7 @@ fn a_log_that_is_not_given_back() {
     let stage = Stage::new(&(groups.to_owned() + &processor("cat > /dev/null")));
     let script =
         format!("head -c 30000000 /dev/urandom | base64 -w 500 > \"{}\"", stage.path("in2.log").display());
-    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    assert!(program("sh").args(["-c", &script]).finished().status.success());
     let service = stage.start();
     let verdict = stage.verdict("default", "not_clearing", Some("D"), "not_clearing");
     assert!(verdict.summary.contains("held by group audit"), "{verdict:#?}");
@@ -321,8 +333,8 @@ fn a_log_that_is_not_given_back() {
     // What is suggested discards no line: it says how to give the group a processor. Who wants none removes the group.
     stage.paste(&pins.next);
     let q = stage.data_dir.to_str().unwrap();
-    assert_eq!(spillq(&["group", "remove", "audit", "--data-dir", q]).status().unwrap().code(), Some(2));
-    let removed = spillq(&["group", "remove", "audit", "--discard-lines", "--data-dir", q]).status().unwrap();
+    assert_eq!(spillq(&["group", "remove", "audit", "--data-dir", q]).finished().status.code(), Some(2));
+    let removed = spillq(&["group", "remove", "audit", "--discard-lines", "--data-dir", q]).finished().status;
     assert!(removed.success());
     let cured = wait_for(|| stage.doctor().filter(|(doctor, exit)| doctor.healthy && *exit == 0));
     assert!(cured.is_some(), "{:#?}", stage.doctor());

@@ -5,9 +5,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::support::{PEAK_KIB, Service, peak_kib, spillq};
+use crate::support::{Bounded, PEAK_KIB, Service, peak_kib, program, spillq};
 
 /// Files with every oddity: CRLF, lone CR, NUL, bytes that are not UTF-8, empty lines, long lines, no newline.
 fn odd_files(logs: &Path) -> Vec<PathBuf> {
@@ -40,7 +39,7 @@ fn odd_files(logs: &Path) -> Vec<PathBuf> {
 fn in_the_log(data_dir: &Path) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
     use base64::Engine;
     let mut command = spillq(&["inspect", "--json", "--limit", "100000000", "--data-dir"]);
-    let output = command.arg(data_dir).output().unwrap();
+    let output = command.arg(data_dir).finished();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut found: std::collections::BTreeMap<PathBuf, Vec<u8>> = std::collections::BTreeMap::new();
     let mut last = 0;
@@ -94,12 +93,9 @@ fn check_all(data_dir: &Path, paths: &[PathBuf]) {
 }
 
 fn once(data_dir: &Path, glob: &str) {
-    let status = spillq(&["--log", "warn", "run", "--once", "--data-dir"])
-        .arg(data_dir)
-        .args(["--follow", glob])
-        .status()
-        .unwrap();
-    assert!(status.success());
+    let mut command = spillq(&["--log", "warn", "run", "--once", "--data-dir"]);
+    let output = command.arg(data_dir).args(["--follow", glob]).finished();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
@@ -141,8 +137,9 @@ fn hostile_lines_come_through_byte_for_byte_within_the_memory_that_is_promised()
     check_all(&data_dir, &[path]);
     let output = folder.path().join("out");
     let command = format!("cat >> {}", output.display());
-    let drained = spillq(&["drain", "--data-dir"]).arg(&data_dir).args(["--", "sh", "-c", &command]).status();
-    assert!(drained.unwrap().success());
+    let drained =
+        spillq(&["drain", "--data-dir"]).arg(&data_dir).args(["--", "sh", "-c", &command]).finished();
+    assert!(drained.status.success(), "{}", String::from_utf8_lossy(&drained.stderr));
     let last = fs::read(&output).unwrap();
     assert!(last.ends_with(b"\nthe last\n"));
 }
@@ -157,7 +154,7 @@ fn a_drain_hands_over_what_was_taken_in_in_order() {
     let output = folder.path().join("output");
     let command = format!("cat >> {}", output.display());
     let status =
-        spillq(&["drain", "--data-dir"]).arg(&data_dir).args(["--", "sh", "-c", &command]).status().unwrap();
+        spillq(&["drain", "--data-dir"]).arg(&data_dir).args(["--", "sh", "-c", &command]).finished().status;
     assert!(status.success());
     let drained = fs::read(&output).unwrap();
     let expected: usize = paths.iter().map(|path| whole_lines(path).len()).sum();
@@ -167,7 +164,7 @@ fn a_drain_hands_over_what_was_taken_in_in_order() {
         let at = drained.windows(lines.len().clamp(1, 64)).position(|window| lines.starts_with(window));
         assert!(at.is_some(), "{} is in what was drained", path.display());
     }
-    let again = spillq(&["drain", "--data-dir"]).arg(&data_dir).args(["--", "false"]).status().unwrap();
+    let again = spillq(&["drain", "--data-dir"]).arg(&data_dir).args(["--", "false"]).finished().status;
     assert!(again.success(), "nothing is left, so the command is not even run");
 }
 
@@ -221,11 +218,8 @@ fn a_clean_stop_finishes_the_batch_that_is_out() {
     service.wait("the batch is out", |status| status.groups[0].leased == 3);
     assert_eq!(service.stop(), 0);
     assert_eq!(fs::read_to_string(&output).unwrap(), "1\n2\n3\n");
-    let status = Command::new(crate::support::binary())
-        .args(["status", "--json", "--data-dir"])
-        .arg(&data_dir)
-        .output()
-        .unwrap();
+    let status =
+        program(crate::support::binary()).args(["status", "--json", "--data-dir"]).arg(&data_dir).finished();
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!((status["groups"][0]["lag_lines"].as_u64(), status["from"].as_str()), (Some(0), Some("disk")));
 }

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::support::{SMALL_STORE, Service, binary, run, spillq, wait_for, write_config};
+use crate::support::{
+    Bounded, SMALL_STORE, Service, binary, needs, program, run, spillq, wait_for, write_config,
+};
 
 /// What the store says when its disk fails, as others script against it.
 const STORE_FAILED: Option<i32> = Some(3);
@@ -24,8 +26,7 @@ impl Stage {
         let lines = |range: std::ops::Range<u32>| range.map(|n| format!("in {n}\n")).collect::<String>();
         fs::write(&input, lines(0..2_000)).unwrap();
         let made = Stage { folder, config };
-        let output =
-            made.within(&mut spillq(&["run", "--once", "--config"])).arg(&made.config).output().unwrap();
+        let output = made.within(&mut spillq(&["run", "--once", "--config"])).arg(&made.config).finished();
         assert!(output.status.success(), "{output:?}");
         fs::write(&input, lines(0..4_000)).unwrap();
         made
@@ -49,11 +50,11 @@ impl Stage {
     /// was made.
     fn failing(&self, path: &Path, calls: &str, inject: &str, args: &[&str]) -> Option<Output> {
         let trace = self.folder.path().join("trace");
-        let mut command = Command::new("strace");
+        let mut command = program("strace");
         command.args(["-f", "-qq", "-e", "signal=none", "-o"]).arg(&trace).arg("-P").arg(path);
         command.args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{inject}")]);
         command.arg(binary()).args(args).env("SPILLQ_DATA_DIR", self.folder.path().join("q"));
-        let output = self.within(&mut command).output().expect("strace");
+        let output = self.within(&mut command).finished();
         fs::read_to_string(&trace).unwrap().contains("(INJECTED)").then_some(output)
     }
 }
@@ -62,6 +63,7 @@ impl Stage {
 /// disk is ill.
 #[test]
 fn a_start_that_meets_an_io_error_in_any_file_ends_with_the_status_of_a_failed_store() {
+    needs!("strace");
     let stage = Stage::new();
     let mut wrong = Vec::new();
     for (path, calls) in [
@@ -101,6 +103,7 @@ fn a_start_that_meets_an_io_error_in_any_file_ends_with_the_status_of_a_failed_s
 
 #[test]
 fn commands_that_look_at_a_store_say_so_too() {
+    needs!("strace");
     let stage = Stage::new();
     let store = stage.copy();
     let mut wrong = Vec::new();
@@ -126,6 +129,7 @@ fn commands_that_look_at_a_store_say_so_too() {
 /// Found on a device with bad sectors: the raw scan had all of the journal, and what only its copy lacked was damage.
 #[test]
 fn verify_does_not_call_damaged_what_the_disk_refuses() {
+    needs!("strace");
     let stage = Stage::new();
     let conf = stage.copy().join("journal/00000001/conf");
     let output = stage.failing(&conf, "openat", "error=EIO", &["verify"]).expect("conf is read");
@@ -139,6 +143,7 @@ fn verify_does_not_call_damaged_what_the_disk_refuses() {
 /// process with status 2 before the reason was told.
 #[test]
 fn a_commit_that_fails_while_it_is_waited_for_is_told_as_what_it_is() {
+    needs!("strace");
     let stage = Stage::new();
     let journal = stage.copy().join("journal/00000002/db");
     let args = ["run", "--once", "--config", stage.config.to_str().unwrap(), "--", "true"];
@@ -157,7 +162,7 @@ fn what_is_no_folder_is_a_mistake_of_the_caller() {
     fs::write(&file, "").unwrap();
     for data_dir in [file.clone(), file.join("q")] {
         for args in [&["status"][..], &["run", "--follow", "x.log"], &["drain", "--", "true"]] {
-            let output = spillq(args).env("SPILLQ_DATA_DIR", &data_dir).output().unwrap();
+            let output = spillq(args).env("SPILLQ_DATA_DIR", &data_dir).finished();
             assert_eq!(output.status.code(), Some(2), "{args:?} on {}: {output:?}", data_dir.display());
         }
     }
@@ -167,25 +172,26 @@ fn what_is_no_folder_is_a_mistake_of_the_caller() {
 /// `on_damage = "skip"` lines were recorded as lost after two seconds of errors of the disk.
 #[test]
 fn lines_that_the_disk_does_not_give_are_not_lost_where_damage_is_passed_over() {
+    needs!("strace");
     let stage = Stage::new();
     let store = stage.copy();
     let output = stage.folder.path().join("out");
     let command = format!("cat >> {}", output.display());
     let text = fs::read_to_string(&stage.config).unwrap();
     fs::write(&stage.config, text.replace("[disk]\n", "[disk]\non_damage = \"skip\"\n")).unwrap();
-    let paused = spillq(&["group", "pause", "default"]).env("SPILLQ_DATA_DIR", &store).output().unwrap();
+    let paused = spillq(&["group", "pause", "default"]).env("SPILLQ_DATA_DIR", &store).finished();
     assert!(paused.status.success(), "{paused:?}");
     let args = ["--config", stage.config.to_str().unwrap(), "--", "sh", "-c", &command];
     let mut service = Service::start(&store, &args);
     let pid = service.wait("the rest is taken in", |status| status.log.next_seq == 4_001).pid;
 
-    let mut command = Command::new("strace");
+    let mut command = program("strace");
     command.args(["-f", "-qq", "-e", "signal=none", "-e", "trace=pread64"]);
     command.args(["-e", "inject=pread64:error=EIO", "-o"]).arg(stage.folder.path().join("trace"));
     command.arg("-P").arg(store.join("segments/00000000000000000001")).arg("-p").arg(pid.to_string());
-    let mut strace = command.spawn().expect("strace");
+    let mut strace = command.started();
     wait_for(|| all_traced(pid).then_some(())).expect("strace holds every thread");
-    let resumed = spillq(&["group", "resume", "default"]).env("SPILLQ_DATA_DIR", &store).output().unwrap();
+    let resumed = spillq(&["group", "resume", "default"]).env("SPILLQ_DATA_DIR", &store).finished();
     assert!(resumed.status.success(), "{resumed:?}");
     let held = service.wait("the group stops", |status| status.groups[0].state == "blocked");
     let why = held.groups[0].reason.clone().unwrap_or_default();
@@ -194,8 +200,7 @@ fn lines_that_the_disk_does_not_give_are_not_lost_where_damage_is_passed_over() 
         "{why}"
     );
     assert_eq!(held.losses.lost_lines, 0);
-    strace.kill().unwrap();
-    strace.wait().unwrap();
+    strace.killed();
     service.stop();
 
     let mut service = Service::start(&store, &args);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use spillq::http::{GroupJson, StatusJson};
 
-use crate::support::{Service, spillq, write_config};
+use crate::support::{Bounded, Service, spillq, write_config};
 
 /// A folder with a followed file, a data dir and a file to which lines are delivered.
 struct Place {
@@ -48,14 +48,14 @@ impl Place {
     /// Runs a `group` command, and gives what it prints.
     fn seek(&self, group: &str, to: &str) -> String {
         let mut command = spillq(&["group", "seek", group, "--to", to, "--discard-lines", "--data-dir"]);
-        let output = command.arg(self.path("q")).output().unwrap();
+        let output = command.arg(self.path("q")).finished();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
     fn on_disk(&self) -> StatusJson {
         let mut command = spillq(&["status", "--json", "--data-dir"]);
-        let output = command.arg(self.path("q")).output().unwrap();
+        let output = command.arg(self.path("q")).finished();
         serde_json::from_slice(&output.stdout).unwrap()
     }
 }
@@ -74,7 +74,7 @@ fn a_group_is_moved_while_the_service_runs_and_while_it_does_not() {
     let said = place.seek("default", "501");
     assert_eq!(said, "group default is at line 501: 500 lines wait again, 0 were skipped\n");
     let mut missing = spillq(&["group", "seek", "default", "--to", "1", "--missing", "--data-dir"]);
-    let missing = missing.arg(place.path("q")).output().unwrap();
+    let missing = missing.arg(place.path("q")).finished();
     let told = String::from_utf8_lossy(&missing.stderr);
     assert!(missing.status.code() == Some(2) && told.contains("notes nothing"), "{told}");
     service.wait("half of them acked again", |status| group(status, "default").acked_lines == 1_500);
@@ -114,7 +114,7 @@ fn a_seek_on_a_destination_that_notes_what_it_was_given_asks_what_to_do_and_does
     let start = || Service::start(&place.path("q"), &["--config", config.to_str().unwrap()]);
     let seek = |more: &[&str]| {
         let mut command = spillq(&["group", "seek", "default", "--json", "--data-dir"]);
-        let output = command.arg(place.path("q")).args(more).output().unwrap();
+        let output = command.arg(place.path("q")).args(more).finished();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     };
@@ -153,7 +153,7 @@ fn a_seek_on_a_destination_that_notes_what_it_was_given_asks_what_to_do_and_does
     // Also where the lines wait already, as after a seek that did not ask for them.
     let paused = |what: &str| {
         let mut command = spillq(&["group", what, "default", "--data-dir"]);
-        assert!(command.arg(place.path("q")).status().unwrap().success(), "{what}");
+        assert!(command.arg(place.path("q")).finished().status.success(), "{what}");
     };
     paused("pause");
     assert_eq!(seek(&["--to", "19901", "--missing"]).0, 0);
@@ -290,7 +290,7 @@ fn groups_are_added_up_to_a_bound() {
     service.wait("the line acked", |status| group(status, "default").ack_floor == 1);
     let add = |name: &str| {
         let mut command = spillq(&["group", "add", name, "--data-dir"]);
-        let output = command.arg(place.path("q")).output().unwrap();
+        let output = command.arg(place.path("q")).finished();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     assert_eq!(add("last"), (Some(0), String::new()));
@@ -307,7 +307,7 @@ fn what_would_discard_lines_is_refused_until_it_is_asked_for_and_recorded_then()
     place.write(1..=20);
     let dir = place.path("q");
     let command = |args: &[&str]| {
-        let output = spillq(args).arg("--data-dir").arg(&dir).output().unwrap();
+        let output = spillq(args).arg("--data-dir").arg(&dir).finished();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         (output.status.code(), said)
     };

@@ -1,5 +1,6 @@
 //! One integration crate for the service.
 #![allow(unreachable_pub, reason = "nothing else uses this crate")]
+#![warn(clippy::disallowed_methods)]
 #![allow(clippy::unwrap_used, reason = "helpers of tests may stop at the first surprise too")]
 
 /// Alerts and a dashboard.
@@ -65,7 +66,7 @@ mod source;
 mod stream;
 /// Standard input and FIFOs, with real programs at their other end.
 mod streams;
-/// What they share.
+/// What they share: programs that are bounded, what is needed of the machine, the list of what was skipped.
 mod support;
 /// Rules of the code base that a compiler cannot hold.
 mod tidy;

@@ -2,22 +2,11 @@
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Command};
+use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
-use crate::support::{PATIENCE, spillq, wait_for};
-
-/// Killed when the test ends before it does.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Gone already where the test stopped it.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use crate::support::{Bounded, PATIENCE, spillq, wait_for};
 
 fn next(socket: &UnixDatagram) -> String {
     let mut told = [0; 4096];
@@ -32,7 +21,7 @@ fn next_said(socket: &UnixDatagram) -> String {
 
 /// The exit status of `spillq status --running`, and what it printed.
 fn health(data_dir: &std::path::Path) -> (Option<i32>, String) {
-    let output = spillq(&["status", "--running", "--data-dir"]).arg(data_dir).output().unwrap();
+    let output = spillq(&["status", "--running", "--data-dir"]).arg(data_dir).finished();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(text).unwrap())
 }
@@ -51,7 +40,7 @@ fn the_manager_is_told_of_ready_waiting_lines_and_the_stop_and_commands_are_not_
     let mut command: Command = spillq(&["--log", "warn", "run", "--follow", "*.log", "--data-dir"]);
     command.arg(&data_dir).current_dir(folder.path()).env("NOTIFY_SOCKET", &address);
     command.env("WATCHDOG_USEC", "30000000").args(["--", "sh", "-c", "env > env.tmp; mv env.tmp env"]);
-    let mut service = Running(command.spawn().unwrap());
+    let mut service = command.started();
 
     assert_eq!(next(&socket), "READY=1");
     // Ready means that it answers, and that it reads what is there.
@@ -69,16 +58,16 @@ fn the_manager_is_told_of_ready_waiting_lines_and_the_stop_and_commands_are_not_
 
     let told =
         || std::iter::repeat_with(|| next_said(&socket)).find(|told| !told.starts_with("STATUS=")).unwrap();
-    kill_process(Pid::from_child(&service.0), Signal::HUP).unwrap();
+    kill_process(service.pid(), Signal::HUP).unwrap();
     let reloading = told();
     let since = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&reloading);
     assert!(since.parse::<u64>().unwrap() > 0);
     assert_eq!(told(), "READY=1", "whatever came of it");
 
-    kill_process(Pid::from_child(&service.0), Signal::TERM).unwrap();
+    kill_process(service.pid(), Signal::TERM).unwrap();
     let stopping = told();
     assert!(stopping.starts_with("STOPPING=1\n"), "{stopping}");
-    assert!(service.0.wait().unwrap().success());
+    assert!(service.ended().success());
     let (code, text) = health(&data_dir);
     assert_eq!((code, text.ends_with("no service runs on it\n")), (Some(1), true), "{text}");
 }
@@ -90,8 +79,7 @@ fn a_manager_that_is_gone_does_not_stop_the_service() {
     let output = spillq(&["run", "--once", "--follow", "*.log", "--data-dir", "q", "--", "cat"])
         .current_dir(folder.path())
         .env("NOTIFY_SOCKET", folder.path().join("gone"))
-        .output()
-        .unwrap();
+        .finished();
     let messages = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"one\n"[..]), "{messages}");
     assert!(messages.contains("cannot tell the manager \"READY=1\": No such file"), "{messages}");
@@ -105,7 +93,7 @@ fn an_idle_service_shows_its_manager_that_its_owner_gets_on() {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut command: Command = spillq(&["--log", "warn", "run", "--follow", "*.log", "--data-dir", "q"]);
     command.current_dir(folder.path()).env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "1000000");
-    let _service = Running(command.spawn().unwrap());
+    let _service = command.started();
     assert_eq!(next(&socket), "READY=1");
     // Nothing happens; the supervisor's questions alone are rounds of the owner.
     let signs = std::iter::repeat_with(|| next(&socket)).filter(|told| told == "WATCHDOG=1").take(4).count();

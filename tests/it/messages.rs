@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use spillq::plain::acts;
 
-use crate::support::{Service, spillq, wait_for};
+use crate::support::{Bounded, Service, spillq, wait_for};
 
 /// A path that would clear the screen, and begin a line of its own.
 const WILD: &str = "wild\u{1b}[2J\nfake: well.log";
@@ -19,8 +19,7 @@ fn json_messages_are_an_object_a_line_and_so_is_the_failure_at_the_end() {
     let output = spillq(&args)
         .arg(r"printf 'said \033[31m\nsaid \033[31m\n' >&2; cat")
         .current_dir(folder.path())
-        .output()
-        .unwrap();
+        .finished();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && output.stdout == b"one\n", "{told}");
     let lines: Vec<serde_json::Value> =
@@ -34,7 +33,7 @@ fn json_messages_are_an_object_a_line_and_so_is_the_failure_at_the_end() {
     assert_eq!(said[0]["fields"]["group"], "default");
     assert!(opened["time"].as_str().unwrap().ends_with('Z'), "{opened}");
 
-    let output = spillq(&["--log-format", "json", "verify", "--data-dir", WILD]).output().unwrap();
+    let output = spillq(&["--log-format", "json", "verify", "--data-dir", WILD]).finished();
     assert_eq!(output.status.code(), Some(2));
     let told = String::from_utf8(output.stderr).unwrap();
     let failure: serde_json::Value = serde_json::from_str(told.trim_end()).unwrap();
@@ -54,7 +53,7 @@ fn nothing_in_a_file_name_or_in_what_a_command_said_acts_on_a_terminal() {
     let q = data_dir.to_str().unwrap();
     for args in [["status", "--data-dir", q], ["doctor", "--data-dir", q], ["inspect", "--data-dir", q]] {
         let shown = wait_for(|| {
-            let output = spillq(&args).output().unwrap();
+            let output = spillq(&args).finished();
             let text = String::from_utf8(output.stdout).unwrap();
             let is_told = match args[0] {
                 "status" => text.contains("last failure"),
@@ -74,7 +73,7 @@ fn nothing_in_a_file_name_or_in_what_a_command_said_acts_on_a_terminal() {
     fs::create_dir(folder.path().join("other")).unwrap();
     let mut command =
         spillq(&["--log", "debug", "run", "--once", "--data-dir", "q2", "--follow", "*.log", "--", "cat"]);
-    let output = command.current_dir(folder.path()).stdout(Stdio::null()).output().unwrap();
+    let output = command.current_dir(folder.path()).stdout(Stdio::null()).finished();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{told}");
     assert!(told.lines().all(|line| !line.contains(acts)), "{told:?}");
@@ -114,8 +113,7 @@ fn a_message_that_comes_again_is_counted() {
          [[processor]]\nkind = \"exec\"\ncommand = [\"sh\", \"-c\", \"echo x >> tries; test $(wc -l < tries) -gt 30\"]\n",
     );
     // Told at the end, when the service stops.
-    let output =
-        spillq(&["run", "--once", "--config"]).arg(&config).current_dir(folder.path()).output().unwrap();
+    let output = spillq(&["run", "--once", "--config"]).arg(&config).current_dir(folder.path()).finished();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{told}");
     let failures: Vec<&str> = told.lines().filter(|line| line.contains("exit status 1")).collect();

@@ -3,20 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use spillq::http::StatusJson;
 
-use crate::support::{PATIENCE, spillq, wait_for, write_config};
+use crate::support::{Bounded, PATIENCE, Process, needs, program, spillq, wait_for, write_config};
 
 /// A service with an address that the kernel chose, killed when the test ends.
 struct Asked {
-    child: Child,
+    process: Process,
     folder: tempfile::TempDir,
     address: String,
 }
@@ -30,15 +29,13 @@ impl Asked {
         );
         let config = write_config(folder.path(), &text);
         let mut command = spillq(&["run", "--config"]);
-        command.arg(config).current_dir(folder.path()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut messages = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = messages.by_ref().map_while(Result::ok).find_map(|line| {
-            line.split_once("/v1/doctor on http://").map(|(_, address)| address.trim().to_owned())
+        let process = command.arg(config).current_dir(folder.path()).started();
+        let address = wait_for(|| {
+            let printed = String::from_utf8(process.printed()).unwrap();
+            let (address, _) = printed.split_once("/v1/doctor on http://")?.1.split_once('\n')?;
+            Some(address.trim().to_owned())
         });
-        // Read on, so that it is never held up.
-        std::thread::spawn(move || messages.map_while(Result::ok).for_each(drop));
-        let asked = Asked { child, folder, address: address.expect("it says where it answers") };
+        let asked = Asked { process, folder, address: address.expect("it says where it answers") };
         assert!(wait_for(|| asked.over_socket("/metrics")).is_some(), "it answers");
         asked
     }
@@ -69,14 +66,6 @@ impl Asked {
 
     fn url(&self) -> String {
         format!("http://{}", self.address)
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        // Gone already where the test stopped it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -143,6 +132,7 @@ fn counters_never_fall_and_what_is_held_stays_within_its_bounds() {
 
 #[test]
 fn promtool_reads_what_is_printed() {
+    needs!("promtool");
     let asked = Asked::start(COUNT);
     fs::write(asked.path("wild \u{1b}[31m\"name\"\\.log"), "node 1\n").unwrap();
     let text = wait_for(|| {
@@ -150,15 +140,9 @@ fn promtool_reads_what_is_printed() {
     });
     let text = text.expect("the source has figures");
     assert!(!text.contains('\u{1b}'), "{text}");
-    let mut promtool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("promtool is there: Debian's package prometheus");
-    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let output = promtool.wait_with_output().unwrap();
+    fs::write(asked.path("metrics"), text).unwrap();
+    let metrics = fs::File::open(asked.path("metrics")).unwrap();
+    let output = program("promtool").args(["check", "metrics"]).stdin(metrics).finished();
     let said =
         String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
@@ -182,25 +166,24 @@ fn an_address_only_reads_and_answers_only_who_asks_for_it() {
     }
     assert_eq!(asked.over_tcp("POST /v1/status", &ours).0, 405);
 
-    let output = spillq(&["status", "--json", "--url", &asked.url()]).output().unwrap();
+    let output = spillq(&["status", "--json", "--url", &asked.url()]).finished();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let status: StatusJson = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((status.from.as_str(), status.pid), ("service", asked.child.id()));
-    let output = spillq(&["doctor", "--url", &asked.url()]).output().unwrap();
+    assert_eq!((status.from.as_str(), status.pid), ("service", asked.process.child.id()));
+    let output = spillq(&["doctor", "--url", &asked.url()]).finished();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.starts_with(&asked.url()), "{text}");
 
-    asked.child.kill().unwrap();
-    asked.child.wait().unwrap();
-    let output = spillq(&["status", "--url", &asked.url()]).output().unwrap();
+    asked.process.killed();
+    let output = spillq(&["status", "--url", &asked.url()]).finished();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(2) && told.contains("Connection refused"), "{told}");
-    let output = spillq(&["status", "--running", "--url", &asked.url()]).output().unwrap();
+    let output = spillq(&["status", "--running", "--url", &asked.url()]).finished();
     assert_eq!(output.status.code(), Some(1));
     for (url, why) in
         [("https://127.0.0.1:1", "not http"), ("http://127.0.0.1:1/x", "no path"), ("q", "not http")]
     {
-        let output = spillq(&["status", "--url", url]).output().unwrap();
+        let output = spillq(&["status", "--url", url]).finished();
         let told = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(2) && told.contains(why), "{url}: {told}");
     }
@@ -240,7 +223,7 @@ fn clients_that_say_nothing_or_too_much_are_cut_off_and_others_are_answered() {
 /// What `run` says of an address, and how it ends.
 fn refused(folder: &Path, listen: &str) -> (Option<i32>, String) {
     let text = format!("[[follow]]\ninclude = [\"*.log\"]\n[http]\nlisten = [\"unix\", \"{listen}\"]\n");
-    let output = spillq(&["run", "--config"]).arg(write_config(folder, &text)).output().unwrap();
+    let output = spillq(&["run", "--config"]).arg(write_config(folder, &text)).finished();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
@@ -259,7 +242,7 @@ fn an_address_that_cannot_be_had_is_told_before_anything_is_done() {
     // From TEST-NET-1: nobody has it.
     let text =
         "[[follow]]\ninclude = [\"*.log\"]\n[http]\nlisten = [\"unix\", \"192.0.2.1:1\"]\nremote = true\n";
-    let output = spillq(&["run", "--config"]).arg(write_config(folder.path(), text)).output().unwrap();
+    let output = spillq(&["run", "--config"]).arg(write_config(folder.path(), text)).finished();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(2) && told.contains("no interface of this host has it"), "{told}");
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::support::{run, spillq};
+use crate::support::{Bounded, needs, run, spillq};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -39,7 +39,7 @@ fn every_configuration_is_fine_and_without_a_warning() {
     ];
     assert_eq!(names, expected);
     for file in &files {
-        let output = spillq(&["config", "check"]).arg(file).output().unwrap();
+        let output = spillq(&["config", "check"]).arg(file).finished();
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && told.is_empty(), "{}: {told}", file.display());
         let summary = String::from_utf8(output.stdout).unwrap();
@@ -73,11 +73,8 @@ fn try_out(name: &str, folder: &Path, files: &[&str]) -> String {
         fs::write(&path, format!("line of {file}\n")).unwrap();
     }
     // What is free where tests run is no concern of the example.
-    let output = spillq(&["run", "--once", "--config"])
-        .arg(&config)
-        .env("SPILLQ_DISK_MIN_FREE", "1MiB")
-        .output()
-        .unwrap();
+    let output =
+        spillq(&["run", "--once", "--config"]).arg(&config).env("SPILLQ_DISK_MIN_FREE", "1MiB").finished();
     let messages = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && !messages.contains("WARN"), "{name}: {messages}");
     fs::read_to_string(folder.join("got")).unwrap_or_default()
@@ -130,6 +127,7 @@ fn the_logs_of_many_services_are_archived_and_watched() {
 
 #[test]
 fn the_unit_restarts_only_what_a_restart_can_mend_and_is_hardened() {
+    needs!("systemd-analyze");
     let unit = root().join("deploy/spillq.service");
     let text = fs::read_to_string(&unit).unwrap();
     for line in [

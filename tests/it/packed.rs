@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::support::{Service, peak_kib, spillq, wait_for, write_config};
+use crate::support::{Bounded, Service, needs, peak_kib, program, spillq, wait_for, write_config};
 
 /// Generations of a file, the packed ones among them, before the oldest is removed.
 const KEPT: u32 = 5;
@@ -57,17 +56,17 @@ impl Logs {
 }
 
 fn pack(tool: &str, path: &Path) {
-    let mut command = Command::new(tool);
+    let mut command = program(tool);
     if tool == "zstd" {
         command.args(["--quiet", "--rm"]);
     }
-    assert!(command.arg(path).status().unwrap().success(), "{tool} {}", path.display());
+    assert!(command.arg(path).finished().status.success(), "{tool} {}", path.display());
 }
 
 /// The numbers of the lines in the log by the file that they begin with, in the order of the log.
 fn in_the_log(data_dir: &Path) -> BTreeMap<String, Vec<u64>> {
     let output =
-        spillq(&["inspect", "--json", "--limit", "100000000", "--data-dir"]).arg(data_dir).output().unwrap();
+        spillq(&["inspect", "--json", "--limit", "100000000", "--data-dir"]).arg(data_dir).finished();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for line in String::from_utf8(output.stdout).unwrap().lines() {
@@ -113,6 +112,7 @@ fn set_up() -> (tempfile::TempDir, Logs, PathBuf, PathBuf) {
 
 #[test]
 fn files_packed_in_rotation_while_the_service_is_killed_and_stopped_are_read_once() {
+    needs!("gzip", "zstd");
     let (_folder, mut logs, config, data_dir) = set_up();
     let start = || Service::start(&data_dir, &["--config", config.to_str().unwrap()]);
     let mut random = fastrand::Rng::with_seed(fastrand::u64(..));
@@ -155,7 +155,7 @@ fn files_packed_in_rotation_while_the_service_is_killed_and_stopped_are_read_onc
     assert_eq!(service.stop(), 0);
     check(&data_dir, &logs);
     // And a service that knows all of it from its log alone reads nothing more.
-    let status = spillq(&["run", "--once", "--config"]).arg(&config).status().unwrap();
+    let status = spillq(&["run", "--once", "--config"]).arg(&config).finished().status;
     assert!(status.success());
     check(&data_dir, &logs);
 }
@@ -163,7 +163,7 @@ fn files_packed_in_rotation_while_the_service_is_killed_and_stopped_are_read_onc
 #[test]
 fn packed_while_stopped_reading_goes_on_where_it_ended_and_once_waits_for_all_but_the_incomplete() {
     let (_folder, mut logs, config, data_dir) = set_up();
-    let once = || spillq(&["--log", "warn", "run", "--once", "--config"]).arg(&config).output().unwrap();
+    let once = || spillq(&["--log", "warn", "run", "--once", "--config"]).arg(&config).finished();
     logs.write("app.log", 2_000);
     assert!(once().status.success());
     check(&data_dir, &logs);
@@ -199,6 +199,7 @@ fn packed_while_stopped_reading_goes_on_where_it_ended_and_once_waits_for_all_bu
 
 #[test]
 fn a_small_file_that_expands_a_thousandfold_is_read_in_little_memory() {
+    needs!("zstd");
     let (_folder, logs, config, data_dir) = set_up();
     let path = logs.path("bomb.log");
     let mut file = fs::File::create(&path).unwrap();

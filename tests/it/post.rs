@@ -16,7 +16,7 @@ use spillq_storage::{GroupId, StoreId};
 use tokio::time::timeout;
 
 use crate::sample;
-use crate::support::{PATIENCE, run, wait_for};
+use crate::support::{PATIENCE, needs, run, wait_for};
 
 /// One that is found in no message.
 const SECRET: &str = "Bearer hidden";
@@ -335,6 +335,7 @@ async fn a_connection_is_used_again_but_not_one_that_said_too_much() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_server_that_is_trusted_gets_lines_and_secrets() {
+    needs!("openssl");
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let certificate = |name: &str, more: &[&str]| {

@@ -3,10 +3,11 @@
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use crate::chaos::{self, free_port, wait_for_word, wait_until};
-use crate::support::{Service, spillq, wait_for, write_config};
+use crate::support::need::POSTGRES;
+use crate::support::{Bounded, Process, Service, need, needs, program, spillq, wait_for, write_config};
 
 /// What docs/destinations.md tells to set up.
 const SETUP: &str = "
@@ -28,24 +29,20 @@ struct Postgres {
     folder: tempfile::TempDir,
     bin: PathBuf,
     port: u16,
-    child: Option<Child>,
+    process: Option<Process>,
 }
 
 impl Postgres {
     fn start() -> Postgres {
-        let versions = fs::read_dir("/usr/lib/postgresql").expect("postgresql is installed");
-        let bin = versions
-            .map(|version| version.unwrap().path().join("bin"))
-            .max()
-            .expect("postgresql is installed");
+        let bin = need::find(need::POSTGRES).expect("it is there").parent().unwrap().to_owned();
         let folder = tempfile::tempdir().unwrap();
-        let postgres = Postgres { folder, bin, port: free_port(), child: None };
+        let postgres = Postgres { folder, bin, port: free_port(), process: None };
         chaos::certificates(postgres.folder.path());
         let (data, id) = (postgres.path("data"), rustix::process::getuid());
         if id.is_root() {
             // It refuses to run as root.
-            let output = Command::new("id").args(["-u", "postgres"]).output().unwrap();
-            let owner = String::from_utf8(output.stdout).unwrap().trim().parse().expect("a user postgres");
+            let owner = String::from_utf8(program("id").args(["-u", "postgres"]).finished().stdout).unwrap();
+            let owner = owner.trim().parse().expect("a user postgres");
             for name in ["", "leaf.key", "leaf.pem"] {
                 chown(postgres.path(name), Some(owner), None).unwrap();
             }
@@ -64,8 +61,7 @@ impl Postgres {
                 "-D",
             ])
             .arg(&data)
-            .output()
-            .unwrap();
+            .finished();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let mut postgres = postgres;
         chaos::Server::start(&mut postgres);
@@ -77,14 +73,14 @@ impl Postgres {
     }
 
     /// A program of the server, as a user that it accepts.
-    fn command(&self, program: &str) -> Command {
-        let program = self.bin.join(program);
+    fn command(&self, name: &str) -> Command {
+        let path = self.bin.join(name);
         let mut command = if rustix::process::getuid().is_root() {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--"]).arg(program);
+            let mut command = program("setpriv");
+            command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--"]).arg(path);
             command
         } else {
-            Command::new(program)
+            program(path)
         };
         command.current_dir(self.folder.path());
         command
@@ -92,12 +88,11 @@ impl Postgres {
 
     /// What a query gives, a row a line; `None` where the server takes none.
     fn ask(&self, sql: &str) -> Option<String> {
-        let output = Command::new(self.bin.join("psql"))
+        let output = program(self.bin.join("psql"))
             .args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-p", &self.port.to_string(), "-h"])
             .arg(self.folder.path())
             .args(["-c", sql])
-            .output()
-            .unwrap();
+            .finished();
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() || !told.contains("ERROR"), "{sql}: {told}");
         output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
@@ -120,10 +115,9 @@ fn children(pid: u32) -> Vec<i32> {
 
 impl chaos::Server for Postgres {
     fn kill(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        let others = children(child.id());
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let Some(mut process) = self.process.take() else { return };
+        let others = children(process.child.id());
+        process.killed();
         for pid in others {
             let pid = rustix::process::Pid::from_raw(pid).unwrap();
             // Each ends by itself when it sees that the first is gone: then it is gone already.
@@ -134,7 +128,7 @@ impl chaos::Server for Postgres {
     }
 
     fn start(&mut self) {
-        let child = self
+        let process = self
             .command("postgres")
             .arg("-D")
             .arg(self.path("data"))
@@ -146,12 +140,9 @@ impl chaos::Server for Postgres {
             .arg(format!("ssl_cert_file={}", self.path("leaf.pem").display()))
             .arg("-c")
             .arg(format!("ssl_key_file={}", self.path("leaf.key").display()))
-            .stderr(fs::File::create(self.path("log")).unwrap())
-            .stdout(Stdio::null())
-            .spawn();
-        self.child = Some(child.unwrap());
-        let is_up = wait_for(|| self.ask("SELECT 1"));
-        assert!(is_up.is_some(), "{}", fs::read_to_string(self.path("log")).unwrap());
+            .started();
+        self.process = Some(process);
+        assert!(wait_for(|| self.ask("SELECT 1")).is_some(), "it answers");
     }
 }
 
@@ -175,6 +166,7 @@ fn start(folder: &Path, config: &Path) -> Service {
 
 #[test]
 fn a_table_holds_every_line_once_and_in_order_through_fifty_kills() {
+    needs!(POSTGRES, "openssl");
     let folder = tempfile::tempdir().unwrap();
     let mut postgres = Postgres::start();
     // Nothing that refuses a repeat: it would show.
@@ -197,6 +189,7 @@ fn a_table_holds_every_line_once_and_in_order_through_fifty_kills() {
 
 #[test]
 fn what_is_set_up_wrongly_is_told_and_loses_nothing() {
+    needs!(POSTGRES, "openssl");
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.log"), "one\ntwo\n\nfour\n").unwrap();
     let mut postgres = Postgres::start();
@@ -240,6 +233,7 @@ fn what_is_set_up_wrongly_is_told_and_loses_nothing() {
 
 #[test]
 fn lines_that_the_table_does_not_take_are_set_aside_and_late_ones_are_there_once() {
+    needs!(POSTGRES, "openssl");
     let folder = tempfile::tempdir().unwrap();
     // Of 400 lines some are no JSON, no text, or hold what no text of PostgreSQL can hold.
     let bad = |n: u64| n % 97 == 5;
@@ -271,7 +265,7 @@ fn lines_that_the_table_does_not_take_are_set_aside_and_late_ones_are_there_once
 
     // One of them fits now, and comes behind all others.
     let command = |args: &[&str]| {
-        let output = spillq(args).arg("--data-dir").arg(folder.path().join("q")).output().unwrap();
+        let output = spillq(args).arg("--data-dir").arg(folder.path().join("q")).finished();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     };
     let late = (1..=400).find(|n| bad(*n) && n % 3 == 0).unwrap();
@@ -323,6 +317,7 @@ fn wait_for_word_of_dead(service: &mut Service, word: &str) {
 /// A column `line` of type bigint stored 3616445709096661041 for `20260101`, and acked it.
 #[test]
 fn a_column_whose_type_takes_lines_for_something_else_is_refused_by_name_and_jsonb_is_taken() {
+    needs!(POSTGRES, "openssl");
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.log"), "20260101\n{\"n\": 2}\n").unwrap();
     let postgres = Postgres::start();

@@ -3,10 +3,9 @@
 use std::fs;
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use crate::chaos::{self, free_port, wait_for_word, wait_until};
-use crate::support::{Service, run, spillq, wait_for, write_config};
+use crate::support::{Bounded, Process, Service, needs, program, run, spillq, wait_for, write_config};
 
 /// What docs/destinations.md tells to set up.
 const ACL: &str = "user spillq on >secret resetchannels ~lines ~spillq:{lines} +eval +select +exists +xinfo|stream +xadd +xtrim +hmget +hset";
@@ -17,7 +16,7 @@ struct Redis {
     port: u16,
     tls_port: u16,
     more: String,
-    child: Option<Child>,
+    process: Option<Process>,
 }
 
 impl Redis {
@@ -25,16 +24,16 @@ impl Redis {
         let folder = tempfile::tempdir().unwrap();
         chaos::certificates(folder.path());
         let more = format!("{more}\n{ACL}\nuser default on >root ~* &* +@all");
-        let mut redis = Redis { folder, port: free_port(), tls_port: free_port(), more, child: None };
+        let mut redis = Redis { folder, port: free_port(), tls_port: free_port(), more, process: None };
         chaos::Server::start(&mut redis);
         redis
     }
 
     fn cli(&self, args: &[&str]) -> String {
         let socket = self.folder.path().join("s");
-        let mut command = Command::new("redis-cli");
+        let mut command = program("redis-cli");
         command.args(["--no-auth-warning", "--pass", "root", "-s"]).arg(socket).args(args);
-        let output = command.output().unwrap();
+        let output = command.finished();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
@@ -54,9 +53,8 @@ impl Redis {
 
 impl chaos::Server for Redis {
     fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
+        if let Some(mut process) = self.process.take() {
+            process.killed();
         }
     }
 
@@ -76,8 +74,7 @@ impl chaos::Server for Redis {
             self.more
         );
         fs::write(path("conf"), config).unwrap();
-        let child = Command::new("redis-server").arg(path("conf")).stdout(Stdio::null()).spawn();
-        self.child = Some(child.expect("redis-server is installed"));
+        self.process = Some(program("redis-server").arg(path("conf")).started());
         let is_up = || TcpStream::connect(("127.0.0.1", self.port)).is_ok();
         assert!(wait_for(|| is_up().then_some(())).is_some(), "{}", fs::read_to_string(path("log")).unwrap());
     }
@@ -102,6 +99,7 @@ fn start(folder: &Path, config: &Path) -> Service {
 
 #[test]
 fn a_stream_holds_every_line_once_and_in_order_through_fifty_kills() {
+    needs!("redis-server", "redis-cli", "openssl");
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("password"), "secret\n").unwrap();
     let mut redis = Redis::start("");
@@ -118,6 +116,7 @@ fn a_stream_holds_every_line_once_and_in_order_through_fifty_kills() {
 
 #[test]
 fn what_is_set_up_wrongly_is_told_and_loses_nothing() {
+    needs!("redis-server", "redis-cli", "openssl");
     let folder = tempfile::tempdir().unwrap();
     let password = folder.path().join("password");
     fs::write(&password, "wrong").unwrap();
@@ -164,6 +163,7 @@ fn what_is_set_up_wrongly_is_told_and_loses_nothing() {
 
 #[test]
 fn a_line_that_comes_late_or_again_is_there_once_also_over_tls() {
+    needs!("redis-server", "redis-cli", "openssl");
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("password"), "secret").unwrap();
     fs::write(folder.path().join("a.log"), "one\ntwo\nthree\nfour\n").unwrap();
@@ -173,7 +173,7 @@ fn a_line_that_comes_late_or_again_is_there_once_also_over_tls() {
     let with_ca = || config(folder.path(), &url, &format!("ca_file = {ca:?}\nmax_len = 1000000"));
     let command = |args: &[&str]| {
         let data_dir = folder.path().join("q");
-        let done = || spillq(args).arg("--data-dir").arg(&data_dir).output().unwrap().status.success();
+        let done = || spillq(args).arg("--data-dir").arg(&data_dir).finished().status.success();
         // A line that is out cannot be parked: it is tried again and again.
         assert!(wait_for(|| done().then_some(())).is_some(), "{args:?}");
     };
@@ -216,6 +216,7 @@ fn a_line_that_comes_late_or_again_is_there_once_also_over_tls() {
 /// A failover to a replica that was behind, or a crash without a sync: it was known on the next connection, and not told.
 #[test]
 fn lines_that_the_server_has_lost_are_told_and_given_again_when_asked_for() {
+    needs!("redis-server", "redis-cli", "openssl");
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("password"), "secret").unwrap();
     let mut redis = Redis::start("");
@@ -239,7 +240,7 @@ fn lines_that_the_server_has_lost_are_told_and_given_again_when_asked_for() {
 
     let data_dir = folder.path().join("q");
     let doctor = || {
-        let output = spillq(&["doctor", "--json", "--data-dir"]).arg(&data_dir).output().unwrap();
+        let output = spillq(&["doctor", "--json", "--data-dir"]).arg(&data_dir).finished();
         String::from_utf8(output.stdout).unwrap()
     };
     assert!(wait_for(|| doctor().contains("destination_lost").then_some(())).is_some(), "{}", doctor());
@@ -247,8 +248,7 @@ fn lines_that_the_server_has_lost_are_told_and_given_again_when_asked_for() {
     assert!(told.contains("has lost 2 lines") && told.contains("between lines 4 and 5"), "{told}");
     let output = spillq(&["group", "seek", "default", "--to", "4", "--missing", "--data-dir"])
         .arg(&data_dir)
-        .output()
-        .unwrap();
+        .finished();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     service.wait("they are done", |status| status.groups[0].lag_lines == 0);
     let lines: Vec<(u64, String)> =
@@ -261,6 +261,7 @@ fn lines_that_the_server_has_lost_are_told_and_given_again_when_asked_for() {
 
 #[test]
 fn a_stream_is_bounded_and_a_line_that_the_server_does_not_take_is_set_aside() {
+    needs!("redis-server", "redis-cli", "openssl");
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("password"), "secret").unwrap();
     let long = "x".repeat(2 << 20);

@@ -6,14 +6,16 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 use spillq::http::{ConfigJson, DoctorJson, ReloadJson, StatusJson};
 
-use crate::support::{Service, binary, lines_by_source, spillq, wait_for, write_config};
+use crate::support::{
+    Bounded, Service, binary, lines_by_source, needs, program, spillq, wait_for, write_config,
+};
 
 /// Limits that hold wherever the tests run.
 const HEAD: &str =
@@ -60,7 +62,7 @@ impl Stage {
     }
 
     fn reload(&self) -> Output {
-        spillq(&["config", "reload", "--data-dir"]).arg(self.path("q")).output().unwrap()
+        spillq(&["config", "reload", "--data-dir"]).arg(self.path("q")).finished()
     }
 
     /// What was printed, of a reload that was taken.
@@ -72,7 +74,7 @@ impl Stage {
     }
 
     fn doctor(&self) -> DoctorJson {
-        let output = spillq(&["doctor", "--json", "--data-dir"]).arg(self.path("q")).output().unwrap();
+        let output = spillq(&["doctor", "--json", "--data-dir"]).arg(self.path("q")).finished();
         serde_json::from_slice(&output.stdout).unwrap()
     }
 }
@@ -221,7 +223,7 @@ fn an_invalid_file_changes_nothing_and_is_told_until_it_is_mended() {
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{told}");
     assert!(told.contains("nothing was changed") && told.contains("group.name") && told.contains("timeout"));
-    let output = spillq(&["status", "--data-dir"]).arg(stage.path("q")).output().unwrap();
+    let output = spillq(&["status", "--data-dir"]).arg(stage.path("q")).finished();
     let told = String::from_utf8(output.stdout).unwrap();
     assert!(told.contains("spillq.toml is refused and does not run: line 9"), "{told}");
     let doctor = stage.doctor();
@@ -291,6 +293,7 @@ fn what_needs_a_restart_is_named_and_the_rest_holds_at_once() {
 
 #[test]
 fn a_command_that_lives_on_is_left_alone_by_what_is_not_about_it() {
+    needs!("python3");
     let stage = Stage::new();
     let script = r#"
 import json, os, sys
@@ -440,7 +443,7 @@ fn the_answer_of_a_reload_is_for_programs_too() {
     stage.write(
         "[[follow]]\ninclude = [\"logs/*.log\"]\n[[processor]]\nkind = \"file\"\npath = \"logs/x.log\"\n",
     );
-    let output = spillq(&["config", "reload", "--json", "--data-dir"]).arg(stage.path("q")).output().unwrap();
+    let output = spillq(&["config", "reload", "--json", "--data-dir"]).arg(stage.path("q")).finished();
     let answer: ReloadJson = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), answer.taken), (Some(2), false));
     assert!(answer.problems[0].contains("it would feed itself for ever"), "{answer:?}");
@@ -458,7 +461,7 @@ fn few_descriptors_are_told_and_lose_nothing() {
         }
     };
     add(0);
-    let mut command = Command::new("sh");
+    let mut command = program("sh");
     command.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]).arg(binary());
     command.args([
         "--log",
@@ -473,27 +476,22 @@ fn few_descriptors_are_told_and_lose_nothing() {
         "-c",
         "cat >> out",
     ]);
-    let messages = fs::File::create(stage.path("messages")).unwrap();
-    let mut child = command.current_dir(stage.folder.path()).stderr(messages).spawn().unwrap();
+    let mut service = command.current_dir(stage.folder.path()).started();
     let look = || spillq::http::Client::connect(&stage.path("q"))?.get::<StatusJson>("/v1/status").ok();
-    let mut all_acked = |lines: u64| {
+    let all_acked = |lines: u64| {
         let acked = wait_for(|| look().filter(|status| status.groups[0].acked_lines == lines));
-        if acked.is_none() {
-            child.kill().unwrap();
-            panic!("{:?}; {}", look(), fs::read_to_string(stage.path("messages")).unwrap());
-        }
+        assert!(acked.is_some(), "{:?}", look());
     };
     all_acked(1_500);
     add(5);
     all_acked(3_000);
     let status = look().unwrap();
     assert!(count(status.pid, "fd") <= 64);
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    assert!(child.wait().unwrap().success());
+    assert!(service.terminated().success());
     let expected: BTreeMap<String, Vec<u64>> =
         names.iter().map(|name| (name.clone(), (0..10).collect())).collect();
     assert!(lines_by_source(&stage.path("out")) == expected, "each line once, in order");
-    let messages = fs::read_to_string(stage.path("messages")).unwrap();
+    let messages = String::from_utf8(service.printed()).unwrap();
     assert!(messages.contains("RLIMIT_NOFILE is low"), "{messages}");
     assert!(!messages.contains("Too many open files"), "{messages}");
 }

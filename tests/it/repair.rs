@@ -8,12 +8,12 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::support::{Service, spillq, write_config};
+use crate::support::{Bounded, Service, spillq, write_config};
 
 const LINES: u64 = 60_000;
 
 fn run(args: &[&str]) -> Output {
-    spillq(args).output().unwrap()
+    spillq(args).finished()
 }
 
 #[track_caller]
@@ -223,16 +223,13 @@ fn a_repair_that_is_killed_is_done_by_the_next() {
         let copy = folder.path().join("copy");
         let _ = fs::remove_dir_all(&copy);
         crate::support::run("cp", &["-a", text(&data_dir), text(&copy)]);
-        let mut child = spillq(&["repair", "--data-dir", text(&copy)])
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut repair = spillq(&["repair", "--data-dir", text(&copy)]).started();
         if round > 0 {
             std::thread::sleep(std::time::Duration::from_micros(rng.u64(0..250_000)));
-            killed += u64::from(child.try_wait().unwrap().is_none());
-            child.kill().unwrap();
+            killed += u64::from(repair.exit().is_none());
+            repair.killed();
         }
-        child.wait().unwrap();
+        repair.ended();
         json(&["repair", "--data-dir", text(&copy), "--json"], 0);
         assert_eq!(json(&["verify", "--data-dir", text(&copy), "--json"], 0)["sound"], true, "round {round}");
         let status = json(&["status", "--data-dir", text(&copy), "--json"], 0);

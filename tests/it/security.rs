@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::support::{SMALL_STORE, Service, binary, spillq, write_config};
+use crate::support::{Bounded, SMALL_STORE, Service, binary, needs, program, spillq, write_config};
 
 fn config(folder: &Path) -> PathBuf {
     write_config(
@@ -42,12 +41,13 @@ fn quoted(call: &str) -> &str {
 
 #[test]
 fn it_starts_what_it_was_told_to_connects_to_nobody_and_writes_only_its_own_files() {
+    needs!("strace");
     let folder = tempfile::tempdir().unwrap();
     // Names and lines that would be commands, options or paths to who lets them.
     fs::write(folder.path().join("$(touch pwned).log"), "$(touch pwned)\n; touch pwned\n").unwrap();
     fs::write(folder.path().join("--help `id`.log"), "../../../../etc/passwd\n\0\x1b[2J\n").unwrap();
     let (config, calls) = (config(folder.path()), folder.path().join("calls"));
-    let output = Command::new("strace")
+    let output = program("strace")
         .args([
             "-f",
             "-qq",
@@ -62,8 +62,7 @@ fn it_starts_what_it_was_told_to_connects_to_nobody_and_writes_only_its_own_file
         .args(["run", "--once", "--config"])
         .arg(&config)
         .current_dir(folder.path())
-        .output()
-        .unwrap();
+        .finished();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 4, "all lines were handed out");
     assert!(!folder.path().join("pwned").exists());
@@ -135,7 +134,7 @@ fn what_it_writes_is_closed_to_others_and_a_data_dir_that_is_not_is_refused() {
 
     let told = |expected: &str| {
         for command in [vec!["run", "--once", "--config", config], vec!["repair", "--data-dir", "q"]] {
-            let output = spillq(&command).current_dir(folder.path()).output().unwrap();
+            let output = spillq(&command).current_dir(folder.path()).finished();
             let message = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(2), "{message}");
             assert!(message.contains(expected), "{message}");
@@ -151,7 +150,7 @@ fn what_it_writes_is_closed_to_others_and_a_data_dir_that_is_not_is_refused() {
         std::os::unix::fs::chown(&data_dir, Some(0), None).unwrap();
     }
     assert_eq!(all(&data_dir), before, "nothing was changed");
-    let again = spillq(&["run", "--once", "--config", config]).current_dir(folder.path()).output().unwrap();
+    let again = spillq(&["run", "--once", "--config", config]).current_dir(folder.path()).finished();
     assert_eq!(again.status.code(), Some(0), "{}", String::from_utf8_lossy(&again.stderr));
 }
 

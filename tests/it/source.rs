@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Service, spillq};
+use crate::support::{Bounded, Service, spillq};
 
 #[test]
 fn a_short_file_is_adopted_where_its_content_is_too_short_to_know_it() {
@@ -15,7 +15,7 @@ fn a_short_file_is_adopted_where_its_content_is_too_short_to_know_it() {
     let mut service = Service::start(&data_dir, &["--follow", path]);
     service.wait("the lines are in", |status| status.log.next_seq == 3);
     assert_eq!(service.stop(), 0);
-    let list = spillq(&["source", "list", "--data-dir", dir, "--json"]).output().unwrap();
+    let list = spillq(&["source", "list", "--data-dir", dir, "--json"]).finished();
     let listed: Value = serde_json::from_slice(&list.stdout).unwrap();
     assert_eq!((&listed["source"], &listed["path"], &listed["offset"]), (&1.into(), &path.into(), &8.into()));
 
@@ -23,7 +23,7 @@ fn a_short_file_is_adopted_where_its_content_is_too_short_to_know_it() {
     fs::rename(&log, folder.path().join("old")).unwrap();
     fs::write(&log, "one\ntwo\nthree\n").unwrap();
     let adopt = |source: &str, path: &str| {
-        let output = spillq(&["source", "adopt", "--data-dir", dir, source, path]).output().unwrap();
+        let output = spillq(&["source", "adopt", "--data-dir", dir, source, path]).finished();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     let other = folder.path().join("other");

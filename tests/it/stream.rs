@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,9 @@ use spillq_storage::Seq;
 use tokio::time::timeout;
 
 use crate::sample;
-use crate::support::{PATIENCE, SMALL_STORE, Service, binary, wait_for, write_config};
+use crate::support::{
+    Bounded, PATIENCE, SMALL_STORE, Service, binary, needs, program, wait_for, write_config,
+};
 
 const GRACE: Duration = Duration::from_millis(200);
 const RESTART_MAX: Duration = Duration::from_millis(200);
@@ -55,6 +56,7 @@ fn failed(outcome: Outcome) -> Evidence {
 
 #[tokio::test]
 async fn one_process_gets_every_batch_with_its_header() {
+    needs!("python3");
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let mut stream = python(&format!(
@@ -80,6 +82,7 @@ async fn one_process_gets_every_batch_with_its_header() {
 
 #[tokio::test]
 async fn an_answer_names_the_bad_line_and_the_process_lives_on() {
+    needs!("python3");
     let mut stream = python(
         "print('hint', file=sys.stderr, flush=True)
 for number, (header, data) in enumerate(batches()):
@@ -99,6 +102,7 @@ for number, (header, data) in enumerate(batches()):
 /// A command that counts from 0 could never blame the first line of a batch: the group was held by it.
 #[tokio::test]
 async fn a_number_that_no_line_has_blames_the_batch_and_the_process_lives_on() {
+    needs!("python3");
     for number in [0, 4] {
         let dir = tempfile::tempdir().unwrap();
         let starts = dir.path().join("starts");
@@ -118,6 +122,7 @@ async fn a_number_that_no_line_has_blames_the_batch_and_the_process_lives_on() {
 
 #[tokio::test]
 async fn what_is_no_answer_ends_the_process_and_the_next_batch_gets_a_new_one() {
+    needs!("python3");
     for (said, found) in [
         ("say('processed 3 lines')", "said \"processed 3 lines\\n\""),
         ("say('OK 11')", "answered OK 11, and the batch ends with line 12"),
@@ -144,6 +149,7 @@ for header, data in batches():
 
 #[tokio::test]
 async fn an_answer_that_nobody_asked_for_acks_nothing() {
+    needs!("python3");
     let dir = tempfile::tempdir().unwrap();
     let (said, seen) = (dir.path().join("said"), dir.path().join("seen"));
     let mut stream = python(&format!(
@@ -166,6 +172,7 @@ async fn an_answer_that_nobody_asked_for_acks_nothing() {
 
 #[tokio::test]
 async fn a_late_second_answer_does_not_ack_the_next_batch() {
+    needs!("python3");
     let dir = tempfile::tempdir().unwrap();
     let gate = dir.path().join("gate");
     // The second answer to the first batch is written once the header of the second batch was read.
@@ -194,6 +201,7 @@ for header, data in batches():
 
 #[tokio::test]
 async fn its_end_is_told_with_its_last_words() {
+    needs!("python3");
     for (end, what) in [
         ("sys.exit(3)", "ended with exit status 3"),
         ("sys.exit(0)", "ended with exit status 0"),
@@ -217,6 +225,7 @@ print('last words', file=sys.stderr, flush=True)
 
 #[tokio::test]
 async fn an_end_between_two_batches_costs_no_attempt() {
+    needs!("python3");
     let dir = tempfile::tempdir().unwrap();
     let pid = dir.path().join("pid");
     let mut stream = python(&format!(
@@ -239,6 +248,7 @@ async fn an_end_between_two_batches_costs_no_attempt() {
 
 #[tokio::test]
 async fn one_that_hangs_is_ended_whole_and_started_again() {
+    needs!("python3");
     let dir = tempfile::tempdir().unwrap();
     let pids = dir.path().join("pids");
     let mut stream = python(&format!(
@@ -274,6 +284,7 @@ for header, data in batches():
 
 #[tokio::test]
 async fn a_large_batch_passes_and_may_be_refused_before_it_is_read() {
+    needs!("python3");
     let line = vec![b'x'; 4 * 1024 * 1024];
     let block = sample::block(10, &[&line, b"end"]);
     let batch = Batch::new(Arc::from("default"), 1, sample::pieces(&block, &[(10, 11)], Piece::new)).unwrap();
@@ -296,6 +307,7 @@ fn example(name: &str) -> PathBuf {
 
 #[test]
 fn the_ten_lines_of_python_are_ten_and_process() {
+    needs!("python3");
     let text = fs::read_to_string(example("ten_lines.py")).unwrap();
     assert!(text.lines().filter(|line| !line.starts_with('#')).count() <= 10, "{text}");
     let folder = tempfile::tempdir().unwrap();
@@ -307,13 +319,14 @@ fn the_ten_lines_of_python_are_ten_and_process() {
             example("ten_lines.py")
         ),
     );
-    let output = Command::new(binary()).args(["run", "--once", "--config"]).arg(config).output().unwrap();
+    let output = program(binary()).args(["run", "--once", "--config"]).arg(config).finished();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("2 lines, 6 bytes in all"), "{said}");
 }
 
 #[test]
 fn the_service_of_the_incident_keeps_each_fill_once_whatever_is_killed() {
+    needs!("python3");
     const LINES: u64 = 20_000;
     const BAD: u64 = 7_777;
     let folder = tempfile::tempdir().unwrap();
@@ -360,8 +373,7 @@ fn the_service_of_the_incident_keeps_each_fill_once_whatever_is_killed() {
     assert_eq!(service.stop(), 0);
     let query = "import sqlite3,sys; print(*sqlite3.connect(sys.argv[1]).execute(\
         'SELECT count(*), count(DISTINCT seq), sum(size) FROM fill').fetchone())";
-    let output =
-        Command::new("python3").args(["-c", query]).arg(folder.path().join("fills.db")).output().unwrap();
+    let output = program("python3").args(["-c", query]).arg(folder.path().join("fills.db")).finished();
     let expected = format!("{0} {0} {1:.1}\n", LINES - 1, (LINES - 1) as f64 * 1.5);
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
 }

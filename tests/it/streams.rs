@@ -1,19 +1,18 @@
 //! Standard input and FIFOs as sources, with real programs at their other end: ends, kills, full logs.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
-use rustix::process::{Pid, Signal, kill_process};
 use spillq::http::{Client, StatusJson};
 
-use crate::support::{Service, spillq, wait_for, write_config};
+use crate::support::{Bounded, Process, Service, program, spillq, wait_for, write_config};
 
 /// A folder with a data dir.
 struct Place {
@@ -22,7 +21,7 @@ struct Place {
 
 /// A service whose standard input is followed, killed when the test ends.
 struct Piped {
-    child: Child,
+    process: Process,
     data_dir: PathBuf,
 }
 
@@ -45,8 +44,8 @@ impl Place {
     fn piped(&self, args: &[&str]) -> Piped {
         let mut command = self.command(&["--follow", "-"]);
         let stderr = File::create(self.path("stderr")).unwrap();
-        let child = command.args(args).stdin(Stdio::piped()).stderr(stderr).spawn().unwrap();
-        Piped { child, data_dir: self.path("q") }
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr);
+        Piped { process: command.started_with_its_streams(), data_dir: self.path("q") }
     }
 
     fn said(&self) -> String {
@@ -62,7 +61,7 @@ impl Place {
     /// All lines of the log, with the sources they are from.
     fn inspect(&self) -> Vec<serde_json::Value> {
         let mut command = spillq(&["inspect", "--json", "--limit", "100000000", "--data-dir"]);
-        let output = command.arg(self.path("q")).output().unwrap();
+        let output = command.arg(self.path("q")).finished();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -75,13 +74,13 @@ impl Place {
 
 impl Piped {
     fn stdin(&mut self) -> ChildStdin {
-        self.child.stdin.take().unwrap()
+        self.process.child.stdin.take().unwrap()
     }
 
     #[track_caller]
     fn wait(&mut self, what: &str, is_so: impl Fn(&StatusJson) -> bool) -> StatusJson {
         let found = wait_for(|| {
-            assert!(self.child.try_wait().unwrap().is_none(), "it ended while waiting for: {what}");
+            assert!(self.process.exit().is_none(), "it ended while waiting for: {what}");
             let status: StatusJson = Client::connect(&self.data_dir)?.get("/v1/status").ok()?;
             Some(status).filter(|status| is_so(status))
         });
@@ -90,21 +89,11 @@ impl Piped {
 
     #[track_caller]
     fn ended(&mut self) -> i32 {
-        let ended = wait_for(|| self.child.try_wait().unwrap());
-        ended.expect("it ends by itself").code().unwrap_or(-1)
+        self.process.ended().code().unwrap_or(-1)
     }
 
     fn terminate(&mut self) -> i32 {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        self.ended()
-    }
-}
-
-impl Drop for Piped {
-    fn drop(&mut self) {
-        // Gone already where the test ended it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.terminated().code().unwrap_or(-1)
     }
 }
 
@@ -184,14 +173,14 @@ fn a_stop_does_not_wait_for_an_idle_pipe_and_stores_what_is_there() {
 fn what_no_lines_come_from_is_told() {
     let place = Place::new();
     let run = |stdin: Stdio| {
-        let output = place.command(&["--once", "--follow", "-"]).stdin(stdin).output().unwrap();
+        let output = place.command(&["--once", "--follow", "-"]).stdin(stdin).finished();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     let (status, said) = run(Stdio::null());
     assert!(status == Some(0) && said.contains("standard input is /dev/null"), "{status:?} {said}");
     let (status, said) = run(File::open(place.folder.path()).unwrap().into());
     assert!(status == Some(2) && said.contains("follow standard input: it is a folder"), "{status:?} {said}");
-    let output = place.command(&["--follow", "-", "-"]).output().unwrap();
+    let output = place.command(&["--follow", "-", "-"]).finished();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(2) && said.contains("is followed already"), "{said}");
     // With the settings of the service that is down, the backlog is drained and nothing is read.
@@ -199,7 +188,7 @@ fn what_no_lines_come_from_is_told() {
         place.folder.path(),
         "data_dir = \"q\"\n[[follow]]\ninclude = [\"-\"]\n[[processor]]\nkind = \"stdout\"\n",
     );
-    let drain = spillq(&["drain", "--config"]).arg(config).stdin(Stdio::piped()).output().unwrap();
+    let drain = spillq(&["drain", "--config"]).arg(config).stdin(Stdio::piped()).finished();
     assert!(drain.status.success(), "{}", String::from_utf8_lossy(&drain.stderr));
 }
 
@@ -210,7 +199,7 @@ fn a_command_does_not_get_the_pipe_that_is_followed() {
         "for fd in /proc/[0-9]*/fd/*; do :; done; ls -l /proc/self/fd /proc/$PPID/fd > fds; cat > in";
     let mut service = place.piped(&["--", "sh", "-c", script]);
     let mut stdin = service.stdin();
-    let pipe = fs::read_link(format!("/proc/{}/fd/0", service.child.id())).unwrap();
+    let pipe = fs::read_link(format!("/proc/{}/fd/0", service.process.child.id())).unwrap();
     stdin.write_all(b"line\n").unwrap();
     service.wait("it is delivered", |status| status.groups[0].acked_lines == 1);
     let fds = fs::read_to_string(place.path("fds")).unwrap();
@@ -269,7 +258,7 @@ fn a_full_log_blocks_the_writer_which_goes_on_by_itself() {
     let ahead = wrote.load(Ordering::Acquire).saturating_sub(stored) * 1_007;
     assert!(ahead < 3 << 20, "{ahead} bytes ahead of the log");
     assert!(!app.is_finished());
-    let memory = fs::read_to_string(format!("/proc/{}/status", service.child.id())).unwrap();
+    let memory = fs::read_to_string(format!("/proc/{}/status", service.process.child.id())).unwrap();
     let peak =
         memory.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();
     assert!(peak.trim().parse::<u64>().unwrap() < 160 << 10, "{peak} kB at most");
@@ -310,8 +299,7 @@ fn after_a_kill_what_was_durable_is_there_once_and_nothing_twice() {
         let app = thread::spawn(move || write_lines(stdin, u64::MAX, &theirs));
         let before: u64 = all.iter().sum();
         let seen = service.wait("some lines", |status| status.log.next_seq > before + 500 * (round + 1));
-        service.child.kill().unwrap();
-        service.child.wait().unwrap();
+        service.process.killed();
         app.join().unwrap();
         let lines = place.inspect();
         let of_round = lines.get(before as usize..).unwrap();
@@ -355,9 +343,9 @@ fn writers_of_a_fifo_come_and_go_over_restarts() {
         service.wait("the end of a writer", has_lines(expected.len() as u64));
         // A shell that opens and closes it for each line.
         for line in 0..3 {
-            let mut shell = Command::new("sh");
+            let mut shell = program("sh");
             let script = format!("echo {start} echo {line} > {}", fifo.display());
-            assert!(shell.args(["-c", &script]).status().unwrap().success());
+            assert!(shell.args(["-c", &script]).finished().status.success());
             expected.push(format!("{start} echo {line}"));
         }
         service.wait("all lines", has_lines(expected.len() as u64));
@@ -381,14 +369,13 @@ fn a_fifo_that_only_a_wildcard_names_is_left_alone() {
     let place = Place::new();
     let fifo = place.fifo("app.log");
     let glob = format!("{}/*.log", place.folder.path().display());
-    let mut output = place.command(&["--once", "--follow", &glob]).stderr(Stdio::piped()).spawn().unwrap();
-    let mut said = String::new();
-    output.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert_eq!(output.wait().unwrap().code(), Some(1), "what matched was not read: {said}");
+    let output = place.command(&["--once", "--follow", &glob]).finished();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "what matched was not read: {said}");
     assert!(said.contains("`include` must name its whole path"), "{said}");
     // With its whole path it is read: to its end, by the last of its writers.
-    let mut service = place.command(&["--once", "--follow", fifo.to_str().unwrap()]).spawn().unwrap();
+    let mut service = place.command(&["--once", "--follow", fifo.to_str().unwrap()]).started();
     writer(&fifo).write_all(b"line\n").unwrap();
-    assert!(wait_for(|| service.try_wait().unwrap()).expect("it ends").success());
+    assert!(service.ended().success());
     assert_eq!(place.texts(), ["line"]);
 }

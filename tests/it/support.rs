@@ -1,12 +1,20 @@
 //! What the tests with real processes share: the service under test, and lines that say where they belong.
 
+mod bounded;
+pub mod need;
+mod skipped;
+mod watch;
+
+use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use spillq::http::{Client, StatusJson};
+
+pub use bounded::{Bounded, Process};
+pub(crate) use need::needs;
 
 /// Nothing that a test waits for takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,17 +41,25 @@ pub fn spillq(args: &[&str]) -> Command {
     let at = args.iter().position(|arg| *arg == "run").map_or(args.len(), |at| at + 1);
     let more = if at < args.len() { allow_volatile() } else { &[] };
     let args = [&args[..at], more, &args[at..]].concat();
-    let mut command = Command::new(binary());
+    let mut command = program(binary());
+    command.args(args);
+    command
+}
+
+/// Any other program, without variables for spillq of whoever runs the tests.
+pub fn program(name: impl AsRef<OsStr>) -> Command {
+    watch::this_test();
+    let mut command = Command::new(name);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SPILLQ_")) {
         command.env_remove(name);
     }
-    command.args(args).stdin(Stdio::null());
+    command.stdin(Stdio::null());
     command
 }
 
 /// A running service, killed when the test ends.
 pub struct Service {
-    child: Child,
+    process: Process,
     data_dir: PathBuf,
 }
 
@@ -51,19 +67,23 @@ impl Service {
     /// Starts `spillq run`.
     pub fn start(data_dir: &Path, args: &[&str]) -> Service {
         let mut command = spillq(&["--log", "warn", "run", "--data-dir"]);
-        // Where the data dir is: commands of exec run where the service does.
-        command.arg(data_dir).args(args).current_dir(data_dir.parent().unwrap());
-        Service { child: command.spawn().unwrap(), data_dir: data_dir.to_owned() }
+        command.arg(data_dir).args(args);
+        Service::of(data_dir, command)
     }
 
     /// The same behind a command of a shell, in whose process it runs: limits, another cgroup.
     pub fn start_with(data_dir: &Path, before: &str, args: &[&str]) -> Service {
         let more = allow_volatile().join(" ");
         let script = format!("{before} && exec \"$0\" --log warn run {more} --data-dir \"$@\"");
-        let mut command = Command::new("sh");
+        let mut command = program("sh");
         command.args(["-c", &script]).arg(binary()).arg(data_dir).args(args);
-        command.stdin(Stdio::null()).current_dir(data_dir.parent().unwrap());
-        Service { child: command.spawn().unwrap(), data_dir: data_dir.to_owned() }
+        Service::of(data_dir, command)
+    }
+
+    fn of(data_dir: &Path, mut command: Command) -> Service {
+        // Where the data dir is: commands of exec run where the service does.
+        let process = command.current_dir(data_dir.parent().unwrap()).started();
+        Service { process, data_dir: data_dir.to_owned() }
     }
 
     /// What it says, if it is ready.
@@ -76,7 +96,7 @@ impl Service {
     pub fn wait(&mut self, what: &str, is_so: impl Fn(&StatusJson) -> bool) -> StatusJson {
         let mut last = None;
         let found = wait_for(|| {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            if let Some(status) = self.process.exit() {
                 panic!("the service ended with {status} while waiting for: {what}");
             }
             last = self.status();
@@ -88,42 +108,30 @@ impl Service {
     /// Waits until it has ended by itself; gives the exit status.
     #[track_caller]
     pub fn ended(mut self) -> i32 {
-        let ended = wait_for(|| self.child.try_wait().unwrap());
-        ended.expect("it ends by itself").code().unwrap_or(-1)
+        self.process.ended().code().unwrap_or(-1)
     }
 
     /// Whether it runs.
     pub fn is_alive(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        self.process.exit().is_none()
     }
 
     /// SIGKILL, as the out-of-memory killer does it.
+    #[track_caller]
     pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.process.killed();
     }
 
     /// A clean stop by SIGTERM; gives the exit status.
+    #[track_caller]
     pub fn stop(mut self) -> i32 {
-        rustix::process::kill_process(
-            rustix::process::Pid::from_child(&self.child),
-            rustix::process::Signal::TERM,
-        )
-        .unwrap();
-        self.child.wait().unwrap().code().unwrap_or(-1)
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        // Gone already where the test stopped it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.terminated().code().unwrap_or(-1)
     }
 }
 
 /// Looks again and again, for [`PATIENCE`] at most.
 pub fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    watch::this_test();
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
@@ -154,23 +162,6 @@ pub fn write_config(folder: &Path, text: &str) -> PathBuf {
     path
 }
 
-/// Whether a test that needs loop devices cannot run here: it says so, and `.ci/run` in its last line.
-pub fn skipped_without_loop_devices(test: &str) -> bool {
-    let why = if !rustix::process::geteuid().is_root() {
-        "it needs root for loop devices"
-    } else if !Path::new("/dev/loop-control").exists() {
-        "it needs loop devices"
-    } else {
-        return false;
-    };
-    eprintln!("skipped: {test}: {why}");
-    if let Some(list) = std::env::var_os("SPILLQ_TEST_SKIPPED") {
-        let mut list = fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
-        list.write_all(format!("test {test} ({why})\n").as_bytes()).unwrap();
-    }
-    true
-}
-
 /// A small ext4 file system in an image file, unmounted when the test ends.
 pub struct SmallDisk {
     pub mount: PathBuf,
@@ -190,13 +181,15 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.mount).status();
+        // Gone with the machine at the latest; a failed test has said enough.
+        let umount = program("umount").arg("-l").arg(&self.mount).finished();
+        assert!(umount.status.success() || std::thread::panicking(), "{umount:?}");
     }
 }
 
 #[track_caller]
 pub fn run(program: &str, args: &[&str]) {
-    let output = Command::new(program).args(args).output().unwrap();
+    let output = self::program(program).args(args).finished();
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 

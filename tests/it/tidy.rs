@@ -197,6 +197,15 @@ fn looks_into_text(file: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Examples in documentation, which nothing would run: `doctest = false` (they would be built after the list of what was
+/// skipped, which has to come last). One that is a picture or an output says `text`.
+fn examples_that_nobody_runs(text: &str) -> usize {
+    let lines = text.lines().map(str::trim_start);
+    let comments = lines.filter_map(|line| line.strip_prefix("///").or_else(|| line.strip_prefix("//!")));
+    let fences = comments.map(str::trim).filter(|line| line.starts_with("```"));
+    fences.step_by(2).filter(|fence| *fence != "```text").count()
+}
+
 /// The names in the dependency sections of a manifest.
 fn dependencies(manifest: &str) -> BTreeSet<&str> {
     let mut inside = false;
@@ -245,12 +254,23 @@ fn every_module_says_what_it_is_for() {
         "fuzz/fuzz_targets",
         "tests",
         "storage/tests",
+        "torture/tests",
     ])
     .into_iter()
     .filter(|(_, text)| is_without_purpose(text))
     .map(|(file, _)| file)
     .collect();
     assert!(wrong.is_empty(), "these do not begin with //!: {wrong:?}");
+}
+
+#[test]
+fn no_documentation_has_an_example_that_nobody_runs() {
+    let wrong: Vec<_> = sources(&["src", "storage/src", "torture/src"])
+        .into_iter()
+        .filter(|(_, text)| examples_that_nobody_runs(text) > 0)
+        .map(|(file, _)| file)
+        .collect();
+    assert!(wrong.is_empty(), "examples in documentation are not run: make tests of those in {wrong:?}");
 }
 
 #[test]
@@ -298,6 +318,8 @@ fn the_rules_fail_on_what_breaks_them() {
     assert_eq!(looks_into_text("src/queue/x.rs", reads).len(), 2);
     assert_eq!(looks_into_text("src/queue/x.rs", "Phase::Idle => State::Idle.word(),\n"), [""; 0]);
     assert!(is_without_purpose("use std::fs;\n"));
+    assert_eq!(examples_that_nobody_runs("/// ```text\n/// a\n/// ```\n"), 0);
+    assert_eq!(examples_that_nobody_runs("/// ```text\n/// a\n/// ```\n  //! ```\n//! f();\n//! ```\n"), 1);
     let long = "line\n".repeat(LINES_MAX + 1);
     assert!(is_long_without_reason(&long));
     assert!(!is_long_without_reason(&format!("// long: a table\n{long}")));

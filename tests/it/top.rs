@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Service, binary, spillq, wait_for};
+use crate::support::{Bounded, Process, Service, binary, needs, program, spillq, wait_for};
 
 const ENTER: &str = "\u{1b}[?1049h";
 const LEAVE: &str = "\u{1b}[?1049l";
@@ -16,7 +16,7 @@ const SHOW: &str = "\u{1b}[?25h";
 
 /// `top` within `script`, which gives it a terminal.
 struct Shown {
-    script: Child,
+    script: Process,
     written: Arc<Mutex<Vec<u8>>>,
     folder: std::path::PathBuf,
 }
@@ -25,11 +25,11 @@ impl Shown {
     fn start(folder: &std::path::Path) -> Shown {
         let words =
             format!("stty rows 24 cols 80; echo $$ > pid; exec {} top --data-dir q", binary().display());
-        let mut command = Command::new("script");
+        let mut command = program("script");
         command.args(["-qec", &words, "/dev/null"]).current_dir(folder).env("TERM", "xterm-256color");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut script = command.spawn().expect("script is there: Debian's package bsdutils");
-        let (written, mut out) = (Arc::new(Mutex::new(Vec::new())), script.stdout.take().unwrap());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut script = command.started_with_its_streams();
+        let (written, mut out) = (Arc::new(Mutex::new(Vec::new())), script.child.stdout.take().unwrap());
         let theirs = Arc::clone(&written);
         std::thread::spawn(move || {
             let mut some = [0; 4096];
@@ -58,7 +58,7 @@ impl Shown {
     /// Waits for the end; the terminal is as it was.
     #[track_caller]
     fn ended(mut self) {
-        let status = wait_for(|| self.script.try_wait().unwrap()).expect("it ends");
+        let status = self.script.ended();
         self.wait(LEAVE);
         let text = self.text();
         assert!(status.success(), "{status}: {text:?}");
@@ -66,15 +66,9 @@ impl Shown {
     }
 }
 
-impl Drop for Shown {
-    fn drop(&mut self) {
-        let _ = self.script.kill();
-        let _ = self.script.wait();
-    }
-}
-
 #[test]
 fn top_draws_follows_a_restart_and_gives_the_terminal_back() {
+    needs!("script");
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.log"), "one\n").unwrap();
     let run = |folder: &std::path::Path| {
@@ -92,8 +86,7 @@ fn top_draws_follows_a_restart_and_gives_the_terminal_back() {
     shown.written.lock().unwrap().clear();
     // Drawn where something has changed: the word is there again.
     shown.wait("healthy");
-    let mut keys = shown.script.stdin.take().unwrap();
-    let mut press = |key: &[u8]| keys.write_all(key).unwrap();
+    let mut press = |key: &[u8]| shown.script.child.stdin.as_mut().unwrap().write_all(key).unwrap();
     press(b"p");
     shown.wait("y/n");
     press(b"n");
@@ -107,7 +100,7 @@ fn top_draws_follows_a_restart_and_gives_the_terminal_back() {
     press(b"d");
     // Of "group default has no dead letters", what was not on the screen before.
     shown.wait("letters");
-    press(b"q");
+    shown.script.child.stdin.as_mut().unwrap().write_all(b"q").unwrap();
     let whole = shown.text();
     assert!(!whole.contains(LEAVE), "{whole:?}");
     // The beginning was cleared above.
@@ -124,6 +117,7 @@ fn top_draws_follows_a_restart_and_gives_the_terminal_back() {
 /// A `top` whose terminal window was closed read keys for ever, on a whole core, and could only be killed.
 #[test]
 fn top_ends_when_its_terminal_hangs_up() {
+    needs!("script");
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.log"), "one\n").unwrap();
     let mut service = Service::start(&folder.path().join("q"), &["--follow", "a.log", "--", "cat"]);
@@ -132,8 +126,7 @@ fn top_ends_when_its_terminal_hangs_up() {
     shown.wait("healthy");
     let top = shown.pid();
     // The terminal is that of `script`.
-    shown.script.kill().unwrap();
-    shown.script.wait().unwrap();
+    shown.script.killed();
     let gone = wait_for(|| {
         let stat = fs::read_to_string(format!("/proc/{}/stat", top.as_raw_pid())).unwrap_or_default();
         (stat.is_empty() || stat.contains(") Z ")).then_some(())
@@ -145,8 +138,9 @@ fn top_ends_when_its_terminal_hangs_up() {
 
 #[test]
 fn top_wants_a_terminal_and_a_service() {
+    needs!("script");
     let folder = tempfile::tempdir().unwrap();
-    let output = spillq(&["top", "--data-dir", "q"]).current_dir(folder.path()).output().unwrap();
+    let output = spillq(&["top", "--data-dir", "q"]).current_dir(folder.path()).finished();
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{told}");
     assert!(
@@ -154,12 +148,11 @@ fn top_wants_a_terminal_and_a_service() {
         "{told}"
     );
     let words = format!("{} top --data-dir q", binary().display());
-    let output = Command::new("script")
+    let output = program("script")
         .args(["-qec", &words, "/dev/null"])
         .current_dir(folder.path())
         .stdin(Stdio::null())
-        .output()
-        .unwrap();
+        .finished();
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.code() == Some(2) && told.contains("q: no service runs on it"), "{told}");
     assert!(!told.contains(ENTER), "nothing was drawn: {told:?}");

@@ -119,7 +119,7 @@ fn a_group_that_may_set_no_more_lines_aside_stops_until_some_are_discarded() {
     stage.paste(&verdict.next);
     let letters = |args: &[&str]| {
         let args = [&["dead-letter"], args, &["--all", "--data-dir"]].concat();
-        let output = spillq(&args).arg(&stage.data_dir).output().unwrap();
+        let output = spillq(&args).arg(&stage.data_dir).finished();
         assert!(output.status.success(), "{output:?}");
     };
     letters(&["discard", "--discard-lines"]);

@@ -26,7 +26,7 @@ fn a_pause_is_told_and_taken_back_by_what_doctor_says() {
     let stage = Stage::new(&processor(&ill_until_cured("exit 3")));
     let mut service = stage.start();
     service.wait("a batch failed", |status| status.groups[0].last_failure.is_some());
-    let pause = spillq(&["group", "pause", "default", "--data-dir"]).arg(stage.path("q")).output().unwrap();
+    let pause = spillq(&["group", "pause", "default", "--data-dir"]).arg(stage.path("q")).finished();
     assert!(pause.status.success(), "{pause:?}");
     let verdict = stage.verdict("default", "paused", Some("A"), "never_called");
     assert!(verdict.summary.contains("an operator paused it"), "{verdict:#?}");
@@ -58,7 +58,7 @@ fn a_flipped_bit_holds_the_group_until_the_repair() {
     let verdict = stage.verdict("default", "blocked", None, "damage");
     assert_eq!(service.stop(), 0);
     assert!(verdict.next.contains("spillq repair --data-dir '/"), "{verdict:#?}");
-    let repaired = spillq(&["repair", "--json", "--data-dir"]).arg(stage.path("q")).output().unwrap();
+    let repaired = spillq(&["repair", "--json", "--data-dir"]).arg(stage.path("q")).finished();
     let repaired: serde_json::Value = serde_json::from_slice(&repaired.stdout).unwrap();
     let lost = repaired["lost_lines"].as_u64().unwrap();
     assert!(lost > 0 && lost < 2_000, "{repaired}");

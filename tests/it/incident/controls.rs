@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::support::SMALL_STORE;
+use crate::support::need::FAKETIME;
+use crate::support::{SMALL_STORE, need, needs};
 
 impl Stage {
     /// Asks doctor again and again for so long; it must have nothing to say. Gives the states of the first group.
@@ -60,8 +61,7 @@ fn a_line_that_is_set_aside_makes_nobody_ill() {
     });
     assert_eq!(stage.is_well().groups[0].state, "idle");
     stage.cure();
-    let retry =
-        spillq(&["dead-letter", "retry", "--all", "--data-dir"]).arg(stage.path("q")).output().unwrap();
+    let retry = spillq(&["dead-letter", "retry", "--all", "--data-dir"]).arg(stage.path("q")).finished();
     assert!(retry.status.success(), "{retry:?}");
     service.wait("it is acked too", |status| {
         status.groups[0].dead_letters == 0 && status.groups[0].lag_lines == 0
@@ -141,11 +141,8 @@ fn who_works_on_the_oldest_lines_holds_no_disk_that_others_gave_back() {
 
 #[test]
 fn a_step_of_the_clock_makes_nobody_ill() {
-    let library = ["x86_64", "aarch64"]
-        .map(|arch| format!("/usr/lib/{arch}-linux-gnu/faketime/libfaketimeMT.so.1"))
-        .into_iter()
-        .find(|library| Path::new(library).exists())
-        .expect("libfaketime is there: Debian's package faketime");
+    needs!(FAKETIME);
+    let library = need::find(FAKETIME).expect("it is there").display().to_string();
     let group = "[[group]]\nname = \"default\"\nbatch = { lines = 500 }\n";
     let stage = Stage::new(&(group.to_owned() + &processor("sleep 1.5; cat >> out")));
     let set = |offset: &str| fs::write(stage.path("clock"), offset).unwrap();

@@ -1,15 +1,14 @@
 //! The service itself died: with lines out, of a line, for want of memory.
 
-use std::process::Stdio;
-
 use super::*;
+use crate::support::need;
 
 impl Stage {
     /// What doctor says of the stopped store, with the configuration at hand.
     #[track_caller]
     fn told_after(&self, cause: &str) -> VerdictJson {
         let mut command = spillq(&["doctor", "--json", "--config"]);
-        let output = command.arg(self.path("spillq.toml")).output().unwrap();
+        let output = command.arg(self.path("spillq.toml")).finished();
         let doctor: DoctorJson = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!((doctor.from.as_str(), output.status.code(), doctor.healthy), ("disk", Some(1), false));
         let found = doctor.findings.iter().find(|found| found.cause.as_deref() == Some(cause)).cloned();
@@ -28,11 +27,9 @@ fn a_drain_that_vanished_with_lines_is_told_and_what_it_had_comes_again() {
     assert_eq!(service.stop(), 0);
     stage.configure(&processor(&format!("touch took; {}", held_until_cured())));
     let mut drain = spillq(&["--log", "warn", "drain", "--config"]);
-    drain.arg(stage.path("spillq.toml")).current_dir(stage.path("")).stdout(Stdio::null());
-    let mut drain = drain.spawn().unwrap();
+    let mut drain = drain.arg(stage.path("spillq.toml")).current_dir(stage.path("")).started();
     assert!(wait_for(|| stage.path("took").exists().then_some(())).is_some(), "it has lines out");
-    drain.kill().unwrap();
-    drain.wait().unwrap();
+    drain.killed();
     let found = stage.told_after("consumer_vanished");
     assert_eq!(found.group, "default");
     assert!(found.summary.contains("whoever worked for group default vanished"), "{found:#?}");
@@ -82,8 +79,7 @@ fn a_line_that_kills_the_service_is_named_and_can_be_parked() {
         status.log.next_seq > LINES && status.groups[0].lag_lines == 0 && status.groups[0].dead_letters == 1
     });
     stage.cure();
-    let retry =
-        spillq(&["dead-letter", "retry", "--all", "--data-dir"]).arg(stage.path("q")).output().unwrap();
+    let retry = spillq(&["dead-letter", "retry", "--all", "--data-dir"]).arg(stage.path("q")).finished();
     assert!(retry.status.success(), "{retry:?}");
     service.wait("it is acked too", |status| {
         status.groups[0].dead_letters == 0 && status.groups[0].lag_lines == 0
@@ -133,10 +129,7 @@ impl Drop for Cgroup {
 fn a_service_that_the_kernel_kills_for_want_of_memory_says_so() {
     let cgroup = match Cgroup::new("service", 192 << 20) {
         Ok(cgroup) => cgroup,
-        Err(why) => {
-            eprintln!("skipped: want of memory: {why}");
-            return;
-        }
+        Err(why) => return need::skip(|| {}, &format!("a memory cgroup ({why})")),
     };
     // It takes what there is, and the kernel chooses another.
     let hog = "echo 0 > /proc/self/oom_score_adj; exec tail /dev/zero";

@@ -1,10 +1,10 @@
 //! A destination that is down: for long, which is told, and for a moment, which is not.
 
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::support::{Process, needs};
 
 /// Appends what is posted to the file `out`, unless it is empty.
 const SERVER: &str = "
@@ -22,22 +22,17 @@ http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_
 ";
 
 /// A server, killed when it is dropped.
-struct Server(Child);
+struct Server {
+    _process: Process,
+}
 
 impl Server {
     fn start(stage: &Stage, port: u16) -> Server {
-        let mut command = Command::new("python3");
-        command.args(["-c", SERVER, &port.to_string()]).arg(stage.path("out")).stdin(Stdio::null());
-        let server = Server(command.spawn().unwrap());
+        let mut command = program("python3");
+        command.args(["-c", SERVER, &port.to_string()]).arg(stage.path("out"));
+        let server = Server { _process: command.started() };
         assert!(wait_for(|| TcpStream::connect(("127.0.0.1", port)).ok()).is_some(), "it listens");
         server
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -55,6 +50,7 @@ fn posts_to(port: u16) -> String {
 
 #[test]
 fn a_destination_that_is_down_for_long_is_an_outage_and_costs_no_line() {
+    needs!("python3");
     let port = a_port();
     let stage = Stage::new(&posts_to(port));
     let mut service = stage.start();
@@ -76,6 +72,7 @@ fn a_destination_that_is_down_for_long_is_an_outage_and_costs_no_line() {
 
 #[test]
 fn a_destination_that_is_started_again_makes_nobody_ill() {
+    needs!("python3");
     let port = a_port();
     let stage = Stage::with("60s", &posts_to(port));
     let server = Server::start(&stage, port);

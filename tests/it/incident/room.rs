@@ -6,7 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::support::{SMALL_STORE, SmallDisk, skipped_without_loop_devices};
+use crate::support::need::LOOP_DEVICES;
+use crate::support::{SMALL_STORE, SmallDisk, needs};
 
 /// Of which some 40 MiB are for lines.
 const LITTLE_ROOM: &str = "[disk]\nmin_free = \"64MiB\"\nreserve = \"160MiB\"\nlimit = \"256MiB\"\n";
@@ -96,9 +97,7 @@ fn files_that_are_not_held_open_are_told_from_those_that_are() {
 
 #[test]
 fn a_disk_that_somebody_else_fills() {
-    if skipped_without_loop_devices("a disk that somebody else fills") {
-        return;
-    }
+    needs!(LOOP_DEVICES, "mount", "mkfs.ext4");
     const DENSE: u64 = 1_000;
     let stage = Stage::new("");
     let disk = SmallDisk::new(&stage.path(""), 300);

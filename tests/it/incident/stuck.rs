@@ -2,57 +2,45 @@
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Stdio};
 
 use super::*;
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, Process, need, needs};
 
 /// Traces a process and holds up some of its calls for an hour; lets go of it at the end of the test.
-struct Hold(Child);
+struct Hold {
+    _strace: Process,
+}
 
 impl Hold {
-    /// Where strace is missing or may not trace, says so.
-    fn on(test: &str, target: &[&str], calls: &str) -> Option<Hold> {
+    /// Where strace may not trace, the test that has this closure is noted as skipped.
+    fn on<F>(of: F, target: &[&str], calls: &str) -> Option<Hold> {
         let inject = format!("inject={calls}:delay_enter=3600000000");
         let trace = format!("trace={calls}");
-        let log = tempfile::NamedTempFile::new().unwrap();
-        let mut command = Command::new("strace");
+        let mut command = program("strace");
         command.args(target).args(["-e", &trace, "-e", &inject, "-o", "/dev/null"]);
-        let child = command.stdin(Stdio::null()).stderr(log.reopen().unwrap()).spawn();
-        let mut child = match child {
-            Ok(child) => child,
-            Err(error) => {
-                eprintln!("skipped: {test}: it needs strace: {error}");
-                return None;
-            }
-        };
+        let mut strace = command.started();
+        let said = |strace: &Process| String::from_utf8(strace.printed()).unwrap();
         let attached = wait_for(|| {
-            if child.try_wait().unwrap().is_some() {
+            if strace.exit().is_some() {
                 return Some(false);
             }
-            fs::read_to_string(log.path()).unwrap().contains("attached").then_some(true)
+            said(&strace).contains("attached").then_some(true)
         });
-        let said = fs::read_to_string(log.path()).unwrap();
+        let said = said(&strace);
         if attached == Some(false) {
             assert!(said.contains("Operation not permitted"), "{said}");
-            eprintln!("skipped: {test}: strace may not trace here: {said}");
+            need::skip(of, "the right to trace another process");
             return None;
         }
         assert_eq!(attached, Some(true), "{said}");
-        Some(Hold(child))
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        // KILL: it does not listen to TERM while it holds a call up. The kernel lets its target go.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        // Dropped, it is killed: it does not listen to TERM while it holds a call up. The kernel lets its target go.
+        Some(Hold { _strace: strace })
     }
 }
 
 #[test]
 fn a_sync_that_never_returns_ends_the_process_and_is_told() {
+    needs!("strace");
     let stage = Stage::new(&processor("cat >> out"));
     let with = fs::read_to_string(stage.path("spillq.toml")).unwrap();
     fs::write(stage.path("spillq.toml"), format!("stuck_after = \"2s\"\n{with}")).unwrap();
@@ -60,7 +48,7 @@ fn a_sync_that_never_returns_ends_the_process_and_is_told() {
     service
         .wait("everything is acked", |status| status.log.next_seq > LINES && status.groups[0].lag_lines == 0);
     let pid = service.status().unwrap().pid.to_string();
-    let Some(hold) = Hold::on("a sync that never returns", &["-f", "-p", &pid], "fdatasync,fsync") else {
+    let Some(hold) = Hold::on(|| {}, &["-f", "-p", &pid], "fdatasync,fsync") else {
         return;
     };
     stage.append("in2.log", "other 0 fill\n");
@@ -86,6 +74,7 @@ fn a_sync_that_never_returns_ends_the_process_and_is_told() {
 
 #[test]
 fn a_read_that_never_returns_is_told_and_delivery_goes_on() {
+    needs!("strace");
     let stage = Stage::new(&processor("cat >> out"));
     let mut service = stage.start();
     service
@@ -97,8 +86,7 @@ fn a_read_that_never_returns_is_told_and_delivery_goes_on() {
         (name.trim() == "tail").then(|| task.file_name().into_string().unwrap())
     });
     let tail = tail.expect("a thread named tail");
-    let Some(hold) = Hold::on("a read that never returns", &["-p", &tail], "read,pread64,readv,preadv")
-    else {
+    let Some(hold) = Hold::on(|| {}, &["-p", &tail], "read,pread64,readv,preadv") else {
         return;
     };
     stage.append("in2.log", "other 0 fill\n");
@@ -117,20 +105,21 @@ fn a_read_that_never_returns_is_told_and_delivery_goes_on() {
 
 #[test]
 fn a_sync_that_never_returns_is_no_sign_of_life_for_the_manager() {
+    needs!("strace");
     let stage = Stage::new(&processor("cat >> out"));
     let socket = UnixDatagram::bind(stage.path("notify")).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut command = spillq(&["--log", "warn", "run", "--config"]);
     command.arg(stage.path("spillq.toml")).env("NOTIFY_SOCKET", stage.path("notify"));
     command.env("WATCHDOG_USEC", "1000000").current_dir(stage.path(""));
-    let service = Hold(command.spawn().unwrap());
+    let service = command.started();
     let next = || {
         let mut told = [0; 4096];
         socket.recv(&mut told).map(|size| String::from_utf8(told[..size].to_vec()).unwrap())
     };
     assert!(std::iter::repeat_with(|| next().unwrap()).any(|told| told == "WATCHDOG=1"), "it gets on");
-    let pid = service.0.id().to_string();
-    let Some(hold) = Hold::on("a sync that never returns", &["-f", "-p", &pid], "fdatasync,fsync") else {
+    let pid = service.child.id().to_string();
+    let Some(hold) = Hold::on(|| {}, &["-f", "-p", &pid], "fdatasync,fsync") else {
         return;
     };
     stage.append("in2.log", "other 0 fill\n");
