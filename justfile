@@ -1,4 +1,4 @@
-# What is done with this repository. CI calls `.ci/run`, which does the same on a bare machine.
+# What is done with this repository. CI calls `.ci/run`, which does what `check` does on a bare machine, and more.
 
 # What a change must pass.
 check: test deny
@@ -34,6 +34,10 @@ torture by="1":
 # What is run before a release, for days: other seeds, more of each, and every fuzz target.
 torture-release by="1":
     torture/tier release {{by}}
+
+# What is run before an issue is called resolved: `.ci/run`, the long campaigns divided by `by`, fuzzing. Some hours, as root.
+nightly by="10":
+    .ci/nightly {{by}}
 
 # Every fuzz target, a million runs each: hours. Needs cargo-fuzz, see docs/fuzzing.md.
 fuzz runs="1000000":

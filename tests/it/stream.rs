@@ -151,19 +151,22 @@ for header, data in batches():
 async fn an_answer_that_nobody_asked_for_acks_nothing() {
     needs!("python3");
     let dir = tempfile::tempdir().unwrap();
-    let (said, seen) = (dir.path().join("said"), dir.path().join("seen"));
+    let path = |name: &str| dir.path().join(name);
+    let (taken, said, seen) = (path("taken"), path("said"), path("seen"));
     let mut stream = python(&format!(
         "for header, data in batches():
     say('OK')
     with open('{seen}', 'a') as out: print(header['first_seq'], file=out)
     if not os.path.exists('{said}'):
-        time.sleep(0.1)
+        while not os.path.exists('{taken}'): time.sleep(0.01)
         say('OK')
         open('{said}', 'w').close()",
+        taken = taken.display(),
         seen = seen.display(),
         said = said.display()
     ));
     assert_eq!(process(&mut stream, &batch()).await, Outcome::Done);
+    fs::write(&taken, "").unwrap();
     assert!(wait_for(|| said.exists().then_some(())).is_some());
     assert_eq!(process(&mut stream, &batch_of(&[(13, 14)])).await, Outcome::Done);
     let seen = wait_for(|| fs::read_to_string(&seen).ok().filter(|text| text.lines().count() == 2));
