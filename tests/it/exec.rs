@@ -11,7 +11,7 @@ use spillq::processor::{Batch, Evidence, Exec, Input, Origin, Outcome, Piece, Pr
 use tokio::time::timeout;
 
 use crate::sample;
-use crate::support::{Bounded, program};
+use crate::support::{Bounded, program, quiet_commands};
 
 const GRACE: Duration = Duration::from_millis(200);
 /// Far above what anything here takes; a test that waits so long has failed.
@@ -22,6 +22,7 @@ fn shim() -> PathBuf {
 }
 
 fn exec(command: &[&str]) -> Exec {
+    quiet_commands();
     let command = command.iter().map(|arg| (*arg).to_owned()).collect();
     Exec::new(Program::new(command, shim(), GRACE), Input::Lines, Origin::default())
 }

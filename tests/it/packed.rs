@@ -162,6 +162,7 @@ fn files_packed_in_rotation_while_the_service_is_killed_and_stopped_are_read_onc
 
 #[test]
 fn packed_while_stopped_reading_goes_on_where_it_ended_and_once_waits_for_all_but_the_incomplete() {
+    needs!("gzip", "zstd");
     let (_folder, mut logs, config, data_dir) = set_up();
     let once = || spillq(&["--log", "warn", "run", "--once", "--config"]).arg(&config).finished();
     logs.write("app.log", 2_000);

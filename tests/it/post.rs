@@ -16,7 +16,7 @@ use spillq_storage::{GroupId, StoreId};
 use tokio::time::timeout;
 
 use crate::sample;
-use crate::support::{PATIENCE, needs, run, wait_for};
+use crate::support::{PATIENCE, needs, run, wait_for, watch};
 
 /// One that is found in no message.
 const SECRET: &str = "Bearer hidden";
@@ -24,6 +24,8 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// Serves one connection; gives back what `serve` does with it.
 fn server<T: Send + 'static>(serve: impl FnOnce(TcpStream) -> T + Send + 'static) -> (String, JoinHandle<T>) {
+    // Some of its connections have no bound of their own.
+    watch::this_test();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!(
         "http://{}/in?query=INSERT%20INTO%20t%20FORMAT%20JSONEachRow&key=hidden",

@@ -3,7 +3,7 @@
 mod bounded;
 pub mod need;
 mod skipped;
-mod watch;
+pub mod watch;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -55,6 +55,13 @@ pub fn program(name: impl AsRef<OsStr>) -> Command {
     }
     command.stdin(Stdio::null());
     command
+}
+
+/// Keeps what the commands of processors within a test write off the terminal: they become messages, which nobody prints
+/// here.
+pub fn quiet_commands() {
+    watch::this_test();
+    spillq::processor::show_as_messages();
 }
 
 /// A running service, killed when the test ends.
@@ -198,4 +205,31 @@ pub fn peak_kib(service_pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{service_pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn a_program_that_does_not_end_is_killed_with_what_it_started_and_its_words_are_shown() {
+    let hangs = || {
+        let script = "echo said; echo told >&2; sleep 6542 & echo child $!; sleep 6542";
+        program("sh").args(["-c", script]).finished_within(Duration::from_secs(2));
+    };
+    let failed = std::panic::catch_unwind(hangs).unwrap_err();
+    let why = failed.downcast_ref::<String>().unwrap();
+    for part in ["sleep 6542\" had not ended after 2s", "said\n", "told\n"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    let child = why.split_once("child ").unwrap().1.lines().next().unwrap();
+    let stat = || fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+    let is_gone = || stat().is_empty() || stat().contains(") Z ");
+    assert!(wait_for(|| is_gone().then_some(())).is_some(), "{child} lives on: {}", stat());
+}
+
+#[test]
+fn of_what_was_printed_the_end_is_shown_by_whole_lines() {
+    let lines: String = (0..10_000).map(|number| format!("{number}\n")).collect();
+    let shown = bounded::end_of(lines.as_bytes());
+    let (cut, shown) = shown.split_once('\n').unwrap();
+    assert!(cut.ends_with(" bytes before)") && shown.len() <= 8 << 10, "{cut}");
+    assert!(lines.ends_with(&format!("\n{shown}")), "{shown}");
+    assert_eq!(bounded::end_of(b"short"), "short");
 }

@@ -133,7 +133,11 @@ fn exit_by(child: &mut Child, until: Instant) -> Option<ExitStatus> {
 
 /// The end of what was printed.
 pub fn end_of(printed: &[u8]) -> String {
-    let cut = printed.len().saturating_sub(SHOWN_BYTES);
+    let mut cut = printed.len().saturating_sub(SHOWN_BYTES);
+    if cut > 0 {
+        // From the begin of a line on, where there is one.
+        cut += printed[cut..].iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    }
     let end = String::from_utf8_lossy(&printed[cut..]);
     if cut == 0 { end.into_owned() } else { format!("({cut} bytes before)\n{end}") }
 }
