@@ -251,11 +251,11 @@ fn refuse_missing(settings: &Settings, group: Option<&str>, command: &[OsString]
 ///
 /// # Errors
 /// When there is no working directory.
-fn started(settings: &Settings, config: Option<&Path>) -> Result<Started, Failure> {
+fn started(settings: &Settings, config: Option<&Path>, command: &[OsString]) -> Result<Started, Failure> {
     let args: Vec<OsString> = std::env::args_os().collect();
     let service = &settings.service;
     let typed = (service.command_prefix.as_str(), service.start_command.as_str());
-    Ok(Started::of(args.iter().map(OsString::as_os_str), &working_dir()?, config, typed))
+    Ok(Started::of(&args, command, &working_dir()?, config, typed))
 }
 
 fn working_dir() -> Result<PathBuf, Failure> {

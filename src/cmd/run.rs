@@ -25,7 +25,7 @@ pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
         super::volatile::refuse_volatile(&settings.data_dir)?;
     }
     super::refuse_missing(&settings, args.group.as_deref(), &args.command)?;
-    let started = super::started(&settings, args.config.as_deref())?;
+    let started = super::started(&settings, args.config.as_deref(), &args.command)?;
     let reread = Reread { sources, text: loaded.text };
     let reread = (!args.once).then_some(reread);
     let plan = Plan { follow: true, once: args.once, reread, started, ..Plan::default() };

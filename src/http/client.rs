@@ -1,7 +1,6 @@
 //! The client of commands that ask a running service, over its socket or one of its addresses.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::server::SOCKET;
+use super::socket::{address, has_proc};
 use super::wire::ErrorJson;
 
 /// Longer than the server takes for anything.
@@ -47,8 +46,8 @@ pub struct Client {
 /// How it is reached.
 #[derive(Debug)]
 enum Door {
-    /// The socket in this folder.
-    Socket(File),
+    /// The socket, as long as the folder that it is in is open.
+    Socket { socket: PathBuf, _folder: File },
     /// An address, `host:port`.
     Tcp(String),
 }
@@ -58,25 +57,22 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// The socket of the folder that is open, however long its path.
-pub(super) fn through(folder: &File) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
-}
-
 impl Client {
     /// The service on this data dir; `None` where none listens.
     #[must_use]
     pub fn connect(data_dir: &Path) -> Option<Client> {
         let folder = File::open(data_dir).ok()?;
+        let socket = address(&folder, data_dir);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-        let stream = runtime.block_on(UnixStream::connect(through(&folder))).ok()?;
+        let stream = runtime.block_on(UnixStream::connect(&socket)).ok()?;
         // A child that a killed service had forked and that is not a command yet holds the socket for a moment:
         // it accepts, and answers nothing. No pid is one of another pid namespace.
         let listener = stream.peer_cred().ok()?.pid().filter(|pid| *pid > 0);
-        if listener.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        let is_gone = |pid| has_proc() && !Path::new(&format!("/proc/{pid}")).exists();
+        if listener.is_some_and(is_gone) {
             return None;
         }
-        Some(Client { door: Door::Socket(folder), runtime })
+        Some(Client { door: Door::Socket { socket, _folder: folder }, runtime })
     }
 
     /// The service at `http://HOST[:PORT]`, one of the addresses in its configuration. Nothing is sent yet.
@@ -141,7 +137,7 @@ impl Client {
         body: Bytes,
     ) -> Result<(hyper::StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
         let (stream, host): (Box<dyn Stream>, &str) = match &self.door {
-            Door::Socket(folder) => (Box::new(UnixStream::connect(through(folder)).await?), "spillq"),
+            Door::Socket { socket, .. } => (Box::new(UnixStream::connect(socket).await?), "spillq"),
             Door::Tcp(address) => (Box::new(TcpStream::connect(address).await?), address),
         };
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;

@@ -10,17 +10,21 @@ mod doors;
 #[doc(hidden)]
 pub mod fuzzing;
 mod outside;
+mod read_only;
 mod reload;
 mod seek;
 mod server;
+mod socket;
 mod wire;
 
 pub use client::{Client, ClientError};
 pub use doctor::{DoctorJson, LastRunJson, VerdictJson};
 pub use doors::Addresses;
-pub use outside::{file_system_bytes, free_bytes, is_read_only, outside, unread};
+pub use outside::{file_system_bytes, free_bytes, outside, unread};
+pub use read_only::is_read_only;
 pub use reload::{Asker, ChangeJson, ConfigDoor, ConfigJson, ReloadJson};
-pub use server::{Api, SOCKET, serve};
+pub use server::{Api, serve};
+pub use socket::SOCKET;
 pub use wire::{
     AdminJson, AnswerJson, AnsweredBy, DeadLetterJson, ErrorJson, GivenJson, GroupJson, LineJson, LogJson,
     LossesJson, ProcessJson, SeekToJson, SoughtJson, SourceJson, SourceNames, StatusJson, reason, time,

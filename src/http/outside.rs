@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::StatVfsMountFlags;
-
+use super::read_only::is_read_only;
 use crate::queue::Status;
 use crate::supervise::{AtRisk, LeftOut, Outside, program_missing};
 use crate::tail::{Snapshot, SourceRecord, SourceState, SourceStatus, TailHandle};
@@ -17,12 +16,6 @@ const FILES_NAMED_MAX: usize = 20;
 #[must_use]
 pub fn free_bytes(data_dir: &Path) -> Option<u64> {
     rustix::fs::statvfs(data_dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
-/// Whether nothing can be written on the file system of the data dir, whoever asks.
-#[must_use]
-pub fn is_read_only(data_dir: &Path) -> bool {
-    rustix::fs::statvfs(data_dir).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 /// The programs of commands that cannot be run, by group, each with the reason.

@@ -4,9 +4,7 @@
 //! clients are bounded, is in `doors`.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,29 +17,25 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use spillq_storage::{ReadError, Reader, Seq};
-use tokio::net::UnixListener;
 use tokio::sync::Mutex;
 
 use super::doctor::DoctorJson;
-use super::doors::{Addresses, serve_socket};
+use super::doors::Addresses;
 use super::outside::{look_outside, outside, programs_missing};
 use super::reload::{ConfigDoor, ReloadJson};
+use super::socket::{bind, serve_made_again};
 use super::wire::{AdminJson, AnswerJson, AnsweredBy, ErrorJson, LineJson, SourceNames, StatusJson};
 use crate::metrics::{self, Facts, Process};
 use crate::queue::{Admin, Answer, Closed, Command, Handle, Replays, Status, Window, now_ms, wall_ms};
 use crate::supervise::{Outside, Supervision};
 use crate::tail::TailHandle;
 
-/// The socket's name in the data dir.
-pub const SOCKET: &str = "spillq.sock";
 /// A request may be so large: a list of seqs.
 const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// Lines in one answer.
 const LINES_MAX: u64 = 1_000;
 /// Bytes of lines in one answer, after which it ends early.
 const LINES_BYTES_MAX: usize = 4 << 20;
-/// How often the socket's file is looked for: cleaners of old files run once a day.
-const SOCKET_LOOK: Duration = Duration::from_secs(2);
 /// Longest that a request may take.
 const REQUEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -347,47 +341,6 @@ pub fn serve(
     Ok(async move {
         tokio::join!(serve_made_again(&data_dir, listener, all), addresses.serve(reading));
     })
-}
-
-fn bind(data_dir: &Path) -> io::Result<UnixListener> {
-    // The address of a socket holds 107 bytes; a path through the open folder is always short enough.
-    let folder = fs::File::open(data_dir)?;
-    let through = super::client::through(&folder);
-    match fs::remove_file(data_dir.join(SOCKET)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    UnixListener::bind(through)
-}
-
-/// Serves the socket, and one in its place when a cleaner of old files has removed it.
-async fn serve_made_again(data_dir: &Path, mut listener: UnixListener, router: Router) {
-    let socket = data_dir.join(SOCKET);
-    loop {
-        tokio::select! {
-            () = serve_socket(listener, router.clone()) => return,
-            () = is_gone(&socket) => {}
-        }
-        listener = loop {
-            match bind(data_dir) {
-                Ok(listener) => break listener,
-                Err(error) => {
-                    tracing::warn!(%error, socket = %socket.display(), "the socket is gone and cannot be made again; commands cannot ask the service");
-                    tokio::time::sleep(SOCKET_LOOK).await;
-                }
-            }
-        };
-        tracing::warn!(socket = %socket.display(), "the socket was removed, and is made again: leave it to the service");
-    }
-}
-
-/// Ends when the file that is there now is not there any more.
-async fn is_gone(socket: &Path) {
-    let inode = || fs::symlink_metadata(socket).map(|found| found.ino()).ok();
-    let ours = inode();
-    while ours.is_some() && inode() == ours {
-        tokio::time::sleep(SOCKET_LOOK).await;
-    }
 }
 
 /// What the socket answers, and what an address does.

@@ -19,6 +19,7 @@ mod oom;
 mod processor;
 mod program;
 mod rates;
+mod report;
 mod state;
 mod stopped;
 mod supervisor;
@@ -30,7 +31,7 @@ mod words;
 
 pub use cause::{Cause, Seen};
 pub use events::{Entry, Event, Events};
-pub use history::{Outside, Report, Supervision};
+pub use history::{Outside, Supervision};
 pub use inputs::{
     AtRisk, Behind, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LeftOut, LogInputs, Pauses,
 };
@@ -39,6 +40,7 @@ pub use judge_log::{judge_log, notes_on};
 pub use last_run::{Ended, LastRun, last_run};
 pub use processor::{ProcessorKind, ProcessorName};
 pub use program::program_missing;
+pub use report::Report;
 pub use state::State;
 pub use stopped::{StoppedGroup, judge_end, judge_stopped};
 pub use supervisor::{Supervisor, WatchSettings};

@@ -8,6 +8,7 @@ use super::last_run::{Ended, LastRun};
 use super::state::State;
 use super::verdict::{Step, Verdict};
 use super::words::{has_dead_letters, waits};
+use crate::plain::counted;
 
 /// A group of a stopped store.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +41,9 @@ pub fn judge_stopped(i: &StoppedGroup, last: Option<&LastRun>, s: &JudgeSettings
         let mut verdict = Verdict::ill(&inputs, State::Blocked, cause, summary, again());
         verdict.evidence = i.in_flight.clone();
         verdict.evidence.push(waits(i.lag_lines));
+        if i.dead_letters > 0 {
+            verdict.evidence.push(counted(i.dead_letters, "dead letter"));
+        }
         return verdict;
     }
     if let Some((summary, step)) = has_dead_letters(&inputs, s) {

@@ -13,8 +13,9 @@ use spillq_storage::Error;
 
 use super::cause::Cause;
 use super::events::{Event, Events};
-use super::history::{Outside, Report, Supervision};
+use super::history::{Outside, Supervision};
 use super::host::boot_id;
+use super::report::Report;
 use super::state::State;
 use super::typed::Started;
 use crate::cgroup::OomCount;

@@ -1,6 +1,6 @@
 //! Commands for people to paste, in the form that works where they are pasted, and where a setting is changed.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ const STARTED_BYTES_MAX: usize = 1_400;
 pub struct Started {
     /// The absolute path of its configuration; empty without one.
     pub config: String,
-    /// The working directory.
+    /// The working directory; empty where it does not matter.
     pub folder: String,
     /// The command line that was typed; empty where it is not known.
     pub typed: String,
@@ -28,22 +28,23 @@ pub struct Started {
 }
 
 impl Started {
-    /// Of the command line of this process (with the program's name), started in `folder`.
+    /// Of the command line of this process (with the program's name), started in `folder`; `processor` is the command
+    /// behind `--`.
     #[must_use]
-    pub fn of<'a>(
-        args: impl IntoIterator<Item = &'a OsStr>,
+    pub fn of(
+        args: &[OsString],
+        processor: &[OsString],
         folder: &Path,
         config: Option<&Path>,
         (prefix, start): (&str, &str),
     ) -> Started {
-        let words: Vec<String> =
-            args.into_iter().skip(1).map(|word| quoted(&word.to_string_lossy())).collect();
-        let behind = words.iter().position(|word| word == "--").and_then(|at| words.get(at + 1..));
+        // A service manager starts its programs in `/`, with absolute paths.
+        let is_root = folder == Path::new("/");
         Started {
             config: config.map(|file| quoted(&folder.join(file).to_string_lossy())).unwrap_or_default(),
-            folder: quoted(&folder.to_string_lossy()),
-            typed: format!("spillq {}", words.join(" ")),
-            processor: behind.map(|words| words.join(" ")).unwrap_or_default(),
+            folder: if is_root { String::new() } else { quoted(&folder.to_string_lossy()) },
+            typed: format!("spillq {}", words(args.get(1..).unwrap_or_default())),
+            processor: words(processor),
             prefix: prefix.to_owned(),
             start: start.to_owned(),
         }
@@ -89,10 +90,10 @@ impl Typed {
     /// The command that starts the service.
     #[must_use]
     pub fn start(&self) -> String {
-        let Started { config, folder, typed, start, .. } = &self.started;
+        let Started { config, typed, start, .. } = &self.started;
         match (start.is_empty(), typed.is_empty(), config.is_empty()) {
             (false, ..) => start.clone(),
-            (_, false, _) => self.prefixed(&in_folder(folder, typed)),
+            (_, false, _) => self.prefixed_in_folder(typed),
             (_, _, false) => self.spillq("run", &format!("--config {config}")),
             _ => self.spillq("run", "--follow FILES -- COMMAND"),
         }
@@ -101,13 +102,14 @@ impl Typed {
     /// The command that empties a group while the service is down.
     #[must_use]
     pub fn drain(&self, group: &str) -> String {
-        let Started { config, folder, processor, .. } = &self.started;
+        let Started { config, processor, .. } = &self.started;
         match (config.is_empty(), processor.is_empty()) {
             (false, true) => self.spillq("drain", &format!("--config {config} --group {group}")),
             (_, false) => {
-                let drain =
-                    format!("spillq drain --data-dir {} --group {group} -- {processor}", self.data_dir);
-                self.prefixed(&in_folder(folder, &drain))
+                let data_dir = &self.data_dir;
+                self.prefixed_in_folder(&format!(
+                    "spillq drain --data-dir {data_dir} --group {group} -- {processor}"
+                ))
             }
             _ => self.spillq("drain", &format!("--group {group} -- COMMAND")),
         }
@@ -144,21 +146,25 @@ impl Typed {
     }
 
     fn prefixed(&self, command: &str) -> String {
-        match self.started.prefix.as_str() {
-            "" => command.to_owned(),
-            // `cd` is of a shell, which a prefix such as `runuser -u NAME --` does not start.
-            prefix if command.starts_with("cd ") => format!("{prefix} sh -c {}", quoted(command)),
-            prefix => format!("{prefix} {command}"),
+        let prefix = &self.started.prefix;
+        if prefix.is_empty() { command.to_owned() } else { format!("{prefix} {command}") }
+    }
+
+    /// A command that was typed in the folder of the start.
+    fn prefixed_in_folder(&self, command: &str) -> String {
+        let Started { folder, prefix, .. } = &self.started;
+        if folder.is_empty() {
+            return self.prefixed(command);
         }
+        let command = format!("cd {folder} && {command}");
+        // `cd` needs a shell, which a prefix such as `runuser -u NAME --` does not start.
+        if prefix.is_empty() { command } else { format!("{prefix} sh -c {}", quoted(&command)) }
     }
 }
 
-/// A command that was typed somewhere; a service manager starts its programs in `/`, with absolute paths.
-fn in_folder(folder: &str, command: &str) -> String {
-    match folder {
-        "" | "/" => command.to_owned(),
-        _ => format!("cd {folder} && {command}"),
-    }
+fn words(args: &[OsString]) -> String {
+    let words: Vec<String> = args.iter().map(|word| quoted(&word.to_string_lossy())).collect();
+    words.join(" ")
 }
 
 /// As one word of a POSIX shell.
@@ -176,8 +182,12 @@ mod tests {
     use super::*;
 
     fn started(args: &[&str], config: Option<&str>, prefix: &str, start: &str) -> Typed {
-        let args = ["spillq"].iter().chain(args).map(OsStr::new);
-        let started = Started::of(args, Path::new("/w d"), config.map(Path::new), (prefix, start));
+        let os = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let behind = args.iter().position(|word| *word == "--").map_or(args.len(), |at| at + 1);
+        let all = os(&[&["spillq"], args].concat());
+        let processor = os(&args[behind..]);
+        let folder = Path::new("/w d");
+        let started = Started::of(&all, &processor, folder, config.map(Path::new), (prefix, start));
         Typed::about(Path::new("/a b"), started)
     }
 

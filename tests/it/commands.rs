@@ -7,10 +7,10 @@ use std::process::Output;
 
 use spillq::http::StatusJson;
 
-use crate::support::{Service, spillq, write_config};
+use crate::support::{Bounded, Service, spillq, write_config};
 
 fn run(folder: &Path, args: &[&str]) -> Output {
-    spillq(args).current_dir(folder).output().unwrap()
+    spillq(args).current_dir(folder).finished()
 }
 
 #[track_caller]

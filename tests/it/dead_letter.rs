@@ -1,7 +1,7 @@
 //! Dead letters listed, shown and exported by the built program, from a running service and from a stopped store.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -56,7 +56,7 @@ fn an_export_holds_the_lines_and_why_and_removes_none() {
 /// Exit status, standard output and standard error.
 fn dead_letter(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {
     let args = [&["dead-letter"], args, &["--data-dir", "q"]].concat();
-    let output = spillq(&args).current_dir(folder).output().unwrap();
+    let output = spillq(&args).current_dir(folder).finished();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
@@ -71,7 +71,7 @@ fn run_once(folder: &Path, groups: &[&str], command: &str) {
         );
     }
     let config = write_config(folder, &text);
-    let output = spillq(&["run", "--once", "--config"]).arg(config).output().unwrap();
+    let output = spillq(&["run", "--once", "--config"]).arg(config).finished();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -110,7 +110,7 @@ fn the_only_group_needs_no_name_and_several_are_named() {
     run_once(at, &["fills"], "cat > /dev/null");
     let add = |name: &str, code: i32| {
         let args = ["group", "add", name, "--data-dir", "q"];
-        assert_eq!(spillq(&args).current_dir(at).status().unwrap().code(), Some(code));
+        assert_eq!(spillq(&args).current_dir(at).finished().status.code(), Some(code));
     };
     let none = "spillq: group fills has no dead letters\n";
     let (code, _, said) = dead_letter(at, &["show", "--all"]);
@@ -163,7 +163,7 @@ fn an_export_to_standard_output_is_data_alone_and_ends_with_its_reader() {
     fs::write(at.join("a.log"), text).unwrap();
     run_once(at, &["default"], "cat > /dev/null");
     let seek = ["group", "seek", "default", "--to", "beginning", "--data-dir", "q"];
-    assert!(spillq(&seek).current_dir(at).status().unwrap().success());
+    assert!(spillq(&seek).current_dir(at).finished().status.success());
     assert_eq!(dead_letter(at, &["park", "--all"]).0, Some(0));
     let (code, printed, said) = dead_letter(at, &["export", "--to", "-"]);
     assert_eq!((code, said.as_str()), (Some(0), ""));
@@ -173,11 +173,13 @@ fn an_export_to_standard_output_is_data_alone_and_ends_with_its_reader() {
 
     let mut command = spillq(&["dead-letter", "export", "--to", "-", "--data-dir", "q"]);
     command.current_dir(at).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    let mut export = command.started_with_its_streams();
     let mut first = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    BufReader::new(export.child.stdout.take().unwrap()).read_line(&mut first).unwrap();
     // Its reader has gone, as `head` goes.
-    let output = child.wait_with_output().unwrap();
+    let (mut stderr, mut said) = (export.child.stderr.take().unwrap(), String::new());
+    let status = export.ended();
+    stderr.read_to_string(&mut said).unwrap();
     assert!(printed.starts_with(&first) && !first.is_empty());
-    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+    assert_eq!((status.code(), said.as_str()), (Some(0), ""));
 }

@@ -11,7 +11,7 @@ use spillq::processor::{Batch, Evidence, Exec, Input, Origin, Outcome, Piece, Pr
 use tokio::time::timeout;
 
 use crate::sample;
-use crate::support::{Bounded, program, quiet_commands};
+use crate::support::{Bounded, needs, program};
 
 const GRACE: Duration = Duration::from_millis(200);
 /// Far above what anything here takes; a test that waits so long has failed.
@@ -22,7 +22,6 @@ fn shim() -> PathBuf {
 }
 
 fn exec(command: &[&str]) -> Exec {
-    quiet_commands();
     let command = command.iter().map(|arg| (*arg).to_owned()).collect();
     Exec::new(Program::new(command, shim(), GRACE), Input::Lines, Origin::default())
 }
@@ -486,10 +485,7 @@ async fn cut_off_after(secs: f64, script: &str, signal: Option<Signal>) -> Evide
 
 #[tokio::test]
 async fn a_python_that_hangs_prints_where_before_it_is_ended() {
-    if Command::new("python3").arg("--version").output().is_err() {
-        eprintln!("skipped: the stack of a Python that hangs: it needs python3");
-        return;
-    }
+    needs!("python3");
     // The shell around it would end at the signal.
     let script = "python3 -c 'import faulthandler, signal, time
 faulthandler.register(signal.SIGUSR1, all_threads=True)

@@ -225,7 +225,7 @@ fn within_file_limit(folder: &Path, mib: u64, args: &[&str]) -> Output {
     let script = format!("ulimit -f {}; exec \"$0\" \"$@\"", mib * 2048);
     let mut command = Command::new("sh");
     command.args(["-c", &script]).arg(binary()).args(args).current_dir(folder);
-    command.output().unwrap()
+    command.finished()
 }
 
 /// The kernel's SIGXFSZ ended the service without a word, at each start anew.
@@ -251,7 +251,7 @@ fn a_file_output_at_the_limit_on_file_size_is_refused_with_what_to_change() {
     assert!(told.contains(&format!("out could not be appended to: {why}")), "{told}");
     assert!(told.contains("group default: 2 lines wait: the destination refuses everything"), "{told}");
     // Without the limit both lines follow, each once.
-    assert!(spillq(&run).current_dir(folder.path()).status().unwrap().success());
+    assert!(spillq(&run).current_dir(folder.path()).finished().status.success());
     let text = fs::read(folder.path().join("out")).unwrap();
     assert_eq!(text[(40 << 20) - 3..], *b"one\ntwo\n");
 }
@@ -267,7 +267,7 @@ fn a_store_at_the_limit_on_file_size_says_so_and_is_not_told_as_a_full_or_broken
     assert!(told.contains("File too large (os error 27)"), "{told}");
     let hint = "raise the limit on file size of this process, 1.0 MiB (ulimit -f, LimitFSIZE=)";
     assert!(told.contains(hint) && !told.contains("make room") && !told.contains("disk is well"), "{told}");
-    let output = spillq(&run).current_dir(folder.path()).output().unwrap();
+    let output = spillq(&run).current_dir(folder.path()).finished();
     assert_eq!(output.stdout, b"one\ntwo\n", "nothing stands in the way of the next start");
 }
 
@@ -279,7 +279,7 @@ fn commands_have_the_default_of_the_signal_of_that_limit() {
     let show = "grep -E '^Sig(Cgt|Ign)' /proc/self/status";
     let run =
         ["run", "--once", "--allow-volatile", "--data-dir", "q", "--follow", "a.log", "--", "sh", "-c", show];
-    let output = spillq(&run).current_dir(folder.path()).output().unwrap();
+    let output = spillq(&run).current_dir(folder.path()).finished();
     let shown = String::from_utf8(output.stdout).unwrap();
     let masks: Vec<u64> = shown
         .lines()

@@ -23,6 +23,8 @@ mod dead_letter;
 mod delivery;
 /// Disks that fill up and lose power.
 mod disk;
+/// What doctor says, of each situation in which it was wrong once.
+mod doctor;
 /// Commands that are run for each batch, with real processes.
 mod exec;
 /// Stores and backups of an older format version.

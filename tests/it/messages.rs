@@ -87,8 +87,7 @@ fn what_a_command_prints_is_a_message_with_time_and_group_and_its_lines_are_whol
     fs::write(folder.path().join("a.log"), "one\n").unwrap();
     let script = r"printf 'half ' >&2; sleep 0.3; printf 'a line\twith \033[31mcolour\nlast' >&2; cat";
     let check = |args: &[&str], kind: &str| {
-        let output =
-            spillq(args).args(["--", "sh", "-c", script]).current_dir(folder.path()).output().unwrap();
+        let output = spillq(args).args(["--", "sh", "-c", script]).current_dir(folder.path()).finished();
         let told = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success() && output.stdout == b"one\n", "{kind}: {told}");
         for said in ["half a line\twith ?[31mcolour", "last"] {
@@ -99,7 +98,7 @@ fn what_a_command_prints_is_a_message_with_time_and_group_and_its_lines_are_whol
     check(&["run", "--once", "--data-dir", "q", "--follow", "a.log"], "run");
     // Lines that wait, for drain.
     let args = ["run", "--once", "--data-dir", "w", "--follow", "a.log"];
-    assert!(spillq(&args).current_dir(folder.path()).output().unwrap().status.success());
+    assert!(spillq(&args).current_dir(folder.path()).finished().status.success());
     check(&["drain", "--data-dir", "w"], "drain");
 }
 

@@ -171,15 +171,14 @@ fn what_a_command_creates_follows_the_umask_of_the_start_and_what_spillq_creates
             exec("exec-stream", "read header; read line; echo $line > by_stream; echo OK; read end"),
         );
         let config = write_config(folder.path(), &text);
-        let output = Command::new("sh")
+        let output = program("sh")
             .args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")])
             .arg(binary())
             .args(["run", "--once", "--allow-volatile", "--config"])
             .arg(&config)
             // Its working directory is another: commands write beside their configuration.
             .current_dir("/")
-            .output()
-            .unwrap();
+            .finished();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let mode_of = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o777;
         for name in ["by_exec", "by_stream"] {

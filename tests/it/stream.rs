@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::sample;
 use crate::support::{
-    Bounded, PATIENCE, SMALL_STORE, Service, binary, needs, program, quiet_commands, wait_for, write_config,
+    Bounded, PATIENCE, SMALL_STORE, Service, binary, needs, program, wait_for, write_config,
 };
 
 const GRACE: Duration = Duration::from_millis(200);
@@ -29,7 +29,6 @@ def batches():
 ";
 
 fn python(program: &str) -> ExecStream {
-    quiet_commands();
     let command = ["python3", "-c", &format!("{READ}{program}")].map(str::to_owned).to_vec();
     ExecStream::new(Program::new(command, binary(), GRACE), Input::Lines, Origin::default(), RESTART_MAX)
 }

@@ -57,13 +57,6 @@ pub fn program(name: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Keeps what the commands of processors within a test write off the terminal: they become messages, which nobody prints
-/// here.
-pub fn quiet_commands() {
-    watch::this_test();
-    spillq::processor::show_as_messages();
-}
-
 /// A running service, killed when the test ends.
 pub struct Service {
     process: Process,

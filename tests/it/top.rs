@@ -57,6 +57,10 @@ impl Shown {
 
     /// Waits for the end; the terminal is as it was.
     #[track_caller]
+    fn press(&mut self, key: &[u8]) {
+        self.script.child.stdin.as_mut().unwrap().write_all(key).unwrap();
+    }
+
     fn ended(mut self) {
         let status = self.script.ended();
         self.wait(LEAVE);
@@ -86,21 +90,20 @@ fn top_draws_follows_a_restart_and_gives_the_terminal_back() {
     shown.written.lock().unwrap().clear();
     // Drawn where something has changed: the word is there again.
     shown.wait("healthy");
-    let mut press = |key: &[u8]| shown.script.child.stdin.as_mut().unwrap().write_all(key).unwrap();
-    press(b"p");
+    shown.press(b"p");
     shown.wait("y/n");
-    press(b"n");
+    shown.press(b"n");
     shown.wait("not paused");
     assert_eq!(service.status().unwrap().groups[0].state, "idle");
-    press(b"p");
-    press(b"y");
+    shown.press(b"p");
+    shown.press(b"y");
     service.wait("it is paused", |status| status.groups[0].state == "paused");
-    press(b"r");
+    shown.press(b"r");
     service.wait("it goes on", |status| status.groups[0].state != "paused");
-    press(b"d");
+    shown.press(b"d");
     // Of "group default has no dead letters", what was not on the screen before.
     shown.wait("letters");
-    shown.script.child.stdin.as_mut().unwrap().write_all(b"q").unwrap();
+    shown.press(b"q");
     let whole = shown.text();
     assert!(!whole.contains(LEAVE), "{whole:?}");
     // The beginning was cleared above.

@@ -1,0 +1,76 @@
+//! The unix socket in the data dir: bound, and made again when somebody removes it.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::UnixListener;
+
+use super::doors::serve_socket;
+
+/// The socket's name in the data dir.
+pub const SOCKET: &str = "spillq.sock";
+/// How often the socket's file is looked for: cleaners of old files run once a day.
+const SOCKET_LOOK: Duration = Duration::from_secs(2);
+
+/// Where the socket of a data dir is reached, as long as `folder` is open. The address of a socket holds 107 bytes, for
+/// which a path through the open folder is always short enough; without /proc the path itself has to be.
+pub(super) fn address(folder: &File, data_dir: &Path) -> PathBuf {
+    if has_proc() {
+        PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
+    } else {
+        data_dir.join(SOCKET)
+    }
+}
+
+/// Whether /proc is mounted.
+pub(super) fn has_proc() -> bool {
+    Path::new("/proc/self/fd").exists()
+}
+
+/// Binds it; what lies there belongs to a process that is dead.
+///
+/// # Errors
+/// Of the file system.
+pub(super) fn bind(data_dir: &Path) -> io::Result<UnixListener> {
+    let folder = File::open(data_dir)?;
+    match fs::remove_file(data_dir.join(SOCKET)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    UnixListener::bind(address(&folder, data_dir))
+}
+
+/// Serves the socket, and one in its place when a cleaner of old files has removed it.
+pub(super) async fn serve_made_again(data_dir: &Path, mut listener: UnixListener, router: Router) {
+    let socket = data_dir.join(SOCKET);
+    loop {
+        tokio::select! {
+            () = serve_socket(listener, router.clone()) => return,
+            () = is_gone(&socket) => {}
+        }
+        listener = loop {
+            match bind(data_dir) {
+                Ok(listener) => break listener,
+                Err(error) => {
+                    tracing::warn!(%error, socket = %socket.display(), "the socket is gone and cannot be made again; commands cannot ask the service");
+                    tokio::time::sleep(SOCKET_LOOK).await;
+                }
+            }
+        };
+        tracing::warn!(socket = %socket.display(), "the socket was removed, and is made again: leave it to the service");
+    }
+}
+
+/// Ends when the file that is there now is not there any more.
+async fn is_gone(socket: &Path) {
+    let inode = || fs::symlink_metadata(socket).map(|found| found.ino()).ok();
+    let ours = inode();
+    while ours.is_some() && inode() == ours {
+        tokio::time::sleep(SOCKET_LOOK).await;
+    }
+}
