@@ -207,7 +207,7 @@ fn settings_of_the_wrong_shape_are_told() {
         "'a\tb' = '\u{8d}'\n",
         &[
             "line 1: 'a\\tb' = '\\u{8d}': unknown key; known here: data_dir, stall_after, stuck_after, follow, window, disk, \
-             http, group, processor",
+             http, service, group, processor",
         ],
     );
 }

@@ -143,9 +143,9 @@ impl fmt::Display for LagReached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LagReached::Lines { bound, found } => {
-                write!(f, "{}, {} wait", counted(*bound, "line"), HumanCount(*found))
+                write!(f, "{} ({} waiting)", counted(*bound, "line"), HumanCount(*found))
             }
-            LagReached::Bytes { bound, found } => write!(f, "{}, {} wait", size(*bound), size(*found)),
+            LagReached::Bytes { bound, found } => write!(f, "{} ({} waiting)", size(*bound), size(*found)),
             LagReached::Age { bound_ms, found_ms } => {
                 let found = Duration::from_secs(found_ms / 1_000);
                 let bound = format_duration(Duration::from_millis(*bound_ms));

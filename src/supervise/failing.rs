@@ -9,9 +9,9 @@ use super::processor::{ProcessorKind, ProcessorName};
 use super::state::State;
 use super::typed::quoted;
 use super::verdict::{Step, Verdict};
-use super::words::{lasting, soon, times};
+use super::words::{lasting, soon, span, times};
 use crate::plain::counted;
-use crate::queue::{EveryLineRejected, Phase};
+use crate::queue::{EveryLineRejected, FailureKind, Phase};
 
 /// What stands before a remark behind a command.
 const BY_ITSELF: &str = "    # delivery resumes by itself when it is back";
@@ -64,11 +64,11 @@ pub(super) fn hung(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdi
     };
     if let Some(failing) = i.failing.as_ref().filter(|failing| failing.timed_out) {
         let summary = format!(
-            "the processor of group {} hangs: it did not finish lines {} within {}, {} in a row; it was ended, and the lines are delivered again",
+            "the processor of group {} hangs: it did not finish {} within {}{}; it was ended, and the lines are delivered again",
             i.group,
-            failing.range,
+            span(failing.range),
             lasting(i.timeout_ms),
-            times(failing.times)
+            if failing.times > 1 { format!(", {} in a row", times(failing.times)) } else { String::new() }
         );
         return Some(Verdict::ill(
             i,
@@ -93,6 +93,10 @@ pub(super) fn hung(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdi
 /// Failures that are no accident any more.
 pub(super) fn failing(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let failing = i.failing.as_ref()?;
+    // On its way to the line that is at fault, a batch is rejected once for each halving: that is no crash.
+    if matches!(failing.kind, FailureKind::Poison | FailureKind::BadLine(_) | FailureKind::TooLarge) {
+        return None;
+    }
     let is_command = i.processor.as_ref().is_none_or(|name| name.kind.is_command());
     if !is_no_accident(failing, is_command, now, s) {
         return None;
@@ -101,8 +105,9 @@ pub(super) fn failing(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Ve
     let times = times(failing.times);
     Some(if is_command {
         let summary = format!(
-            "the processor of group {} crashes: it failed {times} in a row, for {for_time}, last on lines {}",
-            i.group, failing.range
+            "the processor of group {} crashes: it failed {times} in a row, for {for_time}, last on {}",
+            i.group,
+            span(failing.range)
         );
         let look = s.typed.spillq(
             "inspect",

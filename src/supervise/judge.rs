@@ -11,7 +11,7 @@ use super::state::State;
 use super::uncalled::{never_called, no_processor, program_missing};
 use super::verdict::{Step, Verdict};
 use super::well::{at_work, well};
-use super::words::{has_dead_letters, lasting, segment_name, soon, waits};
+use super::words::{has_dead_letters, lasting, segment_name, soon, span, waits};
 use crate::plain::counted;
 use crate::queue::{DestinationLost, Phase};
 
@@ -112,9 +112,9 @@ fn disk_is_held(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
         groups => format!("held by group {}", groups.join(", ")),
     };
     let summary = format!(
-        "group {} has acked lines {}, and their disk space has not been freed for {}: {} is {by}",
+        "group {} has acked {}, and the disk space has not been freed for {}: {} is {by}",
         i.group,
-        pinned.segment,
+        span(pinned.segment),
         lasting(now.saturating_sub(pinned.since_ms)),
         segment_name(pinned.segment)
     );
@@ -209,7 +209,7 @@ fn common_evidence(i: &GroupInputs, now: u64) -> Vec<String> {
         evidence.push(format!("in flight: lines {}", out.join(", ")));
     }
     if let Some((range, until)) = i.backs_off {
-        evidence.push(format!("lines {range} are delivered again {}", soon(until, now)));
+        evidence.push(format!("{}: retried {}", span(range), soon(until, now)));
     }
     let is_refused = matches!(i.phase, Phase::Refused { .. });
     if let Some(failure) = i.last_failure.as_ref().filter(|_| i.failing.is_some() || is_refused) {

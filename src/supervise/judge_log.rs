@@ -161,7 +161,7 @@ fn why_full(log: &LogInputs, full: &Pauses, typed: &Typed) -> Verdict {
 /// What is wrong with a group is reported on its own.
 fn see_to_group(group: &str) -> String {
     format!(
-        "get group {group} to deliver again: its own lines in this report say what it needs; ingestion resumes by itself"
+        "see the verdict on group {group}, and fix what it names; ingestion resumes by itself when the group has caught up"
     )
 }
 

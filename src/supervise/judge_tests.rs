@@ -106,7 +106,8 @@ fn a_command_that_the_kernel_kills_for_want_of_memory_is_named_with_what_to_chan
         "the kernel killed the command of group default (exec ./process.sh) for want of memory, once, last on lines \
          11-20: limit of its cgroup 160.0 MiB, OOM kills there 12; spillq itself held 40.0 MiB"
     );
-    assert!(verdict.next.ends_with("(--memory of the container), or set a smaller `batch` of the [[group]]"));
+    assert!(verdict.next.starts_with("set a smaller `batch` for group default in /q.toml"), "{verdict:?}");
+    assert_eq!(verdict.or, "raise MemoryMax= of the unit, or --memory of the container");
     // A line that holds its group because it takes too much is that, and no smaller batch helps.
     let held = HeldLine { seq: Seq(11), failures: 5, for_ms: T, deaths: 0, is_given_up: false };
     let inputs = oom(range(11, 11), None);
@@ -115,11 +116,12 @@ fn a_command_that_the_kernel_kills_for_want_of_memory_is_named_with_what_to_chan
     let verdict = check(&alone, "crashing", Some("B"), Some(Cause::ProcessorOom));
     assert!(
         verdict.summary.contains(
-            "9 times in a row, last on lines 11: limit of its cgroup none, the host has no memory left"
+            "9 times in a row, last on line 11: limit of its cgroup none, the host has no memory left"
         ),
         "{verdict:?}"
     );
-    assert!(verdict.next.ends_with("one line alone takes too much"), "{verdict:?}");
+    assert!(verdict.next.ends_with("this line alone takes too much"), "{verdict:?}");
+    assert!(verdict.or.starts_with("spillq inspect "), "{verdict:?}");
     // A later failure of another kind is what it is.
     check(&fails(3, false), "crashing", Some("B"), Some(Cause::Crashing));
 }
@@ -137,7 +139,8 @@ fn check(inputs: &GroupInputs, state: &str, hypothesis: Option<&str>, cause: Opt
         let is_command = ["", "spillq", "curl", "ls"].contains(&step.split(' ').next().unwrap());
         let is_change = step.contains(" in /q.toml; the service applies it")
             || step.starts_with("start the service")
-            || step.starts_with("put the program there");
+            || step.starts_with("put the program there")
+            || step.starts_with("raise MemoryMax=");
         assert!(is_command || is_change, "neither a command to paste nor a change: {verdict:#?}");
         assert!(
             !step.starts_with("spillq doctor") && !step.starts_with("spillq status"),
@@ -295,6 +298,15 @@ fn failures_in_a_row_are_a_crash_with_its_last_words() {
         Some("B"),
         Some(Cause::Crashing),
     );
+}
+
+#[test]
+fn a_batch_that_is_bisected_to_the_line_that_is_rejected_is_no_crash() {
+    for kind in [FailureKind::Poison, FailureKind::BadLine(Seq(11)), FailureKind::TooLarge] {
+        let inputs = fails(11, false);
+        let failing = Failing { kind, ..inputs.failing.clone().unwrap() };
+        check(&GroupInputs { failing: Some(failing), ..inputs }, "retrying", None, None);
+    }
 }
 
 #[test]
@@ -498,7 +510,7 @@ fn a_full_disk_is_told_from_one_that_others_fill() {
     assert_eq!(causes(&mostly_theirs), [Cause::DiskFilledByOthers]);
     let reached = LagReached::Lines { bound: 9, found: 9 };
     let full = Pauses::Now(WhyFull::MaxLag { group: "a".to_owned(), reached });
-    assert_eq!(full.to_string(), "group a is at its max_lag of 9 lines, 9 wait");
+    assert_eq!(full.to_string(), "group a is at its max_lag of 9 lines (9 waiting)");
     let waits = LogInputs { full: Some(full), ..theirs };
     assert_eq!(causes(&waits), [Cause::MaxLag]);
     let file = |path: &str, held_open| AtRisk { path: path.into(), bytes: 100, held_open };
@@ -537,7 +549,7 @@ fn a_full_log_names_the_group_that_lags() {
     };
     let found = judge_log(&full, &settings()).pop().unwrap();
     assert!(found.summary.ends_with("; group audit lags most, by 1 line (about 3.0 MiB)"), "{found:#?}");
-    assert!(found.next.starts_with("get group audit to deliver again"), "{found:#?}");
+    assert!(found.next.starts_with("see the verdict on group audit"), "{found:#?}");
     assert!(found.or.starts_with("raise `disk.limit`"), "{found:#?}");
 }
 

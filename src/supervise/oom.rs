@@ -1,11 +1,10 @@
 //! The verdict on a command that the kernel kills for want of memory. Pure.
 
 use super::cause::Cause;
-use super::held::look_at;
 use super::inputs::{GroupInputs, JudgeSettings};
 use super::state::State;
 use super::verdict::{Step, Verdict};
-use super::words::times;
+use super::words::{span, times};
 use crate::plain::size;
 use crate::queue::{FailureKind, OomKill};
 
@@ -22,12 +21,16 @@ pub(super) fn processor_oom(i: &GroupInputs, _: u64, s: &JudgeSettings) -> Optio
     let limit = limit_bytes.map_or_else(|| "none, the host has no memory left".to_owned(), size);
     let own = own_bytes.map(|own| format!("; spillq itself held {}", size(own))).unwrap_or_default();
     let summary = format!(
-        "the kernel killed the command of group {}{command} for want of memory, {often}, last on lines {}: limit of its cgroup {limit}, OOM kills there {kills}{own}",
-        i.group, failing.range
+        "the kernel killed the command of group {}{command} for want of memory, {often}, last on {}: limit of its cgroup {limit}, OOM kills there {kills}{own}",
+        i.group,
+        span(failing.range)
     );
     let raise = "raise MemoryMax= of the unit, or --memory of the container";
     let step = match failing.range.lines() {
-        1 => look_at(i, s, failing.range.first, format!("{raise}: this line alone takes too much")),
+        1 => {
+            let look = s.typed.spillq("inspect", &format!("--from {} --limit 1", failing.range.first));
+            Step::from(format!("{raise}: this line alone takes too much")).or(look)
+        }
         _ => Step::from(s.typed.change(&format!("set a smaller `batch` for group {}", i.group)))
             .or(raise.to_owned()),
     };

@@ -3,7 +3,7 @@
 use super::inputs::{GroupInputs, JudgeSettings};
 use super::state::State;
 use super::verdict::Verdict;
-use super::words::{lasting, soon, waits};
+use super::words::{lasting, soon, span, waits};
 use crate::plain::counted;
 use crate::queue::Phase;
 
@@ -13,7 +13,7 @@ pub(super) fn well(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Verdict {
         return Verdict::well(i, State::Paused, format!("paused by an operator; {}", waits(i.lag_lines)));
     }
     if let Some((range, until)) = i.backs_off.filter(|(_, until)| *until > now) {
-        let again = format!("lines {range} failed and are delivered again {}", soon(until, now));
+        let again = format!("{} failed; retried {}", span(range), soon(until, now));
         return Verdict::well(i, State::Retrying, again);
     }
     if let Some(since) = i.oldest_lease_ms.filter(|since| now.saturating_sub(*since) >= s.stall_after_ms) {

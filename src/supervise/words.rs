@@ -38,6 +38,12 @@ pub(super) fn waits(lines: u64) -> String {
     }
 }
 
+/// These lines, in words.
+pub(super) fn span(range: SeqRange) -> String {
+    let s = if range.lines() == 1 { "" } else { "s" };
+    format!("line{s} {range}")
+}
+
 /// The file of these lines, below the data dir.
 pub(super) fn segment_name(lines: SeqRange) -> String {
     format!("segments/{:020}", lines.first.0)

@@ -68,7 +68,8 @@ impl Stage {
         let found = wait_for(|| {
             last = self.doctor();
             let verdict = last.as_ref()?.groups.iter().find(|group| group.cause.as_deref() == Some(cause))?;
-            Some(format!("{}\n{}\n{}", verdict.summary, verdict.evidence.join("\n"), verdict.next))
+            let evidence = verdict.evidence.join("\n");
+            Some(format!("{}\n{evidence}\n{}\n{}", verdict.summary, verdict.next, verdict.or))
         });
         found.unwrap_or_else(|| panic!("doctor never said {cause}, but {last:#?}"))
     }
@@ -123,7 +124,7 @@ fn a_line_that_fails_without_blame_holds_the_group_until_it_is_parked() {
     assert_eq!(stage.arrived(), (1..17).collect::<Vec<_>>(), "nothing overtakes it");
     let said = wait_for(|| Some(stage.verdict("held_line")).filter(|said| said.contains("dead-letter park")))
         .unwrap();
-    assert!(said.contains("group default is held by line 17: it failed "), "{said}");
+    assert!(said.contains("group default is blocked by line 17: it failed "), "{said}");
     assert!(said.contains("no seventeen"), "what the command printed: {said}");
     assert!(said.contains("inspect") && said.contains("--from 17 --limit 1"), "{said}");
     assert!(stage.spillq(&["dead-letter", "park", "17"]).status.success());
@@ -216,7 +217,7 @@ fn where_every_line_is_rejected_the_group_is_refused_over_restarts_until_the_com
     );
     assert!(status.groups[0].reason.as_deref().unwrap().contains("every line is rejected"), "{status:?}");
     let said = stage.verdict("every_line_rejected");
-    assert!(said.contains("line 2 is rejected too") && said.contains("dead-letter"), "{said}");
+    assert!(said.contains("line 2 was rejected too") && said.contains("dead-letter"), "{said}");
     assert_eq!(service.stop(), 0);
     let mut service = stage.start();
     let status = service.wait("it is refused again", refused);
@@ -335,7 +336,7 @@ fn max_lag_with_drop_ends_a_hold_and_with_block_doctor_names_the_line() {
     });
     let found = found.expect("ingestion is paused for the group");
     let said = format!("{}\n{}\n{}", found.summary, found.evidence.join("\n"), found.next);
-    assert!(said.contains("held by line 3"), "{said}");
+    assert!(said.contains("blocked by line 3"), "{said}");
 }
 
 #[test]

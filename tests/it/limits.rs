@@ -262,7 +262,7 @@ fn a_group_at_its_lag_holds_the_log_and_is_named() {
     let status = service.wait("a reason", |status| status.log.full.is_some());
     assert_eq!(
         status.log.full.as_deref(),
-        Some("group dead is at its max_lag of 100 lines, 1,000 wait"),
+        Some("group dead is at its max_lag of 100 lines (1,000 waiting)"),
         "{status:#?}"
     );
     assert_eq!(status.log.next_seq, 1_001);

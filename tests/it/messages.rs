@@ -57,7 +57,7 @@ fn nothing_in_a_file_name_or_in_what_a_command_said_acts_on_a_terminal() {
             let text = String::from_utf8(output.stdout).unwrap();
             let is_told = match args[0] {
                 "status" => text.contains("last failure"),
-                "doctor" => text.contains("is held by line 1"),
+                "doctor" => text.contains("is blocked by line 1"),
                 _ => text.contains("one"),
             };
             is_told.then_some(text)

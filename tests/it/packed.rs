@@ -186,7 +186,7 @@ fn packed_while_stopped_reading_goes_on_where_it_ended_and_once_waits_for_all_bu
     let said = String::from_utf8(output.stderr).unwrap();
     let (warned, told) = said.split_once("everything else was read, but not this").unwrap();
     for part in [warned, told] {
-        assert_eq!(part.matches("it ends inside its content").count(), 1, "{said}");
+        assert_eq!(part.matches("the file is incomplete, it ends after").count(), 1, "{said}");
     }
     check(&data_dir, &logs);
     let found = in_the_log(&data_dir);

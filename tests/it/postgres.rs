@@ -295,7 +295,7 @@ fn lines_that_the_table_does_not_take_are_set_aside_and_late_ones_are_there_once
     fs::write(folder.path().join("late.log"), "later\n").unwrap();
     service.wait("it is told", |status| {
         format!("{:?}", status.groups[0].reason)
-            .contains("lost 3 lines that it had taken, between lines 399 and 401")
+            .contains("lost 3 lines that it had stored, between lines 399 and 401")
     });
     command(&["group", "seek", "default", "--to", "399", "--missing"]);
     service.wait("they are done", |status| status.groups[0].lag_lines == 0);

@@ -29,7 +29,7 @@ fn a_pause_is_told_and_taken_back_by_what_doctor_says() {
     let pause = spillq(&["group", "pause", "default", "--data-dir"]).arg(stage.path("q")).finished();
     assert!(pause.status.success(), "{pause:?}");
     let verdict = stage.verdict("default", "paused", Some("A"), "never_called");
-    assert!(verdict.summary.contains("an operator paused it"), "{verdict:#?}");
+    assert!(verdict.summary.contains("an operator paused the group"), "{verdict:#?}");
     stage.cure();
     stage.paste(&verdict.next);
     stage.is_cured(&mut service);
@@ -120,7 +120,7 @@ fn a_group_at_its_max_lag_is_why_taking_in_waits() {
     let mut service = stage.start();
     let found = stage.finding("max_lag");
     assert!(found.summary.contains("group default is at its max_lag of 500 lines"), "{found:#?}");
-    stage.paste(&found.next);
+    assert!(found.next.starts_with("see the verdict on group default"), "{found:#?}");
     stage.cure();
     stage.is_cured_of(&mut service, DENSE);
 }
