@@ -229,13 +229,15 @@ fn what_is_said(model: &Model) -> Vec<Line<'static>> {
     lines
 }
 
-/// A verdict in three lines: what, on which evidence, and the next command.
+/// A verdict: what is wrong, what to do about it, and the evidence as far as there is room.
 fn said(model: &Model, verdict: &VerdictJson) -> Vec<Line<'static>> {
     let Some(cause) = &verdict.cause else { return vec![Line::from(plain(&verdict.summary).into_owned())] };
     let mark = Span::styled(format!("! {}: ", plain(cause)), marked(model, Color::Red));
     let mut lines = vec![Line::from(vec![mark, Span::raw(plain(&verdict.summary).into_owned())])];
-    if !verdict.next.is_empty() {
-        lines.push(Line::from(format!("  next: {}", plain(&verdict.next))));
+    for (word, step) in
+        [("do", &verdict.next), ("or", &verdict.or)].iter().filter(|(_, step)| !step.is_empty())
+    {
+        lines.push(Line::from(format!("  {word}: {}", plain(step))));
     }
     lines.extend(verdict.evidence.iter().map(|evidence| Line::from(format!("  - {}", plain(evidence)))));
     lines

@@ -102,7 +102,7 @@ fn all_of_it_fits_on_80_by_24() {
     has(" now");
     has("memory: 38.1 MiB (most 38.1 MiB)");
     has("! crashing: the processor of group audit crashes: 4 times in a row");
-    has("  next: spillq inspect --data-dir /q --from 5 --limit 1");
+    has("  do: spillq inspect --data-dir /q --from 5 --limit 1");
     has(r"  - stderr: \x1b[2Jlast words\nfake: well");
     assert_eq!(found[23], "q quit   ↑ ↓ Tab choose a group   p pause   r resume   d dead letters");
 }
