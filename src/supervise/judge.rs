@@ -181,7 +181,7 @@ fn falls_behind(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
     let faster = s
         .typed
         .change(&format!("raise `batch`, or `in_flight` (with order = \"none\"), of group {}", i.group));
-    let room = s.typed.change("raise `disk.limit`, if this is a peak that passes");
+    let room = s.typed.change("raise `disk.limit` for the time of a peak");
     let step = Step::from(faster).or(room);
     Some(Verdict::ill(i, State::Slow, (None, Cause::FallingBehind), summary, step))
 }
