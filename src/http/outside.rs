@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::read_only::is_read_only;
 use crate::queue::Status;
-use crate::supervise::{AtRisk, LeftOut, Outside, program_missing};
+use crate::supervise::{AtRisk, LeftOut, Outside, ProgramFile};
 use crate::tail::{Snapshot, SourceRecord, SourceState, SourceStatus, TailHandle};
 
 /// Files that a finding names at most.
@@ -19,9 +19,8 @@ pub fn free_bytes(data_dir: &Path) -> Option<u64> {
 }
 
 /// The programs of commands that cannot be run, by group, each with the reason.
-pub(super) fn programs_missing(programs: &[(String, String)]) -> BTreeMap<String, String> {
-    let missing =
-        |(group, program): &(String, String)| Some((group.clone(), program_missing(program, None)?));
+pub(super) fn programs_missing(programs: &[(String, ProgramFile)]) -> BTreeMap<String, String> {
+    let missing = |(group, program): &(String, ProgramFile)| Some((group.clone(), program.missing()?));
     programs.iter().filter_map(missing).collect()
 }
 

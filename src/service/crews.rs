@@ -15,10 +15,11 @@ use tokio::task::JoinSet;
 
 use super::ServiceError;
 use super::build::{SourcePaths, build, kind_of};
+use super::preview::program_file;
 use crate::config::{self, Settings};
 use crate::processor::{Limits, Orders, Origin, Pace, Processor, Terms, Worker};
 use crate::queue::{GroupSettings, Handle, Queue, Replays, Window};
-use crate::supervise::{ProcessorKind, ProcessorName, program_missing};
+use crate::supervise::{ProcessorKind, ProcessorName, ProgramFile};
 
 /// The groups as the owner has them.
 pub(super) type Groups = [(GroupId, Arc<GroupSettings>)];
@@ -261,16 +262,11 @@ impl Crews {
     ) {
         let Some(terms) = self.terms.get(group) else { return };
         let kind = processor.as_ref().map_or(ProcessorKind::Own, |processor| kind_of(&processor.kind));
-        let program = processor.as_ref().and_then(|processor| match &processor.kind {
-            config::Kind::Exec { command, .. } | config::Kind::ExecStream { command, .. } => {
-                command.first().map(|program| program.to_string_lossy().into_owned())
-            }
-            _ => None,
-        });
+        let program = processor.as_ref().and_then(|processor| program_file(&processor.kind));
         let name = ProcessorName { kind, about: built.about(), program };
         tracing::info!(group, processor = name.to_string(), "a processor is at work");
         // It is started with the first batch, which may be long in coming.
-        if let Some(why) = name.program.as_ref().and_then(|program| program_missing(program, None)) {
+        if let Some(why) = name.program.as_ref().and_then(ProgramFile::missing) {
             tracing::warn!(group, "the command cannot be run: {why}");
         }
         let (orders, listens) = watch::channel(Orders::Work);

@@ -1,7 +1,7 @@
 //! What of the settings does not fit their surroundings now: for `config check`, and for a start that would be in vain.
 
 use crate::config::{Kind, Settings};
-use crate::supervise::program_missing;
+use crate::supervise::ProgramFile;
 use crate::tail;
 
 /// What would not work as things are, a sentence each: it may come right before the service starts.
@@ -30,9 +30,18 @@ pub fn preview(settings: &Settings) -> Vec<String> {
 /// Why the command of a processor cannot be run, as far as its file shows.
 #[must_use]
 pub fn command_missing(kind: &Kind) -> Option<String> {
+    program_file(kind)?.missing()
+}
+
+/// The program of a command.
+pub(super) fn program_file(kind: &Kind) -> Option<ProgramFile> {
     match kind {
-        Kind::Exec { command, .. } | Kind::ExecStream { command, .. } => {
-            program_missing(&command.first()?.to_string_lossy(), None)
+        Kind::Exec { command, surroundings, .. } | Kind::ExecStream { command, surroundings, .. } => {
+            Some(ProgramFile {
+                program: command.first()?.to_string_lossy().into_owned(),
+                path: surroundings.env.get("PATH").cloned(),
+                cwd: surroundings.cwd.clone(),
+            })
         }
         _ => None,
     }

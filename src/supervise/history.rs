@@ -13,6 +13,7 @@ use super::judge::{judge, seqs_of};
 use super::judge_log::{judge_log, notes_on};
 use super::last_run::LastRun;
 use super::processor::ProcessorName;
+use super::program::ProgramFile;
 use super::rates::{Rates, Sample};
 use super::report::Report;
 use crate::queue::{GroupStatus, Phase, Status};
@@ -137,7 +138,7 @@ impl Supervision {
 
     /// The programs of commands, by group.
     #[must_use]
-    pub fn programs(&self) -> Vec<(String, String)> {
+    pub fn programs(&self) -> Vec<(String, ProgramFile)> {
         let program = |(group, name): (&String, &ProcessorName)| Some((group.clone(), name.program.clone()?));
         self.measures().processors.iter().filter_map(program).collect()
     }

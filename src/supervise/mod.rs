@@ -39,7 +39,7 @@ pub use judge::judge;
 pub use judge_log::{judge_log, notes_on};
 pub use last_run::{Ended, LastRun, last_run};
 pub use processor::{ProcessorKind, ProcessorName};
-pub use program::program_missing;
+pub use program::ProgramFile;
 pub use report::Report;
 pub use state::State;
 pub use stopped::{StoppedGroup, judge_end, judge_stopped};

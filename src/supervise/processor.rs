@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::program::ProgramFile;
+
 /// The kind of a processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessorKind {
@@ -39,7 +41,7 @@ pub struct ProcessorName {
     /// What it works on: a command, a URL, a path; of a program's own processor, its name.
     pub about: String,
     /// The program of a command, to be looked for.
-    pub program: Option<String>,
+    pub program: Option<ProgramFile>,
 }
 
 impl fmt::Display for ProcessorName {

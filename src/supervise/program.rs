@@ -6,20 +6,40 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-/// Why `program` cannot be run; `None` if it can, or if only running it would show. With a slash it is a path, otherwise it
-/// is looked up in `path`, the variable PATH by default, as starting it does. Waits for the file system that it is on.
-#[must_use]
-pub fn program_missing(program: &str, path: Option<&str>) -> Option<String> {
-    if program.contains('/') {
-        return why_not(Path::new(program));
+/// The program of a command, and what starting it depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramFile {
+    /// With a slash it is a path; otherwise it is looked up in PATH.
+    pub program: String,
+    /// PATH as the command has it; ours without.
+    pub path: Option<String>,
+    /// The folder that it runs in.
+    pub cwd: PathBuf,
+}
+
+impl ProgramFile {
+    /// Why it cannot be run; `None` if it can, or if only running it would show. Waits for the file systems that the
+    /// program and its folder are on.
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        let cwd = self.cwd.display();
+        match fs::metadata(&self.cwd) {
+            Err(error) => return Some(format!("cannot enter {cwd}: {error}")),
+            Ok(found) if !found.is_dir() => return Some(format!("cannot enter {cwd}: it is not a folder")),
+            Ok(_) => {}
+        }
+        let program = &self.program;
+        if program.contains('/') {
+            return why_not(Path::new(program));
+        }
+        let path = self.path.as_ref().map(Into::into).or_else(|| env::var_os("PATH")).unwrap_or_default();
+        let files: Vec<PathBuf> = env::split_paths(&path).map(|folder| folder.join(program)).collect();
+        if files.iter().any(|file| why_not(file).is_none()) {
+            return None;
+        }
+        let there = files.iter().find(|file| file.exists()).and_then(|file| why_not(file));
+        Some(there.unwrap_or_else(|| format!("{program} is in no folder of PATH ({})", path.display())))
     }
-    let path = path.map(Into::into).or_else(|| env::var_os("PATH")).unwrap_or_default();
-    let files: Vec<PathBuf> = env::split_paths(&path).map(|folder| folder.join(program)).collect();
-    if files.iter().any(|file| why_not(file).is_none()) {
-        return None;
-    }
-    let there = files.iter().find(|file| file.exists()).and_then(|file| why_not(file));
-    Some(there.unwrap_or_else(|| format!("{program} is in no folder of PATH ({})", path.display())))
 }
 
 fn why_not(file: &Path) -> Option<String> {
@@ -39,14 +59,32 @@ mod tests {
 
     use super::*;
 
+    fn missing(program: &str, path: Option<&str>) -> Option<String> {
+        ProgramFile { program: program.to_owned(), path: path.map(str::to_owned), cwd: PathBuf::from("/") }
+            .missing()
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_entered_is_why_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let in_folder =
+            |cwd: &Path| ProgramFile { program: "sh".to_owned(), path: None, cwd: cwd.to_owned() }.missing();
+        assert_eq!(in_folder(dir.path()), None);
+        let gone = in_folder(&dir.path().join("gone")).unwrap();
+        assert!(gone.starts_with("cannot enter ") && gone.contains("No such file"), "{gone}");
+        assert!(in_folder(&file).unwrap().ends_with("file: it is not a folder"));
+    }
+
     #[test]
     fn what_can_be_run_is_told_from_what_cannot() {
-        assert_eq!(program_missing("sh", None), None);
-        assert_eq!(program_missing("/bin/sh", None), None);
+        assert_eq!(missing("sh", None), None);
+        assert_eq!(missing("/bin/sh", None), None);
         let dir = tempfile::tempdir().unwrap();
         let (folder, file) = (dir.path().to_str().unwrap(), dir.path().join("process"));
         let path = file.to_str().unwrap();
-        let why = |program: &str| program_missing(program, Some(folder)).unwrap_or_default();
+        let why = |program: &str| missing(program, Some(folder)).unwrap_or_default();
         assert_eq!(why("process"), format!("process is in no folder of PATH ({folder})"));
         assert!(why(path).contains("No such file or directory"), "{}", why(path));
         assert!(why(folder).ends_with("is a folder"), "{}", why(folder));
@@ -57,7 +95,7 @@ mod tests {
         }
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
         for program in ["process", path] {
-            assert_eq!(program_missing(program, Some(folder)), None);
+            assert_eq!(missing(program, Some(folder)), None);
         }
     }
 }
