@@ -366,9 +366,9 @@ fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: 
             Step::Busy => Ok(()),
             Step::WaitForLog => worker.retire(WAIT_MAX),
             // In once mode the last answer is what everybody waits for.
-            Step::Idle(_) if worker.once && worker.has_in_flight() => worker.retire(WAIT_MAX),
-            Step::Idle(ms) => {
-                worker.streams.wait(ms.max(1));
+            Step::Idle if worker.once && worker.has_in_flight() => worker.retire(WAIT_MAX),
+            Step::Idle => {
+                worker.streams.wait(worker.idle_ms(now()).max(1));
                 Ok(())
             }
         };

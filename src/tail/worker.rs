@@ -66,8 +66,8 @@ pub(crate) enum Step {
     Busy,
     /// More is ready and both slots are taken: wait for the log.
     WaitForLog,
-    /// Nothing before a hint, or the sweep that is due in so many milliseconds.
-    Idle(u64),
+    /// Nothing before a hint, or the next scan; see [`Worker::idle_ms`].
+    Idle,
 }
 
 /// A source that ends, or whose end is taken as it is.
@@ -253,7 +253,12 @@ impl Worker {
         if self.streams.is_ready() {
             return Ok(Step::WaitForLog);
         }
-        Ok(Step::Idle(self.sweep_due(now).saturating_sub(now.boot_ms)))
+        Ok(Step::Idle)
+    }
+
+    /// Milliseconds until the next scan is due. To be asked right before the wait: a scan may be wanted since the last step.
+    pub(crate) fn idle_ms(&self, now: Now) -> u64 {
+        self.sweep_due(now).saturating_sub(now.boot_ms)
     }
 
     /// A hint: this path changed.

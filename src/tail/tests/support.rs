@@ -242,7 +242,7 @@ impl Rig {
             self.worker.sweep_wanted = true;
             self.steps_ms += 50;
             match self.step() {
-                Step::Idle(_) => idle += 1,
+                Step::Idle => idle += 1,
                 Step::WaitForLog if self.is_full => idle += 1,
                 _ => idle = 0,
             }

@@ -85,6 +85,21 @@ fn events_wake_it_long_before_the_sweep() {
     assert!(tail.stop());
 }
 
+/// A file in a folder that was made between a scan of its parent and the watch on that was found by the next scan: the
+/// tail knew that it had to look again, and slept.
+#[test]
+fn a_file_in_a_folder_that_is_made_while_its_parent_is_seen_for_the_first_time_is_found_at_once() {
+    const FOLDERS: usize = 60;
+    let dir = tempfile::tempdir().unwrap();
+    let (handle, log, _owner) = owner();
+    let tail = start(settings(dir.path(), Duration::from_secs(3_600), false), handle);
+    for number in 1..=FOLDERS {
+        append_to(&dir.path().join(format!("{number}/below/x.log")), format!("{number}\n").as_bytes());
+        until("the line", || log.lock().unwrap().lines.len() == number);
+    }
+    assert!(tail.stop());
+}
+
 #[test]
 fn it_does_not_wake_itself() {
     let dir = tempfile::tempdir().unwrap();
