@@ -225,7 +225,9 @@ async fn run_within(
     manager.stopping();
     let Live { tail, mut crews, .. } = live;
     let unread = match tail.clone().filter(|_| plan.once) {
-        Some(tail) => tokio::task::spawn_blocking(move || unread(&tail)).await.unwrap_or_default(),
+        Some(tail) => tokio::task::spawn_blocking(move || unread(&tail)).await.unwrap_or_else(|error| {
+            vec![format!("it is not known which files: asking for them failed: {error}")]
+        }),
         None => Vec::new(),
     };
     if let Some(tail) = tail {

@@ -87,6 +87,15 @@ fn render(status: &StatusJson, place: &Place) -> String {
         let verb = if left_out.files == 1 { "matches and is" } else { "match and are" };
         let _ = writeln!(out, "         {files} more {verb} not followed: the limit is {limit} files");
     }
+    if left_out.files > 0 && left_out.resting > 0 {
+        let kept = counted(left_out.resting, "place");
+        let verb = if left_out.resting == 1 { "is" } else { "are" };
+        let _ = writeln!(out, "         {kept} {verb} kept for files that no [[follow]] matches now");
+    }
+    if status.unreadable > 0 {
+        let files = counted(status.unreadable, "file");
+        let _ = writeln!(out, "         {files} cannot be read: `spillq doctor` has the reason");
+    }
     for source in status.sources.iter().rev().take(SOURCES_SHOWN_MAX) {
         let whole = source.size.map(|bytes| format!(" of {}", size(bytes))).unwrap_or_default();
         let error = source.error.as_ref().map(|error| format!(": {}", plain(error))).unwrap_or_default();

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use indicatif::HumanCount;
+
 use super::read_only::is_read_only;
+use crate::plain::counted;
 use crate::queue::Status;
 use crate::supervise::{AtRisk, LeftOut, Outside, ProgramFile};
-use crate::tail::{Snapshot, SourceRecord, SourceState, SourceStatus, TailHandle};
+use crate::tail::{LeftOutFiles, Snapshot, SourceRecord, SourceState, SourceStatus, TailHandle};
 
 /// Files that a finding names at most.
 const FILES_NAMED_MAX: usize = 20;
@@ -97,18 +100,28 @@ pub fn unread(tail: &TailHandle) -> Vec<String> {
     let snapshot = tail.status();
     let named = unreadable_of(&snapshot);
     let more = unreadable_files(&snapshot).saturating_sub(named.len() as u64);
-    let left_out = &snapshot.left_out;
     let named = named.into_iter().map(|(path, why)| format!("{}: {why}", path.display()));
-    let more = (more > 0).then(|| format!("{more} more that cannot be read"));
-    let without_place = (left_out.files > 0).then(|| {
-        let files =
-            if left_out.files == 1 { "1 file".to_owned() } else { format!("{} files", left_out.files) };
-        format!("{files}: at most {} are followed at once", left_out.limit)
-    });
-    named.chain(more).chain(without_place).collect()
+    let more = (more > 0).then(|| format!("{} more cannot be read", counted(more, "file")));
+    named.chain(more).chain(without_place(&snapshot.left_out)).collect()
 }
 
-fn unreadable_files(snapshot: &Snapshot) -> u64 {
+/// The files that have no place, with an example and what to do about it.
+fn without_place(left_out: &LeftOutFiles) -> Option<String> {
+    let example = left_out.named.first()?;
+    let (files, limit) = (counted(left_out.files as u64, "file"), counted(left_out.limit as u64, "file"));
+    let kept = match left_out.resting as u64 {
+        0 => String::new(),
+        kept => format!(", {} of them kept for files that matched in earlier runs", HumanCount(kept)),
+    };
+    Some(format!(
+        "{files}, for example {}: at most {limit} are followed for one data dir{kept}; read the others with another \
+         data dir and narrower globs, or delete finished files and run again",
+        example.display()
+    ))
+}
+
+/// Files that match and cannot be read, and folders that cannot be listed.
+pub(super) fn unreadable_files(snapshot: &Snapshot) -> u64 {
     let failed = snapshot.sources.iter().filter(|one| one.state == SourceState::Failed).count();
     (failed + snapshot.refused_files) as u64
 }

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use spillq_storage::{DeadCause, DeadLetter, Line, Loss, Quarantined, Seq, SeqRange, SourceId, View};
 
+use super::outside::unreadable_files;
 use super::reload::ConfigJson;
 use crate::metrics::Process;
 use crate::queue::{Admin, Answer, Phase, SeekTo, Status, now_ms};
@@ -28,6 +29,9 @@ pub struct StatusJson {
     /// Files that match and are not followed, since no more are followed at once.
     #[serde(default)]
     pub left_out: LeftOutJson,
+    /// How many files match and cannot be read; `doctor` names some, each with the reason.
+    #[serde(default)]
+    pub unreadable: u64,
     /// The groups.
     pub groups: Vec<GroupJson>,
     /// What was lost, of every kind.
@@ -118,6 +122,9 @@ impl ProcessJson {
 pub struct LeftOutJson {
     pub files: u64,
     pub limit: u64,
+    /// Of these places, how many are kept for files that no section matches now.
+    #[serde(default)]
+    pub resting: u64,
     pub named: Vec<String>,
 }
 
@@ -126,6 +133,7 @@ impl From<&LeftOutFiles> for LeftOutJson {
         LeftOutJson {
             files: left_out.files as u64,
             limit: left_out.limit as u64,
+            resting: left_out.resting as u64,
             named: left_out.named.iter().map(|path| shown(path)).collect(),
         }
     }
@@ -618,6 +626,7 @@ impl StatusJson {
             },
             sources,
             left_out: tail.map(|tail| LeftOutJson::from(&tail.left_out)).unwrap_or_default(),
+            unreadable: tail.map_or(0, unreadable_files),
             groups,
             quarantine: status.quarantined.into(),
             findings: status.findings.clone(),
@@ -686,6 +695,7 @@ impl StatusJson {
                 state.sources.iter().map(|(id, source)| (*id, source.checkpoint.as_slice())),
             ),
             left_out: LeftOutJson::default(),
+            unreadable: 0,
             groups,
             quarantine: view.quarantined().into(),
             findings: view.findings().to_vec(),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::plain::acts;
+use crate::plain::{acts, counted};
 
 /// A path as text. What is UTF-8 and can be seen stands as it is, any other byte as `\xNN`, and a backslash doubled, so
 /// that no two paths are shown alike, none adds a line, and a terminal acts on none.
@@ -35,8 +35,8 @@ pub(crate) fn sized(bytes: u64) -> String {
 }
 
 /// A number of files, for a sentence.
-pub(crate) fn counted(files: usize) -> String {
-    if files == 1 { "1 file".to_owned() } else { format!("{files} files") }
+pub(crate) fn files_of(files: usize) -> String {
+    counted(files as u64, "file")
 }
 
 #[cfg(test)]

@@ -252,6 +252,11 @@ impl Table {
         self.sources.len()
     }
 
+    /// How many no section matches now.
+    pub(crate) fn resting(&self) -> usize {
+        self.iter().filter(|source| source.resting).count()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Source> {
         self.sources.values().map(Box::as_ref)
     }

@@ -134,6 +134,8 @@ pub struct LeftOutFiles {
     pub named: Vec<PathBuf>,
     /// How many are followed at most.
     pub limit: usize,
+    /// Of these places, how many are kept for files that no section matches now.
+    pub resting: usize,
 }
 
 /// All of it at one moment.

@@ -14,7 +14,7 @@ use spillq_storage::SourceId;
 
 use super::candidates::{Candidates, Chosen, Met};
 use super::discover::Found;
-use super::names::counted;
+use super::names::files_of;
 use super::open::open;
 use super::reader::mtime_ns;
 use super::source::Source;
@@ -29,6 +29,8 @@ const REGULAR_PAUSE: u64 = 20;
 const WANTED_PAUSE: u64 = 4;
 /// Between two sweeps, however cheap: a burst of events is one sweep.
 const PAUSE_MIN_MS: u64 = 5;
+/// New files of one scan that cannot be followed and have a message each: as many as a person reads.
+const REPORTED_EACH_MAX: usize = 5;
 
 impl Worker {
     /// When the next sweep is due, by the clock of `now`.
@@ -141,14 +143,29 @@ impl Worker {
         self.counters.errors += 1;
         let example =
             self.left_out.named().first().map(|path| path.display().to_string()).unwrap_or_default();
-        let left = counted(files);
+        let left = files_of(files);
         let verb = if files == 1 { "matches and is" } else { "match and are" };
+        let (limit, kept) = (files_of(limit), self.kept_places());
         tracing::warn!(
             files,
             %example,
-            "{left} {verb} not followed: at most {limit} files are followed at once, those modified last first. Another \
-             one is followed when a followed file is deleted. Narrow `include`, add to `exclude`, or delete finished files"
+            "{left} {verb} not followed: at most {limit} are followed at once, those modified last first{kept}. Another \
+             one is followed when a followed file has been deleted and `rotate_wait` is over. Narrow `include`, add to \
+             `exclude`, or delete finished files"
         );
+    }
+
+    /// That some places are taken by files which no section matches, if so: narrower globs alone do not free them.
+    fn kept_places(&self) -> String {
+        let kept = self.table.resting();
+        if kept == 0 {
+            return String::new();
+        }
+        format!(
+            "; {} that no [[follow]] matches now {} counted, to be resumed later",
+            files_of(kept),
+            if kept == 1 { "is" } else { "are" }
+        )
     }
 
     /// What cannot be followed, after this scan. Reported once, and again only after a scan that did not meet it.
@@ -156,17 +173,32 @@ impl Worker {
         self.refused.add(path, || why);
     }
 
-    /// Each that is new and named; the others with one message.
+    /// A few that are new with a message each, more of them with one for all.
     pub(crate) fn report_refused(&mut self, now: Now) {
         self.refused.close();
-        for (path, why) in self.refused.new_since(&self.refused_before) {
-            self.counters.errors += 1;
-            tracing::warn!(path = %path.display(), "not followed: {why}");
+        let new: Vec<_> = self.refused.new_since(&self.refused_before).collect();
+        let is_all_named = self.refused.unnamed() == 0;
+        // Of more than can be named nobody knows which are new: all of them are counted.
+        let all = if is_all_named { 0 } else { self.refused.files() };
+        let is_due = self.refused_notice.is_due(all, now.boot_ms) && all > 0;
+        self.counters.errors += new.len() as u64 + u64::from(is_due);
+        if is_all_named && new.len() <= REPORTED_EACH_MAX {
+            for (path, why) in new {
+                tracing::warn!(path = %path.display(), "not followed: {why}");
+            }
+            return;
         }
-        let more = self.refused.unnamed();
-        if self.refused_notice.is_due(more, now.boot_ms) && more > 0 {
-            self.counters.errors += 1;
-            tracing::warn!(files = more, "also not followed, for reasons like these: {}", counted(more));
+        let files = match is_all_named {
+            true => new.len(),
+            false if is_due || !new.is_empty() => all,
+            false => return,
+        };
+        if let Some((_, example)) = new.first().copied().or_else(|| self.refused.named().next()) {
+            tracing::warn!(
+                files,
+                "{} match and cannot be followed, for example: {example}; `spillq doctor` names more",
+                files_of(files)
+            );
         }
     }
 
@@ -321,7 +353,7 @@ impl Worker {
                 limit = self.open_max,
                 "descriptors run short: closed {} that had been deleted or moved away before `rotate_wait` was over; \
                  what a writer adds now is lost. Raise RLIMIT_NOFILE",
-                counted(released as usize)
+                files_of(released as usize)
             );
         }
     }

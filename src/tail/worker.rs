@@ -674,6 +674,7 @@ impl Worker {
                 files: self.left_out.files(),
                 named: self.left_out.named().to_vec(),
                 limit: self.sources_max,
+                resting: self.table.resting(),
             },
             waits_for_log_since: self.in_flight.front().map(|oldest| oldest.since),
             buffered_bytes: self.in_flight.iter().map(|append| append.bytes as u64).sum::<u64>()

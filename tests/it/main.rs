@@ -39,6 +39,8 @@ mod io_error;
 mod limits;
 /// Who watches the service from outside: systemd, and a health check.
 mod manager;
+/// More files than are followed, and many that cannot be read.
+mod many_files;
 /// Messages on standard error.
 mod messages;
 /// Figures and addresses of a running service.
