@@ -304,6 +304,18 @@ impl Worker {
             && self.finals.is_empty()
             && self.streams.is_done()
             && self.in_flight.is_empty()
+            && !self.is_place_due()
+    }
+
+    /// Files wait for a place, and one becomes free when `rotate_wait` of a deleted file is over. Runs that are always
+    /// shorter than that would never free one.
+    fn is_place_due(&self) -> bool {
+        let scanned_ms = self.swept_ms.saturating_sub(self.sweep_cost_ms);
+        let is_due = |source: &Source| {
+            let since_ms = source.gone_ms.map(|gone_ms| source.active_ms.max(gone_ms));
+            since_ms.is_some_and(|since_ms| scanned_ms.saturating_sub(since_ms) < self.rotate_wait_ms(source))
+        };
+        self.left_out.files() > 0 && self.table.iter().any(is_due)
     }
 
     /// A slot is free, and what is in flight is no giant line that a second append would double.
@@ -564,6 +576,8 @@ impl Worker {
         };
         self.let_go(id);
         self.close_ranks(&source);
+        // Its place is taken before the run ends.
+        self.sweep_wanted |= self.once && self.left_out.files() > 0;
         let was_open = source.file.take().is_some();
         self.open = self.open.saturating_sub(usize::from(was_open));
         // An inode that was given to another file since looks like a truncation.

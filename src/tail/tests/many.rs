@@ -231,6 +231,47 @@ fn once_reads_those_that_are_followed_and_ends() {
     assert_eq!(numbers(&rig), Vec::from_iter(30..50));
 }
 
+/// With `rotate_wait` of a minute no run was long enough to free a place, so that new files were never read again.
+#[test]
+fn once_waits_for_the_places_of_deleted_files() {
+    let mut rig = Rig::with(&["*.log"], |settings| settings.once = true);
+    rig.follow_at_most(MAX);
+    for nth in 0..50 {
+        add(&rig, nth);
+    }
+    left_out(&mut rig, 30);
+    for is_resting in [false, true] {
+        let before = rig.log.lines.len();
+        let followed: Vec<_> =
+            rig.worker.table.iter().map(|source| source.path.to_path_buf()).take(5).collect();
+        followed.iter().for_each(|path| fs::remove_file(path).unwrap());
+        if is_resting {
+            let names = followed.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());
+            rig.settings.follows[0].exclude = names.collect();
+        }
+        rig.restart();
+        rig.settle();
+        assert_eq!(rig.worker.is_done(), is_resting, "a file that no section matches is not waited for");
+        rig.pass(Duration::from_secs(120));
+        left_out(&mut rig, if is_resting { 20 } else { 25 });
+        assert!(rig.worker.is_done());
+        let mut read = numbers(&rig);
+        read.dedup();
+        assert_eq!((read.len(), rig.log.lines.len()), (before + 5, before + 5), "{read:?}");
+    }
+}
+
+#[test]
+fn a_place_that_is_kept_for_a_file_that_no_section_matches_is_counted() {
+    let mut rig = many(30);
+    left_out(&mut rig, 10);
+    assert_eq!(rig.worker.snapshot().left_out.resting, 0);
+    rig.settings.follows[0].exclude = vec!["02*.log".to_owned()];
+    rig.restart();
+    left_out(&mut rig, 10);
+    assert_eq!(rig.worker.snapshot().left_out.resting, 10);
+}
+
 #[test]
 fn empty_files_take_no_place_and_are_not_counted() {
     let mut rig = many(0);

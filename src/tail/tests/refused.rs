@@ -1,5 +1,7 @@
 //! Files that are there and cannot be followed.
 
+use std::path::PathBuf;
+
 use super::support::Rig;
 
 /// A file that could not be opened was told with every sweep: each refusal forgot the others.
@@ -18,4 +20,22 @@ fn what_cannot_be_followed_is_told_once_while_it_lasts() {
     assert_eq!(refuse(&mut rig), 2, "the same two again");
     rig.worker.sweep(rig.now());
     assert_eq!(refuse(&mut rig), 4, "a sweep did not meet them, so they are news");
+}
+
+/// The number that is reported is in the snapshot too, whatever is named.
+#[test]
+fn many_are_counted_by_path() {
+    let mut rig = Rig::new(&["*.log"]);
+    let mut refuse = |files: u32| {
+        rig.worker.sweep(rig.now());
+        for nth in 0..files {
+            let path: PathBuf = rig.path(&format!("{nth}.log"));
+            rig.worker.refuse(&path, "permission denied".to_owned());
+        }
+        rig.worker.report_refused(rig.now());
+        (rig.worker.snapshot().refused_files, rig.worker.snapshot().refused.len(), rig.worker.counters.errors)
+    };
+    assert_eq!(refuse(3), (3, 3, 3));
+    assert_eq!(refuse(50), (50, 50, 50));
+    assert_eq!(refuse(200), (200, 100, 101), "100 that are named, and all of them together");
 }
