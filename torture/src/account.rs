@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::line::{self, Place};
 use crate::reopen::Sent;
+use crate::words::{counted, is_or_are};
 
 /// A line of a followed file.
 #[derive(Clone, Debug)]
@@ -103,7 +104,7 @@ pub fn judge(account: &Account) -> (Sum, Vec<String>) {
     let offsets = stored(account, &mut broken);
     let in_files = kept(account, &offsets, &mut broken);
     let missing = missing(account, &offsets, &mut broken);
-    counted(account, &offsets, &missing, &mut broken);
+    what_is_counted(account, &offsets, &missing, &mut broken);
     recorded(account, &mut broken);
     let sum = Sum {
         stored: offsets.len() as u64,
@@ -205,7 +206,9 @@ fn missing(account: &Account, offsets: &BTreeMap<Line, u64>, broken: &mut Vec<St
         if stretches > may {
             let first = missing.range((source, 0)..).next();
             broken.push(format!(
-                "I1 {stretches} stretches of lines of w{source} are missing, and {may} may: the first line is {first:?}"
+                "I1 {} of lines of w{source} {} missing, and {may} may: the first line is {first:?}",
+                counted(stretches, "stretch"),
+                is_or_are(stretches)
             ));
         }
     }
@@ -225,7 +228,7 @@ fn recorded(account: &Account, broken: &mut Vec<String>) {
     }
 }
 
-fn counted(
+fn what_is_counted(
     account: &Account,
     offsets: &BTreeMap<Line, u64>,
     missing: &BTreeSet<Line>,
@@ -234,21 +237,27 @@ fn counted(
     let Counted { destroyed_bytes, lost_sight, rolled_back_bytes } = account.counted;
     let bytes: u64 = missing.iter().filter_map(|line| sent(account, *line)).map(|sent| sent.bytes).sum();
     if destroyed_bytes > bytes {
-        broken.push(format!("I9 {destroyed_bytes} bytes are counted as destroyed, and {bytes} are missing"));
+        broken
+            .push(format!("I9 counted as destroyed: {}; missing: {bytes}", counted(destroyed_bytes, "byte")));
     }
     if rolled_back_bytes > 0 {
-        broken.push(format!("I9 {rolled_back_bytes} bytes were rolled back, and no disk lost power"));
+        broken.push(format!("I9 {} rolled back, and no disk lost power", counted(rolled_back_bytes, "byte")));
     }
     let file = |line: &Line| sent(account, *line).map(|sent| (line.0, sent.file));
     let lost: BTreeSet<_> = missing.iter().filter_map(file).collect();
     let read: BTreeSet<_> = offsets.keys().filter_map(file).collect();
     let in_part = lost.intersection(&read).count() as u64;
     if account.loss == Loss::Deleted && in_part > lost_sight {
-        broken
-            .push(format!("I9 {in_part} files were read in part and deleted, and {lost_sight} are counted"));
+        broken.push(format!(
+            "I9 read in part and deleted: {}; counted: {lost_sight}",
+            counted(in_part, "file")
+        ));
     }
     if !account.may_lose_sight && lost_sight > 0 {
-        broken.push(format!("I9 {lost_sight} files are counted as gone out of sight, and all were there"));
+        broken.push(format!(
+            "I9 counted as gone out of sight: {}, and all were there",
+            counted(lost_sight, "file")
+        ));
     }
 }
 

@@ -20,6 +20,7 @@ use crate::places::Places;
 use crate::service::{Output, Program, Service, tool};
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
+use crate::words::counted;
 use crate::writer::USUAL;
 
 /// Faults of one store; then everything is worked off and judged.
@@ -78,7 +79,7 @@ fn one(setup: &Setup, folder: &Path, seed: u64, faults: u64) -> Result<BTreeMap<
         *seen.entry(what).or_default() += 1;
         *(if hits > 0 { &mut met } else { &mut missed }) += 1;
         if missed > MISSES_MAX * faults {
-            return Err(Trouble::new(format!("{missed} faults were met by nobody: {seen:?}")));
+            return Err(Trouble::new(format!("{} met by nobody: {seen:?}", counted(missed, "fault"))));
         }
     }
     bench.heal(true)?;
@@ -250,7 +251,8 @@ impl Bench<'_> {
         {
             let Output { code, err, .. } = shown;
             return Err(Trouble::new(format!(
-                "I9 repaired, inspect ended with {code}: {err}{missing} lines are gone: {}",
+                "I9 repaired, inspect ended with {code}: {err}{} gone: {}",
+                counted(missing, "line"),
                 repaired.out
             )));
         }

@@ -12,6 +12,7 @@ use crate::phases::Phases;
 use crate::places::Places;
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
+use crate::words::counted;
 use crate::writer::Pace;
 
 /// Jumps under one run of the service.
@@ -36,7 +37,7 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     let seen =
         setup.stores("clock", JUMPS_A_STORE, tally, |folder, seed, jumps| one(setup, folder, seed, jumps));
     let phases: Phases = seen.into_iter().sum();
-    println!("{} jumps of the clock, seed {}; hit: {phases}", setup.count, setup.seed);
+    println!("{} of the clock, seed {}; hit: {phases}", counted(setup.count, "jump"), setup.seed);
 }
 
 fn one(setup: &Setup, folder: &Path, seed: u64, jumps: u64) -> Result<Phases> {

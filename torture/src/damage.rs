@@ -12,6 +12,7 @@ use crate::campaign::{Setup, Tally};
 use crate::line::{self, Place};
 use crate::service::tool;
 use crate::trouble::{During, Result, Trouble};
+use crate::words::counted;
 
 /// Some are in segments alone: every opening begins a new journal.
 const LINES: u64 = 20_000;
@@ -69,8 +70,9 @@ pub fn run(setup: &Setup, kind: Kind, tally: &mut Tally) {
     }
     let Seen { harmless, mended, lossy } = seen;
     println!(
-        "{} cases of {name}, seed {}: {harmless} harmless, {mended} told and repaired without a loss, {lossy} told and repaired with a named loss",
-        setup.count, setup.seed
+        "{} of {name}, seed {}: {harmless} harmless, {mended} told and repaired without a loss, {lossy} told and repaired with a named loss",
+        counted(setup.count, "case"),
+        setup.seed
     );
 }
 
@@ -263,7 +265,7 @@ fn one(
         .count();
     let lost = (whole.lines.len() - after.lines.len()).saturating_sub(kept) as u64;
     if lost > named || (kind == Kind::Flip && named > LOST_MAX) {
-        return Err(Trouble::new(format!("I9 {what}: {lost} lines are gone, {named} are named")));
+        return Err(Trouble::new(format!("I9 {what}: gone: {}; named: {named}", counted(lost, "line"))));
     }
     let again = setup.program.on(copy, &["verify"])?;
     if again.code != 0 {

@@ -22,6 +22,7 @@ use crate::phases::Phases;
 use crate::places::Places;
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
+use crate::words::{counted, is_or_are, was_or_were};
 use crate::writer::USUAL;
 
 /// Cuts of one file system; then everything is worked off and judged.
@@ -163,8 +164,12 @@ fn end(trial: &mut Trial, told: &mut Told, left: &[(PathBuf, u64)]) -> Result<Se
     });
     if bytes > told.bytes {
         return Err(Trouble::new(format!(
-            "I4 {lines} lines of {bytes} bytes are in the log twice, and {} bytes were told to be read again",
-            told.bytes
+            "I4 {} of {} {} in the log twice, and {} {} told to be read again",
+            counted(lines, "line"),
+            counted(bytes, "byte"),
+            is_or_are(lines),
+            counted(told.bytes, "byte"),
+            was_or_were(told.bytes)
         )));
     }
     let text = fs::read_to_string(trial.places.folder.join("recorded")).during("read what was recorded")?;
@@ -175,8 +180,8 @@ fn end(trial: &mut Trial, told: &mut Told, left: &[(PathBuf, u64)]) -> Result<Se
         .collect();
     if !recorded.iter().eq(by_seq.values()) {
         return Err(Trouble::new(format!(
-            "I1 {} lines are recorded, {} were done by the other group, or in another order",
-            recorded.len(),
+            "I1 recorded: {}; done by the other group: {}, or in another order",
+            counted(recorded.len() as u64, "line"),
             by_seq.len()
         )));
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::campaign::{Setup, Tally};
 use crate::service::{PATIENCE, Service, wait_for};
 use crate::trouble::{During, Result, Trouble};
+use crate::words::counted;
 
 /// Slow clients: one for so many malformed requests, in batches that take more than all places of the socket.
 const ONE_SLOW_IN: u64 = 20;
@@ -125,9 +126,11 @@ fn one(setup: &Setup, folder: &Path) -> Result<(String, u64)> {
     }
     let statuses: Vec<String> = statuses.iter().map(|(status, times)| format!("{status}: {times}")).collect();
     let said = format!(
-        "{} malformed requests (status: times {}; 0 is no answer), {slow} slow ones, {memory} MiB, {open} descriptors",
-        setup.count,
-        statuses.join(", ")
+        "{} (status: times {}; 0 is no answer), {}, {memory} MiB, {}",
+        counted(setup.count, "malformed request"),
+        statuses.join(", "),
+        counted(slow, "slow one"),
+        counted(open, "descriptor")
     );
     Ok((said, setup.count + slow))
 }

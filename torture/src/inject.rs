@@ -16,6 +16,7 @@ use crate::places::Places;
 use crate::service::tool;
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
+use crate::words::counted;
 use crate::writer::Pace;
 
 /// Calls that write, sync, or change a folder.
@@ -106,7 +107,7 @@ pub fn run(setup: &Setup, faults: &[Fault], command: &str, only: Option<&str>, t
             cases.retain(|case| case.name() == only);
         }
         cases.truncate(usize::try_from(setup.count).unwrap_or(usize::MAX));
-        println!("{} of {all} cases, seed {}", cases.len(), setup.seed);
+        println!("{} of {}, seed {}", cases.len(), counted(all as u64, "case"), setup.seed);
         Ok((folder, stages, cases))
     });
     let (folder, mut stages, cases) = match ended {

@@ -11,6 +11,7 @@ use crate::places::Places;
 use crate::service::Status;
 use crate::trial::Trial;
 use crate::trouble::{During, Result};
+use crate::words::counted;
 use crate::writer::USUAL;
 
 /// Kills of one store; then everything is worked off and judged, and the next seed begins with an empty one.
@@ -27,11 +28,17 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     let lines: u64 = seen.iter().map(|(.., lines)| lines).sum();
     let mut peak = Peak::default();
     seen.iter().for_each(|(_, most, _)| peak.max(most));
-    println!("{} kills, seed {}, {lines} lines; hit: {phases}", setup.count, setup.seed);
+    println!(
+        "{}, seed {}, {}; hit: {phases}",
+        counted(setup.count, "kill"),
+        setup.seed,
+        counted(lines, "line")
+    );
     let Peak { memory_kib, descriptors, opening } = peak;
     println!(
-        "at most {} MiB resident, {descriptors} descriptors, opened within {opening:.2?}",
-        memory_kib / 1024
+        "at most {} MiB resident, {}, opened within {opening:.2?}",
+        memory_kib / 1024,
+        counted(descriptors, "descriptor")
     );
     let missed = phases.missed();
     if !missed.is_empty() {

@@ -19,6 +19,7 @@ use crate::places::Places;
 use crate::service::{PATIENCE, Status};
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
+use crate::words::counted;
 use crate::writer::Pace;
 
 const LINES: u64 = 3_000;
@@ -55,12 +56,12 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     let phases: Phases = seen.iter().map(|seen| seen.phases).sum();
     let sum = |of: fn(&Seen) -> u64| seen.iter().map(of).sum::<u64>();
     println!(
-        "{} loads, seed {}: {} lines that kill; {} deaths by them, {} kills at random; {} parked, {} gave up on; hit: {phases}",
-        setup.count,
+        "{}, seed {}: {} that kill; {} by them, {} at random; {} parked, {} gave up on; hit: {phases}",
+        counted(setup.count, "load"),
         setup.seed,
-        sum(|seen| seen.lines),
-        sum(|seen| seen.deaths),
-        sum(|seen| seen.kills),
+        counted(sum(|seen| seen.lines), "line"),
+        counted(sum(|seen| seen.deaths), "death"),
+        counted(sum(|seen| seen.kills), "kill"),
         sum(|seen| seen.parked),
         sum(|seen| seen.lines - seen.parked),
     );

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::line::{self, Place};
 use crate::service::{Program, Shown};
 use crate::trouble::{During, Result, Trouble};
+use crate::words::counted;
 
 /// What the tail reads of a file at first, at most: so far up there may be no rung.
 pub const FIRST_READ: u64 = 1 << 20;
@@ -142,13 +143,17 @@ pub fn judge(before: &[(Place, u64)], after: &[(Place, u64)], left: &[Left], mes
         };
         if again > may {
             return Err(Trouble::new(format!(
-                "I4 {again} bytes of {} came again, and {may} may: {read} were read, {end} are left",
+                "I4 {} of {} came again, and {may} may: read {read}, left {end}",
+                counted(again, "byte"),
                 path.display()
             )));
         }
     }
     if let Some((of, bytes)) = again.pop_first() {
-        return Err(Trouble::new(format!("I4 {bytes} bytes came again of {of:?}, which is gone")));
+        return Err(Trouble::new(format!(
+            "I4 {} came again of {of:?}, which is gone",
+            counted(bytes, "byte")
+        )));
     }
     let in_files: BTreeSet<(u32, u64)> =
         left.iter().flat_map(|left| left.lines.iter().map(|(place, _)| line(place))).collect();
@@ -185,7 +190,9 @@ impl fmt::Display for Seen {
         let Seen { left, saved, again, rolled_back } = self;
         write!(
             f,
-            "{left} lines are left in files, {saved} are in the log alone, {again} came twice, as {rolled_back} roll backs told"
+            "{} left in files, {saved} in the log alone, {again} delivered twice, as {} told",
+            counted(*left, "line"),
+            counted(*rolled_back, "roll back")
         )
     }
 }

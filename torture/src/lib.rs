@@ -86,5 +86,7 @@ pub mod soak;
 pub mod trial;
 /// Why a campaign stopped.
 pub mod trouble;
+/// Counts in sentences.
+pub mod words;
 /// Who writes the followed files.
 pub mod writer;

@@ -25,6 +25,7 @@ use crate::need;
 use crate::rotation_mode::Mode;
 use crate::rotation_stage::{LOGROTATE, Stage};
 use crate::trouble::{During, Result};
+use crate::words::counted;
 
 /// Cases wait most of the time.
 const AT_ONCE: usize = 6;
@@ -42,9 +43,9 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
         *hits.entry(one.case.to_string()).or_default() += one.rotations;
         did.add(one);
     }
-    println!("{} cases, seed {}: {did}", setup.count, setup.seed);
+    println!("{}, seed {}: {did}", counted(setup.count, "case"), setup.seed);
     for (case, rotations) in &hits {
-        println!("  {case}: {rotations} rotations");
+        println!("  {case}: {}", counted(*rotations, "rotation"));
     }
     // A case that failed says so itself.
     let has_all = seen.len() as u64 == setup.count && setup.count >= hits.len() as u64;
@@ -148,7 +149,13 @@ impl fmt::Display for Did {
         let Sum { stored, saved, missing, counted_bytes, lost_sight } = sum;
         write!(
             f,
-            "{stored} lines stored, {saved} of them in no file any more; {late} writers were late; {kills} kills, {stops} stops; {missing} lines destroyed unread, of which {counted_bytes} bytes and {lost_sight} files were counted"
+            "{} stored, {saved} of them in no file any more; late writers: {late}; {}, {}; {} destroyed unread, counted as {} and {}",
+            counted(*stored, "line"),
+            counted(*kills, "kill"),
+            counted(*stops, "stop"),
+            counted(*missing, "line"),
+            counted(*counted_bytes, "byte"),
+            counted(*lost_sight, "file")
         )
     }
 }

@@ -14,6 +14,7 @@ use crate::cgroup::MemoryGroup;
 use crate::need;
 use crate::service::{PATIENCE, Service, Status};
 use crate::trouble::{During, Result, Trouble};
+use crate::words::counted;
 
 /// What README promises, for everything together.
 const LIMIT_BYTES: u64 = 96 << 20;
@@ -41,7 +42,8 @@ impl Sum {
 
 impl fmt::Display for Sum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} lines, {} bytes, CRC {:08x}", self.lines, self.bytes, self.crc)
+        let (lines, bytes) = (counted(self.lines, "line"), counted(self.bytes, "byte"));
+        write!(f, "{lines}, {bytes}, CRC {:08x}", self.crc)
     }
 }
 
@@ -90,9 +92,9 @@ fn one(setup: &Setup, folder: &Path) -> Result<()> {
     };
     let told = |what: &str, service: &Service, since: Instant, status: &Status| {
         println!(
-            "{what}: {:.1} s, {} lines in, {} MiB resident at most",
+            "{what}: {:.1} s, {} in, {} MiB resident at most",
             since.elapsed().as_secs_f64(),
-            status.log.next_seq - 1,
+            counted(status.log.next_seq - 1, "line"),
             service.proc_kib("VmHWM").unwrap_or_default() / 1024
         );
     };

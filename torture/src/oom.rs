@@ -14,6 +14,7 @@ use crate::places::Places;
 use crate::service::wait_for;
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
+use crate::words::counted;
 use crate::writer::USUAL;
 
 /// Kills of one store.
@@ -74,8 +75,9 @@ fn one(setup: &Setup, folder: &Path, seed: u64, kills: u64) -> Result<Phases> {
         let killed = group.kills()? - before;
         if killed == 0 || ended.is_none_or(|status| status.code().is_some()) {
             return Err(Trouble::new(format!(
-                "kill {}: {killed} processes killed, the service: {ended:?}",
-                kill + 1
+                "kill {}: {} killed, the service: {ended:?}",
+                kill + 1,
+                counted(killed, "process")
             )));
         }
         trial.judge().during(format!("after kill {}", kill + 1))?;

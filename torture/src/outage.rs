@@ -20,6 +20,7 @@ use crate::places::Places;
 use crate::service::PATIENCE;
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
+use crate::words::counted;
 use crate::writer::Pace;
 
 /// They wait most of the time.
@@ -184,13 +185,13 @@ pub fn run(setup: &Setup, outages: u64, tally: &mut Tally) {
     let phases: Phases = seen.iter().map(|seen| seen.phases).sum();
     let sum = |of: fn(&Seen) -> u64| seen.iter().map(of).sum::<u64>();
     println!(
-        "{} loads, {} outages, seed {}, {} lines; {} of {} deliveries failed, at most {} in a row; hit: {phases}",
-        setup.count,
-        sum(|seen| seen.outages),
+        "{}, {}, seed {}, {}; {} of {} failed, at most {} in a row; hit: {phases}",
+        counted(setup.count, "load"),
+        counted(sum(|seen| seen.outages), "outage"),
         setup.seed,
-        sum(|seen| seen.lines),
+        counted(sum(|seen| seen.lines), "line"),
         sum(|seen| seen.failed),
-        sum(|seen| seen.deliveries),
+        counted(sum(|seen| seen.deliveries), "delivery"),
         seen.iter().map(|seen| seen.in_a_row).max().unwrap_or_default()
     );
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::campaign::{Setup, Tally};
 use crate::service::Service;
 use crate::trouble::{During, Result, Trouble};
+use crate::words::{counted, was_or_were};
 
 /// In every line of what may not be read.
 const SECRET: &str = "SECRET-THAT-NOBODY-FOLLOWS";
@@ -21,8 +22,11 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
         setup.stores("paths", SWAPS_A_STORE, tally, |folder, seed, swaps| one(setup, folder, seed, swaps));
     let lines: u64 = seen.into_iter().sum();
     println!(
-        "{} exchanges, seed {}; {lines} lines of allowed files were read meanwhile",
-        setup.count, setup.seed
+        "{}, seed {}; {} of allowed files {} read meanwhile",
+        counted(setup.count, "exchange"),
+        setup.seed,
+        counted(lines, "line"),
+        was_or_were(lines)
     );
 }
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::iter::Sum;
 
 use crate::service::Status;
+use crate::words::counted;
 
 /// Counts of what happened before, or during, a fault.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,7 +77,9 @@ impl fmt::Display for Phases {
         let Phases { append, roll, settle, relocate, remove, recover, clean_stop } = self;
         write!(
             f,
-            "append {append}, roll {roll}, settle {settle}, relocate {relocate} lines, remove {remove} segments, recover {recover}, clean stop {clean_stop}"
+            "append {append}, roll {roll}, settle {settle}, relocate {}, remove {}, recover {recover}, clean stop {clean_stop}",
+            counted(*relocate, "line"),
+            counted(*remove, "segment")
         )
     }
 }

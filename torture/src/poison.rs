@@ -19,6 +19,7 @@ use crate::places::Places;
 use crate::service::Status;
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
+use crate::words::counted;
 use crate::writer::Pace;
 
 const LINES: u64 = 3_000;
@@ -75,16 +76,16 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     let sum = |of: fn(&Seen) -> u64| seen.iter().map(of).sum::<u64>();
     let most = |of: fn(&Seen) -> u64| seen.iter().map(of).max().unwrap_or_default();
     println!(
-        "{} loads, seed {}: {} poison lines, of which {} were parked; {} outages; at most {} deliveries of a neighbour (strict), {} (holes); in holes {} poison lines wait, and {} lines are dead letters that are no poison; hit: {phases}",
-        setup.count,
+        "{}, seed {}: {}, {} of them parked; {}; of a neighbour at most {} (strict), {} (holes); in holes {} waiting, and {} dead-lettered without being poison; hit: {phases}",
+        counted(setup.count, "load"),
         setup.seed,
-        sum(|seen| seen.poison),
+        counted(sum(|seen| seen.poison), "poison line"),
         sum(|seen| seen.parked),
-        sum(|seen| seen.outages),
-        most(|seen| seen.most_strict),
+        counted(sum(|seen| seen.outages), "outage"),
+        counted(most(|seen| seen.most_strict), "delivery"),
         most(|seen| seen.most_holes),
-        sum(|seen| seen.waiting),
-        sum(|seen| seen.innocent),
+        counted(sum(|seen| seen.waiting), "poison line"),
+        counted(sum(|seen| seen.innocent), "line"),
     );
 }
 
@@ -301,7 +302,12 @@ pub fn hang(setup: &Setup, tally: &mut Tally) {
     let phases: Phases = seen.iter().map(|(hit, ..)| *hit).sum();
     let hung: u64 = seen.iter().map(|(_, hung, _)| hung).sum();
     let outages: u64 = seen.iter().map(|(.., outages)| outages).sum();
-    println!("{hung} processes hung, {outages} outages, seed {}; hit: {phases}", setup.seed);
+    println!(
+        "{} hung, {}, seed {}; hit: {phases}",
+        counted(hung, "process"),
+        counted(outages, "outage"),
+        setup.seed
+    );
 }
 
 fn hangs_of(setup: &Setup, folder: &Path, seed: u64, hangs: u64) -> Result<(Phases, u64, u64)> {

@@ -25,6 +25,7 @@ use crate::service::tool;
 use crate::shutdown::Neighbour;
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
+use crate::words::counted;
 use crate::writer::Pace;
 
 /// States of one recording.
@@ -79,8 +80,10 @@ pub fn run(setup: &Setup, beside: Beside, tally: &mut Tally) {
     let (flushes, seen): (Vec<usize>, Vec<Seen>) = seen.into_iter().unzip();
     let flushes: usize = flushes.iter().sum();
     println!(
-        "{} crash states, {command}, seed {}, of recordings with {flushes} flushes",
-        setup.count, setup.seed
+        "{}, {command}, seed {}, of recordings with {}",
+        counted(setup.count, "crash state"),
+        setup.seed,
+        counted(flushes as u64, "flush")
     );
     if beside == Beside::Followed {
         println!("In all states: {}", seen.into_iter().sum::<Seen>());
@@ -311,7 +314,9 @@ fn go_on(setup: &Setup, trial: &mut Trial) -> Result<()> {
     let total: u64 = trial.resting().iter().map(|writer| writer.lines()).sum();
     match trial.history().observed.last().map(|seen| seen.next_seq) {
         Some(next) if next == total + 1 => Ok(()),
-        next => Err(Trouble::new(format!("I4 {total} lines were written, and next seq is {next:?}"))),
+        next => {
+            Err(Trouble::new(format!("I4 written: {}, and next seq is {next:?}", counted(total, "line"))))
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::places::Places;
 use crate::service::{Service, tool};
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
+use crate::words::counted;
 use crate::writer::{Pace, Writer};
 
 /// Steps of one store; then everything is worked off and judged.
@@ -67,7 +68,11 @@ impl fmt::Display for Steps {
         let Steps { deleted, same_inode, packed, kills, while_down, .. } = self;
         write!(
             f,
-            "{written} bursts, {half_lines} of them ended in half a line; {renamed} files renamed, {copied} copied and truncated, {truncated} truncated, {deleted} deleted, {same_inode} made again on the same inode, {packed} packed; {kills} kills, {while_down} steps while it was down"
+            "{}, {half_lines} of them ended in half a line; {} renamed, {copied} copied and truncated, {truncated} truncated, {deleted} deleted, {same_inode} made again on the same inode, {packed} packed; {}, {} while it was down",
+            counted(*written, "burst"),
+            counted(*renamed, "file"),
+            counted(*kills, "kill"),
+            counted(*while_down, "step")
         )
     }
 }
@@ -83,7 +88,8 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     let lines: u64 = seen.iter().map(|(.., lines)| lines).sum();
     let mut steps = Steps::default();
     seen.iter().for_each(|(did, ..)| steps.sum(did));
-    println!("{} steps, seed {}, {lines} lines: {steps}; hit: {phases}", setup.count, setup.seed);
+    let (count, lines) = (counted(setup.count, "step"), counted(lines, "line"));
+    println!("{count}, seed {}, {lines}: {steps}; hit: {phases}", setup.seed);
 }
 
 fn one(setup: &Setup, folder: &Path, seed: u64, count: u64) -> Result<(Steps, Phases, u64)> {

@@ -17,6 +17,7 @@ use crate::phases::Phases;
 use crate::places::Places;
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
+use crate::words::counted;
 use crate::writer::USUAL;
 
 /// Cuts of one file system; then everything is worked off and judged.
@@ -48,7 +49,12 @@ pub fn run(setup: &Setup, how: How, tally: &mut Tally) {
         setup.stores(&command, CUTS_A_STORE, tally, |folder, seed, cuts| one(setup, how, folder, seed, cuts));
     let phases: Phases = seen.iter().map(|(hit, _)| *hit).sum();
     let lines: u64 = seen.iter().map(|(_, lines)| lines).sum();
-    println!("{} power cuts, {command}, seed {}, {lines} lines; hit: {phases}", setup.count, setup.seed);
+    println!(
+        "{}, {command}, seed {}, {}; hit: {phases}",
+        counted(setup.count, "power cut"),
+        setup.seed,
+        counted(lines, "line")
+    );
 }
 
 fn one(setup: &Setup, how: How, folder: &Path, seed: u64, cuts: u64) -> Result<(Phases, u64)> {

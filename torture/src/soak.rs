@@ -14,6 +14,7 @@ use crate::places::Places;
 use crate::service::{Service, Status};
 use crate::trial::Trial;
 use crate::trouble::{During, Result, Trouble};
+use crate::words::counted;
 use crate::writer::Pace;
 
 /// Runs of the service between two kills, of the whole time.
@@ -51,7 +52,7 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     let name = format!("soak-{}", setup.seed);
     match setup.folder(&name).and_then(|folder| Ok((one(setup, &folder)?, folder))) {
         Ok((said, folder)) => {
-            println!("{} minutes, seed {}, {said}", setup.count, setup.seed);
+            println!("{}, seed {}, {said}", counted(setup.count, "minute"), setup.seed);
             tally.pass(setup.count);
             // Nothing is left to look at.
             let _ = fs::remove_dir_all(folder);
@@ -107,13 +108,16 @@ fn one(setup: &Setup, folder: &Path) -> Result<String> {
     let of = |most: Most| {
         let Most { memory_kib, descriptors, disk_kib } = most;
         format!(
-            "{} MiB resident, {descriptors} descriptors, {} MiB of disk",
+            "{} MiB resident, {}, {} MiB of disk",
             memory_kib >> 10,
+            counted(descriptors, "descriptor"),
             disk_kib >> 10
         )
     };
     Ok(format!(
-        "{lines} lines, {kills} kills; hit: {phases}\nfirst half: at most {}\nsecond half: at most {}",
+        "{}, {}; hit: {phases}\nfirst half: at most {}\nsecond half: at most {}",
+        counted(lines, "line"),
+        counted(kills, "kill"),
         of(first),
         of(second)
     ))

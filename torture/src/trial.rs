@@ -18,6 +18,7 @@ use crate::phases::Phases;
 use crate::places::Places;
 use crate::service::{Output, Program, Service, Status, wait_for};
 use crate::trouble::{During, Result, Trouble};
+use crate::words::counted;
 use crate::writer::{Pace, Writer, Writers};
 
 /// Sockets, files of the store and pipes; besides, one for each followed file, which stays open for minutes after it was
@@ -317,7 +318,11 @@ impl Trial {
         })?;
         let mut broken = Vec::new();
         if last.log.next_seq != total + 1 {
-            broken.push(format!("I4 {total} lines were written, and next seq is {}", last.log.next_seq));
+            broken.push(format!(
+                "I4 written: {}, and next seq is {}",
+                counted(total, "line"),
+                last.log.next_seq
+            ));
         }
         let losses = &last.losses;
         if losses.lost_lines + losses.destroyed_unread_bytes + losses.rolled_back + losses.dropped_lines > 0 {
@@ -393,6 +398,6 @@ pub fn told(mut broken: Vec<String>) -> Result<()> {
     if broken.is_empty() {
         Ok(())
     } else {
-        Err(Trouble::new(format!("{count} breaches\n  {}", broken.join("\n  "))))
+        Err(Trouble::new(format!("{}\n  {}", counted(count as u64, "breach"), broken.join("\n  "))))
     }
 }
