@@ -318,11 +318,8 @@ impl Trial {
         })?;
         let mut broken = Vec::new();
         if last.log.next_seq != total + 1 {
-            broken.push(format!(
-                "I4 written: {}, and next seq is {}",
-                counted(total, "line"),
-                last.log.next_seq
-            ));
+            let (lines, next) = (counted(total, "line"), last.log.next_seq);
+            broken.push(format!("I4 written: {lines}, and next seq is {next}"));
         }
         let losses = &last.losses;
         if losses.lost_lines + losses.destroyed_unread_bytes + losses.rolled_back + losses.dropped_lines > 0 {
