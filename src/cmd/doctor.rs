@@ -16,8 +16,9 @@ use super::place::Place;
 use super::volatile::volatile;
 use super::{Exit, Failure, wrote};
 use crate::cli::DoctorArgs;
+use crate::config::Settings;
 use crate::http::{AnsweredBy, DoctorJson, StatusJson, file_system_bytes, free_bytes, is_read_only};
-use crate::service::{killers, out_at_the_end};
+use crate::service::{command_missing, killers, out_at_the_end};
 use crate::supervise::{
     Cause, Ended, Events, JudgeSettings, LogInputs, Pauses, Report, State, StoppedGroup, Typed, Verdict,
     judge_end, judge_log, judge_stopped, last_run, notes_on, quoted,
@@ -35,13 +36,13 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
         return wrote(writeln!(io::stdout(), "{cause}\n\n{}", runbook::section(cause)));
     }
     let mut data_dir = super::data_dir(args.data_dir.data_dir.as_deref());
-    let mut disk = None;
+    let mut config = None;
     if let Some(file) = &args.config {
         let loaded = super::settings(Some(file), crate::config::Overrides::default())?;
-        disk = Some((loaded.settings.disk.limit, loaded.settings.disk.min_free));
         if args.data_dir.data_dir.is_none() {
-            data_dir = loaded.settings.data_dir;
+            data_dir.clone_from(&loaded.settings.data_dir);
         }
+        config = Some((file.as_path(), loaded.settings));
     }
     let place = match &args.url {
         Some(url) => Place::Url(url.clone()),
@@ -57,7 +58,7 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
         }
         (None, Place::DataDir(folder)) => {
             let view: View = super::store::view(folder)?;
-            let report = on_disk(folder, &view, args.config.as_deref(), disk)?;
+            let report = on_disk(folder, &view, config.as_ref().map(|(file, settings)| (*file, settings)))?;
             let records = view.state().sources.values();
             let records = records.filter_map(|source| SourceRecord::decode(&source.checkpoint).ok());
             (
@@ -83,12 +84,7 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
 }
 
 /// Verdicts on a store that no service has open: what the last run was doing, and what waits for the next.
-fn on_disk(
-    data_dir: &Path,
-    view: &View,
-    config: Option<&Path>,
-    disk: Option<(u64, u64)>,
-) -> Result<Report, Failure> {
+fn on_disk(data_dir: &Path, view: &View, config: Option<(&Path, &Settings)>) -> Result<Report, Failure> {
     let entries = Events::look(data_dir).map_err(super::store::failure)?;
     let state = view.state();
     let in_flight = out_at_the_end(state);
@@ -97,11 +93,12 @@ fn on_disk(
         last
     });
     let mut started = last.as_ref().map(|last| last.started.clone()).unwrap_or_default();
-    if let Some(config) = config {
-        let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
-        started.config = quoted(&config.to_string_lossy());
+    if let Some((file, settings)) = config {
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        started = super::in_service(started, &settings.service);
+        started.config = quoted(&file.to_string_lossy());
     }
-    let typed = Typed::about(data_dir, started);
+    let typed = Typed::about(data_dir, started).stopped();
     let settings = JudgeSettings { stall_after_ms: u64::MAX, typed };
     let died = last.as_ref().filter(|last| last.ended != Ended::Cleanly);
     let groups = state.groups.iter().map(|(id, group)| {
@@ -111,6 +108,9 @@ fn on_disk(
             lag_lines: group.lag_lines(state.next_seq),
             dead_letters: view.dead_count(*id) as u64,
             is_paused: group.paused,
+            program_missing: config
+                .and_then(|(_, settings)| settings.processor(&group.name))
+                .and_then(|processor| command_missing(&processor.kind)),
             in_flight: in_flight.iter().filter_map(of_group).collect(),
         };
         judge_stopped(&stopped, died, &settings)
@@ -124,7 +124,8 @@ fn on_disk(
         ..LogInputs::default()
     };
     // Without its configuration nobody knows the limits that it had.
-    if let Some((limit_bytes, min_free_bytes)) = disk {
+    if let Some((_, settings)) = config {
+        let (limit_bytes, min_free_bytes) = (settings.disk.limit, settings.disk.min_free);
         let free_bytes = free_bytes(data_dir);
         inputs.full = if inputs.disk_bytes >= limit_bytes {
             Some(Pauses::AtLimit)

@@ -10,6 +10,7 @@ use crate::cli::DrainArgs;
 use crate::messages;
 use crate::plain::{counted, size};
 use crate::service::{self, Drain, Plan, Progress};
+use crate::supervise::Started;
 
 /// How often progress is told where there is no terminal.
 const TELL: Duration = Duration::from_secs(10);
@@ -32,8 +33,22 @@ pub fn run(args: &DrainArgs) -> Result<Exit, Failure> {
         (None, false) => Some(crate::config::DEFAULT_GROUP.to_owned()),
         (None, true) => None,
     };
+    for processor in settings
+        .processors
+        .iter()
+        .filter(|processor| group.as_ref().is_none_or(|only| *only == processor.group))
+    {
+        if let Some(why) = service::command_missing(&processor.kind) {
+            let what = format!("the command of group {} cannot be run: {why}", processor.group);
+            return Err(Failure::could_not_run(what)
+                .hint("nothing was drained; correct `command` under [[processor]]"));
+        }
+    }
+    // What was typed is a drain, which nobody wants to repeat as the start of the service.
+    let started = super::started(&settings, args.config.as_deref(), &args.command)?;
+    let started = Started { typed: String::new(), ..started };
     let drain = Drain { group, max_lines: args.max_lines, time_max: args.duration, rate: args.rate };
-    let plan = Plan { drain: Some(drain), ..Plan::default() };
+    let plan = Plan { drain: Some(drain), started, ..Plan::default() };
     let started = Instant::now();
     let bar = bar();
     let mut told = Instant::now();

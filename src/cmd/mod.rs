@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::StoreArgs;
-use crate::config::{ConfigError, DEFAULT_DATA_DIR, Loaded, Overrides, Settings, Sources};
+use crate::config::{ConfigError, DEFAULT_DATA_DIR, Loaded, Overrides, Service, Settings, Sources};
 use crate::file_limit;
 use crate::plain::plain;
 use crate::service::command_missing;
@@ -253,9 +253,24 @@ fn refuse_missing(settings: &Settings, group: Option<&str>, command: &[OsString]
 /// When there is no working directory.
 fn started(settings: &Settings, config: Option<&Path>, command: &[OsString]) -> Result<Started, Failure> {
     let args: Vec<OsString> = std::env::args_os().collect();
-    let service = &settings.service;
-    let typed = (service.command_prefix.as_str(), service.start_command.as_str());
-    Ok(Started::of(&args, command, &working_dir()?, config, typed))
+    // Those of [service] say how to type commands, and are no part of one.
+    let is_ours = |name: &OsString| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(b"SPILLQ_") && !name.starts_with(b"SPILLQ_SERVICE_")
+    };
+    let variables: Vec<_> = std::env::vars_os().filter(|(name, _)| is_ours(name)).collect();
+    let typed = Started::of(&args, command, &working_dir()?, config, &variables);
+    Ok(in_service(typed, &settings.service))
+}
+
+/// With how commands are typed where it runs.
+fn in_service(started: Started, service: &Service) -> Started {
+    Started {
+        prefix: service.command_prefix.clone(),
+        stopped_prefix: service.stopped_prefix.clone(),
+        start: service.start_command.clone(),
+        ..started
+    }
 }
 
 fn working_dir() -> Result<PathBuf, Failure> {

@@ -39,7 +39,8 @@ pub use server::{Place, Server};
 pub use settings::{
     BatchLimits, DEFAULT_DATA_DIR, DEFAULT_GROUP, Disk, DumpSignal, Follow, GIB, Group, Http, IN_FLIGHT_MAX,
     Input, KIB, Keep, Kind, LEASED_BYTES_MAX, LagPolicy, Listen, MIB, MaxLag, OnDamage, Order, Processor,
-    Retry, SECTIONS_MAX, STDIN, Settings, Start, Stream, Stuck, Surroundings, Table, WhenFull, Window, Word,
+    Retry, SECTIONS_MAX, STDIN, Service, Settings, Start, Stream, Stuck, Surroundings, Table, WhenFull,
+    Window, Word,
 };
 pub use show::{as_json, as_toml};
 pub use value::{duration_text, parse_duration, parse_size, size_text};

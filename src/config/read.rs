@@ -76,6 +76,7 @@ pub(super) fn settings<'a>(reader: &mut Reader<'a>, table: &'a DeTable<'a>, base
 
     let mut service = reader.section(&mut top, "service");
     reader.get(&mut service, "command_prefix", &mut settings.service.command_prefix, any_text(typed_command));
+    reader.get(&mut service, "stopped_prefix", &mut settings.service.stopped_prefix, any_text(typed_command));
     reader.get(&mut service, "start_command", &mut settings.service.start_command, any_text(typed_command));
     reader.finish(service);
 

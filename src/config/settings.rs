@@ -141,6 +141,8 @@ impl Http {
 pub struct Service {
     /// What stands before `spillq` in the commands that `doctor` suggests, such as `runuser -u spillq --`.
     pub command_prefix: String,
+    /// The same while the service is stopped; empty for the same.
+    pub stopped_prefix: String,
     /// The command that starts the service again; empty for the one that was typed.
     pub start_command: String,
 }

@@ -163,6 +163,7 @@ pub(super) fn parts(settings: &Settings) -> Vec<Part> {
         Section::Table("service"),
         vec![
             ("command_prefix", Value::from(settings.service.command_prefix.clone())),
+            ("stopped_prefix", Value::from(settings.service.stopped_prefix.clone())),
             ("start_command", Value::from(settings.service.start_command.clone())),
         ],
     ));

@@ -10,6 +10,7 @@ mod doors;
 #[doc(hidden)]
 pub mod fuzzing;
 mod outside;
+mod programs;
 mod read_only;
 mod reload;
 mod seek;

@@ -9,7 +9,7 @@ use indicatif::HumanCount;
 use super::read_only::is_read_only;
 use crate::plain::counted;
 use crate::queue::Status;
-use crate::supervise::{AtRisk, LeftOut, Outside, ProgramFile};
+use crate::supervise::{AtRisk, LeftOut, Outside};
 use crate::tail::{LeftOutFiles, Snapshot, SourceRecord, SourceState, SourceStatus, TailHandle};
 
 /// Files that a finding names at most.
@@ -19,12 +19,6 @@ const FILES_NAMED_MAX: usize = 20;
 #[must_use]
 pub fn free_bytes(data_dir: &Path) -> Option<u64> {
     rustix::fs::statvfs(data_dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
-/// The programs of commands that cannot be run, by group, each with the reason.
-pub(super) fn programs_missing(programs: &[(String, ProgramFile)]) -> BTreeMap<String, String> {
-    let missing = |(group, program): &(String, ProgramFile)| Some((group.clone(), program.missing()?));
-    programs.iter().filter_map(missing).collect()
 }
 
 /// The offset up to which the lines of a file are in the log.

@@ -21,7 +21,8 @@ use tokio::sync::Mutex;
 
 use super::doctor::DoctorJson;
 use super::doors::Addresses;
-use super::outside::{look_outside, outside, programs_missing};
+use super::outside::{look_outside, outside};
+use super::programs::Programs;
 use super::reload::{ConfigDoor, ReloadJson};
 use super::socket::{bind, serve_made_again};
 use super::wire::{AdminJson, AnswerJson, AnsweredBy, ErrorJson, LineJson, SourceNames, StatusJson};
@@ -49,6 +50,7 @@ pub struct Api {
     data_dir: Arc<Path>,
     config: Option<ConfigDoor>,
     pub(super) replays: Replays,
+    programs: Programs,
     /// Made at the first use, and shared: looking at lines is rare.
     reader: Arc<Mutex<Option<Reader>>>,
 }
@@ -71,6 +73,7 @@ impl Api {
             data_dir: Arc::from(data_dir),
             config: None,
             replays: Replays::default(),
+            programs: Programs::default(),
             reader: Arc::default(),
         }
     }
@@ -94,12 +97,13 @@ impl Api {
     pub async fn doctor(&self) -> Result<DoctorJson, Closed> {
         let status = self.handle.ask(Command::Status).await?;
         let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
-        let programs = self.supervision.programs();
         let looked = tokio::task::spawn_blocking(move || {
             let outside = outside(&data_dir, tail.as_deref(), &status);
-            (status, Outside { programs_missing: programs_missing(&programs), ..outside })
+            (status, outside)
         });
         let (status, outside) = looked.await.map_err(|_| Closed)?;
+        let programs_missing = self.programs.missing(self.supervision.programs()).await;
+        let outside = Outside { programs_missing, ..outside };
         let report = self.supervision.look(&status, &outside, now_ms());
         let mut doctor = DoctorJson::new(AnsweredBy::Service, &report);
         if let Some(config) = &self.config {
@@ -115,15 +119,15 @@ impl Api {
     pub async fn metrics(&self) -> Result<String, Closed> {
         let status = self.handle.ask(Command::Status).await?;
         let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
-        let programs = self.supervision.programs();
         // It waits for the tail, briefly: not on a thread of the runtime.
         let looked = tokio::task::spawn_blocking(move || {
             let (outside, snapshot) = look_outside(&data_dir, tail.as_deref(), &status);
-            let outside = Outside { programs_missing: programs_missing(&programs), ..outside };
             (status, outside, snapshot, Process::of_self())
         });
         let (status, outside, snapshot, process) = looked.await.map_err(|_| Closed)?;
         let ages = self.ages(&status).await?;
+        let programs_missing = self.programs.missing(self.supervision.programs()).await;
+        let outside = Outside { programs_missing, ..outside };
         let report = self.supervision.look(&status, &outside, now_ms());
         let (limit_bytes, min_free_bytes) = self.supervision.disk_limits();
         Ok(metrics::render(&Facts {
@@ -146,14 +150,15 @@ impl Api {
     pub async fn status(&self) -> Result<StatusJson, Closed> {
         let status = self.handle.ask(Command::Status).await?;
         let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
-        let programs = self.supervision.programs();
         // It waits for the tail, briefly: not on a thread of the runtime.
         let looked = tokio::task::spawn_blocking(move || {
             let (outside, tail) = look_outside(&data_dir, tail.as_deref(), &status);
-            (status, Outside { programs_missing: programs_missing(&programs), ..outside }, tail)
+            (status, outside, tail)
         });
         let (status, outside, tail) = looked.await.map_err(|_| Closed)?;
         let ages = self.ages(&status).await?;
+        let programs_missing = self.programs.missing(self.supervision.programs()).await;
+        let outside = Outside { programs_missing, ..outside };
         let report = self.supervision.look(&status, &outside, now_ms());
         let config = self.config.as_ref().map(ConfigDoor::told);
         let (limit_bytes, _) = self.supervision.disk_limits();

@@ -66,11 +66,15 @@ pub(super) async fn serve_made_again(data_dir: &Path, mut listener: UnixListener
     }
 }
 
-/// Ends when the file that is there now is not there any more.
+/// Ends when the file that is there now is not there any more. A data dir that hangs makes it wait, and nobody else.
 async fn is_gone(socket: &Path) {
-    let inode = || fs::symlink_metadata(socket).map(|found| found.ino()).ok();
-    let ours = inode();
-    while ours.is_some() && inode() == ours {
+    let inode = || async {
+        let socket = socket.to_owned();
+        let look = move || fs::symlink_metadata(socket).map(|found| found.ino()).ok();
+        tokio::task::spawn_blocking(look).await.unwrap_or_default()
+    };
+    let ours = inode().await;
+    while ours.is_some() && inode().await == ours {
         tokio::time::sleep(SOCKET_LOOK).await;
     }
 }

@@ -19,7 +19,7 @@ use super::preview::program_file;
 use crate::config::{self, Settings};
 use crate::processor::{Limits, Orders, Origin, Pace, Processor, Terms, Worker};
 use crate::queue::{GroupSettings, Handle, Queue, Replays, Window};
-use crate::supervise::{ProcessorKind, ProcessorName, ProgramFile};
+use crate::supervise::{ProcessorKind, ProcessorName};
 
 /// The groups as the owner has them.
 pub(super) type Groups = [(GroupId, Arc<GroupSettings>)];
@@ -265,9 +265,14 @@ impl Crews {
         let program = processor.as_ref().and_then(|processor| program_file(&processor.kind));
         let name = ProcessorName { kind, about: built.about(), program };
         tracing::info!(group, processor = name.to_string(), "a processor is at work");
-        // It is started with the first batch, which may be long in coming.
-        if let Some(why) = name.program.as_ref().and_then(ProgramFile::missing) {
-            tracing::warn!(group, "the command cannot be run: {why}");
+        if let Some(program) = name.program.clone() {
+            let group = group.to_owned();
+            // It is started with the first batch, which may be long in coming. Its file system may hang.
+            drop(tokio::task::spawn_blocking(move || {
+                if let Some(why) = program.missing() {
+                    tracing::warn!(group, "the command cannot be run: {why}");
+                }
+            }));
         }
         let (orders, listens) = watch::channel(Orders::Work);
         let (handle, window) = (self.handle.clone(), Arc::clone(&self.window));

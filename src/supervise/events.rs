@@ -22,6 +22,8 @@ const SLOTS: u64 = 512;
 const SLOT_BYTES: usize = 2_048;
 const HEAD_BYTES: usize = 16;
 const TEXT_BYTES_MAX: usize = SLOT_BYTES - HEAD_BYTES;
+/// What an entry takes beside its event: its time.
+const ENTRY_BYTES: usize = 64;
 /// Of one text within an event so much is kept; JSON may write a byte as two.
 const FIELD_BYTES_MAX: usize = 440;
 
@@ -199,7 +201,13 @@ fn cut(event: Event) -> Event {
             Event::Changed { group, from, to, cause, first_seq, last_seq, summary: begin(summary) }
         }
         Event::Start { run, pid, boot, oom, started } => {
-            Event::Start { run, pid, boot, oom, started: started.bounded() }
+            let rest = Event::Start { run, pid, boot, oom, started: Started::default() };
+            let taken = serde_json::to_vec(&rest).map_or(TEXT_BYTES_MAX, |rest| rest.len() + ENTRY_BYTES);
+            let started = started.within(TEXT_BYTES_MAX.saturating_sub(taken));
+            match rest {
+                Event::Start { run, pid, boot, oom, .. } => Event::Start { run, pid, boot, oom, started },
+                other => other,
+            }
         }
         other => other,
     }
@@ -268,6 +276,27 @@ mod tests {
                 Events::look(dir.path()).unwrap().into_iter().map(|entry| entry.event).collect();
             assert_eq!(runs, [stop(1)], "{keep}");
         }
+    }
+
+    #[test]
+    fn a_start_fits_in_a_slot_however_it_was_typed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut events, _) = Events::open(dir.path()).unwrap();
+        let oom =
+            Some(OomCount { file: format!("/sys/fs/cgroup/{}", "kubepods/".repeat(27)), kills: u64::MAX });
+        for typed in ["run", &"\u{1b}\"\\".repeat(2_000), &"x".repeat(1_300)] {
+            let started =
+                Started { typed: typed.to_owned(), processor: typed.to_owned(), ..Started::default() };
+            let boot = "b".repeat(36);
+            let start = Event::Start { run: u64::MAX, pid: u32::MAX, boot, oom: oom.clone(), started };
+            events.write(u64::MAX, start).unwrap();
+        }
+        let kept: Vec<bool> = Events::look(dir.path())
+            .unwrap()
+            .into_iter()
+            .map(|entry| matches!(entry.event, Event::Start { started, .. } if !started.typed.is_empty()))
+            .collect();
+        assert_eq!(kept, [true, false, false]);
     }
 
     #[test]

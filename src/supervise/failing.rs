@@ -55,11 +55,7 @@ pub(super) fn refused(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Ve
 pub(super) fn hung(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let step = |range: Option<SeqRange>| {
         let seq = range.map_or(i.ack_floor.next(), |range| range.first);
-        let longer = s.typed.change(&format!(
-            "raise `timeout` ({}) of group {} if the lines need it",
-            lasting(i.timeout_ms),
-            i.group
-        ));
+        let longer = s.typed.change(&format!("raise `timeout` of group {}", i.group));
         look_at(i, s, seq, longer)
     };
     if let Some(failing) = i.failing.as_ref().filter(|failing| failing.timed_out) {

@@ -35,7 +35,8 @@ pub(super) fn held(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdi
     let summary =
         format!("group {} is blocked by line {seq}: {how}; nothing behind it is delivered", i.group);
     let hypothesis = is_command.then_some("B");
-    let step = look_at(i, s, seq, String::new());
+    let retry = s.typed.spillq("group retry-now", &format!("{}    # when the command is fixed", i.group));
+    let step = look_at(i, s, seq, retry);
     Some(Verdict::ill(i, State::Blocked, (hypothesis, Cause::HeldLine), summary, step))
 }
 
@@ -43,8 +44,10 @@ pub(super) fn held(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdi
 /// cannot be reached or says itself that it fails. Otherwise `or`.
 pub(super) fn look_at(i: &GroupInputs, s: &JudgeSettings, seq: Seq, or: String) -> Step {
     let is_down = i.failing.as_ref().is_some_and(|failing| failing.kind == FailureKind::Down);
+    // A command that has acked nothing is more likely to be wrong than the line that it began with.
+    let has_worked = i.acks > 0;
     let may_park = i.held.is_some_and(|held| {
-        held.seq == seq && (held.is_given_up || (held.failures >= i.attempts_max && !is_down))
+        held.seq == seq && (held.is_given_up || (held.failures >= i.attempts_max && !is_down && has_worked))
     });
     let look = s.typed.spillq("inspect", &format!("--from {seq} --limit 1"));
     Step::from(look).or(if may_park {

@@ -19,6 +19,8 @@ use crate::queue::{DestinationLost, Phase};
 const GROWS_MS: u64 = 60_000;
 /// Of the lines that came in meanwhile, a lag must have grown by one in this many: less is noise of a group that keeps up.
 const GROWTH_PART: u64 = 20;
+/// No noise grows in each window for this long.
+const NOISE_MAX_MS: u64 = 300_000;
 /// And this many must have come in: of fewer, one line more means nothing.
 const GROWTH_LINES_MIN: u64 = 100;
 /// A disk that is full in more than a day is left to the plots.
@@ -119,10 +121,9 @@ fn disk_is_held(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
         segment_name(pinned.segment)
     );
     let step = match pinned.held_by.first() {
-        Some(group) => {
-            s.typed.change(&format!("give group {group} a [[processor]], or bound it with `max_lag`"))
-        }
-        None => s.typed.spillq("verify", "   # with the service stopped"),
+        Some(group) => Step::from(format!("see the verdict on group {group}, and fix what it names"))
+            .or(s.typed.change(&format!("bound group {group} with `max_lag`"))),
+        None => s.typed.offline("verify", "   # with the service stopped").into(),
     };
     Some(Verdict::ill(i, State::NotClearing, (Some("D"), Cause::NotClearing), summary, step))
 }
@@ -158,7 +159,9 @@ fn falls_behind(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
     let lasts = now.saturating_sub(*since_ms);
     // Between two acks of a batch that may take long, a lag grows and means nothing.
     let at_least = if *lines_out_per_s > 0.0 { 0 } else { i.timeout_ms };
-    let is_noise = grown_lines.saturating_mul(GROWTH_PART) < *lines_in;
+    let is_noise = lasts < NOISE_MAX_MS && grown_lines.saturating_mul(GROWTH_PART) < *lines_in;
+    // After a large batch was acked, more goes out than comes in for a while.
+    let is_noise = is_noise || lines_out_per_s >= lines_in_per_s;
     if lasts < s.stall_after_ms.min(GROWS_MS).max(at_least) || is_noise {
         return None;
     }
@@ -172,10 +175,12 @@ fn falls_behind(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
     let full =
         full.map(|left| format!("; at this rate the log is full in {}, and ingestion pauses", about(left)));
     let summary = format!(
-        "group {} falls behind: its lag has grown for {} to {}, {lines_in_per_s:.0} lines/s come in and {lines_out_per_s:.0} are acked{}",
+        "group {} falls behind: its lag has grown for {} to {}, {} lines/s come in and {} are acked{}",
         i.group,
         lasting(lasts),
         counted(i.lag_lines, "line"),
+        per_s(*lines_in_per_s),
+        per_s(*lines_out_per_s),
         full.unwrap_or_default()
     );
     let faster = s
@@ -184,6 +189,11 @@ fn falls_behind(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
     let room = s.typed.change("raise `disk.limit` for the time of a peak");
     let step = Step::from(faster).or(room);
     Some(Verdict::ill(i, State::Slow, (None, Cause::FallingBehind), summary, step))
+}
+
+/// Lines a second.
+fn per_s(rate: f64) -> String {
+    if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
 }
 
 /// A time that is only estimated.

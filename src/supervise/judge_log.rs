@@ -130,7 +130,7 @@ fn why_full(log: &LogInputs, full: &Pauses, typed: &Typed) -> Verdict {
                 let look = typed.spillq("inspect", &format!("--from {seq} --limit 1"));
                 (format!(", and is blocked by line {seq}"), Step::from(look).or(raise))
             }
-            None => (String::new(), Step::from(see_to_group(group)).or(raise)),
+            None => (String::new(), Step::from(see_to_group(full, group, typed)).or(raise)),
         };
         let summary = format!("ingestion pauses until a group has caught up: {full}{why}");
         return Verdict::on_log(State::Blocked, Cause::MaxLag, summary, room(log), step);
@@ -150,7 +150,7 @@ fn why_full(log: &LogInputs, full: &Pauses, typed: &Typed) -> Verdict {
     let (who, step) = match &log.lags_most {
         Some((group, lines, bytes)) => (
             format!("; group {group} lags most, by {} (about {})", counted(*lines, "line"), size(*bytes)),
-            Step::from(see_to_group(group)).or(raise),
+            Step::from(see_to_group(full, group, typed)).or(raise),
         ),
         None => (String::new(), Step::from(raise)),
     };
@@ -158,8 +158,11 @@ fn why_full(log: &LogInputs, full: &Pauses, typed: &Typed) -> Verdict {
     Verdict::on_log(State::Blocked, Cause::DiskFull, summary, room(log), step)
 }
 
-/// What is wrong with a group is reported on its own.
-fn see_to_group(group: &str) -> String {
+/// What is wrong with a group is reported on its own; on a stopped store it is to be emptied.
+fn see_to_group(full: &Pauses, group: &str, typed: &Typed) -> String {
+    if !matches!(full, Pauses::Now(_)) {
+        return typed.drain(group);
+    }
     format!(
         "see the verdict on group {group}, and fix what it names; ingestion resumes by itself when the group has caught up"
     )

@@ -114,10 +114,15 @@ fn last_run_with(
     })
 }
 
-/// How the service was started last: a drain, whose command line nobody wants to repeat, notes none.
+/// How the service was started last. A drain, whose command line nobody wants to repeat, notes only its configuration.
 fn how_started(entries: &[Entry]) -> Option<&Started> {
-    let started = |entry: &'_ Entry| matches!(&entry.event, Event::Start { started, .. } if *started != Started::default());
-    let entry = entries.iter().rev().find(|entry| started(entry))?;
+    let all = || entries.iter().rev().filter_map(started_of);
+    all()
+        .find(|started| !started.typed.is_empty())
+        .or_else(|| all().find(|started| !started.config.is_empty()))
+}
+
+fn started_of(entry: &Entry) -> Option<&Started> {
     match &entry.event {
         Event::Start { started, .. } => Some(started),
         _ => None,

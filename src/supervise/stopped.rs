@@ -21,6 +21,8 @@ pub struct StoppedGroup {
     pub dead_letters: u64,
     /// An operator paused it.
     pub is_paused: bool,
+    /// Why the program of its command cannot be run, where the configuration is at hand.
+    pub program_missing: Option<String>,
     /// The lines that were in flight when the last run died, in words; empty if it stopped cleanly.
     pub in_flight: Vec<String>,
 }
@@ -34,7 +36,7 @@ pub fn judge_stopped(i: &StoppedGroup, last: Option<&LastRun>, s: &JudgeSettings
     let again = || Step::from(s.typed.start()).or(s.typed.drain(&i.group));
     if let Some(last) = last.filter(|_| !i.in_flight.is_empty()) {
         let summary = format!(
-            "the processor of group {} vanished with lines in flight when the last run (pid {}) ended: they were not acked, and the next start delivers them again, in halves",
+            "the processor of group {} vanished with lines in flight when the last run (pid {}) ended: they were not acked, and the next start delivers them again, bisected",
             i.group, last.pid
         );
         let cause = (None, Cause::ConsumerVanished);
@@ -49,9 +51,16 @@ pub fn judge_stopped(i: &StoppedGroup, last: Option<&LastRun>, s: &JudgeSettings
     if let Some((summary, step)) = has_dead_letters(&inputs, s) {
         return Verdict::ill(&inputs, state, (None, Cause::DeadLetters), summary, step);
     }
+    if let Some(why) = &i.program_missing {
+        let summary = format!("the command of group {} cannot be run: {why}", i.group);
+        let what = format!("correct `command` of the [[processor]] of group {}", i.group);
+        return Verdict::ill(&inputs, state, (None, Cause::Refused), summary, s.typed.change(&what));
+    }
     let paused = if i.is_paused { "paused by an operator; " } else { "" };
     let mut verdict = Verdict::well(&inputs, state, format!("{paused}{}", waits(i.lag_lines)));
-    if i.lag_lines > 0 {
+    if i.lag_lines > 0 && i.is_paused {
+        verdict.suggest(Step::from(s.typed.spillq("group resume", &i.group)).or(s.typed.start()));
+    } else if i.lag_lines > 0 {
         verdict.suggest(again());
     }
     verdict

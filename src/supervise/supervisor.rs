@@ -112,11 +112,8 @@ impl Supervisor {
         let _ = self.stop.try_send(());
         if let Ok(Some(mut watch)) = self.thread.join() {
             // What an operator did since the last look.
-            let noted = watch.note_discarded(last);
-            let noted = noted.and_then(|()| watch.events.write(wall_ms(), Event::Stop { run: self.run }));
-            if let Err(error) = noted {
-                tracing::warn!(%error, "the clean stop could not be noted in EVENTS");
-            }
+            watch.note_discarded(last);
+            watch.write(Event::Stop { run: self.run });
         }
     }
 }
@@ -138,15 +135,21 @@ impl Watch {
             // Closed: the log has failed or is stopping, and the service tells. No answer: the watchdog waits.
             if let Ok(Some(status)) = self.handle.ask_within(look, Command::Status) {
                 let report = self.supervision.look(&status, &(self.outside)(&status), now_ms());
-                if let Err(error) = self.note(&status, &report) {
-                    tracing::warn!(%error, "an event could not be noted");
-                }
+                self.note(&status, &report);
             }
         }
     }
 
+    /// What cannot be noted is logged all the same, and keeps nothing else from being noted: the disk may have become
+    /// read-only, which is then among what is logged.
+    fn write(&mut self, event: Event) {
+        if let Err(error) = self.events.write(wall_ms(), event) {
+            tracing::warn!(%error, "an event could not be noted");
+        }
+    }
+
     /// What begins and ends beside the groups: the group of such an event is empty.
-    fn note_log(&mut self, report: &Report) -> Result<(), Error> {
+    fn note_log(&mut self, report: &Report) {
         let now: BTreeSet<_> = report.log.iter().filter_map(|verdict| verdict.cause).collect();
         let before = std::mem::replace(&mut self.log_causes, now.clone());
         let changed = |from: State, to: State, cause: Cause, summary: &str| Event::Changed {
@@ -163,17 +166,16 @@ impl Watch {
                 continue;
             };
             tracing::warn!(%cause, "{}; next: {}", verdict.summary, verdict.next);
-            self.events.write(wall_ms(), changed(State::Idle, verdict.state, cause, &verdict.summary))?;
+            self.write(changed(State::Idle, verdict.state, cause, &verdict.summary));
         }
         for cause in before.difference(&now).copied() {
             tracing::info!(%cause, "over");
-            self.events.write(wall_ms(), changed(State::Blocked, State::Idle, cause, "over"))?;
+            self.write(changed(State::Blocked, State::Idle, cause, "over"));
         }
-        Ok(())
     }
 
-    fn note(&mut self, status: &Status, report: &Report) -> Result<(), Error> {
-        self.note_log(report)?;
+    fn note(&mut self, status: &Status, report: &Report) {
+        self.note_log(report);
         for (verdict, (first, last)) in report.groups.iter().zip(&report.seqs) {
             let before = self.states.insert(verdict.group.clone(), (verdict.state, verdict.cause));
             let begins_idle = before.is_none() && verdict.state == State::Idle;
@@ -208,9 +210,9 @@ impl Watch {
                 last_seq: last.0,
                 summary: verdict.summary.clone(),
             };
-            self.events.write(wall_ms(), event)?;
+            self.write(event);
         }
-        self.note_discarded(status)?;
+        self.note_discarded(status);
         for group in &status.groups {
             let seen = self.failures.insert(group.name.clone(), group.activity.failures);
             let (true, Some(failure)) =
@@ -224,17 +226,16 @@ impl Watch {
                 summary: summary.to_owned(),
                 stderr: stderr.to_owned(),
             };
-            self.events.write(wall_ms(), event)?;
+            self.write(event);
         }
-        Ok(())
     }
 
-    fn note_discarded(&mut self, status: &Status) -> Result<(), Error> {
-        for discarded in status.discarded.iter().filter(|discarded| discarded.number > self.discarded) {
-            self.events.write(wall_ms(), Event::of_discarded(discarded))?;
+    fn note_discarded(&mut self, status: &Status) {
+        let noted = self.discarded;
+        for discarded in status.discarded.iter().filter(|discarded| discarded.number > noted) {
+            self.write(Event::of_discarded(discarded));
         }
         self.discarded = status.discarded.last().map_or(self.discarded, |last| last.number);
-        Ok(())
     }
 
     fn end_stuck(self) -> ! {

@@ -5,9 +5,6 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes of [`Started`] in EVENTS: one slot has to hold it together with the rest of the event.
-const STARTED_BYTES_MAX: usize = 1_400;
-
 /// How the service was started: what it takes to start it again, and to type commands about it. Noted in EVENTS, so that
 /// `doctor` knows it on a stopped store too. All of it is quoted for a shell.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,46 +20,53 @@ pub struct Started {
     pub processor: String,
     /// `service.command_prefix`.
     pub prefix: String,
+    /// `service.stopped_prefix`, while the service is stopped.
+    pub stopped_prefix: String,
     /// `service.start_command`.
     pub start: String,
 }
 
 impl Started {
-    /// Of the command line of this process (with the program's name), started in `folder`; `processor` is the command
-    /// behind `--`.
+    /// Of the command line of this process (with the program's name), started in `folder` with these variables;
+    /// `processor` is the command behind `--`.
     #[must_use]
     pub fn of(
         args: &[OsString],
         processor: &[OsString],
         folder: &Path,
         config: Option<&Path>,
-        (prefix, start): (&str, &str),
+        variables: &[(OsString, OsString)],
     ) -> Started {
         // A service manager starts its programs in `/`, with absolute paths.
         let is_root = folder == Path::new("/");
         Started {
             config: config.map(|file| quoted(&folder.join(file).to_string_lossy())).unwrap_or_default(),
             folder: if is_root { String::new() } else { quoted(&folder.to_string_lossy()) },
-            typed: format!("spillq {}", words(args.get(1..).unwrap_or_default())),
+            typed: format!("{}spillq {}", set(variables), words(args.get(1..).unwrap_or_default())),
             processor: words(processor),
-            prefix: prefix.to_owned(),
-            start: start.to_owned(),
+            ..Started::default()
         }
     }
 
-    /// As much of it as EVENTS has room for: what is typed is left out as a whole, since half a command is wrong.
+    /// As much of it as `bytes` of JSON hold: what was typed is left out as a whole, since half a command is wrong.
     #[must_use]
-    pub(super) fn bounded(self) -> Started {
-        let Started { config, folder, prefix, start, .. } = &self;
-        let fits =
-            |parts: &[&String]| parts.iter().map(|part| part.len()).sum::<usize>() <= STARTED_BYTES_MAX;
-        if fits(&[config, folder, prefix, start, &self.typed, &self.processor]) {
+    pub(super) fn within(self, bytes: usize) -> Started {
+        let fits = |started: &Started| serde_json::to_vec(started).is_ok_and(|json| json.len() <= bytes);
+        if fits(&self) {
             return self;
         }
         let short = Started { typed: String::new(), processor: String::new(), ..self };
-        let Started { config, folder, prefix, start, .. } = &short;
-        if fits(&[config, folder, prefix, start]) { short } else { Started::default() }
+        if fits(&short) { short } else { Started::default() }
     }
+}
+
+/// Variables in front of a command.
+fn set(variables: &[(OsString, OsString)]) -> String {
+    let one = |(name, value): &(OsString, OsString)| {
+        format!("{}={} ", name.to_string_lossy(), quoted(&value.to_string_lossy()))
+    };
+    let all: String = variables.iter().map(one).collect();
+    if all.is_empty() { all } else { format!("env {all}") }
 }
 
 /// What a command needs that is suggested as the next step.
@@ -70,6 +74,7 @@ impl Started {
 pub struct Typed {
     data_dir: String,
     started: Started,
+    is_stopped: bool,
 }
 
 impl Typed {
@@ -77,7 +82,19 @@ impl Typed {
     #[must_use]
     pub fn about(data_dir: &Path, started: Started) -> Typed {
         let absolute = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
-        Typed { data_dir: quoted(&absolute.to_string_lossy()), started }
+        Typed { data_dir: quoted(&absolute.to_string_lossy()), started, is_stopped: false }
+    }
+
+    /// The same about a store that no service has open.
+    #[must_use]
+    pub fn stopped(self) -> Typed {
+        Typed { is_stopped: true, ..self }
+    }
+
+    /// A command for when the service is stopped.
+    #[must_use]
+    pub fn offline(&self, verb: &str, rest: &str) -> String {
+        self.clone().stopped().spillq(verb, rest)
     }
 
     /// `spillq VERB --data-dir DIR REST`.
@@ -97,6 +114,16 @@ impl Typed {
             (_, _, false) => self.spillq("run", &format!("--config {config}")),
             _ => self.spillq("run", "--follow FILES -- COMMAND"),
         }
+    }
+
+    /// The same with a command for the lines, in place of none.
+    #[must_use]
+    pub fn start_with_command(&self) -> String {
+        let Started { typed, start, .. } = &self.started;
+        if start.is_empty() && !typed.is_empty() {
+            return self.prefixed_in_folder(&format!("{typed} -- COMMAND"));
+        }
+        self.spillq("run", "--follow FILES -- COMMAND")
     }
 
     /// The command that empties a group while the service is down.
@@ -130,7 +157,8 @@ impl Typed {
                 "write a configuration (spillq config init), {what}, and start the service with --config"
             );
         }
-        format!("{what} in {config}; the service applies it when the file changes")
+        let applied = if self.is_stopped { "" } else { "; the service applies it when the file changes" };
+        format!("{what} in {config}{applied}")
     }
 
     /// The data dir, quoted if a shell would split it.
@@ -145,14 +173,19 @@ impl Typed {
         !self.started.config.is_empty()
     }
 
+    fn prefix(&self) -> &str {
+        let Started { prefix, stopped_prefix, .. } = &self.started;
+        if self.is_stopped && !stopped_prefix.is_empty() { stopped_prefix } else { prefix }
+    }
+
     fn prefixed(&self, command: &str) -> String {
-        let prefix = &self.started.prefix;
+        let prefix = self.prefix();
         if prefix.is_empty() { command.to_owned() } else { format!("{prefix} {command}") }
     }
 
     /// A command that was typed in the folder of the start.
     fn prefixed_in_folder(&self, command: &str) -> String {
-        let Started { folder, prefix, .. } = &self.started;
+        let (folder, prefix) = (&self.started.folder, self.prefix());
         if folder.is_empty() {
             return self.prefixed(command);
         }
@@ -181,13 +214,15 @@ pub fn quoted(word: &str) -> String {
 mod tests {
     use super::*;
 
-    fn started(args: &[&str], config: Option<&str>, prefix: &str, start: &str) -> Typed {
+    fn started(args: &[&str], config: Option<&str>, variables: &[(&str, &str)]) -> Started {
         let os = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
         let behind = args.iter().position(|word| *word == "--").map_or(args.len(), |at| at + 1);
         let all = os(&[&["spillq"], args].concat());
-        let processor = os(&args[behind..]);
-        let folder = Path::new("/w d");
-        let started = Started::of(&all, &processor, folder, config.map(Path::new), (prefix, start));
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Started::of(&all, &os(&args[behind..]), Path::new("/w d"), config.map(Path::new), &variables)
+    }
+
+    fn typed(started: Started) -> Typed {
         Typed::about(Path::new("/a b"), started)
     }
 
@@ -208,40 +243,53 @@ mod tests {
     }
 
     #[test]
-    fn what_was_typed_is_repeated_whole_in_its_folder() {
-        let typed = started(&["run", "--follow", "*.log", "--", "./p.sh", "a b"], None, "", "");
-        assert_eq!(typed.start(), "cd '/w d' && spillq run --follow '*.log' -- ./p.sh 'a b'");
+    fn what_was_typed_is_repeated_whole_in_its_folder_with_its_variables() {
+        let run = typed(started(&["run", "--follow", "*.log", "--", "./p.sh", "a b"], None, &[]));
+        assert_eq!(run.start(), "cd '/w d' && spillq run --follow '*.log' -- ./p.sh 'a b'");
         let drain = "cd '/w d' && spillq drain --data-dir '/a b' --group g -- ./p.sh 'a b'";
-        assert_eq!(typed.drain("g"), drain);
-        let typed = started(&["run", "--config", "q.toml"], Some("q.toml"), "", "");
-        assert_eq!(typed.drain("g"), "spillq drain --data-dir '/a b' --config '/w d/q.toml' --group g");
-        assert!(typed.change("raise it").starts_with("raise it in '/w d/q.toml';"));
+        assert_eq!(run.drain("g"), drain);
+        let run = typed(started(&["run", "--config", "q.toml"], Some("q.toml"), &[]));
+        assert_eq!(run.drain("g"), "spillq drain --data-dir '/a b' --config '/w d/q.toml' --group g");
+        assert!(run.change("raise it").starts_with("raise it in '/w d/q.toml';"));
+        assert_eq!(run.stopped().change("raise it"), "raise it in '/w d/q.toml'");
         assert!(Typed::default().change("raise it").contains("spillq config init"));
         assert_eq!(Typed::default().start(), "spillq run --data-dir  --follow FILES -- COMMAND");
+        let run = typed(started(&["run"], None, &[("SPILLQ_DATA_DIR", "q e")]));
+        assert_eq!(run.start(), "cd '/w d' && env SPILLQ_DATA_DIR='q e' spillq run");
+        assert_eq!(run.start_with_command(), "cd '/w d' && env SPILLQ_DATA_DIR='q e' spillq run -- COMMAND");
     }
 
     #[test]
     fn the_prefix_of_the_place_stands_before_each_command_and_its_start_command_replaces_what_was_typed() {
-        let typed = started(&["run", "--config", "/q.toml"], Some("/q.toml"), "runuser -u spillq --", "");
-        assert_eq!(typed.check("/q.toml"), "runuser -u spillq -- spillq config check /q.toml");
-        assert_eq!(
-            typed.start(),
-            r"runuser -u spillq -- sh -c 'cd '\''/w d'\'' && spillq run --config /q.toml'"
-        );
-        let typed = started(&["run"], None, "runuser -u spillq --", "systemctl start spillq");
-        assert_eq!(typed.start(), "systemctl start spillq");
+        let run = Started {
+            prefix: "docker compose exec spillq".to_owned(),
+            ..started(&["run", "--config", "/q.toml"], Some("/q.toml"), &[])
+        };
+        let running = typed(run.clone());
+        assert_eq!(running.check("/q.toml"), "docker compose exec spillq spillq config check /q.toml");
+        let in_shell = r"docker compose exec spillq sh -c 'cd '\''/w d'\'' && spillq run --config /q.toml'";
+        assert_eq!(running.start(), in_shell);
+        let (stopped_prefix, start) = ("docker compose run --rm".to_owned(), "docker compose up".to_owned());
+        let run = Started { stopped_prefix, start, ..run };
+        assert_eq!(typed(run.clone()).start(), "docker compose up");
+        let verify = "docker compose run --rm spillq verify --data-dir '/a b'";
+        assert_eq!(typed(run.clone()).offline("verify", ""), verify);
+        assert_eq!(typed(run).stopped().spillq("verify", ""), verify);
     }
 
     #[test]
-    fn what_does_not_fit_into_events_is_left_out_as_a_whole() {
-        let long = "x".repeat(STARTED_BYTES_MAX);
+    fn what_does_not_fit_is_left_out_as_a_whole_counted_as_it_is_written() {
         let started = |config: &str, typed: &str| Started {
             config: config.to_owned(),
             typed: typed.to_owned(),
             ..Started::default()
         };
-        assert_eq!(started("/q.toml", "run").bounded(), started("/q.toml", "run"));
-        assert_eq!(started("/q.toml", &long).bounded(), started("/q.toml", ""));
-        assert_eq!(started(&(long + "x"), "run").bounded(), Started::default());
+        assert_eq!(started("/q.toml", "run").within(400), started("/q.toml", "run"));
+        assert_eq!(started("/q.toml", &"x".repeat(400)).within(400), started("/q.toml", ""));
+        // Each takes two bytes or six.
+        for c in ["\"", "\\", "\u{1b}"] {
+            assert_eq!(started("/q.toml", &c.repeat(200)).within(400), started("/q.toml", ""), "{c:?}");
+        }
+        assert_eq!(started(&"x".repeat(400), "run").within(400), Started::default());
     }
 }

@@ -17,13 +17,9 @@ pub(super) fn no_processor(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Opti
     let group = &i.group;
     let add = format!("add a [[processor]] with group = \"{group}\"");
     let step = if s.typed.has_config() {
-        let remove = s.typed.spillq(
-            "group remove",
-            &format!("{group}    # if nothing shall read it: refused while lines wait"),
-        );
-        Step::from(s.typed.change(&add)).or(remove)
+        Step::from(s.typed.change(&add))
     } else {
-        Step::from(format!("stop the service, and start it with a command: {} -- COMMAND", s.typed.start()))
+        Step::from(format!("stop the service, and start it with a command: {}", s.typed.start_with_command()))
             .or(s.typed.change(&add))
     };
     let waits = match i.lag_lines {
@@ -74,6 +70,6 @@ pub(super) fn never_called(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Opti
     let step = Step::from(
         s.typed.spillq("inspect", &format!("--from {} --limit 1", i.oldest.unwrap_or(i.ack_floor.next()))),
     )
-    .or(format!("start the service again: {}", s.typed.start()));
+    .or(format!("stop the service, and start it: {}", s.typed.start()));
     Some(Verdict::ill(i, State::NeverCalled, (Some("A"), Cause::NeverCalled), summary, step))
 }
