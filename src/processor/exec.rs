@@ -126,7 +126,10 @@ impl Exec {
         let report = watch.until_report(stderr, shown, &mut dump).await;
         // It has ended or is about to: the report is the last thing that it does.
         let end = self.launcher.bury(report).await?;
-        if watch.dumped.as_ref().is_some_and(|sent| sent.has_reached) && end.code != Some(0) {
+        // An answer is an answer, also to the signal: only an end that says nothing of the lines is taken for the hang.
+        let says_nothing =
+            !matches!(end.code, Some(0 | EXIT_POISON)) && !end.is_refused() && end.oom.is_none();
+        if says_nothing && watch.dumped.as_ref().is_some_and(|sent| sent.has_reached) {
             // Some programs end when they have printed where they are. It hangs all the same: it is cut off, as those are
             // that live on.
             (watch.what, watch.shim) = (format!("{program} {} on {}", end.what, lines(batch)), None);

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use spillq_storage::{GroupId, ReadError, Reader, Seq, SeqRange};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::command::lines;
 use super::{Batch, Evidence, Outcome, Pace, Piece, Processing, Processor};
 use crate::queue::{
     Closed, Command, FailureKind, GroupSettings, Handle, Lease, Lent, Offer, Replay, ReplayError, Settled,
@@ -493,15 +494,15 @@ async fn deliver(
         Some(Ok(Ok(outcome))) => Delivered::Outcome(outcome),
         Some(Ok(Err(panic))) => {
             let summary =
-                format!("{} panicked on lines {}: {}", processor.name(), batch.range(), said(panic.as_ref()));
+                format!("{} panicked on {}: {}", processor.name(), lines(batch), said(panic.as_ref()));
             Delivered::Outcome(Outcome::Failed(Evidence { summary, tail: String::new() }))
         }
         Some(Err(_)) => {
             let seen = processor.interrupted().unwrap_or_default();
             let summary = format!(
-                "{} took longer than {timeout:?} on lines {} and was ended{}{}",
+                "{} took longer than {timeout:?} on {} and was ended{}{}",
                 processor.name(),
-                batch.range(),
+                lines(batch),
                 if seen.summary.is_empty() { "" } else { ": " },
                 seen.summary
             );

@@ -46,8 +46,7 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
             lasting(busy)
         );
         let evidence = vec!["the log itself works, and delivery continues".to_owned()];
-        let look =
-            "timeout 5 df -h    # a file system that is not answered for hangs; ingestion resumes by itself";
+        let look = "timeout 5 df -h    # a network file system that does not answer blocks here; ingestion resumes by itself";
         found.push(Verdict::on_log(State::Blocked, Cause::TailHung, summary, evidence, look.to_owned()));
     }
     let unreadable = log.unreadable_files.max(log.unreadable.len() as u64);
@@ -191,8 +190,9 @@ fn room(log: &LogInputs) -> Vec<String> {
 /// Files that left their path unread: the sentence, and one line a file.
 fn at_risk(files: &[AtRisk]) -> (String, Vec<String>) {
     let held = files.iter().filter(|file| file.held_open).count();
+    let were = if files.len() == 1 { "was" } else { "were" };
     let summary = format!(
-        "{} with {} unread left their path while ingestion pauses: {held} of them are held open and are read to their end as long as the service runs, {} are lost if they are deleted before",
+        "{} {were} renamed or deleted with {} unread while ingestion pauses: {held} of them held open, to be read to the end as long as the service runs; {} lost if deleted before",
         counted(files.len() as u64, "file"),
         size(files.iter().map(|file| file.bytes).sum::<u64>()),
         files.len() - held

@@ -522,9 +522,9 @@ fn a_full_disk_is_told_from_one_that_others_fill() {
     let rotated = LogInputs { at_risk: vec![file("/a", true), file("/b", false)], ..ours };
     assert_eq!(causes(&rotated), [Cause::DiskFull, Cause::RotationRisk]);
     let found = judge_log(&rotated, &settings()).pop().unwrap();
-    assert!(found.summary.starts_with("2 files with 200 B unread left their path"), "{found:#?}");
+    assert!(found.summary.starts_with("2 files were renamed or deleted with 200 B unread"), "{found:#?}");
     assert!(
-        found.summary.contains("1 of them are held open") && found.summary.contains("1 are lost"),
+        found.summary.contains("1 of them held open") && found.summary.contains("; 1 lost"),
         "{found:#?}"
     );
     assert_eq!(found.evidence, ["/a: 100 B unread, held open", "/b: 100 B unread, not held open"]);

@@ -49,6 +49,9 @@ impl Origin {
         match named {
             Some(name) => Ok(name.to_owned()),
             None => usual(self.groups()?).map_err(|all| {
+                if all.is_empty() {
+                    return Failure::could_not_run("the store has no group");
+                }
                 Failure::could_not_run(format!("the store has several groups: {}", all.join(", ")))
                     .hint("name one with --group")
             }),

@@ -36,13 +36,10 @@ fn a_log_at_its_limit_and_files_that_are_rotated_away_meanwhile() {
     fs::rename(stage.path("in-dense.log"), stage.path("away")).unwrap();
     fs::remove_file(stage.path("in-late.log")).unwrap();
     let risk = wait_for(|| {
-        Some(stage.finding("rotation_risk")).filter(|risk| risk.summary.starts_with("2 files with "))
+        Some(stage.finding("rotation_risk")).filter(|risk| risk.summary.starts_with("2 files were "))
     });
     let risk = risk.unwrap_or_else(|| panic!("{:#?}", stage.doctor()));
-    assert!(
-        risk.summary.contains("2 of them are held open") && risk.summary.contains(" 0 are lost"),
-        "{risk:#?}"
-    );
+    assert!(risk.summary.contains("2 of them held open") && risk.summary.contains("; 0 lost"), "{risk:#?}");
     let evidence = risk.evidence.join("\n");
     assert!(evidence.contains("in-late.log: 12 B unread, held open"), "{risk:#?}");
     assert!(risk.next.starts_with("stop the rotation of these files"), "{risk:#?}");
@@ -79,10 +76,10 @@ fn files_that_are_not_held_open_are_told_from_those_that_are() {
         fs::rename(stage.path(&name(number)), stage.path(&format!("away{number}"))).unwrap();
     }
     let risk = wait_for(|| {
-        Some(stage.finding("rotation_risk")).filter(|risk| risk.summary.starts_with("60 files with "))
+        Some(stage.finding("rotation_risk")).filter(|risk| risk.summary.starts_with("60 files were "))
     });
     let risk = risk.unwrap_or_else(|| panic!("{:#?}", stage.doctor()));
-    assert!(!risk.summary.contains(" 0 are lost") && !risk.summary.contains(" 60 are lost"), "{risk:#?}");
+    assert!(!risk.summary.contains("; 0 lost") && !risk.summary.contains("; 60 lost"), "{risk:#?}");
     assert_eq!(risk.evidence.last().unwrap(), "and 40 more");
     for number in 0..FILES {
         fs::rename(stage.path(&format!("away{number}")), stage.path(&name(number))).unwrap();
