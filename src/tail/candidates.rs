@@ -4,7 +4,9 @@
 //! A glob may match a million files, and there are places for 10,000 sources. Of the files that are no source yet, those
 //! modified last get the free places; a file at a path that a followed file had before comes first. A scan
 //! looks at 10,000 at most. It looks at one without a place only to find out whether it continues a source, and only once
-//! until it changes. Memory: 10,000 paths, and 8 bytes for each file that is left out.
+//! until it changes. A file that the last scan could not read is tried again, 10,000 of them at most, and takes no place
+//! from the others until it can be read, however often it changes. Memory: 20,000 paths, 8 bytes for each file that is
+//! left out, and 8 bytes for each that cannot be read.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -48,6 +50,8 @@ pub(crate) enum Without {
     Place,
     /// It cannot be opened or read.
     Permission,
+    /// The last scan could not read it, and this one tried too many others that it could not read.
+    Retry,
 }
 
 /// Files that one scan left out, or could not read: known again by the next one.
@@ -55,6 +59,11 @@ pub(crate) enum Without {
 pub(crate) struct LeftOut {
     /// Sorted once the scan is over: a hash of the file and of its state, and two flags.
     marks: Vec<u64>,
+    /// Sorted once the scan is over: hashes of device and inode of the files that could not be read. Their state is not
+    /// part of it: a file that another program writes to changes with each scan, and still cannot be read.
+    refused: Vec<u64>,
+    /// A file could not be read that the scan before had not tried.
+    is_newly_refused: bool,
     /// Marks of files that became or continued a source in this scan.
     followed: HashSet<u64>,
     named: Vec<PathBuf>,
@@ -66,6 +75,12 @@ fn mark(found: &Found) -> u64 {
     let mut hash = DefaultHasher::new();
     (found.device, found.inode, found.size, found.mtime_ns, found.ctime_ns).hash(&mut hash);
     hash.finish() & !FLAGS
+}
+
+fn inode_hash(found: &Found) -> u64 {
+    let mut hash = DefaultHasher::new();
+    (found.device, found.inode).hash(&mut hash);
+    hash.finish()
 }
 
 impl LeftOut {
@@ -82,9 +97,13 @@ impl LeftOut {
     pub(crate) fn add(&mut self, found: &Found, without: Without) {
         let flags = match without {
             Without::Look => 0,
-            Without::Place => LOOKED_AT,
+            Without::Place | Without::Retry => LOOKED_AT,
             Without::Permission => LOOKED_AT | REFUSED,
         };
+        if matches!(without, Without::Permission | Without::Retry) {
+            self.refused.push(inode_hash(found));
+            self.is_newly_refused |= !found.was_refused;
+        }
         self.marks.push(mark(found) | flags);
         if without != Without::Permission && self.named.len() < NAMED_MAX && !self.named.contains(&found.path)
         {
@@ -98,9 +117,14 @@ impl LeftOut {
         self.named.retain(|path| *path != found.path);
     }
 
-    /// Whether a file became or continued a source in this scan.
-    pub(crate) fn has_followed(&self) -> bool {
-        !self.followed.is_empty()
+    /// Whether places that this scan gave away are free again: a file continued a source, or could not be read.
+    pub(crate) fn has_returned(&self) -> bool {
+        !self.followed.is_empty() || self.is_newly_refused
+    }
+
+    /// Whether the scan could not read a file, whatever has become of the file since.
+    fn has_refused(&self, found: &Found) -> bool {
+        self.refused.binary_search(&inode_hash(found)).is_ok()
     }
 
     /// Whether a file was looked at as it is.
@@ -127,6 +151,9 @@ impl LeftOut {
             is_same
         });
         self.marks.shrink_to_fit();
+        self.refused.sort_unstable();
+        self.refused.dedup();
+        self.refused.shrink_to_fit();
         self.followed = HashSet::new();
         self.files = self.marks.iter().filter(|one| *one & REFUSED == 0).count();
         if self.files == 0 {
@@ -157,6 +184,8 @@ pub(crate) struct Candidates {
     paths: HashMap<(u64, u64), (bool, u8)>,
     /// The best, with the worst of them on top.
     ranked: BinaryHeap<Ranked>,
+    /// The best of those that the last scan could not read: apart, so that they are in nobody's way.
+    refused: BinaryHeap<Ranked>,
     empty: usize,
     left_out: LeftOut,
 }
@@ -206,13 +235,14 @@ impl Candidates {
             known: Vec::new(),
             paths: HashMap::new(),
             ranked: BinaryHeap::new(),
+            refused: BinaryHeap::new(),
             empty: 0,
             left_out: LeftOut::default(),
         }
     }
 
     /// A file that is not simply where its source was.
-    pub(crate) fn meet(&mut self, found: Found, met: Met) {
+    pub(crate) fn meet(&mut self, mut found: Found, met: Met) {
         match met {
             Met::AtOwnPath | Met::AtOtherPath => self.meet_known(found, met == Met::AtOwnPath),
             // Only its inode number is that of a source, on another device.
@@ -223,6 +253,7 @@ impl Candidates {
                 self.empty += usize::from(found.size == 0);
                 let is_heir = met == Met::AtTakenPath || self.heirs.contains(&*found.path);
                 let has_been_seen = self.before.has_seen(mark(&found));
+                found.was_refused = self.before.has_refused(&found);
                 self.rank(Ranked { is_heir, has_been_seen, found });
             }
         }
@@ -241,12 +272,13 @@ impl Candidates {
     }
 
     fn rank(&mut self, one: Ranked) {
-        if self.ranked.len() < self.max {
-            self.ranked.push(one);
+        let ranked = if one.found.was_refused { &mut self.refused } else { &mut self.ranked };
+        if ranked.len() < self.max {
+            ranked.push(one);
             return;
         }
         let mut worse = one;
-        if let Some(mut worst) = self.ranked.peek_mut()
+        if let Some(mut worst) = ranked.peek_mut()
             && worse < *worst
         {
             std::mem::swap(&mut *worst, &mut worse);
@@ -255,8 +287,13 @@ impl Candidates {
     }
 
     fn leave_out(&mut self, one: &Ranked) {
+        let without = match one {
+            _ if one.found.was_refused => Without::Retry,
+            _ if one.has_been_seen => Without::Place,
+            _ => Without::Look,
+        };
         if one.found.size > 0 {
-            self.left_out.add(&one.found, if one.has_been_seen { Without::Place } else { Without::Look });
+            self.left_out.add(&one.found, without);
         }
     }
 
@@ -278,6 +315,10 @@ impl Candidates {
                 self.leave_out(&one);
             }
         }
+        // Each is tried again: it may be readable by now. One that is takes a place that is left.
+        let has_place = given.len() < places;
+        let refused = std::mem::take(&mut self.refused).into_sorted_vec();
+        found.extend(refused.into_iter().map(|one| Found { has_place, ..one.found }));
         Chosen { found, empty: self.empty, left_out: self.left_out }
     }
 }
@@ -296,6 +337,7 @@ mod tests {
             ctime_ns: 0,
             follow: Some(0),
             has_place: true,
+            was_refused: false,
         }
     }
 
@@ -325,7 +367,69 @@ mod tests {
             assert_eq!(inodes(&first, false), Vec::from_iter((70..90).rev()));
             assert_eq!(first.left_out.marks.len(), 70);
             assert_eq!(inodes(&second, true), Vec::from_iter((60..70).rev()), "{without:?}");
-            assert_eq!(inodes(&second, false), Vec::from_iter((40..60).rev()), "{without:?}");
+            // Permission may have been given since: that is tried, whether or not there is a place.
+            let retried = if without == Without::Permission { 70..100 } else { 0..0 };
+            let looked_at = Vec::from_iter((40..60).rev().chain(retried.rev()));
+            assert_eq!(inodes(&second, false), looked_at, "{without:?}");
+        }
+    }
+
+    /// Scans over `files` with `places` free ones, of which those from `unreadable` on cannot be read and are written to
+    /// all the time. Returns what the last of them looked at, and what it left out.
+    fn scans(scans: i64, files: u64, unreadable: u64, places: usize) -> (Vec<Found>, LeftOut) {
+        let mut before = LeftOut::default();
+        let mut looked_at = Vec::new();
+        for scan in 0..scans {
+            let mut candidates = Candidates::new(30, before, HashSet::new());
+            for nth in 0..files {
+                let mut found = found(nth);
+                found.mtime_ns += if nth >= unreadable { scan * 1_000 } else { 0 };
+                candidates.meet(found, Met::Unknown);
+            }
+            let chosen = candidates.choose(places);
+            before = chosen.left_out;
+            for found in &chosen.found {
+                match found.inode >= unreadable {
+                    true => before.add(found, Without::Permission),
+                    false if !found.has_place => before.add(found, Without::Place),
+                    false => before.follow(found),
+                }
+            }
+            looked_at = chosen.found;
+            assert!(scan > 0 || before.has_returned(), "the places go to others at once");
+            before.close();
+        }
+        (looked_at, before)
+    }
+
+    /// A new state made it a new file with each scan: newest, first, and with a place that it could not use.
+    #[test]
+    fn a_file_that_cannot_be_read_and_changes_takes_no_place() {
+        let with_place = |found: &[Found]| {
+            let readable = found.iter().filter(|found| found.has_place && found.inode < 50);
+            readable.map(|found| found.inode).collect::<Vec<_>>()
+        };
+        assert_eq!(with_place(&scans(1, 51, 50, 1).0), [0; 0]);
+        for number in 2..5 {
+            let (found, left_out) = scans(number, 51, 50, 1);
+            assert_eq!(with_place(&found).len(), 1, "scan {number}");
+            assert!(found.iter().any(|found| found.inode == 50), "it may be readable by now");
+            assert_eq!(left_out.files(), 49, "scan {number}");
+        }
+        // More of them than a scan tries: none of them is in the way, and each is counted as one or the other.
+        for number in 6..9 {
+            let (found, left_out) = scans(number, 150, 50, 1);
+            let retried = found.iter().filter(|found| found.inode >= 50).count();
+            assert_eq!((with_place(&found).len(), retried), (1, 30), "scan {number}");
+            assert_eq!(left_out.files(), 149 - 30, "scan {number}");
+        }
+        // One that can be read again has a place if one is left, and waits like the others if not.
+        for (places, has_place) in [(50, false), (51, true)] {
+            let (_, before) = scans(1, 51, 50, 50);
+            let mut candidates = Candidates::new(60, before, HashSet::new());
+            (0..51).for_each(|nth| candidates.meet(found(nth), Met::Unknown));
+            let chosen = candidates.choose(places);
+            assert_eq!(inodes(&chosen, has_place).last(), Some(&50), "{places}");
         }
     }
 

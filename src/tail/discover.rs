@@ -36,6 +36,8 @@ pub(crate) struct Found {
     pub(crate) follow: Option<u16>,
     /// Whether it may become a source: there are no more than 10,000 of them.
     pub(crate) has_place: bool,
+    /// Whether the scan before could not read it.
+    pub(crate) was_refused: bool,
 }
 
 /// What a walk saw besides files.
@@ -282,6 +284,7 @@ impl Walk<'_> {
             ctime_ns: ctime_ns(&meta),
             follow: named.then_some(number),
             has_place: true,
+            was_refused: false,
         };
         match is_fifo {
             true => self.walked.fifos.push(found),

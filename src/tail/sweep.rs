@@ -125,13 +125,13 @@ impl Worker {
 
     /// The scan is over: how many files have no place. One message for all of them.
     fn count_left_out(&mut self, now: Now) {
-        let has_followed = self.left_out.has_followed();
+        let has_returned = self.left_out.has_returned();
         self.left_out.close();
         let (files, limit) = (self.left_out.files(), self.sources_max);
         if files > 0 {
             self.let_resting_go();
             // Some turned out to continue a source, or cannot be read: their places are given to others at once.
-            self.sweep_wanted |= has_followed && self.table.len() < limit;
+            self.sweep_wanted |= has_returned && self.table.len() < limit;
         }
         if !self.left_out_notice.is_due(files, now.boot_ms) {
             return;

@@ -190,6 +190,7 @@ impl Worker {
             ctime_ns: 0,
             follow: Some(provisional.follow),
             has_place: true,
+            was_refused: false,
         };
         tracing::debug!(path = %found.path.display(), source = of.0, to, "what is left of a source is packed");
         let look = Look { size: packed.form.size, start: Vec::new(), form: Some(packed.form) };
