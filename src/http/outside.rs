@@ -9,8 +9,8 @@ use indicatif::HumanCount;
 use super::read_only::is_read_only;
 use crate::plain::counted;
 use crate::queue::Status;
-use crate::supervise::{AtRisk, LeftOut, Outside};
-use crate::tail::{LeftOutFiles, Snapshot, SourceRecord, SourceState, SourceStatus, TailHandle};
+use crate::supervise::{AtRisk, LeftOut, Outside, WhyUnreadable};
+use crate::tail::{self, LeftOutFiles, Snapshot, SourceRecord, SourceState, SourceStatus, TailHandle};
 
 /// Files that a finding names at most.
 const FILES_NAMED_MAX: usize = 20;
@@ -70,9 +70,7 @@ pub(super) fn look_outside(
         free_bytes,
         file_system_bytes,
         is_read_only,
-        follows_nothing: snapshot.sources.is_empty()
-            && snapshot.waiting_files == 0
-            && snapshot.refused.is_empty(),
+        follows_nothing: follows_nothing(&snapshot),
         programs_missing: BTreeMap::new(),
         unread_bytes: snapshot.sources.iter().map(|one| one.size.saturating_sub(one.offset)).sum(),
         tail_busy_ms,
@@ -88,13 +86,21 @@ pub(super) fn look_outside(
     (outside, Some(snapshot))
 }
 
+/// Whether a scan found nothing that a glob names, not even an empty file, and nothing else is followed.
+fn follows_nothing(snapshot: &Snapshot) -> bool {
+    snapshot.counters.sweeps > 0
+        && snapshot.matched_files == 0
+        && snapshot.sources.is_empty()
+        && snapshot.refused.is_empty()
+}
+
 /// What the tail did not read of what matched, each with the reason, at most [`FILES_NAMED_MAX`] by name.
 #[must_use]
 pub fn unread(tail: &TailHandle) -> Vec<String> {
     let snapshot = tail.status();
     let named = unreadable_of(&snapshot);
     let more = unreadable_files(&snapshot).saturating_sub(named.len() as u64);
-    let named = named.into_iter().map(|(path, why)| format!("{}: {why}", path.display()));
+    let named = named.into_iter().map(|(path, found, _)| format!("{}: {found}", path.display()));
     let more = (more > 0).then(|| format!("{} more cannot be read", counted(more, "file")));
     named.chain(more).chain(without_place(&snapshot.left_out)).collect()
 }
@@ -120,8 +126,22 @@ pub(super) fn unreadable_files(snapshot: &Snapshot) -> u64 {
     (failed + snapshot.refused_files) as u64
 }
 
-fn unreadable_of(snapshot: &Snapshot) -> Vec<(PathBuf, String)> {
+fn unreadable_of(snapshot: &Snapshot) -> Vec<(PathBuf, String, WhyUnreadable)> {
     let failed = snapshot.sources.iter().filter(|one| one.state == SourceState::Failed);
-    let failed = failed.map(|one| (one.path.clone(), one.last_error.clone().unwrap_or_default()));
-    failed.chain(snapshot.refused.iter().cloned()).take(FILES_NAMED_MAX).collect()
+    let failed = failed.filter_map(|one| Some((&one.path, one.last_error.as_ref()?)));
+    let refused = snapshot.refused.iter().map(|(path, one)| (path, one));
+    let all = failed.chain(refused).take(FILES_NAMED_MAX);
+    all.map(|(path, one)| (path.clone(), one.found.clone(), why(one.why))).collect()
+}
+
+/// The same in the words of verdicts, which know no followed files.
+fn why(why: tail::WhyUnreadable) -> WhyUnreadable {
+    match why {
+        tail::WhyUnreadable::Link => WhyUnreadable::Link,
+        tail::WhyUnreadable::NotAFile => WhyUnreadable::NotAFile,
+        tail::WhyUnreadable::TooDeep => WhyUnreadable::TooDeep,
+        tail::WhyUnreadable::TooMany => WhyUnreadable::TooMany,
+        tail::WhyUnreadable::Content => WhyUnreadable::Content,
+        tail::WhyUnreadable::System => WhyUnreadable::System,
+    }
 }

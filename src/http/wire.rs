@@ -712,7 +712,7 @@ fn source_of_tail(source: &crate::tail::SourceStatus) -> SourceJson {
         offset: source.offset,
         size: Some(source.size),
         state: source.state.word().to_owned(),
-        error: source.last_error.clone(),
+        error: source.last_error.as_ref().map(ToString::to_string),
     }
 }
 

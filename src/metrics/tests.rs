@@ -80,6 +80,7 @@ fn tail(sources: u64) -> Snapshot {
         counters: crate::tail::Counters::default(),
         sources: (1..=sources).map(source).collect(),
         waiting_files: 0,
+        matched_files: sources as usize,
         refused: Vec::new(),
         refused_files: 0,
         left_out: crate::tail::LeftOutFiles::default(),

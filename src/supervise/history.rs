@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use spillq_storage::{GroupId, Seq, SeqRange};
 
 use super::inputs::{
-    AtRisk, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LeftOut, LogInputs, Pauses, Pinned, Pins,
+    AtRisk, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LeftOut, LogInputs, Pauses, Pinned,
+    Pins, WhyUnreadable,
 };
 use super::judge::{judge, seqs_of};
 use super::judge_log::{judge_log, notes_on};
@@ -38,8 +39,8 @@ pub struct Outside {
     pub unread_bytes: u64,
     /// For how long the tail has been at one turn, if it is.
     pub tail_busy_ms: Option<u64>,
-    /// Files that cannot be read, and why: some of them.
-    pub unreadable: Vec<(PathBuf, String)>,
+    /// Files that cannot be read, why in words, and what kind of reason that is: some of them.
+    pub unreadable: Vec<(PathBuf, String, WhyUnreadable)>,
     /// How many cannot be read.
     pub unreadable_files: u64,
     /// Files that match and are not followed.

@@ -149,8 +149,8 @@ pub struct LogInputs {
     pub at_risk: Vec<AtRisk>,
     /// For how long the tail has been at one turn: a read that hangs.
     pub tail_busy_ms: Option<u64>,
-    /// Files that cannot be read, and why: some of them.
-    pub unreadable: Vec<(PathBuf, String)>,
+    /// Files that cannot be read, why in words, and what kind of reason that is: some of them.
+    pub unreadable: Vec<(PathBuf, String, WhyUnreadable)>,
     /// How many cannot be read.
     pub unreadable_files: u64,
     /// Files that match and are not followed.
@@ -169,6 +169,23 @@ pub struct LogInputs {
     pub follows_nothing: bool,
     /// Groups that a line blocks.
     pub held: Vec<(String, HeldLine)>,
+}
+
+/// Why something that matches a glob is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhyUnreadable {
+    /// A symbolic link that `symlinks` does not allow.
+    Link,
+    /// Not a regular file, or a FIFO that no glob names by its whole path.
+    NotAFile,
+    /// Folders below it are deeper than a scan goes.
+    TooDeep,
+    /// More than one scan lists, or more FIFOs than are followed at once.
+    TooMany,
+    /// A compressed file that is incomplete or damaged.
+    Content,
+    /// The system refused it: permission, or an error of the disk.
+    System,
 }
 
 /// Files that match a glob and are not followed, since no more are followed at once.

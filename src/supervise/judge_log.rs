@@ -1,7 +1,7 @@
 //! The log and what surrounds it: each finding with a cause of its own. Pure.
 
 use super::cause::Cause;
-use super::inputs::{AtRisk, JudgeSettings, LeftOut, LogInputs, Pauses};
+use super::inputs::{AtRisk, JudgeSettings, LeftOut, LogInputs, Pauses, WhyUnreadable};
 use super::state::State;
 use super::typed::{Typed, quoted};
 use super::verdict::{Step, Verdict};
@@ -49,18 +49,7 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
         let look = "timeout 5 df -h    # a network file system that does not answer blocks here; ingestion resumes by itself";
         found.push(Verdict::on_log(State::Blocked, Cause::TailHung, summary, evidence, look.to_owned()));
     }
-    let unreadable = log.unreadable_files.max(log.unreadable.len() as u64);
-    if let Some((first, _)) = log.unreadable.first() {
-        let summary = format!("{} cannot be read", counted(unreadable, "file"));
-        let named = log.unreadable.iter().map(|(path, why)| format!("{}: {why}", path.display()));
-        let evidence = named.chain(and_more(unreadable, log.unreadable.len()));
-        let look = format!(
-            "ls -ld {}    # make it readable for the user of the service; reading is retried by itself",
-            quoted(&first.to_string_lossy())
-        );
-        let cause = Cause::SourceUnreadable;
-        found.push(Verdict::on_log(State::Blocked, cause, summary, evidence.collect(), look));
-    }
+    found.extend(unreadable(log, typed));
     if log.left_out.files > 0 {
         found.push(too_many(&log.left_out, typed));
     }
@@ -94,6 +83,41 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
         found.push(Verdict::on_log(State::Blocked, Cause::CrashLoop, summary, evidence, look));
     }
     found
+}
+
+/// Files that match and cannot be read, with the step for the first of them.
+fn unreadable(log: &LogInputs, typed: &Typed) -> Option<Verdict> {
+    let (first, _, why) = log.unreadable.first()?;
+    let files = log.unreadable_files.max(log.unreadable.len() as u64);
+    let summary = format!("{} cannot be read", counted(files, "file"));
+    let named = log.unreadable.iter().map(|(path, found, _)| format!("{}: {found}", path.display()));
+    let evidence = named.chain(and_more(files, log.unreadable.len())).collect();
+    let step = make_readable(&quoted(&first.to_string_lossy()), *why, typed);
+    Some(Verdict::on_log(State::Blocked, Cause::SourceUnreadable, summary, evidence, step))
+}
+
+/// What makes a file readable, or no longer matched.
+fn make_readable(path: &str, why: WhyUnreadable, typed: &Typed) -> Step {
+    let change = |what: &str| Step::from(typed.change(what));
+    let exclude = |what: &str| format!("add {what} to `exclude` of [[follow]], if it is not to be read");
+    match why {
+        WhyUnreadable::Link => {
+            change("set `symlinks` of [[follow]] to a folder that holds the target of the link")
+                .or(exclude("the link"))
+        }
+        WhyUnreadable::NotAFile => change("name regular files in `include` of [[follow]]").or(exclude(path)),
+        WhyUnreadable::TooDeep => {
+            change("add a glob that names more of the folders to `include` of [[follow]]")
+        }
+        WhyUnreadable::TooMany => change("narrow `include` of [[follow]]"),
+        WhyUnreadable::Content => Step::from(format!(
+            "replace {path} by a complete copy, or unpack what is good of it into a followed file; it is checked again when it changes"
+        ))
+        .or(exclude("it")),
+        WhyUnreadable::System => Step::from(format!(
+            "ls -ld {path}    # make it readable for the user of the service; reading is retried by itself"
+        )),
+    }
 }
 
 /// The line behind those that are named.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use spillq_storage::{Seq, SeqRange};
 
-use super::super::inputs::{AtRisk, LeftOut, LogInputs, Pauses, Pinned, Pins};
+use super::super::inputs::{AtRisk, LeftOut, LogInputs, Pauses, Pinned, Pins, WhyUnreadable};
 use super::super::judge_log::judge_log;
 use super::super::processor::{ProcessorKind, ProcessorName};
 use super::super::typed::{Started, Typed};
@@ -534,7 +534,7 @@ fn a_full_disk_is_told_from_one_that_others_fill() {
         unclean_runs: 3,
         killers: vec![("default".to_owned(), Seq(7), 2)],
         tail_busy_ms: Some(T),
-        unreadable: vec![("/b c".into(), "permission denied".to_owned())],
+        unreadable: vec![("/b c".into(), "permission denied".to_owned(), WhyUnreadable::System)],
         ..LogInputs::default()
     };
     let ours = judge_log(&loops, &settings());
@@ -572,7 +572,8 @@ fn a_disk_that_became_read_only_is_reported_before_all_that_follows_from_it() {
 #[test]
 fn files_that_cannot_be_read_or_are_not_followed_are_counted() {
     let of = |unreadable_files, files| {
-        let named = |nth: u64| (format!("/{nth}.log").into(), "permission denied".to_owned());
+        let named =
+            |nth: u64| (format!("/{nth}.log").into(), "permission denied".to_owned(), WhyUnreadable::System);
         let left_out =
             LeftOut { files, named: (0..files.min(20)).map(|nth| named(nth).0).collect(), limit: 10_000 };
         let unreadable = (0..unreadable_files).take(20).map(named).collect();
@@ -592,6 +593,32 @@ fn files_that_cannot_be_read_or_are_not_followed_are_counted() {
     assert!(one[1].summary.starts_with("1 file matches and is not followed"), "{one:#?}");
     assert_eq!((one[0].evidence.len(), one[1].evidence.len()), (1, 1));
     assert!(of(0, 0).is_empty());
+}
+
+/// A link, a folder and a FIFO were all to be made readable with `ls -ld`, which changed nothing.
+#[test]
+fn the_step_for_what_cannot_be_read_is_about_the_kind_of_reason() {
+    let step = |why| {
+        let unreadable = vec![("/l/a b".into(), "in words".to_owned(), why)];
+        let found = judge_log(&LogInputs { unreadable, ..LogInputs::default() }, &settings()).pop().unwrap();
+        assert_eq!(found.evidence, ["/l/a b: in words"]);
+        (found.next, found.or)
+    };
+    for (why, next, or) in [
+        (WhyUnreadable::Link, "set `symlinks` of [[follow]] to a folder", "add the link to `exclude`"),
+        (WhyUnreadable::NotAFile, "name regular files in `include`", "add '/l/a b' to `exclude`"),
+        (WhyUnreadable::TooDeep, "add a glob that names more of the folders", ""),
+        (WhyUnreadable::TooMany, "narrow `include` of [[follow]]", ""),
+        (WhyUnreadable::Content, "replace '/l/a b' by a complete copy", "add it to `exclude`"),
+        (WhyUnreadable::System, "ls -ld '/l/a b'    # make it readable", ""),
+    ] {
+        let found = step(why);
+        assert!(found.0.starts_with(next) && found.1.starts_with(or), "{why:?}: {found:?}");
+        assert_eq!(
+            (found.0.contains("ls -ld"), found.1.is_empty()),
+            (why == WhyUnreadable::System, or.is_empty())
+        );
+    }
 }
 
 #[test]

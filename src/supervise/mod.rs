@@ -34,6 +34,7 @@ pub use events::{Entry, Event, Events};
 pub use history::{Outside, Supervision};
 pub use inputs::{
     AtRisk, Behind, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LeftOut, LogInputs, Pauses,
+    WhyUnreadable,
 };
 pub use judge::judge;
 pub use judge_log::{judge_log, notes_on};

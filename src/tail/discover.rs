@@ -16,7 +16,7 @@ use super::error::TailError;
 use super::links::RealRoots;
 use super::open::{Way, kind, leads_below};
 use super::reader::{ctime_ns, mtime_ns};
-use super::refused::Refused;
+use super::refused::{Refused, WhyUnreadable};
 
 /// Folders behind `**` that are walked: deeper ones are more likely a loop than logs.
 const DEPTH_MAX: usize = 32;
@@ -185,7 +185,9 @@ impl Walk<'_> {
             Err(error) => {
                 // A fixed folder that is not there yet is normal: it is waited for.
                 if error.kind() != std::io::ErrorKind::NotFound {
-                    self.refuse(folder, || format!("list {}: {error}", folder.display()));
+                    self.refuse(folder, WhyUnreadable::System, || {
+                        format!("list {}: {error}", folder.display())
+                    });
                 }
                 self.walked.unlisted.push(folder.to_owned());
                 return;
@@ -201,14 +203,16 @@ impl Walk<'_> {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
-                    self.refuse(folder, || format!("list {}: {error}", folder.display()));
+                    self.refuse(folder, WhyUnreadable::System, || {
+                        format!("list {}: {error}", folder.display())
+                    });
                     self.walked.unlisted.push(folder.to_owned());
                     break;
                 }
             };
             self.walked.entries += 1;
             if self.walked.entries > ENTRIES_MAX {
-                self.refuse(folder, || {
+                self.refuse(folder, WhyUnreadable::TooMany, || {
                     format!("list {}: more than {ENTRIES_MAX} entries in one scan", folder.display())
                 });
                 self.walked.unlisted.push(folder.to_owned());
@@ -246,8 +250,10 @@ impl Walk<'_> {
                 self.folder(path, number, globs, include, depth + 1, chain);
             } else if include.is_too_deep(depth) {
                 self.too_deep(path);
-            } else if include.literal_name && include.whole.is_match(path) {
-                self.refuse(path, || format!("open {}: a folder, not a regular file", path.display()));
+            } else if include.literal_name && include.whole.is_match(path) && !globs.is_excluded(path) {
+                self.refuse(path, WhyUnreadable::NotAFile, || {
+                    format!("open {}: a folder, not a regular file", path.display())
+                });
             }
             return;
         }
@@ -262,7 +268,8 @@ impl Walk<'_> {
                 return;
             }
             let hint = if found.is_fifo() { "; `include` must name its whole path" } else { "" };
-            self.refuse(path, || {
+            let why = if found.is_symlink() { WhyUnreadable::Link } else { WhyUnreadable::NotAFile };
+            self.refuse(path, why, || {
                 format!("open {}: {}, not a regular file{hint}", path.display(), kind(found))
             });
             return;
@@ -301,7 +308,7 @@ impl Walk<'_> {
     /// Once for all that lie in the same folder, however many they are.
     fn too_deep(&mut self, path: &Path) {
         let folder = path.parent().unwrap_or(path);
-        self.refuse(folder, || {
+        self.refuse(folder, WhyUnreadable::TooDeep, || {
             format!(
                 "list {}: deeper than {DEPTH_MAX} folders behind `**`; a glob that names more of the way reaches it",
                 path.display()
@@ -309,8 +316,8 @@ impl Walk<'_> {
         });
     }
 
-    fn refuse(&mut self, path: &Path, why: impl FnOnce() -> String) {
-        self.walked.refused.add(path, why);
+    fn refuse(&mut self, path: &Path, why: WhyUnreadable, found: impl FnOnce() -> String) {
+        self.walked.refused.add(path, why, found);
     }
 }
 
@@ -450,7 +457,7 @@ mod tests {
     }
 
     fn why(walked: &Walked) -> String {
-        walked.refused.named().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("\n")
+        walked.refused.named().map(|(_, why)| why.to_string()).collect::<Vec<_>>().join("\n")
     }
 
     fn tree(files: &[&str]) -> tempfile::TempDir {
@@ -518,6 +525,8 @@ mod tests {
         let (files, walked) = found(&[dir.path().join("a.log").to_str().unwrap()], &[], None, &[]);
         assert!(files.is_empty());
         assert!(why(&walked).contains("a folder, not a regular file"));
+        let (_, walked) = found(&[dir.path().join("a.log").to_str().unwrap()], &["a.log"], None, &[]);
+        assert_eq!(walked.refused.files(), 0, "excluded");
         let (_, walked) = found(&["/nowhere-at-all/x*"], &[], None, &[]);
         assert_eq!((walked.refused.files(), walked.unlisted.len()), (0, 1));
     }

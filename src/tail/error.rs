@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::names::sized;
+use super::refused::WhyUnreadable;
 
 /// Why the tail cannot start. Nothing was read.
 #[derive(Debug, Error)]
@@ -62,6 +63,15 @@ pub(crate) enum ReadError {
 }
 
 impl ReadError {
+    /// What kind of reason it is.
+    pub(crate) fn why(&self) -> WhyUnreadable {
+        match self {
+            ReadError::Open { .. } | ReadError::Read { .. } => WhyUnreadable::System,
+            ReadError::NotAFile { .. } => WhyUnreadable::NotAFile,
+            ReadError::Incomplete { .. } | ReadError::Damaged { .. } => WhyUnreadable::Content,
+        }
+    }
+
     /// Whether the file is simply no longer there.
     pub(crate) fn is_gone(&self) -> bool {
         matches!(self, ReadError::Open { source, .. } if source.kind() == io::ErrorKind::NotFound)

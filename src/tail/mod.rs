@@ -66,6 +66,7 @@ pub use preview::{Preview, preview};
 pub use recognise::SOURCES_MAX;
 pub use record::{RecordError, SourceRecord};
 pub use refollow::Follows;
+pub use refused::{Unreadable, WhyUnreadable};
 pub use remake::{adopt, remake};
 pub use status::{Counters, LeftOutFiles, Snapshot, SourceState, SourceStatus};
 

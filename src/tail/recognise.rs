@@ -580,9 +580,8 @@ impl Worker {
                 source.ladder.cut(from);
             }
             if let Err(error) = self.reader.skip_to(&file, &mut source, from) {
-                let why =
-                    ReadError::Read { path: found.path.clone(), offset: from, source: error }.to_string();
-                return self.refuse_found(&found, why);
+                let why = ReadError::Read { path: found.path.clone(), offset: from, source: error };
+                return self.refuse_found(&found, &why);
             }
             // After a restart nobody has the open file: what it had not read yet is then read here.
             if !is_read {
@@ -597,8 +596,8 @@ impl Worker {
                 if start > 0 { self.reader.skip_to(&file, &mut source, start) } else { Ok(()) }
             });
             if let Err(error) = skipped {
-                let why = ReadError::Read { path: found.path.clone(), offset: 0, source: error }.to_string();
-                return self.refuse_found(&found, why);
+                let why = ReadError::Read { path: found.path.clone(), offset: 0, source: error };
+                return self.refuse_found(&found, &why);
             }
         }
         if source.packed.is_none() {
@@ -623,9 +622,9 @@ impl Worker {
     }
 
     /// A file that is no source cannot be read.
-    fn refuse_found(&mut self, found: &Found, why: String) {
+    fn refuse_found(&mut self, found: &Found, error: &ReadError) {
         self.left_out.add(found, Without::Permission);
-        self.refuse(&found.path, why);
+        self.refuse(&found.path, error.why(), error.to_string());
     }
 
     fn mark(&mut self, id: SourceId, found: &Found) {
@@ -674,7 +673,7 @@ impl Worker {
             Err(error) => {
                 match source {
                     Some(id) => self.fail(id, &error),
-                    None => self.refuse_found(&found, error.to_string()),
+                    None => self.refuse_found(&found, &error),
                 }
                 None
             }

@@ -3,25 +3,58 @@
 //! A glob may match half a million links or files without permission. Those that are not named take 8 bytes each.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 /// Those that are named with the reason: more than a person reads.
 const NAMED_MAX: usize = 100;
 
+/// Why something that matches is not read. What can be done about it depends on this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WhyUnreadable {
+    /// A symbolic link that `symlinks` does not allow.
+    Link,
+    /// A folder, a FIFO that no glob names by its whole path, a socket or a device.
+    NotAFile,
+    /// Folders below it are deeper than a scan goes.
+    TooDeep,
+    /// More than one scan lists, or more FIFOs than are followed at once.
+    TooMany,
+    /// A compressed file that is incomplete or damaged.
+    Content,
+    /// The system refused it: permission, or an error of the disk.
+    System,
+}
+
+/// Something that matches and is not read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unreadable {
+    /// What kind of reason it is.
+    pub why: WhyUnreadable,
+    /// What was attempted and what was found, in words.
+    pub found: String,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.found)
+    }
+}
+
 /// What one scan could not follow.
 #[derive(Debug, Default)]
 pub(crate) struct Refused {
-    named: BTreeMap<PathBuf, String>,
+    named: BTreeMap<PathBuf, Unreadable>,
     /// Hashes of the other paths: several globs may come across the same one.
     others: Vec<u64>,
 }
 
 impl Refused {
-    /// Adds one. `why` is asked only if it is going to be named.
-    pub(crate) fn add(&mut self, path: &Path, why: impl FnOnce() -> String) {
+    /// Adds one. `found` is asked only if it is going to be named.
+    pub(crate) fn add(&mut self, path: &Path, why: WhyUnreadable, found: impl FnOnce() -> String) {
         if self.named.len() < NAMED_MAX || self.named.contains_key(path) {
-            self.named.entry(path.to_owned()).or_insert_with(why);
+            self.named.entry(path.to_owned()).or_insert_with(|| Unreadable { why, found: found() });
         } else {
             let mut hash = DefaultHasher::new();
             path.hash(&mut hash);
@@ -31,8 +64,8 @@ impl Refused {
 
     /// Adds those of another part of the same scan.
     pub(crate) fn extend(&mut self, other: Refused) {
-        for (path, why) in other.named {
-            self.add(&path, || why);
+        for (path, Unreadable { why, found }) in other.named {
+            self.add(&path, why, || found);
         }
         self.others.extend(other.others);
     }
@@ -45,7 +78,7 @@ impl Refused {
     }
 
     /// Those with a reason, by path.
-    pub(crate) fn named(&self) -> impl Iterator<Item = (&PathBuf, &String)> {
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&PathBuf, &Unreadable)> {
         self.named.iter()
     }
 
@@ -63,9 +96,10 @@ impl Refused {
     pub(crate) fn new_since<'a>(
         &'a self,
         before: &'a Refused,
-    ) -> impl Iterator<Item = (&'a PathBuf, &'a String)> {
-        let is_known =
-            |path: &PathBuf, why: &String| !before.others.is_empty() || before.named.get(path) == Some(why);
+    ) -> impl Iterator<Item = (&'a PathBuf, &'a Unreadable)> {
+        let is_known = |path: &PathBuf, why: &Unreadable| {
+            !before.others.is_empty() || before.named.get(path) == Some(why)
+        };
         self.named.iter().filter(move |(path, why)| !is_known(path, why))
     }
 }
@@ -77,7 +111,7 @@ mod tests {
     fn refused(paths: impl Iterator<Item = usize>) -> Refused {
         let mut refused = Refused::default();
         for nth in paths {
-            refused.add(Path::new(&format!("/{nth}")), || "why".to_owned());
+            refused.add(Path::new(&format!("/{nth}")), WhyUnreadable::System, || "why".to_owned());
         }
         refused.close();
         refused

@@ -15,6 +15,7 @@ use spillq_storage::SourceId;
 use super::identity::{Fingerprint, Ladder};
 use super::packed::{Packed, State};
 use super::record::SourceRecord;
+use super::refused::Unreadable;
 
 /// One followed file.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ pub(crate) struct Source {
     pub(crate) file: Option<File>,
     /// The older source of the same path that is read first.
     pub(crate) after: Option<SourceId>,
-    pub(crate) error: Option<Box<str>>,
+    pub(crate) error: Option<Box<Unreadable>>,
     /// When it last grew, or was found.
     pub(crate) active_ms: u64,
     /// Since when no sweep has found it.

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use spillq_storage::SourceId;
 
 use super::names::sized;
+use super::refused::Unreadable;
 
 /// What the tail counted since it started. Losses are never only logged: they are here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,7 +123,7 @@ pub struct SourceStatus {
     /// Whether it is open, so that it can be read to its end even when it is deleted.
     pub held_open: bool,
     /// Why it cannot be read, if so.
-    pub last_error: Option<String>,
+    pub last_error: Option<Unreadable>,
 }
 
 /// Files that match and are not followed, since no more are followed at once.
@@ -149,8 +150,10 @@ pub struct Snapshot {
     pub sources: Vec<SourceStatus>,
     /// Files that were found and are no sources yet: empty, or perhaps a copy under way.
     pub waiting_files: usize,
+    /// Files that the last scan found by a glob, empty ones too. One that two globs name counts twice.
+    pub matched_files: usize,
     /// Files and folders that cannot be followed, and why; at most 100 of them.
-    pub refused: Vec<(PathBuf, String)>,
+    pub refused: Vec<(PathBuf, Unreadable)>,
     /// How many there are.
     pub refused_files: usize,
     /// Files that match and are not followed, since no more are followed at once.
@@ -172,6 +175,7 @@ impl Snapshot {
             counters: Counters::default(),
             sources: Vec::new(),
             waiting_files: 0,
+            matched_files: 0,
             refused: Vec::new(),
             refused_files: 0,
             left_out: LeftOutFiles::default(),

@@ -15,6 +15,7 @@ use super::fill::Filler;
 use super::lines::{Split, split};
 use super::pipe::Pipe;
 use super::record::{RecordError, SourceRecord};
+use super::refused::{Unreadable, WhyUnreadable};
 use super::status::{SourceState, SourceStatus};
 
 /// Above this an empty holder of incomplete lines is given back.
@@ -200,7 +201,7 @@ impl Stream {
             state,
             rotated: false,
             held_open: self.pipe.is_some(),
-            last_error: self.error.clone(),
+            last_error: self.error.clone().map(|found| Unreadable { why: WhyUnreadable::System, found }),
         })
     }
 

@@ -18,6 +18,7 @@ use super::error::TailError;
 use super::fill::Filler;
 use super::open::open_fifo;
 use super::pipe::{Nature, Pipe};
+use super::refused::WhyUnreadable;
 use super::status::SourceStatus;
 use super::stream::Stream;
 use super::wait::{Bell, Edge, Waiter};
@@ -319,11 +320,11 @@ impl Worker {
             }
             if count.count() >= STREAMS_MAX {
                 let why = format!("a FIFO more than the {STREAMS_MAX} streams that are followed at once");
-                self.refuse(&found.path, why);
+                self.refuse(&found.path, WhyUnreadable::TooMany, why);
                 continue;
             }
             if let Err(why) = self.follow_fifo(&found) {
-                self.refuse(&found.path, why);
+                self.refuse(&found.path, WhyUnreadable::System, why);
             }
         }
     }

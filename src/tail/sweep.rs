@@ -17,6 +17,7 @@ use super::discover::Found;
 use super::names::files_of;
 use super::open::open;
 use super::reader::mtime_ns;
+use super::refused::WhyUnreadable;
 use super::source::Source;
 use super::worker::{Ending, Now, Worker};
 
@@ -50,6 +51,7 @@ impl Worker {
         self.sweep_number += 1;
         self.sweep_wanted = false;
         self.waiting_files = 0;
+        self.matched_files = 0;
         self.counters.sweeps += 1;
         // Those that are due are found again.
         self.endings.clear();
@@ -58,7 +60,9 @@ impl Worker {
         let mut changed = Vec::new();
         let inodes = self.table.inodes();
         let (table, number) = (&mut self.table, self.sweep_number);
+        let matched = &mut self.matched_files;
         let walked = self.discover.walk(&|inode| inodes.contains(&inode), &mut |found| {
+            *matched += usize::from(found.follow.is_some());
             let at_path = table.at(&found.path);
             let known = at_path.and_then(|id| table.get_mut(id));
             let Some(source) = known.filter(|source| is_inode(source, &found)) else {
@@ -95,6 +99,7 @@ impl Worker {
         self.refused.extend(walked.refused);
         self.tell_unlisted(&walked.unlisted);
         self.folders = walked.folders;
+        self.matched_files += walked.fifos.len();
         self.meet_fifos(walked.fifos, &walked.unlisted);
         let places = self.sources_max.saturating_sub(self.table.len());
         let Chosen { found, empty, left_out } = candidates.choose(places);
@@ -169,8 +174,8 @@ impl Worker {
     }
 
     /// What cannot be followed, after this scan. Reported once, and again only after a scan that did not meet it.
-    pub(crate) fn refuse(&mut self, path: &Path, why: String) {
-        self.refused.add(path, || why);
+    pub(crate) fn refuse(&mut self, path: &Path, why: WhyUnreadable, found: String) {
+        self.refused.add(path, why, || found);
     }
 
     /// A few that are new with a message each, more of them with one for all.

@@ -28,7 +28,7 @@ use super::reader::{Reader, Turn};
 use super::recognise::SOURCES_MAX;
 use super::record::SourceRecord;
 use super::refollow::Follows;
-use super::refused::Refused;
+use super::refused::{Refused, Unreadable};
 use super::source::{Source, Table};
 use super::status::{Counters, LeftOutFiles, Snapshot, SourceState, SourceStatus};
 use super::streams::{HELD_BYTES_MAX, Streams};
@@ -133,6 +133,8 @@ pub(crate) struct Worker {
     /// Since when sources whose content is gone are looked for in copies.
     pub(crate) displaced_ms: HashMap<SourceId, u64>,
     pub(crate) waiting_files: usize,
+    /// Files that the last scan found by a glob: one that two globs name counts twice.
+    pub(crate) matched_files: usize,
     pub(crate) sweep_number: u32,
     pub(crate) sweep_cost_ms: u64,
     pub(crate) swept_ms: u64,
@@ -195,6 +197,7 @@ impl Worker {
             held_back: HashMap::new(),
             displaced_ms: HashMap::new(),
             waiting_files: 0,
+            matched_files: 0,
             sweep_number: 0,
             sweep_cost_ms: 0,
             swept_ms: 0,
@@ -546,7 +549,7 @@ impl Worker {
                 self.counters.errors += 1;
                 tracing::warn!(source = id.0, %error, "a file cannot be read; tried again by each sweep");
             }
-            source.error = Some(error.to_string().into());
+            source.error = Some(Box::new(Unreadable { why: error.why(), found: error.to_string() }));
         }
     }
 
@@ -673,7 +676,7 @@ impl Worker {
             state: state(source),
             rotated: source.rotated_from.is_some() || source.gone_ms.is_some(),
             held_open: source.file.is_some(),
-            last_error: source.error.as_deref().map(str::to_owned),
+            last_error: source.error.as_deref().cloned(),
         });
         let mut sources: Vec<SourceStatus> = files.chain(self.streams.statuses()).collect();
         sources.sort_by_key(|source| source.source);
@@ -682,6 +685,7 @@ impl Worker {
             counters: self.counters,
             sources,
             waiting_files: self.waiting_files,
+            matched_files: self.matched_files,
             refused: self.refused.named().map(|(path, why)| (path.clone(), why.clone())).collect(),
             refused_files: self.refused.files(),
             left_out: LeftOutFiles {

@@ -142,6 +142,10 @@ fn a_program_that_is_missing_is_reported_before_the_first_line() {
     fs::write(stage.path("nosuch"), "#!/bin/sh\n").unwrap();
     run("chmod", &["755", stage.path("nosuch").to_str().unwrap()]);
     assert!(stage.doctor().healthy, "{:#?}", stage.doctor());
+    // An empty file is a match, although there is nothing to follow in it yet.
+    fs::write(stage.path("in.log"), "").unwrap();
+    let found = wait_for(|| Some(stage.doctor()).filter(|doctor| !doctor.notes.contains(&nothing)));
+    assert!(found.is_some_and(|doctor| doctor.healthy), "{:#?}", stage.doctor());
     drop(service);
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use super::super::Follow;
+use super::super::{Follow, WhyUnreadable};
 use super::support::Rig;
 
 /// A service logs to `app.log`, a link to the file of the day. Found by a first-time user: every line was read once, yet
@@ -103,6 +103,7 @@ fn a_link_to_what_no_glob_finds_is_still_refused() {
     let names: Vec<_> = refused.iter().filter_map(|(path, _)| path.file_name()?.to_str()).collect();
     // The last leads to the fixed folder, which is walked.
     assert_eq!(names, ["1.log", "2.log", "3.log", "4.log"], "{refused:#?}");
+    assert!(refused.iter().all(|(_, one)| one.why == WhyUnreadable::Link), "{refused:#?}");
 }
 
 #[test]

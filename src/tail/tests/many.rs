@@ -279,9 +279,11 @@ fn empty_files_take_no_place_and_are_not_counted() {
         rig.write(&name(nth), "");
     }
     left_out(&mut rig, 0);
+    assert_eq!(rig.worker.snapshot().matched_files, 100, "but they are there");
     for nth in 0..30 {
         rig.write(&name(nth), format!("{nth}\n"));
     }
     left_out(&mut rig, 10);
+    assert_eq!(rig.worker.snapshot().matched_files, 100);
     assert_eq!(rig.log.lines.len(), MAX);
 }

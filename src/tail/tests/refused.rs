@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::support::Rig;
+use crate::tail::WhyUnreadable;
 
 /// A file that could not be opened was told with every sweep: each refusal forgot the others.
 #[test]
@@ -11,7 +12,7 @@ fn what_cannot_be_followed_is_told_once_while_it_lasts() {
     let refuse = |rig: &mut Rig| {
         rig.worker.sweep(rig.now());
         for name in ["a.log", "b.log"] {
-            rig.worker.refuse(&rig.path(name), "permission denied".to_owned());
+            rig.worker.refuse(&rig.path(name), WhyUnreadable::System, "permission denied".to_owned());
         }
         rig.worker.report_refused(rig.now());
         rig.worker.counters.errors
@@ -30,7 +31,7 @@ fn many_are_counted_by_path() {
         rig.worker.sweep(rig.now());
         for nth in 0..files {
             let path: PathBuf = rig.path(&format!("{nth}.log"));
-            rig.worker.refuse(&path, "permission denied".to_owned());
+            rig.worker.refuse(&path, WhyUnreadable::System, "permission denied".to_owned());
         }
         rig.worker.report_refused(rig.now());
         (rig.worker.snapshot().refused_files, rig.worker.snapshot().refused.len(), rig.worker.counters.errors)

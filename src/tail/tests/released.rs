@@ -111,7 +111,7 @@ fn folders_that_are_too_deep_are_told_once() {
     rig.settle();
     let refused = rig.worker.snapshot().refused;
     assert_eq!(refused.len(), 1, "{refused:?}");
-    assert!(refused[0].1.contains("deeper than 32 folders"), "{refused:?}");
+    assert!(refused[0].1.found.contains("deeper than 32 folders"), "{refused:?}");
     let errors = rig.worker.counters.errors;
     rig.settle();
     assert_eq!((errors, rig.worker.counters.errors), (1, 1));

@@ -289,7 +289,7 @@ fn more_fifos_than_the_bound_are_refused_until_one_goes() {
     rig.settle();
     let refused = rig.worker.snapshot().refused;
     assert_eq!(refused.len(), 1);
-    assert!(refused[0].1.contains("a FIFO more than the 64 streams"), "{refused:?}");
+    assert!(refused[0].1.found.contains("a FIFO more than the 64 streams"), "{refused:?}");
     rig.remove("0.fifo");
     rig.settle();
     assert!(rig.worker.snapshot().refused.is_empty());
