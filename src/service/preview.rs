@@ -15,7 +15,9 @@ pub fn preview(settings: &Settings) -> Vec<String> {
                 if glob.files == 0 && glob.refused.is_empty() {
                     found.push(format!("include {:?} matches no file yet", glob.include));
                 }
-                found.extend(glob.refused);
+                // What two globs name is one problem.
+                let new: Vec<_> = glob.refused.into_iter().filter(|one| !found.contains(one)).collect();
+                found.extend(new);
             }
         }
     }

@@ -102,7 +102,7 @@ fn make_readable(path: &str, why: WhyUnreadable, typed: &Typed) -> Step {
     let exclude = |what: &str| format!("add {what} to `exclude` of [[follow]], if it is not to be read");
     match why {
         WhyUnreadable::Link => {
-            change("set `symlinks` of [[follow]] to a folder that holds the target of the link")
+            change("set `symlinks = FOLDER`, a folder that holds the target of the link, under [[follow]]")
                 .or(exclude("the link"))
         }
         WhyUnreadable::NotAFile => change("name regular files in `include` of [[follow]]").or(exclude(path)),

@@ -605,7 +605,11 @@ fn the_step_for_what_cannot_be_read_is_about_the_kind_of_reason() {
         (found.next, found.or)
     };
     for (why, next, or) in [
-        (WhyUnreadable::Link, "set `symlinks` of [[follow]] to a folder", "add the link to `exclude`"),
+        (
+            WhyUnreadable::Link,
+            "set `symlinks = FOLDER`, a folder that holds the target",
+            "add the link to `exclude`",
+        ),
         (WhyUnreadable::NotAFile, "name regular files in `include`", "add '/l/a b' to `exclude`"),
         (WhyUnreadable::TooDeep, "add a glob that names more of the folders", ""),
         (WhyUnreadable::TooMany, "narrow `include` of [[follow]]", ""),

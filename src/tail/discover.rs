@@ -51,6 +51,8 @@ pub(crate) struct Walked {
     pub(crate) refused: Refused,
     /// FIFOs that a glob names by their whole path.
     pub(crate) fifos: Vec<Found>,
+    /// Links that are another name of what is followed anyway.
+    pub(crate) other_names: u64,
     entries: usize,
 }
 
@@ -132,29 +134,44 @@ impl Discover {
         self.never.iter().any(|never| path.starts_with(never))
     }
 
+    /// All globs in their order, each with its section and the number of that.
+    pub(crate) fn includes(&self) -> impl Iterator<Item = (u16, &Globs, &Include)> {
+        let sections = self.follows.iter().zip(0..);
+        sections.flat_map(|(globs, number)| globs.includes.iter().map(move |one| (number, globs, one)))
+    }
+
     /// Walks all folders. Calls `visit` with each file that a glob names, and with those whose inode `is_known`.
     pub(crate) fn walk(&self, is_known: &dyn Fn(u64) -> bool, visit: &mut dyn FnMut(Found)) -> Walked {
-        let never: HashSet<(u64, u64)> = self
-            .never
-            .iter()
-            .filter_map(|path| fs::metadata(path).ok())
-            .map(|meta| (meta.dev(), meta.ino()))
-            .collect();
-        let mut walk = Walk {
+        let mut walk = self.begin(is_known, visit);
+        for (number, globs, include) in self.includes() {
+            walk.folder(&include.root, number, globs, include, 0, &mut Vec::new());
+        }
+        walk.walked
+    }
+
+    /// Walks for each glob apart. What a link is another name of is decided by all of them, as it is in [`Self::walk`].
+    pub(crate) fn walk_each(&self) -> Vec<(u64, Walked)> {
+        let walk = |(number, globs, include): (u16, &Globs, &Include)| {
+            let mut files = 0;
+            let mut visit = |_| files += 1;
+            let mut walk = self.begin(&|_| false, &mut visit);
+            walk.folder(&include.root, number, globs, include, 0, &mut Vec::new());
+            let walked = walk.walked;
+            (files, walked)
+        };
+        self.includes().map(walk).collect()
+    }
+
+    fn begin<'a>(&'a self, is_known: &'a dyn Fn(u64) -> bool, visit: &'a mut dyn FnMut(Found)) -> Walk<'a> {
+        let never = self.never.iter().filter_map(|path| fs::metadata(path).ok());
+        Walk {
             discover: self,
-            never,
+            never: never.map(|meta| (meta.dev(), meta.ino())).collect(),
             is_known,
             visit,
             walked: Walked::default(),
             roots: OnceCell::new(),
-        };
-        for (number, globs) in self.follows.iter().enumerate() {
-            for include in &globs.includes {
-                let mut chain = Vec::new();
-                walk.folder(&include.root, number as u16, globs, include, 0, &mut chain);
-            }
         }
-        walk.walked
     }
 }
 
@@ -265,6 +282,7 @@ impl Walk<'_> {
         let is_fifo = found.is_fifo() && include.literal;
         if !found.is_file() && !is_fifo {
             if found.is_symlink() && self.is_other_name(path) {
+                self.walked.other_names += 1;
                 return;
             }
             let hint = if found.is_fifo() { "; `include` must name its whole path" } else { "" };

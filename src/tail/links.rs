@@ -17,7 +17,7 @@ pub(crate) struct RealRoots(Vec<Option<PathBuf>>);
 impl Discover {
     /// Looks the fixed folders up: one of them may be reached through a link itself.
     pub(crate) fn real_roots(&self) -> RealRoots {
-        RealRoots(self.includes().map(|(_, include)| fs::canonicalize(&include.root).ok()).collect())
+        RealRoots(self.includes().map(|(_, _, include)| fs::canonicalize(&include.root).ok()).collect())
     }
 
     /// Whether the globs find what a link leads to without that link, or another section may follow the link.
@@ -25,7 +25,7 @@ impl Discover {
         let (Ok(real), Ok(target)) = (fs::canonicalize(link), fs::metadata(link)) else {
             return false;
         };
-        self.includes().zip(&roots.0).any(|((globs, include), root)| {
+        self.includes().zip(&roots.0).any(|((_, globs, include), root)| {
             let below = root.as_ref().and_then(|root| real.strip_prefix(root).ok());
             let is_found = below.is_some_and(|below| {
                 let path = include.root.join(below);
@@ -38,10 +38,6 @@ impl Discover {
             });
             is_found || may_follow(globs, include, link)
         })
-    }
-
-    fn includes(&self) -> impl Iterator<Item = (&Globs, &Include)> {
-        self.follows.iter().flat_map(|globs| globs.includes.iter().map(move |include| (globs, include)))
     }
 }
 

@@ -196,8 +196,8 @@ fn what_config_check_warns_about() {
     let printed = check();
     for warning in [
         "warning: the command of group default cannot be run: nosuch-in-path is in no folder of PATH",
-        "logs: open ",
-        "a folder, not a regular file",
+        "warning: not followed: open ",
+        "logs: a folder, not a regular file",
         "other*.log\" matches no file yet",
         "disk.min_free is 5B: the file system is full before ingestion pauses; a unit may be missing",
     ] {
@@ -207,6 +207,29 @@ fn what_config_check_warns_about() {
     let fine = text.replace("nosuch-in-path", "sh").replace("min_free = 5", "min_free = \"5MiB\"");
     fs::write(stage.path("spillq.toml"), fine).unwrap();
     assert!(!check().contains("warning"), "{}", check());
+    // Each alone in its section.
+    let include = |globs: &str| {
+        let fine = fs::read_to_string(stage.path("spillq.toml")).unwrap();
+        let (before, rest) = fine.split_once("include = [").unwrap();
+        let after = rest.split_once(']').unwrap().1;
+        fs::write(stage.path("spillq.toml"), format!("{before}include = [{globs}]{after}")).unwrap();
+        let printed = check();
+        printed.lines().filter(|line| line.starts_with("warning")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let logs = stage.path("logs").display().to_string();
+    assert_eq!(
+        include("\"logs\""),
+        [format!("warning: not followed: open {logs}: a folder, not a regular file")]
+    );
+    assert_eq!(include("\"logs/*.log\""), [format!("warning: include \"{logs}/*.log\" matches no file yet")]);
+    // A link to what another glob names is not a problem, and any other link is one, however many globs name it.
+    fs::write(stage.path("logs/app-2026.log"), "x\n").unwrap();
+    std::os::unix::fs::symlink("app-2026.log", stage.path("logs/app.log")).unwrap();
+    assert_eq!(include("\"logs/app.log\", \"logs/app-*.log\""), [""; 0]);
+    assert_eq!(
+        include("\"logs/app.log\", \"logs/ap?.log\""),
+        [format!("warning: not followed: open {logs}/app.log: a symbolic link, not a regular file")]
+    );
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn a_file_that_may_not_be_followed_is_told() {
     std::os::unix::fs::symlink(stage.path("elsewhere"), stage.path("in-link.log")).unwrap();
     let found = stage.finding("source_unreadable");
     assert!(found.evidence.join("\n").contains("in-link.log"), "{found:#?}");
-    assert!(found.next.starts_with("set `symlinks` of [[follow]]"), "{found:#?}");
+    assert!(found.next.starts_with("set `symlinks = FOLDER`"), "{found:#?}");
     assert!(found.or.starts_with("add the link to `exclude` of [[follow]]"), "{found:#?}");
     let file = stage.path("spillq.toml");
     let config = fs::read_to_string(&file).unwrap();
