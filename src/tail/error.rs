@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::names::sized;
 use super::refused::WhyUnreadable;
+use crate::plain::size;
 
 /// Why the tail cannot start. Nothing was read.
 #[derive(Debug, Error)]
@@ -23,7 +23,7 @@ pub enum TailError {
     #[error("follow `{0}`: not an absolute path")]
     Relative(String),
     /// A limit that no block can hold, or that no line fits in.
-    #[error("max_line_bytes is {}, at least 1 B and at most {}", sized(*found as u64), sized(*max as u64))]
+    #[error("max_line_bytes is {}, at least 1 B and at most {}", size(*found as u64), size(*max as u64))]
     LineBytes {
         /// As set.
         found: usize,
@@ -53,11 +53,11 @@ pub(crate) enum ReadError {
     NotAFile { path: PathBuf, found: &'static str, wanted: &'static str },
     #[error("read {} at offset {offset}: {source}", path.display())]
     Read { path: PathBuf, offset: u64, source: io::Error },
-    #[error("unpack {}: the file is incomplete, it ends after {} of content; it is read once it is complete", path.display(), sized(*unpacked))]
+    #[error("unpack {}: the file is incomplete, it ends after {} of content; it is read once it is complete", path.display(), size(*unpacked))]
     Incomplete { path: PathBuf, unpacked: u64 },
     #[error(
         "unpack {}: {source}, after {} of content; nothing of it is read. To read the part that is good, unpack it into a \
-         followed file", path.display(), sized(*unpacked)
+         followed file", path.display(), size(*unpacked)
     )]
     Damaged { path: PathBuf, unpacked: u64, source: io::Error },
 }

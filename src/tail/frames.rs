@@ -10,7 +10,7 @@ use std::io::{self, BufRead, Read};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-use super::names::sized;
+use crate::plain::size;
 
 /// The content of frames.
 pub(crate) struct Frames<R> {
@@ -79,7 +79,7 @@ impl<R: BufRead> Frames<R> {
             None => {
                 let what = match error {
                     FrameDecoderError::WindowSizeTooBig { requested, max } => {
-                        format!("it needs a window of {}, and the limit is {}", sized(requested), sized(max))
+                        format!("it needs a window of {}, and the limit is {}", size(requested), size(max))
                     }
                     error => error.to_string(),
                 };
@@ -111,7 +111,7 @@ impl<R: BufRead> Frames<R> {
     }
 
     fn of_another_length(&self, given: u64) -> io::Error {
-        let what = format!("{} in a frame of {}", sized(given), sized(self.decoder.content_size()));
+        let what = format!("{} in a frame of {}", size(given), size(self.decoder.content_size()));
         io::Error::new(io::ErrorKind::InvalidData, what)
     }
 }

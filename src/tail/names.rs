@@ -1,10 +1,10 @@
-//! Paths, counts and sizes as text. Of a path any bytes are shown, and can be read back from what is shown.
+//! Paths as text. Of a path any bytes are shown, and can be read back from what is shown.
 
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::plain::{acts, counted};
+use crate::plain::acts;
 
 /// A path as text. What is UTF-8 and can be seen stands as it is, any other byte as `\xNN`, and a backslash doubled, so
 /// that no two paths are shown alike, none adds a line, and a terminal acts on none.
@@ -27,16 +27,6 @@ pub fn shown(path: &Path) -> String {
 fn number(text: &mut String, byte: u8) {
     // Writing to a string does not fail.
     let _ = write!(text, r"\x{byte:02x}");
-}
-
-/// A number of bytes, for a sentence.
-pub(crate) fn sized(bytes: u64) -> String {
-    bytesize::ByteSize(bytes).display().iec().to_string()
-}
-
-/// A number of files, for a sentence.
-pub(crate) fn files_of(files: usize) -> String {
-    counted(files as u64, "file")
 }
 
 #[cfg(test)]

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::identity::{Fingerprint, Ladder};
-use super::names::sized;
 use super::packed::Whole;
 use super::unpack::Form;
+use crate::plain::size;
 
 const VERSION: u8 = 1;
 /// Of the record of a packed file, with two fields more.
@@ -63,7 +63,7 @@ pub enum RecordError {
     #[error("read a source record: found no bytes")]
     Empty,
     /// Longer than any record.
-    #[error("read a source record: {}, the longest is {}", sized(*.0 as u64), sized(RECORD_BYTES_MAX as u64))]
+    #[error("read a source record: {}, the longest is {}", size(*.0 as u64), size(RECORD_BYTES_MAX as u64))]
     TooLong(usize),
     /// Written by a later version.
     #[error("read a source record: version {0}, this program reads up to version {VERSION_PACKED}")]
@@ -72,7 +72,7 @@ pub enum RecordError {
     #[error("read a source record: {0}")]
     Codec(String),
     /// Bytes behind the last field.
-    #[error("read a source record: {} after its end", sized(*.0 as u64))]
+    #[error("read a source record: {} after its end", size(*.0 as u64))]
     Trailing(usize),
     /// The ladder does not rise, or has too many rungs.
     #[error("read a source record: its ladder does not rise or is too long")]

@@ -9,8 +9,8 @@ use std::time::SystemTime;
 
 use spillq_storage::SourceId;
 
-use super::names::sized;
 use super::refused::Unreadable;
+use crate::plain::size;
 
 /// What the tail counted since it started. Losses are never only logged: they are here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Counters {
     /// Counts and reports bytes that were truncated or deleted before they were read.
     pub(crate) fn destroyed(&mut self, path: &Path, offset: u64, bytes: u64) {
         self.destroyed_unread_bytes += bytes;
-        let size = sized(bytes);
+        let size = size(bytes);
         tracing::error!(path = %path.display(), offset, bytes, "{size} were destroyed before they were read");
     }
 }

@@ -14,12 +14,12 @@ use spillq_storage::SourceId;
 
 use super::candidates::{Candidates, Chosen, Met};
 use super::discover::Found;
-use super::names::files_of;
 use super::open::open;
 use super::reader::mtime_ns;
 use super::refused::WhyUnreadable;
 use super::source::Source;
 use super::worker::{Ending, Now, Worker};
+use crate::plain::counted;
 
 /// A file read to its end is held open for so long after its last line, as long as there are descriptors.
 pub(crate) const IDLE_CLOSE_MS: u64 = 5 * 60 * 1_000;
@@ -148,9 +148,9 @@ impl Worker {
         self.counters.errors += 1;
         let example =
             self.left_out.named().first().map(|path| path.display().to_string()).unwrap_or_default();
-        let left = files_of(files);
+        let left = counted(files as u64, "file");
         let verb = if files == 1 { "matches and is" } else { "match and are" };
-        let (limit, kept) = (files_of(limit), self.kept_places());
+        let (limit, kept) = (counted(limit as u64, "file"), self.kept_places());
         tracing::warn!(
             files,
             %example,
@@ -168,7 +168,7 @@ impl Worker {
         }
         format!(
             "; {} that no [[follow]] matches now {} counted, to be resumed later",
-            files_of(kept),
+            counted(kept as u64, "file"),
             if kept == 1 { "is" } else { "are" }
         )
     }
@@ -202,7 +202,7 @@ impl Worker {
             tracing::warn!(
                 files,
                 "{} match and cannot be followed, for example: {example}; `spillq doctor` names more",
-                files_of(files)
+                counted(files as u64, "file")
             );
         }
     }
@@ -358,7 +358,7 @@ impl Worker {
                 limit = self.open_max,
                 "descriptors run short: closed {} that had been deleted or moved away before `rotate_wait` was over; \
                  what a writer adds now is lost. Raise RLIMIT_NOFILE",
-                files_of(released as usize)
+                counted(released, "file")
             );
         }
     }

@@ -19,7 +19,6 @@ use super::candidates::LeftOut;
 use super::discover::Discover;
 use super::error::{ReadError, TailError};
 use super::fill::{APPEND_BYTES, Filler};
-use super::names::sized;
 use super::notice::Notice;
 use super::open::open;
 use super::packed::Slot;
@@ -35,6 +34,7 @@ use super::streams::{HELD_BYTES_MAX, Streams};
 use super::sweep::IDLE_CLOSE_MS;
 use super::unpack::Fault;
 use super::{Follow, Settings};
+use crate::plain::size;
 use crate::queue::{Append, Closed, Handle, Ticket};
 
 /// Appends that wait for the log: while one commit is synced, up to two gather and become the next. sled writes a
@@ -722,7 +722,7 @@ impl Worker {
         }
         let lost = self.streams_at_risk() + self.streams.held();
         if lost > 0 {
-            let size = sized(lost as u64);
+            let size = size(lost as u64);
             tracing::error!(
                 bytes = lost,
                 "{size} read from streams may be lost: the log did not store them before the stop"
