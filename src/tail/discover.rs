@@ -2,24 +2,20 @@
 //!
 //! Bounded: 32 folders deep behind `**`, 1,000,000 entries a sweep. Never follows a symbolic link unless allowed, and
 //! never reports what lies in the data dir or is an output, whatever the globs say.
-// long: one walk, and the globs that prune it
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirEntry, FileType, Metadata};
 use std::os::unix::fs::{DirEntryExt, FileTypeExt, MetadataExt};
-use std::path::{Component, Path, PathBuf};
-
-use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+use std::path::{Path, PathBuf};
 
 use super::error::TailError;
+use super::globs::{DEPTH_MAX, Globs, Include};
 use super::links::RealRoots;
 use super::open::{Way, kind, leads_below};
 use super::reader::{ctime_ns, mtime_ns};
 use super::refused::{Refused, WhyUnreadable};
 
-/// Folders behind `**` that are walked: deeper ones are more likely a loop than logs.
-const DEPTH_MAX: usize = 32;
 /// Entries looked at in one sweep: a glob over a whole disk must not take minutes.
 const ENTRIES_MAX: usize = 1_000_000;
 
@@ -56,31 +52,6 @@ pub(crate) struct Walked {
     entries: usize,
 }
 
-/// The include and exclude globs of one `[[follow]]`.
-#[derive(Debug)]
-pub(crate) struct Globs {
-    pub(crate) includes: Vec<Include>,
-    exclude: GlobSet,
-    /// Below which folder links may lead.
-    pub(crate) symlinks: Option<PathBuf>,
-}
-
-/// One glob: a fixed folder, and a pattern for each level below it.
-#[derive(Debug)]
-pub(crate) struct Include {
-    pub(crate) root: PathBuf,
-    /// For the levels before `**`; the last is the file's own name.
-    levels: Vec<GlobMatcher>,
-    /// Any depth behind the levels.
-    any_depth: bool,
-    pub(crate) whole: GlobMatcher,
-    /// The file's own name has no wildcard, so that anything but a file there is worth a word.
-    literal_name: bool,
-    /// Nothing of it is a wildcard: a FIFO there is meant. One that a wildcard came across may be another's, and who
-    /// reads it takes the bytes away.
-    pub(crate) literal: bool,
-}
-
 /// All globs, and what is never followed.
 #[derive(Debug)]
 pub(crate) struct Discover {
@@ -95,13 +66,7 @@ impl Discover {
         never: &[PathBuf],
     ) -> Result<Discover, TailError> {
         let follows = follows
-            .map(|(include, exclude, symlinks)| {
-                Ok(Globs {
-                    includes: include.iter().map(|glob| Include::new(glob)).collect::<Result<_, _>>()?,
-                    exclude: excluded(exclude)?,
-                    symlinks: symlinks.map(Path::to_owned),
-                })
-            })
+            .map(|(include, exclude, symlinks)| Globs::new(include, exclude, symlinks))
             .collect::<Result<_, TailError>>()?;
         let mut never: Vec<PathBuf> = never.to_vec();
         // The same under the name that a walk from the real folder would see.
@@ -319,8 +284,9 @@ impl Walk<'_> {
 
     /// Whether a link leads to what is followed anyway.
     fn is_other_name(&self, link: &Path) -> bool {
-        let roots = self.roots.get_or_init(|| self.discover.real_roots());
-        self.discover.finds_without(link, roots)
+        let follows = &self.discover.follows;
+        let roots = self.roots.get_or_init(|| RealRoots::of(follows));
+        roots.find_without(link, follows, &|path| self.discover.is_never(path))
     }
 
     /// Once for all that lie in the same folder, however many they are.
@@ -337,121 +303,6 @@ impl Walk<'_> {
     fn refuse(&mut self, path: &Path, why: WhyUnreadable, found: impl FnOnce() -> String) {
         self.walked.refused.add(path, why, found);
     }
-}
-
-impl Globs {
-    /// An exclude is about the name, or, with a slash in it, about the whole path.
-    pub(crate) fn is_excluded(&self, path: &Path) -> bool {
-        self.exclude.is_match(path) || path.file_name().is_some_and(|name| self.exclude.is_match(name))
-    }
-}
-
-impl Include {
-    fn new(glob: &str) -> Result<Include, TailError> {
-        let path = Path::new(glob);
-        if !path.is_absolute() {
-            return Err(TailError::Relative(glob.to_owned()));
-        }
-        let mut parts: Vec<&str> = Vec::new();
-        for component in path.components() {
-            match component {
-                Component::Normal(part) => parts.extend(part.to_str()),
-                Component::RootDir => {}
-                _ => {
-                    let found = "`..` is not supported in a glob".to_owned();
-                    return Err(TailError::Glob { glob: glob.to_owned(), found });
-                }
-            }
-        }
-        if parts.is_empty() || glob.ends_with('/') {
-            let found = "names a folder, not files".to_owned();
-            return Err(TailError::Glob { glob: glob.to_owned(), found });
-        }
-        // An alternative with a slash in it spans levels: from there on nothing is pruned.
-        let braces = glob.find('{').is_some_and(|open| glob[open..].contains('/'));
-        let last = parts.len() - 1;
-        let fixed = parts.iter().take(last).take_while(|part| !is_wild(part)).count();
-        let mut root = PathBuf::from("/");
-        root.extend(parts.iter().take(fixed));
-        let below = parts.get(fixed..).unwrap_or_default();
-        let spans = |part: &&&str| part.contains("**") || braces && part.contains(['{', '}', ',']);
-        let any_depth = below.iter().any(|part| spans(&part));
-        let levels = below
-            .iter()
-            .take_while(|part| !spans(part))
-            .map(|part| Ok(literal_separator(part, glob)?.compile_matcher()))
-            .collect::<Result<_, TailError>>()?;
-        let clean = format!("/{}", parts.join("/"));
-        Ok(Include {
-            root,
-            levels,
-            any_depth,
-            whole: literal_separator(&clean, glob)?.compile_matcher(),
-            literal_name: parts.last().is_some_and(|name| !is_wild(name)),
-            literal: is_literal(glob),
-        })
-    }
-
-    /// Whether the glob names a file at `depth` below the root that a walk came to. The folders above were matched on
-    /// the way, so the last part alone decides: that is what an idle sweep spends its time on.
-    fn names(&self, depth: usize, path: &Path) -> bool {
-        match self.levels.last() {
-            Some(last) if !self.any_depth => {
-                depth + 1 == self.levels.len() && path.file_name().is_some_and(|name| last.is_match(name))
-            }
-            _ => self.whole.is_match(path),
-        }
-    }
-
-    /// Whether the folder `path`, at `depth` below the root, can hold files that the glob names.
-    pub(crate) fn descends(&self, depth: usize, path: &Path) -> bool {
-        match self.levels.get(depth) {
-            // The last level is the file's own name, not a folder's.
-            Some(level) => {
-                (self.any_depth || depth + 1 < self.levels.len())
-                    && path.file_name().is_some_and(|name| level.is_match(name))
-            }
-            None => self.any_depth && depth < self.levels.len() + DEPTH_MAX,
-        }
-    }
-
-    /// Whether nothing but its depth keeps a folder at `depth` from being walked.
-    fn is_too_deep(&self, depth: usize) -> bool {
-        self.any_depth && depth >= self.levels.len() + DEPTH_MAX
-    }
-}
-
-fn is_wild(part: &str) -> bool {
-    part.contains(['*', '?', '[', '{', '\\'])
-}
-
-/// Whether it names one path: characters in brackets of their own stand for themselves, as in the folder of a
-/// configuration that globs are relative to.
-fn is_literal(glob: &str) -> bool {
-    let mut rest = glob;
-    while let Some(at) = rest.find(['*', '?', '[', '{', '\\']) {
-        let mut chars = rest.get(at..).unwrap_or_default().chars();
-        if (chars.next(), chars.next().is_some(), chars.next()) != (Some('['), true, Some(']')) {
-            return false;
-        }
-        rest = chars.as_str();
-    }
-    true
-}
-
-fn literal_separator(pattern: &str, glob: &str) -> Result<Glob, TailError> {
-    GlobBuilder::new(pattern)
-        .literal_separator(true)
-        .build()
-        .map_err(|error| TailError::Glob { glob: glob.to_owned(), found: error.kind().to_string() })
-}
-
-fn excluded(globs: &[String]) -> Result<GlobSet, TailError> {
-    let mut set = GlobSetBuilder::new();
-    for glob in globs {
-        set.add(literal_separator(glob, glob)?);
-    }
-    set.build().map_err(|error| TailError::Glob { glob: globs.join(", "), found: error.kind().to_string() })
 }
 
 #[cfg(test)]
@@ -566,12 +417,5 @@ mod tests {
         }
         let (_, walked) = found(&[&format!("{folder}/fifo")], &["fifo"], None, &[]);
         assert_eq!((walked.fifos.len(), walked.refused.files()), (0, 0), "excluded");
-    }
-
-    #[test]
-    fn bad_globs_are_refused() {
-        for glob in ["relative/*", "/a/[", "/a/../b", "/a/"] {
-            assert!(Include::new(glob).is_err(), "{glob}");
-        }
     }
 }

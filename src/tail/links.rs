@@ -7,25 +7,31 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::discover::{Discover, Globs, Include};
+use super::globs::{Globs, Include};
 use super::open::leads_below;
 
 /// Where the fixed folders of all globs really are, in the order of the globs; `None` for one that is not there.
 #[derive(Debug)]
 pub(crate) struct RealRoots(Vec<Option<PathBuf>>);
 
-impl Discover {
+impl RealRoots {
     /// Looks the fixed folders up: one of them may be reached through a link itself.
-    pub(crate) fn real_roots(&self) -> RealRoots {
-        RealRoots(self.includes().map(|(_, _, include)| fs::canonicalize(&include.root).ok()).collect())
+    pub(crate) fn of(follows: &[Globs]) -> RealRoots {
+        RealRoots(includes(follows).map(|(_, include)| fs::canonicalize(&include.root).ok()).collect())
     }
 
-    /// Whether the globs find what a link leads to without that link, or another section may follow the link.
-    pub(crate) fn finds_without(&self, link: &Path, roots: &RealRoots) -> bool {
+    /// Whether the same globs find what a link leads to without that link, or another section may follow the link.
+    /// `is_never`: what is never followed.
+    pub(crate) fn find_without(
+        &self,
+        link: &Path,
+        follows: &[Globs],
+        is_never: &dyn Fn(&Path) -> bool,
+    ) -> bool {
         let (Ok(real), Ok(target)) = (fs::canonicalize(link), fs::metadata(link)) else {
             return false;
         };
-        self.includes().zip(&roots.0).any(|((_, globs, include), root)| {
+        includes(follows).zip(&self.0).any(|((globs, include), root)| {
             let below = root.as_ref().and_then(|root| real.strip_prefix(root).ok());
             let is_found = below.is_some_and(|below| {
                 let path = include.root.join(below);
@@ -34,11 +40,15 @@ impl Discover {
                     false => include.whole.is_match(&path) && !globs.is_excluded(&path),
                 };
                 let is_read = target.is_dir() || target.is_file() || include.literal;
-                is_meant && is_read && !self.is_never(&path)
+                is_meant && is_read && !is_never(&path)
             });
             is_found || may_follow(globs, include, link)
         })
     }
+}
+
+fn includes(follows: &[Globs]) -> impl Iterator<Item = (&Globs, &Include)> {
+    follows.iter().flat_map(|globs| globs.includes.iter().map(move |include| (globs, include)))
 }
 
 /// Whether this section follows the link itself, as its `symlinks` allows.

@@ -16,6 +16,7 @@ mod frames;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod globs;
 mod identity;
 mod lines;
 mod links;
