@@ -31,8 +31,10 @@ fn check(args: &ConfigFileArgs) -> Result<Exit, Failure> {
     let file = args.named().unwrap_or(Path::new(USUAL_FILE));
     let loaded = settings(Some(file), Overrides::default())?;
     let mut out = io::stdout().lock();
+    let warnings = preview(&loaded.settings)
+        .map_err(|error| Failure::could_not_run(format!("{} is not valid", file.display())).because(error))?;
     let mut text = format!("{}: valid\n{}\n", file.display(), summary(&loaded));
-    for warning in preview(&loaded.settings) {
+    for warning in warnings {
         text += &format!("warning: {}\n", plain(&warning));
     }
     wrote(out.write_all(text.as_bytes()))

@@ -2,31 +2,28 @@
 
 use crate::config::{Kind, Settings};
 use crate::supervise::ProgramFile;
-use crate::tail;
+use crate::tail::{self, TailError};
 
 /// What would not work as things are, a sentence each: it may come right before the service starts.
-#[must_use]
-pub fn preview(settings: &Settings) -> Vec<String> {
+///
+/// # Errors
+/// When no start would come right: a glob does not make sense.
+pub fn preview(settings: &Settings) -> Result<Vec<String>, TailError> {
     let mut found = Vec::new();
-    match tail::preview(&super::build::follows(settings), &super::build::never(settings)) {
-        Err(error) => found.push(error.to_string()),
-        Ok(globs) => {
-            for glob in globs {
-                if glob.files == 0 && glob.refused.is_empty() {
-                    found.push(format!("include {:?} matches no file yet", glob.include));
-                }
-                // What two globs name is one problem.
-                let new: Vec<_> = glob.refused.into_iter().filter(|one| !found.contains(one)).collect();
-                found.extend(new);
-            }
+    for glob in tail::preview(&super::build::follows(settings), &super::build::never(settings))? {
+        if glob.files == 0 && glob.refused.is_empty() {
+            found.push(format!("include {:?} matches no file yet", glob.include));
         }
+        // What two globs name is one problem.
+        let new: Vec<_> = glob.refused.into_iter().filter(|one| !found.contains(one)).collect();
+        found.extend(new);
     }
     for processor in &settings.processors {
         if let Some(why) = command_missing(&processor.kind) {
             found.push(format!("the command of group {} cannot be run: {why}", processor.group));
         }
     }
-    found
+    Ok(found)
 }
 
 /// Why the command of a processor cannot be run, as far as its file shows.

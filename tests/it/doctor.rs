@@ -204,6 +204,11 @@ fn what_config_check_warns_about() {
         assert!(printed.contains(warning), "{warning}: {printed}");
     }
     assert!(!printed.contains("in*.log\" matches no file"), "{printed}");
+    // What `run` refuses is not valid.
+    fs::write(stage.path("spillq.toml"), text.replace("\"in*.log\"", "\"logs/\", \"in*.log\"")).unwrap();
+    let output = spillq(&["config", "check"]).arg(stage.path("spillq.toml")).finished();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(said(&output).contains("names a folder, not files"), "{output:?}");
     let fine = text.replace("nosuch-in-path", "sh").replace("min_free = 5", "min_free = \"5MiB\"");
     fs::write(stage.path("spillq.toml"), fine).unwrap();
     assert!(!check().contains("warning"), "{}", check());
