@@ -77,7 +77,13 @@ impl From<ClientError> for Failure {
 
 /// Looks at a store that nobody has open.
 pub(super) fn view(data_dir: &Path) -> Result<View, Failure> {
-    View::open(data_dir).map_err(failure)
+    View::open(data_dir).map_err(|error| match error {
+        // The service was asked first: it runs, and its socket is not there.
+        Error::InUse { .. } => Failure::could_not_run(error.to_string()).hint(
+            "it does not answer on its socket: a service makes a socket that was removed again within seconds; try again",
+        ),
+        error => failure(error),
+    })
 }
 
 /// Carries out a request: by the service where one runs, otherwise on the store itself. Says which on standard
