@@ -264,10 +264,10 @@ async fn the_command_has_the_signals_and_descriptors_of_one_that_is_started_dire
 fn stubborn(pids: &Path) -> String {
     format!(
         "trap '' TERM
+         echo deep in thought >&2
          echo $$ >> {pids}
          (setsid sh -c 'trap \"\" TERM HUP; echo $$ >> {pids}; while :; do sleep 600; done' &)
          sh -c 'echo $$ >> {pids}; kill -STOP $$' &
-         echo deep in thought >&2
          while :; do sleep 600; done",
         pids = pids.display()
     )
