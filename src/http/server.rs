@@ -21,15 +21,15 @@ use tokio::sync::Mutex;
 
 use super::doctor::DoctorJson;
 use super::doors::Addresses;
-use super::outside::{look_outside, outside};
+use super::outside::look_outside;
 use super::programs::Programs;
 use super::reload::{ConfigDoor, ReloadJson};
 use super::socket::{bind, serve_made_again};
 use super::wire::{AdminJson, AnswerJson, AnsweredBy, ErrorJson, LineJson, SourceNames, StatusJson};
 use crate::metrics::{self, Facts, Process};
 use crate::queue::{Admin, Answer, Closed, Command, Handle, Replays, Status, Window, now_ms, wall_ms};
-use crate::supervise::{Outside, Supervision};
-use crate::tail::TailHandle;
+use crate::supervise::{Outside, Report, Supervision};
+use crate::tail::{Snapshot, TailHandle};
 
 /// A request may be so large: a list of seqs.
 const REQUEST_BYTES_MAX: usize = 256 * 1024;
@@ -53,6 +53,14 @@ pub struct Api {
     programs: Programs,
     /// Made at the first use, and shared: looking at lines is rare.
     reader: Arc<Mutex<Option<Reader>>>,
+}
+
+/// All that answers are made of.
+struct Looked {
+    status: Status,
+    outside: Outside,
+    snapshot: Option<Arc<Snapshot>>,
+    report: Report,
 }
 
 impl Api {
@@ -90,21 +98,28 @@ impl Api {
         Api { replays, ..self }
     }
 
+    /// Looks at everything, and judges.
+    async fn look(&self) -> Result<Looked, Closed> {
+        let status = self.handle.ask(Command::Status).await?;
+        let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
+        // It waits for the tail, briefly: not on a thread of the runtime.
+        let looked = tokio::task::spawn_blocking(move || {
+            let (outside, snapshot) = look_outside(&data_dir, tail.as_deref(), &status);
+            (status, outside, snapshot)
+        });
+        let (status, outside, snapshot) = looked.await.map_err(|_| Closed)?;
+        let programs_missing = self.programs.missing(self.supervision.programs()).await;
+        let outside = Outside { programs_missing, ..outside };
+        let report = self.supervision.look(&status, &outside, now_ms());
+        Ok(Looked { status, outside, snapshot, report })
+    }
+
     /// The verdicts of now, as `doctor --json` prints them.
     ///
     /// # Errors
     /// [`Closed`] when the owner has ended.
     pub async fn doctor(&self) -> Result<DoctorJson, Closed> {
-        let status = self.handle.ask(Command::Status).await?;
-        let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
-        let looked = tokio::task::spawn_blocking(move || {
-            let outside = outside(&data_dir, tail.as_deref(), &status);
-            (status, outside)
-        });
-        let (status, outside) = looked.await.map_err(|_| Closed)?;
-        let programs_missing = self.programs.missing(self.supervision.programs()).await;
-        let outside = Outside { programs_missing, ..outside };
-        let report = self.supervision.look(&status, &outside, now_ms());
+        let Looked { report, .. } = self.look().await?;
         let mut doctor = DoctorJson::new(AnsweredBy::Service, &report);
         if let Some(config) = &self.config {
             doctor.add(&[], config.told().notes());
@@ -117,18 +132,9 @@ impl Api {
     /// # Errors
     /// [`Closed`] when the owner has ended.
     pub async fn metrics(&self) -> Result<String, Closed> {
-        let status = self.handle.ask(Command::Status).await?;
-        let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
-        // It waits for the tail, briefly: not on a thread of the runtime.
-        let looked = tokio::task::spawn_blocking(move || {
-            let (outside, snapshot) = look_outside(&data_dir, tail.as_deref(), &status);
-            (status, outside, snapshot, Process::of_self())
-        });
-        let (status, outside, snapshot, process) = looked.await.map_err(|_| Closed)?;
+        let Looked { status, outside, snapshot, report } = self.look().await?;
         let ages = self.ages(&status).await?;
-        let programs_missing = self.programs.missing(self.supervision.programs()).await;
-        let outside = Outside { programs_missing, ..outside };
-        let report = self.supervision.look(&status, &outside, now_ms());
+        let process = tokio::task::spawn_blocking(Process::of_self).await.map_err(|_| Closed)?;
         let (limit_bytes, min_free_bytes) = self.supervision.disk_limits();
         Ok(metrics::render(&Facts {
             status: &status,
@@ -148,21 +154,11 @@ impl Api {
     /// # Errors
     /// [`Closed`] when the owner has ended.
     pub async fn status(&self) -> Result<StatusJson, Closed> {
-        let status = self.handle.ask(Command::Status).await?;
-        let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
-        // It waits for the tail, briefly: not on a thread of the runtime.
-        let looked = tokio::task::spawn_blocking(move || {
-            let (outside, tail) = look_outside(&data_dir, tail.as_deref(), &status);
-            (status, outside, tail)
-        });
-        let (status, outside, tail) = looked.await.map_err(|_| Closed)?;
+        let Looked { status, snapshot, report, .. } = self.look().await?;
         let ages = self.ages(&status).await?;
-        let programs_missing = self.programs.missing(self.supervision.programs()).await;
-        let outside = Outside { programs_missing, ..outside };
-        let report = self.supervision.look(&status, &outside, now_ms());
         let config = self.config.as_ref().map(ConfigDoor::told);
         let (limit_bytes, _) = self.supervision.disk_limits();
-        Ok(StatusJson { config, ..StatusJson::live(&status, tail.as_deref(), &ages, &report, limit_bytes) })
+        Ok(StatusJson { config, ..StatusJson::live(&status, snapshot.as_deref(), &ages, &report, limit_bytes) })
     }
 
     /// How long the oldest line of each group has been waiting, in seconds.

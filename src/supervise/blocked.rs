@@ -5,6 +5,7 @@ use super::held::held;
 use super::inputs::{GroupInputs, JudgeSettings};
 use super::state::State;
 use super::verdict::{Step, Verdict};
+use super::words::see_to_dead_letters;
 use crate::queue::{Blocked, Phase};
 
 /// The first row of the table in docs/supervision.md.
@@ -32,24 +33,13 @@ pub(super) fn blocked(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Ve
                 "group {} does not clear: 4,096 ranges of acks lie above line {oldest}, which blocks the ack floor",
                 i.group
             );
-            let next = s.typed.spillq("inspect", &format!("--from {oldest} --limit 1"));
+            let next = s.typed.inspect(oldest);
             Verdict::ill(i, State::Blocked, (Some("D"), Cause::NotClearing), summary, next)
         }
         Blocked::DeadLettersFull => {
             let summary = format!("group {} is blocked: {why}", i.group);
-            let list =
-                s.typed.spillq("dead-letter list", &format!("--group {}    # which lines, and why", i.group));
-            let retry = s.typed.spillq(
-                "dead-letter retry",
-                &format!("--all --group {}    # when the cause is fixed", i.group),
-            );
-            Verdict::ill(
-                i,
-                State::Blocked,
-                (None, Cause::DeadLettersFull),
-                summary,
-                Step::from(list).or(retry),
-            )
+            let step = see_to_dead_letters(i, s);
+            Verdict::ill(i, State::Blocked, (None, Cause::DeadLettersFull), summary, step)
         }
         Blocked::HeldBy(_) => return held(i, now, s),
     })

@@ -49,12 +49,8 @@ pub(super) fn look_at(i: &GroupInputs, s: &JudgeSettings, seq: Seq, or: String) 
     let may_park = i.held.is_some_and(|held| {
         held.seq == seq && (held.is_given_up || (held.failures >= i.attempts_max && !is_down && has_worked))
     });
-    let look = s.typed.spillq("inspect", &format!("--from {seq} --limit 1"));
-    Step::from(look).or(if may_park {
-        s.typed.spillq("dead-letter park", &format!("{seq} --group {}    # if the line is at fault", i.group))
-    } else {
-        or
-    })
+    let look = s.typed.inspect(seq);
+    Step::from(look).or(if may_park { s.typed.park(seq, &i.group) } else { or })
 }
 
 /// Failures that are more than a destination that is started again.

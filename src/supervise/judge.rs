@@ -100,8 +100,8 @@ fn floor_stands(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
             lasting(now.saturating_sub(i.floor_moved_ms)),
             i.ack_floor
         );
-        let look = s.typed.spillq("inspect", &format!("--from {blocking} --limit 1"));
-        let park = s.typed.spillq("dead-letter park", &format!("{blocking} --group {}    # if the line is at fault", i.group));
+        let look = s.typed.inspect(blocking);
+        let park = s.typed.park(blocking, &i.group);
         Verdict::ill(i, State::NotClearing, (Some("D"), Cause::NotClearing), summary, Step::from(look).or(park))
     })
 }

@@ -69,9 +69,8 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
             "the service died {} while line {seq} was the only one in flight",
             times(u64::from(*deaths))
         )];
-        let look = typed.spillq("inspect", &format!("--from {seq} --limit 1"));
-        let park =
-            typed.spillq("dead-letter park", &format!("{seq} --group {group}    # if the line is at fault"));
+        let look = typed.inspect(*seq);
+        let park = typed.park(*seq, group);
         let step = Step::from(look).or(park);
         found.push(Verdict::on_log(State::Blocked, Cause::KillerLine, summary, evidence, step));
     }
@@ -150,7 +149,7 @@ fn why_full(log: &LogInputs, full: &Pauses, typed: &Typed) -> Verdict {
         let raise = typed.change(&format!("raise `max_lag` of group {group}"));
         let (why, step) = match held {
             Some(seq) => {
-                let look = typed.spillq("inspect", &format!("--from {seq} --limit 1"));
+                let look = typed.inspect(seq);
                 (format!(", and is blocked by line {seq}"), Step::from(look).or(raise))
             }
             None => (String::new(), Step::from(see_to_group(full, group, typed)).or(raise)),

@@ -28,7 +28,7 @@ pub(super) fn processor_oom(i: &GroupInputs, _: u64, s: &JudgeSettings) -> Optio
     let raise = "raise MemoryMax= of the unit, or --memory of the container";
     let step = match failing.range.lines() {
         1 => {
-            let look = s.typed.spillq("inspect", &format!("--from {} --limit 1", failing.range.first));
+            let look = s.typed.inspect(failing.range.first);
             Step::from(format!("{raise}: this line alone takes too much")).or(look)
         }
         _ => Step::from(s.typed.change(&format!("set a smaller `batch` for group {}", i.group)))

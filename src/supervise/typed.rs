@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use spillq_storage::Seq;
 
 /// How the service was started: what it takes to start it again, and to type commands about it. Noted in EVENTS, so that
 /// `doctor` knows it on a stopped store too. All of it is quoted for a shell.
@@ -102,6 +103,18 @@ impl Typed {
     pub fn spillq(&self, verb: &str, rest: &str) -> String {
         let space = if rest.is_empty() { "" } else { " " };
         self.prefixed(&format!("spillq {verb} --data-dir {}{space}{rest}", self.data_dir))
+    }
+
+    /// The command that shows one line.
+    #[must_use]
+    pub fn inspect(&self, seq: Seq) -> String {
+        self.spillq("inspect", &format!("--from {seq} --limit 1"))
+    }
+
+    /// The command that makes one line a dead letter.
+    #[must_use]
+    pub fn park(&self, seq: Seq, group: &str) -> String {
+        self.spillq("dead-letter park", &format!("{seq} --group {group}    # if the line is at fault"))
     }
 
     /// The command that starts the service.

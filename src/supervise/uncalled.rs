@@ -6,8 +6,8 @@ use super::inputs::{GroupInputs, JudgeSettings};
 use super::state::State;
 use super::verdict::{Step, Verdict};
 use super::well::at_work;
-use super::words::{lasting, segment_name, waits};
-use crate::plain::counted;
+use super::words::{lasting, segment_name};
+use crate::plain::{counted, waiting};
 
 /// At once: nothing that happens later would change it.
 pub(super) fn no_processor(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
@@ -24,7 +24,7 @@ pub(super) fn no_processor(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Opti
     };
     let waits = match i.lag_lines {
         0 => "lines that come in will wait".to_owned(),
-        lines => waits(lines),
+        lines => waiting(lines),
     };
     let pins = i.pins.as_ref().filter(|pins| now.saturating_sub(pins.since_ms) >= s.stall_after_ms);
     if let Some(pins) = pins {
@@ -67,9 +67,7 @@ pub(super) fn never_called(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Opti
         counted(i.lag_lines, "line"),
         lasting(now.saturating_sub(since))
     );
-    let step = Step::from(
-        s.typed.spillq("inspect", &format!("--from {} --limit 1", i.oldest.unwrap_or(i.ack_floor.next()))),
-    )
-    .or(format!("stop the service, and start it: {}", s.typed.start()));
+    let step = Step::from(s.typed.inspect(i.oldest.unwrap_or(i.ack_floor.next())))
+        .or(format!("stop the service, and start it: {}", s.typed.start()));
     Some(Verdict::ill(i, State::NeverCalled, (Some("A"), Cause::NeverCalled), summary, step))
 }

@@ -4,7 +4,7 @@ use spillq_storage::SeqRange;
 
 use super::inputs::{GroupInputs, JudgeSettings};
 use super::verdict::Step;
-use crate::plain::counted;
+use crate::plain::{counted, waiting};
 
 /// When something is done again.
 #[must_use]
@@ -33,8 +33,7 @@ pub(super) fn times(count: u64) -> String {
 pub(super) fn waits(lines: u64) -> String {
     match lines {
         0 => "nothing waits".to_owned(),
-        1 => "1 line waits".to_owned(),
-        lines => format!("{} wait", counted(lines, "line")),
+        lines => waiting(lines),
     }
 }
 
@@ -59,9 +58,14 @@ pub(super) fn has_dead_letters(i: &GroupInputs, s: &JudgeSettings) -> Option<(St
         1 => "it was not delivered, and stays until you retry or discard it",
         _ => "they were not delivered, and stay until you retry or discard them",
     };
+    Some((format!("group {} has {letters}: {they}", i.group), see_to_dead_letters(i, s)))
+}
+
+/// Look at them, and deliver them when that helps.
+pub(super) fn see_to_dead_letters(i: &GroupInputs, s: &JudgeSettings) -> Step {
     let list = s.typed.spillq("dead-letter list", &format!("--group {}    # which lines, and why", i.group));
     let retry = s
         .typed
         .spillq("dead-letter retry", &format!("--all --group {}    # when the cause is fixed", i.group));
-    Some((format!("group {} has {letters}: {they}", i.group), Step::from(list).or(retry)))
+    Step::from(list).or(retry)
 }
