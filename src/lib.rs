@@ -14,3 +14,4 @@ pub mod queue;
 pub mod service;
 pub mod supervise;
 pub mod tail;
+pub mod unreadable;

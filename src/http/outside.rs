@@ -10,7 +10,7 @@ use super::read_only::is_read_only;
 use crate::plain::counted;
 use crate::queue::Status;
 use crate::supervise::{AtRisk, LeftOut, Outside, WhyUnreadable};
-use crate::tail::{self, LeftOutFiles, Snapshot, SourceRecord, SourceState, SourceStatus, TailHandle};
+use crate::tail::{LeftOutFiles, Snapshot, SourceRecord, SourceState, SourceStatus, TailHandle};
 
 /// Files that a finding names at most.
 const FILES_NAMED_MAX: usize = 20;
@@ -131,17 +131,5 @@ fn unreadable_of(snapshot: &Snapshot) -> Vec<(PathBuf, String, WhyUnreadable)> {
     let failed = failed.filter_map(|one| Some((&one.path, one.last_error.as_ref()?)));
     let refused = snapshot.refused.iter().map(|(path, one)| (path, one));
     let all = failed.chain(refused).take(FILES_NAMED_MAX);
-    all.map(|(path, one)| (path.clone(), one.found.clone(), why(one.why))).collect()
-}
-
-/// The same in the words of verdicts, which know no followed files.
-fn why(why: tail::WhyUnreadable) -> WhyUnreadable {
-    match why {
-        tail::WhyUnreadable::Link => WhyUnreadable::Link,
-        tail::WhyUnreadable::NotAFile => WhyUnreadable::NotAFile,
-        tail::WhyUnreadable::TooDeep => WhyUnreadable::TooDeep,
-        tail::WhyUnreadable::TooMany => WhyUnreadable::TooMany,
-        tail::WhyUnreadable::Content => WhyUnreadable::Content,
-        tail::WhyUnreadable::System => WhyUnreadable::System,
-    }
+    all.map(|(path, one)| (path.clone(), one.found.clone(), one.why)).collect()
 }

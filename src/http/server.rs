@@ -158,7 +158,10 @@ impl Api {
         let ages = self.ages(&status).await?;
         let config = self.config.as_ref().map(ConfigDoor::told);
         let (limit_bytes, _) = self.supervision.disk_limits();
-        Ok(StatusJson { config, ..StatusJson::live(&status, snapshot.as_deref(), &ages, &report, limit_bytes) })
+        Ok(StatusJson {
+            config,
+            ..StatusJson::live(&status, snapshot.as_deref(), &ages, &report, limit_bytes)
+        })
     }
 
     /// How long the oldest line of each group has been waiting, in seconds.

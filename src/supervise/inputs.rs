@@ -8,6 +8,7 @@ use spillq_storage::{Seq, SeqRange};
 use super::processor::ProcessorName;
 use super::typed::Typed;
 use crate::queue::{DestinationLost, Failing, HeldLine, Phase, WhyFull};
+pub use crate::unreadable::WhyUnreadable;
 
 /// One group, with the times of its last changes.
 #[derive(Clone, Debug, Default)]
@@ -169,23 +170,6 @@ pub struct LogInputs {
     pub follows_nothing: bool,
     /// Groups that a line blocks.
     pub held: Vec<(String, HeldLine)>,
-}
-
-/// Why something that matches a glob is not read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhyUnreadable {
-    /// A symbolic link that `symlinks` does not allow.
-    Link,
-    /// Not a regular file, or a FIFO that no glob names by its whole path.
-    NotAFile,
-    /// Folders below it are deeper than a scan goes.
-    TooDeep,
-    /// More than one scan lists, or more FIFOs than are followed at once.
-    TooMany,
-    /// A compressed file that is incomplete or damaged.
-    Content,
-    /// The system refused it: permission, or an error of the disk.
-    System,
 }
 
 /// Files that match a glob and are not followed, since no more are followed at once.

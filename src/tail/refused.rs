@@ -7,25 +7,10 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
+pub use crate::unreadable::WhyUnreadable;
+
 /// Those that are named with the reason: more than a person reads.
 const NAMED_MAX: usize = 100;
-
-/// Why something that matches is not read. What can be done about it depends on this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum WhyUnreadable {
-    /// A symbolic link that `symlinks` does not allow.
-    Link,
-    /// A folder, a FIFO that no glob names by its whole path, a socket or a device.
-    NotAFile,
-    /// Folders below it are deeper than a scan goes.
-    TooDeep,
-    /// More than one scan lists, or more FIFOs than are followed at once.
-    TooMany,
-    /// A compressed file that is incomplete or damaged.
-    Content,
-    /// The system refused it: permission, or an error of the disk.
-    System,
-}
 
 /// Something that matches and is not read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,0 +1,18 @@
+//! Why a file that matches is not read: found by the tail, and what verdicts decide by.
+
+/// Why something that matches is not read. What can be done about it depends on this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WhyUnreadable {
+    /// A symbolic link that `symlinks` does not allow.
+    Link,
+    /// A folder, a FIFO that no glob names by its whole path, a socket or a device.
+    NotAFile,
+    /// Folders below it are deeper than a scan goes.
+    TooDeep,
+    /// More than one scan lists, or more FIFOs than are followed at once.
+    TooMany,
+    /// A compressed file that is incomplete or damaged.
+    Content,
+    /// The system refused it: permission, or an error of the disk.
+    System,
+}
