@@ -39,6 +39,6 @@ torture-release by="1":
 nightly by="10":
     .ci/nightly {{by}}
 
-# Every fuzz target, a million runs each: hours. Needs cargo-fuzz, see docs/fuzzing.md.
+# Every fuzz target, a million runs each: hours. Needs cargo-fuzz, see docs/contributing/fuzzing.md.
 fuzz runs="1000000":
     fuzz/run {{runs}}

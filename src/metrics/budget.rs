@@ -1,4 +1,4 @@
-//! The memory budget: what is held of each part that docs/design.md bounds, and its bound.
+//! The memory budget: what is held of each part that docs/explanation/design.md bounds, and its bound.
 
 use spillq_storage::{ACK_RANGES_MAX, DEAD_LETTERS_MAX, KEPT_BYTES_MAX};
 
@@ -38,7 +38,7 @@ const LOSSES_MAX: u64 = 1_024;
 /// What a group keeps of its last failure: 4 KiB of output, and a sentence with what the system said.
 const EVIDENCE_BYTES_MAX: u64 = 8 << 10;
 
-/// The parts that are counted. What else docs/design.md lists is seen in the peak of the whole process alone.
+/// The parts that are counted. What else docs/explanation/design.md lists is seen in the peak of the whole process alone.
 #[rustfmt::skip]
 pub const PARTS: &[Part] = &[
     Part { name: "journal", unit: Unit::Bytes,

@@ -196,7 +196,7 @@ fn names_follow_the_rule_and_are_unique() {
     }
 }
 
-/// The table as docs/metrics.md has it.
+/// The table as docs/how-to/metrics.md has it.
 fn page() -> String {
     let mut page = String::from("| name | kind | labels | what it says |\n|---|---|---|---|\n");
     for metric in METRICS {
@@ -214,16 +214,20 @@ fn page() -> String {
 
 #[test]
 fn the_page_has_the_table() {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/how-to/metrics.md");
     let text = std::fs::read_to_string(&docs).unwrap();
     let (begin, end) = ("<!-- begin: made from src/metrics.rs -->\n", "<!-- end -->\n");
     let table = text.split_once(begin).and_then(|(_, rest)| Some(rest.split_once(end)?.0)).unwrap();
-    assert!(table.trim() == page().trim(), "docs/metrics.md, between its two marks, has to be:\n{}", page());
+    assert!(
+        table.trim() == page().trim(),
+        "docs/how-to/metrics.md, between its two marks, has to be:\n{}",
+        page()
+    );
 }
 
 #[test]
 fn each_row_of_the_memory_budget_names_its_part() {
-    let design = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/design.md");
+    let design = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/explanation/design.md");
     let text = std::fs::read_to_string(design).unwrap();
     let section = text.split_once("\n## Memory\n").unwrap().1.split("\n## ").next().unwrap();
     let rows = section.lines().filter(|line| line.starts_with("| ")).skip(1);
@@ -238,5 +242,5 @@ fn each_row_of_the_memory_budget_names_its_part() {
     }
     let all: BTreeSet<String> =
         PARTS.iter().map(|part| part.name.to_owned()).chain(["peak".to_owned()]).collect();
-    assert_eq!(named, all, "rows of docs/design.md (left) and parts (right)");
+    assert_eq!(named, all, "rows of docs/explanation/design.md (left) and parts (right)");
 }

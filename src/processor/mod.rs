@@ -85,7 +85,7 @@ pub use worker::{Limits, Orders, Terms, Worker};
 pub enum Outcome {
     /// All of it is done: it is acked, and never delivered again.
     Done,
-    /// It failed, and nobody is blamed. Delivered again after a back-off (docs/delivery.md).
+    /// It failed, and nobody is blamed. Delivered again after a back-off (docs/explanation/delivery.md).
     Failed(Evidence),
     /// The destination cannot be reached, or says that it fails itself. The same as `Failed`, but for what an operator
     /// is told.

@@ -9,7 +9,7 @@
 //! that is not above the newest.
 //!
 //! Scripts of one batch are pipelined: sent one after the other, then their replies are read. What is durable when
-//! the server answers is its own setting (`appendonly`, `appendfsync`), see docs/destinations.md.
+//! the server answers is its own setting (`appendonly`, `appendfsync`), see docs/how-to/destinations.md.
 //!
 //! A server that is away, full or still loading spares the lines: they come again together, in order, uncharged. What
 //! is set up wrongly is refused.

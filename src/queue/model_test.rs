@@ -2,7 +2,7 @@
 //! lines with right or wrong numbers or none, fails for a line for ever, or takes the service down with it. Crashes,
 //! restarts, put-back lines, drops and operators come in between.
 //!
-//! What holds (docs/delivery.md): nothing overtakes in strict order; no line is lost; by default nothing becomes a dead
+//! What holds (docs/explanation/delivery.md): nothing overtakes in strict order; no line is lost; by default nothing becomes a dead
 //! letter without blame; each blamed line does once; and the group gets to its end once the destination works.
 // long: one world, with everything that can happen in it
 

@@ -1,6 +1,6 @@
 //! What follows a failed delivery: back off, bisect, hold, dead-letter. Pure: `now` is an argument.
 //!
-//! The rules are the table of docs/delivery.md. Lines that failed are a *part*: they are delivered again together,
+//! The rules are the table of docs/explanation/delivery.md. Lines that failed are a *part*: they are delivered again together,
 //! later. Without blame a batch is retried, and bisected from its second failure on. In strict order the first line
 //! that fails alone then holds the group: only that line is retried, nothing overtakes it, and when it succeeds whole
 //! batches continue. A line that the processor rejects is condemned, and becomes a dead letter as soon as the lines

@@ -87,7 +87,7 @@ impl fmt::Display for DiscardedBy {
 }
 
 /// How much is held of what is bounded, and the bound where it is not a constant of everybody's: rows of
-/// docs/design.md, Memory.
+/// docs/explanation/design.md, Memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     /// Stored bytes of the journal.

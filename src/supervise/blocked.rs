@@ -8,7 +8,7 @@ use super::verdict::{Step, Verdict};
 use super::words::see_to_dead_letters;
 use crate::queue::{Blocked, Phase};
 
-/// The first row of the table in docs/supervision.md.
+/// The first row of the table in docs/explanation/supervision.md.
 pub(super) fn blocked(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let Phase::Blocked(why) = &i.phase else { return None };
     let oldest = i.oldest.unwrap_or(i.ack_floor.next());

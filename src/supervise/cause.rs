@@ -16,7 +16,7 @@ pub enum Seen {
 /// Makes the causes, the list of all of them, and their words from one table.
 macro_rules! causes {
     ($($(#[doc = $meaning:literal])+ $name:ident = $word:literal, $seen:ident;)+) => {
-        /// What is wrong. The word of each is a section of docs/operations.md, which says what to do.
+        /// What is wrong. The word of each is a section of docs/how-to/operate.md, which says what to do.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Cause { $($(#[doc = $meaning])+ $name,)+ }
 

@@ -1,6 +1,6 @@
 //! EVENTS: what the supervisor saw, in a ring of fixed size beside the store that outlives a failing one.
 //!
-//! The format and what a kill leaves are in docs/supervision.md. It is never synced: a sync may hang with the disk
+//! The format and what a kill leaves are in docs/explanation/supervision.md. It is never synced: a sync may hang with the disk
 //! that it is to tell of, and the page cache outlives the process.
 
 use std::fs::{File, OpenOptions};

@@ -1,4 +1,4 @@
-//! From inputs to a verdict: the table of docs/supervision.md, row by row; the first that holds wins. Pure.
+//! From inputs to a verdict: the table of docs/explanation/supervision.md, row by row; the first that holds wins. Pure.
 
 use spillq_storage::Seq;
 
@@ -28,7 +28,7 @@ const FULL_NEAR_S: f64 = 86_400.0;
 /// Lines of standard error that the evidence repeats.
 const TAIL_LINES_SHOWN: usize = 5;
 
-/// A row of the table in docs/supervision.md: the inputs, now, and the settings.
+/// A row of the table in docs/explanation/supervision.md: the inputs, now, and the settings.
 type Row = fn(&GroupInputs, u64, &JudgeSettings) -> Option<Verdict>;
 
 /// What can be wrong with a group that delivers.

@@ -1,6 +1,6 @@
 //! Supervision: what each group is doing and why, what the last run was doing, and the watchdog.
 //!
-//! [`judge`] is pure: counters and times in, a verdict out (docs/supervision.md has its table). [`Supervision`] keeps
+//! [`judge`] is pure: counters and times in, a verdict out (docs/explanation/supervision.md has its table). [`Supervision`] keeps
 //! the times of changes; [`Supervisor`] is the thread that looks, writes EVENTS and ends a process whose disk hangs.
 //! It must never wait for the owner without a deadline.
 

@@ -1,4 +1,4 @@
-//! Who is this file? Fingerprint, ladder, and the decision table of `docs/tail.md`. Pure.
+//! Who is this file? Fingerprint, ladder, and the decision table of `docs/explanation/tail.md`. Pure.
 //!
 //! A fingerprint covers at most 1 KiB, a rung 256 bytes, a ladder 16 rungs: a source costs less than 500 bytes of
 //! memory. Nothing here reads a file, and no decision rests on an inode or a name alone.
@@ -257,7 +257,7 @@ pub(crate) enum Decision {
     Unrelated,
 }
 
-/// The table. Rows are numbered as in `docs/tail.md`.
+/// The table. Rows are numbered as in `docs/explanation/tail.md`.
 pub(crate) fn decide(seen: &Evidence) -> Decision {
     let likely = seen.fingerprint == Likeness::Equal;
     let same_content = likely && seen.size >= seen.offset && seen.before_offset;

@@ -1,7 +1,7 @@
 //! The tail: follows the files that globs name and appends their lines to the log.
 //!
 //! A plain thread sweeps the folders, with inotify as a hint, knows each file again by its content
-//! (`docs/tail.md`), reads whole lines and hands them over in blocks, with the checkpoints that cover them in the
+//! (`docs/explanation/tail.md`), reads whole lines and hands them over in blocks, with the checkpoints that cover them in the
 //! same append. Standard input and FIFOs go the same way, but what was read of them is nowhere else until it is
 //! durable. Bounds: 10,000 sources of 500 bytes, 4 MiB of buffers, two appends in flight, half of the descriptor
 //! limit, 64 streams. It never drops a line, never follows its own outputs, and waits while the log is full: the files

@@ -1,4 +1,4 @@
-//! Who the files are that a sweep found and that are not simply where they were: the table of `docs/tail.md`, applied.
+//! Who the files are that a sweep found and that are not simply where they were: the table of `docs/explanation/tail.md`, applied.
 //!
 //! Opens each, compares at most its first 1 KiB and 16 rungs, and never reads a line. At most 10,000 sources.
 // long: the rows of one table, which are read side by side with it

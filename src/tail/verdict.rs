@@ -1,4 +1,4 @@
-//! Who a packed file is that was checked: rows 14 to 17 and 20 of `docs/tail.md`.
+//! Who a packed file is that was checked: rows 14 to 17 and 20 of `docs/explanation/tail.md`.
 //!
 //! It is new, or a twin of a source that is still there, or what is left of one that is gone. No source ends as long as
 //! a packed file may be what is left of it. Nothing here unpacks.

@@ -87,7 +87,7 @@ fn anchor(heading: &str) -> String {
 
 #[test]
 fn every_alert_has_a_section_in_the_runbook_that_names_it_and_its_address() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/how-to/operate.md");
     let page = fs::read_to_string(page).unwrap();
     let sections: Vec<(String, &str)> = page
         .split("\n## ")

@@ -1,4 +1,4 @@
-//! Order, failure, blame and dead letters (docs/delivery.md), with the built program and real commands.
+//! Order, failure, blame and dead letters (docs/explanation/delivery.md), with the built program and real commands.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -9,7 +9,7 @@ use crate::chaos::{self, free_port, wait_for_word, wait_until};
 use crate::support::need::POSTGRES;
 use crate::support::{Bounded, Process, Service, need, needs, program, spillq, wait_for, write_config};
 
-/// What docs/destinations.md tells to set up.
+/// What docs/how-to/destinations.md tells to set up.
 const SETUP: &str = "
     CREATE ROLE spillq LOGIN PASSWORD 'secret';
     CREATE TABLE spillq_written (target text PRIMARY KEY, owner text NOT NULL, written text NOT NULL);

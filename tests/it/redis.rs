@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::chaos::{self, free_port, wait_for_word, wait_until};
 use crate::support::{Bounded, Process, Service, needs, program, run, spillq, wait_for, write_config};
 
-/// What docs/destinations.md tells to set up.
+/// What docs/how-to/destinations.md tells to set up.
 const ACL: &str = "user spillq on >secret resetchannels ~lines ~spillq:{lines} +eval +select +exists +xinfo|stream +xadd +xtrim +hmget +hset";
 
 /// A server of its own, killed when it is dropped. Its unix socket is for the test itself.

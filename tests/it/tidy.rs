@@ -293,13 +293,13 @@ fn every_dependency_is_argued_for() {
     let manifests = ["Cargo.toml", "storage/Cargo.toml", "torture/Cargo.toml", "fuzz/Cargo.toml"]
         .map(|file| fs::read_to_string(root().join(file)).unwrap());
     let used: BTreeSet<_> = manifests.iter().flat_map(|text| dependencies(text)).collect();
-    let page = fs::read_to_string(root().join("docs/dependencies.md")).unwrap();
+    let page = fs::read_to_string(root().join("docs/contributing/dependencies.md")).unwrap();
     let argued: BTreeSet<_> = page
         .lines()
         .filter_map(|line| line.strip_prefix("| ")?.split(" |").next())
         .filter(|name| *name != "crate")
         .collect();
-    assert_eq!(argued, used, "docs/dependencies.md (left) and the manifests (right)");
+    assert_eq!(argued, used, "docs/contributing/dependencies.md (left) and the manifests (right)");
 }
 
 #[test]

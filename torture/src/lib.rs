@@ -1,4 +1,4 @@
-//! Campaigns against the real program: kills, cuts, full disks, damage. `docs/torture.md` says how they work.
+//! Campaigns against the real program: kills, cuts, full disks, damage. `docs/contributing/torture.md` says how they work.
 
 /// Each line of rotated files is accounted for.
 pub mod account;

@@ -3,7 +3,7 @@
 //! other is counted as far as it can be known.
 //!
 //! A `postrotate` script signals the writers to reopen their files, as it does daemons. Some do so late: their lines land in
-//! a file that was renamed away, compressed or deleted. What `docs/tail.md` says cannot be decided is left out:
+//! a file that was renamed away, compressed or deleted. What `docs/explanation/tail.md` says cannot be decided is left out:
 //!
 //! - Lines in a deleted file that the service does not have open are out of reach. So the service has read from the file that a
 //!   writer has open before a mode deletes it; and while the service is stopped no writer is late in these modes.

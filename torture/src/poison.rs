@@ -54,7 +54,7 @@ impl Blame {
     const ALL: [Blame; 3] = [Blame::Exit, Blame::Numbers, Blame::FromZero];
 
     /// How often a line may be delivered that is not poison, `lines` being those of its largest delivery, and `bad` the poison
-    /// lines that cost it deliveries: docs/torture.md derives it.
+    /// lines that cost it deliveries: docs/contributing/torture.md derives it.
     fn deliveries_max(self, lines: u64, bad: u64) -> u64 {
         let bisections = bisections(lines);
         match self {

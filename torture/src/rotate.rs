@@ -2,7 +2,7 @@
 //! delete, re-create on the same inode, gzip.
 //!
 //! What destroys lines is done when all of them are in the log, so that nothing may be missing in the end. The other
-//! steps are done at any time, also while the service is down. Files that cannot be told apart (`docs/tail.md`) are not
+//! steps are done at any time, also while the service is down. Files that cannot be told apart (`docs/explanation/tail.md`) are not
 //! made: lines are unique, and a copy is packed only when it was read.
 
 use std::fmt;

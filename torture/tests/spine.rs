@@ -24,7 +24,7 @@ fn nothing_is_lost_or_repeated_whatever_kills_the_process() {
     assert!(spillq.exists(), "{} is not there: cargo build", spillq.display());
     let mut command = Command::new(torture);
     command.arg("--spillq").arg(spillq).arg("--work").arg(env!("CARGO_TARGET_TMPDIR"));
-    // A build for tests has more text than a release, see docs/torture.md.
+    // A build for tests has more text than a release, see docs/contributing/torture.md.
     command.args(["--memory-mib", "120"]);
     command.args(["kill", "--count", "50", "--seed", "1"]).stdin(Stdio::null());
     let ended = command.finished_within(LONGEST);

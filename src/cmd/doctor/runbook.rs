@@ -1,8 +1,8 @@
-//! The runbook: a section of docs/operations.md for each cause, printed by `doctor --explain`.
+//! The runbook: a section of docs/how-to/operate.md for each cause, printed by `doctor --explain`.
 
 use crate::supervise::Cause;
 
-const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+const OPERATIONS: &str = include_str!("../../../docs/how-to/operate.md");
 
 /// What to do about a cause: what is seen, what it means, what to type, and when it is over.
 pub(super) fn section(cause: Cause) -> &'static str {

@@ -1,7 +1,7 @@
 //! As much of RESP2, the protocol of Redis, as is spoken here: commands are arrays of byte strings, and all that is
 //! asked for is answered by one value without further values in it.
 //!
-//! A client crate was weighed, see docs/dependencies.md. The server is not trusted: of a reply at most
+//! A client crate was weighed, see docs/contributing/dependencies.md. The server is not trusted: of a reply at most
 //! [`REPLY_BYTES_MAX`] are read, and nothing in it is followed to any depth.
 
 use std::io;

@@ -155,7 +155,7 @@ struct Content {
     /// It came from elsewhere, or stands where such a one was.
     is_loose: bool,
     /// A copy that came back over the path it was copied from, before anybody looked, is a file replaced by one with the
-    /// same beginning: below 256 bytes it is read twice, as `docs/tail.md` says. So a copy stays where it is.
+    /// same beginning: below 256 bytes it is read twice, as `docs/explanation/tail.md` says. So a copy stays where it is.
     is_copy: bool,
     /// It is packed, or about to be.
     is_packed: bool,

@@ -1,4 +1,4 @@
-//! Writes what was worked out. Each step may be the last one before a kill: docs/design.md has the table.
+//! Writes what was worked out. Each step may be the last one before a kill: docs/explanation/design.md has the table.
 
 use std::io::ErrorKind;
 
