@@ -222,7 +222,7 @@ Examples:
 
 A batch whose command fails is delivered again after a back-off. Lines are never lost, but can be
 delivered more than once: make COMMAND indifferent to repeats. SPILLQ_FIRST_SEQ and
-SPILLQ_LAST_SEQ tell it which lines it has, SPILLQ_ORIGIN whose (another after a restore).")]
+SPILLQ_LAST_SEQ tell it which lines it has, SPILLQ_EPOCH whose (another after a restore).")]
 pub struct RunArgs {
     /// The configuration file [default: none, the defaults hold]
     ///

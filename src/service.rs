@@ -35,7 +35,7 @@ use reload::{Live, Reload, said};
 use crate::config::{Kind, Settings};
 use crate::http::{Addresses, Api, ConfigDoor, StatusJson, reason, serve, unread};
 use crate::plain::{counted, waiting};
-use crate::processor::{Orders, Origin, Processor};
+use crate::processor::{Epoch, Orders, Processor};
 use crate::queue::{Command, GroupStatus, MaxLag, Phase, Queue, Status, now_ms};
 use crate::supervise::{Started, State, Supervisor};
 use crate::tail::{Tail, TailHandle};
@@ -378,7 +378,7 @@ impl Parts {
             tracing::warn!("{finding}");
         }
         let (lines, run) = (state.next_seq.prev().0, state.run);
-        let (origin, first_start, next_source) = (Origin::of_store(state), state.run == 1, state.next_source);
+        let (epoch, first_start, next_source) = (Epoch::of_store(state), state.run == 1, state.next_source);
         let known: Vec<_> = state
             .sources
             .iter()
@@ -416,7 +416,7 @@ impl Parts {
         };
         paths.refresh_from(tail.clone());
         let drain = plan.drain.clone().unwrap_or_default();
-        let mut crews = Crews::new(&queue, origin, paths, drain.max_lines, drain.rate);
+        let mut crews = Crews::new(&queue, epoch, paths, drain.max_lines, drain.rate);
         let Ok(groups) = queue.handle().ask(Command::Groups).await else {
             return Err(queue.failed().await.into());
         };

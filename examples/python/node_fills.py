@@ -2,9 +2,9 @@
 """Fills, as a blockchain node writes them to hourly files, batch by batch into a SQLite table.
 
 Run by spillq as a processor of kind "exec-stream": the lines that wait are on spillq's disk, not in a list here, and
-`_process_batch` is called for each batch until it has succeeded. Each fill is kept under its origin and its seq, so a batch
+`_process_batch` is called for each batch until it has succeeded. Each fill is kept under its epoch and its seq, so a batch
 that comes again after a crash, in whatever pieces, counts once. The seq alone would not do: after `spillq restore` the seqs
-above the backup's end are given again, to other lines, and the origin is another.
+above the backup's end are given again, to other lines, and the epoch is another.
 
     [[processor]]
     kind = "exec-stream"
@@ -26,16 +26,16 @@ class NodeFills:
         self.db = sqlite3.connect(path)
         self.db.execute(
             "CREATE TABLE IF NOT EXISTS fill "
-            "(origin TEXT, seq INTEGER, coin TEXT, size REAL, PRIMARY KEY (origin, seq))"
+            "(epoch TEXT, seq INTEGER, coin TEXT, size REAL, PRIMARY KEY (epoch, seq))"
         )
 
-    def _process_batch(self, origin, objects):
+    def _process_batch(self, epoch, objects):
         fills = []
         for number, line in enumerate(objects, start=1):
             entry = json.loads(line)
             try:
                 fill = json.loads(entry["text"])
-                fills.append((origin, entry["seq"], str(fill["coin"]), float(fill["sz"])))
+                fills.append((epoch, entry["seq"], str(fill["coin"]), float(fill["sz"])))
             except (KeyError, TypeError, ValueError) as error:
                 raise BadLine(f"{number} {type(error).__name__}: {error}") from error
         with self.db:  # one transaction: all of the batch, or nothing of it
@@ -48,7 +48,7 @@ class NodeFills:
             if len(data) < batch["bytes"]:
                 return  # spillq has gone: the batch comes again
             try:
-                self._process_batch(batch["origin"], data.splitlines())
+                self._process_batch(batch["epoch"], data.splitlines())
                 answer = f"OK {batch['last_seq']}"
             except BadLine as error:
                 answer = f"NAK {error}"  # spillq delivers the other lines without it

@@ -27,7 +27,7 @@ use super::evidence::Tail;
 use super::input::{Input, memfd};
 use super::passthrough::{Lines, Passthrough};
 use super::report::{REPORT_BYTES_MAX, Report};
-use super::{Batch, Evidence, Origin, Outcome, Processing, Processor, Program};
+use super::{Batch, Epoch, Evidence, Outcome, Processing, Processor, Program};
 use crate::file_limit::explained;
 
 /// Once all processes of a command have ended, what stands in the pipe of its standard error is read for so long:
@@ -43,7 +43,7 @@ const EXIT_POISON: i32 = 65;
 pub struct Exec {
     launcher: Launcher,
     input: Input,
-    origin: Origin,
+    epoch: Epoch,
     passthrough: Passthrough,
     interrupted: Option<Evidence>,
 }
@@ -52,13 +52,13 @@ impl Exec {
     /// The shim's binary where the service's own is it, whatever became of the file meanwhile.
     pub const OWN_BINARY: &str = "/proc/self/exe";
 
-    /// Will run `program`. `origin` says whose seqs the batches have.
+    /// Will run `program`. `epoch` says whose seqs the batches have.
     #[must_use]
-    pub fn new(program: Program, input: Input, origin: Origin) -> Exec {
+    pub fn new(program: Program, input: Input, epoch: Epoch) -> Exec {
         Exec {
             launcher: Launcher::new(program),
             input,
-            origin,
+            epoch,
             passthrough: Passthrough::to_messages(),
             interrupted: None,
         }
@@ -103,7 +103,7 @@ impl Exec {
             ("SPILLQ_BYTES", bytes.to_string()),
             ("SPILLQ_FIRST_SEQ", range.first.to_string()),
             ("SPILLQ_LAST_SEQ", range.last.to_string()),
-            ("SPILLQ_ORIGIN", self.origin.to_string()),
+            ("SPILLQ_EPOCH", self.epoch.to_string()),
             ("SPILLQ_GROUP", batch.group().to_owned()),
             ("SPILLQ_ATTEMPT", batch.attempt().to_string()),
         ];

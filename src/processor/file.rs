@@ -25,7 +25,7 @@ use spillq_storage::Seq;
 use super::blocking::Blocking;
 use super::sidecar::{Intent, Record, Sidecar, open_private, path_of};
 use super::written::{Written, has_too_many_gaps};
-use super::{Batch, Evidence, Forgetting, Origin, Outcome, Processing, Processor};
+use super::{Batch, Epoch, Evidence, Forgetting, Outcome, Processing, Processor};
 use crate::file_limit::explained;
 
 /// So many bytes before the good length tell whether it is still the same file.
@@ -42,15 +42,15 @@ pub struct AppendFile {
 
 impl AppendFile {
     /// Will append to the file at `path`, made with mode 0600 where it is missing; its folder must exist. Nothing
-    /// is opened before the first batch. `origin` says whose seqs the batches have: lines of another that the file
+    /// is opened before the first batch. `epoch` says whose seqs the batches have: lines of another that the file
     /// holds are not taken for theirs.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn new(path: PathBuf, origin: Origin) -> io::Result<AppendFile> {
+    pub fn new(path: PathBuf, epoch: Epoch) -> io::Result<AppendFile> {
         AppendFile::of(Appender {
             path,
-            origin,
+            epoch,
             open: None,
             #[cfg(test)]
             stop_at: None,
@@ -131,7 +131,7 @@ enum Step {
 #[derive(Debug)]
 struct Appender {
     path: PathBuf,
-    origin: Origin,
+    epoch: Epoch,
     /// Closed after every error: what the disk says then counts, not what was meant.
     open: Option<Open>,
     #[cfg(test)]
@@ -195,7 +195,7 @@ impl Appender {
             old => {
                 // Its lock would be in the way.
                 drop(old);
-                Open::new(&self.path, self.origin)?
+                Open::new(&self.path, self.epoch)?
             }
         };
         open.accept_foreign(&self.path)?;
@@ -219,24 +219,24 @@ impl Appender {
 
 impl Open {
     /// Opens the file and its sidecar, and brings the file to a length that is known to be good.
-    fn new(path: &Path, origin: Origin) -> io::Result<Open> {
+    fn new(path: &Path, epoch: Epoch) -> io::Result<Open> {
         let file = open_private(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
         }
-        let mut first = Record { generation: 1, origin, length: metadata.len(), ..Record::default() };
+        let mut first = Record { generation: 1, epoch, length: metadata.len(), ..Record::default() };
         first.check(&file)?;
         let (sidecar, record, intent) = Sidecar::open(&path_of(path), first)?;
         let mut open = Open { file, sidecar, record };
         open.recover(path, intent)?;
-        if open.record.origin != origin {
+        if open.record.epoch != epoch {
             tracing::warn!(
                 path = %path.display(),
                 "the file was written from another store or group, or from this one before it was restored: its lines \
                  are kept, and none is taken for ours; after a restore, those acked after the backup come again"
             );
-            open.record.origin = origin;
+            open.record.epoch = epoch;
             open.record.written = Written::default();
         }
         // The record that was found may not be durable, and the file may be new: now both are.

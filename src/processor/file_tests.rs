@@ -13,12 +13,12 @@ const STEPS: [Step; 5] = [Step::Intended, Step::HalfWritten, Step::Written, Step
 
 struct Case {
     dir: tempfile::TempDir,
-    origin: Origin,
+    epoch: Epoch,
 }
 
 impl Case {
     fn new() -> Case {
-        Case { dir: tempfile::tempdir().unwrap(), origin: Origin::default() }
+        Case { dir: tempfile::tempdir().unwrap(), epoch: Epoch::default() }
     }
 
     fn path(&self) -> PathBuf {
@@ -30,7 +30,7 @@ impl Case {
     }
 
     fn appender(&self) -> Appender {
-        Appender { path: self.path(), origin: self.origin, open: None, stop_at: None }
+        Appender { path: self.path(), epoch: self.epoch, open: None, stop_at: None }
     }
 
     /// Whether it came as far as that: a batch that is there already stops nowhere.
@@ -227,13 +227,13 @@ fn a_line_that_was_set_aside_and_retried_is_added() {
 fn lines_of_another_store_or_group_are_not_taken_for_ours() {
     let mut case = Case::new();
     case.appender().append(&batch(1, 3)).unwrap();
-    case.origin.group = GroupId(2);
+    case.epoch.group = GroupId(2);
     case.appender().append(&batch(1, 2)).unwrap();
-    case.origin.store = StoreId(2);
+    case.epoch.store = StoreId(2);
     case.appender().append(&batch(1, 1)).unwrap();
     case.appender().append(&batch(1, 2)).unwrap();
     // Restored from a backup, it gives the same seqs to other lines.
-    case.origin.restoration = 1;
+    case.epoch.number = 1;
     case.appender().append(&batch(2, 3)).unwrap();
     case.check(&format!("{}{}{}{}{}", text(1, 3), text(1, 2), text(1, 1), text(2, 2), text(2, 3)));
 }
@@ -242,7 +242,7 @@ fn lines_of_another_store_or_group_are_not_taken_for_ours() {
 async fn what_cannot_work_is_refused_and_what_may_is_a_failure() {
     let case = Case::new();
     let refused = |path: PathBuf| async move {
-        let mut file = AppendFile::new(path, Origin::default()).unwrap();
+        let mut file = AppendFile::new(path, Epoch::default()).unwrap();
         match file.process(&batch(1, 1)).await {
             Outcome::Refused(evidence) => evidence.summary,
             other => panic!("{other:?}"),
@@ -258,7 +258,7 @@ async fn what_cannot_work_is_refused_and_what_may_is_a_failure() {
         appender.append(&batch(1, 1)).unwrap();
         appender
     };
-    let mut second = AppendFile::new(case.path(), Origin::default()).unwrap();
+    let mut second = AppendFile::new(case.path(), Epoch::default()).unwrap();
     let outcome = second.process(&batch(1, 1)).await;
     let Outcome::Failed(evidence) = outcome else {
         panic!("{outcome:?}");

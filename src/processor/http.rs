@@ -39,7 +39,7 @@ use super::evidence::{Tail, chain, harmless};
 use super::refusal::refusal;
 use super::trust::trust;
 use super::upload::Upload;
-use super::{Batch, Evidence, Origin, Outcome, Processing, Processor, Secret};
+use super::{Batch, Epoch, Evidence, Outcome, Processing, Processor, Secret};
 
 /// Of a reply's status line and headers: hyper reads no more.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -68,7 +68,7 @@ pub struct Destination {
     /// Certificates (PEM) to trust in place of the system's.
     pub ca_file: Option<PathBuf>,
     /// Whose seqs the batches have: part of the key, so that two stores, or two groups, may feed one server.
-    pub origin: Origin,
+    pub epoch: Epoch,
 }
 
 impl fmt::Debug for Destination {
@@ -123,7 +123,7 @@ impl Target {
             secret_headers: destination.secret_headers.iter().map(secret).collect::<io::Result<_>>()?,
             form: destination.form.clone(),
             coding: destination.coding,
-            key: destination.origin.to_string(),
+            key: destination.epoch.to_string(),
         })
     }
 

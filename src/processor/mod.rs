@@ -7,6 +7,7 @@ mod command;
 mod connections;
 mod doing;
 mod dump;
+mod epoch;
 mod evidence;
 mod exec;
 mod file;
@@ -22,7 +23,6 @@ mod link;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod names;
 mod oom;
-mod origin;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod outage;
 mod pace;
@@ -61,13 +61,13 @@ use crate::queue::OomKill;
 
 pub use batch::{Batch, Piece};
 pub use body::{Coding, Form};
+pub use epoch::Epoch;
 pub use exec::Exec;
 pub use file::AppendFile;
 pub use http::{Destination, HttpPost};
 pub use input::{Input, Paths};
 #[cfg(any(feature = "redis", feature = "postgres"))]
 pub use link::Place;
-pub use origin::Origin;
 pub use pace::Pace;
 pub use passthrough::SAID_BY_COMMAND;
 #[cfg(feature = "postgres")]
@@ -175,7 +175,7 @@ pub enum Kind {
         /// How it gets the lines.
         input: Input,
         /// Whose seqs the batches have.
-        origin: Origin,
+        epoch: Epoch,
     },
     /// See [`ExecStream`], and the fields of `Exec`.
     ExecStream {
@@ -184,7 +184,7 @@ pub enum Kind {
         /// How it gets the lines.
         input: Input,
         /// Whose seqs the batches have.
-        origin: Origin,
+        epoch: Epoch,
         /// The longest pause before it is started again.
         restart_max: Duration,
     },
@@ -203,7 +203,7 @@ pub enum Kind {
         /// The file to append to.
         path: PathBuf,
         /// Whose seqs the batches have.
-        origin: Origin,
+        epoch: Epoch,
     },
 }
 
@@ -214,9 +214,9 @@ impl Kind {
     /// When a thread cannot be started, or standard output is closed.
     pub fn build(self) -> io::Result<Box<dyn Processor>> {
         Ok(match self {
-            Kind::Exec { program, input, origin } => Box::new(Exec::new(program, input, origin)),
-            Kind::ExecStream { program, input, origin, restart_max } => {
-                Box::new(ExecStream::new(program, input, origin, restart_max))
+            Kind::Exec { program, input, epoch } => Box::new(Exec::new(program, input, epoch)),
+            Kind::ExecStream { program, input, epoch, restart_max } => {
+                Box::new(ExecStream::new(program, input, epoch, restart_max))
             }
             Kind::Http(destination) => Box::new(HttpPost::new(destination)?),
             #[cfg(feature = "redis")]
@@ -224,7 +224,7 @@ impl Kind {
             #[cfg(feature = "postgres")]
             Kind::Postgres(table) => Box::new(Postgres::new(table)?),
             Kind::Stdout => Box::new(Stdout::new()?),
-            Kind::File { path, origin } => Box::new(AppendFile::new(path, origin)?),
+            Kind::File { path, epoch } => Box::new(AppendFile::new(path, epoch)?),
         })
     }
 }

@@ -33,12 +33,12 @@ use tokio_postgres::{Client, Config, NoTls, Transaction};
 use self::columns::LineColumn;
 use self::verdict::{Stage, judge};
 use super::command::lines;
+use super::epoch::Epoch;
 use super::evidence::harmless;
 use super::given::Given;
 use super::input::Paths;
 use super::link::{Link, Place, connect, encrypt};
 use super::names::names;
-use super::origin::Origin;
 use super::outage::Outage;
 use super::trust::trust;
 use super::written::{Written, has_too_many_gaps};
@@ -71,7 +71,7 @@ pub struct Table {
     /// A statement that takes longer is ended, also where nobody waits for it any more.
     pub timeout: Duration,
     /// Whose lines they are.
-    pub origin: Origin,
+    pub epoch: Epoch,
     /// The paths of sources.
     pub paths: Paths,
 }
@@ -164,7 +164,7 @@ impl Postgres {
             true => Some(Arc::new(trust(to.ca_file.as_deref(), true)?)),
             false => None,
         };
-        let (owner, statements) = (to.origin.to_string(), Statements::new(&to.table));
+        let (owner, statements) = (to.epoch.to_string(), Statements::new(&to.table));
         Ok(Postgres {
             to,
             tls,

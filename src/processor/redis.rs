@@ -32,12 +32,12 @@ use self::entries::{Frame, Held, Id, note, scripts};
 use self::resp::{Command, Connection, Reply};
 use self::verdict::{Trouble, judge};
 use super::command::lines;
+use super::epoch::Epoch;
 use super::evidence::harmless;
 use super::given::Given;
 use super::input::Paths;
 use super::link::{Place, connect, encrypt};
 use super::names::names;
-use super::origin::Origin;
 use super::outage::Outage;
 use super::trust::trust;
 use super::written::has_too_many_gaps;
@@ -70,7 +70,7 @@ pub struct Stream {
     /// About so many entries are kept; 0 for all.
     pub max_len: u64,
     /// Whose lines they are.
-    pub origin: Origin,
+    pub epoch: Epoch,
     /// The paths of sources.
     pub paths: Paths,
 }
@@ -123,7 +123,7 @@ impl Redis {
         let has_tag =
             to.stream.split_once('{').is_some_and(|(_, rest)| rest.find('}').is_some_and(|at| at > 0));
         let key = if has_tag { format!("spillq:{}", to.stream) } else { format!("spillq:{{{}}}", to.stream) };
-        let owner = to.origin.to_string();
+        let owner = to.epoch.to_string();
         Ok(Redis {
             to,
             tls,
@@ -369,7 +369,7 @@ mod tests {
     use super::*;
 
     fn redis(stream: &str) -> Redis {
-        let origin = Origin { store: StoreId(7), restoration: 0, group: GroupId(1) };
+        let epoch = Epoch { store: StoreId(7), number: 0, group: GroupId(1) };
         Redis::new(Stream {
             place: Place::Tcp { host: "::1".to_owned(), port: 6379 },
             is_tls: false,
@@ -379,7 +379,7 @@ mod tests {
             database: 0,
             stream: stream.to_owned(),
             max_len: 0,
-            origin,
+            epoch,
             paths: Arc::new(|_| None),
         })
         .unwrap()

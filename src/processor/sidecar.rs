@@ -31,7 +31,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use spillq_storage::{GroupId, Seq, SeqRange, StoreId};
 
-use super::Origin;
+use super::Epoch;
 use super::written::{RANGES_MAX, Written};
 
 const RECORD_MAGIC: [u8; 4] = *b"SPQF";
@@ -52,7 +52,7 @@ const _: () = assert!(56 + 16 * RANGES_MAX + 4 <= SLOT_BYTES, "a record fits in 
 pub(super) struct Record {
     pub(super) generation: u64,
     /// Whose seqs these are.
-    pub(super) origin: Origin,
+    pub(super) epoch: Epoch,
     /// The file is good up to here.
     pub(super) length: u64,
     /// How many bytes before `length` the checksum covers.
@@ -203,9 +203,9 @@ pub(super) fn encode_record(record: &Record) -> Vec<u8> {
     let mut out = RECORD_MAGIC.to_vec();
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&record.generation.to_le_bytes());
-    out.extend_from_slice(&record.origin.store.0.to_le_bytes());
-    out.extend_from_slice(&record.origin.restoration.to_le_bytes());
-    out.extend_from_slice(&record.origin.group.0.to_le_bytes());
+    out.extend_from_slice(&record.epoch.store.0.to_le_bytes());
+    out.extend_from_slice(&record.epoch.number.to_le_bytes());
+    out.extend_from_slice(&record.epoch.group.0.to_le_bytes());
     out.extend_from_slice(&record.length.to_le_bytes());
     out.extend_from_slice(&record.checked_bytes.to_le_bytes());
     out.extend_from_slice(&record.checked_crc.to_le_bytes());
@@ -225,9 +225,9 @@ pub(super) fn decode_record(bytes: &[u8]) -> Option<Record> {
         return None;
     }
     let generation = take_u64(&mut rest)?;
-    let origin = Origin {
+    let epoch = Epoch {
         store: StoreId(take_u64(&mut rest)?),
-        restoration: take_u64(&mut rest)?,
+        number: take_u64(&mut rest)?,
         group: GroupId(take_u32(&mut rest)?),
     };
     let length = take_u64(&mut rest)?;
@@ -245,7 +245,7 @@ pub(super) fn decode_record(bytes: &[u8]) -> Option<Record> {
     let covered = bytes.get(..bytes.len() - rest.len())?;
     (take_u32(&mut rest)? == crc32c::crc32c(covered)).then(|| Record {
         generation,
-        origin,
+        epoch,
         length,
         checked_bytes,
         checked_crc,

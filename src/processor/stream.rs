@@ -38,7 +38,7 @@ use super::input::{Input, chunks};
 use super::reply::{REPLY_BYTES_MAX, Reply};
 use super::report::{REPORT_BYTES_MAX, Report};
 use super::stderr::Stderr;
-use super::{Batch, Evidence, Origin, Outcome, Processing, Processor, Program};
+use super::{Batch, Epoch, Evidence, Outcome, Processing, Processor, Program};
 
 /// The pause before the first start that follows a failure.
 const RESTART_INITIAL: Duration = Duration::from_millis(50);
@@ -50,7 +50,7 @@ const DOUBLINGS_MAX: u32 = 10;
 pub struct ExecStream {
     launcher: Launcher,
     input: Input,
-    origin: String,
+    epoch: String,
     restart_max: Duration,
     /// Starts in a row that ended without an answer.
     failures: u32,
@@ -75,7 +75,7 @@ struct Header<'a> {
     bytes: u64,
     first_seq: u64,
     last_seq: u64,
-    origin: &'a str,
+    epoch: &'a str,
     group: &'a str,
     attempt: u32,
 }
@@ -92,12 +92,12 @@ impl ExecStream {
     /// Will run `program` as [`Exec`](super::Exec) does, and takes the same. `restart_max` is the longest pause before
     /// a start that follows failures; it counts as part of the batch's time.
     #[must_use]
-    pub fn new(program: Program, input: Input, origin: Origin, restart_max: Duration) -> ExecStream {
+    pub fn new(program: Program, input: Input, epoch: Epoch, restart_max: Duration) -> ExecStream {
         let launcher = Launcher::new(program);
         ExecStream {
             launcher,
             input,
-            origin: origin.to_string(),
+            epoch: epoch.to_string(),
             restart_max,
             failures: 0,
             talk: None,
@@ -151,7 +151,7 @@ impl ExecStream {
             bytes: chunks.iter().map(|chunk| chunk.len() as u64).sum(),
             first_seq: range.first.0,
             last_seq: range.last.0,
-            origin: &self.origin,
+            epoch: &self.epoch,
             group: batch.group(),
             attempt: batch.attempt(),
         })?;

@@ -18,7 +18,7 @@ use crate::processor::Stream;
 #[cfg(feature = "postgres")]
 use crate::processor::Table;
 use crate::processor::{
-    Coding, Destination, Exec, Form, Input, Kind, Origin, Paths, Processor, Program, Secret,
+    Coding, Destination, Epoch, Exec, Form, Input, Kind, Paths, Processor, Program, Secret,
 };
 use crate::queue::{Configuration, GroupSettings, LagPolicy, MaxLag, RetrySettings, Stuck, WhenFull};
 use crate::supervise::ProcessorKind;
@@ -152,7 +152,7 @@ pub(super) fn never(settings: &Settings) -> Vec<PathBuf> {
 
 pub(super) fn build(
     processor: &config::Processor,
-    origin: Origin,
+    epoch: Epoch,
     timeout: Duration,
     paths: &SourcePaths,
 ) -> Result<Box<dyn Processor>, ServiceError> {
@@ -167,26 +167,26 @@ pub(super) fn build(
     };
     let kind = match &processor.kind {
         config::Kind::Exec { command, input, surroundings } => {
-            Kind::Exec { program: program(words(command)?, surroundings), input: in_form(*input), origin }
+            Kind::Exec { program: program(words(command)?, surroundings), input: in_form(*input), epoch }
         }
         config::Kind::ExecStream { command, input, surroundings } => Kind::ExecStream {
             program: program(words(command)?, surroundings),
             input: in_form(*input),
-            origin,
+            epoch,
             // The pause is part of the batch's time, which is there to process it.
             restart_max: RESTART_MAX.min(timeout / 4),
         },
-        config::Kind::Http(to) => Kind::Http(destination(to, origin, paths)),
+        config::Kind::Http(to) => Kind::Http(destination(to, epoch, paths)),
         #[cfg(feature = "redis")]
-        config::Kind::Redis(to) => Kind::Redis(stream(to, origin, paths)),
+        config::Kind::Redis(to) => Kind::Redis(stream(to, epoch, paths)),
         #[cfg(not(feature = "redis"))]
         config::Kind::Redis(_) => return Err(left_out("redis")),
         #[cfg(feature = "postgres")]
-        config::Kind::Postgres(to) => Kind::Postgres(table(to, origin, timeout, paths)),
+        config::Kind::Postgres(to) => Kind::Postgres(table(to, epoch, timeout, paths)),
         #[cfg(not(feature = "postgres"))]
         config::Kind::Postgres(_) => return Err(left_out("postgres")),
         config::Kind::Stdout => Kind::Stdout,
-        config::Kind::File { path } => Kind::File { path: path.clone(), origin },
+        config::Kind::File { path } => Kind::File { path: path.clone(), epoch },
     };
     kind.build().map_err(|error| {
         ServiceError::Start(format!("could not start a processor of {}: {error}", processor.group), None)
@@ -222,7 +222,7 @@ pub(super) fn kind_of(kind: &config::Kind) -> ProcessorKind {
     }
 }
 
-fn destination(to: &config::Destination, origin: Origin, paths: &SourcePaths) -> Destination {
+fn destination(to: &config::Destination, epoch: Epoch, paths: &SourcePaths) -> Destination {
     let secret = |(name, at): &(String, config::SecretAt)| (name.clone(), secret(at));
     Destination {
         url: to.url.whole().to_owned(),
@@ -239,7 +239,7 @@ fn destination(to: &config::Destination, origin: Origin, paths: &SourcePaths) ->
         headers: to.headers.clone(),
         secret_headers: to.secret_headers.iter().map(secret).collect(),
         ca_file: to.ca_file.clone(),
-        origin,
+        epoch,
     }
 }
 
@@ -251,7 +251,7 @@ fn secret(at: &config::SecretAt) -> Secret {
 }
 
 #[cfg(feature = "redis")]
-fn stream(to: &config::Stream, origin: Origin, paths: &SourcePaths) -> Stream {
+fn stream(to: &config::Stream, epoch: Epoch, paths: &SourcePaths) -> Stream {
     Stream {
         place: place(&to.server),
         is_tls: to.server.is_tls,
@@ -262,13 +262,13 @@ fn stream(to: &config::Stream, origin: Origin, paths: &SourcePaths) -> Stream {
         database: to.server.database.as_ref().and_then(|number| number.parse().ok()).unwrap_or_default(),
         stream: to.stream.clone(),
         max_len: to.max_len,
-        origin,
+        epoch,
         paths: paths.lookup(),
     }
 }
 
 #[cfg(feature = "postgres")]
-fn table(to: &config::Table, origin: Origin, timeout: Duration, paths: &SourcePaths) -> Table {
+fn table(to: &config::Table, epoch: Epoch, timeout: Duration, paths: &SourcePaths) -> Table {
     Table {
         place: place(&to.server),
         is_tls: to.server.is_tls,
@@ -278,7 +278,7 @@ fn table(to: &config::Table, origin: Origin, timeout: Duration, paths: &SourcePa
         database: to.server.database.clone(),
         table: to.table.clone(),
         timeout,
-        origin,
+        epoch,
         paths: paths.lookup(),
     }
 }
@@ -365,9 +365,9 @@ mod tests {
             let sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
             let settings = load(&sources).unwrap().settings;
             let processor = settings.processors.first().unwrap();
-            let origin = Origin { store: StoreId(7), restoration: 0, group: GroupId(1) };
+            let epoch = Epoch { store: StoreId(7), number: 0, group: GroupId(1) };
             let paths = SourcePaths::new(std::iter::empty());
-            let built = build(processor, origin, Duration::from_secs(30), &paths).unwrap();
+            let built = build(processor, epoch, Duration::from_secs(30), &paths).unwrap();
             let said = ProcessorName { kind: kind_of(&processor.kind), about: built.about(), program: None };
             assert_eq!((built.name().as_str(), said.to_string().as_str()), (name, name));
         }

@@ -17,7 +17,7 @@ use super::ServiceError;
 use super::build::{SourcePaths, build, kind_of};
 use super::preview::program_file;
 use crate::config::{self, Settings};
-use crate::processor::{Limits, Orders, Origin, Pace, Processor, Terms, Worker};
+use crate::processor::{Epoch, Limits, Orders, Pace, Processor, Terms, Worker};
 use crate::queue::{GroupSettings, Handle, Queue, Replays, Window};
 use crate::supervise::{ProcessorKind, ProcessorName};
 
@@ -36,7 +36,7 @@ pub(super) struct Crews {
     limits: Limits,
     handle: Handle,
     window: Arc<Window>,
-    origin: Origin,
+    epoch: Epoch,
     paths: SourcePaths,
     replays: Replays,
 }
@@ -64,7 +64,7 @@ impl Crews {
     /// Nobody yet. `lines_left` and `rate` bound all of them together, and each.
     pub(super) fn new(
         queue: &Queue,
-        origin: Origin,
+        epoch: Epoch,
         paths: SourcePaths,
         lines_left: Option<u64>,
         rate: Option<u64>,
@@ -79,7 +79,7 @@ impl Crews {
             limits: Limits { lines_left: lines_left.map(|lines| Arc::new(AtomicU64::new(lines))) },
             handle: queue.handle(),
             window: queue.window(),
-            origin,
+            epoch,
             paths,
             replays: Replays::default(),
         }
@@ -105,7 +105,7 @@ impl Crews {
                 self.wanted.get(&processor.group).is_some_and(|wanted| wanted.processor == *processor);
             if !known {
                 let timeout = settings.group(&processor.group).map(|group| group.timeout).unwrap_or_default();
-                build(processor, self.origin, timeout, &self.paths)?;
+                build(processor, self.epoch, timeout, &self.paths)?;
             }
         }
         Ok(())
@@ -231,7 +231,7 @@ impl Crews {
             for _ in 0..hands {
                 let Some(Wanted { id, processor, timeout, .. }) = self.wanted.get(&group) else { continue };
                 let (id, processor) = (*id, processor.clone());
-                match build(&processor, self.origin.of_group(id), *timeout, &self.paths) {
+                match build(&processor, self.epoch.of_group(id), *timeout, &self.paths) {
                     Ok(built) => self.begin(&group, id, built, Some(processor)),
                     Err(error) => failed.push(error),
                 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use spillq::processor::{Batch, Evidence, Exec, Input, Origin, Outcome, Piece, Processor, Program};
+use spillq::processor::{Batch, Epoch, Evidence, Exec, Input, Outcome, Piece, Processor, Program};
 use tokio::time::timeout;
 
 use crate::sample;
@@ -23,7 +23,7 @@ fn shim() -> PathBuf {
 
 fn exec(command: &[&str]) -> Exec {
     let command = command.iter().map(|arg| (*arg).to_owned()).collect();
-    Exec::new(Program::new(command, shim(), GRACE), Input::Lines, Origin::default())
+    Exec::new(Program::new(command, shim(), GRACE), Input::Lines, Epoch::default())
 }
 
 fn sh(script: &str) -> Exec {
@@ -78,7 +78,7 @@ async fn exit_status_0_acks_and_the_command_got_the_lines_and_what_to_expect() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let script = format!(
-        "{{ echo $SPILLQ_LINES $SPILLQ_BYTES $SPILLQ_FIRST_SEQ $SPILLQ_LAST_SEQ $SPILLQ_ORIGIN $SPILLQ_GROUP \
+        "{{ echo $SPILLQ_LINES $SPILLQ_BYTES $SPILLQ_FIRST_SEQ $SPILLQ_LAST_SEQ $SPILLQ_EPOCH $SPILLQ_GROUP \
          $SPILLQ_ATTEMPT; cat; }} > {}",
         out.display()
     );
@@ -139,7 +139,7 @@ fn surrounded(script: &str, cwd: Option<&Path>, env: &[(&str, &str)]) -> Exec {
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let program = Program { cwd: cwd.map(Path::to_path_buf), env, ..Program::new(command, shim(), GRACE) };
-    Exec::new(program, Input::Lines, Origin::default())
+    Exec::new(program, Input::Lines, Epoch::default())
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn variables_are_in_no_arguments_that_others_can_read() {
 #[tokio::test]
 async fn a_shim_that_is_missing_is_a_failure_and_no_refusal() {
     let program = Program::new(vec!["true".to_owned()], PathBuf::from("/no/such/shim"), GRACE);
-    let mut exec = Exec::new(program, Input::Lines, Origin::default());
+    let mut exec = Exec::new(program, Input::Lines, Epoch::default());
     let evidence = failed(process(&mut exec, &batch()).await);
     assert!(evidence.summary.contains("/no/such/shim"), "{}", evidence.summary);
 }
@@ -226,7 +226,7 @@ async fn ndjson_says_where_each_line_is_from() {
     for (known, source) in [(true, "\"/var/log/a\""), (false, "3")] {
         let paths = Arc::new(move |_| known.then(|| "/var/log/a".to_owned()));
         let mut exec =
-            Exec::new(Program::new(command.clone(), shim(), GRACE), Input::Ndjson(paths), Origin::default());
+            Exec::new(Program::new(command.clone(), shim(), GRACE), Input::Ndjson(paths), Epoch::default());
         assert_eq!(process(&mut exec, &batch).await, Outcome::Done);
         let expected = format!(
             "{{\"seq\":10,\"source\":{source},\"offset\":100,\"attempt\":2,\"text\":\"plain \\\"text\\\"\"}}\n\
@@ -473,7 +473,7 @@ async fn a_batch_costs_a_few_milliseconds() {
 async fn cut_off_after(secs: f64, script: &str, signal: Option<Signal>) -> Evidence {
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
     let program = Program { dump_signal: signal, ..Program::new(command, shim(), GRACE) };
-    let mut exec = Exec::new(program, Input::Lines, Origin::default());
+    let mut exec = Exec::new(program, Input::Lines, Epoch::default());
     let deadline = tokio::time::Instant::now() + Duration::from_secs_f64(secs);
     let batch = batch().with_deadline(deadline);
     let ended = tokio::time::timeout_at(deadline, exec.process(&batch)).await;

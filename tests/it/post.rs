@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
 use spillq::processor::{
-    Batch, Coding, Destination, Form, HttpPost, Origin, Outcome, Piece, Processor, Secret,
+    Batch, Coding, Destination, Epoch, Form, HttpPost, Outcome, Piece, Processor, Secret,
 };
 use spillq_storage::{GroupId, StoreId};
 use tokio::time::timeout;
@@ -81,7 +81,7 @@ fn http(url: &str, ca_file: Option<&std::path::Path>) -> (HttpPost, tempfile::Na
         headers: vec![("X-Database".to_owned(), "fills".to_owned())],
         secret_headers: vec![("Authorization".to_owned(), Secret::File(secret.path().to_owned()))],
         ca_file: ca_file.map(ToOwned::to_owned),
-        origin: Origin { store: StoreId(7), restoration: 5, group: GroupId(1) },
+        epoch: Epoch { store: StoreId(7), number: 5, group: GroupId(1) },
     };
     (HttpPost::new(destination).unwrap(), secret)
 }

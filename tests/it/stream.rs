@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillq::processor::{Batch, Evidence, ExecStream, Input, Origin, Outcome, Piece, Processor, Program};
+use spillq::processor::{Batch, Epoch, Evidence, ExecStream, Input, Outcome, Piece, Processor, Program};
 use spillq_storage::Seq;
 use tokio::time::timeout;
 
@@ -30,7 +30,7 @@ def batches():
 
 fn python(program: &str) -> ExecStream {
     let command = ["python3", "-c", &format!("{READ}{program}")].map(str::to_owned).to_vec();
-    ExecStream::new(Program::new(command, binary(), GRACE), Input::Lines, Origin::default(), RESTART_MAX)
+    ExecStream::new(Program::new(command, binary(), GRACE), Input::Lines, Epoch::default(), RESTART_MAX)
 }
 
 fn batch_of(ranges: &[(u64, u64)]) -> Batch {
@@ -74,8 +74,8 @@ async fn one_process_gets_every_batch_with_its_header() {
     assert_eq!(
         [lines[0].1, lines[1].1],
         [
-            r#"{"lines": 3, "bytes": 14, "first_seq": 10, "last_seq": 12, "origin": "0-0000000000000000-0", "group": "default", "attempt": 2} b'one\ntwo\nthree\n'"#,
-            r#"{"lines": 3, "bytes": 14, "first_seq": 10, "last_seq": 14, "origin": "0-0000000000000000-0", "group": "default", "attempt": 2} b'one\nfour\nfive\n'"#,
+            r#"{"lines": 3, "bytes": 14, "first_seq": 10, "last_seq": 12, "epoch": "0-0000000000000000-0", "group": "default", "attempt": 2} b'one\ntwo\nthree\n'"#,
+            r#"{"lines": 3, "bytes": 14, "first_seq": 10, "last_seq": 14, "epoch": "0-0000000000000000-0", "group": "default", "attempt": 2} b'one\nfour\nfive\n'"#,
         ]
     );
 }
@@ -221,7 +221,7 @@ print('last words', file=sys.stderr, flush=True)
     }
     let command = vec!["/no/such/command".to_owned()];
     let mut missing =
-        ExecStream::new(Program::new(command, binary(), GRACE), Input::Lines, Origin::default(), RESTART_MAX);
+        ExecStream::new(Program::new(command, binary(), GRACE), Input::Lines, Epoch::default(), RESTART_MAX);
     let outcome = process(&mut missing, &batch()).await;
     assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
 }
@@ -394,7 +394,7 @@ for header, data in batches(): waits_for_an_answer()"
         dump_signal: Some(rustix::process::Signal::USR1),
         ..Program::new(command, binary(), GRACE)
     };
-    let mut stream = ExecStream::new(program, Input::Lines, Origin::default(), RESTART_MAX);
+    let mut stream = ExecStream::new(program, Input::Lines, Epoch::default(), RESTART_MAX);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(4);
     let batch = batch().with_deadline(deadline);
     assert!(tokio::time::timeout_at(deadline, stream.process(&batch)).await.is_err());
