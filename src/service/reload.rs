@@ -1,9 +1,9 @@
-//! The configuration, read again while the service runs: on SIGHUP, when the file has another content, and when somebody
-//! asks. All of it is taken, but for what needs a restart, or nothing.
+//! Reads the configuration again while the service runs: on SIGHUP, when the file's content changes, and on request. It
+//! takes effect as a whole, except for what needs a restart, or not at all.
 //!
-//! One at a time; who asks meanwhile gets the answer of the next. What is checked before anything is changed: all that
-//! `config check` checks, the globs, and that each new processor can be made. Then, in this order: groups and limits at
-//! the owner, what is followed, processors, what is judged by.
+//! One reload at a time; a client that asks during one gets the answer of the next. Before anything changes, a reload
+//! checks all that `config check` checks, the globs, and that each new processor can be built. Then it sets, in this
+//! order: the owner's groups and limits, the followed files, the processors, and the limits of verdicts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,47 +11,39 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::ServiceError;
 use super::build::{follows, never, owner_settings};
 use super::config_file::{self, Content};
-use super::crews::Crews;
+use super::error::ServiceError;
 use super::notify::Manager;
+use super::plan::Reread;
 use super::watched::disk_settings;
+use super::worker_pool::WorkerPool;
 use crate::config::{Again, ConfigError, STDIN, Settings, Sources, load_again};
 use crate::http::{Asker, ChangeJson, ConfigDoor, ConfigJson, ReloadJson, time};
 use crate::queue::{Command, Handle, wall_ms};
 use crate::supervise::{ConfigRefused, Supervision};
 use crate::tail::{Follows, TailHandle};
 
-/// Where the settings came from, to read them again.
-#[derive(Clone, Debug)]
-pub struct Reread {
-    /// File, environment, command line.
-    pub sources: Sources,
-    /// The content of the file that runs.
-    pub text: String,
-}
-
-/// The parts that can be set otherwise, and what they are set to.
+/// The parts whose settings can change, and the settings in effect.
 pub(super) struct Live {
     pub(super) settings: Settings,
     pub(super) handle: Handle,
     pub(super) tail: Option<Arc<TailHandle>>,
-    pub(super) crews: Crews,
+    pub(super) workers: WorkerPool,
     pub(super) supervision: Supervision,
 }
 
-/// What makes the service read its configuration again.
+/// Why the configuration is read again.
 pub(super) enum Cause {
     Signal,
     File(Content),
     Asked(Asker),
 }
 
-/// Reads it again.
+/// Reads the configuration again.
 pub(super) struct Reload {
     sources: Sources,
-    /// What was taken or refused last.
+    /// The content that was last accepted or refused.
     seen: Content,
     hangup: Signal,
     file: mpsc::Receiver<Content>,
@@ -60,7 +52,7 @@ pub(super) struct Reload {
 }
 
 impl Reload {
-    /// Begins to listen. The door is for who asks over the socket.
+    /// Starts to listen for reasons to reload. Requests over the socket come through the [`ConfigDoor`].
     pub(super) fn new(Reread { sources, text }: Reread) -> Result<(Reload, ConfigDoor), ServiceError> {
         let hangup = signal(SignalKind::hangup())
             .map_err(|error| ServiceError::Start(format!("could not listen for signals: {error}"), None))?;
@@ -72,23 +64,23 @@ impl Reload {
         Ok((reload, door))
     }
 
-    /// Waits for a reason to.
+    /// Waits for a reason to reload.
     pub(super) async fn wanted(&mut self) -> Cause {
         tokio::select! {
             Some(()) = self.hangup.recv() => Cause::Signal,
             Some(content) = self.file.recv() => Cause::File(content),
             Some(asker) = self.asked.recv() => Cause::Asked(asker),
-            // None of them ends before the service does.
+            // No source of reasons ends before the service does.
             else => std::future::pending().await,
         }
     }
 
-    /// Reads it, and takes it or nothing.
+    /// Reads the configuration, applies it or nothing, and answers those who asked.
     pub(super) async fn carry_out(&mut self, cause: Cause, live: &mut Live, manager: &Manager) {
         let mut askers = Vec::new();
         let content = match cause {
             Cause::File(content) => {
-                // It may be older than what a signal has made known. If it is not what is there, that will be told too.
+                // A signal may have brought a newer content already. If the file changed again, another event follows.
                 if content == self.seen || content != config_file::read(&self.sources).await {
                     return;
                 }
@@ -117,16 +109,16 @@ impl Reload {
                 },
                 Err(error) => Err(vec![error]),
             };
-            self.tell(outcome, &live.supervision)
+            self.report(outcome, &live.supervision)
         };
         manager.ready_again();
         for asker in askers {
-            // Who asked and went away does not hear it; what was done stays done.
+            // A client that has gone away gets no answer; the reload stays in effect.
             let _ = asker.send(outcome.clone());
         }
     }
 
-    fn tell(&self, outcome: Result<ReloadJson, Vec<String>>, supervision: &Supervision) -> ReloadJson {
+    fn report(&self, outcome: Result<ReloadJson, Vec<String>>, supervision: &Supervision) -> ReloadJson {
         match outcome {
             Ok(taken) => {
                 for note in &taken.notes {
@@ -165,15 +157,15 @@ impl Reload {
 }
 
 impl Live {
-    /// Sets all parts, or, where one cannot be, none.
+    /// Sets all parts, or none if one cannot be set.
     async fn take(&mut self, again: Again) -> Result<ReloadJson, Vec<String>> {
         let Again { settings, changes, warnings } = again;
         let follows =
             Follows::new(follows(&settings), &never(&settings)).map_err(|error| vec![error.to_string()])?;
-        self.crews.try_out(&settings).map_err(|error| vec![said(&error)])?;
+        self.workers.check(&settings).map_err(|error| vec![error.to_string()])?;
         let configuration = owner_settings(&settings);
         let groups = self.handle.ask(|reply| Command::Configure(Box::new(configuration), reply)).await;
-        // The service ends with the log, and says why.
+        // The service ends together with the log, and reports the reason.
         let groups = groups.map_err(|closed| vec![closed.to_string()])?;
         for warning in &warnings {
             tracing::warn!("{warning}");
@@ -184,25 +176,27 @@ impl Live {
         if let Some(tail) = self.tail.clone().filter(|_| other_files)
             && !tokio::task::spawn_blocking(move || tail.follow(follows)).await.unwrap_or(false)
         {
-            notes.push("a file hangs in a read: what is followed changes when that ends".to_owned());
+            notes.push(
+                "the read of a followed file hangs: the followed files change when it returns".to_owned(),
+            );
         }
         let follows_input = |settings: &Settings| {
             settings.follow.iter().any(|follow| follow.include.iter().any(|glob| glob == STDIN))
         };
         if follows_input(&settings) != follows_input(&self.settings) {
-            notes.push("standard input: whether it is followed changes with the next start".to_owned());
+            notes.push("standard input: whether it is followed changes at the next start".to_owned());
         }
-        let failed = self.crews.set(&settings, &groups, |_| true);
+        let failed = self.workers.set(&settings, &groups, |_| true);
         for error in &failed {
-            tracing::error!("{}", said(error));
+            tracing::error!("{error}");
         }
-        notes.extend(failed.iter().map(said));
-        for group in self.crews.waiting() {
-            notes.push(format!("processor of {group}: begins when the batch that is out has ended"));
+        notes.extend(failed.iter().map(ToString::to_string));
+        for group in self.workers.waiting() {
+            notes.push(format!("processor of group {group}: starts when the batch in flight has ended"));
         }
         let stall_after_ms = millis(settings.stall_after);
         self.supervision.set_measures(stall_after_ms, disk_settings(&settings.disk));
-        self.supervision.set_processors(self.crews.names());
+        self.supervision.set_processors(self.workers.names());
         self.settings = settings;
         let changes = changes
             .into_iter()
@@ -216,14 +210,6 @@ fn problems_of(error: ConfigError) -> Vec<String> {
     match error {
         ConfigError::Problems { problems, .. } => problems.iter().map(ToString::to_string).collect(),
         error @ ConfigError::Read { .. } => vec![error.to_string()],
-    }
-}
-
-/// In one line.
-pub(super) fn said(error: &ServiceError) -> String {
-    match error {
-        ServiceError::Store(error) => error.to_string(),
-        ServiceError::Start(what, _) => what.clone(),
     }
 }
 

@@ -350,7 +350,7 @@ fn a_new_processor_begins_when_the_batch_of_the_one_before_has_ended() {
     stage.write(&sections("cat >> out; cat >> out2 < /dev/null"));
     let told = stage.reloaded();
     // By the file's event it may have been taken before we asked; then nothing is new, but still to come.
-    assert!(told.contains("processor of a: begins when the batch that is out has ended"), "{told}");
+    assert!(told.contains("processor of group a: starts when the batch in flight has ended"), "{told}");
     stage.append("logs/x.log", "x 1\n");
     service.wait("the second line waits", |status| status.groups[0].lag_lines == 2);
     assert!(!stage.path("out2").exists());

@@ -1,8 +1,8 @@
-//! The workers of all groups: who is at work, who is to be, and who takes over when.
+//! The workers of all groups: starts them, ends them, and replaces them when the configuration changes.
 //!
-//! A worker that is not wanted any more takes no new batch, finishes the one that is out, and ends. While one of a group
-//! ends none of that group begins, nor one that writes the same file. A worker whose processor and group are as before is
-//! left alone: other terms reach it by themselves.
+//! A worker that is no longer wanted takes no new batch, finishes the one in flight, and ends. While a worker of a group
+//! is ending, no other of that group starts, nor one that writes the same file. A worker whose processor and group are
+//! unchanged keeps running: other limits reach it through a channel.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,14 +24,14 @@ use crate::supervise::{ProcessorKind, ProcessorName};
 /// The groups as the owner has them.
 pub(super) type Groups = [(GroupId, Arc<GroupSettings>)];
 
-/// All workers.
-pub(super) struct Crews {
-    at_work: JoinSet<u64>,
-    hands: BTreeMap<u64, Hand>,
-    next_hand: u64,
+/// All workers, by number.
+pub(super) struct WorkerPool {
+    tasks: JoinSet<u64>,
+    workers: BTreeMap<u64, Running>,
+    next_worker: u64,
     wanted: BTreeMap<String, Wanted>,
     terms: BTreeMap<String, watch::Sender<Terms>>,
-    /// Lines a second, whatever the groups say.
+    /// Lines a second, in addition to the groups' rates.
     rate: Option<u64>,
     limits: Limits,
     handle: Handle,
@@ -41,38 +41,38 @@ pub(super) struct Crews {
     replays: Replays,
 }
 
-/// One worker.
-struct Hand {
+/// A worker that runs.
+struct Running {
     group: String,
     id: GroupId,
-    /// From the configuration; one that a program brought along is never replaced.
+    /// From the configuration. `None` for the processor of an embedding program, which is never replaced.
     processor: Option<config::Processor>,
     name: ProcessorName,
     orders: watch::Sender<Orders>,
     is_ending: bool,
 }
 
-/// Who is to work for a group.
+/// The workers that a group should have.
 struct Wanted {
     id: GroupId,
     processor: config::Processor,
-    hands: usize,
+    workers: usize,
     timeout: Duration,
 }
 
-impl Crews {
-    /// Nobody yet. `lines_left` and `rate` bound all of them together, and each.
+impl WorkerPool {
+    /// An empty pool. `lines_left` bounds what all workers deliver together, `rate` what each group gets.
     pub(super) fn new(
         queue: &Queue,
         epoch: Epoch,
         paths: SourcePaths,
         lines_left: Option<u64>,
         rate: Option<u64>,
-    ) -> Crews {
-        Crews {
-            at_work: JoinSet::new(),
-            hands: BTreeMap::new(),
-            next_hand: 0,
+    ) -> WorkerPool {
+        WorkerPool {
+            tasks: JoinSet::new(),
+            workers: BTreeMap::new(),
+            next_worker: 0,
             wanted: BTreeMap::new(),
             terms: BTreeMap::new(),
             rate,
@@ -85,21 +85,21 @@ impl Crews {
         }
     }
 
-    /// Where seeks are asked for that give lines again.
+    /// Where a seek asks a worker to deliver lines again.
     pub(super) fn replays(&self) -> Replays {
         self.replays.clone()
     }
 
-    /// A program's own processor gets the batches of that group, where there is one.
-    pub(super) fn employ(&mut self, group: &str, processor: Box<dyn Processor>, groups: &Groups) {
-        self.offer_terms(groups);
+    /// Starts a worker with the processor of an embedding program, if `groups` has the group.
+    pub(super) fn start_embedded(&mut self, group: &str, processor: Box<dyn Processor>, groups: &Groups) {
+        self.publish_terms(groups);
         if let Some((id, _)) = groups.iter().find(|(_, settings)| settings.name == group) {
-            self.begin(group, *id, processor, None);
+            self.start(group, *id, processor, None);
         }
     }
 
-    /// Builds what is new in `settings`, and throws it away: an error now changes nothing.
-    pub(super) fn try_out(&self, settings: &Settings) -> Result<(), ServiceError> {
+    /// Builds the processors that are new in `settings`, and drops them again: an error here has changed nothing.
+    pub(super) fn check(&self, settings: &Settings) -> Result<(), ServiceError> {
         for processor in &settings.processors {
             let known =
                 self.wanted.get(&processor.group).is_some_and(|wanted| wanted.processor == *processor);
@@ -111,75 +111,78 @@ impl Crews {
         Ok(())
     }
 
-    /// From now on the processors of `settings` are to work, for those of `groups` that `serves` says. Gives what could
-    /// not be started.
+    /// Runs the processors of `settings` from now on, of those groups that `serves` accepts. Returns the errors of those
+    /// that could not be started.
     pub(super) fn set(
         &mut self,
         settings: &Settings,
         groups: &Groups,
         serves: impl Fn(&str) -> bool,
     ) -> Vec<ServiceError> {
-        self.offer_terms(groups);
+        self.publish_terms(groups);
         let wanted = settings.processors.iter().filter(|processor| serves(&processor.group));
         let wanted = wanted.filter_map(|processor| {
             let (id, group) = groups.iter().find(|(_, group)| group.name == processor.group)?;
             let timeout = Duration::from_millis(group.timeout_ms);
-            let (processor, hands) = (processor.clone(), group.in_flight);
-            Some((processor.group.clone(), Wanted { id: *id, processor, hands, timeout }))
+            let (processor, workers) = (processor.clone(), group.in_flight);
+            Some((processor.group.clone(), Wanted { id: *id, processor, workers, timeout }))
         });
         self.wanted = wanted.collect();
         self.fill()
     }
 
-    /// When a worker has ended: whom that made room for, and what could not be started. `None` when none works.
+    /// Waits until a worker ends, and starts those that waited for it. Returns the errors of those that could not be
+    /// started; `None` when no worker runs.
     pub(super) async fn ended(&mut self) -> Option<Result<Vec<ServiceError>, ServiceError>> {
-        let hand = match self.at_work.join_next().await? {
-            Ok(hand) => hand,
+        let worker = match self.tasks.join_next().await? {
+            Ok(worker) => worker,
             Err(error) => {
-                let what = format!("a worker ended by itself: {error}");
+                let what = format!("a worker ended unexpectedly: {error}");
                 return Some(Err(ServiceError::Start(what, None)));
             }
         };
-        let hand = self.hands.remove(&hand);
-        if let Some(hand) = hand.filter(|hand| !hand.is_ending)
-            && let Some(wanted) = self.wanted.get_mut(&hand.group)
+        let worker = self.workers.remove(&worker);
+        if let Some(worker) = worker.filter(|worker| !worker.is_ending)
+            && let Some(wanted) = self.wanted.get_mut(&worker.group)
         {
-            // It has delivered all that it may.
-            wanted.hands = wanted.hands.saturating_sub(1);
+            // It has delivered as many lines as it may.
+            wanted.workers = wanted.workers.saturating_sub(1);
         }
         Some(Ok(self.fill()))
     }
 
-    /// The processors at work, by group.
+    /// The processors that run, by group.
     pub(super) fn names(&self) -> BTreeMap<String, ProcessorName> {
-        self.hands.values().map(|hand| (hand.group.clone(), hand.name.clone())).collect()
+        self.workers.values().map(|worker| (worker.group.clone(), worker.name.clone())).collect()
     }
 
-    /// Groups whose new processor waits for a batch of the one before it.
+    /// Groups whose new processor waits for the last batch of the one before it.
     pub(super) fn waiting(&self) -> Vec<String> {
-        let ending = |group: &String| self.hands.values().any(|hand| hand.is_ending && hand.group == *group);
+        let ending =
+            |group: &String| self.workers.values().any(|worker| worker.is_ending && worker.group == *group);
         self.wanted.keys().filter(|group| ending(group)).cloned().collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.at_work.is_empty()
+        self.tasks.is_empty()
     }
 
-    /// The service stops: nobody takes over any more.
-    pub(super) fn tell_all(&mut self, orders: Orders) {
+    /// Orders all workers to end. No other starts after that.
+    pub(super) fn end_all(&mut self, orders: Orders) {
         self.wanted.clear();
-        for hand in self.hands.values_mut() {
-            hand.is_ending = true;
-            hand.orders.send_replace(orders);
+        for worker in self.workers.values_mut() {
+            worker.is_ending = true;
+            worker.orders.send_replace(orders);
         }
     }
 
-    /// Waits until nobody works.
+    /// Waits until no worker runs.
     pub(super) async fn all_ended(&mut self) {
         while self.ended().await.is_some() {}
     }
 
-    fn offer_terms(&mut self, groups: &Groups) {
+    /// Sends the settings and the pace of each group to its workers, and keeps them for those to come.
+    fn publish_terms(&mut self, groups: &Groups) {
         self.terms.retain(|name, _| groups.iter().any(|(_, group)| group.name == *name));
         for (_, settings) in groups {
             let rate = settings.rate.into_iter().chain(self.rate).min();
@@ -191,7 +194,7 @@ impl Crews {
                 }
                 Some(terms) => {
                     terms.send_modify(|terms| {
-                        // A pace that goes on goes on from where it is.
+                        // A new pace would forget the batches that are not paid for yet.
                         if terms.pace.as_ref().map(Pace::lines_per_second) != rate {
                             terms.pace = rate.map(Pace::new);
                         }
@@ -202,37 +205,37 @@ impl Crews {
         }
     }
 
-    /// Ends who is not wanted, and begins who is and may.
+    /// Ends the workers that are not wanted, and starts those that are missing and may start.
     fn fill(&mut self) -> Vec<ServiceError> {
         let mut working: BTreeMap<String, usize> = BTreeMap::new();
-        for hand in self.hands.values_mut().filter(|hand| !hand.is_ending) {
-            let Some(processor) = &hand.processor else { continue };
-            let wanted = self.wanted.get(&hand.group);
-            let wanted = wanted.filter(|wanted| wanted.processor == *processor && wanted.id == hand.id);
-            let working = working.entry(hand.group.clone()).or_default();
-            if wanted.is_some_and(|wanted| *working < wanted.hands) {
+        for worker in self.workers.values_mut().filter(|worker| !worker.is_ending) {
+            let Some(processor) = &worker.processor else { continue };
+            let wanted = self.wanted.get(&worker.group);
+            let wanted = wanted.filter(|wanted| wanted.processor == *processor && wanted.id == worker.id);
+            let working = working.entry(worker.group.clone()).or_default();
+            if wanted.is_some_and(|wanted| *working < wanted.workers) {
                 *working += 1;
             } else {
-                hand.is_ending = true;
-                hand.orders.send_replace(Orders::Finish);
+                worker.is_ending = true;
+                worker.orders.send_replace(Orders::Finish);
             }
         }
-        let begin: Vec<(String, usize)> = self
+        let missing: Vec<(String, usize)> = self
             .wanted
             .iter()
-            .filter(|(_, wanted)| self.may_begin(wanted))
+            .filter(|(_, wanted)| self.may_start(wanted))
             .map(|(group, wanted)| {
                 let working = working.get(group).copied().unwrap_or_default();
-                (group.clone(), wanted.hands.saturating_sub(working))
+                (group.clone(), wanted.workers.saturating_sub(working))
             })
             .collect();
         let mut failed = Vec::new();
-        for (group, hands) in begin {
-            for _ in 0..hands {
+        for (group, workers) in missing {
+            for _ in 0..workers {
                 let Some(Wanted { id, processor, timeout, .. }) = self.wanted.get(&group) else { continue };
                 let (id, processor) = (*id, processor.clone());
                 match build(&processor, self.epoch.of_group(id), *timeout, &self.paths) {
-                    Ok(built) => self.begin(&group, id, built, Some(processor)),
+                    Ok(built) => self.start(&group, id, built, Some(processor)),
                     Err(error) => failed.push(error),
                 }
             }
@@ -240,20 +243,20 @@ impl Crews {
         failed
     }
 
-    fn may_begin(&self, wanted: &Wanted) -> bool {
+    fn may_start(&self, wanted: &Wanted) -> bool {
         let file = |processor: &config::Processor| match &processor.kind {
             config::Kind::File { path } => Some(path.clone()),
             _ => None,
         };
         let to = file(&wanted.processor);
-        let mut ending = self.hands.values().filter(|hand| hand.is_ending);
-        !ending.any(|hand| {
-            let writes = hand.processor.as_ref().and_then(file);
-            hand.group == wanted.processor.group || (to.is_some() && writes == to)
+        let mut ending = self.workers.values().filter(|worker| worker.is_ending);
+        !ending.any(|worker| {
+            let writes = worker.processor.as_ref().and_then(file);
+            worker.group == wanted.processor.group || (to.is_some() && writes == to)
         })
     }
 
-    fn begin(
+    fn start(
         &mut self,
         group: &str,
         id: GroupId,
@@ -264,10 +267,10 @@ impl Crews {
         let kind = processor.as_ref().map_or(ProcessorKind::Own, |processor| kind_of(&processor.kind));
         let program = processor.as_ref().and_then(|processor| program_file(&processor.kind));
         let name = ProcessorName { kind, about: built.about(), program };
-        tracing::info!(group, processor = name.to_string(), "a processor is at work");
+        tracing::info!(group, processor = name.to_string(), "processor started");
         if let Some(program) = name.program.clone() {
             let group = group.to_owned();
-            // It is started with the first batch, which may be long in coming. Its file system may hang.
+            // The command itself starts with the first batch, which may be hours away. Its file system may hang.
             drop(tokio::task::spawn_blocking(move || {
                 if let Some(why) = program.missing() {
                     tracing::warn!(group, "the command cannot be run: {why}");
@@ -278,13 +281,15 @@ impl Crews {
         let (handle, window) = (self.handle.clone(), Arc::clone(&self.window));
         let asked = (listens, self.replays.open(group, built.keeps_note()));
         let worker = Worker::new(built, handle, (id, terms.subscribe()), window, self.limits.clone(), asked);
-        let hand = self.next_hand;
-        self.next_hand += 1;
-        self.at_work.spawn(async move {
+        let number = self.next_worker;
+        self.next_worker += 1;
+        self.tasks.spawn(async move {
             worker.run().await;
-            hand
+            number
         });
-        self.hands
-            .insert(hand, Hand { group: group.to_owned(), id, processor, name, orders, is_ending: false });
+        self.workers.insert(
+            number,
+            Running { group: group.to_owned(), id, processor, name, orders, is_ending: false },
+        );
     }
 }

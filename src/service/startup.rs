@@ -1,0 +1,219 @@
+//! Builds the parts and starts them, each after those that it needs.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use rustix::process::{Resource, getrlimit};
+use spillq_storage::{Log, Options, SourceId, State};
+
+use super::build::{SourcePaths, disk_options, group_settings, tail_settings, when_full};
+use super::drain::served_groups;
+use super::error::ServiceError;
+use super::plan::Plan;
+use super::reload::Live;
+use super::watched::Watched;
+use super::worker_pool::WorkerPool;
+use crate::config::{Kind, Settings};
+use crate::http::{Addresses, Api, ConfigDoor, SOCKET, serve};
+use crate::processor::{Epoch, Processor};
+use crate::queue::{Command, GroupSettings, MaxLag, Queue};
+use crate::supervise::Supervisor;
+use crate::tail::{Tail, TailHandle};
+
+/// The log and its journals take about 20, a batch and its command 8, the socket and its clients the rest; with fewer,
+/// an append or an ack could fail.
+const DESCRIPTORS_MIN: u64 = 64;
+
+/// The running parts.
+pub(super) struct Parts {
+    pub(super) queue: Queue,
+    pub(super) live: Live,
+    pub(super) api: Api,
+    /// Serves `api`.
+    pub(super) served: tokio::task::JoinHandle<()>,
+    pub(super) supervisor: Supervisor,
+}
+
+impl Parts {
+    pub(super) async fn start(
+        settings: &Settings,
+        plan: &Plan,
+        own: Vec<(String, Box<dyn Processor>)>,
+        door: Option<ConfigDoor>,
+    ) -> Result<Parts, ServiceError> {
+        check_process(settings)?;
+        // Before the log is opened: a service that cannot listen must not deliver lines first.
+        let bound = Addresses::bind(&settings.http.addresses(), &settings.http.hosts).await;
+        let addresses = bound.map_err(|(address, error)| cannot_listen(address, &error))?;
+        let opened = Instant::now();
+        let log = open_log(settings, plan)?;
+        let (epoch, sources) = (Epoch::of_store(log.state()), Sources::of(log.state()));
+        let (lines, run) = (log.state().next_seq.prev().0, log.state().run);
+        // Stored lines name the forgotten sources too.
+        let paths = log.state().sources.iter().map(|(id, source)| (*id, &source.checkpoint[..]));
+        let paths = SourcePaths::new(paths);
+        let groups = groups_for(settings, plan, &log);
+        let watched = Watched::before(settings, &log)?;
+        let window_bytes = usize::try_from(settings.window.bytes).unwrap_or(usize::MAX);
+        let mut queue = Queue::start_with(log, groups, window_bytes, when_full(&settings.disk))?;
+        tracing::info!(
+            data_dir = %settings.data_dir.display(), lines, run, ms = opened.elapsed().as_millis() as u64, "the log is open"
+        );
+        let tail = if plan.follow { Some(sources.follow(settings, plan, &queue)?) } else { None };
+        paths.refresh_from(tail.clone());
+        let workers = start_workers(settings, plan, own, &mut queue, (epoch, paths)).await?;
+        let (supervision, supervisor) =
+            watched.start(settings, &plan.started, &workers.names(), &queue, tail.clone())?;
+        if plan.drain.is_some() {
+            supervision.set_served(served_groups(settings, plan, &[]));
+        }
+        let api =
+            Api::new(queue.handle(), queue.window(), tail.clone(), supervision.clone(), &settings.data_dir);
+        let api = api.with_config(door).with_replays(workers.replays());
+        let serving = serve(&settings.data_dir, addresses, api.clone())
+            .map_err(|error| cannot_serve(&settings.data_dir, &error))?;
+        let served = tokio::spawn(serving);
+        let live = Live { settings: settings.clone(), handle: queue.handle(), tail, workers, supervision };
+        Ok(Parts { queue, live, api, served, supervisor })
+    }
+}
+
+/// Refuses to start without what every part needs: a service that fails in the middle of its work is worse.
+fn check_process(settings: &Settings) -> Result<(), ServiceError> {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if limit < DESCRIPTORS_MIN {
+        let what =
+            format!("{limit} file descriptors are too few: the service needs at least {DESCRIPTORS_MIN}");
+        let hint = "raise the limit: `ulimit -n 1024`, or LimitNOFILE=16384 of the unit".to_owned();
+        return Err(ServiceError::Start(what, Some(hint)));
+    }
+    if Path::new("/proc/self/exe").exists() {
+        return Ok(());
+    }
+    let is_command = |kind: &Kind| matches!(kind, Kind::Exec { .. } | Kind::ExecStream { .. });
+    if settings.processors.iter().any(|processor| is_command(&processor.kind)) {
+        let what = "/proc is not mounted: commands are started, watched and ended through it".to_owned();
+        let hint = "mount it: `mount -t proc proc /proc`; destinations such as http and file work without"
+            .to_owned();
+        return Err(ServiceError::Start(what, Some(hint)));
+    }
+    tracing::warn!("/proc is not mounted: out-of-memory kills and memory use are not reported");
+    Ok(())
+}
+
+fn open_log(settings: &Settings, plan: &Plan) -> Result<Log, ServiceError> {
+    let options = Options { disk: disk_options(&settings.disk), ..Options::default() };
+    let log = match plan.drain {
+        Some(_) => Log::open(&settings.data_dir, options)?,
+        None => Log::open_or_create(&settings.data_dir, options)?,
+    };
+    let state = log.state();
+    if let Some(name) = plan.drain.as_ref().and_then(|drain| drain.group.as_ref())
+        && state.group(name).is_none()
+    {
+        let there = state.groups.values().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", ");
+        let hint = format!("the store has: {there}");
+        return Err(ServiceError::Start(format!("there is no group {name} to drain"), Some(hint)));
+    }
+    for finding in log.findings() {
+        tracing::warn!("{finding}");
+    }
+    Ok(log)
+}
+
+/// The configured groups, changed as the plan demands.
+fn groups_for(settings: &Settings, plan: &Plan, log: &Log) -> Vec<GroupSettings> {
+    let mut groups = group_settings(settings, log);
+    let drain = plan.drain.as_ref();
+    for group in &mut groups {
+        if drain.is_some() {
+            // A drain ingests nothing for which space would have to be made.
+            group.max_lag = MaxLag::default();
+        }
+        if drain.is_some() || plan.once {
+            // There may be no more lines to wait for.
+            group.linger_ms = 0;
+        }
+        if let Some(rate) = drain.and_then(|drain| drain.rate) {
+            // No batch is larger than one second's lines.
+            group.batch_lines = group.batch_lines.min(rate.max(1));
+        }
+    }
+    groups
+}
+
+/// What the log knows of sources, from before the owner takes it: the tail starts with that.
+struct Sources {
+    known: Vec<(SourceId, Bytes)>,
+    next: SourceId,
+    is_first_run: bool,
+}
+
+impl Sources {
+    fn of(state: &State) -> Sources {
+        let known = state.sources.iter().filter(|(_, source)| !source.forgotten);
+        let known = known.map(|(id, source)| (*id, Bytes::copy_from_slice(&source.checkpoint)));
+        Sources { known: known.collect(), next: state.next_source, is_first_run: state.run == 1 }
+    }
+
+    fn follow(
+        self,
+        settings: &Settings,
+        plan: &Plan,
+        queue: &Queue,
+    ) -> Result<Arc<TailHandle>, ServiceError> {
+        let tail_settings = tail_settings(settings, plan, self.is_first_run);
+        let tail = Tail::start(tail_settings, self.known, self.next, queue.handle());
+        tail.map(Arc::new).map_err(|error| ServiceError::Start(error.to_string(), None))
+    }
+}
+
+async fn start_workers(
+    settings: &Settings,
+    plan: &Plan,
+    own: Vec<(String, Box<dyn Processor>)>,
+    queue: &mut Queue,
+    (epoch, paths): (Epoch, SourcePaths),
+) -> Result<WorkerPool, ServiceError> {
+    let drain = plan.drain.clone().unwrap_or_default();
+    let mut workers = WorkerPool::new(queue, epoch, paths, drain.max_lines, drain.rate);
+    let Ok(groups) = queue.handle().ask(Command::Groups).await else {
+        return Err(queue.failed().await.into());
+    };
+    let serves = |name: &str| drain.group.as_ref().is_none_or(|only| only == name);
+    for (group, processor) in own.into_iter().filter(|(group, _)| serves(group)) {
+        workers.start_embedded(&group, processor, &groups);
+    }
+    match workers.set(settings, &groups, serves).into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(workers),
+    }
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> ServiceError {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            let port = address.port();
+            format!(
+                "another program has it: `ss -ltnp 'sport = :{port}'` names it; or change listen under [http]"
+            )
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "no interface of this host has it: `ip address` lists them".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need more privileges: choose a higher one".to_owned()
+        }
+        _ => "listen under [http] names it".to_owned(),
+    };
+    ServiceError::Start(format!("could not listen on {address}: {error}"), Some(hint))
+}
+
+fn cannot_serve(data_dir: &Path, error: &io::Error) -> ServiceError {
+    let socket = data_dir.join(SOCKET);
+    ServiceError::Start(format!("could not listen on {}: {error}", socket.display()), None)
+}
