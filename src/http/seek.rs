@@ -16,7 +16,7 @@ impl Api {
         discard_lines: bool,
         given: Option<GivenJson>,
     ) -> Result<Answer, Refused> {
-        let seek = |to, only_look| Admin::Seek { group: group.clone(), to, discard_lines, only_look };
+        let seek = |to, dry_run| Admin::Seek { group: group.clone(), to, discard_lines, dry_run };
         let refused = |why| Err(Refused::new(StatusCode::CONFLICT, why));
         let keeps_note = self.replays.keeps_note(&group);
         let has_no_say = match given {

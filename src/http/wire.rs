@@ -520,9 +520,9 @@ impl From<AdminJson> for Admin {
                 Admin::Discard { group, seqs: ranges(seqs), discard_lines }
             }
             AdminJson::Hold { token } => Admin::Hold { token },
-            AdminJson::LetGo { token } => Admin::LetGo { token },
+            AdminJson::LetGo { token } => Admin::ReleaseHold { token },
             AdminJson::Seek { group, to, discard_lines, .. } => {
-                Admin::Seek { group, to: to.into(), discard_lines, only_look: false }
+                Admin::Seek { group, to: to.into(), discard_lines, dry_run: false }
             }
             AdminJson::RetryNow { name } => Admin::RetryNow(name),
             AdminJson::Park { group, seqs } => {

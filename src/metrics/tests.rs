@@ -8,7 +8,7 @@ use bytes::Bytes;
 use spillq_storage::{Counters, GroupId, Quarantined, Seq, SourceId};
 
 use super::*;
-use crate::queue::{Activity, Held, Phase, Status};
+use crate::queue::{Activity, Phase, Status, Usage};
 use crate::supervise::{Cause, Report, State, Verdict};
 use crate::tail::Snapshot;
 
@@ -52,7 +52,7 @@ fn status(groups: Vec<GroupStatus>) -> Status {
         full: None,
         window_bytes: 3_500,
         commit_time: Duration::from_millis(1_500),
-        held: Held::default(),
+        usage: Usage::default(),
         run: 7,
         counters: Counters { commits: 9, ..Counters::default() },
         findings: Vec::new(),

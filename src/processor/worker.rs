@@ -514,7 +514,7 @@ async fn deliver(
 fn verdict(delivered: Delivered) -> Verdict {
     let failed = |kind, Evidence { summary, tail }| Verdict::Failed { kind, summary, tail, timed_out: false };
     match delivered {
-        Delivered::GivenUp => Verdict::GivenBack,
+        Delivered::GivenUp => Verdict::Released,
         Delivered::TimedOut(Evidence { summary, tail }) => {
             Verdict::Failed { kind: FailureKind::Failed, summary, tail, timed_out: true }
         }

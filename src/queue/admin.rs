@@ -1,41 +1,37 @@
-//! What an operator can ask of the log: groups and dead letters. The same requests serve a running service and a
-//! stopped one, whose log a command opens for the purpose.
-
-use std::time::Duration;
+//! What an operator can ask of the log. A running service and a command that opens the log of a stopped one carry out
+//! the same requests.
 
 use spillq_storage::{DeadLetter, Seq, SeqRange, Snapshot};
 use thiserror::Error;
 
-/// How long a hold lasts without being renewed: a copy that died does not keep files for ever.
-pub(super) const HOLD: Duration = Duration::from_secs(60);
 /// Dead letters in one answer.
 pub const DEAD_LETTERS_SHOWN_MAX: usize = 1_000;
 
-/// Lines that one request parks: each is synced, and everything else waits meanwhile.
+/// Lines that one request parks: each is synced, and all other commands wait meanwhile.
 pub(super) const PARKED_MAX: usize = 500;
 
-/// Groups that a log can have when one is added to it: the configuration takes as many sections. Each is in every manifest,
-/// and keeps lines on disk that nobody may be waiting for.
+/// Groups of a log when one is added; the configuration accepts as many. Each is in every manifest, and keeps lines on
+/// disk.
 pub(super) const GROUPS_MAX: usize = 64;
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admin {
-    /// Creates a group, at the oldest line that is held or behind the newest.
+    /// Creates a group, at the oldest line that is stored or behind the newest.
     AddGroup {
         /// Its name.
         name: String,
-        /// Whether it gets the lines that are there.
+        /// Whether it gets the lines that are stored.
         from_beginning: bool,
     },
-    /// Removes a group with all that waits for it and its dead letters.
+    /// Removes a group with its waiting lines and its dead letters.
     RemoveGroup {
         /// Which group.
         name: String,
-        /// Also if that discards lines.
+        /// Even if that discards lines.
         discard_lines: bool,
     },
-    /// Stops or resumes new leases, over restarts too.
+    /// Stops or resumes new leases. Survives restarts.
     Pause {
         /// Which group.
         name: String,
@@ -62,33 +58,33 @@ pub enum Admin {
         group: String,
         /// Which lines.
         seqs: Option<Vec<SeqRange>>,
-        /// All of them, if no lines are named, only with this.
+        /// Needed to discard all of them.
         discard_lines: bool,
     },
-    /// A snapshot to copy, and nothing removed for a minute; with a token, as much time again.
+    /// A snapshot to copy. No file is removed for a minute; with a token, for another minute.
     Hold {
         /// The hold to renew.
         token: Option<u64>,
     },
     /// The copy is done: files may be removed again.
-    LetGo {
+    ReleaseHold {
         /// Which hold.
         token: u64,
     },
-    /// Moves a group: from there on everything waits, before it nothing does.
+    /// Moves a group: all lines from there on wait, and none before.
     Seek {
         /// Which group.
         group: String,
         /// Where to.
         to: SeekTo,
-        /// Also if that skips lines that wait.
+        /// Even if that skips lines that wait.
         discard_lines: bool,
-        /// Only say what it would do.
-        only_look: bool,
+        /// Only report what the seek would do.
+        dry_run: bool,
     },
-    /// Ends every back-off of a group, and delivers a line once more that is held because the process died with it.
+    /// Ends every back-off of a group. A line that is held because the process died with it is delivered once more.
     RetryNow(String),
-    /// Moves waiting lines to the dead letters, at most 500 at a time; lines that do not wait are passed over.
+    /// Moves waiting lines to the dead letters, at most 500 at a time. Lines that do not wait are ignored.
     Park {
         /// Which group.
         group: String,
@@ -97,49 +93,49 @@ pub enum Admin {
     },
 }
 
-/// A place in the log.
+/// A position in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeekTo {
     /// A line, or the nearest one that is stored.
     Seq(Seq),
-    /// The first line appended then or later: milliseconds since 1970.
+    /// The first line appended at that time or later, in milliseconds since 1970.
     Time(u64),
     /// The oldest line that is stored.
     Beginning,
-    /// Behind the newest.
+    /// Behind the newest line.
     End,
 }
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It is so, durably.
+    /// Done, durably.
     Done,
-    /// So many lines were affected, durably.
+    /// This many lines were affected, durably.
     Lines(u64),
     /// Lines became dead letters, durably.
     Parked {
         /// How many.
         lines: u64,
-        /// Others of those that were asked for still wait: to be asked for again.
+        /// Others of the requested lines still wait; the request can be repeated.
         more: bool,
     },
     /// Dead letters.
     DeadLetters(Vec<DeadLetter>),
-    /// Nothing is removed for a minute from now; renewed, without the snapshot.
+    /// No file is removed for a minute from now.
     Held {
         /// Names the hold.
         token: u64,
-        /// What to copy.
+        /// What to copy; `None` if the hold was renewed.
         snapshot: Option<Box<Snapshot>>,
     },
-    /// A group was moved, durably; or would be.
+    /// A group was moved, durably; or would be, of a dry run.
     Sought {
-        /// The first line that waits now, if there is one so far.
+        /// The first line that waits now, if it exists yet.
         to: Seq,
-        /// Lines that were settled and wait again.
+        /// Lines that were settled, and wait again.
         again: u64,
-        /// Lines that waited and do not any more.
+        /// Lines that waited, and were skipped.
         skipped: u64,
     },
 }
@@ -150,39 +146,39 @@ pub enum Refusal {
     /// There is no such group.
     #[error("there is no group {name}; there are: {there}")]
     NoGroup {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// What there is.
+        /// The names of all groups.
         there: String,
     },
-    /// There is one of that name.
+    /// The group exists already.
     #[error("there is a group {0} already")]
     GroupExists(String),
-    /// The bound of groups is reached.
-    #[error("there are {0} groups, and {GROUPS_MAX} at most; `spillq group remove` one that nobody reads")]
+    /// The limit of groups is reached.
+    #[error("there are {0} groups, and {GROUPS_MAX} at most; `spillq group remove` an unused one")]
     TooManyGroups(usize),
-    /// A name that is none.
+    /// The name is not valid.
     #[error("a group's name is 1 to 64 of a-z, 0-9, - and _, found {0:?}")]
     GroupName(String),
-    /// Without groups nothing would ever be removed from disk.
+    /// Without any group no line would ever be removed from disk.
     #[error("{0} is the last group, which cannot be removed")]
     LastGroup(String),
-    /// It would discard lines, and that was not asked for.
+    /// The request would discard lines, without saying that it may.
     #[error(
         "that would discard {lines} of group {group}: {what}; --discard-lines does it, and it cannot be undone"
     )]
     WouldDiscard {
         /// The group.
         group: String,
-        /// How many lines, in words.
+        /// How many lines: `1 line`, `12 lines`.
         lines: String,
-        /// Which.
+        /// Which lines.
         what: &'static str,
     },
-    /// A processor or somebody else works on it.
-    #[error("group {0} has lines out with its processor; pause it and try again")]
+    /// Lines of the group are in flight.
+    #[error("group {0} has lines in flight; pause it and try again")]
     GroupBusy(String),
-    /// Not in the log, or acked, or dead already.
+    /// The line is not in the log, or settled already.
     #[error("line {seq} is not waiting for group {group}")]
     NotWaiting {
         /// The group.
@@ -190,24 +186,24 @@ pub enum Refusal {
         /// The line.
         seq: Seq,
     },
-    /// None of several.
+    /// None of several lines waits.
     #[error("none of these lines waits for group {0}")]
     NoneWaiting(String),
-    /// Out with a processor.
-    #[error("line {0} is out with its processor; try again when that has ended")]
+    /// The line is in flight.
+    #[error("line {0} is in flight; try again when its batch has ended")]
     Leased(Seq),
-    /// The bound of dead letters is reached.
+    /// The limit of dead letters is reached.
     #[error("group {0} can have no more dead letters; retry or discard some")]
     DeadLettersFull(String),
-    /// No such dead letters.
+    /// None of the lines is a dead letter.
     #[error("group {group} has no dead letter at {seqs}")]
     NoDeadLetter {
         /// The group.
         group: String,
-        /// What was asked for.
+        /// The requested lines.
         seqs: String,
     },
-    /// Somebody else copies, or the hold has run out.
+    /// Another backup has the hold, or the hold has expired.
     #[error("{0}")]
     Hold(&'static str),
     /// The line cannot be read.
@@ -218,12 +214,33 @@ pub enum Refusal {
         /// What was found.
         what: String,
     },
-    /// The place cannot be found.
+    /// The time cannot be found.
     #[error("cannot find that time in the log: {0}; name a seq instead")]
-    NoPlace(String),
+    TimeNotFound(String),
     /// The log failed, or is closing.
     #[error("the log failed meanwhile")]
     Failed,
+}
+
+/// Why an operator's request ended without an answer.
+#[derive(Debug)]
+pub(super) enum AdminError {
+    /// It was refused. Nothing was changed.
+    Refused(Refusal),
+    /// The log failed.
+    Log(spillq_storage::Error),
+}
+
+impl From<Refusal> for AdminError {
+    fn from(refusal: Refusal) -> AdminError {
+        AdminError::Refused(refusal)
+    }
+}
+
+impl From<spillq_storage::Error> for AdminError {
+    fn from(error: spillq_storage::Error) -> AdminError {
+        AdminError::Log(error)
+    }
 }
 
 /// Whether a group may have this name.

@@ -1,11 +1,11 @@
-//! The two clocks: one for deadlines, which runs on while the host sleeps and never jumps, and the wall clock, for
-//! display and for the age of lines only.
+//! Two clocks. The clock for deadlines never jumps, and continues while the host sleeps. Wall-clock time is for display
+//! and for the age of lines only.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Milliseconds since the host started.
+/// Milliseconds since the host booted, on the clock for deadlines.
 #[must_use]
 pub fn now_ms() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
@@ -13,7 +13,7 @@ pub fn now_ms() -> u64 {
         + u64::try_from(now.tv_nsec).unwrap_or_default() / 1_000_000
 }
 
-/// Milliseconds since 1970 by the wall clock.
+/// Milliseconds since 1970, in wall-clock time.
 #[must_use]
 pub fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

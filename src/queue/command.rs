@@ -1,4 +1,4 @@
-//! What can be asked of the owner of the log, and how the answer comes back.
+//! The commands to the owner of the log, and how their answers come back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,44 +11,50 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::admin::{Admin, Answer, Refusal};
-use super::retry::FailureKind;
+use super::failure::FailureKind;
 use super::settings::{Configuration, GroupSettings};
 use super::status::Status;
 
-/// Commands that wait for the owner at most. Everybody who asks waits for the answer, so this bounds askers, not
-/// throughput.
+/// Commands that wait for the owner at most. Each sender waits for its answer, so this bounds senders, not throughput.
 pub(super) const COMMANDS_MAX: usize = 1_024;
 
-/// Between two looks for an answer that is waited for with a deadline.
+/// How often an answer with a deadline is polled.
 const ANSWER_LOOK: Duration = Duration::from_millis(5);
 
 /// Lines to append, with the checkpoints that go with them in one transaction.
 #[derive(Debug, Default)]
 pub struct Append {
-    /// The lines, in the order that gives them their seqs.
+    /// The lines, in the order of the seqs that they get.
     pub blocks: Vec<NewBlock>,
-    /// What the tail knows of a source after these lines: opaque to the log. Replaces the earlier one.
+    /// The new checkpoint of a source after these lines, opaque to the log. It replaces the earlier one.
     pub checkpoints: Vec<(SourceId, Bytes)>,
-    /// Sources that will never be read again. The log drops them once no stored line names them.
+    /// Sources that will never be read again. The log forgets them once no stored line names them.
     pub forget: Vec<SourceId>,
+}
+
+impl Append {
+    /// Stored bytes of its lines.
+    pub(super) fn disk_bytes(&self) -> usize {
+        self.blocks.iter().map(NewBlock::disk_bytes).sum()
+    }
 }
 
 /// An append that is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
-    /// The seq of its first line; equal to `next` where it had only checkpoints.
+    /// The seq of its first line; equal to `next` if it had only checkpoints.
     pub first: Seq,
     /// The seq after its last line.
     pub next: Seq,
 }
 
-/// The owner has ended: the service stops, and the reason is the owner's to tell. What was asked may or may not
-/// be durable; after a restart the checkpoints say so.
+/// The owner has ended: the service stops, and the owner's result is the reason. The command may or may not be durable;
+/// after a restart the checkpoints show which.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("the log is closed")]
 pub struct Closed;
 
-/// Lines that a worker may read, and lease as far as they fit in a batch.
+/// Lines that a worker may read, and lease as far as they fit into a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// Names the offer to the owner.
@@ -57,23 +63,23 @@ pub struct Offer {
     pub range: SeqRange,
 }
 
-/// Lines that are lent, durably. Tokens are never used twice in a run of the process, and do not outlive it.
+/// Lines that are leased, durably. Tokens are never used twice in a run of the process, and do not outlive it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// Names the lease to the owner.
     pub token: u64,
     /// The lines.
     pub range: SeqRange,
-    /// How often they have been delivered, this time included.
+    /// How often they have been delivered, this delivery included.
     pub attempt: u32,
 }
 
 /// How a lease ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The lines are done with.
+    /// The lines are acked.
     Done,
-    /// They come again, as what is said of them allows.
+    /// The lines are delivered again, unless the failure makes them dead letters.
     Failed {
         /// What the failure says of the lines.
         kind: FailureKind,
@@ -81,127 +87,127 @@ pub enum Verdict {
         summary: String,
         /// The end of what the processor printed.
         tail: String,
-        /// It was ended past its time-out.
+        /// The delivery was ended because it exceeded its timeout.
         timed_out: bool,
     },
     /// The service stops: the delivery does not count.
-    GivenBack,
+    Released,
 }
 
-/// What became of an ack or a failure; durable when it is told.
+/// The answer to the end of a lease. Durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// It counts.
+    /// It was accepted.
     Counted,
-    /// The lease was another's, or revoked: nothing was changed, and the lines come again.
+    /// The lease is unknown or was revoked: nothing was changed, and the lines are delivered again.
     Stale,
 }
 
-/// One thing asked of the owner.
+/// A command to the owner.
 #[derive(Debug)]
 pub enum Command {
-    /// Append lines. The answer waits while the log is full: that is how taking in pauses.
+    /// Appends lines. While the log is full there is no answer: that is how ingestion pauses.
     Append(Append, SyncSender<Appended>),
-    /// The next lines of a group, when there are some. With `ahead` also while all batches are out, to read them
-    /// meanwhile.
+    /// Offers the next lines of a group, once there are some. With `ahead` also while the maximum of batches is in
+    /// flight, to read the lines meanwhile.
     Next {
-        /// Whose.
+        /// The group.
         group: GroupId,
-        /// Whether to look beyond what is out.
+        /// Whether to read ahead.
         ahead: bool,
-        /// Dropped when the owner ends.
+        /// The answer; dropped when the owner ends.
         reply: oneshot::Sender<Offer>,
     },
-    /// Lends the lines of an offer up to `last`; `None` when the offer does not stand any more.
+    /// Leases the lines of an offer up to `last`; `None` when the offer is no longer valid.
     Lease {
-        /// Whose.
+        /// The group.
         group: GroupId,
-        /// Which offer.
+        /// The offer.
         reservation: u64,
-        /// The last line that fits in the batch.
+        /// The last line that fits into the batch.
         last: Seq,
-        /// Told when the lease is durable.
+        /// The answer, once the lease is durable.
         reply: oneshot::Sender<Option<Lease>>,
     },
-    /// An offer is not taken up.
+    /// Releases an offer without leasing it.
     Release {
-        /// Whose.
+        /// The group.
         group: GroupId,
-        /// Which offer.
+        /// The offer.
         reservation: u64,
     },
-    /// Lines of an offer cannot be read.
+    /// Reports that lines of an offer cannot be read.
     Unreadable {
-        /// Whose.
+        /// The group.
         group: GroupId,
-        /// Which offer.
+        /// The offer.
         reservation: u64,
-        /// The lines that are lost, as far as that is known.
+        /// The lines that cannot be read, as far as that is known.
         range: SeqRange,
         /// What was found.
         what: String,
-        /// The disk refused to read them, and may give them another time: they are not lost.
+        /// The disk refused to read them, and may succeed later: they are not lost.
         is_refused: bool,
     },
-    /// The destination of a group has lost lines that it had taken. Nothing is changed; operators are told.
+    /// Reports that the destination of a group has lost lines that it had stored. Changes nothing; doctor reports it.
     Lost {
-        /// Whose.
+        /// The group.
         group: GroupId,
-        /// Which, rising.
+        /// The lines, in rising order.
         ranges: Vec<SeqRange>,
     },
     /// Ends a lease.
     Settle {
-        /// Whose.
+        /// The group.
         group: GroupId,
-        /// Which lease.
+        /// The lease.
         token: u64,
-        /// How.
+        /// How it ends.
         verdict: Verdict,
-        /// Told when that is durable.
+        /// The answer, once that is durable.
         reply: oneshot::Sender<Settled>,
     },
-    /// What an operator asks for.
+    /// A request of an operator.
     Admin(Admin, oneshot::Sender<Result<Answer, Refusal>>),
-    /// A look at everything.
+    /// The status of the log and all groups.
     Status(oneshot::Sender<Status>),
     /// A reader of the log.
     Reader(oneshot::Sender<Reader>),
-    /// The groups as they are, with their settings.
+    /// All groups with their settings.
     Groups(oneshot::Sender<Vec<(GroupId, Arc<GroupSettings>)>>),
-    /// Be set otherwise from the next batch and the next append on. The answer is the groups as they are then; groups
-    /// that were made are durable.
+    /// Changes settings, from the next batch and the next append on. The answer is all groups with their new settings; new
+    /// groups are durable.
     Configure(Box<Configuration>, oneshot::Sender<Vec<(GroupId, Arc<GroupSettings>)>>),
-    /// End, when what was asked before is durable.
+    /// Ends the owner, once all earlier commands are durable.
     Stop,
 }
 
-/// Asks the owner of the log. Cheap to clone.
+/// Sends commands to the owner of the log. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: SyncSender<Command>,
-    /// Commands that were sent and that the owner has not taken up.
+    /// Commands that were sent, and that the owner has not received.
     waiting: Arc<AtomicUsize>,
 }
 
-/// An append under way.
+/// An append in progress.
 #[derive(Debug)]
 pub struct Ticket(Receiver<Appended>);
 
 impl Handle {
-    /// A handle, and where the owner (or a test) receives what is asked through it.
+    /// A handle, and the receiver of its commands for the owner or a test.
     #[must_use]
     pub fn channel() -> (Handle, Receiver<Command>) {
         let (commands, received) = sync_channel(COMMANDS_MAX);
         (Handle { commands, waiting: Arc::default() }, received)
     }
 
-    /// Counts commands that wait: the owner takes one off for each that it takes up.
+    /// The number of commands that wait. The owner counts down for each that it receives.
     pub(super) fn waiting(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.waiting)
     }
 
-    /// Sends a command that needs no answer, or whose answer is waited for elsewhere.
+    /// Sends a command without waiting for an answer.
     ///
     /// # Errors
     /// [`Closed`] when the owner has ended.
@@ -223,8 +229,8 @@ impl Handle {
         answer.await.map_err(|_| Closed)
     }
 
-    /// [`Handle::ask`] from a plain thread, for `wait` at most; `None` when there is no answer by then. Never waits
-    /// for an owner that is stuck.
+    /// [`Handle::ask`] from a plain thread, for at most `wait`; `None` when there is no answer by then. Never waits
+    /// longer for an owner that is stuck.
     ///
     /// # Errors
     /// [`Closed`] when the owner has ended.
@@ -266,7 +272,7 @@ impl Handle {
         answer.blocking_recv().map_err(|_| Closed)
     }
 
-    /// Hands over lines without waiting until they are durable.
+    /// Sends lines without waiting until they are durable.
     ///
     /// # Errors
     /// [`Closed`] when the owner has ended.
@@ -286,7 +292,7 @@ impl Ticket {
         self.0.recv().map_err(|_| Closed)
     }
 
-    /// Waits until the append is durable, for `timeout` at most; `None` when it is not yet. May be called again.
+    /// Waits until the append is durable, for at most `timeout`; `None` when it is not durable yet. May be called again.
     ///
     /// # Errors
     /// [`Closed`] when the owner ended first.

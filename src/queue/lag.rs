@@ -1,39 +1,38 @@
-//! What a group may leave behind, and what follows when it is more. Pure.
+//! The bounds of a group's lag, and what follows when it reaches one. Pure.
 
 use spillq_storage::{GroupState, Seq, SeqRange, State};
 
 use super::phase::LagReached;
 
-/// What is dropped goes below the bound by one part in so many, so that not every commit of lines is followed by one
-/// that drops.
+/// Drops go below the bound by this fraction of it, so that not every commit of lines is followed by a drop.
 pub(super) const SLACK: u64 = 32;
 
-/// The bounds of a group's lag; without any it may leave everything behind.
+/// The bounds of a group's lag. Without any its lag is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MaxLag {
-    /// Lines that it has not settled.
+    /// Lines that are not settled.
     pub lines: Option<u64>,
-    /// Age of the oldest of them.
+    /// The age of the oldest of them.
     pub age_ms: Option<u64>,
-    /// Bytes of them, by the estimate of [`State::lag_bytes`].
+    /// Their bytes, as estimated by [`State::lag_bytes`].
     pub bytes: Option<u64>,
-    /// What then happens.
+    /// What happens at a bound.
     pub policy: LagPolicy,
 }
 
 /// What happens when a group has reached its bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LagPolicy {
-    /// Lines are not taken in until it is below.
+    /// Ingestion pauses until the lag is below the bound.
     #[default]
     Block,
-    /// Its oldest lines are dropped.
+    /// The group's oldest lines are dropped.
     Drop,
 }
 
 impl MaxLag {
-    /// The bound at which a group stops all appends, if it has reached one. `oldest_ms` is the append time of its oldest
-    /// line that waits, where that is known.
+    /// The bound by which the group pauses ingestion, if it has reached one. `oldest_ms` is the append time of its oldest
+    /// waiting line, if that is known.
     pub(super) fn blocks(
         &self,
         state: &State,
@@ -57,8 +56,8 @@ impl MaxLag {
         Some(LagReached::Age { bound_ms, found_ms })
     }
 
-    /// The waiting lines that a group with these bounds has to let go, from the oldest on; `since` is the first line
-    /// that is young enough, where age is bounded.
+    /// The waiting lines that the group has to drop, from the oldest on. `since` is the first line that is young enough,
+    /// if the age is bounded.
     pub(super) fn surplus(&self, state: &State, group: &GroupState, since: Option<Seq>) -> Option<SeqRange> {
         if self.policy != LagPolicy::Drop {
             return None;
@@ -67,7 +66,7 @@ impl MaxLag {
         let oldest = group.revived.first().copied().into_iter();
         let oldest = oldest.chain(group.acks.gap(all.first, all.last).map(|gap| gap.first)).min()?;
         let lag_lines = group.lag_lines(state.next_seq);
-        // Dead letters that were put back count as lag, and are not found by counting what was never acked.
+        // Revived lines count as lag, but are not among the lines that were never acked.
         let by_lines = self.lines.and_then(|lines| {
             let surplus = lag_lines.checked_sub(lines).filter(|surplus| *surplus > 0)? + lines / SLACK;
             let last = group.acks.nth_outside(all, surplus - 1).unwrap_or(all.last);
@@ -77,7 +76,7 @@ impl MaxLag {
             .bytes
             .filter(|bytes| state.lag_bytes(group) > *bytes)
             .map(|bytes| state.newest_within(bytes - bytes / SLACK));
-        let stays = [by_lines, by_bytes, since].into_iter().flatten().max()?;
-        SeqRange::new(oldest, stays.prev().min(all.last))
+        let keeps_from = [by_lines, by_bytes, since].into_iter().flatten().max()?;
+        SeqRange::new(oldest, keeps_from.prev().min(all.last))
     }
 }

@@ -1,9 +1,9 @@
 //! The failure rules against a model: a group, its state in the log, and a destination that is down at random, rejects
-//! lines with right or wrong numbers or none, fails for a line for ever, or takes the service down with it. Crashes,
-//! restarts, put-back lines, drops and operators come in between.
+//! lines with right or wrong numbers or none, fails for a line for ever, or kills the service. Crashes, restarts, revived
+//! lines, drops and operators come in between.
 //!
-//! What holds (docs/explanation/delivery.md): nothing overtakes in strict order; no line is lost; by default nothing becomes a dead
-//! letter without blame; each blamed line does once; and the group gets to its end once the destination works.
+//! Checked (docs/explanation/delivery.md): nothing overtakes in strict order; no line is lost; by default no line becomes a
+//! dead letter without blame; each blamed line does once; and the group finishes once the destination works.
 // long: one world, with everything that can happen in it
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,13 +12,14 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use spillq_storage::{DeadCause, GroupChange, GroupState, Seq, SeqRange};
 
-use super::group::{Group, Idle, Out, View};
+use super::failure::FailureKind;
+use super::group::{ActiveLease, Group, Idle, View};
 use super::phase::Blocked;
-use super::retry::{FailureKind, Rest, RetrySettings, Stuck};
-use super::settings::GroupSettings;
+use super::retry::GroupWait;
+use super::settings::{GroupSettings, RetrySettings, Stuck};
 
 const MODEL_STEPS: usize = 120;
-/// Deliveries and waits after which a group that works has come to its end.
+/// Deliveries and waits after which a working group has finished.
 const STEPS_TO_THE_END: usize = 20_000;
 
 /// How the processor blames lines.
@@ -48,7 +49,7 @@ struct World {
     settings: GroupSettings,
     blames: Blames,
     faults: BTreeMap<u64, Fault>,
-    /// Lines that something was wrong with once.
+    /// Lines that had a fault once.
     ever_bad: BTreeSet<u64>,
     group: Group,
     state: GroupState,
@@ -56,17 +57,17 @@ struct World {
     now_ms: u64,
     is_down: bool,
     letters: BTreeMap<u64, DeadCause>,
-    /// How often each line became a dead letter, and was put back.
-    buried: BTreeMap<u64, u32>,
-    put_back: BTreeMap<u64, u32>,
+    /// How often each line became a dead letter, and was revived.
+    dead_lettered: BTreeMap<u64, u32>,
+    revived: BTreeMap<u64, u32>,
     named: BTreeSet<u64>,
     acked: BTreeSet<u64>,
     dropped: BTreeSet<u64>,
-    /// The highest attempt that was told of a line alone.
+    /// The highest attempt with which a line was delivered alone.
     attempts: BTreeMap<u64, u32>,
     token: u64,
     deaths: u32,
-    /// When a delivery failed last without blame, and nothing was acked since.
+    /// When a delivery last failed without blame, if nothing was acked since.
     failed_at: Option<u64>,
 }
 
@@ -118,8 +119,8 @@ impl World {
             now_ms: 1_000,
             is_down: false,
             letters: BTreeMap::new(),
-            buried: BTreeMap::new(),
-            put_back: BTreeMap::new(),
+            dead_lettered: BTreeMap::new(),
+            revived: BTreeMap::new(),
             named: BTreeSet::new(),
             acked: BTreeSet::new(),
             dropped: BTreeSet::new(),
@@ -140,7 +141,10 @@ impl World {
         below.take_while(|seq| letters.get(seq) == Some(&DeadCause::Rejected)).count() as u32
     }
 
-    /// One delivery, if one is due; `crash` ends the process while it is out. Otherwise says why there is none.
+    /// One delivery, if one is due; with `crash` the process ends while it is in flight.
+    ///
+    /// # Errors
+    /// Why there is none.
     fn deliver(&mut self, crash: bool) -> Result<(), Idle> {
         self.token += 1;
         let (token, next_seq) = (self.token, Seq(self.next_seq));
@@ -155,7 +159,7 @@ impl World {
             let seq = Seq(self.random.u64(1..self.next_seq));
             if self.state.waiting(SeqRange::one(seq)) > 0 {
                 self.make_letter(seq, DeadCause::Parked);
-                self.bury();
+                self.dead_letter_condemned();
             }
         }
         let view = View { state: &self.state, next_seq, now_ms: self.now_ms };
@@ -171,9 +175,14 @@ impl World {
             assert!(again || !self.state.acks.contains(Seq(seq)), "line {seq} is delivered after its end");
         }
         if range.lines() == 1 {
-            let told = self.attempts.entry(range.first.0).or_default();
-            assert!(lease.attempt >= *told, "line {}: attempt {} after {told}", range.first, lease.attempt);
-            *told = lease.attempt;
+            let before = self.attempts.entry(range.first.0).or_default();
+            assert!(
+                lease.attempt >= *before,
+                "line {}: attempt {} after {before}",
+                range.first,
+                lease.attempt
+            );
+            *before = lease.attempt;
         }
         self.apply(&change);
         let kills = (range.first.0..=range.last.0).any(|seq| self.faults.get(&seq) == Some(&Fault::Kills));
@@ -182,16 +191,16 @@ impl World {
             self.restart();
             return Ok(());
         }
-        let out = self.group.take(token).expect("it is out");
+        let lease_of = self.group.take(token).expect("it is in flight");
         match self.outcome(range) {
-            None => self.succeed(out, range),
-            Some(kind) => self.fail(out, range, kind),
+            None => self.succeed(lease_of, range),
+            Some(kind) => self.fail(lease_of, range, kind),
         }
-        self.bury();
+        self.dead_letter_condemned();
         Ok(())
     }
 
-    /// What the destination makes of the lines; `None` is success.
+    /// The answer of the destination; `None` is success.
     fn outcome(&mut self, range: SeqRange) -> Option<FailureKind> {
         if self.is_down {
             return Some(match self.random.u32(0..8) {
@@ -212,14 +221,14 @@ impl World {
         }
     }
 
-    fn succeed(&mut self, out: Out, range: SeqRange) {
-        let change = self.group.acked(out, self.now_ms);
+    fn succeed(&mut self, lease: ActiveLease, range: SeqRange) {
+        let change = self.group.acked(lease, self.now_ms);
         self.acked.extend(range.first.0..=range.last.0);
         self.failed_at = None;
         self.apply(&change);
     }
 
-    fn fail(&mut self, out: Out, range: SeqRange, kind: FailureKind) {
+    fn fail(&mut self, lease: ActiveLease, range: SeqRange, kind: FailureKind) {
         let is_blame = matches!(kind, FailureKind::Poison | FailureKind::BadLine(_));
         match kind {
             FailureKind::BadLine(seq) if range.lines() > 1 => drop(self.named.insert(seq.0)),
@@ -235,12 +244,12 @@ impl World {
         let view = View { state: &self.state, next_seq: Seq(self.next_seq), now_ms: self.now_ms };
         let letters = &self.letters;
         let below = |seq: Seq, most: u32| World::rejected_below(letters, seq, most);
-        let change = self.group.failed(view, out, (kind, "it failed"), &below);
+        let change = self.group.failed(view, lease, (kind, "it failed"), &below);
         self.apply(&change);
     }
 
-    /// What the owner does after each command.
-    fn bury(&mut self) {
+    /// As the owner does after each command.
+    fn dead_letter_condemned(&mut self) {
         loop {
             let letters = &self.letters;
             let below = |seq: Seq, most: u32| World::rejected_below(letters, seq, most);
@@ -250,21 +259,21 @@ impl World {
     }
 
     fn make_letter(&mut self, seq: Seq, cause: DeadCause) {
-        assert!(!self.acked.contains(&seq.0) || self.put_back.contains_key(&seq.0), "line {seq} was acked");
-        if cause == DeadCause::Rejected && cause_is_plain(self, seq) {
+        assert!(!self.acked.contains(&seq.0) || self.revived.contains_key(&seq.0), "line {seq} was acked");
+        if cause == DeadCause::Rejected && was_never_revived(self, seq) {
             let most = if self.settings.strict { self.settings.retry.rejects } else { u32::MAX };
             assert!(
                 World::rejected_below(&self.letters, seq, most.saturating_add(1)) < most,
                 "line {seq}: too many in a row"
             );
         }
-        if self.settings.strict && cause != DeadCause::Parked && !self.put_back.contains_key(&seq.0) {
+        if self.settings.strict && cause != DeadCause::Parked && !self.revived.contains_key(&seq.0) {
             assert_eq!(seq, self.state.acks.floor().next(), "letters follow the order of the lines");
         }
         self.letters.insert(seq.0, cause);
         self.failed_at = None;
-        *self.buried.entry(seq.0).or_default() += 1;
-        let is_again = self.put_back.contains_key(&seq.0);
+        *self.dead_lettered.entry(seq.0).or_default() += 1;
+        let is_again = self.revived.contains_key(&seq.0);
         let allowed = match cause {
             DeadCause::Rejected => self.named.contains(&seq.0),
             DeadCause::Failed | DeadCause::Died => {
@@ -280,13 +289,13 @@ impl World {
         self.apply(&GroupChange::Dead { seq });
     }
 
-    /// The process is started again; what was out is out no more.
+    /// The process is started again; all leases have ended.
     fn restart(&mut self) {
         self.state.begin_run();
         self.group = Group::new(self.settings.clone(), &self.state);
         self.now_ms = self.random.u64(0..2_000);
         self.failed_at = None;
-        self.bury();
+        self.dead_letter_condemned();
     }
 
     fn step(&mut self) {
@@ -301,7 +310,7 @@ impl World {
             75..80 => drop(self.deliver(true)),
             80..83 => self.restart(),
             83..90 => self.next_seq += self.random.u64(0..30),
-            90..94 => self.put_back_one(),
+            90..94 => self.revive_one(),
             94..96 => self.drop_oldest(),
             96..98 => self.heal_one(),
             _ => {
@@ -311,10 +320,10 @@ impl World {
         }
     }
 
-    fn put_back_one(&mut self) {
+    fn revive_one(&mut self) {
         let Some(seq) = self.random.choice(self.letters.keys().copied().collect::<Vec<_>>()) else { return };
         self.letters.remove(&seq);
-        *self.put_back.entry(seq).or_default() += 1;
+        *self.revived.entry(seq).or_default() += 1;
         self.attempts.remove(&seq);
         self.apply(&GroupChange::Revive { seq: Seq(seq) });
         self.group.revive(Seq(seq));
@@ -332,7 +341,7 @@ impl World {
         self.failed_at = None;
         self.apply(&GroupChange::Skip { range, dropped: true });
         self.group.dropped(range, self.now_ms);
-        self.bury();
+        self.dead_letter_condemned();
     }
 
     fn heal_one(&mut self) {
@@ -342,8 +351,8 @@ impl World {
         }
     }
 
-    /// The destination works from now on, but for what it rejects. Where a line stops the group for good, an operator
-    /// parks it.
+    /// From now on the destination works, except that it rejects lines. An operator parks a line that stops the group for
+    /// good.
     fn run_to_the_end(&mut self) {
         self.is_down = false;
         self.faults.retain(|_, fault| *fault != Fault::Fails || self.settings.retry.stuck == Stuck::Hold);
@@ -370,11 +379,11 @@ impl World {
 
     fn act_as_operator(&mut self) {
         let view = View { state: &self.state, next_seq: Seq(self.next_seq), now_ms: self.now_ms };
-        let rest = self.group.retries().rest().map(|(_, rest)| rest);
+        let rest = self.group.retries().group_wait().map(|(_, rest)| rest);
         let seq = match (rest, self.group.retries().held()) {
-            (Some(Rest::EveryLineRejected(seq)), _) if self.faults.contains_key(&seq.0) => seq,
-            (Some(Rest::EveryLineRejected(_)), _) => return,
-            // A run that is to end by itself would end here.
+            (Some(GroupWait::EveryLineRejected(seq)), _) if self.faults.contains_key(&seq.0) => seq,
+            (Some(GroupWait::EveryLineRejected(_)), _) => return,
+            // A run that ends by itself would end here.
             (_, Some(seq)) if self.group.is_exhausted(view) && self.faults.contains_key(&seq.0) => seq,
             (_, None) if !self.settings.strict && self.group.is_exhausted(view) => {
                 let is_new = |seq: u64| !self.state.revived.contains(&Seq(seq));
@@ -388,13 +397,13 @@ impl World {
     }
 
     fn park(&mut self, seq: Seq) {
-        assert!(!self.state.revived.contains(&seq), "line {seq} was put back, and holds others");
+        assert!(!self.state.revived.contains(&seq), "line {seq} was revived, and holds others");
         assert!(
             self.faults.contains_key(&seq.0) || self.deaths > 0,
             "line {seq} is held, and nothing is wrong with it"
         );
         self.make_letter(seq, DeadCause::Parked);
-        self.bury();
+        self.dead_letter_condemned();
     }
 
     fn check_the_end(&self) {
@@ -402,13 +411,13 @@ impl World {
             let ends =
                 [self.acked.contains(&seq), self.letters.contains_key(&seq), self.dropped.contains(&seq)];
             assert!(ends.contains(&true), "line {seq} is lost");
-            let buried = self.buried.get(&seq).copied().unwrap_or_default();
-            let put_back = self.put_back.get(&seq).copied().unwrap_or_default();
-            assert!(buried <= 1 + put_back, "line {seq} became a dead letter {buried} times");
+            let times = self.dead_lettered.get(&seq).copied().unwrap_or_default();
+            let revived = self.revived.get(&seq).copied().unwrap_or_default();
+            assert!(times <= 1 + revived, "line {seq} became a dead letter {times} times");
         }
-        // Numbers that are too low by one are right by chance where bad lines stand together.
-        let stand_together = self.ever_bad.iter().any(|seq| self.ever_bad.contains(&(seq + 1)));
-        if self.blames != Blames::Wrong || !stand_together {
+        // Numbers that are too low by one are right by chance if two bad lines are adjacent.
+        let are_adjacent = self.ever_bad.iter().any(|seq| self.ever_bad.contains(&(seq + 1)));
+        if self.blames != Blames::Wrong || !are_adjacent {
             for seq in
                 self.letters.iter().filter(|(_, cause)| **cause == DeadCause::Rejected).map(|(seq, _)| seq)
             {
@@ -421,9 +430,9 @@ impl World {
     }
 }
 
-/// A rejected line that is not put back.
-fn cause_is_plain(world: &World, seq: Seq) -> bool {
-    !world.put_back.contains_key(&seq.0)
+/// Whether a line was never revived.
+fn was_never_revived(world: &World, seq: Seq) -> bool {
+    !world.revived.contains_key(&seq.0)
 }
 
 fn blames() -> impl Strategy<Value = Blames> {
@@ -439,8 +448,8 @@ fn run(seed: u64, strict: bool, stuck: Stuck, blames: Blames) {
     world.check_the_end();
 }
 
-/// The same cases in every run, so that a change is to blame for what it breaks: others with `PROPTEST_RNG_SEED`, more
-/// with `PROPTEST_CASES`.
+/// The same cases in every run, so that a failure is due to the change that was made. `PROPTEST_RNG_SEED` sets other cases,
+/// `PROPTEST_CASES` more.
 fn config() -> ProptestConfig {
     let config = ProptestConfig::default();
     let rng_seed = match config.rng_seed {

@@ -1,5 +1,5 @@
-//! What a group is doing, and why no lines are appended, as values. Words for people are made where they are shown; the
-//! `Display` of these types is for log messages and summaries, and nothing decides by it.
+//! What a group is doing, and why ingestion pauses, as values. The `Display` of these types is for log messages and
+//! summaries only: no code decides by it.
 
 use std::fmt;
 use std::time::Duration;
@@ -20,16 +20,16 @@ pub enum Phase {
     Running,
     /// Lines failed and wait for their back-off.
     Retrying {
-        /// The lines that come first.
+        /// The first of these lines.
         range: SeqRange,
-        /// When they are delivered again, by the clock of deadlines.
+        /// When they are delivered again, by the clock for deadlines.
         until_ms: u64,
     },
     /// The destination refuses everything.
     Refused {
-        /// When it is tried again, by the clock of deadlines.
+        /// When it is retried, by the clock for deadlines.
         until_ms: u64,
-        /// As many lines in a row as may be were rejected; `None` if the destination is set up wrongly.
+        /// Every line is rejected; `None` if the destination is misconfigured.
         rejected: Option<EveryLineRejected>,
     },
     /// It cannot continue by itself.
@@ -38,10 +38,10 @@ pub enum Phase {
     Paused,
 }
 
-/// A line that is not dead-lettered although it is rejected: the lines before it were all rejected, too.
+/// A rejected line that is not dead-lettered, because as many lines before it as `retry.rejects` were rejected too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EveryLineRejected {
-    /// The line, which is tried again.
+    /// The line, which is retried.
     pub seq: Seq,
     /// Rejected dead letters directly below it.
     pub dead: u32,
@@ -54,9 +54,9 @@ pub enum Blocked {
     Damage(String),
     /// The disk refuses to read its next lines: which lines, and what the disk reported. It may read them later.
     DiskError(String),
-    /// It has as many ranges of acks above the floor as it may.
+    /// It has reached the limit of ack ranges above the floor.
     AckWindow,
-    /// It holds as many dead letters as it may, and another line is to become one.
+    /// It has reached the limit of dead letters, and another line is to become one.
     DeadLettersFull,
     /// In strict order, a line that fails alone without blame, or during whose delivery the process died too often.
     HeldBy(Seq),
@@ -74,10 +74,10 @@ impl fmt::Display for Blocked {
     }
 }
 
-/// Why no lines are appended now.
+/// Why ingestion pauses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WhyFull {
-    /// The disk has no space for more.
+    /// The disk has no space for more lines.
     Disk(Full),
     /// A group with `policy = "block"` has reached its `max_lag`.
     MaxLag {
@@ -88,7 +88,7 @@ pub enum WhyFull {
     },
 }
 
-/// A bound of a group's lag that is reached, and the lag that was found.
+/// A bound of a group's lag that is reached, and the lag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LagReached {
     /// `max_lag.lines`.
@@ -114,7 +114,7 @@ pub enum LagReached {
     },
 }
 
-/// Why there is no space, with the settings that bound it.
+/// Why there is no space, with the settings that set the bound.
 #[must_use]
 pub fn no_space(full: &Full) -> String {
     match full {

@@ -1,18 +1,18 @@
-//! How long a thread has been at one round of work: what tells a stuck disk from an idle queue, and a read that
-//! hangs from a quiet file.
+//! For how long a thread has been busy with one round of work. It distinguishes a stuck disk from an idle queue, and a
+//! read that hangs from a quiet file.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Stamped by the owner, and one more by the tail; read by whoever watches them. Cheap to clone.
+/// Written by one thread (the owner, or the tail), read by those that watch it. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Pulse {
     since: Arc<AtomicU64>,
     beat: Arc<OnceLock<Beat>>,
 }
 
-/// What is done at the end of each round, by the thread itself.
+/// Called by the thread itself at the end of each round.
 type Beat = Box<dyn Fn() + Send + Sync>;
 
 impl fmt::Debug for Pulse {
@@ -22,16 +22,16 @@ impl fmt::Debug for Pulse {
 }
 
 impl Pulse {
-    /// From now on the thread calls `beat` at the end of each round: proof that it gets on. It must not wait. Only the
-    /// first that is set counts.
+    /// From now on the thread calls `beat` at the end of each round, as proof of progress. `beat` must not wait. Only the
+    /// first call of this function has an effect.
     pub fn at_each_round(&self, beat: impl Fn() + Send + Sync + 'static) {
-        // Set already: then that one goes on.
+        // An error means that one is set already.
         let _ = self.beat.set(Box::new(beat));
     }
 
-    /// A round begins: of the owner, commands, their commit, and upkeep.
+    /// A round begins. One of the owner is: commands, their commit, and maintenance.
     pub(crate) fn busy(&self, now_ms: u64) {
-        // 0 stands for idle.
+        // 0 means idle.
         self.since.store(now_ms.max(1), Ordering::Release);
     }
 
@@ -43,7 +43,7 @@ impl Pulse {
         }
     }
 
-    /// For how long the round under way has taken; `None` while the thread waits.
+    /// The duration of the current round so far; `None` while the thread waits.
     #[must_use]
     pub fn busy_ms(&self, now_ms: u64) -> Option<u64> {
         match self.since.load(Ordering::Acquire) {
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_round_lasts_from_its_begin_until_the_owner_waits() {
+    fn a_round_lasts_from_its_beginning_until_the_owner_waits() {
         let pulse = Pulse::default();
         assert_eq!(pulse.busy_ms(5), None);
         pulse.busy(7);
@@ -68,13 +68,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_end_of_a_round_is_a_beat() {
+    fn only_the_end_of_a_round_calls_the_beat() {
         let (pulse, beats) = (Pulse::default(), Arc::new(AtomicU64::new(0)));
         let counts = Arc::clone(&beats);
         pulse.at_each_round(move || {
             counts.fetch_add(1, Ordering::Relaxed);
         });
-        // A round that does not end, however often it is looked at.
+        // The round does not end, however often it is read.
         pulse.busy(7);
         assert_eq!((pulse.busy_ms(10), pulse.busy_ms(100_000)), (Some(3), Some(99_993)));
         assert_eq!(beats.load(Ordering::Relaxed), 0);

@@ -1,9 +1,9 @@
-//! What stays of a failure: its summary, and the end of what the processor printed.
+//! The reason that is stored of a failure: its summary, and the end of what the processor printed.
 
 use spillq_storage::REASON_BYTES_MAX;
 
-/// Both, at most [`REASON_BYTES_MAX`]: that much a dead letter stores. What is printed first is what is left out, because
-/// an error comes last.
+/// Both together, at most [`REASON_BYTES_MAX`], which a dead letter stores. The beginning of the output is left out,
+/// because the error comes last.
 pub(super) fn reason(summary: &str, tail: &str) -> String {
     let mut text = String::with_capacity(summary.len() + 1 + tail.len());
     text.push_str(summary);
@@ -23,10 +23,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_summary_and_the_end_of_the_output_stay() {
+    fn the_summary_and_the_end_of_the_output_are_stored() {
         assert_eq!(reason("it failed", ""), "it failed");
         assert_eq!(reason("it failed", "a\nb\n"), "it failed\na\nb\n");
-        // It cut the end off: what the program said last, and why it failed.
+        // The end, where the program printed why it failed, was once cut off.
         let long = format!("{}KeyError: 'price'\n", "ä".repeat(REASON_BYTES_MAX / 2));
         let found = reason("it failed", &long);
         assert!(found.len() <= REASON_BYTES_MAX && found.len() > REASON_BYTES_MAX - 4, "{}", found.len());

@@ -1,9 +1,9 @@
-//! Giving lines again to a destination that notes what it was given.
+//! Delivering lines again to a destination that keeps a record of what it was given.
 //!
-//! A seek backwards alone makes lines wait again, and such a destination then takes none that it has noted. A replay
-//! takes them out of the note first and moves the group behind that: both by the worker that delivers, with no batch
-//! out, so that nothing is noted in between. A crash between the two leaves a note that says less than was given, which
-//! changes nothing for lines that are acked.
+//! After a seek backwards alone, such a destination would ignore all lines in its record. A replay first removes the lines
+//! from the record, and then moves the group. The worker of the group does both between two batches, so that nothing is
+//! recorded in between. A crash between the two leaves a record with fewer lines than were delivered, which changes nothing
+//! for lines that are acked.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,32 +14,32 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::admin::{Admin, Answer, Refusal};
 
-/// What a worker is asked to do between two batches.
+/// A request to a worker, to be carried out between two batches.
 #[derive(Debug)]
 pub struct Replay {
-    /// The first line that is to be given again.
+    /// The first line to deliver again.
     pub from: Seq,
     /// The seek.
     pub seek: Admin,
-    /// Whoever does not wait any more is spared it.
+    /// The answer. The worker skips a request whose receiver is gone.
     pub reply: oneshot::Sender<Result<Answer, ReplayError>>,
 }
 
-/// Why lines are not given again.
+/// Why lines are not delivered again.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ReplayError {
-    /// Nobody delivers for the group.
+    /// The group has no worker.
     #[error(
-        "no processor is at work for group {0}, which would have to clear what its destination has noted: see \
-         `spillq doctor`"
+        "no processor runs for group {0}, which would have to clear the record of its destination: see `spillq doctor`"
     )]
     NoProcessor(String),
-    /// Another one is under way.
-    #[error("another seek of group {0} is under way; try again when it has ended")]
+    /// Another replay is in progress.
+    #[error("another seek of group {0} is in progress; try again when it has ended")]
     Busy(String),
-    /// The note could not be changed; the group was not moved.
+    /// The record could not be changed; the group was not moved.
     #[error(
-        "the group was not moved, and the destination may or may not have cleared its note of the lines: {0}; try again"
+        "the group was not moved, and the destination may or may not have cleared its record of the lines: {0}; try \
+         again"
     )]
     Note(String),
     /// The group could not be moved.
@@ -47,50 +47,50 @@ pub enum ReplayError {
     Refused(#[from] Refusal),
 }
 
-/// Who can be asked: the workers of each group.
+/// Sends replays to the worker of a group.
 #[derive(Clone, Debug, Default)]
-pub struct Replays(Arc<Mutex<BTreeMap<String, Desk>>>);
+pub struct Replays(Arc<Mutex<BTreeMap<String, Inbox>>>);
 
-/// Of one group.
+/// The requests to the worker of one group.
 #[derive(Clone, Debug)]
-struct Desk {
+struct Inbox {
     keeps_note: bool,
-    asks: mpsc::Sender<Replay>,
+    requests: mpsc::Sender<Replay>,
 }
 
 impl Replays {
-    /// A worker begins for `group`; gives where it hears of replays.
+    /// Registers the worker of `group`; returns where it receives requests.
     pub fn open(&self, group: &str, keeps_note: bool) -> mpsc::Receiver<Replay> {
-        let (asks, hears) = mpsc::channel(1);
-        let mut desks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        desks.retain(|_, desk| !desk.asks.is_closed());
-        desks.insert(group.to_owned(), Desk { keeps_note, asks });
-        hears
+        let (requests, received) = mpsc::channel(1);
+        let mut inboxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inboxes.retain(|_, inbox| !inbox.requests.is_closed());
+        inboxes.insert(group.to_owned(), Inbox { keeps_note, requests });
+        received
     }
 
-    fn desk(&self, group: &str) -> Option<Desk> {
-        let desks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        desks.get(group).filter(|desk| !desk.asks.is_closed()).cloned()
+    fn inbox(&self, group: &str) -> Option<Inbox> {
+        let inboxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inboxes.get(group).filter(|inbox| !inbox.requests.is_closed()).cloned()
     }
 
-    /// Whether the destination of `group` notes what it was given; `None` where no processor is at work.
+    /// Whether the destination of `group` keeps a record of what it was given; `None` without a processor.
     #[must_use]
     pub fn keeps_note(&self, group: &str) -> Option<bool> {
-        self.desk(group).map(|desk| desk.keeps_note)
+        self.inbox(group).map(|inbox| inbox.keeps_note)
     }
 
-    /// Takes the lines from `from` on out of the note, then moves the group.
+    /// Removes the lines from `from` on from the record, then moves the group.
     ///
     /// # Errors
-    /// Says what was not done.
+    /// What was not done.
     pub async fn replay(&self, group: &str, from: Seq, seek: Admin) -> Result<Answer, ReplayError> {
-        let desk = self.desk(group).ok_or_else(|| ReplayError::NoProcessor(group.to_owned()))?;
+        let inbox = self.inbox(group).ok_or_else(|| ReplayError::NoProcessor(group.to_owned()))?;
         let (reply, answer) = oneshot::channel();
-        desk.asks.try_send(Replay { from, seek, reply }).map_err(|error| match error {
+        inbox.requests.try_send(Replay { from, seek, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ReplayError::Busy(group.to_owned()),
             mpsc::error::TrySendError::Closed(_) => ReplayError::NoProcessor(group.to_owned()),
         })?;
-        // A worker that ends takes what it was asked with it.
+        // A worker that ends drops the requests that it has received.
         answer.await.unwrap_or_else(|_| Err(ReplayError::NoProcessor(group.to_owned())))
     }
 }

@@ -1,46 +1,47 @@
-//! What the owner tells of the log and its groups. Plain data; who shows it decides how.
+//! The status of the log and its groups, as the owner reports it. Plain data: the text is made where it is shown.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::retry::FailureKind;
 use bytes::Bytes;
 use spillq_storage::{Counters, GroupId, Loss, Quarantined, Seq, SeqRange, SourceId};
 
+use super::failure::FailureKind;
 use super::phase::{Phase, WhyFull};
 
-/// A look at everything that the owner knows.
+/// The status of the log and all groups.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// The oldest seq that a segment holds.
     pub first_seq: Seq,
     /// The seq of the next line.
     pub next_seq: Seq,
-    /// The last line of the oldest segment file, where there is another behind it: what all have acked goes.
+    /// The last line of the oldest segment file, if there is another segment: the oldest goes once all groups have acked
+    /// its lines.
     pub oldest_segment_last: Option<Seq>,
-    /// A backup is being made: no segment goes meanwhile.
+    /// A backup is running: no segment is removed meanwhile.
     pub is_copied: bool,
     /// Segment files.
     pub segments: u64,
-    /// Bytes on disk, journals and reserve included.
+    /// Bytes on disk, including journals and the reserve.
     pub disk_bytes: u64,
     /// Raw bytes appended since the store was created.
     pub appended_bytes: u64,
-    /// Why lines are not taken in now.
+    /// Why ingestion pauses, if it does.
     pub full: Option<WhyFull>,
     /// Bytes of lines in memory.
     pub window_bytes: u64,
-    /// How long all commits of this run took together, syncs included.
+    /// The duration of all commits of this run together, including syncs.
     pub commit_time: Duration,
-    /// How much is held of what is bounded.
-    pub held: Held,
+    /// How much of each bounded resource is used.
+    pub usage: Usage,
     /// How often the store was opened.
     pub run: u64,
-    /// What has happened since it was opened.
+    /// Counters since the store was opened.
     pub counters: Counters,
-    /// What opening found that was not as it should be.
+    /// What was found to be wrong when the store was opened.
     pub findings: Vec<String>,
-    /// What repairs have set aside.
+    /// What repairs have quarantined.
     pub quarantined: Quarantined,
     /// Lines that are lost.
     pub losses: Vec<Loss>,
@@ -48,7 +49,7 @@ pub struct Status {
     pub sources: Vec<(SourceId, Bytes)>,
     /// The groups.
     pub groups: Vec<GroupStatus>,
-    /// What operators have discarded in this run of the process; the oldest are forgotten.
+    /// What operators have discarded in this run of the process; only the newest.
     pub discarded: Vec<Discarded>,
 }
 
@@ -57,15 +58,15 @@ pub struct Status {
 pub struct Discarded {
     /// From 1, in this run of the process.
     pub number: u64,
-    /// Whose lines.
+    /// The group.
     pub group: String,
     /// How many.
     pub lines: u64,
-    /// By what.
+    /// The operation.
     pub by: DiscardedBy,
 }
 
-/// What ends lines without an ack.
+/// The operation by which an operator discarded lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiscardedBy {
     /// The group was removed.
@@ -86,31 +87,31 @@ impl fmt::Display for DiscardedBy {
     }
 }
 
-/// How much is held of what is bounded, and the bound where it is not a constant of everybody's: rows of
-/// docs/explanation/design.md, Memory.
+/// How much of each bounded resource is used, and the bounds that are not public constants. The rows are in
+/// docs/design.md, Memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct Usage {
     /// Stored bytes of the journal.
     pub journal_bytes: u64,
-    /// Their bound.
+    /// The bound.
     pub journal_bytes_max: u64,
     /// Bytes of dead letters and relocated lines, on disk.
     pub kept_bytes: u64,
-    /// Commands that the owner has not taken up.
+    /// Commands that the owner has not received.
     pub commands: u64,
-    /// Their bound.
+    /// The bound.
     pub commands_max: u64,
     /// Stored bytes of the largest commit of this run.
     pub largest_commit_bytes: u64,
-    /// Their bound.
+    /// The bound.
     pub largest_commit_bytes_max: u64,
     /// The bound of `window_bytes`.
     pub window_bytes_max: u64,
     /// Bytes of lines that workers hold: leased, or read ahead.
     pub lent_bytes: u64,
-    /// Their bound: the batches in flight and read ahead of all groups, and one long line.
+    /// The bound: the batches in flight and read ahead of all groups, and one long line.
     pub lent_bytes_max: u64,
-    /// Ranges of acks above the floor, of the group that has most.
+    /// Ack ranges above the floor of the group that has the most.
     pub ack_ranges: u64,
 }
 
@@ -121,67 +122,66 @@ pub struct GroupStatus {
     pub id: GroupId,
     /// Its name.
     pub name: String,
-    /// What it is doing.
+    /// What the group is doing.
     pub phase: Phase,
-    /// Everything up to here is acked or dead.
+    /// All lines up to here are settled.
     pub ack_floor: Seq,
-    /// Lines of the log that it has not acked.
+    /// Lines that wait or are in flight.
     pub lag_lines: u64,
     /// The first of them.
     pub oldest: Option<Seq>,
-    /// Bytes of lag, estimated from what its segments hold on average.
+    /// Their bytes, estimated from the average of their segments.
     pub lag_bytes: u64,
-    /// Lines out with processors.
+    /// Lines in flight.
     pub leased: u64,
-    /// Which.
+    /// The leases.
     pub leases: Vec<SeqRange>,
-    /// Dead letters that are held.
+    /// Dead letters.
     pub dead_letters: u64,
     /// Lines acked since the group was created.
     pub acked_lines: u64,
-    /// What it did in this run of the process.
+    /// What the group did in this run of the process.
     pub activity: Activity,
-    /// Since when its oldest lease is out.
+    /// When its oldest lease began.
     pub oldest_lease_ms: Option<u64>,
-    /// Its time-out.
+    /// Its timeout.
     pub timeout_ms: u64,
-    /// Whether a worker waits for lines, or has some.
+    /// Whether a worker waits for lines, or has leased some.
     pub has_worker: bool,
-    /// What waits in back-off, and until when: the lines that come first.
+    /// The first lines that wait in back-off, and until when.
     pub backs_off: Option<(SeqRange, u64)>,
-    /// Whether the oldest line waits in back-off too; another may end before.
+    /// Whether the oldest line waits in back-off too. The back-off of other lines may end before.
     pub oldest_waits: bool,
-    /// Lines that seeks have passed over.
+    /// Lines that seeks have skipped.
     pub skipped_lines: u64,
     /// Lines that limits have dropped for it.
     pub dropped_lines: u64,
-    /// The last failure, for people.
+    /// The text of the last failure.
     pub last_failure: Option<String>,
-    /// The line that holds it, in strict order.
+    /// The line that holds the group, in strict order.
     pub held: Option<HeldLine>,
     /// `retry.attempts`.
     pub attempts_max: u32,
-    /// Nothing that waits can be delivered before an operator acts, or all of it has failed alone as often as a run that
-    /// is to end by itself tries.
+    /// Whether the remaining lines need an operator, or have failed alone as often as a run that ends by itself tries.
     pub is_exhausted: bool,
 }
 
 /// A line that holds a strict group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeldLine {
-    /// Which.
+    /// The line.
     pub seq: Seq,
     /// How often it failed alone, over all runs.
     pub failures: u32,
-    /// For how long it had been failing when it did so last.
+    /// For how long it had been failing at its last failure.
     pub for_ms: u64,
-    /// How often the process died while it was in flight alone.
+    /// How often the process died while only this line was in flight.
     pub deaths: u32,
-    /// It is not delivered any more, for its deaths.
+    /// It is no longer delivered, because of these deaths.
     pub is_given_up: bool,
 }
 
-/// What a group did in this run of the process. Times by the clock of deadlines.
+/// What a group did in this run of the process. Times are by the clock for deadlines.
 #[derive(Clone, Debug, Default)]
 pub struct Activity {
     /// Batches leased.
@@ -190,35 +190,35 @@ pub struct Activity {
     pub acks: u64,
     /// Batches that failed.
     pub failures: u64,
-    /// Failures since the last ack.
+    /// The failures since the last ack.
     pub failing: Option<Failing>,
-    /// What its destination has lost of what it had taken, since the group was moved last.
+    /// What its destination has lost since the last seek of the group.
     pub lost: Option<DestinationLost>,
 }
 
-/// Lines that a destination had taken and has no more, as far as it notes them.
+/// Lines that a destination had stored and has lost, as far as it keeps a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DestinationLost {
     /// The first of them.
     pub first: Seq,
-    /// The last.
+    /// The last of them.
     pub last: Seq,
-    /// How many.
+    /// Their number.
     pub lines: u64,
 }
 
-/// Failures in a row, without an ack between them.
+/// Consecutive failures without an ack between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failing {
-    /// When the first was.
+    /// When the first happened.
     pub since_ms: u64,
-    /// How many.
+    /// Their number.
     pub times: u64,
-    /// The lines of the last.
+    /// The lines of the last failure.
     pub range: SeqRange,
-    /// What the last said of its lines.
+    /// What it said of its lines.
     pub kind: FailureKind,
-    /// Whether the last went past its time-out.
+    /// Whether it exceeded the timeout.
     pub timed_out: bool,
 }
 

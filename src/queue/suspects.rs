@@ -1,16 +1,15 @@
-//! What an earlier run leaves to a group: lines that were in flight when it died, those that failed, and those that come
-//! before them.
+//! The lines that earlier runs leave to a group: in flight when one died, failed, and those that come before them.
 
 use std::collections::BTreeSet;
 
 use spillq_storage::{GroupState, Seq, SeqRange};
 
-use super::GroupSettings;
 use super::retry::Retries;
+use super::settings::GroupSettings;
 
-/// What is to be delivered before fresh lines: suspects, lines that failed alone or killed, dead letters that were put
-/// back, and in a strict group all that waits before the last of them. Of a batch that was cut some may be suspect, and a
-/// part before them was given back, and is not.
+/// What is delivered before fresh lines: suspects, lines that failed alone or killed, revived lines, and in a strict group
+/// all lines that wait before the last of these. Part of a batch may be suspect while lines of it further ahead were
+/// released, and are not.
 pub(super) fn left_over(settings: &GroupSettings, state: &GroupState) -> Retries {
     let mut retries = Retries::new(settings.retry, settings.strict);
     for suspect in &state.suspects {
@@ -33,7 +32,7 @@ pub(super) fn left_over(settings: &GroupSettings, state: &GroupState) -> Retries
         }
     }
     for seq in &state.revived {
-        retries.put_back(*seq, deaths(*seq));
+        retries.revive(*seq, deaths(*seq));
     }
     retries
 }

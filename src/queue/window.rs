@@ -1,7 +1,7 @@
 //! The window: the newest blocks of the log, still in memory.
 //!
-//! Only read-ahead: every line in it is durable in the log as well. A group that keeps up is fed from here and
-//! never reads a segment. Bounded by the bytes of the lines, and by a count for logs of tiny blocks.
+//! A cache: every line in it is durable in the log as well. A group that keeps up reads from here and never reads a
+//! segment. The window is bounded by the bytes of its lines, and by a number of blocks for logs of tiny blocks.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use spillq_storage::{Block, Seq};
 
-/// A block of one short line costs some hundred bytes besides its line.
+/// A block of one short line costs some hundred bytes in addition to its line.
 const BLOCKS_MAX: usize = 8_192;
 
-/// Shared between the owner, who adds, and the readers.
+/// Shared between the owner, which adds blocks, and the readers.
 #[derive(Debug)]
 pub struct Window {
     bytes_max: usize,
@@ -47,7 +47,7 @@ impl Window {
         Window { bytes_max, inner: Mutex::default(), lent: Arc::default() }
     }
 
-    /// Adds the next block of the log, in order; the oldest go to make room.
+    /// Adds the next block of the log, in order. The oldest blocks are removed if the window is full.
     pub fn push(&self, block: Arc<Block>) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.bytes += block.raw().len();
@@ -60,7 +60,7 @@ impl Window {
         }
     }
 
-    /// The block that holds `seq`, where the window has it.
+    /// The block that holds `seq`, if it is in the window.
     #[must_use]
     pub fn get(&self, seq: Seq) -> Option<Arc<Block>> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,7 +68,7 @@ impl Window {
         inner.blocks.get(at).filter(|block| block.range().contains(seq)).cloned()
     }
 
-    /// Counts lines that a worker takes, out of the window or out of a segment.
+    /// Counts lines that a worker holds, whether it read them from the window or from a segment.
     #[must_use]
     pub fn lend(&self, bytes: u64) -> Lent {
         self.lent.fetch_add(bytes, Ordering::Relaxed);

@@ -1,11 +1,13 @@
-//! What operators ask for, carried out on the log.
+//! Carries out what operators request: groups, dead letters, the hold of a backup.
 
-use spillq_storage::{DeadCause, Error, GroupChange, GroupId, Seq, SeqRange};
+use std::collections::BTreeSet;
+
+use spillq_storage::{DeadCause, GroupChange, GroupId, Seq, SeqRange};
 
 use super::{DISCARDED_MAX, Owner};
 use crate::plain::counted;
 use crate::queue::admin::{
-    Admin, Answer, DEAD_LETTERS_SHOWN_MAX, GROUPS_MAX, PARKED_MAX, Refusal, is_group_name,
+    Admin, AdminError, Answer, DEAD_LETTERS_SHOWN_MAX, GROUPS_MAX, PARKED_MAX, Refusal, is_group_name,
 };
 use crate::queue::clock;
 use crate::queue::group::{Condemned, Group};
@@ -13,35 +15,41 @@ use crate::queue::settings::GroupSettings;
 use crate::queue::status::{Discarded, DiscardedBy};
 
 impl Owner {
-    pub(super) fn administer(&mut self, admin: Admin) -> Result<Result<Answer, Refusal>, Error> {
+    pub(super) fn administer(&mut self, admin: Admin) -> Result<Answer, AdminError> {
         Ok(match admin {
             Admin::AddGroup { name, from_beginning } => self.add_group(&name, from_beginning)?,
             Admin::RemoveGroup { name, discard_lines } => self.remove_group(&name, discard_lines)?,
-            Admin::Pause { name, paused } => self.find(&name).map(|id| {
+            Admin::Pause { name, paused } => {
+                let id = self.find(&name)?;
                 self.commit.groups.push((id, GroupChange::Pause(paused)));
                 Answer::Done
-            }),
-            Admin::DeadLetters { group, from } => match self.find(&group) {
-                Ok(id) => Ok(Answer::DeadLetters(self.log.dead_letters(id, from, DEAD_LETTERS_SHOWN_MAX)?)),
-                Err(refusal) => Err(refusal),
-            },
-            Admin::Retry { group, seqs } => self.end_dead(&group, seqs, true)?,
-            Admin::Discard { group, seqs, discard_lines } => match self.would_discard(&group, &seqs) {
-                Some(refusal) if !discard_lines => Err(refusal),
-                _ => self.end_dead(&group, seqs, false)?,
-            },
-            Admin::Hold { token } => self.hold(token),
-            Admin::LetGo { token } => self.let_go(token),
-            Admin::Seek { group, to, discard_lines, only_look } => {
-                self.seek(&group, to, discard_lines, only_look)?
+            }
+            Admin::DeadLetters { group, from } => {
+                let id = self.find(&group)?;
+                Answer::DeadLetters(self.log.dead_letters(id, from, DEAD_LETTERS_SHOWN_MAX)?)
+            }
+            Admin::Retry { group, seqs } => self.retry_dead(&group, seqs)?,
+            Admin::Discard { group, seqs, discard_lines } => {
+                self.discard_dead(&group, seqs, discard_lines)?
+            }
+            Admin::Hold { token } => self.hold(token)?,
+            Admin::ReleaseHold { token } => {
+                if self.hold.end(token) {
+                    self.log.hold_removal(false);
+                }
+                Answer::Done
+            }
+            Admin::Seek { group, to, discard_lines, dry_run } => {
+                self.seek(&group, to, discard_lines, dry_run)?
             }
             Admin::Park { group, seqs } => self.park(&group, &seqs)?,
-            Admin::RetryNow(name) => self.find(&name).map(|id| {
+            Admin::RetryNow(name) => {
+                let id = self.find(&name)?;
                 if let Some(group) = self.groups.get_mut(&id) {
                     group.retry_now(clock::now_ms());
                 }
                 Answer::Done
-            }),
+            }
         })
     }
 
@@ -53,29 +61,45 @@ impl Owner {
         })
     }
 
-    fn add_group(&mut self, name: &str, from_beginning: bool) -> Result<Result<Answer, Refusal>, Error> {
+    fn add_group(&mut self, name: &str, from_beginning: bool) -> Result<Answer, AdminError> {
         if !is_group_name(name) {
-            return Ok(Err(Refusal::GroupName(name.to_owned())));
+            return Err(Refusal::GroupName(name.to_owned()).into());
         }
         if self.find(name).is_ok() {
-            return Ok(Err(Refusal::GroupExists(name.to_owned())));
+            return Err(Refusal::GroupExists(name.to_owned()).into());
         }
         if self.groups.len() >= GROUPS_MAX {
-            return Ok(Err(Refusal::TooManyGroups(self.groups.len())));
+            return Err(Refusal::TooManyGroups(self.groups.len()).into());
         }
-        let floor = self.start(from_beginning);
+        let floor = self.first_floor(from_beginning);
         self.commit.add_groups.push((name.to_owned(), floor));
         self.make_durable()?;
         if let Some((id, state)) = self.log.state().group(name) {
             self.groups.insert(id, Group::new(GroupSettings::named(name), state));
         }
-        Ok(Ok(Answer::Done))
+        Ok(Answer::Done)
     }
 
-    /// Why dead letters are not discarded without a further word: no line was named, and there are some.
-    fn would_discard(&self, name: &str, seqs: &Option<Vec<SeqRange>>) -> Option<Refusal> {
-        let letters = self.find(name).map_or(0, |id| self.log.dead_count(id)) as u64;
-        (seqs.is_none() && letters > 0).then(|| refuse(name, letters, "all its dead letters"))
+    fn remove_group(&mut self, name: &str, discard_lines: bool) -> Result<Answer, AdminError> {
+        let id = self.find(name)?;
+        if self.groups.len() == 1 {
+            return Err(Refusal::LastGroup(name.to_owned()).into());
+        }
+        if self.groups.get(&id).is_some_and(|group| group.leases().next().is_some()) {
+            return Err(Refusal::GroupBusy(name.to_owned()).into());
+        }
+        let state = self.log.state();
+        let waiting = state.groups.get(&id).map_or(0, |group| group.lag_lines(state.next_seq));
+        let lines = waiting + self.log.dead_count(id) as u64;
+        if lines > 0 && !discard_lines {
+            return Err(refuse(name, lines, "those that wait for it, and its dead letters").into());
+        }
+        self.groups.remove(&id);
+        self.asked.retain(|asked| asked.group != id);
+        self.commit.remove_groups.push(id);
+        self.make_durable()?;
+        self.note_discarded(name, lines, DiscardedBy::RemoveGroup);
+        Ok(Answer::Done)
     }
 
     /// Logs what an operator has discarded, and keeps it for the supervisor.
@@ -91,87 +115,70 @@ impl Owner {
         }
     }
 
-    fn remove_group(&mut self, name: &str, discard_lines: bool) -> Result<Result<Answer, Refusal>, Error> {
-        let id = match self.find(name) {
-            Ok(id) => id,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        if self.groups.len() == 1 {
-            return Ok(Err(Refusal::LastGroup(name.to_owned())));
-        }
-        if self.groups.get(&id).is_some_and(|group| group.out().next().is_some()) {
-            return Ok(Err(Refusal::GroupBusy(name.to_owned())));
-        }
-        let state = self.log.state();
-        let waiting = state.groups.get(&id).map_or(0, |group| group.lag_lines(state.next_seq));
-        let lines = waiting + self.log.dead_count(id) as u64;
-        if lines > 0 && !discard_lines {
-            return Ok(Err(refuse(name, lines, "those that wait for it, and its dead letters")));
-        }
-        self.groups.remove(&id);
-        self.parked.retain(|parked| parked.group != id);
-        self.commit.remove_groups.push(id);
+    /// Delivers dead letters again. The commit that revives a line is durable before its entry in `kept/` ends, so that a
+    /// crash between the two leaves the line revived.
+    fn retry_dead(&mut self, name: &str, seqs: Option<Vec<SeqRange>>) -> Result<Answer, AdminError> {
+        let id = self.find(name)?;
+        let dead = self.dead_among(id, name, seqs)?;
+        self.commit.groups.extend(dead.iter().map(|seq| (id, GroupChange::Revive { seq: *seq })));
         self.make_durable()?;
-        self.note_discarded(name, lines, DiscardedBy::RemoveGroup);
-        Ok(Ok(Answer::Done))
+        if let Some(group) = self.groups.get_mut(&id) {
+            dead.iter().for_each(|seq| group.revive(*seq));
+        }
+        self.log.settle_dead(id, &dead)?;
+        Ok(Answer::Lines(dead.len() as u64))
     }
 
-    /// Ends dead letters: to deliver them again, or for good. The commit that puts a line back is durable before
-    /// its entry in `kept/` ends, so that a crash between the two leaves it put back.
-    fn end_dead(
+    /// Ends dead letters for good.
+    fn discard_dead(
         &mut self,
         name: &str,
         seqs: Option<Vec<SeqRange>>,
-        again: bool,
-    ) -> Result<Result<Answer, Refusal>, Error> {
-        let id = match self.find(name) {
-            Ok(id) => id,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let wanted = seqs.clone().unwrap_or_else(|| vec![SeqRange { first: Seq(0), last: Seq(u64::MAX) }]);
-        let mut ended = Vec::new();
-        for range in wanted {
-            ended.extend(self.log.dead_seqs(id, range));
+        discard_lines: bool,
+    ) -> Result<Answer, AdminError> {
+        let id = self.find(name)?;
+        let all = self.log.dead_count(id) as u64;
+        if seqs.is_none() && all > 0 && !discard_lines {
+            return Err(refuse(name, all, "all its dead letters").into());
         }
-        if ended.is_empty() && seqs.is_some() {
-            let seqs =
-                seqs.unwrap_or_default().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            return Ok(Err(Refusal::NoDeadLetter { group: name.to_owned(), seqs }));
-        }
-        if again {
-            self.commit.groups.extend(ended.iter().map(|seq| (id, GroupChange::Revive { seq: *seq })));
-            self.make_durable()?;
-            if let Some(group) = self.groups.get_mut(&id) {
-                ended.iter().for_each(|seq| group.revive(*seq));
-            }
-        }
-        self.log.settle_dead(id, &ended)?;
-        if !again {
-            self.note_discarded(name, ended.len() as u64, DiscardedBy::DeadLetters);
-        }
-        Ok(Ok(Answer::Lines(ended.len() as u64)))
+        let dead = self.dead_among(id, name, seqs)?;
+        self.log.settle_dead(id, &dead)?;
+        self.note_discarded(name, dead.len() as u64, DiscardedBy::DeadLetters);
+        Ok(Answer::Lines(dead.len() as u64))
     }
 
-    fn park(&mut self, name: &str, seqs: &[SeqRange]) -> Result<Result<Answer, Refusal>, Error> {
-        let id = match self.find(name) {
-            Ok(id) => id,
-            Err(refusal) => return Ok(Err(refusal)),
+    /// The dead letters of a group among `seqs`, or all.
+    fn dead_among(&self, id: GroupId, name: &str, seqs: Option<Vec<SeqRange>>) -> Result<Vec<Seq>, Refusal> {
+        let Some(seqs) = seqs else {
+            return Ok(self.log.dead_seqs(id, SeqRange { first: Seq(0), last: Seq(u64::MAX) }));
         };
+        let dead: Vec<Seq> = seqs.iter().flat_map(|range| self.log.dead_seqs(id, *range)).collect();
+        if dead.is_empty() {
+            let seqs = seqs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            return Err(Refusal::NoDeadLetter { group: name.to_owned(), seqs });
+        }
+        Ok(dead)
+    }
+
+    fn park(&mut self, name: &str, seqs: &[SeqRange]) -> Result<Answer, AdminError> {
+        let id = self.find(name)?;
         let mut lines = self.waiting_in(id, seqs);
         let mut more = lines.len() > PARKED_MAX;
         lines.truncate(PARKED_MAX);
         if lines.is_empty() {
-            return Ok(Err(match seqs {
+            let refusal = match seqs {
                 [range] if range.first == range.last => {
                     Refusal::NotWaiting { group: name.to_owned(), seq: range.first }
                 }
                 _ => Refusal::NoneWaiting(name.to_owned()),
-            }));
+            };
+            return Err(refusal.into());
         }
         let group = self.groups.get(&id);
-        let is_out = |seq: &&Seq| group.is_some_and(|group| group.out().any(|out| out.range.contains(**seq)));
-        if let Some(seq) = lines.iter().find(is_out) {
-            return Ok(Err(Refusal::Leased(*seq)));
+        let is_leased =
+            |seq: &&Seq| group.is_some_and(|group| group.leases().any(|lease| lease.range.contains(**seq)));
+        if let Some(seq) = lines.iter().find(is_leased) {
+            return Err(Refusal::Leased(*seq).into());
         }
         let mut parked = 0;
         for seq in lines {
@@ -180,22 +187,21 @@ impl Owner {
                 more = true;
                 break;
             }
-            if !self.set_aside(id, Condemned { seq, cause: DeadCause::Parked, reason })? {
+            if !self.dead_letter(id, Condemned { seq, cause: DeadCause::Parked, reason })? {
                 let what = self.groups.get_mut(&id).and_then(|group| group.unreadable.take());
                 let what = what.map(|what| what.to_string()).unwrap_or_default();
-                return Ok(Err(Refusal::Unreadable { seq, what }));
+                return Err(Refusal::Unreadable { seq, what }.into());
             }
             parked += 1;
         }
-        Ok(if parked > 0 {
-            tracing::info!(group = name, lines = parked, "an operator moved lines to the dead letters");
-            Ok(Answer::Parked { lines: parked, more })
-        } else {
-            Err(Refusal::DeadLettersFull(name.to_owned()))
-        })
+        if parked == 0 {
+            return Err(Refusal::DeadLettersFull(name.to_owned()).into());
+        }
+        tracing::info!(group = name, lines = parked, "an operator moved lines to the dead letters");
+        Ok(Answer::Parked { lines: parked, more })
     }
 
-    /// The first lines of these that wait for a group, in order: one more than are parked at a time.
+    /// The first lines of `seqs` that wait for a group, in order: at most one more than one request parks.
     fn waiting_in(&self, id: GroupId, seqs: &[SeqRange]) -> Vec<Seq> {
         let state = self.log.state();
         let (Some(group), Some(all)) =
@@ -203,14 +209,38 @@ impl Owner {
         else {
             return Vec::new();
         };
-        let within = seqs.iter().filter_map(|range| range.intersection(all));
-        let mut lines = std::collections::BTreeSet::new();
-        for range in within {
-            let never = group.acks.gaps(range).flat_map(|gap| (gap.first.0..=gap.last.0).map(Seq));
-            lines.extend(never.take(PARKED_MAX + 1));
+        let mut lines = BTreeSet::new();
+        for range in seqs.iter().filter_map(|range| range.intersection(all)) {
+            let never_acked = group.acks.gaps(range).flat_map(|gap| (gap.first.0..=gap.last.0).map(Seq));
+            lines.extend(never_acked.take(PARKED_MAX + 1));
             lines.extend(group.revived.range(range.first..=range.last).copied().take(PARKED_MAX + 1));
         }
         lines.into_iter().take(PARKED_MAX + 1).collect()
+    }
+
+    /// Begins or renews the hold of a backup. All that was gathered is durable: the snapshot is the state after a commit.
+    fn hold(&mut self, token: Option<u64>) -> Result<Answer, Refusal> {
+        self.expire_hold();
+        let now_ms = clock::now_ms();
+        match token {
+            None if self.hold.begin(self.next_token, now_ms) => {
+                let token = self.next_token;
+                self.next_token += 1;
+                self.log.hold_removal(true);
+                Ok(Answer::Held { token, snapshot: Some(Box::new(self.log.snapshot())) })
+            }
+            None => Err(Refusal::Hold("a backup is being made already")),
+            Some(token) if self.hold.renew(token, now_ms) => Ok(Answer::Held { token, snapshot: None }),
+            Some(_) => Err(Refusal::Hold("the backup did not renew its hold in time")),
+        }
+    }
+
+    /// Removes files again if a backup has died.
+    pub(super) fn expire_hold(&mut self) {
+        if self.hold.expire(clock::now_ms()) {
+            tracing::warn!("a backup stopped renewing its hold; spillq removes segments again");
+            self.log.hold_removal(false);
+        }
     }
 }
 

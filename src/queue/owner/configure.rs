@@ -1,24 +1,36 @@
-//! The owner is set otherwise while it works.
+//! Changes the settings of the running owner.
 
 use std::sync::Arc;
 
-use spillq_storage::{Error, GroupId};
+use spillq_storage::{Error, GroupId, Seq};
 
 use super::Owner;
 use crate::queue::group::Group;
 use crate::queue::settings::{Configuration, GroupSettings};
 
 impl Owner {
-    /// Makes the groups that are missing, durably, and sets all to what they are to be. Nobody's lease ends.
+    /// Applies a configuration. No lease ends, and new groups are durable.
     pub(super) fn configure(&mut self, to: Configuration) -> Result<(), Error> {
-        // What was gathered before was asked for under the settings before.
+        // Earlier commands are carried out under the earlier settings.
         self.make_durable()?;
         self.log.set_limits(to.disk);
         self.when_full = to.when_full;
-        self.add_missing(&to.groups)?;
-        self.ages = self.log.keeps_by_age() || to.groups.iter().any(|group| group.max_lag.age_ms.is_some());
+        self.set_groups(&to.groups)
+    }
+
+    /// Creates the groups that are missing, durably, and sets all of them.
+    pub(super) fn set_groups(&mut self, groups: &[GroupSettings]) -> Result<(), Error> {
+        for settings in groups {
+            if self.log.state().group(&settings.name).is_none() {
+                let floor = self.first_floor(settings.from_beginning);
+                self.commit.add_groups.push((settings.name.clone(), floor));
+            }
+        }
+        self.make_durable()?;
+        self.removes_by_age =
+            self.log.keeps_by_age() || groups.iter().any(|group| group.max_lag.age_ms.is_some());
         for (id, state) in &self.log.state().groups {
-            let settings = to.groups.iter().find(|settings| settings.name == state.name).cloned();
+            let settings = groups.iter().find(|settings| settings.name == state.name).cloned();
             let settings = settings.unwrap_or_else(|| GroupSettings::named(&state.name));
             match self.groups.get_mut(id) {
                 Some(group) => group.set(settings),
@@ -28,17 +40,13 @@ impl Owner {
         Ok(())
     }
 
-    pub(super) fn add_missing(&mut self, groups: &[GroupSettings]) -> Result<(), Error> {
-        for settings in groups {
-            if self.log.state().group(&settings.name).is_none() {
-                let floor = self.start(settings.from_beginning);
-                self.commit.add_groups.push((settings.name.clone(), floor));
-            }
-        }
-        self.make_durable()
+    /// The ack floor of a new group.
+    pub(super) fn first_floor(&self, from_beginning: bool) -> Seq {
+        let state = self.log.state();
+        if from_beginning { state.first_seq().prev() } else { state.next_seq.prev() }
     }
 
-    /// The groups as they are.
+    /// All groups with their settings.
     pub(super) fn group_settings(&self) -> Vec<(GroupId, Arc<GroupSettings>)> {
         self.groups.iter().map(|(id, group)| (*id, Arc::clone(group.settings()))).collect()
     }

@@ -1,51 +1,47 @@
-//! What bounds and moves the groups: seeks, `max_lag`, and dropping the oldest segment.
+//! Seeks, `max_lag`, and dropping the oldest segment.
 //!
-//! All of it is done between commits. A lease that went into the same commit as the end of its lines would outlive
-//! them.
+//! All of it is done between commits: a lease in the same commit as the end of its lines would outlive them.
 
 use spillq_storage::{Error, Full, GroupChange, GroupId, Loss, Seq, SeqRange};
 
 use super::Owner;
 use super::administer::refuse;
-use crate::queue::WhenFull;
-use crate::queue::admin::{Answer, Refusal, SeekTo};
+use crate::queue::admin::{AdminError, Answer, Refusal, SeekTo};
 use crate::queue::clock;
 use crate::queue::group::Group;
 use crate::queue::lag::{LagPolicy, SLACK};
 use crate::queue::phase::WhyFull;
+use crate::queue::settings::WhenFull;
 use crate::queue::status::DiscardedBy;
 
 impl Owner {
-    /// Moves a group, or only says what that would do. What was gathered before is durable.
+    /// Moves a group, or only reports what that would do. All that was gathered is durable.
     pub(super) fn seek(
         &mut self,
         name: &str,
         to: SeekTo,
         discard_lines: bool,
-        only_look: bool,
-    ) -> Result<Result<Answer, Refusal>, Error> {
-        let id = match self.find(name) {
-            Ok(id) => id,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
+        dry_run: bool,
+    ) -> Result<Answer, AdminError> {
+        let id = self.find(name)?;
         let (first, next) = (self.log.state().first_seq(), self.log.state().next_seq);
         let to = match to {
             SeekTo::Seq(seq) => seq,
             SeekTo::Beginning => first,
             SeekTo::End => next,
-            SeekTo::Time(ms) => match self.log.reader().first_since(ms) {
-                Ok(seq) => seq,
-                Err(error) => return Ok(Err(Refusal::NoPlace(error.to_string()))),
-            },
+            SeekTo::Time(ms) => {
+                let since = self.log.reader().first_since(ms);
+                since.map_err(|error| Refusal::TimeNotFound(error.to_string()))?
+            }
         };
         let to = to.clamp(first, next);
-        let Some(before) = self.log.state().groups.get(&id) else { return Ok(Err(Refusal::Failed)) };
+        let before = self.log.state().groups.get(&id).ok_or(Refusal::Failed)?;
         let mut changes = Vec::new();
-        // At the beginning nothing is passed over: lines of segments that are gone may still wait in `kept/`.
+        // A seek to the beginning skips nothing: lines of removed segments may still wait in `kept/`.
         if let Some(range) = SeqRange::new(Seq::FIRST, to.prev()).filter(|_| to > first) {
             let waiting = before.waiting(range);
             if waiting > 0 && !discard_lines {
-                return Ok(Err(refuse(name, waiting, "those that wait before that place")));
+                return Err(refuse(name, waiting, "those that wait before that place").into());
             }
             changes.push(GroupChange::Skip { range, dropped: false });
         }
@@ -55,8 +51,8 @@ impl Owner {
         let skipped = after.skipped_lines - before.skipped_lines;
         let again = (after.lag_lines(next) + skipped).saturating_sub(before.lag_lines(next));
         let sought = Answer::Sought { to, again, skipped };
-        if only_look {
-            return Ok(Ok(sought));
+        if dry_run {
+            return Ok(sought);
         }
         self.commit.groups.extend(changes.into_iter().map(|change| (id, change)));
         self.make_durable()?;
@@ -64,18 +60,18 @@ impl Owner {
         if !dead.is_empty() {
             self.log.settle_dead(id, &dead)?;
         }
-        let Some(state) = self.log.state().groups.get(&id) else { return Ok(Err(Refusal::Failed)) };
-        // What was out or offered is known to nobody any more.
+        let state = self.log.state().groups.get(&id).ok_or(Refusal::Failed)?;
+        // All leases and offers of the group end.
         if let Some(group) = self.groups.get_mut(&id) {
             let moved = Group::new(group.settings().as_ref().clone(), state);
             tracing::info!(group = name, %to, again, skipped, "group moved");
             *group = moved;
         }
         self.note_discarded(name, skipped, DiscardedBy::Seek);
-        Ok(Ok(sought))
+        Ok(sought)
     }
 
-    /// Why lines are not taken in for the sake of a group, if so.
+    /// The group because of whose lag ingestion pauses, if any.
     pub(super) fn held_by_lag(&mut self) -> Option<WhyFull> {
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
         ids.into_iter().find_map(|id| {
@@ -91,8 +87,8 @@ impl Owner {
         })
     }
 
-    /// When the oldest line that waits for a group was appended. Of a line that cannot be read that is unknown, and
-    /// its age bounds nothing: the group holds there, or passes over it.
+    /// When the oldest line that waits for a group was appended. `None` if it cannot be read: then its age bounds nothing,
+    /// and the group is blocked there, or skips it.
     fn oldest_ms(&mut self, id: GroupId) -> Option<u64> {
         let state = self.log.state();
         let seq = state.groups.get(&id)?.acks.gap(Seq::FIRST, state.next_seq.prev())?.first;
@@ -106,7 +102,7 @@ impl Owner {
         self.oldest.get(&id).map(|(_, ms)| *ms)
     }
 
-    /// Drops what groups with `policy = "drop"` leave behind too far. Nothing is being gathered.
+    /// Drops the lines by which groups with `policy = "drop"` exceed their `max_lag`. Nothing is being gathered.
     pub(super) fn keep_within_lag(&mut self) -> Result<(), Error> {
         let bounded: Vec<_> = self
             .groups
@@ -118,7 +114,7 @@ impl Owner {
         for (id, max_lag) in bounded {
             let cutoff = max_lag.age_ms.map(|age| clock::wall_ms().saturating_sub(age));
             let is_old = cutoff.is_some_and(|cutoff| self.oldest_ms(id).is_some_and(|ms| ms < cutoff));
-            // Where the place cannot be read lines stay: they are dropped when it can.
+            // If the block of that time cannot be read, no line is dropped for its age until it can.
             let age = max_lag.age_ms.unwrap_or_default();
             let since = cutoff.filter(|_| is_old).map(|ms| ms + age / SLACK);
             let since = since.and_then(|ms| self.log.reader().first_since(ms).ok());
@@ -143,23 +139,12 @@ impl Owner {
                 group.dropped(range, clock::now_ms());
             }
         }
-        self.offer_parked();
+        self.offer_waiting();
         Ok(())
     }
 
-    /// Lines wait for room: takes it from the oldest segments if it may, otherwise tells. Nothing is being gathered.
-    pub(super) fn make_room(&mut self, full: Full) -> Result<(), Error> {
-        if !self.drop_oldest(&full)? {
-            self.note_full(Some(WhyFull::Disk(full)));
-            return Ok(());
-        }
-        while let Some(full) = self.log.refusal()?
-            && self.drop_oldest(&full)?
-        {}
-        self.make_durable()
-    }
-
-    fn drop_oldest(&mut self, full: &Full) -> Result<bool, Error> {
+    /// Drops the oldest segment if that is allowed and helps. Returns whether it did. Nothing is being gathered.
+    pub(super) fn drop_oldest(&mut self, full: &Full) -> Result<bool, Error> {
         if self.when_full != WhenFull::DropOldest || !matches!(full, Full::Limit { .. }) {
             return Ok(false);
         }

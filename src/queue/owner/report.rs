@@ -1,4 +1,4 @@
-//! What the owner tells of the log and its groups.
+//! The status of the log and its groups.
 
 use std::sync::atomic::Ordering;
 
@@ -8,8 +8,8 @@ use super::{GATHERED_BYTES_MAX, Owner, view};
 use crate::queue::command::COMMANDS_MAX;
 use crate::queue::group::{Group, Idle};
 use crate::queue::phase::{Blocked, EveryLineRejected, Phase};
-use crate::queue::retry::Rest;
-use crate::queue::status::{GroupStatus, Held, HeldLine, Status};
+use crate::queue::retry::GroupWait;
+use crate::queue::status::{GroupStatus, HeldLine, Status, Usage};
 
 impl Owner {
     pub(super) fn status(&self) -> Status {
@@ -18,14 +18,14 @@ impl Owner {
             first_seq: state.first_seq(),
             next_seq: state.next_seq,
             oldest_segment_last: state.segments.get(1).map(|next| next.first.prev()),
-            is_copied: self.hold.is_some(),
+            is_copied: self.hold.is_active(),
             segments: state.segments.len() as u64,
             disk_bytes: self.log.disk_bytes(),
             appended_bytes: state.appended_bytes,
             full: self.full.clone(),
             window_bytes: self.window.bytes() as u64,
             commit_time: self.commit_time,
-            held: self.held(),
+            usage: self.usage(),
             run: state.run,
             counters: self.log.counters(),
             findings: self.log.findings().to_vec(),
@@ -41,19 +41,19 @@ impl Owner {
         }
     }
 
-    fn held(&self) -> Held {
+    fn usage(&self) -> Usage {
         let (log, state) = (self.log.held(), self.log.state());
         let settings = self.groups.values().map(Group::settings);
         let batches = settings.map(|group| group.batch_bytes.saturating_mul(group.in_flight as u64 + 1));
-        Held {
+        Usage {
             journal_bytes: log.journal_bytes,
-            // A larger commit has a journal of its own.
+            // A larger commit gets a journal for itself.
             journal_bytes_max: log.journal_bytes_max.max(self.largest_commit as u64),
             kept_bytes: log.kept_bytes,
-            commands: self.waiting.load(Ordering::Relaxed) as u64,
+            commands: self.commands.load(Ordering::Relaxed) as u64,
             commands_max: COMMANDS_MAX as u64,
             largest_commit_bytes: self.largest_commit as u64,
-            // What is gathered, and the append that goes past it: one of a line at its longest.
+            // What is gathered, and the append that exceeds it: one with a line of the maximum length.
             largest_commit_bytes_max: (GATHERED_BYTES_MAX + BLOCK_BYTES_MAX + 8 * BLOCK_TARGET_BYTES) as u64,
             window_bytes_max: self.window.bytes_max() as u64,
             lent_bytes: self.window.lent_bytes(),
@@ -77,14 +77,14 @@ impl Owner {
             oldest,
             lag_bytes: state.lag_bytes(durable),
             leased: group.leased_lines(),
-            leases: group.out().map(|out| out.range).collect(),
+            leases: group.leases().map(|lease| lease.range).collect(),
             dead_letters: self.log.dead_count(id) as u64,
             acked_lines: durable.acked_lines,
             activity: group.activity.clone(),
-            oldest_lease_ms: group.out().map(|out| out.since_ms).min(),
+            oldest_lease_ms: group.leases().map(|lease| lease.since_ms).min(),
             timeout_ms: group.settings().timeout_ms,
             has_worker: group.leased_lines() > 0
-                || self.parked.iter().any(|parked| parked.group == id && !parked.reply.is_closed()),
+                || self.asked.iter().any(|asked| asked.group == id && !asked.reply.is_closed()),
             backs_off: group.retries().waiting(),
             oldest_waits: oldest.is_some_and(|line| group.retries().holds(line)),
             skipped_lines: durable.skipped_lines,
@@ -110,19 +110,19 @@ impl Owner {
         if let Some(why) = &group.unreadable {
             return Some(Phase::Blocked(why.clone()));
         }
-        match group.retries().rest() {
-            Some((until_ms, Rest::Refused)) if until_ms > view.now_ms => {
+        match group.retries().group_wait() {
+            Some((until_ms, GroupWait::Refused)) if until_ms > view.now_ms => {
                 return Some(Phase::Refused { until_ms, rejected: None });
             }
-            // Also while the line is tried.
-            Some((until_ms, Rest::EveryLineRejected(seq))) => {
+            // Even while the line is in flight.
+            Some((until_ms, GroupWait::EveryLineRejected(seq))) => {
                 let dead = self.log.rejected_below(id, seq, group.settings().retry.rejects);
                 return Some(Phase::Refused { until_ms, rejected: Some(EveryLineRejected { seq, dead }) });
             }
             _ => {}
         }
         let idle = group.idle(view);
-        // Lines that wait for their time may be among those that are in the way.
+        // Before the back-off: a line that waits for it may be the one that blocks.
         if let Some(Idle::Blocked(why)) = idle {
             return Some(Phase::Blocked(why));
         }

@@ -1,6 +1,8 @@
-//! The rules one by one, on the parts of one group. All of them together: `model_test.rs`.
+//! The rules one by one, on the parts of one group. `model_test.rs` tests them together.
 
+use super::failed::Failed;
 use super::*;
+use crate::queue::failure::FailureKind;
 
 const SETTINGS: RetrySettings = RetrySettings {
     initial_ms: 200,
@@ -10,7 +12,7 @@ const SETTINGS: RetrySettings = RetrySettings {
     give_up_after_ms: 600_000,
     stuck: Stuck::Hold,
 };
-const NEW: Remembered = Remembered { failures: 0, for_ms: 0, is_last_straw: false };
+const NEW: Remembered = Remembered { failures: 0, for_ms: 0, exceeds_rejects: false };
 
 fn range(first: u64, last: u64) -> SeqRange {
     SeqRange { first: Seq(first), last: Seq(last) }
@@ -56,12 +58,11 @@ fn outage(until_ms: u64) -> Vec<(u64, SeqRange)> {
     deliveries
 }
 
-/// Until the rules were changed, some twelve deliveries went into each back-off, and a line from further behind was among
-/// them.
+/// Under earlier rules each back-off had some twelve deliveries, and among them a line from further behind.
 #[test]
 fn an_outage_costs_one_delivery_per_back_off_and_nothing_overtakes() {
     let deliveries = outage(25_000);
-    let (failed, passed): (Vec<_>, Vec<_>) = deliveries.iter().partition(|(at, _)| *at < 25_000);
+    let (failed, acked): (Vec<_>, Vec<_>) = deliveries.iter().partition(|(at, _)| *at < 25_000);
     let times: Vec<u64> = failed.iter().map(|(at, _)| *at).collect();
     assert_eq!(
         times,
@@ -70,8 +71,8 @@ fn an_outage_costs_one_delivery_per_back_off_and_nothing_overtakes() {
     );
     assert!(failed.iter().all(|(_, lines)| lines.first == Seq(1)), "{failed:?}");
     let mut expected = Seq(1);
-    for (_, lines) in &passed {
-        assert_eq!(lines.first, expected, "{passed:?}");
+    for (_, lines) in &acked {
+        assert_eq!(lines.first, expected, "{acked:?}");
         expected = lines.last.next();
     }
     assert_eq!(expected, Seq(1_001));
@@ -83,7 +84,7 @@ fn a_batch_is_bisected_once_down_to_its_first_line_and_whole_batches_continue_af
     let bisected: Vec<u64> = deliveries.iter().map(|(_, lines)| lines.lines()).take(13).collect();
     assert_eq!(bisected, [1_000, 1_000, 500, 250, 125, 63, 32, 16, 8, 4, 2, 1, 1]);
     let last: Vec<SeqRange> = deliveries.iter().map(|(_, lines)| *lines).rev().take(2).collect();
-    assert_eq!(last, [range(2, 1_000), one(1)], "what was cut is one batch again");
+    assert_eq!(last, [range(2, 1_000), one(1)], "what was bisected is one batch again");
     let waits: Vec<u64> = deliveries.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
     assert!(waits.iter().rev().skip(1).take(50).all(|wait| *wait == SETTINGS.max_ms), "{waits:?}");
 }
@@ -92,7 +93,7 @@ fn a_batch_is_bisected_once_down_to_its_first_line_and_whole_batches_continue_af
 fn a_line_that_fails_alone_twice_holds_a_strict_group_and_never_becomes_a_dead_letter() {
     let (mut retries, mut now_ms) = (strict(), 0);
     retries.failed(one(7), FailureKind::Failed, now_ms, NEW);
-    assert_eq!(retries.held(), None, "once may be an accident");
+    assert_eq!(retries.held(), None, "one failure may be an accident");
     for failures in 1..1_000 {
         assert_eq!(next(&mut retries, &mut now_ms), Some(one(7)));
         let line = Remembered { failures, ..NEW };
@@ -127,12 +128,12 @@ fn with_stuck_dead_letter_a_line_is_given_up_on_after_attempts_and_time() {
 }
 
 #[test]
-fn how_long_a_line_has_been_failing_is_known_over_a_restart() {
+fn the_duration_of_failing_is_remembered_over_a_restart() {
     let settings = RetrySettings { stuck: Stuck::DeadLetter, ..SETTINGS };
     let mut retries = Retries::new(settings, true);
     retries.add_line(Seq(7), 20, 0);
     let mut now_ms = 3;
-    assert_eq!(next(&mut retries, &mut now_ms), Some(one(7)), "alone, as it was");
+    assert_eq!(next(&mut retries, &mut now_ms), Some(one(7)), "alone, as before");
     let failed = retries.failed(
         one(7),
         FailureKind::Failed,
@@ -188,7 +189,7 @@ fn in_an_unordered_group_fresh_lines_wait_while_every_batch_fails() {
 }
 
 #[test]
-fn how_long_a_destination_asks_to_be_left_alone_is_bounded() {
+fn the_pause_that_a_destination_asks_for_is_bounded() {
     for (asked, waits) in
         [(0, SETTINGS.initial_ms), (SETTINGS.max_ms / 2, SETTINGS.max_ms / 2), (u64::MAX, SETTINGS.max_ms)]
     {
@@ -201,12 +202,12 @@ fn how_long_a_destination_asks_to_be_left_alone_is_bounded() {
 }
 
 #[test]
-fn the_first_line_that_is_named_is_delivered_alone_once_more_and_later_ones_are_believed() {
+fn the_first_named_line_is_delivered_alone_once_more_and_later_ones_are_believed() {
     let (mut retries, mut now_ms) = (strict(), 0);
     assert_eq!(retries.failed(range(1, 9), FailureKind::BadLine(Seq(5)), 0, NEW).condemned, None);
     assert_eq!(next(&mut retries, &mut now_ms), Some(range(1, 4)), "the lines before it");
     retries.settled(range(1, 4), true, 0);
-    assert_eq!(next(&mut retries, &mut now_ms), Some(one(5)), "alone, to see whether the number is right");
+    assert_eq!(next(&mut retries, &mut now_ms), Some(one(5)), "alone, to check whether the number is right");
     assert_eq!(retries.failed(one(5), FailureKind::BadLine(Seq(5)), 0, NEW).condemned, Some(Seq(5)));
     assert_eq!(retries.condemned(), Some((Seq(5), DeadCause::Rejected)));
     retries.settled(one(5), false, 0);
@@ -220,11 +221,11 @@ fn the_first_line_that_is_named_is_delivered_alone_once_more_and_later_ones_are_
     assert_eq!(retries.condemned(), Some((Seq(12), DeadCause::Rejected)), "it is not delivered again");
     retries.settled(one(12), false, 0);
     assert_eq!(next(&mut retries, &mut now_ms), Some(range(13, 19)));
-    assert_eq!(now_ms, 0, "nobody waits for a destination that has looked");
+    assert_eq!(now_ms, 0, "a rejection is no reason to back off");
 }
 
 #[test]
-fn numbers_that_were_wrong_once_are_ignored_and_cost_no_delivery_a_line() {
+fn numbers_that_were_wrong_once_are_ignored_and_do_not_cost_a_delivery_per_line() {
     let (mut retries, mut now_ms, mut deliveries) = (strict(), 0, 1);
     retries.failed(range(1, 4_000), FailureKind::BadLine(Seq(1)), 0, NEW);
     let mut dead = Vec::new();
@@ -270,20 +271,30 @@ fn blame_without_a_number_bisects_at_once_down_to_the_line() {
 }
 
 #[test]
-fn where_every_line_is_rejected_the_first_one_waits_and_is_not_charged() {
+fn when_every_line_is_rejected_the_first_one_waits_and_is_not_charged() {
     let (mut retries, mut now_ms) = (strict(), 0);
-    let straw = Remembered { is_last_straw: true, ..NEW };
-    assert_eq!(retries.failed(one(7), FailureKind::Poison, 0, straw).condemned, None, "it comes once more");
+    let exceeds = Remembered { exceeds_rejects: true, ..NEW };
+    assert_eq!(
+        retries.failed(one(7), FailureKind::Poison, 0, exceeds).condemned,
+        None,
+        "it is delivered once more"
+    );
     for round in 1..=20 {
         assert_eq!(next(&mut retries, &mut now_ms), Some(one(7)));
-        assert_eq!(retries.failed(one(7), FailureKind::Poison, now_ms, straw), Failed::default());
-        assert_eq!(retries.rest(), Some((now_ms + SETTINGS.max_ms, Rest::EveryLineRejected(Seq(7)))));
+        assert_eq!(retries.failed(one(7), FailureKind::Poison, now_ms, exceeds), Failed::default());
+        assert_eq!(
+            retries.group_wait(),
+            Some((now_ms + SETTINGS.max_ms, GroupWait::EveryLineRejected(Seq(7))))
+        );
         assert_eq!(retries.is_exhausted(), round >= SETTINGS.attempts);
     }
-    // The command was mended.
+    // The command was fixed.
     assert_eq!(next(&mut retries, &mut now_ms), Some(one(7)));
     retries.settled(one(7), true, now_ms);
-    assert_eq!((retries.rest(), retries.is_empty(), retries.rejects_max()), (None, true, SETTINGS.rejects));
+    assert_eq!(
+        (retries.group_wait(), retries.is_empty(), retries.rejects_max()),
+        (None, true, SETTINGS.rejects)
+    );
 }
 
 #[test]
@@ -291,23 +302,23 @@ fn one_rejected_line_is_enough_until_lines_were_acked_in_this_run() {
     let mut retries = strict();
     assert_eq!(retries.rejects_max(), 1);
     retries.settled(one(1), false, 0);
-    assert_eq!(retries.rejects_max(), 1, "a dead letter is no ack");
+    assert_eq!(retries.rejects_max(), 1, "a dead letter is not an ack");
     retries.settled(one(2), true, 0);
     assert_eq!(retries.rejects_max(), 100);
 }
 
 #[test]
-fn a_line_that_was_put_back_is_a_dead_letter_again_at_its_first_failure() {
+fn a_revived_line_is_a_dead_letter_again_at_its_first_failure() {
     for kind in [FailureKind::Failed, FailureKind::Down, FailureKind::Poison, FailureKind::TooLarge] {
         let (mut retries, mut now_ms) = (strict(), 0);
         retries.failed(range(11, 20), FailureKind::Failed, 0, NEW);
-        retries.put_back(Seq(5), 0);
+        retries.revive(Seq(5), 0);
         assert_eq!(retries.next(now_ms), Next::Deliver(one(5)));
         retries.begin(one(5));
         assert_eq!(retries.failed(one(5), kind, 0, NEW).condemned, Some(Seq(5)), "{kind:?}");
         assert!(retries.condemned().is_some());
         retries.settled(one(5), false, 0);
-        assert_eq!(next(&mut retries, &mut now_ms), Some(range(11, 20)), "it holds nobody");
+        assert_eq!(next(&mut retries, &mut now_ms), Some(range(11, 20)), "it holds no other line");
     }
 }
 
@@ -324,7 +335,7 @@ fn a_line_that_killed_the_process_too_often_is_held_until_an_operator_acts() {
     retries.settled(one(6), true, 0);
     assert_eq!((retries.next(0), retries.held()), (Next::Held(Seq(7)), Some(Seq(7))));
     assert_eq!(retries.killers().collect::<Vec<_>>(), [Seq(7)]);
-    assert!(retries.is_exhausted(), "a run that is to end by itself does not wait for it");
+    assert!(retries.is_exhausted(), "a run that ends by itself does not wait for it");
     retries.retry_now(0);
     assert_eq!(next(&mut retries, &mut now_ms), Some(one(7)), "once more");
 
@@ -352,8 +363,8 @@ fn an_operator_can_skip_a_back_off() {
     assert_eq!(retries.next(2_000), Next::Deliver(one(7)), "of a refusal too");
 }
 
-/// An exec-stream that counted its header named line 6 for line 5; line 6 was bad as well, so its numbers were believed, and
-/// line 12, which it named for line 11, became a dead letter.
+/// An exec-stream counted its header, and so named line 6 instead of 5. Line 6 was bad as well, so the numbers were believed,
+/// and line 12 became a dead letter instead of 11.
 #[test]
 fn a_number_is_proven_only_by_an_answer_that_names_the_line_again() {
     let (mut retries, mut now_ms) = (strict(), 0);
@@ -365,7 +376,7 @@ fn a_number_is_proven_only_by_an_answer_that_names_the_line_again() {
     retries.settled(one(6), false, 0);
     assert_eq!(next(&mut retries, &mut now_ms), Some(range(7, 20)));
     let failed = retries.failed(range(7, 20), FailureKind::BadLine(Seq(12)), 0, NEW);
-    assert_eq!(failed.condemned, None, "the next number is looked at as well");
+    assert_eq!(failed.condemned, None, "the next number is checked as well");
 }
 
 #[test]
@@ -381,9 +392,9 @@ fn in_an_unordered_group_an_ack_counts_for_a_line_that_is_in_flight_again() {
     }
 }
 
-/// `status` said that lines behind a held line came again at once, and `doctor` that the group works.
+/// `status` once reported that lines behind a held line were retried at once, and `doctor` that the group works.
 #[test]
-fn what_comes_next_in_strict_order_is_the_first_line() {
+fn in_strict_order_the_first_line_is_next() {
     let (mut retries, mut now_ms) = (strict(), 0);
     let mut lines = range(1, 4);
     for _ in 0..8 {

@@ -1,0 +1,361 @@
+//! Leases and offers of one group, step by step.
+
+use spillq_storage::ACK_RANGES_MAX;
+
+use super::*;
+
+fn state() -> GroupState {
+    GroupState::empty("default", Seq(0))
+}
+
+fn view(state: &GroupState, next_seq: u64) -> View<'_> {
+    View { state, next_seq: Seq(next_seq), now_ms: 0 }
+}
+
+fn range(first: u64, last: u64) -> SeqRange {
+    SeqRange::new(Seq(first), Seq(last)).unwrap()
+}
+
+const FAILED: (FailureKind, &str) = (FailureKind::Failed, "it failed");
+const NONE_REJECTED: fn(Seq, u32) -> u32 = |_, _| 0;
+
+#[test]
+fn a_strict_group_has_one_lease_and_one_offer_read_ahead() {
+    let state = state();
+    let mut group = Group::new(GroupSettings { batch_lines: 10, ..GroupSettings::named("default") }, &state);
+    let first = group.offer(view(&state, 26), false, 1).unwrap();
+    assert_eq!(first.range, range(1, 10));
+    group.lease(view(&state, 26), 1, Seq(8), 100).unwrap();
+    assert_eq!(group.offer(view(&state, 26), false, 2), Err(Idle::InFlight));
+    assert_eq!(group.offer(view(&state, 26), true, 3).unwrap().range, range(9, 18), "behind what was leased");
+    assert_eq!(group.offer(view(&state, 26), true, 4), Err(Idle::InFlight));
+    assert!(group.lease(view(&state, 26), 3, Seq(18), 101).is_none(), "not before the first has ended");
+}
+
+#[test]
+fn a_strict_group_keeps_its_order_over_a_crash_with_lines_that_were_released_before() {
+    // 11-20 were in flight, and released; 21-30 are the other half, suspect from the run before; so is 41.
+    let mut state = state();
+    state.acks.insert(range(1, 10));
+    state.acks.insert(range(35, 36));
+    state.suspects = vec![range(21, 30), range(41, 41)];
+    let mut group = Group::new(GroupSettings { batch_lines: 6, ..GroupSettings::named("default") }, &state);
+    let mut found = Vec::new();
+    for number in 0..9 {
+        let offer = group.offer(view(&state, 51), false, number).unwrap();
+        let (lease, _) = group.lease(view(&state, 51), number, offer.range.last, 100 + number).unwrap();
+        assert!(lease.range.lines() <= 6, "{}", lease.range);
+        let lease = group.take(100 + number).unwrap();
+        group.acked(lease, 0);
+        group.made_durable();
+        state.acks.insert(lease.range);
+        found.push((lease.range.first.0, lease.range.last.0));
+    }
+    let expected = [(11, 16), (17, 20), (21, 26), (27, 30), (31, 34), (37, 40), (41, 41), (42, 47), (48, 50)];
+    assert_eq!(found, expected);
+}
+
+/// Lines that had failed between acked ones were fresh after a restart, and were never offered because the window was full.
+#[test]
+fn a_full_ack_window_is_emptied_from_within() {
+    let mut state = state();
+    for even in 1..=ACK_RANGES_MAX as u64 {
+        state.acks.insert(range(even * 2 + 1, even * 2 + 1));
+    }
+    let end = ACK_RANGES_MAX as u64 * 2 + 100;
+    let settings = GroupSettings { strict: false, in_flight: 3, ..GroupSettings::named("a") };
+    let mut group = Group::new(settings, &state);
+    assert_eq!(group.offer(view(&state, end), false, 1).unwrap().range, range(1, 2));
+    group.lease(view(&state, end), 1, Seq(1), 1).unwrap();
+    // Behind a leased line an ack would add a range.
+    assert_eq!(group.offer(view(&state, end), false, 2).unwrap().range, range(4, 4));
+    group.settling.push(range(5, end - 100));
+    let full = || Idle::Blocked(Blocked::AckWindow);
+    assert_eq!(group.offer(view(&state, end), false, 3), Err(full()), "nothing above it");
+    assert_eq!(group.idle(view(&state, end)), Some(full()));
+    let lease = group.take(1).unwrap();
+    assert_eq!(group.acked(lease, 0), GroupChange::Ack { range: range(1, 1) });
+    state.acks.insert(range(1, 1));
+    assert_eq!(group.offer(view(&state, end), false, 3).unwrap().range, range(2, 2));
+}
+
+#[test]
+fn an_offer_read_ahead_is_invalid_when_the_batch_before_it_fails() {
+    let state = state();
+    let mut group = Group::new(GroupSettings { batch_lines: 10, ..GroupSettings::named("default") }, &state);
+    group.offer(view(&state, 26), false, 1).unwrap();
+    group.lease(view(&state, 26), 1, Seq(10), 100).unwrap();
+    group.offer(view(&state, 26), true, 2).unwrap();
+    let lease = group.take(100).unwrap();
+    group.failed(view(&state, 26), lease, FAILED, &NONE_REJECTED);
+    assert!(group.lease(view(&state, 26), 2, Seq(20), 101).is_none());
+    assert_eq!(group.offer(view(&state, 26), false, 3), Err(Idle::Until(200)));
+    let later = View { now_ms: 200, ..view(&state, 26) };
+    assert_eq!(
+        group.offer(later, false, 4).unwrap().range,
+        range(1, 10),
+        "the same lines are delivered again"
+    );
+}
+
+#[test]
+fn leases_of_dropped_lines_end_and_the_rest_is_offered_again() {
+    let mut state = state();
+    let mut group = Group::new(GroupSettings { batch_lines: 10, ..GroupSettings::named("default") }, &state);
+    group.offer(view(&state, 41), false, 1).unwrap();
+    group.lease(view(&state, 41), 1, Seq(10), 100).unwrap();
+    group.offer(view(&state, 41), true, 2).unwrap();
+    state.acks.insert(range(1, 5));
+    group.dropped(range(1, 5), 0);
+    assert!(group.take(100).is_none(), "its token is stale");
+    let ahead = group.lease(view(&state, 41), 2, Seq(20), 101);
+    assert!(ahead.is_none(), "in a strict group what was read ahead would overtake the rest");
+    assert_eq!(group.offer(view(&state, 41), false, 3).unwrap().range, range(6, 15));
+    assert!(group.lease(view(&state, 41), 3, Seq(15), 102).is_some());
+}
+
+#[test]
+fn lines_acked_but_not_durable_yet_are_not_offered_again() {
+    let mut state = state();
+    let mut group = Group::new(GroupSettings { batch_lines: 10, ..GroupSettings::named("default") }, &state);
+    group.offer(view(&state, 41), false, 1).unwrap();
+    group.lease(view(&state, 41), 1, Seq(10), 100).unwrap();
+    group.offer(view(&state, 41), true, 2).unwrap();
+    assert_eq!(group.offer_ahead(view(&state, 41), 3), None, "one is read ahead already");
+    let lease = group.take(100).unwrap();
+    group.acked(lease, 0);
+    assert_eq!(group.offer_ahead(view(&state, 41), 3).map(|offer| offer.range), Some(range(21, 30)));
+    group.release_offer(3);
+    group.lease(view(&state, 41), 2, Seq(20), 101).unwrap();
+    assert_eq!(group.offer_ahead(view(&state, 41), 4).map(|offer| offer.range), Some(range(21, 30)));
+    group.release_offer(4);
+    state.acks.insert(range(1, 10));
+    group.made_durable();
+    assert_eq!(group.offer_ahead(view(&state, 41), 5).map(|offer| offer.range), Some(range(21, 30)));
+}
+
+#[test]
+fn an_unordered_group_leases_past_lines_in_flight() {
+    let mut state = state();
+    let settings =
+        GroupSettings { strict: false, in_flight: 3, batch_lines: 5, ..GroupSettings::named("default") };
+    let mut group = Group::new(settings, &state);
+    for (reservation, expected) in [(1, range(1, 5)), (2, range(6, 10)), (3, range(11, 15))] {
+        assert_eq!(group.offer(view(&state, 31), false, reservation).unwrap().range, expected);
+        group.lease(view(&state, 31), reservation, expected.last, reservation).unwrap();
+    }
+    let lease = group.take(2).unwrap();
+    let change = group.acked(lease, 0);
+    assert_eq!(change, GroupChange::Ack { range: range(6, 10) });
+    state.acks.insert(range(6, 10));
+    assert_eq!(group.offer(view(&state, 31), false, 4).unwrap().range, range(16, 20));
+}
+
+/// Found by kills: a line alone was delivered as attempt 3, and after a restart, between acked lines, as attempt 1.
+#[test]
+fn attempts_of_a_line_alone_never_fall_over_a_restart() {
+    let mut state = state();
+    let mut attempts = Vec::new();
+    let mut deliver = |group: &mut Group, state: &mut GroupState, now_ms| {
+        let view = View { now_ms, ..view(state, 2) };
+        group.offer(view, false, now_ms).unwrap();
+        let (lease, leased) = group.lease(view, now_ms, Seq(1), now_ms).unwrap();
+        attempts.push(lease.attempt);
+        state.apply(&leased);
+        let lease = group.take(now_ms).unwrap();
+        let view = View { state, next_seq: Seq(2), now_ms };
+        let change = group.failed(view, lease, FAILED, &NONE_REJECTED);
+        state.apply(&change);
+    };
+    let settings = GroupSettings { strict: false, ..GroupSettings::named("default") };
+    for hour in 0..3 {
+        let mut group = Group::new(settings.clone(), &state);
+        for delivery in 1..4 {
+            deliver(&mut group, &mut state, hour * 3_600_000 + delivery * 600_000);
+        }
+    }
+    assert_eq!(attempts, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn an_offer_read_ahead_takes_no_place_in_flight() {
+    let state = state();
+    let settings = GroupSettings { strict: false, in_flight: 2, batch_lines: 5, ..GroupSettings::named("a") };
+    let mut group = Group::new(settings, &state);
+    group.offer(view(&state, 31), false, 1).unwrap();
+    group.lease(view(&state, 31), 1, Seq(5), 100).unwrap();
+    assert_eq!(group.offer(view(&state, 31), true, 2).unwrap().range, range(6, 10));
+    assert_eq!(group.offer(view(&state, 31), false, 3).unwrap().range, range(11, 15), "for a second worker");
+    assert_eq!(group.offer(view(&state, 31), true, 4), Err(Idle::InFlight), "one is read ahead already");
+    assert!(group.lease(view(&state, 31), 3, Seq(15), 101).is_some());
+    assert_eq!(group.offer(view(&state, 31), false, 5), Err(Idle::InFlight));
+    let lease = group.take(100).unwrap();
+    group.acked(lease, 0);
+    assert!(group.lease(view(&state, 31), 2, Seq(10), 102).is_some());
+}
+
+/// Found on a busy machine: one of three workers had nothing to do while the other two had read ahead.
+#[test]
+fn offers_read_ahead_never_keep_a_worker_from_a_free_place() {
+    let state = state();
+    let settings = GroupSettings { strict: false, in_flight: 3, batch_lines: 5, ..GroupSettings::named("a") };
+    let mut group = Group::new(settings, &state);
+    group.offer(view(&state, 31), false, 1).unwrap();
+    group.lease(view(&state, 31), 1, Seq(5), 100).unwrap();
+    assert_eq!(group.offer(view(&state, 31), true, 2).unwrap().range, range(6, 10));
+    group.offer(view(&state, 31), false, 3).unwrap();
+    group.lease(view(&state, 31), 3, Seq(15), 101).unwrap();
+    assert_eq!(group.offer(view(&state, 31), true, 4), Err(Idle::InFlight), "one is read ahead already");
+    assert_eq!(group.offer(view(&state, 31), false, 5).unwrap().range, range(16, 20), "for the third");
+}
+
+#[test]
+fn new_settings_apply_from_the_next_batch_and_leases_continue_as_they_began() {
+    let mut state = state();
+    let three = GroupSettings { strict: false, in_flight: 3, batch_lines: 5, ..GroupSettings::named("a") };
+    let mut group = Group::new(three, &state);
+    for token in 1..=3 {
+        group.offer(view(&state, 31), false, token).unwrap();
+        group.lease(view(&state, 31), token, Seq(token * 5), token).unwrap();
+    }
+    group.set(GroupSettings { batch_lines: 2, ..GroupSettings::named("a") });
+    assert_eq!(group.offer(view(&state, 31), false, 4), Err(Idle::InFlight), "in strict order now");
+    for (token, lines) in [(2, range(6, 10)), (1, range(1, 5))] {
+        let lease = group.take(token).unwrap();
+        assert_eq!(group.acked(lease, 0), GroupChange::Ack { range: lines });
+        state.acks.insert(lines);
+        assert_eq!(group.offer(view(&state, 31), false, 4), Err(Idle::InFlight));
+    }
+    let lease = group.take(3).unwrap();
+    group.failed(view(&state, 31), lease, FAILED, &NONE_REJECTED);
+    let later = View { now_ms: 200, ..view(&state, 31) };
+    let offer = group.offer(later, false, 4).unwrap();
+    assert_eq!(offer.range, range(11, 15), "the failed batch comes first, unchanged");
+    group.lease(later, 4, offer.range.last, 9).unwrap();
+    let lease = group.take(9).unwrap();
+    group.acked(lease, 0);
+    state.acks.insert(range(11, 15));
+    assert_eq!(group.offer(view(&state, 31), false, 5).unwrap().range, range(16, 17));
+}
+
+#[test]
+fn a_group_blocked_by_damage_continues_once_it_may_skip_it() {
+    let state = state();
+    let mut group = Group::new(GroupSettings::named("a"), &state);
+    group.block_unreadable("line 1".to_owned(), false);
+    group.set(GroupSettings { timeout_ms: 1, ..GroupSettings::named("a") });
+    assert_eq!(
+        group.offer(view(&state, 31), false, 1),
+        Err(Idle::Blocked(Blocked::Damage("line 1".to_owned())))
+    );
+    group.set(GroupSettings { skip_damage: true, ..GroupSettings::named("a") });
+    assert_eq!(group.offer(view(&state, 31), false, 1).unwrap().range, range(1, 30));
+}
+
+/// Found by torture: a line that was parked between its offer and its lease was delivered although it was a dead letter.
+#[test]
+fn a_line_that_is_parked_while_it_is_offered_is_not_leased() {
+    let mut state = state();
+    let mut group = Group::new(GroupSettings { batch_lines: 2, ..GroupSettings::named("default") }, &state);
+    group.offer(view(&state, 5), false, 1).unwrap();
+    group.settled(range(1, 1), 0);
+    state.acks.insert(range(1, 1));
+    group.made_durable();
+    assert!(group.lease(view(&state, 5), 1, Seq(2), 7).is_none(), "of a fresh batch");
+    assert_eq!(group.offer(view(&state, 5), false, 2).unwrap().range, range(2, 3));
+    group.lease(view(&state, 5), 2, Seq(2), 8).unwrap();
+    let lease = group.take(8).unwrap();
+    group.failed(view(&state, 5), lease, FAILED, &NONE_REJECTED);
+    let later = View { now_ms: 200, ..view(&state, 5) };
+    assert_eq!(group.offer(later, false, 3).unwrap().range, range(2, 2));
+    group.settled(range(2, 2), 200);
+    state.acks.insert(range(2, 2));
+    group.made_durable();
+    let later = View { now_ms: 200, ..view(&state, 5) };
+    assert!(group.lease(later, 3, Seq(2), 9).is_none(), "of a batch that is delivered again");
+    assert_eq!(group.offer(later, false, 4).unwrap().range, range(3, 4));
+}
+
+/// A line that was in flight each time another one killed the process was given up on.
+#[test]
+fn after_a_crash_a_suspect_is_in_flight_alone_so_that_a_death_is_caused_by_it() {
+    let mut state = state();
+    let settings = GroupSettings { strict: false, in_flight: 3, batch_lines: 1, ..GroupSettings::named("a") };
+    let mut group = Group::new(settings.clone(), &state);
+    for token in 1..=3 {
+        group.offer(view(&state, 9), false, token).unwrap();
+        let (_, change) = group.lease(view(&state, 9), token, Seq(token), token).unwrap();
+        state.apply(&change);
+    }
+    state.begin_run();
+    assert!(state.deaths.is_empty(), "any of the three may be the cause: {state:?}");
+    let mut group = Group::new(settings.clone(), &state);
+    for token in 1..=2 {
+        assert_eq!(group.offer(view(&state, 9), false, token).unwrap().range, range(token, token));
+        assert_eq!(group.offer(view(&state, 9), false, 10), Err(Idle::InFlight), "alone");
+        let (_, change) = group.lease(view(&state, 9), token, Seq(token), token).unwrap();
+        state.apply(&change);
+        assert_eq!(group.offer(view(&state, 9), true, 10), Err(Idle::InFlight), "nothing is read ahead");
+        let lease = group.take(token).unwrap();
+        state.apply(&group.acked(lease, 0));
+        group.made_durable();
+    }
+    let offer = group.offer(view(&state, 9), false, 3).unwrap();
+    let (_, change) = group.lease(view(&state, 9), 3, offer.range.last, 3).unwrap();
+    state.apply(&change);
+    state.begin_run();
+    assert_eq!(state.deaths.iter().collect::<Vec<_>>(), [(&Seq(3), &1)]);
+    // It fails without killing the process: from then on others are in flight with it.
+    let mut group = Group::new(settings, &state);
+    group.offer(view(&state, 9), false, 1).unwrap();
+    group.lease(view(&state, 9), 1, Seq(3), 1).unwrap();
+    let lease = group.take(1).unwrap();
+    group.failed(view(&state, 9), lease, FAILED, &NONE_REJECTED);
+    let later = View { now_ms: 200, ..view(&state, 9) };
+    for token in 2..=4 {
+        group.offer(later, false, token).unwrap();
+    }
+}
+
+/// A line far ahead that was parked and revived was delivered before lines that were never delivered.
+#[test]
+fn in_strict_order_a_revived_line_waits_for_its_turn() {
+    let mut state = state();
+    let mut group = Group::new(GroupSettings { batch_lines: 4, ..GroupSettings::named("default") }, &state);
+    group.settled(range(7, 7), 0);
+    state.apply(&GroupChange::Dead { seq: Seq(7) });
+    group.made_durable();
+    state.apply(&GroupChange::Revive { seq: Seq(7) });
+    group.revive(Seq(7));
+    let mut found = Vec::new();
+    for token in 1..=4 {
+        let offer = group.offer(view(&state, 11), false, token).unwrap();
+        let (_, change) = group.lease(view(&state, 11), token, offer.range.last, token).unwrap();
+        state.apply(&change);
+        let lease = group.take(token).unwrap();
+        state.apply(&group.acked(lease, 0));
+        group.made_durable();
+        found.push(lease.range);
+    }
+    assert_eq!(found, [range(1, 4), range(5, 6), range(7, 7), range(8, 10)]);
+}
+
+#[test]
+fn a_stale_token_changes_nothing() {
+    let state = state();
+    let mut group = Group::new(GroupSettings::named("default"), &state);
+    group.offer(view(&state, 5), false, 1).unwrap();
+    group.lease(view(&state, 5), 1, Seq(4), 7).unwrap();
+    assert!(group.take(8).is_none());
+    assert!(group.take(7).is_some());
+    assert!(group.take(7).is_none(), "a lease ends once");
+}
+
+#[test]
+fn an_empty_or_paused_group_gives_the_reason() {
+    let mut state = state();
+    let mut group = Group::new(GroupSettings::named("default"), &state);
+    assert_eq!(group.offer(view(&state, 1), false, 1), Err(Idle::Empty));
+    state.paused = true;
+    assert_eq!(group.offer(view(&state, 5), false, 1), Err(Idle::Paused));
+}

@@ -1,0 +1,220 @@
+//! Offers, leases, and what follows when a lease ends.
+
+use spillq_storage::{
+    DeadCause, DeadLetter, Error, GroupChange, GroupId, Loss, REASON_BYTES_MAX, Seq, SeqRange,
+};
+use tokio::sync::oneshot;
+
+use super::answer::{Pending, send};
+use super::{Asked, Owner, view};
+use crate::queue::clock;
+use crate::queue::command::{Lease, Offer, Settled, Verdict};
+use crate::queue::group::{Condemned, Idle};
+use crate::queue::reason::reason;
+
+impl Owner {
+    /// A worker asks for lines. They are offered once the commit is durable; but lines to read ahead are offered at once,
+    /// so that reading overlaps with the sync.
+    pub(super) fn next(&mut self, asked: Asked) {
+        let token = self.next_token;
+        let view = view(&self.log, asked.group).filter(|_| asked.ahead);
+        let offer = match (self.groups.get_mut(&asked.group), view) {
+            (Some(group), Some(view)) => group.offer_ahead(view, token),
+            _ => None,
+        };
+        match offer {
+            Some(offer) => {
+                self.next_token += 1;
+                self.offer(asked, offer);
+            }
+            None => self.asked.push(asked),
+        }
+    }
+
+    fn offer(&mut self, to: Asked, offer: Offer) {
+        if to.reply.send(offer).is_err()
+            && let Some(group) = self.groups.get_mut(&to.group)
+        {
+            group.release_offer(offer.reservation);
+        }
+    }
+
+    /// Offers lines to the workers that wait, as far as there are any.
+    pub(super) fn offer_waiting(&mut self) {
+        self.wake_ms = None;
+        for asked in std::mem::take(&mut self.asked) {
+            if self.stopping || asked.reply.is_closed() {
+                continue;
+            }
+            let token = self.next_token;
+            let view = view(&self.log, asked.group);
+            let (Some(group), Some(view)) = (self.groups.get_mut(&asked.group), view) else { continue };
+            match group.offer(view, asked.ahead, token) {
+                Ok(offer) => {
+                    self.next_token += 1;
+                    self.offer(asked, offer);
+                }
+                Err(idle) => {
+                    if let Idle::Until(at) = idle {
+                        self.wake_ms = Some(self.wake_ms.map_or(at, |wake| wake.min(at)));
+                    }
+                    self.asked.push(asked);
+                }
+            }
+        }
+    }
+
+    /// Leases the lines of an offer. The group has noted the ack of the batch before it when that was gathered, so that
+    /// both go into the same commit: one sync a batch.
+    pub(super) fn lease(
+        &mut self,
+        id: GroupId,
+        reservation: u64,
+        last: Seq,
+        reply: oneshot::Sender<Option<Lease>>,
+    ) {
+        let token = self.next_token;
+        let view = view(&self.log, id);
+        let leased = match (self.groups.get_mut(&id), view) {
+            (Some(group), Some(view)) => group.lease(view, reservation, last, token),
+            _ => None,
+        };
+        match leased {
+            Some((lease, change)) => {
+                self.next_token += 1;
+                self.commit.groups.push((id, change));
+                self.answers.push(Pending::Lease(reply, lease));
+            }
+            None => send(reply, None),
+        }
+    }
+
+    /// Ends a lease.
+    pub(super) fn settle(
+        &mut self,
+        id: GroupId,
+        token: u64,
+        verdict: Verdict,
+        reply: oneshot::Sender<Settled>,
+    ) -> Result<(), Error> {
+        let view = view(&self.log, id);
+        let (Some(group), Some(view)) = (self.groups.get_mut(&id), view) else {
+            send(reply, Settled::Stale);
+            return Ok(());
+        };
+        let Some(lease) = group.take(token) else {
+            send(reply, Settled::Stale);
+            return Ok(());
+        };
+        let change = match verdict {
+            Verdict::Done => group.acked(lease, view.now_ms),
+            Verdict::Released => group.released(lease),
+            Verdict::Failed { kind, summary, tail, timed_out } => {
+                group.activity.failed(lease.range, (kind, timed_out), view.now_ms);
+                tracing::warn!(group = group.settings().name, lines = %lease.range, "{summary}");
+                let said = reason(&summary, &tail);
+                let log = &self.log;
+                let rejected_below = |seq: Seq, most: u32| log.rejected_below(id, seq, most);
+                let change = group.failed(view, lease, (kind, &said), &rejected_below);
+                group.last_failure = Some(said);
+                change
+            }
+        };
+        self.commit.groups.push((id, change));
+        // In the same commit as the end of the lease.
+        self.dead_letter_condemned_of(id)?;
+        self.answers.push(Pending::Settled(reply));
+        Ok(())
+    }
+
+    /// Makes dead letters of all condemned lines whose turn it is, in the commit that is being gathered.
+    pub(super) fn dead_letter_condemned(&mut self) -> Result<(), Error> {
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        ids.into_iter().try_for_each(|id| self.dead_letter_condemned_of(id))
+    }
+
+    /// The same for one group. At the limit of dead letters the line stays condemned, and the group is blocked.
+    fn dead_letter_condemned_of(&mut self, id: GroupId) -> Result<(), Error> {
+        loop {
+            let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+            let log = &self.log;
+            let rejected_below = |seq: Seq, most: u32| log.rejected_below(id, seq, most);
+            let Some(condemned) = group.condemned(clock::now_ms(), &rejected_below) else { return Ok(()) };
+            if self.log.is_dead_full(id) || !self.dead_letter(id, condemned)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes a line to the dead letters, durably, and its end into the commit that is being gathered. Returns false if
+    /// the line cannot be read: it stays.
+    pub(super) fn dead_letter(&mut self, id: GroupId, condemned: Condemned) -> Result<bool, Error> {
+        let Condemned { seq, cause, mut reason } = condemned;
+        let block = match self.log.reader().block(seq) {
+            Ok(block) => block,
+            Err(error) => {
+                if let Some(group) = self.groups.get_mut(&id) {
+                    let what = format!("line {seq} is to become a dead letter: {error}");
+                    group.block_unreadable(what, error.is_refused());
+                }
+                return Ok(false);
+            }
+        };
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+        // The failure that led here may be in the same commit.
+        let line = SeqRange::one(seq);
+        let is_failure = |(of, change): &&(GroupId, GroupChange)| {
+            *of == id
+                && matches!(change, GroupChange::Return { range, failed_for_ms: Some(_) } if *range == line)
+        };
+        let gathered = self.commit.groups.iter().filter(is_failure).count();
+        let attempts = self.log.state().groups.get(&id).map_or(0, |group| group.attempts(seq));
+        let attempts = attempts.saturating_add(u32::try_from(gathered).unwrap_or(u32::MAX));
+        let letter = DeadLetter { group: id, seq, cause, attempts, time_ms: clock::wall_ms(), reason };
+        self.log.bury(&letter, &block)?;
+        self.commit.groups.push((id, GroupChange::Dead { seq }));
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.settled(line, clock::now_ms());
+            // Lines that an operator parks are logged together, with their number.
+            if cause != DeadCause::Parked {
+                tracing::warn!(group = group.settings().name, %seq, attempts, "line moved to the dead letters");
+            }
+        }
+        Ok(true)
+    }
+
+    /// A worker could not read lines of an offer.
+    pub(super) fn unreadable(
+        &mut self,
+        id: GroupId,
+        reservation: u64,
+        range: SeqRange,
+        what: String,
+        is_refused: bool,
+    ) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.release_offer(reservation);
+        // Lines that were recorded as lost before this group was created: it skips them, as the others did.
+        let losses = self.log.state().losses.iter();
+        let known: Vec<SeqRange> = losses.filter_map(|loss| loss.range.intersection(range)).collect();
+        let waits =
+            self.log.state().groups.get(&id).and_then(|state| state.acks.gap(range.first, range.last));
+        if waits.is_some_and(|waits| known.iter().any(|known| known.contains(waits.first))) {
+            for range in known {
+                group.settled(range, clock::now_ms());
+                self.commit.groups.push((id, GroupChange::Ack { range }));
+            }
+            return;
+        }
+        let name = &group.settings().name;
+        if is_refused || !group.settings().skip_damage {
+            tracing::error!(group = name, lines = %range, "{what}; the group is blocked");
+            group.block_unreadable(format!("lines {range}: {what}"), is_refused);
+            return;
+        }
+        tracing::error!(group = name, lines = %range, "{what}; the lines are lost");
+        group.settled(range, clock::now_ms());
+        self.commit.groups.push((id, GroupChange::Ack { range }));
+        self.commit.losses.push(Loss::unreadable(range, what));
+    }
+}

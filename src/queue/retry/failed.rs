@@ -1,0 +1,239 @@
+//! What follows when a delivery fails: a back-off, a bisection, a condemned line.
+
+use spillq_storage::{DeadCause, Seq, SeqRange};
+
+use super::part::{Part, Standing};
+use super::{GroupWait, Numbers, Retries};
+use crate::queue::failure::FailureKind;
+use crate::queue::settings::Stuck;
+
+/// Doublings of the back-off that count: 2^20 times any initial back-off exceeds every maximum.
+const DOUBLINGS_MAX: u32 = 20;
+/// Condemned lines that wait for lines before them. A processor that names the first bad line makes one at a time. One that
+/// names them backwards is not believed beyond this, as the reason of each (4 KiB) is held in memory.
+const CONDEMNED_MAX: usize = 64;
+
+/// What the log remembers of a line that was delivered alone, before this delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::queue) struct Remembered {
+    /// Failures alone, over all runs.
+    pub failures: u32,
+    /// For how long it had been failing at the last of them.
+    pub for_ms: u64,
+    /// As many lines directly below it as allowed are rejected dead letters: if it is rejected too, the group is refused.
+    pub exceeds_rejects: bool,
+}
+
+/// The result of a failed delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::queue) struct Failed {
+    /// For how long the line has been failing, if the failure counts. `None` if nothing is charged.
+    pub charged_ms: Option<u64>,
+    /// The line that becomes a dead letter because of it.
+    pub condemned: Option<Seq>,
+}
+
+impl Retries {
+    /// A delivery failed.
+    pub(in crate::queue) fn failed(
+        &mut self,
+        range: SeqRange,
+        kind: FailureKind,
+        now_ms: u64,
+        line: Remembered,
+    ) -> Failed {
+        let known = self.parts.iter().position(|part| part.range == range).map(|at| self.parts.remove(at));
+        let is_fresh = known.is_none();
+        let known = known.unwrap_or_else(|| Part::new(range, Standing::Batch));
+        let mut part = Part { in_flight: false, suspect: false, ..known };
+        if kind.spares_the_lines() {
+            self.spare(part, kind, now_ms);
+            return Failed::default();
+        }
+        self.group_wait = None;
+        let blames = kind.blames(range) || kind == FailureKind::TooLarge;
+        if is_fresh && !self.strict && !blames {
+            self.fresh_not_before_ms = now_ms + self.backoff(self.fresh_streak);
+            self.fresh_streak += 1;
+        }
+        let charged_ms = Some(for_how_long(&mut part, line, now_ms));
+        if part.is_one_line() {
+            return self.failed_alone(part, (kind, line), now_ms, charged_ms);
+        }
+        match kind {
+            FailureKind::BadLine(bad) if range.contains(bad) && self.believes_numbers() => {
+                return Failed { charged_ms, condemned: self.cut_out(&part, bad, now_ms) };
+            }
+            _ if blames => self.bisect(&part, Standing::Batch, now_ms),
+            _ => {
+                let until = now_ms + self.backoff(self.streak);
+                self.streak += 1;
+                part.failures += 1;
+                if part.standing == Standing::Bisected || part.failures > 1 {
+                    // An unordered group tries the halves soon: other lines continue meanwhile.
+                    let until = if self.strict { until } else { now_ms + self.settings.initial_ms };
+                    self.bisect(&part, Standing::Bisected, until);
+                } else {
+                    part.not_before_ms = if self.strict { until } else { now_ms + self.backoff(part.rounds) };
+                    self.put(part.clone());
+                }
+                self.merge_if_down(part.whole, now_ms);
+            }
+        }
+        Failed { charged_ms, condemned: None }
+    }
+
+    /// The failure says nothing of the lines: they stay as they are, and the group waits.
+    fn spare(&mut self, mut part: Part, kind: FailureKind, now_ms: u64) {
+        // A destination that asks for no pause again and again gets one.
+        let wait_ms = if let FailureKind::Later(ms) = kind { ms } else { u64::MAX };
+        part.not_before_ms = now_ms + wait_ms.max(self.settings.initial_ms).min(self.settings.max_ms);
+        let wait = if kind == FailureKind::Refused { GroupWait::Refused } else { GroupWait::Later };
+        self.refusals = if wait == GroupWait::Refused { self.refusals + 1 } else { 0 };
+        self.group_wait = Some((part.not_before_ms, wait));
+        self.put(part);
+    }
+
+    /// A delivery of a line alone failed.
+    fn failed_alone(
+        &mut self,
+        mut part: Part,
+        (kind, line): (FailureKind, Remembered),
+        now_ms: u64,
+        charged_ms: Option<u64>,
+    ) -> Failed {
+        let seq = part.range.first;
+        let blamed = kind.blames(part.range);
+        if part.standing == Standing::Revived {
+            part.failures += 1;
+            part.condemned = Some(if blamed { DeadCause::Rejected } else { DeadCause::Failed });
+            self.put(part);
+            return Failed { charged_ms, condemned: Some(seq) };
+        }
+        if blamed {
+            let again =
+                matches!(part.standing, Standing::Named | Standing::Rejected) || self.believes_rejections;
+            if again && line.exceeds_rejects {
+                // Not charged: the line may not be at fault.
+                self.put(part);
+                self.refuse(seq, now_ms);
+                return Failed::default();
+            }
+            part.failures += 1;
+            if part.standing == Standing::Named && kind == FailureKind::BadLine(seq) {
+                // Any other answer rejects the line too, but does not confirm its number.
+                self.numbers = Numbers::Right;
+            }
+            part.standing = Standing::Rejected;
+            part.not_before_ms = now_ms;
+            self.believes_rejections |= again;
+            part.condemned = again.then_some(DeadCause::Rejected);
+            self.put(part);
+            return Failed { charged_ms, condemned: again.then_some(seq) };
+        }
+        let doublings = if self.strict { self.streak } else { part.rounds + part.failures };
+        self.streak += 1;
+        part.failures += 1;
+        part.not_before_ms = now_ms + self.backoff(doublings);
+        if part.standing == Standing::Batch {
+            part.standing = Standing::Bisected;
+        }
+        let tried = line.failures.saturating_add(1) >= self.settings.attempts;
+        let for_long = charged_ms >= Some(self.settings.give_up_after_ms);
+        let given_up = self.settings.stuck == Stuck::DeadLetter && for_long;
+        let condemned = tried && (given_up || (!self.strict && part.others_acked));
+        part.condemned = condemned.then_some(DeadCause::Failed);
+        let whole = part.whole;
+        self.put(part);
+        if !condemned {
+            self.merge_if_down(whole, now_ms);
+        }
+        Failed { charged_ms, condemned: condemned.then_some(seq) }
+    }
+
+    fn believes_numbers(&self) -> bool {
+        let condemned = self.parts.iter().filter(|part| part.condemned.is_some()).count();
+        self.numbers != Numbers::Wrong && condemned < CONDEMNED_MAX
+    }
+
+    /// Unordered: if every part of a whole has failed and no line was acked, the destination is assumed to be down. What is
+    /// left of the whole is delivered together again, after a back-off that doubles each time; its next failure bisects
+    /// it.
+    fn merge_if_down(&mut self, whole: SeqRange, now_ms: u64) {
+        let mut parts = self.parts.iter().filter(|part| part.whole == whole);
+        let is_down = !self.strict
+            && parts.clone().count() > 1
+            && parts.all(|part| part.failures > 0 && !part.others_acked && part.is_plain());
+        if !is_down {
+            return;
+        }
+        let (mine, others): (Vec<Part>, Vec<Part>) =
+            std::mem::take(&mut self.parts).into_iter().partition(|part| part.whole == whole);
+        self.parts = others;
+        let rounds = 1 + mine.iter().map(|part| part.rounds).max().unwrap_or(0);
+        let not_before_ms = now_ms + self.backoff(rounds);
+        let mut merged: Vec<SeqRange> = Vec::new();
+        for range in mine.iter().map(|part| part.range) {
+            match merged.last_mut() {
+                Some(last) if last.last.next() == range.first => last.last = range.last,
+                _ => merged.push(range),
+            }
+        }
+        for range in merged {
+            let new = Part { rounds, not_before_ms, failures: 1, ..Part::new(range, Standing::Batch) };
+            // A single line that remains keeps what is known of it.
+            let alone = mine.iter().find(|part| part.range == range && part.is_one_line());
+            self.put(alone.map_or(new, |part| Part { rounds, not_before_ms, whole: range, ..part.clone() }));
+        }
+    }
+
+    fn bisect(&mut self, part: &Part, standing: Standing, not_before_ms: u64) {
+        let SeqRange { first, last } = part.range;
+        let middle = Seq(first.0 + (last.0 - first.0) / 2);
+        for range in [SeqRange::new(first, middle), SeqRange::new(middle.next(), last)].into_iter().flatten()
+        {
+            self.put(Part {
+                whole: part.whole,
+                rounds: part.rounds,
+                not_before_ms,
+                ..Part::new(range, standing)
+            });
+        }
+    }
+
+    /// The processor named a line of the batch: the others are delivered without it. Returns the line if it is condemned at
+    /// once, because earlier numbers were right.
+    fn cut_out(&mut self, part: &Part, bad: Seq, now_ms: u64) -> Option<Seq> {
+        let SeqRange { first, last } = part.range;
+        let before = if first < bad { SeqRange::new(first, bad.prev()) } else { None };
+        let after = SeqRange::new(bad.next(), last);
+        let like = |range, standing| Part {
+            whole: part.whole,
+            rounds: part.rounds,
+            not_before_ms: now_ms,
+            ..Part::new(range, standing)
+        };
+        for range in [before, after].into_iter().flatten() {
+            self.put(like(range, Standing::Batch));
+        }
+        let condemned = (self.numbers == Numbers::Right).then_some(DeadCause::Rejected);
+        self.put(Part { condemned, ..like(SeqRange::one(bad), Standing::Named) });
+        condemned.map(|_| bad)
+    }
+
+    fn backoff(&self, doublings: u32) -> u64 {
+        let factor = 1u64 << doublings.min(DOUBLINGS_MAX);
+        self.settings.initial_ms.saturating_mul(factor).min(self.settings.max_ms)
+    }
+}
+
+/// For how many milliseconds the line of a part has been failing, this failure included. 0 for several lines.
+fn for_how_long(part: &mut Part, line: Remembered, now_ms: u64) -> u64 {
+    if !part.is_one_line() {
+        return 0;
+    }
+    let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    let for_ms = i64::try_from(line.for_ms).unwrap_or(i64::MAX);
+    let since = *part.failing_since_ms.get_or_insert(now.saturating_sub(for_ms));
+    u64::try_from(now.saturating_sub(since)).unwrap_or_default()
+}
