@@ -18,7 +18,7 @@ use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::plain::{acts, plain};
+use crate::plain::{escape, escape_but_tabs, json_line};
 use crate::processor::SAID_BY_COMMAND;
 
 /// For so long a message that comes again is counted.
@@ -84,11 +84,11 @@ struct Shared {
 impl Shared {
     fn write(&self, line: &Line, more: Option<More>) {
         let text = match self.format {
-            Format::Text => line.text(more, self.colour),
+            Format::Text => line.text(more, self.colour).into_bytes(),
             Format::Json => line.json(more),
         };
         // Where standard error is gone there is nobody to tell.
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        let _ = std::io::stderr().lock().write_all(&text);
     }
 
     fn tell_counts(&self) {
@@ -217,10 +217,10 @@ impl Line {
             (true, Level::INFO) => ("\x1b[32m", "\x1b[0m"),
             (true, _) => ("\x1b[2m", "\x1b[0m"),
         };
-        let mut text = format!("{} {on}{:>5}{off} {}", now(), self.level.as_str(), plain(&self.message));
+        let mut text = format!("{} {on}{:>5}{off} {}", now(), self.level.as_str(), escape(&self.message));
         // Writing to a string does not fail.
         for (name, _, value) in &self.fields {
-            let _ = write!(text, " {name}={}", plain(value));
+            let _ = write!(text, " {name}={}", escape(value));
         }
         if let Some(more @ More { times, seconds, .. }) = more {
             let last = more.last();
@@ -235,16 +235,10 @@ impl Line {
     fn text_of_command(&self) -> String {
         let group = self.fields.iter().find(|(name, ..)| *name == "group");
         let group = group.and_then(|(_, group, _)| group.as_str()).unwrap_or_default();
-        let mut text = format!("{} group {}: ", now(), plain(group));
-        for (at, part) in self.message.split('\t').enumerate() {
-            text.push_str(if at > 0 { "\t" } else { "" });
-            text.push_str(&plain(part));
-        }
-        text.push('\n');
-        text
+        format!("{} group {}: {}\n", now(), escape(group), escape_but_tabs(&self.message))
     }
 
-    fn json(&self, more: Option<More>) -> String {
+    fn json(&self, more: Option<More>) -> Vec<u8> {
         let mut object = Map::new();
         object.insert("time".to_owned(), Value::from(now()));
         object.insert("level".to_owned(), Value::from(self.level.as_str().to_lowercase()));
@@ -256,18 +250,10 @@ impl Line {
             object.insert("repeated_in_seconds".to_owned(), Value::from(seconds));
             object.insert("repeated_until".to_owned(), Value::from(more.last()));
         }
-        // JSON leaves alone what lies above ASCII and may act all the same; it can only stand within strings.
-        let mut text = String::new();
-        for c in Value::Object(object).to_string().chars() {
-            if acts(c) {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    let _ = write!(text, "\\u{unit:04x}");
-                }
-            } else {
-                text.push(c);
-            }
-        }
-        text + "\n"
+        let mut text = Vec::new();
+        // Strings and numbers are written to memory, which does not fail.
+        let _ = json_line(&mut text, &object);
+        text
     }
 }
 
@@ -337,6 +323,7 @@ impl Fold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plain::needs_escape;
 
     fn line(message: &str) -> Line {
         let fields = vec![("group", Value::from("a"), "\"a\"".to_owned())];
@@ -402,10 +389,10 @@ mod tests {
         let last = more.last();
         let clock = last.split_once('T').unwrap().1;
         assert!(text.ends_with(&format!(" (… 37 more times in 60 s, the last at {clock})\n")), "{text:?}");
-        assert!(!text.trim_end().contains(acts) && last < now(), "{text:?} {last}");
+        assert!(!text.trim_end().contains(needs_escape) && last < now(), "{text:?} {last}");
         assert!(text.contains(r"WARN a\x1b[2J\nfake: 1\u{9b}31m\u{202e} path=a\x1b[2J"), "{text}");
-        let json = hostile.json(Some(more));
-        assert!(!json.trim_end().contains(acts), "{json:?}");
+        let json = String::from_utf8(hostile.json(Some(more))).unwrap();
+        assert!(!json.trim_end().contains(needs_escape), "{json:?}");
         let read: Value = serde_json::from_str(&json).unwrap();
         assert_eq!((&read["message"], &read["fields"]["path"]), (&Value::from(wild), &Value::from(wild)));
         assert_eq!((&read["level"], &read["repeated"]), (&Value::from("warn"), &Value::from(37)));

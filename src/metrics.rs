@@ -10,8 +10,9 @@ mod facts;
 mod process;
 mod text;
 
+use crate::plain::escape_path;
 use crate::queue::{GroupStatus, now_ms, wall_ms};
-use crate::tail::{SourceState, SourceStatus, shown};
+use crate::tail::{SourceState, SourceStatus};
 
 pub use budget::{PARTS, Part, Unit};
 pub use facts::Facts;
@@ -289,7 +290,7 @@ fn series(metric: &Metric, facts: &Facts<'_>) -> Vec<(Labels, f64)> {
         Of::Source(figure) => {
             let (own, others) = sources(facts);
             let labels = |source: &SourceStatus| {
-                vec![("source", source.source.0.to_string()), ("path", shown(&source.path))]
+                vec![("source", source.source.0.to_string()), ("path", escape_path(&source.path))]
             };
             let rest = vec![("source", OTHERS.to_owned()), ("path", String::new())];
             let sum = others.iter().map(|source| figure(source)).sum();

@@ -5,7 +5,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use spillq::processor::fuzzing::{Said, exec_answer, harmless};
+use spillq::plain::harmless;
+use spillq::processor::fuzzing::{Said, exec_answer};
 use spillq_fuzz::Choices;
 use spillq_fuzz::wire::{Wire, run};
 

@@ -5,7 +5,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use spillq::processor::fuzzing::{harmless, http_outcome};
+use spillq::plain::harmless;
+use spillq::processor::fuzzing::http_outcome;
 use spillq::processor::{EVIDENCE_BYTES_MAX, Outcome};
 use spillq_fuzz::Choices;
 use spillq_fuzz::wire::{Wire, run};

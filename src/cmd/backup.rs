@@ -4,7 +4,7 @@
 //! synced; before that it has a name of its own beside it, which a kill leaves behind.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,10 +13,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use spillq_storage::{BackupFile, Snapshot};
 
-use super::{Exit, Failure, store, store_dir, wrote};
+use super::output::say;
+use super::{Exit, Failure, store, store_dir};
 use crate::cli::BackupArgs;
 use crate::http::{AdminJson, AnswerJson, Client};
-use crate::plain::{counted, size};
+use crate::plain::{counted, escape_path, size};
 
 /// A sign of life for the service, well within what it waits.
 const RENEW: Duration = Duration::from_secs(10);
@@ -46,7 +47,7 @@ pub fn run(args: &BackupArgs) -> Result<Exit, Failure> {
         }
     };
     let (lines, bytes) = (counted(snapshot.lines(), "line"), size(bytes));
-    wrote(writeln!(io::stdout(), "{lines} ({bytes}) copied to {}", args.to.display()))
+    say(format!("{lines} ({bytes}) copied to {}", escape_path(&args.to)))
 }
 
 /// The service removes nothing meanwhile.

@@ -4,11 +4,12 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::{Exit, Failure, settings, wrote};
+use super::output::{Output, say, say_json, wrote};
+use super::{Exit, Failure, settings};
 use crate::cli::{ConfigArgs, ConfigCommand, ConfigFileArgs};
 use crate::config::{DOCUMENTED, Kind, Loaded, Overrides, as_json, as_toml};
 use crate::http::{Client, ReloadJson};
-use crate::plain::plain;
+use crate::plain::escape_path;
 use crate::service::preview;
 
 /// Where a configuration is written, and looked for by `config check`, when none is named.
@@ -30,18 +31,16 @@ pub fn run(args: &ConfigArgs) -> Result<Exit, Failure> {
 fn check(args: &ConfigFileArgs) -> Result<Exit, Failure> {
     let file = args.named().unwrap_or(Path::new(USUAL_FILE));
     let loaded = settings(Some(file), Overrides::default())?;
-    let mut out = io::stdout().lock();
     let warnings = preview(&loaded.settings)
         .map_err(|error| Failure::could_not_run(format!("{} is not valid", file.display())).because(error))?;
-    let mut text = format!("{}: valid\n{}\n", file.display(), summary(&loaded));
-    for warning in warnings {
-        text += &format!("warning: {}\n", plain(&warning));
-    }
-    wrote(out.write_all(text.as_bytes()))
+    let mut lines = vec![format!("{}: valid", escape_path(file))];
+    lines.extend(summary(&loaded));
+    lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
+    print(&lines)
 }
 
 /// A few lines for people: what would run.
-fn summary(loaded: &Loaded) -> String {
+fn summary(loaded: &Loaded) -> Vec<String> {
     let settings = &loaded.settings;
     let mut lines = vec![format!("data dir: {}", settings.data_dir.display())];
     for follow in &settings.follow {
@@ -69,7 +68,7 @@ fn summary(loaded: &Loaded) -> String {
         };
         lines.push(format!("group {}: {processor}", group.name));
     }
-    lines.join("\n")
+    lines
 }
 
 fn show(args: &ConfigFileArgs, json: bool) -> Result<Exit, Failure> {
@@ -82,9 +81,7 @@ fn reload(data_dir: &Path, json: bool) -> Result<Exit, Failure> {
     let none = || Failure::could_not_run(format!("{}: no service runs on it", data_dir.display()));
     let answer: ReloadJson = Client::connect(data_dir).ok_or_else(none)?.post("/v1/reload", &())?;
     if json {
-        let text =
-            serde_json::to_string(&answer).map_err(|error| Failure::could_not_run(error.to_string()))?;
-        let exit = wrote(writeln!(io::stdout(), "{text}"))?;
+        let exit = say_json(&answer)?;
         return Ok(if answer.taken { exit } else { Exit::CouldNotRun });
     }
     if !answer.taken {
@@ -99,7 +96,7 @@ fn reload(data_dir: &Path, json: bool) -> Result<Exit, Failure> {
     let later = answer.changes.iter().filter(|change| change.needs_restart);
     lines.extend(later.map(|change| format!("needs a restart: {}", change.what)));
     lines.extend(answer.notes.iter().map(|note| format!("note: {note}")));
-    wrote(lines.iter().try_for_each(|line| writeln!(io::stdout(), "{line}")))
+    print(&lines)
 }
 
 fn init(path: &Path) -> Result<Exit, Failure> {
@@ -116,11 +113,12 @@ fn init(path: &Path) -> Result<Exit, Failure> {
     };
     let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(cannot)?;
     file.write_all(DOCUMENTED.as_bytes()).map_err(cannot)?;
-    let mut out = io::stdout().lock();
-    wrote(writeln!(
-        out,
-        "{}: written, every key with its default; `spillq config check {}` after changes",
-        path.display(),
-        path.display()
-    ))
+    let path = escape_path(path);
+    say(format!("{path}: written, every key with its default; `spillq config check {path}` after changes"))
+}
+
+fn print(lines: &[String]) -> Result<Exit, Failure> {
+    let mut out = Output::stdout();
+    let written = lines.iter().try_for_each(|line| out.line(line));
+    out.end(written)
 }

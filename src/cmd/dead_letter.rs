@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 
 use spillq_storage::Seq;
 
-use super::{Exit, Failure, store, store_dir, wrote};
+use super::output::{Output, say};
+use super::{Exit, Failure, store, store_dir};
 use crate::cli::{DeadLetterArgs, DeadLetterChoiceArgs, DeadLetterCommand, DeadLetterGroupArgs};
 use crate::http::{AdminJson, AnswerJson, DeadLetterJson, LineJson};
-use crate::plain::{counted, plain};
+use crate::plain::{counted, escape_path};
 use origin::Origin;
 
 /// The path that stands for standard output.
@@ -32,12 +33,12 @@ pub fn run(args: &DeadLetterArgs) -> Result<Exit, Failure> {
         DeadLetterCommand::Retry { group, choice } => {
             let seqs = seqs(choice);
             let answer = ask(group, |group| AdminJson::Retry { group, seqs })?;
-            told(&format!("{} put back for delivery", counted(answer.lines, "dead letter")))
+            say(format!("{} put back for delivery", counted(answer.lines, "dead letter")))
         }
         DeadLetterCommand::Discard { group, choice, discard_lines } => {
             let (seqs, discard_lines) = (seqs(choice), *discard_lines);
             let answer = ask(group, |group| AdminJson::Discard { group, seqs, discard_lines })?;
-            told(&format!("{} discarded for good", counted(answer.lines, "dead letter")))
+            say(format!("{} discarded for good", counted(answer.lines, "dead letter")))
         }
         DeadLetterCommand::Park { group, choice } => park(group, choice),
     }
@@ -64,7 +65,7 @@ fn park(group: &DeadLetterGroupArgs, choice: &DeadLetterChoiceArgs) -> Result<Ex
     }
     let moved = counted(parked, "line");
     // What was done is told also where the rest was refused.
-    let done = told(&format!(
+    let done = say(format!(
         "{moved} moved to the dead letters of group {name}; `spillq dead-letter retry` puts them back"
     ))?;
     ended.map(|()| done)
@@ -79,27 +80,23 @@ struct Listed<'l> {
 }
 
 fn list(group: &DeadLetterGroupArgs, json: bool) -> Result<Exit, Failure> {
-    let mut out = io::stdout().lock();
+    let mut out = Output::stdout();
     let from = Origin::of(&store_dir(&group.store)?)?;
     let groups = from.listed(group.group.as_deref())?;
     for group in &groups {
         let name = if groups.len() > 1 { format!("{group} ") } else { String::new() };
         let written = from.each(group, |letter| {
             Ok(if json {
-                print_json(&mut out, &Listed { group, letter })
+                out.json(&Listed { group, letter })
             } else {
-                write!(out, "{name}").and_then(|()| print(&mut out, letter))
+                out.line(format!("{name}{}", summary(letter)))
             })
         })?;
         if written.is_err() {
-            return wrote(written);
+            return out.end(written);
         }
     }
-    Ok(Exit::Fine)
-}
-
-fn told(text: &str) -> Result<Exit, Failure> {
-    wrote(writeln!(io::stdout(), "{text}"))
+    out.end(Ok(()))
 }
 
 fn ask(
@@ -124,36 +121,33 @@ fn seqs(choice: &DeadLetterChoiceArgs) -> Option<Vec<(u64, u64)>> {
     (!choice.all).then(|| choice.seqs.iter().map(|range| (range.first.0, range.last.0)).collect())
 }
 
-fn print(out: &mut impl Write, letter: &DeadLetterJson) -> io::Result<()> {
-    let reason = plain(letter.reason.lines().next().unwrap_or_default());
+fn summary(letter: &DeadLetterJson) -> String {
     let DeadLetterJson { seq, cause, attempts, time, .. } = letter;
-    writeln!(out, "{seq} {}, {}, {time}: {reason}", plain(cause), counted(u64::from(*attempts), "attempt"))
+    let reason = letter.reason.lines().next().unwrap_or_default();
+    format!("{seq} {cause}, {}, {time}: {reason}", counted(u64::from(*attempts), "attempt"))
 }
 
 /// The line, and what the last attempt left behind its first sentence: the end of standard error, or of a reply.
-fn print_whole(out: &mut impl Write, letter: &DeadLetterJson, line: Option<&LineJson>) -> io::Result<()> {
-    print(out, letter)?;
+fn print_whole(
+    out: &mut Output<impl Write>,
+    letter: &DeadLetterJson,
+    line: Option<&LineJson>,
+) -> io::Result<()> {
+    out.line(summary(letter))?;
     match line.map(|line| (&line.text, &line.base64)) {
-        Some((Some(text), _)) => writeln!(out, "  line: {}", plain(text))?,
-        Some((None, Some(base64))) => writeln!(out, "  line (base64): {}", plain(base64))?,
-        _ => writeln!(out, "  (the line is not in the log)")?,
+        Some((Some(text), _)) => out.line(format!("  line: {text}"))?,
+        Some((None, Some(base64))) => out.line(format!("  line (base64): {base64}"))?,
+        _ => out.line("  (the line is not in the log)")?,
     }
-    for evidence in letter.reason.lines().skip(1) {
-        writeln!(out, "  | {}", plain(&evidence.replace('\t', "    ")))?;
-    }
-    Ok(())
-}
-
-fn print_json(out: &mut impl Write, letter: &impl serde::Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, letter)?;
-    out.write_all(b"\n")
+    let mut evidence = letter.reason.lines().skip(1);
+    evidence.try_for_each(|text| out.line(format!("  | {}", text.replace('\t', "    "))))
 }
 
 fn show(group: &DeadLetterGroupArgs, choice: &DeadLetterChoiceArgs, json: bool) -> Result<Exit, Failure> {
     let wanted = |seq: u64| choice.all || choice.seqs.iter().any(|range| range.contains(Seq(seq)));
     let from = Origin::of(&store_dir(&group.store)?)?;
     let group = from.chosen(group.group.as_deref())?;
-    let (mut out, mut shown) = (io::stdout().lock(), 0_u64);
+    let (mut out, mut shown) = (Output::stdout(), 0_u64);
     let written = from.each(&group, |letter| {
         if !wanted(letter.seq) {
             return Ok(Ok(()));
@@ -161,8 +155,7 @@ fn show(group: &DeadLetterGroupArgs, choice: &DeadLetterChoiceArgs, json: bool) 
         shown += 1;
         let line = from.line(letter.seq).map_err(Failure::store)?;
         Ok(if json {
-            print_json(
-                &mut out,
+            out.json(
                 &serde_json::json!({ "group": group, "line": line, "cause": letter.cause, "attempts": letter.attempts, "time": letter.time, "reason": letter.reason }),
             )
         } else {
@@ -174,7 +167,7 @@ fn show(group: &DeadLetterGroupArgs, choice: &DeadLetterChoiceArgs, json: bool) 
         return Err(Failure::could_not_run(format!("group {group} has {what}"))
             .hint("`spillq dead-letter list` names those that there are"));
     }
-    wrote(written)
+    out.end(written)
 }
 
 /// Writes all of them as JSON lines and removes none. One whose line cannot be read says so, and the exit status is 1.
@@ -182,30 +175,30 @@ fn export(group: &DeadLetterGroupArgs, to: Option<&Path>) -> Result<Exit, Failur
     let from = Origin::of(&store_dir(&group.store)?)?;
     let group = from.chosen(group.group.as_deref())?;
     let Some(path) = to else {
-        let mut out = BufWriter::new(io::stdout().lock());
+        let mut out = Output::stdout();
         let (written, _, unread) = export_to(&mut out, &from, &group)?;
-        let exit = wrote(written.and_then(|()| out.flush()))?;
+        let exit = out.end(written)?;
         return Ok(if unread > 0 { Exit::No } else { exit });
     };
     let cannot =
         |error: io::Error| Failure::could_not_run(format!("cannot write {}", path.display())).because(error);
     // A new file, for its owner's eyes: lines may hold what logs hold.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
-    let mut out = BufWriter::new(file);
+    let mut out = Output::new(BufWriter::new(file));
     let (written, letters, unread) = export_to(&mut out, &from, &group)?;
-    let file = written.and_then(|()| out.into_inner().map_err(io::IntoInnerError::into_error));
+    let file = written.and_then(|()| out.into_inner().into_inner().map_err(io::IntoInnerError::into_error));
     file.and_then(|file| file.sync_all()).map_err(cannot)?;
     let letters = counted(letters, "dead letter");
-    told(&format!(
+    say(format!(
         "{letters} of group {group} written to {}; none was removed from the log",
-        path.display()
+        escape_path(path)
     ))?;
     Ok(if unread > 0 { Exit::No } else { Exit::Fine })
 }
 
 /// Gives how many were written, and of how many the line could not be read.
 fn export_to(
-    out: &mut impl Write,
+    out: &mut Output<impl Write>,
     from: &Origin,
     group: &str,
 ) -> Result<(io::Result<()>, u64, u64), Failure> {
@@ -224,7 +217,7 @@ fn export_to(
         json["attempts"] = letter.attempts.into();
         json["dead_since"] = letter.time.as_str().into();
         json["reason"] = letter.reason.as_str().into();
-        Ok(print_json(out, &json))
+        Ok(out.json(&json))
     })?;
     Ok((written, letters, unread))
 }

@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use spillq_storage::View;
 
 use host::Host;
-use render::render;
+use render::print;
 
+use super::output::{Output, wrote};
 use super::place::Place;
 use super::volatile::volatile;
-use super::{Exit, Failure, wrote};
+use super::{Exit, Failure};
 use crate::cli::DoctorArgs;
 use crate::config::Settings;
 use crate::http::{AnsweredBy, DoctorJson, StatusJson, file_system_bytes, free_bytes, is_read_only};
@@ -74,12 +75,9 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
         notes.extend(volatile(folder));
         found.add(&wrong, notes);
     }
-    let text = if args.json {
-        serde_json::to_string(&found).map_err(|error| Failure::could_not_run(error.to_string()))? + "\n"
-    } else {
-        render(&found, &place)
-    };
-    let exit = wrote(io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()))?;
+    let mut out = Output::stdout();
+    let written = if args.json { out.json(&found) } else { print(&mut out, &found, &place) };
+    let exit = out.end(written)?;
     Ok(if found.healthy { exit } else { Exit::No })
 }
 

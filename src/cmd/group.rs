@@ -1,11 +1,11 @@
 //! `spillq group`: the consumers of the log.
 
-use std::io::{self, Write};
 use std::time::SystemTime;
 
 use indicatif::HumanCount;
 
-use super::{Exit, Failure, store, store_dir, wrote};
+use super::output::{Output, say, say_json};
+use super::{Exit, Failure, store, store_dir};
 use crate::cli::{Beginning, GroupArgs, GroupCommand, GroupNameArgs, Place};
 use crate::http::{AdminJson, Client, GivenJson, SeekToJson, StatusJson};
 use crate::plain::waiting;
@@ -49,12 +49,12 @@ pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
 }
 
 /// Of a seek backwards on a store that no service runs on.
-const NOTE: &str = "\nA destination that notes what it was given (redis, postgres, file) takes only those that it has \
+const NOTE: &str = "A destination that notes what it was given (redis, postgres, file) takes only those that it has \
                     not noted. To give it all of them, seek with --again while the service runs.";
 
 fn act(group: &GroupNameArgs, request: AdminJson, done: &str) -> Result<Exit, Failure> {
     store::administer(&store_dir(&group.store)?, request)?;
-    wrote(writeln!(io::stdout(), "group {} {done}", group.name))
+    say(format!("group {} {done}", group.name))
 }
 
 fn seek(
@@ -89,8 +89,7 @@ fn seek(
         return Err(Failure::could_not_run("the service did not say where the group is now"));
     };
     if json {
-        let text = serde_json::to_string(&sought).map_err(io::Error::from);
-        return wrote(text.and_then(|text| writeln!(io::stdout(), "{text}")));
+        return say_json(&sought);
     }
     let instead = match place {
         Place::Seq(seq) if seq.0 < sought.to => format!(" (line {} is no longer stored)", HumanCount(seq.0)),
@@ -104,13 +103,17 @@ fn seek(
     };
     let name = &group.name;
     let note = match given {
-        _ if sought.again == 0 => "",
-        Some(GivenJson::Missing) => "; the destination takes those that it has not noted",
-        // On disk nobody knows what the destination is.
-        None if is_stopped => NOTE,
+        Some(GivenJson::Missing) if sought.again > 0 => "; the destination takes those that it has not noted",
         _ => "",
     };
-    wrote(writeln!(io::stdout(), "group {name} is at line {to}{instead}: {again} again, {skipped}{note}"))
+    let mut out = Output::stdout();
+    let mut written =
+        out.line(format!("group {name} is at line {to}{instead}: {again} again, {skipped}{note}"));
+    // On disk nobody knows what the destination is.
+    if is_stopped && given.is_none() && sought.again > 0 {
+        written = written.and_then(|()| out.line(NOTE));
+    }
+    out.end(written)
 }
 
 fn list(data_dir: &std::path::Path, json: bool) -> Result<Exit, Failure> {
@@ -118,19 +121,13 @@ fn list(data_dir: &std::path::Path, json: bool) -> Result<Exit, Failure> {
         Some(service) => service.get("/v1/status")?,
         None => StatusJson::on_disk(&store::view(data_dir)?, wall_ms()),
     };
-    let mut out = io::stdout().lock();
-    for group in &status.groups {
-        let written = if json {
-            serde_json::to_writer(&mut out, group)
-                .map_err(io::Error::from)
-                .and_then(|()| out.write_all(b"\n"))
-        } else {
-            let (floor, waits) = (HumanCount(group.ack_floor), waiting(group.lag_lines));
-            writeln!(out, "{} {}: acked up to {floor}, {waits}", group.group, group.state)
-        };
-        if let Err(error) = written {
-            return wrote(Err(error));
+    let mut out = Output::stdout();
+    let written = status.groups.iter().try_for_each(|group| {
+        if json {
+            return out.json(group);
         }
-    }
-    Ok(Exit::Fine)
+        let (floor, waits) = (HumanCount(group.ack_floor), waiting(group.lag_lines));
+        out.line(format!("{} {}: acked up to {floor}, {waits}", group.group, group.state))
+    });
+    out.end(written)
 }

@@ -1,11 +1,12 @@
 //! `spillq inspect`: read lines from the log, as programs or people want them.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use spillq_storage::{ReadError, Seq, SeqRange};
 
-use super::{Exit, Failure, wrote};
+use super::output::Output;
+use super::{Exit, Failure};
 use crate::cli::InspectArgs;
 use crate::http::{Client, LineJson, SourceNames, StatusJson};
 
@@ -19,19 +20,19 @@ const PAGE_LINES: u64 = 1_000;
 pub fn run(args: &InspectArgs) -> Result<Exit, Failure> {
     let data_dir = super::store_dir(&args.store)?;
     let from = args.from.unwrap_or(Seq::FIRST);
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = Output::stdout();
     let written = match Client::connect(&data_dir) {
         Some(service) => from_service(&service, from, args, &mut out)?,
         None => from_disk(&data_dir, from, args, &mut out)?,
     };
-    wrote(written.and_then(|()| out.flush()))
+    out.end(written)
 }
 
 fn from_service(
     service: &Client,
     from: Seq,
     args: &InspectArgs,
-    out: &mut impl Write,
+    out: &mut Output<impl Write>,
 ) -> Result<io::Result<()>, Failure> {
     let (mut next, mut left) = (from.0, args.limit);
     while left > 0 {
@@ -56,7 +57,7 @@ fn from_disk(
     data_dir: &Path,
     from: Seq,
     args: &InspectArgs,
-    out: &mut impl Write,
+    out: &mut Output<impl Write>,
 ) -> Result<io::Result<()>, Failure> {
     let view = super::store::view(data_dir)?;
     let state = view.state();
@@ -111,28 +112,16 @@ fn tell_lost(from: Seq, end: Seq, lost: impl Iterator<Item = (SeqRange, String)>
     }
 }
 
-fn write_line(out: &mut impl Write, line: &LineJson, json: bool) -> io::Result<()> {
+fn write_line(out: &mut Output<impl Write>, line: &LineJson, json: bool) -> io::Result<()> {
     if json {
-        serde_json::to_writer(&mut *out, line)?;
-        return out.write_all(b"\n");
+        return out.json(line);
     }
     let text = match (&line.text, &line.base64) {
-        (Some(text), _) => harmless(text),
+        (Some(text), _) => text.clone(),
         (None, Some(base64)) => format!("(base64) {base64}"),
         (None, None) => String::new(),
     };
     let part = line.part.as_ref().map(|part| format!(" ({part} part)")).unwrap_or_default();
     let end = if line.unterminated { " (unterminated)" } else { "" };
-    writeln!(out, "{} {}:{}{part}{end} {text}", line.seq, line.source, line.offset)
-}
-
-/// Control characters of a line do nothing to the terminal that shows it.
-fn harmless(text: &str) -> String {
-    text.chars()
-        .flat_map(|char| {
-            let escaped = char.is_control() && char != '\t';
-            let plain = (!escaped).then_some(char);
-            plain.into_iter().chain(escaped.then(|| char.escape_default()).into_iter().flatten())
-        })
-        .collect()
+    out.line_with_tabs(format!("{} {}:{}{part}{end} {text}", line.seq, line.source, line.offset))
 }

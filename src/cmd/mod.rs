@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod drain;
 pub mod group;
 pub mod inspect;
+mod output;
 pub mod pages;
 mod place;
 pub mod repair;
@@ -34,7 +35,7 @@ use std::process::ExitCode;
 use crate::cli::StoreArgs;
 use crate::config::{ConfigError, DEFAULT_DATA_DIR, Loaded, Overrides, Service, Settings, Sources};
 use crate::file_limit;
-use crate::plain::plain;
+use crate::plain::escape;
 use crate::service::command_missing;
 use crate::supervise::Started;
 
@@ -125,17 +126,17 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&plain(&self.message))?;
+        f.write_str(&escape(&self.message))?;
         let mut cause: Option<&dyn Error> = self.source.as_deref().map(|source| source as &dyn Error);
         while let Some(error) = cause {
-            write!(f, ": {}", plain(&error.to_string()))?;
+            write!(f, ": {}", escape(&error.to_string()))?;
             cause = error.source();
         }
         for detail in &self.details {
-            write!(f, "\n  {}", plain(detail))?;
+            write!(f, "\n  {}", escape(detail))?;
         }
         if let Some(hint) = &self.hint {
-            write!(f, "\nhint: {}", plain(hint))?;
+            write!(f, "\nhint: {}", escape(hint))?;
         }
         Ok(())
     }
@@ -167,18 +168,6 @@ impl From<ConfigError> for Failure {
             ConfigError::Problems { problems, .. } => Failure::could_not_run(error.to_string())
                 .with_details(problems.iter().map(ToString::to_string)),
         }
-    }
-}
-
-/// Ends a command whose output went to standard output. A reader that went away, as `head` does, is no failure.
-///
-/// # Errors
-/// Any other error of writing.
-pub fn wrote(result: io::Result<()>) -> Result<Exit, Failure> {
-    match result {
-        Ok(()) => Ok(Exit::Fine),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Fine),
-        Err(error) => Err(Failure::could_not_run("cannot write to standard output").because(error)),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::fs;
 use std::io::{self, Write};
 
-use super::{Exit, Failure, wrote};
+use super::output::wrote;
+use super::{Exit, Failure};
 use crate::cli::{self, CompletionsArgs, ManArgs};
 
 /// Prints a script for a shell.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::Failure;
 use crate::cli::StoreArgs;
 use crate::http::Client;
+use crate::plain::{escape, escape_path};
 
 /// Where to look.
 pub(super) enum Place {
@@ -36,8 +37,8 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::DataDir(folder) => write!(f, "{}", crate::tail::shown(folder)),
-            Place::Url(url) => f.write_str(&crate::plain::plain(url)),
+            Place::DataDir(folder) => f.write_str(&escape_path(folder)),
+            Place::Url(url) => f.write_str(&escape(url)),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! `spillq repair`: keep what can be read of a damaged store, name what cannot, set it aside.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use indicatif::HumanCount;
-use serde_json::json;
+use serde_json::{Value, json};
 use spillq_storage::Repaired;
 
-use super::{Exit, Failure, store, store_dir, wrote};
+use super::output::Output;
+use super::{Exit, Failure, store, store_dir};
 use crate::cli::RepairArgs;
 use crate::plain::counted;
 use crate::tail;
@@ -20,8 +20,12 @@ pub fn run(args: &RepairArgs) -> Result<Exit, Failure> {
     let data_dir = store_dir(&args.store)?;
     let repaired =
         spillq_storage::repair(&data_dir, args.dry_run, &mut tail::remake).map_err(store::failure)?;
-    let text = if args.json { to_json(&repaired, args.dry_run) } else { tell(&repaired, args.dry_run) };
-    let exit = wrote(io::stdout().write_all(text.as_bytes()))?;
+    let mut out = Output::stdout();
+    let written = match args.json {
+        true => out.json(&to_json(&repaired, args.dry_run)),
+        false => print(&mut out, &repaired, args.dry_run),
+    };
+    let exit = out.end(written)?;
     Ok(if args.dry_run && !repaired.findings.is_empty() { Exit::No } else { exit })
 }
 
@@ -29,7 +33,7 @@ fn lost(repaired: &Repaired) -> u64 {
     repaired.losses.iter().map(|loss| loss.range.lines()).sum()
 }
 
-fn to_json(repaired: &Repaired, dry_run: bool) -> String {
+fn to_json(repaired: &Repaired, dry_run: bool) -> Value {
     let losses: Vec<_> = repaired
         .losses
         .iter()
@@ -51,37 +55,32 @@ fn to_json(repaired: &Repaired, dry_run: bool) -> String {
         "checkpoints_remade": repaired.raised.iter().map(|source| source.0).collect::<Vec<_>>(),
         "read_again": read_again,
     })
-    .to_string()
-        + "\n"
 }
 
-fn tell(repaired: &Repaired, dry_run: bool) -> String {
+fn print(out: &mut Output<impl Write>, repaired: &Repaired, dry_run: bool) -> io::Result<()> {
     let lines = counted(repaired.lines, "line");
     if repaired.findings.is_empty() {
-        return format!("sound: {lines} held, nothing to repair\n");
+        return out.line(format!("sound: {lines} held, nothing to repair"));
     }
-    let mut out = String::new();
-    // Writing to a string does not fail.
     let verdict = if dry_run { "would be repaired, nothing was changed" } else { "repaired" };
-    let _ = writeln!(out, "{verdict}: {lines} held, {} lost", HumanCount(lost(repaired)));
+    out.line(format!("{verdict}: {lines} held, {} lost", HumanCount(lost(repaired))))?;
     for finding in &repaired.findings {
-        let _ = writeln!(out, "  found    {finding}");
+        out.line(format!("  found    {finding}"))?;
     }
     for loss in &repaired.losses {
-        let _ = writeln!(out, "  lost     lines {}: {}", loss.range, loss.reason);
+        out.line(format!("  lost     lines {}: {}", loss.range, loss.reason))?;
     }
     if !repaired.raised.is_empty() {
-        let _ = writeln!(
-            out,
+        out.line(format!(
             "  made again from stored lines: {}",
             counted(repaired.raised.len() as u64, "checkpoint")
-        );
+        ))?;
     }
     for (source, why) in &repaired.read_again {
-        let _ = writeln!(out, "  read again, lines come twice: source {source}: {why}");
+        out.line(format!("  read again, lines come twice: source {source}: {why}"))?;
     }
     for name in &repaired.quarantined {
-        let _ = writeln!(out, "  aside    quarantine/{name}");
+        out.line(format!("  aside    quarantine/{name}"))?;
     }
-    out
+    Ok(())
 }

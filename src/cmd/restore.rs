@@ -1,13 +1,15 @@
 //! `spillq restore`: makes a store of a backup. What an archive says is never taken for a path.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader};
 use std::path::Path;
 
 use spillq_storage::{MANIFEST, Restore};
 
-use super::{Exit, Failure, wrote};
+use super::output::Output;
+use super::{Exit, Failure};
 use crate::cli::RestoreArgs;
+use crate::plain::escape_path;
 
 /// Restores and verifies; status 1 when the backup holds damage.
 ///
@@ -37,9 +39,11 @@ pub fn run(args: &RestoreArgs) -> Result<Exit, Failure> {
         }
     }
     let findings = restore.finish().map_err(refused)?;
-    let mut out = format!("restored to {}\n", args.data_dir.display());
-    findings.iter().for_each(|finding| out.push_str(&format!("  found    {finding}\n")));
-    let exit = wrote(io::stdout().write_all(out.as_bytes()))?;
+    let mut out = Output::stdout();
+    let written = out
+        .line(format!("restored to {}", escape_path(&args.data_dir)))
+        .and_then(|()| findings.iter().try_for_each(|finding| out.line(format!("  found    {finding}"))));
+    let exit = out.end(written)?;
     Ok(if findings.is_empty() { exit } else { Exit::No })
 }
 

@@ -1,15 +1,15 @@
 //! `spillq source`: the followed files, and where one is now.
 
-use std::io::{self, Write};
 use std::path::Path;
 
 use spillq_storage::{Commit, Log, Options, SourceId};
 
+use super::output::{Output, say};
 use super::place::Place;
-use super::{Exit, Failure, status, store, store_dir, wrote};
+use super::{Exit, Failure, status, store, store_dir};
 use crate::cli::{SourceArgs, SourceCommand};
 use crate::http::Client;
-use crate::plain::size;
+use crate::plain::{escape_path, size};
 use crate::tail;
 
 /// Lists, or adopts.
@@ -24,20 +24,15 @@ pub fn run(args: &SourceArgs) -> Result<Exit, Failure> {
 }
 
 fn list(data_dir: &Path, json: bool) -> Result<Exit, Failure> {
-    let mut out = io::stdout().lock();
-    for source in status::look(&Place::DataDir(data_dir.to_owned()))?.sources {
-        let written = if json {
-            serde_json::to_writer(&mut out, &source)
-                .map_err(io::Error::from)
-                .and_then(|()| out.write_all(b"\n"))
-        } else {
-            writeln!(out, "{} {} {} {}", source.source, source.path, size(source.offset), source.state)
-        };
-        if let Err(error) = written {
-            return wrote(Err(error));
+    let sources = status::look(&Place::DataDir(data_dir.to_owned()))?.sources;
+    let mut out = Output::stdout();
+    let written = sources.iter().try_for_each(|source| match json {
+        true => out.json(source),
+        false => {
+            out.line(format!("{} {} {} {}", source.source, source.path, size(source.offset), source.state))
         }
-    }
-    Ok(Exit::Fine)
+    });
+    out.end(written)
 }
 
 fn adopt(data_dir: &Path, source: SourceId, path: &Path) -> Result<Exit, Failure> {
@@ -54,5 +49,5 @@ fn adopt(data_dir: &Path, source: SourceId, path: &Path) -> Result<Exit, Failure
         .map_err(|why| Failure::could_not_run(format!("source {source} does not go on there: {why}")))?;
     let checkpoints = vec![(source, checkpoint)];
     log.commit(&Commit { checkpoints, ..Commit::default() }).map_err(store::failure)?;
-    wrote(writeln!(io::stdout(), "source {source} goes on in {}", path.display()))
+    say(format!("source {source} goes on in {}", escape_path(path)))
 }

@@ -6,7 +6,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
 use spillq_storage::{Error, Verified, View};
 
-use super::{Exit, Failure, store, wrote};
+use super::output::Output;
+use super::{Exit, Failure, store};
 use crate::cli::VerifyArgs;
 use crate::plain::{counted, size};
 
@@ -38,33 +39,35 @@ pub fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
         Err(error) => return Err(store::failure(error)),
     };
     let sound = findings.is_empty();
-    let text = if args.json {
+    let mut out = Output::stdout();
+    let written = if args.json {
         let Verified { lines, bytes, refused, .. } = verified;
-        json!({ "sound": sound, "findings": findings, "refused": refused, "lines": lines, "bytes": bytes })
-            .to_string()
-            + "\n"
+        out.json(
+            &json!({ "sound": sound, "findings": findings, "refused": refused, "lines": lines, "bytes": bytes }),
+        )
     } else {
-        let checked = format!("{} ({}) checked", counted(verified.lines, "line"), size(verified.bytes));
-        let verdict = if sound {
-            format!("sound: {checked}")
-        } else if verified.refused > 0 {
-            format!("not known: {checked}, the disk refused {}", counted(verified.refused, "read"))
-        } else {
-            format!("damaged: {checked}, {}", counted(findings.len() as u64, "finding"))
-        };
-        let mut text = verdict + "\n";
-        findings.iter().for_each(|finding| text.push_str(&format!("  {finding}\n")));
-        if verified.refused > 0 {
-            text.push_str("see to the disk and verify again: a repair gives up what the disk refuses\n");
-        } else if !sound {
-            text.push_str("`spillq repair --dry-run` says what can be kept\n");
-        }
-        text
+        print(&mut out, verified, &findings)
     };
-    let exit = wrote(io::stdout().write_all(text.as_bytes()))?;
+    let exit = out.end(written)?;
     Ok(match (sound, verified.refused) {
         (true, _) => exit,
         (false, 0) => Exit::No,
         (false, _) => Exit::StoreFailed,
+    })
+}
+
+fn print(out: &mut Output<impl Write>, verified: Verified, findings: &[String]) -> io::Result<()> {
+    let checked = format!("{} ({}) checked", counted(verified.lines, "line"), size(verified.bytes));
+    if findings.is_empty() {
+        return out.line(format!("sound: {checked}"));
+    }
+    out.line(match verified.refused {
+        0 => format!("damaged: {checked}, {}", counted(findings.len() as u64, "finding")),
+        refused => format!("not known: {checked}, the disk refused {}", counted(refused, "read")),
+    })?;
+    findings.iter().try_for_each(|finding| out.line(format!("  {finding}")))?;
+    out.line(match verified.refused {
+        0 => "`spillq repair --dry-run` says what can be kept",
+        _ => "see to the disk and verify again: a repair gives up what the disk refuses",
     })
 }

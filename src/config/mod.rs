@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::plain::plain;
+use crate::plain::escape;
 
 pub use again::{Again, Change, load_again};
 pub use destination::{Compression, Destination, Format, SecretAt, Url};
@@ -158,7 +158,7 @@ impl fmt::Display for Problem {
         }
         let Problem { key, value, expected, .. } = self;
         let value = value.as_ref().map(|value| format!(" = {value}")).unwrap_or_default();
-        f.write_str(&plain(&format!("{key}{value}: {expected}")))
+        f.write_str(&escape(&format!("{key}{value}: {expected}")))
     }
 }
 

@@ -15,6 +15,7 @@ use super::settings::{
 use super::value::{parse_duration, parse_size};
 use super::written::{Reader, Section};
 use super::{Origin, Overrides, Problem, paths};
+use crate::plain::needs_escape;
 
 /// The longest line that a block takes.
 const LINE_BYTES_MAX: u64 = spillq_storage::LINE_BYTES_MAX as u64;
@@ -145,7 +146,7 @@ fn host(written: &str) -> Result<String, String> {
 
 /// Part of a command for people to paste: one line, and short enough to be noted in EVENTS.
 fn typed_command(written: &str) -> Result<String, String> {
-    if written.len() <= TYPED_BYTES_MAX && !written.chars().any(char::is_control) {
+    if written.len() <= TYPED_BYTES_MAX && !written.contains(needs_escape) {
         return Ok(written.to_owned());
     }
     Err(format!("not part of a command to paste; it takes one line of at most {TYPED_BYTES_MAX} bytes"))

@@ -11,9 +11,10 @@ use spillq_storage::{DeadCause, DeadLetter, Line, Loss, Quarantined, Seq, SeqRan
 use super::outside::unreadable_files;
 use super::reload::ConfigJson;
 use crate::metrics::Process;
+use crate::plain::escape_path;
 use crate::queue::{Admin, Answer, Phase, SeekTo, Status, now_ms};
 use crate::supervise::{Report, State, soon};
-use crate::tail::{LeftOutFiles, Snapshot, SourceRecord, shown};
+use crate::tail::{LeftOutFiles, Snapshot, SourceRecord};
 
 /// The answer to `status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -134,7 +135,7 @@ impl From<&LeftOutFiles> for LeftOutJson {
             files: left_out.files as u64,
             limit: left_out.limit as u64,
             resting: left_out.resting as u64,
-            named: left_out.named.iter().map(|path| shown(path)).collect(),
+            named: left_out.named.iter().map(|path| escape_path(path)).collect(),
         }
     }
 }
@@ -537,7 +538,7 @@ fn paths<'a>(checkpoints: impl Iterator<Item = (SourceId, &'a [u8])>) -> BTreeMa
     checkpoints
         .filter_map(|(id, bytes)| {
             let record = SourceRecord::decode(bytes).ok()?;
-            Some((id, shown(record.path())))
+            Some((id, escape_path(record.path())))
         })
         .collect()
 }
@@ -708,7 +709,7 @@ impl StatusJson {
 fn source_of_tail(source: &crate::tail::SourceStatus) -> SourceJson {
     SourceJson {
         source: source.source.0,
-        path: shown(&source.path),
+        path: escape_path(&source.path),
         offset: source.offset,
         size: Some(source.size),
         state: source.state.word().to_owned(),
@@ -724,7 +725,7 @@ fn sources_on_disk<'a>(checkpoints: impl Iterator<Item = (SourceId, &'a [u8])>) 
             let record = record.ok();
             SourceJson {
                 source: id.0,
-                path: record.as_ref().map(|record| shown(record.path())).unwrap_or_default(),
+                path: record.as_ref().map(|record| escape_path(record.path())).unwrap_or_default(),
                 offset: record.as_ref().map_or(0, SourceRecord::offset),
                 size: None,
                 state: "stopped".to_owned(),

@@ -18,11 +18,11 @@ use tokio::time::{sleep, timeout};
 
 use super::doing::doing;
 use super::dump::{Dump, Sent};
-use super::evidence::harmless;
 use super::oom::OomWatch;
 use super::program::command_umask;
 use super::report::{Report, describe};
 use super::{Batch, Evidence, Program, procs, shim};
+use crate::plain::harmless;
 use crate::queue::OomKill;
 
 /// Beyond the grace, a shim has so long to kill what is left and to end, before we do it ourselves.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use tokio::time::{Instant, sleep_until};
 
-use super::evidence::harmless;
 use super::report::signal_name;
 use super::{Batch, procs};
+use crate::plain::harmless;
 
 /// What is printed has this long to come. Of a shorter time-out it is half.
 const BEFORE_END: Duration = Duration::from_secs(1);

@@ -1,10 +1,11 @@
 //! What a failed delivery leaves for people: the end of a stream of bytes that somebody else chose.
 //!
-//! Keeps at most [`EVIDENCE_BYTES_MAX`] bytes of it, and never lets through what a terminal would act on.
+//! Keeps at most [`EVIDENCE_BYTES_MAX`] bytes of it, and makes them safe for a terminal.
 
 use std::collections::VecDeque;
 
 use super::EVIDENCE_BYTES_MAX;
+use crate::plain::harmless;
 
 /// The last bytes of a stream.
 #[derive(Clone, Debug, Default)]
@@ -42,21 +43,6 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     harmless(&text)
-}
-
-/// The same text without what a terminal acts on: control characters but newline and tab become `?`, a carriage
-/// return becomes a newline, and what reverses the direction of writing becomes `?`. Never longer than `text`.
-pub(super) fn harmless(text: &str) -> String {
-    text.replace("\r\n", "\n")
-        .chars()
-        .map(|c| match c {
-            '\n' | '\t' => c,
-            '\r' => '\n',
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '?',
-            c if c.is_control() => '?',
-            c => c,
-        })
-        .collect()
 }
 
 #[cfg(test)]

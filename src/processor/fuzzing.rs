@@ -9,17 +9,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use super::evidence;
 use super::redis::resp::{Connection, Reply as Redis};
 use super::reply::Reply;
 use super::stream::{Fault, answer};
 use super::{Evidence, Outcome, http, sidecar};
-
-/// The text without what a terminal acts on.
-#[must_use]
-pub fn harmless(text: &str) -> String {
-    evidence::harmless(text)
-}
 
 /// What a command of `exec-stream` says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -35,11 +35,12 @@ use tokio::sync::watch;
 use super::body::{Coding, Form, body};
 use super::command::lines;
 use super::connections::Connections;
-use super::evidence::{Tail, chain, harmless};
+use super::evidence::{Tail, chain};
 use super::refusal::refusal;
 use super::trust::trust;
 use super::upload::Upload;
 use super::{Batch, Epoch, Evidence, Outcome, Processing, Processor, Secret};
+use crate::plain::harmless;
 
 /// Of a reply's status line and headers: hyper reads no more.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;

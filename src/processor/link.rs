@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::evidence::harmless;
+use crate::plain::harmless;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]

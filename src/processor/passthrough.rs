@@ -9,7 +9,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::{mem, thread};
 
-use super::evidence::harmless;
+use crate::plain::harmless;
 
 /// Chunks of at most 16 KiB that wait to be shown: one MiB for all commands together.
 const CHUNKS_MAX: usize = 64;

@@ -34,7 +34,6 @@ use self::columns::LineColumn;
 use self::verdict::{Stage, judge};
 use super::command::lines;
 use super::epoch::Epoch;
-use super::evidence::harmless;
 use super::given::Given;
 use super::input::Paths;
 use super::link::{Link, Place, connect, encrypt};
@@ -43,6 +42,7 @@ use super::outage::Outage;
 use super::trust::trust;
 use super::written::{Written, has_too_many_gaps};
 use super::{Batch, Evidence, Forgetting, Outcome, Piece, Processing, Processor, Secret};
+use crate::plain::harmless;
 
 /// A host that is gone answers nothing; this includes logging in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -33,7 +33,6 @@ use self::resp::{Command, Connection, Reply};
 use self::verdict::{Trouble, judge};
 use super::command::lines;
 use super::epoch::Epoch;
-use super::evidence::harmless;
 use super::given::Given;
 use super::input::Paths;
 use super::link::{Place, connect, encrypt};
@@ -42,6 +41,7 @@ use super::outage::Outage;
 use super::trust::trust;
 use super::written::has_too_many_gaps;
 use super::{Batch, Evidence, Forgetting, Outcome, Processing, Processor, Secret};
+use crate::plain::harmless;
 
 /// A host that is gone answers nothing; this includes logging in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::evidence::harmless;
+use crate::plain::harmless;
 
 /// What of the reply says that not all was taken, for people; `None` where nothing does. A body that is cut off is read as
 /// far as it goes: what counts stands in front.

@@ -2,7 +2,7 @@
 
 use spillq_storage::Seq;
 
-use super::evidence::harmless;
+use crate::plain::harmless;
 
 /// An answer with its newline at most: a reason is a sentence, more belongs on standard error.
 pub(super) const REPLY_BYTES_MAX: usize = 4 * 1024;

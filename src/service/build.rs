@@ -11,6 +11,7 @@ use spillq_storage::{DiskOptions, Keep, Log, SourceId};
 
 use super::{Plan, ServiceError};
 use crate::config::{self, Settings};
+use crate::plain::escape_path;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 use crate::processor::Place;
 #[cfg(feature = "redis")]
@@ -306,7 +307,7 @@ pub(super) struct SourcePaths {
 
 impl SourcePaths {
     pub(super) fn new<'a>(checkpoints: impl Iterator<Item = (SourceId, &'a [u8])>) -> SourcePaths {
-        let path = |bytes: &[u8]| Some(tail::shown(SourceRecord::decode(bytes).ok()?.path()));
+        let path = |bytes: &[u8]| Some(escape_path(SourceRecord::decode(bytes).ok()?.path()));
         let known = checkpoints.filter_map(|(id, bytes)| Some((id, path(bytes)?))).collect();
         SourcePaths { known: Arc::new(Mutex::new(known)), tail: Arc::default() }
     }
@@ -325,7 +326,7 @@ impl SourcePaths {
             // A file that appeared since: the tail answers within half a second.
             let tail = this.tail.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
             for status in &tail.status().sources {
-                known.insert(status.source, tail::shown(&status.path));
+                known.insert(status.source, escape_path(&status.path));
             }
             known.get(&source).cloned()
         })

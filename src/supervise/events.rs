@@ -13,6 +13,7 @@ use spillq_storage::Error;
 
 use super::typed::Started;
 use crate::cgroup::OomCount;
+use crate::plain::harmless;
 use crate::queue::Discarded;
 
 /// The name in the data dir.
@@ -213,13 +214,8 @@ fn cut(event: Event) -> Event {
     }
 }
 
-/// Control characters would take six bytes each.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
-}
-
 fn begin(text: String) -> String {
-    let mut text = plain(&text);
+    let mut text = harmless(&text);
     let mut at = text.len().min(FIELD_BYTES_MAX);
     while !text.is_char_boundary(at) {
         at -= 1;
@@ -229,7 +225,7 @@ fn begin(text: String) -> String {
 }
 
 fn end(text: String) -> String {
-    let mut text = plain(&text);
+    let mut text = harmless(&text);
     let mut at = text.len().saturating_sub(FIELD_BYTES_MAX);
     while !text.is_char_boundary(at) {
         at += 1;

@@ -20,7 +20,6 @@ mod globs;
 mod identity;
 mod lines;
 mod links;
-mod names;
 mod notice;
 mod open;
 mod packed;
@@ -62,7 +61,6 @@ use rustix::time::{ClockId, clock_gettime};
 use spillq_storage::{LINE_BYTES_MAX, SourceId};
 
 pub use error::TailError;
-pub use names::shown;
 pub use preview::{Preview, preview};
 pub use recognise::SOURCES_MAX;
 pub use record::{RecordError, SourceRecord};

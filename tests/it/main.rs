@@ -72,6 +72,8 @@ mod stream;
 mod streams;
 /// What they share: programs that are bounded, what is needed of the machine, the list of what was skipped.
 mod support;
+/// What a terminal must never be sent.
+mod terminal;
 /// Rules of the code base that a compiler cannot hold.
 mod tidy;
 /// The live screen.

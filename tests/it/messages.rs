@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Stdio;
 
-use spillq::plain::acts;
+use spillq::plain::needs_escape;
 
 use crate::support::{Bounded, Service, spillq, wait_for};
 
@@ -38,7 +38,7 @@ fn json_messages_are_an_object_a_line_and_so_is_the_failure_at_the_end() {
     let told = String::from_utf8(output.stderr).unwrap();
     let failure: serde_json::Value = serde_json::from_str(told.trim_end()).unwrap();
     assert_eq!(failure["level"], "error");
-    assert!(!told.trim_end().contains(acts), "{told:?}");
+    assert!(!told.trim_end().contains(needs_escape), "{told:?}");
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn nothing_in_a_file_name_or_in_what_a_command_said_acts_on_a_terminal() {
         });
         let shown = shown.unwrap_or_else(|| panic!("{args:?} tells it"));
         let lines: Vec<&str> = shown.lines().collect();
-        assert!(lines.iter().all(|line| !line.contains(acts)), "{args:?}: {shown:?}");
+        assert!(lines.iter().all(|line| !line.contains(needs_escape)), "{args:?}: {shown:?}");
         assert!(!lines.iter().any(|line| line.starts_with("fake")), "{args:?}: {shown}");
     }
     service.stop();
@@ -76,7 +76,7 @@ fn nothing_in_a_file_name_or_in_what_a_command_said_acts_on_a_terminal() {
     let output = command.current_dir(folder.path()).stdout(Stdio::null()).finished();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{told}");
-    assert!(told.lines().all(|line| !line.contains(acts)), "{told:?}");
+    assert!(told.lines().all(|line| !line.contains(needs_escape)), "{told:?}");
     assert!(told.lines().all(|line| line.starts_with("20")), "each line is a message: {told}");
 }
 

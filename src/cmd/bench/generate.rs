@@ -6,7 +6,8 @@
 
 use std::io::{self, Write};
 
-use super::super::{Exit, Failure, wrote};
+use super::super::output::wrote;
+use super::super::{Exit, Failure};
 use crate::cli::BenchGenerateArgs;
 use crate::plain::{counted, size};
 

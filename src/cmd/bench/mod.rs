@@ -11,6 +11,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::Failure;
+use super::output::{say, say_json};
 use crate::config::{Follow, Settings, Start};
 
 /// Rounds of a measurement, of which the median counts.
@@ -70,8 +71,7 @@ fn median(mut figures: Vec<f64>) -> f64 {
 }
 
 fn print(json: bool, figures: serde_json::Value, text: &str) -> Result<super::Exit, Failure> {
-    let line = if json { figures.to_string() } else { text.to_owned() };
-    super::wrote(writeln!(io::stdout(), "{line}"))
+    if json { say_json(&figures) } else { say(text) }
 }
 
 fn failed(what: &str, path: PathBuf) -> impl FnOnce(io::Error) -> Failure {

@@ -13,7 +13,7 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState, Wrap};
 use super::model::Model;
 use super::plot::{Plot, Unit};
 use crate::http::{GroupJson, SourceJson, VerdictJson};
-use crate::plain::{counted, plain, size};
+use crate::plain::{counted, escape, size};
 use crate::tail::SourceState;
 
 /// Rows of groups that are shown at once; the list moves with the choice.
@@ -48,7 +48,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
 fn bottom_line(model: &Model) -> Line<'static> {
     match &model.to_pause {
         Some(name) => {
-            let name: String = plain(name).chars().take(NAME_CHARS_ASKED).collect();
+            let name: String = escape(name).chars().take(NAME_CHARS_ASKED).collect();
             Line::from(format!("pause group {name}? y/n")).style(marked(model, Color::Yellow))
         }
         None => {
@@ -67,12 +67,12 @@ fn marked(model: &Model, colour: Color) -> Style {
 }
 
 fn title_line(model: &Model) -> Line<'static> {
-    let place = plain(&model.place).into_owned();
+    let place = escape(&model.place).into_owned();
     let (word, style) = match (&model.lost, &model.now) {
         (Some((why, since)), _) => {
             let gone = model.at.saturating_sub(*since);
             (
-                format!("! no answer for {}: {}; retrying", seconds(gone), plain(why)),
+                format!("! no answer for {}: {}; retrying", seconds(gone), escape(why)),
                 marked(model, Color::Red),
             )
         }
@@ -83,7 +83,7 @@ fn title_line(model: &Model) -> Line<'static> {
     let mut spans = vec![Span::raw("spillq  "), Span::styled(word, style)];
     let paused = match model.paused().as_slice() {
         [] => None,
-        [name] => Some(format!("  paused: group {}", plain(name))),
+        [name] => Some(format!("  paused: group {}", escape(name))),
         several => Some(format!("  paused: {}", counted(several.len() as u64, "group"))),
     };
     spans.extend(paused.map(|paused| Span::styled(paused, marked(model, Color::Yellow))));
@@ -112,7 +112,7 @@ fn log_line(model: &Model) -> Line<'static> {
     }
     let mut spans = vec![Span::raw(text)];
     if let Some(full) = &log.full {
-        spans.push(Span::styled(format!("  ! paused: {}", plain(full)), marked(model, Color::Red)));
+        spans.push(Span::styled(format!("  ! paused: {}", escape(full)), marked(model, Color::Red)));
     }
     Line::from(spans)
 }
@@ -132,7 +132,7 @@ const COLUMNS: [Column; 6] = [
         title: "state",
         width: Constraint::Length(12),
         from_width: 0,
-        text: |group| plain(&group.state).into_owned(),
+        text: |group| escape(&group.state).into_owned(),
     },
     Column {
         title: "lag lines",
@@ -167,7 +167,7 @@ fn draw_groups(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     let rows = model.groups().iter().map(|group| {
         let ill = model.verdict(&group.group).is_some_and(|verdict| verdict.cause.is_some());
         let style = if ill { marked(model, Color::Red) } else { Style::new() };
-        let name = format!("{} {}", if ill { '!' } else { ' ' }, plain(&group.group));
+        let name = format!("{} {}", if ill { '!' } else { ' ' }, escape(&group.group));
         let cells = std::iter::once(name).chain(columns.iter().map(|column| (column.text)(group)));
         Row::new(cells.map(Cell::from)).style(style)
     });
@@ -196,7 +196,7 @@ fn draw_plots(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     let name = model.chosen_group().map(|group| group.group.clone()).unwrap_or_default();
     let per_second = |value: u64| format!("{}/s", HumanCount(value));
     let count = |value: u64| HumanCount(value).to_string();
-    let shown = plain(&name);
+    let shown = escape(&name);
     let plot = |title: String, values, unit| Plot { title, values, unit, limit: None };
     let plots = [
         plot("lines in".to_owned(), model.lines_in(), &per_second as Unit<'_>),
@@ -217,7 +217,7 @@ fn draw_plots(frame: &mut Frame<'_>, model: &Model, area: Rect) {
 
 fn what_is_said(model: &Model) -> Vec<Line<'static>> {
     if !model.notice.is_empty() {
-        return model.notice.iter().map(|line| Line::from(plain(line).into_owned())).collect();
+        return model.notice.iter().map(|line| Line::from(escape(line).into_owned())).collect();
     }
     let mut lines = Vec::new();
     if let Some(verdict) = model.chosen_group().and_then(|group| model.verdict(&group.group)) {
@@ -231,14 +231,14 @@ fn what_is_said(model: &Model) -> Vec<Line<'static>> {
 
 /// A verdict: what is wrong, what to do about it, and the evidence as far as there is room.
 fn said(model: &Model, verdict: &VerdictJson) -> Vec<Line<'static>> {
-    let Some(cause) = &verdict.cause else { return vec![Line::from(plain(&verdict.summary).into_owned())] };
-    let mark = Span::styled(format!("! {}: ", plain(cause)), marked(model, Color::Red));
-    let mut lines = vec![Line::from(vec![mark, Span::raw(plain(&verdict.summary).into_owned())])];
+    let Some(cause) = &verdict.cause else { return vec![Line::from(escape(&verdict.summary).into_owned())] };
+    let mark = Span::styled(format!("! {}: ", escape(cause)), marked(model, Color::Red));
+    let mut lines = vec![Line::from(vec![mark, Span::raw(escape(&verdict.summary).into_owned())])];
     for (word, step) in
         [("do", &verdict.next), ("or", &verdict.or)].iter().filter(|(_, step)| !step.is_empty())
     {
-        lines.push(Line::from(format!("  {word}: {}", plain(step))));
+        lines.push(Line::from(format!("  {word}: {}", escape(step))));
     }
-    lines.extend(verdict.evidence.iter().map(|evidence| Line::from(format!("  - {}", plain(evidence)))));
+    lines.extend(verdict.evidence.iter().map(|evidence| Line::from(format!("  - {}", escape(evidence)))));
     lines
 }

@@ -11,6 +11,7 @@ use super::draw::draw;
 use super::keys::{Pressed, pressed};
 use super::model::{HISTORY_MAX, Model};
 use crate::http::{AdminJson, DoctorJson, StatusJson};
+use crate::plain::{UNSAFE, needs_escape};
 use crate::supervise::State;
 
 /// An answer after `second` seconds: 1,000 lines a second come in, 400 of them are acked by fills.
@@ -125,8 +126,34 @@ fn what_others_chose_does_nothing_on_the_screen() {
     wild.place = "/q\x1b[2J\n\u{202e}".to_owned();
     wild.take(Err("refused\x1b]0;title\x07".to_owned()), Duration::from_secs(9));
     let found = screen(&wild, 140, 40).join("");
-    assert!(!found.contains(crate::plain::acts), "{found:?}");
+    assert!(!found.contains(needs_escape), "{found:?}");
     assert!(found.contains(r"/q\x1b[2J\n\u{202e}") && found.contains(r"refused\x1b]0;title"), "{found}");
+}
+
+#[test]
+fn no_unsafe_character_reaches_the_screen() {
+    for c in UNSAFE.into_iter().flat_map(|(range, _)| range) {
+        let wild = format!("a{c}b");
+        let (mut status, mut doctor) = answer(3, &[&wild]);
+        status.log.full = Some(wild.clone());
+        status.groups[0].state.clone_from(&wild);
+        let verdict = &mut doctor.groups[0];
+        verdict.cause = Some(wild.clone());
+        (verdict.summary, verdict.next, verdict.or) = (wild.clone(), wild.clone(), wild.clone());
+        verdict.evidence = vec![wild.clone()];
+        doctor.findings = doctor.groups.clone();
+        let mut model = Model::new(wild.clone(), false);
+        model.take(Ok(Box::new((status, doctor))), Duration::from_secs(3));
+        let answered = screen(&model, 140, 40).join("");
+        model.take(Err(wild.clone()), Duration::from_secs(4));
+        model.ask_to_pause(wild.clone());
+        model.notice = vec![wild];
+        let asked = screen(&model, 140, 40).join("");
+        assert!(
+            !answered.contains(needs_escape) && !asked.contains(needs_escape),
+            "{c:?}: {answered:?} {asked:?}"
+        );
+    }
 }
 
 #[test]

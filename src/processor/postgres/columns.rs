@@ -6,7 +6,7 @@
 
 use tokio_postgres::Client;
 
-use super::super::evidence::harmless;
+use crate::plain::harmless;
 
 /// The types of the table's columns by name, where there is such a table; domains are followed to what they are made of.
 const LOOK: &str = "\

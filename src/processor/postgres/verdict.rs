@@ -4,8 +4,9 @@ use spillq_storage::Seq;
 use tokio_postgres::Error;
 use tokio_postgres::error::DbError;
 
-use super::super::evidence::{Tail, chain, harmless};
+use super::super::evidence::{Tail, chain};
 use super::super::{Evidence, Outcome};
+use crate::plain::harmless;
 
 /// Where an error came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What an error reply of Redis says about the lines: mostly nothing.
 
-use super::super::evidence::harmless;
+use crate::plain::harmless;
 
 /// Why lines were not added.
 #[derive(Clone, Debug, PartialEq, Eq)]

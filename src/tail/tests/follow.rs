@@ -272,7 +272,7 @@ fn a_path_that_is_no_utf8_is_followed_and_known_again() {
     rig.check(&["one\n", "two\n"]);
     let sources = &rig.worker.snapshot().sources;
     assert_eq!((sources.len(), &sources[0].path), (1, &path));
-    assert!(crate::tail::shown(&sources[0].path).ends_with(r"/a\xff\xfe.log"));
+    assert!(crate::plain::escape_path(&sources[0].path).ends_with(r"/a\xff\xfe.log"));
 }
 
 #[test]
