@@ -40,14 +40,14 @@ pub fn lines(blocks: &[NewBlock]) -> Vec<Line> {
     for block in blocks {
         assert!(block.raw_bytes() <= BLOCK_TARGET_BYTES || block.lines() == 1);
         let mut raw = &block.raw()[..];
-        for run in block.runs() {
-            let (mut bytes, rest) = raw.split_at(run.bytes as usize);
-            let mut offset = run.offset;
+        for extent in block.extents() {
+            let (mut bytes, rest) = raw.split_at(extent.bytes as usize);
+            let mut offset = extent.offset;
             raw = rest;
-            for nth in 1..=run.lines {
+            for nth in 1..=extent.lines {
                 let newline = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
-                let (line, more) = bytes.split_at(if nth == run.lines { bytes.len() } else { newline });
-                lines.push((offset, run.flags, line.to_vec()));
+                let (line, more) = bytes.split_at(if nth == extent.lines { bytes.len() } else { newline });
+                lines.push((offset, extent.flags, line.to_vec()));
                 offset += line.len() as u64;
                 bytes = more;
             }

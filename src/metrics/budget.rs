@@ -1,6 +1,6 @@
 //! The memory budget: what is held of each part that docs/explanation/design.md bounds, and its bound.
 
-use spillq_storage::{ACK_RANGES_MAX, DEAD_LETTERS_MAX, KEPT_BYTES_MAX};
+use spillq_storage::{ACK_RANGES_MAX, DEAD_LETTERS_MAX, RETAINED_BYTES_MAX};
 
 use super::facts::Facts;
 use super::text::Labels;
@@ -66,7 +66,7 @@ pub const PARTS: &[Part] = &[
         held: |f| f.status.groups.iter().map(|group| group.dead_letters).max().unwrap_or(0),
         bound: |_| DEAD_LETTERS_MAX as u64 },
     Part { name: "kept", unit: Unit::Bytes,
-        held: |f| f.status.usage.kept_bytes, bound: |_| KEPT_BYTES_MAX },
+        held: |f| f.status.usage.kept_bytes, bound: |_| RETAINED_BYTES_MAX },
     Part { name: "losses", unit: Unit::Entries,
         held: |f| f.status.losses.len() as u64, bound: |_| LOSSES_MAX },
     Part { name: "evidence", unit: Unit::Bytes,

@@ -222,15 +222,15 @@ mod tests {
         let mut lines = Vec::new();
         for block in blocks.finish(&mut Press::default()) {
             let mut raw = &block.raw()[..];
-            for run in block.runs() {
-                let (bytes, rest) = raw.split_at(run.bytes as usize);
+            for extent in block.extents() {
+                let (bytes, rest) = raw.split_at(extent.bytes as usize);
                 raw = rest;
-                let mut offset = run.offset;
+                let mut offset = extent.offset;
                 let mut left = bytes;
-                for nth in 1..=run.lines {
-                    let len = if nth == run.lines { left.len() } else { memchr(b'\n', left).unwrap() + 1 };
+                for nth in 1..=extent.lines {
+                    let len = if nth == extent.lines { left.len() } else { memchr(b'\n', left).unwrap() + 1 };
                     let (line, more) = left.split_at(len);
-                    lines.push((run.flags.part(), run.flags.is_unterminated(), offset, line.to_vec()));
+                    lines.push((extent.flags.part(), extent.flags.is_unterminated(), offset, line.to_vec()));
                     offset += len as u64;
                     left = more;
                 }

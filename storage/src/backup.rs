@@ -16,8 +16,8 @@ use crate::codec;
 use crate::disk::real::RealDisk;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Error, Result};
-use crate::kept;
-use crate::manifest::{KeptMark, State};
+use crate::manifest::{RetainedMark, State};
+use crate::retained;
 use crate::segment::{self, Overlay};
 use crate::view::View;
 
@@ -47,9 +47,9 @@ impl std::fmt::Debug for BackupFile {
 }
 
 impl Snapshot {
-    fn of(state: &State, kept: KeptMark) -> Snapshot {
+    fn of(state: &State, retained: RetainedMark) -> Snapshot {
         let mut state = state.clone();
-        state.kept = kept;
+        state.retained = retained;
         Snapshot { state }
     }
 
@@ -85,7 +85,7 @@ impl Snapshot {
         let segments = self.state.segments.iter();
         let mut sizes: Vec<_> =
             segments.map(|segment| (segment::path(segment.first), segment.bytes)).collect();
-        sizes.push((kept::path(self.state.kept.generation), self.state.kept.bytes));
+        sizes.push((retained::path(self.state.retained.generation), self.state.retained.bytes));
         sizes
     }
 
@@ -155,7 +155,7 @@ impl crate::Log {
     /// This moment. What is copied of it must not be removed meanwhile: [`crate::Log::hold_removal`].
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of(self.state(), self.kept_mark())
+        Snapshot::of(self.state(), self.retained_mark())
     }
 }
 
@@ -163,7 +163,7 @@ impl View {
     /// What the store says.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of(self.state(), self.kept_mark())
+        Snapshot::of(self.state(), self.retained_mark())
     }
 }
 
@@ -226,7 +226,7 @@ mod tests {
             (state.next_seq, state.first_seq(), state.groups[&GroupId(1)].lag_lines(state.next_seq)),
             (Seq(51), Seq(1), 50)
         );
-        assert!(state.run > 1_000_000 && state.restoration() > 0);
+        assert!(state.run > 1_000_000 && state.epoch() > 0);
 
         log.hold_removal(false);
         while log.maintain(0).unwrap() {}

@@ -1,7 +1,7 @@
-//! A block: lines stored and compressed together, with a table of the runs in it.
+//! A block: lines stored and compressed together, with a table of the extents in it.
 //!
 //! Blocks are self-describing, so that a scan of raw bytes finds them, and are checked twice: a CRC over the
-//! header with its runs, filled in by the owner of the log (it alone knows seq and commit), and one over the
+//! header with its extents, filled in by the owner of the log (it alone knows seq and commit), and one over the
 //! stored payload, computed beside it where the lines were compressed. Line bytes are never copied once a
 //! block is decoded: a line is a range in `raw`.
 //!
@@ -18,12 +18,12 @@
 //! | 24 | 8 | first seq |
 //! | 32 | 8 | append time, milliseconds since 1970 |
 //! | 40 | 4 | lines |
-//! | 44 | 4 | runs |
+//! | 44 | 4 | extents |
 //! | 48 | 4 | raw bytes |
 //! | 52 | 4 | stored bytes |
 //! | 56 | 4 | CRC32C of the stored payload |
-//! | 60 | 4 | CRC32C of bytes 0..60 and of the runs |
-//! | 64 | 25 each | runs: source 8, offset 8, lines 4, bytes 4, flags 1 |
+//! | 60 | 4 | CRC32C of bytes 0..60 and of the extents |
+//! | 64 | 25 each | extents: source 8, offset 8, lines 4, bytes 4, flags 1 |
 //! | | | the stored payload |
 
 use std::borrow::Cow;
@@ -42,7 +42,7 @@ pub const BLOCK_MAGIC: [u8; 4] = *b"SPQB";
 const VERSION: u8 = 1;
 /// The fixed part of a block's header.
 pub(crate) const HEADER_BYTES: usize = 64;
-const RUN_BYTES: usize = 25;
+const EXTENT_BYTES: usize = 25;
 /// Raw bytes that a block is filled to: large enough for zstd and for the disk, small enough to hold many. Few for the
 /// fuzzer, whose inputs are short.
 pub const BLOCK_TARGET_BYTES: usize = if cfg!(feature = "fuzzing") { 256 } else { 256 * 1024 };
@@ -52,7 +52,7 @@ pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const BLOCK_BYTES_MAX: usize = LINE_BYTES_MAX + BLOCK_TARGET_BYTES;
 /// Runs of the largest block: each has a byte, and none begins in a block that is full. Bounds what a header that is not
 /// checked yet makes a reader read.
-const RUNS_MAX: usize = BLOCK_TARGET_BYTES;
+const EXTENTS_MAX: usize = BLOCK_TARGET_BYTES;
 /// zstd level 1: the ratio of higher levels is not worth the time at ingest.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -94,7 +94,7 @@ impl LineFlags {
         }
     }
 
-    /// Whether a run may hold several lines: only whole ones are told apart by their newlines.
+    /// Whether an extent may hold several lines: only whole ones are told apart by their newlines.
     const fn is_whole(self) -> bool {
         self.0 == 0
     }
@@ -106,7 +106,7 @@ impl LineFlags {
 
 /// Consecutive lines of one source in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
+pub struct Extent {
     /// Whose lines they are.
     pub source: SourceId,
     /// Where the first of them begins in the source.
@@ -137,7 +137,7 @@ pub struct Line<'a> {
 /// Why bytes are not a block. What was read is unchanged; the caller may look for the next block behind it.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum BlockError {
-    /// Fewer bytes than the header, the runs and the payload need: normal at the end of a file after a crash.
+    /// Fewer bytes than the header, the extents and the payload need: normal at the end of a file after a crash.
     #[error("{found} bytes where a block needs {needed}")]
     Short {
         /// Bytes that were there.
@@ -159,7 +159,7 @@ pub enum BlockError {
         /// The id of the store.
         expected: StoreId,
     },
-    /// The header or its runs were changed.
+    /// The header or its extents were changed.
     #[error("header checksum {found:#010x} does not match {expected:#010x}")]
     HeaderCrc {
         /// Computed from what was read.
@@ -190,7 +190,7 @@ pub enum BlockError {
 #[derive(Debug, Default)]
 pub struct BlockBuilder {
     raw: Vec<u8>,
-    runs: Vec<Run>,
+    extents: Vec<Extent>,
     lines: u32,
 }
 
@@ -216,7 +216,7 @@ impl BlockBuilder {
     /// Whether nothing was pushed yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.extents.is_empty()
     }
 
     /// Whether it holds as much as a block should.
@@ -226,7 +226,7 @@ impl BlockBuilder {
     }
 
     /// Appends `lines` whole lines of `source` that begin at `offset`; `bytes` ends in a newline. They join the
-    /// run before them where they continue it.
+    /// extent before them where they continue it.
     pub fn push_whole(&mut self, source: SourceId, offset: u64, bytes: &[u8], lines: u32) {
         debug_assert!(lines > 0 && bytes.last() == Some(&b'\n'));
         self.push(source, offset, bytes, lines, LineFlags::WHOLE);
@@ -249,16 +249,16 @@ impl BlockBuilder {
         }
         self.raw.extend_from_slice(bytes);
         self.lines += lines;
-        if let Some(run) = self.runs.last_mut() {
-            let continues = run.source == source && run.offset + u64::from(run.bytes) == offset;
-            if continues && run.flags.is_whole() && flags.is_whole() {
-                run.lines += lines;
-                run.bytes += added;
+        if let Some(extent) = self.extents.last_mut() {
+            let continues = extent.source == source && extent.offset + u64::from(extent.bytes) == offset;
+            if continues && extent.flags.is_whole() && flags.is_whole() {
+                extent.lines += lines;
+                extent.bytes += added;
                 return;
             }
         }
-        debug_assert!(self.runs.len() < RUNS_MAX, "a full block is built before more is pushed");
-        self.runs.push(Run { source, offset, lines, bytes: added, flags });
+        debug_assert!(self.extents.len() < EXTENTS_MAX, "a full block is built before more is pushed");
+        self.extents.push(Extent { source, offset, lines, bytes: added, flags });
     }
 
     /// Compresses what was pushed. `append_time_ms` is the wall clock, for display and for the age of a line.
@@ -267,7 +267,7 @@ impl BlockBuilder {
     /// If nothing was pushed: there is no block without lines.
     #[must_use]
     pub fn build(mut self, append_time_ms: u64) -> NewBlock {
-        assert!(!self.runs.is_empty(), "a block without lines");
+        assert!(!self.extents.is_empty(), "a block without lines");
         self.raw.shrink_to_fit();
         let raw = Bytes::from(self.raw);
         // Bytes that do not compress are stored as they are; so are those that zstd could not take.
@@ -276,7 +276,7 @@ impl BlockBuilder {
             _ => (Codec::Stored, raw.clone()),
         };
         let payload_crc = crc32c::crc32c(&stored);
-        NewBlock { runs: self.runs, lines: self.lines, codec, raw, stored, payload_crc, append_time_ms }
+        NewBlock { extents: self.extents, lines: self.lines, codec, raw, stored, payload_crc, append_time_ms }
     }
 }
 
@@ -320,7 +320,7 @@ enum Codec {
 /// A compressed block that has no place in the log yet.
 #[derive(Clone, Debug)]
 pub struct NewBlock {
-    runs: Vec<Run>,
+    extents: Vec<Extent>,
     lines: u32,
     codec: Codec,
     raw: Bytes,
@@ -351,13 +351,13 @@ impl NewBlock {
     /// The bytes that it takes on disk.
     #[must_use]
     pub fn disk_bytes(&self) -> usize {
-        HEADER_BYTES + self.runs.len() * RUN_BYTES + self.stored.len()
+        HEADER_BYTES + self.extents.len() * EXTENT_BYTES + self.stored.len()
     }
 
-    /// The runs of lines in it.
+    /// The extents of lines in it.
     #[must_use]
-    pub fn runs(&self) -> &[Run] {
-        &self.runs
+    pub fn extents(&self) -> &[Extent] {
+        &self.extents
     }
 
     /// Appends the block's disk form to `out` under its final numbers.
@@ -372,21 +372,21 @@ impl NewBlock {
         out.put_u64(first.0);
         out.put_u64(self.append_time_ms);
         out.put_u32(self.lines);
-        out.put_u32(self.runs.len() as u32);
+        out.put_u32(self.extents.len() as u32);
         out.put_u32(self.raw.len() as u32);
         out.put_u32(self.stored.len() as u32);
         out.put_u32(self.payload_crc);
-        let mut runs = Vec::with_capacity(self.runs.len() * RUN_BYTES);
-        for run in &self.runs {
-            runs.put_u64(run.source.0);
-            runs.put_u64(run.offset);
-            runs.put_u32(run.lines);
-            runs.put_u32(run.bytes);
-            runs.put_u8(run.flags.0);
+        let mut extents = Vec::with_capacity(self.extents.len() * EXTENT_BYTES);
+        for extent in &self.extents {
+            extents.put_u64(extent.source.0);
+            extents.put_u64(extent.offset);
+            extents.put_u32(extent.lines);
+            extents.put_u32(extent.bytes);
+            extents.put_u8(extent.flags.0);
         }
-        let crc = crc32c::crc32c_append(crc32c::crc32c(out.get(start..).unwrap_or_default()), &runs);
+        let crc = crc32c::crc32c_append(crc32c::crc32c(out.get(start..).unwrap_or_default()), &extents);
         out.put_u32(crc);
-        out.extend_from_slice(&runs);
+        out.extend_from_slice(&extents);
         out.extend_from_slice(&self.stored);
     }
 
@@ -397,7 +397,7 @@ impl NewBlock {
             first,
             lines: self.lines,
             append_time_ms: self.append_time_ms,
-            runs: self.runs.clone(),
+            extents: self.extents.clone(),
             raw: self.raw.clone(),
         }
     }
@@ -414,13 +414,13 @@ pub(crate) struct BlockHeader {
     raw_bytes: usize,
     stored_bytes: usize,
     payload_crc: u32,
-    runs: Vec<Run>,
+    extents: Vec<Extent>,
 }
 
 impl BlockHeader {
-    /// Header, runs and payload.
+    /// Header, extents and payload.
     pub(crate) fn disk_bytes(&self) -> usize {
-        HEADER_BYTES + self.runs.len() * RUN_BYTES + self.stored_bytes
+        HEADER_BYTES + self.extents.len() * EXTENT_BYTES + self.stored_bytes
     }
 
     /// The seqs of its lines.
@@ -428,7 +428,7 @@ impl BlockHeader {
         SeqRange { first: self.first, last: self.first.plus(u64::from(self.lines) - 1) }
     }
 
-    /// Parses and checks the header and the runs at the start of `bytes`. The payload need not be there: a
+    /// Parses and checks the header and the extents at the start of `bytes`. The payload need not be there: a
     /// `Short` error says how much is needed for the header alone.
     pub(crate) fn parse(bytes: &[u8], store: StoreId) -> Result<BlockHeader, BlockError> {
         let short = |needed| BlockError::Short { found: bytes.len(), needed };
@@ -446,50 +446,50 @@ impl BlockHeader {
         let _reserved = get.u16();
         let found_store = StoreId(get.u64());
         let (commit, first, append_time_ms) = (get.u64(), Seq(get.u64()), get.u64());
-        let (lines, run_count) = (get.u32(), get.u32() as usize);
+        let (lines, extent_count) = (get.u32(), get.u32() as usize);
         let (raw_bytes, stored_bytes) = (get.u32() as usize, get.u32() as usize);
         let (payload_crc, header_crc) = (get.u32(), get.u32());
         // Lengths are not trusted before the CRC: a damaged one asks for some MiB at most.
-        if run_count > RUNS_MAX || raw_bytes > BLOCK_BYTES_MAX || stored_bytes > BLOCK_BYTES_MAX {
+        if extent_count > EXTENTS_MAX || raw_bytes > BLOCK_BYTES_MAX || stored_bytes > BLOCK_BYTES_MAX {
             return Err(BlockError::HeaderCrc { found: 0, expected: header_crc });
         }
-        let runs_end = HEADER_BYTES + run_count * RUN_BYTES;
-        let run_bytes = bytes.get(HEADER_BYTES..runs_end).ok_or_else(|| short(runs_end))?;
+        let extents_end = HEADER_BYTES + extent_count * EXTENT_BYTES;
+        let extent_bytes = bytes.get(HEADER_BYTES..extents_end).ok_or_else(|| short(extents_end))?;
         let covered = fixed.get(..HEADER_BYTES - 4).unwrap_or_default();
-        let found = crc32c::crc32c_append(crc32c::crc32c(covered), run_bytes);
+        let found = crc32c::crc32c_append(crc32c::crc32c(covered), extent_bytes);
         if found != header_crc {
             return Err(BlockError::HeaderCrc { found, expected: header_crc });
         }
         if found_store != store {
             return Err(BlockError::Store { found: found_store, expected: store });
         }
-        let mut runs = Vec::with_capacity(run_count);
-        let mut get = Get::new(run_bytes);
-        for _ in 0..run_count {
+        let mut extents = Vec::with_capacity(extent_count);
+        let mut get = Get::new(extent_bytes);
+        for _ in 0..extent_count {
             let (source, offset) = (SourceId(get.u64()), get.u64());
             let (lines, bytes) = (get.u32(), get.u32());
             let flags =
                 LineFlags::from_byte(get.u8()).ok_or(BlockError::Inconsistent("unknown line flags"))?;
             if lines == 0 || bytes < lines || lines > 1 && !flags.is_whole() {
-                return Err(BlockError::Inconsistent("a run holds another number of lines than it can"));
+                return Err(BlockError::Inconsistent("an extent holds another number of lines than it can"));
             }
             if offset.checked_add(u64::from(bytes)).is_none() {
-                return Err(BlockError::Inconsistent("a run ends beyond what a file can hold"));
+                return Err(BlockError::Inconsistent("an extent ends beyond what a file can hold"));
             }
-            runs.push(Run { source, offset, lines, bytes, flags });
+            extents.push(Extent { source, offset, lines, bytes, flags });
         }
         if first < Seq::FIRST || first.0.checked_add(u64::from(lines)).is_none() {
             return Err(BlockError::Inconsistent("its lines have no seqs"));
         }
-        let sum = |of: fn(&Run) -> u32| runs.iter().map(|run| u64::from(of(run))).sum::<u64>();
-        if lines == 0 || sum(|run| run.lines) != u64::from(lines) {
+        let sum = |of: fn(&Extent) -> u32| extents.iter().map(|extent| u64::from(of(extent))).sum::<u64>();
+        if lines == 0 || sum(|extent| extent.lines) != u64::from(lines) {
             return Err(BlockError::Inconsistent(
-                "the runs hold another number of lines than the header says",
+                "the extents hold another number of lines than the header says",
             ));
         }
-        if sum(|run| run.bytes) != raw_bytes as u64 {
+        if sum(|extent| extent.bytes) != raw_bytes as u64 {
             return Err(BlockError::Inconsistent(
-                "the runs hold another number of bytes than the header says",
+                "the extents hold another number of bytes than the header says",
             ));
         }
         Ok(BlockHeader {
@@ -501,7 +501,7 @@ impl BlockHeader {
             raw_bytes,
             stored_bytes,
             payload_crc,
-            runs,
+            extents,
         })
     }
 }
@@ -513,7 +513,7 @@ pub struct Block {
     first: Seq,
     lines: u32,
     append_time_ms: u64,
-    runs: Vec<Run>,
+    extents: Vec<Extent>,
     raw: Bytes,
 }
 
@@ -542,15 +542,15 @@ impl Block {
         if raw.len() != header.raw_bytes {
             return Err(BlockError::Inconsistent("the payload has another length than the header says"));
         }
-        if !are_lines(&raw, &header.runs) {
-            return Err(BlockError::Inconsistent("its lines do not end where the runs say"));
+        if !are_lines(&raw, &header.extents) {
+            return Err(BlockError::Inconsistent("its lines do not end where the extents say"));
         }
         Ok(Block {
             commit: header.commit,
             first: header.first,
             lines: header.lines,
             append_time_ms: header.append_time_ms,
-            runs: header.runs,
+            extents: header.extents,
             raw: Bytes::from(raw.into_owned()),
         })
     }
@@ -573,10 +573,10 @@ impl Block {
         self.append_time_ms
     }
 
-    /// The runs of lines in it.
+    /// The extents of lines in it.
     #[must_use]
-    pub fn runs(&self) -> &[Run] {
-        &self.runs
+    pub fn extents(&self) -> &[Extent] {
+        &self.extents
     }
 
     /// The bytes of all its lines, one after the other.
@@ -588,7 +588,7 @@ impl Block {
     /// Its lines in seq order.
     #[must_use]
     pub fn lines(&self) -> Lines<'_> {
-        Lines { runs: self.runs.iter(), run: None, raw: &self.raw, seq: self.first }
+        Lines { extents: self.extents.iter(), extent: None, raw: &self.raw, seq: self.first }
     }
 
     /// The bytes of those lines of `range` that it holds, without a copy.
@@ -610,16 +610,16 @@ impl Block {
     fn byte_at(&self, seq: Seq) -> usize {
         let mut lines_before = seq.0 - self.first.0;
         let mut at = 0;
-        for run in &self.runs {
+        for extent in &self.extents {
             if lines_before == 0 {
                 break;
             }
-            if lines_before >= u64::from(run.lines) {
-                lines_before -= u64::from(run.lines);
-                at += run.bytes as usize;
+            if lines_before >= u64::from(extent.lines) {
+                lines_before -= u64::from(extent.lines);
+                at += extent.bytes as usize;
                 continue;
             }
-            let bytes = self.raw.get(at..at + run.bytes as usize).unwrap_or_default();
+            let bytes = self.raw.get(at..at + extent.bytes as usize).unwrap_or_default();
             let newline = memchr::memchr_iter(b'\n', bytes).nth(lines_before as usize - 1);
             return at + newline.map_or(bytes.len(), |newline| newline + 1);
         }
@@ -627,24 +627,24 @@ impl Block {
     }
 }
 
-/// Whether runs of whole lines hold as many newlines as lines, the last one at their end: then there is a line for each
+/// Whether extents of whole lines hold as many newlines as lines, the last one at their end: then there is a line for each
 /// seq. Costs a tenth of what decompressing does.
-fn are_lines(raw: &[u8], runs: &[Run]) -> bool {
+fn are_lines(raw: &[u8], extents: &[Extent]) -> bool {
     let mut rest = raw;
-    runs.iter().all(|run| {
-        let Some((bytes, behind)) = rest.split_at_checked(run.bytes as usize) else { return false };
+    extents.iter().all(|extent| {
+        let Some((bytes, behind)) = rest.split_at_checked(extent.bytes as usize) else { return false };
         rest = behind;
-        !run.flags.is_whole()
+        !extent.flags.is_whole()
             || bytes.last() == Some(&b'\n')
-                && memchr::memchr_iter(b'\n', bytes).count() as u64 == u64::from(run.lines)
+                && memchr::memchr_iter(b'\n', bytes).count() as u64 == u64::from(extent.lines)
     })
 }
 
 /// Iterates over the lines of a block.
 #[derive(Clone, Debug)]
 pub struct Lines<'a> {
-    runs: std::slice::Iter<'a, Run>,
-    run: Option<Run>,
+    extents: std::slice::Iter<'a, Extent>,
+    extent: Option<Extent>,
     raw: &'a [u8],
     seq: Seq,
 }
@@ -653,25 +653,26 @@ impl<'a> Iterator for Lines<'a> {
     type Item = Line<'a>;
 
     fn next(&mut self) -> Option<Line<'a>> {
-        let mut run = match self.run.take() {
-            Some(run) => run,
-            None => *self.runs.next()?,
+        let mut extent = match self.extent.take() {
+            Some(extent) => extent,
+            None => *self.extents.next()?,
         };
-        // The last line of a run ends where the run does: parts have no newline of their own.
-        let len = if run.lines == 1 {
-            run.bytes as usize
+        // The last line of an extent ends where the extent does: parts have no newline of their own.
+        let len = if extent.lines == 1 {
+            extent.bytes as usize
         } else {
-            memchr::memchr(b'\n', self.raw).map_or(run.bytes as usize, |newline| newline + 1)
+            memchr::memchr(b'\n', self.raw).map_or(extent.bytes as usize, |newline| newline + 1)
         };
         let (bytes, rest) = self.raw.split_at_checked(len)?;
-        let line = Line { seq: self.seq, source: run.source, offset: run.offset, flags: run.flags, bytes };
+        let line =
+            Line { seq: self.seq, source: extent.source, offset: extent.offset, flags: extent.flags, bytes };
         self.raw = rest;
         self.seq = self.seq.next();
-        if run.lines > 1 {
-            run.lines -= 1;
-            run.offset += len as u64;
-            run.bytes = run.bytes.saturating_sub(len as u32);
-            self.run = Some(run);
+        if extent.lines > 1 {
+            extent.lines -= 1;
+            extent.offset += len as u64;
+            extent.bytes = extent.bytes.saturating_sub(len as u32);
+            self.extent = Some(extent);
         }
         Some(line)
     }
@@ -719,7 +720,7 @@ mod tests {
         );
         assert_eq!(block.lines().nth(3).unwrap().flags.part(), Some("first"));
         assert!(block.lines().nth(4).unwrap().flags.is_unterminated());
-        assert_eq!(block.runs().len(), 4, "lines that continue a run join it");
+        assert_eq!(block.extents().len(), 4, "lines that continue an extent join it");
     }
 
     #[test]
@@ -760,35 +761,35 @@ mod tests {
     /// With checksums that are right, as a fault of the writer would leave them: one such block had 3 lines of
     /// `u32::MAX`, which were then there, empty, until memory was full.
     #[test]
-    fn a_block_whose_runs_do_not_fit_its_lines_is_refused() {
+    fn a_block_whose_extents_do_not_fit_its_lines_is_refused() {
         let good = encoded();
-        let run = |nth: usize| HEADER_BYTES + nth * RUN_BYTES;
+        let extent = |nth: usize| HEADER_BYTES + nth * EXTENT_BYTES;
         let refused = |changes: &[(usize, u32)], what: &str| {
             let mut bad = good.clone();
             for (at, number) in changes {
                 bad[*at..*at + 4].copy_from_slice(&number.to_le_bytes());
             }
-            let runs = sample().runs().len() * RUN_BYTES;
+            let extents = sample().extents().len() * EXTENT_BYTES;
             let crc = crc32c::crc32c(&bad[..HEADER_BYTES - 4]);
-            let crc = crc32c::crc32c_append(crc, &bad[HEADER_BYTES..HEADER_BYTES + runs]);
+            let crc = crc32c::crc32c_append(crc, &bad[HEADER_BYTES..HEADER_BYTES + extents]);
             bad[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
             match Block::decode(&bad, STORE).unwrap_err() {
                 BlockError::Inconsistent(found) => assert!(found.contains(what), "{found}, and not {what}"),
                 error => panic!("{what}: {error}"),
             }
         };
-        // The lines of the header and of the first run; it has three.
-        refused(&[(40, 7), (run(0) + 16, 4)], "do not end where");
-        refused(&[(40, 5), (run(0) + 16, 2)], "do not end where");
-        refused(&[(40, u32::MAX), (run(0) + 16, u32::MAX - 3)], "than it can");
-        refused(&[(40, 3), (run(0) + 16, 0)], "than it can");
-        refused(&[(40, 7), (run(1) + 16, 2)], "than it can");
+        // The lines of the header and of the first extent; it has three.
+        refused(&[(40, 7), (extent(0) + 16, 4)], "do not end where");
+        refused(&[(40, 5), (extent(0) + 16, 2)], "do not end where");
+        refused(&[(40, u32::MAX), (extent(0) + 16, u32::MAX - 3)], "than it can");
+        refused(&[(40, 3), (extent(0) + 16, 0)], "than it can");
+        refused(&[(40, 7), (extent(1) + 16, 2)], "than it can");
         refused(&[(24, 0), (28, 0)], "no seqs");
         refused(&[(24, u32::MAX), (28, u32::MAX)], "no seqs");
-        refused(&[(run(0) + 8, u32::MAX), (run(0) + 12, u32::MAX)], "beyond");
+        refused(&[(extent(0) + 8, u32::MAX), (extent(0) + 12, u32::MAX)], "beyond");
     }
 
-    /// One flipped bit in the number of runs made a reader ask for 400 MiB, four times of what the service may take.
+    /// One flipped bit in the number of extents made a reader ask for 400 MiB, four times of what the service may take.
     #[test]
     fn a_damaged_header_does_not_ask_for_more_than_a_block_can_have() {
         let good = encoded();
@@ -796,7 +797,7 @@ mod tests {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             if let BlockError::Short { needed, .. } = Block::decode(&bad, STORE).unwrap_err() {
-                assert!(needed <= HEADER_BYTES + RUNS_MAX * RUN_BYTES, "bit {bit}: {needed}");
+                assert!(needed <= HEADER_BYTES + EXTENTS_MAX * EXTENT_BYTES, "bit {bit}: {needed}");
             }
         }
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::block::NewBlock;
 use crate::codec::Versioned;
 use crate::ids::{GroupId, Seq, SeqRange, SourceId};
-use crate::manifest::{KeptMark, Loss, State};
+use crate::manifest::{Loss, RetainedMark, State};
 use crate::version1;
 
 /// One atomic change to be made: everything in it becomes durable together, or nothing does.
@@ -127,7 +127,7 @@ pub(crate) struct Changes {
     pub(crate) first_segment: Option<Seq>,
     pub(crate) losses: Vec<Loss>,
     /// How far `kept/` is relied on from now on, where that changed.
-    pub(crate) kept: Option<KeptMark>,
+    pub(crate) retained: Option<RetainedMark>,
 }
 
 /// What a journal's commit says.

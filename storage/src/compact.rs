@@ -1,4 +1,4 @@
-//! Which segment can go, and what must be kept of it. Pure.
+//! Which segment can go, and what must be retained of it. Pure.
 
 use crate::ids::{Seq, SeqRange};
 use crate::manifest::State;

@@ -7,9 +7,9 @@ use crate::disk::Disk;
 use crate::error::{Context, Error, Result};
 use crate::ids::StoreId;
 use crate::journal;
-use crate::kept::Kept;
 use crate::manifest::State;
 use crate::recover::CREATING;
+use crate::retained::Retained;
 use crate::segment;
 
 /// What may stand in a data dir before it is a store.
@@ -23,7 +23,7 @@ pub(crate) fn create(disk: &dyn Disk) -> Result<State> {
         disk.remove_folder(folder).during("remove", folder)?;
         disk.make_folder(folder).during("create", folder)?;
     }
-    Kept::create(disk)?;
+    Retained::create(disk)?;
     disk.sync_dir("").during("sync", "the data dir")?;
     Ok(State::new(StoreId(random_id())))
 }

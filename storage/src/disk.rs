@@ -48,7 +48,7 @@ pub(crate) trait Disk: Send + Sync {
 
     /// Whether slow work may go to a thread beside the caller. The memory disk says no, so that a test's order
     /// of events is the same every time.
-    fn works_aside(&self) -> bool;
+    fn works_in_background(&self) -> bool;
 }
 
 /// An open file. All methods take `&self`: reads and writes say where.

@@ -12,11 +12,11 @@ use crate::disk::memory::MemoryDisk;
 use crate::error::Result;
 use crate::ids::{Seq, StoreId};
 use crate::journal;
-use crate::kept::{self, DeadLetter};
 use crate::log::{Log, Options};
 use crate::manifest::State;
 use crate::mark::{Found, Mark, MarkFile};
 use crate::repair::{self, QUARANTINE, Remake, Repaired, scan};
+use crate::retained::{self, DeadLetter};
 use crate::view::View;
 use crate::{codec, segment};
 
@@ -115,7 +115,7 @@ impl Store {
     /// The names of all files, those in folders too.
     #[must_use]
     pub fn files(&self) -> Vec<String> {
-        const FOLDERS: [&str; 4] = [segment::FOLDER, kept::FOLDER, QUARANTINE, journal::FOLDER];
+        const FOLDERS: [&str; 4] = [segment::FOLDER, retained::FOLDER, QUARANTINE, journal::FOLDER];
         let mut files = self.0.list("").unwrap_or_default();
         files.retain(|name| !FOLDERS.contains(&name.as_str()));
         for folder in FOLDERS.into_iter().filter(|folder| *folder != journal::FOLDER) {

@@ -15,7 +15,7 @@
 //! is an opaque number.
 
 mod acks;
-mod aside;
+mod background;
 mod backup;
 mod block;
 mod bytes_le;
@@ -31,7 +31,6 @@ pub mod fuzzing;
 mod group_state;
 mod ids;
 mod journal;
-mod kept;
 mod lock;
 mod log;
 mod manifest;
@@ -40,8 +39,9 @@ mod private;
 mod reader;
 mod recover;
 mod repair;
-mod room;
+mod retained;
 mod segment;
+mod space;
 mod spare;
 mod version1;
 mod view;
@@ -53,22 +53,22 @@ mod lying_cache_test;
 #[cfg(test)]
 mod model_test;
 #[cfg(test)]
-mod room_test;
+mod space_test;
 
 pub use acks::{ACK_RANGES_MAX, AckSet};
 pub use backup::{BackupFile, MANIFEST, Restore, Snapshot};
 pub use block::{
-    BLOCK_BYTES_MAX, BLOCK_MAGIC, BLOCK_TARGET_BYTES, Block, BlockBuilder, BlockError, LINE_BYTES_MAX, Line,
-    LineFlags, Lines, NewBlock, Run,
+    BLOCK_BYTES_MAX, BLOCK_MAGIC, BLOCK_TARGET_BYTES, Block, BlockBuilder, BlockError, Extent,
+    LINE_BYTES_MAX, Line, LineFlags, Lines, NewBlock,
 };
 pub use commit::{Commit, GroupChange};
 pub use error::{Error, Full};
 pub use group_state::{Failures, GroupState, Leased};
 pub use ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
-pub use kept::{DEAD_LETTERS_MAX, DeadCause, DeadLetter, KEPT_BYTES_MAX, REASON_BYTES_MAX};
 pub use log::{Committed, Counters, Held, Log, Options};
-pub use manifest::{KeptMark, Loss, LossKind, SegmentMeta, SourceState, State};
+pub use manifest::{Loss, LossKind, RetainedMark, SegmentMeta, SourceState, State};
 pub use reader::{ReadError, Reader};
 pub use repair::{Quarantined, Remake, Repaired, SourceEnd, repair};
-pub use room::{DiskOptions, Keep};
+pub use retained::{DEAD_LETTERS_MAX, DeadCause, DeadLetter, REASON_BYTES_MAX, RETAINED_BYTES_MAX};
+pub use space::{DiskOptions, Keep};
 pub use view::{Verified, View};

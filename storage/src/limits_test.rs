@@ -7,7 +7,7 @@ use crate::disk::memory::MemoryDisk;
 use crate::ids::{Seq, SeqRange, SourceId};
 use crate::log::Log;
 use crate::model_test::{CAPACITY, change, open_with};
-use crate::room::Keep;
+use crate::space::Keep;
 use crate::{BlockBuilder, Error};
 
 /// A log of 40 blocks of 500 bytes, appended at 1 to 40 ms, all of it acked by its one group.
@@ -40,8 +40,11 @@ fn settled_segments_stay_for_as_long_and_as_many_bytes_as_they_are_to() {
     assert_eq!(first_left(&mut settled(&disk(), Keep::Nothing), 41), newest);
     let mut log = settled(&disk(), Keep::Bytes(9_000));
     let first = first_left(&mut log, 41);
-    let kept = log.state().segment_bytes() - log.state().segments.back().unwrap().bytes;
-    assert!((7_000..=9_000).contains(&kept) && first > Seq(1), "{kept} bytes are kept from {first} on");
+    let retained = log.state().segment_bytes() - log.state().segments.back().unwrap().bytes;
+    assert!(
+        (7_000..=9_000).contains(&retained) && first > Seq(1),
+        "{retained} bytes are retained from {first} on"
+    );
     let mut log = settled(&disk(), Keep::Age(100));
     assert_eq!(first_left(&mut log, 100), Seq(1), "nothing is old enough");
     let first = first_left(&mut log, 120);
@@ -54,7 +57,7 @@ fn settled_segments_stay_for_as_long_and_as_many_bytes_as_they_are_to() {
 }
 
 #[test]
-fn kept_segments_go_before_lines_are_refused() {
+fn retained_segments_go_before_lines_are_refused() {
     let disk = MemoryDisk::new(CAPACITY);
     let mut log = settled(&disk, Keep::Age(1_000_000));
     assert_eq!(first_left(&mut log, 41), Seq(1));

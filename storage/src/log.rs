@@ -6,13 +6,13 @@
 // long: opening and committing, whose order is the contract
 
 mod removal;
-mod roll;
+mod rotate;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use crate::aside::Aside;
+use crate::background::Background;
 use crate::block::Block;
 use crate::commit::{Changes, Checkpoint, Commit, Placed, Record};
 use crate::compact;
@@ -22,16 +22,16 @@ use crate::disk::{Disk, JournalDb};
 use crate::error::{Context, Error, Full, Result};
 use crate::ids::{GroupId, Seq, SeqRange, SourceId};
 use crate::journal::{self, Journal};
-use crate::kept::{DEAD_LETTERS_MAX, DeadLetter, KEPT_BYTES_MAX, Kept};
 use crate::lock::Lock;
-use crate::manifest::{KeptMark, State};
+use crate::manifest::{RetainedMark, State};
 use crate::mark::{Mark, MarkFile};
 use crate::private;
 use crate::reader::Reader;
 use crate::recover::{self, CREATING, Store};
 use crate::repair::Quarantined;
-use crate::room::{DiskOptions, Keep, Room, used_bytes};
+use crate::retained::{DEAD_LETTERS_MAX, DeadLetter, RETAINED_BYTES_MAX, Retained};
 use crate::segment::{Index, SegmentWriter};
+use crate::space::{DiskOptions, Keep, Space, used_bytes};
 
 /// Segments removed in one go, so that the owner is not held up.
 const REMOVALS_MAX: usize = 4;
@@ -77,7 +77,7 @@ pub struct Counters {
     /// Commits made durable.
     pub commits: u64,
     /// Journals begun.
-    pub rolls: u64,
+    pub rotations: u64,
     /// Segment files removed.
     pub segments_removed: u64,
     /// Lines relocated.
@@ -92,7 +92,7 @@ pub struct Held {
     /// What they are at most.
     pub journal_bytes_max: u64,
     /// Bytes of the file in `kept/`.
-    pub kept_bytes: u64,
+    pub retained_bytes: u64,
 }
 
 /// An open log. Dropping it loses nothing that was answered.
@@ -104,8 +104,8 @@ pub struct Log {
     mark: MarkFile,
     writer: SegmentWriter,
     index: Arc<Index>,
-    kept: Kept,
-    room: Room,
+    retained: Retained,
+    space: Space,
     next_journal: NextJournal,
     settling: Option<(Seq, Receiver<Result<()>>)>,
     /// What the journal stored when segments were last synced beside the owner.
@@ -120,7 +120,7 @@ pub struct Log {
     quarantined: Quarantined,
     poisoned: Option<String>,
     removal_held: bool,
-    aside: Aside,
+    background: Background,
     _lock: Option<Lock>,
 }
 
@@ -154,7 +154,7 @@ impl Log {
     }
 
     pub(crate) fn on_disk(disk: Arc<dyn Disk>, options: Options, lock: Option<Lock>) -> Result<Log> {
-        let mut room = Room::open(disk.as_ref(), options.disk)?;
+        let mut space = Space::open(disk.as_ref(), options.disk)?;
         MarkFile::settle(disk.as_ref())?;
         let (state, old_journal, findings) = match recover::read(disk.as_ref())? {
             Store::Absent => (create(disk.as_ref())?, None, Vec::new()),
@@ -169,14 +169,14 @@ impl Log {
                 (recovered.state, Some(recovered.journal), recovered.findings)
             }
         };
-        let aside = Aside::new(disk.as_ref()).during("start a thread for", "the log")?;
+        let background = Background::new(disk.as_ref()).during("start a thread for", "the log")?;
         let index = Arc::new(Index::default());
-        let kept = Kept::open(Arc::clone(&disk), Arc::clone(&index), &state, true)?;
+        let retained = Retained::open(Arc::clone(&disk), Arc::clone(&index), &state, true)?;
         let mut state = state;
         state.begin_run();
         let number = old_journal.map_or(1, |old| old + 1);
         (state.journal, state.commit) = (number, state.commit + 1);
-        let db = roll::prepare(disk.as_ref(), &mut room, number, 0)?;
+        let db = rotate::prepare(disk.as_ref(), &mut space, number, 0)?;
         let (store, commit) = (state.store, state.commit);
         let manifest = Record::Manifest(Box::new(state));
         let journal = Journal::begin(disk.as_ref(), db, store, number, commit, &manifest)?;
@@ -200,7 +200,7 @@ impl Log {
             }
         };
         let mut findings = findings;
-        findings.extend(kept.findings.iter().cloned());
+        findings.extend(retained.findings.iter().cloned());
         let mut log = Log {
             quarantined: Quarantined::count(disk.as_ref()),
             writer: SegmentWriter::open(Arc::clone(&disk), state.segments.back())?,
@@ -210,8 +210,8 @@ impl Log {
             journal,
             mark: mark_file,
             index,
-            kept,
-            room,
+            retained,
+            space,
             next_journal: NextJournal::None,
             settling: None,
             settled_bytes: 0,
@@ -221,7 +221,7 @@ impl Log {
             findings,
             poisoned: None,
             removal_held: false,
-            aside,
+            background,
             _lock: lock,
         };
         log.publish();
@@ -229,7 +229,7 @@ impl Log {
         if let Some(old) = old_journal {
             log.discard_journal(old, None);
         }
-        log.room.restore(log.disk.as_ref())?;
+        log.space.restore(log.disk.as_ref())?;
         Ok(log)
     }
 
@@ -258,7 +258,7 @@ impl Log {
             journal_bytes: self.journal.stored_bytes,
             // A commit that would make it more rolls first.
             journal_bytes_max: self.options.journal_bytes + self.options.journal_bytes / 8,
-            kept_bytes: self.kept.bytes(),
+            retained_bytes: self.retained.bytes(),
         }
     }
 
@@ -268,8 +268,8 @@ impl Log {
         self.quarantined
     }
 
-    pub(crate) fn kept_mark(&self) -> KeptMark {
-        self.kept.mark()
+    pub(crate) fn retained_mark(&self) -> RetainedMark {
+        self.retained.mark()
     }
 
     /// Stops removing files, or goes on: a snapshot is being copied. Disk use only grows meanwhile.
@@ -279,7 +279,7 @@ impl Log {
 
     /// Other limits from now on. The reserve stays as it was when the log was opened.
     pub fn set_limits(&mut self, to: DiskOptions) {
-        self.room.set_limits(to.limit_bytes, to.min_free_bytes);
+        self.space.set_limits(to.limit_bytes, to.min_free_bytes);
         self.options.disk = DiskOptions { reserve_bytes: self.options.disk.reserve_bytes, ..to };
     }
 
@@ -295,15 +295,15 @@ impl Log {
         Reader::new(Arc::clone(&self.disk), Arc::clone(&self.index), self.state.store)
     }
 
-    /// Bytes that the store takes on disk, about: segments, kept lines, two journals, the reserve.
+    /// Bytes that the store takes on disk, about: segments, retained lines, two journals, the reserve.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
-        used_bytes(&self.state, &self.kept, self.room.held_bytes())
+        used_bytes(&self.state, &self.retained, self.space.held_bytes())
     }
 
     /// Why lines cannot be taken in now, if so.
     ///
-    /// Segments that are only kept go first.
+    /// Segments that are only retained go first.
     ///
     /// # Errors
     /// As [`Log::commit`], and when the file system does not say how much is free.
@@ -314,7 +314,7 @@ impl Log {
 
     fn refusal_of(&mut self, bytes: u64) -> Result<Option<Full>> {
         loop {
-            let full = self.room.refusal(self.disk.as_ref(), self.disk_bytes(), bytes)?;
+            let full = self.space.refusal(self.disk.as_ref(), self.disk_bytes(), bytes)?;
             if full.is_none() || !self.remove_settled()? {
                 return Ok(full);
             }
@@ -349,8 +349,8 @@ impl Log {
         {
             return Err(Error::Full(full));
         }
-        if self.must_roll(stored) {
-            self.roll()?;
+        if self.must_rotate(stored) {
+            self.rotate()?;
         }
         let number = self.state.commit + 1;
         let first = self.state.next_seq;
@@ -382,9 +382,9 @@ impl Log {
             encoded.push(bytes);
             numbered.push(Arc::new(block.numbered(number, next)));
             let mut seq = next;
-            for run in block.runs() {
-                seq = seq.plus(u64::from(run.lines));
-                last_seqs.insert(run.source, seq.prev());
+            for extent in block.extents() {
+                seq = seq.plus(u64::from(extent.lines));
+                last_seqs.insert(extent.source, seq.prev());
             }
             next = seq;
         }
@@ -398,7 +398,7 @@ impl Log {
             groups: commit.groups.clone(),
             first_segment: None,
             losses: commit.losses.clone(),
-            kept: None,
+            retained: None,
         };
         self.apply(changes, &encoded)?;
         Ok(Committed { first, next, blocks: numbered })
@@ -407,7 +407,7 @@ impl Log {
     /// Sends changes through the journal and makes them count.
     fn apply(&mut self, mut changes: Changes, blocks: &[Vec<u8>]) -> Result<()> {
         // Whatever is in `kept/` by now is synced: every addition ends with that.
-        changes.kept = Some(self.kept.mark()).filter(|mark| *mark != self.state.kept);
+        changes.retained = Some(self.retained.mark()).filter(|mark| *mark != self.state.retained);
         let number = self.state.commit + 1;
         let record = Record::Changes(changes);
         self.journal.append(number, &record, blocks)?;
@@ -450,24 +450,24 @@ impl Log {
     }
 
     fn maintain_or_poison(&mut self, now_ms: u64) -> Result<bool> {
-        self.room.relieve(self.disk.as_ref())?;
+        self.space.relieve(self.disk.as_ref())?;
         if self.journal.stored_bytes >= self.options.journal_bytes / 2
             || self.journal.commits >= self.options.journal_commits / 2
         {
             self.prepare_next();
-            self.settle_aside()?;
+            self.sync_in_background()?;
         }
-        if self.must_roll(0) && self.is_next_ready()? {
-            self.roll()?;
+        if self.must_rotate(0) && self.is_next_ready()? {
+            self.rotate()?;
         }
         let mut removed = 0;
         while removed < REMOVALS_MAX && !self.removal_held && self.remove_oldest(now_ms)? {
             removed += 1;
         }
         if removed > 0 {
-            self.kept.compact(&self.state)?;
+            self.retained.compact(&self.state)?;
         }
-        self.room.restore(self.disk.as_ref())?;
+        self.space.restore(self.disk.as_ref())?;
         Ok(removed == REMOVALS_MAX)
     }
 
@@ -478,12 +478,12 @@ impl Log {
     /// As [`Log::commit`]; and where the line cannot be read.
     pub fn bury(&mut self, letter: &DeadLetter, block: &Block) -> Result<()> {
         self.refuse_poisoned()?;
-        self.room.make(self.disk.as_ref(), block.raw().len() as u64)?;
+        self.space.make(self.disk.as_ref(), block.raw().len() as u64)?;
         let buried = self
-            .kept
+            .retained
             .keep(block, SeqRange::one(letter.seq))
-            .and_then(|()| self.kept.bury(letter))
-            .and_then(|()| self.kept.sync());
+            .and_then(|()| self.retained.bury(letter))
+            .and_then(|()| self.retained.sync());
         buried.inspect_err(|error| self.poisoned = Some(error.to_string()))
     }
 
@@ -494,11 +494,13 @@ impl Log {
     /// As [`Log::commit`].
     pub fn settle_dead(&mut self, group: GroupId, seqs: &[Seq]) -> Result<()> {
         self.refuse_poisoned()?;
-        self.room.relieve(self.disk.as_ref())?;
-        let settled =
-            seqs.iter().try_for_each(|seq| self.kept.settle(group, *seq)).and_then(|()| self.kept.sync());
-        let settled =
-            settled.and_then(|()| if self.removal_held { Ok(()) } else { self.kept.compact(&self.state) });
+        self.space.relieve(self.disk.as_ref())?;
+        let settled = seqs
+            .iter()
+            .try_for_each(|seq| self.retained.settle(group, *seq))
+            .and_then(|()| self.retained.sync());
+        let settled = settled
+            .and_then(|()| if self.removal_held { Ok(()) } else { self.retained.compact(&self.state) });
         settled.inspect_err(|error| self.poisoned = Some(error.to_string()))
     }
 
@@ -507,32 +509,32 @@ impl Log {
     /// # Errors
     /// When they cannot be read.
     pub fn dead_letters(&self, group: GroupId, from: Seq, limit: usize) -> Result<Vec<DeadLetter>> {
-        self.kept.dead(group, from, limit)
+        self.retained.dead(group, from, limit)
     }
 
     /// How many dead letters a group has.
     #[must_use]
     pub fn dead_count(&self, group: GroupId) -> usize {
-        self.kept.dead_count(group)
+        self.retained.dead_count(group)
     }
 
     /// The seqs of a group's dead letters within `range`, at most [`DEAD_LETTERS_MAX`].
     #[must_use]
     pub fn dead_seqs(&self, group: GroupId, range: SeqRange) -> Vec<Seq> {
-        self.kept.dead_seqs(group, range).collect()
+        self.retained.dead_seqs(group, range).collect()
     }
 
     /// How many lines directly below `seq` (the one before it, the one before that, without a gap) are held as dead
     /// letters of the group with [`crate::DeadCause::Rejected`], counted up to `most`. Looks at memory only.
     #[must_use]
     pub fn rejected_below(&self, group: GroupId, seq: Seq, most: u32) -> u32 {
-        self.kept.rejected_below(group, seq, most)
+        self.retained.rejected_below(group, seq, most)
     }
 
     /// Whether no more lines can be set aside for a group.
     #[must_use]
     pub fn is_dead_full(&self, group: GroupId) -> bool {
-        self.dead_count(group) >= DEAD_LETTERS_MAX || self.kept.bytes() >= KEPT_BYTES_MAX
+        self.dead_count(group) >= DEAD_LETTERS_MAX || self.retained.bytes() >= RETAINED_BYTES_MAX
     }
 }
 

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::ids::{Seq, SeqRange, SourceId};
 use crate::log::Log;
 use crate::model_test::{CAPACITY, change, open_with};
-use crate::room::Keep;
+use crate::space::Keep;
 
 /// Lines of one commit.
 const LINES: u64 = 20;
@@ -94,6 +94,6 @@ fn a_mark_that_a_failed_sync_lost_does_not_let_the_old_journal_go() {
 }
 
 #[test]
-fn kept_lines_that_a_failed_sync_lost_are_copied_again() {
+fn retained_lines_that_a_failed_sync_lost_are_copied_again() {
     holds(|_, disk| format!("kept/{}", disk.list("kept").unwrap().pop().unwrap()));
 }

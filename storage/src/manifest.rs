@@ -17,7 +17,7 @@ use crate::version1;
 
 /// Losses that are listed one by one; past that the oldest two are told as one.
 const LOSSES_MAX: usize = 1_024;
-/// Forgotten sources whose names are kept for the lines that are stored; with 10,000 live ones 50,000 are known. Of
+/// Forgotten sources whose names are retained for the lines that are stored; with 10,000 live ones 50,000 are known. Of
 /// older ones the lines have only the number of their source.
 const FORGOTTEN_MAX: usize = 40_000;
 
@@ -102,7 +102,7 @@ fn not_lost<'l>(losses: impl IntoIterator<Item = &'l Loss>, range: SeqRange) -> 
 
 /// So much of `kept/` is synced and relied on: what cannot be read below is damage, behind it a torn end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct KeptMark {
+pub struct RetainedMark {
     /// Which file.
     pub generation: u64,
     /// How much of it.
@@ -111,7 +111,7 @@ pub struct KeptMark {
 
 /// Runs of a restored store are counted from a multiple of this that is its own: none of them is one of the
 /// original's, or of another store that was restored from it.
-const RUN_EPOCH: u64 = 1_000_000;
+const RUNS_PER_EPOCH: u64 = 1_000_000;
 
 /// The state of a log after some commit.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -140,7 +140,7 @@ pub struct State {
     /// Raw bytes appended since the store was created.
     pub appended_bytes: u64,
     /// How far `kept/` is relied on.
-    pub kept: KeptMark,
+    pub retained: RetainedMark,
 }
 
 impl Versioned for State {
@@ -155,18 +155,18 @@ impl Versioned for State {
 }
 
 impl State {
-    /// Which restoration from a backup it comes from, 0 if from none: with each the seqs from the backup on are given
+    /// Which epoch from a backup it comes from, 0 if from none: with each the seqs from the backup on are given
     /// again, to other lines.
     #[must_use]
-    pub fn restoration(&self) -> u64 {
-        self.run / RUN_EPOCH
+    pub fn epoch(&self) -> u64 {
+        self.run / RUNS_PER_EPOCH
     }
 
     /// Makes it that of a store of its own, which goes on from here. `random` tells apart those that were restored
     /// from one backup; of it so many bits that the run is a number which programs can read in JSON (below 2^53) over
     /// four restorations of restored stores.
     pub(crate) fn restore(&mut self, random: u64) {
-        self.run = (self.restoration() + 1 + (random & 0x7FFF_FFFF)) * RUN_EPOCH;
+        self.run = (self.epoch() + 1 + (random & 0x7FFF_FFFF)) * RUNS_PER_EPOCH;
     }
 
     /// A new store, with no lines and no groups.
@@ -184,7 +184,7 @@ impl State {
             groups: BTreeMap::new(),
             losses: VecDeque::new(),
             appended_bytes: 0,
-            kept: KeptMark::default(),
+            retained: RetainedMark::default(),
         }
     }
 
@@ -335,7 +335,7 @@ impl State {
         if let Some(first) = changes.first_segment {
             self.segments.retain(|segment| segment.first >= first);
         }
-        self.kept = changes.kept.unwrap_or(self.kept);
+        self.retained = changes.retained.unwrap_or(self.retained);
         changes.losses.iter().for_each(|loss| self.note_loss(loss.clone()));
         // Only these two can make a source unneeded; with 50,000 known ones no other commit looks at them all.
         if changes.first_segment.is_some() || !changes.forget.is_empty() {

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use crate::commit::{Commit, GroupChange};
 use crate::disk::memory::MemoryDisk;
 use crate::ids::{GroupId, Seq, SeqRange, SourceId};
-use crate::kept::{DeadCause, DeadLetter};
 use crate::log::{Log, Options};
-use crate::room::{DiskOptions, Keep};
+use crate::retained::{DeadCause, DeadLetter};
+use crate::space::{DiskOptions, Keep};
 use crate::{BlockBuilder, Error};
 
 pub(crate) const CAPACITY: u64 = 1 << 40;
@@ -63,7 +63,7 @@ struct Run {
     model: Model,
     /// What may be there in its place: the step that the crash cut off.
     attempted: Option<Model>,
-    rolls: u64,
+    rotations: u64,
     removed: u64,
     relocated: u64,
     sought: u64,
@@ -233,7 +233,7 @@ fn check(seed: u64, crashes: u32) -> [u64; 5] {
         disk,
         model: Model { groups: vec![ModelGroup::default(), ModelGroup::default()], ..Model::default() },
         attempted: None,
-        rolls: 0,
+        rotations: 0,
         removed: 0,
         relocated: 0,
         sought: 0,
@@ -258,7 +258,7 @@ fn check(seed: u64, crashes: u32) -> [u64; 5] {
         };
         assert!(run.disk.has_crashed(), "seed {seed}: {failed}");
         let counters = log.counters();
-        run.rolls += counters.rolls;
+        run.rotations += counters.rotations;
         run.removed += counters.segments_removed;
         run.relocated += counters.lines_relocated;
         drop(log);
@@ -288,7 +288,7 @@ fn check(seed: u64, crashes: u32) -> [u64; 5] {
         run.model = observed;
         run.attempted = None;
     }
-    [run.rolls, run.removed, run.relocated, run.sought, run.dropped]
+    [run.rotations, run.removed, run.relocated, run.sought, run.dropped]
 }
 
 /// Seeds that have found something, tried first in every run, whatever the others are: who finds one adds it.
@@ -307,10 +307,10 @@ fn what_was_answered_survives_a_crash_at_any_sync() {
         }
     }
     // A phase that was never hit proves nothing.
-    let [rolls, removed, relocated, sought, dropped] = counted;
+    let [rotations, removed, relocated, sought, dropped] = counted;
     assert!(
-        rolls > 100 && removed > 100 && relocated > 10 && sought > 100 && dropped > 50,
-        "{rolls} rolls, {removed} removed, {relocated} relocated, {sought} sought, {dropped} dropped"
+        rotations > 100 && removed > 100 && relocated > 10 && sought > 100 && dropped > 50,
+        "{rotations} rotations, {removed} removed, {relocated} relocated, {sought} sought, {dropped} dropped"
     );
 }
 

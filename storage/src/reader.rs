@@ -157,11 +157,11 @@ impl Reader {
             Some((segment, end, overlay)) => {
                 let read = self.read_segment(seq, segment.first, segment.bytes, end, overlay);
                 read.or_else(|error| match error {
-                    ReadError::Damaged { .. } => self.read_kept(seq).map_err(|_| error),
+                    ReadError::Damaged { .. } => self.read_retained(seq).map_err(|_| error),
                     error => Err(error),
                 })
             }
-            None => self.read_kept(seq),
+            None => self.read_retained(seq),
         }
     }
 
@@ -343,16 +343,16 @@ impl Reader {
         read.map(drop).map_err(|source| ReadError::Io { path: path.to_owned(), at, source })
     }
 
-    fn read_kept(&mut self, seq: Seq) -> Result<Block, ReadError> {
+    fn read_retained(&mut self, seq: Seq) -> Result<Block, ReadError> {
         let (first, place) = {
             let index = self.index.lock();
-            let before = index.kept.range(..=seq).next_back();
+            let before = index.retained.range(..=seq).next_back();
             let holds = before.filter(|(first, place)| first.plus(u64::from(place.lines)) > seq);
             let Some((first, place)) = holds else {
-                let kept = index.kept.range(seq..).next().map(|(first, _)| *first);
+                let retained = index.retained.range(seq..).next().map(|(first, _)| *first);
                 let segment =
                     index.segments.front().map(|segment| segment.first).filter(|first| *first > seq);
-                return Err(ReadError::Absent { seq, next: kept.into_iter().chain(segment).min() });
+                return Err(ReadError::Absent { seq, next: retained.into_iter().chain(segment).min() });
             };
             (*first, place.clone())
         };

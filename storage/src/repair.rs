@@ -1,4 +1,4 @@
-//! Repair: what of a damaged store can be read is kept, what cannot is named and set aside.
+//! Repair: what of a damaged store can be read is retained, what cannot is named and set aside.
 //!
 //! Everything is worked out first, changing nothing: [`evidence`] from the journals, [`plan`] from the segment
 //! files. [`apply`] then writes, in an order that may be cut short anywhere: MARK, last but one, is the commit
@@ -28,13 +28,13 @@ use crate::error::{Context, Error, Result};
 use crate::group_state::GroupState;
 use crate::ids::{Seq, SeqRange, SourceId, StoreId};
 use crate::journal;
-use crate::kept::survey::Survey;
 use crate::lock::Lock;
 use crate::log::under;
 use crate::manifest::{Loss, SourceState, State};
 use crate::mark::{self, Found, Mark, MarkFile};
 use crate::private;
 use crate::recover::{self, Store};
+use crate::retained::survey::Survey;
 use crate::segment;
 use crate::view::View;
 use evidence::Evidence;
@@ -90,7 +90,7 @@ pub fn repair(dir: &Path, dry_run: bool, remake: Remake<'_>) -> Result<Repaired>
 struct Intent {
     state: State,
     plan: Plan,
-    kept: Survey,
+    retained: Survey,
     /// Journals that cannot be opened.
     damaged_journals: Vec<String>,
     mark_is_damaged: bool,
@@ -145,17 +145,17 @@ fn prepare(disk: &dyn Disk, trusted: Option<State>, remake: Remake<'_>) -> Resul
         None => evidence.derive(store, newest_mark.map_or(0, |mark| mark.commit)),
     };
     let state = &mut derived.state;
-    let kept = Survey::of(disk, store, state.kept)?;
+    let retained = Survey::of(disk, store, state.retained)?;
     if !is_trusted {
         repaired.findings.append(&mut evidence.findings);
-        repaired.findings.extend(plan.findings.iter().chain(&kept.findings).cloned());
+        repaired.findings.extend(plan.findings.iter().chain(&retained.findings).cloned());
     }
     state.next_seq = [
         Some(state.next_seq),
         marks.iter().map(|mark| mark.next_seq).max(),
         plan.held.last().map(|range| range.last.next()),
-        kept.lines.iter().map(|range| range.last.next()).max(),
-        kept.letters.iter().map(|(_, seq)| seq.next()).max(),
+        retained.lines.iter().map(|range| range.last.next()).max(),
+        retained.letters.iter().map(|(_, seq)| seq.next()).max(),
         state.groups.values().map(|group| group.acks.last().next()).max(),
     ]
     .into_iter()
@@ -168,9 +168,9 @@ fn prepare(disk: &dyn Disk, trusted: Option<State>, remake: Remake<'_>) -> Resul
     let there = plan.files.iter().find(|file| !file.pieces.is_empty()).map(|file| file.meta.first);
     let first = known.or(there).unwrap_or(state.next_seq);
     if !derived.has_manifest {
-        remember_groups(state, &kept, first);
+        remember_groups(state, &retained, first);
     }
-    for range in lost(state, &plan.held, &kept, first) {
+    for range in lost(state, &plan.held, &retained, first) {
         let reason = "no file holds them in a form that can be read; set aside by repair".to_owned();
         repaired.losses.push(Loss::unreadable(range, reason));
     }
@@ -191,7 +191,7 @@ fn prepare(disk: &dyn Disk, trusted: Option<State>, remake: Remake<'_>) -> Resul
     }
     let damaged_journals = if derived.is_whole { Vec::new() } else { evidence.journals };
     let mark_is_damaged = marks.is_empty();
-    Ok((repaired, Intent { state: derived.state, plan, kept, damaged_journals, mark_is_damaged }))
+    Ok((repaired, Intent { state: derived.state, plan, retained, damaged_journals, mark_is_damaged }))
 }
 
 fn marks(disk: &dyn Disk) -> Result<Vec<Mark>> {
@@ -231,15 +231,15 @@ fn store_of_segments(disk: &dyn Disk) -> Result<StoreId> {
 
 /// Without a manifest nothing says which groups there were. `default` gets every line that is held, and each group
 /// that has dead letters is there again under a name of its own, so that they can be looked at and exported.
-fn remember_groups(state: &mut State, kept: &Survey, first: Seq) {
-    let ids: std::collections::BTreeSet<_> = kept.letters.iter().map(|letter| letter.0).collect();
+fn remember_groups(state: &mut State, retained: &Survey, first: Seq) {
+    let ids: std::collections::BTreeSet<_> = retained.letters.iter().map(|letter| letter.0).collect();
     for id in ids {
         let group = GroupState::empty(&format!("lost-{}", id.0), state.next_seq.prev());
         state.restore_group(id, group);
     }
     let mut acks = AckSet::default();
     let below = SeqRange::new(Seq::FIRST, first.prev()).into_iter().collect();
-    for range in kept.lines.iter().fold(below, without) {
+    for range in retained.lines.iter().fold(below, without) {
         acks.insert(range);
     }
     state.add_group(GroupState { acks, ..GroupState::empty("default", Seq(0)) });
@@ -250,7 +250,7 @@ fn without(ranges: Vec<SeqRange>, hole: &SeqRange) -> Vec<SeqRange> {
 }
 
 /// Seqs that nobody holds and that somebody could ask for.
-fn lost(state: &State, held: &[SeqRange], kept: &Survey, first: Seq) -> Vec<SeqRange> {
+fn lost(state: &State, held: &[SeqRange], retained: &Survey, first: Seq) -> Vec<SeqRange> {
     let mut missing = AckSet::default();
     let all = SeqRange::new(first, state.next_seq.prev());
     let gaps: Vec<_> = held.iter().fold(all.into_iter().collect(), without);
@@ -268,10 +268,10 @@ fn lost(state: &State, held: &[SeqRange], kept: &Survey, first: Seq) -> Vec<SeqR
             .filter(|seq| !is_held(**seq))
             .for_each(|seq| missing.insert(SeqRange::one(*seq)));
     }
-    for (_, seq) in kept.letters.iter().filter(|(_, seq)| !is_held(*seq)) {
+    for (_, seq) in retained.letters.iter().filter(|(_, seq)| !is_held(*seq)) {
         missing.insert(SeqRange::one(*seq));
     }
-    let missing = kept.lines.iter().fold(missing.all(), without);
+    let missing = retained.lines.iter().fold(missing.all(), without);
     missing.into_iter().flat_map(|range| state.not_lost(range)).collect()
 }
 

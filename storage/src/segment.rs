@@ -132,15 +132,15 @@ pub(crate) struct IndexInner {
     /// The seq after the last durable line.
     pub(crate) next_seq: Seq,
     /// Relocated lines and dead letters: from the first seq of each stored stretch to its place in `kept/`.
-    pub(crate) kept: BTreeMap<Seq, KeptPlace>,
+    pub(crate) retained: BTreeMap<Seq, RetainedPlace>,
     /// Bytes behind the end of a segment file that only the journal has. Used where a store is read without
     /// being opened.
     pub(crate) overlays: BTreeMap<Seq, Overlay>,
 }
 
-/// Where a stretch of kept lines is.
+/// Where a stretch of retained lines is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct KeptPlace {
+pub(crate) struct RetainedPlace {
     pub(crate) path: String,
     pub(crate) at: u64,
     pub(crate) bytes: u32,

@@ -21,8 +21,8 @@ use crate::codec;
 use crate::commit::{self, Checkpoint, Placed};
 use crate::group_state::{self, Failures};
 use crate::ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
-use crate::kept::{self, DeadCause};
-use crate::manifest::{self, KeptMark, LossKind, SegmentMeta, SourceState};
+use crate::manifest::{self, LossKind, RetainedMark, SegmentMeta, SourceState};
+use crate::retained::{self, DeadCause};
 
 /// What the reason of a loss began with if a limit had dropped the lines.
 const DROPPED: &str = "dropped for ";
@@ -117,7 +117,7 @@ pub(crate) struct State {
     pub(crate) groups: BTreeMap<GroupId, GroupState>,
     pub(crate) losses: VecDeque<Loss>,
     pub(crate) appended_bytes: u64,
-    pub(crate) kept: KeptMark,
+    pub(crate) retained: RetainedMark,
 }
 
 impl State {
@@ -145,7 +145,7 @@ impl From<State> for manifest::State {
             groups: old.groups.into_iter().map(|(id, group)| (id, group.into())).collect(),
             losses: old.losses.into_iter().map(Into::into).collect(),
             appended_bytes: old.appended_bytes,
-            kept: old.kept,
+            retained: old.retained,
         }
     }
 }
@@ -216,7 +216,7 @@ pub(crate) struct Changes {
     pub(crate) groups: Vec<(GroupId, GroupChange)>,
     pub(crate) first_segment: Option<Seq>,
     pub(crate) losses: Vec<Loss>,
-    pub(crate) kept: Option<KeptMark>,
+    pub(crate) retained: Option<RetainedMark>,
 }
 
 impl From<Changes> for commit::Changes {
@@ -230,7 +230,7 @@ impl From<Changes> for commit::Changes {
             groups: old.groups.into_iter().map(|(id, change)| (id, change.into())).collect(),
             first_segment: old.first_segment,
             losses: old.losses.into_iter().map(Into::into).collect(),
-            kept: old.kept,
+            retained: old.retained,
         }
     }
 }
@@ -272,14 +272,14 @@ impl DeadLetter {
     ///
     /// # Errors
     /// Says what does not match.
-    pub(crate) fn decode(body: &[u8]) -> Result<kept::DeadLetter, String> {
+    pub(crate) fn decode(body: &[u8]) -> Result<retained::DeadLetter, String> {
         codec::decode_body::<DeadLetter>(body).map(Into::into)
     }
 }
 
-impl From<DeadLetter> for kept::DeadLetter {
-    fn from(old: DeadLetter) -> kept::DeadLetter {
-        kept::DeadLetter {
+impl From<DeadLetter> for retained::DeadLetter {
+    fn from(old: DeadLetter) -> retained::DeadLetter {
+        retained::DeadLetter {
             group: old.group,
             seq: old.seq,
             attempts: old.attempts,

@@ -11,22 +11,22 @@ use crate::disk::Disk;
 use crate::disk::real::RealDisk;
 use crate::error::{Error, Result};
 use crate::ids::{GroupId, Seq, SeqRange};
-use crate::kept::{DeadLetter, Kept};
 use crate::lock::Lock;
 use crate::log::under;
-use crate::manifest::{KeptMark, State};
+use crate::manifest::{RetainedMark, State};
 use crate::reader::{ReadError, Reader};
 use crate::recover::{self, Store};
 use crate::repair::Quarantined;
-use crate::room::{reserve, used_bytes};
+use crate::retained::{DeadLetter, Retained};
 use crate::segment::{self, Index, Overlay};
+use crate::space::{reserve, used_bytes};
 
 /// A store, read only. Nobody can open it for writing meanwhile.
 pub struct View {
     disk: Arc<dyn Disk>,
     index: Arc<Index>,
     state: State,
-    kept: Kept,
+    retained: Retained,
     findings: Vec<String>,
     /// What of the reserve is set aside.
     reserve_bytes: u64,
@@ -72,10 +72,10 @@ impl View {
         }
         let refused = u64::from(recovered.reading.is_refused);
         let (state, mut findings) = (recovered.state, recovered.findings);
-        let kept = Kept::open(Arc::clone(&disk), Arc::clone(&index), &state, false)?;
-        findings.extend(kept.findings.iter().cloned());
+        let retained = Retained::open(Arc::clone(&disk), Arc::clone(&index), &state, false)?;
+        findings.extend(retained.findings.iter().cloned());
         let reserve_bytes = reserve(disk.as_ref())?.unwrap_or(0);
-        Ok(View { disk, index, state, kept, findings, reserve_bytes, refused, _lock: lock })
+        Ok(View { disk, index, state, retained, findings, reserve_bytes, refused, _lock: lock })
     }
 
     /// What the log knows besides the lines.
@@ -101,13 +101,13 @@ impl View {
     /// # Errors
     /// When they cannot be read.
     pub fn dead_letters(&self, group: GroupId, from: Seq, limit: usize) -> Result<Vec<DeadLetter>> {
-        self.kept.dead(group, from, limit)
+        self.retained.dead(group, from, limit)
     }
 
     /// How many dead letters a group has.
     #[must_use]
     pub fn dead_count(&self, group: GroupId) -> usize {
-        self.kept.dead_count(group)
+        self.retained.dead_count(group)
     }
 
     /// The end of a segment file as the journal has it.
@@ -116,8 +116,8 @@ impl View {
         self.index.lock().overlays.get(&first).cloned()
     }
 
-    pub(crate) fn kept_mark(&self) -> KeptMark {
-        self.kept.mark()
+    pub(crate) fn retained_mark(&self) -> RetainedMark {
+        self.retained.mark()
     }
 
     /// What repairs have set aside.
@@ -129,26 +129,27 @@ impl View {
     /// Bytes that the store takes on disk, as [`crate::Log::disk_bytes`] counts them.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
-        used_bytes(&self.state, &self.kept, self.reserve_bytes)
+        used_bytes(&self.state, &self.retained, self.reserve_bytes)
     }
 
     /// Reads everything: decodes every block, checks both checksums, that seqs are dense within and between
-    /// segments, and that every kept line is there. Gives what is wrong; an empty list when all is sound.
+    /// segments, and that every retained line is there. Gives what is wrong; an empty list when all is sound.
     /// `progress` is called before the first block and after each.
     #[must_use]
     pub fn verify(&self, progress: &mut dyn FnMut(Verified)) -> Vec<String> {
         let mut findings = self.findings.clone();
         let mut reader = self.reader();
         let (first, next) = (self.state.first_seq(), self.state.next_seq);
-        let kept: Vec<(Seq, u32)> =
-            self.index.lock().kept.iter().map(|(first, place)| (*first, place.lines)).collect();
-        let kept_lines = kept.iter().map(|(_, lines)| u64::from(*lines)).sum::<u64>();
-        let lines_total = next.0.saturating_sub(first.0) + kept_lines;
+        let retained: Vec<(Seq, u32)> =
+            self.index.lock().retained.iter().map(|(first, place)| (*first, place.lines)).collect();
+        let retained_lines = retained.iter().map(|(_, lines)| u64::from(*lines)).sum::<u64>();
+        let lines_total = next.0.saturating_sub(first.0) + retained_lines;
         let mut verified = Verified { lines_total, refused: self.refused, ..Verified::default() };
         progress(verified);
         let mut stretches = vec![(first, next)];
         stretches.extend(
-            kept.into_iter()
+            retained
+                .into_iter()
                 .filter(|(seq, _)| *seq < first)
                 .map(|(seq, lines)| (seq, seq.plus(u64::from(lines)))),
         );
@@ -184,14 +185,14 @@ impl View {
     fn is_told(&self, error: &ReadError) -> bool {
         let ReadError::Damaged { what: BlockError::Missing, range, .. } = error else { return false };
         let index = self.index.lock();
-        let is_kept = |seq: Seq| {
-            let before = index.kept.range(..=seq).next_back();
+        let is_retained = |seq: Seq| {
+            let before = index.retained.range(..=seq).next_back();
             before.is_some_and(|(first, place)| first.plus(u64::from(place.lines)) > seq)
         };
         self.state
             .not_lost(*range)
             .iter()
-            .all(|rest| (rest.first.0..=rest.last.0).all(|seq| is_kept(Seq(seq))))
+            .all(|rest| (rest.first.0..=rest.last.0).all(|seq| is_retained(Seq(seq))))
     }
 
     fn segment_behind(&self, seq: Seq) -> Option<Seq> {

@@ -44,7 +44,7 @@ struct Lines {
 }
 
 /// Commits of lines that nothing makes shorter, as many as one whole journal takes.
-fn until_roll(log: &mut Log, dir: &Path) -> Lines {
+fn until_rotation(log: &mut Log, dir: &Path) -> Lines {
     let mut seed = 1_u64;
     let mut random = || {
         seed ^= seed << 13;
@@ -52,9 +52,9 @@ fn until_roll(log: &mut Log, dir: &Path) -> Lines {
         seed ^= seed << 17;
         if seed as u8 == b'\n' { b'x' } else { seed as u8 }
     };
-    let rolls = log.counters().rolls;
+    let rotations = log.counters().rotations;
     let mut lines = Lines { bytes: 0, commits: 0, file_bytes: 0 };
-    while log.counters().rolls == rolls {
+    while log.counters().rotations == rotations {
         let mut line: Vec<u8> = (0..128 * 1_024).map(|_| random()).collect();
         line.push(b'\n');
         let mut builder = BlockBuilder::default();
@@ -91,9 +91,9 @@ fn fifty_thousand_known_sources_fit_and_are_there_after_opening() {
     let bytes = bincode::encode_to_vec(log.state(), bincode::config::standard()).unwrap().len();
     assert!(bytes < RECORD_BYTES_MAX / 4, "{bytes} bytes");
 
-    let rolls = log.counters().rolls;
+    let rotations = log.counters().rotations;
     let (mut slowest, mut commits) = (Duration::ZERO, 0);
-    while log.counters().rolls < rolls + 3 {
+    while log.counters().rotations < rotations + 3 {
         let began = Instant::now();
         log.commit(&lines_of(1..2)).unwrap();
         slowest = slowest.max(began.elapsed());
@@ -102,7 +102,7 @@ fn fifty_thousand_known_sources_fit_and_are_there_after_opening() {
     }
     assert!(commits >= 2 * options.journal_commits, "{commits} commits, then three rolls");
     // A manifest so long does not make the journal full by itself: what rolls it is lines.
-    let lines = until_roll(&mut log, dir.path());
+    let lines = until_rotation(&mut log, dir.path());
     let (stored, blocks) = (lines.bytes, lines.commits);
     println!(
         "{stored} bytes in {blocks} commits until the next roll, journal file {} bytes",

@@ -64,7 +64,7 @@ fn one(setup: &Setup, folder: &Path, seed: u64, kills: u64) -> Result<(Phases, P
         let wait = if for_a_roll { RARE_MAX } else { Duration::from_millis(wait) };
         let last = trial.watch(&mut service, Instant::now() + wait, &mut rng, |Status { log, .. }| {
             let removed = log.segments_removed > 0 && log.lines_relocated > 0;
-            (for_removal && removed) || (for_a_roll && !for_removal && log.rolls > 0)
+            (for_removal && removed) || (for_a_roll && !for_removal && log.rotations > 0)
         })?;
         trial.phases.add(last.as_ref());
         if last.is_some() && rng.u8(..8) == 0 {

@@ -36,8 +36,8 @@ impl Phases {
             return;
         };
         self.append += u64::from(log.commits > 0);
-        self.roll += log.rolls;
-        self.settle += u64::from(log.rolls > 0);
+        self.roll += log.rotations;
+        self.settle += u64::from(log.rotations > 0);
         self.relocate += log.lines_relocated;
         self.remove += log.segments_removed;
     }

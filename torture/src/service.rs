@@ -44,7 +44,7 @@ pub struct Log {
     pub full: Option<String>,
     pub runs: u64,
     pub commits: u64,
-    pub rolls: u64,
+    pub rotations: u64,
     pub segments_removed: u64,
     pub lines_relocated: u64,
 }

@@ -69,7 +69,8 @@ fn one(setup: &Setup, how: How, folder: &Path, seed: u64, cuts: u64) -> Result<(
         let for_a_roll = cut % 8 == 7;
         let wait = if for_a_roll { 6_000 } else { rng.u64(20..500) };
         let until = Instant::now() + Duration::from_millis(wait);
-        let last = trial.watch(&mut service, until, &mut rng, |status| for_a_roll && status.log.rolls > 0)?;
+        let last =
+            trial.watch(&mut service, until, &mut rng, |status| for_a_roll && status.log.rotations > 0)?;
         trial.phases.add(last.as_ref());
         disk.cut()?;
         service.kill()?;

@@ -49,7 +49,7 @@ impl Owner {
             journal_bytes: log.journal_bytes,
             // A larger commit gets a journal for itself.
             journal_bytes_max: log.journal_bytes_max.max(self.largest_commit as u64),
-            kept_bytes: log.kept_bytes,
+            kept_bytes: log.retained_bytes,
             commands: self.commands.load(Ordering::Relaxed) as u64,
             commands_max: COMMANDS_MAX as u64,
             largest_commit_bytes: self.largest_commit as u64,

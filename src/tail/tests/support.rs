@@ -52,15 +52,15 @@ impl Log {
         self.appends += 1;
         for block in &append.blocks {
             let mut raw = &block.raw()[..];
-            for run in block.runs() {
-                let mut offset = run.offset;
-                for nth in 0..run.lines {
-                    let last = nth + 1 == run.lines;
-                    let rest = (run.offset + u64::from(run.bytes) - offset) as usize;
+            for extent in block.extents() {
+                let mut offset = extent.offset;
+                for nth in 0..extent.lines {
+                    let last = nth + 1 == extent.lines;
+                    let rest = (extent.offset + u64::from(extent.bytes) - offset) as usize;
                     let len = if last { rest } else { memchr::memchr(b'\n', raw).unwrap() + 1 };
                     let (line, tail) = raw.split_at(len);
                     let bytes = line.to_vec();
-                    self.lines.push(Stored { source: run.source, offset, bytes, flags: run.flags });
+                    self.lines.push(Stored { source: extent.source, offset, bytes, flags: extent.flags });
                     offset += len as u64;
                     raw = tail;
                 }
@@ -78,9 +78,9 @@ impl Log {
             self.forgotten.remove(source);
         }
         for block in &append.blocks {
-            for run in block.runs() {
+            for extent in block.extents() {
                 assert!(
-                    append.checkpoints.iter().any(|one| one.0 == run.source),
+                    append.checkpoints.iter().any(|one| one.0 == extent.source),
                     "lines come with a checkpoint"
                 );
             }
@@ -94,7 +94,7 @@ impl Log {
 }
 
 fn has(block: &spillq_storage::NewBlock, source: SourceId) -> bool {
-    block.runs().iter().any(|run| run.source == source)
+    block.extents().iter().any(|extent| extent.source == source)
 }
 
 /// The worker, its folder and its log.

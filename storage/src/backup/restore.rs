@@ -14,7 +14,7 @@ use crate::journal::{self, Journal};
 use crate::lock::Lock;
 use crate::mark::{Mark, MarkFile};
 use crate::view::View;
-use crate::{kept, segment, spare};
+use crate::{retained, segment, spare};
 
 /// The largest manifest: a record's limit and its frame.
 const MANIFEST_BYTES_MAX: u64 = 64 * 1024 * 1024 + 9;
@@ -54,7 +54,7 @@ impl Restore {
             .tempdir_in(&parent);
         let folder =
             made.map_err(|source| Error::Io { attempted: "make a folder in", path: parent, source })?;
-        for name in [segment::FOLDER, kept::FOLDER, journal::FOLDER] {
+        for name in [segment::FOLDER, retained::FOLDER, journal::FOLDER] {
             shared(folder.path()).make_folder(name).during("create", name)?;
         }
         Ok(Restore { target: target.to_owned(), folder, snapshot: None, left: BTreeMap::new() })
@@ -122,7 +122,7 @@ impl Restore {
         let db = Journal::prepare(disk.as_ref(), number, 0).during("create", &journal::folder(number))?;
         let manifest = Record::Manifest(Box::new(state));
         drop(Journal::begin(disk.as_ref(), db, store, number, commit, &manifest)?);
-        for folder in [segment::FOLDER, kept::FOLDER] {
+        for folder in [segment::FOLDER, retained::FOLDER] {
             disk.sync_dir(folder).during("sync", folder)?;
         }
         MarkFile::create(disk.as_ref(), Mark { store, journal: number, commit, next_seq })?;

@@ -466,7 +466,7 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
-    fn works_aside(&self) -> bool {
+    fn works_in_background(&self) -> bool {
         false
     }
 }

@@ -111,7 +111,7 @@ impl Disk for RealDisk {
         // sled only asks for write-back (sync_file_range); the sync that counts is ours, through a descriptor held
         // from the start so that write-back errors are reported on it.
         let file = File::open(folder.join("db"))?;
-        // Room set aside beyond the end of the file: a disk that others fill cannot fail a commit in the middle of
+        // Space set aside beyond the end of the file: a disk that others fill cannot fail a commit in the middle of
         // a journal. File systems that cannot do it lose that comfort only.
         let writable = OpenOptions::new().write(true).open(folder.join("db"))?;
         match rustix::fs::fallocate(&writable, FallocateFlags::KEEP_SIZE, 0, reserve_bytes) {
@@ -147,7 +147,7 @@ impl Disk for RealDisk {
         reader.join().unwrap_or_else(|_| Err(io::Error::other("sled panicked")))
     }
 
-    fn works_aside(&self) -> bool {
+    fn works_in_background(&self) -> bool {
         true
     }
 }

@@ -5,10 +5,10 @@ use crate::commit::{Changes, GroupChange};
 use crate::compact;
 use crate::error::{Context, Result};
 use crate::ids::{Seq, SeqRange};
-use crate::kept::KEPT_BYTES_MAX;
 use crate::manifest::Loss;
-use crate::room::Keep;
+use crate::retained::RETAINED_BYTES_MAX;
 use crate::segment;
+use crate::space::Keep;
 
 /// Commits after which lines that hold the oldest segment are relocated.
 const STUCK_COMMITS: u64 = 8;
@@ -16,7 +16,7 @@ const STUCK_COMMITS: u64 = 8;
 impl Log {
     pub(super) fn remove_oldest(&mut self, now_ms: u64) -> Result<bool> {
         let Some(removal) = compact::oldest(&self.state) else { return Ok(false) };
-        if self.is_kept(&removal, now_ms) {
+        if self.is_retained(&removal, now_ms) {
             return Ok(false);
         }
         let may_go = removal.live.is_empty() || (self.is_stuck(&removal) && self.relocate(&removal.live)?);
@@ -27,7 +27,7 @@ impl Log {
         Ok(true)
     }
 
-    /// Removes the oldest segment if all its lines are settled, kept or not: room is needed.
+    /// Removes the oldest segment if all its lines are settled, retained or not: room is needed.
     pub(super) fn remove_settled(&mut self) -> Result<bool> {
         if self.removal_held {
             return Ok(false);
@@ -35,7 +35,7 @@ impl Log {
         let Some(removal) = compact::oldest(&self.state).filter(|removal| removal.live.is_empty()) else {
             return Ok(false);
         };
-        self.roll_if_full()?;
+        self.rotate_if_full()?;
         self.remove(removal.segment, Changes { first_segment: Some(removal.next), ..Changes::default() })?;
         Ok(true)
     }
@@ -61,14 +61,14 @@ impl Log {
         let losses = if names.is_empty() { Vec::new() } else { vec![Loss::dropped(range, &names, limit)] };
         let groups = waits.iter().map(|(id, _)| (**id, GroupChange::Skip { range, dropped: true })).collect();
         let changes = Changes { groups, losses, first_segment: Some(next), ..Changes::default() };
-        let removed = self.roll_if_full().and_then(|()| self.remove(oldest, changes));
+        let removed = self.rotate_if_full().and_then(|()| self.remove(oldest, changes));
         removed.inspect_err(|error| self.poisoned = Some(error.to_string()))?;
         Ok(Some(range))
     }
 
     /// For removals that nobody counts: many in a row must not fill a journal.
-    fn roll_if_full(&mut self) -> Result<()> {
-        if self.must_roll(0) { self.roll() } else { Ok(()) }
+    fn rotate_if_full(&mut self) -> Result<()> {
+        if self.must_rotate(0) { self.rotate() } else { Ok(()) }
     }
 
     /// Makes it durable that the segment is gone, then lets the file go.
@@ -82,7 +82,7 @@ impl Log {
     }
 
     /// Whether the oldest segment stays for those who may want to read it again.
-    fn is_kept(&mut self, removal: &compact::Removal, now_ms: u64) -> bool {
+    fn is_retained(&mut self, removal: &compact::Removal, now_ms: u64) -> bool {
         match self.options.disk.keep {
             Keep::Nothing => false,
             Keep::Bytes(bytes) => compact::settled_bytes(&self.state, bytes) <= bytes,
@@ -122,11 +122,11 @@ impl Log {
 
     /// Copies live lines to `kept/`, durably; not where that is full or a block cannot be read.
     fn relocate(&mut self, live: &[SeqRange]) -> Result<bool> {
-        if self.kept.bytes() > KEPT_BYTES_MAX {
+        if self.retained.bytes() > RETAINED_BYTES_MAX {
             return Ok(false);
         }
         let mut reader = self.reader();
-        self.room.relieve(self.disk.as_ref())?;
+        self.space.relieve(self.disk.as_ref())?;
         let mut lines = 0;
         for range in live {
             let mut from = range.first;
@@ -137,12 +137,12 @@ impl Log {
                 let Some(part) = block.range().intersection(rest) else {
                     return Ok(false);
                 };
-                self.kept.keep(&block, part)?;
+                self.retained.keep(&block, part)?;
                 lines += part.lines();
                 from = part.last.next();
             }
         }
-        self.kept.sync()?;
+        self.retained.sync()?;
         self.counters.lines_relocated += lines;
         Ok(true)
     }

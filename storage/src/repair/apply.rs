@@ -14,25 +14,25 @@ use crate::spare;
 
 /// Makes it so; gives the names in `quarantine/`.
 pub(super) fn apply(disk: &dyn Disk, intent: Intent) -> Result<Vec<String>> {
-    let Intent { mut state, plan, kept, damaged_journals, mark_is_damaged } = intent;
+    let Intent { mut state, plan, retained, damaged_journals, mark_is_damaged } = intent;
     for folder in [QUARANTINE, segment::FOLDER, journal::FOLDER] {
         disk.make_folder(folder).during("create", folder)?;
     }
     disk.sync_dir("").during("sync", "the data dir")?;
-    let mut aside = Aside { disk, names: Vec::new() };
+    let mut quarantine = Quarantine { disk, names: Vec::new() };
     let rewritten: Vec<_> =
         plan.files.iter().filter(|file| file.is_changed && !file.pieces.is_empty()).collect();
     for file in &rewritten {
         write(disk, file)?;
     }
     for old in plan.files.iter().filter(|file| file.is_damaged).filter_map(|file| file.old.as_ref()) {
-        aside.link(old)?;
+        quarantine.link(old)?;
     }
-    if let Some(old) = kept.file().filter(|_| !kept.findings.is_empty()) {
-        aside.link(&old)?;
+    if let Some(old) = retained.file().filter(|_| !retained.findings.is_empty()) {
+        quarantine.link(&old)?;
     }
     if mark_is_damaged && disk.exists(mark::PATH).during("look for", mark::PATH)? {
-        aside.link(mark::PATH)?;
+        quarantine.link(mark::PATH)?;
     }
     disk.sync_dir(QUARANTINE).during("sync", QUARANTINE)?;
     for file in &rewritten {
@@ -46,7 +46,8 @@ pub(super) fn apply(disk: &dyn Disk, intent: Intent) -> Result<Vec<String>> {
         }
     }
     disk.sync_dir(segment::FOLDER).during("sync", segment::FOLDER)?;
-    state.kept = if kept.findings.is_empty() { kept.mark() } else { kept.write_anew(disk)? };
+    state.retained =
+        if retained.findings.is_empty() { retained.mark() } else { retained.write_anew(disk)? };
 
     let db = Journal::prepare(disk, state.journal, 0).during("create", &journal::folder(state.journal))?;
     let (store, number, commit, next_seq) = (state.store, state.journal, state.commit, state.next_seq);
@@ -54,7 +55,7 @@ pub(super) fn apply(disk: &dyn Disk, intent: Intent) -> Result<Vec<String>> {
     let manifest = Record::Manifest(Box::new(state));
     drop(Journal::begin(disk, db, store, number, commit, &manifest)?);
     for folder in damaged_journals.iter().filter(|folder| is_journal(folder)) {
-        aside.rename(folder)?;
+        quarantine.rename(folder)?;
     }
     disk.sync_dir(QUARANTINE).during("sync", QUARANTINE)?;
     disk.sync_dir(journal::FOLDER).during("sync", journal::FOLDER)?;
@@ -62,7 +63,7 @@ pub(super) fn apply(disk: &dyn Disk, intent: Intent) -> Result<Vec<String>> {
     if let Some(copy) = copy {
         spare::write(disk, &copy)?;
     }
-    Ok(aside.names)
+    Ok(quarantine.names)
 }
 
 fn is_journal(folder: &str) -> bool {
@@ -99,12 +100,12 @@ fn write(disk: &dyn Disk, file: &FilePlan) -> Result<()> {
 }
 
 /// Moves things to `quarantine/`.
-struct Aside<'a> {
+struct Quarantine<'a> {
     disk: &'a dyn Disk,
     names: Vec<String>,
 }
 
-impl Aside<'_> {
+impl Quarantine<'_> {
     /// A second name for a file that is about to be replaced. Where a repair that was cut short made it, that one.
     fn link(&mut self, path: &str) -> Result<()> {
         for name in names(path) {

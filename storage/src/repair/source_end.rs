@@ -38,33 +38,33 @@ pub(crate) struct SourceEnds(BTreeMap<SourceId, SourceEnd>);
 impl SourceEnds {
     pub(crate) fn note(&mut self, block: &Block) {
         let (mut at, mut seq) = (0, block.range().first);
-        for run in block.runs() {
-            let bytes = block.raw().get(at..at + run.bytes as usize).unwrap_or_default();
-            at += run.bytes as usize;
-            seq = seq.plus(u64::from(run.lines));
-            let end = self.0.entry(run.source).or_insert_with(|| SourceEnd {
-                source: run.source,
+        for extent in block.extents() {
+            let bytes = block.raw().get(at..at + extent.bytes as usize).unwrap_or_default();
+            at += extent.bytes as usize;
+            seq = seq.plus(u64::from(extent.lines));
+            let end = self.0.entry(extent.source).or_insert_with(|| SourceEnd {
+                source: extent.source,
                 end: u64::MAX,
                 ..SourceEnd::default()
             });
-            if end.end != run.offset {
+            if end.end != extent.offset {
                 end.before.clear();
-                end.before_from = run.offset;
-                if run.offset == 0 {
+                end.before_from = extent.offset;
+                if extent.offset == 0 {
                     end.start.clear();
                 }
             }
             // Only while nothing is missing in between.
-            if end.start.len() as u64 == run.offset {
+            if end.start.len() as u64 == extent.offset {
                 end.start.extend(bytes.iter().take(START_BYTES - end.start.len().min(START_BYTES)));
             }
             end.before
                 .extend_from_slice(bytes.get(bytes.len().saturating_sub(BEFORE_BYTES)..).unwrap_or_default());
             let surplus = end.before.len().saturating_sub(BEFORE_BYTES);
             end.before.drain(..surplus);
-            end.end = run.offset + u64::from(run.bytes);
+            end.end = extent.offset + u64::from(extent.bytes);
             end.before_from = end.before_from.max(end.end - end.before.len() as u64);
-            (end.flags, end.commit, end.last_seq) = (run.flags, block.commit(), seq.prev());
+            (end.flags, end.commit, end.last_seq) = (extent.flags, block.commit(), seq.prev());
         }
     }
 
@@ -85,9 +85,9 @@ mod tests {
     use crate::block::BlockBuilder;
     use crate::ids::StoreId;
 
-    fn block(runs: &[(u64, u64, &[u8])]) -> Block {
+    fn block(extents: &[(u64, u64, &[u8])]) -> Block {
         let mut builder = BlockBuilder::new();
-        for (source, offset, bytes) in runs {
+        for (source, offset, bytes) in extents {
             builder.push_whole(SourceId(*source), *offset, bytes, 1);
         }
         let mut bytes = Vec::new();

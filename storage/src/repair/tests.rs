@@ -11,9 +11,9 @@ use crate::disk::Disk;
 use crate::disk::memory::MemoryDisk;
 use crate::error::Result;
 use crate::ids::{GroupId, Seq, SeqRange, SourceId};
-use crate::kept::{DeadCause, DeadLetter};
 use crate::log::{Log, Options};
-use crate::room::DiskOptions;
+use crate::retained::{DeadCause, DeadLetter};
+use crate::space::DiskOptions;
 use crate::view::View;
 
 const LINES: u64 = 200;

@@ -13,7 +13,7 @@ use crate::journal::Journal;
 use crate::log::Log;
 use crate::mark::{self, Mark};
 use crate::model_test::{CAPACITY, change, open_with};
-use crate::room::Keep;
+use crate::space::Keep;
 use crate::view::View;
 use crate::{Loss as NewLoss, repair, segment, spare};
 
@@ -76,7 +76,7 @@ fn state() -> State {
             Loss { range: range(3, 4), reason: "checksum".to_owned() },
         ]),
         appended_bytes: 12,
-        kept: KeptMark { generation: 1, bytes: 0 },
+        retained: RetainedMark { generation: 1, bytes: 0 },
     }
 }
 
@@ -89,7 +89,7 @@ fn the_layout_of_a_record_is_what_version_1_programs_wrote() {
     // Group 1, line 300, 8 attempts, at 5 ms, "bad": as its bytes stand in kept/.
     let body = [1, 0xfb, 0x2c, 0x01, 8, 5, 3, b'b', b'a', b'd'];
     let read = DeadLetter::decode(&body).unwrap();
-    let expected = kept::DeadLetter {
+    let expected = retained::DeadLetter {
         group: GroupId(1),
         seq: Seq(300),
         attempts: 8,
@@ -179,7 +179,7 @@ fn changes_keep_their_meaning() {
             groups: vec![(GroupId(1), old)],
             first_segment: Some(Seq(6)),
             losses: vec![Loss { range: lines, reason: "dropped for b: max_lag".to_owned() }],
-            kept: Some(KeptMark { generation: 2, bytes: 3 }),
+            retained: Some(RetainedMark { generation: 2, bytes: 3 }),
         });
         let expected = commit::Record::Changes(commit::Changes {
             blocks: Vec::new(),
@@ -190,7 +190,7 @@ fn changes_keep_their_meaning() {
             groups: vec![(GroupId(1), new)],
             first_segment: Some(Seq(6)),
             losses: vec![NewLoss::dropped(lines, &["b"], "max_lag")],
-            kept: Some(KeptMark { generation: 2, bytes: 3 }),
+            retained: Some(RetainedMark { generation: 2, bytes: 3 }),
         });
         assert_eq!(codec::decode::<commit::Record>(&encoded(&old)).unwrap(), (expected, &[][..]));
     }
@@ -204,7 +204,7 @@ fn records_of_an_unknown_version_are_refused_by_the_name_of_their_type() {
     };
     let state = manifest::State::from(state());
     let record = encoded(&commit::Record::Changes(commit::Changes::default()));
-    let (letter, end) = (encoded(&kept::DeadLetter::from(letter(2))), encoded(&(GroupId(1), Seq(2))));
+    let (letter, end) = (encoded(&retained::DeadLetter::from(letter(2))), encoded(&(GroupId(1), Seq(2))));
     for (bytes, version) in [(&record, 2), (&encoded(&state), 2), (&letter, 2), (&end, 1)] {
         assert_eq!(bytes[0], version, "the version that is written");
     }
@@ -214,7 +214,8 @@ fn records_of_an_unknown_version_are_refused_by_the_name_of_their_type() {
         assert_eq!(refused, format!("a journal record {reads}"));
         let refused = codec::decode::<manifest::State>(&with_version(encoded(&state), version)).unwrap_err();
         assert_eq!(refused, format!("a manifest {reads}"));
-        let refused = codec::decode::<kept::DeadLetter>(&with_version(letter.clone(), version)).unwrap_err();
+        let refused =
+            codec::decode::<retained::DeadLetter>(&with_version(letter.clone(), version)).unwrap_err();
         assert_eq!(refused, format!("a dead letter {reads}"));
     }
     let refused = codec::decode::<(GroupId, Seq)>(&with_version(end, 2)).unwrap_err();
@@ -250,11 +251,11 @@ fn store() -> MemoryDisk {
     file.sync().unwrap();
     disk.sync_dir(segment::FOLDER).unwrap();
 
-    let kept_path = kept::path(1);
-    let file = disk.open(&kept_path, true).unwrap();
+    let retained_path = retained::path(1);
+    let file = disk.open(&retained_path, true).unwrap();
     let entries = [
-        kept::frame(kept::Kind::Dead, &encoded(&letter(3))),
-        kept::frame(kept::Kind::Dead, &encoded(&letter(5))),
+        retained::frame(retained::Kind::Dead, &encoded(&letter(3))),
+        retained::frame(retained::Kind::Dead, &encoded(&letter(5))),
     ];
     file.write_at(&entries.concat(), 0).unwrap();
     file.sync().unwrap();
@@ -267,7 +268,7 @@ fn store() -> MemoryDisk {
             bytes: u64::from(placed.bytes),
             raw_bytes: u64::from(placed.raw_bytes),
         }]),
-        kept: KeptMark { generation: 1, bytes: entries.concat().len() as u64 },
+        retained: RetainedMark { generation: 1, bytes: entries.concat().len() as u64 },
         ..state()
     };
     disk.create("SPARE").unwrap().write_at(&encoded(&manifest), 0).unwrap();
@@ -284,7 +285,7 @@ fn store() -> MemoryDisk {
         groups,
         first_segment: None,
         losses: Vec::new(),
-        kept: None,
+        retained: None,
     };
     let appended = Changes {
         blocks: vec![placed],
@@ -319,7 +320,7 @@ fn mark_versions(disk: &MemoryDisk) -> [u32; 2] {
     [0, 4_096].map(|at| u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()))
 }
 
-fn letters(letters: &[kept::DeadLetter]) -> Vec<(u64, DeadCause)> {
+fn letters(letters: &[retained::DeadLetter]) -> Vec<(u64, DeadCause)> {
     letters.iter().map(|letter| (letter.seq.0, letter.cause)).collect()
 }
 
@@ -391,7 +392,7 @@ fn letters_of_both_versions_live_in_one_file() {
     let id = GroupId(1);
     let block = log.reader().block(Seq(6)).unwrap();
     let rejected = DeadCause::Rejected;
-    let new = kept::DeadLetter { seq: Seq(6), cause: rejected, ..letter(6).into() };
+    let new = retained::DeadLetter { seq: Seq(6), cause: rejected, ..letter(6).into() };
     log.bury(&new, &block).unwrap();
     log.commit(&change(0, commit::GroupChange::Dead { seq: Seq(6) })).unwrap();
     log.commit(&change(0, commit::GroupChange::Revive { seq: Seq(3) })).unwrap();

@@ -10,22 +10,22 @@ use crate::disk::Disk;
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The thread, or nothing where work is done at once.
-pub(crate) struct Aside {
+pub(crate) struct Background {
     thread: Option<(Sender<Job>, JoinHandle<()>)>,
 }
 
-impl Aside {
-    pub(crate) fn new(disk: &dyn Disk) -> std::io::Result<Aside> {
-        if !disk.works_aside() {
-            return Ok(Aside { thread: None });
+impl Background {
+    pub(crate) fn new(disk: &dyn Disk) -> std::io::Result<Background> {
+        if !disk.works_in_background() {
+            return Ok(Background { thread: None });
         }
         let (jobs, received) = channel::<Job>();
-        let thread = std::thread::Builder::new().name("spillq-aside".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name("spillq-background".to_owned()).spawn(move || {
             for job in received {
                 job();
             }
         })?;
-        Ok(Aside { thread: Some((jobs, thread)) })
+        Ok(Background { thread: Some((jobs, thread)) })
     }
 
     /// Runs `job` after those before it; its result arrives at the receiver.
@@ -45,7 +45,7 @@ impl Aside {
     }
 }
 
-impl Drop for Aside {
+impl Drop for Background {
     fn drop(&mut self) {
         if let Some((jobs, thread)) = self.thread.take() {
             drop(jobs);

@@ -9,10 +9,10 @@ use crate::commit::{Commit, GroupChange};
 use crate::disk::memory::MemoryDisk;
 use crate::ids::{GroupId, Seq, SeqRange, SourceId};
 use crate::journal::RESERVED_BYTES;
-use crate::kept::{DeadCause, DeadLetter};
 use crate::log::{Log, Options};
 use crate::model_test::change;
-use crate::room::DiskOptions;
+use crate::retained::{DeadCause, DeadLetter};
+use crate::space::DiskOptions;
 use crate::view::View;
 use crate::{BlockBuilder, Error};
 
@@ -52,7 +52,7 @@ fn filled(disk: &MemoryDisk) -> Log {
 fn what_others_take_while_the_log_runs_keeps_it_neither_from_rolling_nor_from_opening() {
     let disk = MemoryDisk::new(CAPACITY);
     let mut log = filled(&disk);
-    let rolls = log.counters().rolls;
+    let rotations = log.counters().rotations;
     for seq in 1..=60 {
         disk.fill();
         let range = SeqRange::one(Seq(seq));
@@ -60,7 +60,7 @@ fn what_others_take_while_the_log_runs_keeps_it_neither_from_rolling_nor_from_op
         log.maintain(1).unwrap();
         assert!(matches!(log.commit(&line()), Err(Error::Full(_))), "there is no room for lines");
     }
-    assert!(log.counters().rolls >= rolls + 4, "{} rolls", log.counters().rolls - rolls);
+    assert!(log.counters().rotations >= rotations + 4, "{} rotations", log.counters().rotations - rotations);
     for _ in 0..3 {
         drop(log);
         disk.fill();

@@ -5,11 +5,11 @@ use crate::commit::GroupChange;
 use crate::disk::Disk;
 use crate::disk::memory::MemoryDisk;
 use crate::ids::{GroupId, Seq};
-use crate::kept::{DeadCause, DeadLetter, REASON_BYTES_MAX};
 use crate::limits_test::settled;
 use crate::log::Log;
 use crate::model_test::{CAPACITY, change, open_with};
-use crate::room::Keep;
+use crate::retained::{DeadCause, DeadLetter, REASON_BYTES_MAX};
+use crate::space::Keep;
 
 /// The file is written anew while the log is open, after a dead letter in it was damaged.
 #[test]

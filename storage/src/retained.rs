@@ -7,7 +7,7 @@
 //!
 //! Frame, little endian: magic `SPQK` 4, kind 1, zeros 3, body length 4, CRC32C of kind, length and body 4, body.
 //!
-//! Bounds: [`DEAD_LETTERS_MAX`] dead letters a group and [`KEPT_BYTES_MAX`] in all; past either the group stops,
+//! Bounds: [`DEAD_LETTERS_MAX`] dead letters a group and [`RETAINED_BYTES_MAX`] in all; past either the group stops,
 //! and no line is relocated.
 // long: one format on disk: what writes, reads and compacts it
 
@@ -26,8 +26,8 @@ use crate::codec::{self, Versioned};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Result};
 use crate::ids::{GroupId, Seq, SeqRange, StoreId};
-use crate::manifest::{KeptMark, State};
-use crate::segment::{Index, KeptPlace};
+use crate::manifest::{RetainedMark, State};
+use crate::segment::{Index, RetainedPlace};
 use crate::version1;
 
 pub(crate) const FOLDER: &str = "kept";
@@ -36,7 +36,7 @@ const FRAME_BYTES: usize = 16;
 /// Dead letters of a group at which it stops.
 pub const DEAD_LETTERS_MAX: usize = 100_000;
 /// Live bytes in `kept/` at which groups with a poison line stop and nothing is relocated.
-pub const KEPT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+pub const RETAINED_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Below this, rewriting gives nothing back that is worth a sync.
 const COMPACT_BYTES_MIN: u64 = 1024 * 1024;
 /// Why a line died is told in so many bytes.
@@ -113,7 +113,7 @@ struct Letter {
 }
 
 /// The open file and what is in it.
-pub(crate) struct Kept {
+pub(crate) struct Retained {
     disk: Arc<dyn Disk>,
     index: Arc<Index>,
     store: StoreId,
@@ -151,7 +151,7 @@ fn crc(kind: u8, body: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&covered), body)
 }
 
-impl Kept {
+impl Retained {
     /// Makes the folder and the first generation.
     pub(crate) fn create(disk: &dyn Disk) -> Result<()> {
         disk.make_folder(FOLDER).during("create", FOLDER)?;
@@ -161,7 +161,12 @@ impl Kept {
 
     /// Reads what is there. With `mend` a torn end is cut off and leftovers of a compaction are removed; without,
     /// nothing is changed.
-    pub(crate) fn open(disk: Arc<dyn Disk>, index: Arc<Index>, state: &State, mend: bool) -> Result<Kept> {
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        index: Arc<Index>,
+        state: &State,
+        mend: bool,
+    ) -> Result<Retained> {
         let names = disk.list(FOLDER).during("list", FOLDER)?;
         let generations =
             names.iter().filter_map(|name| name.parse::<u64>().ok().filter(|_| name.len() == 8));
@@ -172,7 +177,7 @@ impl Kept {
             // An entry that a failed sync lost would not be written again.
             file.settle().during("sync", &name)?;
         }
-        let mut kept = Kept {
+        let mut retained = Retained {
             disk: Arc::clone(&disk),
             index,
             store: state.store,
@@ -182,20 +187,23 @@ impl Kept {
             dead: BTreeMap::new(),
             findings: Vec::new(),
         };
-        kept.load(state.kept)?;
+        retained.load(state.retained)?;
         if mend {
             for other in names.iter().filter(|other| **other != format!("{generation:08}")) {
                 let other = format!("{FOLDER}/{other}");
                 disk.remove_file(&other).during("remove", &other)?;
             }
-            kept.file.set_len(kept.len).during("cut", &name)?;
-            kept.settle_unburied(state)?;
+            retained.file.set_len(retained.len).during("cut", &name)?;
+            retained.settle_unburied(state)?;
         }
-        kept.dead.iter_mut().for_each(|(group, dead)| dead.retain(|seq, _| is_buried(state, (*group, *seq))));
-        Ok(kept)
+        retained
+            .dead
+            .iter_mut()
+            .for_each(|(group, dead)| dead.retain(|seq, _| is_buried(state, (*group, *seq))));
+        Ok(retained)
     }
 
-    fn load(&mut self, relied: KeptMark) -> Result<()> {
+    fn load(&mut self, relied: RetainedMark) -> Result<()> {
         let name = path(self.generation);
         let end = self.file.len().during("read", &name)?;
         if self.generation < relied.generation || (self.generation == relied.generation && end < relied.bytes)
@@ -257,7 +265,7 @@ impl Kept {
     fn note(&mut self, kind: u8, body: &[u8], place: Place) -> std::result::Result<(), String> {
         if kind == Kind::Lines as u8 {
             if let Ok(header) = BlockHeader::parse(body, self.store) {
-                let kept = KeptPlace {
+                let retained = RetainedPlace {
                     path: path(self.generation),
                     at: place.at,
                     bytes: place.bytes,
@@ -267,15 +275,15 @@ impl Kept {
                 // Shorter stretches within this one go from the index: a reader looks at the nearest start only.
                 let range = header.range();
                 let covered: Vec<Seq> = index
-                    .kept
+                    .retained
                     .range(range.first..=range.last)
                     .filter(|(first, place)| first.plus(u64::from(place.lines)) <= range.last.next())
                     .map(|(first, _)| *first)
                     .collect();
                 for first in covered {
-                    index.kept.remove(&first);
+                    index.retained.remove(&first);
                 }
-                index.kept.insert(header.first, kept);
+                index.retained.insert(header.first, retained);
             }
         } else if kind == Kind::Dead as u8 {
             let (DeadLetter { group, seq, cause, .. }, _) = codec::decode(body)?;
@@ -337,8 +345,8 @@ impl Kept {
     }
 
     /// How far a commit may rely on it, once it is synced.
-    pub(crate) fn mark(&self) -> KeptMark {
-        KeptMark { generation: self.generation, bytes: self.len }
+    pub(crate) fn mark(&self) -> RetainedMark {
+        RetainedMark { generation: self.generation, bytes: self.len }
     }
 
     /// Bytes of the file.
@@ -393,11 +401,11 @@ impl Kept {
         count
     }
 
-    /// Appends lines out of `block`; durable after [`Kept::sync`]. What is there already is not written twice.
+    /// Appends lines out of `block`; durable after [`Retained::sync`]. What is there already is not written twice.
     pub(crate) fn keep(&mut self, block: &Block, range: SeqRange) -> Result<()> {
         let held = {
             let index = self.index.lock();
-            let before = index.kept.range(..=range.first).next_back();
+            let before = index.retained.range(..=range.first).next_back();
             before.is_some_and(|(first, place)| first.plus(u64::from(place.lines)) > range.last)
         };
         if held {
@@ -418,14 +426,14 @@ impl Kept {
         self.append(Kind::Lines, &body)
     }
 
-    /// Appends a dead letter; durable after [`Kept::sync`].
+    /// Appends a dead letter; durable after [`Retained::sync`].
     pub(crate) fn bury(&mut self, letter: &DeadLetter) -> Result<()> {
         let mut body = Vec::new();
         codec::encode(letter, &mut body).map_err(std::io::Error::other).during("encode", "a dead letter")?;
         self.append(Kind::Dead, &body)
     }
 
-    /// Appends the end of a dead letter; durable after [`Kept::sync`].
+    /// Appends the end of a dead letter; durable after [`Retained::sync`].
     pub(crate) fn settle(&mut self, group: GroupId, seq: Seq) -> Result<()> {
         let mut body = Vec::new();
         codec::encode(&(group, seq), &mut body)
@@ -465,9 +473,9 @@ impl Kept {
             return Ok(());
         }
         self.dead.retain(|group, _| state.groups.contains_key(group));
-        let places: Vec<(Seq, KeptPlace)> =
-            self.index.lock().kept.iter().map(|(first, place)| (*first, place.clone())).collect();
-        let live: Vec<(Seq, KeptPlace)> =
+        let places: Vec<(Seq, RetainedPlace)> =
+            self.index.lock().retained.iter().map(|(first, place)| (*first, place.clone())).collect();
+        let live: Vec<(Seq, RetainedPlace)> =
             places.into_iter().filter(|(first, place)| self.is_live(state, *first, place.lines)).collect();
         let live_bytes: u64 =
             live.iter().map(|(_, place)| u64::from(place.bytes) + FRAME_BYTES as u64).sum::<u64>()
@@ -484,7 +492,7 @@ impl Kept {
         let (temporary, name) = (format!("{FOLDER}/.tmp-{generation:08}"), path(generation));
         let file = self.disk.create(&temporary).during("create", &temporary)?;
         let mut len = 0;
-        let mut kept = BTreeMap::new();
+        let mut retained = BTreeMap::new();
         let mut dead: BTreeMap<GroupId, BTreeMap<Seq, Letter>> = BTreeMap::new();
         let mut copy = |kind: Kind, at: u64, bytes: u32| -> Result<Place> {
             let framed = frame(kind, &self.body(&Place { at, bytes })?);
@@ -495,7 +503,7 @@ impl Kept {
         };
         for (first, place) in live {
             let at = copy(Kind::Lines, place.at, place.bytes)?.at;
-            kept.insert(first, KeptPlace { path: name.clone(), at, ..place });
+            retained.insert(first, RetainedPlace { path: name.clone(), at, ..place });
         }
         for (group, letters) in &self.dead {
             for (seq, Letter { place, cause }) in letters {
@@ -509,7 +517,7 @@ impl Kept {
         self.disk.sync_dir(FOLDER).during("sync", FOLDER)?;
         let old = path(self.generation);
         (self.generation, self.file, self.len, self.dead) = (generation, file, len, dead);
-        self.index.lock().kept = kept;
+        self.index.lock().retained = retained;
         self.disk.remove_file(&old).during("remove", &old)
     }
 }

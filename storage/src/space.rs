@@ -1,4 +1,4 @@
-//! Room on the disk: the store's limit, what must stay free, and the reserve that is given back in need.
+//! Space on the disk: the store's limit, what must stay free, and the reserve that is given back in need.
 //!
 //! Lines are refused while there is no room; acks, rolls and opening go on, for which the reserve is there. Each
 //! journal has its own room set aside when it is made, so the reserve only has to carry the making of the next. It is
@@ -7,8 +7,8 @@
 use crate::disk::Disk;
 use crate::error::{Context, Full, Result};
 use crate::journal::RESERVED_BYTES;
-use crate::kept::Kept;
 use crate::manifest::State;
+use crate::retained::Retained;
 
 const PATH: &str = "RESERVE";
 /// Opening gives the reserve back below this: a copy of the journal, the next journal, and the end of a segment.
@@ -55,23 +55,23 @@ impl Default for DiskOptions {
 }
 
 /// Keeps to them.
-pub(crate) struct Room {
+pub(crate) struct Space {
     options: DiskOptions,
     /// Bytes of the reserve that are set aside; the rest was given back.
     held: u64,
 }
 
-impl Room {
+impl Space {
     /// Looks how much of the reserve is there, and gives back at once what opening needs.
-    pub(crate) fn open(disk: &dyn Disk, options: DiskOptions) -> Result<Room> {
+    pub(crate) fn open(disk: &dyn Disk, options: DiskOptions) -> Result<Space> {
         let there = reserve(disk)?;
-        let mut room = Room { options, held: there.unwrap_or(0) };
+        let mut space = Space { options, held: there.unwrap_or(0) };
         if let Some(held) = there {
             // Of a reserve that was larger the rest goes.
             let needed = OPEN_BYTES.saturating_sub(free(disk)?);
-            room.shrink(disk, held.min(options.reserve_bytes).saturating_sub(needed))?;
+            space.shrink(disk, held.min(options.reserve_bytes).saturating_sub(needed))?;
         }
-        Ok(room)
+        Ok(space)
     }
 
     /// Other limits from now on; the reserve stays as it is.
@@ -79,7 +79,7 @@ impl Room {
         self.options = DiskOptions { limit_bytes, min_free_bytes, ..self.options };
     }
 
-    /// Why lines of `bytes` cannot be taken in now; `used` is what the store takes so far. Room for what of the
+    /// Why lines of `bytes` cannot be taken in now; `used` is what the store takes so far. Space for what of the
     /// reserve was given back is not for lines.
     pub(crate) fn refusal(&self, disk: &dyn Disk, used: u64, bytes: u64) -> Result<Option<Full>> {
         let DiskOptions { limit_bytes, min_free_bytes, .. } = self.options;
@@ -179,10 +179,10 @@ pub(crate) fn reserve(disk: &dyn Disk) -> Result<Option<u64>> {
     disk.open(PATH, false).and_then(|file| file.len()).during("open", PATH).map(Some)
 }
 
-/// Bytes that a store takes, which its limit bounds: segments, kept lines, the space of two journals, and the reserve.
+/// Bytes that a store takes, which its limit bounds: segments, retained lines, the space of two journals, and the reserve.
 /// Two journals count whether or not the next one is made yet: it is always about to be.
-pub(crate) fn used_bytes(state: &State, kept: &Kept, reserve: u64) -> u64 {
-    state.segment_bytes() + kept.bytes() + 2 * RESERVED_BYTES + reserve
+pub(crate) fn used_bytes(state: &State, retained: &Retained, reserve: u64) -> u64 {
+    state.segment_bytes() + retained.bytes() + 2 * RESERVED_BYTES + reserve
 }
 
 fn free(disk: &dyn Disk) -> Result<u64> {

@@ -14,8 +14,8 @@ use crate::disk::{Disk, JournalDb};
 use crate::error::{Context, Result, is_no_space};
 use crate::journal::{self, Journal};
 use crate::manifest::State;
-use crate::room::Room;
 use crate::segment;
+use crate::space::Space;
 use crate::spare;
 
 /// sled's file may not outgrow what was set aside for it while small commits go in.
@@ -31,7 +31,7 @@ const PREPARE_AGAIN: Duration = Duration::from_millis(50);
 /// Makes a journal that must be made, on a full disk in the place of the reserve.
 pub(super) fn prepare(
     disk: &dyn Disk,
-    room: &mut Room,
+    space: &mut Space,
     number: u64,
     long_bytes: u64,
 ) -> Result<Box<dyn JournalDb>> {
@@ -41,7 +41,7 @@ pub(super) fn prepare(
         match Journal::prepare(disk, number, long_bytes) {
             Err(error) if is_no_space(&error) && tries < PREPARE_TRIES => {
                 if tries % GIVE_BACK_EVERY == 1 {
-                    room.give_back(disk, journal::RESERVED_BYTES + long_bytes)?;
+                    space.give_back(disk, journal::RESERVED_BYTES + long_bytes)?;
                 }
                 disk.sync_dir(journal::FOLDER).during("sync", journal::FOLDER)?;
                 std::thread::sleep(PREPARE_AGAIN);
@@ -54,7 +54,7 @@ pub(super) fn prepare(
 
 impl Log {
     /// Whether the journal is full for a commit that stores `bytes` more. A commit never spans two journals.
-    pub(super) fn must_roll(&self, bytes: u64) -> bool {
+    pub(super) fn must_rotate(&self, bytes: u64) -> bool {
         let journal = &self.journal;
         // With no bytes given this is asked between commits, when rolling is not yet urgent.
         let options = &self.options;
@@ -70,7 +70,7 @@ impl Log {
             let (disk, number) = (Arc::clone(&self.disk), self.journal.number() + 1);
             let long_bytes = self.journal.long_bytes();
             self.next_journal = NextJournal::Preparing(
-                self.aside.run(move || Journal::prepare(disk.as_ref(), number, long_bytes)),
+                self.background.run(move || Journal::prepare(disk.as_ref(), number, long_bytes)),
             );
         }
     }
@@ -93,7 +93,7 @@ impl Log {
         match made {
             Ok(db) => Ok(NextJournal::Ready(db)),
             Err(error) if is_no_space(&error) => {
-                prepare(self.disk.as_ref(), &mut self.room, number, self.journal.long_bytes())
+                prepare(self.disk.as_ref(), &mut self.space, number, self.journal.long_bytes())
                     .map(NextJournal::Ready)
             }
             Err(error) => Err(error).during("create", &journal::folder(number)),
@@ -101,7 +101,7 @@ impl Log {
     }
 
     /// Has sealed segments synced beside the owner, so that a roll waits for the newest bytes only.
-    pub(super) fn settle_aside(&mut self) -> Result<()> {
+    pub(super) fn sync_in_background(&mut self) -> Result<()> {
         if let Some((before, receiver)) = &self.settling {
             match receiver.try_recv() {
                 Ok(result) => {
@@ -123,7 +123,7 @@ impl Log {
         let Some((newest, _)) = unsynced.last().cloned() else {
             return Ok(());
         };
-        let receiver = self.aside.run(move || {
+        let receiver = self.background.run(move || {
             unsynced.iter().try_for_each(|(first, file)| file.sync().during("sync", &segment::path(*first)))
         });
         self.settling = Some((newest, receiver));
@@ -132,7 +132,7 @@ impl Log {
 
     /// Begins the next journal. MARK, synced, is the commit point; a crash before it starts from the old journal
     /// again, a crash after it from the new one.
-    pub(super) fn roll(&mut self) -> Result<()> {
+    pub(super) fn rotate(&mut self) -> Result<()> {
         // Whatever a sync beside us found, the sync below would not find again.
         if let Some((_, receiver)) = self.settling.take()
             && let Ok(result) = receiver.recv()
@@ -167,7 +167,7 @@ impl Log {
         let closed = std::mem::replace(&mut self.journal, next);
         self.keep_spare();
         self.discard_journal(old, Some(closed));
-        self.counters.rolls += 1;
+        self.counters.rotations += 1;
         Ok(())
     }
 
@@ -175,7 +175,7 @@ impl Log {
     pub(super) fn keep_spare(&self) {
         let Some(bytes) = spare::encode(&self.state) else { return };
         let disk = Arc::clone(&self.disk);
-        drop(self.aside.run(move || {
+        drop(self.background.run(move || {
             if let Err(error) = spare::write(disk.as_ref(), &bytes) {
                 tracing::warn!(%error, "could not keep a copy of the manifest; tried again with the next journal");
             }
@@ -186,7 +186,7 @@ impl Log {
     /// removed at the next opening.
     pub(super) fn discard_journal(&self, number: u64, open: Option<Journal>) {
         let disk = Arc::clone(&self.disk);
-        drop(self.aside.run(move || {
+        drop(self.background.run(move || {
             drop(open);
             if let Err(error) = remove_journal(disk.as_ref(), &journal::folder(number)) {
                 tracing::warn!(%error, number, "could not remove a journal that is done with; tried again at the next start");

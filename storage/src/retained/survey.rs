@@ -8,8 +8,8 @@ use crate::codec;
 use crate::disk::Disk;
 use crate::error::{Context, Result};
 use crate::ids::{GroupId, Seq, SeqRange, StoreId};
-use crate::kept::DeadLetter;
-use crate::manifest::KeptMark;
+use crate::manifest::RetainedMark;
+use crate::retained::DeadLetter;
 
 /// The newest generation, as far as it can be read.
 #[derive(Default)]
@@ -27,7 +27,7 @@ pub(crate) struct Survey {
 
 impl Survey {
     /// Reads it; `relied` says how much of it commits rely on. A torn end behind that is normal after a crash.
-    pub(crate) fn of(disk: &dyn Disk, store: StoreId, relied: KeptMark) -> Result<Survey> {
+    pub(crate) fn of(disk: &dyn Disk, store: StoreId, relied: RetainedMark) -> Result<Survey> {
         let mut survey = Survey::default();
         let there = disk.exists(FOLDER).during("look for", FOLDER)?;
         let names = if there { disk.list(FOLDER).during("list", FOLDER)? } else { Vec::new() };
@@ -92,7 +92,7 @@ impl Survey {
 
     /// Writes the sound frames as the next generation, durably, in place of the damaged one, which must have
     /// another name by now.
-    pub(crate) fn write_anew(&self, disk: &dyn Disk) -> Result<KeptMark> {
+    pub(crate) fn write_anew(&self, disk: &dyn Disk) -> Result<RetainedMark> {
         disk.make_folder(FOLDER).during("create", FOLDER)?;
         let generation = self.generation + 1;
         let (temporary, name) = (format!("{FOLDER}/.tmp-{generation:08}"), path(generation));
@@ -116,13 +116,13 @@ impl Survey {
             disk.remove_file(&damaged).during("remove", &damaged)?;
             disk.sync_dir(FOLDER).during("sync", FOLDER)?;
         }
-        Ok(KeptMark { generation, bytes: len })
+        Ok(RetainedMark { generation, bytes: len })
     }
 
     /// How far a commit may rely on it as it is.
-    pub(crate) fn mark(&self) -> KeptMark {
+    pub(crate) fn mark(&self) -> RetainedMark {
         let bytes = self.frames.last().map_or(0, |(at, bytes)| at + *bytes as u64);
-        KeptMark { generation: self.generation, bytes }
+        RetainedMark { generation: self.generation, bytes }
     }
 
     /// The file that is to be set aside before it is written anew.
