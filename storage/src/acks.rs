@@ -39,13 +39,6 @@ impl AckSet {
         self.above.values().next_back().map_or(self.floor, |last| Seq(*last))
     }
 
-    /// All of it as ranges, in order.
-    pub(crate) fn all(&self) -> Vec<SeqRange> {
-        let floor = SeqRange::new(Seq::FIRST, self.floor);
-        let above = self.above.iter().filter_map(|(first, last)| SeqRange::new(Seq(*first), Seq(*last)));
-        floor.into_iter().chain(above).collect()
-    }
-
     /// How many ranges stand above the floor.
     #[must_use]
     pub fn ranges(&self) -> usize {

@@ -16,7 +16,8 @@ use crate::codec;
 use crate::disk::real::RealDisk;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Error, Result};
-use crate::manifest::{RetainedMark, State};
+use crate::loss::RetainedMark;
+use crate::manifest::State;
 use crate::retained;
 use crate::segment::{self, Overlay};
 use crate::view::View;
@@ -130,18 +131,8 @@ impl Read for Part {
         if wanted == 0 {
             return Ok(0);
         }
-        let is_over = !self.overlay.bytes.is_empty() && self.at >= self.overlay.at;
-        let read = if is_over {
-            let rest = self.overlay.bytes.get((self.at - self.overlay.at) as usize..).unwrap_or_default();
-            Cursor::new(rest).read(buffer.get_mut(..wanted).unwrap_or_default())?
-        } else {
-            let before = if self.overlay.bytes.is_empty() { self.end } else { self.overlay.at };
-            let wanted = wanted.min((before - self.at) as usize);
-            match &self.file {
-                Some(file) => file.read_at(buffer.get_mut(..wanted).unwrap_or_default(), self.at)?,
-                None => 0,
-            }
-        };
+        let buffer = buffer.get_mut(..wanted).unwrap_or_default();
+        let read = self.overlay.read_at(self.file.as_deref(), buffer, self.at)?;
         if read == 0 {
             let what = format!("the file ends at byte {}, {} belong to it", self.at, self.end);
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));

@@ -428,6 +428,12 @@ impl BlockHeader {
         SeqRange { first: self.first, last: self.first.plus(u64::from(self.lines) - 1) }
     }
 
+    /// The store of the block whose header is at the start of `bytes`, if one is and is sound.
+    pub(crate) fn store(bytes: &[u8]) -> Option<StoreId> {
+        let store = StoreId(Get::new(bytes.get(8..16)?).u64());
+        BlockHeader::parse(bytes, store).is_ok().then_some(store)
+    }
+
     /// Parses and checks the header and the extents at the start of `bytes`. The payload need not be there: a
     /// `Short` error says how much is needed for the header alone.
     pub(crate) fn parse(bytes: &[u8], store: StoreId) -> Result<BlockHeader, BlockError> {

@@ -27,16 +27,20 @@ fn config() -> bincode::config::Configuration<
     bincode::config::standard().with_limit::<RECORD_BYTES_MAX>()
 }
 
-/// A type of record: which layouts of it there are.
-pub(crate) trait Versioned: Encode + Decode<()> {
+/// A type of record.
+pub(crate) trait Written {
     /// What an error calls it.
     const NAME: &'static str;
     /// The version that is written.
     const VERSION: u8;
+}
+
+/// A type of record that is read: which layouts of it there are.
+pub(crate) trait Versioned: Written + Decode<()> {
     /// The oldest version that is read.
     const OLDEST: u8 = Self::VERSION;
 
-    /// Decodes a body of `version`, which is at least [`Versioned::OLDEST`] and older than [`Versioned::VERSION`], and
+    /// Decodes a body of `version`, which is at least [`Versioned::OLDEST`] and older than [`Written::VERSION`], and
     /// converts it into today's record.
     ///
     /// # Errors
@@ -58,7 +62,7 @@ fn unknown<T: Versioned>(version: u8) -> String {
 ///
 /// # Errors
 /// When the record is larger than a reader would take.
-pub(crate) fn encode<T: Versioned>(record: &T, out: &mut Vec<u8>) -> Result<(), String> {
+pub(crate) fn encode<T: Written + Encode>(record: &T, out: &mut Vec<u8>) -> Result<(), String> {
     let body = bincode::encode_to_vec(record, config())
         .map_err(|error| format!("{} does not encode: {error}", T::NAME))?;
     if body.len() > RECORD_BYTES_MAX {
@@ -115,9 +119,12 @@ mod tests {
     /// A record whose first version had only a number.
     type Pair = (u64, String);
 
-    impl Versioned for Pair {
+    impl Written for Pair {
         const NAME: &'static str = "a pair";
         const VERSION: u8 = 3;
+    }
+
+    impl Versioned for Pair {
         const OLDEST: u8 = 2;
 
         fn decode_older(_: u8, body: &[u8]) -> Result<Pair, String> {
@@ -126,10 +133,12 @@ mod tests {
     }
 
     /// One that never had another version.
-    impl Versioned for u16 {
+    impl Written for u16 {
         const NAME: &'static str = "a number";
         const VERSION: u8 = 1;
     }
+
+    impl Versioned for u16 {}
 
     fn seven() -> Vec<u8> {
         let mut out = Vec::new();

@@ -8,10 +8,9 @@ use bincode::{Decode, Encode};
 use bytes::Bytes;
 
 use crate::block::NewBlock;
-use crate::codec::Versioned;
-use crate::ids::{GroupId, Seq, SeqRange, SourceId};
-use crate::manifest::{Loss, RetainedMark, State};
-use crate::version1;
+use crate::group_state::GroupChange;
+use crate::ids::{GroupId, Seq, SourceId};
+use crate::loss::{Loss, RetainedMark};
 
 /// One atomic change to be made: everything in it becomes durable together, or nothing does.
 #[derive(Clone, Debug, Default)]
@@ -44,54 +43,6 @@ impl Commit {
             && self.groups.is_empty()
             && self.losses.is_empty()
     }
-}
-
-/// One thing that a group does.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum GroupChange {
-    /// Lines are lent to a processor. Nothing is counted: what counts is how the lease ends.
-    Lease {
-        /// Which lines.
-        range: SeqRange,
-    },
-    /// A lease ended without an ack. A range of which no lease is out changes nothing.
-    Return {
-        /// The range of that lease.
-        range: SeqRange,
-        /// The delivery failed, and its line, if it was one, has been failing for this many milliseconds: counted in
-        /// [`crate::GroupState::failures`]. `None`: it was never delivered, or taken back in time; nothing is counted.
-        failed_for_ms: Option<u64>,
-    },
-    /// Lines are done with.
-    Ack {
-        /// Which lines; what of it was acked before does no harm.
-        range: SeqRange,
-    },
-    /// A line is set aside. It stands in `kept/` already.
-    Dead {
-        /// Which line.
-        seq: Seq,
-    },
-    /// A dead letter is to be delivered again.
-    Revive {
-        /// Which line.
-        seq: Seq,
-    },
-    /// No new leases, or again.
-    Pause(bool),
-    /// Lines that wait are settled although nobody processed them: counted as skipped, or as dropped.
-    Skip {
-        /// Which lines; what of it was settled before does no harm.
-        range: SeqRange,
-        /// A limit did it, not an operator.
-        dropped: bool,
-    },
-    /// Every line from here on waits again, with no attempts against it; all leases end. Letters of dead lines from
-    /// here on end with this: opening settles those that a crash left.
-    Again {
-        /// The first of them; a segment must hold it.
-        from: Seq,
-    },
 }
 
 /// Where a block of a commit goes.
@@ -128,24 +79,4 @@ pub(crate) struct Changes {
     pub(crate) losses: Vec<Loss>,
     /// How far `kept/` is relied on from now on, where that changed.
     pub(crate) retained: Option<RetainedMark>,
-}
-
-/// What a journal's commit says.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) enum Record {
-    /// The first commit of every journal.
-    Manifest(Box<State>),
-    /// Every other one.
-    Changes(Changes),
-}
-
-impl Versioned for Record {
-    const NAME: &'static str = "a journal record";
-    /// 2: kinds of losses; failures and deaths in place of attempts; leases that count nothing.
-    const VERSION: u8 = 2;
-    const OLDEST: u8 = 1;
-
-    fn decode_older(_: u8, body: &[u8]) -> Result<Record, String> {
-        version1::Record::decode(body)
-    }
 }

@@ -2,6 +2,7 @@
 
 use crate::ids::{Seq, SeqRange};
 use crate::manifest::State;
+use crate::ranges::union;
 
 /// A segment goes with its live lines relocated when at most one line in so many is live.
 const RELOCATE_ONE_IN: u64 = 20;
@@ -53,28 +54,16 @@ fn removal(state: &State, range: SeqRange) -> Option<Removal> {
             live.push(gap);
         }
     }
-    let live = merged(live);
+    let live = union(live);
     let lines: u64 = live.iter().map(|range| range.lines()).sum();
     (lines <= allowed).then_some(Removal { segment: range.first, next: range.last.next(), live })
-}
-
-/// The same seqs in order, without overlaps.
-fn merged(mut ranges: Vec<SeqRange>) -> Vec<SeqRange> {
-    ranges.sort_unstable();
-    let mut out: Vec<SeqRange> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match out.last_mut() {
-            Some(last) if range.first <= last.last.next() => last.last = last.last.max(range.last),
-            _ => out.push(range),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commit::{Changes, GroupChange, Placed};
+    use crate::commit::{Changes, Placed};
+    use crate::group_state::GroupChange;
     use crate::ids::{GroupId, StoreId};
 
     fn range(first: u64, last: u64) -> SeqRange {

@@ -56,6 +56,16 @@ pub(crate) trait DiskFile: Send + Sync {
     fn len(&self) -> io::Result<u64>;
     /// Fills `buffer` from `at` as far as the file goes; says how far.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
+    /// Up to `len` bytes from `at`: fewer only where the file ends.
+    fn read_range(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let read = self.read_at(&mut bytes, at)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+    fn read_all(&self) -> io::Result<Vec<u8>> {
+        self.read_range(0, self.len()? as usize)
+    }
     /// Writes all of `bytes` at `at`.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;

@@ -1,7 +1,7 @@
 //! What can go wrong with a log, and what the caller may still do.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -121,20 +121,20 @@ impl Error {
         matches!(self, Error::Io { source, .. } if is_no_space(source))
     }
 
-    /// A short stable word for metrics and programs.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
+    /// The error with the data dir in its paths, which the disk knows relative to it.
+    pub(crate) fn under(self, dir: &Path) -> Error {
         match self {
-            Error::Io { .. } => "io",
-            Error::Full(_) => "full",
-            Error::InUse { .. } => "in_use",
-            Error::NotAStore { .. } => "not_a_store",
-            Error::OfAnotherUser { .. } => "of_another_user",
-            Error::OpenToOthers { .. } => "open_to_others",
-            Error::Missing { .. } => "missing",
-            Error::Version { .. } => "version",
-            Error::Damaged { .. } => "damaged",
-            Error::Poisoned(_) => "poisoned",
+            Error::Io { attempted, path, source } => Error::Io { attempted, path: dir.join(path), source },
+            Error::Damaged { path, what } => {
+                let what =
+                    if path.as_os_str().is_empty() { what } else { format!("{}: {what}", path.display()) };
+                Error::Damaged { path: dir.to_owned(), what }
+            }
+            Error::NotAStore { found, .. } => Error::NotAStore { path: dir.to_owned(), found },
+            Error::Version { found, oldest, newest, .. } => {
+                Error::Version { path: dir.to_owned(), found, oldest, newest }
+            }
+            other => other,
         }
     }
 }

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::block::{Block, NewBlock};
-use crate::commit::Record;
 use crate::disk::Disk;
 use crate::disk::memory::MemoryDisk;
 use crate::error::Result;
@@ -15,7 +14,9 @@ use crate::journal;
 use crate::log::{Log, Options};
 use crate::manifest::State;
 use crate::mark::{Found, Mark, MarkFile};
-use crate::repair::{self, QUARANTINE, Remake, Repaired, scan};
+use crate::quarantine;
+use crate::record::Record;
+use crate::repair::{self, Remake, Repaired, scan};
 use crate::retained::{self, DeadLetter};
 use crate::view::View;
 use crate::{codec, segment};
@@ -49,7 +50,9 @@ pub enum Of {
 
 /// Decodes a framed record; gives it encoded again, and how many bytes are behind it.
 pub fn record(of: Of, bytes: &[u8]) -> std::result::Result<(Vec<u8>, usize), String> {
-    fn again<T: codec::Versioned>(bytes: &[u8]) -> std::result::Result<(Vec<u8>, usize), String> {
+    fn again<T: codec::Versioned + bincode::Encode>(
+        bytes: &[u8],
+    ) -> std::result::Result<(Vec<u8>, usize), String> {
         let (record, rest) = codec::decode::<T>(bytes)?;
         let mut out = Vec::new();
         codec::encode(&record, &mut out)?;
@@ -65,7 +68,7 @@ pub fn record(of: Of, bytes: &[u8]) -> std::result::Result<(Vec<u8>, usize), Str
 /// The payload of the chunk of a journal that `bytes` begin with.
 #[must_use]
 pub fn chunk(bytes: &[u8]) -> Option<&[u8]> {
-    journal::parse_any(bytes)?.payload(bytes)
+    journal::sound_chunk(bytes).map(|(_, payload)| payload)
 }
 
 /// What MARK says: store, journal, commit and next seq; nothing, or the version of a later format.
@@ -115,7 +118,7 @@ impl Store {
     /// The names of all files, those in folders too.
     #[must_use]
     pub fn files(&self) -> Vec<String> {
-        const FOLDERS: [&str; 4] = [segment::FOLDER, retained::FOLDER, QUARANTINE, journal::FOLDER];
+        const FOLDERS: [&str; 4] = [segment::FOLDER, retained::FOLDER, quarantine::FOLDER, journal::FOLDER];
         let mut files = self.0.list("").unwrap_or_default();
         files.retain(|name| !FOLDERS.contains(&name.as_str()));
         for folder in FOLDERS.into_iter().filter(|folder| *folder != journal::FOLDER) {
@@ -137,9 +140,7 @@ impl Store {
     #[must_use]
     pub fn read(&self, path: &str) -> Option<Vec<u8>> {
         let file = self.0.open(path, false).ok()?;
-        let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
-        file.read_at(&mut bytes, 0).ok()?;
-        Some(bytes)
+        file.read_all().ok()
     }
 
     /// Gives a file another content, or makes it.

@@ -9,8 +9,56 @@ use std::collections::BTreeMap;
 use bincode::{Decode, Encode};
 
 use crate::acks::AckSet;
-use crate::commit::GroupChange;
 use crate::ids::{Seq, SeqRange};
+use crate::ranges::without;
+
+/// One thing that a group does.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum GroupChange {
+    /// Lines are lent to a processor. Nothing is counted: what counts is how the lease ends.
+    Lease {
+        /// Which lines.
+        range: SeqRange,
+    },
+    /// A lease ended without an ack. A range of which no lease is out changes nothing.
+    Return {
+        /// The range of that lease.
+        range: SeqRange,
+        /// The delivery failed, and its line, if it was one, has been failing for this many milliseconds: counted in
+        /// [`GroupState::failures`]. `None`: it was never delivered, or taken back in time; nothing is counted.
+        failed_for_ms: Option<u64>,
+    },
+    /// Lines are done with.
+    Ack {
+        /// Which lines; what of it was acked before does no harm.
+        range: SeqRange,
+    },
+    /// A line is set aside. It stands in `kept/` already.
+    Dead {
+        /// Which line.
+        seq: Seq,
+    },
+    /// A dead letter is to be delivered again.
+    Revive {
+        /// Which line.
+        seq: Seq,
+    },
+    /// No new leases, or again.
+    Pause(bool),
+    /// Lines that wait are settled although nobody processed them: counted as skipped, or as dropped.
+    Skip {
+        /// Which lines; what of it was settled before does no harm.
+        range: SeqRange,
+        /// A limit did it, not an operator.
+        dropped: bool,
+    },
+    /// Every line from here on waits again, with no attempts against it; all leases end. Letters of dead lines from
+    /// here on end with this: opening settles those that a crash left.
+    Again {
+        /// The first of them; a segment must hold it.
+        from: Seq,
+    },
+}
 
 /// A lease that was made durable and not settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -97,7 +145,7 @@ impl GroupState {
     pub fn apply(&mut self, change: &GroupChange) {
         match change {
             GroupChange::Lease { range } => {
-                self.suspects = self.suspects.iter().flat_map(|suspect| suspect.without(*range)).collect();
+                self.clear_suspects(*range);
                 self.leases.push(Leased { range: *range });
             }
             GroupChange::Return { range, failed_for_ms } => {
@@ -146,7 +194,7 @@ impl GroupState {
         self.deaths.retain(|seq, _| *seq < from);
         self.leases.clear();
         let again = SeqRange { first: from, last: Seq(u64::MAX) };
-        self.suspects = self.suspects.iter().flat_map(|suspect| suspect.without(again)).collect();
+        self.clear_suspects(again);
     }
 
     pub(crate) fn settle(&mut self, range: SeqRange) {
@@ -155,7 +203,11 @@ impl GroupState {
         self.failures.retain(|seq, _| !range.contains(*seq));
         self.deaths.retain(|seq, _| !range.contains(*seq));
         self.leases.retain(|leased| leased.range.intersection(range).is_none());
-        self.suspects = self.suspects.iter().flat_map(|suspect| suspect.without(range)).collect();
+        self.clear_suspects(range);
+    }
+
+    fn clear_suspects(&mut self, range: SeqRange) {
+        self.suspects = without(std::mem::take(&mut self.suspects), [range]);
     }
 
     /// A new run of the process: what was out is suspect, and comes again in halves. The run before died with it: a line

@@ -21,18 +21,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bincode::Encode;
+
 use crate::bytes_le::{Get, Put};
-use crate::codec::{self, Versioned};
-use crate::commit::Record;
+use crate::codec::{self, Written};
 use crate::disk::{Disk, DiskFile, JournalDb};
 use crate::error::{Context, Error, Result};
 use crate::ids::StoreId;
+use crate::manifest::State;
+use crate::record::{Record, RecordRef};
 
-pub(crate) const MAGIC: [u8; 8] = *b"\xf1SPQJRN\x01";
+const MAGIC: [u8; 8] = *b"\xf1SPQJRN\x01";
 const HEADER_BYTES: usize = 52;
 /// The largest value: 17 of them and their keys stay below a quarter of sled's segment. Small for the fuzzer, whose
 /// commits are.
-pub(crate) const CHUNK_BYTES: usize = if cfg!(feature = "fuzzing") { 300 } else { 60_000 };
+const CHUNK_BYTES: usize = if cfg!(feature = "fuzzing") { 300 } else { 60_000 };
 const PAYLOAD_BYTES: usize = CHUNK_BYTES - HEADER_BYTES;
 /// Set aside for each journal when it is made: what sled's file grows to for 8 MiB of values, measured at 20 to 25
 /// MiB (docs/decisions/0001-journal-sizes.md).
@@ -41,7 +44,7 @@ pub(crate) const RESERVED_BYTES: u64 = 28 * 1024 * 1024;
 /// make a journal roll that has taken few lines.
 const BEGUN_BYTES: u64 = 8 * 1024 * 1024;
 /// Read at a time by a scan.
-pub(crate) const SCAN_BYTES: usize = if cfg!(feature = "fuzzing") { 2_000 } else { 1024 * 1024 };
+const SCAN_BYTES: usize = if cfg!(feature = "fuzzing") { 2_000 } else { 1024 * 1024 };
 /// Most chunks a commit can have: bounds what a damaged header makes a reader expect.
 const CHUNKS_MAX: u32 = 4_096;
 
@@ -86,13 +89,19 @@ impl Journal {
 
     /// Writes the manifest into a prepared journal and gives it its final name, durably. It counts once MARK
     /// names it.
-    pub(crate) fn begin(
+    pub(crate) fn begin(disk: &dyn Disk, db: Box<dyn JournalDb>, manifest: &State) -> Result<Journal> {
+        let State { store, journal, commit, .. } = *manifest;
+        Journal::begin_with(disk, db, store, journal, commit, &RecordRef::Manifest(manifest))
+    }
+
+    /// As [`Journal::begin`], with a manifest of whatever version.
+    pub(crate) fn begin_with(
         disk: &dyn Disk,
         db: Box<dyn JournalDb>,
         store: StoreId,
         number: u64,
         commit: u64,
-        manifest: &impl Versioned,
+        manifest: &(impl Written + Encode),
     ) -> Result<Journal> {
         let name = folder(number);
         let mut journal = Journal { db, store, number, stored_bytes: 0, commits: 0, begun_bytes: 0 };
@@ -122,7 +131,12 @@ impl Journal {
 
     /// Adds one commit and makes it durable. `blocks` are the blocks that it places, in disk form. After an error
     /// nobody knows what is durable: only opening again tells.
-    pub(crate) fn append(&mut self, commit: u64, record: &impl Versioned, blocks: &[Vec<u8>]) -> Result<()> {
+    pub(crate) fn append(
+        &mut self,
+        commit: u64,
+        record: &(impl Written + Encode),
+        blocks: &[Vec<u8>],
+    ) -> Result<()> {
         let name = folder(self.number);
         let mut framed = Vec::new();
         codec::encode(record, &mut framed)
@@ -196,36 +210,44 @@ pub(crate) struct ChunkHeader {
     pub(crate) commit: u64,
     pub(crate) chunk: u32,
     pub(crate) chunks: u32,
-    bytes: usize,
-    crc: u32,
 }
 
-impl ChunkHeader {
-    /// The payload of the chunk that `bytes` begin with, where it is whole.
-    pub(crate) fn payload<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
-        bytes
-            .get(HEADER_BYTES..HEADER_BYTES + self.bytes)
-            .filter(|payload| crc32c::crc32c(payload) == self.crc)
-    }
-}
-
-/// Parses the header of a chunk of this journal at the start of `bytes`.
-fn parse(bytes: &[u8], store: StoreId, journal: u64) -> Option<ChunkHeader> {
-    parse_any(bytes).filter(|header| header.store == store && header.journal == journal)
-}
-
-/// Parses the header of a chunk of whatever journal.
-pub(crate) fn parse_any(bytes: &[u8]) -> Option<ChunkHeader> {
+/// The chunk that `bytes` begin with and its payload, if they are sound. It may be of any journal.
+pub(crate) fn sound_chunk(bytes: &[u8]) -> Option<(ChunkHeader, &[u8])> {
     let header = bytes.get(..HEADER_BYTES)?;
     let mut get = Get::new(header);
     let magic = get.array::<8>();
     let (store, journal) = (StoreId(get.u64()), get.u64());
     let (commit, chunk, chunks) = (get.u64(), get.u32(), get.u32());
     let (len, crc, header_crc) = (get.u32() as usize, get.u32(), get.u32());
-    let sound = crc32c::crc32c(header.get(..HEADER_BYTES - 4)?) == header_crc;
-    let sane = chunk < chunks && chunks <= CHUNKS_MAX && len <= PAYLOAD_BYTES;
-    let found = ChunkHeader { store, journal, commit, chunk, chunks, bytes: len, crc };
-    (magic == MAGIC && sound && sane).then_some(found)
+    let is_sound = crc32c::crc32c(header.get(..HEADER_BYTES - 4)?) == header_crc;
+    let is_sane = chunk < chunks && chunks <= CHUNKS_MAX && len <= PAYLOAD_BYTES;
+    if magic != MAGIC || !is_sound || !is_sane {
+        return None;
+    }
+    let payload = bytes.get(HEADER_BYTES..HEADER_BYTES + len)?;
+    (crc32c::crc32c(payload) == crc)
+        .then_some((ChunkHeader { store, journal, commit, chunk, chunks }, payload))
+}
+
+/// Shows every sound chunk in the raw bytes of a journal, with the place of its payload.
+pub(crate) fn scan(raw: &dyn DiskFile, mut show: impl FnMut(ChunkHeader, u64, &[u8])) -> std::io::Result<()> {
+    let finder = memchr::memmem::Finder::new(&MAGIC);
+    let len = raw.len()?;
+    // A chunk that crosses the end of what was read is found again at the start of the next piece.
+    let mut buffer = vec![0; SCAN_BYTES + CHUNK_BYTES];
+    let mut at = 0;
+    while at < len {
+        let read = raw.read_at(&mut buffer, at)?;
+        let bytes = buffer.get(..read).unwrap_or_default();
+        for found in finder.find_iter(bytes) {
+            if let Some((header, payload)) = sound_chunk(bytes.get(found..).unwrap_or_default()) {
+                show(header, at + (found + HEADER_BYTES) as u64, payload);
+            }
+        }
+        at += SCAN_BYTES as u64;
+    }
+    Ok(())
 }
 
 /// Where the chunks of a closed journal are.
@@ -261,7 +283,14 @@ impl Reading {
             findings: Vec::new(),
             is_refused: false,
         };
-        reading.scan().during("scan", &name)?;
+        let Reading { raw, scanned, chunks, .. } = &mut reading;
+        let scan = scan(raw.as_ref(), |header, at, payload| {
+            if (header.store, header.journal) == (store, journal) {
+                scanned.insert((header.commit, header.chunk), (at, payload.len()));
+                chunks.insert(header.commit, header.chunks);
+            }
+        });
+        scan.during("scan", &name)?;
         let mut shown = BTreeSet::new();
         let copy = disk.read_journal_copy(&name, &mut |value| shown.extend(reading.compare(value)));
         if let Err(error) = copy {
@@ -281,40 +310,12 @@ impl Reading {
         Ok(reading)
     }
 
-    fn scan(&mut self) -> std::io::Result<()> {
-        let finder = memchr::memmem::Finder::new(&MAGIC);
-        let len = self.raw.len()?;
-        // Chunks that cross the end of what was read are found again at the start of the next piece.
-        let overlap = CHUNK_BYTES;
-        let mut buffer = vec![0; SCAN_BYTES + overlap];
-        let mut at = 0;
-        while at < len {
-            let read = self.raw.read_at(&mut buffer, at)?;
-            let bytes = buffer.get(..read).unwrap_or_default();
-            for found in finder.find_iter(bytes) {
-                let chunk = bytes.get(found..).unwrap_or_default();
-                let Some(header) = parse(chunk, self.store, self.journal) else {
-                    continue;
-                };
-                let Some(payload) = chunk.get(HEADER_BYTES..HEADER_BYTES + header.bytes) else {
-                    continue;
-                };
-                if crc32c::crc32c(payload) == header.crc {
-                    let place = (at + (found + HEADER_BYTES) as u64, header.bytes);
-                    self.scanned.insert((header.commit, header.chunk), place);
-                    self.chunks.insert(header.commit, header.chunks);
-                }
-            }
-            at += SCAN_BYTES as u64;
-        }
-        Ok(())
-    }
-
     /// Takes what the database showed; says which chunk of this journal it is, if it is a sound one.
     fn compare(&mut self, value: &[u8]) -> Option<(u64, u32)> {
-        let header = parse(value, self.store, self.journal)?;
-        let payload = value.get(HEADER_BYTES..).unwrap_or_default();
-        if payload.len() != header.bytes || crc32c::crc32c(payload) != header.crc {
+        let (header, payload) = sound_chunk(value)?;
+        if (header.store, header.journal) != (self.store, self.journal)
+            || HEADER_BYTES + payload.len() != value.len()
+        {
             return None;
         }
         let key = (header.commit, header.chunk);
@@ -360,9 +361,7 @@ impl Reading {
         let mut payload = Vec::new();
         for chunk in 0..self.chunks.get(&commit).copied().unwrap_or_default() {
             if let Some((at, bytes)) = self.scanned.get(&(commit, chunk)) {
-                let start = payload.len();
-                payload.resize(start + bytes, 0);
-                self.raw.read_at(payload.get_mut(start..).unwrap_or_default(), *at).during("read", &name)?;
+                payload.extend(self.raw.read_range(*at, *bytes).during("read", &name)?);
             } else if let Some(bytes) = self.rescued.get(&(commit, chunk)) {
                 payload.extend_from_slice(bytes);
             }
@@ -381,7 +380,6 @@ mod tests {
 
     use super::*;
     use crate::disk::real::RealDisk;
-    use crate::manifest::State;
 
     #[test]
     fn a_commit_that_a_crash_left_whole_and_sled_does_not_count_is_no_damage() {
@@ -389,10 +387,10 @@ mod tests {
         let disk = RealDisk::new(dir.path());
         std::fs::create_dir(dir.path().join(FOLDER)).unwrap();
         let store = StoreId(7);
-        let manifest = Record::Manifest(Box::new(State::new(store)));
+        let manifest = State::new(store);
         let db = Journal::prepare(&disk, 1, 0).unwrap();
-        let mut journal = Journal::begin(&disk, db, store, 1, 1, &manifest).unwrap();
-        journal.append(2, &manifest, &[]).unwrap();
+        let mut journal = Journal::begin(&disk, db, &manifest).unwrap();
+        journal.append(2, &RecordRef::Manifest(&manifest), &[]).unwrap();
         let left = [journal.chunk_header(3, 0, 1, b"under way"), b"under way".to_vec()].concat();
         drop(journal);
         let db = dir.path().join(folder(1)).join("db");

@@ -33,10 +33,14 @@ mod ids;
 mod journal;
 mod lock;
 mod log;
+mod loss;
 mod manifest;
 mod mark;
 mod private;
+mod quarantine;
+mod ranges;
 mod reader;
+mod record;
 mod recover;
 mod repair;
 mod retained;
@@ -44,6 +48,7 @@ mod segment;
 mod space;
 mod spare;
 mod version1;
+mod versions;
 mod view;
 
 #[cfg(test)]
@@ -61,14 +66,16 @@ pub use block::{
     BLOCK_BYTES_MAX, BLOCK_MAGIC, BLOCK_TARGET_BYTES, Block, BlockBuilder, BlockError, Extent,
     LINE_BYTES_MAX, Line, LineFlags, Lines, NewBlock,
 };
-pub use commit::{Commit, GroupChange};
+pub use commit::Commit;
 pub use error::{Error, Full};
-pub use group_state::{Failures, GroupState, Leased};
+pub use group_state::{Failures, GroupChange, GroupState, Leased};
 pub use ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
 pub use log::{Committed, Counters, Held, Log, Options};
-pub use manifest::{Loss, LossKind, RetainedMark, SegmentMeta, SourceState, State};
+pub use loss::{Loss, LossKind, RetainedMark};
+pub use manifest::{SegmentMeta, SourceState, State};
+pub use quarantine::Quarantined;
 pub use reader::{ReadError, Reader};
-pub use repair::{Quarantined, Remake, Repaired, SourceEnd, repair};
+pub use repair::{Remake, Repaired, SourceEnd, repair};
 pub use retained::{DEAD_LETTERS_MAX, DeadCause, DeadLetter, REASON_BYTES_MAX, RETAINED_BYTES_MAX};
 pub use space::{DiskOptions, Keep};
 pub use view::{Verified, View};

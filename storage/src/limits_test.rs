@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::commit::{Commit, GroupChange};
+use crate::commit::Commit;
 use crate::disk::memory::MemoryDisk;
+use crate::group_state::GroupChange;
 use crate::ids::{Seq, SeqRange, SourceId};
 use crate::log::Log;
 use crate::model_test::{CAPACITY, change, open_with};

@@ -5,30 +5,35 @@
 //! error the log is poisoned: what is durable is only known after opening it again.
 // long: opening and committing, whose order is the contract
 
+mod next_journal;
 mod removal;
 mod rotate;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
+use self::next_journal::{NextJournal, Plan};
 use crate::background::Background;
-use crate::block::Block;
-use crate::commit::{Changes, Checkpoint, Commit, Placed, Record};
+use crate::block::{Block, NewBlock};
+use crate::commit::{Changes, Checkpoint, Commit, Placed};
 use crate::compact;
 use crate::create::{create, refuse_absent, refuse_foreign, remove_other_journals};
+use crate::disk::Disk;
 use crate::disk::real::RealDisk;
-use crate::disk::{Disk, JournalDb};
 use crate::error::{Context, Error, Full, Result};
 use crate::ids::{GroupId, Seq, SeqRange, SourceId};
 use crate::journal::{self, Journal};
 use crate::lock::Lock;
-use crate::manifest::{RetainedMark, State};
+use crate::loss::RetainedMark;
+use crate::manifest::State;
 use crate::mark::{Mark, MarkFile};
 use crate::private;
+use crate::quarantine::Quarantined;
 use crate::reader::Reader;
+use crate::record::RecordRef;
 use crate::recover::{self, CREATING, Store};
-use crate::repair::Quarantined;
 use crate::retained::{DEAD_LETTERS_MAX, DeadLetter, RETAINED_BYTES_MAX, Retained};
 use crate::segment::{Index, SegmentWriter};
 use crate::space::{DiskOptions, Keep, Space, used_bytes};
@@ -124,12 +129,6 @@ pub struct Log {
     _lock: Option<Lock>,
 }
 
-enum NextJournal {
-    None,
-    Preparing(Receiver<std::io::Result<Box<dyn JournalDb>>>),
-    Ready(Box<dyn JournalDb>),
-}
-
 impl Log {
     /// Opens the store in `dir`, after a crash as after a clean stop, or makes one there.
     ///
@@ -141,7 +140,7 @@ impl Log {
         refuse_foreign(dir)?;
         private::ensure(dir)?;
         let lock = Lock::take(dir, true)?;
-        Log::on_disk(disk, options, Some(lock)).map_err(|error| under(dir, error))
+        Log::on_disk(disk, options, Some(lock)).map_err(|error| error.under(dir))
     }
 
     /// Opens the store in `dir`, which must be there.
@@ -160,7 +159,7 @@ impl Log {
             Store::Absent => (create(disk.as_ref())?, None, Vec::new()),
             Store::Recovered(mut recovered) => {
                 remove_other_journals(disk.as_ref(), recovered.journal)?;
-                recovered.mend(disk.as_ref())?;
+                recovered.restore_segments(disk.as_ref())?;
                 // Left where the power failed right after MARK got its name.
                 if disk.exists(CREATING).during("look for", CREATING)? {
                     disk.remove_file(CREATING).during("remove", CREATING)?;
@@ -176,12 +175,10 @@ impl Log {
         state.begin_run();
         let number = old_journal.map_or(1, |old| old + 1);
         (state.journal, state.commit) = (number, state.commit + 1);
-        let db = rotate::prepare(disk.as_ref(), &mut space, number, 0)?;
-        let (store, commit) = (state.store, state.commit);
-        let manifest = Record::Manifest(Box::new(state));
-        let journal = Journal::begin(disk.as_ref(), db, store, number, commit, &manifest)?;
-        let Record::Manifest(state) = manifest else { unreachable!("it was made two lines above") };
-        let mark = Mark { store, journal: number, commit, next_seq: state.next_seq };
+        let db = Plan { number, long_bytes: 0 }.make(disk.as_ref(), &mut space)?;
+        let journal = Journal::begin(disk.as_ref(), db, &state)?;
+        let State { store, commit, next_seq, .. } = state;
+        let mark = Mark { store, journal: number, commit, next_seq };
         let mark_file = match old_journal {
             Some(old) => {
                 if cfg!(feature = "fault-removal-first") {
@@ -206,13 +203,13 @@ impl Log {
             writer: SegmentWriter::open(Arc::clone(&disk), state.segments.back())?,
             disk,
             options,
-            state: *state,
+            state,
             journal,
             mark: mark_file,
             index,
             retained,
             space,
-            next_journal: NextJournal::None,
+            next_journal: NextJournal::default(),
             settling: None,
             settled_bytes: 0,
             stuck: None,
@@ -352,56 +349,52 @@ impl Log {
         if self.must_rotate(stored) {
             self.rotate()?;
         }
-        let number = self.state.commit + 1;
         let first = self.state.next_seq;
-        let (mut next, mut end) =
-            (first, self.state.segments.back().map(|segment| (segment.first, segment.bytes)));
-        let mut encoded = Vec::with_capacity(commit.blocks.len());
-        let mut placed = Vec::with_capacity(commit.blocks.len());
-        let mut numbered = Vec::with_capacity(commit.blocks.len());
-        let mut last_seqs = std::collections::BTreeMap::new();
-        for block in &commit.blocks {
+        let appended = self.append(&commit.blocks)?;
+        let changes = Changes {
+            blocks: appended.placed,
+            checkpoints: checkpoints(&commit.checkpoints, appended.last_seqs),
+            forget: commit.forget.clone(),
+            add_groups: commit.add_groups.clone(),
+            remove_groups: commit.remove_groups.clone(),
+            groups: commit.groups.clone(),
+            losses: commit.losses.clone(),
+            ..Changes::default()
+        };
+        self.apply(changes, &appended.encoded)?;
+        Ok(Committed { first, next: self.state.next_seq, blocks: appended.blocks })
+    }
+
+    /// Writes blocks to the newest segment, or to new ones, without a sync. On an error the file is cut to what it was.
+    fn append(&mut self, blocks: &[NewBlock]) -> Result<Appended> {
+        let (number, mut next) = (self.state.commit + 1, self.state.next_seq);
+        let mut end = self.state.segments.back().map(|segment| (segment.first, segment.bytes));
+        let mut appended = Appended::default();
+        for block in blocks {
             let mut bytes = Vec::with_capacity(block.disk_bytes());
             block.encode(&mut bytes, self.state.store, number, next);
-            let (segment, at) = end
-                .filter(|(_, len)| *len == 0 || len + bytes.len() as u64 <= self.options.segment_bytes)
-                .unwrap_or((next, 0));
-            let appended = self.writer.append(segment, at, &bytes);
-            if let Err(error) = appended {
+            let fits = |len: u64| len == 0 || len + bytes.len() as u64 <= self.options.segment_bytes;
+            let (segment, at) = end.filter(|(_, len)| fits(*len)).unwrap_or((next, 0));
+            if let Err(error) = self.writer.append(segment, at, &bytes) {
                 self.writer.cut(self.state.segments.back())?;
                 return Err(error);
             }
             end = Some((segment, at + bytes.len() as u64));
-            placed.push(Placed {
+            appended.placed.push(Placed {
                 first: next,
                 lines: block.lines(),
                 raw_bytes: block.raw_bytes() as u32,
                 bytes: bytes.len() as u32,
                 new_segment: at == 0,
             });
-            encoded.push(bytes);
-            numbered.push(Arc::new(block.numbered(number, next)));
-            let mut seq = next;
+            appended.encoded.push(bytes);
+            appended.blocks.push(Arc::new(block.numbered(number, next)));
             for extent in block.extents() {
-                seq = seq.plus(u64::from(extent.lines));
-                last_seqs.insert(extent.source, seq.prev());
+                next = next.plus(u64::from(extent.lines));
+                appended.last_seqs.insert(extent.source, next.prev());
             }
-            next = seq;
         }
-        let checkpoints = checkpoints(&commit.checkpoints, last_seqs);
-        let changes = Changes {
-            blocks: placed,
-            checkpoints,
-            forget: commit.forget.clone(),
-            add_groups: commit.add_groups.clone(),
-            remove_groups: commit.remove_groups.clone(),
-            groups: commit.groups.clone(),
-            first_segment: None,
-            losses: commit.losses.clone(),
-            retained: None,
-        };
-        self.apply(changes, &encoded)?;
-        Ok(Committed { first, next, blocks: numbered })
+        Ok(appended)
     }
 
     /// Sends changes through the journal and makes them count.
@@ -409,9 +402,7 @@ impl Log {
         // Whatever is in `kept/` by now is synced: every addition ends with that.
         changes.retained = Some(self.retained.mark()).filter(|mark| *mark != self.state.retained);
         let number = self.state.commit + 1;
-        let record = Record::Changes(changes);
-        self.journal.append(number, &record, blocks)?;
-        let Record::Changes(changes) = record else { unreachable!("it was made two lines above") };
+        self.journal.append(number, &RecordRef::Changes(&changes), blocks)?;
         self.state.apply(number, &changes);
         self.write_mark()?;
         self.publish();
@@ -538,10 +529,20 @@ impl Log {
     }
 }
 
+/// The blocks of a commit, written to segment files.
+#[derive(Default)]
+struct Appended {
+    placed: Vec<Placed>,
+    encoded: Vec<Vec<u8>>,
+    blocks: Vec<Arc<Block>>,
+    /// The last line of each source in them.
+    last_seqs: BTreeMap<SourceId, Seq>,
+}
+
 /// The checkpoints of a commit, each with the last line of its source.
 fn checkpoints(
     given: &[(SourceId, bytes::Bytes)],
-    mut last_seqs: std::collections::BTreeMap<SourceId, Seq>,
+    mut last_seqs: BTreeMap<SourceId, Seq>,
 ) -> Vec<Checkpoint> {
     let checkpoints = given
         .iter()
@@ -553,20 +554,4 @@ fn checkpoints(
         .collect();
     assert!(last_seqs.is_empty(), "lines of sources {last_seqs:?} without a checkpoint");
     checkpoints
-}
-
-/// The error with the data dir in its paths, which the disk knows relative to it.
-pub(crate) fn under(dir: &Path, error: Error) -> Error {
-    match error {
-        Error::Io { attempted, path, source } => Error::Io { attempted, path: dir.join(path), source },
-        Error::Damaged { path, what } => {
-            let what = if path.as_os_str().is_empty() { what } else { format!("{}: {what}", path.display()) };
-            Error::Damaged { path: dir.to_owned(), what }
-        }
-        Error::NotAStore { found, .. } => Error::NotAStore { path: dir.to_owned(), found },
-        Error::Version { found, oldest, newest, .. } => {
-            Error::Version { path: dir.to_owned(), found, oldest, newest }
-        }
-        other => other,
-    }
 }

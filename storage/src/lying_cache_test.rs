@@ -4,10 +4,11 @@
 use bytes::Bytes;
 
 use crate::BlockBuilder;
-use crate::commit::{Commit, GroupChange};
+use crate::commit::Commit;
 use crate::disk::Disk;
 use crate::disk::memory::MemoryDisk;
 use crate::error::Result;
+use crate::group_state::GroupChange;
 use crate::ids::{Seq, SeqRange, SourceId};
 use crate::log::Log;
 use crate::model_test::{CAPACITY, change, open_with};

@@ -9,11 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bincode::{Decode, Encode};
 
-use crate::codec::Versioned;
 use crate::commit::Changes;
 use crate::group_state::GroupState;
 use crate::ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
-use crate::version1;
+use crate::loss::{Loss, RetainedMark, not_lost};
 
 /// Losses that are listed one by one; past that the oldest two are told as one.
 const LOSSES_MAX: usize = 1_024;
@@ -41,72 +40,6 @@ pub struct SourceState {
     pub last_seq: Seq,
     /// The tail will never read it again: it goes once no stored line names it.
     pub forgotten: bool,
-}
-
-/// Lines that will not be read, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Loss {
-    /// Which seqs.
-    pub range: SeqRange,
-    /// Whether others may still have them.
-    pub kind: LossKind,
-    /// Why, for people.
-    pub reason: String,
-}
-
-/// What a loss means for those who ask for its lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum LossKind {
-    /// The lines are damaged or in no file: nobody can read them.
-    Unreadable,
-    /// A limit dropped the lines for the groups that the reason names; other groups may have them.
-    Dropped,
-}
-
-impl Loss {
-    /// Lines that nobody can read, and why.
-    #[must_use]
-    pub fn unreadable(range: SeqRange, reason: String) -> Loss {
-        Loss { range, kind: LossKind::Unreadable, reason }
-    }
-
-    /// Lines that a limit dropped for some groups; others may have them.
-    #[must_use]
-    pub fn dropped(range: SeqRange, groups: &[&str], limit: &str) -> Loss {
-        let reason = format!("dropped for {}: {limit}", groups.join(", "));
-        Loss { range, kind: LossKind::Dropped, reason }
-    }
-
-    /// How far the lines of `range` are recorded in `losses` as lost, from its first one on; `None` where that one is
-    /// not.
-    pub fn known<'l>(losses: impl IntoIterator<Item = &'l Loss>, range: SeqRange) -> Option<SeqRange> {
-        match not_lost(losses, range).first() {
-            None => Some(range),
-            Some(rest) => SeqRange::new(range.first, rest.first.prev()).filter(|_| rest.first > range.first),
-        }
-    }
-
-    /// Whether a limit dropped the lines; otherwise they cannot be read.
-    #[must_use]
-    pub fn is_dropped(&self) -> bool {
-        self.kind == LossKind::Dropped
-    }
-}
-
-fn not_lost<'l>(losses: impl IntoIterator<Item = &'l Loss>, range: SeqRange) -> Vec<SeqRange> {
-    losses
-        .into_iter()
-        .filter(|loss| !loss.is_dropped())
-        .fold(vec![range], |rest, loss| rest.into_iter().flat_map(|rest| rest.without(loss.range)).collect())
-}
-
-/// So much of `kept/` is synced and relied on: what cannot be read below is damage, behind it a torn end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct RetainedMark {
-    /// Which file.
-    pub generation: u64,
-    /// How much of it.
-    pub bytes: u64,
 }
 
 /// Runs of a restored store are counted from a multiple of this that is its own: none of them is one of the
@@ -141,17 +74,6 @@ pub struct State {
     pub appended_bytes: u64,
     /// How far `kept/` is relied on.
     pub retained: RetainedMark,
-}
-
-impl Versioned for State {
-    const NAME: &'static str = "a manifest";
-    /// As [`crate::commit::Record`].
-    const VERSION: u8 = 2;
-    const OLDEST: u8 = 1;
-
-    fn decode_older(_: u8, body: &[u8]) -> Result<State, String> {
-        version1::State::decode(body)
-    }
 }
 
 impl State {

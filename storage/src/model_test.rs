@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::commit::{Commit, GroupChange};
+use crate::commit::Commit;
 use crate::disk::memory::MemoryDisk;
+use crate::group_state::GroupChange;
 use crate::ids::{GroupId, Seq, SeqRange, SourceId};
 use crate::log::{Log, Options};
 use crate::retained::{DeadCause, DeadLetter};

@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::block::{BLOCK_MAGIC, Block, BlockError, BlockHeader};
 use crate::disk::{Disk, DiskFile};
 use crate::ids::{Seq, SeqRange, StoreId};
-use crate::manifest::Loss;
+use crate::loss::Loss;
 use crate::segment::{self, Index, Overlay};
 
 /// Two blocks of usual size.
@@ -85,43 +85,14 @@ impl std::fmt::Debug for Reader {
 
 struct Open {
     first: Seq,
-    file: Box<dyn DiskFile>,
+    /// None where only the journal has the segment.
+    file: Option<Box<dyn DiskFile>>,
     overlay: Overlay,
     /// Where the next block begins, and its first seq.
     at: u64,
     next: Seq,
     /// What of the file the buffer holds.
     buffered_at: u64,
-}
-
-impl Open {
-    fn read_at(&self, buffer: &mut [u8], at: u64) -> std::io::Result<usize> {
-        if self.overlay.bytes.is_empty() || at < self.overlay.at {
-            let limit = match self.overlay.bytes.is_empty() {
-                true => buffer.len(),
-                false => buffer.len().min((self.overlay.at - at) as usize),
-            };
-            return self.file.read_at(buffer.get_mut(..limit).unwrap_or_default(), at);
-        }
-        let rest = self.overlay.bytes.get((at - self.overlay.at) as usize..).unwrap_or_default();
-        let count = rest.len().min(buffer.len());
-        for (to, from) in buffer.iter_mut().zip(rest) {
-            *to = *from;
-        }
-        Ok(count)
-    }
-
-    /// Reads on until at least `wanted` bytes are there, or the end; says how many.
-    fn read_from(&self, buffer: &mut [u8], at: u64, wanted: usize) -> std::io::Result<usize> {
-        let mut filled = 0;
-        while filled < wanted {
-            match self.read_at(buffer.get_mut(filled..).unwrap_or_default(), at + filled as u64)? {
-                0 => break,
-                read => filled += read,
-            }
-        }
-        Ok(filled)
-    }
 }
 
 impl Reader {
@@ -207,9 +178,9 @@ impl Reader {
         let usable = self.open.as_ref().is_some_and(|open| open.first == first && open.next <= seq);
         if !usable {
             let file = match self.disk.open(&path, false) {
-                Ok(file) => file,
+                Ok(file) => Some(file),
                 // Only the journal has this segment: the store is read without being opened.
-                Err(_) if overlay.at == 0 && !overlay.bytes.is_empty() => Box::new(NoFile),
+                Err(_) if overlay.at == 0 && !overlay.bytes.is_empty() => None,
                 Err(source) => return Err(ReadError::Io { path, at: 0, source }),
             };
             self.buffer.clear();
@@ -332,11 +303,11 @@ impl Reader {
         }
         self.buffer.resize(wanted.max(BUFFER_BYTES), 0);
         open.buffered_at = at;
-        let mut read = open.read_from(&mut self.buffer, at, wanted);
+        let mut read = open.overlay.read_at(open.file.as_deref(), &mut self.buffer, at);
         if read.is_err() && self.buffer.len() > wanted {
             // The bad sector may lie behind what is wanted.
             self.buffer.truncate(wanted);
-            read = open.read_from(&mut self.buffer, at, wanted);
+            read = open.overlay.read_at(open.file.as_deref(), &mut self.buffer, at);
         }
         // Nothing of a read that failed may be taken for what the file holds: it would be damage.
         self.buffer.truncate(read.as_ref().map_or(0, |filled| *filled));
@@ -358,42 +329,14 @@ impl Reader {
         };
         let io = |source| ReadError::Io { path: place.path.clone(), at: place.at, source };
         let file = self.disk.open(&place.path, false).map_err(io)?;
-        let mut bytes = vec![0; place.bytes as usize];
-        let read = file.read_at(&mut bytes, place.at).map_err(io)?;
+        let bytes = file.read_range(place.at, place.bytes as usize).map_err(io)?;
         self.blocks_read += 1;
-        Block::decode(bytes.get(..read).unwrap_or_default(), self.store).map_err(|what| ReadError::Damaged {
+        Block::decode(&bytes, self.store).map_err(|what| ReadError::Damaged {
             path: place.path.clone(),
             at: place.at,
             what,
             range: SeqRange { first, last: first.plus(u64::from(place.lines) - 1) },
         })
-    }
-}
-
-/// Stands for a segment file that is not there.
-struct NoFile;
-
-impl DiskFile for NoFile {
-    fn len(&self) -> std::io::Result<u64> {
-        Ok(0)
-    }
-    fn read_at(&self, _: &mut [u8], _: u64) -> std::io::Result<usize> {
-        Ok(0)
-    }
-    fn write_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
-        Err(std::io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-    fn set_len(&self, _: u64) -> std::io::Result<()> {
-        Err(std::io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-    fn sync(&self) -> std::io::Result<()> {
-        Ok(())
-    }
-    fn allocate(&self, _: u64) -> std::io::Result<()> {
-        Err(std::io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-    fn forget_cached(&self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

@@ -1,23 +1,28 @@
-//! What a store says after any crash, and how its files are made to agree with it.
+//! Recovery: what state a store is in after any crash, and how its segment files are made to agree with it.
 //!
-//! [`read`] changes nothing: MARK names a journal; its manifest and the whole commits that follow are folded into
-//! the state. [`mend`] then makes the segment files what the journal says they are. The journal itself is only
-//! removed after a new one has begun, so that a crash anywhere in between starts again from the same original.
+//! [`read`] changes nothing. MARK names a journal; the manifest in it and the whole commits that follow are folded into
+//! the state. [`Recovered::restore_segments`] then gives the segment files what the journal has of them. The journal
+//! is only removed after a new one has begun, so that a crash anywhere in between starts again from the same original.
+//!
+//! The blocks of the journal are in memory meanwhile: as much as the journal stores, some 6 MiB, or one larger commit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::commit::Record;
-use crate::disk::Disk;
+use crate::commit::Changes;
+use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Error, Result};
 use crate::ids::Seq;
 use crate::journal::{self, Reading};
 use crate::manifest::State;
-use crate::mark::{self, Found, MarkFile};
+use crate::mark::{self, Found, Mark, MarkFile};
+use crate::record::Record;
 use crate::segment::{self, Overlay};
 
-/// There until a new store has its MARK: a store without MARK and without this is damaged, not new.
+/// Exists until a new store has its MARK: a store with neither is damaged, not new.
 pub(crate) const CREATING: &str = "CREATING";
+/// Compared with a segment file at once.
+const COMPARED_BYTES: usize = 256 * 1024;
 
 /// What opening finds.
 pub(crate) enum Store {
@@ -27,60 +32,35 @@ pub(crate) enum Store {
     Recovered(Box<Recovered>),
 }
 
-/// A store as its journal tells it.
+/// A store as its journal describes it.
 pub(crate) struct Recovered {
     pub(crate) state: State,
     pub(crate) journal: u64,
-    pub(crate) reading: Reading,
-    /// For each segment that the journal writes to, how long it was before.
-    bases: BTreeMap<Seq, u64>,
-    /// What differs between the readings, for people.
+    /// The end of each segment that the journal writes to.
+    pub(crate) overlays: BTreeMap<Seq, Overlay>,
+    /// What differs between the two readings of the journal, for people.
     pub(crate) findings: Vec<String>,
+    /// As [`Reading::is_refused`].
+    pub(crate) is_refused: bool,
+}
+
+fn damaged(what: String) -> Error {
+    Error::Damaged { path: "journal".into(), what }
 }
 
 /// Reads the store in `disk`, changing nothing.
 pub(crate) fn read(disk: &dyn Disk) -> Result<Store> {
-    let damaged = |what: String| Error::Damaged { path: "journal".into(), what };
     let mark = match MarkFile::read(disk)? {
         Found::Mark(mark) => mark,
         Found::Version(found) => return Err(mark::unknown(found)),
-        Found::Nothing => {
-            let names = disk.list("").during("list", "the data dir")?;
-            let foreign: Vec<&str> =
-                names.iter().map(String::as_str).filter(|name| *name != "LOCK").collect();
-            let has_segments = foreign.contains(&segment::FOLDER)
-                && !disk.list(segment::FOLDER).during("list", segment::FOLDER)?.is_empty();
-            if foreign.is_empty() || (foreign.contains(&CREATING) && !has_segments) {
-                return Ok(Store::Absent);
-            }
-            if foreign.contains(&journal::FOLDER) && foreign.contains(&segment::FOLDER) {
-                return Err(damaged("MARK is missing or unreadable in both slots".to_owned()));
-            }
-            let found = foreign.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-            return Err(Error::NotAStore { path: "".into(), found });
-        }
+        Found::Nothing => return without_mark(disk),
     };
     let name = journal::folder(mark.journal);
     if !disk.exists(&name).during("look for", &name)? {
-        return Err(damaged(format!("MARK names {name}, which is not there")));
+        return Err(damaged(format!("MARK names {name}, which does not exist")));
     }
     let reading = Reading::of(disk, mark.store, mark.journal, mark.commit)?;
-    let (Some(first), Some(last)) = (reading.first(), reading.last()) else {
-        return Err(damaged(format!(
-            "{name} shows no whole commit, MARK says that {} was durable",
-            mark.commit
-        )));
-    };
-    if last < mark.commit && !cfg!(feature = "fault-no-mark") {
-        return Err(damaged(format!(
-            "{name} shows whole commits up to {last}, MARK says that {} was durable; sled's copy and the raw scan agree on that",
-            mark.commit
-        )));
-    }
-    // Commits are made one at a time: what a crash cuts off is at most the one after the last whole one.
-    if let Some(beyond) = reading.newest().filter(|newest| *newest > last + 1) {
-        return Err(damaged(format!("{name} has commit {beyond} and lacks {} in both readings", last + 1)));
-    }
+    let (first, last) = whole_commits(&reading, mark, &name)?;
     let (Record::Manifest(manifest), _) = reading.commit(first)? else {
         return Err(damaged(format!("{name} does not begin with a manifest but with commit {first}")));
     };
@@ -88,133 +68,122 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Store> {
     if state.store != mark.store || state.journal != mark.journal || state.commit != first {
         return Err(damaged(format!("the manifest of {name} is another journal's")));
     }
-    let base: BTreeMap<Seq, u64> =
-        state.segments.iter().map(|segment| (segment.first, segment.bytes)).collect();
-    let mut written = BTreeSet::new();
+    let mut overlays = Overlays::default();
     for commit in first + 1..=last {
-        let (Record::Changes(changes), _) = reading.commit(commit)? else {
+        let (Record::Changes(changes), blocks) = reading.commit(commit)? else {
             return Err(damaged(format!("{name} holds a second manifest, commit {commit}")));
         };
-        let newest = state.segments.back().map(|segment| segment.first);
-        let begun = changes.blocks.iter().filter(|placed| placed.new_segment).map(|placed| placed.first);
-        let continued = newest.filter(|_| changes.blocks.first().is_some_and(|placed| !placed.new_segment));
-        written.extend(continued.into_iter().chain(begun));
+        if !overlays.add(&state, &changes, &blocks) {
+            return Err(damaged(format!("{name}: commit {commit} ends before its blocks do")));
+        }
         state.apply(commit, &changes);
     }
     if state.next_seq < mark.next_seq && !cfg!(feature = "fault-no-mark") {
         return Err(damaged(format!(
-            "{name} ends before line {}, MARK says that {} was next",
+            "{name} ends before line {}, but MARK records {} as the next line",
             state.next_seq, mark.next_seq
         )));
     }
-    let bases = state
-        .segments
-        .iter()
-        .filter(|segment| written.contains(&segment.first))
-        .map(|segment| (segment.first, base.get(&segment.first).copied().unwrap_or_default()))
-        .collect();
-    let findings = reading.findings.clone();
-    Ok(Store::Recovered(Box::new(Recovered { state, journal: mark.journal, reading, bases, findings })))
+    let overlays = overlays.of_segments(&state);
+    let Reading { findings, is_refused, .. } = reading;
+    Ok(Store::Recovered(Box::new(Recovered { state, journal: mark.journal, overlays, findings, is_refused })))
+}
+
+/// A folder without a readable MARK: not a store yet, or damage.
+fn without_mark(disk: &dyn Disk) -> Result<Store> {
+    let names = disk.list("").during("list", "the data dir")?;
+    let foreign: Vec<&str> = names.iter().map(String::as_str).filter(|name| *name != "LOCK").collect();
+    let has_segments = foreign.contains(&segment::FOLDER)
+        && !disk.list(segment::FOLDER).during("list", segment::FOLDER)?.is_empty();
+    if foreign.is_empty() || (foreign.contains(&CREATING) && !has_segments) {
+        return Ok(Store::Absent);
+    }
+    if foreign.contains(&journal::FOLDER) && foreign.contains(&segment::FOLDER) {
+        return Err(damaged("MARK is missing or unreadable in both slots".to_owned()));
+    }
+    let found = foreign.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+    Err(Error::NotAStore { path: "".into(), found })
+}
+
+/// The first and the last of the commits that are whole and follow one another, which must reach as far as MARK does.
+fn whole_commits(reading: &Reading, mark: Mark, name: &str) -> Result<(u64, u64)> {
+    let durable = mark.commit;
+    let (Some(first), Some(last)) = (reading.first(), reading.last()) else {
+        return Err(damaged(format!(
+            "{name} has no whole commit, but MARK records commit {durable} as durable"
+        )));
+    };
+    if last < durable && !cfg!(feature = "fault-no-mark") {
+        return Err(damaged(format!(
+            "{name} has whole commits up to {last}, but MARK records commit {durable} as durable; sled's copy and the raw scan agree on that",
+        )));
+    }
+    // Commits are made one at a time: what a crash cuts off is at most the one after the last whole one.
+    if let Some(beyond) = reading.newest().filter(|newest| *newest > last + 1) {
+        return Err(damaged(format!("{name} has commit {beyond} and lacks {} in both readings", last + 1)));
+    }
+    Ok((first, last))
+}
+
+/// The bytes that a journal has of each segment file: from which place on, and what.
+#[derive(Default)]
+struct Overlays {
+    ends: BTreeMap<Seq, (u64, Vec<u8>)>,
+    /// The segment that grows, and its length.
+    newest: Option<(Seq, u64)>,
+}
+
+impl Overlays {
+    /// Adds the blocks of a commit, which is to be applied to `state`; false where they are fewer bytes than it says.
+    fn add(&mut self, state: &State, changes: &Changes, mut blocks: &[u8]) -> bool {
+        let manifest_end = || state.segments.back().map(|segment| (segment.first, segment.bytes));
+        self.newest = self.newest.or_else(manifest_end);
+        for placed in &changes.blocks {
+            let (segment, at) = self.newest.filter(|_| !placed.new_segment).unwrap_or((placed.first, 0));
+            let Some((block, behind)) = blocks.split_at_checked(placed.bytes as usize) else { return false };
+            blocks = behind;
+            self.ends.entry(segment).or_insert_with(|| (at, Vec::new())).1.extend_from_slice(block);
+            self.newest = Some((segment, at + u64::from(placed.bytes)));
+        }
+        true
+    }
+
+    /// Those of segments that still exist.
+    fn of_segments(self, state: &State) -> BTreeMap<Seq, Overlay> {
+        let exists = |first: &Seq| state.segments.iter().any(|segment| segment.first == *first);
+        let ends = self.ends.into_iter().filter(|(first, _)| exists(first));
+        ends.map(|(first, (at, bytes))| (first, Overlay { at, bytes: Arc::new(bytes) })).collect()
+    }
 }
 
 impl Recovered {
-    /// Shows every block that the journal holds: its segment, its place there, and its bytes.
-    fn each_block(&self, mut show: impl FnMut(Seq, u64, &[u8]) -> Result<()>) -> Result<()> {
-        let (Some(first), last) = (self.reading.first(), self.state.commit) else {
-            return Ok(());
-        };
-        let (Record::Manifest(manifest), _) = self.reading.commit(first)? else {
-            return Ok(());
-        };
-        let mut end = manifest.segments.back().map(|segment| (segment.first, segment.bytes));
-        for commit in first + 1..=last {
-            let (Record::Changes(changes), bytes) = self.reading.commit(commit)? else {
-                continue;
-            };
-            let mut rest = bytes.as_slice();
-            for placed in &changes.blocks {
-                let (segment, at) = match end {
-                    Some(end) if !placed.new_segment => end,
-                    _ => (placed.first, 0),
-                };
-                let (block, behind) =
-                    rest.split_at_checked(placed.bytes as usize).ok_or_else(|| Error::Damaged {
-                        path: journal::folder(self.journal).into(),
-                        what: format!("commit {commit} ends before its blocks do"),
-                    })?;
-                rest = behind;
-                show(segment, at, block)?;
-                end = Some((segment, at + u64::from(placed.bytes)));
-            }
-        }
-        Ok(())
-    }
-
-    /// What the journal has of each segment, for reading a store without mending it.
-    pub(crate) fn overlays(&self) -> Result<BTreeMap<Seq, Overlay>> {
-        let mut bytes: BTreeMap<Seq, Vec<u8>> = BTreeMap::new();
-        self.each_block(|segment, _, block| {
-            if self.bases.contains_key(&segment) {
-                bytes.entry(segment).or_default().extend_from_slice(block);
-            }
-            Ok(())
-        })?;
-        let base = |segment: &Seq| self.bases.get(segment).copied().unwrap_or_default();
-        Ok(bytes
-            .into_iter()
-            .map(|(segment, bytes)| (segment, Overlay { at: base(&segment), bytes: Arc::new(bytes) }))
-            .collect())
-    }
-
-    /// Makes the segment files what the journal says, durably. Writing the same bytes again does no harm, so this
-    /// may be cut short and begun again any number of times.
-    pub(crate) fn mend(&mut self, disk: &dyn Disk) -> Result<()> {
-        let mut files = BTreeMap::new();
-        for first in self.bases.keys() {
+    /// Makes the segment files what the journal says they are, durably. Writing the same bytes again does no harm, so
+    /// a kill in the middle is followed by another try.
+    pub(crate) fn restore_segments(&mut self, disk: &dyn Disk) -> Result<()> {
+        for (first, overlay) in &self.overlays {
             let name = segment::path(*first);
-            let there = disk.exists(&name).during("look for", &name)?;
-            let base = self.bases.get(first).copied().unwrap_or_default();
-            let len = if there {
-                disk.open(&name, false).and_then(|file| file.len()).during("open", &name)?
-            } else {
-                0
-            };
-            if len < base {
-                self.findings.push(format!("{name} is {len} bytes long, {base} were written and synced"));
+            let exists = disk.exists(&name).during("look for", &name)?;
+            let file =
+                if exists { disk.open(&name, true) } else { disk.create(&name) }.during("open", &name)?;
+            let len = file.len().during("open", &name)?;
+            if len < overlay.at {
+                self.findings.push(too_short(&name, len, overlay.at));
             }
-            let file = if there { disk.open(&name, true) } else { disk.create(&name) };
-            let file = file.during("open", &name)?;
-            // What a failed sync lost would not be missed below.
+            // Otherwise bytes that a failed sync lost would be compared with what the page cache shows of them.
             file.settle().during("sync", &name)?;
-            files.insert(*first, file);
-        }
-        let mut present = Vec::new();
-        self.each_block(|segment, at, block| {
-            let Some(file) = files.get(&segment) else {
-                return Ok(());
-            };
-            let name = segment::path(segment);
-            present.resize(block.len(), 0);
-            let read = file.read_at(&mut present, at).during("read", &name)?;
-            if present.get(..read) != Some(block) {
-                file.write_at(block, at).during("write to", &name)?;
-            }
-            Ok(())
-        })?;
-        let known: BTreeMap<Seq, u64> =
-            self.state.segments.iter().map(|segment| (segment.first, segment.bytes)).collect();
-        for (first, file) in &files {
-            let name = segment::path(*first);
-            file.set_len(known.get(first).copied().unwrap_or_default()).during("cut", &name)?;
+            write_differences(file.as_ref(), overlay, &name)?;
+            file.set_len(overlay.at + overlay.bytes.len() as u64).during("cut", &name)?;
             file.sync().during("sync", &name)?;
         }
+        let known: BTreeMap<Seq, u64> =
+            self.state.segments.iter().map(|segment| (segment.first, segment.bytes)).collect();
         let newest = self.state.segments.back().map(|segment| segment.first);
         for name in disk.list(segment::FOLDER).during("list", segment::FOLDER)? {
             let path = format!("{}/{name}", segment::FOLDER);
             match segment::first_of(&name).and_then(|first| Some((first, *known.get(&first)?))) {
                 // Compacted, or begun by a commit that did not become durable.
                 None => disk.remove_file(&path).during("remove", &path)?,
-                Some((first, bytes)) if !files.contains_key(&first) => {
+                Some((first, bytes)) if !self.overlays.contains_key(&first) => {
                     let file = disk.open(&path, Some(first) == newest).during("open", &path)?;
                     let len = file.len().during("read", &path)?;
                     if Some(first) == newest && len > bytes {
@@ -222,8 +191,7 @@ impl Recovered {
                         file.sync().during("sync", &path)?;
                     }
                     if len < bytes {
-                        self.findings
-                            .push(format!("{path} is {len} bytes long, {bytes} were written and synced"));
+                        self.findings.push(too_short(&path, len, bytes));
                     }
                 }
                 Some(_) => {}
@@ -238,4 +206,19 @@ impl Recovered {
         }
         disk.sync_dir(segment::FOLDER).during("sync", segment::FOLDER)
     }
+}
+
+fn too_short(name: &str, len: u64, synced: u64) -> String {
+    format!("{name} is {len} bytes long, {synced} were written and synced")
+}
+
+/// Writes what of the end of a segment is not in its file as the journal has it.
+fn write_differences(file: &dyn DiskFile, end: &Overlay, name: &str) -> Result<()> {
+    for (nth, expected) in end.bytes.chunks(COMPARED_BYTES).enumerate() {
+        let at = end.at + (nth * COMPARED_BYTES) as u64;
+        if file.read_range(at, expected.len()).during("read", name)? != expected {
+            file.write_at(expected, at).during("write to", name)?;
+        }
+    }
+    Ok(())
 }

@@ -8,7 +8,6 @@
 mod apply;
 mod evidence;
 mod plan;
-mod quarantine;
 mod source_end;
 #[cfg(test)]
 mod tests;
@@ -16,7 +15,6 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use quarantine::Quarantined;
 pub use source_end::SourceEnd;
 
 use crate::acks::AckSet;
@@ -29,21 +27,20 @@ use crate::group_state::GroupState;
 use crate::ids::{Seq, SeqRange, SourceId, StoreId};
 use crate::journal;
 use crate::lock::Lock;
-use crate::log::under;
-use crate::manifest::{Loss, SourceState, State};
+use crate::loss::Loss;
+use crate::manifest::{SourceState, State};
 use crate::mark::{self, Found, Mark, MarkFile};
 use crate::private;
+use crate::ranges::{union, without};
 use crate::recover::{self, Store};
 use crate::retained::survey::Survey;
 use crate::segment;
 use crate::view::View;
+use apply::{Intent, apply};
 use evidence::Evidence;
 use plan::Plan;
 #[cfg(feature = "fuzzing")]
 pub(crate) use plan::blocks as scan;
-
-/// Where damaged files go.
-pub(crate) const QUARANTINE: &str = "quarantine";
 
 /// What a repair found and did; with `dry_run`, what it would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,17 +80,7 @@ pub fn repair(dir: &Path, dry_run: bool, remake: Remake<'_>) -> Result<Repaired>
     }
     let _lock = Lock::take(dir, !dry_run)?;
     on_disk(&(Arc::new(RealDisk::new(dir)) as Arc<dyn Disk>), dry_run, remake)
-        .map_err(|error| under(dir, error))
-}
-
-/// Everything that is to be written.
-struct Intent {
-    state: State,
-    plan: Plan,
-    retained: Survey,
-    /// Journals that cannot be opened.
-    damaged_journals: Vec<String>,
-    mark_is_damaged: bool,
+        .map_err(|error| error.under(dir))
 }
 
 pub(crate) fn on_disk(disk: &Arc<dyn Disk>, dry_run: bool, remake: Remake<'_>) -> Result<Repaired> {
@@ -116,7 +103,7 @@ pub(crate) fn on_disk(disk: &Arc<dyn Disk>, dry_run: bool, remake: Remake<'_>) -
     findings.append(&mut repaired.findings);
     repaired.findings = findings;
     if !dry_run {
-        repaired.quarantined = apply::apply(disk.as_ref(), intent)?;
+        repaired.quarantined = apply(disk.as_ref(), intent)?;
         let view = View::on_disk(Arc::clone(disk), Path::new(""), None)?;
         if let Some(left) = view.verify(&mut |_| {}).into_iter().next() {
             return Err(Error::Damaged { path: "".into(), what: format!("after the repair: {left}") });
@@ -211,14 +198,10 @@ fn store_of_segments(disk: &dyn Disk) -> Result<StoreId> {
     if disk.exists(segment::FOLDER).during("look for", segment::FOLDER)? {
         for name in disk.list(segment::FOLDER).during("list", segment::FOLDER)? {
             let name = format!("{}/{name}", segment::FOLDER);
-            let file = disk.open(&name, false).during("open", &name)?;
-            let mut bytes = vec![0; file.len().during("read", &name)? as usize];
-            file.read_at(&mut bytes, 0).during("read", &name)?;
+            let bytes = disk.open(&name, false).and_then(|file| file.read_all()).during("read", &name)?;
             for at in memchr::memmem::find_iter(&bytes, &BLOCK_MAGIC) {
                 let rest = bytes.get(at..).unwrap_or_default();
-                let id = rest.get(8..16).and_then(|id| id.try_into().ok()).map(u64::from_le_bytes);
-                if let Some(store) = id.map(StoreId).filter(|store| BlockHeader::parse(rest, *store).is_ok())
-                {
+                if let Some(store) = BlockHeader::store(rest) {
                     return Ok(store);
                 }
             }
@@ -239,39 +222,25 @@ fn remember_groups(state: &mut State, retained: &Survey, first: Seq) {
     }
     let mut acks = AckSet::default();
     let below = SeqRange::new(Seq::FIRST, first.prev()).into_iter().collect();
-    for range in retained.lines.iter().fold(below, without) {
+    for range in without(below, retained.lines.iter().copied()) {
         acks.insert(range);
     }
     state.add_group(GroupState { acks, ..GroupState::empty("default", Seq(0)) });
 }
 
-fn without(ranges: Vec<SeqRange>, hole: &SeqRange) -> Vec<SeqRange> {
-    ranges.into_iter().flat_map(|range| range.without(*hole)).collect()
-}
-
 /// Seqs that nobody holds and that somebody could ask for.
 fn lost(state: &State, held: &[SeqRange], retained: &Survey, first: Seq) -> Vec<SeqRange> {
-    let mut missing = AckSet::default();
-    let all = SeqRange::new(first, state.next_seq.prev());
-    let gaps: Vec<_> = held.iter().fold(all.into_iter().collect(), without);
-    gaps.into_iter().for_each(|range| missing.insert(range));
     let is_held = |seq: Seq| held.iter().any(|range| range.contains(seq));
+    let all = SeqRange::new(first, state.next_seq.prev());
+    let below = SeqRange::new(Seq::FIRST, first.prev());
+    let mut missing = without(all.into_iter().collect(), held.iter().copied());
+    let mut alone: Vec<Seq> = retained.letters.iter().map(|(_, seq)| *seq).collect();
     for group in state.groups.values() {
-        for gap in
-            SeqRange::new(Seq::FIRST, first.prev()).into_iter().flat_map(|below| group.acks.gaps(below))
-        {
-            missing.insert(gap);
-        }
-        group
-            .revived
-            .iter()
-            .filter(|seq| !is_held(**seq))
-            .for_each(|seq| missing.insert(SeqRange::one(*seq)));
+        missing.extend(below.into_iter().flat_map(|below| group.acks.gaps(below)));
+        alone.extend(&group.revived);
     }
-    for (_, seq) in retained.letters.iter().filter(|(_, seq)| !is_held(*seq)) {
-        missing.insert(SeqRange::one(*seq));
-    }
-    let missing = retained.lines.iter().fold(missing.all(), without);
+    missing.extend(alone.into_iter().filter(|seq| !is_held(*seq)).map(SeqRange::one));
+    let missing = without(union(missing), retained.lines.iter().copied());
     missing.into_iter().flat_map(|range| state.not_lost(range)).collect()
 }
 

@@ -22,13 +22,13 @@ use bincode::{Decode, Encode};
 
 use crate::block::{Block, BlockBuilder, BlockHeader};
 use crate::bytes_le::{Get, Put};
-use crate::codec::{self, Versioned};
+use crate::codec;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Result};
 use crate::ids::{GroupId, Seq, SeqRange, StoreId};
-use crate::manifest::{RetainedMark, State};
+use crate::loss::RetainedMark;
+use crate::manifest::State;
 use crate::segment::{Index, RetainedPlace};
-use crate::version1;
 
 pub(crate) const FOLDER: &str = "kept";
 const MAGIC: [u8; 4] = *b"SPQK";
@@ -72,23 +72,6 @@ pub enum DeadCause {
     Parked,
     /// A version 1 program wrote the letter, and did not say.
     Unknown,
-}
-
-impl Versioned for DeadLetter {
-    const NAME: &'static str = "a dead letter";
-    /// 2: with its cause.
-    const VERSION: u8 = 2;
-    const OLDEST: u8 = 1;
-
-    fn decode_older(_: u8, body: &[u8]) -> std::result::Result<DeadLetter, String> {
-        version1::DeadLetter::decode(body)
-    }
-}
-
-/// The line whose dead letter ends, for which group.
-impl Versioned for (GroupId, Seq) {
-    const NAME: &'static str = "the end of a dead letter";
-    const VERSION: u8 = 1;
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -143,6 +126,20 @@ pub(crate) fn frame(kind: Kind, body: &[u8]) -> Vec<u8> {
     out.put_u32(crc(kind as u8, body));
     out.extend_from_slice(body);
     out
+}
+
+/// The kind and the body of the entry that `bytes` begin with, if it is sound.
+pub(crate) fn parse(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    let (kind, len, expected) = parse_head(bytes)?;
+    let body = bytes.get(FRAME_BYTES..)?.get(..len)?;
+    (crc(kind, body) == expected).then_some((kind, body))
+}
+
+/// Kind, body length and checksum.
+fn parse_head(bytes: &[u8]) -> Option<(u8, usize, u32)> {
+    let mut get = Get::new(bytes.get(..FRAME_BYTES)?);
+    let (magic, kind, _) = (get.array::<4>(), get.u8(), get.array::<3>());
+    (magic == MAGIC).then(|| (kind, get.u32() as usize, get.u32()))
 }
 
 fn crc(kind: u8, body: &[u8]) -> u32 {
@@ -300,19 +297,15 @@ impl Retained {
     /// The entry at `at`, if one is there and sound.
     fn entry(&self, at: u64) -> Result<Option<(u8, Vec<u8>)>> {
         let name = path(self.generation);
-        let mut head = [0; FRAME_BYTES];
-        if self.file.read_at(&mut head, at).during("read", &name)? < FRAME_BYTES {
+        let head = self.file.read_range(at, FRAME_BYTES).during("read", &name)?;
+        let end = self.file.len().during("read", &name)?;
+        let Some((kind, len, expected)) =
+            parse_head(&head).filter(|head| head.1 as u64 <= end.saturating_sub(at))
+        else {
             return Ok(None);
-        }
-        let mut get = Get::new(&head);
-        let (magic, kind, _) = (get.array::<4>(), get.u8(), get.array::<3>());
-        let (len, expected) = (get.u32(), get.u32());
-        if magic != MAGIC || u64::from(len) > self.file.len().during("read", &name)?.saturating_sub(at) {
-            return Ok(None);
-        }
-        let mut body = vec![0; len as usize];
-        let read = self.file.read_at(&mut body, at + FRAME_BYTES as u64).during("read", &name)?;
-        Ok((read == body.len() && crc(kind, &body) == expected).then_some((kind, body)))
+        };
+        let body = self.file.read_range(at + FRAME_BYTES as u64, len).during("read", &name)?;
+        Ok((body.len() == len && crc(kind, &body) == expected).then_some((kind, body)))
     }
 
     /// What an entry holds that was sound when it was noted.

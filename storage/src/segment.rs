@@ -154,6 +154,33 @@ pub(crate) struct Overlay {
     pub(crate) bytes: Arc<Vec<u8>>,
 }
 
+impl Overlay {
+    /// Reads from `at` on what `file` holds and the journal completes: as much as `buffer` takes, less only at the end.
+    pub(crate) fn read_at(
+        &self,
+        file: Option<&dyn DiskFile>,
+        buffer: &mut [u8],
+        at: u64,
+    ) -> std::io::Result<usize> {
+        let is_alone = self.bytes.is_empty();
+        let mut filled = 0;
+        if let Some(file) = file.filter(|_| is_alone || at < self.at) {
+            let before = if is_alone { buffer.len() } else { buffer.len().min((self.at - at) as usize) };
+            filled = file.read_at(buffer.get_mut(..before).unwrap_or_default(), at)?;
+            if filled < before {
+                return Ok(filled);
+            }
+        }
+        let from = (at + filled as u64).checked_sub(self.at);
+        let rest = from.and_then(|from| self.bytes.get(from as usize..)).unwrap_or_default();
+        let count = rest.len().min(buffer.len() - filled);
+        for (to, from) in buffer.iter_mut().skip(filled).zip(rest) {
+            *to = *from;
+        }
+        Ok(filled + count)
+    }
+}
+
 impl Index {
     pub(crate) fn lock(&self) -> MutexGuard<'_, IndexInner> {
         // A panic of another holder leaves only whole values behind: each is replaced in one step.

@@ -31,9 +31,7 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<std::result::Result<State, String>
     if !disk.exists(PATH).during("look for", PATH)? {
         return Ok(Err("SPARE is missing".to_owned()));
     }
-    let file = disk.open(PATH, false).during("open", PATH)?;
-    let mut bytes = vec![0; file.len().during("read", PATH)? as usize];
-    let read = file.read_at(&mut bytes, 0).during("read", PATH)?;
-    let decoded = codec::decode::<State>(bytes.get(..read).unwrap_or_default());
+    let bytes = disk.open(PATH, false).and_then(|file| file.read_all()).during("read", PATH)?;
+    let decoded = codec::decode::<State>(&bytes);
     Ok(decoded.map(|(state, _)| state).map_err(|what| format!("SPARE: {what}")))
 }

@@ -21,7 +21,9 @@ use crate::codec;
 use crate::commit::{self, Checkpoint, Placed};
 use crate::group_state::{self, Failures};
 use crate::ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
-use crate::manifest::{self, LossKind, RetainedMark, SegmentMeta, SourceState};
+use crate::loss::{self, LossKind, RetainedMark};
+use crate::manifest::{self, SegmentMeta, SourceState};
+use crate::record;
 use crate::retained::{self, DeadCause};
 
 /// What the reason of a loss began with if a limit had dropped the lines.
@@ -35,10 +37,10 @@ pub(crate) struct Loss {
     pub(crate) reason: String,
 }
 
-impl From<Loss> for manifest::Loss {
-    fn from(Loss { range, reason }: Loss) -> manifest::Loss {
+impl From<Loss> for loss::Loss {
+    fn from(Loss { range, reason }: Loss) -> loss::Loss {
         let kind = if reason.starts_with(DROPPED) { LossKind::Dropped } else { LossKind::Unreadable };
-        manifest::Loss { range, kind, reason }
+        loss::Loss { range, kind, reason }
     }
 }
 
@@ -182,13 +184,13 @@ pub(crate) enum GroupChange {
     },
 }
 
-impl From<GroupChange> for commit::GroupChange {
+impl From<GroupChange> for group_state::GroupChange {
     /// Whether a lease was `alone` is lost, so that one line that failed or was out as a batch like any other counts as
     /// if it had been alone. That changes little: such a line is delivered alone next, it comes again earlier or
     /// becomes a dead letter some deliveries earlier only, and still none does without another line passing. It
     /// concerns the commits of one journal, once.
-    fn from(old: GroupChange) -> commit::GroupChange {
-        use commit::GroupChange as New;
+    fn from(old: GroupChange) -> group_state::GroupChange {
+        use group_state::GroupChange as New;
         match old {
             GroupChange::Lease { range, .. } => New::Lease { range },
             GroupChange::Return { range, untried } => {
@@ -248,10 +250,10 @@ impl Record {
     ///
     /// # Errors
     /// Says what does not match.
-    pub(crate) fn decode(body: &[u8]) -> Result<commit::Record, String> {
+    pub(crate) fn decode(body: &[u8]) -> Result<record::Record, String> {
         Ok(match codec::decode_body::<Record>(body)? {
-            Record::Manifest(state) => commit::Record::Manifest(Box::new((*state).into())),
-            Record::Changes(changes) => commit::Record::Changes(changes.into()),
+            Record::Manifest(state) => record::Record::Manifest(Box::new((*state).into())),
+            Record::Changes(changes) => record::Record::Changes(changes.into()),
         })
     }
 }

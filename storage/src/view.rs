@@ -12,11 +12,11 @@ use crate::disk::real::RealDisk;
 use crate::error::{Error, Result};
 use crate::ids::{GroupId, Seq, SeqRange};
 use crate::lock::Lock;
-use crate::log::under;
-use crate::manifest::{RetainedMark, State};
+use crate::loss::RetainedMark;
+use crate::manifest::State;
+use crate::quarantine::Quarantined;
 use crate::reader::{ReadError, Reader};
 use crate::recover::{self, Store};
-use crate::repair::Quarantined;
 use crate::retained::{DeadLetter, Retained};
 use crate::segment::{self, Index, Overlay};
 use crate::space::{reserve, used_bytes};
@@ -56,7 +56,7 @@ impl View {
     pub fn open(dir: &Path) -> Result<View> {
         refuse_absent(dir)?;
         let lock = Lock::take(dir, false)?;
-        View::on_disk(Arc::new(RealDisk::new(dir)), dir, Some(lock)).map_err(|error| under(dir, error))
+        View::on_disk(Arc::new(RealDisk::new(dir)), dir, Some(lock)).map_err(|error| error.under(dir))
     }
 
     pub(crate) fn on_disk(disk: Arc<dyn Disk>, dir: &Path, lock: Option<Lock>) -> Result<View> {
@@ -66,11 +66,11 @@ impl View {
         let index = Arc::new(Index::default());
         {
             let mut inner = index.lock();
-            inner.overlays = recovered.overlays()?;
+            inner.overlays = recovered.overlays;
             inner.segments = recovered.state.segments.clone();
             inner.next_seq = recovered.state.next_seq;
         }
-        let refused = u64::from(recovered.reading.is_refused);
+        let refused = u64::from(recovered.is_refused);
         let (state, mut findings) = (recovered.state, recovered.findings);
         let retained = Retained::open(Arc::clone(&disk), Arc::clone(&index), &state, false)?;
         findings.extend(retained.findings.iter().cloned());

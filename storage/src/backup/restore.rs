@@ -7,11 +7,11 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{MANIFEST, Snapshot, invalid, shared};
-use crate::commit::Record;
 use crate::create::random_id;
 use crate::error::{Context, Error, Result};
 use crate::journal::{self, Journal};
 use crate::lock::Lock;
+use crate::manifest::State;
 use crate::mark::{Mark, MarkFile};
 use crate::view::View;
 use crate::{retained, segment, spare};
@@ -115,13 +115,12 @@ impl Restore {
         drop(Lock::take(dir, true)?);
         state.restore(random_id());
         (state.journal, state.commit) = (state.journal + 1, state.commit + 1);
-        let (store, number, commit, next_seq) = (state.store, state.journal, state.commit, state.next_seq);
+        let State { store, journal: number, commit, next_seq, .. } = state;
         if let Some(copy) = spare::encode(&state) {
             spare::write(disk.as_ref(), &copy)?;
         }
         let db = Journal::prepare(disk.as_ref(), number, 0).during("create", &journal::folder(number))?;
-        let manifest = Record::Manifest(Box::new(state));
-        drop(Journal::begin(disk.as_ref(), db, store, number, commit, &manifest)?);
+        drop(Journal::begin(disk.as_ref(), db, &state)?);
         for folder in [segment::FOLDER, retained::FOLDER] {
             disk.sync_dir(folder).during("sync", folder)?;
         }

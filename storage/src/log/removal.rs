@@ -1,11 +1,12 @@
 //! Removing what nobody needs any more, and relocating what holds it.
 
 use super::Log;
-use crate::commit::{Changes, GroupChange};
+use crate::commit::Changes;
 use crate::compact;
 use crate::error::{Context, Result};
+use crate::group_state::GroupChange;
 use crate::ids::{Seq, SeqRange};
-use crate::manifest::Loss;
+use crate::loss::Loss;
 use crate::retained::RETAINED_BYTES_MAX;
 use crate::segment;
 use crate::space::Keep;

@@ -2,39 +2,50 @@
 
 use std::io::ErrorKind;
 
-use super::plan::{FilePlan, Piece};
-use super::{Intent, QUARANTINE};
-use crate::commit::Record;
+use super::plan::{FilePlan, Piece, Plan};
 use crate::disk::Disk;
 use crate::error::{Context, Result};
 use crate::journal::{self, Journal};
+use crate::manifest::State;
 use crate::mark::{self, Mark, MarkFile};
+use crate::quarantine;
+use crate::retained::survey::Survey;
 use crate::segment;
 use crate::spare;
+
+/// Everything that is to be written.
+pub(super) struct Intent {
+    pub(super) state: State,
+    pub(super) plan: Plan,
+    pub(super) retained: Survey,
+    /// Journals that cannot be opened.
+    pub(super) damaged_journals: Vec<String>,
+    pub(super) mark_is_damaged: bool,
+}
 
 /// Makes it so; gives the names in `quarantine/`.
 pub(super) fn apply(disk: &dyn Disk, intent: Intent) -> Result<Vec<String>> {
     let Intent { mut state, plan, retained, damaged_journals, mark_is_damaged } = intent;
-    for folder in [QUARANTINE, segment::FOLDER, journal::FOLDER] {
+    for folder in [quarantine::FOLDER, segment::FOLDER, journal::FOLDER] {
         disk.make_folder(folder).during("create", folder)?;
     }
     disk.sync_dir("").during("sync", "the data dir")?;
-    let mut quarantine = Quarantine { disk, names: Vec::new() };
+    let mut moved = Quarantine { disk, names: Vec::new() };
     let rewritten: Vec<_> =
         plan.files.iter().filter(|file| file.is_changed && !file.pieces.is_empty()).collect();
     for file in &rewritten {
         write(disk, file)?;
     }
     for old in plan.files.iter().filter(|file| file.is_damaged).filter_map(|file| file.old.as_ref()) {
-        quarantine.link(old)?;
+        moved.link(old)?;
     }
     if let Some(old) = retained.file().filter(|_| !retained.findings.is_empty()) {
-        quarantine.link(&old)?;
+        moved.link(&old)?;
     }
     if mark_is_damaged && disk.exists(mark::PATH).during("look for", mark::PATH)? {
-        quarantine.link(mark::PATH)?;
+        moved.link(mark::PATH)?;
     }
-    disk.sync_dir(QUARANTINE).during("sync", QUARANTINE)?;
+    disk.sync_dir(quarantine::FOLDER).during("sync", quarantine::FOLDER)?;
     for file in &rewritten {
         let (temporary, name) = (temporary(file), segment::path(file.meta.first));
         disk.rename(&temporary, &name).during("rename", &temporary)?;
@@ -51,19 +62,17 @@ pub(super) fn apply(disk: &dyn Disk, intent: Intent) -> Result<Vec<String>> {
 
     let db = Journal::prepare(disk, state.journal, 0).during("create", &journal::folder(state.journal))?;
     let (store, number, commit, next_seq) = (state.store, state.journal, state.commit, state.next_seq);
-    let copy = spare::encode(&state);
-    let manifest = Record::Manifest(Box::new(state));
-    drop(Journal::begin(disk, db, store, number, commit, &manifest)?);
+    drop(Journal::begin(disk, db, &state)?);
     for folder in damaged_journals.iter().filter(|folder| is_journal(folder)) {
-        quarantine.rename(folder)?;
+        moved.rename(folder)?;
     }
-    disk.sync_dir(QUARANTINE).during("sync", QUARANTINE)?;
+    disk.sync_dir(quarantine::FOLDER).during("sync", quarantine::FOLDER)?;
     disk.sync_dir(journal::FOLDER).during("sync", journal::FOLDER)?;
     MarkFile::create(disk, Mark { store, journal: number, commit, next_seq })?;
-    if let Some(copy) = copy {
+    if let Some(copy) = spare::encode(&state) {
         spare::write(disk, &copy)?;
     }
-    Ok(quarantine.names)
+    Ok(moved.names)
 }
 
 fn is_journal(folder: &str) -> bool {
@@ -86,9 +95,7 @@ fn write(disk: &dyn Disk, file: &FilePlan) -> Result<()> {
     for piece in &file.pieces {
         let bytes = match (piece, &from) {
             (Piece::Own { at, bytes }, Some((from, old))) => {
-                let mut buffer = vec![0; *bytes];
-                from.read_at(&mut buffer, *at).during("read", old)?;
-                std::borrow::Cow::Owned(buffer)
+                std::borrow::Cow::Owned(from.read_range(*at, *bytes).during("read", old)?)
             }
             (Piece::Journal(bytes), _) => std::borrow::Cow::Borrowed(bytes.as_slice()),
             (Piece::Own { .. }, None) => continue,
@@ -109,7 +116,7 @@ impl Quarantine<'_> {
     /// A second name for a file that is about to be replaced. Where a repair that was cut short made it, that one.
     fn link(&mut self, path: &str) -> Result<()> {
         for name in names(path) {
-            match self.disk.link(path, &format!("{QUARANTINE}/{name}")) {
+            match self.disk.link(path, &format!("{}/{name}", quarantine::FOLDER)) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 other => {
                     self.names.push(name);
@@ -122,7 +129,7 @@ impl Quarantine<'_> {
 
     fn rename(&mut self, path: &str) -> Result<()> {
         for name in names(path) {
-            let to = format!("{QUARANTINE}/{name}");
+            let to = format!("{}/{name}", quarantine::FOLDER);
             if !self.disk.exists(&to).during("look for", &to)? {
                 self.names.push(name);
                 return self.disk.rename(path, &to).during("set aside", path);

@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::codec;
-use crate::commit::{Changes, Record};
+use crate::commit::Changes;
 use crate::disk::Disk;
 use crate::error::{Context, Result};
 use crate::ids::{SourceId, StoreId};
-use crate::journal;
+use crate::journal::{self, ChunkHeader};
 use crate::manifest::State;
+use crate::record::Record;
 use crate::spare;
 
 /// Chunks of one store's journals, by commit and chunk.
@@ -69,16 +70,16 @@ impl Evidence {
                 evidence.newest_journal.max(journal::number_of(&name).unwrap_or_default());
             if let Ok(raw) = disk.open_journal_raw(&folder) {
                 raw.forget_cached().during("drop the cached pages of", &folder)?;
-                let mut buffer = vec![0; journal::SCAN_BYTES + journal::CHUNK_BYTES];
-                let (len, mut at) = (raw.len().during("read", &folder)?, 0);
-                while at < len {
-                    let read = raw.read_at(&mut buffer, at).during("read", &folder)?;
-                    evidence.note_all(buffer.get(..read).unwrap_or_default());
-                    at += journal::SCAN_BYTES as u64;
-                }
+                journal::scan(raw.as_ref(), |header, _, payload| evidence.note(&header, payload))
+                    .during("read", &folder)?;
             }
             // What sled shows of a copy may hold what the scan does not; its errors say nothing more.
-            if let Err(error) = disk.read_journal_copy(&folder, &mut |value| evidence.note(value)) {
+            let copy = disk.read_journal_copy(&folder, &mut |value| {
+                if let Some((header, payload)) = journal::sound_chunk(value) {
+                    evidence.note(&header, payload);
+                }
+            });
+            if let Err(error) = copy {
                 tracing::debug!(folder, %error, "sled does not open the copy of a journal");
             }
             evidence.journals.push(folder);
@@ -86,15 +87,7 @@ impl Evidence {
         Ok(evidence)
     }
 
-    fn note_all(&mut self, bytes: &[u8]) {
-        for found in memchr::memmem::find_iter(bytes, &journal::MAGIC) {
-            self.note(bytes.get(found..).unwrap_or_default());
-        }
-    }
-
-    fn note(&mut self, bytes: &[u8]) {
-        let Some(header) = journal::parse_any(bytes) else { return };
-        let Some(payload) = header.payload(bytes) else { return };
+    fn note(&mut self, header: &ChunkHeader, payload: &[u8]) {
         self.newest_journal = self.newest_journal.max(header.journal);
         let commit = self.commits.entry((header.store.0, header.commit)).or_default();
         commit.chunks = header.chunks;

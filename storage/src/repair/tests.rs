@@ -6,10 +6,11 @@ use bytes::Bytes;
 
 use super::{Repaired, SourceEnd, on_disk};
 use crate::block::BlockBuilder;
-use crate::commit::{Commit, GroupChange};
+use crate::commit::Commit;
 use crate::disk::Disk;
 use crate::disk::memory::MemoryDisk;
 use crate::error::Result;
+use crate::group_state::GroupChange;
 use crate::ids::{GroupId, Seq, SeqRange, SourceId};
 use crate::log::{Log, Options};
 use crate::retained::{DeadCause, DeadLetter};

@@ -1,14 +1,13 @@
 //! What of `kept/` can be read, for `repair`: found without the state that a running log has, and written anew
 //! frame by frame.
 
-use super::{FOLDER, FRAME_BYTES, Kind, MAGIC, crc, path};
+use super::{FOLDER, FRAME_BYTES, Kind, MAGIC, parse, path};
 use crate::block::BlockHeader;
-use crate::bytes_le::Get;
 use crate::codec;
 use crate::disk::Disk;
 use crate::error::{Context, Result};
 use crate::ids::{GroupId, Seq, SeqRange, StoreId};
-use crate::manifest::RetainedMark;
+use crate::loss::RetainedMark;
 use crate::retained::DeadLetter;
 
 /// The newest generation, as far as it can be read.
@@ -38,10 +37,7 @@ impl Survey {
         };
         survey.generation = generation;
         let name = path(generation);
-        let file = disk.open(&name, false).during("open", &name)?;
-        let mut bytes = vec![0; file.len().during("read", &name)? as usize];
-        let read = file.read_at(&mut bytes, 0).during("read", &name)?;
-        bytes.truncate(read);
+        let bytes = disk.open(&name, false).and_then(|file| file.read_all()).during("read", &name)?;
         let relied_bytes = if relied.generation == generation { relied.bytes as usize } else { 0 };
         if generation < relied.generation || bytes.len() < relied_bytes {
             let (has, wrote, newest) = (bytes.len(), relied.bytes, path(relied.generation));
@@ -50,7 +46,7 @@ impl Survey {
         let mut at = 0;
         while at < bytes.len() {
             let rest = bytes.get(at..).unwrap_or_default();
-            if let Some((kind, body)) = frame(rest) {
+            if let Some((kind, body)) = parse(rest) {
                 let bytes = FRAME_BYTES + body.len();
                 match survey.note(kind, body, store) {
                     Ok(()) => survey.frames.push((at as u64, bytes)),
@@ -67,7 +63,7 @@ impl Survey {
             }
             let behind = rest.get(1..).unwrap_or_default();
             let sound = memchr::memmem::find_iter(behind, &MAGIC)
-                .find(|found| frame(behind.get(*found..).unwrap_or_default()).is_some());
+                .find(|found| parse(behind.get(*found..).unwrap_or_default()).is_some());
             let next = sound.map_or(bytes.len(), |found| at + 1 + found);
             if sound.is_some() || is_known {
                 survey.findings.push(format!("{name}: {} bytes at {at} cannot be read", next - at));
@@ -102,8 +98,7 @@ impl Survey {
             let damaged = path(self.generation);
             let old = disk.open(&damaged, false).during("open", &damaged)?;
             for (at, bytes) in &self.frames {
-                let mut frame = vec![0; *bytes];
-                old.read_at(&mut frame, *at).during("read", &damaged)?;
+                let frame = old.read_range(*at, *bytes).during("read", &damaged)?;
                 file.write_at(&frame, len).during("write to", &temporary)?;
                 len += *bytes as u64;
             }
@@ -129,14 +124,4 @@ impl Survey {
     pub(crate) fn file(&self) -> Option<String> {
         (self.generation > 0).then(|| path(self.generation))
     }
-}
-
-/// The kind and body of the sound frame that `bytes` begin with.
-fn frame(bytes: &[u8]) -> Option<(u8, &[u8])> {
-    let (head, rest) = bytes.split_at_checked(FRAME_BYTES)?;
-    let mut get = Get::new(head);
-    let (magic, kind, _) = (get.array::<4>(), get.u8(), get.array::<3>());
-    let (len, expected) = (get.u32() as usize, get.u32());
-    let body = rest.get(..len).filter(|_| magic == MAGIC)?;
-    (crc(kind, body) == expected).then_some((kind, body))
 }

@@ -1,9 +1,9 @@
 //! What `kept/` relies on, and what it gets back.
 
 use crate::Error;
-use crate::commit::GroupChange;
 use crate::disk::Disk;
 use crate::disk::memory::MemoryDisk;
+use crate::group_state::GroupChange;
 use crate::ids::{GroupId, Seq};
 use crate::limits_test::settled;
 use crate::log::Log;

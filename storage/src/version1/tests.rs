@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::BlockBuilder;
-use crate::codec::Versioned;
+use crate::codec::Written;
 use crate::create::create;
 use crate::disk::Disk;
 use crate::disk::memory::MemoryDisk;
@@ -20,7 +20,7 @@ use crate::{Loss as NewLoss, repair, segment, spare};
 /// Old records can be written in tests, so that there is something to read.
 macro_rules! written_as_version_1 {
     ($($old:ty),*) => {$(
-        impl Versioned for $old {
+        impl Written for $old {
             const NAME: &'static str = "an old record";
             const VERSION: u8 = 1;
         }
@@ -32,7 +32,7 @@ fn range(first: u64, last: u64) -> SeqRange {
     SeqRange::new(Seq(first), Seq(last)).unwrap()
 }
 
-fn encoded(record: &impl Versioned) -> Vec<u8> {
+fn encoded(record: &(impl Written + Encode)) -> Vec<u8> {
     let mut bytes = Vec::new();
     codec::encode(record, &mut bytes).unwrap();
     bytes
@@ -100,8 +100,8 @@ fn the_layout_of_a_record_is_what_version_1_programs_wrote() {
     assert_eq!(read, expected);
     // Changes with one lease of group 2, of line 9 alone, and nothing else.
     let body = [1, 0, 0, 0, 0, 0, 1, 2, 0, 9, 9, 1, 0, 0, 0];
-    let commit::Record::Changes(changes) = Record::decode(&body).unwrap() else { panic!("they are changes") };
-    let lease = commit::GroupChange::Lease { range: range(9, 9) };
+    let record::Record::Changes(changes) = Record::decode(&body).unwrap() else { panic!("they are changes") };
+    let lease = group_state::GroupChange::Lease { range: range(9, 9) };
     let expected = commit::Changes { groups: vec![(GroupId(2), lease)], ..commit::Changes::default() };
     assert_eq!(changes, expected);
 }
@@ -150,7 +150,7 @@ fn the_reason_of_a_loss_told_its_kind() {
 
 #[test]
 fn changes_keep_their_meaning() {
-    use commit::GroupChange as New;
+    use group_state::GroupChange as New;
     let lines = range(5, 9);
     let converted = [
         (GroupChange::Lease { range: lines, alone: true }, New::Lease { range: lines }),
@@ -181,7 +181,7 @@ fn changes_keep_their_meaning() {
             losses: vec![Loss { range: lines, reason: "dropped for b: max_lag".to_owned() }],
             retained: Some(RetainedMark { generation: 2, bytes: 3 }),
         });
-        let expected = commit::Record::Changes(commit::Changes {
+        let expected = record::Record::Changes(commit::Changes {
             blocks: Vec::new(),
             checkpoints: Vec::new(),
             forget: vec![SourceId(3)],
@@ -192,7 +192,7 @@ fn changes_keep_their_meaning() {
             losses: vec![NewLoss::dropped(lines, &["b"], "max_lag")],
             retained: Some(RetainedMark { generation: 2, bytes: 3 }),
         });
-        assert_eq!(codec::decode::<commit::Record>(&encoded(&old)).unwrap(), (expected, &[][..]));
+        assert_eq!(codec::decode::<record::Record>(&encoded(&old)).unwrap(), (expected, &[][..]));
     }
 }
 
@@ -203,14 +203,14 @@ fn records_of_an_unknown_version_are_refused_by_the_name_of_their_type() {
         bytes
     };
     let state = manifest::State::from(state());
-    let record = encoded(&commit::Record::Changes(commit::Changes::default()));
+    let record = encoded(&record::Record::Changes(commit::Changes::default()));
     let (letter, end) = (encoded(&retained::DeadLetter::from(letter(2))), encoded(&(GroupId(1), Seq(2))));
     for (bytes, version) in [(&record, 2), (&encoded(&state), 2), (&letter, 2), (&end, 1)] {
         assert_eq!(bytes[0], version, "the version that is written");
     }
     for version in [0, 3] {
         let reads = format!("has record version {version}, this program reads versions 1 to 2");
-        let refused = codec::decode::<commit::Record>(&with_version(record.clone(), version)).unwrap_err();
+        let refused = codec::decode::<record::Record>(&with_version(record.clone(), version)).unwrap_err();
         assert_eq!(refused, format!("a journal record {reads}"));
         let refused = codec::decode::<manifest::State>(&with_version(encoded(&state), version)).unwrap_err();
         assert_eq!(refused, format!("a manifest {reads}"));
@@ -274,7 +274,7 @@ fn store() -> MemoryDisk {
     disk.create("SPARE").unwrap().write_at(&encoded(&manifest), 0).unwrap();
     let db = Journal::prepare(&disk, 1, 0).unwrap();
     let manifest = Record::Manifest(Box::new(manifest));
-    let mut journal = Journal::begin(&disk, db, store, 1, 3, &manifest).unwrap();
+    let mut journal = Journal::begin_with(&disk, db, store, 1, 3, &manifest).unwrap();
     let (bytes, placed) = block(4, 5, 6);
     let changes = |groups| Changes {
         blocks: Vec::new(),
@@ -394,8 +394,8 @@ fn letters_of_both_versions_live_in_one_file() {
     let rejected = DeadCause::Rejected;
     let new = retained::DeadLetter { seq: Seq(6), cause: rejected, ..letter(6).into() };
     log.bury(&new, &block).unwrap();
-    log.commit(&change(0, commit::GroupChange::Dead { seq: Seq(6) })).unwrap();
-    log.commit(&change(0, commit::GroupChange::Revive { seq: Seq(3) })).unwrap();
+    log.commit(&change(0, group_state::GroupChange::Dead { seq: Seq(6) })).unwrap();
+    log.commit(&change(0, group_state::GroupChange::Revive { seq: Seq(3) })).unwrap();
     log.settle_dead(id, &[Seq(3)]).unwrap();
     let expected = [(5, DeadCause::Unknown), (6, rejected)];
     assert_eq!(letters(&log.dead_letters(id, Seq(0), 9).unwrap()), expected);

@@ -1,7 +1,9 @@
 //! What is in `quarantine/`: counted for `status`. Nothing in there is ever read or removed.
 
-use super::QUARANTINE;
 use crate::disk::Disk;
+
+/// Where damaged files go.
+pub(crate) const FOLDER: &str = "quarantine";
 
 /// Files that a repair set aside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,7 +19,7 @@ impl Quarantined {
     pub(crate) fn count(disk: &dyn Disk) -> Quarantined {
         let mut counted = Quarantined::default();
         // A journal's folder holds a folder for blobs: no deeper than that.
-        let mut folders = vec![QUARANTINE.to_owned()];
+        let mut folders = vec![FOLDER.to_owned()];
         while let Some(folder) = folders.pop() {
             for name in disk.list(&folder).unwrap_or_default() {
                 let path = format!("{folder}/{name}");
