@@ -1,4 +1,4 @@
-# What is done with this repository. CI calls `.ci/run`, which does what `check` does on a bare machine, and more.
+# Tasks of this repository. CI calls `.ci/run`, which does what `check` does on a bare machine, and more.
 
 # What a change must pass.
 check: test deny
@@ -9,12 +9,12 @@ check: test deny
 test:
     cargo test --workspace --locked
 
-# Figures of this machine, in release.
+# Prepares a benchmark of this machine: builds the release program, and generates lines.
 bench lines="1000000":
     cargo build --release --locked
     ./target/release/spillq bench generate {{lines}} > /dev/null
 
-# Writes docs/man anew, from the table of the command line.
+# Writes docs/man from the table of the command line.
 man:
     rm -f docs/man/*.1
     cargo run --locked -- man --dir docs/man
@@ -23,19 +23,19 @@ man:
 package:
     deploy/package
 
-# Licences, sources and versions of dependencies; advisories where their database can be fetched.
+# Licences, sources and versions of dependencies; advisories if their database can be fetched.
 deny:
     .ci/deny
 
-# The long campaigns, for hours, as root; fails if anything fails or was skipped. Counts are divided by `by`.
+# The long campaigns: hours, as root. Fails if anything failed or was skipped. The counts are divided by `by`.
 torture by="1":
     torture/tier long {{by}}
 
-# What is run before a release, for days: other seeds, more of each, and every fuzz target.
+# Before a release, for days: other seeds, higher counts, and every fuzz target.
 torture-release by="1":
     torture/tier release {{by}}
 
-# What is run before an issue is called resolved: `.ci/run`, the long campaigns divided by `by`, fuzzing. Some hours, as root.
+# Before an issue is resolved: `.ci/run`, the long campaigns divided by `by`, fuzzing. Some hours, as root.
 nightly by="10":
     .ci/nightly {{by}}
 

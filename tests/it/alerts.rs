@@ -103,7 +103,7 @@ fn every_alert_has_a_section_in_the_runbook_that_names_it_and_its_address() {
         let url = alert.lines().find_map(|line| line.trim().strip_prefix("runbook_url: "));
         let url = url.unwrap_or_else(|| panic!("{name} has no runbook_url")).trim_matches('"');
         let (file, at) = url.split_once('#').unwrap();
-        assert!(file.starts_with("https://") && file.ends_with("/operations.md"), "{name}: {url}");
+        assert!(file.starts_with("https://") && file.ends_with("/operate.md"), "{name}: {url}");
         let named: Vec<&str> =
             sections.iter().filter(|(anchor, _)| anchor == at).map(|(_, text)| *text).collect();
         assert_eq!(named.len(), 1, "{name}: sections with the anchor {at}");
