@@ -1,5 +1,7 @@
 //! Why a file that matches is not read: found by the tail, and what verdicts decide by.
 
+use std::fmt;
+
 /// Why something that matches is not read. What can be done about it depends on this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WhyUnreadable {
@@ -15,4 +17,19 @@ pub enum WhyUnreadable {
     Content,
     /// The system refused it: permission, or an error of the disk.
     System,
+}
+
+/// Something that matches and is not read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unreadable {
+    /// What kind of reason it is.
+    pub why: WhyUnreadable,
+    /// What was attempted and what was found, in words.
+    pub found: String,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.found)
+    }
 }

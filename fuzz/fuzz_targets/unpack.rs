@@ -11,7 +11,7 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use libfuzzer_sys::fuzz_target;
-use spillq::tail::fuzzing::{Packed, is_packed};
+use spillq::tail::fuzzing::{Compressed, is_compressed};
 use spillq_fuzz::Choices;
 use spillq_fuzz::lines::with_file;
 
@@ -63,14 +63,14 @@ fuzz_target!(|data: &[u8]| {
 
 /// The content, as far as it goes, and whether it has ended there.
 fn read(packed: &[u8], chunk: usize) -> Option<(Vec<u8>, bool)> {
-    if !is_packed(packed) {
+    if !is_compressed(packed) {
         return None;
     }
     let mut held_most = 0;
     let mut held = |bytes: usize| held_most = held_most.max(bytes);
     let mut whole = |chunk: usize| {
         with_file(packed, |file| {
-            let mut content = Packed::open(file).unwrap();
+            let mut content = Compressed::open(file).unwrap();
             let (all, end) = content.read(chunk, BACK as u64, CONTENT_BYTES_MAX, &mut held);
             assert!(all.starts_with(&content.start()[..content.start().len().min(all.len())]));
             (all, end.map_err(|(is_incomplete, _)| is_incomplete))
@@ -85,7 +85,7 @@ fn read(packed: &[u8], chunk: usize) -> Option<(Vec<u8>, bool)> {
         assert_eq!(end, end_again);
     }
     let forward = with_file(packed, |file| {
-        Packed::open(file).unwrap().forward(1 + chunk as u64, CONTENT_BYTES_MAX as u64, &mut held)
+        Compressed::open(file).unwrap().forward(1 + chunk as u64, CONTENT_BYTES_MAX as u64, &mut held)
     });
     match (&forward, end) {
         (Ok((length, true)), Ok(true)) => assert_eq!(*length, all.len() as u64),

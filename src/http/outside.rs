@@ -88,7 +88,7 @@ pub(super) fn look_outside(
 
 /// Whether a scan found nothing that a glob names, not even an empty file, and nothing else is followed.
 fn follows_nothing(snapshot: &Snapshot) -> bool {
-    snapshot.counters.sweeps > 0
+    snapshot.counters.scans > 0
         && snapshot.matched_files == 0
         && snapshot.sources.is_empty()
         && snapshot.refused.is_empty()
@@ -109,7 +109,7 @@ pub fn unread(tail: &TailHandle) -> Vec<String> {
 fn without_place(left_out: &LeftOutFiles) -> Option<String> {
     let example = left_out.named.first()?;
     let (files, limit) = (counted(left_out.files as u64, "file"), counted(left_out.limit as u64, "file"));
-    let kept = match left_out.resting as u64 {
+    let kept = match left_out.inactive as u64 {
         0 => String::new(),
         kept => format!(", {} of them kept for files that matched in earlier runs", HumanCount(kept)),
     };

@@ -134,7 +134,7 @@ impl From<&LeftOutFiles> for LeftOutJson {
         LeftOutJson {
             files: left_out.files as u64,
             limit: left_out.limit as u64,
-            resting: left_out.resting as u64,
+            resting: left_out.inactive as u64,
             named: left_out.named.iter().map(|path| escape_path(path)).collect(),
         }
     }

@@ -120,7 +120,7 @@ pub(super) fn tail_settings(settings: &Settings, plan: &Plan, first_start: bool)
     tail::Settings {
         follows: follows(settings),
         never: never(settings),
-        sweep_interval: tail::SWEEP_INTERVAL,
+        scan_interval: tail::SCAN_INTERVAL,
         once: plan.once,
         first_start,
     }

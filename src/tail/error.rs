@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::refused::WhyUnreadable;
 use crate::plain::size;
+use crate::unreadable::WhyUnreadable;
 
 /// Why the tail cannot start. Nothing was read.
 #[derive(Debug, Error)]
@@ -44,7 +44,7 @@ pub enum TailError {
     Thread(#[source] io::Error),
 }
 
-/// Why one file cannot be read. It is retried by each sweep; the others go on.
+/// Why one file cannot be read. It is retried by each scan; the others go on.
 #[derive(Debug, Error)]
 pub(crate) enum ReadError {
     #[error("open {}: {source}", path.display())]
@@ -53,13 +53,13 @@ pub(crate) enum ReadError {
     NotAFile { path: PathBuf, found: &'static str, wanted: &'static str },
     #[error("read {} at offset {offset}: {source}", path.display())]
     Read { path: PathBuf, offset: u64, source: io::Error },
-    #[error("unpack {}: the file is incomplete, it ends after {} of content; it is read once it is complete", path.display(), size(*unpacked))]
-    Incomplete { path: PathBuf, unpacked: u64 },
+    #[error("decompress {}: the file is incomplete, it ends after {} of content; it is read once it is complete", path.display(), size(*decompressed))]
+    Incomplete { path: PathBuf, decompressed: u64 },
     #[error(
-        "unpack {}: {source}, after {} of content; nothing of it is read. To read the part that is good, unpack it into a \
-         followed file", path.display(), size(*unpacked)
+        "decompress {}: {source}, after {} of content; nothing of it is read. To read the part that is good, decompress it into a \
+         followed file", path.display(), size(*decompressed)
     )]
-    Damaged { path: PathBuf, unpacked: u64, source: io::Error },
+    Damaged { path: PathBuf, decompressed: u64, source: io::Error },
 }
 
 impl ReadError {

@@ -7,14 +7,14 @@ use std::path::Path;
 
 use spillq_storage::{NewBlock, SourceId};
 
-use super::fill::Filler;
-use super::pipe::Pipe;
-use super::press::Press;
-use super::reader::{Reader, Turn};
-use super::record::SourceRecord;
-use super::source::Source;
-use super::stream::Stream;
-use super::unpack::{Fault, Unpacker};
+use crate::tail::bytes::compress::Compressor;
+use crate::tail::bytes::decompress::{Decompressor, Fault};
+use crate::tail::bytes::fill::Filler;
+use crate::tail::bytes::reader::{Reader, Turn};
+use crate::tail::known::record::SourceRecord;
+use crate::tail::known::source::Source;
+use crate::tail::pipes::pipe::Pipe;
+use crate::tail::pipes::stream::Stream;
 
 const APPEND_BYTES: usize = 1 << 30;
 
@@ -33,7 +33,7 @@ pub fn stream(
         held(stream.held());
     }
     stream.end_line(&mut filler);
-    filler.finish(&mut Press::default())
+    filler.finish(&mut Compressor::default())
 }
 
 /// Reads files, one after the other, through one buffer.
@@ -78,17 +78,17 @@ impl Files {
         }
         source.size = file.metadata()?.len();
         self.0.unterminated_end(&mut source, &mut filler)?;
-        Ok(filler.finish(&mut Press::default()))
+        Ok(filler.finish(&mut Compressor::default()))
     }
 }
 
-/// The content of a packed file.
+/// The content of a compressed file.
 #[derive(Debug)]
-pub struct Packed(Unpacker);
+pub struct Compressed(Decompressor);
 
-impl Packed {
-    pub fn open(file: &File) -> io::Result<Packed> {
-        Ok(Packed(Unpacker::open(file.try_clone()?)?))
+impl Compressed {
+    pub fn open(file: &File) -> io::Result<Compressed> {
+        Ok(Compressed(Decompressor::open(file.try_clone()?)?))
     }
 
     /// All of it, read in chunks of `chunk` bytes while `back` bytes before are kept; at most `limit` bytes. `held` is
@@ -113,7 +113,7 @@ impl Packed {
         (all, Ok(false))
     }
 
-    /// How long it is, unpacked in steps of `budget` bytes up to `limit`, nothing of it being kept.
+    /// How long it is, decompressed in steps of `budget` bytes up to `limit`, nothing of it being kept.
     pub fn forward(
         &mut self,
         budget: u64,
@@ -135,10 +135,10 @@ impl Packed {
     }
 }
 
-/// Whether a file that begins so is unpacked.
+/// Whether a file that begins so is decompressed.
 #[must_use]
-pub fn is_packed(start: &[u8]) -> bool {
-    super::unpack::is_packed(start)
+pub fn is_compressed(start: &[u8]) -> bool {
+    crate::tail::bytes::decompress::is_compressed(start)
 }
 
 /// A checkpoint, decoded and encoded again.

@@ -9,8 +9,8 @@ use std::time::SystemTime;
 
 use spillq_storage::SourceId;
 
-use super::refused::Unreadable;
 use crate::plain::size;
+use crate::unreadable::Unreadable;
 
 /// What the tail counted since it started. Losses are never only logged: they are here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Counters {
     pub bytes: u64,
     /// Sources that a power cut made shorter than their checkpoint.
     pub rolled_back: u64,
-    /// Bytes between the rung where their reading resumed and their old checkpoint.
+    /// Bytes between the resume point where their reading resumed and their old checkpoint.
     pub rolled_back_bytes: u64,
     /// Sources whose file was truncated or replaced in place.
     pub truncated: u64,
@@ -34,8 +34,8 @@ pub struct Counters {
     pub released_early: u64,
     /// Errors, each time the state of a file or folder changed to one.
     pub errors: u64,
-    /// Sweeps done.
-    pub sweeps: u64,
+    /// Scans done.
+    pub scans: u64,
     /// Appends handed to the log.
     pub appends: u64,
 }
@@ -63,7 +63,7 @@ pub enum SourceState {
     /// It cannot be read; see the error.
     Failed,
     /// No follow names it any more: its checkpoint is kept, and it goes on there when one does.
-    Resting,
+    Inactive,
     /// Standard input or a FIFO: its bytes cannot be read again.
     Stream,
     /// One that has ended.
@@ -78,7 +78,7 @@ impl SourceState {
         SourceState::Blocked,
         SourceState::Gone,
         SourceState::Failed,
-        SourceState::Resting,
+        SourceState::Inactive,
         SourceState::Stream,
         SourceState::Ended,
     ];
@@ -92,7 +92,7 @@ impl SourceState {
             SourceState::Blocked => "blocked",
             SourceState::Gone => "gone",
             SourceState::Failed => "failed",
-            SourceState::Resting => "not_followed",
+            SourceState::Inactive => "not_followed",
             SourceState::Stream => "stream",
             SourceState::Ended => "ended",
         }
@@ -136,7 +136,7 @@ pub struct LeftOutFiles {
     /// How many are followed at most.
     pub limit: usize,
     /// Of these places, how many are kept for files that no section matches now.
-    pub resting: usize,
+    pub inactive: usize,
 }
 
 /// All of it at one moment.

@@ -15,27 +15,29 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use spillq_storage::{LINE_BYTES_MAX, SourceId};
 
-use super::candidates::LeftOut;
-use super::discover::Discover;
-use super::error::{ReadError, TailError};
-use super::fill::{APPEND_BYTES, Filler};
-use super::notice::Notice;
-use super::open::open;
-use super::packed::Slot;
-use super::press::Press;
-use super::reader::{Reader, Turn};
-use super::recognise::SOURCES_MAX;
-use super::record::SourceRecord;
-use super::refollow::Follows;
-use super::refused::{Refused, Unreadable};
-use super::source::{Source, Table};
-use super::status::{Counters, LeftOutFiles, Snapshot, SourceState, SourceStatus};
-use super::streams::{HELD_BYTES_MAX, Streams};
-use super::sweep::IDLE_CLOSE_MS;
-use super::unpack::Fault;
-use super::{Follow, Settings};
 use crate::plain::size;
 use crate::queue::{Append, Closed, Handle, Ticket};
+use crate::tail::bytes::compress::Compressor;
+use crate::tail::bytes::decompress::Fault;
+use crate::tail::bytes::fill::{APPEND_BYTES, Filler};
+use crate::tail::bytes::open::open;
+use crate::tail::bytes::reader::{Reader, Turn};
+use crate::tail::clock::Now;
+use crate::tail::error::{ReadError, TailError};
+use crate::tail::find::candidates::LeftOut;
+use crate::tail::find::follows::Follows;
+use crate::tail::find::refused::Refused;
+use crate::tail::find::walk::Discover;
+use crate::tail::known::record::SourceRecord;
+use crate::tail::known::source::{Ending, Source};
+use crate::tail::known::table::{SOURCES_MAX, Table};
+use crate::tail::notice::Notice;
+use crate::tail::pipes::streams::{HELD_BYTES_MAX, Streams};
+use crate::tail::rules::compressed::Slot;
+use crate::tail::scan::IDLE_CLOSE_MS;
+use crate::tail::settings::{Follow, Settings};
+use crate::tail::status::{Counters, LeftOutFiles, Snapshot, SourceState, SourceStatus};
+use crate::unreadable::Unreadable;
 
 /// Appends that wait for the log: while one commit is synced, up to two gather and become the next. sled writes a
 /// byte 3.3 times in commits of one append and 2.5 in large ones.
@@ -52,13 +54,6 @@ const CHECKPOINTS_MAX: usize = 2_048;
 /// The size of a file, and the times that its server gave it.
 pub(crate) type Looks = (u64, i64, i64);
 
-/// Both clocks, in milliseconds: one that runs on while the host sleeps, for waiting, and the wall, for display.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Now {
-    pub(crate) boot_ms: u64,
-    pub(crate) wall_ms: u64,
-}
-
 /// What there is to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -68,17 +63,6 @@ pub(crate) enum Step {
     WaitForLog,
     /// Nothing before a hint, or the next scan; see [`Worker::idle_ms`].
     Idle,
-}
-
-/// A source that ends, or whose end is taken as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// Its file is still there, rotated: only what has no newline becomes a line.
-    Unterminated,
-    /// It is gone.
-    Finished,
-    /// Its content is gone.
-    Truncated,
 }
 
 #[derive(Debug)]
@@ -95,7 +79,7 @@ struct InFlight {
 pub(crate) struct Worker {
     pub(crate) follows: Vec<Follow>,
     pub(crate) once: bool,
-    pub(crate) sweep_interval_ms: u64,
+    pub(crate) scan_interval_ms: u64,
     pub(crate) from_end: bool,
     pub(crate) discover: Discover,
     pub(crate) table: Table,
@@ -106,7 +90,7 @@ pub(crate) struct Worker {
     pub(crate) counters: Counters,
     /// Files and folders that cannot be followed: reported once, kept while it lasts.
     pub(crate) refused: Refused,
-    /// The same, of the sweep before.
+    /// The same, of the scan before.
     pub(crate) refused_before: Refused,
     pub(crate) refused_notice: Notice,
     /// [`SOURCES_MAX`]; less for tests with few files.
@@ -114,16 +98,16 @@ pub(crate) struct Worker {
     /// Files that match and have no place.
     pub(crate) left_out: LeftOut,
     pub(crate) left_out_notice: Notice,
-    /// Files that the last sweep looked into to find out which source they are.
+    /// Files that the last scan looked into to find out which source they are.
     pub(crate) looked_at: usize,
-    /// Paths of sources that were truncated since the last sweep: what is there now comes before other new files.
+    /// Paths of sources that were truncated since the last scan: what is there now comes before other new files.
     pub(crate) vacated: HashSet<Arc<Path>>,
     pub(crate) folders: HashMap<PathBuf, u64>,
     /// Files that may be copies: device and inode, size and times, and since when they are that.
-    pub(crate) strangers: HashMap<(u64, u64), (Looks, u64)>,
-    /// The same, of the sweep before.
-    pub(crate) strangers_before: HashMap<(u64, u64), (Looks, u64)>,
-    /// What this sweep could not look into: paths whose rotated files were found, and gone or another when they were to be
+    pub(crate) unidentified: HashMap<(u64, u64), (Looks, u64)>,
+    /// The same, of the scan before.
+    pub(crate) unidentified_before: HashMap<(u64, u64), (Looks, u64)>,
+    /// What this scan could not look into: paths whose rotated files were found, and gone or another when they were to be
     /// opened, or are compressed ones that are empty still.
     pub(crate) missed: HashSet<PathBuf>,
     /// Since when new files wait for that, by device and inode.
@@ -131,24 +115,24 @@ pub(crate) struct Worker {
     /// Copies that have no checkpoint, since the open file that they are copies of has an end that was not read.
     pub(crate) apart: HashMap<SourceId, SourceId>,
     /// Since when sources whose content is gone are looked for in copies.
-    pub(crate) displaced_ms: HashMap<SourceId, u64>,
+    pub(crate) replaced_ms: HashMap<SourceId, u64>,
     pub(crate) waiting_files: usize,
     /// Files that the last scan found by a glob: one that two globs name counts twice.
     pub(crate) matched_files: usize,
-    pub(crate) sweep_number: u32,
-    pub(crate) sweep_cost_ms: u64,
-    pub(crate) swept_ms: u64,
-    /// A name changed, or a content: the next sweep is wanted soon.
-    pub(crate) sweep_wanted: bool,
+    pub(crate) scan_number: u32,
+    pub(crate) scan_cost_ms: u64,
+    pub(crate) scan_end_ms: u64,
+    /// A name changed, or a content: the next scan is wanted soon.
+    pub(crate) scan_wanted: bool,
     pub(crate) open: usize,
     pub(crate) open_max: usize,
     pub(crate) endings: VecDeque<(SourceId, Ending)>,
-    /// The packed file that is unpacked now.
+    /// The compressed file that is decompressed now.
     pub(crate) slot: Option<Slot>,
-    /// Something was unpacked in this round.
-    pub(crate) unpacked: bool,
+    /// Something was decompressed in this round.
+    pub(crate) decompressed: bool,
     pub(crate) streams: Streams,
-    press: Press,
+    compressor: Compressor,
     handle: Handle,
     ready: VecDeque<SourceId>,
     blocked: Vec<SourceId>,
@@ -174,7 +158,7 @@ impl Worker {
             discover,
             follows,
             once: settings.once,
-            sweep_interval_ms: settings.sweep_interval.as_millis() as u64,
+            scan_interval_ms: settings.scan_interval.as_millis() as u64,
             from_end: settings.first_start && known.is_empty(),
             table: Table::default(),
             reader: Reader::new(),
@@ -190,25 +174,25 @@ impl Worker {
             looked_at: 0,
             vacated: HashSet::new(),
             folders: HashMap::new(),
-            strangers: HashMap::new(),
-            strangers_before: HashMap::new(),
+            unidentified: HashMap::new(),
+            unidentified_before: HashMap::new(),
             missed: HashSet::new(),
             apart: HashMap::new(),
             held_back: HashMap::new(),
-            displaced_ms: HashMap::new(),
+            replaced_ms: HashMap::new(),
             waiting_files: 0,
             matched_files: 0,
-            sweep_number: 0,
-            sweep_cost_ms: 0,
-            swept_ms: 0,
-            sweep_wanted: true,
+            scan_number: 0,
+            scan_cost_ms: 0,
+            scan_end_ms: 0,
+            scan_wanted: true,
             open: 0,
             open_max,
             endings: VecDeque::new(),
             slot: None,
-            unpacked: false,
+            decompressed: false,
             streams: Streams::new().map_err(TailError::Wait)?,
-            press: Press::default(),
+            compressor: Compressor::default(),
             handle,
             ready: VecDeque::new(),
             blocked: Vec::new(),
@@ -234,7 +218,7 @@ impl Worker {
         Ok(worker)
     }
 
-    /// One round: answers, a sweep when it is due, an append when a slot is free.
+    /// One round: answers, a scan when it is due, an append when a slot is free.
     pub(crate) fn step(&mut self, now: Now) -> Result<Step, Closed> {
         let step = self.round(now);
         self.closed |= step.is_err();
@@ -243,8 +227,8 @@ impl Worker {
 
     fn round(&mut self, now: Now) -> Result<Step, Closed> {
         self.retire(Duration::ZERO)?;
-        if now.boot_ms >= self.sweep_due(now) {
-            self.sweep(now);
+        if now.boot_ms >= self.scan_due(now) {
+            self.scan(now);
         }
         if !self.has_slot() {
             return Ok(Step::WaitForLog);
@@ -261,7 +245,7 @@ impl Worker {
 
     /// Milliseconds until the next scan is due. To be asked right before the wait: a scan may be wanted since the last step.
     pub(crate) fn idle_ms(&self, now: Now) -> u64 {
-        self.sweep_due(now).saturating_sub(now.boot_ms)
+        self.scan_due(now).saturating_sub(now.boot_ms)
     }
 
     /// A hint: this path changed.
@@ -270,7 +254,7 @@ impl Worker {
             Some(id) => self.queue(id),
             // It tells by itself that it can be read.
             None if self.streams.is_at(path) => {}
-            None if self.discover.names(path).is_some() => self.sweep_wanted = true,
+            None if self.discover.names(path).is_some() => self.scan_wanted = true,
             None => {}
         }
     }
@@ -297,8 +281,8 @@ impl Worker {
 
     /// Whether everything that was found is read and stored.
     pub(crate) fn is_done(&self) -> bool {
-        self.sweep_number > 0
-            && !self.sweep_wanted
+        self.scan_number > 0
+            && !self.scan_wanted
             && self.waiting_files == 0
             && self.ready.is_empty()
             && self.blocked.is_empty()
@@ -313,7 +297,7 @@ impl Worker {
     /// Files wait for a place, and one becomes free when `rotate_wait` of a deleted file is over. Runs that are always
     /// shorter than that would never free one.
     fn is_place_due(&self) -> bool {
-        let scanned_ms = self.swept_ms.saturating_sub(self.sweep_cost_ms);
+        let scanned_ms = self.scan_end_ms.saturating_sub(self.scan_cost_ms);
         let is_due = |source: &Source| {
             let since_ms = source.gone_ms.map(|gone_ms| source.active_ms.max(gone_ms));
             since_ms.is_some_and(|since_ms| scanned_ms.saturating_sub(since_ms) < self.rotate_wait_ms(source))
@@ -346,7 +330,7 @@ impl Worker {
         }
     }
 
-    /// Its checkpoint goes with the next append. A packed file that is not checked may turn out to be no source of its own,
+    /// Its checkpoint goes with the next append. A compressed file that is not checked may turn out to be no source of its own,
     /// and has none.
     pub(crate) fn owe_checkpoint(&mut self, id: SourceId) {
         if let Some(source) =
@@ -377,7 +361,7 @@ impl Worker {
             };
             self.turn(id, &mut filler, now);
         }
-        Ok(self.submit(filler, stream_bytes)? | std::mem::take(&mut self.unpacked))
+        Ok(self.submit(filler, stream_bytes)? | std::mem::take(&mut self.decompressed))
     }
 
     /// `stream_bytes` of it cannot be read again.
@@ -405,7 +389,7 @@ impl Worker {
         append.checkpoints.append(&mut self.finals);
         self.streams.give_checkpoints(&mut append);
         self.counters.lines += filler.lines;
-        append.blocks = filler.finish(&mut self.press);
+        append.blocks = filler.finish(&mut self.compressor);
         if append.blocks.is_empty() && append.checkpoints.is_empty() {
             return Ok(false);
         }
@@ -419,7 +403,7 @@ impl Worker {
 
     fn turn(&mut self, id: SourceId, filler: &mut Filler, now: Now) {
         if self.table.get(id).is_some_and(Source::is_provisional) {
-            return self.check_packed(id, now);
+            return self.check_compressed(id, now);
         }
         if self.is_blocked(id) {
             self.blocked.push(id);
@@ -429,17 +413,17 @@ impl Worker {
             return;
         };
         source.queued = false;
-        // An unlooked source waits for its first look in a sweep; a displaced one for its copy.
-        if source.displaced > 0 || source.resting || !source.looked || !self.open_source(id) {
+        // An unlooked source waits for its first look in a scan; a replaced one for its copy.
+        if source.replaced > 0 || source.inactive || !source.looked || !self.open_source(id) {
             return;
         }
-        // Packed: one at a time; and where all of it is read, nothing more comes.
+        // Compressed: one at a time; and where all of it is read, nothing more comes.
         let Some(source) = self.table.get(id) else {
             return;
         };
-        let is_packed = source.packed.is_some();
-        if is_packed && source.has_rest() {
-            match self.is_unpacked(id) {
+        let is_compressed = source.compressed.is_some();
+        if is_compressed && source.has_rest() {
+            match self.prepare_decompressor(id) {
                 Ok(true) => {}
                 Ok(false) => return self.wait(id),
                 Err(error) => return self.read_failed(id, error),
@@ -449,19 +433,19 @@ impl Worker {
             return;
         };
         let (was_dirty, was_size) = (source.dirty, source.size);
-        let was_looked_at = source.scanned.max(source.offset);
+        let was_looked_at = source.searched.max(source.offset);
         let line_max = self.follows.get(usize::from(source.follow)).map_or(1, |follow| follow.max_line_bytes);
-        let turn = match self.slot.as_mut().and_then(|slot| slot.unpacker(id)) {
-            _ if is_packed && !source.has_rest() => Ok(Turn::CaughtUp),
-            None if is_packed => return self.wait(id),
-            unpacker => self.reader.turn(source, unpacker, line_max, filler),
+        let turn = match self.slot.as_mut().and_then(|slot| slot.decompressor(id)) {
+            _ if is_compressed && !source.has_rest() => Ok(Turn::CaughtUp),
+            None if is_compressed => return self.wait(id),
+            decompressor => self.reader.turn(source, decompressor, line_max, filler),
         };
         if source.size != was_size {
             source.active_ms = now.boot_ms;
         }
         // An unfinished line that is taken back is no loss; what nobody has looked at may be lines.
         let destroyed = was_size.saturating_sub(source.size.max(was_looked_at));
-        if destroyed > 0 && !is_packed && !matches!(turn, Ok(Turn::Changed)) {
+        if destroyed > 0 && !is_compressed && !matches!(turn, Ok(Turn::Changed)) {
             self.counters.destroyed(&source.path, source.offset, destroyed);
         }
         let has_read = source.dirty && !was_dirty;
@@ -476,7 +460,7 @@ impl Worker {
                 match turn {
                     Turn::More => self.queue(id),
                     Turn::CaughtUp => self.let_go(id),
-                    Turn::Changed => self.displace(id),
+                    Turn::Changed => self.mark_replaced(id),
                 }
             }
             Err(error) => self.read_failed(id, error),
@@ -493,8 +477,8 @@ impl Worker {
             return;
         };
         // It was complete when it was checked: it is another file by now, which a check says more of.
-        if source.packed.is_some() && Fault::of(&source_error) != Fault::Unread {
-            return self.displace(id);
+        if source.compressed.is_some() && Fault::of(&source_error) != Fault::Unread {
+            return self.mark_replaced(id);
         }
         let (path, offset) = (source.path.to_path_buf(), source.offset);
         self.open -= usize::from(source.file.take().is_some());
@@ -518,36 +502,36 @@ impl Worker {
                     self.open += 1;
                     return true;
                 }
-                // Another file took the path: a sweep finds out where this one went.
-                self.sweep_wanted = true;
+                // Another file took the path: a scan finds out where this one went.
+                self.scan_wanted = true;
             }
-            Err(error) if error.is_gone() => self.sweep_wanted = true,
+            Err(error) if error.is_gone() => self.scan_wanted = true,
             Err(error) => self.fail(id, &error),
         }
         false
     }
 
-    /// The file has another content than the source. Whether that lives on in a copy, a sweep finds out.
-    pub(crate) fn displace(&mut self, id: SourceId) {
+    /// The file has another content than the source. Whether that lives on in a copy, a scan finds out.
+    pub(crate) fn mark_replaced(&mut self, id: SourceId) {
         self.let_go(id);
         if let Some(source) = self.table.get_mut(id) {
             if source.has_rest() {
                 self.left_out.look_again();
             }
-            source.displaced = self.sweep_number.max(1);
+            source.replaced = self.scan_number.max(1);
             if source.file.take().is_some() {
                 self.open = self.open.saturating_sub(1);
             }
-            self.sweep_wanted = true;
+            self.scan_wanted = true;
         }
     }
 
-    /// Said once; each sweep tries again.
+    /// Said once; each scan tries again.
     pub(crate) fn fail(&mut self, id: SourceId, error: &ReadError) {
         if let Some(source) = self.table.get_mut(id) {
             if source.error.is_none() {
                 self.counters.errors += 1;
-                tracing::warn!(source = id.0, %error, "a file cannot be read; tried again by each sweep");
+                tracing::warn!(source = id.0, %error, "a file cannot be read; tried again by each scan");
             }
             source.error = Some(Box::new(Unreadable { why: error.why(), found: error.to_string() }));
         }
@@ -558,7 +542,7 @@ impl Worker {
             return;
         };
         let was_dirty = source.dirty;
-        let is_plain = source.packed.is_none();
+        let is_plain = source.compressed.is_none();
         if ending != Ending::Truncated && is_plain && source.has_rest() && source.file.is_some() {
             match self.reader.unterminated_end(source, filler) {
                 Ok(true) => {}
@@ -580,7 +564,7 @@ impl Worker {
         self.let_go(id);
         self.close_ranks(&source);
         // Its place is taken before the run ends.
-        self.sweep_wanted |= self.once && self.left_out.files() > 0;
+        self.scan_wanted |= self.once && self.left_out.files() > 0;
         let was_open = source.file.take().is_some();
         self.open = self.open.saturating_sub(usize::from(was_open));
         // An inode that was given to another file since looks like a truncation.
@@ -593,7 +577,7 @@ impl Worker {
         }
         // Where nothing was read, an unfinished first line was taken back.
         let known =
-            if source.offset == 0 && ending == Ending::Truncated { source.scanned } else { source.offset };
+            if source.offset == 0 && ending == Ending::Truncated { source.searched } else { source.offset };
         let destroyed = source.size.saturating_sub(known);
         if destroyed > 0 && !source.unwritten {
             self.counters.destroyed(&source.path, source.offset, destroyed);
@@ -656,8 +640,8 @@ impl Worker {
         let state = |source: &Source| {
             if source.error.is_some() {
                 SourceState::Failed
-            } else if source.resting {
-                SourceState::Resting
+            } else if source.inactive {
+                SourceState::Inactive
             } else if source.gone_ms.is_some() {
                 SourceState::Gone
             } else if self.is_blocked(source.id) {
@@ -692,7 +676,7 @@ impl Worker {
                 files: self.left_out.files(),
                 named: self.left_out.named().to_vec(),
                 limit: self.sources_max,
-                resting: self.table.resting(),
+                inactive: self.table.inactive(),
             },
             waits_for_log_since: self.in_flight.front().map(|oldest| oldest.since),
             buffered_bytes: self.in_flight.iter().map(|append| append.bytes as u64).sum::<u64>()
@@ -745,10 +729,10 @@ impl Worker {
 }
 
 /// Whether a source that ended while its file was not open may have had more. One that was closed for being idle had been
-/// quiet until the last sweep; a packed file never grows.
+/// quiet until the last scan; a compressed file never grows.
 fn is_end_unknown(source: &Source) -> bool {
     let quiet_ms = source.gone_ms.unwrap_or(0).saturating_sub(source.active_ms);
     let is_out_of_sight = !source.looked || source.closed_early && quiet_ms < IDLE_CLOSE_MS;
-    let is_complete = source.packed.is_some() && !source.has_rest();
-    is_out_of_sight && !is_complete && !source.resting
+    let is_complete = source.compressed.is_some() && !source.has_rest();
+    is_out_of_sight && !is_complete && !source.inactive
 }

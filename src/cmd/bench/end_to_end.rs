@@ -15,7 +15,7 @@ use crate::cli::BenchEndToEndArgs;
 use crate::cmd::{Exit, Failure, store};
 use crate::processor::{Batch, Limits, Orders, Outcome, Processing, Processor, Terms, Worker};
 use crate::queue::{Command, GroupSettings, Queue};
-use crate::tail::{Follow, SWEEP_INTERVAL, Settings, Tail};
+use crate::tail::{Follow, SCAN_INTERVAL, Settings, Tail};
 
 /// Between two lines: the service is idle when the next one comes.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -69,7 +69,7 @@ async fn measure(folder: &std::path::Path, count: u64) -> Result<(Vec<f64>, Vec<
     let settings = Settings {
         follows: vec![follow],
         never: Vec::new(),
-        sweep_interval: SWEEP_INTERVAL,
+        scan_interval: SCAN_INTERVAL,
         once: false,
         first_start: true,
     };

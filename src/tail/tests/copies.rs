@@ -3,12 +3,12 @@
 //! `cp app.log app.log.1; rm app.log` lost what the writer, which still had the file open, wrote afterwards: the source
 //! went on in the copy. A copy that ends before the offset was read a second time, whole.
 
+use super::support::{MINUTES, Rig};
 use std::fs;
 use std::io::Write;
 use std::time::Duration;
 
-use super::super::unpack::tests::gzip;
-use super::support::{MINUTES, Rig};
+use crate::tail::bytes::decompress::tests::gzip;
 
 fn lines(from: u32, to: u32) -> String {
     (from..to).map(|nth| format!("line {nth}\n")).collect()

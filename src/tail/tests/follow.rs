@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
+use super::support::{Rig, append_to};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::super::open::{Way, open};
-use super::super::worker::{IN_FLIGHT_MAX, Step};
-use super::super::{From, SourceState};
-use super::support::{Rig, append_to};
+use crate::tail::bytes::open::{Way, open};
+use crate::tail::settings::From;
+use crate::tail::status::SourceState;
+use crate::tail::worker::{IN_FLIGHT_MAX, Step};
 
 #[test]
 fn appended_lines_are_read_once() {
@@ -248,12 +249,12 @@ fn files_that_are_alike_are_all_read() {
 }
 
 #[test]
-fn an_idle_tail_only_sweeps() {
+fn an_idle_tail_only_scans() {
     let mut rig = Rig::new(&["*.log"]);
     rig.write("a.log", "x\n");
     rig.settle();
-    // Nothing changes and nobody asks: the next thing to do is the sweep a second later.
-    rig.worker.sweep_wanted = false;
+    // Nothing changes and nobody asks: the next thing to do is the scan a second later.
+    rig.worker.scan_wanted = false;
     assert_eq!(rig.step(), Step::Idle);
     let ms = rig.worker.idle_ms(rig.now());
     assert!(ms >= 900, "{ms} ms");
@@ -329,7 +330,7 @@ fn a_link_swapped_for_a_file_never_leads_outside_the_allowed_root() {
         fs::write(root.join("real/inside"), "inside\n").unwrap();
         fs::write(root.join("real/y.log"), "inside, too\n").unwrap();
         while !stop.load(std::sync::atomic::Ordering::Acquire) {
-            rig.worker.sweep_wanted = true;
+            rig.worker.scan_wanted = true;
             rig.pass(Duration::from_secs(1));
             rig.step();
             assert!(
@@ -370,7 +371,7 @@ fn a_folder_swapped_for_a_link_is_not_walked_through_where_links_are_not_allowed
             swaps_done.store(true, std::sync::atomic::Ordering::Release);
         });
         while !swaps_done.load(std::sync::atomic::Ordering::Acquire) {
-            rig.worker.sweep_wanted = true;
+            rig.worker.scan_wanted = true;
             rig.pass(Duration::from_secs(1));
             rig.step();
         }

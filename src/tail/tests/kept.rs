@@ -11,8 +11,8 @@ const fn write(lines: usize, partial: bool) -> Action {
     Write { file: A, lines, partial }
 }
 
-/// `a.log.2` waits for the incomplete end of `a.log.1`, and is half packed. `a.log`, which comes after the half
-/// packed file, did not wait for that, as nobody does for what cannot be read, and so for nobody.
+/// `a.log.2` waits for the incomplete end of `a.log.1`, and is half compressed. `a.log`, which comes after the half
+/// compressed file, did not wait for that, as nobody does for what cannot be read, and so for nobody.
 #[test]
 fn one_that_cannot_be_read_does_not_let_the_next_pass_those_before_it() {
     check(&[
@@ -23,15 +23,15 @@ fn one_that_cannot_be_read_does_not_let_the_next_pass_those_before_it() {
         RotateCopy { file: A },
         Look,
         write(1, false),
-        Pack { half: true, zstd: false },
+        Compress { half: true, zstd: false },
         RenameOutside { file: A },
     ]);
 }
 
 /// `a.log` was copied away, truncated and moved out of the folder, and waited for the one before it, so that nobody
-/// looked at what was held open of it. The copy was packed meanwhile, and taken for a file of its own.
+/// looked at what was held open of it. The copy was compressed meanwhile, and taken for a file of its own.
 #[test]
-fn a_file_truncated_out_of_sight_lives_on_in_its_packed_copy() {
+fn a_file_truncated_out_of_sight_lives_on_in_its_compressed_copy() {
     check(&[
         write(1, false),
         RotateCopy { file: A },
@@ -39,15 +39,15 @@ fn a_file_truncated_out_of_sight_lives_on_in_its_packed_copy() {
         Look,
         RotateCopy { file: A },
         Hide { file: A },
-        Pack { half: false, zstd: false },
-        Pack { half: false, zstd: false },
+        Compress { half: false, zstd: false },
+        Compress { half: false, zstd: false },
         LetPass,
     ]);
 }
 
 /// `b.log` was moved out of the folder, and came back as `a.log`, which was copied and truncated before anybody looked.
 #[test]
-fn a_file_that_came_back_elsewhere_and_was_truncated_lives_on_in_its_packed_copy() {
+fn a_file_that_came_back_elsewhere_and_was_truncated_lives_on_in_its_compressed_copy() {
     check(&[
         Write { file: B, lines: 1, partial: false },
         Look,
@@ -56,21 +56,21 @@ fn a_file_that_came_back_elsewhere_and_was_truncated_lives_on_in_its_packed_copy
         Look,
         Show { file: A },
         RotateCopy { file: A },
-        Pack { half: false, zstd: false },
+        Compress { half: false, zstd: false },
     ]);
 }
 
-/// `a.log.1` was packed after `a.log.2` had been begun, which waited for its incomplete end. The packed file was put behind
-/// `a.log.2`, and `a.log` behind the packed file; when that was found to be `a.log.1`, `a.log` came after that alone.
+/// `a.log.1` was compressed after `a.log.2` had been begun, which waited for its incomplete end. The compressed file was put behind
+/// `a.log.2`, and `a.log` behind the compressed file; when that was found to be `a.log.1`, `a.log` came after that alone.
 #[test]
-fn who_came_after_a_packed_file_comes_after_all_that_it_came_after() {
+fn who_came_after_a_compressed_file_comes_after_all_that_it_came_after() {
     check(&[
         write(1, true),
         Look,
         RotateRename { file: A },
         write(2, false),
         Look,
-        Pack { half: false, zstd: false },
+        Compress { half: false, zstd: false },
         RotateRename { file: A },
         write(2, false),
     ]);
@@ -136,7 +136,7 @@ fn a_file_with_an_unfinished_first_line_that_was_truncated_comes_after_its_copy(
     ]);
 }
 
-/// `a.log` was filled in place, renamed, packed and removed before anybody looked again. It was as long as before, so that
+/// `a.log` was filled in place, renamed, compressed and removed before anybody looked again. It was as long as before, so that
 /// nobody looked into what was still open.
 #[test]
 fn what_was_filled_into_a_file_that_is_gone_is_read_from_its_descriptor() {
@@ -146,28 +146,28 @@ fn what_was_filled_into_a_file_that_is_gone_is_read_from_its_descriptor() {
         Look,
         write(1, false),
         RotateRename { file: A },
-        Pack { half: false, zstd: false },
+        Compress { half: false, zstd: false },
     ]);
 }
 
-/// `a.log` was filled in place, copied away, emptied, and the copy packed before anybody looked again. It went on in the
-/// packed file, of which nothing was read, as what stood behind the offset had been unwritten before.
+/// `a.log` was filled in place, copied away, emptied, and the copy compressed before anybody looked again. It went on in the
+/// compressed file, of which nothing was read, as what stood behind the offset had been unwritten before.
 #[test]
-fn what_was_filled_into_a_file_is_read_from_its_packed_copy() {
+fn what_was_filled_into_a_file_is_read_from_its_compressed_copy() {
     check(&[
         Allocate { file: A },
         write(1, false),
         Look,
         write(1, false),
         RotateCopy { file: A },
-        Pack { half: false, zstd: false },
+        Compress { half: false, zstd: false },
     ]);
 }
 
-/// `a.log` was filled in place, renamed, packed and removed. Nothing of it had been read, so that the packed file was not
+/// `a.log` was filled in place, renamed, compressed and removed. Nothing of it had been read, so that the compressed file was not
 /// known to be the same.
 #[test]
-fn a_file_that_was_filled_after_the_first_look_is_known_in_its_packed_copy() {
+fn a_file_that_was_filled_after_the_first_look_is_known_in_its_compressed_copy() {
     check(&[
         Allocate { file: A },
         RotateRename { file: A },
@@ -175,12 +175,12 @@ fn a_file_that_was_filled_after_the_first_look_is_known_in_its_packed_copy() {
         Step,
         write(1, false),
         RotateRename { file: A },
-        Pack { half: false, zstd: false },
+        Compress { half: false, zstd: false },
     ]);
 }
 
 /// `a.log` was found and deleted before a line of it was read, and its path got another file, which was rotated away: the
-/// first was taken for the newer one, which the sweep had missed.
+/// first was taken for the newer one, which the scan had missed.
 #[test]
 fn a_file_that_was_deleted_unread_comes_before_the_next_one_of_its_path() {
     check(&[
@@ -194,7 +194,7 @@ fn a_file_that_was_deleted_unread_comes_before_the_next_one_of_its_path() {
     ]);
 }
 
-/// `a.log` was filled in place, rotated, packed, removed and unpacked to another name before anybody looked again.
+/// `a.log` was filled in place, rotated, compressed, removed and decompressed to another name before anybody looked again.
 #[test]
 fn a_file_that_was_filled_after_the_first_look_is_known_in_its_copy() {
     check(&[
@@ -202,8 +202,8 @@ fn a_file_that_was_filled_after_the_first_look_is_known_in_its_copy() {
         Look,
         write(1, false),
         RotateRename { file: A },
-        Pack { half: false, zstd: false },
-        Unpack,
+        Compress { half: false, zstd: false },
+        Decompress,
     ]);
 }
 

@@ -1,12 +1,13 @@
 //! Several names of one file: links, hard links, and globs that overlap. Each line is read once, and nobody is told that
 //! something cannot be read.
 
+use super::support::Rig;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use super::super::{Follow, WhyUnreadable};
-use super::support::Rig;
+use crate::tail::settings::Follow;
+use crate::unreadable::WhyUnreadable;
 
 /// A service logs to `app.log`, a link to the file of the day. Found by a first-time user: every line was read once, yet
 /// `doctor` and `run --once` failed for ever, because the link was "a symbolic link, not a regular file".

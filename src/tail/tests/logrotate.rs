@@ -1,9 +1,9 @@
 //! What rotating with logrotate found (`torture logrotate`).
 
+use super::support::{MINUTES, REST, Rig, lines};
 use std::fs;
 
-use super::super::unpack::tests::gzip;
-use super::support::{MINUTES, REST, Rig, lines};
+use crate::tail::bytes::decompress::tests::gzip;
 
 #[track_caller]
 fn check_lines(rig: &mut Rig, to: u32) {
@@ -11,19 +11,19 @@ fn check_lines(rig: &mut Rig, to: u32) {
     assert_eq!(rig.log.text().concat(), lines(0, to), "{:#?}", rig.worker.snapshot());
 }
 
-/// With `copytruncate` and `compress` a sweep met a `.gz` that was empty still, and the copy gone: the source was given up,
+/// With `copytruncate` and `compress` a scan met a `.gz` that was empty still, and the copy gone: the source was given up,
 /// and all of it read again a moment later.
 #[test]
 fn a_source_is_not_given_up_while_its_copy_is_being_compressed() {
     let mut rig = Rig::new(&["app.log*"]);
     rig.write("app.log", lines(0, 100));
     check_lines(&mut rig, 100);
-    let packed = gzip(&fs::read(rig.path("app.log")).unwrap());
+    let compressed = gzip(&fs::read(rig.path("app.log")).unwrap());
     fs::write(rig.path("app.log.1.gz"), "").unwrap();
     rig.truncate("app.log", 0);
     rig.write("app.log", lines(100, 103));
     check_lines(&mut rig, 100);
-    fs::write(rig.path("app.log.1.gz"), packed).unwrap();
+    fs::write(rig.path("app.log.1.gz"), compressed).unwrap();
     rig.settle();
     rig.pass(REST);
     check_lines(&mut rig, 103);
@@ -54,7 +54,7 @@ fn a_compressed_file_that_is_renamed_before_it_is_checked_leaves_no_checkpoint()
     rig.rename("app.log", "app.log.1");
     rig.write("app.log", lines(100, 103));
     check_lines(&mut rig, 103);
-    rig.repack("app.log.1", "app.log.1.gz", gzip);
+    rig.compress_and_remove("app.log.1", "app.log.1.gz", gzip);
     rig.settle();
     rig.rename("app.log.1.gz", "app.log.2.gz");
     rig.settle();
@@ -98,7 +98,7 @@ fn late_lines_of_a_rotated_file_come_first_also_beside_a_compressed_one() {
     rig.rename("app.log", "app.log.1");
     rig.write("app.log", lines(40, 60));
     check_lines(&mut rig, 60);
-    rig.repack("app.log.1", "app.log.2.gz", gzip);
+    rig.compress_and_remove("app.log.1", "app.log.2.gz", gzip);
     rig.settle();
     rig.rename("app.log", "app.log.1");
     let late = lines(60, 62);

@@ -148,10 +148,10 @@ fn a_file_that_waits_is_looked_at_once_until_it_changes() {
     }
     rig.pass(REST);
     left_out(&mut rig, 50);
-    rig.worker.sweep(rig.now());
+    rig.worker.scan(rig.now());
     assert_eq!(rig.worker.looked_at, 0);
     rig.write(&name(3), "1003\n");
-    rig.worker.sweep(rig.now());
+    rig.worker.scan(rig.now());
     assert_eq!(rig.worker.looked_at, 1, "it may be a copy by now");
     left_out(&mut rig, 50);
 }
@@ -240,20 +240,20 @@ fn once_waits_for_the_places_of_deleted_files() {
         add(&rig, nth);
     }
     left_out(&mut rig, 30);
-    for is_resting in [false, true] {
+    for is_inactive in [false, true] {
         let before = rig.log.lines.len();
         let followed: Vec<_> =
             rig.worker.table.iter().map(|source| source.path.to_path_buf()).take(5).collect();
         followed.iter().for_each(|path| fs::remove_file(path).unwrap());
-        if is_resting {
+        if is_inactive {
             let names = followed.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());
             rig.settings.follows[0].exclude = names.collect();
         }
         rig.restart();
         rig.settle();
-        assert_eq!(rig.worker.is_done(), is_resting, "a file that no section matches is not waited for");
+        assert_eq!(rig.worker.is_done(), is_inactive, "a file that no section matches is not waited for");
         rig.pass(Duration::from_secs(120));
-        left_out(&mut rig, if is_resting { 20 } else { 25 });
+        left_out(&mut rig, if is_inactive { 20 } else { 25 });
         assert!(rig.worker.is_done());
         let mut read = numbers(&rig);
         read.dedup();
@@ -265,11 +265,11 @@ fn once_waits_for_the_places_of_deleted_files() {
 fn a_place_that_is_kept_for_a_file_that_no_section_matches_is_counted() {
     let mut rig = many(30);
     left_out(&mut rig, 10);
-    assert_eq!(rig.worker.snapshot().left_out.resting, 0);
+    assert_eq!(rig.worker.snapshot().left_out.inactive, 0);
     rig.settings.follows[0].exclude = vec!["02*.log".to_owned()];
     rig.restart();
     left_out(&mut rig, 10);
-    assert_eq!(rig.worker.snapshot().left_out.resting, 10);
+    assert_eq!(rig.worker.snapshot().left_out.inactive, 10);
 }
 
 #[test]

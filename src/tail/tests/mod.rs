@@ -3,16 +3,16 @@
 //! Most drive the worker step by step with a clock of their own and a log that answers when it is told to; `thread`
 //! runs the real thing.
 
+mod compressed;
 mod copies;
 mod follow;
+mod inactive;
 mod kept;
 mod links;
 mod logrotate;
 mod many;
 mod model;
 mod order;
-mod packed;
-mod refollow;
 mod refused;
 mod released;
 mod rotation;

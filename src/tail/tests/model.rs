@@ -11,12 +11,12 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::support::Rig;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::super::unpack;
-use super::support::Rig;
+use crate::tail::bytes::decompress;
 
 #[derive(Clone, Debug)]
 pub(super) enum Action {
@@ -63,13 +63,13 @@ pub(super) enum Action {
         file: usize,
         other: usize,
     },
-    /// A rotated file is packed; where `half`, a later one of these completes it.
-    Pack {
+    /// A rotated file is compressed; where `half`, a later one of these completes it.
+    Compress {
         half: bool,
         zstd: bool,
     },
-    /// A packed file is unpacked.
-    Unpack,
+    /// A compressed file is decompressed.
+    Decompress,
     /// A rotated file comes back to a path; what is there takes its name.
     Unrotate {
         file: usize,
@@ -128,8 +128,8 @@ fn action() -> impl Strategy<Value = Action> {
         1 => file.clone().prop_map(|file| Action::Recreate { file }),
         2 => two.clone().prop_map(|(file, other)| Action::Exchange { file, other }),
         1 => two.prop_map(|(file, other)| Action::MoveOver { file, other }),
-        4 => (any::<bool>(), any::<bool>()).prop_map(|(half, zstd)| Action::Pack { half, zstd }),
-        1 => Just(Action::Unpack),
+        4 => (any::<bool>(), any::<bool>()).prop_map(|(half, zstd)| Action::Compress { half, zstd }),
+        1 => Just(Action::Decompress),
         1 => file.clone().prop_map(|file| Action::Unrotate { file }),
         2 => file.clone().prop_map(|file| Action::Hide { file }),
         3 => file.clone().prop_map(|file| Action::Show { file }),
@@ -157,8 +157,8 @@ struct Content {
     /// A copy that came back over the path it was copied from, before anybody looked, is a file replaced by one with the
     /// same beginning: below 256 bytes it is read twice, as `docs/explanation/tail.md` says. So a copy stays where it is.
     is_copy: bool,
-    /// It is packed, or about to be.
-    is_packed: bool,
+    /// It is compressed, or about to be.
+    is_compressed: bool,
     /// Where `partial` may have been ended after `rotate_wait`, as the rest of a file whose path was taken: what is
     /// written behind it then is a line of its own.
     cuts: Vec<usize>,
@@ -176,8 +176,8 @@ struct Model {
     now: BTreeMap<&'static str, Content>,
     /// Rotated files inside the globs: name, content.
     rotated: Vec<(String, Content)>,
-    /// One that is written by half: the name in plain, that of the packed file, the rest of its bytes.
-    packing: Option<(String, String, Vec<u8>)>,
+    /// One that is written by half: the name in plain, that of the compressed file, the rest of its bytes.
+    compressing: Option<(String, String, Vec<u8>)>,
     /// A folder outside the walked ones, and the files in it.
     away: tempfile::TempDir,
     hidden: Vec<(String, Content)>,
@@ -213,7 +213,7 @@ impl Model {
             rig,
             now: BTreeMap::new(),
             rotated: Vec::new(),
-            packing: None,
+            compressing: None,
             away: tempfile::tempdir().unwrap(),
             hidden: Vec::new(),
             passed: 0,
@@ -312,33 +312,33 @@ impl Model {
                     self.put(other, content);
                 }
             }
-            Action::Pack { half, zstd } => self.pack(half, zstd),
-            Action::Unpack => {
-                let is_packed = |rotated: &(String, Content)| rotated.1.is_packed;
-                if self.packing.is_none()
-                    && let Some(at) = self.rotated.iter().rposition(is_packed)
+            Action::Compress { half, zstd } => self.compress(half, zstd),
+            Action::Decompress => {
+                let is_compressed = |rotated: &(String, Content)| rotated.1.is_compressed;
+                if self.compressing.is_none()
+                    && let Some(at) = self.rotated.iter().rposition(is_compressed)
                 {
-                    let (packed, content) = self.rotated.remove(at);
-                    // Another file than the one that was packed, so a copy, at its own path too; and one that comes with
+                    let (compressed, content) = self.rotated.remove(at);
+                    // Another file than the one that was compressed, so a copy, at its own path too; and one that comes with
                     // a name of its own after others were begun, so that no order is promised.
-                    let file = FILES.iter().find(|file| packed.starts_with(**file)).copied();
+                    let file = FILES.iter().find(|file| compressed.starts_with(**file)).copied();
                     let name = self.rotated_name(file.unwrap_or("hidden.log"), "");
-                    let from = self.rig.path(&packed);
-                    fs::write(self.rig.path(&name), unpacked(&from)).unwrap();
-                    self.keep_time(&packed, &name);
+                    let from = self.rig.path(&compressed);
+                    fs::write(self.rig.path(&name), decompressed(&from)).unwrap();
+                    self.keep_time(&compressed, &name);
                     fs::remove_file(from).unwrap();
                     self.loose.extend(content.lines.iter().cloned());
                     if content.is_of_deleted {
                         // It may get the inode of the deleted file, and is that rolled back then (row 5).
                         self.may_be_rolled_back(&content.lines);
                     }
-                    let content = Content { is_packed: false, is_copy: true, is_loose: true, ..content };
+                    let content = Content { is_compressed: false, is_copy: true, is_loose: true, ..content };
                     self.rotated.push((name, content));
                 }
             }
             Action::Unrotate { file } => {
                 let file = FILES[file];
-                let moves = |content: &Content| !content.is_copy && !content.is_packed;
+                let moves = |content: &Content| !content.is_copy && !content.is_compressed;
                 if let Some(at) = self.rotated.iter().rposition(|rotated| moves(&rotated.1)) {
                     let (name, content) = self.rotated.remove(at);
                     let (from, to) = (self.rig.path(&name), self.rig.path(file));
@@ -410,7 +410,7 @@ impl Model {
             Action::ServerBehind(ms) => self.rig.server_behind_ms = ms,
             Action::Look => self.look(),
             Action::Step => {
-                self.rig.worker.sweep_wanted = true;
+                self.rig.worker.scan_wanted = true;
                 self.rig.step();
             }
             Action::LetPass => {
@@ -429,29 +429,30 @@ impl Model {
         }
     }
 
-    fn pack(&mut self, half: bool, zstd: bool) {
-        if let Some((plain, packed, rest)) = self.packing.take() {
-            self.rig.write(&packed, &rest);
-            self.keep_time(&plain, &packed);
+    fn compress(&mut self, half: bool, zstd: bool) {
+        if let Some((plain, compressed, rest)) = self.compressing.take() {
+            self.rig.write(&compressed, &rest);
+            self.keep_time(&plain, &compressed);
             self.rig.remove(&plain);
-            self.rotated.iter_mut().find(|rotated| rotated.0 == plain).unwrap().0 = packed;
+            self.rotated.iter_mut().find(|rotated| rotated.0 == plain).unwrap().0 = compressed;
             return;
         }
-        let Some((name, content)) = self.rotated.iter_mut().rev().find(|rotated| !rotated.1.is_packed) else {
+        let Some((name, content)) = self.rotated.iter_mut().rev().find(|rotated| !rotated.1.is_compressed)
+        else {
             return;
         };
-        content.is_packed = true;
+        content.is_compressed = true;
         let bytes = fs::read(self.rig.path(name)).unwrap();
-        let (packed, bytes) = match zstd {
-            true => (format!("{name}.zst"), unpack::tests::zstd(&bytes)),
-            false => (format!("{name}.gz"), unpack::tests::gzip(&bytes)),
+        let (compressed, bytes) = match zstd {
+            true => (format!("{name}.zst"), decompress::tests::zstd(&bytes)),
+            false => (format!("{name}.gz"), decompress::tests::gzip(&bytes)),
         };
         let (begin, rest) = bytes.split_at(bytes.len() / 2);
         let name = name.clone();
-        self.rig.write(&packed, begin);
-        self.packing = Some((name, packed, rest.to_vec()));
+        self.rig.write(&compressed, begin);
+        self.compressing = Some((name, compressed, rest.to_vec()));
         if !half {
-            self.pack(half, zstd);
+            self.compress(half, zstd);
         }
     }
 
@@ -535,7 +536,7 @@ impl Model {
         // One that is filled in place is not written at its end, and one that is empty is no source yet.
         let is_empty = |content: &Content| content.lines.is_empty() && content.partial.is_empty();
         let is_out = |content: &Content| content.is_allocated || is_empty(content);
-        if self.now.get(file).is_none_or(is_out) || self.packing.is_some() {
+        if self.now.get(file).is_none_or(is_out) || self.compressing.is_some() {
             return;
         }
         self.show_all();
@@ -556,7 +557,7 @@ impl Model {
         }
         let Content { partial, .. } = self.now.remove(file).unwrap();
         if stops && shorter && !content.partial.is_empty() {
-            // It ends inside a line that was read: what is before that is read again as far as the rungs say.
+            // It ends inside a line that was read: what is before that is read again as far as the resume points say.
             self.may_be_rolled_back(&content.lines);
         }
         self.rig.remove(file);
@@ -683,8 +684,8 @@ impl Model {
 
     fn check(&mut self) {
         self.rig.is_full = false;
-        if self.packing.is_some() {
-            self.pack(false, false);
+        if self.compressing.is_some() {
+            self.compress(false, false);
         }
         self.show_all();
         // Past `rotate_wait`: a rotated file with an incomplete end holds up the one that took its path.
@@ -710,7 +711,7 @@ impl Model {
         }
         // Where a line stands in its file, its offset says so.
         for (name, content) in self.rotated.iter().map(|(name, content)| (name.as_str(), content)) {
-            let bytes = unpacked(&self.rig.path(name));
+            let bytes = decompressed(&self.rig.path(name));
             for line in &content.lines {
                 let stored = self.rig.log.lines.iter().find(|stored| stored.bytes == *line).unwrap();
                 let at = stored.offset as usize;
@@ -735,7 +736,7 @@ impl Model {
     }
 }
 
-fn unpacked(path: &Path) -> Vec<u8> {
+fn decompressed(path: &Path) -> Vec<u8> {
     let bytes = fs::read(path).unwrap();
     let mut content = Vec::new();
     match bytes.as_slice() {

@@ -1,10 +1,10 @@
 //! The lines of a path come in order over its rotations, whatever was rotated before it was ever seen.
 
+use super::support::Rig;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use super::super::unpack;
-use super::support::Rig;
+use crate::tail::bytes::decompress;
 
 /// Lines longer than a turn and than an append: reading them takes several rounds.
 fn many(name: &str) -> (String, Vec<String>) {
@@ -111,9 +111,9 @@ fn the_old_file_is_looked_at_again_after_the_new_one_was_seen() {
     let mut found = Vec::new();
     rig.worker.discover.walk(&|_| false, &mut |file| found.push(file));
     found.retain(|file| file.path.ends_with("w.log"));
-    rig.worker.sweep_number += 1;
-    rig.worker.recognise(found, 0, rig.now());
-    rig.worker.sweep_wanted = false;
+    rig.worker.scan_number += 1;
+    rig.worker.identify(found, 0, rig.now());
+    rig.worker.scan_wanted = false;
     rig.step();
     rig.check(&["one\n", "two\n", "three\n"]);
 }
@@ -184,11 +184,11 @@ fn who_came_after_one_that_vanished_comes_after_the_one_before_that() {
     let mut rig = Rig::new(&["w.log*"]);
     rig.read_in_bits(20_000, 50_000);
     let [first, second, third] = ["first", "second", "third"].map(many);
-    let packed = unpack::tests::gzip(third.0.as_bytes());
+    let compressed = decompress::tests::gzip(third.0.as_bytes());
     for (second, name, bytes) in [
         (1, "w.log.3", first.0.as_bytes()),
         (2, "w.log.2", second.0.as_bytes()),
-        (3, "w.log.1.gz", &packed[..packed.len() / 2]),
+        (3, "w.log.1.gz", &compressed[..compressed.len() / 2]),
         (4, "w.log", third.0.as_bytes()),
     ] {
         rig.write(name, bytes);
@@ -196,15 +196,15 @@ fn who_came_after_one_that_vanished_comes_after_the_one_before_that() {
     }
     let mut look = |seconds| {
         rig.pass(Duration::from_secs(seconds));
-        rig.worker.sweep_wanted = true;
+        rig.worker.scan_wanted = true;
         rig.step();
         rig.worker.snapshot().sources.iter().filter(|one| one.last_error.is_some()).count()
     };
-    assert_eq!([look(0), look(3), look(1)], [0, 1, 1], "the half packed one was told");
+    assert_eq!([look(0), look(3), look(1)], [0, 1, 1], "the half compressed one was told");
     rig.remove("w.log.1.gz");
     for _ in 0..4 {
         rig.pass(Duration::from_secs(120));
-        rig.worker.sweep_wanted = true;
+        rig.worker.scan_wanted = true;
         rig.step();
     }
     assert_eq!(rig.worker.snapshot().sources.len(), 3, "it is forgotten");
@@ -212,17 +212,17 @@ fn who_came_after_one_that_vanished_comes_after_the_one_before_that() {
     check_order(&mut rig, &[first.1, second.1, third.1]);
 }
 
-/// The rotated file was packed with `gzip --keep`, and its writer still wrote to it when the next one was begun: that came
-/// after the packed file, of which there was nothing to be read.
+/// The rotated file was compressed with `gzip --keep`, and its writer still wrote to it when the next one was begun: that came
+/// after the compressed file, of which there was nothing to be read.
 #[test]
-fn who_comes_after_a_twin_comes_after_the_source_that_it_is_a_twin_of() {
+fn who_comes_after_a_duplicate_comes_after_the_source_that_it_is_a_duplicate_of() {
     let mut rig = Rig::new(&["w.log*"]);
     rig.read_in_bits(20_000, 50_000);
     let [first, second, third] = ["first", "second", "third"].map(many);
     rig.write("w.log", &first.0);
     rig.settle();
     rig.rename("w.log", "w.log.1");
-    rig.write("w.log.1.gz", unpack::tests::gzip(first.0.as_bytes()));
+    rig.write("w.log.1.gz", decompress::tests::gzip(first.0.as_bytes()));
     rig.settle();
     rig.pass(Duration::from_secs(3));
     rig.settle();

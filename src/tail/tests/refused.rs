@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 
 use super::support::Rig;
-use crate::tail::WhyUnreadable;
 
-/// A file that could not be opened was told with every sweep: each refusal forgot the others.
+use crate::unreadable::WhyUnreadable;
+
+/// A file that could not be opened was told with every scan: each refusal forgot the others.
 #[test]
 fn what_cannot_be_followed_is_told_once_while_it_lasts() {
     let mut rig = Rig::new(&["*.log"]);
     let refuse = |rig: &mut Rig| {
-        rig.worker.sweep(rig.now());
+        rig.worker.scan(rig.now());
         for name in ["a.log", "b.log"] {
             rig.worker.refuse(&rig.path(name), WhyUnreadable::System, "permission denied".to_owned());
         }
@@ -19,8 +20,8 @@ fn what_cannot_be_followed_is_told_once_while_it_lasts() {
     };
     assert_eq!(refuse(&mut rig), 2);
     assert_eq!(refuse(&mut rig), 2, "the same two again");
-    rig.worker.sweep(rig.now());
-    assert_eq!(refuse(&mut rig), 4, "a sweep did not meet them, so they are news");
+    rig.worker.scan(rig.now());
+    assert_eq!(refuse(&mut rig), 4, "a scan did not meet them, so they are news");
 }
 
 /// The number that is reported is in the snapshot too, whatever is named.
@@ -28,7 +29,7 @@ fn what_cannot_be_followed_is_told_once_while_it_lasts() {
 fn many_are_counted_by_path() {
     let mut rig = Rig::new(&["*.log"]);
     let mut refuse = |files: u32| {
-        rig.worker.sweep(rig.now());
+        rig.worker.scan(rig.now());
         for nth in 0..files {
             let path: PathBuf = rig.path(&format!("{nth}.log"));
             rig.worker.refuse(&path, WhyUnreadable::System, "permission denied".to_owned());

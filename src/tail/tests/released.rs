@@ -4,12 +4,12 @@
 //! Once half of RLIMIT_NOFILE was used, each file was closed right after it was read, and what was written to it
 //! before it was moved away was lost without a word.
 
+use super::support::{MINUTES, Rig, append_to};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::SourceState;
-use super::support::{MINUTES, Rig, append_to};
+use crate::tail::status::SourceState;
 
 fn away() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();

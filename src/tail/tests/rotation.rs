@@ -197,7 +197,7 @@ fn a_reused_inode_is_a_new_file() {
 }
 
 #[test]
-fn a_file_that_a_power_cut_rolled_back_resumes_at_a_rung() {
+fn a_file_that_a_power_cut_rolled_back_resumes_at_a_resume_point() {
     let mut rig = Rig::new(&["*.log"]);
     let line = |nth: u32| format!("{nth:09}\n");
     for nth in 0..1_000 {

@@ -9,13 +9,15 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::support::Rig;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use spillq_storage::SourceId;
 
-use super::super::streams::STREAMS_MAX;
-use super::super::worker::Step;
-use super::super::{SourceRecord, SourceState};
-use super::support::Rig;
+use crate::tail::known::record::SourceRecord;
+use crate::tail::pipes::pipe::Pipe;
+use crate::tail::pipes::streams::STREAMS_MAX;
+use crate::tail::status::SourceState;
+use crate::tail::worker::Step;
 
 /// What is in the place of standard input; it ends when this is dropped.
 fn input(rig: &mut Rig, line_max: usize) -> File {
@@ -126,9 +128,9 @@ fn a_fifo_goes_on_with_its_next_writer_who_begins_a_line_of_its_own() {
     let mut first = writer(&rig, "app.fifo");
     first.write_all(b"one\ntw").unwrap();
     rig.check(&["file\n", "one\n"]);
-    rig.worker.sweep_wanted = false;
+    rig.worker.scan_wanted = false;
     rig.worker.hint(&path);
-    assert!(!rig.worker.sweep_wanted, "its writes do not make the tail look for files");
+    assert!(!rig.worker.scan_wanted, "its writes do not make the tail look for files");
     let mut second = writer(&rig, "app.fifo");
     first.write_all(b"o\nkilled in the mid").unwrap();
     drop(first);
@@ -145,7 +147,7 @@ fn a_fifo_goes_on_with_its_next_writer_who_begins_a_line_of_its_own() {
     rig.check(&["file\n", "one\n", "two\n", "killed in the middle\n", "halfhalfhalf", "last\n"]);
     assert_eq!(states(&rig), [SourceState::CaughtUp, SourceState::Stream]);
     // Nobody has it open: there is nothing to do, and nothing that would wake the tail.
-    rig.worker.sweep_wanted = false;
+    rig.worker.scan_wanted = false;
     assert_eq!(rig.step(), Step::Idle);
     let ms = rig.worker.idle_ms(rig.now());
     assert!(ms >= 900, "{ms} ms");
@@ -327,7 +329,6 @@ fn incomplete_lines_of_all_streams_are_bounded_together() {
 
 #[test]
 fn a_pipe_that_cannot_be_opened_again_is_asked_before_it_is_read() {
-    use super::super::pipe::Pipe;
     let (read, write): (OwnedFd, OwnedFd) = rustix::pipe::pipe().unwrap();
     let mut pipe = Pipe::Asked(File::from(read));
     let mut buffer = [0; 10];

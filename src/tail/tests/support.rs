@@ -10,19 +10,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use spillq_storage::{LineFlags, Seq, SourceId};
 
-use super::super::fill::APPEND_BYTES;
-use super::super::reader::TURN_BYTES;
-use super::super::worker::{Now, Step, Worker};
-use super::super::{Follow, SOURCES_MAX, Settings, SourceRecord};
 use crate::queue::{Append, Appended, Command, Handle};
+use crate::tail::bytes::fill::APPEND_BYTES;
+use crate::tail::bytes::reader::TURN_BYTES;
+use crate::tail::clock::Now;
+use crate::tail::known::record::SourceRecord;
+use crate::tail::known::table::SOURCES_MAX;
+use crate::tail::settings::{Follow, Settings};
+use crate::tail::worker::{Step, Worker};
 
 /// Longer than `rotate_wait`.
 pub(super) const MINUTES: Duration = Duration::from_secs(120);
 /// After so long a file is at rest.
 pub(super) const REST: Duration = Duration::from_secs(3);
 
-/// How a file is packed.
-pub(super) type Pack = fn(&[u8]) -> Vec<u8>;
+/// How a file is compressed.
+pub(super) type Compress = fn(&[u8]) -> Vec<u8>;
 
 /// Numbered lines, long enough that nobody takes them for a header.
 pub(super) fn lines(from: u32, to: u32) -> String {
@@ -133,7 +136,7 @@ impl Rig {
         let mut settings = Settings {
             follows: vec![follow],
             never: vec![dir.path().join("data")],
-            sweep_interval: Duration::from_secs(1),
+            scan_interval: Duration::from_secs(1),
             once: false,
             first_start: true,
         };
@@ -187,17 +190,17 @@ impl Rig {
         OpenOptions::new().append(true).open(self.path(name)).unwrap()
     }
 
-    /// Packs a file beside it, as `gzip --keep` does; its time stays.
-    pub(super) fn pack(&self, from: &str, to: &str, pack: Pack) {
+    /// Compresses a file beside it, as `gzip --keep` does; its time stays.
+    pub(super) fn compress(&self, from: &str, to: &str, compress: Compress) {
         let bytes = fs::read(self.path(from)).unwrap();
         let time = self.path(from).metadata().unwrap().modified().unwrap();
-        fs::write(self.path(to), pack(&bytes)).unwrap();
+        fs::write(self.path(to), compress(&bytes)).unwrap();
         self.writer(to).set_modified(time).unwrap();
     }
 
-    /// Packs a file and removes it.
-    pub(super) fn repack(&self, from: &str, to: &str, pack: Pack) {
-        self.pack(from, to, pack);
+    /// Compresses a file and removes it.
+    pub(super) fn compress_and_remove(&self, from: &str, to: &str, compress: Compress) {
+        self.compress(from, to, compress);
         self.remove(from);
     }
 
@@ -232,14 +235,14 @@ impl Rig {
         self.held.len()
     }
 
-    /// Steps until nothing changes: three sweeps without anything to do.
+    /// Steps until nothing changes: three scans without anything to do.
     pub(crate) fn settle(&mut self) {
         let mut idle = 0;
         for _ in 0..100_000 {
-            // What a sweep really takes is no time of this clock.
+            // What a scan really takes is no time of this clock.
             let now = self.now().boot_ms;
-            (self.worker.sweep_cost_ms, self.worker.swept_ms) = (0, self.worker.swept_ms.min(now));
-            self.worker.sweep_wanted = true;
+            (self.worker.scan_cost_ms, self.worker.scan_end_ms) = (0, self.worker.scan_end_ms.min(now));
+            self.worker.scan_wanted = true;
             self.steps_ms += 50;
             match self.step() {
                 Step::Idle => idle += 1,

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::support::{Log, append_to};
 use spillq_storage::{Seq, SourceId};
 
-use super::super::{Follow, Settings, Tail, TailHandle};
-use super::support::{Log, append_to};
 use crate::queue::{Appended, Command, Handle};
+use crate::tail::settings::{Follow, Settings};
+use crate::tail::thread::{Tail, TailHandle};
 
 fn owner() -> (Handle, Arc<Mutex<Log>>, JoinHandle<()>) {
     let (handle, commands) = Handle::channel();
@@ -26,15 +27,9 @@ fn owner() -> (Handle, Arc<Mutex<Log>>, JoinHandle<()>) {
     (handle, log, thread)
 }
 
-fn settings(dir: &Path, sweep_interval: Duration, once: bool) -> Settings {
+fn settings(dir: &Path, scan_interval: Duration, once: bool) -> Settings {
     let glob = dir.join("**/*.log").to_str().unwrap().to_owned();
-    Settings {
-        follows: vec![Follow::new(vec![glob])],
-        never: vec![],
-        sweep_interval,
-        once,
-        first_start: true,
-    }
+    Settings { follows: vec![Follow::new(vec![glob])], never: vec![], scan_interval, once, first_start: true }
 }
 
 #[track_caller]
@@ -66,7 +61,7 @@ fn once_reads_to_the_end_and_is_done() {
 }
 
 #[test]
-fn events_wake_it_long_before_the_sweep() {
+fn events_wake_it_long_before_the_scan() {
     let dir = tempfile::tempdir().unwrap();
     append_to(&dir.path().join("a.log"), b"one\n");
     let (handle, log, _owner) = owner();
@@ -107,8 +102,8 @@ fn it_does_not_wake_itself() {
     let (handle, log, _owner) = owner();
     let tail = start(settings(dir.path(), Duration::from_millis(10), false), handle);
     until("the line", || log.lock().unwrap().lines.len() == 1);
-    let before = tail.status().counters.sweeps;
-    until("some sweeps", || tail.status().counters.sweeps > before + 10);
+    let before = tail.status().counters.scans;
+    until("some scans", || tail.status().counters.scans > before + 10);
     assert_eq!(tail.status().counters.appends, 1);
     assert!(tail.stop());
 }

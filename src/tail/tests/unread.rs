@@ -1,4 +1,4 @@
-//! What stands behind the offset may change: no identity rests on it.
+//! What stands behind the offset may change: no identity is inactive on it.
 //!
 //! `a\nb\npart`, truncated inside the unfinished line and written on, was read again from its beginning, and reported as
 //! bytes destroyed. Of a file that was allocated before it was written, 536 lines were stored of 40.
@@ -57,7 +57,7 @@ fn an_unfinished_first_line_that_is_taken_back_is_no_loss() {
 fn unread_lines_that_are_overwritten_by_more_are_counted() {
     let mut rig = Rig::new(&["*.log"]);
     rig.write("a.log", "one\n");
-    rig.worker.sweep_wanted = true;
+    rig.worker.scan_wanted = true;
     rig.is_full = true;
     for nth in 0..5 {
         rig.write(&format!("{nth}.log"), "x\n".repeat(2_000_000));

@@ -1,0 +1,126 @@
+//! The append under construction: blocks that many sources share.
+//!
+//! About 2 MiB in blocks of 256 KiB; a long line makes it longer, by one line at most.
+
+use spillq_storage::{BLOCK_TARGET_BYTES, BlockBuilder, LineFlags, NewBlock, SourceId};
+
+use crate::tail::bytes::compress::Compressor;
+use crate::tail::bytes::lines;
+
+/// Raw bytes that one append is filled to: eight blocks. Enough for a sync to be worth it, and little beside the
+/// memory that a service has.
+pub(crate) const APPEND_BYTES: usize = 8 * BLOCK_TARGET_BYTES;
+
+/// Fills blocks one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Filler {
+    builder: BlockBuilder,
+    full: Vec<BlockBuilder>,
+    built_bytes: usize,
+    now_ms: u64,
+    full_bytes: usize,
+    pub(crate) lines: u64,
+}
+
+impl Filler {
+    /// Begins an append of `full_bytes` at the wall time `now_ms`.
+    pub(crate) fn begin(now_ms: u64, full_bytes: usize) -> Filler {
+        Filler { now_ms, full_bytes, ..Filler::default() }
+    }
+
+    /// Raw bytes so far.
+    pub(crate) fn bytes(&self) -> usize {
+        self.built_bytes + self.builder.bytes()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes() >= self.full_bytes
+    }
+
+    /// Whole lines of one source: `bytes` ends in a newline.
+    pub(crate) fn push_whole(&mut self, source: SourceId, mut offset: u64, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = BLOCK_TARGET_BYTES.saturating_sub(self.builder.bytes());
+            let mut len = lines::fitting(bytes, room);
+            if len == 0 {
+                if !self.builder.is_empty() {
+                    self.build();
+                    continue;
+                }
+                // A line longer than a block has one of its own.
+                len = lines::first(bytes);
+            }
+            let (piece, rest) = bytes.split_at(len);
+            let count = lines::count(piece);
+            self.lines += u64::from(count);
+            self.builder.push_whole(source, offset, piece, count);
+            offset += len as u64;
+            bytes = rest;
+            if self.builder.is_full() {
+                self.build();
+            }
+        }
+    }
+
+    /// One line that is a part or has no newline.
+    pub(crate) fn push_marked(&mut self, source: SourceId, offset: u64, bytes: &[u8], flags: LineFlags) {
+        if !self.builder.is_empty() && self.builder.bytes() + bytes.len() > BLOCK_TARGET_BYTES {
+            self.build();
+        }
+        self.lines += 1;
+        self.builder.push_marked(source, offset, bytes, flags);
+        if self.builder.is_full() {
+            self.build();
+        }
+    }
+
+    /// The blocks, compressed.
+    pub(crate) fn finish(mut self, compressor: &mut Compressor) -> Vec<NewBlock> {
+        self.build();
+        compressor.build(self.full, self.now_ms)
+    }
+
+    fn build(&mut self) {
+        if !self.builder.is_empty() {
+            self.built_bytes += self.builder.bytes();
+            self.full.push(std::mem::take(&mut self.builder));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_stay_at_their_size_and_hold_every_line() {
+        let line = [vec![b'x'; 999], vec![b'\n']].concat();
+        let chunk = line.repeat(200);
+        let mut filler = Filler::begin(1, APPEND_BYTES);
+        let mut offset = 0;
+        while !filler.is_full() {
+            filler.push_whole(SourceId(1), offset, &chunk);
+            offset += chunk.len() as u64;
+        }
+        filler.push_whole(SourceId(2), 0, b"a\n");
+        filler.push_marked(SourceId(2), 2, b"b", LineFlags::WHOLE.unterminated());
+        assert_eq!(filler.lines, offset / 1_000 + 2);
+        let blocks = filler.finish(&mut Compressor::default());
+        assert!(blocks.iter().all(|block| block.raw_bytes() <= BLOCK_TARGET_BYTES));
+        let lines: u64 = blocks.iter().map(|block| u64::from(block.lines())).sum();
+        assert_eq!(lines, offset / 1_000 + 2);
+        assert!(blocks.len() <= 12);
+    }
+
+    #[test]
+    fn a_line_longer_than_a_block_is_alone_in_one() {
+        let long = [vec![b'x'; 600_000], vec![b'\n']].concat();
+        let mut filler = Filler::begin(1, APPEND_BYTES);
+        filler.push_whole(SourceId(1), 0, b"a\n");
+        filler.push_whole(SourceId(1), 2, &long);
+        filler.push_whole(SourceId(1), 600_003, b"b\n");
+        let sizes: Vec<_> =
+            filler.finish(&mut Compressor::default()).iter().map(NewBlock::raw_bytes).collect();
+        assert_eq!(sizes, [2, 600_001, 2]);
+    }
+}

@@ -1,0 +1,11 @@
+//! From bytes in files to blocks of lines.
+
+pub(crate) mod check;
+pub(crate) mod compress;
+pub(crate) mod decompress;
+pub(crate) mod fill;
+pub(crate) mod frames;
+pub(crate) mod lines;
+pub(crate) mod open;
+pub(crate) mod reader;
+pub(crate) mod stamp;

@@ -1,0 +1,453 @@
+//! Reads one source: at most 1 MiB a turn, whole lines only, never a byte that its identity was not checked for.
+//!
+//! One buffer of 256 KiB for all sources. A line longer than that is looked for in chunks and read whole into a
+//! buffer of its own, one at a time, up to `max_line_bytes`.
+// long: one way through a file, with each place where it may have changed meanwhile
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use spillq_storage::LineFlags;
+
+use crate::tail::bytes::decompress::{Decompressor, form_of, is_compressed, read_full};
+use crate::tail::bytes::fill::Filler;
+use crate::tail::bytes::lines::{self, Split};
+use crate::tail::bytes::stamp::mtime_ns;
+use crate::tail::known::form::Form;
+use crate::tail::known::identity::{
+    FINGERPRINT_BYTES, Fingerprint, Likeness, RESUME_POINT_BYTES, crc_before,
+};
+use crate::tail::known::source::Source;
+
+/// Bytes of one read: about a block, so that a chunk goes into one, and small beside the 4 MiB of the tail. Few for the
+/// fuzzer, whose lines are short.
+const READ_BYTES: usize = if cfg!(feature = "fuzzing") { RESUME_POINT_BYTES } else { 256 * 1_024 };
+/// Bytes of one source in a turn, so that the others come to theirs.
+pub(crate) const TURN_BYTES: u64 = 1_024 * 1_024;
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// There may be more to read.
+    More,
+    /// Every whole line was read.
+    CaughtUp,
+    /// The file's content is not the source's any more.
+    Changed,
+}
+
+/// What a first look at a file shows.
+#[derive(Clone, Debug)]
+pub(crate) struct Look {
+    /// The length of the file.
+    pub(crate) size: u64,
+    /// The first bytes of its content, at most what a fingerprint covers.
+    pub(crate) start: Vec<u8>,
+    /// It is compressed.
+    pub(crate) form: Option<Form>,
+}
+
+/// The bytes of a source: those of its file, or what they decompress to.
+#[derive(Debug)]
+pub(crate) enum Body<'a> {
+    Plain(&'a File),
+    Compressed(&'a mut Decompressor),
+}
+
+impl Body<'_> {
+    fn read_at(&mut self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        match self {
+            Body::Plain(file) => file.read_at(into, at),
+            Body::Compressed(decompressor) => decompressor.read_at(into, at),
+        }
+    }
+
+    fn read_exact_at(&mut self, into: &mut [u8], at: u64) -> io::Result<()> {
+        match read_full(&mut |into, at| self.read_at(into, at), into, at)? {
+            read if read == into.len() => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Whether a plain file ends in bytes behind `from` that were allocated and not written yet: nobody knows how many
+    /// of them belong to a line, before something stands behind them.
+    fn is_unwritten(&self, from: u64) -> io::Result<bool> {
+        let Body::Plain(file) = self else {
+            return Ok(false);
+        };
+        let size = file.metadata()?.len();
+        let mut end = [1; RESUME_POINT_BYTES];
+        let back = size.saturating_sub(from).min(RESUME_POINT_BYTES as u64);
+        let end = end.get_mut(..back as usize).unwrap_or_default();
+        let read = read_full(&mut |into, at| file.read_at(into, at), end, size - back)?;
+        Ok(read > 0 && end.iter().all(|byte| *byte == 0))
+    }
+
+    /// Whether it still has the bytes before `at`: a plain file may be truncated while it is read.
+    fn reaches(&self, at: u64) -> io::Result<bool> {
+        match self {
+            Body::Plain(file) => Ok(file.metadata()?.len() >= at),
+            Body::Compressed(_) => Ok(true),
+        }
+    }
+}
+
+/// What was compared of a file and a source.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Content {
+    /// How many bytes it has.
+    pub(crate) size: u64,
+    pub(crate) fingerprint: Likeness,
+    pub(crate) before_offset: bool,
+    pub(crate) point: Option<u64>,
+}
+
+/// Reads sources through one buffer.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    buffer: Vec<u8>,
+    /// [`TURN_BYTES`]; less for small files that take many turns.
+    pub(crate) turn_bytes: u64,
+}
+
+impl Reader {
+    pub(crate) fn new() -> Reader {
+        Reader {
+            buffer: vec![0; (RESUME_POINT_BYTES + READ_BYTES).max(FINGERPRINT_BYTES)],
+            turn_bytes: TURN_BYTES,
+        }
+    }
+
+    /// The first bytes of a file, decompressed where it is compressed.
+    pub(crate) fn look(&mut self, file: &File) -> io::Result<Look> {
+        let size = file.metadata()?.len();
+        let start = self.read(&mut Body::Plain(file), 0, FINGERPRINT_BYTES)?;
+        if !is_compressed(start) {
+            return Ok(Look { size, start: start.to_vec(), form: None });
+        }
+        Ok(Look { size, start: Decompressor::start_of(file)?, form: Some(form_of(file, size)?) })
+    }
+
+    /// Compares a file with a source.
+    pub(crate) fn compare(&mut self, file: &File, look: &Look, source: &Source) -> io::Result<Content> {
+        let (size, start) = (look.size, look.start.as_slice());
+        if let Some(form) = look.form {
+            return Ok(compare_compressed(form, start, source));
+        }
+        let fingerprint = source.fingerprint.compare(start);
+        let mut before_offset = source.offset == 0;
+        let mut point = None;
+        for (offset, crc) in source.resume_points.pairs().rev() {
+            // A resume point beyond what the fingerprint covers says nothing where the beginning is another.
+            let spoken_against =
+                offset >= u64::from(source.fingerprint.len) && fingerprint != Likeness::Equal;
+            if offset > size || spoken_against {
+                continue;
+            }
+            let back = offset.min(RESUME_POINT_BYTES as u64);
+            let before = self.read(&mut Body::Plain(file), offset - back, back as usize)?;
+            if before.len() as u64 == back && crc_before(before) == crc {
+                before_offset |= offset == source.offset;
+                point = Some(offset);
+                break;
+            }
+        }
+        Ok(Content { size, fingerprint, before_offset, point })
+    }
+
+    /// Where the shorter of two plain files ends, if up to there they are the same as far as their beginning and the
+    /// bytes before that place say.
+    pub(crate) fn shared(&mut self, one: &File, other: &File, look: &Look) -> io::Result<Option<u64>> {
+        let own = self.look(one)?;
+        if own.form.is_some() || look.form.is_some() {
+            return Ok(None);
+        }
+        let to = own.size.min(look.size);
+        let start = own.start.len().min(look.start.len());
+        if own.start.get(..start) != look.start.get(..start) {
+            return Ok(None);
+        }
+        let back = to.min(RESUME_POINT_BYTES as u64);
+        let before = self.read(&mut Body::Plain(one), to - back, back as usize)?.to_vec();
+        let is_same = self.read(&mut Body::Plain(other), to - back, back as usize)? == before.as_slice();
+        Ok((is_same && before.len() as u64 == back).then_some(to))
+    }
+
+    /// Reads whole lines of an open source into `filler`, and moves its offset. `decompressor`: of one that is compressed.
+    pub(crate) fn turn(
+        &mut self,
+        source: &mut Source,
+        decompressor: Option<&mut Decompressor>,
+        line_max: usize,
+        filler: &mut Filler,
+    ) -> io::Result<Turn> {
+        let Some(file) = source.file.take() else {
+            return Ok(Turn::Changed);
+        };
+        let turn = match decompressor {
+            None => self.turn_on(&file, &mut Body::Plain(&file), source, line_max, filler),
+            Some(decompressor) => {
+                let mut body = Body::Compressed(decompressor);
+                let turn = self.turn_on(&file, &mut body, source, line_max, filler);
+                // It never grows: what is left has no newline, and is a line now.
+                match turn {
+                    Ok(Turn::CaughtUp) if source.has_rest() => {
+                        self.last_line(&mut body, source, filler).map(|_| Turn::CaughtUp)
+                    }
+                    turn => turn,
+                }
+            }
+        };
+        source.file = Some(file);
+        turn
+    }
+
+    fn turn_on(
+        &mut self,
+        file: &File,
+        body: &mut Body<'_>,
+        source: &mut Source,
+        line_max: usize,
+        filler: &mut Filler,
+    ) -> io::Result<Turn> {
+        let meta = file.metadata()?;
+        // A time alone is for the scan, which looks closer.
+        let is_another = source.is_another(meta.len(), source.mtime_ns);
+        if is_another || !self.is_same_beginning(body, meta.len(), source)? {
+            return Ok(Turn::Changed);
+        }
+        source.unwritten = false;
+        if source.compressed.is_none() {
+            // An unfinished line was taken back: another may stand there.
+            if meta.len() < source.searched {
+                source.searched = source.offset;
+            }
+            // The size and the time together say later whether anything happened; both are from before the reading.
+            (source.size, source.mtime_ns) = (meta.len(), mtime_ns(&meta));
+        }
+        let window_max = READ_BYTES.min(line_max);
+        let turn_end = source.offset + self.turn_bytes;
+        while source.offset < turn_end && !filler.is_full() {
+            let offset = source.offset;
+            let back = offset.min(RESUME_POINT_BYTES as u64) as usize;
+            if let Body::Compressed(decompressor) = body {
+                decompressor.keep_from(offset - back as u64);
+            }
+            let got = self.read(body, offset - back as u64, back + window_max)?.len();
+            // A truncation after the first look shows here: either the size or the bytes before the offset.
+            let intact = got >= back && body.reaches(offset + (got - back) as u64)?;
+            let expected = source.resume_points.crc_at(offset);
+            let read = self.buffer.get(..got).unwrap_or_default();
+            let (before, window) = read.split_at_checked(back).unwrap_or_default();
+            if !intact || offset > 0 && expected != Some(crc_before(before)) {
+                return Ok(Turn::Changed);
+            }
+            source.size = source.size.max(offset + window.len() as u64);
+            match lines::split(window, source.in_part, window.len() == line_max) {
+                Split::Lines(len) => {
+                    filler.push_whole(source.id, offset, window.get(..len).unwrap_or_default());
+                    source.advance(offset + len as u64, read.get(..back + len).unwrap_or_default());
+                }
+                Split::LastPart(len) => {
+                    let part = window.get(..len).unwrap_or_default();
+                    filler.push_marked(source.id, offset, part, LineFlags::LAST);
+                    source.in_part = false;
+                    source.advance(offset + len as u64, read.get(..back + len).unwrap_or_default());
+                }
+                Split::Part if window.last() == Some(&0) && body.is_unwritten(source.offset)? => {
+                    source.leave_unwritten();
+                    return Ok(Turn::CaughtUp);
+                }
+                Split::Part => {
+                    let flags = if source.in_part { LineFlags::MIDDLE } else { LineFlags::FIRST };
+                    filler.push_marked(source.id, offset, window, flags);
+                    source.in_part = true;
+                    source.advance(offset + window.len() as u64, read);
+                }
+                Split::Incomplete if window.len() < window_max => {
+                    source.searched = offset + window.len() as u64;
+                    return Ok(Turn::CaughtUp);
+                }
+                Split::Incomplete => {
+                    source.searched = source.searched.max(offset + window.len() as u64);
+                    if !self.long_line(body, source, line_max, filler)? {
+                        return Ok(Turn::CaughtUp);
+                    }
+                }
+            }
+        }
+        Ok(Turn::More)
+    }
+
+    /// Whether the fingerprint still holds; widens it where the file has grown.
+    fn is_same_beginning(&mut self, body: &mut Body<'_>, size: u64, source: &mut Source) -> io::Result<bool> {
+        let start = self.read(body, 0, FINGERPRINT_BYTES)?;
+        let is_other = source.fingerprint.len > 0 && source.fingerprint.compare(start) != Likeness::Equal;
+        if is_other && !source.may_be_another(size) {
+            return Ok(false);
+        }
+        if is_other {
+            source.searched = 0;
+        }
+        if source.offset == 0 && !source.wide && matches!(start, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
+            source.wide = true;
+            tracing::warn!(
+                path = %source.path.display(),
+                "begins with a byte-order mark of UTF-16: its lines are cut at each byte 0x0a, which is not where they \
+                 end; let its writer write UTF-8"
+            );
+        }
+        let print = Fingerprint::of_read(start, source.offset);
+        if is_other || print.len != source.fingerprint.len {
+            source.fingerprint = print;
+        }
+        Ok(true)
+    }
+
+    /// A line longer than the buffer: finds its end, from where the last look ended, and hands it on whole or its
+    /// first `line_max` bytes as a part. False where it has not ended yet.
+    fn long_line(
+        &mut self,
+        body: &mut Body<'_>,
+        source: &mut Source,
+        line_max: usize,
+        filler: &mut Filler,
+    ) -> io::Result<bool> {
+        let limit = source.offset + line_max as u64;
+        let end = loop {
+            if source.searched >= limit {
+                break None;
+            }
+            let want = (limit - source.searched).min(READ_BYTES as u64) as usize;
+            let chunk = self.read(body, source.searched, want)?;
+            match memchr::memchr(b'\n', chunk) {
+                Some(newline) => break Some(source.searched + newline as u64 + 1),
+                None if chunk.is_empty() => {
+                    source.size = source.size.max(source.searched);
+                    return Ok(false);
+                }
+                None => source.searched += chunk.len() as u64,
+            }
+        };
+        let to = end.unwrap_or(limit);
+        if end.is_none() && body.is_unwritten(source.offset)? {
+            source.leave_unwritten();
+            return Ok(false);
+        }
+        let mut line = vec![0; (to - source.offset) as usize];
+        body.read_exact_at(&mut line, source.offset)?;
+        // Read again in one piece: what was searched in chunks may have been overwritten since.
+        let ends = usize::from(end.is_some());
+        if ends != usize::from(line.last() == Some(&b'\n')) || lines::count(&line) as usize != ends {
+            source.searched = source.offset;
+            return Ok(false);
+        }
+        match (end, source.in_part) {
+            (Some(_), false) => filler.push_whole(source.id, source.offset, &line),
+            (Some(_), true) => filler.push_marked(source.id, source.offset, &line, LineFlags::LAST),
+            (None, false) => filler.push_marked(source.id, source.offset, &line, LineFlags::FIRST),
+            (None, true) => filler.push_marked(source.id, source.offset, &line, LineFlags::MIDDLE),
+        }
+        source.in_part = end.is_none();
+        source.size = source.size.max(to);
+        source.advance(to, &line);
+        Ok(true)
+    }
+
+    /// The rest of a finished file becomes a line without a newline. False where the file is not quiet after all.
+    pub(crate) fn unterminated_end(&mut self, source: &mut Source, filler: &mut Filler) -> io::Result<bool> {
+        let Some(file) = source.file.take() else {
+            return Ok(false);
+        };
+        let is_quiet = file.metadata().map(|meta| meta.len() == source.size);
+        let ended =
+            is_quiet.and_then(|quiet| Ok(quiet && self.last_line(&mut Body::Plain(&file), source, filler)?));
+        source.file = Some(file);
+        ended
+    }
+
+    /// What is behind the offset becomes a line without a newline, unless there is one.
+    fn last_line(
+        &mut self,
+        body: &mut Body<'_>,
+        source: &mut Source,
+        filler: &mut Filler,
+    ) -> io::Result<bool> {
+        let mut rest = vec![0; source.size.saturating_sub(source.offset) as usize];
+        body.read_exact_at(&mut rest, source.offset)?;
+        if matches!(body, Body::Plain(_)) && rest.iter().all(|byte| *byte == 0) {
+            // Allocated, and never written.
+            source.leave_unwritten();
+            return Ok(true);
+        }
+        if rest.is_empty() || lines::count(&rest) > 0 {
+            return Ok(false);
+        }
+        let flags = if source.in_part { LineFlags::LAST } else { LineFlags::WHOLE };
+        filler.push_marked(source.id, source.offset, &rest, flags.unterminated());
+        // The bytes before the new offset may reach back beyond the rest.
+        let before = match rest.len() < RESUME_POINT_BYTES {
+            true => {
+                let back = source.size.min(RESUME_POINT_BYTES as u64);
+                self.read(body, source.size - back, back as usize)?.to_vec()
+            }
+            false => rest,
+        };
+        source.in_part = false;
+        source.advance(source.size, &before);
+        source.unterminated = true;
+        Ok(true)
+    }
+
+    /// Sets the offset of a source that is not read from its beginning.
+    pub(crate) fn skip_to(&mut self, file: &File, source: &mut Source, offset: u64) -> io::Result<()> {
+        let back = offset.min(RESUME_POINT_BYTES as u64);
+        let before = self.read(&mut Body::Plain(file), offset - back, back as usize)?.to_vec();
+        source.resume_points.add(offset, &before);
+        (source.offset, source.searched) = (offset, offset);
+        source.in_part = false;
+        source.dirty = true;
+        Ok(())
+    }
+
+    /// The beginning of the line that `size` lies in: where reading from the end starts. A line longer than
+    /// `line_max` is entered at `size`.
+    pub(crate) fn last_line_start(&mut self, file: &File, size: u64, line_max: usize) -> io::Result<u64> {
+        let mut to = size;
+        while to > 0 && size - to < line_max as u64 {
+            let back = to.min(READ_BYTES as u64);
+            let chunk = self.read(&mut Body::Plain(file), to - back, back as usize)?;
+            if let Some(newline) = memchr::memrchr(b'\n', chunk) {
+                return Ok(to - back + newline as u64 + 1);
+            }
+            to -= back;
+        }
+        Ok(if to == 0 { 0 } else { size })
+    }
+
+    /// Reads up to `len` bytes at `at`; fewer only at the end.
+    fn read(&mut self, body: &mut Body<'_>, at: u64, len: usize) -> io::Result<&[u8]> {
+        let room = self.buffer.get_mut(..len).unwrap_or_default();
+        let got = read_full(&mut |into, at| body.read_at(into, at), room, at)?;
+        Ok(self.buffer.get(..got).unwrap_or_default())
+    }
+}
+
+/// A compressed file is a source that it was checked for, or one of which nothing was read, by its form; who else it is
+/// the check finds out.
+fn compare_compressed(form: Form, start: &[u8], source: &Source) -> Content {
+    let is_it = source.compressed.as_ref().is_some_and(|compressed| {
+        compressed.whole().is_none()
+            || compressed.form == form && source.fingerprint.compare(start) != Likeness::Differs
+    });
+    match is_it {
+        true => Content {
+            size: source.size,
+            fingerprint: Likeness::Equal,
+            before_offset: true,
+            point: Some(source.offset),
+        },
+        false => Content { size: 0, fingerprint: Likeness::Differs, before_offset: false, point: None },
+    }
+}

@@ -1,0 +1,175 @@
+//! The globs of a `[[follow]]`: which files they name, and into which folders a scan goes for them. Pure.
+
+use std::path::{Component, Path, PathBuf};
+
+use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+
+use crate::tail::error::TailError;
+
+/// Folders behind `**` that are walked: deeper ones are more likely a loop than logs.
+pub(crate) const DEPTH_MAX: usize = 32;
+
+/// The include and exclude globs of one `[[follow]]`.
+#[derive(Debug)]
+pub(crate) struct Globs {
+    pub(crate) includes: Vec<Include>,
+    exclude: GlobSet,
+    /// Below which folder links may lead.
+    pub(crate) symlinks: Option<PathBuf>,
+}
+
+/// One glob: a fixed folder, and a pattern for each level below it.
+#[derive(Debug)]
+pub(crate) struct Include {
+    pub(crate) root: PathBuf,
+    /// For the levels before `**`; the last is the file's own name.
+    levels: Vec<GlobMatcher>,
+    /// Any depth behind the levels.
+    any_depth: bool,
+    pub(crate) whole: GlobMatcher,
+    /// The file's own name has no wildcard, so that anything but a file there is worth a word.
+    pub(crate) literal_name: bool,
+    /// Nothing of it is a wildcard: a FIFO there is meant. One that a wildcard came across may be another's, and who
+    /// reads it takes the bytes away.
+    pub(crate) literal: bool,
+}
+
+impl Globs {
+    /// `symlinks`: below which folder symbolic links may lead.
+    pub(crate) fn new(
+        include: &[String],
+        exclude: &[String],
+        symlinks: Option<&Path>,
+    ) -> Result<Globs, TailError> {
+        Ok(Globs {
+            includes: include.iter().map(|glob| Include::new(glob)).collect::<Result<_, _>>()?,
+            exclude: excluded(exclude)?,
+            symlinks: symlinks.map(Path::to_owned),
+        })
+    }
+
+    /// An exclude is about the name, or, with a slash in it, about the whole path.
+    pub(crate) fn is_excluded(&self, path: &Path) -> bool {
+        self.exclude.is_match(path) || path.file_name().is_some_and(|name| self.exclude.is_match(name))
+    }
+}
+
+impl Include {
+    fn new(glob: &str) -> Result<Include, TailError> {
+        let path = Path::new(glob);
+        if !path.is_absolute() {
+            return Err(TailError::Relative(glob.to_owned()));
+        }
+        let mut parts: Vec<&str> = Vec::new();
+        for component in path.components() {
+            match component {
+                Component::Normal(part) => parts.extend(part.to_str()),
+                Component::RootDir => {}
+                _ => {
+                    let found = "`..` is not supported in a glob".to_owned();
+                    return Err(TailError::Glob { glob: glob.to_owned(), found });
+                }
+            }
+        }
+        if parts.is_empty() || glob.ends_with('/') {
+            let found = "names a folder, not files".to_owned();
+            return Err(TailError::Glob { glob: glob.to_owned(), found });
+        }
+        // An alternative with a slash in it spans levels: from there on nothing is pruned.
+        let braces = glob.find('{').is_some_and(|open| glob[open..].contains('/'));
+        let last = parts.len() - 1;
+        let fixed = parts.iter().take(last).take_while(|part| !is_wild(part)).count();
+        let mut root = PathBuf::from("/");
+        root.extend(parts.iter().take(fixed));
+        let below = parts.get(fixed..).unwrap_or_default();
+        let spans = |part: &&&str| part.contains("**") || braces && part.contains(['{', '}', ',']);
+        let any_depth = below.iter().any(|part| spans(&part));
+        let levels = below
+            .iter()
+            .take_while(|part| !spans(part))
+            .map(|part| Ok(literal_separator(part, glob)?.compile_matcher()))
+            .collect::<Result<_, TailError>>()?;
+        let clean = format!("/{}", parts.join("/"));
+        Ok(Include {
+            root,
+            levels,
+            any_depth,
+            whole: literal_separator(&clean, glob)?.compile_matcher(),
+            literal_name: parts.last().is_some_and(|name| !is_wild(name)),
+            literal: is_literal(glob),
+        })
+    }
+
+    /// Whether the glob names a file at `depth` below the root that a walk came to. The folders above were matched on
+    /// the way, so the last part alone decides: that is what an idle scan spends its time on.
+    pub(crate) fn names(&self, depth: usize, path: &Path) -> bool {
+        match self.levels.last() {
+            Some(last) if !self.any_depth => {
+                depth + 1 == self.levels.len() && path.file_name().is_some_and(|name| last.is_match(name))
+            }
+            _ => self.whole.is_match(path),
+        }
+    }
+
+    /// Whether the folder `path`, at `depth` below the root, can hold files that the glob names.
+    pub(crate) fn descends(&self, depth: usize, path: &Path) -> bool {
+        match self.levels.get(depth) {
+            // The last level is the file's own name, not a folder's.
+            Some(level) => {
+                (self.any_depth || depth + 1 < self.levels.len())
+                    && path.file_name().is_some_and(|name| level.is_match(name))
+            }
+            None => self.any_depth && depth < self.levels.len() + DEPTH_MAX,
+        }
+    }
+
+    /// Whether nothing but its depth keeps a folder at `depth` from being walked.
+    pub(crate) fn is_too_deep(&self, depth: usize) -> bool {
+        self.any_depth && depth >= self.levels.len() + DEPTH_MAX
+    }
+}
+
+fn is_wild(part: &str) -> bool {
+    part.contains(['*', '?', '[', '{', '\\'])
+}
+
+/// Whether it names one path: characters in brackets of their own stand for themselves, as in the folder of a
+/// configuration that globs are relative to.
+fn is_literal(glob: &str) -> bool {
+    let mut rest = glob;
+    while let Some(at) = rest.find(['*', '?', '[', '{', '\\']) {
+        let mut chars = rest.get(at..).unwrap_or_default().chars();
+        if (chars.next(), chars.next().is_some(), chars.next()) != (Some('['), true, Some(']')) {
+            return false;
+        }
+        rest = chars.as_str();
+    }
+    true
+}
+
+fn literal_separator(pattern: &str, glob: &str) -> Result<Glob, TailError> {
+    GlobBuilder::new(pattern)
+        .literal_separator(true)
+        .build()
+        .map_err(|error| TailError::Glob { glob: glob.to_owned(), found: error.kind().to_string() })
+}
+
+fn excluded(globs: &[String]) -> Result<GlobSet, TailError> {
+    let mut set = GlobSetBuilder::new();
+    for glob in globs {
+        set.add(literal_separator(glob, glob)?);
+    }
+    set.build().map_err(|error| TailError::Glob { glob: globs.join(", "), found: error.kind().to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_globs_are_refused() {
+        for glob in ["relative/*", "/a/[", "/a/../b", "/a/"] {
+            assert!(Include::new(glob).is_err(), "{glob}");
+        }
+    }
+}

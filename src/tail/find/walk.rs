@@ -1,0 +1,422 @@
+//! Finds the files that globs name, by walking folders.
+//!
+//! Bounded: 32 folders deep behind `**`, 1,000,000 entries a scan. Never follows a symbolic link unless allowed, and
+//! never reports what lies in the data dir or is an output, whatever the globs say.
+
+use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, DirEntry, FileType, Metadata};
+use std::os::unix::fs::{DirEntryExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::tail::bytes::open::{Way, kind, leads_below};
+use crate::tail::bytes::stamp::{ctime_ns, mtime_ns};
+use crate::tail::error::TailError;
+use crate::tail::find::globs::{DEPTH_MAX, Globs, Include};
+use crate::tail::find::links::RealRoots;
+use crate::tail::find::refused::Refused;
+use crate::unreadable::WhyUnreadable;
+
+/// Entries looked at in one scan: a glob over a whole disk must not take minutes.
+const ENTRIES_MAX: usize = 1_000_000;
+
+/// A file that a walk came across.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) path: PathBuf,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) size: u64,
+    pub(crate) mtime_ns: i64,
+    pub(crate) ctime_ns: i64,
+    /// Which `[[follow]]` names it; `None` for a file that none names, with the inode of a source.
+    pub(crate) follow: Option<u16>,
+    /// Whether it may become a source: there are no more than 10,000 of them.
+    pub(crate) has_place: bool,
+    /// Whether the scan before could not read it.
+    pub(crate) was_refused: bool,
+}
+
+/// What a walk saw besides files.
+#[derive(Debug, Default)]
+pub(crate) struct Walked {
+    /// Folders walked, with their inodes, for the watcher.
+    pub(crate) folders: HashMap<PathBuf, u64>,
+    /// Folders that could not be listed: what was in them is not known to be gone.
+    pub(crate) unlisted: Vec<PathBuf>,
+    /// What cannot be followed, and why.
+    pub(crate) refused: Refused,
+    /// FIFOs that a glob names by their whole path.
+    pub(crate) fifos: Vec<Found>,
+    /// Links that are another name of what is followed anyway.
+    pub(crate) other_names: u64,
+    entries: usize,
+}
+
+/// All globs, and what is never followed.
+#[derive(Debug)]
+pub(crate) struct Discover {
+    pub(crate) follows: Vec<Globs>,
+    never: Vec<PathBuf>,
+}
+
+impl Discover {
+    /// `follows`: include, exclude, below which folder symbolic links may lead.
+    pub(crate) fn new<'a>(
+        follows: impl Iterator<Item = (&'a [String], &'a [String], Option<&'a Path>)>,
+        never: &[PathBuf],
+    ) -> Result<Discover, TailError> {
+        let follows = follows
+            .map(|(include, exclude, symlinks)| Globs::new(include, exclude, symlinks))
+            .collect::<Result<_, TailError>>()?;
+        let mut never: Vec<PathBuf> = never.to_vec();
+        // The same under the name that a walk from the real folder would see.
+        never.extend(never.clone().iter().filter_map(|path| fs::canonicalize(path).ok()));
+        Ok(Discover { follows, never })
+    }
+
+    /// Which `[[follow]]` names a file, if one does.
+    pub(crate) fn names(&self, path: &Path) -> Option<u16> {
+        let at = self.follows.iter().position(|globs| {
+            !globs.is_excluded(path) && globs.includes.iter().any(|include| include.whole.is_match(path))
+        })?;
+        (!self.is_never(path)).then_some(at as u16)
+    }
+
+    /// How a file is opened that a walk found, for the `[[follow]]` that names it.
+    pub(crate) fn way<'a>(&'a self, follow: Option<u16>, path: &Path) -> Way<'a> {
+        let follow = follow.and_then(|at| self.follows.get(usize::from(at)));
+        if let Some(root) = follow.and_then(|globs| globs.symlinks.as_deref()) {
+            return Way::Links(root);
+        }
+        let roots =
+            self.follows.iter().flat_map(|globs| &globs.includes).map(|include| include.root.as_path());
+        // What a record names that no glob is about any more is opened without any link.
+        let root = roots.filter(|root| path.starts_with(root)).max_by_key(|root| root.as_os_str().len());
+        Way::Straight(root.unwrap_or(Path::new("/")))
+    }
+
+    pub(crate) fn is_never(&self, path: &Path) -> bool {
+        self.never.iter().any(|never| path.starts_with(never))
+    }
+
+    /// All globs in their order, each with its section and the number of that.
+    pub(crate) fn includes(&self) -> impl Iterator<Item = (u16, &Globs, &Include)> {
+        let sections = self.follows.iter().zip(0..);
+        sections.flat_map(|(globs, number)| globs.includes.iter().map(move |one| (number, globs, one)))
+    }
+
+    /// Walks all folders. Calls `visit` with each file that a glob names, and with those whose inode `is_known`.
+    pub(crate) fn walk(&self, is_known: &dyn Fn(u64) -> bool, visit: &mut dyn FnMut(Found)) -> Walked {
+        let mut walk = self.begin(is_known, visit);
+        for (number, globs, include) in self.includes() {
+            walk.folder(&include.root, number, globs, include, 0, &mut Vec::new());
+        }
+        walk.walked
+    }
+
+    /// Walks for each glob apart. What a link is another name of is decided by all of them, as it is in [`Self::walk`].
+    pub(crate) fn walk_each(&self) -> Vec<(u64, Walked)> {
+        let walk = |(number, globs, include): (u16, &Globs, &Include)| {
+            let mut files = 0;
+            let mut visit = |_| files += 1;
+            let mut walk = self.begin(&|_| false, &mut visit);
+            walk.folder(&include.root, number, globs, include, 0, &mut Vec::new());
+            let walked = walk.walked;
+            (files, walked)
+        };
+        self.includes().map(walk).collect()
+    }
+
+    fn begin<'a>(&'a self, is_known: &'a dyn Fn(u64) -> bool, visit: &'a mut dyn FnMut(Found)) -> Walk<'a> {
+        let never = self.never.iter().filter_map(|path| fs::metadata(path).ok());
+        Walk {
+            discover: self,
+            never: never.map(|meta| (meta.dev(), meta.ino())).collect(),
+            is_known,
+            visit,
+            walked: Walked::default(),
+            roots: OnceCell::new(),
+        }
+    }
+}
+
+struct Walk<'a> {
+    discover: &'a Discover,
+    never: HashSet<(u64, u64)>,
+    is_known: &'a dyn Fn(u64) -> bool,
+    visit: &'a mut dyn FnMut(Found),
+    walked: Walked,
+    /// Looked up where a link asks for them.
+    roots: OnceCell<RealRoots>,
+}
+
+impl Walk<'_> {
+    /// `chain`: the folders above, so that a link to one of them ends there.
+    fn folder(
+        &mut self,
+        folder: &Path,
+        number: u16,
+        globs: &Globs,
+        include: &Include,
+        depth: usize,
+        chain: &mut Vec<(u64, u64)>,
+    ) {
+        let listed = fs::metadata(folder).and_then(|meta| Ok((meta, fs::read_dir(folder)?)));
+        let (meta, entries) = match listed {
+            Ok(listed) => listed,
+            Err(error) => {
+                // A fixed folder that is not there yet is normal: it is waited for.
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    self.refuse(folder, WhyUnreadable::System, || {
+                        format!("list {}: {error}", folder.display())
+                    });
+                }
+                self.walked.unlisted.push(folder.to_owned());
+                return;
+            }
+        };
+        let id = (meta.dev(), meta.ino());
+        if self.never.contains(&id) || self.discover.is_never(folder) || chain.contains(&id) {
+            return;
+        }
+        self.walked.folders.insert(folder.to_owned(), meta.ino());
+        chain.push(id);
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    self.refuse(folder, WhyUnreadable::System, || {
+                        format!("list {}: {error}", folder.display())
+                    });
+                    self.walked.unlisted.push(folder.to_owned());
+                    break;
+                }
+            };
+            self.walked.entries += 1;
+            if self.walked.entries > ENTRIES_MAX {
+                self.refuse(folder, WhyUnreadable::TooMany, || {
+                    format!("list {}: more than {ENTRIES_MAX} entries in one scan", folder.display())
+                });
+                self.walked.unlisted.push(folder.to_owned());
+                break;
+            }
+            let Ok(file_type) = entry.file_type() else {
+                continue;
+            };
+            self.entry(&entry, file_type, number, globs, include, depth, chain);
+        }
+        chain.pop();
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one step of a recursion, with where it is")]
+    fn entry(
+        &mut self,
+        entry: &DirEntry,
+        found: FileType,
+        number: u16,
+        globs: &Globs,
+        include: &Include,
+        depth: usize,
+        chain: &mut Vec<(u64, u64)>,
+    ) {
+        let path = &*entry.path();
+        // A link is only looked through where that is allowed; its target then is what it is.
+        let target = globs
+            .symlinks
+            .as_deref()
+            .filter(|_| found.is_symlink())
+            .and_then(|root| fs::symlink_metadata(leads_below(root, path)?).ok());
+        let found = target.as_ref().map_or(found, Metadata::file_type);
+        if found.is_dir() {
+            if include.descends(depth, path) {
+                self.folder(path, number, globs, include, depth + 1, chain);
+            } else if include.is_too_deep(depth) {
+                self.too_deep(path);
+            } else if include.literal_name && include.whole.is_match(path) && !globs.is_excluded(path) {
+                self.refuse(path, WhyUnreadable::NotAFile, || {
+                    format!("open {}: a folder, not a regular file", path.display())
+                });
+            }
+            return;
+        }
+        let named = include.names(depth, path) && !globs.is_excluded(path);
+        let known = found.is_file() && (self.is_known)(entry.ino());
+        if !(named || known) || self.discover.is_never(path) {
+            return;
+        }
+        let is_fifo = found.is_fifo() && include.literal;
+        if !found.is_file() && !is_fifo {
+            if found.is_symlink() && self.is_other_name(path) {
+                self.walked.other_names += 1;
+                return;
+            }
+            let hint = if found.is_fifo() { "; `include` must name its whole path" } else { "" };
+            let why = if found.is_symlink() { WhyUnreadable::Link } else { WhyUnreadable::NotAFile };
+            self.refuse(path, why, || {
+                format!("open {}: {}, not a regular file{hint}", path.display(), kind(found))
+            });
+            return;
+        }
+        // A file that vanished between listing and looking is normal.
+        let Some(meta) = target.or_else(|| entry.metadata().ok()).filter(|meta| meta.file_type() == found)
+        else {
+            return;
+        };
+        if self.never.contains(&(meta.dev(), meta.ino())) {
+            return;
+        }
+        let found = Found {
+            path: path.to_owned(),
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.len(),
+            mtime_ns: mtime_ns(&meta),
+            ctime_ns: ctime_ns(&meta),
+            follow: named.then_some(number),
+            has_place: true,
+            was_refused: false,
+        };
+        match is_fifo {
+            true => self.walked.fifos.push(found),
+            false => (self.visit)(found),
+        }
+    }
+
+    /// Whether a link leads to what is followed anyway.
+    fn is_other_name(&self, link: &Path) -> bool {
+        let follows = &self.discover.follows;
+        let roots = self.roots.get_or_init(|| RealRoots::of(follows));
+        roots.find_without(link, follows, &|path| self.discover.is_never(path))
+    }
+
+    /// Once for all that lie in the same folder, however many they are.
+    fn too_deep(&mut self, path: &Path) {
+        let folder = path.parent().unwrap_or(path);
+        self.refuse(folder, WhyUnreadable::TooDeep, || {
+            format!(
+                "list {}: deeper than {DEPTH_MAX} folders behind `**`; a glob that names more of the way reaches it",
+                path.display()
+            )
+        });
+    }
+
+    fn refuse(&mut self, path: &Path, why: WhyUnreadable, found: impl FnOnce() -> String) {
+        self.walked.refused.add(path, why, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(
+        globs: &[&str],
+        exclude: &[&str],
+        links: Option<&Path>,
+        never: &[PathBuf],
+    ) -> (Vec<PathBuf>, Walked) {
+        let strings = |globs: &[&str]| globs.iter().map(|glob| (*glob).to_owned()).collect::<Vec<_>>();
+        let (include, exclude) = (strings(globs), strings(exclude));
+        let follows = [(include.as_slice(), exclude.as_slice(), links)];
+        let discover = Discover::new(follows.into_iter(), never).unwrap();
+        let mut files = Vec::new();
+        let walked = discover.walk(&|_| false, &mut |found| files.push(found.path));
+        files.sort();
+        (files, walked)
+    }
+
+    fn why(walked: &Walked) -> String {
+        walked.refused.named().map(|(_, why)| why.to_string()).collect::<Vec<_>>().join("\n")
+    }
+
+    fn tree(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x\n").unwrap();
+        }
+        dir
+    }
+
+    #[track_caller]
+    fn check(files: &[&str], glob: &str, exclude: &[&str], expected: &[&str]) {
+        let dir = tree(files);
+        let glob = dir.path().join(glob);
+        let (found, _) = found(&[glob.to_str().unwrap()], exclude, None, &[]);
+        let expected: Vec<_> = expected.iter().map(|file| dir.path().join(file)).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn globs_name_files_level_by_level() {
+        let files = ["a/hourly/1/x", "a/hourly/2/y", "b/hourly/1/z", "b/daily/1/w", "a/hourly/1/deep/v"];
+        check(&files, "*/hourly/*/*", &[], &["a/hourly/1/x", "a/hourly/2/y", "b/hourly/1/z"]);
+        check(&files, "a/hourly/**", &[], &["a/hourly/1/deep/v", "a/hourly/1/x", "a/hourly/2/y"]);
+        check(&files, "**/v", &[], &["a/hourly/1/deep/v"]);
+        check(&files, "a/hourly/1/x", &[], &["a/hourly/1/x"]);
+        check(&files, "{a/hourly,b/daily}/1/?", &[], &["a/hourly/1/x", "b/daily/1/w"]);
+        check(&files, "*/hourly/*/*", &["y", "**/b/**"], &["a/hourly/1/x"]);
+    }
+
+    #[test]
+    fn links_are_refused_unless_allowed_and_loops_end() {
+        let dir = tree(&["real/a.log", "logs/b.log"]);
+        let logs = dir.path().join("logs");
+        std::os::unix::fs::symlink(dir.path().join("real/a.log"), logs.join("link.log")).unwrap();
+        std::os::unix::fs::symlink(&logs, logs.join("loop")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("real"), logs.join("folder")).unwrap();
+        let glob = logs.join("**/*.log");
+        let (files, walked) = found(&[glob.to_str().unwrap()], &[], None, &[]);
+        assert_eq!(files, [logs.join("b.log")]);
+        assert!(why(&walked).contains("a symbolic link"));
+        let (files, _) = found(&[glob.to_str().unwrap()], &[], Some(dir.path()), &[]);
+        assert_eq!(files, [logs.join("b.log"), logs.join("folder/a.log"), logs.join("link.log")]);
+        // Both lead out of the folder where links may lead.
+        let (files, walked) = found(&[glob.to_str().unwrap()], &[], Some(&logs), &[]);
+        assert_eq!(files, [logs.join("b.log")]);
+        assert!(walked.refused.named().any(|refused| *refused.0 == logs.join("link.log")));
+    }
+
+    #[test]
+    fn the_data_dir_and_outputs_are_never_found() {
+        let dir = tree(&["a.log", "data/b.log", "out.log"]);
+        fs::hard_link(dir.path().join("out.log"), dir.path().join("same.log")).unwrap();
+        let glob = dir.path().join("**/*.log");
+        let never = [dir.path().join("data"), dir.path().join("out.log")];
+        let (files, _) = found(&[glob.to_str().unwrap()], &[], None, &never);
+        assert_eq!(files, [dir.path().join("a.log")]);
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_with_a_reason() {
+        let dir = tree(&["a.log/inside"]);
+        let (files, walked) = found(&[dir.path().join("a.log").to_str().unwrap()], &[], None, &[]);
+        assert!(files.is_empty());
+        assert!(why(&walked).contains("a folder, not a regular file"));
+        let (_, walked) = found(&[dir.path().join("a.log").to_str().unwrap()], &["a.log"], None, &[]);
+        assert_eq!(walked.refused.files(), 0, "excluded");
+        let (_, walked) = found(&["/nowhere-at-all/x*"], &[], None, &[]);
+        assert_eq!((walked.refused.files(), walked.unlisted.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_fifo_is_meant_only_by_a_glob_that_is_its_path() {
+        let dir = tree(&["[x]/file"]);
+        let path = dir.path().join("[x]/fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+            .unwrap();
+        let folder = globset::escape(dir.path().join("[x]").to_str().unwrap());
+        let (files, walked) = found(&[&format!("{folder}/fifo")], &[], None, &[]);
+        assert_eq!((files.len(), walked.fifos.len(), walked.refused.files()), (0, 1, 0));
+        assert_eq!((&walked.fifos[0].path, walked.fifos[0].follow), (&path, Some(0)));
+        for wild in ["fif?", "f*", "{fifo,file}", "[f]i[f-g]o"] {
+            let (_, walked) = found(&[&format!("{folder}/{wild}")], &[], None, &[]);
+            assert_eq!(walked.fifos.len(), 0, "{wild}");
+            assert!(why(&walked).contains("a FIFO, not a regular file; `include` must name"), "{wild}");
+        }
+        let (_, walked) = found(&[&format!("{folder}/fifo")], &["fifo"], None, &[]);
+        assert_eq!((walked.fifos.len(), walked.refused.files()), (0, 0), "excluded");
+    }
+}

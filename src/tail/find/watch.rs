@@ -1,0 +1,132 @@
+//! inotify, as a hint: which path changed, or that some name did.
+//!
+//! The channel holds 1,024 hints; more are dropped, and the next scan finds what they were about. At most 4,096
+//! folders are watched; the others have the scan. An error here is never more than a later look.
+
+use notify::event::{EventKind, ModifyKind};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use crate::tail::bell::Bell;
+
+/// Hints that wait for the worker: more than it takes between two turns, less than memory would notice.
+const HINTS_MAX: usize = 1_024;
+/// Half of what old kernels allow a user in inotify watches.
+const FOLDERS_MAX: usize = 4_096;
+
+/// Watches folders and passes hints on.
+pub(crate) struct Watch {
+    watcher: Option<RecommendedWatcher>,
+    /// With their inodes: a folder made again under the same name needs a watch of its own.
+    folders: HashMap<PathBuf, u64>,
+    names_changed: Arc<AtomicBool>,
+    told: bool,
+}
+
+/// Wakes the worker, and tells it what for.
+#[derive(Clone, Debug)]
+pub(crate) struct Wake(SyncSender<PathBuf>, Bell);
+
+impl Wake {
+    /// Wakes the worker. A full channel means that it is awake.
+    pub(crate) fn wake(&self) {
+        self.hint(PathBuf::new());
+    }
+
+    /// False where it has too much to look at already.
+    fn hint(&self, path: PathBuf) -> bool {
+        let sent = self.0.try_send(path).is_ok();
+        self.1.ring();
+        sent
+    }
+}
+
+impl Watch {
+    /// A watch on nothing yet, how to wake the worker, and where it hears of paths; an empty one only wakes.
+    pub(crate) fn new(bell: Bell) -> (Watch, Wake, Receiver<PathBuf>) {
+        let (hints, received) = sync_channel(HINTS_MAX);
+        let names_changed = Arc::new(AtomicBool::new(false));
+        let wake = Wake(hints, bell);
+        let (flag, sender) = (Arc::clone(&names_changed), wake.clone());
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            let Ok(event) = event else {
+                // The kernel's queue overflowed, or a watch broke.
+                flag.store(true, Ordering::Release);
+                sender.wake();
+                return;
+            };
+            // Our own opening and reading are events too: passing them on would wake us for ever.
+            let names = match event.kind {
+                EventKind::Access(_) => return,
+                EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_) | ModifyKind::Any) => {
+                    event.need_rescan()
+                }
+                _ => true,
+            };
+            if names {
+                flag.store(true, Ordering::Release);
+            }
+            for path in event.paths {
+                if !sender.hint(path) {
+                    flag.store(true, Ordering::Release);
+                }
+            }
+        });
+        let watcher = watcher
+            .inspect_err(
+                |error| tracing::warn!(%error, "no file events: changes are found by the scan alone"),
+            )
+            .ok();
+        let watch = Watch { watcher, folders: HashMap::new(), names_changed, told: false };
+        (watch, wake, received)
+    }
+
+    /// Whether a name changed, or hints were dropped, since the last call.
+    pub(crate) fn take_names_changed(&self) -> bool {
+        self.names_changed.swap(false, Ordering::AcqRel)
+    }
+
+    /// Watches exactly these folders. True where there are new ones: what happened in them before is for a scan.
+    pub(crate) fn set(&mut self, folders: &HashMap<PathBuf, u64>) -> bool {
+        let Some(watcher) = &mut self.watcher else {
+            return false;
+        };
+        self.folders.retain(|folder, inode| {
+            let keep = folders.get(folder) == Some(inode);
+            if !keep {
+                // A folder that was removed took its watch along.
+                let _ = watcher.unwatch(folder);
+            }
+            keep
+        });
+        let mut added = false;
+        for (folder, inode) in folders {
+            if self.folders.contains_key(folder) {
+                continue;
+            }
+            let watched = self.folders.len() < FOLDERS_MAX && add(watcher, folder, &mut self.told);
+            if watched {
+                self.folders.insert(folder.clone(), *inode);
+                added = true;
+            }
+        }
+        added
+    }
+}
+
+fn add(watcher: &mut RecommendedWatcher, folder: &Path, told: &mut bool) -> bool {
+    match watcher.watch(folder, RecursiveMode::NonRecursive) {
+        Ok(()) => true,
+        Err(error) => {
+            if !*told {
+                tracing::warn!(path = %folder.display(), %error, "no file events here: found by the scan alone");
+                *told = true;
+            }
+            false
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! One stream: bytes that come once and go into lines. Never a file that can be read again.
+//!
+//! What a file keeps for us, a stream has to keep itself: the incomplete last line is held in memory, up to
+//! `max_line_bytes`, then it becomes a part. Its checkpoint names it and counts its bytes; nothing is ever known again
+//! by it.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use memchr::memchr;
+use spillq_storage::{LineFlags, SourceId};
+
+use crate::tail::bytes::fill::Filler;
+use crate::tail::bytes::lines::{Split, split};
+use crate::tail::known::record::{RecordError, SourceRecord};
+use crate::tail::pipes::pipe::Pipe;
+use crate::tail::status::{SourceState, SourceStatus};
+use crate::unreadable::{Unreadable, WhyUnreadable};
+
+/// Above this an empty holder of incomplete lines is given back.
+const HOLDER_BYTES: usize = 256 * 1_024;
+
+/// Standard input, or a FIFO.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    /// Names it to the waiter.
+    pub(crate) key: u64,
+    /// `stdin`, or the path of the FIFO.
+    pub(crate) place: PathBuf,
+    /// Device and inode of a FIFO; `None` for standard input, which ends.
+    pub(crate) fifo: Option<(u64, u64)>,
+    /// `None` once it has ended.
+    pub(crate) pipe: Option<Pipe>,
+    /// It is to be read.
+    pub(crate) queued: bool,
+    /// Somebody has written, or had it open, since nobody had.
+    pub(crate) came: bool,
+    /// Its path leads to it no more: it ends with its last writer.
+    pub(crate) gone: bool,
+    pub(crate) error: Option<String>,
+    /// The log does not have its newest checkpoint.
+    pub(crate) dirty: bool,
+    /// From its first byte on, with what it is called in the log.
+    source: Option<(SourceId, PathBuf)>,
+    line_max: usize,
+    /// The end of the last line handed on.
+    offset: u64,
+    in_part: bool,
+    /// What stands behind it.
+    held: Vec<u8>,
+    /// No newline is in so many of them.
+    searched: usize,
+}
+
+impl Stream {
+    pub(crate) fn new(
+        key: u64,
+        place: PathBuf,
+        fifo: Option<(u64, u64)>,
+        pipe: Pipe,
+        line_max: usize,
+    ) -> Stream {
+        Stream {
+            key,
+            place,
+            fifo,
+            pipe: Some(pipe),
+            queued: false,
+            came: false,
+            gone: false,
+            error: None,
+            dirty: false,
+            source: None,
+            line_max,
+            offset: 0,
+            in_part: false,
+            held: Vec::new(),
+            searched: 0,
+        }
+    }
+
+    /// What it is called in the log, once it is there.
+    pub(crate) fn id(&self) -> Option<SourceId> {
+        self.source.as_ref().map(|source| source.0)
+    }
+
+    /// Bytes in memory that are no line yet.
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// It becomes a source. The time makes its name one of its own: offsets begin at 0 with each.
+    pub(crate) fn begin(&mut self, id: SourceId, now_ms: u64) {
+        let time = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(now_ms));
+        let mut name = self.place.clone().into_os_string();
+        name.push(format!("@{time}"));
+        self.source = Some((id, name.into()));
+    }
+
+    /// Bytes that came, into lines. It must have begun.
+    pub(crate) fn take(&mut self, bytes: &[u8], filler: &mut Filler) {
+        let Some(id) = self.id() else { return };
+        self.reserve(bytes.len());
+        self.held.extend_from_slice(bytes);
+        let mut from = 0;
+        loop {
+            let rest = self.held.get(from..).unwrap_or_default();
+            let window = rest.get(..self.line_max).unwrap_or(rest);
+            // A long line that grows is not searched from its beginning each time.
+            let known = self.searched.saturating_sub(from).min(window.len());
+            let is_cut = window.len() == self.line_max;
+            if !is_cut && memchr(b'\n', window.get(known..).unwrap_or_default()).is_none() {
+                break;
+            }
+            let len = match split(window, self.in_part, is_cut) {
+                Split::Lines(len) => {
+                    filler.push_whole(id, self.offset, window.get(..len).unwrap_or_default());
+                    len
+                }
+                Split::LastPart(len) => {
+                    let part = window.get(..len).unwrap_or_default();
+                    filler.push_marked(id, self.offset, part, LineFlags::LAST);
+                    self.in_part = false;
+                    len
+                }
+                Split::Part => {
+                    let flags = if self.in_part { LineFlags::MIDDLE } else { LineFlags::FIRST };
+                    filler.push_marked(id, self.offset, window, flags);
+                    self.in_part = true;
+                    window.len()
+                }
+                Split::Incomplete => break,
+            };
+            self.advance(len);
+            from += len;
+        }
+        self.held.drain(..from);
+        self.searched = self.held.len();
+        if self.held.capacity() > HOLDER_BYTES && self.held.len() < HOLDER_BYTES / 2 {
+            self.held.shrink_to(HOLDER_BYTES);
+        }
+    }
+
+    /// What is held becomes a part of its line, before it is as long as a part may be.
+    pub(crate) fn cut(&mut self, filler: &mut Filler) {
+        let flags = if self.in_part { LineFlags::MIDDLE } else { LineFlags::FIRST };
+        self.in_part |= self.hand_on(flags, filler);
+    }
+
+    /// Nobody writes the rest of the incomplete line: it is one without a newline.
+    pub(crate) fn end_line(&mut self, filler: &mut Filler) {
+        let flags = if self.in_part { LineFlags::LAST } else { LineFlags::WHOLE };
+        self.hand_on(flags.unterminated(), filler);
+        self.in_part = false;
+    }
+
+    fn hand_on(&mut self, flags: LineFlags, filler: &mut Filler) -> bool {
+        let held = std::mem::take(&mut self.held);
+        self.searched = 0;
+        let Some(id) = self.id().filter(|_| !held.is_empty()) else {
+            return false;
+        };
+        filler.push_marked(id, self.offset, &held, flags);
+        self.advance(held.len());
+        true
+    }
+
+    fn advance(&mut self, len: usize) {
+        self.offset += len as u64;
+        self.dirty = true;
+    }
+
+    /// Room for more: doubled as usual, but not past what a line may be.
+    fn reserve(&mut self, more: usize) {
+        let needed = self.held.len() + more;
+        if needed > self.held.capacity() {
+            let doubled = (2 * self.held.capacity()).min(self.line_max).max(needed);
+            self.held.reserve_exact(doubled - self.held.len());
+        }
+    }
+
+    /// Its checkpoint: that of a source which is never read again, as its bytes cannot be.
+    pub(crate) fn checkpoint(&self) -> Option<Result<(SourceId, Bytes), RecordError>> {
+        let (id, name) = self.source.as_ref()?;
+        Some(SourceRecord::of_finished(name, self.offset).encode().map(|record| (*id, record)))
+    }
+
+    pub(crate) fn status(&self) -> Option<SourceStatus> {
+        let (id, name) = self.source.as_ref()?;
+        let state = match (&self.error, &self.pipe) {
+            (Some(_), _) => SourceState::Failed,
+            (None, Some(_)) => SourceState::Stream,
+            (None, None) => SourceState::Ended,
+        };
+        Some(SourceStatus {
+            source: *id,
+            path: name.clone(),
+            offset: self.offset,
+            size: self.offset + self.held.len() as u64,
+            state,
+            rotated: false,
+            held_open: self.pipe.is_some(),
+            last_error: self.error.clone().map(|found| Unreadable { why: WhyUnreadable::System, found }),
+        })
+    }
+
+    /// For messages.
+    pub(crate) fn shown(&self) -> std::path::Display<'_> {
+        let name: &Path = self.source.as_ref().map_or(&self.place, |source| &source.1);
+        name.display()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tail::bytes::compress::Compressor;
+
+    /// Lines as they were handed on: part, whether it has no newline, offset and bytes.
+    fn lines(blocks: Filler) -> Vec<(Option<&'static str>, bool, u64, Vec<u8>)> {
+        let mut lines = Vec::new();
+        for block in blocks.finish(&mut Compressor::default()) {
+            let mut raw = &block.raw()[..];
+            for extent in block.extents() {
+                let (bytes, rest) = raw.split_at(extent.bytes as usize);
+                raw = rest;
+                let mut offset = extent.offset;
+                let mut left = bytes;
+                for nth in 1..=extent.lines {
+                    let len = if nth == extent.lines { left.len() } else { memchr(b'\n', left).unwrap() + 1 };
+                    let (line, more) = left.split_at(len);
+                    lines.push((extent.flags.part(), extent.flags.is_unterminated(), offset, line.to_vec()));
+                    offset += len as u64;
+                    left = more;
+                }
+            }
+        }
+        lines
+    }
+
+    fn stream(line_max: usize) -> Stream {
+        let pipe = Pipe::Ready(tempfile::tempfile().unwrap());
+        let mut stream = Stream::new(1, "stdin".into(), None, pipe, line_max);
+        stream.begin(SourceId(1), 0);
+        stream
+    }
+
+    #[test]
+    fn its_name_says_when_it_began() {
+        let stream = stream(8);
+        assert_eq!(stream.shown().to_string(), "stdin@1970-01-01T00:00:00.000Z");
+        assert_eq!(stream.checkpoint().unwrap().unwrap().0, SourceId(1));
+    }
+
+    #[test]
+    fn lines_longer_than_the_limit_are_cut_as_those_of_files_are() {
+        let mut stream = stream(8);
+        let mut filler = Filler::begin(0, 1 << 20);
+        stream.take(b"1234567\n12345678\n123456789abcdefgh\nx\ny", &mut filler);
+        stream.end_line(&mut filler);
+        let found = lines(filler);
+        let found: Vec<_> = found.iter().map(|line| (line.0, line.1, line.2, &line.3[..])).collect();
+        assert_eq!(
+            found,
+            [
+                (None, false, 0, &b"1234567\n"[..]),
+                (Some("first"), false, 8, b"12345678"),
+                (Some("last"), false, 16, b"\n"),
+                (Some("first"), false, 17, b"12345678"),
+                (Some("middle"), false, 25, b"9abcdefg"),
+                (Some("last"), false, 33, b"h\n"),
+                (None, false, 35, b"x\n"),
+                (None, true, 37, b"y"),
+            ]
+        );
+    }
+
+    proptest::proptest! {
+        /// However the bytes are cut on their way, the same lines come out of them.
+        #[test]
+        fn lines_do_not_depend_on_how_bytes_come(
+            bytes in proptest::collection::vec(proptest::prop_oneof![proptest::strategy::Just(b'\n'), 0_u8..], 0..200),
+            cuts in proptest::collection::vec(1_usize..40, 0..40),
+            line_max in 1_usize..30,
+        ) {
+            let mut whole = stream(line_max);
+            let mut at_once = Filler::begin(0, 1 << 20);
+            whole.take(&bytes, &mut at_once);
+            whole.end_line(&mut at_once);
+            let mut cut = stream(line_max);
+            let mut in_bits = Filler::begin(0, 1 << 20);
+            let mut rest = &bytes[..];
+            for len in cuts.into_iter().chain([usize::MAX]) {
+                let (piece, more) = rest.split_at(len.min(rest.len()));
+                cut.take(piece, &mut in_bits);
+                proptest::prop_assert!(cut.held() < line_max);
+                rest = more;
+            }
+            cut.end_line(&mut in_bits);
+            let (at_once, in_bits) = (lines(at_once), lines(in_bits));
+            let all: Vec<u8> = at_once.iter().flat_map(|line| line.3.clone()).collect();
+            proptest::prop_assert_eq!(&all, &bytes);
+            proptest::prop_assert_eq!(at_once, in_bits);
+        }
+    }
+}

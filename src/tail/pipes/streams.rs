@@ -1,0 +1,355 @@
+//! The streams: standard input and FIFOs, whose bytes cannot be read again.
+//!
+//! What is read of a stream and not yet durable is lost when the process dies, so little is: [`AT_RISK_BYTES`] of all
+//! streams wait for the log, and [`HELD_BYTES_MAX`] are incomplete lines. Nothing more is read while the log is full:
+//! then the pipe fills up, and its writer waits. A FIFO is a source by its inode, from its first byte on and for this
+//! run of the process; it does not end while the service runs. Standard input does.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use spillq_storage::SourceId;
+
+use crate::queue::Append;
+use crate::tail::bell::Bell;
+use crate::tail::bytes::fill::Filler;
+use crate::tail::bytes::open::open_fifo;
+use crate::tail::clock::Now;
+use crate::tail::error::TailError;
+use crate::tail::find::walk::Found;
+use crate::tail::pipes::pipe::{Nature, Pipe};
+use crate::tail::pipes::stream::Stream;
+use crate::tail::pipes::wait::{Edge, Waiter};
+use crate::tail::status::SourceStatus;
+use crate::tail::worker::Worker;
+use crate::unreadable::WhyUnreadable;
+
+/// FIFOs and standard input together: a descriptor each, and all of them share what may be held and be at risk.
+pub(crate) const STREAMS_MAX: usize = 64;
+/// Read of all streams and not yet answered by the log: a kill loses no more. As much as one append.
+const AT_RISK_BYTES: usize = 2 * 1_024 * 1_024;
+/// Bytes of all streams in one append, so that files come to theirs and two are in flight.
+const APPEND_BYTES: usize = AT_RISK_BYTES / 2;
+/// Incomplete lines of all streams together: one of the longest that there are. Above it the longest is cut.
+pub(crate) const HELD_BYTES_MAX: usize = spillq_storage::LINE_BYTES_MAX;
+/// One read: what a pipe holds.
+const READ_BYTES: usize = 64 * 1_024;
+
+/// All streams.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    waiter: Waiter,
+    streams: BTreeMap<u64, Stream>,
+    next_key: u64,
+    /// What is to be read, in turn.
+    ready: VecDeque<u64>,
+    buffer: Vec<u8>,
+    /// Last checkpoints of those that have ended.
+    finals: Vec<(SourceId, Bytes)>,
+}
+
+/// What reading needs to know.
+pub(crate) struct Turn<'a> {
+    pub(crate) now_ms: u64,
+    pub(crate) once: bool,
+    pub(crate) next_source: &'a mut SourceId,
+    /// Bytes that wait for the log.
+    pub(crate) at_risk: usize,
+}
+
+impl Streams {
+    pub(crate) fn new() -> io::Result<Streams> {
+        Ok(Streams {
+            waiter: Waiter::new()?,
+            streams: BTreeMap::new(),
+            next_key: 1,
+            ready: VecDeque::new(),
+            buffer: vec![0; READ_BYTES],
+            finals: Vec::new(),
+        })
+    }
+
+    /// Ends a wait of the tail.
+    pub(crate) fn bell(&self) -> Bell {
+        self.waiter.bell()
+    }
+
+    /// Streams that an earlier run did not read to their end: told, and forgotten with the first append.
+    pub(crate) fn forget(&mut self, id: SourceId, name: &Path, offset: u64, record: Bytes) {
+        tracing::warn!(
+            stream = %name.display(), stored_bytes = offset,
+            "a stream was being read when the last run died: what had been read of it and not stored is lost"
+        );
+        self.finals.push((id, record));
+    }
+
+    /// Begins with standard input.
+    ///
+    /// # Errors
+    /// When nothing can be read from it.
+    pub(crate) fn follow_input(&mut self, fd: BorrowedFd<'_>, line_max: usize) -> Result<(), TailError> {
+        let (pipe, nature) = Pipe::input(fd).map_err(TailError::Input)?;
+        match nature {
+            Nature::Ordinary => {}
+            Nature::Terminal => {
+                tracing::info!("standard input is a terminal: what is typed is taken in; Ctrl-D ends it");
+            }
+            Nature::Null => tracing::warn!(
+                "standard input is /dev/null: no line comes from it; pipe into spillq, or do not follow \"-\""
+            ),
+        }
+        self.tell("standard input");
+        self.begin("stdin".into(), None, pipe, line_max).map_err(TailError::Input)
+    }
+
+    fn tell(&self, what: &str) {
+        tracing::info!(
+            "{what} is followed: a line is safe once it is in the log; bytes that were read and not stored yet cannot be \
+             read again after a crash, unlike those of files"
+        );
+    }
+
+    fn begin(
+        &mut self,
+        place: PathBuf,
+        fifo: Option<(u64, u64)>,
+        pipe: Pipe,
+        line_max: usize,
+    ) -> io::Result<()> {
+        let key = self.next_key;
+        self.next_key += 1;
+        self.waiter.add(&pipe, key)?;
+        let mut stream = Stream::new(key, place, fifo, pipe, line_max);
+        stream.queued = true;
+        self.ready.push_back(key);
+        self.streams.insert(key, stream);
+        Ok(())
+    }
+
+    /// Notices what has become readable.
+    pub(crate) fn look(&mut self) {
+        if !self.streams.is_empty() {
+            let edges = self.waiter.look();
+            self.queue(edges);
+        }
+    }
+
+    /// Waits until something becomes readable, or the bell rings.
+    pub(crate) fn wait(&mut self, ms: u64) {
+        let edges = self.waiter.wait(ms);
+        self.queue(edges);
+    }
+
+    fn queue(&mut self, edges: Vec<Edge>) {
+        for edge in edges {
+            if let Some(stream) = self.streams.get_mut(&edge.key).filter(|stream| stream.pipe.is_some()) {
+                stream.came |= edge.hung_up;
+                if !std::mem::replace(&mut stream.queued, true) {
+                    self.ready.push_back(edge.key);
+                }
+            }
+        }
+    }
+
+    /// Something is there to be read.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    fn is_open(&self) -> bool {
+        self.streams.values().any(|stream| stream.pipe.is_some())
+    }
+
+    /// All have ended, and the log was told.
+    pub(crate) fn is_done(&self) -> bool {
+        !self.is_open() && self.finals.is_empty()
+    }
+
+    /// A FIFO is followed at this path.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        self.streams.values().any(|stream| stream.fifo.is_some() && stream.place == path)
+    }
+
+    /// Reads what is there into `filler`, in turn, unless too much waits for the log.
+    pub(crate) fn fill(&mut self, filler: &mut Filler, turn: &mut Turn<'_>) {
+        let bytes_max = AT_RISK_BYTES.saturating_sub(turn.at_risk).min(APPEND_BYTES);
+        let mut read = 0;
+        while read < bytes_max && !filler.is_full() {
+            let Some(key) = self.ready.pop_front() else {
+                break;
+            };
+            read += self.read(key, filler, turn);
+        }
+    }
+
+    fn read(&mut self, key: u64, filler: &mut Filler, turn: &mut Turn<'_>) -> usize {
+        let Some(stream) = self.streams.get_mut(&key) else { return 0 };
+        stream.queued = false;
+        let Some(pipe) = &mut stream.pipe else { return 0 };
+        let len = match pipe.read(&mut self.buffer) {
+            Ok(0) => {
+                let came = std::mem::take(&mut stream.came);
+                if stream.fifo.is_none() {
+                    tracing::info!("standard input has ended: all that came is taken in");
+                    self.end(key, filler);
+                } else if stream.gone || turn.once && came {
+                    self.end(key, filler);
+                } else {
+                    // Who writes next begins a line of its own.
+                    stream.end_line(filler);
+                }
+                return 0;
+            }
+            Ok(len) => len,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => {
+                tracing::error!(stream = %stream.shown(), %error, "a stream cannot be read any more, and ends here");
+                stream.error = Some(format!("read {}: {error}", stream.shown()));
+                self.end(key, filler);
+                return 0;
+            }
+        };
+        if len > 0 {
+            stream.came = true;
+            if stream.id().is_none() {
+                stream.begin(*turn.next_source, turn.now_ms);
+                turn.next_source.0 += 1;
+            }
+            stream.take(self.buffer.get(..len).unwrap_or_default(), filler);
+        }
+        stream.queued = true;
+        self.ready.push_back(key);
+        self.bound_held(filler);
+        len
+    }
+
+    /// Cuts the longest incomplete line where all together take too much.
+    fn bound_held(&mut self, filler: &mut Filler) {
+        let held: usize = self.streams.values().map(Stream::held).sum();
+        if held > HELD_BYTES_MAX
+            && let Some(longest) = self.streams.values_mut().max_by_key(|stream| stream.held())
+        {
+            longest.cut(filler);
+        }
+    }
+
+    fn end(&mut self, key: u64, filler: &mut Filler) {
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        stream.end_line(filler);
+        stream.pipe = None;
+        stream.dirty = false;
+        match stream.checkpoint() {
+            Some(Ok(last)) => self.finals.push(last),
+            Some(Err(error)) => tracing::error!(%error, "the checkpoint of a stream cannot be written"),
+            None => {}
+        }
+        // Those that ended are shown for a while; standard input that never was a source is not.
+        let ended = self.streams.values().filter(|stream| stream.pipe.is_none());
+        let surplus = ended.clone().count().saturating_sub(STREAMS_MAX);
+        let dropped: Vec<u64> = ended.map(|stream| stream.key).take(surplus).collect();
+        self.streams.retain(|key, stream| {
+            !dropped.contains(key)
+                && (stream.pipe.is_some() || stream.fifo.is_some() || stream.id().is_some())
+        });
+    }
+
+    /// All that are still open end here, as the process does.
+    pub(crate) fn end_all(&mut self, filler: &mut Filler) {
+        let open: Vec<u64> =
+            self.streams.values().filter(|stream| stream.pipe.is_some()).map(|stream| stream.key).collect();
+        for key in open {
+            self.end(key, filler);
+        }
+    }
+
+    /// Bytes of incomplete lines.
+    pub(crate) fn held(&self) -> usize {
+        self.streams.values().map(Stream::held).sum()
+    }
+
+    /// The checkpoints that go with the lines of this append.
+    pub(crate) fn give_checkpoints(&mut self, append: &mut Append) {
+        for stream in self.streams.values_mut() {
+            if !std::mem::take(&mut stream.dirty) {
+                continue;
+            }
+            match stream.checkpoint() {
+                Some(Ok(checkpoint)) => append.checkpoints.push(checkpoint),
+                Some(Err(error)) => tracing::error!(%error, "the checkpoint of a stream cannot be written"),
+                None => {}
+            }
+        }
+        append.forget.extend(self.finals.iter().map(|last| last.0));
+        append.checkpoints.append(&mut self.finals);
+    }
+
+    pub(crate) fn statuses(&self) -> impl Iterator<Item = SourceStatus> {
+        self.streams.values().filter_map(Stream::status)
+    }
+}
+
+impl Worker {
+    /// Begins with standard input, where it is to be followed.
+    pub(crate) fn follow_input(&mut self, fd: BorrowedFd<'_>) -> Result<(), TailError> {
+        match self.follows.iter().find(|follow| follow.stdin) {
+            Some(follow) => self.streams.follow_input(fd, follow.max_line_bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// The FIFOs that a scan found, of those that `include` names by their whole path.
+    pub(crate) fn meet_fifos(&mut self, found: Vec<Found>, unlisted: &[PathBuf]) {
+        for stream in self.streams.streams.values_mut() {
+            let Some(fifo) = stream.fifo.filter(|_| stream.pipe.is_some()) else { continue };
+            let is_there = found.iter().any(|found| (found.device, found.inode) == fifo)
+                || unlisted.iter().any(|folder| stream.place.starts_with(folder));
+            stream.gone = !is_there;
+            // Perhaps nobody writes to it: then it ends with this.
+            if stream.gone && !std::mem::replace(&mut stream.queued, true) {
+                self.streams.ready.push_back(stream.key);
+            }
+        }
+        for found in found {
+            // Where everything is read once, one that has ended is not begun again.
+            let once = self.once;
+            let count = self.streams.streams.values().filter(|stream| once || stream.pipe.is_some());
+            if count.clone().any(|stream| stream.fifo == Some((found.device, found.inode))) {
+                continue;
+            }
+            if count.count() >= STREAMS_MAX {
+                let why = format!("a FIFO more than the {STREAMS_MAX} streams that are followed at once");
+                self.refuse(&found.path, WhyUnreadable::TooMany, why);
+                continue;
+            }
+            if let Err(why) = self.follow_fifo(&found) {
+                self.refuse(&found.path, WhyUnreadable::System, why);
+            }
+        }
+    }
+
+    fn follow_fifo(&mut self, found: &Found) -> Result<(), String> {
+        use std::os::unix::fs::MetadataExt;
+        let way = self.discover.way(found.follow, &found.path);
+        let (file, meta) = open_fifo(&found.path, way).map_err(|error| error.to_string())?;
+        let line_max =
+            found.follow.and_then(|at| self.follows.get(usize::from(at))).map_or(1, |one| one.max_line_bytes);
+        let fifo = Some((meta.dev(), meta.ino()));
+        self.streams.tell(&format!("the FIFO {}", found.path.display()));
+        let begun = self.streams.begin(found.path.clone(), fifo, Pipe::fifo(file), line_max);
+        begun.map_err(|error| format!("watch {}: {error}", found.path.display()))
+    }
+
+    /// Reads what streams have; gives how many bytes of the append are theirs.
+    pub(crate) fn fill_streams(&mut self, filler: &mut Filler, now: Now) -> usize {
+        let before = filler.bytes();
+        let at_risk = self.streams_at_risk();
+        let mut turn =
+            Turn { now_ms: now.wall_ms, once: self.once, next_source: &mut self.next_source, at_risk };
+        self.streams.fill(filler, &mut turn);
+        filler.bytes() - before
+    }
+}

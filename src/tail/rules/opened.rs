@@ -1,0 +1,13 @@
+//! A file that a scan found and opened.
+
+use std::fs::File;
+
+use crate::tail::bytes::reader::Look;
+use crate::tail::find::walk::Found;
+
+/// A unidentified file that was opened.
+pub(crate) struct Opened {
+    pub(crate) found: Found,
+    pub(crate) file: File,
+    pub(crate) look: Look,
+}

@@ -1,0 +1,72 @@
+//! What to follow, and how.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Seconds between two scans by default: how long a line waits where no event tells of it, and with 10,000 files
+/// about 2 % of one core.
+pub const SCAN_INTERVAL: Duration = Duration::from_secs(1);
+/// `max_line_bytes` by default.
+pub const MAX_LINE_BYTES: usize = 8 * 1_024 * 1_024;
+/// `rotate_wait` by default: writers that were told to reopen their log have done so by then.
+pub const ROTATE_WAIT: Duration = Duration::from_secs(60);
+
+/// Where a file is first read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum From {
+    /// Its beginning.
+    #[default]
+    Beginning,
+    /// Its end, for files that exist at the first start of the store; others from their beginning.
+    End,
+}
+
+/// One set of globs and how its files are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Follow {
+    /// Absolute globs; `**` spans folders.
+    pub include: Vec<String>,
+    /// Standard input too.
+    pub stdin: bool,
+    /// Globs for names or whole paths that are left out.
+    pub exclude: Vec<String>,
+    /// Where files are first read from.
+    pub from: From,
+    /// Longer lines are cut into marked parts of this size; at most [`LINE_BYTES_MAX`].
+    pub max_line_bytes: usize,
+    /// How long a rotated or deleted file must be quiet before it is finished.
+    pub rotate_wait: Duration,
+    /// Symbolic links are followed as long as they end below this folder; none are without it.
+    pub symlinks: Option<PathBuf>,
+}
+
+impl Follow {
+    /// These globs with the defaults.
+    #[must_use]
+    pub fn new(include: Vec<String>) -> Follow {
+        Follow {
+            include,
+            stdin: false,
+            exclude: Vec::new(),
+            from: From::Beginning,
+            max_line_bytes: MAX_LINE_BYTES,
+            rotate_wait: ROTATE_WAIT,
+            symlinks: None,
+        }
+    }
+}
+
+/// What to follow, and how.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Sets of globs; a file that two of them name belongs to the first.
+    pub follows: Vec<Follow>,
+    /// Files and folders that are never followed: the data dir, the log, outputs.
+    pub never: Vec<PathBuf>,
+    /// Time between two scans.
+    pub scan_interval: Duration,
+    /// Read to the end, then end.
+    pub once: bool,
+    /// The store was just created: what [`From::End`] asks about.
+    pub first_start: bool,
+}

@@ -1,0 +1,258 @@
+//! The tail's thread: its start and stop, the waits between two rounds, and what others ask of it meanwhile.
+
+use std::fmt;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use rustix::process::{Resource, getrlimit};
+use spillq_storage::SourceId;
+
+use crate::queue::{Handle, Pulse};
+use crate::tail::clock::now;
+use crate::tail::error::TailError;
+use crate::tail::find::follows::Follows;
+use crate::tail::find::watch::{Wake, Watch};
+use crate::tail::settings::Settings;
+use crate::tail::status::Snapshot;
+use crate::tail::worker::{Step, Worker};
+
+/// The longest wait in one piece, so that a stop and a question for the status are heard.
+const WAIT_MAX: Duration = Duration::from_millis(100);
+/// How long a stop waits for the log. Nothing is lost by not waiting: the checkpoint is in the log.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+/// How long a question for the status waits before the last snapshot has to do.
+const STATUS_WAIT: Duration = Duration::from_millis(500);
+/// How long new follows wait for the tail to take them: longer than any turn, unless it hangs in a read.
+const TAKE_WAIT: Duration = Duration::from_secs(5);
+/// Below this limit of descriptors it is said: files that are rotated away may be lost before they are read.
+const OPEN_FEW: u64 = 1_024;
+/// Descriptors held where the limit is unlimited.
+const OPEN_MAX: u64 = 65_536;
+
+/// The running tail.
+pub struct TailHandle {
+    shared: Arc<Shared>,
+    wake: Wake,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    stop: AtomicBool,
+    done: AtomicBool,
+    ended: Mutex<bool>,
+    asked: AtomicBool,
+    has_ended: Condvar,
+    /// To be taken before anything more is read.
+    next: Mutex<Option<Follows>>,
+    taken: Condvar,
+    snapshot: Mutex<Arc<Snapshot>>,
+    published: Condvar,
+    pulse: Pulse,
+}
+
+/// The door.
+#[derive(Debug)]
+pub struct Tail;
+
+impl Tail {
+    /// Starts following. `known`: the checkpoints in the log; `next_source`: the first id that no source had yet.
+    ///
+    /// # Errors
+    /// When the settings do not make sense; nothing was read then.
+    pub fn start(
+        settings: Settings,
+        known: Vec<(SourceId, Bytes)>,
+        next_source: SourceId,
+        handle: Handle,
+    ) -> Result<TailHandle, TailError> {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(OPEN_MAX).min(OPEN_MAX);
+        if limit < OPEN_FEW {
+            let files = limit / 2;
+            tracing::warn!(
+                limit,
+                files,
+                "RLIMIT_NOFILE is low: at most {files} followed files are kept open"
+            );
+        }
+        let open_max = usize::try_from(limit / 2).unwrap_or(usize::MAX);
+        let mut worker = Worker::new(settings, known, next_source, handle, open_max, now())?;
+        worker.follow_input(std::io::stdin().as_fd())?;
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            done: AtomicBool::new(false),
+            ended: Mutex::new(false),
+            asked: AtomicBool::new(false),
+            next: Mutex::new(None),
+            taken: Condvar::new(),
+            snapshot: Mutex::new(Snapshot::empty()),
+            has_ended: Condvar::new(),
+            published: Condvar::new(),
+            pulse: Pulse::default(),
+        });
+        let (watch, wake, hints) = Watch::new(worker.streams.bell());
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("tail".to_owned())
+            .spawn(move || {
+                // Told on the way out whatever the way, so that nobody waits for a thread that panicked.
+                let _ended = Ended(&theirs);
+                run(worker, watch, &hints, &theirs);
+            })
+            .map_err(TailError::Thread)?;
+        Ok(TailHandle { shared, wake, thread: Mutex::new(Some(thread)) })
+    }
+}
+
+impl TailHandle {
+    /// Stops after the appends in flight, and waits for that 10 s at most; false where the thread hangs in a read and
+    /// was left behind. Nothing is lost either way.
+    pub fn stop(&self) -> bool {
+        self.shared.stop.store(true, Ordering::Release);
+        self.wake.wake();
+        let ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let (ended, _) = self
+            .shared
+            .has_ended
+            .wait_timeout_while(ended, 2 * STOP_WAIT, |ended| !*ended)
+            .unwrap_or_else(PoisonError::into_inner);
+        let has_ended = *ended;
+        drop(ended);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match thread {
+            Some(thread) if has_ended => thread.join().is_ok(),
+            _ => false,
+        }
+    }
+
+    /// Follows these from now on, and waits 5 s at most until the thread has taken them; false where it hangs in a
+    /// read, and takes them before it reads anything else. The last that were given count.
+    pub fn follow(&self, follows: Follows) -> bool {
+        let mut next = self.shared.next.lock().unwrap_or_else(PoisonError::into_inner);
+        *next = Some(follows);
+        self.wake.wake();
+        let waiting = self.shared.taken.wait_timeout_while(next, TAKE_WAIT, |next| next.is_some());
+        waiting.unwrap_or_else(PoisonError::into_inner).0.is_none()
+    }
+
+    /// Whether everything was read and stored, in once mode. Incomplete last lines stay unread.
+    #[must_use]
+    pub fn done(&self) -> bool {
+        self.shared.done.load(Ordering::Acquire)
+    }
+
+    /// Whether the thread has ended: stopped, done, or because the log closed.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For how long it has been at one turn, of a second at most where disks answer; `None` while it waits, for files
+    /// or for the log, or has ended.
+    #[must_use]
+    pub fn busy_ms(&self) -> Option<u64> {
+        self.shared.pulse.busy_ms(now().boot_ms)
+    }
+
+    /// What the tail is doing. Waits half a second at most, then answers with the last known.
+    #[must_use]
+    pub fn status(&self) -> Arc<Snapshot> {
+        let asked_at = SystemTime::now();
+        let snapshot = self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.asked.store(true, Ordering::Release);
+        self.wake.wake();
+        if self.has_ended() {
+            return Arc::clone(&snapshot);
+        }
+        let (snapshot, _) = self
+            .shared
+            .published
+            .wait_timeout_while(snapshot, STATUS_WAIT, |snapshot| snapshot.taken_at < asked_at)
+            .unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&snapshot)
+    }
+}
+
+impl Drop for TailHandle {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.wake.wake();
+    }
+}
+
+impl fmt::Debug for TailHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TailHandle").field("done", &self.done()).finish_non_exhaustive()
+    }
+}
+
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.has_ended.notify_all();
+    }
+}
+
+fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: &Shared) {
+    let mut scans = 0;
+    while !shared.stop.load(Ordering::Acquire) {
+        shared.pulse.busy(now().boot_ms);
+        if let Some(follows) = shared.next.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            worker.refollow(follows);
+            shared.taken.notify_all();
+        }
+        for path in hints.try_iter() {
+            worker.hint(&path);
+        }
+        worker.scan_wanted |= watch.take_names_changed();
+        let Ok(step) = worker.step(now()) else {
+            tracing::error!("the log is closed: nothing more is read");
+            break;
+        };
+        if worker.scan_number != scans {
+            scans = worker.scan_number;
+            worker.scan_wanted |= watch.set(&worker.folders);
+        }
+        if shared.asked.swap(false, Ordering::AcqRel) {
+            publish(&worker, shared);
+        }
+        if worker.once && worker.is_done() {
+            shared.done.store(true, Ordering::Release);
+            break;
+        }
+        shared.pulse.idle();
+        let waited = match step {
+            Step::Busy => Ok(()),
+            Step::WaitForLog => worker.retire(WAIT_MAX),
+            // In once mode the last answer is what everybody waits for.
+            Step::Idle if worker.once && worker.has_in_flight() => worker.retire(WAIT_MAX),
+            Step::Idle => {
+                worker.streams.wait(worker.idle_ms(now()).max(1));
+                Ok(())
+            }
+        };
+        if waited.is_err() {
+            tracing::error!("the log is closed: nothing more is read");
+            break;
+        }
+    }
+    shared.pulse.idle();
+    let until = Instant::now() + STOP_WAIT;
+    worker.close_streams(now(), until);
+    if worker.settle(until.saturating_duration_since(Instant::now())).is_err() {
+        tracing::info!("stopped before the log answered; the checkpoints in it say how far it came");
+    }
+    publish(&worker, shared);
+}
+
+fn publish(worker: &Worker, shared: &Shared) {
+    *shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(worker.snapshot());
+    shared.published.notify_all();
+}
