@@ -12,8 +12,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spillq_storage::{Seq, SeqRange};
 
-use crate::config::{Group, Overrides, Start, parse_duration};
+use crate::config::{Overrides, Start, parse_duration};
 use crate::messages::Format;
+use crate::queue::group_name;
 use crate::supervise::Cause;
 
 const EXAMPLES: &str = "\
@@ -947,14 +948,6 @@ fn count(text: &str) -> Result<u64, String> {
     text.replace('_', "")
         .parse()
         .map_err(|_| "not a number of lines; write it as 1000000 or 1_000_000".to_owned())
-}
-
-fn group_name(text: &str) -> Result<String, String> {
-    if Group::is_name(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("not a group's name; it takes 1 to 64 of a-z, 0-9, _ and -".to_owned())
-    }
 }
 
 fn place(text: &str) -> Result<Place, String> {

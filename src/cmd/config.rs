@@ -7,7 +7,7 @@ use std::path::Path;
 use super::output::{Output, say, say_json, wrote};
 use super::{Exit, Failure, settings};
 use crate::cli::{ConfigArgs, ConfigCommand, ConfigFileArgs};
-use crate::config::{DOCUMENTED, Kind, Loaded, Overrides, as_json, as_toml};
+use crate::config::{Kind, Loaded, Overrides, Word, as_json, as_toml, documented};
 use crate::http::{Client, ReloadJson};
 use crate::plain::escape_path;
 use crate::service::preview;
@@ -51,19 +51,15 @@ fn summary(loaded: &Loaded) -> Vec<String> {
     }
     for group in &settings.groups {
         let processor = match settings.processor(&group.name).map(|processor| &processor.kind) {
-            Some(Kind::Exec { command, .. }) => {
-                let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
-                format!("exec {}", words.join(" "))
-            }
-            Some(Kind::ExecStream { command, .. }) => {
-                let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
-                format!("exec-stream {}", words.join(" "))
+            Some(kind @ (Kind::Exec(to) | Kind::ExecStream(to))) => {
+                let words: Vec<_> = to.command.iter().map(|word| word.to_string_lossy()).collect();
+                format!("{} {}", kind.word().word(), words.join(" "))
             }
             Some(Kind::Redis(to)) => format!("redis {} on {}", to.stream, to.server),
             Some(Kind::Postgres(to)) => format!("postgres {} on {}", to.table, to.server),
             Some(Kind::Http(to)) => format!("http {}", to.url),
             Some(Kind::Stdout) => "stdout".to_owned(),
-            Some(Kind::File { path }) => format!("file {}", path.display()),
+            Some(Kind::File(to)) => format!("file {}", to.path.display()),
             None => "no processor: its lines wait".to_owned(),
         };
         lines.push(format!("group {}: {processor}", group.name));
@@ -112,7 +108,7 @@ fn init(path: &Path) -> Result<Exit, Failure> {
         }
     };
     let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(cannot)?;
-    file.write_all(DOCUMENTED.as_bytes()).map_err(cannot)?;
+    file.write_all(documented().as_bytes()).map_err(cannot)?;
     let path = escape_path(path);
     say(format!("{path}: written, every key with its default; `spillq config check {path}` after changes"))
 }

@@ -1,48 +1,50 @@
-//! Reading the configuration again while the service runs: what of it can change live, and what has changed. Pure but
-//! for reading the file.
+//! Reading the configuration again while the service runs: which changes take effect, and which need a restart.
 
 use std::collections::BTreeMap;
 
 use toml::Value;
 
-use super::settings::{Disk, Settings};
-use super::show::{Part, Section, parts};
-use super::{ConfigError, Loaded, Problem, Sources, check, load_from};
+use super::load::{Loaded, load_from};
+use super::problem::{ConfigError, Problem};
+use super::settings::Settings;
+use super::show::{Part, parts};
+use super::sources::Sources;
+use super::{check, keys};
 
-/// A configuration that was read again and is fit to be taken.
+/// A configuration that was read again and can take effect.
 #[derive(Clone, Debug)]
 pub struct Again {
-    /// What holds from now on: what cannot change live is as it was.
+    /// The settings from now on. Those that need a restart are as they were.
     pub settings: Settings,
-    /// What is different, and whether that holds.
+    /// What is different.
     pub changes: Vec<Change>,
-    /// What is odd but works, one sentence each.
+    /// What is unusual but works, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// One thing that is different.
+/// One difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Which setting, what it is now and what it was.
+    /// Which setting, its value and its value before.
     pub what: String,
-    /// It holds from the next start on only.
+    /// It takes effect at the next start.
     pub needs_restart: bool,
 }
 
-/// Checks `text`, the content of the configuration file, as [`super::load`] does, and compares it with what runs.
+/// Checks `text`, the content of the configuration file, as [`super::load`] does, and compares it with `running`.
 ///
 /// # Errors
-/// [`ConfigError::Problems`] with all that is wrong: nothing of it may be taken then.
+/// [`ConfigError::Problems`] with everything that is wrong: then nothing of it may take effect.
 pub fn load_again(sources: &Sources, text: &str, running: &Settings) -> Result<Again, ConfigError> {
     let refuse = |problems| ConfigError::Problems { file: sources.file.clone(), problems };
-    // What an editor leaves for a moment. Taken as it stands, it would end all that is followed and delivered.
+    // Some editors leave an empty file for a moment. It would end everything that is followed and delivered.
     if text.lines().map(str::trim_start).all(|line| line.is_empty() || line.starts_with('#')) {
         let expected = "sets nothing, which would end everything; the settings before it are kept".to_owned();
         return Err(refuse(vec![Problem { line: None, key: "the file".to_owned(), value: None, expected }]));
     }
     let Loaded { settings: written, origins, warnings, .. } = load_from(text, sources)?;
     let settings = live_part(running, &written);
-    // It was checked beside others than those that go on.
+    // It was checked together with settings that wait for a restart.
     let problems = check::problems(&settings, &origins);
     if !problems.is_empty() {
         return Err(refuse(problems));
@@ -54,43 +56,42 @@ pub fn load_again(sources: &Sources, text: &str, running: &Settings) -> Result<A
     Ok(Again { settings, changes, warnings })
 }
 
-/// What is listed here changes live; a key that is added later needs a restart until somebody makes it live.
+/// The written settings, but those that need a restart as they are running.
 fn live_part(running: &Settings, written: &Settings) -> Settings {
-    Settings {
-        stall_after: written.stall_after,
-        follow: written.follow.clone(),
-        groups: written.groups.clone(),
-        processors: written.processors.clone(),
-        // The reserve is a file that is set aside at the start.
-        disk: Disk { reserve: running.disk.reserve, ..written.disk },
-        ..running.clone()
+    let mut settings = written.clone();
+    for key in keys::settings().iter().filter(|key| !key.is_live) {
+        key.copy(running, &mut settings);
     }
+    settings
 }
 
 type Rows = BTreeMap<&'static str, Value>;
 
-/// Sections by a name that people know them by, each with its keys.
-type Sections = BTreeMap<String, (Section, Rows)>;
+/// Sections by the name that people know them by.
+type Sections = BTreeMap<String, (Part, Rows)>;
 
 /// What is different, a sentence each.
 fn differences(from: &Settings, to: &Settings) -> Vec<String> {
     let (before, now) = (named(from), named(to));
     let mut found = Vec::new();
-    for (name, (section, rows)) in &before {
+    for (name, (part, rows)) in &before {
         match now.get(name) {
-            None => found.push(format!("{name}: {}", gone(*section, rows))),
-            Some((_, new)) => found.extend(changed(*section, name, rows, new)),
+            None => found.push(format!("{name}: {}", gone(part, rows))),
+            Some((_, new)) => found.extend(changed(part, name, rows, new)),
         }
     }
     found.extend(now.keys().filter(|name| !before.contains_key(*name)).map(|name| format!("{name}: new")));
-    // What is shown nowhere, and the order in which files look for their section.
+    // Of some values not everything is shown.
     for processor in &to.processors {
-        let name = format!("processor of {}", processor.group);
-        let was = from.processor(&processor.group).is_some_and(|was| was != processor);
-        if was && before.get(&name) == now.get(&name) {
-            found.push(format!("{name}: changed where it is not shown"));
+        let Some(was) = from.processor(&processor.group) else { continue };
+        for key in keys::processor() {
+            if !key.is_same(was, processor) && key.show(was) == key.show(processor) {
+                let (group, key) = (&processor.group, key.name);
+                found.push(format!("processor of {group}: {key} changed where it is not shown"));
+            }
         }
     }
+    // Each file belongs to the first section that matches it.
     if found.is_empty() && from != to {
         found.push("the order of sections: changed".to_owned());
     }
@@ -99,53 +100,50 @@ fn differences(from: &Settings, to: &Settings) -> Vec<String> {
 
 fn named(settings: &Settings) -> Sections {
     let mut sections = BTreeMap::new();
-    for Part { section, rows, .. } in parts(settings) {
-        let rows: Rows = rows.into_iter().collect();
-        let name = match section {
-            Section::Follow => format!("follow {}", of(&rows, "include")),
-            Section::Group => format!("group {}", of(&rows, "name")),
-            Section::Processor => format!("processor of {}", of(&rows, "group")),
-            Section::Top | Section::Table(_) => section.name().to_owned(),
+    for mut part in parts(settings) {
+        let rows: Rows = std::mem::take(&mut part.rows).into_iter().collect();
+        let mut name = match part.name {
+            "follow" => format!("follow {}", of(&rows, "include")),
+            "group" => format!("group {}", of(&rows, "name")),
+            "processor" => format!("processor of {}", of(&rows, "group")),
+            name => name.to_owned(),
         };
-        let mut free = name.clone();
-        while sections.contains_key(&free) {
-            free.push_str(", again");
+        while sections.contains_key(&name) {
+            name.push_str(", again");
         }
-        sections.insert(free, (section, rows));
+        sections.insert(name, (part, rows));
     }
     sections
 }
 
-/// What a key says; nothing where it is not set.
+/// The value of a key; empty if it is not set.
 fn of(rows: &Rows, key: &str) -> String {
-    let said = |value: &Value| value.as_str().map_or(value.to_string(), str::to_owned);
-    rows.get(key).map(said).unwrap_or_default()
+    let shown = |value: &Value| value.as_str().map_or(value.to_string(), str::to_owned);
+    rows.get(key).map(shown).unwrap_or_default()
 }
 
-fn gone(section: Section, rows: &Rows) -> String {
-    match section {
-        Section::Follow => "gone; where its files were read to is kept".to_owned(),
-        Section::Group => {
+fn gone(part: &Part, rows: &Rows) -> String {
+    match part.name {
+        "follow" => "gone; the checkpoints of its files are kept".to_owned(),
+        "group" => {
             let group = of(rows, "name");
             format!("gone; its lines are kept until it is back or `spillq group remove {group}`")
         }
-        Section::Top | Section::Table(_) | Section::Processor => "gone".to_owned(),
+        _ => "gone".to_owned(),
     }
 }
 
-fn changed(section: Section, name: &str, before: &Rows, now: &Rows) -> Vec<String> {
-    let said = |rows: &Rows, key| rows.get(key).map_or("not set".to_owned(), Value::to_string);
+fn changed(part: &Part, name: &str, before: &Rows, now: &Rows) -> Vec<String> {
+    let shown = |rows: &Rows, key| rows.get(key).map_or("not set".to_owned(), Value::to_string);
     let keys = now.keys().chain(before.keys().filter(|key| !now.contains_key(*key)));
     let different = keys.filter(|key| before.get(*key) != now.get(*key));
     different
         .map(|key| {
-            let (is, was) = (said(now, key), said(before, key));
-            match section {
-                Section::Top => format!("{key} = {is}, was {was}"),
-                Section::Table(_) => format!("{name}.{key} = {is}, was {was}"),
-                Section::Follow | Section::Group | Section::Processor => {
-                    format!("{name}: {key} = {is}, was {was}")
-                }
+            let change = format!("{key} = {}, was {}", shown(now, key), shown(before, key));
+            match (name, part.is_repeated()) {
+                ("", _) => change,
+                (_, false) => format!("{name}.{change}"),
+                (_, true) => format!("{name}: {change}"),
             }
         })
         .collect()
@@ -207,7 +205,7 @@ command = ["cat"]
         check(
             &format!("{text}[[group]]\nname = \"b\"\n"),
             &[
-                "follow [\"/logs/*.log\"]: gone; where its files were read to is kept",
+                "follow [\"/logs/*.log\"]: gone; the checkpoints of its files are kept",
                 // Two groups share what leased lines may take.
                 "group a: batch.bytes = \"3MiB\", was \"4MiB\"",
                 "group a: batch.lines = 50, was 100",
@@ -281,7 +279,7 @@ command = ["cat"]
         let running = load_from(&with("env = { A = \"1\" }"), &sources()).unwrap().settings;
         let changes = load_again(&sources(), &with("env = { A = \"2\" }"), &running).unwrap().changes;
         let what: Vec<&str> = changes.iter().map(|change| change.what.as_str()).collect();
-        assert_eq!(what, ["processor of a: changed where it is not shown"], "a value is never shown");
+        assert_eq!(what, ["processor of a: env changed where it is not shown"], "a value is never shown");
     }
 
     #[test]
@@ -293,6 +291,6 @@ command = ["cat"]
         let running = load_from(&post("key=1"), &sources()).unwrap().settings;
         let changes = load_again(&sources(), &post("key=2"), &running).unwrap().changes;
         assert_eq!(changes.len(), 1, "{changes:?}");
-        assert_eq!(changes[0].what, "processor of a: changed where it is not shown");
+        assert_eq!(changes[0].what, "processor of a: url changed where it is not shown");
     }
 }

@@ -1,14 +1,15 @@
-//! What only several settings together show. Pure: nothing is looked up on disk.
+//! Checks across several settings. Pure: nothing is looked up on disk.
 
 use std::path::Path;
 use std::time::Duration;
 
+use super::origin::{Origin, Origins};
+use super::paths::{self, STDIN};
+use super::problem::Problem;
 use super::settings::{
-    Follow, Keep, Kind, LEASED_BYTES_MAX, LISTEN_MAX, LagPolicy, Listen, MIB, Order, Processor, STDIN,
-    Settings, WhenFull,
+    Follow, Keep, Kind, LEASED_BYTES_MAX, LagPolicy, Listen, Order, OutFile, Processor, Settings, WhenFull,
 };
-use super::value::{duration_text, size_text};
-use super::{Origin, Origins, Problem, paths};
+use super::value::{MIB, duration_text, size_text};
 
 /// All that does not fit together.
 pub(super) fn problems(settings: &Settings, origins: &Origins) -> Vec<Problem> {
@@ -210,11 +211,6 @@ fn listening(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>
             tell("http.listen", Some(address.to_string()), expected.to_owned());
         }
     }
-    for (key, count) in [("http.listen", http.listen.len()), ("http.hosts", http.hosts.len())] {
-        if count > LISTEN_MAX {
-            tell(key, None, format!("{count} entries, at most {LISTEN_MAX}"));
-        }
-    }
 }
 
 fn groups(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
@@ -289,8 +285,20 @@ fn processors(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem
                 },
             ));
         }
+        if let Kind::Redis(to) = &processor.kind
+            && to.server.user.is_some()
+            && to.password.is_none()
+        {
+            problems.push(problem(
+                origins,
+                &path("password"),
+                "processor.password",
+                None,
+                "the url names a user; write password = \"file:PATH\" or \"env:VARIABLE\"",
+            ));
+        }
         let once = match &processor.kind {
-            Kind::File { .. } => Some(("file", "a file")),
+            Kind::File(_) => Some(("file", "a file")),
             Kind::Redis(_) => Some(("redis", "a stream")),
             Kind::Postgres(_) => Some(("postgres", "a table")),
             _ => None,
@@ -306,8 +314,8 @@ fn processors(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem
                 format!("the group {} has order = \"none\"; {what} takes strict order", name()),
             ));
         }
-        if let Kind::File { path: file } = &processor.kind {
-            let same = |kind: &Kind| matches!(kind, Kind::File { path } if path == file);
+        if let Kind::File(OutFile { path: file }) = &processor.kind {
+            let same = |kind: &Kind| matches!(kind, Kind::File(other) if other.path == *file);
             if earlier().any(|earlier| same(&earlier.kind)) {
                 problems.push(problem(
                     origins,
@@ -353,7 +361,7 @@ fn loops(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
                 ));
             }
             for processor in &settings.processors {
-                if let Kind::File { path: file } = &processor.kind
+                if let Kind::File(OutFile { path: file }) = &processor.kind
                     && takes(include, follow, &paths::normal(file))
                 {
                     problems.push(problem(

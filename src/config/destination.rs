@@ -4,10 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::paths;
-use super::scalar::{text, word};
 use super::server::is_this_host;
-use super::settings::Word;
-use super::written::{Reader, Section};
+use super::word::Word;
 
 /// Headers whose values are secrets as a rule: they would show in `config show`.
 const SECRET_NAMES: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "x-clickhouse-key"];
@@ -18,7 +16,7 @@ const OWN_NAMES: [&str; 6] =
     ["content-length", "transfer-encoding", "content-encoding", "connection", "host", "idempotency-key"];
 
 /// Where a processor of kind `http` posts to, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Destination {
     /// `http://` or `https://`, without a user.
     pub url: Url,
@@ -35,7 +33,7 @@ pub struct Destination {
 }
 
 /// A URL whose query may hold a secret: shown without it, in `Debug` too.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Url(String);
 
 impl Url {
@@ -94,9 +92,10 @@ impl fmt::Display for SecretAt {
 }
 
 /// What the lines of a batch become in a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object a line.
+    /// One JSON object per line.
+    #[default]
     Ndjson,
     /// One JSON array of the same objects.
     Json,
@@ -110,9 +109,10 @@ impl Word for Format {
 }
 
 /// How the body of a request is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
     /// Not at all.
+    #[default]
     None,
     /// gzip.
     Gzip,
@@ -125,31 +125,7 @@ impl Word for Compression {
         &[("none", Compression::None), ("gzip", Compression::Gzip), ("zstd", Compression::Zstd)];
 }
 
-pub(super) fn destination<'a>(
-    reader: &mut Reader<'a>,
-    section: &mut Section<'a>,
-    folder: &Path,
-) -> Destination {
-    let mut to = Destination {
-        url: Url(String::new()),
-        format: Format::Ndjson,
-        compression: Compression::None,
-        headers: Vec::new(),
-        secret_headers: Vec::new(),
-        ca_file: None,
-    };
-    if !reader.get(section, "url", &mut to.url, text(url)) {
-        reader.missing(section, "url", "names no destination; write it as url = \"https://host/path\"");
-    }
-    reader.get(section, "format", &mut to.format, word);
-    reader.get(section, "compression", &mut to.compression, word);
-    reader.list(section, "headers", &mut to.headers, header);
-    reader.list(section, "secret_headers", &mut to.secret_headers, |written| secret_header(folder, written));
-    reader.get(section, "ca_file", &mut to.ca_file, text(|written| paths::path(folder, written).map(Some)));
-    to
-}
-
-fn url(written: &str) -> Result<Url, String> {
+pub(super) fn url(written: &str) -> Result<Url, String> {
     if written.contains(Url::HIDDEN) {
         return Err("the query is left out, as `spillq config show` does; write it out".to_owned());
     }
@@ -177,7 +153,7 @@ fn split(written: &str) -> Result<(String, &str), String> {
     Ok((name.to_owned(), value.trim()))
 }
 
-fn header(written: &str) -> Result<(String, String), String> {
+pub(super) fn header(written: &str) -> Result<(String, String), String> {
     let (name, value) = split(written)?;
     let lower = name.to_ascii_lowercase();
     if SECRET_NAMES.contains(&lower.as_str()) || SECRET_ENDS.iter().any(|end| lower.ends_with(end)) {
@@ -189,7 +165,7 @@ fn header(written: &str) -> Result<(String, String), String> {
     Ok((name, value.to_owned()))
 }
 
-fn secret_header(folder: &Path, written: &str) -> Result<(String, SecretAt), String> {
+pub(super) fn secret_header(folder: &Path, written: &str) -> Result<(String, SecretAt), String> {
     let (name, at) = split(written)?;
     let at = secret_at(folder, at)
         .map_err(|_| "says not where the secret is; write \"Name: file:PATH\" or \"Name: env:VARIABLE\"")?;
@@ -209,7 +185,8 @@ pub(super) fn secret_at(folder: &Path, written: &str) -> Result<SecretAt, String
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Kind, Sources, as_json, as_toml, load_text};
+    use super::super::load::load_text;
+    use super::super::{Kind, Sources, as_json, as_toml};
     use super::*;
 
     #[test]

@@ -4,6 +4,9 @@ use std::path::{Component, Path, PathBuf};
 
 use globset::{Glob, GlobBuilder};
 
+/// The name of standard input among globs. A file of that name is `./-`.
+pub const STDIN: &str = "-";
+
 /// A path, relative to `base` unless absolute. `..` stays: behind a symbolic link only the system knows what it
 /// means.
 pub(super) fn path(base: &Path, written: &str) -> Result<PathBuf, String> {
@@ -15,7 +18,7 @@ pub(super) fn path(base: &Path, written: &str) -> Result<PathBuf, String> {
 /// themselves.
 pub(super) fn include(base: &Path, written: &str) -> Result<String, String> {
     refuse_tilde(written)?;
-    if written == super::STDIN {
+    if written == STDIN {
         return Ok(written.to_owned());
     }
     if written.is_empty() {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// A server, and as whom to speak to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A server, and as whom to connect to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Server {
     /// As it was written.
     pub url: String,
@@ -32,13 +32,13 @@ pub enum Place {
     Unix(PathBuf),
 }
 
-impl Server {
-    /// Stands for one that could not be read, which was told: nothing is made of it.
-    pub(super) fn unread() -> Server {
-        let place = Place::Unix(PathBuf::new());
-        Server { url: String::new(), place, is_tls: false, user: None, database: None }
+impl Default for Place {
+    fn default() -> Place {
+        Place::Unix(PathBuf::new())
     }
+}
 
+impl Server {
     /// Without TLS, and not to this host alone.
     pub(super) fn is_plain_to_another_host(&self) -> bool {
         matches!(&self.place, Place::Tcp { host, .. } if !self.is_tls && !is_this_host(host))

@@ -5,22 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::destination::{Destination, SecretAt};
 use super::server::Server;
+use super::value::{GIB, MIB};
+use super::word::Word;
+use crate::supervise::ProcessorKind;
 
-/// One kibibyte.
-pub const KIB: u64 = 1024;
-/// One mebibyte.
-pub const MIB: u64 = 1024 * KIB;
-/// One gibibyte.
-pub const GIB: u64 = 1024 * MIB;
-
-/// What names standard input among what is followed. A file of that name is `./-`.
-pub const STDIN: &str = "-";
 /// The name of the group that exists from the creation of a store.
 pub const DEFAULT_GROUP: &str = "default";
 /// The data dir where none is named, beside the configuration or in the working directory.
@@ -66,7 +61,7 @@ pub struct Settings {
 /// A set of globs whose files are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Follow {
-    /// Absolute globs; `*` and `?` do not match `/`, `**` does. [`STDIN`] is standard input.
+    /// Absolute globs; `*` and `?` do not match `/`, `**` does. [`super::STDIN`] is standard input.
     pub include: Vec<String>,
     /// Globs, over the whole path like `include`, of files to leave out.
     pub exclude: Vec<String>,
@@ -251,42 +246,29 @@ pub struct Processor {
 /// What a processor does with a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Pipes it to a command, started anew for each batch.
-    Exec {
-        /// The program and its arguments; never empty.
-        command: Vec<OsString>,
-        /// In what form.
-        input: Input,
-        /// Where and how it runs.
-        surroundings: Surroundings,
-    },
-    /// Pipes it to a command that lives on, which answers.
-    ExecStream {
-        /// The program and its arguments; never empty.
-        command: Vec<OsString>,
-        /// In what form.
-        input: Input,
-        /// Where and how it runs.
-        surroundings: Surroundings,
-    },
+    /// Pipes it to a command that is started for it.
+    Exec(Command),
+    /// Pipes it to a command that keeps running, and answers.
+    ExecStream(Command),
     /// Posts it to a URL.
     Http(Destination),
     /// Adds its lines to a stream of Redis.
     Redis(Stream),
     /// Copies its lines into a table of PostgreSQL.
     Postgres(Table),
-    /// Writes it to standard output, as it stood in its files.
+    /// Writes its lines to standard output, as they are in their files.
     Stdout,
-    /// Appends it to a file, as it stood in its files.
-    File {
-        /// The file.
-        path: PathBuf,
-    },
+    /// Appends its lines to a file, as they are in their files.
+    File(OutFile),
 }
 
-/// Where and how a command runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Surroundings {
+/// A command, and how it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Command {
+    /// The program and its arguments; never empty.
+    pub command: Vec<OsString>,
+    /// How lines are passed to it.
+    pub input: Input,
     /// Its working directory.
     pub cwd: PathBuf,
     /// Variables that it gets in addition to those of spillq. They may hold secrets: their values are never shown.
@@ -295,12 +277,11 @@ pub struct Surroundings {
     pub dump_signal: Option<DumpSignal>,
 }
 
-impl Surroundings {
-    /// The defaults of a command that runs in `cwd`.
-    #[must_use]
-    pub fn default_in(cwd: &Path) -> Surroundings {
-        Surroundings { cwd: cwd.to_path_buf(), env: BTreeMap::new(), dump_signal: None }
-    }
+/// A file that lines are appended to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutFile {
+    /// Where it is.
+    pub path: PathBuf,
 }
 
 /// A signal that makes some programs print where they are.
@@ -327,7 +308,7 @@ impl Word for DumpSignal {
 }
 
 /// A stream of Redis.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stream {
     /// Where it is.
     pub server: Server,
@@ -342,7 +323,7 @@ pub struct Stream {
 }
 
 /// A table of PostgreSQL.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     /// Where it is.
     pub server: Server,
@@ -352,20 +333,6 @@ pub struct Table {
     pub ca_file: Option<PathBuf>,
     /// Its name, perhaps with a schema before it.
     pub table: String,
-}
-
-/// A choice among words.
-pub trait Word: Copy + PartialEq + 'static {
-    /// Each word with its meaning.
-    const ALL: &'static [(&'static str, Self)];
-    /// Words of the contract that this version does not know yet.
-    const LATER: &'static [&'static str] = &[];
-
-    /// The word for it.
-    #[must_use]
-    fn word(self) -> &'static str {
-        Self::ALL.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
-    }
 }
 
 /// From where something is read.
@@ -417,6 +384,15 @@ pub enum Listen {
     Tcp(SocketAddr),
 }
 
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Unix => f.write_str("unix"),
+            Listen::Tcp(address) => address.fmt(f),
+        }
+    }
+}
+
 /// Whether a batch waits for the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -431,9 +407,10 @@ impl Word for Order {
 }
 
 /// In what form a command gets its lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Input {
-    /// As they stand in their files.
+    /// As they are in their files.
+    #[default]
     Lines,
     /// One JSON object a line, with seq, source, offset and attempt.
     Ndjson,
@@ -481,6 +458,53 @@ impl Settings {
     }
 }
 
+impl Processor {
+    /// The defaults of a processor of that kind. What has to be set is empty.
+    pub(super) fn default_of(kind: ProcessorKind) -> Processor {
+        Processor { group: DEFAULT_GROUP.to_owned(), kind: Kind::default_of(kind) }
+    }
+}
+
+impl Kind {
+    pub(super) fn default_of(kind: ProcessorKind) -> Kind {
+        match kind {
+            ProcessorKind::Exec => Kind::Exec(Command::default()),
+            ProcessorKind::ExecStream => Kind::ExecStream(Command::default()),
+            ProcessorKind::Http => Kind::Http(Destination::default()),
+            ProcessorKind::Redis => Kind::Redis(Stream::default()),
+            ProcessorKind::Postgres => Kind::Postgres(Table::default()),
+            ProcessorKind::Stdout | ProcessorKind::Own => Kind::Stdout,
+            ProcessorKind::File => Kind::File(OutFile::default()),
+        }
+    }
+
+    /// The word in `kind`.
+    #[must_use]
+    pub fn word(&self) -> ProcessorKind {
+        match self {
+            Kind::Exec(_) => ProcessorKind::Exec,
+            Kind::ExecStream(_) => ProcessorKind::ExecStream,
+            Kind::Http(_) => ProcessorKind::Http,
+            Kind::Redis(_) => ProcessorKind::Redis,
+            Kind::Postgres(_) => ProcessorKind::Postgres,
+            Kind::Stdout => ProcessorKind::Stdout,
+            Kind::File(_) => ProcessorKind::File,
+        }
+    }
+}
+
+impl Word for ProcessorKind {
+    const ALL: &'static [(&'static str, ProcessorKind)] = &[
+        ("exec", ProcessorKind::Exec),
+        ("exec-stream", ProcessorKind::ExecStream),
+        ("http", ProcessorKind::Http),
+        ("redis", ProcessorKind::Redis),
+        ("postgres", ProcessorKind::Postgres),
+        ("stdout", ProcessorKind::Stdout),
+        ("file", ProcessorKind::File),
+    ];
+}
+
 impl Follow {
     /// The defaults, for these absolute globs.
     #[must_use]
@@ -518,12 +542,5 @@ impl Group {
             max_lag: MaxLag { lines: 0, age: Duration::ZERO, bytes: 0, policy: LagPolicy::Block },
             rate: 0,
         }
-    }
-
-    /// Whether `name` can name a group.
-    #[must_use]
-    pub fn is_name(name: &str) -> bool {
-        (1..=64).contains(&name.len())
-            && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
     }
 }

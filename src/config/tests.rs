@@ -1,7 +1,10 @@
 //! The configuration as people write it, and what they are told.
 
-use super::*;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use super::load::load_text;
+use super::*;
 
 fn sources(environment: &[(&str, &str)], overrides: Overrides) -> Sources {
     Sources {
@@ -39,7 +42,7 @@ fn check_problems(text: &str, expected: &[&str]) {
 /// The documented file with its examples in force.
 fn with_examples() -> String {
     let example = |line: &str| line.starts_with('#') && !line.starts_with("# ") && line.len() > 1;
-    DOCUMENTED
+    documented()
         .lines()
         .map(|line| if example(line) { &line[1..] } else { line })
         .flat_map(|line| [line, "\n"])
@@ -50,20 +53,22 @@ fn with_examples() -> String {
 fn the_documented_file_holds_exactly_the_defaults() {
     let defaults = Settings::default_with(Path::new("/etc/spillq"));
     assert_eq!(read(""), defaults);
-    assert_eq!(read(DOCUMENTED), defaults);
+    assert_eq!(read(&documented()), defaults);
     let mut with_examples = read(&with_examples());
-    let include = vec!["/var/lib/node/data/*/hourly/*/*".to_owned()];
+    let include = vec!["/var/log/app/*.log".to_owned()];
     let follow = Follow { symlinks: Some("/var/log".into()), ..Follow::default_with(include) };
     assert_eq!(with_examples.follow, [follow]);
     assert_eq!(
         with_examples.processors,
         [Processor {
             group: DEFAULT_GROUP.to_owned(),
-            kind: Kind::Exec {
+            kind: Kind::Exec(Command {
                 command: vec!["/etc/spillq/process.sh".into()],
                 input: Input::Lines,
-                surroundings: Surroundings::default_in(Path::new("/etc/spillq")),
-            },
+                cwd: "/etc/spillq".into(),
+                env: [("LANG".to_owned(), "C.UTF-8".to_owned())].into(),
+                dump_signal: Some(DumpSignal::Usr1),
+            }),
         }]
     );
     with_examples.follow.clear();
@@ -146,17 +151,17 @@ symlinks = true
             "line 10: http.listen = \"tcp\": expected \"unix\", or an address such as \"127.0.0.1:9464\" or \
              \"[::1]:9464\"",
             "line 11: http.remote = \"yes\": expected true or false, without quotes",
-            "line 12: http.hosts = \"x:1\": not a host's name; write it without a port, such as \
+            "line 12: http.hosts = \"x:1\": not a host name; write it without a port, such as \
              \"logs.example.net\"",
-            "line 13: nonsense: unknown key; known here: data_dir, stall_after, stuck_after, follow, window, disk, http, service, group, \
-             processor",
+            "line 13: nonsense: unknown key; known here: data_dir, disk, follow, group, http, processor, service, stall_after, \
+             stuck_after, window",
             "line 16: group.name = \"Not OK\": not a group's name; it takes 1 to 64 of a-z, 0-9, _ and -",
             "line 17: group.in_flight = 100: too large; at most 64",
             "line 18: group.timeout = \"soon\": not a duration; write it as \"30s\", \"200ms\" or \"1h 30m\"",
             "line 19: group.batch.bites = \"4MiB\": unknown key; did you mean \"bytes\"?",
             "line 19: group.batch.bytes = \"17MiB\": too large; at most \"16MiB\"",
             "line 19: group.batch.lines = 0: too small; at least 1",
-            "line 20: follow.include: names no file to follow; write it as include = [\"logs/*.log\"]",
+            "line 20: follow.include: names no file to follow; write it as include = [\"/var/log/app/*.log\"]",
             "line 21: follow.includes: unknown key; did you mean \"include\"?",
             "line 22: follow.symlinks = true: not a text; write it in quotes",
         ],
@@ -193,10 +198,10 @@ fn settings_of_the_wrong_shape_are_told() {
     check_problems(
         "'' = 1\n\"a b\" = 2\n",
         &[
-            "line 1: '' = 1: unknown key; known here: data_dir, stall_after, stuck_after, follow, window, disk, http, service, group, \
-             processor",
-            "line 2: \"a b\" = 2: unknown key; known here: data_dir, stall_after, stuck_after, follow, window, disk, http, \
-             service, group, processor",
+            "line 1: '' = 1: unknown key; known here: data_dir, disk, follow, group, http, processor, service, stall_after, \
+             stuck_after, window",
+            "line 2: \"a b\" = 2: unknown key; known here: data_dir, disk, follow, group, http, processor, service, \
+             stall_after, stuck_after, window",
         ],
     );
     check_problems(
@@ -206,8 +211,8 @@ fn settings_of_the_wrong_shape_are_told() {
     check_problems(
         "'a\tb' = '\u{8d}'\n",
         &[
-            "line 1: 'a\\tb' = '\\u{8d}': unknown key; known here: data_dir, stall_after, stuck_after, follow, window, disk, \
-             http, service, group, processor",
+            "line 1: 'a\\tb' = '\\u{8d}': unknown key; known here: data_dir, disk, follow, group, http, processor, \
+             service, stall_after, stuck_after, window",
         ],
     );
 }
@@ -253,7 +258,7 @@ path = "spillq-data/out"
             "line 6: group.name = \"a\": names a second group so",
             "line 9: group.retry.max = \"1s\": shorter than retry.initial = \"10s\"",
             "line 17: processor.group = \"a\": has a processor already; a second consumer is a [[group]] of its own",
-            "line 16: processor.command: names no program; write it as command = [\"./process.sh\"]",
+            "line 19: processor.command: names no program; write it as command = [\"./process.sh\"]",
             "line 21: processor.group = \"elsewhere\": no [[group]] is named so; there are \"a\", \"a\", \"loose\"",
             "line 20: processor.url: names no destination; write it as url = \"https://host/path\"",
             "line 24: processor.group = \"nobody\": no [[group]] is named so; there are \"a\", \"a\", \"loose\"",
@@ -262,7 +267,7 @@ path = "spillq-data/out"
             "line 30: processor.kind = \"file\": the group \"loose\" has order = \"none\"; a file takes strict order",
             "line 31: processor.path = \"/etc/spillq/spillq-data/out\": lies in the data dir /etc/spillq/spillq-data",
             "line 32: processor.group = \"default\": no [[group]] is named so; there are \"a\", \"a\", \"loose\"",
-            "line 32: processor.kind: says not what to do with batches; write \"exec\", \"exec-stream\", \"http\", \"redis\", \
+            "line 32: processor.kind: is missing; write \"exec\", \"exec-stream\", \"http\", \"redis\", \
              \"postgres\", \"stdout\" or \"file\"",
         ],
     );
@@ -420,7 +425,7 @@ fn the_command_line_wins_over_all() {
     assert_eq!(names, ["default", "fills"]);
     assert!(matches!(
         &settings.processor("fills").unwrap().kind,
-        Kind::Exec { command, .. } if command.len() == 2
+        Kind::Exec(to) if to.command.len() == 2
     ));
 
     let wrong = Overrides {
@@ -513,17 +518,17 @@ fn a_program_on_the_command_line_is_where_the_command_line_is() {
         let command = command.iter().map(Into::into).collect();
         let overrides = Overrides { command, ..Overrides::default() };
         let loaded = load_with("", &sources(&[], overrides)).unwrap();
-        let Kind::Exec { command, .. } = &loaded.settings.processors[0].kind else { panic!("{loaded:?}") };
-        command.join(" ".as_ref()).into_string().unwrap()
+        let Kind::Exec(to) = &loaded.settings.processors[0].kind else { panic!("{loaded:?}") };
+        to.command.join(" ".as_ref()).into_string().unwrap()
     };
     assert_eq!(shown(&["./process.sh", "./x"]), "/srv/process.sh ./x");
     assert_eq!(shown(&["/bin/cat"]), "/bin/cat");
     assert_eq!(shown(&["cat", "a/b"]), "cat a/b");
 }
 
-fn surroundings(settings: &Settings) -> &Surroundings {
+fn command(settings: &Settings) -> &Command {
     match &settings.processors[0].kind {
-        Kind::Exec { surroundings, .. } | Kind::ExecStream { surroundings, .. } => surroundings,
+        Kind::Exec(to) | Kind::ExecStream(to) => to,
         other => panic!("{other:?}"),
     }
 }
@@ -533,7 +538,7 @@ fn a_command_runs_in_the_folder_of_its_configuration_or_where_it_was_typed() {
     for kind in ["exec", "exec-stream"] {
         let cwd = |more: &str| {
             let text = format!("[[processor]]\nkind = \"{kind}\"\ncommand = [\"cat\"]\n{more}");
-            surroundings(&read(&text)).cwd.clone()
+            command(&read(&text)).cwd.clone()
         };
         assert_eq!(cwd(""), Path::new("/etc/spillq"));
         assert_eq!(cwd("cwd = \"work\""), Path::new("/etc/spillq/work"));
@@ -542,7 +547,7 @@ fn a_command_runs_in_the_folder_of_its_configuration_or_where_it_was_typed() {
     let overrides = Overrides { command: vec!["cat".into()], ..Overrides::default() };
     let text = "[[processor]]\nkind = \"exec\"\ncommand = [\"cat\"]\ncwd = \"/work\"\n";
     let typed = load_with(text, &sources(&[], overrides)).unwrap().settings;
-    assert_eq!(surroundings(&typed).cwd, Path::new("/srv"), "the working directory, not the file's folder");
+    assert_eq!(command(&typed).cwd, Path::new("/srv"), "the working directory, not the file's folder");
 }
 
 #[test]
@@ -550,9 +555,9 @@ fn variables_of_a_command_are_checked_and_their_values_are_never_shown() {
     let exec = |more: &str| format!("[[processor]]\nkind = \"exec\"\ncommand = [\"cat\"]\n{more}\n");
     let text = exec("env = { TOKEN = \"s3cret\", EMPTY = \"\" }\ndump_signal = \"USR1\"");
     let loaded = load_with(&text, &Sources::default()).unwrap();
-    let around = surroundings(&loaded.settings);
-    assert_eq!((around.env["TOKEN"].as_str(), around.env["EMPTY"].as_str()), ("s3cret", ""));
-    assert_eq!(around.dump_signal, Some(DumpSignal::Usr1));
+    let to = command(&loaded.settings);
+    assert_eq!((to.env["TOKEN"].as_str(), to.env["EMPTY"].as_str()), ("s3cret", ""));
+    assert_eq!(to.dump_signal, Some(DumpSignal::Usr1));
     let shown = as_toml(&loaded);
     assert!(shown.contains("env = [\"EMPTY\", \"TOKEN\"]"), "{shown}");
     assert!(!shown.contains("s3cret") && !as_json(&loaded).to_string().contains("s3cret"), "{shown}");
@@ -565,20 +570,20 @@ fn variables_of_a_command_are_checked_and_their_values_are_never_shown() {
              cwd = \"a\\u0000\"\ndump_signal = \"SIGUSR1\"",
         ),
         &[
-            "line 4: processor.env: \"\" is not a name of a variable: it is empty, or holds = or NUL",
-            "line 4: processor.env: \"A=B\" is not a name of a variable: it is empty, or holds = or NUL",
+            "line 4: processor.env: \"\" is not a name of a variable: it is empty, or contains = or NUL",
+            "line 4: processor.env: \"A=B\" is not a name of a variable: it is empty, or contains = or NUL",
             "line 4: processor.env: \"N\" is not a text; write it in quotes",
             "line 4: processor.env: \"SPILLQ_GROUP\" begins with SPILLQ_: those are set by spillq",
-            "line 4: processor.env: the value of \"Z\" holds a NUL, which no variable can",
-            "line 5: processor.cwd = \"a\\u0000\": holds a NUL, which no path can",
-            "line 6: processor.dump_signal = \"SIGUSR1\": expected \"USR1\" or \"USR2\" or \"QUIT\" or \"ABRT\" or \"HUP\" or \"INT\"",
+            "line 4: processor.env: the value of \"Z\" contains a NUL, which no variable can",
+            "line 5: processor.cwd = \"a\\u0000\": contains a NUL, which no path can",
+            "line 6: processor.dump_signal = \"SIGUSR1\": expected \"USR1\", \"USR2\", \"QUIT\", \"ABRT\", \"HUP\" or \"INT\"",
         ],
     );
     let many = (0..65).map(|n| format!("V{n} = \"x\"")).collect::<Vec<_>>().join(", ");
     let long = "x".repeat(128 * 1024);
     check_problems(
         &exec(&format!("env = {{ {many} }}")),
-        &["line 1: processor.env: 65 variables, at most 64"],
+        &["line 4: processor.env: 65 variables, at most 64"],
     );
     check_problems(
         &exec(&format!("env = {{ LONG = \"{long}\" }}")),

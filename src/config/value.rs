@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::settings::{GIB, KIB, MIB};
+/// One kibibyte.
+pub const KIB: u64 = 1024;
+/// One mebibyte.
+pub const MIB: u64 = 1024 * KIB;
+/// One gibibyte.
+pub const GIB: u64 = 1024 * MIB;
 
 /// The bytes of `50GiB`, `1.5MiB`, `64kB` or `4096`; `None` where that is no size.
 ///

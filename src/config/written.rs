@@ -1,30 +1,29 @@
 //! The configuration as written: walks the TOML table key by key, and collects what is wrong instead of stopping.
 //!
-//! Every key that is asked for is known; what is left over when a section is finished is reported with the
-//! closest known key. So there is no list of keys to keep in step with the readers.
+//! Every key that is asked for is known; what is left when a section is finished is reported with the closest known key.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::scalar::{Scalar, scalar};
-use super::{Origin, Origins, Problem};
+use super::key::Key;
+use super::origin::{Origin, Origins};
+use super::problem::Problem;
+use super::sources::{Sources, VARIABLE_PREFIX};
+use super::types::{Raw, Written, Wrong};
+use super::word::quoted;
 
-/// The variables that override settings begin so.
-pub(super) const VARIABLE_PREFIX: &str = "SPILLQ_";
-
-/// Keys whose values are not shown in messages: somebody may have written a secret there.
-const SECRETIVE: [&str; 4] = ["headers", ".url", ".password", ".env"];
-
-/// A table of the file, or where one could be.
+/// A table of the file, or the place where one could be.
 pub(super) struct Section<'a> {
-    /// How its keys are called in messages: `disk`, `group.batch`; empty at the top.
+    /// Its name in messages: `disk`, `group.batch`; empty at the top.
     name: String,
-    /// How its keys are called in [`Origins`]: like `name`, with the index of a repeated section.
+    /// Its name in [`Origins`]: like `name`, with the index of a repeated section.
     path: String,
-    /// Of the repeated sections none can be named by a variable.
-    repeated: bool,
+    /// No variable can name a setting in a repeated section.
+    is_repeated: bool,
     table: Option<&'a DeTable<'a>>,
     line: Option<usize>,
     known: Vec<&'static str>,
@@ -35,7 +34,7 @@ impl<'a> Section<'a> {
         join(&self.name, key)
     }
 
-    pub(super) fn path_of(&self, key: &str) -> String {
+    fn path_of(&self, key: &str) -> String {
         join(&self.path, key)
     }
 
@@ -43,66 +42,81 @@ impl<'a> Section<'a> {
         self.known.push(key);
         self.table?.get(key)
     }
+
+    /// Takes a key for known without looking at it.
+    pub(super) fn ignore(&mut self, key: &'static str) {
+        self.known.push(key);
+    }
 }
 
 fn join(prefix: &str, key: &str) -> String {
     if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") }
 }
 
-/// Reads sections and keeps what was found on the way.
+/// Reads sections and collects what was found on the way.
 pub(super) struct Reader<'a> {
     text: &'a str,
-    environment: &'a BTreeMap<String, String>,
+    /// Paths in the file are relative to this.
+    pub(super) folder: &'a Path,
+    sources: &'a Sources,
     variables: Vec<String>,
     pub(super) problems: Vec<Problem>,
     pub(super) origins: Origins,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(text: &'a str, environment: &'a BTreeMap<String, String>) -> Reader<'a> {
-        Reader { text, environment, variables: Vec::new(), problems: Vec::new(), origins: Origins::default() }
+    pub(super) fn new(text: &'a str, folder: &'a Path, sources: &'a Sources) -> Reader<'a> {
+        Reader {
+            text,
+            folder,
+            sources,
+            variables: Vec::new(),
+            problems: Vec::new(),
+            origins: Origins::default(),
+        }
     }
 
-    /// The section that holds all others.
+    /// The section that contains all others.
     pub(super) fn top(&self, table: &'a DeTable<'a>) -> Section<'a> {
         Section {
             name: String::new(),
             path: String::new(),
-            repeated: false,
+            is_repeated: false,
             table: Some(table),
             line: None,
             known: Vec::new(),
         }
     }
 
-    /// The section `[key]`; empty where it is not written.
-    pub(super) fn section(&mut self, within: &mut Section<'a>, key: &'static str) -> Section<'a> {
-        let written = within.value(key);
+    /// The table `key` of a section; empty if it is not written.
+    fn table(&mut self, section: &mut Section<'a>, key: &'static str) -> Section<'a> {
+        let written = section.value(key);
         let table = written.and_then(|value| value.get_ref().as_table());
         if let (Some(value), None) = (written, table) {
-            self.wrong(within.name_of(key), value, format!("expected a section; write it as [{key}]"));
+            let expected = format!("expected a section; write it as [{key}]");
+            self.wrong(section.name_of(key), value.span(), false, expected);
         }
         Section {
-            name: within.name_of(key),
-            path: within.path_of(key),
-            repeated: within.repeated,
+            name: section.name_of(key),
+            path: section.path_of(key),
+            is_repeated: section.is_repeated,
             table,
             line: written.map(|value| self.line_of(value)),
             known: Vec::new(),
         }
     }
 
-    /// The sections `[[key]]`, in the order of the file; `None` where there is none.
+    /// The sections `[[key]]`, in the order of the file; `None` if there are none.
     pub(super) fn sections(
         &mut self,
-        within: &mut Section<'a>,
+        top: &mut Section<'a>,
         key: &'static str,
         most: usize,
     ) -> Option<Vec<Section<'a>>> {
-        let written = within.value(key)?;
+        let written = top.value(key)?;
         let expected = format!("expected repeated sections; write it as [[{key}]]");
         let Some(array) = written.get_ref().as_array() else {
-            self.wrong(key.to_owned(), written, expected);
+            self.wrong(key.to_owned(), written.span(), false, expected);
             return None;
         };
         if array.len() > most {
@@ -116,7 +130,7 @@ impl<'a> Reader<'a> {
         let mut sections = Vec::new();
         for (index, value) in array.iter().take(most).enumerate() {
             let Some(table) = value.get_ref().as_table() else {
-                self.wrong(key.to_owned(), value, expected.clone());
+                self.wrong(key.to_owned(), value.span(), false, expected.clone());
                 continue;
             };
             let path = format!("{key}[{index}]");
@@ -125,7 +139,7 @@ impl<'a> Reader<'a> {
             sections.push(Section {
                 name: key.to_owned(),
                 path,
-                repeated: true,
+                is_repeated: true,
                 table: Some(table),
                 line: Some(line),
                 known: Vec::new(),
@@ -134,124 +148,106 @@ impl<'a> Reader<'a> {
         Some(sections)
     }
 
-    /// Reads `key` into `into`, where it is written and `read` takes it. Where `read` does not, it says what it
-    /// expects. A variable wins over the file; both are checked. Whether it was written at all is the answer.
-    pub(super) fn get<T>(
+    /// Reads a section that has only these keys.
+    pub(super) fn whole<S: 'static>(&mut self, mut section: Section<'a>, keys: &[Key<S>], mut into: S) -> S {
+        self.keys(&mut section, keys, &mut into);
+        self.finish(section);
+        into
+    }
+
+    /// Reads these keys of a section into `into`, and returns those that were set to a usable value.
+    pub(super) fn keys<S: 'static>(
         &mut self,
         section: &mut Section<'a>,
-        key: &'static str,
-        into: &mut T,
-        read: impl Fn(&Scalar<'_>) -> Result<T, String>,
+        keys: &[Key<S>],
+        into: &mut S,
+    ) -> Vec<&'static str> {
+        let mut tables: BTreeMap<&str, Section<'a>> = BTreeMap::new();
+        let mut set = Vec::new();
+        for key in keys {
+            let (at, name) = match key.name.split_once('.') {
+                None => (&mut *section, key.name),
+                Some((table, name)) => {
+                    let at = tables.entry(table).or_insert_with(|| self.table(section, table));
+                    (at, name)
+                }
+            };
+            if key.belongs_to(into) {
+                let before = self.problems.len();
+                if self.key(at, name, key, into) && self.problems.len() == before {
+                    set.push(key.name);
+                }
+            } else if let Some(value) = at.value(name) {
+                let same = || keys.iter().filter(|other| other.name == key.name);
+                let is_first = same().next().is_some_and(|first| std::ptr::eq(first, key));
+                if is_first && !same().any(|other| other.belongs_to(into)) {
+                    let kinds = quoted(same().flat_map(|other| other.kinds.iter().copied()));
+                    let (name, expected) = (at.name_of(name), format!("belongs to kind = {kinds}"));
+                    self.wrong(name, value.span(), key.is_secretive, expected);
+                }
+            }
+        }
+        tables.into_values().for_each(|table| self.finish(table));
+        set
+    }
+
+    /// Reads one key. A variable overrides the file; both are checked. Returns whether it was written at all.
+    fn key<S: 'static>(
+        &mut self,
+        section: &mut Section<'a>,
+        name: &'static str,
+        key: &Key<S>,
+        into: &mut S,
     ) -> bool {
-        let written = section.value(key);
-        if let Some(value) = written {
-            match read(&scalar(value.get_ref())) {
-                Ok(read) => *into = read,
-                Err(expected) => self.wrong(section.name_of(key), value, expected),
+        let path = section.path_of(name);
+        let file = section.value(name);
+        let mut wrong = Vec::new();
+        if let Some(value) = file {
+            let written = Written { key: name, value: Raw::File(value), base: self.folder };
+            key.read(&written, &mut wrong, into);
+            let is_empty = || key.show(into).is_some_and(|shown| shown.as_array().is_some_and(Vec::is_empty));
+            if let Some(required) = key.required.as_ref().filter(|_| wrong.is_empty() && is_empty()) {
+                wrong.push(Wrong { at: None, expected: required.clone() });
+            }
+            for Wrong { at, expected } in wrong.drain(..) {
+                let at = at.unwrap_or_else(|| value.span());
+                self.wrong(section.name_of(name), at, key.is_secretive, expected);
             }
             let origin = Origin::File(self.line_of(value));
-            self.origins.set(section.path_of(key), origin);
+            self.origins.set(path.clone(), origin);
         }
-        if section.repeated {
-            return written.is_some();
-        }
-        let variable = variable_of(&section.path_of(key));
-        let environment = self.environment;
-        let set = environment.get(&variable).filter(|text| !text.is_empty());
-        if let Some(text) = set {
-            match read(&Scalar::Variable(text)) {
-                Ok(read) => *into = read,
-                Err(expected) => self.problems.push(Problem {
+        let mut is_set = file.is_some();
+        if !section.is_repeated && key.is_scalar {
+            let variable = variable_of(&path);
+            let Sources { environment, working_dir, .. } = self.sources;
+            if let Some(text) = environment.get(&variable).filter(|text| !text.is_empty()) {
+                is_set = true;
+                key.read(
+                    &Written { key: name, value: Raw::Variable(text), base: working_dir },
+                    &mut wrong,
+                    into,
+                );
+                self.problems.extend(wrong.into_iter().map(|Wrong { expected, .. }| Problem {
                     line: None,
                     key: variable.clone(),
                     value: Some(format!("{text:?}")),
                     expected,
-                }),
+                }));
+                self.origins.set(path, Origin::Environment(variable.clone()));
             }
-            self.origins.set(section.path_of(key), Origin::Environment(variable.clone()));
+            self.variables.push(variable);
         }
-        self.variables.push(variable);
-        written.is_some() || set.is_some()
-    }
-
-    /// Reads a list of texts: what `read` does not take is reported by itself.
-    pub(super) fn list<T>(
-        &mut self,
-        section: &mut Section<'a>,
-        key: &'static str,
-        into: &mut Vec<T>,
-        read: impl Fn(&str) -> Result<T, String>,
-    ) -> bool {
-        let Some(value) = section.value(key) else {
-            return false;
-        };
-        let origin = Origin::File(self.line_of(value));
-        self.origins.set(section.path_of(key), origin);
-        let Some(array) = value.get_ref().as_array() else {
-            self.wrong(section.name_of(key), value, format!("not a list; write it as {key} = [\"...\"]"));
-            return true;
-        };
-        into.clear();
-        for item in array.iter() {
-            let text = item.get_ref().as_str().ok_or_else(|| "not a text".to_owned());
-            match text.and_then(&read) {
-                Ok(read) => into.push(read),
-                Err(expected) => self.wrong(section.name_of(key), item, expected),
-            }
+        if let Some(required) = key.required.as_ref().filter(|_| !is_set) {
+            let (line, key) = (section.line, section.name_of(name));
+            self.problems.push(Problem { line, key, value: None, expected: required.clone() });
         }
-        true
+        is_set
     }
 
-    /// Reads a table of texts, each with a name of the writer's choice: what `check` refuses is reported by itself.
-    pub(super) fn texts(
-        &mut self,
-        section: &mut Section<'a>,
-        key: &'static str,
-        into: &mut BTreeMap<String, String>,
-        check: impl Fn(&str, &str) -> Result<(), String>,
-    ) {
-        let Some(value) = section.value(key) else { return };
-        let origin = Origin::File(self.line_of(value));
-        self.origins.set(section.path_of(key), origin);
-        let Some(table) = value.get_ref().as_table() else {
-            let expected = format!("not a table; write it as {key} = {{ NAME = \"value\" }}");
-            return self.wrong(section.name_of(key), value, expected);
-        };
-        for (name, value) in table.iter() {
-            let name: &str = name.get_ref();
-            let text = value.get_ref().as_str();
-            let text = text.ok_or_else(|| format!("{name:?} is not a text; write it in quotes"));
-            match text.and_then(|text| check(name, text).map(|()| text)) {
-                Ok(text) => drop(into.insert(name.to_owned(), text.to_owned())),
-                Err(expected) => self.wrong(section.name_of(key), value, expected),
-            }
-        }
-    }
-
-    /// Reports what `section` lacks.
-    pub(super) fn missing(&mut self, section: &Section<'_>, key: &str, expected: impl Into<String>) {
-        self.problems.push(Problem {
-            line: section.line,
-            key: section.name_of(key),
-            value: None,
-            expected: expected.into(),
-        });
-    }
-
-    /// Reports a key that does not belong there, where it is written.
-    pub(super) fn refuse(&mut self, section: &mut Section<'a>, key: &'static str, why: &str) {
-        if let Some(value) = section.value(key) {
-            self.wrong(section.name_of(key), value, why.to_owned());
-        }
-    }
-
-    /// Takes a key for known without looking at it.
-    pub(super) fn ignore(&mut self, section: &mut Section<'a>, key: &'static str) {
-        section.known.push(key);
-    }
-
-    /// Reports the keys of `section` that nobody asked for.
-    pub(super) fn finish(&mut self, section: Section<'a>) {
+    /// Reports the keys of `section` that are not known.
+    pub(super) fn finish(&mut self, mut section: Section<'a>) {
+        section.known.sort_unstable();
+        section.known.dedup();
         for (key, value) in section.table.into_iter().flat_map(|table| table.iter()) {
             let name: &str = key.get_ref();
             if section.known.contains(&name) {
@@ -260,9 +256,9 @@ impl<'a> Reader<'a> {
             let close = closest(name, section.known.iter().copied());
             self.problems.push(Problem {
                 line: Some(self.line_at(key.span().start)),
-                // As it stands there: one that is empty, or has blanks, has its quotes.
+                // As it is written there: an empty one, or one with blanks, has its quotes.
                 key: section.name_of(self.text.get(key.span()).unwrap_or(name)),
-                value: self.written(value),
+                value: self.short(value.span()),
                 expected: match close {
                     Some(close) => format!("unknown key; did you mean {close:?}?"),
                     None => format!("unknown key; known here: {}", section.known.join(", ")),
@@ -271,13 +267,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Variables that look like a setting misspelt. Others with the prefix are left alone: container hosts and
-    /// the service itself, for its commands, set some.
+    /// Variables that look like a misspelt setting. Others with the prefix are left alone: container hosts set some, and
+    /// so does the service itself for its commands.
     pub(super) fn suspicious_variables(&self) -> Vec<String> {
-        let known = |name: &String| self.variables.contains(name);
-        self.environment
-            .keys()
-            .filter(|name| !known(name))
+        let names = self.sources.environment.keys().filter(|name| !self.variables.contains(name));
+        names
             .filter_map(|name| {
                 let close = closest(name, self.variables.iter().map(String::as_str))?;
                 Some(format!("the variable {name} is not a setting and was ignored; did you mean {close}?"))
@@ -285,15 +279,15 @@ impl<'a> Reader<'a> {
             .collect()
     }
 
-    fn wrong(&mut self, key: String, value: &Spanned<DeValue<'_>>, expected: String) {
-        let may_show = !SECRETIVE.iter().any(|end| key.ends_with(end));
-        let value_shown = if may_show { self.written(value) } else { None };
-        self.problems.push(Problem { line: Some(self.line_of(value)), key, value: value_shown, expected });
+    fn wrong(&mut self, key: String, at: Range<usize>, is_secretive: bool, expected: String) {
+        let line = Some(self.line_at(at.start));
+        let value = if is_secretive { None } else { self.short(at) };
+        self.problems.push(Problem { line, key, value, expected });
     }
 
-    /// The value as it stands in the file, if that is short, and no URL, which may hold a secret.
-    fn written(&self, value: &Spanned<DeValue<'_>>) -> Option<String> {
-        let text = self.text.get(value.span())?;
+    /// The bytes of the file, if they are few. A list is left out, and so is a URL, which may contain a secret.
+    fn short(&self, at: Range<usize>) -> Option<String> {
+        let text = self.text.get(at)?;
         let is_shown =
             text.len() <= 80 && !text.contains('\n') && !text.starts_with('[') && !text.contains("://");
         is_shown.then(|| text.to_owned())
@@ -320,7 +314,7 @@ fn variable_of(path: &str) -> String {
     format!("{VARIABLE_PREFIX}{}", path.replace('.', "_").to_uppercase())
 }
 
-/// The candidate that differs from `name` by few letters, or only by what is before or behind it.
+/// The candidate that differs from `name` by the fewest letters, if those are few.
 fn closest<'c>(name: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     let most = (name.len() / 3).clamp(1, 3);
     candidates

@@ -157,8 +157,8 @@ pub enum Refusal {
     /// The limit of groups is reached.
     #[error("there are {0} groups, and {GROUPS_MAX} at most; `spillq group remove` an unused one")]
     TooManyGroups(usize),
-    /// The name is not valid.
-    #[error("a group's name is 1 to 64 of a-z, 0-9, - and _, found {0:?}")]
+    /// The name that was given, and what a name is made of.
+    #[error("{0}")]
     GroupName(String),
     /// Without any group no line would ever be removed from disk.
     #[error("{0} is the last group, which cannot be removed")]
@@ -241,13 +241,4 @@ impl From<spillq_storage::Error> for AdminError {
     fn from(error: spillq_storage::Error) -> AdminError {
         AdminError::Log(error)
     }
-}
-
-/// Whether a group may have this name.
-#[must_use]
-pub fn is_group_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_'))
 }

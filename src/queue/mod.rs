@@ -9,6 +9,7 @@ mod clock;
 mod command;
 mod failure;
 mod group;
+mod group_name;
 mod hold;
 mod lag;
 #[cfg(test)]
@@ -25,10 +26,11 @@ mod suspects;
 mod thread;
 mod window;
 
-pub use admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, Refusal, SeekTo, is_group_name};
+pub use admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, Refusal, SeekTo};
 pub use clock::{now_ms, wall_ms};
 pub use command::{Append, Appended, Closed, Command, Handle, Lease, Offer, Settled, Ticket, Verdict};
 pub use failure::{FailureKind, OomKill};
+pub use group_name::group_name;
 pub use lag::{LagPolicy, MaxLag};
 pub use phase::{Blocked, EveryLineRejected, LagReached, Phase, WhyFull, no_space};
 pub use pulse::Pulse;

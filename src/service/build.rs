@@ -1,7 +1,6 @@
 //! From settings to parts.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,7 +21,6 @@ use crate::processor::{
     Coding, Destination, Epoch, Exec, Form, Input, Kind, Paths, Processor, Program, Secret,
 };
 use crate::queue::{Configuration, GroupSettings, LagPolicy, MaxLag, RetrySettings, Stuck, WhenFull};
-use crate::supervise::ProcessorKind;
 use crate::tail::{self, SourceRecord, TailHandle};
 
 /// Between SIGTERM and SIGKILL for a command that must end.
@@ -145,7 +143,7 @@ pub(super) fn follows(settings: &Settings) -> Vec<tail::Follow> {
 /// What is never followed: the data dir, and what processors write.
 pub(super) fn never(settings: &Settings) -> Vec<PathBuf> {
     let outputs = settings.processors.iter().filter_map(|processor| match &processor.kind {
-        config::Kind::File { path, .. } => Some(path.clone()),
+        config::Kind::File(to) => Some(to.path.clone()),
         _ => None,
     });
     std::iter::once(settings.data_dir.clone()).chain(outputs).collect()
@@ -157,22 +155,17 @@ pub(super) fn build(
     timeout: Duration,
     paths: &SourcePaths,
 ) -> Result<Box<dyn Processor>, ServiceError> {
-    let words = |command: &[OsString]| -> Result<Vec<String>, ServiceError> {
-        command.iter().map(|word| word.to_str().map(str::to_owned)).collect::<Option<_>>().ok_or_else(|| {
-            ServiceError::Start(format!("the command of group {} is not UTF-8", processor.group), None)
-        })
-    };
     let in_form = |input| match input {
         config::Input::Lines => Input::Lines,
         config::Input::Ndjson => Input::Ndjson(paths.lookup()),
     };
     let kind = match &processor.kind {
-        config::Kind::Exec { command, input, surroundings } => {
-            Kind::Exec { program: program(words(command)?, surroundings), input: in_form(*input), epoch }
+        config::Kind::Exec(to) => {
+            Kind::Exec { program: program(to, &processor.group)?, input: in_form(to.input), epoch }
         }
-        config::Kind::ExecStream { command, input, surroundings } => Kind::ExecStream {
-            program: program(words(command)?, surroundings),
-            input: in_form(*input),
+        config::Kind::ExecStream(to) => Kind::ExecStream {
+            program: program(to, &processor.group)?,
+            input: in_form(to.input),
             epoch,
             // The pause is part of the batch's time, which is there to process it.
             restart_max: RESTART_MAX.min(timeout / 4),
@@ -187,18 +180,21 @@ pub(super) fn build(
         #[cfg(not(feature = "postgres"))]
         config::Kind::Postgres(_) => return Err(left_out("postgres")),
         config::Kind::Stdout => Kind::Stdout,
-        config::Kind::File { path } => Kind::File { path: path.clone(), epoch },
+        config::Kind::File(to) => Kind::File { path: to.path.clone(), epoch },
     };
     kind.build().map_err(|error| {
         ServiceError::Start(format!("could not start a processor of {}: {error}", processor.group), None)
     })
 }
 
-fn program(command: Vec<String>, around: &config::Surroundings) -> Program {
-    Program {
-        cwd: Some(around.cwd.clone()),
-        env: around.env.clone().into_iter().collect(),
-        dump_signal: around.dump_signal.map(|signal| match signal {
+fn program(to: &config::Command, group: &str) -> Result<Program, ServiceError> {
+    let words = to.command.iter().map(|word| word.to_str().map(str::to_owned)).collect::<Option<_>>();
+    let words = words
+        .ok_or_else(|| ServiceError::Start(format!("the command of group {group} is not UTF-8"), None))?;
+    Ok(Program {
+        cwd: Some(to.cwd.clone()),
+        env: to.env.clone().into_iter().collect(),
+        dump_signal: to.dump_signal.map(|signal| match signal {
             config::DumpSignal::Abrt => Signal::ABORT,
             config::DumpSignal::Hup => Signal::HUP,
             config::DumpSignal::Int => Signal::INT,
@@ -206,21 +202,8 @@ fn program(command: Vec<String>, around: &config::Surroundings) -> Program {
             config::DumpSignal::Usr1 => Signal::USR1,
             config::DumpSignal::Usr2 => Signal::USR2,
         }),
-        ..Program::new(command, PathBuf::from(Exec::OWN_BINARY), GRACE)
-    }
-}
-
-/// The kind of a processor, for verdicts.
-pub(super) fn kind_of(kind: &config::Kind) -> ProcessorKind {
-    match kind {
-        config::Kind::Exec { .. } => ProcessorKind::Exec,
-        config::Kind::ExecStream { .. } => ProcessorKind::ExecStream,
-        config::Kind::Http(_) => ProcessorKind::Http,
-        config::Kind::Redis(_) => ProcessorKind::Redis,
-        config::Kind::Postgres(_) => ProcessorKind::Postgres,
-        config::Kind::Stdout => ProcessorKind::Stdout,
-        config::Kind::File { .. } => ProcessorKind::File,
-    }
+        ..Program::new(words, PathBuf::from(Exec::OWN_BINARY), GRACE)
+    })
 }
 
 fn destination(to: &config::Destination, epoch: Epoch, paths: &SourcePaths) -> Destination {
@@ -369,7 +352,7 @@ mod tests {
             let epoch = Epoch { store: StoreId(7), number: 0, group: GroupId(1) };
             let paths = SourcePaths::new(std::iter::empty());
             let built = build(processor, epoch, Duration::from_secs(30), &paths).unwrap();
-            let said = ProcessorName { kind: kind_of(&processor.kind), about: built.about(), program: None };
+            let said = ProcessorName { kind: processor.kind.word(), about: built.about(), program: None };
             assert_eq!((built.name().as_str(), said.to_string().as_str()), (name, name));
         }
     }

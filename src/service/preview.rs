@@ -35,13 +35,11 @@ pub fn command_missing(kind: &Kind) -> Option<String> {
 /// The program of a command.
 pub(super) fn program_file(kind: &Kind) -> Option<ProgramFile> {
     match kind {
-        Kind::Exec { command, surroundings, .. } | Kind::ExecStream { command, surroundings, .. } => {
-            Some(ProgramFile {
-                program: command.first()?.to_string_lossy().into_owned(),
-                path: surroundings.env.get("PATH").cloned(),
-                cwd: surroundings.cwd.clone(),
-            })
-        }
+        Kind::Exec(to) | Kind::ExecStream(to) => Some(ProgramFile {
+            program: to.command.first()?.to_string_lossy().into_owned(),
+            path: to.env.get("PATH").cloned(),
+            cwd: to.cwd.clone(),
+        }),
         _ => None,
     }
 }

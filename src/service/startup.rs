@@ -17,7 +17,7 @@ use super::plan::Plan;
 use super::reload::Live;
 use super::watched::Watched;
 use super::worker_pool::WorkerPool;
-use crate::config::{Kind, Settings};
+use crate::config::Settings;
 use crate::http::{Addresses, Api, ConfigDoor, SOCKET, serve};
 use crate::processor::{Epoch, Processor};
 use crate::queue::{Command, GroupSettings, MaxLag, Queue};
@@ -94,8 +94,7 @@ fn check_process(settings: &Settings) -> Result<(), ServiceError> {
     if Path::new("/proc/self/exe").exists() {
         return Ok(());
     }
-    let is_command = |kind: &Kind| matches!(kind, Kind::Exec { .. } | Kind::ExecStream { .. });
-    if settings.processors.iter().any(|processor| is_command(&processor.kind)) {
+    if settings.processors.iter().any(|processor| processor.kind.word().is_command()) {
         let what = "/proc is not mounted: commands are started, watched and ended through it".to_owned();
         let hint = "mount it: `mount -t proc proc /proc`; destinations such as http and file work without"
             .to_owned();

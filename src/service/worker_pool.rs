@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::ServiceError;
-use super::build::{SourcePaths, build, kind_of};
+use super::build::{SourcePaths, build};
 use super::preview::program_file;
 use crate::config::{self, Settings};
 use crate::processor::{Epoch, Limits, Orders, Pace, Processor, Terms, Worker};
@@ -245,7 +245,7 @@ impl WorkerPool {
 
     fn may_start(&self, wanted: &Wanted) -> bool {
         let file = |processor: &config::Processor| match &processor.kind {
-            config::Kind::File { path } => Some(path.clone()),
+            config::Kind::File(to) => Some(to.path.clone()),
             _ => None,
         };
         let to = file(&wanted.processor);
@@ -264,7 +264,7 @@ impl WorkerPool {
         processor: Option<config::Processor>,
     ) {
         let Some(terms) = self.terms.get(group) else { return };
-        let kind = processor.as_ref().map_or(ProcessorKind::Own, |processor| kind_of(&processor.kind));
+        let kind = processor.as_ref().map_or(ProcessorKind::Own, |processor| processor.kind.word());
         let program = processor.as_ref().and_then(|processor| program_file(&processor.kind));
         let name = ProcessorName { kind, about: built.about(), program };
         tracing::info!(group, processor = name.to_string(), "processor started");

@@ -7,10 +7,11 @@ use spillq_storage::{DeadCause, GroupChange, GroupId, Seq, SeqRange};
 use super::{DISCARDED_MAX, Owner};
 use crate::plain::counted;
 use crate::queue::admin::{
-    Admin, AdminError, Answer, DEAD_LETTERS_SHOWN_MAX, GROUPS_MAX, PARKED_MAX, Refusal, is_group_name,
+    Admin, AdminError, Answer, DEAD_LETTERS_SHOWN_MAX, GROUPS_MAX, PARKED_MAX, Refusal,
 };
 use crate::queue::clock;
 use crate::queue::group::{Condemned, Group};
+use crate::queue::group_name;
 use crate::queue::settings::GroupSettings;
 use crate::queue::status::{Discarded, DiscardedBy};
 
@@ -62,8 +63,8 @@ impl Owner {
     }
 
     fn add_group(&mut self, name: &str, from_beginning: bool) -> Result<Answer, AdminError> {
-        if !is_group_name(name) {
-            return Err(Refusal::GroupName(name.to_owned()).into());
+        if let Err(expected) = group_name(name) {
+            return Err(Refusal::GroupName(format!("{name:?}: {expected}")).into());
         }
         if self.find(name).is_ok() {
             return Err(Refusal::GroupExists(name.to_owned()).into());
