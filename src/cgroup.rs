@@ -1,55 +1,54 @@
-//! The memory cgroup of this process: how often the kernel killed in it for want of memory, and what its limit is.
+//! The memory cgroup of this process: its out-of-memory kills, and its limit.
 //!
-//! Commands that this process starts are in it too, as long as they do not move.
+//! Commands that this process starts are in the same cgroup, unless they move.
 
 use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Of both versions: a limit that is none, rounded to pages.
+/// Both versions of cgroups report a number above this, or the word `max`, if there is no limit.
 const NO_LIMIT: u64 = 1 << 60;
 
-/// A cgroup, and how often the kernel killed in it.
+/// The out-of-memory kills of a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OomCount {
-    /// The file that says so.
+    /// The file with the counter.
     pub file: String,
-    /// OOM kills since the cgroup was made.
+    /// OOM kills since the cgroup was created.
     pub kills: u64,
 }
 
 impl OomCount {
-    /// Of the cgroup that this process is in; `None` where the kernel does not tell.
+    /// The kills in the cgroup of this process; `None` if the kernel does not report them.
     #[must_use]
     pub fn of_self() -> Option<OomCount> {
         let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
         files(&groups).into_iter().find_map(|file| OomCount::read(&file))
     }
 
-    /// Of a file that was noted earlier.
+    /// The kills by a file that was recorded earlier.
     #[must_use]
     pub fn read(file: &str) -> Option<OomCount> {
         let kills = kills_in(&fs::read_to_string(file).ok()?)?;
         Some(OomCount { file: file.to_owned(), kills })
     }
 
-    /// The limit on memory of that cgroup, or of the cgroup around it that has the lowest; `None` without one.
+    /// The lowest memory limit of that cgroup and those around it; `None` without a limit.
     #[must_use]
     pub fn limit_bytes(&self) -> Option<u64> {
         let limit = |folder: &Path| {
             let text = ["memory.max", "memory.limit_in_bytes"].iter().find_map(|name| {
-                // The topmost has none, and neither has a folder that is no cgroup.
+                // The root cgroup has no limit file.
                 fs::read_to_string(folder.join(name)).ok()
             });
-            // Without a limit: the word `max`, or a number of many digits.
             text?.trim().parse().ok().filter(|bytes: &u64| *bytes < NO_LIMIT)
         };
         Path::new(&self.file).ancestors().skip(1).filter_map(limit).min()
     }
 }
 
-/// What of the memory is this process's own; `None` where the kernel does not tell.
+/// The resident memory of this process; `None` if the kernel does not report it.
 #[must_use]
 pub fn own_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
@@ -57,8 +56,8 @@ pub fn own_bytes() -> Option<u64> {
     kib.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// Where the counters of `/proc/self/cgroup` can be: v2 first. In a container the path is often not visible and the
-/// own cgroup is mounted at the root.
+/// Where the counters of the cgroups in `/proc/self/cgroup` can be: version 2 first. In a container the path is often not
+/// visible, and the container's cgroup is mounted at the root.
 fn files(groups: &str) -> Vec<String> {
     let mut files = Vec::new();
     for line in groups.lines() {
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_that_counts_is_the_lowest_of_those_around() {
+    fn the_lowest_limit_of_the_cgroups_around_counts() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("a/b");
         fs::create_dir_all(&inner).unwrap();

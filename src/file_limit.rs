@@ -1,6 +1,6 @@
-//! The limit on the size of files (`ulimit -f`, `LimitFSIZE=`): what would pass it is an error that is reported.
+//! The limit on the size of files (`ulimit -f`, `LimitFSIZE=`): a write that would exceed it is an error that is reported.
 //!
-//! By default the kernel ends a process that passes it with SIGXFSZ, which leaves no word of why.
+//! By default the kernel ends a process that exceeds it with SIGXFSZ, which leaves no message.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -8,20 +8,19 @@ use std::io::{self, ErrorKind};
 use rustix::process::{Resource, Signal, getrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// From now on a write that would pass the limit gives EFBIG. To be called before anything is written. Commands that are
-/// started later have the default again: a handler does not outlive `exec`.
+/// From now on a write that would exceed the limit returns EFBIG. To be called before anything is written. Commands that are
+/// started later have the default behaviour, as `exec` removes handlers.
 ///
 /// # Errors
 /// When the system has no descriptors left.
 pub fn survive() -> io::Result<()> {
-    // A handler, as ignoring a signal is `unsafe`. It stays for the life of the process, whatever becomes of the runtime
-    // that installed it and of the stream, which nobody reads.
+    // A handler, because ignoring a signal is `unsafe`. It remains installed after the runtime and the stream are dropped.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let _within = runtime.enter();
     signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)
 }
 
-/// Whether an error, or what caused it, is that a file would become too large.
+/// Whether an error, or one of its causes, is that a file would become too large.
 #[must_use]
 pub fn is_too_large(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
@@ -66,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_too_large_is_told_from_other_errors() {
+    fn a_file_that_is_too_large_is_distinguished_from_other_errors() {
         let too_large = io::Error::from_raw_os_error(rustix::io::Errno::FBIG.raw_os_error());
         assert!(is_too_large(&too_large));
         let full = io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error());

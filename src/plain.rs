@@ -1,9 +1,11 @@
 //! Text for people: numbers in sentences, and text from outside made safe to show. Uses nothing else of the crate.
 
 mod counted;
+mod duration;
 mod json;
 mod terminal;
 
 pub use counted::{counted, size, waiting};
+pub use duration::{axis_duration, duration, rough_duration};
 pub use json::json_line;
 pub use terminal::{UNSAFE, escape, escape_but_tabs, escape_path, harmless, needs_escape};

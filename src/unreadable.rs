@@ -1,8 +1,8 @@
-//! Why a file that matches is not read: found by the tail, and what verdicts decide by.
+//! Why a file that matches is not read: the tail finds it out, verdicts decide by it.
 
 use std::fmt;
 
-/// Why something that matches is not read. What can be done about it depends on this.
+/// Why something that matches is not read. The next step depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WhyUnreadable {
     /// A symbolic link that `symlinks` does not allow.
@@ -15,7 +15,7 @@ pub enum WhyUnreadable {
     TooMany,
     /// A compressed file that is incomplete or damaged.
     Content,
-    /// The system refused it: permission, or an error of the disk.
+    /// The system refused to read it: permission, or an error of the disk.
     System,
 }
 

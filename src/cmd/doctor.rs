@@ -19,9 +19,9 @@ use super::{Exit, Failure};
 use crate::cli::DoctorArgs;
 use crate::config::Settings;
 use crate::http::{AnsweredBy, DoctorJson, StatusJson, file_system_bytes, free_bytes, is_read_only};
-use crate::service::{command_missing, killers, out_at_the_end};
+use crate::service::{command_missing, in_flight_at_the_end, killers};
 use crate::supervise::{
-    Cause, Ended, Events, JudgeSettings, LogInputs, Pauses, Report, State, StoppedGroup, Typed, Verdict,
+    Cause, Commands, Ended, Events, JudgeSettings, LogInputs, Pauses, Report, State, StoppedGroup, Verdict,
     judge_end, judge_log, judge_stopped, last_run, notes_on, quoted,
 };
 use crate::tail::SourceRecord;
@@ -85,7 +85,7 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
 fn on_disk(data_dir: &Path, view: &View, config: Option<(&Path, &Settings)>) -> Result<Report, Failure> {
     let entries = Events::look(data_dir).map_err(super::store::failure)?;
     let state = view.state();
-    let in_flight = out_at_the_end(state);
+    let in_flight = in_flight_at_the_end(state);
     let last = last_run(&entries).map(|mut last| {
         last.doing.extend(in_flight.iter().map(|(_, said)| said.clone()));
         last
@@ -96,8 +96,8 @@ fn on_disk(data_dir: &Path, view: &View, config: Option<(&Path, &Settings)>) -> 
         started = super::in_service(started, &settings.service);
         started.config = quoted(&file.to_string_lossy());
     }
-    let typed = Typed::about(data_dir, started).stopped();
-    let settings = JudgeSettings { stall_after_ms: u64::MAX, typed };
+    let commands = Commands::about(data_dir, started).stopped();
+    let settings = JudgeSettings { stall_after_ms: u64::MAX, commands };
     let died = last.as_ref().filter(|last| last.ended != Ended::Cleanly);
     let groups = state.groups.iter().map(|(id, group)| {
         let of_group = |(name, said): &(String, String)| (*name == group.name).then(|| said.clone());
@@ -117,7 +117,7 @@ fn on_disk(data_dir: &Path, view: &View, config: Option<(&Path, &Settings)>) -> 
     let mut inputs = LogInputs {
         unclean_runs: last.as_ref().map_or(0, |last| last.unclean_runs),
         killers: died.map_or_else(Vec::new, |_| killers(state)),
-        read_only: is_read_only.then(|| settings.typed.data_dir().to_owned()),
+        read_only: is_read_only.then(|| settings.commands.data_dir().to_owned()),
         disk_bytes: view.disk_bytes(),
         ..LogInputs::default()
     };
@@ -142,7 +142,7 @@ fn on_disk(data_dir: &Path, view: &View, config: Option<(&Path, &Settings)>) -> 
             state: State::Blocked,
             cause: Some(Cause::Damage),
             summary: finding.clone(),
-            next: settings.typed.spillq("repair", "--dry-run"),
+            next: settings.commands.spillq("repair", "--dry-run"),
             ..Verdict::default()
         });
     }

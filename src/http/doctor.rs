@@ -100,7 +100,7 @@ impl DoctorJson {
     /// Verdicts `from` a service or a disk.
     #[must_use]
     pub fn new(from: AnsweredBy, report: &Report) -> DoctorJson {
-        let healthy = report.log.is_empty() && report.groups.iter().all(Verdict::is_well);
+        let healthy = report.log.is_empty() && report.groups.iter().all(Verdict::is_healthy);
         DoctorJson {
             healthy,
             from: from.word().to_owned(),

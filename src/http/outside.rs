@@ -100,7 +100,7 @@ pub fn unread(tail: &TailHandle) -> Vec<String> {
     let snapshot = tail.status();
     let named = unreadable_of(&snapshot);
     let more = unreadable_files(&snapshot).saturating_sub(named.len() as u64);
-    let named = named.into_iter().map(|(path, found, _)| format!("{}: {found}", path.display()));
+    let named = named.into_iter().map(|(_, found, _)| found);
     let more = (more > 0).then(|| format!("{} more cannot be read", counted(more, "file")));
     named.chain(more).chain(without_place(&snapshot.left_out)).collect()
 }

@@ -155,7 +155,7 @@ pub enum Refusal {
     #[error("there is a group {0} already")]
     GroupExists(String),
     /// The limit of groups is reached.
-    #[error("there are {0} groups, and {GROUPS_MAX} at most; `spillq group remove` an unused one")]
+    #[error("there are {0} groups, and {GROUPS_MAX} at most; `spillq group remove` one that is not used")]
     TooManyGroups(usize),
     /// The name that was given, and what a name is made of.
     #[error("{0}")]

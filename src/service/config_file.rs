@@ -1,8 +1,8 @@
-//! Follows the configuration file: says what is in it when it may be another, once that has settled.
+//! Watches the configuration file: returns its content when it may have changed, once that is stable.
 //!
-//! File events are a hint, as everywhere; every [`LOOK`] it looks by itself. An editor that renames a file over the
-//! other, one that writes in place, and a mounted folder whose link is exchanged are the same to it: it reads, waits, and
-//! reads again until nothing has changed.
+//! File events are only a hint; the file is also checked every [`LOOK`]. Whether an editor renames a new file over the old
+//! one, writes in place, or a link of a mounted folder is replaced makes no difference: the file is read until two reads
+//! in a row agree.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -19,15 +19,17 @@ use crate::config::{Sources, read_text};
 /// The content of the file, or why it cannot be read.
 pub(super) type Content = Result<String, String>;
 
-/// Between two looks where no event tells.
+/// How often the file is checked without an event.
 const LOOK: Duration = Duration::from_secs(10);
-/// What does not change for so long is whole, as far as that can be known.
+/// A content that does not change for this long is taken to be complete.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Begins to follow the file of `sources`. Ends when the receiver is dropped.
+/// Starts to watch the file of `sources`. Ends when the receiver is dropped.
 pub(super) fn follow(sources: Sources) -> mpsc::Receiver<Content> {
-    let (tell, told) = mpsc::channel(1);
-    let Some(file) = sources.file.as_ref().map(|file| sources.working_dir.join(file)) else { return told };
+    let (sender, receiver) = mpsc::channel(1);
+    let Some(file) = sources.file.as_ref().map(|file| sources.working_dir.join(file)) else {
+        return receiver;
+    };
     let changed = Arc::new(Notify::new());
     let watcher = watch(&file, Arc::clone(&changed));
     tokio::spawn(async move {
@@ -36,17 +38,17 @@ pub(super) fn follow(sources: Sources) -> mpsc::Receiver<Content> {
             tokio::select! {
                 () = changed.notified() => {}
                 () = sleep(LOOK) => {}
-                () = tell.closed() => return,
+                () = sender.closed() => return,
             }
-            if tell.send(settled(&sources).await).await.is_err() {
+            if sender.send(stable(&sources).await).await.is_err() {
                 return;
             }
         }
     });
-    told
+    receiver
 }
 
-/// Reads the file, beside the threads of the runtime.
+/// Reads the file on a thread that may block.
 pub(super) async fn read(sources: &Sources) -> Content {
     let sources = sources.clone();
     let read = tokio::task::spawn_blocking(move || {
@@ -58,9 +60,9 @@ pub(super) async fn read(sources: &Sources) -> Content {
     read.await.unwrap_or_else(|error| Err(format!("the configuration could not be read: {error}")))
 }
 
-async fn settled(sources: &Sources) -> Content {
+async fn stable(sources: &Sources) -> Content {
     let mut content = read(sources).await;
-    // However often it is written: it is looked at no faster than it settles.
+    // A file that is written all the time is read no more often than this.
     loop {
         sleep(SETTLE).await;
         let again = read(sources).await;
@@ -71,18 +73,18 @@ async fn settled(sources: &Sources) -> Content {
     }
 }
 
-/// Watches the folder of the file, and that of the file that it leads to.
+/// Watches the folder of the file, and the folder of its target if it is a link.
 fn watch(file: &Path, changed: Arc<Notify>) -> Option<RecommendedWatcher> {
     let real = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     let names = [file.file_name().map(OsStr::to_owned), real.file_name().map(OsStr::to_owned)];
-    // Others may write beside it all the time. `..data` is what a mounted folder of Kubernetes exchanges.
+    // Other files of the folder may be written all the time. Kubernetes replaces `..data` of a mounted folder.
     let is_about_it = move |path: &PathBuf| {
         let name = path.file_name();
         names.iter().any(|own| own.as_deref() == name)
             || name.is_none_or(|name| name.as_encoded_bytes().starts_with(b".."))
     };
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Our own reading is an event too. An error may have hidden anything.
+        // Reading the file causes an event too. An error may hide a change.
         let is_nothing = event.is_ok_and(|event| {
             let is_other = !event.need_rescan() && !event.paths.iter().any(&is_about_it);
             matches!(event.kind, EventKind::Access(_)) || is_other
@@ -91,15 +93,15 @@ fn watch(file: &Path, changed: Arc<Notify>) -> Option<RecommendedWatcher> {
             changed.notify_one();
         }
     });
-    let tell = |error: &notify::Error| {
-        tracing::warn!(%error, "no file events for the configuration: it is looked at every {LOOK:?}");
+    let warn = |error: &notify::Error| {
+        tracing::warn!(%error, "no file events for the configuration: it is checked every {LOOK:?}");
     };
-    let mut watcher = watcher.inspect_err(tell).ok()?;
+    let mut watcher = watcher.inspect_err(warn).ok()?;
     let folders: BTreeSet<&Path> = [file, &real].into_iter().filter_map(Path::parent).collect();
     for folder in folders {
-        // What cannot be watched is looked at.
+        // A file that cannot be watched is still checked.
         if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-            tell(&error);
+            warn(&error);
         }
     }
     Some(watcher)

@@ -1,20 +1,20 @@
-//! What of the settings does not fit their surroundings now: for `config check`, and for a start that would be in vain.
+//! Checks settings against the files that exist now: for `config check`, and before a start that would be useless.
 
 use crate::config::{Kind, Settings};
 use crate::supervise::ProgramFile;
 use crate::tail::{self, TailError};
 
-/// What would not work as things are, a sentence each: it may come right before the service starts.
+/// What would not work now, a sentence each. It may work when the service starts.
 ///
 /// # Errors
-/// When no start would come right: a glob does not make sense.
+/// When no start would work: a glob is not valid.
 pub fn preview(settings: &Settings) -> Result<Vec<String>, TailError> {
     let mut found = Vec::new();
     for glob in tail::preview(&super::build::follows(settings), &super::build::never(settings))? {
         if glob.files == 0 && glob.refused.is_empty() {
             found.push(format!("include {:?} matches no file yet", glob.include));
         }
-        // What two globs name is one problem.
+        // A file that two globs name is one problem.
         let new: Vec<_> = glob.refused.into_iter().filter(|one| !found.contains(one)).collect();
         found.extend(new);
     }

@@ -195,7 +195,7 @@ impl Live {
             notes.push(format!("processor of group {group}: starts when the batch in flight has ended"));
         }
         let stall_after_ms = millis(settings.stall_after);
-        self.supervision.set_measures(stall_after_ms, disk_settings(&settings.disk));
+        self.supervision.set_limits(stall_after_ms, disk_settings(&settings.disk));
         self.supervision.set_processors(self.workers.names());
         self.settings = settings;
         let changes = changes

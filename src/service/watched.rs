@@ -1,4 +1,4 @@
-//! The supervisor's part of starting: what the last run left behind, and what is watched from now on.
+//! Starts the supervisor, with what the last run left behind.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use crate::http::outside;
 use crate::plain::counted;
 use crate::queue::{Queue, Status};
 use crate::supervise::{
-    DiskSettings, Ended, Events, JudgeSettings, LastRun, ProcessorName, Started, Supervision, Supervisor,
-    Typed, WatchSettings, last_run,
+    Commands, DiskSettings, Ended, Events, JudgeSettings, LastRun, ProcessorName, Started, Supervision,
+    Supervisor, WatchSettings, last_run,
 };
 use crate::tail::TailHandle;
 
-/// A line that was out alone when the process died, and was delivered alone so often in all, is named.
+/// A line is reported if this many deaths happened while it was the only one in flight.
 const DEATHS_MIN: u32 = 2;
-/// Stretches of lines that are named of a group: one that was killed again and again has hundreds.
-const OUT_NAMED_MAX: usize = 8;
+/// Ranges of lines that are named for each group: after many kills there are hundreds.
+const RANGES_NAMED_MAX: usize = 8;
 
 /// What the last run left behind.
 pub(super) struct Watched {
@@ -31,24 +31,24 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// Reads EVENTS, with the store locked, and tells how the last run ended.
+    /// Reads EVENTS, with the store locked, and logs how the last run ended.
     pub(super) fn before(settings: &Settings, log: &Log) -> Result<Watched, ServiceError> {
         let (events, entries) = Events::open(&settings.data_dir)?;
         let mut last_run = last_run(&entries);
         if let Some(last) = last_run.as_mut().filter(|last| last.ended != Ended::Cleanly) {
-            last.doing.extend(out_at_the_end(log.state()).into_iter().map(|(_, said)| said));
+            last.doing.extend(in_flight_at_the_end(log.state()).into_iter().map(|(_, lines)| lines));
             tracing::warn!("{}", last.sentence());
             for doing in &last.doing {
                 tracing::warn!("before that: {doing}");
             }
         }
-        // A clean stop may leave a batch that took too long; nobody died of it.
+        // A clean stop may leave a batch that took too long, which is not a death.
         let died = last_run.as_ref().is_some_and(|last| last.ended != Ended::Cleanly);
         let killers = if died { killers(log.state()) } else { Vec::new() };
         Ok(Watched { events, last_run, killers, run: log.state().run })
     }
 
-    /// Begins to watch.
+    /// Starts the supervisor.
     pub(super) fn start(
         self,
         settings: &Settings,
@@ -59,7 +59,7 @@ impl Watched {
     ) -> Result<(Supervision, Supervisor), ServiceError> {
         let stall_after_ms = u64::try_from(settings.stall_after.as_millis()).unwrap_or(u64::MAX);
         let supervision = Supervision::new(
-            JudgeSettings { stall_after_ms, typed: Typed::about(&settings.data_dir, started.clone()) },
+            JudgeSettings { stall_after_ms, commands: Commands::about(&settings.data_dir, started.clone()) },
             processors.clone(),
             disk_settings(&settings.disk),
             self.last_run,
@@ -72,7 +72,7 @@ impl Watched {
             started: started.clone(),
         };
         let data_dir = settings.data_dir.clone();
-        // Weak: who stops the tail must be its last holder.
+        // Weak, because the tail stops when its last holder does.
         let tail = tail.as_ref().map(Arc::downgrade);
         let looks = Arc::new(move |status: &Status| {
             let tail = tail.as_ref().and_then(std::sync::Weak::upgrade);
@@ -84,7 +84,7 @@ impl Watched {
     }
 }
 
-/// What verdicts compare the disk with.
+/// The settings with which verdicts compare the disk.
 pub(super) fn disk_settings(disk: &Disk) -> DiskSettings {
     DiskSettings {
         limit_bytes: disk.limit,
@@ -93,42 +93,42 @@ pub(super) fn disk_settings(disk: &Disk) -> DiskSettings {
     }
 }
 
-/// The lines that were out when the process died: the group, and which, and how often the first of them had been
-/// tried alone. What lies side by side is told as one, and of each group [`OUT_NAMED_MAX`] at most.
-pub(crate) fn out_at_the_end(state: &State) -> Vec<(String, String)> {
-    let mut out = Vec::new();
+/// The lines that were in flight when the process died, as sentences with their group. Adjacent ranges are joined, unless their
+/// first line was delivered alone. Of each group at most [`RANGES_NAMED_MAX`] are named.
+pub(crate) fn in_flight_at_the_end(state: &State) -> Vec<(String, String)> {
+    let mut sentences = Vec::new();
     for group in state.groups.values() {
         let leased = group.suspects.iter().copied().chain(group.leases.iter().map(|leased| leased.range));
         let attempts = |range: &SeqRange| group.attempts(range.first);
         let mut ranges: Vec<SeqRange> = leased.collect();
         ranges.sort_unstable();
-        let mut told: Vec<(SeqRange, u32)> = Vec::new();
+        let mut joined: Vec<(SeqRange, u32)> = Vec::new();
         for range in ranges {
-            match told.last_mut() {
+            match joined.last_mut() {
                 Some((last, 0)) if last.last.next() == range.first && attempts(&range) == 0 => {
                     last.last = range.last;
                 }
-                _ => told.push((range, attempts(&range))),
+                _ => joined.push((range, attempts(&range))),
             }
         }
-        for (range, attempts) in told.iter().take(OUT_NAMED_MAX) {
+        for (range, attempts) in joined.iter().take(RANGES_NAMED_MAX) {
             let tried = counted(u64::from(*attempts), "time");
             let tried = if *attempts > 0 { format!(", tried alone {tried}") } else { String::new() };
-            let said = match range.lines() {
+            let sentence = match range.lines() {
                 1 => format!("line {range} was in flight for group {}{tried}", group.name),
                 _ => format!("lines {range} were in flight for group {}{tried}", group.name),
             };
-            out.push((group.name.clone(), said));
+            sentences.push((group.name.clone(), sentence));
         }
-        if let Some(more) = told.len().checked_sub(OUT_NAMED_MAX).filter(|more| *more > 0) {
-            out.push((group.name.clone(), format!("and {} more", counted(more as u64, "range"))));
+        if let Some(more) = joined.len().checked_sub(RANGES_NAMED_MAX).filter(|more| *more > 0) {
+            sentences.push((group.name.clone(), format!("and {} more", counted(more as u64, "range"))));
         }
     }
-    out
+    sentences
 }
 
-/// Lines that were in flight alone when the process died, more than once: group, line, deaths. Of a store that was not
-/// opened since, leases count too.
+/// Lines that were the only one in flight when the process died, more than once: group, line, deaths. If the store was not
+/// opened since, its leases count too.
 pub(crate) fn killers(state: &State) -> Vec<(String, Seq, u32)> {
     let mut killers = Vec::new();
     for group in state.groups.values() {

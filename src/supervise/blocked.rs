@@ -1,45 +1,50 @@
-//! The verdict on a group that cannot continue by itself: one for each reason. Pure.
+//! The verdict on a group that cannot continue by itself, for each reason. Pure.
 
 use super::cause::Cause;
 use super::held::held;
 use super::inputs::{GroupInputs, JudgeSettings};
 use super::state::State;
 use super::verdict::{Step, Verdict};
-use super::words::see_to_dead_letters;
+use super::wording::see_to_dead_letters;
+use crate::plain::counted;
 use crate::queue::{Blocked, Phase};
 
-/// The first row of the table in docs/explanation/supervision.md.
+/// The first rows of the table in docs/explanation/supervision.md.
 pub(super) fn blocked(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let Phase::Blocked(why) = &i.phase else { return None };
     let oldest = i.oldest.unwrap_or(i.ack_floor.next());
     Some(match why {
-        Blocked::Damage(_) => {
-            let summary = format!("group {} is blocked at a damaged block: {why}", i.group);
-            let repair = s.typed.spillq("repair", "--dry-run    # with the service stopped");
-            let skip = s.typed.change("set `on_damage = \"skip\"` in [disk] to pass over such blocks");
+        Blocked::Damage(what) => {
+            let summary = format!("group {} is blocked at a damaged block: {what}", i.group);
+            let repair = s.commands.spillq("repair", "--dry-run    # with the service stopped");
+            let skip = s.commands.change("set `on_damage = \"skip\"` in [disk] to skip such blocks");
             let step = Step::from(repair).or(skip);
-            Verdict::ill(i, State::Blocked, (None, Cause::Damage), summary, step)
+            Verdict::unhealthy(i, State::Blocked, (None, Cause::Damage), summary, step)
         }
-        Blocked::DiskError(_) => {
-            let summary = format!("group {} is blocked at lines that the disk cannot read: {why}", i.group);
-            let verify = s.typed.spillq(
+        Blocked::DiskError(what) => {
+            let summary = format!("group {} is blocked at lines that the disk cannot read: {what}", i.group);
+            let verify = s.commands.spillq(
                 "verify",
-                "   # with the service stopped: what else cannot be read; when the disk works again, start the service",
+                "   # with the service stopped: lists what else cannot be read; start the service when the disk works again",
             );
-            Verdict::ill(i, State::Blocked, (None, Cause::Damage), summary, verify)
+            Verdict::unhealthy(i, State::Blocked, (None, Cause::Damage), summary, verify)
         }
         Blocked::AckWindow => {
             let summary = format!(
-                "group {} does not clear: 4,096 ranges of acks lie above line {oldest}, which blocks the ack floor",
+                "group {} does not clear: it has 4,096 ranges of acks above line {oldest}, which blocks the ack floor",
                 i.group
             );
-            let next = s.typed.inspect(oldest);
-            Verdict::ill(i, State::Blocked, (Some("D"), Cause::NotClearing), summary, next)
+            let next = s.commands.inspect(oldest);
+            Verdict::unhealthy(i, State::Blocked, (Some("D"), Cause::NotClearing), summary, next)
         }
         Blocked::DeadLettersFull => {
-            let summary = format!("group {} is blocked: {why}", i.group);
+            let letters = counted(i.dead_letters, "dead letter");
+            let summary = format!(
+                "group {} is blocked: dead letters full ({letters}), and another line is to become one",
+                i.group
+            );
             let step = see_to_dead_letters(i, s);
-            Verdict::ill(i, State::Blocked, (None, Cause::DeadLettersFull), summary, step)
+            Verdict::unhealthy(i, State::Blocked, (None, Cause::DeadLettersFull), summary, step)
         }
         Blocked::HeldBy(_) => return held(i, now, s),
     })

@@ -1,22 +1,22 @@
-//! What can be wrong, each with one word that doctor, metrics, alerts and the runbook share.
+//! What can be wrong. Each cause has one word that doctor, metrics, alerts and the runbook share.
 
 use std::fmt;
 
-/// Where a cause is seen.
+/// When a cause can be reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// By the running service.
+    /// While the service runs.
     Running,
-    /// Of the run before, when it is over.
+    /// About the previous run.
     Afterwards,
-    /// By who types `doctor`: around the store, or on one that is stopped.
-    Typed,
+    /// Only when somebody runs `doctor`: on the host, or on a stopped store.
+    OnDemand,
 }
 
 /// Makes the causes, the list of all of them, and their words from one table.
 macro_rules! causes {
     ($($(#[doc = $meaning:literal])+ $name:ident = $word:literal, $seen:ident;)+) => {
-        /// What is wrong. The word of each is a section of docs/how-to/operate.md, which says what to do.
+        /// What is wrong. docs/how-to/operate.md has a section for the word of each.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Cause { $($(#[doc = $meaning])+ $name,)+ }
 
@@ -24,13 +24,13 @@ macro_rules! causes {
             /// All of them.
             pub const ALL: &'static [Cause] = &[$(Cause::$name),+];
 
-            /// In one word.
+            /// Its word.
             #[must_use]
             pub fn word(self) -> &'static str {
                 match self { $(Cause::$name => $word),+ }
             }
 
-            /// Where it is seen.
+            /// When it can be reported.
             #[must_use]
             pub fn seen(self) -> Seen {
                 match self { $(Cause::$name => Seen::$seen),+ }
@@ -42,43 +42,43 @@ macro_rules! causes {
 causes! {
     /// Lines wait and nothing is leased.
     NeverCalled = "never_called", Running;
-    /// The same, and the other groups' disk is held by it.
+    /// The same, and acked lines of other groups stay on disk because of it.
     PinsLog = "pins_log", Running;
     /// A command fails again and again.
     Crashing = "crashing", Running;
-    /// The kernel killed a command for want of memory.
+    /// The kernel killed a command because memory ran out.
     ProcessorOom = "processor_oom", Running;
-    /// A batch goes past its time-out.
+    /// A batch exceeds its timeout.
     Hung = "hung", Running;
-    /// Acks arrive, and the ack floor or the disk does not move.
+    /// Acks arrive, but the ack floor does not rise, or disk space is not freed.
     NotClearing = "not_clearing", Running;
-    /// In strict order one line fails again and again without being blamed, and everything behind it waits.
+    /// In strict order one line keeps failing without being blamed, and all lines behind it wait.
     HeldLine = "held_line", Running;
-    /// The destination is set up wrongly.
+    /// The destination is misconfigured.
     Refused = "refused", Running;
-    /// As many lines in a row as may be were rejected: the command is taken to be wrong, not the lines.
+    /// As many lines in a row were rejected as `retry.rejects` allows: the command is assumed to be wrong, not the lines.
     EveryLineRejected = "every_line_rejected", Running;
-    /// The destination has no more what it had taken.
+    /// The destination has lost lines that it had stored.
     DestinationLost = "destination_lost", Running;
-    /// The destination fails for everything.
+    /// The destination fails for all lines.
     Outage = "outage", Running;
-    /// More lines come in than are acked, and the disk will be full.
+    /// More lines arrive than are acked.
     FallingBehind = "falling_behind", Running;
     /// A block cannot be read.
     Damage = "damage", Running;
-    /// Lines were dead-lettered, and nobody has decided about them yet.
+    /// Lines were dead-lettered, and no operator has decided about them yet.
     DeadLetters = "dead_letters", Running;
-    /// No more lines can be dead-lettered.
+    /// The limit of dead letters is reached.
     DeadLettersFull = "dead_letters_full", Running;
     /// The log is at its limit.
     DiskFull = "disk_full", Running;
-    /// The file system is full of what is not ours.
+    /// Other files fill the file system.
     DiskFilledByOthers = "disk_filled_by_others", Running;
     /// The file system of the data dir is mounted read-only.
     DiskReadOnly = "disk_read_only", Running;
-    /// A group is at its `max_lag`, and taking in waits for it.
+    /// A group is at its `max_lag`, and ingestion waits for it.
     MaxLag = "max_lag", Running;
-    /// Taking in pauses, and files with unread bytes are rotated away.
+    /// Ingestion pauses, and files with unread bytes were rotated away.
     RotationRisk = "rotation_risk", Running;
     /// A followed file cannot be read.
     SourceUnreadable = "source_unreadable", Running;
@@ -86,24 +86,24 @@ causes! {
     TooManyFiles = "too_many_files", Running;
     /// A read of a followed file does not return.
     TailHung = "tail_hung", Running;
-    /// The process ended while lines were out: whoever had them is gone.
-    ConsumerVanished = "consumer_vanished", Typed;
-    /// A line that was out alone each time that the process died.
+    /// The process ended while lines were in flight.
+    ConsumerVanished = "consumer_vanished", OnDemand;
+    /// A line was the only one in flight each time the process died.
     KillerLine = "killer_line", Running;
-    /// The configuration on disk is not valid, and an earlier one runs on.
+    /// The configuration on disk is not valid, and an earlier one is still in effect.
     ConfigRefused = "config_refused", Running;
-    /// Runs end without a clean stop, one after the other.
+    /// Several runs in a row ended without a clean stop.
     CrashLoop = "crash_loop", Running;
     /// The last run was killed.
     Killed = "killed", Afterwards;
-    /// It was killed for want of memory.
+    /// The last run was killed because memory ran out.
     OutOfMemory = "out_of_memory", Afterwards;
-    /// It ended itself because a commit did not return.
+    /// The last run ended itself because a commit did not return.
     Stuck = "stuck", Afterwards;
-    /// The data dir may not be used by who asks.
-    Permissions = "permissions", Typed;
+    /// The user who runs `doctor` may not use the data dir.
+    Permissions = "permissions", OnDemand;
     /// The clock is wrong.
-    Clock = "clock", Typed;
+    Clock = "clock", OnDemand;
 }
 
 impl fmt::Display for Cause {

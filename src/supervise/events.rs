@@ -1,7 +1,7 @@
-//! EVENTS: what the supervisor saw, in a ring of fixed size beside the store that outlives a failing one.
+//! EVENTS: the record of the supervisor, a ring of fixed size next to the store, which survives if the store fails.
 //!
-//! The format and what a kill leaves are in docs/explanation/supervision.md. It is never synced: a sync may hang with the disk
-//! that it is to tell of, and the page cache outlives the process.
+//! docs/explanation/supervision.md has the format, and what a kill leaves of it. It is never synced: the sync would hang
+//! together with the disk that the event is about, and the page cache survives the process.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -11,24 +11,24 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use spillq_storage::Error;
 
-use super::typed::Started;
+use super::commands::Started;
 use crate::cgroup::OomCount;
 use crate::plain::harmless;
 use crate::queue::Discarded;
 
 /// The name in the data dir.
 const NAME: &str = "EVENTS";
-/// Enough for a day of a group that changes its state every three minutes.
+/// Enough for a day of a group whose state changes every three minutes.
 const SLOTS: u64 = 512;
 const SLOT_BYTES: usize = 2_048;
 const HEAD_BYTES: usize = 16;
 const TEXT_BYTES_MAX: usize = SLOT_BYTES - HEAD_BYTES;
-/// What an entry takes beside its event: its time.
+/// The bytes of an entry in addition to its event: its time.
 const ENTRY_BYTES: usize = 64;
-/// Of one text within an event so much is kept; JSON may write a byte as two.
+/// The maximum of one text in an event. JSON may write a byte as two.
 const FIELD_BYTES_MAX: usize = 440;
 
-/// What was seen.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -39,13 +39,13 @@ pub enum Event {
         pid: u32,
         boot: String,
         oom: Option<OomCount>,
-        /// How; earlier versions did not note it.
+        /// How. Earlier versions did not record it.
         #[serde(default)]
         started: Started,
     },
-    /// It stopped cleanly.
+    /// The service stopped cleanly.
     Stop { run: u64 },
-    /// A group does something else.
+    /// The state or cause of a group has changed; with an empty group, a cause of the log.
     Changed {
         group: String,
         from: String,
@@ -55,11 +55,11 @@ pub enum Event {
         last_seq: u64,
         summary: String,
     },
-    /// A delivery failed: status or signal, and the end of standard error.
+    /// A delivery failed: the summary, and the end of standard error.
     Failure { group: String, summary: String, stderr: String },
-    /// An operator discarded lines: removed a group, skipped lines, or discarded dead letters.
+    /// An operator discarded lines, by this operation.
     Discarded { group: String, lines: u64, by: String },
-    /// It was stuck and ended itself.
+    /// The service was stuck, and ended itself.
     Watchdog { run: u64, summary: String },
 }
 
@@ -71,12 +71,12 @@ pub struct Entry {
     pub number: u64,
     /// Milliseconds since 1970.
     pub time_ms: u64,
-    /// What was seen.
+    /// The event.
     #[serde(flatten)]
     pub event: Event,
 }
 
-/// The ring, open for writing. One writer at a time: whoever has the store locked.
+/// The ring, open for writing. The process that has locked the store is the only writer.
 #[derive(Debug)]
 pub struct Events {
     file: File,
@@ -85,7 +85,7 @@ pub struct Events {
 }
 
 impl Event {
-    /// What an operator has discarded.
+    /// The event for lines that an operator discarded.
     #[must_use]
     pub fn of_discarded(discarded: &Discarded) -> Event {
         let Discarded { group, lines, by, .. } = discarded;
@@ -94,10 +94,10 @@ impl Event {
 }
 
 impl Events {
-    /// Opens the ring of a data dir, or makes it. Also gives what is in it, the oldest first.
+    /// Opens the ring of a data dir, or creates it. Also returns its entries, the oldest first.
     ///
     /// # Errors
-    /// Of the file system: it is one of the store's files.
+    /// Of the file system.
     pub fn open(data_dir: &Path) -> Result<(Events, Vec<Entry>), Error> {
         let path = data_dir.join(NAME);
         let open = || {
@@ -122,7 +122,7 @@ impl Events {
         Ok((Events { file, path, next }, entries))
     }
 
-    /// What is in the ring of a data dir, the oldest first; nothing where there is none. Changes nothing.
+    /// The entries of a data dir, the oldest first; none if there is no ring. Read-only.
     ///
     /// # Errors
     /// Of the file system.
@@ -136,7 +136,7 @@ impl Events {
         }
     }
 
-    /// Writes the next event over the oldest. Survives a kill of the process, not at once a power cut.
+    /// Overwrites the oldest event. The new one survives a kill of the process, but not an immediate power cut.
     ///
     /// # Errors
     /// Of the file system.
@@ -192,7 +192,7 @@ fn read(file: &mut File) -> io::Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// The event with its texts as short as they must be. Of standard error the end is kept, of a sentence the begin.
+/// The event with its texts cut to fit. Of standard error the end remains, of a sentence the beginning.
 fn cut(event: Event) -> Event {
     match event {
         Event::Failure { group, summary, stderr } => {
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_was_cut_in_the_middle_is_passed_over_and_the_others_stand() {
+    fn a_torn_event_is_skipped_and_the_others_are_read() {
         for keep in 0..HEAD_BYTES + 20 {
             let dir = tempfile::tempdir().unwrap();
             let (mut events, _) = Events::open(dir.path()).unwrap();
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_fits_in_a_slot_however_it_was_typed() {
+    fn a_start_fits_in_a_slot_however_long_its_command_line_is() {
         let dir = tempfile::tempdir().unwrap();
         let (mut events, _) = Events::open(dir.path()).unwrap();
         let oom =
@@ -287,12 +287,12 @@ mod tests {
             let start = Event::Start { run: u64::MAX, pid: u32::MAX, boot, oom: oom.clone(), started };
             events.write(u64::MAX, start).unwrap();
         }
-        let kept: Vec<bool> = Events::look(dir.path())
+        let has_command: Vec<bool> = Events::look(dir.path())
             .unwrap()
             .into_iter()
             .map(|entry| matches!(entry.event, Event::Start { started, .. } if !started.typed.is_empty()))
             .collect();
-        assert_eq!(kept, [true, false, false]);
+        assert_eq!(has_command, [true, false, false]);
     }
 
     #[test]

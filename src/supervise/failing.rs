@@ -1,22 +1,22 @@
-//! The verdict on a group whose deliveries fail: refused, past their time-out, or again and again. Pure.
+//! The verdict on a group whose deliveries fail: refused, past the timeout, or repeatedly. Pure.
 
 use spillq_storage::SeqRange;
 
 use super::cause::Cause;
+use super::commands::quoted;
 use super::held::{is_no_accident, look_at};
 use super::inputs::{GroupInputs, JudgeSettings};
 use super::processor::{ProcessorKind, ProcessorName};
 use super::state::State;
-use super::typed::quoted;
 use super::verdict::{Step, Verdict};
-use super::words::{lasting, soon, span, times};
-use crate::plain::counted;
+use super::wording::{soon, span, times};
+use crate::plain::{counted, duration};
 use crate::queue::{EveryLineRejected, FailureKind, Phase};
 
-/// What stands before a remark behind a command.
+/// The remark behind a command about a destination that is down.
 const BY_ITSELF: &str = "    # delivery resumes by itself when it is back";
 
-/// Nothing is delivered but a try now and then, until one succeeds.
+/// The destination refuses everything: only an attempt after each back-off is delivered, until one succeeds.
 pub(super) fn refused(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let Phase::Refused { until_ms, rejected } = i.phase else { return None };
     let retried = format!("retried {}", soon(until_ms, now));
@@ -29,33 +29,33 @@ pub(super) fn refused(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Ve
             "the processor of group {} rejects every line: {dead}, and line {seq} was rejected too; {retried}",
             i.group
         );
-        let list = s.typed.spillq(
+        let list = s.commands.spillq(
             "dead-letter list",
             &format!("--group {}    # why; then fix the command or the destination", i.group),
         );
-        let retry =
-            s.typed.spillq("dead-letter retry", &format!("--all --group {}    # when it is fixed", i.group));
+        let retry = s
+            .commands
+            .spillq("dead-letter retry", &format!("--all --group {}    # when it is fixed", i.group));
         let step = Step::from(list).or(retry);
-        return Some(Verdict::ill(i, State::Refused, (None, Cause::EveryLineRejected), summary, step));
+        return Some(Verdict::unhealthy(i, State::Refused, (None, Cause::EveryLineRejected), summary, step));
     }
     let (what, key) = match i.processor.as_ref().is_some_and(|name| name.kind.is_command()) {
         true => ("the command", "`command`"),
         false => ("the destination", "the address or the credentials"),
     };
     let why =
-        i.last_failure.as_ref().and_then(|failure| failure.lines().next()).unwrap_or("it is set up wrongly");
+        i.last_failure.as_ref().and_then(|failure| failure.lines().next()).unwrap_or("it is misconfigured");
     let summary = format!("{what} of group {} refuses every delivery: {why}; {retried}", i.group);
-    let change = s.typed.change(&format!("correct {key} of the [[processor]] of group {}", i.group));
-    let retry =
-        s.typed.spillq("group retry-now", &format!("{}    # when it is set right elsewhere", i.group));
-    Some(Verdict::ill(i, State::Refused, (None, Cause::Refused), summary, Step::from(change).or(retry)))
+    let change = s.commands.change(&format!("correct {key} of the [[processor]] of group {}", i.group));
+    let retry = s.commands.spillq("group retry-now", &format!("{}    # after fixing it elsewhere", i.group));
+    Some(Verdict::unhealthy(i, State::Refused, (None, Cause::Refused), summary, Step::from(change).or(retry)))
 }
 
-/// Past the time-out.
+/// A delivery exceeded the timeout.
 pub(super) fn hung(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let step = |range: Option<SeqRange>| {
         let seq = range.map_or(i.ack_floor.next(), |range| range.first);
-        let longer = s.typed.change(&format!("raise `timeout` of group {}", i.group));
+        let longer = s.commands.change(&format!("raise `timeout` of group {}", i.group));
         look_at(i, s, seq, longer)
     };
     if let Some(failing) = i.failing.as_ref().filter(|failing| failing.timed_out) {
@@ -63,10 +63,10 @@ pub(super) fn hung(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdi
             "the processor of group {} hangs: it did not finish {} within {}{}; it was ended, and the lines are delivered again",
             i.group,
             span(failing.range),
-            lasting(i.timeout_ms),
+            duration(i.timeout_ms),
             if failing.times > 1 { format!(", {} in a row", times(failing.times)) } else { String::new() }
         );
-        return Some(Verdict::ill(
+        return Some(Verdict::unhealthy(
             i,
             State::Hung,
             (Some("C"), Cause::Hung),
@@ -79,17 +79,17 @@ pub(super) fn hung(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdi
         let summary = format!(
             "a batch of group {} has been in flight for {}, past its timeout of {}, and its processor cannot be ended",
             i.group,
-            lasting(now.saturating_sub(since)),
-            lasting(i.timeout_ms)
+            duration(now.saturating_sub(since)),
+            duration(i.timeout_ms)
         );
-        Verdict::ill(i, State::Hung, (Some("C"), Cause::Hung), summary, step(i.leases.first().copied()))
+        Verdict::unhealthy(i, State::Hung, (Some("C"), Cause::Hung), summary, step(i.leases.first().copied()))
     })
 }
 
-/// Failures that are no accident any more.
+/// Failures that are not an accident.
 pub(super) fn failing(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let failing = i.failing.as_ref()?;
-    // On its way to the line that is at fault, a batch is rejected once for each halving: that is no crash.
+    // A batch is rejected once for each bisection until the bad line is found: that is not a crash.
     if matches!(failing.kind, FailureKind::Poison | FailureKind::BadLine(_) | FailureKind::TooLarge) {
         return None;
     }
@@ -97,7 +97,7 @@ pub(super) fn failing(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Ve
     if !is_no_accident(failing, is_command, now, s) {
         return None;
     }
-    let for_time = lasting(now.saturating_sub(failing.since_ms));
+    let for_time = duration(now.saturating_sub(failing.since_ms));
     let times = times(failing.times);
     Some(if is_command {
         let summary = format!(
@@ -105,24 +105,24 @@ pub(super) fn failing(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Ve
             i.group,
             span(failing.range)
         );
-        let look = s.typed.spillq(
+        let look = s.commands.spillq(
             "inspect",
             &format!("--from {} --limit 1    # the first of these lines; the evidence has what the command printed", failing.range.first),
         );
-        Verdict::ill(i, State::Crashing, (Some("B"), Cause::Crashing), summary, look)
+        Verdict::unhealthy(i, State::Crashing, (Some("B"), Cause::Crashing), summary, look)
     } else {
         let summary = format!(
             "the destination of group {} is down: it failed {times} in a row, for {for_time}; {} waiting",
             i.group,
             counted(i.lag_lines, "line")
         );
-        let retry = s.typed.spillq("group retry-now", &format!("{}    # as soon as it is back", i.group));
+        let retry = s.commands.spillq("group retry-now", &format!("{}    # as soon as it is back", i.group));
         let step = Step::from(see_to_destination(i)).or(retry);
-        Verdict::ill(i, State::Retrying, (None, Cause::Outage), summary, step)
+        Verdict::unhealthy(i, State::Retrying, (None, Cause::Outage), summary, step)
     })
 }
 
-/// How to look at what is down.
+/// How to check a destination that is down.
 fn see_to_destination(i: &GroupInputs) -> String {
     match &i.processor {
         Some(ProcessorName { kind: ProcessorKind::Http, about: url, .. }) => {

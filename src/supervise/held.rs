@@ -1,4 +1,4 @@
-//! The verdict on a group that is blocked by one line, and what verdicts on failures share. Pure.
+//! The verdict on a group that one line blocks, and what the verdicts on failures share. Pure.
 
 use spillq_storage::Seq;
 
@@ -6,20 +6,21 @@ use super::cause::Cause;
 use super::inputs::{GroupInputs, JudgeSettings};
 use super::state::State;
 use super::verdict::{Step, Verdict};
-use super::words::{lasting, times};
+use super::wording::times;
+use crate::plain::duration;
 use crate::queue::{Failing, FailureKind, HeldLine};
 
-/// So many failures in a row are no accident: the first may be a restart of the destination, the second its end.
+/// This many failures in a row are not an accident: a restart of the destination explains two.
 const FAILURES_IN_A_ROW: u64 = 3;
 
-/// A line that fails again and again, and keeps its strict group from all others. `None` where a later row has more to
-/// say: a hang, an outage, want of memory, or a failure that is only a few seconds old.
+/// A line that keeps failing, and blocks its strict group. `None` if another row says more (a hang, an outage, an
+/// out-of-memory kill), or while the failure is only a few seconds old.
 pub(super) fn held(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let HeldLine { seq, failures, for_ms, deaths, is_given_up } = i.held?;
     let is_command = i.processor.as_ref().is_none_or(|name| name.kind.is_command());
     let how = if is_given_up {
         format!(
-            "the service died {} while it was in flight, and it is not delivered any more",
+            "the service died {} while it was in flight, and it is no longer delivered",
             times(deaths.into())
         )
     } else {
@@ -30,33 +31,33 @@ pub(super) fn held(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdi
         {
             return None;
         }
-        format!("it failed {} as a single-line batch, for {}", times(failures.into()), lasting(for_ms))
+        format!("it failed {} as a single-line batch, for {}", times(failures.into()), duration(for_ms))
     };
     let summary =
         format!("group {} is blocked by line {seq}: {how}; nothing behind it is delivered", i.group);
     let hypothesis = is_command.then_some("B");
-    let retry = s.typed.spillq("group retry-now", &format!("{}    # when the command is fixed", i.group));
+    let retry = s.commands.spillq("group retry-now", &format!("{}    # when the command is fixed", i.group));
     let step = look_at(i, s, seq, retry);
-    Some(Verdict::ill(i, State::Blocked, (hypothesis, Cause::HeldLine), summary, step))
+    Some(Verdict::unhealthy(i, State::Blocked, (hypothesis, Cause::HeldLine), summary, step))
 }
 
-/// The command that shows a line; or the one that parks it, where the line may be at fault: never while the destination
-/// cannot be reached or says itself that it fails. Otherwise `or`.
+/// The command that shows a line, then the command that parks it if the line may be at fault, otherwise `or`. A line is not
+/// at fault while the destination cannot be reached or reports a failure of its own.
 pub(super) fn look_at(i: &GroupInputs, s: &JudgeSettings, seq: Seq, or: String) -> Step {
     let is_down = i.failing.as_ref().is_some_and(|failing| failing.kind == FailureKind::Down);
-    // A command that has acked nothing is more likely to be wrong than the line that it began with.
+    // A command that has acked nothing is more likely to be at fault than its first line.
     let has_worked = i.acks > 0;
     let may_park = i.held.is_some_and(|held| {
         held.seq == seq && (held.is_given_up || (held.failures >= i.attempts_max && !is_down && has_worked))
     });
-    let look = s.typed.inspect(seq);
-    Step::from(look).or(if may_park { s.typed.park(seq, &i.group) } else { or })
+    let look = s.commands.inspect(seq);
+    Step::from(look).or(if may_park { s.commands.park(seq, &i.group) } else { or })
 }
 
-/// Failures that are more than a destination that is started again.
+/// Whether failures are more than a restart of the destination.
 pub(super) fn is_no_accident(failing: &Failing, is_command: bool, now: u64, s: &JudgeSettings) -> bool {
-    // One failure may back off for longer than `stall_after`: it was tried once.
+    // The back-off after one failure may be longer than `stall_after`.
     let lasts = failing.times > 1 && now.saturating_sub(failing.since_ms) >= s.stall_after_ms;
-    // A destination that is started again refuses a few times meanwhile, a command has no reason to.
+    // A destination refuses a few times while it restarts; a command has no reason to.
     lasts || (is_command && failing.times >= FAILURES_IN_A_ROW)
 }

@@ -1,69 +1,69 @@
-//! What verdicts are made from: counters and times. Times are milliseconds by the clock of deadlines.
+//! The inputs of verdicts: counters and times. Times are milliseconds by the clock for deadlines.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use spillq_storage::{Seq, SeqRange};
 
+use super::commands::Commands;
 use super::processor::ProcessorName;
-use super::typed::Typed;
 use crate::queue::{DestinationLost, Failing, HeldLine, Phase, WhyFull};
 pub use crate::unreadable::WhyUnreadable;
 
-/// One group, with the times of its last changes.
+/// The inputs about a group, with the times of its last changes.
 #[derive(Clone, Debug, Default)]
 pub struct GroupInputs {
     /// Its name.
     pub group: String,
-    /// What it is doing, as the owner sees it.
+    /// What it is doing, as the owner reports it.
     pub phase: Phase,
     /// The processor that the configuration names.
     pub processor: Option<ProcessorName>,
-    /// A worker waits for lines, or has some.
+    /// Whether a worker waits for lines, or has leased some.
     pub has_worker: bool,
     /// Lines that wait.
     pub lag_lines: u64,
     /// The first of them.
     pub oldest: Option<Seq>,
-    /// Everything up to here is acked or dead.
+    /// All lines up to here are settled.
     pub ack_floor: Seq,
-    /// The lines that are out.
+    /// The lines in flight.
     pub leases: Vec<SeqRange>,
-    /// Since when the oldest of them is.
+    /// When the oldest lease began.
     pub oldest_lease_ms: Option<u64>,
-    /// How long one may be.
+    /// The timeout of a batch.
     pub timeout_ms: u64,
-    /// What waits in back-off, and until when: the lines that come first.
+    /// The first lines that wait in back-off, and until when.
     pub backs_off: Option<(SeqRange, u64)>,
-    /// Whether the first line that waits does so in back-off.
+    /// Whether the oldest line waits in back-off.
     pub oldest_waits: bool,
-    /// Failures since the last ack.
+    /// The failures since the last ack.
     pub failing: Option<Failing>,
     /// The last failure: summary, and the end of standard error.
     pub last_failure: Option<String>,
     /// The line that holds it.
     pub held: Option<HeldLine>,
-    /// `retry.attempts`: only after so many failures it is suggested to park a line.
+    /// `retry.attempts`: after this many failures the verdict suggests to park the line.
     pub attempts_max: u32,
-    /// Dead letters that are held.
+    /// Dead letters.
     pub dead_letters: u64,
     /// Why the program of its command cannot be run, as far as its file shows.
     pub program_missing: Option<String>,
-    /// The command that runs drains other groups only.
+    /// The service is a drain of other groups.
     pub is_left_out: bool,
-    /// What its destination has lost of what it had taken.
+    /// What its destination has lost.
     pub lost: Option<DestinationLost>,
     /// Batches acked in this run.
     pub acks: u64,
     /// Since when lines wait and nothing was leased.
     pub not_leased_since_ms: Option<u64>,
-    /// When the ack floor moved last, and how many batches were acked since.
+    /// When the ack floor last rose.
     pub floor_moved_ms: u64,
     /// Batches acked since.
     pub acks_since_floor: u64,
-    /// A segment that this group has acked and that is still there: its last line, since when, and who holds it.
+    /// A segment that this group has acked, and that is still on disk.
     pub pinned: Option<Pinned>,
-    /// A segment that others have acked and that is still there for this group.
+    /// A segment that others have acked, and that this group keeps on disk.
     pub pins: Option<Pins>,
     /// How the lag grows, if it does.
     pub behind: Option<Behind>,
@@ -85,17 +85,17 @@ pub struct Pins {
 pub struct Behind {
     /// Since when.
     pub since_ms: u64,
-    /// By how many lines it has grown since then.
+    /// The growth since then, in lines.
     pub grown_lines: u64,
-    /// Lines that came in since then.
+    /// Lines that arrived since then.
     pub lines_in: u64,
-    /// Since when the oldest line has waited at least; `None` if it was not there when the last window ended.
+    /// The oldest line has waited at least since then; `None` if it arrived after the last window.
     pub oldest_since_ms: Option<u64>,
-    /// Lines a second in.
+    /// Lines that arrive in a second.
     pub lines_in_per_s: f64,
-    /// Lines a second acked.
+    /// Lines acked in a second.
     pub lines_out_per_s: f64,
-    /// Seconds until there is no more room for the log at this rate; `None` while it does not grow.
+    /// Seconds until the log is full at this rate; `None` while it does not grow.
     pub full_in_s: Option<f64>,
 }
 
@@ -113,11 +113,11 @@ pub struct Pinned {
 /// Why no lines are appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pauses {
-    /// The owner does not append any now.
+    /// The owner pauses ingestion now.
     Now(WhyFull),
-    /// No service runs, and the log has reached `disk.limit`: the next one would not append any.
+    /// No service runs, and the log has reached `disk.limit`: the next start would pause ingestion.
     AtLimit,
-    /// No service runs, and the file system has less than `disk.min_free` free: the next one would not append any.
+    /// No service runs, and the file system has less than `disk.min_free` free: the next start would pause ingestion.
     BelowMinFree,
 }
 
@@ -131,26 +131,26 @@ impl fmt::Display for Pauses {
     }
 }
 
-/// The log and what surrounds it.
+/// The inputs about the log and its surroundings.
 #[derive(Clone, Debug, Default)]
 pub struct LogInputs {
-    /// Why lines are not taken in, if so.
+    /// Why ingestion pauses, if so.
     pub full: Option<Pauses>,
     /// Bytes of the log on disk.
     pub disk_bytes: u64,
     /// `disk.limit`.
     pub limit_bytes: u64,
-    /// What the file system has free.
+    /// Free bytes of the file system.
     pub free_bytes: Option<u64>,
     /// `disk.min_free`.
     pub min_free_bytes: u64,
-    /// Bytes that the file system has in all.
+    /// The size of the file system.
     pub file_system_bytes: Option<u64>,
     /// Files that were renamed away or deleted and have unread bytes.
     pub at_risk: Vec<AtRisk>,
     /// For how long the tail has been at one turn: a read that hangs.
     pub tail_busy_ms: Option<u64>,
-    /// Files that cannot be read, why in words, and what kind of reason that is: some of them.
+    /// Some of the files that cannot be read: path, reason as text, kind of reason.
     pub unreadable: Vec<(PathBuf, String, WhyUnreadable)>,
     /// How many cannot be read.
     pub unreadable_files: u64,
@@ -158,9 +158,9 @@ pub struct LogInputs {
     pub left_out: LeftOut,
     /// Runs in a row that ended without a clean stop.
     pub unclean_runs: u64,
-    /// A configuration on disk that was refused, so that an earlier one runs on.
+    /// A configuration on disk that was refused, so that an earlier one is still in effect.
     pub config_refused: Option<ConfigRefused>,
-    /// Lines that were in flight alone when the process died, more than once: group, line, deaths.
+    /// Lines that were the only one in flight when the process died, more than once: group, line, deaths.
     pub killers: Vec<(String, Seq, u32)>,
     /// The data dir, if its file system is mounted read-only.
     pub read_only: Option<String>,
@@ -172,53 +172,53 @@ pub struct LogInputs {
     pub held: Vec<(String, HeldLine)>,
 }
 
-/// Files that match a glob and are not followed, since no more are followed at once.
+/// Files that match a glob and are not followed, because the limit of followed files is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
-    /// How many.
+    /// Their number.
     pub files: u64,
     /// Some of them.
     pub named: Vec<PathBuf>,
-    /// How many are followed at most.
+    /// The limit of followed files.
     pub limit: u64,
 }
 
-/// A configuration that does not run.
+/// A configuration that was refused.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigRefused {
     /// Its file.
     pub file: String,
-    /// All that is wrong with it.
+    /// Its problems.
     pub problems: Vec<String>,
 }
 
-/// A file with unread bytes that has left its path.
+/// A file with unread bytes that was renamed or deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AtRisk {
-    /// Where it is, or was last seen.
+    /// Its path, or the last that is known.
     pub path: PathBuf,
     /// Its unread bytes.
     pub bytes: u64,
-    /// Whether the service has it open: then it can be read to its end even when it is deleted.
+    /// Whether the service holds it open, and so can read it to the end even when it is deleted.
     pub held_open: bool,
 }
 
-/// What `[disk]` says.
+/// Settings of `[disk]`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DiskSettings {
     /// `limit`.
     pub limit_bytes: u64,
     /// `min_free`.
     pub min_free_bytes: u64,
-    /// Whether `keep` holds what is acked.
+    /// Whether `keep` retains acked lines.
     pub keeps: bool,
 }
 
-/// What counts as too long, and which store it is about.
+/// The settings of verdicts.
 #[derive(Clone, Debug, Default)]
 pub struct JudgeSettings {
     /// `stall_after`.
     pub stall_after_ms: u64,
-    /// Commands that are told as the next step.
-    pub typed: Typed,
+    /// The commands that are suggested as next steps.
+    pub commands: Commands,
 }

@@ -1,44 +1,45 @@
-//! From inputs to a verdict: the table of docs/explanation/supervision.md, row by row; the first that holds wins. Pure.
+//! From inputs to a verdict: the rows of the table in docs/explanation/supervision.md, of which the first that applies wins.
+//! Pure.
 
 use spillq_storage::Seq;
 
 use super::blocked::blocked;
 use super::cause::Cause;
 use super::failing::{failing, hung, refused};
+use super::healthy::{at_work, healthy};
 use super::inputs::{Behind, GroupInputs, JudgeSettings};
 use super::oom::processor_oom;
 use super::state::State;
 use super::uncalled::{never_called, no_processor, program_missing};
 use super::verdict::{Step, Verdict};
-use super::well::{at_work, well};
-use super::words::{has_dead_letters, lasting, segment_name, soon, span, waits};
-use crate::plain::counted;
+use super::wording::{has_dead_letters, segment_name, soon, span, waits};
+use crate::plain::{counted, duration, rough_duration};
 use crate::queue::{DestinationLost, Phase};
 
-/// A lag that has grown for this long is reported, whatever the age of its lines.
+/// A lag that has grown for this long is reported, even if its lines are young.
 const GROWS_MS: u64 = 60_000;
-/// Of the lines that came in meanwhile, a lag must have grown by one in this many: less is noise of a group that keeps up.
+/// A lag must have grown by this fraction of the lines that arrived meanwhile: less is noise of a group that keeps up.
 const GROWTH_PART: u64 = 20;
-/// No noise grows in each window for this long.
+/// Noise does not grow in each window for this long.
 const NOISE_MAX_MS: u64 = 300_000;
-/// And this many must have come in: of fewer, one line more means nothing.
+/// This many lines must have arrived: of fewer, the growth means nothing.
 const GROWTH_LINES_MIN: u64 = 100;
-/// A disk that is full in more than a day is left to the plots.
+/// A disk that will be full in more than a day is not reported.
 const FULL_NEAR_S: f64 = 86_400.0;
 /// Lines of standard error that the evidence repeats.
 const TAIL_LINES_SHOWN: usize = 5;
 
-/// A row of the table in docs/explanation/supervision.md: the inputs, now, and the settings.
+/// A row of the table: the inputs, now, and the settings.
 type Row = fn(&GroupInputs, u64, &JudgeSettings) -> Option<Verdict>;
 
-/// What can be wrong with a group that delivers.
+/// The rows for a group that delivers.
 const ROWS: &[Row] = &[
     blocked,
     refused,
     hung,
     processor_oom,
     failing,
-    floor_stands,
+    floor_is_blocked,
     disk_is_held,
     no_processor,
     program_missing,
@@ -48,14 +49,14 @@ const ROWS: &[Row] = &[
     dead_letters,
 ];
 
-/// What can be wrong with a group that an operator paused.
+/// The rows for a group that an operator paused.
 const ROWS_PAUSED: &[Row] = &[paused_too_long, destination_lost, dead_letters];
 
 /// The verdict on one group at `now_ms`.
 #[must_use]
 pub fn judge(inputs: &GroupInputs, now_ms: u64, settings: &JudgeSettings) -> Verdict {
     if inputs.is_left_out {
-        return Verdict::well(
+        return Verdict::healthy(
             inputs,
             at_work(inputs).state,
             format!("not drained by this command; {}", waits(inputs.lag_lines)),
@@ -67,7 +68,7 @@ pub fn judge(inputs: &GroupInputs, now_ms: u64, settings: &JudgeSettings) -> Ver
             wrong.evidence.extend(common_evidence(inputs, now_ms));
             wrong
         }
-        None => well(inputs, now_ms, settings),
+        None => healthy(inputs, now_ms, settings),
     }
 }
 
@@ -81,28 +82,28 @@ fn paused_too_long(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdi
                 1 => "1 line has waited".to_owned(),
                 lines => format!("{} have waited", counted(lines, "line")),
             },
-            lasting(now.saturating_sub(since))
+            duration(now.saturating_sub(since))
         );
-        let resume = s.typed.spillq("group resume", &i.group);
-        Verdict::ill(i, State::Paused, (Some("A"), Cause::NeverCalled), summary, resume)
+        let resume = s.commands.spillq("group resume", &i.group);
+        Verdict::unhealthy(i, State::Paused, (Some("A"), Cause::NeverCalled), summary, resume)
     })
 }
 
-fn floor_stands(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
+fn floor_is_blocked(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let blocking = i.oldest?;
     let leased = i.leases.iter().any(|range| range.contains(blocking));
-    let stands = i.acks_since_floor > 0 && now.saturating_sub(i.floor_moved_ms) >= s.stall_after_ms;
-    (stands && !leased && !i.oldest_waits).then(|| {
+    let is_blocked = i.acks_since_floor > 0 && now.saturating_sub(i.floor_moved_ms) >= s.stall_after_ms;
+    (is_blocked && !leased && !i.oldest_waits).then(|| {
         let summary = format!(
             "group {} does not clear: {} were acked in {}, and the ack floor stays at {} because line {blocking} blocks it",
             i.group,
             counted(i.acks_since_floor, "batch"),
-            lasting(now.saturating_sub(i.floor_moved_ms)),
+            duration(now.saturating_sub(i.floor_moved_ms)),
             i.ack_floor
         );
-        let look = s.typed.inspect(blocking);
-        let park = s.typed.park(blocking, &i.group);
-        Verdict::ill(i, State::NotClearing, (Some("D"), Cause::NotClearing), summary, Step::from(look).or(park))
+        let look = s.commands.inspect(blocking);
+        let park = s.commands.park(blocking, &i.group);
+        Verdict::unhealthy(i, State::NotClearing, (Some("D"), Cause::NotClearing), summary, Step::from(look).or(park))
     })
 }
 
@@ -110,40 +111,40 @@ fn disk_is_held(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
     let pinned =
         i.pinned.as_ref().filter(|pinned| now.saturating_sub(pinned.since_ms) >= s.stall_after_ms)?;
     let by = match pinned.held_by.as_slice() {
-        [] => "no group holds it".to_owned(),
+        [] => "held by no group".to_owned(),
         groups => format!("held by group {}", groups.join(", ")),
     };
     let summary = format!(
         "group {} has acked {}, and the disk space has not been freed for {}: {} is {by}",
         i.group,
         span(pinned.segment),
-        lasting(now.saturating_sub(pinned.since_ms)),
+        duration(now.saturating_sub(pinned.since_ms)),
         segment_name(pinned.segment)
     );
     let step = match pinned.held_by.first() {
         Some(group) => Step::from(format!("see the verdict on group {group}, and fix what it names"))
-            .or(s.typed.change(&format!("bound group {group} with `max_lag`"))),
-        None => s.typed.offline("verify", "   # with the service stopped").into(),
+            .or(s.commands.change(&format!("bound group {group} with `max_lag`"))),
+        None => s.commands.offline("verify", "   # with the service stopped").into(),
     };
-    Some(Verdict::ill(i, State::NotClearing, (Some("D"), Cause::NotClearing), summary, step))
+    Some(Verdict::unhealthy(i, State::NotClearing, (Some("D"), Cause::NotClearing), summary, step))
 }
 
 fn destination_lost(i: &GroupInputs, _: u64, s: &JudgeSettings) -> Option<Verdict> {
     let DestinationLost { first, last, lines } = i.lost?;
     let summary = format!(
-        "the destination of group {} has lost {} that it had stored, between lines {first} and {last}: they were acked, and are not delivered again by themselves",
+        "the destination of group {} has lost {} that it had stored, between lines {first} and {last}: they were acked, and are delivered again only after a seek",
         i.group,
         counted(lines, "line")
     );
     let seek = format!("{} --to {first} --missing    # as far as disk.keep has retained them", i.group);
-    let seek = s.typed.spillq("group seek", &seek);
-    Some(Verdict::ill(i, at_work(i).state, (None, Cause::DestinationLost), summary, seek))
+    let seek = s.commands.spillq("group seek", &seek);
+    Some(Verdict::unhealthy(i, at_work(i).state, (None, Cause::DestinationLost), summary, seek))
 }
 
-/// They stay until somebody decides about them.
+/// Dead letters stay until an operator decides about them.
 fn dead_letters(i: &GroupInputs, _: u64, s: &JudgeSettings) -> Option<Verdict> {
     let (summary, step) = has_dead_letters(i, s)?;
-    Some(Verdict::ill(i, at_work(i).state, (None, Cause::DeadLetters), summary, step))
+    Some(Verdict::unhealthy(i, at_work(i).state, (None, Cause::DeadLetters), summary, step))
 }
 
 fn falls_behind(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
@@ -157,10 +158,10 @@ fn falls_behind(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
         full_in_s,
     } = i.behind.as_ref()?;
     let lasts = now.saturating_sub(*since_ms);
-    // Between two acks of a batch that may take long, a lag grows and means nothing.
+    // A lag also grows between two acks of batches that may take long.
     let at_least = if *lines_out_per_s > 0.0 { 0 } else { i.timeout_ms };
     let is_noise = lasts < NOISE_MAX_MS && grown_lines.saturating_mul(GROWTH_PART) < *lines_in;
-    // After a large batch was acked, more goes out than comes in for a while.
+    // A large batch was just acked if more lines are acked than arrive.
     let is_noise = is_noise || lines_out_per_s >= lines_in_per_s;
     if lasts < s.stall_after_ms.min(GROWS_MS).max(at_least) || is_noise {
         return None;
@@ -172,23 +173,24 @@ fn falls_behind(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict>
     if !is_old && !grows_long && full.is_none() {
         return None;
     }
-    let full =
-        full.map(|left| format!("; at this rate the log is full in {}, and ingestion pauses", about(left)));
+    let full = full.map(|left| {
+        format!("; at this rate the log is full in about {}, and ingestion pauses", rough_duration(left))
+    });
     let summary = format!(
-        "group {} falls behind: its lag has grown for {} to {}, {} lines/s come in and {} are acked{}",
+        "group {} falls behind: its lag has grown for {} to {}; {} lines/s arrive, and {} are acked{}",
         i.group,
-        lasting(lasts),
+        duration(lasts),
         counted(i.lag_lines, "line"),
         per_s(*lines_in_per_s),
         per_s(*lines_out_per_s),
         full.unwrap_or_default()
     );
     let faster = s
-        .typed
+        .commands
         .change(&format!("raise `batch`, or `in_flight` (with order = \"none\"), of group {}", i.group));
-    let room = s.typed.change("raise `disk.limit` for the time of a peak");
-    let step = Step::from(faster).or(room);
-    Some(Verdict::ill(i, State::Slow, (None, Cause::FallingBehind), summary, step))
+    let space = s.commands.change("raise `disk.limit` during the peak");
+    let step = Step::from(faster).or(space);
+    Some(Verdict::unhealthy(i, State::Slow, (None, Cause::FallingBehind), summary, step))
 }
 
 /// Lines a second.
@@ -196,27 +198,21 @@ fn per_s(rate: f64) -> String {
     if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
 }
 
-/// A time that is only estimated.
-fn about(seconds: f64) -> String {
-    match seconds {
-        s if s < 120.0 => format!("about {s:.0} s"),
-        s if s < 7_200.0 => format!("about {:.0} min", s / 60.0),
-        s => format!("about {:.0} h", s / 3_600.0),
-    }
-}
-
-/// What the verdict on every unhealthy group rests on.
+/// The evidence that is common to all unhealthy groups.
 fn common_evidence(i: &GroupInputs, now: u64) -> Vec<String> {
+    let acked = match i.acks {
+        0 => "nothing was acked in this run".to_owned(),
+        acks => format!("{} acked in this run", counted(acks, "batch")),
+    };
     let mut evidence = vec![format!(
-        "lag: {}{}; ack floor {}; {} acked in this run",
+        "lag: {}{}; ack floor {}; {acked}",
         counted(i.lag_lines, "line"),
         i.oldest.map(|seq| format!(", the oldest is line {seq}")).unwrap_or_default(),
-        i.ack_floor,
-        counted(i.acks, "batch")
+        i.ack_floor
     )];
     if !i.leases.is_empty() {
-        let out: Vec<String> = i.leases.iter().map(ToString::to_string).collect();
-        evidence.push(format!("in flight: lines {}", out.join(", ")));
+        let leases: Vec<String> = i.leases.iter().map(ToString::to_string).collect();
+        evidence.push(format!("in flight: lines {}", leases.join(", ")));
     }
     if let Some((range, until)) = i.backs_off {
         evidence.push(format!("{}: retried {}", span(range), soon(until, now)));
@@ -232,7 +228,7 @@ fn common_evidence(i: &GroupInputs, now: u64) -> Vec<String> {
     evidence
 }
 
-/// The line to look at first: for EVENTS.
+/// The lines that a verdict is about: for EVENTS.
 #[must_use]
 pub(super) fn seqs_of(inputs: &GroupInputs) -> (Seq, Seq) {
     let range = inputs.leases.first().copied().or(inputs.failing.as_ref().map(|failing| failing.range));

@@ -1,26 +1,26 @@
-//! The log and what surrounds it: each finding with a cause of its own. Pure.
+//! The verdicts on the log and its surroundings. Pure.
 
 use super::cause::Cause;
+use super::commands::{Commands, quoted};
 use super::inputs::{AtRisk, JudgeSettings, LeftOut, LogInputs, Pauses, WhyUnreadable};
 use super::state::State;
-use super::typed::{Typed, quoted};
 use super::verdict::{Step, Verdict};
-use super::words::{lasting, times};
-use crate::plain::{counted, size};
+use super::wording::times;
+use crate::plain::{counted, duration, size};
 use crate::queue::WhyFull;
 
-/// Runs in a row without a clean stop: the first may be an accident, the second what followed from it.
+/// This many runs in a row without a clean stop are reported: one accident may cause two.
 const UNCLEAN_RUNS: u64 = 3;
 
-/// Files that a finding names at most.
+/// Files that a verdict names at most.
 const FILES_NAMED_MAX: usize = 20;
-/// Of files that are not followed: for an example, since nothing is wrong with each of them.
+/// Files that are not followed and are named at most, as examples.
 const LEFT_OUT_NAMED_MAX: usize = 3;
 
 /// What is wrong with the log and its surroundings; empty when nothing is.
 #[must_use]
 pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
-    let typed = &settings.typed;
+    let commands = &settings.commands;
     let mut found = Vec::new();
     if let Some(folder) = &log.read_only {
         let summary = format!(
@@ -29,11 +29,11 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
         let look =
             "dmesg | grep -iE 'i/o error|remounting'    # a disk error remounts a file system read-only";
         let step = Step::from(look.to_owned())
-            .or(format!("when it is writable again, start the service: {}", typed.start()));
+            .or(format!("when it is writable again, start the service: {}", commands.start()));
         found.push(Verdict::on_log(State::Blocked, Cause::DiskReadOnly, summary, Vec::new(), step));
     }
     if let Some(full) = &log.full {
-        found.push(why_full(log, full, typed));
+        found.push(why_full(log, full, commands));
         if !log.at_risk.is_empty() {
             let (summary, evidence) = at_risk(&log.at_risk);
             let step = "stop the rotation of these files until ingestion resumes".to_owned();
@@ -43,22 +43,22 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
     if let Some(busy) = log.tail_busy_ms.filter(|busy| *busy >= settings.stall_after_ms) {
         let summary = format!(
             "ingestion hangs: one read of a followed file or folder has lasted for {}",
-            lasting(busy)
+            duration(busy)
         );
         let evidence = vec!["the log itself works, and delivery continues".to_owned()];
         let look = "timeout 5 df -h    # a network file system that does not answer blocks here; ingestion resumes by itself";
         found.push(Verdict::on_log(State::Blocked, Cause::TailHung, summary, evidence, look.to_owned()));
     }
-    found.extend(unreadable(log, typed));
+    found.extend(unreadable(log, commands));
     if log.left_out.files > 0 {
-        found.push(too_many(&log.left_out, typed));
+        found.push(too_many(&log.left_out, commands));
     }
     if let Some(refused) = &log.config_refused {
         let summary = format!(
-            "{} is not valid: the service continues with the configuration before it, and the next start would fail",
+            "{} is not valid: the service continues with the previous configuration, and the next start would fail",
             refused.file
         );
-        let (cause, check) = (Cause::ConfigRefused, typed.check(&refused.file));
+        let (cause, check) = (Cause::ConfigRefused, commands.check(&refused.file));
         found.push(Verdict::on_log(State::Running, cause, summary, refused.problems.clone(), check));
     }
     for (group, seq, deaths) in &log.killers {
@@ -69,8 +69,8 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
             "the service died {} while line {seq} was the only one in flight",
             times(u64::from(*deaths))
         )];
-        let look = typed.inspect(*seq);
-        let park = typed.park(*seq, group);
+        let look = commands.inspect(*seq);
+        let park = commands.park(*seq, group);
         let step = Step::from(look).or(park);
         found.push(Verdict::on_log(State::Blocked, Cause::KillerLine, summary, evidence, step));
     }
@@ -84,20 +84,20 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
     found
 }
 
-/// Files that match and cannot be read, with the step for the first of them.
-fn unreadable(log: &LogInputs, typed: &Typed) -> Option<Verdict> {
+/// Files that match and cannot be read, with the next step for the first of them.
+fn unreadable(log: &LogInputs, commands: &Commands) -> Option<Verdict> {
     let (first, _, why) = log.unreadable.first()?;
     let files = log.unreadable_files.max(log.unreadable.len() as u64);
     let summary = format!("{} cannot be read", counted(files, "file"));
-    let named = log.unreadable.iter().map(|(path, found, _)| format!("{}: {found}", path.display()));
+    let named = log.unreadable.iter().map(|(_, found, _)| found.clone());
     let evidence = named.chain(and_more(files, log.unreadable.len())).collect();
-    let step = make_readable(&quoted(&first.to_string_lossy()), *why, typed);
+    let step = make_readable(&quoted(&first.to_string_lossy()), *why, commands);
     Some(Verdict::on_log(State::Blocked, Cause::SourceUnreadable, summary, evidence, step))
 }
 
-/// What makes a file readable, or no longer matched.
-fn make_readable(path: &str, why: WhyUnreadable, typed: &Typed) -> Step {
-    let change = |what: &str| Step::from(typed.change(what));
+/// How to make a file readable, or exclude it.
+fn make_readable(path: &str, why: WhyUnreadable, commands: &Commands) -> Step {
+    let change = |what: &str| Step::from(commands.change(what));
     let exclude = |what: &str| format!("add {what} to `exclude` of [[follow]], if it is not to be read");
     match why {
         WhyUnreadable::Link => {
@@ -110,7 +110,7 @@ fn make_readable(path: &str, why: WhyUnreadable, typed: &Typed) -> Step {
         }
         WhyUnreadable::TooMany => change("narrow `include` of [[follow]]"),
         WhyUnreadable::Content => Step::from(format!(
-            "replace {path} by a complete copy, or unpack what is good of it into a followed file; it is checked again when it changes"
+            "replace {path} by a complete copy, or decompress its intact part into a followed file; it is checked again when it changes"
         ))
         .or(exclude("it")),
         WhyUnreadable::System => Step::from(format!(
@@ -119,14 +119,14 @@ fn make_readable(path: &str, why: WhyUnreadable, typed: &Typed) -> Step {
     }
 }
 
-/// The line behind those that are named.
+/// How many files are not named.
 fn and_more(files: u64, named: usize) -> Option<String> {
     let more = files.checked_sub(named as u64).filter(|more| *more > 0)?;
     Some(format!("and {} more", counted(more, "file")))
 }
 
-/// More files match than are followed.
-fn too_many(left_out: &LeftOut, typed: &Typed) -> Verdict {
+/// More files match than can be followed.
+fn too_many(left_out: &LeftOut, commands: &Commands) -> Verdict {
     let LeftOut { files, named, limit } = left_out;
     let verb = if *files == 1 { "matches and is" } else { "match and are" };
     let summary = format!(
@@ -136,70 +136,70 @@ fn too_many(left_out: &LeftOut, typed: &Typed) -> Verdict {
     );
     let shown = named.iter().take(LEFT_OUT_NAMED_MAX).map(|path| format!("not followed: {}", path.display()));
     let more = and_more(*files, named.len().min(LEFT_OUT_NAMED_MAX));
-    let narrow = typed.change("narrow `include`, or add to `exclude`, of [[follow]]");
+    let narrow = commands.change("narrow `include`, or add to `exclude`, of [[follow]]");
     let step = Step::from(narrow).or("delete files that are finished".to_owned());
     let evidence = shown.chain(more).collect();
     Verdict::on_log(State::Blocked, Cause::TooManyFiles, summary, evidence, step)
 }
 
 /// Why ingestion pauses.
-fn why_full(log: &LogInputs, full: &Pauses, typed: &Typed) -> Verdict {
+fn why_full(log: &LogInputs, full: &Pauses, commands: &Commands) -> Verdict {
     if let Pauses::Now(WhyFull::MaxLag { group, .. }) = full {
         let held = log.held.iter().find(|(name, _)| name == group).map(|(_, held)| held.seq);
-        let raise = typed.change(&format!("raise `max_lag` of group {group}"));
+        let raise = commands.change(&format!("raise `max_lag` of group {group}"));
         let (why, step) = match held {
             Some(seq) => {
-                let look = typed.inspect(seq);
+                let look = commands.inspect(seq);
                 (format!(", and is blocked by line {seq}"), Step::from(look).or(raise))
             }
-            None => (String::new(), Step::from(see_to_group(full, group, typed)).or(raise)),
+            None => (String::new(), Step::from(see_to_group(full, group, commands)).or(raise)),
         };
         let summary = format!("ingestion pauses until a group has caught up: {full}{why}");
-        return Verdict::on_log(State::Blocked, Cause::MaxLag, summary, room(log), step);
+        return Verdict::on_log(State::Blocked, Cause::MaxLag, summary, space(log), step);
     }
     let short = log.free_bytes.is_some_and(|free| {
-        // Between a look of the owner and ours a little may have come back.
+        // Some space may have been freed since the owner checked.
         free < log.min_free_bytes.saturating_add(log.min_free_bytes / 8)
     });
     let by_others =
         log.disk_bytes < log.limit_bytes && short && others(log).is_none_or(|o| o > log.disk_bytes);
     if by_others {
-        let next = format!("df -h {}    # free space; ingestion resumes by itself", typed.data_dir());
+        let next = format!("df -h {}    # free space; ingestion resumes by itself", commands.data_dir());
         let summary = format!("ingestion pauses, because other files fill the disk of the log: {full}");
-        return Verdict::on_log(State::Blocked, Cause::DiskFilledByOthers, summary, room(log), next);
+        return Verdict::on_log(State::Blocked, Cause::DiskFilledByOthers, summary, space(log), next);
     }
-    let raise = typed.change("raise `disk.limit`, if the file system has room");
+    let raise = commands.change("raise `disk.limit`, if the file system has free space");
     let (who, step) = match &log.lags_most {
         Some((group, lines, bytes)) => (
             format!("; group {group} lags most, by {} (about {})", counted(*lines, "line"), size(*bytes)),
-            Step::from(see_to_group(full, group, typed)).or(raise),
+            Step::from(see_to_group(full, group, commands)).or(raise),
         ),
         None => (String::new(), Step::from(raise)),
     };
     let summary = format!("ingestion pauses, because the log has reached its limit: {full}{who}");
-    Verdict::on_log(State::Blocked, Cause::DiskFull, summary, room(log), step)
+    Verdict::on_log(State::Blocked, Cause::DiskFull, summary, space(log), step)
 }
 
-/// What is wrong with a group is reported on its own; on a stopped store it is to be emptied.
-fn see_to_group(full: &Pauses, group: &str, typed: &Typed) -> String {
+/// How to let a group catch up: its own verdict has the cause; on a stopped store it is drained.
+fn see_to_group(full: &Pauses, group: &str, commands: &Commands) -> String {
     if !matches!(full, Pauses::Now(_)) {
-        return typed.drain(group);
+        return commands.drain(group);
     }
     format!(
         "see the verdict on group {group}, and fix what it names; ingestion resumes by itself when the group has caught up"
     )
 }
 
-/// Bytes on the file system that are not the log's.
+/// Bytes of other files on the file system.
 fn others(log: &LogInputs) -> Option<u64> {
     Some(log.file_system_bytes?.saturating_sub(log.free_bytes?).saturating_sub(log.disk_bytes))
 }
 
-/// Who takes how much of the disk.
-fn room(log: &LogInputs) -> Vec<String> {
+/// How the disk is used.
+fn space(log: &LogInputs) -> Vec<String> {
     let unknown = || "an unknown number of bytes".to_owned();
     let mut evidence = vec![format!(
-        "the log has {} of {}; the file system has {} free, min_free is {}",
+        "the log takes {} of disk.limit {}; the file system has {} free, disk.min_free is {}",
         size(log.disk_bytes),
         size(log.limit_bytes),
         log.free_bytes.map_or_else(unknown, size),
@@ -210,12 +210,12 @@ fn room(log: &LogInputs) -> Vec<String> {
     evidence
 }
 
-/// Files that left their path unread: the sentence, and one line a file.
+/// Files that left their path unread: the summary, and one line for each file.
 fn at_risk(files: &[AtRisk]) -> (String, Vec<String>) {
     let held = files.iter().filter(|file| file.held_open).count();
     let were = if files.len() == 1 { "was" } else { "were" };
     let summary = format!(
-        "{} {were} renamed or deleted with {} unread while ingestion pauses: {held} of them held open, to be read to the end as long as the service runs; {} lost if deleted before",
+        "{} {were} renamed or deleted with {} unread while ingestion pauses: {held} held open, which the service can read to the end while it runs; {} not held open, lost if deleted",
         counted(files.len() as u64, "file"),
         size(files.iter().map(|file| file.bytes).sum::<u64>()),
         files.len() - held
@@ -231,17 +231,17 @@ fn at_risk(files: &[AtRisk]) -> (String, Vec<String>) {
     (summary, evidence)
 }
 
-/// What makes nobody unhealthy yet: a limit that the file system has no room for, and globs that match nothing.
+/// What is not a problem yet: a limit that exceeds the file system, and globs that match nothing.
 #[must_use]
 pub fn notes_on(log: &LogInputs) -> Vec<String> {
     let mut notes: Vec<String> = Vec::new();
     if let Some(free) = log.free_bytes {
-        let room = log.disk_bytes.saturating_add(free.saturating_sub(log.min_free_bytes));
-        if room < log.limit_bytes {
+        let space = log.disk_bytes.saturating_add(free.saturating_sub(log.min_free_bytes));
+        if space < log.limit_bytes {
             notes.push(format!(
-                "disk.limit is {}, and the file system has room for a log of {}: ingestion will pause before the limit",
+                "disk.limit is {}, but the file system has space for a log of {} only: ingestion will pause before the limit",
                 size(log.limit_bytes),
-                size(room)
+                size(space)
             ));
         }
     }

@@ -1,13 +1,13 @@
-//! Every row of the table, and the controls that must not be called ill.
+//! Every row of the table, and the controls that must not be called unhealthy.
 
 use std::path::Path;
 
 use spillq_storage::{Seq, SeqRange};
 
+use super::super::commands::{Commands, Started};
 use super::super::inputs::{AtRisk, LeftOut, LogInputs, Pauses, Pinned, Pins, WhyUnreadable};
 use super::super::judge_log::judge_log;
 use super::super::processor::{ProcessorKind, ProcessorName};
-use super::super::typed::{Started, Typed};
 use super::*;
 use crate::queue::{
     Blocked, EveryLineRejected, Failing, FailureKind, HeldLine, LagReached, OomKill, WhyFull,
@@ -25,7 +25,7 @@ fn started() -> Started {
 }
 
 fn settings() -> JudgeSettings {
-    JudgeSettings { stall_after_ms: T, typed: Typed::about(Path::new("/a b"), started()) }
+    JudgeSettings { stall_after_ms: T, commands: Commands::about(Path::new("/a b"), started()) }
 }
 
 /// A group with a command that works through a backlog.
@@ -51,7 +51,7 @@ fn working() -> GroupInputs {
 }
 
 #[test]
-fn a_destination_that_has_lost_what_it_had_taken_is_told_whatever_waits() {
+fn a_destination_that_has_lost_lines_is_reported_whether_lines_wait_or_not() {
     let lost = DestinationLost { first: Seq(3), last: Seq(9), lines: 5 };
     let idle =
         GroupInputs { lag_lines: 0, oldest: None, leases: Vec::new(), oldest_lease_ms: None, ..working() };
@@ -63,7 +63,7 @@ fn a_destination_that_has_lost_what_it_had_taken_is_told_whatever_waits() {
     }
 }
 
-/// The same with nothing out since so long.
+/// The same with nothing in flight for this long.
 fn waiting(since: u64) -> GroupInputs {
     GroupInputs {
         leases: Vec::new(),
@@ -90,7 +90,7 @@ fn fails(times: u64, timed_out: bool) -> GroupInputs {
 }
 
 #[test]
-fn a_command_that_the_kernel_kills_for_want_of_memory_is_named_with_what_to_change() {
+fn an_out_of_memory_kill_of_a_command_is_reported_with_what_to_change() {
     let oom = |range, limit_bytes| {
         let kill = OomKill { kills: 12, limit_bytes, own_bytes: Some(40 << 20) };
         let inputs = fails(1, false);
@@ -98,17 +98,17 @@ fn a_command_that_the_kernel_kills_for_want_of_memory_is_named_with_what_to_chan
             Failing { kind: FailureKind::OutOfMemory(kill), range, ..inputs.failing.clone().unwrap() };
         GroupInputs { failing: Some(failing), ..inputs }
     };
-    // At the first, and before what `crashing` says after three.
+    // After the first kill, while `crashing` needs three failures.
     let verdict =
         check(&oom(range(11, 20), Some(160 << 20)), "crashing", Some("B"), Some(Cause::ProcessorOom));
     assert_eq!(
         verdict.summary,
-        "the kernel killed the command of group default (exec ./process.sh) for want of memory, once, last on lines \
-         11-20: limit of its cgroup 160.0 MiB, OOM kills there 12; spillq itself held 40.0 MiB"
+        "the kernel killed the command of group default (exec ./process.sh) because memory ran out, once, last on lines \
+         11-20: the limit of its cgroup is 160.0 MiB; OOM kills in the cgroup: 12; spillq itself used 40.0 MiB"
     );
     assert!(verdict.next.starts_with("set a smaller `batch` for group default in /q.toml"), "{verdict:?}");
     assert_eq!(verdict.or, "raise MemoryMax= of the unit, or --memory of the container");
-    // A line that holds its group because it takes too much is that, and no smaller batch helps.
+    // For a line that holds its group because it takes too much, a smaller batch does not help.
     let held = HeldLine { seq: Seq(11), failures: 5, for_ms: T, deaths: 0, is_given_up: false };
     let inputs = oom(range(11, 11), None);
     let failing = Failing { times: 9, ..inputs.failing.clone().unwrap() };
@@ -116,13 +116,13 @@ fn a_command_that_the_kernel_kills_for_want_of_memory_is_named_with_what_to_chan
     let verdict = check(&alone, "crashing", Some("B"), Some(Cause::ProcessorOom));
     assert!(
         verdict.summary.contains(
-            "9 times in a row, last on line 11: limit of its cgroup none, the host has no memory left"
+            "9 times in a row, last on line 11: its cgroup has no limit, so the host ran out of memory"
         ),
         "{verdict:?}"
     );
-    assert!(verdict.next.ends_with("this line alone takes too much"), "{verdict:?}");
+    assert!(verdict.next.ends_with("this line alone takes too much memory"), "{verdict:?}");
     assert!(verdict.or.starts_with("spillq inspect "), "{verdict:?}");
-    // A later failure of another kind is what it is.
+    // A later failure of another kind is reported as such.
     check(&fails(3, false), "crashing", Some("B"), Some(Cause::Crashing));
 }
 
@@ -134,7 +134,7 @@ fn check(inputs: &GroupInputs, state: &str, hypothesis: Option<&str>, cause: Opt
         (state, hypothesis, cause),
         "{verdict:#?}"
     );
-    assert_eq!(verdict.is_well(), verdict.evidence.is_empty() && verdict.next.is_empty(), "{verdict:#?}");
+    assert_eq!(verdict.is_healthy(), verdict.evidence.is_empty() && verdict.next.is_empty(), "{verdict:#?}");
     for step in [&verdict.next, &verdict.or] {
         let is_command = ["", "spillq", "curl", "ls"].contains(&step.split(' ').next().unwrap());
         let is_change = step.contains(" in /q.toml; the service applies it")
@@ -145,14 +145,14 @@ fn check(inputs: &GroupInputs, state: &str, hypothesis: Option<&str>, cause: Opt
         assert!(is_command || is_change, "neither a command to paste nor a change: {verdict:#?}");
         assert!(
             !step.starts_with("spillq doctor") && !step.starts_with("spillq status"),
-            "nothing is done: {verdict:#?}"
+            "the step changes nothing: {verdict:#?}"
         );
     }
     verdict
 }
 
 #[test]
-fn who_works_or_has_nothing_to_do_is_well() {
+fn a_group_that_works_or_idles_is_healthy() {
     check(&working(), "running", None, None);
     let idle = GroupInputs { lag_lines: 0, oldest: None, not_leased_since_ms: None, ..waiting(0) };
     check(&idle, "idle", None, None);
@@ -160,17 +160,17 @@ fn who_works_or_has_nothing_to_do_is_well() {
 }
 
 #[test]
-fn a_long_lease_within_its_time_out_is_slow_and_well() {
+fn a_long_lease_within_its_timeout_is_slow_and_healthy() {
     let long = GroupInputs { oldest_lease_ms: Some(NOW - 25_000), ..working() };
     check(&long, "slow", None, None);
-    // Its acks cannot move the floor past the line that is validly out.
+    // Acks cannot raise the floor past a line that is in flight.
     check(&GroupInputs { acks_since_floor: 9, floor_moved_ms: 0, ..long }, "slow", None, None);
 }
 
 #[test]
-fn one_failure_in_back_off_is_well() {
+fn one_failure_in_back_off_is_healthy() {
     check(&fails(1, false), "retrying", None, None);
-    // A back-off longer than `stall_after` too: it says until when.
+    // Even if the back-off is longer than `stall_after`.
     let long = GroupInputs {
         not_leased_since_ms: Some(NOW - 2 * T),
         failing: Some(Failing {
@@ -187,11 +187,11 @@ fn one_failure_in_back_off_is_well() {
 }
 
 #[test]
-fn a_line_in_back_off_that_blocks_the_floor_is_well() {
+fn a_line_in_back_off_that_blocks_the_floor_is_healthy() {
     let inputs =
         GroupInputs { acks_since_floor: 9, floor_moved_ms: NOW - 2 * T, failing: None, ..fails(1, false) };
     check(&inputs, "retrying", None, None);
-    // Other lines come again before it.
+    // Other lines are retried before it.
     check(&GroupInputs { backs_off: Some((range(31, 40), NOW + 400)), ..inputs }, "retrying", None, None);
 }
 
@@ -204,11 +204,11 @@ fn a_group_without_a_processor_is_reported_at_once_whether_lines_wait_or_not() {
     assert_eq!(verdict.next, change);
     let nothing = GroupInputs { lag_lines: 0, oldest: None, not_leased_since_ms: None, ..none.clone() };
     let verdict = check(&nothing, "never_called", Some("A"), Some(Cause::NeverCalled));
-    assert_eq!(verdict.summary, "group default has no processor: lines that come in will wait");
-    // A command line without a configuration, as in a first try.
+    assert_eq!(verdict.summary, "group default has no processor: new lines will wait");
+    // A command line without a configuration.
     let started = Started { typed: "spillq run --follow '*.log'".to_owned(), ..Started::default() };
-    let typed = Typed::about(Path::new("/q"), started);
-    let verdict = judge(&nothing, NOW, &JudgeSettings { stall_after_ms: T, typed });
+    let commands = Commands::about(Path::new("/q"), started);
+    let verdict = judge(&nothing, NOW, &JudgeSettings { stall_after_ms: T, commands });
     assert!(verdict.next.ends_with("with a command: spillq run --follow '*.log' -- COMMAND"), "{verdict:#?}");
     // A drain of other groups.
     check(&GroupInputs { is_left_out: true, ..none }, "running", None, None);
@@ -227,7 +227,7 @@ fn a_processor_that_gets_no_lines_is_never_called() {
 }
 
 #[test]
-fn a_program_that_is_not_there_is_reported_before_it_is_tried() {
+fn a_missing_program_is_reported_before_it_is_run() {
     let idle =
         GroupInputs { lag_lines: 0, oldest: None, leases: Vec::new(), oldest_lease_ms: None, ..working() };
     let why = Some("/p.sh: No such file or directory".to_owned());
@@ -237,7 +237,7 @@ fn a_program_that_is_not_there_is_reported_before_it_is_tried() {
 }
 
 #[test]
-fn dead_letters_are_reported_until_somebody_decides_whatever_else_is_well() {
+fn dead_letters_are_reported_until_an_operator_decides() {
     let idle =
         GroupInputs { lag_lines: 0, oldest: None, leases: Vec::new(), oldest_lease_ms: None, ..working() };
     let verdict =
@@ -253,12 +253,12 @@ fn dead_letters_are_reported_until_somebody_decides_whatever_else_is_well() {
     assert!(one.summary.contains("has 1 dead letter: it was not delivered, and stays until"), "{one:#?}");
     let paused = GroupInputs { phase: Phase::Paused, dead_letters: 1, ..idle };
     check(&paused, "idle", None, Some(Cause::DeadLetters));
-    // In back-off, too: which is well by itself.
+    // Even in back-off, which is healthy by itself.
     check(&GroupInputs { dead_letters: 1, ..fails(1, false) }, "running", None, Some(Cause::DeadLetters));
 }
 
 #[test]
-fn a_group_that_nobody_reads_and_that_holds_the_disk_pins_the_log() {
+fn a_group_without_a_processor_that_keeps_acked_lines_on_disk_pins_the_log() {
     let pins = Pins { segment: range(1, 9), since_ms: NOW - T, groups: vec!["default".to_owned()] };
     let nobody = GroupInputs { processor: None, has_worker: false, group: "audit".to_owned(), ..waiting(T) };
     let with = |pins: Pins| GroupInputs { pins: Some(pins), ..nobody.clone() };
@@ -270,7 +270,7 @@ fn a_group_that_nobody_reads_and_that_holds_the_disk_pins_the_log() {
 }
 
 #[test]
-fn a_pause_is_well_until_lines_have_waited() {
+fn a_pause_is_healthy_until_lines_have_waited() {
     check(&GroupInputs { phase: Phase::Paused, ..waiting(T - 1) }, "paused", None, None);
     let verdict = check(
         &GroupInputs { phase: Phase::Paused, ..waiting(T) },
@@ -282,7 +282,7 @@ fn a_pause_is_well_until_lines_have_waited() {
 }
 
 #[test]
-fn failures_in_a_row_are_a_crash_with_its_last_words() {
+fn failures_in_a_row_are_a_crash_with_the_end_of_its_output() {
     let verdict = check(&fails(3, false), "crashing", Some("B"), Some(Cause::Crashing));
     assert!(verdict.evidence.iter().any(|line| line.contains("SIGSEGV")), "{verdict:#?}");
     assert!(verdict.evidence.contains(&"stderr: last words".to_owned()), "{verdict:#?}");
@@ -302,7 +302,7 @@ fn failures_in_a_row_are_a_crash_with_its_last_words() {
 }
 
 #[test]
-fn a_batch_that_is_bisected_to_the_line_that_is_rejected_is_no_crash() {
+fn a_batch_that_is_bisected_to_its_rejected_line_is_not_a_crash() {
     for kind in [FailureKind::Poison, FailureKind::BadLine(Seq(11)), FailureKind::TooLarge] {
         let inputs = fails(11, false);
         let failing = Failing { kind, ..inputs.failing.clone().unwrap() };
@@ -315,7 +315,7 @@ fn failures_of_a_destination_are_an_outage() {
     let url =
         ProcessorName { kind: ProcessorKind::Http, about: "http://127.0.0.1:1".to_owned(), program: None };
     let http = GroupInputs { processor: Some(url), ..fails(50, false) };
-    // A restart of it takes a moment: however often it failed, that is no outage yet.
+    // During a restart it may fail many times: that is not an outage yet.
     check(&http, "retrying", None, None);
     let lasts = Failing {
         since_ms: NOW - T,
@@ -329,14 +329,14 @@ fn failures_of_a_destination_are_an_outage() {
 }
 
 #[test]
-fn past_the_time_out_it_hangs() {
+fn a_batch_past_its_timeout_is_hung() {
     check(&fails(1, true), "hung", Some("C"), Some(Cause::Hung));
     let stuck = GroupInputs { oldest_lease_ms: Some(NOW - 30_000 - T - 1), ..working() };
     check(&stuck, "hung", Some("C"), Some(Cause::Hung));
 }
 
 #[test]
-fn acks_without_a_floor_that_moves_do_not_clear() {
+fn acks_that_do_not_raise_the_floor_are_reported() {
     let inputs = GroupInputs {
         acks_since_floor: 9,
         floor_moved_ms: NOW - T,
@@ -349,7 +349,7 @@ fn acks_without_a_floor_that_moves_do_not_clear() {
 }
 
 #[test]
-fn a_segment_that_another_group_holds_is_named_with_the_group() {
+fn a_segment_that_another_group_keeps_on_disk_is_named_with_the_group() {
     let pinned = Pinned { segment: range(1, 9), since_ms: NOW - T, held_by: vec!["audit".to_owned()] };
     let verdict = check(
         &GroupInputs { pinned: Some(pinned.clone()), ..working() },
@@ -363,14 +363,18 @@ fn a_segment_that_another_group_holds_is_named_with_the_group() {
 }
 
 #[test]
-fn what_the_owner_says_blocks_comes_first() {
+fn a_blocked_phase_comes_first() {
     let with = |why| GroupInputs { phase: Phase::Blocked(why), ..fails(9, true) };
     let damage = Blocked::Damage("lines 11-12: checksum".to_owned());
-    check(&with(damage), "blocked", None, Some(Cause::Damage));
+    let damage = check(&with(damage), "blocked", None, Some(Cause::Damage));
+    assert_eq!(damage.summary, "group default is blocked at a damaged block: lines 11-12: checksum");
     let refused = Blocked::DiskError("lines 11-12: EIO".to_owned());
     let refused = check(&with(refused), "blocked", None, Some(Cause::Damage));
-    assert!(!refused.next.contains("repair"), "the disk may give them another time: {refused:#?}");
-    check(&with(Blocked::DeadLettersFull), "blocked", None, Some(Cause::DeadLettersFull));
+    assert!(!refused.next.contains("repair"), "the disk may read them later: {refused:#?}");
+    let full = GroupInputs { dead_letters: 10_000, ..with(Blocked::DeadLettersFull) };
+    let full = check(&full, "blocked", None, Some(Cause::DeadLettersFull));
+    let summary = "group default is blocked: dead letters full (10,000 dead letters), and another line is to become one";
+    assert_eq!(full.summary, summary);
     check(&with(Blocked::AckWindow), "blocked", Some("D"), Some(Cause::NotClearing));
     let refused = Phase::Refused { until_ms: NOW + 3_000, rejected: None };
     let refused = GroupInputs { phase: refused, ..fails(9, false) };
@@ -379,7 +383,7 @@ fn what_the_owner_says_blocks_comes_first() {
     assert_eq!(refused.summary, summary);
 }
 
-/// Line 11 holds a strict group: it failed so often, the last time in this way.
+/// Line 11 holds a strict group: it failed this often, the last time in this way.
 fn held(failures: u32, kind: FailureKind, timed_out: bool) -> GroupInputs {
     let line = HeldLine { seq: Seq(11), failures, for_ms: 150_000, deaths: 0, is_given_up: false };
     let failing =
@@ -432,7 +436,7 @@ fn a_held_line_is_named_and_may_be_parked_only_after_its_attempts_and_never_in_a
 }
 
 #[test]
-fn a_group_whose_every_line_is_rejected_is_told_with_the_way_out() {
+fn a_group_whose_every_line_is_rejected_is_reported_with_the_next_step() {
     let rejected = Some(EveryLineRejected { seq: Seq(11), dead: 100 });
     let phase = Phase::Refused { until_ms: NOW + 3_000, rejected };
     let verdict =
@@ -444,7 +448,7 @@ fn a_group_whose_every_line_is_rejected_is_told_with_the_way_out() {
     assert!(verdict.or.starts_with("spillq dead-letter retry --data-dir '/a b' --all"), "{verdict:#?}");
 }
 
-/// A lag that has grown for so long, by nine in ten of the lines that came in.
+/// A lag that has grown for this long, by nine in ten of the lines that arrived.
 fn grows(ms: u64) -> Behind {
     Behind {
         since_ms: NOW - ms,
@@ -463,13 +467,13 @@ fn a_lag_that_grows_is_reported_after_a_minute_or_when_its_lines_are_old_or_the_
     let is_behind = |behind: Behind| check(&group(behind), "slow", None, Some(Cause::FallingBehind));
     let is_not = |behind: Behind| check(&group(behind), "running", None, None);
     let verdict = is_behind(grows(60_000));
-    let summary = "its lag has grown for 60.0 s to 1,000 lines, 1000 lines/s come in and 100 are acked";
+    let summary = "its lag has grown for 60.0 s to 1,000 lines; 1000 lines/s arrive, and 100 are acked";
     assert!(verdict.summary.ends_with(summary), "{verdict:#?}");
     is_not(grows(59_999));
-    // A few lines mean nothing; nor does a lag that is a moment's lines.
+    // A few lines are not reported, nor a lag of the lines of a moment.
     is_not(Behind { lines_in: 99, grown_lines: 99, ..grows(60_000) });
     is_not(Behind { grown_lines: 49, ..grows(60_000) });
-    // Unless it goes on and on: 96 of 100 lines are acked.
+    // Unless it keeps growing: 96 of 100 lines are acked.
     is_behind(Behind { grown_lines: 40, ..grows(300_000) });
     // A large batch was just acked.
     is_not(Behind { lines_out_per_s: 1_000.0, ..grows(60_000) });
@@ -485,14 +489,14 @@ fn a_lag_that_grows_is_reported_after_a_minute_or_when_its_lines_are_old_or_the_
     assert!(verdict.summary.ends_with(full), "{verdict:#?}");
     is_not(fills(1e6));
     is_not(Behind { since_ms: NOW - T + 1, ..fills(3_600.0) });
-    // Nothing acked for less than a batch may take.
+    // Nothing was acked, for less time than a batch may take.
     let silent = |ms| Behind { lines_out_per_s: 0.0, since_ms: NOW - ms, ..fills(3_600.0) };
     is_not(silent(T));
     is_behind(silent(30_000));
 }
 
 #[test]
-fn a_full_disk_is_told_from_one_that_others_fill() {
+fn a_full_log_and_a_disk_filled_by_other_files_have_different_causes() {
     let causes = |log: &LogInputs| {
         judge_log(log, &settings()).iter().filter_map(|found| found.cause).collect::<Vec<_>>()
     };
@@ -508,7 +512,7 @@ fn a_full_disk_is_told_from_one_that_others_fill() {
     assert_eq!(causes(&ours), [Cause::DiskFull]);
     let theirs = LogInputs { disk_bytes: 1, free_bytes: Some(5), ..ours.clone() };
     assert_eq!(causes(&theirs), [Cause::DiskFilledByOthers]);
-    // A limit that the disk has no room for: who fills it is the log.
+    // A limit that the disk has no space for: the log fills it.
     let mostly_ours = LogInputs { disk_bytes: 60, file_system_bytes: Some(100), ..theirs.clone() };
     assert_eq!(causes(&mostly_ours), [Cause::DiskFull]);
     let mostly_theirs = LogInputs { disk_bytes: 40, ..mostly_ours };
@@ -524,11 +528,11 @@ fn a_full_disk_is_told_from_one_that_others_fill() {
     let found = judge_log(&rotated, &settings()).pop().unwrap();
     assert!(found.summary.starts_with("2 files were renamed or deleted with 200 B unread"), "{found:#?}");
     assert!(
-        found.summary.contains("1 of them held open") && found.summary.contains("; 1 lost"),
+        found.summary.contains(": 1 held open") && found.summary.contains("; 1 not held open, lost"),
         "{found:#?}"
     );
     assert_eq!(found.evidence, ["/a: 100 B unread, held open", "/b: 100 B unread, not held open"]);
-    // While lines are taken in they are just read.
+    // During ingestion they are just read.
     assert_eq!(causes(&LogInputs { full: None, ..rotated }), []);
     let loops = LogInputs {
         unclean_runs: 3,
@@ -595,13 +599,13 @@ fn files_that_cannot_be_read_or_are_not_followed_are_counted() {
     assert!(of(0, 0).is_empty());
 }
 
-/// A link, a folder and a FIFO were all to be made readable with `ls -ld`, which changed nothing.
+/// The step for a link, a folder or a FIFO was once `ls -ld`, which changes nothing.
 #[test]
-fn the_step_for_what_cannot_be_read_is_about_the_kind_of_reason() {
+fn the_step_for_an_unreadable_file_depends_on_the_reason() {
     let step = |why| {
-        let unreadable = vec![("/l/a b".into(), "in words".to_owned(), why)];
+        let unreadable = vec![("/l/a b".into(), "open /l/a b: as text".to_owned(), why)];
         let found = judge_log(&LogInputs { unreadable, ..LogInputs::default() }, &settings()).pop().unwrap();
-        assert_eq!(found.evidence, ["/l/a b: in words"]);
+        assert_eq!(found.evidence, ["open /l/a b: as text"], "the path is named once");
         (found.next, found.or)
     };
     for (why, next, or) in [
@@ -626,7 +630,7 @@ fn the_step_for_what_cannot_be_read_is_about_the_kind_of_reason() {
 }
 
 #[test]
-fn a_turn_of_the_tail_that_does_not_end_is_told() {
+fn a_turn_of_the_tail_that_does_not_end_is_reported() {
     let busy = |ms| LogInputs { tail_busy_ms: Some(ms), ..LogInputs::default() };
     assert!(judge_log(&busy(T - 1), &settings()).is_empty());
     assert_eq!(judge_log(&busy(T), &settings())[0].cause, Some(Cause::TailHung));

@@ -1,9 +1,9 @@
-//! What the last run was doing when it ended, from EVENTS and the kernel's counters.
+//! How the last run ended and what it was doing, from EVENTS and the kernel's counters.
 
+use super::boot::boot_id;
+use super::commands::Started;
 use super::events::{Entry, Event};
-use super::host::boot_id;
 use super::state::State;
-use super::typed::Started;
 use crate::cgroup::OomCount;
 
 /// How a run ended.
@@ -11,16 +11,16 @@ use crate::cgroup::OomCount;
 pub enum Ended {
     /// By a clean stop.
     Cleanly,
-    /// By its own watchdog, and what that said.
+    /// By its watchdog, with the reason.
     Stuck(String),
-    /// By the kernel, for want of memory.
+    /// Killed by the kernel because memory ran out.
     OutOfMemory,
     /// By a kill or a power cut.
     Killed,
 }
 
 impl Ended {
-    /// In one word, for programs.
+    /// In one word, for programs and metrics.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -32,7 +32,7 @@ impl Ended {
     }
 }
 
-/// A run, as EVENTS has it.
+/// A run, as recorded in EVENTS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastRun {
     /// Its number in the store.
@@ -47,19 +47,19 @@ pub struct LastRun {
     pub seen_ms: u64,
     /// How it ended.
     pub ended: Ended,
-    /// Runs in a row, this one the last, that did not end cleanly.
+    /// How many runs in a row, up to this one, did not end cleanly.
     pub unclean_runs: u64,
-    /// What its groups were doing, and the last failures.
+    /// What its groups were doing, and its last failures.
     pub doing: Vec<String>,
 }
 
-/// Failures of the last run that are told.
+/// Failures of the last run that are reported.
 const FAILURES_SHOWN: usize = 3;
 
-/// The last run in `entries`, all of which are over; `None` where there was none.
+/// The last run in `entries`; `None` if there was none. No run is in progress.
 #[must_use]
 pub fn last_run(entries: &[Entry]) -> Option<LastRun> {
-    let kernel = |noted: &OomCount| OomCount::read(&noted.file).map(|now| now.kills);
+    let kernel = |before: &OomCount| OomCount::read(&before.file).map(|now| now.kills);
     last_run_with(entries, &boot_id(), &kernel)
 }
 
@@ -79,7 +79,7 @@ fn last_run_with(
             Event::Watchdog { summary, .. } => ended = Ended::Stuck(summary.clone()),
             Event::Changed { group, to, cause, summary, .. } if group.is_empty() => {
                 let key = format!("log: {}", cause.as_deref().unwrap_or_default());
-                // A word of another version is kept: whatever it means, the cause was not over.
+                // A word of another version does not end a cause.
                 if State::of_word(to) == Some(State::Idle) {
                     states.remove(&key);
                 } else {
@@ -93,7 +93,8 @@ fn last_run_with(
             Event::Start { .. } | Event::Discarded { .. } => {}
         }
     }
-    let more_kills = || oom.as_ref().is_some_and(|noted| kills(noted).is_some_and(|now| now > noted.kills));
+    let more_kills =
+        || oom.as_ref().is_some_and(|before| kills(before).is_some_and(|now| now > before.kills));
     if ended == Ended::Killed && boot == boot_now && more_kills() {
         ended = Ended::OutOfMemory;
     }
@@ -114,7 +115,7 @@ fn last_run_with(
     })
 }
 
-/// How the service was started last. A drain, whose command line nobody wants to repeat, notes only its configuration.
+/// How the service was last started. A drain records only its configuration, as its command line is not to be repeated.
 fn how_started(entries: &[Entry]) -> Option<&Started> {
     let all = || entries.iter().rev().filter_map(started_of);
     all()
@@ -142,7 +143,7 @@ impl LastRun {
         let how = match &self.ended {
             Ended::Cleanly => "stopped cleanly".to_owned(),
             Ended::Stuck(summary) => format!("was stuck and ended itself: {summary}"),
-            Ended::OutOfMemory => "was killed by the kernel for want of memory".to_owned(),
+            Ended::OutOfMemory => "was killed by the kernel because memory ran out".to_owned(),
             Ended::Killed => "ended without a clean stop: killed, or the power failed".to_owned(),
         };
         format!("the last run (pid {}) {how}", self.pid)
@@ -181,14 +182,14 @@ mod tests {
             &Ended::OutOfMemory,
             2,
         );
-        // After a reboot the counter is another's.
+        // After a reboot the counter starts again.
         check(vec![start(1)], "other", Some(3), &Ended::Killed, 1);
         let watchdog = Event::Watchdog { run: 1, summary: "a commit".to_owned() };
         check(vec![start(1), watchdog], "b", Some(2), &Ended::Stuck("a commit".to_owned()), 1);
     }
 
     #[test]
-    fn a_finding_beside_the_groups_lasts_until_an_event_says_idle() {
+    fn a_cause_of_the_log_lasts_until_an_event_with_idle() {
         let changed = |to: &str| Event::Changed {
             group: String::new(),
             from: "blocked".to_owned(),
@@ -203,12 +204,12 @@ mod tests {
             last_run_with(&events, "b", &|_| None).unwrap().doing
         };
         assert_eq!(doing("idle"), [""; 0]);
-        // A word of another version ends nothing.
+        // A word of another version does not end it.
         assert_eq!(doing("of another version"), ["log: disk_full: so it is"]);
     }
 
     #[test]
-    fn what_the_groups_were_doing_is_told() {
+    fn what_the_groups_were_doing_is_reported() {
         let changed = |to: &str| Event::Changed {
             group: "default".to_owned(),
             from: "idle".to_owned(),

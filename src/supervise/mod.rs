@@ -1,16 +1,17 @@
 //! Supervision: what each group is doing and why, what the last run was doing, and the watchdog.
 //!
-//! [`judge`] is pure: counters and times in, a verdict out (docs/explanation/supervision.md has its table). [`Supervision`] keeps
-//! the times of changes; [`Supervisor`] is the thread that looks, writes EVENTS and ends a process whose disk hangs.
-//! It must never wait for the owner without a deadline.
+//! [`judge`] is pure: it makes a verdict from counters and times (docs/explanation/supervision.md has its table).
+//! [`Supervision`] keeps the times of changes. [`Supervisor`] is the thread that reads the status, writes EVENTS, and ends a
+//! process whose disk hangs; it never waits for the owner without a deadline.
 
 mod blocked;
+mod boot;
 mod cause;
+mod commands;
 mod events;
 mod failing;
+mod healthy;
 mod held;
-mod history;
-mod host;
 mod inputs;
 mod judge;
 mod judge_log;
@@ -22,16 +23,15 @@ mod rates;
 mod report;
 mod state;
 mod stopped;
+mod supervision;
 mod supervisor;
-mod typed;
 mod uncalled;
 mod verdict;
-mod well;
-mod words;
+mod wording;
 
 pub use cause::{Cause, Seen};
+pub use commands::{Commands, Started, quoted};
 pub use events::{Entry, Event, Events};
-pub use history::{Outside, Supervision};
 pub use inputs::{
     AtRisk, Behind, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LeftOut, LogInputs, Pauses,
     WhyUnreadable,
@@ -44,7 +44,7 @@ pub use program::ProgramFile;
 pub use report::Report;
 pub use state::State;
 pub use stopped::{StoppedGroup, judge_end, judge_stopped};
+pub use supervision::{Outside, Supervision};
 pub use supervisor::{Supervisor, WatchSettings};
-pub use typed::{Started, Typed, quoted};
 pub use verdict::Verdict;
-pub use words::soon;
+pub use wording::soon;

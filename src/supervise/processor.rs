@@ -1,4 +1,4 @@
-//! Which processor a group has: what verdicts decide by.
+//! The processor of a group, as verdicts need it.
 
 use std::fmt;
 
@@ -9,24 +9,24 @@ use super::program::ProgramFile;
 pub enum ProcessorKind {
     /// A command, started for each batch.
     Exec,
-    /// A command that lives on.
+    /// A command that keeps running.
     ExecStream,
     /// A URL.
     Http,
-    /// A stream of Redis.
+    /// A Redis stream.
     Redis,
-    /// A table of PostgreSQL.
+    /// A PostgreSQL table.
     Postgres,
     /// Standard output.
     Stdout,
     /// A file.
     File,
-    /// One that a program brought along.
+    /// The processor of an embedding program.
     Own,
 }
 
 impl ProcessorKind {
-    /// Whether a command processes the lines: it has no reason to fail, unlike a destination that may be down.
+    /// Whether a command processes the lines: it has no reason to fail, while a destination may be down.
     #[must_use]
     pub fn is_command(self) -> bool {
         matches!(self, ProcessorKind::Exec | ProcessorKind::ExecStream)
@@ -38,9 +38,9 @@ impl ProcessorKind {
 pub struct ProcessorName {
     /// Its kind.
     pub kind: ProcessorKind,
-    /// What it works on: a command, a URL, a path; of a program's own processor, its name.
+    /// What it works on: a command, a URL, a path; for an embedding program, its name.
     pub about: String,
-    /// The program of a command, to be looked for.
+    /// The program of a command.
     pub program: Option<ProgramFile>,
 }
 

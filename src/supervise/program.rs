@@ -1,4 +1,4 @@
-//! Whether the program of a command can be run, as far as its file shows: before it is tried, and while nothing waits.
+//! Whether the program of a command can be run, as far as its file shows: before it is run, and while no line waits.
 
 use std::env;
 use std::fs;
@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-/// The program of a command, and what starting it depends on.
+/// The program of a command, and what it needs to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramFile {
-    /// With a slash it is a path; otherwise it is looked up in PATH.
+    /// A path if it has a slash; otherwise it is searched in PATH.
     pub program: String,
-    /// PATH as the command has it; ours without.
+    /// The PATH of the command; `None` means that of this process.
     pub path: Option<String>,
     /// The folder that it runs in.
     pub cwd: PathBuf,
 }
 
 impl ProgramFile {
-    /// Why it cannot be run; `None` if it can, or if only running it would show. Waits for the file systems that the
-    /// program and its folder are on.
+    /// Why it cannot be run; `None` if it can, or if only running it would show. May block as long as the file systems of
+    /// the program and its folder do.
     #[must_use]
     pub fn missing(&self) -> Option<String> {
         let cwd = self.cwd.display();
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_entered_is_why_too() {
+    fn a_folder_that_cannot_be_entered_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_run_is_told_from_what_cannot() {
+    fn a_program_that_cannot_be_run_is_reported_with_the_reason() {
         assert_eq!(missing("sh", None), None);
         assert_eq!(missing("/bin/sh", None), None);
         let dir = tempfile::tempdir().unwrap();

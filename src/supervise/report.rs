@@ -1,4 +1,4 @@
-//! All verdicts of a moment: what `doctor` shows.
+//! All verdicts at a point in time: what `doctor` prints.
 
 use spillq_storage::Seq;
 
@@ -6,16 +6,16 @@ use super::last_run::LastRun;
 use super::state::State;
 use super::verdict::Verdict;
 
-/// All verdicts of a moment.
+/// All verdicts at a point in time.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// One a group.
+    /// One for each group.
     pub groups: Vec<Verdict>,
-    /// What is wrong beside the groups.
+    /// What is wrong with the log and its surroundings.
     pub log: Vec<Verdict>,
-    /// What is worth knowing, and makes nobody ill.
+    /// What is worth knowing, but not a problem.
     pub notes: Vec<String>,
-    /// The run before this one.
+    /// The previous run.
     pub last_run: Option<LastRun>,
     /// The lines that each group's verdict is about, for EVENTS.
     pub(super) seqs: Vec<(Seq, Seq)>,
@@ -31,11 +31,11 @@ impl Report {
     /// What is wrong with a group, if something is.
     #[must_use]
     pub fn what_is_wrong(&self, group: &str) -> Option<String> {
-        let ill = self.groups.iter().find(|verdict| verdict.group == group && !verdict.is_well());
-        ill.map(|verdict| verdict.summary.clone())
+        let unhealthy = self.groups.iter().find(|verdict| verdict.group == group && !verdict.is_healthy());
+        unhealthy.map(|verdict| verdict.summary.clone())
     }
 
-    /// Verdicts that were made elsewhere: on a store that no service has open.
+    /// A report of verdicts on a store that no service has open.
     #[must_use]
     pub fn of(
         groups: Vec<Verdict>,

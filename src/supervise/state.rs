@@ -1,11 +1,11 @@
-//! The state of a group or of the log, each with the one word that `status`, `doctor`, metrics and EVENTS share.
+//! The states of a group or of the log. Each has one word that `status`, `doctor`, metrics and EVENTS share.
 
 use crate::queue::Phase;
 
 /// Makes the states, the list of all of them, and their words from one table.
 macro_rules! states {
     ($($(#[doc = $meaning:literal])+ $name:ident = $word:literal;)+) => {
-        /// What a group, or the log, is doing: a [`Phase`], or what a verdict has found out beyond it.
+        /// What a group or the log is doing: a [`Phase`], or what a verdict adds to it.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
         pub enum State { #[default] $($(#[doc = $meaning])+ $name,)+ }
 
@@ -13,7 +13,7 @@ macro_rules! states {
             /// All of them.
             pub const ALL: &'static [State] = &[$(State::$name),+];
 
-            /// In one word.
+            /// Its word.
             #[must_use]
             pub fn word(self) -> &'static str {
                 match self { $(State::$name => $word),+ }
@@ -29,26 +29,26 @@ states! {
     Running = "running";
     /// Lines failed and are delivered again later, or the destination is down.
     Retrying = "retrying";
-    /// The destination refuses everything.
+    /// The destination refuses all lines.
     Refused = "refused";
     /// It cannot continue by itself.
     Blocked = "blocked";
     /// An operator paused it.
     Paused = "paused";
-    /// A batch is past its time-out.
+    /// A batch exceeds its timeout.
     Hung = "hung";
-    /// A command fails again and again.
+    /// A command keeps failing.
     Crashing = "crashing";
     /// Lines wait and nothing is leased.
     NeverCalled = "never_called";
-    /// Acks arrive, and the ack floor or the disk does not move.
+    /// Acks arrive, but the ack floor does not rise, or disk space is not freed.
     NotClearing = "not_clearing";
-    /// A batch takes long, or more lines come in than are acked.
+    /// A batch takes long, or more lines arrive than are acked.
     Slow = "slow";
 }
 
 impl State {
-    /// The state that a stored word stands for; `None` for a word of another version.
+    /// The state of a stored word; `None` for a word of another version.
     #[must_use]
     pub fn of_word(word: &str) -> Option<State> {
         State::ALL.iter().copied().find(|state| state.word() == word)
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_word_stands_for_one_state() {
+    fn every_word_has_one_state() {
         for state in State::ALL {
             assert_eq!(State::of_word(state.word()), Some(*state));
         }

@@ -1,7 +1,7 @@
-//! The supervisor's thread: looks at the owner, notes transitions and failures in EVENTS, and is the watchdog.
+//! The supervisor's thread: reads the status, writes changes and failures to EVENTS, and is the watchdog.
 //!
-//! It never waits for the owner without a deadline, and writes EVENTS itself only while the owner gets on: of a disk
-//! that hangs it tells on a thread of its own, which may hang too.
+//! It never waits for the owner without a deadline, and writes EVENTS only while the owner makes progress. If the disk
+//! hangs, another thread writes the last event, as that write may hang too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,34 +11,34 @@ use std::time::Duration;
 
 use spillq_storage::Error;
 
+use super::boot::boot_id;
 use super::cause::Cause;
+use super::commands::Started;
 use super::events::{Event, Events};
-use super::history::{Outside, Supervision};
-use super::host::boot_id;
 use super::report::Report;
 use super::state::State;
-use super::typed::Started;
+use super::supervision::{Outside, Supervision};
 use crate::cgroup::OomCount;
 use crate::queue::{Command, Handle, Pulse, Status, now_ms, wall_ms};
 
 /// Exit status of a process that its watchdog ended.
 const EXIT_STUCK: i32 = 4;
-/// The last event gets so long to be written: the file may be on the disk that hangs.
-const LAST_WORDS_WAIT: Duration = Duration::from_secs(1);
-/// Looks are between these, an eighth of `stall_after`.
+/// How long the last event may take to be written: the file may be on the disk that hangs.
+const LAST_EVENT_WAIT: Duration = Duration::from_secs(1);
+/// The interval between two statuses is an eighth of `stall_after`, within these bounds.
 const LOOK_MIN: Duration = Duration::from_millis(100);
 const LOOK_MAX: Duration = Duration::from_secs(1);
 
-/// What the thread is set to.
+/// The settings of the thread.
 #[derive(Clone, Debug)]
 pub struct WatchSettings {
-    /// Sets how often it looks.
+    /// Determines how often it reads the status.
     pub stall_after: Duration,
     /// A round of the owner that takes longer ends the process.
     pub stuck_after: Duration,
     /// The number of this run.
     pub run: u64,
-    /// How this run was started.
+    /// How the service was started.
     pub started: Started,
 }
 
@@ -59,17 +59,17 @@ struct Watch {
     events: Events,
     states: BTreeMap<String, (State, Option<Cause>)>,
     failures: BTreeMap<String, u64>,
-    /// Acts of operators that are in EVENTS, by their number.
+    /// The number of the last act of an operator that is in EVENTS.
     discarded: u64,
-    /// Causes beside the groups that were told and last.
+    /// The causes of the last verdicts on the log.
     log_causes: BTreeSet<Cause>,
 }
 
 impl Supervisor {
-    /// Writes the start into `events` and begins to look. `outside` must not wait for the owner.
+    /// Writes the start to `events`, and starts the thread. `outside` must not wait for the owner.
     ///
     /// # Errors
-    /// When EVENTS cannot be written, or the system has no thread to give.
+    /// When EVENTS cannot be written, or the system cannot start a thread.
     pub fn start(
         settings: WatchSettings,
         supervision: Supervision,
@@ -106,12 +106,12 @@ impl Supervisor {
         Ok(Supervisor { stop, thread, run })
     }
 
-    /// Ends the thread, and notes a clean stop. To be called when the log is closed, with what it said last.
+    /// Ends the thread, and writes a clean stop to EVENTS. To be called when the log is closed, with its last status.
     pub fn stop(self, last: &Status) {
         // A full channel or one without a receiver: it is ending already.
         let _ = self.stop.try_send(());
         if let Ok(Some(mut watch)) = self.thread.join() {
-            // What an operator did since the last look.
+            // What an operator did since the last status.
             watch.note_discarded(last);
             watch.write(Event::Stop { run: self.run });
         }
@@ -132,7 +132,7 @@ impl Watch {
             if self.pulse.busy_ms(now_ms()).is_some_and(|busy| busy >= stuck_ms) {
                 self.end_stuck();
             }
-            // Closed: the log has failed or is stopping, and the service tells. No answer: the watchdog waits.
+            // An error means that the log has failed or is stopping, which the service reports. No answer: the watchdog decides.
             if let Ok(Some(status)) = self.handle.ask_within(look, Command::Status) {
                 let report = self.supervision.look(&status, &(self.outside)(&status), now_ms());
                 self.note(&status, &report);
@@ -140,15 +140,14 @@ impl Watch {
         }
     }
 
-    /// What cannot be noted is logged all the same, and keeps nothing else from being noted: the disk may have become
-    /// read-only, which is then among what is logged.
+    /// Writes an event to EVENTS. An error is only logged: the disk may have become read-only, which is then logged too.
     fn write(&mut self, event: Event) {
         if let Err(error) = self.events.write(wall_ms(), event) {
-            tracing::warn!(%error, "an event could not be noted");
+            tracing::warn!(%error, "could not write an event to EVENTS");
         }
     }
 
-    /// What begins and ends beside the groups: the group of such an event is empty.
+    /// Logs causes of the log that begin or end, and writes them to EVENTS with an empty group.
     fn note_log(&mut self, report: &Report) {
         let now: BTreeSet<_> = report.log.iter().filter_map(|verdict| verdict.cause).collect();
         let before = std::mem::replace(&mut self.log_causes, now.clone());
@@ -169,8 +168,8 @@ impl Watch {
             self.write(changed(State::Idle, verdict.state, cause, &verdict.summary));
         }
         for cause in before.difference(&now).copied() {
-            tracing::info!(%cause, "over");
-            self.write(changed(State::Blocked, State::Idle, cause, "over"));
+            tracing::info!(%cause, "resolved");
+            self.write(changed(State::Blocked, State::Idle, cause, "resolved"));
         }
     }
 
@@ -182,14 +181,14 @@ impl Watch {
             if begins_idle || before == Some((verdict.state, verdict.cause)) {
                 continue;
             }
-            // Running and idle take turns many times a second: not worth a slot, unless it ends something.
+            // A group alternates between running and idle many times a second: not worth an event, unless it ends a problem.
             let was = before.map_or(State::Idle, |(state, _)| state);
             let is_calm = |state| matches!(state, State::Idle | State::Running);
             if before.is_some() && is_calm(was) && is_calm(verdict.state) {
                 continue;
             }
             let (from, to) = (was.word(), verdict.state.word());
-            if verdict.is_well() {
+            if verdict.is_healthy() {
                 tracing::info!(group = verdict.group, from, to, "{}", verdict.summary);
             } else {
                 tracing::warn!(
@@ -243,16 +242,16 @@ impl Watch {
             "the disk did not finish a commit within {:?}; what was acknowledged is safe",
             self.settings.stuck_after
         );
-        tracing::error!("{summary}; the process ends itself");
+        tracing::error!("{summary}; ending the process");
         let (written, wait) = sync_channel(1);
         let (mut events, run) = (self.events, self.settings.run);
-        let last_words = std::thread::Builder::new().spawn(move || {
-            // Nobody may be left to tell.
+        let written_by = std::thread::Builder::new().spawn(move || {
+            // The receiver may have given up.
             let _ = written.send(events.write(wall_ms(), Event::Watchdog { run, summary }));
         });
-        match last_words.map(|_| wait.recv_timeout(LAST_WORDS_WAIT)) {
+        match written_by.map(|_| wait.recv_timeout(LAST_EVENT_WAIT)) {
             Ok(Ok(Ok(()))) => {}
-            other => tracing::error!(?other, "that could not be noted in EVENTS"),
+            other => tracing::error!(?other, "could not write that to EVENTS"),
         }
         std::process::exit(EXIT_STUCK);
     }

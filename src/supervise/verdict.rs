@@ -1,4 +1,4 @@
-//! A verdict: what somebody is doing and why, what that rests on, and what to type.
+//! A verdict: what a group or the log is doing and why, the evidence, and the next step.
 
 use super::cause::Cause;
 use super::inputs::GroupInputs;
@@ -17,11 +17,11 @@ pub struct Verdict {
     pub cause: Option<Cause>,
     /// The verdict in one sentence.
     pub summary: String,
-    /// What it rests on.
+    /// The evidence.
     pub evidence: Vec<String>,
     /// The next step: a command to paste, or what to change.
     pub next: String,
-    /// What to do instead, or afterwards; empty if there is only one way.
+    /// Another step, instead or afterwards; empty if there is only one.
     pub or: String,
 }
 
@@ -38,14 +38,14 @@ impl From<String> for Step {
 }
 
 impl Step {
-    /// And what else could be done.
+    /// Adds another step.
     pub(super) fn or(self, or: String) -> Step {
         Step { or, ..self }
     }
 }
 
 impl Verdict {
-    /// About the log, or what surrounds it.
+    /// A verdict on the log, or on its surroundings.
     pub(super) fn on_log(
         state: State,
         cause: Cause,
@@ -57,11 +57,11 @@ impl Verdict {
         Verdict { state, cause: Some(cause), summary, evidence, next, or, ..Verdict::default() }
     }
 
-    pub(super) fn well(inputs: &GroupInputs, state: State, summary: impl Into<String>) -> Verdict {
+    pub(super) fn healthy(inputs: &GroupInputs, state: State, summary: impl Into<String>) -> Verdict {
         Verdict { group: inputs.group.clone(), state, summary: summary.into(), ..Verdict::default() }
     }
 
-    pub(super) fn ill(
+    pub(super) fn unhealthy(
         inputs: &GroupInputs,
         state: State,
         (hypothesis, cause): (Option<&'static str>, Cause),
@@ -87,7 +87,7 @@ impl Verdict {
 
     /// Whether nothing is wrong.
     #[must_use]
-    pub fn is_well(&self) -> bool {
+    pub fn is_healthy(&self) -> bool {
         self.cause.is_none()
     }
 }

@@ -1,5 +1,5 @@
-//! What is handed out for Prometheus and Grafana: an alert for each cause, which promtool takes and fires, and names of
-//! metrics that there are.
+//! The files for Prometheus and Grafana in deploy/: an alert for each cause, which promtool accepts and fires, and only names
+//! of existing metrics.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -11,8 +11,8 @@ use spillq::supervise::{Cause, Seen};
 
 use crate::support::{Bounded, needs, program};
 
-/// What alerts know besides the causes of doctor: see the comments in the rules.
-const BESIDES: [&str; 7] = ["down", "clock", "destroyed", "dropped", "dead_letters", "memory", "oldest_line"];
+/// Causes of alerts that are not causes of doctor: see the comments in the rules.
+const OTHERS: [&str; 7] = ["down", "clock", "destroyed", "dropped", "dead_letters", "memory", "oldest_line"];
 
 fn deployed(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
@@ -36,11 +36,11 @@ fn alerts() -> Vec<(String, String)> {
 #[track_caller]
 fn promtool(args: &[&str], file: &Path) {
     let output = program("promtool").args(args).arg(file).finished();
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "promtool {args:?}: {}", String::from_utf8_lossy(&said));
+    let printed = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "promtool {args:?}: {}", String::from_utf8_lossy(&printed));
 }
 
-/// The series with which a cause is there.
+/// The series that a cause has.
 fn series_of(cause: &str) -> String {
     let at = "job=\"spillq\",instance=\"q1\"";
     match Cause::ALL.iter().find(|known| known.word() == cause).map(|known| known.seen()) {
@@ -54,7 +54,7 @@ fn series_of(cause: &str) -> String {
             "destroyed" => format!("spillq_tail_destroyed_bytes_total{{{at}}}|0x15 7x45"),
             "dropped" => format!("spillq_group_dropped_lines_total{{group=\"g\",{at}}}|0x15 7x45"),
             "dead_letters" => format!("spillq_group_dead_lines{{group=\"g\",{at}}}|0x15 7x45"),
-            // Within its bounds for ten minutes, and then older with each.
+            // Within its bounds for ten minutes, then older with each minute.
             "oldest_line" => {
                 format!("spillq_group_lag_seconds{{group=\"g\",{at}}}|600x10 1000+60x49")
             }
@@ -70,19 +70,19 @@ fn every_cause_has_an_alert_and_every_alert_a_cause() {
     let named: Vec<&str> = alerts.iter().map(|(_, cause)| cause.as_str()).collect();
     for cause in Cause::ALL {
         let times = named.iter().filter(|named| **named == cause.word()).count();
-        assert!(times == 1 || (cause.seen() == Seen::Typed && times <= 1), "{cause} has {times} alerts");
+        assert!(times == 1 || (cause.seen() == Seen::OnDemand && times <= 1), "{cause} has {times} alerts");
     }
     for (alert, cause) in &alerts {
         let is_known =
-            Cause::ALL.iter().any(|known| known.word() == cause) || BESIDES.contains(&cause.as_str());
+            Cause::ALL.iter().any(|known| known.word() == cause) || OTHERS.contains(&cause.as_str());
         assert!(is_known && alert.starts_with("Spillq"), "{alert}: no such cause: {cause}");
     }
 }
 
 /// The anchor of a heading, as GitHub and others make it.
 fn anchor(heading: &str) -> String {
-    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-    kept.collect::<String>().to_lowercase().replace(' ', "-")
+    let anchor = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    anchor.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn every_alert_has_a_section_in_the_runbook_that_names_it_and_its_address() {
 }
 
 #[test]
-fn promtool_takes_the_rules_and_each_fires_for_its_cause_alone() {
+fn promtool_accepts_the_rules_and_each_alert_fires_for_its_cause_only() {
     needs!("promtool");
     let rules = deployed("prometheus/spillq.rules.yml");
     promtool(&["check", "rules"], &rules);
@@ -127,7 +127,7 @@ fn promtool_takes_the_rules_and_each_fires_for_its_cause_alone() {
     for (alert, cause) in alerts() {
         let (series, values) =
             series_of(&cause).split_once('|').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
-        // What each has beside it when it is well: a service that started at 0 and is up, a bound, no figure that rises.
+        // In addition, the series of a healthy service: started at 0, up, within its bounds, with no value that rises.
         let mut input = vec![
             (series, values),
             ("spillq_process_start_seconds{job=\"spillq\",instance=\"q1\"}".to_owned(), "0x60".to_owned()),
@@ -153,7 +153,7 @@ fn promtool_takes_the_rules_and_each_fires_for_its_cause_alone() {
              exp_samples: [{{ labels: '{{alertname=\"{alert}\"}}', value: 1 }}]"
         );
     }
-    // And none of all is well.
+    // And no alert fires for a healthy service.
     let _ = writeln!(
         text,
         "  - interval: 1m\n    input_series:\n      - {{ series: 'up{{job=\"spillq\"}}', values: '1x60' }}\n      \
@@ -177,7 +177,7 @@ fn names(text: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn the_dashboard_and_the_rules_name_only_metrics_that_there_are() {
+fn the_dashboard_and_the_rules_name_only_existing_metrics() {
     let known: BTreeSet<String> = METRICS.iter().map(spillq::metrics::Metric::full_name).collect();
     for (file, least) in [("grafana/spillq.json", 20), ("prometheus/spillq.rules.yml", 6)] {
         let text = fs::read_to_string(deployed(file)).unwrap();

@@ -1,4 +1,4 @@
-//! The service and the server that it delivers to, killed at random while lines flow.
+//! Kills of the service and of the server that it delivers to, at random, while lines are delivered.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -10,28 +10,28 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::support::{Service, run, wait_for};
 
-/// Of both together.
+/// Kills of both together.
 const KILLS: u32 = 50;
-/// So many lines wait at most: the writer follows the service.
+/// At most this many lines wait: the writer follows the service.
 const AHEAD: u64 = 2_000;
-/// Between two kills so many lines are acked, at random up to this.
+/// At most this many lines are acked between two kills; the number is random.
 const BETWEEN: u64 = 600;
 
-/// A server that is killed and started again, with what it had made durable.
+/// A server that is killed and started again with its durable data.
 pub trait Server {
-    /// SIGKILL, to all of its processes, which are gone then.
+    /// Kills all of its processes with SIGKILL, and waits for their end.
     fn kill(&mut self);
-    /// Starts it; it listens then.
+    /// Starts it, and waits until it listens.
     fn start(&mut self);
 }
 
-/// Line `n`, from 0, of those that flow.
+/// Line `n`, from 0.
 pub fn line(n: u64) -> String {
     format!("{{\"n\":{n},\"text\":\"\u{e4} \\\\ ' \\\"\"}}")
 }
 
-/// Kills both while a program writes to `log`, which the configuration follows. When everything has arrived, says how
-/// many lines were written.
+/// Kills both while a program writes to `log`, which the configuration follows. Returns the number of lines once all are
+/// acked.
 pub fn through_kills(log: &Path, data_dir: &Path, config: &Path, server: &mut dyn Server) -> u64 {
     let seed = std::env::var("SPILLQ_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed =
@@ -45,13 +45,13 @@ pub fn through_kills(log: &Path, data_dir: &Path, config: &Path, server: &mut dy
     let floor = |service: &mut Service, above: u64| {
         let status = service.wait("more lines are acked", |status| status.groups[0].ack_floor >= above);
         seen.store(status.groups[0].ack_floor, Ordering::Release);
-        assert_eq!(status.groups[0].dead_letters, 0, "no line is to blame");
+        assert_eq!(status.groups[0].dead_letters, 0, "no line is blamed");
         status.groups[0].ack_floor
     };
     let mut acked = 0;
     for _ in 0..KILLS {
         acked = floor(&mut service, acked + random.u64(1..BETWEEN));
-        // Not when lines were just acked, but anywhere in what follows.
+        // Not directly after an ack, but at any point after it.
         thread::sleep(Duration::from_micros(random.u64(0..20_000)));
         match random.u8(0..3) {
             0 => {
@@ -76,7 +76,7 @@ pub fn through_kills(log: &Path, data_dir: &Path, config: &Path, server: &mut dy
     written
 }
 
-/// A program that appends lines, as long as not too many of them wait.
+/// A program that appends lines, as long as few enough wait.
 struct Writer {
     acked: Arc<AtomicU64>,
     is_over: Arc<AtomicBool>,
@@ -124,7 +124,7 @@ pub fn certificates(folder: &Path) {
     make("leaf", &[&["-CA", &path("ca.pem"), "-CAkey", &path("ca.key")], &leaf[..]].concat());
 }
 
-/// The rest of what the tests of such servers write at the top of their configuration.
+/// The beginning of the configuration in tests of such servers.
 pub fn settings() -> &'static str {
     r#"
     data_dir = "q"
@@ -141,15 +141,15 @@ pub fn settings() -> &'static str {
     "#
 }
 
-/// A port that nobody listened on a moment ago.
+/// A port on which nothing listened a moment ago.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Waits until the group says `what` about its failures, and has lost nothing meanwhile.
+/// Waits until the last failure of the group contains `word`, without dead letters.
 #[track_caller]
 pub fn wait_for_word(service: &mut Service, word: &str) {
-    let what = format!("{word:?} is told");
+    let what = format!("{word:?} is reported");
     service.wait(&what, |status| {
         let group = &status.groups[0];
         group.dead_letters == 0 && format!("{:?}", group.last_failure).contains(word)

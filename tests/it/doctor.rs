@@ -1,4 +1,4 @@
-//! What `doctor` says of the situations in which it said the wrong thing once: staged with the built program.
+//! What `doctor` reports in situations in which it once reported the wrong thing, staged with the built program.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -15,8 +15,8 @@ use crate::support::{
     Bounded, Service, SmallDisk, binary, needs, program, run, spillq, wait_for, write_config,
 };
 
-/// A user that exists nowhere.
-const STRANGER: u32 = 54_321;
+/// A user id that no user has.
+const OTHER_USER: u32 = 54_321;
 
 struct Stage {
     folder: tempfile::TempDir,
@@ -60,14 +60,14 @@ impl Stage {
         found.unwrap_or_else(|| panic!("no {cause}: {last:#?}"))
     }
 
-    /// What a person reads.
+    /// The output of doctor for people.
     fn printed(&self) -> String {
         let output = spillq(&["doctor", "--data-dir"]).arg(self.path("q")).finished();
         String::from_utf8(output.stdout).unwrap()
     }
 }
 
-/// `None` where there is no store yet.
+/// `None` while there is no store.
 fn doctor(data_dir: &Path) -> Option<DoctorJson> {
     let output = spillq(&["doctor", "--json", "--data-dir"]).arg(data_dir).finished();
     (output.status.code() != Some(2)).then(|| serde_json::from_slice(&output.stdout).unwrap())
@@ -77,12 +77,12 @@ fn exec(command: &str) -> String {
     format!("[[processor]]\nkind = \"exec\"\ncommand = [\"sh\", \"-c\", {command:?}]\n")
 }
 
-fn said(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]
-fn a_group_without_a_processor_is_reported_at_once_and_its_step_is_true() {
+fn a_group_without_a_processor_is_reported_at_once_and_the_step_works() {
     let stage = Stage::new("");
     let began = Instant::now();
     let mut service = stage.start();
@@ -94,7 +94,7 @@ fn a_group_without_a_processor_is_reported_at_once_and_its_step_is_true() {
         config.display()
     );
     assert_eq!(found.next, expected);
-    // What it says is true: no restart.
+    // As the step says, without a restart.
     let text = fs::read_to_string(&config).unwrap() + &exec("cat >> out");
     fs::write(stage.path("new.toml"), text).unwrap();
     fs::rename(stage.path("new.toml"), &config).unwrap();
@@ -106,7 +106,7 @@ fn a_group_without_a_processor_is_reported_at_once_and_its_step_is_true() {
 
 #[test]
 fn dead_letters_are_reported_while_it_runs_and_after_it() {
-    // Acks one line first: until then a rejection could be the command's fault.
+    // It acks one line first: until then a rejection could be due to the command.
     let stage = Stage::new(&exec("grep -q two && exit 65; exit 0"));
     let service = stage.start();
     let found = stage.wait("dead_letters");
@@ -142,7 +142,7 @@ fn a_program_that_is_missing_is_reported_before_the_first_line() {
     fs::write(stage.path("nosuch"), "#!/bin/sh\n").unwrap();
     run("chmod", &["755", stage.path("nosuch").to_str().unwrap()]);
     assert!(stage.doctor().healthy, "{:#?}", stage.doctor());
-    // An empty file is a match, although there is nothing to follow in it yet.
+    // An empty file is a match, although it has no lines yet.
     fs::write(stage.path("in.log"), "").unwrap();
     let found = wait_for(|| Some(stage.doctor()).filter(|doctor| !doctor.notes.contains(&nothing)));
     assert!(found.is_some_and(|doctor| doctor.healthy), "{:#?}", stage.doctor());
@@ -150,7 +150,7 @@ fn a_program_that_is_missing_is_reported_before_the_first_line() {
 }
 
 #[test]
-fn a_command_that_was_typed_and_is_missing_starts_nothing() {
+fn a_missing_command_on_the_command_line_starts_nothing() {
     let stage = Stage::new("");
     let typed = |verb: &str, command: &[&str]| {
         let mut typed = spillq(&[verb, "--data-dir", "q"]);
@@ -171,10 +171,10 @@ fn a_command_that_was_typed_and_is_missing_starts_nothing() {
             let output = typed(verb, &[command]);
             assert_eq!(output.status.code(), Some(2), "{verb} {command}: {output:?}");
             assert!(
-                said(&output).starts_with("spillq: COMMAND cannot be run: "),
+                stderr(&output).starts_with("spillq: COMMAND cannot be run: "),
                 "{verb} {command}: {output:?}"
             );
-            assert!(said(&output).contains(why), "{verb} {command}: {output:?}");
+            assert!(stderr(&output).contains(why), "{verb} {command}: {output:?}");
         }
     }
     assert!(!stage.path("q").exists(), "nothing was started");
@@ -208,11 +208,11 @@ fn what_config_check_warns_about() {
     fs::write(stage.path("spillq.toml"), text.replace("\"in*.log\"", "\"logs/\", \"in*.log\"")).unwrap();
     let output = spillq(&["config", "check"]).arg(stage.path("spillq.toml")).finished();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
-    assert!(said(&output).contains("names a folder, not files"), "{output:?}");
+    assert!(stderr(&output).contains("names a folder, not files"), "{output:?}");
     let fine = text.replace("nosuch-in-path", "sh").replace("min_free = 5", "min_free = \"5MiB\"");
     fs::write(stage.path("spillq.toml"), fine).unwrap();
     assert!(!check().contains("warning"), "{}", check());
-    // Each alone in its section.
+    // Each in a section by itself.
     let include = |globs: &str| {
         let fine = fs::read_to_string(stage.path("spillq.toml")).unwrap();
         let (before, rest) = fine.split_once("include = [").unwrap();
@@ -227,7 +227,7 @@ fn what_config_check_warns_about() {
         [format!("warning: not followed: open {logs}: a folder, not a regular file")]
     );
     assert_eq!(include("\"logs/*.log\""), [format!("warning: include \"{logs}/*.log\" matches no file yet")]);
-    // A link to what another glob names is not a problem, and any other link is one, however many globs name it.
+    // A link to a file that another glob names is not a problem. Any other link is one, however many globs name it.
     fs::write(stage.path("logs/app-2026.log"), "x\n").unwrap();
     std::os::unix::fs::symlink("app-2026.log", stage.path("logs/app.log")).unwrap();
     assert_eq!(include("\"logs/app.log\", \"logs/app-*.log\""), [""; 0]);
@@ -261,7 +261,7 @@ fn a_disk_that_became_read_only_is_named_while_idle_and_after_the_exit_that_it_c
         let all = doctor.findings.iter().chain(&doctor.groups);
         all.filter_map(|verdict| verdict.cause.clone()).collect::<Vec<_>>()
     };
-    assert!(service.is_alive(), "it has nothing to write");
+    assert!(service.is_alive(), "it has nothing to write yet");
     assert_eq!(causes(), ["disk_read_only"]);
     OpenOptions::new().append(true).open(&input).unwrap().write_all(b"two\n").unwrap();
     assert_eq!(service.ended(), 3);
@@ -269,7 +269,7 @@ fn a_disk_that_became_read_only_is_named_while_idle_and_after_the_exit_that_it_c
 
     let mount = disk.mount.to_str().unwrap();
     run("umount", &[mount]);
-    // 1: it has repaired what the error left.
+    // Status 1: it has repaired the file system.
     let fsck = program("e2fsck").args(["-fy"]).arg(folder.path().join("image")).finished();
     assert!(fsck.status.code().is_some_and(|code| code <= 1), "{fsck:?}");
     run("mount", &["-o", "loop", folder.path().join("image").to_str().unwrap(), mount]);
@@ -279,18 +279,18 @@ fn a_disk_that_became_read_only_is_named_while_idle_and_after_the_exit_that_it_c
 }
 
 #[test]
-fn root_may_ask_about_the_service_of_another_user() {
+fn root_may_run_doctor_on_the_service_of_another_user() {
     needs!(ROOT);
     let stage = Stage::new(&exec("exit 0"));
     for path in [stage.folder.path(), &stage.path("in.log"), &stage.path("spillq.toml")] {
-        std::os::unix::fs::chown(path, Some(STRANGER), Some(STRANGER)).unwrap();
+        std::os::unix::fs::chown(path, Some(OTHER_USER), Some(OTHER_USER)).unwrap();
     }
     let mut command = program("sh");
     let script = "exec \"$0\" run --allow-volatile --config spillq.toml";
-    // The built program may lie where only root can look.
+    // The folder of the built program may be readable by root only.
     fs::copy(binary(), stage.path("spillq")).unwrap();
     command.args(["-c", script]).arg(stage.path("spillq")).current_dir(stage.folder.path());
-    let _service = command.uid(STRANGER).gid(STRANGER).started();
+    let _service = command.uid(OTHER_USER).gid(OTHER_USER).started();
     let healthy = wait_for(|| {
         stage.path("q/spillq.sock").exists().then(|| stage.doctor()).filter(|found| found.healthy)
     });
@@ -298,7 +298,7 @@ fn root_may_ask_about_the_service_of_another_user() {
 }
 
 #[test]
-fn after_a_kill_each_group_is_listed_once_and_the_step_starts_it_as_it_was() {
+fn after_a_kill_each_group_is_listed_once_and_the_step_repeats_the_command_line() {
     let stage = Stage::new(&exec("touch began; while [ ! -e cured ]; do sleep 0.1; done"));
     let service = stage.start();
     assert!(wait_for(|| stage.path("began").exists().then_some(())).is_some());
@@ -311,19 +311,19 @@ fn after_a_kill_each_group_is_listed_once_and_the_step_starts_it_as_it_was() {
     assert_eq!(causes, ["killed"], "{found:#?}");
     assert_eq!(stage.printed().matches("of group default vanished").count(), 1, "{}", stage.printed());
 
-    // As it was typed, with the configuration, in its folder.
+    // The same command line, with the configuration, in its folder.
     let config = stage.path("spillq.toml");
     assert!(group.next.contains(&format!("--config {}", config.display())), "{group:#?}");
     fs::write(stage.path("cured"), "").unwrap();
     let folder = binary().parent().unwrap().display().to_string();
     let path = format!("{folder}:{}", std::env::var("PATH").unwrap());
     let drained = program("sh").args(["-c", &group.or]).env("PATH", path).finished();
-    assert!(drained.status.success(), "{}: {}", group.or, said(&drained));
+    assert!(drained.status.success(), "{}: {}", group.or, stderr(&drained));
     assert!(stage.doctor().groups[0].cause.is_none(), "{:#?}", stage.doctor());
 }
 
 #[test]
-fn commands_are_suggested_in_the_form_that_works_there() {
+fn commands_are_suggested_with_the_configured_prefix() {
     let service = "[service]\ncommand_prefix = \"docker compose exec spillq\"\nstart_command = \"docker compose up -d\"\n";
     let stage = Stage::new(&(service.to_owned() + &exec("grep -q two && exit 65; exit 0")));
     let mut service = stage.start();
@@ -341,7 +341,7 @@ fn a_lag_that_grows_is_reported_and_a_group_that_keeps_up_is_not() {
         let sections = "[[group]]\nname = \"default\"\ntimeout = \"1s\"\nbatch = { lines = 20 }\n";
         Stage::new(&(sections.to_owned() + &exec(command)))
     };
-    // Of 1,000 lines a second the first acks 20 every fifth of a second, the second as many as come.
+    // Of 1,000 lines a second the first acks 100 at most, the second all.
     let (slow, quick) = (with_lag("sleep 0.2"), Stage::new(&exec("cat > /dev/null")));
     let services = [slow.start(), quick.start()];
     let stop = std::sync::atomic::AtomicBool::new(false);
@@ -367,7 +367,7 @@ fn a_lag_that_grows_is_reported_and_a_group_that_keeps_up_is_not() {
 }
 
 #[test]
-fn a_socket_that_a_cleaner_removed_is_made_again() {
+fn a_socket_that_was_removed_is_created_again() {
     let stage = Stage::new(&exec("exit 0"));
     let mut service = stage.start();
     service.wait("ready", |status| status.log.next_seq == 4);
@@ -393,10 +393,10 @@ fn a_service_with_too_few_descriptors_does_not_start() {
     let output = limited(63, "");
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let expected = "spillq: 63 file descriptors are too few: the service needs at least 64";
-    assert!(said(&output).contains(expected), "{output:?}");
+    assert!(stderr(&output).contains(expected), "{output:?}");
     assert!(!stage.path("q").exists());
     let output = limited(64, "");
-    assert_eq!(output.status.code(), Some(0), "64 are enough: {}", said(&output));
+    assert_eq!(output.status.code(), Some(0), "64 are enough: {}", stderr(&output));
 }
 
 #[test]
@@ -409,11 +409,11 @@ fn without_proc_commands_are_refused_and_destinations_work() {
     };
     let output = once(&stage.path("spillq.toml"));
     assert_eq!(output.status.code(), Some(2), "{output:?}");
-    assert!(said(&output).contains("/proc is not mounted: commands are started"), "{output:?}");
+    assert!(stderr(&output).contains("/proc is not mounted: commands are started"), "{output:?}");
 
     let stage = Stage::new("[[processor]]\nkind = \"file\"\npath = \"out\"\n");
     let output = once(&stage.path("spillq.toml"));
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert!(said(&output).contains("/proc is not mounted: out-of-memory kills"), "{output:?}");
+    assert!(stderr(&output).contains("/proc is not mounted: out-of-memory kills"), "{output:?}");
     assert_eq!(fs::read_to_string(stage.path("out")).unwrap(), "one\ntwo\nthree\n");
 }

@@ -1,12 +1,12 @@
-//! The incident: never called, crashing, hanging, not clearing, each staged with the built program and real
-//! processes; the verdict, its evidence, and that every line arrives once the cause is gone.
+//! The incident: never called, crashing, hanging, not clearing, each staged with the built program and real processes. Checked
+//! are the verdict, its evidence, and that every line arrives once the cause is gone.
 
 mod bounds;
 mod causes;
 mod controls;
 mod died;
 mod outage;
-mod room;
+mod space;
 mod stuck;
 
 use std::fs::{self, OpenOptions};
@@ -25,19 +25,19 @@ const LINES: u64 = 2_000;
 
 struct Stage {
     folder: tempfile::TempDir,
-    /// The store; `q` in the folder where no test says otherwise.
+    /// The store; `q` in the folder by default.
     data_dir: PathBuf,
 }
 
 impl Stage {
-    /// A folder with a file of lines, and a configuration with these sections behind a short `stall_after`.
+    /// A folder with a file of lines, and a configuration with a short `stall_after` and these sections.
     fn new(sections: &str) -> Stage {
         Stage::with("1s", sections)
     }
 
     /// The same with another `stall_after`.
     fn with(stall_after: &str, sections: &str) -> Stage {
-        // A path that has to be quoted.
+        // A path that needs quotes.
         let folder = tempfile::Builder::new().prefix("it's staged ").tempdir().unwrap();
         let data_dir = folder.path().join("q");
         let stage = Stage { folder, data_dir };
@@ -62,13 +62,13 @@ impl Stage {
         fs::write(self.path("spillq.toml"), with).unwrap();
     }
 
-    /// Appends to a file, which is followed if its name begins with `in`.
+    /// Appends to a file. It is followed if its name begins with `in`.
     fn append(&self, name: &str, text: &str) {
         let mut file = OpenOptions::new().create(true).append(true).open(self.path(name)).unwrap();
         file.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Removes what makes the processor ill.
+    /// Lets the processor work from now on.
     fn cure(&self) {
         fs::write(self.path("cured"), "").unwrap();
     }
@@ -78,7 +78,7 @@ impl Stage {
         spillq::supervise::quoted(self.path(name).to_str().unwrap())
     }
 
-    /// Types what doctor said is next: a command, not a change of the configuration.
+    /// Runs the command that doctor suggested.
     #[track_caller]
     fn paste(&self, next: &str) {
         let folder = binary().parent().unwrap().display().to_string();
@@ -91,7 +91,7 @@ impl Stage {
         Service::start(&self.data_dir, &["--config", self.path("spillq.toml").to_str().unwrap()])
     }
 
-    /// What doctor says, and its exit status.
+    /// The output of doctor, and its exit status.
     fn doctor(&self) -> Option<(DoctorJson, i32)> {
         let output = spillq(&["doctor", "--json", "--data-dir"]).arg(&self.data_dir).finished();
         Some((serde_json::from_slice(&output.stdout).ok()?, output.status.code()?))
@@ -105,10 +105,10 @@ impl Stage {
             last = self.doctor();
             let (doctor, exit) = last.as_ref()?;
             let verdict = doctor.groups.iter().find(|verdict| verdict.group == group)?;
-            let is_it = verdict.state == state
+            let matches = verdict.state == state
                 && verdict.hypothesis.as_deref() == hypothesis
                 && verdict.cause.as_deref() == Some(cause);
-            is_it.then(|| (verdict.clone(), *exit, doctor.healthy))
+            matches.then(|| (verdict.clone(), *exit, doctor.healthy))
         });
         let (verdict, exit, healthy) =
             found.unwrap_or_else(|| panic!("never {state} {cause}; the last was {last:#?}"));
@@ -118,13 +118,13 @@ impl Stage {
         verdict
     }
 
-    /// Nothing waits any more: every line has arrived once, and doctor has nothing to say.
+    /// No line waits, every line has arrived once, and doctor reports nothing.
     #[track_caller]
     fn is_cured(&self, service: &mut Service) {
         self.is_cured_of(service, 0);
     }
 
-    /// The same with so many dense lines too.
+    /// The same with this many dense lines too.
     #[track_caller]
     fn is_cured_of(&self, service: &mut Service, dense: u64) {
         let status = service.wait("everything is acked", |status| {
@@ -136,19 +136,19 @@ impl Stage {
         let of_dense = arrived.get("dense").cloned().unwrap_or_default();
         assert_eq!(of_dense, (0..dense).collect::<Vec<_>>());
         assert!(peak_kib(status.pid) < PEAK_KIB, "{} KiB", peak_kib(status.pid));
-        // What holds over several looks takes one of them to be over.
-        let well = wait_for(|| self.doctor().filter(|(doctor, exit)| doctor.healthy && *exit == 0));
-        assert!(well.is_some(), "{:#?}", self.doctor());
+        // A verdict that compares several statuses ends with the next one.
+        let healthy = wait_for(|| self.doctor().filter(|(doctor, exit)| doctor.healthy && *exit == 0));
+        assert!(healthy.is_some(), "{:#?}", self.doctor());
     }
 
     #[track_caller]
-    fn is_well(&self) -> DoctorJson {
+    fn is_healthy(&self) -> DoctorJson {
         let (doctor, exit) = self.doctor().unwrap();
         assert!(doctor.healthy && exit == 0, "{doctor:#?}");
         doctor
     }
 
-    /// Waits for a finding beside the groups, and checks that it is complete.
+    /// Waits for a verdict on the log, and checks that it is complete.
     #[track_caller]
     fn finding(&self, cause: &str) -> VerdictJson {
         let mut last = None;
@@ -167,7 +167,7 @@ impl Stage {
     }
 }
 
-/// The runbook quotes what doctor printed.
+/// The runbook quotes the summary.
 #[track_caller]
 fn is_explained(verdict: &VerdictJson) {
     let cause = verdict.cause.as_deref().unwrap();
@@ -175,8 +175,8 @@ fn is_explained(verdict: &VerdictJson) {
     let section = String::from_utf8(section.stdout).unwrap();
     let seen = section.split("**You see** ").nth(1).unwrap().split("\n- **").next().unwrap();
     let quoted: Vec<&str> = seen.split('`').skip(1).step_by(2).collect();
-    // What stands between the dots is there, in order, from the begin on.
-    let is_it = |sentence: &&str| {
+    // The parts between the dots are in the summary, in this order, from its beginning on.
+    let is_quoted = |sentence: &&str| {
         let mut rest = Some(verdict.summary.as_str());
         for (number, fixed) in sentence.split('…').enumerate() {
             rest = rest.and_then(|text| {
@@ -185,19 +185,19 @@ fn is_explained(verdict: &VerdictJson) {
         }
         rest.is_some()
     };
-    assert!(quoted.iter().any(is_it), "{cause}: {:?} is not among {quoted:#?}", verdict.summary);
+    assert!(quoted.iter().any(is_quoted), "{cause}: {:?} is not among {quoted:#?}", verdict.summary);
 }
 
 fn processor(script: &str) -> String {
     format!("[[processor]]\ngroup = \"default\"\nkind = \"exec\"\ncommand = [\"sh\", \"-c\", {script:?}]\n")
 }
 
-/// Fails in its own way until the file `cured` is there.
-fn ill_until_cured(ill: &str) -> String {
-    format!("test -e cured || {{ {ill}; }}; cat >> out")
+/// A script that fails in this way until the file `cured` exists.
+fn fails_until_cured(fail: &str) -> String {
+    format!("test -e cured || {{ {fail}; }}; cat >> out")
 }
 
-/// Waits in its own way until the file `cured` is there.
+/// A script that waits until the file `cured` exists.
 fn held_until_cured() -> String {
     "while ! test -e cured; do sleep 0.1; done; cat >> out".to_owned()
 }
@@ -220,7 +220,7 @@ fn a_processor_that_is_never_called() {
     assert!(verdict.summary.starts_with("group default has no processor: "), "{verdict:#?}");
     assert_eq!(service.status().unwrap().groups[0].state, "never_called");
     service.stop();
-    let stopped = stage.is_well();
+    let stopped = stage.is_healthy();
     assert!(stopped.groups[0].summary == "2,000 lines wait", "{stopped:#?}");
     assert!(stopped.groups[0].or.starts_with("spillq drain --data-dir '/"), "{stopped:#?}");
     stage.configure(&processor("cat >> out"));
@@ -229,7 +229,7 @@ fn a_processor_that_is_never_called() {
 
 #[test]
 fn a_processor_that_crashes() {
-    let stage = Stage::new(&processor(&ill_until_cured("echo last words >&2; kill -SEGV $$")));
+    let stage = Stage::new(&processor(&fails_until_cured("echo last words >&2; kill -SEGV $$")));
     let mut service = stage.start();
     let verdict = stage.verdict("default", "crashing", Some("B"), "crashing");
     let evidence = verdict.evidence.join("\n");
@@ -242,16 +242,16 @@ fn a_processor_that_crashes() {
 #[test]
 fn a_processor_that_hangs() {
     needs!("setsid");
-    // Beside the command that waits, one that left its group and its parent, and holds on to its standard error.
+    // Besides the command that waits, a command that left its process group and its parent, and holds its standard error open.
     let hangs = "(setsid sleep 6543 &); sleep 600 & wait";
-    let verdict = hangs_until_cured(&processor(&ill_until_cured(hangs)));
+    let verdict = hangs_until_cured(&processor(&fails_until_cured(hangs)));
     let evidence = verdict.evidence.join("\n");
     assert!(
         evidence.contains(" sh (S, in ") && evidence.contains("sleep (S, in clock_nanosleep"),
         "{evidence}"
     );
-    assert_eq!(evidence.matches(" sleep (S").count(), 2, "the one that left is there too: {evidence}");
-    assert_eq!(pids_of("sleep\u{0}6543\u{0}"), [0; 0], "all of it is ended");
+    assert_eq!(evidence.matches(" sleep (S").count(), 2, "the one that left is named too: {evidence}");
+    assert_eq!(pids_of("sleep\u{0}6543\u{0}"), [0; 0], "all of them were ended");
 }
 
 /// The processes with this command line, as the kernel keeps it.
@@ -262,19 +262,19 @@ fn pids_of(command_line: &str) -> Vec<u32> {
     processes.filter(is_one).filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect()
 }
 
-/// Takes a batch, asks somebody who never answers, and takes its time to end.
+/// Takes a batch, asks a server that never answers, and ignores SIGTERM.
 const ASKS: &str = "
 import json, os, signal, socket, sys
 def ask(port):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     socket.create_connection(('127.0.0.1', port)).recv(1)
-def is_ill():
+def is_broken():
     return not os.path.exists('cured')
 def keep(lines):
     with open('out', 'ab') as out: out.write(lines)
 ";
 
-/// Hangs a processor that asks a server without an answer; gives the evidence, which must name the server.
+/// A processor that hangs in a request to a server: the evidence must name the server.
 fn hangs_at_a_server(kind: &str, body: &str) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = listener.local_addr().unwrap();
@@ -290,7 +290,7 @@ fn hangs_at_a_server(kind: &str, body: &str) {
 #[test]
 fn a_processor_that_hangs_at_a_server_names_it() {
     needs!("python3");
-    hangs_at_a_server("exec", "if is_ill(): ask(PORT)\nkeep(sys.stdin.buffer.read())\n");
+    hangs_at_a_server("exec", "if is_broken(): ask(PORT)\nkeep(sys.stdin.buffer.read())\n");
 }
 
 #[test]
@@ -298,14 +298,14 @@ fn a_stream_that_hangs_at_a_server_names_it() {
     needs!("python3");
     let body = "while header := sys.stdin.buffer.readline():
     lines = sys.stdin.buffer.read(json.loads(header)['bytes'])
-    if is_ill(): ask(PORT)
+    if is_broken(): ask(PORT)
     keep(lines)
     print('OK', flush=True)
 ";
     hangs_at_a_server("exec-stream", body);
 }
 
-/// Waits for the verdict on a processor that hangs; then it is cured.
+/// Waits for the verdict on a processor that hangs, then cures it.
 #[track_caller]
 fn hangs_until_cured(processor: &str) -> VerdictJson {
     let stage = Stage::new(&("[[group]]\nname = \"default\"\ntimeout = \"2s\"\n".to_owned() + processor));
@@ -318,7 +318,7 @@ fn hangs_until_cured(processor: &str) -> VerdictJson {
 }
 
 #[test]
-fn a_log_that_is_not_given_back() {
+fn disk_space_that_is_not_freed() {
     let groups = "[[group]]\nname = \"default\"\n[[group]]\nname = \"audit\"\n";
     let stage = Stage::new(&(groups.to_owned() + &processor("cat > /dev/null")));
     let script =
@@ -329,7 +329,7 @@ fn a_log_that_is_not_given_back() {
     assert!(verdict.summary.contains("held by group audit"), "{verdict:#?}");
     let pins = stage.verdict("audit", "never_called", Some("A"), "pins_log");
     assert!(pins.summary.contains("although group default has acked it"), "{pins:#?}");
-    // What is suggested discards no line: it says how to give the group a processor. Who wants none removes the group.
+    // The suggested step discards no line: it adds a processor. Removing the group is the other way.
     assert!(verdict.next.starts_with("see the verdict on group audit"), "{verdict:#?}");
     assert!(pins.next.starts_with("add a [[processor]] with group = \"audit\" in "), "{pins:#?}");
     let q = stage.data_dir.to_str().unwrap();
@@ -342,12 +342,12 @@ fn a_log_that_is_not_given_back() {
 }
 
 #[test]
-fn after_a_kill_doctor_says_what_the_run_was_doing() {
-    let stage = Stage::new(&processor(&ill_until_cured("echo last words >&2; exit 3")));
+fn after_a_kill_doctor_reports_what_the_run_was_doing() {
+    let stage = Stage::new(&processor(&fails_until_cured("echo last words >&2; exit 3")));
     let service = stage.start();
     stage.verdict("default", "crashing", Some("B"), "crashing");
-    let noted = wait_for(|| says(&stage.path("q"), "\"to\":\"crashing\"").then_some(()));
-    assert!(noted.is_some());
+    let recorded = wait_for(|| has_event(&stage.path("q"), "\"to\":\"crashing\"").then_some(()));
+    assert!(recorded.is_some());
     service.kill();
     let (doctor, exit) = stage.doctor().unwrap();
     assert_eq!((doctor.from.as_str(), exit), ("disk", 1));
@@ -360,6 +360,6 @@ fn after_a_kill_doctor_says_what_the_run_was_doing() {
     stage.is_cured(&mut stage.start());
 }
 
-fn says(data_dir: &Path, text: &str) -> bool {
+fn has_event(data_dir: &Path, text: &str) -> bool {
     String::from_utf8_lossy(&fs::read(data_dir.join("EVENTS")).unwrap_or_default()).contains(text)
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::queue::wall_ms;
-use crate::supervise::{Cause, Events, Started, State, Typed, Verdict};
+use crate::supervise::{Cause, Commands, Events, Started, State, Verdict};
 
 /// Half of it is for followed files; with less, files that rotate away may be lost.
 const DESCRIPTORS_MIN: u64 = 1_024;
@@ -95,8 +95,8 @@ impl Host {
                 ..Verdict::default()
             });
         };
-        let typed = Typed::about(&self.data_dir, Started::default());
-        let (shown, pasted) = (self.data_dir.display(), typed.data_dir());
+        let commands = Commands::about(&self.data_dir, Started::default());
+        let (shown, pasted) = (self.data_dir.display(), commands.data_dir());
         if let Some((_, name)) = DOUBTFUL.iter().find(|(magic, _)| Some(*magic) == self.file_system) {
             notes.push(format!("{shown} is on {name}: what was synced may not survive a power cut; use a local disk with ext4 or xfs"));
         }

@@ -29,7 +29,7 @@ mod tests {
             }
             let words = cause.word().split('_').map(|word| word[..1].to_uppercase() + &word[1..]);
             let alert = format!("`Spillq{}`", words.collect::<String>());
-            assert!(cause.seen() == Seen::Typed || text.contains(&alert), "{cause} does not name {alert}");
+            assert!(cause.seen() == Seen::OnDemand || text.contains(&alert), "{cause} does not name {alert}");
         }
     }
 }

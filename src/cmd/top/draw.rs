@@ -13,7 +13,7 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState, Wrap};
 use super::model::Model;
 use super::plot::{Plot, Unit};
 use crate::http::{GroupJson, SourceJson, VerdictJson};
-use crate::plain::{counted, escape, size};
+use crate::plain::{counted, escape, rough_duration, size};
 use crate::tail::SourceState;
 
 /// Rows of groups that are shown at once; the list moves with the choice.
@@ -180,16 +180,7 @@ fn draw_groups(frame: &mut Frame<'_>, model: &Model, area: Rect) {
 }
 
 fn oldest(group: &GroupJson) -> String {
-    group.lag_seconds.filter(|_| group.lag_lines > 0).map(age).unwrap_or_default()
-}
-
-fn age(seconds: f64) -> String {
-    match seconds {
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
-        s if s < 172_800.0 => format!("{:.0} h", s / 3_600.0),
-        s => format!("{:.0} d", s / 86_400.0),
-    }
+    group.lag_seconds.filter(|_| group.lag_lines > 0).map(rough_duration).unwrap_or_default()
 }
 
 fn draw_plots(frame: &mut Frame<'_>, model: &Model, area: Rect) {

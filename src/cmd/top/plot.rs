@@ -9,6 +9,7 @@ use ratatui::text::Line;
 use ratatui::widgets::Sparkline;
 
 use super::model::{HISTORY_MAX, Model};
+use crate::plain::axis_duration;
 
 /// How a value is written.
 pub(super) type Unit<'u> = &'u dyn Fn(u64) -> String;
@@ -86,25 +87,17 @@ fn axis(width: usize, shown: usize, age: &dyn Fn(usize) -> Option<Duration>) -> 
     let newest = match age(0) {
         None => String::new(),
         Some(age) if age < NOW => " now".to_owned(),
-        Some(age) => format!(" -{}", ago(age)),
+        Some(age) => format!(" -{}", axis_duration(age)),
     };
     write(width.saturating_sub(newest.chars().count()), &newest);
     // At the left, and in the middle where there is space for it.
     let backs = [shown.saturating_sub(1), shown / 2];
     for (back, least) in backs.into_iter().zip([TIMES_APART, 2 * TIMES_APART]) {
         if let Some(age) = age(back).filter(|_| shown >= least) {
-            write(width.saturating_sub(back + 1), &format!("-{} ", ago(age)));
+            write(width.saturating_sub(back + 1), &format!("-{} ", axis_duration(age)));
         }
     }
     cells.into_iter().collect()
-}
-
-/// A time of a few minutes at most, unless the service is gone.
-fn ago(time: Duration) -> String {
-    match time.as_secs() {
-        seconds @ ..600 => format!("{seconds} s"),
-        seconds => format!("{} min", seconds / 60),
-    }
 }
 
 #[cfg(test)]

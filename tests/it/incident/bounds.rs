@@ -1,4 +1,4 @@
-//! What a group may hold: ranges of acks, lines set aside; and a data dir that others may read.
+//! The limits of a group: ranges of acks, dead letters; and a data dir that others may read.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 
@@ -11,7 +11,7 @@ use crate::support::SMALL_STORE;
 const RANGES: u64 = 4_096;
 
 #[test]
-fn a_data_dir_that_others_may_read_is_told_before_and_after_a_start() {
+fn a_data_dir_that_others_may_read_is_reported_before_and_after_a_start() {
     let stage = Stage::new(&processor("cat >> out"));
     let mut service = stage.start();
     service.wait("it works", |status| status.log.next_seq > LINES && status.groups[0].lag_lines == 0);
@@ -21,13 +21,13 @@ fn a_data_dir_that_others_may_read_is_told_before_and_after_a_start() {
     assert!(found.evidence.join("\n").contains("its mode is 750"), "{found:#?}");
     assert_eq!(service.stop(), 0);
     let found = stage.finding("permissions");
-    assert_eq!(stage.start().ended(), 2, "as doctor says, it does not start");
+    assert_eq!(stage.start().ended(), 2, "as doctor reported, it does not start");
     stage.paste(&found.next);
-    stage.is_well();
-    // Root may do everything, and what it writes is not the owner's.
+    stage.is_healthy();
+    // Root may write there, but its files would not belong to the owner.
     if rustix::process::geteuid().is_root() {
         chown(&stage.data_dir, Some(1_000), None).unwrap();
-        let notes = stage.is_well().notes;
+        let notes = stage.is_healthy().notes;
         let note = "is owned by user 1000: start the service as that user, not as root";
         assert!(notes.iter().any(|found| found.ends_with(note)), "{notes:?}");
         assert_eq!(stage.start().ended(), 2);
@@ -47,34 +47,34 @@ fn park(client: &Client, seq: u64) {
 }
 
 #[test]
-fn acks_that_stand_in_too_many_ranges_stop_the_group_until_lines_between_them_pass() {
+fn too_many_ranges_of_acks_block_the_group_until_lines_between_them_are_acked() {
     let group = "[[group]]\nname = \"default\"\norder = \"none\"\nbatch = { lines = 100000, bytes = \"1MiB\" }\n\
                  retry = { initial = \"1h\", max = \"1h\" }\n";
-    let stage = Stage::new(&(group.to_owned() + &processor(&ill_until_cured("exit 3"))));
+    let stage = Stage::new(&(group.to_owned() + &processor(&fails_until_cured("exit 3"))));
     let lines = 2 * RANGES + 100;
     stage.append("in.log", &(LINES..lines).map(|number| format!("node {number} fill\n")).collect::<String>());
     let mut service = stage.start();
-    service.wait("all lines wait for their next time", |status| {
+    service.wait("all lines are in back-off", |status| {
         status.log.next_seq == lines + 1
             && status.groups[0].state == "retrying"
             && status.groups[0].leased == 0
     });
-    // Every second one is set aside by hand, by several hands.
+    // Every second line is parked, by several clients at once.
     std::thread::scope(|scope| {
-        for hand in 0..8 {
+        for number in 0..8 {
             let client = client(&stage.data_dir);
-            let seqs = (1..=RANGES).filter(move |number| number % 8 == hand).map(|number| number * 2);
+            let seqs = (1..=RANGES).filter(move |seq| seq % 8 == number).map(|seq| seq * 2);
             scope.spawn(move || seqs.for_each(|seq| park(&client, seq)));
         }
     });
     let verdict = stage.verdict("default", "blocked", Some("D"), "not_clearing");
-    assert!(verdict.summary.contains("4,096 ranges of acks lie above line 1, "), "{verdict:#?}");
+    assert!(verdict.summary.contains("4,096 ranges of acks above line 1, "), "{verdict:#?}");
     stage.paste(&verdict.next);
     assert_eq!(service.stop(), 0);
-    // What failed is fresh after the restart: it comes again, although the window is full.
+    // Lines that failed are fresh after the restart: they are delivered, although the window is full.
     stage.cure();
     let mut service = stage.start();
-    service.wait("lines between those that were set aside are acked", |status| {
+    service.wait("lines between the dead letters are acked", |status| {
         status.groups[0].ack_floor >= 20 && status.groups[0].state != "blocked"
     });
     assert_eq!(service.stop(), 0);
@@ -83,8 +83,8 @@ fn acks_that_stand_in_too_many_ranges_stop_the_group_until_lines_between_them_pa
 }
 
 #[test]
-fn a_group_that_may_set_no_more_lines_aside_stops_until_some_are_discarded() {
-    // 256 MiB is the bound of what is set aside.
+fn a_group_at_its_limit_of_dead_letters_is_blocked_until_some_are_discarded() {
+    // 256 MiB is the limit of dead letters.
     const LONG: u64 = 17;
     const LONG_BYTES: usize = 16_000_000;
     let stage = Stage::new("");
@@ -99,13 +99,13 @@ fn a_group_that_may_set_no_more_lines_aside_stops_until_some_are_discarded() {
     (0..LONG).for_each(|_| file.write_all(&long).unwrap());
     let mut service = stage.start();
     service.wait("all lines are in", |status| status.log.next_seq > LINES + LONG);
-    let hand = client(&stage.data_dir);
+    let client = client(&stage.data_dir);
     let lines: Vec<u64> = (1..=LINES + LONG).collect();
     let is_long = |seq: &u64| {
-        let line: Option<spillq::http::LineJson> = hand.get(&format!("/v1/line?seq={seq}")).unwrap();
+        let line: Option<spillq::http::LineJson> = client.get(&format!("/v1/line?seq={seq}")).unwrap();
         line.unwrap().source.ends_with("in-long.log")
     };
-    lines.into_iter().filter(is_long).for_each(|seq| park(&hand, seq));
+    lines.into_iter().filter(is_long).for_each(|seq| park(&client, seq));
     assert_eq!(service.stop(), 0);
 
     stage.configure(
@@ -124,20 +124,20 @@ fn a_group_that_may_set_no_more_lines_aside_stops_until_some_are_discarded() {
         assert!(output.status.success(), "{output:?}");
     };
     letters(&["discard", "--discard-lines"]);
-    // Another line has to pass before one that fails is set aside.
+    // Another line must be acked before one that fails becomes a dead letter.
     stage.append("in3.log", "later 0 fill\n");
-    service.wait("the line is set aside, and all others pass", |status| {
+    service.wait("the line is a dead letter, and all others are acked", |status| {
         status.groups[0].lag_lines == 0 && status.groups[0].dead_letters == 1
     });
     stage.cure();
     letters(&["retry"]);
-    service.wait("it passes too", |status| {
+    service.wait("it is acked too", |status| {
         status.groups[0].lag_lines == 0 && status.groups[0].dead_letters == 0
     });
     let arrived = lines_by_source(&stage.path("out"));
     let mut nodes = arrived["node"].clone();
     nodes.sort_unstable();
     assert_eq!((nodes, &arrived["other"]), ((0..LINES).collect(), &vec![0]));
-    let well = wait_for(|| stage.doctor().filter(|(doctor, exit)| doctor.healthy && *exit == 0));
-    assert!(well.is_some(), "{:#?}", stage.doctor());
+    let healthy = wait_for(|| stage.doctor().filter(|(doctor, exit)| doctor.healthy && *exit == 0));
+    assert!(healthy.is_some(), "{:#?}", stage.doctor());
 }

@@ -1,4 +1,4 @@
-//! Causes beside A, B, C and D that need no other program.
+//! Causes other than A, B, C and D that need no other program.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -22,8 +22,8 @@ fn a_command_that_is_missing_is_refused() {
 }
 
 #[test]
-fn a_pause_is_told_and_taken_back_by_what_doctor_says() {
-    let stage = Stage::new(&processor(&ill_until_cured("exit 3")));
+fn a_pause_is_reported_and_the_suggested_command_ends_it() {
+    let stage = Stage::new(&processor(&fails_until_cured("exit 3")));
     let mut service = stage.start();
     service.wait("a batch failed", |status| status.groups[0].last_failure.is_some());
     let pause = spillq(&["group", "pause", "default", "--data-dir"]).arg(stage.path("q")).finished();
@@ -36,7 +36,7 @@ fn a_pause_is_told_and_taken_back_by_what_doctor_says() {
 }
 
 #[test]
-fn a_flipped_bit_holds_the_group_until_the_repair() {
+fn a_flipped_bit_blocks_the_group_until_the_repair() {
     const DENSE: u64 = 60_000;
     let stage = Stage::new("");
     stage.append("in-dense.log", &dense_lines(0..DENSE));
@@ -74,12 +74,12 @@ fn a_flipped_bit_holds_the_group_until_the_repair() {
     arrived.sort();
     arrived.dedup();
     assert_eq!((arrived.len() as u64, all), (LINES + DENSE - lost, LINES + DENSE - lost));
-    stage.is_well();
+    stage.is_healthy();
 }
 
 #[test]
-fn a_service_that_is_killed_again_and_again_is_a_crash_loop() {
-    let stage = Stage::new(&processor(&ill_until_cured("exit 3")));
+fn a_service_that_is_killed_repeatedly_is_a_crash_loop() {
+    let stage = Stage::new(&processor(&fails_until_cured("exit 3")));
     for _ in 0..3 {
         let mut service = stage.start();
         service.wait("it works", |status| status.groups[0].last_failure.is_some());
@@ -94,18 +94,22 @@ fn a_service_that_is_killed_again_and_again_is_a_crash_loop() {
     service
         .wait("everything is acked", |status| status.log.next_seq > LINES && status.groups[0].lag_lines == 0);
     assert_eq!(service.stop(), 0);
-    stage.is_well();
+    stage.is_healthy();
     stage.is_cured(&mut stage.start());
 }
 
 #[test]
-fn a_file_that_may_not_be_followed_is_told() {
+fn a_link_that_is_not_followed_is_reported() {
     let stage = Stage::new(&processor("cat >> out"));
     let mut service = stage.start();
     stage.append("elsewhere", "node 0 fill\n");
     std::os::unix::fs::symlink(stage.path("elsewhere"), stage.path("in-link.log")).unwrap();
     let found = stage.finding("source_unreadable");
-    assert!(found.evidence.join("\n").contains("in-link.log"), "{found:#?}");
+    assert_eq!(
+        found.evidence.join("\n").matches("in-link.log").count(),
+        1,
+        "its path is named once: {found:#?}"
+    );
     assert!(found.next.starts_with("set `symlinks = FOLDER`"), "{found:#?}");
     assert!(found.or.starts_with("add the link to `exclude` of [[follow]]"), "{found:#?}");
     let file = stage.path("spillq.toml");
@@ -115,7 +119,7 @@ fn a_file_that_may_not_be_followed_is_told() {
 }
 
 #[test]
-fn a_group_at_its_max_lag_is_why_taking_in_waits() {
+fn a_group_at_its_max_lag_pauses_ingestion() {
     const DENSE: u64 = 20_000;
     let group = "[[group]]\nname = \"default\"\ntimeout = \"5m\"\nmax_lag = { lines = 500 }\n";
     let stage = Stage::new(&(group.to_owned() + &processor(&held_until_cured())));

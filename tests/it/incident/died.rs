@@ -1,12 +1,12 @@
-//! The service itself died: with lines out, of a line, for want of memory.
+//! The service itself died: with lines in flight, because of a line, because memory ran out.
 
 use super::*;
 use crate::support::need;
 
 impl Stage {
-    /// What doctor says of the stopped store, with the configuration at hand.
+    /// The verdict on the stopped store, with the configuration.
     #[track_caller]
-    fn told_after(&self, cause: &str) -> VerdictJson {
+    fn verdict_after(&self, cause: &str) -> VerdictJson {
         let mut command = spillq(&["doctor", "--json", "--config"]);
         let output = command.arg(self.path("spillq.toml")).finished();
         let doctor: DoctorJson = serde_json::from_slice(&output.stdout).unwrap();
@@ -21,7 +21,7 @@ impl Stage {
 }
 
 #[test]
-fn a_drain_that_vanished_with_lines_is_told_and_what_it_had_comes_again() {
+fn a_drain_that_vanished_with_lines_is_reported_and_they_are_delivered_again() {
     let stage = Stage::new("");
     let mut service = stage.start();
     service.wait("all lines are in", |status| status.log.next_seq > LINES);
@@ -29,16 +29,16 @@ fn a_drain_that_vanished_with_lines_is_told_and_what_it_had_comes_again() {
     stage.configure(&processor(&format!("touch took; {}", held_until_cured())));
     let mut drain = spillq(&["--log", "warn", "drain", "--config"]);
     let mut drain = drain.arg(stage.path("spillq.toml")).current_dir(stage.path("")).started();
-    assert!(wait_for(|| stage.path("took").exists().then_some(())).is_some(), "it has lines out");
+    assert!(wait_for(|| stage.path("took").exists().then_some(())).is_some(), "it has lines in flight");
     drain.killed();
-    let found = stage.told_after("consumer_vanished");
+    let found = stage.verdict_after("consumer_vanished");
     assert_eq!(found.group, "default");
     assert!(found.summary.contains("the processor of group default vanished"), "{found:#?}");
     assert!(
         found.evidence.join("\n").contains("lines 1-2000 were in flight for group default"),
         "{found:#?}"
     );
-    stage.told_after("killed");
+    stage.verdict_after("killed");
     assert!(found.next.contains("spillq --log warn run --data-dir "), "{found:#?}");
     stage.cure();
     stage.paste(&found.or);
@@ -85,16 +85,16 @@ fn a_line_that_kills_the_service_is_named_and_can_be_parked() {
     let mut arrived = lines_by_source(&stage.path("out"))["node"].clone();
     arrived.sort_unstable();
     assert_eq!(arrived, (0..LINES).collect::<Vec<_>>());
-    // The loop is over with the first clean stop.
+    // The first clean stop ends the loop.
     assert_eq!(service.stop(), 0);
-    stage.is_well();
+    stage.is_healthy();
 }
 
-/// A memory cgroup of our own; removed when it is dropped.
+/// A memory cgroup of this test, removed when it is dropped.
 struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// Below the one of this process, where the kernel and whoever set it up let us.
+    /// Below the cgroup of this process, if that is permitted.
     fn new(name: &str, bytes: u64) -> Result<Cgroup, String> {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap();
         let v1 = own.lines().find_map(|line| line.split_once(":memory:").map(|(_, path)| path.to_owned()));
@@ -118,20 +118,20 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Busy until the last process in it is buried.
+        // It is busy until its last process has been reaped.
         let _ = wait_for(|| fs::remove_dir(&self.0).ok());
     }
 }
 
 #[test]
-fn a_service_that_the_kernel_kills_for_want_of_memory_says_so() {
+fn a_service_that_the_kernel_kills_because_memory_ran_out_is_reported_as_that() {
     let cgroup = match Cgroup::new("service", 192 << 20) {
         Ok(cgroup) => cgroup,
         Err(why) => return need::skip(|| {}, &format!("a memory cgroup ({why})")),
     };
-    // It takes what there is, and the kernel chooses another.
+    // It takes all memory, and the kernel chooses another process to kill.
     let hog = "echo 0 > /proc/self/oom_score_adj; exec tail /dev/zero";
-    let stage = Stage::new(&processor(&ill_until_cured(hog)));
+    let stage = Stage::new(&processor(&fails_until_cured(hog)));
     let enter =
         format!("echo $$ > {}/cgroup.procs && echo 1000 > /proc/self/oom_score_adj", cgroup.0.display());
     let service = Service::start_with(
@@ -140,32 +140,35 @@ fn a_service_that_the_kernel_kills_for_want_of_memory_says_so() {
         &["--config", stage.path("spillq.toml").to_str().unwrap()],
     );
     assert_eq!(service.ended(), -1, "killed by a signal");
-    let found = stage.told_after("out_of_memory");
-    assert!(found.summary.contains("was killed by the kernel for want of memory"), "{found:#?}");
+    let found = stage.verdict_after("out_of_memory");
+    assert!(found.summary.contains("was killed by the kernel because memory ran out"), "{found:#?}");
     assert!(found.evidence.join("\n").contains("lines 1-2000 were in flight"), "{found:#?}");
     stage.cure();
     let mut service = stage.start();
     stage.is_cured(&mut service);
-    assert_eq!(stage.is_well().last_run.unwrap().ended, "out_of_memory");
+    assert_eq!(stage.is_healthy().last_run.unwrap().ended, "out_of_memory");
 }
 
-/// The cgroup counted 12 kills, and doctor said `signal 9`.
+/// The cgroup counted 12 kills, and doctor reported `signal 9`.
 #[test]
-fn a_command_that_the_kernel_kills_for_want_of_memory_is_named_as_that() {
+fn a_command_that_the_kernel_kills_because_memory_ran_out_is_reported_as_that() {
     let cgroup = match Cgroup::new("command", 256 << 20) {
         Ok(cgroup) => cgroup,
         Err(why) => return need::skip(|| {}, &format!("a memory cgroup ({why})")),
     };
     let hog = "echo 1000 > /proc/self/oom_score_adj; exec tail /dev/zero";
     let retry = "[[group]]\nname = \"default\"\nretry = { initial = \"200ms\", max = \"500ms\" }\n";
-    let stage = Stage::new(&format!("{retry}{}", processor(&ill_until_cured(hog))));
+    let stage = Stage::new(&format!("{retry}{}", processor(&fails_until_cured(hog))));
     let mut service = Service::start_with(
         &stage.path("q"),
         &format!("echo $$ > {}/cgroup.procs", cgroup.0.display()),
         &["--config", stage.path("spillq.toml").to_str().unwrap()],
     );
     let verdict = stage.verdict("default", "crashing", Some("B"), "processor_oom");
-    assert!(verdict.summary.contains("limit of its cgroup 256.0 MiB, OOM kills there "), "{verdict:#?}");
+    assert!(
+        verdict.summary.contains("the limit of its cgroup is 256.0 MiB; OOM kills in the cgroup: "),
+        "{verdict:#?}"
+    );
     let evidence = verdict.evidence.join("\n");
     assert!(
         evidence.contains("was killed by signal 9 (SIGKILL), by the kernel for want of memory, on line"),

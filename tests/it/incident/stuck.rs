@@ -6,40 +6,40 @@ use std::os::unix::net::UnixDatagram;
 use super::*;
 use crate::support::{PATIENCE, Process, need, needs};
 
-/// Traces a process and holds up some of its calls for an hour; lets go of it at the end of the test.
+/// Traces a process and delays some of its calls for an hour; the end of the test ends the trace.
 struct Hold {
     _strace: Process,
 }
 
 impl Hold {
-    /// Where strace may not trace, the test that has this closure is noted as skipped.
+    /// If strace may not trace, the test that has this closure is recorded as skipped.
     fn on<F>(of: F, target: &[&str], calls: &str) -> Option<Hold> {
         let inject = format!("inject={calls}:delay_enter=3600000000");
         let trace = format!("trace={calls}");
         let mut command = program("strace");
         command.args(target).args(["-e", &trace, "-e", &inject, "-o", "/dev/null"]);
         let mut strace = command.started();
-        let said = |strace: &Process| String::from_utf8(strace.printed()).unwrap();
+        let printed = |strace: &Process| String::from_utf8(strace.printed()).unwrap();
         let attached = wait_for(|| {
             if strace.exit().is_some() {
                 return Some(false);
             }
-            said(&strace).contains("attached").then_some(true)
+            printed(&strace).contains("attached").then_some(true)
         });
-        let said = said(&strace);
+        let printed = printed(&strace);
         if attached == Some(false) {
-            assert!(said.contains("Operation not permitted"), "{said}");
+            assert!(printed.contains("Operation not permitted"), "{printed}");
             need::skip(of, "the right to trace another process");
             return None;
         }
-        assert_eq!(attached, Some(true), "{said}");
-        // Dropped, it is killed: it does not listen to TERM while it holds a call up. The kernel lets its target go.
+        assert_eq!(attached, Some(true), "{printed}");
+        // The drop kills it, as it ignores TERM while it delays a call. The kernel then releases its target.
         Some(Hold { _strace: strace })
     }
 }
 
 #[test]
-fn a_sync_that_never_returns_ends_the_process_and_is_told() {
+fn a_sync_that_never_returns_ends_the_process_and_is_reported() {
     needs!("strace");
     let stage = Stage::new(&processor("cat >> out"));
     let with = fs::read_to_string(stage.path("spillq.toml")).unwrap();
@@ -52,7 +52,7 @@ fn a_sync_that_never_returns_ends_the_process_and_is_told() {
         return;
     };
     stage.append("in2.log", "other 0 fill\n");
-    // It has called exit; strace keeps the thread in the sync from being reaped.
+    // It has called exit; strace keeps the thread in the sync from ending.
     let over = wait_for(|| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.rsplit(')').next().unwrap().trim_start().starts_with('Z').then_some(())
@@ -66,14 +66,14 @@ fn a_sync_that_never_returns_ends_the_process_and_is_told() {
     service.wait("the line is acked", |status| {
         status.log.next_seq > LINES + 1 && status.groups[0].lag_lines == 0
     });
-    let last = stage.is_well().last_run.unwrap();
+    let last = stage.is_healthy().last_run.unwrap();
     assert_eq!(last.ended, "stuck");
     stage.is_cured(&mut service);
     assert_eq!(lines_by_source(&stage.path("out"))["other"], [0]);
 }
 
 #[test]
-fn a_read_that_never_returns_is_told_and_delivery_goes_on() {
+fn a_read_that_never_returns_is_reported_and_delivery_continues() {
     needs!("strace");
     let stage = Stage::new(&processor("cat >> out"));
     let mut service = stage.start();
@@ -97,14 +97,14 @@ fn a_read_that_never_returns_is_told_and_delivery_goes_on() {
     service.wait("the line is acked", |status| {
         status.log.next_seq > LINES + 1 && status.groups[0].lag_lines == 0
     });
-    let well = wait_for(|| stage.doctor().filter(|(doctor, _)| doctor.healthy));
-    assert!(well.is_some(), "{:#?}", stage.doctor());
+    let healthy = wait_for(|| stage.doctor().filter(|(doctor, _)| doctor.healthy));
+    assert!(healthy.is_some(), "{:#?}", stage.doctor());
     stage.is_cured(&mut service);
     assert_eq!(lines_by_source(&stage.path("out"))["other"], [0]);
 }
 
 #[test]
-fn a_sync_that_never_returns_is_no_sign_of_life_for_the_manager() {
+fn during_a_sync_that_never_returns_the_manager_gets_no_watchdog_message() {
     needs!("strace");
     let stage = Stage::new(&processor("cat >> out"));
     let socket = UnixDatagram::bind(stage.path("notify")).unwrap();
@@ -114,24 +114,24 @@ fn a_sync_that_never_returns_is_no_sign_of_life_for_the_manager() {
     command.env("WATCHDOG_USEC", "1000000").current_dir(stage.path(""));
     let service = command.started();
     let next = || {
-        let mut told = [0; 4096];
-        socket.recv(&mut told).map(|size| String::from_utf8(told[..size].to_vec()).unwrap())
+        let mut message = [0; 4096];
+        socket.recv(&mut message).map(|size| String::from_utf8(message[..size].to_vec()).unwrap())
     };
-    assert!(std::iter::repeat_with(|| next().unwrap()).any(|told| told == "WATCHDOG=1"), "it gets on");
+    assert!(
+        std::iter::repeat_with(|| next().unwrap()).any(|message| message == "WATCHDOG=1"),
+        "the owner makes progress"
+    );
     let pid = service.child.id().to_string();
     let Some(hold) = Hold::on(|| {}, &["-f", "-p", &pid], "fdatasync,fsync") else {
         return;
     };
     stage.append("in2.log", "other 0 fill\n");
-    // Five times as long as it may be silent. A machine so slow that a healthy owner is silent, too, proves nothing, and
-    // fails nothing.
+    // Five times as long as it may be silent. On a machine so slow that a healthy owner is silent too, the test passes without
+    // having shown anything.
     socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
     let silent = wait_for(|| next().is_err().then_some(()));
-    assert!(silent.is_some(), "the manager still hears of it");
+    assert!(silent.is_some(), "the manager still gets messages");
     let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    assert!(
-        !state.rsplit(')').next().unwrap().trim_start().starts_with('Z'),
-        "it lives, and its threads look: {state}"
-    );
+    assert!(!state.rsplit(')').next().unwrap().trim_start().starts_with('Z'), "it still runs: {state}");
     drop(hold);
 }

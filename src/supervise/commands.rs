@@ -1,4 +1,4 @@
-//! Commands for people to paste, in the form that works where they are pasted, and where a setting is changed.
+//! The commands that verdicts suggest, in the form that works when they are pasted.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -6,18 +6,18 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use spillq_storage::Seq;
 
-/// How the service was started: what it takes to start it again, and to type commands about it. Noted in EVENTS, so that
-/// `doctor` knows it on a stopped store too. All of it is quoted for a shell.
+/// How the service was started, which is needed to start it again and to run commands about it. It is recorded in EVENTS, so
+/// that `doctor` also knows it for a stopped store. All fields are quoted for a shell.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Started {
     /// The absolute path of its configuration; empty without one.
     pub config: String,
-    /// The working directory; empty where it does not matter.
+    /// The working directory; empty if it does not matter.
     pub folder: String,
-    /// The command line that was typed; empty where it is not known.
+    /// The command line; empty if it is not known.
     pub typed: String,
-    /// The processor's command, where one was typed behind `--`.
+    /// The processor's command, if it was given behind `--`.
     pub processor: String,
     /// `service.command_prefix`.
     pub prefix: String,
@@ -28,8 +28,8 @@ pub struct Started {
 }
 
 impl Started {
-    /// Of the command line of this process (with the program's name), started in `folder` with these variables;
-    /// `processor` is the command behind `--`.
+    /// From the command line of this process (with the program's name), started in `folder` with these variables; `processor`
+    /// is the command behind `--`.
     #[must_use]
     pub fn of(
         args: &[OsString],
@@ -38,7 +38,7 @@ impl Started {
         config: Option<&Path>,
         variables: &[(OsString, OsString)],
     ) -> Started {
-        // A service manager starts its programs in `/`, with absolute paths.
+        // A service manager starts programs in `/`, with absolute paths.
         let is_root = folder == Path::new("/");
         Started {
             config: config.map(|file| quoted(&folder.join(file).to_string_lossy())).unwrap_or_default(),
@@ -49,7 +49,8 @@ impl Started {
         }
     }
 
-    /// As much of it as `bytes` of JSON hold: what was typed is left out as a whole, since half a command is wrong.
+    /// As much as fits into `bytes` of JSON. A command line that does not fit is left out as a whole, as half of it would be
+    /// wrong.
     #[must_use]
     pub(super) fn within(self, bytes: usize) -> Started {
         let fits = |started: &Started| serde_json::to_vec(started).is_ok_and(|json| json.len() <= bytes);
@@ -61,7 +62,7 @@ impl Started {
     }
 }
 
-/// Variables in front of a command.
+/// The variables in front of a command.
 fn set(variables: &[(OsString, OsString)]) -> String {
     let one = |(name, value): &(OsString, OsString)| {
         format!("{}={} ", name.to_string_lossy(), quoted(&value.to_string_lossy()))
@@ -70,29 +71,29 @@ fn set(variables: &[(OsString, OsString)]) -> String {
     if all.is_empty() { all } else { format!("env {all}") }
 }
 
-/// What a command needs that is suggested as the next step.
+/// Makes the commands that are suggested as next steps.
 #[derive(Clone, Debug, Default)]
-pub struct Typed {
+pub struct Commands {
     data_dir: String,
     started: Started,
     is_stopped: bool,
 }
 
-impl Typed {
-    /// Commands about the store in `data_dir`: absolute, because whoever pastes them may be in another folder.
+impl Commands {
+    /// Commands about the store in `data_dir`. Its path is made absolute, as the commands may be pasted in another folder.
     #[must_use]
-    pub fn about(data_dir: &Path, started: Started) -> Typed {
+    pub fn about(data_dir: &Path, started: Started) -> Commands {
         let absolute = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
-        Typed { data_dir: quoted(&absolute.to_string_lossy()), started, is_stopped: false }
+        Commands { data_dir: quoted(&absolute.to_string_lossy()), started, is_stopped: false }
     }
 
-    /// The same about a store that no service has open.
+    /// The same commands for a store that no service has open.
     #[must_use]
-    pub fn stopped(self) -> Typed {
-        Typed { is_stopped: true, ..self }
+    pub fn stopped(self) -> Commands {
+        Commands { is_stopped: true, ..self }
     }
 
-    /// A command for when the service is stopped.
+    /// A command to be run while the service is stopped.
     #[must_use]
     pub fn offline(&self, verb: &str, rest: &str) -> String {
         self.clone().stopped().spillq(verb, rest)
@@ -111,7 +112,7 @@ impl Typed {
         self.spillq("inspect", &format!("--from {seq} --limit 1"))
     }
 
-    /// The command that makes one line a dead letter.
+    /// The command that moves one line to the dead letters.
     #[must_use]
     pub fn park(&self, seq: Seq, group: &str) -> String {
         self.spillq("dead-letter park", &format!("{seq} --group {group}    # if the line is at fault"))
@@ -129,7 +130,7 @@ impl Typed {
         }
     }
 
-    /// The same with a command for the lines, in place of none.
+    /// The same with a processor command, if it was started without one.
     #[must_use]
     pub fn start_with_command(&self) -> String {
         let Started { typed, start, .. } = &self.started;
@@ -139,7 +140,7 @@ impl Typed {
         self.spillq("run", "--follow FILES -- COMMAND")
     }
 
-    /// The command that empties a group while the service is down.
+    /// The command that drains a group while the service is stopped.
     #[must_use]
     pub fn drain(&self, group: &str) -> String {
         let Started { config, processor, .. } = &self.started;
@@ -161,7 +162,7 @@ impl Typed {
         self.prefixed(&format!("spillq config check {}", quoted(file)))
     }
 
-    /// The step that changes the configuration of a running service: it reads the file again by itself.
+    /// The step that changes the configuration.
     #[must_use]
     pub fn change(&self, what: &str) -> String {
         let Started { config, .. } = &self.started;
@@ -196,7 +197,7 @@ impl Typed {
         if prefix.is_empty() { command.to_owned() } else { format!("{prefix} {command}") }
     }
 
-    /// A command that was typed in the folder of the start.
+    /// A command to be run in the folder in which the service was started.
     fn prefixed_in_folder(&self, command: &str) -> String {
         let (folder, prefix) = (&self.started.folder, self.prefix());
         if folder.is_empty() {
@@ -213,7 +214,7 @@ fn words(args: &[OsString]) -> String {
     words.join(" ")
 }
 
-/// As one word of a POSIX shell.
+/// Quotes a word for a POSIX shell.
 #[must_use]
 pub fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
@@ -235,12 +236,12 @@ mod tests {
         Started::of(&all, &os(&args[behind..]), Path::new("/w d"), config.map(Path::new), &variables)
     }
 
-    fn typed(started: Started) -> Typed {
-        Typed::about(Path::new("/a b"), started)
+    fn commands(started: Started) -> Commands {
+        Commands::about(Path::new("/a b"), started)
     }
 
     #[test]
-    fn a_shell_takes_it_as_one_word() {
+    fn a_shell_reads_a_quoted_word_as_one() {
         for word in ["/var/lib/q", "a b", "it's", "$HOME", "", "*", "a\\b", "ä\"`x`"] {
             let printed = std::process::Command::new("sh")
                 .args(["-c", &format!("printf '%s' {}", quoted(word))])
@@ -248,50 +249,50 @@ mod tests {
                 .unwrap();
             assert_eq!(String::from_utf8(printed.stdout).unwrap(), word);
         }
-        let typed = Typed::about(Path::new("/a b"), Started::default());
+        let commands = Commands::about(Path::new("/a b"), Started::default());
         assert_eq!(
-            typed.spillq("inspect", "--from 3 --limit 1"),
+            commands.spillq("inspect", "--from 3 --limit 1"),
             "spillq inspect --data-dir '/a b' --from 3 --limit 1"
         );
     }
 
     #[test]
-    fn what_was_typed_is_repeated_whole_in_its_folder_with_its_variables() {
-        let run = typed(started(&["run", "--follow", "*.log", "--", "./p.sh", "a b"], None, &[]));
+    fn the_command_line_is_repeated_in_its_folder_with_its_variables() {
+        let run = commands(started(&["run", "--follow", "*.log", "--", "./p.sh", "a b"], None, &[]));
         assert_eq!(run.start(), "cd '/w d' && spillq run --follow '*.log' -- ./p.sh 'a b'");
         let drain = "cd '/w d' && spillq drain --data-dir '/a b' --group g -- ./p.sh 'a b'";
         assert_eq!(run.drain("g"), drain);
-        let run = typed(started(&["run", "--config", "q.toml"], Some("q.toml"), &[]));
+        let run = commands(started(&["run", "--config", "q.toml"], Some("q.toml"), &[]));
         assert_eq!(run.drain("g"), "spillq drain --data-dir '/a b' --config '/w d/q.toml' --group g");
         assert!(run.change("raise it").starts_with("raise it in '/w d/q.toml';"));
         assert_eq!(run.stopped().change("raise it"), "raise it in '/w d/q.toml'");
-        assert!(Typed::default().change("raise it").contains("spillq config init"));
-        assert_eq!(Typed::default().start(), "spillq run --data-dir  --follow FILES -- COMMAND");
-        let run = typed(started(&["run"], None, &[("SPILLQ_DATA_DIR", "q e")]));
+        assert!(Commands::default().change("raise it").contains("spillq config init"));
+        assert_eq!(Commands::default().start(), "spillq run --data-dir  --follow FILES -- COMMAND");
+        let run = commands(started(&["run"], None, &[("SPILLQ_DATA_DIR", "q e")]));
         assert_eq!(run.start(), "cd '/w d' && env SPILLQ_DATA_DIR='q e' spillq run");
         assert_eq!(run.start_with_command(), "cd '/w d' && env SPILLQ_DATA_DIR='q e' spillq run -- COMMAND");
     }
 
     #[test]
-    fn the_prefix_of_the_place_stands_before_each_command_and_its_start_command_replaces_what_was_typed() {
+    fn a_configured_prefix_precedes_each_command_and_a_start_command_replaces_the_command_line() {
         let run = Started {
             prefix: "docker compose exec spillq".to_owned(),
             ..started(&["run", "--config", "/q.toml"], Some("/q.toml"), &[])
         };
-        let running = typed(run.clone());
+        let running = commands(run.clone());
         assert_eq!(running.check("/q.toml"), "docker compose exec spillq spillq config check /q.toml");
         let in_shell = r"docker compose exec spillq sh -c 'cd '\''/w d'\'' && spillq run --config /q.toml'";
         assert_eq!(running.start(), in_shell);
         let (stopped_prefix, start) = ("docker compose run --rm".to_owned(), "docker compose up".to_owned());
         let run = Started { stopped_prefix, start, ..run };
-        assert_eq!(typed(run.clone()).start(), "docker compose up");
+        assert_eq!(commands(run.clone()).start(), "docker compose up");
         let verify = "docker compose run --rm spillq verify --data-dir '/a b'";
-        assert_eq!(typed(run.clone()).offline("verify", ""), verify);
-        assert_eq!(typed(run).stopped().spillq("verify", ""), verify);
+        assert_eq!(commands(run.clone()).offline("verify", ""), verify);
+        assert_eq!(commands(run).stopped().spillq("verify", ""), verify);
     }
 
     #[test]
-    fn what_does_not_fit_is_left_out_as_a_whole_counted_as_it_is_written() {
+    fn a_command_line_whose_json_does_not_fit_is_left_out_as_a_whole() {
         let started = |config: &str, typed: &str| Started {
             config: config.to_owned(),
             typed: typed.to_owned(),

@@ -1,32 +1,23 @@
-//! Times and counts as verdicts word them.
+//! The wording of times, counts and lines in verdicts.
 
 use spillq_storage::SeqRange;
 
 use super::inputs::{GroupInputs, JudgeSettings};
 use super::verdict::Step;
-use crate::plain::{counted, waiting};
+use crate::plain::{counted, duration, waiting};
 
-/// When something is done again.
+/// When something is done again: `at once`, `in 3.2 s`.
 #[must_use]
 pub fn soon(until_ms: u64, now_ms: u64) -> String {
     match until_ms.saturating_sub(now_ms) {
         0 => "at once".to_owned(),
-        wait => format!("in {}", lasting(wait)),
+        wait => format!("in {}", duration(wait)),
     }
 }
 
-/// A time that has passed, as people say it.
-pub(super) fn lasting(ms: u64) -> String {
-    match ms / 1_000 {
-        0..120 => format!("{:.1} s", ms as f64 / 1e3),
-        s @ 120..7_200 => format!("{} min", s / 60),
-        s => format!("{} h", s / 3_600),
-    }
-}
-
-/// How often, in words.
+/// How often: `once`, `3 times`.
 pub(super) fn times(count: u64) -> String {
-    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+    if count == 1 { "once".to_owned() } else { counted(count, "time") }
 }
 
 /// How many lines wait.
@@ -37,18 +28,18 @@ pub(super) fn waits(lines: u64) -> String {
     }
 }
 
-/// These lines, in words.
+/// These lines: `line 7`, `lines 7-9`.
 pub(super) fn span(range: SeqRange) -> String {
     let s = if range.lines() == 1 { "" } else { "s" };
     format!("line{s} {range}")
 }
 
-/// The file of these lines, below the data dir.
+/// The segment file of these lines, below the data dir.
 pub(super) fn segment_name(lines: SeqRange) -> String {
     format!("segments/{:020}", lines.first.0)
 }
 
-/// Of a group with dead letters: how many, and what to do about them.
+/// The number of dead letters of a group, and what to do about them.
 pub(super) fn has_dead_letters(i: &GroupInputs, s: &JudgeSettings) -> Option<(String, Step)> {
     if i.dead_letters == 0 {
         return None;
@@ -61,11 +52,12 @@ pub(super) fn has_dead_letters(i: &GroupInputs, s: &JudgeSettings) -> Option<(St
     Some((format!("group {} has {letters}: {they}", i.group), see_to_dead_letters(i, s)))
 }
 
-/// Look at them, and deliver them when that helps.
+/// List the dead letters, and retry them when that helps.
 pub(super) fn see_to_dead_letters(i: &GroupInputs, s: &JudgeSettings) -> Step {
-    let list = s.typed.spillq("dead-letter list", &format!("--group {}    # which lines, and why", i.group));
+    let list =
+        s.commands.spillq("dead-letter list", &format!("--group {}    # which lines, and why", i.group));
     let retry = s
-        .typed
+        .commands
         .spillq("dead-letter retry", &format!("--all --group {}    # when the cause is fixed", i.group));
     Step::from(list).or(retry)
 }

@@ -1,4 +1,4 @@
-//! Room: a disk that fills up, by the log or by others, and files that are rotated away meanwhile.
+//! A disk that fills up, by the log or by other files, and files that are rotated away meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,10 +9,10 @@ use super::*;
 use crate::support::need::LOOP_DEVICES;
 use crate::support::{SMALL_STORE, SmallDisk, needs};
 
-/// Of which some 40 MiB are for lines.
-const LITTLE_ROOM: &str = "[disk]\nmin_free = \"64MiB\"\nreserve = \"160MiB\"\nlimit = \"256MiB\"\n";
+/// Some 40 MiB of this are for lines.
+const LITTLE_SPACE: &str = "[disk]\nmin_free = \"64MiB\"\nreserve = \"160MiB\"\nlimit = \"256MiB\"\n";
 
-/// A processor that gets nowhere until it is cured, with all the time that it wants.
+/// A processor that waits until it is cured, with a long timeout.
 fn held() -> String {
     "[[group]]\nname = \"default\"\ntimeout = \"5m\"\n".to_owned() + &processor(&held_until_cured())
 }
@@ -20,17 +20,17 @@ fn held() -> String {
 #[test]
 fn a_log_at_its_limit_and_files_that_are_rotated_away_meanwhile() {
     const DENSE: u64 = 220_000;
-    let stage = Stage::new(&(LITTLE_ROOM.to_owned() + &held()));
+    let stage = Stage::new(&(LITTLE_SPACE.to_owned() + &held()));
     stage.append("in-dense.log", &dense_lines(0..DENSE));
     let mut service = stage.start();
     let found = stage.finding("disk_full");
-    assert!(found.evidence.join("\n").contains("of 256.0 MiB"), "{found:#?}");
+    assert!(found.evidence.join("\n").contains("of disk.limit 256.0 MiB"), "{found:#?}");
     assert!(found.summary.contains("; group default lags most, by "), "{found:#?}");
     let (doctor, _) = stage.doctor().unwrap();
     assert!(!doctor.findings.iter().any(|found| found.cause.as_deref() == Some("rotation_risk")));
 
     stage.append("in-late.log", "late 0 fill\n");
-    service.wait("the late file is seen", |status| {
+    service.wait("the late file is followed", |status| {
         status.sources.iter().any(|source| source.path.ends_with("in-late.log"))
     });
     fs::rename(stage.path("in-dense.log"), stage.path("away")).unwrap();
@@ -39,7 +39,10 @@ fn a_log_at_its_limit_and_files_that_are_rotated_away_meanwhile() {
         Some(stage.finding("rotation_risk")).filter(|risk| risk.summary.starts_with("2 files were "))
     });
     let risk = risk.unwrap_or_else(|| panic!("{:#?}", stage.doctor()));
-    assert!(risk.summary.contains("2 of them held open") && risk.summary.contains("; 0 lost"), "{risk:#?}");
+    assert!(
+        risk.summary.contains(": 2 held open") && risk.summary.contains("; 0 not held open"),
+        "{risk:#?}"
+    );
     let evidence = risk.evidence.join("\n");
     assert!(evidence.contains("in-late.log: 12 B unread, held open"), "{risk:#?}");
     assert!(risk.next.starts_with("stop the rotation of these files"), "{risk:#?}");
@@ -53,12 +56,12 @@ fn a_log_at_its_limit_and_files_that_are_rotated_away_meanwhile() {
 }
 
 #[test]
-fn files_that_are_not_held_open_are_told_from_those_that_are() {
+fn files_that_are_not_held_open_are_counted_apart() {
     const DENSE: u64 = 220_000;
     const FILES: u64 = 60;
-    /// In all more than what the tail reads ahead.
+    /// All files together are larger than what the tail reads ahead.
     const LINES_EACH: u64 = 600;
-    let stage = Stage::new(&(LITTLE_ROOM.to_owned() + &held()));
+    let stage = Stage::new(&(LITTLE_SPACE.to_owned() + &held()));
     stage.append("in-dense.log", &dense_lines(0..DENSE));
     let mut service = Service::start_with(
         &stage.path("q"),
@@ -71,7 +74,7 @@ fn files_that_are_not_held_open_are_told_from_those_that_are() {
         let lines = dense_lines(0..LINES_EACH).replace("dense", &format!("small{number}"));
         stage.append(&name(number), &lines);
     }
-    service.wait("they are seen", |status| status.sources.len() as u64 >= 2 + FILES);
+    service.wait("they are followed", |status| status.sources.len() as u64 >= 2 + FILES);
     for number in 0..FILES {
         fs::rename(stage.path(&name(number)), stage.path(&format!("away{number}"))).unwrap();
     }
@@ -79,7 +82,10 @@ fn files_that_are_not_held_open_are_told_from_those_that_are() {
         Some(stage.finding("rotation_risk")).filter(|risk| risk.summary.starts_with("60 files were "))
     });
     let risk = risk.unwrap_or_else(|| panic!("{:#?}", stage.doctor()));
-    assert!(!risk.summary.contains("; 0 lost") && !risk.summary.contains("; 60 lost"), "{risk:#?}");
+    assert!(
+        !risk.summary.contains("; 0 not held open") && !risk.summary.contains("; 60 not held open"),
+        "{risk:#?}"
+    );
     assert_eq!(risk.evidence.last().unwrap(), "and 40 more");
     for number in 0..FILES {
         fs::rename(stage.path(&format!("away{number}")), stage.path(&name(number))).unwrap();
@@ -96,7 +102,7 @@ fn files_that_are_not_held_open_are_told_from_those_that_are() {
 }
 
 #[test]
-fn a_disk_that_somebody_else_fills() {
+fn a_disk_that_other_files_fill() {
     needs!(LOOP_DEVICES, "mount", "mkfs.ext4");
     const DENSE: u64 = 1_000;
     let stage = Stage::new("");
@@ -106,28 +112,29 @@ fn a_disk_that_somebody_else_fills() {
     let with = with.replace("\"q\"", &format!("{data_dir:?}"));
     fs::write(stage.path("spillq.toml"), with).unwrap();
     stage.configure("[disk]\nmin_free = \"24MiB\"\nreserve = \"8MiB\"\n");
-    // The command runs beside the store, which is elsewhere.
+    // The store is on another file system than the command.
     stage.configure(&processor(&format!("cat >> {}", stage.quoted("out"))));
     let mut stage = stage;
     stage.data_dir = data_dir;
     let mut service = stage.start();
-    service.wait("all is well", |status| status.log.next_seq > LINES && status.groups[0].lag_lines == 0);
+    service
+        .wait("all lines are acked", |status| status.log.next_seq > LINES && status.groups[0].lag_lines == 0);
     let filler = disk.mount.join("filler");
-    let room = rustix::fs::statvfs(&disk.mount).unwrap();
-    let room = room.f_bavail * room.f_frsize;
-    fs::write(&filler, vec![1; usize::try_from(room - (12 << 20)).unwrap()]).unwrap();
+    let space = rustix::fs::statvfs(&disk.mount).unwrap();
+    let space = space.f_bavail * space.f_frsize;
+    fs::write(&filler, vec![1; usize::try_from(space - (12 << 20)).unwrap()]).unwrap();
     stage.append("in-dense.log", &dense_lines(0..DENSE));
     let found = stage.finding("disk_filled_by_others");
     assert!(found.evidence.join("\n").contains("other files take "), "{found:#?}");
     stage.paste(&found.next);
     fs::remove_file(&filler).unwrap();
     stage.is_cured_of(&mut service, DENSE);
-    // Before the disk is taken away from under it.
+    // Before the disk is unmounted.
     assert_eq!(service.stop(), 0);
 }
 
 #[test]
-fn a_processor_that_is_slower_than_what_comes_in_falls_behind() {
+fn a_processor_that_is_slower_than_the_writer_falls_behind() {
     let group = "[[group]]\nname = \"default\"\nbatch = { lines = 100 }\n";
     let disk = format!("{SMALL_STORE}limit = \"1GiB\"\n");
     let script = "test -e cured || sleep 0.4; cat >> out";
@@ -141,7 +148,7 @@ fn a_processor_that_is_slower_than_what_comes_in_falls_behind() {
             while !stop.load(Ordering::Relaxed) {
                 stage.append("in-dense.log", &dense_lines(number..number + 100));
                 number += 100;
-                // The pace of the writer, which is what is staged.
+                // The pace of the writer, which is part of the test.
                 thread::sleep(Duration::from_millis(50));
             }
             number
@@ -150,8 +157,8 @@ fn a_processor_that_is_slower_than_what_comes_in_falls_behind() {
     let verdict = stage.verdict("default", "slow", None, "falling_behind");
     stop.store(true, Ordering::Relaxed);
     let dense = writer.join().unwrap();
-    for told in [" lines/s come in and ", " are acked; at this rate the log is full in about "] {
-        assert!(verdict.summary.contains(told), "{verdict:#?}");
+    for part in [" lines/s arrive, and ", " are acked; at this rate the log is full in about "] {
+        assert!(verdict.summary.contains(part), "{verdict:#?}");
     }
     assert!(
         verdict

@@ -1,4 +1,4 @@
-//! The times of changes: what one look at the owner's status cannot say. Folds status after status, and judges.
+//! Keeps the times of changes, which no single status has: compares each status with those before, and judges.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,70 +19,69 @@ use super::rates::{Rates, Sample};
 use super::report::Report;
 use crate::queue::{GroupStatus, Phase, Status};
 
-/// What the owner does not know: looked at by the service, which knows all parts.
+/// What the owner does not know, collected by the service, which knows all parts.
 #[derive(Clone, Debug, Default)]
 pub struct Outside {
     /// Free bytes of the data dir's file system.
     pub free_bytes: Option<u64>,
-    /// Bytes that it has in all.
+    /// Its size.
     pub file_system_bytes: Option<u64>,
-    /// Files that were renamed away or deleted and have unread bytes.
+    /// Files that were renamed or deleted and have unread bytes.
     pub at_risk: Vec<AtRisk>,
-    /// Its file system is mounted read-only.
+    /// It is mounted read-only.
     pub is_read_only: bool,
     /// Files are to be followed, and none was found.
     pub follows_nothing: bool,
-    /// Of groups whose command cannot be run: why. Left out by the watchdog's thread, which must not wait for the file
-    /// system that programs are on.
+    /// Why the commands of groups cannot be run. Empty for the watchdog's thread, which must not wait for the file systems
+    /// of programs.
     pub programs_missing: BTreeMap<String, String>,
     /// Bytes of followed files that are not in the log, as far as known.
     pub unread_bytes: u64,
-    /// For how long the tail has been at one turn, if it is.
+    /// For how long the tail has been busy with one turn, if it is.
     pub tail_busy_ms: Option<u64>,
-    /// Files that cannot be read, why in words, and what kind of reason that is: some of them.
+    /// Some of the files that cannot be read: path, reason as text, kind of reason.
     pub unreadable: Vec<(PathBuf, String, WhyUnreadable)>,
-    /// How many cannot be read.
+    /// Their number.
     pub unreadable_files: u64,
     /// Files that match and are not followed.
     pub left_out: LeftOut,
 }
 
-/// What does not change while the service runs.
+/// What was known at the start.
 #[derive(Debug)]
-struct Fixed {
+struct AtStart {
     last_run: Option<LastRun>,
     killers: Vec<(String, Seq, u32)>,
 }
 
-/// What a verdict compares with; changes where the configuration does.
+/// What a verdict compares with. Changes with the configuration.
 #[derive(Clone, Debug)]
-struct Measures {
+struct Limits {
     judge: JudgeSettings,
     /// The processor of each group that has one.
     processors: BTreeMap<String, ProcessorName>,
     disk: DiskSettings,
     config_refused: Option<ConfigRefused>,
-    /// The only groups that are served; all of them without.
+    /// The only groups that are served; `None` means all.
     serves: Option<Vec<String>>,
 }
 
-/// A tail with no more unread bytes than this keeps up with who writes: what its buffers hold.
+/// A tail with at most this many unread bytes keeps up: its buffers hold as much.
 const READ_AHEAD_BYTES: u64 = 4 << 20;
 
-/// A look at everything, for each group.
+/// A status, and what applies to all groups.
 #[derive(Clone, Copy)]
 struct Look<'a> {
     status: &'a Status,
     now_ms: u64,
     stall_after_ms: u64,
-    /// Segments stay on disk on purpose: one that is acked pins nothing.
-    stays: bool,
-    /// The tail reads files that were there before, as fast as it goes: that is no rate at which anybody writes, and
-    /// as all of them fit it fills nothing.
+    /// Acked segments stay on disk on purpose: no group is the reason.
+    is_retained: bool,
+    /// The tail reads existing files as fast as it can: its rate is not the rate of writers, and all of it fits on the disk.
     catches_up: bool,
 }
 
-/// One group, between two looks.
+/// What is remembered of a group between two statuses.
 #[derive(Clone, Debug)]
 struct Track {
     leases: u64,
@@ -91,22 +90,22 @@ struct Track {
     floor_moved_ms: u64,
     acks_at_floor: u64,
     pinned: Option<(SeqRange, u64)>,
-    /// Whether it was paused, refused or blocked at the last look.
+    /// Whether it was paused, refused or blocked at the last status.
     stopped: bool,
     rates: Rates,
 }
 
-/// Shared by the supervisor and whoever asks for a verdict.
+/// Makes verdicts. Shared by the supervisor, `doctor` and metrics.
 #[derive(Clone, Debug)]
 pub struct Supervision {
-    fixed: Arc<Fixed>,
-    measures: Arc<Mutex<Measures>>,
+    at_start: Arc<AtStart>,
+    limits: Arc<Mutex<Limits>>,
     tracks: Arc<Mutex<BTreeMap<GroupId, Track>>>,
 }
 
 impl Supervision {
-    /// With the processors of groups by name, the run before, and the lines that were out alone when it died: group,
-    /// line, attempts.
+    /// Takes the processors by group, the previous run, and the lines that were the only one in flight when the process died:
+    /// group, line, deaths.
     #[must_use]
     pub fn new(
         judge: JudgeSettings,
@@ -115,68 +114,68 @@ impl Supervision {
         last_run: Option<LastRun>,
         killers: Vec<(String, Seq, u32)>,
     ) -> Supervision {
-        let measures = Measures { judge, processors, disk, config_refused: None, serves: None };
+        let limits = Limits { judge, processors, disk, config_refused: None, serves: None };
         Supervision {
-            fixed: Arc::new(Fixed { last_run, killers }),
-            measures: Arc::new(Mutex::new(measures)),
+            at_start: Arc::new(AtStart { last_run, killers }),
+            limits: Arc::new(Mutex::new(limits)),
             tracks: Arc::default(),
         }
     }
 
-    fn measures(&self) -> MutexGuard<'_, Measures> {
-        self.measures.lock().unwrap_or_else(PoisonError::into_inner)
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Other processors at work.
+    /// Changes the processors that run.
     pub fn set_processors(&self, processors: BTreeMap<String, ProcessorName>) {
-        self.measures().processors = processors;
+        self.limits().processors = processors;
     }
 
-    /// Only these groups are served: a drain leaves the others alone.
+    /// Restricts the groups that are served, for a drain.
     pub fn set_served(&self, groups: Vec<String>) {
-        self.measures().serves = Some(groups);
+        self.limits().serves = Some(groups);
     }
 
     /// The programs of commands, by group.
     #[must_use]
     pub fn programs(&self) -> Vec<(String, ProgramFile)> {
         let program = |(group, name): (&String, &ProcessorName)| Some((group.clone(), name.program.clone()?));
-        self.measures().processors.iter().filter_map(program).collect()
+        self.limits().processors.iter().filter_map(program).collect()
     }
 
-    /// Whether the configuration on disk is refused.
+    /// Sets whether the configuration on disk is refused.
     pub fn set_refused(&self, refused: Option<ConfigRefused>) {
-        self.measures().config_refused = refused;
+        self.limits().config_refused = refused;
     }
 
-    /// Judges by another `stall_after` and `[disk]` from now on.
-    pub fn set_measures(&self, stall_after_ms: u64, disk: DiskSettings) {
-        let mut measures = self.measures();
-        measures.judge.stall_after_ms = stall_after_ms;
-        measures.disk = disk;
+    /// Changes `stall_after` and the settings of `[disk]`.
+    pub fn set_limits(&self, stall_after_ms: u64, disk: DiskSettings) {
+        let mut limits = self.limits();
+        limits.judge.stall_after_ms = stall_after_ms;
+        limits.disk = disk;
     }
 
     /// `disk.limit` and `disk.min_free`.
     #[must_use]
     pub fn disk_limits(&self) -> (u64, u64) {
-        let disk = self.measures().disk;
+        let disk = self.limits().disk;
         (disk.limit_bytes, disk.min_free_bytes)
     }
 
-    /// Takes in a look at the owner, and judges.
+    /// Takes note of a status, and judges it.
     #[must_use]
     pub fn look(&self, status: &Status, outside: &Outside, now_ms: u64) -> Report {
-        let measures = self.measures().clone();
+        let limits = self.limits().clone();
         let mut tracks = self.tracks.lock().unwrap_or_else(PoisonError::into_inner);
         let known: Vec<GroupId> = status.groups.iter().map(|group| group.id).collect();
         tracks.retain(|id, _| known.contains(id));
-        let room_bytes = measures.room_bytes(status, outside);
+        let space_bytes = limits.space_bytes(status, outside);
         let look = Look {
             status,
             now_ms,
-            stall_after_ms: measures.judge.stall_after_ms,
-            stays: status.is_copied || measures.disk.keeps,
-            catches_up: outside.unread_bytes > READ_AHEAD_BYTES && outside.unread_bytes < room_bytes,
+            stall_after_ms: limits.judge.stall_after_ms,
+            is_retained: status.is_copied || limits.disk.keeps,
+            catches_up: outside.unread_bytes > READ_AHEAD_BYTES && outside.unread_bytes < space_bytes,
         };
         for group in &status.groups {
             tracks.entry(group.id).or_insert_with(|| Track::new(group, now_ms)).fold(look, group);
@@ -184,25 +183,25 @@ impl Supervision {
         let inputs: Vec<GroupInputs> = status
             .groups
             .iter()
-            .filter_map(|group| inputs(&measures, &tracks, (status, group), outside, now_ms))
+            .filter_map(|group| inputs(&limits, &tracks, (status, group), outside, now_ms))
             .collect();
         drop(tracks);
         let log = LogInputs {
             full: status.full.clone().map(Pauses::Now),
             disk_bytes: status.disk_bytes,
-            limit_bytes: measures.disk.limit_bytes,
+            limit_bytes: limits.disk.limit_bytes,
             free_bytes: outside.free_bytes,
-            min_free_bytes: measures.disk.min_free_bytes,
+            min_free_bytes: limits.disk.min_free_bytes,
             file_system_bytes: outside.file_system_bytes,
             at_risk: outside.at_risk.clone(),
             tail_busy_ms: outside.tail_busy_ms,
             unreadable: outside.unreadable.clone(),
             unreadable_files: outside.unreadable_files,
             left_out: outside.left_out.clone(),
-            config_refused: measures.config_refused.clone(),
-            unclean_runs: self.fixed.last_run.as_ref().map_or(0, |last| last.unclean_runs),
+            config_refused: limits.config_refused.clone(),
+            unclean_runs: self.at_start.last_run.as_ref().map_or(0, |last| last.unclean_runs),
             killers: self.killers(status),
-            read_only: outside.is_read_only.then(|| measures.judge.typed.data_dir().to_owned()),
+            read_only: outside.is_read_only.then(|| limits.judge.commands.data_dir().to_owned()),
             lags_most: status
                 .groups
                 .iter()
@@ -213,15 +212,15 @@ impl Supervision {
             held: status.groups.iter().filter_map(|group| Some((group.name.clone(), group.held?))).collect(),
         };
         Report {
-            groups: inputs.iter().map(|inputs| judge(inputs, now_ms, &measures.judge)).collect(),
+            groups: inputs.iter().map(|inputs| judge(inputs, now_ms, &limits.judge)).collect(),
             notes: notes_on(&log),
-            log: judge_log(&log, &measures.judge),
-            last_run: self.fixed.last_run.clone(),
+            log: judge_log(&log, &limits.judge),
+            last_run: self.at_start.last_run.clone(),
             seqs: inputs.iter().map(seqs_of).collect(),
         }
     }
 
-    /// Those that still wait.
+    /// The killer lines that still wait.
     fn killers(&self, status: &Status) -> Vec<(String, Seq, u32)> {
         let waits = |name: &str, seq: Seq| {
             status
@@ -229,13 +228,13 @@ impl Supervision {
                 .iter()
                 .any(|group| group.name == name && group.ack_floor < seq && group.oldest <= Some(seq))
         };
-        self.fixed.killers.iter().filter(|(name, seq, _)| waits(name, *seq)).cloned().collect()
+        self.at_start.killers.iter().filter(|(name, seq, _)| waits(name, *seq)).cloned().collect()
     }
 }
 
-impl Measures {
-    /// What the log may still take.
-    fn room_bytes(&self, status: &Status, outside: &Outside) -> u64 {
+impl Limits {
+    /// By how much the log can grow.
+    fn space_bytes(&self, status: &Status, outside: &Outside) -> u64 {
         let below_limit = self.disk.limit_bytes.saturating_sub(status.disk_bytes);
         let free = outside.free_bytes.map(|free| free.saturating_sub(self.disk.min_free_bytes));
         free.map_or(below_limit, |free| free.min(below_limit))
@@ -243,7 +242,7 @@ impl Measures {
 }
 
 fn inputs(
-    measures: &Measures,
+    limits: &Limits,
     tracks: &BTreeMap<GroupId, Track>,
     (status, group): (&Status, &GroupStatus),
     outside: &Outside,
@@ -253,13 +252,13 @@ fn inputs(
     let pinned = track.pinned.and_then(|(segment, since_ms)| {
         let holders: Vec<&GroupStatus> =
             status.groups.iter().filter(|other| other.ack_floor < segment.last).collect();
-        // Who works on it, or tries again, will let go of it.
-        let stands = |other: &&GroupStatus| {
+        // A group that is delivering the lines, or retrying them, will ack the segment.
+        let is_blocked = |other: &&GroupStatus| {
             let moved = tracks.get(&other.id).map_or(now_ms, |track| track.floor_moved_ms);
-            !is_at_work(other) && now_ms.saturating_sub(moved) >= measures.judge.stall_after_ms
+            !is_delivering(other) && now_ms.saturating_sub(moved) >= limits.judge.stall_after_ms
         };
         let held_by: Vec<String> =
-            holders.iter().copied().filter(stands).map(|other| other.name.clone()).collect();
+            holders.iter().copied().filter(is_blocked).map(|other| other.name.clone()).collect();
         (holders.is_empty() || !held_by.is_empty()).then_some(Pinned { segment, since_ms, held_by })
     });
     let passed: Vec<(&GroupStatus, SeqRange, u64)> = status
@@ -276,7 +275,7 @@ fn inputs(
     Some(GroupInputs {
         group: group.name.clone(),
         phase: group.phase.clone(),
-        processor: measures.processors.get(&group.name).cloned(),
+        processor: limits.processors.get(&group.name).cloned(),
         has_worker: group.has_worker,
         lag_lines: group.lag_lines,
         oldest: group.oldest,
@@ -292,7 +291,7 @@ fn inputs(
         attempts_max: group.attempts_max,
         dead_letters: group.dead_letters,
         program_missing: outside.programs_missing.get(&group.name).cloned(),
-        is_left_out: measures.serves.as_ref().is_some_and(|serves| !serves.contains(&group.name)),
+        is_left_out: limits.serves.as_ref().is_some_and(|serves| !serves.contains(&group.name)),
         lost: group.activity.lost,
         acks: group.activity.acks,
         not_leased_since_ms: track.not_leased_since_ms,
@@ -300,12 +299,12 @@ fn inputs(
         acks_since_floor: group.activity.acks.saturating_sub(track.acks_at_floor),
         pinned,
         pins,
-        behind: track.rates.behind(measures.room_bytes(status, outside), group.oldest.map(|seq| seq.0)),
+        behind: track.rates.behind(limits.space_bytes(status, outside), group.oldest.map(|seq| seq.0)),
     })
 }
 
-/// Whether the line that the group's floor waits for is out, or in back-off.
-fn is_at_work(group: &GroupStatus) -> bool {
+/// Whether the line above the group's ack floor is in flight, or in back-off.
+fn is_delivering(group: &GroupStatus) -> bool {
     let Some(oldest) = group.oldest else { return true };
     group.leases.iter().any(|range| range.contains(oldest)) || group.oldest_waits
 }
@@ -325,10 +324,10 @@ impl Track {
     }
 
     fn fold(&mut self, look: Look<'_>, group: &GroupStatus) {
-        let Look { status, now_ms, stall_after_ms, stays, catches_up } = look;
+        let Look { status, now_ms, stall_after_ms, is_retained, catches_up } = look;
         let leased = group.leased > 0 || group.activity.leases != self.leases;
         self.leases = group.activity.leases;
-        // Who was stopped, or backed off, has a while to begin again before anybody wonders.
+        // A group that was stopped, or backed off, gets time to begin again.
         let stopped = matches!(group.phase, Phase::Paused | Phase::Refused { .. } | Phase::Blocked(_));
         let began = std::mem::replace(&mut self.stopped, stopped) && !stopped;
         let backs_off = group.backs_off.is_some_and(|(_, until)| until > now_ms);
@@ -337,13 +336,13 @@ impl Track {
         } else {
             self.not_leased_since_ms.get_or_insert(now_ms);
         }
-        // With nothing waiting there is no floor that could stand.
+        // If no line waits, the floor cannot be blocked.
         if group.ack_floor != self.floor || group.lag_lines == 0 {
             self.floor = group.ack_floor;
             self.floor_moved_ms = now_ms;
             self.acks_at_floor = group.activity.acks;
         }
-        let segment = status.oldest_segment_last.filter(|last| group.ack_floor >= *last && !stays);
+        let segment = status.oldest_segment_last.filter(|last| group.ack_floor >= *last && !is_retained);
         let segment = segment.and_then(|last| SeqRange::new(status.first_seq, last));
         self.pinned = segment.map(|segment| match self.pinned {
             Some((same, since)) if same == segment => (segment, since),
@@ -356,7 +355,7 @@ impl Track {
             lag_lines: group.lag_lines,
             disk_bytes: status.disk_bytes,
         };
-        // Only who works can fall behind; what piled up before that says nothing of it.
+        // Only a group that delivers can fall behind. The lag that it had before does not count.
         if stopped || began || catches_up || group.activity.failing.is_some() {
             self.rates = Rates::default();
         }
