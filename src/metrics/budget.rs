@@ -1,12 +1,12 @@
-//! The memory budget: what is held of each part that docs/explanation/design.md bounds, and its bound.
+//! The memory budget: the use of each part that docs/explanation/design.md bounds, and its bound.
 
 use spillq_storage::{ACK_RANGES_MAX, DEAD_LETTERS_MAX, RETAINED_BYTES_MAX};
 
 use super::facts::Facts;
-use super::text::Labels;
+use super::series::Labels;
 use crate::tail::{BUFFERED_BYTES_MAX, SOURCES_MAX};
 
-/// What a part is counted in.
+/// The unit of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Bytes.
@@ -18,27 +18,27 @@ pub enum Unit {
 /// A part of the budget.
 #[derive(Clone, Copy, Debug)]
 pub struct Part {
-    /// Its label.
+    /// The value of its label.
     pub name: &'static str,
-    /// What it is counted in.
+    /// Its unit.
     pub unit: Unit,
-    /// How much is held.
+    /// How much is held now.
     pub held: fn(&Facts<'_>) -> u64,
-    /// How much may be.
+    /// The bound.
     pub bound: fn(&Facts<'_>) -> u64,
 }
 
-/// Followed files, and 40,000 whose names are kept for the lines that are stored.
+/// Followed files, and 40,000 others of which lines are stored.
 const KNOWN_SOURCES_MAX: u64 = SOURCES_MAX as u64 + 40_000;
-/// Segments that a log of `disk.limit` has: each is begun when the one before it has 16 MiB, or has none left for the
-/// next block, which takes 256 KiB or a line.
+/// For the number of segments of a log at `disk.limit`: a new one begins when the last has 16 MiB, or has no space for the next
+/// block, which takes 256 KiB or one line.
 const SEGMENT_BYTES_MIN: u64 = 8 << 20;
-/// Losses, one of which may be about to be told together with another.
+/// Recorded losses.
 const LOSSES_MAX: u64 = 1_024;
-/// What a group keeps of its last failure: 4 KiB of output, and a sentence with what the system said.
+/// The text of a group's last failure: 4 KiB of output, and a summary with the error of the system.
 const EVIDENCE_BYTES_MAX: u64 = 8 << 10;
 
-/// The parts that are counted. What else docs/explanation/design.md lists is seen in the peak of the whole process alone.
+/// The parts that are counted. The others in docs/explanation/design.md show only in the peak of the whole process.
 #[rustfmt::skip]
 pub const PARTS: &[Part] = &[
     Part { name: "journal", unit: Unit::Bytes,
@@ -46,7 +46,7 @@ pub const PARTS: &[Part] = &[
     Part { name: "commit", unit: Unit::Bytes,
         held: |f| f.status.usage.largest_commit_bytes, bound: |f| f.status.usage.largest_commit_bytes_max },
     Part { name: "commands", unit: Unit::Entries,
-        // Askers that wait for room in the queue are counted too: each waits for one.
+        // Senders that wait for a place in the channel are counted too.
         held: |f| f.status.usage.commands.min(f.status.usage.commands_max), bound: |f| f.status.usage.commands_max },
     Part { name: "window", unit: Unit::Bytes,
         held: |f| f.status.window_bytes, bound: |f| f.status.usage.window_bytes_max },
@@ -65,7 +65,7 @@ pub const PARTS: &[Part] = &[
     Part { name: "dead_letters", unit: Unit::Entries,
         held: |f| f.status.groups.iter().map(|group| group.dead_letters).max().unwrap_or(0),
         bound: |_| DEAD_LETTERS_MAX as u64 },
-    Part { name: "kept", unit: Unit::Bytes,
+    Part { name: "retained", unit: Unit::Bytes,
         held: |f| f.status.usage.kept_bytes, bound: |_| RETAINED_BYTES_MAX },
     Part { name: "losses", unit: Unit::Entries,
         held: |f| f.status.losses.len() as u64, bound: |_| LOSSES_MAX },

@@ -1,10 +1,10 @@
-//! What the kernel says of this process. Where it does not say, the figure is missing, never zero.
+//! What the kernel reports about this process. What it does not report is missing, never zero.
 
 use std::fs;
 
 use rustix::process::{Resource, getrlimit};
 
-/// What times of processes are counted in on Linux, whatever its own clock: `USER_HZ`.
+/// Linux counts the times of processes in this unit, `USER_HZ`, whatever the rate of its clock.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The process.
@@ -21,7 +21,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// As it is now.
+    /// The current values.
     #[must_use]
     pub fn of_self() -> Process {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_says_all_of_it() {
+    fn the_kernel_reports_all_values() {
         let one = Process::of_self();
         let is_there = |value: Option<f64>| value.is_some_and(|value| value > 0.0);
         assert!(is_there(one.start_seconds) && is_there(one.threads) && is_there(one.open_files), "{one:?}");

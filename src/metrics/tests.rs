@@ -1,4 +1,4 @@
-//! The table: its names, its page, its bounds, and what it prints of figures that are known.
+//! The table: its names, its page, its bounds, and its output for known values.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,9 +8,10 @@ use bytes::Bytes;
 use spillq_storage::{Counters, GroupId, Quarantined, Seq, SourceId};
 
 use super::*;
+use crate::queue::GroupStatus;
 use crate::queue::{Activity, Phase, Status, Usage};
 use crate::supervise::{Cause, Report, State, Verdict};
-use crate::tail::Snapshot;
+use crate::tail::{Snapshot, SourceState, SourceStatus};
 
 fn group(id: u32, name: &str, lag_lines: u64) -> GroupStatus {
     GroupStatus {
@@ -92,13 +93,13 @@ fn tail(sources: u64) -> Snapshot {
 }
 
 fn report() -> Report {
-    let ill = |group: &str| Verdict {
+    let unhealthy = |group: &str| Verdict {
         group: group.to_owned(),
         state: State::Crashing,
         cause: Some(Cause::Crashing),
         ..Verdict::default()
     };
-    Report::of(vec![ill("fills")], vec![ill(""), ill("")], Vec::new(), None)
+    Report::of(vec![unhealthy("fills")], vec![unhealthy(""), unhealthy("")], Vec::new(), None)
 }
 
 fn text(status: &Status, tail: Option<&Snapshot>) -> String {
@@ -115,9 +116,9 @@ fn text(status: &Status, tail: Option<&Snapshot>) -> String {
     })
 }
 
-/// The figure of a series, which has to be there once.
+/// The value of a series, which must be printed once.
 #[track_caller]
-fn figure(text: &str, series: &str) -> f64 {
+fn value(text: &str, series: &str) -> f64 {
     let found: Vec<&str> =
         text.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' ')).collect();
     assert_eq!(found.len(), 1, "{series} in {text}");
@@ -125,7 +126,7 @@ fn figure(text: &str, series: &str) -> f64 {
 }
 
 #[test]
-fn figures_are_those_of_the_parts() {
+fn values_are_those_of_the_parts() {
     let text = text(&status(vec![group(1, "fills", 6)]), Some(&tail(2)));
     for (series, expected) in [
         ("spillq_log_appended_lines_total", 10.0),
@@ -145,13 +146,13 @@ fn figures_are_those_of_the_parts() {
         ("spillq_memory_held_bytes{part=\"evidence\"}", 13.0),
         ("spillq_memory_held_entries{part=\"known_sources\"}", 1.0),
     ] {
-        assert!((figure(&text, series) - expected).abs() < 1e-9, "{series}");
+        assert!((value(&text, series) - expected).abs() < 1e-9, "{series}");
     }
-    assert!(!text.contains("spillq_disk_free_bytes"), "what is not known is missing");
+    assert!(!text.contains("spillq_disk_free_bytes"), "an unknown value is missing");
 }
 
 #[test]
-fn what_stands_in_a_file_name_adds_no_line_and_nothing_that_a_terminal_acts_on() {
+fn a_file_name_adds_no_line_and_no_control_character() {
     let text = text(&status(Vec::new()), Some(&tail(1)));
     let line = text.lines().find(|line| line.starts_with("spillq_source_unread_bytes{")).unwrap();
     assert!(line.ends_with(" 1") && line.contains(r#"\"1\""#), "{line}");
@@ -159,25 +160,25 @@ fn what_stands_in_a_file_name_adds_no_line_and_nothing_that_a_terminal_acts_on()
 }
 
 #[test]
-fn ten_thousand_files_and_a_thousand_groups_are_a_bounded_number_of_series() {
+fn the_number_of_series_is_bounded_with_ten_thousand_files_and_a_thousand_groups() {
     let groups: Vec<_> =
         (0..1_000).map(|number| group(number, &format!("g{number}"), u64::from(number))).collect();
     let text = text(&status(groups), Some(&tail(10_000)));
     let series = |name: &str| text.lines().filter(|line| line.starts_with(&format!("{name}{{"))).count();
     assert_eq!(series("spillq_source_unread_bytes"), SOURCES_MAX + 1);
-    // Those with most unread bytes are named; the rest is their sum.
+    // Those with most unread bytes are named; the others are summed.
     let path = r#"path="/log/\\x1b[31m\"10000\"\\x0a""#;
     assert!(
-        (figure(&text, &format!("spillq_source_unread_bytes{{source=\"10000\",{path}}}")) - 1e4).abs() < 1e-9
+        (value(&text, &format!("spillq_source_unread_bytes{{source=\"10000\",{path}}}")) - 1e4).abs() < 1e-9
     );
     let rest: u64 = (1..=9_000).sum();
-    let others = figure(&text, "spillq_source_unread_bytes{source=\"others\",path=\"\"}");
+    let others = value(&text, "spillq_source_unread_bytes{source=\"others\",path=\"\"}");
     assert!((others - rest as f64).abs() < 1e-9, "{others}");
     assert_eq!(series("spillq_group_lag_lines"), GROUPS_MAX + 1);
     assert_eq!(
         series("spillq_group_acked_lines_total"),
         GROUPS_MAX,
-        "a sum of changing groups is no counter"
+        "a sum of changing groups is not a counter"
     );
     assert!(text.lines().count() < 10_000, "{}", text.lines().count());
     assert!(text.len() < 1 << 20, "{}", text.len());
@@ -198,7 +199,7 @@ fn names_follow_the_rule_and_are_unique() {
 
 /// The table as docs/how-to/metrics.md has it.
 fn page() -> String {
-    let mut page = String::from("| name | kind | labels | what it says |\n|---|---|---|---|\n");
+    let mut page = String::from("| name | kind | labels | meaning |\n|---|---|---|---|\n");
     for metric in METRICS {
         let kind = if metric.kind == Kind::Counter { "counter" } else { "gauge" };
         let row = format!(
@@ -216,11 +217,11 @@ fn page() -> String {
 fn the_page_has_the_table() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/how-to/metrics.md");
     let text = std::fs::read_to_string(&docs).unwrap();
-    let (begin, end) = ("<!-- begin: made from src/metrics.rs -->\n", "<!-- end -->\n");
+    let (begin, end) = ("<!-- begin: made from src/metrics/table.rs -->\n", "<!-- end -->\n");
     let table = text.split_once(begin).and_then(|(_, rest)| Some(rest.split_once(end)?.0)).unwrap();
     assert!(
         table.trim() == page().trim(),
-        "docs/how-to/metrics.md, between its two marks, has to be:\n{}",
+        "docs/how-to/metrics.md, between its two marks, must be:\n{}",
         page()
     );
 }

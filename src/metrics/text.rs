@@ -1,22 +1,23 @@
 //! The text format of Prometheus, version 0.0.4.
 //!
-//! A writer of our own: figures are looked up when they are asked for, from values that other threads keep anyway. A
-//! client library would want them a second time, in registries of its own.
+//! The values are read on request from what other threads keep anyway. A client library would keep them a second time, in its
+//! registries.
 
 use std::fmt::Write as _;
 
-use super::{Facts, Kind, METRICS, series};
+use super::facts::Facts;
+use super::series::{Labels, OTHERS, groups, sources};
+use super::table::{Kind, METRICS, Metric, Of};
+use crate::plain::escape_path;
+use crate::tail::SourceStatus;
 
-/// What the answer is, for its header.
+/// The content type of the answer.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Labels of a series: names and values.
-pub type Labels = Vec<(&'static str, String)>;
-
-/// A label's value has at most so many bytes: of a longer one the end, which tells paths apart.
+/// The maximum length of a label's value. Of a longer one the end is shown, which distinguishes paths.
 const VALUE_BYTES_MAX: usize = 256;
 
-/// All metrics of one moment.
+/// All metrics at a point in time.
 #[must_use]
 pub fn render(facts: &Facts<'_>) -> String {
     let mut out = String::new();
@@ -37,6 +38,33 @@ pub fn render(facts: &Facts<'_>) -> String {
         }
     }
     out
+}
+
+/// The series of one metric: labels and values.
+fn series(metric: &Metric, facts: &Facts<'_>) -> Vec<(Labels, f64)> {
+    match metric.of {
+        Of::All(value) => value(facts).map(|value| (Vec::new(), value)).into_iter().collect(),
+        Of::Labelled(_, values) => values(facts),
+        Of::Source(value) => {
+            let (own, others) = sources(facts);
+            let labels = |source: &SourceStatus| {
+                vec![("source", source.source.0.to_string()), ("path", escape_path(&source.path))]
+            };
+            let of_others = vec![("source", OTHERS.to_owned()), ("path", String::new())];
+            let sum = others.iter().map(|source| value(source)).sum();
+            let sum = (!others.is_empty()).then_some((of_others, sum));
+            own.iter().map(|source| (labels(source), value(source))).chain(sum).collect()
+        }
+        Of::Group(value) => {
+            let (own, others) = groups(facts);
+            let labels = |name: &str| vec![("group", name.to_owned())];
+            let own = own.iter().filter_map(|group| Some((labels(&group.name), value(facts, group)?)));
+            // No sum of counters: it would fall when a group gets a series by itself.
+            let sum = (!others.is_empty() && metric.kind == Kind::Gauge)
+                .then(|| (labels(OTHERS), others.iter().filter_map(|group| value(facts, group)).sum()));
+            own.chain(sum).collect()
+        }
+    }
 }
 
 struct Shown<'l>(&'l Labels);
