@@ -13,7 +13,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use spillq::http::Api;
 use spillq::http::fuzzing::Doors;
-use spillq::queue::{Admin, Command, GroupSettings, Queue};
+use spillq::queue::{Admin, Command, GroupSettings, Queue, WhenFull};
 use spillq::supervise::{DiskSettings, JudgeSettings, Supervision};
 use spillq_fuzz::Choices;
 use spillq_fuzz::wire::run;
@@ -70,7 +70,7 @@ fn start() -> Service {
     let checkpoints = vec![(SourceId(1), Bytes::from_static(b"350"))];
     log.commit(&Commit { blocks: vec![builder.build(1)], checkpoints, ..Commit::default() }).unwrap();
     let groups = vec![GroupSettings::named("default"), GroupSettings::named("other")];
-    let queue = Queue::start(log, groups, 1 << 20).unwrap();
+    let queue = Queue::start(log, groups, 1 << 20, WhenFull::Pause).unwrap();
     let supervision = Supervision::new(
         JudgeSettings { stall_after_ms: 600_000, ..JudgeSettings::default() },
         BTreeMap::new(),

@@ -7,7 +7,7 @@ use spillq_storage::{DiskOptions, Error, Keep, Log, Options, View};
 use super::{Exit, Failure};
 use crate::file_limit;
 use crate::http::{AdminJson, AnswerJson, Client, ClientError};
-use crate::queue::{Command, Queue, no_space, wall_ms};
+use crate::queue::{Command, Queue, WhenFull, no_space, wall_ms};
 use crate::service::ServiceError;
 use crate::supervise::{Event, Events};
 
@@ -97,7 +97,7 @@ pub(super) fn administer(data_dir: &Path, request: AdminJson) -> Result<AnswerJs
     // How long settled lines stay is the service's to say.
     let disk = DiskOptions { keep: Keep::Age(u64::MAX), ..DiskOptions::default() };
     let log = Log::open(data_dir, Options { disk, ..Options::default() }).map_err(failure)?;
-    let queue = Queue::start(log, Vec::new(), 0).map_err(failure)?;
+    let queue = Queue::start(log, Vec::new(), 0, WhenFull::Pause).map_err(failure)?;
     let answer = queue.handle().ask_blocking(|reply| Command::Admin(request.into(), reply));
     let status = queue.handle().ask_blocking(Command::Status);
     // While the store is ours: there is no supervisor that would do it.

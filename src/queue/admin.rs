@@ -223,22 +223,12 @@ pub enum Refusal {
 }
 
 /// Why an operator's request ended without an answer.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub(super) enum AdminError {
     /// It was refused. Nothing was changed.
-    Refused(Refusal),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The log failed.
-    Log(spillq_storage::Error),
-}
-
-impl From<Refusal> for AdminError {
-    fn from(refusal: Refusal) -> AdminError {
-        AdminError::Refused(refusal)
-    }
-}
-
-impl From<spillq_storage::Error> for AdminError {
-    fn from(error: spillq_storage::Error) -> AdminError {
-        AdminError::Log(error)
-    }
+    #[error(transparent)]
+    Log(#[from] spillq_storage::Error),
 }

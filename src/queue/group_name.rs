@@ -1,9 +1,9 @@
-//! Which texts can name a group. The configuration, the command line and the queue refuse the others with one message.
+//! Checks the name of a group: the configuration, the command line and the queue refuse other names with the same message.
 
-/// The name, when it can be one: names stand in metrics, messages and command lines unquoted.
+/// The name, if it is valid: names appear unquoted in metrics, messages and command lines.
 ///
 /// # Errors
-/// What a name is made of.
+/// The rule for names.
 pub fn group_name(text: &str) -> Result<String, String> {
     let may_hold = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
     if (1..=64).contains(&text.len()) && text.bytes().all(may_hold) {

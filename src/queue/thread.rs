@@ -28,15 +28,7 @@ impl Queue {
     ///
     /// # Errors
     /// When the log fails, or the system cannot start a thread.
-    pub fn start(log: Log, groups: Vec<GroupSettings>, window_bytes: usize) -> Result<Queue, Error> {
-        Queue::start_with(log, groups, window_bytes, WhenFull::Pause)
-    }
-
-    /// [`Queue::start`], with what happens when the log is full.
-    ///
-    /// # Errors
-    /// As [`Queue::start`].
-    pub fn start_with(
+    pub fn start(
         log: Log,
         groups: Vec<GroupSettings>,
         window_bytes: usize,

@@ -6,7 +6,6 @@
 //! order: the owner's groups and limits, the followed files, the processors, and the limits of verdicts.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -20,7 +19,7 @@ use super::watched::disk_settings;
 use super::worker_pool::WorkerPool;
 use crate::config::{Again, ConfigError, STDIN, Settings, Sources, load_again};
 use crate::http::{Asker, ChangeJson, ConfigDoor, ConfigJson, ReloadJson, time};
-use crate::queue::{Command, Handle, wall_ms};
+use crate::queue::{Command, Handle, millis, wall_ms};
 use crate::supervise::{ConfigRefused, Supervision};
 use crate::tail::{Follows, TailHandle};
 
@@ -104,7 +103,7 @@ impl Reload {
         } else {
             let outcome = match content {
                 Ok(text) => match load_again(&self.sources, &text, &live.settings) {
-                    Ok(again) => live.take(again).await,
+                    Ok(again) => live.apply(again).await,
                     Err(error) => Err(problems_of(error)),
                 },
                 Err(error) => Err(vec![error]),
@@ -158,7 +157,7 @@ impl Reload {
 
 impl Live {
     /// Sets all parts, or none if one cannot be set.
-    async fn take(&mut self, again: Again) -> Result<ReloadJson, Vec<String>> {
+    async fn apply(&mut self, again: Again) -> Result<ReloadJson, Vec<String>> {
         let Again { settings, changes, warnings } = again;
         let follows =
             Follows::new(follows(&settings), &never(&settings)).map_err(|error| vec![error.to_string()])?;
@@ -211,8 +210,4 @@ fn problems_of(error: ConfigError) -> Vec<String> {
         ConfigError::Problems { problems, .. } => problems.iter().map(ToString::to_string).collect(),
         error @ ConfigError::Read { .. } => vec![error.to_string()],
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

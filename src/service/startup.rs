@@ -59,7 +59,7 @@ impl Parts {
         let groups = groups_for(settings, plan, &log);
         let watched = Watched::before(settings, &log)?;
         let window_bytes = usize::try_from(settings.window.bytes).unwrap_or(usize::MAX);
-        let mut queue = Queue::start_with(log, groups, window_bytes, when_full(&settings.disk))?;
+        let mut queue = Queue::start(log, groups, window_bytes, when_full(&settings.disk))?;
         tracing::info!(
             data_dir = %settings.data_dir.display(), lines, run, ms = opened.elapsed().as_millis() as u64, "the log is open"
         );

@@ -10,7 +10,7 @@ use super::ServiceError;
 use crate::config::{Disk, Keep, Settings};
 use crate::http::outside;
 use crate::plain::counted;
-use crate::queue::{Queue, Status};
+use crate::queue::{Queue, Status, millis};
 use crate::supervise::{
     Commands, DiskSettings, Ended, Events, JudgeSettings, LastRun, ProcessorName, Started, Supervision,
     Supervisor, WatchSettings, last_run,
@@ -57,9 +57,11 @@ impl Watched {
         queue: &Queue,
         tail: Option<Arc<TailHandle>>,
     ) -> Result<(Supervision, Supervisor), ServiceError> {
-        let stall_after_ms = u64::try_from(settings.stall_after.as_millis()).unwrap_or(u64::MAX);
         let supervision = Supervision::new(
-            JudgeSettings { stall_after_ms, commands: Commands::about(&settings.data_dir, started.clone()) },
+            JudgeSettings {
+                stall_after_ms: millis(settings.stall_after),
+                commands: Commands::about(&settings.data_dir, started.clone()),
+            },
             processors.clone(),
             disk_settings(&settings.disk),
             self.last_run,

@@ -216,22 +216,13 @@ fn cut(event: Event) -> Event {
 
 fn begin(text: String) -> String {
     let mut text = harmless(&text);
-    let mut at = text.len().min(FIELD_BYTES_MAX);
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    text.truncate(at);
+    text.truncate(text.floor_char_boundary(FIELD_BYTES_MAX));
     text
 }
 
 fn end(text: String) -> String {
-    let mut text = harmless(&text);
-    let mut at = text.len().saturating_sub(FIELD_BYTES_MAX);
-    while !text.is_char_boundary(at) {
-        at += 1;
-    }
-    text.drain(..at);
-    text
+    let text = harmless(&text);
+    text[text.ceil_char_boundary(text.len().saturating_sub(FIELD_BYTES_MAX))..].to_owned()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use spillq_storage::Error;
+use spillq_storage::{Error, Seq};
 
 use super::boot::boot_id;
 use super::cause::Cause;
@@ -19,7 +19,7 @@ use super::report::Report;
 use super::state::State;
 use super::supervision::{Outside, Supervision};
 use crate::cgroup::OomCount;
-use crate::queue::{Command, Handle, Pulse, Status, now_ms, wall_ms};
+use crate::queue::{Command, Handle, Pulse, Status, millis, now_ms, wall_ms};
 
 /// Exit status of a process that its watchdog ended.
 const EXIT_STUCK: i32 = 4;
@@ -128,8 +128,8 @@ impl Watch {
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            let stuck_ms = u64::try_from(self.settings.stuck_after.as_millis()).unwrap_or(u64::MAX);
-            if self.pulse.busy_ms(now_ms()).is_some_and(|busy| busy >= stuck_ms) {
+            let stuck_after_ms = millis(self.settings.stuck_after);
+            if self.pulse.busy_ms(now_ms()).is_some_and(|busy| busy >= stuck_after_ms) {
                 self.end_stuck();
             }
             // An error means that the log has failed or is stopping, which the service reports. No answer: the watchdog decides.
@@ -151,31 +151,24 @@ impl Watch {
     fn note_log(&mut self, report: &Report) {
         let now: BTreeSet<_> = report.log.iter().filter_map(|verdict| verdict.cause).collect();
         let before = std::mem::replace(&mut self.log_causes, now.clone());
-        let changed = |from: State, to: State, cause: Cause, summary: &str| Event::Changed {
-            group: String::new(),
-            from: from.word().to_owned(),
-            to: to.word().to_owned(),
-            cause: Some(cause.word().to_owned()),
-            first_seq: 0,
-            last_seq: 0,
-            summary: summary.to_owned(),
-        };
+        let changed =
+            |states, cause, summary: &str| changed("", states, Some(cause), (Seq(0), Seq(0)), summary);
         for cause in now.difference(&before).copied() {
             let Some(verdict) = report.log.iter().find(|verdict| verdict.cause == Some(cause)) else {
                 continue;
             };
             tracing::warn!(%cause, "{}; next: {}", verdict.summary, verdict.next);
-            self.write(changed(State::Idle, verdict.state, cause, &verdict.summary));
+            self.write(changed((State::Idle, verdict.state), cause, &verdict.summary));
         }
         for cause in before.difference(&now).copied() {
             tracing::info!(%cause, "resolved");
-            self.write(changed(State::Blocked, State::Idle, cause, "resolved"));
+            self.write(changed((State::Blocked, State::Idle), cause, "resolved"));
         }
     }
 
     fn note(&mut self, status: &Status, report: &Report) {
         self.note_log(report);
-        for (verdict, (first, last)) in report.groups.iter().zip(&report.seqs) {
+        for (verdict, seqs) in report.groups.iter().zip(&report.seqs) {
             let before = self.states.insert(verdict.group.clone(), (verdict.state, verdict.cause));
             let begins_idle = before.is_none() && verdict.state == State::Idle;
             if begins_idle || before == Some((verdict.state, verdict.cause)) {
@@ -200,16 +193,8 @@ impl Watch {
                     verdict.next
                 );
             }
-            let event = Event::Changed {
-                group: verdict.group.clone(),
-                from: from.to_owned(),
-                to: to.to_owned(),
-                cause: verdict.cause.map(|cause| cause.word().to_owned()),
-                first_seq: first.0,
-                last_seq: last.0,
-                summary: verdict.summary.clone(),
-            };
-            self.write(event);
+            let states = (was, verdict.state);
+            self.write(changed(&verdict.group, states, verdict.cause, *seqs, &verdict.summary));
         }
         self.note_discarded(status);
         for group in &status.groups {
@@ -254,5 +239,23 @@ impl Watch {
             other => tracing::error!(?other, "could not write that to EVENTS"),
         }
         std::process::exit(EXIT_STUCK);
+    }
+}
+
+fn changed(
+    group: &str,
+    (from, to): (State, State),
+    cause: Option<Cause>,
+    (first, last): (Seq, Seq),
+    summary: &str,
+) -> Event {
+    Event::Changed {
+        group: group.to_owned(),
+        from: from.word().to_owned(),
+        to: to.word().to_owned(),
+        cause: cause.map(|cause| cause.word().to_owned()),
+        first_seq: first.0,
+        last_seq: last.0,
+        summary: summary.to_owned(),
     }
 }

@@ -14,7 +14,7 @@ use super::{failed, folder, print};
 use crate::cli::BenchEndToEndArgs;
 use crate::cmd::{Exit, Failure, store};
 use crate::processor::{Batch, Limits, Orders, Outcome, Processing, Processor, Terms, Worker};
-use crate::queue::{Command, GroupSettings, Queue};
+use crate::queue::{Command, GroupSettings, Queue, WhenFull};
 use crate::tail::{Follow, SCAN_INTERVAL, Settings, Tail};
 
 /// Between two lines: the service is idle when the next one comes.
@@ -63,7 +63,7 @@ async fn measure(folder: &std::path::Path, count: u64) -> Result<(Vec<f64>, Vec<
     let log = Log::open_or_create(&folder.join("q"), Options::default()).map_err(store::failure)?;
     let groups = vec![GroupSettings::named(crate::config::DEFAULT_GROUP)];
     let next_source = log.state().next_source;
-    let queue = Queue::start(log, groups, 1 << 20).map_err(store::failure)?;
+    let queue = Queue::start(log, groups, 1 << 20, WhenFull::Pause).map_err(store::failure)?;
     let handle = queue.handle();
     let follow = Follow::new(vec![input.to_string_lossy().into_owned()]);
     let settings = Settings {
