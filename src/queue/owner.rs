@@ -234,6 +234,11 @@ impl Owner {
         Ok(())
     }
 
+    /// A group with its state in the log.
+    fn group(&mut self, id: GroupId) -> Option<(&mut Group, View<'_>, &Log)> {
+        Some((self.groups.get_mut(&id)?, view(&self.log, id)?, &self.log))
+    }
+
     /// Removes the files that are due, and commits appends for which that has freed space.
     fn maintain(&mut self) -> Result<(), Error> {
         self.expire_hold();

@@ -6,13 +6,13 @@
 use std::time::Duration;
 
 use spillq_storage::Error;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
 use super::drain::{Account, served_groups};
 use super::error::ServiceError;
 use super::notify::Manager;
 use super::plan::{Ended, Plan, Progress};
-use super::reload::{Cause, Live, Reload};
+use super::reload::{Cause, Live, Reload, listen};
 use super::startup::Parts;
 use crate::config::Settings;
 use crate::http::{SOCKET, unread};
@@ -67,7 +67,7 @@ async fn run_within(
     own: Vec<(String, Box<dyn Processor>)>,
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Ended, ServiceError> {
-    let mut signals = Signals::new()?;
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let served = served_groups(settings, plan, &own);
     let (mut reload, door) = plan.reread.clone().map(Reload::new).transpose()?.unzip();
     let mut parts = Parts::start(settings, plan, own, door).await?;
@@ -81,8 +81,12 @@ async fn run_within(
     loop {
         tokio::select! {
             error = parts.queue.failed() => return Err(ServiceError::Store(error)),
-            name = signals.next() => {
-                tracing::info!("{name}: stopping");
+            _ = terminate.recv() => {
+                tracing::info!("SIGTERM: stopping");
+                break;
+            }
+            _ = interrupt.recv() => {
+                tracing::info!("SIGINT: stopping");
                 break;
             }
             _ = look.tick(), if ends_by_itself => {
@@ -158,31 +162,5 @@ async fn ask(queue: &mut Queue) -> Result<Status, ServiceError> {
     match queue.handle().ask(Command::Status).await {
         Ok(status) => Ok(status),
         Err(_closed) => Err(queue.failed().await.into()),
-    }
-}
-
-/// The signals that stop the service.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Signals, ServiceError> {
-        let listen = |kind| {
-            signal(kind)
-                .map_err(|error| ServiceError::Start(format!("could not listen for signals: {error}"), None))
-        };
-        Ok(Signals {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
     }
 }

@@ -53,8 +53,7 @@ pub(super) struct Reload {
 impl Reload {
     /// Starts to listen for reasons to reload. Requests over the socket come through the [`ConfigDoor`].
     pub(super) fn new(Reread { sources, text }: Reread) -> Result<(Reload, ConfigDoor), ServiceError> {
-        let hangup = signal(SignalKind::hangup())
-            .map_err(|error| ServiceError::Start(format!("could not listen for signals: {error}"), None))?;
+        let hangup = listen(SignalKind::hangup())?;
         let file = sources.file.as_ref().map(|file| sources.working_dir.join(file).display().to_string());
         let (door, asked) =
             ConfigDoor::new(ConfigJson { file, read: time(wall_ms()), ..ConfigJson::default() });
@@ -203,6 +202,11 @@ impl Live {
             .collect();
         Ok(ReloadJson { taken: true, changes, notes, problems: Vec::new() })
     }
+}
+
+/// Listens for a signal.
+pub(super) fn listen(kind: SignalKind) -> Result<Signal, ServiceError> {
+    signal(kind).map_err(|error| ServiceError::Start(format!("could not listen for signals: {error}"), None))
 }
 
 fn problems_of(error: ConfigError) -> Vec<String> {

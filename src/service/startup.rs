@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use rustix::process::{Resource, getrlimit};
-use spillq_storage::{Log, Options, SourceId, State};
+use spillq_storage::{Log, Options};
 
 use super::build::{SourcePaths, disk_options, group_settings, tail_settings, when_full};
 use super::drain::served_groups;
@@ -22,7 +22,7 @@ use crate::http::{Addresses, Api, ConfigDoor, SOCKET, serve};
 use crate::processor::{Epoch, Processor};
 use crate::queue::{Command, GroupSettings, MaxLag, Queue};
 use crate::supervise::Supervisor;
-use crate::tail::{Tail, TailHandle};
+use crate::tail::Tail;
 
 /// The log and its journals take about 20, a batch and its command 8, the socket and its clients the rest; with fewer,
 /// an append or an ack could fail.
@@ -51,10 +51,13 @@ impl Parts {
         let addresses = bound.map_err(|(address, error)| cannot_listen(address, &error))?;
         let opened = Instant::now();
         let log = open_log(settings, plan)?;
-        let (epoch, sources) = (Epoch::of_store(log.state()), Sources::of(log.state()));
-        let (lines, run) = (log.state().next_seq.prev().0, log.state().run);
+        let state = log.state();
+        let (lines, run, next_source) = (state.next_seq.prev().0, state.run, state.next_source);
+        let known = state.sources.iter().filter(|(_, source)| !source.forgotten);
+        let known = known.map(|(id, source)| (*id, Bytes::copy_from_slice(&source.checkpoint))).collect();
+        let epoch = Epoch::of_store(state);
         // Stored lines name the forgotten sources too.
-        let paths = log.state().sources.iter().map(|(id, source)| (*id, &source.checkpoint[..]));
+        let paths = state.sources.iter().map(|(id, source)| (*id, &source.checkpoint[..]));
         let paths = SourcePaths::new(paths);
         let groups = groups_for(settings, plan, &log);
         let watched = Watched::before(settings, &log)?;
@@ -63,7 +66,13 @@ impl Parts {
         tracing::info!(
             data_dir = %settings.data_dir.display(), lines, run, ms = opened.elapsed().as_millis() as u64, "the log is open"
         );
-        let tail = if plan.follow { Some(sources.follow(settings, plan, &queue)?) } else { None };
+        let tail = if plan.follow {
+            let tail =
+                Tail::start(tail_settings(settings, plan, run == 1), known, next_source, queue.handle());
+            Some(Arc::new(tail.map_err(|error| ServiceError::Start(error.to_string(), None))?))
+        } else {
+            None
+        };
         paths.refresh_from(tail.clone());
         let workers = start_workers(settings, plan, own, &mut queue, (epoch, paths)).await?;
         let (supervision, supervisor) =
@@ -74,8 +83,10 @@ impl Parts {
         let api =
             Api::new(queue.handle(), queue.window(), tail.clone(), supervision.clone(), &settings.data_dir);
         let api = api.with_config(door).with_replays(workers.replays());
-        let serving = serve(&settings.data_dir, addresses, api.clone())
-            .map_err(|error| cannot_serve(&settings.data_dir, &error))?;
+        let serving = serve(&settings.data_dir, addresses, api.clone()).map_err(|error| {
+            let socket = settings.data_dir.join(SOCKET);
+            ServiceError::Start(format!("could not listen on {}: {error}", socket.display()), None)
+        })?;
         let served = tokio::spawn(serving);
         let live = Live { settings: settings.clone(), handle: queue.handle(), tail, workers, supervision };
         Ok(Parts { queue, live, api, served, supervisor })
@@ -145,32 +156,6 @@ fn groups_for(settings: &Settings, plan: &Plan, log: &Log) -> Vec<GroupSettings>
     groups
 }
 
-/// What the log knows of sources, from before the owner takes it: the tail starts with that.
-struct Sources {
-    known: Vec<(SourceId, Bytes)>,
-    next: SourceId,
-    is_first_run: bool,
-}
-
-impl Sources {
-    fn of(state: &State) -> Sources {
-        let known = state.sources.iter().filter(|(_, source)| !source.forgotten);
-        let known = known.map(|(id, source)| (*id, Bytes::copy_from_slice(&source.checkpoint)));
-        Sources { known: known.collect(), next: state.next_source, is_first_run: state.run == 1 }
-    }
-
-    fn follow(
-        self,
-        settings: &Settings,
-        plan: &Plan,
-        queue: &Queue,
-    ) -> Result<Arc<TailHandle>, ServiceError> {
-        let tail_settings = tail_settings(settings, plan, self.is_first_run);
-        let tail = Tail::start(tail_settings, self.known, self.next, queue.handle());
-        tail.map(Arc::new).map_err(|error| ServiceError::Start(error.to_string(), None))
-    }
-}
-
 async fn start_workers(
     settings: &Settings,
     plan: &Plan,
@@ -210,9 +195,4 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> ServiceError {
         _ => "listen under [http] names it".to_owned(),
     };
     ServiceError::Start(format!("could not listen on {address}: {error}"), Some(hint))
-}
-
-fn cannot_serve(data_dir: &Path, error: &io::Error) -> ServiceError {
-    let socket = data_dir.join(SOCKET);
-    ServiceError::Start(format!("could not listen on {}: {error}", socket.display()), None)
 }

@@ -6,7 +6,7 @@ use spillq_storage::{
 use tokio::sync::oneshot;
 
 use super::answer::{Pending, send};
-use super::{Asked, Owner, view};
+use super::{Asked, Owner};
 use crate::queue::clock;
 use crate::queue::command::{Lease, Offer, Settled, Verdict};
 use crate::queue::group::{Condemned, Idle};
@@ -17,12 +17,8 @@ impl Owner {
     /// so that reading overlaps with the sync.
     pub(super) fn next(&mut self, asked: Asked) {
         let token = self.next_token;
-        let view = view(&self.log, asked.group).filter(|_| asked.ahead);
-        let offer = match (self.groups.get_mut(&asked.group), view) {
-            (Some(group), Some(view)) => group.offer_ahead(view, token),
-            _ => None,
-        };
-        match offer {
+        let group = self.group(asked.group).filter(|_| asked.ahead);
+        match group.and_then(|(group, view, _)| group.offer_ahead(view, token)) {
             Some(offer) => {
                 self.next_token += 1;
                 self.offer(asked, offer);
@@ -47,8 +43,7 @@ impl Owner {
                 continue;
             }
             let token = self.next_token;
-            let view = view(&self.log, asked.group);
-            let (Some(group), Some(view)) = (self.groups.get_mut(&asked.group), view) else { continue };
+            let Some((group, view, _)) = self.group(asked.group) else { continue };
             match group.offer(view, asked.ahead, token) {
                 Ok(offer) => {
                     self.next_token += 1;
@@ -74,12 +69,7 @@ impl Owner {
         reply: oneshot::Sender<Option<Lease>>,
     ) {
         let token = self.next_token;
-        let view = view(&self.log, id);
-        let leased = match (self.groups.get_mut(&id), view) {
-            (Some(group), Some(view)) => group.lease(view, reservation, last, token),
-            _ => None,
-        };
-        match leased {
+        match self.group(id).and_then(|(group, view, _)| group.lease(view, reservation, last, token)) {
             Some((lease, change)) => {
                 self.next_token += 1;
                 self.commit.groups.push((id, change));
@@ -97,12 +87,9 @@ impl Owner {
         verdict: Verdict,
         reply: oneshot::Sender<Settled>,
     ) -> Result<(), Error> {
-        let view = view(&self.log, id);
-        let (Some(group), Some(view)) = (self.groups.get_mut(&id), view) else {
-            send(reply, Settled::Stale);
-            return Ok(());
-        };
-        let Some(lease) = group.take(token) else {
+        let group =
+            self.group(id).and_then(|(group, view, log)| Some((group.take(token)?, group, view, log)));
+        let Some((lease, group, view, log)) = group else {
             send(reply, Settled::Stale);
             return Ok(());
         };
@@ -113,7 +100,6 @@ impl Owner {
                 group.activity.failed(lease.range, (kind, timed_out), view.now_ms);
                 tracing::warn!(group = group.settings().name, lines = %lease.range, "{summary}");
                 let said = reason(&summary, &tail);
-                let log = &self.log;
                 let rejected_below = |seq: Seq, most: u32| log.rejected_below(id, seq, most);
                 let change = group.failed(view, lease, (kind, &said), &rejected_below);
                 group.last_failure = Some(said);
@@ -136,10 +122,9 @@ impl Owner {
     /// The same for one group. At the limit of dead letters the line stays condemned, and the group is blocked.
     fn dead_letter_condemned_of(&mut self, id: GroupId) -> Result<(), Error> {
         loop {
-            let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-            let log = &self.log;
+            let Some((group, view, log)) = self.group(id) else { return Ok(()) };
             let rejected_below = |seq: Seq, most: u32| log.rejected_below(id, seq, most);
-            let Some(condemned) = group.condemned(clock::now_ms(), &rejected_below) else { return Ok(()) };
+            let Some(condemned) = group.condemned(view.now_ms, &rejected_below) else { return Ok(()) };
             if self.log.is_dead_full(id) || !self.dead_letter(id, condemned)? {
                 return Ok(());
             }
