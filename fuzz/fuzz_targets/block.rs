@@ -7,7 +7,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use spillq_fuzz::Choices;
-use spillq_storage::fuzzing::encode;
+use spillq_storage::fuzzing::{decode, encode};
 use spillq_storage::{Block, BlockBuilder, LineFlags, Seq, SeqRange, SourceId, StoreId};
 
 const STORE: StoreId = StoreId(7);
@@ -33,7 +33,7 @@ fn lines(block: &Block) -> Lines {
 }
 
 fn check(bytes: &[u8]) {
-    let Ok(block) = Block::decode(bytes, STORE) else { return };
+    let Ok(block) = decode(bytes, STORE) else { return };
     let all = lines(&block);
     let range = block.range();
     assert_eq!(all.len() as u64, range.lines());
@@ -50,7 +50,7 @@ fn check(bytes: &[u8]) {
         push(&mut builder, *source, *offset, *flags, bytes);
     }
     let again = encode(&builder.build(block.append_time_ms()), STORE, block.commit(), range.first);
-    assert_eq!(lines(&Block::decode(&again, STORE).unwrap()), all);
+    assert_eq!(lines(&decode(&again, STORE).unwrap()), all);
 }
 
 fn push(builder: &mut BlockBuilder, source: u64, offset: u64, flags: LineFlags, bytes: &[u8]) {
@@ -112,8 +112,8 @@ fn damaged(choices: &mut Choices<'_>) {
     if cut {
         bad.truncate(places[flips + 2] % bad.len());
     }
-    let whole = lines(&Block::decode(&good, STORE).unwrap());
-    if let Ok(block) = Block::decode(&bad, STORE) {
+    let whole = lines(&decode(&good, STORE).unwrap());
+    if let Ok(block) = decode(&bad, STORE) {
         assert_eq!(lines(&block), whole);
     }
 }

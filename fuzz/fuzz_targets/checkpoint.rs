@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use spillq::tail::fuzzing::checkpoint_again;
 use spillq::tail::{SourceRecord, remake};
 use spillq_fuzz::Choices;
-use spillq_storage::SourceEnd;
+use spillq_storage::repair::SourceEnd;
 
 const RECORD_BYTES_MAX: usize = 16 * 1_024;
 

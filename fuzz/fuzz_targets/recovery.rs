@@ -41,9 +41,9 @@ fuzz_target!(|data: &[u8]| {
     }
     assert!(missing.is_empty() || !findings.is_empty(), "{missing:?}: {damage:?}");
     assert!(log.findings().is_empty() || !findings.is_empty(), "{:?}: {damage:?}", log.findings());
-    assert_eq!(log.state().next_seq, sample.state.next_seq, "{damage:?}");
-    assert_eq!(log.state().groups.len(), sample.state.groups.len(), "{damage:?}");
+    assert_eq!(log.state().next_seq(), sample.state.next_seq(), "{damage:?}");
+    assert_eq!(log.state().groups().len(), sample.state.groups().len(), "{damage:?}");
     let mut offset = 1 << 20;
     let committed = log.commit(&append(&mut offset, &[b"on\n".to_vec()])).unwrap();
-    assert_eq!(committed.first, sample.state.next_seq, "a seq is used twice: {damage:?}");
+    assert_eq!(committed.first, sample.state.next_seq(), "a seq is used twice: {damage:?}");
 });

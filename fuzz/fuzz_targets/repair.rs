@@ -33,10 +33,10 @@ fuzz_target!(|data: &[u8]| {
     let (state, mut reader) = (view.state(), view.reader());
     let is_end_known = !(damage.mark && damage.journal);
     let is_begin_known = !(damage.journal && damage.spare);
-    let (first, next) = (state.first_seq(), state.next_seq);
-    assert!(next >= sample.state.next_seq || !is_end_known, "{next}: {damage:?}");
+    let (first, next) = (state.first_seq(), state.next_seq());
+    assert!(next >= sample.state.next_seq() || !is_end_known, "{next}: {damage:?}");
     for seq in sample.missing(&mut reader, &damage) {
-        let is_named = state.losses.iter().any(|loss| loss.range.contains(seq));
+        let is_named = state.losses().iter().any(|loss| loss.range.contains(seq));
         let is_unknown = seq < first && !is_begin_known || seq >= next && !is_end_known;
         // Which dead letters there were is in `kept/` alone.
         let is_letter = sample.letters.iter().any(|letter| letter.seq == seq)
@@ -45,7 +45,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let mut last = Seq(0);
     for name in store.files().into_iter().filter(|name| name.starts_with("segments/")) {
-        for (_, _, block) in scan_blocks(&store.read(&name).unwrap(), state.store).0 {
+        for (_, _, block) in scan_blocks(&store.read(&name).unwrap(), state.store()).0 {
             assert!(block.range().first > last, "{name}: {} is there twice: {damage:?}", block.range());
             last = block.range().last;
         }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use spillq_storage::{BLOCK_TARGET_BYTES, LineFlags, NewBlock};
+use spillq_storage::{BlockBuilder, LineFlags, NewBlock, Seq};
 
 /// Where it begins, what it is, its bytes.
 pub type Line = (u64, LineFlags, Vec<u8>);
@@ -38,21 +38,9 @@ pub fn expected(bytes: &[u8], line_max: usize) -> Vec<Line> {
 pub fn lines(blocks: &[NewBlock]) -> Vec<Line> {
     let mut lines = Vec::new();
     for block in blocks {
-        assert!(block.raw_bytes() <= BLOCK_TARGET_BYTES || block.lines() == 1);
-        let mut raw = &block.raw()[..];
-        for extent in block.extents() {
-            let (mut bytes, rest) = raw.split_at(extent.bytes as usize);
-            let mut offset = extent.offset;
-            raw = rest;
-            for nth in 1..=extent.lines {
-                let newline = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1);
-                let (line, more) = bytes.split_at(if nth == extent.lines { bytes.len() } else { newline });
-                lines.push((offset, extent.flags, line.to_vec()));
-                offset += line.len() as u64;
-                bytes = more;
-            }
-        }
-        assert!(raw.is_empty());
+        assert!(block.raw_bytes() <= BlockBuilder::TARGET_BYTES || block.lines() == 1);
+        let stored = block.numbered(0, Seq::FIRST);
+        lines.extend(stored.lines().map(|line| (line.offset, line.flags, line.bytes.to_vec())));
     }
     lines
 }

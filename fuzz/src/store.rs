@@ -5,10 +5,8 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use spillq_storage::fuzzing::Store;
-use spillq_storage::{
-    BlockBuilder, Commit, DeadCause, DeadLetter, DiskOptions, GroupChange, GroupId, Keep, LineFlags, Options, Reader,
-    Seq, SeqRange, SourceEnd, SourceId, State, View,
-};
+use spillq_storage::repair::SourceEnd;
+use spillq_storage::{BlockBuilder, Commit, DeadCause, DeadLetter, DiskOptions, GroupChange, GroupId, Keep, LineFlags, Options, Reader, Seq, SeqRange, SourceId, State, View};
 
 use crate::Choices;
 
@@ -113,7 +111,7 @@ fn sample_of(store: Store) -> Sample {
     assert_eq!(view.verify(&mut |_| {}), [""; 0], "a sample is sound");
     let state = view.state().clone();
     let mut reader = view.reader();
-    let lines = (1..state.next_seq.0).map(|seq| text(&mut reader, Seq(seq)).ok()).collect();
+    let lines = (1..state.next_seq().0).map(|seq| text(&mut reader, Seq(seq)).ok()).collect();
     let letters = view.dead_letters(GroupId(1), Seq(0), 10).unwrap();
     Sample { store, state, lines, letters }
 }
@@ -143,7 +141,7 @@ pub fn sample(nth: usize) -> &'static Sample {
         let samples = [killed, again, lossy, empty].map(sample_of);
         let killed = &samples[0];
         assert!(killed.lines[..6].iter().filter(|line| line.is_none()).count() == 5, "one is relocated");
-        assert!(killed.lines[6].is_some() && killed.state.segments.len() > 2, "and one is dead");
+        assert!(killed.lines[6].is_some() && killed.state.segment_count() > 2, "and one is dead");
         samples
     });
     &samples[nth % samples.len()]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use spillq_storage::{BackupFile, Snapshot};
+use spillq_storage::backup::{BackupFile, Snapshot};
 
 use super::output::say;
 use super::{Exit, Failure, store, store_dir};

@@ -132,7 +132,7 @@ fn account(data_dir: &Path, done: &StatusJson) -> Result<Exit, Failure> {
     let (mut reader, state) = (view.reader(), view.state());
     let mut times = vec![0_u32; LINES as usize];
     let (mut seq, mut out_of_order, mut last) = (state.first_seq(), 0_u64, None);
-    while seq < state.next_seq {
+    while seq < state.next_seq() {
         let block = reader.block(seq).map_err(|error| Failure::store(error.to_string()))?;
         for line in block.lines() {
             let number = std::str::from_utf8(line.bytes)
@@ -152,7 +152,7 @@ fn account(data_dir: &Path, done: &StatusJson) -> Result<Exit, Failure> {
     say(&format!(
         "the account: {} lines written, {} in the log, {missing} missing, {repeated} repeated, {out_of_order} out of order; {} processed",
         HumanCount(LINES),
-        HumanCount(state.next_seq.prev().0),
+        HumanCount(state.next_seq().prev().0),
         HumanCount(acked)
     ));
     Ok(if missing == 0 && repeated == 0 && out_of_order == 0 { Exit::Fine } else { Exit::No })

@@ -60,7 +60,7 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
         (None, Place::DataDir(folder)) => {
             let view: View = super::store::view(folder)?;
             let report = on_disk(folder, &view, config.as_ref().map(|(file, settings)| (*file, settings)))?;
-            let records = view.state().sources.values();
+            let records = view.state().sources().values();
             let records = records.filter_map(|source| SourceRecord::decode(&source.checkpoint).ok());
             (
                 DoctorJson::new(AnsweredBy::Disk, &report),
@@ -99,15 +99,15 @@ fn on_disk(data_dir: &Path, view: &View, config: Option<(&Path, &Settings)>) -> 
     let commands = Commands::about(data_dir, started).stopped();
     let settings = JudgeSettings { stall_after_ms: u64::MAX, commands };
     let died = last.as_ref().filter(|last| last.ended != Ended::Cleanly);
-    let groups = state.groups.iter().map(|(id, group)| {
-        let of_group = |(name, said): &(String, String)| (*name == group.name).then(|| said.clone());
+    let groups = state.groups().iter().map(|(id, group)| {
+        let of_group = |(name, said): &(String, String)| (name == group.name()).then(|| said.clone());
         let stopped = StoppedGroup {
-            group: group.name.clone(),
-            lag_lines: group.lag_lines(state.next_seq),
+            group: group.name().to_owned(),
+            lag_lines: group.lag_lines(state.next_seq()),
             dead_letters: view.dead_count(*id) as u64,
-            is_paused: group.paused,
+            is_paused: group.is_paused(),
             program_missing: config
-                .and_then(|(_, settings)| settings.processor(&group.name))
+                .and_then(|(_, settings)| settings.processor(group.name()))
                 .and_then(|processor| command_missing(&processor.kind)),
             in_flight: in_flight.iter().filter_map(of_group).collect(),
         };

@@ -64,7 +64,7 @@ fn from_disk(
     let names = SourceNames::of(state);
     let mut reader = view.reader();
     let (mut seq, mut left) = (from, args.limit);
-    while left > 0 && seq < state.next_seq {
+    while left > 0 && seq < state.next_seq() {
         let block = match reader.block(seq) {
             Ok(block) => block,
             // Compacted away; dead letters and lines that still wait are left.
@@ -72,7 +72,7 @@ fn from_disk(
                 seq = next;
                 continue;
             }
-            Err(error) => match error.known(seq, &state.losses) {
+            Err(error) => match error.known(seq, state.losses()) {
                 Some(lost) => {
                     seq = lost.last.next();
                     continue;
@@ -94,7 +94,7 @@ fn from_disk(
             seq = line.seq.next();
         }
     }
-    let lost = state.losses.iter().filter(|loss| !loss.is_dropped());
+    let lost = state.losses().iter().filter(|loss| !loss.is_dropped());
     tell_lost(from, seq, lost.map(|loss| (loss.range, loss.reason.clone())));
     Ok(Ok(()))
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use indicatif::HumanCount;
 use serde_json::{Value, json};
-use spillq_storage::Repaired;
+use spillq_storage::repair::Repaired;
 
 use super::output::Output;
 use super::{Exit, Failure, store, store_dir};
@@ -19,7 +19,7 @@ use crate::tail;
 pub fn run(args: &RepairArgs) -> Result<Exit, Failure> {
     let data_dir = store_dir(&args.store)?;
     let repaired =
-        spillq_storage::repair(&data_dir, args.dry_run, &mut tail::remake).map_err(store::failure)?;
+        spillq_storage::repair::repair(&data_dir, args.dry_run, &mut tail::remake).map_err(store::failure)?;
     let mut out = Output::stdout();
     let written = match args.json {
         true => out.json(&to_json(&repaired, args.dry_run)),

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::path::Path;
 
-use spillq_storage::{MANIFEST, Restore};
+use spillq_storage::backup::{Restore, Snapshot};
 
 use super::output::Output;
 use super::{Exit, Failure};
@@ -49,7 +49,7 @@ pub fn run(args: &RestoreArgs) -> Result<Exit, Failure> {
 
 /// The files of a backup folder with their sizes, the manifest first.
 fn folder(from: &Path) -> io::Result<Vec<(String, File, u64)>> {
-    let mut names = vec![MANIFEST.to_owned()];
+    let mut names = vec![Snapshot::MANIFEST.to_owned()];
     for folder in ["segments", "kept"] {
         for entry in fs::read_dir(from.join(folder))? {
             names.push(format!("{folder}/{}", entry?.file_name().to_string_lossy()));

@@ -41,7 +41,7 @@ fn adopt(data_dir: &Path, source: SourceId, path: &Path) -> Result<Exit, Failure
             .hint("stop it first, and start it when the file is adopted"));
     }
     let mut log = Log::open(data_dir, Options::default()).map_err(store::failure)?;
-    let Some(known) = log.state().sources.get(&source) else {
+    let Some(known) = log.state().sources().get(&source) else {
         return Err(Failure::could_not_run(format!("there is no source {source}"))
             .hint("`spillq source list` names those that there are"));
     };

@@ -27,14 +27,14 @@ use crate::queue::group_name;
 use crate::supervise::ProcessorKind;
 
 /// The longest line that a block takes.
-const LINE_BYTES_MAX: u64 = spillq_storage::LINE_BYTES_MAX as u64;
+const LINE_BYTES_MAX: u64 = spillq_storage::BlockBuilder::LINE_BYTES_MAX as u64;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// As durations are written: 365.25 days.
 const YEAR: Duration = Duration::from_secs(31_557_600);
 const MS: Duration = Duration::from_millis(1);
 /// A group has no more dead letters than this.
-const REJECTS_MAX: u64 = spillq_storage::DEAD_LETTERS_MAX as u64;
+const REJECTS_MAX: u64 = spillq_storage::Log::DEAD_LETTERS_MAX as u64;
 /// Longest `command_prefix` and `start_command`.
 const TYPED_BYTES_MAX: usize = 200;
 /// MAX_ARG_STRLEN of Linux: no command starts with a longer variable.

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use spillq_storage::{DeadCause, DeadLetter, Line, Loss, Quarantined, Seq, SeqRange, SourceId, View};
+use spillq_storage::repair::Quarantined;
+use spillq_storage::{DeadCause, DeadLetter, Line, Loss, Seq, SeqRange, SourceId, View};
 
 use super::outside::unreadable_files;
 use super::reload::ConfigJson;
@@ -551,7 +552,7 @@ impl SourceNames {
     /// The sources that the log knows.
     #[must_use]
     pub fn of(state: &spillq_storage::State) -> SourceNames {
-        SourceNames(paths(state.sources.iter().map(|(id, source)| (*id, source.checkpoint.as_slice()))))
+        SourceNames(paths(state.sources().iter().map(|(id, source)| (*id, source.checkpoint.as_slice()))))
     }
 
     /// Of what running service said.
@@ -642,33 +643,28 @@ impl StatusJson {
         let state = view.state();
         let mut reader = view.reader();
         let groups: Vec<GroupJson> = state
-            .groups
+            .groups()
             .iter()
             .map(|(id, group)| {
-                let lag_lines = group.lag_lines(state.next_seq);
-                let oldest = group.acks.gap(Seq::FIRST, state.next_seq.prev());
+                let lag_lines = group.lag_lines(state.next_seq());
+                let oldest = group.acks().gap(Seq::FIRST, state.next_seq().prev());
                 let block = oldest.and_then(|gap| reader.block(gap.first).ok());
-                let waits = if group.paused { State::Paused } else { State::Idle };
+                let waits = if group.is_paused() { State::Paused } else { State::Idle };
                 GroupJson {
-                    group: group.name.clone(),
+                    group: group.name().to_owned(),
                     state: waits.word().to_owned(),
                     reason: (lag_lines > 0).then(|| "no service runs on this store".to_owned()),
-                    ack_floor: group.acks.floor().0,
+                    ack_floor: group.acks().floor().0,
                     lag_lines,
                     lag_bytes: state.lag_bytes(group),
                     lag_seconds: block
                         .map(|block| now_ms.saturating_sub(block.append_time_ms()) as f64 / 1e3),
                     leased: 0,
-                    leases: group
-                        .suspects
-                        .iter()
-                        .chain(group.leases.iter().map(|leased| &leased.range))
-                        .map(ToString::to_string)
-                        .collect(),
+                    leases: group.suspects().iter().chain(group.leases()).map(ToString::to_string).collect(),
                     dead_letters: view.dead_count(*id) as u64,
-                    acked_lines: group.acked_lines,
-                    skipped_lines: group.skipped_lines,
-                    dropped_lines: group.dropped_lines,
+                    acked_lines: group.acked_lines(),
+                    skipped_lines: group.skipped_lines(),
+                    dropped_lines: group.dropped_lines(),
                     last_failure: None,
                 }
             })
@@ -678,22 +674,22 @@ impl StatusJson {
             pid: std::process::id(),
             log: LogJson {
                 first_seq: state.first_seq().0,
-                next_seq: state.next_seq.0,
-                segments: state.segments.len() as u64,
+                next_seq: state.next_seq().0,
+                segments: state.segment_count() as u64,
                 disk_bytes: view.disk_bytes(),
                 limit_bytes: None,
-                appended_bytes: state.appended_bytes,
+                appended_bytes: state.appended_bytes(),
                 full: None,
                 window_bytes: 0,
-                runs: state.run,
+                runs: state.run(),
                 commits: 0,
                 rotations: 0,
                 segments_removed: 0,
                 lines_relocated: 0,
             },
-            losses: LossesJson::of(state.losses.iter(), &groups),
+            losses: LossesJson::of(state.losses().iter(), &groups),
             sources: sources_on_disk(
-                state.sources.iter().map(|(id, source)| (*id, source.checkpoint.as_slice())),
+                state.sources().iter().map(|(id, source)| (*id, source.checkpoint.as_slice())),
             ),
             left_out: LeftOutJson::default(),
             unreadable: 0,

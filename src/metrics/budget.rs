@@ -1,6 +1,7 @@
 //! The memory budget: the use of each part that docs/explanation/design.md bounds, and its bound.
 
-use spillq_storage::{ACK_RANGES_MAX, DEAD_LETTERS_MAX, RETAINED_BYTES_MAX};
+use spillq_storage::Log;
+use spillq_storage::state::AckSet;
 
 use super::facts::Facts;
 use super::series::Labels;
@@ -61,12 +62,12 @@ pub const PARTS: &[Part] = &[
     Part { name: "segments", unit: Unit::Entries,
         held: |f| f.status.segments, bound: |f| f.limit_bytes / SEGMENT_BYTES_MIN + 1 },
     Part { name: "acks", unit: Unit::Entries,
-        held: |f| f.status.usage.ack_ranges, bound: |_| ACK_RANGES_MAX as u64 },
+        held: |f| f.status.usage.ack_ranges, bound: |_| AckSet::RANGES_MAX as u64 },
     Part { name: "dead_letters", unit: Unit::Entries,
         held: |f| f.status.groups.iter().map(|group| group.dead_letters).max().unwrap_or(0),
-        bound: |_| DEAD_LETTERS_MAX as u64 },
+        bound: |_| Log::DEAD_LETTERS_MAX as u64 },
     Part { name: "retained", unit: Unit::Bytes,
-        held: |f| f.status.usage.kept_bytes, bound: |_| RETAINED_BYTES_MAX },
+        held: |f| f.status.usage.kept_bytes, bound: |_| Log::RETAINED_BYTES_MAX },
     Part { name: "losses", unit: Unit::Entries,
         held: |f| f.status.losses.len() as u64, bound: |_| LOSSES_MAX },
     Part { name: "evidence", unit: Unit::Bytes,

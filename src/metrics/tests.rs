@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use spillq_storage::{Counters, GroupId, Quarantined, Seq, SourceId};
+use spillq_storage::repair::Quarantined;
+use spillq_storage::{Counters, GroupId, Seq, SourceId};
 
 use super::*;
 use crate::queue::GroupStatus;

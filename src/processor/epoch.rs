@@ -20,7 +20,7 @@ impl Epoch {
     /// The epoch of a store, with no group yet.
     #[must_use]
     pub fn of_store(state: &State) -> Epoch {
-        Epoch { store: state.store, number: state.epoch(), group: GroupId(0) }
+        Epoch { store: state.store(), number: state.epoch(), group: GroupId(0) }
     }
 
     /// The same, for `group`.

@@ -1,7 +1,8 @@
 //! What an operator can ask of the log. A running service and a command that opens the log of a stopped one carry out
 //! the same requests.
 
-use spillq_storage::{DeadLetter, Seq, SeqRange, Snapshot};
+use spillq_storage::backup::Snapshot;
+use spillq_storage::{DeadLetter, Seq, SeqRange};
 use thiserror::Error;
 
 /// Dead letters in one answer.

@@ -2,7 +2,7 @@
 //! is an argument, and so is the state in the log, which holds all that a crash must not lose.
 //!
 //! Bounds: at most `in_flight` leases, one more offer to read ahead, and no new lease beyond
-//! [`ACK_RANGES_MAX`](spillq_storage::ACK_RANGES_MAX) ranges of acks.
+//! [`AckSet::RANGES_MAX`](spillq_storage::state::AckSet::RANGES_MAX) ranges of acks.
 
 mod offer;
 #[cfg(test)]
@@ -252,7 +252,7 @@ impl Group {
         rejected_below: RejectedBelow<'_>,
     ) -> GroupChange {
         let seq = lease.range.first;
-        let known = view.state.failures.get(&seq).copied().unwrap_or_default();
+        let known = view.state.failures().get(&seq).copied().unwrap_or_default();
         let remembered = Remembered {
             failures: known.times,
             for_ms: known.for_ms,

@@ -43,7 +43,7 @@ impl MaxLag {
         if self.policy != LagPolicy::Block {
             return None;
         }
-        let lag_lines = group.lag_lines(state.next_seq);
+        let lag_lines = group.lag_lines(state.next_seq());
         if let Some(bound) = self.lines.filter(|lines| lag_lines >= *lines) {
             return Some(LagReached::Lines { bound, found: lag_lines });
         }
@@ -62,14 +62,14 @@ impl MaxLag {
         if self.policy != LagPolicy::Drop {
             return None;
         }
-        let all = SeqRange::new(Seq::FIRST, state.next_seq.prev())?;
-        let oldest = group.revived.first().copied().into_iter();
-        let oldest = oldest.chain(group.acks.gap(all.first, all.last).map(|gap| gap.first)).min()?;
-        let lag_lines = group.lag_lines(state.next_seq);
+        let all = SeqRange::new(Seq::FIRST, state.next_seq().prev())?;
+        let oldest = group.revived().first().copied().into_iter();
+        let oldest = oldest.chain(group.acks().gap(all.first, all.last).map(|gap| gap.first)).min()?;
+        let lag_lines = group.lag_lines(state.next_seq());
         // Revived lines count as lag, but are not among the lines that were never acked.
         let by_lines = self.lines.and_then(|lines| {
             let surplus = lag_lines.checked_sub(lines).filter(|surplus| *surplus > 0)? + lines / SLACK;
-            let last = group.acks.nth_outside(all, surplus - 1).unwrap_or(all.last);
+            let last = group.acks().nth_outside(all, surplus - 1).unwrap_or(all.last);
             Some(last.next())
         });
         let by_bytes = self

@@ -165,14 +165,14 @@ impl World {
         let view = View { state: &self.state, next_seq, now_ms: self.now_ms };
         let Some((lease, change)) = self.group.lease(view, token, last, token) else { return Ok(()) };
         let range = lease.range;
-        let is_revived = self.state.revived.contains(&range.first);
+        let is_revived = self.state.revived().contains(&range.first);
         if self.settings.strict && !is_revived {
-            let floor = self.state.acks.floor();
+            let floor = self.state.acks().floor();
             assert_eq!(range.first, floor.next(), "a line overtakes in strict order");
         }
         for seq in range.first.0..=range.last.0 {
-            let again = self.state.revived.contains(&Seq(seq));
-            assert!(again || !self.state.acks.contains(Seq(seq)), "line {seq} is delivered after its end");
+            let again = self.state.revived().contains(&Seq(seq));
+            assert!(again || !self.state.acks().contains(Seq(seq)), "line {seq} is delivered after its end");
         }
         if range.lines() == 1 {
             let before = self.attempts.entry(range.first.0).or_default();
@@ -235,7 +235,7 @@ impl World {
             _ if is_blame && range.lines() == 1 => drop(self.named.insert(range.first.0)),
             _ => {}
         }
-        if self.settings.strict && !is_blame && !self.state.revived.contains(&range.first) {
+        if self.settings.strict && !is_blame && !self.state.revived().contains(&range.first) {
             let again_at_once =
                 self.failed_at.is_some_and(|at| self.now_ms < at + self.settings.retry.initial_ms);
             assert!(!again_at_once, "two deliveries within one back-off");
@@ -268,7 +268,7 @@ impl World {
             );
         }
         if self.settings.strict && cause != DeadCause::Parked && !self.revived.contains_key(&seq.0) {
-            assert_eq!(seq, self.state.acks.floor().next(), "letters follow the order of the lines");
+            assert_eq!(seq, self.state.acks().floor().next(), "letters follow the order of the lines");
         }
         self.letters.insert(seq.0, cause);
         self.failed_at = None;
@@ -330,7 +330,7 @@ impl World {
     }
 
     fn drop_oldest(&mut self) {
-        let floor = self.state.acks.floor().0;
+        let floor = self.state.acks().floor().0;
         let Some(range) = SeqRange::new(Seq(1), Seq((floor + self.random.u64(1..5)).min(self.next_seq - 1)))
         else {
             return;
@@ -386,7 +386,7 @@ impl World {
             // A run that ends by itself would end here.
             (_, Some(seq)) if self.group.is_exhausted(view) && self.faults.contains_key(&seq.0) => seq,
             (_, None) if !self.settings.strict && self.group.is_exhausted(view) => {
-                let is_new = |seq: u64| !self.state.revived.contains(&Seq(seq));
+                let is_new = |seq: u64| !self.state.revived().contains(&Seq(seq));
                 let waits = |seq: &&u64| self.group.retries().holds(Seq(**seq)) && is_new(**seq);
                 let Some(seq) = self.faults.keys().find(waits) else { return };
                 Seq(*seq)
@@ -397,7 +397,7 @@ impl World {
     }
 
     fn park(&mut self, seq: Seq) {
-        assert!(!self.state.revived.contains(&seq), "line {seq} was revived, and holds others");
+        assert!(!self.state.revived().contains(&seq), "line {seq} was revived, and holds others");
         assert!(
             self.faults.contains_key(&seq.0) || self.deaths > 0,
             "line {seq} is held, and nothing is wrong with it"

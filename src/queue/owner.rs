@@ -154,10 +154,10 @@ impl Owner {
             }
             self.offer_waiting();
             self.keep_within_lag()?;
-            let next_seq = self.log.state().next_seq;
+            let next_seq = self.log.state().next_seq();
             self.maintain()?;
             // Appends that waited for space were committed.
-            if self.log.state().next_seq != next_seq {
+            if self.log.state().next_seq() != next_seq {
                 self.offer_waiting();
             }
             if self.stopping {
@@ -249,5 +249,5 @@ impl Owner {
 
 fn view(log: &Log, id: GroupId) -> Option<View<'_>> {
     let state = log.state();
-    Some(View { state: state.groups.get(&id)?, next_seq: state.next_seq, now_ms: clock::now_ms() })
+    Some(View { state: state.groups().get(&id)?, next_seq: state.next_seq(), now_ms: clock::now_ms() })
 }

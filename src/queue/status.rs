@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use spillq_storage::{Counters, GroupId, Loss, Quarantined, Seq, SeqRange, SourceId};
+use spillq_storage::repair::Quarantined;
+use spillq_storage::{Counters, GroupId, Loss, Seq, SeqRange, SourceId};
 
 use super::failure::FailureKind;
 use super::phase::{Phase, WhyFull};

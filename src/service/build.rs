@@ -30,11 +30,11 @@ const RESTART_MAX: Duration = Duration::from_secs(2);
 
 /// The configured groups. One that only the store knows is kept with the defaults, and told.
 pub(super) fn group_settings(settings: &Settings, log: &Log) -> Vec<GroupSettings> {
-    for group in log.state().groups.values() {
-        if !settings.groups.iter().any(|configured| configured.name == group.name) {
-            let waits = group.lag_lines(log.state().next_seq);
+    for group in log.state().groups().values() {
+        if !settings.groups.iter().any(|configured| configured.name == group.name()) {
+            let waits = group.lag_lines(log.state().next_seq());
             tracing::warn!(
-                group = group.name,
+                group = group.name(),
                 waits,
                 "the store has a group that the configuration does not name: its lines are kept; \
                  `spillq group remove` ends that"

@@ -52,12 +52,12 @@ impl Parts {
         let opened = Instant::now();
         let log = open_log(settings, plan)?;
         let state = log.state();
-        let (lines, run, next_source) = (state.next_seq.prev().0, state.run, state.next_source);
-        let known = state.sources.iter().filter(|(_, source)| !source.forgotten);
+        let (lines, run, next_source) = (state.next_seq().prev().0, state.run(), state.next_source());
+        let known = state.sources().iter().filter(|(_, source)| !source.forgotten);
         let known = known.map(|(id, source)| (*id, Bytes::copy_from_slice(&source.checkpoint))).collect();
         let epoch = Epoch::of_store(state);
         // Stored lines name the forgotten sources too.
-        let paths = state.sources.iter().map(|(id, source)| (*id, &source.checkpoint[..]));
+        let paths = state.sources().iter().map(|(id, source)| (*id, &source.checkpoint[..]));
         let paths = SourcePaths::new(paths);
         let groups = groups_for(settings, plan, &log);
         let watched = Watched::before(settings, &log)?;
@@ -125,7 +125,7 @@ fn open_log(settings: &Settings, plan: &Plan) -> Result<Log, ServiceError> {
     if let Some(name) = plan.drain.as_ref().and_then(|drain| drain.group.as_ref())
         && state.group(name).is_none()
     {
-        let there = state.groups.values().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", ");
+        let there = state.groups().values().map(|group| group.name()).collect::<Vec<_>>().join(", ");
         let hint = format!("the store has: {there}");
         return Err(ServiceError::Start(format!("there is no group {name} to drain"), Some(hint)));
     }

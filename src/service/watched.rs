@@ -45,7 +45,7 @@ impl Watched {
         // A clean stop may leave a batch that took too long, which is not a death.
         let died = last_run.as_ref().is_some_and(|last| last.ended != Ended::Cleanly);
         let killers = if died { killers(log.state()) } else { Vec::new() };
-        Ok(Watched { events, last_run, killers, run: log.state().run })
+        Ok(Watched { events, last_run, killers, run: log.state().run() })
     }
 
     /// Starts the supervisor.
@@ -99,8 +99,8 @@ pub(super) fn disk_settings(disk: &Disk) -> DiskSettings {
 /// first line was delivered alone. Of each group at most [`RANGES_NAMED_MAX`] are named.
 pub(crate) fn in_flight_at_the_end(state: &State) -> Vec<(String, String)> {
     let mut sentences = Vec::new();
-    for group in state.groups.values() {
-        let leased = group.suspects.iter().copied().chain(group.leases.iter().map(|leased| leased.range));
+    for group in state.groups().values() {
+        let leased = group.suspects().iter().chain(group.leases()).copied();
         let attempts = |range: &SeqRange| group.attempts(range.first);
         let mut ranges: Vec<SeqRange> = leased.collect();
         ranges.sort_unstable();
@@ -117,13 +117,13 @@ pub(crate) fn in_flight_at_the_end(state: &State) -> Vec<(String, String)> {
             let tried = counted(u64::from(*attempts), "time");
             let tried = if *attempts > 0 { format!(", tried alone {tried}") } else { String::new() };
             let sentence = match range.lines() {
-                1 => format!("line {range} was in flight for group {}{tried}", group.name),
-                _ => format!("lines {range} were in flight for group {}{tried}", group.name),
+                1 => format!("line {range} was in flight for group {}{tried}", group.name()),
+                _ => format!("lines {range} were in flight for group {}{tried}", group.name()),
             };
-            sentences.push((group.name.clone(), sentence));
+            sentences.push((group.name().to_owned(), sentence));
         }
         if let Some(more) = joined.len().checked_sub(RANGES_NAMED_MAX).filter(|more| *more > 0) {
-            sentences.push((group.name.clone(), format!("and {} more", counted(more as u64, "range"))));
+            sentences.push((group.name().to_owned(), format!("and {} more", counted(more as u64, "range"))));
         }
     }
     sentences
@@ -133,13 +133,13 @@ pub(crate) fn in_flight_at_the_end(state: &State) -> Vec<(String, String)> {
 /// opened since, its leases count too.
 pub(crate) fn killers(state: &State) -> Vec<(String, Seq, u32)> {
     let mut killers = Vec::new();
-    for group in state.groups.values() {
-        let mut deaths = group.deaths.clone();
-        for leased in group.leases.iter().filter(|leased| leased.range.lines() == 1) {
-            *deaths.entry(leased.range.first).or_default() += 1;
+    for group in state.groups().values() {
+        let mut deaths = group.deaths().clone();
+        for range in group.leases().iter().filter(|range| range.lines() == 1) {
+            *deaths.entry(range.first).or_default() += 1;
         }
         let often = deaths.into_iter().filter(|(_, deaths)| *deaths >= DEATHS_MIN);
-        killers.extend(often.map(|(seq, deaths)| (group.name.clone(), seq, deaths)));
+        killers.extend(often.map(|(seq, deaths)| (group.name().to_owned(), seq, deaths)));
     }
     killers
 }

@@ -9,7 +9,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use bytes::Bytes;
-use spillq_storage::{SourceEnd, SourceId};
+use spillq_storage::SourceId;
+use spillq_storage::repair::SourceEnd;
 
 use crate::tail::bytes::check::{Candidate, Check};
 use crate::tail::bytes::decompress::{Decompressor, form_of, is_compressed};

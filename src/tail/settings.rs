@@ -32,7 +32,8 @@ pub struct Follow {
     pub exclude: Vec<String>,
     /// Where files are first read from.
     pub from: From,
-    /// Longer lines are cut into marked parts of this size; at most [`LINE_BYTES_MAX`].
+    /// Longer lines are cut into marked parts of this size; at most
+    /// [`BlockBuilder::LINE_BYTES_MAX`](spillq_storage::BlockBuilder::LINE_BYTES_MAX).
     pub max_line_bytes: usize,
     /// How long a rotated or deleted file must be quiet before it is finished.
     pub rotate_wait: Duration,

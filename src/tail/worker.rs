@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use spillq_storage::{LINE_BYTES_MAX, SourceId};
+use spillq_storage::{BlockBuilder, SourceId};
 
 use crate::plain::size;
 use crate::queue::{Append, Closed, Handle, Ticket};
@@ -45,7 +45,7 @@ pub(crate) const IN_FLIGHT_MAX: usize = 3;
 /// Bytes of lines that were read and are not durable yet: the appends in flight, the last of which may hold a line of
 /// the longest, and the incomplete lines of streams.
 pub const BUFFERED_BYTES_MAX: u64 =
-    ((IN_FLIGHT_MAX + 1) * APPEND_BYTES + LINE_BYTES_MAX + HELD_BYTES_MAX) as u64;
+    ((IN_FLIGHT_MAX + 1) * APPEND_BYTES + BlockBuilder::LINE_BYTES_MAX + HELD_BYTES_MAX) as u64;
 /// One wait for an answer at the end, so that the end keeps to its time.
 const ANSWER_WAIT: Duration = Duration::from_millis(100);
 /// Checkpoints in one append. With 10,000 quiet sources renamed at once the rest goes with the next.

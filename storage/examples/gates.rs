@@ -4,9 +4,9 @@
 //! `gates.sh all` runs them all, and drives `writer` and `check` through power cuts on a loop device.
 //!
 //! ```text
-//! gates memory   DIR MIB CACHE_MIB ROLLS         RSS and threads of open, filled, dropped and rolled journals
+//! gates memory   DIR MIB CACHE_MIB ROTATIONS       RSS and threads of open, filled, dropped and rotated journals
 //! gates blobs    DIR                             the largest value for which `blobs/` stays empty
-//! gates times    DIR                             create, roll, drop, rename while open, recover, scan
+//! gates times    DIR                             create, rotate, drop, rename while open, recover, scan
 //! gates acks     DIR COMMITS                     many commits of one 60-byte value
 //! gates prealloc DIR COMMIT_KIB MIB PREALLOC_MIB size, time and bytes written, with and without fallocate
 //! gates full     DIR COMMIT_KIB MIB PREALLOC_MIB the same on a file system that has just become full
@@ -48,8 +48,8 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
-        ["memory", dir, mib, cache, rolls] => {
-            memory(&empty(dir)?, mib.parse()?, cache.parse()?, rolls.parse()?)
+        ["memory", dir, mib, cache, rotations] => {
+            memory(&empty(dir)?, mib.parse()?, cache.parse()?, rotations.parse()?)
         }
         ["blobs", dir] => blobs(&empty(dir)?),
         ["times", dir] => times(&empty(dir)?),
@@ -61,8 +61,8 @@ fn main() -> Result<()> {
             prealloc.parse()?,
             *how == "full",
         ),
-        ["writer", dir, commit, roll, prealloc, nosync @ ..] => {
-            writer(&empty(dir)?, commit.parse()?, roll.parse()?, prealloc.parse()?, nosync.is_empty())
+        ["writer", dir, commit, rotate, prealloc, nosync @ ..] => {
+            writer(&empty(dir)?, commit.parse()?, rotate.parse()?, prealloc.parse()?, nosync.is_empty())
         }
         ["check", dir, acked, copy] => check(Path::new(dir), Path::new(acked), Path::new(copy)),
         _ => Err("see the head of this program for its subcommands".into()),
@@ -230,7 +230,7 @@ impl Found {
     }
 }
 
-fn memory(dir: &Path, mib: usize, cache_mib: usize, rolls: usize) -> Result<()> {
+fn memory(dir: &Path, mib: usize, cache_mib: usize, rotations: usize) -> Result<()> {
     let report = |what: &str| {
         let [rss, peak, threads] = ["VmRSS:", "VmHWM:", "Threads:"].map(|name| proc_field("status", name));
         println!(
@@ -252,7 +252,7 @@ fn memory(dir: &Path, mib: usize, cache_mib: usize, rolls: usize) -> Result<()> 
     report("both dropped, 0.3 s later");
     // As the log does it: the next journal exists before the old one goes.
     let mut current = Journal::create(&dir.join("00"), cache)?;
-    for n in 1..=rolls {
+    for n in 1..=rotations {
         current.fill(mib * MIB, MIB / 4)?;
         let mut next = Journal::create(&dir.join(format!("{n:02}")), cache)?;
         next.commit(0, MIB)?;
@@ -260,8 +260,8 @@ fn memory(dir: &Path, mib: usize, cache_mib: usize, rolls: usize) -> Result<()> 
         let path = old.path.clone();
         drop(old);
         fs::remove_dir_all(path)?;
-        if n == 1 || n % rolls.div_ceil(4) == 0 {
-            report(&format!("after roll {n}"));
+        if n == 1 || n % rotations.div_ceil(4) == 0 {
+            report(&format!("after rotation {n}"));
         }
     }
     Ok(())
@@ -311,11 +311,11 @@ fn times(dir: &Path) -> Result<()> {
         old.fill(total, MIB / 4)?;
         let mut next = Journal::create(&tmp, MIB)?;
         let (time, ()) = timed(|| next.commit(0, MIB))?;
-        note("2a roll: 1 MiB manifest, flush, sync db", time);
+        note("2a rotate: 1 MiB manifest, flush, sync db", time);
         let (time, ()) = timed(|| next.sync_folder())?;
-        note("2b roll: sync conf, blobs, folder", time);
+        note("2b rotate: sync conf, blobs, folder", time);
         let (time, ()) = timed(|| next.rename(&dir.join("next")))?;
-        note("2c roll: rename, sync parent", time);
+        note("2c rotate: rename, sync parent", time);
 
         let copy = dir.join("copy");
         let (time, ()) = timed(|| copy_journal(&old.path, &copy))?;
@@ -445,8 +445,8 @@ fn fill_up(dir: &Path, commit_bytes: usize, mib: usize, prealloc_mib: u64, full:
     Ok(())
 }
 
-/// Prints `roll JOURNAL FIRST` once a journal is the newest durable one, `ack COMMIT` once a commit is durable.
-fn writer(dir: &Path, commit_bytes: usize, roll_bytes: usize, prealloc_mib: u64, sync: bool) -> Result<()> {
+/// Prints `rotate JOURNAL FIRST` once a journal is the newest durable one, `ack COMMIT` once a commit is durable.
+fn writer(dir: &Path, commit_bytes: usize, rotate_bytes: usize, prealloc_mib: u64, sync: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let mut old: Option<Journal> = None;
     let mut commit = 0;
@@ -456,7 +456,7 @@ fn writer(dir: &Path, commit_bytes: usize, roll_bytes: usize, prealloc_mib: u64,
         journal.commit(commit, 1000)?;
         journal.sync_folder()?;
         journal.rename(&dir.join(format!("{number:08}")))?;
-        writeln!(out, "roll {number} {commit}\nack {commit}")?;
+        writeln!(out, "rotate {number} {commit}\nack {commit}")?;
         if let Some(mut old) = old.take() {
             old.rename(&dir.join(format!(".trash-{:08}", number - 1)))?;
             let path = old.path.clone();
@@ -464,7 +464,7 @@ fn writer(dir: &Path, commit_bytes: usize, roll_bytes: usize, prealloc_mib: u64,
             fs::remove_dir_all(path)?;
         }
         let mut stored = 0;
-        while stored < roll_bytes {
+        while stored < rotate_bytes {
             commit += 1;
             journal.apply(commit, commit_bytes, VALUE_MAX)?;
             journal.db.flush()?;
@@ -489,7 +489,7 @@ fn check(dir: &Path, acked: &Path, copy: &Path) -> Result<()> {
     for line in fs::read_to_string(acked)?.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
         match line.split_whitespace().collect::<Vec<_>>()[..] {
             ["ack", commit] => last_acked = Some(commit.parse::<u64>()?),
-            ["roll", journal, first] => newest = (journal.parse::<u64>()?, first.parse::<u64>()?),
+            ["rotate", journal, first] => newest = (journal.parse::<u64>()?, first.parse::<u64>()?),
             _ => return Err(format!("not a line of the writer: {line:?}").into()),
         }
     }

@@ -28,13 +28,13 @@ make_image() {
 unmount() { for _ in $(seq 50); do umount "$mnt" 2>/dev/null && return; sleep 0.05; done; umount "$mnt"; }
 
 cuts() {
-    local name=$1 count=$2 commit=$3 roll=$4 prealloc=$5 nosync=${6:-} n writer
+    local name=$1 count=$2 commit=$3 rotate=$4 prealloc=$5 nosync=${6:-} n writer
     local results=$work/$name.results
     : >"$results"
     make_image
     for n in $(seq "$count"); do
         # shellcheck disable=SC2086  # nosync is a word or nothing
-        "$gates" writer "$mnt/journal" "$commit" "$roll" "$prealloc" $nosync >"$work/acked" 2>"$work/writer.err" &
+        "$gates" writer "$mnt/journal" "$commit" "$rotate" "$prealloc" $nosync >"$work/acked" 2>"$work/writer.err" &
         writer=$!
         for _ in $(seq 100); do [[ -s $work/acked ]] && break; sleep 0.01; done
         sleep "0.$(printf '%03d' $((50 + RANDOM % 450)))"
@@ -89,7 +89,7 @@ all() {
     cuts 8MiB 50 8388608 67108864 32
     cuts 8KiB 50 8192 8388608 32
     cuts 100B 50 100 8388608 32
-    cuts rolls 60 262144 2097152 32
+    cuts rotations 60 262144 2097152 32
     cuts not-preallocated 100 262144 8388608 0
 }
 

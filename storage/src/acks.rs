@@ -1,7 +1,4 @@
 //! What a group has acked: a floor, and ranges above it. Pure.
-//!
-//! At most [`ACK_RANGES_MAX`] ranges are meant to stand above the floor; the queue hands out no new lease to a
-//! group that has reached it, so that what a crash must remember stays bounded.
 
 use std::collections::BTreeMap;
 
@@ -9,21 +6,21 @@ use bincode::{Decode, Encode};
 
 use crate::ids::{Seq, SeqRange};
 
-/// Ranges above the floor at which a group gets no new leases.
-pub const ACK_RANGES_MAX: usize = 4_096;
-
-/// A set of seqs: all up to the floor, and disjoint, non-adjacent ranges above it.
+/// A set of seqs: all up to the floor, and ranges above it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct AckSet {
     floor: Seq,
-    /// First to last, each beginning at least two above what is before it.
+    /// From the first seq of a range to its last. Between two ranges at least one seq is missing.
     above: BTreeMap<u64, u64>,
 }
 
 impl AckSet {
+    /// The most ranges above the floor that a user of the log should let a group have: it then leases the lines between
+    /// them before others. The log itself does not refuse more; each takes some 16 bytes in memory and in the manifest.
+    pub const RANGES_MAX: usize = 4_096;
+
     /// A set that holds everything up to `floor`.
-    #[must_use]
-    pub fn with_floor(floor: Seq) -> AckSet {
+    pub(crate) fn with_floor(floor: Seq) -> AckSet {
         AckSet { floor, above: BTreeMap::new() }
     }
 
@@ -39,7 +36,7 @@ impl AckSet {
         self.above.values().next_back().map_or(self.floor, |last| Seq(*last))
     }
 
-    /// How many ranges stand above the floor.
+    /// How many ranges are above the floor.
     #[must_use]
     pub fn ranges(&self) -> usize {
         self.above.len()
@@ -57,13 +54,13 @@ impl AckSet {
         seq <= self.floor || self.above.range(..=seq.0).next_back().is_some_and(|(_, last)| seq.0 <= *last)
     }
 
-    /// Adds a range; what of it was there already does no harm.
-    pub fn insert(&mut self, range: SeqRange) {
+    /// Adds a range, parts of which may be in the set already.
+    pub(crate) fn insert(&mut self, range: SeqRange) {
         let (mut first, mut last) = (range.first.0, range.last.0);
         if last <= self.floor.0 {
             return;
         }
-        // Swallow every range that touches the new one, also the one that ends right before it.
+        // Joins every range that touches the new one, also the one that ends right before it.
         while let Some((&near_first, &near_last)) = self.above.range(..=last.saturating_add(1)).next_back() {
             if near_last.saturating_add(1) < first {
                 break;
@@ -79,8 +76,8 @@ impl AckSet {
         }
     }
 
-    /// Takes `from` and all seqs after it out.
-    pub fn cut(&mut self, from: Seq) {
+    /// Removes `from` and all seqs after it.
+    pub(crate) fn cut(&mut self, from: Seq) {
         self.above.split_off(&from.0);
         if let Some(mut last) = self.above.last_entry() {
             let cut = (*last.get()).min(from.prev().0);
@@ -89,7 +86,7 @@ impl AckSet {
         self.floor = self.floor.min(from.prev());
     }
 
-    /// The first stretch of seqs within `from..=to` that are not in the set.
+    /// The first range of seqs within `from..=to` that are not in the set.
     #[must_use]
     pub fn gap(&self, from: Seq, to: Seq) -> Option<SeqRange> {
         let mut first = from.max(self.floor.next());
@@ -105,7 +102,7 @@ impl AckSet {
         SeqRange::new(first, last)
     }
 
-    /// All stretches within `range` that are not in the set, in order.
+    /// All ranges within `range` that are not in the set, in order.
     pub fn gaps(&self, range: SeqRange) -> impl Iterator<Item = SeqRange> {
         let mut from = range.first;
         std::iter::from_fn(move || {
@@ -115,8 +112,8 @@ impl AckSet {
         })
     }
 
-    /// The seq in `range` that comes after `skip` others that are not in the set; the last such seq where there
-    /// are no more.
+    /// The seq in `range` that is not in the set and comes after `skip` others that are not; the last one if there are
+    /// not that many.
     #[must_use]
     pub fn nth_outside(&self, range: SeqRange, mut skip: u64) -> Option<Seq> {
         let mut last = None;
@@ -144,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn acks_out_of_order_lift_the_floor_when_the_hole_closes() {
+    fn the_floor_rises_when_the_gap_above_it_is_acked() {
         let mut acks = AckSet::default();
         acks.insert(range(4, 6));
         acks.insert(range(8, 9));
@@ -160,7 +157,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_cut_off_is_out_and_the_rest_stays(
+        fn a_cut_removes_all_seqs_from_there_on_and_no_others(
             inserts in proptest::collection::vec((1u64..60, 0u64..12), 0..20), from in 1u64..80,
         ) {
             let mut acks = AckSet::default();

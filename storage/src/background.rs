@@ -1,6 +1,6 @@
-//! Slow work beside the owner: making the next journal, syncing sealed segments, removing the old.
+//! The background thread for slow file work: to make the next journal, sync sealed segments and remove the old journal.
 //!
-//! One thread, jobs in order, at most a handful waiting: a roll asks for three.
+//! Jobs run in order. At most a handful wait: a rotation adds three.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -9,7 +9,7 @@ use crate::disk::Disk;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The thread, or nothing where work is done at once.
+/// The thread; none if jobs are run by the caller.
 pub(crate) struct Background {
     thread: Option<(Sender<Job>, JoinHandle<()>)>,
 }
@@ -28,10 +28,10 @@ impl Background {
         Ok(Background { thread: Some((jobs, thread)) })
     }
 
-    /// Runs `job` after those before it; its result arrives at the receiver.
+    /// Runs `job` after those before it, and sends its result to the receiver.
     pub(crate) fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
         let (result, receiver) = channel();
-        // Nobody listens any more when the log was dropped: the work was done all the same.
+        // The receiver is gone if the log was dropped or does not need the result.
         let job: Job = Box::new(move || drop(result.send(job())));
         match &self.thread {
             Some((jobs, _)) => {
@@ -50,7 +50,7 @@ impl Drop for Background {
         if let Some((jobs, thread)) = self.thread.take() {
             drop(jobs);
             if thread.join().is_err() {
-                tracing::error!("the thread beside the log's owner panicked");
+                tracing::error!("the background thread of the log panicked");
             }
         }
     }

@@ -1,171 +1,14 @@
-//! Backup and restore: a snapshot is the state after some commit, and how long each file was then.
+//! Backup and restore.
 //!
-//! Files only grow, so their first bytes up to those lengths are that state, however late they are copied, as long as
-//! none is removed meanwhile ([`crate::Log::hold_removal`]). What is restored gets a new journal, and names and sizes
-//! out of the manifest alone: no path that an archive holds is ever used.
+//! Files only grow. So the first bytes of each file, up to the length that a [`Snapshot`] has, are its state, however late
+//! they are copied, if no file is removed meanwhile ([`crate::Log::hold_removal`]). A [`Restore`] makes a store of these
+//! files with a new journal. It takes names and sizes from the manifest: no path in an archive is ever used.
 
 mod restore;
-
-use std::io::{self, Cursor, Read};
-use std::path::Path;
-use std::sync::Arc;
+mod snapshot;
 
 pub use restore::Restore;
-
-use crate::codec;
-use crate::disk::real::RealDisk;
-use crate::disk::{Disk, DiskFile};
-use crate::error::{Context, Error, Result};
-use crate::loss::RetainedMark;
-use crate::manifest::State;
-use crate::retained;
-use crate::segment::{self, Overlay};
-use crate::view::View;
-
-/// The name of the state in a backup; it comes first.
-pub const MANIFEST: &str = "MANIFEST";
-
-/// A moment of a log, to be copied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    pub(crate) state: State,
-}
-
-/// A file of a backup.
-pub struct BackupFile {
-    /// `MANIFEST`, `segments/…` or `kept/…`.
-    pub name: String,
-    /// How many bytes belong to it.
-    pub bytes: u64,
-    /// Those bytes; an error where the file has fewer.
-    pub content: Box<dyn Read>,
-}
-
-impl std::fmt::Debug for BackupFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BackupFile").field("name", &self.name).field("bytes", &self.bytes).finish()
-    }
-}
-
-impl Snapshot {
-    fn of(state: &State, retained: RetainedMark) -> Snapshot {
-        let mut state = state.clone();
-        state.retained = retained;
-        Snapshot { state }
-    }
-
-    /// Its bytes, to be handed to another process.
-    ///
-    /// # Errors
-    /// When the state is larger than any that a journal takes.
-    pub fn encode(&self) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        codec::encode(&self.state, &mut bytes).map_err(io::Error::other).during("encode", MANIFEST)?;
-        Ok(bytes)
-    }
-
-    /// Reads it back.
-    ///
-    /// # Errors
-    /// When they are not what [`Snapshot::encode`] made: [`Error::Io`].
-    pub fn decode(bytes: &[u8]) -> Result<Snapshot> {
-        let decoded = codec::decode::<State>(bytes);
-        let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
-        let (state, _) = decoded.map_err(invalid).during("read", MANIFEST)?;
-        Ok(Snapshot { state })
-    }
-
-    /// How many lines its segments hold, those that are recorded as lost among them.
-    #[must_use]
-    pub fn lines(&self) -> u64 {
-        self.state.next_seq.0 - self.state.first_seq().0
-    }
-
-    /// Names and sizes of the files behind the manifest.
-    pub(crate) fn sizes(&self) -> Vec<(String, u64)> {
-        let segments = self.state.segments.iter();
-        let mut sizes: Vec<_> =
-            segments.map(|segment| (segment::path(segment.first), segment.bytes)).collect();
-        sizes.push((retained::path(self.state.retained.generation), self.state.retained.bytes));
-        sizes
-    }
-
-    /// All files, the manifest first, out of the data dir `dir`. A stopped store needs its `view`: the newest lines
-    /// may be in the journal only.
-    pub fn files<'a>(
-        &'a self,
-        dir: &Path,
-        view: Option<&'a View>,
-    ) -> impl Iterator<Item = Result<BackupFile>> + 'a {
-        let disk = RealDisk::new(dir);
-        let manifest = self.encode().map(|bytes| BackupFile {
-            name: MANIFEST.to_owned(),
-            bytes: bytes.len() as u64,
-            content: Box::new(Cursor::new(bytes)),
-        });
-        let files = self.sizes().into_iter().map(move |(name, bytes)| {
-            let overlay = view.and_then(|view| view.overlay(&name)).unwrap_or_default();
-            let file = match disk.open(&name, false) {
-                Ok(file) => Some(file),
-                Err(_) if overlay.at == 0 && overlay.bytes.len() as u64 == bytes => None,
-                Err(error) => return Err(error).during("open", &name),
-            };
-            let content = Box::new(Part { file, overlay, at: 0, end: bytes });
-            Ok(BackupFile { name, bytes, content })
-        });
-        std::iter::once(manifest).chain(files)
-    }
-}
-
-/// The first bytes of a file, the end of them perhaps out of the journal.
-struct Part {
-    file: Option<Box<dyn DiskFile>>,
-    overlay: Overlay,
-    at: u64,
-    end: u64,
-}
-
-impl Read for Part {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = (self.end - self.at).min(buffer.len() as u64) as usize;
-        if wanted == 0 {
-            return Ok(0);
-        }
-        let buffer = buffer.get_mut(..wanted).unwrap_or_default();
-        let read = self.overlay.read_at(self.file.as_deref(), buffer, self.at)?;
-        if read == 0 {
-            let what = format!("the file ends at byte {}, {} belong to it", self.at, self.end);
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
-        }
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
-impl crate::Log {
-    /// This moment. What is copied of it must not be removed meanwhile: [`crate::Log::hold_removal`].
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of(self.state(), self.retained_mark())
-    }
-}
-
-impl View {
-    /// What the store says.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of(self.state(), self.retained_mark())
-    }
-}
-
-pub(crate) fn invalid(attempted: &'static str, path: &Path, what: String) -> Error {
-    let source = io::Error::new(io::ErrorKind::InvalidData, what);
-    Error::Io { attempted, path: path.to_owned(), source }
-}
-
-pub(crate) fn shared(dir: &Path) -> Arc<dyn Disk> {
-    Arc::new(RealDisk::new(dir))
-}
+pub use snapshot::{BackupFile, Snapshot};
 
 #[cfg(test)]
 mod tests {
@@ -191,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_outlives_what_is_acked_while_removal_is_held() {
+    fn the_files_of_a_snapshot_stay_while_removal_is_held() {
         let folder = tempfile::tempdir().unwrap();
         let (dir, target) = (folder.path().join("q"), folder.path().join("restored"));
         let mut log = Log::open_or_create(&dir, options()).unwrap();
@@ -225,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restore_takes_what_the_manifest_says_and_nothing_else() {
+    fn a_restore_takes_the_files_of_the_manifest_and_no_others() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("q");
         let mut log = Log::open_or_create(&dir, options()).unwrap();
@@ -234,25 +77,31 @@ mod tests {
         let manifest = snapshot.encode().unwrap();
         let begin = || {
             let mut restore = Restore::begin(&folder.path().join("new")).unwrap();
-            restore.take(MANIFEST, manifest.len() as u64, &mut manifest.as_slice()).unwrap();
+            restore.take(Snapshot::MANIFEST, manifest.len() as u64, &mut manifest.as_slice()).unwrap();
             restore
         };
         let first = snapshot.sizes().remove(0);
         let content = vec![0; first.1 as usize];
-        for (name, bytes) in [("../q/LOCK", 4), ("/etc/passwd", 4), (&first.0, first.1 - 1), (MANIFEST, 4)] {
+        for (name, bytes) in
+            [("../q/LOCK", 4), ("/etc/passwd", 4), (&first.0, first.1 - 1), (Snapshot::MANIFEST, 4)]
+        {
             let mut content = content.get(..bytes as usize).unwrap();
             assert!(begin().take(name, bytes, &mut content).is_err(), "{name}");
         }
         let mut short = content.get(1..).unwrap();
-        assert!(begin().take(&first.0, first.1, &mut short).is_err(), "shorter than it says");
+        assert!(begin().take(&first.0, first.1, &mut short).is_err(), "it is shorter than its size says");
         assert!(begin().finish().is_err(), "files are missing");
         let mut flipped = manifest.clone();
         if let Some(byte) = flipped.last_mut() {
             *byte ^= 1;
         }
         let mut restore = Restore::begin(&folder.path().join("new")).unwrap();
-        assert!(restore.take(MANIFEST, flipped.len() as u64, &mut flipped.as_slice()).is_err());
+        assert!(restore.take(Snapshot::MANIFEST, flipped.len() as u64, &mut flipped.as_slice()).is_err());
         drop(restore);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "a restore that failed leaves no folder"
+        );
     }
 }

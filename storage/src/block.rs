@@ -1,9 +1,8 @@
-//! A block: lines stored and compressed together, with a table of the extents in it.
+//! A block: lines that are stored and compressed together, with a table of extents: consecutive lines of one source.
 //!
-//! Blocks are self-describing, so that a scan of raw bytes finds them, and are checked twice: a CRC over the
-//! header with its extents, filled in by the owner of the log (it alone knows seq and commit), and one over the
-//! stored payload, computed beside it where the lines were compressed. Line bytes are never copied once a
-//! block is decoded: a line is a range in `raw`.
+//! Blocks are self-describing, so that a scan of raw bytes finds them. There are two checksums: one of the header and
+//! the extents, made with the commit, which assigns the seqs, and one of the stored payload, made by the thread that
+//! compresses the lines. Line bytes are not copied after decoding: a line is a range in `raw`.
 //!
 //! On disk, little endian:
 //!
@@ -11,7 +10,7 @@
 //! |---|---|---|
 //! | 0 | 4 | magic `SPQB` |
 //! | 4 | 1 | version, 1 |
-//! | 5 | 1 | codec: 0 stored as it is, 1 zstd |
+//! | 5 | 1 | codec: 0 uncompressed, 1 zstd |
 //! | 6 | 2 | 0, reserved |
 //! | 8 | 8 | store id |
 //! | 16 | 8 | commit number |
@@ -30,60 +29,53 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use thiserror::Error;
 use zstd::bulk::{Compressor, Decompressor};
 
-use crate::bytes_le::{Get, Put};
+use crate::bytes_le::Get;
 use crate::ids::{Seq, SeqRange, SourceId, StoreId};
 
 /// The first four bytes of every block.
-pub const BLOCK_MAGIC: [u8; 4] = *b"SPQB";
+pub(crate) const BLOCK_MAGIC: [u8; 4] = *b"SPQB";
 const VERSION: u8 = 1;
 /// The fixed part of a block's header.
 pub(crate) const HEADER_BYTES: usize = 64;
 const EXTENT_BYTES: usize = 25;
-/// Raw bytes that a block is filled to: large enough for zstd and for the disk, small enough to hold many. Few for the
-/// fuzzer, whose inputs are short.
-pub const BLOCK_TARGET_BYTES: usize = if cfg!(feature = "fuzzing") { 256 } else { 256 * 1024 };
-/// The longest line, or part of one, that a block takes. Bounds what decoding allocates.
-pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Raw bytes of the largest block: one longest line behind a block that was nearly full.
-pub const BLOCK_BYTES_MAX: usize = LINE_BYTES_MAX + BLOCK_TARGET_BYTES;
-/// Runs of the largest block: each has a byte, and none begins in a block that is full. Bounds what a header that is not
-/// checked yet makes a reader read.
-const EXTENTS_MAX: usize = BLOCK_TARGET_BYTES;
-/// zstd level 1: the ratio of higher levels is not worth the time at ingest.
+/// Extents of the largest block: each has at least a byte, and none begins in a full block. Bounds what a reader reads
+/// because of a header that is not checked yet.
+const EXTENTS_MAX: usize = BlockBuilder::TARGET_BYTES;
+/// Higher levels compress little better and take more time.
 const ZSTD_LEVEL: i32 = 1;
 
-/// What a line is, where it is not simply one whole line with its newline.
+/// Whether a line is whole or a part of a longer one, and whether it ends in a newline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LineFlags(u8);
 
 impl LineFlags {
     /// A whole line that ends in a newline.
     pub const WHOLE: LineFlags = LineFlags(0);
-    /// The first part of a line that was longer than the limit.
+    /// The first part of a line that was longer than the limit of its reader.
     pub const FIRST: LineFlags = LineFlags(1);
-    /// A part in the middle of such a line.
+    /// A middle part of such a line.
     pub const MIDDLE: LineFlags = LineFlags(2);
     /// The last part of such a line.
     pub const LAST: LineFlags = LineFlags(3);
     const UNTERMINATED: u8 = 4;
 
-    /// The same, for bytes at the end of a finished file that has no newline there.
+    /// The same, without a newline at the end: the last bytes of a source that has ended.
     #[must_use]
     pub const fn unterminated(self) -> LineFlags {
         LineFlags(self.0 | Self::UNTERMINATED)
     }
 
-    /// Whether the bytes end without a newline because the file did.
+    /// Whether the newline is missing because the source ended.
     #[must_use]
     pub const fn is_unterminated(self) -> bool {
         self.0 & Self::UNTERMINATED != 0
     }
 
-    /// Which part of a cut line this is: `None` for a whole one.
+    /// Which part it is; `None` if it is a whole line.
     #[must_use]
     pub const fn part(self) -> Option<&'static str> {
         match self.0 & 3 {
@@ -94,7 +86,7 @@ impl LineFlags {
         }
     }
 
-    /// Whether an extent may hold several lines: only whole ones are told apart by their newlines.
+    /// Whether an extent may hold several of them, which their newlines separate.
     const fn is_whole(self) -> bool {
         self.0 == 0
     }
@@ -106,17 +98,16 @@ impl LineFlags {
 
 /// Consecutive lines of one source in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// Whose lines they are.
-    pub source: SourceId,
-    /// Where the first of them begins in the source.
-    pub offset: u64,
-    /// How many there are, at least 1; exactly 1 where `flags` is not [`LineFlags::WHOLE`].
-    pub lines: u32,
-    /// Their bytes, newlines included.
-    pub bytes: u32,
-    /// What all of them are.
-    pub flags: LineFlags,
+pub(crate) struct Extent {
+    pub(crate) source: SourceId,
+    /// Where the first line begins in the source.
+    pub(crate) offset: u64,
+    /// At least 1; exactly 1 unless `flags` is [`LineFlags::WHOLE`].
+    pub(crate) lines: u32,
+    /// Newlines included.
+    pub(crate) bytes: u32,
+    /// Of each line.
+    pub(crate) flags: LineFlags,
 }
 
 /// One line of a block.
@@ -124,25 +115,25 @@ pub struct Extent {
 pub struct Line<'a> {
     /// Its number in the log.
     pub seq: Seq,
-    /// The file that it came from.
+    /// The source that it came from.
     pub source: SourceId,
-    /// Where it begins in that file, in bytes.
+    /// Where it begins in the source, in bytes.
     pub offset: u64,
     /// Whether it is a part, or unterminated.
     pub flags: LineFlags,
-    /// Its bytes, with the newline where it has one.
+    /// Its bytes, with the newline if it has one.
     pub bytes: &'a [u8],
 }
 
-/// Why bytes are not a block. What was read is unchanged; the caller may look for the next block behind it.
+/// Why bytes are not a block.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum BlockError {
-    /// Fewer bytes than the header, the extents and the payload need: normal at the end of a file after a crash.
+    /// The bytes end before the block does: normal at the end of a file after a crash.
     #[error("{found} bytes where a block needs {needed}")]
     Short {
-        /// Bytes that were there.
+        /// How many bytes there were.
         found: usize,
-        /// Bytes that are needed, as far as known.
+        /// How many are needed, as far as known.
         needed: usize,
     },
     /// The bytes do not begin with a block's magic.
@@ -151,7 +142,7 @@ pub enum BlockError {
     /// A block of a later version.
     #[error("block version {0}, this program reads version {VERSION}")]
     Version(u8),
-    /// A block of another store, left in a recycled part of the disk or copied in.
+    /// A block of another store.
     #[error("a block of store {found} in store {expected}")]
     Store {
         /// The id in the block.
@@ -175,18 +166,18 @@ pub enum BlockError {
         /// As written.
         expected: u32,
     },
-    /// The checksums match and the content does not fit together: a fault of the program that wrote it.
+    /// The checksums match, but the content is contradictory: the program that wrote it was at fault.
     #[error("inconsistent block: {0}")]
     Inconsistent(&'static str),
-    /// No block holds the lines: the one that did could not be read, and was set aside.
+    /// No block holds the lines: a repair moved the damaged block to the quarantine.
     #[error("the lines are not in the file")]
     Missing,
-    /// zstd refused the payload although its checksum matches.
+    /// The checksum of the payload matches, but zstd cannot decompress it.
     #[error("payload does not decompress: {0}")]
     Codec(String),
 }
 
-/// Fills a block with lines.
+/// Collects the lines of a block.
 #[derive(Debug, Default)]
 pub struct BlockBuilder {
     raw: Vec<u8>,
@@ -195,19 +186,27 @@ pub struct BlockBuilder {
 }
 
 impl BlockBuilder {
+    /// Raw bytes after which a block is full: enough for zstd and the disk to work well, few enough to hold many blocks in
+    /// memory. Small for the fuzzer, whose inputs are short.
+    pub const TARGET_BYTES: usize = if cfg!(feature = "fuzzing") { 256 } else { 256 * 1024 };
+    /// The longest line, or part of one, that a block takes. Bounds what decoding allocates.
+    pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+    /// Raw bytes of the largest block: a line of the maximum length after a block that was nearly full.
+    pub const BYTES_MAX: usize = BlockBuilder::LINE_BYTES_MAX + BlockBuilder::TARGET_BYTES;
+
     /// An empty builder.
     #[must_use]
     pub fn new() -> BlockBuilder {
         BlockBuilder::default()
     }
 
-    /// Raw bytes so far.
+    /// Raw bytes pushed so far.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.raw.len()
     }
 
-    /// Lines so far.
+    /// Lines pushed so far.
     #[must_use]
     pub fn lines(&self) -> u32 {
         self.lines
@@ -219,32 +218,31 @@ impl BlockBuilder {
         self.extents.is_empty()
     }
 
-    /// Whether it holds as much as a block should.
+    /// Whether it has reached [`BlockBuilder::TARGET_BYTES`]: build it before you push more.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.raw.len() >= BLOCK_TARGET_BYTES
+        self.raw.len() >= BlockBuilder::TARGET_BYTES
     }
 
-    /// Appends `lines` whole lines of `source` that begin at `offset`; `bytes` ends in a newline. They join the
-    /// extent before them where they continue it.
+    /// Appends `lines` whole lines of `source` that begin at `offset`; `bytes` ends in a newline.
     pub fn push_whole(&mut self, source: SourceId, offset: u64, bytes: &[u8], lines: u32) {
         debug_assert!(lines > 0 && bytes.last() == Some(&b'\n'));
         self.push(source, offset, bytes, lines, LineFlags::WHOLE);
     }
 
-    /// Appends one line that is a part, or unterminated, or both.
+    /// Appends one line that is a part, unterminated, or both.
     pub fn push_marked(&mut self, source: SourceId, offset: u64, bytes: &[u8], flags: LineFlags) {
-        debug_assert!(!bytes.is_empty() && bytes.len() <= LINE_BYTES_MAX);
+        debug_assert!(!bytes.is_empty() && bytes.len() <= BlockBuilder::LINE_BYTES_MAX);
         self.push(source, offset, bytes, 1, flags);
     }
 
     fn push(&mut self, source: SourceId, offset: u64, bytes: &[u8], lines: u32, flags: LineFlags) {
-        // A block is at most BLOCK_BYTES_MAX long, so its counts fit in 32 bits.
+        // A block is at most BYTES_MAX long, so its counts fit in 32 bits.
         let added = bytes.len() as u32;
         let needed = self.raw.len() + bytes.len();
         if needed > self.raw.capacity() {
-            // Doubled as usual, but not past what a block holds: blocks live on in windows and batches.
-            let doubled = (2 * self.raw.capacity()).min(BLOCK_TARGET_BYTES).max(needed);
+            // Doubled as usual, but not above what a block holds: blocks stay in memory for a while.
+            let doubled = (2 * self.raw.capacity()).min(BlockBuilder::TARGET_BYTES).max(needed);
             self.raw.reserve_exact(doubled - self.raw.len());
         }
         self.raw.extend_from_slice(bytes);
@@ -261,18 +259,19 @@ impl BlockBuilder {
         self.extents.push(Extent { source, offset, lines, bytes: added, flags });
     }
 
-    /// Compresses what was pushed. `append_time_ms` is the wall clock, for display and for the age of a line.
+    /// Compresses the lines. `append_time_ms` is the wall-clock time in milliseconds since 1970, for display and for
+    /// [`crate::Keep::Age`].
     ///
     /// # Panics
-    /// If nothing was pushed: there is no block without lines.
+    /// If nothing was pushed.
     #[must_use]
     pub fn build(mut self, append_time_ms: u64) -> NewBlock {
         assert!(!self.extents.is_empty(), "a block without lines");
         self.raw.shrink_to_fit();
         let raw = Bytes::from(self.raw);
-        // Bytes that do not compress are stored as they are; so are those that zstd could not take.
+        // Stored as they are if compression does not make them smaller, or fails.
         let (codec, stored) = match compress(&raw) {
-            Ok(packed) if packed.len() < raw.len() => (Codec::Zstd, packed),
+            Ok(compressed) if compressed.len() < raw.len() => (Codec::Zstd, compressed),
             _ => (Codec::Stored, raw.clone()),
         };
         let payload_crc = crc32c::crc32c(&stored);
@@ -281,29 +280,28 @@ impl BlockBuilder {
 }
 
 thread_local! {
-    /// zstd's working memory and what it writes to, once a thread: setting it up for every block costs a tenth of
-    /// the time.
+    /// zstd's working memory and output, one for each thread: to set them up for every block takes a tenth of the time.
     static COMPRESSOR: RefCell<Option<(Compressor<'static>, Vec<u8>)>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
 fn compress(raw: &[u8]) -> io::Result<Bytes> {
     COMPRESSOR.with_borrow_mut(|compressor| {
-        let (compressor, packed) = match compressor {
+        let (compressor, compressed) = match compressor {
             Some(compressor) => compressor,
             None => compressor.insert((Compressor::new(ZSTD_LEVEL)?, Vec::new())),
         };
-        packed.clear();
-        packed.reserve(zstd::zstd_safe::compress_bound(raw.len()));
-        compressor.compress_to_buffer(raw, packed)?;
-        let exact = Bytes::copy_from_slice(packed);
-        // One giant line must not hold its room for ever.
-        packed.shrink_to(2 * BLOCK_TARGET_BYTES);
+        compressed.clear();
+        compressed.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        compressor.compress_to_buffer(raw, compressed)?;
+        let exact = Bytes::copy_from_slice(compressed);
+        // Memory for a very long line is not kept.
+        compressed.shrink_to(2 * BlockBuilder::TARGET_BYTES);
         Ok(exact)
     })
 }
 
-/// `raw_bytes` is what the checked header says, and bounds what is allocated.
+/// `raw_bytes` is from the checked header, and bounds what is allocated.
 fn decompress(stored: &[u8], raw_bytes: usize) -> io::Result<Vec<u8>> {
     DECOMPRESSOR.with_borrow_mut(|decompressor| match decompressor {
         Some(decompressor) => decompressor.decompress(stored, raw_bytes),
@@ -317,7 +315,7 @@ enum Codec {
     Zstd = 1,
 }
 
-/// A compressed block that has no place in the log yet.
+/// A compressed block that is not in the log yet.
 #[derive(Clone, Debug)]
 pub struct NewBlock {
     extents: Vec<Extent>,
@@ -336,7 +334,7 @@ impl NewBlock {
         self.lines
     }
 
-    /// The bytes of its lines.
+    /// The length of its lines together.
     #[must_use]
     pub fn raw_bytes(&self) -> usize {
         self.raw.len()
@@ -354,44 +352,43 @@ impl NewBlock {
         HEADER_BYTES + self.extents.len() * EXTENT_BYTES + self.stored.len()
     }
 
-    /// The extents of lines in it.
-    #[must_use]
-    pub fn extents(&self) -> &[Extent] {
+    pub(crate) fn extents(&self) -> &[Extent] {
         &self.extents
     }
 
-    /// Appends the block's disk form to `out` under its final numbers.
+    /// Appends the block to `out` as it is stored.
     pub(crate) fn encode(&self, out: &mut Vec<u8>, store: StoreId, commit: u64, first: Seq) {
         let start = out.len();
         out.extend_from_slice(&BLOCK_MAGIC);
         out.put_u8(VERSION);
         out.put_u8(self.codec as u8);
-        out.put_u16(0);
-        out.put_u64(store.0);
-        out.put_u64(commit);
-        out.put_u64(first.0);
-        out.put_u64(self.append_time_ms);
-        out.put_u32(self.lines);
-        out.put_u32(self.extents.len() as u32);
-        out.put_u32(self.raw.len() as u32);
-        out.put_u32(self.stored.len() as u32);
-        out.put_u32(self.payload_crc);
+        out.put_u16_le(0);
+        out.put_u64_le(store.0);
+        out.put_u64_le(commit);
+        out.put_u64_le(first.0);
+        out.put_u64_le(self.append_time_ms);
+        out.put_u32_le(self.lines);
+        out.put_u32_le(self.extents.len() as u32);
+        out.put_u32_le(self.raw.len() as u32);
+        out.put_u32_le(self.stored.len() as u32);
+        out.put_u32_le(self.payload_crc);
         let mut extents = Vec::with_capacity(self.extents.len() * EXTENT_BYTES);
         for extent in &self.extents {
-            extents.put_u64(extent.source.0);
-            extents.put_u64(extent.offset);
-            extents.put_u32(extent.lines);
-            extents.put_u32(extent.bytes);
+            extents.put_u64_le(extent.source.0);
+            extents.put_u64_le(extent.offset);
+            extents.put_u32_le(extent.lines);
+            extents.put_u32_le(extent.bytes);
             extents.put_u8(extent.flags.0);
         }
         let crc = crc32c::crc32c_append(crc32c::crc32c(out.get(start..).unwrap_or_default()), &extents);
-        out.put_u32(crc);
+        out.put_u32_le(crc);
         out.extend_from_slice(&extents);
         out.extend_from_slice(&self.stored);
     }
 
-    /// The same block as a reader sees it, without reading it back.
-    pub(crate) fn numbered(&self, commit: u64, first: Seq) -> Block {
+    /// The block as a reader sees it after commit `commit` has given its lines the seqs from `first` on.
+    #[must_use]
+    pub fn numbered(&self, commit: u64, first: Seq) -> Block {
         Block {
             commit,
             first,
@@ -418,7 +415,7 @@ pub(crate) struct BlockHeader {
 }
 
 impl BlockHeader {
-    /// Header, extents and payload.
+    /// Of header, extents and payload.
     pub(crate) fn disk_bytes(&self) -> usize {
         HEADER_BYTES + self.extents.len() * EXTENT_BYTES + self.stored_bytes
     }
@@ -434,8 +431,8 @@ impl BlockHeader {
         BlockHeader::parse(bytes, store).is_ok().then_some(store)
     }
 
-    /// Parses and checks the header and the extents at the start of `bytes`. The payload need not be there: a
-    /// `Short` error says how much is needed for the header alone.
+    /// Parses and checks the header and the extents at the start of `bytes`, which need not have the payload. A `Short`
+    /// error names the bytes that header and extents need.
     pub(crate) fn parse(bytes: &[u8], store: StoreId) -> Result<BlockHeader, BlockError> {
         let short = |needed| BlockError::Short { found: bytes.len(), needed };
         let fixed = bytes.get(..HEADER_BYTES).ok_or_else(|| short(HEADER_BYTES))?;
@@ -455,8 +452,11 @@ impl BlockHeader {
         let (lines, extent_count) = (get.u32(), get.u32() as usize);
         let (raw_bytes, stored_bytes) = (get.u32() as usize, get.u32() as usize);
         let (payload_crc, header_crc) = (get.u32(), get.u32());
-        // Lengths are not trusted before the CRC: a damaged one asks for some MiB at most.
-        if extent_count > EXTENTS_MAX || raw_bytes > BLOCK_BYTES_MAX || stored_bytes > BLOCK_BYTES_MAX {
+        // Lengths are bounded before the CRC is checked: a damaged one makes a reader read some MiB at most.
+        if extent_count > EXTENTS_MAX
+            || raw_bytes > BlockBuilder::BYTES_MAX
+            || stored_bytes > BlockBuilder::BYTES_MAX
+        {
             return Err(BlockError::HeaderCrc { found: 0, expected: header_crc });
         }
         let extents_end = HEADER_BYTES + extent_count * EXTENT_BYTES;
@@ -477,25 +477,25 @@ impl BlockHeader {
             let flags =
                 LineFlags::from_byte(get.u8()).ok_or(BlockError::Inconsistent("unknown line flags"))?;
             if lines == 0 || bytes < lines || lines > 1 && !flags.is_whole() {
-                return Err(BlockError::Inconsistent("an extent holds another number of lines than it can"));
+                return Err(BlockError::Inconsistent("an extent has an impossible number of lines"));
             }
             if offset.checked_add(u64::from(bytes)).is_none() {
-                return Err(BlockError::Inconsistent("an extent ends beyond what a file can hold"));
+                return Err(BlockError::Inconsistent("an extent ends after the largest possible offset"));
             }
             extents.push(Extent { source, offset, lines, bytes, flags });
         }
         if first < Seq::FIRST || first.0.checked_add(u64::from(lines)).is_none() {
-            return Err(BlockError::Inconsistent("its lines have no seqs"));
+            return Err(BlockError::Inconsistent("its lines have impossible seqs"));
         }
         let sum = |of: fn(&Extent) -> u32| extents.iter().map(|extent| u64::from(of(extent))).sum::<u64>();
         if lines == 0 || sum(|extent| extent.lines) != u64::from(lines) {
             return Err(BlockError::Inconsistent(
-                "the extents hold another number of lines than the header says",
+                "the extents have a different number of lines than the header",
             ));
         }
         if sum(|extent| extent.bytes) != raw_bytes as u64 {
             return Err(BlockError::Inconsistent(
-                "the extents hold another number of bytes than the header says",
+                "the extents have a different number of bytes than the header",
             ));
         }
         Ok(BlockHeader {
@@ -512,7 +512,7 @@ impl BlockHeader {
     }
 }
 
-/// A decoded block of the log.
+/// A block that was read from the log and checked.
 #[derive(Clone, Debug)]
 pub struct Block {
     commit: u64,
@@ -527,8 +527,8 @@ impl Block {
     /// Checks and decompresses the block at the start of `bytes`, which belongs to `store`.
     ///
     /// # Errors
-    /// Says what does not match; [`BlockError::Short`] when `bytes` ends before the block does.
-    pub fn decode(bytes: &[u8], store: StoreId) -> Result<Block, BlockError> {
+    /// What does not match; [`BlockError::Short`] if `bytes` ends before the block does.
+    pub(crate) fn decode(bytes: &[u8], store: StoreId) -> Result<Block, BlockError> {
         let header = BlockHeader::parse(bytes, store)?;
         let end = header.disk_bytes();
         let stored = bytes
@@ -546,10 +546,12 @@ impl Block {
             _ => return Err(BlockError::Inconsistent("unknown codec")),
         };
         if raw.len() != header.raw_bytes {
-            return Err(BlockError::Inconsistent("the payload has another length than the header says"));
+            return Err(BlockError::Inconsistent(
+                "the payload does not have the length that the header says",
+            ));
         }
         if !are_lines(&raw, &header.extents) {
-            return Err(BlockError::Inconsistent("its lines do not end where the extents say"));
+            return Err(BlockError::Inconsistent("its lines do not end where the extents do"));
         }
         Ok(Block {
             commit: header.commit,
@@ -573,15 +575,13 @@ impl Block {
         self.commit
     }
 
-    /// When it was appended: milliseconds since 1970 by the wall clock of that host.
+    /// When it was appended: milliseconds since 1970, by the wall clock of that host.
     #[must_use]
     pub fn append_time_ms(&self) -> u64 {
         self.append_time_ms
     }
 
-    /// The extents of lines in it.
-    #[must_use]
-    pub fn extents(&self) -> &[Extent] {
+    pub(crate) fn extents(&self) -> &[Extent] {
         &self.extents
     }
 
@@ -592,12 +592,11 @@ impl Block {
     }
 
     /// Its lines in seq order.
-    #[must_use]
-    pub fn lines(&self) -> Lines<'_> {
+    pub fn lines(&self) -> impl Iterator<Item = Line<'_>> + Clone {
         Lines { extents: self.extents.iter(), extent: None, raw: &self.raw, seq: self.first }
     }
 
-    /// The bytes of those lines of `range` that it holds, without a copy.
+    /// The bytes of its lines within `range`, without a copy.
     #[must_use]
     pub fn slice(&self, range: SeqRange) -> Bytes {
         let Some(within) = self.range().intersection(range) else {
@@ -612,7 +611,7 @@ impl Block {
         self.raw.slice(start..end)
     }
 
-    /// Where the line `seq`, which it holds, begins in `raw`.
+    /// Where the line `seq`, which it must hold, begins in `raw`.
     fn byte_at(&self, seq: Seq) -> usize {
         let mut lines_before = seq.0 - self.first.0;
         let mut at = 0;
@@ -633,8 +632,8 @@ impl Block {
     }
 }
 
-/// Whether extents of whole lines hold as many newlines as lines, the last one at their end: then there is a line for each
-/// seq. Costs a tenth of what decompressing does.
+/// Whether each extent of whole lines has as many newlines as lines, the last one at its end, so that there is a line for
+/// each seq. Takes a tenth of the time of decompression.
 fn are_lines(raw: &[u8], extents: &[Extent]) -> bool {
     let mut rest = raw;
     extents.iter().all(|extent| {
@@ -648,7 +647,7 @@ fn are_lines(raw: &[u8], extents: &[Extent]) -> bool {
 
 /// Iterates over the lines of a block.
 #[derive(Clone, Debug)]
-pub struct Lines<'a> {
+struct Lines<'a> {
     extents: std::slice::Iter<'a, Extent>,
     extent: Option<Extent>,
     raw: &'a [u8],
@@ -663,7 +662,7 @@ impl<'a> Iterator for Lines<'a> {
             Some(extent) => extent,
             None => *self.extents.next()?,
         };
-        // The last line of an extent ends where the extent does: parts have no newline of their own.
+        // The last line of an extent ends where the extent does: it may be a part, which has no newline.
         let len = if extent.lines == 1 {
             extent.bytes as usize
         } else {
@@ -707,7 +706,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_encoded_is_decoded() {
+    fn an_encoded_block_decodes_to_the_same_lines() {
         let out = encoded();
         assert_eq!(out.len(), sample().disk_bytes());
         let block = Block::decode(&out, STORE).unwrap();
@@ -726,11 +725,11 @@ mod tests {
         );
         assert_eq!(block.lines().nth(3).unwrap().flags.part(), Some("first"));
         assert!(block.lines().nth(4).unwrap().flags.is_unterminated());
-        assert_eq!(block.extents().len(), 4, "lines that continue an extent join it");
+        assert_eq!(block.extents().len(), 4, "consecutive lines of a source are one extent");
     }
 
     #[test]
-    fn a_slice_is_the_lines_of_a_range() {
+    fn a_slice_has_the_bytes_of_the_lines_of_a_range() {
         let block = Block::decode(&encoded(), STORE).unwrap();
         for first in 10..=15 {
             for last in first..=15 {
@@ -757,15 +756,15 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_is_short_or_an_error() {
+    fn a_block_cut_anywhere_is_an_error() {
         let good = encoded();
         for len in 0..good.len() {
             assert!(Block::decode(&good[..len], STORE).is_err(), "{len} bytes");
         }
     }
 
-    /// With checksums that are right, as a fault of the writer would leave them: one such block had 3 lines of
-    /// `u32::MAX`, which were then there, empty, until memory was full.
+    /// With correct checksums, as a bug of the writer would leave them. One such block had 3 of `u32::MAX` lines: the
+    /// others were read as empty lines until memory was full.
     #[test]
     fn a_block_whose_extents_do_not_fit_its_lines_is_refused() {
         let good = encoded();
@@ -787,17 +786,17 @@ mod tests {
         // The lines of the header and of the first extent; it has three.
         refused(&[(40, 7), (extent(0) + 16, 4)], "do not end where");
         refused(&[(40, 5), (extent(0) + 16, 2)], "do not end where");
-        refused(&[(40, u32::MAX), (extent(0) + 16, u32::MAX - 3)], "than it can");
-        refused(&[(40, 3), (extent(0) + 16, 0)], "than it can");
-        refused(&[(40, 7), (extent(1) + 16, 2)], "than it can");
-        refused(&[(24, 0), (28, 0)], "no seqs");
-        refused(&[(24, u32::MAX), (28, u32::MAX)], "no seqs");
-        refused(&[(extent(0) + 8, u32::MAX), (extent(0) + 12, u32::MAX)], "beyond");
+        refused(&[(40, u32::MAX), (extent(0) + 16, u32::MAX - 3)], "impossible number of lines");
+        refused(&[(40, 3), (extent(0) + 16, 0)], "impossible number of lines");
+        refused(&[(40, 7), (extent(1) + 16, 2)], "impossible number of lines");
+        refused(&[(24, 0), (28, 0)], "impossible seqs");
+        refused(&[(24, u32::MAX), (28, u32::MAX)], "impossible seqs");
+        refused(&[(extent(0) + 8, u32::MAX), (extent(0) + 12, u32::MAX)], "largest possible offset");
     }
 
-    /// One flipped bit in the number of extents made a reader ask for 400 MiB, four times of what the service may take.
+    /// With one flipped bit in the number of extents a reader allocated 400 MiB, four times the limit of the service.
     #[test]
-    fn a_damaged_header_does_not_ask_for_more_than_a_block_can_have() {
+    fn a_damaged_header_does_not_make_a_reader_read_more_than_a_block() {
         let good = encoded();
         for bit in 0..HEADER_BYTES * 8 {
             let mut bad = good.clone();

@@ -1,30 +1,6 @@
-//! Little-endian integers into and out of byte buffers, without indexing that could panic.
+//! Little-endian integers out of byte buffers, without indexing that could panic.
 
-/// Appends integers to a buffer.
-pub(crate) trait Put {
-    fn put_u8(&mut self, value: u8);
-    fn put_u16(&mut self, value: u16);
-    fn put_u32(&mut self, value: u32);
-    fn put_u64(&mut self, value: u64);
-}
-
-impl Put for Vec<u8> {
-    fn put_u8(&mut self, value: u8) {
-        self.push(value);
-    }
-    fn put_u16(&mut self, value: u16) {
-        self.extend_from_slice(&value.to_le_bytes());
-    }
-    fn put_u32(&mut self, value: u32) {
-        self.extend_from_slice(&value.to_le_bytes());
-    }
-    fn put_u64(&mut self, value: u64) {
-        self.extend_from_slice(&value.to_le_bytes());
-    }
-}
-
-/// Takes integers off the front of a buffer whose length was checked before. Past the end it gives zeros, which
-/// no caller reaches: each checks the length of a fixed layout first, and a checksum after.
+/// Takes integers off the front of a buffer. Callers check its length first; after its end there would be zeros.
 pub(crate) struct Get<'a>(&'a [u8]);
 
 impl<'a> Get<'a> {

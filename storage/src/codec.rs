@@ -1,4 +1,4 @@
-//! The one place where small records become bytes: bincode, framed by a version, a length and a CRC.
+//! Small records as bytes: bincode, framed by a version, a length and a CRC.
 //!
 //! | at | bytes | what |
 //! |---|---|---|
@@ -7,13 +7,13 @@
 //! | 5 | 4 | CRC32C of the record |
 //! | 9 | | the record, bincode 2 standard configuration |
 //!
-//! Each record type has its own version ([`Versioned`]): the layout of one can change while the others stay as they
-//! are. Line bytes never pass through here. Decoding allocates at most [`RECORD_BYTES_MAX`], and for an older version
-//! as much again while it is converted.
+//! Each type of record has a version ([`Versioned`]), so that its layout can change while the others stay. Line bytes are
+//! not encoded here. Decoding allocates at most [`RECORD_BYTES_MAX`], and for an older version twice that.
 
 use bincode::{Decode, Encode};
+use bytes::BufMut;
 
-use crate::bytes_le::{Get, Put};
+use crate::bytes_le::Get;
 
 const FRAME_BYTES: usize = 9;
 /// The largest record is a manifest with 50,000 sources of a kilobyte each.
@@ -40,11 +40,10 @@ pub(crate) trait Versioned: Written + Decode<()> {
     /// The oldest version that is read.
     const OLDEST: u8 = Self::VERSION;
 
-    /// Decodes a body of `version`, which is at least [`Versioned::OLDEST`] and older than [`Written::VERSION`], and
-    /// converts it into today's record.
+    /// Decodes a body of `version`, which is at least [`Versioned::OLDEST`] and older than [`Written::VERSION`].
     ///
     /// # Errors
-    /// Says what does not match.
+    /// What does not match.
     fn decode_older(version: u8, _body: &[u8]) -> Result<Self, String> {
         Err(unknown::<Self>(version))
     }
@@ -58,27 +57,28 @@ fn unknown<T: Versioned>(version: u8) -> String {
     format!("{} has record version {version}, this program reads {reads}", T::NAME)
 }
 
-/// Appends the framed record to `out`.
+/// The framed record.
 ///
 /// # Errors
-/// When the record is larger than a reader would take.
-pub(crate) fn encode<T: Written + Encode>(record: &T, out: &mut Vec<u8>) -> Result<(), String> {
+/// If the record is larger than a reader takes.
+pub(crate) fn encode<T: Written + Encode>(record: &T) -> Result<Vec<u8>, String> {
     let body = bincode::encode_to_vec(record, config())
         .map_err(|error| format!("{} does not encode: {error}", T::NAME))?;
     if body.len() > RECORD_BYTES_MAX {
         return Err(format!("{} of {} bytes, at most {RECORD_BYTES_MAX} are read back", T::NAME, body.len()));
     }
+    let mut out = Vec::with_capacity(FRAME_BYTES + body.len());
     out.put_u8(T::VERSION);
-    out.put_u32(body.len() as u32);
-    out.put_u32(crc32c::crc32c(&body));
+    out.put_u32_le(body.len() as u32);
+    out.put_u32_le(crc32c::crc32c(&body));
     out.extend_from_slice(&body);
-    Ok(())
+    Ok(out)
 }
 
-/// Decodes the framed record at the start of `bytes`; also gives what is behind it.
+/// Decodes the framed record at the start of `bytes`; also returns what follows it.
 ///
 /// # Errors
-/// Says what does not match.
+/// What does not match.
 pub(crate) fn decode<T: Versioned>(bytes: &[u8]) -> Result<(T, &[u8]), String> {
     let (frame, rest) = bytes
         .split_at_checked(FRAME_BYTES)
@@ -102,7 +102,7 @@ pub(crate) fn decode<T: Versioned>(bytes: &[u8]) -> Result<(T, &[u8]), String> {
 /// Decodes the body of a record, which must be all of `body`.
 ///
 /// # Errors
-/// Says what does not match.
+/// What does not match.
 pub(crate) fn decode_body<T: Decode<()>>(body: &[u8]) -> Result<T, String> {
     let (record, used) =
         bincode::decode_from_slice(body, config()).map_err(|error| format!("does not decode: {error}"))?;
@@ -132,7 +132,7 @@ mod tests {
         }
     }
 
-    /// One that never had another version.
+    /// A record that never had another version.
     impl Written for u16 {
         const NAME: &'static str = "a number";
         const VERSION: u8 = 1;
@@ -141,21 +141,19 @@ mod tests {
     impl Versioned for u16 {}
 
     fn seven() -> Vec<u8> {
-        let mut out = Vec::new();
-        encode(&(7u64, "seven".to_owned()), &mut out).unwrap();
-        out
+        encode(&(7u64, "seven".to_owned())).unwrap()
     }
 
     fn framed(version: u8, body: &[u8]) -> Vec<u8> {
         let mut out = vec![version];
-        out.put_u32(body.len() as u32);
-        out.put_u32(crc32c::crc32c(body));
+        out.put_u32_le(body.len() as u32);
+        out.put_u32_le(crc32c::crc32c(body));
         out.extend_from_slice(body);
         out
     }
 
     #[test]
-    fn a_record_comes_back_with_what_follows_it() {
+    fn a_record_is_decoded_and_what_follows_it_is_returned() {
         let out = [seven(), b"blocks".to_vec()].concat();
         assert_eq!(out[0], 3);
         assert_eq!(decode::<Pair>(&out).unwrap(), ((7, "seven".to_owned()), &b"blocks"[..]));
@@ -177,7 +175,7 @@ mod tests {
     #[test]
     fn flips_cuts_and_trailing_bytes_are_refused() {
         let out = seven();
-        // The version is not under the checksum: a flip may give another one that is read, which then does not fit.
+        // The checksum does not cover the version: a flip can make it one that is read, which then does not match.
         for bit in 0..out.len() * 8 {
             let mut bad = out.clone();
             bad[bit / 8] ^= 1 << (bit % 8);

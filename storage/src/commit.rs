@@ -1,8 +1,7 @@
-//! A commit: one atomic change of the log, and how it becomes the values of a journal.
+//! A commit: one atomic change of the log, as it is asked for and as the journal stores it.
 //!
-//! In the journal a commit is a framed record ([`crate::codec`]) and behind it the blocks that it stores, byte for
-//! byte as in the segment file; the whole is cut into chunks, each of them self-describing (see
-//! [`crate::journal`]).
+//! In the journal a commit is a framed record ([`crate::codec`]) and behind it its blocks, byte for byte as in the
+//! segment file. Both together are cut into chunks, which are self-describing ([`crate::journal`]).
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
@@ -12,27 +11,28 @@ use crate::group_state::GroupChange;
 use crate::ids::{GroupId, Seq, SourceId};
 use crate::loss::{Loss, RetainedMark};
 
-/// One atomic change to be made: everything in it becomes durable together, or nothing does.
+/// An atomic change: [`crate::Log::commit`] makes all of it durable, or nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Commit {
     /// Lines to append, in the order of their seqs.
     pub blocks: Vec<NewBlock>,
-    /// The checkpoints of the sources; every source that `blocks` names has one.
+    /// For each source in `blocks`, its new checkpoint: how far it was read, in bytes that the log does not look into. They
+    /// are part of the state, which each journal begins with: keep them below 16 KiB.
     pub checkpoints: Vec<(SourceId, Bytes)>,
-    /// Sources that will not be read again.
+    /// Sources that will not be read again. Their checkpoints go when no line of theirs is stored.
     pub forget: Vec<SourceId>,
-    /// Groups to create: the name, and the seq up to which they count everything as acked.
+    /// Groups to create: the name, and the seq up to which all lines count as acked ([`Seq`] 0 for none).
     pub add_groups: Vec<(String, Seq)>,
-    /// Groups to remove, with all that they know.
+    /// Groups to remove, with their state.
     pub remove_groups: Vec<GroupId>,
-    /// What groups do, in order.
+    /// Changes of groups, in order.
     pub groups: Vec<(GroupId, GroupChange)>,
-    /// Lines that cannot be read, to be told from now on.
+    /// Lines that were found to be unreadable, to be recorded as lost.
     pub losses: Vec<Loss>,
 }
 
 impl Commit {
-    /// Whether there is nothing to be made durable.
+    /// Whether it changes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.blocks.is_empty()
@@ -45,14 +45,14 @@ impl Commit {
     }
 }
 
-/// Where a block of a commit goes.
+/// Where a block of a commit is.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Placed {
     pub(crate) first: Seq,
     pub(crate) lines: u32,
     pub(crate) raw_bytes: u32,
     pub(crate) bytes: u32,
-    /// It begins a segment file of its own name; otherwise it goes behind the block before it.
+    /// It is the first block of a segment file; otherwise it follows the block before it.
     pub(crate) new_segment: bool,
 }
 
@@ -60,12 +60,12 @@ pub(crate) struct Placed {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Checkpoint {
     pub(crate) source: SourceId,
-    /// The last line of it in this commit.
+    /// The last line of the source in this commit.
     pub(crate) last_seq: Option<Seq>,
     pub(crate) bytes: Vec<u8>,
 }
 
-/// What a commit changes, as the journal has it.
+/// What a commit changes, as the journal stores it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Changes {
     pub(crate) blocks: Vec<Placed>,
@@ -74,9 +74,9 @@ pub(crate) struct Changes {
     pub(crate) add_groups: Vec<(String, Seq)>,
     pub(crate) remove_groups: Vec<GroupId>,
     pub(crate) groups: Vec<(GroupId, GroupChange)>,
-    /// Segment files before this one are gone.
+    /// Segment files before this one are removed.
     pub(crate) first_segment: Option<Seq>,
     pub(crate) losses: Vec<Loss>,
-    /// How far `kept/` is relied on from now on, where that changed.
+    /// How much of `kept/` is relied on from now on, if that changed.
     pub(crate) retained: Option<RetainedMark>,
 }

@@ -1,31 +1,29 @@
-//! Which segment can go, and what must be retained of it. Pure.
+//! Which segment can be removed, and which of its lines must be retained. Pure.
 
 use crate::ids::{Seq, SeqRange};
 use crate::manifest::State;
 use crate::ranges::union;
 
-/// A segment goes with its live lines relocated when at most one line in so many is live.
+/// Live lines are relocated if at most one line of the segment in this many is live.
 const RELOCATE_ONE_IN: u64 = 20;
 
-/// The oldest segment, which may go.
+/// The oldest segment, which may be removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Removal {
     /// Its name.
     pub(crate) segment: Seq,
-    /// The first segment once it is gone.
+    /// The first segment after that.
     pub(crate) next: Seq,
     /// Lines that some group still needs, to be relocated first.
     pub(crate) live: Vec<SeqRange>,
 }
 
-/// The oldest segment, if it may go. The newest never does, and without groups none: nobody has said that the
-/// lines are done with.
+/// The oldest segment, if it may be removed. The newest may not. Without groups none may: nothing has acked the lines.
 pub(crate) fn oldest(state: &State) -> Option<Removal> {
-    let (oldest, next) = (state.segments.front()?, state.segments.get(1)?);
-    removal(state, SeqRange { first: oldest.first, last: next.first.prev() })
+    removal(state, state.oldest_segment()?)
 }
 
-/// The bytes of the oldest segments that may all go, counted until they are more than `most`.
+/// The bytes of the oldest segments that may all be removed, counted until they are more than `most`.
 pub(crate) fn settled_bytes(state: &State, most: u64) -> u64 {
     let mut bytes = 0;
     for (segment, next) in state.segments.iter().zip(state.segments.iter().skip(1)) {
@@ -91,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_goes_when_every_group_has_acked_it() {
+    fn a_segment_is_removed_when_every_group_has_acked_it() {
         let mut state = state();
         ack(&mut state, 1, range(1, 150));
         assert_eq!(oldest(&state), None);
@@ -100,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_of_at_most_one_in_twenty_lines_is_relocated() {
+    fn at_most_one_live_line_in_twenty_is_relocated() {
         let mut state = state();
         ack(&mut state, 1, range(4, 100));
         ack(&mut state, 2, range(1, 97));

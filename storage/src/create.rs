@@ -1,4 +1,4 @@
-//! The folders of a store: made, tidied, and told from others.
+//! The folders of a store: how they are made and cleaned up, and how a folder that is not a store is detected.
 
 use std::io;
 use std::path::Path;
@@ -12,10 +12,10 @@ use crate::recover::CREATING;
 use crate::retained::Retained;
 use crate::segment;
 
-/// What may stand in a data dir before it is a store.
+/// What a data dir may contain before it is a store.
 const OWN_NAMES: [&str; 4] = ["LOCK", "spillq.sock", "EVENTS", "lost+found"];
 
-/// Makes the folders of a new store. CREATING says until MARK is there that nothing can have been lost.
+/// Makes the folders of a new store. Until MARK exists, CREATING shows that the store had no lines yet.
 pub(crate) fn create(disk: &dyn Disk) -> Result<State> {
     disk.create(CREATING).during("create", CREATING)?.sync().during("sync", CREATING)?;
     disk.sync_dir("").during("sync", "the data dir")?;
@@ -28,13 +28,13 @@ pub(crate) fn create(disk: &dyn Disk) -> Result<State> {
     Ok(State::new(StoreId(random_id())))
 }
 
-/// A number that no other store has: the standard library's hash keys come from the operating system.
+/// A random number: the keys of the standard library's hash come from the operating system.
 pub(crate) fn random_id() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
-/// Removes what earlier runs left in `journal/`: unfinished journals, copies, and those that were done with.
+/// Removes what earlier runs left in `journal/`: unfinished journals, copies and old journals.
 pub(crate) fn remove_other_journals(disk: &dyn Disk, current: u64) -> Result<()> {
     for name in disk.list(journal::FOLDER).during("list", journal::FOLDER)? {
         let path = format!("{}/{name}", journal::FOLDER);
@@ -48,7 +48,7 @@ pub(crate) fn remove_other_journals(disk: &dyn Disk, current: u64) -> Result<()>
 }
 
 pub(crate) fn remove_journal(disk: &dyn Disk, folder: &str) -> Result<()> {
-    // Renamed first, so that a crash in the middle never leaves half a journal under a name that counts.
+    // Renamed first, so that a crash does not leave half a journal under a name that is read.
     let trash = format!("{}/.trash-{}", journal::FOLDER, folder.rsplit('/').next().unwrap_or_default());
     disk.remove_folder(&trash).during("remove", &trash)?;
     disk.rename(folder, &trash).during("rename", folder)?;
@@ -56,7 +56,7 @@ pub(crate) fn remove_journal(disk: &dyn Disk, folder: &str) -> Result<()> {
     disk.remove_folder(&trash).during("remove", &trash)
 }
 
-/// Nothing is written into a folder that holds something else.
+/// Refuses a folder that holds something other than a store.
 pub(crate) fn refuse_foreign(dir: &Path) -> Result<()> {
     let io = |source| Error::Io { attempted: "list", path: dir.to_owned(), source };
     let entries = match std::fs::read_dir(dir) {
@@ -76,7 +76,7 @@ pub(crate) fn refuse_foreign(dir: &Path) -> Result<()> {
     Err(Error::NotAStore { path: dir.to_owned(), found: foreign.join(", ") })
 }
 
-/// Who does not make a store needs one that is there.
+/// Refuses a folder without a store.
 pub(crate) fn refuse_absent(dir: &Path) -> Result<()> {
     refuse_foreign(dir)?;
     if holds(dir, "MARK")? || holds(dir, journal::FOLDER)? {
@@ -85,16 +85,16 @@ pub(crate) fn refuse_absent(dir: &Path) -> Result<()> {
     Err(Error::Missing { path: dir.to_owned() })
 }
 
-/// Whether something of that name is in `dir`. An error of the disk is none of the two answers.
+/// Whether `dir` has an entry of that name. An error of the disk is returned: it is neither yes nor no.
 pub(crate) fn holds(dir: &Path, name: &str) -> Result<bool> {
     let path = dir.join(name);
     match path.try_exists() {
         Err(error) if is_nothing(&error) => Ok(false),
-        there => there.map_err(|source| Error::Io { attempted: "look for", path, source }),
+        exists => exists.map_err(|source| Error::Io { attempted: "look for", path, source }),
     }
 }
 
-/// Nothing is there, or a file where the folder would be.
+/// The path does not exist, or a part of it is a file.
 fn is_nothing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

@@ -1,26 +1,26 @@
-//! What can go wrong with a log, and what the caller may still do.
+//! Errors of the log, and what the caller can do about each.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// Why a log could not be opened, or a commit not made.
+/// Why a log was not opened, or a commit not made.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The disk refused something. From a commit: nothing of it was answered, the log is poisoned, and opening it
-    /// again tells what is durable.
+    /// The disk returned an error. If a commit returns it, the log is poisoned: whether the commit is durable is known
+    /// after the log is opened again.
     #[error("could not {attempted} {path}: {source}")]
     Io {
         /// What was attempted, as a verb.
         attempted: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
-        /// What was found.
+        /// What the disk returned.
         source: io::Error,
     },
-    /// No room for lines: the limit is reached, or the file system has too little left. Nothing was changed; the
-    /// same commit may be tried again later, and commits without lines still go through.
+    /// There is no space for lines. Nothing was changed: the same commit may be tried again later, and commits without
+    /// lines still succeed.
     #[error("the log is full: {0}")]
     Full(Full),
     /// Another process has the store open.
@@ -28,10 +28,10 @@ pub enum Error {
     InUse {
         /// The data dir.
         path: PathBuf,
-        /// Who has it, as that process wrote it.
+        /// The process, as it wrote its id to LOCK.
         pid: String,
     },
-    /// The folder exists and is no store of ours. It was not touched.
+    /// The folder holds something that is not a store. It was not touched.
     #[error("{path} is not a spillq store: it holds {found}")]
     NotAStore {
         /// The data dir.
@@ -39,7 +39,7 @@ pub enum Error {
         /// What is in it instead.
         found: String,
     },
-    /// The data dir is another user's. It was not touched.
+    /// The data dir belongs to another user. It was not touched.
     #[error("{path} belongs to user {owner}, and this process runs as {own}")]
     OfAnotherUser {
         /// The data dir.
@@ -49,7 +49,7 @@ pub enum Error {
         /// The effective user id of the process.
         own: u32,
     },
-    /// Other users can reach into the store. It was not touched.
+    /// Other users can access the store. It was not touched.
     #[error("{path} is open to other users (mode {mode:04o})")]
     OpenToOthers {
         /// The data dir.
@@ -57,7 +57,7 @@ pub enum Error {
         /// Its permissions.
         mode: u32,
     },
-    /// There is no such folder.
+    /// The folder does not exist, or is empty.
     #[error("there is no store in {path}")]
     Missing {
         /// The data dir.
@@ -77,7 +77,8 @@ pub enum Error {
         /// The newest, which it writes.
         newest: u32,
     },
-    /// The store contradicts itself. Nothing was changed: going on could lose acknowledged lines silently.
+    /// The store is damaged. Nothing was changed, because to continue could lose acknowledged lines silently.
+    /// [`crate::repair::repair`] keeps what can be read.
     #[error("the store in {path} is damaged: {what}")]
     Damaged {
         /// The data dir.
@@ -85,15 +86,15 @@ pub enum Error {
         /// What was found.
         what: String,
     },
-    /// An earlier commit failed, so what is durable is not known; the process must end and open the log again.
-    #[error("the log refuses to go on after an earlier failure: {0}")]
+    /// An earlier operation failed, so it is not known what is durable. Drop the log and open it again.
+    #[error("the log does not continue after an earlier failure: {0}")]
     Poisoned(String),
 }
 
-/// Why there is no room.
+/// Why there is no space for lines.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Full {
-    /// The store's own limit.
+    /// The limit of the store is reached.
     #[error("{used} of at most {limit} bytes are used")]
     Limit {
         /// Bytes that the store takes.
@@ -101,27 +102,27 @@ pub enum Full {
         /// Its limit.
         limit: u64,
     },
-    /// The file system has less than the store must leave free.
-    #[error("the file system has {free} bytes left, and {min_free} are to stay free")]
+    /// The file system has less free space than the store must leave.
+    #[error("the file system has {free} bytes free, and {min_free} must stay free")]
     MinFree {
-        /// Bytes left.
+        /// Free bytes.
         free: u64,
-        /// The least to leave.
+        /// Bytes that must stay free.
         min_free: u64,
     },
-    /// The file system refused a write for lack of room.
-    #[error("the file system has no room left")]
+    /// A write failed because the file system is full.
+    #[error("the file system is full")]
     NoSpace,
 }
 
 impl Error {
-    /// Whether the disk had no room, which is all that is wrong: with room the same is worth another try.
+    /// Whether the only problem is a full disk: with free space the same may succeed.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
         matches!(self, Error::Io { source, .. } if is_no_space(source))
     }
 
-    /// The error with the data dir in its paths, which the disk knows relative to it.
+    /// The error with paths below `dir`. The disk knows paths relative to it.
     pub(crate) fn under(self, dir: &Path) -> Error {
         match self {
             Error::Io { attempted, path, source } => Error::Io { attempted, path: dir.join(path), source },
@@ -141,7 +142,7 @@ impl Error {
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
-/// Says what was attempted, on what.
+/// Adds what was attempted, and on which file.
 pub(crate) trait Context<T> {
     fn during(self, attempted: &'static str, path: &str) -> Result<T>;
 }
@@ -152,7 +153,7 @@ impl<T> Context<T> for io::Result<T> {
     }
 }
 
-/// Whether the disk said that there is no room (the file system, or a quota).
+/// Whether the disk is full, or a quota is reached.
 pub(crate) fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

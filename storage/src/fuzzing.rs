@@ -1,11 +1,11 @@
-//! Doors for the fuzz targets into what is private: decoders, the scan of repair, a store on a disk in memory. The
-//! properties are in `fuzz/fuzz_targets`. Behind the feature `fuzzing`, and no part of the contract.
+//! What the fuzz targets need of private code: decoders, the scan of a repair, and a store on a disk in memory. The
+//! properties are in `fuzz/fuzz_targets`. Behind the feature `fuzzing`, and not part of the contract.
 #![allow(missing_docs, clippy::missing_errors_doc)]
 
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::block::{Block, NewBlock};
+use crate::block::{Block, BlockError, NewBlock};
 use crate::disk::Disk;
 use crate::disk::memory::MemoryDisk;
 use crate::error::Result;
@@ -21,7 +21,7 @@ use crate::retained::{self, DeadLetter};
 use crate::view::View;
 use crate::{codec, segment};
 
-/// What a segment file holds of it.
+/// The block as a segment file has it.
 #[must_use]
 pub fn encode(block: &NewBlock, store: StoreId, commit: u64, first: Seq) -> Vec<u8> {
     let mut out = Vec::new();
@@ -29,16 +29,21 @@ pub fn encode(block: &NewBlock, store: StoreId, commit: u64, first: Seq) -> Vec<
     out
 }
 
-/// What the scan of repair finds: sound blocks with place and length, and the stretches between, with the reason.
+/// Reads the block that bytes begin with.
+pub fn decode(bytes: &[u8], store: StoreId) -> std::result::Result<Block, BlockError> {
+    Block::decode(bytes, store)
+}
+
+/// Sound blocks with place and length, and the bytes in between with the reason why they are not blocks.
 pub type Scanned = (Vec<(usize, usize, Block)>, Vec<(usize, usize, String)>);
 
-/// The scan of repair.
+/// The scan of a repair.
 #[must_use]
 pub fn scan_blocks(bytes: &[u8], store: StoreId) -> Scanned {
     scan(bytes, store)
 }
 
-/// Which of the records is meant.
+/// A type of record.
 #[derive(Clone, Copy, Debug)]
 pub enum Of {
     /// A commit of a journal, which may be a manifest.
@@ -48,15 +53,13 @@ pub enum Of {
     DeadLetter,
 }
 
-/// Decodes a framed record; gives it encoded again, and how many bytes are behind it.
+/// Decodes a framed record; returns it encoded again, and how many bytes follow it.
 pub fn record(of: Of, bytes: &[u8]) -> std::result::Result<(Vec<u8>, usize), String> {
     fn again<T: codec::Versioned + bincode::Encode>(
         bytes: &[u8],
     ) -> std::result::Result<(Vec<u8>, usize), String> {
         let (record, rest) = codec::decode::<T>(bytes)?;
-        let mut out = Vec::new();
-        codec::encode(&record, &mut out)?;
-        Ok((out, rest.len()))
+        Ok((codec::encode(&record)?, rest.len()))
     }
     match of {
         Of::Commit => again::<Record>(bytes),
@@ -71,7 +74,7 @@ pub fn chunk(bytes: &[u8]) -> Option<&[u8]> {
     journal::sound_chunk(bytes).map(|(_, payload)| payload)
 }
 
-/// What MARK says: store, journal, commit and next seq; nothing, or the version of a later format.
+/// The content of MARK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Says {
     Mark { store: StoreId, journal: u64, commit: u64, next_seq: Seq },
@@ -96,7 +99,7 @@ impl Default for Store {
 }
 
 impl Store {
-    /// Another one with the same content.
+    /// A copy of the store.
     #[must_use]
     pub fn copy(&self) -> Store {
         Store(self.0.copy())
@@ -115,7 +118,7 @@ impl Store {
         repair::on_disk(&disk, dry_run, remake)
     }
 
-    /// The names of all files, those in folders too.
+    /// The names of all files, including those in folders.
     #[must_use]
     pub fn files(&self) -> Vec<String> {
         const FOLDERS: [&str; 4] = [segment::FOLDER, retained::FOLDER, quarantine::FOLDER, journal::FOLDER];
@@ -125,7 +128,7 @@ impl Store {
             let names = self.0.list(folder).unwrap_or_default();
             files.extend(names.iter().map(|name| format!("{folder}/{name}")));
         }
-        // A journal that was set aside is a folder, which has no bytes of its own.
+        // A journal in the quarantine is a folder, which has no bytes.
         files.retain(|name| self.read(name).is_some_and(|bytes| !bytes.is_empty()));
         files
     }
@@ -143,7 +146,7 @@ impl Store {
         file.read_all().ok()
     }
 
-    /// Gives a file another content, or makes it.
+    /// Replaces the content of a file, or makes it.
     pub fn write(&self, path: &str, bytes: &[u8]) -> std::io::Result<()> {
         self.0.create(path)?.write_at(bytes, 0)
     }
@@ -152,7 +155,7 @@ impl Store {
         self.0.remove_file(path)
     }
 
-    /// Changes the `nth` value of a journal: in its file, and in what the database shows of a copy.
+    /// Changes the `nth` value of a journal: in its file, in what the database shows of a copy, or in both.
     pub fn damage_journal(
         &self,
         folder: &str,

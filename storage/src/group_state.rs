@@ -1,10 +1,10 @@
-//! One group in the log: what it has settled, what is out, and how often what failed. Pure.
+//! The state of one group: what it has settled, what it has leased, and which lines failed. Pure.
 //!
-//! Part of the [manifest](crate::manifest), and bounded as told there. Failures and deaths hold lines that wait and
-//! were leased by themselves, and go with the line: at most as many as a group has parts of batches that were cut down
-//! to one line, which its batches and acks above the floor bound.
+//! Part of the [manifest](crate::manifest). Failures and deaths are of lines that wait and were leased by themselves, and
+//! are removed with the line. So there are at most as many as a group has single-line parts of failed batches, which its
+//! batches and its acks above the floor bound.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::{Decode, Encode};
 
@@ -12,110 +12,90 @@ use crate::acks::AckSet;
 use crate::ids::{Seq, SeqRange};
 use crate::ranges::without;
 
-/// One thing that a group does.
+/// A change of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum GroupChange {
-    /// Lines are lent to a processor. Nothing is counted: what counts is how the lease ends.
+    /// Leases lines. What is counted depends on how the lease ends.
     Lease {
         /// Which lines.
         range: SeqRange,
     },
-    /// A lease ended without an ack. A range of which no lease is out changes nothing.
+    /// Ends a lease without an ack. If no lease has this range, nothing changes.
     Return {
         /// The range of that lease.
         range: SeqRange,
-        /// The delivery failed, and its line, if it was one, has been failing for this many milliseconds: counted in
-        /// [`GroupState::failures`]. `None`: it was never delivered, or taken back in time; nothing is counted.
+        /// `Some` if the delivery failed: for how many milliseconds its line has been failing. If the range is one line,
+        /// this is counted in [`GroupState::failures`]. `None` if the lines were not delivered, or were returned in time:
+        /// nothing is counted.
         failed_for_ms: Option<u64>,
     },
-    /// Lines are done with.
+    /// Acks lines.
     Ack {
-        /// Which lines; what of it was acked before does no harm.
+        /// Which lines; some may be acked already.
         range: SeqRange,
     },
-    /// A line is set aside. It stands in `kept/` already.
+    /// Makes a line a dead letter. [`crate::Log::bury`] must have stored the letter before.
     Dead {
         /// Which line.
         seq: Seq,
     },
-    /// A dead letter is to be delivered again.
+    /// Puts a dead letter back: the line waits again.
     Revive {
         /// Which line.
         seq: Seq,
     },
-    /// No new leases, or again.
+    /// Pauses the group (no new leases), or resumes it.
     Pause(bool),
-    /// Lines that wait are settled although nobody processed them: counted as skipped, or as dropped.
+    /// Settles lines that wait without processing them.
     Skip {
-        /// Which lines; what of it was settled before does no harm.
+        /// Which lines; some may be settled already.
         range: SeqRange,
-        /// A limit did it, not an operator.
+        /// Whether they count as dropped by a limit, not as skipped by an operator.
         dropped: bool,
     },
-    /// Every line from here on waits again, with no attempts against it; all leases end. Letters of dead lines from
-    /// here on end with this: opening settles those that a crash left.
+    /// Makes every line from here on wait again, without failures and deaths; ends all leases. Dead letters of these
+    /// lines end too: opening settles those that a crash left.
     Again {
         /// The first of them; a segment must hold it.
         from: Seq,
     },
 }
 
-/// A lease that was made durable and not settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Leased {
-    /// The lines that are lent.
-    pub range: SeqRange,
-}
-
-/// What failed of the deliveries of one line alone.
+/// The failed deliveries of a line that was delivered by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Failures {
-    /// How many of them failed.
+    /// How many deliveries failed.
     pub times: u32,
-    /// How long the line had been failing at the last of them, in milliseconds since its first failure alone; time in
-    /// which the process was down does not count.
+    /// Milliseconds from the first of these failures to the last, without the time in which the process was down.
     pub for_ms: u64,
 }
 
-/// A group and what it has done.
+/// The state of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct GroupState {
-    /// Its name in the configuration.
-    pub name: String,
-    /// It gets no new leases.
-    pub paused: bool,
-    /// What it has acked or set aside as dead.
-    pub acks: AckSet,
-    /// Dead letters put back: to be delivered although `acks` holds them.
-    pub revived: std::collections::BTreeSet<Seq>,
-    /// Leases out in this run of the process.
-    pub leases: Vec<Leased>,
-    /// Leases that an earlier run took with it when it died: delivered again in parts, to find the line that
-    /// kills, if one does.
-    pub suspects: Vec<SeqRange>,
-    /// Lines that wait, and whose deliveries alone failed.
-    pub failures: BTreeMap<Seq, Failures>,
-    /// Lines that wait: during how many deliveries of the line alone the process died.
-    pub deaths: BTreeMap<Seq, u32>,
-    /// Lines acked since it was created.
-    pub acked_lines: u64,
-    /// Lines ever set aside as dead.
-    pub dead_lines: u64,
-    /// Lines that an operator passed over.
-    pub skipped_lines: u64,
-    /// Lines that a limit passed over.
-    pub dropped_lines: u64,
+    pub(crate) name: String,
+    pub(crate) paused: bool,
+    pub(crate) acks: AckSet,
+    pub(crate) revived: BTreeSet<Seq>,
+    pub(crate) leases: Vec<SeqRange>,
+    pub(crate) suspects: Vec<SeqRange>,
+    pub(crate) failures: BTreeMap<Seq, Failures>,
+    pub(crate) deaths: BTreeMap<Seq, u32>,
+    pub(crate) acked_lines: u64,
+    pub(crate) dead_lines: u64,
+    pub(crate) skipped_lines: u64,
+    pub(crate) dropped_lines: u64,
 }
 
 impl GroupState {
-    /// A group that has acked everything up to `floor`, and nothing else.
+    /// A group that has acked everything up to `floor`.
     #[must_use]
     pub fn empty(name: &str, floor: Seq) -> GroupState {
         GroupState {
             name: name.to_owned(),
             paused: false,
             acks: AckSet::with_floor(floor),
-            revived: std::collections::BTreeSet::new(),
+            revived: BTreeSet::new(),
             leases: Vec::new(),
             suspects: Vec::new(),
             failures: BTreeMap::new(),
@@ -127,32 +107,105 @@ impl GroupState {
         }
     }
 
-    /// Lines of the log before `next` that it has not acked.
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it gets no new leases.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// What it has settled: lines acked, dead-lettered, skipped or dropped.
+    #[must_use]
+    pub fn acks(&self) -> &AckSet {
+        &self.acks
+    }
+
+    /// Dead letters that were put back: they wait, although [`GroupState::acks`] holds them.
+    #[must_use]
+    pub fn revived(&self) -> &BTreeSet<Seq> {
+        &self.revived
+    }
+
+    /// The leases of this run of the process.
+    #[must_use]
+    pub fn leases(&self) -> &[SeqRange] {
+        &self.leases
+    }
+
+    /// Leases that were in flight when an earlier run of the process died. They are delivered again in halves, to find
+    /// the line that kills the process, if one does.
+    #[must_use]
+    pub fn suspects(&self) -> &[SeqRange] {
+        &self.suspects
+    }
+
+    /// The failures of lines that wait.
+    #[must_use]
+    pub fn failures(&self) -> &BTreeMap<Seq, Failures> {
+        &self.failures
+    }
+
+    /// Lines that wait: how often the process died while the line was delivered by itself.
+    #[must_use]
+    pub fn deaths(&self) -> &BTreeMap<Seq, u32> {
+        &self.deaths
+    }
+
+    /// Lines acked since it was created.
+    #[must_use]
+    pub fn acked_lines(&self) -> u64 {
+        self.acked_lines
+    }
+
+    /// Lines dead-lettered since it was created.
+    #[must_use]
+    pub fn dead_lines(&self) -> u64 {
+        self.dead_lines
+    }
+
+    /// Lines that an operator skipped.
+    #[must_use]
+    pub fn skipped_lines(&self) -> u64 {
+        self.skipped_lines
+    }
+
+    /// Lines that a limit dropped.
+    #[must_use]
+    pub fn dropped_lines(&self) -> u64 {
+        self.dropped_lines
+    }
+
+    /// How many lines before `next` wait for it.
     #[must_use]
     pub fn lag_lines(&self, next: Seq) -> u64 {
         let above = next.prev().0.saturating_sub(self.acks.floor().0);
         above.saturating_sub(self.acks.lines_above()) + self.revived.len() as u64
     }
 
-    /// Deliveries of the line alone that ended in a failure or in the death of the process.
+    /// Deliveries of the line by itself that failed, or during which the process died.
     #[must_use]
     pub fn attempts(&self, seq: Seq) -> u32 {
         let failures = self.failures.get(&seq).map_or(0, |failures| failures.times);
         failures.saturating_add(self.deaths.get(&seq).copied().unwrap_or_default())
     }
 
-    /// Makes one change: the fold of which the log consists, for one group. Public for models of what uses the log.
+    /// Applies one change, as [`crate::Log::commit`] does. Public for tests of what uses the log.
     pub fn apply(&mut self, change: &GroupChange) {
         match change {
             GroupChange::Lease { range } => {
                 self.clear_suspects(*range);
-                self.leases.push(Leased { range: *range });
+                self.leases.push(*range);
             }
             GroupChange::Return { range, failed_for_ms } => {
-                // A lease that ended otherwise counts nothing: its line may be settled, and would stay in here.
-                let was_out = self.leases.iter().any(|leased| leased.range == *range);
-                self.leases.retain(|leased| leased.range != *range);
-                if let Some(for_ms) = failed_for_ms.filter(|_| was_out && range.lines() == 1) {
+                // Without a lease nothing is counted: the line may be settled, and its entry would never be removed.
+                let was_leased = self.leases.contains(range);
+                self.leases.retain(|leased| leased != range);
+                if let Some(for_ms) = failed_for_ms.filter(|_| was_leased && range.lines() == 1) {
                     let failures = self.failures.entry(range.first).or_default();
                     *failures = Failures { times: failures.times.saturating_add(1), for_ms };
                 }
@@ -180,7 +233,7 @@ impl GroupState {
         }
     }
 
-    /// Lines of `range` that are neither acked nor dead.
+    /// How many lines of `range` wait.
     #[must_use]
     pub fn waiting(&self, range: SeqRange) -> u64 {
         let revived = self.revived.range(range.first..=range.last).count() as u64;
@@ -202,7 +255,7 @@ impl GroupState {
         self.revived.retain(|seq| !range.contains(*seq));
         self.failures.retain(|seq, _| !range.contains(*seq));
         self.deaths.retain(|seq, _| !range.contains(*seq));
-        self.leases.retain(|leased| leased.range.intersection(range).is_none());
+        self.leases.retain(|leased| leased.intersection(range).is_none());
         self.clear_suspects(range);
     }
 
@@ -210,14 +263,13 @@ impl GroupState {
         self.suspects = without(std::mem::take(&mut self.suspects), [range]);
     }
 
-    /// A new run of the process: what was out is suspect, and comes again in halves. The run before died with it: a line
-    /// that was out alone may be why.
+    /// Begins a new run of the process: leases of the run before become suspects, in halves. If there was one lease, of
+    /// one line, this counts as a death of that line.
     pub fn begin_run(&mut self) {
         let leases = std::mem::take(&mut self.leases);
         let is_only = leases.len() == 1;
-        for leased in leases {
-            let SeqRange { first, last } = leased.range;
-            // With others in flight nobody knows which of them it was.
+        for SeqRange { first, last } in leases {
+            // With several leases, the cause is not known.
             if is_only && first == last {
                 let deaths = self.deaths.entry(first).or_default();
                 *deaths = deaths.saturating_add(1);
@@ -239,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_a_crash_took_comes_back_in_halves_until_it_is_one_line() {
+    fn a_lease_in_flight_at_a_crash_is_halved_until_it_is_one_line() {
         let mut group = GroupState::empty("default", Seq(0));
         group.apply(&GroupChange::Lease { range: range(1, 4) });
         group.begin_run();
@@ -248,7 +300,7 @@ mod tests {
         assert_eq!(group.suspects, [range(3, 4)]);
         group.begin_run();
         assert_eq!(group.suspects, [range(1, 1), range(2, 2), range(3, 4)]);
-        assert!(group.deaths.is_empty(), "nothing was out alone");
+        assert!(group.deaths.is_empty(), "no line was leased by itself");
         for deaths in 1..=3 {
             group.apply(&GroupChange::Lease { range: range(1, 1) });
             assert_eq!(group.attempts(Seq(1)), deaths - 1, "a lease counts nothing");
@@ -263,26 +315,26 @@ mod tests {
     }
 
     #[test]
-    fn a_line_alone_counts_its_failures_and_deaths_until_it_is_settled() {
+    fn failures_and_deaths_of_a_single_line_lease_count_until_the_line_is_settled() {
         let mut group = GroupState::empty("default", Seq(0));
-        let lend = |group: &mut GroupState, range| group.apply(&GroupChange::Lease { range });
-        let give_back = |group: &mut GroupState, range, failed_for_ms| {
+        let lease = |group: &mut GroupState, range| group.apply(&GroupChange::Lease { range });
+        let release = |group: &mut GroupState, range, failed_for_ms| {
             group.apply(&GroupChange::Return { range, failed_for_ms });
         };
-        lend(&mut group, range(1, 2));
-        give_back(&mut group, range(1, 2), Some(5));
-        lend(&mut group, range(1, 1));
-        give_back(&mut group, range(1, 1), None);
-        assert!(group.failures.is_empty(), "neither two lines nor an untried one");
+        lease(&mut group, range(1, 2));
+        release(&mut group, range(1, 2), Some(5));
+        lease(&mut group, range(1, 1));
+        release(&mut group, range(1, 1), None);
+        assert!(group.failures.is_empty(), "neither two lines nor an undelivered one count");
         for (times, for_ms) in [(1, 0), (2, 250), (3, 900)] {
-            lend(&mut group, range(1, 1));
-            give_back(&mut group, range(1, 1), Some(for_ms));
+            lease(&mut group, range(1, 1));
+            release(&mut group, range(1, 1), Some(for_ms));
             assert_eq!(group.failures, BTreeMap::from([(Seq(1), Failures { times, for_ms })]));
         }
-        lend(&mut group, range(1, 1));
+        lease(&mut group, range(1, 1));
         group.begin_run();
         assert_eq!((group.attempts(Seq(1)), group.attempts(Seq(2))), (4, 0));
-        give_back(&mut group, range(1, 1), Some(7));
+        release(&mut group, range(1, 1), Some(7));
         assert_eq!(group.attempts(Seq(1)), 4, "its lease ended with the run");
         let settled = [
             GroupChange::Ack { range: range(1, 1) },
@@ -301,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revived_dead_letter_waits_again_until_it_is_acked() {
+    fn a_revived_dead_letter_waits_until_it_is_acked() {
         let mut group = GroupState::empty("default", Seq(0));
         group.apply(&GroupChange::Ack { range: range(1, 4) });
         group.apply(&GroupChange::Dead { seq: Seq(5) });
@@ -313,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seek_backwards_makes_lines_wait_again_with_no_attempts_against_them() {
+    fn a_seek_backwards_makes_lines_wait_again_without_attempts() {
         let mut group = GroupState::empty("default", Seq(0));
         group.apply(&GroupChange::Ack { range: range(1, 40) });
         group.apply(&GroupChange::Dead { seq: Seq(41) });
@@ -324,17 +376,17 @@ mod tests {
         group.apply(&GroupChange::Again { from: Seq(31) });
         assert_eq!((group.acks.floor(), group.acks.ranges(), group.lag_lines(Seq(61))), (Seq(30), 0, 30));
         assert!(group.leases.is_empty() && group.deaths.is_empty());
-        assert_eq!((group.acked_lines, group.skipped_lines), (51, 0), "what was acked was acked");
+        assert_eq!((group.acked_lines, group.skipped_lines), (51, 0), "the counts of what was acked stay");
     }
 
     #[test]
-    fn lines_that_are_passed_over_are_counted_apart_and_once() {
+    fn skipped_and_dropped_lines_are_counted_separately_and_once() {
         let mut group = GroupState::empty("default", Seq(0));
         group.apply(&GroupChange::Ack { range: range(3, 4) });
         group.apply(&GroupChange::Lease { range: range(5, 9) });
         group.apply(&GroupChange::Skip { range: range(1, 6), dropped: false });
         group.apply(&GroupChange::Skip { range: range(1, 7), dropped: true });
         assert_eq!((group.acked_lines, group.skipped_lines, group.dropped_lines), (2, 4, 1));
-        assert_eq!((group.acks.floor(), group.leases.len()), (Seq(7), 0), "a lease of such lines is over");
+        assert_eq!((group.acks.floor(), group.leases.len()), (Seq(7), 0), "the lease of skipped lines ended");
     }
 }

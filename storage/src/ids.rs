@@ -1,10 +1,10 @@
-//! The numbers that name things. Newtypes, so that a seq is never taken for an offset.
+//! Numbers as types of their own, so that a seq cannot be taken for an offset.
 
 use std::fmt;
 
 use bincode::{Decode, Encode};
 
-/// The number of a line in the log, from 1: rising, never used twice.
+/// The number of a line in the log: from 1 on, rising, never used twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Seq(pub u64);
 
@@ -18,7 +18,7 @@ impl Seq {
         Seq(self.0.saturating_add(1))
     }
 
-    /// The seq before this one; 0 stands for "none yet".
+    /// The seq before this one; before 1 is 0, which means "none".
     #[must_use]
     pub const fn prev(self) -> Seq {
         Seq(self.0.saturating_sub(1))
@@ -77,7 +77,7 @@ impl SeqRange {
         SeqRange::new(self.first.max(other.first), self.last.min(other.last))
     }
 
-    /// What it has outside `hole`: at most two stretches.
+    /// What of it lies outside `hole`: at most two ranges.
     pub fn without(self, hole: SeqRange) -> impl Iterator<Item = SeqRange> {
         let before =
             SeqRange::new(self.first, self.last.min(hole.first.prev())).filter(|_| hole.first > self.first);
@@ -93,7 +93,7 @@ impl fmt::Display for SeqRange {
     }
 }
 
-/// A followed file, opaque to the log. Never used twice in one store.
+/// Where lines come from, for example a file. The number is the caller's choice: see [`crate::State::next_source`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct SourceId(pub u64);
 
@@ -103,11 +103,11 @@ impl fmt::Display for SourceId {
     }
 }
 
-/// A group in one store. Never used twice: a group removed and added again has another id.
+/// A group of one store. Never used twice: a group that is removed and created again has another id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct GroupId(pub u32);
 
-/// The identity of a store, random at creation: blocks of one store are never taken for another's.
+/// The identity of a store, random at creation, so that blocks of another store are recognized.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct StoreId(pub u64);
 

@@ -1,7 +1,7 @@
-//! The journal: the single-use sled database that every commit goes through first.
+//! The journal: a single-use sled database, in which every commit becomes durable.
 //!
-//! A commit is cut into chunks, the values of one sled batch under the keys (commit, chunk), never overwritten.
-//! Each chunk describes itself, so that a raw scan of sled's file finds every commit without sled:
+//! A commit is cut into chunks: the values of one sled batch, with the keys (commit, chunk), never overwritten. Chunks are
+//! self-describing, so that a raw scan of sled's file finds every commit without sled:
 //!
 //! | at | bytes | what (little endian) |
 //! |---|---|---|
@@ -17,13 +17,14 @@
 //! | 52 | | payload |
 //!
 //! A value is at most [`CHUNK_BYTES`] long: a larger one would go to a blob file, which sled never syncs. The
-//! database is never read while it is written, and never opened in place afterwards.
+//! database is not read while it is written, and never opened in place afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::Encode;
+use bytes::BufMut;
 
-use crate::bytes_le::{Get, Put};
+use crate::bytes_le::Get;
 use crate::codec::{self, Written};
 use crate::disk::{Disk, DiskFile, JournalDb};
 use crate::error::{Context, Error, Result};
@@ -33,19 +34,19 @@ use crate::record::{Record, RecordRef};
 
 const MAGIC: [u8; 8] = *b"\xf1SPQJRN\x01";
 const HEADER_BYTES: usize = 52;
-/// The largest value: 17 of them and their keys stay below a quarter of sled's segment. Small for the fuzzer, whose
-/// commits are.
+/// The largest value: 17 of them with their keys stay below a quarter of sled's segment. Small for the fuzzer, whose
+/// commits are small.
 const CHUNK_BYTES: usize = if cfg!(feature = "fuzzing") { 300 } else { 60_000 };
 const PAYLOAD_BYTES: usize = CHUNK_BYTES - HEADER_BYTES;
-/// Set aside for each journal when it is made: what sled's file grows to for 8 MiB of values, measured at 20 to 25
+/// Preallocated for each journal when it is made: what sled's file grows to for 8 MiB of values, measured at 20 to 25
 /// MiB (docs/decisions/0001-journal-sizes.md).
 pub(crate) const RESERVED_BYTES: u64 = 28 * 1024 * 1024;
-/// What a file may have when only the manifest is in it, before more room is given to it: a long manifest must not
-/// make a journal roll that has taken few lines.
+/// If a journal is longer than this with nothing but the manifest in it, more is preallocated: a long manifest must not
+/// cause a rotation after few lines.
 const BEGUN_BYTES: u64 = 8 * 1024 * 1024;
 /// Read at a time by a scan.
 const SCAN_BYTES: usize = if cfg!(feature = "fuzzing") { 2_000 } else { 1024 * 1024 };
-/// Most chunks a commit can have: bounds what a damaged header makes a reader expect.
+/// The most chunks of a commit: bounds what a reader expects because of a damaged header.
 const CHUNKS_MAX: u32 = 4_096;
 
 pub(crate) const FOLDER: &str = "journal";
@@ -69,32 +70,32 @@ pub(crate) struct Journal {
     pub(crate) stored_bytes: u64,
     /// Commits since it began.
     pub(crate) commits: u64,
-    /// Of its file, when only the manifest was in it.
+    /// Of its file with nothing but the manifest in it.
     begun_bytes: u64,
 }
 
 impl Journal {
-    /// Makes an empty one under a temporary name; [`Journal::begin`] makes it count. `long_bytes` more than usual are
-    /// set aside, for a long manifest.
+    /// Makes an empty one under a temporary name, for [`Journal::begin`]. `long_bytes` more than usual are preallocated,
+    /// for a long manifest.
     pub(crate) fn prepare(
         disk: &dyn Disk,
         number: u64,
         long_bytes: u64,
     ) -> std::io::Result<Box<dyn JournalDb>> {
         let temporary = temporary(number);
-        // Left by a run that died while it made one ahead.
+        // Left by a run that was killed while it made the next journal.
         disk.remove_folder(&temporary)?;
         disk.create_journal(&temporary, RESERVED_BYTES + long_bytes)
     }
 
-    /// Writes the manifest into a prepared journal and gives it its final name, durably. It counts once MARK
-    /// names it.
+    /// Writes the manifest to a prepared journal and gives it its final name, durably. From the moment that MARK names it,
+    /// it is the journal of the store.
     pub(crate) fn begin(disk: &dyn Disk, db: Box<dyn JournalDb>, manifest: &State) -> Result<Journal> {
         let State { store, journal, commit, .. } = *manifest;
         Journal::begin_with(disk, db, store, journal, commit, &RecordRef::Manifest(manifest))
     }
 
-    /// As [`Journal::begin`], with a manifest of whatever version.
+    /// As [`Journal::begin`], with a manifest of any version.
     pub(crate) fn begin_with(
         disk: &dyn Disk,
         db: Box<dyn JournalDb>,
@@ -119,7 +120,7 @@ impl Journal {
         self.number
     }
 
-    /// What a long manifest takes of its file beyond what a usual one does.
+    /// Bytes that its manifest takes above [`BEGUN_BYTES`].
     pub(crate) fn long_bytes(&self) -> u64 {
         self.begun_bytes.saturating_sub(BEGUN_BYTES)
     }
@@ -129,8 +130,8 @@ impl Journal {
         self.db.file_bytes()
     }
 
-    /// Adds one commit and makes it durable. `blocks` are the blocks that it places, in disk form. After an error
-    /// nobody knows what is durable: only opening again tells.
+    /// Adds one commit and makes it durable. `blocks` are its blocks as they are stored. After an error it is not known what
+    /// is durable, until the store is opened again.
     pub(crate) fn append(
         &mut self,
         commit: u64,
@@ -138,10 +139,8 @@ impl Journal {
         blocks: &[Vec<u8>],
     ) -> Result<()> {
         let name = folder(self.number);
-        let mut framed = Vec::new();
-        codec::encode(record, &mut framed)
-            .map_err(std::io::Error::other)
-            .during("encode a commit for", &name)?;
+        let framed =
+            codec::encode(record).map_err(std::io::Error::other).during("encode a commit for", &name)?;
         self.put_chunks(commit, &framed, blocks);
         self.db.apply().during("write a commit to", &name)?;
         self.db.sync().during("sync", &name)?;
@@ -150,8 +149,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Cuts the record and the blocks behind it into chunks. They are never put together in memory: a commit is
-    /// megabytes, a chunk is not.
+    /// Cuts the record and its blocks into chunks, without a copy of the whole commit, which may be megabytes.
     fn put_chunks(&mut self, commit: u64, record: &[u8], blocks: &[Vec<u8>]) {
         let bytes = record.len() + blocks.iter().map(Vec::len).sum::<usize>();
         let count = bytes.div_ceil(PAYLOAD_BYTES) as u32;
@@ -187,19 +185,19 @@ impl Journal {
     fn chunk_header(&self, commit: u64, chunk: u32, count: u32, payload: &[u8]) -> Vec<u8> {
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.extend_from_slice(&MAGIC);
-        header.put_u64(self.store.0);
-        header.put_u64(self.number);
-        header.put_u64(commit);
-        header.put_u32(chunk);
-        header.put_u32(count);
-        header.put_u32(payload.len() as u32);
-        header.put_u32(crc32c::crc32c(payload));
-        header.put_u32(crc32c::crc32c(&header));
+        header.put_u64_le(self.store.0);
+        header.put_u64_le(self.number);
+        header.put_u64_le(commit);
+        header.put_u32_le(chunk);
+        header.put_u32_le(count);
+        header.put_u32_le(payload.len() as u32);
+        header.put_u32_le(crc32c::crc32c(payload));
+        header.put_u32_le(crc32c::crc32c(&header));
         header
     }
 }
 
-/// The name of a journal that does not count yet.
+/// The name of a journal before it is begun.
 fn temporary(number: u64) -> String {
     format!("{FOLDER}/.tmp-{number:08}")
 }
@@ -257,18 +255,19 @@ pub(crate) struct Reading {
     journal: u64,
     /// Found in the raw bytes: where the payload begins, and how long it is.
     scanned: BTreeMap<(u64, u32), (u64, usize)>,
-    /// Valid in the database's copy and not found by the scan.
+    /// Sound in what the database shows of a copy, and not found by the scan.
     rescued: BTreeMap<(u64, u32), Vec<u8>>,
-    /// Chunks of each commit that either reading showed.
+    /// The number of chunks of each commit, from either reading.
     chunks: BTreeMap<u64, u32>,
-    /// Where the two readings differ, for people. Empty when all is well.
+    /// Differences of the two readings, for people. Empty if there are none.
     pub(crate) findings: Vec<String>,
-    /// The disk did not give all of it for a copy: what the findings say is no damage as far as is known.
+    /// The disk returned an error while the journal was copied: the findings may be no damage.
     pub(crate) is_refused: bool,
 }
 
 impl Reading {
-    /// Reads a closed journal in both ways, changing nothing. `durable` is the last commit that MARK knows of.
+    /// Reads a closed journal by a raw scan and through a copy, changing nothing. `durable` is the last commit that MARK
+    /// has.
     pub(crate) fn of(disk: &dyn Disk, store: StoreId, journal: u64, durable: u64) -> Result<Reading> {
         let name = folder(journal);
         let raw = disk.open_journal_raw(&name).during("open", &name)?;
@@ -299,7 +298,7 @@ impl Reading {
                 .push(format!("could not read {name} through a copy: {error}; the raw scan is used"));
             reading.is_refused = error.raw_os_error().is_some();
         }
-        // What a crash cut off may be there raw, and whole, and not count for sled, which had not finished with it.
+        // A commit that a crash interrupted may be whole in the raw file, although sled does not show it.
         let owed = reading.last().unwrap_or_default().min(durable);
         let lacking = reading.scanned.keys().filter(|key| key.0 <= owed && !shown.contains(*key)).count();
         if lacking > 0 && !reading.is_refused {
@@ -310,7 +309,7 @@ impl Reading {
         Ok(reading)
     }
 
-    /// Takes what the database showed; says which chunk of this journal it is, if it is a sound one.
+    /// Adds a value that the database showed; returns which chunk of this journal it is, if it is sound.
     fn compare(&mut self, value: &[u8]) -> Option<(u64, u32)> {
         let (header, payload) = sound_chunk(value)?;
         if (header.store, header.journal) != (self.store, self.journal)
@@ -326,12 +325,12 @@ impl Reading {
         Some(key)
     }
 
-    /// The first commit that is there, which must be the manifest.
+    /// The first commit, which must be the manifest.
     pub(crate) fn first(&self) -> Option<u64> {
         self.chunks.keys().next().copied()
     }
 
-    /// The newest commit of which either reading shows anything.
+    /// The newest commit of which either reading has a chunk.
     pub(crate) fn newest(&self) -> Option<u64> {
         self.chunks.keys().next_back().copied()
     }
@@ -382,7 +381,7 @@ mod tests {
     use crate::disk::real::RealDisk;
 
     #[test]
-    fn a_commit_that_a_crash_left_whole_and_sled_does_not_count_is_no_damage() {
+    fn a_whole_commit_that_sled_does_not_show_after_a_crash_is_not_damage() {
         let dir = tempfile::tempdir().unwrap();
         let disk = RealDisk::new(dir.path());
         std::fs::create_dir(dir.path().join(FOLDER)).unwrap();
@@ -397,6 +396,6 @@ mod tests {
         OpenOptions::new().append(true).open(db).unwrap().write_all(&left).unwrap();
         let reading = |durable| Reading::of(&disk, store, 1, durable).unwrap();
         assert_eq!((reading(2).last(), reading(2).findings), (Some(3), vec![]));
-        assert_eq!(reading(3).findings.len(), 1, "of what was durable sled must show all");
+        assert_eq!(reading(3).findings.len(), 1, "sled must show what was durable");
     }
 }

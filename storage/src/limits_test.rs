@@ -1,4 +1,4 @@
-//! What stays of settled lines, what goes first, and what is dropped.
+//! How long settled lines stay, what is removed first, and what is dropped.
 
 use bytes::Bytes;
 
@@ -28,14 +28,14 @@ pub(crate) fn settled(disk: &MemoryDisk, keep: Keep) -> Log {
     log
 }
 
-/// What is left after all that is due at `now_ms` was done.
+/// The first line after all maintenance that is due at `now_ms`.
 fn first_left(log: &mut Log, now_ms: u64) -> Seq {
     while log.maintain(now_ms).unwrap() {}
     log.state().first_seq()
 }
 
 #[test]
-fn settled_segments_stay_for_as_long_and_as_many_bytes_as_they_are_to() {
+fn settled_segments_stay_for_the_age_or_the_bytes_of_keep() {
     let disk = || MemoryDisk::new(CAPACITY);
     let newest = settled(&disk(), Keep::Nothing).state().segments.back().unwrap().first;
     assert_eq!(first_left(&mut settled(&disk(), Keep::Nothing), 41), newest);
@@ -47,7 +47,7 @@ fn settled_segments_stay_for_as_long_and_as_many_bytes_as_they_are_to() {
         "{retained} bytes are retained from {first} on"
     );
     let mut log = settled(&disk(), Keep::Age(100));
-    assert_eq!(first_left(&mut log, 100), Seq(1), "nothing is old enough");
+    assert_eq!(first_left(&mut log, 100), Seq(1), "no segment is old enough");
     let first = first_left(&mut log, 120);
     let oldest = log.reader().block(log.state().segments[1].first).unwrap().append_time_ms();
     assert!(
@@ -58,7 +58,7 @@ fn settled_segments_stay_for_as_long_and_as_many_bytes_as_they_are_to() {
 }
 
 #[test]
-fn retained_segments_go_before_lines_are_refused() {
+fn settled_segments_are_removed_before_lines_are_refused() {
     let disk = MemoryDisk::new(CAPACITY);
     let mut log = settled(&disk, Keep::Age(1_000_000));
     assert_eq!(first_left(&mut log, 41), Seq(1));
@@ -67,12 +67,12 @@ fn retained_segments_go_before_lines_are_refused() {
     builder.push_whole(SourceId(1), 0, b"line\n", 1);
     let checkpoints = vec![(SourceId(1), Bytes::from_static(b"5"))];
     let append = Commit { blocks: vec![builder.build(41)], checkpoints, ..Commit::default() };
-    assert!(matches!(log.commit(&append), Err(Error::Full(_))), "there is no room at all");
+    assert!(matches!(log.commit(&append), Err(Error::Full(_))), "there is no free space");
     assert_eq!(log.state().segments.len(), 1);
 }
 
 #[test]
-fn a_time_is_found_among_the_blocks() {
+fn the_first_line_since_a_time_is_found() {
     let mut log = settled(&MemoryDisk::new(CAPACITY), Keep::Age(1_000_000));
     first_left(&mut log, 41);
     let mut reader = log.reader();
@@ -91,8 +91,8 @@ fn a_dropped_segment_is_a_loss_of_the_groups_that_waited_for_it() {
     let range = log.drop_oldest("disk.limit was reached").unwrap().unwrap();
     let check = |log: &Log| {
         let state = log.state();
-        let told: Vec<_> = state.losses.iter().map(|loss| (loss.range, loss.reason.as_str())).collect();
-        assert_eq!(told, [(range, "dropped for b: disk.limit was reached")]);
+        let listed: Vec<_> = state.losses.iter().map(|loss| (loss.range, loss.reason.as_str())).collect();
+        assert_eq!(listed, [(range, "dropped for b: disk.limit was reached")]);
         let dropped = |name| state.group(name).unwrap().1.dropped_lines;
         assert_eq!((dropped("a"), dropped("b")), (0, range.lines() - 1));
         assert_eq!(state.first_seq(), range.last.next());
@@ -102,5 +102,9 @@ fn a_dropped_segment_is_a_loss_of_the_groups_that_waited_for_it() {
     let mut log = open_with(&disk, Keep::Nothing).unwrap();
     check(&log);
     while log.drop_oldest("disk.limit was reached").unwrap().is_some() {}
-    assert_eq!((log.state().segments.len(), log.state().losses.len()), (1, 1), "the newest stays; one loss");
+    assert_eq!(
+        (log.state().segments.len(), log.state().losses.len()),
+        (1, 1),
+        "the newest segment stays; there is one loss"
+    );
 }

@@ -1,4 +1,4 @@
-//! One process at a time has a store open: an advisory lock on LOCK, which holds the pid for the message.
+//! An advisory lock on LOCK, so that one process at a time has a store open. The file has the pid, for the error message.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 
 const NAME: &str = "LOCK";
-/// A look at a store takes less, but for `verify` and `inspect` of a large one, which are then told as the user. So does
-/// what a killed process leaves behind.
+/// A view of a store takes less time, except to verify or inspect a large one, which is then reported as the user. What a
+/// killed process leaves is gone sooner, too.
 const SHORT_WAIT: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Held as long as it lives; the kernel lets go of it when the process dies.
+/// Held until it is dropped; the kernel releases it when the process dies.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes the lock, for writing or only for looking. A look leaves no trace.
+    /// Takes the lock, exclusively to `write`, otherwise shared. A shared lock does not change the file.
     pub(crate) fn take(dir: &Path, write: bool) -> Result<Lock> {
         let path = dir.join(NAME);
         let io = |attempted, source| Error::Io { attempted, path: path.clone(), source };
@@ -38,7 +38,7 @@ impl Lock {
             let locked = if write { file.try_lock() } else { file.try_lock_shared() };
             match locked {
                 Ok(()) => break,
-                // Those who only look are soon gone: `status` in a loop must not keep the service from starting.
+                // Shared locks end soon: `status` in a loop must not keep the service from starting.
                 Err(TryLockError::WouldBlock)
                     if write && Instant::now() < until && file.try_lock_shared().is_ok() =>
                 {
@@ -50,8 +50,8 @@ impl Lock {
                     file.rewind()
                         .and_then(|()| file.read_to_string(&mut pid))
                         .map_err(|source| io("read", source))?;
-                    // A process that was killed while it started a command leaves the lock to that one, until it has
-                    // become the command.
+                    // A process that was killed between fork and exec of a command leaves the lock to the child until
+                    // that has executed the command.
                     if Instant::now() < until && !is_alive(pid.trim()) {
                         std::thread::sleep(LOOK_AGAIN);
                         continue;
@@ -72,7 +72,7 @@ impl Lock {
     }
 }
 
-/// Whether a process runs. One that nobody has waited for yet does not.
+/// Whether a process runs. A zombie does not.
 fn is_alive(pid: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])))
@@ -84,15 +84,15 @@ mod tests {
 
     use super::*;
 
-    /// A store whose lock, which names this process, a child has inherited.
+    /// A child that has inherited a lock with that pid in it.
     fn held(dir: &Path, pid: u32, seconds: &str) -> Child {
         let lock = Lock::take(dir, true).unwrap();
         std::fs::write(dir.join(NAME), format!("{pid}\n")).unwrap();
         Command::new("sleep").arg(seconds).stdin(lock._file).spawn().unwrap()
     }
 
-    /// Found by kills: killed between the fork and the exec of a command, a service left its lock to the child, and the
-    /// next start was refused with status 2, which systemd does not answer by another one.
+    /// Found by killing services: one that was killed between fork and exec of a command left its lock to the child. The
+    /// next start was refused with status 2, after which systemd does not try again.
     #[test]
     fn a_lock_that_a_killed_process_left_to_its_child_is_waited_for() {
         let dir = tempfile::tempdir().unwrap();

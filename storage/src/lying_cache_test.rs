@@ -1,5 +1,5 @@
-//! A sync that failed: what was written is lost, the cache shows it all the same, and the next sync says yes. The log ends,
-//! and is opened again with that cache; then the power fails, at any sync.
+//! A failed sync: the bytes are lost, but the page cache still shows them, and the next sync succeeds. The log is opened
+//! again with that cache, and then the power fails, at any sync.
 
 use bytes::Bytes;
 
@@ -28,8 +28,8 @@ fn open(disk: &MemoryDisk) -> Result<Log> {
     Ok(log)
 }
 
-/// A commit of lines, all of which but the first of the log are acked then, and what is to be done beside. `promised`
-/// is the seq behind the last that was answered.
+/// Commits lines, acks all of them but the first of the log, and does the maintenance. `promised` is the seq after the last
+/// line whose commit returned.
 fn step(log: &mut Log, promised: &mut Seq) -> Result<()> {
     let next = log.state().next_seq;
     let mut builder = BlockBuilder::new();
@@ -48,7 +48,7 @@ fn step(log: &mut Log, promised: &mut Seq) -> Result<()> {
     Ok(())
 }
 
-/// The sync of the file that `path` names fails, and no power cut afterwards takes a line.
+/// The sync of the file that `path` names fails. Power cuts afterwards must not lose a line.
 fn holds(path: impl Fn(&Log, &MemoryDisk) -> String) {
     let disk = MemoryDisk::new(CAPACITY);
     let mut promised = Seq(1);
@@ -58,16 +58,17 @@ fn holds(path: impl Fn(&Log, &MemoryDisk) -> String) {
     }
     disk.fail_next_sync(&path(&log, &disk));
     let failed = (0..COMMITS_MAX).any(|_| step(&mut log, &mut promised).is_err());
-    assert!(failed && !disk.is_failing(), "the sync was to fail");
+    assert!(failed && !disk.is_failing(), "the sync should have failed");
     drop(log);
     for syncs in 1.. {
         let (disk, mut promised) = (disk.fork(), promised);
         disk.crash_after(syncs);
-        let gone_on = open(&disk).and_then(|mut log| (0..30).try_for_each(|_| step(&mut log, &mut promised)));
+        let continued =
+            open(&disk).and_then(|mut log| (0..30).try_for_each(|_| step(&mut log, &mut promised)));
         for seed in 0..4 {
             let after = disk.after_crash(&mut fastrand::Rng::with_seed(seed));
             let log = open(&after).unwrap_or_else(|error| panic!("crash at sync {syncs}: {error}"));
-            // sled may show less after any crash.
+            // After any crash, sled may show less.
             let finding = log.findings().iter().find(|finding| !finding.contains("sled's copy"));
             assert!(finding.is_none(), "crash at sync {syncs}: {finding:?}");
             assert!(log.state().next_seq >= promised, "crash at sync {syncs}");
@@ -78,7 +79,7 @@ fn holds(path: impl Fn(&Log, &MemoryDisk) -> String) {
             }
         }
         if !disk.has_crashed() {
-            gone_on.unwrap();
+            continued.unwrap();
             break;
         }
     }
@@ -90,7 +91,7 @@ fn lines_that_a_failed_sync_of_a_segment_lost_are_written_again() {
 }
 
 #[test]
-fn a_mark_that_a_failed_sync_lost_does_not_let_the_old_journal_go() {
+fn the_old_journal_is_not_removed_when_a_failed_sync_lost_mark() {
     holds(|_, _| crate::mark::PATH.to_owned());
 }
 

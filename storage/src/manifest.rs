@@ -1,9 +1,9 @@
 //! The manifest: everything the log knows besides the lines, and what each new journal begins with.
 //!
 //! It is a pure fold over the records of commits: the running log and recovery apply the same records in the same
-//! order, so that what a crash leaves can always be worked out again. Bounds: one entry a segment, 16 KiB a
-//! checkpoint, [`crate::ACK_RANGES_MAX`] ranges and as many leases, suspects, failures and deaths a group, a kilobyte a
-//! name.
+//! order. Bounds: one entry a segment, 50,000 sources with a checkpoint of at most 16 KiB each, and for each group a name
+//! of at most a kilobyte, [`AckSet::RANGES_MAX`](crate::state::AckSet::RANGES_MAX) ranges and as many leases, suspects, failures
+//! and deaths.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,80 +14,131 @@ use crate::group_state::GroupState;
 use crate::ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
 use crate::loss::{Loss, RetainedMark, not_lost};
 
-/// Losses that are listed one by one; past that the oldest two are told as one.
+/// Losses that are listed one by one; above this the oldest two become one.
 const LOSSES_MAX: usize = 1_024;
-/// Forgotten sources whose names are retained for the lines that are stored; with 10,000 live ones 50,000 are known. Of
-/// older ones the lines have only the number of their source.
+/// Forgotten sources whose checkpoints are kept while lines of theirs are stored: with 10,000 live sources 50,000 are
+/// known. Of a source that was removed above this, only its number is known.
 const FORGOTTEN_MAX: usize = 40_000;
 
-/// A segment file, as the log has it.
+/// A segment file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct SegmentMeta {
+pub(crate) struct SegmentMeta {
     /// Its name: the seq of its first line.
-    pub first: Seq,
-    /// How long it is.
-    pub bytes: u64,
+    pub(crate) first: Seq,
+    /// The length of the file.
+    pub(crate) bytes: u64,
     /// The raw bytes of its lines.
-    pub raw_bytes: u64,
+    pub(crate) raw_bytes: u64,
 }
 
-/// A followed file, as the log has it.
+/// A source.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SourceState {
-    /// What the tail knows of it, opaque here.
+    /// Its last checkpoint.
     pub checkpoint: Vec<u8>,
-    /// The seq of its last line in the log; 0 where it has none yet.
+    /// The seq of its last line in the log; 0 if it has none.
     pub last_seq: Seq,
-    /// The tail will never read it again: it goes once no stored line names it.
+    /// It will not be read again, and is removed when no line of it is stored.
     pub forgotten: bool,
 }
 
-/// Runs of a restored store are counted from a multiple of this that is its own: none of them is one of the
-/// original's, or of another store that was restored from it.
+/// Runs of a restored store are counted from a multiple of this, so that none has the number of a run of the original, or
+/// of another store that was restored from it.
 const RUNS_PER_EPOCH: u64 = 1_000_000;
 
-/// The state of a log after some commit.
+/// The state of a log after some commit: all but the lines.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct State {
-    /// Whose store it is.
-    pub store: StoreId,
-    /// The journal that says what comes after.
-    pub journal: u64,
-    /// The last commit that is in here.
-    pub commit: u64,
-    /// Rises whenever the store is opened: leases of another run are stale.
-    pub run: u64,
-    /// The seq of the next line.
-    pub next_seq: Seq,
-    /// The next id for a followed file.
-    pub next_source: SourceId,
+    pub(crate) store: StoreId,
+    /// The journal that begins with this state, or follows it.
+    pub(crate) journal: u64,
+    /// The last commit in here.
+    pub(crate) commit: u64,
+    pub(crate) run: u64,
+    pub(crate) next_seq: Seq,
+    pub(crate) next_source: SourceId,
     pub(crate) next_group: GroupId,
-    /// The segment files, oldest first. The last one grows.
-    pub segments: VecDeque<SegmentMeta>,
-    /// The followed files.
-    pub sources: BTreeMap<SourceId, SourceState>,
-    /// The groups.
-    pub groups: BTreeMap<GroupId, GroupState>,
-    /// What was lost.
-    pub losses: VecDeque<Loss>,
-    /// Raw bytes appended since the store was created.
-    pub appended_bytes: u64,
-    /// How far `kept/` is relied on.
-    pub retained: RetainedMark,
+    /// Oldest first. The last one grows.
+    pub(crate) segments: VecDeque<SegmentMeta>,
+    pub(crate) sources: BTreeMap<SourceId, SourceState>,
+    pub(crate) groups: BTreeMap<GroupId, GroupState>,
+    pub(crate) losses: VecDeque<Loss>,
+    pub(crate) appended_bytes: u64,
+    pub(crate) retained: RetainedMark,
 }
 
 impl State {
-    /// Which epoch from a backup it comes from, 0 if from none: with each the seqs from the backup on are given
-    /// again, to other lines.
+    /// The identity of the store.
+    #[must_use]
+    pub fn store(&self) -> StoreId {
+        self.store
+    }
+
+    /// The run of the process that has the log open. It rises with every opening; leases of another run are stale.
+    #[must_use]
+    pub fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// The seq of the next line.
+    #[must_use]
+    pub fn next_seq(&self) -> Seq {
+        self.next_seq
+    }
+
+    /// A number for a new source: one above all that the log has seen.
+    #[must_use]
+    pub fn next_source(&self) -> SourceId {
+        self.next_source
+    }
+
+    /// The sources whose checkpoints are known.
+    #[must_use]
+    pub fn sources(&self) -> &BTreeMap<SourceId, SourceState> {
+        &self.sources
+    }
+
+    /// The groups.
+    #[must_use]
+    pub fn groups(&self) -> &BTreeMap<GroupId, GroupState> {
+        &self.groups
+    }
+
+    /// Lines that were lost or dropped, oldest entry first: at most 1,024 entries.
+    #[must_use]
+    pub fn losses(&self) -> &VecDeque<Loss> {
+        &self.losses
+    }
+
+    /// Raw bytes appended since the store was created.
+    #[must_use]
+    pub fn appended_bytes(&self) -> u64 {
+        self.appended_bytes
+    }
+
+    /// How many segment files there are.
+    #[must_use]
+    pub fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// The lines of the oldest segment, unless that is the one that grows: what [`crate::Log::drop_oldest`] drops.
+    #[must_use]
+    pub fn oldest_segment(&self) -> Option<SeqRange> {
+        let (oldest, next) = (self.segments.front()?, self.segments.get(1)?);
+        Some(SeqRange { first: oldest.first, last: next.first.prev() })
+    }
+
+    /// The epoch of the store: 0, and another number after each restore from a backup. Seqs after the backup are used
+    /// again in the new epoch, for other lines.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.run / RUNS_PER_EPOCH
     }
 
-    /// Makes it that of a store of its own, which goes on from here. `random` tells apart those that were restored
-    /// from one backup; of it so many bits that the run is a number which programs can read in JSON (below 2^53) over
-    /// four restorations of restored stores.
-    pub(crate) fn restore(&mut self, random: u64) {
+    /// Begins a new epoch. `random` distinguishes stores that were restored from one backup. 31 bits of it are used, so
+    /// that the run stays below 2^53, which JSON readers can represent, over four restores of restored stores.
+    pub(crate) fn begin_epoch(&mut self, random: u64) {
         self.run = (self.epoch() + 1 + (random & 0x7FFF_FFFF)) * RUNS_PER_EPOCH;
     }
 
@@ -110,7 +161,7 @@ impl State {
         }
     }
 
-    /// The oldest seq that a segment still holds; the next one where there is none.
+    /// The oldest seq in a segment; the next one if there is none.
     #[must_use]
     pub fn first_seq(&self) -> Seq {
         self.segments.front().map_or(self.next_seq, |segment| segment.first)
@@ -128,14 +179,14 @@ impl State {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// A process begins to use the store: leases of the one before it are stale.
+    /// A process begins to use the store.
     pub(crate) fn begin_run(&mut self) {
         self.run += 1;
         self.groups.values_mut().for_each(GroupState::begin_run);
     }
 
-    /// Raw bytes that a group has not acked, estimated: of the segment in which its floor lies, the share of the
-    /// lines above it; acks above the floor are not counted.
+    /// An estimate of the raw bytes that a group has not acked: of the segment that holds its floor, the share of the
+    /// lines above the floor. Acks above the floor are not counted.
     #[must_use]
     pub fn lag_bytes(&self, group: &GroupState) -> u64 {
         let floor = group.acks.floor();
@@ -152,20 +203,19 @@ impl State {
             .sum()
     }
 
-    /// What of `range` is not recorded as lost; lines that were dropped for some groups may be there for others.
-    #[must_use]
-    pub fn not_lost(&self, range: SeqRange) -> Vec<SeqRange> {
+    /// What of `range` is not recorded as lost; dropped lines do not count as lost.
+    pub(crate) fn not_lost(&self, range: SeqRange) -> Vec<SeqRange> {
         not_lost(&self.losses, range)
     }
 
-    /// Lines that nobody can ever read: recorded, and settled for every group, so that none waits for them.
+    /// Records lines that cannot be read, and settles them for every group.
     pub(crate) fn lose(&mut self, loss: Loss) {
         self.groups.values_mut().for_each(|group| group.settle(loss.range));
         self.note_loss(loss);
     }
 
     fn note_loss(&mut self, loss: Loss) {
-        // A limit drops a little with every commit: one entry for what follows on each other.
+        // A limit drops a little with every commit: consecutive ranges become one entry.
         let follows = |known: &&mut Loss| {
             known.range.last.next() == loss.range.first
                 && known.kind == loss.kind
@@ -189,13 +239,13 @@ impl State {
         self.next_group = GroupId(self.next_group.0 + 1);
     }
 
-    /// A group by a number that it had before; numbers are never used twice.
-    pub(crate) fn restore_group(&mut self, id: GroupId, group: GroupState) {
+    /// Adds a group under the number that it had before.
+    pub(crate) fn readd_group(&mut self, id: GroupId, group: GroupState) {
         self.next_group = GroupId(self.next_group.0.max(id.0 + 1));
         self.groups.insert(id, group);
     }
 
-    /// The first line of the newest ones that hold at most `bytes`, by the estimate of [`State::lag_bytes`].
+    /// The first of the newest lines that are at most `bytes` together, by the estimate of [`State::lag_bytes`].
     #[must_use]
     pub fn newest_within(&self, bytes: u64) -> Seq {
         let (mut left, mut end) = (bytes, self.next_seq);
@@ -211,7 +261,7 @@ impl State {
         end
     }
 
-    /// Folds one commit in.
+    /// Applies one commit.
     pub(crate) fn apply(&mut self, commit: u64, changes: &Changes) {
         self.commit = commit;
         for placed in &changes.blocks {
@@ -259,13 +309,13 @@ impl State {
         }
         self.retained = changes.retained.unwrap_or(self.retained);
         changes.losses.iter().for_each(|loss| self.note_loss(loss.clone()));
-        // Only these two can make a source unneeded; with 50,000 known ones no other commit looks at them all.
+        // No other change can make a source unneeded, and looking at 50,000 of them takes time.
         if changes.first_segment.is_some() || !changes.forget.is_empty() {
             self.drop_sources();
         }
     }
 
-    /// Lets go of forgotten sources that no stored line names, and of the oldest above [`FORGOTTEN_MAX`].
+    /// Removes forgotten sources of which no line is stored, and the oldest above [`FORGOTTEN_MAX`].
     fn drop_sources(&mut self) {
         let first = self.first_seq();
         self.sources.retain(|_, source| !source.forgotten || source.last_seq >= first);
@@ -291,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_outside_a_hole() {
+    fn a_range_without_another_is_what_lies_outside_it() {
         let outside = |hole| range(3, 6).without(hole).collect::<Vec<_>>();
         assert_eq!(outside(range(1, 2)), [range(3, 6)]);
         assert_eq!(outside(range(1, 3)), [range(4, 6)]);
@@ -302,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_limit_drops_bit_by_bit_is_one_loss() {
+    fn consecutive_drops_of_a_group_are_one_loss() {
         let mut state = State::new(StoreId(1));
         let drop = |range, group| Changes {
             losses: vec![Loss::dropped(range, &[group], "max_lag")],
@@ -313,18 +363,18 @@ mod tests {
             state.apply(3, &drop(range(first, first + 9), "b"));
         }
         state.apply(4, &drop(range(32, 33), "a"));
-        let told: Vec<_> = state.losses.iter().map(|loss| (loss.range, loss.reason.as_str())).collect();
+        let listed: Vec<_> = state.losses.iter().map(|loss| (loss.range, loss.reason.as_str())).collect();
         let expected = [
             (range(1, 30), "dropped for a: max_lag"),
             (range(1, 30), "dropped for b: max_lag"),
             (range(32, 33), "dropped for a: max_lag"),
         ];
-        assert_eq!(told, expected);
+        assert_eq!(listed, expected);
         assert!(state.losses.iter().all(Loss::is_dropped));
     }
 
     #[test]
-    fn what_a_loss_is_does_not_depend_on_its_reason() {
+    fn the_kind_of_a_loss_does_not_depend_on_its_reason() {
         let mut state = State::new(StoreId(1));
         let dropped = Loss::dropped(range(1, 4), &["a"], "max_lag");
         let lost = Loss::unreadable(range(5, 8), dropped.reason.clone());
@@ -335,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_lines_within_so_many_bytes() {
+    fn the_newest_lines_within_a_number_of_bytes() {
         let mut state = State::new(StoreId(1));
         let placed =
             |first| Placed { first: Seq(first), lines: 100, raw_bytes: 1_000, bytes: 1, new_segment: true };
@@ -349,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn forgotten_sources_go_with_their_last_line_and_the_oldest_when_they_are_too_many() {
+    fn forgotten_sources_are_removed_with_their_last_line_and_the_oldest_when_there_are_too_many() {
         let checkpoint = |id: usize, last| Checkpoint {
             source: SourceId(id as u64),
             last_seq: Some(Seq(last)),

@@ -1,28 +1,30 @@
-//! MARK: how far the log was durable, and which journal says the rest.
+//! MARK: the last durable commit, and which journal has it.
 //!
-//! Two slots of 64 bytes, a page apart, written in turn after every commit and without a sync of their own: MARK
-//! may lag what is durable, never lead. It is synced only when a new journal takes over, and then the other slot
-//! is written next, so that a torn write never takes the only valid one.
+//! Two slots of 64 bytes, a page apart, written in turn after every commit, without a sync: MARK may be behind what is
+//! durable, never ahead. It is synced only when a new journal takes over. The other slot is written next, so that a torn
+//! write never destroys the only valid one.
 //!
 //! A slot, little endian: CRC32C of the rest 4, format version 4, store id 8, journal number 8, commit number 8,
 //! next seq 8, zeros 24.
 
-use crate::bytes_le::{Get, Put};
+use bytes::BufMut;
+
+use crate::bytes_le::Get;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Error, Result};
 use crate::ids::{Seq, StoreId};
 
-/// The version of everything in a data dir: what is written, and the newest that is read.
+/// The format version of a store: the one that is written, and the newest that is read.
 pub(crate) const FORMAT_VERSION: u32 = 2;
-/// The oldest version that is read. A store of it becomes one of [`FORMAT_VERSION`] with the first slot that is
-/// written: from then on an older program refuses it.
+/// The oldest version that is read. The first slot that is written makes it a store of [`FORMAT_VERSION`]: from then on an
+/// older program refuses it.
 pub(crate) const OLDEST_VERSION: u32 = 1;
 pub(crate) const PATH: &str = "MARK";
 const SLOT_BYTES: usize = 64;
 /// A page apart, so that no sector holds both.
 const SLOT_STRIDE: u64 = 4_096;
 
-/// Why a store of that format version is not opened.
+/// The error for a store of that format version.
 pub(crate) fn unknown(found: u32) -> Error {
     Error::Version { path: "".into(), found, oldest: OLDEST_VERSION, newest: FORMAT_VERSION }
 }
@@ -36,7 +38,7 @@ pub(crate) struct Mark {
     pub(crate) next_seq: Seq,
 }
 
-/// What the file says.
+/// What the file has.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     Mark(Mark),
@@ -49,7 +51,7 @@ pub(crate) enum Found {
 impl Found {
     fn newer(self, other: Found) -> Found {
         match (self, other) {
-            // A later program writes one slot at a time: what is left in the other is not to be trusted.
+            // A newer program writes one slot at a time: the other one is older than the store.
             (Found::Version(version), _) | (_, Found::Version(version)) => Found::Version(version),
             (Found::Mark(one), Found::Mark(other)) => {
                 Found::Mark(if one.commit > other.commit { one } else { other })
@@ -62,14 +64,14 @@ impl Found {
 impl Mark {
     pub(crate) fn encode(self, version: u32) -> Vec<u8> {
         let mut body = Vec::with_capacity(SLOT_BYTES);
-        body.put_u32(version);
-        body.put_u64(self.store.0);
-        body.put_u64(self.journal);
-        body.put_u64(self.commit);
-        body.put_u64(self.next_seq.0);
+        body.put_u32_le(version);
+        body.put_u64_le(self.store.0);
+        body.put_u64_le(self.journal);
+        body.put_u64_le(self.commit);
+        body.put_u64_le(self.next_seq.0);
         body.resize(SLOT_BYTES - 4, 0);
         let mut slot = Vec::with_capacity(SLOT_BYTES);
-        slot.put_u32(crc32c::crc32c(&body));
+        slot.put_u32_le(crc32c::crc32c(&body));
         slot.extend_from_slice(&body);
         slot
     }
@@ -96,11 +98,11 @@ impl Mark {
 pub(crate) struct MarkFile(Box<dyn DiskFile>);
 
 impl MarkFile {
-    /// Makes the file with `mark` in it, durably: a store exists from then on.
+    /// Makes the file with `mark` in it, durably. From then on the folder is a store.
     pub(crate) fn create(disk: &dyn Disk, mark: Mark) -> Result<MarkFile> {
         const TEMPORARY: &str = ".tmp-MARK";
         let file = disk.create(TEMPORARY).during("create", TEMPORARY)?;
-        // Both slots have their room from the start: overwriting cannot fail for lack of it.
+        // The space of both slots is allocated here, so that to overwrite them cannot fail on a full disk.
         file.write_at(&[0; 2 * SLOT_STRIDE as usize], 0).during("write", TEMPORARY)?;
         let mark_file = MarkFile(file);
         mark_file.write(mark)?;
@@ -114,7 +116,7 @@ impl MarkFile {
         Ok(MarkFile(disk.open(PATH, true).during("open", PATH)?))
     }
 
-    /// Makes durable what the file says, before anything goes because of that.
+    /// Makes the file's content durable, before files are removed because of it.
     pub(crate) fn settle(disk: &dyn Disk) -> Result<()> {
         if !disk.exists(PATH).during("look for", PATH)? {
             return Ok(());
@@ -122,12 +124,12 @@ impl MarkFile {
         disk.open(PATH, true).during("open", PATH)?.settle().during("sync", PATH)
     }
 
-    /// Reads both slots and gives the newer valid one.
+    /// The newer valid slot.
     pub(crate) fn read(disk: &dyn Disk) -> Result<Found> {
         Ok(MarkFile::slots(disk)?.into_iter().fold(Found::Nothing, Found::newer))
     }
 
-    /// What each slot says.
+    /// Both slots; none if the file does not exist.
     pub(crate) fn slots(disk: &dyn Disk) -> Result<Vec<Found>> {
         if !disk.exists(PATH).during("look for", PATH)? {
             return Ok(Vec::new());
@@ -142,7 +144,7 @@ impl MarkFile {
         Ok(slots)
     }
 
-    /// Overwrites the slot whose turn it is. Not durable until [`MarkFile::sync`], and need not be.
+    /// Overwrites the slot whose turn it is, without a sync.
     pub(crate) fn write(&self, mark: Mark) -> Result<()> {
         let at = (mark.commit % 2) * SLOT_STRIDE;
         self.0.write_at(&mark.encode(FORMAT_VERSION), at).during("write", PATH)
@@ -173,13 +175,13 @@ mod tests {
     }
 
     #[test]
-    fn the_newer_slot_counts_whichever_of_the_versions_that_are_read_it_has() {
+    fn the_newer_slot_counts_whichever_known_version_it_has() {
         for versions in [(1, 1), (1, 2), (2, 1), (2, 2)] {
             assert_eq!(found([(4, versions.0), (5, versions.1)]), Found::Mark(mark(5)), "{versions:?}");
             assert_eq!(found([(6, versions.0), (5, versions.1)]), Found::Mark(mark(6)), "{versions:?}");
         }
         for version in [0, 3, u32::MAX] {
-            assert_eq!(found([(4, version), (5, 2)]), Found::Version(version), "whatever the other one says");
+            assert_eq!(found([(4, version), (5, 2)]), Found::Version(version), "whatever the other slot has");
             assert_eq!(found([(4, 1), (5, version)]), Found::Version(version));
         }
     }

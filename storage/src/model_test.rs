@@ -1,5 +1,5 @@
-//! The log against a small model, crashed at any sync: whatever is lost that was not synced, what was answered is
-//! there, in order, once.
+//! The log against a small model, crashed at any sync: whatever is lost of what was not synced, every commit that returned
+//! is there, in order, once.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{BlockBuilder, Error};
 
 pub(crate) const CAPACITY: u64 = 1 << 40;
 
-/// Small enough that a few dozen commits roll journals and remove segments.
+/// Small enough that a few dozen commits rotate journals and remove segments.
 fn options_with(keep: Keep) -> Options {
     Options {
         segment_bytes: 2_000,
@@ -34,10 +34,10 @@ pub(crate) fn open_with(disk: &MemoryDisk, keep: Keep) -> crate::error::Result<L
     Log::on_disk(Arc::new(disk.clone()), options_with(keep), None)
 }
 
-/// What must be in the log.
+/// The expected content of the log.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Model {
-    /// All lines ever, by seq from 1; the text says source, number and filling.
+    /// All lines ever, by seq from 1; the text is source, number and filling.
     lines: Vec<Vec<u8>>,
     /// The end of each of two sources.
     offsets: [u64; 2],
@@ -52,7 +52,7 @@ impl ModelGroup {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 struct ModelGroup {
-    /// Acked, or passed over by a seek or a limit.
+    /// Acked, skipped or dropped.
     acked: std::collections::BTreeSet<u64>,
     dead: std::collections::BTreeSet<u64>,
 }
@@ -60,16 +60,16 @@ struct ModelGroup {
 struct Run {
     rng: fastrand::Rng,
     disk: MemoryDisk,
-    /// What was answered.
+    /// After the last commit that returned.
     model: Model,
-    /// What may be there in its place: the step that the crash cut off.
+    /// After the step that the crash interrupted: allowed, too.
     attempted: Option<Model>,
     rotations: u64,
     removed: u64,
     relocated: u64,
     sought: u64,
     dropped: u64,
-    /// What settled lines stay for, and the time.
+    /// How long settled lines stay, and the time.
     keep: Keep,
     now_ms: u64,
 }
@@ -112,7 +112,7 @@ impl Run {
                     attempts: 8,
                     time_ms: 1,
                     cause: DeadCause::Failed,
-                    reason: "it is poison".to_owned(),
+                    reason: "it failed".to_owned(),
                 };
                 let block = log.reader().block(seq).expect("a line that is not acked can be read");
                 log.bury(&letter, &block)?;
@@ -186,7 +186,7 @@ impl Run {
         commit
     }
 
-    /// Some lines that a group has not settled, mostly its oldest.
+    /// Lines that wait for a group, mostly its oldest.
     fn pick(&mut self, model: &Model) -> Option<(usize, SeqRange)> {
         let group = self.rng.usize(..2);
         let open = |seq: &u64| !model.groups[group].is_settled(*seq);
@@ -196,7 +196,7 @@ impl Run {
         Some((group, SeqRange::new(Seq(first), Seq(last))?))
     }
 
-    /// The log as a model, checked line by line.
+    /// The log as a model. Every line is checked.
     fn observe(&self, log: &Log, lines: &[Vec<u8>]) -> Model {
         let state = log.state();
         let count = state.next_seq.prev().0;
@@ -248,11 +248,11 @@ fn check(seed: u64, crashes: u32) -> [u64; 5] {
     for crash in 0..crashes {
         run.disk.crash_after(run.rng.u64(1..60));
         let failed = loop {
-            // Work beside the owner does not tell; the next step does.
+            // An error in the background shows in the next step.
             match run.step(&mut log) {
                 Err(error) => break error,
                 Ok(()) if run.disk.has_crashed() => {
-                    break Error::Poisoned("crashed beside the owner".to_owned());
+                    break Error::Poisoned("crashed in the background".to_owned());
                 }
                 Ok(()) => {}
             }
@@ -263,7 +263,7 @@ fn check(seed: u64, crashes: u32) -> [u64; 5] {
         run.removed += counters.segments_removed;
         run.relocated += counters.lines_relocated;
         drop(log);
-        // Opening is crashed as well, now and then several times over.
+        // Opening crashes as well, sometimes several times.
         log = loop {
             run.disk = run.disk.after_crash(&mut run.rng);
             if run.rng.bool() {
@@ -292,12 +292,12 @@ fn check(seed: u64, crashes: u32) -> [u64; 5] {
     [run.rotations, run.removed, run.relocated, run.sought, run.dropped]
 }
 
-/// Seeds that have found something, tried first in every run, whatever the others are: who finds one adds it.
+/// Seeds that have found a bug: always tried first. Add those that you find.
 const FOUND: &[u64] = &[2];
 
-/// More histories with `SPILLQ_MODEL_CASES`, others with `SPILLQ_MODEL_SEED`, the first of them.
+/// `SPILLQ_MODEL_CASES` is the number of histories, `SPILLQ_MODEL_SEED` the seed of the first.
 #[test]
-fn what_was_answered_survives_a_crash_at_any_sync() {
+fn what_was_acknowledged_survives_a_crash_at_any_sync() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse().unwrap());
     let first: u64 = number("SPILLQ_MODEL_SEED").unwrap_or(0);
     let cases: u64 = number("SPILLQ_MODEL_CASES").unwrap_or(150);
@@ -307,7 +307,7 @@ fn what_was_answered_survives_a_crash_at_any_sync() {
             *sum += count;
         }
     }
-    // A phase that was never hit proves nothing.
+    // Every phase must have been hit.
     let [rotations, removed, relocated, sought, dropped] = counted;
     assert!(
         rotations > 100 && removed > 100 && relocated > 10 && sought > 100 && dropped > 50,
@@ -331,7 +331,7 @@ fn a_full_disk_refuses_lines_and_nothing_else() {
     assert!(matches!(log.commit(&append()), Err(Error::Full(_))));
     log.commit(&change(0, GroupChange::Ack { range: SeqRange::one(Seq(1)) })).unwrap();
     disk.set_capacity(CAPACITY);
-    assert_eq!(log.commit(&append()).unwrap().first, Seq(2), "it goes on where it was");
+    assert_eq!(log.commit(&append()).unwrap().first, Seq(2), "the seqs continue");
     drop(log);
     assert_eq!(open(&disk).unwrap().state().next_seq, Seq(3));
 }

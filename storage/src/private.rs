@@ -1,5 +1,5 @@
-//! A data dir belongs to the user who writes in it and is closed to all others: the lines in it may be secrets, and
-//! who can write there can lose them.
+//! A data dir belongs to the user who writes in it, and other users have no access: lines may be secrets, and whoever can
+//! write there can destroy them.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -8,11 +8,11 @@ use std::path::Path;
 use crate::create::holds;
 use crate::error::{Error, Result};
 
-/// What the group and others may do.
+/// Permissions of the group and of others.
 const OF_OTHERS: u32 = 0o077;
 
-/// Refuses a store that others can reach or that somebody else owns: root that writes in it would leave files
-/// that its owner cannot open. A folder that is no store yet, made with `mkdir`, is closed instead.
+/// Refuses a store that other users can access, or that another user owns: if root wrote in it, its owner could not open
+/// the new files. A folder that is not a store yet loses the permissions of others instead.
 pub(crate) fn ensure(dir: &Path) -> Result<()> {
     let io = |attempted, source| Error::Io { attempted, path: dir.to_owned(), source };
     let folder = fs::metadata(dir).map_err(|source| io("look at", source))?;
@@ -28,7 +28,7 @@ pub(crate) fn ensure(dir: &Path) -> Result<()> {
         return Err(Error::OpenToOthers { path: dir.to_owned(), mode });
     }
     fs::set_permissions(dir, Permissions::from_mode(mode & !OF_OTHERS))
-        .map_err(|source| io("close to other users", source))
+        .map_err(|source| io("remove permissions of other users from", source))
 }
 
 #[cfg(test)]
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_closed_before_it_is_a_store_and_refused_afterwards() {
+    fn permissions_of_others_are_removed_from_an_empty_folder_and_refused_on_a_store() {
         let dir = tempfile::tempdir().unwrap();
         let open = || fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         open();

@@ -1,24 +1,24 @@
-//! What is in `quarantine/`: counted for `status`. Nothing in there is ever read or removed.
+//! The folder of damaged files, `quarantine/`. Only their number and size are read; nothing in it is ever removed.
 
 use crate::disk::Disk;
 
 /// Where damaged files go.
 pub(crate) const FOLDER: &str = "quarantine";
 
-/// Files that a repair set aside.
+/// Damaged files that repairs have moved to `quarantine/`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quarantined {
-    /// How many files, those in folders of journals among them.
+    /// How many files, including those of journals.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
 }
 
 impl Quarantined {
-    /// Counts them; what cannot be looked at counts as nothing.
+    /// Counts them. Files that cannot be opened are not counted.
     pub(crate) fn count(disk: &dyn Disk) -> Quarantined {
         let mut counted = Quarantined::default();
-        // A journal's folder holds a folder for blobs: no deeper than that.
+        // A journal is a folder with a folder for blobs: at most two levels.
         let mut folders = vec![FOLDER.to_owned()];
         while let Some(folder) = folders.pop() {
             for name in disk.list(&folder).unwrap_or_default() {

@@ -1,8 +1,8 @@
-//! Reads blocks back: from segment files, and from `kept/` for lines whose segment is gone.
+//! Reads blocks: from segment files, and from `kept/` for lines whose segment was removed.
 //!
-//! A reader belongs to one group and runs beside the owner. It keeps one file open and one buffer of
-//! [`BUFFER_BYTES`], grown for a larger block and given back after it. Reading on from where it was costs nothing;
-//! a jump back within a segment walks the block headers from the start of that file.
+//! A reader works independently of the log, in another thread if need be. It has one file open and one buffer of
+//! [`BUFFER_BYTES`], larger only while it reads a larger block. To continue where it stopped is cheap; to go back within
+//! a segment it reads the block headers from the start of the file.
 
 use std::sync::Arc;
 
@@ -14,21 +14,21 @@ use crate::ids::{Seq, SeqRange, StoreId};
 use crate::loss::Loss;
 use crate::segment::{self, Index, Overlay};
 
-/// Two blocks of usual size.
+/// Two full blocks.
 const BUFFER_BYTES: usize = if cfg!(feature = "fuzzing") { 512 } else { 512 * 1024 };
 
-/// Why a line cannot be read. Nothing was changed; other lines are not affected.
+/// Why a line cannot be read. Other lines are not affected.
 #[derive(Debug, Error)]
 pub enum ReadError {
-    /// The log does not hold the line any more, or not yet.
+    /// The log does not have the line any more, or not yet.
     #[error("line {seq} is not in the log")]
     Absent {
         /// The line.
         seq: Seq,
-        /// The first line behind it that the log holds.
+        /// The first line after it that the log has.
         next: Option<Seq>,
     },
-    /// A block does not check out.
+    /// A block is damaged or missing.
     #[error("{path} at byte {at}: {what}")]
     Damaged {
         /// The file.
@@ -37,44 +37,43 @@ pub enum ReadError {
         at: u64,
         /// What does not match.
         what: BlockError,
-        /// The lines that are lost with it, as far as that is known.
+        /// The lines that are lost with it, as far as known.
         range: SeqRange,
     },
-    /// The disk refused.
+    /// The disk returned an error.
     #[error("could not read {path} at byte {at}: {source}")]
     Io {
         /// The file.
         path: String,
         /// Where in it.
         at: u64,
-        /// What was found.
+        /// What the disk returned.
         source: std::io::Error,
     },
 }
 
 impl ReadError {
-    /// Whether the disk refused: nothing is lost as far as is known, and another try may read it.
+    /// Whether the disk returned an error: the line may still be there, and another try may read it.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         matches!(self, ReadError::Io { .. })
     }
 
-    /// How far it is no news from `seq` on, which was asked for: lines that `losses` have recorded as lost.
+    /// How far, from the requested line `seq` on, `losses` record the lines as lost already.
     pub fn known<'l>(&self, seq: Seq, losses: impl IntoIterator<Item = &'l Loss>) -> Option<SeqRange> {
         let ReadError::Damaged { range, .. } = self else { return None };
         Loss::known(losses, SeqRange::new(seq, range.last)?)
     }
 }
 
-/// Reads blocks of a log by seq.
+/// Reads blocks of a log by seq. [`crate::Log::reader`] makes one.
 pub struct Reader {
     disk: Arc<dyn Disk>,
     index: Arc<Index>,
     store: StoreId,
     open: Option<Open>,
     buffer: Vec<u8>,
-    /// Blocks read from disk: a group that keeps up with its window has none.
-    pub(crate) blocks_read: u64,
+    blocks_read: u64,
 }
 
 impl std::fmt::Debug for Reader {
@@ -91,7 +90,7 @@ struct Open {
     /// Where the next block begins, and its first seq.
     at: u64,
     next: Seq,
-    /// What of the file the buffer holds.
+    /// Where in the file the content of the buffer begins.
     buffered_at: u64,
 }
 
@@ -100,16 +99,16 @@ impl Reader {
         Reader { disk, index, store, open: None, buffer: Vec::new(), blocks_read: 0 }
     }
 
-    /// Blocks that were read from disk so far.
+    /// How many blocks it has read from disk.
     #[must_use]
     pub fn blocks_read(&self) -> u64 {
         self.blocks_read
     }
 
-    /// The block that holds `seq`. It may begin before `seq`, and its last lines may be acked already.
+    /// The block that holds `seq`. It may begin before `seq`.
     ///
     /// # Errors
-    /// [`ReadError::Damaged`] names the lines that are lost; the caller may go on behind them.
+    /// [`ReadError::Damaged`] has the range of lines that are lost; the caller can continue after it.
     pub fn block(&mut self, seq: Seq) -> Result<Block, ReadError> {
         let segment = {
             let index = self.index.lock();
@@ -136,8 +135,8 @@ impl Reader {
         }
     }
 
-    /// The first line that was appended at `time_ms` or later, by the times of its block; the next one where there is
-    /// none. Where the clock of the host was set back, one of the places where that time was passed.
+    /// The first line that was appended at `time_ms` or later, by the time of its block; the next seq if there is none. If
+    /// the clock of the host was set back, one of the lines that match.
     ///
     /// # Errors
     /// As [`Reader::block`].
@@ -198,7 +197,7 @@ impl Reader {
             }
             let header = match self.parse_header(at, &path)? {
                 Ok(header) if header.first == next => header,
-                // What stood between was set aside by a repair.
+                // A repair removed the damaged blocks in between.
                 Ok(header) if next < header.first && header.first < end => {
                     self.step(at, header.first);
                     let range = SeqRange { first: next, last: header.first.prev() };
@@ -228,7 +227,7 @@ impl Reader {
         }
     }
 
-    /// Finds the next sound block behind a damaged one, so that only the lines between are lost, and tells which.
+    /// Finds the next sound block after a damaged one: only the lines in between are lost.
     fn skip_damage(
         &mut self,
         path: &str,
@@ -253,7 +252,7 @@ impl Reader {
                     return Ok(ReadError::Damaged { path: path.to_owned(), at, what, range });
                 }
             }
-            // Where the file was cut there is nothing to see until what the journal has of it.
+            // If the file is too short, the next bytes are those that the journal has.
             let gap_end = self.open.as_ref().map(|open| &open.overlay).filter(|overlay| overlay.at > look);
             match seen.checked_sub(BLOCK_MAGIC.len() as u64) {
                 Some(looked_at) => look += looked_at + 1,
@@ -290,7 +289,7 @@ impl Reader {
         self.buffer.get(start as usize..).unwrap_or_default()
     }
 
-    /// Makes the buffer hold `wanted` bytes from `at`, or all that there are.
+    /// Fills the buffer with at least `wanted` bytes from `at`, or all to the end.
     fn fill(&mut self, at: u64, wanted: usize, path: &str) -> Result<(), ReadError> {
         let Some(open) = &mut self.open else { return Ok(()) };
         let have = if open.buffered_at <= at {
@@ -305,11 +304,11 @@ impl Reader {
         open.buffered_at = at;
         let mut read = open.overlay.read_at(open.file.as_deref(), &mut self.buffer, at);
         if read.is_err() && self.buffer.len() > wanted {
-            // The bad sector may lie behind what is wanted.
+            // The bad sector may be after what is wanted.
             self.buffer.truncate(wanted);
             read = open.overlay.read_at(open.file.as_deref(), &mut self.buffer, at);
         }
-        // Nothing of a read that failed may be taken for what the file holds: it would be damage.
+        // After a failed read the buffer has no content of the file: it would look like damage.
         self.buffer.truncate(read.as_ref().map_or(0, |filled| *filled));
         read.map(drop).map_err(|source| ReadError::Io { path: path.to_owned(), at, source })
     }
@@ -362,7 +361,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         for nth in 0..BLOCKS {
             if nth == BLOCKS / 2 {
-                // A new journal has none of the lines before.
+                // The new journal does not have the lines before.
                 drop(log);
                 log = open();
             }
@@ -377,30 +376,30 @@ mod tests {
         disk.copy()
     }
 
-    /// Found on a device with bad sectors: with one among the 512 KiB that are read at once, the lines before it were
-    /// refused too. Those on it are no damage, at no try.
+    /// Found on a device with bad sectors: with one in the 512 KiB that are read at once, the lines before it could not be
+    /// read either. The lines on it are not damaged, however often they are tried.
     #[test]
-    fn lines_before_a_bad_sector_are_read_and_those_on_it_once_it_is_well() {
+    fn lines_before_a_bad_sector_are_read_and_those_on_it_when_the_device_recovers() {
         let disk = store();
         let view = View::on_disk(Arc::new(disk.clone()), std::path::Path::new(""), None).unwrap();
         let mut reader = view.reader();
         // In the third block, behind its header.
         disk.turn_bad(&format!("segments/{:020}", 1), 500_000);
         for seq in 1..=2 {
-            assert!(reader.block(Seq(seq)).is_ok(), "what comes before the bad sector can be read");
+            assert!(reader.block(Seq(seq)).is_ok(), "lines before the bad sector can be read");
         }
         for _ in 0..3 {
             let error = reader.block(Seq(3)).unwrap_err();
             assert!(matches!(error, ReadError::Io { .. }), "{error}");
         }
-        disk.turn_well();
+        disk.heal();
         for seq in 3..=BLOCKS {
             assert_eq!(reader.block(Seq(seq)).unwrap().range(), SeqRange::one(Seq(seq)));
         }
     }
 
     #[test]
-    fn verify_tells_what_the_disk_refuses_from_damage() {
+    fn verify_distinguishes_errors_of_the_disk_from_damage() {
         let disk = store();
         disk.turn_bad(&format!("segments/{:020}", 1), 500_000);
         let view = View::on_disk(Arc::new(disk.clone()), std::path::Path::new(""), None).unwrap();
@@ -408,21 +407,21 @@ mod tests {
         let findings = view.verify(&mut |verified| last = verified);
         assert_eq!((findings.len(), last.refused), (1, 1), "{findings:?}");
         assert!(findings[0].contains("at byte") && !findings[0].contains("lost"), "{findings:?}");
-        disk.turn_well();
+        disk.heal();
         assert_eq!(view.verify(&mut |verified| last = verified), [""; 0]);
         assert_eq!((last.lines, last.refused), (BLOCKS, 0));
     }
 
-    /// Found by fuzzing: behind the cut the file was looked through byte by byte, with all of the buffer cleared for
-    /// each, minutes for every MiB that was missing.
+    /// Found by fuzzing: after the end of the file the missing part was searched byte by byte, with the whole buffer cleared
+    /// each time, which took minutes for every MiB.
     #[test]
-    fn a_cut_segment_is_passed_over_at_once_up_to_what_the_journal_has() {
+    fn the_missing_part_of_a_cut_segment_is_skipped_at_once() {
         let disk = store();
         let name = format!("segments/{:020}", 1);
         disk.open(&name, true).unwrap().set_len(1_000).unwrap();
         let view = View::on_disk(Arc::new(disk), std::path::Path::new(""), None).unwrap();
         let mut reader = view.reader();
-        // The header of the first block is still there, and says which lines are lost with it.
+        // The header of the first block is intact: which lines are lost with it is known.
         for (first, last) in [(1, 1), (2, BLOCKS / 2)] {
             let ReadError::Damaged { range, .. } = reader.block(Seq(first)).unwrap_err() else {
                 panic!("block {first} is damaged")

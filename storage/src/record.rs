@@ -36,11 +36,8 @@ mod tests {
             (RecordRef::Changes(&changes), Record::Changes(changes.clone())),
         ];
         for (borrowed, owned) in records {
-            let mut bytes = Vec::new();
-            codec::encode(&borrowed, &mut bytes).unwrap();
-            let mut expected = Vec::new();
-            codec::encode(&owned, &mut expected).unwrap();
-            assert_eq!(bytes, expected);
+            let bytes = codec::encode(&borrowed).unwrap();
+            assert_eq!(bytes, codec::encode(&owned).unwrap());
             assert_eq!(codec::decode::<Record>(&bytes).unwrap(), (owned, &[][..]));
         }
     }

@@ -1,9 +1,10 @@
-//! Repair: what of a damaged store can be read is retained, what cannot is named and set aside.
+//! Repair of a damaged store: what can be read is kept, other lines are recorded as lost, and damaged files are moved to
+//! `quarantine/`.
 //!
-//! Everything is worked out first, changing nothing: [`evidence`] from the journals, [`plan`] from the segment
-//! files. [`apply`] then writes, in an order that may be cut short anywhere: MARK, last but one, is the commit
-//! point, and what is damaged is moved or linked to `quarantine/` before anything takes its name. Nothing is deleted
-//! that is not there under another name.
+//! The new state is worked out first, changing nothing: from the journals (`evidence.rs`) and from the segment files
+//! (`plan.rs`). Then it is written (`apply.rs`), in an order that a kill may interrupt anywhere: MARK, last but one, is the
+//! commit point, and a damaged file is moved or linked to `quarantine/` before another takes its name. No damaged file is
+//! deleted that does not exist there.
 
 mod apply;
 mod evidence;
@@ -16,6 +17,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use source_end::SourceEnd;
+
+pub use crate::quarantine::Quarantined;
 
 use crate::acks::AckSet;
 use crate::block::{BLOCK_MAGIC, BlockHeader};
@@ -42,34 +45,34 @@ use plan::Plan;
 #[cfg(feature = "fuzzing")]
 pub(crate) use plan::blocks as scan;
 
-/// What a repair found and did; with `dry_run`, what it would do.
+/// What a repair found and did; in a dry run, what it would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repaired {
-    /// What is not as it should be. Empty: the store is sound, and nothing was changed.
+    /// What is wrong. If empty, the store is sound, and nothing was changed.
     pub findings: Vec<String>,
     /// Lines that are lost, in addition to those that were recorded before.
     pub losses: Vec<Loss>,
-    /// Names in `quarantine/`.
+    /// Names of the files moved to `quarantine/`.
     pub quarantined: Vec<String>,
-    /// Sources whose checkpoint was made again from their stored lines.
+    /// Sources whose checkpoint was made from their stored lines.
     pub raised: Vec<SourceId>,
-    /// Sources whose checkpoint is older than their stored lines, or gone, and could not be made again, with the
-    /// reason: their files are read again, and lines come twice.
+    /// Sources whose checkpoint is older than their stored lines, or lost, and why no other could be made: they are read
+    /// again, and their lines are stored twice.
     pub read_again: Vec<(SourceId, String)>,
     /// Lines in segment files afterwards.
     pub lines: u64,
 }
 
-/// Makes the checkpoint of a source reach the end of its stored lines: gets that end and the checkpoint, if one is
-/// there; gives the new one, `None` where the old one is fine, or why it cannot.
+/// Makes a checkpoint that reaches the end of the stored lines of a source. It gets that end, and the checkpoint if there
+/// is one. It returns the new checkpoint, `None` if the old one is right, or why it cannot make one.
 pub type Remake<'a> =
     &'a mut dyn FnMut(&SourceEnd, Option<&[u8]>) -> std::result::Result<Option<Vec<u8>>, String>;
 
-/// Repairs the store in `dir`, which nobody has open. With `dry_run` nothing is changed. May be killed at any point
-/// and begun again; a second run finds nothing to do.
+/// Repairs the store in `dir`, which must not be open. With `dry_run` nothing is changed. After a kill at any point it can
+/// be started again; on a repaired store it does nothing.
 ///
 /// # Errors
-/// [`Error::Damaged`] when not even the store's id can be found; and as [`crate::Log::open`].
+/// [`Error::Damaged`] if not even the identity of the store is known; and as [`crate::Log::open`].
 pub fn repair(dir: &Path, dry_run: bool, remake: Remake<'_>) -> Result<Repaired> {
     if !["MARK", journal::FOLDER, segment::FOLDER].iter().any(|name| dir.join(name).exists()) {
         refuse_foreign(dir)?;
@@ -149,16 +152,16 @@ fn prepare(disk: &dyn Disk, trusted: Option<State>, remake: Remake<'_>) -> Resul
     .flatten()
     .max()
     .unwrap_or(Seq::FIRST);
-    // Where no journal says it, older files that are not there were compacted: only what a group waits for is
-    // missed.
+    // Without a journal, older segments that do not exist may have been compacted: only lines that a group waits for
+    // count as lost.
     let known = is_trusted.then(|| state.first_seq());
-    let there = plan.files.iter().find(|file| !file.pieces.is_empty()).map(|file| file.meta.first);
-    let first = known.or(there).unwrap_or(state.next_seq);
+    let oldest = plan.files.iter().find(|file| !file.pieces.is_empty()).map(|file| file.meta.first);
+    let first = known.or(oldest).unwrap_or(state.next_seq);
     if !derived.has_manifest {
-        remember_groups(state, &retained, first);
+        make_groups(state, &retained, first);
     }
     for range in lost(state, &plan.held, &retained, first) {
-        let reason = "no file holds them in a form that can be read; set aside by repair".to_owned();
+        let reason = "no file holds them in a form that can be read; found by repair".to_owned();
         repaired.losses.push(Loss::unreadable(range, reason));
     }
     repaired.losses.iter().for_each(|loss| state.lose(loss.clone()));
@@ -193,32 +196,28 @@ fn marks(disk: &dyn Disk) -> Result<Vec<Mark>> {
     Ok(marks)
 }
 
-/// Whose store it is, by its blocks alone.
+/// The identity of the store, from its blocks.
 fn store_of_segments(disk: &dyn Disk) -> Result<StoreId> {
-    if disk.exists(segment::FOLDER).during("look for", segment::FOLDER)? {
-        for name in disk.list(segment::FOLDER).during("list", segment::FOLDER)? {
-            let name = format!("{}/{name}", segment::FOLDER);
-            let bytes = disk.open(&name, false).and_then(|file| file.read_all()).during("read", &name)?;
-            for at in memchr::memmem::find_iter(&bytes, &BLOCK_MAGIC) {
-                let rest = bytes.get(at..).unwrap_or_default();
-                if let Some(store) = BlockHeader::store(rest) {
-                    return Ok(store);
-                }
-            }
+    for name in disk.list_if_exists(segment::FOLDER).during("list", segment::FOLDER)? {
+        let name = format!("{}/{name}", segment::FOLDER);
+        let bytes = disk.open(&name, false).and_then(|file| file.read_all()).during("read", &name)?;
+        let store = |at| BlockHeader::store(bytes.get(at..).unwrap_or_default());
+        if let Some(store) = memchr::memmem::find_iter(&bytes, &BLOCK_MAGIC).find_map(store) {
+            return Ok(store);
         }
     }
-    let what =
-        "neither MARK nor a journal nor a segment says whose store it is: nothing can be read".to_owned();
+    let what = "neither MARK nor a journal nor a segment has the identity of the store: nothing can be read"
+        .to_owned();
     Err(Error::Damaged { path: "".into(), what })
 }
 
-/// Without a manifest nothing says which groups there were. `default` gets every line that is held, and each group
-/// that has dead letters is there again under a name of its own, so that they can be looked at and exported.
-fn remember_groups(state: &mut State, retained: &Survey, first: Seq) {
+/// Makes groups if there is no manifest: `default`, for which every line that is held waits, and for each group that has
+/// dead letters a group `lost-N`, so that they can be shown and exported.
+fn make_groups(state: &mut State, retained: &Survey, first: Seq) {
     let ids: std::collections::BTreeSet<_> = retained.letters.iter().map(|letter| letter.0).collect();
     for id in ids {
         let group = GroupState::empty(&format!("lost-{}", id.0), state.next_seq.prev());
-        state.restore_group(id, group);
+        state.readd_group(id, group);
     }
     let mut acks = AckSet::default();
     let below = SeqRange::new(Seq::FIRST, first.prev()).into_iter().collect();
@@ -228,7 +227,7 @@ fn remember_groups(state: &mut State, retained: &Survey, first: Seq) {
     state.add_group(GroupState { acks, ..GroupState::empty("default", Seq(0)) });
 }
 
-/// Seqs that nobody holds and that somebody could ask for.
+/// Lines that no file holds and that a group could need.
 fn lost(state: &State, held: &[SeqRange], retained: &Survey, first: Seq) -> Vec<SeqRange> {
     let is_held = |seq: Seq| held.iter().any(|range| range.contains(seq));
     let all = SeqRange::new(first, state.next_seq.prev());
@@ -244,7 +243,7 @@ fn lost(state: &State, held: &[SeqRange], retained: &Survey, first: Seq) -> Vec<
     missing.into_iter().flat_map(|range| state.not_lost(range)).collect()
 }
 
-/// Notes the last line of a source, and raises its checkpoint where a later commit's was lost.
+/// Records the last line of a source, and makes its checkpoint again if that of a later commit was lost.
 fn checkpoint(
     state: &mut State,
     end: &SourceEnd,

@@ -1,14 +1,14 @@
-//! Dead letters and relocated lines: what outlives its segment.
+//! Retained lines: dead letters and relocated lines, which outlive their segment.
 //!
-//! One append-only file, `kept/<generation>`, of framed entries: lines (a block as in a segment), dead letters (the
-//! group, why, how often tried), and the end of a dead letter. An entry is synced before the commit that relies on
-//! it, and writing the same one twice does no harm; so a crash between the two leaves an entry that nothing refers
-//! to. When less than half is live the whole is written anew as the next generation.
+//! One append-only file, `kept/<generation>`, of framed entries: lines (a block as in a segment), dead letters (group,
+//! reason and attempts), and the end of a dead letter. An entry is synced before the commit that relies on it, and may be
+//! written twice. So a crash in between leaves an entry that nothing refers to. When less than half of the file is live,
+//! the live part is written to the next generation.
 //!
 //! Frame, little endian: magic `SPQK` 4, kind 1, zeros 3, body length 4, CRC32C of kind, length and body 4, body.
 //!
-//! Bounds: [`DEAD_LETTERS_MAX`] dead letters a group and [`RETAINED_BYTES_MAX`] in all; past either the group stops,
-//! and no line is relocated.
+//! Bounds: [`DEAD_LETTERS_MAX`] dead letters a group and [`RETAINED_BYTES_MAX`] in all. At either the group stops, and no
+//! line is relocated.
 // long: one format on disk: what writes, reads and compacts it
 
 pub(crate) mod survey;
@@ -19,9 +19,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
+use bytes::BufMut;
 
 use crate::block::{Block, BlockBuilder, BlockHeader};
-use crate::bytes_le::{Get, Put};
+use crate::bytes_le::Get;
 use crate::codec;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Result};
@@ -33,44 +34,40 @@ use crate::segment::{Index, RetainedPlace};
 pub(crate) const FOLDER: &str = "kept";
 const MAGIC: [u8; 4] = *b"SPQK";
 const FRAME_BYTES: usize = 16;
-/// Dead letters of a group at which it stops.
-pub const DEAD_LETTERS_MAX: usize = 100_000;
-/// Live bytes in `kept/` at which groups with a poison line stop and nothing is relocated.
-pub const RETAINED_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// Below this, rewriting gives nothing back that is worth a sync.
+pub(crate) const DEAD_LETTERS_MAX: usize = 100_000;
+pub(crate) const RETAINED_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Of a smaller file, compaction would not free enough to be worth a sync.
 const COMPACT_BYTES_MIN: u64 = 1024 * 1024;
-/// Why a line died is told in so many bytes.
-pub const REASON_BYTES_MAX: usize = 4 * 1024;
 
-/// A line that was set aside for a group.
+/// A line that a group could not process and that it does not wait for any more.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct DeadLetter {
-    /// The group that could not process it.
+    /// The group.
     pub group: GroupId,
     /// The line.
     pub seq: Seq,
-    /// How often it was delivered alone.
+    /// How often it was delivered by itself.
     pub attempts: u32,
-    /// When it was set aside: milliseconds since 1970.
+    /// When it became a dead letter: milliseconds since 1970.
     pub time_ms: u64,
-    /// What it died of.
+    /// Why it became one.
     pub cause: DeadCause,
-    /// What the processor left behind, at most [`REASON_BYTES_MAX`].
+    /// What the processor reported, at most [`DeadLetter::REASON_BYTES_MAX`].
     pub reason: String,
 }
 
-/// What a line died of.
+/// Why a line became a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum DeadCause {
-    /// The processor blamed the line.
+    /// The processor rejected the line.
     Rejected,
-    /// It failed alone, and nobody blamed it.
+    /// It failed by itself, without being rejected.
     Failed,
-    /// The process died too often with it in flight.
+    /// The process died too often while it was delivered by itself.
     Died,
-    /// An operator set it aside.
+    /// An operator parked it.
     Parked,
-    /// A version 1 program wrote the letter, and did not say.
+    /// Not known: format version 1 did not store it.
     Unknown,
 }
 
@@ -88,14 +85,14 @@ struct Place {
     bytes: u32,
 }
 
-/// What is known of a dead letter without reading it.
+/// What is in memory of a dead letter.
 #[derive(Clone, Copy, Debug)]
 struct Letter {
     place: Place,
     cause: DeadCause,
 }
 
-/// The open file and what is in it.
+/// The open file, and where its entries are.
 pub(crate) struct Retained {
     disk: Arc<dyn Disk>,
     index: Arc<Index>,
@@ -108,9 +105,14 @@ pub(crate) struct Retained {
     pub(crate) findings: Vec<String>,
 }
 
-/// Whether the commit of a dead letter was made: then the group has the line settled, and not put back.
+/// Whether the commit of a dead letter was made: then the group has settled the line, and it was not put back.
 fn is_buried(state: &State, (group, seq): (GroupId, Seq)) -> bool {
     state.groups.get(&group).is_some_and(|group| group.acks.contains(seq) && !group.revived.contains(&seq))
+}
+
+/// The newest generation in a list of names.
+fn newest(names: &[String]) -> Option<u64> {
+    names.iter().filter(|name| name.len() == 8).filter_map(|name| name.parse().ok()).max()
 }
 
 pub(crate) fn path(generation: u64) -> String {
@@ -122,8 +124,8 @@ pub(crate) fn frame(kind: Kind, body: &[u8]) -> Vec<u8> {
     out.extend_from_slice(&MAGIC);
     out.put_u8(kind as u8);
     out.extend_from_slice(&[0; 3]);
-    out.put_u32(body.len() as u32);
-    out.put_u32(crc(kind as u8, body));
+    out.put_u32_le(body.len() as u32);
+    out.put_u32_le(crc(kind as u8, body));
     out.extend_from_slice(body);
     out
 }
@@ -144,8 +146,13 @@ fn parse_head(bytes: &[u8]) -> Option<(u8, usize, u32)> {
 
 fn crc(kind: u8, body: &[u8]) -> u32 {
     let mut covered = vec![kind];
-    covered.put_u32(body.len() as u32);
+    covered.put_u32_le(body.len() as u32);
     crc32c::crc32c_append(crc32c::crc32c(&covered), body)
+}
+
+impl DeadLetter {
+    /// The most bytes of a reason.
+    pub const REASON_BYTES_MAX: usize = 4 * 1024;
 }
 
 impl Retained {
@@ -156,22 +163,20 @@ impl Retained {
         disk.sync_dir(FOLDER).during("sync", FOLDER)
     }
 
-    /// Reads what is there. With `mend` a torn end is cut off and leftovers of a compaction are removed; without,
+    /// Reads the newest generation. With `write` a torn end is cut off and what a compaction left is removed; otherwise
     /// nothing is changed.
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         index: Arc<Index>,
         state: &State,
-        mend: bool,
+        write: bool,
     ) -> Result<Retained> {
         let names = disk.list(FOLDER).during("list", FOLDER)?;
-        let generations =
-            names.iter().filter_map(|name| name.parse::<u64>().ok().filter(|_| name.len() == 8));
-        let generation = generations.max().unwrap_or_default();
+        let generation = newest(&names).unwrap_or_default();
         let name = path(generation);
-        let file = disk.open(&name, mend).during("open", &name)?;
-        if mend {
-            // An entry that a failed sync lost would not be written again.
+        let file = disk.open(&name, write).during("open", &name)?;
+        if write {
+            // Otherwise an entry that a failed sync lost would still be in the page cache, and not be written again.
             file.settle().during("sync", &name)?;
         }
         let mut retained = Retained {
@@ -185,13 +190,13 @@ impl Retained {
             findings: Vec::new(),
         };
         retained.load(state.retained)?;
-        if mend {
+        if write {
             for other in names.iter().filter(|other| **other != format!("{generation:08}")) {
                 let other = format!("{FOLDER}/{other}");
                 disk.remove_file(&other).during("remove", &other)?;
             }
             retained.file.set_len(retained.len).during("cut", &name)?;
-            retained.settle_unburied(state)?;
+            retained.end_unburied(state)?;
         }
         retained
             .dead
@@ -222,9 +227,9 @@ impl Retained {
                     }
                     self.len = at;
                 }
-                // A torn end is normal after a crash: no commit relies on it. After a write that failed there may be
-                // sound entries behind it, and they go with it. In a generation that no commit knows yet, written
-                // anew and synced as a whole, those are what tells damage from a torn end.
+                // A torn end is normal after a crash: no commit relies on it. After a failed write there may be sound entries
+                // after it, which are removed with it. A generation that no commit relies on yet was written and synced as a
+                // whole: in this one, sound entries after an unreadable one show that it is damage and not a torn end.
                 None => {
                     let is_known = relied.generation == self.generation;
                     if is_known && at >= relied.bytes {
@@ -245,20 +250,20 @@ impl Retained {
         Ok(())
     }
 
-    /// An entry whose commit a crash cut off is no dead letter, and must not look like one once the line is acked.
-    fn settle_unburied(&mut self, state: &State) -> Result<()> {
+    /// Ends dead letters whose commit a crash prevented: otherwise they would count from the moment the line is acked.
+    fn end_unburied(&mut self, state: &State) -> Result<()> {
         let all = self.dead.iter().flat_map(|(group, dead)| dead.keys().map(|seq| (*group, *seq)));
         let unburied: Vec<_> = all.filter(|key| !is_buried(state, *key)).collect();
         for (group, seq) in &unburied {
-            self.settle(*group, *seq)?;
+            self.end_letter(*group, *seq)?;
         }
         if unburied.is_empty() { Ok(()) } else { self.sync() }
     }
 
-    /// Takes an entry up.
+    /// Adds an entry to what is known.
     ///
     /// # Errors
-    /// Says what does not match, of an entry with a right checksum: another version wrote it.
+    /// What does not match, if the checksum of the entry is right: another version of the program wrote it.
     fn note(&mut self, kind: u8, body: &[u8], place: Place) -> std::result::Result<(), String> {
         if kind == Kind::Lines as u8 {
             if let Ok(header) = BlockHeader::parse(body, self.store) {
@@ -269,7 +274,7 @@ impl Retained {
                     lines: header.lines,
                 };
                 let mut index = self.index.lock();
-                // Shorter stretches within this one go from the index: a reader looks at the nearest start only.
+                // Shorter entries within this one are removed from the index: a reader looks at the nearest start only.
                 let range = header.range();
                 let covered: Vec<Seq> = index
                     .retained
@@ -294,7 +299,7 @@ impl Retained {
         Ok(())
     }
 
-    /// The entry at `at`, if one is there and sound.
+    /// The sound entry at `at`, if there is one.
     fn entry(&self, at: u64) -> Result<Option<(u8, Vec<u8>)>> {
         let name = path(self.generation);
         let head = self.file.read_range(at, FRAME_BYTES).during("read", &name)?;
@@ -308,7 +313,7 @@ impl Retained {
         Ok((body.len() == len && crc(kind, &body) == expected).then_some((kind, body)))
     }
 
-    /// What an entry holds that was sound when it was noted.
+    /// The body of an entry that was sound when it was added.
     fn body(&self, place: &Place) -> Result<Vec<u8>> {
         let at = place.at - FRAME_BYTES as u64;
         let entry = self.entry(at)?.filter(|(_, body)| body.len() == place.bytes as usize);
@@ -319,7 +324,7 @@ impl Retained {
         crate::Error::Damaged { path: path(self.generation).into(), what }
     }
 
-    /// Looks for the next sound entry from `at`.
+    /// The place of the next sound entry from `at` on.
     fn next_entry(&self, mut at: u64, end: u64) -> Result<Option<u64>> {
         let mut buffer = vec![0; 64 * 1024];
         while at < end {
@@ -337,7 +342,7 @@ impl Retained {
         Ok(None)
     }
 
-    /// How far a commit may rely on it, once it is synced.
+    /// How far a commit may rely on the file after a sync.
     pub(crate) fn mark(&self) -> RetainedMark {
         RetainedMark { generation: self.generation, bytes: self.len }
     }
@@ -379,7 +384,7 @@ impl Retained {
             .map(|(seq, _)| *seq)
     }
 
-    /// How many lines directly below `seq` are dead letters of the group that were rejected, counted up to `most`.
+    /// As [`crate::Log::rejected_below`].
     pub(crate) fn rejected_below(&self, group: GroupId, seq: Seq, most: u32) -> u32 {
         let Some(dead) = self.dead.get(&group) else { return 0 };
         let mut count = 0;
@@ -394,14 +399,14 @@ impl Retained {
         count
     }
 
-    /// Appends lines out of `block`; durable after [`Retained::sync`]. What is there already is not written twice.
+    /// Appends the lines of `block` within `range`, unless it has them; durable after [`Retained::sync`].
     pub(crate) fn keep(&mut self, block: &Block, range: SeqRange) -> Result<()> {
-        let held = {
+        let is_retained = {
             let index = self.index.lock();
             let before = index.retained.range(..=range.first).next_back();
             before.is_some_and(|(first, place)| first.plus(u64::from(place.lines)) > range.last)
         };
-        if held {
+        if is_retained {
             return Ok(());
         }
         let mut builder = BlockBuilder::new();
@@ -421,17 +426,14 @@ impl Retained {
 
     /// Appends a dead letter; durable after [`Retained::sync`].
     pub(crate) fn bury(&mut self, letter: &DeadLetter) -> Result<()> {
-        let mut body = Vec::new();
-        codec::encode(letter, &mut body).map_err(std::io::Error::other).during("encode", "a dead letter")?;
+        let body = codec::encode(letter).map_err(std::io::Error::other).during("encode", "a dead letter")?;
         self.append(Kind::Dead, &body)
     }
 
     /// Appends the end of a dead letter; durable after [`Retained::sync`].
-    pub(crate) fn settle(&mut self, group: GroupId, seq: Seq) -> Result<()> {
-        let mut body = Vec::new();
-        codec::encode(&(group, seq), &mut body)
-            .map_err(std::io::Error::other)
-            .during("encode", "a settled line")?;
+    pub(crate) fn end_letter(&mut self, group: GroupId, seq: Seq) -> Result<()> {
+        let body = codec::encode(&(group, seq)).map_err(std::io::Error::other);
+        let body = body.during("encode", "the end of a dead letter")?;
         self.append(Kind::Settled, &body)
     }
 
@@ -448,7 +450,7 @@ impl Retained {
         self.file.sync().during("sync", &path(self.generation))
     }
 
-    /// Whether some group still needs a line of this stretch.
+    /// Whether a group still needs one of these lines.
     fn is_live(&self, state: &State, first: Seq, lines: u32) -> bool {
         let range = SeqRange { first, last: first.plus(u64::from(lines) - 1) };
         state.groups.iter().any(|(id, group)| {
@@ -458,26 +460,20 @@ impl Retained {
         })
     }
 
-    /// Writes the live part anew where less than half of the file is live. A crash in between leaves the old
-    /// generation, or both whole; opening takes the newer. An entry that has been damaged meanwhile is an error: it
-    /// would have a right checksum afterwards.
+    /// Writes the live part to a new generation if it is less than half of the file. A crash in between leaves the old
+    /// generation, or both, of which opening takes the newer. A damaged entry is an error: in the new generation it would
+    /// have a correct checksum.
     pub(crate) fn compact(&mut self, state: &State) -> Result<()> {
         if self.len < COMPACT_BYTES_MIN {
             return Ok(());
         }
         self.dead.retain(|group, _| state.groups.contains_key(group));
-        let places: Vec<(Seq, RetainedPlace)> =
-            self.index.lock().retained.iter().map(|(first, place)| (*first, place.clone())).collect();
+        let places = self.index.lock().retained.clone();
         let live: Vec<(Seq, RetainedPlace)> =
             places.into_iter().filter(|(first, place)| self.is_live(state, *first, place.lines)).collect();
-        let live_bytes: u64 =
-            live.iter().map(|(_, place)| u64::from(place.bytes) + FRAME_BYTES as u64).sum::<u64>()
-                + self
-                    .dead
-                    .values()
-                    .flat_map(BTreeMap::values)
-                    .map(|letter| u64::from(letter.place.bytes) + FRAME_BYTES as u64)
-                    .sum::<u64>();
+        let letters = self.dead.values().flat_map(BTreeMap::values).map(|letter| letter.place.bytes);
+        let bodies = live.iter().map(|(_, place)| place.bytes).chain(letters);
+        let live_bytes: u64 = bodies.map(|bytes| u64::from(bytes) + FRAME_BYTES as u64).sum();
         if live_bytes > self.len / 2 {
             return Ok(());
         }
@@ -500,7 +496,7 @@ impl Retained {
         }
         for (group, letters) in &self.dead {
             for (seq, Letter { place, cause }) in letters {
-                // Byte for byte: a letter of version 1 stays one.
+                // Byte for byte: a letter of version 1 stays in version 1.
                 let place = copy(Kind::Dead, place.at, place.bytes)?;
                 dead.entry(*group).or_default().insert(*seq, Letter { place, cause: *cause });
             }

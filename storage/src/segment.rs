@@ -1,7 +1,7 @@
-//! Segment files: blocks one behind the other, named by their first seq, removed whole.
+//! Segment files: blocks one after the other. A file is named by its first seq and removed as a whole.
 //!
-//! Appends are not synced here: until the next roll the journal holds the same blocks, and opening mends what a
-//! crash took. The newest file is cut to what is durable at every opening.
+//! Appends are not synced: until the next rotation the journal has the same blocks, and opening restores what a crash
+//! lost. At every opening the newest file is cut to what is durable.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,14 +28,14 @@ pub(crate) fn first_of(name: &str) -> Option<Seq> {
 pub(crate) struct SegmentWriter {
     disk: Arc<dyn Disk>,
     current: Option<(Seq, Arc<dyn DiskFile>)>,
-    /// Files with bytes that no sync covers yet, the current one among them.
+    /// Files with bytes that are not synced yet, including the current one.
     unsynced: Vec<(Seq, Arc<dyn DiskFile>)>,
-    /// Names were added that the folder's sync does not cover yet.
+    /// The folder has new names that are not synced yet.
     folder_unsynced: bool,
 }
 
 impl SegmentWriter {
-    /// Goes on with the newest of `segments`.
+    /// Continues the newest segment.
     pub(crate) fn open(disk: Arc<dyn Disk>, newest: Option<&SegmentMeta>) -> Result<SegmentWriter> {
         let mut writer = SegmentWriter { disk, current: None, unsynced: Vec::new(), folder_unsynced: false };
         if let Some(newest) = newest {
@@ -46,10 +46,10 @@ impl SegmentWriter {
         Ok(writer)
     }
 
-    /// Writes `bytes` at `at` of the segment `first`, which is made if it is another than the current one.
+    /// Writes `bytes` at `at` of the segment `first`, which is created unless it is the current one.
     ///
     /// # Errors
-    /// [`Error::Full`] when there is no room: what was written is cut off again with [`SegmentWriter::cut`].
+    /// [`Error::Full`] if the disk is full: [`SegmentWriter::cut`] then removes what was written.
     pub(crate) fn append(&mut self, first: Seq, at: u64, bytes: &[u8]) -> Result<()> {
         let name = path(first);
         let full_or = |error: std::io::Error, attempted| {
@@ -96,17 +96,17 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Files that a sync must cover, which is then the caller's to do; [`SegmentWriter::synced`] afterwards.
+    /// Files that are to be synced by the caller, who then calls [`SegmentWriter::synced_before`].
     pub(crate) fn unsynced(&self) -> Vec<(Seq, Arc<dyn DiskFile>)> {
         self.unsynced.clone()
     }
 
-    /// Notes that everything up to the sealed segments before `first` is durable.
+    /// Records that the segments before `first` are durable.
     pub(crate) fn synced_before(&mut self, first: Seq) {
         self.unsynced.retain(|(unsynced, _)| *unsynced >= first);
     }
 
-    /// Syncs all that is left, and the folder.
+    /// Syncs the other files, and the folder.
     pub(crate) fn sync(&mut self) -> Result<()> {
         for (first, file) in &self.unsynced {
             file.sync().during("sync", &path(*first))?;
@@ -120,7 +120,7 @@ impl SegmentWriter {
     }
 }
 
-/// What readers may read: shared with the owner, who alone changes it.
+/// What readers may read. Only the log changes it.
 #[derive(Default)]
 pub(crate) struct Index {
     inner: Mutex<IndexInner>,
@@ -131,14 +131,13 @@ pub(crate) struct IndexInner {
     pub(crate) segments: VecDeque<SegmentMeta>,
     /// The seq after the last durable line.
     pub(crate) next_seq: Seq,
-    /// Relocated lines and dead letters: from the first seq of each stored stretch to its place in `kept/`.
+    /// Relocated lines and those of dead letters: from the first seq of each entry to its place in `kept/`.
     pub(crate) retained: BTreeMap<Seq, RetainedPlace>,
-    /// Bytes behind the end of a segment file that only the journal has. Used where a store is read without
-    /// being opened.
+    /// The ends of segments that only the journal has, in a store that is viewed without being opened.
     pub(crate) overlays: BTreeMap<Seq, Overlay>,
 }
 
-/// Where a stretch of retained lines is.
+/// Where consecutive retained lines are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RetainedPlace {
     pub(crate) path: String,
@@ -147,7 +146,7 @@ pub(crate) struct RetainedPlace {
     pub(crate) lines: u32,
 }
 
-/// The end of a segment as the journal has it.
+/// The end of a segment, from byte `at`, as the journal has it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Overlay {
     pub(crate) at: u64,
@@ -155,7 +154,7 @@ pub(crate) struct Overlay {
 }
 
 impl Overlay {
-    /// Reads from `at` on what `file` holds and the journal completes: as much as `buffer` takes, less only at the end.
+    /// Reads from `at` of the file and then of what the journal has: until `buffer` is full, or the end is reached.
     pub(crate) fn read_at(
         &self,
         file: Option<&dyn DiskFile>,
@@ -183,7 +182,7 @@ impl Overlay {
 
 impl Index {
     pub(crate) fn lock(&self) -> MutexGuard<'_, IndexInner> {
-        // A panic of another holder leaves only whole values behind: each is replaced in one step.
+        // After a panic of another holder the values are whole: each is replaced in one step.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

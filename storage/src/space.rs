@@ -1,8 +1,8 @@
-//! Space on the disk: the store's limit, what must stay free, and the reserve that is given back in need.
+//! Disk space: the limit of the store, what must stay free, and the reserve.
 //!
-//! Lines are refused while there is no room; acks, rolls and opening go on, for which the reserve is there. Each
-//! journal has its own room set aside when it is made, so the reserve only has to carry the making of the next. It is
-//! given back bit by bit, as it is needed: what is given back too early others take.
+//! Lines are refused when there is too little free space; acks, rotations and opening continue. Each journal has its space
+//! allocated when it is made, so the reserve must only suffice to make the next one. It is released in steps, as it is
+//! needed, because other programs may take what is released too early.
 
 use crate::disk::Disk;
 use crate::error::{Context, Full, Result};
@@ -11,35 +11,36 @@ use crate::manifest::State;
 use crate::retained::Retained;
 
 const PATH: &str = "RESERVE";
-/// Opening gives the reserve back below this: a copy of the journal, the next journal, and the end of a segment.
+/// Free bytes that opening needs, and releases the reserve for: a copy of the journal, the next journal, and the end of a
+/// segment.
 const OPEN_BYTES: u64 = 2 * RESERVED_BYTES + 16 * 1024 * 1024;
-/// A running log gives some back below this: what acks and dead letters add between two looks.
+/// Free bytes that a running log needs: what acks and dead letters add between two checks.
 const RUN_BYTES: u64 = 4 * 1024 * 1024;
-/// What a running log does not give back for anything less: the next journal, and its manifest at some length.
+/// What of the reserve a running log keeps for the next journal and a long manifest in it.
 const JOURNAL_BYTES: u64 = RESERVED_BYTES + 2 * RUN_BYTES;
 
-/// How much disk a store may use.
+/// How much disk space a store may use.
 #[derive(Clone, Copy, Debug)]
 pub struct DiskOptions {
-    /// Bytes that the store takes at most; lines wait when it is reached.
+    /// The most bytes that the store takes; above it lines are refused with [`crate::Error::Full`].
     pub limit_bytes: u64,
-    /// Bytes of the file system that lines must leave free.
+    /// Free bytes of the file system below which lines are refused.
     pub min_free_bytes: u64,
-    /// Bytes set aside for opening, acking and draining on a full disk; 0 for none.
+    /// Bytes preallocated so that opening, acks and leases work on a full disk; 0 for none.
     pub reserve_bytes: u64,
-    /// What of the lines that every group has settled stays, until there is no room.
+    /// How long lines stay that every group has settled. If space is needed, they are removed earlier.
     pub keep: Keep,
 }
 
-/// How long settled lines stay. Whole segments go, the oldest first.
+/// How long settled lines stay. Whole segments are removed, the oldest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keep {
-    /// They go at once.
+    /// They are removed at once.
     #[default]
     Nothing,
-    /// Until the newest line of their segment is so many milliseconds old.
+    /// Until the newest line of their segment is this many milliseconds old.
     Age(u64),
-    /// While their segments take so many bytes at most.
+    /// While their segments are at most this many bytes.
     Bytes(u64),
 }
 
@@ -54,33 +55,33 @@ impl Default for DiskOptions {
     }
 }
 
-/// Keeps to them.
+/// The limits, and the reserve that is left.
 pub(crate) struct Space {
     options: DiskOptions,
-    /// Bytes of the reserve that are set aside; the rest was given back.
+    /// Bytes of the reserve that are allocated; the rest was released.
     held: u64,
 }
 
 impl Space {
-    /// Looks how much of the reserve is there, and gives back at once what opening needs.
+    /// Finds out how much of the reserve is allocated, and releases what opening needs.
     pub(crate) fn open(disk: &dyn Disk, options: DiskOptions) -> Result<Space> {
-        let there = reserve(disk)?;
-        let mut space = Space { options, held: there.unwrap_or(0) };
-        if let Some(held) = there {
-            // Of a reserve that was larger the rest goes.
+        let allocated = reserve(disk)?;
+        let mut space = Space { options, held: allocated.unwrap_or(0) };
+        if let Some(held) = allocated {
+            // If the configured size is smaller than before, the difference is released too.
             let needed = OPEN_BYTES.saturating_sub(free(disk)?);
             space.shrink(disk, held.min(options.reserve_bytes).saturating_sub(needed))?;
         }
         Ok(space)
     }
 
-    /// Other limits from now on; the reserve stays as it is.
+    /// Changes the limits; the reserve stays as it is.
     pub(crate) fn set_limits(&mut self, limit_bytes: u64, min_free_bytes: u64) {
         self.options = DiskOptions { limit_bytes, min_free_bytes, ..self.options };
     }
 
-    /// Why lines of `bytes` cannot be taken in now; `used` is what the store takes so far. Space for what of the
-    /// reserve was given back is not for lines.
+    /// Why lines of `bytes` cannot be appended now; `used` is what the store takes so far. The free space that is needed to
+    /// allocate the whole reserve again is not available to lines.
     pub(crate) fn refusal(&self, disk: &dyn Disk, used: u64, bytes: u64) -> Result<Option<Full>> {
         let DiskOptions { limit_bytes, min_free_bytes, .. } = self.options;
         if used + bytes > limit_bytes {
@@ -91,7 +92,7 @@ impl Space {
         Ok((free < min_free.saturating_add(bytes)).then_some(Full::MinFree { free, min_free }))
     }
 
-    /// Bytes of the reserve that are held.
+    /// Bytes of the reserve that are allocated.
     pub(crate) fn held_bytes(&self) -> u64 {
         self.held
     }
@@ -100,30 +101,30 @@ impl Space {
         self.options.reserve_bytes.saturating_sub(self.held)
     }
 
-    /// Gives some of the reserve back where a running log has less room left than acks take, and never what making
-    /// a journal takes: others may be faster, and without that neither a roll nor an opening goes through.
+    /// Releases some of the reserve if acks may need it, but not the part that the next journal needs: other programs could
+    /// take it, and then neither a rotation nor opening would succeed.
     pub(crate) fn relieve(&mut self, disk: &dyn Disk) -> Result<()> {
         let spare = self.held.saturating_sub(JOURNAL_BYTES);
-        if spare > 0 && free(disk)? < RUN_BYTES { self.give_back(disk, spare.min(RUN_BYTES)) } else { Ok(()) }
+        if spare > 0 && free(disk)? < RUN_BYTES { self.release(disk, spare.min(RUN_BYTES)) } else { Ok(()) }
     }
 
-    /// Gives so much of the reserve back that `bytes` can be written which must not fail for lack of room.
-    pub(crate) fn make(&mut self, disk: &dyn Disk, bytes: u64) -> Result<()> {
+    /// Releases as much of the reserve as is needed to write `bytes`.
+    pub(crate) fn release_for(&mut self, disk: &dyn Disk, bytes: u64) -> Result<()> {
         let needed = bytes.saturating_add(RUN_BYTES);
         if self.held > 0 {
             let lacking = needed.saturating_sub(free(disk)?);
             if lacking > 0 {
-                return self.give_back(disk, lacking);
+                return self.release(disk, lacking);
             }
         }
         Ok(())
     }
 
-    /// Gives `bytes` of the reserve back, or what there is, because something that must not fail needs the room.
-    pub(crate) fn give_back(&mut self, disk: &dyn Disk, bytes: u64) -> Result<()> {
+    /// Releases `bytes` of the reserve, or all that is left.
+    pub(crate) fn release(&mut self, disk: &dyn Disk, bytes: u64) -> Result<()> {
         if self.held > 0 {
             let bytes = bytes.min(self.held);
-            tracing::warn!(bytes, "the disk is full: some of the reserve is given back");
+            tracing::warn!(bytes, "the disk is full: released a part of disk.reserve");
             self.shrink(disk, self.held - bytes)?;
         }
         Ok(())
@@ -131,16 +132,16 @@ impl Space {
 
     fn shrink(&mut self, disk: &dyn Disk, to: u64) -> Result<()> {
         if to == 0 {
-            disk.remove_file(PATH).during("give back", PATH)?;
+            disk.remove_file(PATH).during("shrink", PATH)?;
         } else if to < self.held {
-            disk.open(PATH, true).and_then(|file| file.set_len(to)).during("give back", PATH)?;
+            disk.open(PATH, true).and_then(|file| file.set_len(to)).during("shrink", PATH)?;
         }
         self.held = to;
         Ok(())
     }
 
-    /// Sets aside again what was given back: all of it once lines would be taken in with it, and before that what
-    /// making a journal takes, of any room that there is, such as that of a journal that was removed.
+    /// Allocates again what was released: all of it if lines could still be appended then, otherwise the part that the
+    /// next journal needs, from whatever is free, such as the space of a removed journal.
     pub(crate) fn restore(&mut self, disk: &dyn Disk) -> Result<()> {
         let lacking = self.lacking_bytes();
         if lacking == 0 {
@@ -159,19 +160,19 @@ impl Space {
             if self.held > 0 { disk.open(PATH, true) } else { disk.create(PATH) }.during("open", PATH)?;
         match file.allocate(self.held + more) {
             Ok(()) => self.held += more,
-            // Others were faster; tried again later.
+            // Other programs took the space; the next call tries again.
             Err(error) if crate::error::is_no_space(&error) => {
                 let held = self.held;
                 file.set_len(held).during("cut", PATH)?;
                 self.shrink(disk, held)?;
             }
-            Err(error) => return Err(error).during("set aside", PATH),
+            Err(error) => return Err(error).during("extend", PATH),
         }
         Ok(())
     }
 }
 
-/// Bytes of the reserve that are set aside on the disk; `None` where it is not there.
+/// Bytes of the reserve that are allocated on the disk; `None` if there is no reserve.
 pub(crate) fn reserve(disk: &dyn Disk) -> Result<Option<u64>> {
     if !disk.exists(PATH).during("look for", PATH)? {
         return Ok(None);
@@ -180,7 +181,7 @@ pub(crate) fn reserve(disk: &dyn Disk) -> Result<Option<u64>> {
 }
 
 /// Bytes that a store takes, which its limit bounds: segments, retained lines, the space of two journals, and the reserve.
-/// Two journals count whether or not the next one is made yet: it is always about to be.
+/// The next journal counts before it is made.
 pub(crate) fn used_bytes(state: &State, retained: &Retained, reserve: u64) -> u64 {
     state.segment_bytes() + retained.bytes() + 2 * RESERVED_BYTES + reserve
 }

@@ -1,4 +1,4 @@
-//! A disk that others fill while the log runs, and after it was killed.
+//! A disk that other programs fill while the log runs, and after it was killed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -47,10 +47,10 @@ fn filled(disk: &MemoryDisk) -> Log {
     log
 }
 
-/// Found on a real disk: the reserve that a running log gave back was taken by others, and the next start ended with
-/// status 3 for want of 28 MiB for a journal.
+/// Found on a real disk: other programs took the reserve that a running log had released, and the next start ended with
+/// status 3 because there were not 28 MiB for a journal.
 #[test]
-fn what_others_take_while_the_log_runs_keeps_it_neither_from_rolling_nor_from_opening() {
+fn a_disk_that_others_fill_prevents_neither_a_rotation_nor_opening() {
     let disk = MemoryDisk::new(CAPACITY);
     let mut log = filled(&disk);
     let rotations = log.counters().rotations;
@@ -59,7 +59,7 @@ fn what_others_take_while_the_log_runs_keeps_it_neither_from_rolling_nor_from_op
         let range = SeqRange::one(Seq(seq));
         log.commit(&change(0, GroupChange::Ack { range })).unwrap();
         log.maintain(1).unwrap();
-        assert!(matches!(log.commit(&line()), Err(Error::Full(_))), "there is no room for lines");
+        assert!(matches!(log.commit(&line()), Err(Error::Full(_))), "there is no space for lines");
     }
     assert!(log.counters().rotations >= rotations + 4, "{} rotations", log.counters().rotations - rotations);
     for _ in 0..3 {
@@ -74,14 +74,14 @@ fn what_others_take_while_the_log_runs_keeps_it_neither_from_rolling_nor_from_op
     assert_eq!(
         log.disk_bytes() - log.state().segment_bytes() - 2 * RESERVED_BYTES,
         RESERVE,
-        "it is whole again"
+        "the reserve is whole again"
     );
     log.commit(&line()).unwrap();
 }
 
-/// `status` reported 120 MiB less for a stopped store than for a running one: neither journals nor the reserve counted.
+/// `status` reported 120 MiB less for a stopped store than for a running one: it counted neither journals nor the reserve.
 #[test]
-fn a_store_that_is_looked_at_takes_as_much_as_when_it_is_open() {
+fn a_view_reports_the_same_disk_use_as_the_log() {
     let disk = MemoryDisk::new(CAPACITY);
     let mut log = filled(&disk);
     let compare = |log: Log| {
@@ -105,23 +105,23 @@ fn a_store_that_is_looked_at_takes_as_much_as_when_it_is_open() {
     log.commit(&change(0, GroupChange::Dead { seq })).unwrap();
     let whole = compare(log);
     assert!(whole > 2 * RESERVED_BYTES + RESERVE, "{whole}");
-    // What others took of the reserve does not count.
+    // The part of the reserve that was released does not count.
     let mut log = open(&disk).unwrap();
     disk.fill();
     log.maintain(1).unwrap();
     assert!(compare(log) < whole);
 }
 
-/// Lines never take what the reserve lacks: otherwise it could not be set aside again.
+/// Lines do not take the space that the reserve needs: otherwise it could not be allocated again.
 #[test]
-fn room_that_was_given_back_is_not_for_lines_however_little_is_to_stay_free() {
+fn released_space_is_not_for_lines() {
     let disk = MemoryDisk::new(CAPACITY);
     let mut log = filled(&disk);
     disk.fill();
     log.maintain(1).unwrap();
     let held = log.disk_bytes() - log.state().segment_bytes() - 2 * RESERVED_BYTES;
-    assert!(held < RESERVE, "some of it was given back");
-    // Somebody makes room, and less than what it lacks and must stay free.
+    assert!(held < RESERVE, "some of it was released");
+    // Less space is freed than the reserve needs and must stay free.
     for more in 0..=(RESERVE - held + MIN_FREE) >> 20 {
         disk.fill();
         disk.add_capacity(more << 20);

@@ -1,7 +1,7 @@
-//! SPARE: a copy of the newest journal's manifest, which nothing reads but `repair`.
+//! SPARE: a copy of the manifest of the newest journal, which only a repair reads.
 //!
-//! A bit that flips in a journal's manifest would otherwise take the checkpoint of every source with it. Written
-//! beside the owner after MARK names the journal; where it is missing or older, only repair has less to go by.
+//! Without it, a flipped bit in the manifest of a journal would lose the checkpoint of every source. It is written in the
+//! background after MARK names the journal. If it is missing or older, a repair knows less.
 
 use crate::codec;
 use crate::disk::Disk;
@@ -11,10 +11,9 @@ use crate::manifest::State;
 const PATH: &str = "SPARE";
 const TEMPORARY: &str = ".tmp-SPARE";
 
-/// Its bytes; `None` where the state is larger than a record may be, which the journal refused before.
+/// Its bytes; `None` if the state is larger than a record may be, which the journal would have refused before.
 pub(crate) fn encode(state: &State) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    codec::encode(state, &mut bytes).ok().map(|()| bytes)
+    codec::encode(state).ok()
 }
 
 /// Replaces it, durably.
@@ -26,7 +25,7 @@ pub(crate) fn write(disk: &dyn Disk, bytes: &[u8]) -> Result<()> {
     disk.sync_dir("").during("sync", "the data dir")
 }
 
-/// What it says, or why it says nothing.
+/// The manifest in it, or why it cannot be read.
 pub(crate) fn read(disk: &dyn Disk) -> Result<std::result::Result<State, String>> {
     if !disk.exists(PATH).during("look for", PATH)? {
         return Ok(Err("SPARE is missing".to_owned()));

@@ -1,11 +1,11 @@
-//! Record layouts of format version 1, and how they become today's.
+//! The records of format version 1, and their conversion to the current ones.
 //!
-//! All that is needed to read a store, a backup or a dead letter that a version 1 program wrote. Nothing here is ever
-//! written. When version 1 need not be read any more, this file goes, with the `OLDEST` and `decode_older` of the
-//! records that point here, and `OLDEST_VERSION` in `mark.rs`.
+//! This is all that is needed to read a store, a backup or a dead letter that a version 1 program wrote. Nothing here is
+//! written. When version 1 need not be read any more, remove this file, what `versions.rs` has of it, and
+//! `OLDEST_VERSION` in `mark.rs`.
 //!
-//! Types whose layout has not changed since ([`SegmentMeta`], [`SourceState`], [`AckSet`], [`Placed`], [`Checkpoint`]
-//! and the numbers) are today's own. If the layout of one changes, its old one is copied to this file first.
+//! Types whose layout has not changed ([`SegmentMeta`], [`SourceState`], [`AckSet`], [`Placed`], [`Checkpoint`] and the
+//! numbers) are the current ones. Before the layout of one changes, copy it to this file.
 
 #[cfg(test)]
 mod tests;
@@ -26,10 +26,10 @@ use crate::manifest::{self, SegmentMeta, SourceState};
 use crate::record;
 use crate::retained::{self, DeadCause};
 
-/// What the reason of a loss began with if a limit had dropped the lines.
+/// How the reason of a loss began if a limit had dropped the lines.
 const DROPPED: &str = "dropped for ";
 
-/// A loss, whose kind was told from its reason.
+/// A loss. Its reason showed its kind.
 #[derive(Decode)]
 #[cfg_attr(test, derive(Encode))]
 pub(crate) struct Loss {
@@ -44,7 +44,7 @@ impl From<Loss> for loss::Loss {
     }
 }
 
-/// A lease, which counted an attempt of its line if it was `alone`.
+/// A lease. It counted an attempt of its line if it was `alone`.
 #[derive(Decode)]
 #[cfg_attr(test, derive(Encode))]
 pub(crate) struct Leased {
@@ -52,7 +52,7 @@ pub(crate) struct Leased {
     pub(crate) alone: bool,
 }
 
-/// A group, with one count of attempts a line.
+/// A group, with one count of attempts for each line.
 #[derive(Decode)]
 #[cfg_attr(test, derive(Encode))]
 pub(crate) struct GroupState {
@@ -70,13 +70,13 @@ pub(crate) struct GroupState {
 }
 
 impl From<GroupState> for group_state::GroupState {
-    /// An attempt becomes a failure, also if the process died in it: version 1 did not tell them apart, and both count
-    /// towards the same limit. How long a line had been failing was not stored; from 0 a line gets more time than it
-    /// should, never less.
+    /// An attempt becomes a failure, even if the process died in it: version 1 did not distinguish them, and both count
+    /// towards the same limit. How long a line had been failing was not stored: with 0 it gets more time than it should,
+    /// never less.
     fn from(old: GroupState) -> group_state::GroupState {
         let mut attempts = old.attempts;
         for leased in old.leases.iter().filter(|leased| leased.alone && leased.range.lines() == 1) {
-            // Counted with the lease; now it counts by how the lease ends, as a failure or as a death.
+            // It was counted with the lease. Now the end of the lease counts, as a failure or as a death.
             if let Some(times) = attempts.get_mut(&leased.range.first) {
                 *times = times.saturating_sub(1);
             }
@@ -87,11 +87,7 @@ impl From<GroupState> for group_state::GroupState {
             paused: old.paused,
             acks: old.acks,
             revived: old.revived,
-            leases: old
-                .leases
-                .into_iter()
-                .map(|leased| group_state::Leased { range: leased.range })
-                .collect(),
+            leases: old.leases.into_iter().map(|leased| leased.range).collect(),
             suspects: old.suspects,
             failures: attempts.into_iter().map(|(seq, times)| (seq, Failures { times, for_ms: 0 })).collect(),
             deaths: BTreeMap::new(),
@@ -126,7 +122,7 @@ impl State {
     /// Decodes the body of a record.
     ///
     /// # Errors
-    /// Says what does not match.
+    /// What does not match.
     pub(crate) fn decode(body: &[u8]) -> Result<manifest::State, String> {
         codec::decode_body::<State>(body).map(Into::into)
     }
@@ -158,7 +154,7 @@ impl From<State> for manifest::State {
 pub(crate) enum GroupChange {
     Lease {
         range: SeqRange,
-        #[allow(dead_code)] // It has its place in the layout.
+        #[allow(dead_code)] // It is part of the layout.
         alone: bool,
     },
     Return {
@@ -185,10 +181,9 @@ pub(crate) enum GroupChange {
 }
 
 impl From<GroupChange> for group_state::GroupChange {
-    /// Whether a lease was `alone` is lost, so that one line that failed or was out as a batch like any other counts as
-    /// if it had been alone. That changes little: such a line is delivered alone next, it comes again earlier or
-    /// becomes a dead letter some deliveries earlier only, and still none does without another line passing. It
-    /// concerns the commits of one journal, once.
+    /// Whether a lease was `alone` is not converted: a single-line batch that failed, or was in flight, counts as if it was
+    /// `alone`. The effect is small: the line is delivered by itself next, or becomes a dead letter some deliveries
+    /// earlier. It concerns the commits of one journal, once.
     fn from(old: GroupChange) -> group_state::GroupChange {
         use group_state::GroupChange as New;
         match old {
@@ -237,7 +232,7 @@ impl From<Changes> for commit::Changes {
     }
 }
 
-/// What a journal's commit says.
+/// The record of a commit.
 #[derive(Decode)]
 #[cfg_attr(test, derive(Encode))]
 pub(crate) enum Record {
@@ -249,7 +244,7 @@ impl Record {
     /// Decodes the body of a record.
     ///
     /// # Errors
-    /// Says what does not match.
+    /// What does not match.
     pub(crate) fn decode(body: &[u8]) -> Result<record::Record, String> {
         Ok(match codec::decode_body::<Record>(body)? {
             Record::Manifest(state) => record::Record::Manifest(Box::new((*state).into())),
@@ -258,7 +253,7 @@ impl Record {
     }
 }
 
-/// A dead letter, which did not say what it died of.
+/// A dead letter, without a cause.
 #[derive(Decode)]
 #[cfg_attr(test, derive(Encode))]
 pub(crate) struct DeadLetter {
@@ -273,7 +268,7 @@ impl DeadLetter {
     /// Decodes the body of a record.
     ///
     /// # Errors
-    /// Says what does not match.
+    /// What does not match.
     pub(crate) fn decode(body: &[u8]) -> Result<retained::DeadLetter, String> {
         codec::decode_body::<DeadLetter>(body).map(Into::into)
     }

@@ -1,4 +1,4 @@
-//! The records of a store: what an error calls each, the version that is written and the oldest that is read.
+//! The types of records in a store: their names in errors, the version that is written, and the oldest that is read.
 
 use crate::codec::{Versioned, Written};
 use crate::ids::{GroupId, Seq};

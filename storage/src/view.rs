@@ -1,6 +1,6 @@
-//! A store that is looked at and not opened: nothing is changed, mended or removed.
+//! A store that is read without being opened: nothing in it is changed.
 //!
-//! What only the journal has is read from there, so that a view after a crash shows what opening would.
+//! After a crash a view shows what opening would restore: the newest lines are read from the journal.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,35 +21,35 @@ use crate::retained::{DeadLetter, Retained};
 use crate::segment::{self, Index, Overlay};
 use crate::space::{reserve, used_bytes};
 
-/// A store, read only. Nobody can open it for writing meanwhile.
+/// A store that is open for reading only. It cannot be opened as a [`crate::Log`] meanwhile.
 pub struct View {
     disk: Arc<dyn Disk>,
     index: Arc<Index>,
     state: State,
     retained: Retained,
     findings: Vec<String>,
-    /// What of the reserve is set aside.
+    /// Bytes of the reserve that are allocated.
     reserve_bytes: u64,
-    /// How many of them the disk refused to read.
+    /// How many of them are errors of the disk.
     refused: u64,
     _lock: Option<Lock>,
 }
 
-/// How far [`View::verify`] is.
+/// The progress of [`View::verify`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
     /// Lines whose block was decoded and checked.
     pub lines: u64,
-    /// Lines that there are to check.
+    /// Lines to check.
     pub lines_total: u64,
     /// Raw bytes of the lines checked.
     pub bytes: u64,
-    /// Findings that are no damage as far as is known: the disk refused to read, and may do it another time.
+    /// Findings that are errors of the disk: the data may be sound, and another try may read it.
     pub refused: u64,
 }
 
 impl View {
-    /// Looks at the store in `dir`.
+    /// Opens the store in `dir` for reading.
     ///
     /// # Errors
     /// As [`crate::Log::open`].
@@ -78,13 +78,13 @@ impl View {
         Ok(View { disk, index, state, retained, findings, reserve_bytes, refused, _lock: lock })
     }
 
-    /// What the log knows besides the lines.
+    /// All that is stored besides the lines.
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// What is not as it should be in journal and `kept/`.
+    /// What is wrong in the journal and in `kept/`.
     #[must_use]
     pub fn findings(&self) -> &[String] {
         &self.findings
@@ -99,7 +99,7 @@ impl View {
     /// The dead letters of a group from `from` on, at most `limit`.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// If they cannot be read.
     pub fn dead_letters(&self, group: GroupId, from: Seq, limit: usize) -> Result<Vec<DeadLetter>> {
         self.retained.dead(group, from, limit)
     }
@@ -120,7 +120,7 @@ impl View {
         self.retained.mark()
     }
 
-    /// What repairs have set aside.
+    /// The damaged files that repairs have moved to `quarantine/`.
     #[must_use]
     pub fn quarantined(&self) -> Quarantined {
         Quarantined::count(self.disk.as_ref())
@@ -132,9 +132,9 @@ impl View {
         used_bytes(&self.state, &self.retained, self.reserve_bytes)
     }
 
-    /// Reads everything: decodes every block, checks both checksums, that seqs are dense within and between
-    /// segments, and that every retained line is there. Gives what is wrong; an empty list when all is sound.
-    /// `progress` is called before the first block and after each.
+    /// Reads and decodes every block, and checks both checksums, that no seq is missing in a segment or between two, and
+    /// that every retained line is there. Returns what is wrong; nothing if the store is sound. Calls `progress` before
+    /// the first block and after each.
     #[must_use]
     pub fn verify(&self, progress: &mut dyn FnMut(Verified)) -> Vec<String> {
         let mut findings = self.findings.clone();
@@ -164,13 +164,13 @@ impl View {
                     Err(error) => {
                         let behind = match &error {
                             ReadError::Damaged { range, .. } => range.last.next().max(seq.next()),
-                            // The rest of a segment: where the next block begins is not known.
+                            // The rest of the segment: where the next block begins is not known.
                             _ => self.segment_behind(seq).unwrap_or(end).min(end),
                         };
                         verified.refused += u64::from(error.is_refused());
-                        if !self.is_told(&error) {
+                        if !self.is_known(&error) {
                             let lines = SeqRange { first: seq, last: behind.prev() };
-                            findings.push(tell(&error, lines));
+                            findings.push(finding(&error, lines));
                         }
                         seq = behind;
                     }
@@ -181,8 +181,8 @@ impl View {
         findings
     }
 
-    /// Lines that are in no file any more, and are recorded as lost: nothing new.
-    fn is_told(&self, error: &ReadError) -> bool {
+    /// Whether the lines are recorded as lost already.
+    fn is_known(&self, error: &ReadError) -> bool {
         let ReadError::Damaged { what: BlockError::Missing, range, .. } = error else { return false };
         let index = self.index.lock();
         let is_retained = |seq: Seq| {
@@ -200,7 +200,7 @@ impl View {
     }
 }
 
-fn tell(error: &ReadError, lines: SeqRange) -> String {
+fn finding(error: &ReadError, lines: SeqRange) -> String {
     match error {
         ReadError::Damaged { range, .. } => format!("{error}; lines {range} are lost"),
         _ => format!("{error}; lines {lines} were not checked"),

@@ -7,9 +7,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use spillq_storage::repair::{SourceEnd, repair};
 use spillq_storage::{
     BlockBuilder, Commit, DeadCause, DeadLetter, DiskOptions, Error, GroupChange, GroupId, Log, Options, Seq,
-    SeqRange, SourceEnd, SourceId, View, repair,
+    SeqRange, SourceId, View,
 };
 
 fn options() -> Options {
@@ -97,11 +98,11 @@ fn is_whole(view: &View) -> bool {
             .block(Seq(first))
             .is_ok_and(|block| block.lines().all(|found| found.bytes == line(found.seq.0)))
     });
-    let checkpoint = state.sources.get(&SourceId(1)).map(|source| source.checkpoint.clone());
+    let checkpoint = state.sources().get(&SourceId(1)).map(|source| source.checkpoint.clone());
     let end: u64 = (1..=LINES).map(|seq| line(seq).len() as u64).sum();
     let dead = view.dead_letters(id, Seq(0), 10).is_ok_and(|dead| dead.len() == 1 && dead[0].seq == Seq(7));
-    all && state.next_seq == Seq(LINES + 1)
-        && group.acks.floor() == Seq(7)
+    all && state.next_seq() == Seq(LINES + 1)
+        && group.acks().floor() == Seq(7)
         && checkpoint == Some(end.to_le_bytes().to_vec())
         && dead
 }
@@ -112,15 +113,15 @@ fn a_flipped_bit_loses_nothing_silently() {
     let folder = tempfile::tempdir().unwrap();
     let original = folder.path().join("original");
     make(&original);
-    assert!(is_whole(&View::open(&original).unwrap()), "the store is whole before");
-    let (mut harmless, mut told, mut refused) = (0, 0, 0);
+    assert!(is_whole(&View::open(&original).unwrap()), "the store is whole before the flips");
+    let (mut harmless, mut found, mut refused) = (0, 0, 0);
     for seed in 0..flips {
         let mut rng = fastrand::Rng::with_seed(seed);
         let dir = folder.path().join("copy");
         let _ = fs::remove_dir_all(&dir);
         copy(&original, &dir);
         let all = files(&dir);
-        // The journal is most of the bytes; every kind of file has its turn.
+        // By file and not by byte: most bytes are the journal's.
         let path = &all[rng.usize(..all.len())];
         let mut bytes = fs::read(path).unwrap();
         let bit = rng.usize(..bytes.len() * 8);
@@ -135,17 +136,17 @@ fn a_flipped_bit_loses_nothing_silently() {
                     "seed {seed}: bit {bit} of {}: silent",
                     path.display()
                 );
-                if findings.is_empty() { harmless += 1 } else { told += 1 }
+                if findings.is_empty() { harmless += 1 } else { found += 1 }
             }
             Err(Error::Damaged { .. } | Error::Version { .. } | Error::NotAStore { .. }) => refused += 1,
             Err(error) => panic!("seed {seed}: bit {bit} of {}: {error}", path.display()),
         }
     }
-    println!("{flips} flips: {harmless} harmless, {told} told by verify, {refused} refused at opening");
-    assert!(told > 0 && refused + harmless > 0);
+    println!("{flips} flips: {harmless} harmless, {found} found by verify, {refused} refused at opening");
+    assert!(found > 0 && refused + harmless > 0);
 }
 
-/// The test's checkpoints are the offset alone.
+/// Checkpoints of this test are only an offset.
 fn remake(end: &SourceEnd, there: Option<&[u8]>) -> Result<Option<Vec<u8>>, String> {
     let offset = there.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
     Ok((offset < end.end).then(|| end.end.to_le_bytes().to_vec()))
@@ -156,13 +157,13 @@ fn content(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files(dir).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
-/// The store after a repair: every line is there or named as lost, the checkpoint is at the end, and it goes on.
-/// Gives how many are lost.
+/// Checks the store after a repair: every line is there or recorded as lost, the checkpoint is at the end, and lines can be
+/// appended. Returns how many are lost.
 fn check_repaired(dir: &Path, named: u64, seed: u64) -> u64 {
     let view = View::open(dir).unwrap();
     assert_eq!(view.verify(&mut |_| {}), [""; 0], "seed {seed}");
     let state = view.state();
-    assert!(state.next_seq > Seq(LINES), "seed {seed}: a seq could be used twice");
+    assert!(state.next_seq() > Seq(LINES), "seed {seed}: a seq could be used twice");
     let mut reader = view.reader();
     let mut lost = 0;
     for seq in 1..=LINES {
@@ -173,22 +174,22 @@ fn check_repaired(dir: &Path, named: u64, seed: u64) -> u64 {
             }
             Err(error) => {
                 lost += 1;
-                let loss = state.losses.iter().find(|loss| loss.range.contains(Seq(seq)));
-                assert!(loss.is_some(), "seed {seed}: line {seq} is not named: {error}");
-                for group in state.groups.values() {
-                    assert!(group.acks.contains(Seq(seq)), "seed {seed}: {} waits for {seq}", group.name);
+                let loss = state.losses().iter().find(|loss| loss.range.contains(Seq(seq)));
+                assert!(loss.is_some(), "seed {seed}: line {seq} is not recorded as lost: {error}");
+                for group in state.groups().values() {
+                    assert!(group.acks().contains(Seq(seq)), "seed {seed}: {} waits for {seq}", group.name());
                 }
             }
         }
     }
     assert_eq!(lost, named, "seed {seed}");
-    let checkpoint = state.sources.get(&SourceId(1)).map(|source| source.checkpoint.clone());
+    let checkpoint = state.sources().get(&SourceId(1)).map(|source| source.checkpoint.clone());
     let end: u64 = (1..=LINES).map(|seq| line(seq).len() as u64).sum();
-    assert_eq!(checkpoint, Some(end.to_le_bytes().to_vec()), "seed {seed}: lines would come in twice");
-    let (run, next) = (state.run, state.next_seq);
+    assert_eq!(checkpoint, Some(end.to_le_bytes().to_vec()), "seed {seed}: lines would be stored twice");
+    let (run, next) = (state.run(), state.next_seq());
     drop(view);
     let mut log = Log::open(dir, options()).unwrap();
-    assert_eq!((log.findings(), log.state().run > run), (&[][..], true), "seed {seed}");
+    assert_eq!((log.findings(), log.state().run() > run), (&[][..], true), "seed {seed}");
     let mut builder = BlockBuilder::new();
     builder.push_whole(SourceId(1), end, b"on\n", 1);
     let checkpoints = vec![(SourceId(1), Bytes::copy_from_slice(&(end + 3).to_le_bytes()))];
@@ -203,8 +204,8 @@ fn a_repair_keeps_all_but_the_damaged_block() {
     let folder = tempfile::tempdir().unwrap();
     let original = folder.path().join("original");
     make(&original);
-    let (mut sound, mut mended, mut lossy) = (0, 0, 0);
-    // Every file has its turn, MARK in both slots among them.
+    let (mut sound, mut repaired, mut lossy) = (0, 0, 0);
+    // Every file in turn, including MARK in both slots.
     let count = files(&original).len() as u64;
     println!("{count} files");
     for seed in 0..flips {
@@ -214,7 +215,7 @@ fn a_repair_keeps_all_but_the_damaged_block() {
         copy(&original, &dir);
         let path = &files(&dir)[(seed % count) as usize];
         let mut bytes = fs::read(path).unwrap();
-        // What sled adds around our chunks is not the store's. A journal made ahead has none.
+        // Bytes that sled adds around our chunks do not matter. The next journal has no chunks.
         let magic = b"\xf1SPQJRN\x01";
         let chunks: Vec<_> =
             (0..bytes.len().saturating_sub(8)).filter(|at| bytes[*at..].starts_with(magic)).collect();
@@ -239,16 +240,18 @@ fn a_repair_keeps_all_but_the_damaged_block() {
             sound += 1;
             continue;
         }
-        let aside = content(&dir.join("quarantine"));
+        let quarantine = content(&dir.join("quarantine"));
         let damaged = path.strip_prefix(&dir).unwrap();
-        let is_aside = aside.iter().any(|file| file.1 == bytes);
-        // A journal that only sled cannot read has nothing that the scan has not.
-        assert!(is_aside || damaged.starts_with("journal"), "seed {seed}: {} is not kept", damaged.display());
+        let is_kept = quarantine.iter().any(|file| file.1 == bytes);
+        // A journal that only sled cannot read has nothing that the scan does not find.
+        assert!(is_kept || damaged.starts_with("journal"), "seed {seed}: {} is not kept", damaged.display());
         assert_eq!(repair(&dir, false, &mut remake).unwrap().findings, [""; 0], "seed {seed}: again");
         let lost = check_repaired(&dir, named, seed);
         assert!(lost <= 40, "seed {seed}: {lost} lines of {}: {:?}", path.display(), done.findings);
-        if lost == 0 { mended += 1 } else { lossy += 1 }
+        if lost == 0 { repaired += 1 } else { lossy += 1 }
     }
-    println!("{flips} flips: {sound} harmless, {mended} repaired without a loss, {lossy} with a named loss");
-    assert!(mended > 0 && lossy > 0);
+    println!(
+        "{flips} flips: {sound} harmless, {repaired} repaired without a loss, {lossy} with a recorded loss"
+    );
+    assert!(repaired > 0 && lossy > 0);
 }

@@ -1,4 +1,4 @@
-//! Fifty thousand known sources: what the log holds of them fits into a manifest, and rolling and opening stay quick.
+//! Fifty thousand known sources: their checkpoints fit into a manifest, and rotations and opening are still fast.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 use std::fs;
@@ -10,10 +10,10 @@ use spillq_storage::{BlockBuilder, Commit, DiskOptions, Log, Options, Seq, Sourc
 
 const LIVE: u64 = 10_000;
 const KNOWN: u64 = 50_000;
-/// Of a live source with a long path and a full ladder, and of one that is finished.
+/// The checkpoint of a live source with a long path and all resume points, and of one that is finished.
 const LIVE_BYTES: usize = 500;
 const FINISHED_BYTES: usize = 100;
-/// What a record of the log may have.
+/// The limit of a record of the log.
 const RECORD_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 
 /// A line of each of these sources, and their checkpoints.
@@ -30,7 +30,7 @@ fn lines_of(sources: std::ops::Range<u64>) -> Commit {
     commit
 }
 
-/// Of the largest there is: one that is made ahead is small.
+/// The size of the largest journal: the next one is small.
 fn journal_bytes(dir: &Path) -> u64 {
     let folders = fs::read_dir(dir.join("journal")).unwrap();
     let files = folders.filter_map(|folder| fs::metadata(folder.unwrap().path().join("db")).ok());
@@ -43,7 +43,7 @@ struct Lines {
     file_bytes: u64,
 }
 
-/// Commits of lines that nothing makes shorter, as many as one whole journal takes.
+/// Commits lines that do not compress until the journal is rotated.
 fn until_rotation(log: &mut Log, dir: &Path) -> Lines {
     let mut seed = 1_u64;
     let mut random = || {
@@ -86,7 +86,7 @@ fn fifty_thousand_known_sources_fit_and_are_there_after_opening() {
     for first in (1..=KNOWN).step_by(2_000) {
         log.commit(&lines_of(first..first + 2_000)).unwrap();
     }
-    let known = log.state().sources.clone();
+    let known = log.state().sources().clone();
     assert_eq!(known.len() as u64, KNOWN);
     let bytes = bincode::encode_to_vec(log.state(), bincode::config::standard()).unwrap().len();
     assert!(bytes < RECORD_BYTES_MAX / 4, "{bytes} bytes");
@@ -98,26 +98,26 @@ fn fifty_thousand_known_sources_fit_and_are_there_after_opening() {
         log.commit(&lines_of(1..2)).unwrap();
         slowest = slowest.max(began.elapsed());
         commits += 1;
-        assert!(commits <= 3 * options.journal_commits, "it never rolls");
+        assert!(commits <= 3 * options.journal_commits, "the journal is never rotated");
     }
-    assert!(commits >= 2 * options.journal_commits, "{commits} commits, then three rolls");
-    // A manifest so long does not make the journal full by itself: what rolls it is lines.
+    assert!(commits >= 2 * options.journal_commits, "{commits} commits until three rotations");
+    // A long manifest does not fill the journal: lines do.
     let lines = until_rotation(&mut log, dir.path());
     let (stored, blocks) = (lines.bytes, lines.commits);
     println!(
-        "{stored} bytes in {blocks} commits until the next roll, journal file {} bytes",
+        "{stored} bytes in {blocks} commits until the next rotation, journal file {} bytes",
         lines.file_bytes
     );
     commits += blocks;
-    assert!(stored >= options.journal_bytes * 9 / 10, "rolled with {stored} bytes of lines");
+    assert!(stored >= options.journal_bytes * 9 / 10, "rotated after {stored} bytes of lines");
     drop(log);
     let began = Instant::now();
     let log = Log::open(dir.path(), options).unwrap();
     let opened = began.elapsed();
     println!(
-        "manifest {bytes} bytes; {commits} commits, the slowest with a roll {slowest:?}; opened in {opened:?}"
+        "manifest {bytes} bytes; {commits} commits, the slowest with a rotation {slowest:?}; opened in {opened:?}"
     );
-    assert_eq!(log.state().next_seq, Seq(KNOWN + commits + 1));
-    let found = &log.state().sources;
+    assert_eq!(log.state().next_seq(), Seq(KNOWN + commits + 1));
+    let found = log.state().sources();
     assert!(known.iter().filter(|(id, _)| id.0 > 1).all(|one| found.get(one.0) == Some(one.1)));
 }

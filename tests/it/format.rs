@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use spillq_storage::state::Failures;
 use spillq_storage::{
-    DeadCause, DeadLetter, DiskOptions, Failures, GroupState, Leased, Log, Loss, Options, Reader, Seq,
-    SeqRange, State, View,
+    DeadCause, DeadLetter, DiskOptions, GroupState, Log, Loss, Options, Reader, Seq, SeqRange, State, View,
 };
 
 use crate::support::{Bounded, spillq};
@@ -90,22 +90,22 @@ fn check_lines(mut reader: Reader) {
 /// What opening does not change.
 #[track_caller]
 fn check_state(state: &State, failed: u32) {
-    assert_eq!((state.first_seq(), state.next_seq, state.sources.len()), (Seq(1), Seq(88), 5));
-    assert_eq!(state.losses, [Loss::dropped(range(1, 11), &["search"], "it was past its max_lag")]);
+    assert_eq!((state.first_seq(), state.next_seq(), state.sources().len()), (Seq(1), Seq(88), 5));
+    assert_eq!(*state.losses(), [Loss::dropped(range(1, 11), &["search"], "it was past its max_lag")]);
     let ledger = group(state, "ledger");
     assert_eq!(
-        (ledger.acks.floor(), ledger.acks.ranges(), ledger.lag_lines(state.next_seq)),
+        (ledger.acks().floor(), ledger.acks().ranges(), ledger.lag_lines(state.next_seq())),
         (Seq(86), 0, 1)
     );
-    assert_eq!(ledger.failures, BTreeMap::from([(HANGS, Failures { times: failed, for_ms: 0 })]));
-    assert_eq!((ledger.acked_lines, ledger.dead_lines), (83, 3));
+    assert_eq!(*ledger.failures(), BTreeMap::from([(HANGS, Failures { times: failed, for_ms: 0 })]));
+    assert_eq!((ledger.acked_lines(), ledger.dead_lines()), (83, 3));
     let search = group(state, "search");
-    assert_eq!((search.acks.floor(), search.lag_lines(state.next_seq)), (Seq(31), 10));
-    let above: Vec<SeqRange> = search.acks.gaps(range(32, 87)).collect();
+    assert_eq!((search.acks().floor(), search.lag_lines(state.next_seq())), (Seq(31), 10));
+    let above: Vec<SeqRange> = search.acks().gaps(range(32, 87)).collect();
     assert_eq!(above, [range(32, 36), range(81, 81), range(85, 87)]);
-    assert_eq!(search.revived.iter().collect::<Vec<_>>(), [&Seq(83)]);
-    assert!(search.failures.is_empty() && search.deaths.is_empty());
-    assert_eq!((search.acked_lines, search.dead_lines, search.dropped_lines), (64, 3, 11));
+    assert_eq!(search.revived().iter().collect::<Vec<_>>(), [&Seq(83)]);
+    assert!(search.failures().is_empty() && search.deaths().is_empty());
+    assert_eq!((search.acked_lines(), search.dead_lines(), search.dropped_lines()), (64, 3, 11));
 }
 
 #[track_caller]
@@ -144,8 +144,8 @@ fn a_version_1_store_is_looked_at_without_a_change() {
     let view = View::open(&data_dir).unwrap();
     check_state(view.state(), FAILED);
     let ledger = group(view.state(), "ledger");
-    assert_eq!(ledger.leases, [Leased { range: SeqRange::one(HANGS) }]);
-    assert!(ledger.deaths.is_empty() && ledger.suspects.is_empty());
+    assert_eq!(ledger.leases(), [SeqRange::one(HANGS)]);
+    assert!(ledger.deaths().is_empty() && ledger.suspects().is_empty());
     for name in ["ledger", "search"] {
         let id = view.state().group(name).unwrap().0;
         check_letters(name, &view.dead_letters(id, Seq(0), 9).unwrap());
@@ -180,9 +180,9 @@ fn a_version_1_store_is_one_of_version_2_once_it_was_opened() {
         assert_eq!(log.findings(), [""; 0]);
         check_state(log.state(), FAILED);
         let ledger = group(log.state(), "ledger");
-        assert_eq!(ledger.deaths, BTreeMap::from([(HANGS, 1)]), "opened {opened} times");
-        assert_eq!((ledger.attempts(HANGS), &ledger.suspects), (3, &vec![SeqRange::one(HANGS)]));
-        assert!(ledger.leases.is_empty());
+        assert_eq!(*ledger.deaths(), BTreeMap::from([(HANGS, 1)]), "opened {opened} times");
+        assert_eq!((ledger.attempts(HANGS), ledger.suspects()), (3, &[SeqRange::one(HANGS)][..]));
+        assert!(ledger.leases().is_empty());
         for name in ["ledger", "search"] {
             let id = log.state().group(name).unwrap().0;
             check_letters(name, &log.dead_letters(id, Seq(0), 9).unwrap());
@@ -230,7 +230,7 @@ fn a_backup_of_version_1_restores() {
     check_lines(view.reader());
     drop(view);
     let log = open(&data_dir);
-    assert_eq!(group(log.state(), "ledger").deaths, BTreeMap::from([(HANGS, 1)]));
+    assert_eq!(*group(log.state(), "ledger").deaths(), BTreeMap::from([(HANGS, 1)]));
     let id = log.state().group("ledger").unwrap().0;
     check_letters("ledger", &log.dead_letters(id, Seq(0), 9).unwrap());
 }
@@ -252,6 +252,6 @@ fn a_damaged_version_1_store_is_repaired() {
     assert!(mark_versions(&data_dir).contains(&2));
     let log = open(&data_dir);
     check_state(log.state(), FAILED);
-    assert_eq!(group(log.state(), "ledger").deaths, BTreeMap::from([(HANGS, 1)]));
+    assert_eq!(*group(log.state(), "ledger").deaths(), BTreeMap::from([(HANGS, 1)]));
     check_lines(log.reader());
 }

@@ -103,7 +103,7 @@ fn write_frames(data_dir: &Path, to: &Path) -> Result<(), Failure> {
     let file = File::create(to).map_err(failed("create", to.to_owned()))?;
     let mut out = BufWriter::new(file);
     let mut seq: Seq = state.first_seq();
-    while seq < state.next_seq {
+    while seq < state.next_seq() {
         let block = reader.block(seq).map_err(|error| Failure::store(error.to_string()))?;
         let frame = zstd::bulk::compress(block.raw(), 1).map_err(failed("compress for", to.to_owned()))?;
         let head = [frame.len() as u32, block.raw().len() as u32].map(u32::to_le_bytes).concat();

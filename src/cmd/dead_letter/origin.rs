@@ -32,7 +32,9 @@ impl Origin {
             Origin::Service(service) => {
                 service.get::<StatusJson>("/v1/status")?.groups.into_iter().map(|group| group.group).collect()
             }
-            Origin::Disk(view) => view.state().groups.values().map(|group| group.name.clone()).collect(),
+            Origin::Disk(view) => {
+                view.state().groups().values().map(|group| group.name().to_owned()).collect()
+            }
         })
     }
 

@@ -1,6 +1,7 @@
 //! Which lines of a group can be delivered next.
 
-use spillq_storage::{ACK_RANGES_MAX, SeqRange};
+use spillq_storage::SeqRange;
+use spillq_storage::state::AckSet;
 
 use super::{Group, Idle, Reserved, View};
 use crate::queue::command::Offer;
@@ -30,7 +31,8 @@ impl Group {
         if !self.leases.is_empty() || !self.reserved.is_empty() {
             return false;
         }
-        let is_stopped = view.state.paused || self.unreadable.is_some() || self.retries.condemned().is_some();
+        let is_stopped =
+            view.state.is_paused() || self.unreadable.is_some() || self.retries.condemned().is_some();
         let waits = view.state.lag_lines(view.next_seq) > 0;
         waits
             && (is_stopped
@@ -47,7 +49,7 @@ impl Group {
         ahead: bool,
         reservation: u64,
     ) -> Result<Offer, Idle> {
-        if view.state.paused {
+        if view.state.is_paused() {
             return Err(Idle::Paused);
         }
         if let Some(unreadable) = &self.unreadable {
@@ -164,7 +166,7 @@ impl Group {
     /// only lines directly behind acked ones, below other acked ones: their acks add no range. The window may be full only
     /// because lines between acks failed before a restart, and are fresh after it.
     fn free(&self, view: View<'_>) -> Option<SeqRange> {
-        let acks = &view.state.acks;
+        let acks = view.state.acks();
         let end = if is_full(view) { acks.last() } else { view.next_seq.prev() };
         let mut from = acks.floor().next();
         let taken: Vec<SeqRange> = self
@@ -212,5 +214,5 @@ impl Group {
 
 /// Whether the group may get no more ranges of acks.
 fn is_full(view: View<'_>) -> bool {
-    view.state.acks.ranges() >= ACK_RANGES_MAX
+    view.state.acks().ranges() >= AckSet::RANGES_MAX
 }

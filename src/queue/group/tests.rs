@@ -1,6 +1,6 @@
 //! Leases and offers of one group, step by step.
 
-use spillq_storage::ACK_RANGES_MAX;
+use spillq_storage::state::AckSet;
 
 use super::*;
 
@@ -10,6 +10,10 @@ fn state() -> GroupState {
 
 fn view(state: &GroupState, next_seq: u64) -> View<'_> {
     View { state, next_seq: Seq(next_seq), now_ms: 0 }
+}
+
+fn ack(state: &mut GroupState, range: SeqRange) {
+    state.apply(&GroupChange::Ack { range });
 }
 
 fn range(first: u64, last: u64) -> SeqRange {
@@ -36,9 +40,15 @@ fn a_strict_group_has_one_lease_and_one_offer_read_ahead() {
 fn a_strict_group_keeps_its_order_over_a_crash_with_lines_that_were_released_before() {
     // 11-20 were in flight, and released; 21-30 are the other half, suspect from the run before; so is 41.
     let mut state = state();
-    state.acks.insert(range(1, 10));
-    state.acks.insert(range(35, 36));
-    state.suspects = vec![range(21, 30), range(41, 41)];
+    ack(&mut state, range(1, 10));
+    ack(&mut state, range(35, 36));
+    for range in [range(11, 30), range(41, 41)] {
+        state.apply(&GroupChange::Lease { range });
+    }
+    state.begin_run();
+    state.apply(&GroupChange::Lease { range: range(11, 20) });
+    state.apply(&GroupChange::Return { range: range(11, 20), failed_for_ms: None });
+    assert_eq!(state.suspects(), [range(21, 30), range(41, 41)]);
     let mut group = Group::new(GroupSettings { batch_lines: 6, ..GroupSettings::named("default") }, &state);
     let mut found = Vec::new();
     for number in 0..9 {
@@ -48,7 +58,7 @@ fn a_strict_group_keeps_its_order_over_a_crash_with_lines_that_were_released_bef
         let lease = group.take(100 + number).unwrap();
         group.acked(lease, 0);
         group.made_durable();
-        state.acks.insert(lease.range);
+        ack(&mut state, lease.range);
         found.push((lease.range.first.0, lease.range.last.0));
     }
     let expected = [(11, 16), (17, 20), (21, 26), (27, 30), (31, 34), (37, 40), (41, 41), (42, 47), (48, 50)];
@@ -59,10 +69,10 @@ fn a_strict_group_keeps_its_order_over_a_crash_with_lines_that_were_released_bef
 #[test]
 fn a_full_ack_window_is_emptied_from_within() {
     let mut state = state();
-    for even in 1..=ACK_RANGES_MAX as u64 {
-        state.acks.insert(range(even * 2 + 1, even * 2 + 1));
+    for even in 1..=AckSet::RANGES_MAX as u64 {
+        ack(&mut state, range(even * 2 + 1, even * 2 + 1));
     }
-    let end = ACK_RANGES_MAX as u64 * 2 + 100;
+    let end = AckSet::RANGES_MAX as u64 * 2 + 100;
     let settings = GroupSettings { strict: false, in_flight: 3, ..GroupSettings::named("a") };
     let mut group = Group::new(settings, &state);
     assert_eq!(group.offer(view(&state, end), false, 1).unwrap().range, range(1, 2));
@@ -75,7 +85,7 @@ fn a_full_ack_window_is_emptied_from_within() {
     assert_eq!(group.idle(view(&state, end)), Some(full()));
     let lease = group.take(1).unwrap();
     assert_eq!(group.acked(lease, 0), GroupChange::Ack { range: range(1, 1) });
-    state.acks.insert(range(1, 1));
+    ack(&mut state, range(1, 1));
     assert_eq!(group.offer(view(&state, end), false, 3).unwrap().range, range(2, 2));
 }
 
@@ -105,7 +115,7 @@ fn leases_of_dropped_lines_end_and_the_rest_is_offered_again() {
     group.offer(view(&state, 41), false, 1).unwrap();
     group.lease(view(&state, 41), 1, Seq(10), 100).unwrap();
     group.offer(view(&state, 41), true, 2).unwrap();
-    state.acks.insert(range(1, 5));
+    ack(&mut state, range(1, 5));
     group.dropped(range(1, 5), 0);
     assert!(group.take(100).is_none(), "its token is stale");
     let ahead = group.lease(view(&state, 41), 2, Seq(20), 101);
@@ -129,7 +139,7 @@ fn lines_acked_but_not_durable_yet_are_not_offered_again() {
     group.lease(view(&state, 41), 2, Seq(20), 101).unwrap();
     assert_eq!(group.offer_ahead(view(&state, 41), 4).map(|offer| offer.range), Some(range(21, 30)));
     group.release_offer(4);
-    state.acks.insert(range(1, 10));
+    ack(&mut state, range(1, 10));
     group.made_durable();
     assert_eq!(group.offer_ahead(view(&state, 41), 5).map(|offer| offer.range), Some(range(21, 30)));
 }
@@ -147,7 +157,7 @@ fn an_unordered_group_leases_past_lines_in_flight() {
     let lease = group.take(2).unwrap();
     let change = group.acked(lease, 0);
     assert_eq!(change, GroupChange::Ack { range: range(6, 10) });
-    state.acks.insert(range(6, 10));
+    ack(&mut state, range(6, 10));
     assert_eq!(group.offer(view(&state, 31), false, 4).unwrap().range, range(16, 20));
 }
 
@@ -223,7 +233,7 @@ fn new_settings_apply_from_the_next_batch_and_leases_continue_as_they_began() {
     for (token, lines) in [(2, range(6, 10)), (1, range(1, 5))] {
         let lease = group.take(token).unwrap();
         assert_eq!(group.acked(lease, 0), GroupChange::Ack { range: lines });
-        state.acks.insert(lines);
+        ack(&mut state, lines);
         assert_eq!(group.offer(view(&state, 31), false, 4), Err(Idle::InFlight));
     }
     let lease = group.take(3).unwrap();
@@ -234,7 +244,7 @@ fn new_settings_apply_from_the_next_batch_and_leases_continue_as_they_began() {
     group.lease(later, 4, offer.range.last, 9).unwrap();
     let lease = group.take(9).unwrap();
     group.acked(lease, 0);
-    state.acks.insert(range(11, 15));
+    ack(&mut state, range(11, 15));
     assert_eq!(group.offer(view(&state, 31), false, 5).unwrap().range, range(16, 17));
 }
 
@@ -259,7 +269,7 @@ fn a_line_that_is_parked_while_it_is_offered_is_not_leased() {
     let mut group = Group::new(GroupSettings { batch_lines: 2, ..GroupSettings::named("default") }, &state);
     group.offer(view(&state, 5), false, 1).unwrap();
     group.settled(range(1, 1), 0);
-    state.acks.insert(range(1, 1));
+    ack(&mut state, range(1, 1));
     group.made_durable();
     assert!(group.lease(view(&state, 5), 1, Seq(2), 7).is_none(), "of a fresh batch");
     assert_eq!(group.offer(view(&state, 5), false, 2).unwrap().range, range(2, 3));
@@ -269,7 +279,7 @@ fn a_line_that_is_parked_while_it_is_offered_is_not_leased() {
     let later = View { now_ms: 200, ..view(&state, 5) };
     assert_eq!(group.offer(later, false, 3).unwrap().range, range(2, 2));
     group.settled(range(2, 2), 200);
-    state.acks.insert(range(2, 2));
+    ack(&mut state, range(2, 2));
     group.made_durable();
     let later = View { now_ms: 200, ..view(&state, 5) };
     assert!(group.lease(later, 3, Seq(2), 9).is_none(), "of a batch that is delivered again");
@@ -288,7 +298,7 @@ fn after_a_crash_a_suspect_is_in_flight_alone_so_that_a_death_is_caused_by_it() 
         state.apply(&change);
     }
     state.begin_run();
-    assert!(state.deaths.is_empty(), "any of the three may be the cause: {state:?}");
+    assert!(state.deaths().is_empty(), "any of the three may be the cause: {state:?}");
     let mut group = Group::new(settings.clone(), &state);
     for token in 1..=2 {
         assert_eq!(group.offer(view(&state, 9), false, token).unwrap().range, range(token, token));
@@ -304,7 +314,7 @@ fn after_a_crash_a_suspect_is_in_flight_alone_so_that_a_death_is_caused_by_it() 
     let (_, change) = group.lease(view(&state, 9), 3, offer.range.last, 3).unwrap();
     state.apply(&change);
     state.begin_run();
-    assert_eq!(state.deaths.iter().collect::<Vec<_>>(), [(&Seq(3), &1)]);
+    assert_eq!(state.deaths().iter().collect::<Vec<_>>(), [(&Seq(3), &1)]);
     // It fails without killing the process: from then on others are in flight with it.
     let mut group = Group::new(settings, &state);
     group.offer(view(&state, 9), false, 1).unwrap();
@@ -356,6 +366,6 @@ fn an_empty_or_paused_group_gives_the_reason() {
     let mut state = state();
     let mut group = Group::new(GroupSettings::named("default"), &state);
     assert_eq!(group.offer(view(&state, 1), false, 1), Err(Idle::Empty));
-    state.paused = true;
+    state.apply(&GroupChange::Pause(true));
     assert_eq!(group.offer(view(&state, 5), false, 1), Err(Idle::Paused));
 }

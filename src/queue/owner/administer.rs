@@ -55,10 +55,10 @@ impl Owner {
     }
 
     pub(super) fn find(&self, name: &str) -> Result<GroupId, Refusal> {
-        let groups = &self.log.state().groups;
+        let groups = self.log.state().groups();
         self.log.state().group(name).map(|(id, _)| id).ok_or_else(|| Refusal::NoGroup {
             name: name.to_owned(),
-            there: groups.values().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", "),
+            there: groups.values().map(|group| group.name()).collect::<Vec<_>>().join(", "),
         })
     }
 
@@ -90,7 +90,7 @@ impl Owner {
             return Err(Refusal::GroupBusy(name.to_owned()).into());
         }
         let state = self.log.state();
-        let waiting = state.groups.get(&id).map_or(0, |group| group.lag_lines(state.next_seq));
+        let waiting = state.groups().get(&id).map_or(0, |group| group.lag_lines(state.next_seq()));
         let lines = waiting + self.log.dead_count(id) as u64;
         if lines > 0 && !discard_lines {
             return Err(refuse(name, lines, "those that wait for it, and its dead letters").into());
@@ -206,15 +206,15 @@ impl Owner {
     fn waiting_in(&self, id: GroupId, seqs: &[SeqRange]) -> Vec<Seq> {
         let state = self.log.state();
         let (Some(group), Some(all)) =
-            (state.groups.get(&id), SeqRange::new(Seq::FIRST, state.next_seq.prev()))
+            (state.groups().get(&id), SeqRange::new(Seq::FIRST, state.next_seq().prev()))
         else {
             return Vec::new();
         };
         let mut lines = BTreeSet::new();
         for range in seqs.iter().filter_map(|range| range.intersection(all)) {
-            let never_acked = group.acks.gaps(range).flat_map(|gap| (gap.first.0..=gap.last.0).map(Seq));
+            let never_acked = group.acks().gaps(range).flat_map(|gap| (gap.first.0..=gap.last.0).map(Seq));
             lines.extend(never_acked.take(PARKED_MAX + 1));
-            lines.extend(group.revived.range(range.first..=range.last).copied().take(PARKED_MAX + 1));
+            lines.extend(group.revived().range(range.first..=range.last).copied().take(PARKED_MAX + 1));
         }
         lines.into_iter().take(PARKED_MAX + 1).collect()
     }

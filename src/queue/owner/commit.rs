@@ -62,7 +62,7 @@ impl Owner {
                 }
             }
         }
-        let mut first = self.log.state().next_seq;
+        let mut first = self.log.state().next_seq();
         if !commit.is_empty() {
             match self.write(&commit) {
                 Ok(committed) => first = committed,

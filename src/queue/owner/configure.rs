@@ -29,9 +29,9 @@ impl Owner {
         self.make_durable()?;
         self.removes_by_age =
             self.log.keeps_by_age() || groups.iter().any(|group| group.max_lag.age_ms.is_some());
-        for (id, state) in &self.log.state().groups {
-            let settings = groups.iter().find(|settings| settings.name == state.name).cloned();
-            let settings = settings.unwrap_or_else(|| GroupSettings::named(&state.name));
+        for (id, state) in self.log.state().groups() {
+            let settings = groups.iter().find(|settings| settings.name == state.name()).cloned();
+            let settings = settings.unwrap_or_else(|| GroupSettings::named(state.name()));
             match self.groups.get_mut(id) {
                 Some(group) => group.set(settings),
                 None => drop(self.groups.insert(*id, Group::new(settings, state))),
@@ -43,7 +43,7 @@ impl Owner {
     /// The ack floor of a new group.
     pub(super) fn first_floor(&self, from_beginning: bool) -> Seq {
         let state = self.log.state();
-        if from_beginning { state.first_seq().prev() } else { state.next_seq.prev() }
+        if from_beginning { state.first_seq().prev() } else { state.next_seq().prev() }
     }
 
     /// All groups with their settings.

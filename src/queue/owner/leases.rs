@@ -1,8 +1,6 @@
 //! Offers, leases, and what follows when a lease ends.
 
-use spillq_storage::{
-    DeadCause, DeadLetter, Error, GroupChange, GroupId, Loss, REASON_BYTES_MAX, Seq, SeqRange,
-};
+use spillq_storage::{DeadCause, DeadLetter, Error, GroupChange, GroupId, Loss, Seq, SeqRange};
 use tokio::sync::oneshot;
 
 use super::answer::{Pending, send};
@@ -145,7 +143,7 @@ impl Owner {
                 return Ok(false);
             }
         };
-        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+        reason.truncate(reason.floor_char_boundary(DeadLetter::REASON_BYTES_MAX));
         // The failure that led here may be in the same commit.
         let line = SeqRange::one(seq);
         let is_failure = |(of, change): &&(GroupId, GroupChange)| {
@@ -153,7 +151,7 @@ impl Owner {
                 && matches!(change, GroupChange::Return { range, failed_for_ms: Some(_) } if *range == line)
         };
         let gathered = self.commit.groups.iter().filter(is_failure).count();
-        let attempts = self.log.state().groups.get(&id).map_or(0, |group| group.attempts(seq));
+        let attempts = self.log.state().groups().get(&id).map_or(0, |group| group.attempts(seq));
         let attempts = attempts.saturating_add(u32::try_from(gathered).unwrap_or(u32::MAX));
         let letter = DeadLetter { group: id, seq, cause, attempts, time_ms: clock::wall_ms(), reason };
         self.log.bury(&letter, &block)?;
@@ -180,10 +178,10 @@ impl Owner {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.release_offer(reservation);
         // Lines that were recorded as lost before this group was created: it skips them, as the others did.
-        let losses = self.log.state().losses.iter();
+        let losses = self.log.state().losses().iter();
         let known: Vec<SeqRange> = losses.filter_map(|loss| loss.range.intersection(range)).collect();
         let waits =
-            self.log.state().groups.get(&id).and_then(|state| state.acks.gap(range.first, range.last));
+            self.log.state().groups().get(&id).and_then(|state| state.acks().gap(range.first, range.last));
         if waits.is_some_and(|waits| known.iter().any(|known| known.contains(waits.first))) {
             for range in known {
                 group.settled(range, clock::now_ms());

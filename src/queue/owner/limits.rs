@@ -24,7 +24,7 @@ impl Owner {
         dry_run: bool,
     ) -> Result<Answer, AdminError> {
         let id = self.find(name)?;
-        let (first, next) = (self.log.state().first_seq(), self.log.state().next_seq);
+        let (first, next) = (self.log.state().first_seq(), self.log.state().next_seq());
         let to = match to {
             SeekTo::Seq(seq) => seq,
             SeekTo::Beginning => first,
@@ -35,7 +35,7 @@ impl Owner {
             }
         };
         let to = to.clamp(first, next);
-        let before = self.log.state().groups.get(&id).ok_or(Refusal::Failed)?;
+        let before = self.log.state().groups().get(&id).ok_or(Refusal::Failed)?;
         let mut changes = Vec::new();
         // A seek to the beginning skips nothing: lines of removed segments may still wait in `kept/`.
         if let Some(range) = SeqRange::new(Seq::FIRST, to.prev()).filter(|_| to > first) {
@@ -48,7 +48,7 @@ impl Owner {
         changes.push(GroupChange::Again { from: to });
         let mut after = before.clone();
         changes.iter().for_each(|change| after.apply(change));
-        let skipped = after.skipped_lines - before.skipped_lines;
+        let skipped = after.skipped_lines() - before.skipped_lines();
         let again = (after.lag_lines(next) + skipped).saturating_sub(before.lag_lines(next));
         let sought = Answer::Sought { to, again, skipped };
         if dry_run {
@@ -60,7 +60,7 @@ impl Owner {
         if !dead.is_empty() {
             self.log.settle_dead(id, &dead)?;
         }
-        let state = self.log.state().groups.get(&id).ok_or(Refusal::Failed)?;
+        let state = self.log.state().groups().get(&id).ok_or(Refusal::Failed)?;
         // All leases and offers of the group end.
         if let Some(group) = self.groups.get_mut(&id) {
             let moved = Group::new(group.settings().as_ref().clone(), state);
@@ -81,9 +81,9 @@ impl Owner {
             }
             let oldest_ms = max_lag.age_ms.and_then(|_| self.oldest_ms(id));
             let state = self.log.state();
-            let group = state.groups.get(&id)?;
+            let group = state.groups().get(&id)?;
             let reached = max_lag.blocks(state, group, oldest_ms, clock::wall_ms())?;
-            Some(WhyFull::MaxLag { group: group.name.clone(), reached })
+            Some(WhyFull::MaxLag { group: group.name().to_owned(), reached })
         })
     }
 
@@ -91,7 +91,7 @@ impl Owner {
     /// and the group is blocked there, or skips it.
     fn oldest_ms(&mut self, id: GroupId) -> Option<u64> {
         let state = self.log.state();
-        let seq = state.groups.get(&id)?.acks.gap(Seq::FIRST, state.next_seq.prev())?.first;
+        let seq = state.groups().get(&id)?.acks().gap(Seq::FIRST, state.next_seq().prev())?.first;
         if self.oldest.get(&id).is_none_or(|(range, _)| !range.contains(seq)) {
             let (range, ms) = match self.window.get(seq) {
                 Some(block) => (block.range(), block.append_time_ms()),
@@ -119,14 +119,14 @@ impl Owner {
             let since = cutoff.filter(|_| is_old).map(|ms| ms + age / SLACK);
             let since = since.and_then(|ms| self.log.reader().first_since(ms).ok());
             let state = self.log.state();
-            let Some(group) = state.groups.get(&id) else { continue };
+            let Some(group) = state.groups().get(&id) else { continue };
             let Some(range) = max_lag.surplus(state, group, since) else { continue };
             let lines = group.waiting(range);
             if lines == 0 {
                 continue;
             }
-            tracing::warn!(group = group.name, %range, lines, "lines dropped for the group, which exceeded its max_lag");
-            self.commit.losses.push(Loss::dropped(range, &[&group.name], "it was past its max_lag"));
+            tracing::warn!(group = group.name(), %range, lines, "lines dropped for the group, which exceeded its max_lag");
+            self.commit.losses.push(Loss::dropped(range, &[group.name()], "it was past its max_lag"));
             self.commit.groups.push((id, GroupChange::Skip { range, dropped: true }));
             dropped.push((id, range));
         }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use spillq_storage::{BLOCK_BYTES_MAX, BLOCK_TARGET_BYTES, GroupId, LINE_BYTES_MAX, Seq};
+use spillq_storage::{BlockBuilder, GroupId, Seq};
 
 use super::{GATHERED_BYTES_MAX, Owner, view};
 use crate::queue::command::COMMANDS_MAX;
@@ -16,23 +16,23 @@ impl Owner {
         let state = self.log.state();
         Status {
             first_seq: state.first_seq(),
-            next_seq: state.next_seq,
-            oldest_segment_last: state.segments.get(1).map(|next| next.first.prev()),
+            next_seq: state.next_seq(),
+            oldest_segment_last: state.oldest_segment().map(|segment| segment.last),
             is_copied: self.hold.is_active(),
-            segments: state.segments.len() as u64,
+            segments: state.segment_count() as u64,
             disk_bytes: self.log.disk_bytes(),
-            appended_bytes: state.appended_bytes,
+            appended_bytes: state.appended_bytes(),
             full: self.full.clone(),
             window_bytes: self.window.bytes() as u64,
             commit_time: self.commit_time,
             usage: self.usage(),
-            run: state.run,
+            run: state.run(),
             counters: self.log.counters(),
             findings: self.log.findings().to_vec(),
             quarantined: self.log.quarantined(),
-            losses: state.losses.iter().cloned().collect(),
+            losses: state.losses().iter().cloned().collect(),
             sources: state
-                .sources
+                .sources()
                 .iter()
                 .map(|(id, source)| (*id, bytes::Bytes::copy_from_slice(&source.checkpoint)))
                 .collect(),
@@ -42,44 +42,46 @@ impl Owner {
     }
 
     fn usage(&self) -> Usage {
-        let (log, state) = (self.log.held(), self.log.state());
+        let (log, state) = (&self.log, self.log.state());
         let settings = self.groups.values().map(Group::settings);
         let batches = settings.map(|group| group.batch_bytes.saturating_mul(group.in_flight as u64 + 1));
         Usage {
-            journal_bytes: log.journal_bytes,
+            journal_bytes: log.journal_bytes(),
             // A larger commit gets a journal for itself.
-            journal_bytes_max: log.journal_bytes_max.max(self.largest_commit as u64),
-            kept_bytes: log.retained_bytes,
+            journal_bytes_max: log.journal_bytes_max().max(self.largest_commit as u64),
+            kept_bytes: log.retained_bytes(),
             commands: self.commands.load(Ordering::Relaxed) as u64,
             commands_max: COMMANDS_MAX as u64,
             largest_commit_bytes: self.largest_commit as u64,
             // What is gathered, and the append that exceeds it: one with a line of the maximum length.
-            largest_commit_bytes_max: (GATHERED_BYTES_MAX + BLOCK_BYTES_MAX + 8 * BLOCK_TARGET_BYTES) as u64,
+            largest_commit_bytes_max: (GATHERED_BYTES_MAX
+                + BlockBuilder::BYTES_MAX
+                + 8 * BlockBuilder::TARGET_BYTES) as u64,
             window_bytes_max: self.window.bytes_max() as u64,
             lent_bytes: self.window.lent_bytes(),
-            lent_bytes_max: batches.sum::<u64>() + LINE_BYTES_MAX as u64,
-            ack_ranges: state.groups.values().map(|group| group.acks.ranges() as u64).max().unwrap_or(0),
+            lent_bytes_max: batches.sum::<u64>() + BlockBuilder::LINE_BYTES_MAX as u64,
+            ack_ranges: state.groups().values().map(|group| group.acks().ranges() as u64).max().unwrap_or(0),
         }
     }
 
     fn group_status(&self, id: GroupId, group: &Group) -> Option<GroupStatus> {
         let state = self.log.state();
-        let durable = state.groups.get(&id)?;
+        let durable = state.groups().get(&id)?;
         let phase = self.phase(id, group)?;
-        let oldest = durable.acks.gap(Seq::FIRST, state.next_seq.prev()).map(|gap| gap.first);
-        let oldest = durable.revived.first().copied().or(oldest);
+        let oldest = durable.acks().gap(Seq::FIRST, state.next_seq().prev()).map(|gap| gap.first);
+        let oldest = durable.revived().first().copied().or(oldest);
         Some(GroupStatus {
             id,
-            name: durable.name.clone(),
+            name: durable.name().to_owned(),
             phase,
-            ack_floor: durable.acks.floor(),
-            lag_lines: durable.lag_lines(state.next_seq),
+            ack_floor: durable.acks().floor(),
+            lag_lines: durable.lag_lines(state.next_seq()),
             oldest,
             lag_bytes: state.lag_bytes(durable),
             leased: group.leased_lines(),
             leases: group.leases().map(|lease| lease.range).collect(),
             dead_letters: self.log.dead_count(id) as u64,
-            acked_lines: durable.acked_lines,
+            acked_lines: durable.acked_lines(),
             activity: group.activity.clone(),
             oldest_lease_ms: group.leases().map(|lease| lease.since_ms).min(),
             timeout_ms: group.settings().timeout_ms,
@@ -87,12 +89,12 @@ impl Owner {
                 || self.asked.iter().any(|asked| asked.group == id && !asked.reply.is_closed()),
             backs_off: group.retries().waiting(),
             oldest_waits: oldest.is_some_and(|line| group.retries().holds(line)),
-            skipped_lines: durable.skipped_lines,
-            dropped_lines: durable.dropped_lines,
+            skipped_lines: durable.skipped_lines(),
+            dropped_lines: durable.dropped_lines(),
             last_failure: group.last_failure.clone(),
             held: group.retries().held().map(|seq| {
-                let failures = durable.failures.get(&seq).copied().unwrap_or_default();
-                let deaths = durable.deaths.get(&seq).copied().unwrap_or_default();
+                let failures = durable.failures().get(&seq).copied().unwrap_or_default();
+                let deaths = durable.deaths().get(&seq).copied().unwrap_or_default();
                 let is_given_up = group.retries().killers().any(|killer| killer == seq);
                 HeldLine { seq, failures: failures.times, for_ms: failures.for_ms, deaths, is_given_up }
             }),
@@ -104,7 +106,7 @@ impl Owner {
     /// What a group is doing.
     fn phase(&self, id: GroupId, group: &Group) -> Option<Phase> {
         let view = view(&self.log, id)?;
-        if view.state.paused {
+        if view.state.is_paused() {
             return Some(Phase::Paused);
         }
         if let Some(why) = &group.unreadable {

@@ -2,14 +2,14 @@
 //!
 //! About 2 MiB in blocks of 256 KiB; a long line makes it longer, by one line at most.
 
-use spillq_storage::{BLOCK_TARGET_BYTES, BlockBuilder, LineFlags, NewBlock, SourceId};
+use spillq_storage::{BlockBuilder, LineFlags, NewBlock, SourceId};
 
 use crate::tail::bytes::compress::Compressor;
 use crate::tail::bytes::lines;
 
 /// Raw bytes that one append is filled to: eight blocks. Enough for a sync to be worth it, and little beside the
 /// memory that a service has.
-pub(crate) const APPEND_BYTES: usize = 8 * BLOCK_TARGET_BYTES;
+pub(crate) const APPEND_BYTES: usize = 8 * BlockBuilder::TARGET_BYTES;
 
 /// Fills blocks one after the other.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ impl Filler {
     /// Whole lines of one source: `bytes` ends in a newline.
     pub(crate) fn push_whole(&mut self, source: SourceId, mut offset: u64, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let room = BLOCK_TARGET_BYTES.saturating_sub(self.builder.bytes());
+            let room = BlockBuilder::TARGET_BYTES.saturating_sub(self.builder.bytes());
             let mut len = lines::fitting(bytes, room);
             if len == 0 {
                 if !self.builder.is_empty() {
@@ -64,7 +64,7 @@ impl Filler {
 
     /// One line that is a part or has no newline.
     pub(crate) fn push_marked(&mut self, source: SourceId, offset: u64, bytes: &[u8], flags: LineFlags) {
-        if !self.builder.is_empty() && self.builder.bytes() + bytes.len() > BLOCK_TARGET_BYTES {
+        if !self.builder.is_empty() && self.builder.bytes() + bytes.len() > BlockBuilder::TARGET_BYTES {
             self.build();
         }
         self.lines += 1;
@@ -106,7 +106,7 @@ mod tests {
         filler.push_marked(SourceId(2), 2, b"b", LineFlags::WHOLE.unterminated());
         assert_eq!(filler.lines, offset / 1_000 + 2);
         let blocks = filler.finish(&mut Compressor::default());
-        assert!(blocks.iter().all(|block| block.raw_bytes() <= BLOCK_TARGET_BYTES));
+        assert!(blocks.iter().all(|block| block.raw_bytes() <= BlockBuilder::TARGET_BYTES));
         let lines: u64 = blocks.iter().map(|block| u64::from(block.lines())).sum();
         assert_eq!(lines, offset / 1_000 + 2);
         assert!(blocks.len() <= 12);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use spillq_storage::LINE_BYTES_MAX;
+use spillq_storage::BlockBuilder;
 
 use crate::tail::error::TailError;
 use crate::tail::find::walk::Discover;
@@ -40,8 +40,11 @@ fn check(follows: &[Follow]) -> Result<(), TailError> {
         return Err(TailError::Follows(follows.len()));
     }
     for follow in follows {
-        if !(1..=LINE_BYTES_MAX).contains(&follow.max_line_bytes) {
-            return Err(TailError::LineBytes { found: follow.max_line_bytes, max: LINE_BYTES_MAX });
+        if !(1..=BlockBuilder::LINE_BYTES_MAX).contains(&follow.max_line_bytes) {
+            return Err(TailError::LineBytes {
+                found: follow.max_line_bytes,
+                max: BlockBuilder::LINE_BYTES_MAX,
+            });
         }
     }
     Ok(())

@@ -214,6 +214,8 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
+    use spillq_storage::{Line, Seq};
+
     use super::*;
     use crate::tail::bytes::compress::Compressor;
 
@@ -221,20 +223,11 @@ mod tests {
     fn lines(blocks: Filler) -> Vec<(Option<&'static str>, bool, u64, Vec<u8>)> {
         let mut lines = Vec::new();
         for block in blocks.finish(&mut Compressor::default()) {
-            let mut raw = &block.raw()[..];
-            for extent in block.extents() {
-                let (bytes, rest) = raw.split_at(extent.bytes as usize);
-                raw = rest;
-                let mut offset = extent.offset;
-                let mut left = bytes;
-                for nth in 1..=extent.lines {
-                    let len = if nth == extent.lines { left.len() } else { memchr(b'\n', left).unwrap() + 1 };
-                    let (line, more) = left.split_at(len);
-                    lines.push((extent.flags.part(), extent.flags.is_unterminated(), offset, line.to_vec()));
-                    offset += len as u64;
-                    left = more;
-                }
-            }
+            let block = block.numbered(0, Seq::FIRST);
+            let line = |line: Line<'_>| {
+                (line.flags.part(), line.flags.is_unterminated(), line.offset, line.bytes.to_vec())
+            };
+            lines.extend(block.lines().map(line));
         }
         lines
     }

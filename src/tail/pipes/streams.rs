@@ -34,7 +34,7 @@ const AT_RISK_BYTES: usize = 2 * 1_024 * 1_024;
 /// Bytes of all streams in one append, so that files come to theirs and two are in flight.
 const APPEND_BYTES: usize = AT_RISK_BYTES / 2;
 /// Incomplete lines of all streams together: one of the longest that there are. Above it the longest is cut.
-pub(crate) const HELD_BYTES_MAX: usize = spillq_storage::LINE_BYTES_MAX;
+pub(crate) const HELD_BYTES_MAX: usize = spillq_storage::BlockBuilder::LINE_BYTES_MAX;
 /// One read: what a pipe holds.
 const READ_BYTES: usize = 64 * 1_024;
 

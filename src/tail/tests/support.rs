@@ -54,21 +54,19 @@ impl Log {
     pub(crate) fn take(&mut self, append: &Append) {
         self.appends += 1;
         for block in &append.blocks {
-            let mut raw = &block.raw()[..];
-            for extent in block.extents() {
-                let mut offset = extent.offset;
-                for nth in 0..extent.lines {
-                    let last = nth + 1 == extent.lines;
-                    let rest = (extent.offset + u64::from(extent.bytes) - offset) as usize;
-                    let len = if last { rest } else { memchr::memchr(b'\n', raw).unwrap() + 1 };
-                    let (line, tail) = raw.split_at(len);
-                    let bytes = line.to_vec();
-                    self.lines.push(Stored { source: extent.source, offset, bytes, flags: extent.flags });
-                    offset += len as u64;
-                    raw = tail;
-                }
-            }
-            assert!(raw.is_empty());
+            let block = block.numbered(0, Seq::FIRST);
+            let lines = self.lines.len();
+            self.lines.extend(block.lines().map(|line| Stored {
+                source: line.source,
+                offset: line.offset,
+                bytes: line.bytes.to_vec(),
+                flags: line.flags,
+            }));
+            let bytes: usize = self.lines[lines..].iter().map(|line| line.bytes.len()).sum();
+            assert_eq!(
+                (self.lines.len() - lines, bytes),
+                (block.range().lines() as usize, block.raw().len())
+            );
         }
         for (source, record) in &append.checkpoints {
             let decoded = SourceRecord::decode(record).unwrap();
@@ -80,13 +78,11 @@ impl Log {
             self.checkpoints.insert(*source, record.clone());
             self.forgotten.remove(source);
         }
-        for block in &append.blocks {
-            for extent in block.extents() {
-                assert!(
-                    append.checkpoints.iter().any(|one| one.0 == extent.source),
-                    "lines come with a checkpoint"
-                );
-            }
+        for line in
+            self.lines.iter().rev().take(append.blocks.iter().map(|block| block.lines() as usize).sum())
+        {
+            let has_checkpoint = append.checkpoints.iter().any(|one| one.0 == line.source);
+            assert!(has_checkpoint, "lines come with a checkpoint");
         }
         self.forgotten.extend(&append.forget);
     }
@@ -97,7 +93,7 @@ impl Log {
 }
 
 fn has(block: &spillq_storage::NewBlock, source: SourceId) -> bool {
-    block.extents().iter().any(|extent| extent.source == source)
+    block.numbered(0, Seq::FIRST).lines().any(|line| line.source == source)
 }
 
 /// The worker, its folder and its log.

@@ -1,13 +1,16 @@
-//! A store made of a backup: beside its final place, and renamed there when it is whole and synced.
+//! Makes a store of a backup: in a temporary folder, which gets its final name when the store is whole and synced.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{MANIFEST, Snapshot, invalid, shared};
+use super::snapshot::Snapshot;
 use crate::create::random_id;
+use crate::disk::Disk;
+use crate::disk::real::RealDisk;
 use crate::error::{Context, Error, Result};
 use crate::journal::{self, Journal};
 use crate::lock::Lock;
@@ -16,29 +19,30 @@ use crate::mark::{Mark, MarkFile};
 use crate::view::View;
 use crate::{retained, segment, spare};
 
-/// The largest manifest: a record's limit and its frame.
+/// The largest manifest: the limit of a record, and its frame.
 const MANIFEST_BYTES_MAX: u64 = 64 * 1024 * 1024 + 9;
 
-/// A store that is being restored. Dropped before it is finished, it leaves nothing.
+/// A restore that is under way. If it is dropped before [`Restore::finish`], nothing is left of it.
 #[derive(Debug)]
 pub struct Restore {
     target: PathBuf,
     folder: tempfile::TempDir,
     snapshot: Option<Snapshot>,
-    /// Files that have not come yet, with their sizes.
+    /// Files that were not taken yet, with their sizes.
     left: BTreeMap<String, u64>,
 }
 
 impl Restore {
-    /// Begins one for `target`, which must not be there, or be an empty folder.
+    /// Begins to restore into `target`, which must not exist, or be an empty folder.
     ///
     /// # Errors
-    /// When it is there and holds something, or cannot be made.
+    /// If it exists and is not empty, or cannot be created.
     pub fn begin(target: &Path) -> Result<Restore> {
         match fs::read_dir(target) {
             Ok(mut entries) => {
                 if entries.next().is_some() {
-                    let what = "it is there and not empty; nothing is ever restored over a store".to_owned();
+                    let what =
+                        "it exists and is not empty; a store is only restored into a new folder".to_owned();
                     return Err(invalid("restore into", target, what));
                 }
             }
@@ -60,28 +64,28 @@ impl Restore {
         Ok(Restore { target: target.to_owned(), folder, snapshot: None, left: BTreeMap::new() })
     }
 
-    /// Takes one file, the manifest first. Its name only says which of the manifest's it is.
+    /// Takes one file, the manifest first. Its name must be one that the manifest has.
     ///
     /// # Errors
-    /// When the manifest knows no such file, or one of another size, and when it cannot be written.
+    /// If the manifest does not have the file, or has another size, and if it cannot be written.
     pub fn take(&mut self, name: &str, bytes: u64, content: &mut dyn Read) -> Result<()> {
         let refuse = |what: String| Err(invalid("restore", Path::new(name), what));
         if self.snapshot.is_none() {
-            if name != MANIFEST || bytes > MANIFEST_BYTES_MAX {
-                return refuse(format!("a backup begins with {MANIFEST}"));
+            if name != Snapshot::MANIFEST || bytes > MANIFEST_BYTES_MAX {
+                return refuse(format!("a backup begins with {}", Snapshot::MANIFEST));
             }
             let mut manifest = Vec::new();
-            content.take(MANIFEST_BYTES_MAX).read_to_end(&mut manifest).during("read", MANIFEST)?;
+            content.take(MANIFEST_BYTES_MAX).read_to_end(&mut manifest).during("read", Snapshot::MANIFEST)?;
             let snapshot = Snapshot::decode(&manifest)?;
             self.left = snapshot.sizes().into_iter().collect();
             self.snapshot = Some(snapshot);
             return Ok(());
         }
         let Some((known, size)) = self.left.remove_entry(name) else {
-            return refuse("the manifest knows no such file, or it came twice".to_owned());
+            return refuse("the manifest does not have this file, or it came twice".to_owned());
         };
         if size != bytes {
-            return refuse(format!("{bytes} bytes, the manifest says {size}"));
+            return refuse(format!("it is {bytes} bytes long, and the manifest says {size}"));
         }
         let path = self.folder.path().join(known);
         let io = |attempted, source| Error::Io { attempted, path: path.clone(), source };
@@ -98,10 +102,10 @@ impl Restore {
         file.sync_all().map_err(|error| io("sync", error))
     }
 
-    /// Makes it a store under its final name. Gives what verifying it finds: damage that was copied with it.
+    /// Makes it a store under its final name. Returns what [`View::verify`] finds in it: damage that was in the backup.
     ///
     /// # Errors
-    /// When files are missing, or the store cannot be made.
+    /// If files are missing, or the store cannot be created.
     pub fn finish(self) -> Result<Vec<String>> {
         let Some(Snapshot { mut state }) = self.snapshot else {
             return Err(invalid("restore", &self.target, "the backup is empty".to_owned()));
@@ -113,7 +117,7 @@ impl Restore {
         let dir = self.folder.path();
         let disk = shared(dir);
         drop(Lock::take(dir, true)?);
-        state.restore(random_id());
+        state.begin_epoch(random_id());
         (state.journal, state.commit) = (state.journal + 1, state.commit + 1);
         let State { store, journal: number, commit, next_seq, .. } = state;
         if let Some(copy) = spare::encode(&state) {
@@ -141,4 +145,13 @@ fn parent(path: &Path) -> PathBuf {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     }
+}
+
+fn invalid(attempted: &'static str, path: &Path, what: String) -> Error {
+    let source = io::Error::new(io::ErrorKind::InvalidData, what);
+    Error::Io { attempted, path: path.to_owned(), source }
+}
+
+fn shared(dir: &Path) -> Arc<dyn Disk> {
+    Arc::new(RealDisk::new(dir))
 }

@@ -1,6 +1,6 @@
-//! A disk in memory that can crash at any sync and then loses any part of what was not synced: writes in whole or
-//! in part, lengths, names in folders, chunks of a journal. What sled's copy shows after a crash may be less still.
-// long: one disk with all that it can lose
+//! A disk in memory that can crash at any sync. It then loses any part of what was not synced: writes or parts of them,
+//! lengths, names in folders, chunks of a journal. A copy of a journal may show even less.
+// long: one disk, and all that it can lose
 
 use std::collections::BTreeMap;
 use std::io;
@@ -45,7 +45,7 @@ struct JournalData {
     raw: Chunks,
     shown: Chunks,
     pending: Vec<Chunks>,
-    /// What was set aside for it, on a disk that counts that.
+    /// What was preallocated for it, on a disk that counts that.
     reserved: u64,
 }
 
@@ -117,7 +117,7 @@ impl MemoryDisk {
         })))
     }
 
-    /// Everything fails from the `syncs`-th sync from now on, that one included.
+    /// From the `syncs`-th sync on, counted from now, everything fails.
     pub(crate) fn crash_after(&self, syncs: u64) {
         let mut inner = self.0.lock().unwrap();
         inner.crash_at = Some(inner.syncs + syncs);
@@ -127,14 +127,14 @@ impl MemoryDisk {
         self.0.lock().unwrap().crashed
     }
 
-    /// The next sync of this file fails, as it does when the device could not take what was written: that is lost, and
-    /// the cache shows it all the same, so that a second sync says yes.
+    /// The next sync of this file fails, as when a device cannot write: the bytes are lost, but the cache still shows them,
+    /// and a second sync succeeds.
     pub(crate) fn fail_next_sync(&self, path: &str) {
         let mut inner = self.0.lock().unwrap();
         inner.failing = inner.find(path);
     }
 
-    /// Whether such a sync is still to come.
+    /// Whether that sync has not happened yet.
     pub(crate) fn is_failing(&self) -> bool {
         self.0.lock().unwrap().failing.is_some()
     }
@@ -146,7 +146,7 @@ impl MemoryDisk {
     }
 
     /// Everything can be read again.
-    pub(crate) fn turn_well(&self) {
+    pub(crate) fn heal(&self) {
         self.0.lock().unwrap().bad = None;
     }
 
@@ -197,7 +197,7 @@ impl MemoryDisk {
             named.extend(copy.nodes.get(&ino).into_iter().flat_map(|node| node.names.values()));
             at += 1;
         }
-        // What has no name any more is not copied again and again.
+        // Files without a name are not copied.
         copy.nodes.retain(|ino, _| named.contains(ino));
         for node in copy.nodes.values_mut() {
             node.writes.clear();
@@ -208,18 +208,18 @@ impl MemoryDisk {
         MemoryDisk(Arc::new(Mutex::new(copy)))
     }
 
-    /// From now on what is set aside for journals takes its room, as on a real disk.
+    /// From now on preallocated bytes of journals take space, as on a real disk.
     pub(crate) fn count_journals(&self) {
         self.0.lock().unwrap().counts_journals = true;
     }
 
-    /// Others take all the room that there is.
+    /// Other programs take all free space.
     pub(crate) fn fill(&self) {
         let mut inner = self.0.lock().unwrap();
         inner.capacity = inner.used();
     }
 
-    /// So much room more.
+    /// Adds free space.
     pub(crate) fn add_capacity(&self, bytes: u64) {
         self.0.lock().unwrap().capacity += bytes;
     }
@@ -228,10 +228,10 @@ impl MemoryDisk {
         self.0.lock().unwrap().capacity = capacity;
     }
 
-    /// What is there after the crash: everything synced, and any part of the rest.
+    /// The disk after the crash: everything that was synced, and any part of the rest.
     pub(crate) fn after_crash(&self, rng: &mut fastrand::Rng) -> MemoryDisk {
         let mut inner = self.0.lock().unwrap().clone();
-        // A loss of nothing is a kill of the process; a loss of everything is common, too.
+        // To lose nothing is a kill of the process. To lose everything is common, too.
         let keep = [0, 50, 90, 100][rng.usize(..4)];
         for node in inner.nodes.values_mut() {
             for write in std::mem::take(&mut node.writes) {
@@ -264,7 +264,7 @@ impl MemoryDisk {
                         journal.shown.extend(batch);
                     }
                 }
-                // SLED.md, fact 10: opening may show less than the file holds, without an error.
+                // After a crash, sled may show less than its file holds, without an error (docs/decisions/0003-raw-scan-and-copy.md).
                 if rng.u8(..4) == 0 {
                     let shown = rng.usize(..=journal.shown.len());
                     journal.shown = std::mem::take(&mut journal.shown).into_iter().take(shown).collect();
@@ -334,7 +334,7 @@ impl Inner {
     fn used(&self) -> u64 {
         let mut used = 0;
         let mut folders = vec![ROOT];
-        // What no name leads to is gone.
+        // Files without a name take no space.
         while let Some(node) = folders.pop().and_then(|ino| self.nodes.get(&ino)) {
             let journal = node.journal.as_ref().map_or(0, |journal| 1_000 + journal.reserved);
             used += node.live.len() as u64 + journal;
@@ -435,7 +435,7 @@ impl Disk for MemoryDisk {
 
     fn create_journal(&self, folder: &str, reserve_bytes: u64) -> io::Result<Box<dyn JournalDb>> {
         let mut inner = self.lock()?;
-        assert!(inner.find(folder).is_none(), "{folder} is there already");
+        assert!(inner.find(folder).is_none(), "{folder} exists");
         let reserved = if inner.counts_journals { reserve_bytes } else { 0 };
         if reserved > 0 && inner.used() + reserved > inner.capacity {
             return Err(io::ErrorKind::StorageFull.into());
@@ -449,7 +449,7 @@ impl Disk for MemoryDisk {
         let mut inner = self.lock()?;
         let ino = inner.find(folder).ok_or_else(not_found)?;
         let journal = inner.nodes[&ino].journal.clone().ok_or_else(not_found)?;
-        // sled's own bytes stand between the values.
+        // In a real file sled's bytes are between the values.
         let raw: Vec<u8> =
             journal.raw.values().flat_map(|value| [b"between", value.as_slice()].concat()).collect();
         let ino = inner.next;
@@ -535,7 +535,7 @@ impl DiskFile for MemoryFile {
     fn forget_cached(&self) -> io::Result<()> {
         let mut inner = self.disk.lock()?;
         let node = inner.nodes.get_mut(&self.ino).ok_or_else(not_found)?;
-        // What is to be written yet stays.
+        // Writes that are not synced stay.
         node.live = node.durable.clone();
         for write in &node.writes {
             write_into(&mut node.live, write);

@@ -1,4 +1,4 @@
-//! sled and the file system.
+//! The disk as it is: sled and the file system.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -9,12 +9,11 @@ use rustix::fs::{Advice, FallocateFlags};
 
 use super::{Disk, DiskFile, JournalDb};
 
-/// sled's own segments. The largest that keeps chunks of [`crate::journal::CHUNK_BYTES`] out of blob files at a
-/// sensible size: 17 × (value + 14) + 92 ≤ segment size / 4.
+/// sled's segment size. Chunks of the journal must not go to blob files: 17 × (value + 14) + 92 ≤ segment size / 4.
 const SLED_SEGMENT_BYTES: usize = 4 * 1024 * 1024;
-/// Nothing is ever read from an open journal.
+/// The smallest that is useful: nothing is read from an open journal.
 const SLED_CACHE_BYTES: u64 = 1024 * 1024;
-/// sled lets go of its lock some time after a drop; a copy is opened after others were closed.
+/// sled may release its lock some time after a database was dropped.
 const SLED_OPEN_TRIES: u32 = 50;
 
 /// A folder of the file system.
@@ -64,7 +63,7 @@ impl Disk for RealDisk {
 
     fn make_folder(&self, folder: &str) -> io::Result<()> {
         match fs::DirBuilder::new().recursive(true).mode(0o700).create(self.path(folder)) {
-            // A folder may be there: this is something else.
+            // An existing folder is not an error: this is a file.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 Err(io::ErrorKind::NotADirectory.into())
             }
@@ -88,11 +87,11 @@ impl Disk for RealDisk {
     }
 
     fn remove_file(&self, path: &str) -> io::Result<()> {
-        gone_is_fine(fs::remove_file(self.path(path)))
+        or_absent(fs::remove_file(self.path(path)))
     }
 
     fn remove_folder(&self, folder: &str) -> io::Result<()> {
-        gone_is_fine(fs::remove_dir_all(self.path(folder)))
+        or_absent(fs::remove_dir_all(self.path(folder)))
     }
 
     fn sync_dir(&self, folder: &str) -> io::Result<()> {
@@ -108,11 +107,11 @@ impl Disk for RealDisk {
         let folder = self.path(folder);
         fs::DirBuilder::new().mode(0o700).create(&folder)?;
         let db = open_sled(&folder)?;
-        // sled only asks for write-back (sync_file_range); the sync that counts is ours, through a descriptor held
-        // from the start so that write-back errors are reported on it.
+        // sled only starts write-back (sync_file_range). The sync that makes commits durable is ours, on a descriptor that is
+        // open from the start, so that write-back errors are reported on it.
         let file = File::open(folder.join("db"))?;
-        // Space set aside beyond the end of the file: a disk that others fill cannot fail a commit in the middle of
-        // a journal. File systems that cannot do it lose that comfort only.
+        // Space is allocated beyond the end of the file, so that a commit does not fail when other programs fill the disk.
+        // A file system without fallocate lacks this safeguard only.
         let writable = OpenOptions::new().write(true).open(folder.join("db"))?;
         match rustix::fs::fallocate(&writable, FallocateFlags::KEEP_SIZE, 0, reserve_bytes) {
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
@@ -127,8 +126,8 @@ impl Disk for RealDisk {
 
     fn read_journal_copy(&self, folder: &str, visit: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         let copy = copy_folder(&self.path(folder))?;
-        // A damaged file can panic sled, at opening and while reading. The thread takes the panic; what it read
-        // before that counts.
+        // sled can panic on a damaged file, when it is opened or read. The panic ends this thread only, and what it read
+        // before is used.
         let (values, read) = std::sync::mpsc::sync_channel::<sled::IVec>(16);
         let path = copy.path().to_owned();
         let reader = std::thread::spawn(move || -> io::Result<()> {
@@ -152,20 +151,19 @@ impl Disk for RealDisk {
     }
 }
 
-fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+fn or_absent(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
 
-/// Copies a journal beside the data dir's own files, where there is room for it, into a folder that goes when it
-/// is dropped.
+/// Copies a journal to a temporary folder in the data dir.
 fn copy_folder(folder: &Path) -> io::Result<tempfile::TempDir> {
     let parent = folder.parent().unwrap_or(Path::new("."));
     let copy = match tempfile::Builder::new().prefix(".tmp-copy-").tempdir_in(parent) {
         Ok(copy) => copy,
-        // A store that may only be read, as for `verify`: the copy goes to the system's place for such.
+        // If the data dir is read-only, to the temporary folder of the system.
         Err(_) => tempfile::tempdir()?,
     };
     copy_into(folder, copy.path())?;
@@ -250,7 +248,7 @@ impl DiskFile for RealFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
         match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
             Ok(()) => Ok(()),
-            // Zeros take their room as well, only slower.
+            // Zeros allocate space too, only slower.
             Err(rustix::io::Errno::OPNOTSUPP) => {
                 let zeros = vec![0; 1024 * 1024];
                 let mut at = 0;
@@ -272,11 +270,11 @@ impl DiskFile for RealFile {
 }
 
 struct SledJournal {
-    /// Gone after an error: dropping a sled database whose sync failed panics.
+    /// None after an error: to drop a sled database whose sync failed would panic.
     db: Option<sled::Db>,
     batch: sled::Batch,
     file: File,
-    /// Where it was created: under a temporary name, which it keeps until [`JournalDb::sync_folder`] is done.
+    /// Where it was created: under a temporary name, which it has until [`JournalDb::sync_folder`] is done.
     folder: PathBuf,
 }
 
@@ -288,7 +286,7 @@ impl SledJournal {
         act(db).inspect_err(|_| self.abandon())
     }
 
-    /// The process is about to end: its memory goes with it.
+    /// Leaks the database: the process is about to end.
     fn abandon(&mut self) {
         if let Some(db) = self.db.take() {
             std::mem::forget(db);
@@ -297,8 +295,7 @@ impl SledJournal {
 }
 
 impl Drop for SledJournal {
-    /// sled panics when the sync that it makes at the end fails: so it is made here first, and a database that
-    /// cannot be synced is left to the end of the process.
+    /// sled panics if its last sync fails. So the database is synced here first, and leaked if that fails.
     fn drop(&mut self) {
         let synced = self.db.as_ref().is_some_and(|db| db.flush().is_ok() && self.file.sync_all().is_ok());
         if !synced {

@@ -11,12 +11,12 @@ use crate::error::{Context, Result, is_no_space};
 use crate::journal::{self, Journal};
 use crate::space::Space;
 
-/// How often the making of a journal is tried on a full disk once the reserve was given back.
+/// How often it is tried to make a journal on a full disk after the reserve was released.
 const TRIES: u32 = 60;
-/// More is given back at every so manieth try only.
+/// More of the reserve is released at every twentieth try.
 const GIVE_BACK_EVERY: u32 = TRIES / 3;
-/// Between two tries. What was removed is free for others only when the file system's own journal has committed
-/// that, which the sync between two tries hastens.
+/// Between two tries. Released space can be allocated after the journal of the file system has committed the release,
+/// which the sync between two tries speeds up.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
 type Made = io::Result<Box<dyn JournalDb>>;
@@ -31,12 +31,12 @@ pub(super) struct NextJournal {
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
     pub(super) number: u64,
-    /// What its manifest takes beyond what a usual one does.
+    /// As [`Journal::long_bytes`].
     pub(super) long_bytes: u64,
 }
 
 impl NextJournal {
-    /// Has it made in the background, unless it is made or under way.
+    /// Makes it in the background, unless that has begun.
     pub(super) fn start(&mut self, plan: Plan, disk: &Arc<dyn Disk>, background: &Background) {
         if self.ready.is_none() && self.coming.is_none() {
             let disk = Arc::clone(disk);
@@ -45,7 +45,7 @@ impl NextJournal {
         }
     }
 
-    /// Whether it is made; does not wait.
+    /// Whether it is made, without waiting.
     pub(super) fn is_ready(&mut self, plan: Plan, disk: &dyn Disk, space: &mut Space) -> Result<bool> {
         if let Some(coming) = &self.coming {
             match coming.try_recv() {
@@ -58,7 +58,7 @@ impl NextJournal {
         Ok(self.ready.is_some())
     }
 
-    /// Takes it, and waits for it if it must.
+    /// Takes it, waiting for it if necessary.
     pub(super) fn take(
         &mut self,
         plan: Plan,
@@ -77,7 +77,7 @@ impl NextJournal {
 }
 
 impl Plan {
-    /// What the background made; on a full disk it is made again.
+    /// What the background made. If the disk was full, it is made again.
     fn made(self, made: Made, disk: &dyn Disk, space: &mut Space) -> Result<Box<dyn JournalDb>> {
         match made {
             Err(error) if is_no_space(&error) => self.make(disk, space),
@@ -85,14 +85,14 @@ impl Plan {
         }
     }
 
-    /// Makes a journal that must be made, on a full disk in the place of the reserve.
+    /// Makes the journal, on a full disk in the space of the reserve.
     pub(super) fn make(self, disk: &dyn Disk, space: &mut Space) -> Result<Box<dyn JournalDb>> {
         let mut tries = 1;
         loop {
             match Journal::prepare(disk, self.number, self.long_bytes) {
                 Err(error) if is_no_space(&error) && tries < TRIES => {
                     if tries % GIVE_BACK_EVERY == 1 {
-                        space.give_back(disk, journal::RESERVED_BYTES + self.long_bytes)?;
+                        space.release(disk, journal::RESERVED_BYTES + self.long_bytes)?;
                     }
                     disk.sync_dir(journal::FOLDER).during("sync", journal::FOLDER)?;
                     std::thread::sleep(TRY_AGAIN);

@@ -1,4 +1,4 @@
-//! Removing what nobody needs any more, and relocating what holds it.
+//! Compaction: segments that no group needs are removed, and the last lines that hold one are relocated.
 
 use super::Log;
 use crate::commit::Changes;
@@ -11,7 +11,7 @@ use crate::retained::RETAINED_BYTES_MAX;
 use crate::segment;
 use crate::space::Keep;
 
-/// Commits after which lines that hold the oldest segment are relocated.
+/// Commits after which the lines that hold the oldest segment are relocated.
 const STUCK_COMMITS: u64 = 8;
 
 impl Log {
@@ -28,7 +28,7 @@ impl Log {
         Ok(true)
     }
 
-    /// Removes the oldest segment if all its lines are settled, retained or not: room is needed.
+    /// Removes the oldest segment if all its lines are settled, whatever [`Keep`] says, because space is needed.
     pub(super) fn remove_settled(&mut self) -> Result<bool> {
         if self.removal_held {
             return Ok(false);
@@ -41,9 +41,9 @@ impl Log {
         Ok(true)
     }
 
-    /// Drops the oldest segment, whoever needs it: its lines are settled as dropped for every group for which they
-    /// wait, and listed as losses, in the commit that lets the segment go. Says which lines; `None` where there is
-    /// only the segment that grows, or a snapshot is being copied. Leases of these lines are over.
+    /// Drops the oldest segment although groups need it: its lines are settled as dropped for every group that they wait
+    /// for, and recorded as lost with the reason `limit`, in the commit that removes the segment. Leases of these lines
+    /// end. Returns the lines; `None` if there is only the segment that grows, or removal is held.
     ///
     /// # Errors
     /// As [`Log::commit`].
@@ -52,42 +52,39 @@ impl Log {
         if self.removal_held {
             return Ok(None);
         }
-        let (Some(oldest), Some(next)) = (self.state.segments.front(), self.state.segments.get(1)) else {
-            return Ok(None);
-        };
-        let (oldest, next) = (oldest.first, next.first);
-        let range = SeqRange { first: oldest, last: next.prev() };
+        let Some(range) = self.state.oldest_segment() else { return Ok(None) };
         let waits: Vec<_> = self.state.groups.iter().filter(|(_, group)| group.waiting(range) > 0).collect();
         let names: Vec<&str> = waits.iter().map(|(_, group)| group.name.as_str()).collect();
         let losses = if names.is_empty() { Vec::new() } else { vec![Loss::dropped(range, &names, limit)] };
         let groups = waits.iter().map(|(id, _)| (**id, GroupChange::Skip { range, dropped: true })).collect();
-        let changes = Changes { groups, losses, first_segment: Some(next), ..Changes::default() };
-        let removed = self.rotate_if_full().and_then(|()| self.remove(oldest, changes));
-        removed.inspect_err(|error| self.poisoned = Some(error.to_string()))?;
+        let changes =
+            Changes { groups, losses, first_segment: Some(range.last.next()), ..Changes::default() };
+        let removed = self.rotate_if_full().and_then(|()| self.remove(range.first, changes));
+        self.or_poison(removed)?;
         Ok(Some(range))
     }
 
-    /// For removals that nobody counts: many in a row must not fill a journal.
+    /// Many removals in a row must not fill a journal.
     fn rotate_if_full(&mut self) -> Result<()> {
         if self.must_rotate(0) { self.rotate() } else { Ok(()) }
     }
 
-    /// Makes it durable that the segment is gone, then lets the file go.
+    /// Makes the removal durable, then removes the file.
     fn remove(&mut self, segment: Seq, changes: Changes) -> Result<()> {
         self.apply(changes, &[])?;
-        // Its name may come back with a crash: opening removes what the journal does not know.
+        // After a crash the name may be there again: opening removes segments that the journal does not have.
         let path = segment::path(segment);
         self.disk.remove_file(&path).during("remove", &path)?;
         self.counters.segments_removed += 1;
         Ok(())
     }
 
-    /// Whether the oldest segment stays for those who may want to read it again.
+    /// Whether the oldest segment stays because of [`Keep`].
     fn is_retained(&mut self, removal: &compact::Removal, now_ms: u64) -> bool {
         match self.options.disk.keep {
             Keep::Nothing => false,
             Keep::Bytes(bytes) => compact::settled_bytes(&self.state, bytes) <= bytes,
-            // Where the time cannot be read the segment stays until there is no room.
+            // If the time cannot be read, the segment stays until space is needed.
             Keep::Age(age_ms) => {
                 self.begun_ms(removal.next).is_none_or(|begun| now_ms.saturating_sub(begun) < age_ms)
             }
@@ -102,9 +99,9 @@ impl Log {
         self.begun.map(|(_, begun)| begun)
     }
 
-    /// Whether the same lines have been holding the oldest segment for a while. A group that works its way through
-    /// leaves few live lines in every segment for a moment; those are not worth a copy. What was tried and could
-    /// not be read is not tried again until something else changed.
+    /// Whether the same lines have been holding the oldest segment for a while. A group that processes the segment leaves
+    /// few live lines for a moment, which are not worth a copy. Lines that could not be read are not tried again until
+    /// something else changes.
     fn is_stuck(&mut self, removal: &compact::Removal) -> bool {
         match &mut self.stuck {
             Some((stuck, since)) if stuck == removal => {
@@ -121,7 +118,7 @@ impl Log {
         }
     }
 
-    /// Copies live lines to `kept/`, durably; not where that is full or a block cannot be read.
+    /// Copies live lines to `kept/`, durably; false if that is full or a block cannot be read.
     fn relocate(&mut self, live: &[SeqRange]) -> Result<bool> {
         if self.retained.bytes() > RETAINED_BYTES_MAX {
             return Ok(false);

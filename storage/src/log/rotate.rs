@@ -1,7 +1,7 @@
-//! The turn from one journal to the next.
+//! Rotation: the change from one journal to the next.
 //!
-//! The next one is made, and segments are synced, beside the owner; the owner itself only writes the manifest and
-//! MARK, which is the commit point.
+//! The background thread makes the next journal and syncs sealed segments. A rotation itself syncs the newest segment, and
+//! writes the manifest and MARK, which is the commit point.
 
 use std::sync::Arc;
 use std::sync::mpsc::TryRecvError;
@@ -14,13 +14,13 @@ use crate::journal::{self, Journal};
 use crate::segment;
 use crate::spare;
 
-/// sled's file may not outgrow what was set aside for it while small commits go in.
+/// sled's file must not outgrow what was preallocated for it, however small the commits are.
 const JOURNAL_FILE_BYTES: u64 = journal::RESERVED_BYTES - 4 * 1024 * 1024;
 impl Log {
-    /// Whether the journal is full for a commit that stores `bytes` more. A commit never spans two journals.
+    /// Whether the journal is full for a commit that stores `bytes` more: a commit is in one journal. With 0 bytes, between
+    /// commits, it is full earlier.
     pub(super) fn must_rotate(&self, bytes: u64) -> bool {
         let journal = &self.journal;
-        // With no bytes given this is asked between commits, when rolling is not yet urgent.
         let options = &self.options;
         let slack = if bytes == 0 { 0 } else { options.journal_bytes / 8 };
         journal.commits > 1
@@ -42,25 +42,25 @@ impl Log {
         self.next_journal.is_ready(self.next_plan(), self.disk.as_ref(), &mut self.space)
     }
 
-    /// Has sealed segments synced beside the owner, so that a roll waits for the newest bytes only.
+    /// Syncs sealed segments in the background, so that a rotation has to sync the newest bytes only.
     pub(super) fn sync_in_background(&mut self) -> Result<()> {
-        if let Some((before, receiver)) = &self.settling {
+        if let Some((before, receiver)) = &self.syncing {
             match receiver.try_recv() {
                 Ok(result) => {
                     let before = *before;
-                    self.settling = None;
+                    self.syncing = None;
                     result?;
                     self.writer.synced_before(before);
                 }
                 Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => self.settling = None,
+                Err(TryRecvError::Disconnected) => self.syncing = None,
             }
         }
-        // Not after every commit: that would double the syncs that the disk has to do.
-        if self.journal.stored_bytes < self.settled_bytes + self.options.journal_bytes / 4 {
+        // Not after every commit: that would double the number of syncs.
+        if self.journal.stored_bytes < self.background_synced_bytes + self.options.journal_bytes / 4 {
             return Ok(());
         }
-        self.settled_bytes = self.journal.stored_bytes;
+        self.background_synced_bytes = self.journal.stored_bytes;
         let unsynced = self.writer.unsynced();
         let Some((newest, _)) = unsynced.last().cloned() else {
             return Ok(());
@@ -68,15 +68,15 @@ impl Log {
         let receiver = self.background.run(move || {
             unsynced.iter().try_for_each(|(first, file)| file.sync().during("sync", &segment::path(*first)))
         });
-        self.settling = Some((newest, receiver));
+        self.syncing = Some((newest, receiver));
         Ok(())
     }
 
-    /// Begins the next journal. MARK, synced, is the commit point; a crash before it starts from the old journal
-    /// again, a crash after it from the new one.
+    /// Begins the next journal. The commit point is the sync of MARK: after a crash before it the old journal counts, after
+    /// it the new one.
     pub(super) fn rotate(&mut self) -> Result<()> {
-        // Whatever a sync beside us found, the sync below would not find again.
-        if let Some((_, receiver)) = self.settling.take()
+        // An error of a sync in the background is not reported again by the sync below.
+        if let Some((_, receiver)) = self.syncing.take()
             && let Ok(result) = receiver.recv()
         {
             result?;
@@ -87,7 +87,7 @@ impl Log {
         let old = self.journal.number();
         (self.state.journal, self.state.commit) = (plan.number, self.state.commit + 1);
         let next = Journal::begin(self.disk.as_ref(), db, &self.state)?;
-        self.settled_bytes = 0;
+        self.background_synced_bytes = 0;
         self.write_mark()?;
         self.mark.sync()?;
         let closed = std::mem::replace(&mut self.journal, next);
@@ -97,25 +97,25 @@ impl Log {
         Ok(())
     }
 
-    /// Has a copy of the manifest written beside the owner, before the old journal goes. Nothing rests on it.
+    /// Writes SPARE in the background, before the old journal is removed. The store does not depend on it.
     pub(super) fn keep_spare(&self) {
         let Some(bytes) = spare::encode(&self.state) else { return };
         let disk = Arc::clone(&self.disk);
         drop(self.background.run(move || {
             if let Err(error) = spare::write(disk.as_ref(), &bytes) {
-                tracing::warn!(%error, "could not keep a copy of the manifest; tried again with the next journal");
+                tracing::warn!(%error, "could not write SPARE, the copy of the manifest; the next rotation tries again");
             }
         }));
     }
 
-    /// Closes and removes a journal that MARK names no more, beside the owner. What a crash leaves of it is
-    /// removed at the next opening.
+    /// Closes and removes a journal that MARK does not name any more, in the background. If a crash prevents that, the next
+    /// opening removes it.
     pub(super) fn discard_journal(&self, number: u64, open: Option<Journal>) {
         let disk = Arc::clone(&self.disk);
         drop(self.background.run(move || {
             drop(open);
             if let Err(error) = remove_journal(disk.as_ref(), &journal::folder(number)) {
-                tracing::warn!(%error, number, "could not remove a journal that is done with; tried again at the next start");
+                tracing::warn!(%error, number, "could not remove an old journal; the next start tries again");
             }
         }));
     }

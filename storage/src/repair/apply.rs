@@ -1,4 +1,4 @@
-//! Writes what was worked out. Each step may be the last one before a kill: docs/explanation/design.md has the table.
+//! Writes the result of a repair. docs/explanation/design.md has a table of its steps, and of a kill after each.
 
 use std::io::ErrorKind;
 
@@ -23,7 +23,7 @@ pub(super) struct Intent {
     pub(super) mark_is_damaged: bool,
 }
 
-/// Makes it so; gives the names in `quarantine/`.
+/// Writes it; returns the names in `quarantine/`.
 pub(super) fn apply(disk: &dyn Disk, intent: Intent) -> Result<Vec<String>> {
     let Intent { mut state, plan, retained, damaged_journals, mark_is_damaged } = intent;
     for folder in [quarantine::FOLDER, segment::FOLDER, journal::FOLDER] {
@@ -50,7 +50,7 @@ pub(super) fn apply(disk: &dyn Disk, intent: Intent) -> Result<Vec<String>> {
         let (temporary, name) = (temporary(file), segment::path(file.meta.first));
         disk.rename(&temporary, &name).during("rename", &temporary)?;
     }
-    // Those without any block that can be read are in quarantine now.
+    // Files without a readable block are in the quarantine now.
     for old in plan.files.iter().filter(|file| file.is_damaged && file.pieces.is_empty()) {
         if let Some(old) = &old.old {
             disk.remove_file(old).during("remove", old)?;
@@ -113,14 +113,14 @@ struct Quarantine<'a> {
 }
 
 impl Quarantine<'_> {
-    /// A second name for a file that is about to be replaced. Where a repair that was cut short made it, that one.
+    /// Links a file that is about to be replaced. If an interrupted repair has linked it already, that name is used.
     fn link(&mut self, path: &str) -> Result<()> {
         for name in names(path) {
             match self.disk.link(path, &format!("{}/{name}", quarantine::FOLDER)) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 other => {
                     self.names.push(name);
-                    return other.during("set aside", path);
+                    return other.during("quarantine", path);
                 }
             }
         }
@@ -132,14 +132,14 @@ impl Quarantine<'_> {
             let to = format!("{}/{name}", quarantine::FOLDER);
             if !self.disk.exists(&to).during("look for", &to)? {
                 self.names.push(name);
-                return self.disk.rename(path, &to).during("set aside", path);
+                return self.disk.rename(path, &to).during("quarantine", path);
             }
         }
         Ok(())
     }
 }
 
-/// `segments-00000000000000000041`, and with a number behind it where earlier damage took that name.
+/// `segments-00000000000000000041`, then the same with a number, for a name that an earlier repair used.
 fn names(path: &str) -> impl Iterator<Item = String> {
     let base = path.replace('/', "-");
     (0_u64..).map(move |number| if number == 0 { base.clone() } else { format!("{base}.{number}") })

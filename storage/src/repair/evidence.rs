@@ -1,6 +1,6 @@
-//! What a damaged store still says: every chunk of every journal, SPARE, and the best state that follows from them.
+//! What a damaged store still has: every chunk of every journal, SPARE, and the best state that follows from them.
 //!
-//! Holds the sound chunks of all journals in memory: some 10 MiB each, and rarely more than two are there.
+//! The sound chunks of all journals are in memory: some 10 MiB each, of rarely more than two journals.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,29 +21,29 @@ struct Commit {
     payloads: BTreeMap<u32, Vec<u8>>,
 }
 
-/// All that journals and SPARE say.
+/// What journals and SPARE have.
 #[derive(Default)]
 pub(crate) struct Evidence {
     commits: BTreeMap<(StoreKey, u64), Commit>,
     spare: Option<State>,
-    /// The folders that were looked into.
+    /// The folders of journals.
     pub(crate) journals: Vec<String>,
     /// The highest number of a journal seen anywhere.
     pub(crate) newest_journal: u64,
     pub(crate) findings: Vec<String>,
 }
 
-/// [`StoreId`] has no order of its own.
+/// The number of a [`StoreId`], which has no order.
 type StoreKey = u64;
 
-/// The state that follows from it, and how much is certain.
+/// The state that follows from the evidence, and how much of it is certain.
 pub(crate) struct Derived {
     pub(crate) state: State,
     /// The commit that each source's checkpoint is from.
     pub(crate) checkpoint_commits: BTreeMap<SourceId, u64>,
-    /// Whether any manifest was there.
+    /// Whether there was a manifest.
     pub(crate) has_manifest: bool,
-    /// Whether the journals say all of it: nothing in them is damaged.
+    /// Whether nothing in the journals is damaged.
     pub(crate) is_whole: bool,
 }
 
@@ -61,10 +61,7 @@ impl Evidence {
             Ok(state) => evidence.spare = Some(state),
             Err(what) => evidence.findings.push(what),
         }
-        let there = disk.exists(journal::FOLDER).during("look for", journal::FOLDER)?;
-        let names =
-            if there { disk.list(journal::FOLDER).during("list", journal::FOLDER)? } else { Vec::new() };
-        for name in names {
+        for name in disk.list_if_exists(journal::FOLDER).during("list", journal::FOLDER)? {
             let folder = format!("{}/{name}", journal::FOLDER);
             evidence.newest_journal =
                 evidence.newest_journal.max(journal::number_of(&name).unwrap_or_default());
@@ -73,7 +70,7 @@ impl Evidence {
                 journal::scan(raw.as_ref(), |header, _, payload| evidence.note(&header, payload))
                     .during("read", &folder)?;
             }
-            // What sled shows of a copy may hold what the scan does not; its errors say nothing more.
+            // sled may show chunks that the scan does not find. Its errors add nothing.
             let copy = disk.read_journal_copy(&folder, &mut |value| {
                 if let Some((header, payload)) = journal::sound_chunk(value) {
                     evidence.note(&header, payload);
@@ -94,7 +91,7 @@ impl Evidence {
         commit.payloads.entry(header.chunk).or_insert_with(|| payload.to_owned());
     }
 
-    /// The store that most chunks are of.
+    /// The store of most chunks.
     pub(crate) fn store(&self) -> Option<StoreId> {
         let mut counts = BTreeMap::<u64, usize>::new();
         for ((store, _), commit) in &self.commits {
@@ -112,7 +109,7 @@ impl Evidence {
         self.commits.range((store.0, 0)..=(store.0, u64::MAX)).next_back().map_or(0, |(key, _)| key.1)
     }
 
-    /// The bytes of each commit that stand side by side: all of a whole one, pieces of another.
+    /// The consecutive bytes of each commit: one piece of a whole commit, several of another.
     pub(crate) fn pieces(&self, store: StoreId) -> impl Iterator<Item = Vec<u8>> {
         let commits = self.commits.range((store.0, 0)..=(store.0, u64::MAX));
         commits.flat_map(|(_, commit)| {
@@ -129,9 +126,8 @@ impl Evidence {
         })
     }
 
-    /// The best state: from the newest manifest, and every whole commit behind it.
-    /// `durable` is the newest commit that MARK knows: a later one that is not whole was cut off by a crash, and
-    /// nobody was answered.
+    /// The best state: from the newest manifest, and every whole commit after it. `durable` is the newest commit that MARK
+    /// has: a later one that is not whole was interrupted by a crash, and not acknowledged.
     pub(crate) fn derive(&mut self, store: StoreId, durable: u64) -> Derived {
         let durable = durable.max(self.newest_chunk(store).saturating_sub(1));
         let mut records = BTreeMap::new();
@@ -140,7 +136,7 @@ impl Evidence {
             let whole = (0..commit.chunks).all(|chunk| commit.payloads.contains_key(&chunk));
             let bytes: Vec<u8> = commit.payloads.values().flatten().copied().collect();
             match codec::decode::<Record>(&bytes) {
-                // The record comes first: it may be whole where a block behind it is not.
+                // The record comes first: it may be whole although a block after it is not.
                 Ok((record, _)) if whole || *number <= durable => {
                     records.insert(*number, record);
                 }
@@ -177,13 +173,13 @@ impl Evidence {
             broken.iter().filter(|number| **number > begin).map(ToString::to_string).collect();
         if !lost.is_empty() {
             self.findings.push(format!(
-                "commits that cannot be read: {}; acks in them are forgotten, so those lines come again",
+                "commits that cannot be read: {}; acks in them are lost, so those lines are delivered again",
                 lost.join(", ")
             ));
         }
         if !has_manifest {
             self.findings.push(
-                "no manifest can be read: what groups had acked is forgotten, every line held is delivered again"
+                "no manifest can be read: all acks are lost, and every line that is held is delivered again"
                     .to_owned(),
             );
         }
@@ -192,8 +188,8 @@ impl Evidence {
     }
 }
 
-/// What of a commit stays true without those before it. Blocks are found by themselves, and the number of a new
-/// group depends on the groups made before.
+/// What of a commit is certain without those before it. Blocks are found by the scan of segments, and the number of a new
+/// group depends on earlier groups.
 fn certain(changes: Changes) -> Changes {
     Changes { blocks: Vec::new(), add_groups: Vec::new(), ..changes }
 }

@@ -1,6 +1,6 @@
-//! What segment files will hold: for each, which sound blocks in which order, and what was not readable.
+//! What segment files will hold: for each, the sound blocks in order, and what cannot be read.
 //!
-//! One file is in memory at a time (some 16 MiB), and the blocks that only journals hold.
+//! One file is in memory at a time (some 16 MiB), and the blocks that only journals have.
 
 use std::collections::BTreeMap;
 
@@ -12,32 +12,39 @@ use crate::ids::{Seq, SeqRange, StoreId};
 use crate::manifest::{SegmentMeta, State};
 use crate::segment;
 
-/// What a disk with a bad sector fails to read at once.
+/// How much of a disk with a bad sector cannot be read.
 const PAGE_BYTES: usize = 4_096;
 
-/// A block's bytes: where they come from.
+/// Where the bytes of a block are.
 pub(crate) enum Piece {
     /// In the file itself.
     Own { at: u64, bytes: usize },
-    /// Out of a journal.
+    /// In a journal: these bytes.
     Journal(Vec<u8>),
 }
 
 /// What becomes of one segment file.
 pub(crate) struct FilePlan {
-    /// The file that is there; none where only a journal had its blocks.
+    /// The file; none if only a journal has its blocks.
     pub(crate) old: Option<String>,
-    /// It holds bytes that cannot be read, and is set aside.
+    /// It holds bytes that cannot be read, and is moved to the quarantine.
     pub(crate) is_damaged: bool,
     /// It has to be written: it is damaged, or blocks go into it.
     pub(crate) is_changed: bool,
     pub(crate) pieces: Vec<Piece>,
-    /// As the manifest will have it: the name stays, also where the first block is lost, so that a file is never
-    /// unknown to a manifest that may still count. Meaningless without pieces.
+    /// As the manifest will have it. The name stays even if the first block is lost, because the old manifest counts until
+    /// the repair is complete. Meaningless without pieces.
     pub(crate) meta: SegmentMeta,
 }
 
-/// All of them, and what follows.
+impl FilePlan {
+    fn new(old: Option<String>, first: Seq) -> FilePlan {
+        let meta = SegmentMeta { first, bytes: 0, raw_bytes: 0 };
+        FilePlan { is_changed: old.is_none(), old, is_damaged: false, pieces: Vec::new(), meta }
+    }
+}
+
+/// The plans of all files, and what follows from them.
 #[derive(Default)]
 pub(crate) struct Plan {
     pub(crate) files: Vec<FilePlan>,
@@ -50,8 +57,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Reads every segment file. `trusted` is the state of a store that opens: then only what it knows counts.
-    /// `from_journals` are bytes in which blocks stand.
+    /// Reads every segment file. `trusted` is the state of a store that opens: then other lines are ignored.
+    /// `from_journals` are bytes with blocks in them.
     pub(crate) fn of(
         disk: &dyn Disk,
         store: StoreId,
@@ -72,15 +79,13 @@ impl Plan {
                 extra.insert(block.range().first, bytes);
             }
         }
-        let there = disk.exists(segment::FOLDER).during("look for", segment::FOLDER)?;
-        let names =
-            if there { disk.list(segment::FOLDER).during("list", segment::FOLDER)? } else { Vec::new() };
+        let names = disk.list_if_exists(segment::FOLDER).during("list", segment::FOLDER)?;
         let mut plan = Plan::default();
         let firsts: Vec<Seq> = names.iter().filter_map(|name| segment::first_of(name)).collect();
         for (first, next) in firsts.iter().zip(firsts.iter().skip(1).chain([&Seq(u64::MAX)])) {
             let (first, next) = (*first, *next);
             let known = trusted.map(|state| state.segments.iter().find(|segment| segment.first == first));
-            // Compacted, and back with a power cut: opening removes it.
+            // Compacted, and there again after a power cut: opening removes it.
             if known == Some(None) {
                 continue;
             }
@@ -107,34 +112,30 @@ impl Plan {
     ) {
         let name = segment::path(first);
         let (found, unreadable) = blocks(bytes, store);
+        self.files.push(FilePlan::new(Some(name.clone()), first));
         for (at, len, what) in &unreadable {
-            self.findings.push(format!("{name}: {len} bytes at {at} are no block: {what}"));
+            self.damaged(format!("{name}: {len} bytes at {at} are not a block: {what}"));
         }
-        self.files.push(FilePlan {
-            old: Some(name.clone()),
-            is_damaged: !unreadable.is_empty(),
-            is_changed: !unreadable.is_empty(),
-            pieces: Vec::new(),
-            meta: SegmentMeta { first, bytes: 0, raw_bytes: 0 },
-        });
         for (at, len, block) in found {
-            // A block of another file's lines, where files were exchanged, takes the place of none of its own.
+            // If files were exchanged, a block of another file does not replace those of this file.
             if !belongs(&block) {
-                self.findings.push(format!("{name}: the block at {at} holds lines of another file"));
-                if let Some(file) = self.files.last_mut() {
-                    (file.is_damaged, file.is_changed) = (true, true);
-                }
+                self.damaged(format!("{name}: the block at {at} holds lines of another file"));
                 continue;
             }
             self.take_before(block.range().first, extra, store);
             if block.range().first > self.last() {
                 self.add(Piece::Own { at: at as u64, bytes: len }, &block, len);
             } else {
-                self.findings.push(format!("{name}: the block at {at} holds lines that are held already"));
-                if let Some(file) = self.files.last_mut() {
-                    (file.is_damaged, file.is_changed) = (true, true);
-                }
+                self.damaged(format!("{name}: the block at {at} holds lines that an earlier block holds"));
             }
+        }
+    }
+
+    /// Records damage of the last file.
+    fn damaged(&mut self, what: String) {
+        self.findings.push(what);
+        if let Some(file) = self.files.last_mut() {
+            (file.is_damaged, file.is_changed) = (true, true);
         }
     }
 
@@ -142,7 +143,7 @@ impl Plan {
         self.held.last().map_or(Seq(0), |range| range.last)
     }
 
-    /// Blocks of journals that come before `seq` and are not held yet.
+    /// Adds the blocks of journals before `seq` that no file has.
     fn take_before(&mut self, seq: Seq, extra: &mut BTreeMap<Seq, Vec<u8>>, store: StoreId) {
         while let Some(entry) = extra.first_entry().filter(|entry| *entry.key() < seq) {
             let bytes = entry.remove();
@@ -151,14 +152,7 @@ impl Plan {
                 continue;
             }
             if self.files.is_empty() {
-                let meta = SegmentMeta { first: Seq(0), bytes: 0, raw_bytes: 0 };
-                self.files.push(FilePlan {
-                    old: None,
-                    is_damaged: false,
-                    is_changed: true,
-                    pieces: Vec::new(),
-                    meta,
-                });
+                self.files.push(FilePlan::new(None, Seq(0)));
             }
             let len = bytes.len();
             self.add(Piece::Journal(bytes), &block, len);
@@ -186,7 +180,7 @@ impl Plan {
     }
 }
 
-/// The first `len` bytes; zeros where the disk does not give them.
+/// The first `len` bytes; zeros where the disk cannot read them.
 fn read_all(file: &dyn DiskFile, len: u64) -> Vec<u8> {
     let mut bytes = vec![0; len as usize];
     if file.read_at(&mut bytes, 0).is_err() {
@@ -201,7 +195,7 @@ fn read_all(file: &dyn DiskFile, len: u64) -> Vec<u8> {
 
 pub(crate) type Found = (usize, usize, Block);
 
-/// The sound blocks in `bytes` with place and length, and the stretches between that are none, with the reason.
+/// The sound blocks in `bytes` with place and length, and the bytes in between with the reason why they are not blocks.
 pub(crate) fn blocks(bytes: &[u8], store: StoreId) -> (Vec<Found>, Vec<(usize, usize, String)>) {
     let (mut found, mut unreadable) = (Vec::new(), Vec::<(usize, usize, String)>::new());
     let finder = memchr::memmem::Finder::new(&BLOCK_MAGIC);

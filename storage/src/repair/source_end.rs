@@ -1,37 +1,36 @@
-//! Where the stored lines of each source end, and the bytes around: what a lost checkpoint is made of again.
-//!
-//! At most 1.3 KiB a source.
+//! The end of the stored lines of each source, and bytes around it, from which a lost checkpoint can be made again: at
+//! most 1.3 KiB a source.
 
 use std::collections::BTreeMap;
 
 use crate::block::{Block, LineFlags};
 use crate::ids::{Seq, SourceId};
 
-/// Bytes from the beginning of a source that are remembered.
+/// The first bytes of a source that are kept.
 const START_BYTES: usize = 1_024;
-/// Bytes before the end.
+/// Bytes before the end that are kept.
 const BEFORE_BYTES: usize = 256;
 
 /// The end of a source's stored lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceEnd {
-    /// Which source.
+    /// The source.
     pub source: SourceId,
-    /// The offset behind its last stored line.
+    /// The offset after its last stored line.
     pub end: u64,
-    /// Up to 256 bytes before `end`, fewer only where the source has no more: empty where they are not stored.
+    /// The 256 bytes before `end`, or all bytes of a shorter source; empty if they are not stored.
     pub before: Vec<u8>,
-    /// Its first bytes, up to 1 KiB of them: empty where they are not stored.
+    /// Its first bytes, at most 1 KiB; empty if they are not stored.
     pub start: Vec<u8>,
-    /// What its last line is.
+    /// The flags of its last line.
     pub flags: LineFlags,
     pub(crate) commit: u64,
     pub(crate) last_seq: Seq,
-    /// Where `before` begins.
+    /// The offset at which `before` begins.
     before_from: u64,
 }
 
-/// The ends of all sources, as blocks are shown in the order of their seqs.
+/// The ends of all sources. Blocks are added in the order of their seqs.
 #[derive(Default)]
 pub(crate) struct SourceEnds(BTreeMap<SourceId, SourceEnd>);
 
@@ -54,7 +53,7 @@ impl SourceEnds {
                     end.start.clear();
                 }
             }
-            // Only while nothing is missing in between.
+            // Only if nothing is missing in between.
             if end.start.len() as u64 == extent.offset {
                 end.start.extend(bytes.iter().take(START_BYTES - end.start.len().min(START_BYTES)));
             }
@@ -68,7 +67,7 @@ impl SourceEnds {
         }
     }
 
-    /// All of them, each with what is certain about it only.
+    /// All of them, without bytes that are not certain.
     pub(crate) fn ends(&self) -> impl Iterator<Item = SourceEnd> {
         self.0.values().cloned().map(|mut end| {
             if end.before.len() < BEFORE_BYTES && end.before_from > 0 {
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_around_are_those_of_the_source() {
+    fn the_start_and_the_end_are_bytes_of_the_source() {
         let mut ends = SourceEnds::default();
         let long = [vec![b'x'; 1_500], vec![b'\n']].concat();
         ends.note(&block(&[(1, 0, b"one\n"), (2, 700, b"cut off\n"), (1, 4, b"two\n")]));

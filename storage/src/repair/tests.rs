@@ -1,4 +1,4 @@
-//! Repair, killed at any sync: whatever is left of it, the next one ends with the same store.
+//! Repair, killed at any sync: the next repair ends with the same store.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ fn end() -> u64 {
     (1..=LINES).map(|seq| line(seq).len() as u64).sum()
 }
 
-/// Four lines a commit, one of them dead, the first hundred acked.
+/// Four lines in each commit; one is a dead letter, and the lines before it are acked.
 fn store() -> MemoryDisk {
     let disk = MemoryDisk::new(1 << 40);
     let mut log = Log::on_disk(Arc::new(disk.clone()), options(), None).unwrap();
@@ -68,7 +68,7 @@ fn store() -> MemoryDisk {
         attempts: 8,
         time_ms: 1,
         cause: DeadCause::Failed,
-        reason: "poison".to_owned(),
+        reason: "it failed".to_owned(),
     };
     let block = log.reader().block(Seq(7)).unwrap();
     log.bury(&letter, &block).unwrap();
@@ -79,8 +79,8 @@ fn store() -> MemoryDisk {
     disk
 }
 
-fn remake(end: &SourceEnd, there: Option<&[u8]>) -> std::result::Result<Option<Vec<u8>>, String> {
-    let offset = there.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+fn remake(end: &SourceEnd, checkpoint: Option<&[u8]>) -> std::result::Result<Option<Vec<u8>>, String> {
+    let offset = checkpoint.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
     Ok((offset < end.end).then(|| end.end.to_le_bytes().to_vec()))
 }
 
@@ -89,7 +89,7 @@ fn repair(disk: &MemoryDisk) -> Result<Repaired> {
     on_disk(&disk, false, &mut remake)
 }
 
-/// The lines that cannot be read; all others are as they were, and each missing one is named.
+/// The lines that cannot be read, each of which must be recorded as lost. All others must be as they were.
 fn missing(disk: &MemoryDisk) -> Vec<u64> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let view = View::on_disk(disk, std::path::Path::new(""), None).unwrap();
@@ -104,7 +104,10 @@ fn missing(disk: &MemoryDisk) -> Vec<u64> {
             false
         }
         Err(_) => {
-            assert!(state.losses.iter().any(|loss| loss.range.contains(Seq(*seq))), "{seq} is not named");
+            assert!(
+                state.losses.iter().any(|loss| loss.range.contains(Seq(*seq))),
+                "{seq} is not recorded as lost"
+            );
             true
         }
     };
@@ -136,11 +139,11 @@ fn damage(disk: &MemoryDisk, rng: &mut fastrand::Rng) {
 }
 
 #[test]
-fn a_repair_may_be_killed_anywhere() {
+fn a_repair_may_be_killed_at_any_sync() {
     let (mut killed, mut lost) = (0, 0);
     for seed in 0..60 {
         let mut rng = fastrand::Rng::with_seed(seed);
-        // What is not synced is gone, perhaps: the same for every try.
+        // Writes that were not synced may be lost: the same ones for every try.
         let disk = store().after_crash(&mut rng);
         damage(&disk, &mut rng);
         let whole = disk.after_crash(&mut rng);
@@ -154,18 +157,18 @@ fn a_repair_may_be_killed_anywhere() {
             let crashed = disk.has_crashed();
             assert!(done.is_ok() || crashed, "seed {seed}, {syncs} syncs: {done:?}");
             disk = disk.after_crash(&mut rng);
-            // Now and then the service is started in between, where it starts at all.
+            // Sometimes the service is started in between, if it starts.
             let started = rng.bool() && Log::on_disk(Arc::new(disk.clone()), options(), None).is_ok();
             repair(&disk).unwrap_or_else(|error| panic!("seed {seed}, after {syncs} syncs: {error}"));
             let missing = missing(&disk);
             if started {
-                // It has removed the journal before the last, which may have had a damaged block once more.
+                // It has removed the journal before the last, which may have had a copy of a damaged block.
                 assert!(missing.len() <= 4 * DAMAGED_MAX, "seed {seed}, after {syncs} syncs: {missing:?}");
                 assert!(expected.iter().all(|seq| missing.contains(seq)), "seed {seed}: {missing:?}");
             } else {
                 assert_eq!(missing, expected, "seed {seed}, after {syncs} syncs; {first:?}");
             }
-            assert_eq!(repair(&disk).unwrap().findings, [""; 0], "seed {seed}: once more");
+            assert_eq!(repair(&disk).unwrap().findings, [""; 0], "seed {seed}: a second repair");
             if !crashed {
                 break;
             }
@@ -175,10 +178,10 @@ fn a_repair_may_be_killed_anywhere() {
     assert!(killed > 300 && lost > 100, "{killed} kills, {lost} lines");
 }
 
-/// One fuzz input had `kept/` and a segment exchanged: its block of an old line was taken for the segment's first, and
-/// the repaired segment could not be read.
+/// In a fuzz input `kept/` and a segment were exchanged: its block of an old line was taken for the first one of the
+/// segment, and the repaired segment could not be read.
 #[test]
-fn a_block_of_another_file_is_not_taken_for_one_of_its_own() {
+fn a_block_of_another_file_is_not_added_to_a_segment() {
     for journals_are_gone in [false, true] {
         let disk = store();
         let segments = disk.list("segments").unwrap();
@@ -204,16 +207,13 @@ fn a_block_of_another_file_is_not_taken_for_one_of_its_own() {
                 || !journals_are_gone
         );
         let missing = missing(&disk);
-        let named: u64 = done.losses.iter().map(|loss| loss.range.lines()).sum();
-        assert_eq!(missing.len() as u64, named, "{:?}", done.losses);
-        assert!(named > 0);
+        let recorded: u64 = done.losses.iter().map(|loss| loss.range.lines()).sum();
+        assert_eq!(missing.len() as u64, recorded, "{:?}", done.losses);
+        assert!(recorded > 0);
         assert_eq!(repair(&disk).unwrap().findings, [""; 0]);
     }
 }
 
 fn content(disk: &MemoryDisk, name: &str) -> Vec<u8> {
-    let file = disk.open(name, false).unwrap();
-    let mut bytes = vec![0; file.len().unwrap() as usize];
-    file.read_at(&mut bytes, 0).unwrap();
-    bytes
+    disk.open(name, false).unwrap().read_all().unwrap()
 }

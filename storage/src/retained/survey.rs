@@ -1,7 +1,6 @@
-//! What of `kept/` can be read, for `repair`: found without the state that a running log has, and written anew
-//! frame by frame.
+//! What of `kept/` can be read, for a repair: found without the state of a log, and written again entry by entry.
 
-use super::{FOLDER, FRAME_BYTES, Kind, MAGIC, parse, path};
+use super::{FOLDER, FRAME_BYTES, Kind, MAGIC, newest, parse, path};
 use crate::block::BlockHeader;
 use crate::codec;
 use crate::disk::Disk;
@@ -14,24 +13,22 @@ use crate::retained::DeadLetter;
 #[derive(Default)]
 pub(crate) struct Survey {
     pub(crate) generation: u64,
-    /// Where sound frames are, in order.
+    /// Place and length of the sound entries, in order.
     frames: Vec<(u64, usize)>,
     /// Lines that it holds.
     pub(crate) lines: Vec<SeqRange>,
-    /// Dead letters that were not ended.
+    /// Dead letters that have not ended.
     pub(crate) letters: Vec<(GroupId, Seq)>,
     /// What cannot be read.
     pub(crate) findings: Vec<String>,
 }
 
 impl Survey {
-    /// Reads it; `relied` says how much of it commits rely on. A torn end behind that is normal after a crash.
+    /// Reads it. Commits rely on the part before `relied`; a torn end after that is normal after a crash.
     pub(crate) fn of(disk: &dyn Disk, store: StoreId, relied: RetainedMark) -> Result<Survey> {
         let mut survey = Survey::default();
-        let there = disk.exists(FOLDER).during("look for", FOLDER)?;
-        let names = if there { disk.list(FOLDER).during("list", FOLDER)? } else { Vec::new() };
-        let numbers = names.iter().filter(|name| name.len() == 8).filter_map(|name| name.parse::<u64>().ok());
-        let Some(generation) = numbers.max() else {
+        let names = disk.list_if_exists(FOLDER).during("list", FOLDER)?;
+        let Some(generation) = newest(&names) else {
             survey.findings.push("kept/ has no file".to_owned());
             return Ok(survey);
         };
@@ -50,13 +47,13 @@ impl Survey {
                 let bytes = FRAME_BYTES + body.len();
                 match survey.note(kind, body, store) {
                     Ok(()) => survey.frames.push((at as u64, bytes)),
-                    // Another version wrote it: it goes to quarantine with the file.
+                    // Another version of the program wrote it: it is moved to the quarantine with the file.
                     Err(what) => survey.findings.push(format!("{name}: the entry at {at}: {what}")),
                 }
                 at += bytes;
                 continue;
             }
-            // As at opening: what no commit relies on goes, with what is behind it.
+            // As at opening: what no commit relies on is removed, with all that follows it.
             let is_known = relied.generation == generation;
             if is_known && at >= relied_bytes {
                 break;
@@ -86,8 +83,8 @@ impl Survey {
         Ok(())
     }
 
-    /// Writes the sound frames as the next generation, durably, in place of the damaged one, which must have
-    /// another name by now.
+    /// Writes the sound entries to the next generation, durably, and removes the damaged one, which must have another name
+    /// in the quarantine.
     pub(crate) fn write_anew(&self, disk: &dyn Disk) -> Result<RetainedMark> {
         disk.make_folder(FOLDER).during("create", FOLDER)?;
         let generation = self.generation + 1;
@@ -114,13 +111,13 @@ impl Survey {
         Ok(RetainedMark { generation, bytes: len })
     }
 
-    /// How far a commit may rely on it as it is.
+    /// How far a commit may rely on the file as it is.
     pub(crate) fn mark(&self) -> RetainedMark {
         let bytes = self.frames.last().map_or(0, |(at, bytes)| at + *bytes as u64);
         RetainedMark { generation: self.generation, bytes }
     }
 
-    /// The file that is to be set aside before it is written anew.
+    /// The file.
     pub(crate) fn file(&self) -> Option<String> {
         (self.generation > 0).then(|| path(self.generation))
     }

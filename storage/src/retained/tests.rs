@@ -1,4 +1,4 @@
-//! What `kept/` relies on, and what it gets back.
+//! Damaged and torn entries of `kept/`, and rejected lines.
 
 use crate::Error;
 use crate::disk::Disk;
@@ -8,20 +8,20 @@ use crate::ids::{GroupId, Seq};
 use crate::limits_test::settled;
 use crate::log::Log;
 use crate::model_test::{CAPACITY, change, open_with};
-use crate::retained::{DeadCause, DeadLetter, REASON_BYTES_MAX};
+use crate::retained::{DeadCause, DeadLetter};
 use crate::space::Keep;
 
-/// The file is written anew while the log is open, after a dead letter in it was damaged.
+/// A dead letter is damaged while the log is open, and then the file is compacted.
 #[test]
-fn what_was_damaged_since_it_was_written_gets_no_right_checksum() {
+fn compaction_does_not_copy_a_damaged_entry() {
     let disk = MemoryDisk::new(CAPACITY);
     let mut log = settled(&disk, Keep::Age(1_000_000));
     let group = GroupId(1);
-    // Enough that writing it anew is worth it.
+    // Enough for a compaction.
     let letters = (0..16).flat_map(|round| (1..=20).map(move |seq| (round, Seq(seq))));
     for (attempts, seq) in letters {
         let block = log.reader().block(seq).unwrap();
-        let reason = "x".repeat(REASON_BYTES_MAX);
+        let reason = "x".repeat(DeadLetter::REASON_BYTES_MAX);
         log.bury(&DeadLetter { group, seq, attempts, time_ms: 1, cause: DeadCause::Failed, reason }, &block)
             .unwrap();
     }
@@ -32,22 +32,22 @@ fn what_was_damaged_since_it_was_written_gets_no_right_checksum() {
     let shown = log.dead_letters(group, Seq(20), 1);
     assert!(matches!(shown, Err(Error::Damaged { .. })), "{shown:?}");
     let seqs: Vec<Seq> = (1..20).map(Seq).collect();
-    let written_anew = log.settle_dead(group, &seqs);
-    assert!(matches!(written_anew, Err(Error::Damaged { .. })), "{written_anew:?}");
+    let compacted = log.settle_dead(group, &seqs);
+    assert!(matches!(compacted, Err(Error::Damaged { .. })), "{compacted:?}");
     drop(log);
     let log = open_with(&disk, Keep::Nothing).unwrap();
     assert!(log.findings().iter().any(|finding| finding.starts_with(&path)), "{:?}", log.findings());
     assert_eq!(
         log.dead_letters(group, Seq(20), 1).unwrap()[0].attempts,
         14,
-        "the one before it is still there"
+        "the letter before it is still there"
     );
 }
 
-/// Found on a device with bad sectors: an entry that no commit relied on yet could not be written, but the one behind it
-/// could, and that was told as damage.
+/// Found on a device with bad sectors: an entry that no commit relied on yet could not be written, but the one after it
+/// could, and this was reported as damage.
 #[test]
-fn what_no_commit_relies_on_may_be_torn_with_sound_entries_behind_it() {
+fn an_entry_that_no_commit_relies_on_may_be_torn_and_followed_by_sound_ones() {
     let disk = MemoryDisk::new(CAPACITY);
     let mut log = settled(&disk, Keep::Age(1_000_000));
     let group = GroupId(1);
@@ -85,7 +85,7 @@ fn what_no_commit_relies_on_may_be_torn_with_sound_entries_behind_it() {
     assert!(log.findings().iter().any(|finding| finding.starts_with(&path)), "{:?}", log.findings());
 }
 
-/// Lines that the processor rejected stand side by side; a gap, another cause and the limit end the count.
+/// Consecutive rejected lines are counted; a gap, another cause and the limit end the count.
 #[test]
 fn rejected_lines_directly_below_another_are_counted() {
     let disk = MemoryDisk::new(CAPACITY);

@@ -1,10 +1,11 @@
-//! A store that a version 1 program left, byte for byte as it wrote it, and what becomes of it.
+//! A store of format version 1, byte for byte as a version 1 program wrote it, and how it is read.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
 use crate::BlockBuilder;
+use crate::backup::Snapshot;
 use crate::codec::Written;
 use crate::create::create;
 use crate::disk::Disk;
@@ -17,7 +18,7 @@ use crate::space::Keep;
 use crate::view::View;
 use crate::{Loss as NewLoss, repair, segment, spare};
 
-/// Old records can be written in tests, so that there is something to read.
+/// In tests, old records can be written.
 macro_rules! written_as_version_1 {
     ($($old:ty),*) => {$(
         impl Written for $old {
@@ -33,9 +34,7 @@ fn range(first: u64, last: u64) -> SeqRange {
 }
 
 fn encoded(record: &(impl Written + Encode)) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    codec::encode(record, &mut bytes).unwrap();
-    bytes
+    codec::encode(record).unwrap()
 }
 
 fn group() -> GroupState {
@@ -86,7 +85,7 @@ fn letter(seq: u64) -> DeadLetter {
 
 #[test]
 fn the_layout_of_a_record_is_what_version_1_programs_wrote() {
-    // Group 1, line 300, 8 attempts, at 5 ms, "bad": as its bytes stand in kept/.
+    // Group 1, line 300, 8 attempts, at 5 ms, "bad": its bytes in kept/.
     let body = [1, 0xfb, 0x2c, 0x01, 8, 5, 3, b'b', b'a', b'd'];
     let read = DeadLetter::decode(&body).unwrap();
     let expected = retained::DeadLetter {
@@ -98,7 +97,7 @@ fn the_layout_of_a_record_is_what_version_1_programs_wrote() {
         reason: "bad".to_owned(),
     };
     assert_eq!(read, expected);
-    // Changes with one lease of group 2, of line 9 alone, and nothing else.
+    // Changes with one lease of group 2, of line 9 by itself, and nothing else.
     let body = [1, 0, 0, 0, 0, 0, 1, 2, 0, 9, 9, 1, 0, 0, 0];
     let record::Record::Changes(changes) = Record::decode(&body).unwrap() else { panic!("they are changes") };
     let lease = group_state::GroupChange::Lease { range: range(9, 9) };
@@ -107,11 +106,11 @@ fn the_layout_of_a_record_is_what_version_1_programs_wrote() {
 }
 
 #[test]
-fn attempts_become_failures_and_what_a_lease_had_counted_is_taken_off() {
+fn attempts_become_failures_without_the_one_that_a_lease_in_flight_counted() {
     let group = group_state::GroupState::from(group());
     let failures = |times| Failures { times, for_ms: 0 };
     assert_eq!(group.failures, BTreeMap::from([(Seq(2), failures(2)), (Seq(6), failures(1))]));
-    assert_eq!(group.leases, [group_state::Leased { range: range(2, 2) }]);
+    assert_eq!(group.leases, [range(2, 2)]);
     assert!(group.deaths.is_empty());
     assert_eq!((group.acked_lines, group.dead_lines), (2, 1));
     assert_eq!((group.skipped_lines, group.dropped_lines), (5, 6));
@@ -128,7 +127,7 @@ fn attempts_become_failures_and_what_a_lease_had_counted_is_taken_off() {
     assert_eq!(
         (group.attempts(Seq(2)), group.attempts(Seq(6))),
         (0, 1),
-        "nobody knows which of the two it was"
+        "which of the two killed the process is not known"
     );
 
     let alone = GroupState {
@@ -142,7 +141,7 @@ fn attempts_become_failures_and_what_a_lease_had_counted_is_taken_off() {
 }
 
 #[test]
-fn the_reason_of_a_loss_told_its_kind() {
+fn the_kind_of_a_loss_follows_from_its_reason() {
     let losses = manifest::State::from(state()).losses;
     let dropped = NewLoss::dropped(range(1, 2), &["a"], "max_lag");
     assert_eq!(losses, [dropped, NewLoss::unreadable(range(3, 4), "checksum".to_owned())]);
@@ -222,8 +221,8 @@ fn records_of_an_unknown_version_are_refused_by_the_name_of_their_type() {
     assert_eq!(refused, "the end of a dead letter has record version 2, this program reads version 1");
 }
 
-/// Lines 1 to 6 in one segment, the last two of them in the journal only. Group 1 has line 1 and 4 acked, lines 3 and 5
-/// dead, line 2 out alone for the third time.
+/// Lines 1 to 6 in one segment, the last two in the journal only. Group 1 has acked lines 1 and 4; lines 3 and 5 are dead
+/// letters; line 2 is leased by itself for the third time.
 fn store() -> MemoryDisk {
     let disk = MemoryDisk::new(CAPACITY);
     create(&disk).unwrap();
@@ -324,7 +323,7 @@ fn letters(letters: &[retained::DeadLetter]) -> Vec<(u64, DeadCause)> {
     letters.iter().map(|letter| (letter.seq.0, letter.cause)).collect()
 }
 
-/// What is so once it was opened, however often that was begun.
+/// Checks the store after it was opened, however often that was interrupted.
 #[track_caller]
 fn check(log: &Log) {
     let id = GroupId(1);
@@ -351,14 +350,14 @@ fn a_view_of_a_version_1_store_changes_nothing() {
     let view = View::on_disk(Arc::new(disk.clone()), Path::new(""), None).unwrap();
     assert_eq!(view.verify(&mut |_| {}), [""; 0]);
     let group = &view.state().groups[&GroupId(1)];
-    assert_eq!(group.failures[&Seq(2)].times, 3, "two before, one more that failed, one that is out");
+    assert_eq!(group.failures[&Seq(2)].times, 3, "two before, one more failed, and one is in flight");
     assert_eq!((group.leases.len(), group.deaths.len()), (1, 0));
     assert_eq!(letters(&view.dead_letters(GroupId(1), Seq(0), 9).unwrap()).len(), 2);
     assert_eq!(mark_versions(&disk), [1, 1]);
 }
 
 #[test]
-fn a_kill_at_any_sync_of_the_first_opening_begins_again_from_the_version_1_journal() {
+fn a_crash_at_any_sync_of_the_first_opening_starts_again_from_the_version_1_journal() {
     let (mut old, mut new) = (0, 0);
     for syncs in 1.. {
         let disk = store();
@@ -386,7 +385,7 @@ fn a_kill_at_any_sync_of_the_first_opening_begins_again_from_the_version_1_journ
 }
 
 #[test]
-fn letters_of_both_versions_live_in_one_file() {
+fn dead_letters_of_both_versions_can_be_in_one_file() {
     let disk = store();
     let mut log = open_with(&disk, Keep::Nothing).unwrap();
     let id = GroupId(1);
@@ -412,7 +411,7 @@ fn repair_reads_version_1_and_writes_version_2() {
     let damage: [Damage<'_>; 3] = [
         ("a block", &|disk| disk.flip(&segment::path(Seq(1)), 100)),
         ("MARK", &|disk| [20, 4_096 + 20].into_iter().for_each(|at| disk.flip(mark::PATH, at))),
-        // What is left is SPARE, and the changes behind it.
+        // SPARE and the changes after it are left.
         ("the manifest", &|disk| disk.flip_journal("journal/00000001", 0)),
     ];
     for (what, damage) in damage {
@@ -436,7 +435,7 @@ fn repair_reads_version_1_and_writes_version_2() {
 
 #[test]
 fn a_backup_of_a_version_1_store_is_read() {
-    let snapshot = crate::Snapshot::decode(&encoded(&state())).unwrap();
+    let snapshot = Snapshot::decode(&encoded(&state())).unwrap();
     assert_eq!(snapshot.state, state().into());
-    assert_eq!(crate::Snapshot::decode(&snapshot.encode().unwrap()).unwrap(), snapshot);
+    assert_eq!(Snapshot::decode(&snapshot.encode().unwrap()).unwrap(), snapshot);
 }
