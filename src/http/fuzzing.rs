@@ -4,7 +4,7 @@
 use axum::Router;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::doors::{answer, guarded};
+use super::listeners::{answer, guarded};
 use super::server::{Api, routers};
 
 /// Both doors of a service, without their listeners.

@@ -5,13 +5,14 @@
 
 mod client;
 mod doctor;
-mod doors;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod listeners;
 mod outside;
 mod programs;
 mod read_only;
+mod refused;
 mod reload;
 mod seek;
 mod server;
@@ -20,7 +21,7 @@ mod wire;
 
 pub use client::{Client, ClientError};
 pub use doctor::{DoctorJson, LastRunJson, VerdictJson};
-pub use doors::Addresses;
+pub use listeners::Addresses;
 pub use outside::{file_system_bytes, free_bytes, outside, unread};
 pub use read_only::is_read_only;
 pub use reload::{Asker, ChangeJson, ConfigDoor, ConfigJson, ReloadJson};

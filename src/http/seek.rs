@@ -2,7 +2,8 @@
 
 use axum::http::StatusCode;
 
-use super::server::{Api, Refused};
+use super::refused::Refused;
+use super::server::Api;
 use super::wire::GivenJson;
 use crate::queue::{Admin, Answer, ReplayError, SeekTo};
 
@@ -46,11 +47,5 @@ impl Api {
             )),
             _ => self.administer(seek).await,
         }
-    }
-}
-
-impl From<ReplayError> for Refused {
-    fn from(error: ReplayError) -> Refused {
-        Refused::new(StatusCode::CONFLICT, error.to_string())
     }
 }

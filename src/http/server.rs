@@ -1,7 +1,7 @@
 //! The server: status, lines and administration of a running service.
 //!
 //! Requests are bounded in size, answers by what is asked for and in time by [`REQUEST_WAIT`]; who may ask what, and how
-//! clients are bounded, is in `doors`.
+//! clients are bounded, is in `listeners`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -20,12 +20,13 @@ use spillq_storage::{ReadError, Reader, Seq};
 use tokio::sync::Mutex;
 
 use super::doctor::DoctorJson;
-use super::doors::Addresses;
+use super::listeners::Addresses;
 use super::outside::look_outside;
 use super::programs::Programs;
+use super::refused::Refused;
 use super::reload::{ConfigDoor, ReloadJson};
 use super::socket::{bind, serve_made_again};
-use super::wire::{AdminJson, AnswerJson, AnsweredBy, ErrorJson, LineJson, SourceNames, StatusJson};
+use super::wire::{AdminJson, AnswerJson, AnsweredBy, LineJson, SourceNames, StatusJson};
 use crate::metrics::{self, Facts, Process};
 use crate::queue::{Admin, Answer, Closed, Command, Handle, Replays, Status, Window, now_ms, wall_ms};
 use crate::supervise::{Outside, Report, Supervision};
@@ -200,7 +201,7 @@ impl Api {
 
     pub(super) async fn administer(&self, admin: Admin) -> Result<Answer, Refused> {
         let answer = self.handle.ask(|reply| Command::Admin(admin, reply)).await?;
-        answer.map_err(|refusal| Refused(StatusCode::CONFLICT, refusal.to_string()))
+        answer.map_err(|refusal| Refused::new(StatusCode::CONFLICT, refusal.to_string()))
     }
 
     async fn lines(&self, from: u64, limit: u64) -> Result<Vec<LineJson>, Refused> {
@@ -234,7 +235,7 @@ impl Api {
                         seq = lost.last.next();
                         continue;
                     }
-                    None => return Err(Refused(StatusCode::CONFLICT, error.to_string())),
+                    None => return Err(Refused::new(StatusCode::CONFLICT, error.to_string())),
                 },
             };
             bytes += some.iter().map(|(bytes, _)| bytes).sum::<usize>();
@@ -242,27 +243,6 @@ impl Api {
             seq = lines.last().map_or(seq.next(), |line| Seq(line.seq + 1));
         }
         Ok(lines)
-    }
-}
-
-/// Why a request was not answered with what was asked for.
-pub(super) struct Refused(StatusCode, String);
-
-impl Refused {
-    pub(super) fn new(status: StatusCode, why: String) -> Refused {
-        Refused(status, why)
-    }
-}
-
-impl From<Closed> for Refused {
-    fn from(closed: Closed) -> Refused {
-        Refused(StatusCode::SERVICE_UNAVAILABLE, closed.to_string())
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        (self.0, Json(ErrorJson { error: self.1 })).into_response()
     }
 }
 
@@ -311,7 +291,7 @@ async fn line(
         let line = block.lines().find(|line| line.seq == Seq(query.seq));
         line.map(|line| LineJson::new(&line, names.name(line.source), block.append_time_ms()))
     });
-    Ok(Json(found.await?.map_err(|error| Refused(StatusCode::CONFLICT, error.to_string()))?))
+    Ok(Json(found.await?.map_err(|error| Refused::new(StatusCode::CONFLICT, error.to_string()))?))
 }
 
 async fn admin(State(api): State<Api>, Json(request): Json<AdminJson>) -> Result<Json<AnswerJson>, Refused> {
@@ -325,7 +305,7 @@ async fn admin(State(api): State<Api>, Json(request): Json<AdminJson>) -> Result
 }
 
 async fn reload(State(api): State<Api>) -> Result<Json<ReloadJson>, Refused> {
-    let none = || Refused(StatusCode::CONFLICT, "it does not read its configuration again".to_owned());
+    let none = || Refused::new(StatusCode::CONFLICT, "it does not read its configuration again".to_owned());
     Ok(Json(api.config.ok_or_else(none)?.reload().await.ok_or(Closed)?))
 }
 
@@ -352,7 +332,9 @@ pub(super) fn routers(api: &Api) -> (Router, Router) {
     let bounded = |request: axum::extract::Request, next: axum::middleware::Next| async move {
         match tokio::time::timeout(REQUEST_WAIT, next.run(request)).await {
             Ok(response) => response,
-            Err(_) => Refused(StatusCode::GATEWAY_TIMEOUT, "it took too long".to_owned()).into_response(),
+            Err(_) => {
+                Refused::new(StatusCode::GATEWAY_TIMEOUT, "it took too long".to_owned()).into_response()
+            }
         }
     };
     // What everybody may ask who reaches an address: nothing here changes anything, or shows lines.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use tokio::net::UnixListener;
 
-use super::doors::serve_socket;
+use super::listeners::serve_socket;
 
 /// The socket's name in the data dir.
 pub const SOCKET: &str = "spillq.sock";

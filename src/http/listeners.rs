@@ -24,7 +24,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::server::Refused;
+use super::refused::Refused;
 
 /// Connections at once, of the socket: only who may open the data dir is there.
 const SOCKET_CONNECTIONS_MAX: usize = 64;
