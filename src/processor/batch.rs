@@ -95,6 +95,12 @@ impl Batch {
         SeqRange { first, last }
     }
 
+    /// Its lines, for messages: `line 7`, `lines 10-20`.
+    pub(super) fn named(&self) -> String {
+        let range = self.range();
+        format!("line{} {range}", if range.lines() == 1 { "" } else { "s" })
+    }
+
     /// How many lines it holds.
     #[must_use]
     pub fn line_count(&self) -> u64 {

@@ -248,12 +248,6 @@ async fn kill_all(look: impl Fn() -> Vec<procs::Proc>) -> Vec<procs::Proc> {
     }
 }
 
-/// `line 7`, `lines 10-20`.
-pub(super) fn lines(batch: &Batch) -> String {
-    let range = batch.range();
-    format!("line{} {range}", if range.lines() == 1 { "" } else { "s" })
-}
-
 /// `123 sh (S, in wait4 at do_wait), 124 psql (S, in poll at do_poll, connected to 10.0.0.5:5432)`.
 fn name_procs(procs: &[procs::Proc]) -> String {
     if procs.is_empty() {

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::command::{Launcher, cut_off, lines};
+use super::command::{Launcher, cut_off};
 use super::dump::{self, Dump, Sent};
 use super::evidence::Tail;
 use super::input::{Input, memfd};
@@ -84,7 +84,7 @@ impl Exec {
                 summary: format!(
                     "{} could not be started on {}: {}",
                     self.launcher.program(),
-                    lines(batch),
+                    batch.named(),
                     // A batch is a file in memory, which the limit on file size holds for too.
                     explained(&error)
                 ),
@@ -114,7 +114,7 @@ impl Exec {
         let program = self.launcher.program();
         let mut watch = Watch {
             shim: self.launcher.shim_pid(),
-            what: format!("{program} was cut off on {}", lines(batch)),
+            what: format!("{program} was cut off on {}", batch.named()),
             since: Instant::now(),
             tail: Tail::default(),
             finished: false,
@@ -132,12 +132,12 @@ impl Exec {
         if says_nothing && watch.dumped.as_ref().is_some_and(|sent| sent.has_reached) {
             // Some programs end when they have printed where they are. It hangs all the same: it is cut off, as those are
             // that live on.
-            (watch.what, watch.shim) = (format!("{program} {} on {}", end.what, lines(batch)), None);
+            (watch.what, watch.shim) = (format!("{program} {} on {}", end.what, batch.named()), None);
             std::future::pending::<()>().await;
         }
         watch.finished = true;
         let tail = watch.tail.text();
-        let evidence = Evidence { summary: format!("{program} {} on {}", end.what, lines(batch)), tail };
+        let evidence = Evidence { summary: format!("{program} {} on {}", end.what, batch.named()), tail };
         Ok(match end.code {
             Some(0) => Outcome::Done,
             _ if let Some(oom) = end.oom => Outcome::OutOfMemory(oom, evidence),

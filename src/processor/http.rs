@@ -33,7 +33,6 @@ use hyper_util::rt::TokioTimer;
 use tokio::sync::watch;
 
 use super::body::{Coding, Form, body};
-use super::command::lines;
 use super::connections::Connections;
 use super::evidence::{Tail, chain};
 use super::refusal::refusal;
@@ -163,7 +162,7 @@ impl HttpPost {
 
     async fn run(&mut self, batch: &Batch) -> Outcome {
         self.interrupted = None;
-        let what = format!("POST of {} to {}", lines(batch), self.target.place());
+        let what = format!("POST of {} to {}", batch.named(), self.target.place());
         let evidence = |how: String, tail: String| Evidence { summary: format!("{what} {how}"), tail };
         let (copy, target) = (batch.clone(), Arc::clone(&self.target));
         let made = tokio::task::spawn_blocking(move || request(&target, &copy)).await;

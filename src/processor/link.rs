@@ -11,11 +11,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::Secret;
+use super::trouble::Trouble;
+use super::trust::trust;
 use crate::plain::harmless;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ServerAddress {
     /// A name or an address, and a port.
     Tcp {
         /// Without the brackets of an IPv6 address.
@@ -27,38 +30,99 @@ pub enum Place {
     Unix(PathBuf),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Place::Tcp { host, port } => write!(f, "{}:{port}", harmless(host)),
-            Place::Unix(path) => f.write_str(&harmless(&path.to_string_lossy())),
+            ServerAddress::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            ServerAddress::Tcp { host, port } => write!(f, "{}:{port}", harmless(host)),
+            ServerAddress::Unix(path) => f.write_str(&harmless(&path.to_string_lossy())),
         }
     }
 }
 
-/// Bytes in both directions.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Stream for S {}
-
-/// A connection.
-pub(super) type Link = Box<dyn Stream>;
-
-/// Connects, without TLS. It is the caller who bounds the time.
-pub(super) async fn connect(place: &Place) -> io::Result<Link> {
-    Ok(match place {
-        Place::Tcp { host, port } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
-            stream.set_nodelay(true)?;
-            Box::new(stream)
-        }
-        Place::Unix(path) => Box::new(UnixStream::connect(path).await?),
-    })
+/// How to reach a server.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub address: ServerAddress,
+    /// Over TLS; for TCP only.
+    pub is_tls: bool,
+    /// Certificates (PEM) to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The password to log in with.
+    pub password: Option<Secret>,
 }
 
-/// Speaks TLS over `link` with whoever can show that it is `host`.
-pub(super) async fn encrypt(link: Link, host: &str, config: Arc<ClientConfig>) -> io::Result<Link> {
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    Ok(Box::new(TlsConnector::from(config).connect(name, link).await?))
+/// Bytes in both directions.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> Duplex for S {}
+
+/// A connection.
+pub(super) type Link = Box<dyn Duplex>;
+
+/// Makes connections to one server.
+pub(super) struct Dialer {
+    server: Server,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Dialer {
+    /// # Errors
+    /// If the certificates to trust cannot be read, or there are none.
+    pub(super) fn new(server: Server) -> io::Result<Dialer> {
+        let tls = match server.is_tls {
+            true => Some(Arc::new(trust(server.ca_file.as_deref(), true)?)),
+            false => None,
+        };
+        Ok(Dialer { server, tls })
+    }
+
+    pub(super) fn address(&self) -> &ServerAddress {
+        &self.server.address
+    }
+
+    /// Whether [`encrypt`](Dialer::encrypt) speaks TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        self.tls.is_some() && matches!(self.server.address, ServerAddress::Tcp { .. })
+    }
+
+    /// Connects, without TLS. The caller bounds the time.
+    pub(super) async fn connect(&self) -> Result<Link, Trouble> {
+        Ok(match &self.server.address {
+            ServerAddress::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(no_connection)?;
+                stream.set_nodelay(true).map_err(no_connection)?;
+                Box::new(stream)
+            }
+            ServerAddress::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(no_connection)?),
+        })
+    }
+
+    /// Speaks TLS over `link` if configured. The server has to show that it is the host that was named.
+    pub(super) async fn encrypt(&self, link: Link) -> Result<Link, Trouble> {
+        let (Some(tls), ServerAddress::Tcp { host, .. }) = (&self.tls, &self.server.address) else {
+            return Ok(link);
+        };
+        let name = ServerName::try_from(host.clone()).map_err(no_connection)?;
+        match TlsConnector::from(Arc::clone(tls)).connect(name, link).await {
+            Ok(encrypted) => Ok(Box::new(encrypted)),
+            // A certificate that is not trusted, or no TLS at all: neither passes by itself.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(Trouble::setup(format!("TLS: {error}")))
+            }
+            Err(error) => Err(no_connection(error)),
+        }
+    }
+
+    /// The password, read again from where it is.
+    pub(super) async fn password(&self) -> Result<Option<String>, Trouble> {
+        let Some(secret) = self.server.password.clone() else { return Ok(None) };
+        let read = tokio::task::spawn_blocking(move || secret.read()).await.map_err(Trouble::server)?;
+        read.map(Some).map_err(Trouble::setup)
+    }
+}
+
+pub(super) fn no_connection(error: impl fmt::Display) -> Trouble {
+    Trouble::server(format!("no connection: {error}"))
 }

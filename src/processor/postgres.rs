@@ -1,111 +1,86 @@
-//! Copies each line into a table of PostgreSQL, once: what the table was given is noted in the same transaction.
+//! Copies each line into a table of PostgreSQL, once.
 //!
-//! The table `spillq_written` has a row for each table that lines go to: the owner (group, store,
-//! restoration) and the ranges of lines that were given to it. A transaction locks that row, leaves out what is
-//! written, copies the rest (COPY, binary), writes the row, and commits. So a commit whose answer was lost is found
-//! out by the next transaction, and two of them never add the same line. A floor alone would not do: lines also come
-//! behind higher ones (a dead letter put back, a seek). A table that was given
-//! lines of another store is refused.
+//! The table `spillq_written` has a row for each table that lines go to: the note of the lines that it was given. A
+//! transaction locks that row, copies the lines that are missing (COPY, binary), writes the row, and commits. So the
+//! next transaction finds out whether a commit whose answer was lost was done, and two of them never add the same line. The
+//! highest seq alone would not do as a note: lines also come after higher ones (a dead letter that is retried, a seek).
 //!
-//! A server that is away or full spares the lines: they come again together, in order, uncharged. What is set up
-//! wrongly is refused. A line that the table does not take is named by the server, and cut out of its batch.
+//! A line that the table does not take is named by the server, and cut out of its batch.
 
 mod columns;
-mod forget;
-mod verdict;
+mod errors;
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustls::ClientConfig;
-use spillq_storage::{Seq, SeqRange};
+use spillq_storage::Seq;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Config, NoTls, Transaction};
+use tokio_postgres::{Client, Config, NoTls};
 
 use self::columns::LineColumn;
-use self::verdict::{Stage, judge};
-use super::command::lines;
-use super::epoch::Epoch;
-use super::given::Given;
-use super::input::Paths;
-use super::link::{Link, Place, connect, encrypt};
-use super::names::names;
-use super::outage::Outage;
-use super::trust::trust;
-use super::written::{Written, has_too_many_gaps};
-use super::{Batch, Evidence, Forgetting, Outcome, Piece, Processing, Processor, Secret};
+use self::errors::{Stage, judge};
+use super::driver::{Called, Destination, Doing, Lines, Note};
+use super::link::{Dialer, Link, Server, no_connection};
+use super::trouble::Trouble;
+use super::written::Written;
+use super::{Epoch, Paths, Piece};
 use crate::plain::harmless;
 
-/// A host that is gone answers nothing; this includes logging in.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Asks for TLS before anything else is said.
+/// Asks for TLS before anything else is sent.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
-/// Of the table: what is copied, in this order.
+/// The columns of the table that are copied, in this order.
 const COLUMNS: &str = "seq, source, source_offset, part, line";
 
 /// Where lines go.
 #[derive(Clone)]
-pub struct Table {
-    /// The server.
-    pub place: Place,
-    /// Over TLS; to TCP only.
-    pub is_tls: bool,
-    /// Certificates (PEM) to trust in place of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// As whom.
+pub struct PostgresTable {
+    /// The server, and the password.
+    pub server: Server,
+    /// The user to log in as.
     pub user: String,
-    /// The password.
-    pub password: Option<Secret>,
-    /// Its name; the user's where there is none.
+    /// The database; the one named like the user if `None`.
     pub database: Option<String>,
     /// The name, perhaps with a schema before it.
     pub table: String,
-    /// A statement that takes longer is ended, also where nobody waits for it any more.
+    /// The server ends a statement that takes longer, even if nobody waits for it any more.
     pub timeout: Duration,
-    /// Whose lines they are.
+    /// Whose seqs the lines have.
     pub epoch: Epoch,
     /// The paths of sources.
     pub paths: Paths,
 }
 
-impl fmt::Debug for Table {
+impl fmt::Debug for PostgresTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table")
-            .field("place", &self.place)
+        f.debug_struct("PostgresTable")
+            .field("server", &self.server)
             .field("table", &self.table)
             .finish_non_exhaustive()
     }
 }
 
-/// Copies batches into a table.
-pub struct Postgres {
-    to: Table,
-    tls: Option<Arc<ClientConfig>>,
+/// Copies lines into a table.
+pub(super) struct Postgres {
+    to: PostgresTable,
+    dialer: Dialer,
     owner: String,
     statements: Statements,
-    /// Away while a batch is under way, so that one that is interrupted leaves no connection behind.
-    open: Option<Open>,
-    given: Given,
-    outage: Outage,
-    doing: Option<(&'static str, Instant)>,
 }
 
-/// A connection; it ends with this.
-struct Open {
+/// A connection; it ends when this is dropped, and a transaction with it.
+pub(super) struct Session {
     client: Client,
     line: LineColumn,
     _connection: JoinSet<()>,
 }
 
-/// What is said to the server. Names are quoted.
+/// What is sent to the server. Names are quoted.
 #[derive(Debug, PartialEq, Eq)]
 struct Statements {
     /// The table, quoted.
@@ -116,24 +91,11 @@ struct Statements {
     note: String,
 }
 
-/// Why a batch was not copied.
-enum Trouble {
-    Told(tokio_postgres::Error, Stage),
-    Away(String),
-    Refused(String),
-}
-
-impl From<tokio_postgres::Error> for Trouble {
-    fn from(error: tokio_postgres::Error) -> Trouble {
-        Trouble::Told(error, Stage::Around)
-    }
-}
-
 impl Statements {
     fn new(table: &str) -> Statements {
         let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
         let names: Vec<String> = table.split('.').map(quote).collect();
-        // Beside the table: in its schema, or where both are found.
+        // In the schema of the table, or where both are found.
         let written = match names.as_slice() {
             [schema, _] => format!("{schema}.spillq_written"),
             _ => "spillq_written".to_owned(),
@@ -148,174 +110,101 @@ impl Statements {
     }
 }
 
-impl fmt::Debug for Postgres {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Postgres").field(&self.name()).finish()
+impl From<tokio_postgres::Error> for Trouble {
+    fn from(error: tokio_postgres::Error) -> Trouble {
+        judge(&error, Stage::Around, |_| None)
     }
 }
 
 impl Postgres {
-    /// Will copy into a table. Nothing is connected before the first batch.
-    ///
     /// # Errors
-    /// When the certificates to trust cannot be read, or there are none.
-    pub fn new(to: Table) -> io::Result<Postgres> {
-        let tls = match to.is_tls {
-            true => Some(Arc::new(trust(to.ca_file.as_deref(), true)?)),
-            false => None,
-        };
+    /// If the certificates to trust cannot be read, or there are none.
+    pub(super) fn new(to: PostgresTable) -> io::Result<Postgres> {
+        let dialer = Dialer::new(to.server.clone())?;
         let (owner, statements) = (to.epoch.to_string(), Statements::new(&to.table));
-        Ok(Postgres {
-            to,
-            tls,
-            owner,
-            statements,
-            open: None,
-            given: Given::default(),
-            outage: Outage::default(),
-            doing: None,
-        })
+        Ok(Postgres { to, dialer, owner, statements })
     }
 
-    async fn run(&mut self, batch: &Batch) -> Outcome {
-        let what = format!("copying {} to {}", lines(batch), self.name());
-        let evidence = |why: &str| Evidence { summary: format!("{what} failed: {why}"), tail: String::new() };
-        if has_too_many_gaps(batch) {
-            return Outcome::TooLarge(evidence("too many gaps between them"));
+    /// A connection that speaks TLS if that is configured.
+    async fn dial(&self) -> Result<Link, Trouble> {
+        let mut link = self.dialer.connect().await?;
+        if self.dialer.is_tls() && !ask_for_tls(&mut link).await.map_err(no_connection)? {
+            return Err(Trouble::setup(
+                "the server does not speak TLS; nothing was sent. Set TLS up there, or write ?sslmode=disable",
+            ));
         }
-        let mut copied = Vec::new();
-        let done = self.copy(batch, &mut copied).await;
-        self.doing = None;
-        match done {
-            Ok(()) => {
-                self.outage.is_over();
-                Outcome::Done
-            }
-            Err(Trouble::Told(error, stage)) => {
-                let line = |row: u64| nth(&copied, row);
-                judge(&what, &error, stage, self.outage.pause(), line)
-            }
-            Err(Trouble::Away(why)) => Outcome::Later(self.outage.pause(), evidence(&why)),
-            Err(Trouble::Refused(why)) => Outcome::Refused(evidence(&why)),
-        }
+        self.dialer.encrypt(link).await
     }
 
-    /// One transaction. `copied` becomes what is copied in it.
-    async fn copy(&mut self, batch: &Batch, copied: &mut Vec<Piece>) -> Result<(), Trouble> {
-        let mut open = self.opened().await?;
-        let (copy, paths) = (batch.clone(), Arc::clone(&self.to.paths));
-        let names = tokio::task::spawn_blocking(move || names(&copy, &paths)).await;
-        let names = names.map_err(|error| Trouble::Away(error.to_string()))?;
-
-        self.doing = Some(("waiting to see what is written", Instant::now()));
-        let line_column = open.line;
-        let transaction = open.client.transaction().await?;
-        let mut written = self.look(&transaction).await?;
-        self.given.is_now(&written);
-        *copied = written.rest(batch);
-        self.doing = Some(("copying", Instant::now()));
-        let told = |error| Trouble::Told(error, Stage::Lines);
-        if !copied.is_empty() {
-            let sink = transaction.copy_in(self.statements.copy.as_str()).await?;
-            let types = [Type::INT8, Type::TEXT, Type::INT8, Type::TEXT, Type::BYTEA];
-            let mut writer = pin!(BinaryCopyInWriter::new(sink, &types));
-            let mut jsonb = Vec::new();
-            for line in copied.iter().flat_map(Piece::lines) {
-                let source = names.get(&line.source).map_or("", String::as_str);
-                // A text or varchar column takes the same bytes, and says where they are no text.
-                let bytes = line.bytes.strip_suffix(b"\n").unwrap_or(line.bytes);
-                let (seq, offset) = (line.seq.0 as i64, line.offset as i64);
-                if line_column == LineColumn::Jsonb {
-                    jsonb.clear();
-                    jsonb.push(1);
-                    jsonb.extend_from_slice(bytes);
-                }
-                let bytes = if line_column == LineColumn::Jsonb { jsonb.as_slice() } else { bytes };
-                writer.as_mut().write(&[&seq, &source, &offset, &line.flags.part(), &bytes]).await?;
+    async fn copy(&self, session: &Session, lines: &Lines<'_>) -> Result<(), Trouble> {
+        let sink = session.client.copy_in(self.statements.copy.as_str()).await?;
+        let types = [Type::INT8, Type::TEXT, Type::INT8, Type::TEXT, Type::BYTEA];
+        let mut writer = pin!(BinaryCopyInWriter::new(sink, &types));
+        let mut jsonb = Vec::new();
+        for line in lines.pieces.iter().flat_map(Piece::lines) {
+            let source = lines.names.get(&line.source).map_or("", String::as_str);
+            // A text or varchar column takes the same bytes, and the server refuses those that are not text.
+            let bytes = line.bytes.strip_suffix(b"\n").unwrap_or(line.bytes);
+            let (seq, offset) = (line.seq.0 as i64, line.offset as i64);
+            if session.line == LineColumn::Jsonb {
+                jsonb.clear();
+                jsonb.push(1);
+                jsonb.extend_from_slice(bytes);
             }
-            writer.finish().await.map_err(told)?;
-            copied.iter().for_each(|piece| written.add(piece.range()));
-            transaction.execute(&self.statements.note, &[&self.to.table, &written.to_string()]).await?;
+            let bytes = if session.line == LineColumn::Jsonb { jsonb.as_slice() } else { bytes };
+            writer.as_mut().write(&[&seq, &source, &offset, &line.flags.part(), &bytes]).await?;
         }
-        self.doing = Some(("committing", Instant::now()));
-        transaction.commit().await.map_err(told)?;
-        self.given.is_now(&written);
-        self.open = Some(open);
+        writer.finish().await.map_err(|error| of_lines(&error, lines))?;
         Ok(())
     }
+}
 
-    /// The connection that is there, or another.
-    async fn opened(&mut self) -> Result<Open, Trouble> {
-        if let Some(open) = self.open.take().filter(|open| !open.client.is_closed()) {
-            return Ok(open);
-        }
-        self.doing = Some(("connecting", Instant::now()));
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
-        connected.map_err(|_| Trouble::Away(format!("no connection within {CONNECT_TIMEOUT:?}")))?
+impl Destination for Postgres {
+    type Session = Session;
+
+    const KIND: &'static str = "postgres";
+    const VERB: &'static str = "copying";
+
+    fn about(&self) -> String {
+        format!("{} on {}", harmless(&self.to.table), self.dialer.address())
     }
 
-    /// What the table was given. Others wait until the transaction has ended.
-    async fn look(&self, transaction: &Transaction<'_>) -> Result<Written, Trouble> {
-        let target = &self.to.table;
-        let row = transaction.query_opt(&self.statements.look, &[target]).await?;
-        let Some(row) = row else {
-            transaction.execute(&self.statements.begin, &[target, &self.owner]).await?;
-            return Ok(Written::default());
-        };
-        let (owner, written): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        if owner != self.owner {
-            return Err(Trouble::Refused(format!(
-                "the table was given lines of another store or group, or of this one before it was restored: \
-                 spillq_written says {}, this is {}; name another table, or delete that row where the table may hold \
-                 both",
-                harmless(&owner),
-                self.owner
-            )));
+    fn called(&self) -> Called {
+        Called {
+            target: format!("the table {}", self.to.table),
+            note: "its row in spillq_written".to_owned(),
+            remedy: "name another table, or delete that row if the table may hold lines of both",
         }
-        written
-            .parse()
-            .map_err(|error: String| Trouble::Refused(format!("spillq_written has {}", harmless(&error))))
     }
 
-    async fn connect(&self) -> Result<Open, Trouble> {
-        let away =
-            |error: io::Error| Trouble::Away(format!("no connection: {}", harmless(&error.to_string())));
-        let mut link = connect(&self.to.place).await.map_err(away)?;
-        if let (Some(tls), Place::Tcp { host, .. }) = (&self.tls, &self.to.place) {
-            if !ask_for_tls(&mut link).await.map_err(away)? {
-                return Err(Trouble::Refused(
-                    "the server speaks no TLS; nothing was sent. Set it up, or write ?sslmode=disable"
-                        .to_owned(),
-                ));
-            }
-            link = encrypt(link, host, Arc::clone(tls)).await.map_err(|error| match error.kind() {
-                // A certificate that is not trusted.
-                io::ErrorKind::InvalidData => {
-                    Trouble::Refused(format!("TLS: {}", harmless(&error.to_string())))
-                }
-                _ => away(error),
-            })?;
-        }
+    fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    fn paths(&self) -> &Paths {
+        &self.to.paths
+    }
+
+    async fn connect(&self) -> Result<Session, Trouble> {
+        let link = self.dial().await?;
         let mut config = Config::new();
-        // What is encrypted is so already.
+        // What is to be encrypted is already.
         config.user(&self.to.user).ssl_mode(SslMode::Disable).application_name("spillq");
         if let Some(database) = &self.to.database {
             config.dbname(database);
         }
-        if let Some(secret) = self.to.password.clone() {
-            let read = tokio::task::spawn_blocking(move || secret.read()).await;
-            let read = read.map_err(|error| Trouble::Away(error.to_string()))?;
-            config.password(read.map_err(Trouble::Refused)?);
+        if let Some(password) = self.dialer.password().await? {
+            config.password(password);
         }
         let (client, connection) = config.connect_raw(link, NoTls).await?;
         let mut connections = JoinSet::new();
         connections.spawn(async move {
             if let Err(error) = connection.await {
-                // Whoever waits for an answer is told as well.
+                // Whoever waits for an answer gets the error as well.
                 tracing::debug!("a connection to PostgreSQL has ended: {error}");
             }
         });
-        // An ack needs a commit that lasts: only where somebody has switched that off is it switched on.
+        // An ack needs a commit that is durable: `synchronous_commit` is switched on if it is off, and left alone otherwise.
         let milliseconds = self.to.timeout.as_millis().clamp(1, i32::MAX as u128);
         let setup = format!(
             "SET statement_timeout = {milliseconds}; SET lock_timeout = {milliseconds}; \
@@ -324,9 +213,54 @@ impl Postgres {
              WHERE current_setting('synchronous_commit') = 'off'"
         );
         client.batch_execute(&setup).await?;
-        let line = columns::look(&client, &self.statements.table).await?.map_err(Trouble::Refused)?;
-        Ok(Open { client, line, _connection: connections })
+        let line = columns::look(&client, &self.statements.table).await?.map_err(Trouble::setup)?;
+        Ok(Session { client, line, _connection: connections })
     }
+
+    fn is_open(&self, session: &Session) -> bool {
+        !session.client.is_closed()
+    }
+
+    /// Begins the transaction in which [`write`](Destination::write) or [`renote`](Destination::renote) follows. Others
+    /// wait for its end: the row is locked.
+    async fn note(&self, session: &mut Session) -> Result<Option<Note>, Trouble> {
+        let (client, target) = (&session.client, &self.to.table);
+        client.batch_execute("BEGIN").await?;
+        let Some(row) = client.query_opt(&self.statements.look, &[target]).await? else {
+            client.execute(&self.statements.begin, &[target, &self.owner]).await?;
+            return Ok(None);
+        };
+        Ok(Some(Note { owner: row.try_get(0)?, written: row.try_get(1)? }))
+    }
+
+    async fn write(
+        &self,
+        session: &mut Session,
+        lines: &Lines<'_>,
+        mut written: Written,
+        doing: &mut Doing,
+    ) -> Result<Written, Trouble> {
+        if !lines.pieces.is_empty() {
+            doing.begin("copying");
+            self.copy(session, lines).await?;
+            lines.pieces.iter().for_each(|piece| written.add(piece.range()));
+            session.client.execute(&self.statements.note, &[&self.to.table, &written.to_string()]).await?;
+        }
+        doing.begin("committing");
+        session.client.batch_execute("COMMIT").await.map_err(|error| of_lines(&error, lines))?;
+        Ok(written)
+    }
+
+    async fn renote(&self, session: &mut Session, written: &Written) -> Result<(), Trouble> {
+        let client = &session.client;
+        client.execute(&self.statements.note, &[&self.to.table, &written.to_string()]).await?;
+        Ok(client.batch_execute("COMMIT").await?)
+    }
+}
+
+/// What an error means that came while `lines` were copied, or when they were committed.
+fn of_lines(error: &tokio_postgres::Error, lines: &Lines<'_>) -> Trouble {
+    judge(error, Stage::Lines, |row| nth(lines.pieces, row))
 }
 
 /// The seq of a row by its number, from 1.
@@ -335,43 +269,11 @@ fn nth(pieces: &[Piece], row: u64) -> Option<Seq> {
     pieces.iter().flat_map(Piece::lines).nth(at).map(|line| line.seq)
 }
 
-/// Whether the server goes on with TLS.
+/// Whether the server speaks TLS.
 async fn ask_for_tls(link: &mut Link) -> io::Result<bool> {
     link.write_all(&SSL_REQUEST).await?;
     link.flush().await?;
     Ok(link.read_u8().await? == b'S')
-}
-
-impl Processor for Postgres {
-    fn name(&self) -> String {
-        format!("postgres {}", self.about())
-    }
-
-    fn about(&self) -> String {
-        format!("{} on {}", harmless(&self.to.table), self.to.place)
-    }
-
-    fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
-        Box::pin(self.run(batch))
-    }
-
-    fn lost(&mut self) -> Vec<SeqRange> {
-        self.given.take_lost()
-    }
-
-    fn keeps_note(&self) -> bool {
-        true
-    }
-
-    fn forget(&mut self, from: Seq) -> Forgetting<'_> {
-        Box::pin(self.forget_from(from))
-    }
-
-    fn interrupted(&mut self) -> Option<Evidence> {
-        let (doing, since) = self.doing.take()?;
-        let summary = format!("it was {doing} for {:.1} s", since.elapsed().as_secs_f64());
-        Some(Evidence { summary, tail: String::new() })
-    }
 }
 
 #[cfg(test)]
@@ -380,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_quoted_and_the_note_is_beside_the_table() {
+    fn names_are_quoted_and_the_note_is_in_the_schema_of_the_table() {
         let plain = Statements::new("fills");
         assert_eq!(
             plain.copy,
@@ -393,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_a_line_also_behind_a_gap() {
+    fn a_row_is_a_line_even_after_a_gap() {
         let block = sample::block(10, &[b"a", b"b", b"c", b"d"]);
         let pieces = sample::pieces(&block, &[(10, 11), (13, 13)], Piece::new);
         let found = [0, 1, 2, 3, 4].map(|row| nth(&pieces, row).map(|seq| seq.0));

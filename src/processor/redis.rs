@@ -1,245 +1,167 @@
-//! Adds each line to a stream of Redis, once: entries with ids derived from seqs, and beside the stream a key that
-//! says which lines it was given, written in the same step.
+//! Adds each line to a stream of Redis, once. The entries have ids derived from seqs.
 //!
-//! That key is what tells a repeat, not the stream: consumers remove entries, and `max_len` does. It also names the
-//! owner (group, store, restoration), so that lines are never taken for those of another store: that is
-//! refused, plainly, and so is a stream to which others add. A script compares the key with what we know, adds, and
-//! writes the key, all of it or nothing. So it does not matter how a command whose reply was lost ended: the next
-//! connection begins by looking. If ever that key said less than is true, the server itself would still refuse an id
-//! that is not above the newest.
+//! A key next to the stream is the note of the lines that the stream was given. The stream itself cannot serve as one: consumers
+//! remove entries, and so does `max_len`. A script compares the key with what we know, adds entries, and writes
+//! the key, all of it or nothing. So it does not matter how a command whose reply was lost ended: the next connection
+//! begins by reading the key. If that key ever said less than is true, the server would still refuse an id that is not
+//! above the newest. A stream to which others add is refused.
 //!
-//! Scripts of one batch are pipelined: sent one after the other, then their replies are read. What is durable when
-//! the server answers is its own setting (`appendonly`, `appendfsync`), see docs/how-to/destinations.md.
-//!
-//! A server that is away, full or still loading spares the lines: they come again together, in order, uncharged. What
-//! is set up wrongly is refused.
+//! The scripts of one batch are pipelined: all are sent, then their replies are read. What is durable when the server
+//! answers is the server's own setting (`appendonly`, `appendfsync`), see docs/how-to/destinations.md.
 
 mod entries;
+mod errors;
 pub(super) mod resp;
-mod verdict;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustls::ClientConfig;
-use spillq_storage::{Seq, SeqRange};
+use spillq_storage::SourceId;
 
 use self::entries::{Frame, Held, Id, note, scripts};
+use self::errors::judge;
 use self::resp::{Command, Connection, Reply};
-use self::verdict::{Trouble, judge};
-use super::command::lines;
-use super::epoch::Epoch;
-use super::given::Given;
-use super::input::Paths;
-use super::link::{Place, connect, encrypt};
-use super::names::names;
-use super::outage::Outage;
-use super::trust::trust;
-use super::written::has_too_many_gaps;
-use super::{Batch, Evidence, Forgetting, Outcome, Processing, Processor, Secret};
+use super::driver::{Called, Destination, Doing, Lines, Note};
+use super::link::{Dialer, Server};
+use super::trouble::Trouble;
+use super::written::Written;
+use super::{Epoch, Paths};
 use crate::plain::harmless;
 
-/// A host that is gone answers nothing; this includes logging in.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A server that closes a connection says why just before, where it says anything.
+/// A server that closes a connection may say why just before: this long is waited for that.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 const LOOK: &str = include_str!("redis/look.lua");
 
 /// Where lines go.
 #[derive(Clone)]
-pub struct Stream {
-    /// The server.
-    pub place: Place,
-    /// Over TLS; to TCP only.
-    pub is_tls: bool,
-    /// Certificates (PEM) to trust in place of the system's.
-    pub ca_file: Option<PathBuf>,
+pub struct RedisStream {
+    /// The server, and its password.
+    pub server: Server,
     /// The user of an ACL.
     pub user: Option<String>,
-    /// The password.
-    pub password: Option<Secret>,
-    /// Its number.
+    /// The number of the database.
     pub database: u32,
     /// The key of the stream.
     pub stream: String,
-    /// About so many entries are kept; 0 for all.
+    /// About this many entries are kept; 0 for all.
     pub max_len: u64,
-    /// Whose lines they are.
+    /// Whose seqs the lines have.
     pub epoch: Epoch,
     /// The paths of sources.
     pub paths: Paths,
 }
 
-impl fmt::Debug for Stream {
+impl fmt::Debug for RedisStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream")
-            .field("place", &self.place)
+        f.debug_struct("RedisStream")
+            .field("server", &self.server)
             .field("stream", &self.stream)
             .finish_non_exhaustive()
     }
 }
 
-/// Adds batches to a stream.
-pub struct Redis {
-    to: Stream,
-    tls: Option<Arc<ClientConfig>>,
-    /// The key beside the stream.
+/// Adds lines to a stream.
+pub(super) struct Redis {
+    to: RedisStream,
+    dialer: Dialer,
+    /// The key with the note.
     key: String,
     owner: String,
-    /// Away while a batch is under way, so that one that is interrupted leaves no connection behind.
-    open: Option<Open>,
-    given: Given,
-    outage: Outage,
-    doing: Option<(&'static str, Instant)>,
 }
 
-struct Open {
+/// A connection, and what the stream and its key hold.
+pub(super) struct Session {
     connection: Connection,
+    /// The id of the newest entry when the connection was made.
+    top: Id,
+    /// What the key says, without its ranges.
+    owner: Option<String>,
     held: Held,
 }
 
-impl fmt::Debug for Redis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Redis").field(&self.name()).finish()
-    }
-}
-
 impl Redis {
-    /// Will add to a stream. Nothing is connected before the first batch.
-    ///
     /// # Errors
-    /// When the certificates to trust cannot be read, or there are none.
-    pub fn new(to: Stream) -> io::Result<Redis> {
-        let tls = match to.is_tls {
-            true => Some(Arc::new(trust(to.ca_file.as_deref(), true)?)),
-            false => None,
-        };
-        // In a cluster both keys have to be on one node: what is in braces decides, or else all of a key.
+    /// If the certificates to trust cannot be read, or there are none.
+    pub(super) fn new(to: RedisStream) -> io::Result<Redis> {
+        let dialer = Dialer::new(to.server.clone())?;
+        // In a cluster both keys have to be on one node: the part in braces decides, or else the whole key.
         let has_tag =
             to.stream.split_once('{').is_some_and(|(_, rest)| rest.find('}').is_some_and(|at| at > 0));
         let key = if has_tag { format!("spillq:{}", to.stream) } else { format!("spillq:{{{}}}", to.stream) };
         let owner = to.epoch.to_string();
-        Ok(Redis {
-            to,
-            tls,
-            key,
-            owner,
-            open: None,
-            given: Given::default(),
-            outage: Outage::default(),
-            doing: None,
-        })
+        Ok(Redis { to, dialer, key, owner })
     }
 
-    async fn run(&mut self, batch: &Batch) -> Outcome {
-        let what = format!("adding {} to {}", lines(batch), self.name());
-        let evidence = |why: &str| Evidence { summary: format!("{what} failed: {why}"), tail: String::new() };
-        if has_too_many_gaps(batch) {
-            return Outcome::TooLarge(evidence("too many gaps between them"));
-        }
-        let added = self.add(batch).await;
-        self.doing = None;
-        match added {
-            Ok(()) => {
-                self.outage.is_over();
-                Outcome::Done
+    fn frame<'a>(&'a self, names: &'a BTreeMap<SourceId, String>) -> Frame<'a> {
+        let Redis { to, key, owner, .. } = self;
+        Frame { stream: &to.stream, key, owner, max_len: to.max_len, names }
+    }
+
+    /// What the key said, and whether the stream is ours to add to.
+    fn note_of(&self, top: Id, owner: Option<&str>, held: &Held) -> Result<Option<Note>, String> {
+        let Called { target, note, .. } = self.called();
+        let Some(owner) = owner else {
+            if top > Id::default() {
+                return Err(format!(
+                    "{target} has entries, and {note} does not say where they come from: they are somebody else's, or \
+                     the key was removed; name a stream that does not exist yet"
+                ));
             }
-            Err(Trouble::Away(why)) => Outcome::Later(self.outage.pause(), evidence(&why)),
-            Err(Trouble::Refused(why)) => Outcome::Refused(evidence(&why)),
-            Err(Trouble::TooLarge(why)) => Outcome::TooLarge(evidence(&why)),
+            return Ok(None);
+        };
+        if owner == self.owner && top > held.last {
+            return Err(format!(
+                "somebody else adds to {target}: its newest entry is {top}, the newest from here {}; name a stream that \
+                 nobody else adds to",
+                held.last
+            ));
+        }
+        Ok(Some(Note { owner: owner.to_owned(), written: held.written.to_string() }))
+    }
+}
+
+/// What `look.lua` returned: the newest id of the stream, the owner, and what is held.
+fn parse_look(seen: &str) -> Result<(Id, Option<String>, Held), String> {
+    let mut parts = seen.splitn(4, ' ');
+    let mut part = || parts.next().unwrap_or_default();
+    let (top, last) = (part().parse()?, part().parse()?);
+    let owner = Some(part()).filter(|owner| *owner != "-").map(str::to_owned);
+    Ok((top, owner, Held { written: part().parse()?, last }))
+}
+
+impl Destination for Redis {
+    type Session = Session;
+
+    const KIND: &'static str = "redis";
+    const VERB: &'static str = "adding";
+
+    fn about(&self) -> String {
+        format!("{} on {}", harmless(&self.to.stream), self.dialer.address())
+    }
+
+    fn called(&self) -> Called {
+        Called {
+            target: format!("the stream {}", self.to.stream),
+            note: format!("the key {}", self.key),
+            remedy: "name another stream, or remove both keys",
         }
     }
 
-    async fn add(&mut self, batch: &Batch) -> Result<(), Trouble> {
-        let mut open = self.opened().await?;
-        let rest = open.held.written.rest(batch);
-        if !rest.is_empty() {
-            let (copy, paths) = (batch.clone(), Arc::clone(&self.to.paths));
-            let names = tokio::task::spawn_blocking(move || names(&copy, &paths)).await;
-            let names = names.map_err(|error| Trouble::Away(error.to_string()))?;
-            self.doing = Some(("sending", Instant::now()));
-            let mut scripts =
-                scripts(Frame::of(&self.to, &self.key, &self.owner, &names), &rest, open.held.clone());
-            let mut sent = 0;
-            for script in scripts.by_ref() {
-                if let Err(error) = open.connection.send(&script).await {
-                    return Err(last_words(&mut open.connection, sent, &error).await);
-                }
-                sent += 1;
-            }
-            self.doing = Some(("waiting for the replies", Instant::now()));
-            for _ in 0..sent {
-                is_ok(open.connection.reply().await)?;
-            }
-            open.held = scripts.held;
-        }
-        self.given.is_now(&open.held.written);
-        self.open = Some(open);
-        Ok(())
+    fn owner(&self) -> &str {
+        &self.owner
     }
 
-    /// Takes the lines from `from` on out of the key beside the stream.
-    async fn unnote(&mut self, from: Seq) -> Result<(), Trouble> {
-        let mut open = self.opened().await?;
-        self.given.forget(from);
-        let mut held = open.held.clone();
-        held.written.forget(from);
-        if held != open.held {
-            let names = BTreeMap::new();
-            let script = note(
-                &Frame::of(&self.to, &self.key, &self.owner, &names),
-                &open.held,
-                &held,
-                Command::default(),
-            );
-            open.connection
-                .send(&script)
-                .await
-                .map_err(|error| Trouble::Away(harmless(&error.to_string())))?;
-            is_ok(open.connection.reply().await)?;
-            open.held = held;
-        }
-        self.given.is_now(&open.held.written);
-        self.open = Some(open);
-        Ok(())
+    fn paths(&self) -> &Paths {
+        &self.to.paths
     }
 
-    /// The connection that is there, or another.
-    async fn opened(&mut self) -> Result<Open, Trouble> {
-        if let Some(open) = self.open.take() {
-            return Ok(open);
-        }
-        self.doing = Some(("connecting", Instant::now()));
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
-        let away = |_| Trouble::Away(format!("no connection within {CONNECT_TIMEOUT:?}"));
-        let open = connected.map_err(away)??;
-        self.given.is_now(&open.held.written);
-        Ok(open)
-    }
-
-    async fn connect(&self) -> Result<Open, Trouble> {
-        let away =
-            |error: io::Error| Trouble::Away(format!("no connection: {}", harmless(&error.to_string())));
-        let mut link = connect(&self.to.place).await.map_err(away)?;
-        if let (Some(tls), Place::Tcp { host, .. }) = (&self.tls, &self.to.place) {
-            link = encrypt(link, host, Arc::clone(tls)).await.map_err(|error| match error.kind() {
-                // A certificate that is not trusted, or no TLS there at all: neither passes by itself.
-                io::ErrorKind::InvalidData => {
-                    Trouble::Refused(format!("TLS: {}", harmless(&error.to_string())))
-                }
-                _ => away(error),
-            })?;
-        }
+    async fn connect(&self) -> Result<Session, Trouble> {
+        let link = self.dialer.encrypt(self.dialer.connect().await?).await?;
         let mut connection = Connection::new(link);
-        if let Some(secret) = self.to.password.clone() {
-            let read = tokio::task::spawn_blocking(move || secret.read()).await;
-            let read = read.map_err(|error| Trouble::Away(error.to_string()))?;
-            let password = read.map_err(Trouble::Refused)?;
+        if let Some(password) = self.dialer.password().await? {
             let user = self.to.user.as_deref().map(str::as_bytes);
             let words: Vec<&[u8]> =
                 [&b"AUTH"[..]].into_iter().chain(user).chain([password.as_bytes()]).collect();
@@ -251,82 +173,52 @@ impl Redis {
         let words: [&[u8]; 5] =
             [b"EVAL", LOOK.as_bytes(), b"2", self.to.stream.as_bytes(), self.key.as_bytes()];
         let seen = value(connection.ask(&words).await)?;
-        let held = self.held(&seen).map_err(Trouble::Refused)?;
-        Ok(Open { connection, held })
+        let (top, owner, held) = parse_look(&seen).map_err(Trouble::setup)?;
+        Ok(Session { connection, top, owner, held })
     }
 
-    /// What the stream holds, by what was `seen`, and whether it is ours to add to.
-    fn held(&self, seen: &str) -> Result<Held, String> {
-        let (stream, key) = (harmless(&self.to.stream), harmless(&self.key));
-        let mut parts = seen.splitn(4, ' ');
-        let mut part = || parts.next().unwrap_or_default();
-        let (top, last, owner, written): (Id, Id, &str, _) =
-            (part().parse()?, part().parse()?, part(), part().parse()?);
-        if owner == "-" && top > Id::default() {
-            return Err(format!(
-                "the stream {stream} has entries, and the key {key} does not say from where: they are somebody else's, \
-                 or the key was removed; name a stream that does not exist yet"
-            ));
-        }
-        if owner != "-" && owner != self.owner {
-            return Err(format!(
-                "the stream {stream} belongs to another store or group, or to this one before it was restored: {key} \
-                 says {}, this is {}; name another stream, or remove both keys",
-                harmless(owner),
-                self.owner
-            ));
-        }
-        if top > last {
-            return Err(format!(
-                "somebody else adds to the stream {stream}: its newest entry is {top}, the newest from here {last}; \
-                 name a stream that nobody else adds to"
-            ));
-        }
-        Ok(Held { written, last })
-    }
-}
-
-impl Processor for Redis {
-    fn name(&self) -> String {
-        format!("redis {}", self.about())
+    /// Read when the connection was made; every script makes sure that it is still so.
+    async fn note(&self, session: &mut Session) -> Result<Option<Note>, Trouble> {
+        self.note_of(session.top, session.owner.as_deref(), &session.held).map_err(Trouble::setup)
     }
 
-    fn about(&self) -> String {
-        format!("{} on {}", harmless(&self.to.stream), self.to.place)
-    }
-
-    fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
-        Box::pin(self.run(batch))
-    }
-
-    fn lost(&mut self) -> Vec<SeqRange> {
-        self.given.take_lost()
-    }
-
-    fn keeps_note(&self) -> bool {
-        true
-    }
-
-    fn forget(&mut self, from: Seq) -> Forgetting<'_> {
-        Box::pin(async move {
-            let was_open = self.open.is_some();
-            let mut forgotten = self.unnote(from).await;
-            // A connection that nobody used for long may be gone.
-            if was_open && forgotten.is_err() {
-                forgotten = self.unnote(from).await;
+    async fn write(
+        &self,
+        session: &mut Session,
+        lines: &Lines<'_>,
+        written: Written,
+        doing: &mut Doing,
+    ) -> Result<Written, Trouble> {
+        doing.begin("sending");
+        let before = Held { written, last: session.held.last };
+        let mut scripts = scripts(self.frame(lines.names), lines.pieces, before);
+        let mut sent = 0;
+        for script in scripts.by_ref() {
+            if let Err(error) = session.connection.send(&script).await {
+                return Err(last_words(&mut session.connection, sent, &error).await);
             }
-            self.doing = None;
-            forgotten.map_err(|trouble| {
-                let (Trouble::Away(why) | Trouble::Refused(why) | Trouble::TooLarge(why)) = trouble;
-                Evidence { summary: format!("{}: {why}", self.name()), tail: String::new() }
-            })
-        })
+            sent += 1;
+        }
+        doing.begin("waiting for the replies");
+        for _ in 0..sent {
+            is_ok(session.connection.reply().await)?;
+            session.owner = Some(self.owner.clone());
+        }
+        session.held = scripts.held;
+        Ok(session.held.written.clone())
     }
 
-    fn interrupted(&mut self) -> Option<Evidence> {
-        let (doing, since) = self.doing.take()?;
-        let summary = format!("it was {doing} for {:.1} s", since.elapsed().as_secs_f64());
-        Some(Evidence { summary, tail: String::new() })
+    async fn renote(&self, session: &mut Session, written: &Written) -> Result<(), Trouble> {
+        let after = Held { written: written.clone(), last: session.held.last };
+        if after == session.held {
+            return Ok(());
+        }
+        let names = BTreeMap::new();
+        let script = note(&self.frame(&names), &session.held, &after, Command::default());
+        session.connection.send(&script).await.map_err(Trouble::server)?;
+        is_ok(session.connection.reply().await)?;
+        session.held = after;
+        Ok(())
     }
 }
 
@@ -334,72 +226,84 @@ impl Processor for Redis {
 async fn last_words(connection: &mut Connection, sent: usize, error: &io::Error) -> Trouble {
     for _ in 0..=sent {
         match tokio::time::timeout(LAST_WORDS, connection.reply()).await {
-            Ok(Ok(Reply::Error(told))) => return judge(&told),
+            Ok(Ok(Reply::Error(error))) => return judge(&error),
             Ok(Ok(Reply::Value(_))) => {}
             Ok(Err(_)) | Err(_) => break,
         }
     }
-    Trouble::Away(harmless(&error.to_string()))
+    Trouble::server(error)
 }
 
 fn value(reply: io::Result<Reply>) -> Result<String, Trouble> {
     match reply {
         Ok(Reply::Value(value)) => Ok(String::from_utf8_lossy(&value).into_owned()),
         Ok(Reply::Error(error)) => Err(judge(&error)),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            Err(Trouble::Refused(harmless(&error.to_string())))
-        }
-        Err(error) => Err(Trouble::Away(harmless(&error.to_string()))),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Trouble::setup(error)),
+        Err(error) => Err(Trouble::server(error)),
     }
 }
 
 fn is_ok(reply: io::Result<Reply>) -> Result<(), Trouble> {
     match value(reply)?.as_str() {
         "OK" => Ok(()),
-        // Looking again tells.
-        "changed" => Err(Trouble::Away("a command of an earlier connection was done meanwhile".to_owned())),
-        other => Err(Trouble::Refused(format!("the server answered {}", harmless(other)))),
+        // The next connection reads the key again.
+        "changed" => Err(Trouble::server("a command of an earlier connection was done meanwhile")),
+        other => Err(Trouble::setup(format!("the server answered {other}"))),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use spillq_storage::{GroupId, StoreId};
 
+    use super::super::driver::check;
+    use super::super::link::ServerAddress;
     use super::*;
 
     fn redis(stream: &str) -> Redis {
-        let epoch = Epoch { store: StoreId(7), number: 0, group: GroupId(1) };
-        Redis::new(Stream {
-            place: Place::Tcp { host: "::1".to_owned(), port: 6379 },
+        let server = Server {
+            address: ServerAddress::Tcp { host: "::1".to_owned(), port: 6379 },
             is_tls: false,
             ca_file: None,
-            user: None,
             password: None,
+        };
+        Redis::new(RedisStream {
+            server,
+            user: None,
             database: 0,
             stream: stream.to_owned(),
             max_len: 0,
-            epoch,
+            epoch: Epoch { store: StoreId(7), number: 0, group: GroupId(1) },
             paths: Arc::new(|_| None),
         })
         .unwrap()
+    }
+
+    /// What the driver makes of what a connection saw.
+    fn held(redis: &Redis, seen: &str) -> Result<(String, Id), String> {
+        let (top, owner, held) = parse_look(seen)?;
+        let note = redis.note_of(top, owner.as_deref(), &held)?;
+        let written = check(redis, note).map_err(|trouble| trouble.why)?;
+        Ok((written.to_string(), held.last))
     }
 
     #[test]
     fn a_stream_that_is_not_ours_is_refused_and_never_taken_for_ours() {
         let redis = redis("fills");
         let owner = redis.owner.clone();
+        assert_eq!((owner.as_str(), redis.about().as_str()), ("1-0000000000000007-0", "fills on [::1]:6379"));
         assert_eq!(
-            (owner.as_str(), redis.name().as_str()),
-            ("1-0000000000000007-0", "redis fills on [::1]:6379")
+            held(&redis, "0-0 0-0 - "),
+            Ok((String::new(), Id(0, 0))),
+            "no stream yet, or an empty one"
         );
-        assert_eq!(redis.held("0-0 0-0 - "), Ok(Held::default()), "no stream yet, or an empty one");
-        let ours = redis.held(&format!("12-0 12-0 {owner} 1-12")).unwrap();
-        assert_eq!((ours.written.to_string().as_str(), ours.last), ("1-12", Id(12, 0)));
-        let ours = redis.held(&format!("0-0 12-0 {owner} 1-12")).unwrap();
-        assert_eq!(ours.last, Id(12, 0), "somebody removed the stream");
+        assert_eq!(held(&redis, &format!("12-0 12-0 {owner} 1-12")), Ok(("1-12".to_owned(), Id(12, 0))));
+        let removed = held(&redis, &format!("0-0 12-0 {owner} 1-12"));
+        assert_eq!(removed, Ok(("1-12".to_owned(), Id(12, 0))), "somebody removed the stream");
         for (seen, why) in [
-            ("12-0 0-0 - ".to_owned(), "does not say from where"),
+            ("12-0 0-0 - ".to_owned(), "does not say where"),
             ("12-0 12-0 1-0000000000000008-0 1-12".to_owned(), "another store"),
             ("12-0 12-0 2-0000000000000007-0 1-12".to_owned(), "another store"),
             ("12-0 12-0 1-0000000000000007-1 1-12".to_owned(), "restored"),
@@ -407,8 +311,8 @@ mod tests {
             (format!("12-0 12-0 {owner} 12-1"), "not the lines"),
             ("what".to_owned(), "not the id"),
         ] {
-            let told = redis.held(&seen).unwrap_err();
-            assert!(told.contains(why), "{seen}: {told}");
+            let refused = held(&redis, &seen).unwrap_err();
+            assert!(refused.contains(why), "{seen}: {refused}");
         }
     }
 

@@ -32,7 +32,7 @@ use tokio::net::unix::pipe;
 use tokio::process::ChildStdout;
 use tokio::time::sleep;
 
-use super::command::{Launcher, cut_off, lines};
+use super::command::{Launcher, cut_off};
 use super::dump::{self, Sent};
 use super::input::{Input, chunks};
 use super::reply::{REPLY_BYTES_MAX, Reply};
@@ -122,7 +122,7 @@ impl ExecStream {
                 self.failures = self.failures.saturating_add(1);
                 let program = self.launcher.program();
                 Outcome::Failed(Evidence {
-                    summary: format!("{program} could not be given {}: {error}", lines(batch)),
+                    summary: format!("{program} could not be given {}: {error}", batch.named()),
                     tail: String::new(),
                 })
             }
@@ -160,7 +160,7 @@ impl ExecStream {
         let answer = {
             let mut hang = Hang {
                 shim: self.launcher.shim_pid(),
-                what: format!("{program} gave no answer on {}", lines(batch)),
+                what: format!("{program} gave no answer on {}", batch.named()),
                 since: Instant::now(),
                 talk: &talk.stderr.clone(),
                 finished: false,
@@ -186,7 +186,7 @@ impl ExecStream {
             answer
         };
         let evidence = |what: String, tail: String| Evidence {
-            summary: format!("{program} {what} on {}", lines(batch)),
+            summary: format!("{program} {what} on {}", batch.named()),
             tail,
         };
         let fault = match answer {

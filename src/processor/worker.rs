@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use spillq_storage::{GroupId, ReadError, Reader, Seq, SeqRange};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::command::lines;
 use super::{Batch, Evidence, Outcome, Pace, Piece, Processing, Processor};
 use crate::queue::{
     Closed, Command, FailureKind, GroupSettings, Handle, Lease, Lent, Offer, Replay, ReplayError, Settled,
@@ -494,7 +493,7 @@ async fn deliver(
         Some(Ok(Ok(outcome))) => Delivered::Outcome(outcome),
         Some(Ok(Err(panic))) => {
             let summary =
-                format!("{} panicked on {}: {}", processor.name(), lines(batch), said(panic.as_ref()));
+                format!("{} panicked on {}: {}", processor.name(), batch.named(), said(panic.as_ref()));
             Delivered::Outcome(Outcome::Failed(Evidence { summary, tail: String::new() }))
         }
         Some(Err(_)) => {
@@ -502,7 +501,7 @@ async fn deliver(
             let summary = format!(
                 "{} took longer than {timeout:?} on {} and was ended{}{}",
                 processor.name(),
-                lines(batch),
+                batch.named(),
                 if seen.summary.is_empty() { "" } else { ": " },
                 seen.summary
             );

@@ -11,15 +11,15 @@ use spillq_storage::{DiskOptions, Keep, Log, SourceId};
 use super::{Plan, ServiceError};
 use crate::config::{self, Settings};
 use crate::plain::escape_path;
-#[cfg(any(feature = "redis", feature = "postgres"))]
-use crate::processor::Place;
-#[cfg(feature = "redis")]
-use crate::processor::Stream;
 #[cfg(feature = "postgres")]
-use crate::processor::Table;
+use crate::processor::PostgresTable;
+#[cfg(feature = "redis")]
+use crate::processor::RedisStream;
 use crate::processor::{
     Coding, Destination, Epoch, Exec, Form, Input, Kind, Paths, Processor, Program, Secret,
 };
+#[cfg(any(feature = "redis", feature = "postgres"))]
+use crate::processor::{Server, ServerAddress};
 use crate::queue::{Configuration, GroupSettings, LagPolicy, MaxLag, RetrySettings, Stuck, WhenFull};
 use crate::tail::{self, SourceRecord, TailHandle};
 
@@ -235,13 +235,10 @@ fn secret(at: &config::SecretAt) -> Secret {
 }
 
 #[cfg(feature = "redis")]
-fn stream(to: &config::Stream, epoch: Epoch, paths: &SourcePaths) -> Stream {
-    Stream {
-        place: place(&to.server),
-        is_tls: to.server.is_tls,
-        ca_file: to.ca_file.clone(),
+fn stream(to: &config::Stream, epoch: Epoch, paths: &SourcePaths) -> RedisStream {
+    RedisStream {
+        server: server(&to.server, to.ca_file.as_ref(), to.password.as_ref()),
         user: to.server.user.clone(),
-        password: to.password.as_ref().map(secret),
         // The configuration has seen to it that it is a number.
         database: to.server.database.as_ref().and_then(|number| number.parse().ok()).unwrap_or_default(),
         stream: to.stream.clone(),
@@ -252,13 +249,10 @@ fn stream(to: &config::Stream, epoch: Epoch, paths: &SourcePaths) -> Stream {
 }
 
 #[cfg(feature = "postgres")]
-fn table(to: &config::Table, epoch: Epoch, timeout: Duration, paths: &SourcePaths) -> Table {
-    Table {
-        place: place(&to.server),
-        is_tls: to.server.is_tls,
-        ca_file: to.ca_file.clone(),
+fn table(to: &config::Table, epoch: Epoch, timeout: Duration, paths: &SourcePaths) -> PostgresTable {
+    PostgresTable {
+        server: server(&to.server, to.ca_file.as_ref(), to.password.as_ref()),
         user: to.server.user.clone().unwrap_or_default(),
-        password: to.password.as_ref().map(secret),
         database: to.server.database.clone(),
         table: to.table.clone(),
         timeout,
@@ -268,10 +262,15 @@ fn table(to: &config::Table, epoch: Epoch, timeout: Duration, paths: &SourcePath
 }
 
 #[cfg(any(feature = "redis", feature = "postgres"))]
-fn place(server: &config::Server) -> Place {
-    match &server.place {
-        config::Place::Tcp { host, port } => Place::Tcp { host: host.clone(), port: *port },
-        config::Place::Unix(path) => Place::Unix(path.clone()),
+fn server(server: &config::Server, ca_file: Option<&PathBuf>, password: Option<&config::SecretAt>) -> Server {
+    Server {
+        address: match &server.place {
+            config::Place::Tcp { host, port } => ServerAddress::Tcp { host: host.clone(), port: *port },
+            config::Place::Unix(path) => ServerAddress::Unix(path.clone()),
+        },
+        is_tls: server.is_tls,
+        ca_file: ca_file.cloned(),
+        password: password.map(secret),
     }
 }
 

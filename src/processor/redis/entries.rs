@@ -11,7 +11,6 @@ use spillq_storage::{Line, SeqRange, SourceId};
 
 use super::super::Piece;
 use super::super::written::Written;
-use super::Stream;
 use super::resp::Command;
 
 /// One script holds the server up for about a millisecond.
@@ -59,17 +58,6 @@ pub(super) struct Frame<'a> {
     pub(super) owner: &'a str,
     pub(super) max_len: u64,
     pub(super) names: &'a BTreeMap<SourceId, String>,
-}
-
-impl<'a> Frame<'a> {
-    pub(super) fn of(
-        to: &'a Stream,
-        key: &'a str,
-        owner: &'a str,
-        names: &'a BTreeMap<SourceId, String>,
-    ) -> Frame<'a> {
-        Frame { stream: &to.stream, key, owner, max_len: to.max_len, names }
-    }
 }
 
 /// Makes script after script; each rests on what the one before it leaves.

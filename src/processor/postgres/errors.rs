@@ -1,87 +1,63 @@
-//! What an error of PostgreSQL says about the lines, by its SQLSTATE.
+//! What an error of PostgreSQL means, by its SQLSTATE.
 
 use spillq_storage::Seq;
 use tokio_postgres::Error;
 use tokio_postgres::error::DbError;
 
 use super::super::evidence::{Tail, chain};
-use super::super::{Evidence, Outcome};
-use crate::plain::harmless;
+use super::super::trouble::{Fault, Trouble};
 
-/// Where an error came.
+/// During what an error came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// The lines had nothing to do with it.
+    /// Something that the lines have nothing to do with.
     Around,
-    /// While the lines were taken, or what they were given to was committed.
+    /// Copying the lines, or committing them.
     Lines,
 }
 
-/// What an error means, in words behind `what`. `line` gives the seq of a row by its number, from 1.
-pub(super) fn judge(
-    what: &str,
-    error: &Error,
-    stage: Stage,
-    pause: std::time::Duration,
-    line: impl Fn(u64) -> Option<Seq>,
-) -> Outcome {
-    let Some(told) = error.as_db_error() else {
-        let evidence = Evidence { summary: format!("{what} failed: {}", chain(error)), tail: String::new() };
+/// What an error means. `line` gives the seq of a row by its number, from 1.
+pub(super) fn judge(error: &Error, stage: Stage, line: impl Fn(u64) -> Option<Seq>) -> Trouble {
+    let Some(said) = error.as_db_error() else {
         let source = std::error::Error::source(error);
         let is_broken = error.is_closed() || source.is_some_and(|source| source.is::<std::io::Error>());
-        // No server said it: the connection broke. Otherwise a password is missing, or it is no PostgreSQL.
-        return if is_broken { Outcome::Later(pause, evidence) } else { Outcome::Refused(evidence) };
+        // Not said by a server: the connection broke. Otherwise a password is missing, or this is not PostgreSQL.
+        return Trouble::new(if is_broken { Fault::Server } else { Fault::Setup }, chain(error));
     };
-    let evidence = Evidence {
-        summary: format!("{what} failed: {} (SQLSTATE {})", harmless(told.message()), told.code().code()),
-        tail: more(told),
+    let code = said.code().code();
+    let fault = match fault(code, stage, is_about_seq(said)) {
+        Fault::Lines => {
+            row(said.where_().unwrap_or_default()).and_then(line).map_or(Fault::Lines, Fault::Line)
+        }
+        fault => fault,
     };
-    match fault(told.code().code(), stage, is_about_seq(told)) {
-        Fault::Lines => match row(told.where_().unwrap_or_default()).and_then(line) {
-            Some(seq) => Outcome::BadLine(seq, evidence),
-            None => Outcome::Poison(evidence),
-        },
-        Fault::Setup => Outcome::Refused(evidence),
-        Fault::Time => Outcome::Failed(evidence),
-        Fault::Server => Outcome::Later(pause, evidence),
-    }
-}
-
-/// Who is at fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    Lines,
-    Setup,
-    /// A batch took too long: a smaller one may not.
-    Time,
-    /// It passes, or somebody sees to it.
-    Server,
+    Trouble { more: more(said), ..Trouble::new(fault, format!("{} (SQLSTATE {code})", said.message())) }
 }
 
 fn fault(code: &str, stage: Stage, is_about_seq: bool) -> Fault {
     match (code.get(..2).unwrap_or_default(), stage) {
-        // A line with that seq is there already, and not from here: no line is to blame.
+        // The table has a line with that seq that did not come from here: no line is to blame.
         _ if code == "23505" && is_about_seq => Fault::Setup,
-        // A column is of another type than the lines are given in.
+        // A column has another type than the lines are sent in.
         _ if matches!(code, "22P03" | "22P04") => Fault::Setup,
-        // What a line is not: text of that encoding, what a column, a constraint or a trigger takes.
+        // A line is not text of that encoding, or a column, a constraint or a trigger does not take it.
         ("22" | "23" | "P0", Stage::Lines) => Fault::Lines,
         _ if code == "54000" && stage == Stage::Lines => Fault::Lines,
         _ if code == "57014" => Fault::Time,
-        // Only for reading: a standby, until it is promoted.
+        // Read-only: a standby, until it is promoted.
         _ if code == "25006" => Fault::Server,
         ("08" | "22" | "23" | "40" | "53" | "55" | "57" | "58" | "XX", _) => Fault::Server,
         _ => Fault::Setup,
     }
 }
 
-/// Whether a unique key over `seq` alone refused. The server tells the columns in no other place.
+/// Whether a unique key over `seq` alone refused. The server names the columns only in the detail.
 fn is_about_seq(error: &DbError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("(seq)="))
 }
 
-/// The number of the row, from 1, where the server tells it: `COPY fills, line 7, column line`. Above that may stand
-/// what the row was given to, with lines of its own: `JSON data, line 1: no...`.
+/// The number of the row, from 1, if the server names it: `COPY fills, line 7, column line`. Above that may be what
+/// parsed the row, with numbers of lines that mean something else: `JSON data, line 1: no...`.
 fn row(context: &str) -> Option<u64> {
     let (_, rest) = context.lines().rev().find(|line| line.starts_with("COPY "))?.split_once(", line ")?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
@@ -136,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_row_is_found_where_it_is_told() {
+    fn the_row_is_found_if_the_server_names_it() {
         assert_eq!(row("COPY fills, line 7, column line: \"x, line 9\""), Some(7));
         assert_eq!(row("COPY fills, line 12"), Some(12));
         assert_eq!(row("JSON data, line 1: no...\nCOPY fills, line 12"), Some(12));

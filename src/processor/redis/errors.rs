@@ -1,35 +1,24 @@
-//! What an error reply of Redis says about the lines: mostly nothing.
+//! What an error reply of Redis means. It hardly ever is about the lines.
 
-use crate::plain::harmless;
+use super::super::trouble::{Fault, Trouble};
 
-/// Why lines were not added.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// The server is away or cannot take anything now. It passes.
-    Away(String),
-    /// It is set up in such a way that this never goes on by itself.
-    Refused(String),
-    /// It takes no command, or no line, of this size.
-    TooLarge(String),
-}
-
-/// Words of errors that pass by themselves, or when somebody sees to the server. Before Redis 7 an error within a
+/// Words of errors that pass by themselves, or once an operator has repaired the server. Before Redis 7 an error within a
 /// script has them in the middle.
 const PASSING: [&str; 9] =
     ["LOADING", "BUSY", "MASTERDOWN", "READONLY", "MISCONF", "OOM", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS"];
 
-/// What the error that a server replied means.
+/// What the error reply means.
 pub(super) fn judge(error: &str) -> Trouble {
-    let told = harmless(error);
     let mut words = error.split(|c: char| !c.is_ascii_alphanumeric());
-    if words.any(|word| PASSING.contains(&word)) || error.contains("max number of clients") {
-        Trouble::Away(told)
+    let fault = if words.any(|word| PASSING.contains(&word)) || error.contains("max number of clients") {
+        Fault::Server
     } else if error.contains("Protocol error") {
         // `proto-max-bulk-len` bounds a line, `client-query-buffer-limit` a command.
-        Trouble::TooLarge(told)
+        Fault::Size
     } else {
-        Trouble::Refused(told)
-    }
+        Fault::Setup
+    };
+    Trouble::new(fault, error)
 }
 
 #[cfg(test)]
@@ -46,7 +35,7 @@ mod tests {
             "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
             "ERR max number of clients reached",
         ] {
-            assert!(matches!(judge(passing), Trouble::Away(_)), "{passing}");
+            assert_eq!(judge(passing).fault, Fault::Server, "{passing}");
         }
         for refused in [
             "NOAUTH Authentication required.",
@@ -58,8 +47,8 @@ mod tests {
             "ERR The ID specified in XADD is equal or smaller than the target stream top item",
             "ERR unknown command 'EVAL'",
         ] {
-            assert!(matches!(judge(refused), Trouble::Refused(_)), "{refused}");
+            assert_eq!(judge(refused).fault, Fault::Setup, "{refused}");
         }
-        assert!(matches!(judge("ERR Protocol error: invalid bulk length"), Trouble::TooLarge(_)));
+        assert_eq!(judge("ERR Protocol error: invalid bulk length").fault, Fault::Size);
     }
 }
