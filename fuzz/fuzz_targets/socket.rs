@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use spillq::http::Api;
-use spillq::http::fuzzing::Doors;
+use spillq::http::fuzzing::Routers;
 use spillq::queue::{Admin, Command, GroupSettings, Queue, WhenFull};
 use spillq::supervise::{DiskSettings, JudgeSettings, Supervision};
 use spillq_fuzz::Choices;
@@ -39,7 +39,7 @@ const GROUPS_MAX: usize = 8;
 struct Service {
     _folder: tempfile::TempDir,
     queue: Queue,
-    doors: Doors,
+    routers: Routers,
 }
 
 thread_local! {
@@ -79,7 +79,7 @@ fn start() -> Service {
         Vec::new(),
     );
     let api = Api::new(queue.handle(), queue.window(), None, supervision, &dir);
-    Service { _folder: folder, queue, doors: Doors::new(&api, &["logs.example.net".to_owned()]) }
+    Service { _folder: folder, queue, routers: Routers::new(&api, &["logs.example.net".to_owned()]) }
 }
 
 /// How many commits there were: nothing changes without one.
@@ -107,7 +107,7 @@ fn raw(service: &Service, is_socket: bool, bytes: &[u8]) {
             let mut answer = Vec::new();
             client.read_to_end(&mut answer).await.map(|_| answer)
         };
-        tokio::join!(talk, service.doors.answer(server, is_socket)).0
+        tokio::join!(talk, service.routers.answer(server, is_socket)).0
     });
     if let Ok(answer) = answer {
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{}", String::from_utf8_lossy(&answer));
@@ -151,7 +151,7 @@ fn whole(service: &Service, is_socket: bool, choices: &mut Choices<'_>) {
             client.read_to_end(&mut answer).await.unwrap();
             String::from_utf8(answer).unwrap()
         };
-        tokio::join!(talk, service.doors.answer(server, is_socket)).0
+        tokio::join!(talk, service.routers.answer(server, is_socket)).0
     });
     let status: u16 = answer.get(9..12).and_then(|status| status.parse().ok()).expect("a status");
     let is_ours = is_socket || !matches!(host, "evil.example" | "");

@@ -1,4 +1,4 @@
-//! The client of commands that ask a running service, over its socket or one of its addresses.
+//! The client that commands use to ask a running service, over its socket or one of its addresses.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,24 +14,24 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::socket::{address, has_proc};
+use super::socket;
 use super::wire::ErrorJson;
 
-/// Longer than the server takes for anything.
+/// Longer than the server may take for any request.
 const ANSWER_WAIT: Duration = Duration::from_secs(40);
-/// Status with 10,000 sources, or a thousand lines.
+/// Enough for a status with 10,000 sources, or a thousand lines.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Why there is no answer.
+/// Why a request failed.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// The service answered that it will not.
+    /// The service refused the request.
     #[error("{0}")]
     Refused(String),
-    /// What should say where it is does not.
+    /// The URL is not one of a service.
     #[error("{0}")]
     NoUrl(String),
-    /// It did not answer as it should.
+    /// The service did not answer, or not as expected.
     #[error("the service does not answer: {0}")]
     NoAnswer(String),
 }
@@ -39,46 +39,46 @@ pub enum ClientError {
 /// A running service.
 #[derive(Debug)]
 pub struct Client {
-    door: Door,
+    address: Address,
     runtime: tokio::runtime::Runtime,
 }
 
-/// How it is reached.
+/// Where it listens.
 #[derive(Debug)]
-enum Door {
-    /// The socket, as long as the folder that it is in is open.
+enum Address {
+    /// The socket; its path is valid while the folder is open.
     Socket { socket: PathBuf, _folder: File },
-    /// An address, `host:port`.
+    /// `host:port`.
     Tcp(String),
 }
 
-/// A connection, whatever it goes over.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+/// A connection of either kind.
+trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
 
 impl Client {
-    /// The service on this data dir; `None` where none listens.
+    /// The service on this data dir; `None` if none listens.
     #[must_use]
     pub fn connect(data_dir: &Path) -> Option<Client> {
         let folder = File::open(data_dir).ok()?;
-        let socket = address(&folder, data_dir);
+        let socket = socket::address(&folder, data_dir);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
         let stream = runtime.block_on(UnixStream::connect(&socket)).ok()?;
-        // A child that a killed service had forked and that is not a command yet holds the socket for a moment:
-        // it accepts, and answers nothing. No pid is one of another pid namespace.
+        // If a service was killed just after it forked, the child has the socket for a moment until it becomes a command: it
+        // accepts, and never answers. A service in another pid namespace has no pid here.
         let listener = stream.peer_cred().ok()?.pid().filter(|pid| *pid > 0);
-        let is_gone = |pid| has_proc() && !Path::new(&format!("/proc/{pid}")).exists();
+        let is_gone = |pid| socket::has_proc() && !Path::new(&format!("/proc/{pid}")).exists();
         if listener.is_some_and(is_gone) {
             return None;
         }
-        Some(Client { door: Door::Socket { socket, _folder: folder }, runtime })
+        Some(Client { address: Address::Socket { socket, _folder: folder }, runtime })
     }
 
     /// The service at `http://HOST[:PORT]`, one of the addresses in its configuration. Nothing is sent yet.
     ///
     /// # Errors
-    /// When that is no such URL, or the system has no runtime to give.
+    /// If that is not such a URL, or the runtime cannot be started.
     pub fn at(url: &str) -> Result<Client, ClientError> {
         let wrong =
             |why: &str| ClientError::NoUrl(format!("{url}: {why}; write it as http://127.0.0.1:9464"));
@@ -87,30 +87,30 @@ impl Client {
             return Err(wrong("not http"));
         }
         if !matches!(uri.path_and_query().map(|path| path.as_str()), None | Some("/")) {
-            return Err(wrong("only the address is wanted, no path"));
+            return Err(wrong("give only the address, without a path"));
         }
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("no host"))?;
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(wrong("there are no users here"));
+            return Err(wrong("give it without a user"));
         }
-        let door = Door::Tcp(format!("{host}:{}", uri.port_u16().unwrap_or(80)));
+        let address = Address::Tcp(format!("{host}:{}", uri.port_u16().unwrap_or(80)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| ClientError::NoAnswer(error.to_string()))?;
-        Ok(Client { door, runtime })
+        Ok(Client { address, runtime })
     }
 
-    /// Asks for something.
+    /// Sends a GET request.
     ///
     /// # Errors
-    /// Why there is no answer.
+    /// See [`ClientError`].
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.ask("GET", path, Bytes::new())
     }
 
-    /// Sends a request.
+    /// Sends a POST request.
     ///
     /// # Errors
-    /// Why there is no answer, or what the service refused.
+    /// See [`ClientError`].
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| ClientError::NoAnswer(error.to_string()))?;
         self.ask("POST", path, Bytes::from(body))
@@ -136,9 +136,9 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<(hyper::StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-        let (stream, host): (Box<dyn Stream>, &str) = match &self.door {
-            Door::Socket { socket, .. } => (Box::new(UnixStream::connect(socket).await?), "spillq"),
-            Door::Tcp(address) => (Box::new(TcpStream::connect(address).await?), address),
+        let (stream, host): (Box<dyn Duplex>, &str) = match &self.address {
+            Address::Socket { socket, .. } => (Box::new(UnixStream::connect(socket).await?), "spillq"),
+            Address::Tcp(address) => (Box::new(TcpStream::connect(address).await?), address),
         };
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);

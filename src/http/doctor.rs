@@ -1,4 +1,4 @@
-//! What `doctor --json` prints: verdicts on the groups and on what surrounds them.
+//! What `doctor --json` prints: verdicts on the groups, the log, files and the host.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,16 +10,16 @@ use crate::supervise::{Ended, LastRun, Report, Verdict};
 pub struct DoctorJson {
     /// Whether nothing is wrong.
     pub healthy: bool,
-    /// `service` where a running one answered, `disk` where none runs.
+    /// `service` if a running one answered, `disk` if none runs.
     pub from: String,
-    /// One verdict a group.
+    /// One verdict per group.
     pub groups: Vec<VerdictJson>,
-    /// What is wrong beside the groups: log, files, host. Empty when nothing is.
+    /// What else is wrong: with the log, files, or the host. Empty if nothing is.
     pub findings: Vec<VerdictJson>,
-    /// What is worth knowing, and makes nobody ill.
+    /// What is worth knowing and does not make anything unhealthy.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// How the run before ended; where no service runs, the last one.
+    /// How the previous run of the process ended; if no service runs, the last one.
     pub last_run: Option<LastRunJson>,
 }
 
@@ -27,35 +27,35 @@ pub struct DoctorJson {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct VerdictJson {
-    /// The group; empty in a finding that is about none.
+    /// The group; empty in a finding about something else.
     pub group: String,
     pub state: String,
     /// `A` never called, `B` crashes, `C` hangs, `D` does not clear.
     pub hypothesis: Option<String>,
-    /// What is wrong, one word; null when nothing is.
+    /// What is wrong, in one word; null if nothing is.
     pub cause: Option<String>,
     pub summary: String,
     pub evidence: Vec<String>,
-    /// The next command to paste, or the next step; empty where there is none.
+    /// The next command to paste, or the next step; empty if there is none.
     pub next: String,
     /// What to do instead, or afterwards; empty if there is only one way.
     #[serde(default)]
     pub or: String,
 }
 
-/// A run that is over.
+/// A run of the process that is over.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct LastRunJson {
     pub run: u64,
     pub pid: u32,
     pub started: String,
-    /// When it last noted something.
+    /// When it last wrote to EVENTS.
     pub seen: String,
     /// `cleanly`, `stuck`, `out_of_memory` or `killed`.
     pub ended: String,
     pub summary: String,
-    /// What its groups were doing, the last failures, and the lines that were out.
+    /// What its groups were doing, the last failures, and the lines in flight.
     pub doing: Vec<String>,
 }
 
@@ -75,7 +75,7 @@ impl From<&Verdict> for VerdictJson {
 }
 
 impl LastRunJson {
-    /// Whether it ended with a clean stop.
+    /// Whether it was stopped cleanly.
     #[must_use]
     pub fn ended_cleanly(&self) -> bool {
         self.ended == Ended::Cleanly.word()
@@ -97,7 +97,7 @@ impl From<&LastRun> for LastRunJson {
 }
 
 impl DoctorJson {
-    /// Verdicts `from` a service or a disk.
+    /// The verdicts of `report`, made by a service or from disk.
     #[must_use]
     pub fn new(from: AnsweredBy, report: &Report) -> DoctorJson {
         let healthy = report.log.is_empty() && report.groups.iter().all(Verdict::is_healthy);
@@ -117,7 +117,7 @@ impl DoctorJson {
         AnsweredBy::of_word(&self.from) == Some(AnsweredBy::Service)
     }
 
-    /// Adds what else was found wrong, and what is worth knowing.
+    /// Adds more findings and notes.
     pub fn add(&mut self, findings: &[Verdict], notes: Vec<String>) {
         self.notes.extend(notes);
         self.healthy &= findings.is_empty();

@@ -1,4 +1,4 @@
-//! Doors for the fuzz target of requests. Behind the feature `fuzzing`, and no part of the contract.
+//! Entry points for the fuzz target of requests. Behind the feature `fuzzing`; not part of the contract.
 #![allow(missing_docs, clippy::missing_errors_doc)]
 
 use axum::Router;
@@ -7,18 +7,18 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::listeners::{answer, guarded};
 use super::server::{Api, routers};
 
-/// Both doors of a service, without their listeners.
+/// What a service serves on its socket and its addresses.
 #[derive(Clone, Debug)]
-pub struct Doors {
+pub struct Routers {
     socket: Router,
     address: Router,
 }
 
-impl Doors {
+impl Routers {
     #[must_use]
-    pub fn new(api: &Api, hosts: &[String]) -> Doors {
+    pub fn new(api: &Api, hosts: &[String]) -> Routers {
         let (socket, address) = routers(api);
-        Doors { socket, address: guarded(address, hosts.into()) }
+        Routers { socket, address: guarded(address, hosts.into()) }
     }
 
     /// One connection to the socket, or to an address.

@@ -1,9 +1,9 @@
-//! Where the service is asked: the socket in the data dir, and addresses of TCP that were opted in.
+//! The listeners: the socket in the data dir, and the TCP addresses that are configured.
 //!
-//! One request a connection, and a bounded time for each: a slow or hostile client costs one of a few places, never the
-//! owner. On TCP anybody may ask who reaches the address, so what changes something has no door there, and a request
-//! must name the service by its address or by a name that the configuration lists: a page in somebody's browser,
-//! whose name an attacker points at this address, is refused.
+//! Each connection serves one request in a bounded time: a slow or hostile client costs one of a few connections, never the
+//! owner. Everyone who can reach a TCP address may send requests, so those that change something are not served there. A
+//! request must name the service by its address or by a name in the configuration: this refuses a page in a browser
+//! whose host name an attacker points at this address (DNS rebinding).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -26,20 +26,22 @@ use tokio::task::JoinSet;
 
 use super::refused::Refused;
 
-/// Connections at once, of the socket: only who may open the data dir is there.
+/// How many connections the socket serves at once. Its clients may open the data dir, and are trusted.
 const SOCKET_CONNECTIONS_MAX: usize = 64;
-/// Of all addresses together: each may hold an answer of some MiB in memory. The next ones wait in the kernel.
+/// How many connections all addresses together serve at once: each may have an answer of some MiB in memory. Others wait in
+/// the kernel.
 const TCP_CONNECTIONS_MAX: usize = 8;
-/// From the connection to the end of the request's head.
+/// How long the head of a request may take.
 const HEAD_WAIT: Duration = Duration::from_secs(5);
-/// From the connection to the last byte of the answer, on TCP.
+/// How long a connection over TCP may take, up to the last byte of the answer.
 const TCP_WAIT: Duration = Duration::from_secs(30);
-/// The same on the socket, where a request itself may take nearly as long.
+/// The same for the socket, where a request may take longer.
 const SOCKET_WAIT: Duration = Duration::from_secs(60);
-/// Bytes of a request's head, and how many headers it may have.
+/// The size of a request's head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// How many headers a request may have.
 const HEADERS_MAX: usize = 64;
-/// After an error of accept, which will mostly be a want of descriptors.
+/// The pause after an error of accept(2), mostly that there are too few descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Addresses that are bound and not served yet.
@@ -50,10 +52,10 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Binds them. `hosts` are names, besides addresses and `localhost`, by which requests may ask for them.
+    /// Binds them. `hosts` are the names, in addition to addresses and `localhost`, that requests may have as host.
     ///
     /// # Errors
-    /// The first address that cannot be bound; those before it are let go again.
+    /// The first address that cannot be bound; those before it are closed.
     pub async fn bind(
         addresses: &[SocketAddr],
         hosts: &[String],
@@ -62,49 +64,49 @@ impl Addresses {
         for address in addresses {
             let listener = TcpListener::bind(address).await.map_err(|error| (*address, error))?;
             let at = listener.local_addr().map_err(|error| (*address, error))?;
-            tracing::info!("answers /metrics, /healthz, /v1/status and /v1/doctor on http://{at}");
+            tracing::info!("serving /metrics, /healthz, /v1/status and /v1/doctor on http://{at}");
             listeners.push(listener);
         }
         Ok(Addresses { listeners, hosts: hosts.into() })
     }
 
-    /// Answers with what `router` has, to who asks by the right name. Ends when it is dropped.
+    /// Serves `router` to requests with a valid host, until it is dropped.
     pub(super) async fn serve(self, router: Router) {
         let router = guarded(router, self.hosts);
-        let places = Arc::new(Semaphore::new(TCP_CONNECTIONS_MAX));
-        let mut doors = JoinSet::new();
+        let connections = Arc::new(Semaphore::new(TCP_CONNECTIONS_MAX));
+        let mut listening = JoinSet::new();
         for listener in self.listeners {
-            let (places, router) = (Arc::clone(&places), router.clone());
-            doors.spawn(async move {
+            let (connections, router) = (Arc::clone(&connections), router.clone());
+            listening.spawn(async move {
                 let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
-                admit(accept, router, places, TCP_WAIT).await;
+                admit(accept, router, connections, TCP_WAIT).await;
             });
         }
-        while doors.join_next().await.is_some() {}
+        while listening.join_next().await.is_some() {}
     }
 }
 
-/// Answers on the socket. Ends when it is dropped.
+/// Serves `router` on the socket, until it is dropped.
 pub(super) async fn serve_socket(listener: UnixListener, router: Router) {
-    let places = Arc::new(Semaphore::new(SOCKET_CONNECTIONS_MAX));
+    let connections = Arc::new(Semaphore::new(SOCKET_CONNECTIONS_MAX));
     let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
-    admit(accept, router, places, SOCKET_WAIT).await;
+    admit(accept, router, connections, SOCKET_WAIT).await;
 }
 
-/// Lets clients in as long as there are places, each for one request and `wait` at most.
-async fn admit<S, F>(accept: impl Fn() -> F, router: Router, places: Arc<Semaphore>, wait: Duration)
+/// Accepts connections while there are permits; each serves one request and takes at most `wait`.
+async fn admit<S, F>(accept: impl Fn() -> F, router: Router, connections: Arc<Semaphore>, wait: Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = io::Result<S>>,
 {
-    // Ends those that are open when the service ends.
+    // When the service ends, this closes the open ones.
     let mut clients = JoinSet::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
         let stream = match accept().await {
             Ok(stream) => stream,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be taken; trying again");
+                tracing::warn!(%error, "a connection could not be accepted; trying again");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
                 continue;
             }
@@ -114,16 +116,16 @@ where
         clients.spawn(async move {
             match tokio::time::timeout(wait, answered).await {
                 Ok(Ok(())) => {}
-                // Who asks badly, or hangs up, is told by that; it is no state of the service.
+                // A bad request, or a client that has gone: this says nothing about the service.
                 Ok(Err(error)) => tracing::debug!(%error, "a client was not answered"),
                 Err(_) => tracing::debug!("a client was cut off after {wait:?}"),
             }
-            drop(place);
+            drop(permit);
         });
     }
 }
 
-/// One request of one client.
+/// Serves one request of one client.
 pub(super) async fn answer<S>(stream: S, router: Router) -> hyper::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -134,7 +136,7 @@ where
     http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await
 }
 
-/// Answers only who asks by an address, or one of these names.
+/// Serves only requests whose host is an address, or one of these names.
 pub(super) fn guarded(router: Router, hosts: Arc<[String]>) -> Router {
     router.layer(axum::middleware::from_fn_with_state(hosts, refuse_other_hosts))
 }
@@ -146,7 +148,7 @@ async fn refuse_other_hosts(State(hosts): State<Arc<[String]>>, request: Request
     }
 }
 
-/// Why a request is not meant for this service, if so.
+/// Why a request is not meant for this service, if it is not.
 fn other_host(headers: &HeaderMap, hosts: &[String]) -> Option<String> {
     let mut named = headers.get_all(HOST).iter();
     let (Some(host), None) = (named.next(), named.next()) else {
@@ -162,7 +164,7 @@ fn other_host(headers: &HeaderMap, hosts: &[String]) -> Option<String> {
         || name.eq_ignore_ascii_case("localhost")
         || hosts.iter().any(|host| host.eq_ignore_ascii_case(name));
     (!is_ours).then(|| {
-        "this service is asked by its address, or by a name listed under hosts in [http] of its configuration"
+        "the host of the request is neither an address, nor localhost, nor listed in http.hosts of the configuration"
             .to_owned()
     })
 }
@@ -174,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_localhost_and_listed_names_are_answered() {
+    fn only_addresses_localhost_and_listed_names_are_served() {
         let hosts = ["metrics.example".to_owned()];
         let of = |value: &str| {
             let mut headers = HeaderMap::new();

@@ -1,7 +1,7 @@
-//! How a running service is asked: HTTP over the unix socket in the data dir, and what only reads also on addresses of
-//! TCP that were opted in.
+//! The HTTP interface of a running service. The unix socket in the data dir serves all requests; TCP addresses, if configured,
+//! serve those that only read.
 //!
-//! Wire types live here and nowhere else. Who may open the data dir may use the socket.
+//! Wire types live here and nowhere else. A user who may open the data dir may use the socket.
 
 mod client;
 mod doctor;
@@ -24,7 +24,7 @@ pub use doctor::{DoctorJson, LastRunJson, VerdictJson};
 pub use listeners::Addresses;
 pub use outside::{file_system_bytes, free_bytes, outside, unread};
 pub use read_only::is_read_only;
-pub use reload::{Asker, ChangeJson, ConfigDoor, ConfigJson, ReloadJson};
+pub use reload::{ChangeJson, ConfigHandle, ConfigJson, ReloadJson, ReloadReply};
 pub use server::{Api, serve};
 pub use socket::SOCKET;
 pub use wire::{

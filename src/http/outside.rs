@@ -1,4 +1,4 @@
-//! What the owner does not know and verdicts want: the disk, and what the tail says of its files.
+//! What verdicts need and the owner does not know: the state of the disk, and of the files that the tail reads.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use crate::queue::Status;
 use crate::supervise::{AtRisk, LeftOut, Outside, WhyUnreadable};
 use crate::tail::{LeftOutFiles, Snapshot, SourceRecord, SourceState, SourceStatus, TailHandle};
 
-/// Files that a finding names at most.
+/// How many files a finding names.
 const FILES_NAMED_MAX: usize = 20;
 
-/// Bytes that the file system of the data dir has left for who is not root.
+/// Bytes that the file system of the data dir has free for users other than root.
 #[must_use]
 pub fn free_bytes(data_dir: &Path) -> Option<u64> {
     rustix::fs::statvfs(data_dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
@@ -23,29 +23,29 @@ pub fn free_bytes(data_dir: &Path) -> Option<u64> {
 
 /// The offset up to which the lines of a file are in the log.
 fn stored(status: &Status, source: &SourceStatus) -> u64 {
-    // The owner lists them by number.
+    // The owner sorts them by number.
     let at = status.sources.binary_search_by_key(&source.source, |(id, _)| *id).ok();
     let checkpoint = at.and_then(|at| status.sources.get(at));
     let record = checkpoint.and_then(|(_, bytes)| SourceRecord::decode(bytes).ok());
     record.map_or(0, |record| record.offset).min(source.offset)
 }
 
-/// Bytes that it has in all, those of root aside.
+/// Bytes that the file system has in total, without those reserved for root.
 #[must_use]
 pub fn file_system_bytes(data_dir: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(data_dir).ok()?;
-    // What only root may use is neither free nor taken by anybody.
+    // What only root may use counts neither as free nor as used.
     let reserved = stat.f_bfree.saturating_sub(stat.f_bavail);
     Some(stat.f_blocks.saturating_sub(reserved).saturating_mul(stat.f_frsize))
 }
 
-/// What the owner does not know: the disk, and what the tail says of its files.
+/// What verdicts need and the owner does not know.
 #[must_use]
 pub fn outside(data_dir: &Path, tail: Option<&TailHandle>, status: &Status) -> Outside {
     look_outside(data_dir, tail, status).0
 }
 
-/// The same, and the look at the tail that it was made from.
+/// The same, and the snapshot of the tail that it was made from.
 pub(super) fn look_outside(
     data_dir: &Path,
     tail: Option<&TailHandle>,
@@ -54,14 +54,14 @@ pub(super) fn look_outside(
     let free_bytes = free_bytes(data_dir);
     let file_system_bytes = file_system_bytes(data_dir);
     let is_read_only = is_read_only(data_dir);
-    // Before it is asked: what it does for who asks is no turn that hangs.
+    // Read before the status is requested: answering that must not look like a round that hangs.
     let tail_busy_ms = tail.and_then(TailHandle::busy_ms);
     let Some(snapshot) = tail.map(TailHandle::status) else {
         return (Outside { free_bytes, file_system_bytes, is_read_only, ..Outside::default() }, None);
     };
     let rotated = snapshot.sources.iter().filter(|one| one.rotated);
     let at_risk = rotated.filter_map(|one| {
-        // What was handed to the log and waits there is as good as held open: the process has it.
+        // Bytes that were read and wait for the log are as safe as those of an open file: the process has them.
         let bytes = one.size.saturating_sub(stored(status, one));
         let held_open = one.held_open || one.offset >= one.size;
         (bytes > 0).then(|| AtRisk { path: one.path.clone(), bytes, held_open })
@@ -94,7 +94,7 @@ fn follows_nothing(snapshot: &Snapshot) -> bool {
         && snapshot.refused.is_empty()
 }
 
-/// What the tail did not read of what matched, each with the reason, at most [`FILES_NAMED_MAX`] by name.
+/// The matching files that the tail did not read, each with the reason, at most [`FILES_NAMED_MAX`] by name.
 #[must_use]
 pub fn unread(tail: &TailHandle) -> Vec<String> {
     let snapshot = tail.status();
@@ -105,7 +105,7 @@ pub fn unread(tail: &TailHandle) -> Vec<String> {
     named.chain(more).chain(without_place(&snapshot.left_out)).collect()
 }
 
-/// The files that have no place, with an example and what to do about it.
+/// The files beyond the limit of followed files, with an example and the next step.
 fn without_place(left_out: &LeftOutFiles) -> Option<String> {
     let example = left_out.named.first()?;
     let (files, limit) = (counted(left_out.files as u64, "file"), counted(left_out.limit as u64, "file"));

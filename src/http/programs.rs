@@ -1,7 +1,7 @@
-//! Looks for the programs of commands, for whoever asks what is wrong.
+//! Looks for the programs of commands, for verdicts.
 //!
-//! A file system that hangs must cost one thread, not one for each question: one look is under way at a time, and who
-//! asks meanwhile gets what the look before has found.
+//! A file system that hangs must cost one thread, not one per request: one look runs at a time, and requests that come
+//! meanwhile get the result of the previous look.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,22 +10,22 @@ use std::time::Duration;
 
 use crate::supervise::ProgramFile;
 
-/// An answer waits for a look for so long: where disks answer it takes less than a millisecond.
+/// How long a request waits for a look, which takes less than a millisecond if the disk answers.
 const LOOK_WAIT: Duration = Duration::from_millis(500);
 
-/// What was found last. Cheap to clone.
+/// The result of the latest look. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Programs(Arc<Looked>);
 
 #[derive(Debug, Default)]
 struct Looked {
-    /// By group, why its program cannot be run.
+    /// By group, the reason why its program cannot be run.
     missing: Mutex<BTreeMap<String, String>>,
     is_looking: AtomicBool,
 }
 
 impl Programs {
-    /// Why programs cannot be run, by group.
+    /// By group, the reason why its program cannot be run.
     pub(super) async fn missing(&self, programs: Vec<(String, ProgramFile)>) -> BTreeMap<String, String> {
         if !self.0.is_looking.swap(true, Ordering::AcqRel) {
             let looked = Arc::clone(&self.0);
@@ -35,7 +35,7 @@ impl Programs {
                 *looked.missing.lock().unwrap_or_else(PoisonError::into_inner) = found;
                 looked.is_looking.store(false, Ordering::Release);
             });
-            // What takes longer is there for who asks next.
+            // The next request gets the result of a look that takes longer.
             drop(tokio::time::timeout(LOOK_WAIT, look).await);
         }
         self.0.missing.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -59,6 +59,6 @@ mod tests {
         assert!(programs.missing(of("/nosuch")).await.contains_key("default"));
         assert!(programs.missing(of("/bin/sh")).await.is_empty());
         programs.0.is_looking.store(true, Ordering::Release);
-        assert!(programs.missing(of("/nosuch")).await.is_empty(), "as of the look before");
+        assert!(programs.missing(of("/nosuch")).await.is_empty(), "the result of the previous look");
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the file system of the data dir takes no writes: mounted read-only, or made so by the kernel after an error.
+//! Whether the file system of the data dir is read-only: mounted so, or made so by the kernel after an error.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::{StatVfsMountFlags, major, minor, statvfs};
 
-/// Whether nothing can be written there, whoever asks. `false` where that cannot be found out.
+/// Whether no user can write there. `false` if that cannot be found out.
 #[must_use]
 pub fn is_read_only(data_dir: &Path) -> bool {
     let Ok(stat) = statvfs(data_dir) else { return false };
@@ -18,8 +18,8 @@ pub fn is_read_only(data_dir: &Path) -> bool {
     fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| was_made_read_only(&mounts, &device))
 }
 
-/// Whether a device's options in `/proc/self/mountinfo` say so. Since Linux 6.14, ext4 says it there alone: statvfs(3)
-/// goes on as before.
+/// Whether a device's options in `/proc/self/mountinfo` say so. Since Linux 6.14 ext4 shows it only there, and not in
+/// statvfs(3).
 fn was_made_read_only(mounts: &str, device: &str) -> bool {
     let options = |line: &str| {
         let mut fields = line.split(' ');
@@ -40,7 +40,7 @@ mod tests {
                       44 27 7:2 / /bind ro,relatime - ext4 /dev/loop2 rw\n\
                       45 27 7:3 / /x rw - ext4 /dev/loop3 ro\n";
         let found = ["7:0", "7:1", "7:2", "7:3", "7:4"].map(|device| was_made_read_only(mounts, device));
-        // A bind mount is one of many: statvfs answers for the one that is asked.
+        // A read-only bind mount does not make the device read-only: statvfs answers for the mount itself.
         assert_eq!(found, [true, false, false, true, false]);
         assert!(!was_made_read_only("torn", "7:0"));
     }

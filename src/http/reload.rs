@@ -1,89 +1,89 @@
-//! What is told of the configuration, and how a service is asked to read it again.
+//! What is reported of the configuration, and how a service is asked to reload it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-/// Who asks at once at most: each waits for the answer.
-const ASKS_MAX: usize = 16;
+/// How many requests may wait at once.
+const REQUESTS_MAX: usize = 16;
 
-/// The configuration that runs, beside the one on disk.
+/// The configuration that runs, and how the one on disk differs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ConfigJson {
-    /// The file; null where all settings came from the command line and the environment.
+    /// The file; null if all settings came from the command line and the environment.
     pub file: Option<String>,
-    /// When what runs was read.
+    /// When the configuration that runs was read.
     pub read: String,
-    /// How often it was read again and taken.
+    /// How many times it was reloaded.
     pub reloads: u64,
-    /// Why what is on disk was refused and does not run; empty where it was not.
+    /// Why the file on disk was refused and does not run; empty if it was not.
     pub refused: Vec<String>,
-    /// What is different on disk and holds from the next start on.
+    /// What differs on disk and applies from the next start on.
     pub needs_restart: Vec<String>,
 }
 
-/// What came of reading it again.
+/// The result of a reload.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ReloadJson {
-    /// It runs now, but for what needs a restart. Otherwise nothing was changed.
+    /// The new configuration runs now, except for what needs a restart. If false, nothing was changed.
     pub taken: bool,
-    /// What is different.
+    /// What differs.
     pub changes: Vec<ChangeJson>,
-    /// What is odd but works, or takes a while.
+    /// What looks wrong but works, or takes a while.
     pub notes: Vec<String>,
-    /// Why it was not taken.
+    /// Why it was refused.
     pub problems: Vec<String>,
 }
 
-/// One thing that is different.
+/// One difference.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ChangeJson {
-    /// Which, what it is and what it was.
+    /// The setting with its new and old values.
     pub what: String,
-    /// It holds from the next start on only.
+    /// It applies only from the next start on.
     pub needs_restart: bool,
 }
 
-/// Who waits for what comes of it.
-pub type Asker = oneshot::Sender<ReloadJson>;
+/// Gets the result of a reload.
+pub type ReloadReply = oneshot::Sender<ReloadJson>;
 
-/// Between the server, which tells and asks, and the service, which reads.
+/// Connects the server, which reports and requests, with the service, which reloads.
 #[derive(Clone, Debug)]
-pub struct ConfigDoor {
-    asks: mpsc::Sender<Asker>,
-    told: Arc<Mutex<ConfigJson>>,
+pub struct ConfigHandle {
+    requests: mpsc::Sender<ReloadReply>,
+    current: Arc<Mutex<ConfigJson>>,
 }
 
-impl ConfigDoor {
-    /// A door, and where the service hears who asks.
+impl ConfigHandle {
+    /// A handle, and the requests for the service.
     #[must_use]
-    pub fn new(first: ConfigJson) -> (ConfigDoor, mpsc::Receiver<Asker>) {
-        let (asks, asked) = mpsc::channel(ASKS_MAX);
-        (ConfigDoor { asks, told: Arc::new(Mutex::new(first)) }, asked)
+    pub fn new(first: ConfigJson) -> (ConfigHandle, mpsc::Receiver<ReloadReply>) {
+        let (requests, requested) = mpsc::channel(REQUESTS_MAX);
+        (ConfigHandle { requests, current: Arc::new(Mutex::new(first)) }, requested)
     }
 
     /// What is known now.
     #[must_use]
-    pub fn told(&self) -> ConfigJson {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn current(&self) -> ConfigJson {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Changes what is told.
-    pub fn tell(&self, change: impl FnOnce(&mut ConfigJson)) {
-        change(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Changes what is reported.
+    pub fn update(&self, change: impl FnOnce(&mut ConfigJson)) {
+        change(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Asks for the configuration to be read again; `None` when the service is ending.
+    /// Reloads the configuration; `None` if the service is ending.
     pub(super) async fn reload(&self) -> Option<ReloadJson> {
-        let (asker, answer) = oneshot::channel();
-        self.asks.send(asker).await.ok()?;
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(reply).await.ok()?;
         answer.await.ok()
     }
 }
 
 impl ConfigJson {
-    /// What is worth knowing of it: for `doctor`.
+    /// The notes on it for `doctor`.
     pub(super) fn notes(&self) -> Vec<String> {
         let file = self.file.as_deref().unwrap_or_default();
         self.needs_restart.iter().map(|what| format!("{file} says {what}: that needs a restart")).collect()

@@ -1,7 +1,7 @@
 //! The server: status, lines and administration of a running service.
 //!
-//! Requests are bounded in size, answers by what is asked for and in time by [`REQUEST_WAIT`]; who may ask what, and how
-//! clients are bounded, is in `listeners`.
+//! Requests are bounded in size, and answers in what they may contain and in time, by [`REQUEST_WAIT`]. `listeners` decides who
+//! may ask, and bounds the number of clients.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,7 +24,7 @@ use super::listeners::Addresses;
 use super::outside::look_outside;
 use super::programs::Programs;
 use super::refused::Refused;
-use super::reload::{ConfigDoor, ReloadJson};
+use super::reload::{ConfigHandle, ReloadJson};
 use super::socket::{bind, serve_made_again};
 use super::wire::{AdminJson, AnswerJson, AnsweredBy, LineJson, SourceNames, StatusJson};
 use crate::metrics::{self, Facts, Process};
@@ -32,16 +32,16 @@ use crate::queue::{Admin, Answer, Closed, Command, Handle, Replays, Status, Wind
 use crate::supervise::{Outside, Report, Supervision};
 use crate::tail::{Snapshot, TailHandle};
 
-/// A request may be so large: a list of seqs.
+/// The largest request: a list of seqs.
 const REQUEST_BYTES_MAX: usize = 256 * 1024;
-/// Lines in one answer.
+/// The most lines in one answer.
 const LINES_MAX: u64 = 1_000;
-/// Bytes of lines in one answer, after which it ends early.
+/// An answer ends early after this many bytes of lines.
 const LINES_BYTES_MAX: usize = 4 << 20;
-/// Longest that a request may take.
+/// How long a request may take.
 const REQUEST_WAIT: Duration = Duration::from_secs(30);
 
-/// What the server asks.
+/// What answers are made from.
 #[derive(Clone)]
 pub struct Api {
     handle: Handle,
@@ -49,14 +49,14 @@ pub struct Api {
     tail: Option<Arc<TailHandle>>,
     supervision: Supervision,
     data_dir: Arc<Path>,
-    config: Option<ConfigDoor>,
+    config: Option<ConfigHandle>,
     pub(super) replays: Replays,
     programs: Programs,
-    /// Made at the first use, and shared: looking at lines is rare.
+    /// Made at the first use, and shared: requests for lines are rare.
     reader: Arc<Mutex<Option<Reader>>>,
 }
 
-/// All that answers are made of.
+/// The state that one answer shows.
 struct Looked {
     status: Status,
     outside: Outside,
@@ -65,7 +65,7 @@ struct Looked {
 }
 
 impl Api {
-    /// Over the owner, and the tail where one runs.
+    /// For the owner, and the tail if one runs.
     #[must_use]
     pub fn new(
         handle: Handle,
@@ -87,23 +87,23 @@ impl Api {
         }
     }
 
-    /// Of a service that can read its configuration again.
+    /// For a service that can reload its configuration.
     #[must_use]
-    pub fn with_config(self, config: Option<ConfigDoor>) -> Api {
+    pub fn with_config(self, config: Option<ConfigHandle>) -> Api {
         Api { config, ..self }
     }
 
-    /// Where seeks are asked for that give lines again.
+    /// Where seeks go that deliver lines again.
     #[must_use]
     pub fn with_replays(self, replays: Replays) -> Api {
         Api { replays, ..self }
     }
 
-    /// Looks at everything, and judges.
+    /// Collects the current state, and judges it.
     async fn look(&self) -> Result<Looked, Closed> {
         let status = self.handle.ask(Command::Status).await?;
         let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
-        // It waits for the tail, briefly: not on a thread of the runtime.
+        // This waits for the tail, briefly: not on a thread of the runtime.
         let looked = tokio::task::spawn_blocking(move || {
             let (outside, snapshot) = look_outside(&data_dir, tail.as_deref(), &status);
             (status, outside, snapshot)
@@ -115,23 +115,23 @@ impl Api {
         Ok(Looked { status, outside, snapshot, report })
     }
 
-    /// The verdicts of now, as `doctor --json` prints them.
+    /// The current verdicts, as `doctor --json` prints them.
     ///
     /// # Errors
-    /// [`Closed`] when the owner has ended.
+    /// [`Closed`] if the owner has ended.
     pub async fn doctor(&self) -> Result<DoctorJson, Closed> {
         let Looked { report, .. } = self.look().await?;
         let mut doctor = DoctorJson::new(AnsweredBy::Service, &report);
         if let Some(config) = &self.config {
-            doctor.add(&[], config.told().notes());
+            doctor.add(&[], config.current().notes());
         }
         Ok(doctor)
     }
 
-    /// Everything as figures, for Prometheus.
+    /// The metrics, for Prometheus.
     ///
     /// # Errors
-    /// [`Closed`] when the owner has ended.
+    /// [`Closed`] if the owner has ended.
     pub async fn metrics(&self) -> Result<String, Closed> {
         let Looked { status, outside, snapshot, report } = self.look().await?;
         let ages = self.ages(&status).await?;
@@ -150,14 +150,14 @@ impl Api {
         }))
     }
 
-    /// Everything, as `status --json` prints it.
+    /// The status, as `status --json` prints it.
     ///
     /// # Errors
-    /// [`Closed`] when the owner has ended.
+    /// [`Closed`] if the owner has ended.
     pub async fn status(&self) -> Result<StatusJson, Closed> {
         let Looked { status, snapshot, report, .. } = self.look().await?;
         let ages = self.ages(&status).await?;
-        let config = self.config.as_ref().map(ConfigDoor::told);
+        let config = self.config.as_ref().map(ConfigHandle::current);
         let (limit_bytes, _) = self.supervision.disk_limits();
         Ok(StatusJson {
             config,
@@ -225,7 +225,7 @@ impl Api {
             });
             let some = match some.await? {
                 Ok(some) => some,
-                // Compacted away; dead letters and lines that still wait are left.
+                // Compacted: only dead letters and lines that wait are left.
                 Err(ReadError::Absent { next: Some(next), .. }) => {
                     seq = next;
                     continue;
@@ -260,7 +260,7 @@ async fn doctor(State(api): State<Api>) -> Result<Json<DoctorJson>, Refused> {
     Ok(Json(api.doctor().await?))
 }
 
-async fn figures(State(api): State<Api>) -> Result<impl IntoResponse, Refused> {
+async fn metrics_text(State(api): State<Api>) -> Result<impl IntoResponse, Refused> {
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], api.metrics().await?))
 }
 
@@ -281,7 +281,7 @@ struct LineQuery {
     seq: u64,
 }
 
-/// One line, wherever it is kept; dead letters outlive their segment.
+/// One line, wherever it is stored; dead letters outlive their segment.
 async fn line(
     State(api): State<Api>,
     Query(query): Query<LineQuery>,
@@ -305,15 +305,16 @@ async fn admin(State(api): State<Api>, Json(request): Json<AdminJson>) -> Result
 }
 
 async fn reload(State(api): State<Api>) -> Result<Json<ReloadJson>, Refused> {
-    let none = || Refused::new(StatusCode::CONFLICT, "it does not read its configuration again".to_owned());
+    let none =
+        || Refused::new(StatusCode::CONFLICT, "this service cannot reload its configuration".to_owned());
     Ok(Json(api.config.ok_or_else(none)?.reload().await.ok_or(Closed)?))
 }
 
-/// Binds the socket in the data dir, which the caller has locked: one that is there is a dead process's. Serves it and
-/// `addresses` as long as what it gives back runs. A socket that somebody removes is made again.
+/// Binds the socket in the data dir, which the caller has locked: an existing one belongs to a dead process. The returned
+/// future serves the socket and `addresses`. A socket that is removed is created again.
 ///
 /// # Errors
-/// When it cannot be bound.
+/// If the socket cannot be bound.
 pub fn serve(
     data_dir: &Path,
     addresses: Addresses,
@@ -327,20 +328,19 @@ pub fn serve(
     })
 }
 
-/// What the socket answers, and what an address does.
+/// The routes of the socket, and those of an address.
 pub(super) fn routers(api: &Api) -> (Router, Router) {
     let bounded = |request: axum::extract::Request, next: axum::middleware::Next| async move {
         match tokio::time::timeout(REQUEST_WAIT, next.run(request)).await {
             Ok(response) => response,
-            Err(_) => {
-                Refused::new(StatusCode::GATEWAY_TIMEOUT, "it took too long".to_owned()).into_response()
-            }
+            Err(_) => Refused::new(StatusCode::GATEWAY_TIMEOUT, "the request took too long".to_owned())
+                .into_response(),
         }
     };
-    // What everybody may ask who reaches an address: nothing here changes anything, or shows lines.
+    // Open to everyone who can reach an address: nothing here changes anything, or shows lines.
     let reading = Router::new()
         .route("/healthz", get(health))
-        .route("/metrics", get(figures))
+        .route("/metrics", get(metrics_text))
         .route("/v1/status", get(status))
         .route("/v1/doctor", get(doctor));
     let all = reading

@@ -1,4 +1,4 @@
-//! The unix socket in the data dir: bound, and made again when somebody removes it.
+//! The unix socket in the data dir: binds it, and creates it again if it is removed.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,11 +14,11 @@ use super::listeners::serve_socket;
 
 /// The socket's name in the data dir.
 pub const SOCKET: &str = "spillq.sock";
-/// How often the socket's file is looked for: cleaners of old files run once a day.
+/// How often to check that the socket's file exists: cleaners of old files run once a day.
 const SOCKET_LOOK: Duration = Duration::from_secs(2);
 
-/// Where the socket of a data dir is reached, as long as `folder` is open. The address of a socket holds 107 bytes, for
-/// which a path through the open folder is always short enough; without /proc the path itself has to be.
+/// The address of the socket of a data dir, valid while `folder` is open. The address of a unix socket has at most 107
+/// bytes: a path through the open folder always fits. Without /proc the path of the data dir has to fit.
 pub(super) fn address(folder: &File, data_dir: &Path) -> PathBuf {
     if has_proc() {
         PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
@@ -32,10 +32,10 @@ pub(super) fn has_proc() -> bool {
     Path::new("/proc/self/fd").exists()
 }
 
-/// Binds it; what lies there belongs to a process that is dead.
+/// Binds it. An existing socket belongs to a dead process.
 ///
 /// # Errors
-/// Of the file system.
+/// Those of the file system.
 pub(super) fn bind(data_dir: &Path) -> io::Result<UnixListener> {
     let folder = File::open(data_dir)?;
     match fs::remove_file(data_dir.join(SOCKET)) {
@@ -45,7 +45,7 @@ pub(super) fn bind(data_dir: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(address(&folder, data_dir))
 }
 
-/// Serves the socket, and one in its place when a cleaner of old files has removed it.
+/// Serves the socket, and a new one when a cleaner of old files has removed it.
 pub(super) async fn serve_made_again(data_dir: &Path, mut listener: UnixListener, router: Router) {
     let socket = data_dir.join(SOCKET);
     loop {
@@ -57,16 +57,16 @@ pub(super) async fn serve_made_again(data_dir: &Path, mut listener: UnixListener
             match bind(data_dir) {
                 Ok(listener) => break listener,
                 Err(error) => {
-                    tracing::warn!(%error, socket = %socket.display(), "the socket is gone and cannot be made again; commands cannot ask the service");
+                    tracing::warn!(%error, socket = %socket.display(), "the socket was removed and cannot be created again; commands cannot reach the service");
                     tokio::time::sleep(SOCKET_LOOK).await;
                 }
             }
         };
-        tracing::warn!(socket = %socket.display(), "the socket was removed, and is made again: leave it to the service");
+        tracing::warn!(socket = %socket.display(), "the socket was removed, and was created again; exclude it from cleaning up old files");
     }
 }
 
-/// Ends when the file that is there now is not there any more. A data dir that hangs makes it wait, and nobody else.
+/// Ends when the file that exists now is gone. If the data dir hangs, only this waits.
 async fn is_gone(socket: &Path) {
     let inode = || async {
         let socket = socket.to_owned();

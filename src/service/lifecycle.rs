@@ -69,8 +69,8 @@ async fn run_within(
 ) -> Result<Ended, ServiceError> {
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let served = served_groups(settings, plan, &own);
-    let (mut reload, door) = plan.reread.clone().map(Reload::new).transpose()?.unzip();
-    let mut parts = Parts::start(settings, plan, own, door).await?;
+    let (mut reload, config) = plan.reread.clone().map(Reload::new).transpose()?.unzip();
+    let mut parts = Parts::start(settings, plan, own, config).await?;
     let mut account = Account::new(plan, served, ask(&mut parts.queue).await?);
     let mut manager = Manager::from_environment();
     manager.ready(parts.queue.handle());

@@ -18,7 +18,7 @@ use super::plan::Reread;
 use super::watched::disk_settings;
 use super::worker_pool::WorkerPool;
 use crate::config::{Again, ConfigError, STDIN, Settings, Sources, load_again};
-use crate::http::{Asker, ChangeJson, ConfigDoor, ConfigJson, ReloadJson, time};
+use crate::http::{ChangeJson, ConfigHandle, ConfigJson, ReloadJson, ReloadReply, time};
 use crate::queue::{Command, Handle, millis, wall_ms};
 use crate::supervise::{ConfigRefused, Supervision};
 use crate::tail::{Follows, TailHandle};
@@ -36,7 +36,7 @@ pub(super) struct Live {
 pub(super) enum Cause {
     Signal,
     File(Content),
-    Asked(Asker),
+    Asked(ReloadReply),
 }
 
 /// Reads the configuration again.
@@ -46,20 +46,20 @@ pub(super) struct Reload {
     seen: Content,
     hangup: Signal,
     file: mpsc::Receiver<Content>,
-    asked: mpsc::Receiver<Asker>,
-    door: ConfigDoor,
+    asked: mpsc::Receiver<ReloadReply>,
+    config: ConfigHandle,
 }
 
 impl Reload {
-    /// Starts to listen for reasons to reload. Requests over the socket come through the [`ConfigDoor`].
-    pub(super) fn new(Reread { sources, text }: Reread) -> Result<(Reload, ConfigDoor), ServiceError> {
+    /// Starts to listen for reasons to reload. Requests over the socket come through the [`ConfigHandle`].
+    pub(super) fn new(Reread { sources, text }: Reread) -> Result<(Reload, ConfigHandle), ServiceError> {
         let hangup = listen(SignalKind::hangup())?;
         let file = sources.file.as_ref().map(|file| sources.working_dir.join(file).display().to_string());
-        let (door, asked) =
-            ConfigDoor::new(ConfigJson { file, read: time(wall_ms()), ..ConfigJson::default() });
+        let (config, asked) =
+            ConfigHandle::new(ConfigJson { file, read: time(wall_ms()), ..ConfigJson::default() });
         let file = config_file::follow(sources.clone());
-        let reload = Reload { sources, seen: Ok(text), hangup, file, asked, door: door.clone() };
-        Ok((reload, door))
+        let reload = Reload { sources, seen: Ok(text), hangup, file, asked, config: config.clone() };
+        Ok((reload, config))
     }
 
     /// Waits for a reason to reload.
@@ -133,10 +133,10 @@ impl Reload {
                 let needs_restart = taken.changes.iter().filter(|change| change.needs_restart);
                 let needs_restart = needs_restart.map(|change| change.what.clone()).collect();
                 supervision.set_refused(None);
-                self.door.tell(|told| {
-                    told.read = time(wall_ms());
-                    told.reloads += 1;
-                    (told.refused, told.needs_restart) = (Vec::new(), needs_restart);
+                self.config.update(|current| {
+                    current.read = time(wall_ms());
+                    current.reloads += 1;
+                    (current.refused, current.needs_restart) = (Vec::new(), needs_restart);
                 });
                 taken
             }
@@ -145,8 +145,8 @@ impl Reload {
                     "the configuration is refused, and nothing was changed: {}",
                     problems.join("; ")
                 );
-                self.door.tell(|told| told.refused.clone_from(&problems));
-                let file = self.door.told().file.unwrap_or_default();
+                self.config.update(|current| current.refused.clone_from(&problems));
+                let file = self.config.current().file.unwrap_or_default();
                 supervision.set_refused(Some(ConfigRefused { file, problems: problems.clone() }));
                 ReloadJson { problems, ..ReloadJson::default() }
             }

@@ -18,7 +18,7 @@ use super::reload::Live;
 use super::watched::Watched;
 use super::worker_pool::WorkerPool;
 use crate::config::Settings;
-use crate::http::{Addresses, Api, ConfigDoor, SOCKET, serve};
+use crate::http::{Addresses, Api, ConfigHandle, SOCKET, serve};
 use crate::processor::{Epoch, Processor};
 use crate::queue::{Command, GroupSettings, MaxLag, Queue};
 use crate::supervise::Supervisor;
@@ -43,7 +43,7 @@ impl Parts {
         settings: &Settings,
         plan: &Plan,
         own: Vec<(String, Box<dyn Processor>)>,
-        door: Option<ConfigDoor>,
+        config: Option<ConfigHandle>,
     ) -> Result<Parts, ServiceError> {
         check_process(settings)?;
         // Before the log is opened: a service that cannot listen must not deliver lines first.
@@ -82,7 +82,7 @@ impl Parts {
         }
         let api =
             Api::new(queue.handle(), queue.window(), tail.clone(), supervision.clone(), &settings.data_dir);
-        let api = api.with_config(door).with_replays(workers.replays());
+        let api = api.with_config(config).with_replays(workers.replays());
         let serving = serve(&settings.data_dir, addresses, api.clone()).map_err(|error| {
             let socket = settings.data_dir.join(SOCKET);
             ServiceError::Start(format!("could not listen on {}: {error}", socket.display()), None)

@@ -76,7 +76,7 @@ fn a_group_is_moved_while_the_service_runs_and_while_it_does_not() {
     let mut missing = spillq(&["group", "seek", "default", "--to", "1", "--missing", "--data-dir"]);
     let missing = missing.arg(place.path("q")).finished();
     let told = String::from_utf8_lossy(&missing.stderr);
-    assert!(missing.status.code() == Some(2) && told.contains("notes nothing"), "{told}");
+    assert!(missing.status.code() == Some(2) && told.contains("keeps no note"), "{told}");
     service.wait("half of them acked again", |status| group(status, "default").acked_lines == 1_500);
     let again: Vec<u64> = (1..=1_000).chain(501..=1_000).collect();
     assert_eq!(place.delivered(), again);

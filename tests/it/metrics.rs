@@ -157,7 +157,7 @@ fn a_tcp_listener_is_read_only_and_checks_the_host_header() {
         assert_eq!(code, 200, "{path}: {text}");
         // As if evil.example had pointed its name at this address.
         let (code, text) = service.over_tcp(&format!("GET {path}"), "evil.example");
-        assert!(code == 403 && text.contains("listed under hosts"), "{path}: {text}");
+        assert!(code == 403 && text.contains("listed in http.hosts"), "{path}: {text}");
     }
     assert_eq!(service.over_tcp("GET /metrics", "q.example:9464").0, 200);
     assert!(
