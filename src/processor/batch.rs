@@ -1,4 +1,4 @@
-//! A batch: the lines of one lease, by reference into the blocks that hold them.
+//! A batch: the lines of one lease, as references into the blocks that hold them.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// The lines of `range` that `block` holds; `None` where it holds none of them.
+    /// The lines of `range` that are in `block`; `None` if there are none.
     #[must_use]
     pub fn new(block: Arc<Block>, range: SeqRange) -> Option<Piece> {
         let range = block.range().intersection(range)?;
@@ -23,7 +23,7 @@ impl Piece {
         Some(Piece { block, range, bytes })
     }
 
-    /// Those of its lines that are in `range`; `None` where none is.
+    /// Those of its lines that are in `range`; `None` if there are none.
     #[must_use]
     pub fn within(&self, range: SeqRange) -> Option<Piece> {
         Piece::new(Arc::clone(&self.block), self.range.intersection(range)?)
@@ -35,7 +35,7 @@ impl Piece {
         self.range
     }
 
-    /// The bytes of its lines, one after the other, as they stood in their files.
+    /// The bytes of its lines, one after the other, as they were in their files.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
@@ -57,37 +57,37 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// A batch of `group`; `attempt` is 1 at the first delivery. `None` where `pieces` is empty.
+    /// A batch of `group`; `attempt` is 1 at the first delivery. `None` if `pieces` is empty.
     #[must_use]
     pub fn new(group: Arc<str>, attempt: u32, pieces: Vec<Piece>) -> Option<Batch> {
         if pieces.is_empty() { None } else { Some(Batch { group, attempt, pieces, deadline: None }) }
     }
 
-    /// The same batch, whose delivery is cut off then.
+    /// The same batch, whose delivery is cut off at `deadline`.
     #[must_use]
     pub fn with_deadline(self, deadline: Instant) -> Batch {
         Batch { deadline: Some(deadline), ..self }
     }
 
-    /// When its delivery is cut off; `None` where nobody does.
+    /// When its delivery is cut off; `None` if nothing does that.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// The name of the group that it was leased to.
+    /// The group that it was leased to.
     #[must_use]
     pub fn group(&self) -> &str {
         &self.group
     }
 
-    /// How often these lines were delivered, this time included.
+    /// How many times these lines were delivered, including this time.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// From the first seq to the last. Seqs between them are missing where lines were acked before, or lost.
+    /// From the first seq to the last. Seqs in between are missing if their lines were acked before, or lost.
     #[must_use]
     pub fn range(&self) -> SeqRange {
         let first = self.pieces.first().map(|piece| piece.range().first).unwrap_or_default();
@@ -107,13 +107,13 @@ impl Batch {
         self.pieces.iter().map(|piece| piece.range().lines()).sum()
     }
 
-    /// How many bytes they are.
+    /// How many bytes these lines have.
     #[must_use]
     pub fn byte_count(&self) -> u64 {
         self.pieces.iter().map(|piece| piece.bytes().len() as u64).sum()
     }
 
-    /// The seq of the line that `skip` others of it are before.
+    /// The seq of the line after the first `skip` lines.
     #[must_use]
     pub fn nth(&self, mut skip: u64) -> Option<Seq> {
         for range in self.pieces.iter().map(Piece::range) {
@@ -125,7 +125,7 @@ impl Batch {
         None
     }
 
-    /// Its lines, piece by piece: `bytes` of each are contiguous.
+    /// Its lines, piece by piece.
     #[must_use]
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces

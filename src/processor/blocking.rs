@@ -1,8 +1,8 @@
-//! A plain thread for calls that may block for ever: a pipe that nobody reads, a disk that hangs.
+//! A plain thread for calls that may block for ever: a pipe that is not read, a disk that hangs.
 //!
-//! Not `spawn_blocking`: the runtime waits for its own threads when it shuts down, and one stuck write would keep
-//! the service from ending. This thread is never joined. One call runs at a time and at most one waits: a call
-//! that was given up does not begin, and one that had begun runs to its end before the next.
+//! `spawn_blocking` does not fit: the runtime waits for its threads at shutdown, and one stuck write would keep the
+//! service from ending. This thread is never joined. One call runs at a time and at most one waits. A call that was
+//! given up does not start; if it has started, it runs to its end before the next.
 
 use std::io;
 use std::thread;
@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
 
-/// A `T` that lives on a thread of its own.
+/// A `T` on a separate thread.
 #[derive(Debug)]
 pub(super) struct Blocking<T> {
     jobs: mpsc::Sender<Job<T>>,
@@ -29,17 +29,17 @@ impl<T: Send + 'static> Blocking<T> {
         Ok(Blocking { jobs })
     }
 
-    /// Calls `job` on the thread. Where the future is dropped, the call does not begin, or its answer is lost.
-    /// An error when the thread has ended, which only a panic does.
+    /// Calls `job` on the thread. If the future is dropped, the call does not start, or its result is lost. Fails if the
+    /// thread has ended, which happens only after a panic.
     pub(super) async fn call<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut T) -> R + Send + 'static,
     ) -> io::Result<R> {
-        let ended = || io::Error::other("the thread that does it has ended");
+        let ended = || io::Error::other("the thread for blocking calls has ended");
         let (reply, answer) = oneshot::channel();
         let job: Job<T> = Box::new(move |state| {
             if !reply.is_closed() {
-                // Nobody may wait any more: the answer is lost then, as documented.
+                // If the caller no longer waits, the result is lost, as documented.
                 let _ = reply.send(job(state));
             }
         });

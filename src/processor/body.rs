@@ -1,4 +1,4 @@
-//! A batch as the body of a request, in memory, compressed if wanted.
+//! A batch as the body of a request, in memory, compressed if configured.
 
 use std::io::{self, BufWriter, Write};
 
@@ -8,18 +8,18 @@ use flate2::write::GzEncoder;
 use super::Batch;
 use super::input::{Input, Paths, chunks, write_ndjson};
 
-/// The level of zstd for bodies: as the log's blocks, faster than networks are.
+/// The level of zstd for bodies, as for the blocks of the log: faster than networks.
 const ZSTD_LEVEL: i32 = 1;
 
-/// The buffer in which objects become larger writes.
+/// The buffer that joins objects into larger writes.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// What the lines of a batch become.
 #[derive(Clone)]
 pub enum Form {
-    /// The bytes as they stood in their files.
+    /// The bytes as they were in their files.
     Lines,
-    /// One object a line, as [`Input::Ndjson`] has them.
+    /// One object per line, as in [`Input::Ndjson`].
     Ndjson(Paths),
     /// The same objects in one array.
     Json(Paths),
@@ -64,8 +64,8 @@ impl Coding {
     }
 }
 
-/// The body for a batch, in chunks. Lines that are not compressed are not copied. Takes about a second for 16 MiB at
-/// worst: not for a thread of the runtime.
+/// The body for a batch, in chunks. Lines that are not compressed are not copied. May take a second for 16 MiB: not for a
+/// thread of the runtime.
 pub(super) fn body(batch: &Batch, form: &Form, coding: Coding) -> io::Result<Vec<Bytes>> {
     let whole = match coding {
         Coding::Identity => match form {
@@ -82,7 +82,7 @@ pub(super) fn body(batch: &Batch, form: &Form, coding: Coding) -> io::Result<Vec
 }
 
 fn write<W: Write>(batch: &Batch, form: &Form, mut out: W) -> io::Result<W> {
-    // Objects are written in small parts, which compressors do not like.
+    // Objects are written in small parts, which would make compressors slow.
     let mut buffered = BufWriter::with_capacity(BUFFER_BYTES, &mut out);
     match form {
         Form::Lines => batch.pieces().iter().try_for_each(|piece| buffered.write_all(piece.bytes()))?,
@@ -97,10 +97,10 @@ fn write<W: Write>(batch: &Batch, form: &Form, mut out: W) -> io::Result<W> {
     Ok(out)
 }
 
-/// Makes one array of objects: they hold no newline but the one behind each.
+/// Makes an array of objects. The only newline of an object is at its end.
 struct Commas<W> {
     out: W,
-    /// What comes before the next object.
+    /// The bytes before the next object.
     between: &'static [u8],
 }
 

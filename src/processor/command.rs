@@ -1,7 +1,7 @@
-//! A command under its shim: started, told apart by how it ended, and ended whole.
+//! A command under its shim: starts it, reports how it ended, and ends it with all its descendants.
 //!
-//! What `exec` and `exec-stream` share. Two commands of one launcher never run at once: the next start waits until
-//! nothing of the former is alive, and fails when that takes too long.
+//! Shared by `exec` and `exec-stream`. Two commands of one launcher never run at once: the next start waits until no
+//! process of the previous one is alive, and fails if that takes too long.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -25,18 +25,18 @@ use super::{Batch, Evidence, Program, procs, shim};
 use crate::plain::harmless;
 use crate::queue::OomKill;
 
-/// Beyond the grace, a shim has so long to kill what is left and to end, before we do it ourselves.
+/// How long a shim has, after the grace period, to kill what is left and to end, before we do it ourselves.
 const SHIM_SLACK: Duration = Duration::from_secs(2);
-/// Then our own kills may take so long: a process in the middle of a disk write does not die at once.
+/// How long our own kills may take: a process in the middle of a disk write does not die at once.
 const KILL_WAIT: Duration = Duration::from_secs(5);
-/// So many processes of a command that hangs are named in the evidence.
+/// How many processes of a command that hangs are named in the evidence.
 const PROCS_NAMED_MAX: usize = 8;
-/// By the shell's convention the command cannot be run, or was not found.
+/// By the convention of shells: the command cannot be run, or was not found.
 const EXIT_REFUSED: [i32; 2] = [126, 127];
-/// A variable with another value for each start of a command. Only where a shim was killed is it looked for.
+/// A variable with another value for each start of a command. It is looked for only if a shim was killed.
 const MARKER: &str = "SPILLQ_RUN";
 
-/// A command, and the shim of its latest start until that is known to have ended.
+/// A command, and the shim of its latest start until it is known to have ended.
 #[derive(Debug)]
 pub(super) struct Launcher {
     program: Program,
@@ -44,26 +44,26 @@ pub(super) struct Launcher {
     oom: OomWatch,
 }
 
-/// A shim, and how to find what it was to end, should it be killed.
+/// A shim, and how to find the processes that it should end, if it is killed.
 #[derive(Debug)]
 struct Running {
     child: Child,
-    /// [`MARKER`] with the value of this start.
+    /// [`MARKER`] and its value for this start.
     marker: String,
 }
 
-/// How a start of a command went to its end.
+/// How a command ended.
 pub(super) struct End {
     /// `ended with exit status 3`, `was killed by signal 9 (SIGKILL)`, `could not be run: ...`.
     pub(super) what: String,
-    /// Its exit status, where it had one.
+    /// Its exit status, if it had one.
     pub(super) code: Option<i32>,
-    /// The kernel killed it for want of memory.
+    /// The kernel killed it because memory ran out.
     pub(super) oom: Option<OomKill>,
 }
 
 impl End {
-    /// By the shell's convention it cannot be run, or was not found.
+    /// By the convention of shells: it cannot be run, or was not found.
     pub(super) fn is_refused(&self) -> bool {
         self.code.is_some_and(|code| EXIT_REFUSED.contains(&code))
     }
@@ -84,20 +84,20 @@ impl Launcher {
         harmless(&self.program.command.join(" "))
     }
 
-    /// Waits until nothing of the latest command is alive; to be called when its future was dropped and no other
-    /// batch will follow. Takes at most the grace and 7 seconds.
+    /// Waits until no process of the latest command is alive. Call it if its future was dropped and no other batch
+    /// follows. Takes at most the grace period and 7 seconds.
     ///
     /// # Errors
-    /// Names the processes that do not end. The command must not be run again while there are such.
+    /// Names the processes that do not end. The command must not be run again while there are any.
     pub(super) async fn end(&mut self) -> Result<(), Evidence> {
         let Some(Running { child, marker }) = self.running.as_mut() else {
             return Ok(());
         };
         let left = match timeout(self.program.grace + SHIM_SLACK, child.wait()).await {
             Ok(Ok(status)) if status.code().is_some() => Vec::new(),
-            // Somebody killed the shim: nobody adopted what the command had started.
+            // The shim was killed, so the processes that the command had started have another parent.
             Ok(_) => kill_all(|| procs::started_with(marker)).await,
-            // It hangs, or could not kill them.
+            // The shim hangs, or could not kill them.
             Err(_) => {
                 let shim = pid_of(child);
                 let left = match shim {
@@ -105,7 +105,7 @@ impl Launcher {
                     None => Vec::new(),
                 };
                 if left.is_empty() {
-                    // Only now: a shim that is gone adopts nobody.
+                    // Not earlier: without the shim, orphans could not be found as its descendants.
                     let _ = child.start_kill();
                     let _ = timeout(KILL_WAIT, child.wait()).await;
                 }
@@ -122,9 +122,9 @@ impl Launcher {
         })
     }
 
-    /// Starts the shim with the command, whose standard input is `stdin`: it waits in the socket that is the shim's
-    /// own. Closing the socket that is given back ends all of the command; its report is read from it. To be called
-    /// after [`Launcher::end`].
+    /// Starts the shim with the command, whose standard input is `stdin`: it is sent through the socket that is the
+    /// shim's standard input. Closing the returned socket ends the command; the report is read from it. Call this after
+    /// [`Launcher::end`].
     pub(super) fn start(
         &mut self,
         variables: &[(&str, String)],
@@ -139,12 +139,12 @@ impl Launcher {
             .arg0("spillq")
             .arg(shim::SHIM)
             .args(shim::args(&self.program, command_umask()))
-            // They are for this process alone: a command that used them would speak in its name.
+            // They are for this process only: a command that used them would notify systemd in its place.
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
             .env_remove("WATCHDOG_PID")
             .envs(self.program.env.iter().map(|(name, value)| (name, value)))
-            // Last: what the command relies on has its meaning whatever was set.
+            // Last, so that the configuration cannot change what the command relies on.
             .envs(variables.iter().map(|(name, value)| (name, value)))
             .env(MARKER, &marker)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -157,12 +157,12 @@ impl Launcher {
         Ok((UnixStream::from_std(ours)?, &mut self.running.insert(running).child))
     }
 
-    /// To be called before each batch: what it is told of the end counts from here.
+    /// Call it before each batch: OOM kills are counted from here.
     pub(super) fn begin_batch(&mut self) {
         self.oom.begin();
     }
 
-    /// The signal for a command that hangs on `batch`.
+    /// The signal to send if the command hangs on `batch`.
     pub(super) fn dump(&self, batch: &Batch) -> Option<Dump> {
         Dump::of(self.program.dump_signal, batch)
     }
@@ -172,7 +172,7 @@ impl Launcher {
         pid_of(&self.running.as_ref()?.child)
     }
 
-    /// Waits for the shim, whose `report` has come or never will, and says how the command ended.
+    /// Waits for the shim, whose `report` has come or never will, and returns how the command ended.
     pub(super) async fn bury(&mut self, report: Option<Report>) -> io::Result<End> {
         let shim_status = match self.running.as_mut() {
             Some(running) => running.child.wait().await?,
@@ -209,7 +209,7 @@ impl Launcher {
     }
 }
 
-/// Where a command hangs, when it was cut off: to be asked before it is told to end. Without a `shim` it has ended.
+/// Where a command hangs that is cut off. Call it before the command is ended. Without a `shim` it has ended by itself.
 pub(super) fn cut_off(what: &str, since: Instant, shim: Option<Pid>, dumped: Option<&Sent>) -> String {
     let mut told = format!("{what} after {:.1} s", since.elapsed().as_secs_f64());
     if let Some(shim) = shim {
@@ -226,7 +226,7 @@ fn send_fd(to: &std::os::unix::net::UnixStream, fd: &OwnedFd) -> io::Result<()> 
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-        return Err(io::Error::other("no room for a descriptor in a message"));
+        return Err(io::Error::other("a descriptor does not fit into a message"));
     }
     sendmsg(to, &[IoSlice::new(b"b")], &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
@@ -236,7 +236,7 @@ fn pid_of(child: &Child) -> Option<Pid> {
     Pid::from_raw(child.id()?.cast_signed())
 }
 
-/// Kills what `look` shows until nothing of it is alive, for [`KILL_WAIT`] at most; gives back what is left.
+/// Kills the processes that `look` returns until none is alive, for at most [`KILL_WAIT`]. Returns those that are left.
 async fn kill_all(look: impl Fn() -> Vec<procs::Proc>) -> Vec<procs::Proc> {
     let until = Instant::now() + KILL_WAIT;
     loop {

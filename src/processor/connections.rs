@@ -1,8 +1,7 @@
-//! The tasks that keep a client's connections going, so that they can be ended with an exchange that is given up.
+//! The tasks behind a client's connections, so that they can be ended if a request is given up.
 //!
-//! hyper writes what it was given to the end before it closes a connection, also when nobody waits for the reply any
-//! more. To a server that has stopped reading that takes for ever, and each time-out would leave one more connection
-//! with what it had to send.
+//! Before hyper closes a connection it writes all that it was given, even if nobody waits for the reply. If the server has
+//! stopped reading, this never ends, and each time-out would leave one more connection with its unsent bytes.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,15 +13,15 @@ use tokio::task::JoinSet;
 pub(super) struct Connections(Arc<Mutex<JoinSet<()>>>);
 
 impl Connections {
-    /// Ends them: the connections are closed, and what they had to send is dropped.
+    /// Closes the connections and drops their unsent bytes.
     pub(super) fn end(&self) {
         self.with(JoinSet::abort_all);
     }
 
     fn with(&self, change: impl FnOnce(&mut JoinSet<()>)) {
-        // Nothing panics while it is held.
+        // Nothing panics while the lock is held.
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that have ended are let go of.
+        // Removes those that have ended.
         while tasks.try_join_next().is_some() {}
         change(&mut tasks);
     }

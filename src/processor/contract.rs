@@ -12,83 +12,83 @@ use crate::queue::OomKill;
 /// What became of one delivery of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// All of it is done: it is acked, and never delivered again.
+    /// The batch is done: it is acked, and never delivered again.
     Done,
-    /// It failed, and nobody is blamed. Delivered again after a back-off (docs/explanation/delivery.md).
+    /// It failed, and no line is blamed. It is delivered again after a back-off (docs/explanation/delivery.md).
     Failed(Evidence),
-    /// The destination cannot be reached, or says that it fails itself. The same as `Failed`, but for what an operator
-    /// is told.
+    /// The destination cannot be reached, or says that the fault is its own. Handled like `Failed`; `doctor` reports it as
+    /// an outage.
     Down(Evidence),
-    /// The kernel killed the command for want of memory. The same as `Failed`, but for what an operator is told.
+    /// The kernel killed the command because memory ran out. Handled like `Failed`; `doctor` reports the cause.
     OutOfMemory(OomKill, Evidence),
-    /// The processor rejects the lines. Bisected at once, to find the line; a single line becomes a dead letter.
+    /// The processor rejects the lines. The batch is bisected at once to find the bad line; a single line becomes a dead
+    /// letter.
     Poison(Evidence),
-    /// The processor rejects this line of the batch, the first bad one that it met. All of the batch comes again,
-    /// cut there: what it did with the lines before is not known to last.
+    /// The processor rejects this line, the first bad one of the batch. The whole batch is delivered again, cut at this
+    /// line: it is not known whether the effects of the lines before it are durable.
     BadLine(Seq, Evidence),
-    /// The destination asks to be left alone for so long, which the group's longest back-off bounds. Nothing is
-    /// charged.
+    /// The destination asks for a pause of this length. The group's longest back-off bounds it. No attempt is counted.
     Later(Duration, Evidence),
-    /// Too large for the destination: bisected at once. A single line that is too large is rejected.
+    /// Too large for the destination. The batch is bisected at once; a single line that is too large is rejected.
     TooLarge(Evidence),
-    /// The destination is set up wrongly: the group stops, tries again now and then, and nothing is charged.
+    /// The destination is set up wrongly. The group stops and tries again from time to time. No attempt is counted.
     Refused(Evidence),
 }
 
-/// What a failed delivery left behind, for people.
+/// What is known of a failed delivery, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
-    /// One sentence: what was attempted, on what, what was found.
+    /// One sentence: what was attempted, on what, and what was found.
     pub summary: String,
     /// The end of the processor's standard error or of the reply, at most [`EVIDENCE_BYTES_MAX`].
     pub tail: String,
 }
 
-/// Of a failing processor's output so much is kept.
+/// How much is kept of the output of a processor that fails.
 pub const EVIDENCE_BYTES_MAX: usize = 4 * 1024;
 
-/// The answer to come of [`Processor::process`].
+/// The future of [`Processor::process`].
 pub type Processing<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 
-/// The answer to come of [`Processor::forget`].
+/// The future of [`Processor::forget`].
 pub type Forgetting<'a> = Pin<Box<dyn Future<Output = Result<(), Evidence>> + Send + 'a>>;
 
-/// Takes batches of one group, one at a time.
+/// Processes the batches of one group, one at a time.
 ///
-/// A batch is delivered at least once: after a crash, or an answer that got lost, it comes again with the same
-/// seqs and a higher attempt, so that a receiver can drop repeats. The future is dropped when the group's
-/// time-out passes; whatever it had started must end with it, or be harmless.
+/// A batch is delivered at least once. After a crash, or if an answer was lost, the lines are delivered again with the same
+/// seqs and a higher attempt, so that a receiver can drop repeats. The future is dropped when the group's time-out
+/// passes; whatever it has started must end then, or be harmless.
 pub trait Processor: Send {
-    /// What it is, for logs and `status`: `exec ./process.sh`.
+    /// Its kind and target, for logs and `status`: `exec ./process.sh`.
     fn name(&self) -> String;
 
-    /// What it works on, without its kind: `./process.sh`, a URL, a path. Its name where that says no more.
+    /// Its target without its kind: `./process.sh`, a URL, a path. Its name if the kind says it all.
     fn about(&self) -> String {
         self.name()
     }
 
-    /// Hands over one batch. Returning [`Outcome::Done`] acks all of its lines.
+    /// Processes one batch. [`Outcome::Done`] acks all of its lines.
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a>;
 
     /// What was seen of the latest delivery when its future was dropped before it answered: what hung, and where.
-    /// `None` when there is nothing to tell. To be asked after the drop, and once: it is taken.
+    /// `None` if nothing is known. Call it after the drop; a second call returns `None`.
     fn interrupted(&mut self) -> Option<Evidence> {
         None
     }
 
-    /// Lines that the destination had noted as given in this run and has lost since, each told once. To be asked after a
-    /// batch.
+    /// Lines that the destination had noted in this run of the process and has lost since, each returned once. Call it after
+    /// a batch.
     fn lost(&mut self) -> Vec<SeqRange> {
         Vec::new()
     }
 
-    /// Whether it notes which lines the destination was given, so that none of them is given again.
+    /// Whether the destination keeps a note of the lines that it was given, so that no line is stored twice.
     fn keeps_note(&self) -> bool {
         false
     }
 
-    /// Takes the lines from `from` on out of that note, durably: those that are delivered again are then given again. The
-    /// destination keeps what it has. No batch is out meanwhile.
+    /// Removes the lines from `from` on from that note, durably, so that those that are delivered again are stored again. The
+    /// destination keeps what it has. No batch is in flight meanwhile.
     fn forget(&mut self, _from: Seq) -> Forgetting<'_> {
         Box::pin(std::future::ready(Ok(())))
     }

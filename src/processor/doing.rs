@@ -1,9 +1,9 @@
-//! What a process that hangs is doing, as far as `/proc` tells: its state, the system call that it is in and where in
-//! the kernel that waits, and whom it is connected to.
+//! What a process that hangs is doing, as far as `/proc` shows it: its state, its system call, where in the kernel it
+//! waits, and the addresses that it is connected to.
 //!
-//! For the rare path of a batch that is cut off. What cannot be read, for want of rights or because the process has
-//! ended meanwhile, is left out; at most [`TABLE_BYTES_MAX`] of a table of sockets and [`FDS_MAX`] descriptors are
-//! looked at. Threads beside the first are not looked at.
+//! Used when a batch is cut off. Details that cannot be read, because permission is missing or the process has ended, are left
+//! out. At most [`TABLE_BYTES_MAX`] of a table of sockets and [`FDS_MAX`] descriptors are read. Only the main
+//! thread is looked at.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -12,14 +12,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::procs::Proc;
 
-/// Some 25,000 sockets.
+/// About 25,000 sockets.
 const TABLE_BYTES_MAX: u64 = 4 << 20;
-/// Descriptors that are looked at.
+/// How many descriptors are read.
 const FDS_MAX: usize = 1_024;
-/// Connections that are named.
+/// How many connections are named.
 const PEERS_NAMED_MAX: usize = 4;
 
-/// System calls that wait, by their numbers.
+/// System calls that can block, by number.
 #[cfg(target_arch = "x86_64")]
 const CALLS: &[(u32, &str)] = &[
     (0, "read"),
@@ -96,31 +96,31 @@ const CALLS: &[(u32, &str)] = &[];
 /// `S, in poll at do_poll, connected to 10.0.0.5:5432`.
 pub(super) fn doing(proc: &Proc) -> String {
     let pid = proc.pid.as_raw_pid();
-    let mut told = proc.state.to_string();
+    let mut text = proc.state.to_string();
     if let Some(call) =
-        fs::read_to_string(format!("/proc/{pid}/syscall")).ok().and_then(|text| call_in(&text))
+        fs::read_to_string(format!("/proc/{pid}/syscall")).ok().and_then(|syscall| call_in(&syscall))
     {
-        told.push_str(&format!(", in {call}"));
+        text.push_str(&format!(", in {call}"));
         if let Some(place) = proc.waits_in() {
-            told.push_str(&format!(" at {place}"));
+            text.push_str(&format!(" at {place}"));
         }
     } else if let Some(place) = proc.waits_in() {
-        told.push_str(&format!(", in {place}"));
+        text.push_str(&format!(", in {place}"));
     }
     for peer in peers(pid) {
-        told.push_str(&format!(", {peer}"));
+        text.push_str(&format!(", {peer}"));
     }
-    told
+    text
 }
 
-/// The name of the system call, or its number; `None` where it is in none.
+/// The name of the system call, or its number; `None` if the process is in none.
 fn call_in(text: &str) -> Option<String> {
     let number: u32 = text.split_ascii_whitespace().next()?.parse().ok()?;
     let name = CALLS.iter().find(|(known, _)| *known == number);
     Some(name.map_or_else(|| format!("system call {number}"), |(_, name)| (*name).to_owned()))
 }
 
-/// Whom it is connected to, by TCP.
+/// The addresses that it is connected to by TCP.
 fn peers(pid: i32) -> Vec<String> {
     let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
     let inodes: BTreeSet<u64> = fds
@@ -135,7 +135,7 @@ fn peers(pid: i32) -> Vec<String> {
     }
     let mut peers = Vec::new();
     for table in ["tcp", "tcp6"] {
-        // Of the process's own network namespace.
+        // In the network namespace of the process.
         let mut text = String::new();
         let read = File::open(format!("/proc/{pid}/net/{table}"))
             .and_then(|file| file.take(TABLE_BYTES_MAX).read_to_string(&mut text));
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_named_where_it_is_known() {
+    fn a_call_is_named_if_it_is_known() {
         let sleep = CALLS.iter().find(|(_, name)| *name == "clock_nanosleep").unwrap().0;
         assert_eq!(call_in(&format!("{sleep} 0x1 0x0 0x7ffe\n")).unwrap(), "clock_nanosleep");
         assert_eq!(call_in("9999 0x1").unwrap(), "system call 9999");
@@ -214,7 +214,7 @@ mod tests {
             found("0000000000000000FFFF00000500000A:1538", "01").unwrap(),
             "connected to 10.0.0.5:5432"
         );
-        assert_eq!(found("00000000:0000", "0A"), None, "who listens is connected to nobody");
+        assert_eq!(found("00000000:0000", "0A"), None, "a socket that listens is not connected");
         assert_eq!(peer_in(&line("0500000A:1538", "01"), &BTreeSet::from([78])), None);
         for torn in ["", "0: a b", "sl local_address rem_address st", &line("05000:99999", "01")] {
             assert_eq!(peer_in(torn, &own), None, "{torn}");

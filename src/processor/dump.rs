@@ -1,7 +1,7 @@
-//! A signal shortly before a command that hangs is ended, so that it can print where: `dump_signal`.
+//! A signal that is sent shortly before a command that hangs is ended, so that it can print where it hangs: `dump_signal`.
 //!
-//! It goes to those processes of the command that catch it, and to no other: most programs end at such a signal when they
-//! do not expect it, and a shell around the one that hangs is such a program.
+//! Only those processes of the command that catch the signal get it: most programs end at such a signal if they do not
+//! expect it, and so does a shell around the program that hangs.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use super::report::signal_name;
 use super::{Batch, procs};
 use crate::plain::harmless;
 
-/// What is printed has this long to come. Of a shorter time-out it is half.
+/// How long the command has to print. At most half of the time-out.
 const BEFORE_END: Duration = Duration::from_secs(1);
-/// Processes that are named.
+/// How many processes are named.
 const NAMED_MAX: usize = 8;
 
 /// The signal for one batch. Sent once.
@@ -25,17 +25,17 @@ pub(super) struct Dump {
     sent: Option<Sent>,
 }
 
-/// What became of it.
+/// The result of the signal.
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
     /// For people.
     pub(super) what: String,
-    /// Some process got it, and may have ended for it.
+    /// A process got it, and may have ended because of it.
     pub(super) has_reached: bool,
 }
 
 impl Dump {
-    /// For this batch; `None` without a signal, and for a batch that nobody ends.
+    /// For this batch; `None` without a signal, and for a batch without a time-out.
     pub(super) fn of(signal: Option<Signal>, batch: &Batch) -> Option<Dump> {
         let (signal, deadline) = (signal?, batch.deadline()?);
         let left = deadline.saturating_duration_since(Instant::now());
@@ -60,15 +60,17 @@ impl Dump {
             (true, _) => format!("{name} was sent to {}", reached.join(", ")),
             (false, false) => format!("{name} could not be sent to {}", refused.join(", ")),
             (false, true) if processes.is_empty() && !procs::can_look() => {
-                format!("{name} was not sent, as /proc is not there to show which process catches it")
+                format!(
+                    "{name} was not sent: /proc is not mounted, so it is not known which process catches it"
+                )
             }
-            (false, true) => format!("{name} was not sent, as no process of the command catches it"),
+            (false, true) => format!("{name} was not sent: no process of the command catches it"),
         };
         self.sent = Some(Sent { what, has_reached });
     }
 }
 
-/// Waits for the time of the signal, and sends it; never returns otherwise.
+/// Waits until the signal is due, and sends it. Never returns if there is none to send.
 pub(super) async fn sent(dump: &mut Option<Dump>, shim: Option<Pid>) -> Sent {
     match dump {
         Some(dump) if dump.sent.is_none() => {

@@ -1,4 +1,4 @@
-//! What a failed delivery leaves for people: the end of a stream of bytes that somebody else chose.
+//! Evidence of a failed delivery, for people: the end of a stream of foreign bytes.
 //!
 //! Keeps at most [`EVIDENCE_BYTES_MAX`] bytes of it, and makes them safe for a terminal.
 
@@ -12,7 +12,7 @@ use crate::plain::harmless;
 pub(super) struct Tail(VecDeque<u8>);
 
 impl Tail {
-    /// Takes in more of the stream.
+    /// Adds more of the stream.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         let kept = bytes.get(bytes.len().saturating_sub(EVIDENCE_BYTES_MAX)..).unwrap_or_default();
         let excess = (self.0.len() + kept.len()).saturating_sub(EVIDENCE_BYTES_MAX);
@@ -20,11 +20,11 @@ impl Tail {
         self.0.extend(kept);
     }
 
-    /// The end of the stream as harmless text, at most [`EVIDENCE_BYTES_MAX`] bytes of it.
+    /// The end of the stream as text that is safe to print, at most [`EVIDENCE_BYTES_MAX`] bytes.
     pub(super) fn text(&self) -> String {
         let bytes: Vec<u8> = self.0.iter().copied().collect();
         let mut text = harmless(&String::from_utf8_lossy(&bytes));
-        // A byte that is not UTF-8 becomes a character of three.
+        // A byte that is not UTF-8 becomes a character of three bytes.
         let mut start = text.len().saturating_sub(EVIDENCE_BYTES_MAX);
         while !text.is_char_boundary(start) {
             start += 1;
@@ -34,7 +34,7 @@ impl Tail {
     }
 }
 
-/// An error with its causes, harmless.
+/// An error with its causes, safe to print.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,16 +1,17 @@
 //! Runs a command for each batch: exit status 0 acks it.
 //!
-//! One process a batch, through the shim (`shim.rs`), which costs a few milliseconds. The batch is complete before
-//! the command starts; its standard output is ours, its standard error passes through to ours, and the last
+//! One process per batch, through the shim (`shim.rs`), which costs a few milliseconds. The batch is complete before
+//! the command starts. Its standard output is ours, its standard error is passed on to ours, and the last
 //! [`EVIDENCE_BYTES_MAX`](super::EVIDENCE_BYTES_MAX) bytes of it are kept as evidence.
 //!
-//! Dropping the future ends the command with all its descendants: SIGTERM, and SIGKILL after the grace. Two
-//! commands never run at once: the next batch waits until the shim of the former has ended, and fails when that
-//! takes too long. It must never act on a process that the command did not start.
+//! Dropping the future ends the command with all its descendants: SIGTERM, and SIGKILL after the grace period. Two
+//! commands never run at once: the next batch waits until the previous shim has ended, and fails if that takes too
+//! long. It must never act on a process that the command did not start.
 //!
-//! Not covered: what a command hands to somebody else (a service manager, a container runtime, `at`), processes
-//! of another user that we may not signal (waited for, never overlapped), and descendants of the command, not the
-//! command itself, when somebody kills the shim with SIGKILL and the service too, or they dropped the environment.
+//! Not covered: work that a command passes to another program (a service manager, a container runtime, `at`);
+//! processes of another user that we may not signal (they are waited for, and no command starts meanwhile); and descendants of
+//! the command, though not the command itself, if both the shim and the service are killed with SIGKILL, or if the shim
+//! is killed and they have cleared their environment.
 
 use std::io;
 use std::process::Stdio;
@@ -30,12 +31,12 @@ use super::report::{REPORT_BYTES_MAX, Report};
 use super::{Batch, Epoch, Evidence, Outcome, Processing, Processor, Program};
 use crate::file_limit::explained;
 
-/// Once all processes of a command have ended, what stands in the pipe of its standard error is read for so long:
-/// the end of file comes at once, unless a process that we do not know of holds the pipe.
+/// How long the rest of the standard error is read once all processes of a command have ended. The end of file comes at
+/// once, unless an unknown process holds the pipe open.
 const STDERR_DRAIN: Duration = Duration::from_millis(100);
-/// A pipe holds 64 KiB; so much is taken from it at once.
+/// How much is read at once; a pipe holds 64 KiB.
 const STDERR_CHUNK_BYTES: usize = 8 * 1024;
-/// EX_DATAERR of sysexits.h: the command says that the lines are at fault.
+/// EX_DATAERR of sysexits.h: the command rejects the lines.
 const EXIT_POISON: i32 = 65;
 
 /// A command that is run for each batch.
@@ -49,10 +50,10 @@ pub struct Exec {
 }
 
 impl Exec {
-    /// The shim's binary where the service's own is it, whatever became of the file meanwhile.
+    /// The binary of this process, for use as the shim. It works even if the file was replaced or removed.
     pub const OWN_BINARY: &str = "/proc/self/exe";
 
-    /// Will run `program`. `epoch` says whose seqs the batches have.
+    /// Will run `program`. The seqs of the batches belong to `epoch`.
     #[must_use]
     pub fn new(program: Program, input: Input, epoch: Epoch) -> Exec {
         Exec {
@@ -64,11 +65,11 @@ impl Exec {
         }
     }
 
-    /// Waits until nothing of the latest command is alive; to be called when its future was dropped and no other
-    /// batch will follow. Takes at most the grace and 7 seconds.
+    /// Waits until no process of the latest command is alive. Call it if its future was dropped and no other batch
+    /// follows. Takes at most the grace period and 7 seconds.
     ///
     /// # Errors
-    /// Names the processes that do not end. The command must not be run again while there are such.
+    /// Names the processes that do not end. The command must not be run again while there are any.
     pub async fn end(&mut self) -> Result<(), Evidence> {
         self.launcher.end().await
     }
@@ -85,7 +86,7 @@ impl Exec {
                     "{} could not be started on {}: {}",
                     self.launcher.program(),
                     batch.named(),
-                    // A batch is a file in memory, which the limit on file size holds for too.
+                    // A batch is a file in memory, to which the limit on file size applies too.
                     explained(&error)
                 ),
                 tail: String::new(),
@@ -124,14 +125,13 @@ impl Exec {
         };
         let shown = self.passthrough.of(batch.group());
         let report = watch.until_report(stderr, shown, &mut dump).await;
-        // It has ended or is about to: the report is the last thing that it does.
+        // The shim has ended or is about to: the report is the last thing that it does.
         let end = self.launcher.bury(report).await?;
-        // An answer is an answer, also to the signal: only an end that says nothing of the lines is taken for the hang.
+        // After the signal, an exit status that is an answer still counts. Any other end counts as the hang.
         let says_nothing =
             !matches!(end.code, Some(0 | EXIT_POISON)) && !end.is_refused() && end.oom.is_none();
         if says_nothing && watch.dumped.as_ref().is_some_and(|sent| sent.has_reached) {
-            // Some programs end when they have printed where they are. It hangs all the same: it is cut off, as those are
-            // that live on.
+            // Some programs end after they have printed where they hang. They are cut off like those that continue to run.
             (watch.what, watch.shim) = (format!("{program} {} on {}", end.what, batch.named()), None);
             std::future::pending::<()>().await;
         }
@@ -166,22 +166,22 @@ impl Processor for Exec {
     }
 }
 
-/// Watches a command. Dropped before it is finished, it notes where the command hangs, and then lets go of it:
-/// `control` closes, and the shim ends all of it.
+/// Watches a command. If it is dropped before the command has finished, it notes where the command hangs. Then `control`
+/// closes, and the shim ends the command.
 struct Watch<'a> {
     shim: Option<Pid>,
     what: String,
     since: Instant,
     tail: Tail,
     finished: bool,
-    /// What became of the signal that is sent before the end.
+    /// The result of the signal that is sent before the time-out.
     dumped: Option<Sent>,
     interrupted: &'a mut Option<Evidence>,
     control: UnixStream,
 }
 
 impl Watch<'_> {
-    /// Reads the shim's report, and standard error meanwhile.
+    /// Reads the shim's report, and meanwhile the standard error.
     async fn until_report(
         &mut self,
         mut stderr: Option<impl AsyncRead + Unpin>,
@@ -204,7 +204,7 @@ impl Watch<'_> {
                         None => stderr = None,
                     },
                     sent = dump::sent(dump, self.shim) => self.dumped = Some(sent),
-                    // An error is the end too: then the report is missing, or cut.
+                    // After an error the report is missing or incomplete.
                     _ = &mut report => break,
                 }
             }
@@ -230,7 +230,7 @@ impl Drop for Watch<'_> {
     }
 }
 
-/// The next bytes; `None` at the end, after an error, and where there is no stream.
+/// The next bytes; `None` at the end, after an error, and without a stream.
 async fn read_some<'b>(from: &mut Option<impl AsyncRead + Unpin>, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
     let read = from.as_mut()?.read(buffer).await.ok()?;
     buffer.get(..read).filter(|chunk| !chunk.is_empty())

@@ -1,19 +1,17 @@
 //! Appends each batch to a file, so that the file holds every line exactly once, over any number of crashes.
 //!
-//! Delivery is at least once; what makes it exactly once here is the sidecar `<path>.spillq` (`sidecar.rs`), which
-//! says up to which length the file is good and which lines that part holds. In this order: the intent is noted,
-//! the batch is written at that length, the file is synced, the sidecar is written and synced, the batch is done.
-//! After a crash the file is cut back to that length, and a batch that comes again, cut as it may be, leaves out
-//! the lines that are there. Two syncs a batch.
+//! Delivery is at least once. The sidecar `<path>.spillq` (`sidecar.rs`) makes it exactly once: it records up to which length
+//! the file is good, and which lines that part has. The order is: note the intent, write the batch at that length, sync the
+//! file, write and sync the sidecar; then the batch is done. After a crash the file is truncated to that length, and a
+//! batch that is delivered again adds only the lines that are missing, however it is cut. Two syncs per batch.
 //!
-//! Lines come in the order in which they are delivered: seq order in a strict group. A group must not have two
-//! batches in flight for one file, and a processor takes one at a time. With `order = "none"` at most 64 gaps may be in one batch;
-//! more are bisected. A seek backwards adds no line that is there; `group seek --again` takes them out of the sidecar first.
+//! Lines are in the order in which they were delivered: seq order in a strict group. A group must not have two
+//! batches in flight for one file. With `order = "none"` a batch may have at most 64 gaps; with more it is bisected. A seek
+//! backwards adds no line that is in the file; `group seek --again` removes the lines from the sidecar first.
 //!
-//! Others may rename the file away (a new one is begun), empty it, replace it or append to it while we run. What
-//! nobody can vouch for after a crash is moved to `<path>.spillq-aside`; bytes that are not ours must never be
-//! destroyed. If a crash and a renaming come together, the old file may end with a part of a batch which is
-//! written again, whole, to the new one.
+//! Other programs may rename the file (a new one is started), empty it, replace it or append to it. After a crash,
+//! bytes of unknown origin are moved to `<path>.spillq-aside`; bytes that are not ours must never be destroyed. If a crash and a
+//! rename coincide, the old file may end with a part of a batch that is written again, whole, to the new one.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -28,9 +26,9 @@ use super::written::{Written, has_too_many_gaps};
 use super::{Batch, Epoch, Evidence, Forgetting, Outcome, Processing, Processor};
 use crate::file_limit::explained;
 
-/// So many bytes before the good length tell whether it is still the same file.
+/// How many bytes before the good length are compared to see whether it is still the same file.
 const CHECKED_BYTES_MAX: u64 = 4 * 1024;
-/// Bytes that are moved aside are copied in pieces of this size.
+/// Bytes of unknown origin are copied in pieces of this size.
 const COPY_BYTES: usize = 64 * 1024;
 
 /// A file as a destination.
@@ -41,12 +39,12 @@ pub struct AppendFile {
 }
 
 impl AppendFile {
-    /// Will append to the file at `path`, made with mode 0600 where it is missing; its folder must exist. Nothing
-    /// is opened before the first batch. `epoch` says whose seqs the batches have: lines of another that the file
-    /// holds are not taken for theirs.
+    /// Will append to the file at `path`, created with mode 0600 if it is missing; its folder must exist. Nothing is opened
+    /// before the first batch. The seqs of the batches belong to `epoch`: lines of another epoch in the file count as other
+    /// lines.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// If no thread can be started.
     pub fn new(path: PathBuf, epoch: Epoch) -> io::Result<AppendFile> {
         AppendFile::of(Appender {
             path,
@@ -83,7 +81,7 @@ impl AppendFile {
             | ErrorKind::ReadOnlyFilesystem
             | ErrorKind::InvalidInput
             | ErrorKind::InvalidData
-            // No line is at fault, and no time heals it.
+            // No line is at fault, and it does not pass by itself.
             | ErrorKind::FileTooLarge => Outcome::Refused(evidence(explained(&error))),
             _ => Outcome::Failed(evidence(error.to_string())),
         }
@@ -118,7 +116,7 @@ impl Processor for AppendFile {
     }
 }
 
-/// The points between which a crash must do no harm.
+/// The steps between which a crash must do no harm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Intended,
@@ -132,7 +130,7 @@ enum Step {
 struct Appender {
     path: PathBuf,
     epoch: Epoch,
-    /// Closed after every error: what the disk says then counts, not what was meant.
+    /// Closed after every error: from then on only what is on disk counts.
     open: Option<Open>,
     #[cfg(test)]
     stop_at: Option<Step>,
@@ -146,7 +144,7 @@ struct Open {
 }
 
 impl Appender {
-    /// Appends those lines of `batch` that the file does not hold. They are durable when it returns.
+    /// Appends those lines of `batch` that the file does not have. They are durable when it returns.
     fn append(&mut self, batch: &Batch) -> io::Result<()> {
         let mut open = self.opened()?;
         let pieces = open.record.written.rest(batch);
@@ -179,7 +177,7 @@ impl Appender {
         Ok(())
     }
 
-    /// Takes the lines from `from` on out of the sidecar.
+    /// Removes the lines from `from` on from the sidecar.
     fn forget(&mut self, from: Seq) -> io::Result<()> {
         let mut open = self.opened()?;
         open.record.written.forget(from);
@@ -193,7 +191,7 @@ impl Appender {
         let mut open = match self.open.take() {
             Some(open) if open.is_current(&self.path) => open,
             old => {
-                // Its lock would be in the way.
+                // First: the old sidecar holds the lock.
                 drop(old);
                 Open::new(&self.path, self.epoch)?
             }
@@ -218,7 +216,7 @@ impl Appender {
 }
 
 impl Open {
-    /// Opens the file and its sidecar, and brings the file to a length that is known to be good.
+    /// Opens the file and its sidecar, and sets the file to a length that is known to be good.
     fn new(path: &Path, epoch: Epoch) -> io::Result<Open> {
         let file = open_private(path)?;
         let metadata = file.metadata()?;
@@ -233,13 +231,13 @@ impl Open {
         if open.record.epoch != epoch {
             tracing::warn!(
                 path = %path.display(),
-                "the file was written from another store or group, or from this one before it was restored: its lines \
-                 are kept, and none is taken for ours; after a restore, those acked after the backup come again"
+                "the file has lines of another store or group, or of this one before it was restored: they stay, and do not \
+                 count as ours; after a restore, lines that were acked after the backup are appended again"
             );
             open.record.epoch = epoch;
             open.record.written = Written::default();
         }
-        // The record that was found may not be durable, and the file may be new: now both are.
+        // The record may not have been durable, and the file may be new: now both are durable.
         open.file.sync_all()?;
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             File::open(folder)?.sync_all()?;
@@ -257,21 +255,20 @@ impl Open {
                 found_bytes = found,
                 expected_bytes = good,
                 last_seq = self.record.written.last().0,
-                "the file was emptied, replaced or renamed away: going on at the end of what is there, with the \
-                 lines after the last"
+                "the file was emptied, replaced or renamed: appending the lines after last_seq at its end"
             );
             self.record.length = found;
         } else if found > good {
             let ours = intent.is_some_and(|intent| found - good <= intent.bytes);
             if ours {
-                tracing::info!(path = %path.display(), bytes = found - good, "cutting off a batch that was not done");
+                tracing::info!(path = %path.display(), bytes = found - good, "truncating the file by a batch that was written in part");
             } else {
-                let aside = self.move_aside(path, good)?;
+                let moved_to = self.move_unknown(path, good)?;
                 tracing::warn!(
                     path = %path.display(),
                     bytes = found - good,
-                    aside = %aside.display(),
-                    "the file ends with bytes that are not known to be whole batches: moved aside"
+                    moved_to = %moved_to.display(),
+                    "the file ends with bytes of unknown origin, which were moved to another file"
                 );
             }
             self.file.set_len(good)?;
@@ -279,13 +276,13 @@ impl Open {
         Ok(())
     }
 
-    /// Copies what is behind `good` to the end of a file beside it; durable when it returns.
-    fn move_aside(&self, path: &Path, good: u64) -> io::Result<PathBuf> {
+    /// Copies what is after `good` to the end of a file in the same folder. Durable when it returns.
+    fn move_unknown(&self, path: &Path, good: u64) -> io::Result<PathBuf> {
         let mut name = path.as_os_str().to_owned();
         name.push(".spillq-aside");
-        let aside_path = PathBuf::from(name);
-        let aside = open_private(&aside_path)?;
-        let mut to = aside.metadata()?.len();
+        let copy_path = PathBuf::from(name);
+        let copy = open_private(&copy_path)?;
+        let mut to = copy.metadata()?.len();
         let mut from = good;
         let mut buffer = vec![0; COPY_BYTES];
         loop {
@@ -293,15 +290,15 @@ impl Open {
             let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
                 break;
             };
-            aside.write_all_at(bytes, to)?;
+            copy.write_all_at(bytes, to)?;
             from += read as u64;
             to += read as u64;
         }
-        aside.sync_all()?;
-        Ok(aside_path)
+        copy.sync_all()?;
+        Ok(copy_path)
     }
 
-    /// Whether the path still leads to this file, with all that we wrote.
+    /// Whether the path still leads to this file, with everything that we wrote.
     fn is_current(&self, path: &Path) -> bool {
         let (Ok(ours), Ok(theirs)) = (self.file.metadata(), fs::metadata(path)) else {
             return false;
@@ -309,14 +306,14 @@ impl Open {
         (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()) && ours.len() >= self.record.length
     }
 
-    /// While we hold the file open and no batch is under way, bytes behind ours are somebody else's: they stay.
+    /// Between two batches, bytes after ours were appended by another program: they stay.
     fn accept_foreign(&mut self, path: &Path) -> io::Result<()> {
         let found = self.file.metadata()?.len();
         if found > self.record.length {
             tracing::warn!(
                 path = %path.display(),
                 bytes = found - self.record.length,
-                "somebody else appended to the file: going on behind that"
+                "another program appended to the file: continuing after its bytes"
             );
             self.record.length = found;
             self.commit()?;
@@ -324,7 +321,7 @@ impl Open {
         Ok(())
     }
 
-    /// Makes the record durable, as it is now.
+    /// Makes the current record durable.
     fn commit(&mut self) -> io::Result<()> {
         self.record.generation += 1;
         self.record.check(&self.file)?;
@@ -333,7 +330,7 @@ impl Open {
 }
 
 impl Record {
-    /// Notes the checksum of the end of the good part.
+    /// Computes the checksum of the end of the good part.
     fn check(&mut self, file: &File) -> io::Result<()> {
         let bytes = self.length.min(CHECKED_BYTES_MAX);
         self.checked_bytes = bytes as u32;

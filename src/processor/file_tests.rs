@@ -1,4 +1,4 @@
-//! The file processor: every line exactly once, wherever it crashes and however the batches are cut.
+//! The file processor: every line exactly once, at whatever step it crashes and however batches are cut.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ impl Case {
         self.dir.path().join("out")
     }
 
-    fn aside(&self) -> String {
+    fn moved(&self) -> String {
         fs::read_to_string(self.dir.path().join("out.spillq-aside")).unwrap_or_default()
     }
 
@@ -33,7 +33,7 @@ impl Case {
         Appender { path: self.path(), epoch: self.epoch, open: None, stop_at: None }
     }
 
-    /// Whether it came as far as that: a batch that is there already stops nowhere.
+    /// Whether it reached that step: a batch that is in the file already has no steps.
     fn crash_at(&self, step: Step, batch: &Batch) -> bool {
         let mut appender = self.appender();
         appender.stop_at = Some(step);
@@ -63,7 +63,7 @@ fn batch(first: u64, last: u64) -> Batch {
 
 #[test]
 fn every_line_is_there_once_over_all_crash_points_and_cuts() {
-    // Lines 1 to 3 are acked. The batch 4..=8 crashes; then the lines come again, cut at any two places.
+    // Lines 1 to 3 are acked. The batch 4..=8 crashes; then the lines are delivered again, cut at any two places.
     for step in STEPS {
         for again in 0..2 {
             for (a, b) in (4..=10).flat_map(|a| (a..=10).map(move |b| (a, b))) {
@@ -80,14 +80,14 @@ fn every_line_is_there_once_over_all_crash_points_and_cuts() {
                     }
                 }
                 case.check(&text(1, LINES));
-                assert_eq!(case.aside(), "", "{step:?}");
+                assert_eq!(case.moved(), "", "{step:?}");
             }
         }
     }
 }
 
 #[test]
-fn after_an_error_the_same_processor_goes_on() {
+fn after_an_error_the_same_processor_continues() {
     for step in STEPS {
         let case = Case::new();
         let mut appender = case.appender();
@@ -104,7 +104,7 @@ fn after_an_error_the_same_processor_goes_on() {
 }
 
 #[test]
-fn a_power_cut_that_loses_the_intent_moves_the_bytes_aside() {
+fn a_power_cut_that_loses_the_intent_moves_the_bytes_to_another_file() {
     for step in [Step::HalfWritten, Step::Written, Step::Synced] {
         let case = Case::new();
         case.appender().append(&batch(1, 3)).unwrap();
@@ -114,7 +114,7 @@ fn a_power_cut_that_loses_the_intent_moves_the_bytes_aside() {
         let mut appender = case.appender();
         appender.append(&batch(4, LINES)).unwrap();
         case.check(&text(1, LINES));
-        assert!(text(4, 8).starts_with(&case.aside()) && !case.aside().is_empty());
+        assert!(text(4, 8).starts_with(&case.moved()) && !case.moved().is_empty());
     }
 }
 
@@ -137,7 +137,7 @@ fn a_power_cut_that_loses_a_record_or_tears_it_leaves_the_other() {
 }
 
 #[test]
-fn the_file_and_what_is_beside_it_are_private() {
+fn the_file_and_its_sidecar_are_private() {
     let case = Case::new();
     case.appender().append(&batch(1, 3)).unwrap();
     for path in [case.path(), path_of(&case.path())] {
@@ -146,7 +146,7 @@ fn the_file_and_what_is_beside_it_are_private() {
 }
 
 #[test]
-fn a_file_that_was_there_is_continued() {
+fn a_file_that_existed_is_continued() {
     let case = Case::new();
     fs::write(case.path(), "theirs\n").unwrap();
     case.appender().append(&batch(1, 3)).unwrap();
@@ -156,7 +156,7 @@ fn a_file_that_was_there_is_continued() {
 }
 
 #[test]
-fn renaming_the_file_begins_a_new_one_with_the_next_line() {
+fn renaming_the_file_starts_a_new_one_with_the_next_line() {
     for restart in [false, true] {
         let case = Case::new();
         let mut appender = case.appender();
@@ -202,7 +202,7 @@ fn another_file_in_its_place_is_not_cut() {
 }
 
 #[test]
-fn what_somebody_else_appends_meanwhile_stays() {
+fn what_another_program_appends_meanwhile_stays() {
     let case = Case::new();
     let mut appender = case.appender();
     appender.append(&batch(1, 3)).unwrap();
@@ -214,7 +214,7 @@ fn what_somebody_else_appends_meanwhile_stays() {
 }
 
 #[test]
-fn a_line_that_was_set_aside_and_retried_is_added() {
+fn a_line_that_was_dead_lettered_and_retried_is_added() {
     let case = Case::new();
     let mut appender = case.appender();
     appender.append(&batch_of(&[(1, 3), (5, 6)])).unwrap();
@@ -224,7 +224,7 @@ fn a_line_that_was_set_aside_and_retried_is_added() {
 }
 
 #[test]
-fn lines_of_another_store_or_group_are_not_taken_for_ours() {
+fn lines_of_another_store_or_group_do_not_count_as_ours() {
     let mut case = Case::new();
     case.appender().append(&batch(1, 3)).unwrap();
     case.epoch.group = GroupId(2);
@@ -267,7 +267,7 @@ async fn what_cannot_work_is_refused_and_what_may_is_a_failure() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_a_failure_and_the_batch_comes_again() {
+async fn a_full_disk_is_a_failure_and_the_batch_is_delivered_again() {
     let case = Case::new();
     case.appender().append(&batch(1, 3)).unwrap();
     let mut appender = case.appender();
@@ -275,7 +275,7 @@ async fn a_full_disk_is_a_failure_and_the_batch_comes_again() {
     let mut file = AppendFile::of(appender).unwrap();
     for _ in 0..2 {
         let Outcome::Failed(evidence) = file.process(&batch(4, 8)).await else {
-            panic!("a full disk is no reason to refuse");
+            panic!("a full disk does not refuse");
         };
         assert!(
             evidence.summary.ends_with("out could not be appended to: no storage space"),

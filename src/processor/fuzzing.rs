@@ -1,4 +1,4 @@
-//! Doors for the fuzz targets of what receivers answer. Behind the feature `fuzzing`, and no part of the contract.
+//! Entry points for the fuzz targets of what receivers answer. Behind the feature `fuzzing`; not part of the contract.
 #![allow(missing_docs)]
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use super::reply::Reply;
 use super::stream::{Fault, answer};
 use super::{Evidence, Outcome, http, sidecar};
 
-/// What a command of `exec-stream` says.
+/// The answer of a command of `exec-stream`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
     Ok(Option<u64>),
@@ -32,7 +32,7 @@ pub async fn exec_answer(mut stdout: impl AsyncRead + Unpin) -> Said {
     }
 }
 
-/// What the reply of a server comes to that was sent all of a batch.
+/// The outcome of a server's reply to a batch that was sent whole.
 pub async fn http_outcome<S>(stream: S) -> Outcome
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -54,11 +54,11 @@ where
             Err(error) => failed(error.to_string()),
         }
     };
-    // Who talks is told of errors of the connection.
+    // Errors of the connection reach the exchange.
     tokio::join!(exchange, connection).0
 }
 
-/// All answers of a server of Redis: whether each is an error, and its bytes; and why there are no more.
+/// All replies of a Redis server: whether each is an error, and its bytes; and why there are no more.
 pub async fn redis_replies<S>(stream: S) -> (Vec<(bool, Vec<u8>)>, String)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static,

@@ -1,12 +1,12 @@
-//! What a destination has said that it was given, in this run, and what it has lost of that since.
+//! What the note of a destination said in this run of the process, and what it has lost of that since.
 //!
-//! A failover to a replica that was behind takes lines and the note of them together: the note then says less than it did.
+//! After a failover to a replica that was behind, lines and their note are gone together: the note says less than before.
 
 use spillq_storage::{Seq, SeqRange};
 
 use super::written::{RANGES_MAX, Written};
 
-/// What the note said last, and what it has lost since that was asked for.
+/// What the note said last, and what it has lost since [`take_lost`](Given::take_lost).
 #[derive(Debug, Default)]
 pub(super) struct Given {
     written: Written,
@@ -14,18 +14,18 @@ pub(super) struct Given {
 }
 
 impl Given {
-    /// The note says this now: what it said before and does not any more is lost.
+    /// The note says this now. What it said before and no longer says is lost.
     pub(super) fn is_now(&mut self, written: &Written) {
         self.lost.extend(lost(&self.written, written));
         self.written.clone_from(written);
     }
 
-    /// Lines from `from` on are to be taken out of the note. Whether an answer comes or not, they are no loss.
+    /// Lines from `from` on are being removed from the note. They do not count as lost, whether an answer comes or not.
     pub(super) fn forget(&mut self, from: Seq) {
         self.written.forget(from);
     }
 
-    /// What was lost, each told once.
+    /// What was lost since the last call.
     pub(super) fn take_lost(&mut self) -> Vec<SeqRange> {
         std::mem::take(&mut self.lost)
     }
@@ -33,7 +33,7 @@ impl Given {
 
 /// Lines that were `given` and are not in the note `now`.
 fn lost(given: &Written, now: &Written) -> Vec<SeqRange> {
-    // The lowest ranges of many are forgotten, not lost.
+    // When there are too many ranges, the lowest are forgotten. They are not lost.
     let lowest = now.ranges().first().filter(|_| now.ranges().len() == RANGES_MAX).map(|range| range.first);
     let known = SeqRange { first: lowest.unwrap_or_default(), last: Seq(u64::MAX) };
     let given = given.ranges().iter().filter_map(|range| range.intersection(known));
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_is_told_once_and_what_was_taken_out_is_none() {
+    fn a_loss_is_returned_once_and_what_was_removed_is_not_a_loss() {
         let mut given = Given::default();
         given.is_now(&"1-9".parse().unwrap());
         given.is_now(&"1-7".parse().unwrap());

@@ -6,16 +6,15 @@
 //! | 400, 422 | rejected |
 //! | 413 | too large: bisected; a single line is rejected |
 //! | 401, 403, 404, 405, 407, 410, 421, 3xx | refused; a redirect is never followed |
-//! | 5xx, 429, no connection | down, or later where `Retry-After` says when |
-//! | all else, a reply cut off | failed, or later where `Retry-After` says when |
+//! | 5xx, 429, no connection | down, or later if there is `Retry-After` |
+//! | anything else, a reply that is cut off | failed, or later if there is `Retry-After` |
 //!
-//! Every request carries `Idempotency-Key`: the same for the same lines of a group, however often they come. The
-//! server is not trusted: at most [`HEAD_BYTES_MAX`] of a reply's head and [`REPLY_BYTES_MAX`] of its body are read,
-//! and the group's time-out ends what is slow, by dropping the future and with it the connection. 2xx counts once all
-//! of the body was sent and the reply has come to its end. Connections are kept for the next batch; one on which the
-//! server has said more than was asked is not.
+//! Every request has an `Idempotency-Key`: the same for the same lines of a group, however often they are delivered. The
+//! server is not trusted. At most [`HEAD_BYTES_MAX`] of a reply's head and [`REPLY_BYTES_MAX`] of its body are read, and the
+//! group's time-out ends what is slow, by dropping the future and with it the connection. A 2xx counts once the whole body
+//! was sent and the reply is complete. Connections are kept for the next batch, unless the server has sent more than the reply.
 //!
-//! Secrets and the URL's query are in no message and no `Debug`. Its path is, and what the server says.
+//! Secrets and the URL's query are in no message and no `Debug`. Messages have the URL's path and what the server says.
 
 use std::fmt;
 use std::io;
@@ -41,43 +40,43 @@ use super::upload::Upload;
 use super::{Batch, Epoch, Evidence, Outcome, Processing, Processor, Secret};
 use crate::plain::harmless;
 
-/// Of a reply's status line and headers: hyper reads no more.
+/// How much is read of a reply's status line and headers.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Of a reply's body: what follows is not read, and the connection closed.
+/// How much is read of a reply's body. After that the connection is closed.
 const REPLY_BYTES_MAX: usize = 64 * 1024;
-/// A host that is gone answers nothing: the connection is given up long before most time-outs of a group.
+/// Bounds connecting: a host that is down answers nothing, and most time-outs of groups are longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Servers commonly close a quiet connection after 60 s and more: it is not used beyond half of that.
+/// How long an idle connection is kept: servers commonly close one after 60 s or more.
 const IDLE_MAX: Duration = Duration::from_secs(30);
-/// A worker posts one batch at a time.
+/// One, because a worker posts one batch at a time.
 const IDLE_CONNECTIONS_MAX: usize = 1;
 
 /// Where batches go, and how.
 #[derive(Clone)]
-pub struct Destination {
-    /// `http://` or `https://`, with path and query. The query is shown to nobody.
+pub struct Endpoint {
+    /// `http://` or `https://`, with path and query. The query is never shown.
     pub url: String,
-    /// What the lines become.
+    /// The form of the body.
     pub form: Form,
     /// How the body is compressed.
     pub coding: Coding,
-    /// Further headers.
+    /// More headers.
     pub headers: Vec<(String, String)>,
-    /// Further headers whose values are secrets.
+    /// More headers, with secrets as values.
     pub secret_headers: Vec<(String, Secret)>,
-    /// Certificates (PEM) to trust in place of the system's.
+    /// Certificates (PEM) to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// Whose seqs the batches have: part of the key, so that two stores, or two groups, may feed one server.
+    /// What the seqs of the batches belong to. Part of the key, so that two stores or groups may post to one server.
     pub epoch: Epoch,
 }
 
-impl fmt::Debug for Destination {
+impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Destination").field("form", &self.form).finish_non_exhaustive()
+        f.debug_struct("Endpoint").field("form", &self.form).finish_non_exhaustive()
     }
 }
 
-/// A destination that was understood.
+/// An endpoint after it was checked.
 struct Target {
     url: Uri,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -103,10 +102,10 @@ impl fmt::Debug for HttpPost {
 }
 
 impl Target {
-    fn new(destination: &Destination) -> io::Result<Target> {
+    fn new(endpoint: &Endpoint) -> io::Result<Target> {
         let wrong = |what: &str, error: &dyn std::fmt::Display| io::Error::other(format!("{what}: {error}"));
         let name = |name: &str| name.parse::<HeaderName>().map_err(|error| wrong(name, &error));
-        let url: Uri = destination.url.parse().map_err(|error| wrong("the url", &error))?;
+        let url: Uri = endpoint.url.parse().map_err(|error| wrong("the url", &error))?;
         if !matches!(url.scheme_str(), Some("http" | "https")) {
             return Err(wrong("the url", &"it begins with neither http:// nor https://"));
         }
@@ -119,15 +118,15 @@ impl Target {
         let secret = |(header, secret): &(String, Secret)| Ok((name(header)?, secret.clone()));
         Ok(Target {
             url,
-            headers: destination.headers.iter().map(header).collect::<io::Result<_>>()?,
-            secret_headers: destination.secret_headers.iter().map(secret).collect::<io::Result<_>>()?,
-            form: destination.form.clone(),
-            coding: destination.coding,
-            key: destination.epoch.to_string(),
+            headers: endpoint.headers.iter().map(header).collect::<io::Result<_>>()?,
+            secret_headers: endpoint.secret_headers.iter().map(secret).collect::<io::Result<_>>()?,
+            form: endpoint.form.clone(),
+            coding: endpoint.coding,
+            key: endpoint.epoch.to_string(),
         })
     }
 
-    /// Scheme, host and path: a query may hold what is nobody's business.
+    /// Scheme, host and path, without the query: that may have secrets.
     fn place(&self) -> String {
         let authority = self.url.authority().map_or("", |authority| authority.as_str());
         harmless(&format!("{}://{authority}{}", self.url.scheme_str().unwrap_or("http"), self.url.path()))
@@ -135,18 +134,18 @@ impl Target {
 }
 
 impl HttpPost {
-    /// Will post to `destination`. Nothing is connected before the first batch.
+    /// Will post to `endpoint`. Nothing is connected before the first batch.
     ///
     /// # Errors
-    /// When the URL or a header is none, or the certificates to trust cannot be read, or there are none.
-    pub fn new(destination: Destination) -> io::Result<HttpPost> {
-        let target = Target::new(&destination)?;
+    /// If the URL or a header is not valid, or the certificates to trust cannot be read, or there are none.
+    pub fn new(endpoint: Endpoint) -> io::Result<HttpPost> {
+        let target = Target::new(&endpoint)?;
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
         connector.enforce_http(false);
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(trust(destination.ca_file.as_deref(), target.url.scheme_str() == Some("https"))?)
+            .with_tls_config(trust(endpoint.ca_file.as_deref(), target.url.scheme_str() == Some("https"))?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);
@@ -198,7 +197,7 @@ impl HttpPost {
     }
 }
 
-/// What a reply says of the batch, once all of it has come. `left`: of the body that is being sent.
+/// What a reply means for the batch, once it is complete. `left` is how much of the request's body is left to send.
 pub(super) async fn outcome(
     response: Response<hyper::body::Incoming>,
     left: &mut watch::Receiver<u64>,
@@ -206,7 +205,7 @@ pub(super) async fn outcome(
 ) -> Outcome {
     let (status, wait) = (response.status(), retry_after(&response, SystemTime::now()));
     let read = read(response).await;
-    // A server may answer while it takes in the rest, and may not be believed where it does not.
+    // A server may answer before it has read the whole body. The answer counts only if it reads the rest.
     let had_all = !status.is_success() || left.wait_for(|left| *left == 0).await.is_ok();
     match read {
         Ok((tail, Some(refusal))) if had_all && status.is_success() => {
@@ -214,10 +213,12 @@ pub(super) async fn outcome(
         }
         Ok((tail, _)) if had_all => judge(status, wait, evidence(format!("was answered {status}"), tail)),
         Ok((tail, _)) => Outcome::Failed(evidence(
-            format!("was answered {status} by a server that had closed before it was given all lines"),
+            format!(
+                "was answered {status} by a server that closed the connection before all lines were sent"
+            ),
             tail,
         )),
-        // It is not known whether the server was done: the key lets it tell.
+        // It is not known whether the server was done: the key lets it recognize the repeat.
         Err((tail, why)) => {
             Outcome::Failed(evidence(format!("was answered {status}, then cut off: {why}"), tail))
         }
@@ -242,13 +243,13 @@ impl Processor for HttpPost {
     }
 }
 
-/// Notes how far an exchange was when it is dropped before its end, and closes its connection.
+/// If it is dropped before the end of an exchange, it notes how far that was, and closes the connection.
 struct Watch<'a> {
     status: Option<StatusCode>,
     left: watch::Receiver<u64>,
     since: Instant,
     connections: &'a Connections,
-    /// `None` once it has ended.
+    /// `None` once the exchange has ended.
     interrupted: Option<&'a mut Option<Evidence>>,
 }
 
@@ -268,7 +269,7 @@ impl Drop for Watch<'_> {
     }
 }
 
-/// Why there is no request.
+/// Why a request could not be made.
 enum Unmade {
     /// The configuration's fault.
     Secret(String),
@@ -294,7 +295,7 @@ fn request(target: &Target, batch: &Batch) -> Result<(Request<Upload>, watch::Re
         value.set_sensitive(true);
         headers.insert(name, value);
     }
-    // Last: nobody replaces what says what the body is.
+    // Last, so that the configuration cannot replace what describes the body.
     if let Some(coding) = target.coding.name() {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
     }
@@ -303,8 +304,8 @@ fn request(target: &Target, batch: &Batch) -> Result<(Request<Upload>, watch::Re
     Ok((request, left))
 }
 
-/// The same for the same lines of a group, and for no others: a lease is read without a gap, but for lines that are
-/// lost and never come again.
+/// The same for the same lines of a group, and for no others: the only gaps in a lease are lines that are lost, which are never
+/// delivered again.
 fn key(target: &Target, batch: &Batch) -> String {
     let range = batch.range();
     format!("{}-{}-{}-{}", batch.group(), target.key, range.first, range.last)
@@ -326,8 +327,8 @@ fn judge(status: StatusCode, wait: Option<Duration>, evidence: Evidence) -> Outc
     }
 }
 
-/// Reads the body, up to its bound: the end of that, and what a reply of JSON says was not taken. With an error, what was
-/// found.
+/// Reads the body up to its bound. Returns its end, and what a JSON reply says was not accepted. An error has what was read
+/// before it.
 async fn read(
     response: Response<hyper::body::Incoming>,
 ) -> Result<(String, Option<String>), (String, String)> {
@@ -345,7 +346,7 @@ async fn read(
     Ok((tail.text(), refusal(&text)))
 }
 
-/// How long the server asks to wait: seconds, or a date.
+/// How long the server asks to wait, given as seconds or a date.
 fn retry_after<B>(response: &Response<B>, now: SystemTime) -> Option<Duration> {
     let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
     match text.trim().parse() {

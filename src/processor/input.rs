@@ -1,8 +1,7 @@
-//! What a command reads: a whole batch in memory of its own, complete before the command starts.
+//! The standard input of a command: a whole batch in a memfd, complete before the command starts.
 //!
-//! A memfd and not a pipe: a command that reads nothing is no error, one that reads slowly holds nothing up, and a
-//! batch of any size is there to its last byte. It costs the batch's bytes once more while the command runs. It is
-//! sealed: nobody changes a batch under its reader.
+//! Unlike with a pipe, a command may read nothing or read slowly, and a batch of any size is there to its last byte. It costs
+//! the batch's bytes once more while the command runs. It is sealed: a batch cannot change while it is read.
 
 use std::fmt;
 use std::fs::File;
@@ -19,21 +18,21 @@ use spillq_storage::{Line, SourceId};
 
 use super::Batch;
 
-/// The buffer in which objects become larger writes.
+/// The buffer that joins objects into larger writes.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Gives the path of a source, where it is known.
+/// Returns the path of a source, if it is known.
 pub type Paths = Arc<dyn Fn(SourceId) -> Option<String> + Send + Sync>;
 
 /// In which form a command gets the lines of a batch.
 #[derive(Clone, Default)]
 pub enum Input {
-    /// The lines themselves, byte for byte as they stood in their files.
+    /// The lines themselves, byte for byte as they were in their files.
     #[default]
     Lines,
-    /// One JSON object a line, with `seq`, `source` (the path that the closure gives, or the source's number),
-    /// `offset`, `attempt`, and `text`, or `base64` where the bytes are not UTF-8, both without the newline. A line
-    /// that has no newline has `unterminated`: true, and a part of a line that was cut has `part`: first, middle or
+    /// One JSON object per line, with `seq`, `source` (the path that the closure returns, or the source's number),
+    /// `offset`, `attempt`, and `text`, or `base64` if the bytes are not UTF-8, both without the newline. A line
+    /// without a newline has `unterminated`: true, and a part of a line that was cut has `part`: first, middle or
     /// last.
     Ndjson(Paths),
 }
@@ -47,8 +46,8 @@ impl fmt::Debug for Input {
     }
 }
 
-/// Writes the batch to a memfd, at its beginning; gives back the number of bytes too. Blocks for about as long as
-/// a copy of the bytes takes.
+/// Writes the batch to a memfd and rewinds it. Returns the number of bytes too. Blocks for about as long as a copy of the bytes
+/// takes.
 pub(super) fn memfd(batch: &Batch, input: &Input) -> io::Result<(OwnedFd, u64)> {
     let fd = memfd_create("spillq-batch", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut file = File::from(fd);
@@ -70,7 +69,7 @@ pub(super) fn memfd(batch: &Batch, input: &Input) -> io::Result<(OwnedFd, u64)> 
     Ok((file.into(), bytes))
 }
 
-/// The batch in the form of `input`, in memory: the lines by reference, objects as one copy of them.
+/// The batch in the form of `input`, in memory: lines as references, objects as a copy.
 pub(super) fn chunks(batch: &Batch, input: &Input) -> io::Result<Vec<Bytes>> {
     match input {
         Input::Lines => Ok(batch.pieces().iter().map(|piece| piece.bytes().clone()).collect()),
@@ -106,7 +105,7 @@ struct Object<'a> {
 }
 
 pub(super) fn write_ndjson(batch: &Batch, paths: &Paths, mut out: impl Write) -> io::Result<()> {
-    // Lines of one source mostly come together: its path is looked up once a run.
+    // Lines of one source mostly follow each other: its path is looked up once for all of them.
     let mut known: Option<(SourceId, Source)> = None;
     for line in batch.lines() {
         let source = match known.take() {

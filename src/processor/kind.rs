@@ -14,7 +14,7 @@ use super::driver::Driver;
 use super::postgres::Postgres;
 #[cfg(feature = "redis")]
 use super::redis::Redis;
-use super::{AppendFile, Destination, Epoch, Exec, ExecStream, HttpPost, Input, Processor, Program, Stdout};
+use super::{AppendFile, Endpoint, Epoch, Exec, ExecStream, HttpPost, Input, Processor, Program, Stdout};
 
 /// Which processor, and what it needs.
 #[derive(Clone, Debug)]
@@ -23,24 +23,24 @@ pub enum Kind {
     Exec {
         /// The command and its surroundings.
         program: Program,
-        /// How it gets the lines.
+        /// In which form it gets the lines.
         input: Input,
-        /// Whose seqs the batches have.
+        /// What the seqs of the batches belong to.
         epoch: Epoch,
     },
     /// See [`ExecStream`], and the fields of `Exec`.
     ExecStream {
         /// The command and its surroundings.
         program: Program,
-        /// How it gets the lines.
+        /// In which form it gets the lines.
         input: Input,
-        /// Whose seqs the batches have.
+        /// What the seqs of the batches belong to.
         epoch: Epoch,
         /// The longest pause before it is started again.
         restart_max: Duration,
     },
     /// See [`HttpPost`].
-    Http(Destination),
+    Http(Endpoint),
     /// Adds lines to a stream of Redis, each once.
     #[cfg(feature = "redis")]
     Redis(RedisStream),
@@ -53,16 +53,16 @@ pub enum Kind {
     File {
         /// The file to append to.
         path: PathBuf,
-        /// Whose seqs the batches have.
+        /// What the seqs of the batches belong to.
         epoch: Epoch,
     },
 }
 
 impl Kind {
-    /// Makes the processor. No command is run and no file is opened before the first batch.
+    /// Makes the processor. Nothing is run, opened or connected before the first batch.
     ///
     /// # Errors
-    /// When a thread cannot be started, or standard output is closed.
+    /// If a thread cannot be started, standard output is closed, or the certificates to trust cannot be read.
     pub fn build(self) -> io::Result<Box<dyn Processor>> {
         Ok(match self {
             Kind::Exec { program, input, epoch } => Box::new(Exec::new(program, input, epoch)),

@@ -1,4 +1,4 @@
-//! Processors: who gets the batches, and how they say that a batch is done.
+//! Processors: what batches are delivered to, and what a processor can answer.
 
 mod batch;
 mod blocking;
@@ -61,7 +61,7 @@ pub use contract::{EVIDENCE_BYTES_MAX, Evidence, Forgetting, Outcome, Processing
 pub use epoch::Epoch;
 pub use exec::Exec;
 pub use file::AppendFile;
-pub use http::{Destination, HttpPost};
+pub use http::{Endpoint, HttpPost};
 pub use input::{Input, Paths};
 pub use kind::Kind;
 #[cfg(any(feature = "redis", feature = "postgres"))]
@@ -76,4 +76,4 @@ pub use redis::RedisStream;
 pub use secret::Secret;
 pub use stdout::Stdout;
 pub use stream::ExecStream;
-pub use worker::{Limits, Orders, Terms, Worker};
+pub use worker::{DeliverySettings, Limits, Orders, Worker};

@@ -1,4 +1,4 @@
-//! The paths of the sources of a batch, looked up at once.
+//! The paths of the sources of a batch.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use spillq_storage::SourceId;
 use super::Batch;
 use super::input::Paths;
 
-/// The paths of the sources of `batch`, or their numbers. May take half a second: not for a thread of the runtime.
+/// The paths of the sources of `batch`, or their numbers. May block for half a second: not for a thread of the runtime.
 pub(super) fn names(batch: &Batch, paths: &Paths) -> BTreeMap<SourceId, String> {
     let mut names = BTreeMap::new();
     for line in batch.lines() {

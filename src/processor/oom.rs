@@ -1,6 +1,6 @@
-//! Whether the kernel killed a command for want of memory: SIGKILL, and a count of OOM kills that has risen meanwhile.
+//! Whether the kernel killed a command because memory ran out: SIGKILL, and a count of OOM kills that has risen meanwhile.
 //!
-//! Commands share the memory cgroup of this process, whose count is read: two reads of a small file a batch.
+//! Commands share the memory cgroup of this process. Its count is read twice per batch.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -10,13 +10,13 @@ use rustix::process::Signal;
 use crate::cgroup::{OomCount, own_bytes};
 use crate::queue::OomKill;
 
-/// By the shell's convention what a shell waited for was killed by SIGKILL.
+/// By the convention of shells: what a shell waited for was killed by SIGKILL.
 const EXIT_KILLED: i32 = 128 + 9;
 
-/// The count of the cgroup, as it was.
+/// The count of the cgroup at earlier times.
 #[derive(Debug, Default)]
 pub(super) struct OomWatch {
-    /// At the first batch; `None` where the kernel does not tell.
+    /// At the first batch; `None` if the kernel does not show it.
     first: Option<OomCount>,
     has_looked: bool,
     /// At the latest batch.
@@ -24,7 +24,7 @@ pub(super) struct OomWatch {
 }
 
 impl OomWatch {
-    /// A command begins, or one that lives on gets a batch.
+    /// A command starts, or a long-lived one gets a batch.
     pub(super) fn begin(&mut self) {
         if !self.has_looked {
             self.has_looked = true;
@@ -34,12 +34,12 @@ impl OomWatch {
         self.before = now.map_or(u64::MAX, |now| now.kills);
     }
 
-    /// What is known of the kill, if the kernel has killed since [`OomWatch::begin`] and the command ended as if by
-    /// that. To be asked only of an end that we did not bring about.
+    /// What is known of the kill, if the kernel has killed since [`OomWatch::begin`] and the command ended as if it was
+    /// killed. Call it only for an end that we did not cause.
     pub(super) fn ended(&self, status: ExitStatus) -> Option<OomKill> {
         let is_kill = status.signal() == Some(Signal::KILL.as_raw()) || status.code() == Some(EXIT_KILLED);
         let first = self.first.as_ref().filter(|_| is_kill)?;
-        // The kernel counts before it kills.
+        // The kernel increments the count before it kills.
         let kills = OomCount::read(&first.file)?.kills;
         (kills > self.before).then(|| OomKill {
             kills: kills.saturating_sub(first.kills),
@@ -68,7 +68,7 @@ mod tests {
         let first = OomCount::read(&file_name);
         let mut watch = OomWatch { first, has_looked: true, before: 0 };
         watch.begin();
-        assert_eq!(watch.ended(killed), None, "somebody else killed it");
+        assert_eq!(watch.ended(killed), None, "another process killed it");
         count(6);
         let kill = watch.ended(killed).unwrap();
         assert_eq!((kill.kills, kill.limit_bytes), (1, Some(4096)));

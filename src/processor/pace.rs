@@ -1,9 +1,9 @@
-//! Lines a second, for all workers of a group together.
+//! Lines per second, for all workers of a group together.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Says when the next batch may begin. Cheap to clone; clones share it.
+/// Decides when the next batch may begin. Cheap to clone; clones share the rate.
 #[derive(Clone, Debug)]
 pub struct Pace {
     lines_per_second: u64,
@@ -11,20 +11,19 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// So many lines a second, at least one.
+    /// A rate of at least one line per second.
     #[must_use]
     pub fn new(lines_per_second: u64) -> Pace {
         Pace { lines_per_second: lines_per_second.max(1), next: Arc::default() }
     }
 
-    /// How many lines a second.
+    /// Lines per second.
     #[must_use]
     pub fn lines_per_second(&self) -> u64 {
         self.lines_per_second
     }
 
-    /// Books a batch of `lines` that began at `started`; the time at which it is paid for. Time that nobody used is
-    /// not made up for.
+    /// Counts a batch of `lines` that began at `started`. Returns when the next one may begin. Unused time is not saved up.
     pub(super) fn book(&self, lines: u64, started: Instant) -> Instant {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let from = next.map_or(started, |next| next.max(started));

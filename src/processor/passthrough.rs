@@ -1,8 +1,8 @@
-//! Shows what commands write to standard error as messages: each line with its time and its group, whole, and harmless.
+//! Shows what commands write to standard error as messages: each line whole, with its time and group, and safe to print.
 //!
-//! At most [`CHUNKS_MAX`] chunks wait. A standard error of ours that takes nothing (a stopped terminal, a full pipe)
-//! must never hold up a batch: what does not fit then is left out, and said so once there is room again. A longer line
-//! than [`LINE_BYTES_MAX`] is shown in pieces. The last line of a command is shown when it ends, newline or not.
+//! At most [`CHUNKS_MAX`] chunks wait. If our standard error is blocked (a stopped terminal, a full pipe), batches must
+//! not wait for it: output that does not fit is left out, and a message says how much. A line longer than
+//! [`LINE_BYTES_MAX`] is shown in pieces. The last line of a command is shown when it ends, with or without a newline.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -11,12 +11,12 @@ use std::{mem, thread};
 
 use crate::plain::harmless;
 
-/// Chunks of at most 16 KiB that wait to be shown: one MiB for all commands together.
+/// How many chunks of at most 16 KiB wait to be shown: 1 MiB for all commands together.
 const CHUNKS_MAX: usize = 64;
-/// A longer line is shown in pieces: messages are cut there.
+/// A longer line is shown in pieces: messages are cut at this length.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 
-/// The target of messages that a command wrote, with its group in the field `group`: for who prints them.
+/// The target of messages that a command wrote. The field `group` has its group.
 pub const SAID_BY_COMMAND: &str = "spillq::command";
 
 /// Whole lines of a command of a group.
@@ -30,7 +30,7 @@ pub(super) struct Passthrough {
 }
 
 impl Passthrough {
-    /// To messages, by one thread for all. It is never joined: it may be stuck for ever.
+    /// To messages, by one thread for all commands. It is never joined: it may be stuck for ever.
     pub(super) fn to_messages() -> Passthrough {
         static SHARED: OnceLock<Passthrough> = OnceLock::new();
         let show = |group: Option<&str>, text: &str| match group {
@@ -40,7 +40,7 @@ impl Passthrough {
         SHARED.get_or_init(|| Passthrough::to(show)).clone()
     }
 
-    /// `show` gets the group and a line of its command, or no group and what there is to say of all.
+    /// `show` gets the group and a line of its command, or no group and a message about all commands.
     fn to(mut show: impl FnMut(Option<&str>, &str) + Send + 'static) -> Passthrough {
         let (chunks, waiting) = sync_channel::<Chunk>(CHUNKS_MAX);
         let left_out = Arc::new(AtomicU64::new(0));
@@ -56,13 +56,13 @@ impl Passthrough {
                 let bytes = counted.swap(0, Ordering::Relaxed);
                 if bytes > 0 {
                     let said =
-                        "bytes of the standard error of commands are not shown: ours did not take them";
+                        "bytes that commands wrote to standard error are not shown: the standard error of spillq was blocked";
                     show(None, &format!("{bytes} {said}"));
                 }
             }
         });
         Passthrough {
-            // Without the thread nothing is shown; the evidence is kept all the same.
+            // Without the thread nothing is shown; the evidence is still kept.
             chunks: started.ok().map(|_| chunks),
             left_out,
         }
@@ -73,7 +73,7 @@ impl Passthrough {
         Lines { to: self.clone(), group: Arc::from(group), rest: Vec::new() }
     }
 
-    /// Shows `chunk` soon, or leaves it out. Never blocks.
+    /// Queues `chunk` to be shown, or leaves it out. Never blocks.
     fn show(&self, group: &Arc<str>, chunk: Vec<u8>) {
         let bytes = chunk.len() as u64;
         let sent = self.chunks.as_ref().map(|chunks| chunks.try_send((Arc::clone(group), chunk)));
@@ -83,17 +83,17 @@ impl Passthrough {
     }
 }
 
-/// What one command writes, until it is whole lines. Dropped, it shows the rest.
+/// Collects whole lines of what one command writes. When it is dropped, it shows the rest.
 #[derive(Debug)]
 pub(super) struct Lines {
     to: Passthrough,
     group: Arc<str>,
-    /// The begin of a line; less than [`LINE_BYTES_MAX`].
+    /// The beginning of a line; shorter than [`LINE_BYTES_MAX`].
     rest: Vec<u8>,
 }
 
 impl Lines {
-    /// Takes what was read. Never blocks.
+    /// Adds what was read. Never blocks.
     pub(super) fn push(&mut self, chunk: &[u8]) {
         self.rest.extend_from_slice(chunk);
         let end = match memchr::memrchr(b'\n', &self.rest) {

@@ -1,8 +1,8 @@
-//! The table of processes: who descends from whom, and signals that reach exactly the one that was meant.
+//! The table of processes: descendants, and signals that reach exactly the process that was meant.
 //!
-//! Reads `/proc/*/stat` whole, some 10 µs a process, so it is for the rare paths only: ending what a command left
-//! behind, and saying where a hung one hangs. It never signals by a bare number: a pid may be another process by
-//! the time the signal is sent.
+//! It reads all of `/proc/*/stat`, about 10 µs per process, so it is for rare paths only: ending what a command left
+//! behind, and reporting where a command hangs. It never signals by pid alone: a pid may be another process by the time the
+//! signal is sent.
 
 use std::fs;
 use std::time::Duration;
@@ -10,33 +10,33 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-/// A kill is repeated until no process is seen that was not killed yet, at most so often at once: a command that
-/// forks faster than that is met again after [`KILL_PAUSE`].
+/// Kills are repeated until every process that is seen was killed, at most this many times in a row. A command that forks
+/// faster is killed again after [`KILL_PAUSE`].
 const KILL_ROUNDS_MAX: usize = 16;
-/// Between two looks at processes that are being killed: far below what anybody waits for, far above what a look costs.
+/// The time between two looks at processes that are being killed: not noticeable, and much longer than a look takes.
 pub(super) const KILL_PAUSE: Duration = Duration::from_millis(10);
 
-/// One process, as it was when it was looked at.
+/// One process, at the time when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Proc {
     pub(super) pid: Pid,
     parent: i32,
-    /// The name of its program, at most 15 bytes: theirs to choose, so not fit for a terminal as it is.
+    /// The name of its program, at most 15 bytes. Not safe to print: the program can choose it.
     pub(super) name: String,
     /// `R`, `S`, `D`, `T`, `Z`, ... as in proc(5).
     pub(super) state: char,
-    /// In clock ticks since boot: with the pid, its identity.
+    /// In clock ticks since boot. It identifies the process together with the pid.
     start: u64,
 }
 
 impl Proc {
-    /// Looks at the process `pid` of now; `None` when there is none, or it cannot be read.
+    /// The process that has `pid` now; `None` if there is none, or it cannot be read.
     fn read(pid: Pid) -> Option<Proc> {
         let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
         Proc::parse(pid, &String::from_utf8_lossy(&stat))
     }
 
-    /// `stat` is `pid (name) state parent ...`; the name may hold anything, parentheses included.
+    /// `stat` is `pid (name) state parent ...`; the name may contain anything, parentheses included.
     fn parse(pid: Pid, stat: &str) -> Option<Proc> {
         let (before, after) = stat.rsplit_once(')')?;
         let (_, name) = before.split_once('(')?;
@@ -48,31 +48,31 @@ impl Proc {
         Some(Proc { pid, parent, name: name.to_owned(), state, start })
     }
 
-    /// Whether it still runs, or could: a zombie only waits for its parent to look.
+    /// Whether it can still run: a zombie only waits to be reaped by its parent.
     pub(super) fn is_alive(&self) -> bool {
         !matches!(self.state, 'Z' | 'X')
     }
 
-    /// Whether it has a handler for `signal`. One that cannot be looked at has none.
+    /// Whether it has a handler for `signal`. `false` if that cannot be read.
     pub(super) fn catches(&self, signal: Signal) -> bool {
         let status = fs::read(format!("/proc/{}/status", self.pid.as_raw_pid())).unwrap_or_default();
         self.is_alive() && caught_in(&String::from_utf8_lossy(&status), signal)
     }
 
-    /// Where in the kernel it waits, as far as the kernel tells.
+    /// Where in the kernel it waits, if the kernel shows that.
     pub(super) fn waits_in(&self) -> Option<String> {
         let place = fs::read_to_string(format!("/proc/{}/wchan", self.pid.as_raw_pid())).ok()?;
         let place: String = place.chars().filter(char::is_ascii_graphic).take(64).collect();
         (!place.is_empty() && place != "0").then_some(place)
     }
 
-    /// Sends `signal` to this very process. One that has ended meanwhile is no error.
+    /// Sends `signal` to exactly this process. It is not an error if it has ended meanwhile.
     pub(super) fn signal(&self, signal: Signal) -> Result<(), Errno> {
         let pidfd = match pidfd_open(self.pid, PidfdFlags::empty()) {
             Err(Errno::SRCH) => return Ok(()),
             other => other?,
         };
-        // The descriptor stands for one process for ever; only now is it known which.
+        // The descriptor refers to one process for ever; only now can it be checked which.
         match Proc::read(self.pid) {
             Some(now) if now.start == self.start => {}
             _ => return Ok(()),
@@ -91,7 +91,7 @@ fn caught_in(status: &str, signal: Signal) -> bool {
     mask.is_some_and(|mask| mask & (1 << (signal.as_raw() - 1)) != 0)
 }
 
-/// Whether there is a table of processes to look at.
+/// Whether the table of processes can be read.
 pub(super) fn can_look() -> bool {
     fs::exists("/proc/self/stat").unwrap_or(false)
 }
@@ -106,7 +106,7 @@ fn all() -> impl Iterator<Item = Proc> {
         .filter_map(Proc::read)
 }
 
-/// All processes that descend from `root`, which is not among them.
+/// All descendants of `root`, without `root`.
 pub(super) fn descendants(root: Pid) -> Vec<Proc> {
     let mut others: Vec<Proc> = all().collect();
     let mut found: Vec<Proc> = Vec::new();
@@ -120,8 +120,8 @@ pub(super) fn descendants(root: Pid) -> Vec<Proc> {
     found
 }
 
-/// All processes that were started with `variable` (`NAME=value`) in their environment, as far as we may read it:
-/// how strays are found whose ancestors are gone.
+/// All processes that were started with `variable` (`NAME=value`) in their environment, as far as we may read it. This
+/// finds processes whose ancestors are gone.
 pub(super) fn started_with(variable: &str) -> Vec<Proc> {
     let has_it = |proc: &Proc| {
         fs::read(format!("/proc/{}/environ", proc.pid.as_raw_pid()))
@@ -130,9 +130,8 @@ pub(super) fn started_with(variable: &str) -> Vec<Proc> {
     all().filter(has_it).collect()
 }
 
-/// Sends SIGKILL to those of `look()` that still run, until a look shows no other, and gives back those that were
-/// seen running. What is left must be looked for again: a kill takes a moment, and is refused for a process of
-/// another user.
+/// Sends SIGKILL to the processes of `look()` that still run, until no new ones are seen. Returns those that were seen running.
+/// Look again afterwards: a kill takes a moment, and is refused for a process of another user.
 pub(super) fn kill(look: impl Fn() -> Vec<Proc>) -> Vec<Proc> {
     let mut killed: Vec<Proc> = Vec::new();
     for _ in 0..KILL_ROUNDS_MAX {
@@ -143,7 +142,7 @@ pub(super) fn kill(look: impl Fn() -> Vec<Proc>) -> Vec<Proc> {
             break;
         }
         for proc in &fresh {
-            // Refused for a process of another user: the caller sees that it is still there.
+            // Refused for a process of another user: the caller sees that it still runs.
             let _ = proc.signal(Signal::KILL);
         }
         killed.extend(fresh);

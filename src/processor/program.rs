@@ -1,4 +1,4 @@
-//! A command and its surroundings: what is run, where, with which variables, and with which umask.
+//! A command and its environment: what is run, in which folder, with which variables, and with which umask.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -9,18 +9,17 @@ use rustix::process::Signal;
 /// What `exec` and `exec-stream` run.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// The program and its arguments. Without a slash it is looked up in the `PATH` that it gets itself.
+    /// The program and its arguments. A program without a slash is looked up in the `PATH` that it is given.
     pub command: Vec<String>,
     /// A binary whose `main` begins with [`shim::main`](super::shim::main).
     pub shim: PathBuf,
-    /// The time between SIGTERM and SIGKILL for what must end.
+    /// The time between SIGTERM and SIGKILL.
     pub grace: Duration,
     /// Its working directory; `None` for ours.
     pub cwd: Option<PathBuf>,
-    /// Variables that it gets in addition to ours. They may hold secrets: never shown.
+    /// Variables in addition to ours. They may hold secrets, and are never shown.
     pub env: Vec<(String, String)>,
-    /// Sent to those of its processes that catch it shortly before the time-out ends them, so that they can report
-    /// where they hang.
+    /// Sent shortly before the time-out to those of its processes that catch it, so that they can report where they hang.
     pub dump_signal: Option<Signal>,
 }
 
@@ -32,16 +31,16 @@ impl Program {
     }
 }
 
-/// The umask of commands. A property of the process, as the umask itself is.
+/// The umask of commands. One for the process, as the umask itself is.
 static UMASK: OnceLock<u32> = OnceLock::new();
 
-/// From now on commands are started with this umask, whatever ours is. Without this call they inherit ours. Only the
-/// first call counts.
+/// Sets the umask for commands that are started from now on. Without this call they inherit ours. Only the first call
+/// counts.
 pub fn set_command_umask(umask: u32) {
     UMASK.get_or_init(|| umask);
 }
 
-/// What was set.
+/// The umask that was set.
 pub(super) fn command_umask() -> Option<u32> {
     UMASK.get().copied()
 }

@@ -1,7 +1,7 @@
-//! What a reply of 2xx says it did not take. Pure.
+//! What a reply of 2xx says was not accepted. Pure.
 //!
-//! Some servers answer 200 although they refused lines: the `_bulk` API of Elasticsearch and OpenSearch with
-//! `"errors": true`, a receiver of OTLP with `partialSuccess`. Such a reply must not ack.
+//! Some servers answer 200 although they rejected lines: the `_bulk` API of Elasticsearch and OpenSearch with
+//! `"errors": true`, a receiver of OTLP with `partialSuccess`. Such a reply must not ack a batch.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,12 +11,12 @@ use serde_json::Value;
 
 use crate::plain::harmless;
 
-/// What of the reply says that not all was taken, for people; `None` where nothing does. A body that is cut off is read as
-/// far as it goes: what counts stands in front.
+/// The part of the reply that says that not everything was accepted, for people; `None` if nothing says so. A body that is cut
+/// off is read up to its end: the fields that count come first.
 pub(super) fn refusal(body: &[u8]) -> Option<String> {
     let found = RefCell::new(None);
     let mut reader = serde_json::Deserializer::from_slice(body);
-    // A body that is no JSON, or is cut off, says no more than what was found up to there.
+    // An error is a body that is not JSON or is cut off: what was found before it counts.
     let _ = TopLevel(&found).deserialize(&mut reader);
     found.into_inner()
 }
@@ -54,7 +54,7 @@ impl<'de> Visitor<'de> for TopLevel<'_> {
     }
 }
 
-/// An empty one is a success, and so is one that only has a message.
+/// An empty `partialSuccess` is a success, and so is one that has only a message.
 fn partial(value: &Value) -> Option<String> {
     let is_some = |count: &Value| {
         count.as_u64().or_else(|| count.as_str()?.parse().ok()).is_some_and(|count| count > 0)
@@ -70,11 +70,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reply_says_what_it_did_not_take() {
+    fn a_reply_says_what_was_not_accepted() {
         let bulk = r#"{"took": 30, "errors": true, "items": [{"index": {"status": 400}}]}"#;
         for (body, says) in [
             (bulk, Some("\"errors\": true")),
-            // Cut off behind what counts.
+            // Cut off after the field that counts.
             (&bulk[..50], Some("\"errors\": true")),
             (r#"{"took": 30, "errors": false, "items": []}"#, None),
             (r#"{"errors": "true"}"#, None),

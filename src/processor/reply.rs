@@ -1,30 +1,30 @@
-//! What a long-lived command answers to a batch: one short line. Pure.
+//! The answer of a long-lived command to a batch: one short line. Pure.
 
 use spillq_storage::Seq;
 
 use crate::plain::harmless;
 
-/// An answer with its newline at most: a reason is a sentence, more belongs on standard error.
+/// The longest answer, with its newline: a reason is a sentence; more belongs on standard error.
 pub(super) const REPLY_BYTES_MAX: usize = 4 * 1024;
-/// Of what is no answer so much is shown.
+/// How much is shown of what is not an answer.
 const SHOWN_BYTES: usize = 80;
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// The batch is done: the one that ends with this seq, where the answer names it.
+    /// The batch is done. The answer may name it by its last seq.
     Ok(Option<Seq>),
-    /// It is not.
+    /// The batch is not done.
     Nak {
-        /// The number of the first bad line in the batch, from 1, as written; `None` where no line is blamed.
+        /// The number of the first bad line in the batch, from 1, as written; `None` if no line is blamed.
         line: Option<u64>,
-        /// Why, for people.
+        /// The reason, for people.
         reason: String,
     },
 }
 
 impl Reply {
-    /// Reads one whole line. The error says what was found instead.
+    /// Parses one line with its newline. The error says what was found instead.
     pub(super) fn parse(bytes: &[u8]) -> Result<Reply, String> {
         let shown = || {
             let start = bytes.get(..SHOWN_BYTES).unwrap_or(bytes);
@@ -52,7 +52,7 @@ impl Reply {
                     Err(_) => Reply::Nak { line: None, reason: rest.to_owned() },
                 })
             }
-            _ => Err(format!("said {} in place of OK LAST_SEQ, NAK REASON or NAK N REASON", shown())),
+            _ => Err(format!("said {} instead of OK LAST_SEQ, NAK REASON or NAK N REASON", shown())),
         }
     }
 }
@@ -82,17 +82,17 @@ mod tests {
         }
     }
 
-    /// `echo "OK $last"` where `last` was never set: it meant to name the batch, and nobody knows which.
+    /// `echo "OK $last"` with `last` unset: the answer was meant to name a batch, and it is not known which.
     #[test]
-    fn an_ok_that_names_nothing_is_no_answer() {
+    fn an_ok_that_names_nothing_is_not_an_answer() {
         for line in ["OK \n", "OK  \n", "OK \r\n", "OK \t\n"] {
             let found = Reply::parse(line.as_bytes()).unwrap_err();
-            assert!(found.contains("in place of OK LAST_SEQ"), "{line:?}: {found}");
+            assert!(found.contains("instead of OK LAST_SEQ"), "{line:?}: {found}");
         }
     }
 
     #[test]
-    fn anything_else_is_no_answer() {
+    fn anything_else_is_not_an_answer() {
         let long = "x".repeat(REPLY_BYTES_MAX);
         for line in [
             "",

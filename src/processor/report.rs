@@ -1,4 +1,4 @@
-//! What the shim tells the service: one short line, so that an exit status of 137 and a SIGKILL are told apart.
+//! The shim's report to the service: one short line, which distinguishes an exit status of 137 from a SIGKILL.
 
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -10,14 +10,14 @@ pub(super) const REPORT_BYTES_MAX: u64 = 4 * 1024;
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Report {
-    /// The command ended, and nothing of it is alive.
+    /// The command has ended, and none of its processes is alive.
     Ended {
-        /// As wait(2) gives it.
+        /// As wait(2) returns it.
         status: i32,
-        /// How many processes it had left behind, which had to be told to end.
+        /// How many processes it had left behind, which were sent a signal to end.
         left_behind: usize,
     },
-    /// The shim could not do its work.
+    /// The shim could not run the command.
     Broken(String),
 }
 
@@ -31,7 +31,7 @@ impl Report {
         to.write_all(line.as_bytes())
     }
 
-    /// Reads it; `None` where there is none, or a part of one.
+    /// Parses it; `None` if it is missing or incomplete.
     pub(super) fn parse(text: &[u8]) -> Option<Report> {
         let line = std::str::from_utf8(text).ok()?.strip_suffix('\n')?;
         let (word, rest) = line.split_once(' ')?;
@@ -58,7 +58,7 @@ pub(super) fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// The names of those signals that end programs in practice; the numbers hold for x86-64 and arm64.
+/// The names of the signals that end programs in practice. The numbers are those of x86-64 and arm64.
 pub(super) fn signal_name(signal: i32) -> Option<&'static str> {
     Some(match signal {
         1 => "SIGHUP",
@@ -96,13 +96,13 @@ mod tests {
             report.send(&mut sent).unwrap();
             assert_eq!(Report::parse(&sent), Some(report));
             for len in 0..sent.len() {
-                assert_eq!(Report::parse(&sent[..len]), None, "a part of a report is none");
+                assert_eq!(Report::parse(&sent[..len]), None, "part of a report is not a report");
             }
         }
     }
 
     #[test]
-    fn a_status_and_a_signal_are_told_apart() {
+    fn a_status_and_a_signal_are_described_differently() {
         assert_eq!(describe(ExitStatus::from_raw(137 << 8)), "ended with exit status 137");
         assert_eq!(describe(ExitStatus::from_raw(9)), "was killed by signal 9 (SIGKILL)");
     }

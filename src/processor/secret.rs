@@ -1,25 +1,26 @@
-//! A value that is never written down in the configuration: where it is, and not what it is.
+//! A secret: the configuration says where it is, never what it is.
 //!
-//! Read anew for each batch, so that one that was renewed is used at once. Never shown, logged, or part of `Debug`.
+//! It is read again for each batch or connection, so that a renewed secret is used at once. It is never shown, logged, or
+//! part of `Debug`.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 
-/// A token, a key: longer is a wrong file.
+/// Enough for a token or a key: a longer file is the wrong one.
 const SECRET_BYTES_MAX: u64 = 16 * 1024;
 
 /// Where a secret is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Secret {
-    /// All of this file, without white space at its ends.
+    /// The content of this file, without white space at its ends.
     File(PathBuf),
-    /// This variable of the environment.
+    /// The value of this environment variable.
     Variable(String),
 }
 
 impl Secret {
-    /// Reads it. The error names where, and nothing of what was there.
+    /// Reads it. The error says where it should be, and nothing of what was found there.
     pub(super) fn read(&self) -> Result<String, String> {
         match self {
             Secret::File(path) => {
@@ -27,8 +28,8 @@ impl Secret {
                 let mut text = String::new();
                 let is_file = path.metadata().map_err(|error| fail(error.to_string()))?.is_file();
                 if !is_file {
-                    // Opening a pipe would wait for ever.
-                    return Err(fail("it is no file".to_owned()));
+                    // Opening a FIFO would block.
+                    return Err(fail("it is not a regular file".to_owned()));
                 }
                 let file = File::open(path).map_err(|error| fail(error.to_string()))?;
                 let mut limited = file.take(SECRET_BYTES_MAX + 1);
@@ -43,7 +44,7 @@ impl Secret {
             }
             Secret::Variable(name) => {
                 std::env::var(name).ok().filter(|secret| !secret.is_empty()).ok_or_else(|| {
-                    format!("the variable {name}, which is to hold a secret, is not set, empty or not UTF-8")
+                    format!("the environment variable {name}, which should hold a secret, is not set, is empty or is not UTF-8")
                 })
             }
         }

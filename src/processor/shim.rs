@@ -1,18 +1,18 @@
-//! The shim: the small process between the service and a command, which makes "ended whole" true.
+//! The shim: a small process between the service and a command. It makes sure that no process of the command is left.
 //!
-//! The service starts its own binary again as the shim, one a batch. The shim adopts whatever the command leaves
-//! behind (it is their subreaper), so that as long as it has children something of the command is alive, daemons
-//! that forked twice included, and once it has none nothing is. It ends when that is so, and never before.
+//! The service starts its own binary again as the shim, once per command. The shim adopts the processes that the
+//! command leaves behind, because it is their subreaper. So the command has a living process, daemons that forked twice
+//! included, exactly as long as the shim has children. The shim ends when it has none, and never before.
 //!
-//! Its standard input is a socket to the service, which is three things: the batch comes through it as a descriptor,
-//! the report goes back through it, and its end of file says that the service let go: the time-out passed, or the
-//! service is gone, however it went. Then everything is ended: SIGTERM, and SIGKILL after the grace.
+//! Its standard input is a socket to the service with three uses. The batch comes through it as a descriptor. The report goes
+//! back through it. Its end of file means that the time-out passed or that the service is gone. Then the shim ends
+//! all processes: SIGTERM, and SIGKILL after the grace period.
 //!
-//! The command runs in a process group of its own, and so does the shim: Ctrl-C in a terminal, or a SIGTERM to all
-//! processes of a unit, reaches the service, which decides whether the batch may finish. The shim itself ignores
-//! such signals; only SIGKILL ends it early. Then the command goes with it, and the service looks for the rest.
+//! The command and the shim each run in a separate process group. Ctrl-C in a terminal, or a SIGTERM to all
+//! processes of a unit, reaches the service, which decides whether the batch may finish. The shim ignores such
+//! signals; only SIGKILL ends it early. Then the command is killed with it, and the service looks for the rest.
 //!
-//! It must never write to standard output or standard error, which are the command's, and never hold a batch in memory.
+//! The shim must never write to standard output or standard error, which are the command's, and never hold a batch in memory.
 
 use std::ffi::OsString;
 use std::io;
@@ -38,22 +38,22 @@ use super::report::Report;
 
 /// The hidden subcommand of the shim.
 pub(super) const SHIM: &str = "__exec-shim";
-/// The hidden subcommand of what becomes the command: `set_parent_process_death_signal` must be called by the
-/// command's own process, and between fork and exec that would be unsafe code.
+/// The hidden subcommand that becomes the command: `set_parent_process_death_signal` must be called in the process of the
+/// command, and between fork and exec that would be unsafe code.
 const BECOME: &str = "__exec-become";
-/// In place of the umask: the one that is inherited stays.
+/// Instead of a umask: the inherited one stays.
 const UMASK_STAYS: &str = "-";
-/// What a command leaves running may end by itself for so long: `tee >(gzip)` in a shell is a moment behind the
-/// shell. Who needs longer must wait for it, for a batch that is acked ought to be done.
-const SETTLE: Duration = Duration::from_millis(100);
-/// The exit status by convention for a command that was found and cannot be run.
+/// How long processes that a command leaves running may take to end by themselves: `tee >(gzip)` in a shell ends a moment
+/// after the shell. A command that starts longer work must wait for it, since an acked batch has to be done.
+const LINGER: Duration = Duration::from_millis(100);
+/// The conventional exit status if a command was found and cannot be run.
 const EXIT_CANNOT_RUN: u8 = 126;
-/// The exit status by convention for a command that was not found.
+/// The conventional exit status if a command was not found.
 const EXIT_NOT_FOUND: u8 = 127;
-/// EX_OSERR of sysexits.h: the host has not got what it takes just now, memory or processes. No reason to refuse.
+/// EX_OSERR of sysexits.h: the host is short of memory or processes just now. This does not refuse the group.
 const EXIT_HOST: u8 = 71;
 
-/// The arguments of the shim behind [`SHIM`]. Variables of the command are not among them: they are in the
+/// The arguments of the shim after [`SHIM`]. They do not include the variables of the command: those are in the
 /// environment of the shim, which other users cannot read.
 pub(super) fn args(program: &Program, umask: Option<u32>) -> Vec<OsString> {
     let grace = program.grace.as_millis().to_string();
@@ -63,8 +63,8 @@ pub(super) fn args(program: &Program, umask: Option<u32>) -> Vec<OsString> {
     [grace.into(), umask.into(), cwd.into()].into_iter().chain(command).collect()
 }
 
-/// Acts as the shim, if `args` (with the program's name) say so, until it is time to exit. `None` where they do
-/// not. To be called first thing in `main`, before there are threads.
+/// Runs the shim if `args` (with the program's name) ask for it, and returns the exit code. `None` if they do not. Call this
+/// first in `main`, before there are threads.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut args = args.into_iter().skip(1);
     let subcommand = args.next()?;
@@ -82,7 +82,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     }
 }
 
-/// `command` is all that what becomes the command is told behind its parent.
+/// `command` is the arguments of [`BECOME`] after the parent's pid.
 fn supervise(grace: Duration, command: Vec<OsString>) -> ExitCode {
     let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else {
         return ExitCode::FAILURE;
@@ -92,7 +92,7 @@ fn supervise(grace: Duration, command: Vec<OsString>) -> ExitCode {
         Ok(report) => report,
         Err(error) => Report::Broken(error.to_string()),
     };
-    // The service may have gone; the batch is then delivered again.
+    // If the service is gone, the batch is delivered again.
     let sent = report.send(&socket);
     if sent.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -103,7 +103,7 @@ fn run(socket: &UnixStream, grace: Duration, command: &[OsString]) -> io::Result
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // `block_on` stays on this thread: the command's death signal is tied to the thread that started it.
     runtime.block_on(async {
-        // Signals with a handler do not end the shim, and are reset to their defaults for the command.
+        // Signals with a handler do not end the shim, and have their defaults in the command.
         let mut ignored = Vec::new();
         for kind in [
             SignalKind::hangup(),
@@ -128,7 +128,7 @@ fn run(socket: &UnixStream, grace: Duration, command: &[OsString]) -> io::Result
             tokio::select! {
                 _ = children.recv() => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
-                // The service sends nothing after the batch: readable is the end.
+                // The service sends nothing after the batch: if the socket is readable, it is the end of file.
                 _ = lifeline.readable(), if held => {
                     held = false;
                     watch.terminate(grace);
@@ -143,7 +143,7 @@ fn run(socket: &UnixStream, grace: Duration, command: &[OsString]) -> io::Result
     })
 }
 
-/// Starts what becomes the command, reading the batch.
+/// Starts the process that becomes the command, with the batch as standard input.
 fn start(command: &[OsString], batch: OwnedFd) -> io::Result<std::process::Child> {
     Command::new("/proc/self/exe")
         .arg0("spillq")
@@ -155,8 +155,8 @@ fn start(command: &[OsString], batch: OwnedFd) -> io::Result<std::process::Child
         .spawn()
 }
 
-/// Turns this process into the command. Comes back only if that fails, with a reason on standard error, where it
-/// becomes evidence.
+/// Turns this process into the command. Returns only if that fails; the reason is then on standard error, which becomes
+/// evidence.
 fn become_command(
     parent: Option<u64>,
     umask: Option<u32>,
@@ -178,7 +178,7 @@ fn become_command(
         return fail("no command is given".to_owned(), EXIT_NOT_FOUND);
     };
     if let Some(umask) = umask {
-        // Here and not in the shim: nothing that is ours may become readable by others.
+        // Here and not in the shim, whose files must stay unreadable by others.
         rustix::process::umask(Mode::from_bits_truncate(umask));
     }
     if let Some(cwd) = cwd
@@ -190,7 +190,7 @@ fn become_command(
     fail(format!("cannot run {}: {error}", program.display()), exit_code(&error))
 }
 
-/// The exit status for a command that did not come to run.
+/// The exit status if the command could not be run.
 fn exit_code(error: &io::Error) -> u8 {
     match Errno::from_io_error(error) {
         Some(Errno::NOENT) => EXIT_NOT_FOUND,
@@ -201,15 +201,15 @@ fn exit_code(error: &io::Error) -> u8 {
     }
 }
 
-/// What happens to the command and its descendants now.
+/// What is happening to the command and its descendants.
 enum Phase {
     /// The command runs and the service waits for it.
     Running,
-    /// The command has ended; what it left may end by itself until then.
-    Settling(Instant),
-    /// All were told to end, and may until then.
+    /// The command has ended; the processes that it left may end by themselves until then.
+    Lingering(Instant),
+    /// All were sent SIGTERM, and have until then to end.
     Terminating(Instant),
-    /// All are killed, again and again until none is left.
+    /// All are killed, repeatedly until none is left.
     Killing,
 }
 
@@ -217,19 +217,19 @@ struct Watch {
     command: Pid,
     ended: Option<ExitStatus>,
     phase: Phase,
-    /// How many processes were still there when they were told to end after the command.
+    /// How many processes were left when SIGTERM was sent after the end of the command.
     left_behind: usize,
 }
 
 impl Watch {
-    /// Buries the children that have ended. `false` once there are none: then nothing of the command is alive.
+    /// Reaps the children that have ended. `false` if there are none left: then no process of the command is alive.
     fn reap(&mut self) -> io::Result<bool> {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) if pid == self.command => {
                     self.ended = Some(ExitStatus::from_raw(status.as_raw()));
                     if matches!(self.phase, Phase::Running) {
-                        self.phase = Phase::Settling(Instant::now() + SETTLE);
+                        self.phase = Phase::Lingering(Instant::now() + LINGER);
                     }
                 }
                 Ok(Some(_)) | Err(Errno::INTR) => {}
@@ -240,17 +240,17 @@ impl Watch {
         }
     }
 
-    /// Does what is due, and says when it must be called again.
+    /// Does what is due, and returns when it must be called again.
     fn advance(&mut self, grace: Duration) -> Option<Instant> {
         let now = Instant::now();
         match self.phase {
-            Phase::Settling(until) if until <= now => self.terminate(grace),
+            Phase::Lingering(until) if until <= now => self.terminate(grace),
             Phase::Terminating(until) if until <= now => self.phase = Phase::Killing,
             _ => {}
         }
         match self.phase {
             Phase::Running => None,
-            Phase::Settling(until) | Phase::Terminating(until) => Some(until),
+            Phase::Lingering(until) | Phase::Terminating(until) => Some(until),
             Phase::Killing => {
                 procs::kill(|| procs::descendants(getpid()));
                 Some(Instant::now() + procs::KILL_PAUSE)
@@ -258,9 +258,9 @@ impl Watch {
         }
     }
 
-    /// Tells all to end.
+    /// Sends SIGTERM to all.
     fn terminate(&mut self, grace: Duration) {
-        if !matches!(self.phase, Phase::Running | Phase::Settling(_)) {
+        if !matches!(self.phase, Phase::Running | Phase::Lingering(_)) {
             return;
         }
         let all = procs::descendants(getpid());
@@ -268,8 +268,8 @@ impl Watch {
             self.left_behind = all.iter().filter(|proc| proc.is_alive()).count();
         }
         for proc in &all {
-            // One that may not be signalled is waited for: the service says so when that takes too long. A stopped
-            // one gets SIGTERM only once it goes on.
+            // A process that we may not signal is waited for; the service reports it if that takes too long. A stopped
+            // process gets SIGTERM only once it continues.
             let _ = proc.signal(Signal::TERM).and_then(|()| proc.signal(Signal::CONT));
         }
         self.phase = Phase::Terminating(Instant::now() + grace);
@@ -289,6 +289,6 @@ fn receive_batch(socket: &UnixStream) -> io::Result<OwnedFd> {
     });
     match batch {
         Some(batch) if received.bytes == 1 => Ok(batch),
-        _ => Err(io::Error::other("the service ended before it handed over the batch")),
+        _ => Err(io::Error::other("the service ended before it sent the batch")),
     }
 }

@@ -1,8 +1,8 @@
-//! The small file beside a destination file, which says how much of that is ours and which lines it holds.
+//! The sidecar of a destination file: a small file that records how much of it is ours and which lines it has.
 //!
-//! Two records, written in turn, each synced before the batch is done: a torn one leaves the other. Behind them the
-//! intent, which is written before a batch and not synced: after a kill it tells our half-written batch from what
-//! somebody else appended; after a power cut it may be missing, and nothing relies on it being there.
+//! It has two records, written in turn, each synced before the batch is done: if one is torn, the other counts. After them
+//! comes the intent, which is written before a batch and not synced. After a kill it distinguishes a batch that we wrote in
+//! part from what another program appended. After a power cut it may be missing, and nothing relies on it.
 //!
 //! A record is at most [`SLOT_BYTES`] long, little endian:
 //!
@@ -11,7 +11,7 @@
 //! | 4 | magic `SPQF` |
 //! | 4 | version, 2 |
 //! | 8 | generation: the higher of two valid records counts |
-//! | 8, 8, 4 | store id, restoration, group id: whose seqs these are |
+//! | 8, 8, 4 | store id, number of the epoch, group id: what the seqs belong to |
 //! | 8 | length of the file up to which it is good |
 //! | 4, 4 | how many bytes before that length are covered by the next field, and their CRC32C |
 //! | 4 | ranges |
@@ -37,44 +37,44 @@ use super::written::{RANGES_MAX, Written};
 const RECORD_MAGIC: [u8; 4] = *b"SPQF";
 const INTENT_MAGIC: [u8; 4] = *b"SPQI";
 const VERSION: u32 = 2;
-/// One page of most file systems, so that writing one record does not touch the other.
+/// One page of most file systems: writing one record does not touch the other.
 const SLOT_BYTES: usize = 4096;
 const INTENT_AT: u64 = 2 * SLOT_BYTES as u64;
 const INTENT_BYTES: usize = 36;
-/// A lock is tried for 200 ms: starting a process takes a few.
+/// The lock is tried for 200 ms: starting a process takes a few.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 const SIDECAR_BYTES: usize = 3 * SLOT_BYTES;
 const _: () = assert!(56 + 16 * RANGES_MAX + 4 <= SLOT_BYTES, "a record fits in its slot");
 
-/// What is known of a file for sure.
+/// What is known for sure of a destination file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) generation: u64,
-    /// Whose seqs these are.
+    /// What the seqs belong to.
     pub(super) epoch: Epoch,
     /// The file is good up to here.
     pub(super) length: u64,
     /// How many bytes before `length` the checksum covers.
     pub(super) checked_bytes: u32,
-    /// Their CRC32C: whether it is still the same file.
+    /// Their CRC32C, which shows whether it is still the same file.
     pub(super) checked_crc: u32,
-    /// The lines that the file holds up to `length`.
+    /// The lines that the file has up to `length`.
     pub(super) written: Written,
 }
 
-/// What was about to be written.
+/// The batch that is about to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Intent {
-    /// The generation of the record that it goes out from.
+    /// The generation of the record before the batch.
     pub(super) generation: u64,
-    /// The length of the file before.
+    /// The length of the file before the batch.
     pub(super) length: u64,
-    /// The bytes of the batch.
+    /// The number of bytes of the batch.
     pub(super) bytes: u64,
 }
 
-/// An open sidecar, locked: nobody else writes to the file through spillq.
+/// An open sidecar, locked: no other spillq writes to the file.
 #[derive(Debug)]
 pub(super) struct Sidecar {
     file: File,
@@ -88,10 +88,10 @@ pub(super) fn path_of(path: &Path) -> PathBuf {
 }
 
 impl Sidecar {
-    /// Opens the sidecar at `path` and reads it; where there is none, makes one with the record `first`.
+    /// Opens the sidecar at `path` and reads it. If there is none, creates one with the record `first`.
     ///
     /// # Errors
-    /// [`ErrorKind::ResourceBusy`] when another process has it, [`ErrorKind::InvalidData`] when it is damaged.
+    /// [`ErrorKind::ResourceBusy`] if another process has locked it, [`ErrorKind::InvalidData`] if it is damaged.
     pub(super) fn open(path: &Path, first: Record) -> io::Result<(Sidecar, Record, Option<Intent>)> {
         let file = match OpenOptions::new().read(true).write(true).open(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -111,8 +111,8 @@ impl Sidecar {
                 return Err(io::Error::new(
                     ErrorKind::InvalidData,
                     format!(
-                        "{} is damaged: neither of its records matches its checksum; without it, writing goes on at \
-                         the end of the file, and lines of the last batch may be there twice",
+                        "{} is damaged: neither of its records matches its checksum; if you remove it, spillq \
+                         continues at the end of the file, and lines of the last batch may be there twice",
                         path.display()
                     ),
                 ));
@@ -125,14 +125,14 @@ impl Sidecar {
         Ok((sidecar, record, intent))
     }
 
-    /// Makes `record` the one that counts. Durable when it returns; after an error either may count.
+    /// Makes `record` the one that counts. Durable when it returns; after an error either one may count.
     pub(super) fn commit(&self, record: &Record) -> io::Result<()> {
         let at = record.generation % 2 * SLOT_BYTES as u64;
         self.file.write_all_at(&encode_record(record), at)?;
         self.file.sync_data()
     }
 
-    /// Notes what is about to be written. Survives a kill, and perhaps a power cut.
+    /// Notes the batch that is about to be written. The note survives a kill, and perhaps a power cut.
     pub(super) fn intend(&self, intent: Intent) -> io::Result<()> {
         self.file.write_all_at(&encode_intent(intent), INTENT_AT)
     }
@@ -144,8 +144,8 @@ impl Sidecar {
     }
 }
 
-/// Takes the lock. It may be ours still for a moment: a process that we are starting shares our descriptors until
-/// it becomes another program.
+/// Takes the lock. We may still hold it for a moment: a child process shares our descriptors until it becomes another
+/// program.
 fn lock(file: &File, path: &Path) -> io::Result<()> {
     for _ in 0..LOCK_TRIES {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
@@ -159,7 +159,7 @@ fn lock(file: &File, path: &Path) -> io::Result<()> {
     ))
 }
 
-/// Makes a sidecar that is whole or not there.
+/// Creates a sidecar that is either whole or missing.
 fn create(path: &Path, first: &Record) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -177,7 +177,7 @@ fn create(path: &Path, first: &Record) -> io::Result<()> {
     file.write_all(&bytes)?;
     file.as_file().sync_all()?;
     match file.persist_noclobber(path) {
-        // Somebody was faster; the lock decides.
+        // Another process was faster; the lock decides.
         Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {}
         other => {
             other.map_err(|error| error.error)?;
@@ -186,7 +186,7 @@ fn create(path: &Path, first: &Record) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Opens a file of ours: made with 0600 where it is missing.
+/// Opens a file, and creates it with mode 0600 if it is missing.
 pub(super) fn open_private(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -194,7 +194,7 @@ pub(super) fn open_private(path: &Path) -> io::Result<File> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        // A fifo would block here for its reader; what is no file is refused afterwards.
+        // Opening a FIFO would wait for its reader. What is not a regular file is refused afterwards.
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
         .open(path)
 }
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn an_intent_counts_for_the_record_that_it_goes_out_from() {
+    fn an_intent_counts_for_the_record_before_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.spillq");
         let open = || Sidecar::open(&path, record(1)).unwrap();
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_record_fits_and_is_read_back() {
+    fn a_full_record_fits_and_is_read() {
         let full = Record {
             written: Written::of((1..=RANGES_MAX as u64).map(|i| SeqRange::one(Seq(2 * i)))),
             ..record(9)

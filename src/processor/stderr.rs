@@ -1,5 +1,5 @@
-//! The standard error of a command that lives on: always read, so that it never blocks the command, shown on ours,
-//! and its end kept as evidence.
+//! The standard error of a long-lived command. It is always read, so that it never blocks the command. It is shown on ours, and
+//! its end is kept as evidence.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,24 +12,24 @@ use tokio::time::timeout;
 use super::evidence::Tail;
 use super::passthrough::{Lines, Passthrough};
 
-/// So much is taken at once.
+/// How much is read at once.
 const CHUNK_BYTES: usize = 8 * 1024;
-/// What stands in the pipe after the end of the command is read for so long, see `exec`.
+/// How long the pipe is read after the end of the command, see `exec`.
 const DRAIN: Duration = Duration::from_millis(100);
 
-/// What was seen of it so far. The reading ends with the stream.
+/// What was read so far. Reading ends with the stream.
 #[derive(Clone, Debug)]
 pub(super) struct Stderr {
     tail: Arc<Mutex<Tail>>,
-    /// Asks for what is in the pipe to be read. Closed when the reading has ended.
+    /// Asks for the pipe to be read until it is empty. Closed when reading has ended.
     catch_up: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 impl Stderr {
-    /// Begins to read.
+    /// Starts to read.
     pub(super) fn follow(from: Option<ChildStderr>, group: &str) -> Stderr {
         let tail = Arc::new(Mutex::new(Tail::default()));
-        // One batch is out at a time, and so is one question.
+        // One batch is in flight at a time, and so is one request.
         let (catch_up, asked) = mpsc::channel(1);
         if let Some(from) = from {
             let shown = Passthrough::to_messages().of(group);
@@ -38,15 +38,15 @@ impl Stderr {
         Stderr { tail, catch_up }
     }
 
-    /// The end of it, as far as it was read.
+    /// The end of what was read so far.
     pub(super) fn seen(&self) -> String {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner).text()
     }
 
-    /// The end of it so far: what the command wrote before its answer came is in it.
+    /// The same, including all that the command wrote before its answer came.
     pub(super) async fn tail(&self) -> String {
         let (reply, caught_up) = oneshot::channel();
-        // An error means that all was read, to the end of the stream.
+        // An error means that all was read, up to the end of the stream.
         let asked = async {
             if self.catch_up.send(reply).await.is_ok() {
                 let _ = caught_up.await;
@@ -56,9 +56,9 @@ impl Stderr {
         self.seen()
     }
 
-    /// The end of it, once the command has ended.
+    /// The end of the stream, once the command has ended.
     pub(super) async fn end(self) -> String {
-        // Beyond the time, somebody that we do not know of holds the pipe.
+        // After that time, an unknown process holds the pipe open.
         let _ = timeout(DRAIN, self.catch_up.closed()).await;
         self.seen()
     }
@@ -72,11 +72,11 @@ async fn read(
     mut asked: mpsc::Receiver<oneshot::Sender<()>>,
 ) {
     let mut buffer = vec![0; CHUNK_BYTES];
-    // What is to be read before a question is answered: never more than was in the pipe when it was asked.
-    let mut question: Option<(u64, oneshot::Sender<()>)> = None;
+    // How many bytes to read before a request is answered: not more than were in the pipe when it came.
+    let mut request: Option<(u64, oneshot::Sender<()>)> = None;
     loop {
-        if let Some((_, reply)) = question.take_if(|(waiting, _)| *waiting == 0) {
-            // Who asked may have stopped waiting.
+        if let Some((_, reply)) = request.take_if(|(waiting, _)| *waiting == 0) {
+            // The caller may have stopped waiting.
             let _ = reply.send(());
         }
         tokio::select! {
@@ -85,12 +85,12 @@ async fn read(
                 let chunk = buffer.get(..read).unwrap_or_default();
                 tail.lock().unwrap_or_else(PoisonError::into_inner).push(chunk);
                 shown.push(chunk);
-                if let Some((waiting, _)) = &mut question {
+                if let Some((waiting, _)) = &mut request {
                     *waiting = waiting.saturating_sub(read as u64);
                 }
             }
-            Some(reply) = asked.recv(), if question.is_none() => {
-                question = Some((rustix::io::ioctl_fionread(&from).unwrap_or(0), reply));
+            Some(reply) = asked.recv(), if request.is_none() => {
+                request = Some((rustix::io::ioctl_fionread(&from).unwrap_or(0), reply));
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Writes each batch to standard output.
 //!
-//! Done means that the bytes are with the kernel, in the pipe or the file; not that somebody read them. A reader
-//! that is slow may let the time-out pass: what is being written then goes on to its end (a line is never torn for
-//! it), the next batch waits for that, and leaves out what is there already. So a slow reader sees no line twice, as
-//! long as the service lives. It must never hold up the runtime: it writes on a thread of its own.
+//! A batch is done when the kernel has its bytes, in the pipe or the file; nobody need have read them. If a slow reader
+//! lets the time-out pass, the write in progress still continues to its end, so that no line is torn. The next batch waits for
+//! it, and leaves out the lines that were written. So a slow reader sees no line twice while the service runs. The runtime must
+//! never be held up: a separate thread writes.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -18,25 +18,25 @@ use super::written::Written;
 use super::{Batch, Evidence, Outcome, Piece, Processing, Processor};
 use crate::file_limit::explained;
 
-/// A standard output that somebody made non-blocking is tried again after so long: its readers see no delay.
+/// The pause before a full non-blocking standard output is tried again: too short for readers to notice.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// Standard output as a destination.
 #[derive(Debug)]
 pub struct Stdout {
     thread: Blocking<Sink>,
-    /// The latest batch that was answered as done: its number, and its lines. Only these may come again to be
-    /// written again; others that are written come again because nobody heard of it.
+    /// The latest batch that was done: its number and its lines. If these are delivered again, they are written
+    /// again. Other lines that were written are delivered again because their batch was cut off.
     done: (u64, Vec<SeqRange>),
 }
 
 impl Stdout {
-    /// Takes standard output.
+    /// Will write to standard output.
     ///
     /// # Errors
-    /// When it is closed, or no thread can be started.
+    /// If it is closed, or no thread can be started.
     pub fn new() -> io::Result<Stdout> {
-        // A descriptor of its own: the standard library's would buffer, and keep half a line after an error.
+        // A separate descriptor: the standard library would buffer, and keep half a line after an error.
         Stdout::to(File::from(io::stdout().as_fd().try_clone_to_owned()?))
     }
 
@@ -87,7 +87,7 @@ impl Processor for Stdout {
     }
 }
 
-/// A line of which only a part was written when an error came.
+/// A line that was written only in part before an error.
 #[derive(Clone, Copy, Debug)]
 struct Torn {
     seq: Seq,
@@ -96,15 +96,15 @@ struct Torn {
 
 struct Sink {
     out: Box<dyn Write + Send>,
-    /// Lines that are written and of which nobody has heard yet: they come again.
+    /// Lines of batches that are not done, which were written: they will be delivered again.
     written: Written,
-    /// The latest batch that was forgotten.
+    /// The latest batch whose lines were forgotten.
     done: u64,
     torn: Option<Torn>,
 }
 
 impl Sink {
-    /// Forgets the lines of a batch that was answered as done; once, for they may be written again since.
+    /// Forgets the lines of a batch that is done. Only once: they may have been written again since.
     fn forget(&mut self, number: u64, done: &[SeqRange]) {
         if number > self.done {
             self.done = number;
@@ -121,7 +121,7 @@ impl Sink {
                 if torn.seq == piece.range().first {
                     at = torn.bytes;
                 } else {
-                    // Another line comes: the torn one ends here, or two lines would become one.
+                    // The next line is another one: end the torn line, or the two would become one.
                     self.write_some(b"\n")?;
                 }
                 self.torn = None;
@@ -151,7 +151,7 @@ impl Sink {
         }
     }
 
-    /// Notes that of `piece` the first `bytes` are written.
+    /// Notes that the first `bytes` of `piece` are written.
     fn note(&mut self, piece: &Piece, mut bytes: usize) {
         for line in piece.lines() {
             if bytes < line.bytes.len() {
@@ -189,7 +189,7 @@ mod tests {
         Batch::new(Arc::from("g"), 1, sample::pieces(&block, ranges, Piece::new)).unwrap()
     }
 
-    /// The seqs of whole lines of `out`; 0 for a line that is none of them.
+    /// The seqs of the whole lines in `out`; 0 for anything else.
     fn seqs(out: &[u8]) -> Vec<u64> {
         let seq = |line: &[u8]| match line {
             [digit, ..] if line.len() == 40_000 && line.iter().all(|byte| byte == digit) => {
@@ -204,7 +204,7 @@ mod tests {
     async fn a_slow_reader_sees_no_line_twice_and_none_torn() {
         let (mut reader, writer) = io::pipe().unwrap();
         let mut stdout = Stdout::to(writer).unwrap();
-        // Three deliveries that nobody reads: cut off, and halved.
+        // Three deliveries that nobody reads: cut off, then bisected.
         for range in [(1, 4), (1, 4), (1, 2)] {
             let gave_up = timeout(Duration::from_millis(20), stdout.process(&batch(&[range]))).await;
             assert!(gave_up.is_err());
@@ -216,13 +216,13 @@ mod tests {
         });
         assert_eq!(stdout.process(&batch(&[(1, 2)])).await, Outcome::Done);
         assert_eq!(stdout.process(&batch(&[(3, 6)])).await, Outcome::Done);
-        assert_eq!(stdout.process(&batch(&[(2, 2)])).await, Outcome::Done, "asked for again after its ack");
+        assert_eq!(stdout.process(&batch(&[(2, 2)])).await, Outcome::Done, "delivered again after its ack");
         drop(stdout);
         assert_eq!(seqs(&reads.join().unwrap()), [1, 2, 3, 4, 5, 6, 2]);
     }
 
     #[tokio::test]
-    async fn a_reader_that_left_is_a_refusal() {
+    async fn a_reader_that_has_gone_is_a_refusal() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let outcome = Stdout::to(writer).unwrap().process(&batch(&[(1, 1)])).await;
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(evidence.summary, "standard output was closed by its reader");
     }
 
-    /// A disk that takes a number of bytes and is full until it is told to take more.
+    /// A disk that has space for a number of bytes, and is full until it gets more.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
 
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_a_full_disk_writing_goes_on_where_it_stopped() {
+    async fn after_a_full_disk_writing_continues_where_it_stopped() {
         for room in [1, 39_999, 40_000, 40_001, 60_000, 81_000] {
             let disk = Disk::default();
             disk.0.lock().unwrap().1 = room;
@@ -263,7 +263,7 @@ mod tests {
             assert!(matches!(stdout.process(&batch(&[(1, 3)])).await, Outcome::Failed(_)));
             disk.0.lock().unwrap().1 = usize::MAX;
             assert_eq!(stdout.process(&batch(&[(1, 6)])).await, Outcome::Done);
-            assert_eq!(seqs(&disk.0.lock().unwrap().0), [1, 2, 3, 4, 5, 6], "room for {room}");
+            assert_eq!(seqs(&disk.0.lock().unwrap().0), [1, 2, 3, 4, 5, 6], "space for {room}");
         }
     }
 

@@ -1,18 +1,18 @@
-//! Talks to one long-lived command: each batch is a header line and the lines, each answer is one line.
+//! Runs one long-lived command: each batch is a header line and the lines, and each answer is one line.
 //!
-//! The header is one JSON object: `lines`, `bytes` (what follows the header's newline), `first_seq`, `last_seq`,
-//! `group`, `attempt`. The answer is `OK LAST_SEQ`, `NAK REASON` (the batch comes again), or `NAK N REASON`: the N-th
-//! line of the batch, from 1, is bad, and *all* lines of the batch come again, cut there. At most
-//! [`REPLY_BYTES_MAX`] bytes. All of a batch is to be read, whatever the answer.
+//! The header is one JSON object: `lines`, `bytes` (what follows the header's newline), `first_seq`, `last_seq`, `epoch`,
+//! `group`, `attempt`. The answer is `OK LAST_SEQ`, `NAK REASON` (the batch is delivered again), or `NAK N REASON`: the
+//! N-th line of the batch, from 1, is bad, and *all* lines of the batch are delivered again, cut there. An answer has at most
+//! [`REPLY_BYTES_MAX`] bytes. The command must read the whole batch, whatever it answers.
 //!
-//! `OK` alone does too, for commands that answer once. One that may answer twice must name the batch: its second
-//! answer could be read after the next header was sent, and would ack lines that nobody has seen. So a command that
+//! `OK` alone is enough for commands that answer once. A command that may answer twice must name the batch: its second
+//! answer could be read after the next header was sent, and would ack lines that it has not seen. So a command that
 //! has named one batch must name all. An `OK` that comes before the command can have read the batch acks nothing.
 //!
-//! The command is started at the first batch through the shim, like that of `exec`, and dies with the service. It is
-//! ended whole when the future is dropped (the group's time-out) and after anything that is no answer: what it
-//! says next could be taken for the answer to another batch. It is started again at the next batch, after a pause
-//! that doubles while it fails. Nothing but answers may come from its standard output; standard error is free.
+//! The command is started at the first batch through the shim, like that of `exec`, and ends with the service. It is
+//! ended with all its descendants when the future is dropped (the group's time-out) and after anything that is not an
+//! answer: the next bytes could be mistaken for the answer to another batch. It is started again at the next batch, after a
+//! pause that doubles while it fails. Its standard output is for answers only; its standard error is free.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -42,10 +42,10 @@ use super::{Batch, Epoch, Evidence, Outcome, Processing, Processor, Program};
 
 /// The pause before the first start that follows a failure.
 const RESTART_INITIAL: Duration = Duration::from_millis(50);
-/// Doublings of it that are counted: past every longest pause.
+/// Doublings that are counted: beyond any longest pause.
 const DOUBLINGS_MAX: u32 = 10;
 
-/// A command that lives on from batch to batch.
+/// A command that processes one batch after the other.
 #[derive(Debug)]
 pub struct ExecStream {
     launcher: Launcher,
@@ -54,18 +54,18 @@ pub struct ExecStream {
     restart_max: Duration,
     /// Starts in a row that ended without an answer.
     failures: u32,
-    talk: Option<Talk>,
+    running: Option<Running>,
     interrupted: Option<Evidence>,
 }
 
-/// A running command. Dropped, `control` closes, and the shim ends all of it.
+/// A running command. When it is dropped, `control` closes, and the shim ends the command.
 #[derive(Debug)]
-struct Talk {
+struct Running {
     control: UnixStream,
     stdin: pipe::Sender,
     stdout: ChildStdout,
     stderr: Stderr,
-    /// An answer of it has named its batch.
+    /// It has named a batch in an answer.
     names_batches: bool,
 }
 
@@ -80,17 +80,17 @@ struct Header<'a> {
     attempt: u32,
 }
 
-/// Why there is no answer.
+/// Why an answer is missing.
 pub(super) enum Fault {
-    /// The command has ended, and its shim, which holds standard output open for as long.
+    /// The command and its shim have ended.
     Ended,
-    /// It said something else.
+    /// It wrote something that is not an answer.
     Garbage(String),
 }
 
 impl ExecStream {
-    /// Will run `program` as [`Exec`](super::Exec) does, and takes the same. `restart_max` is the longest pause before
-    /// a start that follows failures; it counts as part of the batch's time.
+    /// Will run `program` as [`Exec`](super::Exec) does. `restart_max` is the longest pause before a start that follows
+    /// failures; it counts towards the group's time-out.
     #[must_use]
     pub fn new(program: Program, input: Input, epoch: Epoch, restart_max: Duration) -> ExecStream {
         let launcher = Launcher::new(program);
@@ -100,17 +100,17 @@ impl ExecStream {
             epoch: epoch.to_string(),
             restart_max,
             failures: 0,
-            talk: None,
+            running: None,
             interrupted: None,
         }
     }
 
-    /// Lets go of the command and waits until nothing of it is alive. Takes at most the grace and 7 seconds.
+    /// Ends the command and waits until none of its processes is alive. Takes at most the grace period and 7 seconds.
     ///
     /// # Errors
     /// Names the processes that do not end.
     pub async fn end(&mut self) -> Result<(), Evidence> {
-        self.talk = None;
+        self.running = None;
         self.launcher.end().await
     }
 
@@ -133,8 +133,8 @@ impl ExecStream {
         let (copy, input) = (batch.clone(), self.input.clone());
         let chunks =
             tokio::task::spawn_blocking(move || chunks(&copy, &input)).await.map_err(io::Error::other)??;
-        let mut talk = match self.take_talk().await? {
-            Some(talk) => talk,
+        let mut running = match self.take_running().await? {
+            Some(running) => running,
             None => {
                 if let Err(evidence) = self.launcher.end().await {
                     return Ok(Outcome::Failed(evidence));
@@ -162,13 +162,13 @@ impl ExecStream {
                 shim: self.launcher.shim_pid(),
                 what: format!("{program} gave no answer on {}", batch.named()),
                 since: Instant::now(),
-                talk: &talk.stderr.clone(),
+                stderr: &running.stderr.clone(),
                 finished: false,
                 dumped: None,
                 interrupted: &mut self.interrupted,
             };
             let answer = {
-                let mut exchange = pin!(talk.exchange(header.into(), chunks));
+                let mut exchange = pin!(running.exchange(header.into(), chunks));
                 loop {
                     tokio::select! {
                         answer = &mut exchange => break answer,
@@ -179,7 +179,7 @@ impl ExecStream {
             if hang.dumped.as_ref().is_some_and(|sent| sent.has_reached)
                 && matches!(answer, Err(Fault::Ended))
             {
-                // As in `exec`: it may have ended when it had printed where it hangs.
+                // As in `exec`: the command may end after it has printed where it hangs.
                 std::future::pending::<()>().await;
             }
             hang.finished = true;
@@ -190,28 +190,28 @@ impl ExecStream {
             tail,
         };
         let fault = match answer {
-            Ok(Reply::Ok(named)) => match talk.misnamed(named, range.last) {
+            Ok(Reply::Ok(named)) => match running.misnamed(named, range.last) {
                 None => {
-                    (self.failures, self.talk) = (0, Some(talk));
+                    (self.failures, self.running) = (0, Some(running));
                     return Ok(Outcome::Done);
                 }
                 Some(what) => Fault::Garbage(what),
             },
             Ok(Reply::Nak { line: None, reason }) => {
-                let tail = talk.stderr.tail().await;
-                (self.failures, self.talk) = (0, Some(talk));
+                let tail = running.stderr.tail().await;
+                (self.failures, self.running) = (0, Some(running));
                 return Ok(Outcome::Failed(evidence(format!("answered NAK {reason}"), tail)));
             }
             Ok(Reply::Nak { line: Some(number), reason }) => {
                 let nth = number.checked_sub(1).and_then(|skip| batch.nth(skip));
-                let tail = talk.stderr.tail().await;
-                (self.failures, self.talk) = (0, Some(talk));
+                let tail = running.stderr.tail().await;
+                (self.failures, self.running) = (0, Some(running));
                 return Ok(match nth {
                     Some(seq) => {
                         let evidence = evidence(format!("says that line {seq} is bad: {reason}"), tail);
                         Outcome::BadLine(seq, evidence)
                     }
-                    // It blames a line, and only the number is wrong: it counts from 0, say. Bisecting finds the line.
+                    // It blames a line with a wrong number: it may count from 0. Bisecting finds the line.
                     None => {
                         let lines = batch.line_count();
                         let what =
@@ -224,11 +224,12 @@ impl ExecStream {
         };
         self.failures = self.failures.saturating_add(1);
         Ok(match fault {
-            Fault::Garbage(what) => Outcome::Failed(evidence(what, talk.stderr.tail().await)),
+            Fault::Garbage(what) => Outcome::Failed(evidence(what, running.stderr.tail().await)),
             Fault::Ended => {
-                let report = talk.report().await;
+                let report = running.report().await;
                 let end = self.launcher.bury(report).await?;
-                let evidence = evidence(format!("{} before it answered", end.what), talk.stderr.end().await);
+                let evidence =
+                    evidence(format!("{} before it answered", end.what), running.stderr.end().await);
                 match end.oom {
                     Some(oom) => Outcome::OutOfMemory(oom, evidence),
                     None if end.is_refused() => Outcome::Refused(evidence),
@@ -238,27 +239,27 @@ impl ExecStream {
         })
     }
 
-    /// The command that runs since an earlier batch; `None` where it has ended, or said what nobody asked for.
-    async fn take_talk(&mut self) -> io::Result<Option<Talk>> {
-        let Some(mut talk) = self.talk.take() else { return Ok(None) };
+    /// The command of the earlier batches; `None` if it has ended, or wrote something between batches.
+    async fn take_running(&mut self) -> io::Result<Option<Running>> {
+        let Some(mut running) = self.running.take() else { return Ok(None) };
         let program = self.launcher.program();
-        if ioctl_fionread(&talk.control)? > 0 {
-            let report = talk.report().await;
+        if ioctl_fionread(&running.control)? > 0 {
+            let report = running.report().await;
             let end = self.launcher.bury(report).await?;
             self.failures = if end.code == Some(0) { 0 } else { self.failures.saturating_add(1) };
-            let stderr = talk.stderr.end().await;
+            let stderr = running.stderr.end().await;
             tracing::warn!(command = program, stderr, "{} between batches; starting it again", end.what);
             return Ok(None);
         }
-        if ioctl_fionread(&talk.stdout)? > 0 {
+        if ioctl_fionread(&running.stdout)? > 0 {
             self.failures = self.failures.saturating_add(1);
             tracing::warn!(
                 command = program,
-                "it wrote to standard output without being asked, which is for answers only; starting it again"
+                "the command wrote to standard output between batches; standard output is for answers only; starting it again"
             );
             return Ok(None);
         }
-        Ok(Some(talk))
+        Ok(Some(running))
     }
 
     /// How long to wait before the next start.
@@ -269,14 +270,14 @@ impl ExecStream {
         }
     }
 
-    fn start(&mut self, group: &str) -> io::Result<Talk> {
-        // A pipe and not a socket: /dev/stdin can be opened.
+    fn start(&mut self, group: &str) -> io::Result<Running> {
+        // A pipe, not a socket, so that /dev/stdin can be opened.
         let (theirs, ours) = io::pipe()?;
         let (control, child) = self.launcher.start(&[], &OwnedFd::from(theirs), Stdio::piped())?;
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no pipe to its standard output"))?;
         let stderr = Stderr::follow(child.stderr.take(), group);
         let stdin = pipe::Sender::from_owned_fd(ours.into())?;
-        Ok(Talk { control, stdin, stdout, stderr, names_batches: false })
+        Ok(Running { control, stdin, stdout, stderr, names_batches: false })
     }
 }
 
@@ -300,19 +301,19 @@ impl Processor for ExecStream {
     }
 }
 
-impl Talk {
-    /// Hands over a batch and reads the answer, both at once: a command may find a bad line before it has read all.
+impl Running {
+    /// Writes a batch and reads the answer at the same time: a command may find a bad line before it has read everything.
     async fn exchange(&mut self, header: Bytes, chunks: Vec<Bytes>) -> Result<Reply, Fault> {
-        let Talk { stdin, stdout, .. } = self;
+        let Running { stdin, stdout, .. } = self;
         let written = AtomicBool::new(false);
         let write = async {
             for chunk in std::iter::once(header).chain(chunks) {
                 if stdin.write_all(&chunk).await.is_err() {
-                    // It has ended, or closed its input: what it says decides.
+                    // It has ended or closed its input: its answer decides.
                     return Ok(());
                 }
             }
-            // Before the command can have read the last byte, and so before an answer that it thought about.
+            // This is set before the command can have read the last byte, and so before any honest answer.
             written.store(true, Ordering::Release);
             Ok(())
         };
@@ -327,7 +328,7 @@ impl Talk {
         tokio::try_join!(write, answer).map(|((), reply)| reply)
     }
 
-    /// What is wrong with the batch that an `OK` names, or names not, where the one that was sent ends with `last`.
+    /// What is wrong with an `OK` that names a batch or does not, for the batch that ends with `last`.
     fn misnamed(&mut self, named: Option<Seq>, last: Seq) -> Option<String> {
         match named {
             Some(seq) if seq != last => {
@@ -343,10 +344,10 @@ impl Talk {
         }
     }
 
-    /// What the shim says of the end.
+    /// The shim's report on the end.
     async fn report(&mut self) -> Option<Report> {
         let mut text = Vec::new();
-        // After an error the report is missing, or cut.
+        // After an error the report is missing or incomplete.
         let _ = (&mut self.control).take(REPORT_BYTES_MAX).read_to_end(&mut text).await;
         Report::parse(&text)
     }
@@ -367,12 +368,12 @@ pub(super) async fn answer(stdout: &mut (impl AsyncRead + Unpin)) -> Result<Repl
     }
 }
 
-/// Notes where the command hangs when it is dropped before the answer came.
+/// If it is dropped before the answer came, it notes where the command hangs.
 struct Hang<'a> {
     shim: Option<Pid>,
     what: String,
     since: Instant,
-    talk: &'a Stderr,
+    stderr: &'a Stderr,
     finished: bool,
     dumped: Option<Sent>,
     interrupted: &'a mut Option<Evidence>,
@@ -382,7 +383,7 @@ impl Drop for Hang<'_> {
     fn drop(&mut self) {
         if !self.finished {
             let summary = cut_off(&self.what, self.since, self.shim, self.dumped.as_ref());
-            *self.interrupted = Some(Evidence { summary, tail: self.talk.seen() });
+            *self.interrupted = Some(Evidence { summary, tail: self.stderr.seen() });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whom to trust behind `https`: the certificates of a file, or the system's.
+//! Which certificates to trust for TLS: those of a file, or the system's.
 
 use std::io;
 use std::path::Path;
@@ -8,10 +8,10 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-/// How to speak TLS. `ca_file` takes the place of the system's certificates, which are read only for `is_tls`.
+/// The TLS configuration. `ca_file` replaces the system's certificates, which are read only if `is_tls`.
 ///
 /// # Errors
-/// When the file cannot be read, or there is no certificate in it or in the system.
+/// If the file cannot be read, or neither it nor the system has a certificate.
 pub(super) fn trust(ca_file: Option<&Path>, is_tls: bool) -> io::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     if let Some(path) = ca_file {
@@ -20,7 +20,7 @@ pub(super) fn trust(ca_file: Option<&Path>, is_tls: bool) -> io::Result<ClientCo
             roots.add(certificate.map_err(|error| fail(&error))?).map_err(|error| fail(&error))?;
         }
         if roots.is_empty() {
-            return Err(fail(&"no certificate in it"));
+            return Err(fail(&"the file has no certificate"));
         }
     } else if is_tls {
         let found = rustls_native_certs::load_native_certs();

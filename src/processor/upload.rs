@@ -1,7 +1,7 @@
-//! The body of a request, frame by frame, which tells how much of it is left.
+//! The body of a request, frame by frame. It reports how much is left to send.
 //!
-//! A status of 2xx acks lines, so it counts only when the server was given all of them. Bytes that hyper has taken
-//! count as given: of those at most some 128 KiB wait in its buffer. Nothing is copied.
+//! A status of 2xx acks lines, so it counts only if all of them were sent to the server. Bytes that hyper has taken count as
+//! sent; at most about 128 KiB of them wait in its buffer. Nothing is copied.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::watch;
 
-/// So much is handed on at once: little enough that a status which comes too early is noticed.
+/// How much is passed on at once: little enough that a status that comes too early is noticed.
 const FRAME_BYTES: usize = 32 * 1024;
 
 /// A body.
@@ -24,7 +24,7 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    /// The chunks one after the other; `left` of it holds the bytes that are still here, and ends with the body.
+    /// The chunks one after the other. The receiver has the number of bytes that are left, and closes with the body.
     pub(super) fn new(chunks: Vec<Bytes>) -> (Upload, watch::Receiver<u64>) {
         let chunks: VecDeque<Bytes> = chunks.into_iter().filter(|chunk| !chunk.is_empty()).collect();
         let (left, seen) = watch::channel(chunks.iter().map(|chunk| chunk.len() as u64).sum());

@@ -1,9 +1,8 @@
-//! A worker: takes the next lines of a group, reads them, leases them, hands them to its processor, and tells the
-//! owner how that ended.
+//! A worker: asks for the next lines of a group, reads and leases them, delivers them to its processor, and reports the
+//! outcome to the owner.
 //!
-//! While one batch is leased and out, the next is read and decompressed, so that its lease goes into the same commit
-//! as the ack before it: one sync a batch, and reading goes on meanwhile. A processor that panics or takes too long is a failure like another; the
-//! worker lives on.
+//! While one batch is in flight, the next is read and decompressed, so that its lease goes into the same commit as the ack
+//! before it: one sync per batch. If a processor panics or takes too long, the delivery has failed; the worker continues.
 // long: one delivery, from the offer to the verdict
 
 use std::any::Any;
@@ -23,39 +22,39 @@ use crate::queue::{
     Verdict, Window,
 };
 
-/// Reads that fail in a row for another reason than damage before the group is told to stop there.
+/// How many reads may fail in a row, for another reason than damage, before the group is blocked there.
 const READS_MAX: u32 = 20;
-/// Between two of them.
+/// The pause between two of them.
 const READ_AGAIN: Duration = Duration::from_millis(100);
 
-/// How long a destination may take to change its note. Whoever asked waits for the batch that is out as well.
+/// How long a destination may take to change its note. The caller also waits for the batch in flight.
 const FORGET_WAIT: Duration = Duration::from_secs(20);
 
-/// What a worker is to do.
+/// What a worker has to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Orders {
-    /// Go on.
+    /// Work.
     #[default]
     Work,
-    /// Finish the batch that is out, take no other.
+    /// Finish the batch in flight, and start no other.
     Finish,
-    /// End the batch that is out, too: its lines come again.
+    /// Cut off the batch in flight: its lines are delivered again.
     GiveUp,
 }
 
-/// On what terms a group's batches are delivered. Others may be set meanwhile: they hold from the next batch on.
+/// The settings that a group's batches are delivered with. Changes apply from the next batch on.
 #[derive(Clone, Debug)]
-pub struct Terms {
-    /// What the group is set to.
+pub struct DeliverySettings {
+    /// The settings of the group.
     pub settings: Arc<GroupSettings>,
-    /// How fast, together with all workers that share it.
+    /// The rate of all workers that share it.
     pub pace: Option<Pace>,
 }
 
-/// Bounds on what is delivered.
+/// Limits on what is delivered.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
-    /// Lines that may still be delivered, by all workers together; `None` for all.
+    /// How many lines all workers together may still deliver; `None` for no limit.
     pub lines_left: Option<Arc<AtomicU64>>,
 }
 
@@ -69,7 +68,7 @@ pub struct Worker {
 }
 
 impl Limits {
-    /// Lines that were counted and not delivered.
+    /// Gives back lines that were counted and not delivered.
     fn refund(&self, lines: u64) {
         if let Some(left) = &self.lines_left {
             left.fetch_add(lines, Ordering::AcqRel);
@@ -81,20 +80,20 @@ impl Limits {
 struct Source {
     handle: Handle,
     group: GroupId,
-    terms: watch::Receiver<Terms>,
+    delivery: watch::Receiver<DeliverySettings>,
     name: Arc<str>,
     window: Arc<Window>,
-    /// Away while a read is under way.
+    /// `None` while a read is under way.
     reader: Option<Reader>,
     /// Reads in a row that failed for another reason than damage.
     failed_reads: u32,
 }
 
-/// Lines that were read, and not leased yet.
+/// Lines that were read and are not leased yet.
 struct Read {
     offer: Offer,
     pieces: Vec<Piece>,
-    /// Counts them for the memory budget, until they are let go.
+    /// Counts them in the memory budget until it is dropped.
     lent: Lent,
 }
 
@@ -104,7 +103,7 @@ impl Read {
     }
 }
 
-/// Lines whose lease was asked for.
+/// Lines whose lease was requested.
 struct Leasing {
     read: Read,
     asked: oneshot::Receiver<Option<Lease>>,
@@ -115,19 +114,19 @@ impl Worker {
     pub fn new(
         processor: Box<dyn Processor>,
         handle: Handle,
-        (group, terms): (GroupId, watch::Receiver<Terms>),
+        (group, delivery): (GroupId, watch::Receiver<DeliverySettings>),
         window: Arc<Window>,
         limits: Limits,
         (orders, replays): (watch::Receiver<Orders>, mpsc::Receiver<Replay>),
     ) -> Worker {
-        let name = Arc::from(terms.borrow().settings.name.as_str());
-        let source = Source { handle, group, terms, name, window, reader: None, failed_reads: 0 };
+        let name = Arc::from(delivery.borrow().settings.name.as_str());
+        let source = Source { handle, group, delivery, name, window, reader: None, failed_reads: 0 };
         Worker { processor, source, limits, orders, replays }
     }
 
-    /// Works until it is told to end, the lines that it may deliver are used up, or the owner has ended.
+    /// Works until its orders are to end, it may deliver no more lines, or the owner has ended.
     pub async fn run(mut self) {
-        // A closed log is the owner's to tell; the worker just ends.
+        // The owner reports why the log is closed; the worker just ends.
         if let Err(Closed) = self.work().await {
             tracing::debug!(group = %self.source.name, "the log is closed: the worker ends");
         }
@@ -149,7 +148,7 @@ impl Worker {
                 }
             };
             let budget = self.limits.lines_left.as_ref().map(|left| left.load(Ordering::Acquire));
-            let Terms { settings, pace } = self.source.terms.borrow().clone();
+            let DeliverySettings { settings, pace } = self.source.delivery.borrow().clone();
             let may_read_ahead = budget != Some(0) && pace.is_none();
             let lines = read.line_count();
             let ahead = {
@@ -159,8 +158,8 @@ impl Worker {
                 let offered = AtomicBool::new(false);
                 let mut ahead =
                     Ahead { reading: pin!(source.read_ahead(&offered, limits, may_read_ahead)), read: None };
-                let leased = ahead.beside(asked).await?.map_err(|_| Closed)?;
-                // In the same commit as the lease, so there is nothing to wait for.
+                let leased = ahead.meanwhile(asked).await?.map_err(|_| Closed)?;
+                // It is in the same commit as the lease, so this does not wait.
                 finish(settling.take()).await?;
                 let Read { pieces, lent: _lent, .. } = read;
                 let batch = leased.and_then(|lease| {
@@ -171,20 +170,20 @@ impl Worker {
                     None => limits.refund(lines),
                     Some((token, batch)) => {
                         let delivered = deliver(processor.as_mut(), &batch, timeout, orders);
-                        let verdict = verdict(ahead.beside(delivered).await?);
-                        tell_lost(processor.as_mut(), &handle, group)?;
+                        let verdict = verdict(ahead.meanwhile(delivered).await?);
+                        report_lost(processor.as_mut(), &handle, group)?;
                         let (reply, answer) = oneshot::channel();
                         handle.send(Command::Settle { group, token, verdict, reply })?;
                         settling = Some(Settling { group: name, range: batch.range(), answer });
                     }
                 }
-                // Lines that are being read are worth waiting for; an offer that has not come is not.
+                // Lines that are being read are worth waiting for; an offer that has not come yet is not.
                 ahead.end(&offered).await?
             };
             if let Some(read) = ahead {
-                // After a batch that was not to be had, what lies behind it is not to be had either.
-                let goes_on = *self.orders.borrow() == Orders::Work && self.replays.is_empty();
-                if settling.is_some() && goes_on {
+                // If the batch could not be leased, the lines after it cannot be leased either.
+                let continues = *self.orders.borrow() == Orders::Work && self.replays.is_empty();
+                if settling.is_some() && continues {
                     leasing = Some(self.source.lease(read)?);
                 } else {
                     self.limits.refund(read.line_count());
@@ -197,7 +196,7 @@ impl Worker {
         }
     }
 
-    /// The next lines; `None` when it is time to end.
+    /// The next lines; `None` if it is time to end.
     async fn next(&mut self) -> Result<Option<Read>, Closed> {
         loop {
             if *self.orders.borrow() != Orders::Work
@@ -227,14 +226,14 @@ impl Worker {
         }
     }
 
-    /// Between two batches, whose ends are durable.
+    /// Called between two batches, when their outcomes are durable.
     async fn replay(&mut self, Replay { from, seek, reply }: Replay) -> Result<(), Closed> {
         if reply.is_closed() {
             return Ok(());
         }
         let forgotten = tokio::time::timeout(FORGET_WAIT, self.processor.forget(from)).await;
-        // What it has lost before is told before the seek, which begins that anew.
-        tell_lost(self.processor.as_mut(), &self.source.handle, self.source.group)?;
+        // Losses are reported before the seek, which resets them.
+        report_lost(self.processor.as_mut(), &self.source.handle, self.source.group)?;
         let answer = match forgotten {
             _ if reply.is_closed() => return Ok(()),
             Ok(Ok(())) => {
@@ -244,22 +243,22 @@ impl Worker {
             Ok(Err(evidence)) => Err(ReplayError::Note(evidence.summary)),
             Err(_) => Err(ReplayError::Note(format!("it did not answer within {FORGET_WAIT:?}"))),
         };
-        // Who asked may have gone; the log says where the group is.
+        // The caller may have gone; the log has the group's new position.
         let _ = reply.send(answer);
         Ok(())
     }
 }
 
-/// The reading of the next lines, which goes on beside whatever else is waited for.
+/// Reads the next lines while something else is waited for.
 struct Ahead<'a, F> {
     reading: Pin<&'a mut F>,
-    /// What it gave; `None` while it goes on.
+    /// The result; `None` while it is still reading.
     read: Option<Option<Read>>,
 }
 
 impl<F: Future<Output = Result<Option<Read>, Closed>>> Ahead<'_, F> {
     /// Waits for `main`, reading meanwhile.
-    async fn beside<T>(&mut self, main: impl Future<Output = T>) -> Result<T, Closed> {
+    async fn meanwhile<T>(&mut self, main: impl Future<Output = T>) -> Result<T, Closed> {
         let mut main = pin!(main);
         loop {
             tokio::select! {
@@ -270,7 +269,7 @@ impl<F: Future<Output = Result<Option<Read>, Closed>>> Ahead<'_, F> {
         }
     }
 
-    /// What was read. Waits for it where lines were `offered`.
+    /// What was read. Waits for it if lines were `offered`.
     async fn end(self, offered: &AtomicBool) -> Result<Option<Read>, Closed> {
         match self.read {
             Some(read) => Ok(read),
@@ -280,15 +279,15 @@ impl<F: Future<Output = Result<Option<Read>, Closed>>> Ahead<'_, F> {
     }
 }
 
-/// Tells the owner what the destination has lost since it was asked last.
-fn tell_lost(processor: &mut dyn Processor, handle: &Handle, group: GroupId) -> Result<(), Closed> {
+/// Reports to the owner what the destination has lost since the last call.
+fn report_lost(processor: &mut dyn Processor, handle: &Handle, group: GroupId) -> Result<(), Closed> {
     match processor.lost() {
         ranges if ranges.is_empty() => Ok(()),
         ranges => handle.send(Command::Lost { group, ranges }),
     }
 }
 
-/// A batch whose end was told and is not known to be durable yet.
+/// A batch whose outcome was sent to the owner, and may not be durable yet.
 struct Settling {
     group: Arc<str>,
     range: SeqRange,
@@ -299,12 +298,12 @@ async fn finish(settling: Option<Settling>) -> Result<(), Closed> {
     if let Some(Settling { group, range, answer }) = settling
         && answer.await.map_err(|_| Closed)? == Settled::Stale
     {
-        tracing::warn!(%group, lines = %range, "a lease was revoked before its end was told");
+        tracing::warn!(%group, lines = %range, "a lease was revoked before the outcome of its batch was known");
     }
     Ok(())
 }
 
-/// A question for the next lines. Dropped before the answer was taken, it gives the offer back.
+/// A request for the next lines. If it is dropped before the answer was read, the offer is released.
 struct Asked {
     handle: Handle,
     group: GroupId,
@@ -315,7 +314,7 @@ impl Drop for Asked {
     fn drop(&mut self) {
         self.answer.close();
         if let Ok(Offer { reservation, .. }) = self.answer.try_recv() {
-            // Where the owner has ended there is nothing to give back.
+            // If the owner has ended, there is nothing to release.
             let _ = self.handle.send(Command::Release { group: self.group, reservation });
         }
     }
@@ -355,8 +354,8 @@ impl Source {
         Ok(Leasing { read, asked })
     }
 
-    /// Reads the lines of an offer as far as they fit in a batch, beside the runtime's threads. `None` where the
-    /// first of them cannot be read, which the owner is told.
+    /// Reads the lines of an offer that fit in a batch, on a thread for blocking calls. `None` if the first of them cannot be
+    /// read; the owner is then informed.
     async fn read(&mut self, offer: Offer, limits: &Limits) -> Result<Option<Read>, Closed> {
         let reader = match self.reader.take() {
             Some(reader) => reader,
@@ -364,7 +363,7 @@ impl Source {
         };
         let mut range = offer.range;
         if let Some(left) = &limits.lines_left {
-            // Taken from the budget before the delivery, so that several workers do not pass it together.
+            // Counted before the delivery, so that several workers together do not exceed the limit.
             let taken = left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
                 Some(left.saturating_sub(range.lines()))
             });
@@ -376,7 +375,7 @@ impl Source {
             }
             range.last = range.first.plus(taken - 1);
         }
-        let (window, bytes_max) = (Arc::clone(&self.window), self.terms.borrow().settings.batch_bytes);
+        let (window, bytes_max) = (Arc::clone(&self.window), self.delivery.borrow().settings.batch_bytes);
         let joined = tokio::task::spawn_blocking(move || gather(reader, &window, range, bytes_max)).await;
         let Ok((reader, pieces, error)) = joined else { return Err(Closed) };
         self.reader = Some(reader);
@@ -384,7 +383,7 @@ impl Source {
             left.fetch_add(range.last.0 - last.range().last.0, Ordering::AcqRel);
         }
         if pieces.is_empty() {
-            // A file that was compacted away a moment ago, or a system that is short of something: tried again.
+            // The file was compacted a moment ago, or the system lacks some resource: try again.
             let is_damage = matches!(error, Some(ReadError::Damaged { .. }));
             if !is_damage && self.failed_reads < READS_MAX {
                 self.failed_reads += 1;
@@ -414,7 +413,7 @@ impl Source {
     }
 }
 
-/// Reads from `range.first` on until the batch is full, the range ends or a block cannot be read.
+/// Reads from `range.first` on until the batch is full, the range ends, or a block cannot be read.
 fn gather(
     mut reader: Reader,
     window: &Window,
@@ -446,12 +445,12 @@ fn gather(
     (reader, pieces, None)
 }
 
-/// The last line of a piece within `room` bytes; the first one all the same where the batch would be empty.
-fn last_that_fits(piece: &Piece, room: u64, even_one: bool) -> Option<Seq> {
+/// The last line of a piece that fits in `bytes_left`. If `even_one`, it is at least the first line.
+fn last_that_fits(piece: &Piece, bytes_left: u64, even_one: bool) -> Option<Seq> {
     let (mut bytes, mut last) = (0, None);
     for line in piece.lines() {
         bytes += line.bytes.len() as u64;
-        if bytes > room && !(even_one && last.is_none()) {
+        if bytes > bytes_left && !(even_one && last.is_none()) {
             break;
         }
         last = Some(line.seq);
@@ -459,7 +458,7 @@ fn last_that_fits(piece: &Piece, room: u64, even_one: bool) -> Option<Seq> {
     last
 }
 
-/// How a delivery ended: with an outcome, past its time-out, or because the service stops.
+/// How a delivery ended: with an outcome, at its time-out, or because the service stops.
 enum Delivered {
     Outcome(Outcome),
     TimedOut(Evidence),
@@ -492,8 +491,12 @@ async fn deliver(
         None => Delivered::GivenUp,
         Some(Ok(Ok(outcome))) => Delivered::Outcome(outcome),
         Some(Ok(Err(panic))) => {
-            let summary =
-                format!("{} panicked on {}: {}", processor.name(), batch.named(), said(panic.as_ref()));
+            let summary = format!(
+                "{} panicked on {}: {}",
+                processor.name(),
+                batch.named(),
+                panic_message(panic.as_ref())
+            );
             Delivered::Outcome(Outcome::Failed(Evidence { summary, tail: String::new() }))
         }
         Some(Err(_)) => {
@@ -533,13 +536,13 @@ fn verdict(delivered: Delivered) -> Verdict {
     }
 }
 
-/// What a panic said.
-fn said(panic: &(dyn Any + Send)) -> &str {
+/// The message of a panic.
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
-/// A future whose panic is an answer.
+/// A future that returns its panic as an error.
 struct CatchPanic<'a>(Processing<'a>);
 
 impl Future for CatchPanic<'_> {

@@ -1,8 +1,8 @@
-//! Which lines a destination already holds, so that a batch that comes again, cut as it may be, adds only the rest.
+//! Which lines a destination was given, so that a batch that is delivered again adds only the rest, however it is cut.
 //!
-//! At most [`RANGES_MAX`] ranges are known. Beyond that the lowest is forgotten, and its lines count as not
-//! written: a line is written twice rather than lost. With one batch at a time the lines that can come again are
-//! those of the latest batches, far from the lowest range.
+//! At most [`RANGES_MAX`] ranges are known. Beyond that the lowest is forgotten, and its lines count as not written: a line is
+//! written twice rather than lost. As one batch is delivered at a time, the lines that can come again are those of the
+//! latest batches, far above the lowest range.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +11,9 @@ use spillq_storage::{Seq, SeqRange};
 
 use super::{Batch, Piece};
 
-/// In a strict group the lines of a destination are one range, and one more for each gap: lines lost, or set aside.
+/// In a strict group the lines of a destination are one range, and one more for each gap: lines that were lost or dead-lettered.
 pub(super) const RANGES_MAX: usize = 128;
-/// A batch of more ranges than this is to be bisected: all of it must be known until it is acked.
+/// A batch of more ranges is bisected: all of it must be known until it is acked.
 const BATCH_RANGES_MAX: usize = RANGES_MAX / 2;
 
 /// Ranges of lines, rising, with gaps between them.
@@ -21,7 +21,7 @@ const BATCH_RANGES_MAX: usize = RANGES_MAX / 2;
 pub(super) struct Written(Vec<SeqRange>);
 
 impl Written {
-    /// What `ranges` hold together.
+    /// The lines of all `ranges`.
     pub(super) fn of(ranges: impl IntoIterator<Item = SeqRange>) -> Written {
         let mut written = Written::default();
         for range in ranges {
@@ -57,7 +57,7 @@ impl Written {
         self.0 = self.0.iter().flat_map(parts).collect();
     }
 
-    /// Those of `range` that are not written.
+    /// The lines of `range` that are not written.
     pub(super) fn missing(&self, range: SeqRange) -> Vec<SeqRange> {
         let mut missing = Vec::new();
         let mut from = range.first;
@@ -88,13 +88,13 @@ impl Written {
         &self.0
     }
 
-    /// The highest seq that is written; 0 where none is.
+    /// The highest seq that is written; 0 if there is none.
     pub(super) fn last(&self) -> Seq {
         self.0.last().map(|range| range.last).unwrap_or_default()
     }
 }
 
-/// As servers keep it: `1-200,205,207-9000`; empty where nothing is written.
+/// As servers store it: `1-200,205,207-9000`; empty if nothing is written.
 impl fmt::Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, range) in self.0.iter().enumerate() {
@@ -119,7 +119,7 @@ impl FromStr for Written {
                 (Ok(first), Ok(last)) => SeqRange::new(Seq(first), Seq(last)),
                 _ => None,
             };
-            // Rising, with a gap before each: nobody but us writes it, and we write it in no other way.
+            // Rising, with a gap before each: only we write it, and only in this way.
             let rises = |range: &SeqRange| written.0.is_empty() || written.last().next() < range.first;
             match range.filter(rises) {
                 Some(range) if written.0.len() < RANGES_MAX => written.0.push(range),
@@ -130,7 +130,7 @@ impl FromStr for Written {
     }
 }
 
-/// Whether `batch` has more gaps than can be told apart after a crash.
+/// Whether `batch` has more gaps than a note can hold until it is acked.
 pub(super) fn has_too_many_gaps(batch: &Batch) -> bool {
     let mut gaps = 0;
     let mut next = batch.range().first;

@@ -15,9 +15,7 @@ use crate::plain::escape_path;
 use crate::processor::PostgresTable;
 #[cfg(feature = "redis")]
 use crate::processor::RedisStream;
-use crate::processor::{
-    Coding, Destination, Epoch, Exec, Form, Input, Kind, Paths, Processor, Program, Secret,
-};
+use crate::processor::{Coding, Endpoint, Epoch, Exec, Form, Input, Kind, Paths, Processor, Program, Secret};
 #[cfg(any(feature = "redis", feature = "postgres"))]
 use crate::processor::{Server, ServerAddress};
 use crate::queue::{Configuration, GroupSettings, LagPolicy, MaxLag, RetrySettings, Stuck, WhenFull};
@@ -170,7 +168,7 @@ pub(super) fn build(
             // The pause is part of the batch's time, which is there to process it.
             restart_max: RESTART_MAX.min(timeout / 4),
         },
-        config::Kind::Http(to) => Kind::Http(destination(to, epoch, paths)),
+        config::Kind::Http(to) => Kind::Http(endpoint(to, epoch, paths)),
         #[cfg(feature = "redis")]
         config::Kind::Redis(to) => Kind::Redis(stream(to, epoch, paths)),
         #[cfg(not(feature = "redis"))]
@@ -206,9 +204,9 @@ fn program(to: &config::Command, group: &str) -> Result<Program, ServiceError> {
     })
 }
 
-fn destination(to: &config::Destination, epoch: Epoch, paths: &SourcePaths) -> Destination {
+fn endpoint(to: &config::Destination, epoch: Epoch, paths: &SourcePaths) -> Endpoint {
     let secret = |(name, at): &(String, config::SecretAt)| (name.clone(), secret(at));
-    Destination {
+    Endpoint {
         url: to.url.whole().to_owned(),
         form: match to.format {
             config::Format::Ndjson => Form::Ndjson(paths.lookup()),

@@ -17,7 +17,7 @@ use super::ServiceError;
 use super::build::{SourcePaths, build};
 use super::preview::program_file;
 use crate::config::{self, Settings};
-use crate::processor::{Epoch, Limits, Orders, Pace, Processor, Terms, Worker};
+use crate::processor::{DeliverySettings, Epoch, Limits, Orders, Pace, Processor, Worker};
 use crate::queue::{GroupSettings, Handle, Queue, Replays, Window};
 use crate::supervise::{ProcessorKind, ProcessorName};
 
@@ -30,7 +30,7 @@ pub(super) struct WorkerPool {
     workers: BTreeMap<u64, Running>,
     next_worker: u64,
     wanted: BTreeMap<String, Wanted>,
-    terms: BTreeMap<String, watch::Sender<Terms>>,
+    delivery: BTreeMap<String, watch::Sender<DeliverySettings>>,
     /// Lines a second, in addition to the groups' rates.
     rate: Option<u64>,
     limits: Limits,
@@ -74,7 +74,7 @@ impl WorkerPool {
             workers: BTreeMap::new(),
             next_worker: 0,
             wanted: BTreeMap::new(),
-            terms: BTreeMap::new(),
+            delivery: BTreeMap::new(),
             rate,
             limits: Limits { lines_left: lines_left.map(|lines| Arc::new(AtomicU64::new(lines))) },
             handle: queue.handle(),
@@ -92,7 +92,7 @@ impl WorkerPool {
 
     /// Starts a worker with the processor of an embedding program, if `groups` has the group.
     pub(super) fn start_embedded(&mut self, group: &str, processor: Box<dyn Processor>, groups: &Groups) {
-        self.publish_terms(groups);
+        self.publish_settings(groups);
         if let Some((id, _)) = groups.iter().find(|(_, settings)| settings.name == group) {
             self.start(group, *id, processor, None);
         }
@@ -119,7 +119,7 @@ impl WorkerPool {
         groups: &Groups,
         serves: impl Fn(&str) -> bool,
     ) -> Vec<ServiceError> {
-        self.publish_terms(groups);
+        self.publish_settings(groups);
         let wanted = settings.processors.iter().filter(|processor| serves(&processor.group));
         let wanted = wanted.filter_map(|processor| {
             let (id, group) = groups.iter().find(|(_, group)| group.name == processor.group)?;
@@ -182,23 +182,23 @@ impl WorkerPool {
     }
 
     /// Sends the settings and the pace of each group to its workers, and keeps them for those to come.
-    fn publish_terms(&mut self, groups: &Groups) {
-        self.terms.retain(|name, _| groups.iter().any(|(_, group)| group.name == *name));
+    fn publish_settings(&mut self, groups: &Groups) {
+        self.delivery.retain(|name, _| groups.iter().any(|(_, group)| group.name == *name));
         for (_, settings) in groups {
             let rate = settings.rate.into_iter().chain(self.rate).min();
             let settings = Arc::clone(settings);
-            match self.terms.get(&settings.name) {
+            match self.delivery.get(&settings.name) {
                 None => {
                     let (name, pace) = (settings.name.clone(), rate.map(Pace::new));
-                    self.terms.insert(name, watch::channel(Terms { settings, pace }).0);
+                    self.delivery.insert(name, watch::channel(DeliverySettings { settings, pace }).0);
                 }
-                Some(terms) => {
-                    terms.send_modify(|terms| {
+                Some(delivery) => {
+                    delivery.send_modify(|delivery| {
                         // A new pace would forget the batches that are not paid for yet.
-                        if terms.pace.as_ref().map(Pace::lines_per_second) != rate {
-                            terms.pace = rate.map(Pace::new);
+                        if delivery.pace.as_ref().map(Pace::lines_per_second) != rate {
+                            delivery.pace = rate.map(Pace::new);
                         }
-                        terms.settings = settings;
+                        delivery.settings = settings;
                     });
                 }
             }
@@ -263,7 +263,7 @@ impl WorkerPool {
         built: Box<dyn Processor>,
         processor: Option<config::Processor>,
     ) {
-        let Some(terms) = self.terms.get(group) else { return };
+        let Some(delivery) = self.delivery.get(group) else { return };
         let kind = processor.as_ref().map_or(ProcessorKind::Own, |processor| processor.kind.word());
         let program = processor.as_ref().and_then(|processor| program_file(&processor.kind));
         let name = ProcessorName { kind, about: built.about(), program };
@@ -280,7 +280,8 @@ impl WorkerPool {
         let (orders, listens) = watch::channel(Orders::Work);
         let (handle, window) = (self.handle.clone(), Arc::clone(&self.window));
         let asked = (listens, self.replays.open(group, built.keeps_note()));
-        let worker = Worker::new(built, handle, (id, terms.subscribe()), window, self.limits.clone(), asked);
+        let worker =
+            Worker::new(built, handle, (id, delivery.subscribe()), window, self.limits.clone(), asked);
         let number = self.next_worker;
         self.next_worker += 1;
         self.tasks.spawn(async move {

@@ -1,5 +1,5 @@
-//! The http processor against servers of plain sockets: what they say decides, and nothing that they do hangs it, or
-//! acks lines that they were not given.
+//! The http processor with servers made of plain sockets: their reply decides, and nothing that they do makes it hang, or
+//! acks lines that were not sent to them.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,22 +9,20 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
-use spillq::processor::{
-    Batch, Coding, Destination, Epoch, Form, HttpPost, Outcome, Piece, Processor, Secret,
-};
+use spillq::processor::{Batch, Coding, Endpoint, Epoch, Form, HttpPost, Outcome, Piece, Processor, Secret};
 use spillq_storage::{GroupId, StoreId};
 use tokio::time::timeout;
 
 use crate::sample;
 use crate::support::{PATIENCE, needs, run, wait_for, watch};
 
-/// One that is found in no message.
+/// A secret that must be in no message.
 const SECRET: &str = "Bearer hidden";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// Serves one connection; gives back what `serve` does with it.
+/// Serves one connection. Returns the URL, and the result of `serve`.
 fn server<T: Send + 'static>(serve: impl FnOnce(TcpStream) -> T + Send + 'static) -> (String, JoinHandle<T>) {
-    // Some of its connections have no bound of their own.
+    // Some of its connections would never end.
     watch::this_test();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!(
@@ -33,7 +31,7 @@ fn server<T: Send + 'static>(serve: impl FnOnce(TcpStream) -> T + Send + 'static
     );
     let served = thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
-        // Nothing else is served: who connects again gets nothing.
+        // Nothing else is served: a second connection gets nothing.
         drop(listener);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         serve(stream)
@@ -41,7 +39,7 @@ fn server<T: Send + 'static>(serve: impl FnOnce(TcpStream) -> T + Send + 'static
     (url, served)
 }
 
-/// Reads the head of one request; gives the length of its body too.
+/// Reads the head of one request. Returns the length of its body too.
 fn head(stream: &mut impl Read) -> Option<(String, usize)> {
     let (mut text, mut byte) = (Vec::new(), [0]);
     while !text.ends_with(b"\r\n\r\n") {
@@ -56,7 +54,7 @@ fn head(stream: &mut impl Read) -> Option<(String, usize)> {
     Some((head, length))
 }
 
-/// Reads one request, of the length that it states.
+/// Reads one request, of the length in its head.
 fn request(stream: &mut impl Read) -> Option<String> {
     let (head, length) = head(stream)?;
     let mut body = vec![0; length];
@@ -64,7 +62,7 @@ fn request(stream: &mut impl Read) -> Option<String> {
     Some(head + &String::from_utf8(body).unwrap())
 }
 
-/// Reads one request and says `reply`.
+/// Reads one request and sends `reply`.
 fn answer(mut stream: TcpStream, reply: &[u8]) -> String {
     let request = request(&mut stream).unwrap();
     stream.write_all(reply).unwrap();
@@ -74,7 +72,7 @@ fn answer(mut stream: TcpStream, reply: &[u8]) -> String {
 fn http(url: &str, ca_file: Option<&std::path::Path>) -> (HttpPost, tempfile::NamedTempFile) {
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), format!("{SECRET}\n")).unwrap();
-    let destination = Destination {
+    let endpoint = Endpoint {
         url: url.to_owned(),
         form: Form::Ndjson(Arc::new(|_| None)),
         coding: Coding::Identity,
@@ -83,7 +81,7 @@ fn http(url: &str, ca_file: Option<&std::path::Path>) -> (HttpPost, tempfile::Na
         ca_file: ca_file.map(ToOwned::to_owned),
         epoch: Epoch { store: StoreId(7), number: 5, group: GroupId(1) },
     };
-    (HttpPost::new(destination).unwrap(), secret)
+    (HttpPost::new(endpoint).unwrap(), secret)
 }
 
 fn batch() -> Batch {
@@ -91,7 +89,7 @@ fn batch() -> Batch {
     Batch::new(Arc::from("g"), 1, sample::pieces(&block, &[(10, 12)], Piece::new)).unwrap()
 }
 
-/// More than two sockets hold.
+/// More than the buffers of two sockets.
 const LARGE_BYTES: usize = 16 * 1024 * 1024;
 
 fn large() -> Batch {
@@ -100,13 +98,13 @@ fn large() -> Batch {
     Batch::new(Arc::from("g"), 1, blocks.flatten().collect()).unwrap()
 }
 
-/// What becomes of a batch, as text.
+/// The outcome of a batch, as text.
 async fn post(url: &str, batch: Batch) -> String {
     let (mut http, _secret) = http(url, None);
     let outcome = timeout(PATIENCE, http.process(&batch)).await.expect("an outcome in time");
-    let told = format!("{outcome:?} {http:?} {}", http.name());
-    assert!(!told.contains("hidden"), "{told}");
-    told
+    let text = format!("{outcome:?} {http:?} {}", http.name());
+    assert!(!text.contains("hidden"), "{text}");
+    text
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,7 +112,7 @@ async fn a_reply_decides_and_the_request_carries_key_and_secret() {
     for (reply, expected) in [
         ("200 OK\r\ncontent-length: 0", "Done"),
         ("204 No Content", "Done"),
-        // Elasticsearch answers so when it has refused lines: that acked them.
+        // Elasticsearch answers like this when it has rejected lines: they were acked.
         ("200 OK\r\ncontent-length: 30\r\n\r\n{\"took\":3,\"errors\":true,\"x\":1}", "Failed"),
         ("422 x\r\ncontent-length: 0", "Poison"),
         ("413 x\r\ncontent-length: 0", "TooLarge"),
@@ -143,7 +141,7 @@ async fn a_reply_decides_and_the_request_carries_key_and_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hostile_reply_is_a_failure_and_no_hang() {
+async fn a_hostile_reply_is_a_failure_and_does_not_hang() {
     let long =
         |lines: usize| format!("HTTP/1.1 200 OK\r\n{}", format!("x: {}\r\n", "y".repeat(60)).repeat(lines));
     for (reply, found) in [
@@ -161,7 +159,7 @@ async fn a_hostile_reply_is_a_failure_and_no_hang() {
         let text = String::from_utf8_lossy(&reply[..reply.len().min(80)]).into_owned();
         let (url, served) = server(move |mut stream| {
             let _ = request(&mut stream).unwrap();
-            // It may close before it has all.
+            // It may close before it has read everything.
             let _ = stream.write_all(&reply);
         });
         let outcome = post(&url, batch()).await;
@@ -200,13 +198,13 @@ async fn of_an_endless_body_little_is_read_and_the_status_decides() {
         });
         let outcome = post(&url, batch()).await;
         assert!(outcome.starts_with(expected), "{outcome}");
-        // Until it noticed that nobody listens: 64 KiB, and what sockets hold.
+        // Until it noticed that nobody reads: 64 KiB, and the buffers of sockets.
         let said = served.join().unwrap();
         assert!(said < 64 << 20, "{said}");
     }
 }
 
-/// Connections to this port of this host whose client has them open.
+/// How many connections to this port are open on the client's side.
 fn open_to(port: u16) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let to = format!(":{port:04X}");
@@ -217,10 +215,10 @@ fn open_to(port: u16) -> usize {
     table.lines().filter(is_open).count()
 }
 
-/// Lets the time of a batch pass; gives what is told of it.
+/// Lets the time-out of a batch pass. Returns the evidence.
 async fn hang(url: &str, batch: Batch) -> String {
     let (mut http, _secret) = http(url, None);
-    // Where the body of a large batch takes longer to make than that, nothing was sent yet: it gets more.
+    // If making the body of a large batch took longer, nothing was sent yet: try with more time.
     for seconds in [1, 5, 25] {
         let outcome = timeout(Duration::from_secs(seconds), http.process(&batch)).await;
         assert!(outcome.is_err(), "{outcome:?}");
@@ -228,21 +226,21 @@ async fn hang(url: &str, batch: Batch) -> String {
             return seen.summary;
         }
     }
-    panic!("it is told where it hung");
+    panic!("no evidence of where it hung");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_a_slow_server_hangs_is_told_and_its_connection_closed() {
+async fn where_a_slow_server_hangs_is_reported_and_its_connection_closed() {
     // It never answers.
     let (url, served) = server(|mut stream| {
         let _ = request(&mut stream).unwrap();
         stream.read(&mut [0]).unwrap()
     });
-    let told = hang(&url, batch()).await;
-    assert!(told.starts_with("all was sent, and no reply came within "), "{told}");
+    let text = hang(&url, batch()).await;
+    assert!(text.starts_with("all was sent, and no reply came within "), "{text}");
     assert_eq!(served.join().unwrap(), 0, "the connection is closed");
 
-    // It drips.
+    // It sends its reply a few bytes at a time.
     let (url, served) = server(|mut stream| {
         let _ = request(&mut stream).unwrap();
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n").unwrap();
@@ -250,20 +248,20 @@ async fn where_a_slow_server_hangs_is_told_and_its_connection_closed() {
             thread::sleep(Duration::from_millis(20));
         }
     });
-    let told = hang(&url, batch()).await;
-    assert!(told.starts_with("the reply, 200 OK, had no end after "), "{told}");
+    let text = hang(&url, batch()).await;
+    assert!(text.starts_with("the reply, 200 OK, had no end after "), "{text}");
     served.join().unwrap();
 
-    // It says that it goes on, for ever.
+    // It answers 100 Continue for ever.
     let (url, served) = server(|mut stream| {
         let _ = request(&mut stream).unwrap();
         while stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_ok() {}
     });
-    let told = hang(&url, batch()).await;
-    assert!(told.starts_with("all was sent, and no reply came within "), "{told}");
+    let text = hang(&url, batch()).await;
+    assert!(text.starts_with("all was sent, and no reply came within "), "{text}");
     served.join().unwrap();
 
-    // It does not read: what it was not given until then it never gets.
+    // It does not read: what was not sent by then never will be.
     let (go, wait) = std::sync::mpsc::channel();
     let (url, served) = server(move |mut stream| {
         wait.recv().unwrap();
@@ -271,9 +269,9 @@ async fn where_a_slow_server_hangs_is_told_and_its_connection_closed() {
         let _ = stream.read_to_end(&mut read);
         read.len()
     });
-    let told = hang(&url, large()).await;
-    assert!(told.contains(" bytes were still to be sent after "), "{told}");
-    // Its end, which closes the connection, is a matter of the runtime; not of the server, which reads nothing yet.
+    let text = hang(&url, large()).await;
+    assert!(text.contains(" bytes were still to be sent after "), "{text}");
+    // The runtime closes the connection; the server, which reads nothing yet, has no part in it.
     let port: u16 = url.split([':', '/']).nth(4).unwrap().parse().unwrap();
     let closed = tokio::task::spawn_blocking(move || wait_for(|| (open_to(port) == 0).then_some(()))).await;
     assert!(closed.unwrap().is_some(), "the connection is closed");
@@ -283,7 +281,7 @@ async fn where_a_slow_server_hangs_is_told_and_its_connection_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ack_before_all_lines_were_sent_counts_only_if_the_rest_is_taken() {
+async fn an_ack_before_all_lines_were_sent_counts_only_if_the_rest_is_read() {
     for (takes_the_rest, expected) in [(true, "Done"), (false, "Failed")] {
         let (url, served) = server(move |mut stream| {
             let (_, length) = head(&mut stream).unwrap();
@@ -299,7 +297,7 @@ async fn an_ack_before_all_lines_were_sent_counts_only_if_the_rest_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_is_used_again_but_not_one_that_said_too_much() {
+async fn a_connection_is_used_again_unless_the_server_sent_too_much() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let connections = Arc::new(AtomicUsize::new(0));
@@ -315,14 +313,14 @@ async fn a_connection_is_used_again_but_not_one_that_said_too_much() {
     });
     let (mut reused, _secret) = http(&url, None);
     let mut requests = 0;
-    // Whether a connection is back in time for the next request is the runtime's to say: for some it is.
+    // Whether a connection is back in time for the next request depends on the runtime: for some it is.
     while requests <= connections.load(Ordering::Relaxed) {
-        assert!(requests < 1_000, "each of them had a connection of its own");
+        assert!(requests < 1_000, "each of them had a separate connection");
         assert_eq!(timeout(PATIENCE, reused.process(&batch())).await.unwrap(), Outcome::Done);
         requests += 1;
     }
 
-    // Two answers to the first batch: the second of them is none to the second batch.
+    // Two answers to the first batch: the second one is not an answer to the second batch.
     let (url, served) = server(|mut stream| {
         let _ = request(&mut stream).unwrap();
         stream.write_all(&[OK, OK].concat()).unwrap();
@@ -336,7 +334,7 @@ async fn a_connection_is_used_again_but_not_one_that_said_too_much() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_a_server_that_is_trusted_gets_lines_and_secrets() {
+async fn only_a_trusted_server_gets_lines_and_secrets() {
     needs!("openssl");
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
@@ -398,7 +396,7 @@ async fn without_its_secret_nothing_is_sent() {
         let outcome = http.process(&batch()).await;
         assert!(matches!(outcome, Outcome::Refused(_)), "{content:?}: {outcome:?}");
     }
-    // Nobody has connected: this is the first.
+    // This is the first connection.
     drop(TcpStream::connect(url.trim_start_matches("http://").split('/').next().unwrap()).unwrap());
     assert_eq!(served.join().unwrap(), 0);
 }

@@ -1,4 +1,4 @@
-//! The exec-stream processor: a real Python that lives on, answers, lies, hangs and dies.
+//! The exec-stream processor with a real Python that answers, lies, hangs and dies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::support::{
 const GRACE: Duration = Duration::from_millis(200);
 const RESTART_MAX: Duration = Duration::from_millis(200);
 
-/// What begins every program here: reads batches, and writes a line to standard error for each start.
+/// The beginning of every program here: it reads batches, and writes a line to standard error at each start.
 const READ: &str = "import json, os, sys, time
 print('start', os.getpid(), file=sys.stderr, flush=True)
 def say(text):
@@ -81,7 +81,7 @@ async fn one_process_gets_every_batch_with_its_header() {
 }
 
 #[tokio::test]
-async fn an_answer_names_the_bad_line_and_the_process_lives_on() {
+async fn an_answer_names_the_bad_line_and_the_process_continues() {
     needs!("python3");
     let mut stream = python(
         "print('hint', file=sys.stderr, flush=True)
@@ -99,9 +99,9 @@ for number, (header, data) in enumerate(batches()):
     assert_eq!(process(&mut stream, &batch()).await, Outcome::Done);
 }
 
-/// A command that counts from 0 could never blame the first line of a batch: the group was held by it.
+/// A command that counted from 0 could not blame the first line of a batch, and the line held the group.
 #[tokio::test]
-async fn a_number_that_no_line_has_blames_the_batch_and_the_process_lives_on() {
+async fn a_number_that_no_line_has_blames_the_batch_and_the_process_continues() {
     needs!("python3");
     for number in [0, 4] {
         let dir = tempfile::tempdir().unwrap();
@@ -121,15 +121,15 @@ async fn a_number_that_no_line_has_blames_the_batch_and_the_process_lives_on() {
 }
 
 #[tokio::test]
-async fn what_is_no_answer_ends_the_process_and_the_next_batch_gets_a_new_one() {
+async fn what_is_not_an_answer_ends_the_process_and_the_next_batch_gets_a_new_one() {
     needs!("python3");
     for (said, found) in [
         ("say('processed 3 lines')", "said \"processed 3 lines\\n\""),
         ("say('OK 11')", "answered OK 11, and the batch ends with line 12"),
-        ("say('OK fine')", "in place of OK LAST_SEQ"),
+        ("say('OK fine')", "instead of OK LAST_SEQ"),
         ("os.write(1, b'OK\\nOK\\n')", "said more than one answer"),
         ("os.write(1, b'x' * 100000)", "gave an answer without an end within 4096 bytes"),
-        ("os.write(1, b'\\xff\\x00\\n')", "in place of OK"),
+        ("os.write(1, b'\\xff\\x00\\n')", "instead of OK"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let marker = dir.path().join("second");
@@ -148,7 +148,7 @@ for header, data in batches():
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_asked_for_acks_nothing() {
+async fn an_answer_between_batches_acks_nothing() {
     needs!("python3");
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
@@ -178,7 +178,7 @@ async fn a_late_second_answer_does_not_ack_the_next_batch() {
     needs!("python3");
     let dir = tempfile::tempdir().unwrap();
     let gate = dir.path().join("gate");
-    // The second answer to the first batch is written once the header of the second batch was read.
+    // The second answer to the first batch is written after the header of the second batch was read.
     for (second, found) in [
         ("say(f'OK {header[\"last_seq\"]}')", "answered OK 12, and the batch ends with line 14"),
         ("say('OK')", "answered OK alone, and had named its batches before"),
@@ -203,7 +203,7 @@ for header, data in batches():
 }
 
 #[tokio::test]
-async fn its_end_is_told_with_its_last_words() {
+async fn its_end_is_reported_with_the_end_of_its_standard_error() {
     needs!("python3");
     for (end, what) in [
         ("sys.exit(3)", "ended with exit status 3"),
@@ -241,7 +241,7 @@ async fn an_end_between_two_batches_costs_no_attempt() {
     for _ in 0..3 {
         let _ = fs::remove_file(&pid);
         assert_eq!(process(&mut stream, &batch()).await, Outcome::Done);
-        // The shim, its parent, has told of the end when it ends itself.
+        // When the shim, its parent, has ended, it has reported the end.
         let shim = fs::read_to_string(&pid).unwrap();
         let stat = || fs::read_to_string(format!("/proc/{shim}/stat")).unwrap_or_default();
         let ended = wait_for(|| (stat().is_empty() || stat().contains(") Z ")).then_some(()));
@@ -250,7 +250,7 @@ async fn an_end_between_two_batches_costs_no_attempt() {
 }
 
 #[tokio::test]
-async fn one_that_hangs_is_ended_whole_and_started_again() {
+async fn a_command_that_hangs_is_ended_with_all_its_processes_and_started_again() {
     needs!("python3");
     let dir = tempfile::tempdir().unwrap();
     let pids = dir.path().join("pids");
@@ -382,7 +382,7 @@ fn the_service_of_the_incident_keeps_each_fill_once_whatever_is_killed() {
 }
 
 #[tokio::test]
-async fn one_that_hangs_prints_where_before_it_is_ended() {
+async fn a_command_that_hangs_prints_where_before_it_is_ended() {
     let program = format!(
         "{READ}import faulthandler, signal
 faulthandler.register(signal.SIGUSR1, all_threads=True)

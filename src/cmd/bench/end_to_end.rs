@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::{failed, folder, print};
 use crate::cli::BenchEndToEndArgs;
 use crate::cmd::{Exit, Failure, store};
-use crate::processor::{Batch, Limits, Orders, Outcome, Processing, Processor, Terms, Worker};
+use crate::processor::{Batch, DeliverySettings, Limits, Orders, Outcome, Processing, Processor, Worker};
 use crate::queue::{Command, GroupSettings, Queue, WhenFull};
 use crate::tail::{Follow, SCAN_INTERVAL, Settings, Tail};
 
@@ -78,8 +78,8 @@ async fn measure(folder: &std::path::Path, count: u64) -> Result<(Vec<f64>, Vec<
     let closed = |closed: crate::queue::Closed| Failure::store(closed.to_string());
     let (group, settings) = handle.ask(Command::Groups).await.map_err(closed)?.remove(0);
     let (orders, listens) = watch::channel(Orders::Work);
-    let (_terms, terms) = watch::channel(Terms { settings, pace: None });
-    let lent = (group, terms);
+    let (_delivery, delivery) = watch::channel(DeliverySettings { settings, pace: None });
+    let lent = (group, delivery);
     let asked = (listens, mpsc::channel(1).1);
     let worker =
         Worker::new(Box::new(Accept), handle.clone(), lent, queue.window(), Limits::default(), asked);

@@ -1,14 +1,14 @@
-//! The columns that lines are copied into: whether their types take what binary COPY sends.
+//! Checks that the types of the columns fit what binary COPY sends.
 //!
-//! Binary COPY does not convert: a column of another type takes the bytes of a line for its own form. Eight bytes of text
-//! are a valid `bigint`, and would be stored as a number. So the types are asked for on every connection, and what does
-//! not fit is refused by name, before a line is sent.
+//! Binary COPY does not convert: a column of another type reads the bytes of a line as its binary form. Eight bytes of text
+//! are a valid `bigint`, and would be stored as a number. So the types are checked on every connection, and a column
+//! that does not fit is refused by name before a line is sent.
 
 use tokio_postgres::Client;
 
 use crate::plain::harmless;
 
-/// The types of the table's columns by name, where there is such a table; domains are followed to what they are made of.
+/// The names and types of the table's columns, if the table exists. Domains are resolved to their base types.
 const LOOK: &str = "\
     WITH RECURSIVE base(attname, oid) AS ( \
         SELECT attname, atttypid FROM pg_catalog.pg_attribute \
@@ -18,13 +18,13 @@ const LOOK: &str = "\
     ) \
     SELECT base.attname::text, t.typname::text FROM base JOIN pg_catalog.pg_type t USING (oid) WHERE t.typtype <> 'd'";
 
-/// How the column `line` takes a line.
+/// The binary form of a line for the column `line`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum LineColumn {
-    /// As its bytes.
+    /// The bytes.
     #[default]
     Bytes,
-    /// As its bytes behind the version of the binary form, 1.
+    /// The version of the binary form, 1, and the bytes.
     Jsonb,
 }
 
@@ -32,7 +32,7 @@ const NUMBER: &[&str] = &["int8"];
 const TEXT: &[&str] = &["text", "varchar", "bpchar", "citext"];
 const LINE: &[&str] = &["text", "varchar", "bpchar", "citext", "json", "jsonb", "xml", "bytea"];
 
-/// What each column may be, and how that is called in SQL.
+/// The types that each column may have, and their names in SQL.
 const EXPECTED: [(&str, &[&str], &str); 5] = [
     ("seq", NUMBER, "bigint"),
     ("source", TEXT, "text"),
@@ -41,10 +41,11 @@ const EXPECTED: [(&str, &[&str], &str); 5] = [
     ("line", LINE, "text, varchar, json, jsonb, xml or bytea"),
 ];
 
-/// Looks at the columns of `table`, whose name is quoted. The inner error names what does not fit, and how to change it.
+/// Checks the columns of `table`, whose name is quoted. The inner error names the columns that do not fit, and which types they
+/// must have.
 ///
 /// # Errors
-/// What the server answers.
+/// If the server answers with an error.
 pub(super) async fn look(
     client: &Client,
     table: &str,
@@ -55,7 +56,7 @@ pub(super) async fn look(
     Ok(judge(table, &columns))
 }
 
-/// A table that is not there has no columns: COPY says so, with the server's own words.
+/// A table that does not exist has no columns: COPY then reports it in the server's words.
 fn judge(table: &str, columns: &[(String, String)]) -> Result<LineColumn, String> {
     if columns.is_empty() {
         return Ok(LineColumn::default());
@@ -101,7 +102,7 @@ mod tests {
             assert_eq!(judge("t", &with("line", of)), Ok(LineColumn::Bytes), "{of}");
         }
         assert_eq!(judge("t", &with("line", "jsonb")), Ok(LineColumn::Jsonb));
-        // Each of these took eight bytes of text for a number.
+        // Each of these would read eight bytes of text as a number.
         for of in ["int8", "int4", "float8", "timestamptz", "uuid"] {
             let refused = judge("t", &with("line", of)).unwrap_err();
             assert!(refused.contains(&format!("column line is {of}, and has to be text")), "{refused}");
@@ -113,10 +114,6 @@ mod tests {
         );
         let missing = judge("t", &with("part", "text")[..3]).unwrap_err();
         assert!(missing.contains("no column part") && missing.contains("no column line"), "{missing}");
-        assert_eq!(
-            judge("t", &[]),
-            Ok(LineColumn::Bytes),
-            "a table that is not there is the server's to name"
-        );
+        assert_eq!(judge("t", &[]), Ok(LineColumn::Bytes), "the server reports a table that does not exist");
     }
 }

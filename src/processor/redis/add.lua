@@ -1,7 +1,7 @@
--- Adds entries to the stream KEYS[1], and notes in the same step in KEYS[2] which lines it holds then; nothing
--- where that key is not as it was expected. ARGV: owner, written and last as expected, written and last as they
--- become, the bound or 0; then for each entry its id, the number of words that follow, and the words.
--- The first XADD is the only one that can fail for its id: ids rise, so no part of the entries is ever added.
+-- Adds entries to the stream KEYS[1], and in the same step notes in the key KEYS[2] which lines the stream was given. Does
+-- nothing if that key is not as expected. ARGV: owner, written and last as expected, the new written and last, the
+-- bound or 0; then for each entry its id, the number of words that follow, and the words.
+-- Only the first XADD can fail because of its id: ids rise. So entries are never added in part.
 local key = redis.call('HMGET', KEYS[2], 'owner', 'written', 'last')
 if (key[1] or ARGV[1]) ~= ARGV[1] or (key[2] or '') ~= ARGV[2] or (key[3] or '0-0') ~= ARGV[3] then
   return 'changed'

@@ -1,7 +1,8 @@
-//! A batch as scripts that add its lines to a stream, each of them whole or not at all.
+//! A batch as scripts that add its lines to a stream. Each script is done whole or not at all.
 //!
-//! The id of an entry is `SEQ-0`. A line that comes behind one with a higher seq (a dead letter put back, a seek) cannot
-//! have that: ids of a stream rise. It gets the id behind the newest entry, and tells its seq in a field like every other.
+//! The id of an entry is `SEQ-0`. A line that comes after a line with a higher seq (a dead letter that is retried, a seek)
+//! cannot have that id, because ids of a stream rise. It gets the id after the newest entry. Every entry has its seq in a
+//! field.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,9 +14,9 @@ use super::super::Piece;
 use super::super::written::Written;
 use super::resp::Command;
 
-/// One script holds the server up for about a millisecond.
+/// A script of this length blocks the server for about a millisecond.
 const SCRIPT_LINES_MAX: usize = 1_000;
-/// And is one copy of so many bytes; a longer line is a script of its own.
+/// The longest script, of which the server makes a copy. A longer line has a script for itself.
 const SCRIPT_BYTES_MAX: usize = 1024 * 1024;
 
 const ADD: &str = include_str!("add.lua");
@@ -42,10 +43,10 @@ impl FromStr for Id {
     }
 }
 
-/// What a stream holds.
+/// What the key says that the stream was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Held {
-    /// These lines, though consumers may have removed them since.
+    /// These lines, which consumers may have removed since.
     pub(super) written: Written,
     /// The id of the newest of them.
     pub(super) last: Id,
@@ -60,14 +61,14 @@ pub(super) struct Frame<'a> {
     pub(super) names: &'a BTreeMap<SourceId, String>,
 }
 
-/// Makes script after script; each rests on what the one before it leaves.
+/// Makes one script after the other; each continues from what the previous one leaves.
 pub(super) struct Scripts<'a, L: Iterator<Item = Line<'a>>> {
     frame: Frame<'a>,
     lines: std::iter::Peekable<L>,
     pub(super) held: Held,
 }
 
-/// The scripts for `pieces`, none of whose lines is held.
+/// The scripts for `pieces`, whose lines the stream was not given yet.
 pub(super) fn scripts<'a>(
     frame: Frame<'a>,
     pieces: &'a [Piece],
@@ -98,7 +99,7 @@ impl<'a, L: Iterator<Item = Line<'a>>> Iterator for Scripts<'a, L> {
     }
 }
 
-/// The script that adds `entries` and changes what is noted, all of it or nothing.
+/// The script that adds `entries` and changes the note, all of it or nothing.
 pub(super) fn note(frame: &Frame<'_>, before: &Held, after: &Held, entries: Command) -> Command {
     let mut script = Command::default();
     for word in [
@@ -145,7 +146,7 @@ mod tests {
         Held { written: written.parse().unwrap(), last: last.parse().unwrap() }
     }
 
-    /// What is held behind each script for lines from seq 10 on.
+    /// What is held after each script for lines from seq 10 on.
     fn after(texts: &[&[u8]], before: Held) -> Vec<Held> {
         let block = sample::block(10, texts);
         let pieces = sample::pieces(&block, &[(10, 9 + texts.len() as u64)], Piece::new);
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_seqs_and_a_line_that_comes_late_stands_behind_the_newest() {
+    fn ids_are_seqs_and_a_late_line_gets_the_id_after_the_newest() {
         assert_eq!(after(&[b"a", b"b"], Held::default()), [held("10-11", "11-0")]);
         assert_eq!(after(&[b"a", b"b"], held("1-9", "9-0")), [held("1-11", "11-0")]);
         assert_eq!(after(&[b"a", b"b"], held("1-9,12-20", "20-0")), [held("1-20", "20-2")]);
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_are_bounded_and_a_long_line_has_one_of_its_own() {
+    fn scripts_are_bounded_and_a_long_line_has_a_script_for_itself() {
         let long = vec![b'x'; SCRIPT_BYTES_MAX + 1];
         let found = after(&[b"a", &long, &long, b"b", b"c"], Held::default());
         let lasts: Vec<u64> = found.iter().map(|held| held.last.0).collect();

@@ -1,4 +1,4 @@
--- What is in the stream KEYS[1], and what its key KEYS[2] says of that: "top last owner written".
+-- The newest id of the stream KEYS[1], and what its key KEYS[2] says: "top last owner written".
 local top = '0-0'
 if redis.call('EXISTS', KEYS[1]) == 1 then
   local info = redis.call('XINFO', 'STREAM', KEYS[1])

@@ -1,8 +1,8 @@
-//! As much of RESP2, the protocol of Redis, as is spoken here: commands are arrays of byte strings, and all that is
-//! asked for is answered by one value without further values in it.
+//! The part of RESP2, the protocol of Redis, that is used here: commands are arrays of byte strings, and every reply is
+//! one value without nested values.
 //!
-//! A client crate was weighed, see docs/contributing/dependencies.md. The server is not trusted: of a reply at most
-//! [`REPLY_BYTES_MAX`] are read, and nothing in it is followed to any depth.
+//! docs/contributing/dependencies.md says why this is not a client crate. The server is not trusted: at most
+//! [`REPLY_BYTES_MAX`] of a reply are read.
 
 use std::io;
 
@@ -10,22 +10,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::super::link::Link;
 
-/// What is asked for is some KiB long: the ranges of lines that are written.
+/// The longest reply. Expected are some KiB: the ranges of lines that are written.
 pub(super) const REPLY_BYTES_MAX: usize = 64 * 1024;
 
-/// One answer.
+/// One reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) enum Reply {
-    /// A status, a number, or a byte string, which may hold anything.
+    /// A status, a number, or a byte string with any content.
     Value(Vec<u8>),
-    /// The server refuses, and says why: a word in capitals, and a sentence.
+    /// An error: a word in capitals, and a sentence.
     Error(String),
 }
 
-/// A connection on which each command is answered, in order.
+/// A connection. Replies come in the order of the commands.
 pub(in super::super) struct Connection {
     link: Link,
-    /// Bytes that were read and not looked at yet.
+    /// Bytes that were read and not parsed yet.
     read: Vec<u8>,
 }
 
@@ -34,7 +34,7 @@ impl Connection {
         Connection { link, read: Vec::new() }
     }
 
-    /// Sends a command and waits for its answer.
+    /// Sends a command and waits for its reply.
     pub(super) async fn ask(&mut self, words: &[&[u8]]) -> io::Result<Reply> {
         let mut command = Command::default();
         words.iter().for_each(|word| command.push(word));
@@ -42,14 +42,14 @@ impl Connection {
         self.reply().await
     }
 
-    /// Sends a command; its answer is still to come.
+    /// Sends a command, without waiting for its reply.
     pub(super) async fn send(&mut self, command: &Command) -> io::Result<()> {
         self.link.write_all(format!("*{}\r\n", command.words).as_bytes()).await?;
         self.link.write_all(&command.body).await?;
         self.link.flush().await
     }
 
-    /// The next answer.
+    /// The next reply.
     pub(in super::super) async fn reply(&mut self) -> io::Result<Reply> {
         loop {
             if let Some((reply, used)) = parse(&self.read)? {
@@ -81,7 +81,7 @@ impl Command {
         self.body.extend_from_slice(b"\r\n");
     }
 
-    /// All words of `other`, behind these.
+    /// Appends all words of `other`.
     pub(super) fn append(&mut self, mut other: Command) {
         self.words += other.words;
         self.body.append(&mut other.body);
@@ -92,12 +92,12 @@ impl Command {
     }
 }
 
-/// The first reply in `bytes` and how long it is; `None` where its end is missing.
+/// The first reply in `bytes` and its length; `None` if its end is missing.
 fn parse(bytes: &[u8]) -> io::Result<Option<(Reply, usize)>> {
     let Some(end) = memchr::memchr(b'\n', bytes) else { return Ok(None) };
     let line = bytes.get(..end).and_then(|line| line.strip_suffix(b"\r"));
     let Some((kind, text)) = line.and_then(<[u8]>::split_first) else {
-        return Err(unexpected("this is not Redis"));
+        return Err(unexpected("the server does not speak the protocol of Redis"));
     };
     let used = end + 1;
     match kind {
@@ -106,13 +106,13 @@ fn parse(bytes: &[u8]) -> io::Result<Option<(Reply, usize)>> {
         b'$' => {
             let length = std::str::from_utf8(text).ok().and_then(|text| text.parse::<usize>().ok());
             let Some(length) = length.filter(|length| *length <= REPLY_BYTES_MAX) else {
-                return Err(unexpected("a reply is longer than anything that was asked for"));
+                return Err(unexpected("a reply is longer than any that is expected"));
             };
             let value = bytes.get(used..used + length).map(<[u8]>::to_vec);
             let is_whole = bytes.len() >= used + length + 2;
             Ok(value.filter(|_| is_whole).map(|value| (Reply::Value(value), used + length + 2)))
         }
-        _ => Err(unexpected("a reply of a kind that was not asked for")),
+        _ => Err(unexpected("a reply of an unexpected kind")),
     }
 }
 
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reply_to_a_question_of_ours_is_refused() {
+    fn what_is_not_a_reply_to_our_commands_is_refused() {
         for bytes in
             ["HTTP/1.1 400 Bad\r\n", "*1\r\n:1\r\n", "$-1\r\n", "$99999999\r\n", "\r\n", "+OK\n", "$x\r\n"]
         {
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_a_server_says_makes_it_stop() {
+    fn no_bytes_of_a_server_make_it_panic() {
         let mut random = fastrand::Rng::with_seed(3);
         for _ in 0..20_000 {
             let bytes: Vec<u8> =
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reply_without_an_end_is_given_up() {
+    async fn a_reply_without_an_end_is_an_error() {
         let (ours, mut theirs) = tokio::io::duplex(1024);
         let endless = tokio::spawn(async move { while theirs.write_all(&[b'+'; 512]).await.is_ok() {} });
         let error = Connection::new(Box::new(ours)).ask(&[b"PING"]).await.unwrap_err();
