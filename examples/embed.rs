@@ -1,4 +1,4 @@
-//! spillq in a program of your own: follow a file, count its words in a processor, end when nothing waits.
+//! spillq inside another program: follow a file, count its words in a processor, and end when no line waits.
 //!
 //! `cargo run --example embed -- /var/log/syslog`
 
@@ -9,8 +9,8 @@ use spillq::config::{Follow, Settings, Start};
 use spillq::processor::{Batch, Outcome, Processing, Processor};
 use spillq::service::{self, Plan};
 
-/// A processor acknowledges a batch by answering `Done`. After a crash a batch can come again, with the same seqs:
-/// a real one keeps the last seq beside its result.
+/// A processor acknowledges a batch with `Done`. After a crash a batch can be delivered again, with the same seqs. So a
+/// real processor stores the last seq together with its result.
 struct CountWords {
     words: u64,
 }

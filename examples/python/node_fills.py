@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Fills, as a blockchain node writes them to hourly files, batch by batch into a SQLite table.
+"""Stores fills, which a blockchain node writes to hourly files, in a SQLite table, batch by batch.
 
 Run by spillq as a processor of kind "exec-stream": the lines that wait are on spillq's disk, not in a list here, and
 `_process_batch` is called for each batch until it has succeeded. Each fill is kept under its epoch and its seq, so a batch
-that comes again after a crash, in whatever pieces, counts once. The seq alone would not do: after `spillq restore` the seqs
-above the backup's end are given again, to other lines, and the epoch is another.
+that is delivered again after a crash, however it is cut, counts once. The seq alone would not do: after `spillq restore` the seqs
+above the backup's end are given to other lines, in another epoch.
 
     [[processor]]
     kind = "exec-stream"
@@ -18,7 +18,7 @@ import sys
 
 
 class BadLine(Exception):
-    """The n-th line of the batch, from 1, is no fill."""
+    """The n-th line of the batch, from 1, is not a fill."""
 
 
 class NodeFills:
@@ -46,14 +46,14 @@ class NodeFills:
             batch = json.loads(header)
             data = sys.stdin.buffer.read(batch["bytes"])
             if len(data) < batch["bytes"]:
-                return  # spillq has gone: the batch comes again
+                return  # spillq has ended: the batch will be delivered again
             try:
                 self._process_batch(batch["epoch"], data.splitlines())
                 answer = f"OK {batch['last_seq']}"
             except BadLine as error:
                 answer = f"NAK {error}"  # spillq delivers the other lines without it
             except sqlite3.Error as error:
-                answer = f"NAK sqlite: {error}"  # the batch comes again, later
+                answer = f"NAK sqlite: {error}"  # the batch will be delivered again, later
             print(answer.replace("\n", " "), flush=True)
 
 

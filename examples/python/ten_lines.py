@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The least that a processor of kind "exec-stream" needs: add up the sizes of lines."""
+"""The least that a processor of kind "exec-stream" needs. It adds up the sizes of lines."""
 import json, sys
 total = 0
 while header := sys.stdin.buffer.readline():

@@ -1,10 +1,10 @@
-"""A server in the shape of ClickHouse's HTTP interface, which is killed in the middle.
+"""A server that behaves like ClickHouse's HTTP interface, and is killed at random moments.
 
     clickhouse.py PORT FOLDER
 
 `POST /?query=INSERT INTO fills FORMAT JSONEachRow` adds its rows to FOLDER as one part, all or none, each with the
 request's idempotency key, before it answers. Without FOLDER the table does not exist: 404. The key is "secret": 403.
-A row that is no fill: 400, and nothing of the request is kept. Repeats are kept, for the test to see.
+A row that is not a fill: 400, and no row of the request is kept. Repeats are kept, for the test to see.
 """
 
 import gzip

@@ -1,4 +1,4 @@
-//! The service and a server in the shape of ClickHouse, both killed in the middle: every line arrives.
+//! The service with a server that behaves like ClickHouse, both killed at random moments: every line arrives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +9,7 @@ use crate::support::{Bounded, Process, SMALL_STORE, Service, needs, program, wai
 
 const LINES: u64 = 20_000;
 const BATCH: u64 = 250;
-/// No JSON.
+/// A line that is not JSON.
 const BAD: u64 = 7_777;
 
 /// The server, killed when it is dropped.
@@ -34,7 +34,7 @@ struct Row {
     n: u64,
 }
 
-/// The rows of all parts but those that a kill left half written.
+/// The rows of all parts, without those that a kill left half written.
 fn rows(table: &Path) -> Vec<Row> {
     let parts = fs::read_dir(table).unwrap().map(|entry| entry.unwrap().path());
     let whole = parts.filter(|part| part.extension().is_none_or(|extension| extension != "tmp"));
@@ -43,7 +43,7 @@ fn rows(table: &Path) -> Vec<Row> {
 }
 
 #[test]
-fn every_line_reaches_a_clickhouse_and_repeats_are_told_by_key_and_seq() {
+fn every_line_reaches_a_clickhouse_and_key_and_seq_identify_repeats() {
     needs!("python3");
     let folder = tempfile::tempdir().unwrap();
     let (table, key) = (folder.path().join("table"), folder.path().join("key"));
@@ -77,7 +77,7 @@ fn every_line_reaches_a_clickhouse_and_repeats_are_told_by_key_and_seq() {
     let data_dir = folder.path().join("q");
     let start = || Service::start(&data_dir, &["--config", config.to_str().unwrap()]);
 
-    // Nobody listens, then the key is wrong, then there is no table: everything waits.
+    // Nothing listens, then the key is wrong, then the table is missing: everything waits.
     let mut service = start();
     let why = |what: &'static str| {
         move |status: &spillq::http::StatusJson| {
@@ -89,7 +89,7 @@ fn every_line_reaches_a_clickhouse_and_repeats_are_told_by_key_and_seq() {
     let mut server = Server::start(port, &table);
     service.wait("the key is refused", why("403"));
     fs::write(&key, "secret\n").unwrap();
-    service.wait("there is no table", why("404"));
+    service.wait("the table is missing", why("404"));
     fs::create_dir(&table).unwrap();
 
     let mut kills = 0;

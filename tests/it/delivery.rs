@@ -10,13 +10,13 @@ use spillq::http::{DoctorJson, StatusJson};
 
 use crate::support::{Bounded, Service, spillq, wait_for, write_config};
 
-/// A folder with a file `app.log` of numbered lines, and a configuration.
+/// A folder with a configuration, and a file `app.log` of numbered lines.
 struct Stage {
     folder: tempfile::TempDir,
 }
 
 impl Stage {
-    /// `group` are keys of its section, `script` is what `sh -c` runs for each batch, in the folder.
+    /// `group` has keys of its section; `sh -c` runs `script` in the folder for each batch.
     fn new(lines: u64, group: &str, script: &str) -> Stage {
         let folder = tempfile::tempdir().unwrap();
         let stage = Stage { folder };
@@ -45,7 +45,7 @@ impl Stage {
         spillq(args).args(["--data-dir"]).arg(self.path("q")).current_dir(self.folder.path()).finished()
     }
 
-    /// `run --once` or `drain`: its exit status, and what it says.
+    /// Runs `run --once` or `drain`. Returns its exit status and output.
     fn to_the_end(&self, args: &[&str]) -> (Option<i32>, String) {
         let config = self.path("spillq.toml");
         let mut command = spillq(args);
@@ -61,7 +61,7 @@ impl Stage {
         serde_json::from_slice(&self.spillq(&["doctor", "--json"]).stdout).ok()
     }
 
-    /// Waits until doctor names this cause; gives the summary, the evidence and the next step as one text.
+    /// Waits until doctor names this cause. Returns the summary, the evidence and the next step as one text.
     #[track_caller]
     fn verdict(&self, cause: &str) -> String {
         let mut last = None;
@@ -88,11 +88,11 @@ fn is_done(status: &StatusJson) -> bool {
 }
 
 const QUICK: &str = "retry = { initial = \"20ms\", max = \"100ms\", attempts = 3 }";
-/// Appends the batch to `out`, unless there is a file `down`; each delivery is a line of `calls`.
+/// Appends the batch to `out`, unless there is a file `down`. Each delivery adds a line to `calls`.
 const DOWN: &str = "cat > batch; echo >> calls; test ! -e down && cat batch >> out";
 
-/// Until the rules were changed, line 20,000 arrived first: a line behind the one that failed was delivered to learn whether
-/// the destination was down.
+/// Before the rules were changed, line 20,000 arrived first: a line after the one that failed was delivered to find out
+/// whether the destination was down.
 #[test]
 fn an_outage_overtakes_no_line_makes_no_dead_letter_and_costs_one_delivery_per_back_off() {
     let stage = Stage::new(20_000, "", DOWN);
@@ -101,7 +101,7 @@ fn an_outage_overtakes_no_line_makes_no_dead_letter_and_costs_one_delivery_per_b
     let began = Instant::now();
     let calls = || fs::read_to_string(stage.path("calls")).unwrap_or_default().lines().count();
     assert!(wait_for(|| (calls() >= 5).then_some(())).is_some(), "it is tried again and again");
-    // At 0, 0.2, 0.6, 1.4 and 3 s: a machine that is busy is later, never earlier.
+    // At 0, 0.2, 0.6, 1.4 and 3 s. A busy machine is later, never earlier.
     assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
     fs::remove_file(stage.path("down")).unwrap();
     let status =
@@ -131,7 +131,7 @@ fn a_line_that_fails_without_blame_holds_the_group_until_it_is_parked() {
     let status = service.wait("the others are acked", is_done);
     assert_eq!(status.groups[0].dead_letters, 1);
     assert_eq!(stage.arrived(), (1..=50).filter(|number| *number != 17).collect::<Vec<_>>());
-    // Put back, it fails again: it is a dead letter again, and holds nobody.
+    // After a retry it fails again: it is a dead letter again, and does not hold the group.
     assert!(stage.spillq(&["dead-letter", "retry", "17"]).status.success());
     fs::write(stage.path("app2.log"), "51\n").unwrap();
     service.wait("a line behind it is acked", |status| status.groups[0].ack_floor == 51 && is_done(status));
@@ -155,7 +155,7 @@ fn retry_now_skips_a_back_off() {
     assert_eq!(output.status.code(), Some(2), "without a service there is nothing to skip: {output:?}");
 }
 
-/// `run --once` and `drain` never ended: the line waited for others that would have shown that the destination works.
+/// `run --once` and `drain` never ended: the line waited for other lines to show that the destination works.
 #[test]
 fn once_and_drain_end_with_status_1_and_say_why_when_a_line_only_fails() {
     let script = "cat > batch; if grep -qx 242 batch; then exit 1; fi; cat batch >> out";
@@ -168,7 +168,7 @@ fn once_and_drain_end_with_status_1_and_say_why_when_a_line_only_fails() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("held by line 242") && said.contains("759"), "{said}");
 
-    // Without order the others are done first, so that nothing passes once the line fails alone.
+    // Without order the others are done first, so that no other line succeeds once this line fails alone.
     let stage = Stage::new(1_000, &format!("{QUICK}\norder = \"none\""), script);
     let (code, said) = stage.to_the_end(&["run", "--once"]);
     let status: StatusJson = serde_json::from_slice(&stage.spillq(&["status", "--json"]).stdout).unwrap();
@@ -189,7 +189,7 @@ fn a_rejected_line_becomes_a_dead_letter_at_once_and_a_strict_group_does_not_wai
         "batch = { lines = 1500 }",
         "cat > batch; if grep -qx 700 batch || grep -qx 2200 batch; then exit 65; fi; cat batch >> out",
     );
-    // With back-offs of 200 ms and more the rules of before took seconds for each.
+    // With back-offs of 200 ms and more, the earlier rules took seconds for each.
     let mut service = stage.start();
     let status =
         service.wait("everything is settled", |status| status.log.next_seq > 3_000 && is_done(status));
@@ -205,7 +205,7 @@ fn a_rejected_line_becomes_a_dead_letter_at_once_and_a_strict_group_does_not_wai
 }
 
 #[test]
-fn where_every_line_is_rejected_the_group_is_refused_over_restarts_until_the_command_is_fixed() {
+fn if_every_line_is_rejected_the_group_is_refused_over_restarts_until_the_command_is_fixed() {
     let stage = Stage::new(20, QUICK, "cat > batch; test -e fixed || exit 65; cat batch >> out");
     let mut service = stage.start();
     let refused = |status: &StatusJson| status.groups[0].state == "refused";
@@ -233,7 +233,7 @@ fn where_every_line_is_rejected_the_group_is_refused_over_restarts_until_the_com
     assert_eq!(arrived, (1..=20).collect::<Vec<_>>());
 }
 
-/// Ends the service that has started it: the shim is between the two.
+/// Kills the service that started it, the parent of its shim.
 const KILLS: &str = "cat > batch; if grep -qx 5 batch && test ! -e cured; then kill -9 $(cut -d' ' -f4 /proc/$PPID/stat); sleep 60; fi; cat batch >> out";
 
 #[test]
@@ -321,8 +321,8 @@ fn max_lag_with_drop_ends_a_hold_and_with_block_doctor_names_the_line() {
     let mut service = stage.start();
     service.wait("it is held", |status| status.groups[0].reason.as_deref() == Some("held by line 3"));
     fs::write(stage.path("app2.log"), numbered(9..=30)).unwrap();
-    let status =
-        service.wait("the line is dropped, and the others go on", |status| status.groups[0].ack_floor == 30);
+    let status = service
+        .wait("the line is dropped, and the others continue", |status| status.groups[0].ack_floor == 30);
     assert!(status.groups[0].dropped_lines > 0 && status.groups[0].dead_letters == 0, "{status:?}");
     assert_eq!(stage.arrived().last(), Some(&30));
 
@@ -362,9 +362,9 @@ fn linger_gathers_lines_in_strict_order_too() {
     assert!(began.elapsed() < Duration::from_secs(30), "a run that is to end never lingers");
 }
 
-/// It stopped at the first line of a range that does not wait.
+/// Parking stopped at the first line of a range that does not wait.
 #[test]
-fn a_range_is_parked_but_for_the_lines_that_do_not_wait() {
+fn a_range_is_parked_except_for_the_lines_that_do_not_wait() {
     let stage = Stage::new(1_200, QUICK, "cat > batch; exit 1");
     let config = fs::read_to_string(stage.path("spillq.toml")).unwrap();
     fs::write(stage.path("spillq.toml"), config.split("[[processor]]").next().unwrap()).unwrap();
@@ -390,11 +390,11 @@ fn a_range_is_parked_but_for_the_lines_that_do_not_wait() {
     assert_eq!(status.groups[0].dead_letters, 1_200);
 }
 
-/// `inspect --from N`, which doctor prints, showed another line: N had been put back, and its segment was gone.
+/// `inspect --from N`, which doctor prints, showed another line: N had been retried, and its segment was gone.
 #[test]
 fn lines_that_outlive_their_segment_are_shown_by_inspect() {
     let stage = Stage::new(3, QUICK, "if grep -qx -e 1 -e 3; then exit 65; fi");
-    // Segments have 16 MiB; these lines hardly compress.
+    // Segments have 16 MiB, and these lines hardly compress.
     let mut rng = fastrand::Rng::with_seed(1);
     let mut line = || format!("{}\n", (0..1_000).map(|_| rng.alphanumeric()).collect::<String>());
     fs::write(stage.path("app2.log"), (0..30_000).map(|_| line()).collect::<String>()).unwrap();

@@ -1,4 +1,4 @@
-//! The exec processor: every way in which a command ends, and that nothing of it stays alive.
+//! The exec processor: all the ways in which a command can end, and that no process of it is left.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::sample;
 use crate::support::{Bounded, needs, program};
 
 const GRACE: Duration = Duration::from_millis(200);
-/// Far above what anything here takes; a test that waits so long has failed.
+/// Much longer than anything here takes: a test that waits this long has failed.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 fn shim() -> PathBuf {
@@ -60,21 +60,21 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The pids that a script wrote to a file, one a line, once there are `count` of them.
+/// The pids that a script wrote to a file, one per line, once there are `count` of them.
 async fn pids(file: &Path, count: usize) -> Vec<Pid> {
     let read = || fs::read_to_string(file).unwrap_or_default();
     until("the command wrote its pids", || read().matches('\n').count() >= count).await;
     read().lines().map(|line| Pid::from_raw(line.trim().parse().unwrap()).unwrap()).collect()
 }
 
-/// Whether the process runs. A zombie whose new parent has not looked yet does not.
+/// Whether the process runs. A zombie that its new parent has not reaped yet does not.
 fn is_alive(pid: Pid) -> bool {
     fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid()))
         .is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])))
 }
 
 #[tokio::test]
-async fn exit_status_0_acks_and_the_command_got_the_lines_and_what_to_expect() {
+async fn exit_status_0_acks_and_the_command_gets_the_lines_and_variables() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let script = format!(
@@ -107,7 +107,7 @@ async fn every_exit_status_has_its_outcome() {
 }
 
 #[tokio::test]
-async fn a_signal_is_told_from_an_exit_status() {
+async fn a_signal_and_an_exit_status_are_reported_differently() {
     for (signal, name) in [("KILL", "9 (SIGKILL)"), ("TERM", "15 (SIGTERM)"), ("PIPE", "13 (SIGPIPE)")] {
         let evidence = failed(process(&mut sh(&format!("kill -{signal} $$")), &batch()).await);
         assert_eq!(evidence.summary, format!("sh was killed by signal {name} on lines 10-12"));
@@ -115,7 +115,7 @@ async fn a_signal_is_told_from_an_exit_status() {
 }
 
 #[tokio::test]
-async fn a_command_that_is_missing_or_no_program_is_refused() {
+async fn a_command_that_is_missing_or_not_a_program_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let no_program = dir.path().join("data");
     fs::write(&no_program, "not executable").unwrap();
@@ -147,7 +147,7 @@ async fn a_command_runs_in_its_folder_and_with_its_variables() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().canonicalize().unwrap();
     let script = "{ pwd; echo \"$A\" \"$SPILLQ_GROUP\" \"$SPILLQ_RUN\"; } > out";
-    // A name that is spillq's own is spillq's, whoever built the program.
+    // Variables of spillq have spillq's values, whatever is configured.
     let env = [("A", "a b = c"), ("SPILLQ_GROUP", "other"), ("SPILLQ_RUN", "other")];
     let mut exec = surrounded(script, Some(&dir), &env);
     assert_eq!(process(&mut exec, &batch()).await, Outcome::Done);
@@ -173,11 +173,11 @@ async fn a_folder_that_cannot_be_entered_is_refused_by_name() {
     }
 }
 
-/// The variables are secrets perhaps: what everybody can read of a process does not have them.
+/// Variables may be secrets, so they are not in the arguments, which every user can read.
 #[tokio::test]
 async fn variables_are_in_no_arguments_that_others_can_read() {
     let dir = tempfile::tempdir().unwrap();
-    // The command, what it was started by, and that one's parent: this test.
+    // The command, its parent, and the parent of that: this test.
     let script = "cat /proc/$$/cmdline /proc/$PPID/cmdline | tr '\\0' ' ' > out";
     let mut exec = surrounded(script, Some(dir.path()), &[("TOKEN", "s3cret")]);
     assert_eq!(process(&mut exec, &batch()).await, Outcome::Done);
@@ -186,7 +186,7 @@ async fn variables_are_in_no_arguments_that_others_can_read() {
 }
 
 #[tokio::test]
-async fn a_shim_that_is_missing_is_a_failure_and_no_refusal() {
+async fn a_missing_shim_is_a_failure_and_does_not_refuse() {
     let program = Program::new(vec!["true".to_owned()], PathBuf::from("/no/such/shim"), GRACE);
     let mut exec = Exec::new(program, Input::Lines, Epoch::default());
     let evidence = failed(process(&mut exec, &batch()).await);
@@ -213,12 +213,12 @@ async fn a_large_batch_is_read_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn nobody_changes_a_batch_under_its_reader() {
+async fn a_batch_cannot_be_changed_while_it_is_read() {
     assert_eq!(process(&mut sh("! sh -c 'echo x >&0' && cat > /dev/null"), &batch()).await, Outcome::Done);
 }
 
 #[tokio::test]
-async fn ndjson_says_where_each_line_is_from() {
+async fn ndjson_has_the_source_of_each_line() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let command = vec!["sh".to_owned(), "-c".to_owned(), format!("cat > {}", out.display())];
@@ -246,20 +246,20 @@ async fn the_command_has_the_signals_and_descriptors_of_one_that_is_started_dire
     assert!(direct.success());
     let expected = fs::read_to_string(&out).unwrap();
     assert_eq!(process(&mut sh(&script), &batch()).await, Outcome::Done);
-    // Under `nohup` the tests ignore SIGHUP, in the background of a script SIGINT and SIGQUIT. The shim does not pass
-    // that on: it is for the service to decide.
+    // Under `nohup` the tests ignore SIGHUP, and in the background of a script SIGINT and SIGQUIT. The shim does not pass
+    // this on: the service decides.
     let of_others = |text: &str| {
         let (before, rest) = text.split_once("SigIgn:\t").unwrap();
         let (mask, after) = rest.split_once('\n').unwrap();
         format!("{before}{:x}\n{after}", u64::from_str_radix(mask, 16).unwrap() & !0b111)
     };
     assert_eq!(of_others(&fs::read_to_string(&out).unwrap()), of_others(&expected));
-    // SIGPIPE, 13, is ignored by every Rust program, and by none that it starts.
+    // Rust programs ignore SIGPIPE (13), but not the programs that they start.
     let ignored = expected.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
     assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 1 << 12, 0);
 }
 
-/// A command that hangs and ignores SIGTERM, with a daemon that forked twice and has a session of its own, and a
+/// A command that hangs and ignores SIGTERM, with a daemon that forked twice and has a separate session, and a
 /// stopped process. All write their pids.
 fn stubborn(pids: &Path) -> String {
     format!(
@@ -289,7 +289,7 @@ async fn dropping_the_future_ends_the_command_with_all_its_descendants() {
     let batch = batch();
     let hang = async {
         let pids = pids(&file, 3).await;
-        // A pid is written before its shell has come to hang.
+        // A shell writes its pid before it hangs.
         until("one of them hangs", || pids.iter().any(|pid| has_a_child_called(*pid, "sleep"))).await;
         pids
     };
@@ -324,7 +324,7 @@ async fn the_next_batch_waits_for_the_end_of_the_former_command() {
         _ = pids(&file, 3) => {}
     }
     assert_eq!(process(&mut exec, &batch).await, Outcome::Done);
-    assert_eq!(fs::read_to_string(out).unwrap(), "1\n", "the second saw the first");
+    assert_eq!(fs::read_to_string(out).unwrap(), "1\n", "the second ran while the first was alive");
 }
 
 #[tokio::test]
@@ -355,7 +355,7 @@ async fn what_a_command_leaves_behind_is_ended_before_the_ack() {
 }
 
 #[tokio::test]
-async fn a_moment_behind_the_command_is_no_reason_to_end_a_process() {
+async fn a_process_may_end_a_moment_after_the_command() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let script = format!("cat <&0 > /dev/null; (sleep 0.02; echo done > {}) &", out.display());
@@ -399,7 +399,7 @@ async fn the_command_and_its_daemons_die_with_their_shim() {
 }
 
 #[tokio::test]
-async fn a_command_outlives_no_shim_even_if_the_service_looks_away() {
+async fn a_command_dies_with_its_shim_even_if_the_service_does_not_run() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pids");
     let mut exec = sh(&format!("echo $PPID > {}; {}", file.display(), stubborn(&file)));
@@ -425,7 +425,7 @@ async fn a_command_outlives_no_shim_even_if_the_service_looks_away() {
 }
 
 #[tokio::test]
-async fn the_shim_minds_no_signal_that_is_meant_for_the_service() {
+async fn the_shim_ignores_signals_that_are_meant_for_the_service() {
     let dir = tempfile::tempdir().unwrap();
     let (file, go) = (dir.path().join("pids"), dir.path().join("go"));
     let script =
@@ -444,7 +444,7 @@ async fn the_shim_minds_no_signal_that_is_meant_for_the_service() {
 }
 
 #[tokio::test]
-async fn a_killed_service_takes_its_command_along() {
+async fn a_killed_service_ends_its_command() {
     let dir = tempfile::tempdir().unwrap();
     let (file, input) = (dir.path().join("pids"), dir.path().join("input"));
     std::fs::write(&input, "a line\n").unwrap();
@@ -469,7 +469,7 @@ async fn a_batch_costs_a_few_milliseconds() {
     assert!(fastest < Duration::from_millis(50), "{fastest:?}");
 }
 
-/// A shell with this script on a batch that is cut off after `secs`, as a worker does it; what it left.
+/// Runs this script in a shell on a batch that is cut off after `secs`, as a worker does it. Returns the evidence.
 async fn cut_off_after(secs: f64, script: &str, signal: Option<Signal>) -> Evidence {
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
     let program = Program { dump_signal: signal, ..Program::new(command, shim(), GRACE) };
@@ -497,7 +497,7 @@ waits_for_an_answer()'; true";
     let (doing, sent) = evidence.summary.split_once("; SIGUSR1 was sent to ").unwrap();
     assert!(sent.ends_with(" python3") && !sent.contains(','), "to it alone: {evidence:?}");
     assert!(doing.contains(" sh (S") && doing.contains(" python3 (S"), "{evidence:?}");
-    // Without the setting nobody gets a signal.
+    // Without the setting no signal is sent.
     let evidence = cut_off_after(1.0, script, None).await;
     assert!(!evidence.summary.contains("SIGUSR1") && evidence.tail.is_empty(), "{evidence:?}");
 }
@@ -510,9 +510,9 @@ async fn a_command_that_does_not_catch_the_signal_is_not_ended_by_it() {
     assert!(evidence.summary.contains(" sleep (S"), "it is there to the end: {evidence:?}");
 }
 
-/// Go prints all stacks at SIGQUIT, and exits with status 2: it hangs, and does not crash.
+/// At SIGQUIT Go prints all stacks and exits with status 2: this is reported as a hang, not a crash.
 #[tokio::test]
-async fn a_command_that_ends_after_it_printed_where_it_hangs_is_past_its_time() {
+async fn a_command_that_ends_after_it_printed_where_it_hangs_has_timed_out() {
     let script = "trap 'echo here >&2; exit 2' QUIT; sleep 600 & wait";
     let evidence = cut_off_after(2.0, script, Some(Signal::QUIT)).await;
     assert_eq!(evidence.tail, "here\n");

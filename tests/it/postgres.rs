@@ -1,4 +1,4 @@
-//! Lines into tables of a real PostgreSQL: each once, whoever is killed; and what is set up wrongly.
+//! Lines into tables of a real PostgreSQL: each once, whether spillq or the server is killed; and wrong setups.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -9,7 +9,7 @@ use crate::chaos::{self, free_port, wait_for_word, wait_until};
 use crate::support::need::POSTGRES;
 use crate::support::{Bounded, Process, Service, need, needs, program, spillq, wait_for, write_config};
 
-/// What docs/how-to/destinations.md tells to set up.
+/// The setup in docs/how-to/destinations.md.
 const SETUP: &str = "
     CREATE ROLE spillq LOGIN PASSWORD 'secret';
     CREATE TABLE spillq_written (target text PRIMARY KEY, owner text NOT NULL, written text NOT NULL);
@@ -24,7 +24,7 @@ const SETUP: &str = "
     GRANT INSERT ON lines TO spillq;
 ";
 
-/// A server of its own, killed when it is dropped. Its unix socket is for the test itself.
+/// A server for one test, killed when it is dropped. The test uses its unix socket.
 struct Postgres {
     folder: tempfile::TempDir,
     bin: PathBuf,
@@ -86,7 +86,7 @@ impl Postgres {
         command
     }
 
-    /// What a query gives, a row a line; `None` where the server takes none.
+    /// The result of a query, one row per line; `None` if the server does not answer.
     fn ask(&self, sql: &str) -> Option<String> {
         let output = program(self.bin.join("psql"))
             .args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-p", &self.port.to_string(), "-h"])
@@ -120,7 +120,7 @@ impl chaos::Server for Postgres {
         process.killed();
         for pid in others {
             let pid = rustix::process::Pid::from_raw(pid).unwrap();
-            // Each ends by itself when it sees that the first is gone: then it is gone already.
+            // Each ends by itself when it sees that the first is gone, so it may be gone already.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             let is_gone = || rustix::process::test_kill_process(pid).is_err().then_some(());
             assert!(wait_for(is_gone).is_some(), "{pid:?} lives on");
@@ -133,7 +133,7 @@ impl chaos::Server for Postgres {
             .arg("-D")
             .arg(self.path("data"))
             .args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "ssl=on"])
-            // A kill keeps the page cache: what a sync adds would not show, and each start would sync all files.
+            // A kill keeps the page cache: a sync would make no difference, and each start would sync all files.
             .args(["-c", "fsync=off", "-c", "shared_buffers=8MB", "-c", "max_connections=20", "-k"])
             .arg(self.folder.path())
             .arg("-c")
@@ -169,11 +169,11 @@ fn a_table_holds_every_line_once_and_in_order_through_fifty_kills() {
     needs!(POSTGRES, "openssl");
     let folder = tempfile::tempdir().unwrap();
     let mut postgres = Postgres::start();
-    // Nothing that refuses a repeat: it would show.
+    // Without a unique key, so that a repeat would show.
     postgres
         .query(&SETUP.replace(" PRIMARY KEY,\n        source", ",\n        id bigserial,\n        source"));
     postgres.query("GRANT USAGE ON SEQUENCE lines_id_seq TO spillq");
-    // An ack needs more than that.
+    // An ack needs more than this setting.
     postgres.query("ALTER ROLE spillq SET synchronous_commit = off");
     let config = config(folder.path(), &postgres.url("?sslmode=disable"), "");
     let log = folder.path().join("a.log");
@@ -188,7 +188,7 @@ fn a_table_holds_every_line_once_and_in_order_through_fifty_kills() {
 }
 
 #[test]
-fn what_is_set_up_wrongly_is_told_and_loses_nothing() {
+fn a_wrong_setup_is_reported_and_loses_nothing() {
     needs!(POSTGRES, "openssl");
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.log"), "one\ntwo\n\nfour\n").unwrap();
@@ -198,7 +198,7 @@ fn what_is_set_up_wrongly_is_told_and_loses_nothing() {
     chaos::Server::kill(&mut postgres);
     let mut service = start(folder.path(), &config_file);
     wait_for_word(&mut service, "no connection");
-    service.wait("an outage is no fault of the setup", |status| status.groups[0].state != "refused");
+    service.wait("an outage is not reported as a wrong setup", |status| status.groups[0].state != "refused");
     chaos::Server::start(&mut postgres);
     wait_for_word(&mut service, "28P01");
     service.wait("it is refused", |status| status.groups[0].state == "refused");
@@ -219,7 +219,7 @@ fn what_is_set_up_wrongly_is_told_and_loses_nothing() {
     let rows = "1|0|one\n2|4|two\n3|8|\n4|9|four\n";
     assert_eq!(postgres.query("SELECT seq, source_offset, line FROM lines ORDER BY seq"), rows);
 
-    // Another store, with the same seqs: told by its owner, and where that was removed by the key of the table.
+    // Another store with the same seqs: found by the owner, and if that row was removed by the key of the table.
     let other = tempfile::tempdir().unwrap();
     fs::write(other.path().join("a.log"), "uno\n").unwrap();
     let mut strange = start(other.path(), &config(other.path(), &postgres.url("?sslmode=disable"), ""));
@@ -232,10 +232,10 @@ fn what_is_set_up_wrongly_is_told_and_loses_nothing() {
 }
 
 #[test]
-fn lines_that_the_table_does_not_take_are_set_aside_and_late_ones_are_there_once() {
+fn lines_that_the_table_rejects_are_dead_lettered_and_late_ones_are_stored_once() {
     needs!(POSTGRES, "openssl");
     let folder = tempfile::tempdir().unwrap();
-    // Of 400 lines some are no JSON, no text, or hold what no text of PostgreSQL can hold.
+    // Some of the 400 lines are not JSON, not text, or have a character that a text of PostgreSQL cannot have.
     let bad = |n: u64| n % 97 == 5;
     let mut lines = Vec::new();
     for n in 1..=400 {
@@ -263,7 +263,7 @@ fn lines_that_the_table_does_not_take_are_set_aside_and_late_ones_are_there_once
     };
     assert_eq!(seqs(), expected);
 
-    // One of them fits now, and comes behind all others.
+    // One of them fits now, and comes after all others.
     let command = |args: &[&str]| {
         let output = spillq(args).arg("--data-dir").arg(folder.path().join("q")).finished();
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -274,7 +274,7 @@ fn lines_that_the_table_does_not_take_are_set_aside_and_late_ones_are_there_once
     wait_until(&format!("{late}|no json\n"), || {
         postgres.query("SELECT seq, line FROM lines WHERE line NOT LIKE '{%'")
     });
-    // All again, the dead ones too: none twice.
+    // All again, with the dead letters: none is stored twice.
     let no_json = (1..=400).filter(|n| bad(*n) && n % 3 == 0).count();
     command(&["group", "seek", "default", "--to", "beginning", "--missing"]);
     fs::write(folder.path().join("b.log"), "last\n").unwrap();
@@ -283,7 +283,7 @@ fn lines_that_the_table_does_not_take_are_set_aside_and_late_ones_are_there_once
         postgres.query("SELECT count(*) FROM lines").trim(),
         (expected.len() + no_json + 1).to_string()
     );
-    // Some of them once more, for rows that somebody deleted.
+    // Some of them once more, for rows that were deleted.
     let rows = || postgres.query("SELECT seq, line FROM lines ORDER BY seq");
     let all = rows();
     postgres.query("DELETE FROM lines WHERE seq >= 300");
@@ -293,7 +293,7 @@ fn lines_that_the_table_does_not_take_are_set_aside_and_late_ones_are_there_once
     // As after a failover to a standby that was behind.
     postgres.query("DELETE FROM lines WHERE seq > 398; UPDATE spillq_written SET written = '1-398'");
     fs::write(folder.path().join("late.log"), "later\n").unwrap();
-    service.wait("it is told", |status| {
+    service.wait("the loss is reported", |status| {
         format!("{:?}", status.groups[0].reason)
             .contains("lost 3 lines that it had stored, between lines 399 and 401")
     });
@@ -302,21 +302,21 @@ fn lines_that_the_table_does_not_take_are_set_aside_and_late_ones_are_there_once
     assert_eq!(rows(), format!("{all}402|later\n"));
     assert_eq!(service.stop(), 0);
 
-    // Who is not trusted gets nothing.
+    // A server that is not trusted gets nothing.
     let mut service = start(folder.path(), &config(folder.path(), &postgres.url(""), ""));
     fs::write(folder.path().join("c.log"), "after all\n").unwrap();
     wait_for_word_of_dead(&mut service, "TLS: ");
     assert_eq!(service.stop(), 0);
 }
 
-/// Like [`wait_for_word`], with dead letters that are there for a reason.
+/// Like [`wait_for_word`], with dead letters that are expected.
 fn wait_for_word_of_dead(service: &mut Service, word: &str) {
     service.wait(word, |status| format!("{:?}", status.groups[0].last_failure).contains(word));
 }
 
 /// A column `line` of type bigint stored 3616445709096661041 for `20260101`, and acked it.
 #[test]
-fn a_column_whose_type_takes_lines_for_something_else_is_refused_by_name_and_jsonb_is_taken() {
+fn a_column_whose_type_would_misread_lines_is_refused_by_name_and_jsonb_is_supported() {
     needs!(POSTGRES, "openssl");
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.log"), "20260101\n{\"n\": 2}\n").unwrap();
@@ -345,7 +345,7 @@ fn a_column_whose_type_takes_lines_for_something_else_is_refused_by_name_and_jso
     let mut service = start(folder.path(), &config);
     let status = service
         .wait("all are settled", |status| status.log.next_seq == 11 && status.groups[0].lag_lines == 0);
-    assert_eq!(status.groups[0].dead_letters, 1, "what is no JSON is rejected");
+    assert_eq!(status.groups[0].dead_letters, 1, "a line that is not JSON is rejected");
     let rows = postgres.query("SELECT line FROM lines WHERE seq > 7 ORDER BY seq");
     assert_eq!(rows, "{\"n\": [1, 2]}\n\"\u{e4}\"\n");
     assert_eq!(service.stop(), 0);

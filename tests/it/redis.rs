@@ -1,4 +1,4 @@
-//! Lines into streams of a real Redis: each once, whoever is killed; and what is set up wrongly.
+//! Lines into streams of a real Redis: each once, whether spillq or the server is killed; and wrong setups.
 
 use std::fs;
 use std::net::TcpStream;
@@ -7,10 +7,10 @@ use std::path::Path;
 use crate::chaos::{self, free_port, wait_for_word, wait_until};
 use crate::support::{Bounded, Process, Service, needs, program, run, spillq, wait_for, write_config};
 
-/// What docs/how-to/destinations.md tells to set up.
+/// The setup in docs/how-to/destinations.md.
 const ACL: &str = "user spillq on >secret resetchannels ~lines ~spillq:{lines} +eval +select +exists +xinfo|stream +xadd +xtrim +hmget +hset";
 
-/// A server of its own, killed when it is dropped. Its unix socket is for the test itself.
+/// A server for one test, killed when it is dropped. The test uses its unix socket.
 struct Redis {
     folder: tempfile::TempDir,
     port: u16,
@@ -38,7 +38,7 @@ impl Redis {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Of each entry its id, seq, and line.
+    /// The id, seq and line of each entry.
     fn entries(&self, stream: &str) -> Vec<(String, u64, String)> {
         let text = self.cli(&["XRANGE", stream, "-", "+"]);
         let words: Vec<&str> = text.lines().collect();
@@ -115,7 +115,7 @@ fn a_stream_holds_every_line_once_and_in_order_through_fifty_kills() {
 }
 
 #[test]
-fn what_is_set_up_wrongly_is_told_and_loses_nothing() {
+fn a_wrong_setup_is_reported_and_loses_nothing() {
     needs!("redis-server", "redis-cli", "openssl");
     let folder = tempfile::tempdir().unwrap();
     let password = folder.path().join("password");
@@ -127,7 +127,7 @@ fn what_is_set_up_wrongly_is_told_and_loses_nothing() {
     let config_file = config(folder.path(), &url, "");
     let mut service = start(folder.path(), &config_file);
     wait_for_word(&mut service, "no connection");
-    service.wait("an outage is no fault of the setup", |status| status.groups[0].state != "refused");
+    service.wait("an outage is not reported as a wrong setup", |status| status.groups[0].state != "refused");
     chaos::Server::start(&mut redis);
     wait_for_word(&mut service, "WRONGPASS");
     service.wait("it is refused", |status| status.groups[0].state == "refused");
@@ -154,7 +154,7 @@ fn what_is_set_up_wrongly_is_told_and_loses_nothing() {
     wait_for_word(&mut strange, "belongs to another store");
     assert_eq!(strange.stop(), 0);
 
-    // Somebody else's entries, with ids of their own.
+    // Entries of another program, with other ids.
     redis.cli(&["XADD", "lines", "7-7", "their", "entry"]);
     fs::write(folder.path().join("b.log"), "five\n").unwrap();
     wait_for_word(&mut service, "somebody else adds");
@@ -162,7 +162,7 @@ fn what_is_set_up_wrongly_is_told_and_loses_nothing() {
 }
 
 #[test]
-fn a_line_that_comes_late_or_again_is_there_once_also_over_tls() {
+fn a_line_that_comes_late_or_again_is_stored_once_also_over_tls() {
     needs!("redis-server", "redis-cli", "openssl");
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("password"), "secret").unwrap();
@@ -174,7 +174,7 @@ fn a_line_that_comes_late_or_again_is_there_once_also_over_tls() {
     let command = |args: &[&str]| {
         let data_dir = folder.path().join("q");
         let done = || spillq(args).arg("--data-dir").arg(&data_dir).finished().status.success();
-        // A line that is out cannot be parked: it is tried again and again.
+        // A line in flight cannot be parked: this is repeated.
         assert!(wait_for(|| done().then_some(())).is_some(), "{args:?}");
     };
     chaos::Server::kill(&mut redis);
@@ -196,14 +196,14 @@ fn a_line_that_comes_late_or_again_is_there_once_also_over_tls() {
         status.groups[0].ack_floor == 5 && status.groups[0].lag_lines == 0
     });
     assert_eq!(ids(), ["3-0", "4-0", "5-0"]);
-    // And where they are asked for: each comes once more, behind the newest.
+    // With --again each is added once more, after the newest.
     command(&["group", "seek", "default", "--to", "4", "--again"]);
     wait_until(&["3-0", "4-0", "5-0", "5-1", "5-2"].map(str::to_owned).to_vec(), ids);
     assert_eq!(redis.entries("lines")[3], ("5-1".to_owned(), 4, "four".to_owned()));
     service.wait("they are done", |status| status.groups[0].lag_lines == 0);
     assert_eq!(service.stop(), 0);
 
-    // Who is not trusted gets nothing.
+    // A server that is not trusted gets nothing.
     let mut service = start(folder.path(), &config(folder.path(), &url, ""));
     fs::write(folder.path().join("c.log"), "six\n").unwrap();
     wait_for_word(&mut service, "TLS: ");
@@ -213,9 +213,9 @@ fn a_line_that_comes_late_or_again_is_there_once_also_over_tls() {
     assert_eq!(service.stop(), 0);
 }
 
-/// A failover to a replica that was behind, or a crash without a sync: it was known on the next connection, and not told.
+/// A failover to a replica that was behind, or a crash without a sync. It was known on the next connection, and not reported.
 #[test]
-fn lines_that_the_server_has_lost_are_told_and_given_again_when_asked_for() {
+fn lines_that_the_server_has_lost_are_reported_and_delivered_again_on_request() {
     needs!("redis-server", "redis-cli", "openssl");
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("password"), "secret").unwrap();
@@ -260,7 +260,7 @@ fn lines_that_the_server_has_lost_are_told_and_given_again_when_asked_for() {
 }
 
 #[test]
-fn a_stream_is_bounded_and_a_line_that_the_server_does_not_take_is_set_aside() {
+fn a_stream_is_bounded_and_a_line_that_the_server_rejects_is_dead_lettered() {
     needs!("redis-server", "redis-cli", "openssl");
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("password"), "secret").unwrap();

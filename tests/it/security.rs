@@ -1,4 +1,4 @@
-//! What the service may do, seen from outside: which programs it starts, whom it talks to, what it writes, and
+//! What the service does, seen from outside: which programs it starts, what it connects to, what it writes, and
 //! who can read that.
 
 use std::collections::BTreeSet;
@@ -34,16 +34,16 @@ fn config(folder: &Path) -> PathBuf {
     )
 }
 
-/// The first argument in quotes of a line of strace.
+/// The first quoted argument in a line of strace.
 fn quoted(call: &str) -> &str {
     call.split('"').nth(1).unwrap_or_default()
 }
 
 #[test]
-fn it_starts_what_it_was_told_to_connects_to_nobody_and_writes_only_its_own_files() {
+fn it_starts_only_what_is_configured_connects_nowhere_and_writes_only_its_files() {
     needs!("strace");
     let folder = tempfile::tempdir().unwrap();
-    // Names and lines that would be commands, options or paths to who lets them.
+    // Names and lines that would be commands, options or paths if they were interpreted.
     fs::write(folder.path().join("$(touch pwned).log"), "$(touch pwned)\n; touch pwned\n").unwrap();
     fs::write(folder.path().join("--help `id`.log"), "../../../../etc/passwd\n\0\x1b[2J\n").unwrap();
     let (config, calls) = (config(folder.path()), folder.path().join("calls"));
@@ -64,10 +64,10 @@ fn it_starts_what_it_was_told_to_connects_to_nobody_and_writes_only_its_own_file
         .current_dir(folder.path())
         .finished();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 4, "all lines were handed out");
+    assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 4, "all lines were delivered");
     assert!(!folder.path().join("pwned").exists());
 
-    // The loader and libraries of `cat` are not the service's doing: calls count up to the command's own start.
+    // The service does not open the loader and libraries of `cat`: calls count up to the start of the command.
     let text = fs::read_to_string(&calls).unwrap();
     let mut commands = BTreeSet::new();
     let (mut started, mut sockets, mut written) = (BTreeSet::new(), Vec::new(), BTreeSet::new());
@@ -112,27 +112,27 @@ fn all(path: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_it_writes_is_closed_to_others_and_a_data_dir_that_is_not_is_refused() {
+fn what_it_writes_is_private_and_a_data_dir_that_is_not_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.log"), "a secret\n").unwrap();
     let config = config(folder.path());
     let config = config.to_str().unwrap();
     let data_dir = folder.path().join("q");
-    // As `mkdir` makes it.
+    // With the mode of `mkdir`.
     fs::create_dir(&data_dir).unwrap();
     fs::set_permissions(&data_dir, Permissions::from_mode(0o755)).unwrap();
     let mut service = Service::start(&data_dir, &["--config", config]);
     service.wait("the line is out", |status| status.groups.iter().all(|group| group.ack_floor == 1));
     for path in all(&data_dir).into_iter().chain([folder.path().join("out")]) {
         let Ok(entry) = fs::symlink_metadata(&path) else {
-            // Made and removed in the course of work.
+            // Created and removed while it works.
             continue;
         };
         assert_eq!(entry.mode() & 0o077, 0, "{} has mode {:o}", path.display(), entry.mode());
     }
     assert_eq!(service.stop(), 0);
 
-    let told = |expected: &str| {
+    let refused_with = |expected: &str| {
         for command in [vec!["run", "--once", "--config", config], vec!["repair", "--data-dir", "q"]] {
             let output = spillq(&command).current_dir(folder.path()).finished();
             let message = String::from_utf8(output.stderr).unwrap();
@@ -142,11 +142,11 @@ fn what_it_writes_is_closed_to_others_and_a_data_dir_that_is_not_is_refused() {
     };
     let before = all(&data_dir);
     fs::set_permissions(&data_dir, Permissions::from_mode(0o750)).unwrap();
-    told("is open to other users (mode 0750)");
+    refused_with("is open to other users (mode 0750)");
     fs::set_permissions(&data_dir, Permissions::from_mode(0o700)).unwrap();
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(&data_dir, Some(65_534), None).unwrap();
-        told("belongs to user 65534");
+        refused_with("belongs to user 65534");
         std::os::unix::fs::chown(&data_dir, Some(0), None).unwrap();
     }
     assert_eq!(all(&data_dir), before, "nothing was changed");
@@ -154,7 +154,7 @@ fn what_it_writes_is_closed_to_others_and_a_data_dir_that_is_not_is_refused() {
     assert_eq!(again.status.code(), Some(0), "{}", String::from_utf8_lossy(&again.stderr));
 }
 
-/// Commands had spillq's own umask, 077: what they wrote for a web server, say, nobody else could read.
+/// Commands had the umask of spillq, 077: a web server, say, could not read what they wrote.
 #[test]
 fn what_a_command_creates_follows_the_umask_of_the_start_and_what_spillq_creates_is_private() {
     for (umask, mode) in [("022", 0o644), ("027", 0o640), ("077", 0o600)] {
@@ -176,7 +176,7 @@ fn what_a_command_creates_follows_the_umask_of_the_start_and_what_spillq_creates
             .arg(binary())
             .args(["run", "--once", "--allow-volatile", "--config"])
             .arg(&config)
-            // Its working directory is another: commands write beside their configuration.
+            // Commands do not run in its working directory: they write to the folder of the configuration.
             .current_dir("/")
             .finished();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
