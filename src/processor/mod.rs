@@ -21,7 +21,6 @@ pub mod fuzzing;
 mod given;
 mod http;
 mod input;
-mod kind;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod link;
 #[cfg(any(feature = "redis", feature = "postgres"))]
@@ -63,7 +62,6 @@ pub use exec::Exec;
 pub use file::AppendFile;
 pub use http::{Endpoint, HttpPost};
 pub use input::{Input, Paths};
-pub use kind::Kind;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 pub use link::{Server, ServerAddress};
 pub use pace::Pace;

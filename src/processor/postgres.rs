@@ -25,11 +25,11 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use self::columns::LineColumn;
 use self::errors::{Stage, judge};
-use super::driver::{Called, Destination, Doing, Lines, Note};
+use super::driver::{Called, Destination, Doing, Driver, Lines, Note};
 use super::link::{Dialer, Link, Server, no_connection};
 use super::trouble::Trouble;
 use super::written::Written;
-use super::{Epoch, Paths, Piece};
+use super::{Epoch, Paths, Piece, Processor};
 use crate::plain::harmless;
 
 /// Asks for TLS before anything else is sent.
@@ -56,6 +56,16 @@ pub struct PostgresTable {
     pub paths: Paths,
 }
 
+impl PostgresTable {
+    /// The processor that copies lines into this table, each once. It connects at the first batch.
+    ///
+    /// # Errors
+    /// If the certificates to trust cannot be read, or there are none.
+    pub fn processor(self) -> io::Result<Box<dyn Processor>> {
+        Ok(Box::new(Driver::new(Postgres::new(self)?)))
+    }
+}
+
 impl fmt::Debug for PostgresTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresTable")
@@ -66,7 +76,7 @@ impl fmt::Debug for PostgresTable {
 }
 
 /// Copies lines into a table.
-pub(super) struct Postgres {
+struct Postgres {
     to: PostgresTable,
     dialer: Dialer,
     owner: String,
@@ -74,7 +84,7 @@ pub(super) struct Postgres {
 }
 
 /// A connection; it ends when this is dropped, and a transaction with it.
-pub(super) struct Session {
+struct Session {
     client: Client,
     line: LineColumn,
     _connection: JoinSet<()>,
@@ -117,9 +127,7 @@ impl From<tokio_postgres::Error> for Trouble {
 }
 
 impl Postgres {
-    /// # Errors
-    /// If the certificates to trust cannot be read, or there are none.
-    pub(super) fn new(to: PostgresTable) -> io::Result<Postgres> {
+    fn new(to: PostgresTable) -> io::Result<Postgres> {
         let dialer = Dialer::new(to.server.clone())?;
         let (owner, statements) = (to.epoch.to_string(), Statements::new(&to.table));
         Ok(Postgres { to, dialer, owner, statements })

@@ -23,11 +23,11 @@ use spillq_storage::SourceId;
 use self::entries::{Frame, Held, Id, note, scripts};
 use self::errors::judge;
 use self::resp::{Command, Connection, Reply};
-use super::driver::{Called, Destination, Doing, Lines, Note};
+use super::driver::{Called, Destination, Doing, Driver, Lines, Note};
 use super::link::{Dialer, Server};
 use super::trouble::Trouble;
 use super::written::Written;
-use super::{Epoch, Paths};
+use super::{Epoch, Paths, Processor};
 use crate::plain::harmless;
 
 /// A server that closes a connection may say why just before: this long is waited for that.
@@ -54,6 +54,16 @@ pub struct RedisStream {
     pub paths: Paths,
 }
 
+impl RedisStream {
+    /// The processor that adds lines to this stream, each once. It connects at the first batch.
+    ///
+    /// # Errors
+    /// If the certificates to trust cannot be read, or there are none.
+    pub fn processor(self) -> io::Result<Box<dyn Processor>> {
+        Ok(Box::new(Driver::new(Redis::new(self)?)))
+    }
+}
+
 impl fmt::Debug for RedisStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStream")
@@ -64,7 +74,7 @@ impl fmt::Debug for RedisStream {
 }
 
 /// Adds lines to a stream.
-pub(super) struct Redis {
+struct Redis {
     to: RedisStream,
     dialer: Dialer,
     /// The key with the note.
@@ -73,7 +83,7 @@ pub(super) struct Redis {
 }
 
 /// A connection, and what the stream and its key hold.
-pub(super) struct Session {
+struct Session {
     connection: Connection,
     /// The id of the newest entry when the connection was made.
     top: Id,
@@ -83,9 +93,7 @@ pub(super) struct Session {
 }
 
 impl Redis {
-    /// # Errors
-    /// If the certificates to trust cannot be read, or there are none.
-    pub(super) fn new(to: RedisStream) -> io::Result<Redis> {
+    fn new(to: RedisStream) -> io::Result<Redis> {
         let dialer = Dialer::new(to.server.clone())?;
         // In a cluster both keys have to be on one node: the part in braces decides, or else the whole key.
         let has_tag =

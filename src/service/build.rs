@@ -15,7 +15,10 @@ use crate::plain::escape_path;
 use crate::processor::PostgresTable;
 #[cfg(feature = "redis")]
 use crate::processor::RedisStream;
-use crate::processor::{Coding, Endpoint, Epoch, Exec, Form, Input, Kind, Paths, Processor, Program, Secret};
+use crate::processor::{
+    AppendFile, Coding, Endpoint, Epoch, Exec, ExecStream, Form, HttpPost, Input, Paths, Processor, Program,
+    Secret, Stdout,
+};
 #[cfg(any(feature = "redis", feature = "postgres"))]
 use crate::processor::{Server, ServerAddress};
 use crate::queue::{Configuration, GroupSettings, LagPolicy, MaxLag, RetrySettings, Stuck, WhenFull};
@@ -157,32 +160,35 @@ pub(super) fn build(
         config::Input::Lines => Input::Lines,
         config::Input::Ndjson => Input::Ndjson(paths.lookup()),
     };
-    let kind = match &processor.kind {
+    let built = match &processor.kind {
         config::Kind::Exec(to) => {
-            Kind::Exec { program: program(to, &processor.group)?, input: in_form(to.input), epoch }
+            Ok(boxed(Exec::new(program(to, &processor.group)?, in_form(to.input), epoch)))
         }
-        config::Kind::ExecStream(to) => Kind::ExecStream {
-            program: program(to, &processor.group)?,
-            input: in_form(to.input),
-            epoch,
-            // The pause is part of the batch's time, which is there to process it.
-            restart_max: RESTART_MAX.min(timeout / 4),
-        },
-        config::Kind::Http(to) => Kind::Http(endpoint(to, epoch, paths)),
+        config::Kind::ExecStream(to) => {
+            // The pause counts towards the time-out, most of which is for processing the batch.
+            let restart_max = RESTART_MAX.min(timeout / 4);
+            let program = program(to, &processor.group)?;
+            Ok(boxed(ExecStream::new(program, in_form(to.input), epoch, restart_max)))
+        }
+        config::Kind::Http(to) => HttpPost::new(endpoint(to, epoch, paths)).map(boxed),
         #[cfg(feature = "redis")]
-        config::Kind::Redis(to) => Kind::Redis(stream(to, epoch, paths)),
+        config::Kind::Redis(to) => stream(to, epoch, paths).processor(),
         #[cfg(not(feature = "redis"))]
         config::Kind::Redis(_) => return Err(left_out("redis")),
         #[cfg(feature = "postgres")]
-        config::Kind::Postgres(to) => Kind::Postgres(table(to, epoch, timeout, paths)),
+        config::Kind::Postgres(to) => table(to, epoch, timeout, paths).processor(),
         #[cfg(not(feature = "postgres"))]
         config::Kind::Postgres(_) => return Err(left_out("postgres")),
-        config::Kind::Stdout => Kind::Stdout,
-        config::Kind::File(to) => Kind::File { path: to.path.clone(), epoch },
+        config::Kind::Stdout => Stdout::new().map(boxed),
+        config::Kind::File(to) => AppendFile::new(to.path.clone(), epoch).map(boxed),
     };
-    kind.build().map_err(|error| {
+    built.map_err(|error| {
         ServiceError::Start(format!("could not start a processor of {}: {error}", processor.group), None)
     })
+}
+
+fn boxed(processor: impl Processor + 'static) -> Box<dyn Processor> {
+    Box::new(processor)
 }
 
 fn program(to: &config::Command, group: &str) -> Result<Program, ServiceError> {
