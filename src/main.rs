@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use spillq::cli::{BenchCommand, Cli, Command};
+use spillq::cli::{Cli, Command};
 use spillq::cmd::{self, Exit, Failure};
 use spillq::messages::{Format, Told};
 
@@ -48,10 +48,10 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Run(args) => cmd::run::run(&args),
         Command::Drain(args) => cmd::drain::run(&args),
-        Command::Demo(args) => cmd::demo::run(&args),
+        Command::Demo(args) => cmd::extras::demo(&args),
         Command::Status(args) => cmd::status::run(&args),
         Command::Doctor(args) => cmd::doctor::run(&args),
-        Command::Top(args) => cmd::top::run(&args),
+        Command::Top(args) => cmd::extras::top(&args),
         Command::Inspect(args) => cmd::inspect::run(&args),
         Command::Verify(args) => cmd::verify::run(&args),
         Command::Repair(args) => cmd::repair::run(&args),
@@ -63,12 +63,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Config(args) => cmd::config::run(&args),
         Command::Completions(args) => cmd::pages::completions(&args),
         Command::Man(args) => cmd::pages::man(&args),
-        Command::Bench(args) => match args.command {
-            BenchCommand::Generate(args) => cmd::bench::generate::run(&args),
-            BenchCommand::Ingest(args) => cmd::bench::ingest::run(&args),
-            BenchCommand::Drain(args) => cmd::bench::drain::run(&args),
-            BenchCommand::EndToEnd(args) => cmd::bench::end_to_end::run(&args),
-        },
+        Command::Bench(args) => cmd::extras::bench(&args),
     }
 }
 

@@ -5,7 +5,7 @@ mod duration;
 mod json;
 mod terminal;
 
-pub use counted::{counted, size, waiting};
+pub use counted::{counted, number, size, waiting};
 pub use duration::{axis_duration, duration, rough_duration};
 pub use json::json_line;
 pub use terminal::{UNSAFE, escape, escape_but_tabs, escape_path, harmless, needs_escape};

@@ -10,12 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use indicatif::HumanCount;
-
 use super::{Exit, Failure, store};
 use crate::cli::DemoArgs;
 use crate::http::{Client, StatusJson};
-use crate::plain::counted;
+use crate::plain::{counted, number};
 
 /// Lines that the writer writes, and at which it rotates its file.
 const LINES: u64 = 200_000;
@@ -54,7 +52,7 @@ pub fn run(_: &DemoArgs) -> Result<Exit, Failure> {
     say(&format!(
         "kill -9: {} in the log, {} of them not processed yet. The writer continues",
         counted(before.log.next_seq - 1, "line"),
-        HumanCount(waits)
+        number(waits)
     ));
     let started = Instant::now();
     let mut service = start(&logs, &data_dir, false).map_err(failed("start spillq again"))?;
@@ -151,9 +149,9 @@ fn account(data_dir: &Path, done: &StatusJson) -> Result<Exit, Failure> {
     let acked: u64 = done.groups.iter().map(|group| group.acked_lines).sum();
     say(&format!(
         "the account: {} lines written, {} in the log, {missing} missing, {repeated} repeated, {out_of_order} out of order; {} processed",
-        HumanCount(LINES),
-        HumanCount(state.next_seq().prev().0),
-        HumanCount(acked)
+        number(LINES),
+        number(state.next_seq().prev().0),
+        number(acked)
     ));
     Ok(if missing == 0 && repeated == 0 && out_of_order == 0 { Exit::Fine } else { Exit::No })
 }

@@ -1,14 +1,12 @@
 //! `spillq drain`: the service is down; empty the backlog.
 
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
-
+use super::progress::Bar;
 use super::{Exit, Failure};
 use crate::cli::DrainArgs;
 use crate::messages;
-use crate::plain::{counted, size};
+use crate::plain::{counted, number, size};
 use crate::service::{self, Drain, Plan, Progress};
 use crate::supervise::Started;
 
@@ -50,16 +48,16 @@ pub fn run(args: &DrainArgs) -> Result<Exit, Failure> {
     let drain = Drain { group, max_lines: args.max_lines, time_max: args.duration, rate: args.rate };
     let plan = Plan { drain: Some(drain), started, ..Plan::default() };
     let started = Instant::now();
-    let bar = bar();
+    let bar = Bar::start();
     let mut told = Instant::now();
     let ended = service::run(&settings, &plan, &mut |progress| {
-        show(&bar, progress);
+        bar.show(progress.lines, progress.lines + progress.lines_left, size(progress.bytes));
         if bar.is_hidden() && told.elapsed() >= TELL {
             told = Instant::now();
             tracing::info!("{}", sentence(progress, started.elapsed()));
         }
     });
-    bar.finish_and_clear();
+    bar.end();
     let ended = ended?;
     messages::tell_counts();
     eprintln!("{}", sentence(ended.progress, started.elapsed()));
@@ -70,26 +68,6 @@ pub fn run(args: &DrainArgs) -> Result<Exit, Failure> {
         return Ok(Exit::Fine);
     }
     Ok(Exit::No)
-}
-
-fn bar() -> ProgressBar {
-    let target = if std::io::stderr().is_terminal() {
-        ProgressDrawTarget::stderr()
-    } else {
-        ProgressDrawTarget::hidden()
-    };
-    let bar = ProgressBar::with_draw_target(Some(0), target);
-    let template = "{bar:30} {human_pos} of {human_len} lines, {per_sec}, {msg}, {eta} left";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar
-}
-
-fn show(bar: &ProgressBar, progress: Progress) {
-    bar.set_length(progress.lines + progress.lines_left);
-    bar.set_position(progress.lines);
-    bar.set_message(size(progress.bytes));
 }
 
 fn sentence(progress: Progress, took: Duration) -> String {
@@ -103,6 +81,6 @@ fn sentence(progress: Progress, took: Duration) -> String {
         "drained {} ({}) in {seconds:.1} s, {} lines/s; {left}",
         counted(progress.lines, "line"),
         size(progress.bytes),
-        HumanCount(rate)
+        number(rate)
     )
 }

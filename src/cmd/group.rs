@@ -2,13 +2,11 @@
 
 use std::time::SystemTime;
 
-use indicatif::HumanCount;
-
 use super::output::{Output, say, say_json};
 use super::{Exit, Failure, store, store_dir};
 use crate::cli::{Beginning, GroupArgs, GroupCommand, GroupNameArgs, Place};
 use crate::http::{AdminJson, Client, GivenJson, SeekToJson, StatusJson};
-use crate::plain::waiting;
+use crate::plain::{number, waiting};
 use crate::queue::wall_ms;
 
 /// Lists, adds, removes, pauses, resumes, retries or moves.
@@ -92,14 +90,14 @@ fn seek(
         return say_json(&sought);
     }
     let instead = match place {
-        Place::Seq(seq) if seq.0 < sought.to => format!(" (line {} is no longer stored)", HumanCount(seq.0)),
-        Place::Seq(seq) if seq.0 > sought.to => format!(" (line {} is not there yet)", HumanCount(seq.0)),
+        Place::Seq(seq) if seq.0 < sought.to => format!(" (line {} is no longer stored)", number(seq.0)),
+        Place::Seq(seq) if seq.0 > sought.to => format!(" (line {} is not there yet)", number(seq.0)),
         _ => String::new(),
     };
-    let (to, again) = (HumanCount(sought.to), waiting(sought.again));
+    let (to, again) = (number(sought.to), waiting(sought.again));
     let skipped = match sought.skipped {
         1 => "1 was skipped".to_owned(),
-        many => format!("{} were skipped", HumanCount(many)),
+        many => format!("{} were skipped", number(many)),
     };
     let name = &group.name;
     let note = match given {
@@ -126,7 +124,7 @@ fn list(data_dir: &std::path::Path, json: bool) -> Result<Exit, Failure> {
         if json {
             return out.json(group);
         }
-        let (floor, waits) = (HumanCount(group.ack_floor), waiting(group.lag_lines));
+        let (floor, waits) = (number(group.ack_floor), waiting(group.lag_lines));
         out.line(format!("{} {}: acked up to {floor}, {waits}", group.group, group.state))
     });
     out.end(written)

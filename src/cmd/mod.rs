@@ -4,24 +4,29 @@
 //! [`Failure`]; it never prints one, and never ends the process by itself.
 
 pub mod backup;
-pub mod bench;
+#[cfg(feature = "cli-extras")]
+mod bench;
 pub mod config;
 pub mod dead_letter;
-pub mod demo;
+#[cfg(feature = "cli-extras")]
+mod demo;
 pub mod doctor;
 pub mod drain;
+pub mod extras;
 pub mod group;
 pub mod inspect;
 mod output;
 pub mod pages;
 mod place;
+mod progress;
 pub mod repair;
 pub mod restore;
 pub mod run;
 pub mod source;
 pub mod status;
 mod store;
-pub mod top;
+#[cfg(feature = "cli-extras")]
+mod top;
 pub mod verify;
 mod volatile;
 

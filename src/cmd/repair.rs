@@ -2,14 +2,13 @@
 
 use std::io::{self, Write};
 
-use indicatif::HumanCount;
 use serde_json::{Value, json};
 use spillq_storage::repair::Repaired;
 
 use super::output::Output;
 use super::{Exit, Failure, store, store_dir};
 use crate::cli::RepairArgs;
-use crate::plain::counted;
+use crate::plain::{counted, number};
 use crate::tail;
 
 /// Repairs, or tells what would be done; status 1 when a dry run finds damage.
@@ -63,7 +62,7 @@ fn print(out: &mut Output<impl Write>, repaired: &Repaired, dry_run: bool) -> io
         return out.line(format!("sound: {lines} held, nothing to repair"));
     }
     let verdict = if dry_run { "would be repaired, nothing was changed" } else { "repaired" };
-    out.line(format!("{verdict}: {lines} held, {} lost", HumanCount(lost(repaired))))?;
+    out.line(format!("{verdict}: {lines} held, {} lost", number(lost(repaired))))?;
     for finding in &repaired.findings {
         out.line(format!("  found    {finding}"))?;
     }

@@ -3,14 +3,12 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use indicatif::{HumanCount, HumanDuration};
-
 use super::output::Output;
 use super::place::Place;
 use super::{Exit, Failure};
 use crate::cli::StatusArgs;
 use crate::http::{AnsweredBy, GroupJson, StatusJson};
-use crate::plain::{counted, size, waiting};
+use crate::plain::{counted, number, rough_duration, size, waiting};
 use crate::queue::wall_ms;
 
 /// Between two looks with `--watch`.
@@ -79,10 +77,10 @@ fn print(out: &mut Output<impl Write>, status: &StatusJson, place: &Place) -> io
     for group in &status.groups {
         print_group(out, group)?;
     }
-    out.line(format!("sources  {}", HumanCount(status.sources.len() as u64)))?;
+    out.line(format!("sources  {}", number(status.sources.len() as u64)))?;
     let left_out = &status.left_out;
     if left_out.files > 0 {
-        let (files, limit) = (HumanCount(left_out.files), HumanCount(left_out.limit));
+        let (files, limit) = (number(left_out.files), number(left_out.limit));
         let verb = if left_out.files == 1 { "matches and is" } else { "match and are" };
         out.line(format!("         {files} more {verb} not followed: the limit is {limit} files"))?;
     }
@@ -144,9 +142,7 @@ fn print(out: &mut Output<impl Write>, status: &StatusJson, place: &Place) -> io
 }
 
 fn print_group(out: &mut Output<impl Write>, group: &GroupJson) -> io::Result<()> {
-    let age = group
-        .lag_seconds
-        .map(|seconds| format!(", the oldest {} old", HumanDuration(Duration::from_secs_f64(seconds))));
+    let age = group.lag_seconds.map(|seconds| format!(", the oldest {} old", rough_duration(seconds)));
     out.line(format!(
         "group    {}: {}, {} ({}{}), {} leased, {}",
         group.group,
@@ -154,7 +150,7 @@ fn print_group(out: &mut Output<impl Write>, group: &GroupJson) -> io::Result<()
         waiting(group.lag_lines),
         size(group.lag_bytes),
         age.filter(|_| group.lag_lines > 0).unwrap_or_default(),
-        HumanCount(group.leased),
+        number(group.leased),
         counted(group.dead_letters, "dead letter")
     ))?;
     if let Some(reason) = &group.reason {

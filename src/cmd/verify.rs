@@ -1,12 +1,12 @@
 //! `spillq verify`: read all of the store and check it. Changes nothing.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
-use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
 use spillq_storage::{Error, Verified, View};
 
 use super::output::Output;
+use super::progress::Bar;
 use super::{Exit, Failure, store};
 use crate::cli::VerifyArgs;
 use crate::plain::{counted, size};
@@ -19,19 +19,13 @@ pub fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
     let data_dir = super::store_dir(&args.store)?;
     let (findings, verified) = match View::open(&data_dir) {
         Ok(view) => {
-            let target = if io::stderr().is_terminal() {
-                ProgressDrawTarget::stderr()
-            } else {
-                ProgressDrawTarget::hidden()
-            };
-            let bar = ProgressBar::with_draw_target(Some(0), target);
+            let progress = Bar::start();
             let mut last = Verified::default();
             let findings = view.verify(&mut |verified| {
-                bar.set_length(verified.lines_total);
-                bar.set_position(verified.lines);
+                progress.show(verified.lines, verified.lines_total, size(verified.bytes));
                 last = verified;
             });
-            bar.finish_and_clear();
+            progress.end();
             (findings, last)
         }
         // Damage that keeps the store from opening is an answer, too.

@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use indicatif::HumanCount;
-
 use super::read_only::is_read_only;
-use crate::plain::counted;
+use crate::plain::{counted, number};
 use crate::queue::Status;
 use crate::supervise::{AtRisk, LeftOut, Outside, WhyUnreadable};
 use crate::tail::{LeftOutFiles, Snapshot, SourceRecord, SourceState, SourceStatus, TailHandle};
@@ -111,7 +109,7 @@ fn without_place(left_out: &LeftOutFiles) -> Option<String> {
     let (files, limit) = (counted(left_out.files as u64, "file"), counted(left_out.limit as u64, "file"));
     let kept = match left_out.inactive as u64 {
         0 => String::new(),
-        kept => format!(", {} of them kept for files that matched in earlier runs", HumanCount(kept)),
+        kept => format!(", {} of them kept for files that matched in earlier runs", number(kept)),
     };
     Some(format!(
         "{files}, for example {}: at most {limit} are followed for one data dir{kept}; read the others with another \

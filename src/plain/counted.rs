@@ -1,14 +1,27 @@
 //! Numbers in sentences: a count with its noun, and bytes in units that people read.
 
 use bytesize::ByteSize;
-use indicatif::HumanCount;
+
+/// A number with commas: `1,234,567`.
+#[must_use]
+pub fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
 
 /// A count with its noun, in the plural where that is due: `1 line`, `12,000 lines`, `2 batches`, `0 entries`.
 ///
 /// Only for nouns with a regular plural; of several words the last takes it.
 #[must_use]
 pub fn counted(count: u64, noun: &str) -> String {
-    format!("{} {}", HumanCount(count), if count == 1 { noun.to_owned() } else { plural(noun) })
+    format!("{} {}", number(count), if count == 1 { noun.to_owned() } else { plural(noun) })
 }
 
 /// Lines that wait, with the verb: `1 line waits`, `2 lines wait`.
@@ -53,6 +66,14 @@ mod tests {
             assert_eq!(counted(count, noun), words);
         }
         assert_eq!([0, 1, 2].map(waiting), ["0 lines wait", "1 line waits", "2 lines wait"]);
+    }
+
+    #[test]
+    fn numbers_have_a_comma_before_every_three_digits() {
+        for (value, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (123_456, "123,456")] {
+            assert_eq!(number(value), text);
+        }
+        assert_eq!(number(u64::MAX), "18,446,744,073,709,551,615");
     }
 
     #[test]

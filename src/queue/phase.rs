@@ -5,10 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use humantime::format_duration;
-use indicatif::HumanCount;
 use spillq_storage::{Full, Seq, SeqRange};
 
-use crate::plain::{counted, size};
+use crate::plain::{counted, number, size};
 
 /// What a group is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -143,7 +142,7 @@ impl fmt::Display for LagReached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LagReached::Lines { bound, found } => {
-                write!(f, "{} ({} waiting)", counted(*bound, "line"), HumanCount(*found))
+                write!(f, "{} ({} waiting)", counted(*bound, "line"), number(*found))
             }
             LagReached::Bytes { bound, found } => write!(f, "{} ({} waiting)", size(*bound), size(*found)),
             LagReached::Age { bound_ms, found_ms } => {

@@ -9,12 +9,10 @@ use std::time::Instant;
 use serde_json::json;
 use spillq_storage::{Seq, View};
 
-use indicatif::HumanCount;
-
-use super::{ROUNDS, failed, folder, median, peak_rss_mb, print, settings, write_input};
+use super::measure::{ROUNDS, failed, folder, median, peak_rss_mb, print, settings, write_input};
 use crate::cli::BenchDrainArgs;
 use crate::cmd::{Exit, Failure, store};
-use crate::plain::counted;
+use crate::plain::{counted, number};
 use crate::processor::{Batch, Outcome, Processing, Processor};
 use crate::service::{self, Drain, Plan};
 
@@ -22,7 +20,7 @@ use crate::service::{self, Drain, Plan};
 ///
 /// # Errors
 /// When the folder cannot be written, or the store fails.
-pub fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
+pub(super) fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
     let folder = folder(args.dir.as_deref())?;
     let input = folder.path().join("input.jsonl");
     let bytes = write_input(&input, args.lines)?;
@@ -53,7 +51,7 @@ pub fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
             return Err(Failure::store(format!(
                 "{} drained, and {} were written",
                 counted(ended.progress.lines, "line"),
-                HumanCount(args.lines)
+                number(args.lines)
             )));
         }
         store::administer(

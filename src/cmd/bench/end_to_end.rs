@@ -10,7 +10,7 @@ use serde_json::json;
 use spillq_storage::{Log, Options};
 use tokio::sync::{mpsc, watch};
 
-use super::{failed, folder, print};
+use super::measure::{failed, folder, print};
 use crate::cli::BenchEndToEndArgs;
 use crate::cmd::{Exit, Failure, store};
 use crate::processor::{Batch, DeliverySettings, Limits, Orders, Outcome, Processing, Processor, Worker};
@@ -38,7 +38,7 @@ impl Processor for Accept {
 ///
 /// # Errors
 /// When the folder cannot be written, or the store fails.
-pub fn run(args: &BenchEndToEndArgs) -> Result<Exit, Failure> {
+pub(super) fn run(args: &BenchEndToEndArgs) -> Result<Exit, Failure> {
     let folder = folder(args.dir.as_deref())?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::could_not_run("could not start the runtime").because(error))?;

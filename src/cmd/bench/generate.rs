@@ -12,7 +12,7 @@ use crate::cli::BenchGenerateArgs;
 use crate::plain::{counted, size};
 
 /// The bytes of a line, newline included.
-pub const LINE_BYTES: usize = 350;
+pub(super) const LINE_BYTES: usize = 350;
 /// Lines that are written at once: about 256 KiB.
 const LINES_PER_WRITE: u64 = 749;
 
@@ -32,7 +32,7 @@ const FIRST_TIME_MS: u64 = 1_759_849_200_000;
 ///
 /// # Errors
 /// Why standard output could not be written to.
-pub fn run(args: &BenchGenerateArgs) -> Result<Exit, Failure> {
+pub(super) fn run(args: &BenchGenerateArgs) -> Result<Exit, Failure> {
     let exit = wrote(write_lines(&mut io::stdout().lock(), args.lines, args.seed))?;
     eprintln!(
         "{} of {LINE_BYTES} bytes, {} in all; zstd -1 makes about 3.7 times less of them",
@@ -60,7 +60,7 @@ fn write_lines(out: &mut impl Write, lines: u64, seed: u64) -> io::Result<()> {
 
 /// An endless run of records, the same for the same seed.
 #[derive(Clone, Debug)]
-pub struct Records {
+pub(super) struct Records {
     line: [u8; LINE_BYTES],
     /// Where the template has `?`, `#` and `~`, and the fields that are picked from a few words.
     digits: Vec<usize>,
@@ -75,7 +75,7 @@ pub struct Records {
 impl Records {
     /// Records from `seed`.
     #[must_use]
-    pub fn new(seed: u64) -> Records {
+    pub(super) fn new(seed: u64) -> Records {
         let at = |mark: u8| -> Vec<usize> { memchr::memchr_iter(mark, TEMPLATE).collect() };
         let field = |name: &str| memchr::memmem::find(TEMPLATE, name.as_bytes()).unwrap_or(0) + name.len();
         Records {
@@ -91,7 +91,7 @@ impl Records {
     }
 
     /// The next line.
-    pub fn next_line(&mut self) -> &[u8; LINE_BYTES] {
+    pub(super) fn next_line(&mut self) -> &[u8; LINE_BYTES] {
         for places in self.hex.chunks(16) {
             let mut random = self.random.u64(..);
             for &place in places {

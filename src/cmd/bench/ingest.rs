@@ -7,12 +7,10 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use indicatif::HumanCount;
-
-use super::{ROUNDS, failed, folder, median, peak_rss_mb, print, settings, write_input};
+use super::measure::{ROUNDS, failed, folder, median, peak_rss_mb, print, settings, write_input};
 use crate::cli::BenchIngestArgs;
 use crate::cmd::{Exit, Failure};
-use crate::plain::counted;
+use crate::plain::{counted, number};
 use crate::service::{self, Plan};
 
 /// What the plain copy writes between two syncs.
@@ -22,7 +20,7 @@ const COPY_BYTES: usize = 4 << 20;
 ///
 /// # Errors
 /// When the folder cannot be written, or the store fails.
-pub fn run(args: &BenchIngestArgs) -> Result<Exit, Failure> {
+pub(super) fn run(args: &BenchIngestArgs) -> Result<Exit, Failure> {
     let folder = folder(args.dir.as_deref())?;
     let input = folder.path().join("input.jsonl");
     let bytes = write_input(&input, args.lines)?;
@@ -44,7 +42,7 @@ pub fn run(args: &BenchIngestArgs) -> Result<Exit, Failure> {
             return Err(Failure::store(format!(
                 "{} in the log, and {} were written",
                 counted(found, "line"),
-                HumanCount(args.lines)
+                number(args.lines)
             )));
         }
         fs::remove_dir_all(&settings.data_dir).map_err(failed("remove", settings.data_dir.clone()))?;

@@ -1,80 +1,23 @@
-//! `bench`: lines to measure with, and figures of this machine. Every figure stands beside that of a yardstick
-//! measured in the same run, in turn with it: only their ratio means something on a shared machine.
+//! `spillq bench`: lines to measure with, and measurements of this machine.
 
-pub mod drain;
-pub mod end_to_end;
-pub mod generate;
-pub mod ingest;
+mod drain;
+mod end_to_end;
+mod generate;
+mod ingest;
+mod measure;
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use super::{Exit, Failure};
+use crate::cli::{BenchArgs, BenchCommand};
 
-use super::Failure;
-use super::output::{say, say_json};
-use crate::config::{Follow, Settings, Start};
-
-/// Rounds of a measurement, of which the median counts.
-const ROUNDS: usize = 5;
-
-/// A folder that goes when the measurement is over.
-fn folder(dir: Option<&Path>) -> Result<tempfile::TempDir, Failure> {
-    let dir = dir.unwrap_or(Path::new("."));
-    let made = tempfile::Builder::new().prefix("spillq-bench-").tempdir_in(dir);
-    made.map_err(|error| {
-        Failure::could_not_run(format!("could not make a folder in {}", dir.display())).because(error)
-    })
-}
-
-/// Writes the lines to measure with.
-fn write_input(path: &Path, lines: u64) -> Result<u64, Failure> {
-    let write = || -> io::Result<u64> {
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        let mut records = generate::Records::new(1);
-        for _ in 0..lines {
-            out.write_all(records.next_line())?;
-        }
-        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        Ok(file.metadata()?.len())
-    };
-    write()
-        .map_err(|error| Failure::could_not_run(format!("could not write {}", path.display())).because(error))
-}
-
-/// Settings that take one file into a store beside it. The store may fill the disk that the caller chose.
-fn settings(folder: &Path, name: &str, input: &Path) -> Settings {
-    let mut settings = Settings::default_with(folder);
-    settings.data_dir = folder.join(name);
-    settings.follow = vec![Follow {
-        include: vec![input.to_string_lossy().into_owned()],
-        exclude: Vec::new(),
-        from: Start::Beginning,
-        max_line_bytes: 1 << 20,
-        rotate_wait: std::time::Duration::from_secs(60),
-        symlinks: None,
-    }];
-    settings
-}
-
-/// The most memory that this process has had, in MiB.
-fn peak_rss_mb() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-    kib.unwrap_or_default() / 1024.0
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or_default()
-}
-
-fn print(json: bool, figures: serde_json::Value, text: &str) -> Result<super::Exit, Failure> {
-    if json { say_json(&figures) } else { say(text) }
-}
-
-fn failed(what: &str, path: PathBuf) -> impl FnOnce(io::Error) -> Failure {
-    let message = format!("could not {what} {}", path.display());
-    move |error| Failure::could_not_run(message).because(error)
+/// Runs one of them.
+///
+/// # Errors
+/// When the folder cannot be written, or the store fails.
+pub fn run(args: &BenchArgs) -> Result<Exit, Failure> {
+    match &args.command {
+        BenchCommand::Generate(args) => generate::run(args),
+        BenchCommand::Ingest(args) => ingest::run(args),
+        BenchCommand::Drain(args) => drain::run(args),
+        BenchCommand::EndToEnd(args) => end_to_end::run(args),
+    }
 }

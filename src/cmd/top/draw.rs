@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use indicatif::HumanCount;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -13,7 +12,7 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState, Wrap};
 use super::model::Model;
 use super::plot::{Plot, Unit};
 use crate::http::{GroupJson, SourceJson, VerdictJson};
-use crate::plain::{counted, escape, rough_duration, size};
+use crate::plain::{counted, escape, number, rough_duration, size};
 use crate::tail::SourceState;
 
 /// Rows of groups that are shown at once; the list moves with the choice.
@@ -138,7 +137,7 @@ const COLUMNS: [Column; 6] = [
         title: "lag lines",
         width: Constraint::Length(13),
         from_width: 40,
-        text: |group| HumanCount(group.lag_lines).to_string(),
+        text: |group| number(group.lag_lines),
     },
     Column {
         title: "lag",
@@ -151,13 +150,13 @@ const COLUMNS: [Column; 6] = [
         title: "leased",
         width: Constraint::Length(7),
         from_width: 76,
-        text: |group| HumanCount(group.leased).to_string(),
+        text: |group| number(group.leased),
     },
     Column {
         title: "dead",
         width: Constraint::Length(7),
         from_width: 60,
-        text: |group| HumanCount(group.dead_letters).to_string(),
+        text: |group| number(group.dead_letters),
     },
 ];
 
@@ -185,8 +184,8 @@ fn oldest(group: &GroupJson) -> String {
 
 fn draw_plots(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     let name = model.chosen_group().map(|group| group.group.clone()).unwrap_or_default();
-    let per_second = |value: u64| format!("{}/s", HumanCount(value));
-    let count = |value: u64| HumanCount(value).to_string();
+    let per_second = |value: u64| format!("{}/s", number(value));
+    let count = |value: u64| number(value);
     let shown = escape(&name);
     let plot = |title: String, values, unit| Plot { title, values, unit, limit: None };
     let plots = [
