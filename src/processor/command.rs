@@ -211,14 +211,14 @@ impl Launcher {
 
 /// Where a command hangs that is cut off. Call it before the command is ended. Without a `shim` it has ended by itself.
 pub(super) fn cut_off(what: &str, since: Instant, shim: Option<Pid>, dumped: Option<&Sent>) -> String {
-    let mut told = format!("{what} after {:.1} s", since.elapsed().as_secs_f64());
+    let mut text = format!("{what} after {:.1} s", since.elapsed().as_secs_f64());
     if let Some(shim) = shim {
-        told.push_str(&format!(": {}", name_procs(&procs::descendants(shim))));
+        text.push_str(&format!(": {}", name_procs(&procs::descendants(shim))));
     }
     if let Some(Sent { what, .. }) = dumped {
-        told.push_str(&format!("; {what}"));
+        text.push_str(&format!("; {what}"));
     }
-    told
+    text
 }
 
 fn send_fd(to: &std::os::unix::net::UnixStream, fd: &OwnedFd) -> io::Result<()> {
