@@ -172,6 +172,6 @@ mod tests {
         let mut shown = String::new();
         reader.read_to_string(&mut shown).unwrap();
         assert!(shown.len() < 1_000 * 8 * 1024);
-        assert!(shown.contains("bytes of the standard error of commands are not shown"));
+        assert!(shown.contains("bytes that commands wrote to standard error are not shown"));
     }
 }
