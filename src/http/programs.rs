@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_look_is_under_way_at_a_time_and_others_get_the_one_before() {
+    async fn one_look_runs_at_a_time_and_others_get_the_previous_result() {
         let programs = Programs::default();
         let of = |program: &str| {
             let program =

@@ -54,7 +54,7 @@ mod tests {
     use std::sync::mpsc as plain;
 
     #[tokio::test]
-    async fn a_call_that_was_given_up_does_not_begin() {
+    async fn a_call_that_was_given_up_does_not_start() {
         let thread = Blocking::start("test", Vec::new()).unwrap();
         let (go, gate) = plain::channel::<()>();
         let first = thread.call(move |seen: &mut Vec<i32>| {

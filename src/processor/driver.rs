@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_that_are_taken_out_of_the_note_are_stored_again_and_are_no_loss() {
+    async fn lines_that_are_removed_from_the_note_are_stored_again_and_are_not_lost() {
         let fake = Fake::new();
         let mut driver = fake.driver();
         assert_eq!(driver.process(&batch(&[(1, 4)])).await, Outcome::Done);

@@ -26,7 +26,7 @@ use super::command::{Launcher, cut_off};
 use super::dump::{self, Dump, Sent};
 use super::evidence::Tail;
 use super::input::{Input, memfd};
-use super::passthrough::{Lines, Passthrough};
+use super::passthrough::{Passthrough, WholeLines};
 use super::report::{REPORT_BYTES_MAX, Report};
 use super::{Batch, Epoch, Evidence, Outcome, Processing, Processor, Program};
 use crate::file_limit::explained;
@@ -185,7 +185,7 @@ impl Watch<'_> {
     async fn until_report(
         &mut self,
         mut stderr: Option<impl AsyncRead + Unpin>,
-        mut shown: Lines,
+        mut shown: WholeLines,
         dump: &mut Option<Dump>,
     ) -> Option<Report> {
         let mut text = Vec::new();

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::redis::resp::{Connection, Reply as Redis};
 use super::reply::Reply;
-use super::stream::{Fault, answer};
+use super::stream::{NoAnswer, answer};
 use super::{Evidence, Outcome, http, sidecar};
 
 /// The answer of a command of `exec-stream`.
@@ -27,8 +27,8 @@ pub async fn exec_answer(mut stdout: impl AsyncRead + Unpin) -> Said {
     match answer(&mut stdout).await {
         Ok(Reply::Ok(seq)) => Said::Ok(seq.map(|seq| seq.0)),
         Ok(Reply::Nak { line, reason }) => Said::Nak(line, reason),
-        Err(Fault::Garbage(what)) => Said::Garbage(what),
-        Err(Fault::Ended) => Said::Ended,
+        Err(NoAnswer::Garbage(what)) => Said::Garbage(what),
+        Err(NoAnswer::Ended) => Said::Ended,
     }
 }
 

@@ -69,8 +69,8 @@ impl Passthrough {
     }
 
     /// For one command of this group.
-    pub(super) fn of(&self, group: &str) -> Lines {
-        Lines { to: self.clone(), group: Arc::from(group), rest: Vec::new() }
+    pub(super) fn of(&self, group: &str) -> WholeLines {
+        WholeLines { to: self.clone(), group: Arc::from(group), rest: Vec::new() }
     }
 
     /// Queues `chunk` to be shown, or leaves it out. Never blocks.
@@ -85,14 +85,14 @@ impl Passthrough {
 
 /// Collects whole lines of what one command writes. When it is dropped, it shows the rest.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct WholeLines {
     to: Passthrough,
     group: Arc<str>,
     /// The beginning of a line; shorter than [`LINE_BYTES_MAX`].
     rest: Vec<u8>,
 }
 
-impl Lines {
+impl WholeLines {
     /// Adds what was read. Never blocks.
     pub(super) fn push(&mut self, chunk: &[u8]) {
         self.rest.extend_from_slice(chunk);
@@ -106,7 +106,7 @@ impl Lines {
     }
 }
 
-impl Drop for Lines {
+impl Drop for WholeLines {
     fn drop(&mut self) {
         if !self.rest.is_empty() {
             self.to.show(&self.group, mem::take(&mut self.rest));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blocked_standard_error_holds_nobody_up() {
+    fn a_blocked_standard_error_does_not_block_commands() {
         let (mut reader, mut writer) = std::io::pipe().unwrap();
         let passthrough = Passthrough::to(move |_, text| writeln!(writer, "{text}").unwrap());
         let mut of_command = passthrough.of("a");

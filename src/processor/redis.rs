@@ -30,7 +30,7 @@ use super::written::Written;
 use super::{Epoch, Paths, Processor};
 use crate::plain::harmless;
 
-/// A server that closes a connection may say why just before: this long is waited for that.
+/// A server that closes a connection may say why just before: how long to wait for that.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 const LOOK: &str = include_str!("redis/look.lua");
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_is_not_ours_is_refused_and_never_taken_for_ours() {
+    fn a_stream_that_is_not_ours_is_refused() {
         let redis = redis("fills");
         let owner = redis.owner.clone();
         assert_eq!((owner.as_str(), redis.about().as_str()), ("1-0000000000000007-0", "fills on [::1]:6379"));

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::evidence::Tail;
-use super::passthrough::{Lines, Passthrough};
+use super::passthrough::{Passthrough, WholeLines};
 
 /// How much is read at once.
 const CHUNK_BYTES: usize = 8 * 1024;
@@ -67,7 +67,7 @@ impl Stderr {
 /// Reads until the end of the stream.
 async fn read(
     mut from: ChildStderr,
-    mut shown: Lines,
+    mut shown: WholeLines,
     tail: Arc<Mutex<Tail>>,
     mut asked: mpsc::Receiver<oneshot::Sender<()>>,
 ) {

@@ -81,7 +81,7 @@ struct Header<'a> {
 }
 
 /// Why an answer is missing.
-pub(super) enum Fault {
+pub(super) enum NoAnswer {
     /// The command and its shim have ended.
     Ended,
     /// It wrote something that is not an answer.
@@ -177,7 +177,7 @@ impl ExecStream {
                 }
             };
             if hang.dumped.as_ref().is_some_and(|sent| sent.has_reached)
-                && matches!(answer, Err(Fault::Ended))
+                && matches!(answer, Err(NoAnswer::Ended))
             {
                 // As in `exec`: the command may end after it has printed where it hangs.
                 std::future::pending::<()>().await;
@@ -195,7 +195,7 @@ impl ExecStream {
                     (self.failures, self.running) = (0, Some(running));
                     return Ok(Outcome::Done);
                 }
-                Some(what) => Fault::Garbage(what),
+                Some(what) => NoAnswer::Garbage(what),
             },
             Ok(Reply::Nak { line: None, reason }) => {
                 let tail = running.stderr.tail().await;
@@ -224,8 +224,8 @@ impl ExecStream {
         };
         self.failures = self.failures.saturating_add(1);
         Ok(match fault {
-            Fault::Garbage(what) => Outcome::Failed(evidence(what, running.stderr.tail().await)),
-            Fault::Ended => {
+            NoAnswer::Garbage(what) => Outcome::Failed(evidence(what, running.stderr.tail().await)),
+            NoAnswer::Ended => {
                 let report = running.report().await;
                 let end = self.launcher.bury(report).await?;
                 let evidence =
@@ -303,7 +303,7 @@ impl Processor for ExecStream {
 
 impl Running {
     /// Writes a batch and reads the answer at the same time: a command may find a bad line before it has read everything.
-    async fn exchange(&mut self, header: Bytes, chunks: Vec<Bytes>) -> Result<Reply, Fault> {
+    async fn exchange(&mut self, header: Bytes, chunks: Vec<Bytes>) -> Result<Reply, NoAnswer> {
         let Running { stdin, stdout, .. } = self;
         let written = AtomicBool::new(false);
         let write = async {
@@ -320,7 +320,7 @@ impl Running {
         let answer = async {
             match answer(stdout).await? {
                 Reply::Ok(_) if !written.load(Ordering::Acquire) => {
-                    Err(Fault::Garbage("answered OK before it was given all lines".to_owned()))
+                    Err(NoAnswer::Garbage("answered OK before it was given all lines".to_owned()))
                 }
                 reply => Ok(reply),
             }
@@ -354,16 +354,16 @@ impl Running {
 }
 
 /// Reads one answer.
-pub(super) async fn answer(stdout: &mut (impl AsyncRead + Unpin)) -> Result<Reply, Fault> {
+pub(super) async fn answer(stdout: &mut (impl AsyncRead + Unpin)) -> Result<Reply, NoAnswer> {
     let mut line = Vec::new();
     let mut buffer = [0; REPLY_BYTES_MAX];
     loop {
         match stdout.read(&mut buffer).await {
             Ok(read) if read > 0 => line.extend(buffer.iter().take(read)),
-            _ => return Err(Fault::Ended),
+            _ => return Err(NoAnswer::Ended),
         }
         if line.contains(&b'\n') || line.len() >= REPLY_BYTES_MAX {
-            return Reply::parse(&line).map_err(Fault::Garbage);
+            return Reply::parse(&line).map_err(NoAnswer::Garbage);
         }
     }
 }

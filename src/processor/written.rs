@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_servers_keep_is_read_back_and_nothing_else_is_read() {
+    fn what_servers_store_is_parsed_and_nothing_else_is() {
         for text in ["", "7", "1-200,205,207-9000"] {
             assert_eq!(text.parse::<Written>().unwrap().to_string(), text);
         }

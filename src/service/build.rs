@@ -243,7 +243,7 @@ fn stream(to: &config::Stream, epoch: Epoch, paths: &SourcePaths) -> RedisStream
     RedisStream {
         server: server(&to.server, to.ca_file.as_ref(), to.password.as_ref()),
         user: to.server.user.clone(),
-        // The configuration has seen to it that it is a number.
+        // The configuration accepts only a number.
         database: to.server.database.as_ref().and_then(|number| number.parse().ok()).unwrap_or_default(),
         stream: to.stream.clone(),
         max_len: to.max_len,

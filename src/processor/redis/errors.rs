@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_size_is_held_against_lines() {
+    fn only_a_size_is_the_fault_of_lines() {
         for passing in [
             "LOADING Redis is loading the dataset in memory",
             "OOM command not allowed when used memory > 'maxmemory'. script: 9f, on @user_script:14.",
