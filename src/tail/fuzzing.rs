@@ -12,7 +12,7 @@ use crate::tail::bytes::decompress::{Decompressor, Fault};
 use crate::tail::bytes::fill::Filler;
 use crate::tail::bytes::reader::{Reader, Turn};
 use crate::tail::known::record::SourceRecord;
-use crate::tail::known::source::Source;
+use crate::tail::known::source::{Location, Source};
 use crate::tail::pipes::pipe::Pipe;
 use crate::tail::pipes::stream::Stream;
 
@@ -56,13 +56,12 @@ impl Files {
         again: bool,
         grow: &mut dyn FnMut() -> io::Result<bool>,
     ) -> io::Result<Vec<NewBlock>> {
-        let path = Path::new("/followed");
-        let mut source = Source::new(SourceId(1), path, 0);
-        source.file = Some(file.try_clone()?);
+        let at = Location { path: Path::new("/followed"), device: 1, inode: 1, mtime_ns: 0, follow: None };
+        let mut source = Source::found(SourceId(1), at, 1, 0);
         let mut filler = Filler::begin(0, APPEND_BYTES);
         while grow()? {
             loop {
-                match self.0.turn(&mut source, None, line_max, &mut filler)? {
+                match self.0.turn(&mut source, file, None, line_max, &mut filler)? {
                     Turn::More => {}
                     Turn::CaughtUp => break,
                     Turn::Changed => return Err(io::Error::other("it was taken for another file")),
@@ -71,13 +70,11 @@ impl Files {
             if again {
                 let record = source.record().encode().map_err(io::Error::other)?;
                 let record = SourceRecord::decode(&record).map_err(io::Error::other)?;
-                let file = source.file.take();
                 source = Source::from_record(SourceId(1), record, 0);
-                source.file = file;
             }
         }
         source.size = file.metadata()?.len();
-        self.0.unterminated_end(&mut source, &mut filler)?;
+        self.0.unterminated_end(&mut source, file, &mut filler)?;
         Ok(filler.finish(&mut Compressor::default()))
     }
 }

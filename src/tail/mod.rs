@@ -7,6 +7,7 @@
 //! limit, 64 streams. It never drops a line, never follows its own outputs, and waits while the log is full: the files
 //! are the outer buffer.
 
+mod append;
 mod bell;
 mod bytes;
 mod checkpoint;
@@ -26,8 +27,10 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod turn;
 mod worker;
 
+pub use append::BUFFERED_BYTES_MAX;
 pub use checkpoint::{adopt, remake};
 pub use error::TailError;
 pub use find::follows::Follows;
@@ -37,6 +40,5 @@ pub use known::table::SOURCES_MAX;
 pub use settings::{Follow, From, MAX_LINE_BYTES, ROTATE_WAIT, SCAN_INTERVAL, Settings};
 pub use status::{Counters, LeftOutFiles, Snapshot, SourceState, SourceStatus};
 pub use thread::{Tail, TailHandle};
-pub use worker::BUFFERED_BYTES_MAX;
 
 pub use crate::unreadable::{Unreadable, WhyUnreadable};

@@ -18,6 +18,7 @@ use crate::tail::clock::now;
 use crate::tail::error::TailError;
 use crate::tail::find::follows::Follows;
 use crate::tail::find::watch::{Wake, Watch};
+use crate::tail::rules::inactive;
 use crate::tail::settings::Settings;
 use crate::tail::status::Snapshot;
 use crate::tail::worker::{Step, Worker};
@@ -205,34 +206,38 @@ fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: 
     while !shared.stop.load(Ordering::Acquire) {
         shared.pulse.busy(now().boot_ms);
         if let Some(follows) = shared.next.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            worker.refollow(follows);
+            inactive::refollow(&mut worker.book, follows);
             shared.taken.notify_all();
         }
         for path in hints.try_iter() {
             worker.hint(&path);
         }
-        worker.scan_wanted |= watch.take_names_changed();
+        if watch.take_names_changed() {
+            worker.book.want_scan();
+        }
         let Ok(step) = worker.step(now()) else {
             tracing::error!("the log is closed: nothing more is read");
             break;
         };
-        if worker.scan_number != scans {
-            scans = worker.scan_number;
-            worker.scan_wanted |= watch.set(&worker.folders);
+        if worker.book.scan() != scans {
+            scans = worker.book.scan();
+            if watch.set(&worker.scans.folders) {
+                worker.book.want_scan();
+            }
         }
         if shared.asked.swap(false, Ordering::AcqRel) {
             publish(&worker, shared);
         }
-        if worker.once && worker.is_done() {
+        if worker.book.once && worker.is_done() {
             shared.done.store(true, Ordering::Release);
             break;
         }
         shared.pulse.idle();
         let waited = match step {
             Step::Busy => Ok(()),
-            Step::WaitForLog => worker.retire(WAIT_MAX),
+            Step::WaitForLog => worker.appends.retire(WAIT_MAX),
             // In once mode the last answer is what everybody waits for.
-            Step::Idle if worker.once && worker.has_in_flight() => worker.retire(WAIT_MAX),
+            Step::Idle if worker.book.once && !worker.appends.is_empty() => worker.appends.retire(WAIT_MAX),
             Step::Idle => {
                 worker.streams.wait(worker.idle_ms(now()).max(1));
                 Ok(())

@@ -174,22 +174,20 @@ impl Reader {
         Ok((is_same && before.len() as u64 == back).then_some(to))
     }
 
-    /// Reads whole lines of an open source into `filler`, and moves its offset. `decompressor`: of one that is compressed.
+    /// Reads whole lines of a source into `filler`, and moves its offset. `decompressor`: if its file is compressed.
     pub(crate) fn turn(
         &mut self,
         source: &mut Source,
+        file: &File,
         decompressor: Option<&mut Decompressor>,
         line_max: usize,
         filler: &mut Filler,
     ) -> io::Result<Turn> {
-        let Some(file) = source.file.take() else {
-            return Ok(Turn::Changed);
-        };
-        let turn = match decompressor {
-            None => self.turn_on(&file, &mut Body::Plain(&file), source, line_max, filler),
+        match decompressor {
+            None => self.turn_on(file, &mut Body::Plain(file), source, line_max, filler),
             Some(decompressor) => {
                 let mut body = Body::Compressed(decompressor);
-                let turn = self.turn_on(&file, &mut body, source, line_max, filler);
+                let turn = self.turn_on(file, &mut body, source, line_max, filler);
                 // It never grows: what is left has no newline, and is a line now.
                 match turn {
                     Ok(Turn::CaughtUp) if source.has_rest() => {
@@ -198,9 +196,7 @@ impl Reader {
                     turn => turn,
                 }
             }
-        };
-        source.file = Some(file);
-        turn
+        }
     }
 
     fn turn_on(
@@ -290,10 +286,10 @@ impl Reader {
         if is_other {
             source.searched = 0;
         }
-        if source.offset == 0 && !source.wide && matches!(start, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
-            source.wide = true;
+        if source.offset == 0 && !source.is_utf16 && matches!(start, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
+            source.is_utf16 = true;
             tracing::warn!(
-                path = %source.path.display(),
+                path = %source.path().display(),
                 "begins with a byte-order mark of UTF-16: its lines are cut at each byte 0x0a, which is not where they \
                  end; let its writer write UTF-8"
             );
@@ -355,16 +351,15 @@ impl Reader {
         Ok(true)
     }
 
-    /// The rest of a finished file becomes a line without a newline. False where the file is not quiet after all.
-    pub(crate) fn unterminated_end(&mut self, source: &mut Source, filler: &mut Filler) -> io::Result<bool> {
-        let Some(file) = source.file.take() else {
-            return Ok(false);
-        };
-        let is_quiet = file.metadata().map(|meta| meta.len() == source.size);
-        let ended =
-            is_quiet.and_then(|quiet| Ok(quiet && self.last_line(&mut Body::Plain(&file), source, filler)?));
-        source.file = Some(file);
-        ended
+    /// The rest of a file that has ended becomes a line without a newline. False if the file is not quiet after all.
+    pub(crate) fn unterminated_end(
+        &mut self,
+        source: &mut Source,
+        file: &File,
+        filler: &mut Filler,
+    ) -> io::Result<bool> {
+        let is_quiet = file.metadata()?.len() == source.size;
+        Ok(is_quiet && self.last_line(&mut Body::Plain(file), source, filler)?)
     }
 
     /// What is behind the offset becomes a line without a newline, unless there is one.
@@ -400,15 +395,10 @@ impl Reader {
         Ok(true)
     }
 
-    /// Sets the offset of a source that is not read from its beginning.
-    pub(crate) fn skip_to(&mut self, file: &File, source: &mut Source, offset: u64) -> io::Result<()> {
+    /// The bytes before an offset, as many as a resume point covers.
+    pub(crate) fn before(&mut self, file: &File, offset: u64) -> io::Result<Vec<u8>> {
         let back = offset.min(RESUME_POINT_BYTES as u64);
-        let before = self.read(&mut Body::Plain(file), offset - back, back as usize)?.to_vec();
-        source.resume_points.add(offset, &before);
-        (source.offset, source.searched) = (offset, offset);
-        source.in_part = false;
-        source.dirty = true;
-        Ok(())
+        Ok(self.read(&mut Body::Plain(file), offset - back, back as usize)?.to_vec())
     }
 
     /// The beginning of the line that `size` lies in: where reading from the end starts. A line longer than

@@ -68,7 +68,6 @@ pub(crate) struct LeftOut {
     followed: HashSet<u64>,
     named: Vec<PathBuf>,
     files: usize,
-    look_again: bool,
 }
 
 fn mark(found: &Found) -> u64 {
@@ -130,12 +129,7 @@ impl LeftOut {
     /// Whether a file was looked at as it is.
     fn has_seen(&self, mark: u64) -> bool {
         let at = self.marks.partition_point(|one| one & !FLAGS < mark);
-        !self.look_again && self.marks.get(at).is_some_and(|one| one & !FLAGS == mark && one & LOOKED_AT != 0)
-    }
-
-    /// A source with unread lines lost its file: any of them may be the copy that has these lines.
-    pub(crate) fn look_again(&mut self) {
-        self.look_again = true;
+        self.marks.get(at).is_some_and(|one| one & !FLAGS == mark && one & LOOKED_AT != 0)
     }
 
     /// The scan is over: each file counts once, however many globs and links lead to it.
@@ -179,6 +173,8 @@ pub(crate) struct Candidates {
     before: LeftOut,
     /// Paths that followed files had: what is there now continues their log.
     former_paths: HashSet<Arc<Path>>,
+    /// A source with unread lines lost its file: any file may be the copy that has these lines.
+    look_again: bool,
     known: Vec<Found>,
     /// Of each inode of a source: whether its own path was met, and how many others.
     paths: HashMap<(u64, u64), (bool, u8)>,
@@ -232,11 +228,18 @@ impl Eq for Ranked {}
 
 impl Candidates {
     /// `max`: how many are looked at, and how many sources there may be.
-    pub(crate) fn new(max: usize, before: LeftOut, former_paths: HashSet<Arc<Path>>) -> Candidates {
+    /// `look_again`: files without a place are looked at even if they were before.
+    pub(crate) fn new(
+        max: usize,
+        before: LeftOut,
+        former_paths: HashSet<Arc<Path>>,
+        look_again: bool,
+    ) -> Candidates {
         Candidates {
             max,
             before,
             former_paths,
+            look_again,
             known: Vec::new(),
             paths: HashMap::new(),
             ranked: BinaryHeap::new(),
@@ -257,7 +260,7 @@ impl Candidates {
             _ => {
                 self.empty += usize::from(found.size == 0);
                 let is_at_former_path = met == Met::AtTakenPath || self.former_paths.contains(&*found.path);
-                let has_been_seen = self.before.has_seen(mark(&found));
+                let has_been_seen = !self.look_again && self.before.has_seen(mark(&found));
                 found.was_refused = self.before.has_refused(&found);
                 self.rank(Ranked { is_at_former_path, has_been_seen, found });
             }
@@ -349,7 +352,7 @@ mod tests {
     /// Two scans over the same 100 files with 10 places; `without` says what came of those that the first looked at.
     fn scan_twice(without: Without) -> (Chosen, Chosen) {
         let meet = |before| {
-            let mut candidates = Candidates::new(30, before, HashSet::new());
+            let mut candidates = Candidates::new(30, before, HashSet::new(), false);
             (0..100).for_each(|nth| candidates.meet(found(nth), Met::Unknown));
             candidates.choose(10)
         };
@@ -385,7 +388,7 @@ mod tests {
         let mut before = LeftOut::default();
         let mut looked_at = Vec::new();
         for scan in 0..scans {
-            let mut candidates = Candidates::new(30, before, HashSet::new());
+            let mut candidates = Candidates::new(30, before, HashSet::new(), false);
             for nth in 0..files {
                 let mut found = found(nth);
                 found.mtime_ns += if nth >= unreadable { scan * 1_000 } else { 0 };
@@ -431,7 +434,7 @@ mod tests {
         // One that can be read again has a place if one is left, and waits like the others if not.
         for (places, has_place) in [(50, false), (51, true)] {
             let (_, before) = scans(1, 51, 50, 50);
-            let mut candidates = Candidates::new(60, before, HashSet::new());
+            let mut candidates = Candidates::new(60, before, HashSet::new(), false);
             (0..51).for_each(|nth| candidates.meet(found(nth), Met::Unknown));
             let chosen = candidates.choose(places);
             assert_eq!(inodes(&chosen, has_place).last(), Some(&50), "{places}");
@@ -447,14 +450,24 @@ mod tests {
         left_out.close();
         assert_eq!((left_out.files(), left_out.has_seen(mark(&found(7)))), (4, true));
         assert!(!left_out.has_seen(mark(&found(1))) && !left_out.has_seen(mark(&found(0))));
-        left_out.look_again();
-        assert!(!left_out.has_seen(mark(&found(7))));
+    }
+
+    #[test]
+    fn what_was_looked_at_is_looked_at_again_after_lines_were_lost() {
+        for look_again in [false, true] {
+            let mut before = LeftOut::default();
+            before.add(&found(7), Without::Place);
+            before.close();
+            let mut candidates = Candidates::new(30, before, HashSet::new(), look_again);
+            candidates.meet(found(7), Met::Unknown);
+            assert_eq!(candidates.choose(0).found.len(), usize::from(look_again));
+        }
     }
 
     #[test]
     fn a_file_at_the_path_of_a_followed_one_comes_first() {
         let former_path = Arc::from(Path::new("/3.log"));
-        let mut candidates = Candidates::new(30, LeftOut::default(), HashSet::from([former_path]));
+        let mut candidates = Candidates::new(30, LeftOut::default(), HashSet::from([former_path]), false);
         for nth in 0..100 {
             candidates.meet(found(nth), if nth == 4 { Met::AtTakenPath } else { Met::Unknown });
         }

@@ -1,28 +1,29 @@
-//! The follows as they are in force: their settings, and the globs ready to match.
+//! What is followed: the settings, and the globs ready to match.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use spillq_storage::BlockBuilder;
 
+use crate::tail::bytes::open::Way;
 use crate::tail::error::TailError;
 use crate::tail::find::walk::Discover;
-use crate::tail::settings::Follow;
+use crate::tail::settings::{Follow, From};
 
-/// Sets of globs: a source names its own in 16 bits.
+/// Sections: a source names its own in 16 bits.
 const FOLLOWS_MAX: usize = 1_000;
 
-/// Follows that make sense, to be taken by a tail that runs.
+/// Sections that were checked, to be followed by a tail that runs.
 #[derive(Debug)]
 pub struct Follows {
-    pub(crate) follows: Vec<Follow>,
-    pub(crate) discover: Discover,
+    follows: Vec<Follow>,
+    discover: Discover,
 }
 
 impl Follows {
     /// Checks them; `never` as in [`crate::tail::Settings`].
     ///
     /// # Errors
-    /// When they do not make sense.
+    /// If they do not make sense.
     pub fn new(follows: Vec<Follow>, never: &[PathBuf]) -> Result<Follows, TailError> {
         check(&follows)?;
         let of = |one: &Follow| (one.include.clone(), one.exclude.clone(), one.symlinks.clone());
@@ -32,6 +33,41 @@ impl Follows {
         });
         let discover = Discover::new(globs, never)?;
         Ok(Follows { follows, discover })
+    }
+
+    pub(crate) fn discover(&self) -> &Discover {
+        &self.discover
+    }
+
+    /// Which section names a file, if one does.
+    pub(crate) fn names(&self, path: &Path) -> Option<u16> {
+        self.discover.names(path)
+    }
+
+    /// How a file is opened that a walk found, for the section that names it.
+    pub(crate) fn way<'a>(&'a self, section: Option<u16>, path: &Path) -> Way<'a> {
+        self.discover.way(section, path)
+    }
+
+    /// The section that follows standard input, if one does.
+    pub(crate) fn of_input(&self) -> Option<&Follow> {
+        self.follows.iter().find(|follow| follow.stdin)
+    }
+
+    pub(crate) fn line_max(&self, section: u16) -> usize {
+        self.get(section).map_or(1, |follow| follow.max_line_bytes)
+    }
+
+    pub(crate) fn rotate_wait_ms(&self, section: u16) -> u64 {
+        self.get(section).map_or(0, |follow| follow.rotate_wait.as_millis() as u64)
+    }
+
+    pub(crate) fn begins_at_end(&self, section: Option<u16>) -> bool {
+        section.and_then(|section| self.get(section)).is_some_and(|follow| follow.from == From::End)
+    }
+
+    fn get(&self, section: u16) -> Option<&Follow> {
+        self.follows.get(usize::from(section))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::tail::error::TailError;
 use crate::tail::find::globs::{DEPTH_MAX, Globs, Include};
 use crate::tail::find::links::RealRoots;
 use crate::tail::find::refused::Refused;
+use crate::tail::known::source::Location;
 use crate::unreadable::WhyUnreadable;
 
 /// Entries looked at in one scan: a glob over a whole disk must not take minutes.
@@ -37,7 +38,14 @@ pub(crate) struct Found {
     pub(crate) was_refused: bool,
 }
 
-/// What a walk saw besides files.
+impl Found {
+    pub(crate) fn location(&self) -> Location<'_> {
+        let Found { path, device, inode, mtime_ns, follow, .. } = self;
+        Location { path, device: *device, inode: *inode, mtime_ns: *mtime_ns, follow: *follow }
+    }
+}
+
+/// What a walk found besides files.
 #[derive(Debug, Default)]
 pub(crate) struct Walked {
     /// Folders walked, with their inodes, for the watcher.

@@ -2,6 +2,9 @@
 
 pub(crate) mod form;
 pub(crate) mod identity;
+pub(crate) mod open_files;
+pub(crate) mod presence;
+pub(crate) mod queues;
 pub(crate) mod record;
 pub(crate) mod rotated_name;
 pub(crate) mod source;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use spillq_storage::SourceId;
 
+use crate::tail::known::presence::Presence;
 use crate::tail::known::source::Source;
 
 /// Sources at once. The log's manifest is sized for as many.
@@ -24,9 +25,9 @@ impl Table {
         self.sources.len()
     }
 
-    /// How many no section matches now.
+    /// How many no follow names now.
     pub(crate) fn inactive(&self) -> usize {
-        self.iter().filter(|source| source.inactive).count()
+        self.iter().filter(|source| source.presence == Presence::Inactive).count()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Source> {
@@ -48,7 +49,8 @@ impl Table {
 
     /// The inodes of those that are read.
     pub(crate) fn inodes(&self) -> std::collections::HashSet<u64> {
-        let is_read = |id: &SourceId| self.get(*id).is_some_and(|source| !source.inactive);
+        let is_read =
+            |id: &SourceId| self.get(*id).is_some_and(|source| source.presence != Presence::Inactive);
         self.inodes.iter().filter(|(_, id)| is_read(id)).map(|entry| entry.0).collect()
     }
 
@@ -101,14 +103,15 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tail::known::source::Location;
 
     #[test]
     fn a_path_leads_to_its_newest_source() {
         let mut table = Table::default();
         let (a, b) = (Path::new("/a"), Path::new("/b"));
-        table.insert(Source::new(SourceId(1), a, 0));
-        table.place(SourceId(1), a, 5, 50);
-        table.insert(Source::new(SourceId(2), a, 0));
+        let at = Location { path: a, device: 5, inode: 50, mtime_ns: 0, follow: None };
+        table.insert(Source::found(SourceId(1), at, 1, 0));
+        table.insert(Source::found(SourceId(2), Location { inode: 51, ..at }, 1, 0));
         assert_eq!(table.at(a), Some(SourceId(2)));
         table.place(SourceId(1), b, 5, 50);
         assert_eq!((table.at(a), table.at(b)), (Some(SourceId(2)), Some(SourceId(1))));

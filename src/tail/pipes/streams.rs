@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -17,14 +18,14 @@ use crate::queue::Append;
 use crate::tail::bell::Bell;
 use crate::tail::bytes::fill::Filler;
 use crate::tail::bytes::open::open_fifo;
-use crate::tail::clock::Now;
 use crate::tail::error::TailError;
+use crate::tail::find::follows::Follows;
+use crate::tail::find::refused::Refused;
 use crate::tail::find::walk::Found;
 use crate::tail::pipes::pipe::{Nature, Pipe};
 use crate::tail::pipes::stream::Stream;
 use crate::tail::pipes::wait::{Edge, Waiter};
 use crate::tail::status::SourceStatus;
-use crate::tail::worker::Worker;
 use crate::unreadable::WhyUnreadable;
 
 /// FIFOs and standard input together: a descriptor each, and all of them share what may be held and be at risk.
@@ -101,15 +102,8 @@ impl Streams {
                 "standard input is /dev/null: no line comes from it; pipe into spillq, or do not follow \"-\""
             ),
         }
-        self.tell("standard input");
+        report_begin("standard input");
         self.begin("stdin".into(), None, pipe, line_max).map_err(TailError::Input)
-    }
-
-    fn tell(&self, what: &str) {
-        tracing::info!(
-            "{what} is followed: a line is safe once it is in the log; bytes that were read and not stored yet cannot be \
-             read again after a crash, unlike those of files"
-        );
     }
 
     fn begin(
@@ -173,8 +167,10 @@ impl Streams {
         self.streams.values().any(|stream| stream.fifo.is_some() && stream.place == path)
     }
 
-    /// Reads what is there into `filler`, in turn, unless too much waits for the log.
-    pub(crate) fn fill(&mut self, filler: &mut Filler, turn: &mut Turn<'_>) {
+    /// Reads what is there into `filler`, in turn, unless too much waits for the log. Gives how many bytes of the append
+    /// are of streams.
+    pub(crate) fn fill(&mut self, filler: &mut Filler, turn: &mut Turn<'_>) -> usize {
+        let before = filler.bytes();
         let bytes_max = AT_RISK_BYTES.saturating_sub(turn.at_risk).min(APPEND_BYTES);
         let mut read = 0;
         while read < bytes_max && !filler.is_full() {
@@ -183,6 +179,7 @@ impl Streams {
             };
             read += self.read(key, filler, turn);
         }
+        filler.bytes() - before
     }
 
     fn read(&mut self, key: u64, filler: &mut Filler, turn: &mut Turn<'_>) -> usize {
@@ -290,66 +287,57 @@ impl Streams {
     pub(crate) fn statuses(&self) -> impl Iterator<Item = SourceStatus> {
         self.streams.values().filter_map(Stream::status)
     }
-}
 
-impl Worker {
-    /// Begins with standard input, where it is to be followed.
-    pub(crate) fn follow_input(&mut self, fd: BorrowedFd<'_>) -> Result<(), TailError> {
-        match self.follows.iter().find(|follow| follow.stdin) {
-            Some(follow) => self.streams.follow_input(fd, follow.max_line_bytes),
-            None => Ok(()),
-        }
-    }
-
-    /// The FIFOs that a scan found, of those that `include` names by their whole path.
-    pub(crate) fn meet_fifos(&mut self, found: Vec<Found>, unlisted: &[PathBuf]) {
-        for stream in self.streams.streams.values_mut() {
+    /// The FIFOs that a scan found, of those that `include` names by their whole path. `unlisted`: folders that could not be
+    /// listed. What cannot be followed goes into `refused`.
+    pub(crate) fn follow_fifos(
+        &mut self,
+        found: Vec<Found>,
+        unlisted: &[PathBuf],
+        follows: &Follows,
+        once: bool,
+        refused: &mut Refused,
+    ) {
+        for stream in self.streams.values_mut() {
             let Some(fifo) = stream.fifo.filter(|_| stream.pipe.is_some()) else { continue };
             let is_there = found.iter().any(|found| (found.device, found.inode) == fifo)
                 || unlisted.iter().any(|folder| stream.place.starts_with(folder));
             stream.gone = !is_there;
-            // Perhaps nobody writes to it: then it ends with this.
+            // If no process has it open for writing, it ends with this.
             if stream.gone && !std::mem::replace(&mut stream.queued, true) {
-                self.streams.ready.push_back(stream.key);
+                self.ready.push_back(stream.key);
             }
         }
         for found in found {
-            // Where everything is read once, one that has ended is not begun again.
-            let once = self.once;
-            let count = self.streams.streams.values().filter(|stream| once || stream.pipe.is_some());
+            // If everything is read once, one that has ended does not begin again.
+            let count = self.streams.values().filter(|stream| once || stream.pipe.is_some());
             if count.clone().any(|stream| stream.fifo == Some((found.device, found.inode))) {
                 continue;
             }
             if count.count() >= STREAMS_MAX {
-                let why = format!("a FIFO more than the {STREAMS_MAX} streams that are followed at once");
-                self.refuse(&found.path, WhyUnreadable::TooMany, why);
-                continue;
-            }
-            if let Err(why) = self.follow_fifo(&found) {
-                self.refuse(&found.path, WhyUnreadable::System, why);
+                refused.add(&found.path, WhyUnreadable::TooMany, || {
+                    format!("a FIFO more than the {STREAMS_MAX} streams that are followed at once")
+                });
+            } else if let Err(why) = self.follow_fifo(&found, follows) {
+                refused.add(&found.path, WhyUnreadable::System, || why);
             }
         }
     }
 
-    fn follow_fifo(&mut self, found: &Found) -> Result<(), String> {
-        use std::os::unix::fs::MetadataExt;
-        let way = self.discover.way(found.follow, &found.path);
+    fn follow_fifo(&mut self, found: &Found, follows: &Follows) -> Result<(), String> {
+        let way = follows.way(found.follow, &found.path);
         let (file, meta) = open_fifo(&found.path, way).map_err(|error| error.to_string())?;
-        let line_max =
-            found.follow.and_then(|at| self.follows.get(usize::from(at))).map_or(1, |one| one.max_line_bytes);
+        let line_max = follows.line_max(found.follow.unwrap_or_default());
         let fifo = Some((meta.dev(), meta.ino()));
-        self.streams.tell(&format!("the FIFO {}", found.path.display()));
-        let begun = self.streams.begin(found.path.clone(), fifo, Pipe::fifo(file), line_max);
+        report_begin(&format!("the FIFO {}", found.path.display()));
+        let begun = self.begin(found.path.clone(), fifo, Pipe::fifo(file), line_max);
         begun.map_err(|error| format!("watch {}: {error}", found.path.display()))
     }
+}
 
-    /// Reads what streams have; gives how many bytes of the append are theirs.
-    pub(crate) fn fill_streams(&mut self, filler: &mut Filler, now: Now) -> usize {
-        let before = filler.bytes();
-        let at_risk = self.streams_at_risk();
-        let mut turn =
-            Turn { now_ms: now.wall_ms, once: self.once, next_source: &mut self.next_source, at_risk };
-        self.streams.fill(filler, &mut turn);
-        filler.bytes() - before
-    }
+fn report_begin(what: &str) {
+    tracing::info!(
+        "{what} is followed: a line is safe once it is in the log; bytes that were read and not stored yet cannot be \
+         read again after a crash, unlike those of files"
+    );
 }

@@ -1,65 +1,64 @@
-//! Other follows while the tail runs, and sources that no follow names.
+//! Sources that no follow names.
 //!
-//! A source *is inactive* while neither its path nor the one that it was rotated from is named: its file is closed and not
-//! read, and its checkpoint stays in the log, over restarts too. When it is named again it goes on at its offset, after
-//! the same look at its content as after a restart. It is never finished for not being found; only where the table is
-//! full, and its file is gone, it makes room.
+//! A source is *inactive* while no follow names its path or the one that it was rotated from: its file is closed and not
+//! read, and its checkpoint stays in the log, over restarts too. When a follow names it again, it resumes at its offset,
+//! after the same look at its content as after a restart. It does not end for not being found. Only if places for other
+//! files are short, and its file is gone, it makes room.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
+use spillq_storage::SourceId;
+
 use crate::tail::find::follows::Follows;
+use crate::tail::known::presence::Presence;
 use crate::tail::known::source::{Ending, Source};
-use crate::tail::worker::Worker;
+use crate::tail::rules::book::Book;
 
-impl Worker {
-    /// These follows from now on. What they name is looked for by the next scan.
-    pub(crate) fn refollow(&mut self, Follows { follows, discover }: Follows) {
-        (self.follows, self.discover) = (follows, discover);
-        self.settle_follows();
-        self.scan_wanted = true;
-    }
+/// These follows from now on. The next scan looks for what they name.
+pub(crate) fn refollow(book: &mut Book, follows: Follows) {
+    book.set_follows(follows);
+    assign(book);
+}
 
-    /// Each source belongs to the follow that names it, or is inactive.
-    pub(crate) fn settle_follows(&mut self) {
-        let (discover, mut closed) = (&self.discover, 0);
-        for source in self.table.iter_mut() {
-            let own = discover.names(&source.path);
-            let former = || source.rotated_from.as_deref().and_then(|path| discover.names(path));
-            match own.or_else(former) {
-                Some(follow) => {
-                    source.follow = follow;
-                    source.outside = own.is_none();
-                    source.inactive = false;
+/// Each source belongs to the follow that names it, or is inactive.
+pub(crate) fn assign(book: &mut Book) {
+    let ids: Vec<SourceId> = book.sources().iter().map(|source| source.id).collect();
+    for id in ids {
+        let Some(source) = book.get(id) else {
+            continue;
+        };
+        let own = book.follows().names(source.path());
+        let former = || source.rotated_from.as_deref().and_then(|path| book.follows().names(path));
+        let follow = own.or_else(former);
+        let Some(source) = book.get_mut(id) else {
+            continue;
+        };
+        match follow {
+            Some(follow) => {
+                source.follow = follow;
+                source.outside = own.is_none();
+                if source.presence == Presence::Inactive {
+                    source.presence = Presence::Here { scan: 0 };
                 }
-                None => closed += usize::from(rest(source)),
+            }
+            None if source.presence == Presence::Inactive => {}
+            None => {
+                source.deactivate();
+                book.close(id);
+                book.keep(id);
             }
         }
-        self.open = self.open.saturating_sub(closed);
-        let table = &self.table;
-        self.endings.retain(|(id, _)| table.get(*id).is_some_and(|source| !source.inactive));
-    }
-
-    /// Files are left out: what is inactive and is gone makes room for them.
-    pub(crate) fn end_inactive(&mut self) {
-        let is_gone = |path: &Path| {
-            std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-        };
-        let gone = self.table.iter().filter(|source| source.inactive && is_gone(&source.path));
-        let gone: Vec<_> = gone.map(|source| (source.id, Ending::Finished)).collect();
-        self.endings.extend(gone);
     }
 }
 
-/// As its checkpoint says, and nothing more is known of it. True where its file was open.
-fn rest(source: &mut Source) -> bool {
-    if source.inactive {
-        return false;
+/// Places are short: inactive sources whose files are gone end.
+pub(crate) fn end_gone(book: &mut Book) {
+    let is_gone =
+        |path: &Path| std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    let is_useless = |source: &&Source| source.presence == Presence::Inactive && is_gone(source.path());
+    let gone: Vec<SourceId> = book.sources().iter().filter(is_useless).map(|source| source.id).collect();
+    for id in gone {
+        book.end_soon(id, Ending::Finished);
     }
-    source.inactive = true;
-    source.looked = false;
-    source.device = 0;
-    (source.size, source.searched, source.mtime_ns) = (source.offset, source.offset, 0);
-    (source.seen, source.missed, source.replaced, source.gone_ms) = (0, 0, 0, None);
-    source.error = None;
-    source.file.take().is_some()
 }

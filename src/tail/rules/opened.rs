@@ -5,7 +5,6 @@ use std::fs::File;
 use crate::tail::bytes::reader::Look;
 use crate::tail::find::walk::Found;
 
-/// A unidentified file that was opened.
 pub(crate) struct Opened {
     pub(crate) found: Found,
     pub(crate) file: File,

@@ -67,7 +67,7 @@ fn row_20_a_new_one_is_read_decompressed_whatever_its_name() {
         rig.check_at_rest(&["one\n", "two\n", "plain\n", "three\n"]);
         let ends: Vec<_> = rig.log.lines.iter().map(|line| line.offset).collect();
         assert_eq!(ends, [0, 4, 0, 0]);
-        assert_eq!(rig.worker.counters.errors, 0);
+        assert_eq!(rig.worker.book.counters.errors, 0);
     }
 }
 
@@ -80,7 +80,7 @@ fn row_15_what_was_read_in_plain_is_not_read_again_and_the_rest_is() {
             check_lines(&mut rig, 500);
             rig.is_full = true;
             // Not held, as if it had been closed.
-            rig.worker.open_max = 0;
+            rig.worker.book.set_open_max(0);
             rig.write("app.log", lines(500, 900));
             rig.rename("app.log", "app.log.1");
             rig.compress_and_remove("app.log.1", &format!("app.log.1.{suffix}"), compress);
@@ -89,14 +89,14 @@ fn row_15_what_was_read_in_plain_is_not_read_again_and_the_rest_is() {
                 rig.restart();
             }
             rig.is_full = false;
-            rig.worker.open_max = 100;
+            rig.worker.book.set_open_max(100);
             check_lines(&mut rig, 1_000);
             let sources: Vec<_> = rig.log.lines.iter().map(|line| line.source).collect();
             assert!(sources[..900].iter().all(|source| *source == sources[0]), "it is one source");
             rig.pass(MINUTES);
             rig.restart();
             check_lines(&mut rig, 1_000);
-            assert_eq!(rig.worker.counters.destroyed_unread_bytes, 0);
+            assert_eq!(rig.worker.book.counters.destroyed_unread_bytes, 0);
         }
     }
 }
@@ -151,7 +151,7 @@ fn a_source_is_not_finished_as_long_as_one_that_was_incomplete_is_not_looked_at_
     check_lines(&mut rig, 300);
     assert_eq!(rig.state_of("app.log.1.gz"), Some(SourceState::Failed));
     let later_ms = rig.now().boot_ms + 5 * MINUTES.as_millis() as u64;
-    for source in rig.worker.table.iter_mut() {
+    for source in rig.worker.book.sources_mut() {
         if let Some(State::Bad { not_before_ms, .. }) =
             source.compressed.as_mut().map(|compressed| &mut compressed.state)
         {
@@ -192,7 +192,7 @@ fn rows_4_and_13_a_compressed_file_that_is_renamed_or_copied_is_known_without_de
                     rig.restart();
                 }
                 rig.settle();
-                assert!(rig.worker.slot.is_none());
+                assert!(rig.worker.book.slot.holder().is_none());
                 check_lines(&mut rig, 300);
             }
             assert_eq!(rig.log.checkpoints.len(), 1);
@@ -252,7 +252,7 @@ fn row_14_a_duplicate_is_not_read_until_its_source_is_gone() {
         rig.settle();
         rig.restart();
         check_lines(&mut rig, 400);
-        assert_eq!(rig.worker.counters.destroyed_unread_bytes, 0);
+        assert_eq!(rig.worker.book.counters.destroyed_unread_bytes, 0);
         assert_eq!(rig.log.checkpoints.len(), 1, "its source goes on in it");
     }
 }
@@ -273,7 +273,7 @@ fn rows_15_and_16_compressed_and_truncated() {
         rig.pass(MINUTES);
         rig.restart();
         check_lines(&mut rig, 500);
-        assert_eq!(rig.worker.counters.truncated, 0);
+        assert_eq!(rig.worker.book.counters.truncated, 0);
     }
 }
 
@@ -333,11 +333,11 @@ fn row_18_an_incomplete_one_is_told_once_and_read_when_it_is_complete() {
         assert!(rig.worker.is_done(), "nobody waits for it");
         rig.pass(MINUTES);
         rig.check(&[]);
-        assert_eq!(rig.worker.counters.errors, 1);
+        assert_eq!(rig.worker.book.counters.errors, 1);
         rig.write(&name, end);
         check_lines(&mut rig, 2_000);
         assert_eq!(rig.state_of(&name), Some(SourceState::CaughtUp));
-        assert_eq!(rig.worker.counters.errors, 1);
+        assert_eq!(rig.worker.book.counters.errors, 1);
     }
 }
 
@@ -347,7 +347,7 @@ fn row_18_one_that_is_written_without_a_rest_is_told_after_a_minute() {
     let compressed = gzip(lines(0, 20_000).as_bytes());
     let mut pieces = compressed.chunks(compressed.len() / 500);
     let began_ms = rig.now().boot_ms;
-    while rig.worker.counters.errors == 0 {
+    while rig.worker.book.counters.errors == 0 {
         rig.write("a.log.gz", pieces.next().unwrap());
         rig.settle();
     }
@@ -356,7 +356,7 @@ fn row_18_one_that_is_written_without_a_rest_is_told_after_a_minute() {
     rig.write("a.log.gz", pieces.flatten().copied().collect::<Vec<_>>());
     rig.pass(MINUTES);
     check_lines(&mut rig, 20_000);
-    assert_eq!(rig.worker.counters.errors, 1);
+    assert_eq!(rig.worker.book.counters.errors, 1);
 }
 
 #[test]
@@ -368,7 +368,7 @@ fn row_19_of_a_damaged_one_nothing_is_read_and_the_others_go_on() {
         rig.write("app.log.1", lines(300, 400));
         let name = format!("app.log.1.{suffix}");
         rig.is_full = true;
-        rig.worker.open_max = 0;
+        rig.worker.book.set_open_max(0);
         rig.settle();
         rig.compress_and_remove("app.log.1", &name, compress);
         let mut compressed = fs::read(rig.path(&name)).unwrap();
@@ -376,7 +376,7 @@ fn row_19_of_a_damaged_one_nothing_is_read_and_the_others_go_on() {
         compressed[at] ^= 1;
         fs::write(rig.path(&name), &compressed).unwrap();
         rig.is_full = false;
-        rig.worker.open_max = 100;
+        rig.worker.book.set_open_max(100);
         rig.write("app.log", "other\n");
         rig.settle();
         rig.pass(REST);
@@ -388,8 +388,8 @@ fn row_19_of_a_damaged_one_nothing_is_read_and_the_others_go_on() {
         assert!(text.ends_with("other\n") && lines(0, 400).starts_with(&text[..read]));
         rig.pass(MINUTES);
         rig.settle();
-        assert_eq!(rig.worker.counters.destroyed_unread_bytes, (lines(0, 400).len() - read) as u64);
-        assert_eq!(rig.worker.counters.errors, 1);
+        assert_eq!(rig.worker.book.counters.destroyed_unread_bytes, (lines(0, 400).len() - read) as u64);
+        assert_eq!(rig.worker.book.counters.errors, 1);
     }
 }
 
@@ -406,7 +406,7 @@ fn row_21_members_that_are_added_are_read() {
         check_lines(&mut rig, 200);
         rig.pass(MINUTES);
         check_lines(&mut rig, 200);
-        assert_eq!(rig.worker.counters.truncated, 0);
+        assert_eq!(rig.worker.book.counters.truncated, 0);
         // Another content is another source.
         fs::write(rig.path("a.gz"), gzip(b"entirely other\n")).unwrap();
         rig.settle();
@@ -414,7 +414,7 @@ fn row_21_members_that_are_added_are_read() {
         rig.settle();
         assert_eq!(rig.log.lines.len(), 201);
         assert_eq!(rig.log.lines[200].offset, 0);
-        assert_eq!(rig.worker.counters.truncated, 1);
+        assert_eq!(rig.worker.book.counters.truncated, 1);
     }
 }
 
@@ -482,7 +482,7 @@ fn reading_goes_on_in_the_middle_after_a_kill() {
 #[test]
 fn many_compressed_files_are_all_read_with_few_descriptors() {
     let mut rig = Rig::new(&["*.gz"]);
-    rig.worker.open_max = 3;
+    rig.worker.book.set_open_max(3);
     for nth in 0..50 {
         fs::write(rig.path(&format!("{nth}.gz")), gzip(format!("line {nth}\n").as_bytes())).unwrap();
     }
@@ -493,7 +493,7 @@ fn many_compressed_files_are_all_read_with_few_descriptors() {
     text.sort();
     text.dedup();
     assert_eq!((text.len(), rig.log.lines.len()), (50, 50));
-    assert!(rig.worker.open <= 3);
+    assert!(rig.worker.book.files().len() <= 3);
 }
 
 #[test]
@@ -532,7 +532,7 @@ fn an_empty_one_and_one_that_vanishes_are_nothing() {
     // Held open, so it is read all the same.
     rig.check_at_rest(&["b\n"]);
     assert!(rig.worker.is_done());
-    assert_eq!(rig.worker.counters.errors, 0);
+    assert_eq!(rig.worker.book.counters.errors, 0);
 }
 
 #[test]
@@ -585,7 +585,7 @@ fn a_compressed_file_is_adopted() {
     let mut rig = Rig::new(&["*.log", "moved.gz"]);
     rig.write("app.log", lines(0, 100));
     check_lines(&mut rig, 100);
-    rig.worker.open_max = 0;
+    rig.worker.book.set_open_max(0);
     let checkpoint = rig.log.checkpoints[&SourceId(1)].clone();
     rig.write("other", "other\n");
     rig.compress("other", "other.gz", gzip);

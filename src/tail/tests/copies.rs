@@ -53,7 +53,7 @@ fn what_is_written_to_a_deleted_file_after_it_was_copied_is_read() {
         check_lines(&mut rig, count + 5);
         rig.write(copy, lines(count + 5, count + 6));
         check_lines(&mut rig, count + 6);
-        assert_eq!(rig.worker.counters.destroyed_unread_bytes, 0);
+        assert_eq!(rig.worker.book.counters.destroyed_unread_bytes, 0);
     }
 }
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 use super::support::{Rig, append_to};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use crate::tail::append::IN_FLIGHT_MAX;
 use crate::tail::bytes::open::{Way, open};
 use crate::tail::settings::From;
 use crate::tail::status::SourceState;
-use crate::tail::worker::{IN_FLIGHT_MAX, Step};
+use crate::tail::worker::Step;
 
 #[test]
 fn appended_lines_are_read_once() {
@@ -169,9 +170,13 @@ fn one_bad_file_does_not_hold_up_the_others() {
     rig.write("other", "never\n");
     rig.write("good.log", "good\n");
     rig.check(&["good\n"]);
-    assert_eq!(rig.worker.counters.errors, 3, "each told once: {:?}", rig.worker.refused);
+    assert_eq!(
+        rig.worker.book.counters.errors, 3,
+        "each told once: {:?}",
+        rig.worker.scans.unfollowed.refused
+    );
     rig.settle();
-    assert_eq!(rig.worker.counters.errors, 3);
+    assert_eq!(rig.worker.book.counters.errors, 3);
     assert_eq!(rig.worker.snapshot().refused.len(), 3);
     // It is retried: a bad file that becomes a good one is read.
     rig.remove("fifo.log");
@@ -216,7 +221,7 @@ fn many_files_share_blocks() {
     rig.settle();
     assert_eq!(rig.log.lines.len(), 2_000);
     assert!(rig.log.appends <= 4, "{} appends", rig.log.appends);
-    assert!(rig.worker.open <= 100, "{} open", rig.worker.open);
+    assert!(rig.worker.book.files().len() <= 100, "{} open", rig.worker.book.files().len());
     for file in 0..2_000 {
         rig.write(&format!("{file}.log"), format!("second of {file}\n"));
     }
@@ -254,11 +259,11 @@ fn an_idle_tail_only_scans() {
     rig.write("a.log", "x\n");
     rig.settle();
     // Nothing changes and nobody asks: the next thing to do is the scan a second later.
-    rig.worker.scan_wanted = false;
+    rig.worker.book.want_no_scan();
     assert_eq!(rig.step(), Step::Idle);
     let ms = rig.worker.idle_ms(rig.now());
     assert!(ms >= 900, "{ms} ms");
-    assert_eq!(rig.worker.counters.appends, 1);
+    assert_eq!(rig.worker.book.counters.appends, 1);
 }
 
 #[test]
@@ -282,7 +287,7 @@ fn a_byte_order_mark_of_utf16_is_told_once_for_each_source() {
     rig.write("plain.log", "\u{feff}a byte-order mark of UTF-8\n");
     rig.write("little.log", b"\xff");
     rig.settle();
-    let told = |rig: &Rig| rig.worker.table.iter().filter(|source| source.wide).count();
+    let told = |rig: &Rig| rig.worker.book.sources().iter().filter(|source| source.is_utf16).count();
     assert_eq!(told(&rig), 0);
     rig.write("little.log", b"\xfea\0\n\0");
     rig.write("big.log", b"\xfe\xff\0a\0\n");
@@ -330,7 +335,7 @@ fn a_link_swapped_for_a_file_never_leads_outside_the_allowed_root() {
         fs::write(root.join("real/inside"), "inside\n").unwrap();
         fs::write(root.join("real/y.log"), "inside, too\n").unwrap();
         while !stop.load(std::sync::atomic::Ordering::Acquire) {
-            rig.worker.scan_wanted = true;
+            rig.worker.book.want_scan();
             rig.pass(Duration::from_secs(1));
             rig.step();
             assert!(
@@ -371,7 +376,7 @@ fn a_folder_swapped_for_a_link_is_not_walked_through_where_links_are_not_allowed
             swaps_done.store(true, std::sync::atomic::Ordering::Release);
         });
         while !swaps_done.load(std::sync::atomic::Ordering::Acquire) {
-            rig.worker.scan_wanted = true;
+            rig.worker.book.want_scan();
             rig.pass(Duration::from_secs(1));
             rig.step();
         }

@@ -4,6 +4,7 @@ use super::support::Rig;
 use std::time::Duration;
 
 use crate::tail::find::follows::Follows;
+use crate::tail::rules::inactive;
 use crate::tail::settings::Follow;
 use crate::tail::status::SourceState;
 
@@ -13,7 +14,7 @@ impl Rig {
         let include = |glob: &&str| self.path(glob).to_str().unwrap().to_owned();
         self.settings.follows = globs.iter().map(|glob| Follow::new(vec![include(glob)])).collect();
         let follows = Follows::new(self.settings.follows.clone(), &self.settings.never).unwrap();
-        self.worker.refollow(follows);
+        inactive::refollow(&mut self.worker.book, follows);
     }
 
     fn states(&self) -> Vec<SourceState> {
@@ -31,7 +32,7 @@ fn what_no_follow_names_any_more_is_inactive_and_goes_on_where_it_was() {
     rig.write("a.log", "a2\n");
     rig.check(&["a1\n", "b1\n"]);
     assert_eq!(rig.states(), [SourceState::Inactive, SourceState::CaughtUp]);
-    assert_eq!(rig.worker.open, 1, "its file is closed");
+    assert_eq!(rig.worker.book.files().len(), 1, "its file is closed");
     // However long it is inactive, it is not finished.
     rig.pass(Duration::from_secs(86_400));
     rig.check(&["a1\n", "b1\n"]);
@@ -112,7 +113,7 @@ fn lines_are_cut_as_the_follow_says_that_names_them_now() {
     rig.check(&["12345678\n"]);
     let glob = rig.path("*.log").to_str().unwrap().to_owned();
     let follow = Follow { max_line_bytes: 4, ..Follow::new(vec![glob]) };
-    rig.worker.refollow(Follows::new(vec![follow], &[]).unwrap());
+    inactive::refollow(&mut rig.worker.book, Follows::new(vec![follow], &[]).unwrap());
     rig.write("a.log", "12345678\n");
     rig.settle();
     assert_eq!(rig.log.text().len(), 4, "{:?}", rig.log.text());

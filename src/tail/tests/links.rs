@@ -46,7 +46,7 @@ fn daily(rig: &mut Rig, link: &str) {
 #[track_caller]
 fn is_healthy(rig: &Rig) {
     let snapshot = rig.worker.snapshot();
-    assert!(snapshot.refused.is_empty() && rig.worker.counters.errors == 0, "{snapshot:#?}");
+    assert!(snapshot.refused.is_empty() && rig.worker.book.counters.errors == 0, "{snapshot:#?}");
     assert!(rig.worker.is_done(), "`run --once` would wait: {snapshot:#?}");
 }
 
@@ -141,7 +141,7 @@ fn hard_links_of_one_file_are_read_once() {
     is_healthy(&rig);
     rig.restart();
     // The name that it was known by goes away.
-    let known = rig.worker.table.iter().next().unwrap().path.to_path_buf();
+    let known = rig.worker.book.sources().iter().next().unwrap().path().to_path_buf();
     fs::remove_file(known).unwrap();
     let left = if rig.path("c.log").exists() { "c.log" } else { "b.log" };
     rig.write(left, "3\n");

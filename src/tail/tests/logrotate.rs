@@ -27,7 +27,7 @@ fn a_source_is_not_given_up_while_its_copy_is_being_compressed() {
     rig.settle();
     rig.pass(REST);
     check_lines(&mut rig, 103);
-    assert_eq!((rig.worker.counters.truncated, rig.worker.counters.destroyed_unread_bytes), (0, 0));
+    assert_eq!((rig.worker.book.counters.truncated, rig.worker.book.counters.destroyed_unread_bytes), (0, 0));
 }
 
 /// The same where the compressed file stays empty: new lines are held up for 10 s, not for ever.
@@ -66,7 +66,7 @@ fn a_compressed_file_that_is_renamed_before_it_is_checked_leaves_no_checkpoint()
         rig.pass(MINUTES);
         check_lines(&mut rig, 103);
     }
-    assert_eq!(rig.worker.counters.lost_sight, 0, "{:#?}", rig.worker.snapshot());
+    assert_eq!(rig.worker.book.counters.lost_sight, 0, "{:#?}", rig.worker.snapshot());
 }
 
 /// With an `olddir` and `copytruncate`: more than 1 KiB was read, less than that copied. It was read again.
@@ -123,5 +123,5 @@ fn a_deleted_file_whose_inode_was_given_away_is_lost_from_sight() {
     rig.write("app.log", "another\n");
     rig.settle();
     assert_eq!(rig.log.text().concat(), lines(0, 40) + "another\n");
-    assert_eq!((rig.worker.counters.truncated, rig.worker.counters.lost_sight), (1, 1));
+    assert_eq!((rig.worker.book.counters.truncated, rig.worker.book.counters.lost_sight), (1, 1));
 }

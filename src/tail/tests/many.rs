@@ -55,10 +55,10 @@ fn those_modified_last_are_followed_and_the_others_counted_in_one_message() {
     let mut rig = many(300);
     left_out(&mut rig, 280);
     assert_eq!(numbers(&rig), Vec::from_iter(280..300));
-    assert_eq!(rig.worker.counters.errors, 1, "one message");
+    assert_eq!(rig.worker.book.counters.errors, 1, "one message");
     rig.pass(Duration::from_secs(600));
     left_out(&mut rig, 280);
-    assert_eq!(rig.worker.counters.errors, 1, "nothing has changed");
+    assert_eq!(rig.worker.book.counters.errors, 1, "nothing has changed");
     // After a restart the same ones are followed, although others are newer by now.
     for nth in 0..300 {
         modified(&rig, nth, 600 - u64::from(nth));
@@ -86,14 +86,15 @@ fn a_place_that_becomes_free_goes_to_the_newest_of_those_that_wait() {
     assert_eq!(numbers(&rig), Vec::from_iter(27..50));
     // All others in turn, each line once.
     for round in 0..20 {
-        let followed: Vec<_> = rig.worker.table.iter().map(|source| source.path.to_path_buf()).collect();
+        let followed: Vec<_> =
+            rig.worker.book.sources().iter().map(|source| source.path().to_path_buf()).collect();
         for path in followed {
             let _ = fs::remove_file(path);
         }
         rig.settle();
         rig.pass(Duration::from_secs(120));
         rig.settle();
-        if rig.worker.table.len() == 0 {
+        if rig.worker.book.sources().len() == 0 {
             assert!(round > 0);
             break;
         }
@@ -149,10 +150,10 @@ fn a_file_that_waits_is_looked_at_once_until_it_changes() {
     rig.pass(REST);
     left_out(&mut rig, 50);
     rig.worker.scan(rig.now());
-    assert_eq!(rig.worker.looked_at, 0);
+    assert_eq!(rig.worker.scans.looked_at, 0);
     rig.write(&name(3), "1003\n");
     rig.worker.scan(rig.now());
-    assert_eq!(rig.worker.looked_at, 1, "it may be a copy by now");
+    assert_eq!(rig.worker.scans.looked_at, 1, "it may be a copy by now");
     left_out(&mut rig, 50);
 }
 
@@ -187,7 +188,7 @@ fn followed_files_are_rotated_copied_and_truncated_as_ever_while_others_wait() {
     let mut once = numbers.clone();
     once.dedup();
     assert_eq!(once, numbers);
-    assert_eq!(rig.worker.counters.destroyed_unread_bytes, 0);
+    assert_eq!(rig.worker.book.counters.destroyed_unread_bytes, 0);
 }
 
 /// The copy was there, and looked at, long before its file was truncated with lines unread.
@@ -243,7 +244,7 @@ fn once_waits_for_the_places_of_deleted_files() {
     for is_inactive in [false, true] {
         let before = rig.log.lines.len();
         let followed: Vec<_> =
-            rig.worker.table.iter().map(|source| source.path.to_path_buf()).take(5).collect();
+            rig.worker.book.sources().iter().map(|source| source.path().to_path_buf()).take(5).collect();
         followed.iter().for_each(|path| fs::remove_file(path).unwrap());
         if is_inactive {
             let names = followed.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());

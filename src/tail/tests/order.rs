@@ -5,6 +5,8 @@ use std::fs;
 use std::time::{Duration, SystemTime};
 
 use crate::tail::bytes::decompress;
+use crate::tail::rules::identify::Identify;
+use crate::tail::worker::Worker;
 
 /// Lines longer than a turn and than an append: reading them takes several rounds.
 fn many(name: &str) -> (String, Vec<String>) {
@@ -109,11 +111,14 @@ fn the_old_file_is_looked_at_again_after_the_new_one_was_seen() {
     rig.write("w.log.1", "two\n");
     rig.write("w.log", "three\n");
     let mut found = Vec::new();
-    rig.worker.discover.walk(&|_| false, &mut |file| found.push(file));
+    rig.worker.book.follows().discover().walk(&|_| false, &mut |file| found.push(file));
     found.retain(|file| file.path.ends_with("w.log"));
-    rig.worker.scan_number += 1;
-    rig.worker.identify(found, 0, rig.now());
-    rig.worker.scan_wanted = false;
+    let now = rig.now();
+    let Worker { book, reader, scans, .. } = &mut rig.worker;
+    book.begin_scan();
+    let (unidentified, unfollowed) = (&mut scans.unidentified, &mut scans.unfollowed);
+    Identify { book, reader, unidentified, unfollowed, from_end: false, now }.run(found, 0);
+    rig.worker.book.want_no_scan();
     rig.step();
     rig.check(&["one\n", "two\n", "three\n"]);
 }
@@ -196,7 +201,7 @@ fn who_came_after_one_that_vanished_comes_after_the_one_before_that() {
     }
     let mut look = |seconds| {
         rig.pass(Duration::from_secs(seconds));
-        rig.worker.scan_wanted = true;
+        rig.worker.book.want_scan();
         rig.step();
         rig.worker.snapshot().sources.iter().filter(|one| one.last_error.is_some()).count()
     };
@@ -204,7 +209,7 @@ fn who_came_after_one_that_vanished_comes_after_the_one_before_that() {
     rig.remove("w.log.1.gz");
     for _ in 0..4 {
         rig.pass(Duration::from_secs(120));
-        rig.worker.scan_wanted = true;
+        rig.worker.book.want_scan();
         rig.step();
     }
     assert_eq!(rig.worker.snapshot().sources.len(), 3, "it is forgotten");

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::support::Rig;
 
+use crate::tail::worker::Worker;
 use crate::unreadable::WhyUnreadable;
 
 /// A file that could not be opened was told with every scan: each refusal forgot the others.
@@ -13,10 +14,16 @@ fn what_cannot_be_followed_is_told_once_while_it_lasts() {
     let refuse = |rig: &mut Rig| {
         rig.worker.scan(rig.now());
         for name in ["a.log", "b.log"] {
-            rig.worker.refuse(&rig.path(name), WhyUnreadable::System, "permission denied".to_owned());
+            rig.worker.scans.unfollowed.refuse(
+                &rig.path(name),
+                WhyUnreadable::System,
+                "permission denied".to_owned(),
+            );
         }
-        rig.worker.report_refused(rig.now());
-        rig.worker.counters.errors
+        let now = rig.now();
+        let Worker { book, scans, .. } = &mut rig.worker;
+        scans.unfollowed.report_refused(book, now);
+        rig.worker.book.counters.errors
     };
     assert_eq!(refuse(&mut rig), 2);
     assert_eq!(refuse(&mut rig), 2, "the same two again");
@@ -32,10 +39,16 @@ fn many_are_counted_by_path() {
         rig.worker.scan(rig.now());
         for nth in 0..files {
             let path: PathBuf = rig.path(&format!("{nth}.log"));
-            rig.worker.refuse(&path, WhyUnreadable::System, "permission denied".to_owned());
+            rig.worker.scans.unfollowed.refuse(&path, WhyUnreadable::System, "permission denied".to_owned());
         }
-        rig.worker.report_refused(rig.now());
-        (rig.worker.snapshot().refused_files, rig.worker.snapshot().refused.len(), rig.worker.counters.errors)
+        let now = rig.now();
+        let Worker { book, scans, .. } = &mut rig.worker;
+        scans.unfollowed.report_refused(book, now);
+        (
+            rig.worker.snapshot().refused_files,
+            rig.worker.snapshot().refused.len(),
+            rig.worker.book.counters.errors,
+        )
     };
     assert_eq!(refuse(3), (3, 3, 3));
     assert_eq!(refuse(50), (50, 50, 50));

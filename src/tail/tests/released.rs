@@ -30,12 +30,12 @@ fn files_moved_away_under_dated_names_are_released() {
         rig.settle();
         rig.pass(Duration::from_secs(2));
         rig.settle();
-        assert_eq!(rig.worker.open, 0);
+        assert_eq!(rig.worker.book.files().len(), 0);
     }
     let ends = rig.log.lines.iter().filter(|line| line.flags.is_unterminated()).count();
     assert_eq!((rig.log.lines.len(), ends), (120, 40));
     assert_eq!(rig.log.forgotten.len(), 40);
-    let counters = rig.worker.counters;
+    let counters = rig.worker.book.counters;
     assert_eq!((counters.destroyed_unread_bytes, counters.lost_sight, counters.released_early), (0, 0, 0));
 }
 
@@ -52,10 +52,10 @@ fn what_is_written_just_before_a_move_is_read_when_descriptors_run_short() {
         rig.write(&name, format!("late {nth}\n"));
         fs::rename(rig.path(&name), away.join(&name)).unwrap();
         rig.settle();
-        assert!(rig.worker.open <= 16);
+        assert!(rig.worker.book.files().len() <= 16);
     }
     assert_eq!(rig.log.lines.len(), 80);
-    let counters = rig.worker.counters;
+    let counters = rig.worker.book.counters;
     assert_eq!((counters.destroyed_unread_bytes, counters.lost_sight), (0, 0));
     assert!(counters.released_early >= 24, "{}", counters.released_early);
     // The newest are still waited for.
@@ -76,7 +76,7 @@ fn a_file_that_was_closed_for_want_of_descriptors_and_vanished_is_counted() {
     rig.settle();
     rig.pass(MINUTES);
     rig.check(&["one\n"]);
-    assert_eq!(rig.worker.counters.lost_sight, 1);
+    assert_eq!(rig.worker.book.counters.lost_sight, 1);
 }
 
 #[test]
@@ -91,14 +91,14 @@ fn a_source_that_is_not_found_after_a_start_is_counted_and_one_that_was_deleted_
     rig.settle();
     rig.pass(MINUTES);
     rig.settle();
-    assert_eq!((rig.log.forgotten.len(), rig.worker.counters.lost_sight), (1, 0));
+    assert_eq!((rig.log.forgotten.len(), rig.worker.book.counters.lost_sight), (1, 0));
     rig.write("a.log", "never read\n");
     rig.remove("a.log");
     rig.restart();
     rig.settle();
     rig.pass(MINUTES);
     rig.check(&["one\n", "two\n"]);
-    assert_eq!((rig.log.forgotten.len(), rig.worker.counters.lost_sight), (2, 1));
+    assert_eq!((rig.log.forgotten.len(), rig.worker.book.counters.lost_sight), (2, 1));
 }
 
 #[test]
@@ -112,8 +112,8 @@ fn folders_that_are_too_deep_are_told_once() {
     let refused = rig.worker.snapshot().refused;
     assert_eq!(refused.len(), 1, "{refused:?}");
     assert!(refused[0].1.found.contains("deeper than 32 folders"), "{refused:?}");
-    let errors = rig.worker.counters.errors;
+    let errors = rig.worker.book.counters.errors;
     rig.settle();
-    assert_eq!((errors, rig.worker.counters.errors), (1, 1));
+    assert_eq!((errors, rig.worker.book.counters.errors), (1, 1));
     assert!(rig.worker.snapshot().sources.iter().all(|source| source.state == SourceState::CaughtUp));
 }

@@ -33,7 +33,7 @@ fn rename_to_a_name_outside_the_globs_is_read_to_its_end_and_forgotten() {
         rig.pass(MINUTES);
         rig.settle();
         assert_eq!(rig.log.forgotten.len(), 1);
-        assert_eq!(rig.worker.counters.destroyed_unread_bytes, 0);
+        assert_eq!(rig.worker.book.counters.destroyed_unread_bytes, 0);
     }
 }
 
@@ -80,7 +80,7 @@ fn copy_truncate_inside_the_glob_reads_nothing_twice_and_the_rest_of_the_copy() 
         rig.pass(MINUTES);
         rig.restart();
         rig.check(&["one\n", "two\n", "three\n"]);
-        assert_eq!(rig.worker.counters.truncated, 0);
+        assert_eq!(rig.worker.book.counters.truncated, 0);
     }
 }
 
@@ -91,12 +91,12 @@ fn a_copy_seen_before_the_truncation_waits() {
     rig.check(&["one\n"]);
     rig.copy("app.log", "app.log.1");
     rig.check(&["one\n"]);
-    assert_eq!(rig.worker.waiting_files, 1);
+    assert_eq!(rig.worker.scans.unidentified.waiting, 1);
     rig.truncate("app.log", 0);
     rig.check(&["one\n"]);
     rig.write("app.log", "a longer line than before\n");
     rig.check(&["one\n", "a longer line than before\n"]);
-    assert_eq!(rig.worker.waiting_files, 0);
+    assert_eq!(rig.worker.scans.unidentified.waiting, 0);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_truncated_file_is_a_new_source_and_what_was_unread_is_counted() {
     rig.truncate("a.log", 0);
     rig.write("a.log", "three\n");
     rig.check(&["one\n", "two\n", "three\n"]);
-    let counters = rig.worker.counters;
+    let counters = rig.worker.book.counters;
     assert_eq!((counters.truncated, counters.destroyed_unread_bytes), (1, 7));
     assert_eq!(rig.log.lines[2].offset, 0);
     assert_ne!(rig.log.lines[2].source, rig.log.lines[0].source);
@@ -139,8 +139,8 @@ fn deleted_while_open_is_read_to_its_end() {
     rig.check(&["one\n", "two\n", "end"]);
     assert!(rig.log.lines[2].flags.is_unterminated());
     assert_eq!(rig.log.forgotten.len(), 1);
-    assert_eq!(rig.worker.counters.destroyed_unread_bytes, 0);
-    assert_eq!(rig.worker.open, 0);
+    assert_eq!(rig.worker.book.counters.destroyed_unread_bytes, 0);
+    assert_eq!(rig.worker.book.files().len(), 0);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn bytes_deleted_before_they_were_read_are_counted() {
     rig.write("a.log", "one\n");
     rig.check(&["one\n"]);
     rig.is_full = true;
-    rig.worker.open_max = 0;
+    rig.worker.book.set_open_max(0);
     rig.write("a.log", "x\n".repeat(2_000_000));
     rig.settle();
     rig.remove("a.log");
@@ -176,7 +176,7 @@ fn bytes_deleted_before_they_were_read_are_counted() {
     rig.pass(MINUTES);
     rig.settle();
     let read: u64 = rig.log.lines.iter().map(|line| line.bytes.len() as u64).sum();
-    assert_eq!(read + rig.worker.counters.destroyed_unread_bytes, 4_000_004);
+    assert_eq!(read + rig.worker.book.counters.destroyed_unread_bytes, 4_000_004);
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn a_file_that_a_power_cut_rolled_back_resumes_at_a_resume_point() {
     rig.write("a.log", "other\n".repeat(1_000));
     rig.restart();
     rig.settle();
-    let counters = rig.worker.counters;
+    let counters = rig.worker.book.counters;
     assert_eq!(counters.rolled_back, 1);
     assert!(counters.rolled_back_bytes >= 3_000 && counters.rolled_back_bytes < 10_000);
     let text = rig.log.text();
@@ -294,5 +294,5 @@ fn a_file_rewritten_with_the_same_beginning_is_noticed_by_the_bytes_before_the_o
     rig.write("a.log", format!("{header}two\nthree\n"));
     rig.settle();
     assert_eq!(rig.log.lines.len(), 41 + 42);
-    assert_eq!(rig.worker.counters.truncated, 1);
+    assert_eq!(rig.worker.book.counters.truncated, 1);
 }

@@ -66,7 +66,7 @@ fn states(rig: &Rig) -> Vec<SourceState> {
 #[test]
 fn lines_of_standard_input_are_taken_up_to_its_end() {
     let mut rig = Rig::new(&["*.log"]);
-    rig.worker.once = true;
+    rig.worker.book.once = true;
     let mut stdin = input(&mut rig, 1_000);
     rig.check(&[]);
     assert!(!rig.worker.is_done(), "it has not ended");
@@ -89,7 +89,7 @@ fn lines_of_standard_input_are_taken_up_to_its_end() {
 #[test]
 fn standard_input_that_holds_nothing_is_no_source() {
     let mut rig = Rig::new(&["*.log"]);
-    rig.worker.once = true;
+    rig.worker.book.once = true;
     drop(input(&mut rig, 1_000));
     let null = File::open("/dev/null").unwrap();
     rig.worker.streams.follow_input(null.as_fd(), 1_000).unwrap();
@@ -128,9 +128,9 @@ fn a_fifo_goes_on_with_its_next_writer_who_begins_a_line_of_its_own() {
     let mut first = writer(&rig, "app.fifo");
     first.write_all(b"one\ntw").unwrap();
     rig.check(&["file\n", "one\n"]);
-    rig.worker.scan_wanted = false;
+    rig.worker.book.want_no_scan();
     rig.worker.hint(&path);
-    assert!(!rig.worker.scan_wanted, "its writes do not make the tail look for files");
+    assert!(!rig.worker.book.is_scan_wanted(), "its writes do not make the tail look for files");
     let mut second = writer(&rig, "app.fifo");
     first.write_all(b"o\nkilled in the mid").unwrap();
     drop(first);
@@ -147,7 +147,7 @@ fn a_fifo_goes_on_with_its_next_writer_who_begins_a_line_of_its_own() {
     rig.check(&["file\n", "one\n", "two\n", "killed in the middle\n", "halfhalfhalf", "last\n"]);
     assert_eq!(states(&rig), [SourceState::CaughtUp, SourceState::Stream]);
     // Nobody has it open: there is nothing to do, and nothing that would wake the tail.
-    rig.worker.scan_wanted = false;
+    rig.worker.book.want_no_scan();
     assert_eq!(rig.step(), Step::Idle);
     let ms = rig.worker.idle_ms(rig.now());
     assert!(ms >= 900, "{ms} ms");
@@ -156,7 +156,7 @@ fn a_fifo_goes_on_with_its_next_writer_who_begins_a_line_of_its_own() {
 #[test]
 fn in_once_mode_a_fifo_ends_with_the_last_of_its_writers() {
     let mut rig = Rig::new(&["a.fifo", "b.fifo"]);
-    rig.worker.once = true;
+    rig.worker.book.once = true;
     make_fifo(&rig, "a.fifo");
     make_fifo(&rig, "b.fifo");
     rig.check(&[]);
@@ -180,7 +180,7 @@ fn a_full_log_lets_the_writer_wait_and_little_is_read_meanwhile() {
     let all = line.repeat(16_000);
     rig.is_full = true;
     let wrote = pump(&mut rig, &stdin, all.as_bytes());
-    let at_risk = rig.worker.streams_at_risk();
+    let at_risk = rig.worker.appends.stream_bytes();
     assert!(wrote < 3 << 20, "{wrote} bytes were taken from the writer");
     assert!(at_risk <= (2 << 20) + (64 << 10), "{at_risk} bytes wait for the log");
     assert!(matches!(rig.step(), Step::WaitForLog));

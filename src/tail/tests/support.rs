@@ -237,8 +237,9 @@ impl Rig {
         for _ in 0..100_000 {
             // What a scan really takes is no time of this clock.
             let now = self.now().boot_ms;
-            (self.worker.scan_cost_ms, self.worker.scan_end_ms) = (0, self.worker.scan_end_ms.min(now));
-            self.worker.scan_wanted = true;
+            let scans = &mut self.worker.scans;
+            (scans.cost_ms, scans.end_ms) = (0, scans.end_ms.min(now));
+            self.worker.book.want_scan();
             self.steps_ms += 50;
             match self.step() {
                 Step::Idle => idle += 1,
@@ -282,9 +283,9 @@ impl Rig {
     }
 
     fn cut(&mut self) {
-        self.worker.sources_max = self.sources_max;
+        self.worker.book.sources_max = self.sources_max;
         self.worker.reader.turn_bytes = self.turn_bytes;
-        self.worker.append_bytes = self.append_bytes;
+        self.worker.appends.append_bytes = self.append_bytes;
     }
 
     #[track_caller]

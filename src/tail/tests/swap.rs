@@ -104,7 +104,7 @@ fn a_source_that_a_walk_missed_at_its_own_path_is_the_same_when_it_is_back() {
         // As the walk saw it: b is hidden, a stands in its place.
         fs::rename(rig.path("b.log"), &x).unwrap();
         rig.rename("a.log", "b.log");
-        rig.worker.scan_wanted = true;
+        rig.worker.book.want_scan();
         rig.pass(Duration::from_secs(1));
         rig.step();
         rig.rename("b.log", "a.log");
@@ -151,7 +151,7 @@ fn a_file_that_came_back_with_another_content_is_new_and_what_was_unread_is_coun
     rig.check(&["of a\n", "of b\n", "other\n"]);
     rig.pass(Duration::from_secs(120));
     rig.check(&["of a\n", "of b\n", "other\n"]);
-    assert_eq!(rig.worker.counters.destroyed_unread_bytes, 4);
+    assert_eq!(rig.worker.book.counters.destroyed_unread_bytes, 4);
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn an_unfinished_line_that_is_taken_back_changes_nothing_before_it() {
         }
         let whole = format!("{}{text}", &"part"[..to as usize - 4]);
         rig.check(&["a\n", "b\n", &whole]);
-        let counters = rig.worker.counters;
+        let counters = rig.worker.book.counters;
         assert_eq!((counters.truncated, counters.destroyed_unread_bytes, counters.rolled_back), (0, 0, 0));
     }
 }
@@ -48,7 +48,7 @@ fn an_unfinished_first_line_that_is_taken_back_is_no_loss() {
         }
         rig.write("a.log", "other\n");
         rig.check(&["other\n"]);
-        let counters = rig.worker.counters;
+        let counters = rig.worker.book.counters;
         assert_eq!((counters.truncated, counters.destroyed_unread_bytes), (0, 0));
     }
 }
@@ -57,7 +57,7 @@ fn an_unfinished_first_line_that_is_taken_back_is_no_loss() {
 fn unread_lines_that_are_overwritten_by_more_are_counted() {
     let mut rig = Rig::new(&["*.log"]);
     rig.write("a.log", "one\n");
-    rig.worker.scan_wanted = true;
+    rig.worker.book.want_scan();
     rig.is_full = true;
     for nth in 0..5 {
         rig.write(&format!("{nth}.log"), "x\n".repeat(2_000_000));
@@ -73,7 +73,7 @@ fn unread_lines_that_are_overwritten_by_more_are_counted() {
         rig.log.lines.iter().filter(|line| line.bytes == b"longer than what stood there\n").count(),
         1
     );
-    assert_eq!(rig.worker.counters.destroyed_unread_bytes, 11);
+    assert_eq!(rig.worker.book.counters.destroyed_unread_bytes, 11);
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn whole_lines_that_are_destroyed_behind_the_offset_are_counted() {
     rig.is_full = false;
     rig.settle();
     let read: u64 = rig.log.lines.iter().map(|line| line.bytes.len() as u64).sum();
-    assert_eq!((read, rig.worker.counters.destroyed_unread_bytes), (7_000_000, 1_000_004));
+    assert_eq!((read, rig.worker.book.counters.destroyed_unread_bytes), (7_000_000, 1_000_004));
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_file_that_is_filled_in_place_is_read_once() {
             rig.settle();
             rig.pass(MINUTES);
             rig.settle();
-            let counters = rig.worker.counters;
+            let counters = rig.worker.book.counters;
             assert_eq!((counters.truncated, counters.destroyed_unread_bytes), (0, 0));
             assert_eq!(rig.log.forgotten.len(), 1);
         }

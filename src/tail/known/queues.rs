@@ -1,0 +1,137 @@
+//! What waits: sources for their turn, and checkpoints for the next append.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use spillq_storage::SourceId;
+
+use crate::tail::known::record::SourceRecord;
+use crate::tail::known::source::Source;
+
+/// Sources that wait for a turn, each at most once.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    ready: VecDeque<SourceId>,
+    /// They have their next turn in the next round.
+    later: Vec<SourceId>,
+}
+
+impl Turns {
+    /// It has a turn in this round.
+    pub(crate) fn queue(&mut self, source: &mut Source) {
+        if !std::mem::replace(&mut source.queued, true) {
+            self.ready.push_back(source.id);
+        }
+    }
+
+    /// It has its next turn in the next round.
+    pub(crate) fn wait(&mut self, source: &mut Source) {
+        if !std::mem::replace(&mut source.queued, true) {
+            self.later.push(source.id);
+        }
+    }
+
+    /// It was next and is still queued: the same in the next round.
+    pub(crate) fn postpone(&mut self, id: SourceId) {
+        self.later.push(id);
+    }
+
+    /// Its turn begins.
+    pub(crate) fn begin(source: &mut Source) {
+        source.queued = false;
+    }
+
+    /// A round begins.
+    pub(crate) fn begin_round(&mut self) {
+        self.ready.extend(self.later.drain(..));
+    }
+
+    /// Those that have to wait come back into the next round, so this ends.
+    pub(crate) fn next(&mut self) -> Option<SourceId> {
+        self.ready.pop_front()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.later.is_empty()
+    }
+}
+
+/// Checkpoints that the log does not have yet.
+#[derive(Debug, Default)]
+pub(crate) struct Checkpoints {
+    /// Sources whose checkpoint goes with the next append.
+    owed: VecDeque<SourceId>,
+    /// Last checkpoints of sources that have ended.
+    last: Vec<(SourceId, Bytes)>,
+    /// Copies of an open file that have no checkpoint before the source of that file is read as far as they begin.
+    withheld: HashMap<SourceId, SourceId>,
+}
+
+impl Checkpoints {
+    /// Its checkpoint goes with the next append. A compressed file that is not checked may turn out not to be a source of
+    /// its own, and has none.
+    pub(crate) fn owe(&mut self, source: &mut Source) {
+        if source.stored || !source.is_provisional() {
+            source.dirty = true;
+            self.owed.push_back(source.id);
+        }
+    }
+
+    /// It was read: its checkpoint goes with its lines.
+    pub(crate) fn note_read(&mut self, id: SourceId) {
+        self.owed.push_back(id);
+    }
+
+    /// The next source whose checkpoint goes with this append.
+    pub(crate) fn next(&mut self) -> Option<SourceId> {
+        self.owed.pop_front()
+    }
+
+    /// Its checkpoint as it is now; `None` if the log has it, or it cannot be written.
+    pub(crate) fn write(source: &mut Source) -> Option<Bytes> {
+        if !std::mem::take(&mut source.dirty) {
+            return None;
+        }
+        let record = encoded(source.id, &source.record());
+        source.stored |= record.is_some();
+        record
+    }
+
+    /// The source has ended: the log gets its last checkpoint, if it ever had one.
+    pub(crate) fn end(&mut self, source: &Source) {
+        self.withheld.remove(&source.id);
+        if source.stored || source.dirty {
+            let record = SourceRecord::of_finished(&source.path, source.offset);
+            self.last.extend(encoded(source.id, &record).map(|record| (source.id, record)));
+        }
+    }
+
+    pub(crate) fn take_last(&mut self) -> Vec<(SourceId, Bytes)> {
+        std::mem::take(&mut self.last)
+    }
+
+    /// `copy` has no checkpoint before `original` is read as far as the copy begins. After a restart nobody has the open
+    /// file: what was not read of it is then read from the copy.
+    pub(crate) fn withhold(&mut self, copy: &mut Source, original: SourceId) {
+        copy.dirty = false;
+        self.withheld.insert(copy.id, original);
+    }
+
+    /// Copies whose checkpoint waits for this source.
+    pub(crate) fn waiting_for(&self, original: SourceId) -> Vec<SourceId> {
+        self.withheld.iter().filter(|(_, of)| **of == original).map(|(copy, _)| *copy).collect()
+    }
+
+    pub(crate) fn no_longer_withheld(&mut self, copy: SourceId) {
+        self.withheld.remove(&copy);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.owed.is_empty() && self.last.is_empty()
+    }
+}
+
+fn encoded(id: SourceId, record: &SourceRecord) -> Option<Bytes> {
+    let record = record.encode();
+    record.inspect_err(|error| tracing::error!(source = id.0, %error, "a checkpoint cannot be written")).ok()
+}

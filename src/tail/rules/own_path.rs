@@ -1,0 +1,59 @@
+//! What is now at the path of a source, looked at when another file may be that source.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use spillq_storage::SourceId;
+
+use crate::tail::bytes::reader::Reader;
+use crate::tail::clock::Now;
+use crate::tail::known::identity::{Likeness, OwnPath};
+use crate::tail::known::presence::Presence;
+use crate::tail::rules::book::Book;
+
+/// What is at the path; compares the content if the file is the same by its inode. `None` if there is no such source.
+pub(crate) fn own_path(book: &mut Book, reader: &mut Reader, id: SourceId, now: Now) -> Option<OwnPath> {
+    let source = book.get(id)?;
+    if source.presence.is_replaced() {
+        return Some(OwnPath::Truncated);
+    }
+    let (own, size) = match fs::metadata(source.path()) {
+        Ok(meta) if source.is_file(meta.dev(), meta.ino()) => (OwnPath::Here, meta.len()),
+        Ok(_) => (OwnPath::Taken, 0),
+        Err(_) => (OwnPath::Gone, 0),
+    };
+    // If it is out of sight, the open file tells whether it was truncated since.
+    let at_path = match own {
+        OwnPath::Here => match book.open_path(source) {
+            Ok((file, _)) => Some(file),
+            Err(_) => return Some(own),
+        },
+        _ => None,
+    };
+    let Some(file) = at_path.as_ref().or_else(|| book.file(id)) else {
+        return Some(own);
+    };
+    let same = reader.look(file).and_then(|look| reader.compare(file, &look, source));
+    let is_here = match same {
+        Ok(same) => {
+            let is_known = same.fingerprint == Likeness::Equal || source.may_be_another(same.size);
+            same.before_offset && is_known
+        }
+        Err(_) => return Some(own),
+    };
+    if !is_here {
+        // An inactive source is not given up for that: nobody asked for its file.
+        if source.presence != Presence::Inactive {
+            book.mark_replaced(id);
+        }
+        return Some(OwnPath::Truncated);
+    }
+    // A copy can be as long as the source is by now, not as it was at the last look.
+    if source.compressed.is_none() && size > source.size {
+        if let Some(source) = book.get_mut(id) {
+            (source.size, source.active_ms) = (size, now.boot_ms);
+        }
+        book.queue(id);
+    }
+    Some(own)
+}

@@ -1,0 +1,133 @@
+//! Files and folders that match and are not followed: remembered from scan to scan, counted, and reported.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::plain::counted;
+use crate::tail::clock::Now;
+use crate::tail::error::ReadError;
+use crate::tail::find::candidates::{LeftOut, Without};
+use crate::tail::find::refused::Refused;
+use crate::tail::find::walk::Found;
+use crate::tail::notice::Notice;
+use crate::tail::rules::book::Book;
+use crate::unreadable::WhyUnreadable;
+
+/// New files of one scan that cannot be followed and have a message each: as many as a person reads.
+const REPORTED_EACH_MAX: usize = 5;
+
+/// What matches and is not followed.
+#[derive(Debug, Default)]
+pub(crate) struct Unfollowed {
+    /// What cannot be followed. Reported once, and again only after a scan that did not meet it.
+    pub(crate) refused: Refused,
+    /// The same, of the scan before.
+    refused_before: Refused,
+    refused_notice: Notice,
+    /// Files that have no place.
+    pub(crate) left_out: LeftOut,
+    left_out_notice: Notice,
+    /// Paths of sources that were truncated since the last scan: what is there now comes before other new files.
+    pub(crate) vacated: HashSet<Arc<Path>>,
+}
+
+impl Unfollowed {
+    /// A scan begins.
+    pub(crate) fn begin_scan(&mut self) {
+        self.refused_before = std::mem::take(&mut self.refused);
+    }
+
+    /// Paths that followed files had before they were rotated or truncated, if places are short.
+    pub(crate) fn former_paths(&mut self, book: &Book) -> HashSet<Arc<Path>> {
+        let mut former = std::mem::take(&mut self.vacated);
+        if self.left_out.files() > 0 {
+            former.extend(book.sources().iter().filter_map(|source| source.rotated_from.clone()));
+        }
+        former
+    }
+
+    /// Something cannot be followed.
+    pub(crate) fn refuse(&mut self, path: &Path, why: WhyUnreadable, found: String) {
+        self.refused.add(path, why, || found);
+    }
+
+    /// A file that is not a source cannot be read.
+    pub(crate) fn refuse_found(&mut self, found: &Found, error: &ReadError) {
+        self.left_out.add(found, Without::Permission);
+        self.refuse(&found.path, error.why(), error.to_string());
+    }
+
+    /// The scan is over: how many files have no place. One message for all of them.
+    pub(crate) fn report_left_out(&mut self, book: &mut Book, now: Now) {
+        let has_returned = self.left_out.has_returned();
+        self.left_out.close();
+        let (files, limit) = (self.left_out.files(), book.sources_max);
+        // Some turned out to continue a source, or cannot be read: their places are given to others at once.
+        if files > 0 && has_returned && !book.is_full() {
+            book.want_scan();
+        }
+        if !self.left_out_notice.is_due(files, now.boot_ms) {
+            return;
+        }
+        if files == 0 {
+            tracing::info!("all files that match are followed again");
+            return;
+        }
+        book.counters.errors += 1;
+        let example =
+            self.left_out.named().first().map(|path| path.display().to_string()).unwrap_or_default();
+        let left = counted(files as u64, "file");
+        let verb = if files == 1 { "matches and is" } else { "match and are" };
+        let (limit, inactive) = (counted(limit as u64, "file"), inactive_places(book));
+        tracing::warn!(
+            files,
+            %example,
+            "{left} {verb} not followed: at most {limit} are followed at once, those modified last first{inactive}. Another \
+             one is followed when a followed file has been deleted and `rotate_wait` is over. Narrow `include`, add to \
+             `exclude`, or delete finished files"
+        );
+    }
+
+    /// The scan is over: a few new ones have a message each, more of them have one together.
+    pub(crate) fn report_refused(&mut self, book: &mut Book, now: Now) {
+        self.refused.close();
+        let new: Vec<_> = self.refused.new_since(&self.refused_before).collect();
+        let is_all_named = self.refused.unnamed() == 0;
+        // With more than can be named it is not known which are new: all of them are counted.
+        let all = if is_all_named { 0 } else { self.refused.files() };
+        let is_due = self.refused_notice.is_due(all, now.boot_ms) && all > 0;
+        book.counters.errors += new.len() as u64 + u64::from(is_due);
+        if is_all_named && new.len() <= REPORTED_EACH_MAX {
+            for (path, why) in new {
+                tracing::warn!(path = %path.display(), "not followed: {why}");
+            }
+            return;
+        }
+        let files = match is_all_named {
+            true => new.len(),
+            false if is_due || !new.is_empty() => all,
+            false => return,
+        };
+        if let Some((_, example)) = new.first().copied().or_else(|| self.refused.named().next()) {
+            tracing::warn!(
+                files,
+                "{} match and cannot be followed, for example: {example}; `spillq doctor` names more",
+                counted(files as u64, "file")
+            );
+        }
+    }
+}
+
+/// If some places are taken by files that no section matches: narrower globs alone do not free them.
+fn inactive_places(book: &Book) -> String {
+    let inactive = book.sources().inactive();
+    if inactive == 0 {
+        return String::new();
+    }
+    format!(
+        "; {} that no [[follow]] matches now {} counted, to be resumed later",
+        counted(inactive as u64, "file"),
+        if inactive == 1 { "is" } else { "are" }
+    )
+}
