@@ -11,7 +11,7 @@ pub enum WhyUnreadable {
     NotAFile,
     /// Folders below it are deeper than a scan goes.
     TooDeep,
-    /// More than one scan lists, or more FIFOs than are followed at once.
+    /// More entries than one scan lists, or more FIFOs than are followed at once.
     TooMany,
     /// A compressed file that is incomplete or damaged.
     Content,
@@ -24,7 +24,7 @@ pub enum WhyUnreadable {
 pub struct Unreadable {
     /// What kind of reason it is.
     pub why: WhyUnreadable,
-    /// What was attempted and what was found, in words.
+    /// What was attempted, and what was found.
     pub found: String,
 }
 

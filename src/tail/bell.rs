@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Ends a wait, from any thread.
+/// Ends a wait.
 #[derive(Clone, Debug)]
 pub(crate) struct Bell(Arc<OwnedFd>);
 
@@ -15,9 +15,9 @@ impl Bell {
         Ok(Bell(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
     }
 
-    /// Rings. A bell that rings already is not heard twice.
+    /// Rings. Several rings before a wait end one wait.
     pub(crate) fn ring(&self) {
-        // Full after 2^64 rings that nobody heard: it rings, then.
+        // It fails only after 2^64 rings without a wait: it has rung, then.
         let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
     }
 }

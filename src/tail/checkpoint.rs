@@ -1,6 +1,7 @@
-//! A checkpoint made again from what the log stores of a source, for `repair`; and one moved to another path.
+//! Checkpoints for `repair` and `adopt`: made again from the stored lines of a source, or moved to another path.
 //!
-//! Without the 256 bytes before its offset, and its first bytes, a file is not known again: then nothing is made.
+//! A file is identified by the 256 bytes before its offset and its first bytes. If they are not stored, no checkpoint is
+//! made.
 
 use std::fs::File;
 use std::io;
@@ -20,15 +21,15 @@ use crate::tail::known::identity::{
 use crate::tail::known::record::SourceRecord;
 use crate::tail::known::source::Source;
 
-/// Makes the checkpoint of a source reach the end of its stored lines; `None` where it does already.
+/// Extends the checkpoint of a source to the end of its stored lines; `None` if it covers them.
 ///
 /// # Errors
 /// Why it cannot be made: the file is then read again.
-pub fn remake(end: &SourceEnd, there: Option<&[u8]>) -> Result<Option<Vec<u8>>, String> {
-    let mut record = match there.map(SourceRecord::decode) {
+pub fn remake(end: &SourceEnd, known: Option<&[u8]>) -> Result<Option<Vec<u8>>, String> {
+    let mut record = match known.map(SourceRecord::decode) {
         Some(Ok(record)) => record,
         Some(Err(error)) => return Err(error.to_string()),
-        // Its path is not known any more. The file is known again by its content, as a copy is.
+        // Its path is not known any more. The file is identified by its content, as a copy is.
         None if end.start.is_empty() => return Err("its first line is not stored any more".to_owned()),
         None => SourceRecord { fingerprint: Fingerprint::of(&end.start), ..SourceRecord::default() },
     };
@@ -48,22 +49,22 @@ pub fn remake(end: &SourceEnd, there: Option<&[u8]>) -> Result<Option<Vec<u8>>, 
 /// The checkpoint of a source whose file is now at `path`: the same content, with another path or inode.
 ///
 /// # Errors
-/// When the file cannot be read, or does not hold what was read of the source.
+/// If the file cannot be read, or does not contain what was read of the source.
 pub fn adopt(checkpoint: &[u8], path: &Path) -> Result<Bytes, String> {
     let mut record = SourceRecord::decode(checkpoint).map_err(|error| error.to_string())?;
     let path = path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?;
-    let told = |error: io::Error| format!("{}: {error}", path.display());
-    let meta = path.metadata().map_err(told)?;
+    let failed = |error: io::Error| format!("{}: {error}", path.display());
+    let meta = path.metadata().map_err(failed)?;
     if !meta.is_file() {
         return Err(format!("{} is not a file", path.display()));
     }
-    let file = File::open(&path).map_err(told)?;
-    let start = read(&file, 0, FINGERPRINT_BYTES).map_err(told)?;
-    let is_whole = match is_compressed(&start) {
-        true => adopt_compressed(&mut record, &file).map_err(told)?,
-        false => adopt_plain(&mut record, &file, &start).map_err(told)?,
+    let file = File::open(&path).map_err(failed)?;
+    let start = read(&file, 0, FINGERPRINT_BYTES).map_err(failed)?;
+    let is_it = match is_compressed(&start) {
+        true => adopt_compressed(&mut record, &file).map_err(failed)?,
+        false => adopt_plain(&mut record, &file, &start).map_err(failed)?,
     };
-    if !is_whole {
+    if !is_it {
         let offset = record.offset;
         return Err(format!(
             "{} does not begin as the source does, or does not hold before byte {offset} what was read of it",
@@ -76,7 +77,7 @@ pub fn adopt(checkpoint: &[u8], path: &Path) -> Result<Bytes, String> {
     record.encode().map_err(|error| error.to_string())
 }
 
-/// Whether the file holds what was read of the source.
+/// Whether the file contains what was read of the source.
 fn adopt_plain(record: &mut SourceRecord, file: &File, start: &[u8]) -> io::Result<bool> {
     record.compressed = None;
     let from = record.offset.saturating_sub(RESUME_POINT_BYTES as u64);
@@ -86,7 +87,7 @@ fn adopt_plain(record: &mut SourceRecord, file: &File, start: &[u8]) -> io::Resu
     Ok(record.fingerprint.compare(start) == Likeness::Equal && is_there && is_equal)
 }
 
-/// The same for what it decompresses to. Checks all of it.
+/// The same for the content of a compressed file. Checks all of it.
 fn adopt_compressed(record: &mut SourceRecord, file: &File) -> io::Result<bool> {
     let source = Source::from_record(SourceId(0), record.clone(), 0);
     let form = form_of(file, file.metadata()?.len())?;

@@ -1,10 +1,10 @@
-//! The time, as the tail is given it.
+//! The time, which the tail is given as an argument.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Both clocks, in milliseconds: one that runs on while the host sleeps, for waiting, and the wall, for display.
+/// Both clocks, in milliseconds: one that runs on while the host sleeps, for waits, and wall-clock time, for display.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
     pub(crate) boot_ms: u64,

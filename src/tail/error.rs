@@ -19,7 +19,7 @@ pub enum TailError {
         /// What is wrong with it.
         found: String,
     },
-    /// A glob that is relative to nothing in particular.
+    /// A glob that is not absolute.
     #[error("follow `{0}`: not an absolute path")]
     Relative(String),
     /// A limit that no block can hold, or that no line fits in.
@@ -30,21 +30,21 @@ pub enum TailError {
         /// The most.
         max: usize,
     },
-    /// More `[[follow]]` tables than a source can name.
-    #[error("{0} sets of globs, at most 1,000")]
+    /// More `[[follow]]` sections than a source can name.
+    #[error("{0} [[follow]] sections, at most 1,000")]
     Follows(usize),
     /// Nothing can be read from standard input.
     #[error("follow standard input: {0}")]
     Input(#[source] io::Error),
-    /// Nothing to wait with.
-    #[error("make what the tail waits with: {0}")]
+    /// There is nothing to wait with.
+    #[error("create the epoll descriptor that the tail waits with: {0}")]
     Wait(#[source] io::Error),
-    /// No thread.
+    /// The thread cannot be started.
     #[error("start the tail's thread: {0}")]
     Thread(#[source] io::Error),
 }
 
-/// Why one file cannot be read. It is retried by each scan; the others go on.
+/// Why one file cannot be read. Each scan tries again; the other files continue.
 #[derive(Debug, Error)]
 pub(crate) enum ReadError {
     #[error("open {}: {source}", path.display())]

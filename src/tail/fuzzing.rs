@@ -1,4 +1,4 @@
-//! Doors for the fuzz targets of what is followed. Behind the feature `fuzzing`, and no part of the contract.
+//! What the fuzz targets call. Behind the feature `fuzzing`, and not part of the public interface.
 #![allow(missing_docs, clippy::missing_errors_doc)]
 
 use std::fs::File;
@@ -18,7 +18,7 @@ use crate::tail::pipes::stream::Stream;
 
 const APPEND_BYTES: usize = 1 << 30;
 
-/// The blocks that bytes become which come in pieces through a pipe. `held` is told how much waits after each.
+/// The blocks made of bytes that come in pieces through a pipe. `held` gets the number of bytes that wait after each piece.
 pub fn stream(
     nothing: File,
     pieces: &[&[u8]],
@@ -47,8 +47,8 @@ impl Default for Files {
 }
 
 impl Files {
-    /// The blocks that a file becomes which grows by the pieces that `grow` adds, until it says false. After each the
-    /// checkpoint is written and read back, and reading goes on from there where `again` says so.
+    /// The blocks made of a file that grows by the pieces that `grow` adds, until it returns false. If `again` is set, the
+    /// checkpoint is written and read back after each piece, and reading resumes from there.
     pub fn read(
         &mut self,
         file: &File,
@@ -88,8 +88,8 @@ impl Compressed {
         Ok(Compressed(Decompressor::open(file.try_clone()?)?))
     }
 
-    /// All of it, read in chunks of `chunk` bytes while `back` bytes before are kept; at most `limit` bytes. `held` is
-    /// told how much of it is in memory.
+    /// All of it, read in chunks of `chunk` bytes while `back` bytes before are retained; at most `limit` bytes. `held` gets the
+    /// number of bytes in memory.
     pub fn read(
         &mut self,
         chunk: usize,
@@ -110,7 +110,7 @@ impl Compressed {
         (all, Ok(false))
     }
 
-    /// How long it is, decompressed in steps of `budget` bytes up to `limit`, nothing of it being kept.
+    /// How long it is, decompressed in steps of `budget` bytes up to `limit`, nothing of it being retained.
     pub fn forward(
         &mut self,
         budget: u64,
@@ -132,7 +132,7 @@ impl Compressed {
     }
 }
 
-/// Whether a file that begins so is decompressed.
+/// Whether a file that begins like this is decompressed.
 #[must_use]
 pub fn is_compressed(start: &[u8]) -> bool {
     crate::tail::bytes::decompress::is_compressed(start)

@@ -1,11 +1,24 @@
 //! The tail: follows the files that globs name and appends their lines to the log.
 //!
-//! A plain thread scans the folders, with inotify as a hint, knows each file again by its content
-//! (`docs/explanation/tail.md`), reads whole lines and hands them over in blocks, with the checkpoints that cover them in the
-//! same append. Standard input and FIFOs go the same way, but what was read of them is nowhere else until it is
-//! durable. Bounds: 10,000 sources of 500 bytes, 4 MiB of buffers, two appends in flight, half of the descriptor
-//! limit, 64 streams. It never drops a line, never follows its own outputs, and waits while the log is full: the files
-//! are the outer buffer.
+//! One thread scans the folders, with inotify as a hint, identifies each file by its content (`docs/explanation/tail.md`),
+//! reads whole lines and sends them to the log in blocks, with the checkpoints that cover them in the same append. Standard
+//! input and FIFOs go the same way, but until their bytes are durable they are only in memory. Bounds: 10,000 sources of 500
+//! bytes, 12 MiB of buffers, three appends in flight, half of the descriptor limit, 64 streams. The tail never drops a line,
+//! never follows outputs of the service, and waits while the log is full: the files are the outer buffer.
+//!
+//! The files are in layers, and each imports only from layers below its own:
+//!
+//! ```text
+//! thread                                    the thread, its handle, stop, status
+//! worker                                    one round: answers, a scan when due, one append
+//! scan, turn, append, checkpoint            one scan; one turn of a source; appends in flight
+//! rules/                                    what is decided about followed files
+//! pipes/                                    standard input, FIFOs
+//! find/                                     which files exist
+//! bytes/                                    from files to blocks
+//! known/                                    plain data and pure rules
+//! settings, status, error, notice, bell, clock
+//! ```
 
 mod append;
 mod bell;

@@ -1,9 +1,9 @@
-//! When a count of files is worth a message: once when there are some, then only if it has at least doubled or halved, at
-//! most once a minute, or after an hour.
+//! When a count of files is worth a message: once when there are some; then when it has at least doubled or halved, at
+//! most once a minute; and every hour.
 
 /// Between two messages about one count, however it changes.
 const PAUSE_MS: u64 = 60 * 1_000;
-/// After this time the message is repeated, for whoever reads only the end of the log.
+/// After this time the message is repeated, for readers of the end of the log.
 const AGAIN_MS: u64 = 60 * 60 * 1_000;
 
 /// What was reported last of one count.

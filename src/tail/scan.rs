@@ -75,9 +75,9 @@ impl Scans {
         let look_again = book.begin_scan();
         self.unidentified.begin_scan();
         self.unfollowed.begin_scan();
-        let former_paths = self.unfollowed.former_paths(book);
         let before = std::mem::take(&mut self.unfollowed.left_out);
-        let mut candidates = Candidates::new(book.sources_max, before, former_paths, look_again);
+        let vacated = std::mem::take(&mut self.unfollowed.vacated);
+        let mut candidates = Candidates::new(book.sources_max, before, vacated, look_again);
         let walked = self.walk(book, &mut candidates);
         self.unfollowed.refused.extend(walked.refused);
         report_unlisted(book, &walked.unlisted);

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Seconds between two scans by default: how long a line waits where no event tells of it, and with 10,000 files
-/// about 2 % of one core.
+/// Time between two scans by default: how long a line waits if no event reports it. With 10,000 files it takes about 2 % of
+/// one core.
 pub const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 /// `max_line_bytes` by default.
 pub const MAX_LINE_BYTES: usize = 8 * 1_024 * 1_024;
-/// `rotate_wait` by default: writers that were told to reopen their log have done so by then.
+/// `rotate_wait` by default: writers that were asked to reopen their log have done so by then.
 pub const ROTATE_WAIT: Duration = Duration::from_secs(60);
 
 /// Where a file is first read from.
@@ -21,7 +21,7 @@ pub enum From {
     End,
 }
 
-/// One set of globs and how its files are read.
+/// One `[[follow]]` section: globs, and how the files are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Follow {
     /// Absolute globs; `**` spans folders.
@@ -35,9 +35,9 @@ pub struct Follow {
     /// Longer lines are cut into marked parts of this size; at most
     /// [`BlockBuilder::LINE_BYTES_MAX`](spillq_storage::BlockBuilder::LINE_BYTES_MAX).
     pub max_line_bytes: usize,
-    /// How long a rotated or deleted file must be quiet before it is finished.
+    /// How long a rotated or deleted file must be quiet before its source ends.
     pub rotate_wait: Duration,
-    /// Symbolic links are followed as long as they end below this folder; none are without it.
+    /// Symbolic links are followed if they end below this folder; without it, none are.
     pub symlinks: Option<PathBuf>,
 }
 
@@ -60,7 +60,7 @@ impl Follow {
 /// What to follow, and how.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Sets of globs; a file that two of them name belongs to the first.
+    /// The sections. A file that two of them name belongs to the first.
     pub follows: Vec<Follow>,
     /// Files and folders that are never followed: the data dir, the log, outputs.
     pub never: Vec<PathBuf>,
@@ -68,6 +68,6 @@ pub struct Settings {
     pub scan_interval: Duration,
     /// Read to the end, then end.
     pub once: bool,
-    /// The store was just created: what [`From::End`] asks about.
+    /// The store was just created; see [`From::End`].
     pub first_start: bool,
 }

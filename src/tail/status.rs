@@ -1,7 +1,7 @@
-//! What the tail is doing, for people: a snapshot on request.
+//! What the tail is doing: a snapshot on request.
 //!
-//! The worker fills it between two turns, so nothing on the hot path is locked; one that hangs in a read leaves the
-//! last snapshot behind, with its time.
+//! The worker makes it between two rounds, so nothing on the hot path is locked. A worker that hangs in a read leaves the
+//! last snapshot, with its time.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use spillq_storage::SourceId;
 use crate::plain::size;
 use crate::unreadable::Unreadable;
 
-/// What the tail counted since it started. Losses are never only logged: they are here.
+/// What the tail counted since it started. Every loss that is logged is counted here too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Lines handed to the log, parts of long lines each counted.
+    /// Lines delivered to the log, parts of long lines each counted.
     pub lines: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -27,16 +27,16 @@ pub struct Counters {
     pub truncated: u64,
     /// Bytes that were truncated or deleted before they were read, as far as they were ever seen.
     pub destroyed_unread_bytes: u64,
-    /// Sources that ended as gone while nobody had their file open, so that it is not known whether all of it was read:
-    /// not found since the start, or closed as descriptors ran short.
+    /// Sources that ended as gone while their file was not open: not found since the start, or closed as descriptors ran short.
+    /// Whether all of it was read is not known.
     pub lost_sight: u64,
     /// Files that were gone and read to their end, and closed before `rotate_wait` was over as descriptors ran short.
     pub released_early: u64,
-    /// Errors, each time the state of a file or folder changed to one.
+    /// Times that a file or folder became unreadable.
     pub errors: u64,
     /// Scans done.
     pub scans: u64,
-    /// Appends handed to the log.
+    /// Appends sent to the log.
     pub appends: u64,
 }
 
@@ -58,11 +58,11 @@ pub enum SourceState {
     CaughtUp,
     /// It waits for the rest of an older file of the same path.
     Blocked,
-    /// Its path is gone; what is held open is read on until it is quiet.
+    /// Its path is gone; an open file is read until it is quiet.
     Gone,
     /// It cannot be read; see the error.
     Failed,
-    /// No follow names it any more: its checkpoint is kept, and it goes on there when one does.
+    /// No follow names it any more: its checkpoint stays, and it resumes there when one does.
     Inactive,
     /// Standard input or a FIFO: its bytes cannot be read again.
     Stream,
@@ -83,7 +83,7 @@ impl SourceState {
         SourceState::Ended,
     ];
 
-    /// In one word, for programs.
+    /// A word for programs.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -98,7 +98,7 @@ impl SourceState {
         }
     }
 
-    /// What a word stands for; `None` if it is not the word of a state.
+    /// The state of a word; `None` if there is none.
     #[must_use]
     pub fn of_word(word: &str) -> Option<SourceState> {
         SourceState::ALL.into_iter().find(|state| state.word() == word)
@@ -112,7 +112,7 @@ pub struct SourceStatus {
     pub source: SourceId,
     /// Where it was last seen.
     pub path: PathBuf,
-    /// The end of the last line handed to the log.
+    /// The end of the last line delivered to the log.
     pub offset: u64,
     /// The file's last known size in bytes.
     pub size: u64,
@@ -120,7 +120,7 @@ pub struct SourceStatus {
     pub state: SourceState,
     /// It was renamed or copied away, or deleted.
     pub rotated: bool,
-    /// Whether it is open, so that it can be read to its end even when it is deleted.
+    /// Whether its file is open: then it can be read to its end even if it is deleted.
     pub held_open: bool,
     /// Why it cannot be read, if so.
     pub last_error: Option<Unreadable>,
@@ -142,13 +142,13 @@ pub struct LeftOutFiles {
 /// All of it at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// When it was taken. Long ago means that the tail hangs in a read, or has ended.
+    /// When it was taken. If that is long ago, the tail hangs in a read, or has ended.
     pub taken_at: SystemTime,
     /// What was counted.
     pub counters: Counters,
     /// The followed files, oldest source first.
     pub sources: Vec<SourceStatus>,
-    /// Files that were found and are no sources yet: empty, or perhaps a copy under way.
+    /// Files that were found and are not sources yet: empty, or perhaps a copy under way.
     pub waiting_files: usize,
     /// Files that the last scan found by a glob, empty ones too. One that two globs name counts twice.
     pub matched_files: usize,
@@ -158,13 +158,13 @@ pub struct Snapshot {
     pub refused_files: usize,
     /// Files that match and are not followed, since no more are followed at once.
     pub left_out: LeftOutFiles,
-    /// Since when the log has not answered the oldest append, if one is under way: how long taking in has waited.
+    /// Since when the log has not answered the oldest append, if one is under way: how long ingestion has waited.
     pub waits_for_log_since: Option<SystemTime>,
     /// Bytes of lines that were read and are not durable yet.
     pub buffered_bytes: u64,
     /// Everything was read, in once mode.
     pub done: bool,
-    /// The log ended, and the tail with it.
+    /// The log closed, and the tail with it.
     pub closed: bool,
 }
 

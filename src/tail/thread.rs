@@ -1,4 +1,4 @@
-//! The tail's thread: its start and stop, the waits between two rounds, and what others ask of it meanwhile.
+//! The thread of the tail: its start and stop, the waits between two rounds, and requests from other threads.
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -23,17 +23,17 @@ use crate::tail::settings::Settings;
 use crate::tail::status::Snapshot;
 use crate::tail::worker::{Step, Worker};
 
-/// The longest wait in one piece, so that a stop and a question for the status are heard.
+/// The longest wait in one piece, so that a stop or a request for the status is noticed.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 /// How long a stop waits for the log. Nothing is lost by not waiting: the checkpoint is in the log.
 const STOP_WAIT: Duration = Duration::from_secs(5);
-/// How long a question for the status waits before the last snapshot has to do.
+/// How long a request for the status waits before it gets the last snapshot.
 const STATUS_WAIT: Duration = Duration::from_millis(500);
-/// How long new follows wait for the tail to take them: longer than any turn, unless it hangs in a read.
-const TAKE_WAIT: Duration = Duration::from_secs(5);
-/// Below this limit of descriptors it is said: files that are rotated away may be lost before they are read.
+/// How long new follows wait for the tail to apply them: longer than any round, unless it hangs in a read.
+const APPLY_WAIT: Duration = Duration::from_secs(5);
+/// Below this limit of descriptors there is a warning: files that are rotated away may be lost before they are read.
 const OPEN_FEW: u64 = 1_024;
-/// Descriptors held where the limit is unlimited.
+/// Descriptors used if the limit is unlimited.
 const OPEN_MAX: u64 = 65_536;
 
 /// The running tail.
@@ -49,23 +49,23 @@ struct Shared {
     ended: Mutex<bool>,
     asked: AtomicBool,
     has_ended: Condvar,
-    /// To be taken before anything more is read.
+    /// To be applied before anything more is read.
     next: Mutex<Option<Follows>>,
-    taken: Condvar,
+    applied: Condvar,
     snapshot: Mutex<Arc<Snapshot>>,
     published: Condvar,
     pulse: Pulse,
 }
 
-/// The door.
+/// Starts the tail.
 #[derive(Debug)]
 pub struct Tail;
 
 impl Tail {
-    /// Starts following. `known`: the checkpoints in the log; `next_source`: the first id that no source had yet.
+    /// Starts following. `known`: the checkpoints in the log; `next_source`: the first number that no source had yet.
     ///
     /// # Errors
-    /// When the settings do not make sense; nothing was read then.
+    /// If the settings do not make sense; nothing was read then.
     pub fn start(
         settings: Settings,
         known: Vec<(SourceId, Bytes)>,
@@ -90,20 +90,20 @@ impl Tail {
             ended: Mutex::new(false),
             asked: AtomicBool::new(false),
             next: Mutex::new(None),
-            taken: Condvar::new(),
+            applied: Condvar::new(),
             snapshot: Mutex::new(Snapshot::empty()),
             has_ended: Condvar::new(),
             published: Condvar::new(),
             pulse: Pulse::default(),
         });
         let (watch, wake, hints) = Watch::new(worker.streams.bell());
-        let theirs = Arc::clone(&shared);
+        let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("tail".to_owned())
             .spawn(move || {
-                // Told on the way out whatever the way, so that nobody waits for a thread that panicked.
-                let _ended = Ended(&theirs);
-                run(worker, watch, &hints, &theirs);
+                // Noted however the thread ends: no other thread waits for one that panicked.
+                let _ended = Ended(&of_thread);
+                run(worker, watch, &hints, &of_thread);
             })
             .map_err(TailError::Thread)?;
         Ok(TailHandle { shared, wake, thread: Mutex::new(Some(thread)) })
@@ -111,8 +111,8 @@ impl Tail {
 }
 
 impl TailHandle {
-    /// Stops after the appends in flight, and waits for that 10 s at most; false where the thread hangs in a read and
-    /// was left behind. Nothing is lost either way.
+    /// Stops after the appends in flight, and waits for that 10 s at most. False if the thread hangs in a read and was left
+    /// behind. Nothing is lost either way.
     pub fn stop(&self) -> bool {
         self.shared.stop.store(true, Ordering::Release);
         self.wake.wake();
@@ -131,13 +131,13 @@ impl TailHandle {
         }
     }
 
-    /// Follows these from now on, and waits 5 s at most until the thread has taken them; false where it hangs in a
-    /// read, and takes them before it reads anything else. The last that were given count.
+    /// Follows these from now on, and waits 5 s at most until the thread has applied them. False if it hangs in a read; it
+    /// applies them before it reads anything else. Of several, the last apply.
     pub fn follow(&self, follows: Follows) -> bool {
         let mut next = self.shared.next.lock().unwrap_or_else(PoisonError::into_inner);
         *next = Some(follows);
         self.wake.wake();
-        let waiting = self.shared.taken.wait_timeout_while(next, TAKE_WAIT, |next| next.is_some());
+        let waiting = self.shared.applied.wait_timeout_while(next, APPLY_WAIT, |next| next.is_some());
         waiting.unwrap_or_else(PoisonError::into_inner).0.is_none()
     }
 
@@ -153,14 +153,14 @@ impl TailHandle {
         *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For how long it has been at one turn, of a second at most where disks answer; `None` while it waits, for files
-    /// or for the log, or has ended.
+    /// For how long it has worked on one round: a second at most if disks answer. `None` while it waits, for files or for the
+    /// log, or has ended.
     #[must_use]
     pub fn busy_ms(&self) -> Option<u64> {
         self.shared.pulse.busy_ms(now().boot_ms)
     }
 
-    /// What the tail is doing. Waits half a second at most, then answers with the last known.
+    /// What the tail is doing. Waits half a second at most, then returns the last snapshot.
     #[must_use]
     pub fn status(&self) -> Arc<Snapshot> {
         let asked_at = SystemTime::now();
@@ -202,12 +202,12 @@ impl Drop for Ended<'_> {
 }
 
 fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: &Shared) {
-    let mut scans = 0;
+    let mut last_scan = 0;
     while !shared.stop.load(Ordering::Acquire) {
         shared.pulse.busy(now().boot_ms);
         if let Some(follows) = shared.next.lock().unwrap_or_else(PoisonError::into_inner).take() {
             inactive::refollow(&mut worker.book, follows);
-            shared.taken.notify_all();
+            shared.applied.notify_all();
         }
         for path in hints.try_iter() {
             worker.hint(&path);
@@ -219,8 +219,8 @@ fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: 
             tracing::error!("the log is closed: nothing more is read");
             break;
         };
-        if worker.book.scan() != scans {
-            scans = worker.book.scan();
+        if worker.book.scan() != last_scan {
+            last_scan = worker.book.scan();
             if watch.set(&worker.scans.folders) {
                 worker.book.want_scan();
             }
@@ -236,7 +236,7 @@ fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: 
         let waited = match step {
             Step::Busy => Ok(()),
             Step::WaitForLog => worker.appends.retire(WAIT_MAX),
-            // In once mode the last answer is what everybody waits for.
+            // In once mode the process waits for the last answer.
             Step::Idle if worker.book.once && !worker.appends.is_empty() => worker.appends.retire(WAIT_MAX),
             Step::Idle => {
                 worker.streams.wait(worker.idle_ms(now()).max(1));
@@ -252,7 +252,9 @@ fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: 
     let until = Instant::now() + STOP_WAIT;
     worker.close_streams(now(), until);
     if worker.settle(until.saturating_duration_since(Instant::now())).is_err() {
-        tracing::info!("stopped before the log answered; the checkpoints in it say how far it came");
+        tracing::info!(
+            "stopped before the log answered; the checkpoints in it are where the next start resumes"
+        );
     }
     publish(&worker, shared);
 }

@@ -24,7 +24,7 @@ use crate::tail::find::follows::Follows;
 use crate::tail::known::presence::Presence;
 use crate::tail::known::record::SourceRecord;
 use crate::tail::known::source::Source;
-use crate::tail::pipes::streams::{self, Streams};
+use crate::tail::pipes::streams::{ReadTurn, Streams};
 use crate::tail::rules::book::Book;
 use crate::tail::rules::{ending, inactive, order};
 use crate::tail::scan::Scans;
@@ -190,11 +190,11 @@ impl Worker {
         Ok(has_sent | book.slot.take_has_worked())
     }
 
-    /// Reads what streams have. Gives how many bytes of the append are theirs.
+    /// Reads what streams have. Returns how many bytes of the append are theirs.
     fn fill_from_streams(&mut self, filler: &mut Filler, now: Now) -> usize {
         let (once, at_risk) = (self.book.once, self.appends.stream_bytes());
         let next_source = self.book.next_id();
-        let mut turn = streams::Turn { now_ms: now.wall_ms, once, next_source, at_risk };
+        let mut turn = ReadTurn { now_ms: now.wall_ms, once, next_source, at_risk };
         self.streams.fill(filler, &mut turn)
     }
 

@@ -316,7 +316,7 @@ fn after_a_kill_what_was_durable_is_there_once_and_nothing_twice() {
     let mut service = place.piped(&["--once", "--", "sh", "-c", "cat >> out"]);
     drop(service.stdin());
     assert_eq!(service.ended(), 0);
-    assert!(place.said().contains("what had been read of it and not stored is lost"), "{}", place.said());
+    assert!(place.said().contains("bytes that were read and not stored are lost"), "{}", place.said());
     let delivered = fs::read_to_string(place.path("out")).unwrap();
     assert_eq!(delivered.lines().count() as u64, all.iter().sum::<u64>());
     let mut service = place.piped(&["--once"]);

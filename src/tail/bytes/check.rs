@@ -1,7 +1,8 @@
-//! The check of a compressed file: decompresses it to its end once, and compares on the way with the sources that begin alike.
+//! The check of a compressed file: decompresses it to its end once, and compares on the way with the sources that begin as
+//! it does.
 //!
-//! Memory stays flat: nothing of the content is kept but the 256 bytes before where it is. Who the file is then,
-//! `compressed` decides.
+//! Memory does not grow: of the content only the 256 bytes before the position are retained. `rules::checked` decides which
+//! source the file is.
 
 use std::fs::File;
 use std::io;
@@ -18,14 +19,14 @@ use crate::tail::known::source::Source;
 #[derive(Debug)]
 pub(crate) struct Candidate {
     pub(crate) id: SourceId,
-    /// Its resume points when the check began, rising, and how far it was looked at.
+    /// Its resume points when the check began, rising, and how many of them are compared.
     points: Vec<(u64, u32)>,
     next: usize,
     /// Offsets of the resume points that match, rising.
     matched: Vec<u64>,
-    /// It is compared with its file byte by byte.
+    /// Its file is compared byte by byte.
     pub(crate) is_compared: bool,
-    /// That, as long as it has the same bytes.
+    /// The same, as long as it has the same bytes.
     file: Option<File>,
 }
 
@@ -41,7 +42,7 @@ impl Candidate {
         }
     }
 
-    /// All of the compressed file's content is what its file begins with.
+    /// Whether its file begins with all of the content.
     pub(crate) fn is_duplicate(&self) -> bool {
         self.file.is_some()
     }
@@ -61,12 +62,12 @@ impl Candidate {
         self.matched.last().copied()
     }
 
-    /// `kept` begins at `base` of the content; what begins at `from` is new.
+    /// `kept` begins at `base` of the content; bytes from `from` on are new.
     fn compare(&mut self, kept: &[u8], base: u64, from: u64, scratch: &mut Vec<u8>) -> io::Result<()> {
         let end = base + kept.len() as u64;
         while let Some(&(offset, crc)) = self.points.get(self.next).filter(|point| point.0 <= end) {
             self.next += 1;
-            // What is kept reaches back so far, or to the beginning.
+            // The retained bytes reach back this far, or to the beginning.
             let back = offset.saturating_sub(RESUME_POINT_BYTES as u64);
             let before = kept.get(back.saturating_sub(base) as usize..offset.saturating_sub(base) as usize);
             if before.is_some_and(|before| crc_before(before) == crc) {
@@ -131,16 +132,17 @@ impl Check {
         Ok(true)
     }
 
-    /// The first bytes, and how far it was decompressed.
+    /// The first bytes.
     pub(crate) fn start(&self) -> &[u8] {
         self.decompressor.start()
     }
 
+    /// How far it is decompressed.
     pub(crate) fn end(&self) -> u64 {
         self.decompressor.end()
     }
 
-    /// What it decompresses to, once all of it was.
+    /// The content, once all of it is decompressed.
     pub(crate) fn whole(&self) -> Option<Whole> {
         let end = crc_before(self.decompressor.kept());
         self.decompressor.has_ended().then(|| Whole { size: self.decompressor.end(), crc: self.crc, end })

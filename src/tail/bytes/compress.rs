@@ -1,37 +1,37 @@
-//! A second thread that compresses: zstd is what limits how fast lines are taken in.
+//! A second thread that compresses: zstd limits the speed of ingestion.
 //!
-//! It is started for the first append that is worth it and lives as long as the tail: a thread for each append
-//! would set up zstd's working memory, about a megabyte, every time. One job is out at a time.
+//! It starts with the first append that is worth it and lives as long as the tail: a thread for each append would set up
+//! zstd's working memory, about a megabyte, every time. It has one job at a time.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use spillq_storage::{BlockBuilder, NewBlock};
 
-/// From so many blocks on, a second thread is worth asking.
+/// From this many blocks on, the second thread gets half of them.
 const SPLIT_BLOCKS_MIN: usize = 4;
 
 type Job = (Vec<BlockBuilder>, u64);
 
-/// Compresses blocks, half of them on a thread of its own.
+/// Compresses blocks, half of them on the second thread.
 #[derive(Debug, Default)]
 pub(crate) struct Compressor {
-    beside: Option<(SyncSender<Job>, Receiver<Vec<NewBlock>>)>,
+    second: Option<(SyncSender<Job>, Receiver<Vec<NewBlock>>)>,
 }
 
 impl Compressor {
-    /// Compresses blocks appended at the wall time `now_ms`, in their order.
+    /// Compresses blocks appended at the wall-clock time `now_ms`, in their order.
     ///
     /// # Panics
-    /// If compression did on the other thread.
+    /// If compression panicked on the second thread.
     pub(crate) fn build(&mut self, mut full: Vec<BlockBuilder>, now_ms: u64) -> Vec<NewBlock> {
         if full.len() < SPLIT_BLOCKS_MIN {
             return build(full, now_ms);
         }
-        if self.beside.is_none() {
-            self.beside = start();
+        if self.second.is_none() {
+            self.second = start();
         }
-        // Without a second thread, which the system may refuse, it takes longer.
-        let Some((jobs, done)) = &self.beside else { return build(full, now_ms) };
+        // The system may refuse a second thread: then it takes longer.
+        let Some((jobs, done)) = &self.second else { return build(full, now_ms) };
         let rest = full.split_off(full.len() / 2);
         let asked = jobs.send((rest, now_ms));
         let mut blocks = build(full, now_ms);

@@ -1,7 +1,7 @@
-//! What compressed files decompress to: gzip and zstd, forward only, one file at a time.
+//! The content of compressed files: gzip and zstd, forward only, one file at a time.
 //!
-//! Bounded whatever a file expands to: a zstd window of 8 MiB (gzip's has 32 KiB), 64 KiB of input, and of the content
-//! the first 1 KiB and what its reader keeps, a line at most.
+//! Bounded whatever a file expands to: a zstd window of 8 MiB (gzip's has 32 KiB), 64 KiB of input, and of the content the
+//! first 1 KiB and what its reader retains, a line at most.
 
 use std::fmt;
 use std::fs::File;
@@ -14,14 +14,14 @@ use crate::tail::bytes::frames::Frames;
 use crate::tail::known::form::Form;
 use crate::tail::known::identity::{FINGERPRINT_BYTES, RESUME_POINT_BYTES, crc_before};
 
-/// Of a zstd window: 8 MiB, what its levels up to 19 use at most. The whole service is planned for 96 MiB.
+/// A zstd window: 8 MiB, what its levels up to 19 use at most. The whole service is planned for 96 MiB.
 const WINDOW_BYTES_MAX: u64 = 8 * 1_024 * 1_024;
 /// Bytes of the file, and of the content, in one step.
 const STEP_BYTES: usize = 64 * 1_024;
-/// A long line leaves no larger buffer behind than this.
+/// After a long line, a larger buffer shrinks to this.
 const IDLE_BYTES_MAX: usize = 1_024 * 1_024;
 
-/// Whether a file that begins so is compressed: with gzip, or with zstd, whose frames may begin with one to skip.
+/// Whether a file that begins like this is compressed: with gzip, or with zstd, whose first frame may be a skippable one.
 pub(crate) fn is_compressed(start: &[u8]) -> bool {
     matches!(start, [0x1f, 0x8b, 8, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
@@ -53,12 +53,12 @@ pub(crate) fn read_full(
     Ok(got)
 }
 
-/// What an error of decompressing says of the file.
+/// What is wrong with a file that cannot be decompressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// It ends inside its content.
     Incomplete,
-    /// It is no content that was ever compressed, or one that this program does not decompress.
+    /// It was never compressed, or in a way that this program does not decompress.
     Damaged,
     /// It could not be read.
     Unread,
@@ -74,7 +74,7 @@ impl Fault {
     }
 }
 
-/// A file read by position, so that whoever else holds it is not disturbed.
+/// A file read by position, so that other users of the handle are not disturbed.
 struct At {
     file: File,
     at: u64,
@@ -98,15 +98,14 @@ pub(crate) struct Decompressor {
     codec: Codec,
     /// Its first bytes, at most what a fingerprint covers.
     start: Vec<u8>,
-    /// The newest bytes, `base` of the content being the first.
+    /// The newest bytes. The first of them is at `base` of the content.
     kept: Vec<u8>,
     base: u64,
     ended: bool,
 }
 
 impl Decompressor {
-    /// From the beginning of a file, of which `file` is a handle of its own. The first bytes are decompressed at once, as
-    /// far as they can be.
+    /// From the beginning of a file. `file` is used by nothing else.
     pub(crate) fn open(file: File) -> io::Result<Decompressor> {
         let mut magic = [0; 4];
         let got = read_full(&mut |into, at| file.read_at(into, at), &mut magic, 0)?;
@@ -118,7 +117,7 @@ impl Decompressor {
         Ok(Decompressor { codec, start: Vec::new(), kept: Vec::new(), base: 0, ended: false })
     }
 
-    /// The first bytes of the content, at most what a fingerprint covers; fewer where no more can be decompressed.
+    /// The first bytes of the content, at most what a fingerprint covers; fewer if no more can be decompressed.
     pub(crate) fn start_of(file: &File) -> io::Result<Vec<u8>> {
         let mut decompressor = Decompressor::open(file.try_clone()?)?;
         match decompressor.fill_to(FINGERPRINT_BYTES as u64) {
@@ -147,12 +146,12 @@ impl Decompressor {
         self.ended
     }
 
-    /// The bytes that are kept, up to [`Decompressor::end`].
+    /// The bytes that are retained, up to [`Decompressor::end`].
     pub(crate) fn kept(&self) -> &[u8] {
         &self.kept
     }
 
-    /// The bytes before `at` are not asked for any more.
+    /// The bytes before `at` are not needed any more.
     pub(crate) fn keep_from(&mut self, at: u64) {
         let drop = (at.saturating_sub(self.base) as usize).min(self.kept.len());
         // Moving the rest costs as much as it is long: not for every line.
@@ -196,7 +195,7 @@ impl Decompressor {
         Ok(())
     }
 
-    /// Decompresses up to `to` without keeping what is before it, `budget` bytes at most. False where it is not there yet.
+    /// Decompresses up to `to` without retaining what is before it, `budget` bytes at most. False if it is not there yet.
     pub(crate) fn forward(&mut self, to: u64, budget: u64) -> io::Result<bool> {
         let limit = self.end().saturating_add(budget);
         while self.end() < to && !self.ended {
@@ -209,12 +208,12 @@ impl Decompressor {
         Ok(true)
     }
 
-    /// Reads at a position that is kept or comes later, or within the first bytes; nothing only at the end.
+    /// Reads at a position that is retained or comes later, or within the first bytes; 0 only at the end.
     pub(crate) fn read_at(&mut self, into: &mut [u8], at: u64) -> io::Result<usize> {
         self.fill_to(at.saturating_add(into.len() as u64).min(FINGERPRINT_BYTES as u64))?;
         let (from, to) = if at < self.base {
             let start = self.start.get(at as usize..).filter(|start| !start.is_empty());
-            (start.ok_or_else(|| io::Error::other("it is decompressed beyond there"))?, into)
+            (start.ok_or_else(|| io::Error::other("decompressed beyond this position"))?, into)
         } else {
             self.fill_to(at.saturating_add(into.len() as u64))?;
             (self.kept.get((at - self.base) as usize..).unwrap_or_default(), into)

@@ -7,8 +7,8 @@ use spillq_storage::{BlockBuilder, LineFlags, NewBlock, SourceId};
 use crate::tail::bytes::compress::Compressor;
 use crate::tail::bytes::lines;
 
-/// Raw bytes that one append is filled to: eight blocks. Enough for a sync to be worth it, and little beside the
-/// memory that a service has.
+/// Raw bytes that one append is filled to: eight blocks. Enough for a sync to be worth it, and little compared with the memory
+/// of a service.
 pub(crate) const APPEND_BYTES: usize = 8 * BlockBuilder::TARGET_BYTES;
 
 /// Fills blocks one after the other.
@@ -23,7 +23,7 @@ pub(crate) struct Filler {
 }
 
 impl Filler {
-    /// Begins an append of `full_bytes` at the wall time `now_ms`.
+    /// Begins an append of `full_bytes` at the wall-clock time `now_ms`.
     pub(crate) fn begin(now_ms: u64, full_bytes: usize) -> Filler {
         Filler { now_ms, full_bytes, ..Filler::default() }
     }
@@ -40,14 +40,14 @@ impl Filler {
     /// Whole lines of one source: `bytes` ends in a newline.
     pub(crate) fn push_whole(&mut self, source: SourceId, mut offset: u64, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let room = BlockBuilder::TARGET_BYTES.saturating_sub(self.builder.bytes());
-            let mut len = lines::fitting(bytes, room);
+            let free = BlockBuilder::TARGET_BYTES.saturating_sub(self.builder.bytes());
+            let mut len = lines::fitting(bytes, free);
             if len == 0 {
                 if !self.builder.is_empty() {
                     self.build();
                     continue;
                 }
-                // A line longer than a block has one of its own.
+                // A line longer than a block has a block of its own.
                 len = lines::first(bytes);
             }
             let (piece, rest) = bytes.split_at(len);
@@ -62,7 +62,7 @@ impl Filler {
         }
     }
 
-    /// One line that is a part or has no newline.
+    /// One line that is a part, or has no newline.
     pub(crate) fn push_marked(&mut self, source: SourceId, offset: u64, bytes: &[u8], flags: LineFlags) {
         if !self.builder.is_empty() && self.builder.bytes() + bytes.len() > BlockBuilder::TARGET_BYTES {
             self.build();

@@ -1,9 +1,9 @@
-//! zstd frames behind one another as one content, decompressed by ruzstd: files that others wrote are no input for a C library
+//! Consecutive zstd frames as one content, decompressed by ruzstd: files of other programs are not given to a C library
 //! (CVE-2026-124851).
 //!
-//! ruzstd reads one frame. What is between frames is here: those to skip, the sum and the length at the end of each,
-//! which C's library checks by itself, and whether the file ends inside one. A window beyond the limit is refused
-//! before it is allocated.
+//! ruzstd reads one frame. What is between frames is here: skippable ones, the checksum and the length at the end of each,
+//! which the C library checks by itself, and whether the file ends inside one. A window beyond the limit is refused before
+//! it is allocated.
 
 use std::io::{self, BufRead, Read};
 
@@ -16,11 +16,11 @@ use crate::plain::size;
 pub(crate) struct Frames<R> {
     input: Input<R>,
     decoder: FrameDecoder,
-    /// Inside a frame: the bytes of it that were given.
+    /// Inside a frame: the bytes of it that were delivered.
     given: Option<u64>,
 }
 
-/// Tells a file that ends from one that cannot be read: ruzstd's errors say neither.
+/// Distinguishes a file that ends from one that cannot be read: ruzstd's errors do not.
 struct Input<R> {
     from: R,
     has_ended: bool,
@@ -47,7 +47,7 @@ impl<R: BufRead> Frames<R> {
         Frames { input: Input { from, has_ended: false, refused: None }, decoder, given: None }
     }
 
-    /// Enters the next frame. False where there is none.
+    /// Enters the next frame. False if there is none.
     fn enter(&mut self) -> io::Result<bool> {
         while !self.input.from.fill_buf()?.is_empty() {
             match self.decoder.reset(&mut self.input) {
@@ -71,7 +71,7 @@ impl<R: BufRead> Frames<R> {
         Ok(false)
     }
 
-    /// What an error of the decoder is: of the file, its end, or of what is in it.
+    /// The cause of an error of the decoder: the file cannot be read, it ends, or its bytes are wrong.
     fn fault(&self, error: FrameDecoderError) -> io::Error {
         match self.input.refused {
             Some(error) => io::Error::from_raw_os_error(error),
@@ -88,7 +88,7 @@ impl<R: BufRead> Frames<R> {
         }
     }
 
-    /// The end of a frame, all of which was given.
+    /// The end of a frame, all of which was delivered.
     fn leave(&mut self, given: u64) -> io::Result<()> {
         let (noted, found) = (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum());
         if noted.is_some() && noted != found {
@@ -101,9 +101,9 @@ impl<R: BufRead> Frames<R> {
         Ok(())
     }
 
-    /// As many bytes as the frame says that it has, or fewer.
+    /// Checks that a frame has no more bytes than it declares.
     fn within(&self, given: u64) -> io::Result<u64> {
-        // 0 where it does not say.
+        // 0 if it does not declare any.
         match self.decoder.content_size() {
             length if length > 0 && given > length => Err(self.of_another_length(given)),
             _ => Ok(given),

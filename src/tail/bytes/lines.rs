@@ -1,13 +1,13 @@
-//! Where lines end. Pure, and only memchr: never a step per line but where lines are counted.
+//! Where lines end. Pure, with memchr: a step for each line only where lines are counted.
 
 use memchr::{memchr, memchr_iter, memrchr};
 
 /// What a window that begins at the offset of a source holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Split {
-    /// So many bytes of whole lines.
+    /// This many bytes of whole lines.
     Lines(usize),
-    /// So many bytes that end a line whose earlier parts are stored.
+    /// This many bytes that end a line whose earlier parts are stored.
     LastPart(usize),
     /// All of the window is a part of a longer line.
     Part,
@@ -26,9 +26,9 @@ pub(crate) fn split(window: &[u8], in_part: bool, full: bool) -> Split {
     }
 }
 
-/// The lines of `whole` lines that fit in `room`, as bytes; 0 where not even one does.
-pub(crate) fn fitting(whole: &[u8], room: usize) -> usize {
-    match whole.get(..room) {
+/// The lines of `whole` that fit in `free` bytes, in bytes; 0 if not even one does.
+pub(crate) fn fitting(whole: &[u8], free: usize) -> usize {
+    match whole.get(..free) {
         Some(head) => memrchr(b'\n', head).map_or(0, |newline| newline + 1),
         None => whole.len(),
     }

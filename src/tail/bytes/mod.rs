@@ -1,4 +1,4 @@
-//! From bytes in files to blocks of lines.
+//! From the bytes of files to blocks of lines.
 
 pub(crate) mod check;
 pub(crate) mod compress;

@@ -1,8 +1,8 @@
-//! Opens followed files: regular ones, FIFOs where they were asked for, and never through a link that is not allowed.
+//! Opens followed files: regular files, FIFOs if they were asked for, and never through a symbolic link that is not allowed.
 //!
-//! Who may write into a followed folder must not choose what we read with our rights. So a path is opened folder by
-//! folder, each from the one before it and none through a symbolic link: what is exchanged meanwhile fails. That is
-//! what `openat2` with `RESOLVE_NO_SYMLINKS` does, on every kernel and below every filter of system calls.
+//! A user who may write into a followed folder must not choose what the service reads with its rights. So a path is opened
+//! folder by folder, each relative to the one before and none through a symbolic link: if one is exchanged meanwhile, opening
+//! fails. That is what `openat2` with `RESOLVE_NO_SYMLINKS` does, on every kernel and with every filter of system calls.
 
 use std::fs::{self, File, FileType, Metadata};
 use std::io;
@@ -14,7 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::tail::error::ReadError;
 
-/// Where the links on the way to a file may be.
+/// Where the symbolic links on the way to a file may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Way<'a> {
     /// None below this folder, which itself may be reached through one.
@@ -26,15 +26,15 @@ pub(crate) enum Way<'a> {
 /// Opens a regular file for reading.
 ///
 /// # Errors
-/// Says what was found instead.
+/// What was found instead.
 pub(crate) fn open(path: &Path, way: Way<'_>) -> Result<(File, Metadata), ReadError> {
     open_if(path, way, "not a regular file", |found| found.is_file())
 }
 
-/// Opens a FIFO for reading without blocking, whoever writes to it.
+/// Opens a FIFO for reading without blocking, whether or not a process has it open for writing.
 ///
 /// # Errors
-/// Says what was found instead.
+/// What was found instead.
 pub(crate) fn open_fifo(path: &Path, way: Way<'_>) -> Result<(File, Metadata), ReadError> {
     open_if(path, way, "not a FIFO any more", |found| found.is_fifo())
 }
@@ -60,8 +60,8 @@ fn open_if(
     Ok((file, meta))
 }
 
-/// Opens what a path leads to, if that lies below `root`: the links are looked through first, then what they lead to is
-/// opened without any.
+/// Opens what a path leads to, if that is below `root`: the links are resolved first, then the result is opened without
+/// any.
 fn ending_below(root: &Path, path: &Path) -> io::Result<File> {
     let root = fs::canonicalize(root)?;
     let real = fs::canonicalize(path)?;
@@ -84,7 +84,7 @@ fn straight(root: &Path, below: &Path) -> io::Result<File> {
         };
         let flags = match parts.peek() {
             Some(_) => folder,
-            // Not to wait where a FIFO took the place of a file.
+            // Does not wait if a FIFO took the place of a file.
             None => OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY,
         };
         at = openat(&at, name, flags | OFlags::NOFOLLOW, Mode::empty())?;
@@ -92,16 +92,16 @@ fn straight(root: &Path, below: &Path) -> io::Result<File> {
             return Ok(File::from(at));
         }
     }
-    Err(io::Error::new(io::ErrorKind::InvalidInput, "it names no file below its folder"))
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "the path has no file name below its folder"))
 }
 
-/// Where a link leads to, if that lies below `root`. Only a look: [`open`] is what keeps to it.
+/// Where a link leads to, if that is below `root`. Only a look: [`open`] enforces it.
 pub(crate) fn leads_below(root: &Path, link: &Path) -> Option<PathBuf> {
     let real = fs::canonicalize(link).ok()?;
     real.starts_with(fs::canonicalize(root).ok()?).then_some(real)
 }
 
-/// What a file that is not regular is called.
+/// The kind of a file that is not regular, for messages.
 pub(crate) fn kind(found: FileType) -> &'static str {
     if found.is_dir() {
         "a folder"

@@ -1,6 +1,6 @@
-//! Reads one source: at most 1 MiB a turn, whole lines only, never a byte that its identity was not checked for.
+//! Reads one source: at most 1 MiB a turn, whole lines only, and never a byte before its identity was checked.
 //!
-//! One buffer of 256 KiB for all sources. A line longer than that is looked for in chunks and read whole into a
+//! One buffer of 256 KiB for all sources. The end of a longer line is searched in chunks; then the line is read whole into a
 //! buffer of its own, one at a time, up to `max_line_bytes`.
 // long: one way through a file, with each place where it may have changed meanwhile
 
@@ -20,10 +20,10 @@ use crate::tail::known::identity::{
 };
 use crate::tail::known::source::Source;
 
-/// Bytes of one read: about a block, so that a chunk goes into one, and small beside the 4 MiB of the tail. Few for the
+/// Bytes of one read: about a block, so that a chunk fills one, and little compared with the 10 MiB of the tail. Few for the
 /// fuzzer, whose lines are short.
 const READ_BYTES: usize = if cfg!(feature = "fuzzing") { RESUME_POINT_BYTES } else { 256 * 1_024 };
-/// Bytes of one source in a turn, so that the others come to theirs.
+/// Bytes of one source in a turn, so that the others have theirs.
 pub(crate) const TURN_BYTES: u64 = 1_024 * 1_024;
 
 /// How a turn ended.
@@ -33,22 +33,22 @@ pub(crate) enum Turn {
     More,
     /// Every whole line was read.
     CaughtUp,
-    /// The file's content is not the source's any more.
+    /// The file does not have the content of the source any more.
     Changed,
 }
 
-/// What a first look at a file shows.
+/// The result of a first look at a file.
 #[derive(Clone, Debug)]
 pub(crate) struct Look {
     /// The length of the file.
     pub(crate) size: u64,
     /// The first bytes of its content, at most what a fingerprint covers.
     pub(crate) start: Vec<u8>,
-    /// It is compressed.
+    /// If it is compressed.
     pub(crate) form: Option<Form>,
 }
 
-/// The bytes of a source: those of its file, or what they decompress to.
+/// The bytes of a source: those of its file, or of the content if that is compressed.
 #[derive(Debug)]
 pub(crate) enum Body<'a> {
     Plain(&'a File),
@@ -70,8 +70,8 @@ impl Body<'_> {
         }
     }
 
-    /// Whether a plain file ends in bytes behind `from` that were allocated and not written yet: nobody knows how many
-    /// of them belong to a line, before something stands behind them.
+    /// Whether a plain file ends in bytes behind `from` that were allocated and not written yet: how many of them belong to a
+    /// line is not known before more is written behind them.
     fn is_unwritten(&self, from: u64) -> io::Result<bool> {
         let Body::Plain(file) = self else {
             return Ok(false);
@@ -119,7 +119,7 @@ impl Reader {
         }
     }
 
-    /// The first bytes of a file, decompressed where it is compressed.
+    /// The first bytes of a file; of the content if it is compressed.
     pub(crate) fn look(&mut self, file: &File) -> io::Result<Look> {
         let size = file.metadata()?.len();
         let start = self.read(&mut Body::Plain(file), 0, FINGERPRINT_BYTES)?;
@@ -139,10 +139,10 @@ impl Reader {
         let mut before_offset = source.offset == 0;
         let mut point = None;
         for (offset, crc) in source.resume_points.pairs().rev() {
-            // A resume point beyond what the fingerprint covers says nothing where the beginning is another.
-            let spoken_against =
+            // A resume point beyond what the fingerprint covers proves nothing if the beginning is another.
+            let is_contradicted =
                 offset >= u64::from(source.fingerprint.len) && fingerprint != Likeness::Equal;
-            if offset > size || spoken_against {
+            if offset > size || is_contradicted {
                 continue;
             }
             let back = offset.min(RESUME_POINT_BYTES as u64);
@@ -156,8 +156,8 @@ impl Reader {
         Ok(Content { size, fingerprint, before_offset, point })
     }
 
-    /// Where the shorter of two plain files ends, if up to there they are the same as far as their beginning and the
-    /// bytes before that place say.
+    /// Where the shorter of two plain files ends, if they are the same up to there, as far as their beginning and the bytes
+    /// before that position prove.
     pub(crate) fn shared(&mut self, one: &File, other: &File, look: &Look) -> io::Result<Option<u64>> {
         let own = self.look(one)?;
         if own.form.is_some() || look.form.is_some() {
@@ -188,7 +188,7 @@ impl Reader {
             Some(decompressor) => {
                 let mut body = Body::Compressed(decompressor);
                 let turn = self.turn_on(file, &mut body, source, line_max, filler);
-                // It never grows: what is left has no newline, and is a line now.
+                // It never grows: a rest without a newline is a line now.
                 match turn {
                     Ok(Turn::CaughtUp) if source.has_rest() => {
                         self.last_line(&mut body, source, filler).map(|_| Turn::CaughtUp)
@@ -208,18 +208,18 @@ impl Reader {
         filler: &mut Filler,
     ) -> io::Result<Turn> {
         let meta = file.metadata()?;
-        // A time alone is for the scan, which looks closer.
+        // If only the time changed, the next scan looks closer.
         let is_another = source.is_another(meta.len(), source.mtime_ns);
         if is_another || !self.is_same_beginning(body, meta.len(), source)? {
             return Ok(Turn::Changed);
         }
         source.unwritten = false;
         if source.compressed.is_none() {
-            // An unfinished line was taken back: another may stand there.
+            // An incomplete line was taken back: another may be there.
             if meta.len() < source.searched {
                 source.searched = source.offset;
             }
-            // The size and the time together say later whether anything happened; both are from before the reading.
+            // The size and the time together show later whether anything happened; both are from before the reading.
             (source.size, source.mtime_ns) = (meta.len(), mtime_ns(&meta));
         }
         let window_max = READ_BYTES.min(line_max);
@@ -231,7 +231,7 @@ impl Reader {
                 decompressor.keep_from(offset - back as u64);
             }
             let got = self.read(body, offset - back as u64, back + window_max)?.len();
-            // A truncation after the first look shows here: either the size or the bytes before the offset.
+            // A truncation after the first look shows here: by the size, or by the bytes before the offset.
             let intact = got >= back && body.reaches(offset + (got - back) as u64)?;
             let expected = source.resume_points.crc_at(offset);
             let read = self.buffer.get(..got).unwrap_or_default();
@@ -276,7 +276,7 @@ impl Reader {
         Ok(Turn::More)
     }
 
-    /// Whether the fingerprint still holds; widens it where the file has grown.
+    /// Whether the fingerprint still matches; widens it if the file has grown.
     fn is_same_beginning(&mut self, body: &mut Body<'_>, size: u64, source: &mut Source) -> io::Result<bool> {
         let start = self.read(body, 0, FINGERPRINT_BYTES)?;
         let is_other = source.fingerprint.len > 0 && source.fingerprint.compare(start) != Likeness::Equal;
@@ -291,7 +291,7 @@ impl Reader {
             tracing::warn!(
                 path = %source.path().display(),
                 "begins with a byte-order mark of UTF-16: its lines are cut at each byte 0x0a, which is not where they \
-                 end; let its writer write UTF-8"
+                 end. Have its writer write UTF-8"
             );
         }
         let print = Fingerprint::of_read(start, source.offset);
@@ -301,8 +301,8 @@ impl Reader {
         Ok(true)
     }
 
-    /// A line longer than the buffer: finds its end, from where the last look ended, and hands it on whole or its
-    /// first `line_max` bytes as a part. False where it has not ended yet.
+    /// A line longer than the buffer: searches its end, from where the last search ended, and delivers it whole, or its first
+    /// `line_max` bytes as a part. False if it has not ended yet.
     fn long_line(
         &mut self,
         body: &mut Body<'_>,
@@ -333,7 +333,7 @@ impl Reader {
         }
         let mut line = vec![0; (to - source.offset) as usize];
         body.read_exact_at(&mut line, source.offset)?;
-        // Read again in one piece: what was searched in chunks may have been overwritten since.
+        // Read again in one piece: bytes that were searched in chunks may have been overwritten since.
         let ends = usize::from(end.is_some());
         if ends != usize::from(line.last() == Some(&b'\n')) || lines::count(&line) as usize != ends {
             source.searched = source.offset;
@@ -362,7 +362,7 @@ impl Reader {
         Ok(is_quiet && self.last_line(&mut Body::Plain(file), source, filler)?)
     }
 
-    /// What is behind the offset becomes a line without a newline, unless there is one.
+    /// The bytes behind the offset become a line without a newline, unless there is one.
     fn last_line(
         &mut self,
         body: &mut Body<'_>,
@@ -401,8 +401,8 @@ impl Reader {
         Ok(self.read(&mut Body::Plain(file), offset - back, back as usize)?.to_vec())
     }
 
-    /// The beginning of the line that `size` lies in: where reading from the end starts. A line longer than
-    /// `line_max` is entered at `size`.
+    /// The beginning of the line that `size` is in: where reading from the end starts. A line longer than `line_max` is entered
+    /// at `size`.
     pub(crate) fn last_line_start(&mut self, file: &File, size: u64, line_max: usize) -> io::Result<u64> {
         let mut to = size;
         while to > 0 && size - to < line_max as u64 {
@@ -418,14 +418,14 @@ impl Reader {
 
     /// Reads up to `len` bytes at `at`; fewer only at the end.
     fn read(&mut self, body: &mut Body<'_>, at: u64, len: usize) -> io::Result<&[u8]> {
-        let room = self.buffer.get_mut(..len).unwrap_or_default();
-        let got = read_full(&mut |into, at| body.read_at(into, at), room, at)?;
+        let free = self.buffer.get_mut(..len).unwrap_or_default();
+        let got = read_full(&mut |into, at| body.read_at(into, at), free, at)?;
         Ok(self.buffer.get(..got).unwrap_or_default())
     }
 }
 
-/// A compressed file is a source that it was checked for, or one of which nothing was read, by its form; who else it is
-/// the check finds out.
+/// A compressed file is the source that it was checked for, by its form, or one of which nothing was read. Whether it is
+/// another source, the check finds out.
 fn compare_compressed(form: Form, start: &[u8], source: &Source) -> Content {
     let is_it = source.compressed.as_ref().is_some_and(|compressed| {
         compressed.whole().is_none()

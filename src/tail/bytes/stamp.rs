@@ -8,8 +8,8 @@ pub(crate) fn mtime_ns(meta: &Metadata) -> i64 {
     meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec())
 }
 
-/// When the file or its inode changed, in nanoseconds since 1970 by the clock of the server that has it: to be compared
-/// with itself alone.
+/// When the file or its inode changed, in nanoseconds since 1970, by the clock of the server that has the file. Comparable
+/// only with itself.
 pub(crate) fn ctime_ns(meta: &Metadata) -> i64 {
     meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec())
 }

@@ -1,12 +1,12 @@
 //! Files that a scan found where no source is known to be: which of them it looks at, which may become sources, and how
 //! many are left out.
 //!
-//! A glob may match a million files, and there are places for 10,000 sources. Of the files that are no source yet, those
-//! modified last get the free places; a file at a path that a followed file had before comes first. A scan
-//! looks at 10,000 at most. It looks at one without a place only to find out whether it continues a source, and only once
-//! until it changes. A file that the last scan could not read is tried again, 10,000 of them at most, and takes no place
-//! from the others until it can be read, however often it changes. Memory: 20,000 paths, 8 bytes for each file that is
-//! left out, and 8 bytes for each that cannot be read.
+//! A glob may match a million files, and 10,000 sources are followed at most. Of the files that are not sources yet, those
+//! modified last get the free places; a file at the path of a source, or of one that was truncated, comes first. A scan looks at 10,000 at
+//! most. It looks at a file without a place only to find out whether it continues a source, and only once until it changes.
+//! A file that the last scan could not read is tried again, 10,000 of them at most, and takes no place from the others until
+//! it can be read, however often it changes. Memory: 20,000 paths, 8 bytes for each file that is left out, and 8 bytes for
+//! each that cannot be read.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::tail::find::walk::Found;
-use crate::tail::known::rotated_name::decompressed;
+use crate::tail::known::rotated_name::uncompressed;
 
-/// Paths of one inode that are looked at beyond the source's own: enough to find a renamed file, few where a file has
+/// Paths of one inode that are looked at in addition to the source's own: enough to find a renamed file, few if a file has
 /// thousands of hard links.
 const OTHER_PATHS_MAX: u8 = 4;
-/// Files left out that are named: for an example, not for a list.
+/// Files left out that are named: as examples, not as a list.
 const NAMED_MAX: usize = 20;
 
 /// Flags of a mark.
@@ -44,7 +44,7 @@ pub(crate) enum Met {
 /// Why a file did not become a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Without {
-    /// There is no place for it, and nobody looked at it.
+    /// There is no place for it, and it was not looked at.
     Look,
     /// There is no place for it. It continues no source.
     Place,
@@ -54,7 +54,7 @@ pub(crate) enum Without {
     Retry,
 }
 
-/// Files that one scan left out, or could not read: known again by the next one.
+/// Files that one scan left out, or could not read, for the next one.
 #[derive(Debug, Default)]
 pub(crate) struct LeftOut {
     /// Sorted once the scan is over: a hash of the file and of its state, and two flags.
@@ -83,7 +83,7 @@ fn inode_hash(found: &Found) -> u64 {
 }
 
 impl LeftOut {
-    /// How many files match and have no place. Right once the scan is over.
+    /// How many files match and have no place. Valid after [`LeftOut::close`].
     pub(crate) fn files(&self) -> usize {
         self.files
     }
@@ -110,7 +110,7 @@ impl LeftOut {
         }
     }
 
-    /// It is a source by now, whatever other glob or hard link it was found by.
+    /// It is a source by now, even if it was also found by another glob or hard link.
     pub(crate) fn follow(&mut self, found: &Found) {
         self.followed.insert(mark(found));
         self.named.retain(|path| *path != found.path);
@@ -121,7 +121,7 @@ impl LeftOut {
         !self.followed.is_empty() || self.is_newly_refused
     }
 
-    /// Whether the scan could not read a file, whatever has become of the file since.
+    /// Whether the scan could not read a file, whether or not that has changed since.
     fn has_refused(&self, found: &Found) -> bool {
         self.refused.binary_search(&inode_hash(found)).is_ok()
     }
@@ -156,7 +156,7 @@ impl LeftOut {
     }
 }
 
-/// What a scan looks at in the end.
+/// The files that a scan looks at.
 #[derive(Debug, Default)]
 pub(crate) struct Chosen {
     pub(crate) found: Vec<Found>,
@@ -165,40 +165,40 @@ pub(crate) struct Chosen {
     pub(crate) left_out: LeftOut,
 }
 
-/// Collects while the scan is under way.
+/// Collects files during a scan.
 #[derive(Debug)]
 pub(crate) struct Candidates {
     max: usize,
     /// What the last scan left out.
     before: LeftOut,
-    /// Paths that followed files had: what is there now continues their log.
-    former_paths: HashSet<Arc<Path>>,
+    /// Paths of sources that were truncated: what is there now continues their log.
+    vacated: HashSet<Arc<Path>>,
     /// A source with unread lines lost its file: any file may be the copy that has these lines.
     look_again: bool,
     known: Vec<Found>,
-    /// Of each inode of a source: whether its own path was met, and how many others.
+    /// Of each inode of a source: whether its own path was found, and how many others.
     paths: HashMap<(u64, u64), (bool, u8)>,
     /// The best, with the worst of them on top.
     ranked: BinaryHeap<Ranked>,
-    /// The best of those that the last scan could not read: apart, so that they are in nobody's way.
+    /// The best of those that the last scan could not read: apart, so that they take no place from the others.
     refused: BinaryHeap<Ranked>,
     empty: usize,
     left_out: LeftOut,
 }
 
-/// A file without a source. The order is that of the rank: the best first.
+/// A file without a source. Ordered by rank: the best first.
 #[derive(Debug)]
 struct Ranked {
-    is_at_former_path: bool,
+    is_at_vacated_path: bool,
     has_been_seen: bool,
     found: Found,
 }
 
 impl Ranked {
-    /// Those at the path of a followed file first; then those that nobody looked at; then those modified last.
+    /// Those at the path of a followed file first; then those that were never looked at; then those modified last.
     fn key(&self) -> (bool, bool, std::cmp::Reverse<i64>, &Path) {
         (
-            !self.is_at_former_path,
+            !self.is_at_vacated_path,
             self.has_been_seen,
             std::cmp::Reverse(self.found.mtime_ns),
             &self.found.path,
@@ -232,13 +232,13 @@ impl Candidates {
     pub(crate) fn new(
         max: usize,
         before: LeftOut,
-        former_paths: HashSet<Arc<Path>>,
+        vacated: HashSet<Arc<Path>>,
         look_again: bool,
     ) -> Candidates {
         Candidates {
             max,
             before,
-            former_paths,
+            vacated,
             look_again,
             known: Vec::new(),
             paths: HashMap::new(),
@@ -253,16 +253,16 @@ impl Candidates {
     pub(crate) fn meet(&mut self, mut found: Found, met: Met) {
         match met {
             Met::AtOwnPath | Met::AtOtherPath => self.meet_known(found, met == Met::AtOwnPath),
-            // Only its inode number is that of a source, on another device.
+            // It has the inode number of a source, on another device.
             _ if found.follow.is_none() => {}
-            // One that is about to be compressed into is remembered; any other becomes a source with its first byte.
-            _ if found.size == 0 && decompressed(&found.path).is_none() => self.empty += 1,
+            // A file that a compressed copy is about to be written to is remembered; any other becomes a source with its first byte.
+            _ if found.size == 0 && uncompressed(&found.path).is_none() => self.empty += 1,
             _ => {
                 self.empty += usize::from(found.size == 0);
-                let is_at_former_path = met == Met::AtTakenPath || self.former_paths.contains(&*found.path);
+                let is_at_vacated_path = met == Met::AtTakenPath || self.vacated.contains(&*found.path);
                 let has_been_seen = !self.look_again && self.before.has_seen(mark(&found));
                 found.was_refused = self.before.has_refused(&found);
-                self.rank(Ranked { is_at_former_path, has_been_seen, found });
+                self.rank(Ranked { is_at_vacated_path, has_been_seen, found });
             }
         }
     }
@@ -305,7 +305,7 @@ impl Candidates {
         }
     }
 
-    /// The scan has met all. `places`: how many may become sources.
+    /// All files were found. `places`: how many may become sources.
     pub(crate) fn choose(mut self, places: usize) -> Chosen {
         let mut given: HashSet<(u64, u64)> = HashSet::new();
         let mut found = std::mem::take(&mut self.known);
@@ -315,7 +315,7 @@ impl Candidates {
             if has_place && one.found.size > 0 {
                 given.insert(file);
             }
-            // Without a place, and looked at before: nothing to find out.
+            // Without a place, and looked at before: there is nothing to find out.
             if has_place || !one.has_been_seen {
                 one.found.has_place = has_place;
                 found.push(one.found);
@@ -323,7 +323,7 @@ impl Candidates {
                 self.leave_out(&one);
             }
         }
-        // Each is tried again: it may be readable by now. One that is takes a place that is left.
+        // Each is tried again: it may be readable by now, and then takes a place that is left.
         let has_place = given.len() < places;
         let refused = std::mem::take(&mut self.refused).into_sorted_vec();
         found.extend(refused.into_iter().map(|one| Found { has_place, ..one.found }));
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_or_was_looked_at_is_behind_what_nobody_looked_at() {
+    fn what_cannot_be_read_or_was_looked_at_comes_after_what_was_not() {
         for without in [Without::Permission, Without::Place] {
             let (first, second) = scan_twice(without);
             assert_eq!(inodes(&first, true), Vec::from_iter((90..100).rev()));
@@ -466,8 +466,8 @@ mod tests {
 
     #[test]
     fn a_file_at_the_path_of_a_followed_one_comes_first() {
-        let former_path = Arc::from(Path::new("/3.log"));
-        let mut candidates = Candidates::new(30, LeftOut::default(), HashSet::from([former_path]), false);
+        let vacated = Arc::from(Path::new("/3.log"));
+        let mut candidates = Candidates::new(30, LeftOut::default(), HashSet::from([vacated]), false);
         for nth in 0..100 {
             candidates.meet(found(nth), if nth == 4 { Met::AtTakenPath } else { Met::Unknown });
         }

@@ -1,4 +1,4 @@
-//! The globs of a `[[follow]]`: which files they name, and into which folders a scan goes for them. Pure.
+//! The globs of a `[[follow]]`: which files they name, and which folders a scan lists for them. Pure.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -27,10 +27,10 @@ pub(crate) struct Include {
     /// Any depth behind the levels.
     any_depth: bool,
     pub(crate) whole: GlobMatcher,
-    /// The file's own name has no wildcard, so that anything but a file there is worth a word.
+    /// The file's own name has no wildcard: anything but a file there is reported.
     pub(crate) literal_name: bool,
-    /// Nothing of it is a wildcard: a FIFO there is meant. One that a wildcard came across may be another's, and who
-    /// reads it takes the bytes away.
+    /// Nothing of it is a wildcard: a FIFO there is meant. A FIFO that a wildcard matches may belong to another reader, and
+    /// reading from it would take the bytes away.
     pub(crate) literal: bool,
 }
 
@@ -48,7 +48,7 @@ impl Globs {
         })
     }
 
-    /// An exclude is about the name, or, with a slash in it, about the whole path.
+    /// An exclude applies to the name, or, with a slash in it, to the whole path.
     pub(crate) fn is_excluded(&self, path: &Path) -> bool {
         self.exclude.is_match(path) || path.file_name().is_some_and(|name| self.exclude.is_match(name))
     }
@@ -75,7 +75,7 @@ impl Include {
             let found = "names a folder, not files".to_owned();
             return Err(TailError::Glob { glob: glob.to_owned(), found });
         }
-        // An alternative with a slash in it spans levels: from there on nothing is pruned.
+        // An alternative with a slash in it spans levels: from there on no folder is skipped.
         let braces = glob.find('{').is_some_and(|open| glob[open..].contains('/'));
         let last = parts.len() - 1;
         let fixed = parts.iter().take(last).take_while(|part| !is_wild(part)).count();
@@ -100,8 +100,8 @@ impl Include {
         })
     }
 
-    /// Whether the glob names a file at `depth` below the root that a walk came to. The folders above were matched on
-    /// the way, so the last part alone decides: that is what an idle scan spends its time on.
+    /// Whether the glob names a file at `depth` below the root that a walk found. The folders above were matched on the way, so
+    /// the last part alone decides: an idle scan spends its time here.
     pub(crate) fn names(&self, depth: usize, path: &Path) -> bool {
         match self.levels.last() {
             Some(last) if !self.any_depth => {
@@ -133,8 +133,8 @@ fn is_wild(part: &str) -> bool {
     part.contains(['*', '?', '[', '{', '\\'])
 }
 
-/// Whether it names one path: characters in brackets of their own stand for themselves, as in the folder of a
-/// configuration that globs are relative to.
+/// Whether it names one path: a single character in brackets matches itself, as in the folder of a configuration that globs
+/// are relative to.
 fn is_literal(glob: &str) -> bool {
     let mut rest = glob;
     while let Some(at) = rest.find(['*', '?', '[', '{', '\\']) {

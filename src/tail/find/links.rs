@@ -1,4 +1,4 @@
-//! Symbolic links to what is followed anyway.
+//! Symbolic links to files that are followed anyway.
 //!
 //! With `app.log -> app-2026-01-01.log` in a folder and a glob that matches both, the link is another name of a followed
 //! file. It needs no permission to be followed, because it is not: the file is read under its own name. Only the place
@@ -10,17 +10,17 @@ use std::path::{Path, PathBuf};
 use crate::tail::bytes::open::leads_below;
 use crate::tail::find::globs::{Globs, Include};
 
-/// Where the fixed folders of all globs really are, in the order of the globs; `None` for one that is not there.
+/// The real paths of the fixed folders of all globs, in the order of the globs; `None` for one that is not there.
 #[derive(Debug)]
 pub(crate) struct RealRoots(Vec<Option<PathBuf>>);
 
 impl RealRoots {
-    /// Looks the fixed folders up: one of them may be reached through a link itself.
+    /// Resolves the fixed folders: one of them may be reached through a link itself.
     pub(crate) fn of(follows: &[Globs]) -> RealRoots {
         RealRoots(includes(follows).map(|(_, include)| fs::canonicalize(&include.root).ok()).collect())
     }
 
-    /// Whether the same globs find what a link leads to without that link, or another section may follow the link.
+    /// Whether the globs find the target of a link without the link, or another section may follow the link.
     /// `is_never`: what is never followed.
     pub(crate) fn find_without(
         &self,
@@ -58,7 +58,7 @@ fn may_follow(globs: &Globs, include: &Include, link: &Path) -> bool {
 }
 
 impl Include {
-    /// Whether a scan gets to this folder, given from the fixed folder on.
+    /// Whether a scan lists this folder, given from the fixed folder on.
     fn walks(&self, below: &Path) -> bool {
         let mut folder = self.root.clone();
         below.components().enumerate().all(|(depth, part)| {

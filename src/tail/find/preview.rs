@@ -1,4 +1,4 @@
-//! What globs would follow now, without following it: for `config check`.
+//! What globs match now, without following it: for `config check`.
 
 use std::path::PathBuf;
 
@@ -7,12 +7,12 @@ use crate::tail::error::TailError;
 use crate::tail::find::walk::{Discover, Walked};
 use crate::tail::settings::Follow;
 
-/// Of one glob: what it matches now.
+/// What a glob matches now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preview {
     /// The glob.
     pub include: String,
-    /// Files that it matches, and links that are another name of what is followed anyway.
+    /// Files that it matches, and links that are another name of a file that is followed anyway.
     pub files: u64,
     /// What cannot be followed, and why, in words.
     pub refused: Vec<String>,
@@ -21,7 +21,7 @@ pub struct Preview {
 /// Walks the folders of each glob. `never`: what is never followed.
 ///
 /// # Errors
-/// When a glob does not make sense.
+/// If a glob does not make sense.
 pub fn preview(follows: &[Follow], never: &[PathBuf]) -> Result<Vec<Preview>, TailError> {
     let sections =
         follows.iter().map(|one| (one.include.as_slice(), one.exclude.as_slice(), one.symlinks.as_deref()));

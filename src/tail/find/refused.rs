@@ -1,6 +1,6 @@
 //! Files and folders that cannot be followed: at most 100 with the reason, and the number of all.
 //!
-//! A glob may match half a million links or files without permission. Those that are not named take 8 bytes each.
+//! A glob may match half a million links, or files without permission. Those that are not named take 8 bytes each.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 
 use crate::unreadable::{Unreadable, WhyUnreadable};
 
-/// Those that are named with the reason: more than a person reads.
+/// As many as are named with the reason: more than a person reads.
 const NAMED_MAX: usize = 100;
 
 /// What one scan could not follow.
 #[derive(Debug, Default)]
 pub(crate) struct Refused {
     named: BTreeMap<PathBuf, Unreadable>,
-    /// Hashes of the other paths: several globs may come across the same one.
+    /// Hashes of the other paths: several globs may find the same one.
     others: Vec<u64>,
 }
 
 impl Refused {
-    /// Adds one. `found` is asked only if it is going to be named.
+    /// Adds one. `found` is called only if it is going to be named.
     pub(crate) fn add(&mut self, path: &Path, why: WhyUnreadable, found: impl FnOnce() -> String) {
         if self.named.len() < NAMED_MAX || self.named.contains_key(path) {
             self.named.entry(path.to_owned()).or_insert_with(|| Unreadable { why, found: found() });
@@ -61,7 +61,7 @@ impl Refused {
         self.named.len() + self.others.len()
     }
 
-    /// Those named here that `before` did not have. With more than can be named nobody knows which are new.
+    /// Those named here that `before` did not have. If there are more than can be named, it is not known which are new.
     pub(crate) fn new_since<'a>(
         &'a self,
         before: &'a Refused,

@@ -1,7 +1,7 @@
 //! Finds the files that globs name, by walking folders.
 //!
-//! Bounded: 32 folders deep behind `**`, 1,000,000 entries a scan. Never follows a symbolic link unless allowed, and
-//! never reports what lies in the data dir or is an output, whatever the globs say.
+//! Bounded: 32 folders deep behind `**`, 1,000,000 entries a scan. Never follows a symbolic link unless allowed, and never
+//! reports what is in the data dir or is an output, whatever the globs match.
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
@@ -21,7 +21,7 @@ use crate::unreadable::WhyUnreadable;
 /// Entries looked at in one scan: a glob over a whole disk must not take minutes.
 const ENTRIES_MAX: usize = 1_000_000;
 
-/// A file that a walk came across.
+/// A file that a walk found.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) path: PathBuf,
@@ -48,15 +48,15 @@ impl Found {
 /// What a walk found besides files.
 #[derive(Debug, Default)]
 pub(crate) struct Walked {
-    /// Folders walked, with their inodes, for the watcher.
+    /// Folders that were listed, with their inodes, for the watch.
     pub(crate) folders: HashMap<PathBuf, u64>,
-    /// Folders that could not be listed: what was in them is not known to be gone.
+    /// Folders that could not be listed: whether the files in them are gone is not known.
     pub(crate) unlisted: Vec<PathBuf>,
     /// What cannot be followed, and why.
     pub(crate) refused: Refused,
     /// FIFOs that a glob names by their whole path.
     pub(crate) fifos: Vec<Found>,
-    /// Links that are another name of what is followed anyway.
+    /// Links that are another name of a file that is followed anyway.
     pub(crate) other_names: u64,
     entries: usize,
 }
@@ -78,7 +78,7 @@ impl Discover {
             .map(|(include, exclude, symlinks)| Globs::new(include, exclude, symlinks))
             .collect::<Result<_, TailError>>()?;
         let mut never: Vec<PathBuf> = never.to_vec();
-        // The same under the name that a walk from the real folder would see.
+        // The same under the name that a walk from the real folder finds.
         never.extend(never.clone().iter().filter_map(|path| fs::canonicalize(path).ok()));
         Ok(Discover { follows, never })
     }
@@ -99,7 +99,7 @@ impl Discover {
         }
         let roots =
             self.follows.iter().flat_map(|globs| &globs.includes).map(|include| include.root.as_path());
-        // What a record names that no glob is about any more is opened without any link.
+        // A path of a record that no glob names any more is opened without any link.
         let root = roots.filter(|root| path.starts_with(root)).max_by_key(|root| root.as_os_str().len());
         Way::Straight(root.unwrap_or(Path::new("/")))
     }
@@ -123,7 +123,7 @@ impl Discover {
         walk.walked
     }
 
-    /// Walks for each glob apart. What a link is another name of is decided by all of them, as it is in [`Self::walk`].
+    /// Walks for each glob separately. Whether a link is another name is decided by all of them, as in [`Self::walk`].
     pub(crate) fn walk_each(&self) -> Vec<(u64, Walked)> {
         let walk = |(number, globs, include): (u16, &Globs, &Include)| {
             let mut files = 0;
@@ -155,7 +155,7 @@ struct Walk<'a> {
     is_known: &'a dyn Fn(u64) -> bool,
     visit: &'a mut dyn FnMut(Found),
     walked: Walked,
-    /// Looked up where a link asks for them.
+    /// Resolved when a link asks for them.
     roots: OnceCell<RealRoots>,
 }
 
@@ -174,7 +174,7 @@ impl Walk<'_> {
         let (meta, entries) = match listed {
             Ok(listed) => listed,
             Err(error) => {
-                // A fixed folder that is not there yet is normal: it is waited for.
+                // A fixed folder that is not there yet is normal: each scan looks for it.
                 if error.kind() != std::io::ErrorKind::NotFound {
                     self.refuse(folder, WhyUnreadable::System, || {
                         format!("list {}: {error}", folder.display())
@@ -229,7 +229,7 @@ impl Walk<'_> {
         chain: &mut Vec<(u64, u64)>,
     ) {
         let path = &*entry.path();
-        // A link is only looked through where that is allowed; its target then is what it is.
+        // A link is resolved only if that is allowed; then its target decides.
         let target = globs
             .symlinks
             .as_deref()
@@ -266,7 +266,7 @@ impl Walk<'_> {
             });
             return;
         }
-        // A file that vanished between listing and looking is normal.
+        // A file that vanished between the listing and the look is normal.
         let Some(meta) = target.or_else(|| entry.metadata().ok()).filter(|meta| meta.file_type() == found)
         else {
             return;
@@ -291,19 +291,19 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether a link leads to what is followed anyway.
+    /// Whether a link leads to a file that is followed anyway.
     fn is_other_name(&self, link: &Path) -> bool {
         let follows = &self.discover.follows;
         let roots = self.roots.get_or_init(|| RealRoots::of(follows));
         roots.find_without(link, follows, &|path| self.discover.is_never(path))
     }
 
-    /// Once for all that lie in the same folder, however many they are.
+    /// Once for all in the same folder.
     fn too_deep(&mut self, path: &Path) {
         let folder = path.parent().unwrap_or(path);
         self.refuse(folder, WhyUnreadable::TooDeep, || {
             format!(
-                "list {}: deeper than {DEPTH_MAX} folders behind `**`; a glob that names more of the way reaches it",
+                "list {}: deeper than {DEPTH_MAX} folders behind `**`; a glob that names more of the path reaches it",
                 path.display()
             )
         });

@@ -1,7 +1,7 @@
 //! inotify, as a hint: which path changed, or that some name did.
 //!
-//! The channel holds 1,024 hints; more are dropped, and the next scan finds what they were about. At most 4,096
-//! folders are watched; the others have the scan. An error here is never more than a later look.
+//! The channel holds 1,024 hints; more are dropped, and the next scan finds what they were about. At most 4,096 folders are
+//! watched; changes in the others are found by scans. An error here only means that a change is found later.
 
 use notify::event::{EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::tail::bell::Bell;
 
-/// Hints that wait for the worker: more than it takes between two turns, less than memory would notice.
+/// Hints that wait for the worker: more than it takes between two turns, and little memory.
 const HINTS_MAX: usize = 1_024;
 /// Half of what old kernels allow a user in inotify watches.
 const FOLDERS_MAX: usize = 4_096;
@@ -21,23 +21,23 @@ const FOLDERS_MAX: usize = 4_096;
 /// Watches folders and passes hints on.
 pub(crate) struct Watch {
     watcher: Option<RecommendedWatcher>,
-    /// With their inodes: a folder made again under the same name needs a watch of its own.
+    /// With their inodes: a folder made again under the same name needs a new watch.
     folders: HashMap<PathBuf, u64>,
     names_changed: Arc<AtomicBool>,
-    told: bool,
+    has_warned: bool,
 }
 
-/// Wakes the worker, and tells it what for.
+/// Wakes the worker, with a path as the reason.
 #[derive(Clone, Debug)]
 pub(crate) struct Wake(SyncSender<PathBuf>, Bell);
 
 impl Wake {
-    /// Wakes the worker. A full channel means that it is awake.
+    /// Wakes the worker. If the channel is full, it is awake.
     pub(crate) fn wake(&self) {
         self.hint(PathBuf::new());
     }
 
-    /// False where it has too much to look at already.
+    /// False if it has too much to look at already.
     fn hint(&self, path: PathBuf) -> bool {
         let sent = self.0.try_send(path).is_ok();
         self.1.ring();
@@ -46,7 +46,7 @@ impl Wake {
 }
 
 impl Watch {
-    /// A watch on nothing yet, how to wake the worker, and where it hears of paths; an empty one only wakes.
+    /// A watch on nothing yet, what wakes the worker, and where it receives paths; an empty one only wakes.
     pub(crate) fn new(bell: Bell) -> (Watch, Wake, Receiver<PathBuf>) {
         let (hints, received) = sync_channel(HINTS_MAX);
         let names_changed = Arc::new(AtomicBool::new(false));
@@ -59,7 +59,7 @@ impl Watch {
                 sender.wake();
                 return;
             };
-            // Our own opening and reading are events too: passing them on would wake us for ever.
+            // The tail's opening and reading are events too: passing them on would wake it for ever.
             let names = match event.kind {
                 EventKind::Access(_) => return,
                 EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_) | ModifyKind::Any) => {
@@ -77,11 +77,9 @@ impl Watch {
             }
         });
         let watcher = watcher
-            .inspect_err(
-                |error| tracing::warn!(%error, "no file events: changes are found by the scan alone"),
-            )
+            .inspect_err(|error| tracing::warn!(%error, "no file events: changes are found by scans alone"))
             .ok();
-        let watch = Watch { watcher, folders: HashMap::new(), names_changed, told: false };
+        let watch = Watch { watcher, folders: HashMap::new(), names_changed, has_warned: false };
         (watch, wake, received)
     }
 
@@ -90,7 +88,7 @@ impl Watch {
         self.names_changed.swap(false, Ordering::AcqRel)
     }
 
-    /// Watches exactly these folders. True where there are new ones: what happened in them before is for a scan.
+    /// Watches exactly these folders. True if there are new ones: changes in them before that are for a scan.
     pub(crate) fn set(&mut self, folders: &HashMap<PathBuf, u64>) -> bool {
         let Some(watcher) = &mut self.watcher else {
             return false;
@@ -108,7 +106,7 @@ impl Watch {
             if self.folders.contains_key(folder) {
                 continue;
             }
-            let watched = self.folders.len() < FOLDERS_MAX && add(watcher, folder, &mut self.told);
+            let watched = self.folders.len() < FOLDERS_MAX && add(watcher, folder, &mut self.has_warned);
             if watched {
                 self.folders.insert(folder.clone(), *inode);
                 added = true;
@@ -118,13 +116,13 @@ impl Watch {
     }
 }
 
-fn add(watcher: &mut RecommendedWatcher, folder: &Path, told: &mut bool) -> bool {
+fn add(watcher: &mut RecommendedWatcher, folder: &Path, has_warned: &mut bool) -> bool {
     match watcher.watch(folder, RecursiveMode::NonRecursive) {
         Ok(()) => true,
         Err(error) => {
-            if !*told {
-                tracing::warn!(path = %folder.display(), %error, "no file events here: found by the scan alone");
-                *told = true;
+            if !*has_warned {
+                tracing::warn!(path = %folder.display(), %error, "no file events here: changes are found by scans alone");
+                *has_warned = true;
             }
             false
         }

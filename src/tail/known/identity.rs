@@ -1,29 +1,29 @@
-//! Who is this file? Fingerprint, resume points, and the decision table of `docs/explanation/tail.md`. Pure.
+//! The identity of a file: fingerprint, resume points, and the decision table of `docs/explanation/tail.md`. Pure.
 //!
-//! A fingerprint covers at most 1 KiB, a resume point 256 bytes, a resume points 16 resume points: a source costs less than 500 bytes of
-//! memory. Nothing here reads a file, and no decision is inactive on an inode or a name alone.
+//! A fingerprint covers at most 1 KiB, a resume point 256 bytes, and a source has at most 16 of them: it takes less than
+//! 500 bytes of memory. Nothing here reads a file, and no decision is based on an inode or a name alone.
 
 use bincode::{Decode, Encode};
 
-/// Bytes that a fingerprint covers at most: enough to tell logs with the same header apart, one page to read.
+/// Bytes that a fingerprint covers at most: enough to distinguish logs with the same header, one page to read.
 pub(crate) const FINGERPRINT_BYTES: usize = 1_024;
 /// Bytes before an offset that are compared.
 pub(crate) const RESUME_POINT_BYTES: usize = 256;
-/// Resume points of a resume points: over a terabyte that is a factor of eight from one to the next.
+/// Resume points of a source: over a terabyte that is a factor of eight from one to the next.
 pub(crate) const RESUME_POINTS_MAX: usize = 16;
 /// Below this distance from the offset resume points need not be closer to each other.
 const RESUME_POINT_SPACING: u64 = 1_024;
-/// Bytes that must be equal before another inode at the same path is taken for the same file: more than a header
-/// line, since a wrong yes loses lines and a wrong no repeats them.
+/// Bytes that must be equal before another inode at the same path is taken for the same file: more than a header line,
+/// since a wrong yes loses lines and a wrong no repeats them.
 pub(crate) const SAME_PATH_BYTES: u64 = 256;
 
-/// A file that changed so recently may be a copy under way: copy-truncate truncates right after the last write.
+/// A file that changed within this time may be a copy under way: copy-truncate truncates right after the last write.
 pub(crate) const COPY_WAIT_MS: u64 = 2_000;
 
 /// The first bytes of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
 pub(crate) struct Fingerprint {
-    /// How many bytes it covers, at most [`FINGERPRINT_BYTES`]; 0 where the file was empty.
+    /// How many bytes it covers, at most [`FINGERPRINT_BYTES`]; 0 if the file was empty.
     pub(crate) len: u16,
     hash: u64,
 }
@@ -35,15 +35,15 @@ impl Fingerprint {
         Fingerprint { len: start.len() as u16, hash: fnv1a(start) }
     }
 
-    /// Of a source that was read up to `offset` of a file that begins with `start`: what is behind that may still change.
-    /// Of one that was not read it says what there is to read.
+    /// Of a source that was read up to `offset` of a file that begins with `start`: the bytes behind that may still change.
+    /// If nothing was read, it covers what there is to read.
     pub(crate) fn of_read(start: &[u8], offset: u64) -> Fingerprint {
         let read = usize::try_from(offset).unwrap_or(usize::MAX);
         let read = if read == 0 { start.len() } else { read.min(start.len()) };
         Fingerprint::of(start.get(..read).unwrap_or_default())
     }
 
-    /// Covers what stands behind it, too.
+    /// Covers the bytes behind it, too.
     pub(crate) fn widened(self, behind: &[u8]) -> Fingerprint {
         let more = behind.iter().take(FINGERPRINT_BYTES.saturating_sub(usize::from(self.len)));
         let start = Fingerprint { hash: if self.len == 0 { FNV_OFFSET } else { self.hash }, ..self };
@@ -64,7 +64,7 @@ impl Fingerprint {
         }
     }
 
-    /// The fingerprints that `start` has at every length, for looking up which known ones it matches.
+    /// The fingerprints that `start` has at every length, to look up known ones.
     pub(crate) fn prefixes(start: &[u8]) -> impl Iterator<Item = Fingerprint> + '_ {
         let mut hash = FNV_OFFSET;
         start.iter().take(FINGERPRINT_BYTES).enumerate().map(move |(at, byte)| {
@@ -77,8 +77,8 @@ impl Fingerprint {
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
-/// FNV-1a, 64 bits: stable over releases, and a prefix costs nothing extra. The bytes are no adversary's: who can
-/// forge a beginning can write lines.
+/// FNV-1a, 64 bits: stable over releases, and prefixes cost nothing extra. It need not resist an adversary: a program that
+/// can forge the beginning of a file can write lines.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(FNV_OFFSET, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME))
 }
@@ -106,12 +106,12 @@ impl ResumePoint {
     }
 }
 
-/// What stood before some offsets of a source, the newest at its offset.
+/// The bytes before some offsets of a source; the newest is its offset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ResumePoints(Vec<ResumePoint>);
 
 impl ResumePoints {
-    /// From `(offset, crc)`, rising; `None` where they are too many or do not rise.
+    /// From `(offset, crc)`, rising; `None` if there are too many or they do not rise.
     pub(crate) fn from_pairs(pairs: &[(u64, u32)]) -> Option<ResumePoints> {
         let rises = pairs.windows(2).all(|pair| matches!(pair, [a, b] if a.0 < b.0));
         (rises && pairs.len() <= RESUME_POINTS_MAX)
@@ -123,12 +123,12 @@ impl ResumePoints {
         self.0.iter().map(|point| (point.offset(), point.crc))
     }
 
-    /// The CRC of the bytes before `offset`, where a resume point stands there.
+    /// The CRC of the bytes before `offset`, if there is a resume point.
     pub(crate) fn crc_at(&self, offset: u64) -> Option<u32> {
         self.pairs().rev().find(|point| point.0 == offset).map(|point| point.1)
     }
 
-    /// Whether a resume point says that a content beginning with `start` is that of the source.
+    /// Whether, by a resume point, a content that begins with `start` is that of the source.
     pub(crate) fn is_in(&self, start: &[u8]) -> bool {
         self.pairs().any(|(offset, crc)| {
             let before = usize::try_from(offset).ok().and_then(|offset| start.get(..offset));
@@ -136,12 +136,12 @@ impl ResumePoints {
         })
     }
 
-    /// Sets a resume point at `offset`, where the `before` end, and thins the others out.
+    /// Adds a resume point at `offset`; `before` ends there. Thins the others out.
     pub(crate) fn add(&mut self, offset: u64, before: &[u8]) {
         self.set(offset, crc_before(before));
     }
 
-    /// The same, where the CRC of the bytes before `offset` is known.
+    /// The same, with the CRC of the bytes before `offset`.
     pub(crate) fn set(&mut self, offset: u64, crc: u32) {
         self.cut(offset);
         if self.0.last().is_none_or(|last| last.offset() < offset) {
@@ -152,7 +152,7 @@ impl ResumePoints {
         }
     }
 
-    /// Removes the resume point that is missed least: between its neighbours the distance grows by the smallest factor. The
+    /// Removes the resume point that is missed least: the distance between its neighbours grows by the smallest factor. The
     /// first and the newest stay.
     fn thin_out(&mut self, offset: u64) {
         let factor = |trio: &[ResumePoint]| match trio {
@@ -178,7 +178,7 @@ fn point(offset: u64, crc: u32) -> ResumePoint {
     ResumePoint { high: (offset >> 32) as u32, low: offset as u32, crc }
 }
 
-/// The CRC of what stands before an offset: of the last [`RESUME_POINT_BYTES`] of `before`.
+/// The CRC of the bytes before an offset: of the last [`RESUME_POINT_BYTES`] of `before`.
 pub(crate) fn crc_before(before: &[u8]) -> u32 {
     crc32c::crc32c(before.get(before.len().saturating_sub(RESUME_POINT_BYTES)..).unwrap_or_default())
 }
@@ -201,7 +201,7 @@ pub(crate) enum OwnPath {
 pub(crate) enum Held {
     /// The source is not open, or nothing was compared.
     No,
-    /// They are the same up to here, where the shorter one ends; `read`: the source was looked at up to there.
+    /// They are the same up to here, where the shorter one ends. `read`: the source was read or searched up to there.
     Shares {
         to: u64,
         read: bool,
@@ -220,44 +220,44 @@ pub(crate) struct Evidence {
     pub(crate) offset: u64,
     /// The bytes before the offset are there and equal.
     pub(crate) before_offset: bool,
-    /// The highest resume point inside the file that matches and that the fingerprint does not speak against.
+    /// The highest resume point inside the file that matches and that the fingerprint does not contradict.
     pub(crate) point: Option<u64>,
     /// The first look at this source since the start.
     pub(crate) first_look: bool,
     pub(crate) own_path: OwnPath,
     /// The file changed just now and is no longer than the source: it may be a copy under way.
     pub(crate) fresh: bool,
-    /// Bytes that the source's fingerprint and offset cover.
+    /// Bytes that the fingerprint and the offset of the source cover.
     pub(crate) compared: u64,
     /// Nothing of the source was read, and its file is no shorter than it was.
     pub(crate) nothing_read: bool,
     pub(crate) held: Held,
-    /// Its name is that of the source, and a number or a date.
+    /// Its name is that of the source, followed by a number or a date.
     pub(crate) named: bool,
 }
 
 /// What a file is to a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// The source itself: go on at its offset.
+    /// The source itself: continues at its offset.
     Continue,
     /// The source under a new name.
     Renamed,
-    /// The source, shorter than it was, since a power cut: go on at this offset.
+    /// The source, shorter than it was, since a power cut: continues at this offset.
     RolledBack(u64),
     /// The source's file with another content.
     Truncated,
-    /// The source lives on in this copy, at its offset.
+    /// The source continues in this copy, at its offset.
     Copy,
-    /// A copy of nothing but what was read: the source lives on at its end.
+    /// A copy of nothing but what was read: the source continues at its end.
     CopyRead,
-    /// A copy that ends before the offset: the source lives on in it, at this offset.
+    /// A copy that ends before the offset: the source continues in it, at this offset.
     CopyFrom(u64),
-    /// A copy of a source whose file is open, and may be written to: another source, which begins at this offset.
+    /// A copy of a source whose file is open, and may be written to: a new source, which begins at this offset.
     Apart(u64),
     /// Perhaps a copy: look again.
     Wait,
-    /// Nothing of the source.
+    /// Another file.
     Unrelated,
 }
 
@@ -267,17 +267,17 @@ pub(crate) fn decide(seen: &Evidence) -> Decision {
     let same_content = likely && seen.size >= seen.offset && seen.before_offset;
     let rolled_back = seen.point.filter(|_| seen.first_look);
     match (seen.same_path, seen.same_inode) {
-        // 1; of a file of which nothing was read nothing can have changed.
+        // 1; if nothing was read of a file, nothing of that can have changed.
         (true, true) if same_content || seen.nothing_read => Decision::Continue,
         (true, true) => rolled_back.map_or(Decision::Truncated, Decision::RolledBack), // 2, 3
         // 4; a file that was looked at in this run and of which nothing was read is known by its inode alone.
         (false, true) if same_content || seen.nothing_read && !seen.first_look => Decision::Renamed,
-        // 5; where the source is still at its own path, an equal inode is only that of another device.
+        // 5; if the source is still at its own path, an equal inode is only that of another device.
         (false, true) if seen.own_path != OwnPath::Here => {
             rolled_back.map_or(Decision::Unrelated, Decision::RolledBack) // 6
         }
         (_, false) if seen.held != Held::No && matches!(seen.own_path, OwnPath::Gone | OwnPath::Taken) => {
-            beside_open(seen) // 8a
+            copy_of_open(seen) // 8a
         }
         (true, false) if same_content && seen.compared >= SAME_PATH_BYTES => Decision::Continue, // 10
         (true, false) => shorter_copy(seen),                                                     // 10a
@@ -293,19 +293,19 @@ pub(crate) fn decide(seen: &Evidence) -> Decision {
     }
 }
 
-/// Whether that many equal bytes say that a file is a copy: a few may be a header that many files have, unless the
-/// file has the name of a copy.
-fn is_told(seen: &Evidence, bytes: u64) -> bool {
+/// Whether this many equal bytes prove that a file is a copy: a few may be a header that many files have, unless the file
+/// has the name of a copy.
+fn is_enough(seen: &Evidence, bytes: u64) -> bool {
     bytes >= SAME_PATH_BYTES || seen.named && !seen.same_path
 }
 
-/// The open file of a source is its rest, whatever copies of it there are. A copy is a source of its own, from where the
-/// two part on: what both have is read from the open file alone.
-fn beside_open(seen: &Evidence) -> Decision {
+/// The open file of a source has its rest, whatever copies there are. A copy is a source of its own, from where the two
+/// differ first: what both have is read from the open file alone.
+fn copy_of_open(seen: &Evidence) -> Decision {
     match seen.held {
-        // Of a source of which nothing was read a few equal bytes say nothing.
+        // If nothing was read of the source, a few equal bytes prove nothing.
         Held::Shares { to, read }
-            if is_told(seen, to) || !seen.same_path && seen.offset > 0 && to >= seen.offset =>
+            if is_enough(seen, to) || !seen.same_path && seen.offset > 0 && to >= seen.offset =>
         {
             if read {
                 Decision::Apart(to)
@@ -317,12 +317,12 @@ fn beside_open(seen: &Evidence) -> Decision {
     }
 }
 
-/// What a copy has that ends before the offset is known by the highest resume point inside it; behind that it may be another
-/// file, unless nothing is.
+/// The content of a copy that ends before the offset is known by the highest resume point inside it; behind that it may be
+/// another file, unless nothing is there.
 fn shorter_copy(seen: &Evidence) -> Decision {
-    match seen.point.filter(|point| seen.size < seen.offset && is_told(seen, *point)) {
+    match seen.point.filter(|point| seen.size < seen.offset && is_enough(seen, *point)) {
         Some(point) if point == seen.size => Decision::CopyRead,
-        // Of one that is shorter than the fingerprint the resume point alone speaks.
+        // If the copy is shorter than the fingerprint, the resume point alone decides.
         Some(point) if seen.fingerprint != Likeness::Differs => Decision::CopyFrom(point),
         _ => Decision::Unrelated,
     }

@@ -1,7 +1,7 @@
-//! What the checkpoint of a source holds, as bytes: a version byte, then bincode.
+//! The checkpoint of a source as bytes: a version byte, then bincode.
 //!
-//! A record is at most 16 KiB, of which the two paths can take half; a longer one, an unknown version and
-//! trailing bytes are refused. Line bytes are never in it.
+//! A record is at most 16 KiB, of which the two paths can take half. A longer one, an unknown version and trailing bytes
+//! are refused. Line bytes are never in it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -16,16 +16,16 @@ use crate::tail::known::form::{Form, Whole};
 use crate::tail::known::identity::{Fingerprint, ResumePoints};
 
 const VERSION: u8 = 1;
-/// Of the record of a compressed file, with two fields more.
+/// Version of the record of a compressed file, which has two more fields.
 const VERSION_COMPRESSED: u8 = 2;
-/// The longest record: twice PATH_MAX and the resume points, with room to spare.
+/// The longest record: twice PATH_MAX and the resume points, and some more.
 const RECORD_BYTES_MAX: usize = 16 * 1_024;
 
-/// The longest path of a finished source that is kept whole: 40,000 of them are 20 MiB of the 64 MiB that a manifest
-/// may have.
+/// The longest path of a finished source that is stored whole: 40,000 of them are 20 MiB of the 64 MiB that a manifest may
+/// have.
 const NAME_BYTES_MAX: usize = 512;
 
-/// The path; of one that is too long the end, behind an ellipsis.
+/// The path; if it is too long, its end behind an ellipsis.
 fn name_of(path: &Path) -> Vec<u8> {
     let path = path.as_os_str().as_bytes();
     if path.len() <= NAME_BYTES_MAX {
@@ -40,7 +40,7 @@ fn codec() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<RECORD_BYTES_MAX>()
 }
 
-/// What the log keeps of a source: who it is and how far its lines are stored.
+/// What the log stores of a source: its identity, and how far its lines are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceRecord {
     pub(crate) path: Vec<u8>,
@@ -73,8 +73,8 @@ pub enum RecordError {
     /// Bytes behind the last field.
     #[error("read a source record: {} after its end", size(*.0 as u64))]
     Trailing(usize),
-    /// The resume points does not rise, or has too many resume points.
-    #[error("read a source record: its resume_points does not rise or is too long")]
+    /// The resume points do not rise, or are too many.
+    #[error("read a source record: its resume points do not rise, or are too many")]
     ResumePoints,
 }
 
@@ -94,8 +94,8 @@ const UNTERMINATED: u8 = 2;
 const FINISHED: u8 = 4;
 
 impl SourceRecord {
-    /// What is kept of a source that will never be read again, while a stored line names it: no more than what to
-    /// call it and where it ended, at most [`NAME_BYTES_MAX`] and some 20 bytes.
+    /// What is stored of a source that will never be read again, while a stored line names it: its name and where it ended, at
+    /// most [`NAME_BYTES_MAX`] and some 20 bytes.
     pub(crate) fn of_finished(path: &Path, offset: u64) -> SourceRecord {
         SourceRecord { path: name_of(path), offset, finished: true, ..SourceRecord::default() }
     }
@@ -127,7 +127,7 @@ impl SourceRecord {
     /// The record's bytes.
     ///
     /// # Errors
-    /// When it would be longer than a record may be, which a path within PATH_MAX cannot make it.
+    /// If it would be longer than a record may be, which a path within PATH_MAX cannot make it.
     pub(crate) fn encode(&self) -> Result<Bytes, RecordError> {
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         let wire = Wire {
@@ -157,7 +157,7 @@ impl SourceRecord {
     /// Reads a record back.
     ///
     /// # Errors
-    /// Says what is wrong with the bytes; they may come from a damaged disk.
+    /// What is wrong with the bytes; they may come from a damaged disk.
     pub fn decode(bytes: &[u8]) -> Result<SourceRecord, RecordError> {
         if bytes.len() > RECORD_BYTES_MAX {
             return Err(RecordError::TooLong(bytes.len()));

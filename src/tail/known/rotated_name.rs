@@ -1,19 +1,19 @@
-//! What the name of a rotated file says of the path that it was written at. Pure.
+//! What the name of a rotated file says about the path that it was written at. Pure.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// A name without the suffix that packing gave it.
-pub(crate) fn decompressed(path: &Path) -> Option<PathBuf> {
+/// A name without the suffix of a compressed file.
+pub(crate) fn uncompressed(path: &Path) -> Option<PathBuf> {
     let is_suffix = |suffix: &OsStr| suffix == "gz" || suffix == "zst";
     path.extension().is_some_and(is_suffix).then(|| path.with_extension(""))
 }
 
-/// A name without the number or the date that a rotation gave it, and the numbers in that; and without the suffix of a
-/// compressed file, which may be all.
+/// A name without the number or the date that a rotation gave it, and the numbers in that. The suffix of a compressed file
+/// goes too, and may be all.
 pub(crate) fn unrotated(path: &Path) -> Option<(PathBuf, Vec<u64>)> {
-    match decompressed(path) {
+    match uncompressed(path) {
         Some(plain) => Some(unnumbered(&plain).unwrap_or((plain, Vec::new()))),
         None => unnumbered(path),
     }
@@ -23,7 +23,7 @@ fn unnumbered(path: &Path) -> Option<(PathBuf, Vec<u64>)> {
     let name = path.file_name()?.as_bytes();
     let is_of_suffix = |byte: &u8| byte.is_ascii_digit() || b".-_:T".contains(byte);
     let mut at = name.len() - name.iter().rev().take_while(|byte| is_of_suffix(byte)).count();
-    // It begins with what parts it from the name: the 4 of `h4.1` belongs to the name.
+    // It begins with the character that separates it from the name: the 4 of `h4.1` belongs to the name.
     loop {
         match name.get(at..)? {
             [b'.' | b'-' | b'_', b'0'..=b'9', ..] => break,
@@ -44,9 +44,9 @@ pub(crate) fn base(path: &Path) -> PathBuf {
     unrotated(path).map_or_else(|| path.to_owned(), |(base, _)| base)
 }
 
-/// Whether a compressed file has the name of another and a suffix.
+/// Whether a compressed file has the name of another file, with a suffix.
 pub(crate) fn is_named_as(compressed: &Path, plain: &Path) -> bool {
-    decompressed(compressed).is_some_and(|name| name == plain)
+    uncompressed(compressed).is_some_and(|name| name == plain)
 }
 
 #[cfg(test)]

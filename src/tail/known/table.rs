@@ -1,6 +1,6 @@
-//! All sources, by id, by path and by inode.
+//! All sources, by id, by path and by inode. Never reads a file.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -42,13 +42,13 @@ impl Table {
         self.sources.get(&id).map(Box::as_ref)
     }
 
-    /// The path and the inode must be changed by [`Table::place`] alone.
+    /// The path and the inode are changed by [`Table::place`] alone.
     pub(crate) fn get_mut(&mut self, id: SourceId) -> Option<&mut Source> {
         self.sources.get_mut(&id).map(Box::as_mut)
     }
 
-    /// The inodes of those that are read.
-    pub(crate) fn inodes(&self) -> std::collections::HashSet<u64> {
+    /// The inodes of sources that are active.
+    pub(crate) fn inodes(&self) -> HashSet<u64> {
         let is_read =
             |id: &SourceId| self.get(*id).is_some_and(|source| source.presence != Presence::Inactive);
         self.inodes.iter().filter(|(_, id)| is_read(id)).map(|entry| entry.0).collect()
@@ -64,7 +64,7 @@ impl Table {
     }
 
     pub(crate) fn insert(&mut self, source: Source) {
-        // Where two name the same path, the later one is there now: the earlier was renamed away.
+        // If two name the same path, the later one is there now: the earlier was renamed away.
         let newest = self.paths.entry(Arc::clone(&source.path)).or_insert(source.id);
         *newest = (*newest).max(source.id);
         self.inodes.insert((source.inode, source.id));
@@ -93,7 +93,7 @@ impl Table {
     }
 
     /// The path no longer leads to this source.
-    pub(crate) fn unname(&mut self, path: &Path, id: SourceId) {
+    fn unname(&mut self, path: &Path, id: SourceId) {
         if self.paths.get(path) == Some(&id) {
             self.paths.remove(path);
         }

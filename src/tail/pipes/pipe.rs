@@ -1,7 +1,7 @@
 //! A descriptor whose bytes can be read once: standard input, or a FIFO. Reading it never blocks.
 //!
-//! What is opened here is ours alone, so that nobody else notices that it does not block. Where standard input cannot
-//! be opened again (it belongs to another user), it is asked before each read whether there is something.
+//! The tail opens its own handle, so that other users of the pipe do not notice that it does not block. If standard input
+//! cannot be opened again (it belongs to another user), it is polled before each read.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, IsTerminal, Read};
@@ -12,12 +12,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{RecvFlags, recv};
 
-/// What standard input is, where that is worth a word.
+/// What standard input is, as far as that is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Nature {
-    /// A pipe, a socket, a file: what one expects.
+    /// A pipe, a socket or a file, as expected.
     Ordinary,
-    /// Somebody types.
+    /// A terminal.
     Terminal,
     /// `/dev/null`: nothing comes from it.
     Null,
@@ -28,8 +28,8 @@ pub(crate) enum Nature {
 pub(crate) enum Pipe {
     /// Opened with `O_NONBLOCK`, or a regular file, which is always ready.
     Ready(File),
-    /// Asked before each read.
-    Asked(File),
+    /// Polled before each read.
+    Polled(File),
     /// A socket has a flag of its own.
     Socket(OwnedFd),
 }
@@ -40,10 +40,10 @@ impl Pipe {
         Pipe::Ready(file)
     }
 
-    /// Standard input, or what a test has in its place.
+    /// Standard input, or its substitute in a test.
     ///
     /// # Errors
-    /// When it is a folder, or not open.
+    /// If it is a folder, or not open.
     pub(crate) fn input(fd: BorrowedFd<'_>) -> io::Result<(Pipe, Nature)> {
         let file = File::from(fd.try_clone_to_owned()?);
         let meta = file.metadata()?;
@@ -60,20 +60,20 @@ impl Pipe {
                 false if file.is_terminal() => Nature::Terminal,
                 false => Nature::Ordinary,
             };
-            return Ok((again(&file).map_or(Pipe::Asked(file), Pipe::Ready), nature));
+            return Ok((reopened(&file).map_or(Pipe::Polled(file), Pipe::Ready), nature));
         }
-        // The offset is shared with whoever gave it: `{ head -1; spillq run --follow -; } < file` reads the rest.
+        // The offset is shared with the process that passed it: `{ head -1; spillq run --follow -; } < file` reads the rest.
         Ok((Pipe::Ready(file), Nature::Ordinary))
     }
 
-    /// Reads what is there. 0: nobody can write to it now, and nothing is left.
+    /// Reads what is there. 0: nothing is left, and no process can write to it now.
     ///
     /// # Errors
-    /// `WouldBlock` where nothing is there now.
+    /// `WouldBlock` if nothing is there now.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Pipe::Ready(file) => file.read(buffer),
-            Pipe::Asked(file) => {
+            Pipe::Polled(file) => {
                 let now = Timespec { tv_sec: 0, tv_nsec: 0 };
                 match poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&now))? {
                     0 => Err(io::ErrorKind::WouldBlock.into()),
@@ -88,14 +88,14 @@ impl Pipe {
 impl AsFd for Pipe {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Pipe::Ready(file) | Pipe::Asked(file) => file.as_fd(),
+            Pipe::Ready(file) | Pipe::Polled(file) => file.as_fd(),
             Pipe::Socket(socket) => socket.as_fd(),
         }
     }
 }
 
-/// The same pipe or terminal as another open file, whose flags are nobody else's.
-fn again(file: &File) -> Option<File> {
+/// The same pipe or terminal as another open file, with flags of its own.
+fn reopened(file: &File) -> Option<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     openat(CWD, path, flags, Mode::empty()).ok().map(File::from)

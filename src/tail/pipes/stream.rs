@@ -1,8 +1,7 @@
-//! One stream: bytes that come once and go into lines. Never a file that can be read again.
+//! One stream: bytes that can be read once and go into lines.
 //!
-//! What a file keeps for us, a stream has to keep itself: the incomplete last line is held in memory, up to
-//! `max_line_bytes`, then it becomes a part. Its checkpoint names it and counts its bytes; nothing is ever known again
-//! by it.
+//! A file keeps its bytes, a stream does not: the incomplete last line is held in memory, up to `max_line_bytes`, then it
+//! becomes a part. Its checkpoint names it and counts its bytes; no stream is ever identified by it.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -18,56 +17,56 @@ use crate::tail::pipes::pipe::Pipe;
 use crate::tail::status::{SourceState, SourceStatus};
 use crate::unreadable::{Unreadable, WhyUnreadable};
 
-/// Above this an empty holder of incomplete lines is given back.
+/// An empty buffer of an incomplete line shrinks to this.
 const HOLDER_BYTES: usize = 256 * 1_024;
 
 /// Standard input, or a FIFO.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    /// Names it to the waiter.
+    /// Identifies it to the waiter.
     pub(crate) key: u64,
     /// `stdin`, or the path of the FIFO.
-    pub(crate) place: PathBuf,
+    pub(crate) path: PathBuf,
     /// Device and inode of a FIFO; `None` for standard input, which ends.
     pub(crate) fifo: Option<(u64, u64)>,
     /// `None` once it has ended.
     pub(crate) pipe: Option<Pipe>,
-    /// It is to be read.
+    /// It waits for a read.
     pub(crate) queued: bool,
-    /// Somebody has written, or had it open, since nobody had.
-    pub(crate) came: bool,
-    /// Its path leads to it no more: it ends with its last writer.
+    /// A process has written, or had it open, since none had.
+    pub(crate) has_writer: bool,
+    /// Its path does not lead to it any more: it ends with its last writer.
     pub(crate) gone: bool,
     pub(crate) error: Option<String>,
     /// The log does not have its newest checkpoint.
     pub(crate) dirty: bool,
-    /// From its first byte on, with what it is called in the log.
+    /// From its first byte on, with its name in the log.
     source: Option<(SourceId, PathBuf)>,
     line_max: usize,
-    /// The end of the last line handed on.
+    /// The end of the last line delivered to the log.
     offset: u64,
     in_part: bool,
-    /// What stands behind it.
+    /// The bytes behind it.
     held: Vec<u8>,
-    /// No newline is in so many of them.
+    /// No newline is in this many of them.
     searched: usize,
 }
 
 impl Stream {
     pub(crate) fn new(
         key: u64,
-        place: PathBuf,
+        path: PathBuf,
         fifo: Option<(u64, u64)>,
         pipe: Pipe,
         line_max: usize,
     ) -> Stream {
         Stream {
             key,
-            place,
+            path,
             fifo,
             pipe: Some(pipe),
             queued: false,
-            came: false,
+            has_writer: false,
             gone: false,
             error: None,
             dirty: false,
@@ -80,25 +79,25 @@ impl Stream {
         }
     }
 
-    /// What it is called in the log, once it is there.
+    /// Its number in the log, once it has one.
     pub(crate) fn id(&self) -> Option<SourceId> {
         self.source.as_ref().map(|source| source.0)
     }
 
-    /// Bytes in memory that are no line yet.
+    /// Bytes in memory that are not a line yet.
     pub(crate) fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// It becomes a source. The time makes its name one of its own: offsets begin at 0 with each.
+    /// It becomes a source. The time makes its name unique: offsets begin at 0 with each stream.
     pub(crate) fn begin(&mut self, id: SourceId, now_ms: u64) {
         let time = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(now_ms));
-        let mut name = self.place.clone().into_os_string();
+        let mut name = self.path.clone().into_os_string();
         name.push(format!("@{time}"));
         self.source = Some((id, name.into()));
     }
 
-    /// Bytes that came, into lines. It must have begun.
+    /// Makes lines of bytes that were read. It must have begun.
     pub(crate) fn take(&mut self, bytes: &[u8], filler: &mut Filler) {
         let Some(id) = self.id() else { return };
         self.reserve(bytes.len());
@@ -142,20 +141,20 @@ impl Stream {
         }
     }
 
-    /// What is held becomes a part of its line, before it is as long as a part may be.
+    /// The held bytes become a part of their line, before they are as long as a part may be.
     pub(crate) fn cut(&mut self, filler: &mut Filler) {
         let flags = if self.in_part { LineFlags::MIDDLE } else { LineFlags::FIRST };
-        self.in_part |= self.hand_on(flags, filler);
+        self.in_part |= self.deliver(flags, filler);
     }
 
-    /// Nobody writes the rest of the incomplete line: it is one without a newline.
+    /// The incomplete line is a line without a newline: no process will write the rest.
     pub(crate) fn end_line(&mut self, filler: &mut Filler) {
         let flags = if self.in_part { LineFlags::LAST } else { LineFlags::WHOLE };
-        self.hand_on(flags.unterminated(), filler);
+        self.deliver(flags.unterminated(), filler);
         self.in_part = false;
     }
 
-    fn hand_on(&mut self, flags: LineFlags, filler: &mut Filler) -> bool {
+    fn deliver(&mut self, flags: LineFlags, filler: &mut Filler) -> bool {
         let held = std::mem::take(&mut self.held);
         self.searched = 0;
         let Some(id) = self.id().filter(|_| !held.is_empty()) else {
@@ -171,7 +170,7 @@ impl Stream {
         self.dirty = true;
     }
 
-    /// Room for more: doubled as usual, but not past what a line may be.
+    /// Space for more: doubled as usual, but not beyond the length of a line.
     fn reserve(&mut self, more: usize) {
         let needed = self.held.len() + more;
         if needed > self.held.capacity() {
@@ -205,9 +204,9 @@ impl Stream {
         })
     }
 
-    /// For messages.
-    pub(crate) fn shown(&self) -> std::path::Display<'_> {
-        let name: &Path = self.source.as_ref().map_or(&self.place, |source| &source.1);
+    /// Its name, for messages.
+    pub(crate) fn name(&self) -> std::path::Display<'_> {
+        let name: &Path = self.source.as_ref().map_or(&self.path, |source| &source.1);
         name.display()
     }
 }
@@ -242,7 +241,7 @@ mod tests {
     #[test]
     fn its_name_says_when_it_began() {
         let stream = stream(8);
-        assert_eq!(stream.shown().to_string(), "stdin@1970-01-01T00:00:00.000Z");
+        assert_eq!(stream.name().to_string(), "stdin@1970-01-01T00:00:00.000Z");
         assert_eq!(stream.checkpoint().unwrap().unwrap().0, SourceId(1));
     }
 

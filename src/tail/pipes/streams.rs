@@ -1,9 +1,9 @@
 //! The streams: standard input and FIFOs, whose bytes cannot be read again.
 //!
-//! What is read of a stream and not yet durable is lost when the process dies, so little is: [`AT_RISK_BYTES`] of all
-//! streams wait for the log, and [`HELD_BYTES_MAX`] are incomplete lines. Nothing more is read while the log is full:
-//! then the pipe fills up, and its writer waits. A FIFO is a source by its inode, from its first byte on and for this
-//! run of the process; it does not end while the service runs. Standard input does.
+//! Bytes of a stream that are read and not yet durable are lost when the process dies, so they are few: [`AT_RISK_BYTES`]
+//! of all streams wait for the log, and [`HELD_BYTES_MAX`] are incomplete lines. While the log is full nothing is read: the
+//! pipe fills up, and its writer waits. A FIFO is a source by its inode, from its first byte on and for this run of the
+//! process; it does not end while the service runs. Standard input does.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -28,13 +28,13 @@ use crate::tail::pipes::wait::{Edge, Waiter};
 use crate::tail::status::SourceStatus;
 use crate::unreadable::WhyUnreadable;
 
-/// FIFOs and standard input together: a descriptor each, and all of them share what may be held and be at risk.
+/// FIFOs and standard input together: a descriptor each, and they share the bytes that may be held and at risk.
 pub(crate) const STREAMS_MAX: usize = 64;
-/// Read of all streams and not yet answered by the log: a kill loses no more. As much as one append.
+/// Bytes of all streams that the log has not answered: a kill loses no more. As much as one append.
 const AT_RISK_BYTES: usize = 2 * 1_024 * 1_024;
-/// Bytes of all streams in one append, so that files come to theirs and two are in flight.
+/// Bytes of all streams in one append, so that files have their turns and two appends are in flight.
 const APPEND_BYTES: usize = AT_RISK_BYTES / 2;
-/// Incomplete lines of all streams together: one of the longest that there are. Above it the longest is cut.
+/// Incomplete lines of all streams together: one of the greatest length. Above it the longest is cut.
 pub(crate) const HELD_BYTES_MAX: usize = spillq_storage::BlockBuilder::LINE_BYTES_MAX;
 /// One read: what a pipe holds.
 const READ_BYTES: usize = 64 * 1_024;
@@ -45,19 +45,19 @@ pub(crate) struct Streams {
     waiter: Waiter,
     streams: BTreeMap<u64, Stream>,
     next_key: u64,
-    /// What is to be read, in turn.
+    /// Those that wait for a read, in turn.
     ready: VecDeque<u64>,
     buffer: Vec<u8>,
     /// Last checkpoints of those that have ended.
     finals: Vec<(SourceId, Bytes)>,
 }
 
-/// What reading needs to know.
-pub(crate) struct Turn<'a> {
+/// What a read depends on.
+pub(crate) struct ReadTurn<'a> {
     pub(crate) now_ms: u64,
     pub(crate) once: bool,
     pub(crate) next_source: &'a mut SourceId,
-    /// Bytes that wait for the log.
+    /// Bytes of streams that wait for the log.
     pub(crate) at_risk: usize,
 }
 
@@ -73,16 +73,16 @@ impl Streams {
         })
     }
 
-    /// Ends a wait of the tail.
+    /// What ends a wait of the tail.
     pub(crate) fn bell(&self) -> Bell {
         self.waiter.bell()
     }
 
-    /// Streams that an earlier run did not read to their end: told, and forgotten with the first append.
+    /// A stream that an earlier run did not read to its end: reported, and forgotten with the first append.
     pub(crate) fn forget(&mut self, id: SourceId, name: &Path, offset: u64, record: Bytes) {
         tracing::warn!(
             stream = %name.display(), stored_bytes = offset,
-            "a stream was being read when the last run died: what had been read of it and not stored is lost"
+            "a stream was being read when the last run died: bytes that were read and not stored are lost"
         );
         self.finals.push((id, record));
     }
@@ -90,13 +90,13 @@ impl Streams {
     /// Begins with standard input.
     ///
     /// # Errors
-    /// When nothing can be read from it.
+    /// If nothing can be read from it.
     pub(crate) fn follow_input(&mut self, fd: BorrowedFd<'_>, line_max: usize) -> Result<(), TailError> {
         let (pipe, nature) = Pipe::input(fd).map_err(TailError::Input)?;
         match nature {
             Nature::Ordinary => {}
             Nature::Terminal => {
-                tracing::info!("standard input is a terminal: what is typed is taken in; Ctrl-D ends it");
+                tracing::info!("standard input is a terminal: what is typed is ingested; Ctrl-D ends it");
             }
             Nature::Null => tracing::warn!(
                 "standard input is /dev/null: no line comes from it; pipe into spillq, or do not follow \"-\""
@@ -108,7 +108,7 @@ impl Streams {
 
     fn begin(
         &mut self,
-        place: PathBuf,
+        path: PathBuf,
         fifo: Option<(u64, u64)>,
         pipe: Pipe,
         line_max: usize,
@@ -116,7 +116,7 @@ impl Streams {
         let key = self.next_key;
         self.next_key += 1;
         self.waiter.add(&pipe, key)?;
-        let mut stream = Stream::new(key, place, fifo, pipe, line_max);
+        let mut stream = Stream::new(key, path, fifo, pipe, line_max);
         stream.queued = true;
         self.ready.push_back(key);
         self.streams.insert(key, stream);
@@ -140,7 +140,7 @@ impl Streams {
     fn queue(&mut self, edges: Vec<Edge>) {
         for edge in edges {
             if let Some(stream) = self.streams.get_mut(&edge.key).filter(|stream| stream.pipe.is_some()) {
-                stream.came |= edge.hung_up;
+                stream.has_writer |= edge.hung_up;
                 if !std::mem::replace(&mut stream.queued, true) {
                     self.ready.push_back(edge.key);
                 }
@@ -157,19 +157,19 @@ impl Streams {
         self.streams.values().any(|stream| stream.pipe.is_some())
     }
 
-    /// All have ended, and the log was told.
+    /// All have ended, and their last checkpoints are sent.
     pub(crate) fn is_done(&self) -> bool {
         !self.is_open() && self.finals.is_empty()
     }
 
     /// A FIFO is followed at this path.
     pub(crate) fn is_at(&self, path: &Path) -> bool {
-        self.streams.values().any(|stream| stream.fifo.is_some() && stream.place == path)
+        self.streams.values().any(|stream| stream.fifo.is_some() && stream.path == path)
     }
 
-    /// Reads what is there into `filler`, in turn, unless too much waits for the log. Gives how many bytes of the append
+    /// Reads what is there into `filler`, in turn, unless too much waits for the log. Returns how many bytes of the append
     /// are of streams.
-    pub(crate) fn fill(&mut self, filler: &mut Filler, turn: &mut Turn<'_>) -> usize {
+    pub(crate) fn fill(&mut self, filler: &mut Filler, turn: &mut ReadTurn<'_>) -> usize {
         let before = filler.bytes();
         let bytes_max = AT_RISK_BYTES.saturating_sub(turn.at_risk).min(APPEND_BYTES);
         let mut read = 0;
@@ -182,20 +182,20 @@ impl Streams {
         filler.bytes() - before
     }
 
-    fn read(&mut self, key: u64, filler: &mut Filler, turn: &mut Turn<'_>) -> usize {
+    fn read(&mut self, key: u64, filler: &mut Filler, turn: &mut ReadTurn<'_>) -> usize {
         let Some(stream) = self.streams.get_mut(&key) else { return 0 };
         stream.queued = false;
         let Some(pipe) = &mut stream.pipe else { return 0 };
         let len = match pipe.read(&mut self.buffer) {
             Ok(0) => {
-                let came = std::mem::take(&mut stream.came);
+                let has_writer = std::mem::take(&mut stream.has_writer);
                 if stream.fifo.is_none() {
-                    tracing::info!("standard input has ended: all that came is taken in");
+                    tracing::info!("standard input has ended: all of it is ingested");
                     self.end(key, filler);
-                } else if stream.gone || turn.once && came {
+                } else if stream.gone || turn.once && has_writer {
                     self.end(key, filler);
                 } else {
-                    // Who writes next begins a line of its own.
+                    // The next writer begins a new line.
                     stream.end_line(filler);
                 }
                 return 0;
@@ -204,14 +204,14 @@ impl Streams {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             Err(error) => {
-                tracing::error!(stream = %stream.shown(), %error, "a stream cannot be read any more, and ends here");
-                stream.error = Some(format!("read {}: {error}", stream.shown()));
+                tracing::error!(stream = %stream.name(), %error, "a stream cannot be read any more, and ends here");
+                stream.error = Some(format!("read {}: {error}", stream.name()));
                 self.end(key, filler);
                 return 0;
             }
         };
         if len > 0 {
-            stream.came = true;
+            stream.has_writer = true;
             if stream.id().is_none() {
                 stream.begin(*turn.next_source, turn.now_ms);
                 turn.next_source.0 += 1;
@@ -224,7 +224,7 @@ impl Streams {
         len
     }
 
-    /// Cuts the longest incomplete line where all together take too much.
+    /// Cuts the longest incomplete line if all together take too much.
     fn bound_held(&mut self, filler: &mut Filler) {
         let held: usize = self.streams.values().map(Stream::held).sum();
         if held > HELD_BYTES_MAX
@@ -244,7 +244,7 @@ impl Streams {
             Some(Err(error)) => tracing::error!(%error, "the checkpoint of a stream cannot be written"),
             None => {}
         }
-        // Those that ended are shown for a while; standard input that never was a source is not.
+        // Those that have ended are shown for a while; standard input that never was a source is not.
         let ended = self.streams.values().filter(|stream| stream.pipe.is_none());
         let surplus = ended.clone().count().saturating_sub(STREAMS_MAX);
         let dropped: Vec<u64> = ended.map(|stream| stream.key).take(surplus).collect();
@@ -301,7 +301,7 @@ impl Streams {
         for stream in self.streams.values_mut() {
             let Some(fifo) = stream.fifo.filter(|_| stream.pipe.is_some()) else { continue };
             let is_there = found.iter().any(|found| (found.device, found.inode) == fifo)
-                || unlisted.iter().any(|folder| stream.place.starts_with(folder));
+                || unlisted.iter().any(|folder| stream.path.starts_with(folder));
             stream.gone = !is_there;
             // If no process has it open for writing, it ends with this.
             if stream.gone && !std::mem::replace(&mut stream.queued, true) {

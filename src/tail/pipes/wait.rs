@@ -1,8 +1,7 @@
-//! Waiting: for a ring of the bell, for a stream that became readable, or for time.
+//! Waits for the bell, for a stream that became readable, or for time.
 //!
-//! One epoll descriptor, with edges: a FIFO that nobody writes to any more would otherwise report its end for ever.
-//! So whoever is told of a stream reads it until nothing is left. At most [`EVENTS_MAX`] events are taken at once;
-//! the kernel keeps the rest.
+//! One epoll descriptor, edge-triggered: a FIFO without writers would otherwise report its end for ever. So after an event a
+//! stream is read until nothing is left. At most [`EVENTS_MAX`] events are taken at once; the kernel keeps the rest.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -47,7 +46,7 @@ impl Waiter {
         self.bell.clone()
     }
 
-    /// Tells of this descriptor from now on, until it is closed. False where it is always readable, as a file is.
+    /// Reports this descriptor from now on, until it is closed. False if it is always readable, as a file is.
     pub(crate) fn add(&self, fd: impl AsFd, key: u64) -> io::Result<bool> {
         let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         match epoll::add(&self.epoll, fd, epoll::EventData::new_u64(key), flags) {
@@ -62,7 +61,7 @@ impl Waiter {
         self.take(0)
     }
 
-    /// Waits for the bell or an edge, for so many milliseconds at most.
+    /// Waits for the bell or an edge, for this many milliseconds at most.
     pub(crate) fn wait(&mut self, ms: u64) -> Vec<Edge> {
         let ms = if self.rang { 0 } else { ms };
         let edges = self.take(ms);
@@ -76,18 +75,18 @@ impl Waiter {
             tv_nsec: (ms % 1_000 * 1_000_000) as i64,
         };
         let mut events = [MaybeUninit::uninit(); EVENTS_MAX];
-        let told = match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
-            Ok((told, _)) => told,
+        let reported = match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
+            Ok((reported, _)) => reported,
             Err(Errno::INTR) => return Vec::new(),
             Err(error) => {
-                tracing::error!(%error, "waiting for streams fails");
-                // Not at once again.
+                tracing::error!(%error, "cannot wait for streams");
+                // The next attempt is not made at once.
                 std::thread::sleep(std::time::Duration::from_millis(ms));
                 return Vec::new();
             }
         };
         let mut edges = Vec::new();
-        for event in told.iter() {
+        for event in reported.iter() {
             let (key, flags) = (event.data.u64(), event.flags);
             match key {
                 BELL => self.rang = true,
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edge_is_told_once_and_again_with_the_next_bytes() {
+    fn an_edge_is_reported_once_and_again_with_the_next_bytes() {
         let mut waiter = Waiter::new().unwrap();
         let (read, write) = rustix::pipe::pipe().unwrap();
         assert!(waiter.add(&read, 7).unwrap());

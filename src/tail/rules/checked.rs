@@ -265,7 +265,7 @@ pub(crate) fn may_have_rest(book: &Book, reader: &mut Reader, id: SourceId) -> b
         }
         match compressed.state {
             State::Duplicate { of, .. } if of == id => return true,
-            _ if !compressed.is_open() => {}
+            _ if !compressed.is_to_be_checked() => {}
             _ if print.len == 0 || source.fingerprint == print => return true,
             // Two whole kilobytes that differ, or the beginning of a smaller file.
             _ if usize::from(print.len.min(source.fingerprint.len)) < FINGERPRINT_BYTES => {

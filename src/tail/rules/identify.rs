@@ -19,7 +19,7 @@ use crate::tail::find::candidates::Without;
 use crate::tail::find::walk::Found;
 use crate::tail::known::identity::{COPY_WAIT_MS, Decision, Evidence, Fingerprint, Held, OwnPath, decide};
 use crate::tail::known::presence::Presence;
-use crate::tail::known::rotated_name::{base, decompressed, unrotated};
+use crate::tail::known::rotated_name::{base, uncompressed, unrotated};
 use crate::tail::known::source::{Ending, Source};
 use crate::tail::known::table::SOURCES_MAX;
 use crate::tail::rules::book::Book;
@@ -148,7 +148,7 @@ impl Identify<'_> {
 
     /// An empty file that is about to become a compressed copy may be the rest of a source.
     fn note_empty(&mut self, found: &Found) {
-        let is_compressed = found.size == 0 && decompressed(&found.path).is_some();
+        let is_compressed = found.size == 0 && uncompressed(&found.path).is_some();
         if is_compressed && self.unidentified.unchanged_ms(found, 0, self.now) < COPY_WAIT_MS {
             self.note_inconclusive(&found.path);
         }

@@ -38,15 +38,6 @@ impl Unfollowed {
         self.refused_before = std::mem::take(&mut self.refused);
     }
 
-    /// Paths that followed files had before they were rotated or truncated, if places are short.
-    pub(crate) fn former_paths(&mut self, book: &Book) -> HashSet<Arc<Path>> {
-        let mut former = std::mem::take(&mut self.vacated);
-        if self.left_out.files() > 0 {
-            former.extend(book.sources().iter().filter_map(|source| source.rotated_from.clone()));
-        }
-        former
-    }
-
     /// Something cannot be followed.
     pub(crate) fn refuse(&mut self, path: &Path, why: WhyUnreadable, found: String) {
         self.refused.add(path, why, || found);

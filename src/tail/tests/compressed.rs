@@ -1,4 +1,4 @@
-//! Compressed files: gzip and zstd, new, known in plain, known compressed, duplicates, incomplete, damaged; rows 13 to 21.
+//! Compressed files: gzip and zstd, new, known as plain files, known compressed, duplicates, incomplete, damaged; rows 13 to 21.
 // long: a test for each row of one table, and what they share
 
 use std::fs;
@@ -51,13 +51,13 @@ fn check_lines(rig: &mut Rig, to: u32) {
 }
 
 #[test]
-fn row_20_a_new_one_is_read_decompressed_whatever_its_name() {
+fn row_20_a_new_file_is_read_decompressed_whatever_its_name() {
     for (suffix, compress) in BOTH {
         let mut rig = Rig::new(&["*"]);
         let name = format!("a.log.{suffix}");
         fs::write(rig.path(&name), compress(b"one\ntwo\n")).unwrap();
         rig.check(&[]);
-        assert_eq!(rig.state_of(&name), Some(SourceState::Reading), "it is not at rest yet");
+        assert_eq!(rig.state_of(&name), Some(SourceState::Reading), "it may still be written to");
         rig.pass(REST);
         rig.check(&["one\n", "two\n"]);
         fs::write(rig.path("no-suffix"), compress(b"three\n")).unwrap();
@@ -79,7 +79,7 @@ fn row_15_what_was_read_in_plain_is_not_read_again_and_the_rest_is() {
             rig.write("app.log", lines(0, 500));
             check_lines(&mut rig, 500);
             rig.is_full = true;
-            // Not held, as if it had been closed.
+            // Not open, as if it had been closed.
             rig.worker.book.set_open_max(0);
             rig.write("app.log", lines(500, 900));
             rig.rename("app.log", "app.log.1");
@@ -109,7 +109,7 @@ fn row_15_an_incomplete_end_is_ended_by_the_compressed_file() {
     rig.rename("app.log", "app.log.1");
     rig.check(&["one\n"]);
     rig.compress_and_remove("app.log.1", "app.log.1.gz", gzip);
-    // Held open as long as its writer may be.
+    // Open as long as its writer may be.
     rig.check_at_rest(&["one\n"]);
     rig.pass(MINUTES);
     rig.check(&["one\n", "end"]);
@@ -118,11 +118,11 @@ fn row_15_an_incomplete_end_is_ended_by_the_compressed_file() {
 }
 
 #[test]
-fn a_source_is_not_finished_as_long_as_it_may_be_compressed() {
+fn a_source_does_not_end_while_it_may_be_compressed() {
     let mut rig = Rig::new(&["app.log*"]);
     rig.write("app.log", lines(0, 100));
     check_lines(&mut rig, 100);
-    // Nothing is decompressed while the log is full, however long.
+    // Nothing is decompressed while the log is full, for however long.
     rig.is_full = true;
     rig.rename("app.log", "app.log.1");
     rig.write("app.log", lines(100, 40_000));
@@ -135,13 +135,13 @@ fn a_source_is_not_finished_as_long_as_it_may_be_compressed() {
     rig.settle();
     rig.is_full = false;
     check_lines(&mut rig, 40_000);
-    assert!(rig.log.forgotten.is_empty(), "it goes on compressed");
+    assert!(rig.log.forgotten.is_empty(), "it resumes in the compressed file");
 }
 
-/// A big file was looked at while it was being compressed, which took its time, so the next look is to come long after. Until
-/// then the packing was completed and the plain file removed.
+/// A big file was looked at while it was being compressed, so the next look was to come long after. Until then the
+/// compression was completed and the plain file removed.
 #[test]
-fn a_source_is_not_finished_as_long_as_one_that_was_incomplete_is_not_looked_at_again() {
+fn a_source_does_not_end_before_an_incomplete_compressed_file_is_checked_again() {
     let mut rig = Rig::new(&["app.log*"]);
     rig.write("app.log.1", lines(0, 300));
     check_lines(&mut rig, 300);
@@ -167,7 +167,7 @@ fn a_source_is_not_finished_as_long_as_one_that_was_incomplete_is_not_looked_at_
     check_lines(&mut rig, 300);
     rig.pass(MINUTES);
     check_lines(&mut rig, 300);
-    assert!(rig.log.forgotten.is_empty(), "it goes on compressed");
+    assert!(rig.log.forgotten.is_empty(), "it resumes in the compressed file");
     assert_eq!(rig.state_of("app.log.1.gz"), Some(SourceState::CaughtUp));
 }
 
@@ -219,7 +219,7 @@ fn row_15_compressed_again_in_another_way_it_is_the_same() {
             rig.restart();
         }
         check_lines(&mut rig, 300);
-        // And in plain again.
+        // And plain again.
         fs::write(rig.path("app.log.1"), lines(0, 300)).unwrap();
         rig.remove("app.log.1.zst");
         check_lines(&mut rig, 300);
@@ -253,7 +253,7 @@ fn row_14_a_duplicate_is_not_read_until_its_source_is_gone() {
         rig.restart();
         check_lines(&mut rig, 400);
         assert_eq!(rig.worker.book.counters.destroyed_unread_bytes, 0);
-        assert_eq!(rig.log.checkpoints.len(), 1, "its source goes on in it");
+        assert_eq!(rig.log.checkpoints.len(), 1, "its source resumes in it");
     }
 }
 
@@ -278,7 +278,7 @@ fn rows_15_and_16_compressed_and_truncated() {
 }
 
 #[test]
-fn row_17_what_is_held_open_is_read_from_there_first() {
+fn row_17_an_open_file_is_read_first() {
     let mut rig = Rig::new(&["app.log*"]);
     rig.read_in_bits(1_000, 2_000);
     rig.write("app.log", lines(0, 10));
@@ -299,7 +299,7 @@ fn row_17_what_is_held_open_is_read_from_there_first() {
 }
 
 #[test]
-fn row_17_what_its_writer_adds_after_it_was_compressed_is_read_too() {
+fn row_17_lines_that_are_added_after_the_compression_are_read_too() {
     let mut rig = Rig::new(&["app.log*"]);
     rig.write("app.log", lines(0, 100));
     check_lines(&mut rig, 100);
@@ -318,7 +318,7 @@ fn row_17_what_its_writer_adds_after_it_was_compressed_is_read_too() {
 }
 
 #[test]
-fn row_18_an_incomplete_one_is_told_once_and_read_when_it_is_complete() {
+fn row_18_an_incomplete_file_is_reported_once_and_read_when_it_is_complete() {
     for (suffix, compress) in BOTH {
         let mut rig = Rig::with(&["*"], |settings| settings.once = true);
         let name = format!("a.log.{suffix}");
@@ -330,7 +330,7 @@ fn row_18_an_incomplete_one_is_told_once_and_read_when_it_is_complete() {
         rig.pass(REST);
         rig.check(&[]);
         assert_eq!(rig.state_of(&name), Some(SourceState::Failed));
-        assert!(rig.worker.is_done(), "nobody waits for it");
+        assert!(rig.worker.is_done(), "it is not waited for");
         rig.pass(MINUTES);
         rig.check(&[]);
         assert_eq!(rig.worker.book.counters.errors, 1);
@@ -342,7 +342,7 @@ fn row_18_an_incomplete_one_is_told_once_and_read_when_it_is_complete() {
 }
 
 #[test]
-fn row_18_one_that_is_written_without_a_rest_is_told_after_a_minute() {
+fn row_18_a_file_that_is_written_to_without_a_pause_is_reported_after_a_minute() {
     let mut rig = Rig::new(&["*"]);
     let compressed = gzip(lines(0, 20_000).as_bytes());
     let mut pieces = compressed.chunks(compressed.len() / 500);
@@ -360,7 +360,7 @@ fn row_18_one_that_is_written_without_a_rest_is_told_after_a_minute() {
 }
 
 #[test]
-fn row_19_of_a_damaged_one_nothing_is_read_and_the_others_go_on() {
+fn row_19_nothing_of_a_damaged_file_is_read_and_the_others_continue() {
     for (suffix, compress) in BOTH {
         let mut rig = Rig::new(&["app.log*"]);
         rig.write("app.log.1", lines(0, 300));
@@ -382,7 +382,7 @@ fn row_19_of_a_damaged_one_nothing_is_read_and_the_others_go_on() {
         rig.pass(REST);
         rig.settle();
         let text = rig.log.text().concat();
-        // The full log took what was in flight.
+        // The full log gets the appends that were in flight.
         let read = text.len() - "other\n".len();
         assert_eq!(rig.state_of(&name), Some(SourceState::Failed));
         assert!(text.ends_with("other\n") && lines(0, 400).starts_with(&text[..read]));
@@ -458,7 +458,7 @@ fn long_lines_come_in_parts_and_a_long_end_is_a_line() {
 }
 
 #[test]
-fn reading_goes_on_in_the_middle_after_a_kill() {
+fn reading_resumes_in_the_middle_after_a_kill() {
     for (_, compress) in BOTH {
         let mut rig = Rig::new(&["*"]);
         rig.read_in_bits(10_000, 10_000);
@@ -470,7 +470,7 @@ fn reading_goes_on_in_the_middle_after_a_kill() {
                 rig.step();
             }
             rig.restart();
-            // Whether the file is at rest is not known over a start.
+            // Whether the file has changed lately is not known after a start.
             rig.step();
             rig.pass(REST);
         }
@@ -523,13 +523,13 @@ fn from_the_end_nothing_of_a_compressed_file_is_read_and_it_stays_known() {
 }
 
 #[test]
-fn an_empty_one_and_one_that_vanishes_are_nothing() {
+fn an_empty_file_and_one_that_vanishes_are_not_sources() {
     let mut rig = Rig::with(&["*"], |settings| settings.once = true);
     fs::write(rig.path("a.gz"), gzip(b"")).unwrap();
     fs::write(rig.path("b.gz"), gzip(b"b\n")).unwrap();
     rig.check(&[]);
     rig.remove("b.gz");
-    // Held open, so it is read all the same.
+    // Open, so it is read all the same.
     rig.check_at_rest(&["b\n"]);
     assert!(rig.worker.is_done());
     assert_eq!(rig.worker.book.counters.errors, 0);
@@ -549,7 +549,7 @@ fn a_new_file_that_is_rotated_and_compressed_at_once_does_not_wait_for_itself() 
 }
 
 #[test]
-fn who_comes_after_a_compressed_file_comes_after_the_source_that_it_is() {
+fn a_source_after_a_compressed_file_comes_after_the_source_that_it_is() {
     let mut rig = Rig::new(&["app.log*"]);
     rig.write("app.log", "begun");
     rig.settle();
@@ -568,7 +568,7 @@ fn who_comes_after_a_compressed_file_comes_after_the_source_that_it_is() {
 }
 
 #[test]
-fn a_copy_is_compressed_and_the_truncated_file_renamed_while_nobody_looked() {
+fn a_copy_is_compressed_and_the_truncated_file_renamed_between_two_scans() {
     let mut rig = Rig::new(&["app.log*"]);
     rig.write("app.log", "one\n");
     rig.check(&["one\n"]);

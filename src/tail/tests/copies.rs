@@ -1,7 +1,7 @@
-//! Copies of files that are written on, or that end before what was read.
+//! Copies of files that are still written to, or that end before what was read.
 //!
-//! `cp app.log app.log.1; rm app.log` lost what the writer, which still had the file open, wrote afterwards: the source
-//! went on in the copy. A copy that ends before the offset was read a second time, whole.
+//! `cp app.log app.log.1; rm app.log` lost lines that the writer, which still had the file open, wrote afterwards: the source
+//! continued in the copy. A copy that ends before the offset was read a second time, whole.
 
 use super::support::{MINUTES, Rig};
 use std::fs;
@@ -45,7 +45,7 @@ fn what_is_written_to_a_deleted_file_after_it_was_copied_is_read() {
         }
         writer.write_all(lines(count, count + 5).as_bytes()).unwrap();
         check_lines(&mut rig, count + 5);
-        // Days later, and after a restart, the copy is still nothing new; what is added to it is.
+        // Days later, and after a restart, the copy still has nothing new; lines that are added to it are.
         rig.pass(MINUTES);
         check_lines(&mut rig, count + 5);
         rig.restart();
@@ -185,8 +185,8 @@ fn a_new_file_that_has_a_line_of_a_longer_one_that_is_gone_is_read() {
     rig.check(&["start\n", "work\n", "start\n"]);
 }
 
-/// The time of a file's last change was subtracted from our time of day. With a server 10 s behind each copy-truncate was
-/// read again; with one an hour ahead a copy was not read for an hour, and `--once` waited for that.
+/// The time of a file's last change was subtracted from our wall-clock time. With a server 10 s behind, each copy-truncate was
+/// read again; with one an hour ahead, a copy was not read for an hour, and `--once` waited for that.
 #[test]
 fn the_clock_of_the_server_that_has_the_files_does_not_matter() {
     for server_behind_ms in [10_000, -3_600_000] {
@@ -219,9 +219,9 @@ fn the_clock_of_the_server_that_has_the_files_does_not_matter() {
     }
 }
 
-/// A file that was deleted while it held an unfinished first line, and another one that begins alike.
+/// A file that was deleted with an incomplete first line, and another one that begins like it.
 #[test]
-fn a_new_file_that_begins_like_an_unfinished_line_is_read_from_its_beginning() {
+fn a_new_file_that_begins_like_an_incomplete_line_is_read_from_its_beginning() {
     let mut rig = Rig::new(&["*.log"]);
     rig.write("a.log", "2026-");
     rig.settle();
@@ -235,8 +235,8 @@ fn a_new_file_that_begins_like_an_unfinished_line_is_read_from_its_beginning() {
     assert_eq!(lines, ["2026-11-29 one\n", "2026-11-29 two\n"]);
 }
 
-/// The copy had a checkpoint at its end, and the open file was gone with the process: what it had not read yet was lost,
-/// although the copy has it.
+/// The copy had a checkpoint at its end, and the open file was gone with the process: lines that were not read yet were lost,
+/// although the copy has them.
 #[test]
 fn an_unterminated_end_is_read_from_the_copy_after_a_restart() {
     for is_waited_for in [false, true] {
@@ -250,7 +250,7 @@ fn an_unterminated_end_is_read_from_the_copy_after_a_restart() {
         rig.remove("app.log");
         rig.settle();
         if is_waited_for {
-            // It becomes a line out of the open file, and does not come again.
+            // It becomes a line from the open file, and does not come again.
             rig.pass(MINUTES);
             rig.settle();
         }

@@ -40,7 +40,7 @@ fn an_incomplete_line_waits_for_its_end() {
 }
 
 #[test]
-fn any_bytes_are_kept() {
+fn any_bytes_are_stored() {
     let mut rig = Rig::new(&["*.log"]);
     let bytes: Vec<u8> = (0..=255).collect();
     rig.write("a.log", &bytes);
@@ -72,7 +72,7 @@ fn long_lines_are_whole_up_to_the_limit_and_then_in_parts() {
 }
 
 #[test]
-fn a_cut_line_goes_on_after_a_restart() {
+fn a_cut_line_continues_after_a_restart() {
     let mut rig = Rig::with(&["*.log"], |settings| settings.follows[0].max_line_bytes = 8);
     rig.write("a.log", "123456789");
     rig.check(&["12345678"]);
@@ -140,7 +140,7 @@ fn folders_that_appear_later_are_followed() {
 }
 
 #[test]
-fn from_the_end_is_about_what_existed_at_the_first_start() {
+fn from_the_end_applies_to_files_that_exist_at_the_first_start() {
     let mut rig = Rig::with(&["*.log"], |settings| settings.follows[0].from = From::End);
     rig.write("old.log", "old\nhal");
     rig.write("whole.log", "old\n");
@@ -172,7 +172,7 @@ fn one_bad_file_does_not_hold_up_the_others() {
     rig.check(&["good\n"]);
     assert_eq!(
         rig.worker.book.counters.errors, 3,
-        "each told once: {:?}",
+        "each reported once: {:?}",
         rig.worker.scans.unfollowed.refused
     );
     rig.settle();
@@ -229,7 +229,7 @@ fn many_files_share_blocks() {
     assert_eq!(rig.log.lines.len(), 4_000);
     let appends = rig.log.appends;
     rig.settle();
-    assert_eq!(rig.log.appends, appends, "nothing is written where nothing changed");
+    assert_eq!(rig.log.appends, appends, "nothing is written if nothing changed");
     rig.restart();
     rig.settle();
     assert_eq!(rig.log.lines.len(), 4_000);
@@ -238,7 +238,7 @@ fn many_files_share_blocks() {
 }
 
 #[test]
-fn files_that_are_alike_are_all_read() {
+fn files_with_the_same_content_are_all_read() {
     let mut rig = Rig::new(&["*.log"]);
     for file in ["a.log", "b.log", "c.log"] {
         rig.write(file, "header\n");
@@ -258,7 +258,7 @@ fn an_idle_tail_only_scans() {
     let mut rig = Rig::new(&["*.log"]);
     rig.write("a.log", "x\n");
     rig.settle();
-    // Nothing changes and nobody asks: the next thing to do is the scan a second later.
+    // Nothing changes: the next thing to do is the scan a second later.
     rig.worker.book.want_no_scan();
     assert_eq!(rig.step(), Step::Idle);
     let ms = rig.worker.idle_ms(rig.now());
@@ -267,7 +267,7 @@ fn an_idle_tail_only_scans() {
 }
 
 #[test]
-fn a_path_that_is_no_utf8_is_followed_and_known_again() {
+fn a_path_that_is_not_utf8_is_followed_and_identified_again() {
     use std::os::unix::ffi::OsStrExt;
     let mut rig = Rig::new(&["*.log"]);
     let path = rig.dir.path().join(std::ffi::OsStr::from_bytes(b"a\xff\xfe.log"));
@@ -282,26 +282,26 @@ fn a_path_that_is_no_utf8_is_followed_and_known_again() {
 }
 
 #[test]
-fn a_byte_order_mark_of_utf16_is_told_once_for_each_source() {
+fn a_byte_order_mark_of_utf16_is_reported_once_for_each_source() {
     let mut rig = Rig::new(&["*.log"]);
     rig.write("plain.log", "\u{feff}a byte-order mark of UTF-8\n");
     rig.write("little.log", b"\xff");
     rig.settle();
-    let told = |rig: &Rig| rig.worker.book.sources().iter().filter(|source| source.is_utf16).count();
-    assert_eq!(told(&rig), 0);
+    let reported = |rig: &Rig| rig.worker.book.sources().iter().filter(|source| source.is_utf16).count();
+    assert_eq!(reported(&rig), 0);
     rig.write("little.log", b"\xfea\0\n\0");
     rig.write("big.log", b"\xfe\xff\0a\0\n");
     rig.settle();
-    assert_eq!(told(&rig), 2);
-    // Its bytes are lines all the same, and after a restart nothing is said again.
+    assert_eq!(reported(&rig), 2);
+    // Its bytes are lines all the same, and after a restart nothing is reported again.
     assert_eq!(rig.log.lines.len(), 3);
     rig.restart();
     rig.write("little.log", b"b\0\n");
     rig.settle();
-    assert_eq!((told(&rig), rig.log.lines.len()), (0, 4));
+    assert_eq!((reported(&rig), rig.log.lines.len()), (0, 4));
 }
 
-/// Somebody who may write into the followed folder points a link at a file that only we may read, again and again.
+/// A user who may write into the followed folder points a link at a file that only the service may read, again and again.
 #[test]
 fn a_link_swapped_for_a_file_never_leads_outside_the_allowed_root() {
     let outside = tempfile::tempdir().unwrap();
@@ -347,7 +347,7 @@ fn a_link_swapped_for_a_file_never_leads_outside_the_allowed_root() {
     rig.settle();
     let text = rig.log.text();
     assert!(text.iter().all(|line| !line.contains("secret")), "{text:?}");
-    // The last swap left links that lead inside: what they lead to is read.
+    // The last swap left links that lead inside: their targets are read.
     let _ = fs::remove_file(root.join("a.log"));
     symlink(root.join("real/inside"), root.join("b.log")).unwrap();
     rig.settle();
@@ -384,7 +384,7 @@ fn a_folder_swapped_for_a_link_is_not_walked_through_where_links_are_not_allowed
     rig.settle();
     let text = rig.log.text();
     assert!(text.iter().all(|line| line == "good\n"), "{text:?}");
-    // What is opened, without the race: the folder of a file that was found is a link by now.
+    // The opening alone, without the race: the folder of a file that was found is a link by now.
     let straight = Way::Straight(&root);
     fs::remove_file(root.join("link")).or_else(|_| fs::remove_file(root.join("real"))).unwrap();
     symlink(outside.path(), root.join("later")).unwrap();

@@ -1,4 +1,4 @@
-//! Other follows while the tail runs: what is not named any more is inactive, and goes on where it was.
+//! Other follows while the tail runs: a source that no follow names any more is inactive, and resumes where it was.
 
 use super::support::Rig;
 use std::time::Duration;
@@ -23,7 +23,7 @@ impl Rig {
 }
 
 #[test]
-fn what_no_follow_names_any_more_is_inactive_and_goes_on_where_it_was() {
+fn a_source_that_no_follow_names_any_more_is_inactive_and_resumes_where_it_was() {
     let mut rig = Rig::new(&["*.log"]);
     rig.write("a.log", "a1\n");
     rig.write("b.txt", "b1\n");
@@ -33,7 +33,7 @@ fn what_no_follow_names_any_more_is_inactive_and_goes_on_where_it_was() {
     rig.check(&["a1\n", "b1\n"]);
     assert_eq!(rig.states(), [SourceState::Inactive, SourceState::CaughtUp]);
     assert_eq!(rig.worker.book.files().len(), 1, "its file is closed");
-    // However long it is inactive, it is not finished.
+    // However long it is inactive, it does not end.
     rig.pass(Duration::from_secs(86_400));
     rig.check(&["a1\n", "b1\n"]);
     rig.refollow(&["*.txt", "*.log"]);
@@ -44,7 +44,7 @@ fn what_no_follow_names_any_more_is_inactive_and_goes_on_where_it_was() {
 }
 
 #[test]
-fn what_is_inactive_is_kept_over_a_restart() {
+fn an_inactive_source_stays_over_a_restart() {
     let mut rig = Rig::new(&["*.log"]);
     rig.write("a.log", "a1\n");
     rig.check(&["a1\n"]);
@@ -61,7 +61,7 @@ fn what_is_inactive_is_kept_over_a_restart() {
 }
 
 #[test]
-fn a_file_that_was_rotated_while_it_rested_is_known_again() {
+fn a_file_that_was_rotated_while_it_was_inactive_is_identified() {
     let mut rig = Rig::new(&["*.log"]);
     let first = format!("a1 {}\n", "x".repeat(300));
     rig.write("a.log", &first);
@@ -77,7 +77,7 @@ fn a_file_that_was_rotated_while_it_rested_is_known_again() {
 }
 
 #[test]
-fn a_file_moved_to_where_it_is_followed_now_goes_on_there() {
+fn a_file_moved_to_a_path_that_is_followed_now_resumes_there() {
     let mut rig = Rig::new(&["old/*.log"]);
     rig.write("old/a.log", "a1\n");
     rig.check(&["a1\n"]);
@@ -90,7 +90,7 @@ fn a_file_moved_to_where_it_is_followed_now_goes_on_there() {
 }
 
 #[test]
-fn what_was_rotated_out_of_the_globs_is_still_read_to_its_end() {
+fn a_file_that_was_rotated_out_of_the_globs_is_read_to_its_end() {
     let mut rig = Rig::new(&["a.log"]);
     rig.write("a.log", "a1\n");
     rig.check(&["a1\n"]);
@@ -103,11 +103,11 @@ fn what_was_rotated_out_of_the_globs_is_still_read_to_its_end() {
     rig.check(&["a1\n", "a2\n", "a3\n"]);
     rig.pass(Duration::from_secs(61));
     rig.settle();
-    assert_eq!(rig.states().len(), 1, "and is finished then: {:?}", rig.worker.snapshot());
+    assert_eq!(rig.states().len(), 1, "and ends then: {:?}", rig.worker.snapshot());
 }
 
 #[test]
-fn lines_are_cut_as_the_follow_says_that_names_them_now() {
+fn lines_are_cut_by_the_limit_of_the_section_that_names_them_now() {
     let mut rig = Rig::new(&["*.log"]);
     rig.write("a.log", "12345678\n");
     rig.check(&["12345678\n"]);

@@ -1,5 +1,5 @@
-//! What the model's random steps found, as the shortest steps that show it: a seed would mean others as soon as a kind
-//! of step is added.
+//! Faults that the model's random steps found, as the shortest steps that show them: a seed would give other steps as soon as
+//! a kind of step is added.
 
 use super::model::Action::{self, *};
 use super::model::check;
@@ -12,9 +12,9 @@ const fn write(lines: usize, partial: bool) -> Action {
 }
 
 /// `a.log.2` waits for the incomplete end of `a.log.1`, and is half compressed. `a.log`, which comes after the half
-/// compressed file, did not wait for that, as nobody does for what cannot be read, and so for nobody.
+/// compressed file, passed that over, as it cannot be read, and waited for none.
 #[test]
-fn one_that_cannot_be_read_does_not_let_the_next_pass_those_before_it() {
+fn a_file_that_cannot_be_read_does_not_let_the_next_pass_those_before_it() {
     check(&[
         write(1, true),
         Look,
@@ -28,10 +28,10 @@ fn one_that_cannot_be_read_does_not_let_the_next_pass_those_before_it() {
     ]);
 }
 
-/// `a.log` was copied away, truncated and moved out of the folder, and waited for the one before it, so that nobody
-/// looked at what was held open of it. The copy was compressed meanwhile, and taken for a file of its own.
+/// `a.log` was copied away, truncated and moved out of the folder, while it waited for the one before it, so that its open file
+/// was not looked at. The copy was compressed meanwhile, and taken for a new file.
 #[test]
-fn a_file_truncated_out_of_sight_lives_on_in_its_compressed_copy() {
+fn a_file_truncated_out_of_sight_continues_in_its_compressed_copy() {
     check(&[
         write(1, false),
         RotateCopy { file: A },
@@ -45,9 +45,9 @@ fn a_file_truncated_out_of_sight_lives_on_in_its_compressed_copy() {
     ]);
 }
 
-/// `b.log` was moved out of the folder, and came back as `a.log`, which was copied and truncated before anybody looked.
+/// `b.log` was moved out of the folder, and came back as `a.log`, which was copied and truncated before the next scan.
 #[test]
-fn a_file_that_came_back_elsewhere_and_was_truncated_lives_on_in_its_compressed_copy() {
+fn a_file_that_came_back_elsewhere_and_was_truncated_continues_in_its_compressed_copy() {
     check(&[
         Write { file: B, lines: 1, partial: false },
         Look,
@@ -63,7 +63,7 @@ fn a_file_that_came_back_elsewhere_and_was_truncated_lives_on_in_its_compressed_
 /// `a.log.1` was compressed after `a.log.2` had been begun, which waited for its incomplete end. The compressed file was put behind
 /// `a.log.2`, and `a.log` behind the compressed file; when that was found to be `a.log.1`, `a.log` came after that alone.
 #[test]
-fn who_came_after_a_compressed_file_comes_after_all_that_it_came_after() {
+fn a_source_after_a_compressed_file_comes_after_all_that_it_came_after() {
     check(&[
         write(1, true),
         Look,
@@ -76,7 +76,7 @@ fn who_came_after_a_compressed_file_comes_after_all_that_it_came_after() {
     ]);
 }
 
-/// `a.log` had half a line and nothing read of it, was copied away, emptied, moved to `b.log` and written on. It was taken
+/// `a.log` had half a line and nothing read of it, was copied away, emptied, moved to `b.log` and written to. It was taken
 /// for a new file there, and read from its open descriptor, too.
 #[test]
 fn a_file_of_which_nothing_was_read_is_known_by_its_inode() {
@@ -101,8 +101,8 @@ fn a_short_copy_is_known_by_the_path_that_its_source_was_moved_to() {
     ]);
 }
 
-/// `c.log` was allocated, seen, filled, copied away and truncated before anybody looked again. Nothing of it had been read,
-/// so that its new content was taken for the old one, and came before what had been copied away.
+/// `c.log` was allocated, seen, filled, copied away and truncated between two scans. Nothing of it had been read, so that its
+/// new content was taken for the old one, and came before what had been copied away.
 #[test]
 fn a_file_of_which_nothing_was_read_and_that_was_truncated_comes_after_its_copy() {
     check(&[
@@ -116,17 +116,17 @@ fn a_file_of_which_nothing_was_read_and_that_was_truncated_comes_after_its_copy(
     ]);
 }
 
-/// `a.log` was found, copied away, truncated and written on before a line of it was read. It was read on as it was then,
-/// and what had been copied away came after that.
+/// `a.log` was found, copied away, truncated and written to before a line of it was read. The new content was read as the
+/// old one, and the copy came after that.
 #[test]
 fn a_file_with_unread_lines_that_was_truncated_comes_after_its_copy() {
     check(&[write(1, false), Look, Recreate { file: A }, Step, RotateCopy { file: A }, write(2, false)]);
 }
 
-/// `a.log` had half a line and nothing read of it. It grew, was copied away, emptied and written on before anybody looked
-/// again: it was read on as it was then, and what had been copied away came after that.
+/// `a.log` had half a line and nothing read of it. It grew, was copied away, emptied and written to between two scans: the new
+/// content was read as the old one, and the copy came after that.
 #[test]
-fn a_file_with_an_unfinished_first_line_that_was_truncated_comes_after_its_copy() {
+fn a_file_with_an_incomplete_first_line_that_was_truncated_comes_after_its_copy() {
     check(&[
         Write { file: A, lines: 1, partial: true },
         Look,
@@ -136,8 +136,8 @@ fn a_file_with_an_unfinished_first_line_that_was_truncated_comes_after_its_copy(
     ]);
 }
 
-/// `a.log` was filled in place, renamed, compressed and removed before anybody looked again. It was as long as before, so that
-/// nobody looked into what was still open.
+/// `a.log` was filled in place, renamed, compressed and removed between two scans. It was as long as before, so that the open
+/// file was not looked into.
 #[test]
 fn what_was_filled_into_a_file_that_is_gone_is_read_from_its_descriptor() {
     check(&[
@@ -150,8 +150,8 @@ fn what_was_filled_into_a_file_that_is_gone_is_read_from_its_descriptor() {
     ]);
 }
 
-/// `a.log` was filled in place, copied away, emptied, and the copy compressed before anybody looked again. It went on in the
-/// compressed file, of which nothing was read, as what stood behind the offset had been unwritten before.
+/// `a.log` was filled in place, copied away, emptied, and the copy compressed between two scans. It continued in the
+/// compressed file, of which nothing was read, as the bytes behind the offset had been unwritten before.
 #[test]
 fn what_was_filled_into_a_file_is_read_from_its_compressed_copy() {
     check(&[
@@ -164,8 +164,8 @@ fn what_was_filled_into_a_file_is_read_from_its_compressed_copy() {
     ]);
 }
 
-/// `a.log` was filled in place, renamed, compressed and removed. Nothing of it had been read, so that the compressed file was not
-/// known to be the same.
+/// `a.log` was filled in place, renamed, compressed and removed. Nothing of it had been read, so that the compressed file was
+/// not identified.
 #[test]
 fn a_file_that_was_filled_after_the_first_look_is_known_in_its_compressed_copy() {
     check(&[
@@ -194,7 +194,7 @@ fn a_file_that_was_deleted_unread_comes_before_the_next_one_of_its_path() {
     ]);
 }
 
-/// `a.log` was filled in place, rotated, compressed, removed and decompressed to another name before anybody looked again.
+/// `a.log` was filled in place, rotated, compressed, removed and decompressed to another name between two scans.
 #[test]
 fn a_file_that_was_filled_after_the_first_look_is_known_in_its_copy() {
     check(&[

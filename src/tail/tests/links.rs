@@ -1,5 +1,4 @@
-//! Several names of one file: links, hard links, and globs that overlap. Each line is read once, and nobody is told that
-//! something cannot be read.
+//! Several names of one file: links, hard links, and globs that overlap. Each line is read once, and no error is reported.
 
 use super::support::Rig;
 use std::fs;
@@ -120,7 +119,7 @@ fn a_link_to_a_folder_that_is_walked_is_another_name_of_it() {
     rig.write("current/a.log", "3\n");
     rig.check(&["1\n", "2\n", "3\n"]);
     is_healthy(&rig);
-    // The same where links may be followed: the folder is listed twice, and its files are read once.
+    // The same if links may be followed: the folder is listed twice, and its files are read once.
     rig.settings.follows[0].symlinks = Some(rig.dir.path().to_owned());
     rig.restart();
     rig.write("current/a.log", "4\n");
@@ -140,7 +139,7 @@ fn hard_links_of_one_file_are_read_once() {
     rig.check(&["1\n", "2\n"]);
     is_healthy(&rig);
     rig.restart();
-    // The name that it was known by goes away.
+    // The name that it was identified with goes away.
     let known = rig.worker.book.sources().iter().next().unwrap().path().to_path_buf();
     fs::remove_file(known).unwrap();
     let left = if rig.path("c.log").exists() { "c.log" } else { "b.log" };

@@ -1,4 +1,4 @@
-//! What rotating with logrotate found (`torture logrotate`).
+//! Faults that rotations with logrotate found (`torture logrotate`).
 
 use super::support::{MINUTES, REST, Rig, lines};
 use std::fs;
@@ -11,7 +11,7 @@ fn check_lines(rig: &mut Rig, to: u32) {
     assert_eq!(rig.log.text().concat(), lines(0, to), "{:#?}", rig.worker.snapshot());
 }
 
-/// With `copytruncate` and `compress` a scan met a `.gz` that was empty still, and the copy gone: the source was given up,
+/// With `copytruncate` and `compress` a scan found a `.gz` that was still empty, and the copy gone: the source was given up,
 /// and all of it read again a moment later.
 #[test]
 fn a_source_is_not_given_up_while_its_copy_is_being_compressed() {
@@ -30,9 +30,9 @@ fn a_source_is_not_given_up_while_its_copy_is_being_compressed() {
     assert_eq!((rig.worker.book.counters.truncated, rig.worker.book.counters.destroyed_unread_bytes), (0, 0));
 }
 
-/// The same where the compressed file stays empty: new lines are held up for 10 s, not for ever.
+/// The same with a compressed file that stays empty: new lines are held up for 10 s, not for ever.
 #[test]
-fn a_compressed_file_that_stays_empty_holds_nobody_up_for_long() {
+fn a_compressed_file_that_stays_empty_holds_up_others_for_10_seconds() {
     let mut rig = Rig::new(&["app.log*"]);
     rig.write("app.log", lines(0, 100));
     check_lines(&mut rig, 100);
@@ -71,7 +71,7 @@ fn a_compressed_file_that_is_renamed_before_it_is_checked_leaves_no_checkpoint()
 
 /// With an `olddir` and `copytruncate`: more than 1 KiB was read, less than that copied. It was read again.
 #[test]
-fn a_short_copy_in_another_folder_is_known() {
+fn a_short_copy_in_another_folder_is_identified() {
     let mut rig = Rig::new(&["app.log*", "old/app.log*"]);
     rig.write("app.log", lines(0, 12));
     check_lines(&mut rig, 12);
@@ -88,10 +88,10 @@ fn a_short_copy_in_another_folder_is_known() {
     check_lines(&mut rig, 63);
 }
 
-/// With `delaycompress`: what a writer adds to `app.log.1` comes before the lines of the new `app.log`, which came after
+/// With `delaycompress`: lines that a writer adds to `app.log.1` come before the lines of the new `app.log`, which came after
 /// the compressed file alone.
 #[test]
-fn late_lines_of_a_rotated_file_come_first_also_beside_a_compressed_one() {
+fn late_lines_of_a_rotated_file_come_first_also_next_to_a_compressed_one() {
     let mut rig = Rig::new(&["app.log*"]);
     rig.write("app.log", lines(0, 40));
     check_lines(&mut rig, 40);
@@ -114,7 +114,7 @@ fn late_lines_of_a_rotated_file_come_first_also_beside_a_compressed_one() {
 
 /// A file whose inode the next one at its path got while the service was stopped.
 #[test]
-fn a_deleted_file_whose_inode_was_given_away_is_lost_from_sight() {
+fn a_deleted_file_whose_inode_has_another_file_is_lost_from_sight() {
     let mut rig = Rig::new(&["app.log*"]);
     rig.write("app.log", lines(0, 40));
     check_lines(&mut rig, 40);

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::support::{REST, Rig, append_to};
 
-/// As many as fit.
+/// As many as are followed at once.
 const MAX: usize = 20;
 
 /// `files` files, the later the newer, with places for [`MAX`].
@@ -139,7 +139,7 @@ fn files_in_many_folders_are_chosen_from_all_of_them() {
     assert_eq!(numbers(&rig), Vec::from_iter(80..100));
 }
 
-/// What waits is opened once, not by each scan, however many there are.
+/// A file that waits is opened once, not by each scan, however many there are.
 #[test]
 fn a_file_that_waits_is_looked_at_once_until_it_changes() {
     let mut rig = many(70);

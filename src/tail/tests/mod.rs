@@ -1,7 +1,7 @@
 //! Tests of the tail as a whole, on real files.
 //!
-//! Most drive the worker step by step with a clock of their own and a log that answers when it is told to; `thread`
-//! runs the real thing.
+//! Most drive the worker step by step, with a clock of their own and a log that answers on request; `thread` runs the real
+//! thread.
 
 mod compressed;
 mod copies;

@@ -1,7 +1,7 @@
 //! Random steps of a writer, a rotation and a restart, against what must be read.
 //!
-//! Every complete line that was in a followed file when the tail looked again is in the log exactly once, with its
-//! offset, and the lines of one writer are in order. Lines are unique, so nothing is undecidable.
+//! Every complete line that was in a followed file at a scan is in the log exactly once, with its offset, and the lines of one
+//! writer are in order. Lines are unique, so nothing is undecidable.
 // long: one list of steps, and what each does to the files and to the model
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -20,7 +20,7 @@ use crate::tail::bytes::decompress;
 
 #[derive(Clone, Debug)]
 pub(super) enum Action {
-    /// So many lines, the last of them perhaps without its end.
+    /// This many lines, the last of them perhaps without its end.
     Write {
         file: usize,
         lines: usize,
@@ -42,8 +42,8 @@ pub(super) enum Action {
     Truncate {
         file: usize,
     },
-    /// A power cut: the service dies, and the last `lose` lines of a file are gone; of the first of them a part is left
-    /// where `half`.
+    /// A power cut: the service dies, and the last `lose` lines of a file are gone. If `half`, a part of the first of them is
+    /// left.
     RollBack {
         file: usize,
         lose: usize,
@@ -63,7 +63,7 @@ pub(super) enum Action {
         file: usize,
         other: usize,
     },
-    /// A rotated file is compressed; where `half`, a later one of these completes it.
+    /// A rotated file is compressed. If `half`, a later one of these completes it.
     Compress {
         half: bool,
         zstd: bool,
@@ -74,7 +74,7 @@ pub(super) enum Action {
     Unrotate {
         file: usize,
     },
-    /// Out of the walked folders.
+    /// Out of the folders that are scanned.
     Hide {
         file: usize,
     },
@@ -82,18 +82,18 @@ pub(super) enum Action {
     Show {
         file: usize,
     },
-    /// Copied away and removed, while its writer has it open still; where `shorter`, a line comes between the two. Where
-    /// `stops`, the service dies then.
+    /// Copied away and removed, while its writer has it open. If `shorter`, a line is written between the two. If `stops`, the
+    /// service dies then.
     CopyOpen {
         file: usize,
         shorter: bool,
         stops: bool,
     },
-    /// The writer of the last of these goes on.
+    /// The writer of the last of these continues.
     WriteDeleted {
         lines: usize,
     },
-    /// Truncated inside its unfinished line.
+    /// Truncated inside its incomplete line.
     TakeBack {
         file: usize,
         keep: usize,
@@ -102,10 +102,10 @@ pub(super) enum Action {
     Allocate {
         file: usize,
     },
-    /// The clock of the server that has the files is so many milliseconds behind.
+    /// The clock of the server that has the files is this many milliseconds behind.
     ServerBehind(i64),
     Look,
-    /// One round, in the middle of which everything else may happen.
+    /// One round, during which everything else may happen.
     Step,
     LetPass,
     FillLog(bool),
@@ -152,17 +152,17 @@ fn action() -> impl Strategy<Value = Action> {
 struct Content {
     lines: Vec<Vec<u8>>,
     partial: Vec<u8>,
-    /// It came from elsewhere, or stands where such a one was.
+    /// It came from elsewhere, or is where such a file was.
     is_loose: bool,
-    /// A copy that came back over the path it was copied from, before anybody looked, is a file replaced by one with the
-    /// same beginning: below 256 bytes it is read twice, as `docs/explanation/tail.md` says. So a copy stays where it is.
+    /// A copy that came back over the path it was copied from, between two scans, is a file replaced by one with the same
+    /// beginning: below 256 bytes it is read twice, as `docs/explanation/tail.md` explains. So a copy stays where it is.
     is_copy: bool,
     /// It is compressed, or about to be.
     is_compressed: bool,
-    /// Where `partial` may have been ended after `rotate_wait`, as the rest of a file whose path was taken: what is
-    /// written behind it then is a line of its own.
+    /// Offsets at which `partial` may have ended after `rotate_wait`, as the rest of a file whose path was taken: bytes that are
+    /// written behind it then are a new line.
     cuts: Vec<usize>,
-    /// `partial` is what a power cut left of a line that may have been read: what is written behind it has its number.
+    /// `partial` is what a power cut left of a line that may have been read: bytes that are written behind it get its number.
     is_torn: bool,
     /// A copy of a file that was open when it was deleted.
     is_of_deleted: bool,
@@ -172,22 +172,22 @@ struct Content {
 
 struct Model {
     rig: Rig,
-    /// What stands in each current file.
+    /// The content of each current file.
     now: BTreeMap<&'static str, Content>,
     /// Rotated files inside the globs: name, content.
     rotated: Vec<(String, Content)>,
-    /// One that is written by half: the name in plain, that of the compressed file, the rest of its bytes.
+    /// One that is half written: the plain name, that of the compressed file, the rest of its bytes.
     compressing: Option<(String, String, Vec<u8>)>,
-    /// A folder outside the walked ones, and the files in it.
+    /// A folder that is not scanned, and the files in it.
     away: tempfile::TempDir,
     hidden: Vec<(String, Content)>,
-    /// How often time passed since the first of them was hidden: beyond `rotate_wait` it would be finished.
+    /// How often time passed since the first of them was hidden: beyond `rotate_wait` its source would end.
     passed: u64,
-    /// Paths that a file came to which was known elsewhere.
+    /// Paths of files that were known elsewhere.
     mixed: BTreeSet<&'static str>,
-    /// Lines that must be in the log in the end, and those that may be: destroyed before anybody looked.
+    /// Lines that must be in the log in the end, and those that may be: destroyed before a scan.
     written: HashMap<Vec<u8>, bool>,
-    /// Lines that may come again so many times: they stood before the end of a file that lost it.
+    /// Lines that may come again this many times: they were before the end of a file that lost it.
     again: HashMap<Vec<u8>, usize>,
     roll_backs: usize,
     /// Files that are deleted, and open in their writer and the tail; how often time passed since the last write.
@@ -195,7 +195,7 @@ struct Model {
     /// Lines that were written to them.
     to_deleted: Vec<Vec<u8>>,
     deleted_passed: u64,
-    /// Lines of files that came from elsewhere: between files no order is promised for them.
+    /// Lines of files that came from elsewhere: no order between files is promised for them.
     loose: HashSet<Vec<u8>>,
     next_line: u64,
     next_name: u64,
@@ -261,7 +261,7 @@ impl Model {
                 let name = self.rotated_name(FILES[file], ".out");
                 if self.now.remove(FILES[file]).is_some() {
                     self.show_all();
-                    // Looked at before, its inode is known and it is read under any name; otherwise it is nobody's.
+                    // If a scan found it before, its inode is known and it is read under any name; otherwise it belongs to no source.
                     // With a line stored: an older file with an incomplete end may hold it up for `rotate_wait`.
                     self.wait_for_ends();
                     self.rig.rename(FILES[file], &name);
@@ -284,7 +284,7 @@ impl Model {
             Action::RollBack { file, lose, half } => self.roll_back(FILES[file], lose, half),
             Action::Recreate { file } => {
                 if let Some(content) = self.now.remove(FILES[file]) {
-                    // Held open, the inode would not be free.
+                    // If it were open, the inode would not be free.
                     self.restart();
                     remake(&self.rig.path(FILES[file]));
                     self.destroyed(content);
@@ -319,8 +319,8 @@ impl Model {
                     && let Some(at) = self.rotated.iter().rposition(is_compressed)
                 {
                     let (compressed, content) = self.rotated.remove(at);
-                    // Another file than the one that was compressed, so a copy, at its own path too; and one that comes with
-                    // a name of its own after others were begun, so that no order is promised.
+                    // Another file than the one that was compressed, so a copy, at its own path too; and one that comes under a new name
+                    // after others were begun, so that no order is promised.
                     let file = FILES.iter().find(|file| compressed.starts_with(**file)).copied();
                     let name = self.rotated_name(file.unwrap_or("hidden.log"), "");
                     let from = self.rig.path(&compressed);
@@ -329,7 +329,7 @@ impl Model {
                     fs::remove_file(from).unwrap();
                     self.loose.extend(content.lines.iter().cloned());
                     if content.is_of_deleted {
-                        // It may get the inode of the deleted file, and is that rolled back then (row 5).
+                        // It may get the inode of the deleted file, and is then rolled back (row 5).
                         self.may_be_rolled_back(&content.lines);
                     }
                     let content = Content { is_compressed: false, is_copy: true, is_loose: true, ..content };
@@ -378,7 +378,7 @@ impl Model {
             Action::CopyOpen { file, shorter, stops } => self.copy_open(FILES[file], shorter, stops),
             Action::WriteDeleted { lines } => self.write_deleted(lines),
             Action::TakeBack { file, keep } => {
-                // What was ended after `rotate_wait` is in no list of lines.
+                // A line that ended after `rotate_wait` is in no list of lines.
                 let is_whole = |content: &Content| {
                     let left = [content.lines.concat(), content.partial.clone()].concat();
                     fs::read(self.rig.path(FILES[file])).unwrap() == left
@@ -389,7 +389,7 @@ impl Model {
                     && is_whole(content)
                     && !content.is_torn
                 {
-                    // A part of a number would be another one with what comes behind it.
+                    // A part of a number would be another one with the bytes behind it.
                     let keep = if content.partial[..keep].contains(&b':') { keep } else { 0 };
                     content.partial.truncate(keep);
                     let len = content.lines.concat().len() + keep;
@@ -462,8 +462,8 @@ impl Model {
         fs::File::options().append(true).open(self.rig.path(to)).unwrap().set_modified(time).unwrap();
     }
 
-    /// `rotate_wait` has passed: the rest of a rotated file is a line, and a file that came from elsewhere may be
-    /// taken for one.
+    /// `rotate_wait` has passed: the rest of a rotated file is a line, and a file that came from elsewhere may be taken for
+    /// one.
     fn end_partial_lines(&mut self) {
         let current = self.now.values_mut().filter(|content| content.is_loose);
         let rotated = self.rotated.iter_mut().map(|(_, content)| content);
@@ -476,7 +476,7 @@ impl Model {
         let Some(content) = self.now.get_mut(file) else { return };
         let path = self.rig.path(file);
         let mut left = [content.lines.concat(), content.partial.clone()].concat();
-        // What was ended after `rotate_wait` is in no list of lines: such a file keeps its end.
+        // A line that ended after `rotate_wait` is in no list of lines: such a file keeps its end.
         if left.is_empty() || left != fs::read(&path).unwrap() {
             return;
         }
@@ -502,7 +502,7 @@ impl Model {
     }
 
     fn restart(&mut self) {
-        // What was deleted is gone with the last that had it open. What of it waited for the end of another file is lost.
+        // A deleted file is gone when no process has it open. Lines of it that waited for the end of another file are lost.
         self.deleted.clear();
         let contents =
             self.now.values().chain(self.rotated.iter().chain(&self.hidden).map(|(_, content)| content));
@@ -533,14 +533,14 @@ impl Model {
     }
 
     fn copy_open(&mut self, file: &'static str, shorter: bool, stops: bool) {
-        // One that is filled in place is not written at its end, and one that is empty is no source yet.
+        // A file that is filled in place is not written to at its end, and an empty one is not a source yet.
         let is_empty = |content: &Content| content.lines.is_empty() && content.partial.is_empty();
         let is_out = |content: &Content| content.is_allocated || is_empty(content);
         if self.now.get(file).is_none_or(is_out) || self.compressing.is_some() {
             return;
         }
         self.show_all();
-        // Read and open, which it is for five minutes: nobody knows of what is written to a deleted file that was not.
+        // Read and open, which it is for five minutes: lines that are written to a deleted file that is not open are lost.
         self.wait_for_ends();
         let path = self.rig.path(file);
         if !self.rig.worker.snapshot().sources.iter().any(|source| source.path == path && source.held_open) {
@@ -557,7 +557,7 @@ impl Model {
         }
         let Content { partial, .. } = self.now.remove(file).unwrap();
         if stops && shorter && !content.partial.is_empty() {
-            // It ends inside a line that was read: what is before that is read again as far as the resume points say.
+            // It ends inside a line that was read: the lines before that are read again from the last resume point.
             self.may_be_rolled_back(&content.lines);
         }
         self.rig.remove(file);
@@ -578,7 +578,7 @@ impl Model {
         for _ in 0..lines {
             let line = self.line(file);
             writer.write_all(&line).unwrap();
-            // An end that was waited for may be a line of its own.
+            // An end that was waited for may be a separate line.
             let is_begun = !begun.is_empty();
             let whole = [std::mem::take(&mut begun), line.clone()].concat();
             self.loose.extend([whole.clone(), line.clone()]);
@@ -596,7 +596,7 @@ impl Model {
     fn line(&mut self, file: &str) -> Vec<u8> {
         self.next_line += 1;
         let padding = "x".repeat((self.next_line * 7 % 90) as usize);
-        // The number first: a beginning that others share could not be told from growth.
+        // The number first: a beginning that others share would look like growth.
         format!("{}:{file} {padding}\n", self.next_line).into_bytes()
     }
 
@@ -604,7 +604,7 @@ impl Model {
         self.written.extend(content.lines.into_iter().map(|line| (line, false)));
     }
 
-    /// What stood in a file that is moved elsewhere.
+    /// The content of a file that is moved elsewhere.
     fn take(&mut self, file: &'static str) -> Content {
         self.mixed.insert(file);
         let content = self.now.remove(file).unwrap();
@@ -612,7 +612,7 @@ impl Model {
         content
     }
 
-    /// A file that stood elsewhere before.
+    /// A file that was elsewhere before.
     fn put(&mut self, file: &'static str, mut content: Content) {
         self.mixed.insert(file);
         content.is_loose = true;
@@ -620,7 +620,7 @@ impl Model {
         self.now.insert(file, content);
     }
 
-    /// All that is hidden comes back under a name of its own.
+    /// All hidden files come back under new names.
     fn show_all(&mut self) {
         self.passed = 0;
         for (name, content) in std::mem::take(&mut self.hidden) {
@@ -675,7 +675,7 @@ impl Model {
         self.stamp(file);
     }
 
-    /// Files that were never seen are taken in the order of their times, which here are all different.
+    /// Files that no scan found are read in the order of their times, which here are all different.
     fn stamp(&mut self, name: &str) {
         self.clock += 1;
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + self.clock);
@@ -709,7 +709,7 @@ impl Model {
         for line in found.keys() {
             assert!(self.written.contains_key(*line), "{:?} was never written", show(line));
         }
-        // Where a line stands in its file, its offset says so.
+        // The offset of a line is where it is in its file.
         for (name, content) in self.rotated.iter().map(|(name, content)| (name.as_str(), content)) {
             let bytes = decompressed(&self.rig.path(name));
             for line in &content.lines {
@@ -751,7 +751,7 @@ fn exchange(one: &Path, other: &Path) {
     renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
 }
 
-/// Another, empty file at the path, with the inode of the one that was there, where the file system gives it out again.
+/// Another, empty file at the path, with the inode of the one that was there, if the file system uses it again.
 fn remake(path: &Path) {
     let inode = fs::metadata(path).unwrap().ino();
     fs::remove_file(path).unwrap();
@@ -775,7 +775,7 @@ fn move_to(from: &Path, to: &Path) {
 }
 
 fn number(line: &[u8], file: &str) -> Option<u64> {
-    // An unterminated end waits for its file to be finished, and that of a file never seen at its path for longer.
+    // An unterminated end waits until its file ends, and that of a file that was never found at its path waits longer.
     let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
     let (number, rest) = line.split_once(':')?;
     rest.strip_prefix(file)?.starts_with(' ').then(|| number.parse().ok())?
@@ -789,11 +789,11 @@ pub(super) fn check(actions: &[Action]) {
     model.check();
 }
 
-/// What fails is shown as its shortest steps, and has a place in `kept` as a test with a name. Until then its seed is in
+/// A failure is printed as its shortest steps, and gets a test with a name in `kept`. Until then its seed is in
 /// `proptest-regressions`, which every run tries first.
 ///
-/// The same cases in every run, so that a change is to blame for what it breaks: others with `PROPTEST_RNG_SEED`, more
-/// with `PROPTEST_CASES`.
+/// Every run has the same cases, so that a failure is due to a change. `PROPTEST_RNG_SEED` gives others, `PROPTEST_CASES`
+/// gives more.
 fn config() -> ProptestConfig {
     let config = ProptestConfig::default();
     let rng_seed = match config.rng_seed {

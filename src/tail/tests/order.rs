@@ -1,4 +1,4 @@
-//! The lines of a path come in order over its rotations, whatever was rotated before it was ever seen.
+//! The lines of a path come in order over its rotations, also if a file was rotated before a scan found it.
 
 use super::support::Rig;
 use std::fs;
@@ -28,11 +28,11 @@ fn check_order(rig: &mut Rig, expected: &[Vec<String>]) {
     assert_eq!((wrong.map(show), text.len()), (None, expected.len()));
 }
 
-/// A service was killed and started again. Before it had seen the new w.log, that was renamed to w.log.2 and another
-/// one begun: the first look found both as new files. They were read in turns of 1 MiB, so the first line of
-/// w.log stood before the rest of w.log.2.
+/// A service was killed and started again. Before it found the new w.log, that was renamed to w.log.2 and another one begun:
+/// the first scan found both as new files. They were read in turns of 1 MiB, so the first line of w.log came before the
+/// rest of w.log.2.
 #[test]
-fn a_file_rotated_before_it_was_ever_seen_is_read_to_its_end_before_the_new_one() {
+fn a_file_rotated_before_it_was_ever_found_is_read_to_its_end_before_the_new_one() {
     let mut rig = Rig::new(&["w.log*"]);
     let [first, second, third] = ["first", "second", "third"].map(many);
     rig.write("w.log", &first.0);
@@ -48,8 +48,8 @@ fn a_file_rotated_before_it_was_ever_seen_is_read_to_its_end_before_the_new_one(
     check_order(&mut rig, &[first.1, second.1, third.1]);
 }
 
-/// Killed in the middle of a file, which was rotated several times before the next start: the rest of the known file
-/// comes first, then the files never seen, those with equal times by their numbers, and the newest last.
+/// Killed in the middle of a file, which was rotated several times before the next start: the rest of the known file comes
+/// first, then the new files, those with equal times by their numbers, and the newest last.
 #[test]
 fn several_rotations_while_stopped_are_read_in_their_order() {
     let mut rig = Rig::new(&["w.log*"]);
@@ -79,8 +79,8 @@ fn rotated_files_of_a_first_start_are_read_from_the_oldest_on() {
     check_order(&mut rig, &[first.1, second.1, third.1]);
 }
 
-/// While a walk went through the folder a file never seen was renamed to a name that the walk had passed, and a
-/// new one took its path: only the new one was found. The next walk finds the other, and that comes first.
+/// While a walk went through the folder, a new file was renamed to a name that the walk had passed, and another took its
+/// path: only that one was found. The next walk finds the first, and that comes first.
 #[test]
 fn a_file_that_one_walk_missed_comes_before_the_one_that_took_its_path() {
     let mut rig = Rig::new(&["w.log*"]);
@@ -98,11 +98,11 @@ fn a_file_that_one_walk_missed_comes_before_the_one_that_took_its_path() {
     check_order(&mut rig, &[first.1, second.1, third.1]);
 }
 
-/// The writer went on with the renamed file until it was told to reopen its log. A walk passed the old file, then the
-/// writer wrote its last line there and its first line to the new file, then the walk came upon that: the old file was
-/// believed read to its end.
+/// The writer continued with the renamed file until it reopened its log. A walk passed the old file, then the writer wrote its
+/// last line there and its first line to the new file, then the walk found that: the old file was considered read to its
+/// end.
 #[test]
-fn the_old_file_is_looked_at_again_after_the_new_one_was_seen() {
+fn the_old_file_is_looked_at_again_after_the_new_one_was_found() {
     let mut rig = Rig::new(&["w.log*"]);
     rig.write("w.log", "one\n");
     rig.check(&["one\n"]);
@@ -123,10 +123,10 @@ fn the_old_file_is_looked_at_again_after_the_new_one_was_seen() {
     rig.check(&["one\n", "two\n", "three\n"]);
 }
 
-/// Never seen before it was rotated, and without a newline at its end: nobody may ever write that, so the new file
-/// does not wait for it.
+/// Rotated before a scan found it, and without a newline at its end, which may never be written: the new file does not wait
+/// for it.
 #[test]
-fn an_incomplete_end_of_a_file_never_seen_at_its_path_holds_nobody_up() {
+fn an_incomplete_end_of_a_file_never_seen_at_its_path_holds_up_no_other() {
     let mut rig = Rig::new(&["w.log*"]);
     rig.write("w.log.1", "one\nend");
     stamp(&rig, "w.log.1", 1);
@@ -134,10 +134,10 @@ fn an_incomplete_end_of_a_file_never_seen_at_its_path_holds_nobody_up() {
     rig.check(&["one\n", "two\n"]);
 }
 
-/// Killed while a new file waited for the rest of the old one and had been renamed itself: both were known to the log,
-/// but not that one waits for the other, and they were read in turns.
+/// Killed while a new file waited for the rest of the old one and had been renamed itself: both were known to the log, but not
+/// that one waits for the other, and they were read in turns.
 #[test]
-fn who_waits_for_whom_is_known_again_after_a_restart() {
+fn the_order_is_known_again_after_a_restart() {
     let mut rig = Rig::new(&["w.log*"]);
     rig.read_in_bits(20_000, 50_000);
     let [first, second, third] = ["first", "second", "third"].map(many);
@@ -153,7 +153,7 @@ fn who_waits_for_whom_is_known_again_after_a_restart() {
     rig.write("w.log", &third.0);
     stamp(&rig, "w.log", 3);
     rig.settle();
-    // The log takes what waited for it, and with the next append it learns of the rename.
+    // The log gets the append that waited for it, and with the next one the rename.
     rig.is_full = false;
     rig.step();
     rig.step();
@@ -162,8 +162,8 @@ fn who_waits_for_whom_is_known_again_after_a_restart() {
     check_order(&mut rig, &[first.1, second.1, third.1]);
 }
 
-/// An old rotated file turns up, for the first time, while the log is being written: that does not make the log a file
-/// that its writer has left, and half a line at its end stays half a line.
+/// An old rotated file is found, for the first time, while the log is being written: that does not make the log a file that
+/// its writer has left, and half a line at its end stays half a line.
 #[test]
 fn a_rotated_file_that_turns_up_later_does_not_end_the_one_that_is_there() {
     for stopped in [false, true] {
@@ -182,10 +182,10 @@ fn a_rotated_file_that_turns_up_later_does_not_end_the_one_that_is_there() {
     }
 }
 
-/// gzip was ended in the middle of its work, and took away what it had written, while older files were still being
-/// read: who came after that one lost its place with it.
+/// gzip was ended in the middle of its work, and removed what it had written, while older files were still being read: the
+/// file after that one lost its place with it.
 #[test]
-fn who_came_after_one_that_vanished_comes_after_the_one_before_that() {
+fn a_file_after_one_that_vanished_comes_after_the_one_before_that() {
     let mut rig = Rig::new(&["w.log*"]);
     rig.read_in_bits(20_000, 50_000);
     let [first, second, third] = ["first", "second", "third"].map(many);
@@ -205,7 +205,7 @@ fn who_came_after_one_that_vanished_comes_after_the_one_before_that() {
         rig.step();
         rig.worker.snapshot().sources.iter().filter(|one| one.last_error.is_some()).count()
     };
-    assert_eq!([look(0), look(3), look(1)], [0, 1, 1], "the half compressed one was told");
+    assert_eq!([look(0), look(3), look(1)], [0, 1, 1], "the half compressed one was reported");
     rig.remove("w.log.1.gz");
     for _ in 0..4 {
         rig.pass(Duration::from_secs(120));
@@ -220,7 +220,7 @@ fn who_came_after_one_that_vanished_comes_after_the_one_before_that() {
 /// The rotated file was compressed with `gzip --keep`, and its writer still wrote to it when the next one was begun: that came
 /// after the compressed file, of which there was nothing to be read.
 #[test]
-fn who_comes_after_a_duplicate_comes_after_the_source_that_it_is_a_duplicate_of() {
+fn a_file_after_a_duplicate_comes_after_the_source_of_that() {
     let mut rig = Rig::new(&["w.log*"]);
     rig.read_in_bits(20_000, 50_000);
     let [first, second, third] = ["first", "second", "third"].map(many);

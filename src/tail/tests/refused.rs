@@ -7,9 +7,9 @@ use super::support::Rig;
 use crate::tail::worker::Worker;
 use crate::unreadable::WhyUnreadable;
 
-/// A file that could not be opened was told with every scan: each refusal forgot the others.
+/// A file that could not be opened was reported with every scan: each refusal forgot the others.
 #[test]
-fn what_cannot_be_followed_is_told_once_while_it_lasts() {
+fn a_file_that_cannot_be_followed_is_reported_once_while_that_lasts() {
     let mut rig = Rig::new(&["*.log"]);
     let refuse = |rig: &mut Rig| {
         rig.worker.scan(rig.now());
@@ -28,7 +28,7 @@ fn what_cannot_be_followed_is_told_once_while_it_lasts() {
     assert_eq!(refuse(&mut rig), 2);
     assert_eq!(refuse(&mut rig), 2, "the same two again");
     rig.worker.scan(rig.now());
-    assert_eq!(refuse(&mut rig), 4, "a scan did not meet them, so they are news");
+    assert_eq!(refuse(&mut rig), 4, "a scan did not find them, so they are new");
 }
 
 /// The number that is reported is in the snapshot too, whatever is named.

@@ -1,8 +1,8 @@
-//! Descriptors of files that are gone: held as long as that can matter, and not for ever.
+//! Descriptors of files that are gone: open as long as that can matter, and not for ever.
 //!
-//! Files that were moved out of the followed folders while nothing took their names kept their descriptors without end.
-//! Once half of RLIMIT_NOFILE was used, each file was closed right after it was read, and what was written to it
-//! before it was moved away was lost without a word.
+//! Files that were moved out of the followed folders, while nothing took their names, kept their descriptors for ever. Once
+//! half of RLIMIT_NOFILE was used, each file was closed right after it was read, and lines that were written to it before
+//! it was moved away were lost without a message.
 
 use super::support::{MINUTES, Rig, append_to};
 use std::fs;
@@ -40,7 +40,7 @@ fn files_moved_away_under_dated_names_are_released() {
 }
 
 #[test]
-fn what_is_written_just_before_a_move_is_read_when_descriptors_run_short() {
+fn lines_written_just_before_a_move_are_read_when_descriptors_run_short() {
     let mut rig = Rig::new(&["*.log"]);
     rig.open_max = 16;
     rig.restart();
@@ -65,7 +65,7 @@ fn what_is_written_just_before_a_move_is_read_when_descriptors_run_short() {
 }
 
 #[test]
-fn a_file_that_was_closed_for_want_of_descriptors_and_vanished_is_counted() {
+fn a_file_that_was_closed_early_and_vanished_is_counted() {
     let mut rig = Rig::new(&["*.log"]);
     rig.open_max = 0;
     rig.restart();
@@ -102,7 +102,7 @@ fn a_source_that_is_not_found_after_a_start_is_counted_and_one_that_was_deleted_
 }
 
 #[test]
-fn folders_that_are_too_deep_are_told_once() {
+fn folders_that_are_too_deep_are_reported_once() {
     let mut rig = Rig::new(&["**/*.log"]);
     let deep = "d/".repeat(33);
     rig.write(&format!("{deep}a.log"), "deep\n");

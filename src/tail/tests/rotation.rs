@@ -61,7 +61,7 @@ fn copy_truncate_inside_the_glob_reads_nothing_twice_and_the_rest_of_the_copy() 
         rig.write("app.log", "one\n");
         rig.check(&["one\n"]);
         if !stopped {
-            // The copy is seen before the truncation.
+            // A scan finds the copy before the truncation.
             rig.write("app.log", "two\n");
             rig.is_full = true;
             rig.copy("app.log", "app.log.1");
@@ -100,7 +100,7 @@ fn a_copy_seen_before_the_truncation_waits() {
 }
 
 #[test]
-fn a_truncated_file_is_a_new_source_and_what_was_unread_is_counted() {
+fn a_truncated_file_is_a_new_source_and_unread_bytes_are_counted() {
     let mut rig = Rig::new(&["*.log"]);
     rig.write("a.log", "one\ntwo\nincompl");
     rig.check(&["one\n", "two\n"]);
@@ -134,7 +134,7 @@ fn deleted_while_open_is_read_to_its_end() {
     rig.settle();
     std::io::Write::write_all(&mut writer, b"two\nend").unwrap();
     rig.check(&["one\n", "two\n"]);
-    assert!(rig.log.forgotten.is_empty(), "its writer may go on");
+    assert!(rig.log.forgotten.is_empty(), "its writer may continue");
     rig.pass(MINUTES);
     rig.check(&["one\n", "two\n", "end"]);
     assert!(rig.log.lines[2].flags.is_unterminated());
@@ -151,7 +151,7 @@ fn an_unterminated_end_becomes_a_line_once_the_file_is_rotated_and_quiet() {
     rig.rename("app.log", "app.log.1");
     rig.pass(MINUTES);
     rig.check(&["one\n"]);
-    // Only a new file at its path says that the writer has left it.
+    // Only a new file at its path proves that the writer has left it.
     rig.write("app.log", "new\n");
     rig.pass(MINUTES);
     rig.check(&["one\n", "end", "new\n"]);
@@ -207,7 +207,7 @@ fn a_file_that_a_power_cut_rolled_back_resumes_at_a_resume_point() {
         }
     }
     assert_eq!(rig.log.lines.len(), 1_000);
-    // The last 3,000 bytes never reached the disk; the writer went on with others.
+    // The last 3,000 bytes never reached the disk; the writer continued with others.
     rig.truncate("a.log", 7_000);
     rig.write("a.log", "other\n".repeat(1_000));
     rig.restart();

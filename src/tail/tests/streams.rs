@@ -1,4 +1,4 @@
-//! Standard input and FIFOs: real pipes, a log that answers when it is told to, and restarts.
+//! Standard input and FIFOs: real pipes, a log that answers on request, and restarts.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -19,7 +19,7 @@ use crate::tail::pipes::streams::STREAMS_MAX;
 use crate::tail::status::SourceState;
 use crate::tail::worker::Step;
 
-/// What is in the place of standard input; it ends when this is dropped.
+/// A substitute for standard input; it ends when this is dropped.
 fn input(rig: &mut Rig, line_max: usize) -> File {
     let (read, write) = rustix::pipe::pipe().unwrap();
     rig.worker.streams.follow_input(read.as_fd(), line_max).unwrap();
@@ -32,13 +32,13 @@ fn make_fifo(rig: &Rig, name: &str) -> PathBuf {
     path
 }
 
-/// A writer, as soon as somebody reads.
+/// A writer, as soon as there is a reader.
 fn writer(rig: &Rig, name: &str) -> File {
     let nonblock = OFlags::NONBLOCK.bits() as i32;
     OpenOptions::new().write(true).custom_flags(nonblock).open(rig.path(name)).unwrap()
 }
 
-/// Writes all of it, with steps of the tail wherever the pipe is full. Gives up where those change nothing.
+/// Writes all of it, with steps of the tail whenever the pipe is full. Gives up if those change nothing.
 fn pump(rig: &mut Rig, mut to: &File, mut bytes: &[u8]) -> usize {
     let all = bytes.len();
     let mut stuck = 0;
@@ -64,7 +64,7 @@ fn states(rig: &Rig) -> Vec<SourceState> {
 }
 
 #[test]
-fn lines_of_standard_input_are_taken_up_to_its_end() {
+fn lines_of_standard_input_are_read_up_to_its_end() {
     let mut rig = Rig::new(&["*.log"]);
     rig.worker.book.once = true;
     let mut stdin = input(&mut rig, 1_000);
@@ -87,7 +87,7 @@ fn lines_of_standard_input_are_taken_up_to_its_end() {
 }
 
 #[test]
-fn standard_input_that_holds_nothing_is_no_source() {
+fn standard_input_without_bytes_is_not_a_source() {
     let mut rig = Rig::new(&["*.log"]);
     rig.worker.book.once = true;
     drop(input(&mut rig, 1_000));
@@ -105,7 +105,7 @@ fn a_file_or_a_socket_can_be_standard_input() {
     let mut rig = Rig::new(&["*.log"]);
     rig.write("data/input", "x\nrest\nof it");
     let mut file = File::open(rig.path("data/input")).unwrap();
-    // Who had it before us has read the first line.
+    // The process that had it before has read the first line.
     std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(2)).unwrap();
     rig.worker.streams.follow_input(file.as_fd(), 1_000).unwrap();
     rig.check(&["rest\n", "of it"]);
@@ -120,7 +120,7 @@ fn a_file_or_a_socket_can_be_standard_input() {
 }
 
 #[test]
-fn a_fifo_goes_on_with_its_next_writer_who_begins_a_line_of_its_own() {
+fn a_fifo_continues_with_its_next_writer_and_a_new_line() {
     let mut rig = Rig::new(&["app.fifo", "*.log"]);
     rig.write("a.log", "file\n");
     let path = make_fifo(&rig, "app.fifo");
@@ -146,7 +146,7 @@ fn a_fifo_goes_on_with_its_next_writer_who_begins_a_line_of_its_own() {
     writer(&rig, "app.fifo").write_all(b"last\n").unwrap();
     rig.check(&["file\n", "one\n", "two\n", "killed in the middle\n", "halfhalfhalf", "last\n"]);
     assert_eq!(states(&rig), [SourceState::CaughtUp, SourceState::Stream]);
-    // Nobody has it open: there is nothing to do, and nothing that would wake the tail.
+    // No process has it open: there is nothing to do, and nothing that would wake the tail.
     rig.worker.book.want_no_scan();
     assert_eq!(rig.step(), Step::Idle);
     let ms = rig.worker.idle_ms(rig.now());
@@ -160,7 +160,7 @@ fn in_once_mode_a_fifo_ends_with_the_last_of_its_writers() {
     make_fifo(&rig, "a.fifo");
     make_fifo(&rig, "b.fifo");
     rig.check(&[]);
-    assert!(!rig.worker.is_done(), "nobody has come yet");
+    assert!(!rig.worker.is_done(), "no writer has come yet");
     let (mut a, other, silent) = (writer(&rig, "a.fifo"), writer(&rig, "a.fifo"), writer(&rig, "b.fifo"));
     a.write_all(b"one\n").unwrap();
     drop(a);
@@ -181,7 +181,7 @@ fn a_full_log_lets_the_writer_wait_and_little_is_read_meanwhile() {
     rig.is_full = true;
     let wrote = pump(&mut rig, &stdin, all.as_bytes());
     let at_risk = rig.worker.appends.stream_bytes();
-    assert!(wrote < 3 << 20, "{wrote} bytes were taken from the writer");
+    assert!(wrote < 3 << 20, "{wrote} bytes were read from the writer");
     assert!(at_risk <= (2 << 20) + (64 << 10), "{at_risk} bytes wait for the log");
     assert!(matches!(rig.step(), Step::WaitForLog));
     assert!(rig.worker.snapshot().waits_for_log_since.is_some());
@@ -198,7 +198,7 @@ fn a_full_log_lets_the_writer_wait_and_little_is_read_meanwhile() {
 }
 
 #[test]
-fn after_a_kill_a_stream_is_another_source_and_the_old_one_is_forgotten() {
+fn after_a_kill_a_stream_is_a_new_source_and_the_old_one_is_forgotten() {
     let mut rig = Rig::new(&["app.fifo"]);
     make_fifo(&rig, "app.fifo");
     rig.settle();
@@ -210,7 +210,7 @@ fn after_a_kill_a_stream_is_another_source_and_the_old_one_is_forgotten() {
         writeln!(app, " which is lost").unwrap();
         rig.settle();
         rig.is_full = false;
-        // Its writer goes on: what it writes while nobody reads waits in the pipe.
+        // Its writer continues: what it writes while nothing reads waits in the pipe.
         let keeps = OpenOptions::new().read(true).write(true).open(rig.path("app.fifo")).unwrap();
         rig.restart();
         rig.pass(Duration::from_secs(1));
@@ -328,9 +328,9 @@ fn incomplete_lines_of_all_streams_are_bounded_together() {
 }
 
 #[test]
-fn a_pipe_that_cannot_be_opened_again_is_asked_before_it_is_read() {
+fn a_pipe_that_cannot_be_opened_again_is_polled_before_it_is_read() {
     let (read, write): (OwnedFd, OwnedFd) = rustix::pipe::pipe().unwrap();
-    let mut pipe = Pipe::Asked(File::from(read));
+    let mut pipe = Pipe::Polled(File::from(read));
     let mut buffer = [0; 10];
     assert_eq!(pipe.read(&mut buffer).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     rustix::io::write(&write, b"abc").unwrap();

@@ -1,4 +1,4 @@
-//! A worker on a temporary folder, with a log that keeps what it is given.
+//! A worker on a temporary folder, with a log that stores what it gets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -21,13 +21,13 @@ use crate::tail::worker::{Step, Worker};
 
 /// Longer than `rotate_wait`.
 pub(super) const MINUTES: Duration = Duration::from_secs(120);
-/// After so long a file is at rest.
+/// After this time without a change a file is read or checked.
 pub(super) const REST: Duration = Duration::from_secs(3);
 
 /// How a file is compressed.
 pub(super) type Compress = fn(&[u8]) -> Vec<u8>;
 
-/// Numbered lines, long enough that nobody takes them for a header.
+/// Numbered lines, long enough not to look like a header.
 pub(super) fn lines(from: u32, to: u32) -> String {
     (from..to).map(|nth| format!("line {nth:09} {}\n", "x".repeat(nth as usize % 80))).collect()
 }
@@ -41,7 +41,7 @@ pub(crate) struct Stored {
     pub(crate) flags: LineFlags,
 }
 
-/// What a log keeps.
+/// What the log has.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     pub(crate) lines: Vec<Stored>,
@@ -112,7 +112,7 @@ pub(crate) struct Rig {
     /// Bytes of a source in a turn, and of all in an append.
     pub(crate) turn_bytes: u64,
     pub(crate) append_bytes: usize,
-    /// Ahead of the wall clock by what a test let pass, and of the boot clock by the steps too.
+    /// Ahead of the wall clock by the time that a test let pass, and of the boot clock by the steps too.
     skew_ms: u64,
     steps_ms: u64,
     /// The clock of the server that has the files is behind ours by this, or ahead where it is negative.
@@ -120,7 +120,7 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// Follows `globs` below a new folder; a file is finished at once.
+    /// Follows `globs` below a new folder.
     pub(crate) fn new(globs: &[&str]) -> Rig {
         Rig::with(globs, |_| {})
     }
@@ -186,7 +186,7 @@ impl Rig {
         OpenOptions::new().append(true).open(self.path(name)).unwrap()
     }
 
-    /// Compresses a file beside it, as `gzip --keep` does; its time stays.
+    /// Compresses a file next to it, as `gzip --keep` does; its time stays.
     pub(super) fn compress(&self, from: &str, to: &str, compress: Compress) {
         let bytes = fs::read(self.path(from)).unwrap();
         let time = self.path(from).metadata().unwrap().modified().unwrap();
@@ -235,7 +235,7 @@ impl Rig {
     pub(crate) fn settle(&mut self) {
         let mut idle = 0;
         for _ in 0..100_000 {
-            // What a scan really takes is no time of this clock.
+            // The time that a scan really takes does not count on this clock.
             let now = self.now().boot_ms;
             let scans = &mut self.worker.scans;
             (scans.cost_ms, scans.end_ms) = (0, scans.end_ms.min(now));
@@ -253,7 +253,7 @@ impl Rig {
         panic!("it never settles: {:?}", self.worker.snapshot());
     }
 
-    /// What a kill and a start do: only what the log has is known.
+    /// A kill and a start: only what the log has is known.
     pub(crate) fn restart(&mut self) {
         self.held.clear();
         let next = self.log.checkpoints.keys().map(|id| id.0 + 1).max().unwrap_or(1);

@@ -1,8 +1,8 @@
-//! Files that leave their path and come back to it, while others stand there.
+//! Files that leave their path and come back to it, while others are there.
 //!
-//! `mv a.log x; mv b.log a.log; mv x a.log` was once read twice: the file that came back had an older source of the
-//! same path and inode, which was passed over, so it was taken for a new file; when many were exchanged again and again
-//! one line was stored 281 times.
+//! `mv a.log x; mv b.log a.log; mv x a.log` was once read twice: the file that came back had an older source of the same path
+//! and inode, which was passed over, so it was taken for a new file. When many were exchanged again and again, one line was
+//! stored 281 times.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::support::{Rig, append_to};
 
-/// Where no glob and no walk leads.
+/// A folder that no glob names.
 fn hidden() -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x");
@@ -34,7 +34,7 @@ fn check_each_once(rig: &mut Rig, mut expected: Vec<String>) {
 }
 
 #[test]
-fn a_file_that_comes_back_over_another_one_at_its_path_is_read_on() {
+fn a_file_that_comes_back_over_another_one_at_its_path_continues() {
     for restarts in [0, 1, 2, 3] {
         let mut rig = Rig::new(&["*.log"]);
         let (_folder, x) = hidden();
@@ -86,13 +86,13 @@ fn files_exchanged_again_and_again_are_each_read_once() {
             }
             rig.settle();
         }
-        // Both are within sight in the end.
+        // A scan can find both in the end.
         fs::rename(&x, rig.path("x.log")).unwrap();
         check_each_once(&mut rig, expected);
     }
 }
 
-/// The walk comes by while two names are exchanged, so that one file is met at both and the other at none.
+/// A walk passes while two names are exchanged, so that it finds one file at both and the other at none.
 #[test]
 fn a_source_that_a_walk_missed_at_its_own_path_is_the_same_when_it_is_back() {
     let mut rig = Rig::new(&["*.log"]);
@@ -101,7 +101,7 @@ fn a_source_that_a_walk_missed_at_its_own_path_is_the_same_when_it_is_back() {
     rig.write("b.log", "of b\n");
     rig.check(&["of a\n", "of b\n"]);
     for _ in 0..10 {
-        // As the walk saw it: b is hidden, a stands in its place.
+        // As the walk found it: b is hidden, a is in its place.
         fs::rename(rig.path("b.log"), &x).unwrap();
         rig.rename("a.log", "b.log");
         rig.worker.book.want_scan();
@@ -137,7 +137,7 @@ fn the_incomplete_end_of_a_file_that_came_back_to_its_path_waits_for_its_writer(
 }
 
 #[test]
-fn a_file_that_came_back_with_another_content_is_new_and_what_was_unread_is_counted() {
+fn a_file_that_came_back_with_another_content_is_new_and_unread_bytes_are_counted() {
     let mut rig = Rig::new(&["*.log"]);
     let (_folder, x) = hidden();
     rig.write("a.log", "of a\nunre");
@@ -165,8 +165,8 @@ fn a_new_file_with_two_names_or_named_by_two_globs_is_one_source() {
     rig.check(&["of a\n", "of c\n"]);
 }
 
-/// Each of two files that were exchanged came after the other once the tail had been started again, so that neither
-/// was ever read.
+/// Each of two files that were exchanged came after the other once the tail had been started again, so that neither was ever
+/// read.
 #[test]
 fn exchanged_files_do_not_wait_for_each_other() {
     let mut rig = Rig::new(&["**/*.log*"]);

@@ -80,10 +80,10 @@ fn events_wake_it_long_before_the_scan() {
     assert!(tail.stop());
 }
 
-/// A file in a folder that was made between a scan of its parent and the watch on that was found by the next scan: the
-/// tail knew that it had to look again, and slept.
+/// A file in a folder that was made between a scan of its parent and the watch on that was found by the next scan: the tail
+/// knew that it had to look again, and slept.
 #[test]
-fn a_file_in_a_folder_that_is_made_while_its_parent_is_seen_for_the_first_time_is_found_at_once() {
+fn a_file_in_a_folder_that_is_made_while_its_parent_is_scanned_for_the_first_time_is_found_at_once() {
     const FOLDERS: usize = 60;
     let dir = tempfile::tempdir().unwrap();
     let (handle, log, _owner) = owner();

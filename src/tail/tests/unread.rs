@@ -1,7 +1,7 @@
-//! What stands behind the offset may change: no identity is inactive on it.
+//! Bytes behind the offset may change: no identity depends on them.
 //!
-//! `a\nb\npart`, truncated inside the unfinished line and written on, was read again from its beginning, and reported as
-//! bytes destroyed. Of a file that was allocated before it was written, 536 lines were stored of 40.
+//! `a\nb\npart`, truncated inside the incomplete line and written to, was read again from its beginning, and reported as
+//! destroyed bytes. Of a file that was allocated before it was written, 536 lines were stored instead of 40.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -13,7 +13,7 @@ fn writer(rig: &Rig, name: &str) -> File {
 }
 
 #[test]
-fn an_unfinished_line_that_is_taken_back_changes_nothing_before_it() {
+fn an_incomplete_line_that_is_taken_back_changes_nothing_before_it() {
     for (is_restarted, to, text) in [
         (false, 4, "other\n"),
         (true, 4, "other\n"),
@@ -37,7 +37,7 @@ fn an_unfinished_line_that_is_taken_back_changes_nothing_before_it() {
 }
 
 #[test]
-fn an_unfinished_first_line_that_is_taken_back_is_no_loss() {
+fn an_incomplete_first_line_that_is_taken_back_is_not_a_loss() {
     for is_seen in [false, true] {
         let mut rig = Rig::new(&["*.log"]);
         rig.write("a.log", "part");
@@ -119,7 +119,7 @@ fn a_file_that_is_filled_in_place_is_read_once() {
             }
             rig.settle();
             assert_eq!(rig.log.text(), expected);
-            // What was never written is no line, and holds nobody up.
+            // Bytes that were never written are not a line, and hold up no other source.
             rig.rename("a.log", "a.log.1");
             rig.write("a.log", "new\n");
             rig.settle();
