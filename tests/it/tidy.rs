@@ -51,6 +51,21 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 /// Files that still import each other in a circle. Nothing is added here.
 const CIRCLES_LEFT: &[&str] = &["torture/src/logrotate.rs", "torture/src/rotation_stage.rs"];
 
+/// The layers of the tail, from the top: each file or folder belongs to one, and a file imports nothing from a layer above
+/// its own (docs/decisions/0007-tail-in-layers.md).
+const TAIL_LAYERS: &[&[&str]] = &[
+    &["fuzzing", "mod"],
+    &["thread"],
+    &["worker"],
+    &["append", "checkpoint", "scan", "turn"],
+    &["rules"],
+    &["pipes"],
+    &["find"],
+    &["bytes"],
+    &["known"],
+    &["bell", "clock", "error", "notice", "settings", "status"],
+];
+
 /// Where decisions are made: by values, never by the text of a message.
 const DECIDES_BY_VALUES: &[&str] = &["src/queue", "src/supervise"];
 
@@ -157,6 +172,30 @@ fn wrong_circles(imports: &Imports, known: &[&str]) -> Vec<String> {
     wrong
 }
 
+/// Which layer of the tail a file belongs to; 0 is the top.
+fn tail_layer(file: &str) -> Option<usize> {
+    let name = file.strip_prefix("src/tail/")?.split(['/', '.']).next()?;
+    TAIL_LAYERS.iter().position(|layer| layer.contains(&name))
+}
+
+/// Imports of a file of the tail from a layer above its own, and files without a layer.
+fn wrong_layers(imports: &Imports) -> Vec<String> {
+    let mut wrong = BTreeSet::new();
+    let in_tail = |file: &&str| file.starts_with("src/tail/") && !file.starts_with("src/tail/tests/");
+    for (file, used, names) in imports.edges() {
+        for file in [file, used].into_iter().filter(in_tail).filter(|file| tail_layer(file).is_none()) {
+            wrong.insert(format!("{file} is in no layer: add it to TAIL_LAYERS"));
+        }
+        if let (Some(layer), Some(other)) = (tail_layer(file), tail_layer(used))
+            && other < layer
+        {
+            let names = Vec::from_iter(names.iter().map(String::as_str)).join(", ");
+            wrong.insert(format!("{file} imports {names} from {used}, which is in a layer above"));
+        }
+    }
+    wrong.into_iter().collect()
+}
+
 fn is_without_purpose(text: &str) -> bool {
     !text.starts_with("//! ")
 }
@@ -256,6 +295,13 @@ fn no_files_import_each_other_in_a_circle() {
             CIRCLES_LEFT.iter().copied().filter(|file| file.starts_with(&format!("{folder}/"))).collect();
         wrong.extend(wrong_circles(&imports, &known));
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_tail_imports_only_downwards() {
+    let imports = Imports::of("src", "lib.rs", &sources(&["src"]));
+    let wrong = wrong_layers(&imports);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -396,6 +442,21 @@ fn the_rules_fail_on_what_breaks_them() {
     );
     assert_eq!(wrong_circles(&house, &["src/tail/a.rs", "src/tail/b.rs"]), [""; 0]);
     assert_eq!(wrong_circles(&house, &["src/tail/a.rs", "src/tail/b.rs", "src/queue.rs"]).len(), 1);
+    let tail = [
+        ("src/lib.rs", "mod tail;"),
+        ("src/tail/mod.rs", "mod bell; mod known; mod other;"),
+        ("src/tail/bell.rs", "use crate::tail::known::Source; pub struct Bell;"),
+        ("src/tail/known.rs", "use crate::tail::bell::Bell; pub struct Source;"),
+        ("src/tail/other.rs", "use crate::tail::bell::Bell;"),
+    ];
+    let tail = Imports::of("src", "lib.rs", &tail.map(|(file, text)| (file.to_owned(), text.to_owned())));
+    assert_eq!(
+        wrong_layers(&tail),
+        [
+            "src/tail/bell.rs imports Source from src/tail/known.rs, which is in a layer above",
+            "src/tail/other.rs is in no layer: add it to TAIL_LAYERS",
+        ]
+    );
     assert_eq!(links("[a](b.md) ![c](d.svg#e) [f](https://g) [h](#i)"), ["b.md", "d.svg"]);
     let reads = "if why.starts_with(\"damage\") {}\n// starts_with(\"x\")\nmatch word { \"idle\" => {} }\n";
     assert_eq!(looks_into_text("src/queue/x.rs", reads).len(), 2);
