@@ -94,7 +94,7 @@ pub fn counted(messages: &str) -> Result<Counted> {
             counted.rolled_back_bytes += bytes;
         } else if message.contains("were destroyed before they were read") {
             counted.destroyed_bytes += number(message, "bytes=")?;
-        } else if message.contains("what a file had is gone, ") {
+        } else if message.contains("the content of a file is gone, ") {
             counted.lost_sight += 1;
         }
     }
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn losses_are_read_from_messages() {
-        let text = "WARN what a file had is gone, not seen since the start: what was written path=/l offset=7\n\
+        let text = "WARN the content of a file is gone, not seen since the start: what was written path=/l offset=7\n\
             ERROR 30 B were destroyed before they were read path=/l offset=7 bytes=30\n\
             WARN rolled back path=/l from=50 to=10\nERROR 4 B were destroyed before they were read bytes=4\n";
         let counted = counted(text).unwrap();

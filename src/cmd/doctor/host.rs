@@ -140,7 +140,7 @@ impl Host {
         }
         let wanted = WATCHES_MIN.max(2 * self.folders);
         match (self.watched, self.watches_max) {
-            (Some(watched), _) if watched < self.folders => notes.push(format!("of {} followed folders {watched} are watched: what happens in the others is found by the sweep alone, some seconds later; sysctl fs.inotify.max_user_watches={wanted}", self.folders)),
+            (Some(watched), _) if watched < self.folders => notes.push(format!("of {} followed folders {watched} are watched: what happens in the others is found by scans alone, some seconds later; sysctl fs.inotify.max_user_watches={wanted}", self.folders)),
             (_, Some(limit)) if limit < wanted => notes.push(format!("fs.inotify.max_user_watches is {limit}, and {} folders are followed: those beyond it are only swept; sysctl fs.inotify.max_user_watches={wanted}", self.folders)),
             _ => {}
         }
