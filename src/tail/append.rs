@@ -8,7 +8,7 @@ use spillq_storage::{BlockBuilder, NewBlock};
 use crate::queue::{Append, Closed, Handle, Ticket};
 use crate::tail::bytes::compress::Compressor;
 use crate::tail::bytes::fill::{APPEND_BYTES, Filler};
-use crate::tail::pipes::streams::{HELD_BYTES_MAX, Streams};
+use crate::tail::pipes::streams::{HELD_BYTES_MAX, InputStreams};
 use crate::tail::rules::book::Book;
 
 /// Appends that wait for the log: while one commit is synced, up to two gather and become the next. sled writes a
@@ -90,7 +90,7 @@ impl Appends {
     pub(crate) fn send(
         &mut self,
         book: &mut Book,
-        streams: &mut Streams,
+        streams: &mut InputStreams,
         filler: Filler,
         stream_bytes: usize,
     ) -> Result<bool, Closed> {

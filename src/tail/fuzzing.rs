@@ -14,7 +14,7 @@ use crate::tail::bytes::reader::{Reader, Turn};
 use crate::tail::known::record::SourceRecord;
 use crate::tail::known::source::{Location, Source};
 use crate::tail::pipes::pipe::Pipe;
-use crate::tail::pipes::stream::Stream;
+use crate::tail::pipes::stream::InputStream;
 
 const APPEND_BYTES: usize = 1 << 30;
 
@@ -25,7 +25,7 @@ pub fn stream(
     line_max: usize,
     held: &mut dyn FnMut(usize),
 ) -> Vec<NewBlock> {
-    let mut stream = Stream::new(1, "stdin".into(), None, Pipe::Ready(nothing), line_max);
+    let mut stream = InputStream::new(1, "stdin".into(), None, Pipe::Ready(nothing), line_max);
     stream.begin(SourceId(1), 0);
     let mut filler = Filler::begin(0, APPEND_BYTES);
     for piece in pieces {

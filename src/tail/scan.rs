@@ -14,7 +14,7 @@ use crate::tail::clock::Now;
 use crate::tail::find::candidates::{Candidates, Chosen, Met};
 use crate::tail::find::walk::Walked;
 use crate::tail::known::presence::Presence;
-use crate::tail::pipes::streams::Streams;
+use crate::tail::pipes::streams::InputStreams;
 use crate::tail::rules::book::Book;
 use crate::tail::rules::identify::{Identify, Unidentified};
 use crate::tail::rules::unfollowed::Unfollowed;
@@ -70,7 +70,7 @@ impl Scans {
     }
 
     /// Looks at everything once.
-    pub(crate) fn run(&mut self, book: &mut Book, reader: &mut Reader, streams: &mut Streams, now: Now) {
+    pub(crate) fn run(&mut self, book: &mut Book, reader: &mut Reader, streams: &mut InputStreams, now: Now) {
         let began = Instant::now();
         let look_again = book.begin_scan();
         self.unidentified.begin_scan();

@@ -24,7 +24,7 @@ use crate::tail::find::follows::Follows;
 use crate::tail::known::presence::Presence;
 use crate::tail::known::record::SourceRecord;
 use crate::tail::known::source::Source;
-use crate::tail::pipes::streams::{ReadTurn, Streams};
+use crate::tail::pipes::streams::{InputStreams, ReadTurn};
 use crate::tail::rules::book::Book;
 use crate::tail::rules::{ending, inactive, order};
 use crate::tail::scan::Scans;
@@ -51,7 +51,7 @@ pub(crate) enum Step {
 pub(crate) struct Worker {
     pub(crate) book: Book,
     pub(crate) scans: Scans,
-    pub(crate) streams: Streams,
+    pub(crate) streams: InputStreams,
     pub(crate) reader: Reader,
     pub(crate) appends: Appends,
     closed: bool,
@@ -69,7 +69,7 @@ impl Worker {
         let follows = Follows::new(settings.follows, &settings.never)?;
         let from_end = settings.first_start && known.is_empty();
         let mut book = Book::new(follows, settings.once, next_source, open_max);
-        let mut streams = Streams::new().map_err(TailError::Wait)?;
+        let mut streams = InputStreams::new().map_err(TailError::Wait)?;
         for (id, bytes) in known {
             match SourceRecord::decode(&bytes) {
                 // No file is known by it: a stream that the last run did not read to its end.

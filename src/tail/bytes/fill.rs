@@ -47,7 +47,7 @@ impl Filler {
                     self.build();
                     continue;
                 }
-                // A line longer than a block has a block of its own.
+                // A line longer than a block has a separate block.
                 len = lines::first(bytes);
             }
             let (piece, rest) = bytes.split_at(len);

@@ -51,7 +51,7 @@ pub(crate) enum State {
         of: SourceId,
         whole: Whole,
     },
-    /// Checked, and a source of its own.
+    /// Checked, and not a duplicate.
     Whole(Whole),
 }
 
@@ -90,7 +90,7 @@ impl Compressed {
         matches!(self.state, State::Unchecked | State::Bad { changed: true, .. })
     }
 
-    /// Its content, if it is a source of its own.
+    /// Its content, if it is checked and not a duplicate.
     pub(crate) fn whole(&self) -> Option<Whole> {
         match self.state {
             State::Whole(whole) => Some(whole),

@@ -242,7 +242,7 @@ impl Source {
         }
     }
 
-    /// The bytes behind the offset are no line yet, and hold up no other source.
+    /// The bytes behind the offset are not a line yet, and hold up no other source.
     pub(crate) fn leave_unwritten(&mut self) {
         self.unwritten = true;
         self.searched = self.searched.max(self.size);

@@ -30,7 +30,7 @@ pub(crate) enum Pipe {
     Ready(File),
     /// Polled before each read.
     Polled(File),
-    /// A socket has a flag of its own.
+    /// Read with a flag that only sockets have.
     Socket(OwnedFd),
 }
 
@@ -94,7 +94,7 @@ impl AsFd for Pipe {
     }
 }
 
-/// The same pipe or terminal as another open file, with flags of its own.
+/// The same pipe or terminal as another open file, whose flags nothing else uses.
 fn reopened(file: &File) -> Option<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());

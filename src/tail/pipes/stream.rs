@@ -22,7 +22,7 @@ const HOLDER_BYTES: usize = 256 * 1_024;
 
 /// Standard input, or a FIFO.
 #[derive(Debug)]
-pub(crate) struct Stream {
+pub(crate) struct InputStream {
     /// Identifies it to the waiter.
     pub(crate) key: u64,
     /// `stdin`, or the path of the FIFO.
@@ -52,15 +52,15 @@ pub(crate) struct Stream {
     searched: usize,
 }
 
-impl Stream {
+impl InputStream {
     pub(crate) fn new(
         key: u64,
         path: PathBuf,
         fifo: Option<(u64, u64)>,
         pipe: Pipe,
         line_max: usize,
-    ) -> Stream {
-        Stream {
+    ) -> InputStream {
+        InputStream {
             key,
             path,
             fifo,
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
     use crate::tail::bytes::compress::Compressor;
 
-    /// Lines as they were handed on: part, whether it has no newline, offset and bytes.
+    /// Lines as they were delivered: part, whether it has no newline, offset and bytes.
     fn lines(blocks: Filler) -> Vec<(Option<&'static str>, bool, u64, Vec<u8>)> {
         let mut lines = Vec::new();
         for block in blocks.finish(&mut Compressor::default()) {
@@ -231,9 +231,9 @@ mod tests {
         lines
     }
 
-    fn stream(line_max: usize) -> Stream {
+    fn stream(line_max: usize) -> InputStream {
         let pipe = Pipe::Ready(tempfile::tempfile().unwrap());
-        let mut stream = Stream::new(1, "stdin".into(), None, pipe, line_max);
+        let mut stream = InputStream::new(1, "stdin".into(), None, pipe, line_max);
         stream.begin(SourceId(1), 0);
         stream
     }

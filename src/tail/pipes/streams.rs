@@ -23,7 +23,7 @@ use crate::tail::find::follows::Follows;
 use crate::tail::find::refused::Refused;
 use crate::tail::find::walk::Found;
 use crate::tail::pipes::pipe::{Nature, Pipe};
-use crate::tail::pipes::stream::Stream;
+use crate::tail::pipes::stream::InputStream;
 use crate::tail::pipes::wait::{Edge, Waiter};
 use crate::tail::status::SourceStatus;
 use crate::unreadable::WhyUnreadable;
@@ -41,9 +41,9 @@ const READ_BYTES: usize = 64 * 1_024;
 
 /// All streams.
 #[derive(Debug)]
-pub(crate) struct Streams {
+pub(crate) struct InputStreams {
     waiter: Waiter,
-    streams: BTreeMap<u64, Stream>,
+    streams: BTreeMap<u64, InputStream>,
     next_key: u64,
     /// Those that wait for a read, in turn.
     ready: VecDeque<u64>,
@@ -61,9 +61,9 @@ pub(crate) struct ReadTurn<'a> {
     pub(crate) at_risk: usize,
 }
 
-impl Streams {
-    pub(crate) fn new() -> io::Result<Streams> {
-        Ok(Streams {
+impl InputStreams {
+    pub(crate) fn new() -> io::Result<InputStreams> {
+        Ok(InputStreams {
             waiter: Waiter::new()?,
             streams: BTreeMap::new(),
             next_key: 1,
@@ -116,7 +116,7 @@ impl Streams {
         let key = self.next_key;
         self.next_key += 1;
         self.waiter.add(&pipe, key)?;
-        let mut stream = Stream::new(key, path, fifo, pipe, line_max);
+        let mut stream = InputStream::new(key, path, fifo, pipe, line_max);
         stream.queued = true;
         self.ready.push_back(key);
         self.streams.insert(key, stream);
@@ -226,7 +226,7 @@ impl Streams {
 
     /// Cuts the longest incomplete line if all together take too much.
     fn bound_held(&mut self, filler: &mut Filler) {
-        let held: usize = self.streams.values().map(Stream::held).sum();
+        let held: usize = self.streams.values().map(InputStream::held).sum();
         if held > HELD_BYTES_MAX
             && let Some(longest) = self.streams.values_mut().max_by_key(|stream| stream.held())
         {
@@ -265,7 +265,7 @@ impl Streams {
 
     /// Bytes of incomplete lines.
     pub(crate) fn held(&self) -> usize {
-        self.streams.values().map(Stream::held).sum()
+        self.streams.values().map(InputStream::held).sum()
     }
 
     /// The checkpoints that go with the lines of this append.
@@ -285,7 +285,7 @@ impl Streams {
     }
 
     pub(crate) fn statuses(&self) -> impl Iterator<Item = SourceStatus> {
-        self.streams.values().filter_map(Stream::status)
+        self.streams.values().filter_map(InputStream::status)
     }
 
     /// The FIFOs that a scan found, of those that `include` names by their whole path. `unlisted`: folders that could not be

@@ -27,7 +27,7 @@ pub(crate) fn is_rotation_of(path: &Path, source: &Source) -> bool {
     })
 }
 
-/// The path that a file was written at, as far as its name tells.
+/// The path that a file was written at, by its name.
 pub(crate) fn family_of(book: &Book, path: &Path) -> PathBuf {
     unrotated(path)
         .map(|unrotated| unrotated.0)

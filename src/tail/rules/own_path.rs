@@ -22,7 +22,7 @@ pub(crate) fn own_path(book: &mut Book, reader: &mut Reader, id: SourceId, now: 
         Ok(_) => (OwnPath::Taken, 0),
         Err(_) => (OwnPath::Gone, 0),
     };
-    // If it is out of sight, the open file tells whether it was truncated since.
+    // If it is out of sight, the open file shows whether it was truncated since.
     let at_path = match own {
         OwnPath::Here => match book.open_path(source) {
             Ok((file, _)) => Some(file),
