@@ -114,7 +114,7 @@ impl Scans {
         let mut matched = 0;
         let mut changed: Vec<SourceId> = Vec::new();
         let scan = book.scan();
-        let (follows, table) = book.to_walk();
+        let (follows, table) = book.for_walk();
         let walked = follows.discover().walk(&|inode| inodes.contains(&inode), &mut |found| {
             matched += usize::from(found.follow.is_some());
             let at_path = table.at(&found.path);

@@ -78,7 +78,7 @@ fn read(
     now: Now,
 ) -> io::Result<Turn> {
     let line_max = book.get(id).map_or(1, |source| book.follows().line_max(source.follow));
-    let Some((source, file, decompressor)) = book.to_read(id) else {
+    let Some((source, file, decompressor)) = book.for_read(id) else {
         return Ok(Turn::CaughtUp);
     };
     debug_assert_eq!(source.compressed.is_some(), decompressor.is_some());

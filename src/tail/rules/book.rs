@@ -85,7 +85,7 @@ impl Book {
     }
 
     /// What a walk matches with, and where it notes what it found.
-    pub(crate) fn to_walk(&mut self) -> (&Follows, &mut Table) {
+    pub(crate) fn for_walk(&mut self) -> (&Follows, &mut Table) {
         (&self.follows, &mut self.table)
     }
 
@@ -239,7 +239,7 @@ impl Book {
     }
 
     /// A source with its open file, and its decompressor if it has the slot.
-    pub(crate) fn to_read(
+    pub(crate) fn for_read(
         &mut self,
         id: SourceId,
     ) -> Option<(&mut Source, &File, Option<&mut Decompressor>)> {

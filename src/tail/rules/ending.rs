@@ -163,7 +163,7 @@ pub(crate) fn end(
     };
     let was_dirty = source.is_dirty();
     let ends_line = ending != Ending::Truncated && source.compressed.is_none() && source.has_rest();
-    if ends_line && let Some((source, file, _)) = book.to_read(id) {
+    if ends_line && let Some((source, file, _)) = book.for_read(id) {
         match reader.unterminated_end(source, file, filler) {
             Ok(true) => {}
             // It grew after all.
