@@ -4,10 +4,34 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Bounded, needs, run, spillq};
+use crate::support::{Bounded, binary, needs, program, run, spillq};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn the_commands_of_the_readme_work_as_they_are_pasted() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let mut blocks = readme.split("```sh\n").skip(1).filter_map(|block| block.split("```").next());
+    let pasted = blocks.find(|block| block.starts_with("mkdir ")).expect("commands in an empty folder");
+    // `run` may need an option where temporary folders are on a file system that keeps nothing.
+    let run: Vec<_> = spillq(&["run"]).get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let run = run.join(" ");
+    let script = format!(
+        "set -e\nspillq() {{ [ \"$1\" != run ] || set -- {run} \"${{@:2}}\"; command spillq \"$@\"; }}\n{pasted}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let program_dir = binary().parent().unwrap().display().to_string();
+    let path = format!("{program_dir}:{}", std::env::var("PATH").unwrap());
+    let mut shell = program("bash");
+    shell.args(["-c", &script]).current_dir(folder.path());
+    let output = shell.env("PATH", path).env("SPILLQ_DISK_MIN_FREE", "1MiB").finished();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!((lines.first(), lines.last()), (Some(&"1000"), Some(&"500")), "{printed}");
+    assert!(printed.contains("500 lines wait"), "{printed}");
 }
 
 /// Every configuration that is handed out.
