@@ -6,12 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use crate::support::{Service, run, wait_for};
+use crate::support::{Service, from_env, run, wait_for};
 
-/// Kills of both together.
-const KILLS: u32 = 50;
+/// Kills of both together; `SPILLQ_TEST_KILLS` sets another number, as torture/tiers does.
+const KILLS: u64 = 10;
+/// Decides when and what is killed; `SPILLQ_TEST_SEED` sets another seed.
+const SEED: u64 = 1;
 /// At most this many lines wait: the writer follows the service.
 const AHEAD: u64 = 2_000;
 /// At most this many lines are acked between two kills; the number is random.
@@ -33,10 +35,8 @@ pub fn line(n: u64) -> String {
 /// Kills both while a program writes to `log`, which the configuration follows. Returns the number of lines once all are
 /// acked.
 pub fn through_kills(log: &Path, data_dir: &Path, config: &Path, server: &mut dyn Server) -> u64 {
-    let seed = std::env::var("SPILLQ_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed =
-        seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64);
-    println!("SPILLQ_TEST_SEED={seed}");
+    let (kills, seed) = (from_env("SPILLQ_TEST_KILLS", KILLS), from_env("SPILLQ_TEST_SEED", SEED));
+    println!("SPILLQ_TEST_KILLS={kills} SPILLQ_TEST_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let start = || Service::start(data_dir, &["--config", config.to_str().unwrap()]);
     let writer = Writer::start(log);
@@ -49,7 +49,7 @@ pub fn through_kills(log: &Path, data_dir: &Path, config: &Path, server: &mut dy
         status.groups[0].ack_floor
     };
     let mut acked = 0;
-    for _ in 0..KILLS {
+    for _ in 0..kills {
         acked = floor(&mut service, acked + random.u64(1..BETWEEN));
         // Not directly after an ack, but at any point after it.
         thread::sleep(Duration::from_micros(random.u64(0..20_000)));
@@ -139,11 +139,6 @@ pub fn settings() -> &'static str {
     retry = { initial = "10ms", max = "100ms", attempts = 3 }
     [[processor]]
     "#
-}
-
-/// A port on which nothing listened a moment ago.
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Waits until the last failure of the group contains `word`, without dead letters.

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 
-use crate::support::{Bounded, Process, SMALL_STORE, Service, needs, program, wait_for, write_config};
+use crate::support::{Bounded, Port, Process, SMALL_STORE, Service, needs, program, wait_for, write_config};
 
 const LINES: u64 = 20_000;
 const BATCH: u64 = 250;
@@ -53,7 +53,8 @@ fn every_line_reaches_a_clickhouse_and_key_and_seq_identify_repeats() {
     };
     fs::write(folder.path().join("a.log"), lines(0..LINES)).unwrap();
     fs::write(&key, "wrong").unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let reserved = Port::reserved();
+    let port = reserved.number;
     let config = write_config(
         folder.path(),
         &format!(

@@ -1,55 +1,33 @@
 //! Order, failure, blame and dead letters (docs/explanation/delivery.md), with the built program and real commands.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use spillq::http::{DoctorJson, StatusJson};
+use spillq::http::StatusJson;
 
-use crate::support::{Bounded, Service, spillq, wait_for, write_config};
+use crate::support::{Bounded, Stage, spillq, wait_for};
 
-/// A folder with a configuration, and a file `app.log` of numbered lines.
-struct Stage {
-    folder: tempfile::TempDir,
+/// Follows a file `app.log` of numbered lines. `group` has keys of the section of its group; `sh -c` runs `script` in the folder
+/// for each batch.
+fn staged(lines: u64, group: &str, script: &str) -> Stage {
+    let stage = Stage::new();
+    stage.append("app.log", &numbered(1..=lines));
+    stage.configure(&format!(
+        "data_dir = \"q\"\nstall_after = \"1s\"\n[[follow]]\ninclude = [\"app*.log\"]\n\
+         [[group]]\nname = \"default\"\n{group}\n\
+         [[processor]]\ngroup = \"default\"\nkind = \"exec\"\ncommand = [\"sh\", \"-c\", {script:?}]\n"
+    ));
+    stage
 }
 
 impl Stage {
-    /// `group` has keys of its section; `sh -c` runs `script` in the folder for each batch.
-    fn new(lines: u64, group: &str, script: &str) -> Stage {
-        let folder = tempfile::tempdir().unwrap();
-        let stage = Stage { folder };
-        fs::write(stage.path("app.log"), numbered(1..=lines)).unwrap();
-        write_config(
-            stage.folder.path(),
-            &format!(
-                "data_dir = \"q\"\nstall_after = \"1s\"\n[[follow]]\ninclude = [\"app*.log\"]\n\
-                 [[group]]\nname = \"default\"\n{group}\n\
-                 [[processor]]\ngroup = \"default\"\nkind = \"exec\"\ncommand = [\"sh\", \"-c\", {script:?}]\n"
-            ),
-        );
-        stage
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn start(&self) -> Service {
-        Service::start(&self.path("q"), &["--config", self.path("spillq.toml").to_str().unwrap()])
-    }
-
-    /// Runs a command of the program on the store.
-    fn spillq(&self, args: &[&str]) -> Output {
-        spillq(args).args(["--data-dir"]).arg(self.path("q")).current_dir(self.folder.path()).finished()
-    }
-
     /// Runs `run --once` or `drain`. Returns its exit status and output.
     fn to_the_end(&self, args: &[&str]) -> (Option<i32>, String) {
-        let config = self.path("spillq.toml");
+        let config = self.config();
         let mut command = spillq(args);
-        let output = command.arg("--config").arg(config).current_dir(self.folder.path()).finished();
+        let output = command.arg("--config").arg(config).current_dir(self.folder()).finished();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
@@ -57,16 +35,12 @@ impl Stage {
         numbers(&self.path("out"))
     }
 
-    fn doctor(&self) -> Option<DoctorJson> {
-        serde_json::from_slice(&self.spillq(&["doctor", "--json"]).stdout).ok()
-    }
-
     /// Waits until doctor names this cause. Returns the summary, the evidence and the next step as one text.
     #[track_caller]
-    fn verdict(&self, cause: &str) -> String {
+    fn explained(&self, cause: &str) -> String {
         let mut last = None;
         let found = wait_for(|| {
-            last = self.doctor();
+            last = self.doctor().map(|(doctor, _)| doctor);
             let verdict = last.as_ref()?.groups.iter().find(|group| group.cause.as_deref() == Some(cause))?;
             let evidence = verdict.evidence.join("\n");
             Some(format!("{}\n{evidence}\n{}\n{}", verdict.summary, verdict.next, verdict.or))
@@ -95,7 +69,7 @@ const DOWN: &str = "cat > batch; echo >> calls; test ! -e down && cat batch >> o
 /// whether the destination was down.
 #[test]
 fn an_outage_overtakes_no_line_makes_no_dead_letter_and_costs_one_delivery_per_back_off() {
-    let stage = Stage::new(20_000, "", DOWN);
+    let stage = staged(20_000, "", DOWN);
     fs::write(stage.path("down"), "").unwrap();
     let mut service = stage.start();
     let began = Instant::now();
@@ -112,7 +86,7 @@ fn an_outage_overtakes_no_line_makes_no_dead_letter_and_costs_one_delivery_per_b
 
 #[test]
 fn a_line_that_fails_without_blame_holds_the_group_until_it_is_parked() {
-    let stage = Stage::new(
+    let stage = staged(
         50,
         QUICK,
         "cat > batch; if grep -qx 17 batch; then echo no seventeen >&2; exit 1; fi; cat batch >> out",
@@ -122,8 +96,9 @@ fn a_line_that_fails_without_blame_holds_the_group_until_it_is_parked() {
         service.wait("it is held", |status| status.groups[0].reason.as_deref() == Some("held by line 17"));
     assert_eq!((status.groups[0].state.as_str(), status.groups[0].dead_letters), ("blocked", 0));
     assert_eq!(stage.arrived(), (1..17).collect::<Vec<_>>(), "nothing overtakes it");
-    let said = wait_for(|| Some(stage.verdict("held_line")).filter(|said| said.contains("dead-letter park")))
-        .unwrap();
+    let said =
+        wait_for(|| Some(stage.explained("held_line")).filter(|said| said.contains("dead-letter park")))
+            .unwrap();
     assert!(said.contains("group default is blocked by line 17: it failed "), "{said}");
     assert!(said.contains("no seventeen"), "what the command printed: {said}");
     assert!(said.contains("inspect") && said.contains("--from 17 --limit 1"), "{said}");
@@ -141,7 +116,7 @@ fn a_line_that_fails_without_blame_holds_the_group_until_it_is_parked() {
 
 #[test]
 fn retry_now_skips_a_back_off() {
-    let stage = Stage::new(5, "retry = { initial = \"1h\", max = \"1h\" }", DOWN);
+    let stage = staged(5, "retry = { initial = \"1h\", max = \"1h\" }", DOWN);
     fs::write(stage.path("down"), "").unwrap();
     let mut service = stage.start();
     service
@@ -159,7 +134,7 @@ fn retry_now_skips_a_back_off() {
 #[test]
 fn once_and_drain_end_with_status_1_and_say_why_when_a_line_only_fails() {
     let script = "cat > batch; if grep -qx 242 batch; then exit 1; fi; cat batch >> out";
-    let stage = Stage::new(1_000, QUICK, script);
+    let stage = staged(1_000, QUICK, script);
     let (code, said) = stage.to_the_end(&["run", "--once"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("held by line 242"), "{said}");
@@ -169,9 +144,9 @@ fn once_and_drain_end_with_status_1_and_say_why_when_a_line_only_fails() {
     assert!(said.contains("held by line 242") && said.contains("759"), "{said}");
 
     // Without order the others are done first, so that no other line succeeds once this line fails alone.
-    let stage = Stage::new(1_000, &format!("{QUICK}\norder = \"none\""), script);
+    let stage = staged(1_000, &format!("{QUICK}\norder = \"none\""), script);
     let (code, said) = stage.to_the_end(&["run", "--once"]);
-    let status: StatusJson = serde_json::from_slice(&stage.spillq(&["status", "--json"]).stdout).unwrap();
+    let status = stage.status();
     let (lag, dead) = (status.groups[0].lag_lines, status.groups[0].dead_letters);
     assert_eq!(
         lag + dead,
@@ -184,7 +159,7 @@ fn once_and_drain_end_with_status_1_and_say_why_when_a_line_only_fails() {
 
 #[test]
 fn a_rejected_line_becomes_a_dead_letter_at_once_and_a_strict_group_does_not_wait_for_it() {
-    let stage = Stage::new(
+    let stage = staged(
         3_000,
         "batch = { lines = 1500 }",
         "cat > batch; if grep -qx 700 batch || grep -qx 2200 batch; then exit 65; fi; cat batch >> out",
@@ -206,7 +181,7 @@ fn a_rejected_line_becomes_a_dead_letter_at_once_and_a_strict_group_does_not_wai
 
 #[test]
 fn if_every_line_is_rejected_the_group_is_refused_over_restarts_until_the_command_is_fixed() {
-    let stage = Stage::new(20, QUICK, "cat > batch; test -e fixed || exit 65; cat batch >> out");
+    let stage = staged(20, QUICK, "cat > batch; test -e fixed || exit 65; cat batch >> out");
     let mut service = stage.start();
     let refused = |status: &StatusJson| status.groups[0].state == "refused";
     let status = service.wait("it is refused", refused);
@@ -216,7 +191,7 @@ fn if_every_line_is_rejected_the_group_is_refused_over_restarts_until_the_comman
         "one is enough for a new command"
     );
     assert!(status.groups[0].reason.as_deref().unwrap().contains("every line is rejected"), "{status:?}");
-    let said = stage.verdict("every_line_rejected");
+    let said = stage.explained("every_line_rejected");
     assert!(said.contains("line 2 was rejected too") && said.contains("dead-letter"), "{said}");
     assert_eq!(service.stop(), 0);
     let mut service = stage.start();
@@ -238,7 +213,7 @@ const KILLS: &str = "cat > batch; if grep -qx 5 batch && test ! -e cured; then k
 
 #[test]
 fn a_line_that_kills_the_service_does_not_make_it_crash_for_ever() {
-    let stage = Stage::new(8, QUICK, KILLS);
+    let stage = staged(8, QUICK, KILLS);
     let mut deaths = 0;
     let mut service = loop {
         let mut service = stage.start();
@@ -253,7 +228,7 @@ fn a_line_that_kills_the_service_does_not_make_it_crash_for_ever() {
         assert!(deaths < 12, "it dies again and again");
     };
     assert_eq!(stage.arrived(), [1, 2, 3, 4]);
-    let said = stage.verdict("held_line");
+    let said = stage.explained("held_line");
     assert!(said.contains("the service died 3 times while it was in flight"), "{said}");
     let (code, told) = {
         assert_eq!(service.stop(), 0);
@@ -272,7 +247,7 @@ fn a_line_that_kills_the_service_does_not_make_it_crash_for_ever() {
 
 #[test]
 fn with_stuck_dead_letter_a_line_that_kills_the_service_becomes_a_dead_letter() {
-    let stage = Stage::new(8, &format!("{QUICK}\nstuck = \"dead_letter\""), KILLS);
+    let stage = staged(8, &format!("{QUICK}\nstuck = \"dead_letter\""), KILLS);
     for _ in 0..12 {
         let mut service = stage.start();
         let done = wait_for(|| match service.status() {
@@ -295,18 +270,17 @@ fn with_stuck_dead_letter_a_line_that_kills_the_service_becomes_a_dead_letter() 
 
 #[test]
 fn a_line_that_kills_its_command_holds_the_group() {
-    let stage =
-        Stage::new(8, QUICK, "cat > batch; if grep -qx 5 batch; then kill -9 $$; fi; cat batch >> out");
+    let stage = staged(8, QUICK, "cat > batch; if grep -qx 5 batch; then kill -9 $$; fi; cat batch >> out");
     let mut service = stage.start();
     service.wait("it is held", |status| status.groups[0].reason.as_deref() == Some("held by line 5"));
-    assert!(stage.verdict("held_line").contains("signal 9"));
+    assert!(stage.explained("held_line").contains("signal 9"));
     assert_eq!(stage.arrived(), [1, 2, 3, 4]);
 }
 
 #[test]
 fn stuck_dead_letter_gives_up_on_a_line_after_attempts_and_time() {
     let group = "retry = { initial = \"20ms\", max = \"100ms\", attempts = 3, give_up_after = \"1s\" }\nstuck = \"dead_letter\"";
-    let stage = Stage::new(20, group, "cat > batch; if grep -qx 7 batch; then exit 1; fi; cat batch >> out");
+    let stage = staged(20, group, "cat > batch; if grep -qx 7 batch; then exit 1; fi; cat batch >> out");
     let mut service = stage.start();
     let status = service.wait("all are settled", |status| status.log.next_seq > 20 && is_done(status));
     assert_eq!(status.groups[0].dead_letters, 1);
@@ -317,7 +291,7 @@ fn stuck_dead_letter_gives_up_on_a_line_after_attempts_and_time() {
 fn max_lag_with_drop_ends_a_hold_and_with_block_doctor_names_the_line() {
     let drops = format!("{QUICK}\nmax_lag = {{ lines = 10, policy = \"drop\" }}");
     let script = "cat > batch; if grep -qx 3 batch; then exit 1; fi; cat batch >> out";
-    let stage = Stage::new(8, &drops, script);
+    let stage = staged(8, &drops, script);
     let mut service = stage.start();
     service.wait("it is held", |status| status.groups[0].reason.as_deref() == Some("held by line 3"));
     fs::write(stage.path("app2.log"), numbered(9..=30)).unwrap();
@@ -326,12 +300,12 @@ fn max_lag_with_drop_ends_a_hold_and_with_block_doctor_names_the_line() {
     assert!(status.groups[0].dropped_lines > 0 && status.groups[0].dead_letters == 0, "{status:?}");
     assert_eq!(stage.arrived().last(), Some(&30));
 
-    let stage = Stage::new(8, &format!("{QUICK}\nmax_lag = {{ lines = 4 }}"), script);
+    let stage = staged(8, &format!("{QUICK}\nmax_lag = {{ lines = 4 }}"), script);
     let mut service = stage.start();
     service.wait("it is held", |status| status.groups[0].reason.as_deref() == Some("held by line 3"));
     fs::write(stage.path("app2.log"), numbered(9..=30)).unwrap();
     let found = wait_for(|| {
-        let doctor = stage.doctor()?;
+        let (doctor, _) = stage.doctor()?;
         doctor.findings.iter().find(|found| found.cause.as_deref() == Some("max_lag")).cloned()
     });
     let found = found.expect("ingestion is paused for the group");
@@ -341,7 +315,7 @@ fn max_lag_with_drop_ends_a_hold_and_with_block_doctor_names_the_line() {
 
 #[test]
 fn linger_gathers_lines_in_strict_order_too() {
-    let stage = Stage::new(
+    let stage = staged(
         1,
         "batch = { lines = 5, linger = \"60s\" }",
         "cat > batch; wc -l < batch >> sizes; cat batch >> out",
@@ -365,7 +339,7 @@ fn linger_gathers_lines_in_strict_order_too() {
 /// Parking stopped at the first line of a range that does not wait.
 #[test]
 fn a_range_is_parked_except_for_the_lines_that_do_not_wait() {
-    let stage = Stage::new(1_200, QUICK, "cat > batch; exit 1");
+    let stage = staged(1_200, QUICK, "cat > batch; exit 1");
     let config = fs::read_to_string(stage.path("spillq.toml")).unwrap();
     fs::write(stage.path("spillq.toml"), config.split("[[processor]]").next().unwrap()).unwrap();
     let mut service = stage.start();
@@ -393,7 +367,7 @@ fn a_range_is_parked_except_for_the_lines_that_do_not_wait() {
 /// `inspect --from N`, which doctor prints, showed another line: N had been retried, and its segment was gone.
 #[test]
 fn lines_that_outlive_their_segment_are_shown_by_inspect() {
-    let stage = Stage::new(3, QUICK, "if grep -qx -e 1 -e 3; then exit 65; fi");
+    let stage = staged(3, QUICK, "if grep -qx -e 1 -e 3; then exit 65; fi");
     // Segments have 16 MiB, and these lines hardly compress.
     let mut rng = fastrand::Rng::with_seed(1);
     let mut line = || format!("{}\n", (0..1_000).map(|_| rng.alphanumeric()).collect::<String>());

@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,48 +12,33 @@ use spillq::http::{DoctorJson, VerdictJson};
 
 use crate::support::need::{LOOP_DEVICES, ROOT};
 use crate::support::{
-    Bounded, Service, SmallDisk, binary, needs, program, run, spillq, wait_for, write_config,
+    Bounded, Service, SmallDisk, Stage, binary, needs, program, run, spillq, wait_for, write_config,
 };
 
 /// A user id that no user has.
 const OTHER_USER: u32 = 54_321;
 
-struct Stage {
-    folder: tempfile::TempDir,
+/// Three lines, and a configuration that follows them, with these sections.
+fn staged(sections: &str) -> Stage {
+    let stage = Stage::new();
+    stage.append("in.log", "one\ntwo\nthree\n");
+    stage.configure(&format!(
+        "data_dir = \"q\"\nstall_after = \"3s\"\n[[follow]]\ninclude = [\"in*.log\"]\n{sections}"
+    ));
+    stage
 }
 
 impl Stage {
-    /// Three lines, and a configuration that follows them, with these sections.
-    fn new(sections: &str) -> Stage {
-        let stage = Stage { folder: tempfile::tempdir().unwrap() };
-        fs::write(stage.path("in.log"), "one\ntwo\nthree\n").unwrap();
-        write_config(
-            stage.folder.path(),
-            &format!(
-                "data_dir = \"q\"\nstall_after = \"3s\"\n[[follow]]\ninclude = [\"in*.log\"]\n{sections}"
-            ),
-        );
-        stage
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn start(&self) -> Service {
-        Service::start(&self.path("q"), &["--config", self.path("spillq.toml").to_str().unwrap()])
-    }
-
-    fn doctor(&self) -> DoctorJson {
-        doctor(&self.path("q")).unwrap()
+    fn checked(&self) -> DoctorJson {
+        doctor(&self.data_dir).unwrap()
     }
 
     /// Waits until `doctor` names the cause for the group `default`, or for the log.
     #[track_caller]
-    fn wait(&self, cause: &str) -> VerdictJson {
+    fn found(&self, cause: &str) -> VerdictJson {
         let mut last = None;
         let found = wait_for(|| {
-            let doctor = last.insert(doctor(&self.path("q"))?);
+            let doctor = last.insert(doctor(&self.data_dir)?);
             let all = doctor.groups.iter().chain(&doctor.findings);
             all.into_iter().find(|verdict| verdict.cause.as_deref() == Some(cause)).cloned()
         });
@@ -61,8 +46,8 @@ impl Stage {
     }
 
     /// The output of doctor for people.
-    fn printed(&self) -> String {
-        let output = spillq(&["doctor", "--data-dir"]).arg(self.path("q")).finished();
+    fn doctor_text(&self) -> String {
+        let output = self.spillq(&["doctor"]);
         String::from_utf8(output.stdout).unwrap()
     }
 }
@@ -83,11 +68,11 @@ fn stderr(output: &Output) -> String {
 
 #[test]
 fn a_group_without_a_processor_is_reported_at_once_and_the_step_works() {
-    let stage = Stage::new("");
+    let stage = staged("");
     let began = Instant::now();
     let mut service = stage.start();
-    let config = stage.path("spillq.toml");
-    let found = stage.wait("never_called");
+    let config = stage.config();
+    let found = stage.found("never_called");
     assert!(began.elapsed() < Duration::from_secs(3), "before stall_after: {:?}", began.elapsed());
     let expected = format!(
         "add a [[processor]] with group = \"default\" in {}; the service applies it when the file changes",
@@ -101,22 +86,22 @@ fn a_group_without_a_processor_is_reported_at_once_and_the_step_works() {
     service.wait("the lines are delivered", |status| {
         status.groups[0].lag_lines == 0 && status.log.next_seq == 4
     });
-    assert!(stage.doctor().healthy, "{:#?}", stage.doctor());
+    assert!(stage.checked().healthy, "{:#?}", stage.checked());
 }
 
 #[test]
 fn dead_letters_are_reported_while_it_runs_and_after_it() {
     // It acks one line first: until then a rejection could be due to the command.
-    let stage = Stage::new(&exec("grep -q two && exit 65; exit 0"));
+    let stage = staged(&exec("grep -q two && exit 65; exit 0"));
     let service = stage.start();
-    let found = stage.wait("dead_letters");
+    let found = stage.found("dead_letters");
     let summary =
         "group default has 1 dead letter: it was not delivered, and stays until you retry or discard it";
     assert_eq!(found.summary, summary);
-    assert!(!stage.doctor().healthy);
+    assert!(!stage.checked().healthy);
     assert_eq!(service.stop(), 0);
-    assert_eq!(stage.wait("dead_letters").summary, summary);
-    let printed = stage.printed();
+    assert_eq!(stage.found("dead_letters").summary, summary);
+    let printed = stage.doctor_text();
     assert!(
         printed.contains(": 1 problem; no service runs on it\n\ngroup default has 1 dead letter: "),
         "{printed}"
@@ -128,36 +113,36 @@ fn dead_letters_are_reported_while_it_runs_and_after_it() {
 
 #[test]
 fn a_program_that_is_missing_is_reported_before_the_first_line() {
-    let stage = Stage::new("[[processor]]\nkind = \"exec\"\ncommand = [\"./nosuch\"]\n");
+    let stage = staged("[[processor]]\nkind = \"exec\"\ncommand = [\"./nosuch\"]\n");
     fs::remove_file(stage.path("in.log")).unwrap();
     let service = stage.start();
-    let found = stage.wait("refused");
+    let found = stage.found("refused");
     let expected = format!(
         "the command of group default cannot be run: {}: No such file",
         stage.path("nosuch").display()
     );
     assert!(found.summary.starts_with(&expected), "{found:#?}");
     let nothing = "no followed file exists yet: `include` of [[follow]] matches nothing".to_owned();
-    assert!(stage.doctor().notes.contains(&nothing), "{:#?}", stage.doctor());
+    assert!(stage.checked().notes.contains(&nothing), "{:#?}", stage.checked());
     fs::write(stage.path("nosuch"), "#!/bin/sh\n").unwrap();
     run("chmod", &["755", stage.path("nosuch").to_str().unwrap()]);
-    assert!(stage.doctor().healthy, "{:#?}", stage.doctor());
+    assert!(stage.checked().healthy, "{:#?}", stage.checked());
     // An empty file is a match, although it has no lines yet.
     fs::write(stage.path("in.log"), "").unwrap();
-    let found = wait_for(|| Some(stage.doctor()).filter(|doctor| !doctor.notes.contains(&nothing)));
-    assert!(found.is_some_and(|doctor| doctor.healthy), "{:#?}", stage.doctor());
+    let found = wait_for(|| Some(stage.checked()).filter(|doctor| !doctor.notes.contains(&nothing)));
+    assert!(found.is_some_and(|doctor| doctor.healthy), "{:#?}", stage.checked());
     drop(service);
 }
 
 #[test]
 fn a_missing_command_on_the_command_line_starts_nothing() {
-    let stage = Stage::new("");
+    let stage = staged("");
     let typed = |verb: &str, command: &[&str]| {
         let mut typed = spillq(&[verb, "--data-dir", "q"]);
         if verb == "run" {
             typed.args(["--follow", "in*.log"]);
         }
-        typed.arg("--").args(command).current_dir(stage.folder.path()).finished()
+        typed.arg("--").args(command).current_dir(stage.folder()).finished()
     };
     fs::write(stage.path("plain"), "").unwrap();
     for verb in ["run", "drain"] {
@@ -183,16 +168,16 @@ fn a_missing_command_on_the_command_line_starts_nothing() {
 #[test]
 fn what_config_check_warns_about() {
     let stage =
-        Stage::new("[[processor]]\nkind = \"exec\"\ncommand = [\"nosuch-in-path\"]\n[disk]\nmin_free = 5\n");
+        staged("[[processor]]\nkind = \"exec\"\ncommand = [\"nosuch-in-path\"]\n[disk]\nmin_free = 5\n");
     fs::create_dir(stage.path("logs")).unwrap();
     let check = || {
-        let output = spillq(&["config", "check"]).arg(stage.path("spillq.toml")).finished();
+        let output = spillq(&["config", "check"]).arg(stage.config()).finished();
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
     };
-    let text = fs::read_to_string(stage.path("spillq.toml")).unwrap();
+    let text = fs::read_to_string(stage.config()).unwrap();
     let globs = "include = [\"in*.log\", \"logs\", \"other*.log\"]";
-    fs::write(stage.path("spillq.toml"), text.replace("include = [\"in*.log\"]", globs)).unwrap();
+    fs::write(stage.config(), text.replace("include = [\"in*.log\"]", globs)).unwrap();
     let printed = check();
     for warning in [
         "warning: the command of group default cannot be run: nosuch-in-path is in no folder of PATH",
@@ -205,19 +190,19 @@ fn what_config_check_warns_about() {
     }
     assert!(!printed.contains("in*.log\" matches no file"), "{printed}");
     // What `run` refuses is not valid.
-    fs::write(stage.path("spillq.toml"), text.replace("\"in*.log\"", "\"logs/\", \"in*.log\"")).unwrap();
-    let output = spillq(&["config", "check"]).arg(stage.path("spillq.toml")).finished();
+    fs::write(stage.config(), text.replace("\"in*.log\"", "\"logs/\", \"in*.log\"")).unwrap();
+    let output = spillq(&["config", "check"]).arg(stage.config()).finished();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(stderr(&output).contains("names a folder, not files"), "{output:?}");
     let fine = text.replace("nosuch-in-path", "sh").replace("min_free = 5", "min_free = \"5MiB\"");
-    fs::write(stage.path("spillq.toml"), fine).unwrap();
+    fs::write(stage.config(), fine).unwrap();
     assert!(!check().contains("warning"), "{}", check());
     // Each in a section by itself.
     let include = |globs: &str| {
-        let fine = fs::read_to_string(stage.path("spillq.toml")).unwrap();
+        let fine = fs::read_to_string(stage.config()).unwrap();
         let (before, rest) = fine.split_once("include = [").unwrap();
         let after = rest.split_once(']').unwrap().1;
-        fs::write(stage.path("spillq.toml"), format!("{before}include = [{globs}]{after}")).unwrap();
+        fs::write(stage.config(), format!("{before}include = [{globs}]{after}")).unwrap();
         let printed = check();
         printed.lines().filter(|line| line.starts_with("warning")).map(str::to_owned).collect::<Vec<_>>()
     };
@@ -281,68 +266,75 @@ fn a_disk_that_became_read_only_is_named_while_idle_and_after_the_exit_that_it_c
 #[test]
 fn root_may_run_doctor_on_the_service_of_another_user() {
     needs!(ROOT);
-    let stage = Stage::new(&exec("exit 0"));
-    for path in [stage.folder.path(), &stage.path("in.log"), &stage.path("spillq.toml")] {
+    let stage = staged(&exec("exit 0"));
+    for path in [stage.folder(), &stage.path("in.log"), &stage.config()] {
         std::os::unix::fs::chown(path, Some(OTHER_USER), Some(OTHER_USER)).unwrap();
     }
     let mut command = program("sh");
     let script = "exec \"$0\" run --allow-volatile --config spillq.toml";
     // The folder of the built program may be readable by root only.
     fs::copy(binary(), stage.path("spillq")).unwrap();
-    command.args(["-c", script]).arg(stage.path("spillq")).current_dir(stage.folder.path());
+    command.args(["-c", script]).arg(stage.path("spillq")).current_dir(stage.folder());
     let _service = command.uid(OTHER_USER).gid(OTHER_USER).started();
     let healthy = wait_for(|| {
-        stage.path("q/spillq.sock").exists().then(|| stage.doctor()).filter(|found| found.healthy)
+        stage.path("q/spillq.sock").exists().then(|| stage.checked()).filter(|found| found.healthy)
     });
-    assert!(healthy.is_some(), "{:#?}", stage.doctor());
+    assert!(healthy.is_some(), "{:#?}", stage.checked());
 }
 
 #[test]
 fn after_a_kill_each_group_is_listed_once_and_the_step_repeats_the_command_line() {
-    let stage = Stage::new(&exec("touch began; while [ ! -e cured ]; do sleep 0.1; done"));
+    let stage = staged(&exec("touch began; while [ ! -e cured ]; do sleep 0.1; done"));
     let service = stage.start();
     assert!(wait_for(|| stage.path("began").exists().then_some(())).is_some());
     service.kill();
-    let found = stage.doctor();
+    let found = stage.checked();
     assert_eq!(found.groups.len(), 1, "{found:#?}");
     let group = &found.groups[0];
     assert_eq!(group.cause.as_deref(), Some("consumer_vanished"), "{found:#?}");
     let causes: Vec<_> = found.findings.iter().filter_map(|finding| finding.cause.as_deref()).collect();
     assert_eq!(causes, ["killed"], "{found:#?}");
-    assert_eq!(stage.printed().matches("of group default vanished").count(), 1, "{}", stage.printed());
+    assert_eq!(
+        stage.doctor_text().matches("of group default vanished").count(),
+        1,
+        "{}",
+        stage.doctor_text()
+    );
 
     // The same command line, with the configuration, in its folder.
-    let config = stage.path("spillq.toml");
+    let config = stage.config();
     assert!(group.next.contains(&format!("--config {}", config.display())), "{group:#?}");
     fs::write(stage.path("cured"), "").unwrap();
     let folder = binary().parent().unwrap().display().to_string();
     let path = format!("{folder}:{}", std::env::var("PATH").unwrap());
     let drained = program("sh").args(["-c", &group.or]).env("PATH", path).finished();
     assert!(drained.status.success(), "{}: {}", group.or, stderr(&drained));
-    assert!(stage.doctor().groups[0].cause.is_none(), "{:#?}", stage.doctor());
+    assert!(stage.checked().groups[0].cause.is_none(), "{:#?}", stage.checked());
 }
 
 #[test]
 fn commands_are_suggested_with_the_configured_prefix() {
     let service = "[service]\ncommand_prefix = \"docker compose exec spillq\"\nstart_command = \"docker compose up -d\"\n";
-    let stage = Stage::new(&(service.to_owned() + &exec("grep -q two && exit 65; exit 0")));
+    let stage = staged(&(service.to_owned() + &exec("grep -q two && exit 65; exit 0")));
     let mut service = stage.start();
-    let found = stage.wait("dead_letters");
+    let found = stage.found("dead_letters");
     assert!(found.next.starts_with("docker compose exec spillq spillq dead-letter list "), "{found:#?}");
     service.wait("nothing is in flight", |status| status.groups[0].lag_lines == 0);
     service.kill();
-    assert_eq!(stage.wait("killed").next, "docker compose up -d");
-    assert!(stage.wait("dead_letters").or.starts_with("docker compose exec spillq spillq dead-letter retry"));
+    assert_eq!(stage.found("killed").next, "docker compose up -d");
+    assert!(
+        stage.found("dead_letters").or.starts_with("docker compose exec spillq spillq dead-letter retry")
+    );
 }
 
 #[test]
 fn a_lag_that_grows_is_reported_and_a_group_that_keeps_up_is_not() {
     let with_lag = |command: &str| {
         let sections = "[[group]]\nname = \"default\"\ntimeout = \"1s\"\nbatch = { lines = 20 }\n";
-        Stage::new(&(sections.to_owned() + &exec(command)))
+        staged(&(sections.to_owned() + &exec(command)))
     };
     // Of 1,000 lines a second the first acks 100 at most, the second all.
-    let (slow, quick) = (with_lag("sleep 0.2"), Stage::new(&exec("cat > /dev/null")));
+    let (slow, quick) = (with_lag("sleep 0.2"), staged(&exec("cat > /dev/null")));
     let services = [slow.start(), quick.start()];
     let stop = std::sync::atomic::AtomicBool::new(false);
     thread::scope(|scope| {
@@ -355,8 +347,8 @@ fn a_lag_that_grows_is_reported_and_a_group_that_keeps_up_is_not() {
             }
         });
         let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let found = slow.wait("falling_behind");
-            (found, quick.doctor())
+            let found = slow.found("falling_behind");
+            (found, quick.checked())
         }));
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         let (found, control) = found.unwrap();
@@ -368,14 +360,14 @@ fn a_lag_that_grows_is_reported_and_a_group_that_keeps_up_is_not() {
 
 #[test]
 fn a_socket_that_was_removed_is_created_again() {
-    let stage = Stage::new(&exec("exit 0"));
+    let stage = staged(&exec("exit 0"));
     let mut service = stage.start();
     service.wait("ready", |status| status.log.next_seq == 4);
     let socket = stage.path("q/spillq.sock");
     for _ in 0..2 {
         fs::remove_file(&socket).unwrap();
         service.wait("it answers again", |_| true);
-        assert!(socket.exists() && stage.doctor().is_of_service());
+        assert!(socket.exists() && stage.checked().is_of_service());
     }
     assert_eq!(service.stop(), 0);
     assert!(!socket.exists(), "a clean stop removes it");
@@ -383,8 +375,8 @@ fn a_socket_that_was_removed_is_created_again() {
 
 #[test]
 fn a_service_with_too_few_descriptors_does_not_start() {
-    let stage = Stage::new(&exec("exit 0"));
-    let config = stage.path("spillq.toml");
+    let stage = staged(&exec("exit 0"));
+    let config = stage.config();
     let limited = |limit: u64, more: &str| {
         let script =
             format!("ulimit -n {limit} && exec \"$0\" run --once --allow-volatile {more} --config \"$1\"");
@@ -402,17 +394,17 @@ fn a_service_with_too_few_descriptors_does_not_start() {
 #[test]
 fn without_proc_commands_are_refused_and_destinations_work() {
     needs!(ROOT);
-    let stage = Stage::new(&exec("exit 0"));
+    let stage = staged(&exec("exit 0"));
     let once = |config: &Path| {
         let script = "umount -l /proc && exec \"$0\" run --once --allow-volatile --config \"$1\"";
         program("unshare").args(["-m", "sh", "-c", script]).arg(binary()).arg(config).finished()
     };
-    let output = once(&stage.path("spillq.toml"));
+    let output = once(&stage.config());
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(stderr(&output).contains("/proc is not mounted: commands are started"), "{output:?}");
 
-    let stage = Stage::new("[[processor]]\nkind = \"file\"\npath = \"out\"\n");
-    let output = once(&stage.path("spillq.toml"));
+    let stage = staged("[[processor]]\nkind = \"file\"\npath = \"out\"\n");
+    let output = once(&stage.config());
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(stderr(&output).contains("/proc is not mounted: out-of-memory kills"), "{output:?}");
     assert_eq!(fs::read_to_string(stage.path("out")).unwrap(), "one\ntwo\nthree\n");

@@ -9,63 +9,39 @@ mod outage;
 mod space;
 mod stuck;
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use spillq::http::{DoctorJson, VerdictJson};
 
 use crate::support::{
-    Bounded, PEAK_KIB, Service, binary, lines_by_source, needs, peak_kib, program, spillq, wait_for,
-    write_config,
+    Bounded, PEAK_KIB, Service, Stage, binary, lines_by_source, needs, peak_kib, program, spillq, wait_for,
 };
 
 const LINES: u64 = 2_000;
 
-struct Stage {
-    folder: tempfile::TempDir,
-    /// The store; `q` in the folder by default.
-    data_dir: PathBuf,
+/// A folder with a file of lines, and a configuration with a short `stall_after` and these sections.
+fn staged(sections: &str) -> Stage {
+    staged_with("1s", sections)
 }
 
+/// The same with another `stall_after`.
+fn staged_with(stall_after: &str, sections: &str) -> Stage {
+    let stage = Stage::at_a_path_to_be_quoted();
+    stage.append("in.log", &(0..LINES).map(|number| format!("node {number} fill\n")).collect::<String>());
+    stage.configure(&format!(
+        "data_dir = \"q\"\nstall_after = \"{stall_after}\"\n[[follow]]\ninclude = [\"in*.log\"]\n{sections}"
+    ));
+    stage
+}
+
+/// Files whose names begin with `in` are followed.
 impl Stage {
-    /// A folder with a file of lines, and a configuration with a short `stall_after` and these sections.
-    fn new(sections: &str) -> Stage {
-        Stage::with("1s", sections)
-    }
-
-    /// The same with another `stall_after`.
-    fn with(stall_after: &str, sections: &str) -> Stage {
-        // A path that needs quotes.
-        let folder = tempfile::Builder::new().prefix("it's staged ").tempdir().unwrap();
-        let data_dir = folder.path().join("q");
-        let stage = Stage { folder, data_dir };
-        let lines: String = (0..LINES).map(|number| format!("node {number} fill\n")).collect();
-        fs::write(stage.path("in.log"), lines).unwrap();
-        write_config(
-            stage.folder.path(),
-            &format!(
-                "data_dir = \"q\"\nstall_after = \"{stall_after}\"\n[[follow]]\ninclude = [\"in*.log\"]\n{sections}"
-            ),
-        );
-        stage
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
     /// Adds sections to the configuration, for the next start.
-    fn configure(&self, sections: &str) {
-        let with = fs::read_to_string(self.path("spillq.toml")).unwrap() + sections;
-        fs::write(self.path("spillq.toml"), with).unwrap();
-    }
-
-    /// Appends to a file. It is followed if its name begins with `in`.
-    fn append(&self, name: &str, text: &str) {
-        let mut file = OpenOptions::new().create(true).append(true).open(self.path(name)).unwrap();
-        file.write_all(text.as_bytes()).unwrap();
+    fn add_sections(&self, sections: &str) {
+        self.configure(&(fs::read_to_string(self.config()).unwrap() + sections));
     }
 
     /// Lets the processor work from now on.
@@ -85,16 +61,6 @@ impl Stage {
         let path = format!("{folder}:{}", std::env::var("PATH").unwrap());
         let output = program("sh").args(["-c", next]).env("PATH", path).finished();
         assert!(output.status.success(), "{next}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    fn start(&self) -> Service {
-        Service::start(&self.data_dir, &["--config", self.path("spillq.toml").to_str().unwrap()])
-    }
-
-    /// The output of doctor, and its exit status.
-    fn doctor(&self) -> Option<(DoctorJson, i32)> {
-        let output = spillq(&["doctor", "--json", "--data-dir"]).arg(&self.data_dir).finished();
-        Some((serde_json::from_slice(&output.stdout).ok()?, output.status.code()?))
     }
 
     /// Waits for a verdict on `group`, and checks that it is complete.
@@ -202,6 +168,17 @@ fn held_until_cured() -> String {
     "while ! test -e cured; do sleep 0.1; done; cat >> out".to_owned()
 }
 
+/// The most dense lines that a test begins with.
+const DENSE_MAX: u64 = 220_000;
+
+/// The first `count` of the dense lines, which are made once for all tests.
+fn dense(count: u64) -> &'static str {
+    static LINES: OnceLock<String> = OnceLock::new();
+    let lines = LINES.get_or_init(|| dense_lines(0..DENSE_MAX));
+    let end = lines.match_indices('\n').nth(usize::try_from(count).unwrap() - 1).unwrap().0;
+    &lines[..=end]
+}
+
 /// Lines that do not compress, 300 bytes each.
 fn dense_lines(numbers: std::ops::Range<u64>) -> String {
     let mut rng = fastrand::Rng::with_seed(numbers.start);
@@ -214,7 +191,7 @@ fn dense_lines(numbers: std::ops::Range<u64>) -> String {
 
 #[test]
 fn a_processor_that_is_never_called() {
-    let stage = Stage::new("");
+    let stage = staged("");
     let service = stage.start();
     let verdict = stage.verdict("default", "never_called", Some("A"), "never_called");
     assert!(verdict.summary.starts_with("group default has no processor: "), "{verdict:#?}");
@@ -223,13 +200,13 @@ fn a_processor_that_is_never_called() {
     let stopped = stage.is_healthy();
     assert!(stopped.groups[0].summary == "2,000 lines wait", "{stopped:#?}");
     assert!(stopped.groups[0].or.starts_with("spillq drain --data-dir '/"), "{stopped:#?}");
-    stage.configure(&processor("cat >> out"));
+    stage.add_sections(&processor("cat >> out"));
     stage.is_cured(&mut stage.start());
 }
 
 #[test]
 fn a_processor_that_crashes() {
-    let stage = Stage::new(&processor(&fails_until_cured("echo last words >&2; kill -SEGV $$")));
+    let stage = staged(&processor(&fails_until_cured("echo last words >&2; kill -SEGV $$")));
     let mut service = stage.start();
     let verdict = stage.verdict("default", "crashing", Some("B"), "crashing");
     let evidence = verdict.evidence.join("\n");
@@ -308,7 +285,7 @@ fn a_stream_that_hangs_at_a_server_names_it() {
 /// Waits for the verdict on a processor that hangs, then cures it.
 #[track_caller]
 fn hangs_until_cured(processor: &str) -> VerdictJson {
-    let stage = Stage::new(&("[[group]]\nname = \"default\"\ntimeout = \"2s\"\n".to_owned() + processor));
+    let stage = staged(&("[[group]]\nname = \"default\"\ntimeout = \"2s\"\n".to_owned() + processor));
     let mut service = stage.start();
     let verdict = stage.verdict("default", "hung", Some("C"), "hung");
     stage.paste(&verdict.next);
@@ -320,7 +297,7 @@ fn hangs_until_cured(processor: &str) -> VerdictJson {
 #[test]
 fn disk_space_that_is_not_freed() {
     let groups = "[[group]]\nname = \"default\"\n[[group]]\nname = \"audit\"\n";
-    let stage = Stage::new(&(groups.to_owned() + &processor("cat > /dev/null")));
+    let stage = staged(&(groups.to_owned() + &processor("cat > /dev/null")));
     let script =
         format!("head -c 30000000 /dev/urandom | base64 -w 500 > \"{}\"", stage.path("in2.log").display());
     assert!(program("sh").args(["-c", &script]).finished().status.success());
@@ -343,7 +320,7 @@ fn disk_space_that_is_not_freed() {
 
 #[test]
 fn after_a_kill_doctor_reports_what_the_run_was_doing() {
-    let stage = Stage::new(&processor(&fails_until_cured("echo last words >&2; exit 3")));
+    let stage = staged(&processor(&fails_until_cured("echo last words >&2; exit 3")));
     let service = stage.start();
     stage.verdict("default", "crashing", Some("B"), "crashing");
     let recorded = wait_for(|| has_event(&stage.path("q"), "\"to\":\"crashing\"").then_some(()));

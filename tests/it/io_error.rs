@@ -5,55 +5,48 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::support::{
-    Bounded, SMALL_STORE, Service, binary, needs, program, run, spillq, wait_for, write_config,
+    Bounded, SMALL_STORE, Service, Stage, binary, needs, program, run, spillq, wait_for, write_config,
 };
 
 /// What the store says when its disk fails, as others script against it.
 const STORE_FAILED: Option<i32> = Some(3);
 
-/// A stopped store with lines, and more lines in the file that it follows.
-struct Stage {
-    folder: tempfile::TempDir,
-    config: PathBuf,
+/// A stopped store `made` with lines, and more lines in the file that it follows.
+fn staged() -> Stage {
+    let stage = Stage::new();
+    let input = stage.path("in.log");
+    stage.configure(&format!("data_dir = \"made\"\n{SMALL_STORE}[[follow]]\ninclude = [{input:?}]\n"));
+    let lines = |range: std::ops::Range<u32>| range.map(|n| format!("in {n}\n")).collect::<String>();
+    fs::write(&input, lines(0..2_000)).unwrap();
+    let output = stage.within(&mut spillq(&["run", "--once", "--config"])).arg(stage.config()).finished();
+    assert!(output.status.success(), "{output:?}");
+    fs::write(&input, lines(0..4_000)).unwrap();
+    stage
 }
 
 impl Stage {
-    fn new() -> Stage {
-        let folder = tempfile::tempdir().unwrap();
-        let input = folder.path().join("in.log");
-        let text = format!("data_dir = \"made\"\n{SMALL_STORE}[[follow]]\ninclude = [{input:?}]\n");
-        let config = write_config(folder.path(), &text);
-        let lines = |range: std::ops::Range<u32>| range.map(|n| format!("in {n}\n")).collect::<String>();
-        fs::write(&input, lines(0..2_000)).unwrap();
-        let made = Stage { folder, config };
-        let output = made.within(&mut spillq(&["run", "--once", "--config"])).arg(&made.config).finished();
-        assert!(output.status.success(), "{output:?}");
-        fs::write(&input, lines(0..4_000)).unwrap();
-        made
-    }
-
     fn within<'c>(&self, command: &'c mut Command) -> &'c mut Command {
-        command.current_dir(self.folder.path())
+        command.current_dir(self.folder())
     }
 
     /// A copy of the store, as it was made.
     fn copy(&self) -> PathBuf {
-        let copy = self.folder.path().join("q");
+        let copy = self.data_dir.clone();
         if copy.exists() {
             fs::remove_dir_all(&copy).unwrap();
         }
-        run("cp", &["-a", self.folder.path().join("made").to_str().unwrap(), copy.to_str().unwrap()]);
+        run("cp", &["-a", self.path("made").to_str().unwrap(), copy.to_str().unwrap()]);
         copy
     }
 
     /// Runs the program with `args` while strace lets `calls` on `path` fail as `inject` says. `None` where no such call
     /// was made.
     fn failing(&self, path: &Path, calls: &str, inject: &str, args: &[&str]) -> Option<Output> {
-        let trace = self.folder.path().join("trace");
+        let trace = self.path("trace");
         let mut command = program("strace");
         command.args(["-f", "-qq", "-e", "signal=none", "-o"]).arg(&trace).arg("-P").arg(path);
         command.args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{inject}")]);
-        command.arg(binary()).args(args).env("SPILLQ_DATA_DIR", self.folder.path().join("q"));
+        command.arg(binary()).args(args).env("SPILLQ_DATA_DIR", &self.data_dir);
         let output = self.within(&mut command).finished();
         fs::read_to_string(&trace).unwrap().contains("(INJECTED)").then_some(output)
     }
@@ -64,7 +57,7 @@ impl Stage {
 #[test]
 fn a_start_that_meets_an_io_error_in_any_file_ends_with_the_status_of_a_failed_store() {
     needs!("strace");
-    let stage = Stage::new();
+    let stage = staged();
     let mut wrong = Vec::new();
     for (path, calls) in [
         ("", "openat"),
@@ -89,7 +82,8 @@ fn a_start_that_meets_an_io_error_in_any_file_ends_with_the_status_of_a_failed_s
     ] {
         let store = stage.copy();
         let path = if path.is_empty() { store.clone() } else { store.join(path) };
-        let config = stage.config.to_str().unwrap();
+        let config = stage.config();
+        let config = config.to_str().unwrap();
         let args = ["run", "--once", "--config", config];
         let output = stage.failing(&path, calls, "error=EIO:when=1", &args);
         let output = output.unwrap_or_else(|| panic!("{calls} on {} is not made", path.display()));
@@ -104,7 +98,7 @@ fn a_start_that_meets_an_io_error_in_any_file_ends_with_the_status_of_a_failed_s
 #[test]
 fn commands_that_look_at_a_store_say_so_too() {
     needs!("strace");
-    let stage = Stage::new();
+    let stage = staged();
     let store = stage.copy();
     let mut wrong = Vec::new();
     for (path, calls, args) in [
@@ -130,7 +124,7 @@ fn commands_that_look_at_a_store_say_so_too() {
 #[test]
 fn verify_does_not_call_damaged_what_the_disk_refuses() {
     needs!("strace");
-    let stage = Stage::new();
+    let stage = staged();
     let conf = stage.copy().join("journal/00000001/conf");
     let output = stage.failing(&conf, "openat", "error=EIO", &["verify"]).expect("conf is read");
     let said = String::from_utf8_lossy(&output.stdout);
@@ -144,9 +138,10 @@ fn verify_does_not_call_damaged_what_the_disk_refuses() {
 #[test]
 fn a_commit_that_fails_while_it_is_waited_for_is_told_as_what_it_is() {
     needs!("strace");
-    let stage = Stage::new();
+    let stage = staged();
     let journal = stage.copy().join("journal/00000002/db");
-    let args = ["run", "--once", "--config", stage.config.to_str().unwrap(), "--", "true"];
+    let config = stage.config();
+    let args = ["run", "--once", "--config", config.to_str().unwrap(), "--", "true"];
     // Of the thread that commits, and held up until everybody waits for it.
     let inject = "error=EIO:delay_enter=300000:when=2";
     let output = stage.failing(&journal, "fdatasync", inject, &args).expect("a second sync");
@@ -173,21 +168,22 @@ fn what_is_no_folder_is_a_mistake_of_the_caller() {
 #[test]
 fn lines_that_the_disk_does_not_give_are_not_lost_where_damage_is_passed_over() {
     needs!("strace");
-    let stage = Stage::new();
+    let stage = staged();
     let store = stage.copy();
-    let output = stage.folder.path().join("out");
+    let output = stage.path("out");
     let command = format!("cat >> {}", output.display());
-    let text = fs::read_to_string(&stage.config).unwrap();
-    fs::write(&stage.config, text.replace("[disk]\n", "[disk]\non_damage = \"skip\"\n")).unwrap();
+    let text = fs::read_to_string(stage.config()).unwrap();
+    fs::write(stage.config(), text.replace("[disk]\n", "[disk]\non_damage = \"skip\"\n")).unwrap();
     let paused = spillq(&["group", "pause", "default"]).env("SPILLQ_DATA_DIR", &store).finished();
     assert!(paused.status.success(), "{paused:?}");
-    let args = ["--config", stage.config.to_str().unwrap(), "--", "sh", "-c", &command];
+    let config = stage.config();
+    let args = ["--config", config.to_str().unwrap(), "--", "sh", "-c", &command];
     let mut service = Service::start(&store, &args);
     let pid = service.wait("the rest is taken in", |status| status.log.next_seq == 4_001).pid;
 
     let mut command = program("strace");
     command.args(["-f", "-qq", "-e", "signal=none", "-e", "trace=pread64"]);
-    command.args(["-e", "inject=pread64:error=EIO", "-o"]).arg(stage.folder.path().join("trace"));
+    command.args(["-e", "inject=pread64:error=EIO", "-o"]).arg(stage.path("trace"));
     command.arg("-P").arg(store.join("segments/00000000000000000001")).arg("-p").arg(pid.to_string());
     let mut strace = command.started();
     wait_for(|| all_traced(pid).then_some(())).expect("strace holds every thread");

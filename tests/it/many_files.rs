@@ -3,37 +3,30 @@
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
 
-use crate::support::{Bounded, Service, spillq, write_config};
+use crate::support::{Bounded, Service, Stage, spillq};
 
 /// How many are followed at once.
 const LIMIT: usize = 10_000;
 const FILES: usize = LIMIT + 50;
 
-struct Stage {
-    folder: tempfile::TempDir,
+/// `logs/*.log` are followed, and lines are delivered to `out`.
+fn staged() -> Stage {
+    let stage = Stage::new();
+    fs::create_dir(stage.path("logs")).unwrap();
+    let text = "data_dir = \"q\"\n[[follow]]\ninclude = [\"logs/*.log\"]\nrotate_wait = \"1s\"\n\
+                    [[processor]]\nkind = \"file\"\npath = \"out\"\n";
+    stage.configure(text);
+    stage
 }
 
 impl Stage {
-    fn new() -> Stage {
-        let stage = Stage { folder: tempfile::tempdir().unwrap() };
-        fs::create_dir(stage.path("logs")).unwrap();
-        let text = "data_dir = \"q\"\n[[follow]]\ninclude = [\"logs/*.log\"]\nrotate_wait = \"1s\"\n\
-                    [[processor]]\nkind = \"file\"\npath = \"out\"\n";
-        write_config(stage.folder.path(), text);
-        stage
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
     fn once(&self, more: &[&str]) -> (Option<i32>, String) {
-        let config = self.path("spillq.toml");
+        let config = self.config();
         let mut command = spillq(&["--log", "warn", "run", "--once", "--config"]);
-        let output = command.arg(config).args(more).current_dir(self.folder.path()).finished();
+        let output = command.arg(config).args(more).current_dir(self.folder()).finished();
         (output.status.code(), said(&output))
     }
 
@@ -44,7 +37,7 @@ impl Stage {
 
     /// The lines that were delivered, each of which came once.
     #[track_caller]
-    fn delivered(&self) -> HashSet<String> {
+    fn delivered_once(&self) -> HashSet<String> {
         let text = fs::read_to_string(self.path("out")).unwrap();
         let lines: HashSet<String> = text.lines().map(str::to_owned).collect();
         assert_eq!(lines.len(), text.lines().count(), "a line came twice");
@@ -63,14 +56,14 @@ fn names(folder: &Path) -> HashSet<String> {
 
 #[test]
 fn files_beyond_the_limit_are_counted_and_take_the_places_that_become_free() {
-    let stage = Stage::new();
+    let stage = staged();
     for number in 0..FILES {
         let name = format!("{number:05}.log");
         fs::write(stage.path("logs").join(&name), format!("{name}\n")).unwrap();
     }
     let (status, said) = stage.once(&[]);
     assert_eq!(status, Some(1), "{said}");
-    let read = stage.delivered();
+    let read = stage.delivered_once();
     assert_eq!(read.len(), LIMIT);
     assert!(
         said.contains("everything else was read, but not this, which matched\n  50 files, for example "),
@@ -89,7 +82,7 @@ fn files_beyond_the_limit_are_counted_and_take_the_places_that_become_free() {
     });
     assert_eq!((status.left_out.limit, status.left_out.resting, status.unreadable), (LIMIT as u64, 0, 0));
     assert_eq!(service.stop(), 0);
-    let delivered = stage.delivered();
+    let delivered = stage.delivered_once();
     assert_eq!(delivered.len(), LIMIT + 10);
     let waiting: Vec<String> = names(&stage.path("logs")).difference(&delivered).cloned().collect();
     assert_eq!(waiting.len(), 40, "every other file waits");
@@ -114,13 +107,13 @@ fn files_beyond_the_limit_are_counted_and_take_the_places_that_become_free() {
     // What it says to do works.
     let (status, said) = stage.once(&["--data-dir", stage.path("q2").to_str().unwrap()]);
     assert!(status == Some(0) && !said.contains("not followed"), "{said}");
-    assert_eq!(stage.delivered(), (0..FILES).map(|number| format!("{number:05}.log")).collect());
+    assert_eq!(stage.delivered_once(), (0..FILES).map(|number| format!("{number:05}.log")).collect());
 }
 
 /// 200 files without permission were 101 messages, and `status` did not have them.
 #[test]
 fn many_files_that_cannot_be_read_are_one_message_with_their_number() {
-    let stage = Stage::new();
+    let stage = staged();
     fs::write(stage.path("logs/open.log"), "open\n").unwrap();
     // Whoever runs the tests may read everything; a link that leads nowhere is read by nobody.
     for number in 0..200 {

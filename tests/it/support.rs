@@ -2,19 +2,23 @@
 
 mod bounded;
 pub mod need;
+mod port;
 mod skipped;
+mod stage;
 pub mod watch;
 
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use spillq::http::{Client, StatusJson};
 
 pub use bounded::{Bounded, Process};
 pub(crate) use need::needs;
+pub use port::Port;
+pub use stage::Stage;
 
 /// Nothing that a test waits for takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -59,7 +63,7 @@ pub fn program(name: impl AsRef<OsStr>) -> Command {
 
 /// A running service, killed when the test ends.
 pub struct Service {
-    process: Process,
+    pub process: Process,
     data_dir: PathBuf,
 }
 
@@ -68,7 +72,7 @@ impl Service {
     pub fn start(data_dir: &Path, args: &[&str]) -> Service {
         let mut command = spillq(&["--log", "warn", "run", "--data-dir"]);
         command.arg(data_dir).args(args);
-        Service::of(data_dir, command)
+        Service::run_by(data_dir, command)
     }
 
     /// The same behind a command of a shell, in whose process it runs: limits, another cgroup.
@@ -77,13 +81,22 @@ impl Service {
         let script = format!("{before} && exec \"$0\" --log warn run {more} --data-dir \"$@\"");
         let mut command = program("sh");
         command.args(["-c", &script]).arg(binary()).arg(data_dir).args(args);
-        Service::of(data_dir, command)
+        Service::run_by(data_dir, command)
     }
 
-    fn of(data_dir: &Path, mut command: Command) -> Service {
+    fn run_by(data_dir: &Path, mut command: Command) -> Service {
         // Where the data dir is: commands of exec run where the service does.
-        let process = command.current_dir(data_dir.parent().unwrap()).started();
+        Service::of(data_dir, command.current_dir(data_dir.parent().unwrap()).started())
+    }
+
+    /// The service that this process is.
+    pub fn of(data_dir: &Path, process: Process) -> Service {
         Service { process, data_dir: data_dir.to_owned() }
+    }
+
+    /// The other end of its standard input, if that was piped.
+    pub fn stdin(&mut self) -> ChildStdin {
+        self.process.child.stdin.take().unwrap()
     }
 
     /// What it says, if it is ready.
@@ -127,6 +140,11 @@ impl Service {
     pub fn stop(mut self) -> i32 {
         self.process.terminated().code().unwrap_or(-1)
     }
+}
+
+/// The number that a variable sets, or the default.
+pub fn from_env(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
 /// Looks again and again, for [`PATIENCE`] at most.

@@ -1,5 +1,6 @@
 //! The limits of a group: ranges of acks, dead letters; and a data dir that others may read.
 
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 
 use spillq::http::{AdminJson, AnswerJson, Client};
@@ -12,7 +13,7 @@ const RANGES: u64 = 4_096;
 
 #[test]
 fn a_data_dir_that_others_may_read_is_reported_before_and_after_a_start() {
-    let stage = Stage::new(&processor("cat >> out"));
+    let stage = staged(&processor("cat >> out"));
     let mut service = stage.start();
     service.wait("it works", |status| status.log.next_seq > LINES && status.groups[0].lag_lines == 0);
     let mode = |mode| fs::set_permissions(&stage.data_dir, fs::Permissions::from_mode(mode)).unwrap();
@@ -50,7 +51,7 @@ fn park(client: &Client, seq: u64) {
 fn too_many_ranges_of_acks_block_the_group_until_lines_between_them_are_acked() {
     let group = "[[group]]\nname = \"default\"\norder = \"none\"\nbatch = { lines = 100000, bytes = \"1MiB\" }\n\
                  retry = { initial = \"1h\", max = \"1h\" }\n";
-    let stage = Stage::new(&(group.to_owned() + &processor(&fails_until_cured("exit 3"))));
+    let stage = staged(&(group.to_owned() + &processor(&fails_until_cured("exit 3"))));
     let lines = 2 * RANGES + 100;
     stage.append("in.log", &(LINES..lines).map(|number| format!("node {number} fill\n")).collect::<String>());
     let mut service = stage.start();
@@ -87,10 +88,10 @@ fn a_group_at_its_limit_of_dead_letters_is_blocked_until_some_are_discarded() {
     // 256 MiB is the limit of dead letters.
     const LONG: u64 = 17;
     const LONG_BYTES: usize = 16_000_000;
-    let stage = Stage::new("");
-    let with = fs::read_to_string(stage.path("spillq.toml")).unwrap();
+    let stage = staged("");
+    let with = fs::read_to_string(stage.config()).unwrap();
     let with = with.replace("[[follow]]\n", "[[follow]]\nmax_line_bytes = \"16MiB\"\n");
-    fs::write(stage.path("spillq.toml"), with + SMALL_STORE).unwrap();
+    fs::write(stage.config(), with + SMALL_STORE).unwrap();
     let mut rng = fastrand::Rng::with_seed(1);
     let mut long = b"long ".to_vec();
     long.extend(std::iter::repeat_with(|| rng.u8(..)).filter(|byte| *byte != b'\n').take(LONG_BYTES));
@@ -108,10 +109,10 @@ fn a_group_at_its_limit_of_dead_letters_is_blocked_until_some_are_discarded() {
     lines.into_iter().filter(is_long).for_each(|seq| park(&client, seq));
     assert_eq!(service.stop(), 0);
 
-    stage.configure(
+    stage.add_sections(
         "[[group]]\nname = \"default\"\norder = \"none\"\nretry = { initial = \"10ms\", max = \"10ms\", attempts = 1 }\n",
     );
-    stage.configure(&processor(
+    stage.add_sections(&processor(
         "cat > batch; test -e cured || ! grep -q '^other ' batch || exit 65; cat batch >> out",
     ));
     stage.append("in2.log", "other 0 fill\n");

@@ -8,7 +8,7 @@ use super::*;
 #[test]
 fn a_command_that_is_missing_is_refused() {
     let retry = "[[group]]\nname = \"default\"\nretry = { max = \"1s\" }\n";
-    let stage = Stage::new(&format!(
+    let stage = staged(&format!(
         "{retry}[[processor]]\ngroup = \"default\"\nkind = \"exec\"\ncommand = [\"./later\"]\n"
     ));
     let mut service = stage.start();
@@ -23,7 +23,7 @@ fn a_command_that_is_missing_is_refused() {
 
 #[test]
 fn a_pause_is_reported_and_the_suggested_command_ends_it() {
-    let stage = Stage::new(&processor(&fails_until_cured("exit 3")));
+    let stage = staged(&processor(&fails_until_cured("exit 3")));
     let mut service = stage.start();
     service.wait("a batch failed", |status| status.groups[0].last_failure.is_some());
     let pause = spillq(&["group", "pause", "default", "--data-dir"]).arg(stage.path("q")).finished();
@@ -38,8 +38,8 @@ fn a_pause_is_reported_and_the_suggested_command_ends_it() {
 #[test]
 fn a_flipped_bit_blocks_the_group_until_the_repair() {
     const DENSE: u64 = 60_000;
-    let stage = Stage::new("");
-    stage.append("in-dense.log", &dense_lines(0..DENSE));
+    let stage = staged("");
+    stage.append("in-dense.log", dense(DENSE));
     let mut service = stage.start();
     service.wait("all lines are in", |status| {
         status.log.next_seq > LINES + DENSE && status.sources.iter().all(|one| one.state == "caught_up")
@@ -52,7 +52,7 @@ fn a_flipped_bit_blocks_the_group_until_the_repair() {
     let (mut byte, at) = ([0], segment.metadata().unwrap().len() / 2);
     segment.read_exact_at(&mut byte, at).unwrap();
     segment.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
-    stage.configure(&processor("cat >> out"));
+    stage.add_sections(&processor("cat >> out"));
 
     let service = stage.start();
     let verdict = stage.verdict("default", "blocked", None, "damage");
@@ -79,7 +79,7 @@ fn a_flipped_bit_blocks_the_group_until_the_repair() {
 
 #[test]
 fn a_service_that_is_killed_repeatedly_is_a_crash_loop() {
-    let stage = Stage::new(&processor(&fails_until_cured("exit 3")));
+    let stage = staged(&processor(&fails_until_cured("exit 3")));
     for _ in 0..3 {
         let mut service = stage.start();
         service.wait("it works", |status| status.groups[0].last_failure.is_some());
@@ -100,7 +100,7 @@ fn a_service_that_is_killed_repeatedly_is_a_crash_loop() {
 
 #[test]
 fn a_link_that_is_not_followed_is_reported() {
-    let stage = Stage::new(&processor("cat >> out"));
+    let stage = staged(&processor("cat >> out"));
     let mut service = stage.start();
     stage.append("elsewhere", "node 0 fill\n");
     std::os::unix::fs::symlink(stage.path("elsewhere"), stage.path("in-link.log")).unwrap();
@@ -112,7 +112,7 @@ fn a_link_that_is_not_followed_is_reported() {
     );
     assert!(found.next.starts_with("set `symlinks = FOLDER`"), "{found:#?}");
     assert!(found.or.starts_with("add the link to `exclude` of [[follow]]"), "{found:#?}");
-    let file = stage.path("spillq.toml");
+    let file = stage.config();
     let config = fs::read_to_string(&file).unwrap();
     fs::write(file, config.replace("[[follow]]\n", "[[follow]]\nexclude = [\"in-link.log\"]\n")).unwrap();
     stage.is_cured(&mut service);
@@ -122,8 +122,8 @@ fn a_link_that_is_not_followed_is_reported() {
 fn a_group_at_its_max_lag_pauses_ingestion() {
     const DENSE: u64 = 20_000;
     let group = "[[group]]\nname = \"default\"\ntimeout = \"5m\"\nmax_lag = { lines = 500 }\n";
-    let stage = Stage::new(&(group.to_owned() + &processor(&held_until_cured())));
-    stage.append("in-dense.log", &dense_lines(0..DENSE));
+    let stage = staged(&(group.to_owned() + &processor(&held_until_cured())));
+    stage.append("in-dense.log", dense(DENSE));
     let mut service = stage.start();
     let found = stage.finding("max_lag");
     assert!(found.summary.contains("group default is at its max_lag of 500 lines"), "{found:#?}");

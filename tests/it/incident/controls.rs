@@ -39,7 +39,7 @@ impl Stage {
 fn a_slow_processor_is_healthy() {
     let group = "[[group]]\nname = \"default\"\ntimeout = \"5m\"\nbatch = { lines = 1000 }\n";
     let script = "until rm go 2> /dev/null; do sleep 0.05; done; cat >> out";
-    let stage = Stage::with("4s", &(group.to_owned() + &processor(script)));
+    let stage = staged_with("4s", &(group.to_owned() + &processor(script)));
     let mut service = stage.start();
     let mut status = service.wait("all lines are in", |status| status.log.next_seq > LINES);
     let mut batches = 0;
@@ -64,7 +64,7 @@ fn a_dead_letter_is_reported_until_it_is_acked_and_blocks_no_line() {
     let group =
         "[[group]]\nname = \"default\"\nretry = { initial = \"10ms\", max = \"100ms\", attempts = 2 }\n";
     let script = "cat > batch; test -e cured || ! grep -q '^node 7 ' batch || exit 65; cat batch >> out";
-    let stage = Stage::new(&(group.to_owned() + &processor(script)));
+    let stage = staged(&(group.to_owned() + &processor(script)));
     let mut service = stage.start();
     service.wait("all others are acked", |status| {
         status.groups[0].dead_letters == 1 && status.groups[0].lag_lines == 0 && status.log.next_seq > LINES
@@ -86,7 +86,7 @@ fn a_dead_letter_is_reported_until_it_is_acked_and_blocks_no_line() {
 #[test]
 fn a_group_in_back_off_or_idle_is_healthy() {
     let group = "[[group]]\nname = \"default\"\nretry = { initial = \"4s\", max = \"4s\" }\n";
-    let stage = Stage::new(&(group.to_owned() + &processor(&fails_until_cured("exit 3"))));
+    let stage = staged(&(group.to_owned() + &processor(&fails_until_cured("exit 3"))));
     let mut service = stage.start();
     service.wait("a batch failed", |status| status.groups[0].last_failure.is_some());
     stage.cure();
@@ -107,10 +107,10 @@ fn a_burst_after_a_quiet_time_is_not_falling_behind() {
     const DENSE: u64 = 5_000;
     let group = "[[group]]\nname = \"default\"\nbatch = { lines = 500 }\n";
     let disk = format!("{SMALL_STORE}limit = \"512MiB\"\n");
-    let stage = Stage::with("3s", &(disk + group + &processor("sleep 0.6; cat >> out")));
+    let stage = staged_with("3s", &(disk + group + &processor("sleep 0.6; cat >> out")));
     let mut service = stage.start();
     service.wait("quiet", |status| status.log.next_seq > LINES && status.groups[0].lag_lines == 0);
-    stage.append("in-dense.log", &dense_lines(0..DENSE));
+    stage.append("in-dense.log", dense(DENSE));
     stage.stays_healthy_until_acked(&service, LINES + DENSE);
     stage.is_cured_of(&mut service, DENSE);
 }
@@ -118,8 +118,8 @@ fn a_burst_after_a_quiet_time_is_not_falling_behind() {
 #[test]
 fn lines_retained_on_purpose_are_held_by_no_group() {
     const DENSE: u64 = 120_000;
-    let stage = Stage::new(&("[disk]\nkeep = \"1h\"\n".to_owned() + &processor("cat >> out")));
-    stage.append("in-dense.log", &dense_lines(0..DENSE));
+    let stage = staged(&("[disk]\nkeep = \"1h\"\n".to_owned() + &processor("cat >> out")));
+    stage.append("in-dense.log", dense(DENSE));
     let mut service = stage.start();
     service.wait("all is acked, in several segments", |status| {
         status.log.next_seq > LINES + DENSE && status.groups[0].lag_lines == 0 && status.log.segments > 1
@@ -134,8 +134,8 @@ fn a_group_that_processes_the_oldest_lines_is_not_blamed_for_disk_space() {
     let groups = "[[group]]\nname = \"default\"\n[[group]]\nname = \"audit\"\ntimeout = \"5m\"\n";
     let audit = "[[processor]]\ngroup = \"audit\"\nkind = \"exec\"\n\
                  command = [\"sh\", \"-c\", \"while ! test -e cured; do sleep 0.1; done; cat > /dev/null\"]\n";
-    let stage = Stage::new(&(groups.to_owned() + &processor("cat >> out") + audit));
-    stage.append("in-dense.log", &dense_lines(0..DENSE));
+    let stage = staged(&(groups.to_owned() + &processor("cat >> out") + audit));
+    stage.append("in-dense.log", dense(DENSE));
     let mut service = stage.start();
     service.wait("default has acked a segment that audit is processing", |status| {
         let lag =
@@ -155,14 +155,14 @@ fn a_step_of_the_clock_makes_no_group_unhealthy() {
     needs!(FAKETIME);
     let library = need::find(FAKETIME).expect("checked above").display().to_string();
     let group = "[[group]]\nname = \"default\"\nbatch = { lines = 500 }\n";
-    let stage = Stage::new(&(group.to_owned() + &processor("sleep 1.5; cat >> out")));
+    let stage = staged(&(group.to_owned() + &processor("sleep 1.5; cat >> out")));
     let set = |offset: &str| fs::write(stage.path("clock"), offset).unwrap();
     set("+0");
     let clock = format!(
         "export LD_PRELOAD={library} FAKETIME_TIMESTAMP_FILE={} FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1",
         stage.quoted("clock")
     );
-    let config = stage.path("spillq.toml");
+    let config = stage.config();
     let mut service = Service::start_with(&stage.data_dir, &clock, &["--config", config.to_str().unwrap()]);
     service.wait("a batch is in flight", |status| status.groups[0].leased > 0);
     for offset in ["-2d", "+5d"] {

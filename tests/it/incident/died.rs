@@ -8,7 +8,7 @@ impl Stage {
     #[track_caller]
     fn verdict_after(&self, cause: &str) -> VerdictJson {
         let mut command = spillq(&["doctor", "--json", "--config"]);
-        let output = command.arg(self.path("spillq.toml")).finished();
+        let output = command.arg(self.config()).finished();
         let doctor: DoctorJson = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!((doctor.from.as_str(), output.status.code(), doctor.healthy), ("disk", Some(1), false));
         let all = doctor.findings.iter().chain(&doctor.groups);
@@ -22,13 +22,13 @@ impl Stage {
 
 #[test]
 fn a_drain_that_vanished_with_lines_is_reported_and_they_are_delivered_again() {
-    let stage = Stage::new("");
+    let stage = staged("");
     let mut service = stage.start();
     service.wait("all lines are in", |status| status.log.next_seq > LINES);
     assert_eq!(service.stop(), 0);
-    stage.configure(&processor(&format!("touch took; {}", held_until_cured())));
+    stage.add_sections(&processor(&format!("touch took; {}", held_until_cured())));
     let mut drain = spillq(&["--log", "warn", "drain", "--config"]);
-    let mut drain = drain.arg(stage.path("spillq.toml")).current_dir(stage.path("")).started();
+    let mut drain = drain.arg(stage.config()).current_dir(stage.folder()).started();
     assert!(wait_for(|| stage.path("took").exists().then_some(())).is_some(), "it has lines in flight");
     drain.killed();
     let found = stage.verdict_after("consumer_vanished");
@@ -56,7 +56,7 @@ fn a_line_that_kills_the_service_is_named_and_can_be_parked() {
         "cat > batch; if grep -q '^node {KILLER} ' batch && ! test -e cured; then \
          kill -9 $(cut -d ' ' -f 4 /proc/$PPID/stat); sleep 600; fi; cat batch >> out"
     );
-    let stage = Stage::new(&(group.to_owned() + &processor(&script)));
+    let stage = staged(&(group.to_owned() + &processor(&script)));
     let mut deaths = 0;
     let found = loop {
         assert_eq!(stage.start().ended(), -1, "killed by a signal");
@@ -131,14 +131,11 @@ fn a_service_that_the_kernel_kills_because_memory_ran_out_is_reported_as_that() 
     };
     // It takes all memory, and the kernel chooses another process to kill.
     let hog = "echo 0 > /proc/self/oom_score_adj; exec tail /dev/zero";
-    let stage = Stage::new(&processor(&fails_until_cured(hog)));
+    let stage = staged(&processor(&fails_until_cured(hog)));
     let enter =
         format!("echo $$ > {}/cgroup.procs && echo 1000 > /proc/self/oom_score_adj", cgroup.0.display());
-    let service = Service::start_with(
-        &stage.path("q"),
-        &enter,
-        &["--config", stage.path("spillq.toml").to_str().unwrap()],
-    );
+    let service =
+        Service::start_with(&stage.path("q"), &enter, &["--config", stage.config().to_str().unwrap()]);
     assert_eq!(service.ended(), -1, "killed by a signal");
     let found = stage.verdict_after("out_of_memory");
     assert!(found.summary.contains("was killed by the kernel because memory ran out"), "{found:#?}");
@@ -158,11 +155,11 @@ fn a_command_that_the_kernel_kills_because_memory_ran_out_is_reported_as_that() 
     };
     let hog = "echo 1000 > /proc/self/oom_score_adj; exec tail /dev/zero";
     let retry = "[[group]]\nname = \"default\"\nretry = { initial = \"200ms\", max = \"500ms\" }\n";
-    let stage = Stage::new(&format!("{retry}{}", processor(&fails_until_cured(hog))));
+    let stage = staged(&format!("{retry}{}", processor(&fails_until_cured(hog))));
     let mut service = Service::start_with(
         &stage.path("q"),
         &format!("echo $$ > {}/cgroup.procs", cgroup.0.display()),
-        &["--config", stage.path("spillq.toml").to_str().unwrap()],
+        &["--config", stage.config().to_str().unwrap()],
     );
     let verdict = stage.verdict("default", "crashing", Some("B"), "processor_oom");
     assert!(

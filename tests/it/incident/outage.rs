@@ -1,10 +1,10 @@
 //! A destination that is down: for long, which is reported, and for a moment, which is not.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::support::{Process, needs};
+use crate::support::{Port, Process, needs};
 
 /// Appends what is posted to the file `out`, unless it is empty.
 const SERVER: &str = "
@@ -36,11 +36,6 @@ impl Server {
     }
 }
 
-/// A port on which nothing listens yet.
-fn a_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 fn posts_to(port: u16) -> String {
     format!(
         "[[group]]\nname = \"default\"\nretry = {{ initial = \"100ms\", max = \"400ms\", attempts = 2 }}\n\
@@ -51,8 +46,9 @@ fn posts_to(port: u16) -> String {
 #[test]
 fn a_destination_that_is_down_for_long_is_an_outage_and_costs_no_line() {
     needs!("python3");
-    let port = a_port();
-    let stage = Stage::new(&posts_to(port));
+    let reserved = Port::reserved();
+    let port = reserved.number;
+    let stage = staged(&posts_to(port));
     let mut service = stage.start();
     let verdict = stage.verdict("default", "retrying", None, "outage");
     assert!(verdict.summary.contains("the destination of group default is down"), "{verdict:#?}");
@@ -73,8 +69,9 @@ fn a_destination_that_is_down_for_long_is_an_outage_and_costs_no_line() {
 #[test]
 fn a_destination_that_restarts_makes_no_group_unhealthy() {
     needs!("python3");
-    let port = a_port();
-    let stage = Stage::with("60s", &posts_to(port));
+    let reserved = Port::reserved();
+    let port = reserved.number;
+    let stage = staged_with("60s", &posts_to(port));
     let server = Server::start(&stage, port);
     let mut service = stage.start();
     service.wait("it works", |status| status.log.next_seq > LINES && status.groups[0].lag_lines == 0);

@@ -20,8 +20,8 @@ fn held() -> String {
 #[test]
 fn a_log_at_its_limit_and_files_that_are_rotated_away_meanwhile() {
     const DENSE: u64 = 220_000;
-    let stage = Stage::new(&(LITTLE_SPACE.to_owned() + &held()));
-    stage.append("in-dense.log", &dense_lines(0..DENSE));
+    let stage = staged(&(LITTLE_SPACE.to_owned() + &held()));
+    stage.append("in-dense.log", dense(DENSE));
     let mut service = stage.start();
     let found = stage.finding("disk_full");
     assert!(found.evidence.join("\n").contains("of disk.limit 256.0 MiB"), "{found:#?}");
@@ -61,12 +61,12 @@ fn files_that_are_not_held_open_are_counted_apart() {
     const FILES: u64 = 60;
     /// All files together are larger than what the tail reads ahead.
     const LINES_EACH: u64 = 600;
-    let stage = Stage::new(&(LITTLE_SPACE.to_owned() + &held()));
-    stage.append("in-dense.log", &dense_lines(0..DENSE));
+    let stage = staged(&(LITTLE_SPACE.to_owned() + &held()));
+    stage.append("in-dense.log", dense(DENSE));
     let mut service = Service::start_with(
         &stage.path("q"),
         "ulimit -n 96",
-        &["--config", stage.path("spillq.toml").to_str().unwrap()],
+        &["--config", stage.config().to_str().unwrap()],
     );
     stage.finding("disk_full");
     let name = |number| format!("in-small{number}.log");
@@ -105,15 +105,15 @@ fn files_that_are_not_held_open_are_counted_apart() {
 fn a_disk_that_other_files_fill() {
     needs!(LOOP_DEVICES, "mount", "mkfs.ext4");
     const DENSE: u64 = 1_000;
-    let stage = Stage::new("");
-    let disk = SmallDisk::new(&stage.path(""), 300);
-    let with = fs::read_to_string(stage.path("spillq.toml")).unwrap();
+    let stage = staged("");
+    let disk = SmallDisk::new(stage.folder(), 300);
+    let with = fs::read_to_string(stage.config()).unwrap();
     let data_dir = disk.mount.join("q");
     let with = with.replace("\"q\"", &format!("{data_dir:?}"));
-    fs::write(stage.path("spillq.toml"), with).unwrap();
-    stage.configure("[disk]\nmin_free = \"24MiB\"\nreserve = \"8MiB\"\n");
+    fs::write(stage.config(), with).unwrap();
+    stage.add_sections("[disk]\nmin_free = \"24MiB\"\nreserve = \"8MiB\"\n");
     // The store is on another file system than the command.
-    stage.configure(&processor(&format!("cat >> {}", stage.quoted("out"))));
+    stage.add_sections(&processor(&format!("cat >> {}", stage.quoted("out"))));
     let mut stage = stage;
     stage.data_dir = data_dir;
     let mut service = stage.start();
@@ -123,7 +123,7 @@ fn a_disk_that_other_files_fill() {
     let space = rustix::fs::statvfs(&disk.mount).unwrap();
     let space = space.f_bavail * space.f_frsize;
     fs::write(&filler, vec![1; usize::try_from(space - (12 << 20)).unwrap()]).unwrap();
-    stage.append("in-dense.log", &dense_lines(0..DENSE));
+    stage.append("in-dense.log", dense(DENSE));
     let found = stage.finding("disk_filled_by_others");
     assert!(found.evidence.join("\n").contains("other files take "), "{found:#?}");
     stage.paste(&found.next);
@@ -138,7 +138,7 @@ fn a_processor_that_is_slower_than_the_writer_falls_behind() {
     let group = "[[group]]\nname = \"default\"\nbatch = { lines = 100 }\n";
     let disk = format!("{SMALL_STORE}limit = \"1GiB\"\n");
     let script = "test -e cured || sleep 0.4; cat >> out";
-    let stage = Arc::new(Stage::new(&(disk + group + &processor(script))));
+    let stage = Arc::new(staged(&(disk + group + &processor(script))));
     let mut service = stage.start();
     let stop = Arc::new(AtomicBool::new(false));
     let writer = {

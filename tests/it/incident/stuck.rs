@@ -41,9 +41,9 @@ impl Hold {
 #[test]
 fn a_sync_that_never_returns_ends_the_process_and_is_reported() {
     needs!("strace");
-    let stage = Stage::new(&processor("cat >> out"));
-    let with = fs::read_to_string(stage.path("spillq.toml")).unwrap();
-    fs::write(stage.path("spillq.toml"), format!("stuck_after = \"2s\"\n{with}")).unwrap();
+    let stage = staged(&processor("cat >> out"));
+    let with = fs::read_to_string(stage.config()).unwrap();
+    fs::write(stage.config(), format!("stuck_after = \"2s\"\n{with}")).unwrap();
     let mut service = stage.start();
     service
         .wait("everything is acked", |status| status.log.next_seq > LINES && status.groups[0].lag_lines == 0);
@@ -75,7 +75,7 @@ fn a_sync_that_never_returns_ends_the_process_and_is_reported() {
 #[test]
 fn a_read_that_never_returns_is_reported_and_delivery_continues() {
     needs!("strace");
-    let stage = Stage::new(&processor("cat >> out"));
+    let stage = staged(&processor("cat >> out"));
     let mut service = stage.start();
     service
         .wait("everything is acked", |status| status.log.next_seq > LINES && status.groups[0].lag_lines == 0);
@@ -106,12 +106,12 @@ fn a_read_that_never_returns_is_reported_and_delivery_continues() {
 #[test]
 fn during_a_sync_that_never_returns_the_manager_gets_no_watchdog_message() {
     needs!("strace");
-    let stage = Stage::new(&processor("cat >> out"));
+    let stage = staged(&processor("cat >> out"));
     let socket = UnixDatagram::bind(stage.path("notify")).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut command = spillq(&["--log", "warn", "run", "--config"]);
-    command.arg(stage.path("spillq.toml")).env("NOTIFY_SOCKET", stage.path("notify"));
-    command.env("WATCHDOG_USEC", "1000000").current_dir(stage.path(""));
+    command.arg(stage.config()).env("NOTIFY_SOCKET", stage.path("notify"));
+    command.env("WATCHDOG_USEC", "1000000").current_dir(stage.folder());
     let service = command.started();
     let next = || {
         let mut message = [0; 4096];
