@@ -5,7 +5,7 @@
 use std::env;
 use std::path::PathBuf;
 
-use spillq::config::{Follow, Settings, Start};
+use spillq::config::{Follow, Settings};
 use spillq::processor::{Batch, Outcome, Processing, Processor};
 use spillq::service::{self, Plan};
 
@@ -36,14 +36,7 @@ fn main() -> Result<(), String> {
     let file = env::args().nth(1).ok_or("name a file to follow")?;
     let file = PathBuf::from(file).canonicalize().map_err(|error| error.to_string())?;
     let mut settings = Settings::default_with(&env::temp_dir());
-    settings.follow = vec![Follow {
-        include: vec![file.to_string_lossy().into_owned()],
-        exclude: Vec::new(),
-        from: Start::Beginning,
-        max_line_bytes: 1 << 20,
-        rotate_wait: std::time::Duration::from_secs(60),
-        symlinks: None,
-    }];
+    settings.follow = vec![Follow::default_with(vec![file.to_string_lossy().into_owned()])];
     let plan = Plan { follow: true, once: true, ..Plan::default() };
     let own: Vec<(String, Box<dyn Processor>)> =
         vec![("default".to_owned(), Box::new(CountWords { words: 0 }))];

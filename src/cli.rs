@@ -12,10 +12,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spillq_storage::{Seq, SeqRange};
 
-use crate::config::{Overrides, Start, parse_duration};
+use crate::config::{Overrides, parse_duration};
 use crate::messages::Format;
 use crate::queue::group_name;
 use crate::supervise::Cause;
+use crate::tail;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -178,11 +179,11 @@ pub enum Beginning {
     End,
 }
 
-impl From<Beginning> for Start {
-    fn from(from: Beginning) -> Start {
+impl From<Beginning> for tail::From {
+    fn from(from: Beginning) -> tail::From {
         match from {
-            Beginning::Beginning => Start::Beginning,
-            Beginning::End => Start::End,
+            Beginning::Beginning => tail::From::Beginning,
+            Beginning::End => tail::From::End,
         }
     }
 }
@@ -280,7 +281,7 @@ impl RunArgs {
         Overrides {
             data_dir: self.data_dir.data_dir.clone(),
             follow: self.follow.clone(),
-            from: self.from.map(Start::from),
+            from: self.from.map(Into::into),
             group: self.group.clone(),
             command: self.command.clone(),
         }

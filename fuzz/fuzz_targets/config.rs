@@ -6,7 +6,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use spillq::config::{ConfigError, Overrides, Sources, Start, as_json, as_toml, load_given};
+use spillq::config::{ConfigError, Overrides, Sources, as_json, as_toml, load_given};
+use spillq::tail::From;
 use spillq_fuzz::Choices;
 
 const VARIABLES: &[&str] = &[
@@ -32,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
         sources.overrides = match how >> 2 & 7 {
             0 => Overrides { data_dir: Some(word().into()), ..Overrides::default() },
             1 => Overrides { follow: vec![word()], ..Overrides::default() },
-            2 => Overrides { from: Some(Start::End), ..Overrides::default() },
+            2 => Overrides { from: Some(From::End), ..Overrides::default() },
             3 => Overrides { group: Some(word()), ..Overrides::default() },
             4 => Overrides { group: Some(word()), command: vec![word().into()], ..Overrides::default() },
             _ => Overrides { command: vec!["cat".into(), word().into()], ..Overrides::default() },

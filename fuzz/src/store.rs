@@ -6,7 +6,10 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use spillq_storage::fuzzing::Store;
 use spillq_storage::repair::SourceEnd;
-use spillq_storage::{BlockBuilder, Commit, DeadCause, DeadLetter, DiskOptions, GroupChange, GroupId, Keep, LineFlags, Options, Reader, Seq, SeqRange, SourceId, State, View};
+use spillq_storage::{
+    BlockBuilder, Commit, DeadCause, DeadLetter, DiskOptions, GroupChange, GroupId, Keep, LineFlags, Options,
+    Reader, Seq, SeqRange, SourceId, State, View,
+};
 
 use crate::Choices;
 
@@ -84,8 +87,14 @@ fn make() -> Store {
         log.commit(&append(&mut offset, &lines)).unwrap();
         if first == 49 {
             let group = GroupId(1);
-            let letter =
-                DeadLetter { group, seq: Seq(7), attempts: 8, time_ms: 1, cause: DeadCause::Failed, reason: "poison".to_owned() };
+            let letter = DeadLetter {
+                group,
+                seq: Seq(7),
+                attempts: 8,
+                time_ms: 1,
+                cause: DeadCause::Failed,
+                reason: "poison".to_owned(),
+            };
             let block = log.reader().block(Seq(7)).unwrap();
             log.bury(&letter, &block).unwrap();
             let acked =

@@ -68,7 +68,7 @@ fn run_takes_globs_options_and_a_command() {
         Overrides {
             data_dir: Some("./q".into()),
             follow: vec!["a*.log".to_owned(), "b*.log".to_owned()],
-            from: Some(Start::End),
+            from: Some(crate::tail::From::End),
             group: Some("fills".to_owned()),
             command: vec!["./p.sh".into(), "-x".into()],
         }

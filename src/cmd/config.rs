@@ -7,7 +7,7 @@ use std::path::Path;
 use super::output::{Output, say, say_json, wrote};
 use super::{Exit, Failure, settings};
 use crate::cli::{ConfigArgs, ConfigCommand, ConfigFileArgs};
-use crate::config::{Kind, Loaded, Overrides, Word, as_json, as_toml, documented};
+use crate::config::{Kind, Loaded, Overrides, as_json, as_toml, documented};
 use crate::http::{Client, ReloadJson};
 use crate::plain::escape_path;
 use crate::service::preview;
@@ -53,7 +53,7 @@ fn summary(loaded: &Loaded) -> Vec<String> {
         let processor = match settings.processor(&group.name).map(|processor| &processor.kind) {
             Some(kind @ (Kind::Exec(to) | Kind::ExecStream(to))) => {
                 let words: Vec<_> = to.command.iter().map(|word| word.to_string_lossy()).collect();
-                format!("{} {}", kind.word().word(), words.join(" "))
+                format!("{} {}", kind.of().word(), words.join(" "))
             }
             Some(Kind::Redis(to)) => format!("redis {} on {}", to.stream, to.server),
             Some(Kind::Postgres(to)) => format!("postgres {} on {}", to.table, to.server),

@@ -123,7 +123,7 @@ fn on_disk(data_dir: &Path, view: &View, config: Option<(&Path, &Settings)>) -> 
     };
     // Without its configuration nobody knows the limits that it had.
     if let Some((_, settings)) = config {
-        let (limit_bytes, min_free_bytes) = (settings.disk.limit, settings.disk.min_free);
+        let (limit_bytes, min_free_bytes) = (settings.disk.limit_bytes, settings.disk.min_free_bytes);
         let free_bytes = free_bytes(data_dir);
         inputs.full = if inputs.disk_bytes >= limit_bytes {
             Some(Pauses::AtLimit)

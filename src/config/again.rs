@@ -247,7 +247,7 @@ command = ["cat"]
             ],
         );
         let settings = again(&text).unwrap().settings;
-        assert_eq!((settings.data_dir, settings.disk.limit), (PathBuf::from("/q"), 1 << 30));
+        assert_eq!((settings.data_dir, settings.disk.limit_bytes), (PathBuf::from("/q"), 1 << 30));
     }
 
     #[test]

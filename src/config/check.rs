@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use spillq_storage::Keep;
+
 use super::origin::{Origin, Origins};
 use super::paths::{self, STDIN};
 use super::problem::Problem;
-use super::settings::{
-    Follow, Keep, Kind, LEASED_BYTES_MAX, LagPolicy, Listen, Order, OutFile, Processor, Settings, WhenFull,
-};
+use super::settings::{Follow, Kind, LEASED_BYTES_MAX, Listen, OutFile, Processor, Settings};
 use super::value::{MIB, duration_text, size_text};
+use crate::queue::{LagPolicy, WhenFull};
 
 /// All that does not fit together.
 pub(super) fn problems(settings: &Settings, origins: &Origins) -> Vec<Problem> {
@@ -49,14 +50,14 @@ pub(super) fn fit_leases(settings: &mut Settings, origins: &Origins) -> Option<S
     let asked: u64 = settings
         .groups
         .iter()
-        .map(|group| group.batch.bytes.saturating_mul(u64::from(group.in_flight) + 1))
+        .map(|group| group.batch_bytes.saturating_mul(group.in_flight as u64 + 1))
         .fold(0, u64::saturating_add);
     if asked <= LEASED_BYTES_MAX {
         return None;
     }
     for group in &mut settings.groups {
-        let share = u128::from(group.batch.bytes) * u128::from(LEASED_BYTES_MAX) / u128::from(asked);
-        group.batch.bytes = (share as u64).max(1);
+        let share = u128::from(group.batch_bytes) * u128::from(LEASED_BYTES_MAX) / u128::from(asked);
+        group.batch_bytes = (share as u64).max(1);
     }
     let keys = ["batch.bytes", "in_flight"];
     let is_asked_for =
@@ -67,7 +68,7 @@ pub(super) fn fit_leases(settings: &mut Settings, origins: &Origins) -> Option<S
     let now: Vec<String> = settings
         .groups
         .iter()
-        .map(|group| format!("{} {}", group.name, size_text(group.batch.bytes)))
+        .map(|group| format!("{} {}", group.name, size_text(group.batch_bytes)))
         .collect();
     Some(format!(
         "batches in flight and the next one of each group could hold {} of memory where {} are allowed; batch.bytes was made smaller: {}",
@@ -79,7 +80,7 @@ pub(super) fn fit_leases(settings: &mut Settings, origins: &Origins) -> Option<S
 
 /// A number without a unit is bytes, which nobody means by 5.
 pub(super) fn tiny_min_free(settings: &Settings) -> Option<String> {
-    let min_free = settings.disk.min_free;
+    let min_free = settings.disk.min_free_bytes;
     (1..MIB).contains(&min_free).then(|| {
         format!(
             "disk.min_free is {}: the file system is full before ingestion pauses; a unit may be missing, such as in \"256MiB\"",
@@ -128,15 +129,15 @@ const LEAST_ROOM: u64 = 96 * MIB;
 
 fn disk(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
     let disk = &settings.disk;
-    let smallest = disk.reserve.saturating_add(LEAST_ROOM);
-    if disk.limit < smallest {
+    let smallest = disk.reserve_bytes.saturating_add(LEAST_ROOM);
+    if disk.limit_bytes < smallest {
         // Blamed is the one that was written, the limit where both were.
         let key = ["disk.limit", "disk.reserve"].into_iter().find(|key| origins.of(key) != Origin::Default);
         let (key, value) = match key.unwrap_or("disk.limit") {
-            "disk.limit" => ("disk.limit", disk.limit),
-            key => (key, disk.reserve),
+            "disk.limit" => ("disk.limit", disk.limit_bytes),
+            key => (key, disk.reserve_bytes),
         };
-        let (limit, reserve) = (size_text(disk.limit), size_text(disk.reserve));
+        let (limit, reserve) = (size_text(disk.limit_bytes), size_text(disk.reserve_bytes));
         problems.push(problem(
             origins,
             key,
@@ -158,20 +159,23 @@ const DROP_ROOM: u64 = 128 * MIB;
 fn retention(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
     let disk = &settings.disk;
     if let Keep::Bytes(bytes) = disk.keep
-        && bytes >= disk.limit
+        && bytes >= disk.limit_bytes
     {
         problems.push(problem(
             origins,
             "disk.keep",
             "disk.keep",
             format!("{:?}", size_text(bytes)),
-            format!("does not fit into disk.limit = {:?}, where kept lines go first", size_text(disk.limit)),
+            format!(
+                "does not fit into disk.limit = {:?}, where kept lines go first",
+                size_text(disk.limit_bytes)
+            ),
         ));
     }
-    let has_least = disk.limit >= disk.reserve.saturating_add(LEAST_ROOM);
-    if disk.when_full == WhenFull::DropOldest
+    let has_least = disk.limit_bytes >= disk.reserve_bytes.saturating_add(LEAST_ROOM);
+    if settings.when_full == WhenFull::DropOldest
         && has_least
-        && disk.limit < disk.reserve.saturating_add(DROP_ROOM)
+        && disk.limit_bytes < disk.reserve_bytes.saturating_add(DROP_ROOM)
     {
         problems.push(problem(
             origins,
@@ -180,8 +184,8 @@ fn retention(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>
             "\"drop_oldest\"".to_owned(),
             format!(
                 "leaves no segment to drop: disk.limit = {:?} is less than disk.reserve = {:?} and {}",
-                size_text(disk.limit),
-                size_text(disk.reserve),
+                size_text(disk.limit_bytes),
+                size_text(disk.reserve_bytes),
                 size_text(DROP_ROOM)
             ),
         ));
@@ -221,7 +225,7 @@ fn groups(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
         if !group.name.is_empty() && earlier.into_iter().any(|earlier| earlier.name == group.name) {
             problems.push(problem(origins, &path("name"), "group.name", name, "names a second group so"));
         }
-        if group.order == Order::Strict && group.in_flight > 1 {
+        if group.strict && group.in_flight > 1 {
             problems.push(problem(
                 origins,
                 &path("in_flight"),
@@ -231,7 +235,7 @@ fn groups(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
             ));
         }
         let lag = group.max_lag;
-        if lag.policy == LagPolicy::Drop && (lag.lines, lag.age, lag.bytes) == (0, Duration::ZERO, 0) {
+        if lag.policy == LagPolicy::Drop && (lag.lines, lag.age_ms, lag.bytes) == (None, None, None) {
             problems.push(problem(
                 origins,
                 &path("max_lag.policy"),
@@ -240,13 +244,16 @@ fn groups(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
                 "drops at no bound; write max_lag = { lines = 10000000, policy = \"drop\" }, or age or bytes",
             ));
         }
-        if group.retry.max < group.retry.initial {
+        if group.retry.max_ms < group.retry.initial_ms {
             problems.push(problem(
                 origins,
                 &path("retry.max"),
                 "group.retry.max",
-                format!("{:?}", duration_text(group.retry.max)),
-                format!("shorter than retry.initial = {:?}", duration_text(group.retry.initial)),
+                format!("{:?}", duration_text(Duration::from_millis(group.retry.max_ms))),
+                format!(
+                    "shorter than retry.initial = {:?}",
+                    duration_text(Duration::from_millis(group.retry.initial_ms))
+                ),
             ));
         }
     }
@@ -304,7 +311,7 @@ fn processors(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem
             _ => None,
         };
         if let Some((kind, what)) = once
-            && group.is_some_and(|group| group.order == Order::None)
+            && group.is_some_and(|group| !group.strict)
         {
             problems.push(problem(
                 origins,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::paths;
 use super::server::is_this_host;
-use super::word::Word;
+use crate::processor::{Coding, Secret};
 
 /// Headers whose values are secrets as a rule: they would show in `config show`.
 const SECRET_NAMES: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "x-clickhouse-key"];
@@ -23,11 +23,11 @@ pub struct Destination {
     /// What the lines become.
     pub format: Format,
     /// How the body is compressed.
-    pub compression: Compression,
+    pub compression: Coding,
     /// Further headers, name and value.
     pub headers: Vec<(String, String)>,
     /// Further headers, name and where the value is: `file:/a/path` or `env:NAME`.
-    pub secret_headers: Vec<(String, SecretAt)>,
+    pub secret_headers: Vec<(String, Secret)>,
     /// Certificates to trust in place of the system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -73,24 +73,6 @@ impl fmt::Debug for Url {
     }
 }
 
-/// Where a secret is. The secret itself is never among the settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretAt {
-    /// In this file.
-    File(PathBuf),
-    /// In this variable.
-    Env(String),
-}
-
-impl fmt::Display for SecretAt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SecretAt::File(path) => write!(f, "file:{}", path.display()),
-            SecretAt::Env(variable) => write!(f, "env:{variable}"),
-        }
-    }
-}
-
 /// What the lines of a batch become in a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
@@ -101,28 +83,6 @@ pub enum Format {
     Json,
     /// As they stand in their files.
     Lines,
-}
-
-impl Word for Format {
-    const ALL: &'static [(&'static str, Format)] =
-        &[("ndjson", Format::Ndjson), ("json", Format::Json), ("lines", Format::Lines)];
-}
-
-/// How the body of a request is compressed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    #[default]
-    None,
-    /// gzip.
-    Gzip,
-    /// zstd.
-    Zstd,
-}
-
-impl Word for Compression {
-    const ALL: &'static [(&'static str, Compression)] =
-        &[("none", Compression::None), ("gzip", Compression::Gzip), ("zstd", Compression::Zstd)];
 }
 
 pub(super) fn url(written: &str) -> Result<Url, String> {
@@ -165,7 +125,7 @@ pub(super) fn header(written: &str) -> Result<(String, String), String> {
     Ok((name, value.to_owned()))
 }
 
-pub(super) fn secret_header(folder: &Path, written: &str) -> Result<(String, SecretAt), String> {
+pub(super) fn secret_header(folder: &Path, written: &str) -> Result<(String, Secret), String> {
     let (name, at) = split(written)?;
     let at = secret_at(folder, at)
         .map_err(|_| "says not where the secret is; write \"Name: file:PATH\" or \"Name: env:VARIABLE\"")?;
@@ -173,11 +133,11 @@ pub(super) fn secret_header(folder: &Path, written: &str) -> Result<(String, Sec
 }
 
 /// `file:PATH` or `env:VARIABLE`.
-pub(super) fn secret_at(folder: &Path, written: &str) -> Result<SecretAt, String> {
+pub(super) fn secret_at(folder: &Path, written: &str) -> Result<Secret, String> {
     if let Some(path) = written.strip_prefix("file:").filter(|path| !path.is_empty()) {
-        paths::path(folder, path).map(SecretAt::File)
+        paths::path(folder, path).map(Secret::File)
     } else if let Some(name) = written.strip_prefix("env:").filter(|name| !name.is_empty()) {
-        Ok(SecretAt::Env(name.to_owned()))
+        Ok(Secret::Variable(name.to_owned()))
     } else {
         Err("says not where the secret is; write \"file:PATH\" or \"env:VARIABLE\"".to_owned())
     }

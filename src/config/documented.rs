@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::key::Key;
 use super::keys;
-use super::settings::{DEFAULT_GROUP, Follow, Group, Processor, Settings};
-use super::word::Word;
+use super::settings::{DEFAULT_GROUP, Follow, Processor, Settings};
+use crate::queue::GroupSettings;
 use crate::supervise::ProcessorKind;
 
 const HEAD: &str = "\
@@ -54,7 +54,7 @@ fn follow() -> String {
 }
 
 fn group() -> String {
-    let default = Group::default_with(DEFAULT_GROUP);
+    let default = GroupSettings::named(DEFAULT_GROUP);
     let entries = keys::group().into_iter().map(|key| entry(&key, key.name, &default, ""));
     header("group", "[[group]]") + &entries.collect::<String>()
 }
@@ -64,7 +64,7 @@ fn processor() -> String {
     let mut text = header("processor", "#[[processor]]");
     for key in keys::processor() {
         let kind = |(word, _): &&(&str, ProcessorKind)| key.kinds.is_empty() || key.kinds.contains(word);
-        let Some((_, kind)) = ProcessorKind::ALL.iter().find(kind) else { continue };
+        let Some((_, kind)) = keys::KINDS.iter().find(kind) else { continue };
         let mark = if *kind == ProcessorKind::Exec { "#" } else { "# " };
         text += &entry(&key, key.name, &Processor::default_of(*kind), mark);
     }
@@ -151,12 +151,12 @@ settings in force and where each came from.
             text += &of(name);
         }
         text += &section("group", "[[group]]");
-        let default = Group::default_with(DEFAULT_GROUP);
+        let default = GroupSettings::named(DEFAULT_GROUP);
         text.extend(keys::group().iter().map(|key| item(key, &default, &format!("group.{}", key.name))));
         text += &section("processor", "[[processor]]");
         for key in keys::processor() {
             let kind = |(word, _): &&(&str, ProcessorKind)| key.kinds.is_empty() || key.kinds.contains(word);
-            let (_, kind) = ProcessorKind::ALL.iter().find(kind).unwrap();
+            let (_, kind) = keys::KINDS.iter().find(kind).unwrap();
             text += &item(&key, &Processor::default_of(*kind), &format!("processor.{}", key.name));
         }
         text

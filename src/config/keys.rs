@@ -6,25 +6,30 @@
 
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::destination::{header, secret_at, secret_header, url};
+use rustix::process::Signal;
+use spillq_storage::Keep;
+
+use super::destination::{Format, header, secret_at, secret_header, url};
 use super::key::Key;
 use super::paths;
 use super::server::{self, Server};
 use super::settings::{
-    ENV_MAX, Follow, Group, IN_FLIGHT_MAX, Keep, Kind, LISTEN_MAX, Listen, Processor, SECTIONS_MAX, Settings,
+    ENV_MAX, Follow, IN_FLIGHT_MAX, Input, Kind, LISTEN_MAX, Listen, Processor, SECTIONS_MAX, Settings,
 };
 use super::sources::VARIABLE_PREFIX;
 use super::types::{
-    Type, UNBOUNDED, any_text, boolean, duration, list, named_texts, number, path, size, text, word,
+    Type, UNBOUNDED, any_text, boolean, duration, list, named_texts, number, one_of, path, size, text,
 };
 use super::value::{GIB, KIB, MIB, duration_text, parse_duration, parse_size, size_text};
-use super::word::Word;
 use crate::plain::needs_escape;
-use crate::queue::group_name;
+use crate::processor::Coding;
+use crate::queue::{GroupSettings, LagPolicy, Stuck, WhenFull, group_name};
 use crate::supervise::ProcessorKind;
+use crate::tail::From;
 
 /// The longest line that a block takes.
 const LINE_BYTES_MAX: u64 = spillq_storage::BlockBuilder::LINE_BYTES_MAX as u64;
@@ -41,6 +46,27 @@ const TYPED_BYTES_MAX: usize = 200;
 const VARIABLE_BYTES_MAX: usize = 128 * 1024;
 /// Longer names of streams are a mistake.
 const STREAM_BYTES_MAX: usize = 512;
+
+/// The kinds of processors.
+pub(super) const KINDS: &[(&str, ProcessorKind)] = &[
+    (ProcessorKind::Exec.word(), ProcessorKind::Exec),
+    (ProcessorKind::ExecStream.word(), ProcessorKind::ExecStream),
+    (ProcessorKind::Http.word(), ProcessorKind::Http),
+    (ProcessorKind::Redis.word(), ProcessorKind::Redis),
+    (ProcessorKind::Postgres.word(), ProcessorKind::Postgres),
+    (ProcessorKind::Stdout.word(), ProcessorKind::Stdout),
+    (ProcessorKind::File.word(), ProcessorKind::File),
+];
+
+/// Signals that make some programs print where they are.
+const SIGNALS: &[(&str, Signal)] = &[
+    ("USR1", Signal::USR1),
+    ("USR2", Signal::USR2),
+    ("QUIT", Signal::QUIT),
+    ("ABRT", Signal::ABORT),
+    ("HUP", Signal::HUP),
+    ("INT", Signal::INT),
+];
 
 /// What the sections are for.
 pub(super) const SECTIONS: &[(&str, &str)] = &[
@@ -123,22 +149,23 @@ pub(super) fn settings() -> Vec<Key<Settings>> {
         "stuck_after" => stuck_after: duration(SECOND..=DAY);
 
         /// How many bytes of the log are kept in memory.
-        "window.bytes" => window.bytes: size(MIB..=GIB);
+        "window.bytes" => window_bytes: size(MIB..=GIB).map(usize_of, u64_of);
 
         /// How many bytes the log may take. At this limit reading pauses until there is space again; meanwhile the
         /// lines wait in their files. The limit must exceed `reserve` by 96MiB, which the journals and one segment
         /// take.
-        "disk.limit" => disk.limit: size(256 * MIB..=UNBOUNDED), live;
+        "disk.limit" => disk.limit_bytes: size(256 * MIB..=UNBOUNDED), live;
 
         /// How much free space to leave on the file system. Below that, reading pauses.
-        "disk.min_free" => disk.min_free: size(0..=UNBOUNDED), live;
+        "disk.min_free" => disk.min_free_bytes: size(0..=UNBOUNDED), live;
 
         /// How many bytes are preallocated, so that opening, acking and draining still work when the disk is full.
-        "disk.reserve" => disk.reserve: size(0..=4 * GIB);
+        "disk.reserve" => disk.reserve_bytes: size(0..=4 * GIB);
 
         /// What happens at `limit`. "pause" pauses reading. "drop_oldest" drops the oldest lines, even if some groups
         /// have not received them; `spillq status` counts and names them. At `min_free` reading always pauses.
-        "disk.when_full" => disk.when_full: word(), live;
+        "disk.when_full" => when_full:
+            one_of(&[("pause", WhenFull::Pause), ("drop_oldest", WhenFull::DropOldest)]), live;
 
         /// How long lines are retained after every group has settled them, so that `spillq group seek` can deliver
         /// them again: for a time ("24h"), or up to a size ("10GiB", less than `limit`). Retained lines are removed
@@ -147,7 +174,7 @@ pub(super) fn settings() -> Vec<Key<Settings>> {
 
         /// What a group does at a damaged block. "hold" stops there. "skip" continues after the block and counts its
         /// lines as lost. `spillq repair` recovers the files in both cases.
-        "disk.on_damage" => disk.on_damage: word(), live;
+        "disk.on_damage" => skip_damage: one_of(&[("hold", false), ("skip", true)]), live;
 
         /// Where the service answers. "unix" is a socket in the data dir that all commands use; it is required.
         /// Addresses such as "127.0.0.1:9464" can be added. They answer GET /metrics (for Prometheus), /healthz,
@@ -196,10 +223,10 @@ pub(super) fn follow() -> Vec<Key<Follow>> {
 
         /// Where to start in files that exist at the very first start: "beginning", or "end" to skip what they
         /// contain. Files that appear later are always read from the beginning.
-        "from" => from: word();
+        "from" => from: one_of(&[("beginning", From::Beginning), ("end", From::End)]);
 
         /// Longer lines are cut into parts, and marked as such.
-        "max_line_bytes" => max_line_bytes: size(KIB..=LINE_BYTES_MAX);
+        "max_line_bytes" => max_line_bytes: size(KIB..=LINE_BYTES_MAX).map(usize_of, u64_of);
 
         /// How long a file that was deleted or renamed must stay unchanged until it is finished. What follows its last
         /// newline then becomes a line.
@@ -212,41 +239,41 @@ pub(super) fn follow() -> Vec<Key<Follow>> {
 }
 
 /// The keys of `[[group]]`.
-pub(super) fn group() -> Vec<Key<Group>> {
-    keys! { Group, live:
+pub(super) fn group() -> Vec<Key<GroupSettings>> {
+    keys! { GroupSettings, live:
         /// The name of the group.
         "name" => name: name(), required("names no group", r#""default""#);
 
         /// Where a new group starts: at the oldest line in the log, or at the end, with lines that arrive from now on.
-        "start" => start: word();
+        "start" => from_beginning: one_of(&[("beginning", true), ("end", false)]);
 
         /// "strict": a batch waits until the one before it is settled. "none": up to `in_flight` batches are delivered
         /// at once.
-        "order" => order: word();
+        "order" => strict: one_of(&[("strict", true), ("none", false)]);
 
         /// How many batches are in flight at most. In strict order it is 1.
-        "in_flight" => in_flight: number(1..=u64::from(IN_FLIGHT_MAX));
+        "in_flight" => in_flight: number(1..=IN_FLIGHT_MAX);
 
         /// How long the processor may take for a batch. After that, the batch is ended with all processes that it
         /// started, and delivered again.
-        "timeout" => timeout: duration(MS..=7 * DAY);
+        "timeout" => timeout_ms: millis(MS..=7 * DAY);
 
         /// How many lines a batch has at most.
-        "batch.lines" => batch.lines: number(1..=1_000_000);
+        "batch.lines" => batch_lines: number(1..=1_000_000);
 
         /// How many bytes a batch has at most; a longer line is a single-line batch. All batches in flight, and the one
         /// that each group reads ahead, take at most 12MiB together. If the settings allow more, this is lowered.
-        "batch.bytes" => batch.bytes: size(1..=16 * MIB);
+        "batch.bytes" => batch_bytes: size(1..=16 * MIB);
 
         /// How long a smaller batch waits for more lines.
-        "batch.linger" => batch.linger: duration(Duration::ZERO..=60 * SECOND);
+        "batch.linger" => linger_ms: millis(Duration::ZERO..=60 * SECOND);
 
         /// How long to wait after a failure before the batch is delivered again. The time doubles with each further
         /// failure.
-        "retry.initial" => retry.initial: duration(MS..=DAY);
+        "retry.initial" => retry.initial_ms: millis(MS..=DAY);
 
         /// The longest wait before the batch is delivered again.
-        "retry.max" => retry.max: duration(MS..=DAY);
+        "retry.max" => retry.max_ms: millis(MS..=DAY);
 
         /// How often a line must fail in a single-line batch before it counts as stuck.
         "retry.attempts" => retry.attempts: number(1..=1_000);
@@ -257,7 +284,7 @@ pub(super) fn group() -> Vec<Key<Group>> {
         "retry.rejects" => retry.rejects: number(1..=REJECTS_MAX);
 
         /// How long a line must have failed before stuck = "dead_letter" applies.
-        "retry.give_up_after" => retry.give_up_after: duration(Duration::ZERO..=7 * DAY);
+        "retry.give_up_after" => retry.give_up_after_ms: millis(Duration::ZERO..=7 * DAY);
 
         /// What becomes of a line that fails again and again although the processor does not reject it.
         ///
@@ -270,24 +297,24 @@ pub(super) fn group() -> Vec<Key<Group>> {
         ///
         /// A line during whose delivery the service itself died `retry.attempts` times is held, or made a dead letter,
         /// in the same way. docs/explanation/delivery.md explains failures and retries.
-        "stuck" => stuck: word();
+        "stuck" => retry.stuck: one_of(&[("hold", Stuck::Hold), ("dead_letter", Stuck::DeadLetter)]);
 
         /// How many lines the group may lag behind, so that one dead consumer does not stop the others. 0 is no bound.
-        "max_lag.lines" => max_lag.lines: number(0..=UNBOUNDED);
+        "max_lag.lines" => max_lag.lines: bound(number(0..=UNBOUNDED));
 
         /// How old the oldest line that waits for the group may be. "0s" is no bound.
-        "max_lag.age" => max_lag.age: duration(Duration::ZERO..=10 * YEAR);
+        "max_lag.age" => max_lag.age_ms: bound(millis(Duration::ZERO..=10 * YEAR));
 
         /// How many bytes the group may lag behind. "0B" is no bound.
-        "max_lag.bytes" => max_lag.bytes: size(0..=UNBOUNDED);
+        "max_lag.bytes" => max_lag.bytes: bound(size(0..=UNBOUNDED));
 
         /// What happens at a bound of `max_lag`. "block" pauses reading until the group has caught up. "drop" drops the
         /// group's oldest lines, for this group only; `spillq status` counts and names them.
-        "max_lag.policy" => max_lag.policy: word();
+        "max_lag.policy" => max_lag.policy: one_of(&[("block", LagPolicy::Block), ("drop", LagPolicy::Drop)]);
 
         /// How many lines per second are delivered to the group at most. 0 is no bound. A batch then has at most the
         /// lines of one second.
-        "rate" => rate: number(0..=1_000_000_000);
+        "rate" => rate: bound(number(0..=1_000_000_000));
     }
 }
 
@@ -305,7 +332,7 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
          For groups in strict order, and each line exactly once: \"file\" appends it to a file, \"redis\" adds it to a \
          stream, \"postgres\" copies it into a table. docs/how-to/destinations.md describes the last two.",
         kind(),
-        |processor: &Processor| Some(processor.kind.word()),
+        |processor: &Processor| Some(processor.kind.of()),
         |processor, word| processor.kind = Kind::default_of(word),
     );
     keys.push(kind.live().required_choice("\"exec\""));
@@ -323,7 +350,7 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
 
         /// How lines are passed to the command. "lines": as they are in their files. "ndjson": one JSON object per
         /// line, with its seq, source, offset and attempt.
-        "input" => [Exec, ExecStream] input: word();
+        "input" => [Exec, ExecStream] input: one_of(&[("lines", Input::Lines), ("ndjson", Input::Ndjson)]);
 
         /// The working directory of the command. "." is the folder of the configuration file, as in all paths here, so
         /// that the program, its arguments and the files that it opens agree. A command that is given as `-- COMMAND`
@@ -342,7 +369,7 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
         /// one second before `timeout` (half of it, if that is less) to the processes of the command that catch it:
         /// "USR1" for Python's faulthandler.register(SIGUSR1, all_threads=True), "QUIT" for Go. Node.js opens its
         /// debugger on USR1. Without this key no signal is sent.
-        "dump_signal" => [Exec, ExecStream] dump_signal: word().optional(), example(r#""USR1""#);
+        "dump_signal" => [Exec, ExecStream] dump_signal: one_of(SIGNALS).optional(), example(r#""USR1""#);
 
         /// The file to append to.
         "path" => [File] path: path(), required("names no file", r#""out.log""#);
@@ -354,10 +381,12 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
 
         /// The body of a request. "ndjson": one JSON object per line. "json": an array of the same objects. "lines":
         /// the lines as they are in their files.
-        "format" => [Http] format: word();
+        "format" => [Http] format:
+            one_of(&[("ndjson", Format::Ndjson), ("json", Format::Json), ("lines", Format::Lines)]);
 
         /// How the body is compressed.
-        "compression" => [Http] compression: word();
+        "compression" => [Http] compression:
+            one_of(&[("none", Coding::Identity), ("gzip", Coding::Gzip), ("zstd", Coding::Zstd)]);
 
         /// Further headers, such as "X-Database: fills". Those that hold secrets belong in `secret_headers`.
         "headers" => [Http] headers: list("headers", usize::MAX, |text, _| header(text), shown_header), secretive;
@@ -405,7 +434,7 @@ fn name() -> Type<String> {
 
 /// The kind of a processor. Some can be left out of the program when it is built.
 fn kind() -> Type<ProcessorKind> {
-    word().checked(|kind, _| {
+    one_of(KINDS).checked(|kind, _| {
         let (is_built, feature) = match kind {
             ProcessorKind::Redis => (cfg!(feature = "redis"), "redis"),
             ProcessorKind::Postgres => (cfg!(feature = "postgres"), "postgres"),
@@ -421,14 +450,40 @@ fn kind() -> Type<ProcessorKind> {
 /// A duration or a size: each has its own units.
 fn keep() -> Type<Keep> {
     let read = |text: &str, _: &Path| {
-        let age = parse_duration(text).map(Keep::Age);
-        let expected = "neither a duration nor a size; write it as \"24h\" or \"10GiB\"";
-        age.or_else(|| parse_size(text).map(Keep::Bytes)).ok_or_else(|| expected.to_owned())
+        let age = parse_duration(text).map(|age| Keep::Age(ms_of(age)));
+        let keep = age.or_else(|| parse_size(text).map(Keep::Bytes));
+        match keep.ok_or("neither a duration nor a size; write it as \"24h\" or \"10GiB\"")? {
+            Keep::Age(0) | Keep::Bytes(0) => Ok(Keep::Nothing),
+            keep => Ok(keep),
+        }
     };
     text("duration or size", read, |keep| match keep {
-        Keep::Age(age) => duration_text(*age),
+        Keep::Nothing => duration_text(Duration::ZERO),
+        Keep::Age(ms) => duration_text(Duration::from_millis(*ms)),
         Keep::Bytes(bytes) => size_text(*bytes),
     })
+}
+
+/// A duration that is stored in milliseconds.
+fn millis(bounds: RangeInclusive<Duration>) -> Type<u64> {
+    duration(bounds).map(ms_of, |ms| Duration::from_millis(*ms))
+}
+
+fn ms_of(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A bound, which is written as 0 if there is none.
+fn bound(kind: Type<u64>) -> Type<Option<u64>> {
+    kind.map(|bound| Some(bound).filter(|bound| *bound > 0), |bound| bound.unwrap_or(0))
+}
+
+fn usize_of(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+fn u64_of(bytes: &usize) -> u64 {
+    *bytes as u64
 }
 
 fn listen(text: &str, _: &Path) -> Result<Listen, String> {

@@ -30,11 +30,10 @@ mod show;
 mod sources;
 mod types;
 mod value;
-mod word;
 mod written;
 
 pub use again::{Again, Change, load_again};
-pub use destination::{Compression, Destination, Format, SecretAt, Url};
+pub use destination::{Destination, Format, Url};
 pub use documented::documented;
 #[cfg(feature = "fuzzing")]
 pub use load::load_given;
@@ -44,14 +43,12 @@ pub use paths::STDIN;
 pub use problem::{ConfigError, Problem};
 pub use server::{Place, Server};
 pub use settings::{
-    BatchLimits, Command, DEFAULT_DATA_DIR, DEFAULT_GROUP, Disk, DumpSignal, Follow, Group, Http,
-    IN_FLIGHT_MAX, Input, Keep, Kind, LEASED_BYTES_MAX, LagPolicy, Listen, MaxLag, OnDamage, Order, OutFile,
-    Processor, Retry, SECTIONS_MAX, Service, Settings, Start, Stream, Stuck, Table, WhenFull, Window,
+    Command, DEFAULT_DATA_DIR, DEFAULT_GROUP, Follow, Http, IN_FLIGHT_MAX, Input, Kind, LEASED_BYTES_MAX,
+    Listen, OutFile, Processor, SECTIONS_MAX, Service, Settings, Stream, Table,
 };
 pub use show::{as_json, as_toml};
 pub use sources::{Overrides, Sources, environment};
 pub use value::{GIB, KIB, MIB, duration_text, parse_duration, parse_size, size_text};
-pub use word::Word;
 
 #[cfg(test)]
 mod tests;

@@ -8,11 +8,11 @@ use toml::de::DeTable;
 use super::key::Key;
 use super::origin::Origin;
 use super::problem::Problem;
-use super::settings::{Command, DEFAULT_GROUP, Follow, Group, Kind, Processor, SECTIONS_MAX, Settings};
+use super::settings::{Command, DEFAULT_GROUP, Follow, Kind, Processor, SECTIONS_MAX, Settings};
 use super::sources::Sources;
 use super::written::{Reader, Section};
 use super::{keys, paths};
-use crate::queue::group_name;
+use crate::queue::{GroupSettings, group_name};
 use crate::supervise::ProcessorKind;
 
 /// Reads the file and the variables.
@@ -28,7 +28,7 @@ pub(super) fn settings<'a>(reader: &mut Reader<'a>, table: &'a DeTable<'a>) -> S
     }
     if let Some(sections) = reader.sections(&mut top, "group", SECTIONS_MAX) {
         let keys = keys::group();
-        let default = || Group::default_with("");
+        let default = || GroupSettings::named("");
         settings.groups =
             sections.into_iter().map(|section| reader.whole(section, &keys, default())).collect();
     }
@@ -94,7 +94,7 @@ pub(super) fn overrides(reader: &mut Reader<'_>, settings: &mut Settings, source
     }
     let wanted = overrides.group.is_some() || !overrides.command.is_empty();
     if wanted && settings.group(name).is_none() {
-        settings.groups.push(Group::default_with(name));
+        settings.groups.push(GroupSettings::named(name));
     }
     if overrides.command.first().is_some_and(|program| program.is_empty()) {
         problem("COMMAND", "", "names no program; write it as -- ./process.sh".to_owned());

@@ -1,7 +1,7 @@
-//! Checked settings: plain data with every default filled. This is where the defaults are, and nowhere else.
+//! Checked settings: plain data with every default filled. Where a part of the service decides by a setting, the setting
+//! has the type of that part, and its default.
 //!
 //! Paths and globs are absolute. Nothing here reads a file, the environment or the command line.
-// long: the table of all settings
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,18 +10,23 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::destination::{Destination, SecretAt};
+use rustix::process::Signal;
+use spillq_storage::DiskOptions;
+
+use super::destination::Destination;
 use super::server::Server;
-use super::value::{GIB, MIB};
-use super::word::Word;
+use super::value::MIB;
+use crate::processor::Secret;
+use crate::queue::{GroupSettings, WhenFull};
 use crate::supervise::ProcessorKind;
+use crate::tail::From;
 
 /// The name of the group that exists from the creation of a store.
 pub const DEFAULT_GROUP: &str = "default";
-/// The data dir where none is named, beside the configuration or in the working directory.
+/// The data dir if none is named, next to the configuration or in the working directory.
 pub const DEFAULT_DATA_DIR: &str = "spillq-data";
-/// Bytes that all groups together may have leased and read ahead: a row of the memory budget. Batches of groups that ask for
-/// more are made smaller.
+/// Bytes that all groups together may have leased and read ahead: a row of the memory budget. Batches of groups that ask
+/// for more are made smaller.
 pub const LEASED_BYTES_MAX: u64 = 12 * MIB;
 /// Groups, `[[follow]]` sections and globs in one section at most: each group costs a reading buffer and up to
 /// 4,096 ack ranges in every manifest, each glob a match per directory entry.
@@ -31,30 +36,34 @@ pub(super) const LISTEN_MAX: usize = 8;
 /// Variables of one command at most: each is copied into every start of it.
 pub(super) const ENV_MAX: usize = 64;
 /// Batches of one group in flight at most.
-pub const IN_FLIGHT_MAX: u32 = 64;
+pub const IN_FLIGHT_MAX: u64 = 64;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Where the log is.
     pub data_dir: PathBuf,
-    /// Lines that wait for so long with nothing leased mean that the processor is never called.
+    /// Lines that wait for this long with nothing leased mean that the processor is never called.
     pub stall_after: Duration,
-    /// A commit that takes so long means that the disk hangs: the process ends with status 4.
+    /// A commit that takes this long means that the disk hangs: the process ends with status 4.
     pub stuck_after: Duration,
     /// What is read.
     pub follow: Vec<Follow>,
-    /// The newest part of the log in memory.
-    pub window: Window,
+    /// Bytes of the newest part of the log in memory.
+    pub window_bytes: usize,
     /// Limits of the log on disk.
-    pub disk: Disk,
+    pub disk: DiskOptions,
+    /// What happens at the limit.
+    pub when_full: WhenFull,
+    /// Whether groups skip damaged blocks, or stop at them.
+    pub skip_damage: bool,
     /// Where the service listens.
     pub http: Http,
-    /// Where the service runs.
+    /// How people run commands about the service.
     pub service: Service,
-    /// Who consumes the log. Never empty, names are unique.
-    pub groups: Vec<Group>,
-    /// Who gets the batches: at most one a group.
+    /// The consumers of the log. Never empty, names are unique.
+    pub groups: Vec<GroupSettings>,
+    /// What gets the batches: at most one per group.
     pub processors: Vec<Processor>,
 }
 
@@ -65,47 +74,14 @@ pub struct Follow {
     pub include: Vec<String>,
     /// Globs, over the whole path like `include`, of files to leave out.
     pub exclude: Vec<String>,
-    /// Where files begin that exist at the very first start.
-    pub from: Start,
+    /// Where to start in files that exist at the very first start.
+    pub from: From,
     /// Longer lines are cut into marked parts.
-    pub max_line_bytes: u64,
-    /// How long a file that was renamed away stays quiet before its last line without a newline is taken.
+    pub max_line_bytes: usize,
+    /// How long a file that was renamed away stays unchanged until its last line without a newline is ingested.
     pub rotate_wait: Duration,
-    /// Symbolic links are followed as long as they end below this folder; none are without it.
+    /// Symbolic links are followed if they end below this folder; none are without it.
     pub symlinks: Option<PathBuf>,
-}
-
-/// The newest part of the log in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// Its size at most.
-    pub bytes: u64,
-}
-
-/// Limits of the log on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Disk {
-    /// Reading pauses when the log takes so much.
-    pub limit: u64,
-    /// Reading pauses when the file system has less free.
-    pub min_free: u64,
-    /// Set aside, and given back when an open, an ack or a roll would otherwise fail.
-    pub reserve: u64,
-    /// What happens at `limit`.
-    pub when_full: WhenFull,
-    /// What a group does at a damaged block.
-    pub on_damage: OnDamage,
-    /// What of settled lines stays.
-    pub keep: Keep,
-}
-
-/// How long lines stay that every group has settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// Until they are so old; with zero they go at once.
-    Age(Duration),
-    /// While they take so much.
-    Bytes(u64),
 }
 
 /// Where the service listens.
@@ -113,128 +89,33 @@ pub enum Keep {
 pub struct Http {
     /// The socket, always, and addresses.
     pub listen: Vec<Listen>,
-    /// Whether an address may be another than of this host alone.
+    /// Whether an address may be another one than of this host.
     pub remote: bool,
-    /// Names by which requests may ask for the addresses, besides the addresses themselves and `localhost`.
+    /// Names that requests to the addresses may use, in addition to the addresses themselves and `localhost`.
     pub hosts: Vec<String>,
 }
 
-impl Http {
-    /// The addresses.
-    #[must_use]
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        let address = |listen: &Listen| match listen {
-            Listen::Unix => None,
-            Listen::Tcp(address) => Some(*address),
-        };
-        self.listen.iter().filter_map(address).collect()
-    }
+/// A socket of the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// The unix socket in the data dir: for everything.
+    Unix,
+    /// An address: for what only reads.
+    Tcp(SocketAddr),
 }
 
-/// Where the service runs: how people type commands about it.
+/// How people run commands about the service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
-    /// What stands before `spillq` in the commands that `doctor` suggests, such as `runuser -u spillq --`.
+    /// The prefix of `spillq` in the commands that `doctor` suggests, such as `runuser -u spillq --`.
     pub command_prefix: String,
-    /// The same while the service is stopped; empty for the same.
+    /// The same while the service is stopped; empty if it is the same.
     pub stopped_prefix: String,
     /// The command that starts the service again; empty for the one that was typed.
     pub start_command: String,
 }
 
-/// A consumer of the whole log with an ack state of its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
-    /// 1 to 64 of `a-z`, `0-9`, `_` and `-`.
-    pub name: String,
-    /// Where it begins when it is new.
-    pub start: Start,
-    /// Whether a batch waits for the one before it.
-    pub order: Order,
-    /// Batches leased at once at most; 1 in strict order.
-    pub in_flight: u32,
-    /// A batch that takes longer is ended and leased again.
-    pub timeout: Duration,
-    /// How large a batch is.
-    pub batch: BatchLimits,
-    /// What follows a failure.
-    pub retry: Retry,
-    /// What becomes of a line that fails again and again without being blamed.
-    pub stuck: Stuck,
-    /// What it may leave behind.
-    pub max_lag: MaxLag,
-    /// Lines handed out in a second, all its processors together; 0 for as many as they take.
-    pub rate: u64,
-}
-
-/// What a group may leave behind. Zero is no bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MaxLag {
-    /// Lines.
-    pub lines: u64,
-    /// Age of the oldest.
-    pub age: Duration,
-    /// Bytes.
-    pub bytes: u64,
-    /// What happens at a bound.
-    pub policy: LagPolicy,
-}
-
-/// What happens when a group leaves too much behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LagPolicy {
-    /// Reading pauses.
-    Block,
-    /// Its oldest lines are dropped for it.
-    Drop,
-}
-
-impl Word for LagPolicy {
-    const ALL: &'static [(&'static str, LagPolicy)] =
-        &[("block", LagPolicy::Block), ("drop", LagPolicy::Drop)];
-}
-
-/// How large a batch is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchLimits {
-    /// Lines at most.
-    pub lines: u64,
-    /// Bytes at most; a single longer line is a batch of its own.
-    pub bytes: u64,
-    /// How long a smaller batch waits for more lines.
-    pub linger: Duration,
-}
-
-/// What follows a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// The first back-off; it doubles from there.
-    pub initial: Duration,
-    /// The longest back-off.
-    pub max: Duration,
-    /// Failures of a line alone after which it can become a dead letter.
-    pub attempts: u32,
-    /// Rejected lines in a row after which the group stops instead of dead-lettering more.
-    pub rejects: u32,
-    /// How long a line has to fail before `stuck = "dead_letter"` gives up on it.
-    pub give_up_after: Duration,
-}
-
-/// What becomes of a line that fails again and again without being blamed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stuck {
-    /// It is retried for ever; in strict order nothing overtakes it.
-    Hold,
-    /// It becomes a dead letter after `retry.attempts` failures and `retry.give_up_after`.
-    DeadLetter,
-}
-
-impl Word for Stuck {
-    const ALL: &'static [(&'static str, Stuck)] =
-        &[("hold", Stuck::Hold), ("dead_letter", Stuck::DeadLetter)];
-}
-
-/// Who gets the batches of a group.
+/// What gets the batches of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Processor {
     /// Its group.
@@ -274,37 +155,17 @@ pub struct Command {
     /// Variables that it gets in addition to those of spillq. They may hold secrets: their values are never shown.
     pub env: BTreeMap<String, String>,
     /// Sent to it shortly before its time-out, so that it can report where it hangs.
-    pub dump_signal: Option<DumpSignal>,
+    pub dump_signal: Option<Signal>,
 }
 
-/// A file that lines are appended to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OutFile {
-    /// Where it is.
-    pub path: PathBuf,
-}
-
-/// A signal that makes some programs print where they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum DumpSignal {
-    Abrt,
-    Hup,
-    Int,
-    Quit,
-    Usr1,
-    Usr2,
-}
-
-impl Word for DumpSignal {
-    const ALL: &'static [(&'static str, DumpSignal)] = &[
-        ("USR1", DumpSignal::Usr1),
-        ("USR2", DumpSignal::Usr2),
-        ("QUIT", DumpSignal::Quit),
-        ("ABRT", DumpSignal::Abrt),
-        ("HUP", DumpSignal::Hup),
-        ("INT", DumpSignal::Int),
-    ];
+/// How lines are passed to a command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Input {
+    /// As they are in their files.
+    #[default]
+    Lines,
+    /// One JSON object per line, with seq, source, offset and attempt.
+    Ndjson,
 }
 
 /// A stream of Redis.
@@ -313,12 +174,12 @@ pub struct Stream {
     /// Where it is.
     pub server: Server,
     /// Where the password is.
-    pub password: Option<SecretAt>,
+    pub password: Option<Secret>,
     /// Certificates to trust in place of the system's.
     pub ca_file: Option<PathBuf>,
     /// Its key.
     pub stream: String,
-    /// About so many entries are kept; 0 for all.
+    /// About how many entries are kept; 0 for all.
     pub max_len: u64,
 }
 
@@ -328,96 +189,18 @@ pub struct Table {
     /// Where it is.
     pub server: Server,
     /// Where the password is.
-    pub password: Option<SecretAt>,
+    pub password: Option<Secret>,
     /// Certificates to trust in place of the system's.
     pub ca_file: Option<PathBuf>,
     /// Its name, perhaps with a schema before it.
     pub table: String,
 }
 
-/// From where something is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// From the oldest that is there.
-    Beginning,
-    /// Only what comes from now on.
-    End,
-}
-
-impl Word for Start {
-    const ALL: &'static [(&'static str, Start)] = &[("beginning", Start::Beginning), ("end", Start::End)];
-}
-
-/// What happens when the log is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenFull {
-    /// Reading pauses; the files wait.
-    Pause,
-    /// The oldest segment is dropped, whoever needs it.
-    DropOldest,
-}
-
-impl Word for WhenFull {
-    const ALL: &'static [(&'static str, WhenFull)] =
-        &[("pause", WhenFull::Pause), ("drop_oldest", WhenFull::DropOldest)];
-}
-
-/// What a group does at a damaged block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnDamage {
-    /// It stops there until the damage is repaired.
-    Hold,
-    /// It goes on behind it; the block counts as lost.
-    Skip,
-}
-
-impl Word for OnDamage {
-    const ALL: &'static [(&'static str, OnDamage)] = &[("hold", OnDamage::Hold), ("skip", OnDamage::Skip)];
-}
-
-/// A socket of the service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// The unix socket in the data dir: for everything.
-    Unix,
-    /// An address: for what only reads.
-    Tcp(SocketAddr),
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Listen::Unix => f.write_str("unix"),
-            Listen::Tcp(address) => address.fmt(f),
-        }
-    }
-}
-
-/// Whether a batch waits for the one before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// It does: lines are processed in seq order.
-    Strict,
-    /// It does not: several are in flight.
-    None,
-}
-
-impl Word for Order {
-    const ALL: &'static [(&'static str, Order)] = &[("strict", Order::Strict), ("none", Order::None)];
-}
-
-/// In what form a command gets its lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Input {
-    /// As they are in their files.
-    #[default]
-    Lines,
-    /// One JSON object a line, with seq, source, offset and attempt.
-    Ndjson,
-}
-
-impl Word for Input {
-    const ALL: &'static [(&'static str, Input)] = &[("lines", Input::Lines), ("ndjson", Input::Ndjson)];
+/// A file that lines are appended to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutFile {
+    /// Where it is.
+    pub path: PathBuf,
 }
 
 impl Settings {
@@ -429,25 +212,20 @@ impl Settings {
             stall_after: Duration::from_secs(60),
             stuck_after: Duration::from_secs(120),
             follow: Vec::new(),
-            window: Window { bytes: 8 * MIB },
-            disk: Disk {
-                limit: 50 * GIB,
-                min_free: 256 * MIB,
-                reserve: 64 * MIB,
-                when_full: WhenFull::Pause,
-                on_damage: OnDamage::Hold,
-                keep: Keep::Age(Duration::ZERO),
-            },
+            window_bytes: 8 << 20,
+            disk: DiskOptions::default(),
+            when_full: WhenFull::default(),
+            skip_damage: false,
             http: Http { listen: vec![Listen::Unix], remote: false, hosts: Vec::new() },
             service: Service::default(),
-            groups: vec![Group::default_with(DEFAULT_GROUP)],
+            groups: vec![GroupSettings::named(DEFAULT_GROUP)],
             processors: Vec::new(),
         }
     }
 
     /// The group of that name.
     #[must_use]
-    pub fn group(&self, name: &str) -> Option<&Group> {
+    pub fn group(&self, name: &str) -> Option<&GroupSettings> {
         self.groups.iter().find(|group| group.name == name)
     }
 
@@ -455,6 +233,42 @@ impl Settings {
     #[must_use]
     pub fn processor(&self, group: &str) -> Option<&Processor> {
         self.processors.iter().find(|processor| processor.group == group)
+    }
+}
+
+impl Follow {
+    /// The defaults, for these absolute globs.
+    #[must_use]
+    pub fn default_with(include: Vec<String>) -> Follow {
+        Follow {
+            include,
+            exclude: Vec::new(),
+            from: From::Beginning,
+            max_line_bytes: 8 << 20,
+            rotate_wait: Duration::from_secs(60),
+            symlinks: None,
+        }
+    }
+}
+
+impl Http {
+    /// The addresses.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let address = |listen: &Listen| match listen {
+            Listen::Unix => None,
+            Listen::Tcp(address) => Some(*address),
+        };
+        self.listen.iter().filter_map(address).collect()
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Unix => f.write_str("unix"),
+            Listen::Tcp(address) => address.fmt(f),
+        }
     }
 }
 
@@ -478,9 +292,9 @@ impl Kind {
         }
     }
 
-    /// The word in `kind`.
+    /// Which kind it is, without its settings.
     #[must_use]
-    pub fn word(&self) -> ProcessorKind {
+    pub fn of(&self) -> ProcessorKind {
         match self {
             Kind::Exec(_) => ProcessorKind::Exec,
             Kind::ExecStream(_) => ProcessorKind::ExecStream,
@@ -489,58 +303,6 @@ impl Kind {
             Kind::Postgres(_) => ProcessorKind::Postgres,
             Kind::Stdout => ProcessorKind::Stdout,
             Kind::File(_) => ProcessorKind::File,
-        }
-    }
-}
-
-impl Word for ProcessorKind {
-    const ALL: &'static [(&'static str, ProcessorKind)] = &[
-        ("exec", ProcessorKind::Exec),
-        ("exec-stream", ProcessorKind::ExecStream),
-        ("http", ProcessorKind::Http),
-        ("redis", ProcessorKind::Redis),
-        ("postgres", ProcessorKind::Postgres),
-        ("stdout", ProcessorKind::Stdout),
-        ("file", ProcessorKind::File),
-    ];
-}
-
-impl Follow {
-    /// The defaults, for these absolute globs.
-    #[must_use]
-    pub fn default_with(include: Vec<String>) -> Follow {
-        Follow {
-            include,
-            exclude: Vec::new(),
-            from: Start::Beginning,
-            max_line_bytes: 8 * MIB,
-            rotate_wait: Duration::from_secs(60),
-            symlinks: None,
-        }
-    }
-}
-
-impl Group {
-    /// The defaults, for a group of that name.
-    #[must_use]
-    pub fn default_with(name: &str) -> Group {
-        Group {
-            name: name.to_owned(),
-            start: Start::Beginning,
-            order: Order::Strict,
-            in_flight: 1,
-            timeout: Duration::from_secs(30),
-            batch: BatchLimits { lines: 10_000, bytes: 4 * MIB, linger: Duration::ZERO },
-            retry: Retry {
-                initial: Duration::from_millis(200),
-                max: Duration::from_secs(30),
-                attempts: 8,
-                rejects: 100,
-                give_up_after: Duration::from_secs(600),
-            },
-            stuck: Stuck::Hold,
-            max_lag: MaxLag { lines: 0, age: Duration::ZERO, bytes: 0, policy: LagPolicy::Block },
-            rate: 0,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::settings::Start;
+use crate::tail::From;
 
 /// The variables that override settings begin with this.
 pub(super) const VARIABLE_PREFIX: &str = "SPILLQ_";
@@ -30,7 +30,7 @@ pub struct Overrides {
     /// `--follow`: replaces the `[[follow]]` sections of the file.
     pub follow: Vec<String>,
     /// `--from`, for everything that is followed.
-    pub from: Option<Start>,
+    pub from: Option<From>,
     /// `--group`: the one that `command` serves; added if the file does not name it.
     pub group: Option<String>,
     /// `-- COMMAND ARG...`: replaces the processor that the file gives the group.

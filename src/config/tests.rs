@@ -1,10 +1,15 @@
 //! The configuration as people write it, and what they are told.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+
+use rustix::process::Signal;
+use spillq_storage::Keep;
 
 use super::load::load_text;
 use super::*;
+use crate::processor::Secret;
+use crate::queue::{LagPolicy, WhenFull};
+use crate::tail::From;
 
 fn sources(environment: &[(&str, &str)], overrides: Overrides) -> Sources {
     Sources {
@@ -67,7 +72,7 @@ fn the_documented_file_holds_exactly_the_defaults() {
                 input: Input::Lines,
                 cwd: "/etc/spillq".into(),
                 env: [("LANG".to_owned(), "C.UTF-8".to_owned())].into(),
-                dump_signal: Some(DumpSignal::Usr1),
+                dump_signal: Some(Signal::USR1),
             }),
         }]
     );
@@ -300,7 +305,7 @@ table = "app.lines"
     assert_eq!(loaded.warnings, [""; 0]);
     assert_eq!(read(&as_toml(&loaded)), loaded.settings);
     let Kind::Redis(to) = &loaded.settings.processors[0].kind else { panic!("{:?}", loaded.settings) };
-    assert_eq!((to.max_len, to.password.clone()), (5_000, Some(SecretAt::File("/etc/spillq/secret".into()))));
+    assert_eq!((to.max_len, to.password.clone()), (5_000, Some(Secret::File("/etc/spillq/secret".into()))));
     let Kind::Postgres(to) = &loaded.settings.processors[1].kind else { panic!("{:?}", loaded.settings) };
     assert_eq!((to.table.as_str(), to.server.is_tls), ("app.lines", true));
 
@@ -387,7 +392,7 @@ fn variables_win_over_the_file_and_are_checked() {
         &sources(&variables, Overrides::default()),
     )
     .unwrap();
-    assert_eq!(loaded.settings.disk.limit, 3 * GIB);
+    assert_eq!(loaded.settings.disk.limit_bytes, 3 * GIB);
     assert_eq!(loaded.settings.data_dir, Path::new("/srv/here"));
     assert_eq!(loaded.origins.of("disk.limit").to_string(), "environment, SPILLQ_DISK_LIMIT");
     assert_eq!(
@@ -410,7 +415,7 @@ fn the_command_line_wins_over_all() {
     let overrides = Overrides {
         data_dir: Some("q".into()),
         follow: vec!["app*.log".to_owned()],
-        from: Some(Start::End),
+        from: Some(From::End),
         group: Some("fills".to_owned()),
         command: vec!["./process.sh".into(), "-x".into()],
     };
@@ -420,7 +425,7 @@ fn the_command_line_wins_over_all() {
     assert_eq!(settings.data_dir, Path::new("/srv/q"));
     assert_eq!(settings.follow.len(), 1);
     assert_eq!(settings.follow[0].include, ["/srv/app*.log"]);
-    assert_eq!(settings.follow[0].from, Start::End);
+    assert_eq!(settings.follow[0].from, From::End);
     let names: Vec<_> = settings.groups.iter().map(|group| &group.name).collect();
     assert_eq!(names, ["default", "fills"]);
     assert!(matches!(
@@ -442,13 +447,13 @@ fn batches_that_would_not_fit_in_memory_are_made_smaller() {
     let file = "[[group]]\nname = \"a\"\norder = \"none\"\nin_flight = 8\n[[group]]\nname = \"b\"\n";
     let loaded = load_with(file, &Sources::default()).unwrap();
     let leased: u64 =
-        loaded.settings.groups.iter().map(|group| group.batch.bytes * u64::from(group.in_flight + 1)).sum();
+        loaded.settings.groups.iter().map(|group| group.batch_bytes * (group.in_flight as u64 + 1)).sum();
     assert!(leased <= LEASED_BYTES_MAX && leased > LEASED_BYTES_MAX - 16, "{leased}");
     assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
 
     let file = ["a", "b", "c"].map(|name| format!("[[group]]\nname = \"{name}\"\n")).concat();
     let loaded = load_with(&file, &Sources::default()).unwrap();
-    assert!(loaded.settings.groups.iter().all(|group| group.batch.bytes < 3 << 20));
+    assert!(loaded.settings.groups.iter().all(|group| group.batch_bytes < 3 << 20));
     assert!(loaded.warnings.is_empty(), "nobody had asked for more: {:?}", loaded.warnings);
 }
 
@@ -472,7 +477,7 @@ input = "ndjson"
     let loaded = load_with(file, &Sources::default()).unwrap();
     assert_eq!(read(&as_toml(&loaded)), loaded.settings);
     assert_eq!(loaded.settings.follow[0].max_line_bytes, 2000);
-    assert_eq!(loaded.settings.groups[0].timeout, Duration::from_secs(5400));
+    assert_eq!(loaded.settings.groups[0].timeout_ms, 5_400_000);
     let json = as_json(&loaded);
     assert_eq!(json["settings"]["group"][0]["batch"]["lines"], 10_000);
     assert_eq!(json["settings"]["disk"]["limit"], "50GiB");
@@ -557,7 +562,7 @@ fn variables_of_a_command_are_checked_and_their_values_are_never_shown() {
     let loaded = load_with(&text, &Sources::default()).unwrap();
     let to = command(&loaded.settings);
     assert_eq!((to.env["TOKEN"].as_str(), to.env["EMPTY"].as_str()), ("s3cret", ""));
-    assert_eq!(to.dump_signal, Some(DumpSignal::Usr1));
+    assert_eq!(to.dump_signal, Some(Signal::USR1));
     let shown = as_toml(&loaded);
     assert!(shown.contains("env = [\"EMPTY\", \"TOKEN\"]"), "{shown}");
     assert!(!shown.contains("s3cret") && !as_json(&loaded).to_string().contains("s3cret"), "{shown}");
@@ -616,10 +621,13 @@ max_lag = { lines = 5, policy = "drop" }
 rate = 100
 "#;
     let settings = read(text);
-    assert_eq!(settings.disk.keep, Keep::Age(Duration::from_secs(24 * 60 * 60)));
-    assert_eq!(settings.disk.when_full, WhenFull::DropOldest);
+    assert_eq!(settings.disk.keep, Keep::Age(24 * 60 * 60 * 1_000));
+    assert_eq!(settings.when_full, WhenFull::DropOldest);
     let group = settings.group("a").unwrap();
-    assert_eq!((group.max_lag.lines, group.max_lag.policy, group.rate), (5, LagPolicy::Drop, 100));
+    assert_eq!(
+        (group.max_lag.lines, group.max_lag.policy, group.rate),
+        (Some(5), LagPolicy::Drop, Some(100))
+    );
     assert_eq!(read("[disk]\nkeep = \"10GiB\"").disk.keep, Keep::Bytes(10 * GIB));
     check_problems(
         r#"
@@ -642,7 +650,7 @@ max_lag = { policy = "drop" }
     );
     let least =
         |limit: &str, reserve: &str| format!("[disk]\nlimit = \"{limit}\"\nreserve = \"{reserve}\"\n");
-    assert_eq!(read(&least("296MiB", "200MiB")).disk.limit, 296 * MIB);
+    assert_eq!(read(&least("296MiB", "200MiB")).disk.limit_bytes, 296 * MIB);
     check_problems(
         &least("256MiB", "200MiB"),
         &[

@@ -11,7 +11,6 @@ use toml::{Spanned, Value};
 
 use super::paths;
 use super::value::{duration_text, parse_duration, parse_size, size_text};
-use super::word::{Word, quoted};
 
 /// The highest bound: TOML has no larger integers.
 pub(super) const UNBOUNDED: u64 = i64::MAX as u64;
@@ -85,6 +84,17 @@ impl<V: 'static> Type<V> {
             is_scalar,
             read: Box::new(move |written, wrong| read(written, wrong).map(Some)),
             print: Box::new(move |value| value.as_ref().and_then(&print)),
+        }
+    }
+
+    /// The same type for a setting that is stored in another form.
+    pub(super) fn map<W: 'static>(self, to: fn(V) -> W, from: fn(&W) -> V) -> Type<W> {
+        let Type { about, is_scalar, read, print } = self;
+        Type {
+            about,
+            is_scalar,
+            read: Box::new(move |written, wrong| read(written, wrong).map(to)),
+            print: Box::new(move |value| print(&from(value))),
         }
     }
 
@@ -174,15 +184,25 @@ pub(super) fn number<N: Copy + TryFrom<u64> + TryInto<i64> + 'static>(
     Type::scalar(about, read, |number: &N| Value::from((*number).try_into().unwrap_or(i64::MAX)))
 }
 
-/// One of the words of `W`.
-pub(super) fn word<W: Word>() -> Type<W> {
-    let words = || quoted(W::ALL.iter().map(|(word, _)| *word));
+/// One of these words.
+pub(super) fn one_of<V: Copy + PartialEq + 'static>(words: &'static [(&'static str, V)]) -> Type<V> {
+    let all = quoted(words.iter().map(|(word, _)| *word));
+    let about = all.clone();
     let read = move |written: &Written<'_>| {
         let text = written.text().unwrap_or_default();
-        let found = W::ALL.iter().find(|(word, _)| *word == text);
-        found.map(|(_, value)| *value).ok_or_else(|| format!("expected {}", words()))
+        let found = words.iter().find(|(word, _)| *word == text);
+        found.map(|(_, value)| *value).ok_or_else(|| format!("expected {all}"))
     };
-    Type::scalar(words(), read, |word| Value::from(word.word()))
+    Type::scalar(about, read, move |value| {
+        Value::from(words.iter().find(|(_, other)| other == value).map_or("", |(word, _)| *word))
+    })
+}
+
+/// `"a", "b" or "c"`.
+pub(super) fn quoted<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    let mut words: Vec<String> = words.map(|word| format!("{word:?}")).collect();
+    let last = words.pop().unwrap_or_default();
+    if words.is_empty() { last } else { format!("{} or {last}", words.join(", ")) }
 }
 
 /// A text, which may be empty.

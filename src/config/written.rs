@@ -13,8 +13,7 @@ use super::key::Key;
 use super::origin::{Origin, Origins};
 use super::problem::Problem;
 use super::sources::{Sources, VARIABLE_PREFIX};
-use super::types::{Raw, Written, Wrong};
-use super::word::quoted;
+use super::types::{Raw, Written, Wrong, quoted};
 
 /// A table of the file, or the place where one could be.
 pub(super) struct Section<'a> {

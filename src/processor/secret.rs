@@ -3,6 +3,7 @@
 //! It is read again for each batch or connection, so that a renewed secret is used at once. It is never shown, logged, or
 //! part of `Debug`.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
@@ -17,6 +18,15 @@ pub enum Secret {
     File(PathBuf),
     /// The value of this environment variable.
     Variable(String),
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Secret::File(path) => write!(f, "file:{}", path.display()),
+            Secret::Variable(name) => write!(f, "env:{name}"),
+        }
+    }
 }
 
 impl Secret {

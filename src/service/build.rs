@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::Signal;
-use spillq_storage::{DiskOptions, Keep, Log, SourceId};
+use spillq_storage::{Log, SourceId};
 
 use super::{Plan, ServiceError};
 use crate::config::{self, Settings};
@@ -16,12 +15,11 @@ use crate::processor::PostgresTable;
 #[cfg(feature = "redis")]
 use crate::processor::RedisStream;
 use crate::processor::{
-    AppendFile, Coding, Endpoint, Epoch, Exec, ExecStream, Form, HttpPost, Input, Paths, Processor, Program,
-    Secret, Stdout,
+    AppendFile, Endpoint, Epoch, Exec, ExecStream, Form, HttpPost, Input, Paths, Processor, Program, Stdout,
 };
 #[cfg(any(feature = "redis", feature = "postgres"))]
-use crate::processor::{Server, ServerAddress};
-use crate::queue::{Configuration, GroupSettings, LagPolicy, MaxLag, RetrySettings, Stuck, WhenFull};
+use crate::processor::{Secret, Server, ServerAddress};
+use crate::queue::{Configuration, GroupSettings};
 use crate::tail::{self, SourceRecord, TailHandle};
 
 /// Between SIGTERM and SIGKILL for a command that must end.
@@ -46,73 +44,18 @@ pub(super) fn group_settings(settings: &Settings, log: &Log) -> Vec<GroupSetting
 }
 
 fn groups_of(settings: &Settings) -> Vec<GroupSettings> {
-    settings.groups.iter().map(|group| group_of(group, settings.disk.on_damage)).collect()
+    let mut groups = settings.groups.clone();
+    for group in &mut groups {
+        group.skip_damage = settings.skip_damage;
+        // With a rate no batch is more than a second's lines.
+        group.batch_lines = group.batch_lines.min(group.rate.unwrap_or(u64::MAX));
+    }
+    groups
 }
 
 /// What an owner at work is set to.
 pub(super) fn owner_settings(settings: &Settings) -> Configuration {
-    Configuration {
-        groups: groups_of(settings),
-        disk: disk_options(&settings.disk),
-        when_full: when_full(&settings.disk),
-    }
-}
-
-fn group_of(group: &config::Group, on_damage: config::OnDamage) -> GroupSettings {
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    GroupSettings {
-        name: group.name.clone(),
-        from_beginning: group.start == config::Start::Beginning,
-        strict: group.order == config::Order::Strict,
-        in_flight: group.in_flight as usize,
-        // With a rate no batch is more than a second's lines.
-        batch_lines: if group.rate > 0 { group.batch.lines.min(group.rate) } else { group.batch.lines },
-        batch_bytes: group.batch.bytes,
-        linger_ms: ms(group.batch.linger),
-        timeout_ms: ms(group.timeout),
-        retry: RetrySettings {
-            initial_ms: ms(group.retry.initial),
-            max_ms: ms(group.retry.max),
-            attempts: group.retry.attempts,
-            rejects: group.retry.rejects,
-            give_up_after_ms: ms(group.retry.give_up_after),
-            stuck: match group.stuck {
-                config::Stuck::Hold => Stuck::Hold,
-                config::Stuck::DeadLetter => Stuck::DeadLetter,
-            },
-        },
-        skip_damage: on_damage == config::OnDamage::Skip,
-        max_lag: MaxLag {
-            lines: Some(group.max_lag.lines).filter(|lines| *lines > 0),
-            age_ms: Some(ms(group.max_lag.age)).filter(|age| *age > 0),
-            bytes: Some(group.max_lag.bytes).filter(|bytes| *bytes > 0),
-            policy: match group.max_lag.policy {
-                config::LagPolicy::Block => LagPolicy::Block,
-                config::LagPolicy::Drop => LagPolicy::Drop,
-            },
-        },
-        rate: Some(group.rate).filter(|rate| *rate > 0),
-    }
-}
-
-pub(super) fn disk_options(disk: &config::Disk) -> DiskOptions {
-    DiskOptions {
-        limit_bytes: disk.limit,
-        min_free_bytes: disk.min_free,
-        reserve_bytes: disk.reserve,
-        keep: match disk.keep {
-            config::Keep::Age(Duration::ZERO) | config::Keep::Bytes(0) => Keep::Nothing,
-            config::Keep::Age(age) => Keep::Age(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
-            config::Keep::Bytes(bytes) => Keep::Bytes(bytes),
-        },
-    }
-}
-
-pub(super) fn when_full(disk: &config::Disk) -> WhenFull {
-    match disk.when_full {
-        config::WhenFull::Pause => WhenFull::Pause,
-        config::WhenFull::DropOldest => WhenFull::DropOldest,
-    }
+    Configuration { groups: groups_of(settings), disk: settings.disk, when_full: settings.when_full }
 }
 
 pub(super) fn tail_settings(settings: &Settings, plan: &Plan, first_start: bool) -> tail::Settings {
@@ -130,11 +73,8 @@ pub(super) fn follows(settings: &Settings) -> Vec<tail::Follow> {
         include: follow.include.iter().filter(|glob| *glob != config::STDIN).cloned().collect(),
         stdin: follow.include.iter().any(|glob| glob == config::STDIN),
         exclude: follow.exclude.clone(),
-        from: match follow.from {
-            config::Start::Beginning => tail::From::Beginning,
-            config::Start::End => tail::From::End,
-        },
-        max_line_bytes: usize::try_from(follow.max_line_bytes).unwrap_or(usize::MAX),
+        from: follow.from,
+        max_line_bytes: follow.max_line_bytes,
         rotate_wait: follow.rotate_wait,
         symlinks: follow.symlinks.clone(),
     });
@@ -198,20 +138,12 @@ fn program(to: &config::Command, group: &str) -> Result<Program, ServiceError> {
     Ok(Program {
         cwd: Some(to.cwd.clone()),
         env: to.env.clone().into_iter().collect(),
-        dump_signal: to.dump_signal.map(|signal| match signal {
-            config::DumpSignal::Abrt => Signal::ABORT,
-            config::DumpSignal::Hup => Signal::HUP,
-            config::DumpSignal::Int => Signal::INT,
-            config::DumpSignal::Quit => Signal::QUIT,
-            config::DumpSignal::Usr1 => Signal::USR1,
-            config::DumpSignal::Usr2 => Signal::USR2,
-        }),
+        dump_signal: to.dump_signal,
         ..Program::new(words, PathBuf::from(Exec::OWN_BINARY), GRACE)
     })
 }
 
 fn endpoint(to: &config::Destination, epoch: Epoch, paths: &SourcePaths) -> Endpoint {
-    let secret = |(name, at): &(String, config::SecretAt)| (name.clone(), secret(at));
     Endpoint {
         url: to.url.whole().to_owned(),
         form: match to.format {
@@ -219,22 +151,11 @@ fn endpoint(to: &config::Destination, epoch: Epoch, paths: &SourcePaths) -> Endp
             config::Format::Json => Form::Json(paths.lookup()),
             config::Format::Lines => Form::Lines,
         },
-        coding: match to.compression {
-            config::Compression::None => Coding::Identity,
-            config::Compression::Gzip => Coding::Gzip,
-            config::Compression::Zstd => Coding::Zstd,
-        },
+        coding: to.compression,
         headers: to.headers.clone(),
-        secret_headers: to.secret_headers.iter().map(secret).collect(),
+        secret_headers: to.secret_headers.clone(),
         ca_file: to.ca_file.clone(),
         epoch,
-    }
-}
-
-fn secret(at: &config::SecretAt) -> Secret {
-    match at {
-        config::SecretAt::File(path) => Secret::File(path.clone()),
-        config::SecretAt::Env(variable) => Secret::Variable(variable.clone()),
     }
 }
 
@@ -266,7 +187,7 @@ fn table(to: &config::Table, epoch: Epoch, timeout: Duration, paths: &SourcePath
 }
 
 #[cfg(any(feature = "redis", feature = "postgres"))]
-fn server(server: &config::Server, ca_file: Option<&PathBuf>, password: Option<&config::SecretAt>) -> Server {
+fn server(server: &config::Server, ca_file: Option<&PathBuf>, password: Option<&Secret>) -> Server {
     Server {
         address: match &server.place {
             config::Place::Tcp { host, port } => ServerAddress::Tcp { host: host.clone(), port: *port },
@@ -274,7 +195,7 @@ fn server(server: &config::Server, ca_file: Option<&PathBuf>, password: Option<&
         },
         is_tls: server.is_tls,
         ca_file: ca_file.cloned(),
-        password: password.map(secret),
+        password: password.cloned(),
     }
 }
 
@@ -355,7 +276,7 @@ mod tests {
             let epoch = Epoch { store: StoreId(7), number: 0, group: GroupId(1) };
             let paths = SourcePaths::new(std::iter::empty());
             let built = build(processor, epoch, Duration::from_secs(30), &paths).unwrap();
-            let said = ProcessorName { kind: processor.kind.word(), about: built.about(), program: None };
+            let said = ProcessorName { kind: processor.kind.of(), about: built.about(), program: None };
             assert_eq!((built.name().as_str(), said.to_string().as_str()), (name, name));
         }
     }

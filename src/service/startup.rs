@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rustix::process::{Resource, getrlimit};
 use spillq_storage::{Log, Options};
 
-use super::build::{SourcePaths, disk_options, group_settings, tail_settings, when_full};
+use super::build::{SourcePaths, group_settings, tail_settings};
 use super::drain::served_groups;
 use super::error::ServiceError;
 use super::plan::Plan;
@@ -61,8 +61,7 @@ impl Parts {
         let paths = SourcePaths::new(paths);
         let groups = groups_for(settings, plan, &log);
         let watched = Watched::before(settings, &log)?;
-        let window_bytes = usize::try_from(settings.window.bytes).unwrap_or(usize::MAX);
-        let mut queue = Queue::start(log, groups, window_bytes, when_full(&settings.disk))?;
+        let mut queue = Queue::start(log, groups, settings.window_bytes, settings.when_full)?;
         tracing::info!(
             data_dir = %settings.data_dir.display(), lines, run, ms = opened.elapsed().as_millis() as u64, "the log is open"
         );
@@ -105,7 +104,7 @@ fn check_process(settings: &Settings) -> Result<(), ServiceError> {
     if Path::new("/proc/self/exe").exists() {
         return Ok(());
     }
-    if settings.processors.iter().any(|processor| processor.kind.word().is_command()) {
+    if settings.processors.iter().any(|processor| processor.kind.of().is_command()) {
         let what = "/proc is not mounted: commands are started, watched and ended through it".to_owned();
         let hint = "mount it: `mount -t proc proc /proc`; destinations such as http and file work without"
             .to_owned();
@@ -116,7 +115,7 @@ fn check_process(settings: &Settings) -> Result<(), ServiceError> {
 }
 
 fn open_log(settings: &Settings, plan: &Plan) -> Result<Log, ServiceError> {
-    let options = Options { disk: disk_options(&settings.disk), ..Options::default() };
+    let options = Options { disk: settings.disk, ..Options::default() };
     let log = match plan.drain {
         Some(_) => Log::open(&settings.data_dir, options)?,
         None => Log::open_or_create(&settings.data_dir, options)?,

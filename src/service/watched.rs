@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use spillq_storage::{Log, Seq, SeqRange, State};
+use spillq_storage::{DiskOptions, Keep, Log, Seq, SeqRange, State};
 
 use super::ServiceError;
-use crate::config::{Disk, Keep, Settings};
+use crate::config::Settings;
 use crate::http::outside;
 use crate::plain::counted;
 use crate::queue::{Queue, Status, millis};
@@ -87,11 +86,11 @@ impl Watched {
 }
 
 /// The settings with which verdicts compare the disk.
-pub(super) fn disk_settings(disk: &Disk) -> DiskSettings {
+pub(super) fn disk_settings(disk: &DiskOptions) -> DiskSettings {
     DiskSettings {
-        limit_bytes: disk.limit,
-        min_free_bytes: disk.min_free,
-        keeps: !matches!(disk.keep, Keep::Age(Duration::ZERO) | Keep::Bytes(0)),
+        limit_bytes: disk.limit_bytes,
+        min_free_bytes: disk.min_free_bytes,
+        keeps: disk.keep != Keep::Nothing,
     }
 }
 

@@ -104,8 +104,8 @@ impl WorkerPool {
             let known =
                 self.wanted.get(&processor.group).is_some_and(|wanted| wanted.processor == *processor);
             if !known {
-                let timeout = settings.group(&processor.group).map(|group| group.timeout).unwrap_or_default();
-                build(processor, self.epoch, timeout, &self.paths)?;
+                let timeout_ms = settings.group(&processor.group).map_or(0, |group| group.timeout_ms);
+                build(processor, self.epoch, Duration::from_millis(timeout_ms), &self.paths)?;
             }
         }
         Ok(())
@@ -264,7 +264,7 @@ impl WorkerPool {
         processor: Option<config::Processor>,
     ) {
         let Some(delivery) = self.delivery.get(group) else { return };
-        let kind = processor.as_ref().map_or(ProcessorKind::Own, |processor| processor.kind.word());
+        let kind = processor.as_ref().map_or(ProcessorKind::Own, |processor| processor.kind.of());
         let program = processor.as_ref().and_then(|processor| program_file(&processor.kind));
         let name = ProcessorName { kind, about: built.about(), program };
         tracing::info!(group, processor = name.to_string(), "processor started");

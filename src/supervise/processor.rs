@@ -31,6 +31,21 @@ impl ProcessorKind {
     pub fn is_command(self) -> bool {
         matches!(self, ProcessorKind::Exec | ProcessorKind::ExecStream)
     }
+
+    /// Its name in the configuration; empty for [`ProcessorKind::Own`].
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            ProcessorKind::Exec => "exec",
+            ProcessorKind::ExecStream => "exec-stream",
+            ProcessorKind::Http => "http",
+            ProcessorKind::Redis => "redis",
+            ProcessorKind::Postgres => "postgres",
+            ProcessorKind::Stdout => "stdout",
+            ProcessorKind::File => "file",
+            ProcessorKind::Own => "",
+        }
+    }
 }
 
 /// The processor of a group.
@@ -46,16 +61,10 @@ pub struct ProcessorName {
 
 impl fmt::Display for ProcessorName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = match self.kind {
-            ProcessorKind::Exec => "exec",
-            ProcessorKind::ExecStream => "exec-stream",
-            ProcessorKind::Http => "http",
-            ProcessorKind::Redis => "redis",
-            ProcessorKind::Postgres => "postgres",
-            ProcessorKind::Stdout => return f.write_str("stdout"),
-            ProcessorKind::File => "file",
-            ProcessorKind::Own => return f.write_str(&self.about),
-        };
-        write!(f, "{word} {}", self.about)
+        match self.kind {
+            ProcessorKind::Own => f.write_str(&self.about),
+            kind @ ProcessorKind::Stdout => f.write_str(kind.word()),
+            kind => write!(f, "{} {}", kind.word(), self.about),
+        }
     }
 }

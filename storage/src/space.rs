@@ -20,7 +20,7 @@ const RUN_BYTES: u64 = 4 * 1024 * 1024;
 const JOURNAL_BYTES: u64 = RESERVED_BYTES + 2 * RUN_BYTES;
 
 /// How much disk space a store may use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskOptions {
     /// The most bytes that the store takes; above it lines are refused with [`crate::Error::Full`].
     pub limit_bytes: u64,

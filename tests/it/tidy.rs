@@ -16,7 +16,7 @@ const LINES_MAX: usize = 400;
 
 /// Which modules of the service a module may use, itself aside. Who is not listed may use anybody.
 const MAY_USE: &[(&str, &[&str])] = &[
-    ("config", &["plain", "queue", "supervise"]),
+    ("config", &["plain", "processor", "queue", "supervise", "tail"]),
     ("queue", &["plain"]),
     ("plain", &[]),
     ("tail", &["plain", "queue", "unreadable"]),

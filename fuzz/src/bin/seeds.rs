@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use spillq::config::DOCUMENTED;
+use spillq::config::documented;
 use spillq_fuzz::store::{append, sample};
 use spillq_storage::fuzzing::encode;
 use spillq_storage::{Seq, StoreId};
@@ -99,7 +99,8 @@ fn write() -> std::io::Result<()> {
     fs::write(corpus.join("socket.dict"), dictionary(&requests.concat()))?;
 
     // Each section alone with its keys, whether they are commented out or not.
-    let plain: Vec<&str> = DOCUMENTED.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).collect();
+    let documented = documented();
+    let plain: Vec<&str> = documented.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).collect();
     let is_code = |line: &&str| line.starts_with('[') || line.contains(" = ") && !line.ends_with('.');
     let mut sections = vec![Vec::new()];
     for line in plain.into_iter().filter(is_code) {
@@ -122,7 +123,7 @@ fn write() -> std::io::Result<()> {
     ];
     sections.extend(processors.map(|text| [&[0][..], text.as_bytes()].concat()));
     write("config", &sections)?;
-    fs::write(corpus.join("config.dict"), dictionary(&[DOCUMENTED, &processors.concat()].concat()))
+    fs::write(corpus.join("config.dict"), dictionary(&[documented, processors.concat()].concat()))
 }
 
 /// With the choices in front that leave it in one piece.

@@ -39,7 +39,7 @@ pub(super) fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
         let request = crate::http::AdminJson::AddGroup { name: name.clone(), from_beginning: true };
         store::administer(&settings.data_dir, request)?;
         settings.groups.retain(|group| group.name == crate::config::DEFAULT_GROUP);
-        let group = crate::config::Group { name: name.clone(), ..settings.groups[0].clone() };
+        let group = crate::queue::GroupSettings { name: name.clone(), ..settings.groups[0].clone() };
         settings.groups.push(group);
         let plan =
             Plan { drain: Some(Drain { group: Some(name.clone()), ..Drain::default() }), ..Plan::default() };

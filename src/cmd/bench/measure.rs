@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::generate;
 use crate::cmd::output::{say, say_json};
 use crate::cmd::{Exit, Failure};
-use crate::config::{Follow, Settings, Start};
+use crate::config::{Follow, Settings};
 
 /// Rounds of a measurement, of which the median counts.
 pub(super) const ROUNDS: usize = 5;
@@ -42,14 +42,8 @@ pub(super) fn write_input(path: &Path, lines: u64) -> Result<u64, Failure> {
 pub(super) fn settings(folder: &Path, name: &str, input: &Path) -> Settings {
     let mut settings = Settings::default_with(folder);
     settings.data_dir = folder.join(name);
-    settings.follow = vec![Follow {
-        include: vec![input.to_string_lossy().into_owned()],
-        exclude: Vec::new(),
-        from: Start::Beginning,
-        max_line_bytes: 1 << 20,
-        rotate_wait: std::time::Duration::from_secs(60),
-        symlinks: None,
-    }];
+    let include = vec![input.to_string_lossy().into_owned()];
+    settings.follow = vec![Follow { max_line_bytes: 1 << 20, ..Follow::default_with(include) }];
     settings
 }
 
