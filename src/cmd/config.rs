@@ -1,4 +1,4 @@
-//! `spillq config`: checks, shows and writes configuration files, and has a service read its own again.
+//! `spillq config`: checks, shows and writes configuration files, and makes a service read its file again.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};

@@ -200,7 +200,7 @@ command = ["cat"]
     }
 
     #[test]
-    fn what_came_went_and_changed_is_named() {
+    fn added_removed_and_changed_sections_are_named() {
         let text = RUNNING.replace("/logs/*.log", "/other/*.log").replace("lines = 100", "lines = 50");
         check(
             &format!("{text}[[group]]\nname = \"b\"\n"),
@@ -251,12 +251,12 @@ command = ["cat"]
     }
 
     #[test]
-    fn what_is_taken_is_checked_beside_what_stays() {
+    fn new_settings_are_checked_together_with_those_that_need_a_restart() {
         // Fine with the data dir that it names; but that needs a restart, and the one that stays is followed then.
         let text = RUNNING.replace("\"/q\"", "\"/elsewhere\"").replace("/logs/*.log", "/q/**");
         let refused = again(&text).unwrap_err();
         let ConfigError::Problems { problems, .. } = refused else { panic!("{refused}") };
-        assert!(problems[0].to_string().contains("takes in the data dir /q itself"), "{problems:?}");
+        assert!(problems[0].to_string().contains("matches the data dir /q;"), "{problems:?}");
     }
 
     #[test]
@@ -269,7 +269,7 @@ command = ["cat"]
     }
 
     #[test]
-    fn surroundings_of_a_command_change_live() {
+    fn cwd_and_env_of_a_command_change_live() {
         let with = |more: &str| format!("{RUNNING}{more}\n");
         check(
             &with("cwd = \"/work\"\nenv = { A = \"1\" }"),
@@ -283,7 +283,7 @@ command = ["cat"]
     }
 
     #[test]
-    fn a_change_that_is_not_shown_is_told_all_the_same() {
+    fn a_change_of_a_hidden_value_is_reported() {
         let post = |query: &str| {
             let kind = format!("kind = \"http\"\nurl = \"https://host/path?{query}\"");
             RUNNING.replace("kind = \"exec\"\ncommand = [\"cat\"]", &kind)

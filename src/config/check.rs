@@ -1,5 +1,6 @@
 //! Checks across several settings. Pure: nothing is looked up on disk.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,40 +13,54 @@ use super::settings::{Follow, Kind, LEASED_BYTES_MAX, Listen, OutFile, Processor
 use super::value::{MIB, duration_text, size_text};
 use crate::queue::{LagPolicy, WhenFull};
 
-/// All that does not fit together.
+/// Everything that does not fit together.
 pub(super) fn problems(settings: &Settings, origins: &Origins) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    disk(settings, origins, &mut problems);
-    retention(settings, origins, &mut problems);
-    listening(settings, origins, &mut problems);
-    groups(settings, origins, &mut problems);
-    processors(settings, origins, &mut problems);
-    loops(settings, origins, &mut problems);
-    input(settings, origins, &mut problems);
-    problems
+    let mut faults = Faults { origins, problems: Vec::new() };
+    disk(settings, &mut faults);
+    retention(settings, &mut faults);
+    listening(settings, &mut faults);
+    groups(settings, &mut faults);
+    processors(settings, &mut faults);
+    loops(settings, &mut faults);
+    input(settings, &mut faults);
+    faults.problems
+}
+
+/// The problems that were found, each with the line of its setting.
+struct Faults<'o> {
+    origins: &'o Origins,
+    problems: Vec<Problem>,
+}
+
+impl Faults<'_> {
+    /// Adds a problem of the setting at `path`: `group[0].retry.max`. If it was left out, the line is that of its section.
+    fn add(&mut self, path: &str, value: impl Into<Option<String>>, expected: impl Into<String>) {
+        let section = path.rsplit_once('.').map_or(path, |(section, _)| section);
+        let key = path.split_once('[').and_then(|(name, rest)| Some((name, rest.split_once(']')?.1)));
+        self.problems.push(Problem {
+            line: self.origins.line(path).or_else(|| self.origins.line(section)),
+            key: key.map_or_else(|| path.to_owned(), |(name, rest)| format!("{name}{rest}")),
+            value: value.into(),
+            expected: expected.into(),
+        });
+    }
 }
 
 /// Standard input can be read once.
-fn input(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
+fn input(settings: &Settings, faults: &mut Faults<'_>) {
     let is_input = |glob: &&String| *glob == STDIN;
     let mut seen = false;
     for (index, follow) in settings.follow.iter().enumerate() {
         for _ in follow.include.iter().filter(is_input) {
             if std::mem::replace(&mut seen, true) {
-                problems.push(problem(
-                    origins,
-                    &format!("follow[{index}].include"),
-                    "follow.include",
-                    format!("{STDIN:?}"),
-                    "standard input is followed already, and can be read once; a file of that name is \"./-\"",
-                ));
+                faults.add(&format!("follow[{index}].include"), format!("{STDIN:?}"), "standard input is followed already, and can be read once; a file of that name is \"./-\"");
             }
         }
     }
 }
 
-/// Makes batches smaller where all groups together could hold more than [`LEASED_BYTES_MAX`], leased and read ahead;
-/// says so where somebody had asked for more.
+/// Lowers the size of batches if all groups together could take more than [`LEASED_BYTES_MAX`], leased and read ahead.
+/// Warns if somebody asked for more.
 pub(super) fn fit_leases(settings: &mut Settings, origins: &Origins) -> Option<String> {
     let asked: u64 = settings
         .groups
@@ -71,14 +86,14 @@ pub(super) fn fit_leases(settings: &mut Settings, origins: &Origins) -> Option<S
         .map(|group| format!("{} {}", group.name, size_text(group.batch_bytes)))
         .collect();
     Some(format!(
-        "batches in flight and the next one of each group could hold {} of memory where {} are allowed; batch.bytes was made smaller: {}",
+        "batches in flight and the next one of each group could take {} of memory, and {} are allowed; batch.bytes was lowered: {}",
         size_text(asked),
         size_text(LEASED_BYTES_MAX),
         now.join(", ")
     ))
 }
 
-/// A number without a unit is bytes, which nobody means by 5.
+/// A number without a unit is bytes. Nobody means 5 bytes.
 pub(super) fn tiny_min_free(settings: &Settings) -> Option<String> {
     let min_free = settings.disk.min_free_bytes;
     (1..MIB).contains(&min_free).then(|| {
@@ -89,9 +104,9 @@ pub(super) fn tiny_min_free(settings: &Settings) -> Option<String> {
     })
 }
 
-/// Secrets that go over a network for everybody to read: it works, and inside of a host or a container it may do.
+/// Secrets that are sent without encryption. It works, and within a host or a container it may be fine.
 pub(super) fn open_secrets(settings: &Settings) -> Vec<String> {
-    let tell = |processor: &Processor| match &processor.kind {
+    let warning = |processor: &Processor| match &processor.kind {
         Kind::Http(to) if !to.secret_headers.is_empty() && to.url.is_plain_to_another_host() => {
             Some(format!("secret_headers go to {} without encryption; write https://", to.url))
         }
@@ -103,175 +118,143 @@ pub(super) fn open_secrets(settings: &Settings) -> Vec<String> {
         }
         _ => None,
     };
-    settings.processors.iter().filter_map(tell).collect()
+    settings.processors.iter().filter_map(warning).collect()
 }
 
-fn problem(
-    origins: &Origins,
-    path: &str,
-    key: &str,
-    value: impl Into<Option<String>>,
-    expected: impl Into<String>,
-) -> Problem {
-    // A key that was left out is told at its section.
-    let section = path.rsplit_once('.').map_or(path, |(section, _)| section);
-    Problem {
-        line: origins.line(path).or_else(|| origins.line(section)),
-        key: key.to_owned(),
-        value: value.into(),
-        expected: expected.into(),
-    }
-}
-
-/// What a log takes beside its reserve before it can take a line: two journals (56 MiB), the newest segment, which is
+/// What a log needs in addition to its reserve before it can store a line: two journals (56 MiB), the newest segment, which is
 /// never removed (16 MiB), and one commit with the longest line (20 MiB), rounded up.
-const LEAST_ROOM: u64 = 96 * MIB;
+const LEAST_BYTES: u64 = 96 * MIB;
 
-fn disk(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
+fn disk(settings: &Settings, faults: &mut Faults<'_>) {
     let disk = &settings.disk;
-    let smallest = disk.reserve_bytes.saturating_add(LEAST_ROOM);
+    let smallest = disk.reserve_bytes.saturating_add(LEAST_BYTES);
     if disk.limit_bytes < smallest {
-        // Blamed is the one that was written, the limit where both were.
-        let key = ["disk.limit", "disk.reserve"].into_iter().find(|key| origins.of(key) != Origin::Default);
+        // The problem is at the key that was written, or at the limit if both were.
+        let key =
+            ["disk.limit", "disk.reserve"].into_iter().find(|key| faults.origins.of(key) != Origin::Default);
         let (key, value) = match key.unwrap_or("disk.limit") {
             "disk.limit" => ("disk.limit", disk.limit_bytes),
             key => (key, disk.reserve_bytes),
         };
         let (limit, reserve) = (size_text(disk.limit_bytes), size_text(disk.reserve_bytes));
-        problems.push(problem(
-            origins,
-            key,
+        faults.add(
             key,
             format!("{:?}", size_text(value)),
             format!(
-                "leaves no room for lines: journals and one segment take {} of disk.limit = {limit:?} beside \
-                 disk.reserve = {reserve:?}; the smallest limit that works is {:?}",
-                size_text(LEAST_ROOM),
+                "leaves no space for lines: journals and one segment take {} of disk.limit = {limit:?}, in addition \
+                 to disk.reserve = {reserve:?}; the smallest limit that works is {:?}",
+                size_text(LEAST_BYTES),
                 size_text(smallest)
             ),
-        ));
+        );
     }
 }
 
-/// A journal and the next one, twice what a segment takes, and some: below that there is nothing to drop.
-const DROP_ROOM: u64 = 128 * MIB;
+/// A journal and the next one, two segments, and a margin: with less there is nothing to drop.
+const DROP_BYTES: u64 = 128 * MIB;
 
-fn retention(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
+fn retention(settings: &Settings, faults: &mut Faults<'_>) {
     let disk = &settings.disk;
     if let Keep::Bytes(bytes) = disk.keep
         && bytes >= disk.limit_bytes
     {
-        problems.push(problem(
-            origins,
-            "disk.keep",
+        faults.add(
             "disk.keep",
             format!("{:?}", size_text(bytes)),
             format!(
-                "does not fit into disk.limit = {:?}, where kept lines go first",
+                "does not fit into disk.limit = {:?}, below which retained lines are removed",
                 size_text(disk.limit_bytes)
             ),
-        ));
+        );
     }
-    let has_least = disk.limit_bytes >= disk.reserve_bytes.saturating_add(LEAST_ROOM);
+    let has_least = disk.limit_bytes >= disk.reserve_bytes.saturating_add(LEAST_BYTES);
     if settings.when_full == WhenFull::DropOldest
         && has_least
-        && disk.limit_bytes < disk.reserve_bytes.saturating_add(DROP_ROOM)
+        && disk.limit_bytes < disk.reserve_bytes.saturating_add(DROP_BYTES)
     {
-        problems.push(problem(
-            origins,
-            "disk.when_full",
+        faults.add(
             "disk.when_full",
             "\"drop_oldest\"".to_owned(),
             format!(
                 "leaves no segment to drop: disk.limit = {:?} is less than disk.reserve = {:?} and {}",
                 size_text(disk.limit_bytes),
                 size_text(disk.reserve_bytes),
-                size_text(DROP_ROOM)
+                size_text(DROP_BYTES)
             ),
-        ));
+        );
     }
 }
 
-fn listening(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
+fn listening(settings: &Settings, faults: &mut Faults<'_>) {
     let http = &settings.http;
-    let mut tell = |key: &str, value: Option<String>, expected: String| {
-        problems.push(problem(origins, key, key, value.map(|value| format!("{value:?}")), expected));
-    };
+    let quoted = |address: &SocketAddr| format!("{:?}", address.to_string());
     if !http.listen.contains(&Listen::Unix) {
         let expected =
-            "has to hold \"unix\": the commands ask the service there, and nothing else controls it";
-        tell("http.listen", None, expected.to_owned());
+            "must contain \"unix\": commands use this socket, and nothing else controls the service";
+        faults.add("http.listen", None, expected);
     }
     let addresses = http.addresses();
     for (index, address) in addresses.iter().enumerate() {
-        // 0 is any port that is free, each time another.
+        // 0 is any free port, another one each time.
         if address.port() != 0 && addresses.iter().take(index).any(|earlier| earlier == address) {
-            tell("http.listen", Some(address.to_string()), "is there twice".to_owned());
+            faults.add("http.listen", quoted(address), "is listed twice");
         }
         if !address.ip().is_loopback() && !http.remote {
-            let expected = "is not an address of this host alone: everybody who reaches it reads file names, states and \
-                            messages, without a password or encryption. Better 127.0.0.1, behind a proxy that asks who \
-                            comes; if it is meant, write remote = true below it";
-            tell("http.listen", Some(address.to_string()), expected.to_owned());
+            let expected = "can be reached from other hosts: anyone who does can read file names, states and messages, \
+                            without a password or encryption. Use 127.0.0.1 behind a proxy that authenticates, or write \
+                            remote = true if this is intended";
+            faults.add("http.listen", quoted(address), expected);
         }
     }
 }
 
-fn groups(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
+fn groups(settings: &Settings, faults: &mut Faults<'_>) {
     for (index, group) in settings.groups.iter().enumerate() {
         let path = |key: &str| format!("group[{index}].{key}");
         let name = format!("{:?}", group.name);
         let earlier = settings.groups.iter().take(index);
         if !group.name.is_empty() && earlier.into_iter().any(|earlier| earlier.name == group.name) {
-            problems.push(problem(origins, &path("name"), "group.name", name, "names a second group so"));
+            faults.add(&path("name"), name, "another group has this name");
         }
         if group.strict && group.in_flight > 1 {
-            problems.push(problem(
-                origins,
+            faults.add(
                 &path("in_flight"),
-                "group.in_flight",
                 group.in_flight.to_string(),
                 "strict order takes 1; write order = \"none\" to have more",
-            ));
+            );
         }
         let lag = group.max_lag;
         if lag.policy == LagPolicy::Drop && (lag.lines, lag.age_ms, lag.bytes) == (None, None, None) {
-            problems.push(problem(
-                origins,
+            faults.add(
                 &path("max_lag.policy"),
-                "group.max_lag.policy",
                 "\"drop\"".to_owned(),
-                "drops at no bound; write max_lag = { lines = 10000000, policy = \"drop\" }, or age or bytes",
-            ));
+                "has no bound; write max_lag = { lines = 10000000, policy = \"drop\" }, or age or bytes",
+            );
         }
         if group.retry.max_ms < group.retry.initial_ms {
-            problems.push(problem(
-                origins,
+            faults.add(
                 &path("retry.max"),
-                "group.retry.max",
                 format!("{:?}", duration_text(Duration::from_millis(group.retry.max_ms))),
                 format!(
                     "shorter than retry.initial = {:?}",
                     duration_text(Duration::from_millis(group.retry.initial_ms))
                 ),
-            ));
+            );
         }
     }
 }
 
-fn processors(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
+fn processors(settings: &Settings, faults: &mut Faults<'_>) {
     for (index, processor) in settings.processors.iter().enumerate() {
         let path = |key: &str| format!("processor[{index}].{key}");
         let name = || format!("{:?}", processor.group);
         let earlier = || settings.processors.iter().take(index);
         if earlier().any(|earlier| earlier.group == processor.group) {
-            problems.push(problem(
-                origins,
+            faults.add(
                 &path("group"),
-                "processor.group",
                 name(),
-                "has a processor already; a second consumer is a [[group]] of its own",
-            ));
+                "the group has a processor already; a second consumer needs another [[group]]",
+            );
         }
         let group = settings.group(&processor.group);
         if group.is_none() {
@@ -281,72 +264,62 @@ fn processors(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem
                 .filter(|group| !group.name.is_empty())
                 .map(|group| format!("{:?}", group.name))
                 .collect();
-            problems.push(problem(
-                origins,
+            faults.add(
                 &path("group"),
-                "processor.group",
                 name(),
                 match known.is_empty() {
-                    true => "no [[group]] is named so".to_owned(),
-                    false => format!("no [[group]] is named so; there are {}", known.join(", ")),
+                    true => "no [[group]] has this name".to_owned(),
+                    false => format!("no [[group]] has this name; there are {}", known.join(", ")),
                 },
-            ));
+            );
         }
         if let Kind::Redis(to) = &processor.kind
             && to.server.user.is_some()
             && to.password.is_none()
         {
-            problems.push(problem(
-                origins,
+            faults.add(
                 &path("password"),
-                "processor.password",
                 None,
                 "the url names a user; write password = \"file:PATH\" or \"env:VARIABLE\"",
-            ));
+            );
         }
         let once = match &processor.kind {
-            Kind::File(_) => Some(("file", "a file")),
-            Kind::Redis(_) => Some(("redis", "a stream")),
-            Kind::Postgres(_) => Some(("postgres", "a table")),
+            Kind::File(_) => Some("a file"),
+            Kind::Redis(_) => Some("a stream"),
+            Kind::Postgres(_) => Some("a table"),
             _ => None,
         };
-        if let Some((kind, what)) = once
+        if let Some(what) = once
             && group.is_some_and(|group| !group.strict)
         {
-            problems.push(problem(
-                origins,
+            faults.add(
                 &path("kind"),
-                "processor.kind",
-                format!("{kind:?}"),
+                format!("{:?}", processor.kind.of().word()),
                 format!("the group {} has order = \"none\"; {what} takes strict order", name()),
-            ));
+            );
         }
         if let Kind::File(OutFile { path: file }) = &processor.kind {
             let same = |kind: &Kind| matches!(kind, Kind::File(other) if other.path == *file);
             if earlier().any(|earlier| same(&earlier.kind)) {
-                problems.push(problem(
-                    origins,
+                faults.add(
                     &path("path"),
-                    "processor.path",
                     format!("{:?}", file.display().to_string()),
                     "another processor writes it already",
-                ));
+                );
             }
             if paths::normal(file).starts_with(paths::normal(&settings.data_dir)) {
-                problems.push(problem(
-                    origins,
+                faults.add(
                     &path("path"),
-                    "processor.path",
                     format!("{:?}", file.display().to_string()),
-                    format!("lies in the data dir {}", settings.data_dir.display()),
-                ));
+                    format!("is in the data dir {}", settings.data_dir.display()),
+                );
             }
         }
     }
 }
 
-/// Nothing that spillq writes may be followed: it would feed itself for ever.
-fn loops(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
+/// spillq must not follow what it writes: it would read its own output for ever.
+fn loops(settings: &Settings, faults: &mut Faults<'_>) {
     let inside = paths::normal(&settings.data_dir);
     // A file of each kind that a data dir holds, in each of its folders.
     let data_dir = ["MARK", "journal/00000017/db", "segments/00000000000000182733", "kept/x"]
@@ -355,39 +328,35 @@ fn loops(settings: &Settings, origins: &Origins, problems: &mut Vec<Problem>) {
         let path = format!("follow[{index}].include");
         for include in &follow.include {
             if data_dir.iter().any(|file| takes(include, follow, file)) {
-                problems.push(problem(
-                    origins,
+                faults.add(
                     &path,
-                    "follow.include",
                     format!("{include:?}"),
                     format!(
-                        "takes in the data dir {} itself; move it, or write exclude = [\"{}/**\"]",
+                        "matches the data dir {}; move it, or write exclude = [\"{}/**\"]",
                         settings.data_dir.display(),
                         settings.data_dir.display()
                     ),
-                ));
+                );
             }
             for processor in &settings.processors {
                 if let Kind::File(OutFile { path: file }) = &processor.kind
                     && takes(include, follow, &paths::normal(file))
                 {
-                    problems.push(problem(
-                        origins,
+                    faults.add(
                         &path,
-                        "follow.include",
                         format!("{include:?}"),
                         format!(
-                            "takes in {}, which a processor writes: it would feed itself for ever",
+                            "matches {}, which a processor writes: spillq would read its own output for ever",
                             file.display()
                         ),
-                    ));
+                    );
                 }
             }
         }
     }
 }
 
-/// Whether `follow` reads `file` for the sake of `include`. A glob that is none has been reported before.
+/// Whether `follow` reads `file` because of `include`. Invalid globs were reported before.
 fn takes(include: &str, follow: &Follow, file: &Path) -> bool {
     let matches = |glob: &str| paths::glob(glob).is_ok_and(|glob| glob.compile_matcher().is_match(file));
     matches(include) && !follow.exclude.iter().any(|exclude| matches(exclude))

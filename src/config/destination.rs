@@ -1,4 +1,4 @@
-//! The settings of a processor of kind `http`, and its keys. Of a secret only its place is read.
+//! The settings of a processor of kind `http`. Of a secret only its place is read.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use super::paths;
 use super::server::is_this_host;
 use crate::processor::{Coding, Secret};
 
-/// Headers whose values are secrets as a rule: they would show in `config show`.
+/// Headers whose values are usually secrets, which `config show` would print.
 const SECRET_NAMES: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "x-clickhouse-key"];
-/// So end the names of others.
+/// The names of others end with these.
 const SECRET_ENDS: [&str; 4] = ["api-key", "token", "secret", "password"];
-/// Headers that say how long the body is, what it is and what may happen on the connection.
+/// Headers that spillq sets: about the body and the connection.
 const OWN_NAMES: [&str; 6] =
     ["content-length", "transfer-encoding", "content-encoding", "connection", "host", "idempotency-key"];
 
@@ -32,21 +32,21 @@ pub struct Destination {
     pub ca_file: Option<PathBuf>,
 }
 
-/// A URL whose query may hold a secret: shown without it, in `Debug` too.
+/// A URL whose query may contain a secret: it is shown without the query, also in `Debug`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Url(String);
 
 impl Url {
-    /// What stands for the query where it is shown. No URL: what is shown cannot be taken for the settings.
+    /// Is shown in place of the query. It is not valid in a URL, so a shown URL cannot be used by mistake.
     const HIDDEN: char = '\u{2026}';
 
-    /// All of it, for who connects.
+    /// The whole URL, to connect to.
     #[must_use]
     pub fn whole(&self) -> &str {
         &self.0
     }
 
-    /// Without TLS, and not to this host alone.
+    /// Whether it goes to another host without TLS.
     pub(super) fn is_plain_to_another_host(&self) -> bool {
         let host = self.0.strip_prefix("http://").and_then(|rest| rest.split(['/', '?', '#']).next());
         let is_here = |host: &str| {
@@ -73,7 +73,7 @@ impl fmt::Debug for Url {
     }
 }
 
-/// What the lines of a batch become in a request.
+/// The body of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// One JSON object per line.
@@ -81,22 +81,22 @@ pub enum Format {
     Ndjson,
     /// One JSON array of the same objects.
     Json,
-    /// As they stand in their files.
+    /// As they are in their files.
     Lines,
 }
 
 pub(super) fn url(written: &str) -> Result<Url, String> {
     if written.contains(Url::HIDDEN) {
-        return Err("the query is left out, as `spillq config show` does; write it out".to_owned());
+        return Err("the query is missing: `spillq config show` leaves it out; write it".to_owned());
     }
     let rest = written.strip_prefix("http://").or_else(|| written.strip_prefix("https://"));
     let rest = rest.ok_or("expected http:// or https://")?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if authority.contains('@') {
-        return Err("has a user in it, which would show; use secret_headers".to_owned());
+        return Err("contains a user, which would be shown; use secret_headers".to_owned());
     }
     if authority.is_empty() || !written.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("not a URL; names a host, and spaces are written %20".to_owned());
+        return Err("not a URL; it needs a host, and spaces are written %20".to_owned());
     }
     Ok(Url(written.to_owned()))
 }
@@ -117,7 +117,7 @@ pub(super) fn header(written: &str) -> Result<(String, String), String> {
     let (name, value) = split(written)?;
     let lower = name.to_ascii_lowercase();
     if SECRET_NAMES.contains(&lower.as_str()) || SECRET_ENDS.iter().any(|end| lower.ends_with(end)) {
-        return Err("holds a secret, which would show; use secret_headers".to_owned());
+        return Err("contains a secret, which would be shown; use secret_headers".to_owned());
     }
     if !value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
         return Err("not the value of a header".to_owned());
@@ -127,8 +127,9 @@ pub(super) fn header(written: &str) -> Result<(String, String), String> {
 
 pub(super) fn secret_header(folder: &Path, written: &str) -> Result<(String, Secret), String> {
     let (name, at) = split(written)?;
-    let at = secret_at(folder, at)
-        .map_err(|_| "says not where the secret is; write \"Name: file:PATH\" or \"Name: env:VARIABLE\"")?;
+    let at = secret_at(folder, at).map_err(
+        |_| "does not say where the secret is; write \"Name: file:PATH\" or \"Name: env:VARIABLE\"",
+    )?;
     Ok((name, at))
 }
 
@@ -139,7 +140,7 @@ pub(super) fn secret_at(folder: &Path, written: &str) -> Result<Secret, String> 
     } else if let Some(name) = written.strip_prefix("env:").filter(|name| !name.is_empty()) {
         Ok(Secret::Variable(name.to_owned()))
     } else {
-        Err("says not where the secret is; write \"file:PATH\" or \"env:VARIABLE\"".to_owned())
+        Err("does not say where the secret is; write \"file:PATH\" or \"env:VARIABLE\"".to_owned())
     }
 }
 

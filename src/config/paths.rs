@@ -7,8 +7,8 @@ use globset::{Glob, GlobBuilder};
 /// The name of standard input among globs. A file of that name is `./-`.
 pub const STDIN: &str = "-";
 
-/// A path, relative to `base` unless absolute. `..` stays: behind a symbolic link only the system knows what it
-/// means.
+/// A path, relative to `base` unless absolute. `..` stays: after a symbolic link only the system knows
+/// what it means.
 pub(super) fn path(base: &Path, written: &str) -> Result<PathBuf, String> {
     refuse_tilde(written)?;
     Ok(base.join(written).components().collect())
@@ -57,7 +57,7 @@ pub(super) fn exclude(base: &Path, written: &str) -> Result<String, String> {
     glob(&whole).map(|_| whole)
 }
 
-/// The one way in which globs are understood: `*` and `?` stop at `/`.
+/// A glob as spillq understands it: `*` and `?` do not match `/`.
 pub(super) fn glob(whole: &str) -> Result<Glob, String> {
     GlobBuilder::new(whole)
         .literal_separator(true)
@@ -73,7 +73,7 @@ fn refuse_tilde(written: &str) -> Result<(), String> {
     }
 }
 
-/// Without `.` and `..`, as globs want it: no file that is found has them in its path.
+/// A path without `.` and `..`, as globs need it: the paths of found files do not contain them.
 pub(super) fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for component in path.components() {

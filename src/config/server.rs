@@ -1,9 +1,9 @@
-//! The server of a processor of kind `redis` or `postgres`, as a URL. A password is never in it.
+//! The server of a processor of kind `redis` or `postgres`, as a URL, which never contains a password.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// A server, and as whom to connect to it.
+/// A server, and the user and database to connect to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Server {
     /// As it was written.
@@ -12,7 +12,7 @@ pub struct Server {
     pub place: Place,
     /// Over TLS; to TCP only.
     pub is_tls: bool,
-    /// As whom.
+    /// The user.
     pub user: Option<String>,
     /// The database, by number or name.
     pub database: Option<String>,
@@ -39,7 +39,7 @@ impl Default for Place {
 }
 
 impl Server {
-    /// Without TLS, and not to this host alone.
+    /// Whether it is on another host and without TLS.
     pub(super) fn is_plain_to_another_host(&self) -> bool {
         matches!(&self.place, Place::Tcp { host, .. } if !self.is_tls && !is_this_host(host))
     }
@@ -51,7 +51,7 @@ impl fmt::Display for Server {
     }
 }
 
-/// Whether a name or an address, without brackets, can be nobody else's.
+/// Whether a name or an address, without brackets, is always this host.
 pub(super) fn is_this_host(host: &str) -> bool {
     host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
@@ -63,12 +63,12 @@ struct Parts<'u> {
     /// Empty for none.
     host: &'u str,
     port: Option<u16>,
-    /// Without the slash before it, where there is a host.
+    /// With the slash before it; empty for none.
     path: &'u str,
     query: Vec<(&'u str, &'u str)>,
 }
 
-/// What is nowhere written out in what is said: somebody may have written a password there.
+/// No message repeats any of it: somebody may have written a password there.
 fn parts(url: &str) -> Result<Parts<'_>, String> {
     if !url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%' && byte != b'#') {
         return Err("not a URL of plain characters; spaces, % and # have no place in it".to_owned());
@@ -78,14 +78,16 @@ fn parts(url: &str) -> Result<Parts<'_>, String> {
     let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     let (user, host) = match authority.rsplit_once('@') {
         Some((user, _)) if user.contains(':') => {
-            return Err("has a password in it, which would show; write password = \"file:PATH\"".to_owned());
+            return Err(
+                "contains a password, which would be shown; write password = \"file:PATH\"".to_owned()
+            );
         }
         Some((user, host)) => (Some(user.to_owned()).filter(|user| !user.is_empty()), host),
         None => (None, authority),
     };
     let (host, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => {
-            (name, Some(port.parse().ok().filter(|port| *port > 0).ok_or("names a port that is none")?))
+            (name, Some(port.parse().ok().filter(|port| *port > 0).ok_or("has an invalid port")?))
         }
         _ => (host, None),
     };
@@ -100,7 +102,7 @@ pub(super) fn redis(url: &str) -> Result<Server, String> {
     let parts = parts(url)?;
     let number = |text: &str| match text.parse::<u32>() {
         Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err("names a database that is no number".to_owned()),
+        Err(_) => Err("has a database that is not a number".to_owned()),
     };
     let (place, database) = match parts.scheme {
         "redis" | "rediss" => {
@@ -128,7 +130,7 @@ pub(super) fn redis(url: &str) -> Result<Server, String> {
 }
 
 /// `postgres://user@host:port/database?sslmode=disable`, or `postgres://user@/database?host=/folder` for a unix
-/// socket. Over TCP the server has to show whom it is, unless that is switched off.
+/// socket. Over TCP the server has to prove its name by TLS, unless that is switched off.
 pub(super) fn postgres(url: &str) -> Result<Server, String> {
     let parts = parts(url)?;
     if !matches!(parts.scheme, "postgres" | "postgresql") {
@@ -141,18 +143,16 @@ pub(super) fn postgres(url: &str) -> Result<Server, String> {
             "host" => {
                 return Err("host= names the folder of a unix socket, with no host before it".to_owned());
             }
-            "port" => {
-                port = Some(value.parse().ok().filter(|port| *port > 0).ok_or("names a port that is none")?)
-            }
+            "port" => port = Some(value.parse().ok().filter(|port| *port > 0).ok_or("has an invalid port")?),
             "sslmode" if value == "disable" => is_plain = Some(true),
             "sslmode" if value == "verify-full" => is_plain = Some(false),
             "sslmode" => return Err("expected sslmode=verify-full or disable: no other is safe".to_owned()),
             "password" => {
                 return Err(
-                    "has a password in it, which would show; write password = \"file:PATH\"".to_owned()
+                    "contains a password, which would be shown; write password = \"file:PATH\"".to_owned()
                 );
             }
-            _ => return Err("knows host, port and sslmode behind the ?".to_owned()),
+            _ => return Err("takes only host, port and sslmode after the ?".to_owned()),
         }
     }
     let port = port.unwrap_or(5432);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_over_a_network_in_plain_is_known() {
+    fn connections_without_tls_to_other_hosts_are_known() {
         for (url, is_plain) in [
             ("redis://localhost", false),
             ("redis://127.0.0.7", false),

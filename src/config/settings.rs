@@ -26,7 +26,7 @@ pub const DEFAULT_GROUP: &str = "default";
 /// The data dir if none is named, next to the configuration or in the working directory.
 pub const DEFAULT_DATA_DIR: &str = "spillq-data";
 /// Bytes that all groups together may have leased and read ahead: a row of the memory budget. Batches of groups that ask
-/// for more are made smaller.
+/// for more are lowered.
 pub const LEASED_BYTES_MAX: u64 = 12 * MIB;
 /// Groups, `[[follow]]` sections and globs in one section at most: each group costs a reading buffer and up to
 /// 4,096 ack ranges in every manifest, each glob a match per directory entry.

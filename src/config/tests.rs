@@ -1,4 +1,4 @@
-//! The configuration as people write it, and what they are told.
+//! The configuration as people write it, and the messages that they get.
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ fn read(text: &str) -> Settings {
     loaded.settings
 }
 
-/// Checks what is said, problem by problem.
+/// Checks the messages, problem by problem.
 #[track_caller]
 fn check_problems(text: &str, expected: &[&str]) {
     let mut problems = load_with(text, &sources(&[], Overrides::default())).unwrap_err();
@@ -44,7 +44,7 @@ fn check_problems(text: &str, expected: &[&str]) {
     assert_eq!(problems, expected);
 }
 
-/// The documented file with its examples in force.
+/// The documented file with its examples uncommented.
 fn with_examples() -> String {
     let example = |line: &str| line.starts_with('#') && !line.starts_with("# ") && line.len() > 1;
     documented()
@@ -90,25 +90,25 @@ fn the_documented_file_names_every_setting() {
 }
 
 #[test]
-fn addresses_are_opted_in_and_those_of_others_twice() {
+fn addresses_must_be_listed_and_remote_ones_allowed_too() {
     let http = |lines: &str| format!("[[follow]]\ninclude = [\"x\"]\n[http]\n{lines}\n");
     let listen = |listen: &str, more: &str| http(&format!("listen = [{listen}]\n{more}"));
     check_problems(
         &http("listen = [\"127.0.0.1:1\"]"),
         &[
-            "line 4: http.listen: has to hold \"unix\": the commands ask the service there, and nothing else controls it",
+            "line 4: http.listen: must contain \"unix\": commands use this socket, and nothing else controls the service",
         ],
     );
     check_problems(
         &listen(r#""unix", "127.0.0.1:1", "[::1]:1", "127.0.0.1:1""#, ""),
-        &["line 4: http.listen = \"127.0.0.1:1\": is there twice"],
+        &["line 4: http.listen = \"127.0.0.1:1\": is listed twice"],
     );
     check_problems(
         &listen(r#""unix", "0.0.0.0:9464""#, ""),
         &[
-            "line 4: http.listen = \"0.0.0.0:9464\": is not an address of this host alone: everybody who reaches it reads \
-           file names, states and messages, without a password or encryption. Better 127.0.0.1, behind a proxy that \
-           asks who comes; if it is meant, write remote = true below it",
+            "line 4: http.listen = \"0.0.0.0:9464\": can be reached from other hosts: anyone who does can read file names, \
+           states and messages, without a password or encryption. Use 127.0.0.1 behind a proxy that authenticates, or \
+           write remote = true if this is intended",
         ],
     );
     let text = listen(r#""unix", "0.0.0.0:9464", "[::1]:0""#, "remote = true\nhosts = [\"q.example\"]");
@@ -119,7 +119,7 @@ fn addresses_are_opted_in_and_those_of_others_twice() {
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     check_problems(
         r#"
 stal_after = "60s"
@@ -174,13 +174,13 @@ symlinks = true
 }
 
 #[test]
-fn broken_toml_is_told_with_line_and_column() {
+fn broken_toml_is_reported_with_line_and_column() {
     let problems = load_with("data_dir = \"q\"\n[disk\nlimit = 1\n", &Sources::default()).unwrap_err();
     assert!(problems[0].starts_with("line 2: column 6: not TOML: "), "{problems:?}");
 }
 
 #[test]
-fn settings_of_the_wrong_shape_are_told() {
+fn settings_of_the_wrong_shape_are_reported() {
     check_problems(
         "disk = 5\nfollow = \"x\"\n[group]\nname = \"default\"\n",
         &[
@@ -260,18 +260,18 @@ path = "spillq-data/out"
 "#,
         &[
             "line 4: group.in_flight = 4: strict order takes 1; write order = \"none\" to have more",
-            "line 6: group.name = \"a\": names a second group so",
+            "line 6: group.name = \"a\": another group has this name",
             "line 9: group.retry.max = \"1s\": shorter than retry.initial = \"10s\"",
-            "line 17: processor.group = \"a\": has a processor already; a second consumer is a [[group]] of its own",
+            "line 17: processor.group = \"a\": the group has a processor already; a second consumer needs another [[group]]",
             "line 19: processor.command: names no program; write it as command = [\"./process.sh\"]",
-            "line 21: processor.group = \"elsewhere\": no [[group]] is named so; there are \"a\", \"a\", \"loose\"",
+            "line 21: processor.group = \"elsewhere\": no [[group]] has this name; there are \"a\", \"a\", \"loose\"",
             "line 20: processor.url: names no destination; write it as url = \"https://host/path\"",
-            "line 24: processor.group = \"nobody\": no [[group]] is named so; there are \"a\", \"a\", \"loose\"",
+            "line 24: processor.group = \"nobody\": no [[group]] has this name; there are \"a\", \"a\", \"loose\"",
             "line 26: processor.path = \"x\": belongs to kind = \"file\"",
             "line 27: processor.input = \"ndjson\": belongs to kind = \"exec\" or \"exec-stream\"",
             "line 30: processor.kind = \"file\": the group \"loose\" has order = \"none\"; a file takes strict order",
-            "line 31: processor.path = \"/etc/spillq/spillq-data/out\": lies in the data dir /etc/spillq/spillq-data",
-            "line 32: processor.group = \"default\": no [[group]] is named so; there are \"a\", \"a\", \"loose\"",
+            "line 31: processor.path = \"/etc/spillq/spillq-data/out\": is in the data dir /etc/spillq/spillq-data",
+            "line 32: processor.group = \"default\": no [[group]] has this name; there are \"a\", \"a\", \"loose\"",
             "line 32: processor.kind: is missing; write \"exec\", \"exec-stream\", \"http\", \"redis\", \
              \"postgres\", \"stdout\" or \"file\"",
         ],
@@ -337,8 +337,8 @@ table = "a.b.c"
             "line 7: processor.password: the url names a user; write password = \"file:PATH\" or \"env:VARIABLE\"",
             "line 7: processor.stream: names no stream; write it as stream = \"lines\"",
             "line 11: processor.table = \"x\": belongs to kind = \"postgres\"",
-            "line 15: processor.url: has a password in it, which would show; write password = \"file:PATH\"",
-            "line 16: processor.password: says not where the secret is; write \"file:PATH\" or \"env:VARIABLE\"",
+            "line 15: processor.url: contains a password, which would be shown; write password = \"file:PATH\"",
+            "line 16: processor.password: does not say where the secret is; write \"file:PATH\" or \"env:VARIABLE\"",
             "line 17: processor.table = \"a.b.c\": not the name of a table; write \"table\" or \"schema.table\", as it is \
              stored",
         ],
@@ -347,7 +347,7 @@ table = "a.b.c"
 
 #[cfg(not(feature = "redis"))]
 #[test]
-fn a_kind_that_was_left_out_of_the_program_is_told_so() {
+fn a_kind_that_was_left_out_of_the_program_is_refused() {
     check_problems(
         "[[processor]]\nkind = \"redis\"\nurl = \"redis://r\"\nstream = \"s\"\n",
         &[
@@ -357,7 +357,7 @@ fn a_kind_that_was_left_out_of_the_program_is_told_so() {
 }
 
 #[test]
-fn what_spillq_writes_is_not_followed() {
+fn files_that_spillq_writes_are_not_followed() {
     check_problems(
         r#"
 data_dir = "/var/log/spillq"
@@ -368,10 +368,10 @@ kind = "file"
 path = "/var/log/out"
 "#,
         &[
-            "line 4: follow.include = \"/var/log/**\": takes in the data dir /var/log/spillq itself; move it, or \
+            "line 4: follow.include = \"/var/log/**\": matches the data dir /var/log/spillq; move it, or \
              write exclude = [\"/var/log/spillq/**\"]",
-            "line 4: follow.include = \"/var/log/**\": takes in /var/log/out, which a processor writes: it would \
-             feed itself for ever",
+            "line 4: follow.include = \"/var/log/**\": matches /var/log/out, which a processor writes: spillq \
+             would read its own output for ever",
         ],
     );
     let excluded = "[[follow]]\ninclude = [\"/**\"]\nexclude = [\"spillq-data/**\"]\n";
@@ -443,7 +443,7 @@ fn the_command_line_wins_over_all() {
 }
 
 #[test]
-fn batches_that_would_not_fit_in_memory_are_made_smaller() {
+fn batches_that_would_not_fit_in_memory_are_lowered() {
     let file = "[[group]]\nname = \"a\"\norder = \"none\"\nin_flight = 8\n[[group]]\nname = \"b\"\n";
     let loaded = load_with(file, &Sources::default()).unwrap();
     let leased: u64 =
@@ -458,7 +458,7 @@ fn batches_that_would_not_fit_in_memory_are_made_smaller() {
 }
 
 #[test]
-fn what_is_shown_is_read_back() {
+fn shown_settings_read_back_the_same() {
     let file = r#"
 stall_after = "90s"
 [[follow]]
@@ -504,7 +504,7 @@ fn a_command_takes_the_place_of_the_groups_processor() {
     let problems = load_with(file, &sources(&[], overrides)).unwrap_err();
     assert_eq!(
         problems,
-        ["line 4: processor.group = \"x\": no [[group]] is named so; there are \"default\""]
+        ["line 4: processor.group = \"x\": no [[group]] has this name; there are \"default\""]
     );
 }
 
@@ -603,7 +603,7 @@ fn variables_of_a_command_are_checked_and_their_values_are_never_shown() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_told() {
+fn a_missing_file_is_reported() {
     let sources = Sources { file: Some("/nonexistent/spillq.toml".into()), ..Sources::default() };
     let error = load(&sources).unwrap_err();
     assert_eq!(error.to_string(), "cannot read the configuration /nonexistent/spillq.toml");
@@ -643,8 +643,8 @@ max_lag = { policy = "drop" }
         &[
             "line 5: disk.when_full = \"drop_oldest\": leaves no segment to drop: disk.limit = \"256MiB\" is less than \
              disk.reserve = \"150MiB\" and 128MiB",
-            "line 6: disk.keep = \"256MiB\": does not fit into disk.limit = \"256MiB\", where kept lines go first",
-            "line 9: group.max_lag.policy = \"drop\": drops at no bound; write max_lag = { lines = 10000000, policy = \
+            "line 6: disk.keep = \"256MiB\": does not fit into disk.limit = \"256MiB\", below which retained lines are removed",
+            "line 9: group.max_lag.policy = \"drop\": has no bound; write max_lag = { lines = 10000000, policy = \
              \"drop\" }, or age or bytes",
         ],
     );
@@ -654,8 +654,8 @@ max_lag = { policy = "drop" }
     check_problems(
         &least("256MiB", "200MiB"),
         &[
-            "line 2: disk.limit = \"256MiB\": leaves no room for lines: journals and one segment take 96MiB of \
-           disk.limit = \"256MiB\" beside disk.reserve = \"200MiB\"; the smallest limit that works is \"296MiB\"",
+            "line 2: disk.limit = \"256MiB\": leaves no space for lines: journals and one segment take 96MiB of \
+           disk.limit = \"256MiB\", in addition to disk.reserve = \"200MiB\"; the smallest limit that works is \"296MiB\"",
         ],
     );
     check_problems(

@@ -11,7 +11,7 @@ pub const MIB: u64 = 1024 * KIB;
 /// One gibibyte.
 pub const GIB: u64 = 1024 * MIB;
 
-/// The bytes of `50GiB`, `1.5MiB`, `64kB` or `4096`; `None` where that is no size.
+/// The bytes of `50GiB`, `1.5MiB`, `64kB` or `4096`; `None` if it is not a size.
 ///
 /// KiB, MiB, GiB are powers of 1,024; kB, MB, GB powers of 1,000.
 #[must_use]
@@ -30,7 +30,7 @@ pub fn size_text(bytes: u64) -> String {
     format!("{bytes}B")
 }
 
-/// The time of `200ms`, `30s` or `1h 30m`; `None` where that is no duration.
+/// The time of `200ms`, `30s` or `1h 30m`; `None` if it is not a duration.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text.trim()).ok()
@@ -53,8 +53,8 @@ mod tests {
         }
         assert_eq!(parse_size("64kB"), Some(64_000));
         assert_eq!(parse_size(" 1.5 MiB "), Some(MIB + MIB / 2));
-        for none in ["", "12 parsecs", "-1", "MiB", "NaN", "1e3"] {
-            assert_eq!(parse_size(none), None, "{none}");
+        for invalid in ["", "12 parsecs", "-1", "MiB", "NaN", "1e3"] {
+            assert_eq!(parse_size(invalid), None, "{invalid}");
         }
     }
 
@@ -64,8 +64,8 @@ mod tests {
             let duration = Duration::from_millis(ms);
             assert_eq!(parse_duration(&duration_text(duration)), Some(duration), "{ms}");
         }
-        for none in ["", "5 parsecs", "5", "-1s"] {
-            assert_eq!(parse_duration(none), None, "{none}");
+        for invalid in ["", "5 parsecs", "5", "-1s"] {
+            assert_eq!(parse_duration(invalid), None, "{invalid}");
         }
     }
 }

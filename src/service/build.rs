@@ -1,4 +1,4 @@
-//! From settings to parts.
+//! Makes the parts of the service from the settings.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Before a command that keeps failing is started again: soon enough that nobody waits for it in an outage.
 const RESTART_MAX: Duration = Duration::from_secs(2);
 
-/// The configured groups. One that only the store knows is kept with the defaults, and told.
+/// The configured groups. A group that only the store has continues with the defaults; a warning names it.
 pub(super) fn group_settings(settings: &Settings, log: &Log) -> Vec<GroupSettings> {
     for group in log.state().groups().values() {
         if !settings.groups.iter().any(|configured| configured.name == group.name()) {
@@ -53,7 +53,7 @@ fn groups_of(settings: &Settings) -> Vec<GroupSettings> {
     groups
 }
 
-/// What an owner at work is set to.
+/// The settings that the running owner can change to.
 pub(super) fn owner_settings(settings: &Settings) -> Configuration {
     Configuration { groups: groups_of(settings), disk: settings.disk, when_full: settings.when_full }
 }

@@ -439,7 +439,7 @@ fn the_answer_of_a_reload_is_for_programs_too() {
     let output = spillq(&["config", "reload", "--json", "--data-dir"]).arg(stage.path("q")).finished();
     let answer: ReloadJson = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), answer.taken), (Some(2), false));
-    assert!(answer.problems[0].contains("it would feed itself for ever"), "{answer:?}");
+    assert!(answer.problems[0].contains("would read its own output for ever"), "{answer:?}");
     assert_eq!(service.stop(), 0);
 }
 
