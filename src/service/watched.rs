@@ -90,7 +90,7 @@ pub(super) fn disk_settings(disk: &DiskOptions) -> DiskSettings {
     DiskSettings {
         limit_bytes: disk.limit_bytes,
         min_free_bytes: disk.min_free_bytes,
-        keeps: disk.keep != Keep::Nothing,
+        retains: disk.keep != Keep::Nothing,
     }
 }
 

@@ -211,7 +211,7 @@ pub struct DiskSettings {
     /// `min_free`.
     pub min_free_bytes: u64,
     /// Whether `keep` retains acked lines.
-    pub keeps: bool,
+    pub retains: bool,
 }
 
 /// The settings of verdicts.

@@ -174,7 +174,7 @@ impl Supervision {
             status,
             now_ms,
             stall_after_ms: limits.judge.stall_after_ms,
-            is_retained: status.is_copied || limits.disk.keeps,
+            is_retained: status.is_copied || limits.disk.retains,
             catches_up: outside.unread_bytes > READ_AHEAD_BYTES && outside.unread_bytes < space_bytes,
         };
         for group in &status.groups {

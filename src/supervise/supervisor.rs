@@ -215,8 +215,8 @@ impl Watch {
     }
 
     fn note_discarded(&mut self, status: &Status) {
-        let noted = self.discarded;
-        for discarded in status.discarded.iter().filter(|discarded| discarded.number > noted) {
+        let recorded = self.discarded;
+        for discarded in status.discarded.iter().filter(|discarded| discarded.number > recorded) {
             self.write(Event::of_discarded(discarded));
         }
         self.discarded = status.discarded.last().map_or(self.discarded, |last| last.number);
