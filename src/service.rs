@@ -18,4 +18,4 @@ pub use error::ServiceError;
 pub use lifecycle::{run, run_with};
 pub use plan::{Drain, Ended, Plan, Progress, Reread};
 pub use preview::{command_missing, preview};
-pub(crate) use watched::{in_flight_at_the_end, killers};
+pub(crate) use watched::{disk_settings, in_flight_at_the_end, killers};

@@ -19,7 +19,7 @@ use super::{Exit, Failure};
 use crate::cli::DoctorArgs;
 use crate::config::Settings;
 use crate::http::{AnsweredBy, DoctorJson, StatusJson, file_system_bytes, free_bytes, is_read_only};
-use crate::service::{command_missing, in_flight_at_the_end, killers};
+use crate::service::{command_missing, disk_settings, in_flight_at_the_end, killers};
 use crate::supervise::{
     Cause, Commands, Ended, Events, JudgeSettings, LogInputs, Pauses, Report, State, StoppedGroup, Verdict,
     judge_end, judge_log, judge_stopped, last_run, notes_on, quoted,
@@ -123,16 +123,15 @@ fn on_disk(data_dir: &Path, view: &View, config: Option<(&Path, &Settings)>) -> 
     };
     // Without its configuration nobody knows the limits that it had.
     if let Some((_, settings)) = config {
-        let (limit_bytes, min_free_bytes) = (settings.disk.limit_bytes, settings.disk.min_free_bytes);
-        let free_bytes = free_bytes(data_dir);
-        inputs.full = if inputs.disk_bytes >= limit_bytes {
+        inputs.disk = disk_settings(&settings.disk);
+        inputs.outside.free_bytes = free_bytes(data_dir);
+        inputs.outside.file_system_bytes = file_system_bytes(data_dir);
+        inputs.full = if inputs.disk_bytes >= inputs.disk.limit_bytes {
             Some(Pauses::AtLimit)
         } else {
-            let short = free_bytes.filter(|free| *free < min_free_bytes);
+            let short = inputs.outside.free_bytes.filter(|free| *free < inputs.disk.min_free_bytes);
             short.map(|_| Pauses::BelowMinFree)
         };
-        let file_system_bytes = file_system_bytes(data_dir);
-        inputs = LogInputs { limit_bytes, min_free_bytes, free_bytes, file_system_bytes, ..inputs };
     }
     let mut log = judge_log(&inputs, &settings);
     // A disk that became read-only ends a run, which cannot note that on it.

@@ -86,7 +86,7 @@ impl Watched {
 }
 
 /// The settings with which verdicts compare the disk.
-pub(super) fn disk_settings(disk: &DiskOptions) -> DiskSettings {
+pub(crate) fn disk_settings(disk: &DiskOptions) -> DiskSettings {
     DiskSettings {
         limit_bytes: disk.limit_bytes,
         min_free_bytes: disk.min_free_bytes,

@@ -202,13 +202,12 @@ fn cut(event: Event) -> Event {
             Event::Changed { group, from, to, cause, first_seq, last_seq, summary: begin(summary) }
         }
         Event::Start { run, pid, boot, oom, started } => {
-            let rest = Event::Start { run, pid, boot, oom, started: Started::default() };
+            let (boot_text, oom_count) = (boot.clone(), oom.clone());
+            let rest =
+                Event::Start { run, pid, boot: boot_text, oom: oom_count, started: Started::default() };
             let taken = serde_json::to_vec(&rest).map_or(TEXT_BYTES_MAX, |rest| rest.len() + ENTRY_BYTES);
             let started = started.within(TEXT_BYTES_MAX.saturating_sub(taken));
-            match rest {
-                Event::Start { run, pid, boot, oom, .. } => Event::Start { run, pid, boot, oom, started },
-                other => other,
-            }
+            Event::Start { run, pid, boot, oom, started }
         }
         other => other,
     }

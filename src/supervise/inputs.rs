@@ -1,5 +1,6 @@
 //! The inputs of verdicts: counters and times. Times are milliseconds by the clock for deadlines.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -131,31 +132,45 @@ impl fmt::Display for Pauses {
     }
 }
 
+/// What the owner does not know, collected by the service, which knows all parts.
+#[derive(Clone, Debug, Default)]
+pub struct Outside {
+    /// Free bytes of the data dir's file system.
+    pub free_bytes: Option<u64>,
+    /// Its size.
+    pub file_system_bytes: Option<u64>,
+    /// Files that were renamed or deleted and have unread bytes.
+    pub at_risk: Vec<AtRisk>,
+    /// It is mounted read-only.
+    pub is_read_only: bool,
+    /// Files are to be followed, and none was found.
+    pub follows_nothing: bool,
+    /// Why the commands of groups cannot be run. Empty for the watchdog's thread, which must not wait for the file systems
+    /// of programs.
+    pub programs_missing: BTreeMap<String, String>,
+    /// Bytes of followed files that are not in the log, as far as known.
+    pub unread_bytes: u64,
+    /// For how long the tail has been busy with one turn, if it is.
+    pub tail_busy_ms: Option<u64>,
+    /// Some of the files that cannot be read: path, reason as text, kind of reason.
+    pub unreadable: Vec<(PathBuf, String, WhyUnreadable)>,
+    /// Their number.
+    pub unreadable_files: u64,
+    /// Files that match and are not followed.
+    pub left_out: LeftOut,
+}
+
 /// The inputs about the log and its surroundings.
 #[derive(Clone, Debug, Default)]
 pub struct LogInputs {
+    /// Its surroundings.
+    pub outside: Outside,
+    /// Settings of `[disk]`.
+    pub disk: DiskSettings,
     /// Why ingestion pauses, if so.
     pub full: Option<Pauses>,
     /// Bytes of the log on disk.
     pub disk_bytes: u64,
-    /// `disk.limit`.
-    pub limit_bytes: u64,
-    /// Free bytes of the file system.
-    pub free_bytes: Option<u64>,
-    /// `disk.min_free`.
-    pub min_free_bytes: u64,
-    /// The size of the file system.
-    pub file_system_bytes: Option<u64>,
-    /// Files that were renamed away or deleted and have unread bytes.
-    pub at_risk: Vec<AtRisk>,
-    /// For how long the tail has been at one turn: a read that hangs.
-    pub tail_busy_ms: Option<u64>,
-    /// Some of the files that cannot be read: path, reason as text, kind of reason.
-    pub unreadable: Vec<(PathBuf, String, WhyUnreadable)>,
-    /// How many cannot be read.
-    pub unreadable_files: u64,
-    /// Files that match and are not followed.
-    pub left_out: LeftOut,
     /// Runs in a row that ended without a clean stop.
     pub unclean_runs: u64,
     /// A configuration on disk that was refused, so that an earlier one is still in effect.
@@ -166,8 +181,6 @@ pub struct LogInputs {
     pub read_only: Option<String>,
     /// The group with the largest lag: its name, lines and bytes.
     pub lags_most: Option<(String, u64, u64)>,
-    /// Files are to be followed, and none was found.
-    pub follows_nothing: bool,
     /// Groups that a line blocks.
     pub held: Vec<(String, HeldLine)>,
 }

@@ -34,13 +34,13 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
     }
     if let Some(full) = &log.full {
         found.push(why_full(log, full, commands));
-        if !log.at_risk.is_empty() {
-            let (summary, evidence) = at_risk(&log.at_risk);
+        if !log.outside.at_risk.is_empty() {
+            let (summary, evidence) = at_risk(&log.outside.at_risk);
             let step = "stop the rotation of these files until ingestion resumes".to_owned();
             found.push(Verdict::on_log(State::Blocked, Cause::RotationRisk, summary, evidence, step));
         }
     }
-    if let Some(busy) = log.tail_busy_ms.filter(|busy| *busy >= settings.stall_after_ms) {
+    if let Some(busy) = log.outside.tail_busy_ms.filter(|busy| *busy >= settings.stall_after_ms) {
         let summary = format!(
             "ingestion hangs: one read of a followed file or folder has lasted for {}",
             duration(busy)
@@ -50,8 +50,8 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
         found.push(Verdict::on_log(State::Blocked, Cause::TailHung, summary, evidence, look.to_owned()));
     }
     found.extend(unreadable(log, commands));
-    if log.left_out.files > 0 {
-        found.push(too_many(&log.left_out, commands));
+    if log.outside.left_out.files > 0 {
+        found.push(too_many(&log.outside.left_out, commands));
     }
     if let Some(refused) = &log.config_refused {
         let summary = format!(
@@ -86,11 +86,11 @@ pub fn judge_log(log: &LogInputs, settings: &JudgeSettings) -> Vec<Verdict> {
 
 /// Files that match and cannot be read, with the next step for the first of them.
 fn unreadable(log: &LogInputs, commands: &Commands) -> Option<Verdict> {
-    let (first, _, why) = log.unreadable.first()?;
-    let files = log.unreadable_files.max(log.unreadable.len() as u64);
+    let (first, _, why) = log.outside.unreadable.first()?;
+    let files = log.outside.unreadable_files.max(log.outside.unreadable.len() as u64);
     let summary = format!("{} cannot be read", counted(files, "file"));
-    let named = log.unreadable.iter().map(|(_, found, _)| found.clone());
-    let evidence = named.chain(and_more(files, log.unreadable.len())).collect();
+    let named = log.outside.unreadable.iter().map(|(_, found, _)| found.clone());
+    let evidence = named.chain(and_more(files, log.outside.unreadable.len())).collect();
     let step = make_readable(&quoted(&first.to_string_lossy()), *why, commands);
     Some(Verdict::on_log(State::Blocked, Cause::SourceUnreadable, summary, evidence, step))
 }
@@ -157,12 +157,12 @@ fn why_full(log: &LogInputs, full: &Pauses, commands: &Commands) -> Verdict {
         let summary = format!("ingestion pauses until a group has caught up: {full}{why}");
         return Verdict::on_log(State::Blocked, Cause::MaxLag, summary, space(log), step);
     }
-    let short = log.free_bytes.is_some_and(|free| {
+    let short = log.outside.free_bytes.is_some_and(|free| {
         // Some space may have been freed since the owner checked.
-        free < log.min_free_bytes.saturating_add(log.min_free_bytes / 8)
+        free < log.disk.min_free_bytes.saturating_add(log.disk.min_free_bytes / 8)
     });
     let by_others =
-        log.disk_bytes < log.limit_bytes && short && others(log).is_none_or(|o| o > log.disk_bytes);
+        log.disk_bytes < log.disk.limit_bytes && short && others(log).is_none_or(|o| o > log.disk_bytes);
     if by_others {
         let next = format!("df -h {}    # free space; ingestion resumes by itself", commands.data_dir());
         let summary = format!("ingestion pauses, because other files fill the disk of the log: {full}");
@@ -192,7 +192,9 @@ fn see_to_group(full: &Pauses, group: &str, commands: &Commands) -> String {
 
 /// Bytes of other files on the file system.
 fn others(log: &LogInputs) -> Option<u64> {
-    Some(log.file_system_bytes?.saturating_sub(log.free_bytes?).saturating_sub(log.disk_bytes))
+    Some(
+        log.outside.file_system_bytes?.saturating_sub(log.outside.free_bytes?).saturating_sub(log.disk_bytes),
+    )
 }
 
 /// How the disk is used.
@@ -201,9 +203,9 @@ fn space(log: &LogInputs) -> Vec<String> {
     let mut evidence = vec![format!(
         "the log takes {} of disk.limit {}; the file system has {} free, disk.min_free is {}",
         size(log.disk_bytes),
-        size(log.limit_bytes),
-        log.free_bytes.map_or_else(unknown, size),
-        size(log.min_free_bytes)
+        size(log.disk.limit_bytes),
+        log.outside.free_bytes.map_or_else(unknown, size),
+        size(log.disk.min_free_bytes)
     )];
     evidence
         .extend(others(log).map(|others| format!("other files take {} of the file system", size(others))));
@@ -235,17 +237,17 @@ fn at_risk(files: &[AtRisk]) -> (String, Vec<String>) {
 #[must_use]
 pub fn notes_on(log: &LogInputs) -> Vec<String> {
     let mut notes: Vec<String> = Vec::new();
-    if let Some(free) = log.free_bytes {
-        let space = log.disk_bytes.saturating_add(free.saturating_sub(log.min_free_bytes));
-        if space < log.limit_bytes {
+    if let Some(free) = log.outside.free_bytes {
+        let space = log.disk_bytes.saturating_add(free.saturating_sub(log.disk.min_free_bytes));
+        if space < log.disk.limit_bytes {
             notes.push(format!(
                 "disk.limit is {}, but the file system has space for a log of {} only: ingestion will pause before the limit",
-                size(log.limit_bytes),
+                size(log.disk.limit_bytes),
                 size(space)
             ));
         }
     }
-    if log.follows_nothing {
+    if log.outside.follows_nothing {
         notes.push("no followed file exists yet: `include` of [[follow]] matches nothing".to_owned());
     }
     notes

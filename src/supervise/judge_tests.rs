@@ -5,7 +5,9 @@ use std::path::Path;
 use spillq_storage::{Seq, SeqRange};
 
 use super::super::commands::{Commands, Started};
-use super::super::inputs::{AtRisk, LeftOut, LogInputs, Pauses, Pinned, Pins, WhyUnreadable};
+use super::super::inputs::{
+    AtRisk, DiskSettings, LeftOut, LogInputs, Outside, Pauses, Pinned, Pins, WhyUnreadable,
+};
 use super::super::judge_log::judge_log;
 use super::super::processor::{ProcessorKind, ProcessorName};
 use super::*;
@@ -495,6 +497,10 @@ fn a_lag_that_grows_is_reported_after_a_minute_or_when_its_lines_are_old_or_the_
     is_behind(silent(30_000));
 }
 
+fn surroundings(outside: Outside) -> LogInputs {
+    LogInputs { outside, ..LogInputs::default() }
+}
+
 #[test]
 fn a_full_log_and_a_disk_filled_by_other_files_have_different_causes() {
     let causes = |log: &LogInputs| {
@@ -504,16 +510,17 @@ fn a_full_log_and_a_disk_filled_by_other_files_have_different_causes() {
     let ours = LogInputs {
         full: Some(Pauses::AtLimit),
         disk_bytes: 100,
-        limit_bytes: 100,
-        free_bytes: Some(1_000),
-        min_free_bytes: 10,
+        disk: DiskSettings { limit_bytes: 100, min_free_bytes: 10, retains: false },
+        outside: Outside { free_bytes: Some(1_000), ..Outside::default() },
         ..LogInputs::default()
     };
     assert_eq!(causes(&ours), [Cause::DiskFull]);
-    let theirs = LogInputs { disk_bytes: 1, free_bytes: Some(5), ..ours.clone() };
+    let outside = Outside { free_bytes: Some(5), ..Outside::default() };
+    let theirs = LogInputs { disk_bytes: 1, outside: outside.clone(), ..ours.clone() };
     assert_eq!(causes(&theirs), [Cause::DiskFilledByOthers]);
     // A limit that the disk has no space for: the log fills it.
-    let mostly_ours = LogInputs { disk_bytes: 60, file_system_bytes: Some(100), ..theirs.clone() };
+    let outside = Outside { file_system_bytes: Some(100), ..outside };
+    let mostly_ours = LogInputs { disk_bytes: 60, outside, ..theirs.clone() };
     assert_eq!(causes(&mostly_ours), [Cause::DiskFull]);
     let mostly_theirs = LogInputs { disk_bytes: 40, ..mostly_ours };
     assert_eq!(causes(&mostly_theirs), [Cause::DiskFilledByOthers]);
@@ -523,7 +530,8 @@ fn a_full_log_and_a_disk_filled_by_other_files_have_different_causes() {
     let waits = LogInputs { full: Some(full), ..theirs };
     assert_eq!(causes(&waits), [Cause::MaxLag]);
     let file = |path: &str, held_open| AtRisk { path: path.into(), bytes: 100, held_open };
-    let rotated = LogInputs { at_risk: vec![file("/a", true), file("/b", false)], ..ours };
+    let at_risk = vec![file("/a", true), file("/b", false)];
+    let rotated = LogInputs { outside: Outside { at_risk, ..ours.outside.clone() }, ..ours };
     assert_eq!(causes(&rotated), [Cause::DiskFull, Cause::RotationRisk]);
     let found = judge_log(&rotated, &settings()).pop().unwrap();
     assert!(found.summary.starts_with("2 files were renamed or deleted with 200 B unread"), "{found:#?}");
@@ -537,8 +545,11 @@ fn a_full_log_and_a_disk_filled_by_other_files_have_different_causes() {
     let loops = LogInputs {
         unclean_runs: 3,
         killers: vec![("default".to_owned(), Seq(7), 2)],
-        tail_busy_ms: Some(T),
-        unreadable: vec![("/b c".into(), "permission denied".to_owned(), WhyUnreadable::System)],
+        outside: Outside {
+            tail_busy_ms: Some(T),
+            unreadable: vec![("/b c".into(), "permission denied".to_owned(), WhyUnreadable::System)],
+            ..Outside::default()
+        },
         ..LogInputs::default()
     };
     let ours = judge_log(&loops, &settings());
@@ -552,7 +563,7 @@ fn a_full_log_names_the_group_that_lags() {
     let full = LogInputs {
         full: Some(Pauses::AtLimit),
         disk_bytes: 100,
-        limit_bytes: 100,
+        disk: DiskSettings { limit_bytes: 100, ..DiskSettings::default() },
         lags_most: Some(("audit".to_owned(), 1, 3 << 20)),
         ..LogInputs::default()
     };
@@ -581,7 +592,10 @@ fn files_that_cannot_be_read_or_are_not_followed_are_counted() {
         let left_out =
             LeftOut { files, named: (0..files.min(20)).map(|nth| named(nth).0).collect(), limit: 10_000 };
         let unreadable = (0..unreadable_files).take(20).map(named).collect();
-        judge_log(&LogInputs { unreadable, unreadable_files, left_out, ..LogInputs::default() }, &settings())
+        judge_log(
+            &surroundings(Outside { unreadable, unreadable_files, left_out, ..Outside::default() }),
+            &settings(),
+        )
     };
     let many = of(5_000, 490_000);
     assert_eq!((many[0].cause, many[1].cause), (Some(Cause::SourceUnreadable), Some(Cause::TooManyFiles)));
@@ -604,7 +618,8 @@ fn files_that_cannot_be_read_or_are_not_followed_are_counted() {
 fn the_step_for_an_unreadable_file_depends_on_the_reason() {
     let step = |why| {
         let unreadable = vec![("/l/a b".into(), "open /l/a b: as text".to_owned(), why)];
-        let found = judge_log(&LogInputs { unreadable, ..LogInputs::default() }, &settings()).pop().unwrap();
+        let outside = Outside { unreadable, ..Outside::default() };
+        let found = judge_log(&surroundings(outside), &settings()).pop().unwrap();
         assert_eq!(found.evidence, ["open /l/a b: as text"], "the path is named once");
         (found.next, found.or)
     };
@@ -631,7 +646,7 @@ fn the_step_for_an_unreadable_file_depends_on_the_reason() {
 
 #[test]
 fn a_turn_of_the_tail_that_does_not_end_is_reported() {
-    let busy = |ms| LogInputs { tail_busy_ms: Some(ms), ..LogInputs::default() };
+    let busy = |ms| surroundings(Outside { tail_busy_ms: Some(ms), ..Outside::default() });
     assert!(judge_log(&busy(T - 1), &settings()).is_empty());
     assert_eq!(judge_log(&busy(T), &settings())[0].cause, Some(Cause::TailHung));
 }

@@ -33,8 +33,8 @@ pub use cause::{Cause, Seen};
 pub use commands::{Commands, Started, quoted};
 pub use events::{Entry, Event, Events};
 pub use inputs::{
-    AtRisk, Behind, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LeftOut, LogInputs, Pauses,
-    WhyUnreadable,
+    AtRisk, Behind, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LeftOut, LogInputs, Outside,
+    Pauses, WhyUnreadable,
 };
 pub use judge::judge;
 pub use judge_log::{judge_log, notes_on};
@@ -44,7 +44,7 @@ pub use program::ProgramFile;
 pub use report::Report;
 pub use state::State;
 pub use stopped::{StoppedGroup, judge_end, judge_stopped};
-pub use supervision::{Outside, Supervision};
+pub use supervision::Supervision;
 pub use supervisor::{Supervisor, WatchSettings};
 pub use verdict::Verdict;
 pub use wording::soon;

@@ -1,14 +1,12 @@
 //! Keeps the times of changes, which no single status has: compares each status with those before, and judges.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use spillq_storage::{GroupId, Seq, SeqRange};
 
 use super::inputs::{
-    AtRisk, ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LeftOut, LogInputs, Pauses, Pinned,
-    Pins, WhyUnreadable,
+    ConfigRefused, DiskSettings, GroupInputs, JudgeSettings, LogInputs, Outside, Pauses, Pinned, Pins,
 };
 use super::judge::{judge, seqs_of};
 use super::judge_log::{judge_log, notes_on};
@@ -18,34 +16,6 @@ use super::program::ProgramFile;
 use super::rates::{Rates, Sample};
 use super::report::Report;
 use crate::queue::{GroupStatus, Phase, Status};
-
-/// What the owner does not know, collected by the service, which knows all parts.
-#[derive(Clone, Debug, Default)]
-pub struct Outside {
-    /// Free bytes of the data dir's file system.
-    pub free_bytes: Option<u64>,
-    /// Its size.
-    pub file_system_bytes: Option<u64>,
-    /// Files that were renamed or deleted and have unread bytes.
-    pub at_risk: Vec<AtRisk>,
-    /// It is mounted read-only.
-    pub is_read_only: bool,
-    /// Files are to be followed, and none was found.
-    pub follows_nothing: bool,
-    /// Why the commands of groups cannot be run. Empty for the watchdog's thread, which must not wait for the file systems
-    /// of programs.
-    pub programs_missing: BTreeMap<String, String>,
-    /// Bytes of followed files that are not in the log, as far as known.
-    pub unread_bytes: u64,
-    /// For how long the tail has been busy with one turn, if it is.
-    pub tail_busy_ms: Option<u64>,
-    /// Some of the files that cannot be read: path, reason as text, kind of reason.
-    pub unreadable: Vec<(PathBuf, String, WhyUnreadable)>,
-    /// Their number.
-    pub unreadable_files: u64,
-    /// Files that match and are not followed.
-    pub left_out: LeftOut,
-}
 
 /// What was known at the start.
 #[derive(Debug)]
@@ -187,17 +157,10 @@ impl Supervision {
             .collect();
         drop(tracks);
         let log = LogInputs {
+            outside: outside.clone(),
+            disk: limits.disk,
             full: status.full.clone().map(Pauses::Now),
             disk_bytes: status.disk_bytes,
-            limit_bytes: limits.disk.limit_bytes,
-            free_bytes: outside.free_bytes,
-            min_free_bytes: limits.disk.min_free_bytes,
-            file_system_bytes: outside.file_system_bytes,
-            at_risk: outside.at_risk.clone(),
-            tail_busy_ms: outside.tail_busy_ms,
-            unreadable: outside.unreadable.clone(),
-            unreadable_files: outside.unreadable_files,
-            left_out: outside.left_out.clone(),
             config_refused: limits.config_refused.clone(),
             unclean_runs: self.at_start.last_run.as_ref().map_or(0, |last| last.unclean_runs),
             killers: self.killers(status),
@@ -208,7 +171,6 @@ impl Supervision {
                 .filter(|group| group.lag_lines > 0)
                 .max_by_key(|group| group.lag_bytes)
                 .map(|group| (group.name.clone(), group.lag_lines, group.lag_bytes)),
-            follows_nothing: outside.follows_nothing,
             held: status.groups.iter().filter_map(|group| Some((group.name.clone(), group.held?))).collect(),
         };
         Report {

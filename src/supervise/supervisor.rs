@@ -15,9 +15,10 @@ use super::boot::boot_id;
 use super::cause::Cause;
 use super::commands::Started;
 use super::events::{Event, Events};
+use super::inputs::Outside;
 use super::report::Report;
 use super::state::State;
-use super::supervision::{Outside, Supervision};
+use super::supervision::Supervision;
 use crate::cgroup::OomCount;
 use crate::queue::{Command, Handle, Pulse, Status, millis, now_ms, wall_ms};
 
