@@ -1,16 +1,16 @@
-//! Gate trials: the figures that the journal's sizes rest on, measured on the machine at hand.
+//! Gate trials: they measure the figures behind the sizes of the journal on this machine.
 //!
-//! Each subcommand works in a folder of its choice, which it empties, and prints one plain line per figure.
+//! Each subcommand works in the folder DIR, which it empties, and prints one line for each figure.
 //! `gates.sh all` runs them all, and drives `writer` and `check` through power cuts on a loop device.
 //!
 //! ```text
-//! gates memory   DIR MIB CACHE_MIB ROTATIONS       RSS and threads of open, filled, dropped and rotated journals
+//! gates memory   DIR MIB CACHE_MIB ROTATIONS     RSS and threads of open, filled, dropped and rotated journals
 //! gates blobs    DIR                             the largest value for which `blobs/` stays empty
 //! gates times    DIR                             create, rotate, drop, rename while open, recover, scan
 //! gates acks     DIR COMMITS                     many commits of one 60-byte value
 //! gates prealloc DIR COMMIT_KIB MIB PREALLOC_MIB size, time and bytes written, with and without fallocate
 //! gates full     DIR COMMIT_KIB MIB PREALLOC_MIB the same on a file system that has just become full
-//! gates writer   DIR COMMIT_BYTES ROLL_BYTES PREALLOC_MIB [nosync]
+//! gates writer   DIR COMMIT_BYTES ROTATE_BYTES PREALLOC_MIB [nosync]
 //!                                                prints every commit once it is durable, until it is killed
 //! gates check    DIR ACKED COPY                  what a sled copy and a raw scan find of what the writer printed
 //! ```
@@ -19,7 +19,7 @@
     clippy::indexing_slicing,
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a trial may stop at the first surprise"
+    reason = "a trial may stop at the first error"
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,7 +69,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// One single-use sled database, with a descriptor of its own to sync: sled's flush is only `sync_file_range`.
+/// One single-use sled database, with another descriptor for syncs: sled's flush is only `sync_file_range`.
 struct Journal {
     path: PathBuf,
     db: sled::Db,
@@ -84,7 +84,7 @@ impl Journal {
         Ok(Journal { path: path.into(), db, file, noise: Noise(path.as_os_str().len() as u64) })
     }
 
-    /// Gives the database blocks on disk. Its length, which sled reads at the next open, stays as it is.
+    /// Allocates blocks on disk. The length of the file, which sled reads at the next open, does not change.
     fn preallocate(&self, mib: u64) -> Result<()> {
         if mib > 0 {
             let file = File::options().write(true).open(self.path.join("db"))?;
@@ -120,7 +120,7 @@ impl Journal {
         (0..total / bytes).map(|n| timed(|| self.commit(n as u64, bytes)).map(|(time, ())| time)).collect()
     }
 
-    /// Makes the folder entries durable too: everything but `db`, which `sync` has done.
+    /// Makes everything but `db` durable, which `sync` has done: the other files and the folder.
     fn sync_folder(&self) -> Result<()> {
         for name in ["conf", "blobs", "."] {
             File::open(self.path.join(name))?.sync_all()?;
@@ -128,7 +128,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Gives the journal its final name while sled has it open. `path` follows, sled's own idea of it does not.
+    /// Gives the journal its final name while sled has it open. sled still knows the old name.
     fn rename(&mut self, to: &Path) -> Result<()> {
         fs::rename(&self.path, to)?;
         File::open(to.parent().ok_or("no parent")?)?.sync_all()?;
@@ -182,12 +182,12 @@ impl Noise {
     }
 }
 
-/// Which chunks of which commits were found whole.
+/// The chunks that were found whole, by commit.
 #[derive(Default)]
 struct Found(BTreeMap<u64, (u32, BTreeSet<u32>)>);
 
 impl Found {
-    /// Takes a value if `bytes` begins with a whole one; it may be followed by anything.
+    /// Adds the value at the start of `bytes` if it is whole.
     fn take(&mut self, bytes: &[u8]) -> bool {
         let word =
             |at: usize| bytes.get(at..at + 4).map_or(0, |w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
@@ -207,7 +207,7 @@ impl Found {
         self.0.get(&commit).is_some_and(|(chunks, found)| found.len() == *chunks as usize)
     }
 
-    /// Finds our values in a sled file without asking sled.
+    /// Finds our values in a sled file without sled.
     fn scan(db_file: &Path) -> Result<Found> {
         let mut found = Found::default();
         let bytes = fs::read(db_file)?;
@@ -217,7 +217,7 @@ impl Found {
         Ok(found)
     }
 
-    /// Reads all values through sled. The database is changed by this: give it a copy.
+    /// Reads all values through sled. This changes the database: use a copy.
     fn iterate(copy: &Path) -> Result<Found> {
         let mut found = Found::default();
         for entry in open(copy, MIB)?.iter() {
@@ -250,7 +250,7 @@ fn memory(dir: &Path, mib: usize, cache_mib: usize, rotations: usize) -> Result<
     drop((one, ahead));
     std::thread::sleep(Duration::from_millis(300));
     report("both dropped, 0.3 s later");
-    // As the log does it: the next journal exists before the old one goes.
+    // As in the log, the next journal exists before the old one is removed.
     let mut current = Journal::create(&dir.join("00"), cache)?;
     for n in 1..=rotations {
         current.fill(mib * MIB, MIB / 4)?;
@@ -336,7 +336,7 @@ fn times(dir: &Path) -> Result<()> {
         let (time, ()) = timed(|| Ok(fs::remove_dir_all(path)?))?;
         note("3b remove its folder", time);
 
-        // What is written after the rename lands in the renamed folder, and nothing under the old name.
+        // What is written after the rename is in the renamed folder, and nothing is written under the old name.
         for commit in 1..=24 {
             next.commit(commit, MIB / 4)?;
         }
@@ -392,7 +392,7 @@ fn acks(dir: &Path, commits: u64) -> Result<()> {
     Ok(())
 }
 
-/// Fills a journal, preallocated or not, and optionally with no byte free beside what was preallocated.
+/// Fills a journal, preallocated or not, optionally on a disk without any other free byte.
 fn fill_up(dir: &Path, commit_bytes: usize, mib: usize, prealloc_mib: u64, full: bool) -> Result<()> {
     let mut journal = Journal::create(&dir.join("journal"), MIB)?;
     let db = journal.path.join("db");
@@ -481,11 +481,11 @@ fn writer(dir: &Path, commit_bytes: usize, rotate_bytes: usize, prealloc_mib: u6
     Ok(())
 }
 
-/// Compares the newest journal, by a copy that sled opens and by a raw scan of the original, with what was printed.
+/// Compares what was printed with the newest journal, read from a copy by sled and from the original by a raw scan.
 fn check(dir: &Path, acked: &Path, copy: &Path) -> Result<()> {
     let mut last_acked = None;
     let mut newest = (0, 0);
-    // A last line without a newline was not said.
+    // A last line without a newline was not printed completely.
     for line in fs::read_to_string(acked)?.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
         match line.split_whitespace().collect::<Vec<_>>()[..] {
             ["ack", commit] => last_acked = Some(commit.parse::<u64>()?),
@@ -509,7 +509,7 @@ fn check(dir: &Path, acked: &Path, copy: &Path) -> Result<()> {
     }
     let path = dir.join(format!("{journal:08}"));
     let scan = Found::scan(&path.join("db"))?;
-    // A journal that was never announced may be there: its manifest covers all that was acknowledged before.
+    // There may be a journal that was not printed: its manifest covers all that was acknowledged before.
     let first = if journal == newest.0 { newest.1 } else { last_acked + 1 };
     copy_journal(&path, copy)?;
     let (opened, note) = match std::panic::catch_unwind(|| Found::iterate(copy).map_err(|e| e.to_string())) {
@@ -571,7 +571,7 @@ fn spread(mut times: Vec<Duration>) -> String {
     )
 }
 
-/// A number from `/proc/self/<file>`, in the unit it is given there.
+/// A number from `/proc/self/<file>`, in its unit.
 fn proc_field(file: &str, name: &str) -> u64 {
     let text = fs::read_to_string(Path::new("/proc/self").join(file)).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(name));

@@ -3,11 +3,11 @@
 # ext4 and xfs_io (xfsprogs).
 #
 #   gates.sh all                                                every figure of the decision, in about ten minutes
-#   gates.sh cuts NAME COUNT COMMIT_BYTES ROLL_BYTES PREALLOC_MIB [nosync]   COUNT power cuts, then the sums of what was lost
+#   gates.sh cuts NAME COUNT COMMIT_BYTES ROTATE_BYTES PREALLOC_MIB [nosync]   COUNT power cuts, then the sums of what was lost
 #   gates.sh full COMMIT_KIB MIB PREALLOC_MIB                   commits on a full 128 MiB file system
 #
-# A cut shuts ext4 down without flushing its journal (EXT4_IOC_SHUTDOWN): what was not synced is gone. It does not model a
-# disk that forgets what it was sent before a flush. GATES names the program (default: gates), WORK a folder.
+# A cut shuts ext4 down without flushing its journal (EXT4_IOC_SHUTDOWN): what was not synced is lost. It does not model a
+# disk that loses what it received before a flush. GATES names the program (default: gates), WORK a folder.
 set -euo pipefail
 
 gates=${GATES:-gates}
@@ -24,7 +24,7 @@ make_image() {
     mount -o loop "$work/image" "$mnt"
 }
 
-# sled's own threads can outlive the last write for a moment
+# sled's threads can run for a moment after the last write
 unmount() { for _ in $(seq 50); do umount "$mnt" 2>/dev/null && return; sleep 0.05; done; umount "$mnt"; }
 
 cuts() {

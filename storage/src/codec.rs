@@ -27,20 +27,16 @@ fn config() -> bincode::config::Configuration<
     bincode::config::standard().with_limit::<RECORD_BYTES_MAX>()
 }
 
-/// A type of record.
-pub(crate) trait Written {
+/// A type of record: its name, and which layouts of it there are.
+pub(crate) trait Versioned: Sized {
     /// What an error calls it.
     const NAME: &'static str;
     /// The version that is written.
     const VERSION: u8;
-}
-
-/// A type of record that is read: which layouts of it there are.
-pub(crate) trait Versioned: Written + Decode<()> {
     /// The oldest version that is read.
     const OLDEST: u8 = Self::VERSION;
 
-    /// Decodes a body of `version`, which is at least [`Versioned::OLDEST`] and older than [`Written::VERSION`].
+    /// Decodes a body of `version`, which is at least [`Versioned::OLDEST`] and older than [`Versioned::VERSION`].
     ///
     /// # Errors
     /// What does not match.
@@ -61,7 +57,7 @@ fn unknown<T: Versioned>(version: u8) -> String {
 ///
 /// # Errors
 /// If the record is larger than a reader takes.
-pub(crate) fn encode<T: Written + Encode>(record: &T) -> Result<Vec<u8>, String> {
+pub(crate) fn encode<T: Versioned + Encode>(record: &T) -> Result<Vec<u8>, String> {
     let body = bincode::encode_to_vec(record, config())
         .map_err(|error| format!("{} does not encode: {error}", T::NAME))?;
     if body.len() > RECORD_BYTES_MAX {
@@ -79,7 +75,7 @@ pub(crate) fn encode<T: Written + Encode>(record: &T) -> Result<Vec<u8>, String>
 ///
 /// # Errors
 /// What does not match.
-pub(crate) fn decode<T: Versioned>(bytes: &[u8]) -> Result<(T, &[u8]), String> {
+pub(crate) fn decode<T: Versioned + Decode<()>>(bytes: &[u8]) -> Result<(T, &[u8]), String> {
     let (frame, rest) = bytes
         .split_at_checked(FRAME_BYTES)
         .ok_or_else(|| format!("{} bytes where {} needs {FRAME_BYTES}", bytes.len(), T::NAME))?;
@@ -119,12 +115,9 @@ mod tests {
     /// A record whose first version had only a number.
     type Pair = (u64, String);
 
-    impl Written for Pair {
+    impl Versioned for Pair {
         const NAME: &'static str = "a pair";
         const VERSION: u8 = 3;
-    }
-
-    impl Versioned for Pair {
         const OLDEST: u8 = 2;
 
         fn decode_older(_: u8, body: &[u8]) -> Result<Pair, String> {
@@ -133,12 +126,10 @@ mod tests {
     }
 
     /// A record that never had another version.
-    impl Written for u16 {
+    impl Versioned for u16 {
         const NAME: &'static str = "a number";
         const VERSION: u8 = 1;
     }
-
-    impl Versioned for u16 {}
 
     fn seven() -> Vec<u8> {
         encode(&(7u64, "seven".to_owned())).unwrap()

@@ -55,7 +55,7 @@ pub enum Of {
 
 /// Decodes a framed record; returns it encoded again, and how many bytes follow it.
 pub fn record(of: Of, bytes: &[u8]) -> std::result::Result<(Vec<u8>, usize), String> {
-    fn again<T: codec::Versioned + bincode::Encode>(
+    fn again<T: codec::Versioned + bincode::Encode + bincode::Decode<()>>(
         bytes: &[u8],
     ) -> std::result::Result<(Vec<u8>, usize), String> {
         let (record, rest) = codec::decode::<T>(bytes)?;

@@ -108,74 +108,62 @@ impl GroupState {
     }
 
     /// Its name.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Whether it gets no new leases.
-    #[must_use]
     pub fn is_paused(&self) -> bool {
         self.paused
     }
 
     /// What it has settled: lines acked, dead-lettered, skipped or dropped.
-    #[must_use]
     pub fn acks(&self) -> &AckSet {
         &self.acks
     }
 
     /// Dead letters that were put back: they wait, although [`GroupState::acks`] holds them.
-    #[must_use]
     pub fn revived(&self) -> &BTreeSet<Seq> {
         &self.revived
     }
 
     /// The leases of this run of the process.
-    #[must_use]
     pub fn leases(&self) -> &[SeqRange] {
         &self.leases
     }
 
     /// Leases that were in flight when an earlier run of the process died. They are delivered again in halves, to find
     /// the line that kills the process, if one does.
-    #[must_use]
     pub fn suspects(&self) -> &[SeqRange] {
         &self.suspects
     }
 
     /// The failures of lines that wait.
-    #[must_use]
     pub fn failures(&self) -> &BTreeMap<Seq, Failures> {
         &self.failures
     }
 
     /// Lines that wait: how often the process died while the line was delivered by itself.
-    #[must_use]
     pub fn deaths(&self) -> &BTreeMap<Seq, u32> {
         &self.deaths
     }
 
     /// Lines acked since it was created.
-    #[must_use]
     pub fn acked_lines(&self) -> u64 {
         self.acked_lines
     }
 
     /// Lines dead-lettered since it was created.
-    #[must_use]
     pub fn dead_lines(&self) -> u64 {
         self.dead_lines
     }
 
     /// Lines that an operator skipped.
-    #[must_use]
     pub fn skipped_lines(&self) -> u64 {
         self.skipped_lines
     }
 
     /// Lines that a limit dropped.
-    #[must_use]
     pub fn dropped_lines(&self) -> u64 {
         self.dropped_lines
     }

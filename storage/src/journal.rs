@@ -25,7 +25,7 @@ use bincode::Encode;
 use bytes::BufMut;
 
 use crate::bytes_le::Get;
-use crate::codec::{self, Written};
+use crate::codec::{self, Versioned};
 use crate::disk::{Disk, DiskFile, JournalDb};
 use crate::error::{Context, Error, Result};
 use crate::ids::StoreId;
@@ -102,7 +102,7 @@ impl Journal {
         store: StoreId,
         number: u64,
         commit: u64,
-        manifest: &(impl Written + Encode),
+        manifest: &(impl Versioned + Encode),
     ) -> Result<Journal> {
         let name = folder(number);
         let mut journal = Journal { db, store, number, stored_bytes: 0, commits: 0, begun_bytes: 0 };
@@ -135,7 +135,7 @@ impl Journal {
     pub(crate) fn append(
         &mut self,
         commit: u64,
-        record: &(impl Written + Encode),
+        record: &(impl Versioned + Encode),
         blocks: &[Vec<u8>],
     ) -> Result<()> {
         let name = folder(self.number);
@@ -173,11 +173,7 @@ impl Journal {
             let header =
                 self.chunk_header(commit, chunk, count, value.get(HEADER_BYTES..).unwrap_or_default());
             value.splice(..HEADER_BYTES, header);
-            let mut key = [0; 12];
-            for (to, from) in key.iter_mut().zip(commit.to_be_bytes().into_iter().chain(chunk.to_be_bytes()))
-            {
-                *to = from;
-            }
+            let [_, _, _, _, key @ ..] = (u128::from(commit) << 32 | u128::from(chunk)).to_be_bytes();
             self.db.put(key, &value);
         }
     }

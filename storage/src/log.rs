@@ -136,19 +136,16 @@ impl Log {
     }
 
     /// Stored bytes of the journal. sled holds up to four times as much in memory.
-    #[must_use]
     pub fn journal_bytes(&self) -> u64 {
         self.journal.stored_bytes
     }
 
     /// The most that they can be, except for one larger commit: a commit that would exceed it goes to the next journal.
-    #[must_use]
     pub fn journal_bytes_max(&self) -> u64 {
         self.options.journal_bytes + self.options.journal_bytes / 8
     }
 
     /// Bytes of dead letters and relocated lines.
-    #[must_use]
     pub fn retained_bytes(&self) -> u64 {
         self.retained.bytes()
     }

@@ -69,55 +69,46 @@ pub struct State {
 
 impl State {
     /// The identity of the store.
-    #[must_use]
     pub fn store(&self) -> StoreId {
         self.store
     }
 
     /// The run of the process that has the log open. It rises with every opening; leases of another run are stale.
-    #[must_use]
     pub fn run(&self) -> u64 {
         self.run
     }
 
     /// The seq of the next line.
-    #[must_use]
     pub fn next_seq(&self) -> Seq {
         self.next_seq
     }
 
     /// A number for a new source: one above all that the log has seen.
-    #[must_use]
     pub fn next_source(&self) -> SourceId {
         self.next_source
     }
 
     /// The sources whose checkpoints are known.
-    #[must_use]
     pub fn sources(&self) -> &BTreeMap<SourceId, SourceState> {
         &self.sources
     }
 
     /// The groups.
-    #[must_use]
     pub fn groups(&self) -> &BTreeMap<GroupId, GroupState> {
         &self.groups
     }
 
     /// Lines that were lost or dropped, oldest entry first: at most 1,024 entries.
-    #[must_use]
     pub fn losses(&self) -> &VecDeque<Loss> {
         &self.losses
     }
 
     /// Raw bytes appended since the store was created.
-    #[must_use]
     pub fn appended_bytes(&self) -> u64 {
         self.appended_bytes
     }
 
     /// How many segment files there are.
-    #[must_use]
     pub fn segment_count(&self) -> usize {
         self.segments.len()
     }

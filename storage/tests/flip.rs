@@ -1,5 +1,6 @@
-//! Bits that flip on disk: nothing is lost silently, and a repair keeps all but the damaged block. Copies of a store with several segments, dead letters and a
-//! journal that holds the newest lines; `SPILLQ_FLIPS` sets how many.
+//! Bits that flip on disk: nothing is lost silently, and a repair keeps all but the damaged block.
+//!
+//! The store has several segments, dead letters, and a journal with the newest lines. `SPILLQ_FLIPS` sets how many bits.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 use std::fs;

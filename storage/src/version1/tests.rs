@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::BlockBuilder;
 use crate::backup::Snapshot;
-use crate::codec::Written;
+use crate::codec::Versioned;
 use crate::create::create;
 use crate::disk::Disk;
 use crate::disk::memory::MemoryDisk;
@@ -21,7 +21,7 @@ use crate::{Loss as NewLoss, repair, segment, spare};
 /// In tests, old records can be written.
 macro_rules! written_as_version_1 {
     ($($old:ty),*) => {$(
-        impl Written for $old {
+        impl Versioned for $old {
             const NAME: &'static str = "an old record";
             const VERSION: u8 = 1;
         }
@@ -33,7 +33,7 @@ fn range(first: u64, last: u64) -> SeqRange {
     SeqRange::new(Seq(first), Seq(last)).unwrap()
 }
 
-fn encoded(record: &(impl Written + Encode)) -> Vec<u8> {
+fn encoded(record: &(impl Versioned + Encode)) -> Vec<u8> {
     codec::encode(record).unwrap()
 }
 
