@@ -1,61 +1,72 @@
-//! The command line: one table from which help comes, and which others script against.
+//! The command line: one table of commands and options, from which help, manual pages and completions are made.
 //!
-//! Only names, forms and help are here: what a command does is in `cmd`. Usage errors end with status 2.
+//! Scripts depend on it. What a command does is in `cmd`. Usage errors end with status 2.
 // long: the table of the whole command line
+
+pub mod pages;
+#[cfg(test)]
+mod tests;
+mod value;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use spillq_storage::{Seq, SeqRange};
 
-use crate::config::{Overrides, parse_duration};
-use crate::messages::Format;
+use crate::config::Overrides;
+use crate::plain::escape;
 use crate::queue::group_name;
-use crate::supervise::Cause;
-use crate::tail;
+use value::{causes, count, duration, place, seq, seqs, usage};
+
+pub use value::{Beginning, Level, LogFormat, Place};
 
 const EXAMPLES: &str = "\
 Examples:
-  spillq run --data-dir ./q --follow '/var/log/app*.log' -- ./process.sh
-                                    follow files, pipe each batch to a command
-  spillq status --data-dir ./q      what waits, and for whom
-  spillq drain --data-dir ./q -- ./process.sh
-                                    the service is down: empty the backlog
-  spillq config init                write a documented configuration file
+  spillq run --data-dir ./q --follow '/var/log/app*.log' -- wc -l
+                                follow files, pipe each batch to a command
+  spillq status --data-dir ./q  how many lines wait, for which group
+  spillq doctor --data-dir ./q  what is wrong, and which command to type next
+  spillq drain --data-dir ./q -- wc -l
+                                deliver what waits while the service is down
+  spillq config init            write a configuration file, with explanations
 
-Exit status: 0 fine; 1 the answer is no, or the disk has no room; 2 could not run (usage, configuration,
-permission); 3 the store failed or is damaged; 4 stuck, ended by its own watchdog.";
+Exit status:
+  0  success
+  1  the answer is no (damage found, lines left, unhealthy), or the disk is full
+  2  the command could not run: usage, configuration or permission
+  3  the store failed or is damaged; restarting does not help
+  4  the watchdog ended the process because its disk did not respond";
 
-/// A durable queue for lines of files, that grows on disk and never in memory
+/// A durable queue for the lines of log files, which grows on disk and not in memory
 ///
-/// spillq follows files that other programs write, appends every line to a log on disk, and hands batches of
-/// lines to processors that acknowledge them. Nothing is lost or repeated at ingest when the process is killed,
-/// memory runs out or the disk fills up.
+/// spillq follows files that other programs write, appends every line to a log on disk, and delivers the lines in
+/// batches to processors, which acknowledge them. A kill, a lack of memory or a full disk neither loses nor repeats a
+/// line on the way into the log. A batch that was not acknowledged is delivered again.
 #[derive(Debug, Parser)]
 #[command(name = "spillq", version, after_help = EXAMPLES, max_term_width = 110)]
 pub struct Cli {
-    /// What is told on standard error [default: info for run and drain, warn for others]
+    /// Log messages of this level and above: error, warn, info, debug or trace [default: info for run and drain,
+    /// otherwise warn]
     ///
-    /// error: data is at risk. warn: unexpected, and recovered. info: a change of state. debug and trace are for
-    /// finding out why.
+    /// error: data is at risk. warn: something unexpected happened, and spillq recovered. info: a change of state.
+    /// debug and trace show why. Messages go to standard error.
     #[arg(long, global = true, value_name = "LEVEL", hide_possible_values = true)]
     pub log: Option<Level>,
-    /// In what form that is told: text, or json, one object a line [default: text]
+    /// Format of log messages: text, or json with one object per line [default: text]
     ///
-    /// With time, level, message and fields. A message that comes again within a minute is counted instead of told, in both
-    /// forms.
+    /// An object has time, level, message and fields. In both formats, a message that is repeated within a minute is
+    /// counted instead of printed.
     #[arg(long, global = true, value_name = "FORMAT", hide_possible_values = true)]
     pub log_format: Option<LogFormat>,
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// The subcommands. What each takes is in its `...Args`, which also carry their help.
+/// The subcommands. The options and the help of each are in its `...Args`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     #[allow(missing_docs)]
@@ -97,22 +108,22 @@ pub enum Command {
 }
 
 impl Cli {
-    /// Reads the command line of this process. Help and usage errors are printed here, and say how to end.
+    /// Reads the command line of this process. Prints help and usage errors.
     ///
     /// # Errors
-    /// How to end: 0 after `--help`, 2 after a usage error.
+    /// The exit status: 0 after `--help`, 2 after a usage error.
     pub fn from_command_line() -> Result<Cli, ExitCode> {
         Cli::try_parse().map_err(|error| {
             match usage(&error) {
-                Some(message) => eprintln!("spillq: {message}"),
-                // Where help cannot be printed there is nobody to tell.
+                Some(message) => eprintln!("spillq: {}", escape(&message)),
+                // Without a place to print to there is no other way to report it.
                 None => drop(error.print()),
             }
             ExitCode::from(if error.use_stderr() { 2 } else { 0 })
         })
     }
 
-    /// The level of messages: as asked, or what suits the command.
+    /// The level of messages: `--log`, or the default of the command.
     #[must_use]
     pub fn level(&self) -> &'static str {
         match self.log {
@@ -126,109 +137,54 @@ impl Cli {
     }
 }
 
-/// A value that its own check refused, in one line: `--for 5 parsecs: not a duration; ...`. `None` for other
-/// errors, which clap words well.
-fn usage(error: &clap::Error) -> Option<String> {
-    if error.kind() != ErrorKind::ValueValidation {
-        return None;
-    }
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.as_str()),
-        _ => None,
-    };
-    let argument = text(ContextKind::InvalidArg)?;
-    let option = argument.split(" <").next().unwrap_or(argument);
-    let why = std::error::Error::source(error)?;
-    Some(format!("{option} {}: {why}", text(ContextKind::InvalidValue)?))
-}
-
-/// A level of messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
-pub enum Level {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-/// A form of messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-impl From<LogFormat> for Format {
-    fn from(format: LogFormat) -> Format {
-        match format {
-            LogFormat::Text => Format::Text,
-            LogFormat::Json => Format::Json,
-        }
-    }
-}
-
-/// Where to begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Beginning {
-    /// With the oldest that is there
-    Beginning,
-    /// With what comes from now on
-    End,
-}
-
-impl From<Beginning> for tail::From {
-    fn from(from: Beginning) -> tail::From {
-        match from {
-            Beginning::Beginning => tail::From::Beginning,
-            Beginning::End => tail::From::End,
-        }
-    }
-}
-
-/// The data dir, for commands without a configuration. `cmd::data_dir` fills in the default.
+/// `--data-dir`. `cmd::data_dir` fills in the default.
 #[derive(Args, Clone, Debug)]
 pub struct DataDirArgs {
-    /// The folder of the log [default: $SPILLQ_DATA_DIR or ./spillq-data]
+    /// The folder that holds the log [default: $SPILLQ_DATA_DIR, or ./spillq-data]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }
 
-/// Which store, for commands that need nothing else of a configuration. `cmd::store_dir` finds it.
+/// The store that a command works on. `cmd::store_dir` finds it.
 #[derive(Args, Clone, Debug)]
 pub struct StoreArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub data_dir: DataDirArgs,
-    /// Take the data dir from this configuration file; --data-dir wins over it
+    /// Use the data dir that this configuration file names; --data-dir overrides it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
-/// Follow files and hand their lines to processors, until stopped
+/// Follow files and deliver their lines to processors, until stopped
 ///
-/// Follows the files that match the globs, stores their lines durably, and pipes each batch to COMMAND's standard
-/// input; exit status 0 acknowledges the batch. Without COMMAND and without processors in the configuration, lines
-/// are only taken in, and wait for their group. SIGTERM and Ctrl-C stop it cleanly. With --config, SIGHUP and a change
-/// of the file make it read its configuration again, see `spillq config reload`.
+/// Follows the files that match the globs, stores every line durably, and pipes each batch of lines to the standard
+/// input of COMMAND. Exit status 0 acknowledges the batch. Without COMMAND, and without a processor in the
+/// configuration, lines are stored and wait for their group.
+///
+/// SIGTERM and Ctrl-C stop the service cleanly: batches in flight are finished, or delivered again by the next run.
+/// With --config, SIGHUP or a change of the file makes it read its configuration again, as `spillq config reload` does.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  spillq run --data-dir ./q --follow 'app*.log' -- ./process.sh
-  spillq run --follow 'app*.log'                only take lines in; they wait
-  spillq run --follow 'app*.log' --once -- wc -l    read what is there, process it, end
-  app | spillq run --follow - -- ./process.sh   lines of a pipe; --once ends with it
+  spillq run --data-dir ./q --follow '/var/log/app*.log' -- wc -l
+                                pipe each batch to a command
+  spillq run --follow '/var/log/app*.log'
+                                only store the lines; they wait for a processor
+  spillq run --follow '/var/log/app*.log' --once -- wc -l
+                                read and deliver what there is, then end
+  seq 1000 | spillq run --follow - --once -- wc -l
+                                read a pipe
   spillq run --config /etc/spillq/spillq.toml
 
-A batch whose command fails is delivered again after a back-off. Lines are never lost, but can be
-delivered more than once: make COMMAND indifferent to repeats. SPILLQ_FIRST_SEQ and
-SPILLQ_LAST_SEQ tell it which lines it has, SPILLQ_EPOCH whose (another after a restore).")]
+A batch whose command fails is delivered again after a back-off. A line can be delivered more than once: \
+COMMAND has to give the same result when it gets a line again. The variables SPILLQ_FIRST_SEQ and \
+SPILLQ_LAST_SEQ of COMMAND name the lines of the batch, and SPILLQ_EPOCH the store epoch, in which each \
+seq is used once; it changes when a backup is restored.")]
 pub struct RunArgs {
-    /// The configuration file [default: none, the defaults hold]
+    /// The configuration file [default: none, every setting has its default]
     ///
-    /// The other options win over it. `spillq config init` writes a documented one.
+    /// The other options override it. `spillq config init` writes one with every key explained.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     #[command(flatten)]
@@ -236,46 +192,47 @@ pub struct RunArgs {
     pub data_dir: DataDirArgs,
     /// Files to follow, instead of those in the configuration; may be repeated
     ///
-    /// Quote it, so that spillq sees the glob and not the shell: only then are files followed that appear later.
-    /// `*` and `?` do not match a slash, `**` does.
+    /// Quote the glob. If the shell expands it, files that appear later are not followed. `*` and `?` do not match a
+    /// slash, `**` does.
     ///
-    /// `-` is standard input; a FIFO is followed where it is named without a wildcard. Their bytes can be read once:
-    /// what was read and is not in the log yet is lost if spillq is killed, where a file is read again. The writer
-    /// waits while the log is full.
+    /// `-` is standard input. A FIFO is followed if it is named without a wildcard. Both can be read only once: if spillq
+    /// is killed, bytes that were read and are not yet in the log are lost. A file is read again instead. While the log
+    /// is full, the writer of a pipe waits.
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     pub follow: Vec<String>,
-    /// Where files begin that exist at the very first start [default: beginning]
+    /// Where to begin with files that exist at the first start: beginning or end [default: beginning]
     ///
-    /// With `end`, lines that were written before the first start are never read. Files that are known already go
-    /// on where they were.
+    /// With `end`, lines that were written before the first start are never read. Files that are known already continue
+    /// at their checkpoint.
     #[arg(long, value_name = "WHERE")]
     pub from: Option<Beginning>,
-    /// The group that COMMAND serves; made when it is new [default: default]
+    /// The group whose lines COMMAND gets; created if it does not exist [default: default]
     ///
-    /// A group gets every line of the log once, and lines are kept until every group has acknowledged them.
+    /// Each group gets every line of the log. A line is stored until every group has acknowledged it.
     #[arg(long, value_name = "NAME", value_parser = group_name)]
     pub group: Option<String>,
-    /// Read to the end of the files, process all of it, and end
+    /// Read the files to their end, deliver all lines, and end
     ///
-    /// Ends with status 0 when nothing waits any more. A last line without its newline waits for the next run; of
-    /// standard input and of a FIFO, which ends with the last of its writers, it is taken.
+    /// Ends with status 0 when no line waits, and with 1 when lines are left that cannot be delivered. A last line without
+    /// a newline is left for the next run, except in standard input and in a FIFO, which end when their last writer
+    /// closes them.
     #[arg(long)]
     pub once: bool,
-    /// Take a data dir on a file system that keeps nothing: tmpfs, or the overlay of a container without a volume
+    /// Accept a data dir on tmpfs, or on the overlay of a container without a volume
     ///
-    /// Everything in the log, acknowledged or not, is gone with the container or with the next reboot.
+    /// The log, with lines that were never delivered, is lost with the next reboot or with the container.
     #[arg(long)]
     pub allow_volatile: bool,
-    /// Gets each batch on its standard input; its exit status 0 acknowledges it
+    /// A program and its arguments, run without a shell for each batch, which it reads from standard input
     ///
-    /// 65 says that the lines themselves are at fault, 126 and 127 that the command cannot be run; any other
-    /// status, or a signal, is a failure, after which the batch is delivered again.
+    /// Exit status 0 acknowledges the batch. 65 rejects its lines as faulty. 126 and 127 mean that the command cannot be
+    /// run. After any other status, or a signal, the batch is delivered again.
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
 
 impl RunArgs {
-    /// What it says of the settings.
+    /// The settings that these options override.
     #[must_use]
     pub fn overrides(&self) -> Overrides {
         Overrides {
@@ -288,45 +245,47 @@ impl RunArgs {
     }
 }
 
-/// Empty the backlog while the service is down
+/// Deliver the lines that wait in the log, while the service is down
 ///
-/// Reads no files: hands what is in the log to COMMAND, or to the processors of the configuration, and ends with
-/// status 0 when nothing waits, with 1 when --max-lines or --for ended it before. What was acknowledged stays so.
+/// Reads no files. Delivers what is in the log to COMMAND, or to the processors of the configuration. Ends with status 0
+/// when no line is left, and with 1 when --max-lines, --for or a line that cannot be delivered ended it before. Stopping
+/// it loses nothing: the next run continues behind the last acknowledged line.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  spillq drain --data-dir ./q -- ./process.sh
-  spillq drain --data-dir ./q --for 10m --rate 5000 -- ./process.sh")]
+  spillq drain --data-dir ./q -- wc -l
+  spillq drain --data-dir ./q --for 10m --rate 5000 -- wc -l
+  spillq drain --config /etc/spillq/spillq.toml --group default")]
 pub struct DrainArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub data_dir: DataDirArgs,
-    /// The configuration file [default: none, the defaults hold]
+    /// The configuration file [default: none, every setting has its default]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The group to drain [default: default with COMMAND, otherwise all that have a processor]
+    /// The group to drain [default: with COMMAND the group named default, otherwise each group with a processor]
     #[arg(long, value_name = "NAME", value_parser = group_name)]
     pub group: Option<String>,
-    /// End after so many lines [default: no limit]
+    /// End after this number of lines [default: no limit]
     #[arg(long, value_name = "N", value_parser = count)]
     pub max_lines: Option<u64>,
     /// End after this time, such as 90s, 10m or 1h30m [default: no limit]
     ///
-    /// The batch in flight is still finished.
+    /// Batches in flight are finished first.
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
-    /// Hand out at most so many lines a second [default: no limit]
+    /// Deliver at most this number of lines per second [default: no limit]
     ///
-    /// For a destination that is only just up again.
+    /// Spares a destination that has just recovered.
     #[arg(long, value_name = "N", value_parser = count)]
     pub rate: Option<u64>,
-    /// Gets each batch on its standard input; its exit status 0 acknowledges it
+    /// A program and its arguments, run without a shell for each batch; exit status 0 acknowledges it
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
 
 impl DrainArgs {
-    /// What it says of the settings.
+    /// The settings that these options override.
     #[must_use]
     pub fn overrides(&self) -> Overrides {
         Overrides {
@@ -338,69 +297,78 @@ impl DrainArgs {
     }
 }
 
-/// Show a writer, a slow processor, a kill, a restart, and the account of it
+/// Kill spillq in the middle of its work, and count what is missing afterwards: nothing
 ///
-/// Works in a temporary folder, which is removed afterwards; takes less than a minute.
+/// A program writes 200,000 lines to a file that it rotates, spillq follows it with a slow processor, is killed with
+/// SIGKILL, and starts again. Works in a temporary folder, which it removes. Takes less than a minute.
 #[derive(Args, Clone, Debug)]
 pub struct DemoArgs {}
 
-/// Tell what is in the log, what waits, and for whom
+/// Show how many lines are stored, how many wait for each group, and the followed files
 ///
-/// Asks the service over the socket in the data dir; where none runs it reads the disk. It says which.
+/// Asks the service over the socket in the data dir. If no service runs, reads the data dir. The first line says which of
+/// the two answered.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   spillq status --data-dir ./q --watch
   spillq status --url http://127.0.0.1:9464
-  spillq status --data-dir ./q --running > /dev/null    a health check, for containers and scripts")]
+  spillq status --data-dir ./q --running > /dev/null
+                                a health check for containers and scripts")]
 pub struct StatusArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub store: StoreArgs,
-    /// Print one JSON object, with log, sources, groups and losses
+    /// Print one JSON object, among others with log, sources, groups and losses
     #[arg(long)]
     pub json: bool,
-    /// Print it again every 2 seconds, until stopped
+    /// Print it every 2 seconds, until stopped
     #[arg(long)]
     pub watch: bool,
-    /// End with status 1 where no service answers, instead of reading the disk
+    /// End with status 1 if no service answers, instead of reading the data dir
     #[arg(long)]
     pub running: bool,
-    /// Ask the service at this address, one that its configuration lists under [http], instead
+    /// Ask the service at this address, which its configuration lists under [http], instead of the data dir
     #[arg(long, value_name = "URL", conflicts_with_all = ["data_dir", "config"])]
     pub url: Option<String>,
 }
 
-/// Say what each group is doing and why, the evidence, and the next step
+/// Report what is wrong, the evidence, and the command to type next
 ///
-/// Asks the service that runs on the data dir; where none runs, reads the store and what the last run noted before it
-/// ended. Ends with status 1 when something is wrong.
+/// Asks the service that runs on the data dir. If none runs, reads the store and what the last run recorded before it
+/// ended. Also looks at the disk, the clock and the limits of the process. Ends with status 1 if something is wrong.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  spillq doctor --data-dir ./q
+  spillq doctor --config /etc/spillq/spillq.toml
+  spillq doctor --explain held_line")]
 pub struct DoctorArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub data_dir: DataDirArgs,
-    /// A configuration file to check too; it also names the data dir
+    /// The configuration file: its data dir is used, and its limits and commands are checked
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print one JSON object, with healthy, groups, findings and last_run
     #[arg(long)]
     pub json: bool,
-    /// Print what the runbook says of a cause: what it means, what to type, and when it is over
+    /// Print the runbook's section about a cause: what it means, what to type, and when it is over
     #[arg(long, value_name = "CAUSE", value_parser = causes(), hide_possible_values = true)]
     pub explain: Option<String>,
-    /// Ask the service at this address, one that its configuration lists under [http], instead
+    /// Ask the service at this address, which its configuration lists under [http], instead of the data dir
     #[arg(long, value_name = "URL", conflicts_with_all = ["data_dir", "config"])]
     pub url: Option<String>,
 }
 
-/// Show what status and doctor say, live, with plots of the last minutes
+/// Show status and doctor live, with plots of the last minutes
 ///
-/// Draws on a terminal: groups with their states, lines in and out a second, lag, disk, memory, and what is wrong with the
-/// chosen group. Keys: q ends it, arrows and Tab choose a group, p asks whether to pause it, r resumes it, d shows its dead
-/// letters.
-/// Asks the service on the data dir, or at an address, which shows and changes nothing; once a second, and goes on
-/// asking while it is away.
+/// Draws on a terminal: the groups with their states, lines in and out per second, lag, disk, memory, and what is wrong
+/// with the chosen group. Keys: q quits, the arrows and Tab choose a group, p pauses it after a question, r resumes it, d
+/// shows its dead letters.
+///
+/// Asks the service once a second, and continues to ask while it does not answer. With --url it only shows:
+/// the keys p, r and d need the data dir.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -411,60 +379,67 @@ pub struct TopArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub store: StoreArgs,
-    /// Ask the service at this address, one that its configuration lists under [http], instead
+    /// Ask the service at this address, which its configuration lists under [http], instead of the data dir
     #[arg(long, value_name = "URL", conflicts_with_all = ["data_dir", "config"])]
     pub url: Option<String>,
 }
 
-/// Read lines from the log, acknowledged or not
+/// Print lines of the log, acknowledged or not
 ///
-/// Changes nothing and acknowledges nothing. Lines that are compacted away are not there any more. Lines that are
-/// recorded as lost, by a repair or by on_damage = "skip", are passed over and named on standard error.
+/// Changes nothing and acknowledges nothing. Lines that every group has acknowledged are removed from disk after a while
+/// and are then not printed. Lines that are recorded as lost, by a repair or by on_damage = "skip", are passed over and
+/// named on standard error.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  spillq inspect --data-dir ./q
+  spillq inspect --data-dir ./q --from 182733 --limit 1
+  spillq inspect --data-dir ./q --limit 1_000_000 --json")]
 pub struct InspectArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub store: StoreArgs,
-    /// The first seq to print [default: the oldest line held]
+    /// The seq to begin with [default: the oldest line that is stored]
     #[arg(long, value_name = "SEQ", value_parser = seq)]
     pub from: Option<Seq>,
-    /// Lines to print at most
+    /// Print at most this number of lines
     #[arg(long, value_name = "N", default_value = "10", value_parser = count)]
     pub limit: u64,
-    /// Print one object a line: seq, source, offset, time, and text, or base64 where the bytes are not UTF-8
+    /// Print one JSON object per line: seq, source, offset, time, and text, or base64 if the bytes are not UTF-8
     #[arg(long)]
     pub json: bool,
 }
 
-/// Read all of the log and check it; exit status 1 when damage is found
+/// Read the whole log and check it; exit status 1 if it is damaged
 ///
-/// Exit status 3 when the disk refuses to read some of it: whether that is sound is not known, and a repair would give it
-/// up. Changes nothing. Takes about as long as reading the data dir from disk.
+/// Changes nothing. The service must be stopped. Takes about as long as reading the data dir from disk. Exit status 3 means
+/// that the disk refused to read a part: whether that part is damaged is not known, and a repair would give it up.
 #[derive(Args, Clone, Debug)]
 pub struct VerifyArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub store: StoreArgs,
-    /// Print one JSON object, with sound and findings
+    /// Print one JSON object: sound, findings, refused, lines, bytes
     #[arg(long)]
     pub json: bool,
 }
 
-/// Keep what can be read of a damaged store, name what cannot, and set it aside
+/// Repair a damaged store: keep what can be read, and record the rest as lost
 ///
-/// For a store that `verify` finds damaged, or that does not open. The service must be stopped. Every block that can be
-/// read is kept; seqs of others are recorded as lost, and no group waits for them any more. Damaged files are moved
-/// to quarantine/ in the data dir, never deleted. A kill at any point does no harm; run it again.
+/// For a store that `spillq verify` finds damaged, or that does not open. The service must be stopped. Every block that can
+/// be read is kept. The lines of the others are recorded as lost, and no group waits for them. Damaged files are moved to
+/// quarantine/ in the data dir, and never deleted. If the repair is killed, run it again.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  spillq repair --data-dir ./q --dry-run     what is damaged, and what would be lost; exit status 1 if anything
-  spillq repair --data-dir ./q               do it; exit status 0 when the store is sound afterwards")]
+  spillq repair --data-dir ./q --dry-run
+                                print what is damaged and what would be lost; exit status 1 if anything is
+  spillq repair --data-dir ./q  repair it; exit status 0 if the store is sound afterwards")]
 pub struct RepairArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub store: StoreArgs,
-    /// Change nothing, and tell the same
+    /// Print the same report, and change nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Print one JSON object: sound, findings, lines, lost_lines, losses, quarantined, read_again
@@ -474,8 +449,8 @@ pub struct RepairArgs {
 
 /// Copy the store to a folder or a tar file, while the service runs
 ///
-/// The copy is the log of one moment. The service goes on meanwhile, but removes nothing from disk until the copy is
-/// done. `spillq restore` makes a store of it.
+/// The copy is the log as it was at one moment. The service continues, but removes nothing from disk until the copy is
+/// complete. `spillq restore` makes a store from the copy.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -485,26 +460,30 @@ pub struct BackupArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub store: StoreArgs,
-    /// Where to: a tar file if it ends in .tar, otherwise a folder; must not be there yet
+    /// The copy: a tar file if the name ends in .tar, otherwise a folder; must not exist yet
     #[arg(long, value_name = "PATH")]
     pub to: PathBuf,
 }
 
-/// Make a store of a backup, and verify it
+/// Make a store from a backup, and verify it
 ///
-/// Lines taken in after the backup are read again where their files still are. Acks made after it are forgotten: those
-/// lines are delivered again. Exit status 1 when the backup holds damage; the store is made all the same.
+/// Lines that were stored after the backup are read again if their files still exist. Lines that were acknowledged after
+/// the backup are delivered again. If the backup is damaged, the store is made from what can be read, and the exit status
+/// is 1.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  spillq restore --from /backup/q-monday.tar --data-dir ./q2")]
 pub struct RestoreArgs {
-    /// The folder or tar file that `spillq backup` made
+    /// The folder or the tar file that `spillq backup` wrote
     #[arg(long, value_name = "PATH")]
     pub from: PathBuf,
-    /// The data dir to make; must not be there yet, or be empty
+    /// The data dir to make; must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
 }
 
-/// List the followed files, or tell where one is now
+/// List the followed files, or continue one of them in another file
 #[derive(Args, Clone, Debug)]
 pub struct SourceArgs {
     #[allow(missing_docs)]
@@ -512,37 +491,37 @@ pub struct SourceArgs {
     pub command: SourceCommand,
 }
 
-/// What to do with sources.
+/// The subcommands of `source`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum SourceCommand {
-    /// List them: number, path, and how far each is read
+    /// List the followed files: number, path, how far each is read, and its state
     List {
         #[command(flatten)]
         #[allow(missing_docs)]
         store: StoreArgs,
-        /// Print one object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Go on with a source in another file of the same content; the service must be stopped
+    /// Continue a source in another file, which begins with what was read of it
     ///
-    /// Seldom needed: a file is known again by its content when it was renamed, moved or copied to another host. It is
-    /// needed for files shorter than 256 bytes, and where a file of the same content is still at the old path. The file
-    /// must hold what was read of the source.
+    /// Rarely needed: spillq identifies a file that was renamed, moved or copied to another host by its content. It cannot
+    /// do so for a file shorter than 256 bytes, or while a file with the same content is at the old path. The service must
+    /// be stopped.
     Adopt {
         #[command(flatten)]
         #[allow(missing_docs)]
         store: StoreArgs,
-        /// Its number, as `spillq source list` prints it
+        /// The number of the source, as `spillq source list` prints it
         #[arg(value_name = "SOURCE")]
         source: u64,
-        /// The file
+        /// The file to continue in
         #[arg(value_name = "PATH")]
         path: PathBuf,
     },
 }
 
-/// Look after lines that were set aside because they failed alone
+/// List, show, export, retry or discard the lines that a group could not process
 #[derive(Args, Clone, Debug)]
 pub struct DeadLetterArgs {
     #[allow(missing_docs)]
@@ -550,45 +529,45 @@ pub struct DeadLetterArgs {
     pub command: DeadLetterCommand,
 }
 
-/// Whose dead letters.
+/// The group whose dead letters are meant.
 #[derive(Args, Clone, Debug)]
 pub struct DeadLetterGroupArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub store: StoreArgs,
-    /// The group [default: the only one there is, otherwise the one named default]
+    /// The group [default: the only one of the store, otherwise the one named default]
     #[arg(long, value_name = "NAME", value_parser = group_name)]
     pub group: Option<String>,
 }
 
-/// Which lines.
+/// Lines by number, or all.
 #[derive(Args, Clone, Debug)]
 #[group(required = true, multiple = false)]
 pub struct DeadLetterChoiceArgs {
-    /// Seqs, or ranges such as 100-120
+    /// Line numbers (seqs), or ranges such as 100-120
     #[arg(value_name = "SEQ", value_parser = seqs)]
     pub seqs: Vec<SeqRange>,
-    /// All there are: dead letters of the group, or, with park, lines that wait for it
+    /// All dead letters of the group; with park, all lines that wait for it
     #[arg(long)]
     pub all: bool,
 }
 
-/// What to do with dead letters.
+/// The subcommands of `dead-letter`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum DeadLetterCommand {
-    /// List them: seq, attempts, and why
+    /// List dead letters: line number, cause, attempts, time and reason
     ///
-    /// Without --group, in a store with several groups of which none is named default, those of all groups, each line with
-    /// its group in front.
+    /// Without --group, in a store with several groups of which none is named default, lists those of all groups, and each
+    /// line begins with its group.
     List {
         #[command(flatten)]
         #[allow(missing_docs)]
         group: DeadLetterGroupArgs,
-        /// Print one object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Print the lines themselves, with all that the last attempt left: the reason and the end of standard error
+    /// Print dead letters whole: the line, the reason, and the end of what the command printed
     Show {
         #[command(flatten)]
         #[allow(missing_docs)]
@@ -596,23 +575,23 @@ pub enum DeadLetterCommand {
         #[command(flatten)]
         #[allow(missing_docs)]
         choice: DeadLetterChoiceArgs,
-        /// Print one object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Write them all as JSON, one object a line, and keep them
+    /// Write all dead letters of a group as JSON, one object per line; removes none
     ///
-    /// Each has seq, source, offset, time, and text or base64, as `inspect --json` prints a line, and attempts, dead_since
-    /// and reason. Exit status 1 when the line of one cannot be read; it then has error.
+    /// An object has the keys of `spillq inspect --json` (seq, source, offset, time, and text or base64), and cause,
+    /// attempts, dead_since and reason. If a line cannot be read, its object has the key error, and the exit status is 1.
     Export {
         #[command(flatten)]
         #[allow(missing_docs)]
         group: DeadLetterGroupArgs,
-        /// A new file, readable by its owner only; - is standard output, and so is the default
+        /// A new file, which only its owner can read; - is standard output [default: -]
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },
-    /// Put them back: they are delivered again, with all their attempts before them
+    /// Deliver dead letters again, with a full number of attempts
     Retry {
         #[command(flatten)]
         #[allow(missing_docs)]
@@ -621,7 +600,7 @@ pub enum DeadLetterCommand {
         #[allow(missing_docs)]
         choice: DeadLetterChoiceArgs,
     },
-    /// Drop them for good
+    /// Discard dead letters for ever: the group never gets these lines
     Discard {
         #[command(flatten)]
         #[allow(missing_docs)]
@@ -629,13 +608,13 @@ pub enum DeadLetterCommand {
         #[command(flatten)]
         #[allow(missing_docs)]
         choice: DeadLetterChoiceArgs,
-        /// With --all: yes, drop all of them
+        /// Confirms --all: discard every dead letter of the group
         #[arg(long)]
         discard_lines: bool,
     },
-    /// Make dead letters of lines that wait, by hand: of one that holds its group, say
+    /// Move waiting lines to the dead letters, such as a line that holds its group
     ///
-    /// Lines of a range that do not wait are passed over. `retry` puts them back.
+    /// Lines of a range that do not wait are skipped. `spillq dead-letter retry` delivers them again.
     Park {
         #[command(flatten)]
         #[allow(missing_docs)]
@@ -646,7 +625,7 @@ pub enum DeadLetterCommand {
     },
 }
 
-/// List, add, remove, pause and resume the consumers of the log
+/// List, add, remove, pause, resume or move groups, the consumers of the log
 #[derive(Args, Clone, Debug)]
 pub struct GroupArgs {
     #[allow(missing_docs)]
@@ -665,83 +644,88 @@ pub struct GroupNameArgs {
     pub name: String,
 }
 
-/// What to do with groups.
+/// The subcommands of `group`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum GroupCommand {
-    /// List them, with ack floor and lag
+    /// List the groups: state, up to which line all is acknowledged, and how many lines wait
     List {
         #[command(flatten)]
         #[allow(missing_docs)]
         store: StoreArgs,
-        /// Print one object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Add one: from then on lines are kept until it has acknowledged them too
+    /// Add a group; from then on lines are stored until it has acknowledged them too
     Add {
         #[command(flatten)]
         #[allow(missing_docs)]
         group: GroupNameArgs,
-        /// Where it begins
+        /// Where the group begins: with the oldest stored line, or behind the newest
         #[arg(long, value_name = "WHERE", default_value = "beginning")]
         start: Beginning,
     },
-    /// Remove one with its ack state and its dead letters; the last cannot be removed
+    /// Remove a group with its acknowledgements and its dead letters
     ///
-    /// One for which lines wait, or that has dead letters, is removed only with --discard-lines.
+    /// A group with waiting lines or dead letters is removed only with --discard-lines. The last group of a store cannot be
+    /// removed.
     Remove {
         #[command(flatten)]
         #[allow(missing_docs)]
         group: GroupNameArgs,
-        /// Also if lines wait for it: they are gone for this group
+        /// Remove it even if that discards waiting lines or dead letters; the number is logged
         #[arg(long)]
         discard_lines: bool,
     },
-    /// Hand out nothing more to it, also after a restart; batches in flight are finished
+    /// Deliver no more batches to a group, even after a restart, until `resume`
+    ///
+    /// Batches in flight are finished. The lines stay stored, and disk use grows with what is written meanwhile.
     Pause {
         #[command(flatten)]
         #[allow(missing_docs)]
         group: GroupNameArgs,
     },
-    /// Go on after a pause
+    /// Deliver to a group again after `pause`
     Resume {
         #[command(flatten)]
         #[allow(missing_docs)]
         group: GroupNameArgs,
     },
-    /// Deliver at once what waits in back-off, instead of when its time has come
+    /// End the back-off of a group: deliver what failed at once
     ///
-    /// For when the destination or the command was repaired and nobody wants to wait for `retry.max`. A line that is held
-    /// because the service died while it was in flight is delivered once more. Asks the running service.
+    /// For use after a destination or a command was repaired, instead of waiting up to `retry.max`. A line that is held
+    /// because the service died while it was in flight is delivered once more. Needs a running service.
     RetryNow {
         #[command(flatten)]
         #[allow(missing_docs)]
         group: GroupNameArgs,
     },
-    /// Move it: from there on everything is delivered again, what waits before it is skipped
+    /// Move a group to another line: back to deliver lines again, or forward to skip lines
     ///
-    /// Back as far as lines are still stored: `disk.keep` in the configuration lets acknowledged ones stay. What was
-    /// delivered before comes again with the same seqs, dead letters too, and no attempts are held against it. Lines
-    /// that are passed over are counted as skipped, not as acknowledged. What is out with a processor is taken back:
-    /// its end counts for nothing.
+    /// From that line on, every line is delivered again with its old seq, dead letters included, and with a full number of
+    /// attempts. Waiting lines before it are skipped, which is counted apart from acknowledged lines. Acknowledgements of
+    /// batches in flight are ignored.
+    ///
+    /// A group can move back as far as lines are stored. `disk.keep` in the configuration retains acknowledged lines for
+    /// that.
     #[command(after_help = SEEK_EXAMPLES)]
     Seek {
         #[command(flatten)]
         #[allow(missing_docs)]
         group: GroupNameArgs,
-        /// A seq; a time, as 2026-03-01T08:00:00Z or as so long ago (24h, 90m); beginning; or end
+        /// A line number (seq); a time such as 2026-03-01T08:00:00Z, or how long ago (24h, 90m); beginning; or end
         #[arg(long, value_name = "SEQ|TIME|beginning|end", value_parser = place)]
         to: Place,
-        /// Give lines again that the destination (redis, postgres, file) has noted as given
+        /// Also deliver lines again that the destination (redis, postgres, file) has recorded as written
         #[arg(long, conflicts_with = "missing")]
         again: bool,
-        /// Give only those that the destination has not noted: what it has lost with its note
+        /// Deliver only lines that the destination has not recorded, such as those that it lost with its records
         #[arg(long)]
         missing: bool,
-        /// Also if lines wait before that place: they are skipped
+        /// Move it even if that skips waiting lines
         #[arg(long)]
         discard_lines: bool,
-        /// Print where the group is as a JSON object: to, again, skipped
+        /// Print one JSON object: to, again, skipped
         #[arg(long)]
         json: bool,
     },
@@ -754,22 +738,7 @@ Examples:
   spillq group seek --data-dir ./q default --to 182733 --again
   spillq group seek --data-dir ./q audit --to end --discard-lines";
 
-/// Where a group is moved to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// A line.
-    Seq(Seq),
-    /// The first line appended since.
-    Time(SystemTime),
-    /// The first line appended within so long.
-    Ago(Duration),
-    /// The oldest line that is stored.
-    Beginning,
-    /// Behind the newest line.
-    End,
-}
-
-/// Check, show, write or reload a configuration file
+/// Check, show or write a configuration, or have a service read it again
 #[derive(Args, Clone, Debug)]
 pub struct ConfigArgs {
     #[allow(missing_docs)]
@@ -777,65 +746,66 @@ pub struct ConfigArgs {
     pub command: ConfigCommand,
 }
 
-/// A configuration file, by position or as `--config`, as the other commands take it.
+/// A configuration file, by position or with `--config`, as for other commands.
 #[derive(Args, Clone, Debug)]
 pub struct ConfigFileArgs {
     /// The configuration file
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// The same
+    /// The configuration file, as for other commands
     #[arg(long, value_name = "FILE", conflicts_with = "file", hide = true)]
     pub config: Option<PathBuf>,
 }
 
 impl ConfigFileArgs {
-    /// The file that was named.
+    /// The file, whichever way it was named.
     #[must_use]
     pub fn named(&self) -> Option<&Path> {
         self.file.as_deref().or(self.config.as_deref())
     }
 }
 
-/// What to do with configuration files.
+/// The subcommands of `config`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Tell all that is wrong with it at once, or that it is fine; exit status 2 when it is not
+    /// Check a configuration file, and print every problem with its line; exit status 2 if there are any
     ///
-    /// FILE defaults to ./spillq.toml. Variables that override settings are checked too.
+    /// FILE defaults to ./spillq.toml. Environment variables that override settings are checked too. Warns about globs that
+    /// match nothing and about missing programs.
     Check(ConfigFileArgs),
-    /// Print the settings in force, and where each came from: default, file or environment
+    /// Print the effective settings, and the origin of each: default, file or environment
     ///
-    /// Without FILE it prints what holds when no configuration is named. A setting such as disk.limit is overridden
-    /// by the variable SPILLQ_DISK_LIMIT; those in repeated sections and lists have none.
+    /// Without FILE, prints the settings without a configuration file. A variable overrides a setting: SPILLQ_DISK_LIMIT
+    /// overrides disk.limit. Settings in repeated sections ([[...]]) and in lists have no variable.
     Show {
         #[command(flatten)]
         #[allow(missing_docs)]
         file: ConfigFileArgs,
-        /// Print one JSON object, with settings and origins
+        /// Print one JSON object: settings, origins
         #[arg(long)]
         json: bool,
     },
     /// Have a running service read its configuration again, and print what changed
     ///
-    /// As SIGHUP and every change of the file do, but with an answer. All of it is taken, except for what needs a
-    /// restart, which is named; where something is wrong nothing is changed, and the exit status is 2.
+    /// The service does the same on SIGHUP and after every change of the file. Changes that need a restart are named and not
+    /// applied. If the configuration has a problem, nothing is changed, and the exit status is 2.
     Reload {
         #[command(flatten)]
         #[allow(missing_docs)]
         store: StoreArgs,
-        /// Print one JSON object, with taken, changes, notes and problems
+        /// Print one JSON object: taken, changes, notes, problems
         #[arg(long)]
         json: bool,
     },
-    /// Write a file with every key, documented, with its default; never overwrites
+    /// Write a configuration file with every key, its default and its explanation
     Init {
-        /// Where to [default: ./spillq.toml]
+        /// The file to write; must not exist yet [default: ./spillq.toml]
         #[arg(value_name = "PATH")]
         path: Option<PathBuf>,
     },
 }
 
-/// Print a script that completes commands and options in a shell
+/// Print a script with which a shell completes commands and options
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -848,19 +818,19 @@ pub struct CompletionsArgs {
     pub shell: clap_complete::Shell,
 }
 
-/// Print the manual page, or write those of all commands to a folder
+/// Print the manual page, or write the pages of all commands to a folder
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   spillq man | man -l -
   spillq man --dir /usr/share/man/man1")]
 pub struct ManArgs {
-    /// Write a page for each command into this folder, which must be there [default: the main page, printed]
+    /// Write a page for each command to this folder, which must exist [default: print the main page]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
 
-/// Measure this machine
+/// Measure spillq on this machine
 #[derive(Args, Clone, Debug)]
 pub struct BenchArgs {
     #[allow(missing_docs)]
@@ -868,7 +838,7 @@ pub struct BenchArgs {
     pub command: BenchCommand,
 }
 
-/// What to measure.
+/// The subcommands of `bench`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum BenchCommand {
     #[allow(missing_docs)]
@@ -881,13 +851,15 @@ pub enum BenchCommand {
     EndToEnd(BenchEndToEndArgs),
 }
 
-/// Measure a lone line on an idle service, from its write to its durable ack, beside one sync of the disk
+/// Measure the time from the write of a line to its durable acknowledgement, on an idle service
+///
+/// One line after the other, each compared with one sync of the disk.
 #[derive(Args, Clone, Debug)]
 pub struct BenchEndToEndArgs {
-    /// A folder on the disk to measure; a data dir is made in it and removed [default: .]
+    /// A folder on the disk to measure; a data dir is made in it, and removed [default: .]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// How many lines, one after the other
+    /// The number of lines
     #[arg(long, value_name = "N", default_value = "500", value_parser = count)]
     pub lines: u64,
     /// Print one JSON object: lines, p50_ms, p99_ms, fdatasync_p99_ms, allowed_ms
@@ -895,30 +867,30 @@ pub struct BenchEndToEndArgs {
     pub json: bool,
 }
 
-/// Write lines to measure with to standard output
+/// Print lines to measure with
 ///
-/// JSON records of 350 bytes with random hexadecimal fields of 40 and 64 digits. `zstd -1` makes about 3.7 times
-/// less of them (3.3 to 4.2); figures on more repetitive lines flatter.
+/// JSON records of 350 bytes with random hexadecimal fields of 40 and 64 digits. `zstd -1` compresses them by a factor of
+/// about 3.7 (3.3 to 4.2). More repetitive lines would make the figures look better.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Example:
   spillq bench generate 1000000 > lines.jsonl    350 MB")]
 pub struct BenchGenerateArgs {
-    /// How many lines, of 350 bytes each
+    /// The number of lines, of 350 bytes each
     #[arg(value_name = "LINES", value_parser = count)]
     pub lines: u64,
-    /// The same seed gives the same lines
+    /// Seed of the random fields; the same seed gives the same lines
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 }
 
-/// Measure taking lines in, beside a plain synced copy of the same bytes
+/// Measure ingestion, compared with a plain copy of the same bytes that is synced
 #[derive(Args, Clone, Debug)]
 pub struct BenchIngestArgs {
-    /// A folder on the disk to measure; a data dir is made in it and removed [default: .]
+    /// A folder on the disk to measure; a data dir is made in it, and removed [default: .]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// How many lines, of 350 bytes each
+    /// The number of lines, of 350 bytes each
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = count)]
     pub lines: u64,
     /// Print one JSON object: mb_per_s, lines_per_s, peak_rss_mb, copy_mb_per_s, ratio_to_copy
@@ -926,72 +898,16 @@ pub struct BenchIngestArgs {
     pub json: bool,
 }
 
-/// Measure handing lines out, beside plain decompression of the same bytes
+/// Measure delivery, compared with plain decompression of the same bytes
 #[derive(Args, Clone, Debug)]
 pub struct BenchDrainArgs {
-    /// A folder on the disk to measure; a data dir is made in it and removed [default: .]
+    /// A folder on the disk to measure; a data dir is made in it, and removed [default: .]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// How many lines, of 350 bytes each
+    /// The number of lines, of 350 bytes each
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = count)]
     pub lines: u64,
     /// Print one JSON object: mb_per_s, lines_per_s, peak_rss_mb, zstd_mb_per_s, ratio_to_zstd
     #[arg(long)]
     pub json: bool,
 }
-
-fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "not a duration; write it as 90s, 10m or 1h30m".to_owned())
-}
-
-/// A number of lines; `1_000_000` is easier to read.
-fn count(text: &str) -> Result<u64, String> {
-    text.replace('_', "")
-        .parse()
-        .map_err(|_| "not a number of lines; write it as 1000000 or 1_000_000".to_owned())
-}
-
-fn place(text: &str) -> Result<Place, String> {
-    match text {
-        "beginning" => return Ok(Place::Beginning),
-        "end" => return Ok(Place::End),
-        _ => {}
-    }
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return seq(text).map(Place::Seq);
-    }
-    let time = humantime::parse_rfc3339_weak(text).ok().map(Place::Time);
-    time.or_else(|| parse_duration(text).map(Place::Ago)).ok_or_else(|| {
-        "no place; write a seq, a time in UTC (2026-03-01T08:00:00Z), how long ago (24h), beginning or end".to_owned()
-    })
-}
-
-/// The words of all causes.
-fn causes() -> clap::builder::PossibleValuesParser {
-    Cause::ALL.iter().map(|cause| cause.word()).collect::<Vec<_>>().into()
-}
-
-fn seq(text: &str) -> Result<Seq, String> {
-    match text.parse() {
-        Ok(number) if number >= Seq::FIRST.0 => Ok(Seq(number)),
-        _ => Err("not a seq; they are numbers from 1".to_owned()),
-    }
-}
-
-fn seqs(text: &str) -> Result<SeqRange, String> {
-    let range = match text.split_once('-') {
-        Some((first, last)) => seq(first).and_then(|first| Ok((first, seq(last)?))),
-        None => seq(text).map(|only| (only, only)),
-    };
-    range
-        .ok()
-        .and_then(|(first, last)| SeqRange::new(first, last))
-        .ok_or_else(|| "neither a seq nor a range of them; write it as 100 or 100-120".to_owned())
-}
-
-mod pages;
-
-pub use pages::{completions, man_pages};
-
-#[cfg(test)]
-mod tests;

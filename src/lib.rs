@@ -1,4 +1,4 @@
-//! The spillq service: follows files, appends their lines to a durable log, and hands them to processors.
+//! The spillq service: follows files, appends their lines to a durable log, and delivers them to processors.
 
 pub mod cgroup;
 pub mod cli;

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 
 use spillq::cli::{Cli, Command};
 use spillq::cmd::{self, Exit, Failure};
-use spillq::messages::{Format, Told};
+use spillq::messages::{Format, Messages};
 
 /// Chosen by measured memory and speed: docs/decisions/0001-journal-sizes.md.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    // First of all: this process may be the shim of an exec processor, not a command of a user.
+    // First: this process may be the shim of an exec processor, not a command of a user.
     if let Some(exit) = spillq::processor::shim::main(std::env::args_os()) {
         return exit;
     }
@@ -20,23 +20,23 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(exit) => return exit,
     };
-    // Nothing that this process makes is for others to read. What a command makes is for its owner to say: commands
-    // get the umask that this process was started with.
+    // Files of this process are private. Commands get the umask with which this process was started, so that their owner
+    // decides about their files.
     let started_with = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
     spillq::processor::set_command_umask(started_with.bits());
     let survives = spillq::file_limit::survive();
     let format = cli.log_format.map_or(Format::Text, Format::from);
-    // Kept to the end, when it tells what it has counted.
-    let _told = messages(&cli, format);
+    // Prints open counts when it is dropped at the end.
+    let _messages = messages(&cli, format);
     if let Err(error) = survives {
-        tracing::warn!("a file that passes the limit on file size (ulimit -f) will end spillq: {error}");
+        tracing::warn!("spillq will be killed if a file reaches the limit on file size (ulimit -f): {error}");
     }
     match dispatch(cli.command) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            spillq::messages::tell_counts();
+            spillq::messages::print_counts();
             match format {
-                Format::Text => failure.tell(),
+                Format::Text => failure.print(),
                 Format::Json => tracing::error!("{failure}"),
             }
             failure.exit().into()
@@ -68,7 +68,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
 }
 
 /// Messages go to standard error, so that data on standard output stays data.
-fn messages(cli: &Cli, format: Format) -> Told {
+fn messages(cli: &Cli, format: Format) -> Messages {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     spillq::messages::init(cli.level(), format, colour)
 }

@@ -1,9 +1,8 @@
-//! Messages on standard error, as text or as one JSON object a line.
+//! Log messages on standard error, as text or as one JSON object per line.
 //!
-//! What others chose (names of files, what commands and servers say) is made harmless first: a message is always one
-//! line, and a terminal acts on nothing in it but our own colour. The same message again within [`FOLD`] is counted
-//! instead of printed, and the count told; messages that differ in one character are different. At most [`FOLDED_MAX`]
-//! are remembered, and of a longer message [`MESSAGE_BYTES_MAX`] bytes are shown.
+//! A message is always one line, and a terminal acts on nothing in it except for the colour of its level. A message that is
+//! repeated within [`FOLD`] is counted, and the count is printed instead. At most [`FOLDED_MAX`] messages are remembered
+//! for that. A longer message is cut to [`MESSAGE_BYTES_MAX`] bytes.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
@@ -21,14 +20,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::plain::{escape, escape_but_tabs, json_line};
 use crate::processor::SAID_BY_COMMAND;
 
-/// For so long a message that comes again is counted.
+/// Time in which repeats of a message are counted.
 const FOLD: Duration = Duration::from_secs(60);
-/// Messages that are remembered for that.
+/// Messages whose repeats are counted at the same time.
 const FOLDED_MAX: usize = 64;
-/// Bytes of one message and of one field: what a command printed last has 4 KiB.
+/// Bytes of one message and of one field. The end of a command's output, which is the longest field, has 4 KiB.
 const MESSAGE_BYTES_MAX: usize = 8 * 1024;
 
-/// In what form messages are told.
+/// The format of messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// For people.
@@ -38,39 +37,42 @@ pub enum Format {
     Json,
 }
 
-/// Tells counts that are still open, when it is dropped: at the end of the process.
+/// Prints open counts when it is dropped, at the end of the process.
 #[derive(Debug)]
-pub struct Told(Arc<Shared>);
+pub struct Messages(Arc<Shared>);
 
-impl Drop for Told {
+impl Drop for Messages {
     fn drop(&mut self) {
-        self.0.tell_counts();
+        self.0.print_counts();
     }
 }
 
-/// The messages of this process.
-static TOLD: OnceLock<Arc<Shared>> = OnceLock::new();
+/// The messages of this process, for [`print_counts`].
+static SHARED: OnceLock<Arc<Shared>> = OnceLock::new();
 
-/// Tells all counts now: before the last word on how a command ended, behind which they would pass for new.
-pub fn tell_counts() {
-    if let Some(shared) = TOLD.get() {
-        shared.tell_counts();
+/// Prints all counts now. To be called before the last message of a command: after it, a count would look like a new
+/// message.
+pub fn print_counts() {
+    if let Some(shared) = SHARED.get() {
+        shared.print_counts();
     }
 }
 
-/// Sets up messages of this process, those of `level` and above. To be called once.
+/// Sets up the messages of this process, of `level` and above. To be called once.
 #[must_use]
-pub fn init(level: &str, format: Format, colour: bool) -> Told {
+pub fn init(level: &str, format: Format, colour: bool) -> Messages {
     let shared = Arc::new(Shared { format, colour, folds: Mutex::default(), changed: Condvar::new() });
-    // What commands say is shown whatever the level.
+    // Output of commands is shown at every level.
     let filter = format!("warn,spillq={level},spillq_storage={level},{SAID_BY_COMMAND}=info");
     let filter = EnvFilter::new(filter);
-    tracing_subscriber::registry().with(filter).with(Messages(Arc::clone(&shared))).init();
+    tracing_subscriber::registry().with(filter).with(Writer(Arc::clone(&shared))).init();
     let theirs = Arc::clone(&shared);
-    TOLD.get_or_init(|| Arc::clone(&shared));
-    // Without it counts are told with the next message, or at the end.
-    drop(std::thread::Builder::new().name("spillq-messages".to_owned()).spawn(move || theirs.tell_in_time()));
-    Told(shared)
+    SHARED.get_or_init(|| Arc::clone(&shared));
+    // Without this thread, counts are printed with the next message, or at the end.
+    drop(
+        std::thread::Builder::new().name("spillq-messages".to_owned()).spawn(move || theirs.print_in_time()),
+    );
+    Messages(shared)
 }
 
 #[derive(Debug)]
@@ -87,17 +89,17 @@ impl Shared {
             Format::Text => line.text(more, self.colour).into_bytes(),
             Format::Json => line.json(more),
         };
-        // Where standard error is gone there is nobody to tell.
+        // Without standard error there is no other place for it.
         let _ = std::io::stderr().lock().write_all(&text);
     }
 
-    fn tell_counts(&self) {
+    fn print_counts(&self) {
         let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
         folds.end(None, &mut |line, more| self.write(line, more));
     }
 
-    /// Tells counts when their time is over, for as long as the process runs.
-    fn tell_in_time(&self) {
+    /// Prints counts when their time is over, for as long as the process runs.
+    fn print_in_time(&self) {
         let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             folds.end(Some(Instant::now()), &mut |line, more| self.write(line, more));
@@ -108,9 +110,9 @@ impl Shared {
     }
 }
 
-struct Messages(Arc<Shared>);
+struct Writer(Arc<Shared>);
 
-impl<S: Subscriber> Layer<S> for Messages {
+impl<S: Subscriber> Layer<S> for Writer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let by_command = event.metadata().target() == SAID_BY_COMMAND;
         let mut line =
@@ -118,7 +120,7 @@ impl<S: Subscriber> Layer<S> for Messages {
         event.record(&mut line);
         let shared = &self.0;
         if by_command {
-            // Two equal lines of a command are two facts.
+            // Equal lines of a command are not counted together.
             line.fields.push(("from", Value::from("command"), "command".to_owned()));
             return shared.write(&line, None);
         }
@@ -139,17 +141,17 @@ struct Line {
     fields: Vec<(&'static str, Value, String)>,
 }
 
-/// How often it came again, and in what time.
+/// How often a message was repeated, and in which time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct More {
     times: u64,
     seconds: u64,
-    /// How long ago the last was.
+    /// How long ago the last repeat was.
     ago: Duration,
 }
 
 impl More {
-    /// When the last was, to the second: a count that is printed late is about then, not about now.
+    /// When the last repeat was: a count may be printed later.
     fn last(self) -> String {
         let last = SystemTime::now().checked_sub(self.ago).unwrap_or(SystemTime::UNIX_EPOCH);
         humantime::format_rfc3339_seconds(last).to_string()
@@ -257,7 +259,7 @@ impl Line {
     }
 }
 
-/// What was told a moment ago, the oldest first.
+/// Messages whose repeats are counted, the oldest first.
 #[derive(Debug, Default)]
 struct Folds(VecDeque<Fold>);
 
@@ -266,56 +268,56 @@ struct Fold {
     line: Line,
     since: Instant,
     times: u64,
-    /// When it came last.
+    /// When the last repeat was.
     last: Instant,
 }
 
-/// Where lines go that are told, with the count of those that were folded.
-type Tell<'t> = &'t mut dyn FnMut(&Line, Option<More>);
+/// Prints a message, or the count of its repeats.
+type Print<'t> = &'t mut dyn FnMut(&Line, Option<More>);
 
 impl Folds {
-    /// Tells `line`, or counts it. Whether there is a count now where there was none.
-    fn take(&mut self, line: Line, now: Instant, tell: Tell<'_>) -> bool {
-        self.end(Some(now), tell);
+    /// Prints `line`, or counts it. Returns whether it is the first repeat.
+    fn take(&mut self, line: Line, now: Instant, print: Print<'_>) -> bool {
+        self.end(Some(now), print);
         if let Some(fold) = self.0.iter_mut().find(|fold| fold.line == line) {
             fold.times += 1;
             fold.last = now;
             return fold.times == 1;
         }
-        tell(&line, None);
+        print(&line, None);
         if self.0.len() >= FOLDED_MAX
             && let Some(oldest) = self.0.pop_front()
         {
-            oldest.end(now, tell);
+            oldest.end(now, print);
         }
         self.0.push_back(Fold { line, since: now, times: 0, last: now });
         false
     }
 
-    /// Tells the counts whose time is over; without a time, all of them.
-    fn end(&mut self, now: Option<Instant>, tell: Tell<'_>) {
+    /// Prints the counts whose time is over; without a time, all of them.
+    fn end(&mut self, now: Option<Instant>, print: Print<'_>) {
         while let Some(fold) = self.0.front() {
             if now.is_some_and(|now| now.saturating_duration_since(fold.since) < FOLD) {
                 break;
             }
             if let Some(fold) = self.0.pop_front() {
-                fold.end(now.unwrap_or_else(Instant::now), tell);
+                fold.end(now.unwrap_or_else(Instant::now), print);
             }
         }
     }
 
-    /// When a count has to be told.
+    /// When the next count is printed.
     fn due(&self) -> Option<Instant> {
         self.0.iter().find(|fold| fold.times > 0).map(|fold| fold.since + FOLD)
     }
 }
 
 impl Fold {
-    fn end(self, now: Instant, tell: Tell<'_>) {
+    fn end(self, now: Instant, print: Print<'_>) {
         if self.times > 0 {
             let seconds = now.saturating_duration_since(self.since).as_secs_f64().ceil() as u64;
             let ago = now.saturating_duration_since(self.last);
-            tell(&self.line, Some(More { times: self.times, seconds: seconds.max(1), ago }));
+            print(&self.line, Some(More { times: self.times, seconds: seconds.max(1), ago }));
         }
     }
 }
@@ -330,31 +332,31 @@ mod tests {
         Line { level: Level::WARN, by_command: false, message: message.to_owned(), fields }
     }
 
-    /// Feeds messages, each at a second, and gives what was told.
-    fn told(messages: &[(u64, &str)], end: Option<u64>) -> (Vec<String>, usize) {
+    /// Feeds messages, each at a second, and returns what was printed.
+    fn printed(messages: &[(u64, &str)], end: Option<u64>) -> (Vec<String>, usize) {
         let start = Instant::now();
         let (mut folds, mut out, mut most) = (Folds::default(), Vec::new(), 0);
-        let mut tell = |line: &Line, more: Option<More>| {
+        let mut print = |line: &Line, more: Option<More>| {
             let more = more.map(|more| format!(" +{} in {}", more.times, more.seconds)).unwrap_or_default();
             out.push(format!("{}{more}", line.message));
         };
         for (second, message) in messages {
-            folds.take(line(message), start + Duration::from_secs(*second), &mut tell);
+            folds.take(line(message), start + Duration::from_secs(*second), &mut print);
             most = most.max(folds.0.len());
         }
-        folds.end(end.map(|second| start + Duration::from_secs(second)), &mut tell);
+        folds.end(end.map(|second| start + Duration::from_secs(second)), &mut print);
         (out, most)
     }
 
     #[test]
-    fn the_same_is_counted_and_what_differs_is_told() {
-        let (out, _) = told(&[(0, "a"), (1, "a"), (2, "b"), (3, "a"), (4, "a 2")], Some(60));
+    fn repeats_are_counted_and_other_messages_printed() {
+        let (out, _) = printed(&[(0, "a"), (1, "a"), (2, "b"), (3, "a"), (4, "a 2")], Some(60));
         assert_eq!(out, ["a", "b", "a 2", "a +2 in 60"]);
         // The next minute begins anew.
-        let (out, _) = told(&[(0, "a"), (59, "a"), (60, "a"), (61, "a")], Some(200));
+        let (out, _) = printed(&[(0, "a"), (59, "a"), (60, "a"), (61, "a")], Some(200));
         assert_eq!(out, ["a", "a +1 in 60", "a", "a +1 in 140"]);
-        let (out, _) = told(&[(0, "a"), (1, "b")], Some(200));
-        assert_eq!(out, ["a", "b"], "what came once is told once");
+        let (out, _) = printed(&[(0, "a"), (1, "b")], Some(200));
+        assert_eq!(out, ["a", "b"], "without repeats there is no count");
     }
 
     #[test]
@@ -369,18 +371,18 @@ mod tests {
     }
 
     #[test]
-    fn many_different_messages_are_all_told_and_few_remembered() {
+    fn many_different_messages_are_all_printed_and_few_remembered() {
         let many: Vec<String> = (0..1_000).map(|number| format!("message {number}")).collect();
         let mut messages: Vec<(u64, &str)> = vec![(0, "first"), (0, "first")];
         messages.extend(many.iter().map(|message| (1, message.as_str())));
-        let (out, most) = told(&messages, Some(2));
+        let (out, most) = printed(&messages, Some(2));
         assert_eq!(most, FOLDED_MAX);
         assert_eq!(out.len(), 1_002, "each once, and the count of the first before it is forgotten");
         assert!(out.contains(&"first +1 in 1".to_owned()), "{out:?}");
     }
 
     #[test]
-    fn a_message_is_one_line_that_no_terminal_acts_on() {
+    fn a_message_is_one_line_that_is_safe_on_a_terminal() {
         let wild = "a\x1b[2J\nfake: 1\u{9b}31m\u{202e}";
         let mut hostile = line(wild);
         hostile.fields = vec![("path", Value::from(wild), wild.to_owned())];
@@ -401,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_a_command_has_its_time_and_group_and_is_harmless() {
+    fn a_line_of_a_command_has_its_time_and_group_and_is_safe_on_a_terminal() {
         let said = Line { by_command: true, ..line("it\tsaid \x1b[31mthis") };
         let text = said.text(None, true);
         let (time, rest) = text.split_once(' ').unwrap();

@@ -10,7 +10,7 @@ use super::Cli;
 
 /// A script that completes the command line in `shell`.
 #[must_use]
-pub fn completions(shell: Shell) -> Vec<u8> {
+pub fn script(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "spillq", &mut script);
     script

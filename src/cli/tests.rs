@@ -1,4 +1,4 @@
-//! The whole contract of the command line, whether or not this version has the command already.
+//! The command line as a contract: what it accepts, what it refuses, and that everything has help.
 
 use clap::CommandFactory;
 
@@ -151,7 +151,7 @@ fn values_that_are_none_are_told_in_one_line_with_an_example() {
         &["run", "--group", "No Name"],
         "--group No Name: not a group's name; it takes 1 to 64 of a-z, 0-9, _ and -",
     );
-    check_refused(&["inspect", "--from", "0"], "--from 0: not a seq; they are numbers from 1");
+    check_refused(&["inspect", "--from", "0"], "--from 0: not a seq; seqs are numbers from 1");
     check_refused(
         &["dead-letter", "show", "9-5"],
         "[SEQ]... 9-5: neither a seq nor a range of them; write it as 100 or 100-120",

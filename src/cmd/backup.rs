@@ -1,7 +1,7 @@
 //! `spillq backup`: copies the files of a snapshot, while the service runs or of a stopped store.
 //!
-//! This process copies, not the service: no path is sent to it. It appears under its final name when it is whole and
-//! synced; before that it has a name of its own beside it, which a kill leaves behind.
+//! This process makes the copy, so that no path is sent to the service. The copy gets its final name when it is complete
+//! and synced. Until then it has a temporary name in the same folder, which a kill leaves behind.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read};
@@ -19,18 +19,18 @@ use crate::cli::BackupArgs;
 use crate::http::{AdminJson, AnswerJson, Client};
 use crate::plain::{counted, escape_path, size};
 
-/// A sign of life for the service, well within what it waits.
+/// Time between two renewals of the hold, well below the time after which the service ends it.
 const RENEW: Duration = Duration::from_secs(10);
 
-/// Makes one.
+/// Makes a backup.
 ///
 /// # Errors
-/// When the store cannot be read, or the copy not be written.
+/// When the store cannot be read, or the copy cannot be written.
 pub fn run(args: &BackupArgs) -> Result<Exit, Failure> {
     let data_dir = store_dir(&args.store)?;
     if args.to.symlink_metadata().is_ok() {
-        return Err(Failure::could_not_run(format!("{} is there already", args.to.display()))
-            .hint("a backup never replaces anything; name a path that is not there"));
+        return Err(Failure::could_not_run(format!("{} exists already", args.to.display()))
+            .hint("a backup never replaces anything; name a path that does not exist"));
     }
     let (snapshot, bytes) = match Client::connect(&data_dir) {
         Some(service) => {
@@ -50,7 +50,7 @@ pub fn run(args: &BackupArgs) -> Result<Exit, Failure> {
     say(format!("{lines} ({bytes}) copied to {}", escape_path(&args.to)))
 }
 
-/// The service removes nothing meanwhile.
+/// Keeps the service from removing files of the snapshot.
 struct Hold<'a> {
     service: &'a Client,
     token: u64,
@@ -62,7 +62,7 @@ impl Hold<'_> {
         let answer: AnswerJson = service.post("/v1/admin", &AdminJson::Hold { token: None })?;
         let manifest = answer.manifest.and_then(|manifest| STANDARD.decode(manifest).ok());
         let (Some(token), Some(manifest)) = (answer.hold, manifest) else {
-            return Err(Failure::could_not_run("the service gave no snapshot"));
+            return Err(Failure::could_not_run("the service answered without a snapshot"));
         };
         Ok(Hold { service, token, snapshot: Snapshot::decode(&manifest).map_err(store::failure)? })
     }
@@ -73,11 +73,11 @@ impl Hold<'_> {
     }
 
     fn let_go(&self) {
-        // Where it does not hear this it waits a minute, and goes on by itself.
+        // Without this, the service resumes by itself after a minute.
         if let Err(error) =
             self.service.post::<AnswerJson>("/v1/admin", &AdminJson::LetGo { token: self.token })
         {
-            tracing::warn!(%error, "cannot tell the service that the backup is done; it removes segments again after a minute");
+            tracing::warn!(%error, "cannot report the end of the backup to the service, which removes segments again after a minute");
         }
     }
 }
@@ -94,7 +94,7 @@ fn copy(
     let (mut total, mut renewed) = (0, Instant::now());
     for file in files {
         let file = file.map_err(store::failure)?;
-        let mut content = Watched { content: file.content, renew: &renew, renewed: &mut renewed };
+        let mut content = Renewing { content: file.content, renew: &renew, renewed: &mut renewed };
         target
             .add(&file.name, file.bytes, &mut content)
             .map_err(|error| cannot(Path::new(&file.name), error))?;
@@ -104,14 +104,14 @@ fn copy(
     Ok(total)
 }
 
-/// Tells the service now and then that the copy goes on.
-struct Watched<'a, F> {
+/// Renews the hold while a file is copied.
+struct Renewing<'a, F> {
     content: Box<dyn Read>,
     renew: &'a F,
     renewed: &'a mut Instant,
 }
 
-impl<F: Fn() -> io::Result<()>> Read for Watched<'_, F> {
+impl<F: Fn() -> io::Result<()>> Read for Renewing<'_, F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.renewed.elapsed() >= RENEW {
             (self.renew)()?;
@@ -121,7 +121,7 @@ impl<F: Fn() -> io::Result<()>> Read for Watched<'_, F> {
     }
 }
 
-/// Where it goes, under a name that does not count yet.
+/// The copy under its temporary name.
 enum Target {
     Folder(tempfile::TempDir),
     Tar(tempfile::TempPath, Box<tar::Builder<BufWriter<File>>>),

@@ -1,4 +1,4 @@
-//! `spillq dead-letter`: lines that were set aside because they failed alone.
+//! `spillq dead-letter`: the lines that a group could not process.
 
 mod origin;
 
@@ -16,13 +16,13 @@ use crate::http::{AdminJson, AnswerJson, DeadLetterJson, LineJson};
 use crate::plain::{counted, escape_path};
 use origin::Origin;
 
-/// The path that stands for standard output.
+/// The path that means standard output.
 const STDOUT: &str = "-";
 
 /// Lists, shows, exports, retries, discards or parks.
 ///
 /// # Errors
-/// When there is no such group or line, or the store cannot be opened.
+/// When the group or the line does not exist, or the store cannot be opened.
 pub fn run(args: &DeadLetterArgs) -> Result<Exit, Failure> {
     match &args.command {
         DeadLetterCommand::List { group, json } => list(group, *json),
@@ -44,7 +44,7 @@ pub fn run(args: &DeadLetterArgs) -> Result<Exit, Failure> {
     }
 }
 
-/// A running service parks some lines per request, so that others are served in between.
+/// A running service parks a limited number of lines per request, and serves others in between.
 fn park(group: &DeadLetterGroupArgs, choice: &DeadLetterChoiceArgs) -> Result<Exit, Failure> {
     let wanted = seqs(choice).unwrap_or_else(|| vec![(1, u64::MAX)]);
     let (data_dir, name) = chosen(group)?;
@@ -64,7 +64,7 @@ fn park(group: &DeadLetterGroupArgs, choice: &DeadLetterChoiceArgs) -> Result<Ex
         return ended.map(|()| Exit::Fine);
     }
     let moved = counted(parked, "line");
-    // What was done is told also where the rest was refused.
+    // Reported even if a later request was refused.
     let done = say(format!(
         "{moved} moved to the dead letters of group {name}; `spillq dead-letter retry` puts them back"
     ))?;
@@ -107,7 +107,7 @@ fn ask(
     store::administer(&data_dir, request(name))
 }
 
-/// The store and the group. Where the group is named nothing is looked at: the request itself finds out.
+/// The store and the group. A named group is not looked up: the request reports if it does not exist.
 fn chosen(group: &DeadLetterGroupArgs) -> Result<(PathBuf, String), Failure> {
     let data_dir = store_dir(&group.store)?;
     let name = match &group.group {
@@ -127,7 +127,7 @@ fn summary(letter: &DeadLetterJson) -> String {
     format!("{seq} {cause}, {}, {time}: {reason}", counted(u64::from(*attempts), "attempt"))
 }
 
-/// The line, and what the last attempt left behind its first sentence: the end of standard error, or of a reply.
+/// The line, and the evidence of the last attempt: the end of standard error, or of a reply.
 fn print_whole(
     out: &mut Output<impl Write>,
     letter: &DeadLetterJson,
@@ -165,12 +165,13 @@ fn show(group: &DeadLetterGroupArgs, choice: &DeadLetterChoiceArgs, json: bool) 
     if shown == 0 && written.is_ok() {
         let what = if choice.all { "no dead letters" } else { "no such dead letter" };
         return Err(Failure::could_not_run(format!("group {group} has {what}"))
-            .hint("`spillq dead-letter list` names those that there are"));
+            .hint("`spillq dead-letter list` prints those that exist"));
     }
     out.end(written)
 }
 
-/// Writes all of them as JSON lines and removes none. One whose line cannot be read says so, and the exit status is 1.
+/// Writes all dead letters as JSON lines and removes none. If a line cannot be read, its object has an error, and the exit
+/// status is 1.
 fn export(group: &DeadLetterGroupArgs, to: Option<&Path>) -> Result<Exit, Failure> {
     let from = Origin::of(&store_dir(&group.store)?)?;
     let group = from.chosen(group.group.as_deref())?;
@@ -182,7 +183,7 @@ fn export(group: &DeadLetterGroupArgs, to: Option<&Path>) -> Result<Exit, Failur
     };
     let cannot =
         |error: io::Error| Failure::could_not_run(format!("cannot write {}", path.display())).because(error);
-    // A new file, for its owner's eyes: lines may hold what logs hold.
+    // A new file that only its owner can read: log lines may contain secrets.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
     let mut out = Output::new(BufWriter::new(file));
     let (written, letters, unread) = export_to(&mut out, &from, &group)?;
@@ -196,7 +197,7 @@ fn export(group: &DeadLetterGroupArgs, to: Option<&Path>) -> Result<Exit, Failur
     Ok(if unread > 0 { Exit::No } else { Exit::Fine })
 }
 
-/// Gives how many were written, and of how many the line could not be read.
+/// Returns how many were written, and for how many of them the line could not be read.
 fn export_to(
     out: &mut Output<impl Write>,
     from: &Origin,

@@ -1,7 +1,7 @@
-//! `spillq demo`: a writer that rotates its file, a slow processor, a kill -9 in the middle, a restart, and the
-//! account: nothing missing or repeated in the log.
+//! `spillq demo`: a writer that rotates its file, a slow processor, a kill -9 in the middle, a restart, and the count of
+//! missing and repeated lines in the log: none.
 //!
-//! The writer is this process; the service is the real binary, run as a user would.
+//! The writer is this process; the service is the installed program, run as a user would run it.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -18,12 +18,12 @@ use crate::plain::{counted, number};
 /// Lines that the writer writes, and at which it rotates its file.
 const LINES: u64 = 200_000;
 const ROTATE_LINES: u64 = 40_000;
-/// Lines between two breaths of the writer: about 60,000 lines a second.
+/// Lines between two pauses of the writer: about 60,000 lines per second.
 const BURST_LINES: u64 = 600;
-const BREATH: Duration = Duration::from_millis(10);
-/// So many lines are in the log when it is killed.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Lines in the log when it is killed.
 const KILL_AT: u64 = LINES / 2;
-/// Nothing of the demo takes longer.
+/// The longest that a step may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs it.
@@ -58,7 +58,7 @@ pub fn run(_: &DemoArgs) -> Result<Exit, Failure> {
     let mut service = start(&logs, &data_dir, false).map_err(failed("start spillq again"))?;
     wait(&mut service, &data_dir, |_| true)?;
     say(&format!("started again: ready after {} ms", started.elapsed().as_millis()));
-    let written = writer.join().map_err(|_| Failure::could_not_run("the demo's writer panicked"))?;
+    let written = writer.join().map_err(|_| Failure::could_not_run("the writer of the demo panicked"))?;
     written.map_err(failed("write its lines"))?;
     let done = wait(&mut service, &data_dir, |status| {
         status.log.next_seq > LINES && status.groups.iter().all(|group| group.lag_lines == 0)
@@ -87,7 +87,7 @@ fn write_lines(logs: &Path) -> std::io::Result<()> {
             }
         }
         file.write_all(&burst)?;
-        thread::sleep(BREATH);
+        thread::sleep(PAUSE);
     }
     Ok(())
 }
@@ -102,7 +102,7 @@ fn start(logs: &Path, data_dir: &Path, once: bool) -> std::io::Result<Child> {
     command.args(["--", "sh", "-c", "cat > /dev/null; sleep 0.2"]).stdin(Stdio::null()).spawn()
 }
 
-/// Waits until the service says what is waited for.
+/// Waits until the status of the service is as wanted.
 fn wait(
     service: &mut Child,
     data_dir: &Path,
@@ -117,11 +117,11 @@ fn wait(
             return Ok(status);
         }
         if let Ok(Some(status)) = service.try_wait() {
-            return Err(Failure::could_not_run(format!("the demo's service ended by itself: {status}")));
+            return Err(Failure::could_not_run(format!("the service of the demo ended: {status}")));
         }
         thread::sleep(Duration::from_millis(20));
     }
-    Err(Failure::could_not_run(format!("the demo's service did not come that far within {PATIENCE:?}")))
+    Err(Failure::could_not_run(format!("the service of the demo made no progress within {PATIENCE:?}")))
 }
 
 /// Reads the whole log and counts.
@@ -148,7 +148,7 @@ fn account(data_dir: &Path, done: &StatusJson) -> Result<Exit, Failure> {
     let repeated = times.iter().filter(|times| **times > 1).count();
     let acked: u64 = done.groups.iter().map(|group| group.acked_lines).sum();
     say(&format!(
-        "the account: {} lines written, {} in the log, {missing} missing, {repeated} repeated, {out_of_order} out of order; {} processed",
+        "result: {} lines written, {} in the log, {missing} missing, {repeated} repeated, {out_of_order} out of order; {} processed",
         number(LINES),
         number(state.next_seq().prev().0),
         number(acked)

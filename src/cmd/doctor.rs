@@ -1,4 +1,4 @@
-//! `spillq doctor`: what each group is doing and why, the evidence, and the next command to type.
+//! `spillq doctor`: what is wrong, the evidence, and the next command to type.
 
 mod host;
 mod render;
@@ -26,14 +26,14 @@ use crate::supervise::{
 };
 use crate::tail::SourceRecord;
 
-/// Asks the service where one runs, otherwise looks at the store and at what the last run left behind.
+/// Asks the service. If none runs, looks at the store and at what the last run recorded.
 ///
 /// # Errors
-/// When there is no store, its service does not answer, or the configuration is wrong.
+/// When the store does not exist, its service does not answer, or the configuration is wrong.
 pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
     if let Some(word) = &args.explain {
         let cause = Cause::ALL.iter().copied().find(|cause| cause.word() == word);
-        let cause = cause.ok_or_else(|| Failure::could_not_run(format!("{word}: there is no such cause")))?;
+        let cause = cause.ok_or_else(|| Failure::could_not_run(format!("{word}: not a cause")))?;
         return wrote(writeln!(io::stdout(), "{cause}\n\n{}", runbook::section(cause)));
     }
     let mut data_dir = super::data_dir(args.data_dir.data_dir.as_deref());
@@ -69,7 +69,7 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
         }
         (None, Place::Url(url)) => return Err(Failure::could_not_run(format!("{url}: no service answers"))),
     };
-    // Of another host only its own service can tell.
+    // Another host is known to its service only.
     if let Place::DataDir(folder) = &place {
         let (wrong, mut notes) = Host::look(folder, &sources, found.is_of_service()).judge();
         notes.extend(volatile(folder));
@@ -81,7 +81,7 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
     Ok(if found.healthy { exit } else { Exit::No })
 }
 
-/// Verdicts on a store that no service has open: what the last run was doing, and what waits for the next.
+/// Verdicts on a store that no service has open: what the last run was doing, and which lines wait.
 fn on_disk(data_dir: &Path, view: &View, config: Option<(&Path, &Settings)>) -> Result<Report, Failure> {
     let entries = Events::look(data_dir).map_err(super::store::failure)?;
     let state = view.state();
@@ -121,7 +121,7 @@ fn on_disk(data_dir: &Path, view: &View, config: Option<(&Path, &Settings)>) -> 
         disk_bytes: view.disk_bytes(),
         ..LogInputs::default()
     };
-    // Without its configuration nobody knows the limits that it had.
+    // The limits are in the configuration only.
     if let Some((_, settings)) = config {
         inputs.disk = disk_settings(&settings.disk);
         inputs.outside.free_bytes = free_bytes(data_dir);
@@ -134,7 +134,7 @@ fn on_disk(data_dir: &Path, view: &View, config: Option<(&Path, &Settings)>) -> 
         };
     }
     let mut log = judge_log(&inputs, &settings);
-    // A disk that became read-only ends a run, which cannot note that on it.
+    // A disk that became read-only ends a run, which then cannot record that.
     log.extend(died.filter(|_| !is_read_only).and_then(|last| judge_end(last, &settings)));
     for finding in view.findings() {
         log.push(Verdict {

@@ -1,4 +1,4 @@
-//! `spillq drain`: the service is down; empty the backlog.
+//! `spillq drain`: delivers the lines that wait while the service is down.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use crate::plain::{counted, number, size};
 use crate::service::{self, Drain, Plan, Progress};
 use crate::supervise::Started;
 
-/// How often progress is told where there is no terminal.
-const TELL: Duration = Duration::from_secs(10);
+/// Time between two messages about progress if there is no terminal.
+const REPORT: Duration = Duration::from_secs(10);
 
 /// Drains.
 ///
@@ -21,7 +21,7 @@ pub fn run(args: &DrainArgs) -> Result<Exit, Failure> {
     let loaded = super::settings(args.config.as_deref(), args.overrides())?;
     let settings = loaded.settings;
     if settings.processors.is_empty() {
-        return Err(Failure::could_not_run("there is no processor to drain to").hint(
+        return Err(Failure::could_not_run("no processor is configured that could get the lines").hint(
             "`spillq drain --data-dir DIR -- ./process.sh`, or a [[processor]] section with --config",
         ));
     }
@@ -42,24 +42,24 @@ pub fn run(args: &DrainArgs) -> Result<Exit, Failure> {
                 .hint("nothing was drained; correct `command` under [[processor]]"));
         }
     }
-    // What was typed is a drain, which nobody wants to repeat as the start of the service.
+    // The command that was typed is a drain, and must not be suggested as the start of the service.
     let started = super::started(&settings, args.config.as_deref(), &args.command)?;
     let started = Started { typed: String::new(), ..started };
     let drain = Drain { group, max_lines: args.max_lines, time_max: args.duration, rate: args.rate };
     let plan = Plan { drain: Some(drain), started, ..Plan::default() };
     let started = Instant::now();
     let bar = Bar::start();
-    let mut told = Instant::now();
+    let mut reported = Instant::now();
     let ended = service::run(&settings, &plan, &mut |progress| {
         bar.show(progress.lines, progress.lines + progress.lines_left, size(progress.bytes));
-        if bar.is_hidden() && told.elapsed() >= TELL {
-            told = Instant::now();
+        if bar.is_hidden() && reported.elapsed() >= REPORT {
+            reported = Instant::now();
             tracing::info!("{}", sentence(progress, started.elapsed()));
         }
     });
     bar.end();
     let ended = ended?;
-    messages::tell_counts();
+    messages::print_counts();
     eprintln!("{}", sentence(ended.progress, started.elapsed()));
     if !ended.stuck.is_empty() {
         return Err(super::stuck(ended.stuck));

@@ -12,7 +12,7 @@ use crate::queue::wall_ms;
 /// Lists, adds, removes, pauses, resumes, retries or moves.
 ///
 /// # Errors
-/// When there is no such group, or the store cannot be opened.
+/// When the group does not exist, or the store cannot be opened.
 pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
     match &args.command {
         GroupCommand::List { store, json } => list(&store_dir(store)?, *json),
@@ -31,11 +31,11 @@ pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
             act(group, AdminJson::Pause { name: group.name.clone(), paused: false }, "resumes")
         }
         GroupCommand::RetryNow { group } => {
-            // Back-offs are the running service's: on disk there is nothing to shorten.
+            // Back-offs exist in a running service only.
             let dir = store_dir(&group.store)?;
             if Client::connect(&dir).is_none() {
                 return Err(Failure::could_not_run(format!("no service runs on {}", dir.display()))
-                    .hint("a start delivers what waits at once: `spillq run`, or `spillq drain`"));
+                    .hint("start it (`spillq run`) or drain (`spillq drain`): a start delivers waiting lines at once"));
             }
             act(group, AdminJson::RetryNow { name: group.name.clone() }, "retries now")
         }
@@ -46,9 +46,9 @@ pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
     }
 }
 
-/// Of a seek backwards on a store that no service runs on.
-const NOTE: &str = "A destination that notes what it was given (redis, postgres, file) takes only those that it has \
-                    not noted. To give it all of them, seek with --again while the service runs.";
+/// After a seek backwards on a store without a service.
+const NOTE: &str = "A destination that records what it was given (redis, postgres, file) takes only the lines that it has \
+                    not recorded. To deliver all of them, seek with --again while the service runs.";
 
 fn act(group: &GroupNameArgs, request: AdminJson, done: &str) -> Result<Exit, Failure> {
     store::administer(&store_dir(&group.store)?, request)?;
@@ -65,7 +65,10 @@ fn seek(
     let dir = store_dir(&group.store)?;
     let is_stopped = Client::connect(&dir).is_none();
     if is_stopped && given == Some(GivenJson::Again) {
-        let message = format!("no service runs on {}: its processor clears the note", dir.display());
+        let message = format!(
+            "no service runs on {}: only its processor can clear the record of the destination",
+            dir.display()
+        );
         return Err(Failure::could_not_run(message).hint("start it (`spillq run`), and seek then"));
     }
     let ms = |time: SystemTime| {
@@ -84,14 +87,14 @@ fn seek(
     let request = AdminJson::Seek { group: group.name.clone(), to, discard_lines, given };
     let answer = store::administer(&dir, request)?;
     let Some(sought) = answer.sought else {
-        return Err(Failure::could_not_run("the service did not say where the group is now"));
+        return Err(Failure::could_not_run("the service did not answer where the group is now"));
     };
     if json {
         return say_json(&sought);
     }
     let instead = match place {
         Place::Seq(seq) if seq.0 < sought.to => format!(" (line {} is no longer stored)", number(seq.0)),
-        Place::Seq(seq) if seq.0 > sought.to => format!(" (line {} is not there yet)", number(seq.0)),
+        Place::Seq(seq) if seq.0 > sought.to => format!(" (line {} does not exist yet)", number(seq.0)),
         _ => String::new(),
     };
     let (to, again) = (number(sought.to), waiting(sought.again));
@@ -101,13 +104,15 @@ fn seek(
     };
     let name = &group.name;
     let note = match given {
-        Some(GivenJson::Missing) if sought.again > 0 => "; the destination takes those that it has not noted",
+        Some(GivenJson::Missing) if sought.again > 0 => {
+            "; the destination takes those that it has not recorded"
+        }
         _ => "",
     };
     let mut out = Output::stdout();
     let mut written =
         out.line(format!("group {name} is at line {to}{instead}: {again} again, {skipped}{note}"));
-    // On disk nobody knows what the destination is.
+    // Without the service, the kind of the destination is not known.
     if is_stopped && given.is_none() && sought.again > 0 {
         written = written.and_then(|()| out.line(NOTE));
     }

@@ -1,4 +1,4 @@
-//! `spillq inspect`: read lines from the log, as programs or people want them.
+//! `spillq inspect`: prints lines of the log, for people or programs.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -10,13 +10,13 @@ use super::{Exit, Failure};
 use crate::cli::InspectArgs;
 use crate::http::{Client, LineJson, SourceNames, StatusJson};
 
-/// Lines asked of a running service at a time.
+/// Lines per request to a running service.
 const PAGE_LINES: u64 = 1_000;
 
 /// Prints them.
 ///
 /// # Errors
-/// When there is no store, or a line cannot be read.
+/// When the store does not exist, or a line cannot be read.
 pub fn run(args: &InspectArgs) -> Result<Exit, Failure> {
     let data_dir = super::store_dir(&args.store)?;
     let from = args.from.unwrap_or(Seq::FIRST);
@@ -49,7 +49,7 @@ fn from_service(
     }
     let status: StatusJson = service.get("/v1/status")?;
     let end = if left > 0 { status.log.next_seq } else { next };
-    tell_lost(from, Seq(end), status.losses.lost_ranges());
+    warn_of_lost(from, Seq(end), status.losses.lost_ranges());
     Ok(Ok(()))
 }
 
@@ -67,7 +67,7 @@ fn from_disk(
     while left > 0 && seq < state.next_seq() {
         let block = match reader.block(seq) {
             Ok(block) => block,
-            // Compacted away; dead letters and lines that still wait are left.
+            // Removed by compaction; dead letters and waiting lines remain.
             Err(ReadError::Absent { next: Some(next), .. }) => {
                 seq = next;
                 continue;
@@ -79,7 +79,7 @@ fn from_disk(
                 }
                 None => {
                     return Err(Failure::store(format!("line {seq}: {error}"))
-                        .hint("`spillq verify` names everything that is damaged"));
+                        .hint("`spillq verify` prints everything that is damaged"));
                 }
             },
         };
@@ -95,12 +95,12 @@ fn from_disk(
         }
     }
     let lost = state.losses().iter().filter(|loss| !loss.is_dropped());
-    tell_lost(from, seq, lost.map(|loss| (loss.range, loss.reason.clone())));
+    warn_of_lost(from, seq, lost.map(|loss| (loss.range, loss.reason.clone())));
     Ok(Ok(()))
 }
 
-/// Lines that are recorded as lost are no damage any more. They are told beside the data, which has none of them.
-fn tell_lost(from: Seq, end: Seq, lost: impl Iterator<Item = (SeqRange, String)>) {
+/// Reports lines that are recorded as lost, which are not printed. They are not damage any more.
+fn warn_of_lost(from: Seq, end: Seq, lost: impl Iterator<Item = (SeqRange, String)>) {
     let Some(shown) = SeqRange::new(from, end.prev()) else { return };
     for (range, why) in lost {
         if let Some(range) = range.intersection(shown) {

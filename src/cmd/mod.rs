@@ -1,7 +1,7 @@
 //! The subcommands, one file each, and how all of them end.
 //!
 //! Data goes to standard output, messages to standard error. A command that could not do its job returns a
-//! [`Failure`]; it never prints one, and never ends the process by itself.
+//! [`Failure`]. It does not print it, and does not end the process.
 
 pub mod backup;
 #[cfg(feature = "cli-extras")]
@@ -44,18 +44,18 @@ use crate::plain::escape;
 use crate::service::command_missing;
 use crate::supervise::Started;
 
-/// How a command ends: a contract that others script against.
+/// The exit status of a command. Scripts depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Done, or stopped cleanly.
+    /// Success, or a clean stop.
     Fine = 0,
-    /// The answer is no: damage found, not drained, unhealthy, no room on the disk. Another try may do.
+    /// The answer is no (damage found, lines left, unhealthy), or the disk is full. Another try may succeed.
     No = 1,
-    /// It could not run: usage, configuration, permission.
+    /// The command could not run: usage, configuration, permission.
     CouldNotRun = 2,
-    /// The store failed, or is damaged. Not to be restarted.
+    /// The store failed, or is damaged. A restart does not help.
     StoreFailed = 3,
-    /// It was stuck, and ended by its own watchdog.
+    /// The watchdog ended the process, which was stuck.
     Stuck = 4,
 }
 
@@ -81,17 +81,17 @@ impl Failure {
         Failure { exit, message: message.into(), details: Vec::new(), source: None, hint: None }
     }
 
-    /// It could not run.
+    /// A failure of a command that could not run.
     pub fn could_not_run(message: impl Into<String>) -> Failure {
         Failure::new(Exit::CouldNotRun, message)
     }
 
-    /// The store failed or is damaged.
+    /// A failure of a store that failed or is damaged.
     pub fn store(message: impl Into<String>) -> Failure {
         Failure::new(Exit::StoreFailed, message)
     }
 
-    /// Adds what caused it.
+    /// Adds the cause.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
         let source = source.into();
@@ -102,29 +102,29 @@ impl Failure {
         self
     }
 
-    /// Adds the next step, told on a line of its own.
+    /// Adds the next step, printed on a line by itself.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Failure {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Adds findings, told on a line each.
+    /// Adds findings, printed on a line each.
     #[must_use]
     pub fn with_details(mut self, details: impl IntoIterator<Item = String>) -> Failure {
         self.details.extend(details);
         self
     }
 
-    /// How the process ends.
+    /// The exit status of the process.
     #[must_use]
     pub fn exit(&self) -> Exit {
         self.exit
     }
 
     /// Prints it to standard error.
-    pub fn tell(&self) {
-        // Where standard error is gone, or full, there is nobody to tell; that is no reason to panic.
+    pub fn print(&self) {
+        // Without a standard error that can be written to, there is no other way to report it.
         let _ = writeln!(io::stderr(), "spillq: {self}");
     }
 }
@@ -149,11 +149,11 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {}
 
-/// A run that was to end by itself ended for groups whose lines cannot be delivered.
+/// The failure of a run that ended although lines are left, because they cannot be delivered.
 fn stuck(groups: Vec<String>) -> Failure {
     Failure::new(Exit::No, "not every line could be delivered")
         .with_details(groups)
-        .hint("what waits is delivered by the next run; `spillq inspect` shows a line")
+        .hint("the next run delivers the waiting lines; `spillq inspect` prints a line")
 }
 
 impl From<ConfigError> for Failure {
@@ -163,7 +163,7 @@ impl From<ConfigError> for Failure {
                 let missing = source.kind() == io::ErrorKind::NotFound;
                 let mut failure = Failure::could_not_run(error.to_string());
                 if missing {
-                    failure = failure.hint("`spillq config init` writes a documented one");
+                    failure = failure.hint("`spillq config init` writes one");
                 }
                 match error {
                     ConfigError::Read { source, .. } => failure.because(source),
@@ -176,11 +176,11 @@ impl From<ConfigError> for Failure {
     }
 }
 
-/// The settings for a command: the file if one is named, the environment, and the command line over both.
-/// Warnings are logged.
+/// The settings for a command, from the file if one is named, the environment, and the command line, which overrides
+/// both. Warnings are logged.
 ///
 /// # Errors
-/// All that is wrong with them, as one failure.
+/// All problems of the settings, as one failure.
 pub fn settings(file: Option<&Path>, overrides: Overrides) -> Result<Loaded, Failure> {
     load(&sources(file, overrides)?)
 }
@@ -188,13 +188,13 @@ pub fn settings(file: Option<&Path>, overrides: Overrides) -> Result<Loaded, Fai
 /// Where the settings for a command come from.
 ///
 /// # Errors
-/// When there is no working directory.
+/// When the working directory cannot be found.
 pub fn sources(file: Option<&Path>, overrides: Overrides) -> Result<Sources, Failure> {
     let (file, working_dir) = (file.map(Path::to_path_buf), working_dir()?);
     Ok(Sources { file, working_dir, environment: crate::config::environment(), overrides })
 }
 
-/// The settings from there. Warnings are logged.
+/// The settings from these sources. Warnings are logged.
 ///
 /// # Errors
 /// As [`settings`].
@@ -206,8 +206,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, Failure> {
     Ok(loaded)
 }
 
-/// The data dir of a command that needs nothing else of a configuration: `--data-dir`, otherwise what the file says that
-/// is named, otherwise as [`data_dir`] finds it. Warnings about the file are for those who run it.
+/// The data dir of a command that needs nothing else of a configuration: `--data-dir`, otherwise that of the named
+/// configuration file, otherwise as [`data_dir`] finds it. Warnings about the file are not logged: `run` logs them.
 ///
 /// # Errors
 /// When the configuration is wrong.
@@ -228,10 +228,10 @@ pub fn data_dir(option: Option<&Path>) -> PathBuf {
     })
 }
 
-/// Refuses a command that was typed behind `--` and cannot be run: nothing would ever be delivered.
+/// Refuses a COMMAND of the command line that cannot be run: nothing would ever be delivered.
 ///
 /// # Errors
-/// With what is wrong with its file.
+/// With the reason.
 fn refuse_missing(settings: &Settings, group: Option<&str>, command: &[OsString]) -> Result<(), Failure> {
     let processor = settings.processor(group.unwrap_or(crate::config::DEFAULT_GROUP));
     match processor.filter(|_| !command.is_empty()).and_then(|processor| command_missing(&processor.kind)) {
@@ -241,13 +241,13 @@ fn refuse_missing(settings: &Settings, group: Option<&str>, command: &[OsString]
     }
 }
 
-/// How this process was started, for the commands that verdicts suggest.
+/// How this process was started, from which verdicts suggest commands.
 ///
 /// # Errors
-/// When there is no working directory.
+/// When the working directory cannot be found.
 fn started(settings: &Settings, config: Option<&Path>, command: &[OsString]) -> Result<Started, Failure> {
     let args: Vec<OsString> = std::env::args_os().collect();
-    // Those of [service] say how to type commands, and are no part of one.
+    // The keys of [service] say how commands are typed, and are not part of a command.
     let is_ours = |name: &OsString| {
         let name = name.as_encoded_bytes();
         name.starts_with(b"SPILLQ_") && !name.starts_with(b"SPILLQ_SERVICE_")
@@ -257,7 +257,7 @@ fn started(settings: &Settings, config: Option<&Path>, command: &[OsString]) -> 
     Ok(in_service(typed, &settings.service))
 }
 
-/// With how commands are typed where it runs.
+/// Adds how commands are typed on this host, from [service].
 fn in_service(started: Started, service: &Service) -> Started {
     Started {
         prefix: service.command_prefix.clone(),
@@ -277,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_tells_its_chain_and_the_next_step() {
+    fn a_failure_has_its_causes_and_the_next_step() {
         let failure = Failure::store("cannot open ./q")
             .because(io::Error::other("disk on fire"))
             .hint("`spillq verify` reads all of it");

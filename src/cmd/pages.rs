@@ -1,18 +1,19 @@
-//! `spillq completions` and `spillq man`: what packagers install.
+//! `spillq completions` and `spillq man`: files that packages install.
 
 use std::fs;
 use std::io::{self, Write};
 
 use super::output::wrote;
 use super::{Exit, Failure};
-use crate::cli::{self, CompletionsArgs, ManArgs};
+use crate::cli::pages::{man_pages, script};
+use crate::cli::{CompletionsArgs, ManArgs};
 
 /// Prints a script for a shell.
 ///
 /// # Errors
 /// When standard output cannot be written.
 pub fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
-    wrote(io::stdout().write_all(&cli::completions(args.shell)))
+    wrote(io::stdout().write_all(&script(args.shell)))
 }
 
 /// Prints the main page, or writes all of them.
@@ -20,8 +21,8 @@ pub fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
 /// # Errors
 /// When they cannot be written.
 pub fn man(args: &ManArgs) -> Result<Exit, Failure> {
-    let pages = cli::man_pages()
-        .map_err(|error| Failure::could_not_run("cannot make the manual pages").because(error))?;
+    let pages =
+        man_pages().map_err(|error| Failure::could_not_run("cannot make the manual pages").because(error))?;
     let Some(dir) = &args.dir else {
         let main = pages.first().map(|(_, page)| page.as_slice()).unwrap_or_default();
         return wrote(io::stdout().write_all(main));

@@ -1,4 +1,4 @@
-//! Where a reading command looks: at the store in a folder, or at a service by its URL.
+//! What a command reads: the store in a folder, or a service at a URL.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,16 +8,16 @@ use crate::cli::StoreArgs;
 use crate::http::Client;
 use crate::plain::{escape, escape_path};
 
-/// Where to look.
+/// One of the two.
 pub(super) enum Place {
-    /// A folder; the service on it where one runs.
+    /// A data dir; the service on it if one runs.
     DataDir(PathBuf),
-    /// An address of a service.
+    /// The address of a service.
     Url(String),
 }
 
 impl Place {
-    /// The URL where one is named, otherwise the data dir as [`super::store_dir`] finds it.
+    /// The URL if one is named, otherwise the data dir as [`super::store_dir`] finds it.
     pub(super) fn new(store: &StoreArgs, url: Option<&str>) -> Result<Place, Failure> {
         Ok(match url {
             Some(url) => Place::Url(url.to_owned()),
@@ -25,7 +25,7 @@ impl Place {
         })
     }
 
-    /// The service there; `None` where none runs on the folder.
+    /// The service; `None` if none runs on the data dir.
     pub(super) fn service(&self) -> Result<Option<Client>, Failure> {
         match self {
             Place::DataDir(folder) => Ok(Client::connect(folder)),

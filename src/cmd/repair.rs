@@ -1,4 +1,4 @@
-//! `spillq repair`: keep what can be read of a damaged store, name what cannot, set it aside.
+//! `spillq repair`: keeps what can be read of a damaged store, and records the rest as lost.
 
 use std::io::{self, Write};
 
@@ -11,10 +11,10 @@ use crate::cli::RepairArgs;
 use crate::plain::{counted, number};
 use crate::tail;
 
-/// Repairs, or tells what would be done; status 1 when a dry run finds damage.
+/// Repairs, or prints what a repair would do; status 1 when a dry run finds damage.
 ///
 /// # Errors
-/// When the store is in use, is none, or cannot be repaired.
+/// When the store is in use, does not exist, or cannot be repaired.
 pub fn run(args: &RepairArgs) -> Result<Exit, Failure> {
     let data_dir = store_dir(&args.store)?;
     let repaired =
@@ -71,15 +71,15 @@ fn print(out: &mut Output<impl Write>, repaired: &Repaired, dry_run: bool) -> io
     }
     if !repaired.raised.is_empty() {
         out.line(format!(
-            "  made again from stored lines: {}",
+            "  rebuilt from stored lines: {}",
             counted(repaired.raised.len() as u64, "checkpoint")
         ))?;
     }
     for (source, why) in &repaired.read_again {
-        out.line(format!("  read again, lines come twice: source {source}: {why}"))?;
+        out.line(format!("  read again, so that lines are duplicated: source {source}: {why}"))?;
     }
     for name in &repaired.quarantined {
-        out.line(format!("  aside    quarantine/{name}"))?;
+        out.line(format!("  moved    quarantine/{name}"))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `spillq restore`: makes a store of a backup. What an archive says is never taken for a path.
+//! `spillq restore`: makes a store from a backup. Names in an archive are never used as paths.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader};
@@ -11,10 +11,10 @@ use super::{Exit, Failure};
 use crate::cli::RestoreArgs;
 use crate::plain::escape_path;
 
-/// Restores and verifies; status 1 when the backup holds damage.
+/// Restores and verifies; status 1 when the backup is damaged.
 ///
 /// # Errors
-/// When there is something in the place of the new store, or the backup is none.
+/// When the data dir is not empty, or the backup is not one.
 pub fn run(args: &RestoreArgs) -> Result<Exit, Failure> {
     let refused = |error: spillq_storage::Error| Failure::could_not_run(error.to_string());
     let mut restore = Restore::begin(&args.data_dir).map_err(refused)?;

@@ -1,4 +1,4 @@
-//! `spillq run`: follow files and hand their lines out, until stopped.
+//! `spillq run`: follows files and delivers their lines, until stopped.
 
 use super::{Exit, Failure};
 use crate::cli::RunArgs;
@@ -17,7 +17,7 @@ pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let settings = loaded.settings;
     if settings.follow.is_empty() && settings.processors.is_empty() {
         return Err(Failure::could_not_run(
-            "there is nothing to do: no file is followed and no processor named",
+            "nothing to do: no file is followed, and no processor is configured",
         )
         .hint("`spillq run --follow 'app*.log' -- ./process.sh`, or a [[follow]] section with --config"));
     }
@@ -35,22 +35,21 @@ pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
         let globs: Vec<&str> =
             globs.map(|glob| if glob == STDIN { "standard input" } else { glob.as_str() }).collect();
         let globs = globs.join(", ");
-        tracing::warn!("no line was found in {globs}; `--log debug` shows what was looked at");
+        tracing::warn!("no line was found in {globs}; `--log debug` shows which files were examined");
     }
-    messages::tell_counts();
+    messages::print_counts();
     for group in &ended.status.groups {
         let (waits, dead) = (waiting(group.lag_lines), counted(group.dead_letters, "dead letter"));
         tracing::info!("stopped; {waits} for group {}, {dead}", group.group);
     }
     if args.once && ended.all_done && !ended.unread.is_empty() {
-        let what = "everything else was read, but not this, which matched";
+        let what = "these files matched and were not read; everything else was";
         return Err(Failure::new(Exit::No, what)
             .with_details(ended.unread)
-            .hint("what is not to be read is left out by `exclude` in its [[follow]] section"));
+            .hint("to leave a file out, add it to `exclude` in its [[follow]] section"));
     }
     if !ended.stuck.is_empty() {
         return Err(super::stuck(ended.stuck));
     }
-    // Told apart from a stop by a signal, which is clean whatever waits.
     Ok(Exit::Fine)
 }

@@ -1,4 +1,4 @@
-//! `spillq source`: the followed files, and where one is now.
+//! `spillq source`: lists the followed files, and continues one of them in another file.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::tail;
 /// Lists, or adopts.
 ///
 /// # Errors
-/// When there is no store or no such source, or the file is another.
+/// When the store or the source does not exist, or the file does not begin with what was read of the source.
 pub fn run(args: &SourceArgs) -> Result<Exit, Failure> {
     match &args.command {
         SourceCommand::List { store, json } => list(&store_dir(store)?, *json),
@@ -37,17 +37,17 @@ fn list(data_dir: &Path, json: bool) -> Result<Exit, Failure> {
 
 fn adopt(data_dir: &Path, source: SourceId, path: &Path) -> Result<Exit, Failure> {
     if Client::connect(data_dir).is_some() {
-        return Err(Failure::could_not_run("a service runs on this store, which knows its files by itself")
-            .hint("stop it first, and start it when the file is adopted"));
+        return Err(Failure::could_not_run("a service runs on this store")
+            .hint("stop it, adopt the file, and start it again"));
     }
     let mut log = Log::open(data_dir, Options::default()).map_err(store::failure)?;
     let Some(known) = log.state().sources().get(&source) else {
-        return Err(Failure::could_not_run(format!("there is no source {source}"))
-            .hint("`spillq source list` names those that there are"));
+        return Err(Failure::could_not_run(format!("source {source} does not exist"))
+            .hint("`spillq source list` prints those that exist"));
     };
     let checkpoint = tail::adopt(&known.checkpoint, path)
-        .map_err(|why| Failure::could_not_run(format!("source {source} does not go on there: {why}")))?;
+        .map_err(|why| Failure::could_not_run(format!("source {source} cannot continue there: {why}")))?;
     let checkpoints = vec![(source, checkpoint)];
     log.commit(&Commit { checkpoints, ..Commit::default() }).map_err(store::failure)?;
-    say(format!("source {source} goes on in {}", escape_path(path)))
+    say(format!("source {source} continues in {}", escape_path(path)))
 }

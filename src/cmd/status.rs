@@ -1,4 +1,4 @@
-//! `spillq status`: what waits, and for whom, on one screen.
+//! `spillq status`: how many lines are stored and wait, and the followed files, on one screen.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -11,17 +11,17 @@ use crate::http::{AnsweredBy, GroupJson, StatusJson};
 use crate::plain::{counted, number, rough_duration, size, waiting};
 use crate::queue::wall_ms;
 
-/// Between two looks with `--watch`.
+/// Time between two reports with `--watch`.
 const WATCH: Duration = Duration::from_secs(2);
-/// Ranges of dropped lines that are listed, the newest first; `--json` has all.
+/// Ranges of dropped lines that are printed, the newest first. `--json` has all.
 const DROPPED_SHOWN_MAX: usize = 8;
-/// Sources that are listed for people; programs get all.
+/// Sources that are printed. `--json` has all.
 const SOURCES_SHOWN_MAX: usize = 10;
 
 /// Prints it, once or until stopped.
 ///
 /// # Errors
-/// When there is no store, or its service does not answer; with `--running`, when none runs.
+/// When the store does not exist, or its service does not answer; with `--running`, when none runs.
 pub fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     let place = Place::new(&args.store, args.url.as_deref())?;
     loop {
@@ -40,7 +40,7 @@ pub fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     }
 }
 
-/// Asks the service where one runs, otherwise reads the disk.
+/// Asks the service. If none runs, reads the disk.
 pub(super) fn look(place: &Place) -> Result<StatusJson, Failure> {
     match (place.service()?, place) {
         (Some(service), _) => Ok(service.get("/v1/status")?),
@@ -49,7 +49,7 @@ pub(super) fn look(place: &Place) -> Result<StatusJson, Failure> {
     }
 }
 
-/// Asks the service; where none answers, the answer is no.
+/// Asks the service. If none answers, the exit status is 1.
 fn running(place: &Place) -> Result<StatusJson, Failure> {
     let no = |why: String| Failure::new(Exit::No, format!("{place}: {why}"));
     let service = place.service()?.ok_or_else(|| no("no service runs on it".to_owned()))?;
@@ -62,7 +62,7 @@ fn print(out: &mut Output<impl Write>, status: &StatusJson, place: &Place) -> io
         Some(AnsweredBy::Service) => {
             out.line(format!("{place}: a service runs on it (pid {})", status.pid))?;
         }
-        _ => out.line(format!("{place}: no service runs on it; this is what the disk says"))?,
+        _ => out.line(format!("{place}: no service runs on it; read from disk"))?,
     }
     let lines = log.next_seq.saturating_sub(1);
     out.line(format!(
@@ -87,7 +87,9 @@ fn print(out: &mut Output<impl Write>, status: &StatusJson, place: &Place) -> io
     if left_out.files > 0 && left_out.resting > 0 {
         let kept = counted(left_out.resting, "place");
         let verb = if left_out.resting == 1 { "is" } else { "are" };
-        out.line(format!("         {kept} {verb} kept for files that no [[follow]] matches now"))?;
+        out.line(format!(
+            "         {kept} {verb} kept for files that no [[follow]] section matches any more"
+        ))?;
     }
     if status.unreadable > 0 {
         let files = counted(status.unreadable, "file");
@@ -109,14 +111,12 @@ fn print(out: &mut Output<impl Write>, status: &StatusJson, place: &Place) -> io
     }
     if losses.lost_sight > 0 {
         let files = counted(losses.lost_sight, "file");
-        out.line(format!(
-            "unknown  {files} vanished while not open: they may not have been read to the end"
-        ))?;
+        out.line(format!("unknown  {files} vanished before they were open: the end may not have been read"))?;
     }
     let quarantine = status.quarantine;
     if quarantine.files > 0 {
         let (files, bytes) = (counted(quarantine.files, "damaged file"), size(quarantine.bytes));
-        out.line(format!("aside    {files} ({bytes}) moved to quarantine/ by repair"))?;
+        out.line(format!("damaged  {files} ({bytes}) in quarantine/, moved there by repair"))?;
     }
     if losses.dropped_lines > 0 {
         out.line(format!("dropped  {} by limits", counted(losses.dropped_lines, "line")))?;
@@ -129,10 +129,12 @@ fn print(out: &mut Output<impl Write>, status: &StatusJson, place: &Place) -> io
         if let Some(first) = config.refused.first() {
             let more = config.refused.len() - 1;
             let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-            out.line(format!("config   {file} is refused and does not run: {first}{more}"))?;
+            out.line(format!(
+                "config   {file} is refused, and the previous settings stay in force: {first}{more}"
+            ))?;
         }
         for what in &config.needs_restart {
-            out.line(format!("config   {file} says {what}: that needs a restart"))?;
+            out.line(format!("config   {file}: {what} needs a restart"))?;
         }
     }
     for finding in &status.findings {

@@ -1,4 +1,4 @@
-//! What commands share when they open a store or ask the service on it.
+//! Opening a store or asking the service on it, for all commands.
 
 use std::path::Path;
 
@@ -16,19 +16,19 @@ pub(super) fn failure(error: Error) -> Failure {
     let message = error.to_string();
     match &error {
         Error::InUse { .. } => Failure::could_not_run(message)
-            .hint("stop that process first; `spillq status` asks it without stopping it"),
+            .hint("stop that process first; `spillq status` needs no stop"),
         Error::NotAStore { .. } => Failure::could_not_run(message)
-            .hint("name an empty folder, or one that does not exist yet, with --data-dir"),
+            .hint("name an empty folder, or one that does not exist, with --data-dir"),
         Error::OfAnotherUser { owner, .. } => Failure::could_not_run(message)
             .hint(format!("run spillq as that user (`sudo -u '#{owner}' spillq ...`), or give it the data dir with chown -R")),
         Error::OpenToOthers { path, .. } => {
             Failure::could_not_run(message).hint(format!("chmod 700 {}", path.display()))
         }
         Error::Missing { .. } => Failure::could_not_run(message)
-            .hint("name the folder with --data-dir; `spillq run` makes a store in it"),
+            .hint("name the right folder with --data-dir; `spillq run` makes a store"),
         Error::Version { .. } => {
             Failure::could_not_run(message)
-                .hint("nothing was changed; use the version of spillq that wrote it, or a later one")
+                .hint("nothing was changed; use the version of spillq that wrote the store, or a later one")
         }
         Error::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
             Failure::could_not_run(message).hint("run spillq as the user that owns the data dir")
@@ -40,16 +40,16 @@ pub(super) fn failure(error: Error) -> Failure {
             Failure::could_not_run(no_space(full)).hint("free space on that file system, or raise disk.limit")
         }
         Error::Damaged { .. } => Failure::store(message).hint(
-            "nothing was changed; copy the data dir away, then `spillq repair --dry-run` says what can be kept",
+            "nothing was changed; make a copy of the data dir, then see with `spillq repair --dry-run` what can be kept",
         ),
-        // Nothing is wrong with the store: whoever starts services may try again by himself.
+        // The store is sound: a service manager may start it again.
         Error::Io { .. } if error.is_no_space() => Failure::new(Exit::No, message)
-            .hint("what was acknowledged is safe; make room on that file system and start again"),
-        // Nothing is wrong with the store or the disk, and another start changes nothing.
+            .hint("acknowledged lines are safe; free space on that file system and start again"),
+        // The store and the disk are sound, but another start would fail too.
         Error::Io { .. } if file_limit::is_too_large(&error) => Failure::could_not_run(message)
-            .hint(format!("what was acknowledged is safe; {}", file_limit::hint())),
+            .hint(format!("acknowledged lines are safe; {}", file_limit::hint())),
         Error::Io { .. } | Error::Poisoned(_) => {
-            Failure::store(message).hint("what was acknowledged is safe; start again when the disk is well")
+            Failure::store(message).hint("acknowledged lines are safe; start again when the disk works")
         }
     }
 }
@@ -75,32 +75,31 @@ impl From<ClientError> for Failure {
     }
 }
 
-/// Looks at a store that nobody has open.
+/// Opens a store that no service has open, for reading.
 pub(super) fn view(data_dir: &Path) -> Result<View, Failure> {
     View::open(data_dir).map_err(|error| match error {
-        // The service was asked first: it runs, and its socket is not there.
+        // The service was asked first: it runs, but its socket is missing.
         Error::InUse { .. } => Failure::could_not_run(error.to_string()).hint(
-            "it does not answer on its socket: a service makes a socket that was removed again within seconds; try again",
+            "it does not answer on its socket; a service makes a missing socket again within seconds: try again",
         ),
         error => failure(error),
     })
 }
 
-/// Carries out a request: by the service where one runs, otherwise on the store itself. Says which on standard
-/// error.
+/// Carries out a request: the service does it, or if none runs, this process. A message says which.
 pub(super) fn administer(data_dir: &Path, request: AdminJson) -> Result<AnswerJson, Failure> {
     if let Some(service) = Client::connect(data_dir) {
         tracing::info!("asking the service that runs on {}", data_dir.display());
         return Ok(service.post("/v1/admin", &request)?);
     }
-    tracing::info!("no service runs on {}: working on the store itself", data_dir.display());
-    // How long settled lines stay is the service's to say.
+    tracing::info!("no service runs on {}: changing the store directly", data_dir.display());
+    // `disk.keep` is not known here: nothing is removed.
     let disk = DiskOptions { keep: Keep::Age(u64::MAX), ..DiskOptions::default() };
     let log = Log::open(data_dir, Options { disk, ..Options::default() }).map_err(failure)?;
     let queue = Queue::start(log, Vec::new(), 0, WhenFull::Pause).map_err(failure)?;
     let answer = queue.handle().ask_blocking(|reply| Command::Admin(request.into(), reply));
     let status = queue.handle().ask_blocking(Command::Status);
-    // While the store is ours: there is no supervisor that would do it.
+    // Recorded here, because no supervisor runs.
     if let Some(discarded) = status.ok().and_then(|status| status.discarded.into_iter().next()) {
         let (mut events, _) = Events::open(data_dir).map_err(failure)?;
         events.write(wall_ms(), Event::of_discarded(&discarded)).map_err(failure)?;
@@ -118,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_without_room_is_worth_another_start_and_a_broken_one_is_not() {
+    fn a_full_disk_may_be_tried_again_and_a_broken_one_not() {
         let exit = |error: i32| {
             let (attempted, path) = ("create", "journal/00000002".into());
             failure(Error::Io { attempted, path, source: io::Error::from_raw_os_error(error) }).exit()

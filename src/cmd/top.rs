@@ -1,7 +1,7 @@
-//! `spillq top`: what `status` and `doctor` say, live, with plots of the last minutes.
+//! `spillq top`: `status` and `doctor`, live, with plots of the last minutes.
 //!
-//! A thread asks the service once a second and hands over what it heard; the screen never waits for it. The terminal is
-//! given back as it was at every end: a key, a signal, an error or a panic.
+//! A thread asks the service once a second, and the screen never waits for it. The terminal is restored at every end: a
+//! key, a signal, an error or a panic.
 
 mod asks;
 mod draw;
@@ -27,28 +27,28 @@ use draw::draw;
 use keys::{Pressed, pressed};
 use model::Model;
 
-/// How long a key is waited for before it is looked whether there is news.
+/// Time to wait for a key before looking for an answer.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Shows it until stopped.
 ///
 /// # Errors
-/// Without a terminal, or where no service answers at first.
+/// Without a terminal, or if no service answers at the start.
 pub fn run(args: &TopArgs) -> Result<Exit, Failure> {
     if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
-        return Err(Failure::could_not_run("top draws on a terminal, and here is none")
-            .hint("`spillq status --watch` and `spillq doctor` print to anything"));
+        return Err(Failure::could_not_run("top needs a terminal")
+            .hint("`spillq status --watch` and `spillq doctor` need none"));
     }
     let place = Place::new(&args.store, args.url.as_deref())?;
     if place.service()?.is_none() {
         return Err(Failure::could_not_run(format!("{place}: no service runs on it"))
-            .hint("`spillq status` reads what is on the disk of a stopped one"));
+            .hint("`spillq status` reads the store of a stopped service"));
     }
     let failed = |error: io::Error| Failure::could_not_run("cannot draw on the terminal").because(error);
     let signals = Signals::listen().map_err(failed)?;
     let mut model = Model::new(place.to_string(), std::env::var_os("NO_COLOR").is_none());
     let asks = Asks::start(place).map_err(failed)?;
-    // From here on a panic gives the terminal back, too.
+    // From here on a panic restores the terminal too.
     let mut terminal = ratatui::try_init().map_err(failed)?;
     let ended = show(&mut terminal, &mut model, &asks, &signals);
     let restored = ratatui::try_restore();
@@ -70,7 +70,7 @@ fn show(terminal: &mut DefaultTerminal, model: &mut Model, asks: &Asks, signals:
         if changed {
             terminal.draw(|frame| draw(frame, model))?;
         }
-        // Asked here first: with a terminal that hung up, reading keys would never come back.
+        // Checked first: reading keys of a terminal that hung up would never return.
         if has_hung_up(LOOK)? {
             return Ok(());
         }
@@ -83,7 +83,7 @@ fn show(terminal: &mut DefaultTerminal, model: &mut Model, asks: &Asks, signals:
                     Pressed::Order(request) => asks.order(request),
                     Pressed::Shown => {}
                 },
-                // Drawn anew at the new size, as with anything else.
+                // A new size: the screen is drawn again.
                 _ => {}
             }
         }
@@ -91,7 +91,7 @@ fn show(terminal: &mut DefaultTerminal, model: &mut Model, asks: &Asks, signals:
     Ok(())
 }
 
-/// Waits for a key, for so long at most. True where none can come any more.
+/// Waits for a key, at most for `wait`. True if no key can come any more.
 fn has_hung_up(wait: Duration) -> io::Result<bool> {
     let input = io::stdin();
     let mut keys = [PollFd::new(&input, PollFlags::IN)];

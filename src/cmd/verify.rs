@@ -1,4 +1,4 @@
-//! `spillq verify`: read all of the store and check it. Changes nothing.
+//! `spillq verify`: reads the whole store and checks it. Changes nothing.
 
 use std::io::{self, Write};
 
@@ -11,10 +11,10 @@ use super::{Exit, Failure, store};
 use crate::cli::VerifyArgs;
 use crate::plain::{counted, size};
 
-/// Verifies; status 1 when something is damaged, 3 when the disk refused to read something: then it is not known.
+/// Verifies; status 1 when the store is damaged, 3 when the disk refused to read a part, whose state is then unknown.
 ///
 /// # Errors
-/// When the store is in use, or is none, or cannot be read at all.
+/// When the store is in use, does not exist, or cannot be read at all.
 pub fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
     let data_dir = super::store_dir(&args.store)?;
     let (findings, verified) = match View::open(&data_dir) {
@@ -28,7 +28,7 @@ pub fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
             progress.end();
             (findings, last)
         }
-        // Damage that keeps the store from opening is an answer, too.
+        // Damage that prevents opening is a finding too.
         Err(error @ Error::Damaged { .. }) => (vec![error.to_string()], Verified::default()),
         Err(error) => return Err(store::failure(error)),
     };
@@ -61,7 +61,7 @@ fn print(out: &mut Output<impl Write>, verified: Verified, findings: &[String]) 
     })?;
     findings.iter().try_for_each(|finding| out.line(format!("  {finding}")))?;
     out.line(match verified.refused {
-        0 => "`spillq repair --dry-run` says what can be kept",
-        _ => "see to the disk and verify again: a repair gives up what the disk refuses",
+        0 => "`spillq repair --dry-run` prints what can be kept",
+        _ => "repair or replace the disk and verify again: `spillq repair` would give up what the disk refuses to read",
     })
 }

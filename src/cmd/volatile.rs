@@ -1,4 +1,4 @@
-//! Whether a data dir goes with the container or with the next reboot: a volume that was forgotten.
+//! Whether a data dir is lost with the container or with the next reboot, because a volume was forgotten.
 
 use std::path::Path;
 
@@ -6,15 +6,14 @@ use super::Failure;
 
 /// File systems that keep nothing, by the magic numbers of statfs(2).
 const VOLATILE: [(u64, &str, &str); 3] = [
-    (0x794c_7630, "overlay", "goes with the container"),
-    (0x0102_1994, "tmpfs", "goes with the next reboot"),
-    (0x8584_58f6, "ramfs", "goes with the next reboot"),
+    (0x794c_7630, "overlay", "is lost with the container"),
+    (0x0102_1994, "tmpfs", "is lost with the next reboot"),
+    (0x8584_58f6, "ramfs", "is lost with the next reboot"),
 ];
 
-/// The sentence that says so, where it is on a file system that keeps nothing. One that does not exist yet is where its
-/// folder is.
+/// The warning about a data dir on such a file system. For one that does not exist yet, the folder above it counts.
 pub(super) fn volatile(data_dir: &Path) -> Option<String> {
-    // What cannot be looked at is not held against it: opening says what is wrong.
+    // If that cannot be read, opening the store reports why.
     let found = data_dir.ancestors().find_map(|folder| rustix::fs::statfs(folder).ok())?;
     let magic = u64::try_from(found.f_type).unwrap_or_default() & 0xffff_ffff;
     let (_, name, goes) = VOLATILE.iter().find(|(volatile, ..)| *volatile == magic)?;
@@ -28,6 +27,6 @@ pub(super) fn volatile(data_dir: &Path) -> Option<String> {
 pub(super) fn refuse_volatile(data_dir: &Path) -> Result<(), Failure> {
     volatile(data_dir).map_or(Ok(()), |what| {
         Err(Failure::could_not_run(what)
-            .hint("name a folder on a disk or a mounted volume with --data-dir, or say --allow-volatile"))
+            .hint("name a folder on a disk or a mounted volume with --data-dir, or pass --allow-volatile"))
     })
 }

@@ -31,7 +31,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Writes numbered lines into two files until it is told to stop; gives how many each has.
+/// Writes numbered lines into two files until it is stopped; returns how many each has.
 fn write(folder: &Path, stop: Arc<AtomicBool>) -> thread::JoinHandle<u64> {
     let mut files = ["a", "b"].map(|name| (name, File::create(folder.join(format!("{name}.log"))).unwrap()));
     thread::spawn(move || {
@@ -235,7 +235,7 @@ fn one_backup_is_made_at_a_time() {
     assert_eq!(service.stop(), 0);
 }
 
-/// An entry with a name as it stands, which the library would refuse to write.
+/// An entry with an unchanged name, which the library would refuse to write.
 fn add(tar: &mut tar::Builder<Vec<u8>>, name: &[u8], content: &[u8]) {
     let mut header = tar::Header::new_gnu();
     header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name);

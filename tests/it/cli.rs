@@ -38,8 +38,12 @@ fn once_does_the_rest_and_says_no_where_a_matched_file_was_not_read() {
     fs::write(folder.path().join("other"), "two\n").unwrap();
     std::os::unix::fs::symlink("other", folder.path().join("b.log")).unwrap();
     let args = ["--log", "error", "run", "--once", "--data-dir", "q", "--follow", "*.log", "--", "cat"];
-    let output =
-        check(folder.path(), &args, 1, "spillq: everything else was read, but not this, which matched\n");
+    let output = check(
+        folder.path(),
+        &args,
+        1,
+        "spillq: these files matched and were not read; everything else was\n",
+    );
     assert_eq!(stdout(&output), "one\n");
     assert!(stderr(&output).contains("b.log: a symbolic link, not a regular file"), "{}", stderr(&output));
     fs::remove_file(folder.path().join("b.log")).unwrap();
@@ -182,5 +186,5 @@ fn a_data_dir_that_keeps_nothing_is_refused_unless_it_is_asked_for() {
     assert_eq!((taken.status.code(), &taken.stdout[..]), (Some(0), &b"one\n"[..]));
     let told = String::from_utf8_lossy(&doctor.stdout);
     assert_eq!(doctor.status.code(), Some(0), "{told}");
-    assert!(told.contains("is on tmpfs: everything in it goes with the next reboot"), "{told}");
+    assert!(told.contains("is on tmpfs: everything in it is lost with the next reboot"), "{told}");
 }

@@ -69,7 +69,7 @@ fn a_group_is_moved_while_the_service_runs_and_while_it_does_not() {
     assert_eq!(moved, "group default is at line 1: 1,000 lines wait again, 0 were skipped");
     assert!(note.contains("seek with --again while the service runs"), "{note}");
     let said = stage.seek("default", "5000");
-    let expected = "group default is at line 1,001 (line 5,000 is not there yet): 0 lines wait again, 1,000 were skipped\n";
+    let expected = "group default is at line 1,001 (line 5,000 does not exist yet): 0 lines wait again, 1,000 were skipped\n";
     assert_eq!(said, expected);
     let status = stage.status();
     let stopped = group(&status, "default");

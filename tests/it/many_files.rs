@@ -66,7 +66,7 @@ fn files_beyond_the_limit_are_counted_and_take_the_places_that_become_free() {
     let read = stage.delivered_once();
     assert_eq!(read.len(), LIMIT);
     assert!(
-        said.contains("everything else was read, but not this, which matched\n  50 files, for example "),
+        said.contains("these files matched and were not read; everything else was\n  50 files, for example "),
         "{said}"
     );
     assert!(said.contains("at most 10,000 files are followed for one data dir; read the others"), "{said}");
@@ -122,7 +122,7 @@ fn many_files_that_cannot_be_read_are_one_message_with_their_number() {
     let (status, said) = stage.once(&[]);
     assert_eq!(status, Some(1), "{said}");
     let (messages, end) =
-        said.split_once("spillq: everything else was read, but not this, which matched\n").unwrap();
+        said.split_once("spillq: these files matched and were not read; everything else was\n").unwrap();
     assert!(messages.contains("200 files match and cannot be followed, for example: open "), "{messages}");
     assert!(messages.lines().count() <= 3, "{messages}");
     assert!(end.contains("\n  180 files more cannot be read\n"), "{end}");

@@ -1,4 +1,4 @@
-//! Messages of the built program: in both forms, folded, and with nothing in them that a terminal acts on.
+//! Log messages of the built program: both formats, counted repeats, and safe on a terminal.
 
 use std::fs;
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use spillq::plain::needs_escape;
 
 use crate::support::{Bounded, Service, spillq, wait_for};
 
-/// A path that would clear the screen, and begin a line of its own.
+/// A path that would clear the screen, and begin another line.
 const WILD: &str = "wild\u{1b}[2J\nfake: well.log";
 
 #[test]
@@ -29,7 +29,7 @@ fn json_messages_are_an_object_a_line_and_so_is_the_failure_at_the_end() {
     let said =
         lines.iter().filter(|line| line["fields"]["from"] == "command" && line["message"] == "said ?[31m");
     let said: Vec<_> = said.collect();
-    assert_eq!(said.len(), 2, "what a command said is not counted together: {told}");
+    assert_eq!(said.len(), 2, "lines of commands are not counted together: {told}");
     assert_eq!(said[0]["fields"]["group"], "default");
     assert!(opened["time"].as_str().unwrap().ends_with('Z'), "{opened}");
 
@@ -42,7 +42,7 @@ fn json_messages_are_an_object_a_line_and_so_is_the_failure_at_the_end() {
 }
 
 #[test]
-fn nothing_in_a_file_name_or_in_what_a_command_said_acts_on_a_terminal() {
+fn file_names_and_output_of_commands_are_safe_on_a_terminal() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(WILD), "one\n").unwrap();
     // A link to nowhere is a file that cannot be read.
@@ -62,14 +62,14 @@ fn nothing_in_a_file_name_or_in_what_a_command_said_acts_on_a_terminal() {
             };
             is_told.then_some(text)
         });
-        let shown = shown.unwrap_or_else(|| panic!("{args:?} tells it"));
+        let shown = shown.unwrap_or_else(|| panic!("{args:?} shows it"));
         let lines: Vec<&str> = shown.lines().collect();
         assert!(lines.iter().all(|line| !line.contains(needs_escape)), "{args:?}: {shown:?}");
         assert!(!lines.iter().any(|line| line.starts_with("fake")), "{args:?}: {shown}");
     }
     service.stop();
 
-    // A folder where a file is expected: the tail says so, with its name.
+    // A folder instead of a file: a message names it.
     fs::create_dir(folder.path().join("other")).unwrap();
     let mut command =
         spillq(&["--log", "debug", "run", "--once", "--data-dir", "q2", "--follow", "*.log", "--", "cat"]);
@@ -80,9 +80,9 @@ fn nothing_in_a_file_name_or_in_what_a_command_said_acts_on_a_terminal() {
     assert!(told.lines().all(|line| line.starts_with("20")), "each line is a message: {told}");
 }
 
-/// In text they had neither time nor group, and two commands at once were mixed within a line.
+/// In text messages, lines of commands had neither time nor group, and those of two commands were mixed.
 #[test]
-fn what_a_command_prints_is_a_message_with_time_and_group_and_its_lines_are_whole() {
+fn output_of_a_command_is_whole_lines_with_time_and_group() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.log"), "one\n").unwrap();
     let script = r"printf 'half ' >&2; sleep 0.3; printf 'a line\twith \033[31mcolour\nlast' >&2; cat";
@@ -103,7 +103,7 @@ fn what_a_command_prints_is_a_message_with_time_and_group_and_its_lines_are_whol
 }
 
 #[test]
-fn a_message_that_comes_again_is_counted() {
+fn a_repeated_message_is_counted() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.log"), "one\n").unwrap();
     let config = crate::support::write_config(
@@ -111,7 +111,7 @@ fn a_message_that_comes_again_is_counted() {
         "data_dir = \"q\"\n[[follow]]\ninclude = [\"a.log\"]\n[[group]]\nname = \"default\"\nretry = { initial = \"10ms\", max = \"10ms\", attempts = 1000 }\n\
          [[processor]]\nkind = \"exec\"\ncommand = [\"sh\", \"-c\", \"echo x >> tries; test $(wc -l < tries) -gt 30\"]\n",
     );
-    // Told at the end, when the service stops.
+    // The count is printed when the service stops.
     let output = spillq(&["run", "--once", "--config"]).arg(&config).current_dir(folder.path()).finished();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{told}");
@@ -119,7 +119,7 @@ fn a_message_that_comes_again_is_counted() {
     let counted = failures.iter().find_map(|line| line.split_once("(… ")?.1.split_once(" more times in "));
     let again: u64 = counted.unwrap_or_else(|| panic!("{told}")).0.parse().unwrap();
     assert!(failures.len() < 30 && again >= 20, "{told}");
-    // Behind the last word it would pass for new.
+    // After the last message it would look like a new one.
     let (counted, stopped) =
         (told.find(" more times in ").unwrap(), told.find("stopped; 0 lines wait").unwrap());
     assert!(counted < stopped, "{told}");

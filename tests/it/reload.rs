@@ -211,7 +211,10 @@ fn an_invalid_file_changes_nothing_and_is_told_until_it_is_mended() {
     assert!(told.contains("nothing was changed") && told.contains("group.name") && told.contains("timeout"));
     let output = spillq(&["status", "--data-dir"]).arg(stage.path("q")).finished();
     let told = String::from_utf8(output.stdout).unwrap();
-    assert!(told.contains("spillq.toml is refused and does not run: line 9"), "{told}");
+    assert!(
+        told.contains("spillq.toml is refused, and the previous settings stay in force: line 9"),
+        "{told}"
+    );
     let doctor = stage.doctor().unwrap().0;
     let finding =
         doctor.findings.iter().find(|found| found.cause.as_deref() == Some("config_refused")).unwrap();

@@ -45,7 +45,7 @@ fn filled(folder: &Path) -> (PathBuf, PathBuf) {
     (data_dir, config)
 }
 
-/// Lets the service read until so many lines are in, and stops it.
+/// Lets the service read until this number of lines is in the log, and stops it.
 fn fill(data_dir: &Path, config: &Path, lines: u64) {
     let mut service = Service::start(data_dir, &["--config", text(config)]);
     service.wait("all lines are in", |status| {
@@ -140,7 +140,7 @@ fn damage_that_keeps_the_store_from_opening_is_repaired_without_a_loss() {
             [20, 4_096 + 20].into_iter().for_each(|at| flip(&data_dir.join("MARK"), at));
         }
         if what != "MARK" {
-            // Every chunk of the manifest, wherever it stands.
+            // Every chunk of the manifest, wherever it is.
             let db = only(&data_dir.join("journal")).join("db");
             let bytes = fs::read(&db).unwrap();
             let magic = b"\xf1SPQJRN\x01";

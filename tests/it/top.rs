@@ -1,4 +1,4 @@
-//! `top` on a pseudo-terminal, over a real service: drawn, steered, and the terminal given back.
+//! `top` on a pseudo-terminal, with a real service: the screen, the keys, and the terminal afterwards.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -55,7 +55,6 @@ impl Shown {
         Pid::from_raw(pid.expect("it says its pid")).unwrap()
     }
 
-    /// Waits for the end; the terminal is as it was.
     #[track_caller]
     fn press(&mut self, key: &[u8]) {
         self.script.child.stdin.as_mut().unwrap().write_all(key).unwrap();
@@ -71,7 +70,7 @@ impl Shown {
 }
 
 #[test]
-fn top_draws_follows_a_restart_and_gives_the_terminal_back() {
+fn top_draws_follows_a_restart_and_restores_the_terminal() {
     needs!("script");
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.log"), "one\n").unwrap();
@@ -88,7 +87,7 @@ fn top_draws_follows_a_restart_and_gives_the_terminal_back() {
     let mut service = run(folder.path());
     service.wait("it answers again", |_| true);
     shown.written.lock().unwrap().clear();
-    // Drawn where something has changed: the word is there again.
+    // Only what changed is drawn: the word appears again.
     shown.wait("healthy");
     shown.press(b"p");
     shown.wait("y/n");
@@ -99,9 +98,9 @@ fn top_draws_follows_a_restart_and_gives_the_terminal_back() {
     shown.press(b"y");
     service.wait("it is paused", |status| status.groups[0].state == "paused");
     shown.press(b"r");
-    service.wait("it goes on", |status| status.groups[0].state != "paused");
+    service.wait("it resumes", |status| status.groups[0].state != "paused");
     shown.press(b"d");
-    // Of "group default has no dead letters", what was not on the screen before.
+    // The part of "group default has no dead letters" that was not on the screen before.
     shown.wait("letters");
     shown.press(b"q");
     let whole = shown.text();
@@ -134,22 +133,19 @@ fn top_ends_when_its_terminal_hangs_up() {
         let stat = fs::read_to_string(format!("/proc/{}/stat", top.as_raw_pid())).unwrap_or_default();
         (stat.is_empty() || stat.contains(") Z ")).then_some(())
     });
-    // Not left to the machine where it does not end.
+    // Killed in case it does not end.
     let _ = kill_process(top, Signal::KILL);
-    assert!(gone.is_some(), "it goes on without a terminal");
+    assert!(gone.is_some(), "it still runs without a terminal");
 }
 
 #[test]
-fn top_wants_a_terminal_and_a_service() {
+fn top_needs_a_terminal_and_a_service() {
     needs!("script");
     let folder = tempfile::tempdir().unwrap();
     let output = spillq(&["top", "--data-dir", "q"]).current_dir(folder.path()).finished();
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{told}");
-    assert!(
-        told.starts_with("spillq: top draws on a terminal, and here is none\nhint: `spillq status --watch`"),
-        "{told}"
-    );
+    assert!(told.starts_with("spillq: top needs a terminal\nhint: `spillq status --watch`"), "{told}");
     let words = format!("{} top --data-dir q", binary().display());
     let output = program("script")
         .args(["-qec", &words, "/dev/null"])

@@ -1,4 +1,4 @@
-//! `bench drain`: how fast a backlog is read, checked, walked line by line and acked durably, beside plain
+//! `bench drain`: how fast a backlog is read, checked, walked line by line and acked durably, compared with plain
 //! decompression of the same blocks.
 
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! `bench ingest`: how fast lines become durable, beside a plain copy of the same file that syncs every 4 MiB.
+//! `bench ingest`: how fast lines become durable, compared with a plain copy of the same file that is synced every 4 MiB.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -13,7 +13,7 @@ use crate::cmd::{Exit, Failure};
 use crate::plain::{counted, number};
 use crate::service::{self, Plan};
 
-/// What the plain copy writes between two syncs.
+/// Bytes of the plain copy between two syncs.
 const COPY_BYTES: usize = 4 << 20;
 
 /// Measures.

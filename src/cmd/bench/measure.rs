@@ -10,10 +10,10 @@ use crate::cmd::output::{say, say_json};
 use crate::cmd::{Exit, Failure};
 use crate::config::{Follow, Settings};
 
-/// Rounds of a measurement, of which the median counts.
+/// Rounds of a measurement. The result is their median.
 pub(super) const ROUNDS: usize = 5;
 
-/// A folder that goes when the measurement is over.
+/// A folder that is removed after the measurement.
 pub(super) fn folder(dir: Option<&Path>) -> Result<tempfile::TempDir, Failure> {
     let dir = dir.unwrap_or(Path::new("."));
     let made = tempfile::Builder::new().prefix("spillq-bench-").tempdir_in(dir);
@@ -38,7 +38,7 @@ pub(super) fn write_input(path: &Path, lines: u64) -> Result<u64, Failure> {
         .map_err(|error| Failure::could_not_run(format!("could not write {}", path.display())).because(error))
 }
 
-/// Settings that take one file into a store beside it. The store may fill the disk that the caller chose.
+/// Settings that ingest one file into a store in the same folder. The store may fill the disk that the user chose.
 pub(super) fn settings(folder: &Path, name: &str, input: &Path) -> Settings {
     let mut settings = Settings::default_with(folder);
     settings.data_dir = folder.join(name);
@@ -47,7 +47,7 @@ pub(super) fn settings(folder: &Path, name: &str, input: &Path) -> Settings {
     settings
 }
 
-/// The most memory that this process has had, in MiB.
+/// Peak memory of this process, in MiB.
 pub(super) fn peak_rss_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

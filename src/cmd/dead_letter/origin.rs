@@ -1,4 +1,4 @@
-//! Where dead letters are read: a running service, or a stopped store, which is only looked at.
+//! Where dead letters are read: from a running service, or from a stopped store, which is not changed.
 
 use std::io;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::{Failure, store};
 use crate::http::{AdminJson, AnswerJson, Client, DeadLetterJson, LineJson, SourceNames, StatusJson};
 use crate::queue::DEAD_LETTERS_SHOWN_MAX;
 
-/// The group that is meant where a store has several and none is named.
+/// The group to use if a store has several and none is named.
 const USUAL: &str = "default";
 
 /// One of the two.
@@ -38,7 +38,7 @@ impl Origin {
         })
     }
 
-    /// Those whose dead letters are listed: the one that was named, the only one, `default`, or all.
+    /// The groups to list: the named one, the only one, `default`, or all.
     pub(super) fn listed(&self, named: Option<&str>) -> Result<Vec<String>, Failure> {
         Ok(match named {
             Some(name) => vec![name.to_owned()],
@@ -46,7 +46,7 @@ impl Origin {
         })
     }
 
-    /// The one that is meant: the one that was named, the only one, or `default`.
+    /// The group to work on: the named one, the only one, or `default`.
     pub(super) fn chosen(&self, named: Option<&str>) -> Result<String, Failure> {
         match named {
             Some(name) => Ok(name.to_owned()),
@@ -60,7 +60,7 @@ impl Origin {
         }
     }
 
-    /// Some dead letters of a group from a seq on; none where there are no more.
+    /// The next dead letters of a group from a seq on; empty at the end.
     fn page(&self, group: &str, from: u64) -> Result<Vec<DeadLetterJson>, Failure> {
         match self {
             Origin::Service(service) => {
@@ -69,8 +69,8 @@ impl Origin {
             }
             Origin::Disk(view) => {
                 let Some((id, _)) = view.state().group(group) else {
-                    return Err(Failure::could_not_run(format!("there is no group {group}"))
-                        .hint("`spillq group list` names those that there are"));
+                    return Err(Failure::could_not_run(format!("group {group} does not exist"))
+                        .hint("`spillq group list` prints those that exist"));
                 };
                 let letters =
                     view.dead_letters(id, Seq(from), DEAD_LETTERS_SHOWN_MAX).map_err(store::failure)?;
@@ -94,7 +94,7 @@ impl Origin {
         }
     }
 
-    /// All dead letters of a group, some at a time.
+    /// All dead letters of a group, a page at a time.
     pub(super) fn each(
         &self,
         group: &str,
@@ -114,7 +114,7 @@ impl Origin {
     }
 }
 
-/// The group that needs no name; all of them where there is no such group.
+/// The group that needs no name; otherwise all groups.
 fn usual(groups: Vec<String>) -> Result<String, Vec<String>> {
     match groups.as_slice() {
         [only] => Ok(only.clone()),

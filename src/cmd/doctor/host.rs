@@ -1,4 +1,4 @@
-//! What surrounds a store: its file system, its permissions, the limits of the process and of the kernel, the clock.
+//! The surroundings of a store: its file system, its permissions, the limits of the process and of the kernel, the clock.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use crate::queue::wall_ms;
 use crate::supervise::{Cause, Commands, Events, Started, State, Verdict};
 
-/// Half of it is for followed files; with less, files that rotate away may be lost.
+/// Half of them are for followed files. With fewer, files that are rotated away may be lost.
 const DESCRIPTORS_MIN: u64 = 1_024;
-/// One a followed folder; a desktop's programs use some hundred.
+/// One per followed folder. The programs of a desktop use some hundred.
 const WATCHES_MIN: u64 = 8_192;
-/// 2025-01-01: a clock before it was never set.
+/// 2025-01-01: an earlier clock was never set.
 const CLOCK_MIN_MS: u64 = 1_735_689_600_000;
-/// A clock that was set by less means nothing.
+/// Smaller corrections of the clock are ignored.
 const CLOCK_STEP_MS: u64 = 60_000;
-/// File systems that do not keep what they were told to sync, or not over a restart: their magic numbers.
+/// File systems that may lose synced data, by their magic numbers.
 const DOUBTFUL: [(u64, &str); 6] = [
     (0x6969, "nfs"),
     (0xff53_4d42, "cifs"),
@@ -26,34 +26,34 @@ const DOUBTFUL: [(u64, &str); 6] = [
     (0x6573_5546, "fuse"),
 ];
 
-/// What was found around a store; `None` where it could not be told, which makes nobody ill.
+/// What was found. `None` is unknown, which is not a problem.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Host {
     data_dir: PathBuf,
     /// The magic number of its file system.
     file_system: Option<u64>,
-    /// Owner and mode of the data dir, or why it cannot be looked at.
+    /// Owner and mode of the data dir, or why they cannot be read.
     folder: Option<Result<(u32, u32), String>>,
-    /// The user that asks.
+    /// The user of this process.
     own: u32,
     /// Whether a service has the store open.
     runs: bool,
-    /// Whether the kernel can be asked about processes.
+    /// Whether /proc is mounted.
     has_proc: bool,
-    /// RLIMIT_NOFILE, and whose it is.
+    /// RLIMIT_NOFILE, and of which process.
     descriptors: Option<(u64, &'static str)>,
     /// `fs.inotify.max_user_watches`.
     watches_max: Option<u64>,
-    /// Folders that are watched, of those with followed files.
+    /// Watched folders, and folders with followed files.
     watched: Option<u64>,
     folders: u64,
-    /// The latest time that the store knows of, and now.
+    /// The latest time in EVENTS, and now.
     newest_ms: u64,
     now_ms: u64,
 }
 
 impl Host {
-    /// Looks. `sources` are the followed files that are known, `runs` whether a service has the store open.
+    /// Looks. `sources` are the known followed files, `runs` is whether a service has the store open.
     pub(super) fn look(data_dir: &Path, sources: &[PathBuf], runs: bool) -> Host {
         let file_system = rustix::fs::statfs(data_dir).ok();
         let folder = fs::metadata(data_dir)
@@ -63,7 +63,6 @@ impl Host {
         let limits = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/limits")).ok());
         let of_service = limits.as_deref().and_then(descriptors_in).map(|limit| (limit, "of the service"));
         let own_limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        // Events are written by the service, in order, at each of its changes.
         let events = Events::look(data_dir).unwrap_or_default();
         Host {
             data_dir: data_dir.to_owned(),
@@ -81,10 +80,10 @@ impl Host {
         }
     }
 
-    /// What is wrong; notes are told and make nobody ill.
+    /// The problems, and notes that do not make the store unhealthy.
     pub(super) fn judge(&self) -> (Vec<Verdict>, Vec<String>) {
         let (mut wrong, mut notes) = (Vec::new(), Vec::new());
-        let mut ill = |cause, summary: String, evidence: String, next: String| {
+        let mut problem = |cause, summary: String, evidence: String, next: String| {
             let evidence = vec![evidence];
             wrong.push(Verdict {
                 state: State::Blocked,
@@ -98,32 +97,32 @@ impl Host {
         let commands = Commands::about(&self.data_dir, Started::default());
         let (shown, pasted) = (self.data_dir.display(), commands.data_dir());
         if let Some((_, name)) = DOUBTFUL.iter().find(|(magic, _)| Some(*magic) == self.file_system) {
-            notes.push(format!("{shown} is on {name}: what was synced may not survive a power cut; use a local disk with ext4 or xfs"));
+            notes.push(format!("{shown} is on {name}: synced lines may not survive a power cut; use a local disk with ext4 or xfs"));
         }
         match &self.folder {
             None => {}
-            Some(Err(error)) => ill(
+            Some(Err(error)) => problem(
                 Cause::Permissions,
-                format!("{shown} cannot be looked at"),
+                format!("{shown} cannot be read"),
                 error.clone(),
                 format!("ls -ld {pasted}"),
             ),
             Some(Ok((owner, mode))) => {
-                // Root reads every store; and a service that runs on it was started by the right user.
+                // Root can read every store, and a service that runs was started by the right user.
                 if *owner != self.own && self.own != 0 {
-                    ill(
+                    problem(
                         Cause::Permissions,
                         format!("{shown} belongs to another user"),
-                        format!("it is owned by user {owner}, and this is user {}", self.own),
+                        format!("its owner is user {owner}, this process runs as user {}", self.own),
                         format!("ls -ld {pasted}    # run spillq as the user that owns it"),
                     );
                 } else if *owner != self.own && !self.runs {
                     notes.push(format!(
-                        "{shown} is owned by user {owner}: start the service as that user, not as root"
+                        "{shown} belongs to user {owner}: start the service as that user, not as root"
                     ));
                 }
                 if mode & 0o077 != 0 {
-                    ill(
+                    problem(
                         Cause::Permissions,
                         format!("{shown} is open to other users, and a service will not start on it"),
                         format!("its mode is {mode:o}"),
@@ -133,26 +132,26 @@ impl Host {
             }
         }
         if !self.has_proc {
-            notes.push("/proc is not mounted: out-of-memory kills, where a command hangs, and the limits of the service cannot be reported".to_owned());
+            notes.push("/proc is not mounted: out-of-memory kills, the place where a command hangs, and the limits of the service cannot be reported".to_owned());
         }
         if let Some((limit, whose)) = self.descriptors.filter(|(limit, _)| *limit < DESCRIPTORS_MIN) {
-            notes.push(format!("RLIMIT_NOFILE {whose} is {limit}: at most {} files with unread bytes are kept open; ulimit -n {DESCRIPTORS_MIN}, or LimitNOFILE of the unit", limit / 2));
+            notes.push(format!("RLIMIT_NOFILE {whose} is {limit}: at most {} files with unread bytes are kept open; raise it with ulimit -n {DESCRIPTORS_MIN}, or with LimitNOFILE in the unit", limit / 2));
         }
         let wanted = WATCHES_MIN.max(2 * self.folders);
         match (self.watched, self.watches_max) {
-            (Some(watched), _) if watched < self.folders => notes.push(format!("of {} followed folders {watched} are watched: what happens in the others is found by scans alone, some seconds later; sysctl fs.inotify.max_user_watches={wanted}", self.folders)),
-            (_, Some(limit)) if limit < wanted => notes.push(format!("fs.inotify.max_user_watches is {limit}, and {} folders are followed: those beyond it are only swept; sysctl fs.inotify.max_user_watches={wanted}", self.folders)),
+            (Some(watched), _) if watched < self.folders => notes.push(format!("{watched} of {} followed folders are watched: changes in the others are found some seconds later, by a scan; raise the limit with sysctl fs.inotify.max_user_watches={wanted}", self.folders)),
+            (_, Some(limit)) if limit < wanted => notes.push(format!("fs.inotify.max_user_watches is {limit}, and {} folders are followed: changes in the others are found some seconds later, by a scan; raise the limit with sysctl fs.inotify.max_user_watches={wanted}", self.folders)),
             _ => {}
         }
         if self.now_ms < CLOCK_MIN_MS {
-            ill(
+            problem(
                 Cause::Clock,
                 "the clock was never set: ages of lines will be wrong".to_owned(),
                 format!("it is {} s after 1970", self.now_ms / 1_000),
                 "timedatectl".to_owned(),
             );
         } else if let Some(back) = self.newest_ms.checked_sub(self.now_ms).filter(|by| *by >= CLOCK_STEP_MS) {
-            notes.push(format!("the clock is {} s behind what the store last noted: it was set back; ages of lines are wrong until it catches up, deadlines and order are not", back / 1_000));
+            notes.push(format!("the clock was set back: it is {} s behind the last time in the store; ages of lines are wrong until it catches up, deadlines and order are not affected", back / 1_000));
         }
         (wrong, notes)
     }
@@ -168,11 +167,11 @@ fn descriptors_in(limits: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// inotify watches that a process has, from what the kernel tells of its descriptors.
+/// The number of inotify watches of a process, from its descriptors in /proc.
 fn watches_of(pid: u64) -> Option<u64> {
     let mut watches = 0;
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).ok()? {
-        // A descriptor that was closed meanwhile watches nothing.
+        // A descriptor that was closed meanwhile has no watches.
         let Ok(text) = fs::read_to_string(entry.ok()?.path()) else { continue };
         watches += text.lines().filter(|line| line.starts_with("inotify ")).count() as u64;
     }
@@ -183,7 +182,7 @@ fn watches_of(pid: u64) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn well() -> Host {
+    fn healthy() -> Host {
         Host {
             data_dir: PathBuf::from("/a b"),
             file_system: Some(0xef53),
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn is_ill(host: Host, cause: Cause, next: &str) {
+    fn has_problem(host: Host, cause: Cause, next: &str) {
         let (wrong, notes) = host.judge();
         let found: Vec<_> = wrong.iter().map(|found| (found.cause, found.next.as_str())).collect();
         assert_eq!(found, [(Some(cause), next)]);
@@ -209,47 +208,57 @@ mod tests {
     }
 
     #[track_caller]
-    fn is_noted(host: Host, note: &str) {
+    fn has_note(host: Host, note: &str) {
         let (wrong, notes) = host.judge();
         assert!(wrong.is_empty() && notes.len() == 1 && notes[0].contains(note), "{wrong:#?} {notes:?}");
     }
 
     #[test]
-    fn what_is_as_it_should_be_is_not_told() {
+    fn healthy_surroundings_are_not_reported() {
         let nothing = |host: Host| host.judge().0.is_empty() && host.judge().1.is_empty();
-        assert!(nothing(well()));
+        assert!(nothing(healthy()));
         // Root may look at the store of a service that runs as another user.
-        assert!(nothing(Host { own: 0, runs: true, ..well() }));
-        // What cannot be told is not held against anybody.
+        assert!(nothing(Host { own: 0, runs: true, ..healthy() }));
+        // What is unknown is not a problem.
         assert!(nothing(Host {
             folder: None,
             file_system: None,
             descriptors: None,
             watched: None,
             watches_max: None,
-            ..well()
+            ..healthy()
         }));
-        // A step of the clock that is no more than what set it.
-        assert!(nothing(Host { newest_ms: CLOCK_MIN_MS + CLOCK_STEP_MS - 1, ..well() }));
+        // A small correction of the clock.
+        assert!(nothing(Host { newest_ms: CLOCK_MIN_MS + CLOCK_STEP_MS - 1, ..healthy() }));
     }
 
     #[test]
-    fn what_is_not_is_told_with_what_to_do() {
+    fn each_problem_is_reported_with_a_step() {
         let gone = Some(Err("No such file or directory".to_owned()));
-        is_ill(Host { folder: gone, ..well() }, Cause::Permissions, "ls -ld '/a b'");
+        has_problem(Host { folder: gone, ..healthy() }, Cause::Permissions, "ls -ld '/a b'");
         let of_another = "ls -ld '/a b'    # run spillq as the user that owns it";
-        is_ill(Host { own: 8, ..well() }, Cause::Permissions, of_another);
-        is_noted(Host { own: 0, ..well() }, "is owned by user 7: start the service as that user");
-        is_noted(Host { has_proc: false, ..well() }, "/proc is not mounted");
-        is_ill(Host { folder: Some(Ok((7, 0o750))), ..well() }, Cause::Permissions, "chmod 700 '/a b'");
-        is_ill(Host { now_ms: 1_000, newest_ms: 0, ..well() }, Cause::Clock, "timedatectl");
+        has_problem(Host { own: 8, ..healthy() }, Cause::Permissions, of_another);
+        has_note(Host { own: 0, ..healthy() }, "belongs to user 7: start the service as that user");
+        has_note(Host { has_proc: false, ..healthy() }, "/proc is not mounted");
+        has_problem(
+            Host { folder: Some(Ok((7, 0o750))), ..healthy() },
+            Cause::Permissions,
+            "chmod 700 '/a b'",
+        );
+        has_problem(Host { now_ms: 1_000, newest_ms: 0, ..healthy() }, Cause::Clock, "timedatectl");
         for (magic, name) in DOUBTFUL {
-            is_noted(Host { file_system: Some(magic), ..well() }, &format!("is on {name}"));
+            has_note(Host { file_system: Some(magic), ..healthy() }, &format!("is on {name}"));
         }
-        is_noted(Host { descriptors: Some((64, "of the service")), ..well() }, "at most 32 files");
-        is_noted(Host { watches_max: Some(100), ..well() }, "max_user_watches is 100, and 3 folders");
-        is_noted(Host { folders: 10_000, watched: Some(4_096), ..well() }, "of 10000 followed folders 4096");
-        is_noted(Host { newest_ms: CLOCK_MIN_MS + 3_600_000, ..well() }, "3600 s behind");
+        has_note(Host { descriptors: Some((64, "of the service")), ..healthy() }, "at most 32 files");
+        has_note(Host { watches_max: Some(100), ..healthy() }, "max_user_watches is 100, and 3 folders");
+        has_note(
+            Host { folders: 10_000, watched: Some(4_096), ..healthy() },
+            "4096 of 10000 followed folders are watched",
+        );
+        has_note(
+            Host { newest_ms: CLOCK_MIN_MS + 3_600_000, ..healthy() },
+            "it is 3600 s behind the last time",
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Who asks: a thread that asks the service once a second, and for what a key wants; and one that waits for signals.
+//! Threads: one asks the service once a second and sends it requests, one waits for signals.
 
 use std::io;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cmd::place::Place;
 use crate::http::{AdminJson, AnswerJson, DoctorJson, StatusJson};
 
-/// Between two questions.
+/// Time between two questions.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What the service said, or why it said nothing.
+/// The answer of the service, or why there is none.
 pub(super) type Heard = Result<Box<(StatusJson, DoctorJson)>, String>;
 
-/// What there is to say.
+/// What a thread reports.
 pub(super) enum News {
-    /// How things are.
+    /// An answer.
     Heard(Heard),
-    /// What came of a request, or why nothing did.
+    /// The result of a request.
     Done(AdminJson, Result<AnswerJson, String>),
 }
 
-/// The thread that asks. Ends when this is dropped, once its question under way is answered.
+/// The thread that asks. Ends when this is dropped, after the answer to its current question.
 pub(super) struct Asks {
     news: Receiver<News>,
     wanted: SyncSender<AdminJson>,
@@ -33,9 +33,9 @@ pub(super) struct Asks {
 
 impl Asks {
     pub(super) fn start(place: Place) -> io::Result<Asks> {
-        // What is not taken is not kept: the next answer is as good.
+        // An answer that is not taken in time is dropped: the next one replaces it.
         let (tell, news) = sync_channel(2);
-        // One request at a time: a key that is held down is not kept either.
+        // One request at a time: repeats of a key that is held down are dropped.
         let (wanted, wants) = sync_channel(1);
         std::thread::Builder::new().name("spillq-asks".to_owned()).spawn(move || {
             loop {
@@ -62,9 +62,9 @@ impl Asks {
         self.news.try_recv().ok()
     }
 
-    /// Has something done, unless something else is under way.
+    /// Sends a request, unless another is in progress.
     pub(super) fn order(&self, request: AdminJson) {
-        // It is asked for again by pressing the key again.
+        // If it is dropped, the user presses the key again.
         let _ = self.wanted.try_send(request);
     }
 }
@@ -79,18 +79,18 @@ fn ask(place: &Place) -> Heard {
 
 fn order(place: &Place, request: &AdminJson) -> Result<AnswerJson, String> {
     if matches!(place, Place::Url(_)) {
-        return Err("an address shows and changes nothing; run top on the host, with --data-dir".to_owned());
+        return Err("--url only shows; run top on the host, with --data-dir".to_owned());
     }
     let service = place.service().map_err(|failure| failure.to_string())?;
     let service = service.ok_or_else(|| "no service runs on it".to_owned())?;
     service.post("/v1/admin", request).map_err(|error| error.to_string())
 }
 
-/// Whether somebody wants the process to end.
+/// Whether the process was asked to end.
 pub(super) struct Signals(Arc<AtomicBool>);
 
 impl Signals {
-    /// From now on SIGTERM, SIGINT and SIGHUP do not end the process at once: the terminal is given back first.
+    /// From now on SIGTERM, SIGINT and SIGHUP do not end the process at once: the terminal is restored first.
     pub(super) fn listen() -> io::Result<Signals> {
         let came = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

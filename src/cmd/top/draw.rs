@@ -1,5 +1,5 @@
-//! The screen: groups, plots of the chosen one, and what is wrong. Drawn for 80×24, and uses more where there is more.
-//! Whatever is ill is marked with `!`, so that nothing is told by colour alone.
+//! The screen: groups, plots of the chosen one, and what is wrong. Drawn for 80×24; larger screens show more. Problems are
+//! marked with `!`, so that nothing depends on colour alone.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::http::{GroupJson, SourceJson, VerdictJson};
 use crate::plain::{counted, escape, number, rough_duration, size};
 use crate::tail::SourceState;
 
-/// Rows of groups that are shown at once; the list moves with the choice.
+/// Rows of groups that are shown at once; the list scrolls with the choice.
 const GROUP_ROWS_MAX: u16 = 6;
-/// Of a name in a question, so that the question is seen on 60 columns.
+/// Characters of a name in a question, so that the question fits on 60 columns.
 const NAME_CHARS_ASKED: usize = 40;
-/// A plot is so high, title included: on 24 rows, and on high screens.
+/// Height of a plot with its title: on 24 rows, and on high screens.
 const PLOT_ROWS_MIN: u16 = 4;
 const PLOT_ROWS_MAX: u16 = 10;
 
@@ -39,7 +39,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
     frame.render_widget(log_line(model), log);
     draw_groups(frame, model, list);
     draw_plots(frame, model, plots);
-    frame.render_widget(Paragraph::new(what_is_said(model)).wrap(Wrap { trim: false }), said);
+    frame.render_widget(Paragraph::new(bottom_text(model)).wrap(Wrap { trim: false }), said);
     frame.render_widget(bottom_line(model), keys);
 }
 
@@ -86,7 +86,7 @@ fn title_line(model: &Model) -> Line<'static> {
         several => Some(format!("  paused: {}", counted(several.len() as u64, "group"))),
     };
     spans.extend(paused.map(|paused| Span::styled(paused, marked(model, Color::Yellow))));
-    // A long path is what may be cut off.
+    // Last, because a long path may be cut off.
     spans.push(Span::raw(format!("  {place}")));
     Line::from(spans)
 }
@@ -120,7 +120,7 @@ fn log_line(model: &Model) -> Line<'static> {
 struct Column {
     title: &'static str,
     width: Constraint,
-    /// Screens that are less wide do without it.
+    /// Narrower screens do not show the column.
     from_width: u16,
     text: fn(&GroupJson) -> String,
 }
@@ -164,9 +164,9 @@ fn draw_groups(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     let columns: Vec<&Column> = COLUMNS.iter().filter(|column| area.width >= column.from_width).collect();
     let header = std::iter::once("  group").chain(columns.iter().map(|column| column.title));
     let rows = model.groups().iter().map(|group| {
-        let ill = model.verdict(&group.group).is_some_and(|verdict| verdict.cause.is_some());
-        let style = if ill { marked(model, Color::Red) } else { Style::new() };
-        let name = format!("{} {}", if ill { '!' } else { ' ' }, escape(&group.group));
+        let unhealthy = model.verdict(&group.group).is_some_and(|verdict| verdict.cause.is_some());
+        let style = if unhealthy { marked(model, Color::Red) } else { Style::new() };
+        let name = format!("{} {}", if unhealthy { '!' } else { ' ' }, escape(&group.group));
         let cells = std::iter::once(name).chain(columns.iter().map(|column| (column.text)(group)));
         Row::new(cells.map(Cell::from)).style(style)
     });
@@ -205,7 +205,7 @@ fn draw_plots(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     }
 }
 
-fn what_is_said(model: &Model) -> Vec<Line<'static>> {
+fn bottom_text(model: &Model) -> Vec<Line<'static>> {
     if !model.notice.is_empty() {
         return model.notice.iter().map(|line| Line::from(escape(line).into_owned())).collect();
     }
@@ -219,7 +219,7 @@ fn what_is_said(model: &Model) -> Vec<Line<'static>> {
     lines
 }
 
-/// A verdict: what is wrong, what to do about it, and the evidence as far as there is room.
+/// A verdict: what is wrong, what to do about it, and as much of the evidence as fits.
 fn said(model: &Model, verdict: &VerdictJson) -> Vec<Line<'static>> {
     let Some(cause) = &verdict.cause else { return vec![Line::from(escape(&verdict.summary).into_owned())] };
     let mark = Span::styled(format!("! {}: ", escape(cause)), marked(model, Color::Red));

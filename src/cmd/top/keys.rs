@@ -1,23 +1,22 @@
-//! What keys do. A key that stops delivery is asked about first: it is easily pressed by accident, and a pause stays over
-//! restarts.
+//! Keys. Pausing asks first: the key is easily pressed by accident, and a pause stays in force over restarts.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::model::Model;
 use crate::http::AdminJson;
 
-/// What comes of a key.
+/// What a key does.
 #[derive(Debug)]
 pub(super) enum Pressed {
     /// The screen ends.
     End,
     /// The service is asked for something.
     Order(AdminJson),
-    /// At most the screen changes.
+    /// Only the screen changes, if anything.
     Shown,
 }
 
-/// Takes a key.
+/// Handles a key.
 pub(super) fn pressed(model: &mut Model, key: KeyEvent) -> Pressed {
     if key.modifiers.contains(KeyModifiers::CONTROL) {
         return if key.code == KeyCode::Char('c') { Pressed::End } else { Pressed::Shown };

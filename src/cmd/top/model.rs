@@ -1,4 +1,4 @@
-//! What the screen shows: the last answer, and figures of the last minutes. Pure; time is an argument.
+//! What the screen shows: the last answer, and the figures of the last minutes. Pure: time is an argument.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use crate::http::{AdminJson, AnswerJson, DoctorJson, GroupJson, StatusJson, Verd
 use crate::plain::counted;
 use crate::supervise::State;
 
-/// Answers that are remembered: five minutes of one a second.
+/// Answers that are remembered: five minutes, at one per second.
 pub(super) const HISTORY_MAX: usize = 300;
 
-/// An answer that takes longer is told, before it is known whether it comes.
+/// Time after which a missing answer is shown.
 const LATE: Duration = Duration::from_secs(5);
 
 /// One answer, in figures.
@@ -22,26 +22,26 @@ struct Sample {
     next_seq: u64,
     disk_bytes: u64,
     resident_bytes: u64,
-    /// Lines acked and lines that wait, by group.
+    /// Acked lines and waiting lines, by group.
     groups: BTreeMap<String, (u64, u64)>,
 }
 
-/// What is shown.
+/// The state of the screen.
 pub(super) struct Model {
     pub(super) place: String,
     pub(super) colour: bool,
     pub(super) now: Option<Box<(StatusJson, DoctorJson)>>,
-    /// Why there was no answer, and since when.
+    /// Why the service does not answer, and since when.
     pub(super) lost: Option<(String, Duration)>,
-    /// Now, since the begin.
+    /// Now, since the start.
     pub(super) at: Duration,
-    /// When something was heard last.
+    /// When the last answer came.
     heard_at: Duration,
     samples: VecDeque<Sample>,
     chosen: usize,
-    /// What came of the last request, until the next key.
+    /// The result of the last request, until the next key.
     pub(super) notice: Vec<String>,
-    /// The group that is paused if the next key says so.
+    /// The group that is paused if the next key is y.
     pub(super) to_pause: Option<String>,
 }
 
@@ -61,7 +61,7 @@ impl Model {
         }
     }
 
-    /// Takes in what was heard `at` after the begin.
+    /// Adds an answer that came `at` after the start.
     pub(super) fn take(&mut self, heard: Heard, at: Duration) {
         (self.at, self.heard_at) = (at, at);
         let heard = match heard {
@@ -93,12 +93,12 @@ impl Model {
         self.choose(0);
     }
 
-    /// Takes in what came of a request.
+    /// Shows the result of a request.
     pub(super) fn done(&mut self, request: &AdminJson, done: Result<AnswerJson, String>) {
         let answer = match done {
             Ok(answer) => answer,
             Err(why) => {
-                self.notice = vec![format!("! not done: {why}")];
+                self.notice = vec![format!("! failed: {why}")];
                 return;
             }
         };
@@ -122,25 +122,25 @@ impl Model {
         };
     }
 
-    /// Asks before a group is paused, and says what that means.
+    /// Asks before a group is paused, and explains the consequence.
     pub(super) fn ask_to_pause(&mut self, name: String) {
         self.notice = vec![
-            "No more lines are delivered to it, also after a restart, until r resumes it.".to_owned(),
-            "They are kept, and disk use grows with what is written meanwhile.".to_owned(),
+            "No more lines are delivered to it, even after a restart, until r resumes it.".to_owned(),
+            "The lines stay stored, and disk use grows with what is written meanwhile.".to_owned(),
         ];
         self.to_pause = Some(name);
     }
 
-    /// Time goes by. Whether that is to be seen.
+    /// Time passes. Returns whether the screen changes.
     pub(super) fn tick(&mut self, at: Duration) -> bool {
         if self.lost.is_none() && at.saturating_sub(self.heard_at) >= LATE {
-            self.lost = Some(("it has been asked".to_owned(), self.heard_at));
+            self.lost = Some(("waiting for its answer".to_owned(), self.heard_at));
         }
         let before = std::mem::replace(&mut self.at, at);
         self.lost.is_some() && before.as_secs() != at.as_secs()
     }
 
-    /// Chooses a group so many further down, round and round.
+    /// Moves the choice down by `by` groups, and around at the ends.
     pub(super) fn choose(&mut self, by: isize) {
         let count = self.groups().len();
         self.chosen = match isize::try_from(count) {
@@ -155,7 +155,7 @@ impl Model {
         self.now.as_ref().map_or(&[], |now| &now.0.groups)
     }
 
-    /// The place of the chosen group among them.
+    /// The index of the chosen group.
     pub(super) fn chosen(&self) -> usize {
         self.chosen
     }
@@ -164,13 +164,13 @@ impl Model {
         self.groups().get(self.chosen)
     }
 
-    /// The groups that an operator paused.
+    /// The paused groups.
     pub(super) fn paused(&self) -> Vec<&str> {
         let is_paused = |group: &&GroupJson| State::of_word(&group.state) == Some(State::Paused);
         self.groups().iter().filter(is_paused).map(|group| group.group.as_str()).collect()
     }
 
-    /// How long ago an answer came: the newest is 0.
+    /// How long ago an answer came; the newest is number 0.
     pub(super) fn age(&self, back: usize) -> Option<Duration> {
         let sample = self.samples.get(self.samples.len().checked_sub(back + 1)?)?;
         Some(self.at.saturating_sub(sample.at))
@@ -181,27 +181,27 @@ impl Model {
         self.now.as_ref()?.0.log.limit_bytes
     }
 
-    /// What doctor says of a group.
+    /// The verdict on a group.
     pub(super) fn verdict(&self, group: &str) -> Option<&VerdictJson> {
         self.now.as_ref()?.1.groups.iter().find(|verdict| verdict.group == group)
     }
 
-    /// What doctor says beside the groups.
+    /// The verdicts that are not about a group.
     pub(super) fn findings(&self) -> &[VerdictJson] {
         self.now.as_ref().map_or(&[], |now| &now.1.findings)
     }
 
-    /// Lines a second that came in, oldest first; one fewer than there are answers.
+    /// Ingested lines per second, oldest first; one fewer than there are answers.
     pub(super) fn lines_in(&self) -> Vec<u64> {
         self.rates(|sample| Some(sample.next_seq))
     }
 
-    /// Lines a second that a group acked.
+    /// Lines per second that a group acked.
     pub(super) fn lines_out(&self, group: &str) -> Vec<u64> {
         self.rates(|sample| Some(sample.groups.get(group)?.0))
     }
 
-    /// Lines that waited for a group.
+    /// Waiting lines of a group.
     pub(super) fn lag(&self, group: &str) -> Vec<u64> {
         self.samples.iter().map(|sample| sample.groups.get(group).map_or(0, |group| group.1)).collect()
     }
@@ -221,7 +221,7 @@ impl Model {
                 let seconds = after.at.saturating_sub(before.at).as_secs_f64();
                 let counted = count(after).zip(count(before)).map(|(now, then)| now.saturating_sub(then));
                 match counted {
-                    // Another process: what lies between is not known.
+                    // Not across a restart: the rate is not known.
                     Some(counted) if before.pid == after.pid && seconds > 0.0 => {
                         (counted as f64 / seconds).round() as u64
                     }

@@ -1,4 +1,4 @@
-//! A plot of the last minutes: bars, the newest at the right, the limit where there is one, and a time axis.
+//! A plot of the last minutes: bars, the newest at the right, the limit if there is one, and a time axis.
 
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ use ratatui::widgets::Sparkline;
 use super::model::{HISTORY_MAX, Model};
 use crate::plain::axis_duration;
 
-/// How a value is written.
+/// Formats a value.
 pub(super) type Unit<'u> = &'u dyn Fn(u64) -> String;
 
 /// Heights of a bar within one row.
 const STEPS: u64 = 8;
-/// An answer that is newer than this was given now.
+/// A newer answer counts as now.
 const NOW: Duration = Duration::from_secs(2);
 /// Columns between two times on the axis.
 const TIMES_APART: usize = 16;
 
-/// What is plotted.
+/// The values of a plot.
 pub(super) struct Plot<'p> {
     pub(super) title: String,
     pub(super) values: Vec<u64>,
     pub(super) unit: Unit<'p>,
-    /// A value that is drawn as a line, and always within the plot.
+    /// A value that is drawn as a line; the plot always includes it.
     pub(super) limit: Option<u64>,
 }
 
@@ -44,9 +44,9 @@ impl Plot<'_> {
         let fits = long.chars().count() <= usize::from(title.width);
         frame.render_widget(Line::from(if fits { long } else { short }), title);
         let scale = most.max(self.limit.unwrap_or(0)).max(1);
-        // What is more than nothing is seen, however far below the limit.
+        // A value above zero is visible, however far below the limit.
         let least = scale.div_ceil(u64::from(bars.height).max(1) * STEPS);
-        // To the right, where new values come in.
+        // Aligned to the right, where new values appear.
         let mut padded = vec![0; width - seen.len()];
         padded.extend(seen.iter().map(|value| if *value > 0 { (*value).max(least) } else { 0 }));
         let style = if model.colour { Style::new().fg(Color::Cyan) } else { Style::new() };

@@ -29,7 +29,7 @@ fn a_data_dir_that_others_may_read_is_reported_before_and_after_a_start() {
     if rustix::process::geteuid().is_root() {
         chown(&stage.data_dir, Some(1_000), None).unwrap();
         let notes = stage.is_healthy().notes;
-        let note = "is owned by user 1000: start the service as that user, not as root";
+        let note = "belongs to user 1000: start the service as that user, not as root";
         assert!(notes.iter().any(|found| found.ends_with(note)), "{notes:?}");
         assert_eq!(stage.start().ended(), 2);
         chown(&stage.data_dir, Some(0), None).unwrap();

@@ -1,0 +1,138 @@
+//! Values of options: their types, how they are read, and what is said of those that are wrong.
+
+use std::time::{Duration, SystemTime};
+
+use clap::ValueEnum;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use spillq_storage::{Seq, SeqRange};
+
+use crate::config::parse_duration;
+use crate::messages::Format;
+use crate::supervise::Cause;
+use crate::tail;
+
+/// A level of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// A format of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl From<LogFormat> for Format {
+    fn from(format: LogFormat) -> Format {
+        match format {
+            LogFormat::Text => Format::Text,
+            LogFormat::Json => Format::Json,
+        }
+    }
+}
+
+/// Where to begin with a file, or with the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Beginning {
+    /// With the oldest line
+    Beginning,
+    /// Behind the newest line
+    End,
+}
+
+impl From<Beginning> for tail::From {
+    fn from(from: Beginning) -> tail::From {
+        match from {
+            Beginning::Beginning => tail::From::Beginning,
+            Beginning::End => tail::From::End,
+        }
+    }
+}
+
+/// Where a group moves to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A line.
+    Seq(Seq),
+    /// The first line appended since.
+    Time(SystemTime),
+    /// The first line appended within this time.
+    Ago(Duration),
+    /// The oldest stored line.
+    Beginning,
+    /// Behind the newest line.
+    End,
+}
+
+/// A value that its check refused, in one line: `--for 5 parsecs: not a duration; ...`. `None` for other errors, which
+/// clap words well.
+pub(super) fn usage(error: &clap::Error) -> Option<String> {
+    if error.kind() != ErrorKind::ValueValidation {
+        return None;
+    }
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let argument = text(ContextKind::InvalidArg)?;
+    let option = argument.split(" <").next().unwrap_or(argument);
+    let why = std::error::Error::source(error)?;
+    Some(format!("{option} {}: {why}", text(ContextKind::InvalidValue)?))
+}
+
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "not a duration; write it as 90s, 10m or 1h30m".to_owned())
+}
+
+/// A number of lines. `1_000_000` is accepted, because it is easier to read.
+pub(super) fn count(text: &str) -> Result<u64, String> {
+    text.replace('_', "")
+        .parse()
+        .map_err(|_| "not a number of lines; write it as 1000000 or 1_000_000".to_owned())
+}
+
+pub(super) fn place(text: &str) -> Result<Place, String> {
+    match text {
+        "beginning" => return Ok(Place::Beginning),
+        "end" => return Ok(Place::End),
+        _ => {}
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return seq(text).map(Place::Seq);
+    }
+    let time = humantime::parse_rfc3339_weak(text).ok().map(Place::Time);
+    time.or_else(|| parse_duration(text).map(Place::Ago)).ok_or_else(|| {
+        "not a line to move to; write a seq, a time in UTC (2026-03-01T08:00:00Z), how long ago (24h), beginning or end".to_owned()
+    })
+}
+
+/// The words of all causes, for `doctor --explain`.
+pub(super) fn causes() -> clap::builder::PossibleValuesParser {
+    Cause::ALL.iter().map(|cause| cause.word()).collect::<Vec<_>>().into()
+}
+
+pub(super) fn seq(text: &str) -> Result<Seq, String> {
+    match text.parse() {
+        Ok(number) if number >= Seq::FIRST.0 => Ok(Seq(number)),
+        _ => Err("not a seq; seqs are numbers from 1".to_owned()),
+    }
+}
+
+pub(super) fn seqs(text: &str) -> Result<SeqRange, String> {
+    let range = match text.split_once('-') {
+        Some((first, last)) => seq(first).and_then(|first| Ok((first, seq(last)?))),
+        None => seq(text).map(|only| (only, only)),
+    };
+    range
+        .ok()
+        .and_then(|(first, last)| SeqRange::new(first, last))
+        .ok_or_else(|| "neither a seq nor a range of them; write it as 100 or 100-120".to_owned())
+}
