@@ -505,7 +505,7 @@ waits_for_an_answer()'; true";
 #[tokio::test]
 async fn a_command_that_does_not_catch_the_signal_is_not_ended_by_it() {
     let evidence = cut_off_after(1.0, "sleep 600; true", Some(Signal::USR1)).await;
-    let says = "SIGUSR1 was not sent, as no process of the command catches it";
+    let says = "SIGUSR1 was not sent: no process of the command catches it";
     assert!(evidence.summary.ends_with(says), "{evidence:?}");
     assert!(evidence.summary.contains(" sleep (S"), "it is there to the end: {evidence:?}");
 }

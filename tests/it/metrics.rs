@@ -183,7 +183,7 @@ fn a_tcp_listener_is_read_only_and_checks_the_host_header() {
     let output = spillq(&["status", "--running", "--url", &service.url()]).finished();
     assert_eq!(output.status.code(), Some(1));
     for (url, why) in
-        [("https://127.0.0.1:1", "not http"), ("http://127.0.0.1:1/x", "no path"), ("q", "not http")]
+        [("https://127.0.0.1:1", "not http"), ("http://127.0.0.1:1/x", "without a path"), ("q", "not http")]
     {
         let output = spillq(&["status", "--url", url]).finished();
         let printed = String::from_utf8(output.stderr).unwrap();
