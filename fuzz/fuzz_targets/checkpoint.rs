@@ -1,7 +1,7 @@
-//! The checkpoint of a followed file, as the log gives it back.
+//! The checkpoint of a followed file, as the log returns it.
 //!
 //! Whatever the bytes: one that decodes can be encoded, and is then the same for ever, and never longer than a record
-//! may be. What repair makes of it for lines that end elsewhere is one too, or a reason.
+//! may be. What repair makes of it for lines that end elsewhere is a checkpoint too, or a reason.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,7 +1,7 @@
-//! What a command of `exec-stream` answers, in whatever pieces it comes.
+//! The answers of a command of `exec-stream`, in pieces of any size.
 //!
-//! An answer is a whole line `OK`, `OK SEQ` or `NAK …`, alone, and nothing else acks a batch; at most 4 KiB and what one
-//! read brings more are taken; what is shown to people is short, and no terminal acts on it.
+//! An answer is a whole line `OK`, `OK SEQ` or `NAK …`, alone, and nothing else acks a batch. At most 4 KiB and the rest
+//! of one read are accepted. What is shown is short and safe for a terminal.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -35,7 +35,7 @@ fuzz_target!(|data: &[u8]| {
         }
         Said::Nak(_, reason) => {
             assert!(line.unwrap().starts_with(b"NAK"));
-            // Three bytes where one was that is no text.
+            // A byte that is not text becomes three.
             assert!(reason.len() <= 3 * 2 * REPLY_BYTES_MAX && harmless(&reason) == reason);
             assert!(!reason.contains('\r'));
         }

@@ -1,7 +1,7 @@
-//! What an HTTP server replies to a batch, in whatever pieces it comes.
+//! The reply of an HTTP server to a batch, in pieces of any size.
 //!
 //! Only a whole reply whose status is 2xx acks; the outcome of every other is that of its status, or a failure; what is
-//! shown to people is at most 4 KiB of it, and no terminal acts on that.
+//! shown is at most 4 KiB of it, and safe for a terminal.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
     let mut choices = Choices(data);
     let is_plain = choices.few(4) > 0;
     let (bytes, pieces) = choices.pieces(256);
-    // Most inputs begin as a reply does, with a status of their own.
+    // Most inputs begin as a reply does, with a status.
     let status =
         format!("HTTP/1.1 {}", 100 + 50 * usize::from(bytes.first().copied().unwrap_or_default() % 10));
     let mut all = if is_plain { vec![status.as_bytes()] } else { Vec::new() };

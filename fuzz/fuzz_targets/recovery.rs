@@ -1,9 +1,9 @@
 //! Opening a damaged store.
 //!
 //! `verify` without a finding means that everything is there as it was; then opening agrees, and the next line has the
-//! next seq. Otherwise something is told: an error, or findings. What `verify` cannot open, opening refuses. Never,
-//! told or not, is a line another than it was. With MARK *and* the journal damaged nothing tells how much there was:
-//! then only the last sentence holds.
+//! next seq. Otherwise there is an error, or findings. Opening refuses what `verify` cannot open. A line is never
+//! replaced by another. With MARK *and* the journal damaged nothing shows how much there was: then only the last sentence
+//! holds.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,7 +1,7 @@
-//! What a server of Redis answers, in whatever pieces it comes.
+//! The answers of a Redis server, in pieces of any size.
 //!
 //! The same bytes are the same answers; none is longer than the bound; together they are no more than the bytes; and
-//! it ends with the connection or with what is no answer.
+//! it ends with the connection or with something that is not an answer.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
     let (at_once, why) = run(redis_replies(Wire::of(&[bytes])));
     let in_pieces = run(redis_replies(Wire::of(&pieces)));
     assert_eq!(in_pieces, (at_once.clone(), why));
-    // A byte that is no text becomes three in the words of an error.
+    // A byte that is not text becomes three in the text of an error.
     assert!(
         at_once
             .iter()

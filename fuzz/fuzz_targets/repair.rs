@@ -1,10 +1,9 @@
 //! Repairing a damaged store.
 //!
-//! Repair refuses only where nothing says whose store it is. Otherwise the store opens afterwards, `verify` is content,
-//! a second repair finds nothing, no seq stands in two blocks or is given again, every line is as it was or named
-//! as lost. A dry run says the same and changes nothing. Where MARK and the journal are damaged, or the journal and
-//! SPARE, less is known: lines at either end may be gone without anybody's knowing. Of dead letters that `kept/` does not
-//! show any more it is told that bytes of it cannot be read.
+//! Repair refuses only if nothing identifies the store. Otherwise the store opens afterwards, `verify` passes, a second repair
+//! finds nothing, no seq is in two blocks or assigned again, and every line is as it was or named as lost. A dry run reports
+//! the same and changes nothing. If MARK and the journal are damaged, or the journal and SPARE, less is known: lines at either
+//! end may be missing silently. If dead letters are missing in `kept/`, repair reports that bytes of it cannot be read.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

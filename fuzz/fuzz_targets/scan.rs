@@ -1,7 +1,7 @@
 //! The scan of repair, which looks for blocks in whatever bytes a file holds.
 //!
-//! Blocks, cut and damaged, in any order, with other bytes between: what is found and what is not cover all bytes, in
-//! order and once; each block that stands whole behind sound bytes is found, and none is that was not written.
+//! Blocks, cut and damaged, in any order, with other bytes between: found blocks and the rest cover all bytes, in
+//! order and once; each whole block after sound bytes is found, and none that was not written.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

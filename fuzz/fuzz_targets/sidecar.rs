@@ -1,4 +1,4 @@
-//! The records beside a destination file.
+//! The records next to a destination file.
 //!
 //! Whatever the bytes, with the checksum made right or not: a record or an intent that decodes is the same after it was
 //! encoded and decoded again, and fits in its slot.

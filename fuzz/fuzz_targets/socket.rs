@@ -1,9 +1,9 @@
 //! Requests to the service: to the socket in its data dir, and to an address.
 //!
 //! Whatever bytes a client sends: the service lives, and answers the next client. A request that is whole is answered,
-//! with 200 or with a 4xx that says why, in JSON under `/v1`. What comes to an address changes nothing, and is
-//! answered only where its `Host` is the service's. The store is a real one and lives on between inputs, its groups
-//! being thinned out.
+//! with 200 or with a 4xx and the reason, in JSON under `/v1`. A request to an address changes nothing, and is
+//! answered only if its `Host` is the service's. The store is a real one and is used for all inputs; surplus groups are
+//! removed.
 #![no_main]
 
 use std::cell::RefCell;
@@ -115,7 +115,7 @@ fn raw(service: &Service, is_socket: bool, bytes: &[u8]) {
     assert!(is_socket || commits(service) == before, "asked at an address, it changed");
 }
 
-/// A request that is well formed, of parts that need not be.
+/// A well-formed request whose parts may be malformed.
 fn whole(service: &Service, is_socket: bool, choices: &mut Choices<'_>) {
     let (method, host) = (METHODS[choices.few(METHODS.len())], choices.few(HOSTS.len() + 4));
     let path = PATHS[choices.few(PATHS.len())];

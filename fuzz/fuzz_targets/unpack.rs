@@ -1,9 +1,8 @@
-//! Followed files that are packed with gzip or zstd.
+//! Followed files that are compressed with gzip or zstd.
 //!
-//! Whatever the bytes: the content is the same however it is read, in any chunks or unpacked without being kept; no more
-//! of it is in memory than is asked for and some steps of 64 KiB; it ends, or fails, at the same place each time. One
-//! that was packed and then damaged or cut gives the beginning of what was packed, and says that it has ended only
-//! when that is all of it.
+//! Whatever the bytes: the content is the same however it is read, in any chunks or decompressed and discarded. At most the
+//! requested bytes and some steps of 64 KiB are in memory. It ends, or fails, at the same place each time. Content that was
+//! compressed and then damaged or cut gives the beginning of what was compressed, and ends only after all of it.
 #![no_main]
 
 use std::io::Write;
@@ -53,7 +52,7 @@ fuzz_target!(|data: &[u8]| {
         _ => {}
     }
     let Some((found, is_all)) = read(&packed, chunk.max(64)) else { return };
-    // Of damaged content the sum comes last: what was unpacked before it is never believed.
+    // Of damaged content the sum comes last: what was decompressed before it is never trusted.
     if is_all {
         assert_eq!(found, content);
     } else if damage != 1 {

@@ -1,4 +1,4 @@
-//! What lines are, said once more and slowly; and files in memory.
+//! What lines are, implemented once more in a slow and simple way; and files in memory.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

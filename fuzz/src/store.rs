@@ -1,5 +1,5 @@
-//! Small stores that are whole, and damage that a checksum cannot miss: up to three flipped bits in a file, a cut, a
-//! stretch of zeros, files that are gone or exchanged. Bytes of the fuzzer's own choice could be given a right sum.
+//! Small whole stores, and damage that a checksum cannot miss: up to three flipped bits in a file, a cut, a stretch of zeros,
+//! files that are removed or exchanged. The fuzzer could give bytes of its choice a correct checksum.
 
 use std::sync::OnceLock;
 
@@ -165,7 +165,7 @@ impl Sample {
             && view.dead_letters(GroupId(1), Seq(0), 10).is_ok_and(|letters| letters == self.letters)
     }
 
-    /// Panics where a line is another than it was; gives those that cannot be read and were before.
+    /// Panics if a line is not what it was; returns those that can no longer be read.
     pub fn missing(&self, reader: &mut Reader, said: &Damage) -> Vec<Seq> {
         let mut missing = Vec::new();
         for (seq, was) in (1..).zip(&self.lines).map(|(seq, line)| (Seq(seq), line)) {

@@ -34,11 +34,11 @@ fn a_full_disk_pauses_taking_in_and_nothing_else() {
     let command = format!("cat >> {}", output.display());
 
     let mut service = Service::start(&data_dir, &["--config", config]);
-    let paused = service.wait("taking in pauses", |status| status.log.full.is_some());
+    let paused = service.wait("ingestion pauses", |status| status.log.full.is_some());
     assert!(paused.log.next_seq < 250_000, "not all of it fits");
     service.kill();
 
-    // Somebody else takes the last byte.
+    // Another process takes the last byte.
     let filler = disk.mount.join("filler");
     fill(&filler);
 
@@ -60,14 +60,14 @@ fn a_full_disk_pauses_taking_in_and_nothing_else() {
         status.groups[0].lag_lines == 0
     });
     fs::remove_file(&filler).unwrap();
-    service.wait("it goes on by itself when there is room", |status| {
+    service.wait("it resumes by itself when there is space", |status| {
         status.log.next_seq == 250_001 && status.groups[0].lag_lines == 0
     });
     assert_eq!(service.stop(), 0);
     run("cmp", &[input.to_str().unwrap(), output.to_str().unwrap()]);
 }
 
-/// The reserve that a running service gave back was taken by others, and its next start did not come up.
+/// Others took the reserve that a running service had released, and its next start failed.
 #[test]
 fn a_disk_that_others_fill_again_and_again_keeps_a_killed_service_from_nothing() {
     needs!(LOOP_DEVICES, "mount", "mkfs.ext4");
@@ -85,18 +85,18 @@ fn a_disk_that_others_fill_again_and_again_keeps_a_killed_service_from_nothing()
     let mut service = Service::start(&data_dir, &["--config", config]);
     service.wait("all lines are in", |status| status.log.next_seq > LINES);
 
-    // As often as it gives something back, until it gives no more than what a start needs.
+    // Until it has released all but what a start needs.
     let (filler, reserve) = (disk.mount.join("filler"), data_dir.join("RESERVE"));
     let held = || fs::metadata(&reserve).map_or(0, |reserve| reserve.len());
     let given = wait_for(|| {
         fill(&filler);
-        // What it does next is to look at the disk.
+        // Next it checks the disk.
         service.status();
         OpenOptions::new().append(true).open(&input).unwrap().write_all(b"a more\n").unwrap();
         (held() <= 36 << 20).then_some(())
     });
     assert!(given.is_some(), "{} bytes are held", held());
-    service.wait("it works on, and takes nothing in", |status| status.log.full.is_some());
+    service.wait("it continues without ingestion", |status| status.log.full.is_some());
     fill(&filler);
     service.kill();
     fill(&filler);
@@ -106,14 +106,14 @@ fn a_disk_that_others_fill_again_and_again_keeps_a_killed_service_from_nothing()
     service.wait("it works off the backlog on the full disk", |status| status.groups[0].lag_lines == 0);
     fs::remove_file(&filler).unwrap();
     let lines = fs::read_to_string(&input).unwrap().lines().count() as u64;
-    service.wait("it goes on", |status| status.log.next_seq > lines && status.groups[0].lag_lines == 0);
+    service.wait("it resumes", |status| status.log.next_seq > lines && status.groups[0].lag_lines == 0);
     let whole = wait_for(|| (held() == 64 << 20).then_some(()));
-    assert!(whole.is_some(), "the reserve is set aside again: {} bytes", held());
+    assert!(whole.is_some(), "the reserve is filled again: {} bytes", held());
     assert_eq!(service.stop(), 0);
     run("cmp", &[input.to_str().unwrap(), output.to_str().unwrap()]);
 }
 
-/// Takes all that is free.
+/// Takes all free space.
 fn fill(filler: &Path) {
     let mut file = OpenOptions::new().create(true).append(true).open(filler).unwrap();
     while file.write_all(&[1; 65_536]).is_ok() {}
@@ -137,7 +137,7 @@ fn a_start_without_any_room_is_worth_another_one() {
     service.wait("it is done", |status| status.log.next_seq == 1_001 && status.groups[0].lag_lines == 0);
     service.kill();
 
-    // It was given back, and others were faster.
+    // It was released, and others took it first.
     fs::remove_file(data_dir.join("RESERVE")).unwrap();
     let filler = disk.mount.join("filler");
     fill(&filler);

@@ -1,6 +1,6 @@
 //! Files as programs really write them, followed, rotated, drained, and compared byte for byte.
 //!
-//! `SPILLQ_TEST_LOGS` names a folder with real log files to use beside those that the test makes.
+//! `SPILLQ_TEST_LOGS` names a folder with real log files to use in addition to those that the test makes.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -127,7 +127,7 @@ fn every_byte_up_to_the_last_newline_is_in_the_log_and_the_rest_follows() {
     check_all(&data_dir, &paths);
 }
 
-/// Lines that are made to hurt: of 0 bytes, of NUL, of escapes, and one of 64 MiB, whose newline comes later.
+/// Hostile lines: of 0 bytes, of NUL, of escapes, and one of 64 MiB, whose newline comes later.
 #[test]
 fn hostile_lines_come_through_byte_for_byte_within_the_memory_that_is_promised() {
     let folder = tempfile::tempdir().unwrap();
@@ -137,10 +137,10 @@ fn hostile_lines_come_through_byte_for_byte_within_the_memory_that_is_promised()
     bytes.extend((0..64 << 20).map(|_| *rng.choice(b"a\0\x1b\r\xff").unwrap()));
     fs::write(&path, &bytes).unwrap();
     let mut service = Service::start(&data_dir, &["--follow", path.to_str().unwrap()]);
-    let in_parts = service.wait("its parts are taken in", |status| status.log.next_seq > 4);
+    let in_parts = service.wait("its parts are ingested", |status| status.log.next_seq > 4);
     OpenOptions::new().append(true).open(&path).unwrap().write_all(b"\nthe last\n").unwrap();
     let size = fs::metadata(&path).unwrap().len();
-    service.wait("all of it is taken in", |status| status.sources.iter().any(|source| source.offset == size));
+    service.wait("all of it is ingested", |status| status.sources.iter().any(|source| source.offset == size));
     let peak = peak_kib(in_parts.pid);
     assert!(peak < PEAK_KIB, "{peak} KiB");
     service.stop();

@@ -52,8 +52,8 @@ impl Stage {
     }
 }
 
-/// Found by tracing: a failing EVENTS gave 2, as if the configuration were wrong, and a manager would not say that a
-/// disk is ill.
+/// Found by tracing: a failing EVENTS gave 2, as if the configuration were wrong, and a manager would not report that a
+/// disk fails.
 #[test]
 fn a_start_that_meets_an_io_error_in_any_file_ends_with_the_status_of_a_failed_store() {
     needs!("strace");
@@ -133,8 +133,8 @@ fn verify_does_not_call_damaged_what_the_disk_refuses() {
     assert!(!said.contains("damaged") && !said.contains("lacks"), "{said}");
 }
 
-/// Found by injection: who asked for figures while a commit failed was told that the log is closed, and that ended the
-/// process with status 2 before the reason was told.
+/// Found by injection: a request for metrics while a commit failed got the answer that the log is closed, and that ended
+/// the process with status 2 before the reason was logged.
 #[test]
 fn a_commit_that_fails_while_it_is_waited_for_is_told_as_what_it_is() {
     needs!("strace");
@@ -179,7 +179,7 @@ fn lines_that_the_disk_does_not_give_are_not_lost_where_damage_is_passed_over() 
     let config = stage.config();
     let args = ["--config", config.to_str().unwrap(), "--", "sh", "-c", &command];
     let mut service = Service::start(&store, &args);
-    let pid = service.wait("the rest is taken in", |status| status.log.next_seq == 4_001).pid;
+    let pid = service.wait("the rest is ingested", |status| status.log.next_seq == 4_001).pid;
 
     let mut command = program("strace");
     command.args(["-f", "-qq", "-e", "signal=none", "-e", "trace=pread64"]);

@@ -190,7 +190,7 @@ fn a_full_log_drops_the_oldest_lines_for_groups_that_nobody_serves_if_it_may() {
     let config = "[disk]\nlimit = \"256MiB\"\nreserve = \"128MiB\"\nmin_free = \"1MiB\"\nwhen_full = \"drop_oldest\"\n\
                   [[group]]\nname = \"default\"\n[[group]]\nname = \"nobody\"";
     let mut service = stage.start_with(config);
-    let status = service.wait("all lines taken in and delivered", |status| {
+    let status = service.wait("all lines ingested and delivered", |status| {
         status.log.next_seq == lines + 1 && group(status, "default").lag_lines == 0
     });
     let nobody = group(&status, "nobody");

@@ -29,15 +29,15 @@ mod doctor;
 mod exec;
 /// Stores and backups of an older format version.
 mod format;
-/// The four things that can be happening, and that doctor tells them apart.
+/// The four hypotheses of an incident, and that doctor distinguishes them.
 mod incident;
-/// Real files taken in, rotated and drained.
+/// Real files ingested, rotated and drained.
 mod ingest;
 /// Errors of the disk, and how the program ends.
 mod io_error;
 /// Groups that are moved, bounded, or left behind, and a log that may drop.
 mod limits;
-/// Who watches the service from outside: systemd, and a health check.
+/// Supervision from outside: systemd, and a health check.
 mod manager;
 /// More files than are followed, and many that cannot be read.
 mod many_files;
@@ -45,9 +45,9 @@ mod many_files;
 mod messages;
 /// Figures and addresses of a running service.
 mod metrics;
-/// What is handed out beside the program: configurations, unit file, package.
+/// What comes with the program: configurations, unit file, package.
 mod packaging;
-/// Files that gzip and zstd pack.
+/// Files that gzip and zstd compress.
 mod packed;
 /// Batches posted to servers, hostile ones too.
 mod post;

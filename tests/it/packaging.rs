@@ -1,4 +1,4 @@
-//! What is handed out beside the program: the example configurations, tried with real files, and the unit file.
+//! What comes with the program: the example configurations, tried with real files, and the unit file.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -34,7 +34,7 @@ fn the_commands_of_the_readme_work_as_they_are_pasted() {
     assert!(printed.contains("500 lines wait"), "{printed}");
 }
 
-/// Every configuration that is handed out.
+/// Every configuration that comes with the program.
 fn configurations() -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = ["config", "deploy"]
         .iter()
@@ -91,7 +91,7 @@ fn moved(name: &str, folder: &Path) -> PathBuf {
     config
 }
 
-/// Runs the example over `files` with a line each; gives back what its program got.
+/// Runs the example over `files` with a line each; returns what its program got.
 #[track_caller]
 fn try_out(name: &str, folder: &Path, files: &[&str]) -> String {
     let config = moved(name, folder);
@@ -100,7 +100,7 @@ fn try_out(name: &str, folder: &Path, files: &[&str]) -> String {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, format!("line of {file}\n")).unwrap();
     }
-    // What is free where tests run is no concern of the example.
+    // Free space on the machine of the tests does not matter to the example.
     let output =
         spillq(&["run", "--once", "--config"]).arg(&config).env("SPILLQ_DISK_MIN_FREE", "1MiB").finished();
     let messages = String::from_utf8(output.stderr).unwrap();

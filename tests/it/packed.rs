@@ -1,4 +1,4 @@
-//! Files that gzip and zstd pack, as logrotate has them do it, while the service runs, is killed and is stopped: every
+//! Files that gzip and zstd compress, as logrotate does it, while the service runs, is killed and is stopped: every
 //! line is in the log once.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{Bounded, Service, needs, peak_kib, program, spillq, wait_for, write_config};
 
-/// Generations of a file, the packed ones among them, before the oldest is removed.
+/// Generations of a file, the compressed ones among them, before the oldest is removed.
 const KEPT: u32 = 5;
 
 struct Logs {
@@ -33,7 +33,7 @@ impl Logs {
         OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
     }
 
-    /// What logrotate does: the packed ones move on, `.1` is packed, and with `delay` only in the next round.
+    /// What logrotate does: the compressed ones move on, `.1` is compressed, and with `delay` only in the next round.
     fn rotate(&self, name: &str, tool: &str, delay: bool) {
         let suffix = if tool == "gzip" { "gz" } else { "zst" };
         for nth in (1..=KEPT).rev() {
@@ -148,7 +148,7 @@ fn files_packed_in_rotation_while_the_service_is_killed_and_stopped_are_read_onc
     let mut service = service.unwrap_or_else(start);
     let lines: u64 = logs.written.values().sum();
     service.wait("all lines are read", |status| status.log.next_seq > lines);
-    // What is read twice would be read in the next sweeps, when packed files are at rest and rotations waited for.
+    // What is read twice would be read in the next scans, when compressed files are unchanged and rotations waited for.
     service.wait("every file is settled", |status| {
         status.sources.iter().all(|source| source.state == "caught_up") && status.sources.len() > files.len()
     });

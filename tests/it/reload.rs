@@ -102,7 +102,7 @@ fn variant(number: usize) -> String {
     text
 }
 
-/// Writes `SOURCE NUMBER` lines to all files until it is told to stop; then how many each has.
+/// Writes `SOURCE NUMBER` lines to all files until `stop` is set; returns how many each has.
 fn write_until(folder: &Path, stop: &AtomicBool) -> BTreeMap<String, u64> {
     let names = ["logs/a", "logs/b", "logs/c", "extra/d", "extra/e"];
     let open = |name: &str| {
@@ -161,7 +161,7 @@ fn reloads_under_load_lose_and_repeat_nothing_and_leave_nothing_behind() {
     // Everything is there again.
     stage.rename_over(&variant(4));
     let lines: u64 = written.values().sum();
-    let status = service.wait("all lines are taken in and acked by all groups", |status| {
+    let status = service.wait("all lines are ingested and acked by all groups", |status| {
         let names: Vec<&str> = status.groups.iter().map(|group| group.group.as_str()).collect();
         names == ["file", "exec", "comes"]
             && status.log.next_seq == lines + 1
@@ -191,7 +191,7 @@ fn reloads_under_load_lose_and_repeat_nothing_and_leave_nothing_behind() {
 }
 
 #[test]
-fn an_invalid_file_changes_nothing_and_is_told_until_it_is_mended() {
+fn an_invalid_file_changes_nothing_and_is_reported_until_it_is_fixed() {
     let stage = staged();
     let good = "[[follow]]\ninclude = [\"logs/*.log\"]\n[[group]]\nname = \"a\"\n\
                 [[processor]]\ngroup = \"a\"\nkind = \"file\"\npath = \"out\"\n";
@@ -227,14 +227,14 @@ fn an_invalid_file_changes_nothing_and_is_told_until_it_is_mended() {
     assert_eq!(fs::read_to_string(stage.path("out")).unwrap(), "x 0\n");
 
     fs::remove_file(stage.config()).unwrap();
-    service.wait("a file that is gone is told too", |status| {
+    service.wait("a missing file is reported too", |status| {
         config(status).refused.iter().any(|why| why.contains("cannot read the configuration"))
     });
     stage.write_sections("");
     let output = stage.reload();
     assert_eq!(output.status.code(), Some(0), "a head without sections is a configuration");
     stage.write_sections(good);
-    let status = service.wait("it is mended", |status| config(status).reloads >= 2);
+    let status = service.wait("it is fixed", |status| config(status).reloads >= 2);
     assert_eq!(config(&status).refused, [""; 0]);
     assert!(
         stage

@@ -75,7 +75,7 @@ fn once_reads_standard_input_to_its_end_and_delivers_every_byte() {
     let command = format!("cat >> {}", stage.path("out").display());
     let mut service = stage.piped(&["--once", "--", "sh", "-c", &command]);
     let mut stdin = service.stdin();
-    // In bits that are no lines.
+    // In pieces that are not lines.
     for piece in bytes.chunks(77_777) {
         stdin.write_all(piece).unwrap();
     }
@@ -166,7 +166,7 @@ fn a_command_does_not_get_the_pipe_that_is_followed() {
     assert_eq!(service.stop(), 0);
 }
 
-/// Writes numbered lines that do not compress until it fails or has written so many; gives how many whole ones.
+/// Writes numbered lines that do not compress until it fails or has written `lines`; returns how many whole ones.
 fn write_lines(mut to: impl Write, lines: u64, wrote: &AtomicU64) {
     let mut rng = fastrand::Rng::with_seed(5);
     for number in 0..lines {
@@ -265,7 +265,7 @@ fn after_a_kill_what_was_durable_is_there_once_and_nothing_twice() {
         assert!(count <= wrote.load(Ordering::Acquire) + 1);
         let source = of_round[0]["source"].as_str().unwrap();
         assert!(of_round.iter().all(|line| line["source"] == source));
-        assert!(before == 0 || lines[before as usize - 1]["source"] != source, "a source of its own");
+        assert!(before == 0 || lines[before as usize - 1]["source"] != source, "a separate source");
         all.push(count);
     }
     // The next one says that something may be lost, forgets them, and repeats nothing.

@@ -1,4 +1,4 @@
-//! What the tests with real processes share: the service under test, and lines that say where they belong.
+//! What the tests with real processes share: the service under test, and lines that identify themselves.
 
 mod bounded;
 pub mod need;
@@ -20,10 +20,10 @@ pub(crate) use need::needs;
 pub use port::Port;
 pub use stage::Stage;
 
-/// Nothing that a test waits for takes longer.
+/// The bound of every wait in a test.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The section of a store that takes little: 8 MiB in reserve, beside the 56 MiB of its journals.
+/// The section of a store that takes little: 8 MiB in reserve, in addition to the 56 MiB of its journals.
 pub const SMALL_STORE: &str = "[disk]\nmin_free = \"64MiB\"\nreserve = \"8MiB\"\n";
 
 /// The memory budget; what is not optimised takes some more.
@@ -34,13 +34,13 @@ pub fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_spillq"))
 }
 
-/// What `run` has to be told where temporary folders are on a file system that keeps nothing.
+/// The option that `run` needs if temporary folders are on a volatile file system.
 fn allow_volatile() -> &'static [&'static str] {
     let magic = rustix::fs::statfs(std::env::temp_dir()).unwrap().f_type as u64;
     if [0x794c_7630, 0x0102_1994].contains(&magic) { &["--allow-volatile"] } else { &[] }
 }
 
-/// A command of the built program, without variables of whoever runs the tests.
+/// A command of the built program, without the SPILLQ_ variables of this process.
 pub fn spillq(args: &[&str]) -> Command {
     let at = args.iter().position(|arg| *arg == "run").map_or(args.len(), |at| at + 1);
     let more = if at < args.len() { allow_volatile() } else { &[] };
@@ -50,7 +50,7 @@ pub fn spillq(args: &[&str]) -> Command {
     command
 }
 
-/// Any other program, without variables for spillq of whoever runs the tests.
+/// Any other program, without the SPILLQ_ variables of this process.
 pub fn program(name: impl AsRef<OsStr>) -> Command {
     watch::this_test();
     let mut command = Command::new(name);
@@ -147,7 +147,7 @@ pub fn from_env(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
-/// Looks again and again, for [`PATIENCE`] at most.
+/// Checks repeatedly, for [`PATIENCE`] at most.
 pub fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     watch::this_test();
     let until = Instant::now() + PATIENCE;
@@ -162,7 +162,7 @@ pub fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     }
 }
 
-/// The lines of `file`, each told apart by the word it begins with, in order.
+/// The lines of `file` by the word that they begin with, in order.
 pub fn lines_by_source(file: &Path) -> std::collections::BTreeMap<String, Vec<u64>> {
     let mut found: std::collections::BTreeMap<String, Vec<u64>> = std::collections::BTreeMap::new();
     for line in fs::read_to_string(file).unwrap_or_default().lines() {

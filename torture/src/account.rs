@@ -1,14 +1,14 @@
 //! An account of lines whose files were rotated: those that were written, those that files still have, and those that are
-//! stored. A function of all that, which is shown to find each fault.
+//! stored. Judging it is a function; its tests show that it finds each fault.
 //!
 //! | | what must hold |
 //! |---|---|
-//! | I1 | a line is missing only if the mode of rotation destroys lines, in at most one stretch for each rotation; what the group was given is what is stored |
-//! | I2 | every line that a file has is stored, and no line that nobody wrote |
+//! | I1 | a line is missing only if the mode of rotation destroys lines, in at most one stretch for each rotation; what was delivered to the group is what is stored |
+//! | I2 | every line that a file has is stored, and only lines that were written |
 //! | I3 | lines of a writer are stored in the order in which it wrote them |
 //! | I4 | no line is stored twice |
 //! | I5 | the offset of a stored line is its place in the file, as the writer and the file say |
-//! | I9 | no loss is counted but of lines that are missing; a file that was read in part and is gone is counted |
+//! | I9 | losses are counted only for lines that are missing; a file that was read in part and is gone is counted |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,11 +56,11 @@ pub enum Loss {
     Nothing,
     /// Those written between the copy and the truncation: writers do not know where their files begin.
     Truncated,
-    /// Those that stood in a file which was deleted while the service was down.
+    /// Those in a file that was deleted while the service was down.
     Deleted,
 }
 
-/// All that is known of a case.
+/// Everything known of a case.
 #[derive(Clone, Debug)]
 pub struct Account {
     /// Whose lines they are.
@@ -77,28 +77,28 @@ pub struct Account {
     pub counted: Counted,
     /// What may be missing.
     pub loss: Loss,
-    /// Files may be gone of which it is not known whether all was read.
+    /// Files may be gone without it being known whether all was read.
     pub may_lose_sight: bool,
     /// How often each file was rotated.
     pub rotations: u64,
 }
 
-/// What a case came to.
+/// The result of a case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
     /// Lines that were stored.
     pub stored: u64,
-    /// Of them those that no file has any more.
+    /// The stored lines that are in no file any more.
     pub saved: u64,
     /// Lines that are neither stored nor in a file.
     pub missing: u64,
-    /// What was counted of them.
+    /// The bytes counted for them.
     pub counted_bytes: u64,
     /// Files of which lines are missing, as they were counted.
     pub lost_sight: u64,
 }
 
-/// Gives what it came to, and all that is wrong.
+/// Returns the result, and everything that is wrong.
 pub fn judge(account: &Account) -> (Sum, Vec<String>) {
     let mut broken = Vec::new();
     let offsets = stored(account, &mut broken);
@@ -121,7 +121,7 @@ type Line = (u32, u64);
 
 /// The offset of each stored line.
 fn stored(account: &Account, broken: &mut Vec<String>) -> BTreeMap<Line, u64> {
-    // A copy may end inside a line, which is one then.
+    // A copy may end inside a line; the part becomes a line.
     let mut torn: BTreeMap<&str, u64> = BTreeMap::new();
     for kept in account.kept.iter().filter(|kept| line::parse(&kept.text).is_err()) {
         *torn.entry(&kept.text).or_default() += 1;
@@ -140,16 +140,16 @@ fn stored(account: &Account, broken: &mut Vec<String>) -> BTreeMap<Line, u64> {
         let Place { run, source, number, .. } = place;
         let is_known = sent(account, (source, number)).is_some();
         if run != account.run || !is_known {
-            broken.push(format!("I2 line {number} of w{source}, run {run}, is stored, and nobody wrote it"));
+            broken.push(format!("I2 line {number} of w{source}, run {run}, is stored, but was not written"));
         }
         if account.loss != Loss::Truncated && place.offset != *offset {
             broken
-                .push(format!("I5 line {number} of w{source}: offset {offset}, and it is {}", place.offset));
+                .push(format!("I5 line {number} of w{source}: offset {offset}, but it is {}", place.offset));
         }
         if offsets.insert((source, number), *offset).is_some() {
             broken.push(format!("I4 line {number} of w{source} is stored twice"));
         } else if next.get(&source).is_some_and(|next| number < *next) {
-            broken.push(format!("I3 line {number} of w{source} is stored behind later ones"));
+            broken.push(format!("I3 line {number} of w{source} is stored after later ones"));
         }
         let next = next.entry(source).or_default();
         *next = (*next).max(number + 1);
@@ -172,9 +172,9 @@ fn kept(account: &Account, offsets: &BTreeMap<Line, u64>, broken: &mut Vec<Strin
     let mut in_files = BTreeSet::new();
     for Kept { text, offset, is_whole } in &account.kept {
         let Ok(place) = line::parse(text) else {
-            // What is written at once is torn only where a copy of it ends.
+            // A line that is written at once is torn only at the end of a copy.
             if *is_whole {
-                broken.push(format!("I2 a file has what is no line: {text:?}"));
+                broken.push(format!("I2 a file has something that is not a line: {text:?}"));
             }
             continue;
         };
@@ -215,7 +215,7 @@ fn missing(account: &Account, offsets: &BTreeMap<Line, u64>, broken: &mut Vec<St
     missing
 }
 
-/// The group was given each line once, as it is stored.
+/// Each line was delivered to the group once, as it is stored.
 fn recorded(account: &Account, broken: &mut Vec<String>) {
     let mut stored = String::new();
     for Stored { text, is_whole, .. } in &account.stored {
@@ -224,7 +224,7 @@ fn recorded(account: &Account, broken: &mut Vec<String>) {
     }
     if account.recorded != stored {
         let alike = account.recorded.lines().zip(stored.lines()).take_while(|(one, other)| one == other);
-        broken.push(format!("I1 behind line {} the group was given what is not stored", alike.count()));
+        broken.push(format!("I1 after line {} the group got something that is not stored", alike.count()));
     }
 }
 
@@ -241,7 +241,7 @@ fn what_is_counted(
             .push(format!("I9 counted as destroyed: {}; missing: {bytes}", counted(destroyed_bytes, "byte")));
     }
     if rolled_back_bytes > 0 {
-        broken.push(format!("I9 {} rolled back, and no disk lost power", counted(rolled_back_bytes, "byte")));
+        broken.push(format!("I9 {} rolled back, but no disk lost power", counted(rolled_back_bytes, "byte")));
     }
     let file = |line: &Line| sent(account, *line).map(|sent| (line.0, sent.file));
     let lost: BTreeSet<_> = missing.iter().filter_map(file).collect();
@@ -255,7 +255,7 @@ fn what_is_counted(
     }
     if !account.may_lose_sight && lost_sight > 0 {
         broken.push(format!(
-            "I9 counted as gone out of sight: {}, and all were there",
+            "I9 counted as lost from sight: {}, but all were there",
             counted(lost_sight, "file")
         ));
     }

@@ -20,20 +20,20 @@ use crate::service::Program;
 use crate::shutdown::{self, How};
 use crate::trouble::{During, Result, Trouble};
 
-/// Kills, cuts, fills and damages spillq, and judges what is left
+/// Kills, cuts, fills and damages spillq, and judges the result
 ///
-/// Each campaign says what it hit and ends with `N passed, M failed, K skipped`. A failure names the folder that is
+/// Each campaign prints what it hit and ends with `N passed, M failed, K skipped`. A failure names the folder that is
 /// kept and the command that repeats it. Exit status 0 when nothing failed.
 #[derive(Parser)]
 #[command(version, about)]
 struct Args {
-    /// The program under test [default: built by cargo, or the one beside this program]
+    /// The program under test [default: built by cargo, or the one next to this program]
     #[arg(long, global = true, value_name = "PATH")]
     spillq: Option<PathBuf>,
     /// Where stores are made: a real file system with some GiB free [default: `torture` in the target folder]
     #[arg(long, global = true, value_name = "DIR")]
     work: Option<PathBuf>,
-    /// What the service may take of memory, in MiB: 96 are promised of a release build
+    /// How much memory the service may use, in MiB; 96 is the limit of a release build
     #[arg(long, global = true, value_name = "MIB", default_value_t = 96)]
     memory_mib: u64,
     #[command(subcommand)]
@@ -45,14 +45,14 @@ struct Cases {
     /// How many cases
     #[arg(long, value_name = "N")]
     count: u64,
-    /// Where randomness begins; it decides what is done, not how the machine schedules it
+    /// The first seed; it decides what is done, not how the machine schedules it
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
 }
 
 #[derive(Subcommand)]
 enum Campaign {
-    /// SIGKILL at random moments while files grow and rotate, or at one system call after the other
+    /// SIGKILL at random moments while files grow and rotate, or at each system call in turn
     Kill {
         #[command(flatten)]
         cases: Cases,
@@ -70,7 +70,7 @@ enum Campaign {
         /// Which file system
         #[arg(long, value_enum, default_value = "ext4")]
         fs: Kind,
-        /// A neighbour dirties the same file system
+        /// Another process writes to the same file system
         #[arg(long)]
         busy: bool,
         /// The followed files are on it, too
@@ -81,7 +81,7 @@ enum Campaign {
     Power {
         #[command(flatten)]
         cases: Cases,
-        /// A neighbour dirties the same file system
+        /// Another process writes to the same file system
         #[arg(long)]
         busy: bool,
         /// The followed files are on it, too
@@ -98,16 +98,16 @@ enum Campaign {
     Tear(Cases),
     /// Disks that are filled to the last byte while the service works
     Full(Cases),
-    /// Rotation of every kind, step by step, with kills between
+    /// Rotation of every kind, step by step, with kills in between
     Rotate(Cases),
     /// Rotation by logrotate itself, in each of its modes, with the service running and stopped
     Logrotate(Cases),
-    /// Load for minutes or hours, with kills now and then: memory, descriptors and disk stay flat
+    /// Load for minutes or hours, with occasional kills: memory, descriptors and disk stay flat
     Soak {
         /// How long
         #[arg(long, alias = "count", value_name = "N")]
         minutes: u64,
-        /// Where randomness begins
+        /// The first seed
         #[arg(long, value_name = "SEED", default_value_t = 1)]
         seed: u64,
     },
@@ -129,9 +129,9 @@ enum Campaign {
     Http(Cases),
     /// Kills by the out-of-memory killer, in a memory cgroup
     Oom(Cases),
-    /// A backlog of so many GiB in a memory cgroup of 96 MiB: taken in, killed, opened, drained by three groups
+    /// A backlog of COUNT GiB in a memory cgroup of 96 MiB: ingested, killed, opened, drained by three groups
     Memory(Cases),
-    /// EIO and ENOSPC in place of one system call after the other, or errors of the block device itself
+    /// EIO and ENOSPC in place of each system call in turn, or errors of the block device
     IoError {
         #[command(flatten)]
         cases: Cases,
@@ -142,7 +142,7 @@ enum Campaign {
         #[arg(long, value_name = "CASE", conflicts_with = "block")]
         only: Option<String>,
     },
-    /// Builds spillq without one safeguard after the other: each time a named campaign must fail
+    /// Builds spillq without one safeguard at a time: a named campaign must fail each time
     SelfCheck,
     /// What spillq runs for its batches here
     #[command(hide = true)]
@@ -150,16 +150,16 @@ enum Campaign {
     /// What the groups of `memory` run
     #[command(hide = true)]
     Count {
-        /// Where it says what it got
+        /// The file for the sum of what it got
         #[arg(long)]
         to: PathBuf,
     },
-    /// What takes memory in `oom`
+    /// The process that uses memory in `oom`
     #[command(hide = true)]
     Hog,
 }
 
-/// Reads the command line and does what it says.
+/// Reads the command line and runs the command.
 pub fn run() -> ExitCode {
     let args = Args::parse();
     let helper = match &args.campaign {
@@ -179,7 +179,7 @@ pub fn run() -> ExitCode {
 
 fn campaign(args: &Args) -> Result<u8> {
     let here = std::env::current_exe().during("find this program")?;
-    let folder = here.parent().ok_or_else(|| Trouble::new("this program is nowhere"))?;
+    let folder = here.parent().ok_or_else(|| Trouble::new("this program has no folder"))?;
     let path = match &args.spillq {
         Some(path) => path.canonicalize().during(path.display())?,
         None => built(folder)?,
@@ -237,13 +237,13 @@ fn campaign(args: &Args) -> Result<u8> {
         Campaign::Http(cases) => crate::http::run(&setup(cases), &mut tally),
         Campaign::Oom(cases) => oom::run(&setup(cases), &mut tally),
         Campaign::Memory(cases) => memory::run(&setup(cases), &mut tally),
-        // They are no campaigns, and have run.
+        // Not campaigns; they have run already.
         Campaign::Receive(_) | Campaign::Count { .. } | Campaign::Hog => return Ok(2),
     }
     Ok(tally.end())
 }
 
-/// The program beside this one. Started by cargo it is built first, so that no old one is on trial.
+/// The program next to this one. If cargo runs this program, it is built first, so that no old one is tested.
 fn built(folder: &Path) -> Result<PathBuf> {
     let program = folder.join("spillq");
     if let Some(cargo) = std::env::var_os("CARGO") {
@@ -261,7 +261,8 @@ fn built(folder: &Path) -> Result<PathBuf> {
         }
     }
     if !program.exists() {
-        let what = format!("{} is not there: `cargo build`, or name one with --spillq", program.display());
+        let what =
+            format!("{} does not exist: run `cargo build`, or name one with --spillq", program.display());
         return Err(Trouble::new(what));
     }
     Ok(program)

@@ -1,8 +1,8 @@
-//! A disk with bad sectors: an image file behind NBD, whose reads, writes or flushes fail while they are told to.
+//! A disk with bad sectors: an image file behind NBD, whose reads, writes or flushes fail on demand.
 //!
-//! qemu's own `blkdebug` does the same, but its rules cannot be changed while it runs, and it tells what it hit late and at
-//! most once a second. Here the rules are in this process: they change between two requests, and each hit is counted
-//! before its answer goes out, so that a fault that nobody met is never taken for one that was survived.
+//! qemu's `blkdebug` does the same, but its rules cannot be changed while it runs, and it reports hits late and at most once
+//! a second. Here the rules are in this process. They change between two requests, and each hit is counted before its answer
+//! is sent, so that a fault that was not hit is never taken for one that was survived.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -26,7 +26,7 @@ const REP_ERR_UNSUP: u32 = 0x8000_0001;
 const HAS_FLAGS_SEND_FLUSH: u16 = 5;
 const SIMPLE_REPLY: u32 = 0x6744_6698;
 const EIO: u32 = 5;
-/// More than anybody asks for at once.
+/// More than any client asks for at once.
 const REQUEST_BYTES_MAX: usize = 32 << 20;
 
 /// What fails.
@@ -56,7 +56,7 @@ struct State {
 }
 
 impl State {
-    /// Where the first byte is that a request does not get, if it fails.
+    /// The first byte that a request does not get, if it fails.
     fn meets(&mut self, request: Request, asked: &Range<u64>) -> Option<u64> {
         let fault = self.fault.as_mut().filter(|fault| fault.request == request && fault.times > 0)?;
         let of = |place: &Range<u64>| {
@@ -84,7 +84,7 @@ impl BadDisk {
         let listener = UnixListener::bind(socket).during("listen for the disk's client")?;
         let disk = BadDisk { state: Arc::default() };
         let state = Arc::clone(&disk.state);
-        // A client that goes ends it with an error, as it should; one that hears nothing more fails all I/O.
+        // A client that leaves ends it with an error, as it should; without it all I/O of the client fails.
         thread::spawn(move || {
             listener.accept().and_then(|(client, _)| Server { client, image, state }.run())
         });
@@ -136,14 +136,14 @@ impl Server {
                 1 => {
                     self.client.read_exact(&mut data)?;
                     let bad = self.meets(Request::Write, &asked);
-                    // What comes before the bad sector is written.
+                    // Bytes before the bad sector are written.
                     let good = bad.map_or(data.len(), |bad| (bad - at) as usize);
                     let written = self.image.write_all_at(data.get(..good).unwrap_or_default(), at);
                     bad.is_some() || written.is_err()
                 }
-                // The page cache below is as good as a disk to everybody here: no power fails.
+                // The page cache below is as good as a disk here: no power fails.
                 3 => self.meets(Request::Flush, &asked).is_some(),
-                // It wants to go, or what was not offered.
+                // A disconnect, or a request that was not offered.
                 _ => return Ok(()),
             };
             let mut answer = SIMPLE_REPLY.to_be_bytes().to_vec();
@@ -156,7 +156,7 @@ impl Server {
         }
     }
 
-    /// Agrees on the one disk that there is, whatever it is called.
+    /// Offers the only disk, whatever name the client asks for.
     fn greet(&mut self) -> io::Result<()> {
         self.client.write_all(INIT)?;
         self.client.write_all(&FIXED_NEWSTYLE_NO_ZEROES.to_be_bytes())?;

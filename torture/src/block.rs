@@ -1,9 +1,9 @@
-//! Errors of the block device itself: sectors that cannot be written, or not be read, and flushes that fail, under each file
-//! of the store, at any moment.
+//! Errors of the block device: sectors that cannot be written or read, and flushes that fail, under each file of the store,
+//! at any moment.
 //!
-//! After a failed write the page is clean and shows what the disk does not have, which no error in place of a call is
-//! like. Half of the starts that follow have that cache, the others read the disk. Only sectors of files are bad: ext4 is
-//! trusted. Where it gives up all the same, as it does when a flush of its own journal fails, it is read-only
+//! After a failed write the page is clean and shows what the disk does not have; an injected error of a system call does not
+//! have this effect. Half of the starts that follow have that cache, the others read the disk. Only sectors of files are bad:
+//! ext4 is trusted. If it gives up all the same, as it does when a flush of its journal fails, it is read-only
 //! (`errors=remount-ro`) until it is mounted again.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,22 +23,22 @@ use crate::trouble::{During, Result, Trouble};
 use crate::words::counted;
 use crate::writer::USUAL;
 
-/// Faults of one store; then everything is worked off and judged.
+/// Faults of one store; then everything is finished and judged.
 const FAULTS_A_STORE: u64 = 20;
-/// Of the file system: all lines of a store fit.
+/// Size of the file system: all lines of a store fit.
 const DISK_MIB: u64 = 600;
-/// A fault that nobody met by then is taken away, and does not count.
+/// A fault that was not hit by then is removed, and does not count.
 const REACH_MAX: Duration = Duration::from_secs(4);
-/// Who goes on beside a fault does so for so long: time for a roll, which syncs all that was written.
-const BESIDE_MAX: Duration = Duration::from_secs(4);
-/// So many of those that nobody met for each that counts, and the campaign has failed.
+/// A service that continues with a fault does so for this long: time for a rotation, which syncs everything written.
+const FAULT_MAX: Duration = Duration::from_secs(4);
+/// With more faults than this that were not hit, for each that counts, the campaign has failed.
 const MISSES_MAX: u64 = 10;
-/// What the program says when the store failed.
+/// The exit status of the program when the store failed.
 const STORE_FAILED: i32 = 3;
 const SECTOR: u64 = 512;
 const PAGE: u64 = 4096;
 
-/// The files of a store that faults are told apart by.
+/// The files of a store, by which faults are listed.
 const FILES: &[&str] = &["journal/", "segments/", "kept/", "MARK", ""];
 
 /// Runs the campaign.
@@ -57,7 +57,7 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     hit.iter().for_each(|(what, count)| println!("{count:6} {what}"));
 }
 
-/// One store, with so many faults that were met. Gives what came of them, and of the others.
+/// One store, with `faults` faults that are hit. Returns the results of these and of the others.
 fn one(setup: &Setup, folder: &Path, seed: u64, faults: u64) -> Result<BTreeMap<String, u64>> {
     let (image, socket) = (folder.join("image"), folder.join("nbd"));
     device::image(&image, DISK_MIB)?;
@@ -68,7 +68,7 @@ fn one(setup: &Setup, folder: &Path, seed: u64, faults: u64) -> Result<BTreeMap<
     let mut trial = Trial::new(&setup.program, places, seed, 3, USUAL)?;
     let with_processors = fs::read_to_string(folder.join("spillq.toml")).during("read the configuration")?;
     let without = with_processors.split("[[processor]]").next().unwrap_or_default();
-    fs::write(folder.join("taking-in.toml"), without).during("write a configuration")?;
+    fs::write(folder.join("ingest-only.toml"), without).during("write a configuration")?;
     trial.work();
     let rng = fastrand::Rng::with_seed(seed);
     let mut bench = Bench { program: &setup.program, disk, device, trial, rng, cache_lies: false };
@@ -79,7 +79,7 @@ fn one(setup: &Setup, folder: &Path, seed: u64, faults: u64) -> Result<BTreeMap<
         *seen.entry(what).or_default() += 1;
         *(if hits > 0 { &mut met } else { &mut missed }) += 1;
         if missed > MISSES_MAX * faults {
-            return Err(Trouble::new(format!("{} met by nobody: {seen:?}", counted(missed, "fault"))));
+            return Err(Trouble::new(format!("{} not hit: {seen:?}", counted(missed, "fault"))));
         }
     }
     bench.heal(true)?;
@@ -94,12 +94,12 @@ struct Bench<'p> {
     disk: BadDisk,
     device: Device,
     rng: fastrand::Rng,
-    /// The page cache may show what the disk does not have, and the next sync may tell of what failed before.
+    /// The page cache may show what the disk does not have, and the next sync may report an earlier failure.
     cache_lies: bool,
 }
 
 impl Bench<'_> {
-    /// One fault, and the disk well again. Says what it came to, and how often it was met.
+    /// One fault, after which the disk is healthy again. Returns the result, and how often the fault was hit.
     fn one(&mut self) -> Result<(String, u64)> {
         let file = *self.rng.choice(FILES).unwrap_or(&"");
         let (what, ended) = match self.rng.u8(..8) {
@@ -108,7 +108,7 @@ impl Bench<'_> {
             _ => self.at_rest(file).during(format!("bad to read: {file}"))?,
         };
         let hits = self.disk.hits();
-        // While it is bad, a start that goes on says why.
+        // While the disk is bad, a start that continues reports it as a finding.
         let mut history = self.trial.history();
         let is_of_it = |finding: &String| finding.contains("Input/output error");
         history.observed.iter_mut().for_each(|seen| seen.findings.retain(|finding| !is_of_it(finding)));
@@ -120,11 +120,11 @@ impl Bench<'_> {
             self.trial.judge_disk()?;
         }
         let what =
-            if hits == 0 { format!("{what}: not met, not counted") } else { format!("{what}: {ended}") };
+            if hits == 0 { format!("{what}: not hit, not counted") } else { format!("{what}: {ended}") };
         Ok((what, hits))
     }
 
-    /// A running service meets the fault, or one that starts.
+    /// A running service hits the fault, or one that starts.
     fn at_work(&mut self, request: Request, file: &str) -> Result<(String, String)> {
         let mut service = if self.rng.u8(..4) > 0 { Some(self.start()?) } else { None };
         if let Some(service) = &mut service {
@@ -141,10 +141,10 @@ impl Bench<'_> {
             Some(service) => service,
             None => self.trial.start()?,
         };
-        let ended = self.beside(service)?;
+        let ended = self.with_fault(service)?;
         // Every commit flushes, and is in the journal.
         let must_end = request == Request::Flush || file == "journal/";
-        if must_end && self.disk.hits() > 0 && ended.starts_with("it went on") {
+        if must_end && self.disk.hits() > 0 && ended.starts_with("it continued") {
             return Err(Trouble::new(format!("I9 {ended}")));
         }
         self.cache_lies = true;
@@ -156,10 +156,10 @@ impl Bench<'_> {
         let service = self.start()?;
         self.watch_and_kill(service)?;
         if self.rng.bool() {
-            // A backlog that only the segments have, to be read beside the fault: each start begins a new journal.
+            // A backlog that only the segments have, to be read with the fault: each start begins a new journal.
             for _ in 0..2 {
                 let mut command = self.program.command(&["--log", "warn", "run", "--config"]);
-                command.arg(self.trial.places.folder.join("taking-in.toml"));
+                command.arg(self.trial.places.folder.join("ingest-only.toml"));
                 let service = self.trial.start_as(command)?;
                 self.watch_and_kill(service)?;
             }
@@ -189,7 +189,7 @@ impl Bench<'_> {
             repaired
         } else {
             let service = self.trial.start()?;
-            self.beside(service)?
+            self.with_fault(service)?
         };
         Ok((format!("read  {file:10}"), format!("verify ended with {verified}, {ended}")))
     }
@@ -200,14 +200,14 @@ impl Bench<'_> {
         service.kill()
     }
 
-    /// Nothing is told as sound, or shown, that is not.
+    /// `verify` calls nothing sound that is not, and `inspect` shows nothing that is not there.
     fn looks(&self, whole: &Output) -> Result<i32> {
         let verified = self.ask(&["verify"])?;
         let shown = self.inspect()?;
         let sound = (verified.code, shown.code) == (0, 0) && shown.out == whole.out;
-        let told = verified.code == STORE_FAILED
+        let reported = verified.code == STORE_FAILED
             && (verified.out.clone() + &verified.err).contains("Input/output error");
-        if !(sound || told) || !whole.out.starts_with(&shown.out) {
+        if !(sound || reported) || !whole.out.starts_with(&shown.out) {
             let Output { code, out, err } = verified;
             return Err(Trouble::new(format!(
                 "I9 verify ended with {code}: {out}{err}, and inspect with {}: {}",
@@ -217,7 +217,7 @@ impl Bench<'_> {
         Ok(verified.code)
     }
 
-    /// What is repaired has every line as it was, or names it as lost; and what a healed disk would still give is there.
+    /// After a repair every line is as it was, or named as lost; what a healthy disk could still read is in quarantine.
     fn repairs(&self, whole: &Output, copy: &Path) -> Result<String> {
         let repaired = self.ask(&["repair", "--json"])?;
         self.heal_disk()?;
@@ -225,26 +225,26 @@ impl Bench<'_> {
         if repaired.code == STORE_FAILED {
             let shown = self.inspect()?;
             return match shown.out == whole.out && self.ask(&["verify"])?.code == 0 {
-                true => Ok("repair would not".to_owned()),
-                false => Err(Trouble::new("I9 repair ended with 3, and the store is another")),
+                true => Ok("repair refused".to_owned()),
+                false => Err(Trouble::new("I9 repair ended with 3, but the store has changed")),
             };
         }
         let report: serde_json::Value =
             serde_json::from_str(&repaired.out).during("read what repair says")?;
         for name in files(copy)?.iter().filter_map(|path| path.strip_prefix(copy).ok()) {
-            let aside = data_dir.join("quarantine").join(name.display().to_string().replace('/', "-"));
-            if aside.exists() && fs::read(&aside).ok() != fs::read(copy.join(name)).ok() {
+            let quarantined = data_dir.join("quarantine").join(name.display().to_string().replace('/', "-"));
+            if quarantined.exists() && fs::read(&quarantined).ok() != fs::read(copy.join(name)).ok() {
                 return Err(Trouble::new(format!("I9 {} is not what it was in quarantine", name.display())));
             }
         }
         if self.ask(&["verify"])?.code != 0 {
-            return Err(Trouble::new(format!("I9 repaired, and verify is not content: {}", repaired.out)));
+            return Err(Trouble::new(format!("I9 repaired, but verify fails: {}", repaired.out)));
         }
         let lost = report.get("lost_lines").and_then(serde_json::Value::as_u64).unwrap_or_default();
         let shown = self.inspect()?;
         let before: BTreeSet<&str> = whole.out.lines().collect();
         let missing = before.len().saturating_sub(shown.out.lines().count()) as u64;
-        // A dead letter is in a file of its own: it is not lost with its segment, which shows it no more.
+        // A dead letter is in another file: it is not lost with its segment, but `inspect` does not show it any more.
         let status = self.program.status_on_disk(data_dir)?;
         let letters: u64 = status.groups.iter().map(|group| group.dead_letters).sum();
         if shown.code != 0 || missing > lost + letters || !shown.out.lines().all(|line| before.contains(line))
@@ -259,11 +259,11 @@ impl Bench<'_> {
         Ok(if lost > 0 { "repaired with a named loss" } else { "repaired without a loss" }.to_owned())
     }
 
-    /// A well disk: the service starts. Where the fault was a moment ago the kernel may tell of it once more.
+    /// On a healthy disk the service starts. Shortly after a fault the kernel may report it once more.
     fn start(&mut self) -> Result<Service> {
         for _ in 0..2 {
             let mut service = self.trial.start()?;
-            let ready = service.wait("it starts on a disk that is well again", |_| true);
+            let ready = service.wait("it starts on a disk that is healthy again", |_| true);
             match service.ended()?.and_then(|status| status.code()) {
                 Some(STORE_FAILED) if self.cache_lies => self.cache_lies = false,
                 _ => {
@@ -273,13 +273,13 @@ impl Bench<'_> {
                 }
             }
         }
-        Err(Trouble::new("I9 it does not start on a disk that is well again"))
+        Err(Trouble::new("I9 it does not start on a disk that is healthy again"))
     }
 
-    /// Watches a service beside a fault: it ends with the status of a failed store, or goes on. Says which.
-    fn beside(&mut self, mut service: Service) -> Result<String> {
+    /// Watches a service with a fault: it ends with the status of a failed store, or continues. Returns which.
+    fn with_fault(&mut self, mut service: Service) -> Result<String> {
         let (begun, mut met, mut is_blocked) = (Instant::now(), None, false);
-        while met.map_or(begun.elapsed() < REACH_MAX, |met: Instant| met.elapsed() < BESIDE_MAX) {
+        while met.map_or(begun.elapsed() < REACH_MAX, |met: Instant| met.elapsed() < FAULT_MAX) {
             if self.disk.hits() > 0 {
                 met.get_or_insert_with(Instant::now);
             }
@@ -294,19 +294,20 @@ impl Bench<'_> {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        let went_on = if is_blocked { "it went on, a group stood" } else { "it went on" }.to_owned();
+        let continued =
+            if is_blocked { "it continued, a group was blocked" } else { "it continued" }.to_owned();
         if self.rng.bool() {
             service.kill()?;
-            return Ok(went_on);
+            return Ok(continued);
         }
         match service.stop()? {
-            0 => Ok(went_on),
+            0 => Ok(continued),
             STORE_FAILED => Ok("it ended at the stop".to_owned()),
             code => Err(Trouble::new(format!("I9 a stop ended with {code}"))),
         }
     }
 
-    /// The disk is well; with `remount` the page cache is what it has. A file system that gave up is mounted again.
+    /// Makes the disk healthy; with `remount` the page cache is what the disk has. A file system that gave up is mounted again.
     fn heal(&mut self, remount: bool) -> Result<()> {
         self.disk.heal();
         let probe = self.device.mount.join("probe");
@@ -331,20 +332,21 @@ impl Bench<'_> {
         self.ask(&["inspect", "--json", "--limit", "100000000"])
     }
 
-    /// Where a file of the store is whose name begins so, or the rest of it from somewhere on. The newest, most of the time:
-    /// that is the one at work.
+    /// The place of a file of the store whose name begins with `file`, or of the rest of it from somewhere on. Mostly the newest
+    /// file, which is in use.
     fn sectors(&mut self, file: &str) -> Result<Vec<Range<u64>>> {
         let data_dir = &self.trial.places.data_dir;
         let begins = |path: &&PathBuf| {
             path.strip_prefix(data_dir).is_ok_and(|name| name.display().to_string().starts_with(file))
         };
-        // It goes on while they are looked at: one may be gone.
+        // The service continues meanwhile: a file may be gone.
         let all = files(data_dir)?;
         let named: Vec<&PathBuf> = all.iter().filter(begins).collect();
         let newest = named.last().copied().filter(|_| self.rng.u8(..4) > 0);
         let Some(path) = newest.or_else(|| self.rng.choice(&named).copied()) else { return Ok(Vec::new()) };
-        let told = tool("filefrag", &["-v", "-s", "-b512", &path.display().to_string()]).unwrap_or_default();
-        let mut places: Vec<Range<u64>> = told.lines().filter_map(extent).collect();
+        let printed =
+            tool("filefrag", &["-v", "-s", "-b512", &path.display().to_string()]).unwrap_or_default();
+        let mut places: Vec<Range<u64>> = printed.lines().filter_map(extent).collect();
         if self.rng.bool() {
             let bytes: u64 = places.iter().map(|place| place.end - place.start).sum();
             let mut skipped = self.rng.u64(..=bytes / PAGE) * PAGE;
@@ -359,7 +361,7 @@ impl Bench<'_> {
     }
 }
 
-/// The place of an extent, as `filefrag` says it: `0: 0.. 8191: 24578.. 32769: 8192: unwritten`. None where there is none yet.
+/// The place of an extent, as `filefrag` prints it: `0: 0.. 8191: 24578.. 32769: 8192: unwritten`. `None` if there is none yet.
 fn extent(line: &str) -> Option<Range<u64>> {
     let mut parts = line.split(':').map(str::trim);
     let (_, _, physical, sectors) = (
@@ -373,7 +375,7 @@ fn extent(line: &str) -> Option<Range<u64>> {
     is_known.then(|| first * SECTOR..(first + sectors) * SECTOR)
 }
 
-/// All files of a store, sorted; those that go meanwhile are left out.
+/// All files of a store, sorted; files that vanish meanwhile are left out.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut left = vec![folder.to_owned()];

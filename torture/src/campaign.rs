@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 use crate::service::Program;
 use crate::trouble::{During, Result};
 
-/// Who waits for hours is told so often how far it is, on stderr.
+/// How often the progress is printed on stderr.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
-/// What every campaign is told.
+/// The options of every campaign.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The program under test.
     pub program: Program,
-    /// Everything is made below.
+    /// All folders are made below this one.
     pub work: PathBuf,
     /// How many cases.
     pub count: u64,
-    /// Where randomness begins.
+    /// The first seed.
     pub seed: u64,
 }
 
@@ -36,7 +36,7 @@ impl Setup {
         Ok(folder)
     }
 
-    /// Runs all cases, `a_store` of them with each seed: `one` is given an empty folder, the seed, and how many. Gives what
+    /// Runs all cases, `a_store` of them with each seed: `one` gets an empty folder, the seed, and how many. Returns what
     /// those that passed saw. The folder of one that failed is kept; `command` with that seed repeats it.
     pub fn stores<T>(
         &self,
@@ -55,7 +55,7 @@ impl Setup {
         seen
     }
 
-    /// As [`Setup::stores`], with one case a store, and so many stores at once: for cases that wait most of the time.
+    /// As [`Setup::stores`], with one case for each store, and several stores at once: for cases that wait most of the time.
     pub fn stores_at_once<T: Send>(
         &self,
         command: &str,
@@ -71,7 +71,7 @@ impl Setup {
             {
                 let seed = self.seed + seed;
                 let result = self.folder(&name(command, seed)).and_then(|folder| one(&folder, seed));
-                // A case that panicked has said why, and ends the campaign with the scope.
+                // A case that panicked has printed why, and ends the campaign with the scope.
                 let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
                 let (seen, tally) = &mut *told;
                 seen.extend(self.ended(command, (seed, 1), result, tally));
@@ -97,7 +97,7 @@ impl Setup {
         match result {
             Ok(what) => {
                 tally.pass(cases);
-                // Nothing is left to look at.
+                // Nothing is left to inspect.
                 let _ = fs::remove_dir_all(folder);
                 Some(what)
             }
@@ -115,7 +115,7 @@ fn name(command: &str, seed: u64) -> String {
     format!("{}-{seed}", words.join("-").replace("---", "-"))
 }
 
-/// Cases by what they came to.
+/// Cases by their result.
 #[derive(Debug)]
 pub struct Tally {
     passed: u64,
@@ -142,7 +142,7 @@ impl Tally {
         }
     }
 
-    /// A case that failed: why, where everything of it is, and the command that repeats it.
+    /// A case that failed: why, its folder, and the command that repeats it.
     pub fn fail(&mut self, why: &dyn std::fmt::Display, folder: &Path, repeat: &str) {
         self.failed += 1;
         println!(
@@ -157,7 +157,7 @@ impl Tally {
         println!("skipped: {why}");
     }
 
-    /// The last line; gives the exit status. Skipped is not passed, and nothing at all is a failure.
+    /// Prints the last line; returns the exit status. Skipped is not passed, and no case at all is a failure.
     pub fn end(&self) -> u8 {
         let Tally { passed, failed, skipped, since, .. } = self;
         println!("{passed} passed, {failed} failed, {skipped} skipped ({:.0?})", since.elapsed());

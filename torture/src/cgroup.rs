@@ -1,4 +1,4 @@
-//! A memory cgroup: what runs in it has so much memory, page cache included, and the kernel kills for want of more.
+//! A memory cgroup: the processes in it have this much memory, page cache included, and the kernel kills when they need more.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub struct MemoryGroup {
 }
 
 impl MemoryGroup {
-    /// Where one can be made here, its file with the limit and that with the kills; or why none can.
+    /// Where one can be made, its file with the limit and that with the kills; or why none can.
     fn place() -> std::result::Result<(PathBuf, &'static str, &'static str), String> {
         let one = Path::new("/sys/fs/cgroup/memory");
         if one.join("memory.limit_in_bytes").exists() {
@@ -52,7 +52,7 @@ impl MemoryGroup {
             .ok_or_else(|| Trouble::new("the cgroup does not count kills"))
     }
 
-    /// The command, run in it, with this inclination to be killed.
+    /// The command, run in the cgroup, with this `oom_score_adj`.
     pub fn wrap(&self, inner: &Command, inclined: u32) -> Command {
         let mut command = Command::new("sh");
         let script = format!("echo {inclined} > /proc/self/oom_score_adj && echo $$ > \"$0\" && exec \"$@\"");

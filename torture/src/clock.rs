@@ -1,7 +1,7 @@
 //! Clocks that jump by up to a day, either way, under a running service: no lease ends early, and one whose receiver
 //! hangs still ends.
 //!
-//! libfaketime changes the time of day of the service; the monotonic clock, which time-outs go by, stays as it is.
+//! libfaketime changes the wall-clock time of the service; the monotonic clock, which time-outs use, stays as it is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::writer::Pace;
 
 /// Jumps under one run of the service.
 const JUMPS_A_STORE: u64 = 20;
-/// Of the time of day, in seconds.
+/// Of the wall-clock time, in seconds.
 const JUMP_MAX: i64 = 86_400;
 /// Where Debian's package has it.
 const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
@@ -43,7 +43,7 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
 fn one(setup: &Setup, folder: &Path, seed: u64, jumps: u64) -> Result<Phases> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let places = Places {
-        // Long for a loaded machine, and short for a hang.
+        // Long enough for a loaded machine, and short for a hang.
         strict_options: "timeout = \"15s\"",
         strict_receiver: "\"--hangs\", \"1\", ".to_owned(),
         ..Places::below(folder)
@@ -76,7 +76,7 @@ fn one(setup: &Setup, folder: &Path, seed: u64, jumps: u64) -> Result<Phases> {
     if let Some(delivery) = early.first() {
         let (first, attempt) = (delivery.first, delivery.attempt);
         return Err(Trouble::new(format!(
-            "I6 nothing failed, and the batch from {first} came as attempt {attempt}"
+            "I6 nothing failed, but the batch from {first} came as attempt {attempt}"
         )));
     }
     trial.finish()?;

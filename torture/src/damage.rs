@@ -1,7 +1,7 @@
 //! Damage: one bit flipped, or a file cut or zeroed from any byte on, in a copy of a store; I9.
 //!
-//! `verify` has to find it, or everything must be there as before. What can still be read must be as it was. Then
-//! `repair`: it must leave a sound store, and every line is in it as it was, or is named as lost.
+//! `verify` must find it, or everything must be there as before. What can still be read must be as it was. Then `repair`
+//! must leave a sound store with every line as it was, or named as lost.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,11 +14,11 @@ use crate::service::tool;
 use crate::trouble::{During, Result, Trouble};
 use crate::words::counted;
 
-/// Some are in segments alone: every opening begins a new journal.
+/// Some are in segments only: every opening begins a new journal.
 const LINES: u64 = 20_000;
-/// Of these the group is done with so many, so that acks are damaged too.
+/// The group has acked this many of them, so that acks are damaged too.
 const ACKED: &str = "5000";
-/// Content without meaning, or for people.
+/// Content without meaning, or for people only.
 const WITHOUT_LINES: &[&str] = &["RESERVE", "EVENTS", "LOCK"];
 /// One damaged block holds at most its 256 KiB of lines, and one flip damages one.
 const LOST_MAX: u64 = 4_000;
@@ -32,7 +32,7 @@ pub enum Kind {
     Tear,
 }
 
-/// Everything that a store says: lines by seq, and the status without what counts runs.
+/// Everything that a store contains: lines by seq, and the status without counters of runs.
 #[derive(PartialEq, Eq)]
 struct Content {
     lines: BTreeMap<u64, String>,
@@ -40,11 +40,11 @@ struct Content {
     letters: String,
 }
 
-/// What cases came to.
+/// The results of cases.
 #[derive(Default)]
 struct Seen {
     harmless: u64,
-    mended: u64,
+    repaired_clean: u64,
     lossy: u64,
 }
 
@@ -68,9 +68,9 @@ pub fn run(setup: &Setup, kind: Kind, tally: &mut Tally) {
             Err(trouble) => tally.fail(&trouble, &copy, &format!("{name} --count 1 --seed {seed}")),
         }
     }
-    let Seen { harmless, mended, lossy } = seen;
+    let Seen { harmless, repaired_clean, lossy } = seen;
     println!(
-        "{} of {name}, seed {}: {harmless} harmless, {mended} told and repaired without a loss, {lossy} told and repaired with a named loss",
+        "{} of {name}, seed {}: {harmless} harmless, {repaired_clean} reported and repaired without a loss, {lossy} reported and repaired with a named loss",
         counted(setup.count, "case"),
         setup.seed
     );
@@ -132,12 +132,12 @@ fn content(setup: &Setup, store: &Path, losses: &[(u64, u64)]) -> Result<Content
         let output =
             setup.program.on(store, &["inspect", "--json", "--limit", "100000000", "--from", &first])?;
         for text in output.out.lines() {
-            let shown: serde_json::Value = serde_json::from_str(text).during("read what inspect shows")?;
+            let shown: serde_json::Value = serde_json::from_str(text).during("read the output of inspect")?;
             let seq = shown.get("seq").and_then(serde_json::Value::as_u64).unwrap_or_default();
             lines.insert(seq, text.to_owned());
             from = seq + 1;
         }
-        // It ends where lines are lost, and goes on behind them when told to.
+        // It ends at lost lines, and continues after them when asked to.
         match losses.iter().find(|(first, last)| (*first..=*last).contains(&from) || *first == from) {
             _ if output.code == 0 => break,
             Some((_, last)) if output.code == 3 => from = last + 1,
@@ -154,7 +154,7 @@ fn content(setup: &Setup, store: &Path, losses: &[(u64, u64)]) -> Result<Content
     }
     if let Some(groups) = status.get_mut("groups").and_then(serde_json::Value::as_array_mut) {
         for group in groups.iter_mut().filter_map(serde_json::Value::as_object_mut) {
-            // Grows while nobody looks.
+            // Grows with time.
             group.remove("lag_seconds");
         }
     }
@@ -178,7 +178,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Damages one file; says how.
+/// Damages one file; returns how.
 fn hurt(kind: Kind, path: &Path, rng: &mut fastrand::Rng) -> Result<String> {
     let file = File::options().read(true).write(true).open(path).during("open the file to damage")?;
     let len = file.metadata().during("look at the file to damage")?.len();
@@ -234,9 +234,9 @@ fn one(
             verified.code, verified.err
         )));
     }
-    // Of another version, as far as can be told: neither opened nor repaired.
+    // It looks like another version: neither opened nor repaired.
     if verified.code == 2 {
-        seen.mended += 1;
+        seen.repaired_clean += 1;
         return Ok(());
     }
     let repaired = setup.program.on(copy, &["repair", "--json"])?;
@@ -246,7 +246,8 @@ fn one(
             repaired.code, repaired.err
         )));
     }
-    let report: serde_json::Value = serde_json::from_str(&repaired.out).during("read what repair says")?;
+    let report: serde_json::Value =
+        serde_json::from_str(&repaired.out).during("read the report of repair")?;
     let named = report.get("lost_lines").and_then(serde_json::Value::as_u64).unwrap_or_default();
     let losses = report.get("losses").and_then(serde_json::Value::as_array).into_iter().flatten();
     let number = |loss: &serde_json::Value, key: &str| {
@@ -258,7 +259,7 @@ fn one(
     if let Some((seq, line)) = changed {
         return Err(Trouble::new(format!("I4 {what}: repaired, seq {seq} is {line}")));
     }
-    // A dead letter is kept in a file of its own, and can be read there when its segment is gone.
+    // A dead letter is in another file, and can be read there when its segment is gone.
     let letters = after.letters.lines().filter_map(|text| serde_json::from_str(text).ok());
     let kept = letters
         .filter(|letter: &serde_json::Value| !after.lines.contains_key(&number(letter, "seq")))
@@ -270,10 +271,10 @@ fn one(
     let again = setup.program.on(copy, &["verify"])?;
     if again.code != 0 {
         return Err(Trouble::new(format!(
-            "I9 {what}: repaired, and verify ends with {}: {}",
+            "I9 {what}: repaired, but verify ends with {}: {}",
             again.code, again.out
         )));
     }
-    *if named == 0 { &mut seen.mended } else { &mut seen.lossy } += 1;
+    *if named == 0 { &mut seen.repaired_clean } else { &mut seen.lossy } += 1;
     Ok(())
 }

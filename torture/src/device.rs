@@ -8,22 +8,22 @@ use crate::need;
 use crate::service::{tool, wait_for};
 use crate::trouble::{During, Result, Trouble};
 
-/// Why there can be none here.
+/// Why a device cannot be made here.
 pub fn lacks() -> Option<String> {
     need::loop_devices()
         .or_else(|| need::tools(&["qemu-storage-daemon", "mkfs.ext4", "losetup", "mount", "umount"]))
         .or_else(|| (!Path::new("/dev/fuse").exists()).then(|| "it needs FUSE".to_owned()))
 }
 
-/// An image of so many MiB with an empty ext4.
+/// An image of `mib` MiB with an empty ext4.
 pub fn image(path: &Path, mib: u64) -> Result<()> {
     File::create(path).and_then(|file| file.set_len(mib << 20)).during("make an image file")?;
-    // Nothing is left to be written in the background.
+    // So that nothing is written in the background later.
     let now = "lazy_itable_init=0,lazy_journal_init=0";
     tool("mkfs.ext4", &["-q", "-F", "-E", now, &path.display().to_string()]).map(drop)
 }
 
-/// The device: a process, a loop device on what it exports, and a mount. All of it goes when it is dropped.
+/// The device: a process, a loop device on what it exports, and a mount. All of it is removed when it is dropped.
 pub struct Device {
     daemon: Child,
     export: PathBuf,
@@ -33,7 +33,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// Exports the last of `drives`, which are as `--blockdev` takes them and called `out`, and mounts it at `disk` below
+    /// Exports the last of `drives`, which are arguments of `--blockdev` and called `out`, and mounts it at `disk` below
     /// `folder`.
     pub fn start(folder: &Path, mib: u64, drives: &[String]) -> Result<Device> {
         let [export, mount] = ["export", "disk"].map(|name| folder.join(name));
@@ -58,13 +58,13 @@ impl Device {
         tool("mount", &["-o", "errors=remount-ro", &self.node, &self.mount.display().to_string()]).map(drop)
     }
 
-    /// Unmounts it, as soon as nobody uses it any more, and mounts it again: what is read then is what the disk has.
+    /// Unmounts it as soon as it is not in use, and mounts it again: then reads return what the disk has.
     pub fn remount(&self) -> Result<()> {
         let unmount = || Command::new("umount").arg(&self.mount).stderr(Stdio::null()).status();
         wait_for(|| unmount().is_ok_and(|status| status.success()).then_some(()))
             .ok_or_else(|| Trouble::new(format!("{} stays busy", self.mount.display())))?;
-        // The loop device reads the export through a page cache of its own, which outlives the mount. Without one
-        // (`losetup --direct-io`) what FUSE makes of its small writes is not what was written.
+        // The loop device reads the export through a separate page cache, which outlives the mount. Without one
+        // (`losetup --direct-io`) FUSE changes its small writes.
         let export = File::open(&self.export).during("open the export")?;
         rustix::fs::fadvise(&export, 0, None, rustix::fs::Advice::DontNeed).during("drop its page cache")?;
         self.mount()
@@ -73,14 +73,14 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // Each of these is there only as far as the start got.
+        // Only what the start has made exists.
         let quiet =
             |program: &str, args: &[&str]| Command::new(program).args(args).stderr(Stdio::null()).status();
         let _ = quiet("umount", &[&self.mount.display().to_string()]);
         let _ = quiet("losetup", &["--detach", &self.node]);
         let _ = self.daemon.kill();
         let _ = self.daemon.wait();
-        // The loop device may still let go of it, which takes a moment.
+        // The loop device may need a moment to release it.
         let _ = quiet("umount", &["--lazy", &self.export.display().to_string()]);
     }
 }

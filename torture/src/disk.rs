@@ -13,11 +13,11 @@ use crate::trouble::{During, Result, Trouble};
 pub enum Kind {
     /// The usual one
     Ext4,
-    /// The other one that is promised
+    /// The other one that is supported
     Xfs,
 }
 
-/// Why small file systems cannot be made here, or lose no power; tries to make one below `work`.
+/// Why small file systems cannot be made here, or cannot lose power; tries to make one below `work`.
 pub fn lacks(kind: Kind, work: &Path) -> Option<String> {
     need::tools(&["xfs_io"]).or_else(|| lacks_mounts(kind, work))
 }
@@ -32,7 +32,7 @@ pub fn lacks_mounts(kind: Kind, work: &Path) -> Option<String> {
             SmallDisk::new(&folder, kind, 320)?.unmount()
         };
         let why = probe().err().map(|trouble| format!("no small file system can be made: {trouble}"));
-        // What is left of it is no concern of the campaign.
+        // Leftovers do not matter to the campaign.
         let _ = fs::remove_dir_all(&folder);
         why
     })
@@ -72,13 +72,13 @@ impl SmallDisk {
         tool("mount", &["-o", "loop", &image, &mount]).map(drop)
     }
 
-    /// The power fails: nothing more reaches the disk, and its journal is not flushed. Whoever uses the file system
-    /// must let go of it before [`SmallDisk::unmount`].
+    /// The power fails: nothing more reaches the disk, and its journal is not flushed. All processes must release
+    /// the file system before [`SmallDisk::unmount`].
     pub fn cut(&self) -> Result<()> {
         tool("xfs_io", &["-x", "-c", "shutdown", &self.mount.display().to_string()]).map(drop)
     }
 
-    /// Unmounts it, as soon as nobody uses it any more.
+    /// Unmounts it as soon as it is not in use.
     pub fn unmount(&self) -> Result<()> {
         let unmount = || Command::new("umount").arg(&self.mount).stderr(Stdio::null()).status();
         let done = wait_for(|| unmount().is_ok_and(|status| status.success()).then_some(()));
@@ -88,7 +88,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // The loop device goes with the last mount.
+        // The loop device is removed with the last mount.
         let _ = Command::new("umount").arg("-l").arg(&self.mount).stderr(Stdio::null()).status();
     }
 }

@@ -1,10 +1,10 @@
 //! Power cuts with the followed files on the device that is cut (`shutdown --followed`).
 //!
-//! A followed file may lose its end, all of it, or its last rename, or end in zeros: nobody syncs it but a `syncfs` at some
-//! moment. Its writer cuts off what is torn, as a program does that cares for its files, and goes on behind what is left
-//! with lines that it never wrote; what nobody cuts off is stored as it stands. What must hold: what was answered is there,
-//! although its file may have lost it; every line that a file still has comes to be in the log; and a line is there
-//! twice only where the service said that it rolled back, by no more than it said.
+//! A followed file may lose its end, all of it, or its last rename, or end in zeros: only a `syncfs` at some moment syncs it.
+//! Its writer cuts off what is torn, as a careful program does, and continues after what is left with lines that it has not
+//! written before. What is not cut off is stored as it is. What must hold: what was answered is in the log, although its file
+//! may have lost it; every line that a file still has gets into the log; and a line is there twice only if the service reported
+//! a roll back, and within the bytes that it reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -25,7 +25,7 @@ use crate::trouble::{During, Result, Trouble};
 use crate::words::{counted, is_or_are, was_or_were};
 use crate::writer::USUAL;
 
-/// Cuts of one file system; then everything is worked off and judged.
+/// Cuts of one file system; then everything is finished and judged.
 const CUTS_A_STORE: u64 = 20;
 const DISK_MIB: u64 = 1_500;
 
@@ -54,8 +54,8 @@ fn one(setup: &Setup, kind: Kind, folder: &Path, seed: u64, cuts: u64) -> Result
         Places { data_dir: disk.mount.join("q"), logs: disk.mount.join("logs"), ..Places::below(folder) };
     let mut trial = Trial::new(&setup.program, places, seed, 3, USUAL)?;
     trial.lines_may_come_again();
-    let mut told = Told { messages: folder.join("messages"), read: 0, bytes: 0, times: 0 };
-    // Of each file at the path of a source after the last cut: how much of it was left.
+    let mut reported = RolledBack { messages: folder.join("messages"), read: 0, bytes: 0, times: 0 };
+    // For each file at the path of a source after the last cut: how much of it was left.
     let mut left: Vec<(PathBuf, u64)> = Vec::new();
     for cut in 0..cuts {
         trial.work();
@@ -76,21 +76,21 @@ fn one(setup: &Setup, kind: Kind, folder: &Path, seed: u64, cuts: u64) -> Result
         drop(trial.rest()?);
         disk.unmount()?;
         disk.mount()?;
-        told.read(&left)?;
+        reported.read(&left)?;
         left::mend(&trial.places.logs)?;
         left.clear();
         for writer in trial.resting() {
-            left.push((writer.path(), writer.resume().during("go on after a power cut")?));
+            left.push((writer.path(), writer.resume().during("continue after a power cut")?));
         }
         trial.judge().during(format!("after cut {}", cut + 1))?;
     }
-    let seen = end(&mut trial, &mut told, &left).during("at the end")?;
+    let seen = end(&mut trial, &mut reported, &left).during("at the end")?;
     disk.unmount()?;
     Ok((trial.phases, seen))
 }
 
-/// What the service said of files that it found rolled back.
-struct Told {
+/// The service's messages about files that were rolled back.
+struct RolledBack {
     messages: PathBuf,
     /// Bytes of the messages.
     read: usize,
@@ -99,9 +99,9 @@ struct Told {
     times: u64,
 }
 
-impl Told {
-    /// Reads on; `left` says how much was left of files when the service was started for these messages. A file that
-    /// lost all that the service could know it by is a new one.
+impl RolledBack {
+    /// Continues to read; `left` has how much was left of files when the service was started for these messages. A file that
+    /// lost everything that could identify it is a new one.
     fn read(&mut self, left: &[(PathBuf, u64)]) -> Result<()> {
         let text = fs::read_to_string(&self.messages).during("read the messages")?;
         let mut named = BTreeSet::new();
@@ -120,7 +120,7 @@ impl Told {
 }
 
 /// Lets the service read what is left of all files, and judges what the log has.
-fn end(trial: &mut Trial, told: &mut Told, left: &[(PathBuf, u64)]) -> Result<Seen> {
+fn end(trial: &mut Trial, reported: &mut RolledBack, left: &[(PathBuf, u64)]) -> Result<Seen> {
     let mut ends: BTreeMap<String, u64> = BTreeMap::new();
     // Of each line that a file has: its bytes.
     let mut in_files: BTreeMap<(u32, u64), u64> = BTreeMap::new();
@@ -142,7 +142,7 @@ fn end(trial: &mut Trial, told: &mut Told, left: &[(PathBuf, u64)]) -> Result<Se
     service.stop_cleanly()?;
     trial.phases.clean_stop += 1;
     trial.judge()?;
-    told.read(left)?;
+    reported.read(left)?;
     let deliveries = notes::read(&trial.places.folder.join("notes"), "strict").during("read the notes")?;
     let done = deliveries.iter().filter(|delivery| delivery.answered.is_some_and(|(_, done)| done));
     let mut by_seq: BTreeMap<u64, (u32, u64)> = BTreeMap::new();
@@ -155,21 +155,21 @@ fn end(trial: &mut Trial, told: &mut Told, left: &[(PathBuf, u64)]) -> Result<Se
     }
     if let Some((source, number)) = in_files.keys().find(|line| !stored.contains_key(line)) {
         return Err(Trouble::new(format!(
-            "I2 line {number} of w{source} is in its file, and not in the log"
+            "I2 line {number} of w{source} is in its file, but not in the log"
         )));
     }
     let again = stored.iter().map(|(line, count)| (line, count - 1)).filter(|(_, again)| *again > 0);
     let (lines, bytes) = again.fold((0, 0), |(lines, bytes), (line, again)| {
         (lines + again, bytes + again * in_files.get(line).copied().unwrap_or_default())
     });
-    if bytes > told.bytes {
+    if bytes > reported.bytes {
         return Err(Trouble::new(format!(
-            "I4 {} of {} {} in the log twice, and {} {} told to be read again",
+            "I4 {} of {} {} in the log twice, and {} {} reported to be read again",
             counted(lines, "line"),
             counted(bytes, "byte"),
             is_or_are(lines),
-            counted(told.bytes, "byte"),
-            was_or_were(told.bytes)
+            counted(reported.bytes, "byte"),
+            was_or_were(reported.bytes)
         )));
     }
     let text = fs::read_to_string(trial.places.folder.join("recorded")).during("read what was recorded")?;
@@ -187,5 +187,5 @@ fn end(trial: &mut Trial, told: &mut Told, left: &[(PathBuf, u64)]) -> Result<Se
     }
     let known: BTreeSet<(u32, u64)> = stored.keys().copied().collect();
     let saved = known.iter().filter(|line| !in_files.contains_key(line)).count() as u64;
-    Ok(Seen { left: in_files.len() as u64, saved, again: lines, rolled_back: told.times })
+    Ok(Seen { left: in_files.len() as u64, saved, again: lines, rolled_back: reported.times })
 }

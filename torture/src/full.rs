@@ -1,8 +1,8 @@
-//! Full disks: somebody else takes the last byte of the file system while lines come in, are handed out, and journals
-//! roll. Taking in pauses and nothing else; the service is killed and opens on the full disk; it goes on by itself.
+//! Full disks: another process takes the last byte of the file system while lines are ingested and delivered and journals are
+//! rotated. Only ingestion pauses; the service is killed and opens on the full disk; it resumes by itself.
 //!
-//! With an even seed the filler takes what is free, once. With an odd one it goes on, and so takes the reserve, too, as
-//! soon as that is given back: a start may then say that there is no room, and has to succeed once there is.
+//! With an even seed the filler takes the free space once. With an odd one it continues, and so takes the reserve too, as soon
+//! as that is released: a start may then report that there is too little space, and must succeed once there is enough.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -21,8 +21,8 @@ use crate::trouble::{During, Result};
 use crate::writer::{Pace, USUAL};
 
 const DISK_MIB: u64 = 400;
-/// The exit status of a disk without room.
-const NO_ROOM: i32 = 1;
+/// The exit status without free space.
+const NO_SPACE: i32 = 1;
 const PACE: Pace = Pace { poison_one_in: 0, ..USUAL };
 
 /// Runs the campaign.
@@ -35,11 +35,11 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     println!("{} full disks, seed {}; hit: {phases}", setup.count, setup.seed);
 }
 
-/// Takes every byte that is left, as a user who is not spillq would.
+/// Takes every free byte, as another user would.
 fn fill(path: &Path, is_greedy: bool) -> Result<()> {
     let file = OpenOptions::new().create(true).append(true).open(path).during("open the filler")?;
-    let room = fstatvfs(&file).during("look at the disk")?;
-    let mut left = if is_greedy { u64::MAX } else { room.f_bfree * room.f_frsize };
+    let space = fstatvfs(&file).during("look at the disk")?;
+    let mut left = if is_greedy { u64::MAX } else { space.f_bfree * space.f_frsize };
     for piece in [&[1; 1 << 20][..], &[1; 4096], &[1; 512]] {
         while left >= piece.len() as u64 && (&file).write_all(piece).is_ok() {
             left -= piece.len() as u64;
@@ -48,21 +48,21 @@ fn fill(path: &Path, is_greedy: bool) -> Result<()> {
     Ok(())
 }
 
-/// Waits for what the service says; says whether it lives. One that may end does so with the status for no room.
-fn settle(
+/// Waits for a status of the service; returns whether it runs. A service that may end does so with [`NO_SPACE`].
+fn wait_if_alive(
     trial: &Trial,
     service: &mut Service,
     may_end: bool,
     what: &str,
     is_so: impl Fn(&Status) -> bool,
 ) -> Result<bool> {
-    // Without lines that come in nobody learns that there is no room.
+    // Without new lines nothing shows that the disk is full.
     let waited = service.wait(what, |status| {
         trial.tell_writers(status);
         is_so(status)
     });
     match service.ended()?.map(|status| status.code()) {
-        Some(Some(NO_ROOM)) if may_end => Ok(false),
+        Some(Some(NO_SPACE)) if may_end => Ok(false),
         _ => waited.map(|_| true),
     }
 }
@@ -70,7 +70,7 @@ fn settle(
 fn one(setup: &Setup, folder: &Path, seed: u64) -> Result<Phases> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let disk = SmallDisk::new(folder, Kind::Ext4, DISK_MIB)?;
-    // More is to stay free than the reserve gives back: lines never take its room.
+    // More is to stay free than the reserve releases: lines never take its space.
     let room = "min_free = \"24MiB\"\nreserve = \"64MiB\"";
     let places = Places { data_dir: disk.mount.join("q"), room, ..Places::below(folder) };
     let mut trial = Trial::new(&setup.program, places, seed, 3, PACE)?;
@@ -85,20 +85,26 @@ fn one(setup: &Setup, folder: &Path, seed: u64) -> Result<Phases> {
     fill(&filler, is_greedy)?;
     let idle =
         |status: &Status| status.log.full.is_some() && status.groups.iter().all(|group| group.lag_lines == 0);
-    let paused =
-        settle(&trial, &mut service, is_greedy, "taking in pauses, and what is there is worked off", idle)?;
+    let paused = wait_if_alive(
+        &trial,
+        &mut service,
+        is_greedy,
+        "ingestion pauses, and what is stored is delivered",
+        idle,
+    )?;
     if paused {
         trial.look(&service, false);
     }
     service.kill()?;
     trial.judge()?;
-    // A reserve that was given back while it ran is in use, and no reserve any more: what is left of it is not
-    // taken. One that is still held has to do for opening.
+    // A reserve that was released while the service ran is in use, and not a reserve any more: what is left of it is not
+    // taken. One that is still held must be enough for opening.
     if trial.places.data_dir.join("RESERVE").exists() {
         fill(&filler, false)?;
     }
     let mut service = trial.start()?;
-    let opened = settle(&trial, &mut service, is_greedy, "it opens on the full disk, and waits", idle)?;
+    let opened =
+        wait_if_alive(&trial, &mut service, is_greedy, "it opens on the full disk, and waits", idle)?;
     if opened {
         trial.look(&service, true);
     }
@@ -107,7 +113,7 @@ fn one(setup: &Setup, folder: &Path, seed: u64) -> Result<Phases> {
         trial.judge()?;
         service = trial.start()?;
     }
-    service.wait("it goes on by itself", |status| status.log.full.is_none())?;
+    service.wait("it resumes by itself", |status| status.log.full.is_none())?;
     trial.look(&service, false);
     service.kill()?;
     trial.judge()?;

@@ -1,6 +1,6 @@
-//! Hostile clients: malformed requests to the socket and to an address of TCP, and clients that say their request so
-//! slowly that it has no end. The service answers with what is no 5xx or hangs up, serves the next client all the
-//! time, changes nothing, and gives back memory and descriptors.
+//! Hostile clients: malformed requests to the socket and to an address of TCP, and clients that send their request so
+//! slowly that it never ends. The service never answers 5xx, or hangs up; it always serves the next client, changes nothing,
+//! and releases memory and descriptors.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -15,17 +15,17 @@ use crate::service::{PATIENCE, Service, wait_for};
 use crate::trouble::{During, Result, Trouble};
 use crate::words::counted;
 
-/// Slow clients: one for so many malformed requests, in batches that take more than all places of the socket.
+/// Slow clients: one for this many malformed requests, in batches larger than the number of connections of the socket.
 const ONE_SLOW_IN: u64 = 20;
 const SLOW_BATCH: u64 = 96;
 /// Malformed requests between two that are sound, which must be answered.
 const SOUND_ONE_IN: u64 = 100;
 /// Longer than the head of a request may be.
 const LARGE_BYTES: usize = 40_000;
-/// What may be open when all is over that was not before: a connection that is ending, a file of the moment.
+/// Descriptors that may be open at the end and were not before: a connection that is ending, a temporary file.
 const DESCRIPTORS_MORE: u64 = 4;
 
-/// A client of either door.
+/// A client of either listener.
 enum Client {
     Socket(UnixStream),
     Address(TcpStream),
@@ -42,9 +42,9 @@ struct Request {
 enum End {
     /// It reads the answer, which must come.
     Waits,
-    /// It says that nothing more comes, then reads.
+    /// It ends its side of the connection, then reads.
     Half,
-    /// It is gone at once.
+    /// It leaves at once.
     Gone,
 }
 
@@ -55,7 +55,7 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
         Ok(((said, cases), folder)) => {
             println!("seed {}, {said}", setup.seed);
             tally.pass(cases);
-            // Nothing is left to look at.
+            // Nothing is left to inspect.
             let _ = fs::remove_dir_all(folder);
         }
         Err(trouble) => {
@@ -67,7 +67,7 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
 
 fn one(setup: &Setup, folder: &Path) -> Result<(String, u64)> {
     let mut rng = fastrand::Rng::with_seed(setup.seed);
-    // Free now; whoever takes it meanwhile makes the start fail.
+    // Free now; if another process takes it meanwhile, the start fails.
     let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).during("find a port")?;
     let config = folder.join("spillq.toml");
     let log = folder.join("app.log");
@@ -81,7 +81,7 @@ fn one(setup: &Setup, folder: &Path) -> Result<(String, u64)> {
     let mut command = setup.program.command(&["run", "--config"]);
     command.arg(&config).arg("--data-dir").arg(&data_dir);
     let mut service = Service::start(command, &data_dir, &folder.join("messages"))?;
-    service.wait("both lines are taken in", |status| status.log.next_seq == 3)?;
+    service.wait("both lines are ingested", |status| status.log.next_seq == 3)?;
     let connect = |is_socket: bool| match is_socket {
         true => socket(&data_dir).map(Client::Socket),
         false => TcpStream::connect(port).map(Client::Address),
@@ -126,7 +126,7 @@ fn one(setup: &Setup, folder: &Path) -> Result<(String, u64)> {
     }
     let statuses: Vec<String> = statuses.iter().map(|(status, times)| format!("{status}: {times}")).collect();
     let said = format!(
-        "{} (status: times {}; 0 is no answer), {}, {memory} MiB, {}",
+        "{} (status: times {}; 0 means no answer), {}, {memory} MiB, {}",
         counted(setup.count, "malformed request"),
         statuses.join(", "),
         counted(slow, "slow one"),
@@ -154,7 +154,7 @@ fn slow(
             let _ = client.write(begun);
             clients.push(client);
         }
-        // Behind all of them, on both doors.
+        // After all of them, on both listeners.
         sound(connect(true).during("connect")?)?;
         sound(connect(false).during("connect")?)?;
         for client in &mut clients {
@@ -242,7 +242,7 @@ fn malformed(rng: &mut fastrand::Rng) -> Request {
             let len = rng.usize(..400);
             let body = noise(rng, len);
             let head = format!("{post}content-length: {}\r\n\r\n", body.len());
-            ("a body that is no JSON", [head.into_bytes(), body].concat(), End::Waits)
+            ("a body that is not JSON", [head.into_bytes(), body].concat(), End::Waits)
         }
         13 => ("several at once", format!("{get}\r\n").repeat(5).into_bytes(), End::Waits),
         14 => (

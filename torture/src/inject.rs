@@ -1,7 +1,7 @@
-//! A fault at one system call after the other of a short run: a SIGKILL on the way into it, or an error in its place.
+//! A fault at each system call of a short run in turn: a SIGKILL on the way into it, or an error in its place.
 //!
-//! strace does it (`-e inject=CALL:…:when=K`); it counts the calls of each thread on its own. A run of 300 lines is
-//! traced once to learn how many calls of each kind a thread makes; each of them is a case. There are two stages:
+//! strace injects it (`-e inject=CALL:…:when=K`); it counts the calls of each thread separately. A run of 300 lines is
+//! traced once to find how many calls of each kind a thread makes; each of them is a case. There are two stages:
 //! a store that is made, and one that a kill has left, which is recovered.
 
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ const CALLS: &[&str] = &[
     "mkdir",
     "linkat",
 ];
-/// What an error is put in place of: `write` goes to sockets and event descriptors, which do not fail like that.
+/// Calls that fail; not `write`, which goes to sockets and event descriptors, where such errors do not occur.
 const FAILING: &[&str] = &[
     "pwrite64",
     "pwritev",
@@ -141,11 +141,11 @@ pub fn run(setup: &Setup, faults: &[Fault], command: &str, only: Option<&str>, t
     let _ = fs::remove_dir_all(folder);
 }
 
-/// A state to begin with, again and again.
+/// A state with which cases begin.
 struct Stage {
     recover: bool,
     trial: Trial,
-    /// A copy of the folder as the stage begins.
+    /// A copy of the folder at the beginning of the stage.
     template: PathBuf,
     history: History,
 }
@@ -186,7 +186,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Runs `run --once` under strace; gives its exit status and what strace saw.
+    /// Runs `run --once` under strace; returns its exit status and what strace saw.
     fn traced(&mut self, options: &[String]) -> Result<(i32, String)> {
         let trace = self.trial.places.folder.join("trace");
         let run = self.trial.command();
@@ -202,14 +202,14 @@ impl Stage {
         Ok((code, String::from_utf8_lossy(&text).into_owned()))
     }
 
-    /// All cases of this stage, learnt from a run without a fault.
+    /// All cases of this stage, found in a run without a fault.
     fn cases(&mut self, faults: &[Fault]) -> Result<Vec<Case>> {
         self.reset()?;
         let (code, text) = self.traced(&["-e".to_owned(), format!("trace={}", CALLS.join(","))])?;
         if code != 0 {
             return Err(Trouble::new(format!("without a fault the run ended with {code}")));
         }
-        // The most that one thread makes of each call.
+        // The largest number of each call in one thread.
         let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
         for line in text.lines().filter(|line| !line.contains(" resumed>")) {
             let mut words = line.split_whitespace();
@@ -233,7 +233,7 @@ impl Stage {
         Ok(cases)
     }
 
-    /// One fault, and then a run without one to the end. Says what was hit.
+    /// One fault, and then a run without one to the end. Returns what was hit.
     fn one(&mut self, case: &Case) -> Result<String> {
         self.reset()?;
         let how = match case.fault {
@@ -268,13 +268,13 @@ impl Stage {
         Ok(format!("{call} {fault}: {place}"))
     }
 
-    /// Which file of the store it was, for people.
+    /// Which file of the store it was, as text.
     fn place(&self, lines: &[&str]) -> String {
         let root = self.trial.places.data_dir.display().to_string();
         let of = |line: &&str| {
             let (_, rest) = line.split_once(&root)?;
             let name: String = rest.chars().take_while(|c| !matches!(c, '>' | '"')).collect();
-            // Random names, and sled's own below them.
+            // Random names, and sled's files below them.
             if name.contains("/.tmp-copy-") {
                 return Some("/journal/.tmp-copy-*".to_owned());
             }

@@ -1,5 +1,5 @@
-//! Random kills: SIGKILL at any moment while lines come in, are handed out and acked, journals roll, and while the
-//! service recovers from the kill before, or stops.
+//! Random kills: SIGKILL at any moment while lines are ingested, delivered and acked, journals are rotated, and while the
+//! service recovers from the previous kill, or stops.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,9 +14,9 @@ use crate::trouble::{During, Result};
 use crate::words::counted;
 use crate::writer::USUAL;
 
-/// Kills of one store; then everything is worked off and judged, and the next seed begins with an empty one.
+/// Kills of one store; then everything is finished and judged, and the next seed begins with an empty one.
 const KILLS_A_STORE: u64 = 50;
-/// What is rare is waited for, for so long at most.
+/// The longest wait for a rare phase.
 const RARE_MAX: Duration = Duration::from_secs(60);
 const SOURCES: u32 = 3;
 
@@ -50,21 +50,21 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     }
 }
 
-/// One store, killed so many times.
+/// One store, killed `kills` times.
 fn one(setup: &Setup, folder: &Path, seed: u64, kills: u64) -> Result<(Phases, Peak, u64)> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut trial = Trial::new(&setup.program, Places::below(folder), seed, SOURCES, USUAL)?;
     trial.work();
     for kill in 0..kills {
         let mut service = trial.start()?;
-        // Around the moment when a segment goes, or a journal rolls; early, while it recovers; or after a while.
-        let (for_removal, for_a_roll) = (kill % 16 == 15, kill % 8 == 7);
+        // About when a segment is removed or a journal is rotated; early, during recovery; or after a while.
+        let (for_removal, for_rotation) = (kill % 16 == 15, kill % 8 == 7);
         let early = rng.u8(..4) == 0;
         let wait = if early { rng.u64(5..80) } else { rng.u64(150..600) };
-        let wait = if for_a_roll { RARE_MAX } else { Duration::from_millis(wait) };
+        let wait = if for_rotation { RARE_MAX } else { Duration::from_millis(wait) };
         let last = trial.watch(&mut service, Instant::now() + wait, &mut rng, |Status { log, .. }| {
             let removed = log.segments_removed > 0 && log.lines_relocated > 0;
-            (for_removal && removed) || (for_a_roll && !for_removal && log.rotations > 0)
+            (for_removal && removed) || (for_rotation && !for_removal && log.rotations > 0)
         })?;
         trial.phases.add(last.as_ref());
         if last.is_some() && rng.u8(..8) == 0 {

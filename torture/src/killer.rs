@@ -1,8 +1,8 @@
 //! Lines that kill: the receiver of a line kills the service, or only itself, every time.
 //!
-//! The campaign starts the service again each time, and kills it at random moments too. The line that kills the service
-//! has to be found by bisecting, and after `retry.attempts` deaths alone it is held, or a dead letter: so the number
-//! of deaths is bounded. The line that kills its command only is held, and never a dead letter by itself.
+//! The campaign starts the service again each time, and also kills it at random moments. Bisecting must find the line that
+//! kills the service. After `retry.attempts` deaths alone it is held or a dead letter, so the number of deaths is bounded. A
+//! line that kills only its command is held, and never becomes a dead letter by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;
@@ -30,12 +30,12 @@ const ATTEMPTS: u64 = 3;
 const HOLD: &str = "retry = { initial = \"10ms\", max = \"100ms\", attempts = 3 }";
 const GIVE_UP: &str =
     "retry = { initial = \"10ms\", max = \"100ms\", attempts = 3 }\nstuck = \"dead_letter\"";
-/// Kills at random: fewer than attempts, so that they alone hold no line.
+/// Random kills: fewer than attempts, so that they alone hold no line.
 const KILLS_MAX: u64 = ATTEMPTS - 1;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// What the line does to whom, and what has to become of it.
+/// What the line kills, and what must become of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// It kills the service, and is held until it is parked.
@@ -56,7 +56,7 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     let phases: Phases = seen.iter().map(|seen| seen.phases).sum();
     let sum = |of: fn(&Seen) -> u64| seen.iter().map(of).sum::<u64>();
     println!(
-        "{}, seed {}: {} that kill; {} by them, {} at random; {} parked, {} gave up on; hit: {phases}",
+        "{}, seed {}: {} that kill; {} by them, {} at random; {} parked, {} given up; hit: {phases}",
         counted(setup.count, "load"),
         setup.seed,
         counted(sum(|seen| seen.lines), "line"),
@@ -75,7 +75,7 @@ struct Seen {
     parked: u64,
 }
 
-/// One or two lines anywhere, side by side too.
+/// One or two lines anywhere, adjacent ones too.
 fn chosen(rng: &mut fastrand::Rng) -> BTreeSet<u64> {
     let first = match rng.u8(..4) {
         0 => 0,
@@ -125,9 +125,9 @@ fn killer(setup: &Setup, folder: &Path, seed: u64) -> Result<Seen> {
             next_kill = pause(&mut rng);
         }
         if died.is_some() || is_due {
-            // What has died already does not mind.
+            // The service may have died already.
             service.kill()?;
-            // One that never answered may have left no store yet.
+            // A service that never answered may have made no store yet.
             has_store |= last.is_some();
             trial.phases.add(last.take().as_ref());
             if has_store {
@@ -166,7 +166,7 @@ fn killer(setup: &Setup, folder: &Path, seed: u64) -> Result<Seen> {
     Ok(Seen { phases: trial.phases, lines, deaths, kills, parked })
 }
 
-/// The service died as the line kills it, and in no other way.
+/// The service died in the way the line kills it, and in no other.
 fn by_sigkill(status: ExitStatus, kind: Kind) -> Result<()> {
     if status.signal() == Some(Signal::KILL.as_raw()) && kind != Kind::Command {
         return Ok(());
@@ -174,7 +174,7 @@ fn by_sigkill(status: ExitStatus, kind: Kind) -> Result<()> {
     Err(Trouble::new(format!("the service ended by itself with {status}")))
 }
 
-/// The line that holds the strict group and is to be parked. Everything before it is done, as the ack floor says.
+/// The line that holds the strict group and is to be parked. By the ack floor, everything before it is done.
 fn held(status: &Status, kind: Kind, killers: &BTreeSet<u64>) -> Result<Option<u64>> {
     let Some(group) = status.group("strict").filter(|group| group.state == "blocked") else {
         return Ok(None);
@@ -190,8 +190,8 @@ fn held(status: &Status, kind: Kind, killers: &BTreeSet<u64>) -> Result<Option<u
     )))
 }
 
-/// Each line that kills takes the service down once at each bisection of its batch, and then alone as often as attempts
-/// are: those are its deaths at most.
+/// Each line that kills the service does so once at each bisection of its batch, and then alone for each attempt: those are
+/// its deaths at most.
 fn bounded(deaths: u64, deliveries: &[Delivery], killers: &BTreeSet<u64>) -> Result<()> {
     let largest = |seq: u64| {
         let with = deliveries.iter().filter(|delivery| (delivery.first..=delivery.last).contains(&seq));
@@ -202,11 +202,11 @@ fn bounded(deaths: u64, deliveries: &[Delivery], killers: &BTreeSet<u64>) -> Res
     if deaths <= most {
         return Ok(());
     }
-    Err(Trouble::new(format!("I8 {deaths} deaths by {killers:?}, and {most} are enough to find out")))
+    Err(Trouble::new(format!("I8 {deaths} deaths by {killers:?}, but {most} are enough to find them")))
 }
 
-/// Alone, a line that kills the service was delivered as often as attempts are and no more; one that kills its
-/// command more often than once, or it would not be known to be held.
+/// A line that kills the service was delivered alone exactly once for each attempt; one that kills its command more than
+/// once, or it would not be known to be held.
 fn found_out(kind: Kind, deliveries: &[Delivery], killers: &BTreeSet<u64>) -> Result<()> {
     for seq in killers {
         let alone = |delivery: &&Delivery| delivery.first == *seq && delivery.last == *seq;
@@ -220,7 +220,7 @@ fn found_out(kind: Kind, deliveries: &[Delivery], killers: &BTreeSet<u64>) -> Re
         let was_done = |delivery: &Delivery| delivery.answered.is_some_and(|(_, done)| done);
         let with_it = |delivery: &&Delivery| (delivery.first..=delivery.last).contains(seq);
         if deliveries.iter().filter(with_it).any(was_done) {
-            return Err(Trouble::new(format!("line {seq} should kill, and was processed")));
+            return Err(Trouble::new(format!("line {seq} should kill, but was processed")));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What a power cut has left of followed files, and what the log has of them.
+//! What a power cut left of followed files, and what the log has of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::service::{Program, Shown};
 use crate::trouble::{During, Result, Trouble};
 use crate::words::counted;
 
-/// What the tail reads of a file at first, at most: so far up there may be no rung.
+/// The most that the tail reads of a file at first: up to here there may be no resume point.
 pub const FIRST_READ: u64 = 1 << 20;
 /// All lines of a recording, and many more.
 const LINES_MAX: u64 = 10_000_000;
@@ -41,7 +41,7 @@ pub fn look(logs: &Path) -> Result<Vec<Left>> {
     files(logs)?.into_iter().map(look).collect()
 }
 
-/// Cuts off what is torn, as writers do that care for their files.
+/// Cuts off what is torn, as careful writers do.
 pub fn mend(logs: &Path) -> Result<()> {
     for path in files(logs)? {
         let bytes = fs::read(&path).during(path.display())?;
@@ -72,11 +72,11 @@ pub fn rolled_back(message: &str) -> Result<Option<(&str, u64)>> {
     let number = |key: &str| word(key)?.parse::<u64>().ok();
     match (word("path="), number("from="), number("to=")) {
         (Some(path), Some(from), Some(to)) => Ok(Some((path, from.saturating_sub(to)))),
-        _ => Err(Trouble::new(format!("a roll back does not say from where: {message}"))),
+        _ => Err(Trouble::new(format!("a roll back does not report its offsets: {message}"))),
     }
 }
 
-/// Every line of a log that keeps all of them, in order: where it belongs, and its bytes.
+/// Every line of a log that retains all of them, in order: its place, and its bytes.
 pub fn logged(program: &Program, data_dir: &Path) -> Result<Vec<(Place, u64)>> {
     let read = |(at, shown): (usize, Shown)| {
         let Shown { seq, offset, text, .. } = shown;
@@ -93,9 +93,9 @@ pub fn logged(program: &Program, data_dir: &Path) -> Result<Vec<(Place, u64)>> {
     program.inspect(data_dir, 1, LINES_MAX)?.into_iter().enumerate().map(read).collect()
 }
 
-/// Judges a log that went on from `before` to `after` with the files that were `left`, as it said in `messages`: every
-/// line of them is there, and a line comes again only out of a file that lost some that were read, by no more bytes than
-/// was said. Lines rise within a file.
+/// Judges a log that grew from `before` to `after` with the files that were `left`, and its `messages`. Every line of the
+/// files is there. A line comes again only from a file that lost lines that were read, within the bytes that were reported.
+/// Lines rise within a file.
 pub fn judge(before: &[(Place, u64)], after: &[(Place, u64)], left: &[Left], messages: &str) -> Result<Seen> {
     let Some(new) = after.strip_prefix(before) else {
         return Err(Trouble::new("I3 lines that were in the log are others now"));
@@ -118,32 +118,32 @@ pub fn judge(before: &[(Place, u64)], after: &[(Place, u64)], left: &[Left], mes
             lines_again += 1;
         }
     }
-    let mut told: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut reported: BTreeMap<&str, u64> = BTreeMap::new();
     let mut times = 0;
     for message in messages.lines() {
         if let Some((path, bytes)) = rolled_back(message)? {
-            *told.entry(path).or_default() += bytes;
+            *reported.entry(path).or_default() += bytes;
             times += 1;
         }
     }
     let stored: BTreeSet<(u32, u64)> = after.iter().map(|(place, _)| line(place)).collect();
     for Left { path, end, lines } in left {
         if let Some((missing, _)) = lines.iter().find(|(place, _)| !stored.contains(&line(place))) {
-            return Err(Trouble::new(format!("I2 {missing:?} is in {}, and not in the log", path.display())));
+            return Err(Trouble::new(format!("I2 {missing:?} is in {}, but not in the log", path.display())));
         }
         let Some(of) = lines.first().map(|(place, _)| key(place)) else { continue };
         let again = again.remove(&of).unwrap_or_default();
         let read = read.get(&of).copied().unwrap_or_default();
-        let may = match told.get(path.display().to_string().as_str()) {
+        let may = match reported.get(path.display().to_string().as_str()) {
             _ if *end >= read => 0,
-            Some(told) => *told,
-            // It lost all that the service could know it by: it is a new one.
+            Some(reported) => *reported,
+            // It lost everything that could identify it: it is a new file.
             None if *end < FIRST_READ => *end,
             None => 0,
         };
         if again > may {
             return Err(Trouble::new(format!(
-                "I4 {} of {} came again, and {may} may: read {read}, left {end}",
+                "I4 {} of {} came again, {may} may: read {read}, left {end}",
                 counted(again, "byte"),
                 path.display()
             )));
@@ -161,7 +161,7 @@ pub fn judge(before: &[(Place, u64)], after: &[(Place, u64)], left: &[Left], mes
     Ok(Seen { left: in_files.len() as u64, saved, again: lines_again, rolled_back: times })
 }
 
-/// What cuts came to.
+/// The results of cuts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
     /// Lines that files have in the end.
@@ -190,7 +190,7 @@ impl fmt::Display for Seen {
         let Seen { left, saved, again, rolled_back } = self;
         write!(
             f,
-            "{} left in files, {saved} in the log alone, {again} delivered twice, as {} told",
+            "{} left in files, {saved} only in the log, {again} delivered twice, reported by {}",
             counted(*left, "line"),
             counted(*rolled_back, "roll back")
         )
@@ -210,7 +210,7 @@ mod tests {
         numbers.into_iter().map(|number| (place(number), BYTES)).collect()
     }
 
-    /// Before there were lines 0 to 9 in the log; now there are `new` behind them, and the file has its first `left`.
+    /// The log had lines 0 to 9 before; now `new` follow them, and the file has its first `left`.
     fn judged(new: impl IntoIterator<Item = u64>, left: u64, said: &str) -> Result<Seen> {
         let file = Left { path: PathBuf::from("/l"), end: left * BYTES, lines: lines(0..left) };
         judge(&lines(0..10), &lines((0..10).chain(new)), &[file], said)
@@ -226,16 +226,16 @@ mod tests {
     fn each_kind_of_breach_is_found_out() {
         let seen = judged(10..12, 12, "").map(|seen| (seen.left, seen.saved, seen.again));
         assert_eq!(seen.ok(), Some((12, 0, 0)));
-        let told = "WARN path=/l from=80 to=50 rolled back: resumed below";
-        let seen = judged(5..8, 8, told).map(|seen| (seen.left, seen.saved, seen.again, seen.rolled_back));
+        let message = "WARN path=/l from=80 to=50 rolled back: resumed below";
+        let seen = judged(5..8, 8, message).map(|seen| (seen.left, seen.saved, seen.again, seen.rolled_back));
         assert_eq!(seen.ok(), Some((8, 2, 3, 1)));
-        check(judged(4..8, 8, told), "I4 40 bytes of /l came again, and 30 may");
-        check(judged(9..12, 12, ""), "I4 10 bytes of /l came again, and 0 may");
-        check(judged(9..12, 12, told), "I4 10 bytes of /l came again, and 0 may");
+        check(judged(4..8, 8, message), "I4 40 bytes of /l came again, 30 may");
+        check(judged(9..12, 12, ""), "I4 10 bytes of /l came again, 0 may");
+        check(judged(9..12, 12, message), "I4 10 bytes of /l came again, 0 may");
         check(judged(10..11, 12, ""), "I2");
         check(judged([10, 12, 11], 13, ""), "I3 the log went back");
         check(judge(&lines(0..2), &lines([0, 2]), &[], ""), "I3 lines that were");
         check(judge(&lines(0..2), &lines([0, 1, 0]), &[], ""), "I4 10 bytes came again of");
-        check(judged(8..10, 8, "WARN rolled back"), "a roll back does not say");
+        check(judged(8..10, 8, "WARN rolled back"), "a roll back does not report");
     }
 }

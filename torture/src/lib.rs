@@ -4,7 +4,7 @@
 pub mod account;
 /// The command line.
 pub mod args;
-/// Bad sectors.
+/// Disks with bad sectors.
 pub mod bad_disk;
 /// Errors of the block device.
 pub mod block;
@@ -16,25 +16,25 @@ pub mod cgroup;
 pub mod clock;
 /// Flipped bits, cut and zeroed files.
 pub mod damage;
-/// Block devices of our own.
+/// Block devices made for a campaign.
 pub mod device;
 /// Small file systems.
 pub mod disk;
-/// Power cuts of the followed files, too.
+/// Power cuts of the followed files.
 pub mod followed;
 /// Full disks.
 pub mod full;
 /// Hostile clients.
 pub mod http;
-/// A fault at one system call after the other.
+/// A fault at each system call in turn.
 pub mod inject;
 /// Random kills.
 pub mod kill;
 /// Lines that kill.
 pub mod killer;
-/// What a power cut has left of followed files.
+/// What a power cut left of followed files.
 pub mod left;
-/// Lines that say where they belong.
+/// Lines that identify themselves.
 pub mod line;
 /// Rotation by logrotate.
 pub mod logrotate;
@@ -52,19 +52,19 @@ pub mod oracle;
 pub mod outage;
 /// Hostile paths.
 pub mod paths;
-/// The most that was seen of what is bounded.
+/// Peaks of what is bounded.
 pub mod peak;
-/// What was hit.
+/// Which phases were hit.
 pub mod phases;
 /// Where the parts of a load are.
 pub mod places;
-/// Lines and receivers that go wrong.
+/// Poison lines and receivers that hang.
 pub mod poison;
 /// Every state that a power cut can leave of a block device.
 pub mod power;
 /// The command that spillq runs.
 pub mod receive;
-/// What the log, the files and the messages say of rotated lines.
+/// Rotated lines in the log, the files and the messages.
 pub mod recorded;
 /// Writers that reopen their files when they are signalled.
 pub mod reopen;
@@ -74,19 +74,19 @@ pub mod rotate;
 pub mod rotation_mode;
 /// One case of logrotate.
 pub mod rotation_stage;
-/// The campaigns themselves on trial.
+/// Whether the campaigns can fail.
 pub mod self_check;
 /// The program under test.
 pub mod service;
 /// Power cuts.
 pub mod shutdown;
-/// For minutes and hours.
+/// Load for minutes and hours.
 pub mod soak;
-/// One load, with everything that is known of it.
+/// One load and its history.
 pub mod trial;
 /// Why a campaign stopped.
 pub mod trouble;
 /// Counts in sentences.
 pub mod words;
-/// Who writes the followed files.
+/// Writers of the followed files.
 pub mod writer;

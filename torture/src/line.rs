@@ -1,15 +1,15 @@
-//! Lines that say where they belong: run, source, number, the file and offset where they begin, and a CRC of all that.
+//! Lines that identify themselves: run, source, number, the file and offset where they begin, and a CRC of all that.
 //!
 //! `t1 w0 42 3.11500 fine LETTERS 0badc0de`: run 1, source w0, its line 42, which begins at byte 11,500 of its
-//! file 3. So whoever holds a line can tell whether it is whole, whose it is, and whether the offset that spillq
-//! gives for it is right.
+//! file 3. So a line alone shows whether it is whole, whose it is, and whether the offset that spillq gives
+//! for it is right.
 
 use std::io::Write;
 
-/// Where a line belongs.
+/// The place of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Of the campaign: lines of another one are strangers.
+    /// Of the campaign: lines of another run do not belong.
     pub run: u64,
     /// Which writer.
     pub source: u32,
@@ -34,7 +34,7 @@ pub fn write(out: &mut Vec<u8>, place: &Place, letters: &str) {
     let _ = writeln!(out, " {crc:08x}");
 }
 
-/// Reads a line without its newline; says what is wrong with one that was not written like this.
+/// Reads a line without its newline; the error is what is wrong with it.
 pub fn parse(text: &str) -> Result<Place, String> {
     let wrong = |what: &str| format!("{what}: {:?}", text.chars().take(120).collect::<String>());
     let (body, crc) = text.rsplit_once(' ').ok_or_else(|| wrong("not one of ours"))?;
@@ -51,10 +51,10 @@ pub fn parse(text: &str) -> Result<Place, String> {
         let poison = words.next()? == "POISON";
         Some(Place { run, source, number, file: file.parse().ok()?, offset: offset.parse().ok()?, poison })
     };
-    place().ok_or_else(|| wrong("it does not say where it belongs"))
+    place().ok_or_else(|| wrong("it does not contain its place"))
 }
 
-/// How many bytes at the beginning of a file are whole lines that belong there, and which file they say it is.
+/// How many bytes at the beginning of a file are whole lines that belong there, and which file it is by these lines.
 pub fn whole(bytes: &[u8]) -> (u64, Option<u64>) {
     let (mut end, mut file) = (0, None);
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {

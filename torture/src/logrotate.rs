@@ -1,18 +1,18 @@
 //! Debian's logrotate under the real service, in each mode, while the service runs and while it is stopped. Writers of 100
-//! lines a second continue all the time. In the end every line that is in a file is stored once and in order, and every
-//! other is counted as far as it can be known.
+//! lines a second continue all the time. In the end every line that is in a file is stored once and in order, and the
+//! others are counted as far as possible.
 //!
 //! A `postrotate` script signals the writers to reopen their files, as it does daemons. Some do so late: their lines land in
-//! a file that was renamed away, compressed or deleted. What `docs/explanation/tail.md` says cannot be decided is left out:
+//! a file that was renamed away, compressed or deleted. Cases that cannot be decided by `docs/explanation/tail.md` are left out:
 //!
-//! - Lines in a deleted file that the service does not have open are out of reach. So the service has read from the file that a
+//! - Lines in a deleted file that the service does not have open cannot be read. So the service has read from the file that a
 //!   writer has open before a mode deletes it; and while the service is stopped no writer is late in these modes.
-//! - The name of a file in an `olddir` does not tell its place in the order. So the service has seen each file before it
+//! - The name of a file in an `olddir` does not show its place in the order. So the service has seen each file before it
 //!   stops, and there is one rotation until it is started again.
-//! - A copy without a truncation is another file that is alike (`copy`). `shred` and `mail` delete as `rotate 0` does.
+//! - A copy without a truncation is another file with equal content (`copy`). `shred` and `mail` delete as `rotate 0` does.
 //! - A file that was compressed after its source was finished is new. So the globs name the rotated files as well.
 //!
-//! Lines are written in two parts, but for files that are truncated: there each half would become a line, with any reader.
+//! Lines are written in two parts, except in files that are truncated: there each half would become a line, with any reader.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -47,7 +47,7 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     for (case, rotations) in &hits {
         println!("  {case}: {}", counted(*rotations, "rotation"));
     }
-    // A case that failed says so itself.
+    // A case that failed is reported elsewhere.
     let has_all = seen.len() as u64 == setup.count && setup.count >= hits.len() as u64;
     if has_all && hits.values().any(|rotations| *rotations == 0) {
         let repeat = format!("logrotate --count {} --seed {}", setup.count, setup.seed);
@@ -55,7 +55,7 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     }
 }
 
-/// What is rotated how, and whether the service runs meanwhile.
+/// How files are rotated, and whether the service runs meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Case {
     /// How files are rotated.
@@ -65,7 +65,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// Seeds that follow one another go through all modes, half of them running; then the other halves.
+    /// Consecutive seeds go through all modes, half of them running; then the other halves.
     fn of(seed: u64) -> Case {
         let modes = Mode::ALL.len() as u64;
         let at = seed % modes;
@@ -82,7 +82,7 @@ impl Case {
         }
     }
 
-    /// A deleted file is gone at the next start, and whether more was written to it nobody knows.
+    /// A deleted file is gone at the next start, and it is not known whether more was written to it.
     pub fn may_lose_sight(self) -> bool {
         !self.is_running && self.mode.deletes()
     }
@@ -116,7 +116,7 @@ pub struct Seen {
     pub kills: u64,
     /// Clean ones.
     pub stops: u64,
-    /// What became of its lines.
+    /// The result of its lines.
     pub sum: Sum,
 }
 
@@ -149,7 +149,7 @@ impl fmt::Display for Did {
         let Sum { stored, saved, missing, counted_bytes, lost_sight } = sum;
         write!(
             f,
-            "{} stored, {saved} of them in no file any more; late writers: {late}; {}, {}; {} destroyed unread, counted as {} and {}",
+            "{} stored, {saved} of them not in a file any more; late writers: {late}; {}, {}; {} destroyed unread, counted as {} and {}",
             counted(*stored, "line"),
             counted(*kills, "kill"),
             counted(*stops, "stop"),

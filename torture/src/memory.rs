@@ -1,4 +1,4 @@
-//! A backlog that is a hundred times larger than memory: taken in, killed, opened, and drained by three groups at once,
+//! A backlog that is a hundred times larger than memory: ingested, killed, opened, and drained by three groups at once,
 //! in a memory cgroup that holds the service, the commands that it runs, and their page cache.
 
 use std::fmt;
@@ -16,15 +16,15 @@ use crate::service::{PATIENCE, Service, Status};
 use crate::trouble::{During, Result, Trouble};
 use crate::words::counted;
 
-/// What README promises, for everything together.
+/// The limit that the README states, for everything together.
 const LIMIT_BYTES: u64 = 96 << 20;
 const GROUPS: [&str; 3] = ["one", "two", "three"];
-/// Between two looks at how far it is.
+/// Between two checks of the progress.
 const LOOK: Duration = Duration::from_millis(500);
-/// What a receiver holds of a batch.
+/// How much of a batch a receiver holds.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// Lines, bytes and a CRC of them, in order: the same for what was written and for what a group was given.
+/// Lines, bytes and a CRC of them, in order: the same for what was written and for what was delivered to a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sum {
     lines: u64,
@@ -56,7 +56,7 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
     match setup.folder(&name).and_then(|folder| Ok((one(setup, &folder)?, folder))) {
         Ok(((), folder)) => {
             tally.pass(1);
-            // Nothing is left to look at.
+            // Nothing is left to inspect.
             let _ = fs::remove_dir_all(folder);
         }
         Err(trouble) => {
@@ -90,7 +90,7 @@ fn one(setup: &Setup, folder: &Path) -> Result<()> {
         command.arg(&config);
         Service::start(group.wrap(&command, 0), &q, &messages)
     };
-    let told = |what: &str, service: &Service, since: Instant, status: &Status| {
+    let report = |what: &str, service: &Service, since: Instant, status: &Status| {
         println!(
             "{what}: {:.1} s, {} in, {} MiB resident at most",
             since.elapsed().as_secs_f64(),
@@ -102,15 +102,17 @@ fn one(setup: &Setup, folder: &Path) -> Result<()> {
     let since = Instant::now();
     let mut service = start(false)?;
     let status = until(&mut service, |status| status.log.next_seq, written.lines + 1)?;
-    told("taken in", &service, since, &status);
+    report("ingested", &service, since, &status);
     service.kill()?;
 
     let since = Instant::now();
     let mut service = start(false)?;
     let status = service.wait("it is open", |_| true)?;
-    told("open after kill -9", &service, since, &status);
+    report("open after kill -9", &service, since, &status);
     if status.groups.iter().any(|group| group.lag_lines != written.lines) {
-        return Err(Trouble::new(format!("I1 after the kill not all wait for every group: {status:?}")));
+        return Err(Trouble::new(format!(
+            "I1 after the kill not all lines wait for every group: {status:?}"
+        )));
     }
     service.kill()?;
 
@@ -118,7 +120,7 @@ fn one(setup: &Setup, folder: &Path) -> Result<()> {
     let mut service = start(true)?;
     let floors = |status: &Status| status.groups.iter().map(|group| group.ack_floor).sum();
     let status = until(&mut service, floors, GROUPS.len() as u64 * written.lines)?;
-    told("drained by three groups", &service, since, &status);
+    report("drained by three groups", &service, since, &status);
     let code = service.stop()?;
     if code != 0 || status.groups.iter().any(|group| group.dead_letters > 0) {
         return Err(Trouble::new(format!("I1 it ended with {code}, and {:?}", status.groups)));
@@ -126,7 +128,7 @@ fn one(setup: &Setup, folder: &Path) -> Result<()> {
     for name in GROUPS {
         let given = fs::read_to_string(folder.join(name)).during("read what a group was given")?;
         if given.trim_end() != written.to_string() {
-            return Err(Trouble::new(format!("I1 I4 group {name} was given {given}; written {written}")));
+            return Err(Trouble::new(format!("I1 I4 group {name} got {given}; written {written}")));
         }
     }
     match group.kills()? {
@@ -135,7 +137,7 @@ fn one(setup: &Setup, folder: &Path) -> Result<()> {
     }
 }
 
-/// Writes lines until there are so many bytes, such as a node would: they pack to about a third.
+/// Writes lines like those of a node until there are this many bytes; they compress to about a third.
 fn write(path: &Path, bytes: u64, seed: u64) -> io::Result<Sum> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
@@ -156,7 +158,7 @@ fn write(path: &Path, bytes: u64, seed: u64) -> io::Result<Sum> {
     Ok(sum)
 }
 
-/// Waits until `progress` reaches `end`; nothing that moves is a hang, however long it takes.
+/// Waits until `progress` reaches `end`, however long it takes while there is progress.
 fn until(service: &mut Service, progress: impl Fn(&Status) -> u64, end: u64) -> Result<Status> {
     let (mut reached, mut since) = (0, Instant::now());
     loop {
@@ -186,7 +188,7 @@ struct Header {
     last_seq: u64,
 }
 
-/// The receiver: sums up what it gets, says so in the file `to` before each answer, and holds no batch in memory.
+/// The receiver: sums up what it gets, writes the sum to the file `to` before each answer, and holds no batch in memory.
 pub fn count(to: &Path) -> io::Result<u8> {
     let mut input = io::BufReader::with_capacity(PIECE_BYTES, io::stdin().lock());
     let (mut sum, mut header, mut piece) = (Sum::default(), String::new(), vec![0; PIECE_BYTES]);

@@ -1,4 +1,4 @@
-//! What a campaign needs of the machine. Where it is absent the campaign is skipped, and says why.
+//! What a campaign needs of the machine. If it is missing the campaign is skipped, and prints why.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ pub fn loop_devices() -> Option<String> {
     root().or_else(|| (!Path::new("/dev/loop-control").exists()).then(|| "it needs loop devices".to_owned()))
 }
 
-/// Why what root may do cannot be done.
+/// Why the rights of root are missing.
 pub fn root() -> Option<String> {
     (!rustix::process::geteuid().is_root()).then(|| "it needs root".to_owned())
 }

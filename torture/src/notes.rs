@@ -1,7 +1,7 @@
-//! What receivers note, on a file system of their own: each batch when it comes, and once more before it is answered.
+//! What receivers note, on a separate file system: each batch when it comes, and once more before it is answered.
 //!
-//! A file a group. A note is a line that ends with ` .`, and everything that belongs together is one write that
-//! begins with a newline: what a kill tears is told from what is whole, and spoils nothing behind it.
+//! There is one file for each group. A note is a line that ends with ` .`, and notes that belong together are one write that
+//! begins with a newline: a note that a kill tears can be distinguished from a whole one, and spoils nothing after it.
 //!
 //! ```text
 //! B NS PID FIRST LAST ATTEMPT LINES .   a batch came, at this time of the machine's monotonic clock
@@ -33,19 +33,19 @@ pub struct Run {
 pub struct Delivery {
     /// When it came.
     pub begun_ns: u64,
-    /// Who got it.
+    /// The process that got it.
     pub pid: u32,
     /// Its first seq.
     pub first: u64,
     /// Its last seq.
     pub last: u64,
-    /// The how manieth attempt it was said to be.
+    /// The number of the attempt, as it was given.
     pub attempt: u32,
     /// Its lines.
     pub runs: Vec<Run>,
     /// What was wrong with it.
     pub complaints: Vec<String>,
-    /// When it was about to be answered, and whether as done. `None`: the receiver was ended before.
+    /// When it was about to be answered, and how. `None`: the receiver was ended before.
     pub answered: Option<(u64, bool)>,
 }
 
@@ -94,8 +94,8 @@ impl Delivery {
     }
 }
 
-/// Reads the notes of a group, in the order in which they were written. Batches that are not noted whole were torn by
-/// a kill, before anybody answered: they are left out.
+/// Reads the notes of a group, in the order in which they were written. Batches whose notes a kill has torn, before they
+/// were answered, are left out.
 pub fn read(folder: &Path, group: &str) -> io::Result<Vec<Delivery>> {
     match fs::read_to_string(path(folder, group)) {
         Ok(text) => Ok(parse(&text)),

@@ -1,6 +1,6 @@
 //! The out-of-memory killer: the service and its children share a memory cgroup with a process that takes memory until
-//! something has to go, at any moment. The service and its children offer themselves (`oom_score_adj`), so the largest
-//! of them is chosen: the service.
+//! the kernel must kill, at any moment. The service and its children have a high `oom_score_adj`, so the largest of them is
+//! chosen: the service.
 
 use std::path::Path;
 use std::process::{Child, Command};
@@ -19,7 +19,7 @@ use crate::writer::USUAL;
 
 /// Kills of one store.
 const KILLS_A_STORE: u64 = 25;
-/// Of the cgroup: above what the service promises to stay below.
+/// Of the cgroup: above the limit of the service.
 const LIMIT_BYTES: u64 = 160 << 20;
 
 /// Takes memory until it is killed.
@@ -28,18 +28,18 @@ pub fn hog() -> std::io::Result<u8> {
     while (taken.len() as u64) << 20 < 2 * LIMIT_BYTES {
         taken.push(vec![1; 1 << 20]);
     }
-    // Held until the driver ends it.
+    // Held until the campaign ends it.
     loop {
         std::thread::sleep(Duration::from_secs(taken.len() as u64));
     }
 }
 
-/// Ended with its owner.
+/// Ended when it is dropped.
 struct Hog(Child);
 
 impl Drop for Hog {
     fn drop(&mut self) {
-        // Gone already where the kernel found no other way.
+        // The kernel may have killed it.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -1,12 +1,12 @@
-//! The one judge: what was written, what was answered and what was delivered, against the invariants.
+//! The only judge: compares what was written, answered and delivered with the invariants.
 //!
 //! | | invariant | how it is judged |
 //! |---|---|---|
 //! | I1 | durable | what `status` answered, `next_seq` and ack floors, is never less afterwards; at the end every written line was delivered |
-//! | I2 | no hole | none is beyond what its writer meant to write; with the service dead those in the log follow one another; at the end they begin with 0 and have no gap |
+//! | I2 | no gap | no line is beyond what its writer intended to write; with the service dead those in the log follow one another; at the end they begin with 0 and have no gap |
 //! | I3 | order | of each source seqs rise with the numbers; a seq names one line for ever, whichever group sees it; in strict order nothing overtakes: a delivery begins at or before the first line that is neither done nor a dead letter |
-//! | I4 | once | a line has one seq; nothing comes again that an answered ack floor covers; no stranger, no torn line |
-//! | I5 | atomic | each line has the offset that it says itself; with the service dead the checkpoint of a source is the end of its last line |
+//! | I4 | once | a line has one seq; nothing comes again that an answered ack floor covers; no line of another run, no torn line |
+//! | I5 | atomic | each line has the offset that it contains; with the service dead the checkpoint of a source is the end of its last line |
 //! | I6 | leases | two receivers never have a line of a group at once; attempts of a line alone never fall |
 //! | I7 | gone | the first seq never falls |
 //! | I8 | bounded | memory, descriptors and the time of opening stay below their bounds |
@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use crate::notes::{Delivery, Run};
 
-/// What the running service, or the disk of a dead one, said at some time.
+/// The status of the running service, or of a stopped store, at some time.
 #[derive(Clone, Debug, Default)]
 pub struct Observation {
     /// When the answer was there.
@@ -32,7 +32,7 @@ pub struct Observation {
     pub next_seq: u64,
     /// Of each group.
     pub ack_floors: BTreeMap<String, u64>,
-    /// What it said was wrong.
+    /// Its findings.
     pub findings: Vec<String>,
 }
 
@@ -45,26 +45,26 @@ pub struct Group {
     pub strict: bool,
     /// What its receivers noted, in order.
     pub deliveries: Vec<Delivery>,
-    /// Its dead letters, and since when each may be passed at the earliest: lines that an operator made dead letters
-    /// since then, others from the last delivery that had them.
+    /// Its dead letters, and when each may be passed at the earliest: lines that an operator parked from then on, others from
+    /// the last delivery that had them.
     pub dead: BTreeMap<u64, u64>,
 }
 
-/// All that is known of a run.
+/// Everything known of a load.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     /// Lines that each source has written, or was about to.
     pub intents: BTreeMap<u32, u64>,
     /// In order of time.
     pub observed: Vec<Observation>,
-    /// Whose receivers note.
+    /// The groups whose receivers note.
     pub groups: Vec<Group>,
     /// Followed files may lose what was read of them: lines of a source may then come again with other seqs, which
     /// the campaign judges itself.
     pub files_lose_lines: bool,
 }
 
-/// All that breaks an invariant, each with its number in front. Holds at any time.
+/// Everything that breaks an invariant, each with its number in front. Holds at any time.
 pub fn judge(history: &History) -> Vec<String> {
     let mut broken = Vec::new();
     observations(&history.observed, &mut broken);
@@ -81,7 +81,7 @@ pub fn judge(history: &History) -> Vec<String> {
     broken
 }
 
-/// What must hold besides when the writers have ended and nothing waits any more: everything written was done by
+/// What must also hold when the writers have ended and nothing waits any more: everything written was done by
 /// each of the groups named, or is its dead letter.
 pub fn judge_end(history: &History, groups: &[&str]) -> Vec<String> {
     let mut broken = judge(history);
@@ -121,7 +121,7 @@ fn observations(observed: &[Observation], broken: &mut Vec<String>) {
         }
         if after.first_seq < before.first_seq {
             broken
-                .push(format!("I7 line {} came back, after first seq {}", after.first_seq, before.first_seq));
+                .push(format!("I7 line {} came back after first seq {}", after.first_seq, before.first_seq));
         }
         if after.run < before.run {
             broken.push(format!("I3 run {} came after run {}", after.run, before.run));
@@ -141,7 +141,7 @@ fn observations(observed: &[Observation], broken: &mut Vec<String>) {
     }
 }
 
-/// From where on nothing is covered, and the first gap behind it.
+/// How far everything is covered, and the first gap.
 fn dense(mut ranges: Vec<(u64, u64)>) -> (u64, Option<(u64, u64)>) {
     ranges.sort_unstable();
     let mut covered = 0;
@@ -154,13 +154,13 @@ fn dense(mut ranges: Vec<(u64, u64)>) -> (u64, Option<(u64, u64)>) {
     (covered, None)
 }
 
-/// What the lines say that were delivered; while batches are out, or were torn by a kill, `at_the_end` is not yet.
+/// Judges the delivered lines. `at_the_end` is false while batches are in flight or notes were torn by a kill.
 fn lines(history: &History, at_the_end: bool, broken: &mut Vec<String>) {
     let runs =
         || history.groups.iter().flat_map(|group| &group.deliveries).flat_map(|delivery| &delivery.runs);
     let mut by_seq: Vec<&Run> = runs().collect();
     by_seq.sort_unstable_by_key(|run| (run.seq, run.count));
-    // Where two runs share seqs they must name the same lines. Sorted by seq, the one that reaches furthest is enough
+    // If two runs of lines share seqs they must name the same lines. Sorted by seq, the one that reaches furthest is enough
     // to compare with: those before it were compared with it.
     let mut furthest: Option<&Run> = None;
     for run in by_seq {
@@ -230,7 +230,7 @@ fn one_source(source: u32, runs: &[&Run], intent: u64, broken: &mut Vec<String>)
         }
     }
     if last.0 > intent {
-        broken.push(format!("I2 w{source} has line {}, and only {intent} were meant to be", last.0 - 1));
+        broken.push(format!("I2 w{source} has line {}, but only {intent} were intended", last.0 - 1));
     }
 }
 
@@ -242,7 +242,7 @@ fn acked_again(group: &Group, observed: &[Observation], broken: &mut Vec<String>
         let floor = seen.and_then(|seen| seen.ack_floors.get(&group.name)).copied().unwrap_or_default();
         if !delivery.runs.is_empty() && delivery.first <= floor {
             broken.push(format!(
-                "I4 group {}: lines {}-{} came again, all up to {floor} had been acked",
+                "I4 group {}: lines {}-{} came again, but all up to {floor} had been acked",
                 group.name, delivery.first, delivery.last
             ));
         }
@@ -258,7 +258,7 @@ fn leases(group: &Group, broken: &mut Vec<String>) {
             let apart = other.last < delivery.first || delivery.last < other.first;
             if group.strict || !apart {
                 broken.push(format!(
-                    "I6 group {}: lines {}-{} were out, and lines {}-{} came",
+                    "I6 group {}: lines {}-{} were in flight when lines {}-{} came",
                     group.name, other.first, other.last, delivery.first, delivery.last
                 ));
             }
@@ -276,11 +276,11 @@ fn leases(group: &Group, broken: &mut Vec<String>) {
     }
 }
 
-/// Deliveries of a strict group that begin behind a line that is neither done nor dead.
+/// Deliveries of a strict group that begin after a line that is neither done nor dead.
 fn overtaken(group: &Group, broken: &mut Vec<String>) {
     let mut deliveries: Vec<&Delivery> = group.deliveries.iter().filter(|one| !one.runs.is_empty()).collect();
     deliveries.sort_by_key(|delivery| delivery.begun_ns);
-    // A dead letter is passed behind the last delivery that had it.
+    // A dead letter may be passed after the last delivery that had it.
     let mut dead = group.dead.clone();
     for delivery in &deliveries {
         for run in &delivery.runs {
@@ -289,7 +289,7 @@ fn overtaken(group: &Group, broken: &mut Vec<String>) {
             }
         }
     }
-    // Up to here all are done or dead; behind it stretches of lines that are done.
+    // Up to here all lines are done or dead; after it there are stretches of lines that are done.
     let (mut first, mut done) = (1, BTreeMap::<u64, u64>::new());
     for delivery in deliveries {
         loop {

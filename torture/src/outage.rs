@@ -1,7 +1,7 @@
 //! Outages: receivers that fail without blame for a while, one outage after the other.
 //!
 //! The campaign *outage* is lines at a modest pace for one strict group, and outages that come as soon as one delivery
-//! has succeeded since the one before, or a while later. Nothing may be overtaken, nothing become a dead letter, and an
+//! has succeeded since the previous one, or a while later. Nothing may be overtaken, nothing become a dead letter, and an
 //! outage costs one delivery per back-off.
 //!
 //! An outage of a group is a file among its notes. Another file asks the receiver for the first delivery that succeeds:
@@ -23,7 +23,7 @@ use crate::trouble::{During, Result, Trouble};
 use crate::words::counted;
 use crate::writer::Pace;
 
-/// They wait most of the time.
+/// Loads at once: they wait most of the time.
 const AT_ONCE: usize = 4;
 /// About 60 lines a second: a batch every 80 milliseconds.
 const PACE: Pace = Pace {
@@ -38,18 +38,18 @@ const INITIAL: Duration = Duration::from_millis(50);
 const MAX: Duration = Duration::from_millis(800);
 /// The service counts whole milliseconds: what it notes as now may be one early, and so may the end of a back-off be.
 const TOLERANCE: Duration = Duration::from_millis(2);
-/// Between two looks at the outages, and two questions to the service.
+/// Between two checks of the outages, and two questions to the service.
 const LOOK: Duration = Duration::from_millis(5);
 const ASK: Duration = Duration::from_millis(100);
 
 /// When an outage begins.
 #[derive(Clone, Copy, Debug)]
 pub enum Begins {
-    /// So long after the one before ended, whatever happened since.
+    /// This long after the previous one ended, whatever happened since.
     After(Duration),
-    /// As soon as a delivery has succeeded since the one before.
+    /// As soon as a delivery has succeeded since the previous one.
     AtSuccess,
-    /// So long after that.
+    /// This long after that.
     AfterSuccess(Duration),
 }
 
@@ -113,7 +113,7 @@ pub fn succeeded(notes: &Path, group: &str) -> io::Result<()> {
 }
 
 impl Outages {
-    /// Those of `plan`, in that order; the notes' folder has to be there.
+    /// The outages of `plan`, in that order; the folder of the notes must exist.
     pub fn new(notes: &Path, group: &str, plan: Vec<Outage>) -> io::Result<Outages> {
         let (notes, group) = (notes.to_owned(), group.to_owned());
         let mut outages = Outages { notes, group, plan: plan.into(), state: State::Over, begun: 0 };
@@ -121,7 +121,7 @@ impl Outages {
         Ok(outages)
     }
 
-    /// What has to happen before the next begins.
+    /// What must happen before the next begins.
     fn wait_for_next(&self) -> io::Result<State> {
         Ok(match self.plan.front().map(|outage| outage.begins) {
             None => State::Over,
@@ -171,13 +171,13 @@ impl Outages {
         self.begun
     }
 
-    /// Whether none is on, and none will come.
+    /// Whether all outages are over.
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }
 }
 
-/// Runs `outage`: loads with so many outages each.
+/// Runs `outage`: loads with `outages` outages each.
 pub fn run(setup: &Setup, outages: u64, tally: &mut Tally) {
     let command = format!("outage --outages {outages}");
     let seen =
@@ -224,7 +224,7 @@ fn one(setup: &Setup, folder: &Path, seed: u64, count: u64) -> Result<Seen> {
     let mut outages = Outages::new(&notes, "strict", plan).during("plan outages")?;
     trial.work();
     let mut service = trial.start()?;
-    // Each is longer than planned by the back-off that it ends in, and by what a loaded machine takes.
+    // Each is longer than planned by the back-off in which it ends, and by delays of a loaded machine.
     let until = Instant::now() + lasts + PATIENCE;
     let (mut has_opened, mut looked) = (false, Instant::now());
     while !outages.is_over() {
@@ -274,7 +274,7 @@ fn one(setup: &Setup, folder: &Path, seed: u64, count: u64) -> Result<Seen> {
     Ok(Seen { phases, outages: count, lines, deliveries, failed: failures, in_a_row })
 }
 
-/// A delivery that began before the back-off of the failure before it was over: that doubles with every failure in a row.
+/// A delivery that began before the back-off of the previous failure was over; the back-off doubles with every failure in a row.
 fn too_early(deliveries: &[Delivery]) -> Option<String> {
     let mut in_a_row = 0;
     deliveries.iter().zip(deliveries.iter().skip(1)).find_map(|(failed, next)| {
@@ -346,12 +346,12 @@ mod tests {
         ];
         let mut outages = Outages::new(&notes, "g", plan).unwrap();
         outages.step().unwrap();
-        assert!(is_on(&notes, "g"), "it begins at once");
+        assert!(is_on(&notes, "g"), "the first outage begins at once");
         outages.step().unwrap();
         outages.step().unwrap();
         assert!(!is_on(&notes, "g"), "the next waits for a success");
         succeeded(&notes, "g").unwrap();
-        assert!(is_on(&notes, "g"), "which begins it, whether or not anybody looks");
+        assert!(is_on(&notes, "g"), "the success begins it, without a call of step");
         outages.step().unwrap();
         outages.step().unwrap();
         outages.step().unwrap();

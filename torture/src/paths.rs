@@ -1,5 +1,5 @@
-//! Hostile paths: a followed file, and a folder of followed files, are exchanged again and again for a symbolic link to
-//! a planted secret, which is never read.
+//! Hostile paths: a followed file, and a folder of followed files, are repeatedly exchanged for a symbolic link to a planted
+//! secret, which must never be read.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,7 @@ use crate::service::Service;
 use crate::trouble::{During, Result, Trouble};
 use crate::words::{counted, was_or_were};
 
-/// In every line of what may not be read.
+/// In every line that must not be read.
 const SECRET: &str = "SECRET-THAT-NOBODY-FOLLOWS";
 /// Exchanges under one run of the service.
 const SWAPS_A_STORE: u64 = 500;
@@ -56,7 +56,7 @@ fn one(setup: &Setup, folder: &Path, seed: u64, swaps: u64) -> Result<u64> {
         let (path, target) = match rng.u8(..2) {
             0 => (logs.join("a.log"), secrets.join("a.log")),
             _ => {
-                // The folder is a link for a moment; nobody can rename a file over a folder.
+                // The folder is a link for a moment; a file cannot be renamed over a folder.
                 let sub = logs.join("sub");
                 fs::rename(&sub, spare.join("sub")).during("take the folder away")?;
                 symlink(&secrets, &sub).during("link the folder")?;
@@ -77,7 +77,7 @@ fn one(setup: &Setup, folder: &Path, seed: u64, swaps: u64) -> Result<u64> {
             .and_then(|()| fs::rename(&fresh, path))
             .during("end with a file")?;
     }
-    // What came before was looked at by then.
+    // By then everything before was looked at.
     service.wait("both last files are read", |status| {
         let read =
             |end: &str| status.sources.iter().any(|source| source.path.ends_with(end) && source.offset == 14);
@@ -89,7 +89,7 @@ fn one(setup: &Setup, folder: &Path, seed: u64, swaps: u64) -> Result<u64> {
         return Err(Trouble::new(format!("I9 inspect ended with {}: {}", shown.code, shown.err)));
     }
     match shown.out.lines().find(|line| line.contains(SECRET)) {
-        Some(line) => Err(Trouble::new(format!("what nobody follows was read: {line}"))),
+        Some(line) => Err(Trouble::new(format!("a file that is not followed was read: {line}"))),
         None => Ok(shown.out.lines().count() as u64),
     }
 }

@@ -1,11 +1,11 @@
-//! The most that was seen of what is bounded: memory, descriptors, the time of opening.
+//! Peaks of what is bounded: memory, descriptors, the time of opening.
 
 use std::time::Duration;
 
 /// From a start to the first answer. A journal is read and copied; the machine may be loaded.
 const OPENING_MAX: Duration = Duration::from_secs(60);
 
-/// The most that was seen of what is bounded.
+/// Peaks of what is bounded.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Peak {
     /// Resident, KiB.
@@ -17,18 +17,14 @@ pub struct Peak {
 }
 
 impl Peak {
-    /// What of it is more than is promised.
+    /// Which peaks are above their limits.
     pub fn beyond(&self, memory_kib_max: u64, descriptors_max: u64) -> Vec<String> {
         let mut broken = Vec::new();
         if self.memory_kib > memory_kib_max {
-            broken
-                .push(format!("I8 {} KiB resident, at most {memory_kib_max} are promised", self.memory_kib));
+            broken.push(format!("I8 {} KiB resident, the limit is {memory_kib_max}", self.memory_kib));
         }
         if self.descriptors > descriptors_max {
-            broken.push(format!(
-                "I8 {} open descriptors, at most {descriptors_max} are promised",
-                self.descriptors
-            ));
+            broken.push(format!("I8 {} open descriptors, the limit is {descriptors_max}", self.descriptors));
         }
         if self.opening > OPENING_MAX {
             broken.push(format!("I8 opening took {:?}", self.opening));
@@ -36,7 +32,7 @@ impl Peak {
         broken
     }
 
-    /// The most of both.
+    /// The higher peaks of both.
     pub fn max(&mut self, other: &Peak) {
         self.memory_kib = self.memory_kib.max(other.memory_kib);
         self.descriptors = self.descriptors.max(other.descriptors);

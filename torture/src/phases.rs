@@ -1,7 +1,7 @@
-//! What was hit, summed over all runs of the service.
+//! The phases that were hit, summed over all runs of the service.
 //!
 //! Seen from outside: a run of the service counts in its status since it started, and the last status before a fault
-//! says what it had done by then.
+//! shows what it had done by then.
 
 use std::fmt;
 use std::iter::Sum;
@@ -14,30 +14,30 @@ use crate::words::counted;
 pub struct Phases {
     /// Runs that had made a commit.
     pub append: u64,
-    /// Journals that were rolled.
-    pub roll: u64,
-    /// Runs whose segments were settled: a roll syncs them.
-    pub settle: u64,
-    /// Lines copied out of a segment that goes.
+    /// Journals that were rotated.
+    pub rotate: u64,
+    /// Runs whose segments were written back: a rotation syncs them.
+    pub write_back: u64,
+    /// Lines copied out of a segment that is removed.
     pub relocate: u64,
     /// Segments removed.
     pub remove: u64,
     /// Faults before the service answered for the first time: while it recovered.
     pub recover: u64,
-    /// Faults during, or behind, a clean stop.
+    /// Faults during, or after, a clean stop.
     pub clean_stop: u64,
 }
 
 impl Phases {
-    /// Adds a run that a fault ended; `last` is what it said last.
+    /// Adds a run that a fault ended; `last` is its last status.
     pub fn add(&mut self, last: Option<&Status>) {
         let Some(Status { log, .. }) = last else {
             self.recover += 1;
             return;
         };
         self.append += u64::from(log.commits > 0);
-        self.roll += log.rotations;
-        self.settle += u64::from(log.rotations > 0);
+        self.rotate += log.rotations;
+        self.write_back += u64::from(log.rotations > 0);
         self.relocate += log.lines_relocated;
         self.remove += log.segments_removed;
     }
@@ -46,8 +46,8 @@ impl Phases {
     pub fn missed(&self) -> Vec<&'static str> {
         let all = [
             ("append", self.append),
-            ("roll", self.roll),
-            ("settle", self.settle),
+            ("rotate", self.rotate),
+            ("write back", self.write_back),
             ("relocate", self.relocate),
             ("remove", self.remove),
             ("recover", self.recover),
@@ -62,8 +62,8 @@ impl Sum for Phases {
     fn sum<I: Iterator<Item = Phases>>(all: I) -> Phases {
         all.fold(Phases::default(), |sum, other| Phases {
             append: sum.append + other.append,
-            roll: sum.roll + other.roll,
-            settle: sum.settle + other.settle,
+            rotate: sum.rotate + other.rotate,
+            write_back: sum.write_back + other.write_back,
             relocate: sum.relocate + other.relocate,
             remove: sum.remove + other.remove,
             recover: sum.recover + other.recover,
@@ -74,10 +74,10 @@ impl Sum for Phases {
 
 impl fmt::Display for Phases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Phases { append, roll, settle, relocate, remove, recover, clean_stop } = self;
+        let Phases { append, rotate, write_back, relocate, remove, recover, clean_stop } = self;
         write!(
             f,
-            "append {append}, roll {roll}, settle {settle}, relocate {}, remove {}, recover {recover}, clean stop {clean_stop}",
+            "append {append}, rotate {rotate}, write back {write_back}, relocate {}, remove {}, recover {recover}, clean stop {clean_stop}",
             counted(*relocate, "line"),
             counted(*remove, "segment")
         )

@@ -1,11 +1,11 @@
 //! Where the parts of a load are, and the configuration that follows from it.
 //!
-//! The groups are a strict one that records each batch through `exec` (a campaign may say `exec-stream`), an unordered one through `exec-stream` that
-//! cannot process some lines, so that holes are relocated and dead letters made, and one that appends to a file.
+//! The groups are a strict one that records each batch through `exec` (a campaign may choose `exec-stream`), an unordered one through `exec-stream` that
+//! cannot process some lines, so that lines are relocated and dead letters made, and one that appends to a file.
 
 use std::path::{Path, PathBuf};
 
-/// Where things are.
+/// The paths of a load.
 #[derive(Clone, Debug)]
 pub struct Places {
     /// Notes, messages, the recorded file and the configuration: never cut, never full.

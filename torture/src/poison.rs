@@ -1,10 +1,10 @@
-//! Lines and receivers that go wrong: poison lines among others, and receivers that hang.
+//! Poison lines among others, and receivers that hang.
 //!
 //! *poison*: a strict group whose receiver blames them, rightly or with numbers that are one too low, and an unordered
 //! one whose receiver blames nothing. Exactly the poison lines of the strict group become dead letters, nothing overtakes,
 //! and their neighbours are delivered no more often than the rules need. With every other seed there are outages.
-//! *hang*: a receiver ignores SIGTERM, stops itself, or has forked a daemon with a session of its own; it is ended with
-//! all that it started, and its lines come again, through outages too.
+//! *hang*: a receiver ignores SIGTERM, stops itself, or has forked a daemon in a new session; it is ended with every
+//! process that it started, and its lines come again, through outages too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -30,13 +30,13 @@ const HANGS_A_STORE: u64 = 5;
 /// All at once, in one file: the seq of a line is its number plus one.
 const PACE: Pace =
     Pace { burst_lines: LINES, breath: Duration::ZERO, rotate_lines: 0, letters_max: 100, poison_one_in: 0 };
-/// Short, as a load is short.
+/// Short, because a load is short.
 const RETRY: &str = "retry = { initial = \"10ms\", max = \"100ms\", attempts = 4 }";
 /// An `exec-stream` command that answers something odd is started again after a pause of a quarter of the time-out.
 const RETRY_STREAM: &str = "timeout = \"2s\"\nretry = { initial = \"10ms\", max = \"100ms\", attempts = 4 }";
 /// `retry.attempts` of `holes`.
 const HOLES_ATTEMPTS: usize = 4;
-/// What was answered earlier may be committed this much later, at most.
+/// An answer may be committed this much later, at most.
 const COMMIT_MAX: Duration = Duration::from_secs(1);
 
 /// How the receiver of the strict group blames.
@@ -46,7 +46,7 @@ enum Blame {
     Exit,
     /// `exec-stream`, and `NAK N`.
     Numbers,
-    /// The same, counted from 0: of a line that is first in its batch it says `NAK 0`, which blames the batch.
+    /// The same, counted from 0: for a line that is first in its batch it answers `NAK 0`, which blames the batch.
     FromZero,
 }
 
@@ -103,7 +103,7 @@ struct Seen {
 
 /// Numbers of poison lines: a few, pairs, from the first line on, or many.
 fn chosen(rng: &mut fastrand::Rng, blame: Blame) -> BTreeSet<u64> {
-    // A number that is too low may name the neighbour, which is innocent only if it is no poison itself.
+    // A number that is too low may name the neighbour, which is innocent only if it is not poison.
     let side_by_side = blame != Blame::FromZero;
     let shape = rng.u8(..4);
     let count = if shape == 3 { rng.usize(20..50) } else { rng.usize(1..4) };
@@ -148,10 +148,10 @@ fn poison(setup: &Setup, folder: &Path, seed: u64) -> Result<Seen> {
     };
     let mut trial = Trial::new(&setup.program, places, seed, 1, PACE)?;
     trial.write(LINES, &numbers)?;
-    // With every other seed everything fails now and then, which makes nothing a dead letter.
+    // With every other seed all deliveries fail at times, which makes nothing a dead letter.
     let notes = trial.places.folder.join("notes");
     let has_outages = seed.is_multiple_of(2);
-    // `holes` has one: an unordered group may give up on a line that fails alone in several, while others pass between.
+    // `holes` has one: an unordered group may give up a line that fails alone in several, while others pass in between.
     let plans = match has_outages {
         true => [outages(&mut rng, 6), outages(&mut rng, 1)],
         false => [Vec::new(), Vec::new()],
@@ -161,7 +161,7 @@ fn poison(setup: &Setup, folder: &Path, seed: u64) -> Result<Seen> {
         Outages::new(&notes, "strict", of_strict).during("plan outages")?,
         Outages::new(&notes, "holes", of_holes).during("plan outages")?,
     ];
-    // Of `holes`, as last listed: dead letters, and those that are no poison.
+    // Of `holes`, as last listed: dead letters, and those that are not poison.
     let mut innocent = (0, 0);
     let mut parked = BTreeSet::new();
     let mut failed = None;
@@ -173,7 +173,7 @@ fn poison(setup: &Setup, folder: &Path, seed: u64) -> Result<Seen> {
         trial.observe(status);
         parked.extend(operate(&mut trial, status, &poison)?);
         let is_idle = |name: &str| status.group(name).is_some_and(|group| group.lag_lines == 0);
-        // A line that fails without blame may wait for another one to pass, for ever: for poison nobody waits here.
+        // A line that fails without blame may wait for another one to pass, for ever: the campaign does not wait for poison.
         let (waiting, dead) =
             status.group("holes").map_or((LINES, 0), |group| (group.lag_lines, group.dead_letters));
         if waiting + dead > poison.len() as u64 && waiting <= poison.len() as u64 && innocent.0 != dead {
@@ -205,13 +205,13 @@ fn poison(setup: &Setup, folder: &Path, seed: u64) -> Result<Seen> {
     let more: Vec<_> = holes.iter().filter(wrongly).collect();
     if !more.is_empty() || code != 0 {
         return Err(Trouble::new(format!(
-            "I9 exit {code}; dead letters of holes that are no poison, or have another cause than failed: {more:?}"
+            "I9 exit {code}; dead letters of holes that are not poison, or have another cause than failed: {more:?}"
         )));
     }
     let innocent = holes.keys().filter(|seq| !poison.contains(seq)).count();
     let cause = |seq: &u64| if parked.contains(seq) { "parked" } else { "rejected" };
     trial.ends_with(poison.iter().map(|seq| (*seq, cause(seq).to_owned())).collect());
-    // In an outage everybody is tried as often as it takes.
+    // In an outage the number of deliveries is not bounded.
     let (most_strict, most_holes) = if has_outages {
         (0, 0)
     } else {
@@ -236,26 +236,26 @@ fn poison(setup: &Setup, folder: &Path, seed: u64) -> Result<Seen> {
     })
 }
 
-/// Acts as the operator does: parks a poison line at which the strict group stops because everything so far was rejected.
-/// Gives the line.
+/// Acts as an operator: parks a poison line at which the strict group stops because everything so far was rejected. Returns
+/// the line.
 fn operate(trial: &mut Trial, status: &Status, poison: &BTreeSet<u64>) -> Result<Option<u64>> {
     let Some(group) = status.group("strict") else { return Ok(None) };
     let head = group.ack_floor + 1;
     let is_poison = poison.contains(&head);
     match group.state.as_str() {
         "refused" if !is_poison => Err(Trouble::new(format!(
-            "I9 strict is refused at line {head}, which is no poison: {:?}",
+            "I9 strict is refused at line {head}, which is not poison: {:?}",
             group.reason
         ))),
         "refused" => Ok(trial.park(head)?.then_some(head)),
-        // Blocked is a group in an outage, and an outage ends.
+        // A group in an outage may be blocked, and an outage ends.
         _ => Ok(None),
     }
 }
 
-/// Whether an unordered group may have given up on a line that is no poison: it failed alone as often as attempts are, and
-/// another line was done since the first of them. In one outage that takes a delivery that began in it and is answered
-/// behind one that began after it.
+/// Whether an unordered group may have given up a line that is not poison: it failed alone `retry.attempts` times, and
+/// another line was done since the first of them. In one outage this needs a delivery that began in it and is answered after
+/// one that began later.
 fn may_be_given_up(deliveries: &[Delivery], seq: u64) -> bool {
     let alone = deliveries.iter().filter(|delivery| delivery.first == seq && delivery.last == seq);
     let failed: Vec<u64> =
@@ -268,8 +268,8 @@ fn may_be_given_up(deliveries: &[Delivery], seq: u64) -> bool {
     failed.len() >= HOLES_ATTEMPTS && deliveries.iter().any(passed)
 }
 
-/// How often a neighbour of poison was delivered at most. `bound` is given the lines of its largest delivery, and how many
-/// poison lines cost it deliveries: those before it that shared one with it, and the next behind it.
+/// How often a neighbour of poison was delivered at most. `bound` gets the lines of its largest delivery, and how many
+/// poison lines cost it deliveries: those before it that shared one with it, and the next after it.
 fn tried(deliveries: &[Delivery], poison: &BTreeSet<u64>, bound: impl Fn(u64, u64) -> u64) -> Result<u64> {
     // Of each line: deliveries, the lines of the largest, and the poison that was in one of them.
     let mut tried: BTreeMap<u64, (u64, u64, BTreeSet<u64>)> = BTreeMap::new();
@@ -316,7 +316,7 @@ fn hangs_of(setup: &Setup, folder: &Path, seed: u64, hangs: u64) -> Result<(Phas
     let receiver = format!("\"--hangs\", \"{hangs}\", \"--outages\", ");
     let places = Places { strict_options: options, strict_receiver: receiver, ..Places::below(folder) };
     let mut trial = Trial::new(&setup.program, places, seed, 1, PACE)?;
-    // A batch each.
+    // One batch each.
     for _ in 0..hangs {
         for writer in trial.resting() {
             writer.write(BATCH_LINES, false).during("write lines")?;
@@ -345,16 +345,16 @@ fn hangs_of(setup: &Setup, folder: &Path, seed: u64, hangs: u64) -> Result<(Phas
     let pids: BTreeSet<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
     let alive: Vec<&&str> = pids.iter().filter(|pid| is_alive(pid)).collect();
     if !alive.is_empty() {
-        return Err(Trouble::new(format!("I6 these hung and outlived their time-out: {alive:?}")));
+        return Err(Trouble::new(format!("I6 these receivers outlived their time-out: {alive:?}")));
     }
-    // Who hangs, and the daemon that it forked.
+    // The receiver that hangs, and the daemon that it forked.
     if (pids.len() as u64) < 2 * hangs {
-        return Err(Trouble::new(format!("{hangs} receivers should have hung, and {} did", pids.len() / 2)));
+        return Err(Trouble::new(format!("{hangs} receivers should have hung, {} did", pids.len() / 2)));
     }
     Ok((trial.phases, pids.len() as u64, outages.count()))
 }
 
-/// A zombie whose parent has not looked yet is not.
+/// A zombie that was not reaped yet is not alive.
 fn is_alive(pid: &str) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])))

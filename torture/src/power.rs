@@ -3,10 +3,10 @@
 //!
 //! `qemu-storage-daemon` exports the device through FUSE with `blklogwrites` under it; a loop device on that carries
 //! ext4 and the store. What `status` answered is kept with the place of the log by then: a state from that place on
-//! has to hold it. In one state of four the service takes in the rest, too, and has every line in the end.
+//! must contain it. In one state of four the service also ingests the rest, and has every line in the end.
 //!
-//! With `--followed` the followed files are on the device, and lose what the cut takes. Settled segments are kept then, so
-//! that the log can be compared with the files, which every state is for.
+//! With `--followed` the followed files are on the device, and lose what the cut takes. Settled segments are retained then, and
+//! every state compares the log with the files.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -33,12 +33,12 @@ const STATES_A_RECORDING: u64 = 250;
 /// Runs of the service that are recorded, a kill between them.
 const RUNS: u64 = 3;
 const DISK_MIB: u64 = 300;
-/// The neighbour's: everything that it writes is logged, and replayed.
+/// Of the other process: everything that it writes is logged and replayed.
 const BREATH: Duration = Duration::from_millis(20);
 /// The log of writes is sparse.
 const LOG_BYTES: u64 = 8 << 30;
 const SECTOR: u64 = 512;
-/// Of an entry: it was a flush, or it has no data.
+/// Flags of an entry: it was a flush, or it has no data.
 const FLUSH: u64 = 1;
 const DISCARD: u64 = 4;
 const PACE: Pace = Pace {
@@ -48,7 +48,7 @@ const PACE: Pace = Pace {
     letters_max: 400,
     poison_one_in: 997,
 };
-/// Files come to have a rung.
+/// Enough for files to have a resume point.
 const LONG_FILES: Pace = Pace { rotate_lines: 8_000, ..PACE };
 const ROOM: &str = "min_free = \"16MiB\"\nreserve = \"8MiB\"";
 const KEEPING: &str = "min_free = \"16MiB\"\nreserve = \"8MiB\"\nkeep = \"24h\"";
@@ -56,9 +56,9 @@ const KEEPING: &str = "min_free = \"16MiB\"\nreserve = \"8MiB\"\nkeep = \"24h\""
 /// What else is on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beside {
-    /// The store is alone.
+    /// Only the store.
     Nothing,
-    /// A neighbour dirties the same file system.
+    /// Another process writes to the same file system.
     Neighbour,
     /// The followed files.
     Followed,
@@ -102,7 +102,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// ext4 itself does not come back without its superblock, the second KiB: a torn one says nothing of the store.
+    /// ext4 itself does not come back without its superblock, the second KiB: a torn one tests nothing of the store.
     fn has_superblock(&self) -> bool {
         self.to < 2048 && self.to + self.bytes > 1024
     }
@@ -122,7 +122,7 @@ impl Log {
         Ok(Log { file, entries: Vec::new(), end: SECTOR })
     }
 
-    /// Reads on; gives how many entries there are.
+    /// Continues to read; returns how many entries there are.
     fn read(&mut self) -> Result<usize> {
         loop {
             let mut header = [0; 32];
@@ -165,7 +165,7 @@ fn logging(folder: &Path) -> Result<Device> {
     Device::start(folder, DISK_MIB, &[drive("data", &image), drive("log", &log), both])
 }
 
-/// Records, and replays `states`; gives the flushes, and what came of the followed files.
+/// Records, and replays `states`; returns the flushes, and the results for the followed files.
 fn one(setup: &Setup, beside: Beside, folder: &Path, seed: u64, states: u64) -> Result<(usize, Seen)> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let [image, base, mount] = ["image", "base", "disk"].map(|name| folder.join(name));
@@ -218,7 +218,7 @@ fn is_flush(log: &Log, at: usize) -> bool {
     log.entries.get(at).is_some_and(|entry| entry.flags & FLUSH != 0)
 }
 
-/// Runs the load on the device; gives the log and what was answered, each with the writes that were logged by then.
+/// Runs the load on the device; returns the log and the answers, each with the number of writes logged by then.
 fn record(
     trial: &mut Trial,
     beside: Beside,
@@ -242,7 +242,7 @@ fn record(
                 promises.push((log.read()?, seen));
             }
             std::thread::sleep(Duration::from_millis(rng.u64(1..20)));
-            // Now and then the followed files get to the device, as they do within half a minute by themselves.
+            // At times the followed files are written to the device, as the kernel does within half a minute.
             if beside == Beside::Followed && rng.u8(..20) == 0 {
                 syncfs(File::open(&device.mount).during("open the file system")?)
                     .during("sync the file system")?;
@@ -262,7 +262,7 @@ fn record(
     Ok((log, promises))
 }
 
-/// Looks at one state, mounted; gives what came of the followed files where they are on it.
+/// Judges one mounted state; returns the results for the followed files if they are on it.
 fn state(
     setup: &Setup,
     trial: &mut Trial,
@@ -273,7 +273,7 @@ fn state(
     if !trial.places.data_dir.join("MARK").exists() {
         return match promise {
             Some(seen) => Err(Trouble::new(format!(
-                "I1 next seq {} was answered, and there is no store",
+                "I1 next seq {} was answered, but there is no store",
                 seen.next_seq
             ))),
             None => Ok(Seen::default()),
@@ -293,7 +293,7 @@ fn state(
     trial.judge().map(|()| seen)
 }
 
-/// Takes in all that the followed files have; gives what was said.
+/// Ingests everything that the followed files have; returns the messages.
 fn take_in(setup: &Setup, trial: &Trial) -> Result<String> {
     let config = trial.places.folder.join("taking-in.toml");
     let Places { logs, room, .. } = &trial.places;
@@ -307,7 +307,7 @@ fn take_in(setup: &Setup, trial: &Trial) -> Result<String> {
     }
 }
 
-/// The followed files kept their power: all their lines come to be in the log, each once.
+/// The followed files lost nothing: all their lines get into the log, each once.
 fn go_on(setup: &Setup, trial: &mut Trial) -> Result<()> {
     take_in(setup, trial)?;
     trial.judge_disk()?;
@@ -315,7 +315,7 @@ fn go_on(setup: &Setup, trial: &mut Trial) -> Result<()> {
     match trial.history().observed.last().map(|seen| seen.next_seq) {
         Some(next) if next == total + 1 => Ok(()),
         next => {
-            Err(Trouble::new(format!("I4 written: {}, and next seq is {next:?}", counted(total, "line"))))
+            Err(Trouble::new(format!("I4 written: {}, but next seq is {next:?}", counted(total, "line"))))
         }
     }
 }
@@ -341,7 +341,7 @@ impl Mounted<'_> {
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        // Done already where all went well.
+        // Done already if all succeeded.
         let _ = Command::new("umount").arg(self.0).stderr(Stdio::null()).status();
     }
 }

@@ -1,7 +1,7 @@
 //! The receiver: the command that spillq runs for its batches. It judges each line, notes it, and answers.
 //!
-//! As an `exec` command it gets one batch and ends; as an `exec-stream` command it lives on and answers each. It
-//! reads `ndjson`, so that seqs, offsets and attempts are on trial too.
+//! As an `exec` command it gets one batch and ends; as an `exec-stream` command it keeps running and answers each. It
+//! reads `ndjson`, so that seqs, offsets and attempts are judged too.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, Read, Write};
@@ -21,7 +21,7 @@ use crate::outage;
 
 /// EX_DATAERR: the lines are at fault.
 const EXIT_REJECTED: u8 = 65;
-/// A receiver that has killed something waits for this long to be ended with it.
+/// A receiver that has killed something waits this long to be ended as well.
 const END_WAIT: Duration = Duration::from_secs(30);
 
 /// What a receiver does with a batch that has a poison line.
@@ -42,13 +42,13 @@ pub enum OnPoison {
 /// What a receiver does.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Receive {
-    /// Where it notes
+    /// The folder of the notes
     #[arg(long)]
     pub notes: PathBuf,
     /// For which group
     #[arg(long)]
     pub group: String,
-    /// Live on, and answer each batch
+    /// Keep running, and answer each batch
     #[arg(long)]
     pub stream: bool,
     /// What to do with poison lines [default: process them]
@@ -57,13 +57,13 @@ pub struct Receive {
     /// Fail on everything while there is an outage
     #[arg(long)]
     pub outages: bool,
-    /// Nobody else may have a batch of the group meanwhile
+    /// No other receiver may have a batch of the group meanwhile
     #[arg(long)]
     pub strict: bool,
-    /// Take so long over each batch, in milliseconds
+    /// Time for each batch, in milliseconds
     #[arg(long, default_value_t = 0)]
     pub slow_ms: u64,
-    /// Hang on so many batches, at their first attempt
+    /// Hang on this many batches, at their first attempt
     #[arg(long, default_value_t = 0)]
     pub hangs: u64,
 }
@@ -84,7 +84,7 @@ struct Object {
     text: Option<String>,
 }
 
-/// Takes what comes on standard input; gives the exit status.
+/// Processes standard input; returns the exit status.
 pub fn run(args: &Receive) -> io::Result<u8> {
     fs::create_dir_all(&args.notes)?;
     let mut input = io::stdin().lock();
@@ -104,7 +104,7 @@ pub fn run(args: &Receive) -> io::Result<u8> {
         input.read_exact(&mut body)?;
         let answer = match take(args, &body)? {
             Answer::Done => format!("OK {last_seq}"),
-            Answer::Failed => "NAK cannot take it".to_owned(),
+            Answer::Failed => "NAK cannot process it".to_owned(),
             Answer::Rejected(number) => format!("NAK {number} it is poison"),
         };
         let mut out = io::stdout().lock();
@@ -123,7 +123,7 @@ enum Answer {
     Rejected(u64),
 }
 
-/// Judges and notes a batch; gives the answer.
+/// Judges and notes a batch; returns the answer.
 fn take(args: &Receive, body: &[u8]) -> io::Result<Answer> {
     let mut batch = Delivery { begun_ns: notes::now_ns(), pid: std::process::id(), ..Delivery::default() };
     let lock = File::create(notes::lock_path(&args.notes, &args.group))?;
@@ -169,29 +169,29 @@ fn hangs(args: &Receive, first: u64) -> io::Result<bool> {
     Ok((text.lines().count() as u64) < 2 * args.hangs && !text.lines().any(has_hung))
 }
 
-/// The service: the parent of the shim, which is the parent of this process. Both run the same program, so that nobody
-/// else is killed where the service is gone and the shim has another parent.
+/// The service: the parent of the shim, which is the parent of this process. Both run the same program; this is
+/// checked so that no other process is killed if the service is gone and the shim has another parent.
 fn service() -> io::Result<Pid> {
-    let nobody = || io::Error::other("the service is gone");
-    let shim = getppid().ok_or_else(nobody)?;
+    let gone = || io::Error::other("the service is gone");
+    let shim = getppid().ok_or_else(gone)?;
     let stat = fs::read_to_string(format!("/proc/{}/stat", shim.as_raw_nonzero()))?;
     let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
-    let service = parent.and_then(Pid::from_raw).ok_or_else(nobody)?;
+    let service = parent.and_then(Pid::from_raw).ok_or_else(gone)?;
     let program = |pid: Pid| fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero()));
-    if program(shim)? == program(service)? { Ok(service) } else { Err(nobody()) }
+    if program(shim)? == program(service)? { Ok(service) } else { Err(gone()) }
 }
 
-/// Kills it, and waits to be ended: nothing is answered. Gives why it lives on.
+/// Kills it, and waits to be ended without an answer. Returns why it still runs.
 fn kill(victim: Pid) -> io::Error {
     if let Err(error) = kill_process(victim, Signal::KILL) {
         return error.into();
     }
     std::thread::sleep(END_WAIT);
-    io::Error::other("nobody ended this process")
+    io::Error::other("this process was not ended")
 }
 
-/// Becomes a process that has forked a daemon with a session of its own, minds no SIGTERM, and sleeps or is stopped.
-/// Gives why it could not.
+/// Becomes a process that has forked a daemon in a new session, ignores SIGTERM, and sleeps or is stopped. Returns why it
+/// could not.
 fn hang(notes: &Path, first: u64) -> io::Error {
     let how = if first % 2 == 1 { "while :; do sleep 600; done" } else { "kill -STOP $$" };
     let script = format!(
@@ -218,7 +218,7 @@ fn judge(body: &[u8], batch: &mut Delivery) -> Option<u64> {
         if next.is_none() {
             (batch.first, batch.attempt) = (object.seq, object.attempt);
         } else if next.is_some_and(|next| object.seq < next) {
-            batch.complaints.push(format!("I3 seq {} came behind {}", object.seq, batch.last));
+            batch.complaints.push(format!("I3 seq {} came after {}", object.seq, batch.last));
         }
         batch.last = object.seq;
         next = Some(object.seq + 1);
@@ -230,13 +230,13 @@ fn judge(body: &[u8], batch: &mut Delivery) -> Option<u64> {
                     let Object { seq, offset, .. } = object;
                     batch
                         .complaints
-                        .push(format!("I5 seq {seq}: offset {offset}, and it is {}", place.offset));
+                        .push(format!("I5 seq {seq}: offset {offset}, but it is {}", place.offset));
                 }
                 let named = format!("/w{}.log", place.source);
                 if object.source.as_str().is_some_and(|path| !path.contains(&named)) {
                     batch
                         .complaints
-                        .push(format!("I5 seq {}: of {}, and it is {named}", object.seq, object.source));
+                        .push(format!("I5 seq {}: of {}, but it is {named}", object.seq, object.source));
                 }
                 push(&mut batch.runs, object.seq, place.source, place.number);
             }
@@ -246,7 +246,7 @@ fn judge(body: &[u8], batch: &mut Delivery) -> Option<u64> {
     poison
 }
 
-/// Adds a line to the run before it, where it follows that.
+/// Adds a line to the previous run of lines, if it follows that.
 fn push(runs: &mut Vec<Run>, seq: u64, source: u32, number: u64) {
     match runs.last_mut() {
         Some(run)

@@ -1,4 +1,4 @@
-//! What the log has of rotated files, what files have, and what the service has said of what it lost.
+//! The lines of rotated files in the log and in files, and the losses that the service reported.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,17 +19,17 @@ const LINES_MAX: u64 = 1_000_000;
 pub struct Recorded {
     path: PathBuf,
     read: u64,
-    /// Of each writer: the number behind the highest that was recorded.
+    /// Of each writer: one more than the highest number that was recorded.
     pub next: BTreeMap<u32, u64>,
 }
 
 impl Recorded {
-    /// Of this file, which need not be there.
+    /// Of this file, which need not exist.
     pub fn new(path: PathBuf) -> Recorded {
         Recorded { path, read: 0, next: BTreeMap::new() }
     }
 
-    /// Reads on, whole lines.
+    /// Continues to read, whole lines.
     pub fn read(&mut self) -> Result<()> {
         let mut file = match File::open(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -42,7 +42,7 @@ impl Recorded {
         let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         text.truncate(end);
         self.read += end as u64;
-        // What is no line of ours the judge finds in the end.
+        // The judge finds lines of others in the end.
         for place in String::from_utf8_lossy(&text).lines().filter_map(|text| line::parse(text).ok()) {
             let next = self.next.entry(place.source).or_default();
             *next = (*next).max(place.number + 1);
@@ -67,7 +67,7 @@ pub fn lines(text: &str) -> Vec<Kept> {
     text.split_inclusive('\n').map(line).collect()
 }
 
-/// Of each writer: the number behind its last line in a file.
+/// Of each writer: one more than the number of its last line in a file.
 pub fn ends(kept: &[Kept]) -> BTreeMap<u32, u64> {
     let mut ends = BTreeMap::new();
     for place in kept.iter().filter_map(|kept| line::parse(&kept.text).ok()) {
@@ -77,16 +77,16 @@ pub fn ends(kept: &[Kept]) -> BTreeMap<u32, u64> {
     ends
 }
 
-/// Every line of a log that keeps all of them, while nobody uses it.
+/// Every line of a stopped log that retains all of them.
 pub fn stored(program: &Program, data_dir: &Path) -> Result<Vec<Stored>> {
     let read = |Shown { seq, offset, text, unterminated, .. }: Shown| {
-        let text = text.ok_or_else(|| Trouble::new(format!("I4 seq {seq} is no text")))?;
+        let text = text.ok_or_else(|| Trouble::new(format!("I4 seq {seq} is not text")))?;
         Ok(Stored { text, offset, is_whole: !unterminated })
     };
     program.inspect(data_dir, 1, LINES_MAX)?.into_iter().map(read).collect()
 }
 
-/// What the service has said of its losses, in all its runs: what its status counts ends with a run.
+/// The losses that the service logged in all its runs: the counters of its status end with a run.
 pub fn counted(messages: &str) -> Result<Counted> {
     let mut counted = Counted::default();
     for message in messages.lines() {

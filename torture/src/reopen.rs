@@ -1,8 +1,7 @@
 //! Writers that behave as daemons do: each keeps its file open, and reopens it when it is signalled, at once or some lines
 //! later.
 //!
-//! The signal is a file. A prompt writer removes it when it has reopened its own file, a late one at once, before it
-//! reopens anything. Each writes 100 lines a second, some of them in two parts.
+//! The signal is a file. A prompt writer removes it when it has reopened its log file, a late one at once, before that. Each writes 100 lines a second, some of them in two parts.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -25,7 +24,7 @@ const LETTERS_MAX: usize = 400;
 /// How all writers of a case behave.
 #[derive(Clone, Copy, Debug)]
 pub struct Behaviour {
-    /// Whose lines they are.
+    /// The run of their lines.
     pub run: u64,
     /// Some reopen their file only some lines after the signal.
     pub may_be_late: bool,
@@ -45,7 +44,7 @@ pub struct Sent {
 /// How far a writer is.
 #[derive(Debug, Default)]
 struct Progress {
-    /// Lines that are written to their end.
+    /// Lines that are complete.
     lines: AtomicU64,
     /// How often it has reopened its file.
     reopened: AtomicU64,
@@ -85,7 +84,7 @@ impl Writer {
         self.pay()
     }
 
-    /// Looks for the signal.
+    /// Checks for the signal.
     fn listen(&mut self) -> io::Result<()> {
         if self.reopens_in.is_none() && self.signal.exists() {
             let is_late = self.behaviour.may_be_late && self.rng.bool();
@@ -112,7 +111,7 @@ impl Writer {
         self.progress.first.store(self.sent.len() as u64, Ordering::Release);
         self.progress.reopened.fetch_add(1, Ordering::Release);
         match fs::remove_file(&self.signal) {
-            // A late one has removed it before.
+            // A late writer has removed it before.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done,
         }
@@ -158,7 +157,7 @@ fn open(path: &Path) -> io::Result<File> {
 
 type Ended = (Vec<Sent>, io::Result<()>);
 
-/// Writers at work, a thread each; they stop when this is dropped.
+/// Running writers, a thread each; they stop when this is dropped.
 #[derive(Debug)]
 pub struct Reopeners {
     stop: Arc<AtomicBool>,
@@ -167,7 +166,7 @@ pub struct Reopeners {
 }
 
 impl Reopeners {
-    /// Sets `sources` of them to work: they write below `logs`, and their signals are files in `folder`.
+    /// Starts `sources` of them: they write below `logs`, and their signals are files in `folder`.
     pub fn start(behaviour: Behaviour, sources: u32, logs: &Path, folder: &Path) -> Result<Reopeners> {
         let stop = Arc::<AtomicBool>::default();
         let (mut threads, mut all) = (Vec::new(), Vec::new());
@@ -197,7 +196,7 @@ impl Reopeners {
         Ok(Reopeners { stop, threads, progress: all })
     }
 
-    /// Lines of each that are written to their end.
+    /// Complete lines of each.
     pub fn lines(&self) -> Vec<u64> {
         self.progress.iter().map(|one| one.lines.load(Ordering::Acquire)).collect()
     }
@@ -215,12 +214,12 @@ impl Reopeners {
         self.progress.iter().map(|one| one.late.load(Ordering::Relaxed)).sum()
     }
 
-    /// Whether one has ended by itself: [`Reopeners::end`] gives its error.
+    /// Whether one has ended by itself: [`Reopeners::end`] returns its error.
     pub fn has_failed(&self) -> bool {
         self.threads.iter().any(thread::JoinHandle::is_finished)
     }
 
-    /// Lets each write its last line to the end; gives what they wrote.
+    /// Lets each complete its last line; returns what they wrote.
     pub fn end(&mut self) -> Result<Vec<Vec<Sent>>> {
         self.stop.store(true, Ordering::Relaxed);
         let join = |thread: thread::JoinHandle<Ended>| {

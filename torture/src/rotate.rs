@@ -1,9 +1,9 @@
-//! Rotation of every kind under the real service, with kills between: partial lines, rename, copy-truncate, truncate,
+//! Rotation of every kind under the real service, with kills in between: partial lines, rename, copy-truncate, truncate,
 //! delete, re-create on the same inode, gzip.
 //!
-//! What destroys lines is done when all of them are in the log, so that nothing may be missing in the end. The other
-//! steps are done at any time, also while the service is down. Files that cannot be told apart (`docs/explanation/tail.md`) are not
-//! made: lines are unique, and a copy is packed only when it was read.
+//! Steps that destroy lines are done when all of them are in the log, so that nothing may be missing in the end. The other
+//! steps are done at any time, also while the service is down. Files that cannot be distinguished
+//! (`docs/explanation/tail.md`) are not made: lines are unique, and a copy is compressed only after it was read.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -22,10 +22,10 @@ use crate::trouble::{During, Result, Trouble};
 use crate::words::counted;
 use crate::writer::{Pace, Writer};
 
-/// Steps of one store; then everything is worked off and judged.
+/// Steps of one store; then everything is finished and judged.
 const STEPS_A_STORE: u64 = 150;
 const SOURCES: u32 = 3;
-/// A file that was never seen is known by its time: two are never written in one tick of the kernel's clock.
+/// A file that was never seen is ordered by its time, so two are never written in one tick of the kernel's clock.
 const TICK: Duration = Duration::from_millis(12);
 const PACE: Pace =
     Pace { burst_lines: 0, breath: Duration::ZERO, rotate_lines: 0, letters_max: 400, poison_one_in: 9_973 };
@@ -115,7 +115,7 @@ fn one(setup: &Setup, folder: &Path, seed: u64, count: u64) -> Result<(Steps, Ph
     Ok((steps, trial.phases, lines))
 }
 
-/// A file that was rotated away, in plain.
+/// A file that was rotated away, not compressed.
 struct Rotated {
     path: PathBuf,
     is_copy: bool,
@@ -157,7 +157,7 @@ impl Stage {
         self.writer(source).map(|writer| writer.path())
     }
 
-    /// Some lines; the last of them perhaps by half.
+    /// Writes some lines; the last may be half a line.
     fn write(&mut self, source: usize) -> Result<()> {
         let (lines, is_half) = (self.rng.u64(1..400), self.rng.bool());
         let path = self.path(source)?;
@@ -183,7 +183,7 @@ impl Stage {
         }
     }
 
-    /// Renamed away; its writer, who has it open, ends its last line behind that.
+    /// Renamed away; its writer, which has it open, ends its last line after that.
     fn rename(&mut self, source: usize) -> Result<()> {
         let path = self.path(source)?;
         let Ok(file) = OpenOptions::new().append(true).open(&path) else { return Ok(()) };
@@ -277,7 +277,7 @@ impl Stage {
         Ok(self.service.insert(service))
     }
 
-    /// Whether it runs or not: everything written is in the log afterwards.
+    /// Everything written is in the log afterwards, whether the service runs or not.
     fn all_read(&mut self) -> Result<()> {
         for source in 0..SOURCES as usize {
             self.pay(source)?;

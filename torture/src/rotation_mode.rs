@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// More than any case makes: only `rotate 0` deletes.
 const KEPT: u64 = 50;
-/// The script that signals writers gives up after so many looks, 10 ms apart: a writer has died then.
+/// The script that signals writers gives up after this many checks, 10 ms apart: a writer has died then.
 const LOOKS_MAX: u64 = 12_000;
 
 /// One mode.

@@ -1,4 +1,4 @@
-//! One case of `logrotate`: writers at work, the service up or down, and logrotate between.
+//! One case of `logrotate`: writers at work, the service up or down, and logrotate in between.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ const SOURCES: u32 = 3;
 /// Of the other device.
 const DISK_MIB: u64 = 64;
 
-/// Where things are.
+/// The paths of a case.
 struct Places {
     folder: PathBuf,
     data_dir: PathBuf,
@@ -59,7 +59,7 @@ path = "{folder}/recorded"
     }
 }
 
-/// One case at work.
+/// One running case.
 pub struct Stage {
     program: Program,
     case: Case,
@@ -81,7 +81,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Makes the folders and the configurations, and sets the writers to work.
+    /// Makes the folders and the configurations, and starts the writers.
     pub fn new(setup: &Setup, folder: &Path, seed: u64, case: Case) -> Result<Stage> {
         let disk =
             case.mode.is_elsewhere().then(|| SmallDisk::new(folder, Kind::Ext4, DISK_MIB)).transpose()?;
@@ -185,14 +185,14 @@ impl Stage {
         service.stop_cleanly()
     }
 
-    /// Looks until `is_so`, while the writers and the service are well.
+    /// Waits until `is_so`, while the writers and the service run.
     fn wait(&mut self, what: &str, mut is_so: impl FnMut(&mut Stage) -> Result<bool>) -> Result<()> {
         let found = wait_for(|| match self.is_well().and_then(|()| is_so(self)) {
             Ok(false) => None,
             Ok(true) => Some(Ok(())),
             Err(trouble) => Some(Err(trouble)),
         });
-        found.unwrap_or_else(|| Err(Trouble::new(format!("I8 waited in vain: {what}"))))
+        found.unwrap_or_else(|| Err(Trouble::new(format!("I8 never: {what}"))))
     }
 
     fn is_well(&mut self) -> Result<()> {
@@ -205,7 +205,7 @@ impl Stage {
         }
     }
 
-    /// The first line of each writer behind the last rotation, once it writes to the next file.
+    /// The first line of each writer after the last rotation, once it writes to the next file.
     fn first_lines(&self) -> Option<Vec<u64>> {
         if self.case.mode.truncates() {
             Some(self.before.clone())
@@ -250,7 +250,9 @@ impl Stage {
             if self.case.mode == Mode::RotateZero { 0 } else { self.rotations * u64::from(SOURCES) };
         let files = self.rotated()?.len() as u64;
         if files != expected {
-            return Err(Trouble::new(format!("logrotate left {files} rotated files, and not {expected}")));
+            return Err(Trouble::new(format!(
+                "logrotate left {files} rotated files, {expected} were expected"
+            )));
         }
         Ok(())
     }
@@ -271,7 +273,7 @@ impl Stage {
         Ok(files)
     }
 
-    /// What files have, once nobody writes or rotates any more.
+    /// The lines in files, once nothing writes or rotates any more.
     fn kept(&self) -> Result<Vec<Kept>> {
         let mut kept = Vec::new();
         for path in self.files()? {
@@ -285,10 +287,10 @@ impl Stage {
         Ok(kept)
     }
 
-    /// All that files have is recorded, and no file is waited for any more.
+    /// Everything in files is recorded, and no file is waited for any more.
     fn settle(&mut self, kept: &[Kept]) -> Result<Status> {
         let ends = recorded::ends(kept);
-        self.wait("all that files have is recorded", |stage| {
+        self.wait("everything in files is recorded", |stage| {
             stage.recorded.read()?;
             let next = &stage.recorded.next;
             Ok(ends.iter().all(|(source, end)| next.get(source).is_some_and(|next| next >= end)))
@@ -338,7 +340,7 @@ impl Stage {
     }
 }
 
-/// The second that logrotate sees: the clock of `time`, which is a tick behind.
+/// The second that logrotate sees: the clock of `time`, which is up to a tick late.
 fn second() -> i64 {
     clock_gettime(ClockId::RealtimeCoarse).tv_sec
 }

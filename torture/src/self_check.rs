@@ -1,5 +1,5 @@
-//! The campaigns themselves on trial: spillq is built without one safeguard after the other, and a named campaign has to
-//! fail each time, with the invariant that is broken.
+//! Whether the campaigns can fail: spillq is built without one safeguard at a time, and a named campaign must fail each time,
+//! with the broken invariant.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::campaign::Tally;
 use crate::trouble::{During, Result, Trouble};
 
-/// A safeguard that is taken away, what has to find out, and what that says.
+/// A safeguard that is removed, the campaign that must notice, and what it prints.
 const FAULTS: &[(&str, &[&str], &str)] = &[
     ("fault-no-sync", &["shutdown", "--count", "10"], "I1"),
     ("fault-no-mark", &["tear", "--count", "60"], "I9 silent"),
@@ -15,7 +15,7 @@ const FAULTS: &[(&str, &[&str], &str)] = &[
     ("fault-removal-first", &["kill", "--syscalls", "--count", "1000"], "exit status: 3"),
     ("fault-overtake", &["outage", "--outages", "3", "--count", "1"], "I3"),
 ];
-/// No process ever acks with a token that is not out: a test of the queue has to find out.
+/// No process acks with a stale token: a test of the queue must notice.
 const TOKEN: (&str, &str) = ("fault-no-token", "a_stale_token_changes_nothing");
 
 /// Runs all of it.
@@ -38,7 +38,7 @@ pub fn run(work: &Path, tally: &mut Tally) {
     }
 }
 
-/// Cargo on this workspace, in a target folder of its own.
+/// Cargo on this workspace, in a separate target folder.
 fn cargo(args: &[&str]) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -47,7 +47,7 @@ fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// Gives the breach that was found.
+/// Returns the breach that was found.
 fn found(work: &Path, feature: &str, campaign: &[&str], says: &str) -> Result<String> {
     let built = cargo(&["build", "--package", "spillq", "--bin", "spillq", "--features", feature]).status();
     if !built.during("start cargo")?.success() {
@@ -56,7 +56,7 @@ fn found(work: &Path, feature: &str, campaign: &[&str], says: &str) -> Result<St
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     let mut command = Command::new(std::env::current_exe().during("find this program")?);
     command.arg("--spillq").arg(root.join("target/faults/debug/spillq"));
-    // A slow build takes more than is promised, and that is not what has to be found.
+    // This build uses more memory than the limit, which is not what must be found.
     command.args(["--memory-mib", "200", "--work"]).arg(work.join("self-check")).args(campaign);
     let output = command.stdin(Stdio::null()).output().during("run a campaign")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -66,7 +66,7 @@ fn found(work: &Path, feature: &str, campaign: &[&str], says: &str) -> Result<St
         return Ok(breach.trim().to_owned());
     }
     let last = text.lines().last().unwrap_or_default();
-    Err(Trouble::new(format!("{feature}: {} did not find out: {last}", campaign.join(" "))))
+    Err(Trouble::new(format!("{feature}: {} did not notice: {last}", campaign.join(" "))))
 }
 
 fn token() -> Result<()> {
@@ -80,7 +80,7 @@ fn token() -> Result<()> {
         return Err(Trouble::new(format!("{test} fails without {feature}")));
     }
     if run(&["--features", feature])? {
-        return Err(Trouble::new(format!("{feature}: {test} did not find out")));
+        return Err(Trouble::new(format!("{feature}: {test} did not notice")));
     }
     Ok(())
 }

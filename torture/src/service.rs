@@ -1,4 +1,4 @@
-//! The program under test: the real binary, as a service and as a command; and what it says.
+//! The program under test: the real binary, as a service and as a command, and its output.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -13,11 +13,11 @@ use serde::Deserialize;
 
 use crate::trouble::{During, Result, Trouble};
 
-/// Nothing that is waited for takes longer, on a slow machine under load too.
+/// The bound of every wait, also for a slow machine under load.
 pub const PATIENCE: Duration = Duration::from_secs(180);
-/// Between two looks.
+/// Between two checks.
 const LOOK: Duration = Duration::from_millis(10);
-/// An answer takes no longer, or is none: the service may be dying.
+/// The bound of an answer: the service may be dying.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// The answer to `status`, as far as it is judged.
@@ -93,11 +93,11 @@ impl Status {
 pub struct Program {
     /// The file.
     pub path: PathBuf,
-    /// What it may take of memory.
+    /// How much memory it may use.
     pub memory_mib: u64,
 }
 
-/// What a command came to.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Output {
     /// Its exit status; -1 for a signal.
@@ -115,7 +115,7 @@ pub struct Shown {
     pub seq: u64,
     pub source: String,
     pub offset: u64,
-    /// `None` where it is no UTF-8.
+    /// `None` if it is not UTF-8.
     pub text: Option<String>,
     /// It has no newline.
     #[serde(default)]
@@ -123,7 +123,7 @@ pub struct Shown {
 }
 
 impl Program {
-    /// A command of it, without variables of whoever runs the campaign.
+    /// A command of it, without the variables of this process.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.path);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SPILLQ_"))
@@ -148,7 +148,7 @@ impl Program {
         run(command)
     }
 
-    /// The status of a store that nobody has open.
+    /// The status of a stopped store.
     pub fn status_on_disk(&self, data_dir: &Path) -> Result<Status> {
         let output = self.on(data_dir, &["status", "--json"])?;
         if output.code != 0 {
@@ -157,7 +157,7 @@ impl Program {
         serde_json::from_str(&output.out).during("read the status on disk")
     }
 
-    /// Lines of a store that nobody uses, from `from` on, at most `limit`.
+    /// Lines of a stopped store, from `from` on, at most `limit`.
     pub fn inspect(&self, data_dir: &Path, from: u64, limit: u64) -> Result<Vec<Shown>> {
         let args = ["inspect", "--json", "--from", &from.to_string(), "--limit", &limit.to_string()];
         let shown = self.on(data_dir, &args)?;
@@ -169,7 +169,7 @@ impl Program {
     }
 }
 
-/// Runs a command to its end, and keeps what it says; one that does not end within [`PATIENCE`] is a hang.
+/// Runs a command to its end, and returns its output; one that does not end within [`PATIENCE`] is a hang.
 pub fn run(mut command: Command) -> Result<Output> {
     let name = format!("{command:?}");
     let mut child =
@@ -193,7 +193,7 @@ pub fn run(mut command: Command) -> Result<Output> {
     let (out, err) = (text(out), text(err));
     match ended {
         Some(status) => Ok(Output { code: status.code().unwrap_or(-1), out, err }),
-        None => Err(Trouble::new(format!("I8 {name} hung for {PATIENCE:?}; it had said: {err}"))),
+        None => Err(Trouble::new(format!("I8 {name} hung for {PATIENCE:?}; it had printed: {err}"))),
     }
 }
 
@@ -208,7 +208,7 @@ pub fn tool(program: &str, args: &[&str]) -> Result<String> {
     }
 }
 
-/// Looks again and again, for [`PATIENCE`] at most.
+/// Checks repeatedly, for [`PATIENCE`] at most.
 pub fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -231,7 +231,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts a command that is `spillq run`, or a wrapper that runs it. What it says is appended to `messages`.
+    /// Starts a command that is `spillq run`, or a wrapper that runs it. Its messages are appended to `messages`.
     pub fn start(mut command: Command, data_dir: &Path, messages: &Path) -> Result<Service> {
         let log = File::options().create(true).append(true).open(messages).during("open the messages")?;
         command.stderr(log);
@@ -249,7 +249,7 @@ impl Service {
         Pid::from_child(&self.child)
     }
 
-    /// What it says, if it is ready.
+    /// Its status, if it answers.
     pub fn status(&self) -> Option<Status> {
         let body = ask(&self.data_dir, "/v1/status").ok()?;
         serde_json::from_slice(&body).ok()
@@ -260,7 +260,7 @@ impl Service {
         self.child.try_wait().during("look at the service")
     }
 
-    /// Waits until it says what is waited for.
+    /// Waits for a status.
     pub fn wait(&mut self, what: &str, mut is_so: impl FnMut(&Status) -> bool) -> Result<Status> {
         let mut last = None;
         let mut early = None;
@@ -294,7 +294,7 @@ impl Service {
         kill_process(self.pid(), Signal::TERM).during("SIGTERM")
     }
 
-    /// A clean stop by SIGTERM; gives the exit status.
+    /// A clean stop by SIGTERM; returns the exit status.
     pub fn stop(mut self) -> Result<i32> {
         self.terminate()?;
         self.exit_code()
@@ -308,7 +308,7 @@ impl Service {
         }
     }
 
-    /// Waits for its end; gives the exit status.
+    /// Waits for its end; returns the exit status.
     pub fn exit_code(&mut self) -> Result<i32> {
         let ended = wait_for(|| self.child.try_wait().ok().flatten());
         let ended = ended.ok_or_else(|| Trouble::new(format!("I8 no end within {PATIENCE:?}")))?;
@@ -330,13 +330,13 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // Gone already where the campaign ended it.
+        // The campaign may have ended it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// One request on the socket of a data dir, however long its path; gives the body of the answer.
+/// One request on the socket of a data dir, however long its path; returns the body of the answer.
 fn ask(data_dir: &Path, path: &str) -> std::io::Result<Vec<u8>> {
     let folder = File::open(data_dir)?;
     let socket = format!("/proc/self/fd/{}/spillq.sock", folder.as_raw_fd());

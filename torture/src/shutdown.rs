@@ -1,7 +1,7 @@
 //! Power cuts: the file system under the store is shut down without flushing its journal, and mounted again.
 //!
-//! The followed files are on another disk, which keeps its power: the log alone is on trial. With `--busy` a neighbour
-//! dirties the same file system.
+//! The followed files are on another disk, which keeps its power: only the log is tested. With `--busy` another
+//! process writes to the same file system.
 
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -20,13 +20,13 @@ use crate::trouble::{During, Result, Trouble};
 use crate::words::counted;
 use crate::writer::USUAL;
 
-/// Cuts of one file system; then everything is worked off and judged.
+/// Cuts of one file system; then everything is finished and judged.
 const CUTS_A_STORE: u64 = 40;
-/// Of the file system: all lines of a store fit several times over.
+/// Size of the file system: all lines of a store fit several times.
 const DISK_MIB: u64 = 1_500;
-/// The neighbour's.
+/// Of the other process.
 const BREATH: Duration = Duration::from_millis(2);
-/// What the neighbour keeps dirty.
+/// The bytes that the other process keeps dirty.
 const NEIGHBOUR_BYTES: usize = 32 << 20;
 
 /// Variants.
@@ -34,7 +34,7 @@ const NEIGHBOUR_BYTES: usize = 32 << 20;
 pub struct How {
     /// Which file system.
     pub kind: Kind,
-    /// Somebody else dirties it too.
+    /// Another process writes to it too.
     pub busy: bool,
 }
 
@@ -66,11 +66,11 @@ fn one(setup: &Setup, how: How, folder: &Path, seed: u64, cuts: u64) -> Result<(
     for cut in 0..cuts {
         let mut service = trial.start()?;
         let neighbour = how.busy.then(|| Neighbour::start(disk.mount.join("neighbour"), BREATH));
-        let for_a_roll = cut % 8 == 7;
-        let wait = if for_a_roll { 6_000 } else { rng.u64(20..500) };
+        let for_rotation = cut % 8 == 7;
+        let wait = if for_rotation { 6_000 } else { rng.u64(20..500) };
         let until = Instant::now() + Duration::from_millis(wait);
         let last =
-            trial.watch(&mut service, until, &mut rng, |status| for_a_roll && status.log.rotations > 0)?;
+            trial.watch(&mut service, until, &mut rng, |status| for_rotation && status.log.rotations > 0)?;
         trial.phases.add(last.as_ref());
         disk.cut()?;
         service.kill()?;
@@ -87,14 +87,14 @@ fn one(setup: &Setup, how: How, folder: &Path, seed: u64, cuts: u64) -> Result<(
     Ok((trial.phases, lines))
 }
 
-/// Dirties pages of a file over and over, and syncs now and then.
+/// Keeps pages of a file dirty, and syncs occasionally.
 pub struct Neighbour {
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<()>,
 }
 
 impl Neighbour {
-    /// Sets it to work, with so long a breath between two writes of 256 KiB.
+    /// Starts it, with this pause between two writes of 256 KiB.
     pub fn start(path: PathBuf, breath: Duration) -> Neighbour {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);

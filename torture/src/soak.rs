@@ -1,6 +1,6 @@
-//! For minutes and hours: lines come in without end, are handed out and acked, files are renamed away and deleted when
-//! they were read, segments go, and now and then the service is killed. What it takes of memory, descriptors and disk
-//! stays flat: the most of the second half of the time is not much more than the most of the first.
+//! Load for minutes and hours: lines are ingested, delivered and acked all the time, files are renamed away and deleted after
+//! they were read, segments are removed, and occasionally the service is killed. Memory, descriptors and disk stay flat: the
+//! peaks of the second half of the time are not much above those of the first.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ use crate::writer::Pace;
 
 /// Runs of the service between two kills, of the whole time.
 const RUNS: u32 = 8;
-/// Between two looks.
+/// Between two checks.
 const LOOK: Duration = Duration::from_millis(250);
 const SOURCES: u32 = 3;
 /// Some 2 MB a second in all, which a loaded machine keeps up with.
@@ -31,7 +31,7 @@ const PACE: Pace = Pace {
     poison_one_in: 9_973,
 };
 
-/// The most of each, in one half of the time.
+/// The peaks in one half of the time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Most {
     memory_kib: u64,
@@ -54,7 +54,7 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
         Ok((said, folder)) => {
             println!("{}, seed {}, {said}", counted(setup.count, "minute"), setup.seed);
             tally.pass(setup.count);
-            // Nothing is left to look at.
+            // Nothing is left to inspect.
             let _ = fs::remove_dir_all(folder);
         }
         Err(trouble) => {
@@ -123,10 +123,10 @@ fn one(setup: &Setup, folder: &Path) -> Result<String> {
     ))
 }
 
-/// The second half of the time may take a fifth more, and what chance is good for.
+/// The second half of the time may use a fifth more, and an allowance for chance.
 fn flat(what: &str, first: u64, second: u64, chance: u64) -> Result<()> {
     if first == 0 || second == 0 {
-        return Err(Trouble::new(format!("I8 {what} were never looked at in one half of the time")));
+        return Err(Trouble::new(format!("I8 {what} were never measured in one half of the time")));
     }
     if second > first + first / 5 + chance {
         return Err(Trouble::new(format!(
@@ -144,7 +144,7 @@ fn taken(service: &Service, data_dir: &Path) -> Result<Most> {
     })
 }
 
-/// Blocks of 512 bytes below a folder. What vanishes meanwhile takes none.
+/// Blocks of 512 bytes below a folder. Files that vanish meanwhile count as none.
 fn blocks(folder: &Path) -> Result<u64> {
     let mut sum = 0;
     let Ok(entries) = fs::read_dir(folder) else { return Ok(0) };

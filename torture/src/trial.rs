@@ -1,4 +1,4 @@
-//! One load with everything that is known of it: writers, the service, notes, and the judge.
+//! One load and its history: writers, the service, notes, and the judge.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -21,8 +21,8 @@ use crate::trouble::{During, Result, Trouble};
 use crate::words::counted;
 use crate::writer::{Pace, Writer, Writers};
 
-/// Sockets, files of the store and pipes; besides, one for each followed file, which stays open for minutes after it was
-/// caught up with. A leak passes both soon.
+/// Sockets, files of the store and pipes; also one for each followed file, which stays open for minutes after it was
+/// read to its end. A leak soon exceeds both.
 const DESCRIPTORS_MAX: u64 = 128;
 /// Lines at the end of the log that are compared with the checkpoints.
 const LAST_LINES: u64 = 20_000;
@@ -31,10 +31,10 @@ const LAST_LINES: u64 = 20_000;
 #[derive(Debug)]
 pub struct Trial {
     program: Program,
-    /// Where things are.
+    /// The paths of the load.
     pub places: Places,
     history: History,
-    /// What was hit.
+    /// The phases that were hit.
     pub phases: Phases,
     writers: Option<Writers>,
     resting: Vec<Writer>,
@@ -51,7 +51,7 @@ struct Letter {
 }
 
 impl Trial {
-    /// Makes the folders, the configuration and `sources` writers, who are at rest.
+    /// Makes the folders, the configuration and `sources` writers, which are at rest.
     pub fn new(program: &Program, places: Places, run: u64, sources: u32, pace: Pace) -> Result<Trial> {
         fs::create_dir_all(&places.logs).during("make the logs' folder")?;
         fs::create_dir_all(places.folder.join("notes")).during("make the notes' folder")?;
@@ -96,7 +96,7 @@ impl Trial {
         listed.out.lines().map(read).collect()
     }
 
-    /// Makes a line of the strict group a dead letter, as an operator does. It is refused while the line is in flight: gives
+    /// Makes a line of the strict group a dead letter, as an operator does. It is refused while the line is in flight: returns
     /// whether it was done.
     pub fn park(&mut self, seq: u64) -> Result<bool> {
         // It may be passed from now on, whenever the answer comes.
@@ -115,7 +115,7 @@ impl Trial {
         }
     }
 
-    /// Looks which lines are dead letters of the strict group, for what is judged from then on.
+    /// Lists the dead letters of the strict group, for what is judged from then on.
     pub fn note_dead(&mut self) -> Result<BTreeMap<u64, String>> {
         let letters = self.dead_letters("strict")?;
         for seq in letters.keys() {
@@ -129,18 +129,18 @@ impl Trial {
         &mut self.history.groups[at]
     }
 
-    /// Keeps what the service has just said.
+    /// Records the latest status of the service.
     pub fn observe(&mut self, status: &Status) {
         self.history.observed.push(observation(status));
         self.tell_writers(status);
     }
 
-    /// Sets the writers to work.
+    /// Starts the writers.
     pub fn work(&mut self) {
         self.writers = Some(Writers::start(std::mem::take(&mut self.resting)));
     }
 
-    /// Lets the writers end, and hands them back, with the errors that they met.
+    /// Lets the writers end, and returns them with their errors.
     pub fn rest(&mut self) -> Result<Vec<std::io::Error>> {
         let Some(writers) = self.writers.take() else { return Ok(Vec::new()) };
         let (resting, results): (Vec<_>, Vec<_>) = writers.stop()?.into_iter().unzip();
@@ -153,7 +153,7 @@ impl Trial {
         &mut self.resting
     }
 
-    /// Writes so many lines of each writer at once, those of these numbers poison.
+    /// Writes `lines` lines of each writer at once; those with these numbers are poison.
     pub fn write(&mut self, lines: u64, poison: &BTreeSet<u64>) -> Result<()> {
         for writer in &mut self.resting {
             writer.poison(poison.clone());
@@ -162,7 +162,7 @@ impl Trial {
         Ok(())
     }
 
-    /// What is known so far: to go back to when the folder is put back.
+    /// The history so far, to return to when the folder is restored.
     pub fn history(&self) -> History {
         self.history.clone()
     }
@@ -172,7 +172,7 @@ impl Trial {
         self.history.files_lose_lines = true;
     }
 
-    /// Forgets what came since.
+    /// Forgets what came since then.
     pub fn forget(&mut self, history: History) {
         self.history = history;
     }
@@ -193,7 +193,7 @@ impl Trial {
         self.program.service(&self.places.folder)
     }
 
-    /// Looks at the service again and again until `until`, or until it says `enough`; gives what it said last.
+    /// Checks the service repeatedly until `until`, or until a status is `enough`; returns the last status.
     pub fn watch(
         &mut self,
         service: &mut Service,
@@ -214,7 +214,7 @@ impl Trial {
         Ok(last)
     }
 
-    /// Asks once, and keeps the answer.
+    /// Asks once, and records the answer.
     pub fn look(&mut self, service: &Service, is_first: bool) -> Option<Status> {
         let status = service.status()?;
         if is_first {
@@ -226,7 +226,7 @@ impl Trial {
         Some(status)
     }
 
-    /// Lets the writers go on behind what is acked.
+    /// Lets the writers continue after what is acked.
     pub fn tell_writers(&self, status: &Status) {
         if let (Some(writers), Some(slowest)) =
             (&self.writers, status.groups.iter().map(|group| group.ack_floor).min())
@@ -235,13 +235,13 @@ impl Trial {
         }
     }
 
-    /// Judges what is known after a fault. The service must be dead; its receivers have to die with it.
+    /// Judges the history after a fault. The service must be dead; its receivers must die with it.
     pub fn judge(&mut self) -> Result<()> {
         self.gather()?;
         told(oracle::judge(&self.history))
     }
 
-    /// Looks at the store on disk while the service is dead: the checkpoint of each source is the end of its last line.
+    /// Judges the store on disk while the service is dead: the checkpoint of each source is the end of its last line.
     pub fn judge_disk(&mut self) -> Result<()> {
         let status = self.program.status_on_disk(&self.places.data_dir)?;
         self.history.observed.push(observation(&status));
@@ -266,7 +266,7 @@ impl Trial {
                     ends.insert(shown.source, shown.offset + line.len() as u64 + 1);
                 }
                 Ok(place) => broken.push(format!(
-                    "I5 seq {}: offset {}, and it is {}",
+                    "I5 seq {}: offset {}, but it is {}",
                     shown.seq, shown.offset, place.offset
                 )),
                 Err(what) => broken.push(format!("I4 seq {}: {what}", shown.seq)),
@@ -286,7 +286,7 @@ impl Trial {
     fn gather(&mut self) -> Result<()> {
         let folder = self.places.folder.join("notes");
         for group in &mut self.history.groups {
-            // A receiver that outlives its service would have a batch that is leased again.
+            // A receiver that outlives its service would have a batch that may be leased again.
             let path = notes::lock_path(&folder, &group.name);
             if path.exists() {
                 let lock = File::open(&path).during("open a receiver's lock")?;
@@ -304,7 +304,7 @@ impl Trial {
         Ok(())
     }
 
-    /// Lets the writers end and the service work off the rest, stops it cleanly, and judges everything. Gives the lines.
+    /// Lets the writers end and the service finish the rest, stops it cleanly, and judges everything. Returns the lines.
     pub fn finish(&mut self) -> Result<(u64, Peak)> {
         if let Some(error) = self.rest()?.pop() {
             return Err(error).during("write a followed file");
@@ -319,7 +319,7 @@ impl Trial {
         let mut broken = Vec::new();
         if last.log.next_seq != total + 1 {
             let (lines, next) = (counted(total, "line"), last.log.next_seq);
-            broken.push(format!("I4 written: {lines}, and next seq is {next}"));
+            broken.push(format!("I4 written: {lines}, but next seq is {next}"));
         }
         let losses = &last.losses;
         if losses.lost_lines + losses.destroyed_unread_bytes + losses.rolled_back + losses.dropped_lines > 0 {
@@ -335,7 +335,7 @@ impl Trial {
         let letters = self.note_dead()?;
         if letters != self.letters {
             broken.push(format!(
-                "I9 the dead letters of strict are {letters:?}, and should be {:?}",
+                "I9 the dead letters of strict are {letters:?}, but should be {:?}",
                 self.letters
             ));
         }
@@ -388,7 +388,7 @@ fn recorded(file: &Path, written: &BTreeMap<u32, u64>) -> Result<Vec<String>> {
     Ok(broken)
 }
 
-/// At most a screenful: the first breaches say the most.
+/// At most a screenful: the first breaches matter most.
 pub fn told(mut broken: Vec<String>) -> Result<()> {
     let count = broken.len();
     broken.truncate(20);

@@ -1,8 +1,8 @@
-//! Why a campaign stopped: an invariant that was broken, or something that kept it from looking.
+//! Why a campaign stopped: a broken invariant, or something that kept it from judging.
 
 use std::fmt;
 
-/// What happened, in words. Everything that is not a pass is told and counts as a failure.
+/// What happened, as text. Everything that is not a pass is printed and counts as a failure.
 #[derive(Debug)]
 pub struct Trouble(String);
 
@@ -24,7 +24,7 @@ impl fmt::Display for Trouble {
 
 impl std::error::Error for Trouble {}
 
-/// Says what was attempted when it failed.
+/// Adds what was attempted to an error.
 pub trait During<T> {
     /// Puts `what` before the reason.
     fn during(self, what: impl fmt::Display) -> Result<T>;

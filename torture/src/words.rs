@@ -1,7 +1,7 @@
 //! Counts in sentences.
 
-/// A count with its noun, in the plural where that is due: `1 line`, `2 lines`, `3 deliveries`, `0 flushes`. Of several
-/// words the last takes it.
+/// A count with its noun, in the plural if needed: `1 line`, `2 lines`, `3 deliveries`, `0 flushes`. Of several
+/// words the last has the plural.
 pub fn counted(count: u64, noun: &str) -> String {
     match count {
         1 => format!("1 {noun}"),
@@ -9,12 +9,12 @@ pub fn counted(count: u64, noun: &str) -> String {
     }
 }
 
-/// The verb behind a count.
+/// The verb after a count.
 pub fn is_or_are(count: u64) -> &'static str {
     if count == 1 { "is" } else { "are" }
 }
 
-/// The same of what is over.
+/// The same in the past.
 pub fn was_or_were(count: u64) -> &'static str {
     if count == 1 { "was" } else { "were" }
 }

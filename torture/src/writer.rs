@@ -1,7 +1,6 @@
-//! Those who write the followed files: numbered lines in bursts that end anywhere, files that are renamed away.
+//! Writers of the followed files: numbered lines in bursts that end anywhere, files that are renamed away.
 //!
-//! A writer notes how far it intends to write before it writes, so that no line can be in the log that nobody
-//! meant to write.
+//! A writer notes how far it intends to write before it writes, so that every line in the log was intended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -18,15 +17,15 @@ use crate::trouble::{Result, Trouble};
 /// How lines are written.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Lines between two breaths.
+    /// Lines between two pauses.
     pub burst_lines: u64,
-    /// A breath.
+    /// A pause.
     pub breath: Duration,
     /// Lines of a file before it is renamed away; 0 for never.
     pub rotate_lines: u64,
     /// Letters of filling, at most.
     pub letters_max: usize,
-    /// One line in so many is poison; 0 for none.
+    /// One line in this many is poison; 0 for none.
     pub poison_one_in: u64,
 }
 
@@ -39,7 +38,7 @@ pub const USUAL: Pace = Pace {
     poison_one_in: 9_973,
 };
 
-/// Lines that all sources together may be ahead of the slowest group: a slow machine shall not end with a backlog.
+/// Lines that all sources together may be ahead of the slowest group: so that a slow machine does not end with a backlog.
 const AHEAD_MAX: u64 = 60_000;
 
 /// One source, at rest.
@@ -202,7 +201,7 @@ impl Writers {
         self.intents.iter().map(|(source, intent)| (*source, intent.load(Ordering::Acquire))).collect()
     }
 
-    /// Ends after the burst that each is at; gives them back, with their errors.
+    /// Ends each after its current burst; returns them with their errors.
     pub fn stop(self) -> Result<Vec<(Writer, io::Result<()>)>> {
         self.stop.store(true, Ordering::Relaxed);
         let joined = self.threads.into_iter().map(thread::JoinHandle::join);

@@ -1,5 +1,5 @@
-//! The campaign that every test run makes: kills of the real program while files grow and rotate, lines are handed out
-//! and acked, journals roll, and while it recovers. It needs nothing of the machine.
+//! The campaign that every test run makes: kills of the real program while files grow and rotate, lines are delivered
+//! and acked, journals are rotated, and during recovery. It needs nothing special of the machine.
 
 #![allow(unreachable_pub, reason = "nothing else uses this crate")]
 

@@ -75,7 +75,7 @@ impl Bounded for Command {
     }
 }
 
-/// What comes from a stream, read on a thread of its own, as two streams fill up independently.
+/// What comes from a stream, read on a separate thread, as two streams fill up independently.
 struct Gathered {
     bytes: Arc<Mutex<Vec<u8>>>,
     end: Receiver<io::Error>,
@@ -93,7 +93,7 @@ impl Gathered {
                     Ok(size) => theirs.lock().unwrap().extend_from_slice(&some[..size]),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => {
-                        // Nobody listens any more where the test has failed meanwhile.
+                        // The receiver is gone if the test has failed meanwhile.
                         let _ = failed.send(error);
                         break;
                     }
@@ -144,7 +144,7 @@ pub fn end_of(printed: &[u8]) -> String {
 
 /// Kills a process and all that it started, as far as they have not left it.
 fn kill_with_descendants(child: &Child) {
-    // The parents first: whoever goes on could start more.
+    // The parents first: one that continues could start more.
     for pid in std::iter::once(child.id()).chain(descendants(child.id())) {
         kill(pid);
     }
@@ -229,7 +229,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Gone already where the test ended it.
+        // The test may have ended it.
         let _ = self.child.kill();
         let is_gone = exit_by(&mut self.child, Instant::now() + LONGEST).is_some();
         if thread::panicking() {

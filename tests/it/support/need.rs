@@ -1,4 +1,4 @@
-//! What a test needs of the machine beside the built program and what every Debian has. Where it is absent, the test is
+//! What a test needs of the machine in addition to the built program and what every Debian has. If it is missing, the test is
 //! skipped by name, and the run ends with the list and what to install.
 
 use std::path::Path;

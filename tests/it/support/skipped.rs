@@ -1,4 +1,4 @@
-//! The list of what this run of `cargo test` skipped. Each test program is a process of its own: they append to one file,
+//! The list of what this run of `cargo test` skipped. Each test program is a separate process: they append to one file,
 //! whose name is that of the process that runs them all, so that no list of another run is ever taken for this one's. The
 //! last of them, torture/tests/what_was_skipped.rs, prints it.
 

@@ -39,7 +39,7 @@ fn too_long(running: &BTreeMap<u64, (String, Instant)>, now: Instant) -> Option<
     })
 }
 
-/// Notes that this thread's test runs, until the thread ends: each test has a thread of its own, with its name.
+/// Notes that this thread's test runs, until the thread ends: each test has a thread with its name.
 pub fn this_test() {
     thread_local!(static NOTED: Cell<Option<Noted>> = const { Cell::new(None) });
     NOTED.with(|noted| {
