@@ -166,39 +166,36 @@ impl Group {
     /// only lines directly behind acked ones, below other acked ones: their acks add no range. The window may be full only
     /// because lines between acks failed before a restart, and are fresh after it.
     fn free(&self, view: View<'_>) -> Option<SeqRange> {
-        let acks = view.state.acks();
-        let end = if is_full(view) { acks.last() } else { view.next_seq.prev() };
+        let (acks, is_full) = (view.state.acks(), is_full(view));
+        let end = if is_full { acks.last() } else { view.next_seq.prev() };
         let mut from = acks.floor().next();
-        let taken: Vec<SeqRange> = self
-            .leases
-            .values()
-            .map(|lease| lease.range)
-            .chain(self.reserved.values().map(|reserved| reserved.range))
-            .chain(self.settling.iter().copied())
-            .collect();
         loop {
             let gap = acks.gap(from, end)?;
-            let Some(free) = self.retries.skip(gap) else {
-                from = gap.last.next();
-                continue;
-            };
-            // Taken lines may lie before, within or behind: the first part of the range that is free of them counts.
-            let free = taken.iter().try_fold(free, |free, taken| free.without(*taken).next());
-            match free {
-                Some(free) if taken.iter().all(|taken| free.intersection(*taken).is_none()) => {
-                    if is_full(view) && !acks.contains(free.first.prev()) {
-                        from = gap.last.next();
-                        continue;
-                    }
-                    return Some(free);
-                }
-                Some(free) => from = free.first,
-                None => {
-                    let behind_taken = taken.iter().map(|taken| taken.last.next());
-                    let behind_taken = behind_taken.filter(|next| gap.contains(next.prev())).max();
-                    from = gap.first.max(behind_taken.unwrap_or(gap.last.next()));
+            let free = self.free_in(gap).filter(|free| !is_full || acks.contains(free.first.prev()));
+            if free.is_some() {
+                return free;
+            }
+            from = gap.last.next();
+        }
+    }
+
+    /// The first range of `gap` that is neither taken by a lease, an offer or the commit that is being gathered, nor to be
+    /// delivered again.
+    fn free_in(&self, mut gap: SeqRange) -> Option<SeqRange> {
+        loop {
+            let mut free = self.retries.skip(gap)?;
+            let leased = self.leases.values().map(|lease| lease.range);
+            let reserved = self.reserved.values().map(|reserved| reserved.range);
+            let mut taken_up_to = None;
+            for taken in leased.chain(reserved).chain(self.settling.iter().copied()) {
+                if taken.contains(free.first) {
+                    taken_up_to = Some(taken.last);
+                } else if taken.first > free.first {
+                    free.last = free.last.min(taken.first.prev());
                 }
             }
+            let Some(last) = taken_up_to else { return Some(free) };
+            gap = SeqRange::new(last.next(), gap.last)?;
         }
     }
 
