@@ -137,7 +137,7 @@ impl Cli {
     }
 }
 
-/// `--data-dir`. `cmd::data_dir` fills in the default.
+/// `--data-dir`. `cmd::store_dir` fills in the default.
 #[derive(Args, Clone, Debug)]
 pub struct DataDirArgs {
     /// The folder that holds the log [default: $SPILLQ_DATA_DIR, or ./spillq-data]

@@ -45,10 +45,9 @@ pub fn explained(error: &io::Error) -> String {
 /// What to change if a file would become too large.
 #[must_use]
 pub fn hint() -> String {
-    match getrlimit(Resource::Fsize).current {
-        Some(bytes) => format!("raise {}", limit(bytes)),
-        None => "the file system takes no larger file".to_owned(),
-    }
+    let limit_bytes = getrlimit(Resource::Fsize).current;
+    let raise = if limit_bytes.is_some() { "raise " } else { "" };
+    format!("{raise}{}", reason(limit_bytes))
 }
 
 fn reason(limit_bytes: Option<u64>) -> String {

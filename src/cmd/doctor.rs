@@ -17,7 +17,7 @@ use super::place::Place;
 use super::volatile::volatile;
 use super::{Exit, Failure};
 use crate::cli::DoctorArgs;
-use crate::config::Settings;
+use crate::config::{Overrides, Settings};
 use crate::http::{AnsweredBy, DoctorJson, StatusJson, file_system_bytes, free_bytes, is_read_only};
 use crate::service::{command_missing, disk_settings, in_flight_at_the_end, killers};
 use crate::supervise::{
@@ -36,18 +36,15 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
         let cause = cause.ok_or_else(|| Failure::could_not_run(format!("{word}: not a cause")))?;
         return wrote(writeln!(io::stdout(), "{cause}\n\n{}", runbook::section(cause)));
     }
-    let mut data_dir = super::data_dir(args.data_dir.data_dir.as_deref());
-    let mut config = None;
-    if let Some(file) = &args.config {
-        let loaded = super::settings(Some(file), crate::config::Overrides::default())?;
-        if args.data_dir.data_dir.is_none() {
-            data_dir.clone_from(&loaded.settings.data_dir);
-        }
-        config = Some((file.as_path(), loaded.settings));
-    }
+    let config = match &args.config {
+        Some(file) => Some((file.as_path(), super::settings(Some(file), Overrides::default())?.settings)),
+        None => None,
+    };
     let place = match &args.url {
         Some(url) => Place::Url(url.clone()),
-        None => Place::DataDir(data_dir),
+        None => {
+            Place::DataDir(super::data_dir(&args.data_dir, config.as_ref().map(|(_, settings)| settings)))
+        }
     };
     let (mut found, sources): (DoctorJson, Vec<PathBuf>) = match (place.service()?, &place) {
         (Some(service), _) => {

@@ -37,7 +37,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::cli::StoreArgs;
+use crate::cli::{DataDirArgs, StoreArgs};
 use crate::config::{ConfigError, DEFAULT_DATA_DIR, Loaded, Overrides, Service, Settings, Sources};
 use crate::file_limit;
 use crate::plain::escape;
@@ -206,26 +206,29 @@ pub fn load(sources: &Sources) -> Result<Loaded, Failure> {
     Ok(loaded)
 }
 
-/// The data dir of a command that needs nothing else of a configuration: `--data-dir`, otherwise that of the named
-/// configuration file, otherwise as [`data_dir`] finds it. Warnings about the file are not logged: `run` logs them.
+/// The data dir of a command that needs nothing else of a configuration. Warnings about the file are not logged: `run` logs
+/// them.
 ///
 /// # Errors
 /// When the configuration is wrong.
 pub fn store_dir(args: &StoreArgs) -> Result<PathBuf, Failure> {
-    let option = args.data_dir.data_dir.as_deref();
-    let Some(file) = &args.config else { return Ok(data_dir(option)) };
-    let overrides = Overrides { data_dir: option.map(Path::to_path_buf), ..Overrides::default() };
-    Ok(crate::config::load(&sources(Some(file), overrides)?)?.settings.data_dir)
+    let settings = match &args.config {
+        Some(file) => Some(crate::config::load(&sources(Some(file), Overrides::default())?)?.settings),
+        None => None,
+    };
+    Ok(data_dir(&args.data_dir, settings.as_ref()))
 }
 
-/// The data dir of a command that reads no configuration: the option, `SPILLQ_DATA_DIR`, or `./spillq-data`.
-#[must_use]
-pub fn data_dir(option: Option<&Path>) -> PathBuf {
-    option.map(Path::to_path_buf).unwrap_or_else(|| {
-        std::env::var_os("SPILLQ_DATA_DIR")
+/// `--data-dir`, otherwise the data dir of the configuration if there is one, otherwise `SPILLQ_DATA_DIR` or
+/// `./spillq-data`.
+fn data_dir(option: &DataDirArgs, settings: Option<&Settings>) -> PathBuf {
+    match (&option.data_dir, settings) {
+        (Some(dir), _) => dir.clone(),
+        (None, Some(settings)) => settings.data_dir.clone(),
+        (None, None) => std::env::var_os("SPILLQ_DATA_DIR")
             .filter(|dir| !dir.is_empty())
-            .map_or_else(|| PathBuf::from(DEFAULT_DATA_DIR), PathBuf::from)
-    })
+            .map_or_else(|| PathBuf::from(DEFAULT_DATA_DIR), PathBuf::from),
+    }
 }
 
 /// Refuses a COMMAND of the command line that cannot be run: nothing would ever be delivered.

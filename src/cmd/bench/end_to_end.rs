@@ -1,5 +1,5 @@
 //! `bench end-to-end`: how long a lone line takes on an idle service, from its write to its durable ack by a
-//! processor in this process, beside what one sync of this disk takes, in turn with it.
+//! processor in this process, compared with one sync of this disk, measured in turn.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

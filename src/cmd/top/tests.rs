@@ -166,7 +166,7 @@ fn a_service_that_is_gone_is_told_and_its_last_figures_stay() {
     assert!(found[3].contains("fills"), "{}", found.join("\n"));
     model.take(Ok(Box::new(answer(11, &["fills"]))), Duration::from_secs(16));
     assert!(screen(&model, 80, 24)[0].contains("! unhealthy"));
-    // One that hangs is told, too, before it is known whether it will answer.
+    // A service that hangs is shown too, before it is known whether it will answer.
     assert!(!model.tick(Duration::from_secs(20)) && model.tick(Duration::from_secs(21)));
     assert!(screen(&model, 80, 24)[0].contains("! no answer for 5 s: waiting for its answer"));
     model.take(Ok(Box::new(answer(21, &["fills"]))), Duration::from_secs(22));
@@ -212,7 +212,7 @@ fn without_colour_nothing_is_coloured_and_what_is_ill_is_marked_all_the_same() {
     assert!(coloured(true) > 0);
 }
 
-/// Each state in a group of its own, some at a time, as far as the list is high.
+/// A group for each state, as many as the list shows.
 fn with_states(states: &[State]) -> Model {
     let names: Vec<&str> = states.iter().map(|state| state.word()).collect();
     let mut model = Model::new("/q".to_owned(), false);
