@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use spillq_storage::repair::SourceEnd;
 
 use crate::tail::bytes::check::{Candidate, Check};
 use crate::tail::bytes::decompress::{Decompressor, form_of, is_compressed};
+use crate::tail::bytes::read::read_up_to;
 use crate::tail::known::identity::{
     FINGERPRINT_BYTES, Fingerprint, Likeness, RESUME_POINT_BYTES, crc_before,
 };
@@ -59,7 +60,7 @@ pub fn adopt(checkpoint: &[u8], path: &Path) -> Result<Bytes, String> {
         return Err(format!("{} is not a file", path.display()));
     }
     let file = File::open(&path).map_err(failed)?;
-    let start = read(&file, 0, FINGERPRINT_BYTES).map_err(failed)?;
+    let start = read_up_to(&file, 0, FINGERPRINT_BYTES).map_err(failed)?;
     let is_it = match is_compressed(&start) {
         true => adopt_compressed(&mut record, &file).map_err(failed)?,
         false => adopt_plain(&mut record, &file, &start).map_err(failed)?,
@@ -81,7 +82,7 @@ pub fn adopt(checkpoint: &[u8], path: &Path) -> Result<Bytes, String> {
 fn adopt_plain(record: &mut SourceRecord, file: &File, start: &[u8]) -> io::Result<bool> {
     record.compressed = None;
     let from = record.offset.saturating_sub(RESUME_POINT_BYTES as u64);
-    let before = read(file, from, (record.offset - from) as usize)?;
+    let before = read_up_to(file, from, (record.offset - from) as usize)?;
     let is_equal = record.resume_points.crc_at(record.offset).is_none_or(|crc| crc == crc_before(&before));
     let is_there = before.len() as u64 == record.offset - from;
     Ok(record.fingerprint.compare(start) == Likeness::Equal && is_there && is_equal)
@@ -97,16 +98,4 @@ fn adopt_compressed(record: &mut SourceRecord, file: &File) -> io::Result<bool> 
     record.compressed = check.whole().map(|whole| (form, whole));
     let begins_alike = record.fingerprint.compare(check.start()) == Likeness::Equal;
     Ok(begins_alike && check.candidates.iter().all(|candidate| candidate.matches(record.offset)))
-}
-fn read(file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; len];
-    let mut filled = 0;
-    while filled < len {
-        match file.read_at(&mut bytes[filled..], at + filled as u64)? {
-            0 => break,
-            read => filled += read,
-        }
-    }
-    bytes.truncate(filled);
-    Ok(bytes)
 }

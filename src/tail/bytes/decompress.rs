@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use flate2::bufread::MultiGzDecoder;
 
 use crate::tail::bytes::frames::Frames;
+use crate::tail::bytes::read::read_up_to;
 use crate::tail::known::form::Form;
 use crate::tail::known::identity::{FINGERPRINT_BYTES, RESUME_POINT_BYTES, crc_before};
 
@@ -29,28 +30,7 @@ pub(crate) fn is_compressed(start: &[u8]) -> bool {
 /// The form of a compressed file of `size` bytes.
 pub(crate) fn form_of(file: &File, size: u64) -> io::Result<Form> {
     let back = size.min(RESUME_POINT_BYTES as u64);
-    let mut end = vec![0; back as usize];
-    let read = read_full(&mut |into, at| file.read_at(into, at), &mut end, size - back)?;
-    end.truncate(read);
-    Ok(Form { size, end: crc_before(&end) })
-}
-
-/// Reads until `into` is full or there is no more.
-pub(crate) fn read_full(
-    read_at: &mut dyn FnMut(&mut [u8], u64) -> io::Result<usize>,
-    into: &mut [u8],
-    at: u64,
-) -> io::Result<usize> {
-    let mut got = 0;
-    while let Some(room) = into.get_mut(got..).filter(|room| !room.is_empty()) {
-        match read_at(room, at + got as u64) {
-            Ok(0) => break,
-            Ok(read) => got += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(got)
+    Ok(Form { size, end: crc_before(&read_up_to(file, size - back, back as usize)?) })
 }
 
 /// What is wrong with a file that cannot be decompressed.
@@ -107,11 +87,10 @@ pub(crate) struct Decompressor {
 impl Decompressor {
     /// From the beginning of a file. `file` is used by nothing else.
     pub(crate) fn open(file: File) -> io::Result<Decompressor> {
-        let mut magic = [0; 4];
-        let got = read_full(&mut |into, at| file.read_at(into, at), &mut magic, 0)?;
+        let magic = read_up_to(&file, 0, 4)?;
         let input = BufReader::with_capacity(STEP_BYTES, At { file, at: 0 });
-        let codec = match magic.get(..got) {
-            Some([0x1f, ..]) => Codec::Gzip(Box::new(MultiGzDecoder::new(input))),
+        let codec = match magic.as_slice() {
+            [0x1f, ..] => Codec::Gzip(Box::new(MultiGzDecoder::new(input))),
             _ => Codec::Zstd(Box::new(Frames::new(input, WINDOW_BYTES_MAX))),
         };
         Ok(Decompressor { codec, start: Vec::new(), kept: Vec::new(), base: 0, ended: false })

@@ -7,5 +7,6 @@ pub(crate) mod fill;
 pub(crate) mod frames;
 pub(crate) mod lines;
 pub(crate) mod open;
+pub(crate) mod read;
 pub(crate) mod reader;
 pub(crate) mod stamp;

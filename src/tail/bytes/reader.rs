@@ -10,9 +10,10 @@ use std::os::unix::fs::FileExt;
 
 use spillq_storage::LineFlags;
 
-use crate::tail::bytes::decompress::{Decompressor, form_of, is_compressed, read_full};
+use crate::tail::bytes::decompress::{Decompressor, form_of, is_compressed};
 use crate::tail::bytes::fill::Filler;
 use crate::tail::bytes::lines::{self, Split};
+use crate::tail::bytes::read::read_full;
 use crate::tail::bytes::stamp::mtime_ns;
 use crate::tail::known::form::Form;
 use crate::tail::known::identity::{

@@ -297,10 +297,6 @@ impl Book {
         self.endings.iter().copied()
     }
 
-    pub(crate) fn is_ending(&self, id: SourceId) -> bool {
-        self.endings.iter().any(|ending| ending.0 == id)
-    }
-
     /// A source does not end after all.
     pub(crate) fn keep(&mut self, id: SourceId) {
         self.endings.retain(|ending| ending.0 != id);

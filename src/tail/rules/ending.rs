@@ -131,7 +131,7 @@ pub(crate) fn close_idle(book: &mut Book, reader: &mut Reader, now: Now) {
         let is_missing = book.get(id).is_some_and(|source| source.presence.missing_since_ms().is_some());
         if !is_missing {
             book.close_early(id);
-        } else if !book.is_ending(id) && !may_have_rest(book, reader, id) {
+        } else if !book.endings().any(|ending| ending.0 == id) && !may_have_rest(book, reader, id) {
             book.end_soon(id, Ending::Finished);
             released += 1;
         }
