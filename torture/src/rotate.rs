@@ -40,7 +40,7 @@ struct Steps {
     truncated: u64,
     deleted: u64,
     same_inode: u64,
-    packed: u64,
+    compressed: u64,
     kills: u64,
     while_down: u64,
 }
@@ -53,10 +53,10 @@ impl Steps {
         self.renamed += renamed;
         self.copied += copied;
         self.truncated += truncated;
-        let Steps { deleted, same_inode, packed, kills, while_down, .. } = other;
+        let Steps { deleted, same_inode, compressed, kills, while_down, .. } = other;
         self.deleted += deleted;
         self.same_inode += same_inode;
-        self.packed += packed;
+        self.compressed += compressed;
         self.kills += kills;
         self.while_down += while_down;
     }
@@ -65,10 +65,10 @@ impl Steps {
 impl fmt::Display for Steps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Steps { written, half_lines, renamed, copied, truncated, .. } = self;
-        let Steps { deleted, same_inode, packed, kills, while_down, .. } = self;
+        let Steps { deleted, same_inode, compressed, kills, while_down, .. } = self;
         write!(
             f,
-            "{}, {half_lines} of them ended in half a line; {} renamed, {copied} copied and truncated, {truncated} truncated, {deleted} deleted, {same_inode} made again on the same inode, {packed} packed; {}, {} while it was down",
+            "{}, {half_lines} of them ended in half a line; {} renamed, {copied} copied and truncated, {truncated} truncated, {deleted} deleted, {same_inode} made again on the same inode, {compressed} compressed; {}, {} while it was down",
             counted(*written, "burst"),
             counted(*renamed, "file"),
             counted(*kills, "kill"),
@@ -265,7 +265,7 @@ impl Stage {
             self.all_read()?;
         }
         tool("gzip", &[&path.display().to_string()])?;
-        self.steps.packed += 1;
+        self.steps.compressed += 1;
         Ok(())
     }
 
