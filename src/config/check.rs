@@ -287,7 +287,7 @@ fn processors(settings: &Settings, faults: &mut Faults<'_>) {
             Kind::File(_) => Some("a file"),
             Kind::Redis(_) => Some("a stream"),
             Kind::Postgres(_) => Some("a table"),
-            _ => None,
+            Kind::Exec(_) | Kind::ExecStream(_) | Kind::Http(_) | Kind::Stdout => None,
         };
         if let Some(what) = once
             && group.is_some_and(|group| !group.strict)

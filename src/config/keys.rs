@@ -438,7 +438,12 @@ fn kind() -> Type<ProcessorKind> {
         let (is_built, feature) = match kind {
             ProcessorKind::Redis => (cfg!(feature = "redis"), "redis"),
             ProcessorKind::Postgres => (cfg!(feature = "postgres"), "postgres"),
-            _ => (true, ""),
+            ProcessorKind::Exec
+            | ProcessorKind::ExecStream
+            | ProcessorKind::Http
+            | ProcessorKind::File
+            | ProcessorKind::Stdout
+            | ProcessorKind::Own => (true, ""),
         };
         match is_built {
             true => Ok(kind),

@@ -1,7 +1,8 @@
 //! The identity of a file: fingerprint, resume points, and the decision table of `docs/explanation/tail.md`. Pure.
 //!
 //! A fingerprint covers at most 1 KiB, a resume point 256 bytes, and a source has at most 16 of them: it takes less than
-//! 500 bytes of memory. Nothing here reads a file, and no decision is based on an inode or a name alone.
+//! 500 bytes of memory. Nothing here reads a file, and no decision is based on an inode or a name alone,
+//! except for a file of which nothing was read.
 
 use bincode::{Decode, Encode};
 
