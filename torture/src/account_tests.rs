@@ -163,10 +163,10 @@ fn a_file_that_was_read_in_part_and_deleted_must_be_counted() {
 }
 
 #[test]
-fn what_the_group_was_not_given_is_found() {
+fn lines_that_the_group_did_not_get_are_found() {
     let mut account = sound(Loss::Nothing);
     record(&mut account);
     account.recorded.truncate(account.recorded.len() - 1);
     let (_, broken) = judge(&account);
-    assert!(broken.len() == 1 && broken[0].starts_with("I1 behind line"), "{broken:?}");
+    assert!(broken.len() == 1 && broken[0].starts_with("I1 after line"), "{broken:?}");
 }
