@@ -145,7 +145,11 @@ fn a_start_without_any_room_is_worth_another_one() {
     let refused = start.finished();
     let told = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "a service manager tries again: {told}");
-    assert!(told.contains("No space left on device") && told.contains("make room"), "{told}");
+    assert!(
+        told.contains("No space left on device")
+            && told.contains("free space on that file system and start again"),
+        "{told}"
+    );
 
     fs::remove_file(&filler).unwrap();
     let mut service = Service::start(&data_dir, &["--config", config, "--", "true"]);

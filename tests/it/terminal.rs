@@ -81,6 +81,11 @@ fn no_unsafe_character_reaches_a_terminal() {
     look("???");
     check(at, &["config", "check", config], "valid");
     // Afterwards from the disk: what the last run noted in EVENTS is part of what doctor prints.
+    let has_noted = || {
+        let events = fs::read(at.join("q/EVENTS")).unwrap_or_default();
+        String::from_utf8_lossy(&events).contains("sh ended with exit status 3").then_some(())
+    };
+    assert!(wait_for(has_noted).is_some(), "EVENTS has the failure");
     service.kill();
     look("failure: sh ended with exit status 3");
     check(at, &["verify", "--data-dir", "q"], "sound");

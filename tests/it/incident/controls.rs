@@ -174,6 +174,6 @@ fn a_step_of_the_clock_makes_no_group_unhealthy() {
     // By the right clock, times that were recorded five days ahead mean that the clock was set back, which is a note.
     let noted =
         stage.is_healthy().notes.into_iter().find(|note| note.contains("behind the last time in the store"));
-    assert!(noted.is_some_and(|note| note.contains("it was set back")));
+    assert!(noted.is_some_and(|note| note.contains("the clock was set back")));
     assert_eq!(lines_by_source(&stage.path("out"))["other"], [0, 0]);
 }
