@@ -70,6 +70,8 @@ pub mod recorded;
 pub mod reopen;
 /// Rotation of every kind.
 pub mod rotate;
+/// A case of logrotate, and what became of it.
+pub mod rotation_case;
 /// The modes in which logrotate rotates.
 pub mod rotation_mode;
 /// One case of logrotate.
