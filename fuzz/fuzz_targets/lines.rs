@@ -1,7 +1,7 @@
 //! How the tail splits bytes into lines: of a pipe, and of a file that grows while it is read.
 //!
 //! However the bytes come, the same lines come out: those that a loop over all bytes finds. Together they are all of
-//! the bytes, each begins where the one before it ends, none is longer than `max_line_bytes`, no block longer than a
+//! the bytes, but for zeros at the end of a file, which was allocated and not written there. Each begins where the one before it ends, none is longer than `max_line_bytes`, no block longer than a
 //! block but for one line, and what waits in memory for its newline is less than a line may be. A file's checkpoint may
 //! be taken anywhere between. Reads are of 256 bytes here, and blocks of 256.
 #![no_main]
@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use libfuzzer_sys::fuzz_target;
 use spillq::tail::fuzzing::{Files, stream};
 use spillq_fuzz::Choices;
-use spillq_fuzz::lines::{expected, lines, with_file};
+use spillq_fuzz::lines::{expected, expected_of_file, lines, with_file};
 
 thread_local! {
     static FILES: RefCell<Files> = RefCell::default();
@@ -44,5 +44,5 @@ fn check(bytes: &[u8], pieces: &[&[u8]], line_max: usize, again: bool) {
         };
         FILES.with_borrow_mut(|files| files.read(file, line_max, again, &mut grow)).unwrap()
     });
-    assert_eq!(lines(&of_file), expected);
+    assert_eq!(lines(&of_file), expected_of_file(bytes, line_max));
 }

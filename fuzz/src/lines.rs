@@ -34,6 +34,12 @@ pub fn expected(bytes: &[u8], line_max: usize) -> Vec<Line> {
     lines
 }
 
+/// Of a file. Zeros at its end were allocated and never written: no line or part has them, or begins among them.
+pub fn expected_of_file(bytes: &[u8], line_max: usize) -> Vec<Line> {
+    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    expected(&bytes[..written], line_max)
+}
+
 /// The lines of blocks, whose bounds hold.
 pub fn lines(blocks: &[NewBlock]) -> Vec<Line> {
     let mut lines = Vec::new();

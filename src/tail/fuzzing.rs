@@ -74,7 +74,9 @@ impl Files {
             }
         }
         source.size = file.metadata()?.len();
-        self.0.unterminated_end(&mut source, file, &mut filler)?;
+        if !self.0.unterminated_end(&mut source, file, line_max, &mut filler)? {
+            return Err(io::Error::other("its end was not read"));
+        }
         Ok(filler.finish(&mut Compressor::default()))
     }
 }

@@ -71,18 +71,18 @@ impl Body<'_> {
         }
     }
 
-    /// Whether a plain file ends in bytes behind `from` that were allocated and not written yet: how many of them belong to a
-    /// line is not known before more is written behind them.
-    fn is_unwritten(&self, from: u64) -> io::Result<bool> {
-        let Body::Plain(file) = self else {
+    /// Whether a part that begins at an offset ends in a zero, and a plain file has only zeros behind it. They are taken for
+    /// bytes that were allocated and not written yet, where the end of the line may still be written.
+    fn is_unwritten_behind(&self, offset: u64, part: &[u8]) -> io::Result<bool> {
+        let (Body::Plain(file), Some(&0)) = (self, part.last()) else {
             return Ok(false);
         };
         let size = file.metadata()?.len();
         let mut end = [1; RESUME_POINT_BYTES];
-        let back = size.saturating_sub(from).min(RESUME_POINT_BYTES as u64);
+        let back = size.saturating_sub(offset + part.len() as u64).min(RESUME_POINT_BYTES as u64);
         let end = end.get_mut(..back as usize).unwrap_or_default();
         let read = read_full(&mut |into, at| file.read_at(into, at), end, size - back)?;
-        Ok(read > 0 && end.iter().all(|byte| *byte == 0))
+        Ok(read as u64 == back && end.iter().all(|byte| *byte == 0))
     }
 
     /// Whether it still has the bytes before `at`: a plain file may be truncated while it is read.
@@ -192,7 +192,7 @@ impl Reader {
                 // It never grows: a rest without a newline is a line now.
                 match turn {
                     Ok(Turn::CaughtUp) if source.has_rest() => {
-                        self.last_line(&mut body, source, filler).map(|_| Turn::CaughtUp)
+                        self.last_line(&mut body, source, line_max, filler).map(|_| Turn::CaughtUp)
                     }
                     turn => turn,
                 }
@@ -216,8 +216,8 @@ impl Reader {
         }
         source.unwritten = false;
         if source.compressed.is_none() {
-            // An incomplete line was taken back: another may be there.
-            if meta.len() < source.searched {
+            // An incomplete line was taken back, or a file that was allocated is filled: what was searched has changed.
+            if meta.len() < source.searched || meta.len() == source.size {
                 source.searched = source.offset;
             }
             // The size and the time together show later whether anything happened; both are from before the reading.
@@ -252,8 +252,8 @@ impl Reader {
                     source.in_part = false;
                     source.advance(offset + len as u64, read.get(..back + len).unwrap_or_default());
                 }
-                Split::Part if window.last() == Some(&0) && body.is_unwritten(source.offset)? => {
-                    source.leave_unwritten();
+                Split::Part if body.is_unwritten_behind(offset, window)? => {
+                    source.hold_back(window.iter().all(|byte| *byte == 0));
                     return Ok(Turn::CaughtUp);
                 }
                 Split::Part => {
@@ -268,8 +268,8 @@ impl Reader {
                 }
                 Split::Incomplete => {
                     source.searched = source.searched.max(offset + window.len() as u64);
-                    if !self.long_line(body, source, line_max, filler)? {
-                        return Ok(Turn::CaughtUp);
+                    if let Some(turn) = self.long_line(body, source, line_max, filler)? {
+                        return Ok(turn);
                     }
                 }
             }
@@ -303,15 +303,19 @@ impl Reader {
     }
 
     /// A line longer than the buffer: searches its end, from where the last search ended, and delivers it whole, or its first
-    /// `line_max` bytes as a part. False if it has not ended yet.
+    /// `line_max` bytes as a part. The turn ends if that is not possible yet.
     fn long_line(
         &mut self,
         body: &mut Body<'_>,
         source: &mut Source,
         line_max: usize,
         filler: &mut Filler,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Option<Turn>> {
         let limit = source.offset + line_max as u64;
+        if source.searched >= limit {
+            // It was held back, and may have been filled since.
+            source.searched = source.offset;
+        }
         let end = loop {
             if source.searched >= limit {
                 break None;
@@ -322,23 +326,23 @@ impl Reader {
                 Some(newline) => break Some(source.searched + newline as u64 + 1),
                 None if chunk.is_empty() => {
                     source.size = source.size.max(source.searched);
-                    return Ok(false);
+                    return Ok(Some(Turn::CaughtUp));
                 }
                 None => source.searched += chunk.len() as u64,
             }
         };
         let to = end.unwrap_or(limit);
-        if end.is_none() && body.is_unwritten(source.offset)? {
-            source.leave_unwritten();
-            return Ok(false);
-        }
         let mut line = vec![0; (to - source.offset) as usize];
         body.read_exact_at(&mut line, source.offset)?;
+        if body.is_unwritten_behind(source.offset, &line)? {
+            source.hold_back(line.iter().all(|byte| *byte == 0));
+            return Ok(Some(Turn::CaughtUp));
+        }
         // Read again in one piece: bytes that were searched in chunks may have been overwritten since.
         let ends = usize::from(end.is_some());
         if ends != usize::from(line.last() == Some(&b'\n')) || lines::count(&line) as usize != ends {
             source.searched = source.offset;
-            return Ok(false);
+            return Ok(Some(Turn::More));
         }
         match (end, source.in_part) {
             (Some(_), false) => filler.push_whole(source.id, source.offset, &line),
@@ -349,7 +353,7 @@ impl Reader {
         source.in_part = end.is_none();
         source.size = source.size.max(to);
         source.advance(to, &line);
-        Ok(true)
+        Ok(None)
     }
 
     /// The rest of a file that has ended becomes a line without a newline. False if the file is not quiet after all.
@@ -357,43 +361,71 @@ impl Reader {
         &mut self,
         source: &mut Source,
         file: &File,
+        line_max: usize,
         filler: &mut Filler,
     ) -> io::Result<bool> {
         let is_quiet = file.metadata()?.len() == source.size;
-        Ok(is_quiet && self.last_line(&mut Body::Plain(file), source, filler)?)
+        Ok(is_quiet && self.last_line(&mut Body::Plain(file), source, line_max, filler)?)
     }
 
-    /// The bytes behind the offset become a line without a newline, unless there is one.
+    /// The bytes behind the offset become a line without a newline, in parts if they are more than a line may be. False if
+    /// there is a newline, or if there was room for some parts only. Zeros at the end of a plain file were never written.
     fn last_line(
         &mut self,
         body: &mut Body<'_>,
         source: &mut Source,
+        line_max: usize,
         filler: &mut Filler,
     ) -> io::Result<bool> {
-        let mut rest = vec![0; source.size.saturating_sub(source.offset) as usize];
-        body.read_exact_at(&mut rest, source.offset)?;
-        if matches!(body, Body::Plain(_)) && rest.iter().all(|byte| *byte == 0) {
-            // Allocated, and never written.
-            source.leave_unwritten();
-            return Ok(true);
-        }
-        if rest.is_empty() || lines::count(&rest) > 0 {
-            return Ok(false);
-        }
-        let flags = if source.in_part { LineFlags::LAST } else { LineFlags::WHOLE };
-        filler.push_marked(source.id, source.offset, &rest, flags.unterminated());
-        // The bytes before the new offset may reach back beyond the rest.
-        let before = match rest.len() < RESUME_POINT_BYTES {
-            true => {
-                let back = source.size.min(RESUME_POINT_BYTES as u64);
-                self.read(body, source.size - back, back as usize)?.to_vec()
-            }
-            false => rest,
+        let end = match body {
+            Body::Plain(_) => self.written_end(body, source.offset, source.size)?,
+            Body::Compressed(_) => source.size,
         };
-        source.in_part = false;
-        source.advance(source.size, &before);
-        source.unterminated = true;
+        while source.offset < end {
+            let offset = source.offset;
+            let mut part = vec![0; (end - offset).min(line_max as u64) as usize];
+            body.read_exact_at(&mut part, offset)?;
+            if lines::count(&part) > 0 || filler.is_full() {
+                return Ok(false);
+            }
+            let is_last = part.len() < line_max;
+            let flags = match (source.in_part, is_last) {
+                (false, false) => LineFlags::FIRST,
+                (true, false) => LineFlags::MIDDLE,
+                (false, true) => LineFlags::WHOLE.unterminated(),
+                (true, true) => LineFlags::LAST.unterminated(),
+            };
+            filler.push_marked(source.id, offset, &part, flags);
+            let to = offset + part.len() as u64;
+            // The bytes before the new offset may reach back beyond the part.
+            let before = match part.len() < RESUME_POINT_BYTES {
+                true => {
+                    let back = to.min(RESUME_POINT_BYTES as u64);
+                    self.read(body, to - back, back as usize)?.to_vec()
+                }
+                false => part,
+            };
+            source.advance(to, &before);
+            (source.in_part, source.unterminated) = (!is_last, is_last);
+        }
+        source.hold_back(true);
         Ok(true)
+    }
+
+    /// Where the zeros begin that are before `to`, not before `from`.
+    fn written_end(&mut self, body: &mut Body<'_>, from: u64, mut to: u64) -> io::Result<u64> {
+        while from < to {
+            let begin = to.saturating_sub(READ_BYTES as u64).max(from);
+            let read = self.read(body, begin, (to - begin) as usize)?;
+            if (read.len() as u64) < to - begin {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            match read.iter().rposition(|byte| *byte != 0) {
+                Some(last) => return Ok(begin + last as u64 + 1),
+                None => to = begin,
+            }
+        }
+        Ok(to)
     }
 
     /// The bytes before an offset, as many as a resume point covers.

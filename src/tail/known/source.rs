@@ -242,9 +242,9 @@ impl Source {
         }
     }
 
-    /// The bytes behind the offset are not a line yet, and hold up no other source.
-    pub(crate) fn leave_unwritten(&mut self) {
-        self.unwritten = true;
+    /// The bytes behind the offset are not a line yet. If they are only zeros, they hold up no other source.
+    pub(crate) fn hold_back(&mut self, is_zeros: bool) {
+        self.unwritten = is_zeros;
         self.searched = self.searched.max(self.size);
     }
 

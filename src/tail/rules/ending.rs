@@ -163,20 +163,24 @@ pub(crate) fn end(
     };
     let was_dirty = source.is_dirty();
     let ends_line = ending != Ending::Truncated && source.compressed.is_none() && source.has_rest();
+    let line_max = book.follows().line_max(source.follow);
+    let mut is_read = true;
     if ends_line && let Some((source, file, _)) = book.for_read(id) {
-        match reader.unterminated_end(source, file, filler) {
-            Ok(true) => {}
-            // It grew after all.
-            Ok(false) => return book.queue(id),
+        match reader.unterminated_end(source, file, line_max, filler) {
+            Ok(is_all) => is_read = is_all,
             Err(error) => tracing::warn!(source = id.0, %error, "the end of a file cannot be read"),
         }
     }
-    if ending == Ending::Unterminated {
+    if ending == Ending::Unterminated || !is_read {
         if let Some(source) = book.get_mut(id) {
-            source.active_ms = now.boot_ms;
+            source.active_ms = if is_read { now.boot_ms } else { source.active_ms };
             if source.is_dirty() && !was_dirty {
                 book.note_read(id);
             }
+        }
+        if !is_read {
+            // It grew after all, or has more parts than there was room for.
+            book.queue(id);
         }
         return;
     }

@@ -138,6 +138,52 @@ fn a_file_that_is_filled_in_place_is_read_once() {
     }
 }
 
+/// Of a file that was allocated and rotated with an unfinished line, that line was never delivered if the file was longer than
+/// a line may be.
+#[test]
+fn a_line_that_was_begun_in_an_allocated_file_ends_with_the_file() {
+    for (size, line_max) in
+        [(64, 8), (4_096, 1_000_000), (4_096, 100), (600_000, 1_000_000), (600_000, 300_000)]
+    {
+        for is_deleted in [false, true] {
+            let mut rig = Rig::with(&["*.log*"], |settings| settings.follows[0].max_line_bytes = line_max);
+            fs::write(rig.path("a.log"), vec![0; size]).unwrap();
+            writer(&rig, "a.log").write_all_at(b"whole\nbegun", 0).unwrap();
+            rig.settle();
+            assert_eq!(rig.log.text(), ["whole\n"]);
+            if is_deleted {
+                rig.remove("a.log");
+            } else {
+                rig.rename("a.log", "a.log.1");
+            }
+            rig.write("a.log", "new\n");
+            rig.settle();
+            rig.pass(MINUTES);
+            rig.settle();
+            let mut text = rig.log.text();
+            text.sort();
+            assert_eq!(text, ["begun", "new\n", "whole\n"], "{size} {line_max} {is_deleted}");
+        }
+    }
+}
+
+/// What had been searched for a newline was not searched again after it was filled.
+#[test]
+fn a_long_line_is_filled_in_place() {
+    for (size, line_max) in [(600_000, 1_000_000), (1_200_000, 1_000_000)] {
+        let mut rig = Rig::with(&["*.log"], |settings| settings.follows[0].max_line_bytes = line_max);
+        fs::write(rig.path("a.log"), vec![0; size]).unwrap();
+        let writer = writer(&rig, "a.log");
+        writer.write_all_at(&[b'x'; 270_000], 0).unwrap();
+        rig.settle();
+        assert_eq!(rig.log.text(), Vec::<String>::new());
+        writer.write_all_at(b"end\n", 300_000).unwrap();
+        rig.settle();
+        let lines: Vec<usize> = rig.log.text().iter().map(String::len).collect();
+        assert_eq!(lines, [300_004], "{size} {line_max}");
+    }
+}
+
 #[test]
 fn a_hole_before_what_is_written_is_read() {
     let mut rig = Rig::with(&["*.log"], |settings| settings.follows[0].max_line_bytes = 300_000);
