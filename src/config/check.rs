@@ -9,6 +9,7 @@ use spillq_storage::Keep;
 use super::origin::{Origin, Origins};
 use super::paths::{self, STDIN};
 use super::problem::Problem;
+use super::server::is_plain_to_another_host;
 use super::settings::{Follow, Kind, LEASED_BYTES_MAX, Listen, OutFile, Processor, Settings};
 use super::value::{MIB, duration_text, size_text};
 use crate::queue::{LagPolicy, WhenFull};
@@ -110,10 +111,10 @@ pub(super) fn open_secrets(settings: &Settings) -> Vec<String> {
         Kind::Http(to) if !to.secret_headers.is_empty() && to.url.is_plain_to_another_host() => {
             Some(format!("secret_headers go to {} without encryption; write https://", to.url))
         }
-        Kind::Redis(to) if to.password.is_some() && to.server.is_plain_to_another_host() => {
+        Kind::Redis(to) if to.password.is_some() && is_plain_to_another_host(&to.server) => {
             Some(format!("the password goes to {} without encryption; write rediss://", to.server))
         }
-        Kind::Postgres(to) if to.server.is_plain_to_another_host() => {
+        Kind::Postgres(to) if is_plain_to_another_host(&to.server) => {
             Some(format!("lines go to {} without encryption; write sslmode=verify-full", to.server))
         }
         _ => None,

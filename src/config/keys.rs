@@ -16,7 +16,7 @@ use spillq_storage::Keep;
 use super::destination::{Format, header, secret_at, secret_header, url};
 use super::key::Key;
 use super::paths;
-use super::server::{self, Server};
+use super::server;
 use super::settings::{
     ENV_MAX, Follow, IN_FLIGHT_MAX, Input, Kind, LISTEN_MAX, Listen, Processor, SECTIONS_MAX, Settings,
 };
@@ -26,7 +26,7 @@ use super::types::{
 };
 use super::value::{GIB, KIB, MIB, duration_text, parse_duration, parse_size, size_text};
 use crate::plain::needs_escape;
-use crate::processor::Coding;
+use crate::processor::{Coding, Server};
 use crate::queue::{GroupSettings, LagPolicy, Stuck, WhenFull, group_name};
 use crate::supervise::ProcessorKind;
 use crate::tail::From;

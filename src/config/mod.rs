@@ -41,10 +41,9 @@ pub use load::{Loaded, load, read_text};
 pub use origin::{Origin, Origins};
 pub use paths::STDIN;
 pub use problem::{ConfigError, Problem};
-pub use server::{Place, Server};
 pub use settings::{
     Command, DEFAULT_DATA_DIR, DEFAULT_GROUP, Follow, Http, IN_FLIGHT_MAX, Input, Kind, LEASED_BYTES_MAX,
-    Listen, OutFile, Processor, SECTIONS_MAX, Service, Settings, Stream, Table,
+    Listen, OutFile, Processor, SECTIONS_MAX, Service, Settings,
 };
 pub use show::{as_json, as_toml};
 pub use sources::{Overrides, Sources, environment};

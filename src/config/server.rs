@@ -1,54 +1,10 @@
 //! The server of a processor of kind `redis` or `postgres`, as a URL, which never contains a password.
 
-use std::fmt;
-use std::path::PathBuf;
+use crate::processor::{Server, ServerAddress};
 
-/// A server, and the user and database to connect to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Server {
-    /// As it was written.
-    pub url: String,
-    /// Where it listens.
-    pub place: Place,
-    /// Over TLS; to TCP only.
-    pub is_tls: bool,
-    /// The user.
-    pub user: Option<String>,
-    /// The database, by number or name.
-    pub database: Option<String>,
-}
-
-/// Where a server listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// A name or an address, and a port.
-    Tcp {
-        /// Without the brackets of an IPv6 address.
-        host: String,
-        /// From 1.
-        port: u16,
-    },
-    /// A unix socket.
-    Unix(PathBuf),
-}
-
-impl Default for Place {
-    fn default() -> Place {
-        Place::Unix(PathBuf::new())
-    }
-}
-
-impl Server {
-    /// Whether it is on another host and without TLS.
-    pub(super) fn is_plain_to_another_host(&self) -> bool {
-        matches!(&self.place, Place::Tcp { host, .. } if !self.is_tls && !is_this_host(host))
-    }
-}
-
-impl fmt::Display for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.url)
-    }
+/// Whether a server is on another host and without TLS.
+pub(super) fn is_plain_to_another_host(server: &Server) -> bool {
+    matches!(&server.address, ServerAddress::Tcp { host, .. } if !server.is_tls && !is_this_host(host))
 }
 
 /// Whether a name or an address, without brackets, is always this host.
@@ -71,7 +27,7 @@ struct Parts<'u> {
 /// No message repeats any of it: somebody may have written a password there.
 fn parts(url: &str) -> Result<Parts<'_>, String> {
     if !url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%' && byte != b'#') {
-        return Err("not a URL of plain characters; spaces, % and # have no place in it".to_owned());
+        return Err("not a URL of plain characters; spaces, % and # have no address in it".to_owned());
     }
     let (scheme, rest) = url.split_once("://").ok_or("not a URL")?;
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -104,13 +60,14 @@ pub(super) fn redis(url: &str) -> Result<Server, String> {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => Err("has a database that is not a number".to_owned()),
     };
-    let (place, database) = match parts.scheme {
+    let (address, database) = match parts.scheme {
         "redis" | "rediss" => {
             if parts.host.is_empty() || !parts.query.is_empty() {
                 return Err("expected redis://host:port/number".to_owned());
             }
-            let place = Place::Tcp { host: parts.host.to_owned(), port: parts.port.unwrap_or(6379) };
-            (place, Some(parts.path.trim_start_matches('/')).filter(|path| !path.is_empty()))
+            let address =
+                ServerAddress::Tcp { host: parts.host.to_owned(), port: parts.port.unwrap_or(6379) };
+            (address, Some(parts.path.trim_start_matches('/')).filter(|path| !path.is_empty()))
         }
         "redis+unix" => {
             let database = match parts.query.as_slice() {
@@ -121,12 +78,12 @@ pub(super) fn redis(url: &str) -> Result<Server, String> {
             if !parts.host.is_empty() || parts.path.len() < 2 {
                 return Err("expected redis+unix:///path?db=number".to_owned());
             }
-            (Place::Unix(parts.path.into()), database)
+            (ServerAddress::Unix(parts.path.into()), database)
         }
         _ => return Err("expected redis://, rediss:// or redis+unix://".to_owned()),
     };
     let database = database.map(number).transpose()?;
-    Ok(Server { url: url.to_owned(), place, is_tls: parts.scheme == "rediss", user: parts.user, database })
+    Ok(Server { url: url.to_owned(), address, is_tls: parts.scheme == "rediss", user: parts.user, database })
 }
 
 /// `postgres://user@host:port/database?sslmode=disable`, or `postgres://user@/database?host=/folder` for a unix
@@ -156,41 +113,53 @@ pub(super) fn postgres(url: &str) -> Result<Server, String> {
         }
     }
     let port = port.unwrap_or(5432);
-    let (place, is_tls) = match (folder, parts.host) {
+    let (address, is_tls) = match (folder, parts.host) {
         (Some(_), _) if is_plain == Some(false) => return Err("has no TLS on a unix socket".to_owned()),
-        (Some(folder), _) => (Place::Unix(format!("{folder}/.s.PGSQL.{port}").into()), false),
+        (Some(folder), _) => (ServerAddress::Unix(format!("{folder}/.s.PGSQL.{port}").into()), false),
         (None, "") => return Err("names no host; expected postgres://user@host:port/database".to_owned()),
-        (None, host) => (Place::Tcp { host: host.to_owned(), port }, is_plain != Some(true)),
+        (None, host) => (ServerAddress::Tcp { host: host.to_owned(), port }, is_plain != Some(true)),
     };
     let database = parts.path.trim_start_matches('/');
     let Some(user) = parts.user else {
         return Err("names no user; expected postgres://user@host:port/database".to_owned());
     };
     let database = Some(database).filter(|database| !database.is_empty()).map(str::to_owned);
-    Ok(Server { url: url.to_owned(), place, is_tls, user: Some(user), database })
+    Ok(Server { url: url.to_owned(), address, is_tls, user: Some(user), database })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn tcp(host: &str, port: u16) -> Place {
-        Place::Tcp { host: host.to_owned(), port }
+    fn tcp(host: &str, port: u16) -> ServerAddress {
+        ServerAddress::Tcp { host: host.to_owned(), port }
     }
 
     #[test]
     fn urls_of_redis_are_read() {
-        for (url, place, is_tls, user, database) in [
+        for (url, address, is_tls, user, database) in [
             ("redis://r.example", tcp("r.example", 6379), false, None, None),
             ("rediss://spillq@r.example:7/3", tcp("r.example", 7), true, Some("spillq"), Some("3")),
             ("redis://[::1]:1/", tcp("::1", 1), false, None, None),
             ("redis://[::1]", tcp("::1", 6379), false, None, None),
-            ("redis+unix:///run/r.sock?db=2", Place::Unix("/run/r.sock".into()), false, None, Some("2")),
-            ("redis+unix://me@/run/r.sock", Place::Unix("/run/r.sock".into()), false, Some("me"), None),
+            (
+                "redis+unix:///run/r.sock?db=2",
+                ServerAddress::Unix("/run/r.sock".into()),
+                false,
+                None,
+                Some("2"),
+            ),
+            (
+                "redis+unix://me@/run/r.sock",
+                ServerAddress::Unix("/run/r.sock".into()),
+                false,
+                Some("me"),
+                None,
+            ),
         ] {
             let read = redis(url).unwrap();
-            let found = (read.place, read.is_tls, read.user.as_deref(), read.database.as_deref());
-            assert_eq!(found, (place, is_tls, user, database), "{url}");
+            let found = (read.address, read.is_tls, read.user.as_deref(), read.database.as_deref());
+            assert_eq!(found, (address, is_tls, user, database), "{url}");
         }
         for url in [
             "r.example",
@@ -212,20 +181,20 @@ mod tests {
 
     #[test]
     fn urls_of_postgres_are_read() {
-        for (url, place, is_tls, database) in [
+        for (url, address, is_tls, database) in [
             ("postgres://me@p.example/fills", tcp("p.example", 5432), true, Some("fills")),
             ("postgresql://me@p:1/fills?sslmode=disable", tcp("p", 1), false, Some("fills")),
             ("postgres://me@p?sslmode=verify-full", tcp("p", 5432), true, None),
             (
                 "postgres://me@/f?host=/run/postgresql&port=5433",
-                Place::Unix("/run/postgresql/.s.PGSQL.5433".into()),
+                ServerAddress::Unix("/run/postgresql/.s.PGSQL.5433".into()),
                 false,
                 Some("f"),
             ),
         ] {
             let read = postgres(url).unwrap();
-            let found = (read.place, read.is_tls, read.user.as_deref(), read.database.as_deref());
-            assert_eq!(found, (place, is_tls, Some("me"), database), "{url}");
+            let found = (read.address, read.is_tls, read.user.as_deref(), read.database.as_deref());
+            assert_eq!(found, (address, is_tls, Some("me"), database), "{url}");
         }
         for url in [
             "postgres://p/fills",
@@ -254,7 +223,7 @@ mod tests {
             ("rediss://10.0.0.1", false),
             ("redis+unix:///run/r", false),
         ] {
-            assert_eq!(redis(url).unwrap().is_plain_to_another_host(), is_plain, "{url}");
+            assert_eq!(is_plain_to_another_host(&redis(url).unwrap()), is_plain, "{url}");
         }
     }
 }

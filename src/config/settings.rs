@@ -14,9 +14,8 @@ use rustix::process::Signal;
 use spillq_storage::DiskOptions;
 
 use super::destination::Destination;
-use super::server::Server;
 use super::value::MIB;
-use crate::processor::Secret;
+use crate::processor::{PostgresTable, RedisStream};
 use crate::queue::{GroupSettings, WhenFull};
 use crate::supervise::ProcessorKind;
 use crate::tail::From;
@@ -134,9 +133,9 @@ pub enum Kind {
     /// Posts it to a URL.
     Http(Destination),
     /// Adds its lines to a stream of Redis.
-    Redis(Stream),
+    Redis(RedisStream),
     /// Copies its lines into a table of PostgreSQL.
-    Postgres(Table),
+    Postgres(PostgresTable),
     /// Writes its lines to standard output, as they are in their files.
     Stdout,
     /// Appends its lines to a file, as they are in their files.
@@ -166,34 +165,6 @@ pub enum Input {
     Lines,
     /// One JSON object per line, with seq, source, offset and attempt.
     Ndjson,
-}
-
-/// A stream of Redis.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stream {
-    /// Where it is.
-    pub server: Server,
-    /// Where the password is.
-    pub password: Option<Secret>,
-    /// Certificates to trust in place of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Its key.
-    pub stream: String,
-    /// About how many entries are kept; 0 for all.
-    pub max_len: u64,
-}
-
-/// A table of PostgreSQL.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Table {
-    /// Where it is.
-    pub server: Server,
-    /// Where the password is.
-    pub password: Option<Secret>,
-    /// Certificates to trust in place of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Its name, perhaps with a schema before it.
-    pub table: String,
 }
 
 /// A file that lines are appended to.
@@ -285,8 +256,8 @@ impl Kind {
             ProcessorKind::Exec => Kind::Exec(Command::default()),
             ProcessorKind::ExecStream => Kind::ExecStream(Command::default()),
             ProcessorKind::Http => Kind::Http(Destination::default()),
-            ProcessorKind::Redis => Kind::Redis(Stream::default()),
-            ProcessorKind::Postgres => Kind::Postgres(Table::default()),
+            ProcessorKind::Redis => Kind::Redis(RedisStream::default()),
+            ProcessorKind::Postgres => Kind::Postgres(PostgresTable::default()),
             ProcessorKind::Stdout | ProcessorKind::Own => Kind::Stdout,
             ProcessorKind::File => Kind::File(OutFile::default()),
         }

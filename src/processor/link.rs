@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
@@ -12,46 +12,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::Secret;
+use super::server::{Server, ServerAddress};
 use super::trouble::Trouble;
 use super::trust::trust;
-use crate::plain::harmless;
-
-/// Where a server listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ServerAddress {
-    /// A name or an address, and a port.
-    Tcp {
-        /// Without the brackets of an IPv6 address.
-        host: String,
-        /// From 1.
-        port: u16,
-    },
-    /// A unix socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for ServerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ServerAddress::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            ServerAddress::Tcp { host, port } => write!(f, "{}:{port}", harmless(host)),
-            ServerAddress::Unix(path) => f.write_str(&harmless(&path.to_string_lossy())),
-        }
-    }
-}
-
-/// How to reach a server.
-#[derive(Clone, Debug)]
-pub struct Server {
-    /// Where it listens.
-    pub address: ServerAddress,
-    /// Over TLS; for TCP only.
-    pub is_tls: bool,
-    /// Certificates (PEM) to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// The password to log in with.
-    pub password: Option<Secret>,
-}
 
 /// Bytes in both directions.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
@@ -63,33 +26,34 @@ pub(super) type Link = Box<dyn Duplex>;
 
 /// Makes connections to one server.
 pub(super) struct Dialer {
-    server: Server,
+    pub(super) address: ServerAddress,
     tls: Option<Arc<ClientConfig>>,
+    password: Option<Secret>,
 }
 
 impl Dialer {
     /// # Errors
     /// If the certificates to trust cannot be read, or there are none.
-    pub(super) fn new(server: Server) -> io::Result<Dialer> {
+    pub(super) fn new(
+        server: &Server,
+        ca_file: Option<&Path>,
+        password: Option<&Secret>,
+    ) -> io::Result<Dialer> {
         let tls = match server.is_tls {
-            true => Some(Arc::new(trust(server.ca_file.as_deref(), true)?)),
+            true => Some(Arc::new(trust(ca_file, true)?)),
             false => None,
         };
-        Ok(Dialer { server, tls })
-    }
-
-    pub(super) fn address(&self) -> &ServerAddress {
-        &self.server.address
+        Ok(Dialer { address: server.address.clone(), tls, password: password.cloned() })
     }
 
     /// Whether [`encrypt`](Dialer::encrypt) speaks TLS.
     pub(super) fn is_tls(&self) -> bool {
-        self.tls.is_some() && matches!(self.server.address, ServerAddress::Tcp { .. })
+        self.tls.is_some() && matches!(self.address, ServerAddress::Tcp { .. })
     }
 
     /// Connects, without TLS. The caller bounds the time.
     pub(super) async fn connect(&self) -> Result<Link, Trouble> {
-        Ok(match &self.server.address {
+        Ok(match &self.address {
             ServerAddress::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(no_connection)?;
                 stream.set_nodelay(true).map_err(no_connection)?;
@@ -101,7 +65,7 @@ impl Dialer {
 
     /// Speaks TLS over `link` if configured. The server has to show that it is the host that was named.
     pub(super) async fn encrypt(&self, link: Link) -> Result<Link, Trouble> {
-        let (Some(tls), ServerAddress::Tcp { host, .. }) = (&self.tls, &self.server.address) else {
+        let (Some(tls), ServerAddress::Tcp { host, .. }) = (&self.tls, &self.address) else {
             return Ok(link);
         };
         let name = ServerName::try_from(host.clone()).map_err(no_connection)?;
@@ -117,7 +81,7 @@ impl Dialer {
 
     /// The password, read again from where it is.
     pub(super) async fn password(&self) -> Result<Option<String>, Trouble> {
-        let Some(secret) = self.server.password.clone() else { return Ok(None) };
+        let Some(secret) = self.password.clone() else { return Ok(None) };
         let read = tokio::task::spawn_blocking(move || secret.read()).await.map_err(Trouble::server)?;
         read.map(Some).map_err(Trouble::setup)
     }

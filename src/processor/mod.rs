@@ -42,6 +42,7 @@ mod report;
 #[cfg(test)]
 mod sample;
 mod secret;
+mod server;
 pub mod shim;
 mod sidecar;
 mod stderr;
@@ -62,16 +63,11 @@ pub use exec::Exec;
 pub use file::AppendFile;
 pub use http::{Endpoint, HttpPost};
 pub use input::{Input, Paths};
-#[cfg(any(feature = "redis", feature = "postgres"))]
-pub use link::{Server, ServerAddress};
 pub use pace::Pace;
 pub use passthrough::SAID_BY_COMMAND;
-#[cfg(feature = "postgres")]
-pub use postgres::PostgresTable;
 pub use program::{Program, set_command_umask};
-#[cfg(feature = "redis")]
-pub use redis::RedisStream;
 pub use secret::Secret;
+pub use server::{PostgresTable, RedisStream, Server, ServerAddress};
 pub use stdout::Stdout;
 pub use stream::ExecStream;
 pub use worker::{DeliverySettings, Limits, Orders, Worker};

@@ -10,7 +10,6 @@
 mod columns;
 mod errors;
 
-use std::fmt;
 use std::io;
 use std::pin::pin;
 use std::time::Duration;
@@ -26,7 +25,8 @@ use tokio_postgres::{Client, Config, NoTls};
 use self::columns::LineColumn;
 use self::errors::{Stage, judge};
 use super::driver::{Called, Destination, Doing, Driver, Lines, Note};
-use super::link::{Dialer, Link, Server, no_connection};
+use super::link::{Dialer, Link, no_connection};
+use super::server::PostgresTable;
 use super::trouble::Trouble;
 use super::written::Written;
 use super::{Epoch, Paths, Piece, Processor};
@@ -37,41 +37,14 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 /// The columns of the table that are copied, in this order.
 const COLUMNS: &str = "seq, source, source_offset, part, line";
 
-/// Where lines go.
-#[derive(Clone)]
-pub struct PostgresTable {
-    /// The server, and the password.
-    pub server: Server,
-    /// The user to log in as.
-    pub user: String,
-    /// The database; the one named like the user if `None`.
-    pub database: Option<String>,
-    /// The name, perhaps with a schema before it.
-    pub table: String,
-    /// The server ends a statement that takes longer, even if nobody waits for it any more.
-    pub timeout: Duration,
-    /// Whose seqs the lines have.
-    pub epoch: Epoch,
-    /// The paths of sources.
-    pub paths: Paths,
-}
-
 impl PostgresTable {
-    /// The processor that copies lines into this table, each once. It connects at the first batch.
+    /// The processor that copies lines into this table, each once. It connects at the first batch. The seqs of the lines
+    /// belong to `epoch`.
     ///
     /// # Errors
     /// If the certificates to trust cannot be read, or there are none.
-    pub fn processor(self) -> io::Result<Box<dyn Processor>> {
-        Ok(Box::new(Driver::new(Postgres::new(self)?)))
-    }
-}
-
-impl fmt::Debug for PostgresTable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresTable")
-            .field("server", &self.server)
-            .field("table", &self.table)
-            .finish_non_exhaustive()
+    pub fn processor(self, epoch: Epoch, timeout: Duration, paths: Paths) -> io::Result<Box<dyn Processor>> {
+        Ok(Box::new(Driver::new(Postgres::new(self, epoch, timeout, paths)?)))
     }
 }
 
@@ -81,6 +54,9 @@ struct Postgres {
     dialer: Dialer,
     owner: String,
     statements: Statements,
+    /// The server ends a statement that takes longer, even if nobody waits for it any more.
+    timeout: Duration,
+    paths: Paths,
 }
 
 /// A connection; it ends when this is dropped, and a transaction with it.
@@ -127,10 +103,10 @@ impl From<tokio_postgres::Error> for Trouble {
 }
 
 impl Postgres {
-    fn new(to: PostgresTable) -> io::Result<Postgres> {
-        let dialer = Dialer::new(to.server.clone())?;
-        let (owner, statements) = (to.epoch.to_string(), Statements::new(&to.table));
-        Ok(Postgres { to, dialer, owner, statements })
+    fn new(to: PostgresTable, epoch: Epoch, timeout: Duration, paths: Paths) -> io::Result<Postgres> {
+        let dialer = Dialer::new(&to.server, to.ca_file.as_deref(), to.password.as_ref())?;
+        let (owner, statements) = (epoch.to_string(), Statements::new(&to.table));
+        Ok(Postgres { to, dialer, owner, statements, timeout, paths })
     }
 
     /// A connection that speaks TLS if that is configured.
@@ -174,7 +150,7 @@ impl Destination for Postgres {
     const VERB: &'static str = "copying";
 
     fn about(&self) -> String {
-        format!("{} on {}", harmless(&self.to.table), self.dialer.address())
+        format!("{} on {}", harmless(&self.to.table), self.dialer.address)
     }
 
     fn called(&self) -> Called {
@@ -190,15 +166,18 @@ impl Destination for Postgres {
     }
 
     fn paths(&self) -> &Paths {
-        &self.to.paths
+        &self.paths
     }
 
     async fn connect(&self) -> Result<Session, Trouble> {
-        let link = self.dial().await?;
+        let (link, server) = (self.dial().await?, &self.to.server);
         let mut config = Config::new();
         // What is to be encrypted is already.
-        config.user(&self.to.user).ssl_mode(SslMode::Disable).application_name("spillq");
-        if let Some(database) = &self.to.database {
+        config
+            .user(server.user.as_deref().unwrap_or_default())
+            .ssl_mode(SslMode::Disable)
+            .application_name("spillq");
+        if let Some(database) = &server.database {
             config.dbname(database);
         }
         if let Some(password) = self.dialer.password().await? {
@@ -213,7 +192,7 @@ impl Destination for Postgres {
             }
         });
         // An ack needs a commit that is durable: `synchronous_commit` is switched on if it is off, and left alone otherwise.
-        let milliseconds = self.to.timeout.as_millis().clamp(1, i32::MAX as u128);
+        let milliseconds = self.timeout.as_millis().clamp(1, i32::MAX as u128);
         let setup = format!(
             "SET statement_timeout = {milliseconds}; SET lock_timeout = {milliseconds}; \
              SET idle_in_transaction_session_timeout = {milliseconds}; \

@@ -14,7 +14,6 @@ mod errors;
 pub(super) mod resp;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -24,7 +23,8 @@ use self::entries::{Frame, Held, Id, note, scripts};
 use self::errors::judge;
 use self::resp::{Command, Connection, Reply};
 use super::driver::{Called, Destination, Doing, Driver, Lines, Note};
-use super::link::{Dialer, Server};
+use super::link::Dialer;
+use super::server::RedisStream;
 use super::trouble::Trouble;
 use super::written::Written;
 use super::{Epoch, Paths, Processor};
@@ -35,51 +35,27 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 const LOOK: &str = include_str!("redis/look.lua");
 
-/// Where lines go.
-#[derive(Clone)]
-pub struct RedisStream {
-    /// The server, and its password.
-    pub server: Server,
-    /// The user of an ACL.
-    pub user: Option<String>,
-    /// The number of the database.
-    pub database: u32,
-    /// The key of the stream.
-    pub stream: String,
-    /// About this many entries are kept; 0 for all.
-    pub max_len: u64,
-    /// Whose seqs the lines have.
-    pub epoch: Epoch,
-    /// The paths of sources.
-    pub paths: Paths,
-}
-
 impl RedisStream {
-    /// The processor that adds lines to this stream, each once. It connects at the first batch.
+    /// The processor that adds lines to this stream, each once. It connects at the first batch. The seqs of the lines
+    /// belong to `epoch`.
     ///
     /// # Errors
     /// If the certificates to trust cannot be read, or there are none.
-    pub fn processor(self) -> io::Result<Box<dyn Processor>> {
-        Ok(Box::new(Driver::new(Redis::new(self)?)))
-    }
-}
-
-impl fmt::Debug for RedisStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStream")
-            .field("server", &self.server)
-            .field("stream", &self.stream)
-            .finish_non_exhaustive()
+    pub fn processor(self, epoch: Epoch, paths: Paths) -> io::Result<Box<dyn Processor>> {
+        Ok(Box::new(Driver::new(Redis::new(self, epoch, paths)?)))
     }
 }
 
 /// Adds lines to a stream.
 struct Redis {
     to: RedisStream,
+    /// The number of the database.
+    database: u32,
     dialer: Dialer,
     /// The key with the note.
     key: String,
     owner: String,
+    paths: Paths,
 }
 
 /// A connection, and what the stream and its key hold.
@@ -93,14 +69,15 @@ struct Session {
 }
 
 impl Redis {
-    fn new(to: RedisStream) -> io::Result<Redis> {
-        let dialer = Dialer::new(to.server.clone())?;
+    fn new(to: RedisStream, epoch: Epoch, paths: Paths) -> io::Result<Redis> {
+        let dialer = Dialer::new(&to.server, to.ca_file.as_deref(), to.password.as_ref())?;
+        // The configuration accepts only a number.
+        let database = to.server.database.as_ref().and_then(|number| number.parse().ok()).unwrap_or_default();
         // In a cluster both keys have to be on one node: the part in braces decides, or else the whole key.
         let has_tag =
             to.stream.split_once('{').is_some_and(|(_, rest)| rest.find('}').is_some_and(|at| at > 0));
         let key = if has_tag { format!("spillq:{}", to.stream) } else { format!("spillq:{{{}}}", to.stream) };
-        let owner = to.epoch.to_string();
-        Ok(Redis { to, dialer, key, owner })
+        Ok(Redis { to, database, dialer, key, owner: epoch.to_string(), paths })
     }
 
     fn frame<'a>(&'a self, names: &'a BTreeMap<SourceId, String>) -> Frame<'a> {
@@ -147,7 +124,7 @@ impl Destination for Redis {
     const VERB: &'static str = "adding";
 
     fn about(&self) -> String {
-        format!("{} on {}", harmless(&self.to.stream), self.dialer.address())
+        format!("{} on {}", harmless(&self.to.stream), self.dialer.address)
     }
 
     fn called(&self) -> Called {
@@ -163,20 +140,20 @@ impl Destination for Redis {
     }
 
     fn paths(&self) -> &Paths {
-        &self.to.paths
+        &self.paths
     }
 
     async fn connect(&self) -> Result<Session, Trouble> {
         let link = self.dialer.encrypt(self.dialer.connect().await?).await?;
         let mut connection = Connection::new(link);
         if let Some(password) = self.dialer.password().await? {
-            let user = self.to.user.as_deref().map(str::as_bytes);
+            let user = self.to.server.user.as_deref().map(str::as_bytes);
             let words: Vec<&[u8]> =
                 [&b"AUTH"[..]].into_iter().chain(user).chain([password.as_bytes()]).collect();
             is_ok(connection.ask(&words).await)?;
         }
-        if self.to.database > 0 {
-            is_ok(connection.ask(&[b"SELECT", self.to.database.to_string().as_bytes()]).await)?;
+        if self.database > 0 {
+            is_ok(connection.ask(&[b"SELECT", self.database.to_string().as_bytes()]).await)?;
         }
         let words: [&[u8]; 5] =
             [b"EVAL", LOOK.as_bytes(), b"2", self.to.stream.as_bytes(), self.key.as_bytes()];
@@ -267,26 +244,15 @@ mod tests {
     use spillq_storage::{GroupId, StoreId};
 
     use super::super::driver::check;
-    use super::super::link::ServerAddress;
+    use super::super::server::{Server, ServerAddress};
     use super::*;
 
     fn redis(stream: &str) -> Redis {
-        let server = Server {
-            address: ServerAddress::Tcp { host: "::1".to_owned(), port: 6379 },
-            is_tls: false,
-            ca_file: None,
-            password: None,
-        };
-        Redis::new(RedisStream {
-            server,
-            user: None,
-            database: 0,
-            stream: stream.to_owned(),
-            max_len: 0,
-            epoch: Epoch { store: StoreId(7), number: 0, group: GroupId(1) },
-            paths: Arc::new(|_| None),
-        })
-        .unwrap()
+        let address = ServerAddress::Tcp { host: "::1".to_owned(), port: 6379 };
+        let server = Server { address, ..Server::default() };
+        let to = RedisStream { server, stream: stream.to_owned(), ..RedisStream::default() };
+        let epoch = Epoch { store: StoreId(7), number: 0, group: GroupId(1) };
+        Redis::new(to, epoch, Arc::new(|_| None)).unwrap()
     }
 
     /// What the driver makes of what a connection saw.

@@ -10,15 +10,9 @@ use spillq_storage::{Log, SourceId};
 use super::{Plan, ServiceError};
 use crate::config::{self, Settings};
 use crate::plain::escape_path;
-#[cfg(feature = "postgres")]
-use crate::processor::PostgresTable;
-#[cfg(feature = "redis")]
-use crate::processor::RedisStream;
 use crate::processor::{
     AppendFile, Endpoint, Epoch, Exec, ExecStream, Form, HttpPost, Input, Paths, Processor, Program, Stdout,
 };
-#[cfg(any(feature = "redis", feature = "postgres"))]
-use crate::processor::{Secret, Server, ServerAddress};
 use crate::queue::{Configuration, GroupSettings};
 use crate::tail::{self, SourceRecord, TailHandle};
 
@@ -112,11 +106,11 @@ pub(super) fn build(
         }
         config::Kind::Http(to) => HttpPost::new(endpoint(to, epoch, paths)).map(boxed),
         #[cfg(feature = "redis")]
-        config::Kind::Redis(to) => stream(to, epoch, paths).processor(),
+        config::Kind::Redis(to) => to.clone().processor(epoch, paths.lookup()),
         #[cfg(not(feature = "redis"))]
         config::Kind::Redis(_) => return Err(left_out("redis")),
         #[cfg(feature = "postgres")]
-        config::Kind::Postgres(to) => table(to, epoch, timeout, paths).processor(),
+        config::Kind::Postgres(to) => to.clone().processor(epoch, timeout, paths.lookup()),
         #[cfg(not(feature = "postgres"))]
         config::Kind::Postgres(_) => return Err(left_out("postgres")),
         config::Kind::Stdout => Stdout::new().map(boxed),
@@ -156,46 +150,6 @@ fn endpoint(to: &config::Destination, epoch: Epoch, paths: &SourcePaths) -> Endp
         secret_headers: to.secret_headers.clone(),
         ca_file: to.ca_file.clone(),
         epoch,
-    }
-}
-
-#[cfg(feature = "redis")]
-fn stream(to: &config::Stream, epoch: Epoch, paths: &SourcePaths) -> RedisStream {
-    RedisStream {
-        server: server(&to.server, to.ca_file.as_ref(), to.password.as_ref()),
-        user: to.server.user.clone(),
-        // The configuration accepts only a number.
-        database: to.server.database.as_ref().and_then(|number| number.parse().ok()).unwrap_or_default(),
-        stream: to.stream.clone(),
-        max_len: to.max_len,
-        epoch,
-        paths: paths.lookup(),
-    }
-}
-
-#[cfg(feature = "postgres")]
-fn table(to: &config::Table, epoch: Epoch, timeout: Duration, paths: &SourcePaths) -> PostgresTable {
-    PostgresTable {
-        server: server(&to.server, to.ca_file.as_ref(), to.password.as_ref()),
-        user: to.server.user.clone().unwrap_or_default(),
-        database: to.server.database.clone(),
-        table: to.table.clone(),
-        timeout,
-        epoch,
-        paths: paths.lookup(),
-    }
-}
-
-#[cfg(any(feature = "redis", feature = "postgres"))]
-fn server(server: &config::Server, ca_file: Option<&PathBuf>, password: Option<&Secret>) -> Server {
-    Server {
-        address: match &server.place {
-            config::Place::Tcp { host, port } => ServerAddress::Tcp { host: host.clone(), port: *port },
-            config::Place::Unix(path) => ServerAddress::Unix(path.clone()),
-        },
-        is_tls: server.is_tls,
-        ca_file: ca_file.cloned(),
-        password: password.cloned(),
     }
 }
 
