@@ -2,10 +2,10 @@
 
 use super::{Exit, Failure};
 use crate::cli::RunArgs;
-use crate::config::STDIN;
 use crate::messages;
 use crate::plain::{counted, waiting};
 use crate::service::{self, Plan, Reread};
+use crate::tail::STDIN;
 
 /// Runs the service.
 ///

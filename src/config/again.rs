@@ -60,7 +60,7 @@ pub fn load_again(sources: &Sources, text: &str, running: &Settings) -> Result<A
 fn live_part(running: &Settings, written: &Settings) -> Settings {
     let mut settings = written.clone();
     for key in keys::settings().iter().filter(|key| !key.is_live) {
-        key.copy(running, &mut settings);
+        (key.copy)(running, &mut settings);
     }
     settings
 }
@@ -85,7 +85,7 @@ fn differences(from: &Settings, to: &Settings) -> Vec<String> {
     for processor in &to.processors {
         let Some(was) = from.processor(&processor.group) else { continue };
         for key in keys::processor() {
-            if !key.is_same(was, processor) && key.show(was) == key.show(processor) {
+            if !(key.is_same)(was, processor) && (key.show)(was) == (key.show)(processor) {
                 let (group, key) = (&processor.group, key.name);
                 found.push(format!("processor of {group}: {key} changed where it is not shown"));
             }

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use super::key::Key;
 use super::keys;
-use super::settings::{DEFAULT_GROUP, Follow, Processor, Settings};
+use super::settings::{DEFAULT_GROUP, Processor, Settings};
 use crate::queue::GroupSettings;
 use crate::supervise::ProcessorKind;
+use crate::tail::Follow;
 
 const HEAD: &str = "\
 # spillq: every key with its default. docs/reference/configuration.md has the same as a page.
@@ -48,7 +49,7 @@ pub fn documented() -> String {
 }
 
 fn follow() -> String {
-    let default = Follow::default_with(Vec::new());
+    let default = Follow::new(Vec::new());
     let entries = keys::follow().into_iter().map(|key| entry(&key, key.name, &default, "#"));
     header("follow", "#[[follow]]") + &entries.collect::<String>()
 }
@@ -77,7 +78,7 @@ fn header(name: &str, written: &str) -> String {
 }
 
 fn entry<S: 'static>(key: &Key<S>, name: &str, default: &S, mark: &str) -> String {
-    let value = key.example.map(str::to_owned).or_else(|| Some(key.show(default)?.to_string()));
+    let value = key.example.map(str::to_owned).or_else(|| Some((key.show)(default)?.to_string()));
     let kinds = if key.kinds.is_empty() { String::new() } else { format!("{}: ", key.kinds.join(", ")) };
     let restart = if !key.is_live { "; a change needs a restart" } else { "" };
     let doc = format!("{kinds}{}\n\nType: {}{restart}.", key.paragraphs().join("\n\n"), key.about);
@@ -144,7 +145,7 @@ settings in force and where each came from.
         text += "\n## Above all sections\n";
         text += &of("");
         text += &section("follow", "[[follow]]");
-        let default = Follow::default_with(Vec::new());
+        let default = Follow::new(Vec::new());
         text.extend(keys::follow().iter().map(|key| item(key, &default, &format!("follow.{}", key.name))));
         for name in ["window", "disk", "http", "service"] {
             text += &section(name, &format!("[{name}]"));
@@ -170,7 +171,7 @@ settings in force and where each came from.
     fn item<S: 'static>(key: &Key<S>, default: &S, name: &str) -> String {
         let kinds = key.kinds.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", ");
         let kinds = if kinds.is_empty() { kinds } else { format!(" ({kinds})") };
-        let default = match (&key.required, key.show(default), key.example) {
+        let default = match (&key.required, (key.show)(default), key.example) {
             (Some(_), _, Some(example)) => format!("Required, such as `{example}`."),
             (_, Some(value), _) => format!("Default: `{value}`."),
             (_, None, Some(example)) => format!("Not set by default. Example: `{example}`."),

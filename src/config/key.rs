@@ -25,8 +25,19 @@ pub(super) struct Key<S> {
     pub(super) is_secretive: bool,
     /// The kinds of processors that have it; empty if it belongs to every section.
     pub(super) kinds: Vec<&'static str>,
-    slot: Box<dyn Slot<S>>,
+    /// Reads a value into its place, where it can be used. What is wrong with it is added to the list.
+    pub(super) read: Box<ReadInto<S>>,
+    /// The value as it is written; `None` where it is not set.
+    pub(super) show: Box<dyn Fn(&S) -> Option<Value>>,
+    /// Whether the key belongs to this section.
+    pub(super) belongs_to: Box<dyn Fn(&S) -> bool>,
+    /// Whether both have the same value, shown or not.
+    pub(super) is_same: Box<dyn Fn(&S, &S) -> bool>,
+    /// Sets the value of the second to that of the first.
+    pub(super) copy: Box<dyn Fn(&S, &mut S)>,
 }
+
+type ReadInto<S> = dyn Fn(&Written<'_>, &mut Vec<Wrong>, &mut S);
 
 impl<S: 'static> Key<S> {
     /// A key of type `kind` whose value is where `get` and `set` say. `get` has no answer for a section that the key does
@@ -38,17 +49,30 @@ impl<S: 'static> Key<S> {
         get: fn(&S) -> Option<V>,
         set: fn(&mut S, V),
     ) -> Key<S> {
+        let Type { about, is_scalar, read, print } = kind;
         Key {
             name,
             doc,
-            about: kind.about.clone(),
-            is_scalar: kind.is_scalar,
+            about,
+            is_scalar,
             required: None,
             example: None,
             is_live: false,
             is_secretive: false,
             kinds: Vec::new(),
-            slot: Box::new(At { kind, get, set }),
+            read: Box::new(move |written, wrong, into| {
+                if let Some(value) = read(written, wrong) {
+                    set(into, value);
+                }
+            }),
+            show: Box::new(move |from| print(&get(from)?)),
+            belongs_to: Box::new(move |section| get(section).is_some()),
+            is_same: Box::new(move |one, other| get(one) == get(other)),
+            copy: Box::new(move |from, to| {
+                if let Some(value) = get(from) {
+                    set(to, value);
+                }
+            }),
         }
     }
 
@@ -90,70 +114,5 @@ impl<S: 'static> Key<S> {
     pub(super) fn paragraphs(&self) -> Vec<String> {
         let in_one_line = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
         self.doc.split("\n\n").map(in_one_line).collect()
-    }
-
-    /// Reads a value into its place, where it can be used. What is wrong with it is added to `wrong`.
-    pub(super) fn read(&self, written: &Written<'_>, wrong: &mut Vec<Wrong>, into: &mut S) {
-        self.slot.read(written, wrong, into);
-    }
-
-    /// The value as it is written; `None` where it is not set.
-    pub(super) fn show(&self, from: &S) -> Option<Value> {
-        self.slot.show(from)
-    }
-
-    /// Whether the key belongs to this section.
-    pub(super) fn belongs_to(&self, section: &S) -> bool {
-        self.slot.belongs_to(section)
-    }
-
-    /// Whether both have the same value, shown or not.
-    pub(super) fn is_same(&self, one: &S, other: &S) -> bool {
-        self.slot.is_same(one, other)
-    }
-
-    pub(super) fn copy(&self, from: &S, to: &mut S) {
-        self.slot.copy(from, to);
-    }
-}
-
-/// [`Key`] without the type of the value.
-trait Slot<S> {
-    fn read(&self, written: &Written<'_>, wrong: &mut Vec<Wrong>, into: &mut S);
-    fn show(&self, from: &S) -> Option<Value>;
-    fn belongs_to(&self, section: &S) -> bool;
-    fn is_same(&self, one: &S, other: &S) -> bool;
-    fn copy(&self, from: &S, to: &mut S);
-}
-
-struct At<S, V> {
-    kind: Type<V>,
-    get: fn(&S) -> Option<V>,
-    set: fn(&mut S, V),
-}
-
-impl<S, V: PartialEq + 'static> Slot<S> for At<S, V> {
-    fn read(&self, written: &Written<'_>, wrong: &mut Vec<Wrong>, into: &mut S) {
-        if let Some(value) = self.kind.read(written, wrong) {
-            (self.set)(into, value);
-        }
-    }
-
-    fn show(&self, from: &S) -> Option<Value> {
-        (self.get)(from).and_then(|value| self.kind.print(&value))
-    }
-
-    fn belongs_to(&self, section: &S) -> bool {
-        (self.get)(section).is_some()
-    }
-
-    fn is_same(&self, one: &S, other: &S) -> bool {
-        (self.get)(one) == (self.get)(other)
-    }
-
-    fn copy(&self, from: &S, to: &mut S) {
-        if let Some(value) = (self.get)(from) {
-            (self.set)(to, value);
-        }
     }
 }

@@ -102,7 +102,7 @@ pub(super) fn parts(settings: &Settings) -> Vec<Part> {
         if parts.last().is_none_or(|part| part.name != name) {
             parts.push(Part { name, index: None, rows: Vec::new() });
         }
-        if let (Some(part), Some(value)) = (parts.last_mut(), key.show(settings)) {
+        if let (Some(part), Some(value)) = (parts.last_mut(), (key.show)(settings)) {
             part.rows.push((own, value));
         }
     }
@@ -113,7 +113,7 @@ pub(super) fn parts(settings: &Settings) -> Vec<Part> {
 }
 
 fn repeated<S: 'static>(name: &'static str, sections: &[S], keys: &[Key<S>]) -> Vec<Part> {
-    let rows = |section| keys.iter().filter_map(|key| Some((key.name, key.show(section)?))).collect();
+    let rows = |section| keys.iter().filter_map(|key| Some((key.name, (key.show)(section)?))).collect();
     let part = |(index, section)| Part { name, index: Some(index), rows: rows(section) };
     sections.iter().enumerate().map(part).collect()
 }

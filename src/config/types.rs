@@ -21,8 +21,10 @@ pub(super) struct Type<V> {
     pub(super) about: String,
     /// Whether it is one value, so that a variable can hold it; otherwise a list or a table.
     pub(super) is_scalar: bool,
-    read: Read<V>,
-    print: Print<V>,
+    /// The value, where it can be used. What is wrong with it is added to the list.
+    pub(super) read: Read<V>,
+    /// The value as it is written; `None` where it is not set.
+    pub(super) print: Print<V>,
 }
 
 type Read<V> = Box<dyn Fn(&Written<'_>, &mut Vec<Wrong>) -> Option<V>>;
@@ -64,16 +66,6 @@ impl<V: 'static> Type<V> {
             }),
             print: Box::new(move |value| Some(print(value))),
         }
-    }
-
-    /// The value, where it can be used. What is wrong with it is added to `wrong`.
-    pub(super) fn read(&self, written: &Written<'_>, wrong: &mut Vec<Wrong>) -> Option<V> {
-        (self.read)(written, wrong)
-    }
-
-    /// The value as it is written; `None` where it is not set.
-    pub(super) fn print(&self, value: &V) -> Option<Value> {
-        (self.print)(value)
     }
 
     /// The same type for a setting that need not be set and has no default.

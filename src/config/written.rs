@@ -171,7 +171,7 @@ impl<'a> Reader<'a> {
                     (at, name)
                 }
             };
-            if key.belongs_to(into) {
+            if (key.belongs_to)(into) {
                 let before = self.problems.len();
                 if self.key(at, name, key, into) && self.problems.len() == before {
                     set.push(key.name);
@@ -179,7 +179,7 @@ impl<'a> Reader<'a> {
             } else if let Some(value) = at.value(name) {
                 let same = || keys.iter().filter(|other| other.name == key.name);
                 let is_first = same().next().is_some_and(|first| std::ptr::eq(first, key));
-                if is_first && !same().any(|other| other.belongs_to(into)) {
+                if is_first && !same().any(|other| (other.belongs_to)(into)) {
                     let kinds = quoted(same().flat_map(|other| other.kinds.iter().copied()));
                     let (name, expected) = (at.name_of(name), format!("belongs to kind = {kinds}"));
                     self.wrong(name, value.span(), key.is_secretive, expected);
@@ -203,8 +203,9 @@ impl<'a> Reader<'a> {
         let mut wrong = Vec::new();
         if let Some(value) = file {
             let written = Written { key: name, value: Raw::File(value), base: self.folder };
-            key.read(&written, &mut wrong, into);
-            let is_empty = || key.show(into).is_some_and(|shown| shown.as_array().is_some_and(Vec::is_empty));
+            (key.read)(&written, &mut wrong, into);
+            let is_empty =
+                || (key.show)(into).is_some_and(|shown| shown.as_array().is_some_and(Vec::is_empty));
             if let Some(required) = key.required.as_ref().filter(|_| wrong.is_empty() && is_empty()) {
                 wrong.push(Wrong { at: None, expected: required.clone() });
             }
@@ -221,7 +222,7 @@ impl<'a> Reader<'a> {
             let Sources { environment, working_dir, .. } = self.sources;
             if let Some(text) = environment.get(&variable).filter(|text| !text.is_empty()) {
                 is_set = true;
-                key.read(
+                (key.read)(
                     &Written { key: name, value: Raw::Variable(text), base: working_dir },
                     &mut wrong,
                     into,

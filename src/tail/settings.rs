@@ -6,6 +6,8 @@ use std::time::Duration;
 /// Time between two scans by default: how long a line waits if no event reports it. With 10,000 files it takes about 2 % of
 /// one core.
 pub const SCAN_INTERVAL: Duration = Duration::from_secs(1);
+/// The name of standard input among globs. A file of that name is `./-`.
+pub const STDIN: &str = "-";
 /// `max_line_bytes` by default.
 pub const MAX_LINE_BYTES: usize = 8 * 1_024 * 1_024;
 /// `rotate_wait` by default: writers that were asked to reopen their log have done so by then.
@@ -24,10 +26,8 @@ pub enum From {
 /// One `[[follow]]` section: globs, and how the files are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Follow {
-    /// Absolute globs; `**` spans folders.
+    /// Absolute globs; `**` spans folders. [`STDIN`] is standard input.
     pub include: Vec<String>,
-    /// Standard input too.
-    pub stdin: bool,
     /// Globs for names or whole paths that are left out.
     pub exclude: Vec<String>,
     /// Where files are first read from.
@@ -47,13 +47,18 @@ impl Follow {
     pub fn new(include: Vec<String>) -> Follow {
         Follow {
             include,
-            stdin: false,
             exclude: Vec::new(),
             from: From::Beginning,
             max_line_bytes: MAX_LINE_BYTES,
             rotate_wait: ROTATE_WAIT,
             symlinks: None,
         }
+    }
+
+    /// Whether it follows standard input.
+    #[must_use]
+    pub fn reads_input(&self) -> bool {
+        self.include.iter().any(|glob| glob == STDIN)
     }
 }
 

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use super::generate;
 use crate::cmd::output::{say, say_json};
 use crate::cmd::{Exit, Failure};
-use crate::config::{Follow, Settings};
+use crate::config::Settings;
+use crate::tail::Follow;
 
 /// Rounds of a measurement. The result is their median.
 pub(super) const ROUNDS: usize = 5;
@@ -43,7 +44,7 @@ pub(super) fn settings(folder: &Path, name: &str, input: &Path) -> Settings {
     let mut settings = Settings::default_with(folder);
     settings.data_dir = folder.join(name);
     let include = vec![input.to_string_lossy().into_owned()];
-    settings.follow = vec![Follow { max_line_bytes: 1 << 20, ..Follow::default_with(include) }];
+    settings.follow = vec![Follow { max_line_bytes: 1 << 20, ..Follow::new(include) }];
     settings
 }
 

@@ -51,7 +51,7 @@ impl Follows {
 
     /// The section that follows standard input, if one does.
     pub(crate) fn of_input(&self) -> Option<&Follow> {
-        self.follows.iter().find(|follow| follow.stdin)
+        self.follows.iter().find(|follow| follow.reads_input())
     }
 
     pub(crate) fn line_max(&self, section: u16) -> usize {

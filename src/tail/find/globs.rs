@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
 use crate::tail::error::TailError;
+use crate::tail::settings::STDIN;
 
 /// Folders behind `**` that are walked: deeper ones are more likely a loop than logs.
 pub(crate) const DEPTH_MAX: usize = 32;
@@ -35,14 +36,18 @@ pub(crate) struct Include {
 }
 
 impl Globs {
-    /// `symlinks`: below which folder symbolic links may lead.
+    /// `symlinks`: below which folder symbolic links may lead. Standard input among `include` is no file, and left out.
     pub(crate) fn new(
         include: &[String],
         exclude: &[String],
         symlinks: Option<&Path>,
     ) -> Result<Globs, TailError> {
         Ok(Globs {
-            includes: include.iter().map(|glob| Include::new(glob)).collect::<Result<_, _>>()?,
+            includes: include
+                .iter()
+                .filter(|glob| *glob != STDIN)
+                .map(|glob| Include::new(glob))
+                .collect::<Result<_, _>>()?,
             exclude: excluded(exclude)?,
             symlinks: symlinks.map(Path::to_owned),
         })

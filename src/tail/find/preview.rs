@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::plain::counted;
 use crate::tail::error::TailError;
 use crate::tail::find::walk::{Discover, Walked};
-use crate::tail::settings::Follow;
+use crate::tail::settings::{Follow, STDIN};
 
 /// What a glob matches now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub fn preview(follows: &[Follow], never: &[PathBuf]) -> Result<Vec<Preview>, Ta
     let sections =
         follows.iter().map(|one| (one.include.as_slice(), one.exclude.as_slice(), one.symlinks.as_deref()));
     let found = Discover::new(sections, never)?.walk_each();
-    let includes = follows.iter().flat_map(|follow| &follow.include);
+    let includes = follows.iter().flat_map(|follow| &follow.include).filter(|glob| *glob != STDIN);
     Ok(includes.zip(found).map(|(include, (files, walked))| of_glob(include, files, &walked)).collect())
 }
 
