@@ -116,10 +116,11 @@ impl Launcher {
             self.running = None;
             return Ok(());
         }
-        Err(Evidence {
-            summary: format!("{0} of an earlier batch does not end: {1}", self.program(), name_procs(&left)),
-            tail: String::new(),
-        })
+        Err(Evidence::new(format!(
+            "{0} of an earlier batch does not end: {1}",
+            self.program(),
+            name_procs(&left)
+        )))
     }
 
     /// Starts the shim with the command, whose standard input is `stdin`: it is sent through the socket that is the

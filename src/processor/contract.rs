@@ -44,6 +44,14 @@ pub struct Evidence {
     pub tail: String,
 }
 
+impl Evidence {
+    /// Without any output.
+    #[must_use]
+    pub fn new(summary: String) -> Evidence {
+        Evidence { summary, tail: String::new() }
+    }
+}
+
 /// How much is kept of the output of a processor that fails.
 pub const EVIDENCE_BYTES_MAX: usize = 4 * 1024;
 

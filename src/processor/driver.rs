@@ -267,7 +267,7 @@ impl<D: Destination> Processor for Driver<D> {
     fn interrupted(&mut self) -> Option<Evidence> {
         let (doing, since) = self.doing.0.take()?;
         let summary = format!("it was {doing} for {:.1} s", since.elapsed().as_secs_f64());
-        Some(Evidence { summary, tail: String::new() })
+        Some(Evidence::new(summary))
     }
 }
 

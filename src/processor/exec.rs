@@ -81,16 +81,13 @@ impl Exec {
         }
         match self.attempt(batch).await {
             Ok(outcome) => outcome,
-            Err(error) => Outcome::Failed(Evidence {
-                summary: format!(
-                    "{} could not be started on {}: {}",
-                    self.launcher.program(),
-                    batch.named(),
-                    // A batch is a file in memory, to which the limit on file size applies too.
-                    explained(&error)
-                ),
-                tail: String::new(),
-            }),
+            Err(error) => Outcome::Failed(Evidence::new(format!(
+                "{} could not be started on {}: {}",
+                self.launcher.program(),
+                batch.named(),
+                // A batch is a file in memory, to which the limit on file size applies too.
+                explained(&error)
+            ))),
         }
     }
 

@@ -60,10 +60,8 @@ impl AppendFile {
     }
 
     async fn append(&mut self, batch: &Batch) -> Outcome {
-        let evidence = |what: String| Evidence {
-            summary: format!("{} could not be appended to: {what}", self.path.display()),
-            tail: String::new(),
-        };
+        let evidence =
+            |what: String| Evidence::new(format!("{} could not be appended to: {what}", self.path.display()));
         if has_too_many_gaps(batch) {
             return Outcome::TooLarge(evidence(format!("too many gaps in lines {}", batch.range())));
         }
@@ -108,10 +106,9 @@ impl Processor for AppendFile {
     fn forget(&mut self, from: Seq) -> Forgetting<'_> {
         Box::pin(async move {
             let forgotten = self.thread.call(move |appender| appender.forget(from)).await;
-            forgotten.and_then(|forgotten| forgotten).map_err(|error| Evidence {
-                summary: format!("{}: {error}", path_of(&self.path).display()),
-                tail: String::new(),
-            })
+            forgotten
+                .and_then(|forgotten| forgotten)
+                .map_err(|error| Evidence::new(format!("{}: {error}", path_of(&self.path).display())))
         })
     }
 }

@@ -37,7 +37,7 @@ pub async fn http_outcome<S>(stream: S) -> Outcome
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let failed = |why: String| Outcome::Failed(Evidence { summary: why, tail: String::new() });
+    let failed = |why: String| Outcome::Failed(Evidence::new(why));
     let mut builder = http1::Builder::new();
     builder.max_buf_size(http::HEAD_BYTES_MAX);
     let (mut sender, connection) = match builder.handshake(TokioIo::new(stream)).await {

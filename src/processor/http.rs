@@ -264,7 +264,7 @@ impl Drop for Watch<'_> {
                 None if left > 0 => format!("{left} bytes were still to be sent after {seconds:.1} s"),
                 None => format!("all was sent, and no reply came within {seconds:.1} s"),
             };
-            *interrupted = Some(Evidence { summary, tail: String::new() });
+            *interrupted = Some(Evidence::new(summary));
         }
     }
 }

@@ -59,21 +59,15 @@ impl Stdout {
             Ok(Err(error)) | Err(error) => error,
         };
         if error.kind() == ErrorKind::FileTooLarge {
-            return Outcome::Refused(Evidence {
-                summary: format!("standard output could not be written: {}", explained(&error)),
-                tail: String::new(),
-            });
+            return Outcome::Refused(Evidence::new(format!(
+                "standard output could not be written: {}",
+                explained(&error)
+            )));
         }
         if error.kind() == ErrorKind::BrokenPipe {
-            return Outcome::Refused(Evidence {
-                summary: "standard output was closed by its reader".to_owned(),
-                tail: String::new(),
-            });
+            return Outcome::Refused(Evidence::new("standard output was closed by its reader".to_owned()));
         }
-        Outcome::Failed(Evidence {
-            summary: format!("standard output could not be written: {error}"),
-            tail: String::new(),
-        })
+        Outcome::Failed(Evidence::new(format!("standard output could not be written: {error}")))
     }
 }
 

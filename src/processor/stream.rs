@@ -121,10 +121,10 @@ impl ExecStream {
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
                 let program = self.launcher.program();
-                Outcome::Failed(Evidence {
-                    summary: format!("{program} could not be given {}: {error}", batch.named()),
-                    tail: String::new(),
-                })
+                Outcome::Failed(Evidence::new(format!(
+                    "{program} could not be given {}: {error}",
+                    batch.named()
+                )))
             }
         }
     }

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{Batch, Evidence, Outcome, Pace, Piece, Processing, Processor};
 use crate::queue::{
     Closed, Command, FailureKind, GroupSettings, Handle, Lease, Lent, Offer, Replay, ReplayError, Settled,
-    Verdict, Window,
+    Verdict, Window, millis,
 };
 
 /// How many reads may fail in a row, for another reason than damage, before the group is blocked there.
@@ -497,7 +497,7 @@ async fn deliver(
                 batch.named(),
                 panic_message(panic.as_ref())
             );
-            Delivered::Outcome(Outcome::Failed(Evidence { summary, tail: String::new() }))
+            Delivered::Outcome(Outcome::Failed(Evidence::new(summary)))
         }
         Some(Err(_)) => {
             let seen = processor.interrupted().unwrap_or_default();
@@ -530,7 +530,7 @@ fn verdict(delivered: Delivered) -> Verdict {
         Delivered::Outcome(Outcome::BadLine(seq, evidence)) => failed(FailureKind::BadLine(seq), evidence),
         Delivered::Outcome(Outcome::TooLarge(evidence)) => failed(FailureKind::TooLarge, evidence),
         Delivered::Outcome(Outcome::Later(wait, evidence)) => {
-            failed(FailureKind::Later(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)), evidence)
+            failed(FailureKind::Later(millis(wait)), evidence)
         }
         Delivered::Outcome(Outcome::Refused(evidence)) => failed(FailureKind::Refused, evidence),
     }
