@@ -4,7 +4,6 @@
 mod build;
 mod config_file;
 mod drain;
-mod error;
 mod lifecycle;
 mod notify;
 mod plan;
@@ -14,8 +13,7 @@ mod startup;
 mod watched;
 mod worker_pool;
 
-pub use error::ServiceError;
 pub use lifecycle::{run, run_with};
-pub use plan::{Drain, Ended, Plan, Progress, Reread};
+pub use plan::{Drain, Ended, Plan, Progress, Reread, ServiceError};
 pub use preview::{command_missing, preview};
 pub(crate) use watched::{disk_settings, in_flight_at_the_end, killers};

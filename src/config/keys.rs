@@ -27,7 +27,7 @@ use super::types::{
 use super::value::{GIB, KIB, MIB, duration_text, parse_duration, parse_size, size_text};
 use crate::plain::needs_escape;
 use crate::processor::{Coding, Server};
-use crate::queue::{GroupSettings, LagPolicy, Stuck, WhenFull, group_name};
+use crate::queue::{self, GroupSettings, LagPolicy, Stuck, WhenFull, group_name};
 use crate::supervise::ProcessorKind;
 use crate::tail::{Follow, From};
 
@@ -455,7 +455,7 @@ fn kind() -> Type<ProcessorKind> {
 /// A duration or a size: each has its own units.
 fn keep() -> Type<Keep> {
     let read = |text: &str, _: &Path| {
-        let age = parse_duration(text).map(|age| Keep::Age(ms_of(age)));
+        let age = parse_duration(text).map(|age| Keep::Age(queue::millis(age)));
         let keep = age.or_else(|| parse_size(text).map(Keep::Bytes));
         match keep.ok_or("neither a duration nor a size; write it as \"24h\" or \"10GiB\"")? {
             Keep::Age(0) | Keep::Bytes(0) => Ok(Keep::Nothing),
@@ -471,11 +471,7 @@ fn keep() -> Type<Keep> {
 
 /// A duration that is stored in milliseconds.
 fn millis(bounds: RangeInclusive<Duration>) -> Type<u64> {
-    duration(bounds).map(ms_of, |ms| Duration::from_millis(*ms))
-}
-
-fn ms_of(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    duration(bounds).map(queue::millis, |ms| Duration::from_millis(*ms))
 }
 
 /// A bound, which is written as 0 if there is none.

@@ -17,7 +17,6 @@ mod model_test;
 mod owner;
 mod phase;
 mod pulse;
-mod reason;
 mod replay;
 mod retry;
 mod settings;

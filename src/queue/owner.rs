@@ -7,7 +7,6 @@
 //! An error of the log ends the loop. No command is answered any more, and the service ends too.
 
 mod administer;
-mod answer;
 mod commit;
 mod configure;
 mod leases;
@@ -23,11 +22,9 @@ use std::time::Duration;
 use spillq_storage::{Commit, Error, GroupId, Log, Reader, Seq, SeqRange};
 use tokio::sync::oneshot;
 
-use answer::{Pending, send};
-
-use super::admin::AdminError;
+use super::admin::{AdminError, Answer, Refusal};
 use super::clock;
-use super::command::{Append, Appended, Command, Offer};
+use super::command::{Append, Appended, Command, Lease, Offer, Settled};
 use super::group::{Group, View};
 use super::hold::Hold;
 use super::phase::WhyFull;
@@ -53,6 +50,33 @@ struct Asked {
     group: GroupId,
     ahead: bool,
     reply: oneshot::Sender<Offer>,
+}
+
+/// An answer that waits until the commit is durable.
+enum Pending {
+    Appended { reply: SyncSender<Appended>, lines: u64 },
+    Lease(oneshot::Sender<Option<Lease>>, Lease),
+    Settled(oneshot::Sender<Settled>),
+    Admin(oneshot::Sender<Result<Answer, Refusal>>, Answer),
+}
+
+impl Pending {
+    /// Sends the answer. `seq` is the seq of the first line that no append before this one has got; returns the same for
+    /// the next.
+    fn send(self, seq: Seq) -> Seq {
+        match self {
+            Pending::Appended { reply, lines } => {
+                let next = seq.plus(lines);
+                // As in `send`, for the tail.
+                let _ = reply.send(Appended { first: seq, next });
+                return next;
+            }
+            Pending::Lease(reply, lease) => send(reply, Some(lease)),
+            Pending::Settled(reply) => send(reply, Settled::Counted),
+            Pending::Admin(reply, answer) => send(reply, Ok(answer)),
+        }
+        seq
+    }
 }
 
 /// The state of the loop.
@@ -250,4 +274,9 @@ impl Owner {
 fn view(log: &Log, id: GroupId) -> Option<View<'_>> {
     let state = log.state();
     Some(View { state: state.groups().get(&id)?, next_seq: state.next_seq(), now_ms: clock::now_ms() })
+}
+
+/// Sends an answer. A client that has gone away does not get it; what was done stays done.
+fn send<T>(reply: oneshot::Sender<T>, answer: T) {
+    let _ = reply.send(answer);
 }

@@ -9,9 +9,8 @@ use spillq_storage::Error;
 use tokio::signal::unix::SignalKind;
 
 use super::drain::{Account, served_groups};
-use super::error::ServiceError;
 use super::notify::Manager;
-use super::plan::{Ended, Plan, Progress};
+use super::plan::{Ended, Plan, Progress, ServiceError};
 use super::reload::{Cause, Live, Reload, listen};
 use super::startup::Parts;
 use crate::config::Settings;

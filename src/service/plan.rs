@@ -1,6 +1,8 @@
-//! What a run of the service is to do, and how it ended. Plain data.
+//! What a run of the service is to do, and how it ended, or why it could not do it. Plain data.
 
 use std::time::Duration;
+
+use spillq_storage::Error;
 
 use crate::config::Sources;
 use crate::http::StatusJson;
@@ -70,4 +72,15 @@ pub struct Ended {
     /// Of a run that ends by itself: the groups whose lines cannot be delivered, each with the reason. They ended the
     /// run.
     pub stuck: Vec<String>,
+}
+
+/// Why the service did not do its job. Its text is one line, without the next step.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The store could not be opened, or failed.
+    #[error(transparent)]
+    Store(#[from] Error),
+    /// A part could not be started, or a setting does not fit the store; with the next step.
+    #[error("{0}")]
+    Start(String, Option<String>),
 }

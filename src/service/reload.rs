@@ -12,9 +12,8 @@ use tokio::sync::mpsc;
 
 use super::build::{never, owner_settings};
 use super::config_file::{self, Content};
-use super::error::ServiceError;
 use super::notify::Manager;
-use super::plan::Reread;
+use super::plan::{Reread, ServiceError};
 use super::watched::disk_settings;
 use super::worker_pool::WorkerPool;
 use crate::config::{Again, ConfigError, Settings, Sources, load_again};

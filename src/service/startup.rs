@@ -12,8 +12,7 @@ use spillq_storage::{Log, Options};
 
 use super::build::{SourcePaths, group_settings, tail_settings};
 use super::drain::served_groups;
-use super::error::ServiceError;
-use super::plan::Plan;
+use super::plan::{Plan, ServiceError};
 use super::reload::Live;
 use super::watched::Watched;
 use super::worker_pool::WorkerPool;

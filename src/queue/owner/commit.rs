@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use spillq_storage::{Commit, Error, Full, NewBlock, Seq};
 
-use super::answer::Pending;
-use super::{GATHERED_BYTES_MAX, Owner};
+use super::{GATHERED_BYTES_MAX, Owner, Pending};
 use crate::queue::command::{Append, Appended};
 use crate::queue::group::Group;
 use crate::queue::phase::WhyFull;

@@ -3,12 +3,11 @@
 use spillq_storage::{DeadCause, DeadLetter, Error, GroupChange, GroupId, Loss, Seq, SeqRange};
 use tokio::sync::oneshot;
 
-use super::answer::{Pending, send};
-use super::{Asked, Owner};
+use super::{Asked, Owner, Pending, send};
 use crate::queue::clock;
 use crate::queue::command::{Lease, Offer, Settled, Verdict};
+use crate::queue::failure::reason;
 use crate::queue::group::{Condemned, Idle};
-use crate::queue::reason::reason;
 
 impl Owner {
     /// A worker asks for lines. They are offered once the commit is durable; but lines to read ahead are offered at once,
