@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use spillq_storage::Keep;
 
+use super::destination::is_plain_url_to_another_host;
 use super::origin::{Origin, Origins};
 use super::paths;
 use super::problem::Problem;
@@ -109,7 +110,7 @@ pub(super) fn tiny_min_free(settings: &Settings) -> Option<String> {
 /// Secrets that are sent without encryption. It works, and within a host or a container it may be fine.
 pub(super) fn open_secrets(settings: &Settings) -> Vec<String> {
     let warning = |processor: &Processor| match &processor.kind {
-        Kind::Http(to) if !to.secret_headers.is_empty() && to.url.is_plain_to_another_host() => {
+        Kind::Http(to) if !to.secret_headers.is_empty() && is_plain_url_to_another_host(&to.url) => {
             Some(format!("secret_headers go to {} without encryption; write https://", to.url))
         }
         Kind::Redis(to) if to.password.is_some() && is_plain_to_another_host(&to.server) => {

@@ -1,11 +1,10 @@
 //! The settings of a processor of kind `http`. Of a secret only its place is read.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::paths;
 use super::server::is_this_host;
-use crate::processor::{Coding, Secret};
+use crate::processor::{Secret, Url};
 
 /// Headers whose values are usually secrets, which `config show` would print.
 const SECRET_NAMES: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "x-clickhouse-key"];
@@ -15,74 +14,15 @@ const SECRET_ENDS: [&str; 4] = ["api-key", "token", "secret", "password"];
 const OWN_NAMES: [&str; 6] =
     ["content-length", "transfer-encoding", "content-encoding", "connection", "host", "idempotency-key"];
 
-/// Where a processor of kind `http` posts to, and how.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Destination {
-    /// `http://` or `https://`, without a user.
-    pub url: Url,
-    /// What the lines become.
-    pub format: Format,
-    /// How the body is compressed.
-    pub compression: Coding,
-    /// Further headers, name and value.
-    pub headers: Vec<(String, String)>,
-    /// Further headers, name and where the value is: `file:/a/path` or `env:NAME`.
-    pub secret_headers: Vec<(String, Secret)>,
-    /// Certificates to trust in place of the system's.
-    pub ca_file: Option<PathBuf>,
-}
-
-/// A URL whose query may contain a secret: it is shown without the query, also in `Debug`.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Url(String);
-
-impl Url {
-    /// Is shown in place of the query. It is not valid in a URL, so a shown URL cannot be used by mistake.
-    const HIDDEN: char = '\u{2026}';
-
-    /// The whole URL, to connect to.
-    #[must_use]
-    pub fn whole(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether it goes to another host without TLS.
-    pub(super) fn is_plain_to_another_host(&self) -> bool {
-        let host = self.0.strip_prefix("http://").and_then(|rest| rest.split(['/', '?', '#']).next());
-        let is_here = |host: &str| {
-            let port = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
-            let name = port.map_or(host, |(name, _)| name);
-            is_this_host(name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name))
-        };
-        host.is_some_and(|host| !is_here(host))
-    }
-}
-
-impl fmt::Display for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.split_once('?') {
-            Some((shown, _)) => write!(f, "{shown}?{}", Url::HIDDEN),
-            None => f.write_str(&self.0),
-        }
-    }
-}
-
-impl fmt::Debug for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// The body of a request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object per line.
-    #[default]
-    Ndjson,
-    /// One JSON array of the same objects.
-    Json,
-    /// As they are in their files.
-    Lines,
+/// Whether a URL goes to another host without TLS.
+pub(super) fn is_plain_url_to_another_host(url: &Url) -> bool {
+    let host = url.whole().strip_prefix("http://").and_then(|rest| rest.split(['/', '?', '#']).next());
+    let is_here = |host: &str| {
+        let port = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+        let name = port.map_or(host, |(name, _)| name);
+        is_this_host(name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name))
+    };
+    host.is_some_and(|host| !is_here(host))
 }
 
 pub(super) fn url(written: &str) -> Result<Url, String> {
@@ -98,7 +38,7 @@ pub(super) fn url(written: &str) -> Result<Url, String> {
     if authority.is_empty() || !written.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("not a URL; it needs a host, and spaces are written %20".to_owned());
     }
-    Ok(Url(written.to_owned()))
+    Ok(Url::new(written.to_owned()))
 }
 
 fn split(written: &str) -> Result<(String, &str), String> {

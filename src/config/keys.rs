@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use spillq_storage::Keep;
 
-use super::destination::{Format, header, secret_at, secret_header, url};
+use super::destination::{header, secret_at, secret_header, url};
 use super::key::Key;
 use super::paths;
 use super::server;
@@ -26,7 +26,7 @@ use super::types::{
 };
 use super::value::{GIB, KIB, MIB, duration_text, parse_duration, parse_size, size_text};
 use crate::plain::needs_escape;
-use crate::processor::{Coding, Server};
+use crate::processor::{Coding, Form, Server};
 use crate::queue::{self, GroupSettings, LagPolicy, Stuck, WhenFull, group_name};
 use crate::supervise::ProcessorKind;
 use crate::tail::{Follow, From};
@@ -381,11 +381,11 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
 
         /// The body of a request. "ndjson": one JSON object per line. "json": an array of the same objects. "lines":
         /// the lines as they are in their files.
-        "format" => [Http] format:
-            one_of(&[("ndjson", Format::Ndjson), ("json", Format::Json), ("lines", Format::Lines)]);
+        "format" => [Http] form:
+            one_of(&[("ndjson", Form::Ndjson), ("json", Form::Json), ("lines", Form::Lines)]);
 
         /// How the body is compressed.
-        "compression" => [Http] compression:
+        "compression" => [Http] coding:
             one_of(&[("none", Coding::Identity), ("gzip", Coding::Gzip), ("zstd", Coding::Zstd)]);
 
         /// Further headers, such as "X-Database: fills". Those that hold secrets belong in `secret_headers`.

@@ -33,7 +33,6 @@ mod value;
 mod written;
 
 pub use again::{Again, Change, load_again};
-pub use destination::{Destination, Format, Url};
 pub use documented::documented;
 #[cfg(feature = "fuzzing")]
 pub use load::load_given;

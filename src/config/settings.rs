@@ -13,9 +13,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use spillq_storage::DiskOptions;
 
-use super::destination::Destination;
 use super::value::MIB;
-use crate::processor::{PostgresTable, RedisStream};
+use crate::processor::{Endpoint, PostgresTable, RedisStream};
 use crate::queue::{GroupSettings, WhenFull};
 use crate::supervise::ProcessorKind;
 use crate::tail::Follow;
@@ -114,7 +113,7 @@ pub enum Kind {
     /// Pipes it to a command that keeps running, and answers.
     ExecStream(Command),
     /// Posts it to a URL.
-    Http(Destination),
+    Http(Endpoint),
     /// Adds its lines to a stream of Redis.
     Redis(RedisStream),
     /// Copies its lines into a table of PostgreSQL.
@@ -223,7 +222,7 @@ impl Kind {
         match kind {
             ProcessorKind::Exec => Kind::Exec(Command::default()),
             ProcessorKind::ExecStream => Kind::ExecStream(Command::default()),
-            ProcessorKind::Http => Kind::Http(Destination::default()),
+            ProcessorKind::Http => Kind::Http(Endpoint::default()),
             ProcessorKind::Redis => Kind::Redis(RedisStream::default()),
             ProcessorKind::Postgres => Kind::Postgres(PostgresTable::default()),
             ProcessorKind::Stdout | ProcessorKind::Own => Kind::Stdout,

@@ -15,14 +15,15 @@ const ZSTD_LEVEL: i32 = 1;
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// What the lines of a batch become.
-#[derive(Clone)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
+    /// One object per line, as in [`Input::Ndjson`].
+    #[default]
+    Ndjson,
+    /// The same objects in one array.
+    Json,
     /// The bytes as they were in their files.
     Lines,
-    /// One object per line, as in [`Input::Ndjson`].
-    Ndjson(Paths),
-    /// The same objects in one array.
-    Json(Paths),
 }
 
 /// How a body is compressed.
@@ -37,18 +38,12 @@ pub enum Coding {
     Zstd,
 }
 
-impl std::fmt::Debug for Form {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.content_type())
-    }
-}
-
 impl Form {
-    pub(super) fn content_type(&self) -> &'static str {
+    pub(super) fn content_type(self) -> &'static str {
         match self {
             Form::Lines => "text/plain",
-            Form::Ndjson(_) => "application/x-ndjson",
-            Form::Json(_) => "application/json",
+            Form::Ndjson => "application/x-ndjson",
+            Form::Json => "application/json",
         }
     }
 }
@@ -66,28 +61,28 @@ impl Coding {
 
 /// The body for a batch, in chunks. Lines that are not compressed are not copied. May take a second for 16 MiB: not for a
 /// thread of the runtime.
-pub(super) fn body(batch: &Batch, form: &Form, coding: Coding) -> io::Result<Vec<Bytes>> {
+pub(super) fn body(batch: &Batch, form: Form, paths: &Paths, coding: Coding) -> io::Result<Vec<Bytes>> {
     let whole = match coding {
         Coding::Identity => match form {
             Form::Lines => return chunks(batch, &Input::Lines),
-            Form::Ndjson(paths) => return chunks(batch, &Input::Ndjson(paths.clone())),
-            Form::Json(_) => write(batch, form, Vec::new())?,
+            Form::Ndjson => return chunks(batch, &Input::Ndjson(paths.clone())),
+            Form::Json => write(batch, form, paths, Vec::new())?,
         },
         Coding::Gzip => {
-            write(batch, form, GzEncoder::new(Vec::new(), flate2::Compression::fast()))?.finish()?
+            write(batch, form, paths, GzEncoder::new(Vec::new(), flate2::Compression::fast()))?.finish()?
         }
-        Coding::Zstd => write(batch, form, zstd::Encoder::new(Vec::new(), ZSTD_LEVEL)?)?.finish()?,
+        Coding::Zstd => write(batch, form, paths, zstd::Encoder::new(Vec::new(), ZSTD_LEVEL)?)?.finish()?,
     };
     Ok(vec![whole.into()])
 }
 
-fn write<W: Write>(batch: &Batch, form: &Form, mut out: W) -> io::Result<W> {
+fn write<W: Write>(batch: &Batch, form: Form, paths: &Paths, mut out: W) -> io::Result<W> {
     // Objects are written in small parts, which would make compressors slow.
     let mut buffered = BufWriter::with_capacity(BUFFER_BYTES, &mut out);
     match form {
         Form::Lines => batch.pieces().iter().try_for_each(|piece| buffered.write_all(piece.bytes()))?,
-        Form::Ndjson(paths) => write_ndjson(batch, paths, &mut buffered)?,
-        Form::Json(paths) => {
+        Form::Ndjson => write_ndjson(batch, paths, &mut buffered)?,
+        Form::Json => {
             write_ndjson(batch, paths, Commas { out: &mut buffered, between: b"[" })?;
             buffered.write_all(b"]\n")?;
         }
@@ -135,19 +130,19 @@ mod tests {
         let pieces = sample::pieces(&block, &[(10, 10), (11, 11)], Piece::new);
         let batch = Batch::new(Arc::from("g"), 1, pieces).unwrap();
         let paths: Paths = Arc::new(|_| None);
-        let body = |batch: &Batch, form: &Form, coding| body(batch, form, coding).unwrap().concat();
-        assert_eq!(body(&batch, &Form::Lines, Coding::Identity), &b"a \"b\"\\n\n\xff\n"[..]);
-        let json = body(&batch, &Form::Json(paths.clone()), Coding::Identity);
+        let body = |batch: &Batch, form, coding| body(batch, form, &paths, coding).unwrap().concat();
+        assert_eq!(body(&batch, Form::Lines, Coding::Identity), &b"a \"b\"\\n\n\xff\n"[..]);
+        let json = body(&batch, Form::Json, Coding::Identity);
         let array: Vec<serde_json::Value> = serde_json::from_slice(&json).unwrap();
         assert_eq!(
             (array.len(), &array[0]["text"], &array[1]["base64"]),
             (2, &"a \"b\"\\n".into(), &"/w==".into())
         );
-        let plain = body(&batch, &Form::Ndjson(paths.clone()), Coding::Identity);
+        let plain = body(&batch, Form::Ndjson, Coding::Identity);
         assert_eq!(plain.iter().filter(|byte| **byte == b'\n').count(), 2);
-        let zstd = body(&batch, &Form::Ndjson(paths.clone()), Coding::Zstd);
+        let zstd = body(&batch, Form::Ndjson, Coding::Zstd);
         assert_eq!(zstd::decode_all(&zstd[..]).unwrap(), plain);
-        let gzip = body(&batch, &Form::Ndjson(paths), Coding::Gzip);
+        let gzip = body(&batch, Form::Ndjson, Coding::Gzip);
         let mut back = Vec::new();
         flate2::read::GzDecoder::new(&gzip[..]).read_to_end(&mut back).unwrap();
         assert_eq!(back, plain);

@@ -37,7 +37,7 @@ use super::evidence::{Tail, chain};
 use super::refusal::refusal;
 use super::trust::trust;
 use super::upload::Upload;
-use super::{Batch, Epoch, Evidence, Outcome, Processing, Processor, Secret};
+use super::{Batch, Epoch, Evidence, Outcome, Paths, Processing, Processor, Secret, Url};
 use crate::plain::harmless;
 
 /// How much is read of a reply's status line and headers.
@@ -52,28 +52,20 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const IDLE_CONNECTIONS_MAX: usize = 1;
 
 /// Where batches go, and how.
-#[derive(Clone)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
-    /// `http://` or `https://`, with path and query. The query is never shown.
-    pub url: String,
+    /// `http://` or `https://`, with path and query, without a user.
+    pub url: Url,
     /// The form of the body.
     pub form: Form,
     /// How the body is compressed.
     pub coding: Coding,
-    /// More headers.
+    /// More headers, name and value.
     pub headers: Vec<(String, String)>,
-    /// More headers, with secrets as values.
+    /// More headers, name and where the value is.
     pub secret_headers: Vec<(String, Secret)>,
     /// Certificates (PEM) to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// What the seqs of the batches belong to. Part of the key, so that two stores or groups may post to one server.
-    pub epoch: Epoch,
-}
-
-impl fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint").field("form", &self.form).finish_non_exhaustive()
-    }
 }
 
 /// An endpoint after it was checked.
@@ -83,6 +75,7 @@ struct Target {
     secret_headers: Vec<(HeaderName, Secret)>,
     form: Form,
     coding: Coding,
+    paths: Paths,
     /// The part of the key that is the same for all batches of a group.
     key: String,
 }
@@ -102,10 +95,10 @@ impl fmt::Debug for HttpPost {
 }
 
 impl Target {
-    fn new(endpoint: &Endpoint) -> io::Result<Target> {
+    fn new(endpoint: &Endpoint, paths: Paths, epoch: Epoch) -> io::Result<Target> {
         let wrong = |what: &str, error: &dyn std::fmt::Display| io::Error::other(format!("{what}: {error}"));
         let name = |name: &str| name.parse::<HeaderName>().map_err(|error| wrong(name, &error));
-        let url: Uri = endpoint.url.parse().map_err(|error| wrong("the url", &error))?;
+        let url: Uri = endpoint.url.whole().parse().map_err(|error| wrong("the url", &error))?;
         if !matches!(url.scheme_str(), Some("http" | "https")) {
             return Err(wrong("the url", &"it begins with neither http:// nor https://"));
         }
@@ -120,9 +113,10 @@ impl Target {
             url,
             headers: endpoint.headers.iter().map(header).collect::<io::Result<_>>()?,
             secret_headers: endpoint.secret_headers.iter().map(secret).collect::<io::Result<_>>()?,
-            form: endpoint.form.clone(),
+            form: endpoint.form,
             coding: endpoint.coding,
-            key: endpoint.epoch.to_string(),
+            paths,
+            key: epoch.to_string(),
         })
     }
 
@@ -134,12 +128,13 @@ impl Target {
 }
 
 impl HttpPost {
-    /// Will post to `endpoint`. Nothing is connected before the first batch.
+    /// Will post to `endpoint`. Nothing is connected before the first batch. The seqs of the batches belong to `epoch`, which
+    /// is part of the key, so that two stores or groups may post to one server.
     ///
     /// # Errors
     /// If the URL or a header is not valid, or the certificates to trust cannot be read, or there are none.
-    pub fn new(endpoint: Endpoint) -> io::Result<HttpPost> {
-        let target = Target::new(&endpoint)?;
+    pub fn new(endpoint: &Endpoint, paths: Paths, epoch: Epoch) -> io::Result<HttpPost> {
+        let target = Target::new(endpoint, paths, epoch)?;
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
@@ -278,7 +273,8 @@ enum Unmade {
 
 /// The request for a batch, and how much of its body is left to send.
 fn request(target: &Target, batch: &Batch) -> Result<(Request<Upload>, watch::Receiver<u64>), Unmade> {
-    let body = body(batch, &target.form, target.coding).map_err(|error| Unmade::Other(error.to_string()))?;
+    let body = body(batch, target.form, &target.paths, target.coding)
+        .map_err(|error| Unmade::Other(error.to_string()))?;
     let (body, left) = Upload::new(body);
     let mut request = Request::new(body);
     *request.method_mut() = Method::POST;

@@ -52,6 +52,7 @@ mod stream;
 mod trouble;
 mod trust;
 mod upload;
+mod url;
 mod worker;
 mod written;
 
@@ -70,4 +71,5 @@ pub use secret::Secret;
 pub use server::{PostgresTable, RedisStream, Server, ServerAddress};
 pub use stdout::Stdout;
 pub use stream::ExecStream;
+pub use url::Url;
 pub use worker::{DeliverySettings, Limits, Orders, Worker};

@@ -11,7 +11,7 @@ use super::{Plan, ServiceError};
 use crate::config::{self, Settings};
 use crate::plain::escape_path;
 use crate::processor::{
-    AppendFile, Endpoint, Epoch, Exec, ExecStream, Form, HttpPost, Input, Paths, Processor, Program, Stdout,
+    AppendFile, Epoch, Exec, ExecStream, HttpPost, Input, Paths, Processor, Program, Stdout,
 };
 use crate::queue::{Configuration, GroupSettings};
 use crate::tail::{self, SourceRecord, TailHandle};
@@ -91,7 +91,7 @@ pub(super) fn build(
             let program = program(to, &processor.group)?;
             Ok(boxed(ExecStream::new(program, in_form(to.input), epoch, restart_max)))
         }
-        config::Kind::Http(to) => HttpPost::new(endpoint(to, epoch, paths)).map(boxed),
+        config::Kind::Http(to) => HttpPost::new(to, paths.lookup(), epoch).map(boxed),
         #[cfg(feature = "redis")]
         config::Kind::Redis(to) => to.clone().processor(epoch, paths.lookup()),
         #[cfg(not(feature = "redis"))]
@@ -122,22 +122,6 @@ fn program(to: &config::Command, group: &str) -> Result<Program, ServiceError> {
         dump_signal: to.dump_signal,
         ..Program::new(words, PathBuf::from(Exec::OWN_BINARY), GRACE)
     })
-}
-
-fn endpoint(to: &config::Destination, epoch: Epoch, paths: &SourcePaths) -> Endpoint {
-    Endpoint {
-        url: to.url.whole().to_owned(),
-        form: match to.format {
-            config::Format::Ndjson => Form::Ndjson(paths.lookup()),
-            config::Format::Json => Form::Json(paths.lookup()),
-            config::Format::Lines => Form::Lines,
-        },
-        coding: to.compression,
-        headers: to.headers.clone(),
-        secret_headers: to.secret_headers.clone(),
-        ca_file: to.ca_file.clone(),
-        epoch,
-    }
 }
 
 /// The configuration refuses such a kind before.

@@ -9,7 +9,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
-use spillq::processor::{Batch, Coding, Endpoint, Epoch, Form, HttpPost, Outcome, Piece, Processor, Secret};
+use spillq::processor::{
+    Batch, Coding, Endpoint, Epoch, Form, HttpPost, Outcome, Piece, Processor, Secret, Url,
+};
 use spillq_storage::{GroupId, StoreId};
 use tokio::time::timeout;
 
@@ -73,15 +75,15 @@ fn http(url: &str, ca_file: Option<&std::path::Path>) -> (HttpPost, tempfile::Na
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), format!("{SECRET}\n")).unwrap();
     let endpoint = Endpoint {
-        url: url.to_owned(),
-        form: Form::Ndjson(Arc::new(|_| None)),
+        url: Url::new(url.to_owned()),
+        form: Form::Ndjson,
         coding: Coding::Identity,
         headers: vec![("X-Database".to_owned(), "fills".to_owned())],
         secret_headers: vec![("Authorization".to_owned(), Secret::File(secret.path().to_owned()))],
         ca_file: ca_file.map(ToOwned::to_owned),
-        epoch: Epoch { store: StoreId(7), number: 5, group: GroupId(1) },
     };
-    (HttpPost::new(endpoint).unwrap(), secret)
+    let epoch = Epoch { store: StoreId(7), number: 5, group: GroupId(1) };
+    (HttpPost::new(&endpoint, Arc::new(|_| None), epoch).unwrap(), secret)
 }
 
 fn batch() -> Batch {
