@@ -8,7 +8,7 @@ use toml::Value;
 use super::key::Key;
 use super::keys;
 use super::load::Loaded;
-use super::origin::{Origin, Origins};
+use super::origin::Origin;
 use super::settings::Settings;
 
 /// A section with its settings.
@@ -26,7 +26,7 @@ impl Part {
         self.index.is_some()
     }
 
-    /// The path of a key in [`Origins`].
+    /// The path of a key in [`Origins`](super::origin::Origins).
     fn path(&self, key: &str) -> String {
         match (self.name, self.index) {
             ("", _) => key.to_owned(),
@@ -61,6 +61,7 @@ pub fn as_toml(loaded: &Loaded) -> String {
 #[must_use]
 pub fn as_json(loaded: &Loaded) -> serde_json::Value {
     let mut settings = json!({ "follow": [], "group": [], "processor": [] });
+    let mut origins = json!({});
     for part in parts(&loaded.settings) {
         if let (Some(_), Some(sections)) = (part.index, settings[part.name].as_array_mut()) {
             sections.push(json!({}));
@@ -76,22 +77,14 @@ pub fn as_json(loaded: &Loaded) -> serde_json::Value {
                 None => &mut section[*key],
             };
             *slot = json!(value);
-        }
-    }
-    json!({ "settings": settings, "origins": origins(&loaded.settings, &loaded.origins) })
-}
-
-fn origins(settings: &Settings, origins: &Origins) -> serde_json::Value {
-    let mut set = json!({});
-    for part in parts(settings) {
-        for path in part.rows.iter().map(|(key, _)| part.path(key)) {
-            let origin = origins.of(&path);
+            let path = part.path(key);
+            let origin = loaded.origins.of(&path);
             if origin != Origin::Default {
-                set[path] = json!(origin.to_string());
+                origins[path] = json!(origin.to_string());
             }
         }
     }
-    set
+    json!({ "settings": settings, "origins": origins })
 }
 
 /// The sections in the order of the documented file: `[[follow]]` comes directly after the keys above all sections.

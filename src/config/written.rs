@@ -16,6 +16,7 @@ use super::sources::{Sources, VARIABLE_PREFIX};
 use super::types::{Raw, Written, Wrong, quoted};
 
 /// A table of the file, or the place where one could be.
+#[derive(Default)]
 pub(super) struct Section<'a> {
     /// Its name in messages: `disk`, `group.batch`; empty at the top.
     name: String,
@@ -77,14 +78,7 @@ impl<'a> Reader<'a> {
 
     /// The section that contains all others.
     pub(super) fn top(&self, table: &'a DeTable<'a>) -> Section<'a> {
-        Section {
-            name: String::new(),
-            path: String::new(),
-            is_repeated: false,
-            table: Some(table),
-            line: None,
-            known: Vec::new(),
-        }
+        Section { table: Some(table), ..Section::default() }
     }
 
     /// The table `key` of a section; empty if it is not written.
