@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use spillq_storage::{Seq, SeqRange, SourceId};
 
 use super::given::Given;
-use super::names::names;
 use super::outage::Outage;
 use super::trouble::{Fault, Trouble};
 use super::written::{Written, has_too_many_gaps};
@@ -228,6 +227,17 @@ pub(super) fn check(to: &impl Destination, note: Option<Note>) -> Result<Written
         )));
     }
     written.parse().map_err(|error| Trouble::setup(format!("{note} has {error}")))
+}
+
+/// The paths of the sources of `batch`, or their numbers. May block for half a second: not for a thread of the runtime.
+fn names(batch: &Batch, paths: &Paths) -> BTreeMap<SourceId, String> {
+    let mut names = BTreeMap::new();
+    for line in batch.lines() {
+        names
+            .entry(line.source)
+            .or_insert_with(|| paths(line.source).unwrap_or_else(|| line.source.0.to_string()));
+    }
+    names
 }
 
 impl<D: Destination> Processor for Driver<D> {

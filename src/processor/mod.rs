@@ -23,8 +23,6 @@ mod http;
 mod input;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod link;
-#[cfg(any(feature = "redis", feature = "postgres"))]
-mod names;
 mod oom;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod outage;

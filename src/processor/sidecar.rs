@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use bytes::Buf;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use spillq_storage::{GroupId, Seq, SeqRange, StoreId};
@@ -221,29 +222,29 @@ pub(super) fn encode_record(record: &Record) -> Vec<u8> {
 
 pub(super) fn decode_record(bytes: &[u8]) -> Option<Record> {
     let mut rest = bytes;
-    if take::<4>(&mut rest)? != RECORD_MAGIC || take_u32(&mut rest)? != VERSION {
+    if rest.split_off(..4)? != RECORD_MAGIC || rest.try_get_u32_le().ok()? != VERSION {
         return None;
     }
-    let generation = take_u64(&mut rest)?;
+    let generation = rest.try_get_u64_le().ok()?;
     let epoch = Epoch {
-        store: StoreId(take_u64(&mut rest)?),
-        number: take_u64(&mut rest)?,
-        group: GroupId(take_u32(&mut rest)?),
+        store: StoreId(rest.try_get_u64_le().ok()?),
+        number: rest.try_get_u64_le().ok()?,
+        group: GroupId(rest.try_get_u32_le().ok()?),
     };
-    let length = take_u64(&mut rest)?;
-    let checked_bytes = take_u32(&mut rest)?;
-    let checked_crc = take_u32(&mut rest)?;
-    let count = take_u32(&mut rest)? as usize;
+    let length = rest.try_get_u64_le().ok()?;
+    let checked_bytes = rest.try_get_u32_le().ok()?;
+    let checked_crc = rest.try_get_u32_le().ok()?;
+    let count = rest.try_get_u32_le().ok()? as usize;
     if count > RANGES_MAX {
         return None;
     }
     let mut ranges = Vec::with_capacity(count);
     for _ in 0..count {
-        let (first, last) = (take_u64(&mut rest)?, take_u64(&mut rest)?);
+        let (first, last) = (rest.try_get_u64_le().ok()?, rest.try_get_u64_le().ok()?);
         ranges.push(SeqRange::new(Seq(first), Seq(last))?);
     }
     let covered = bytes.get(..bytes.len() - rest.len())?;
-    (take_u32(&mut rest)? == crc32c::crc32c(covered)).then(|| Record {
+    (rest.try_get_u32_le().ok()? == crc32c::crc32c(covered)).then(|| Record {
         generation,
         epoch,
         length,
@@ -265,30 +266,16 @@ pub(super) fn encode_intent(intent: Intent) -> Vec<u8> {
 
 pub(super) fn decode_intent(bytes: &[u8]) -> Option<Intent> {
     let mut rest = bytes;
-    if take::<4>(&mut rest)? != INTENT_MAGIC || take_u32(&mut rest)? != VERSION {
+    if rest.split_off(..4)? != INTENT_MAGIC || rest.try_get_u32_le().ok()? != VERSION {
         return None;
     }
     let intent = Intent {
-        generation: take_u64(&mut rest)?,
-        length: take_u64(&mut rest)?,
-        bytes: take_u64(&mut rest)?,
+        generation: rest.try_get_u64_le().ok()?,
+        length: rest.try_get_u64_le().ok()?,
+        bytes: rest.try_get_u64_le().ok()?,
     };
     let covered = bytes.get(..bytes.len() - rest.len())?;
-    (take_u32(&mut rest)? == crc32c::crc32c(covered)).then_some(intent)
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, left) = rest.split_first_chunk()?;
-    *rest = left;
-    Some(*taken)
-}
-
-fn take_u32(rest: &mut &[u8]) -> Option<u32> {
-    take(rest).map(u32::from_le_bytes)
-}
-
-fn take_u64(rest: &mut &[u8]) -> Option<u64> {
-    take(rest).map(u64::from_le_bytes)
+    (rest.try_get_u32_le().ok()? == crc32c::crc32c(covered)).then_some(intent)
 }
 
 #[cfg(test)]

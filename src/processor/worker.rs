@@ -170,7 +170,7 @@ impl Worker {
                     None => limits.refund(lines),
                     Some((token, batch)) => {
                         let delivered = deliver(processor.as_mut(), &batch, timeout, orders);
-                        let verdict = verdict(ahead.meanwhile(delivered).await?);
+                        let verdict = ahead.meanwhile(delivered).await?;
                         report_lost(processor.as_mut(), &handle, group)?;
                         let (reply, answer) = oneshot::channel();
                         handle.send(Command::Settle { group, token, verdict, reply })?;
@@ -458,19 +458,13 @@ fn last_that_fits(piece: &Piece, bytes_left: u64, even_one: bool) -> Option<Seq>
     last
 }
 
-/// How a delivery ended: with an outcome, at its time-out, or because the service stops.
-enum Delivered {
-    Outcome(Outcome),
-    TimedOut(Evidence),
-    GivenUp,
-}
-
+/// Delivers a batch: how its lease ends. At its time-out, or if the service stops, it is cut off.
 async fn deliver(
     processor: &mut dyn Processor,
     batch: &Batch,
     timeout: Duration,
     orders: &mut watch::Receiver<Orders>,
-) -> Delivered {
+) -> Verdict {
     let ended = {
         let mut processing = pin!(tokio::time::timeout(timeout, CatchPanic(processor.process(batch))));
         loop {
@@ -488,8 +482,8 @@ async fn deliver(
         }
     };
     match ended {
-        None => Delivered::GivenUp,
-        Some(Ok(Ok(outcome))) => Delivered::Outcome(outcome),
+        None => Verdict::Released,
+        Some(Ok(Ok(outcome))) => verdict(outcome),
         Some(Ok(Err(panic))) => {
             let summary = format!(
                 "{} panicked on {}: {}",
@@ -497,7 +491,7 @@ async fn deliver(
                 batch.named(),
                 panic_message(panic.as_ref())
             );
-            Delivered::Outcome(Outcome::Failed(Evidence::new(summary)))
+            verdict(Outcome::Failed(Evidence::new(summary)))
         }
         Some(Err(_)) => {
             let seen = processor.interrupted().unwrap_or_default();
@@ -508,31 +502,23 @@ async fn deliver(
                 if seen.summary.is_empty() { "" } else { ": " },
                 seen.summary
             );
-            Delivered::TimedOut(Evidence { summary, tail: seen.tail })
+            Verdict::Failed { kind: FailureKind::Failed, summary, tail: seen.tail, timed_out: true }
         }
     }
 }
 
-fn verdict(delivered: Delivered) -> Verdict {
+fn verdict(outcome: Outcome) -> Verdict {
     let failed = |kind, Evidence { summary, tail }| Verdict::Failed { kind, summary, tail, timed_out: false };
-    match delivered {
-        Delivered::GivenUp => Verdict::Released,
-        Delivered::TimedOut(Evidence { summary, tail }) => {
-            Verdict::Failed { kind: FailureKind::Failed, summary, tail, timed_out: true }
-        }
-        Delivered::Outcome(Outcome::Done) => Verdict::Done,
-        Delivered::Outcome(Outcome::Failed(evidence)) => failed(FailureKind::Failed, evidence),
-        Delivered::Outcome(Outcome::OutOfMemory(oom, evidence)) => {
-            failed(FailureKind::OutOfMemory(oom), evidence)
-        }
-        Delivered::Outcome(Outcome::Down(evidence)) => failed(FailureKind::Down, evidence),
-        Delivered::Outcome(Outcome::Poison(evidence)) => failed(FailureKind::Poison, evidence),
-        Delivered::Outcome(Outcome::BadLine(seq, evidence)) => failed(FailureKind::BadLine(seq), evidence),
-        Delivered::Outcome(Outcome::TooLarge(evidence)) => failed(FailureKind::TooLarge, evidence),
-        Delivered::Outcome(Outcome::Later(wait, evidence)) => {
-            failed(FailureKind::Later(millis(wait)), evidence)
-        }
-        Delivered::Outcome(Outcome::Refused(evidence)) => failed(FailureKind::Refused, evidence),
+    match outcome {
+        Outcome::Done => Verdict::Done,
+        Outcome::Failed(evidence) => failed(FailureKind::Failed, evidence),
+        Outcome::OutOfMemory(oom, evidence) => failed(FailureKind::OutOfMemory(oom), evidence),
+        Outcome::Down(evidence) => failed(FailureKind::Down, evidence),
+        Outcome::Poison(evidence) => failed(FailureKind::Poison, evidence),
+        Outcome::BadLine(seq, evidence) => failed(FailureKind::BadLine(seq), evidence),
+        Outcome::TooLarge(evidence) => failed(FailureKind::TooLarge, evidence),
+        Outcome::Later(wait, evidence) => failed(FailureKind::Later(millis(wait)), evidence),
+        Outcome::Refused(evidence) => failed(FailureKind::Refused, evidence),
     }
 }
 

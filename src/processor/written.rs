@@ -49,12 +49,7 @@ impl Written {
 
     /// Forgets the lines of `range`.
     pub(super) fn remove(&mut self, range: SeqRange) {
-        let parts = |known: &SeqRange| {
-            let below = SeqRange::new(known.first, known.last.min(range.first.prev()));
-            let above = SeqRange::new(known.first.max(range.last.next()), known.last);
-            [below, above].into_iter().flatten()
-        };
-        self.0 = self.0.iter().flat_map(parts).collect();
+        self.0 = self.0.iter().flat_map(|known| known.without(range)).collect();
     }
 
     /// The lines of `range` that are not written.
