@@ -8,7 +8,6 @@
 
 mod administer;
 mod commit;
-mod configure;
 mod leases;
 mod limits;
 mod report;
@@ -29,7 +28,7 @@ use super::group::{Group, View};
 use super::hold::Hold;
 use super::phase::WhyFull;
 use super::pulse::Pulse;
-use super::settings::{GroupSettings, WhenFull};
+use super::settings::{Configuration, GroupSettings, WhenFull};
 use super::status::Discarded;
 use super::window::Window;
 
@@ -154,6 +153,48 @@ impl Owner {
         owner.dead_letter_condemned()?;
         owner.make_durable()?;
         Ok(owner)
+    }
+
+    /// Applies a configuration. No lease ends, and new groups are durable.
+    fn configure(&mut self, to: Configuration) -> Result<(), Error> {
+        // Earlier commands are carried out under the earlier settings.
+        self.make_durable()?;
+        self.log.set_limits(to.disk);
+        self.when_full = to.when_full;
+        self.set_groups(&to.groups)
+    }
+
+    /// Creates the groups that are missing, durably, and sets all of them.
+    fn set_groups(&mut self, groups: &[GroupSettings]) -> Result<(), Error> {
+        for settings in groups {
+            if self.log.state().group(&settings.name).is_none() {
+                let floor = self.first_floor(settings.from_beginning);
+                self.commit.add_groups.push((settings.name.clone(), floor));
+            }
+        }
+        self.make_durable()?;
+        self.removes_by_age =
+            self.log.keeps_by_age() || groups.iter().any(|group| group.max_lag.age_ms.is_some());
+        for (id, state) in self.log.state().groups() {
+            let settings = groups.iter().find(|settings| settings.name == state.name()).cloned();
+            let settings = settings.unwrap_or_else(|| GroupSettings::named(state.name()));
+            match self.groups.get_mut(id) {
+                Some(group) => group.set(settings),
+                None => drop(self.groups.insert(*id, Group::new(settings, state))),
+            }
+        }
+        Ok(())
+    }
+
+    /// The ack floor of a new group.
+    pub(super) fn first_floor(&self, from_beginning: bool) -> Seq {
+        let state = self.log.state();
+        if from_beginning { state.first_seq().prev() } else { state.next_seq().prev() }
+    }
+
+    /// All groups with their settings.
+    fn group_settings(&self) -> Vec<(GroupId, Arc<GroupSettings>)> {
+        self.groups.iter().map(|(id, group)| (*id, Arc::clone(group.settings()))).collect()
     }
 
     /// Runs until a stop, or until all handles are dropped, or until the log fails.

@@ -9,7 +9,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
@@ -26,7 +26,7 @@ const STATUS_BYTES_MAX: usize = 512;
 
 /// The manager that started the service, if there is one.
 pub(super) struct Manager {
-    socket: Option<Socket>,
+    socket: Option<Arc<Socket>>,
     renewed: Option<JoinHandle<()>>,
 }
 
@@ -39,14 +39,14 @@ impl Manager {
                 })
                 .ok()
         });
-        Manager { socket, renewed: None }
+        Manager { socket: socket.map(Arc::new), renewed: None }
     }
 
     /// The service is ready. From now on its status line is updated.
     pub(super) fn ready(&mut self, handle: Handle) {
         let Some(socket) = &self.socket else { return };
         socket.send("READY=1");
-        let Ok(socket) = socket.again() else { return };
+        let socket = Arc::clone(socket);
         self.renewed = Some(tokio::spawn(async move {
             let mut every = tokio::time::interval(EVERY);
             every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -78,7 +78,7 @@ impl Manager {
     /// timer would send messages even then.
     pub(super) fn watch(&self, pulse: &Pulse) {
         let Some(within) = watchdog(|name| std::env::var(name).ok()) else { return };
-        let Some(socket) = self.socket.as_ref().and_then(|socket| socket.again().ok()) else { return };
+        let Some(socket) = self.socket.clone() else { return };
         let sent = Mutex::new(None::<Instant>);
         pulse.at_each_round(move || {
             let mut sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -122,10 +122,6 @@ impl Socket {
         // A manager that does not read must not hold up the service.
         socket.set_nonblocking(true)?;
         Ok(Socket { socket, to })
-    }
-
-    fn again(&self) -> io::Result<Socket> {
-        Ok(Socket { socket: self.socket.try_clone()?, to: self.to.clone() })
     }
 
     fn send(&self, state: &str) {
