@@ -7,11 +7,11 @@ use std::time::Duration;
 use spillq_storage::Keep;
 
 use super::destination::is_plain_url_to_another_host;
-use super::origin::{Origin, Origins};
 use super::paths;
 use super::problem::Problem;
 use super::server::is_plain_to_another_host;
 use super::settings::{Kind, LEASED_BYTES_MAX, Listen, OutFile, Processor, Settings};
+use super::sources::{Origin, Origins};
 use super::value::{MIB, duration_text, size_text};
 use crate::queue::{LagPolicy, WhenFull};
 use crate::tail::{Follow, STDIN};

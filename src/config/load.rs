@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use super::origin::Origins;
 use super::problem::{ConfigError, Problem};
 use super::settings::Settings;
-use super::sources::Sources;
+use super::sources::{Origins, Sources};
 use super::{check, paths, read, written};
 
 /// A longer configuration file is a mistake, a log for example.

@@ -20,7 +20,6 @@ mod documented;
 mod key;
 mod keys;
 mod load;
-mod origin;
 mod paths;
 mod problem;
 mod read;
@@ -37,14 +36,13 @@ pub use documented::documented;
 #[cfg(feature = "fuzzing")]
 pub use load::load_given;
 pub use load::{Loaded, load, read_text};
-pub use origin::{Origin, Origins};
 pub use problem::{ConfigError, Problem};
 pub use settings::{
     Command, DEFAULT_DATA_DIR, DEFAULT_GROUP, Http, IN_FLIGHT_MAX, Input, Kind, LEASED_BYTES_MAX, Listen,
     OutFile, Processor, SECTIONS_MAX, Service, Settings,
 };
 pub use show::{as_json, as_toml};
-pub use sources::{Overrides, Sources, environment};
+pub use sources::{Origin, Origins, Overrides, Sources, environment};
 pub use value::{GIB, KIB, MIB, duration_text, parse_duration, parse_size, size_text};
 
 #[cfg(test)]

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use toml::de::DeTable;
 
 use super::key::Key;
-use super::origin::Origin;
 use super::problem::Problem;
-use super::settings::{Command, DEFAULT_GROUP, Kind, Processor, SECTIONS_MAX, Settings};
-use super::sources::Sources;
+use super::settings::{Command, DEFAULT_GROUP, Kind, Processor, Settings};
+use super::sources::{Origin, Sources};
 use super::written::{Reader, Section};
 use super::{keys, paths};
 use crate::queue::{GroupSettings, group_name};
@@ -21,19 +20,13 @@ pub(super) fn settings<'a>(reader: &mut Reader<'a>, table: &'a DeTable<'a>) -> S
     let mut settings = Settings::default_with(reader.folder);
     let mut top = reader.top(table);
     reader.keys(&mut top, &keys::settings(), &mut settings);
-    if let Some(sections) = reader.sections(&mut top, "follow", SECTIONS_MAX) {
-        let keys = keys::follow();
-        let default = || Follow::new(Vec::new());
-        settings.follow =
-            sections.into_iter().map(|section| reader.whole(section, &keys, default())).collect();
+    if let Some(sections) = reader.sections(&mut top, "follow") {
+        settings.follow = reader.each(sections, &keys::follow(), || Follow::new(Vec::new()));
     }
-    if let Some(sections) = reader.sections(&mut top, "group", SECTIONS_MAX) {
-        let keys = keys::group();
-        let default = || GroupSettings::named("");
-        settings.groups =
-            sections.into_iter().map(|section| reader.whole(section, &keys, default())).collect();
+    if let Some(sections) = reader.sections(&mut top, "group") {
+        settings.groups = reader.each(sections, &keys::group(), || GroupSettings::named(""));
     }
-    if let Some(sections) = reader.sections(&mut top, "processor", SECTIONS_MAX) {
+    if let Some(sections) = reader.sections(&mut top, "processor") {
         let keys = keys::processor();
         settings.processors = sections.into_iter().map(|section| processor(reader, section, &keys)).collect();
     }

@@ -8,8 +8,8 @@ use toml::Value;
 use super::key::Key;
 use super::keys;
 use super::load::Loaded;
-use super::origin::Origin;
 use super::settings::Settings;
+use super::sources::Origin;
 
 /// A section with its settings.
 pub(super) struct Part {
@@ -26,7 +26,7 @@ impl Part {
         self.index.is_some()
     }
 
-    /// The path of a key in [`Origins`](super::origin::Origins).
+    /// The path of a key in [`Origins`](super::sources::Origins).
     fn path(&self, key: &str) -> String {
         match (self.name, self.index) {
             ("", _) => key.to_owned(),

@@ -10,9 +10,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::key::Key;
-use super::origin::{Origin, Origins};
 use super::problem::Problem;
-use super::sources::{Sources, VARIABLE_PREFIX};
+use super::settings::SECTIONS_MAX;
+use super::sources::{Origin, Origins, Sources, VARIABLE_PREFIX};
 use super::types::{Raw, Written, Wrong, quoted};
 
 /// A table of the file, or the place where one could be.
@@ -100,28 +100,23 @@ impl<'a> Reader<'a> {
     }
 
     /// The sections `[[key]]`, in the order of the file; `None` if there are none.
-    pub(super) fn sections(
-        &mut self,
-        top: &mut Section<'a>,
-        key: &'static str,
-        most: usize,
-    ) -> Option<Vec<Section<'a>>> {
+    pub(super) fn sections(&mut self, top: &mut Section<'a>, key: &'static str) -> Option<Vec<Section<'a>>> {
         let written = top.value(key)?;
         let expected = format!("expected repeated sections; write it as [[{key}]]");
         let Some(array) = written.get_ref().as_array() else {
             self.wrong(key.to_owned(), written.span(), false, expected);
             return None;
         };
-        if array.len() > most {
+        if array.len() > SECTIONS_MAX {
             self.problems.push(Problem {
-                line: array.get(most).map(|value| self.line_of(value)),
+                line: array.get(SECTIONS_MAX).map(|value| self.line_of(value)),
                 key: format!("[[{key}]]"),
                 value: Some(format!("{} sections", array.len())),
-                expected: format!("at most {most}"),
+                expected: format!("at most {SECTIONS_MAX}"),
             });
         }
         let mut sections = Vec::new();
-        for (index, value) in array.iter().take(most).enumerate() {
+        for (index, value) in array.iter().take(SECTIONS_MAX).enumerate() {
             let Some(table) = value.get_ref().as_table() else {
                 self.wrong(key.to_owned(), value.span(), false, expected.clone());
                 continue;
@@ -141,11 +136,20 @@ impl<'a> Reader<'a> {
         Some(sections)
     }
 
-    /// Reads a section that has only these keys.
-    pub(super) fn whole<S: 'static>(&mut self, mut section: Section<'a>, keys: &[Key<S>], mut into: S) -> S {
-        self.keys(&mut section, keys, &mut into);
-        self.finish(section);
-        into
+    /// Reads sections that have only these keys.
+    pub(super) fn each<S: 'static>(
+        &mut self,
+        sections: Vec<Section<'a>>,
+        keys: &[Key<S>],
+        default: impl Fn() -> S,
+    ) -> Vec<S> {
+        let read = |mut section| {
+            let mut into = default();
+            self.keys(&mut section, keys, &mut into);
+            self.finish(section);
+            into
+        };
+        sections.into_iter().map(read).collect()
     }
 
     /// Reads these keys of a section into `into`, and returns those that were set to a usable value.
