@@ -43,9 +43,6 @@ pub(super) trait Destination: Send + Sync {
     /// The owner to note: an [`Epoch`](super::Epoch) as text.
     fn owner(&self) -> &str;
 
-    /// The paths of sources.
-    fn paths(&self) -> &Paths;
-
     /// Connects and logs in. The driver bounds the time.
     fn connect(&self) -> impl Future<Output = Result<Self::Session, Trouble>> + Send;
 
@@ -125,6 +122,8 @@ impl Doing {
 /// The processor for a [`Destination`].
 pub(super) struct Driver<D: Destination> {
     to: D,
+    /// The paths of sources.
+    paths: Paths,
     /// `None` while a batch is under way, so that a batch that is cut off leaves no session behind.
     session: Option<D::Session>,
     given: Given,
@@ -140,9 +139,10 @@ impl<D: Destination> fmt::Debug for Driver<D> {
 
 impl<D: Destination> Driver<D> {
     /// Connects at the first batch.
-    pub(super) fn new(to: D) -> Driver<D> {
+    pub(super) fn new(to: D, paths: Paths) -> Driver<D> {
         Driver {
             to,
+            paths,
             session: None,
             given: Given::default(),
             outage: Outage::default(),
@@ -170,7 +170,7 @@ impl<D: Destination> Driver<D> {
             return Err(Trouble::new(Fault::Size, "too many gaps between them"));
         }
         let mut session = self.session().await?;
-        let (copy, paths) = (batch.clone(), Arc::clone(self.to.paths()));
+        let (copy, paths) = (batch.clone(), Arc::clone(&self.paths));
         let names =
             tokio::task::spawn_blocking(move || names(&copy, &paths)).await.map_err(Trouble::server)?;
         let written = self.note(&mut session).await?;
@@ -316,12 +316,11 @@ mod tests {
     #[derive(Clone)]
     struct Fake {
         server: Arc<Mutex<Server>>,
-        paths: Paths,
     }
 
     impl Fake {
         fn new() -> Fake {
-            Fake { server: Arc::default(), paths: Arc::new(|source| Some(format!("/log/{}", source.0))) }
+            Fake { server: Arc::default() }
         }
 
         fn server(&self) -> MutexGuard<'_, Server> {
@@ -329,7 +328,7 @@ mod tests {
         }
 
         fn driver(&self) -> Driver<Fake> {
-            Driver::new(self.clone())
+            Driver::new(self.clone(), Arc::new(|source| Some(format!("/log/{}", source.0))))
         }
 
         /// The answer to a step that has been done.
@@ -363,10 +362,6 @@ mod tests {
 
         fn owner(&self) -> &str {
             OURS
-        }
-
-        fn paths(&self) -> &Paths {
-            &self.paths
         }
 
         async fn connect(&self) -> Result<(), Trouble> {

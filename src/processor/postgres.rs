@@ -44,7 +44,7 @@ impl PostgresTable {
     /// # Errors
     /// If the certificates to trust cannot be read, or there are none.
     pub fn processor(self, epoch: Epoch, timeout: Duration, paths: Paths) -> io::Result<Box<dyn Processor>> {
-        Ok(Box::new(Driver::new(Postgres::new(self, epoch, timeout, paths)?)))
+        Ok(Box::new(Driver::new(Postgres::new(self, epoch, timeout)?, paths)))
     }
 }
 
@@ -56,7 +56,6 @@ struct Postgres {
     statements: Statements,
     /// The server ends a statement that takes longer, even if nobody waits for it any more.
     timeout: Duration,
-    paths: Paths,
 }
 
 /// A connection; it ends when this is dropped, and a transaction with it.
@@ -103,10 +102,10 @@ impl From<tokio_postgres::Error> for Trouble {
 }
 
 impl Postgres {
-    fn new(to: PostgresTable, epoch: Epoch, timeout: Duration, paths: Paths) -> io::Result<Postgres> {
+    fn new(to: PostgresTable, epoch: Epoch, timeout: Duration) -> io::Result<Postgres> {
         let dialer = Dialer::new(&to.server, to.ca_file.as_deref(), to.password.as_ref())?;
         let (owner, statements) = (epoch.to_string(), Statements::new(&to.table));
-        Ok(Postgres { to, dialer, owner, statements, timeout, paths })
+        Ok(Postgres { to, dialer, owner, statements, timeout })
     }
 
     /// A connection that speaks TLS if that is configured.
@@ -163,10 +162,6 @@ impl Destination for Postgres {
 
     fn owner(&self) -> &str {
         &self.owner
-    }
-
-    fn paths(&self) -> &Paths {
-        &self.paths
     }
 
     async fn connect(&self) -> Result<Session, Trouble> {

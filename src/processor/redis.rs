@@ -42,7 +42,7 @@ impl RedisStream {
     /// # Errors
     /// If the certificates to trust cannot be read, or there are none.
     pub fn processor(self, epoch: Epoch, paths: Paths) -> io::Result<Box<dyn Processor>> {
-        Ok(Box::new(Driver::new(Redis::new(self, epoch, paths)?)))
+        Ok(Box::new(Driver::new(Redis::new(self, epoch)?, paths)))
     }
 }
 
@@ -55,7 +55,6 @@ struct Redis {
     /// The key with the note.
     key: String,
     owner: String,
-    paths: Paths,
 }
 
 /// A connection, and what the stream and its key hold.
@@ -69,7 +68,7 @@ struct Session {
 }
 
 impl Redis {
-    fn new(to: RedisStream, epoch: Epoch, paths: Paths) -> io::Result<Redis> {
+    fn new(to: RedisStream, epoch: Epoch) -> io::Result<Redis> {
         let dialer = Dialer::new(&to.server, to.ca_file.as_deref(), to.password.as_ref())?;
         // The configuration accepts only a number.
         let database = to.server.database.as_ref().and_then(|number| number.parse().ok()).unwrap_or_default();
@@ -77,7 +76,7 @@ impl Redis {
         let has_tag =
             to.stream.split_once('{').is_some_and(|(_, rest)| rest.find('}').is_some_and(|at| at > 0));
         let key = if has_tag { format!("spillq:{}", to.stream) } else { format!("spillq:{{{}}}", to.stream) };
-        Ok(Redis { to, database, dialer, key, owner: epoch.to_string(), paths })
+        Ok(Redis { to, database, dialer, key, owner: epoch.to_string() })
     }
 
     fn frame<'a>(&'a self, names: &'a BTreeMap<SourceId, String>) -> Frame<'a> {
@@ -137,10 +136,6 @@ impl Destination for Redis {
 
     fn owner(&self) -> &str {
         &self.owner
-    }
-
-    fn paths(&self) -> &Paths {
-        &self.paths
     }
 
     async fn connect(&self) -> Result<Session, Trouble> {
@@ -239,8 +234,6 @@ fn is_ok(reply: io::Result<Reply>) -> Result<(), Trouble> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use spillq_storage::{GroupId, StoreId};
 
     use super::super::driver::check;
@@ -252,7 +245,7 @@ mod tests {
         let server = Server { address, ..Server::default() };
         let to = RedisStream { server, stream: stream.to_owned(), ..RedisStream::default() };
         let epoch = Epoch { store: StoreId(7), number: 0, group: GroupId(1) };
-        Redis::new(to, epoch, Arc::new(|_| None)).unwrap()
+        Redis::new(to, epoch).unwrap()
     }
 
     /// What the driver makes of what a connection saw.
