@@ -3,7 +3,7 @@
 //! docs/explanation/supervision.md has the format, and what a kill leaves of it. It is never synced: the sync would hang
 //! together with the disk that the event is about, and the page cache survives the process.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -222,6 +222,12 @@ fn begin(text: String) -> String {
 fn end(text: String) -> String {
     let text = harmless(&text);
     text[text.ceil_char_boundary(text.len().saturating_sub(FIELD_BYTES_MAX))..].to_owned()
+}
+
+/// The id of the current boot of the host.
+pub(super) fn boot_id() -> String {
+    // If it cannot be read, all boots look the same, and only the counters of cgroups decide.
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 #[cfg(test)]

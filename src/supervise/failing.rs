@@ -1,17 +1,17 @@
-//! The verdict on a group whose deliveries fail: refused, past the timeout, or repeatedly. Pure.
+//! The verdict on a group whose deliveries fail: refused, past the timeout, for want of memory, or repeatedly. Pure.
 
 use spillq_storage::SeqRange;
 
+use super::blocked::{is_no_accident, look_at};
 use super::cause::Cause;
 use super::commands::quoted;
-use super::held::{is_no_accident, look_at};
 use super::inputs::{GroupInputs, JudgeSettings};
 use super::processor::{ProcessorKind, ProcessorName};
 use super::state::State;
 use super::verdict::{Step, Verdict};
 use super::wording::{soon, span, times};
-use crate::plain::{counted, duration};
-use crate::queue::{EveryLineRejected, FailureKind, Phase};
+use crate::plain::{counted, duration, size};
+use crate::queue::{EveryLineRejected, FailureKind, OomKill, Phase};
 
 /// The remark behind a command about a destination that is down.
 const BY_ITSELF: &str = "    # delivery resumes by itself when it is back";
@@ -84,6 +84,38 @@ pub(super) fn hung(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdi
         );
         Verdict::unhealthy(i, State::Hung, (Some("C"), Cause::Hung), summary, step(i.leases.first().copied()))
     })
+}
+
+/// The last failure since the latest ack was an out-of-memory kill. Even the first one is reported: it is not an accident,
+/// and a smaller part of the batch may be acked before the next.
+pub(super) fn processor_oom(i: &GroupInputs, _: u64, s: &JudgeSettings) -> Option<Verdict> {
+    let failing = i.failing.as_ref()?;
+    let FailureKind::OutOfMemory(OomKill { kills, limit_bytes, own_bytes }) = failing.kind else {
+        return None;
+    };
+    let command = i.processor.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+    let often =
+        if failing.times == 1 { "once".to_owned() } else { format!("{} in a row", times(failing.times)) };
+    let limit = limit_bytes.map_or_else(
+        || "its cgroup has no limit, so the host ran out of memory".to_owned(),
+        |bytes| format!("the limit of its cgroup is {}", size(bytes)),
+    );
+    let own = own_bytes.map(|own| format!("; spillq itself used {}", size(own))).unwrap_or_default();
+    let summary = format!(
+        "the kernel killed the command of group {}{command} because memory ran out, {often}, last on {}: {limit}; OOM kills in the cgroup: {kills}{own}",
+        i.group,
+        span(failing.range)
+    );
+    let raise = "raise MemoryMax= of the unit, or --memory of the container";
+    let step = match failing.range.lines() {
+        1 => {
+            let look = s.commands.inspect(failing.range.first);
+            Step::from(format!("{raise}: this line alone takes too much memory")).or(look)
+        }
+        _ => Step::from(s.commands.change(&format!("set a smaller `batch` for group {}", i.group)))
+            .or(raise.to_owned()),
+    };
+    Some(Verdict::unhealthy(i, State::Crashing, (Some("B"), Cause::ProcessorOom), summary, step))
 }
 
 /// Failures that are not an accident.

@@ -5,10 +5,9 @@ use spillq_storage::Seq;
 
 use super::blocked::blocked;
 use super::cause::Cause;
-use super::failing::{failing, hung, refused};
+use super::failing::{failing, hung, processor_oom, refused};
 use super::healthy::{at_work, healthy};
 use super::inputs::{Behind, GroupInputs, JudgeSettings};
-use super::oom::processor_oom;
 use super::state::State;
 use super::uncalled::{never_called, no_processor, program_missing};
 use super::verdict::{Step, Verdict};

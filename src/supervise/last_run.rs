@@ -1,8 +1,7 @@
 //! How the last run ended and what it was doing, from EVENTS and the kernel's counters.
 
-use super::boot::boot_id;
 use super::commands::Started;
-use super::events::{Entry, Event};
+use super::events::{Entry, Event, boot_id};
 use super::state::State;
 use crate::cgroup::OomCount;
 

@@ -5,18 +5,15 @@
 //! process whose disk hangs; it never waits for the owner without a deadline.
 
 mod blocked;
-mod boot;
 mod cause;
 mod commands;
 mod events;
 mod failing;
 mod healthy;
-mod held;
 mod inputs;
 mod judge;
 mod judge_log;
 mod last_run;
-mod oom;
 mod processor;
 mod program;
 mod rates;

@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use spillq_storage::{Error, Seq};
 
-use super::boot::boot_id;
 use super::cause::Cause;
 use super::commands::Started;
-use super::events::{Event, Events};
+use super::events::{Event, Events, boot_id};
 use super::inputs::Outside;
 use super::report::Report;
 use super::state::State;
