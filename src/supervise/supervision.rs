@@ -14,7 +14,7 @@ use super::last_run::LastRun;
 use super::processor::ProcessorName;
 use super::program::ProgramFile;
 use super::rates::{Rates, Sample};
-use super::report::Report;
+use super::verdict::Report;
 use crate::queue::{GroupStatus, Phase, Status};
 
 /// What was known at the start.

@@ -15,9 +15,9 @@ use super::cause::Cause;
 use super::commands::Started;
 use super::events::{Event, Events, boot_id};
 use super::inputs::Outside;
-use super::report::Report;
 use super::state::State;
 use super::supervision::Supervision;
+use super::verdict::Report;
 use crate::cgroup::OomCount;
 use crate::queue::{Command, Handle, Pulse, Status, millis, now_ms, wall_ms};
 
