@@ -10,7 +10,7 @@ use super::destination::is_plain_url_to_another_host;
 use super::paths;
 use super::problem::Problem;
 use super::server::is_plain_to_another_host;
-use super::settings::{Kind, LEASED_BYTES_MAX, Listen, OutFile, Processor, Settings};
+use super::settings::{Kind, LEASED_BYTES_MAX, Listen, Processor, Settings};
 use super::sources::{Origin, Origins};
 use super::value::{MIB, duration_text, size_text};
 use crate::queue::{LagPolicy, WhenFull};
@@ -301,9 +301,8 @@ fn processors(settings: &Settings, faults: &mut Faults<'_>) {
                 format!("the group {} has order = \"none\"; {what} takes strict order", name()),
             );
         }
-        if let Kind::File(OutFile { path: file }) = &processor.kind {
-            let same = |kind: &Kind| matches!(kind, Kind::File(other) if other.path == *file);
-            if earlier().any(|earlier| same(&earlier.kind)) {
+        if let Some(file) = processor.kind.file() {
+            if earlier().any(|earlier| earlier.kind.file() == Some(file)) {
                 faults.add(
                     &path("path"),
                     format!("{:?}", file.display().to_string()),
@@ -342,7 +341,7 @@ fn loops(settings: &Settings, faults: &mut Faults<'_>) {
                 );
             }
             for processor in &settings.processors {
-                if let Kind::File(OutFile { path: file }) = &processor.kind
+                if let Some(file) = processor.kind.file()
                     && takes(include, follow, &paths::normal(file))
                 {
                     faults.add(

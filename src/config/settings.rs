@@ -230,6 +230,14 @@ impl Kind {
         }
     }
 
+    /// The file that it writes, if it writes one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            Kind::File(to) => Some(&to.path),
+            _ => None,
+        }
+    }
+
     /// Which kind it is, without its settings.
     #[must_use]
     pub fn of(&self) -> ProcessorKind {

@@ -1,7 +1,7 @@
 //! Makes the parts of the service from the settings.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -64,11 +64,8 @@ pub(super) fn tail_settings(settings: &Settings, plan: &Plan, first_start: bool)
 
 /// What is never followed: the data dir, and what processors write.
 pub(super) fn never(settings: &Settings) -> Vec<PathBuf> {
-    let outputs = settings.processors.iter().filter_map(|processor| match &processor.kind {
-        config::Kind::File(to) => Some(to.path.clone()),
-        _ => None,
-    });
-    std::iter::once(settings.data_dir.clone()).chain(outputs).collect()
+    let outputs = settings.processors.iter().filter_map(|processor| processor.kind.file());
+    std::iter::once(settings.data_dir.as_path()).chain(outputs).map(Path::to_owned).collect()
 }
 
 pub(super) fn build(

@@ -244,14 +244,10 @@ impl WorkerPool {
     }
 
     fn may_start(&self, wanted: &Wanted) -> bool {
-        let file = |processor: &config::Processor| match &processor.kind {
-            config::Kind::File(to) => Some(to.path.clone()),
-            _ => None,
-        };
-        let to = file(&wanted.processor);
+        let to = wanted.processor.kind.file();
         let mut ending = self.workers.values().filter(|worker| worker.is_ending);
         !ending.any(|worker| {
-            let writes = worker.processor.as_ref().and_then(file);
+            let writes = worker.processor.as_ref().and_then(|processor| processor.kind.file());
             worker.group == wanted.processor.group || (to.is_some() && writes == to)
         })
     }
