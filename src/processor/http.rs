@@ -160,15 +160,11 @@ impl HttpPost {
         let evidence = |how: String, tail: String| Evidence { summary: format!("{what} {how}"), tail };
         let (copy, target) = (batch.clone(), Arc::clone(&self.target));
         let made = tokio::task::spawn_blocking(move || request(&target, &copy)).await;
-        let (request, left) = match made {
-            Ok(Ok(made)) => made,
-            Ok(Err(Unmade::Secret(why))) => {
-                return Outcome::Refused(evidence(format!("was not made: {why}"), String::new()));
-            }
-            Ok(Err(Unmade::Other(why))) => {
-                return Outcome::Failed(evidence(format!("was not made: {why}"), String::new()));
-            }
-            Err(error) => return Outcome::Failed(evidence(format!("was not made: {error}"), String::new())),
+        let not_made = |why: String| evidence(format!("was not made: {why}"), String::new());
+        let (request, left) = match made.unwrap_or_else(|error| Err(Unmade::Other(error.to_string()))) {
+            Ok(made) => made,
+            Err(Unmade::Secret(why)) => return Outcome::Refused(not_made(why)),
+            Err(Unmade::Other(why)) => return Outcome::Failed(not_made(why)),
         };
         let mut watch = Watch {
             status: None,

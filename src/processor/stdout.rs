@@ -58,16 +58,14 @@ impl Stdout {
             }
             Ok(Err(error)) | Err(error) => error,
         };
-        if error.kind() == ErrorKind::FileTooLarge {
-            return Outcome::Refused(Evidence::new(format!(
-                "standard output could not be written: {}",
-                explained(&error)
-            )));
+        let evidence = |why: String| Evidence::new(format!("standard output could not be written: {why}"));
+        match error.kind() {
+            ErrorKind::FileTooLarge => Outcome::Refused(evidence(explained(&error))),
+            ErrorKind::BrokenPipe => {
+                Outcome::Refused(Evidence::new("standard output was closed by its reader".to_owned()))
+            }
+            _ => Outcome::Failed(evidence(error.to_string())),
         }
-        if error.kind() == ErrorKind::BrokenPipe {
-            return Outcome::Refused(Evidence::new("standard output was closed by its reader".to_owned()));
-        }
-        Outcome::Failed(Evidence::new(format!("standard output could not be written: {error}")))
     }
 }
 
