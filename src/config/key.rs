@@ -26,18 +26,21 @@ pub(super) struct Key<S> {
     /// The kinds of processors that have it; empty if it belongs to every section.
     pub(super) kinds: Vec<&'static str>,
     /// Reads a value into its place, where it can be used. What is wrong with it is added to the list.
-    pub(super) read: Box<ReadInto<S>>,
+    pub(super) read: Read<S>,
     /// The value as it is written; `None` where it is not set.
-    pub(super) show: Box<dyn Fn(&S) -> Option<Value>>,
+    pub(super) show: Show<S>,
     /// Whether the key belongs to this section.
     pub(super) belongs_to: Box<dyn Fn(&S) -> bool>,
     /// Whether both have the same value, shown or not.
-    pub(super) is_same: Box<dyn Fn(&S, &S) -> bool>,
+    pub(super) is_same: Compare<S>,
     /// Sets the value of the second to that of the first.
-    pub(super) copy: Box<dyn Fn(&S, &mut S)>,
+    pub(super) copy: CopyInto<S>,
 }
 
-type ReadInto<S> = dyn Fn(&Written<'_>, &mut Vec<Wrong>, &mut S);
+type Read<S> = Box<dyn Fn(&Written<'_>, &mut Vec<Wrong>, &mut S)>;
+type Show<S> = Box<dyn Fn(&S) -> Option<Value>>;
+type Compare<S> = Box<dyn Fn(&S, &S) -> bool>;
+type CopyInto<S> = Box<dyn Fn(&S, &mut S)>;
 
 impl<S: 'static> Key<S> {
     /// A key of type `kind` whose value is where `get` and `set` say. `get` has no answer for a section that the key does

@@ -21,7 +21,6 @@ mod replay;
 mod retry;
 mod settings;
 mod status;
-mod suspects;
 mod thread;
 mod window;
 
