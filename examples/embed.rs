@@ -36,7 +36,7 @@ fn main() -> Result<(), String> {
     let file = env::args().nth(1).ok_or("name a file to follow")?;
     let file = PathBuf::from(file).canonicalize().map_err(|error| error.to_string())?;
     let mut settings = Settings::default_with(&env::temp_dir());
-    settings.follow = vec![Follow::default_with(vec![file.to_string_lossy().into_owned()])];
+    settings.follow = vec![Follow::new(vec![file.to_string_lossy().into_owned()])];
     let plan = Plan { follow: true, once: true, ..Plan::default() };
     let own: Vec<(String, Box<dyn Processor>)> =
         vec![("default".to_owned(), Box::new(CountWords { words: 0 }))];

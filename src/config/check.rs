@@ -7,11 +7,12 @@ use std::time::Duration;
 use spillq_storage::Keep;
 
 use super::origin::{Origin, Origins};
-use super::paths::{self, STDIN};
+use super::paths;
 use super::problem::Problem;
-use super::settings::{Follow, Kind, LEASED_BYTES_MAX, Listen, OutFile, Processor, Settings};
+use super::settings::{Kind, LEASED_BYTES_MAX, Listen, OutFile, Processor, Settings};
 use super::value::{MIB, duration_text, size_text};
 use crate::queue::{LagPolicy, WhenFull};
+use crate::tail::{Follow, STDIN};
 
 /// Everything that does not fit together.
 pub(super) fn problems(settings: &Settings, origins: &Origins) -> Vec<Problem> {

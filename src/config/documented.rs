@@ -4,9 +4,10 @@ use std::path::Path;
 
 use super::key::Key;
 use super::keys;
-use super::settings::{DEFAULT_GROUP, Follow, Processor, Settings};
+use super::settings::{DEFAULT_GROUP, Processor, Settings};
 use crate::queue::GroupSettings;
 use crate::supervise::ProcessorKind;
+use crate::tail::Follow;
 
 const HEAD: &str = "\
 # spillq: every key with its default. docs/reference/configuration.md has the same as a page.
@@ -48,7 +49,7 @@ pub fn documented() -> String {
 }
 
 fn follow() -> String {
-    let default = Follow::default_with(Vec::new());
+    let default = Follow::new(Vec::new());
     let entries = keys::follow().into_iter().map(|key| entry(&key, key.name, &default, "#"));
     header("follow", "#[[follow]]") + &entries.collect::<String>()
 }
@@ -144,7 +145,7 @@ settings in force and where each came from.
         text += "\n## Above all sections\n";
         text += &of("");
         text += &section("follow", "[[follow]]");
-        let default = Follow::default_with(Vec::new());
+        let default = Follow::new(Vec::new());
         text.extend(keys::follow().iter().map(|key| item(key, &default, &format!("follow.{}", key.name))));
         for name in ["window", "disk", "http", "service"] {
             text += &section(name, &format!("[{name}]"));

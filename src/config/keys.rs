@@ -18,7 +18,7 @@ use super::key::Key;
 use super::paths;
 use super::server::{self, Server};
 use super::settings::{
-    ENV_MAX, Follow, IN_FLIGHT_MAX, Input, Kind, LISTEN_MAX, Listen, Processor, SECTIONS_MAX, Settings,
+    ENV_MAX, IN_FLIGHT_MAX, Input, Kind, LISTEN_MAX, Listen, Processor, SECTIONS_MAX, Settings,
 };
 use super::sources::VARIABLE_PREFIX;
 use super::types::{
@@ -29,7 +29,7 @@ use crate::plain::needs_escape;
 use crate::processor::Coding;
 use crate::queue::{GroupSettings, LagPolicy, Stuck, WhenFull, group_name};
 use crate::supervise::ProcessorKind;
-use crate::tail::From;
+use crate::tail::{Follow, From};
 
 /// The longest line that a block takes.
 const LINE_BYTES_MAX: u64 = spillq_storage::BlockBuilder::LINE_BYTES_MAX as u64;

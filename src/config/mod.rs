@@ -39,16 +39,17 @@ pub use documented::documented;
 pub use load::load_given;
 pub use load::{Loaded, load, read_text};
 pub use origin::{Origin, Origins};
-pub use paths::STDIN;
 pub use problem::{ConfigError, Problem};
 pub use server::{Place, Server};
 pub use settings::{
-    Command, DEFAULT_DATA_DIR, DEFAULT_GROUP, Follow, Http, IN_FLIGHT_MAX, Input, Kind, LEASED_BYTES_MAX,
-    Listen, OutFile, Processor, SECTIONS_MAX, Service, Settings, Stream, Table,
+    Command, DEFAULT_DATA_DIR, DEFAULT_GROUP, Http, IN_FLIGHT_MAX, Input, Kind, LEASED_BYTES_MAX, Listen,
+    OutFile, Processor, SECTIONS_MAX, Service, Settings, Stream, Table,
 };
 pub use show::{as_json, as_toml};
 pub use sources::{Overrides, Sources, environment};
 pub use value::{GIB, KIB, MIB, duration_text, parse_duration, parse_size, size_text};
+
+pub use crate::tail::{Follow, STDIN};
 
 #[cfg(test)]
 mod tests;

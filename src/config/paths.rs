@@ -4,8 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use globset::{Glob, GlobBuilder};
 
-/// The name of standard input among globs. A file of that name is `./-`.
-pub const STDIN: &str = "-";
+use crate::tail::STDIN;
 
 /// A path, relative to `base` unless absolute. `..` stays: after a symbolic link only the system knows
 /// what it means.

@@ -8,12 +8,13 @@ use toml::de::DeTable;
 use super::key::Key;
 use super::origin::Origin;
 use super::problem::Problem;
-use super::settings::{Command, DEFAULT_GROUP, Follow, Kind, Processor, SECTIONS_MAX, Settings};
+use super::settings::{Command, DEFAULT_GROUP, Kind, Processor, SECTIONS_MAX, Settings};
 use super::sources::Sources;
 use super::written::{Reader, Section};
 use super::{keys, paths};
 use crate::queue::{GroupSettings, group_name};
 use crate::supervise::ProcessorKind;
+use crate::tail::Follow;
 
 /// Reads the file and the variables.
 pub(super) fn settings<'a>(reader: &mut Reader<'a>, table: &'a DeTable<'a>) -> Settings {
@@ -22,7 +23,7 @@ pub(super) fn settings<'a>(reader: &mut Reader<'a>, table: &'a DeTable<'a>) -> S
     reader.keys(&mut top, &keys::settings(), &mut settings);
     if let Some(sections) = reader.sections(&mut top, "follow", SECTIONS_MAX) {
         let keys = keys::follow();
-        let default = || Follow::default_with(Vec::new());
+        let default = || Follow::new(Vec::new());
         settings.follow =
             sections.into_iter().map(|section| reader.whole(section, &keys, default())).collect();
     }
@@ -79,7 +80,7 @@ pub(super) fn overrides(reader: &mut Reader<'_>, settings: &mut Settings, source
                 Err(expected) => problem("--follow", written, expected),
             }
         }
-        settings.follow = vec![Follow::default_with(include)];
+        settings.follow = vec![Follow::new(include)];
         reader.origins.set("follow[0].include".to_owned(), Origin::CommandLine("--follow"));
     }
     if let Some(from) = overrides.from {

@@ -19,7 +19,7 @@ use super::value::MIB;
 use crate::processor::Secret;
 use crate::queue::{GroupSettings, WhenFull};
 use crate::supervise::ProcessorKind;
-use crate::tail::From;
+use crate::tail::Follow;
 
 /// The name of the group that exists from the creation of a store.
 pub const DEFAULT_GROUP: &str = "default";
@@ -65,23 +65,6 @@ pub struct Settings {
     pub groups: Vec<GroupSettings>,
     /// What gets the batches: at most one per group.
     pub processors: Vec<Processor>,
-}
-
-/// A set of globs whose files are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Follow {
-    /// Absolute globs; `*` and `?` do not match `/`, `**` does. [`super::STDIN`] is standard input.
-    pub include: Vec<String>,
-    /// Globs, over the whole path like `include`, of files to leave out.
-    pub exclude: Vec<String>,
-    /// Where to start in files that exist at the very first start.
-    pub from: From,
-    /// Longer lines are cut into marked parts.
-    pub max_line_bytes: usize,
-    /// How long a file that was renamed away stays unchanged until its last line without a newline is ingested.
-    pub rotate_wait: Duration,
-    /// Symbolic links are followed if they end below this folder; none are without it.
-    pub symlinks: Option<PathBuf>,
 }
 
 /// Where the service listens.
@@ -233,21 +216,6 @@ impl Settings {
     #[must_use]
     pub fn processor(&self, group: &str) -> Option<&Processor> {
         self.processors.iter().find(|processor| processor.group == group)
-    }
-}
-
-impl Follow {
-    /// The defaults, for these absolute globs.
-    #[must_use]
-    pub fn default_with(include: Vec<String>) -> Follow {
-        Follow {
-            include,
-            exclude: Vec::new(),
-            from: From::Beginning,
-            max_line_bytes: 8 << 20,
-            rotate_wait: Duration::from_secs(60),
-            symlinks: None,
-        }
     }
 }
 

@@ -61,7 +61,7 @@ fn the_documented_file_holds_exactly_the_defaults() {
     assert_eq!(read(&documented()), defaults);
     let mut with_examples = read(&with_examples());
     let include = vec!["/var/log/app/*.log".to_owned()];
-    let follow = Follow { symlinks: Some("/var/log".into()), ..Follow::default_with(include) };
+    let follow = Follow { symlinks: Some("/var/log".into()), ..Follow::new(include) };
     assert_eq!(with_examples.follow, [follow]);
     assert_eq!(
         with_examples.processors,

@@ -60,25 +60,12 @@ pub(super) fn owner_settings(settings: &Settings) -> Configuration {
 
 pub(super) fn tail_settings(settings: &Settings, plan: &Plan, first_start: bool) -> tail::Settings {
     tail::Settings {
-        follows: follows(settings),
+        follows: settings.follow.clone(),
         never: never(settings),
         scan_interval: tail::SCAN_INTERVAL,
         once: plan.once,
         first_start,
     }
-}
-
-pub(super) fn follows(settings: &Settings) -> Vec<tail::Follow> {
-    let follows = settings.follow.iter().map(|follow| tail::Follow {
-        include: follow.include.iter().filter(|glob| *glob != config::STDIN).cloned().collect(),
-        stdin: follow.include.iter().any(|glob| glob == config::STDIN),
-        exclude: follow.exclude.clone(),
-        from: follow.from,
-        max_line_bytes: follow.max_line_bytes,
-        rotate_wait: follow.rotate_wait,
-        symlinks: follow.symlinks.clone(),
-    });
-    follows.collect()
 }
 
 /// What is never followed: the data dir, and what processors write.

@@ -10,7 +10,7 @@ use crate::tail::{self, TailError};
 /// When no start would work: a glob is not valid.
 pub fn preview(settings: &Settings) -> Result<Vec<String>, TailError> {
     let mut found = Vec::new();
-    for glob in tail::preview(&super::build::follows(settings), &super::build::never(settings))? {
+    for glob in tail::preview(&settings.follow, &super::build::never(settings))? {
         if glob.files == 0 && glob.refused.is_empty() {
             found.push(format!("include {:?} matches no file yet", glob.include));
         }

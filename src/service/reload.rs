@@ -10,18 +10,18 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::build::{follows, never, owner_settings};
+use super::build::{never, owner_settings};
 use super::config_file::{self, Content};
 use super::error::ServiceError;
 use super::notify::Manager;
 use super::plan::Reread;
 use super::watched::disk_settings;
 use super::worker_pool::WorkerPool;
-use crate::config::{Again, ConfigError, STDIN, Settings, Sources, load_again};
+use crate::config::{Again, ConfigError, Settings, Sources, load_again};
 use crate::http::{ChangeJson, ConfigHandle, ConfigJson, ReloadJson, ReloadReply, time};
 use crate::queue::{Command, Handle, millis, wall_ms};
 use crate::supervise::{ConfigRefused, Supervision};
-use crate::tail::{Follows, TailHandle};
+use crate::tail::{Follow, Follows, TailHandle};
 
 /// The parts whose settings can change, and the settings in effect.
 pub(super) struct Live {
@@ -158,8 +158,8 @@ impl Live {
     /// Sets all parts, or none if one cannot be set.
     async fn apply(&mut self, again: Again) -> Result<ReloadJson, Vec<String>> {
         let Again { settings, changes, warnings } = again;
-        let follows =
-            Follows::new(follows(&settings), &never(&settings)).map_err(|error| vec![error.to_string()])?;
+        let follows = Follows::new(settings.follow.clone(), &never(&settings));
+        let follows = follows.map_err(|error| vec![error.to_string()])?;
         self.workers.check(&settings).map_err(|error| vec![error.to_string()])?;
         let configuration = owner_settings(&settings);
         let groups = self.handle.ask(|reply| Command::Configure(Box::new(configuration), reply)).await;
@@ -178,9 +178,7 @@ impl Live {
                 "the read of a followed file hangs: the followed files change when it returns".to_owned(),
             );
         }
-        let follows_input = |settings: &Settings| {
-            settings.follow.iter().any(|follow| follow.include.iter().any(|glob| glob == STDIN))
-        };
+        let follows_input = |settings: &Settings| settings.follow.iter().any(Follow::has_input);
         if follows_input(&settings) != follows_input(&self.settings) {
             notes.push("standard input: whether it is followed changes at the next start".to_owned());
         }

@@ -50,7 +50,7 @@ pub use find::follows::Follows;
 pub use find::preview::{Preview, preview};
 pub use known::record::{RecordError, SourceRecord};
 pub use known::table::SOURCES_MAX;
-pub use settings::{Follow, From, MAX_LINE_BYTES, ROTATE_WAIT, SCAN_INTERVAL, Settings};
+pub use settings::{Follow, From, SCAN_INTERVAL, STDIN, Settings};
 pub use status::{Counters, LeftOutFiles, Snapshot, SourceState, SourceStatus};
 pub use thread::{Tail, TailHandle};
 

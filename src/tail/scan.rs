@@ -115,7 +115,7 @@ impl Scans {
         let mut changed: Vec<SourceId> = Vec::new();
         let scan = book.scan();
         let (follows, table) = book.for_walk();
-        let walked = follows.discover().walk(&|inode| inodes.contains(&inode), &mut |found| {
+        let walked = follows.walk(&|inode| inodes.contains(&inode), &mut |found| {
             matched += usize::from(found.follow.is_some());
             let at_path = table.at(&found.path);
             let known = at_path.and_then(|id| table.get_mut(id));

@@ -7,9 +7,9 @@ use std::time::Duration;
 /// one core.
 pub const SCAN_INTERVAL: Duration = Duration::from_secs(1);
 /// `max_line_bytes` by default.
-pub const MAX_LINE_BYTES: usize = 8 * 1_024 * 1_024;
+const MAX_LINE_BYTES: usize = 8 * 1_024 * 1_024;
 /// `rotate_wait` by default: writers that were asked to reopen their log have done so by then.
-pub const ROTATE_WAIT: Duration = Duration::from_secs(60);
+const ROTATE_WAIT: Duration = Duration::from_secs(60);
 
 /// Where a file is first read from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,13 +21,14 @@ pub enum From {
     End,
 }
 
+/// The include that names standard input. A file of that name is `./-`.
+pub const STDIN: &str = "-";
+
 /// One `[[follow]]` section: globs, and how the files are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Follow {
-    /// Absolute globs; `**` spans folders.
+    /// Absolute globs; `*` and `?` do not match `/`, `**` does. [`STDIN`] is standard input.
     pub include: Vec<String>,
-    /// Standard input too.
-    pub stdin: bool,
     /// Globs for names or whole paths that are left out.
     pub exclude: Vec<String>,
     /// Where files are first read from.
@@ -42,12 +43,21 @@ pub struct Follow {
 }
 
 impl Follow {
+    /// Whether standard input is followed.
+    pub(crate) fn has_input(&self) -> bool {
+        self.include.iter().any(|include| include == STDIN)
+    }
+
+    /// The includes that name files.
+    pub(crate) fn globs(&self) -> impl Iterator<Item = &String> {
+        self.include.iter().filter(|glob| *glob != STDIN)
+    }
+
     /// These globs with the defaults.
     #[must_use]
     pub fn new(include: Vec<String>) -> Follow {
         Follow {
             include,
-            stdin: false,
             exclude: Vec::new(),
             from: From::Beginning,
             max_line_bytes: MAX_LINE_BYTES,

@@ -43,7 +43,7 @@ pub(super) fn settings(folder: &Path, name: &str, input: &Path) -> Settings {
     let mut settings = Settings::default_with(folder);
     settings.data_dir = folder.join(name);
     let include = vec![input.to_string_lossy().into_owned()];
-    settings.follow = vec![Follow { max_line_bytes: 1 << 20, ..Follow::default_with(include) }];
+    settings.follow = vec![Follow { max_line_bytes: 1 << 20, ..Follow::new(include) }];
     settings
 }
 

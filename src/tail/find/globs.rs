@@ -5,17 +5,17 @@ use std::path::{Component, Path, PathBuf};
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
 use crate::tail::error::TailError;
+use crate::tail::settings::Follow;
 
 /// Folders behind `**` that are walked: deeper ones are more likely a loop than logs.
 pub(crate) const DEPTH_MAX: usize = 32;
 
-/// The include and exclude globs of one `[[follow]]`.
+/// One `[[follow]]` with its globs ready to match.
 #[derive(Debug)]
 pub(crate) struct Globs {
+    pub(crate) follow: Follow,
     pub(crate) includes: Vec<Include>,
     exclude: GlobSet,
-    /// Below which folder links may lead.
-    pub(crate) symlinks: Option<PathBuf>,
 }
 
 /// One glob: a fixed folder, and a pattern for each level below it.
@@ -35,17 +35,9 @@ pub(crate) struct Include {
 }
 
 impl Globs {
-    /// `symlinks`: below which folder symbolic links may lead.
-    pub(crate) fn new(
-        include: &[String],
-        exclude: &[String],
-        symlinks: Option<&Path>,
-    ) -> Result<Globs, TailError> {
-        Ok(Globs {
-            includes: include.iter().map(|glob| Include::new(glob)).collect::<Result<_, _>>()?,
-            exclude: excluded(exclude)?,
-            symlinks: symlinks.map(Path::to_owned),
-        })
+    pub(crate) fn new(follow: Follow) -> Result<Globs, TailError> {
+        let includes = follow.globs().map(|glob| Include::new(glob)).collect::<Result<_, _>>()?;
+        Ok(Globs { includes, exclude: excluded(&follow.exclude)?, follow })
     }
 
     /// An exclude applies to the name, or, with a slash in it, to the whole path.

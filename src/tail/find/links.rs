@@ -54,7 +54,7 @@ fn includes(follows: &[Globs]) -> impl Iterator<Item = (&Globs, &Include)> {
 /// Whether this section follows the link itself, as its `symlinks` allows.
 fn may_follow(globs: &Globs, include: &Include, link: &Path) -> bool {
     let is_named = || include.whole.is_match(link) && !globs.is_excluded(link);
-    globs.symlinks.as_deref().is_some_and(|root| is_named() && leads_below(root, link).is_some())
+    globs.follow.symlinks.as_deref().is_some_and(|root| is_named() && leads_below(root, link).is_some())
 }
 
 impl Include {
