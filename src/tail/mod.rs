@@ -52,6 +52,6 @@ pub use known::record::{RecordError, SourceRecord};
 pub use known::table::SOURCES_MAX;
 pub use settings::{Follow, From, SCAN_INTERVAL, STDIN, Settings};
 pub use status::{Counters, LeftOutFiles, Snapshot, SourceState, SourceStatus};
-pub use thread::{Tail, TailHandle};
+pub use thread::TailHandle;
 
 pub use crate::unreadable::{Unreadable, WhyUnreadable};

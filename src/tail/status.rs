@@ -4,7 +4,6 @@
 //! last snapshot, with its time.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use spillq_storage::SourceId;
@@ -168,9 +167,10 @@ pub struct Snapshot {
     pub closed: bool,
 }
 
-impl Snapshot {
-    pub(crate) fn empty() -> Arc<Snapshot> {
-        Arc::new(Snapshot {
+/// Before the first.
+impl Default for Snapshot {
+    fn default() -> Snapshot {
+        Snapshot {
             taken_at: SystemTime::UNIX_EPOCH,
             counters: Counters::default(),
             sources: Vec::new(),
@@ -183,6 +183,6 @@ impl Snapshot {
             buffered_bytes: 0,
             done: false,
             closed: false,
-        })
+        }
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use rustix::process::{Resource, getrlimit};
 use spillq_storage::SourceId;
 
-use crate::queue::{Handle, Pulse};
+use crate::queue::{Closed, Handle, Pulse};
 use crate::tail::clock::now;
 use crate::tail::error::TailError;
 use crate::tail::find::follows::Follows;
@@ -43,6 +43,7 @@ pub struct TailHandle {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+#[derive(Default)]
 struct Shared {
     stop: AtomicBool,
     done: AtomicBool,
@@ -57,11 +58,7 @@ struct Shared {
     pulse: Pulse,
 }
 
-/// Starts the tail.
-#[derive(Debug)]
-pub struct Tail;
-
-impl Tail {
+impl TailHandle {
     /// Starts following. `known`: the checkpoints in the log; `next_source`: the first number that no source had yet.
     ///
     /// # Errors
@@ -84,18 +81,7 @@ impl Tail {
         let open_max = usize::try_from(limit / 2).unwrap_or(usize::MAX);
         let mut worker = Worker::new(settings, known, next_source, handle, open_max, now())?;
         worker.follow_input(std::io::stdin().as_fd())?;
-        let shared = Arc::new(Shared {
-            stop: AtomicBool::new(false),
-            done: AtomicBool::new(false),
-            ended: Mutex::new(false),
-            asked: AtomicBool::new(false),
-            next: Mutex::new(None),
-            applied: Condvar::new(),
-            snapshot: Mutex::new(Snapshot::empty()),
-            has_ended: Condvar::new(),
-            published: Condvar::new(),
-            pulse: Pulse::default(),
-        });
+        let shared = Arc::<Shared>::default();
         let (watch, wake, hints) = Watch::new(worker.streams.bell());
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -108,9 +94,7 @@ impl Tail {
             .map_err(TailError::Thread)?;
         Ok(TailHandle { shared, wake, thread: Mutex::new(Some(thread)) })
     }
-}
 
-impl TailHandle {
     /// Stops after the appends in flight, and waits for that 10 s at most. False if the thread hangs in a read and was left
     /// behind. Nothing is lost either way.
     pub fn stop(&self) -> bool {
@@ -201,7 +185,28 @@ impl Drop for Ended<'_> {
     }
 }
 
-fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: &Shared) {
+fn run(mut worker: Worker, watch: Watch, hints: &Receiver<PathBuf>, shared: &Shared) {
+    if let Err(Closed) = rounds(&mut worker, watch, hints, shared) {
+        tracing::error!("the log is closed: nothing more is read");
+    }
+    shared.pulse.idle();
+    let until = Instant::now() + STOP_WAIT;
+    worker.close_streams(now(), until);
+    if worker.settle(until.saturating_duration_since(Instant::now())).is_err() {
+        tracing::info!(
+            "stopped before the log answered; the checkpoints in it are where the next start resumes"
+        );
+    }
+    publish(&worker, shared);
+}
+
+/// Round after round, until the tail is stopped or has read everything in once mode.
+fn rounds(
+    worker: &mut Worker,
+    mut watch: Watch,
+    hints: &Receiver<PathBuf>,
+    shared: &Shared,
+) -> Result<(), Closed> {
     let mut last_scan = 0;
     while !shared.stop.load(Ordering::Acquire) {
         shared.pulse.busy(now().boot_ms);
@@ -215,10 +220,7 @@ fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: 
         if watch.take_names_changed() {
             worker.book.want_scan();
         }
-        let Ok(step) = worker.step(now()) else {
-            tracing::error!("the log is closed: nothing more is read");
-            break;
-        };
+        let step = worker.step(now())?;
         if worker.book.scan() != last_scan {
             last_scan = worker.book.scan();
             if watch.set(&worker.scans.folders) {
@@ -226,37 +228,24 @@ fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: 
             }
         }
         if shared.asked.swap(false, Ordering::AcqRel) {
-            publish(&worker, shared);
+            publish(worker, shared);
         }
         if worker.book.once && worker.is_done() {
             shared.done.store(true, Ordering::Release);
             break;
         }
         shared.pulse.idle();
-        let waited = match step {
-            Step::Busy => Ok(()),
-            Step::WaitForLog => worker.appends.retire(WAIT_MAX),
+        match step {
+            Step::Busy => {}
+            Step::WaitForLog => worker.appends.retire(WAIT_MAX)?,
             // In once mode the process waits for the last answer.
-            Step::Idle if worker.book.once && !worker.appends.is_empty() => worker.appends.retire(WAIT_MAX),
-            Step::Idle => {
-                worker.streams.wait(worker.idle_ms(now()).max(1));
-                Ok(())
+            Step::Idle if worker.book.once && !worker.appends.is_empty() => {
+                worker.appends.retire(WAIT_MAX)?
             }
-        };
-        if waited.is_err() {
-            tracing::error!("the log is closed: nothing more is read");
-            break;
+            Step::Idle => worker.streams.wait(worker.idle_ms(now()).max(1)),
         }
     }
-    shared.pulse.idle();
-    let until = Instant::now() + STOP_WAIT;
-    worker.close_streams(now(), until);
-    if worker.settle(until.saturating_duration_since(Instant::now())).is_err() {
-        tracing::info!(
-            "stopped before the log answered; the checkpoints in it are where the next start resumes"
-        );
-    }
-    publish(&worker, shared);
+    Ok(())
 }
 
 fn publish(worker: &Worker, shared: &Shared) {

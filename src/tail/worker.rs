@@ -187,7 +187,7 @@ impl Worker {
             turn(book, reader, id, &mut filler, now);
         }
         let has_sent = self.appends.send(book, &mut self.streams, filler, stream_bytes)?;
-        Ok(has_sent | book.slot.take_has_worked())
+        Ok(has_sent | std::mem::take(&mut book.slot.has_worked))
     }
 
     /// Reads what streams have. Returns how many bytes of the append are theirs.

@@ -15,7 +15,7 @@ use crate::cli::BenchEndToEndArgs;
 use crate::cmd::{Exit, Failure, store};
 use crate::processor::{Batch, DeliverySettings, Limits, Orders, Outcome, Processing, Processor, Worker};
 use crate::queue::{Command, GroupSettings, Queue, WhenFull};
-use crate::tail::{Follow, SCAN_INTERVAL, Settings, Tail};
+use crate::tail::{Follow, SCAN_INTERVAL, Settings, TailHandle};
 
 /// Between two lines: the service is idle when the next one comes.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -73,7 +73,7 @@ async fn measure(folder: &std::path::Path, count: u64) -> Result<(Vec<f64>, Vec<
         once: false,
         first_start: true,
     };
-    let tail = Tail::start(settings, Vec::new(), next_source, handle.clone())
+    let tail = TailHandle::start(settings, Vec::new(), next_source, handle.clone())
         .map_err(|error| Failure::could_not_run(error.to_string()))?;
     let closed = |closed: crate::queue::Closed| Failure::store(closed.to_string());
     let (group, settings) = handle.ask(Command::Groups).await.map_err(closed)?.remove(0);

@@ -35,11 +35,6 @@ pub(crate) enum Pipe {
 }
 
 impl Pipe {
-    /// A FIFO that was opened with `O_NONBLOCK`.
-    pub(crate) fn fifo(file: File) -> Pipe {
-        Pipe::Ready(file)
-    }
-
     /// Standard input, or its substitute in a test.
     ///
     /// # Errors

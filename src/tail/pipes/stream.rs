@@ -12,7 +12,7 @@ use spillq_storage::{LineFlags, SourceId};
 
 use crate::tail::bytes::fill::Filler;
 use crate::tail::bytes::lines::{Split, split};
-use crate::tail::known::record::{RecordError, SourceRecord};
+use crate::tail::known::record::SourceRecord;
 use crate::tail::pipes::pipe::Pipe;
 use crate::tail::status::{SourceState, SourceStatus};
 use crate::unreadable::{Unreadable, WhyUnreadable};
@@ -180,9 +180,13 @@ impl InputStream {
     }
 
     /// Its checkpoint: that of a source which is never read again, as its bytes cannot be.
-    pub(crate) fn checkpoint(&self) -> Option<Result<(SourceId, Bytes), RecordError>> {
+    pub(crate) fn take_checkpoint(&mut self) -> Option<(SourceId, Bytes)> {
+        self.dirty = false;
         let (id, name) = self.source.as_ref()?;
-        Some(SourceRecord::of_finished(name, self.offset).encode().map(|record| (*id, record)))
+        let record = SourceRecord::of_finished(name, self.offset).encode();
+        let record = record
+            .inspect_err(|error| tracing::error!(%error, "the checkpoint of a stream cannot be written"));
+        Some((*id, record.ok()?))
     }
 
     pub(crate) fn status(&self) -> Option<SourceStatus> {
@@ -240,9 +244,9 @@ mod tests {
 
     #[test]
     fn its_name_says_when_it_began() {
-        let stream = stream(8);
+        let mut stream = stream(8);
         assert_eq!(stream.name().to_string(), "stdin@1970-01-01T00:00:00.000Z");
-        assert_eq!(stream.checkpoint().unwrap().unwrap().0, SourceId(1));
+        assert_eq!(stream.take_checkpoint().unwrap().0, SourceId(1));
     }
 
     #[test]

@@ -226,8 +226,7 @@ impl InputStreams {
 
     /// Cuts the longest incomplete line if all together take too much.
     fn bound_held(&mut self, filler: &mut Filler) {
-        let held: usize = self.streams.values().map(InputStream::held).sum();
-        if held > HELD_BYTES_MAX
+        if self.held() > HELD_BYTES_MAX
             && let Some(longest) = self.streams.values_mut().max_by_key(|stream| stream.held())
         {
             longest.cut(filler);
@@ -238,12 +237,7 @@ impl InputStreams {
         let Some(stream) = self.streams.get_mut(&key) else { return };
         stream.end_line(filler);
         stream.pipe = None;
-        stream.dirty = false;
-        match stream.checkpoint() {
-            Some(Ok(last)) => self.finals.push(last),
-            Some(Err(error)) => tracing::error!(%error, "the checkpoint of a stream cannot be written"),
-            None => {}
-        }
+        self.finals.extend(stream.take_checkpoint());
         // Those that have ended are shown for a while; standard input that never was a source is not.
         let ended = self.streams.values().filter(|stream| stream.pipe.is_none());
         let surplus = ended.clone().count().saturating_sub(STREAMS_MAX);
@@ -270,16 +264,8 @@ impl InputStreams {
 
     /// The checkpoints that go with the lines of this append.
     pub(crate) fn give_checkpoints(&mut self, append: &mut Append) {
-        for stream in self.streams.values_mut() {
-            if !std::mem::take(&mut stream.dirty) {
-                continue;
-            }
-            match stream.checkpoint() {
-                Some(Ok(checkpoint)) => append.checkpoints.push(checkpoint),
-                Some(Err(error)) => tracing::error!(%error, "the checkpoint of a stream cannot be written"),
-                None => {}
-            }
-        }
+        let dirty = self.streams.values_mut().filter(|stream| stream.dirty);
+        append.checkpoints.extend(dirty.filter_map(InputStream::take_checkpoint));
         append.forget.extend(self.finals.iter().map(|last| last.0));
         append.checkpoints.append(&mut self.finals);
     }
@@ -330,7 +316,7 @@ impl InputStreams {
         let line_max = follows.line_max(found.follow.unwrap_or_default());
         let fifo = Some((meta.dev(), meta.ino()));
         report_begin(&format!("the FIFO {}", found.path.display()));
-        let begun = self.begin(found.path.clone(), fifo, Pipe::fifo(file), line_max);
+        let begun = self.begin(found.path.clone(), fifo, Pipe::Ready(file), line_max);
         begun.map_err(|error| format!("watch {}: {error}", found.path.display()))
     }
 }

@@ -75,7 +75,7 @@ pub(crate) fn check(book: &mut Book, reader: &mut Reader, id: SourceId, now: Now
     let turn = check.turn(TURN_BYTES);
     let (end, cost_ms) = (check.end(), now.boot_ms.saturating_sub(check.began_ms));
     if end > from {
-        book.slot.note_work();
+        book.slot.has_worked = true;
     }
     let cost_ms = cost_ms.max(began.elapsed().as_millis() as u64);
     match turn {
@@ -169,15 +169,13 @@ fn candidates(book: &Book, id: SourceId, start: &[u8]) -> Option<Vec<Candidate>>
 
 /// The file of a plain source, to compare with.
 fn plain_file(book: &Book, source: &Source) -> Option<File> {
-    use std::os::unix::fs::MetadataExt;
     if source.compressed.is_some() || source.presence.is_replaced() {
         return None;
     }
     if let Some(file) = book.file(source.id) {
         return file.try_clone().ok();
     }
-    let (file, meta) = book.open_path(source).ok()?;
-    ((meta.dev(), meta.ino()) == source.file_id()).then_some(file)
+    book.open_same(source).ok()?
 }
 
 /// Rows 18 and 19. Reported once; it holds up no other source.
@@ -226,7 +224,7 @@ pub(crate) fn prepare_read(book: &mut Book, id: SourceId) -> io::Result<bool> {
         return Ok(true);
     };
     let is_there = decompressor.forward(from, TURN_BYTES);
-    book.slot.note_work();
+    book.slot.has_worked = true;
     is_there
 }
 
