@@ -15,7 +15,7 @@ use spillq_storage::repair::SourceEnd;
 
 use crate::tail::bytes::check::{Candidate, Check};
 use crate::tail::bytes::decompress::{Decompressor, form_of, is_compressed};
-use crate::tail::bytes::read::read_up_to;
+use crate::tail::bytes::file::read_up_to;
 use crate::tail::known::identity::{
     FINGERPRINT_BYTES, Fingerprint, Likeness, RESUME_POINT_BYTES, crc_before,
 };

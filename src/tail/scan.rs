@@ -13,7 +13,7 @@ use crate::tail::bytes::reader::Reader;
 use crate::tail::clock::Now;
 use crate::tail::find::candidates::{Candidates, Chosen, Met};
 use crate::tail::find::walk::Walked;
-use crate::tail::known::presence::Presence;
+use crate::tail::known::source::Presence;
 use crate::tail::pipes::streams::InputStreams;
 use crate::tail::rules::book::Book;
 use crate::tail::rules::identify::{Identify, Unidentified};

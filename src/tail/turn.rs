@@ -9,8 +9,7 @@ use crate::tail::bytes::fill::Filler;
 use crate::tail::bytes::reader::{Reader, Turn};
 use crate::tail::clock::Now;
 use crate::tail::error::ReadError;
-use crate::tail::known::presence::Presence;
-use crate::tail::known::source::Source;
+use crate::tail::known::source::{Presence, Source};
 use crate::tail::rules::book::Book;
 use crate::tail::rules::{compressed, order};
 

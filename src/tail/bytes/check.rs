@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use spillq_storage::SourceId;
 
 use crate::tail::bytes::decompress::Decompressor;
-use crate::tail::bytes::read::read_full;
+use crate::tail::bytes::file::read_full;
 use crate::tail::known::form::{Form, Whole};
 use crate::tail::known::identity::{RESUME_POINT_BYTES, crc_before};
 use crate::tail::known::source::Source;

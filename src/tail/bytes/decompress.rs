@@ -10,8 +10,8 @@ use std::os::unix::fs::FileExt;
 
 use flate2::bufread::MultiGzDecoder;
 
+use crate::tail::bytes::file::read_up_to;
 use crate::tail::bytes::frames::Frames;
-use crate::tail::bytes::read::read_up_to;
 use crate::tail::known::form::Form;
 use crate::tail::known::identity::{FINGERPRINT_BYTES, RESUME_POINT_BYTES, crc_before};
 

@@ -3,10 +3,9 @@
 pub(crate) mod check;
 pub(crate) mod compress;
 pub(crate) mod decompress;
+pub(crate) mod file;
 pub(crate) mod fill;
 pub(crate) mod frames;
 pub(crate) mod lines;
 pub(crate) mod open;
-pub(crate) mod read;
 pub(crate) mod reader;
-pub(crate) mod stamp;

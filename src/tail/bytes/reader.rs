@@ -11,10 +11,9 @@ use std::os::unix::fs::FileExt;
 use spillq_storage::LineFlags;
 
 use crate::tail::bytes::decompress::{Decompressor, form_of, is_compressed};
+use crate::tail::bytes::file::{mtime_ns, read_full};
 use crate::tail::bytes::fill::Filler;
 use crate::tail::bytes::lines::{self, Split};
-use crate::tail::bytes::read::read_full;
-use crate::tail::bytes::stamp::mtime_ns;
 use crate::tail::known::form::Form;
 use crate::tail::known::identity::{
     FINGERPRINT_BYTES, Fingerprint, Likeness, RESUME_POINT_BYTES, crc_before,

@@ -10,8 +10,8 @@ use std::fs::{self, DirEntry, FileType, Metadata};
 use std::os::unix::fs::{DirEntryExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::tail::bytes::file::{ctime_ns, mtime_ns};
 use crate::tail::bytes::open::{kind, leads_below};
-use crate::tail::bytes::stamp::{ctime_ns, mtime_ns};
 use crate::tail::find::follows::{Follows, OfSection};
 use crate::tail::find::globs::DEPTH_MAX;
 use crate::tail::find::links::RealRoots;

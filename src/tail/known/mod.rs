@@ -3,7 +3,6 @@
 pub(crate) mod form;
 pub(crate) mod identity;
 pub(crate) mod open_files;
-pub(crate) mod presence;
 pub(crate) mod queues;
 pub(crate) mod record;
 pub(crate) mod rotated_name;

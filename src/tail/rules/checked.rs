@@ -12,9 +12,8 @@ use crate::tail::known::form::{Compressed, State, Whole};
 use crate::tail::known::identity::{
     Decision, Evidence, FINGERPRINT_BYTES, Fingerprint, Held, Likeness, OwnPath, SAME_PATH_BYTES, decide,
 };
-use crate::tail::known::presence::Presence;
 use crate::tail::known::rotated_name::is_named_as;
-use crate::tail::known::source::{Location, Source};
+use crate::tail::known::source::{Location, Presence, Source};
 use crate::tail::rules::book::Book;
 use crate::tail::rules::order::{self, is_rotation_of};
 use crate::tail::rules::own_path::own_path;

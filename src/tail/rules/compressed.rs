@@ -13,15 +13,14 @@ use spillq_storage::SourceId;
 
 use crate::tail::bytes::check::{Candidate, Check};
 use crate::tail::bytes::decompress::{Decompressor, Fault};
+use crate::tail::bytes::file::mtime_ns;
 use crate::tail::bytes::reader::Reader;
-use crate::tail::bytes::stamp::mtime_ns;
 use crate::tail::clock::Now;
 use crate::tail::error::ReadError;
 use crate::tail::known::form::{Compressed, State};
 use crate::tail::known::identity::{COPY_WAIT_MS, FINGERPRINT_BYTES, Fingerprint, RESUME_POINT_BYTES};
-use crate::tail::known::presence::Presence;
 use crate::tail::known::rotated_name::is_named_as;
-use crate::tail::known::source::Source;
+use crate::tail::known::source::{Presence, Source};
 use crate::tail::rules::book::Book;
 use crate::tail::rules::identify::look_at_unwritten;
 use crate::tail::rules::slot::Job;

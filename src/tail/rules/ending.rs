@@ -8,12 +8,11 @@ use std::sync::Arc;
 use spillq_storage::SourceId;
 
 use crate::plain::counted;
+use crate::tail::bytes::file::mtime_ns;
 use crate::tail::bytes::fill::Filler;
 use crate::tail::bytes::reader::Reader;
-use crate::tail::bytes::stamp::mtime_ns;
 use crate::tail::clock::Now;
-use crate::tail::known::presence::Presence;
-use crate::tail::known::source::{Ending, Source};
+use crate::tail::known::source::{Ending, Presence, Source};
 use crate::tail::rules::book::Book;
 use crate::tail::rules::checked::may_have_rest;
 use crate::tail::rules::order;

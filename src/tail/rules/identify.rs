@@ -18,16 +18,14 @@ use crate::tail::error::ReadError;
 use crate::tail::find::candidates::Without;
 use crate::tail::find::walk::Found;
 use crate::tail::known::identity::{COPY_WAIT_MS, Decision, Evidence, Fingerprint, Held, OwnPath, decide};
-use crate::tail::known::presence::Presence;
 use crate::tail::known::rotated_name::{base, uncompressed, unrotated};
-use crate::tail::known::source::{Ending, Source};
+use crate::tail::known::source::{Ending, Presence, Source};
 use crate::tail::known::table::SOURCES_MAX;
 use crate::tail::rules::book::Book;
 use crate::tail::rules::index::Index;
-use crate::tail::rules::opened::Opened;
 use crate::tail::rules::order::{self, is_rotation_of};
 use crate::tail::rules::own_path::own_path;
-use crate::tail::rules::resume::{Begin, ResumeAt, new_source, resume};
+use crate::tail::rules::resume::{Begin, Opened, ResumeAt, new_source, resume};
 use crate::tail::rules::unfollowed::Unfollowed;
 
 /// For this long a source whose content is gone is not given up while there are files that scans could not look into: a

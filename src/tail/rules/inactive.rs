@@ -11,8 +11,7 @@ use std::path::Path;
 use spillq_storage::SourceId;
 
 use crate::tail::find::follows::Follows;
-use crate::tail::known::presence::Presence;
-use crate::tail::known::source::{Ending, Source};
+use crate::tail::known::source::{Ending, Presence, Source};
 use crate::tail::rules::book::Book;
 
 /// These follows from now on. The next scan looks for what they name.

@@ -7,7 +7,6 @@ pub(crate) mod ending;
 pub(crate) mod identify;
 pub(crate) mod inactive;
 pub(crate) mod index;
-pub(crate) mod opened;
 pub(crate) mod order;
 pub(crate) mod own_path;
 pub(crate) mod resume;

@@ -10,9 +10,8 @@ use std::sync::Arc;
 
 use spillq_storage::SourceId;
 
-use crate::tail::known::presence::Presence;
 use crate::tail::known::rotated_name::unrotated;
-use crate::tail::known::source::Source;
+use crate::tail::known::source::{Presence, Source};
 use crate::tail::rules::book::Book;
 
 /// The sources of each path, those that have left it included.

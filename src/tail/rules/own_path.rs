@@ -8,7 +8,7 @@ use spillq_storage::SourceId;
 use crate::tail::bytes::reader::Reader;
 use crate::tail::clock::Now;
 use crate::tail::known::identity::{Likeness, OwnPath};
-use crate::tail::known::presence::Presence;
+use crate::tail::known::source::Presence;
 use crate::tail::rules::book::Book;
 
 /// What is at the path; compares the content if the file is the same by its inode. `None` if there is no such source.

@@ -8,12 +8,19 @@ use spillq_storage::SourceId;
 
 use crate::tail::bytes::reader::{Look, Reader};
 use crate::tail::clock::Now;
+use crate::tail::find::walk::Found;
 use crate::tail::known::form::{Compressed, Form, State};
 use crate::tail::known::identity::Fingerprint;
 use crate::tail::known::source::{Location, Source};
 use crate::tail::rules::book::Book;
-use crate::tail::rules::opened::Opened;
 use crate::tail::rules::order;
+
+/// A file that a scan found and opened.
+pub(crate) struct Opened {
+    pub(crate) found: Found,
+    pub(crate) file: File,
+    pub(crate) look: Look,
+}
 
 /// At which offset a source continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
