@@ -27,7 +27,7 @@ const WANTED_PAUSE: u64 = 4;
 const PAUSE_MIN_MS: u64 = 5;
 
 /// When scans are due, and what the last one found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Scans {
     interval_ms: u64,
     /// Files that are there now begin at the end, if their section says so. Only at the first scan of a new store.
@@ -47,17 +47,7 @@ pub(crate) struct Scans {
 
 impl Scans {
     pub(crate) fn new(interval_ms: u64, from_end: bool) -> Scans {
-        Scans {
-            interval_ms,
-            from_end,
-            cost_ms: 0,
-            end_ms: 0,
-            folders: HashMap::new(),
-            matched_files: 0,
-            looked_at: 0,
-            unidentified: Unidentified::default(),
-            unfollowed: Unfollowed::default(),
-        }
+        Scans { interval_ms, from_end, ..Scans::default() }
     }
 
     /// When the next scan is due, by the clock of `now`.
@@ -84,7 +74,7 @@ impl Scans {
         self.folders = walked.folders;
         self.matched_files += walked.fifos.len();
         let refused = &mut self.unfollowed.refused;
-        streams.follow_fifos(walked.fifos, &walked.unlisted, book.follows(), book.once, refused);
+        streams.follow_fifos(walked.fifos, &walked.unlisted, book.follows(), refused);
         let places = book.sources_max.saturating_sub(book.sources().len());
         let Chosen { found, empty, left_out } = candidates.choose(places);
         (self.unfollowed.left_out, self.looked_at) = (left_out, found.len());

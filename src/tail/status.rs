@@ -40,6 +40,12 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Counts a source that resumes at `to`, below its checkpoint.
+    pub(crate) fn rolled_back(&mut self, from: u64, to: u64) {
+        self.rolled_back += 1;
+        self.rolled_back_bytes += from - to;
+    }
+
     /// Counts and reports bytes that were truncated or deleted before they were read.
     pub(crate) fn destroyed(&mut self, path: &Path, offset: u64, bytes: u64) {
         self.destroyed_unread_bytes += bytes;

@@ -8,8 +8,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use spillq_storage::LineFlags;
-
 use crate::tail::bytes::decompress::{Decompressor, form_of, is_compressed};
 use crate::tail::bytes::file::{mtime_ns, read_full};
 use crate::tail::bytes::fill::Filler;
@@ -240,26 +238,11 @@ impl Reader {
                 return Ok(Turn::Changed);
             }
             source.size = source.size.max(offset + window.len() as u64);
-            match lines::split(window, source.in_part, window.len() == line_max) {
-                Split::Lines(len) => {
-                    filler.push_whole(source.id, offset, window.get(..len).unwrap_or_default());
-                    source.advance(offset + len as u64, read.get(..back + len).unwrap_or_default());
-                }
-                Split::LastPart(len) => {
-                    let part = window.get(..len).unwrap_or_default();
-                    filler.push_marked(source.id, offset, part, LineFlags::LAST);
-                    source.in_part = false;
-                    source.advance(offset + len as u64, read.get(..back + len).unwrap_or_default());
-                }
+            let split = lines::split(window, source.in_part, window.len() == line_max);
+            match split {
                 Split::Part if body.is_unwritten_behind(offset, window)? => {
                     source.hold_back(window.iter().all(|byte| *byte == 0));
                     return Ok(Turn::CaughtUp);
-                }
-                Split::Part => {
-                    let flags = if source.in_part { LineFlags::MIDDLE } else { LineFlags::FIRST };
-                    filler.push_marked(source.id, offset, window, flags);
-                    source.in_part = true;
-                    source.advance(offset + window.len() as u64, read);
                 }
                 Split::Incomplete if window.len() < window_max => {
                     source.searched = offset + window.len() as u64;
@@ -270,6 +253,10 @@ impl Reader {
                     if let Some(turn) = self.long_line(body, source, line_max, filler)? {
                         return Ok(turn);
                     }
+                }
+                Split::Lines(_) | Split::LastPart(_) | Split::Part => {
+                    let len = filler.push_split(source.id, offset, window, split, &mut source.in_part);
+                    source.advance(offset + len as u64, read.get(..back + len).unwrap_or_default());
                 }
             }
         }
@@ -345,9 +332,10 @@ impl Reader {
         }
         match (end, source.in_part) {
             (Some(_), false) => filler.push_whole(source.id, source.offset, &line),
-            (Some(_), true) => filler.push_marked(source.id, source.offset, &line, LineFlags::LAST),
-            (None, false) => filler.push_marked(source.id, source.offset, &line, LineFlags::FIRST),
-            (None, true) => filler.push_marked(source.id, source.offset, &line, LineFlags::MIDDLE),
+            (end, in_part) => {
+                let flags = lines::flags(in_part, end.is_some());
+                filler.push_marked(source.id, source.offset, &line, flags);
+            }
         }
         source.in_part = end.is_none();
         source.size = source.size.max(to);
@@ -388,12 +376,8 @@ impl Reader {
                 return Ok(false);
             }
             let is_last = part.len() < line_max;
-            let flags = match (source.in_part, is_last) {
-                (false, false) => LineFlags::FIRST,
-                (true, false) => LineFlags::MIDDLE,
-                (false, true) => LineFlags::WHOLE.unterminated(),
-                (true, true) => LineFlags::LAST.unterminated(),
-            };
+            let flags = lines::flags(source.in_part, is_last);
+            let flags = if is_last { flags.unterminated() } else { flags };
             filler.push_marked(source.id, offset, &part, flags);
             let to = offset + part.len() as u64;
             // The bytes before the new offset may reach back beyond the part.

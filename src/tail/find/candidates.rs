@@ -166,7 +166,7 @@ pub(crate) struct Chosen {
 }
 
 /// Collects files during a scan.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Candidates {
     max: usize,
     /// What the last scan left out.
@@ -235,18 +235,7 @@ impl Candidates {
         vacated: HashSet<Arc<Path>>,
         look_again: bool,
     ) -> Candidates {
-        Candidates {
-            max,
-            before,
-            vacated,
-            look_again,
-            known: Vec::new(),
-            paths: HashMap::new(),
-            ranked: BinaryHeap::new(),
-            refused: BinaryHeap::new(),
-            empty: 0,
-            left_out: LeftOut::default(),
-        }
+        Candidates { max, before, vacated, look_again, ..Candidates::default() }
     }
 
     /// A file that is not simply where its source was.

@@ -19,7 +19,7 @@ pub(crate) type OfSection<'a> = (u16, &'a Globs, &'a Include);
 /// Sections that were checked, to be followed by a tail that runs.
 #[derive(Debug)]
 pub struct Follows {
-    pub(super) sections: Vec<Globs>,
+    sections: Vec<Globs>,
     pub(super) never: Vec<PathBuf>,
 }
 

@@ -228,9 +228,7 @@ impl<'a> Walk<'a> {
 
     /// Whether a link leads to a file that is followed anyway.
     fn is_other_name(&self, link: &Path) -> bool {
-        let follows = &self.follows.sections;
-        let roots = self.roots.get_or_init(|| RealRoots::of(follows));
-        roots.find_without(link, follows, &|path| self.follows.is_never(path))
+        self.roots.get_or_init(|| RealRoots::of(self.follows)).find_without(link, self.follows)
     }
 
     /// Once for all in the same folder.

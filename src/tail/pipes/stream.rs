@@ -11,7 +11,7 @@ use memchr::memchr;
 use spillq_storage::{LineFlags, SourceId};
 
 use crate::tail::bytes::fill::Filler;
-use crate::tail::bytes::lines::{Split, split};
+use crate::tail::bytes::lines::{flags, split};
 use crate::tail::known::record::SourceRecord;
 use crate::tail::pipes::pipe::Pipe;
 use crate::tail::status::{SourceState, SourceStatus};
@@ -21,7 +21,7 @@ use crate::unreadable::{Unreadable, WhyUnreadable};
 const HOLDER_BYTES: usize = 256 * 1_024;
 
 /// Standard input, or a FIFO.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct InputStream {
     /// Identifies it to the waiter.
     pub(crate) key: u64,
@@ -60,23 +60,7 @@ impl InputStream {
         pipe: Pipe,
         line_max: usize,
     ) -> InputStream {
-        InputStream {
-            key,
-            path,
-            fifo,
-            pipe: Some(pipe),
-            queued: false,
-            has_writer: false,
-            gone: false,
-            error: None,
-            dirty: false,
-            source: None,
-            line_max,
-            offset: 0,
-            in_part: false,
-            held: Vec::new(),
-            searched: 0,
-        }
+        InputStream { key, path, fifo, pipe: Some(pipe), line_max, ..InputStream::default() }
     }
 
     /// Its number in the log, once it has one.
@@ -112,25 +96,11 @@ impl InputStream {
             if !is_cut && memchr(b'\n', window.get(known..).unwrap_or_default()).is_none() {
                 break;
             }
-            let len = match split(window, self.in_part, is_cut) {
-                Split::Lines(len) => {
-                    filler.push_whole(id, self.offset, window.get(..len).unwrap_or_default());
-                    len
-                }
-                Split::LastPart(len) => {
-                    let part = window.get(..len).unwrap_or_default();
-                    filler.push_marked(id, self.offset, part, LineFlags::LAST);
-                    self.in_part = false;
-                    len
-                }
-                Split::Part => {
-                    let flags = if self.in_part { LineFlags::MIDDLE } else { LineFlags::FIRST };
-                    filler.push_marked(id, self.offset, window, flags);
-                    self.in_part = true;
-                    window.len()
-                }
-                Split::Incomplete => break,
-            };
+            let split = split(window, self.in_part, is_cut);
+            let len = filler.push_split(id, self.offset, window, split, &mut self.in_part);
+            if len == 0 {
+                break;
+            }
             self.advance(len);
             from += len;
         }
@@ -143,14 +113,12 @@ impl InputStream {
 
     /// The held bytes become a part of their line, before they are as long as a part may be.
     pub(crate) fn cut(&mut self, filler: &mut Filler) {
-        let flags = if self.in_part { LineFlags::MIDDLE } else { LineFlags::FIRST };
-        self.in_part |= self.deliver(flags, filler);
+        self.in_part |= self.deliver(flags(self.in_part, false), filler);
     }
 
     /// The incomplete line is a line without a newline: no process will write the rest.
     pub(crate) fn end_line(&mut self, filler: &mut Filler) {
-        let flags = if self.in_part { LineFlags::LAST } else { LineFlags::WHOLE };
-        self.deliver(flags.unterminated(), filler);
+        self.deliver(flags(self.in_part, true).unterminated(), filler);
         self.in_part = false;
     }
 

@@ -42,6 +42,8 @@ const READ_BYTES: usize = 64 * 1_024;
 /// All streams.
 #[derive(Debug)]
 pub(crate) struct InputStreams {
+    /// Everything is read once: a FIFO ends with its last writer.
+    once: bool,
     waiter: Waiter,
     streams: BTreeMap<u64, InputStream>,
     next_key: u64,
@@ -52,18 +54,10 @@ pub(crate) struct InputStreams {
     finals: Vec<(SourceId, Bytes)>,
 }
 
-/// What a read depends on.
-pub(crate) struct ReadTurn<'a> {
-    pub(crate) now_ms: u64,
-    pub(crate) once: bool,
-    pub(crate) next_source: &'a mut SourceId,
-    /// Bytes of streams that wait for the log.
-    pub(crate) at_risk: usize,
-}
-
 impl InputStreams {
-    pub(crate) fn new() -> io::Result<InputStreams> {
+    pub(crate) fn new(once: bool) -> io::Result<InputStreams> {
         Ok(InputStreams {
+            once,
             waiter: Waiter::new()?,
             streams: BTreeMap::new(),
             next_key: 1,
@@ -167,22 +161,22 @@ impl InputStreams {
         self.streams.values().any(|stream| stream.fifo.is_some() && stream.path == path)
     }
 
-    /// Reads what is there into `filler`, in turn, unless too much waits for the log. Returns how many bytes of the append
-    /// are of streams.
-    pub(crate) fn fill(&mut self, filler: &mut Filler, turn: &mut ReadTurn<'_>) -> usize {
+    /// Reads what is there into `filler`, in turn, unless too much waits for the log, where `at_risk` bytes of streams are.
+    /// Returns how many bytes of the append are of streams.
+    pub(crate) fn fill(&mut self, filler: &mut Filler, at_risk: usize, next_source: &mut SourceId) -> usize {
         let before = filler.bytes();
-        let bytes_max = AT_RISK_BYTES.saturating_sub(turn.at_risk).min(APPEND_BYTES);
+        let bytes_max = AT_RISK_BYTES.saturating_sub(at_risk).min(APPEND_BYTES);
         let mut read = 0;
         while read < bytes_max && !filler.is_full() {
             let Some(key) = self.ready.pop_front() else {
                 break;
             };
-            read += self.read(key, filler, turn);
+            read += self.read(key, filler, next_source);
         }
         filler.bytes() - before
     }
 
-    fn read(&mut self, key: u64, filler: &mut Filler, turn: &mut ReadTurn<'_>) -> usize {
+    fn read(&mut self, key: u64, filler: &mut Filler, next_source: &mut SourceId) -> usize {
         let Some(stream) = self.streams.get_mut(&key) else { return 0 };
         stream.queued = false;
         let Some(pipe) = &mut stream.pipe else { return 0 };
@@ -192,7 +186,7 @@ impl InputStreams {
                 if stream.fifo.is_none() {
                     tracing::info!("standard input has ended: all of it is ingested");
                     self.end(key, filler);
-                } else if stream.gone || turn.once && has_writer {
+                } else if stream.gone || self.once && has_writer {
                     self.end(key, filler);
                 } else {
                     // The next writer begins a new line.
@@ -213,8 +207,8 @@ impl InputStreams {
         if len > 0 {
             stream.has_writer = true;
             if stream.id().is_none() {
-                stream.begin(*turn.next_source, turn.now_ms);
-                turn.next_source.0 += 1;
+                stream.begin(*next_source, filler.now_ms);
+                next_source.0 += 1;
             }
             stream.take(self.buffer.get(..len).unwrap_or_default(), filler);
         }
@@ -281,7 +275,6 @@ impl InputStreams {
         found: Vec<Found>,
         unlisted: &[PathBuf],
         follows: &Follows,
-        once: bool,
         refused: &mut Refused,
     ) {
         for stream in self.streams.values_mut() {
@@ -296,7 +289,7 @@ impl InputStreams {
         }
         for found in found {
             // If everything is read once, one that has ended does not begin again.
-            let count = self.streams.values().filter(|stream| once || stream.pipe.is_some());
+            let count = self.streams.values().filter(|stream| self.once || stream.pipe.is_some());
             if count.clone().any(|stream| stream.fifo == Some((found.device, found.inode))) {
                 continue;
             }

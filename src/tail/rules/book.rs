@@ -163,10 +163,6 @@ impl Book {
         self.scan_wanted = true;
     }
 
-    pub(crate) fn rotate_wait_ms(&self, source: &Source) -> u64 {
-        self.follows.rotate_wait_ms(source.follow)
-    }
-
     // Open files.
 
     pub(crate) fn files(&self) -> &OpenFiles {
@@ -181,11 +177,6 @@ impl Book {
 
     pub(crate) fn close(&mut self, id: SourceId) {
         self.files.close(id);
-    }
-
-    /// The open file of a source.
-    pub(crate) fn file(&self, id: SourceId) -> Option<&File> {
-        self.files.get(id)
     }
 
     /// The file at the path of a source, by a descriptor that the caller closes. It may be another source's by now.

@@ -217,8 +217,7 @@ fn set_offset(book: &mut Book, of: SourceId, to: u64, whole: Whole) {
         return;
     }
     source.resume_points.cut(to);
-    book.counters.rolled_back += 1;
-    book.counters.rolled_back_bytes += from - to;
+    book.counters.rolled_back(from, to);
     tracing::warn!(path = %path.display(), from, to, "rolled back: the compressed copy ends below what was read");
 }
 
@@ -240,7 +239,8 @@ pub(crate) fn resume_in_duplicates(book: &mut Book, now: Now) {
             continue;
         };
         let quiet_ms = now.boot_ms.saturating_sub(source.quiet_since_ms());
-        let is_quiet = source.is_caught_up() && (book.once || quiet_ms >= book.rotate_wait_ms(source));
+        let is_quiet =
+            source.is_caught_up() && (book.once || quiet_ms >= book.follows().rotate_wait_ms(source.follow));
         let is_gone = source.presence.is_gone() && (!book.files().has(of) || is_quiet);
         if source.presence.is_replaced() || is_gone {
             let to = source.offset.min(whole.size);

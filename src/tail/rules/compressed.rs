@@ -86,7 +86,7 @@ pub(crate) fn check(book: &mut Book, reader: &mut Reader, id: SourceId, now: Now
 
 /// Sees to it that a check of the file as it is now is under way. False if it has to wait.
 fn prepare_check(book: &mut Book, reader: &mut Reader, id: SourceId, now: Now) -> io::Result<bool> {
-    let Some(file) = book.file(id) else {
+    let Some(file) = book.files().get(id) else {
         return Ok(false);
     };
     let meta = file.metadata()?;
@@ -103,7 +103,7 @@ fn prepare_check(book: &mut Book, reader: &mut Reader, id: SourceId, now: Now) -
     if is_restless && now.boot_ms.saturating_sub(since_ms) < RESTLESS_MS || !is_slot_free(book) {
         return Ok(false);
     }
-    let Some(file) = book.file(id).map(File::try_clone).transpose()? else {
+    let Some(file) = book.files().get(id).map(File::try_clone).transpose()? else {
         return Ok(false);
     };
     let look = reader.look(&file)?;
@@ -171,7 +171,7 @@ fn plain_file(book: &Book, source: &Source) -> Option<File> {
     if source.compressed.is_some() || source.presence.is_replaced() {
         return None;
     }
-    if let Some(file) = book.file(source.id) {
+    if let Some(file) = book.files().get(source.id) {
         return file.try_clone().ok();
     }
     book.open_same(source).ok()?
@@ -209,7 +209,7 @@ pub(crate) fn prepare_read(book: &mut Book, id: SourceId) -> io::Result<bool> {
     };
     let from = source.offset.saturating_sub(RESUME_POINT_BYTES as u64);
     if book.slot.decompressor(id).is_none_or(|decompressor| decompressor.base() > from) {
-        let Some(file) = book.file(id).map(File::try_clone).transpose()? else {
+        let Some(file) = book.files().get(id).map(File::try_clone).transpose()? else {
             return Ok(false);
         };
         book.slot.release(id);

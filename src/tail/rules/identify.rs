@@ -305,11 +305,11 @@ impl Identify<'_> {
         let Some(source) = self.book.get(id).filter(|source| source.compressed.is_none()) else {
             return Held::No;
         };
-        let at_path = match (self.book.file(id), own) {
+        let at_path = match (self.book.files().get(id), own) {
             (None, OwnPath::Here) => self.book.open_path(source).ok(),
             _ => None,
         };
-        let Some(file) = self.book.file(id).or(at_path.as_ref().map(|opened| &opened.0)) else {
+        let Some(file) = self.book.files().get(id).or(at_path.as_ref().map(|opened| &opened.0)) else {
             return Held::No;
         };
         let read = source.searched.max(source.offset);
@@ -433,7 +433,7 @@ pub(crate) fn look_at_unwritten(book: &mut Book, reader: &mut Reader) {
     };
     let mut filled = Vec::new();
     for source in book.sources().iter().filter(is_unread) {
-        let Some(look) = book.file(source.id).and_then(|file| reader.look(file).ok()) else {
+        let Some(look) = book.files().get(source.id).and_then(|file| reader.look(file).ok()) else {
             continue;
         };
         let print = Fingerprint::of(&look.start);

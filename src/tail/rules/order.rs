@@ -227,7 +227,7 @@ fn is_newer(book: &Book, one: &Source, family: &Path, mtime_ns: i64) -> bool {
 
 /// It has no name any more, so that no scan has missed one.
 fn is_deleted(book: &Book, one: &Source) -> bool {
-    let meta = book.file(one.id).and_then(|file| file.metadata().ok());
+    let meta = book.files().get(one.id).and_then(|file| file.metadata().ok());
     meta.is_some_and(|meta| meta.nlink() == 0)
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn own_path(book: &mut Book, reader: &mut Reader, id: SourceId, now: 
         },
         _ => None,
     };
-    let Some(file) = at_path.as_ref().or_else(|| book.file(id)) else {
+    let Some(file) = at_path.as_ref().or_else(|| book.files().get(id)) else {
         return Some(own);
     };
     let same = reader.look(file).and_then(|look| reader.compare(file, &look, source));

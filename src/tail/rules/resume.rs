@@ -67,8 +67,7 @@ fn set_offset(book: &mut Book, reader: &mut Reader, id: SourceId, opened: &Opene
         }
         ResumeAt::Below(to) => {
             source.roll_back(to, Fingerprint::of_read(start, to));
-            book.counters.rolled_back += 1;
-            book.counters.rolled_back_bytes += from - to;
+            book.counters.rolled_back(from, to);
             tracing::warn!(
                 %path, from, to,
                 "rolled back: the bytes of the file are not those that were read; resumed at the last offset before \

@@ -12,7 +12,6 @@ use crate::tail::find::refused::Refused;
 use crate::tail::find::walk::Found;
 use crate::tail::notice::Notice;
 use crate::tail::rules::book::Book;
-use crate::unreadable::WhyUnreadable;
 
 /// New files of one scan that cannot be followed and have a message each: as many as a person reads.
 const REPORTED_EACH_MAX: usize = 5;
@@ -38,15 +37,10 @@ impl Unfollowed {
         self.refused_before = std::mem::take(&mut self.refused);
     }
 
-    /// Something cannot be followed.
-    pub(crate) fn refuse(&mut self, path: &Path, why: WhyUnreadable, found: String) {
-        self.refused.add(path, why, || found);
-    }
-
     /// A file that is not a source cannot be read.
     pub(crate) fn refuse_found(&mut self, found: &Found, error: &ReadError) {
         self.left_out.add(found, Without::Permission);
-        self.refuse(&found.path, error.why(), error.to_string());
+        self.refused.add(&found.path, error.why(), || error.to_string());
     }
 
     /// The scan is over: how many files have no place. One message for all of them.
