@@ -37,14 +37,8 @@ pub fn stream(
 }
 
 /// Reads files, one after the other, through one buffer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Files(Reader);
-
-impl Default for Files {
-    fn default() -> Files {
-        Files(Reader::new())
-    }
-}
 
 impl Files {
     /// The blocks made of a file that grows by the pieces that `grow` adds, until it returns false. If `again` is set, the

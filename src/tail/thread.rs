@@ -1,6 +1,5 @@
 //! The thread of the tail: its start and stop, the waits between two rounds, and requests from other threads.
 
-use std::fmt;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,13 +36,14 @@ const OPEN_FEW: u64 = 1_024;
 const OPEN_MAX: u64 = 65_536;
 
 /// The running tail.
+#[derive(Debug)]
 pub struct TailHandle {
     shared: Arc<Shared>,
     wake: Wake,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
     done: AtomicBool,
@@ -167,12 +167,6 @@ impl Drop for TailHandle {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         self.wake.wake();
-    }
-}
-
-impl fmt::Debug for TailHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TailHandle").field("done", &self.done()).finish_non_exhaustive()
     }
 }
 

@@ -72,8 +72,8 @@ impl Worker {
         for (id, bytes) in known {
             match SourceRecord::decode(&bytes) {
                 // No file is known by it: a stream that the last run did not read to its end.
-                Ok(record) if record.is_finished() => {
-                    streams.forget(id, record.path(), record.offset(), bytes);
+                Ok(record) if record.finished => {
+                    streams.forget(id, record.path(), record.offset, bytes);
                 }
                 Ok(record) => book.add(Source::from_record(id, record, now.boot_ms)),
                 Err(error) => {
@@ -87,7 +87,7 @@ impl Worker {
             book,
             scans: Scans::new(settings.scan_interval.as_millis() as u64, from_end),
             streams,
-            reader: Reader::new(),
+            reader: Reader::default(),
             appends: Appends::new(handle),
             closed: false,
         })
@@ -162,9 +162,8 @@ impl Worker {
     fn is_place_due(&self) -> bool {
         let scan_began_ms = self.scans.end_ms.saturating_sub(self.scans.cost_ms);
         let is_due = |source: &Source| {
-            let quiet_ms = scan_began_ms.saturating_sub(source.quiet_since_ms());
             source.presence.missing_since_ms().is_some()
-                && quiet_ms < self.book.follows().rotate_wait_ms(source.follow)
+                && !self.book.has_waited(source, source.quiet_since_ms(), scan_began_ms)
         };
         self.scans.unfollowed.left_out.files() > 0 && self.book.sources().iter().any(is_due)
     }

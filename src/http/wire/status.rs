@@ -426,7 +426,7 @@ fn sources_on_disk<'a>(checkpoints: impl Iterator<Item = (SourceId, &'a [u8])>) 
             SourceJson {
                 source: id.0,
                 path: record.as_ref().map(|record| escape_path(record.path())).unwrap_or_default(),
-                offset: record.as_ref().map_or(0, SourceRecord::offset),
+                offset: record.as_ref().map_or(0, |record| record.offset),
                 size: None,
                 state: "stopped".to_owned(),
                 error,

@@ -109,14 +109,14 @@ pub(crate) struct Reader {
     pub(crate) turn_bytes: u64,
 }
 
-impl Reader {
-    pub(crate) fn new() -> Reader {
-        Reader {
-            buffer: vec![0; (RESUME_POINT_BYTES + READ_BYTES).max(FINGERPRINT_BYTES)],
-            turn_bytes: TURN_BYTES,
-        }
+impl Default for Reader {
+    fn default() -> Reader {
+        let buffer = vec![0; (RESUME_POINT_BYTES + READ_BYTES).max(FINGERPRINT_BYTES)];
+        Reader { buffer, turn_bytes: TURN_BYTES }
     }
+}
 
+impl Reader {
     /// The first bytes of a file; of the content if it is compressed.
     pub(crate) fn look(&mut self, file: &File) -> io::Result<Look> {
         let size = file.metadata()?.len();

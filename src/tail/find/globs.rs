@@ -48,6 +48,7 @@ impl Globs {
 
 impl Include {
     fn new(glob: &str) -> Result<Include, TailError> {
+        let wrong = |found: &str| TailError::Glob { glob: glob.to_owned(), found: found.to_owned() };
         let path = Path::new(glob);
         if !path.is_absolute() {
             return Err(TailError::Relative(glob.to_owned()));
@@ -57,15 +58,11 @@ impl Include {
             match component {
                 Component::Normal(part) => parts.extend(part.to_str()),
                 Component::RootDir => {}
-                _ => {
-                    let found = "`..` is not supported in a glob".to_owned();
-                    return Err(TailError::Glob { glob: glob.to_owned(), found });
-                }
+                _ => return Err(wrong("`..` is not supported in a glob")),
             }
         }
         if parts.is_empty() || glob.ends_with('/') {
-            let found = "names a folder, not files".to_owned();
-            return Err(TailError::Glob { glob: glob.to_owned(), found });
+            return Err(wrong("names a folder, not files"));
         }
         // An alternative with a slash in it spans levels: from there on no folder is skipped.
         let braces = glob.find('{').is_some_and(|open| glob[open..].contains('/'));

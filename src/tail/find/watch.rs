@@ -6,7 +6,7 @@
 use notify::event::{EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -103,28 +103,20 @@ impl Watch {
         });
         let mut added = false;
         for (folder, inode) in folders {
-            if self.folders.contains_key(folder) {
+            if self.folders.contains_key(folder) || self.folders.len() >= FOLDERS_MAX {
                 continue;
             }
-            let watched = self.folders.len() < FOLDERS_MAX && add(watcher, folder, &mut self.has_warned);
-            if watched {
-                self.folders.insert(folder.clone(), *inode);
-                added = true;
+            match watcher.watch(folder, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.folders.insert(folder.clone(), *inode);
+                    added = true;
+                }
+                Err(error) if !std::mem::replace(&mut self.has_warned, true) => {
+                    tracing::warn!(path = %folder.display(), %error, "no file events here: changes are found by scans alone");
+                }
+                Err(_) => {}
             }
         }
         added
-    }
-}
-
-fn add(watcher: &mut RecommendedWatcher, folder: &Path, has_warned: &mut bool) -> bool {
-    match watcher.watch(folder, RecursiveMode::NonRecursive) {
-        Ok(()) => true,
-        Err(error) => {
-            if !*has_warned {
-                tracing::warn!(path = %folder.display(), %error, "no file events here: changes are found by scans alone");
-                *has_warned = true;
-            }
-            false
-        }
     }
 }

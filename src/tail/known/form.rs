@@ -56,10 +56,6 @@ pub(crate) enum State {
 }
 
 impl Compressed {
-    pub(crate) fn unchecked(form: Form, since_ms: u64) -> Box<Compressed> {
-        Compressed::new(form, State::Unchecked, since_ms)
-    }
-
     pub(crate) fn new(form: Form, state: State, since_ms: u64) -> Box<Compressed> {
         Box::new(Compressed { form, state, since_ms, last_seen: (0, 0), last_seen_ms: since_ms })
     }
@@ -82,7 +78,10 @@ impl Compressed {
 
     /// As a scan found it.
     pub(crate) fn found(form: Form, mtime_ns: i64, now_ms: u64) -> Box<Compressed> {
-        Box::new(Compressed { last_seen: (form.size, mtime_ns), ..*Compressed::unchecked(form, now_ms) })
+        Box::new(Compressed {
+            last_seen: (form.size, mtime_ns),
+            ..*Compressed::new(form, State::Unchecked, now_ms)
+        })
     }
 
     /// Which source it is, a check will find out.

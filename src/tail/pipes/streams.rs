@@ -22,7 +22,7 @@ use crate::tail::error::TailError;
 use crate::tail::find::follows::Follows;
 use crate::tail::find::refused::Refused;
 use crate::tail::find::walk::Found;
-use crate::tail::pipes::pipe::{Nature, Pipe};
+use crate::tail::pipes::pipe::Pipe;
 use crate::tail::pipes::stream::InputStream;
 use crate::tail::pipes::wait::{Edge, Waiter};
 use crate::tail::status::SourceStatus;
@@ -86,16 +86,7 @@ impl InputStreams {
     /// # Errors
     /// If nothing can be read from it.
     pub(crate) fn follow_input(&mut self, fd: BorrowedFd<'_>, line_max: usize) -> Result<(), TailError> {
-        let (pipe, nature) = Pipe::input(fd).map_err(TailError::Input)?;
-        match nature {
-            Nature::Ordinary => {}
-            Nature::Terminal => {
-                tracing::info!("standard input is a terminal: what is typed is ingested; Ctrl-D ends it");
-            }
-            Nature::Null => tracing::warn!(
-                "standard input is /dev/null: no line comes from it; pipe into spillq, or do not follow \"-\""
-            ),
-        }
+        let pipe = Pipe::input(fd).map_err(TailError::Input)?;
         report_begin("standard input");
         self.begin("stdin".into(), None, pipe, line_max).map_err(TailError::Input)
     }

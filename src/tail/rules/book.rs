@@ -158,6 +158,11 @@ impl Book {
         &self.follows
     }
 
+    /// Whether `rotate_wait` of a source is over at `now_ms`, if nothing has happened to it since `since_ms`.
+    pub(crate) fn has_waited(&self, source: &Source, since_ms: u64, now_ms: u64) -> bool {
+        now_ms.saturating_sub(since_ms) >= self.follows.rotate_wait_ms(source.follow)
+    }
+
     pub(crate) fn set_follows(&mut self, follows: Follows) {
         self.follows = follows;
         self.scan_wanted = true;

@@ -238,9 +238,8 @@ pub(crate) fn resume_in_duplicates(book: &mut Book, now: Now) {
             book.queue(id);
             continue;
         };
-        let quiet_ms = now.boot_ms.saturating_sub(source.quiet_since_ms());
-        let is_quiet =
-            source.is_caught_up() && (book.once || quiet_ms >= book.follows().rotate_wait_ms(source.follow));
+        let has_waited = || book.has_waited(source, source.quiet_since_ms(), now.boot_ms);
+        let is_quiet = source.is_caught_up() && (book.once || has_waited());
         let is_gone = source.presence.is_gone() && (!book.files().has(of) || is_quiet);
         if source.presence.is_replaced() || is_gone {
             let to = source.offset.min(whole.size);

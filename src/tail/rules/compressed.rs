@@ -121,7 +121,7 @@ fn prepare_check(book: &mut Book, reader: &mut Reader, id: SourceId, now: Now) -
     if let Some(source) = book.get_mut(id) {
         source.fingerprint = Fingerprint::of(&look.start);
         (source.size, source.mtime_ns) = (form.size, state.1);
-        source.compressed = Some(Compressed::unchecked(form, since_ms));
+        source.compressed = Some(Compressed::new(form, State::Unchecked, since_ms));
     }
     Ok(true)
 }

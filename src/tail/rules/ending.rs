@@ -53,7 +53,7 @@ fn note_missing_source(book: &mut Book, id: SourceId, unlisted: &[PathBuf], now:
     // A file that was moved away may still be written to, as one that was deleted may. Neither is waited for longer than
     // `rotate_wait`, or the descriptors would run out.
     let quiet_since_ms = source.active_ms.max(presence.missing_since_ms().unwrap_or(0));
-    let is_quiet = now.boot_ms.saturating_sub(quiet_since_ms) >= book.follows().rotate_wait_ms(source.follow);
+    let is_quiet = book.has_waited(source, quiet_since_ms, now.boot_ms);
     let is_read = !source.is_queued() && !has_changed && (held.is_none() || source.is_caught_up());
     let loses_lines = matches!(source.presence, Presence::Here { .. }) && source.has_rest();
     if let Some(source) = book.get_mut(id) {
@@ -80,8 +80,7 @@ pub(crate) fn end_rotated(book: &mut Book, now: Now) {
         let Some(former) = source.rotated_from.as_deref() else {
             continue;
         };
-        let is_quiet =
-            now.boot_ms.saturating_sub(source.active_ms) >= book.follows().rotate_wait_ms(source.follow);
+        let is_quiet = book.has_waited(source, source.active_ms, now.boot_ms);
         let has_something = source.has_rest() || source.outside;
         if is_quiet && source.is_caught_up() && has_something && (source.taken || former.exists()) {
             let ending = if source.outside { Ending::Finished } else { Ending::Unterminated };

@@ -83,7 +83,7 @@ fn lines_of_standard_input_are_read_up_to_its_end() {
     assert!(rig.worker.is_done() && rig.log.forgotten.contains(&last.source));
     let record = SourceRecord::decode(&rig.log.checkpoints[&last.source]).unwrap();
     assert!(record.path().to_str().unwrap().starts_with("stdin@20"), "{record:?}");
-    assert_eq!((record.offset(), record.is_finished()), (15, true));
+    assert_eq!((record.offset, record.finished), (15, true));
 }
 
 #[test]
