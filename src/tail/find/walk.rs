@@ -22,8 +22,8 @@ use crate::unreadable::WhyUnreadable;
 /// Entries looked at in one scan: a glob over a whole disk must not take minutes.
 const ENTRIES_MAX: usize = 1_000_000;
 
-/// A file that a walk found.
-#[derive(Clone, Debug)]
+/// A file that a walk found. Ordered by its path, then by what else is known.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Found {
     pub(crate) path: PathBuf,
     pub(crate) device: u64,
