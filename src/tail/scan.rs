@@ -9,16 +9,12 @@ use std::time::Instant;
 
 use spillq_storage::SourceId;
 
-use crate::tail::bytes::reader::Reader;
+use crate::tail::bytes::Reader;
 use crate::tail::clock::Now;
-use crate::tail::find::candidates::{Candidates, Chosen, Met};
-use crate::tail::find::walk::Walked;
-use crate::tail::known::source::Presence;
+use crate::tail::find::{Candidates, Chosen, Met, Walked};
+use crate::tail::known::Presence;
 use crate::tail::pipes::streams::InputStreams;
-use crate::tail::rules::book::Book;
-use crate::tail::rules::identify::{Identify, Unidentified};
-use crate::tail::rules::unfollowed::Unfollowed;
-use crate::tail::rules::{checked, ending, inactive};
+use crate::tail::rules::{Book, Identify, Unfollowed, Unidentified, checked, ending, inactive};
 
 /// The pause after a scan, in multiples of what it took: 5 % of the time at most, 20 % if events ask for a scan.
 const REGULAR_PAUSE: u64 = 20;

@@ -4,8 +4,7 @@
 
 use spillq_storage::{BlockBuilder, LineFlags, NewBlock, SourceId};
 
-use crate::tail::bytes::compress::Compressor;
-use crate::tail::bytes::lines::{self, Split};
+use crate::tail::bytes::{Compressor, Split, lines};
 
 /// Raw bytes that one append is filled to: eight blocks. Enough for a sync to be worth it, and little compared with the memory
 /// of a service.

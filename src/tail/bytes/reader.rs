@@ -8,15 +8,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::tail::bytes::decompress::{Decompressor, form_of, is_compressed};
-use crate::tail::bytes::file::{mtime_ns, read_full};
-use crate::tail::bytes::fill::Filler;
-use crate::tail::bytes::lines::{self, Split};
-use crate::tail::known::form::Form;
-use crate::tail::known::identity::{
-    FINGERPRINT_BYTES, Fingerprint, Likeness, RESUME_POINT_BYTES, crc_before,
+use crate::tail::bytes::{Decompressor, Filler, Split, form_of, is_compressed, lines, mtime_ns, read_full};
+use crate::tail::known::{
+    FINGERPRINT_BYTES, Fingerprint, Form, Likeness, RESUME_POINT_BYTES, Source, crc_before,
 };
-use crate::tail::known::source::Source;
 
 /// Bytes of one read: about a block, so that a chunk fills one, and little compared with the 10 MiB of the tail. Few for the
 /// fuzzer, whose lines are short.

@@ -14,8 +14,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::tail::find::walk::Found;
-use crate::tail::known::rotated_name::uncompressed;
+use crate::tail::find::Found;
+use crate::tail::known::uncompressed;
 
 /// Paths of one inode that are looked at in addition to the source's own: enough to find a renamed file, few if a file has
 /// thousands of hard links.

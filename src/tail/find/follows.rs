@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use spillq_storage::BlockBuilder;
 
-use crate::tail::bytes::open::Way;
+use crate::tail::bytes::Way;
 use crate::tail::error::TailError;
-use crate::tail::find::globs::{Globs, Include};
+use crate::tail::find::{Globs, Include};
 use crate::tail::settings::{Follow, From};
 
 /// Sections: a source names its own in 16 bits.

@@ -7,9 +7,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::tail::bytes::open::leads_below;
-use crate::tail::find::follows::Follows;
-use crate::tail::find::globs::{Globs, Include};
+use crate::tail::bytes::leads_below;
+use crate::tail::find::{Follows, Globs, Include};
 
 /// The real paths of the fixed folders of all globs, in the order of the globs; `None` for one that is not there.
 #[derive(Debug)]

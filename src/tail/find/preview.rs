@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use crate::plain::counted;
 use crate::tail::error::TailError;
-use crate::tail::find::follows::Follows;
-use crate::tail::find::walk::Walked;
+use crate::tail::find::{Follows, Walked};
 use crate::tail::settings::Follow;
 
 /// What a glob matches now.

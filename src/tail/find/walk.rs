@@ -10,13 +10,9 @@ use std::fs::{self, DirEntry, FileType, Metadata};
 use std::os::unix::fs::{DirEntryExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::tail::bytes::file::{ctime_ns, mtime_ns};
-use crate::tail::bytes::open::{kind, leads_below};
-use crate::tail::find::follows::{Follows, OfSection};
-use crate::tail::find::globs::DEPTH_MAX;
-use crate::tail::find::links::RealRoots;
-use crate::tail::find::refused::Refused;
-use crate::tail::known::source::Location;
+use crate::tail::bytes::{ctime_ns, kind, leads_below, mtime_ns};
+use crate::tail::find::{DEPTH_MAX, Follows, OfSection, RealRoots, Refused};
+use crate::tail::known::Location;
 use crate::unreadable::WhyUnreadable;
 
 /// Entries looked at in one scan: a glob over a whole disk must not take minutes.

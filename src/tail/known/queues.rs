@@ -5,9 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use spillq_storage::SourceId;
 
-use crate::tail::known::record::SourceRecord;
-use crate::tail::known::source::Source;
-use crate::tail::known::table::Table;
+use crate::tail::known::{Source, SourceRecord, Table};
 
 /// Sources that wait for a turn, each at most once.
 #[derive(Debug, Default)]

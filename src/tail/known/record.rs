@@ -12,8 +12,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::plain::size;
-use crate::tail::known::form::{Form, Whole};
-use crate::tail::known::identity::{Fingerprint, ResumePoints};
+use crate::tail::known::{Fingerprint, Form, ResumePoints, Whole};
 
 const VERSION: u8 = 1;
 /// Version of the record of a compressed file, which has two more fields.

@@ -10,9 +10,7 @@ use std::sync::Arc;
 
 use spillq_storage::SourceId;
 
-use crate::tail::known::form::{Compressed, State};
-use crate::tail::known::identity::{Fingerprint, ResumePoints};
-use crate::tail::known::record::SourceRecord;
+use crate::tail::known::{Compressed, Fingerprint, ResumePoints, SourceRecord, State};
 use crate::unreadable::Unreadable;
 
 /// One followed file.

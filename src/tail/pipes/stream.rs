@@ -10,9 +10,8 @@ use bytes::Bytes;
 use memchr::memchr;
 use spillq_storage::{LineFlags, SourceId};
 
-use crate::tail::bytes::fill::Filler;
-use crate::tail::bytes::lines::{flags, split};
-use crate::tail::known::record::SourceRecord;
+use crate::tail::bytes::{Filler, flags, split};
+use crate::tail::known::SourceRecord;
 use crate::tail::pipes::pipe::Pipe;
 use crate::tail::status::{SourceState, SourceStatus};
 use crate::unreadable::{Unreadable, WhyUnreadable};

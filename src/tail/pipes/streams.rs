@@ -16,12 +16,9 @@ use spillq_storage::SourceId;
 
 use crate::queue::Append;
 use crate::tail::bell::Bell;
-use crate::tail::bytes::fill::Filler;
-use crate::tail::bytes::open::open_fifo;
+use crate::tail::bytes::{Filler, open_fifo};
 use crate::tail::error::TailError;
-use crate::tail::find::follows::Follows;
-use crate::tail::find::refused::Refused;
-use crate::tail::find::walk::Found;
+use crate::tail::find::{Follows, Found, Refused};
 use crate::tail::pipes::pipe::Pipe;
 use crate::tail::pipes::stream::InputStream;
 use crate::tail::pipes::wait::{Edge, Waiter};

@@ -10,15 +10,14 @@ use std::os::unix::fs::MetadataExt;
 use bytes::Bytes;
 use spillq_storage::SourceId;
 
-use crate::tail::bytes::decompress::Decompressor;
+use crate::tail::bytes::Decompressor;
 use crate::tail::bytes::open::open;
 use crate::tail::error::ReadError;
-use crate::tail::find::follows::Follows;
-use crate::tail::known::open_files::OpenFiles;
-use crate::tail::known::queues::{Checkpoints, Turns};
-use crate::tail::known::source::{Ending, Location, Presence, Source};
-use crate::tail::known::table::{SOURCES_MAX, Table};
-use crate::tail::rules::slot::Slot;
+use crate::tail::find::Follows;
+use crate::tail::known::{
+    Checkpoints, Ending, Location, OpenFiles, Presence, SOURCES_MAX, Source, Table, Turns,
+};
+use crate::tail::rules::Slot;
 use crate::tail::status::Counters;
 use crate::unreadable::Unreadable;
 

@@ -5,19 +5,14 @@
 
 use spillq_storage::SourceId;
 
-use crate::tail::bytes::check::{Candidate, Check};
-use crate::tail::bytes::reader::Reader;
+use crate::tail::bytes::{Candidate, Check, Reader};
 use crate::tail::clock::Now;
-use crate::tail::known::form::{Compressed, State, Whole};
-use crate::tail::known::identity::{
-    Decision, Evidence, FINGERPRINT_BYTES, Fingerprint, Held, Likeness, OwnPath, SAME_PATH_BYTES, decide,
+use crate::tail::known::{
+    Compressed, Decision, Evidence, FINGERPRINT_BYTES, Fingerprint, Held, Likeness, Location, OwnPath,
+    Presence, SAME_PATH_BYTES, Source, State, Whole, decide, is_named_as,
 };
-use crate::tail::known::rotated_name::is_named_as;
-use crate::tail::known::source::{Location, Presence, Source};
-use crate::tail::rules::book::Book;
-use crate::tail::rules::order::{self, is_rotation_of};
 use crate::tail::rules::own_path::own_path;
-use crate::tail::rules::resume::attach;
+use crate::tail::rules::{Book, attach, is_rotation_of, order};
 
 /// What a checked file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

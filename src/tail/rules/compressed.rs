@@ -11,20 +11,14 @@ use std::io;
 
 use spillq_storage::SourceId;
 
-use crate::tail::bytes::check::{Candidate, Check};
-use crate::tail::bytes::decompress::{Decompressor, Fault};
-use crate::tail::bytes::file::mtime_ns;
-use crate::tail::bytes::reader::Reader;
+use crate::tail::bytes::{Candidate, Check, Decompressor, Fault, Reader, mtime_ns};
 use crate::tail::clock::Now;
 use crate::tail::error::ReadError;
-use crate::tail::known::form::{Compressed, State};
-use crate::tail::known::identity::{COPY_WAIT_MS, FINGERPRINT_BYTES, Fingerprint, RESUME_POINT_BYTES};
-use crate::tail::known::rotated_name::is_named_as;
-use crate::tail::known::source::{Presence, Source};
-use crate::tail::rules::book::Book;
-use crate::tail::rules::identify::look_at_unwritten;
-use crate::tail::rules::slot::Job;
-use crate::tail::rules::{checked, order};
+use crate::tail::known::{
+    COPY_WAIT_MS, Compressed, FINGERPRINT_BYTES, Fingerprint, Presence, RESUME_POINT_BYTES, Source, State,
+    is_named_as,
+};
+use crate::tail::rules::{Book, Job, checked, look_at_unwritten, order};
 
 /// Bytes of content in one turn: some tens of milliseconds, after which the other files have theirs.
 const TURN_BYTES: u64 = 4 * 1_024 * 1_024;

@@ -8,15 +8,10 @@ use std::sync::Arc;
 use spillq_storage::SourceId;
 
 use crate::plain::counted;
-use crate::tail::bytes::file::mtime_ns;
-use crate::tail::bytes::fill::Filler;
-use crate::tail::bytes::reader::Reader;
+use crate::tail::bytes::{Filler, Reader, mtime_ns};
 use crate::tail::clock::Now;
-use crate::tail::known::source::{Ending, Presence, Source};
-use crate::tail::rules::book::Book;
-use crate::tail::rules::checked::may_have_rest;
-use crate::tail::rules::order;
-use crate::tail::rules::unfollowed::Unfollowed;
+use crate::tail::known::{Ending, Presence, Source};
+use crate::tail::rules::{Book, Unfollowed, may_have_rest, order};
 
 /// A file that was read to its end stays open for this long after its last line, as long as there are descriptors.
 const IDLE_CLOSE_MS: u64 = 5 * 60 * 1_000;

@@ -12,21 +12,19 @@ use std::path::{Path, PathBuf};
 use spillq_storage::SourceId;
 
 use crate::tail::bytes::open::open;
-use crate::tail::bytes::reader::{Look, Reader};
+use crate::tail::bytes::{Look, Reader};
 use crate::tail::clock::Now;
 use crate::tail::error::ReadError;
-use crate::tail::find::candidates::Without;
-use crate::tail::find::walk::Found;
-use crate::tail::known::identity::{COPY_WAIT_MS, Decision, Evidence, Fingerprint, Held, OwnPath, decide};
-use crate::tail::known::rotated_name::{base, uncompressed, unrotated};
-use crate::tail::known::source::{Ending, Presence, Source};
-use crate::tail::known::table::SOURCES_MAX;
-use crate::tail::rules::book::Book;
-use crate::tail::rules::index::Index;
-use crate::tail::rules::order::{self, is_rotation_of};
+use crate::tail::find::{Found, Without};
+use crate::tail::known::{
+    COPY_WAIT_MS, Decision, Ending, Evidence, Fingerprint, Held, OwnPath, Presence, SOURCES_MAX, Source,
+    base, decide, uncompressed, unrotated,
+};
 use crate::tail::rules::own_path::own_path;
-use crate::tail::rules::resume::{Begin, Opened, ResumeAt, new_source, resume};
-use crate::tail::rules::unfollowed::Unfollowed;
+use crate::tail::rules::resume::resume;
+use crate::tail::rules::{
+    Begin, Book, Index, Opened, ResumeAt, Unfollowed, is_rotation_of, new_source, order,
+};
 
 /// For this long a source whose content is gone is not given up while there are files that scans could not look into: a
 /// compressed copy takes the place of a copy within that time.

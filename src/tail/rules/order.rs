@@ -10,9 +10,8 @@ use std::sync::Arc;
 
 use spillq_storage::SourceId;
 
-use crate::tail::known::rotated_name::unrotated;
-use crate::tail::known::source::{Presence, Source};
-use crate::tail::rules::book::Book;
+use crate::tail::known::{Presence, Source, unrotated};
+use crate::tail::rules::Book;
 
 /// The sources of each path, those that have left it included.
 pub(crate) type Families = HashMap<PathBuf, Vec<SourceId>>;

@@ -5,11 +5,10 @@ use std::os::unix::fs::MetadataExt;
 
 use spillq_storage::SourceId;
 
-use crate::tail::bytes::reader::Reader;
+use crate::tail::bytes::Reader;
 use crate::tail::clock::Now;
-use crate::tail::known::identity::{Likeness, OwnPath};
-use crate::tail::known::source::Presence;
-use crate::tail::rules::book::Book;
+use crate::tail::known::{Likeness, OwnPath, Presence};
+use crate::tail::rules::Book;
 
 /// What is at the path; compares the content if the file is the same by its inode. `None` if there is no such source.
 pub(crate) fn own_path(book: &mut Book, reader: &mut Reader, id: SourceId, now: Now) -> Option<OwnPath> {

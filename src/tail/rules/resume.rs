@@ -6,14 +6,11 @@ use std::sync::Arc;
 
 use spillq_storage::SourceId;
 
-use crate::tail::bytes::reader::{Look, Reader};
+use crate::tail::bytes::{Look, Reader};
 use crate::tail::clock::Now;
-use crate::tail::find::walk::Found;
-use crate::tail::known::form::{Compressed, Form, State};
-use crate::tail::known::identity::Fingerprint;
-use crate::tail::known::source::{Location, Source};
-use crate::tail::rules::book::Book;
-use crate::tail::rules::order;
+use crate::tail::find::Found;
+use crate::tail::known::{Compressed, Fingerprint, Form, Location, Source, State};
+use crate::tail::rules::{Book, order};
 
 /// A file that a scan found and opened.
 pub(crate) struct Opened {

@@ -2,8 +2,7 @@
 
 use spillq_storage::SourceId;
 
-use crate::tail::bytes::check::Check;
-use crate::tail::bytes::decompress::Decompressor;
+use crate::tail::bytes::{Check, Decompressor};
 
 /// Who decompresses now.
 #[derive(Debug, Default)]

@@ -7,11 +7,9 @@ use std::sync::Arc;
 use crate::plain::counted;
 use crate::tail::clock::Now;
 use crate::tail::error::ReadError;
-use crate::tail::find::candidates::{LeftOut, Without};
-use crate::tail::find::refused::Refused;
-use crate::tail::find::walk::Found;
+use crate::tail::find::{Found, LeftOut, Refused, Without};
 use crate::tail::notice::Notice;
-use crate::tail::rules::book::Book;
+use crate::tail::rules::Book;
 
 /// New files of one scan that cannot be followed and have a message each: as many as a person reads.
 const REPORTED_EACH_MAX: usize = 5;
