@@ -17,7 +17,7 @@
 //! find/                                     which files exist
 //! bytes/                                    from files to blocks
 //! known/                                    plain data and pure rules
-//! settings, status, error, notice, bell, clock
+//! settings, status, error, bell, clock
 //! ```
 
 mod append;
@@ -31,7 +31,6 @@ mod find;
 #[doc(hidden)]
 pub mod fuzzing;
 mod known;
-mod notice;
 mod pipes;
 mod rules;
 mod scan;

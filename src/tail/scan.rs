@@ -66,7 +66,9 @@ impl Scans {
         let mut candidates = Candidates::new(book.sources_max, before, vacated, look_again);
         let walked = self.walk(book, &mut candidates);
         self.unfollowed.refused.extend(walked.refused);
-        report_unlisted(book, &walked.unlisted);
+        for folder in walked.unlisted.iter().filter(|_| book.scan() == 1) {
+            tracing::info!(path = %folder.display(), "not there yet, or not readable: each scan looks for it");
+        }
         self.folders = walked.folders;
         self.matched_files += walked.fifos.len();
         let refused = &mut self.unfollowed.refused;
@@ -137,11 +139,5 @@ impl Scans {
         }
         self.matched_files = matched;
         walked
-    }
-}
-
-fn report_unlisted(book: &Book, unlisted: &[PathBuf]) {
-    for folder in unlisted.iter().filter(|_| book.scan() == 1) {
-        tracing::info!(path = %folder.display(), "not there yet, or not readable: each scan looks for it");
     }
 }

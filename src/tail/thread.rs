@@ -100,13 +100,8 @@ impl TailHandle {
         self.shared.stop.store(true, Ordering::Release);
         self.wake.wake();
         let ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let (ended, _) = self
-            .shared
-            .has_ended
-            .wait_timeout_while(ended, 2 * STOP_WAIT, |ended| !*ended)
-            .unwrap_or_else(PoisonError::into_inner);
-        let has_ended = *ended;
-        drop(ended);
+        let waited = self.shared.has_ended.wait_timeout_while(ended, 2 * STOP_WAIT, |ended| !*ended);
+        let has_ended = *waited.unwrap_or_else(PoisonError::into_inner).0;
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         match thread {
             Some(thread) if has_ended => thread.join().is_ok(),
@@ -153,12 +148,9 @@ impl TailHandle {
         if self.has_ended() {
             return Arc::clone(&snapshot);
         }
-        let (snapshot, _) = self
-            .shared
-            .published
-            .wait_timeout_while(snapshot, STATUS_WAIT, |snapshot| snapshot.taken_at < asked_at)
-            .unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&snapshot)
+        let is_old = |snapshot: &mut Arc<Snapshot>| snapshot.taken_at < asked_at;
+        let waited = self.shared.published.wait_timeout_while(snapshot, STATUS_WAIT, is_old);
+        Arc::clone(&waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 }
 

@@ -63,7 +63,7 @@ const TAIL_LAYERS: &[&[&str]] = &[
     &["find"],
     &["bytes"],
     &["known"],
-    &["bell", "clock", "error", "notice", "settings", "status"],
+    &["bell", "clock", "error", "settings", "status"],
 ];
 
 /// Where decisions are made: by values, never by the text of a message.

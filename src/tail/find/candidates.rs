@@ -10,11 +10,10 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::tail::find::Found;
+use crate::tail::find::{Found, hash};
 use crate::tail::known::uncompressed;
 
 /// Paths of one inode that are looked at in addition to the source's own: enough to find a renamed file, few if a file has
@@ -71,15 +70,11 @@ pub(crate) struct LeftOut {
 }
 
 fn mark(found: &Found) -> u64 {
-    let mut hash = DefaultHasher::new();
-    (found.device, found.inode, found.size, found.mtime_ns, found.ctime_ns).hash(&mut hash);
-    hash.finish() & !FLAGS
+    hash((found.device, found.inode, found.size, found.mtime_ns, found.ctime_ns)) & !FLAGS
 }
 
 fn inode_hash(found: &Found) -> u64 {
-    let mut hash = DefaultHasher::new();
-    (found.device, found.inode).hash(&mut hash);
-    hash.finish()
+    hash((found.device, found.inode))
 }
 
 impl LeftOut {

@@ -135,13 +135,9 @@ impl InputStreams {
         !self.ready.is_empty()
     }
 
-    fn is_open(&self) -> bool {
-        self.streams.values().any(|stream| stream.pipe.is_some())
-    }
-
     /// All have ended, and their last checkpoints are sent.
     pub(crate) fn is_done(&self) -> bool {
-        !self.is_open() && self.finals.is_empty()
+        self.finals.is_empty() && self.streams.values().all(|stream| stream.pipe.is_none())
     }
 
     /// A FIFO is followed at this path.

@@ -32,15 +32,11 @@ pub(crate) fn own_path(book: &mut Book, reader: &mut Reader, id: SourceId, now: 
     let Some(file) = at_path.as_ref().or_else(|| book.files().get(id)) else {
         return Some(own);
     };
-    let same = reader.look(file).and_then(|look| reader.compare(file, &look, source));
-    let is_here = match same {
-        Ok(same) => {
-            let is_known = same.fingerprint == Likeness::Equal || source.may_be_another(same.size);
-            same.before_offset && is_known
-        }
-        Err(_) => return Some(own),
+    let Ok(same) = reader.look(file).and_then(|look| reader.compare(file, &look, source)) else {
+        return Some(own);
     };
-    if !is_here {
+    let is_known = same.fingerprint == Likeness::Equal || source.may_be_another(same.size);
+    if !(same.before_offset && is_known) {
         // An inactive source is not given up for that: nobody asked for its file.
         if source.presence != Presence::Inactive {
             book.mark_replaced(id);

@@ -116,7 +116,8 @@ pub(crate) fn attach(
     book.attach(id, file);
     book.place(id, at);
     if is_back {
-        order::comes_back(book, id);
+        // It is not older than the others of that path any more.
+        order::put_behind(book, id, None);
     }
     if has_changed {
         book.owe_checkpoint(id);
