@@ -12,7 +12,7 @@ use spillq_storage::SourceId;
 use crate::tail::bytes::Reader;
 use crate::tail::clock::Now;
 use crate::tail::find::{Candidates, Chosen, Met, Walked};
-use crate::tail::known::Presence;
+use crate::tail::known::{Presence, State};
 use crate::tail::pipes::streams::InputStreams;
 use crate::tail::rules::{Book, Identify, Unfollowed, Unidentified, checked, ending, inactive};
 
@@ -130,8 +130,9 @@ impl Scans {
             if has_changed || source.error.is_some() {
                 changed.push(source.id);
             }
-            if has_changed && let Some(compressed) = source.compressed.as_mut() {
-                compressed.note_change();
+            let state = source.compressed.as_mut().map(|one| &mut one.state);
+            if has_changed && let Some(State::Bad { changed, .. }) = state {
+                *changed = true;
             }
         });
         for id in changed {

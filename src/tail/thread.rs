@@ -1,9 +1,7 @@
 //! The thread of the tail: its start and stop, the waits between two rounds, and requests from other threads.
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -81,14 +79,14 @@ impl TailHandle {
         let mut worker = Worker::new(settings, known, next_source, handle, open_max, now())?;
         worker.follow_input(std::io::stdin().as_fd())?;
         let shared = Arc::<Shared>::default();
-        let (watch, wake, hints) = Watch::new(worker.streams.bell());
+        let (watch, wake) = Watch::new(worker.streams.bell());
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("tail".to_owned())
             .spawn(move || {
                 // Noted however the thread ends: no other thread waits for one that panicked.
                 let _ended = Ended(&of_thread);
-                run(worker, watch, &hints, &of_thread);
+                run(worker, watch, &of_thread);
             })
             .map_err(TailError::Thread)?;
         Ok(TailHandle { shared, wake, thread: Mutex::new(Some(thread)) })
@@ -170,8 +168,8 @@ impl Drop for Ended<'_> {
     }
 }
 
-fn run(mut worker: Worker, watch: Watch, hints: &Receiver<PathBuf>, shared: &Shared) {
-    if let Err(Closed) = rounds(&mut worker, watch, hints, shared) {
+fn run(mut worker: Worker, watch: Watch, shared: &Shared) {
+    if let Err(Closed) = rounds(&mut worker, watch, shared) {
         tracing::error!("the log is closed: nothing more is read");
     }
     shared.pulse.idle();
@@ -186,12 +184,7 @@ fn run(mut worker: Worker, watch: Watch, hints: &Receiver<PathBuf>, shared: &Sha
 }
 
 /// Round after round, until the tail is stopped or has read everything in once mode.
-fn rounds(
-    worker: &mut Worker,
-    mut watch: Watch,
-    hints: &Receiver<PathBuf>,
-    shared: &Shared,
-) -> Result<(), Closed> {
+fn rounds(worker: &mut Worker, mut watch: Watch, shared: &Shared) -> Result<(), Closed> {
     let mut last_scan = 0;
     while !shared.stop.load(Ordering::Acquire) {
         shared.pulse.busy(now().boot_ms);
@@ -199,7 +192,7 @@ fn rounds(
             inactive::refollow(&mut worker.book, follows);
             shared.applied.notify_all();
         }
-        for path in hints.try_iter() {
+        for path in watch.hints.try_iter() {
             worker.hint(&path);
         }
         if watch.take_names_changed() {

@@ -25,6 +25,8 @@ pub(crate) struct Watch {
     folders: HashMap<PathBuf, u64>,
     names_changed: Arc<AtomicBool>,
     has_warned: bool,
+    /// Paths that may have changed; an empty one only wakes the worker.
+    pub(crate) hints: Receiver<PathBuf>,
 }
 
 /// Wakes the worker, with a path as the reason.
@@ -46,11 +48,11 @@ impl Wake {
 }
 
 impl Watch {
-    /// A watch on nothing yet, what wakes the worker, and where it receives paths; an empty one only wakes.
-    pub(crate) fn new(bell: Bell) -> (Watch, Wake, Receiver<PathBuf>) {
-        let (hints, received) = sync_channel(HINTS_MAX);
+    /// A watch on nothing yet, and what wakes the worker.
+    pub(crate) fn new(bell: Bell) -> (Watch, Wake) {
+        let (sender, hints) = sync_channel(HINTS_MAX);
         let names_changed = Arc::new(AtomicBool::new(false));
-        let wake = Wake(hints, bell);
+        let wake = Wake(sender, bell);
         let (flag, sender) = (Arc::clone(&names_changed), wake.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let Ok(event) = event else {
@@ -79,8 +81,8 @@ impl Watch {
         let watcher = watcher
             .inspect_err(|error| tracing::warn!(%error, "no file events: changes are found by scans alone"))
             .ok();
-        let watch = Watch { watcher, folders: HashMap::new(), names_changed, has_warned: false };
-        (watch, wake, received)
+        let watch = Watch { watcher, folders: HashMap::new(), names_changed, has_warned: false, hints };
+        (watch, wake)
     }
 
     /// Whether a name changed, or hints were dropped, since the last call.

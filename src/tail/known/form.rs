@@ -69,13 +69,6 @@ impl Compressed {
         now.boot_ms.saturating_sub(self.last_seen_ms)
     }
 
-    /// It has another length or time than when it was checked.
-    pub(crate) fn note_change(&mut self) {
-        if let State::Bad { changed, .. } = &mut self.state {
-            *changed = true;
-        }
-    }
-
     /// As a scan found it.
     pub(crate) fn found(form: Form, mtime_ns: i64, now_ms: u64) -> Box<Compressed> {
         Box::new(Compressed {

@@ -146,16 +146,6 @@ impl Source {
         }
     }
 
-    /// A copy of a file that `original` reads and that is open: read from `offset`, where the two differ first. `before`
-    /// ends there.
-    pub(crate) fn begin_as_copy(&mut self, original: Option<&Source>, offset: u64, before: &[u8]) {
-        if let Some(original) = original {
-            self.resume_points = original.resume_points.clone();
-            self.resume_points.cut(offset);
-        }
-        self.begin_at(offset, before);
-    }
-
     /// Not read from its beginning, but from `offset`. `before` ends there.
     pub(crate) fn begin_at(&mut self, offset: u64, before: &[u8]) {
         self.resume_points.add(offset, before);

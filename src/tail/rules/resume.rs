@@ -174,7 +174,11 @@ pub(crate) fn new_source(
                 source.begin_at(start, &reader.before(file, start)?);
             }
         }
-        Begin::Copy(of, from) => source.begin_as_copy(book.get(of), from, &reader.before(file, from)?),
+        Begin::Copy(of, from) => {
+            // What both have was read of the other.
+            source.resume_points = book.get(of).map(|of| of.resume_points.clone()).unwrap_or_default();
+            source.begin_at(from, &reader.before(file, from)?);
+        }
     }
     if source.compressed.is_none() {
         source.fingerprint = Fingerprint::of_read(&look.start, source.offset);
