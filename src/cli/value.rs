@@ -11,20 +11,11 @@ use crate::messages::Format;
 use crate::supervise::Cause;
 use crate::tail;
 
-/// A level of messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
-pub enum Level {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
+/// Levels of messages.
+pub(super) const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 /// A format of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
 pub enum LogFormat {
     Text,
     Json,
