@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use spillq_storage::backup::{BackupFile, Snapshot};
 
 use super::output::say;
+use super::store::Store;
 use super::{Exit, Failure, store, store_dir};
 use crate::cli::BackupArgs;
 use crate::http::{AdminJson, AnswerJson, Client};
@@ -32,15 +33,14 @@ pub fn run(args: &BackupArgs) -> Result<Exit, Failure> {
         return Err(Failure::could_not_run(format!("{} exists already", args.to.display()))
             .hint("a backup never replaces anything; name a path that does not exist"));
     }
-    let (snapshot, bytes) = match Client::connect(&data_dir) {
-        Some(service) => {
+    let (snapshot, bytes) = match Store::of(&data_dir)? {
+        Store::Service(service) => {
             let hold = Hold::take(&service)?;
             let copied = copy(hold.snapshot.files(&data_dir, None), &args.to, || hold.renew());
             hold.let_go();
             (hold.snapshot, copied?)
         }
-        None => {
-            let view = store::view(&data_dir)?;
+        Store::Disk(_, view) => {
             let snapshot = view.snapshot();
             let bytes = copy(snapshot.files(&data_dir, Some(&view)), &args.to, || Ok(()))?;
             (snapshot, bytes)

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use spillq_storage::Seq;
 
 use super::output::{Output, say};
+use super::store::Store;
 use super::{Exit, Failure, store, store_dir};
 use crate::cli::{DeadLetterArgs, DeadLetterChoiceArgs, DeadLetterCommand, DeadLetterGroupArgs};
 use crate::http::{AdminJson, AnswerJson, DeadLetterJson, LineJson};
 use crate::plain::{counted, escape_path};
-use origin::Origin;
 
 /// The path that means standard output.
 const STDOUT: &str = "-";
@@ -81,7 +81,7 @@ struct Listed<'l> {
 
 fn list(group: &DeadLetterGroupArgs, json: bool) -> Result<Exit, Failure> {
     let mut out = Output::stdout();
-    let from = Origin::of(&store_dir(&group.store)?)?;
+    let from = Store::of(&store_dir(&group.store)?)?;
     let groups = from.listed(group.group.as_deref())?;
     for group in &groups {
         let name = if groups.len() > 1 { format!("{group} ") } else { String::new() };
@@ -112,7 +112,7 @@ fn chosen(group: &DeadLetterGroupArgs) -> Result<(PathBuf, String), Failure> {
     let data_dir = store_dir(&group.store)?;
     let name = match &group.group {
         Some(name) => name.clone(),
-        None => Origin::of(&data_dir)?.chosen(None)?,
+        None => Store::of(&data_dir)?.chosen(None)?,
     };
     Ok((data_dir, name))
 }
@@ -145,7 +145,7 @@ fn print_whole(
 
 fn show(group: &DeadLetterGroupArgs, choice: &DeadLetterChoiceArgs, json: bool) -> Result<Exit, Failure> {
     let wanted = |seq: u64| choice.all || choice.seqs.iter().any(|range| range.contains(Seq(seq)));
-    let from = Origin::of(&store_dir(&group.store)?)?;
+    let from = Store::of(&store_dir(&group.store)?)?;
     let group = from.chosen(group.group.as_deref())?;
     let (mut out, mut shown) = (Output::stdout(), 0_u64);
     let written = from.each(&group, |letter| {
@@ -173,7 +173,7 @@ fn show(group: &DeadLetterGroupArgs, choice: &DeadLetterChoiceArgs, json: bool) 
 /// Writes all dead letters as JSON lines and removes none. If a line cannot be read, its object has an error, and the exit
 /// status is 1.
 fn export(group: &DeadLetterGroupArgs, to: Option<&Path>) -> Result<Exit, Failure> {
-    let from = Origin::of(&store_dir(&group.store)?)?;
+    let from = Store::of(&store_dir(&group.store)?)?;
     let group = from.chosen(group.group.as_deref())?;
     let Some(path) = to else {
         let mut out = Output::stdout();
@@ -200,7 +200,7 @@ fn export(group: &DeadLetterGroupArgs, to: Option<&Path>) -> Result<Exit, Failur
 /// Returns how many were written, and for how many of them the line could not be read.
 fn export_to(
     out: &mut Output<impl Write>,
-    from: &Origin,
+    from: &Store,
     group: &str,
 ) -> Result<(io::Result<()>, u64, u64), Failure> {
     let (mut letters, mut unread) = (0, 0);

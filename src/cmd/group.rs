@@ -3,9 +3,10 @@
 use std::time::SystemTime;
 
 use super::output::{Output, say, say_json};
+use super::store::Store;
 use super::{Exit, Failure, store, store_dir};
 use crate::cli::{Beginning, GroupArgs, GroupCommand, GroupNameArgs, Place};
-use crate::http::{AdminJson, Client, GivenJson, SeekToJson, StatusJson};
+use crate::http::{AdminJson, Client, GivenJson, SeekToJson};
 use crate::plain::{number, waiting};
 use crate::queue::wall_ms;
 
@@ -120,10 +121,7 @@ fn seek(
 }
 
 fn list(data_dir: &std::path::Path, json: bool) -> Result<Exit, Failure> {
-    let status: StatusJson = match Client::connect(data_dir) {
-        Some(service) => service.get("/v1/status")?,
-        None => StatusJson::on_disk(&store::view(data_dir)?, wall_ms()),
-    };
+    let status = Store::of(data_dir)?.status()?;
     let mut out = Output::stdout();
     let written = status.groups.iter().try_for_each(|group| {
         if json {

@@ -5,8 +5,8 @@ use std::path::Path;
 use spillq_storage::{Commit, Log, Options, SourceId};
 
 use super::output::{Output, say};
-use super::place::Place;
-use super::{Exit, Failure, status, store, store_dir};
+use super::store::Store;
+use super::{Exit, Failure, store, store_dir};
 use crate::cli::{SourceArgs, SourceCommand};
 use crate::http::Client;
 use crate::plain::{escape_path, size};
@@ -24,7 +24,7 @@ pub fn run(args: &SourceArgs) -> Result<Exit, Failure> {
 }
 
 fn list(data_dir: &Path, json: bool) -> Result<Exit, Failure> {
-    let sources = status::look(&Place::DataDir(data_dir.to_owned()))?.sources;
+    let sources = Store::of(data_dir)?.status()?.sources;
     let mut out = Output::stdout();
     let written = sources.iter().try_for_each(|source| match json {
         true => out.json(source),

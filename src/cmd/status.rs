@@ -9,7 +9,6 @@ use super::{Exit, Failure};
 use crate::cli::StatusArgs;
 use crate::http::{AnsweredBy, GroupJson, StatusJson};
 use crate::plain::{counted, number, rough_duration, size, waiting};
-use crate::queue::wall_ms;
 
 /// Time between two reports with `--watch`.
 const WATCH: Duration = Duration::from_secs(2);
@@ -25,7 +24,7 @@ const SOURCES_SHOWN_MAX: usize = 10;
 pub fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     let place = Place::new(&args.store, args.url.as_deref())?;
     loop {
-        let status = if args.running { running(&place)? } else { look(&place)? };
+        let status = if args.running { running(&place)? } else { place.store()?.status()? };
         let mut out = Output::stdout();
         let written = match args.json {
             true => out.json(&status),
@@ -37,15 +36,6 @@ pub fn run(args: &StatusArgs) -> Result<Exit, Failure> {
             return Ok(exit);
         }
         std::thread::sleep(WATCH);
-    }
-}
-
-/// Asks the service. If none runs, reads the disk.
-pub(super) fn look(place: &Place) -> Result<StatusJson, Failure> {
-    match (place.service()?, place) {
-        (Some(service), _) => Ok(service.get("/v1/status")?),
-        (None, Place::DataDir(folder)) => Ok(StatusJson::on_disk(&super::store::view(folder)?, wall_ms())),
-        (None, Place::Url(url)) => Err(Failure::could_not_run(format!("{url}: no service answers"))),
     }
 }
 
