@@ -12,7 +12,7 @@ use spillq_storage::View;
 use host::Host;
 use render::print;
 
-use super::output::{Output, wrote};
+use super::output::{self, wrote};
 use super::place::Place;
 use super::store::Store;
 use super::volatile::volatile;
@@ -62,9 +62,7 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
         notes.extend(volatile(folder));
         found.add(&wrong, notes);
     }
-    let mut out = Output::stdout();
-    let written = if args.json { out.json(&found) } else { print(&mut out, &found, &place) };
-    let exit = out.end(written)?;
+    let exit = output::print(|out| if args.json { out.json(&found) } else { print(out, &found, &place) })?;
     Ok(if found.healthy { exit } else { Exit::No })
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::output::{Output, say, say_json};
+use super::output::{print, say, say_json};
 use super::store::Store;
 use super::{Exit, Failure, store, store_dir};
 use crate::cli::{Beginning, GroupArgs, GroupCommand, GroupNameArgs, Place};
@@ -110,25 +110,25 @@ fn seek(
         }
         _ => "",
     };
-    let mut out = Output::stdout();
-    let mut written =
-        out.line(format!("group {name} is at line {to}{instead}: {again} again, {skipped}{note}"));
-    // Without the service, the kind of the destination is not known.
-    if is_stopped && given.is_none() && sought.again > 0 {
-        written = written.and_then(|()| out.line(NOTE));
-    }
-    out.end(written)
+    print(|out| {
+        out.line(format!("group {name} is at line {to}{instead}: {again} again, {skipped}{note}"))?;
+        // Without the service, the kind of the destination is not known.
+        if is_stopped && given.is_none() && sought.again > 0 {
+            out.line(NOTE)?;
+        }
+        Ok(())
+    })
 }
 
 fn list(data_dir: &std::path::Path, json: bool) -> Result<Exit, Failure> {
     let status = Store::of(data_dir)?.status()?;
-    let mut out = Output::stdout();
-    let written = status.groups.iter().try_for_each(|group| {
-        if json {
-            return out.json(group);
-        }
-        let (floor, waits) = (number(group.ack_floor), waiting(group.lag_lines));
-        out.line(format!("{} {}: acked up to {floor}, {waits}", group.group, group.state))
-    });
-    out.end(written)
+    print(|out| {
+        status.groups.iter().try_for_each(|group| {
+            if json {
+                return out.json(group);
+            }
+            let (floor, waits) = (number(group.ack_floor), waiting(group.lag_lines));
+            out.line(format!("{} {}: acked up to {floor}, {waits}", group.group, group.state))
+        })
+    })
 }

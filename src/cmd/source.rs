@@ -4,7 +4,7 @@ use std::path::Path;
 
 use spillq_storage::{Commit, Log, Options, SourceId};
 
-use super::output::{Output, say};
+use super::output::{print, say};
 use super::store::Store;
 use super::{Exit, Failure, store, store_dir};
 use crate::cli::{SourceArgs, SourceCommand};
@@ -25,14 +25,18 @@ pub fn run(args: &SourceArgs) -> Result<Exit, Failure> {
 
 fn list(data_dir: &Path, json: bool) -> Result<Exit, Failure> {
     let sources = Store::of(data_dir)?.status()?.sources;
-    let mut out = Output::stdout();
-    let written = sources.iter().try_for_each(|source| match json {
-        true => out.json(source),
-        false => {
-            out.line(format!("{} {} {} {}", source.source, source.path, size(source.offset), source.state))
-        }
-    });
-    out.end(written)
+    print(|out| {
+        sources.iter().try_for_each(|source| match json {
+            true => out.json(source),
+            false => out.line(format!(
+                "{} {} {} {}",
+                source.source,
+                source.path,
+                size(source.offset),
+                source.state
+            )),
+        })
+    })
 }
 
 fn adopt(data_dir: &Path, source: SourceId, path: &Path) -> Result<Exit, Failure> {

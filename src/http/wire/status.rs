@@ -16,7 +16,7 @@ use crate::supervise::{Report, State, soon};
 use crate::tail::{LeftOutFiles, Snapshot, SourceRecord};
 
 /// The answer to `status`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct StatusJson {
     /// `service` if a running one answered, `disk` if none runs.
     pub from: String,
@@ -66,12 +66,6 @@ impl AnsweredBy {
             AnsweredBy::Service => "service",
             AnsweredBy::Disk => "disk",
         }
-    }
-
-    /// The meaning of a word; `None` for a word of another version.
-    #[must_use]
-    pub fn of_word(word: &str) -> Option<AnsweredBy> {
-        [AnsweredBy::Service, AnsweredBy::Disk].into_iter().find(|by| by.word() == word)
     }
 }
 
@@ -154,7 +148,7 @@ impl From<Quarantined> for QuarantineJson {
 }
 
 /// The log.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct LogJson {
     pub first_seq: u64,
@@ -381,27 +375,18 @@ impl StatusJson {
                 next_seq: state.next_seq().0,
                 segments: state.segment_count() as u64,
                 disk_bytes: view.disk_bytes(),
-                limit_bytes: None,
                 appended_bytes: state.appended_bytes(),
-                full: None,
-                window_bytes: 0,
                 runs: state.run(),
-                commits: 0,
-                rotations: 0,
-                segments_removed: 0,
-                lines_relocated: 0,
+                ..LogJson::default()
             },
             losses: LossesJson::of(state.losses().iter(), &groups),
             sources: sources_on_disk(
                 state.sources().iter().map(|(id, source)| (*id, source.checkpoint.as_slice())),
             ),
-            left_out: LeftOutJson::default(),
-            unreadable: 0,
             groups,
             quarantine: view.quarantined().into(),
             findings: view.findings().to_vec(),
-            config: None,
-            process: ProcessJson::default(),
+            ..StatusJson::default()
         }
     }
 }
