@@ -58,13 +58,7 @@ impl From<ServiceError> for Failure {
     fn from(error: ServiceError) -> Failure {
         match error {
             ServiceError::Store(error) => failure(error),
-            ServiceError::Start(message, hint) => {
-                let failure = Failure::could_not_run(message);
-                match hint {
-                    Some(hint) => failure.hint(hint),
-                    None => failure,
-                }
-            }
+            ServiceError::Start(message, hint) => Failure { hint, ..Failure::could_not_run(message) },
         }
     }
 }
