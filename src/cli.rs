@@ -20,11 +20,12 @@ use clap::{Args, Parser, Subcommand};
 use spillq_storage::{Seq, SeqRange};
 
 use crate::config::Overrides;
+use crate::messages::Format;
 use crate::plain::escape;
 use crate::queue::group_name;
-use value::{LEVELS, causes, count, duration, place, seq, seqs, usage};
+use value::{LEVELS, causes, count, duration, log_format, place, seq, seqs, usage};
 
-pub use value::{Beginning, LogFormat, Place};
+pub use value::{Beginning, Place};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,8 +63,8 @@ pub struct Cli {
     ///
     /// An object has time, level, message and fields. In both formats, a message that is repeated within a minute is
     /// counted instead of printed.
-    #[arg(long, global = true, value_name = "FORMAT", hide_possible_values = true)]
-    pub log_format: Option<LogFormat>,
+    #[arg(long, global = true, value_name = "FORMAT", value_parser = log_format(), hide_possible_values = true)]
+    pub log_format: Option<Format>,
     /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
@@ -519,6 +520,15 @@ pub struct DeadLetterChoiceArgs {
     pub all: bool,
 }
 
+/// Lines of a group.
+#[derive(Args, Clone, Debug)]
+pub struct DeadLetterLinesArgs {
+    #[command(flatten)]
+    pub group: DeadLetterGroupArgs,
+    #[command(flatten)]
+    pub choice: DeadLetterChoiceArgs,
+}
+
 /// The subcommands of `dead-letter`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum DeadLetterCommand {
@@ -536,9 +546,7 @@ pub enum DeadLetterCommand {
     /// Print dead letters whole: the line, the reason, and the end of what the command printed
     Show {
         #[command(flatten)]
-        group: DeadLetterGroupArgs,
-        #[command(flatten)]
-        choice: DeadLetterChoiceArgs,
+        lines: DeadLetterLinesArgs,
         /// Print one JSON object per line
         #[arg(long)]
         json: bool,
@@ -555,18 +563,11 @@ pub enum DeadLetterCommand {
         to: Option<PathBuf>,
     },
     /// Deliver dead letters again, with a full number of attempts
-    Retry {
-        #[command(flatten)]
-        group: DeadLetterGroupArgs,
-        #[command(flatten)]
-        choice: DeadLetterChoiceArgs,
-    },
+    Retry(DeadLetterLinesArgs),
     /// Discard dead letters for ever: the group never gets these lines
     Discard {
         #[command(flatten)]
-        group: DeadLetterGroupArgs,
-        #[command(flatten)]
-        choice: DeadLetterChoiceArgs,
+        lines: DeadLetterLinesArgs,
         /// Confirms --all: discard every dead letter of the group
         #[arg(long)]
         discard_lines: bool,
@@ -574,12 +575,7 @@ pub enum DeadLetterCommand {
     /// Move waiting lines to the dead letters, such as a line that holds its group
     ///
     /// Lines of a range that do not wait are skipped. `spillq dead-letter retry` delivers them again.
-    Park {
-        #[command(flatten)]
-        group: DeadLetterGroupArgs,
-        #[command(flatten)]
-        choice: DeadLetterChoiceArgs,
-    },
+    Park(DeadLetterLinesArgs),
 }
 
 /// List, add, remove, pause, resume or move groups, the consumers of the log
@@ -632,23 +628,14 @@ pub enum GroupCommand {
     /// Deliver no more batches to a group, even after a restart, until `resume`
     ///
     /// Batches in flight are finished. The lines stay stored, and disk use grows with what is written meanwhile.
-    Pause {
-        #[command(flatten)]
-        group: GroupNameArgs,
-    },
+    Pause(GroupNameArgs),
     /// Deliver to a group again after `pause`
-    Resume {
-        #[command(flatten)]
-        group: GroupNameArgs,
-    },
+    Resume(GroupNameArgs),
     /// End the back-off of a group: deliver what failed at once
     ///
     /// For use after a destination or a command was repaired, instead of waiting up to `retry.max`. A line that is held
     /// because the service died while it was in flight is delivered once more. Needs a running service.
-    RetryNow {
-        #[command(flatten)]
-        group: GroupNameArgs,
-    },
+    RetryNow(GroupNameArgs),
     /// Move a group to another line: back to deliver lines again, or forward to skip lines
     ///
     /// From that line on, every line is delivered again with its old seq, dead letters included, and with a full number of

@@ -25,13 +25,13 @@ pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
             let request = AdminJson::RemoveGroup { name: group.name.clone(), discard_lines: *discard_lines };
             act(group, request, "was removed")
         }
-        GroupCommand::Pause { group } => {
+        GroupCommand::Pause(group) => {
             act(group, AdminJson::Pause { name: group.name.clone(), paused: true }, "is paused")
         }
-        GroupCommand::Resume { group } => {
+        GroupCommand::Resume(group) => {
             act(group, AdminJson::Pause { name: group.name.clone(), paused: false }, "resumes")
         }
-        GroupCommand::RetryNow { group } => {
+        GroupCommand::RetryNow(group) => {
             // Back-offs exist in a running service only.
             let dir = store_dir(&group.store)?;
             if Client::connect(&dir).is_none() {
