@@ -3,8 +3,7 @@
 use spillq_storage::Log;
 use spillq_storage::state::AckSet;
 
-use super::facts::Facts;
-use super::series::Labels;
+use super::series::{Facts, Labels};
 use crate::tail::{BUFFERED_BYTES_MAX, SOURCES_MAX};
 
 /// The unit of a part.

@@ -2,8 +2,7 @@
 // long: the table of all metrics
 
 use super::budget::{self, Unit};
-use super::facts::Facts;
-use super::series::{self, Labels};
+use super::series::{self, Facts, Labels};
 use crate::queue::{GroupStatus, now_ms, wall_ms};
 use crate::tail::{SourceState, SourceStatus};
 
