@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use spillq_storage::{ReadError, Seq, SeqRange, View};
+use spillq_storage::{Seq, SeqRange, View};
 
 use super::output::Output;
 use super::store::Store;
@@ -65,14 +65,9 @@ fn from_disk(
     while left > 0 && seq < state.next_seq() {
         let block = match reader.block(seq) {
             Ok(block) => block,
-            // Removed by compaction; dead letters and waiting lines remain.
-            Err(ReadError::Absent { next: Some(next), .. }) => {
-                seq = next;
-                continue;
-            }
-            Err(error) => match error.known(seq, state.losses()) {
-                Some(lost) => {
-                    seq = lost.last.next();
+            Err(error) => match error.next(seq, state.losses()) {
+                Some(next) => {
+                    seq = next;
                     continue;
                 }
                 None => {
@@ -85,7 +80,7 @@ fn from_disk(
         let wanted = block.lines().filter(|line| line.seq >= start);
         for line in wanted.take(usize::try_from(left).unwrap_or(usize::MAX)) {
             left -= 1;
-            let json = LineJson::new(&line, names.name(line.source), block.append_time_ms());
+            let json = LineJson::new(&line, &names, &block);
             if let Err(error) = write_line(out, &json, args.json) {
                 return Ok(Err(error));
             }

@@ -68,7 +68,7 @@ impl Store {
                 let block = view.reader().block(Seq(seq)).map_err(|error| error.to_string())?;
                 let names = SourceNames::of(view.state());
                 let line = block.lines().find(|line| line.seq == Seq(seq));
-                Ok(line.map(|line| LineJson::new(&line, names.name(line.source), block.append_time_ms())))
+                Ok(line.map(|line| LineJson::new(&line, &names, &block)))
             }
         }
     }

@@ -91,7 +91,6 @@ pub fn reason(phase: &Phase, now_ms: u64) -> Option<String> {
 
 /// A process. A field is null if the kernel does not show it.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct ProcessJson {
     pub resident_bytes: Option<u64>,
     pub peak_bytes: Option<u64>,
@@ -112,7 +111,6 @@ impl ProcessJson {
 
 /// Files that match a glob and are not followed: how many, and some of them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct LeftOutJson {
     pub files: u64,
     pub limit: u64,
@@ -135,7 +133,6 @@ impl From<&LeftOutFiles> for LeftOutJson {
 
 /// Files in `quarantine/`.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct QuarantineJson {
     pub files: u64,
     pub bytes: u64,
@@ -149,7 +146,6 @@ impl From<Quarantined> for QuarantineJson {
 
 /// The log.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct LogJson {
     pub first_seq: u64,
     pub next_seq: u64,
@@ -171,7 +167,6 @@ pub struct LogJson {
 
 /// A followed file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct SourceJson {
     pub source: u64,
     pub path: String,
@@ -183,7 +178,6 @@ pub struct SourceJson {
 
 /// A group.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct GroupJson {
     pub group: String,
     pub state: String,
@@ -208,7 +202,6 @@ pub struct GroupJson {
 
 /// What was lost, of every kind: one place for all.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct LossesJson {
     /// Lines that could not be read and were passed over.
     pub lost_lines: u64,
