@@ -97,14 +97,12 @@ fn reload(data_dir: &Path, json: bool) -> Result<Exit, Failure> {
 
 fn init(path: &Path) -> Result<Exit, Failure> {
     let cannot = |error: io::Error| {
-        let taken = error.kind() == io::ErrorKind::AlreadyExists;
         let failure = Failure::could_not_run(format!("cannot write the configuration {}", path.display()));
-        if taken {
-            failure
+        match error.kind() {
+            io::ErrorKind::AlreadyExists => failure
                 .because("it exists, and is never overwritten")
-                .hint("name another: `spillq config init PATH`")
-        } else {
-            failure.because(error)
+                .hint("name another: `spillq config init PATH`"),
+            _ => failure.because(error),
         }
     };
     let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(cannot)?;

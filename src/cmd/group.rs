@@ -1,6 +1,6 @@
 //! `spillq group`: the consumers of the log.
 
-use std::time::SystemTime;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::output::{print, say, say_json};
 use super::store::Store;
@@ -72,16 +72,11 @@ fn seek(
         );
         return Err(Failure::could_not_run(message).hint("start it (`spillq run`), and seek then"));
     }
-    let ms = |time: SystemTime| {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    };
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let to = match place {
         Place::Seq(seq) => SeekToJson::Seq(seq.0),
-        Place::Time(time) => SeekToJson::TimeMs(ms(time)),
-        Place::Ago(ago) => {
-            SeekToJson::TimeMs(wall_ms().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
-        }
+        Place::Time(time) => SeekToJson::TimeMs(ms(time.duration_since(UNIX_EPOCH).unwrap_or_default())),
+        Place::Ago(ago) => SeekToJson::TimeMs(wall_ms().saturating_sub(ms(ago))),
         Place::Beginning => SeekToJson::Beginning,
         Place::End => SeekToJson::End,
     };

@@ -74,15 +74,8 @@ pub const PARTS: &[Part] = &[
         bound: |_| EVIDENCE_BYTES_MAX },
 ];
 
-fn of(unit: Unit, figure: impl Fn(&Part) -> u64) -> Vec<(Labels, f64)> {
+/// The series of the parts with this unit.
+pub(super) fn parts(unit: Unit, figure: impl Fn(&Part) -> u64) -> Vec<(Labels, f64)> {
     let parts = PARTS.iter().filter(|part| part.unit == unit);
     parts.map(|part| (vec![("part", part.name.to_owned())], figure(part) as f64)).collect()
-}
-
-pub(super) fn held(facts: &Facts<'_>, unit: Unit) -> Vec<(Labels, f64)> {
-    of(unit, |part| (part.held)(facts))
-}
-
-pub(super) fn bound(facts: &Facts<'_>, unit: Unit) -> Vec<(Labels, f64)> {
-    of(unit, |part| (part.bound)(facts))
 }

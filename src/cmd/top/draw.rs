@@ -1,8 +1,6 @@
 //! The screen: groups, plots of the chosen one, and what is wrong. Drawn for 80×24; larger screens show more. Problems are
 //! marked with `!`, so that nothing depends on colour alone.
 
-use std::time::Duration;
-
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -71,7 +69,7 @@ fn title_line(model: &Model) -> Line<'static> {
         (Some((why, since)), _) => {
             let gone = model.at.saturating_sub(*since);
             (
-                format!("! no answer for {}: {}; retrying", seconds(gone), escape(why)),
+                format!("! no answer for {} s: {}; retrying", gone.as_secs(), escape(why)),
                 marked(model, Color::Red),
             )
         }
@@ -89,10 +87,6 @@ fn title_line(model: &Model) -> Line<'static> {
     // Last, because a long path may be cut off.
     spans.push(Span::raw(format!("  {place}")));
     Line::from(spans)
-}
-
-fn seconds(time: Duration) -> String {
-    format!("{} s", time.as_secs())
 }
 
 fn log_line(model: &Model) -> Line<'static> {

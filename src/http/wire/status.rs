@@ -237,9 +237,7 @@ impl LossesJson {
             ..LossesJson::default()
         }
     }
-}
 
-impl LossesJson {
     /// The lines of `lost`, each range with the reason. A text in the form of another version is left out.
     pub fn lost_ranges(&self) -> impl Iterator<Item = (SeqRange, String)> {
         self.lost.iter().filter_map(|words| lost_of_words(words))
