@@ -456,6 +456,16 @@ pub struct RestoreArgs {
     pub data_dir: PathBuf,
 }
 
+/// What all lists of one store take.
+#[derive(Args, Clone, Debug)]
+pub struct ListArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// List the followed files, or continue one of them in another file
 #[derive(Args, Clone, Debug)]
 pub struct SourceArgs {
@@ -467,13 +477,7 @@ pub struct SourceArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum SourceCommand {
     /// List the followed files: number, path, how far each is read, and its state
-    List {
-        #[command(flatten)]
-        store: StoreArgs,
-        /// Print one JSON object per line
-        #[arg(long)]
-        json: bool,
-    },
+    List(ListArgs),
     /// Continue a source in another file, which begins with what was read of it
     ///
     /// Rarely needed: spillq identifies a file that was renamed, moved or copied to another host by its content. It cannot
@@ -599,13 +603,7 @@ pub struct GroupNameArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum GroupCommand {
     /// List the groups: state, up to which line all is acknowledged, and how many lines wait
-    List {
-        #[command(flatten)]
-        store: StoreArgs,
-        /// Print one JSON object per line
-        #[arg(long)]
-        json: bool,
-    },
+    List(ListArgs),
     /// Add a group; from then on lines are stored until it has acknowledged them too
     Add {
         #[command(flatten)]

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::output::{print, say, say_json};
 use super::store::Store;
 use super::{Exit, Failure, store, store_dir};
-use crate::cli::{Beginning, GroupArgs, GroupCommand, GroupNameArgs, Place};
+use crate::cli::{Beginning, GroupArgs, GroupCommand, GroupNameArgs, ListArgs, Place};
 use crate::http::{AdminJson, Client, GivenJson, SeekToJson};
 use crate::plain::{number, waiting};
 use crate::queue::wall_ms;
@@ -16,7 +16,7 @@ use crate::queue::wall_ms;
 /// When the group does not exist, or the store cannot be opened.
 pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
     match &args.command {
-        GroupCommand::List { store, json } => list(&store_dir(store)?, *json),
+        GroupCommand::List(args) => list(args),
         GroupCommand::Add { group, start } => {
             let from_beginning = *start == Beginning::Beginning;
             act(group, AdminJson::AddGroup { name: group.name.clone(), from_beginning }, "was added")
@@ -115,11 +115,11 @@ fn seek(
     })
 }
 
-fn list(data_dir: &std::path::Path, json: bool) -> Result<Exit, Failure> {
-    let status = Store::of(data_dir)?.status()?;
+fn list(args: &ListArgs) -> Result<Exit, Failure> {
+    let status = Store::of(&store_dir(&args.store)?)?.status()?;
     print(|out| {
         status.groups.iter().try_for_each(|group| {
-            if json {
+            if args.json {
                 return out.json(group);
             }
             let (floor, waits) = (number(group.ack_floor), waiting(group.lag_lines));

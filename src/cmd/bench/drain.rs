@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use spillq_storage::{Seq, View};
 
-use super::measure::{ROUNDS, Rounds, check_count, failed, folder, mb_per_s, settings, write_input};
+use super::measure::{ROUNDS, Rounds, Walk, check_count, failed, folder, mb_per_s, settings, write_input};
 use crate::cli::BenchDrainArgs;
 use crate::cmd::{Exit, Failure, store};
 use crate::http::AdminJson;
-use crate::processor::{Batch, Outcome, Processing, Processor};
+use crate::processor::Processor;
 use crate::service::{self, Drain, Plan};
 
 /// Measures.
@@ -42,7 +42,7 @@ pub(super) fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
         settings.groups.push(group);
         let plan =
             Plan { drain: Some(Drain { group: Some(name.clone()), ..Drain::default() }), ..Plan::default() };
-        let own: Vec<(String, Box<dyn Processor>)> = vec![(name.clone(), Box::new(Walk { lines: 0 }))];
+        let own: Vec<(String, Box<dyn Processor>)> = vec![(name.clone(), Box::new(Walk::default()))];
         let started = Instant::now();
         let ended = service::run_with(&settings, &plan, own, &mut |_| {})?;
         let rate = mb_per_s(bytes, started);
@@ -51,26 +51,6 @@ pub(super) fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
         rounds.add(rate, zstd);
     }
     rounds.print((args.lines, bytes), ("drain", "zstd alone", "zstd"), args.json)
-}
-
-/// Looks at every line.
-struct Walk {
-    lines: u64,
-}
-
-impl Processor for Walk {
-    fn name(&self) -> String {
-        "a walk over all lines".to_owned()
-    }
-
-    fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
-        Box::pin(async move {
-            for line in batch.lines() {
-                self.lines += u64::from(std::hint::black_box(line.bytes).last() == Some(&b'\n'));
-            }
-            Outcome::Done
-        })
-    }
 }
 
 /// The blocks of the log as zstd frames behind one another, each with its length before it.

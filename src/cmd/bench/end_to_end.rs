@@ -10,10 +10,10 @@ use serde_json::json;
 use spillq_storage::{Log, Options};
 use tokio::sync::{mpsc, watch};
 
-use super::measure::{failed, folder, percentile, print};
+use super::measure::{Walk, failed, folder, percentile, print};
 use crate::cli::BenchEndToEndArgs;
 use crate::cmd::{Exit, Failure, store};
-use crate::processor::{Batch, DeliverySettings, Limits, Orders, Outcome, Processing, Processor, Worker};
+use crate::processor::{DeliverySettings, Limits, Orders, Worker};
 use crate::queue::{Command, GroupSettings, Queue, WhenFull};
 use crate::tail::{Follow, SCAN_INTERVAL, Settings, TailHandle};
 
@@ -21,18 +21,6 @@ use crate::tail::{Follow, SCAN_INTERVAL, Settings, TailHandle};
 const PAUSE: Duration = Duration::from_millis(10);
 /// What the yardstick writes before each sync.
 const SYNCED_BYTES: usize = 4_096;
-
-struct Accept;
-
-impl Processor for Accept {
-    fn name(&self) -> String {
-        "accepts all".to_owned()
-    }
-
-    fn process<'a>(&'a mut self, _: &'a Batch) -> Processing<'a> {
-        Box::pin(async { Outcome::Done })
-    }
-}
 
 /// Measures.
 ///
@@ -81,8 +69,14 @@ async fn measure(folder: &std::path::Path, count: u64) -> Result<(Vec<f64>, Vec<
     let (_delivery, delivery) = watch::channel(DeliverySettings { settings, pace: None });
     let lent = (group, delivery);
     let asked = (listens, mpsc::channel(1).1);
-    let worker =
-        Worker::new(Box::new(Accept), handle.clone(), lent, queue.window(), Limits::default(), asked);
+    let worker = Worker::new(
+        Box::new(Walk::default()),
+        handle.clone(),
+        lent,
+        queue.window(),
+        Limits::default(),
+        asked,
+    );
     let worker = tokio::spawn(worker.run());
 
     let mut out = OpenOptions::new().append(true).open(&input).map_err(failed("open", input.clone()))?;

@@ -14,6 +14,7 @@ use crate::cmd::{Exit, Failure};
 use crate::config::{Follow, Settings};
 use crate::metrics::Process;
 use crate::plain::{counted, number};
+use crate::processor::{Batch, Outcome, Processing, Processor};
 
 /// Rounds of a measurement. The result is their median.
 pub(super) const ROUNDS: usize = 5;
@@ -104,6 +105,27 @@ pub(super) fn check_count(found: u64, place: &str, written: u64) -> Result<(), F
 pub(super) fn percentile(figures: &mut [f64], percent: usize) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() * percent / 100).copied().unwrap_or_default()
+}
+
+/// A processor that looks at every line, and accepts all.
+#[derive(Default)]
+pub(super) struct Walk {
+    lines: u64,
+}
+
+impl Processor for Walk {
+    fn name(&self) -> String {
+        "a walk over all lines".to_owned()
+    }
+
+    fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
+        Box::pin(async move {
+            for line in batch.lines() {
+                self.lines += u64::from(std::hint::black_box(line.bytes).last() == Some(&b'\n'));
+            }
+            Outcome::Done
+        })
+    }
 }
 
 pub(super) fn print(json: bool, figures: serde_json::Value, text: &str) -> Result<Exit, Failure> {

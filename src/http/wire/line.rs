@@ -61,21 +61,18 @@ pub struct DeadLetterJson {
     pub reason: String,
 }
 
-fn cause_word(cause: DeadCause) -> &'static str {
-    match cause {
-        DeadCause::Rejected => "rejected",
-        DeadCause::Failed => "failed",
-        DeadCause::Died => "died",
-        DeadCause::Parked => "parked",
-        DeadCause::Unknown => "unknown",
-    }
-}
-
 impl From<&DeadLetter> for DeadLetterJson {
     fn from(letter: &DeadLetter) -> DeadLetterJson {
+        let cause = match letter.cause {
+            DeadCause::Rejected => "rejected",
+            DeadCause::Failed => "failed",
+            DeadCause::Died => "died",
+            DeadCause::Parked => "parked",
+            DeadCause::Unknown => "unknown",
+        };
         DeadLetterJson {
             seq: letter.seq.0,
-            cause: cause_word(letter.cause).to_owned(),
+            cause: cause.to_owned(),
             attempts: letter.attempts,
             time: time(letter.time_ms),
             reason: letter.reason.clone(),
