@@ -2,6 +2,9 @@
 //!
 //! Scripts depend on it. What a command does is in `cmd`. Usage errors end with status 2.
 // long: the table of the whole command line
+// A comment on a field or a variant is help that users read: a test wants one for each command and option, and parts that are
+// flattened have none.
+#![allow(missing_docs)]
 
 pub mod pages;
 #[cfg(test)]
@@ -17,11 +20,12 @@ use clap::{Args, Parser, Subcommand};
 use spillq_storage::{Seq, SeqRange};
 
 use crate::config::Overrides;
+use crate::messages::Format;
 use crate::plain::escape;
 use crate::queue::group_name;
-use value::{causes, count, duration, place, seq, seqs, usage};
+use value::{LEVELS, causes, count, duration, log_format, place, seq, seqs, usage};
 
-pub use value::{Beginning, Level, LogFormat, Place};
+pub use value::{Beginning, Place};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,14 +57,14 @@ pub struct Cli {
     ///
     /// error: data is at risk. warn: something unexpected happened, and spillq recovered. info: a change of state.
     /// debug and trace show why. Messages go to standard error.
-    #[arg(long, global = true, value_name = "LEVEL", hide_possible_values = true)]
-    pub log: Option<Level>,
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = LEVELS, hide_possible_values = true)]
+    pub log: Option<String>,
     /// Format of log messages: text, or json with one object per line [default: text]
     ///
     /// An object has time, level, message and fields. In both formats, a message that is repeated within a minute is
     /// counted instead of printed.
-    #[arg(long, global = true, value_name = "FORMAT", hide_possible_values = true)]
-    pub log_format: Option<LogFormat>,
+    #[arg(long, global = true, value_name = "FORMAT", value_parser = log_format(), hide_possible_values = true)]
+    pub log_format: Option<Format>,
     /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
@@ -69,41 +73,23 @@ pub struct Cli {
 /// The subcommands. The options and the help of each are in its `...Args`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    #[allow(missing_docs)]
     Run(RunArgs),
-    #[allow(missing_docs)]
     Drain(DrainArgs),
-    #[allow(missing_docs)]
     Demo(DemoArgs),
-    #[allow(missing_docs)]
     Status(StatusArgs),
-    #[allow(missing_docs)]
     Doctor(DoctorArgs),
-    #[allow(missing_docs)]
     Top(TopArgs),
-    #[allow(missing_docs)]
     Inspect(InspectArgs),
-    #[allow(missing_docs)]
     Verify(VerifyArgs),
-    #[allow(missing_docs)]
     Repair(RepairArgs),
-    #[allow(missing_docs)]
     Backup(BackupArgs),
-    #[allow(missing_docs)]
     Restore(RestoreArgs),
-    #[allow(missing_docs)]
     Source(SourceArgs),
-    #[allow(missing_docs)]
     DeadLetter(DeadLetterArgs),
-    #[allow(missing_docs)]
     Group(GroupArgs),
-    #[allow(missing_docs)]
     Config(ConfigArgs),
-    #[allow(missing_docs)]
     Bench(BenchArgs),
-    #[allow(missing_docs)]
     Completions(CompletionsArgs),
-    #[allow(missing_docs)]
     Man(ManArgs),
 }
 
@@ -125,14 +111,11 @@ impl Cli {
 
     /// The level of messages: `--log`, or the default of the command.
     #[must_use]
-    pub fn level(&self) -> &'static str {
-        match self.log {
-            Some(Level::Error) => "error",
-            Some(Level::Info) => "info",
-            None if matches!(self.command, Command::Run(_) | Command::Drain(_)) => "info",
-            Some(Level::Warn) | None => "warn",
-            Some(Level::Debug) => "debug",
-            Some(Level::Trace) => "trace",
+    pub fn level(&self) -> &str {
+        match (&self.log, &self.command) {
+            (Some(level), _) => level,
+            (None, Command::Run(_) | Command::Drain(_)) => "info",
+            (None, _) => "warn",
         }
     }
 }
@@ -149,7 +132,6 @@ pub struct DataDirArgs {
 #[derive(Args, Clone, Debug)]
 pub struct StoreArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub data_dir: DataDirArgs,
     /// Use the data dir that this configuration file names; --data-dir overrides it
     #[arg(long, value_name = "FILE")]
@@ -188,7 +170,6 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub data_dir: DataDirArgs,
     /// Files to follow, instead of those in the configuration; may be repeated
     ///
@@ -258,7 +239,6 @@ Examples:
   spillq drain --config /etc/spillq/spillq.toml --group default")]
 pub struct DrainArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub data_dir: DataDirArgs,
     /// The configuration file [default: none, every setting has its default]
     #[arg(long, value_name = "FILE")]
@@ -317,7 +297,6 @@ Examples:
                                 a health check for containers and scripts")]
 pub struct StatusArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub store: StoreArgs,
     /// Print one JSON object, among others with log, sources, groups and losses
     #[arg(long)]
@@ -345,7 +324,6 @@ Examples:
   spillq doctor --explain held_line")]
 pub struct DoctorArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub data_dir: DataDirArgs,
     /// The configuration file: its data dir is used, and its limits and commands are checked
     #[arg(long, value_name = "FILE")]
@@ -377,7 +355,6 @@ Examples:
   NO_COLOR=1 spillq top")]
 pub struct TopArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub store: StoreArgs,
     /// Ask the service at this address, which its configuration lists under [http], instead of the data dir
     #[arg(long, value_name = "URL", conflicts_with_all = ["data_dir", "config"])]
@@ -397,7 +374,6 @@ Examples:
   spillq inspect --data-dir ./q --limit 1_000_000 --json")]
 pub struct InspectArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub store: StoreArgs,
     /// The seq to begin with [default: the oldest line that is stored]
     #[arg(long, value_name = "SEQ", value_parser = seq)]
@@ -417,7 +393,6 @@ pub struct InspectArgs {
 #[derive(Args, Clone, Debug)]
 pub struct VerifyArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub store: StoreArgs,
     /// Print one JSON object: sound, findings, refused, lines, bytes
     #[arg(long)]
@@ -437,7 +412,6 @@ Examples:
   spillq repair --data-dir ./q  repair it; exit status 0 if the store is sound afterwards")]
 pub struct RepairArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub store: StoreArgs,
     /// Print the same report, and change nothing
     #[arg(long)]
@@ -458,7 +432,6 @@ Examples:
   spillq backup --data-dir ./q --to /backup/q-monday.tar")]
 pub struct BackupArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub store: StoreArgs,
     /// The copy: a tar file if the name ends in .tar, otherwise a folder; must not exist yet
     #[arg(long, value_name = "PATH")]
@@ -483,10 +456,19 @@ pub struct RestoreArgs {
     pub data_dir: PathBuf,
 }
 
+/// What all lists of one store take.
+#[derive(Args, Clone, Debug)]
+pub struct ListArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// List the followed files, or continue one of them in another file
 #[derive(Args, Clone, Debug)]
 pub struct SourceArgs {
-    #[allow(missing_docs)]
     #[command(subcommand)]
     pub command: SourceCommand,
 }
@@ -495,14 +477,7 @@ pub struct SourceArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum SourceCommand {
     /// List the followed files: number, path, how far each is read, and its state
-    List {
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        store: StoreArgs,
-        /// Print one JSON object per line
-        #[arg(long)]
-        json: bool,
-    },
+    List(ListArgs),
     /// Continue a source in another file, which begins with what was read of it
     ///
     /// Rarely needed: spillq identifies a file that was renamed, moved or copied to another host by its content. It cannot
@@ -510,7 +485,6 @@ pub enum SourceCommand {
     /// be stopped.
     Adopt {
         #[command(flatten)]
-        #[allow(missing_docs)]
         store: StoreArgs,
         /// The number of the source, as `spillq source list` prints it
         #[arg(value_name = "SOURCE")]
@@ -524,7 +498,6 @@ pub enum SourceCommand {
 /// List, show, export, retry or discard the lines that a group could not process
 #[derive(Args, Clone, Debug)]
 pub struct DeadLetterArgs {
-    #[allow(missing_docs)]
     #[command(subcommand)]
     pub command: DeadLetterCommand,
 }
@@ -533,7 +506,6 @@ pub struct DeadLetterArgs {
 #[derive(Args, Clone, Debug)]
 pub struct DeadLetterGroupArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub store: StoreArgs,
     /// The group [default: the only one of the store, otherwise the one named default]
     #[arg(long, value_name = "NAME", value_parser = group_name)]
@@ -552,6 +524,15 @@ pub struct DeadLetterChoiceArgs {
     pub all: bool,
 }
 
+/// Lines of a group.
+#[derive(Args, Clone, Debug)]
+pub struct DeadLetterLinesArgs {
+    #[command(flatten)]
+    pub group: DeadLetterGroupArgs,
+    #[command(flatten)]
+    pub choice: DeadLetterChoiceArgs,
+}
+
 /// The subcommands of `dead-letter`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum DeadLetterCommand {
@@ -561,7 +542,6 @@ pub enum DeadLetterCommand {
     /// line begins with its group.
     List {
         #[command(flatten)]
-        #[allow(missing_docs)]
         group: DeadLetterGroupArgs,
         /// Print one JSON object per line
         #[arg(long)]
@@ -570,11 +550,7 @@ pub enum DeadLetterCommand {
     /// Print dead letters whole: the line, the reason, and the end of what the command printed
     Show {
         #[command(flatten)]
-        #[allow(missing_docs)]
-        group: DeadLetterGroupArgs,
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        choice: DeadLetterChoiceArgs,
+        lines: DeadLetterLinesArgs,
         /// Print one JSON object per line
         #[arg(long)]
         json: bool,
@@ -585,29 +561,17 @@ pub enum DeadLetterCommand {
     /// attempts, dead_since and reason. If a line cannot be read, its object has the key error, and the exit status is 1.
     Export {
         #[command(flatten)]
-        #[allow(missing_docs)]
         group: DeadLetterGroupArgs,
         /// A new file, which only its owner can read; - is standard output [default: -]
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },
     /// Deliver dead letters again, with a full number of attempts
-    Retry {
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        group: DeadLetterGroupArgs,
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        choice: DeadLetterChoiceArgs,
-    },
+    Retry(DeadLetterLinesArgs),
     /// Discard dead letters for ever: the group never gets these lines
     Discard {
         #[command(flatten)]
-        #[allow(missing_docs)]
-        group: DeadLetterGroupArgs,
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        choice: DeadLetterChoiceArgs,
+        lines: DeadLetterLinesArgs,
         /// Confirms --all: discard every dead letter of the group
         #[arg(long)]
         discard_lines: bool,
@@ -615,20 +579,12 @@ pub enum DeadLetterCommand {
     /// Move waiting lines to the dead letters, such as a line that holds its group
     ///
     /// Lines of a range that do not wait are skipped. `spillq dead-letter retry` delivers them again.
-    Park {
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        group: DeadLetterGroupArgs,
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        choice: DeadLetterChoiceArgs,
-    },
+    Park(DeadLetterLinesArgs),
 }
 
 /// List, add, remove, pause, resume or move groups, the consumers of the log
 #[derive(Args, Clone, Debug)]
 pub struct GroupArgs {
-    #[allow(missing_docs)]
     #[command(subcommand)]
     pub command: GroupCommand,
 }
@@ -637,7 +593,6 @@ pub struct GroupArgs {
 #[derive(Args, Clone, Debug)]
 pub struct GroupNameArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub store: StoreArgs,
     /// The group: 1 to 64 of a-z, 0-9, _ and -
     #[arg(value_name = "NAME", value_parser = group_name)]
@@ -648,18 +603,10 @@ pub struct GroupNameArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum GroupCommand {
     /// List the groups: state, up to which line all is acknowledged, and how many lines wait
-    List {
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        store: StoreArgs,
-        /// Print one JSON object per line
-        #[arg(long)]
-        json: bool,
-    },
+    List(ListArgs),
     /// Add a group; from then on lines are stored until it has acknowledged them too
     Add {
         #[command(flatten)]
-        #[allow(missing_docs)]
         group: GroupNameArgs,
         /// Where the group begins: with the oldest stored line, or behind the newest
         #[arg(long, value_name = "WHERE", default_value = "beginning")]
@@ -671,7 +618,6 @@ pub enum GroupCommand {
     /// removed.
     Remove {
         #[command(flatten)]
-        #[allow(missing_docs)]
         group: GroupNameArgs,
         /// Remove it even if that discards waiting lines or dead letters; the number is logged
         #[arg(long)]
@@ -680,26 +626,14 @@ pub enum GroupCommand {
     /// Deliver no more batches to a group, even after a restart, until `resume`
     ///
     /// Batches in flight are finished. The lines stay stored, and disk use grows with what is written meanwhile.
-    Pause {
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        group: GroupNameArgs,
-    },
+    Pause(GroupNameArgs),
     /// Deliver to a group again after `pause`
-    Resume {
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        group: GroupNameArgs,
-    },
+    Resume(GroupNameArgs),
     /// End the back-off of a group: deliver what failed at once
     ///
     /// For use after a destination or a command was repaired, instead of waiting up to `retry.max`. A line that is held
     /// because the service died while it was in flight is delivered once more. Needs a running service.
-    RetryNow {
-        #[command(flatten)]
-        #[allow(missing_docs)]
-        group: GroupNameArgs,
-    },
+    RetryNow(GroupNameArgs),
     /// Move a group to another line: back to deliver lines again, or forward to skip lines
     ///
     /// From that line on, every line is delivered again with its old seq, dead letters included, and with a full number of
@@ -711,7 +645,6 @@ pub enum GroupCommand {
     #[command(after_help = SEEK_EXAMPLES)]
     Seek {
         #[command(flatten)]
-        #[allow(missing_docs)]
         group: GroupNameArgs,
         /// A line number (seq); a time such as 2026-03-01T08:00:00Z, or how long ago (24h, 90m); beginning; or end
         #[arg(long, value_name = "SEQ|TIME|beginning|end", value_parser = place)]
@@ -741,7 +674,6 @@ Examples:
 /// Check, show or write a configuration, or have a service read it again
 #[derive(Args, Clone, Debug)]
 pub struct ConfigArgs {
-    #[allow(missing_docs)]
     #[command(subcommand)]
     pub command: ConfigCommand,
 }
@@ -779,7 +711,6 @@ pub enum ConfigCommand {
     /// overrides disk.limit. Settings in repeated sections ([[...]]) and in lists have no variable.
     Show {
         #[command(flatten)]
-        #[allow(missing_docs)]
         file: ConfigFileArgs,
         /// Print one JSON object: settings, origins
         #[arg(long)]
@@ -791,7 +722,6 @@ pub enum ConfigCommand {
     /// applied. If the configuration has a problem, nothing is changed, and the exit status is 2.
     Reload {
         #[command(flatten)]
-        #[allow(missing_docs)]
         store: StoreArgs,
         /// Print one JSON object: taken, changes, notes, problems
         #[arg(long)]
@@ -833,7 +763,6 @@ pub struct ManArgs {
 /// Measure spillq on this machine
 #[derive(Args, Clone, Debug)]
 pub struct BenchArgs {
-    #[allow(missing_docs)]
     #[command(subcommand)]
     pub command: BenchCommand,
 }
@@ -841,13 +770,9 @@ pub struct BenchArgs {
 /// The subcommands of `bench`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum BenchCommand {
-    #[allow(missing_docs)]
     Generate(BenchGenerateArgs),
-    #[allow(missing_docs)]
     Ingest(BenchIngestArgs),
-    #[allow(missing_docs)]
     Drain(BenchDrainArgs),
-    #[allow(missing_docs)]
     EndToEnd(BenchEndToEndArgs),
 }
 

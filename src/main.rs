@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use spillq::cli::{Cli, Command};
 use spillq::cmd::{self, Exit, Failure};
-use spillq::messages::{Format, Messages};
+use spillq::messages::Format;
 
 /// Chosen by measured memory and speed: docs/decisions/0001-journal-sizes.md.
 #[global_allocator]
@@ -25,9 +25,11 @@ fn main() -> ExitCode {
     let started_with = rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
     spillq::processor::set_command_umask(started_with.bits());
     let survives = spillq::file_limit::survive();
-    let format = cli.log_format.map_or(Format::Text, Format::from);
+    let format = cli.log_format.unwrap_or_default();
+    // Messages go to standard error, so that data on standard output stays data.
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     // Prints open counts when it is dropped at the end.
-    let _messages = messages(&cli, format);
+    let _messages = spillq::messages::init(cli.level(), format, colour);
     if let Err(error) = survives {
         tracing::warn!("spillq will be killed if a file reaches the limit on file size (ulimit -f): {error}");
     }
@@ -65,10 +67,4 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Man(args) => cmd::pages::man(&args),
         Command::Bench(args) => cmd::extras::bench(&args),
     }
-}
-
-/// Messages go to standard error, so that data on standard output stays data.
-fn messages(cli: &Cli, format: Format) -> Messages {
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    spillq::messages::init(cli.level(), format, colour)
 }

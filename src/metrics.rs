@@ -5,7 +5,6 @@
 //! each, the others are summed under the label [`OTHERS`].
 
 mod budget;
-mod facts;
 mod process;
 mod series;
 mod table;
@@ -14,8 +13,7 @@ mod tests;
 mod text;
 
 pub use budget::{PARTS, Part, Unit};
-pub use facts::Facts;
 pub use process::Process;
-pub use series::{GROUPS_MAX, Labels, OTHERS, SOURCES_MAX};
+pub use series::{Facts, GROUPS_MAX, Labels, OTHERS, SOURCES_MAX};
 pub use table::{Kind, METRICS, Metric, Of};
 pub use text::{CONTENT_TYPE, render};

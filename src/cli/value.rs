@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use spillq_storage::{Seq, SeqRange};
 
@@ -11,32 +12,13 @@ use crate::messages::Format;
 use crate::supervise::Cause;
 use crate::tail;
 
-/// A level of messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
-pub enum Level {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
+/// Levels of messages.
+pub(super) const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
-/// A format of messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-impl From<LogFormat> for Format {
-    fn from(format: LogFormat) -> Format {
-        match format {
-            LogFormat::Text => Format::Text,
-            LogFormat::Json => Format::Json,
-        }
-    }
+/// A format of messages, by its word.
+pub(super) fn log_format() -> impl TypedValueParser<Value = Format> {
+    let words = PossibleValuesParser::new(["text", "json"]);
+    words.map(|word| if word == "json" { Format::Json } else { Format::Text })
 }
 
 /// Where to begin with a file, or with the log.
@@ -115,7 +97,7 @@ pub(super) fn place(text: &str) -> Result<Place, String> {
 }
 
 /// The words of all causes, for `doctor --explain`.
-pub(super) fn causes() -> clap::builder::PossibleValuesParser {
+pub(super) fn causes() -> PossibleValuesParser {
     Cause::ALL.iter().map(|cause| cause.word()).collect::<Vec<_>>().into()
 }
 

@@ -6,7 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use spillq_storage::backup::{BackupFile, Snapshot};
 
 use super::output::say;
+use super::store::Store;
 use super::{Exit, Failure, store, store_dir};
 use crate::cli::BackupArgs;
 use crate::http::{AdminJson, AnswerJson, Client};
@@ -32,15 +33,14 @@ pub fn run(args: &BackupArgs) -> Result<Exit, Failure> {
         return Err(Failure::could_not_run(format!("{} exists already", args.to.display()))
             .hint("a backup never replaces anything; name a path that does not exist"));
     }
-    let (snapshot, bytes) = match Client::connect(&data_dir) {
-        Some(service) => {
+    let (snapshot, bytes) = match Store::of(&data_dir)? {
+        Store::Service(service) => {
             let hold = Hold::take(&service)?;
             let copied = copy(hold.snapshot.files(&data_dir, None), &args.to, || hold.renew());
             hold.let_go();
             (hold.snapshot, copied?)
         }
-        None => {
-            let view = store::view(&data_dir)?;
+        Store::Disk(_, view) => {
             let snapshot = view.snapshot();
             let bytes = copy(snapshot.files(&data_dir, Some(&view)), &args.to, || Ok(()))?;
             (snapshot, bytes)
@@ -179,9 +179,6 @@ impl Target {
     }
 }
 
-fn parent(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::output::{Output, say, say_json, wrote};
+use super::output::{print, say, say_json, wrote};
 use super::{Exit, Failure, settings};
 use crate::cli::{ConfigArgs, ConfigCommand, ConfigFileArgs};
 use crate::config::{Kind, Loaded, Overrides, as_json, as_toml, documented};
@@ -36,7 +36,7 @@ fn check(args: &ConfigFileArgs) -> Result<Exit, Failure> {
     let mut lines = vec![format!("{}: valid", escape_path(file))];
     lines.extend(summary(&loaded));
     lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
-    print(&lines)
+    print(|out| lines.iter().try_for_each(|line| out.line(line)))
 }
 
 /// A few lines for people: what would run.
@@ -92,29 +92,21 @@ fn reload(data_dir: &Path, json: bool) -> Result<Exit, Failure> {
     let later = answer.changes.iter().filter(|change| change.needs_restart);
     lines.extend(later.map(|change| format!("needs a restart: {}", change.what)));
     lines.extend(answer.notes.iter().map(|note| format!("note: {note}")));
-    print(&lines)
+    print(|out| lines.iter().try_for_each(|line| out.line(line)))
 }
 
 fn init(path: &Path) -> Result<Exit, Failure> {
     let cannot = |error: io::Error| {
-        let taken = error.kind() == io::ErrorKind::AlreadyExists;
         let failure = Failure::could_not_run(format!("cannot write the configuration {}", path.display()));
-        if taken {
-            failure
+        match error.kind() {
+            io::ErrorKind::AlreadyExists => failure
                 .because("it exists, and is never overwritten")
-                .hint("name another: `spillq config init PATH`")
-        } else {
-            failure.because(error)
+                .hint("name another: `spillq config init PATH`"),
+            _ => failure.because(error),
         }
     };
     let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(cannot)?;
     file.write_all(documented().as_bytes()).map_err(cannot)?;
     let path = escape_path(path);
     say(format!("{path}: written, every key with its default; `spillq config check {path}` after changes"))
-}
-
-fn print(lines: &[String]) -> Result<Exit, Failure> {
-    let mut out = Output::stdout();
-    let written = lines.iter().try_for_each(|line| out.line(line));
-    out.end(written)
 }

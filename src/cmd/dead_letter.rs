@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 use spillq_storage::Seq;
 
 use super::output::{Output, say};
+use super::store::Store;
 use super::{Exit, Failure, store, store_dir};
-use crate::cli::{DeadLetterArgs, DeadLetterChoiceArgs, DeadLetterCommand, DeadLetterGroupArgs};
+use crate::cli::{
+    DeadLetterArgs, DeadLetterChoiceArgs, DeadLetterCommand, DeadLetterGroupArgs, DeadLetterLinesArgs,
+};
 use crate::http::{AdminJson, AnswerJson, DeadLetterJson, LineJson};
 use crate::plain::{counted, escape_path};
-use origin::Origin;
 
 /// The path that means standard output.
 const STDOUT: &str = "-";
@@ -29,25 +31,24 @@ pub fn run(args: &DeadLetterArgs) -> Result<Exit, Failure> {
         DeadLetterCommand::Export { group, to } => {
             export(group, to.as_deref().filter(|path| *path != Path::new(STDOUT)))
         }
-        DeadLetterCommand::Show { group, choice, json } => show(group, choice, *json),
-        DeadLetterCommand::Retry { group, choice } => {
-            let seqs = seqs(choice);
-            let answer = ask(group, |group| AdminJson::Retry { group, seqs })?;
+        DeadLetterCommand::Show { lines, json } => show(lines, *json),
+        DeadLetterCommand::Retry(lines) => {
+            let answer = ask(lines, |group, seqs| AdminJson::Retry { group, seqs })?;
             say(format!("{} put back for delivery", counted(answer.lines, "dead letter")))
         }
-        DeadLetterCommand::Discard { group, choice, discard_lines } => {
-            let (seqs, discard_lines) = (seqs(choice), *discard_lines);
-            let answer = ask(group, |group| AdminJson::Discard { group, seqs, discard_lines })?;
+        DeadLetterCommand::Discard { lines, discard_lines } => {
+            let discard_lines = *discard_lines;
+            let answer = ask(lines, |group, seqs| AdminJson::Discard { group, seqs, discard_lines })?;
             say(format!("{} discarded for good", counted(answer.lines, "dead letter")))
         }
-        DeadLetterCommand::Park { group, choice } => park(group, choice),
+        DeadLetterCommand::Park(lines) => park(lines),
     }
 }
 
 /// A running service parks a limited number of lines per request, and serves others in between.
-fn park(group: &DeadLetterGroupArgs, choice: &DeadLetterChoiceArgs) -> Result<Exit, Failure> {
-    let wanted = seqs(choice).unwrap_or_else(|| vec![(1, u64::MAX)]);
-    let (data_dir, name) = chosen(group)?;
+fn park(lines: &DeadLetterLinesArgs) -> Result<Exit, Failure> {
+    let wanted = seqs(&lines.choice).unwrap_or_else(|| vec![(1, u64::MAX)]);
+    let (data_dir, name) = chosen(&lines.group)?;
     let mut parked = 0;
     let ended = loop {
         match store::administer(&data_dir, AdminJson::Park { group: name.clone(), seqs: wanted.clone() }) {
@@ -81,7 +82,7 @@ struct Listed<'l> {
 
 fn list(group: &DeadLetterGroupArgs, json: bool) -> Result<Exit, Failure> {
     let mut out = Output::stdout();
-    let from = Origin::of(&store_dir(&group.store)?)?;
+    let from = Store::of(&store_dir(&group.store)?)?;
     let groups = from.listed(group.group.as_deref())?;
     for group in &groups {
         let name = if groups.len() > 1 { format!("{group} ") } else { String::new() };
@@ -100,11 +101,11 @@ fn list(group: &DeadLetterGroupArgs, json: bool) -> Result<Exit, Failure> {
 }
 
 fn ask(
-    group: &DeadLetterGroupArgs,
-    request: impl FnOnce(String) -> AdminJson,
+    lines: &DeadLetterLinesArgs,
+    request: impl FnOnce(String, Option<Vec<(u64, u64)>>) -> AdminJson,
 ) -> Result<AnswerJson, Failure> {
-    let (data_dir, name) = chosen(group)?;
-    store::administer(&data_dir, request(name))
+    let (data_dir, name) = chosen(&lines.group)?;
+    store::administer(&data_dir, request(name, seqs(&lines.choice)))
 }
 
 /// The store and the group. A named group is not looked up: the request reports if it does not exist.
@@ -112,7 +113,7 @@ fn chosen(group: &DeadLetterGroupArgs) -> Result<(PathBuf, String), Failure> {
     let data_dir = store_dir(&group.store)?;
     let name = match &group.group {
         Some(name) => name.clone(),
-        None => Origin::of(&data_dir)?.chosen(None)?,
+        None => Store::of(&data_dir)?.chosen(None)?,
     };
     Ok((data_dir, name))
 }
@@ -143,9 +144,10 @@ fn print_whole(
     evidence.try_for_each(|text| out.line(format!("  | {}", text.replace('\t', "    "))))
 }
 
-fn show(group: &DeadLetterGroupArgs, choice: &DeadLetterChoiceArgs, json: bool) -> Result<Exit, Failure> {
+fn show(lines: &DeadLetterLinesArgs, json: bool) -> Result<Exit, Failure> {
+    let DeadLetterLinesArgs { group, choice } = lines;
     let wanted = |seq: u64| choice.all || choice.seqs.iter().any(|range| range.contains(Seq(seq)));
-    let from = Origin::of(&store_dir(&group.store)?)?;
+    let from = Store::of(&store_dir(&group.store)?)?;
     let group = from.chosen(group.group.as_deref())?;
     let (mut out, mut shown) = (Output::stdout(), 0_u64);
     let written = from.each(&group, |letter| {
@@ -173,7 +175,7 @@ fn show(group: &DeadLetterGroupArgs, choice: &DeadLetterChoiceArgs, json: bool) 
 /// Writes all dead letters as JSON lines and removes none. If a line cannot be read, its object has an error, and the exit
 /// status is 1.
 fn export(group: &DeadLetterGroupArgs, to: Option<&Path>) -> Result<Exit, Failure> {
-    let from = Origin::of(&store_dir(&group.store)?)?;
+    let from = Store::of(&store_dir(&group.store)?)?;
     let group = from.chosen(group.group.as_deref())?;
     let Some(path) = to else {
         let mut out = Output::stdout();
@@ -200,7 +202,7 @@ fn export(group: &DeadLetterGroupArgs, to: Option<&Path>) -> Result<Exit, Failur
 /// Returns how many were written, and for how many of them the line could not be read.
 fn export_to(
     out: &mut Output<impl Write>,
-    from: &Origin,
+    from: &Store,
     group: &str,
 ) -> Result<(io::Result<()>, u64, u64), Failure> {
     let (mut letters, mut unread) = (0, 0);

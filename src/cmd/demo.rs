@@ -45,7 +45,7 @@ pub fn run(_: &DemoArgs) -> Result<Exit, Failure> {
     let writing = logs.clone();
     let writer = thread::spawn(move || write_lines(&writing));
     say("spillq follows the files; its processor is slow: 0.2 s for each batch");
-    let mut service = start(&logs, &data_dir, false).map_err(failed("start spillq"))?;
+    let mut service = start(&logs, &data_dir).map_err(failed("start spillq"))?;
     let before = wait(&mut service, &data_dir, |status| status.log.next_seq > KILL_AT)?;
     service.kill().and_then(|()| service.wait()).map_err(failed("kill spillq"))?;
     let waits = before.groups.first().map_or(0, |group| group.lag_lines);
@@ -55,7 +55,7 @@ pub fn run(_: &DemoArgs) -> Result<Exit, Failure> {
         number(waits)
     ));
     let started = Instant::now();
-    let mut service = start(&logs, &data_dir, false).map_err(failed("start spillq again"))?;
+    let mut service = start(&logs, &data_dir).map_err(failed("start spillq again"))?;
     wait(&mut service, &data_dir, |_| true)?;
     say(&format!("started again: ready after {} ms", started.elapsed().as_millis()));
     let written = writer.join().map_err(|_| Failure::could_not_run("the writer of the demo panicked"))?;
@@ -92,13 +92,10 @@ fn write_lines(logs: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn start(logs: &Path, data_dir: &Path, once: bool) -> std::io::Result<Child> {
+fn start(logs: &Path, data_dir: &Path) -> std::io::Result<Child> {
     let follow: PathBuf = logs.join("app.log*");
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--log", "error", "run", "--data-dir"]).arg(data_dir).arg("--follow").arg(follow);
-    if once {
-        command.arg("--once");
-    }
     command.args(["--", "sh", "-c", "cat > /dev/null; sleep 0.2"]).stdin(Stdio::null()).spawn()
 }
 

@@ -12,19 +12,19 @@ use spillq_storage::View;
 use host::Host;
 use render::print;
 
-use super::output::{Output, wrote};
+use super::output::{self, wrote};
 use super::place::Place;
+use super::store::Store;
 use super::volatile::volatile;
 use super::{Exit, Failure};
 use crate::cli::DoctorArgs;
 use crate::config::{Overrides, Settings};
-use crate::http::{AnsweredBy, DoctorJson, StatusJson, file_system_bytes, free_bytes, is_read_only};
+use crate::http::{AnsweredBy, DoctorJson, file_system_bytes, free_bytes, is_read_only};
 use crate::service::{command_missing, disk_settings, in_flight_at_the_end, killers};
 use crate::supervise::{
     Cause, Commands, Ended, Events, JudgeSettings, LogInputs, Pauses, Report, State, StoppedGroup, Verdict,
     judge_end, judge_log, judge_stopped, last_run, notes_on, quoted,
 };
-use crate::tail::SourceRecord;
 
 /// Asks the service. If none runs, looks at the store and at what the last run recorded.
 ///
@@ -46,25 +46,15 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
             Place::DataDir(super::data_dir(&args.data_dir, config.as_ref().map(|(_, settings)| settings)))
         }
     };
-    let (mut found, sources): (DoctorJson, Vec<PathBuf>) = match (place.service()?, &place) {
-        (Some(service), _) => {
-            let status: StatusJson = service.get("/v1/status")?;
-            (
-                service.get("/v1/doctor")?,
-                status.sources.into_iter().map(|source| source.path.into()).collect(),
-            )
+    let store = place.store()?;
+    let sources: Vec<PathBuf> =
+        store.status()?.sources.into_iter().map(|source| source.path.into()).collect();
+    let mut found: DoctorJson = match &store {
+        Store::Service(service) => service.get("/v1/doctor")?,
+        Store::Disk(folder, view) => {
+            let report = on_disk(folder, view, config.as_ref().map(|(file, settings)| (*file, settings)))?;
+            DoctorJson::new(AnsweredBy::Disk, &report)
         }
-        (None, Place::DataDir(folder)) => {
-            let view: View = super::store::view(folder)?;
-            let report = on_disk(folder, &view, config.as_ref().map(|(file, settings)| (*file, settings)))?;
-            let records = view.state().sources().values();
-            let records = records.filter_map(|source| SourceRecord::decode(&source.checkpoint).ok());
-            (
-                DoctorJson::new(AnsweredBy::Disk, &report),
-                records.map(|record| record.path().to_owned()).collect(),
-            )
-        }
-        (None, Place::Url(url)) => return Err(Failure::could_not_run(format!("{url}: no service answers"))),
     };
     // Another host is known to its service only.
     if let Place::DataDir(folder) = &place {
@@ -72,9 +62,7 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
         notes.extend(volatile(folder));
         found.add(&wrong, notes);
     }
-    let mut out = Output::stdout();
-    let written = if args.json { out.json(&found) } else { print(&mut out, &found, &place) };
-    let exit = out.end(written)?;
+    let exit = output::print(|out| if args.json { out.json(&found) } else { print(out, &found, &place) })?;
     Ok(if found.healthy { exit } else { Exit::No })
 }
 

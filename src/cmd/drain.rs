@@ -26,11 +26,8 @@ pub fn run(args: &DrainArgs) -> Result<Exit, Failure> {
         ));
     }
     super::refuse_missing(&settings, args.group.as_deref(), &args.command)?;
-    let group = match (&args.group, args.command.is_empty()) {
-        (Some(group), _) => Some(group.clone()),
-        (None, false) => Some(crate::config::DEFAULT_GROUP.to_owned()),
-        (None, true) => None,
-    };
+    let of_command = (!args.command.is_empty()).then(|| crate::config::DEFAULT_GROUP.to_owned());
+    let group = args.group.clone().or(of_command);
     for processor in settings
         .processors
         .iter()
@@ -64,10 +61,7 @@ pub fn run(args: &DrainArgs) -> Result<Exit, Failure> {
     if !ended.stuck.is_empty() {
         return Err(super::stuck(ended.stuck));
     }
-    if ended.progress.lines_left == 0 {
-        return Ok(Exit::Fine);
-    }
-    Ok(Exit::No)
+    Ok(if ended.progress.lines_left == 0 { Exit::Fine } else { Exit::No })
 }
 
 fn sentence(progress: Progress, took: Duration) -> String {

@@ -1,11 +1,12 @@
 //! `spillq group`: the consumers of the log.
 
-use std::time::SystemTime;
+use std::time::{Duration, UNIX_EPOCH};
 
-use super::output::{Output, say, say_json};
+use super::output::{print, say, say_json};
+use super::store::Store;
 use super::{Exit, Failure, store, store_dir};
-use crate::cli::{Beginning, GroupArgs, GroupCommand, GroupNameArgs, Place};
-use crate::http::{AdminJson, Client, GivenJson, SeekToJson, StatusJson};
+use crate::cli::{Beginning, GroupArgs, GroupCommand, GroupNameArgs, ListArgs, Place};
+use crate::http::{AdminJson, Client, GivenJson, SeekToJson};
 use crate::plain::{number, waiting};
 use crate::queue::wall_ms;
 
@@ -15,7 +16,7 @@ use crate::queue::wall_ms;
 /// When the group does not exist, or the store cannot be opened.
 pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
     match &args.command {
-        GroupCommand::List { store, json } => list(&store_dir(store)?, *json),
+        GroupCommand::List(args) => list(args),
         GroupCommand::Add { group, start } => {
             let from_beginning = *start == Beginning::Beginning;
             act(group, AdminJson::AddGroup { name: group.name.clone(), from_beginning }, "was added")
@@ -24,13 +25,13 @@ pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
             let request = AdminJson::RemoveGroup { name: group.name.clone(), discard_lines: *discard_lines };
             act(group, request, "was removed")
         }
-        GroupCommand::Pause { group } => {
+        GroupCommand::Pause(group) => {
             act(group, AdminJson::Pause { name: group.name.clone(), paused: true }, "is paused")
         }
-        GroupCommand::Resume { group } => {
+        GroupCommand::Resume(group) => {
             act(group, AdminJson::Pause { name: group.name.clone(), paused: false }, "resumes")
         }
-        GroupCommand::RetryNow { group } => {
+        GroupCommand::RetryNow(group) => {
             // Back-offs exist in a running service only.
             let dir = store_dir(&group.store)?;
             if Client::connect(&dir).is_none() {
@@ -71,16 +72,11 @@ fn seek(
         );
         return Err(Failure::could_not_run(message).hint("start it (`spillq run`), and seek then"));
     }
-    let ms = |time: SystemTime| {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    };
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let to = match place {
         Place::Seq(seq) => SeekToJson::Seq(seq.0),
-        Place::Time(time) => SeekToJson::TimeMs(ms(time)),
-        Place::Ago(ago) => {
-            SeekToJson::TimeMs(wall_ms().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
-        }
+        Place::Time(time) => SeekToJson::TimeMs(ms(time.duration_since(UNIX_EPOCH).unwrap_or_default())),
+        Place::Ago(ago) => SeekToJson::TimeMs(wall_ms().saturating_sub(ms(ago))),
         Place::Beginning => SeekToJson::Beginning,
         Place::End => SeekToJson::End,
     };
@@ -109,28 +105,25 @@ fn seek(
         }
         _ => "",
     };
-    let mut out = Output::stdout();
-    let mut written =
-        out.line(format!("group {name} is at line {to}{instead}: {again} again, {skipped}{note}"));
-    // Without the service, the kind of the destination is not known.
-    if is_stopped && given.is_none() && sought.again > 0 {
-        written = written.and_then(|()| out.line(NOTE));
-    }
-    out.end(written)
+    print(|out| {
+        out.line(format!("group {name} is at line {to}{instead}: {again} again, {skipped}{note}"))?;
+        // Without the service, the kind of the destination is not known.
+        if is_stopped && given.is_none() && sought.again > 0 {
+            out.line(NOTE)?;
+        }
+        Ok(())
+    })
 }
 
-fn list(data_dir: &std::path::Path, json: bool) -> Result<Exit, Failure> {
-    let status: StatusJson = match Client::connect(data_dir) {
-        Some(service) => service.get("/v1/status")?,
-        None => StatusJson::on_disk(&store::view(data_dir)?, wall_ms()),
-    };
-    let mut out = Output::stdout();
-    let written = status.groups.iter().try_for_each(|group| {
-        if json {
-            return out.json(group);
-        }
-        let (floor, waits) = (number(group.ack_floor), waiting(group.lag_lines));
-        out.line(format!("{} {}: acked up to {floor}, {waits}", group.group, group.state))
-    });
-    out.end(written)
+fn list(args: &ListArgs) -> Result<Exit, Failure> {
+    let status = Store::of(&store_dir(&args.store)?)?.status()?;
+    print(|out| {
+        status.groups.iter().try_for_each(|group| {
+            if args.json {
+                return out.json(group);
+            }
+            let (floor, waits) = (number(group.ack_floor), waiting(group.lag_lines));
+            out.line(format!("{} {}: acked up to {floor}, {waits}", group.group, group.state))
+        })
+    })
 }

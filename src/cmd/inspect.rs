@@ -1,11 +1,11 @@
 //! `spillq inspect`: prints lines of the log, for people or programs.
 
 use std::io::{self, Write};
-use std::path::Path;
 
-use spillq_storage::{ReadError, Seq, SeqRange};
+use spillq_storage::{Seq, SeqRange, View};
 
 use super::output::Output;
+use super::store::Store;
 use super::{Exit, Failure};
 use crate::cli::InspectArgs;
 use crate::http::{Client, LineJson, SourceNames, StatusJson};
@@ -18,12 +18,11 @@ const PAGE_LINES: u64 = 1_000;
 /// # Errors
 /// When the store does not exist, or a line cannot be read.
 pub fn run(args: &InspectArgs) -> Result<Exit, Failure> {
-    let data_dir = super::store_dir(&args.store)?;
     let from = args.from.unwrap_or(Seq::FIRST);
     let mut out = Output::stdout();
-    let written = match Client::connect(&data_dir) {
-        Some(service) => from_service(&service, from, args, &mut out)?,
-        None => from_disk(&data_dir, from, args, &mut out)?,
+    let written = match Store::of(&super::store_dir(&args.store)?)? {
+        Store::Service(service) => from_service(&service, from, args, &mut out)?,
+        Store::Disk(_, view) => from_disk(&view, from, args, &mut out)?,
     };
     out.end(written)
 }
@@ -54,12 +53,11 @@ fn from_service(
 }
 
 fn from_disk(
-    data_dir: &Path,
+    view: &View,
     from: Seq,
     args: &InspectArgs,
     out: &mut Output<impl Write>,
 ) -> Result<io::Result<()>, Failure> {
-    let view = super::store::view(data_dir)?;
     let state = view.state();
     let names = SourceNames::of(state);
     let mut reader = view.reader();
@@ -67,14 +65,9 @@ fn from_disk(
     while left > 0 && seq < state.next_seq() {
         let block = match reader.block(seq) {
             Ok(block) => block,
-            // Removed by compaction; dead letters and waiting lines remain.
-            Err(ReadError::Absent { next: Some(next), .. }) => {
-                seq = next;
-                continue;
-            }
-            Err(error) => match error.known(seq, state.losses()) {
-                Some(lost) => {
-                    seq = lost.last.next();
+            Err(error) => match error.next(seq, state.losses()) {
+                Some(next) => {
+                    seq = next;
                     continue;
                 }
                 None => {
@@ -87,7 +80,7 @@ fn from_disk(
         let wanted = block.lines().filter(|line| line.seq >= start);
         for line in wanted.take(usize::try_from(left).unwrap_or(usize::MAX)) {
             left -= 1;
-            let json = LineJson::new(&line, names.name(line.source), block.append_time_ms());
+            let json = LineJson::new(&line, &names, &block);
             if let Err(error) = write_line(out, &json, args.json) {
                 return Ok(Err(error));
             }

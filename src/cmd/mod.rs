@@ -158,20 +158,15 @@ fn stuck(groups: Vec<String>) -> Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Failure {
-        match &error {
-            ConfigError::Read { source, .. } => {
-                let missing = source.kind() == io::ErrorKind::NotFound;
-                let mut failure = Failure::could_not_run(error.to_string());
-                if missing {
-                    failure = failure.hint("`spillq config init` writes one");
-                }
-                match error {
-                    ConfigError::Read { source, .. } => failure.because(source),
-                    ConfigError::Problems { .. } => failure,
-                }
+        let failure = Failure::could_not_run(error.to_string());
+        match error {
+            ConfigError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                failure.hint("`spillq config init` writes one").because(source)
             }
-            ConfigError::Problems { problems, .. } => Failure::could_not_run(error.to_string())
-                .with_details(problems.iter().map(ToString::to_string)),
+            ConfigError::Read { source, .. } => failure.because(source),
+            ConfigError::Problems { problems, .. } => {
+                failure.with_details(problems.iter().map(ToString::to_string))
+            }
         }
     }
 }

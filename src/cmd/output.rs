@@ -10,7 +10,10 @@ use crate::plain::{escape, escape_but_tabs, json_line};
 /// Where lines are written, whole.
 pub(super) struct Output<W>(W);
 
-impl Output<BufWriter<StdoutLock<'static>>> {
+/// Standard output.
+pub(super) type Stdout = Output<BufWriter<StdoutLock<'static>>>;
+
+impl Stdout {
     pub(super) fn stdout() -> Self {
         Output(BufWriter::new(io::stdout().lock()))
     }
@@ -54,14 +57,22 @@ impl<W: Write> Output<W> {
     }
 }
 
+/// Prints what `write` writes, and ends the command.
+///
+/// # Errors
+/// Those of writing.
+pub(super) fn print(write: impl FnOnce(&mut Stdout) -> io::Result<()>) -> Result<Exit, Failure> {
+    let mut out = Output::stdout();
+    let written = write(&mut out);
+    out.end(written)
+}
+
 /// Prints one line, and ends the command.
 ///
 /// # Errors
 /// Those of writing.
 pub(super) fn say(text: impl AsRef<str>) -> Result<Exit, Failure> {
-    let mut out = Output::stdout();
-    let written = out.line(text);
-    out.end(written)
+    print(|out| out.line(text))
 }
 
 /// Prints one value for programs, and ends the command.
@@ -69,9 +80,7 @@ pub(super) fn say(text: impl AsRef<str>) -> Result<Exit, Failure> {
 /// # Errors
 /// Those of writing.
 pub(super) fn say_json(value: &impl Serialize) -> Result<Exit, Failure> {
-    let mut out = Output::stdout();
-    let written = out.json(value);
-    out.end(written)
+    print(|out| out.json(value))
 }
 
 /// Ends a command whose output went to standard output. A reader that went away, as `head` does, is not a failure.

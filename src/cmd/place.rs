@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::Failure;
+use super::store::Store;
 use crate::cli::StoreArgs;
 use crate::http::Client;
 use crate::plain::{escape, escape_path};
@@ -30,6 +31,14 @@ impl Place {
         match self {
             Place::DataDir(folder) => Ok(Client::connect(folder)),
             Place::Url(url) => Ok(Some(Client::at(url)?)),
+        }
+    }
+
+    /// The service; the files if none runs on the data dir.
+    pub(super) fn store(&self) -> Result<Store, Failure> {
+        match self {
+            Place::DataDir(folder) => Store::of(folder),
+            Place::Url(url) => Ok(Store::Service(Client::at(url)?)),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 use spillq_storage::repair::Repaired;
 
-use super::output::Output;
+use super::output::{self, Output};
 use super::{Exit, Failure, store, store_dir};
 use crate::cli::RepairArgs;
 use crate::plain::{counted, number};
@@ -19,12 +19,10 @@ pub fn run(args: &RepairArgs) -> Result<Exit, Failure> {
     let data_dir = store_dir(&args.store)?;
     let repaired =
         spillq_storage::repair::repair(&data_dir, args.dry_run, &mut tail::remake).map_err(store::failure)?;
-    let mut out = Output::stdout();
-    let written = match args.json {
+    let exit = output::print(|out| match args.json {
         true => out.json(&to_json(&repaired, args.dry_run)),
-        false => print(&mut out, &repaired, args.dry_run),
-    };
-    let exit = out.end(written)?;
+        false => print(out, &repaired, args.dry_run),
+    })?;
     Ok(if args.dry_run && !repaired.findings.is_empty() { Exit::No } else { exit })
 }
 

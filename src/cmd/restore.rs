@@ -6,7 +6,7 @@ use std::path::Path;
 
 use spillq_storage::backup::{Restore, Snapshot};
 
-use super::output::Output;
+use super::output::print;
 use super::{Exit, Failure};
 use crate::cli::RestoreArgs;
 use crate::plain::escape_path;
@@ -39,11 +39,10 @@ pub fn run(args: &RestoreArgs) -> Result<Exit, Failure> {
         }
     }
     let findings = restore.finish().map_err(refused)?;
-    let mut out = Output::stdout();
-    let written = out
-        .line(format!("restored to {}", escape_path(&args.data_dir)))
-        .and_then(|()| findings.iter().try_for_each(|finding| out.line(format!("  found    {finding}"))));
-    let exit = out.end(written)?;
+    let exit = print(|out| {
+        out.line(format!("restored to {}", escape_path(&args.data_dir)))?;
+        findings.iter().try_for_each(|finding| out.line(format!("  found    {finding}")))
+    })?;
     Ok(if findings.is_empty() { exit } else { Exit::No })
 }
 

@@ -1,5 +1,6 @@
 //! `spillq run`: follows files and delivers their lines, until stopped.
 
+use super::volatile::volatile;
 use super::{Exit, Failure};
 use crate::cli::RunArgs;
 use crate::messages;
@@ -21,8 +22,9 @@ pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
         )
         .hint("`spillq run --follow 'app*.log' -- ./process.sh`, or a [[follow]] section with --config"));
     }
-    if !args.allow_volatile {
-        super::volatile::refuse_volatile(&settings.data_dir)?;
+    if let Some(what) = volatile(&settings.data_dir).filter(|_| !args.allow_volatile) {
+        return Err(Failure::could_not_run(what)
+            .hint("name a folder on a disk or a mounted volume with --data-dir, or pass --allow-volatile"));
     }
     super::refuse_missing(&settings, args.group.as_deref(), &args.command)?;
     let started = super::started(&settings, args.config.as_deref(), &args.command)?;

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use spillq_storage::{Commit, Log, Options, SourceId};
 
-use super::output::{Output, say};
-use super::place::Place;
-use super::{Exit, Failure, status, store, store_dir};
-use crate::cli::{SourceArgs, SourceCommand};
+use super::output::{print, say};
+use super::store::Store;
+use super::{Exit, Failure, store, store_dir};
+use crate::cli::{ListArgs, SourceArgs, SourceCommand};
 use crate::http::Client;
 use crate::plain::{escape_path, size};
 use crate::tail;
@@ -18,21 +18,25 @@ use crate::tail;
 /// When the store or the source does not exist, or the file does not begin with what was read of the source.
 pub fn run(args: &SourceArgs) -> Result<Exit, Failure> {
     match &args.command {
-        SourceCommand::List { store, json } => list(&store_dir(store)?, *json),
+        SourceCommand::List(args) => list(args),
         SourceCommand::Adopt { store, source, path } => adopt(&store_dir(store)?, SourceId(*source), path),
     }
 }
 
-fn list(data_dir: &Path, json: bool) -> Result<Exit, Failure> {
-    let sources = status::look(&Place::DataDir(data_dir.to_owned()))?.sources;
-    let mut out = Output::stdout();
-    let written = sources.iter().try_for_each(|source| match json {
-        true => out.json(source),
-        false => {
-            out.line(format!("{} {} {} {}", source.source, source.path, size(source.offset), source.state))
-        }
-    });
-    out.end(written)
+fn list(args: &ListArgs) -> Result<Exit, Failure> {
+    let sources = Store::of(&store_dir(&args.store)?)?.status()?.sources;
+    print(|out| {
+        sources.iter().try_for_each(|source| match args.json {
+            true => out.json(source),
+            false => out.line(format!(
+                "{} {} {} {}",
+                source.source,
+                source.path,
+                size(source.offset),
+                source.state
+            )),
+        })
+    })
 }
 
 fn adopt(data_dir: &Path, source: SourceId, path: &Path) -> Result<Exit, Failure> {

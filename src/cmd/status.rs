@@ -3,13 +3,12 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::output::Output;
+use super::output::{self, Output};
 use super::place::Place;
 use super::{Exit, Failure};
 use crate::cli::StatusArgs;
 use crate::http::{AnsweredBy, GroupJson, StatusJson};
 use crate::plain::{counted, number, rough_duration, size, waiting};
-use crate::queue::wall_ms;
 
 /// Time between two reports with `--watch`.
 const WATCH: Duration = Duration::from_secs(2);
@@ -25,27 +24,16 @@ const SOURCES_SHOWN_MAX: usize = 10;
 pub fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     let place = Place::new(&args.store, args.url.as_deref())?;
     loop {
-        let status = if args.running { running(&place)? } else { look(&place)? };
-        let mut out = Output::stdout();
-        let written = match args.json {
+        let status = if args.running { running(&place)? } else { place.store()?.status()? };
+        let exit = output::print(|out| match args.json {
             true => out.json(&status),
-            false if args.watch => out.clear_screen().and_then(|()| print(&mut out, &status, &place)),
-            false => print(&mut out, &status, &place),
-        };
-        let exit = out.end(written)?;
+            false if args.watch => out.clear_screen().and_then(|()| print(out, &status, &place)),
+            false => print(out, &status, &place),
+        })?;
         if !args.watch {
             return Ok(exit);
         }
         std::thread::sleep(WATCH);
-    }
-}
-
-/// Asks the service. If none runs, reads the disk.
-pub(super) fn look(place: &Place) -> Result<StatusJson, Failure> {
-    match (place.service()?, place) {
-        (Some(service), _) => Ok(service.get("/v1/status")?),
-        (None, Place::DataDir(folder)) => Ok(StatusJson::on_disk(&super::store::view(folder)?, wall_ms())),
-        (None, Place::Url(url)) => Err(Failure::could_not_run(format!("{url}: no service answers"))),
     }
 }
 
@@ -58,12 +46,10 @@ fn running(place: &Place) -> Result<StatusJson, Failure> {
 
 fn print(out: &mut Output<impl Write>, status: &StatusJson, place: &Place) -> io::Result<()> {
     let log = &status.log;
-    match AnsweredBy::of_word(&status.from) {
-        Some(AnsweredBy::Service) => {
-            out.line(format!("{place}: a service runs on it (pid {})", status.pid))?;
-        }
-        _ => out.line(format!("{place}: no service runs on it; read from disk"))?,
-    }
+    out.line(match status.from == AnsweredBy::Service.word() {
+        true => format!("{place}: a service runs on it (pid {})", status.pid),
+        false => format!("{place}: no service runs on it; read from disk"),
+    })?;
     let lines = log.next_seq.saturating_sub(1);
     out.line(format!(
         "log      {} so far, {}, {} on disk",

@@ -1,12 +1,12 @@
 //! Opening a store or asking the service on it, for all commands.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use spillq_storage::{DiskOptions, Error, Keep, Log, Options, View};
 
 use super::{Exit, Failure};
 use crate::file_limit;
-use crate::http::{AdminJson, AnswerJson, Client, ClientError};
+use crate::http::{AdminJson, AnswerJson, Client, ClientError, StatusJson};
 use crate::queue::{Command, Queue, WhenFull, no_space, wall_ms};
 use crate::service::ServiceError;
 use crate::supervise::{Event, Events};
@@ -58,13 +58,7 @@ impl From<ServiceError> for Failure {
     fn from(error: ServiceError) -> Failure {
         match error {
             ServiceError::Store(error) => failure(error),
-            ServiceError::Start(message, hint) => {
-                let failure = Failure::could_not_run(message);
-                match hint {
-                    Some(hint) => failure.hint(hint),
-                    None => failure,
-                }
-            }
+            ServiceError::Start(message, hint) => Failure { hint, ..Failure::could_not_run(message) },
         }
     }
 }
@@ -84,6 +78,30 @@ pub(super) fn view(data_dir: &Path) -> Result<View, Failure> {
         ),
         error => failure(error),
     })
+}
+
+/// Who answers what a command asks about a store.
+pub(super) enum Store {
+    Service(Client),
+    /// The files in this folder, which are not changed.
+    Disk(PathBuf, Box<View>),
+}
+
+impl Store {
+    /// The service that runs on a data dir; its files if none runs.
+    pub(super) fn of(data_dir: &Path) -> Result<Store, Failure> {
+        match Client::connect(data_dir) {
+            Some(service) => Ok(Store::Service(service)),
+            None => Ok(Store::Disk(data_dir.to_owned(), Box::new(view(data_dir)?))),
+        }
+    }
+
+    pub(super) fn status(&self) -> Result<StatusJson, Failure> {
+        match self {
+            Store::Service(service) => Ok(service.get("/v1/status")?),
+            Store::Disk(_, view) => Ok(StatusJson::on_disk(view, wall_ms())),
+        }
+    }
 }
 
 /// Carries out a request: the service does it, or if none runs, this process. A message says which.

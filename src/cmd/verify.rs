@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::json;
 use spillq_storage::{Error, Verified, View};
 
-use super::output::Output;
+use super::output::{self, Output};
 use super::progress::Bar;
 use super::{Exit, Failure, store};
 use crate::cli::VerifyArgs;
@@ -33,17 +33,16 @@ pub fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
         Err(error) => return Err(store::failure(error)),
     };
     let sound = findings.is_empty();
-    let mut out = Output::stdout();
-    let written = if args.json {
-        let Verified { lines, bytes, refused, .. } = verified;
-        out.json(
+    let Verified { lines, bytes, refused, .. } = verified;
+    let exit = output::print(|out| {
+        match args.json {
+        true => out.json(
             &json!({ "sound": sound, "findings": findings, "refused": refused, "lines": lines, "bytes": bytes }),
-        )
-    } else {
-        print(&mut out, verified, &findings)
-    };
-    let exit = out.end(written)?;
-    Ok(match (sound, verified.refused) {
+        ),
+        false => print(out, verified, &findings),
+    }
+    })?;
+    Ok(match (sound, refused) {
         (true, _) => exit,
         (false, 0) => Exit::No,
         (false, _) => Exit::StoreFailed,

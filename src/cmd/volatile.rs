@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use super::Failure;
-
 /// File systems that keep nothing, by the magic numbers of statfs(2).
 const VOLATILE: [(u64, &str, &str); 3] = [
     (0x794c_7630, "overlay", "is lost with the container"),
@@ -18,15 +16,4 @@ pub(super) fn volatile(data_dir: &Path) -> Option<String> {
     let magic = u64::try_from(found.f_type).unwrap_or_default() & 0xffff_ffff;
     let (_, name, goes) = VOLATILE.iter().find(|(volatile, ..)| *volatile == magic)?;
     Some(format!("{} is on {name}: everything in it {goes}", data_dir.display()))
-}
-
-/// Refuses such a data dir.
-///
-/// # Errors
-/// With the name of the file system, and what to do.
-pub(super) fn refuse_volatile(data_dir: &Path) -> Result<(), Failure> {
-    volatile(data_dir).map_or(Ok(()), |what| {
-        Err(Failure::could_not_run(what)
-            .hint("name a folder on a disk or a mounted volume with --data-dir, or pass --allow-volatile"))
-    })
 }

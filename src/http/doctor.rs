@@ -114,7 +114,7 @@ impl DoctorJson {
     /// Whether a running service made them.
     #[must_use]
     pub fn is_of_service(&self) -> bool {
-        AnsweredBy::of_word(&self.from) == Some(AnsweredBy::Service)
+        self.from == AnsweredBy::Service.word()
     }
 
     /// Adds more findings and notes.

@@ -1,10 +1,13 @@
 //! What verdicts need and the owner does not know: the state of the disk, and of the files that the tail reads.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::read_only::is_read_only;
+use rustix::fs::{StatVfsMountFlags, major, minor, statvfs};
+
 use crate::plain::{counted, number};
 use crate::queue::Status;
 use crate::supervise::{AtRisk, LeftOut, Outside, WhyUnreadable};
@@ -16,7 +19,7 @@ const FILES_NAMED_MAX: usize = 20;
 /// Bytes that the file system of the data dir has free for users other than root.
 #[must_use]
 pub fn free_bytes(data_dir: &Path) -> Option<u64> {
-    rustix::fs::statvfs(data_dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+    statvfs(data_dir).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// The offset up to which the lines of a file are in the log.
@@ -31,20 +34,39 @@ fn stored(status: &Status, source: &SourceStatus) -> u64 {
 /// Bytes that the file system has in total, without those reserved for root.
 #[must_use]
 pub fn file_system_bytes(data_dir: &Path) -> Option<u64> {
-    let stat = rustix::fs::statvfs(data_dir).ok()?;
+    let stat = statvfs(data_dir).ok()?;
     // What only root may use counts neither as free nor as used.
     let reserved = stat.f_bfree.saturating_sub(stat.f_bavail);
     Some(stat.f_blocks.saturating_sub(reserved).saturating_mul(stat.f_frsize))
 }
 
-/// What verdicts need and the owner does not know.
+/// Whether the file system of the data dir is read-only: mounted so, or made so by the kernel after an error. `false` if that
+/// cannot be found out.
 #[must_use]
-pub fn outside(data_dir: &Path, tail: Option<&TailHandle>, status: &Status) -> Outside {
-    look_outside(data_dir, tail, status).0
+pub fn is_read_only(data_dir: &Path) -> bool {
+    let Ok(stat) = statvfs(data_dir) else { return false };
+    if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return true;
+    }
+    let Ok(folder) = fs::metadata(data_dir) else { return false };
+    let device = format!("{}:{}", major(folder.dev()), minor(folder.dev()));
+    fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| was_made_read_only(&mounts, &device))
 }
 
-/// The same, and the snapshot of the tail that it was made from.
-pub(super) fn look_outside(
+/// Whether a device's options in `/proc/self/mountinfo` say so. Since Linux 6.14 ext4 shows it only there, and not in
+/// statvfs(3).
+fn was_made_read_only(mounts: &str, device: &str) -> bool {
+    let options = |line: &str| {
+        let mut fields = line.split(' ');
+        (fields.nth(2) == Some(device)).then(|| line.rsplit(' ').next().unwrap_or_default().to_owned())
+    };
+    let is_so = |options: String| options.split(',').any(|option| ["ro", "emergency_ro"].contains(&option));
+    mounts.lines().filter_map(options).any(is_so)
+}
+
+/// What verdicts need and the owner does not know, and the snapshot of the tail that it was made from.
+#[must_use]
+pub fn outside(
     data_dir: &Path,
     tail: Option<&TailHandle>,
     status: &Status,
@@ -130,4 +152,21 @@ fn unreadable_of(snapshot: &Snapshot) -> Vec<(PathBuf, String, WhyUnreadable)> {
     let refused = snapshot.refused.iter().map(|(path, one)| (path, one));
     let all = failed.chain(refused).take(FILES_NAMED_MAX);
     all.map(|(path, one)| (path.clone(), one.found.clone(), one.why)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_emergency_is_found_in_the_options_of_the_device_alone() {
+        let mounts = "42 27 7:0 / /m rw,relatime - ext4 /dev/loop0 rw,abort,errors=remount-ro,emergency_ro\n\
+                      43 27 7:1 / /emergency_ro rw,relatime - ext4 /dev/loop1 rw,errors=remount-ro\n\
+                      44 27 7:2 / /bind ro,relatime - ext4 /dev/loop2 rw\n\
+                      45 27 7:3 / /x rw - ext4 /dev/loop3 ro\n";
+        let found = ["7:0", "7:1", "7:2", "7:3", "7:4"].map(|device| was_made_read_only(mounts, device));
+        // A read-only bind mount does not make the device read-only: statvfs answers for the mount itself.
+        assert_eq!(found, [true, false, false, true, false]);
+        assert!(!was_made_read_only("torn", "7:0"));
+    }
 }

@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 
 use super::doctor::DoctorJson;
 use super::listeners::Addresses;
-use super::outside::look_outside;
+use super::outside::outside;
 use super::programs::Programs;
 use super::refused::Refused;
 use super::reload::{ConfigHandle, ReloadJson};
@@ -105,7 +105,7 @@ impl Api {
         let (tail, data_dir) = (self.tail.clone(), Arc::clone(&self.data_dir));
         // This waits for the tail, briefly: not on a thread of the runtime.
         let looked = tokio::task::spawn_blocking(move || {
-            let (outside, snapshot) = look_outside(&data_dir, tail.as_deref(), &status);
+            let (outside, snapshot) = outside(&data_dir, tail.as_deref(), &status);
             (status, outside, snapshot)
         });
         let (status, outside, snapshot) = looked.await.map_err(|_| Closed)?;
@@ -214,25 +214,13 @@ impl Api {
             let (names, start, room) = (Arc::clone(&names), seq, limit.min(LINES_MAX) as usize - lines.len());
             let some = self.read(seq, move |block| {
                 let wanted = block.lines().filter(|line| line.seq >= start).take(room);
-                wanted
-                    .map(|line| {
-                        (
-                            line.bytes.len(),
-                            LineJson::new(&line, names.name(line.source), block.append_time_ms()),
-                        )
-                    })
-                    .collect::<Vec<_>>()
+                wanted.map(|line| (line.bytes.len(), LineJson::new(&line, &names, block))).collect::<Vec<_>>()
             });
             let some = match some.await? {
                 Ok(some) => some,
-                // Compacted: only dead letters and lines that wait are left.
-                Err(ReadError::Absent { next: Some(next), .. }) => {
-                    seq = next;
-                    continue;
-                }
-                Err(error) => match error.known(seq, &status.losses) {
-                    Some(lost) => {
-                        seq = lost.last.next();
+                Err(error) => match error.next(seq, &status.losses) {
+                    Some(next) => {
+                        seq = next;
                         continue;
                     }
                     None => return Err(Refused::new(StatusCode::CONFLICT, error.to_string())),
@@ -289,7 +277,7 @@ async fn line(
     let names = SourceNames::of_status(&api.handle.ask(Command::Status).await?);
     let found = api.read(Seq(query.seq), move |block| {
         let line = block.lines().find(|line| line.seq == Seq(query.seq));
-        line.map(|line| LineJson::new(&line, names.name(line.source), block.append_time_ms()))
+        line.map(|line| LineJson::new(&line, &names, block))
     });
     Ok(Json(found.await?.map_err(|error| Refused::new(StatusCode::CONFLICT, error.to_string()))?))
 }

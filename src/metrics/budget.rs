@@ -3,8 +3,7 @@
 use spillq_storage::Log;
 use spillq_storage::state::AckSet;
 
-use super::facts::Facts;
-use super::series::Labels;
+use super::series::{Facts, Labels};
 use crate::tail::{BUFFERED_BYTES_MAX, SOURCES_MAX};
 
 /// The unit of a part.
@@ -75,15 +74,8 @@ pub const PARTS: &[Part] = &[
         bound: |_| EVIDENCE_BYTES_MAX },
 ];
 
-fn of(unit: Unit, figure: impl Fn(&Part) -> u64) -> Vec<(Labels, f64)> {
+/// The series of the parts with this unit.
+pub(super) fn parts(unit: Unit, figure: impl Fn(&Part) -> u64) -> Vec<(Labels, f64)> {
     let parts = PARTS.iter().filter(|part| part.unit == unit);
     parts.map(|part| (vec![("part", part.name.to_owned())], figure(part) as f64)).collect()
-}
-
-pub(super) fn held(facts: &Facts<'_>, unit: Unit) -> Vec<(Labels, f64)> {
-    of(unit, |part| (part.held)(facts))
-}
-
-pub(super) fn bound(facts: &Facts<'_>, unit: Unit) -> Vec<(Labels, f64)> {
-    of(unit, |part| (part.bound)(facts))
 }

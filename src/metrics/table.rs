@@ -1,9 +1,8 @@
 //! The table of all metrics.
 // long: the table of all metrics
 
-use super::budget::{self, Unit};
-use super::facts::Facts;
-use super::series::{self, Labels};
+use super::budget::{Unit, parts};
+use super::series::{self, Facts, Labels};
 use crate::queue::{GroupStatus, now_ms, wall_ms};
 use crate::tail::{SourceState, SourceStatus};
 
@@ -235,11 +234,11 @@ pub const METRICS: &[Metric] = &[
     gauge("process_limit", "files", "The limit of open file descriptors: RLIMIT_NOFILE.",
         Of::All(|f| f.process.limit_files)),
     gauge("memory_held", "bytes", "The use of each part of the memory budget that is bounded in bytes.",
-        Of::Labelled(&["part"], |f| budget::held(f, Unit::Bytes))),
+        Of::Labelled(&["part"], |f| parts(Unit::Bytes, |part| (part.held)(f)))),
     gauge("memory_bound", "bytes", "The bound of the part.",
-        Of::Labelled(&["part"], |f| budget::bound(f, Unit::Bytes))),
+        Of::Labelled(&["part"], |f| parts(Unit::Bytes, |part| (part.bound)(f)))),
     gauge("memory_held", "entries", "The use of each part of the memory budget that is bounded in entries.",
-        Of::Labelled(&["part"], |f| budget::held(f, Unit::Entries))),
+        Of::Labelled(&["part"], |f| parts(Unit::Entries, |part| (part.held)(f)))),
     gauge("memory_bound", "entries", "The bound of the part.",
-        Of::Labelled(&["part"], |f| budget::bound(f, Unit::Entries))),
+        Of::Labelled(&["part"], |f| parts(Unit::Entries, |part| (part.bound)(f)))),
 ];

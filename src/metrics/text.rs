@@ -5,8 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::facts::Facts;
-use super::series::{Labels, OTHERS, groups, sources};
+use super::series::{Facts, Labels, OTHERS, groups, sources};
 use super::table::{Kind, METRICS, Metric, Of};
 use crate::plain::escape_path;
 use crate::tail::SourceStatus;

@@ -157,8 +157,8 @@ impl Live {
     /// Sets all parts, or none if one cannot be set.
     async fn apply(&mut self, again: Again) -> Result<ReloadJson, Vec<String>> {
         let Again { settings, changes, warnings } = again;
-        let follows = Follows::new(settings.follow.clone(), &never(&settings))
-            .map_err(|error| vec![error.to_string()])?;
+        let follows = Follows::new(settings.follow.clone(), &never(&settings));
+        let follows = follows.map_err(|error| vec![error.to_string()])?;
         self.workers.check(&settings).map_err(|error| vec![error.to_string()])?;
         let configuration = owner_settings(&settings);
         let groups = self.handle.ask(|reply| Command::Configure(Box::new(configuration), reply)).await;
@@ -177,7 +177,7 @@ impl Live {
                 "the read of a followed file hangs: the followed files change when it returns".to_owned(),
             );
         }
-        let follows_input = |settings: &Settings| settings.follow.iter().any(Follow::reads_input);
+        let follows_input = |settings: &Settings| settings.follow.iter().any(Follow::has_input);
         if follows_input(&settings) != follows_input(&self.settings) {
             notes.push("standard input: whether it is followed changes at the next start".to_owned());
         }

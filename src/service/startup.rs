@@ -21,7 +21,7 @@ use crate::http::{Addresses, Api, ConfigHandle, SOCKET, serve};
 use crate::processor::{Epoch, Processor};
 use crate::queue::{Command, GroupSettings, MaxLag, Queue};
 use crate::supervise::Supervisor;
-use crate::tail::Tail;
+use crate::tail::TailHandle;
 
 /// The log and its journals take about 20, a batch and its command 8, the socket and its clients the rest; with fewer,
 /// an append or an ack could fail.
@@ -65,8 +65,12 @@ impl Parts {
             data_dir = %settings.data_dir.display(), lines, run, ms = opened.elapsed().as_millis() as u64, "the log is open"
         );
         let tail = if plan.follow {
-            let tail =
-                Tail::start(tail_settings(settings, plan, run == 1), known, next_source, queue.handle());
+            let tail = TailHandle::start(
+                tail_settings(settings, plan, run == 1),
+                known,
+                next_source,
+                queue.handle(),
+            );
             Some(Arc::new(tail.map_err(|error| ServiceError::Start(error.to_string(), None))?))
         } else {
             None

@@ -77,7 +77,7 @@ impl Watched {
         let tail = tail.as_ref().map(Arc::downgrade);
         let looks = Arc::new(move |status: &Status| {
             let tail = tail.as_ref().and_then(std::sync::Weak::upgrade);
-            outside(&data_dir, tail.as_deref(), status)
+            outside(&data_dir, tail.as_deref(), status).0
         });
         let owner = (queue.handle(), queue.pulse());
         let supervisor = Supervisor::start(watch, supervision.clone(), owner, looks, self.events)?;

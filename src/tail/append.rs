@@ -6,10 +6,9 @@ use std::time::{Duration, SystemTime};
 use spillq_storage::{BlockBuilder, NewBlock};
 
 use crate::queue::{Append, Closed, Handle, Ticket};
-use crate::tail::bytes::compress::Compressor;
-use crate::tail::bytes::fill::{APPEND_BYTES, Filler};
+use crate::tail::bytes::{APPEND_BYTES, Compressor, Filler};
 use crate::tail::pipes::streams::{HELD_BYTES_MAX, InputStreams};
-use crate::tail::rules::book::Book;
+use crate::tail::rules::Book;
 
 /// Appends that wait for the log: while one commit is synced, up to two gather and become the next. sled writes a
 /// byte 3.3 times in commits of one append and 2.5 in large ones.

@@ -13,14 +13,10 @@ use bytes::Bytes;
 use spillq_storage::SourceId;
 use spillq_storage::repair::SourceEnd;
 
-use crate::tail::bytes::check::{Candidate, Check};
-use crate::tail::bytes::decompress::{Decompressor, form_of, is_compressed};
-use crate::tail::bytes::read::read_up_to;
-use crate::tail::known::identity::{
-    FINGERPRINT_BYTES, Fingerprint, Likeness, RESUME_POINT_BYTES, crc_before,
+use crate::tail::bytes::{Candidate, Check, Decompressor, form_of, is_compressed, read_up_to};
+use crate::tail::known::{
+    FINGERPRINT_BYTES, Fingerprint, Likeness, RESUME_POINT_BYTES, Source, SourceRecord, crc_before,
 };
-use crate::tail::known::record::SourceRecord;
-use crate::tail::known::source::Source;
 
 /// Extends the checkpoint of a source to the end of its stored lines; `None` if it covers them.
 ///

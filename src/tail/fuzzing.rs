@@ -7,12 +7,8 @@ use std::path::Path;
 
 use spillq_storage::{NewBlock, SourceId};
 
-use crate::tail::bytes::compress::Compressor;
-use crate::tail::bytes::decompress::{Decompressor, Fault};
-use crate::tail::bytes::fill::Filler;
-use crate::tail::bytes::reader::{Reader, Turn};
-use crate::tail::known::record::SourceRecord;
-use crate::tail::known::source::{Location, Source};
+use crate::tail::bytes::{Compressor, Decompressor, Fault, Filler, Reader, Turn};
+use crate::tail::known::{Location, Source, SourceRecord};
 use crate::tail::pipes::pipe::Pipe;
 use crate::tail::pipes::stream::InputStream;
 
@@ -37,14 +33,8 @@ pub fn stream(
 }
 
 /// Reads files, one after the other, through one buffer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Files(Reader);
-
-impl Default for Files {
-    fn default() -> Files {
-        Files(Reader::new())
-    }
-}
 
 impl Files {
     /// The blocks made of a file that grows by the pieces that `grow` adds, until it returns false. If `again` is set, the

@@ -17,7 +17,7 @@
 //! find/                                     which files exist
 //! bytes/                                    from files to blocks
 //! known/                                    plain data and pure rules
-//! settings, status, error, notice, bell, clock
+//! settings, status, error, bell, clock
 //! ```
 
 mod append;
@@ -31,7 +31,6 @@ mod find;
 #[doc(hidden)]
 pub mod fuzzing;
 mod known;
-mod notice;
 mod pipes;
 mod rules;
 mod scan;
@@ -50,8 +49,8 @@ pub use find::follows::Follows;
 pub use find::preview::{Preview, preview};
 pub use known::record::{RecordError, SourceRecord};
 pub use known::table::SOURCES_MAX;
-pub use settings::{Follow, From, MAX_LINE_BYTES, ROTATE_WAIT, SCAN_INTERVAL, STDIN, Settings};
+pub use settings::{Follow, From, SCAN_INTERVAL, STDIN, Settings};
 pub use status::{Counters, LeftOutFiles, Snapshot, SourceState, SourceStatus};
-pub use thread::{Tail, TailHandle};
+pub use thread::TailHandle;
 
 pub use crate::unreadable::{Unreadable, WhyUnreadable};

@@ -9,16 +9,12 @@ use std::time::Instant;
 
 use spillq_storage::SourceId;
 
-use crate::tail::bytes::reader::Reader;
+use crate::tail::bytes::Reader;
 use crate::tail::clock::Now;
-use crate::tail::find::candidates::{Candidates, Chosen, Met};
-use crate::tail::find::walk::Walked;
-use crate::tail::known::presence::Presence;
+use crate::tail::find::{Candidates, Chosen, Met, Walked};
+use crate::tail::known::{Presence, State};
 use crate::tail::pipes::streams::InputStreams;
-use crate::tail::rules::book::Book;
-use crate::tail::rules::identify::{Identify, Unidentified};
-use crate::tail::rules::unfollowed::Unfollowed;
-use crate::tail::rules::{checked, ending, inactive};
+use crate::tail::rules::{Book, Identify, Unfollowed, Unidentified, checked, ending, inactive};
 
 /// The pause after a scan, in multiples of what it took: 5 % of the time at most, 20 % if events ask for a scan.
 const REGULAR_PAUSE: u64 = 20;
@@ -27,7 +23,7 @@ const WANTED_PAUSE: u64 = 4;
 const PAUSE_MIN_MS: u64 = 5;
 
 /// When scans are due, and what the last one found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Scans {
     interval_ms: u64,
     /// Files that are there now begin at the end, if their section says so. Only at the first scan of a new store.
@@ -47,17 +43,7 @@ pub(crate) struct Scans {
 
 impl Scans {
     pub(crate) fn new(interval_ms: u64, from_end: bool) -> Scans {
-        Scans {
-            interval_ms,
-            from_end,
-            cost_ms: 0,
-            end_ms: 0,
-            folders: HashMap::new(),
-            matched_files: 0,
-            looked_at: 0,
-            unidentified: Unidentified::default(),
-            unfollowed: Unfollowed::default(),
-        }
+        Scans { interval_ms, from_end, ..Scans::default() }
     }
 
     /// When the next scan is due, by the clock of `now`.
@@ -80,11 +66,13 @@ impl Scans {
         let mut candidates = Candidates::new(book.sources_max, before, vacated, look_again);
         let walked = self.walk(book, &mut candidates);
         self.unfollowed.refused.extend(walked.refused);
-        report_unlisted(book, &walked.unlisted);
+        for folder in walked.unlisted.iter().filter(|_| book.scan() == 1) {
+            tracing::info!(path = %folder.display(), "not there yet, or not readable: each scan looks for it");
+        }
         self.folders = walked.folders;
         self.matched_files += walked.fifos.len();
         let refused = &mut self.unfollowed.refused;
-        streams.follow_fifos(walked.fifos, &walked.unlisted, book.follows(), book.once, refused);
+        streams.follow_fifos(walked.fifos, &walked.unlisted, book.follows(), refused);
         let places = book.sources_max.saturating_sub(book.sources().len());
         let Chosen { found, empty, left_out } = candidates.choose(places);
         (self.unfollowed.left_out, self.looked_at) = (left_out, found.len());
@@ -115,7 +103,7 @@ impl Scans {
         let mut changed: Vec<SourceId> = Vec::new();
         let scan = book.scan();
         let (follows, table) = book.for_walk();
-        let walked = follows.discover().walk(&|inode| inodes.contains(&inode), &mut |found| {
+        let walked = follows.walk(&|inode| inodes.contains(&inode), &mut |found| {
             matched += usize::from(found.follow.is_some());
             let at_path = table.at(&found.path);
             let known = at_path.and_then(|id| table.get_mut(id));
@@ -142,8 +130,9 @@ impl Scans {
             if has_changed || source.error.is_some() {
                 changed.push(source.id);
             }
-            if has_changed && let Some(compressed) = source.compressed.as_mut() {
-                compressed.note_change();
+            let state = source.compressed.as_mut().map(|one| &mut one.state);
+            if has_changed && let Some(State::Bad { changed, .. }) = state {
+                *changed = true;
             }
         });
         for id in changed {
@@ -151,11 +140,5 @@ impl Scans {
         }
         self.matched_files = matched;
         walked
-    }
-}
-
-fn report_unlisted(book: &Book, unlisted: &[PathBuf]) {
-    for folder in unlisted.iter().filter(|_| book.scan() == 1) {
-        tracing::info!(path = %folder.display(), "not there yet, or not readable: each scan looks for it");
     }
 }

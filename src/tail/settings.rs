@@ -6,12 +6,10 @@ use std::time::Duration;
 /// Time between two scans by default: how long a line waits if no event reports it. With 10,000 files it takes about 2 % of
 /// one core.
 pub const SCAN_INTERVAL: Duration = Duration::from_secs(1);
-/// The name of standard input among globs. A file of that name is `./-`.
-pub const STDIN: &str = "-";
 /// `max_line_bytes` by default.
-pub const MAX_LINE_BYTES: usize = 8 * 1_024 * 1_024;
+const MAX_LINE_BYTES: usize = 8 * 1_024 * 1_024;
 /// `rotate_wait` by default: writers that were asked to reopen their log have done so by then.
-pub const ROTATE_WAIT: Duration = Duration::from_secs(60);
+const ROTATE_WAIT: Duration = Duration::from_secs(60);
 
 /// Where a file is first read from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,10 +21,13 @@ pub enum From {
     End,
 }
 
+/// The include that names standard input. A file of that name is `./-`.
+pub const STDIN: &str = "-";
+
 /// One `[[follow]]` section: globs, and how the files are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Follow {
-    /// Absolute globs; `**` spans folders. [`STDIN`] is standard input.
+    /// Absolute globs; `*` and `?` do not match `/`, `**` does. [`STDIN`] is standard input.
     pub include: Vec<String>,
     /// Globs for names or whole paths that are left out.
     pub exclude: Vec<String>,
@@ -42,6 +43,16 @@ pub struct Follow {
 }
 
 impl Follow {
+    /// Whether standard input is followed.
+    pub(crate) fn has_input(&self) -> bool {
+        self.include.iter().any(|include| include == STDIN)
+    }
+
+    /// The includes that name files.
+    pub(crate) fn globs(&self) -> impl Iterator<Item = &String> {
+        self.include.iter().filter(|glob| *glob != STDIN)
+    }
+
     /// These globs with the defaults.
     #[must_use]
     pub fn new(include: Vec<String>) -> Follow {
@@ -53,12 +64,6 @@ impl Follow {
             rotate_wait: ROTATE_WAIT,
             symlinks: None,
         }
-    }
-
-    /// Whether it follows standard input.
-    #[must_use]
-    pub fn reads_input(&self) -> bool {
-        self.include.iter().any(|glob| glob == STDIN)
     }
 }
 

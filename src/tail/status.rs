@@ -4,7 +4,6 @@
 //! last snapshot, with its time.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use spillq_storage::SourceId;
@@ -41,6 +40,12 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Counts a source that resumes at `to`, below its checkpoint.
+    pub(crate) fn rolled_back(&mut self, from: u64, to: u64) {
+        self.rolled_back += 1;
+        self.rolled_back_bytes += from - to;
+    }
+
     /// Counts and reports bytes that were truncated or deleted before they were read.
     pub(crate) fn destroyed(&mut self, path: &Path, offset: u64, bytes: u64) {
         self.destroyed_unread_bytes += bytes;
@@ -168,9 +173,10 @@ pub struct Snapshot {
     pub closed: bool,
 }
 
-impl Snapshot {
-    pub(crate) fn empty() -> Arc<Snapshot> {
-        Arc::new(Snapshot {
+/// Before the first.
+impl Default for Snapshot {
+    fn default() -> Snapshot {
+        Snapshot {
             taken_at: SystemTime::UNIX_EPOCH,
             counters: Counters::default(),
             sources: Vec::new(),
@@ -183,6 +189,6 @@ impl Snapshot {
             buffered_bytes: 0,
             done: false,
             closed: false,
-        })
+        }
     }
 }

@@ -1,10 +1,7 @@
 //! The thread of the tail: its start and stop, the waits between two rounds, and requests from other threads.
 
-use std::fmt;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,11 +10,10 @@ use bytes::Bytes;
 use rustix::process::{Resource, getrlimit};
 use spillq_storage::SourceId;
 
-use crate::queue::{Handle, Pulse};
+use crate::queue::{Closed, Handle, Pulse};
 use crate::tail::clock::now;
 use crate::tail::error::TailError;
-use crate::tail::find::follows::Follows;
-use crate::tail::find::watch::{Wake, Watch};
+use crate::tail::find::{Follows, Wake, Watch};
 use crate::tail::rules::inactive;
 use crate::tail::settings::Settings;
 use crate::tail::status::Snapshot;
@@ -37,12 +33,14 @@ const OPEN_FEW: u64 = 1_024;
 const OPEN_MAX: u64 = 65_536;
 
 /// The running tail.
+#[derive(Debug)]
 pub struct TailHandle {
     shared: Arc<Shared>,
     wake: Wake,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+#[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
     done: AtomicBool,
@@ -57,11 +55,7 @@ struct Shared {
     pulse: Pulse,
 }
 
-/// Starts the tail.
-#[derive(Debug)]
-pub struct Tail;
-
-impl Tail {
+impl TailHandle {
     /// Starts following. `known`: the checkpoints in the log; `next_source`: the first number that no source had yet.
     ///
     /// # Errors
@@ -84,46 +78,28 @@ impl Tail {
         let open_max = usize::try_from(limit / 2).unwrap_or(usize::MAX);
         let mut worker = Worker::new(settings, known, next_source, handle, open_max, now())?;
         worker.follow_input(std::io::stdin().as_fd())?;
-        let shared = Arc::new(Shared {
-            stop: AtomicBool::new(false),
-            done: AtomicBool::new(false),
-            ended: Mutex::new(false),
-            asked: AtomicBool::new(false),
-            next: Mutex::new(None),
-            applied: Condvar::new(),
-            snapshot: Mutex::new(Snapshot::empty()),
-            has_ended: Condvar::new(),
-            published: Condvar::new(),
-            pulse: Pulse::default(),
-        });
-        let (watch, wake, hints) = Watch::new(worker.streams.bell());
+        let shared = Arc::<Shared>::default();
+        let (watch, wake) = Watch::new(worker.streams.bell());
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("tail".to_owned())
             .spawn(move || {
                 // Noted however the thread ends: no other thread waits for one that panicked.
                 let _ended = Ended(&of_thread);
-                run(worker, watch, &hints, &of_thread);
+                run(worker, watch, &of_thread);
             })
             .map_err(TailError::Thread)?;
         Ok(TailHandle { shared, wake, thread: Mutex::new(Some(thread)) })
     }
-}
 
-impl TailHandle {
     /// Stops after the appends in flight, and waits for that 10 s at most. False if the thread hangs in a read and was left
     /// behind. Nothing is lost either way.
     pub fn stop(&self) -> bool {
         self.shared.stop.store(true, Ordering::Release);
         self.wake.wake();
         let ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let (ended, _) = self
-            .shared
-            .has_ended
-            .wait_timeout_while(ended, 2 * STOP_WAIT, |ended| !*ended)
-            .unwrap_or_else(PoisonError::into_inner);
-        let has_ended = *ended;
-        drop(ended);
+        let waited = self.shared.has_ended.wait_timeout_while(ended, 2 * STOP_WAIT, |ended| !*ended);
+        let has_ended = *waited.unwrap_or_else(PoisonError::into_inner).0;
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         match thread {
             Some(thread) if has_ended => thread.join().is_ok(),
@@ -170,12 +146,9 @@ impl TailHandle {
         if self.has_ended() {
             return Arc::clone(&snapshot);
         }
-        let (snapshot, _) = self
-            .shared
-            .published
-            .wait_timeout_while(snapshot, STATUS_WAIT, |snapshot| snapshot.taken_at < asked_at)
-            .unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&snapshot)
+        let is_old = |snapshot: &mut Arc<Snapshot>| snapshot.taken_at < asked_at;
+        let waited = self.shared.published.wait_timeout_while(snapshot, STATUS_WAIT, is_old);
+        Arc::clone(&waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 }
 
@@ -183,12 +156,6 @@ impl Drop for TailHandle {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         self.wake.wake();
-    }
-}
-
-impl fmt::Debug for TailHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TailHandle").field("done", &self.done()).finish_non_exhaustive()
     }
 }
 
@@ -201,52 +168,9 @@ impl Drop for Ended<'_> {
     }
 }
 
-fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: &Shared) {
-    let mut last_scan = 0;
-    while !shared.stop.load(Ordering::Acquire) {
-        shared.pulse.busy(now().boot_ms);
-        if let Some(follows) = shared.next.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            inactive::refollow(&mut worker.book, follows);
-            shared.applied.notify_all();
-        }
-        for path in hints.try_iter() {
-            worker.hint(&path);
-        }
-        if watch.take_names_changed() {
-            worker.book.want_scan();
-        }
-        let Ok(step) = worker.step(now()) else {
-            tracing::error!("the log is closed: nothing more is read");
-            break;
-        };
-        if worker.book.scan() != last_scan {
-            last_scan = worker.book.scan();
-            if watch.set(&worker.scans.folders) {
-                worker.book.want_scan();
-            }
-        }
-        if shared.asked.swap(false, Ordering::AcqRel) {
-            publish(&worker, shared);
-        }
-        if worker.book.once && worker.is_done() {
-            shared.done.store(true, Ordering::Release);
-            break;
-        }
-        shared.pulse.idle();
-        let waited = match step {
-            Step::Busy => Ok(()),
-            Step::WaitForLog => worker.appends.retire(WAIT_MAX),
-            // In once mode the process waits for the last answer.
-            Step::Idle if worker.book.once && !worker.appends.is_empty() => worker.appends.retire(WAIT_MAX),
-            Step::Idle => {
-                worker.streams.wait(worker.idle_ms(now()).max(1));
-                Ok(())
-            }
-        };
-        if waited.is_err() {
-            tracing::error!("the log is closed: nothing more is read");
-            break;
-        }
+fn run(mut worker: Worker, watch: Watch, shared: &Shared) {
+    if let Err(Closed) = rounds(&mut worker, watch, shared) {
+        tracing::error!("the log is closed: nothing more is read");
     }
     shared.pulse.idle();
     let until = Instant::now() + STOP_WAIT;
@@ -257,6 +181,49 @@ fn run(mut worker: Worker, mut watch: Watch, hints: &Receiver<PathBuf>, shared: 
         );
     }
     publish(&worker, shared);
+}
+
+/// Round after round, until the tail is stopped or has read everything in once mode.
+fn rounds(worker: &mut Worker, mut watch: Watch, shared: &Shared) -> Result<(), Closed> {
+    let mut last_scan = 0;
+    while !shared.stop.load(Ordering::Acquire) {
+        shared.pulse.busy(now().boot_ms);
+        if let Some(follows) = shared.next.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            inactive::refollow(&mut worker.book, follows);
+            shared.applied.notify_all();
+        }
+        for path in watch.hints.try_iter() {
+            worker.hint(&path);
+        }
+        if watch.take_names_changed() {
+            worker.book.want_scan();
+        }
+        let step = worker.step(now())?;
+        if worker.book.scan() != last_scan {
+            last_scan = worker.book.scan();
+            if watch.set(&worker.scans.folders) {
+                worker.book.want_scan();
+            }
+        }
+        if shared.asked.swap(false, Ordering::AcqRel) {
+            publish(worker, shared);
+        }
+        if worker.book.once && worker.is_done() {
+            shared.done.store(true, Ordering::Release);
+            break;
+        }
+        shared.pulse.idle();
+        match step {
+            Step::Busy => {}
+            Step::WaitForLog => worker.appends.retire(WAIT_MAX)?,
+            // In once mode the process waits for the last answer.
+            Step::Idle if worker.book.once && !worker.appends.is_empty() => {
+                worker.appends.retire(WAIT_MAX)?
+            }
+            Step::Idle => worker.streams.wait(worker.idle_ms(now()).max(1)),
+        }
+    }
+    Ok(())
 }
 
 fn publish(worker: &Worker, shared: &Shared) {

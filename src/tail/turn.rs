@@ -4,15 +4,11 @@ use std::io;
 
 use spillq_storage::SourceId;
 
-use crate::tail::bytes::decompress::Fault;
-use crate::tail::bytes::fill::Filler;
-use crate::tail::bytes::reader::{Reader, Turn};
+use crate::tail::bytes::{Fault, Filler, Reader, Turn};
 use crate::tail::clock::Now;
 use crate::tail::error::ReadError;
-use crate::tail::known::presence::Presence;
-use crate::tail::known::source::Source;
-use crate::tail::rules::book::Book;
-use crate::tail::rules::{compressed, order};
+use crate::tail::known::{Presence, Source};
+use crate::tail::rules::{Book, compressed, order};
 
 /// Reads a source, unless it has to wait.
 pub(crate) fn turn(book: &mut Book, reader: &mut Reader, id: SourceId, filler: &mut Filler, now: Now) {

@@ -16,17 +16,13 @@ use spillq_storage::SourceId;
 use crate::plain::size;
 use crate::queue::{Closed, Handle};
 use crate::tail::append::{Appends, IN_FLIGHT_MAX};
-use crate::tail::bytes::fill::Filler;
-use crate::tail::bytes::reader::Reader;
+use crate::tail::bytes::{Filler, Reader};
 use crate::tail::clock::Now;
 use crate::tail::error::TailError;
-use crate::tail::find::follows::Follows;
-use crate::tail::known::presence::Presence;
-use crate::tail::known::record::SourceRecord;
-use crate::tail::known::source::Source;
-use crate::tail::pipes::streams::{InputStreams, ReadTurn};
-use crate::tail::rules::book::Book;
-use crate::tail::rules::{ending, inactive, order};
+use crate::tail::find::Follows;
+use crate::tail::known::{Presence, Source, SourceRecord};
+use crate::tail::pipes::streams::InputStreams;
+use crate::tail::rules::{Book, ending, inactive, order};
 use crate::tail::scan::Scans;
 use crate::tail::settings::Settings;
 use crate::tail::status::{LeftOutFiles, Snapshot, SourceState, SourceStatus};
@@ -69,12 +65,12 @@ impl Worker {
         let follows = Follows::new(settings.follows, &settings.never)?;
         let from_end = settings.first_start && known.is_empty();
         let mut book = Book::new(follows, settings.once, next_source, open_max);
-        let mut streams = InputStreams::new().map_err(TailError::Wait)?;
+        let mut streams = InputStreams::new(settings.once).map_err(TailError::Wait)?;
         for (id, bytes) in known {
             match SourceRecord::decode(&bytes) {
                 // No file is known by it: a stream that the last run did not read to its end.
-                Ok(record) if record.is_finished() => {
-                    streams.forget(id, record.path(), record.offset(), bytes);
+                Ok(record) if record.finished => {
+                    streams.forget(id, record.path(), record.offset, bytes);
                 }
                 Ok(record) => book.add(Source::from_record(id, record, now.boot_ms)),
                 Err(error) => {
@@ -88,7 +84,7 @@ impl Worker {
             book,
             scans: Scans::new(settings.scan_interval.as_millis() as u64, from_end),
             streams,
-            reader: Reader::new(),
+            reader: Reader::default(),
             appends: Appends::new(handle),
             closed: false,
         })
@@ -163,8 +159,8 @@ impl Worker {
     fn is_place_due(&self) -> bool {
         let scan_began_ms = self.scans.end_ms.saturating_sub(self.scans.cost_ms);
         let is_due = |source: &Source| {
-            let quiet_ms = scan_began_ms.saturating_sub(source.quiet_since_ms());
-            source.presence.missing_since_ms().is_some() && quiet_ms < self.book.rotate_wait_ms(source)
+            source.presence.missing_since_ms().is_some()
+                && !self.book.has_waited(source, source.quiet_since_ms(), scan_began_ms)
         };
         self.scans.unfollowed.left_out.files() > 0 && self.book.sources().iter().any(is_due)
     }
@@ -178,7 +174,8 @@ impl Worker {
         {
             ending::end(book, reader, &mut self.scans.unfollowed, one, &mut filler, now);
         }
-        let stream_bytes = self.fill_from_streams(&mut filler, now);
+        let at_risk = self.appends.stream_bytes();
+        let stream_bytes = self.streams.fill(&mut filler, at_risk, self.book.next_id());
         let (book, reader) = (&mut self.book, &mut self.reader);
         book.begin_round();
         while !filler.is_full()
@@ -187,15 +184,7 @@ impl Worker {
             turn(book, reader, id, &mut filler, now);
         }
         let has_sent = self.appends.send(book, &mut self.streams, filler, stream_bytes)?;
-        Ok(has_sent | book.slot.take_has_worked())
-    }
-
-    /// Reads what streams have. Returns how many bytes of the append are theirs.
-    fn fill_from_streams(&mut self, filler: &mut Filler, now: Now) -> usize {
-        let (once, at_risk) = (self.book.once, self.appends.stream_bytes());
-        let next_source = self.book.next_id();
-        let mut turn = ReadTurn { now_ms: now.wall_ms, once, next_source, at_risk };
-        self.streams.fill(filler, &mut turn)
+        Ok(has_sent | std::mem::take(&mut book.slot.has_worked))
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -259,7 +248,8 @@ impl Worker {
         if open {
             let mut filler = Filler::begin(now.wall_ms, self.appends.append_bytes);
             self.streams.look();
-            let before = self.fill_from_streams(&mut filler, now);
+            let at_risk = self.appends.stream_bytes();
+            let before = self.streams.fill(&mut filler, at_risk, self.book.next_id());
             let held = self.streams.held();
             self.streams.end_all(&mut filler);
             let sent = self.appends.send(&mut self.book, &mut self.streams, filler, before + held);

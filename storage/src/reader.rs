@@ -59,10 +59,16 @@ impl ReadError {
         matches!(self, ReadError::Io { .. })
     }
 
-    /// How far, from the requested line `seq` on, `losses` record the lines as lost already.
-    pub fn known<'l>(&self, seq: Seq, losses: impl IntoIterator<Item = &'l Loss>) -> Option<SeqRange> {
-        let ReadError::Damaged { range, .. } = self else { return None };
-        Loss::known(losses, SeqRange::new(seq, range.last)?)
+    /// Where reading continues behind the requested line `seq`: at the next line that the log has, as compaction leaves only
+    /// dead letters and lines that wait, or behind lines that `losses` record as lost already. `None` for any other error.
+    pub fn next<'l>(&self, seq: Seq, losses: impl IntoIterator<Item = &'l Loss>) -> Option<Seq> {
+        match self {
+            ReadError::Absent { next, .. } => *next,
+            ReadError::Damaged { range, .. } => {
+                Some(Loss::known(losses, SeqRange::new(seq, range.last)?)?.last.next())
+            }
+            ReadError::Io { .. } => None,
+        }
     }
 }
 

@@ -63,7 +63,7 @@ const TAIL_LAYERS: &[&[&str]] = &[
     &["find"],
     &["bytes"],
     &["known"],
-    &["bell", "clock", "error", "notice", "settings", "status"],
+    &["bell", "clock", "error", "settings", "status"],
 ];
 
 /// Where decisions are made: by values, never by the text of a message.
@@ -263,6 +263,15 @@ fn dead_links(page: &str) -> Vec<String> {
     dead.map(|target| format!("{page}: {target} does not exist")).collect()
 }
 
+/// The names of tests that a page cites: words of code of at least four parts. Those of metrics are not of Rust.
+fn cited_tests(page: &str) -> impl Iterator<Item = &str> {
+    let names = page.split('`').skip(1).step_by(2).filter_map(|code| code.rsplit("::").next());
+    names.filter(|name| {
+        let is_name = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+        is_name && name.split('_').count() > 3 && !name.starts_with("spillq_")
+    })
+}
+
 /// The names in the dependency sections of a manifest.
 fn dependencies(manifest: &str) -> BTreeSet<&str> {
     let mut inside = false;
@@ -311,6 +320,23 @@ fn every_link_in_the_documentation_leads_to_a_file() {
     assert!(pages.len() > 20, "only {pages:?}");
     let wrong: Vec<_> = pages.iter().flat_map(|page| dead_links(page)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What a page says that a test shows can be looked up there.
+#[test]
+fn every_test_that_the_documentation_cites_is_there() {
+    let sources = sources(&["src", "storage", "tests", "torture/src", "fuzz/src", "fuzz/fuzz_targets"]);
+    let is_in_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let known: BTreeSet<&str> =
+        sources.iter().flat_map(|(_, text)| text.split(|letter| !is_in_name(letter))).collect();
+    // The change log names what has gone.
+    let pages = pages().into_iter().filter(|page| page != "CHANGELOG.md");
+    let texts: Vec<_> = pages.map(|page| (fs::read_to_string(root().join(&page)).unwrap(), page)).collect();
+    let cited: Vec<_> =
+        texts.iter().flat_map(|(text, page)| cited_tests(text).map(move |name| (name, page))).collect();
+    assert!(cited.len() > 50, "only {cited:?}");
+    let wrong: Vec<_> = cited.iter().filter(|(name, _)| !known.contains(name)).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
 
 #[test]
@@ -458,6 +484,8 @@ fn the_rules_fail_on_what_breaks_them() {
         ]
     );
     assert_eq!(links("[a](b.md) ![c](d.svg#e) [f](https://g) [h](#i)"), ["b.md", "d.svg"]);
+    let page = "`a::one_two_three_four` and `no_name` one_two_three_five `spillq_one_two_three` `One_two_three_four`";
+    assert_eq!(cited_tests(page).collect::<Vec<_>>(), ["one_two_three_four"]);
     let reads = "if why.starts_with(\"damage\") {}\n// starts_with(\"x\")\nmatch word { \"idle\" => {} }\n";
     assert_eq!(looks_into_text("src/queue/x.rs", reads).len(), 2);
     assert_eq!(looks_into_text("src/queue/x.rs", "Phase::Idle => State::Idle.word(),\n"), [""; 0]);

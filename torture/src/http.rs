@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -67,24 +67,30 @@ pub fn run(setup: &Setup, tally: &mut Tally) {
 
 fn one(setup: &Setup, folder: &Path) -> Result<(String, u64)> {
     let mut rng = fastrand::Rng::with_seed(setup.seed);
-    // Free now; if another process takes it meanwhile, the start fails.
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).during("find a port")?;
     let config = folder.join("spillq.toml");
     let log = folder.join("app.log");
     fs::write(&log, "one\ntwo\n").during("write a followed file")?;
     let text = format!(
-        "[[follow]]\ninclude = [{:?}]\n[[group]]\nname = \"default\"\n[http]\nlisten = [\"unix\", \"{port}\"]\n",
+        "[[follow]]\ninclude = [{:?}]\n[[group]]\nname = \"default\"\n[http]\n\
+         listen = [\"unix\", \"127.0.0.1:0\"]\n",
         log.display().to_string()
     );
     fs::write(&config, text).during("write the configuration")?;
     let data_dir = folder.join("q");
     let mut command = setup.program.command(&["run", "--config"]);
     command.arg(&config).arg("--data-dir").arg(&data_dir);
-    let mut service = Service::start(command, &data_dir, &folder.join("messages"))?;
+    let messages = folder.join("messages");
+    let mut service = Service::start(command, &data_dir, &messages)?;
+    let address = wait_for(|| {
+        let printed = fs::read_to_string(&messages).ok()?;
+        let (address, _) = printed.split_once("/v1/doctor on http://")?.1.split_once('\n')?;
+        Some(address.trim().to_owned())
+    });
+    let address = address.ok_or_else(|| Trouble::new("it does not print its address"))?;
     service.wait("both lines are ingested", |status| status.log.next_seq == 3)?;
     let connect = |is_socket: bool| match is_socket {
         true => socket(&data_dir).map(Client::Socket),
-        false => TcpStream::connect(port).map(Client::Address),
+        false => TcpStream::connect(&address).map(Client::Address),
     };
     for is_socket in [true, false, true, false] {
         sound(connect(is_socket).during("connect")?)?;

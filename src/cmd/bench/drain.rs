@@ -6,14 +6,13 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use serde_json::json;
 use spillq_storage::{Seq, View};
 
-use super::measure::{ROUNDS, failed, folder, median, peak_rss_mb, print, settings, write_input};
+use super::measure::{ROUNDS, Rounds, Walk, check_count, failed, folder, mb_per_s, settings, write_input};
 use crate::cli::BenchDrainArgs;
 use crate::cmd::{Exit, Failure, store};
-use crate::plain::{counted, number};
-use crate::processor::{Batch, Outcome, Processing, Processor};
+use crate::http::AdminJson;
+use crate::processor::Processor;
 use crate::service::{self, Drain, Plan};
 
 /// Measures.
@@ -28,70 +27,30 @@ pub(super) fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
     service::run(&settings, &Plan { follow: true, once: true, ..Plan::default() }, &mut |_| {})?;
     let frames = folder.path().join("frames.zst");
     write_frames(&settings.data_dir, &frames)?;
-    let (mut plain, mut drained, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rounds = Rounds::default();
     for round in 0..ROUNDS {
         let started = Instant::now();
         let raw = decompress(&frames).map_err(failed("read", frames.clone()))?;
-        let zstd = raw as f64 / started.elapsed().as_secs_f64() / 1e6;
+        let zstd = mb_per_s(raw, started);
 
         // A new group for each round reads all of it again.
         let name = format!("round-{round}");
-        let request = crate::http::AdminJson::AddGroup { name: name.clone(), from_beginning: true };
+        let request = AdminJson::AddGroup { name: name.clone(), from_beginning: true };
         store::administer(&settings.data_dir, request)?;
         settings.groups.retain(|group| group.name == crate::config::DEFAULT_GROUP);
         let group = crate::queue::GroupSettings { name: name.clone(), ..settings.groups[0].clone() };
         settings.groups.push(group);
         let plan =
             Plan { drain: Some(Drain { group: Some(name.clone()), ..Drain::default() }), ..Plan::default() };
-        let own: Vec<(String, Box<dyn Processor>)> = vec![(name.clone(), Box::new(Walk { lines: 0 }))];
+        let own: Vec<(String, Box<dyn Processor>)> = vec![(name.clone(), Box::new(Walk::default()))];
         let started = Instant::now();
         let ended = service::run_with(&settings, &plan, own, &mut |_| {})?;
-        let rate = bytes as f64 / started.elapsed().as_secs_f64() / 1e6;
-        if ended.progress.lines != args.lines {
-            return Err(Failure::store(format!(
-                "{} drained, and {} were written",
-                counted(ended.progress.lines, "line"),
-                number(args.lines)
-            )));
-        }
-        store::administer(
-            &settings.data_dir,
-            crate::http::AdminJson::RemoveGroup { name, discard_lines: true },
-        )?;
-        plain.push(zstd);
-        drained.push(rate);
-        ratios.push(rate / zstd);
+        let rate = mb_per_s(bytes, started);
+        check_count(ended.progress.lines, "drained", args.lines)?;
+        store::administer(&settings.data_dir, AdminJson::RemoveGroup { name, discard_lines: true })?;
+        rounds.add(rate, zstd);
     }
-    let (zstd, rate, ratio) = (median(plain), median(drained), median(ratios));
-    let lines_per_s = rate * 1e6 * args.lines as f64 / bytes as f64;
-    let peak = peak_rss_mb();
-    print(
-        args.json,
-        json!({ "mb_per_s": rate, "lines_per_s": lines_per_s, "peak_rss_mb": peak, "zstd_mb_per_s": zstd, "ratio_to_zstd": ratio }),
-        &format!(
-            "drain {rate:.0} MB/s ({lines_per_s:.0} lines/s), zstd alone {zstd:.0} MB/s: ratio {ratio:.2}; peak {peak:.0} MiB; medians of {ROUNDS}"
-        ),
-    )
-}
-
-/// Looks at every line.
-struct Walk {
-    lines: u64,
-}
-
-impl Processor for Walk {
-    fn name(&self) -> String {
-        "a walk over all lines".to_owned()
-    }
-
-    fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
-        Box::pin(async move {
-            for line in batch.lines() {
-                self.lines += u64::from(std::hint::black_box(line.bytes).last() == Some(&b'\n'));
-            }
-            Outcome::Done
-        })
-    }
+    rounds.print((args.lines, bytes), ("drain", "zstd alone", "zstd"), args.json)
 }
 
 /// The blocks of the log as zstd frames behind one another, each with its length before it.

@@ -10,29 +10,17 @@ use serde_json::json;
 use spillq_storage::{Log, Options};
 use tokio::sync::{mpsc, watch};
 
-use super::measure::{failed, folder, print};
+use super::measure::{Walk, failed, folder, percentile, print};
 use crate::cli::BenchEndToEndArgs;
 use crate::cmd::{Exit, Failure, store};
-use crate::processor::{Batch, DeliverySettings, Limits, Orders, Outcome, Processing, Processor, Worker};
+use crate::processor::{DeliverySettings, Limits, Orders, Worker};
 use crate::queue::{Command, GroupSettings, Queue, WhenFull};
-use crate::tail::{Follow, SCAN_INTERVAL, Settings, Tail};
+use crate::tail::{Follow, SCAN_INTERVAL, Settings, TailHandle};
 
 /// Between two lines: the service is idle when the next one comes.
 const PAUSE: Duration = Duration::from_millis(10);
 /// What the yardstick writes before each sync.
 const SYNCED_BYTES: usize = 4_096;
-
-struct Accept;
-
-impl Processor for Accept {
-    fn name(&self) -> String {
-        "accepts all".to_owned()
-    }
-
-    fn process<'a>(&'a mut self, _: &'a Batch) -> Processing<'a> {
-        Box::pin(async { Outcome::Done })
-    }
-}
 
 /// Measures.
 ///
@@ -43,15 +31,15 @@ pub(super) fn run(args: &BenchEndToEndArgs) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::could_not_run("could not start the runtime").because(error))?;
     let (mut lines, mut syncs) = runtime.block_on(measure(folder.path(), args.lines))?;
-    let (line, sync) = (percentile_99(&mut lines), percentile_99(&mut syncs));
+    let (line, half, sync) =
+        (percentile(&mut lines, 99), percentile(&mut lines, 50), percentile(&mut syncs, 99));
     let allowed = 3.0 * sync + 20.0;
     print(
         args.json,
-        json!({ "lines": args.lines, "p99_ms": line, "p50_ms": middle(&lines), "fdatasync_p99_ms": sync, "allowed_ms": allowed }),
+        json!({ "lines": args.lines, "p99_ms": line, "p50_ms": half, "fdatasync_p99_ms": sync, "allowed_ms": allowed }),
         &format!(
-            "write to durable ack: 99 % within {line:.1} ms, half within {:.1} ms; fdatasync 99 % within {sync:.1} ms, \
+            "write to durable ack: 99 % within {line:.1} ms, half within {half:.1} ms; fdatasync 99 % within {sync:.1} ms, \
              three of them and 20 ms are {allowed:.1} ms; {} lines",
-            middle(&lines),
             args.lines
         ),
     )
@@ -73,7 +61,7 @@ async fn measure(folder: &std::path::Path, count: u64) -> Result<(Vec<f64>, Vec<
         once: false,
         first_start: true,
     };
-    let tail = Tail::start(settings, Vec::new(), next_source, handle.clone())
+    let tail = TailHandle::start(settings, Vec::new(), next_source, handle.clone())
         .map_err(|error| Failure::could_not_run(error.to_string()))?;
     let closed = |closed: crate::queue::Closed| Failure::store(closed.to_string());
     let (group, settings) = handle.ask(Command::Groups).await.map_err(closed)?.remove(0);
@@ -81,8 +69,14 @@ async fn measure(folder: &std::path::Path, count: u64) -> Result<(Vec<f64>, Vec<
     let (_delivery, delivery) = watch::channel(DeliverySettings { settings, pace: None });
     let lent = (group, delivery);
     let asked = (listens, mpsc::channel(1).1);
-    let worker =
-        Worker::new(Box::new(Accept), handle.clone(), lent, queue.window(), Limits::default(), asked);
+    let worker = Worker::new(
+        Box::new(Walk::default()),
+        handle.clone(),
+        lent,
+        queue.window(),
+        Limits::default(),
+        asked,
+    );
     let worker = tokio::spawn(worker.run());
 
     let mut out = OpenOptions::new().append(true).open(&input).map_err(failed("open", input.clone()))?;
@@ -111,14 +105,4 @@ async fn measure(folder: &std::path::Path, count: u64) -> Result<(Vec<f64>, Vec<
         .1
         .map_err(store::failure)?;
     Ok((lines, syncs))
-}
-
-fn percentile_99(figures: &mut [f64]) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() * 99 / 100).copied().unwrap_or_default()
-}
-
-/// Of figures in order.
-fn middle(figures: &[f64]) -> f64 {
-    figures.get(figures.len() / 2).copied().unwrap_or_default()
 }

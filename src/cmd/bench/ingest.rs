@@ -5,12 +5,9 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use serde_json::json;
-
-use super::measure::{ROUNDS, failed, folder, median, peak_rss_mb, print, settings, write_input};
+use super::measure::{ROUNDS, Rounds, check_count, failed, folder, mb_per_s, settings, write_input};
 use crate::cli::BenchIngestArgs;
 use crate::cmd::{Exit, Failure};
-use crate::plain::{counted, number};
 use crate::service::{self, Plan};
 
 /// Bytes of the plain copy between two syncs.
@@ -24,42 +21,24 @@ pub(super) fn run(args: &BenchIngestArgs) -> Result<Exit, Failure> {
     let folder = folder(args.dir.as_deref())?;
     let input = folder.path().join("input.jsonl");
     let bytes = write_input(&input, args.lines)?;
-    let (mut copies, mut ingests, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rounds = Rounds::default();
     for round in 0..ROUNDS {
         let target = folder.path().join("copy");
         let started = Instant::now();
         copy(&input, &target).map_err(failed("copy to", target.clone()))?;
-        let copied = bytes as f64 / started.elapsed().as_secs_f64() / 1e6;
+        let copied = mb_per_s(bytes, started);
         fs::remove_file(&target).map_err(failed("remove", target))?;
 
         let settings = settings(folder.path(), &format!("q{round}"), &input);
         let started = Instant::now();
         let ended =
             service::run(&settings, &Plan { follow: true, once: true, ..Plan::default() }, &mut |_| {})?;
-        let ingested = bytes as f64 / started.elapsed().as_secs_f64() / 1e6;
-        if ended.status.log.next_seq != args.lines + 1 {
-            let found = ended.status.log.next_seq - 1;
-            return Err(Failure::store(format!(
-                "{} in the log, and {} were written",
-                counted(found, "line"),
-                number(args.lines)
-            )));
-        }
+        let ingested = mb_per_s(bytes, started);
+        check_count(ended.status.log.next_seq - 1, "in the log", args.lines)?;
         fs::remove_dir_all(&settings.data_dir).map_err(failed("remove", settings.data_dir.clone()))?;
-        copies.push(copied);
-        ingests.push(ingested);
-        ratios.push(ingested / copied);
+        rounds.add(ingested, copied);
     }
-    let (copied, ingested, ratio) = (median(copies), median(ingests), median(ratios));
-    let lines_per_s = ingested * 1e6 * args.lines as f64 / bytes as f64;
-    let peak = peak_rss_mb();
-    print(
-        args.json,
-        json!({ "mb_per_s": ingested, "lines_per_s": lines_per_s, "peak_rss_mb": peak, "copy_mb_per_s": copied, "ratio_to_copy": ratio }),
-        &format!(
-            "ingest {ingested:.0} MB/s ({lines_per_s:.0} lines/s), plain synced copy {copied:.0} MB/s: ratio {ratio:.2}; peak {peak:.0} MiB; medians of {ROUNDS}"
-        ),
-    )
+    rounds.print((args.lines, bytes), ("ingest", "plain synced copy", "copy"), args.json)
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {

@@ -4,11 +4,17 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::json;
 
 use super::generate;
 use crate::cmd::output::{say, say_json};
 use crate::cmd::{Exit, Failure};
 use crate::config::Settings;
+use crate::metrics::Process;
+use crate::plain::{counted, number};
+use crate::processor::{Batch, Outcome, Processing, Processor};
 use crate::tail::Follow;
 
 /// Rounds of a measurement. The result is their median.
@@ -48,17 +54,79 @@ pub(super) fn settings(folder: &Path, name: &str, input: &Path) -> Settings {
     settings
 }
 
-/// Peak memory of this process, in MiB.
-pub(super) fn peak_rss_mb() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-    kib.unwrap_or_default() / 1024.0
+pub(super) fn mb_per_s(bytes: u64, started: Instant) -> f64 {
+    bytes as f64 / started.elapsed().as_secs_f64() / 1e6
 }
 
-pub(super) fn median(mut figures: Vec<f64>) -> f64 {
+/// The figures of all rounds in MB/s, each with that of its yardstick.
+#[derive(Default)]
+pub(super) struct Rounds {
+    measured: Vec<f64>,
+    yardsticks: Vec<f64>,
+    ratios: Vec<f64>,
+}
+
+impl Rounds {
+    pub(super) fn add(&mut self, measured: f64, yardstick: f64) {
+        self.measured.push(measured);
+        self.yardsticks.push(yardstick);
+        self.ratios.push(measured / yardstick);
+    }
+
+    /// Prints the medians. `key` is the yardstick in JSON.
+    pub(super) fn print(
+        mut self,
+        (lines, bytes): (u64, u64),
+        (what, yardstick, key): (&str, &str, &str),
+        json: bool,
+    ) -> Result<Exit, Failure> {
+        let [rate, plain, ratio] = [&mut self.measured, &mut self.yardsticks, &mut self.ratios]
+            .map(|figures| percentile(figures, 50));
+        let lines_per_s = rate * 1e6 * lines as f64 / bytes as f64;
+        let peak = Process::of_self().peak_bytes.unwrap_or_default() / f64::from(1 << 20);
+        print(
+            json,
+            json!({ "mb_per_s": rate, "lines_per_s": lines_per_s, "peak_rss_mb": peak, format!("{key}_mb_per_s"): plain, format!("ratio_to_{key}"): ratio }),
+            &format!(
+                "{what} {rate:.0} MB/s ({lines_per_s:.0} lines/s), {yardstick} {plain:.0} MB/s: ratio {ratio:.2}; peak {peak:.0} MiB; medians of {ROUNDS}"
+            ),
+        )
+    }
+}
+
+/// Refuses to measure a part of the lines.
+pub(super) fn check_count(found: u64, place: &str, written: u64) -> Result<(), Failure> {
+    if found == written {
+        return Ok(());
+    }
+    Err(Failure::store(format!("{} {place}, and {} were written", counted(found, "line"), number(written))))
+}
+
+/// The figure that `percent` of all are below; sorts them.
+pub(super) fn percentile(figures: &mut [f64], percent: usize) -> f64 {
     figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or_default()
+    figures.get(figures.len() * percent / 100).copied().unwrap_or_default()
+}
+
+/// A processor that looks at every line, and accepts all.
+#[derive(Default)]
+pub(super) struct Walk {
+    lines: u64,
+}
+
+impl Processor for Walk {
+    fn name(&self) -> String {
+        "a walk over all lines".to_owned()
+    }
+
+    fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
+        Box::pin(async move {
+            for line in batch.lines() {
+                self.lines += u64::from(std::hint::black_box(line.bytes).last() == Some(&b'\n'));
+            }
+            Outcome::Done
+        })
+    }
 }
 
 pub(super) fn print(json: bool, figures: serde_json::Value, text: &str) -> Result<Exit, Failure> {

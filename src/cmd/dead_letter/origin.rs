@@ -1,41 +1,20 @@
 //! Where dead letters are read: from a running service, or from a stopped store, which is not changed.
 
 use std::io;
-use std::path::Path;
 
-use spillq_storage::{Seq, View};
+use spillq_storage::Seq;
 
-use super::{Failure, store};
-use crate::http::{AdminJson, AnswerJson, Client, DeadLetterJson, LineJson, SourceNames, StatusJson};
+use super::{Failure, Store, store};
+use crate::http::{AdminJson, AnswerJson, DeadLetterJson, LineJson, SourceNames};
 use crate::queue::DEAD_LETTERS_SHOWN_MAX;
 
 /// The group to use if a store has several and none is named.
 const USUAL: &str = "default";
 
-/// One of the two.
-pub(super) enum Origin {
-    Service(Client),
-    Disk(Box<View>),
-}
-
-impl Origin {
-    pub(super) fn of(data_dir: &Path) -> Result<Origin, Failure> {
-        match Client::connect(data_dir) {
-            Some(service) => Ok(Origin::Service(service)),
-            None => Ok(Origin::Disk(Box::new(store::view(data_dir)?))),
-        }
-    }
-
+impl Store {
     /// The names of all groups.
     fn groups(&self) -> Result<Vec<String>, Failure> {
-        Ok(match self {
-            Origin::Service(service) => {
-                service.get::<StatusJson>("/v1/status")?.groups.into_iter().map(|group| group.group).collect()
-            }
-            Origin::Disk(view) => {
-                view.state().groups().values().map(|group| group.name().to_owned()).collect()
-            }
-        })
+        Ok(self.status()?.groups.into_iter().map(|group| group.group).collect())
     }
 
     /// The groups to list: the named one, the only one, `default`, or all.
@@ -63,11 +42,11 @@ impl Origin {
     /// The next dead letters of a group from a seq on; empty at the end.
     fn page(&self, group: &str, from: u64) -> Result<Vec<DeadLetterJson>, Failure> {
         match self {
-            Origin::Service(service) => {
+            Store::Service(service) => {
                 let request = AdminJson::DeadLetters { group: group.to_owned(), from };
                 Ok(service.post::<AnswerJson>("/v1/admin", &request)?.dead_letters)
             }
-            Origin::Disk(view) => {
+            Store::Disk(_, view) => {
                 let Some((id, _)) = view.state().group(group) else {
                     return Err(Failure::could_not_run(format!("group {group} does not exist"))
                         .hint("`spillq group list` prints those that exist"));
@@ -82,14 +61,14 @@ impl Origin {
     /// A line, or why it cannot be read.
     pub(super) fn line(&self, seq: u64) -> Result<Option<LineJson>, String> {
         match self {
-            Origin::Service(service) => {
+            Store::Service(service) => {
                 service.get(&format!("/v1/line?seq={seq}")).map_err(|error| error.to_string())
             }
-            Origin::Disk(view) => {
+            Store::Disk(_, view) => {
                 let block = view.reader().block(Seq(seq)).map_err(|error| error.to_string())?;
                 let names = SourceNames::of(view.state());
                 let line = block.lines().find(|line| line.seq == Seq(seq));
-                Ok(line.map(|line| LineJson::new(&line, names.name(line.source), block.append_time_ms())))
+                Ok(line.map(|line| LineJson::new(&line, &names, &block)))
             }
         }
     }

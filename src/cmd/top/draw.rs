@@ -1,8 +1,6 @@
 //! The screen: groups, plots of the chosen one, and what is wrong. Drawn for 80×24; larger screens show more. Problems are
 //! marked with `!`, so that nothing depends on colour alone.
 
-use std::time::Duration;
-
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -71,7 +69,7 @@ fn title_line(model: &Model) -> Line<'static> {
         (Some((why, since)), _) => {
             let gone = model.at.saturating_sub(*since);
             (
-                format!("! no answer for {}: {}; retrying", seconds(gone), escape(why)),
+                format!("! no answer for {} s: {}; retrying", gone.as_secs(), escape(why)),
                 marked(model, Color::Red),
             )
         }
@@ -89,10 +87,6 @@ fn title_line(model: &Model) -> Line<'static> {
     // Last, because a long path may be cut off.
     spans.push(Span::raw(format!("  {place}")));
     Line::from(spans)
-}
-
-fn seconds(time: Duration) -> String {
-    format!("{} s", time.as_secs())
 }
 
 fn log_line(model: &Model) -> Line<'static> {
@@ -127,38 +121,17 @@ struct Column {
 
 /// Columns have the width of their longest text, and the name gets what is left: no state and no figure is cut off.
 const COLUMNS: [Column; 6] = [
-    Column {
-        title: "state",
-        width: Constraint::Length(12),
-        from_width: 0,
-        text: |group| escape(&group.state).into_owned(),
-    },
-    Column {
-        title: "lag lines",
-        width: Constraint::Length(13),
-        from_width: 40,
-        text: |group| number(group.lag_lines),
-    },
-    Column {
-        title: "lag",
-        width: Constraint::Length(10),
-        from_width: 76,
-        text: |group| size(group.lag_bytes),
-    },
-    Column { title: "oldest", width: Constraint::Length(7), from_width: 60, text: oldest },
-    Column {
-        title: "leased",
-        width: Constraint::Length(7),
-        from_width: 76,
-        text: |group| number(group.leased),
-    },
-    Column {
-        title: "dead",
-        width: Constraint::Length(7),
-        from_width: 60,
-        text: |group| number(group.dead_letters),
-    },
+    column("state", 12, 0, |group| escape(&group.state).into_owned()),
+    column("lag lines", 13, 40, |group| number(group.lag_lines)),
+    column("lag", 10, 76, |group| size(group.lag_bytes)),
+    column("oldest", 7, 60, oldest),
+    column("leased", 7, 76, |group| number(group.leased)),
+    column("dead", 7, 60, |group| number(group.dead_letters)),
 ];
+
+const fn column(title: &'static str, width: u16, from_width: u16, text: fn(&GroupJson) -> String) -> Column {
+    Column { title, width: Constraint::Length(width), from_width, text }
+}
 
 fn draw_groups(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     let columns: Vec<&Column> = COLUMNS.iter().filter(|column| area.width >= column.from_width).collect();

@@ -11,7 +11,6 @@ use crate::queue::{Admin, Answer, SeekTo};
 /// A request of an operator.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
-#[allow(missing_docs)]
 pub enum AdminJson {
     AddGroup {
         name: String,
@@ -76,7 +75,6 @@ pub enum GivenJson {
 /// A place in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
 pub enum SeekToJson {
     Seq(u64),
     /// Milliseconds since 1970.
@@ -98,7 +96,6 @@ impl From<SeekToJson> for SeekTo {
 
 /// The position of a group after a seek.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct SoughtJson {
     /// The first line that waits now, if there is one so far.
     pub to: u64,
@@ -108,7 +105,6 @@ pub struct SoughtJson {
 
 /// The answer to an operator's request.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct AnswerJson {
     pub lines: u64,
     /// There are more of the requested lines: repeat the request.
@@ -184,7 +180,6 @@ impl From<AdminJson> for Admin {
 
 /// Why a request was refused.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct ErrorJson {
     pub error: String,
 }

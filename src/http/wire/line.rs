@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use spillq_storage::{DeadCause, DeadLetter, Line, SourceId};
+use spillq_storage::{Block, DeadCause, DeadLetter, Line, SourceId};
 
 use crate::plain::escape_path;
 use crate::queue::Status;
@@ -13,7 +13,6 @@ use crate::tail::SourceRecord;
 
 /// One line.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct LineJson {
     pub seq: u64,
     pub source: String,
@@ -32,16 +31,16 @@ pub struct LineJson {
 }
 
 impl LineJson {
-    /// A line with the path of its source; `append_time_ms` is that of its block.
+    /// A line of `block`.
     #[must_use]
-    pub fn new(line: &Line<'_>, path: String, append_time_ms: u64) -> LineJson {
+    pub fn new(line: &Line<'_>, names: &SourceNames, block: &Block) -> LineJson {
         let bytes = line.bytes.strip_suffix(b"\n").unwrap_or(line.bytes);
         let text = std::str::from_utf8(bytes).ok();
         LineJson {
             seq: line.seq.0,
-            source: path,
+            source: names.name(line.source),
             offset: line.offset,
-            time: time(append_time_ms),
+            time: time(block.append_time_ms()),
             text: text.map(str::to_owned),
             base64: text.is_none().then(|| STANDARD.encode(bytes)),
             part: line.flags.part().map(str::to_owned),
@@ -52,7 +51,6 @@ impl LineJson {
 
 /// A dead letter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct DeadLetterJson {
     pub seq: u64,
     /// `rejected`, `failed`, `died`, `parked`, or `unknown` for one that was written in format version 1.
@@ -63,21 +61,18 @@ pub struct DeadLetterJson {
     pub reason: String,
 }
 
-fn cause_word(cause: DeadCause) -> &'static str {
-    match cause {
-        DeadCause::Rejected => "rejected",
-        DeadCause::Failed => "failed",
-        DeadCause::Died => "died",
-        DeadCause::Parked => "parked",
-        DeadCause::Unknown => "unknown",
-    }
-}
-
 impl From<&DeadLetter> for DeadLetterJson {
     fn from(letter: &DeadLetter) -> DeadLetterJson {
+        let cause = match letter.cause {
+            DeadCause::Rejected => "rejected",
+            DeadCause::Failed => "failed",
+            DeadCause::Died => "died",
+            DeadCause::Parked => "parked",
+            DeadCause::Unknown => "unknown",
+        };
         DeadLetterJson {
             seq: letter.seq.0,
-            cause: cause_word(letter.cause).to_owned(),
+            cause: cause.to_owned(),
             attempts: letter.attempts,
             time: time(letter.time_ms),
             reason: letter.reason.clone(),
@@ -112,8 +107,7 @@ impl SourceNames {
     }
 
     /// The name of one.
-    #[must_use]
-    pub fn name(&self, source: SourceId) -> String {
+    fn name(&self, source: SourceId) -> String {
         self.0.get(&source).cloned().unwrap_or_else(|| source.to_string())
     }
 }

@@ -16,7 +16,7 @@ use crate::supervise::{Report, State, soon};
 use crate::tail::{LeftOutFiles, Snapshot, SourceRecord};
 
 /// The answer to `status`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct StatusJson {
     /// `service` if a running one answered, `disk` if none runs.
     pub from: String,
@@ -67,12 +67,6 @@ impl AnsweredBy {
             AnsweredBy::Disk => "disk",
         }
     }
-
-    /// The meaning of a word; `None` for a word of another version.
-    #[must_use]
-    pub fn of_word(word: &str) -> Option<AnsweredBy> {
-        [AnsweredBy::Service, AnsweredBy::Disk].into_iter().find(|by| by.word() == word)
-    }
 }
 
 /// Why a group is in its phase, in words; `None` if that is obvious. `now_ms` is by the clock of deadlines.
@@ -97,7 +91,6 @@ pub fn reason(phase: &Phase, now_ms: u64) -> Option<String> {
 
 /// A process. A field is null if the kernel does not show it.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct ProcessJson {
     pub resident_bytes: Option<u64>,
     pub peak_bytes: Option<u64>,
@@ -118,7 +111,6 @@ impl ProcessJson {
 
 /// Files that match a glob and are not followed: how many, and some of them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct LeftOutJson {
     pub files: u64,
     pub limit: u64,
@@ -141,7 +133,6 @@ impl From<&LeftOutFiles> for LeftOutJson {
 
 /// Files in `quarantine/`.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct QuarantineJson {
     pub files: u64,
     pub bytes: u64,
@@ -154,8 +145,7 @@ impl From<Quarantined> for QuarantineJson {
 }
 
 /// The log.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[allow(missing_docs)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct LogJson {
     pub first_seq: u64,
     pub next_seq: u64,
@@ -177,7 +167,6 @@ pub struct LogJson {
 
 /// A followed file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct SourceJson {
     pub source: u64,
     pub path: String,
@@ -189,7 +178,6 @@ pub struct SourceJson {
 
 /// A group.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct GroupJson {
     pub group: String,
     pub state: String,
@@ -214,7 +202,6 @@ pub struct GroupJson {
 
 /// What was lost, of every kind: one place for all.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[allow(missing_docs)]
 pub struct LossesJson {
     /// Lines that could not be read and were passed over.
     pub lost_lines: u64,
@@ -250,9 +237,7 @@ impl LossesJson {
             ..LossesJson::default()
         }
     }
-}
 
-impl LossesJson {
     /// The lines of `lost`, each range with the reason. A text in the form of another version is left out.
     pub fn lost_ranges(&self) -> impl Iterator<Item = (SeqRange, String)> {
         self.lost.iter().filter_map(|words| lost_of_words(words))
@@ -381,27 +366,18 @@ impl StatusJson {
                 next_seq: state.next_seq().0,
                 segments: state.segment_count() as u64,
                 disk_bytes: view.disk_bytes(),
-                limit_bytes: None,
                 appended_bytes: state.appended_bytes(),
-                full: None,
-                window_bytes: 0,
                 runs: state.run(),
-                commits: 0,
-                rotations: 0,
-                segments_removed: 0,
-                lines_relocated: 0,
+                ..LogJson::default()
             },
             losses: LossesJson::of(state.losses().iter(), &groups),
             sources: sources_on_disk(
                 state.sources().iter().map(|(id, source)| (*id, source.checkpoint.as_slice())),
             ),
-            left_out: LeftOutJson::default(),
-            unreadable: 0,
             groups,
             quarantine: view.quarantined().into(),
             findings: view.findings().to_vec(),
-            config: None,
-            process: ProcessJson::default(),
+            ..StatusJson::default()
         }
     }
 }
@@ -426,7 +402,7 @@ fn sources_on_disk<'a>(checkpoints: impl Iterator<Item = (SourceId, &'a [u8])>) 
             SourceJson {
                 source: id.0,
                 path: record.as_ref().map(|record| escape_path(record.path())).unwrap_or_default(),
-                offset: record.as_ref().map_or(0, SourceRecord::offset),
+                offset: record.as_ref().map_or(0, |record| record.offset),
                 size: None,
                 state: "stopped".to_owned(),
                 error,

@@ -10,11 +10,8 @@ use std::os::unix::fs::FileExt;
 
 use spillq_storage::SourceId;
 
-use crate::tail::bytes::decompress::Decompressor;
-use crate::tail::bytes::read::read_full;
-use crate::tail::known::form::{Form, Whole};
-use crate::tail::known::identity::{RESUME_POINT_BYTES, crc_before};
-use crate::tail::known::source::Source;
+use crate::tail::bytes::{Decompressor, read_full};
+use crate::tail::known::{Form, RESUME_POINT_BYTES, Source, Whole, crc_before};
 
 /// What is compared with a source that begins as the file does.
 #[derive(Debug)]

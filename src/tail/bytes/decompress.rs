@@ -10,10 +10,8 @@ use std::os::unix::fs::FileExt;
 
 use flate2::bufread::MultiGzDecoder;
 
-use crate::tail::bytes::frames::Frames;
-use crate::tail::bytes::read::read_up_to;
-use crate::tail::known::form::Form;
-use crate::tail::known::identity::{FINGERPRINT_BYTES, RESUME_POINT_BYTES, crc_before};
+use crate::tail::bytes::{Frames, read_up_to};
+use crate::tail::known::{FINGERPRINT_BYTES, Form, RESUME_POINT_BYTES, crc_before};
 
 /// A zstd window: 8 MiB, what its levels up to 19 use at most. The whole service is planned for 96 MiB.
 const WINDOW_BYTES_MAX: u64 = 8 * 1_024 * 1_024;

@@ -4,8 +4,7 @@
 
 use spillq_storage::{BlockBuilder, LineFlags, NewBlock, SourceId};
 
-use crate::tail::bytes::compress::Compressor;
-use crate::tail::bytes::lines;
+use crate::tail::bytes::{Compressor, Split, lines};
 
 /// Raw bytes that one append is filled to: eight blocks. Enough for a sync to be worth it, and little compared with the memory
 /// of a service.
@@ -17,7 +16,8 @@ pub(crate) struct Filler {
     builder: BlockBuilder,
     full: Vec<BlockBuilder>,
     built_bytes: usize,
-    now_ms: u64,
+    /// When it is appended, by wall-clock time.
+    pub(crate) now_ms: u64,
     full_bytes: usize,
     pub(crate) lines: u64,
 }
@@ -35,6 +35,30 @@ impl Filler {
 
     pub(crate) fn is_full(&self) -> bool {
         self.bytes() >= self.full_bytes
+    }
+
+    /// What ends in a window, or fills it; returns how long that is. `in_part`: the window begins inside a line.
+    pub(crate) fn push_split(
+        &mut self,
+        source: SourceId,
+        offset: u64,
+        window: &[u8],
+        split: Split,
+        in_part: &mut bool,
+    ) -> usize {
+        let len = match split {
+            Split::Lines(len) | Split::LastPart(len) => len,
+            Split::Part => window.len(),
+            Split::Incomplete => return 0,
+        };
+        let bytes = window.get(..len).unwrap_or_default();
+        if matches!(split, Split::Lines(_)) {
+            self.push_whole(source, offset, bytes);
+        } else {
+            self.push_marked(source, offset, bytes, lines::flags(*in_part, split != Split::Part));
+            *in_part = split == Split::Part;
+        }
+        len
     }
 
     /// Whole lines of one source: `bytes` ends in a newline.

@@ -1,6 +1,7 @@
 //! Where lines end. Pure, with memchr: a step for each line only where lines are counted.
 
 use memchr::{memchr, memchr_iter, memrchr};
+use spillq_storage::LineFlags;
 
 /// What a window that begins at the offset of a source holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,16 @@ pub(crate) fn split(window: &[u8], in_part: bool, full: bool) -> Split {
         Some(newline) => Split::Lines(newline + 1),
         None if full => Split::Part,
         None => Split::Incomplete,
+    }
+}
+
+/// The flags of a piece of a line. `in_part`: the line begins before it. `ends`: the line ends with it.
+pub(crate) fn flags(in_part: bool, ends: bool) -> LineFlags {
+    match (in_part, ends) {
+        (false, false) => LineFlags::FIRST,
+        (true, false) => LineFlags::MIDDLE,
+        (true, true) => LineFlags::LAST,
+        (false, true) => LineFlags::WHOLE,
     }
 }
 

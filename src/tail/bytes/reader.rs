@@ -8,18 +8,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use spillq_storage::LineFlags;
-
-use crate::tail::bytes::decompress::{Decompressor, form_of, is_compressed};
-use crate::tail::bytes::fill::Filler;
-use crate::tail::bytes::lines::{self, Split};
-use crate::tail::bytes::read::read_full;
-use crate::tail::bytes::stamp::mtime_ns;
-use crate::tail::known::form::Form;
-use crate::tail::known::identity::{
-    FINGERPRINT_BYTES, Fingerprint, Likeness, RESUME_POINT_BYTES, crc_before,
+use crate::tail::bytes::{Decompressor, Filler, Split, form_of, is_compressed, lines, mtime_ns, read_full};
+use crate::tail::known::{
+    FINGERPRINT_BYTES, Fingerprint, Form, Likeness, RESUME_POINT_BYTES, Source, crc_before,
 };
-use crate::tail::known::source::Source;
 
 /// Bytes of one read: about a block, so that a chunk fills one, and little compared with the 10 MiB of the tail. Few for the
 /// fuzzer, whose lines are short.
@@ -112,14 +104,14 @@ pub(crate) struct Reader {
     pub(crate) turn_bytes: u64,
 }
 
-impl Reader {
-    pub(crate) fn new() -> Reader {
-        Reader {
-            buffer: vec![0; (RESUME_POINT_BYTES + READ_BYTES).max(FINGERPRINT_BYTES)],
-            turn_bytes: TURN_BYTES,
-        }
+impl Default for Reader {
+    fn default() -> Reader {
+        let buffer = vec![0; (RESUME_POINT_BYTES + READ_BYTES).max(FINGERPRINT_BYTES)];
+        Reader { buffer, turn_bytes: TURN_BYTES }
     }
+}
 
+impl Reader {
     /// The first bytes of a file; of the content if it is compressed.
     pub(crate) fn look(&mut self, file: &File) -> io::Result<Look> {
         let size = file.metadata()?.len();
@@ -241,26 +233,11 @@ impl Reader {
                 return Ok(Turn::Changed);
             }
             source.size = source.size.max(offset + window.len() as u64);
-            match lines::split(window, source.in_part, window.len() == line_max) {
-                Split::Lines(len) => {
-                    filler.push_whole(source.id, offset, window.get(..len).unwrap_or_default());
-                    source.advance(offset + len as u64, read.get(..back + len).unwrap_or_default());
-                }
-                Split::LastPart(len) => {
-                    let part = window.get(..len).unwrap_or_default();
-                    filler.push_marked(source.id, offset, part, LineFlags::LAST);
-                    source.in_part = false;
-                    source.advance(offset + len as u64, read.get(..back + len).unwrap_or_default());
-                }
+            let split = lines::split(window, source.in_part, window.len() == line_max);
+            match split {
                 Split::Part if body.is_unwritten_behind(offset, window)? => {
                     source.hold_back(window.iter().all(|byte| *byte == 0));
                     return Ok(Turn::CaughtUp);
-                }
-                Split::Part => {
-                    let flags = if source.in_part { LineFlags::MIDDLE } else { LineFlags::FIRST };
-                    filler.push_marked(source.id, offset, window, flags);
-                    source.in_part = true;
-                    source.advance(offset + window.len() as u64, read);
                 }
                 Split::Incomplete if window.len() < window_max => {
                     source.searched = offset + window.len() as u64;
@@ -271,6 +248,10 @@ impl Reader {
                     if let Some(turn) = self.long_line(body, source, line_max, filler)? {
                         return Ok(turn);
                     }
+                }
+                Split::Lines(_) | Split::LastPart(_) | Split::Part => {
+                    let len = filler.push_split(source.id, offset, window, split, &mut source.in_part);
+                    source.advance(offset + len as u64, read.get(..back + len).unwrap_or_default());
                 }
             }
         }
@@ -346,9 +327,10 @@ impl Reader {
         }
         match (end, source.in_part) {
             (Some(_), false) => filler.push_whole(source.id, source.offset, &line),
-            (Some(_), true) => filler.push_marked(source.id, source.offset, &line, LineFlags::LAST),
-            (None, false) => filler.push_marked(source.id, source.offset, &line, LineFlags::FIRST),
-            (None, true) => filler.push_marked(source.id, source.offset, &line, LineFlags::MIDDLE),
+            (end, in_part) => {
+                let flags = lines::flags(in_part, end.is_some());
+                filler.push_marked(source.id, source.offset, &line, flags);
+            }
         }
         source.in_part = end.is_none();
         source.size = source.size.max(to);
@@ -389,12 +371,8 @@ impl Reader {
                 return Ok(false);
             }
             let is_last = part.len() < line_max;
-            let flags = match (source.in_part, is_last) {
-                (false, false) => LineFlags::FIRST,
-                (true, false) => LineFlags::MIDDLE,
-                (false, true) => LineFlags::WHOLE.unterminated(),
-                (true, true) => LineFlags::LAST.unterminated(),
-            };
+            let flags = lines::flags(source.in_part, is_last);
+            let flags = if is_last { flags.unterminated() } else { flags };
             filler.push_marked(source.id, offset, &part, flags);
             let to = offset + part.len() as u64;
             // The bytes before the new offset may reach back beyond the part.

@@ -8,14 +8,13 @@
 //! it can be read, however often it changes. Memory: 20,000 paths, 8 bytes for each file that is left out, and 8 bytes for
 //! each that cannot be read.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::tail::find::walk::Found;
-use crate::tail::known::rotated_name::uncompressed;
+use crate::tail::find::{Found, hash};
+use crate::tail::known::uncompressed;
 
 /// Paths of one inode that are looked at in addition to the source's own: enough to find a renamed file, few if a file has
 /// thousands of hard links.
@@ -71,15 +70,11 @@ pub(crate) struct LeftOut {
 }
 
 fn mark(found: &Found) -> u64 {
-    let mut hash = DefaultHasher::new();
-    (found.device, found.inode, found.size, found.mtime_ns, found.ctime_ns).hash(&mut hash);
-    hash.finish() & !FLAGS
+    hash((found.device, found.inode, found.size, found.mtime_ns, found.ctime_ns)) & !FLAGS
 }
 
 fn inode_hash(found: &Found) -> u64 {
-    let mut hash = DefaultHasher::new();
-    (found.device, found.inode).hash(&mut hash);
-    hash.finish()
+    hash((found.device, found.inode))
 }
 
 impl LeftOut {
@@ -166,7 +161,7 @@ pub(crate) struct Chosen {
 }
 
 /// Collects files during a scan.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Candidates {
     max: usize,
     /// What the last scan left out.
@@ -186,45 +181,15 @@ pub(crate) struct Candidates {
     left_out: LeftOut,
 }
 
-/// A file without a source. Ordered by rank: the best first.
-#[derive(Debug)]
+/// A file without a source. The least is the best: those at the path of a followed file come first; then those that were
+/// never looked at; then those modified last. Of one that several sections name, that of the first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Ranked {
-    is_at_vacated_path: bool,
+    is_elsewhere: bool,
     has_been_seen: bool,
+    modified: Reverse<i64>,
     found: Found,
 }
-
-impl Ranked {
-    /// Those at the path of a followed file first; then those that were never looked at; then those modified last.
-    fn key(&self) -> (bool, bool, std::cmp::Reverse<i64>, &Path) {
-        (
-            !self.is_at_vacated_path,
-            self.has_been_seen,
-            std::cmp::Reverse(self.found.mtime_ns),
-            &self.found.path,
-        )
-    }
-}
-
-impl Ord for Ranked {
-    fn cmp(&self, other: &Ranked) -> Ordering {
-        self.key().cmp(&other.key())
-    }
-}
-
-impl PartialOrd for Ranked {
-    fn partial_cmp(&self, other: &Ranked) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Ranked {
-    fn eq(&self, other: &Ranked) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Ranked {}
 
 impl Candidates {
     /// `max`: how many are looked at, and how many sources there may be.
@@ -235,18 +200,7 @@ impl Candidates {
         vacated: HashSet<Arc<Path>>,
         look_again: bool,
     ) -> Candidates {
-        Candidates {
-            max,
-            before,
-            vacated,
-            look_again,
-            known: Vec::new(),
-            paths: HashMap::new(),
-            ranked: BinaryHeap::new(),
-            refused: BinaryHeap::new(),
-            empty: 0,
-            left_out: LeftOut::default(),
-        }
+        Candidates { max, before, vacated, look_again, ..Candidates::default() }
     }
 
     /// A file that is not simply where its source was.
@@ -259,10 +213,11 @@ impl Candidates {
             _ if found.size == 0 && uncompressed(&found.path).is_none() => self.empty += 1,
             _ => {
                 self.empty += usize::from(found.size == 0);
-                let is_at_vacated_path = met == Met::AtTakenPath || self.vacated.contains(&*found.path);
+                let is_elsewhere = met != Met::AtTakenPath && !self.vacated.contains(&*found.path);
                 let has_been_seen = !self.look_again && self.before.has_seen(mark(&found));
                 found.was_refused = self.before.has_refused(&found);
-                self.rank(Ranked { is_at_vacated_path, has_been_seen, found });
+                let modified = Reverse(found.mtime_ns);
+                self.rank(Ranked { is_elsewhere, has_been_seen, modified, found });
             }
         }
     }

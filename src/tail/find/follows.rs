@@ -1,22 +1,26 @@
-//! What is followed: the settings, and the globs ready to match.
+//! What is followed: the sections with their globs ready to match, and what is never followed.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use spillq_storage::BlockBuilder;
 
-use crate::tail::bytes::open::Way;
+use crate::tail::bytes::Way;
 use crate::tail::error::TailError;
-use crate::tail::find::walk::Discover;
+use crate::tail::find::{Globs, Include};
 use crate::tail::settings::{Follow, From};
 
 /// Sections: a source names its own in 16 bits.
 const FOLLOWS_MAX: usize = 1_000;
 
+/// A glob with its section, and the number of that.
+pub(crate) type OfSection<'a> = (u16, &'a Globs, &'a Include);
+
 /// Sections that were checked, to be followed by a tail that runs.
 #[derive(Debug)]
 pub struct Follows {
-    follows: Vec<Follow>,
-    discover: Discover,
+    sections: Vec<Globs>,
+    pub(super) never: Vec<PathBuf>,
 }
 
 impl Follows {
@@ -26,32 +30,50 @@ impl Follows {
     /// If they do not make sense.
     pub fn new(follows: Vec<Follow>, never: &[PathBuf]) -> Result<Follows, TailError> {
         check(&follows)?;
-        let of = |one: &Follow| (one.include.clone(), one.exclude.clone(), one.symlinks.clone());
-        let globs: Vec<_> = follows.iter().map(of).collect();
-        let globs = globs.iter().map(|(include, exclude, symlinks)| {
-            (include.as_slice(), exclude.as_slice(), symlinks.as_deref())
-        });
-        let discover = Discover::new(globs, never)?;
-        Ok(Follows { follows, discover })
+        Follows::of_globs(follows, never)
     }
 
-    pub(crate) fn discover(&self) -> &Discover {
-        &self.discover
+    /// The same, of which only the globs are checked.
+    pub(crate) fn of_globs(follows: Vec<Follow>, never: &[PathBuf]) -> Result<Follows, TailError> {
+        let sections = follows.into_iter().map(Globs::new).collect::<Result<_, _>>()?;
+        let mut never = never.to_vec();
+        // The same under the name that a walk from the real folder finds.
+        never.extend(never.clone().iter().filter_map(|path| fs::canonicalize(path).ok()));
+        Ok(Follows { sections, never })
     }
 
     /// Which section names a file, if one does.
     pub(crate) fn names(&self, path: &Path) -> Option<u16> {
-        self.discover.names(path)
+        let at = self.sections.iter().position(|globs| {
+            !globs.is_excluded(path) && globs.includes.iter().any(|include| include.whole.is_match(path))
+        })?;
+        (!self.is_never(path)).then_some(at as u16)
+    }
+
+    pub(crate) fn is_never(&self, path: &Path) -> bool {
+        self.never.iter().any(|never| path.starts_with(never))
+    }
+
+    /// All globs in their order.
+    pub(crate) fn includes(&self) -> impl Iterator<Item = OfSection<'_>> {
+        let sections = self.sections.iter().zip(0..);
+        sections.flat_map(|(globs, number)| globs.includes.iter().map(move |one| (number, globs, one)))
     }
 
     /// How a file is opened that a walk found, for the section that names it.
     pub(crate) fn way<'a>(&'a self, section: Option<u16>, path: &Path) -> Way<'a> {
-        self.discover.way(section, path)
+        if let Some(root) = section.and_then(|at| self.get(at)?.symlinks.as_deref()) {
+            return Way::Links(root);
+        }
+        let roots = self.includes().map(|(.., include)| include.root.as_path());
+        // A path of a record that no glob names any more is opened without any link.
+        let root = roots.filter(|root| path.starts_with(root)).max_by_key(|root| root.as_os_str().len());
+        Way::Straight(root.unwrap_or(Path::new("/")))
     }
 
     /// The section that follows standard input, if one does.
     pub(crate) fn of_input(&self) -> Option<&Follow> {
-        self.follows.iter().find(|follow| follow.reads_input())
+        self.sections.iter().map(|globs| &globs.follow).find(|follow| follow.has_input())
     }
 
     pub(crate) fn line_max(&self, section: u16) -> usize {
@@ -67,7 +89,7 @@ impl Follows {
     }
 
     fn get(&self, section: u16) -> Option<&Follow> {
-        self.follows.get(usize::from(section))
+        self.sections.get(usize::from(section)).map(|globs| &globs.follow)
     }
 }
 
@@ -75,13 +97,9 @@ fn check(follows: &[Follow]) -> Result<(), TailError> {
     if follows.len() > FOLLOWS_MAX {
         return Err(TailError::Follows(follows.len()));
     }
-    for follow in follows {
-        if !(1..=BlockBuilder::LINE_BYTES_MAX).contains(&follow.max_line_bytes) {
-            return Err(TailError::LineBytes {
-                found: follow.max_line_bytes,
-                max: BlockBuilder::LINE_BYTES_MAX,
-            });
-        }
+    let max = BlockBuilder::LINE_BYTES_MAX;
+    match follows.iter().map(|follow| follow.max_line_bytes).find(|found| !(1..=max).contains(found)) {
+        Some(found) => Err(TailError::LineBytes { found, max }),
+        None => Ok(()),
     }
-    Ok(())
 }

@@ -5,18 +5,17 @@ use std::path::{Component, Path, PathBuf};
 use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
 
 use crate::tail::error::TailError;
-use crate::tail::settings::STDIN;
+use crate::tail::settings::Follow;
 
 /// Folders behind `**` that are walked: deeper ones are more likely a loop than logs.
 pub(crate) const DEPTH_MAX: usize = 32;
 
-/// The include and exclude globs of one `[[follow]]`.
+/// One `[[follow]]` with its globs ready to match.
 #[derive(Debug)]
 pub(crate) struct Globs {
+    pub(crate) follow: Follow,
     pub(crate) includes: Vec<Include>,
     exclude: GlobSet,
-    /// Below which folder links may lead.
-    pub(crate) symlinks: Option<PathBuf>,
 }
 
 /// One glob: a fixed folder, and a pattern for each level below it.
@@ -36,21 +35,9 @@ pub(crate) struct Include {
 }
 
 impl Globs {
-    /// `symlinks`: below which folder symbolic links may lead. Standard input among `include` is no file, and left out.
-    pub(crate) fn new(
-        include: &[String],
-        exclude: &[String],
-        symlinks: Option<&Path>,
-    ) -> Result<Globs, TailError> {
-        Ok(Globs {
-            includes: include
-                .iter()
-                .filter(|glob| *glob != STDIN)
-                .map(|glob| Include::new(glob))
-                .collect::<Result<_, _>>()?,
-            exclude: excluded(exclude)?,
-            symlinks: symlinks.map(Path::to_owned),
-        })
+    pub(crate) fn new(follow: Follow) -> Result<Globs, TailError> {
+        let includes = follow.globs().map(|glob| Include::new(glob)).collect::<Result<_, _>>()?;
+        Ok(Globs { includes, exclude: excluded(&follow.exclude)?, follow })
     }
 
     /// An exclude applies to the name, or, with a slash in it, to the whole path.
@@ -61,6 +48,7 @@ impl Globs {
 
 impl Include {
     fn new(glob: &str) -> Result<Include, TailError> {
+        let wrong = |found: &str| TailError::Glob { glob: glob.to_owned(), found: found.to_owned() };
         let path = Path::new(glob);
         if !path.is_absolute() {
             return Err(TailError::Relative(glob.to_owned()));
@@ -70,15 +58,11 @@ impl Include {
             match component {
                 Component::Normal(part) => parts.extend(part.to_str()),
                 Component::RootDir => {}
-                _ => {
-                    let found = "`..` is not supported in a glob".to_owned();
-                    return Err(TailError::Glob { glob: glob.to_owned(), found });
-                }
+                _ => return Err(wrong("`..` is not supported in a glob")),
             }
         }
         if parts.is_empty() || glob.ends_with('/') {
-            let found = "names a folder, not files".to_owned();
-            return Err(TailError::Glob { glob: glob.to_owned(), found });
+            return Err(wrong("names a folder, not files"));
         }
         // An alternative with a slash in it spans levels: from there on no folder is skipped.
         let braces = glob.find('{').is_some_and(|open| glob[open..].contains('/'));

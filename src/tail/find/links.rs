@@ -7,8 +7,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::tail::bytes::open::leads_below;
-use crate::tail::find::globs::{Globs, Include};
+use crate::tail::bytes::leads_below;
+use crate::tail::find::{Follows, Globs, Include};
 
 /// The real paths of the fixed folders of all globs, in the order of the globs; `None` for one that is not there.
 #[derive(Debug)]
@@ -16,22 +16,16 @@ pub(crate) struct RealRoots(Vec<Option<PathBuf>>);
 
 impl RealRoots {
     /// Resolves the fixed folders: one of them may be reached through a link itself.
-    pub(crate) fn of(follows: &[Globs]) -> RealRoots {
-        RealRoots(includes(follows).map(|(_, include)| fs::canonicalize(&include.root).ok()).collect())
+    pub(crate) fn of(follows: &Follows) -> RealRoots {
+        RealRoots(follows.includes().map(|(.., include)| fs::canonicalize(&include.root).ok()).collect())
     }
 
     /// Whether the globs find the target of a link without the link, or another section may follow the link.
-    /// `is_never`: what is never followed.
-    pub(crate) fn find_without(
-        &self,
-        link: &Path,
-        follows: &[Globs],
-        is_never: &dyn Fn(&Path) -> bool,
-    ) -> bool {
+    pub(crate) fn find_without(&self, link: &Path, follows: &Follows) -> bool {
         let (Ok(real), Ok(target)) = (fs::canonicalize(link), fs::metadata(link)) else {
             return false;
         };
-        includes(follows).zip(&self.0).any(|((globs, include), root)| {
+        follows.includes().zip(&self.0).any(|((_, globs, include), root)| {
             let below = root.as_ref().and_then(|root| real.strip_prefix(root).ok());
             let is_found = below.is_some_and(|below| {
                 let path = include.root.join(below);
@@ -40,21 +34,17 @@ impl RealRoots {
                     false => include.whole.is_match(&path) && !globs.is_excluded(&path),
                 };
                 let is_read = target.is_dir() || target.is_file() || include.literal;
-                is_meant && is_read && !is_never(&path)
+                is_meant && is_read && !follows.is_never(&path)
             });
             is_found || may_follow(globs, include, link)
         })
     }
 }
 
-fn includes(follows: &[Globs]) -> impl Iterator<Item = (&Globs, &Include)> {
-    follows.iter().flat_map(|globs| globs.includes.iter().map(move |include| (globs, include)))
-}
-
 /// Whether this section follows the link itself, as its `symlinks` allows.
 fn may_follow(globs: &Globs, include: &Include, link: &Path) -> bool {
     let is_named = || include.whole.is_match(link) && !globs.is_excluded(link);
-    globs.symlinks.as_deref().is_some_and(|root| is_named() && leads_below(root, link).is_some())
+    globs.follow.symlinks.as_deref().is_some_and(|root| is_named() && leads_below(root, link).is_some())
 }
 
 impl Include {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use crate::plain::counted;
 use crate::tail::error::TailError;
-use crate::tail::find::walk::{Discover, Walked};
-use crate::tail::settings::{Follow, STDIN};
+use crate::tail::find::{Follows, Walked};
+use crate::tail::settings::Follow;
 
 /// What a glob matches now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +23,8 @@ pub struct Preview {
 /// # Errors
 /// If a glob does not make sense.
 pub fn preview(follows: &[Follow], never: &[PathBuf]) -> Result<Vec<Preview>, TailError> {
-    let sections =
-        follows.iter().map(|one| (one.include.as_slice(), one.exclude.as_slice(), one.symlinks.as_deref()));
-    let found = Discover::new(sections, never)?.walk_each();
-    let includes = follows.iter().flat_map(|follow| &follow.include).filter(|glob| *glob != STDIN);
+    let found = Follows::of_globs(follows.to_vec(), never)?.walk_each();
+    let includes = follows.iter().flat_map(Follow::globs);
     Ok(includes.zip(found).map(|(include, (files, walked))| of_glob(include, files, &walked)).collect())
 }
 

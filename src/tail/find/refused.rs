@@ -3,7 +3,7 @@
 //! A glob may match half a million links, or files without permission. Those that are not named take 8 bytes each.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use std::path::{Path, PathBuf};
 
 use crate::unreadable::{Unreadable, WhyUnreadable};
@@ -25,9 +25,7 @@ impl Refused {
         if self.named.len() < NAMED_MAX || self.named.contains_key(path) {
             self.named.entry(path.to_owned()).or_insert_with(|| Unreadable { why, found: found() });
         } else {
-            let mut hash = DefaultHasher::new();
-            path.hash(&mut hash);
-            self.others.push(hash.finish());
+            self.others.push(hash(path));
         }
     }
 
@@ -71,6 +69,11 @@ impl Refused {
         };
         self.named.iter().filter(move |(path, why)| !is_known(path, why))
     }
+}
+
+/// The same for the same value as long as the process runs: what stands for a file of which there may be millions.
+pub(crate) fn hash(value: impl Hash) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::new().hash_one(value)
 }
 
 #[cfg(test)]

@@ -5,24 +5,21 @@
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
 use std::fs::{self, DirEntry, FileType, Metadata};
 use std::os::unix::fs::{DirEntryExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::tail::bytes::open::{Way, kind, leads_below};
-use crate::tail::bytes::stamp::{ctime_ns, mtime_ns};
-use crate::tail::error::TailError;
-use crate::tail::find::globs::{DEPTH_MAX, Globs, Include};
-use crate::tail::find::links::RealRoots;
-use crate::tail::find::refused::Refused;
-use crate::tail::known::source::Location;
+use crate::tail::bytes::{ctime_ns, kind, leads_below, mtime_ns};
+use crate::tail::find::{DEPTH_MAX, Follows, OfSection, RealRoots, Refused};
+use crate::tail::known::Location;
 use crate::unreadable::WhyUnreadable;
 
 /// Entries looked at in one scan: a glob over a whole disk must not take minutes.
 const ENTRIES_MAX: usize = 1_000_000;
 
-/// A file that a walk found.
-#[derive(Clone, Debug)]
+/// A file that a walk found. Ordered by its path, then by what else is known.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Found {
     pub(crate) path: PathBuf,
     pub(crate) device: u64,
@@ -61,176 +58,110 @@ pub(crate) struct Walked {
     entries: usize,
 }
 
-/// All globs, and what is never followed.
-#[derive(Debug)]
-pub(crate) struct Discover {
-    pub(crate) follows: Vec<Globs>,
-    never: Vec<PathBuf>,
-}
-
-impl Discover {
-    /// `follows`: include, exclude, below which folder symbolic links may lead.
-    pub(crate) fn new<'a>(
-        follows: impl Iterator<Item = (&'a [String], &'a [String], Option<&'a Path>)>,
-        never: &[PathBuf],
-    ) -> Result<Discover, TailError> {
-        let follows = follows
-            .map(|(include, exclude, symlinks)| Globs::new(include, exclude, symlinks))
-            .collect::<Result<_, TailError>>()?;
-        let mut never: Vec<PathBuf> = never.to_vec();
-        // The same under the name that a walk from the real folder finds.
-        never.extend(never.clone().iter().filter_map(|path| fs::canonicalize(path).ok()));
-        Ok(Discover { follows, never })
-    }
-
-    /// Which `[[follow]]` names a file, if one does.
-    pub(crate) fn names(&self, path: &Path) -> Option<u16> {
-        let at = self.follows.iter().position(|globs| {
-            !globs.is_excluded(path) && globs.includes.iter().any(|include| include.whole.is_match(path))
-        })?;
-        (!self.is_never(path)).then_some(at as u16)
-    }
-
-    /// How a file is opened that a walk found, for the `[[follow]]` that names it.
-    pub(crate) fn way<'a>(&'a self, follow: Option<u16>, path: &Path) -> Way<'a> {
-        let follow = follow.and_then(|at| self.follows.get(usize::from(at)));
-        if let Some(root) = follow.and_then(|globs| globs.symlinks.as_deref()) {
-            return Way::Links(root);
-        }
-        let roots =
-            self.follows.iter().flat_map(|globs| &globs.includes).map(|include| include.root.as_path());
-        // A path of a record that no glob names any more is opened without any link.
-        let root = roots.filter(|root| path.starts_with(root)).max_by_key(|root| root.as_os_str().len());
-        Way::Straight(root.unwrap_or(Path::new("/")))
-    }
-
-    pub(crate) fn is_never(&self, path: &Path) -> bool {
-        self.never.iter().any(|never| path.starts_with(never))
-    }
-
-    /// All globs in their order, each with its section and the number of that.
-    pub(crate) fn includes(&self) -> impl Iterator<Item = (u16, &Globs, &Include)> {
-        let sections = self.follows.iter().zip(0..);
-        sections.flat_map(|(globs, number)| globs.includes.iter().map(move |one| (number, globs, one)))
-    }
-
+impl Follows {
     /// Walks all folders. Calls `visit` with each file that a glob names, and with those whose inode `is_known`.
     pub(crate) fn walk(&self, is_known: &dyn Fn(u64) -> bool, visit: &mut dyn FnMut(Found)) -> Walked {
-        let mut walk = self.begin(is_known, visit);
-        for (number, globs, include) in self.includes() {
-            walk.folder(&include.root, number, globs, include, 0, &mut Vec::new());
+        let mut walk = Walk::begin(self, is_known, visit);
+        for of in self.includes() {
+            walk.folder(&of.2.root, of, 0);
         }
         walk.walked
     }
 
     /// Walks for each glob separately. Whether a link is another name is decided by all of them, as in [`Self::walk`].
     pub(crate) fn walk_each(&self) -> Vec<(u64, Walked)> {
-        let walk = |(number, globs, include): (u16, &Globs, &Include)| {
+        let walk = |of: OfSection<'_>| {
             let mut files = 0;
             let mut visit = |_| files += 1;
-            let mut walk = self.begin(&|_| false, &mut visit);
-            walk.folder(&include.root, number, globs, include, 0, &mut Vec::new());
+            let mut walk = Walk::begin(self, &|_| false, &mut visit);
+            walk.folder(&of.2.root, of, 0);
             let walked = walk.walked;
             (files, walked)
         };
         self.includes().map(walk).collect()
     }
-
-    fn begin<'a>(&'a self, is_known: &'a dyn Fn(u64) -> bool, visit: &'a mut dyn FnMut(Found)) -> Walk<'a> {
-        let never = self.never.iter().filter_map(|path| fs::metadata(path).ok());
-        Walk {
-            discover: self,
-            never: never.map(|meta| (meta.dev(), meta.ino())).collect(),
-            is_known,
-            visit,
-            walked: Walked::default(),
-            roots: OnceCell::new(),
-        }
-    }
 }
 
 struct Walk<'a> {
-    discover: &'a Discover,
+    follows: &'a Follows,
     never: HashSet<(u64, u64)>,
     is_known: &'a dyn Fn(u64) -> bool,
     visit: &'a mut dyn FnMut(Found),
     walked: Walked,
+    /// The folder that is listed and those above, so that a link to one of them ends there.
+    chain: Vec<(u64, u64)>,
     /// Resolved when a link asks for them.
     roots: OnceCell<RealRoots>,
 }
 
-impl Walk<'_> {
-    /// `chain`: the folders above, so that a link to one of them ends there.
-    fn folder(
-        &mut self,
-        folder: &Path,
-        number: u16,
-        globs: &Globs,
-        include: &Include,
-        depth: usize,
-        chain: &mut Vec<(u64, u64)>,
-    ) {
+impl<'a> Walk<'a> {
+    fn begin(
+        follows: &'a Follows,
+        is_known: &'a dyn Fn(u64) -> bool,
+        visit: &'a mut dyn FnMut(Found),
+    ) -> Walk<'a> {
+        let never = follows.never.iter().filter_map(|path| fs::metadata(path).ok());
+        Walk {
+            follows,
+            never: never.map(|meta| (meta.dev(), meta.ino())).collect(),
+            is_known,
+            visit,
+            walked: Walked::default(),
+            chain: Vec::new(),
+            roots: OnceCell::new(),
+        }
+    }
+
+    fn folder(&mut self, folder: &Path, of: OfSection<'_>, depth: usize) {
         let listed = fs::metadata(folder).and_then(|meta| Ok((meta, fs::read_dir(folder)?)));
         let (meta, entries) = match listed {
             Ok(listed) => listed,
-            Err(error) => {
-                // A fixed folder that is not there yet is normal: each scan looks for it.
-                if error.kind() != std::io::ErrorKind::NotFound {
-                    self.refuse(folder, WhyUnreadable::System, || {
-                        format!("list {}: {error}", folder.display())
-                    });
-                }
-                self.walked.unlisted.push(folder.to_owned());
-                return;
+            // A fixed folder that is not there yet is normal: each scan looks for it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return self.walked.unlisted.push(folder.to_owned());
             }
+            Err(error) => return self.not_listed(folder, WhyUnreadable::System, error),
         };
         let id = (meta.dev(), meta.ino());
-        if self.never.contains(&id) || self.discover.is_never(folder) || chain.contains(&id) {
+        if self.never.contains(&id) || self.follows.is_never(folder) || self.chain.contains(&id) {
             return;
         }
         self.walked.folders.insert(folder.to_owned(), meta.ino());
-        chain.push(id);
+        self.chain.push(id);
         for entry in entries {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
-                    self.refuse(folder, WhyUnreadable::System, || {
-                        format!("list {}: {error}", folder.display())
-                    });
-                    self.walked.unlisted.push(folder.to_owned());
+                    self.not_listed(folder, WhyUnreadable::System, error);
                     break;
                 }
             };
             self.walked.entries += 1;
             if self.walked.entries > ENTRIES_MAX {
-                self.refuse(folder, WhyUnreadable::TooMany, || {
-                    format!("list {}: more than {ENTRIES_MAX} entries in one scan", folder.display())
-                });
-                self.walked.unlisted.push(folder.to_owned());
+                let found = format_args!("more than {ENTRIES_MAX} entries in one scan");
+                self.not_listed(folder, WhyUnreadable::TooMany, found);
                 break;
             }
             let Ok(file_type) = entry.file_type() else {
                 continue;
             };
-            self.entry(&entry, file_type, number, globs, include, depth, chain);
+            self.entry(&entry, file_type, of, depth);
         }
-        chain.pop();
+        self.chain.pop();
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one step of a recursion, with where it is")]
-    fn entry(
-        &mut self,
-        entry: &DirEntry,
-        found: FileType,
-        number: u16,
-        globs: &Globs,
-        include: &Include,
-        depth: usize,
-        chain: &mut Vec<(u64, u64)>,
-    ) {
+    /// A folder could not be listed to its end.
+    fn not_listed(&mut self, folder: &Path, why: WhyUnreadable, found: impl Display) {
+        self.refuse(folder, why, || format!("list {}: {found}", folder.display()));
+        self.walked.unlisted.push(folder.to_owned());
+    }
+
+    fn entry(&mut self, entry: &DirEntry, found: FileType, of: OfSection<'_>, depth: usize) {
+        let (number, globs, include) = of;
         let path = &*entry.path();
         // A link is resolved only if that is allowed; then its target decides.
         let target = globs
+            .follow
             .symlinks
             .as_deref()
             .filter(|_| found.is_symlink())
@@ -238,7 +169,7 @@ impl Walk<'_> {
         let found = target.as_ref().map_or(found, Metadata::file_type);
         if found.is_dir() {
             if include.descends(depth, path) {
-                self.folder(path, number, globs, include, depth + 1, chain);
+                self.folder(path, of, depth + 1);
             } else if include.is_too_deep(depth) {
                 self.too_deep(path);
             } else if include.literal_name && include.whole.is_match(path) && !globs.is_excluded(path) {
@@ -250,7 +181,7 @@ impl Walk<'_> {
         }
         let named = include.names(depth, path) && !globs.is_excluded(path);
         let known = found.is_file() && (self.is_known)(entry.ino());
-        if !(named || known) || self.discover.is_never(path) {
+        if !(named || known) || self.follows.is_never(path) {
             return;
         }
         let is_fifo = found.is_fifo() && include.literal;
@@ -293,9 +224,7 @@ impl Walk<'_> {
 
     /// Whether a link leads to a file that is followed anyway.
     fn is_other_name(&self, link: &Path) -> bool {
-        let follows = &self.discover.follows;
-        let roots = self.roots.get_or_init(|| RealRoots::of(follows));
-        roots.find_without(link, follows, &|path| self.discover.is_never(path))
+        self.roots.get_or_init(|| RealRoots::of(self.follows)).find_without(link, self.follows)
     }
 
     /// Once for all in the same folder.
@@ -317,6 +246,7 @@ impl Walk<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tail::settings::Follow;
 
     fn found(
         globs: &[&str],
@@ -325,11 +255,11 @@ mod tests {
         never: &[PathBuf],
     ) -> (Vec<PathBuf>, Walked) {
         let strings = |globs: &[&str]| globs.iter().map(|glob| (*glob).to_owned()).collect::<Vec<_>>();
-        let (include, exclude) = (strings(globs), strings(exclude));
-        let follows = [(include.as_slice(), exclude.as_slice(), links)];
-        let discover = Discover::new(follows.into_iter(), never).unwrap();
+        let symlinks = links.map(Path::to_owned);
+        let follow = Follow { exclude: strings(exclude), symlinks, ..Follow::new(strings(globs)) };
+        let follows = Follows::new(vec![follow], never).unwrap();
         let mut files = Vec::new();
-        let walked = discover.walk(&|_| false, &mut |found| files.push(found.path));
+        let walked = follows.walk(&|_| false, &mut |found| files.push(found.path));
         files.sort();
         (files, walked)
     }

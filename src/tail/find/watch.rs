@@ -6,7 +6,7 @@
 use notify::event::{EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -25,6 +25,8 @@ pub(crate) struct Watch {
     folders: HashMap<PathBuf, u64>,
     names_changed: Arc<AtomicBool>,
     has_warned: bool,
+    /// Paths that may have changed; an empty one only wakes the worker.
+    pub(crate) hints: Receiver<PathBuf>,
 }
 
 /// Wakes the worker, with a path as the reason.
@@ -46,11 +48,11 @@ impl Wake {
 }
 
 impl Watch {
-    /// A watch on nothing yet, what wakes the worker, and where it receives paths; an empty one only wakes.
-    pub(crate) fn new(bell: Bell) -> (Watch, Wake, Receiver<PathBuf>) {
-        let (hints, received) = sync_channel(HINTS_MAX);
+    /// A watch on nothing yet, and what wakes the worker.
+    pub(crate) fn new(bell: Bell) -> (Watch, Wake) {
+        let (sender, hints) = sync_channel(HINTS_MAX);
         let names_changed = Arc::new(AtomicBool::new(false));
-        let wake = Wake(hints, bell);
+        let wake = Wake(sender, bell);
         let (flag, sender) = (Arc::clone(&names_changed), wake.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let Ok(event) = event else {
@@ -79,8 +81,8 @@ impl Watch {
         let watcher = watcher
             .inspect_err(|error| tracing::warn!(%error, "no file events: changes are found by scans alone"))
             .ok();
-        let watch = Watch { watcher, folders: HashMap::new(), names_changed, has_warned: false };
-        (watch, wake, received)
+        let watch = Watch { watcher, folders: HashMap::new(), names_changed, has_warned: false, hints };
+        (watch, wake)
     }
 
     /// Whether a name changed, or hints were dropped, since the last call.
@@ -103,28 +105,20 @@ impl Watch {
         });
         let mut added = false;
         for (folder, inode) in folders {
-            if self.folders.contains_key(folder) {
+            if self.folders.contains_key(folder) || self.folders.len() >= FOLDERS_MAX {
                 continue;
             }
-            let watched = self.folders.len() < FOLDERS_MAX && add(watcher, folder, &mut self.has_warned);
-            if watched {
-                self.folders.insert(folder.clone(), *inode);
-                added = true;
+            match watcher.watch(folder, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.folders.insert(folder.clone(), *inode);
+                    added = true;
+                }
+                Err(error) if !std::mem::replace(&mut self.has_warned, true) => {
+                    tracing::warn!(path = %folder.display(), %error, "no file events here: changes are found by scans alone");
+                }
+                Err(_) => {}
             }
         }
         added
-    }
-}
-
-fn add(watcher: &mut RecommendedWatcher, folder: &Path, has_warned: &mut bool) -> bool {
-    match watcher.watch(folder, RecursiveMode::NonRecursive) {
-        Ok(()) => true,
-        Err(error) => {
-            if !*has_warned {
-                tracing::warn!(path = %folder.display(), %error, "no file events here: changes are found by scans alone");
-                *has_warned = true;
-            }
-            false
-        }
     }
 }

@@ -56,10 +56,6 @@ pub(crate) enum State {
 }
 
 impl Compressed {
-    pub(crate) fn unchecked(form: Form, since_ms: u64) -> Box<Compressed> {
-        Compressed::new(form, State::Unchecked, since_ms)
-    }
-
     pub(crate) fn new(form: Form, state: State, since_ms: u64) -> Box<Compressed> {
         Box::new(Compressed { form, state, since_ms, last_seen: (0, 0), last_seen_ms: since_ms })
     }
@@ -73,16 +69,12 @@ impl Compressed {
         now.boot_ms.saturating_sub(self.last_seen_ms)
     }
 
-    /// It has another length or time than when it was checked.
-    pub(crate) fn note_change(&mut self) {
-        if let State::Bad { changed, .. } = &mut self.state {
-            *changed = true;
-        }
-    }
-
     /// As a scan found it.
     pub(crate) fn found(form: Form, mtime_ns: i64, now_ms: u64) -> Box<Compressed> {
-        Box::new(Compressed { last_seen: (form.size, mtime_ns), ..*Compressed::unchecked(form, now_ms) })
+        Box::new(Compressed {
+            last_seen: (form.size, mtime_ns),
+            ..*Compressed::new(form, State::Unchecked, now_ms)
+        })
     }
 
     /// Which source it is, a check will find out.

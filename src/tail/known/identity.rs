@@ -93,18 +93,12 @@ pub(crate) enum Likeness {
     Unknown,
 }
 
-/// The bytes before one offset. Twelve bytes in memory, hence the halves.
+/// The bytes before one offset. Twelve bytes in memory, hence packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(Rust, packed(4))]
 struct ResumePoint {
-    high: u32,
-    low: u32,
+    offset: u64,
     crc: u32,
-}
-
-impl ResumePoint {
-    fn offset(self) -> u64 {
-        u64::from(self.high) << 32 | u64::from(self.low)
-    }
 }
 
 /// The bytes before some offsets of a source; the newest is its offset.
@@ -116,12 +110,12 @@ impl ResumePoints {
     pub(crate) fn from_pairs(pairs: &[(u64, u32)]) -> Option<ResumePoints> {
         let rises = pairs.windows(2).all(|pair| matches!(pair, [a, b] if a.0 < b.0));
         (rises && pairs.len() <= RESUME_POINTS_MAX)
-            .then(|| ResumePoints(pairs.iter().map(|&(at, crc)| point(at, crc)).collect()))
+            .then(|| ResumePoints(pairs.iter().map(|&(offset, crc)| ResumePoint { offset, crc }).collect()))
     }
 
     /// `(offset, crc)` of every resume point, rising.
     pub(crate) fn pairs(&self) -> impl DoubleEndedIterator<Item = (u64, u32)> + '_ {
-        self.0.iter().map(|point| (point.offset(), point.crc))
+        self.0.iter().map(|point| (point.offset, point.crc))
     }
 
     /// The CRC of the bytes before `offset`, if there is a resume point.
@@ -145,8 +139,8 @@ impl ResumePoints {
     /// The same, with the CRC of the bytes before `offset`.
     pub(crate) fn set(&mut self, offset: u64, crc: u32) {
         self.cut(offset);
-        if self.0.last().is_none_or(|last| last.offset() < offset) {
-            self.0.push(point(offset, crc));
+        if self.0.last().is_none_or(|last| last.offset < offset) {
+            self.0.push(ResumePoint { offset, crc });
         }
         if self.0.len() > RESUME_POINTS_MAX {
             self.thin_out(offset);
@@ -158,8 +152,7 @@ impl ResumePoints {
     fn thin_out(&mut self, offset: u64) {
         let factor = |trio: &[ResumePoint]| match trio {
             [below, _, above] => {
-                (offset - below.offset()).saturating_mul(16)
-                    / (offset - above.offset() + RESUME_POINT_SPACING)
+                (offset - below.offset).saturating_mul(16) / (offset - above.offset + RESUME_POINT_SPACING)
             }
             _ => u64::MAX,
         };
@@ -171,12 +164,8 @@ impl ResumePoints {
 
     /// Removes the resume points beyond `offset`.
     pub(crate) fn cut(&mut self, offset: u64) {
-        self.0.retain(|point| point.offset() <= offset);
+        self.0.retain(|point| point.offset <= offset);
     }
-}
-
-fn point(offset: u64, crc: u32) -> ResumePoint {
-    ResumePoint { high: (offset >> 32) as u32, low: offset as u32, crc }
 }
 
 /// The CRC of the bytes before an offset: of the last [`RESUME_POINT_BYTES`] of `before`.

@@ -5,7 +5,7 @@ use std::fs::File;
 
 use spillq_storage::SourceId;
 
-use crate::tail::known::source::Source;
+use crate::tail::known::Source;
 
 /// One descriptor in this many is made free when all are in use.
 const RESERVE: usize = 8;

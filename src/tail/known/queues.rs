@@ -5,8 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use spillq_storage::SourceId;
 
-use crate::tail::known::record::SourceRecord;
-use crate::tail::known::source::Source;
+use crate::tail::known::{Source, SourceRecord, Table};
 
 /// Sources that wait for a turn, each at most once.
 #[derive(Debug, Default)]
@@ -82,19 +81,23 @@ impl Checkpoints {
         self.owed.push_back(id);
     }
 
-    /// The next source whose checkpoint goes with this append.
-    pub(crate) fn next(&mut self) -> Option<SourceId> {
-        self.owed.pop_front()
-    }
-
-    /// Its checkpoint as it is now; `None` if the log has it, or it cannot be written.
-    pub(crate) fn write(source: &mut Source) -> Option<Bytes> {
-        if !std::mem::take(&mut source.dirty) {
-            return None;
+    /// Checkpoints for an append, as they are now and at most this many.
+    pub(crate) fn take(&mut self, sources: &mut Table, max: usize) -> Vec<(SourceId, Bytes)> {
+        let mut taken = Vec::new();
+        while taken.len() < max
+            && let Some(id) = self.owed.pop_front()
+        {
+            // The log may have it by now.
+            let Some(source) = sources.get_mut(id).filter(|source| source.dirty) else {
+                continue;
+            };
+            source.dirty = false;
+            if let Some(record) = encoded(id, &source.record()) {
+                source.stored = true;
+                taken.push((id, record));
+            }
         }
-        let record = encoded(source.id, &source.record());
-        source.stored |= record.is_some();
-        record
+        taken
     }
 
     /// The source has ended: the log gets its last checkpoint, if it ever had one.
@@ -117,13 +120,18 @@ impl Checkpoints {
         self.withheld.insert(copy.id, original);
     }
 
-    /// Copies whose checkpoint waits for this source.
-    pub(crate) fn waiting_for(&self, original: SourceId) -> Vec<SourceId> {
-        self.withheld.iter().filter(|(_, of)| **of == original).map(|(copy, _)| *copy).collect()
-    }
-
-    pub(crate) fn no_longer_withheld(&mut self, copy: SourceId) {
-        self.withheld.remove(&copy);
+    /// A source has read on, or ended: copies of what it has read by now get their checkpoint.
+    pub(crate) fn release(&mut self, sources: &mut Table, original: SourceId) {
+        let read = sources.get(original).map_or(u64::MAX, |source| source.offset);
+        let is_due = |copy: &SourceId, of: &mut SourceId| {
+            *of == original && sources.get(*copy).is_none_or(|copy| copy.offset <= read)
+        };
+        let due: Vec<SourceId> = self.withheld.extract_if(is_due).map(|(copy, _)| copy).collect();
+        for copy in due {
+            if let Some(source) = sources.get_mut(copy) {
+                self.owe(source);
+            }
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -12,8 +12,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::plain::size;
-use crate::tail::known::form::{Form, Whole};
-use crate::tail::known::identity::{Fingerprint, ResumePoints};
+use crate::tail::known::{Fingerprint, Form, ResumePoints, Whole};
 
 const VERSION: u8 = 1;
 /// Version of the record of a compressed file, which has two more fields.
@@ -47,11 +46,13 @@ pub struct SourceRecord {
     pub(crate) rotated_from: Option<Vec<u8>>,
     pub(crate) inode: u64,
     pub(crate) fingerprint: Fingerprint,
-    pub(crate) offset: u64,
+    /// The end of the last line stored.
+    pub offset: u64,
     pub(crate) resume_points: ResumePoints,
     pub(crate) compressed: Option<(Form, Whole)>,
     pub(crate) in_part: bool,
     pub(crate) unterminated: bool,
+    /// The file was gone and read to its end.
     pub(crate) finished: bool,
 }
 
@@ -110,18 +111,6 @@ impl SourceRecord {
     #[must_use]
     pub fn rotated_from(&self) -> Option<&Path> {
         self.rotated_from.as_deref().map(|path| Path::new(OsStr::from_bytes(path)))
-    }
-
-    /// The end of the last line stored.
-    #[must_use]
-    pub fn offset(&self) -> u64 {
-        self.offset
-    }
-
-    /// Whether the file was gone and read to its end.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.finished
     }
 
     /// The record's bytes.
@@ -261,10 +250,7 @@ mod tests {
     fn of_a_finished_source_only_a_bounded_name_and_the_end_are_left() {
         let short = SourceRecord::of_finished(Path::new("/var/log/a.log"), 77);
         let short = SourceRecord::decode(&short.encode().unwrap()).unwrap();
-        assert_eq!(
-            (short.path(), short.offset(), short.is_finished()),
-            (Path::new("/var/log/a.log"), 77, true)
-        );
+        assert_eq!((short.path(), short.offset, short.finished), (Path::new("/var/log/a.log"), 77, true));
         let long = format!("/{}/end.log", "x".repeat(4_000));
         let bytes = SourceRecord::of_finished(Path::new(&long), u64::MAX).encode().unwrap();
         assert!(bytes.len() <= NAME_BYTES_MAX + 24, "{} bytes", bytes.len());

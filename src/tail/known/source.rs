@@ -4,17 +4,13 @@
 //! position. The fields that other data depends on are changed by this layer alone: the path and the inode by
 //! [`Table`](crate::tail::known::table::Table), the marks of queues by the queues.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use spillq_storage::SourceId;
 
-use crate::tail::known::form::{Compressed, State};
-use crate::tail::known::identity::{Fingerprint, ResumePoints};
-use crate::tail::known::presence::Presence;
-use crate::tail::known::record::SourceRecord;
+use crate::tail::known::{Compressed, Fingerprint, ResumePoints, SourceRecord, State};
 use crate::unreadable::Unreadable;
 
 /// One followed file.
@@ -72,6 +68,58 @@ pub(crate) struct Source {
     pub(crate) outside: bool,
 }
 
+/// Where the file of a source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// At its path. `scan` found it there last, or has yet to look for it: 0 until the first scan of a run.
+    Here { scan: u32 },
+    /// One scan has not found it. That proves nothing: a rename during the walk hides a file from one scan.
+    Missing { since_ms: u64 },
+    /// Two scans in a row have not found it.
+    Gone { since_ms: u64 },
+    /// Its file has another content. The next scan after `scan` looks for the old content in copies; a source whose
+    /// content is in none ends. `searched_since_ms`: since when copies are searched, once that began.
+    Replaced { scan: u32, searched_since_ms: Option<u64> },
+    /// No follow names it: it is not read, and not looked for. Its checkpoint stays in the log.
+    Inactive,
+}
+
+impl Presence {
+    /// Whether this scan found the file where it was.
+    pub(crate) fn is_found_by(self, scan: u32) -> bool {
+        self == Presence::Here { scan }
+    }
+
+    pub(crate) fn is_replaced(self) -> bool {
+        matches!(self, Presence::Replaced { .. })
+    }
+
+    pub(crate) fn is_missing_once(self) -> bool {
+        matches!(self, Presence::Missing { .. })
+    }
+
+    pub(crate) fn is_gone(self) -> bool {
+        matches!(self, Presence::Gone { .. })
+    }
+
+    /// Since when no scan has found the file.
+    pub(crate) fn missing_since_ms(self) -> Option<u64> {
+        match self {
+            Presence::Missing { since_ms } | Presence::Gone { since_ms } => Some(since_ms),
+            _ => None,
+        }
+    }
+
+    /// A scan did not find the file.
+    pub(crate) fn missed(self, now_ms: u64) -> Presence {
+        match self {
+            Presence::Here { .. } => Presence::Missing { since_ms: now_ms },
+            Presence::Missing { since_ms } => Presence::Gone { since_ms },
+            other => other,
+        }
+    }
+}
+
 /// Where a file was found.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Location<'a> {
@@ -98,16 +146,6 @@ impl Source {
         }
     }
 
-    /// A copy of a file that `original` reads and that is open: read from `offset`, where the two differ first. `before`
-    /// ends there.
-    pub(crate) fn begin_as_copy(&mut self, original: Option<&Source>, offset: u64, before: &[u8]) {
-        if let Some(original) = original {
-            self.resume_points = original.resume_points.clone();
-            self.resume_points.cut(offset);
-        }
-        self.begin_at(offset, before);
-    }
-
     /// Not read from its beginning, but from `offset`. `before` ends there.
     pub(crate) fn begin_at(&mut self, offset: u64, before: &[u8]) {
         self.resume_points.add(offset, before);
@@ -126,11 +164,8 @@ impl Source {
 
     /// As its checkpoint says. Whether its file is still there, the first scan finds out.
     pub(crate) fn from_record(id: SourceId, record: SourceRecord, now_ms: u64) -> Source {
-        let compressed = record.compressed.map(|(form, whole)| {
-            let size = whole.size.max(record.offset);
-            (size, Compressed::new(form, State::Whole(whole), now_ms))
-        });
-        let (size, compressed) = compressed.map_or((record.offset, None), |(size, one)| (size, Some(one)));
+        let size = record.compressed.map_or(0, |(_, whole)| whole.size).max(record.offset);
+        let checked = |(form, whole)| Compressed::new(form, State::Whole(whole), now_ms);
         let unknown = Source::unknown(id, record.path(), now_ms);
         Source {
             rotated_from: record.rotated_from().map(Arc::from),
@@ -139,7 +174,7 @@ impl Source {
             offset: record.offset,
             searched: record.offset,
             size,
-            compressed,
+            compressed: record.compressed.map(checked),
             in_part: record.in_part,
             unterminated: record.unterminated,
             stored: true,
@@ -228,9 +263,10 @@ impl Source {
     }
 
     pub(crate) fn record(&self) -> SourceRecord {
+        let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
         SourceRecord {
-            path: path_bytes(&self.path),
-            rotated_from: self.rotated_from.as_deref().map(path_bytes),
+            path: bytes(&self.path),
+            rotated_from: self.rotated_from.as_deref().map(bytes),
             inode: self.inode,
             fingerprint: self.fingerprint,
             offset: self.offset,
@@ -346,10 +382,6 @@ pub(crate) enum Ending {
     Finished,
     /// Its content is gone.
     Truncated,
-}
-
-fn path_bytes(path: &Path) -> Vec<u8> {
-    OsStr::as_bytes(path.as_os_str()).to_vec()
 }
 
 #[cfg(test)]

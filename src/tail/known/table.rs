@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use spillq_storage::SourceId;
 
-use crate::tail::known::presence::Presence;
-use crate::tail::known::source::Source;
+use crate::tail::known::{Presence, Source};
 
 /// Sources at once. The log's manifest is sized for as many.
 pub const SOURCES_MAX: usize = 10_000;

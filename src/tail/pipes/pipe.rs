@@ -12,17 +12,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{RecvFlags, recv};
 
-/// What standard input is, as far as that is reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Nature {
-    /// A pipe, a socket or a file, as expected.
-    Ordinary,
-    /// A terminal.
-    Terminal,
-    /// `/dev/null`: nothing comes from it.
-    Null,
-}
-
 /// Reads without blocking.
 #[derive(Debug)]
 pub(crate) enum Pipe {
@@ -35,16 +24,11 @@ pub(crate) enum Pipe {
 }
 
 impl Pipe {
-    /// A FIFO that was opened with `O_NONBLOCK`.
-    pub(crate) fn fifo(file: File) -> Pipe {
-        Pipe::Ready(file)
-    }
-
-    /// Standard input, or its substitute in a test.
+    /// Standard input, or its substitute in a test. Reports if it is not what is expected.
     ///
     /// # Errors
     /// If it is a folder, or not open.
-    pub(crate) fn input(fd: BorrowedFd<'_>) -> io::Result<(Pipe, Nature)> {
+    pub(crate) fn input(fd: BorrowedFd<'_>) -> io::Result<Pipe> {
         let file = File::from(fd.try_clone_to_owned()?);
         let meta = file.metadata()?;
         let found = meta.file_type();
@@ -52,18 +36,20 @@ impl Pipe {
             return Err(io::Error::other("it is a folder"));
         }
         if found.is_socket() {
-            return Ok((Pipe::Socket(file.into()), Nature::Ordinary));
+            return Ok(Pipe::Socket(file.into()));
         }
         if found.is_fifo() || found.is_char_device() {
-            let nature = match is_null(&meta) {
-                true => Nature::Null,
-                false if file.is_terminal() => Nature::Terminal,
-                false => Nature::Ordinary,
-            };
-            return Ok((reopened(&file).map_or(Pipe::Polled(file), Pipe::Ready), nature));
+            if is_null(&meta) {
+                tracing::warn!(
+                    "standard input is /dev/null: no line comes from it; pipe into spillq, or do not follow \"-\""
+                );
+            } else if file.is_terminal() {
+                tracing::info!("standard input is a terminal: what is typed is ingested; Ctrl-D ends it");
+            }
+            return Ok(reopened(&file).map_or(Pipe::Polled(file), Pipe::Ready));
         }
         // The offset is shared with the process that passed it: `{ head -1; spillq run --follow -; } < file` reads the rest.
-        Ok((Pipe::Ready(file), Nature::Ordinary))
+        Ok(Pipe::Ready(file))
     }
 
     /// Reads what is there. 0: nothing is left, and no process can write to it now.

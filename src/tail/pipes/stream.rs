@@ -10,9 +10,8 @@ use bytes::Bytes;
 use memchr::memchr;
 use spillq_storage::{LineFlags, SourceId};
 
-use crate::tail::bytes::fill::Filler;
-use crate::tail::bytes::lines::{Split, split};
-use crate::tail::known::record::{RecordError, SourceRecord};
+use crate::tail::bytes::{Filler, flags, split};
+use crate::tail::known::SourceRecord;
 use crate::tail::pipes::pipe::Pipe;
 use crate::tail::status::{SourceState, SourceStatus};
 use crate::unreadable::{Unreadable, WhyUnreadable};
@@ -21,7 +20,7 @@ use crate::unreadable::{Unreadable, WhyUnreadable};
 const HOLDER_BYTES: usize = 256 * 1_024;
 
 /// Standard input, or a FIFO.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct InputStream {
     /// Identifies it to the waiter.
     pub(crate) key: u64,
@@ -60,23 +59,7 @@ impl InputStream {
         pipe: Pipe,
         line_max: usize,
     ) -> InputStream {
-        InputStream {
-            key,
-            path,
-            fifo,
-            pipe: Some(pipe),
-            queued: false,
-            has_writer: false,
-            gone: false,
-            error: None,
-            dirty: false,
-            source: None,
-            line_max,
-            offset: 0,
-            in_part: false,
-            held: Vec::new(),
-            searched: 0,
-        }
+        InputStream { key, path, fifo, pipe: Some(pipe), line_max, ..InputStream::default() }
     }
 
     /// Its number in the log, once it has one.
@@ -112,25 +95,11 @@ impl InputStream {
             if !is_cut && memchr(b'\n', window.get(known..).unwrap_or_default()).is_none() {
                 break;
             }
-            let len = match split(window, self.in_part, is_cut) {
-                Split::Lines(len) => {
-                    filler.push_whole(id, self.offset, window.get(..len).unwrap_or_default());
-                    len
-                }
-                Split::LastPart(len) => {
-                    let part = window.get(..len).unwrap_or_default();
-                    filler.push_marked(id, self.offset, part, LineFlags::LAST);
-                    self.in_part = false;
-                    len
-                }
-                Split::Part => {
-                    let flags = if self.in_part { LineFlags::MIDDLE } else { LineFlags::FIRST };
-                    filler.push_marked(id, self.offset, window, flags);
-                    self.in_part = true;
-                    window.len()
-                }
-                Split::Incomplete => break,
-            };
+            let split = split(window, self.in_part, is_cut);
+            let len = filler.push_split(id, self.offset, window, split, &mut self.in_part);
+            if len == 0 {
+                break;
+            }
             self.advance(len);
             from += len;
         }
@@ -143,14 +112,12 @@ impl InputStream {
 
     /// The held bytes become a part of their line, before they are as long as a part may be.
     pub(crate) fn cut(&mut self, filler: &mut Filler) {
-        let flags = if self.in_part { LineFlags::MIDDLE } else { LineFlags::FIRST };
-        self.in_part |= self.deliver(flags, filler);
+        self.in_part |= self.deliver(flags(self.in_part, false), filler);
     }
 
     /// The incomplete line is a line without a newline: no process will write the rest.
     pub(crate) fn end_line(&mut self, filler: &mut Filler) {
-        let flags = if self.in_part { LineFlags::LAST } else { LineFlags::WHOLE };
-        self.deliver(flags.unterminated(), filler);
+        self.deliver(flags(self.in_part, true).unterminated(), filler);
         self.in_part = false;
     }
 
@@ -180,9 +147,13 @@ impl InputStream {
     }
 
     /// Its checkpoint: that of a source which is never read again, as its bytes cannot be.
-    pub(crate) fn checkpoint(&self) -> Option<Result<(SourceId, Bytes), RecordError>> {
+    pub(crate) fn take_checkpoint(&mut self) -> Option<(SourceId, Bytes)> {
+        self.dirty = false;
         let (id, name) = self.source.as_ref()?;
-        Some(SourceRecord::of_finished(name, self.offset).encode().map(|record| (*id, record)))
+        let record = SourceRecord::of_finished(name, self.offset).encode();
+        let record = record
+            .inspect_err(|error| tracing::error!(%error, "the checkpoint of a stream cannot be written"));
+        Some((*id, record.ok()?))
     }
 
     pub(crate) fn status(&self) -> Option<SourceStatus> {
@@ -240,9 +211,9 @@ mod tests {
 
     #[test]
     fn its_name_says_when_it_began() {
-        let stream = stream(8);
+        let mut stream = stream(8);
         assert_eq!(stream.name().to_string(), "stdin@1970-01-01T00:00:00.000Z");
-        assert_eq!(stream.checkpoint().unwrap().unwrap().0, SourceId(1));
+        assert_eq!(stream.take_checkpoint().unwrap().0, SourceId(1));
     }
 
     #[test]

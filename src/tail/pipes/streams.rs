@@ -16,13 +16,10 @@ use spillq_storage::SourceId;
 
 use crate::queue::Append;
 use crate::tail::bell::Bell;
-use crate::tail::bytes::fill::Filler;
-use crate::tail::bytes::open::open_fifo;
+use crate::tail::bytes::{Filler, open_fifo};
 use crate::tail::error::TailError;
-use crate::tail::find::follows::Follows;
-use crate::tail::find::refused::Refused;
-use crate::tail::find::walk::Found;
-use crate::tail::pipes::pipe::{Nature, Pipe};
+use crate::tail::find::{Follows, Found, Refused};
+use crate::tail::pipes::pipe::Pipe;
 use crate::tail::pipes::stream::InputStream;
 use crate::tail::pipes::wait::{Edge, Waiter};
 use crate::tail::status::SourceStatus;
@@ -42,6 +39,8 @@ const READ_BYTES: usize = 64 * 1_024;
 /// All streams.
 #[derive(Debug)]
 pub(crate) struct InputStreams {
+    /// Everything is read once: a FIFO ends with its last writer.
+    once: bool,
     waiter: Waiter,
     streams: BTreeMap<u64, InputStream>,
     next_key: u64,
@@ -52,18 +51,10 @@ pub(crate) struct InputStreams {
     finals: Vec<(SourceId, Bytes)>,
 }
 
-/// What a read depends on.
-pub(crate) struct ReadTurn<'a> {
-    pub(crate) now_ms: u64,
-    pub(crate) once: bool,
-    pub(crate) next_source: &'a mut SourceId,
-    /// Bytes of streams that wait for the log.
-    pub(crate) at_risk: usize,
-}
-
 impl InputStreams {
-    pub(crate) fn new() -> io::Result<InputStreams> {
+    pub(crate) fn new(once: bool) -> io::Result<InputStreams> {
         Ok(InputStreams {
+            once,
             waiter: Waiter::new()?,
             streams: BTreeMap::new(),
             next_key: 1,
@@ -92,16 +83,7 @@ impl InputStreams {
     /// # Errors
     /// If nothing can be read from it.
     pub(crate) fn follow_input(&mut self, fd: BorrowedFd<'_>, line_max: usize) -> Result<(), TailError> {
-        let (pipe, nature) = Pipe::input(fd).map_err(TailError::Input)?;
-        match nature {
-            Nature::Ordinary => {}
-            Nature::Terminal => {
-                tracing::info!("standard input is a terminal: what is typed is ingested; Ctrl-D ends it");
-            }
-            Nature::Null => tracing::warn!(
-                "standard input is /dev/null: no line comes from it; pipe into spillq, or do not follow \"-\""
-            ),
-        }
+        let pipe = Pipe::input(fd).map_err(TailError::Input)?;
         report_begin("standard input");
         self.begin("stdin".into(), None, pipe, line_max).map_err(TailError::Input)
     }
@@ -153,13 +135,9 @@ impl InputStreams {
         !self.ready.is_empty()
     }
 
-    fn is_open(&self) -> bool {
-        self.streams.values().any(|stream| stream.pipe.is_some())
-    }
-
     /// All have ended, and their last checkpoints are sent.
     pub(crate) fn is_done(&self) -> bool {
-        !self.is_open() && self.finals.is_empty()
+        self.finals.is_empty() && self.streams.values().all(|stream| stream.pipe.is_none())
     }
 
     /// A FIFO is followed at this path.
@@ -167,22 +145,22 @@ impl InputStreams {
         self.streams.values().any(|stream| stream.fifo.is_some() && stream.path == path)
     }
 
-    /// Reads what is there into `filler`, in turn, unless too much waits for the log. Returns how many bytes of the append
-    /// are of streams.
-    pub(crate) fn fill(&mut self, filler: &mut Filler, turn: &mut ReadTurn<'_>) -> usize {
+    /// Reads what is there into `filler`, in turn, unless too much waits for the log, where `at_risk` bytes of streams are.
+    /// Returns how many bytes of the append are of streams.
+    pub(crate) fn fill(&mut self, filler: &mut Filler, at_risk: usize, next_source: &mut SourceId) -> usize {
         let before = filler.bytes();
-        let bytes_max = AT_RISK_BYTES.saturating_sub(turn.at_risk).min(APPEND_BYTES);
+        let bytes_max = AT_RISK_BYTES.saturating_sub(at_risk).min(APPEND_BYTES);
         let mut read = 0;
         while read < bytes_max && !filler.is_full() {
             let Some(key) = self.ready.pop_front() else {
                 break;
             };
-            read += self.read(key, filler, turn);
+            read += self.read(key, filler, next_source);
         }
         filler.bytes() - before
     }
 
-    fn read(&mut self, key: u64, filler: &mut Filler, turn: &mut ReadTurn<'_>) -> usize {
+    fn read(&mut self, key: u64, filler: &mut Filler, next_source: &mut SourceId) -> usize {
         let Some(stream) = self.streams.get_mut(&key) else { return 0 };
         stream.queued = false;
         let Some(pipe) = &mut stream.pipe else { return 0 };
@@ -192,7 +170,7 @@ impl InputStreams {
                 if stream.fifo.is_none() {
                     tracing::info!("standard input has ended: all of it is ingested");
                     self.end(key, filler);
-                } else if stream.gone || turn.once && has_writer {
+                } else if stream.gone || self.once && has_writer {
                     self.end(key, filler);
                 } else {
                     // The next writer begins a new line.
@@ -213,8 +191,8 @@ impl InputStreams {
         if len > 0 {
             stream.has_writer = true;
             if stream.id().is_none() {
-                stream.begin(*turn.next_source, turn.now_ms);
-                turn.next_source.0 += 1;
+                stream.begin(*next_source, filler.now_ms);
+                next_source.0 += 1;
             }
             stream.take(self.buffer.get(..len).unwrap_or_default(), filler);
         }
@@ -226,8 +204,7 @@ impl InputStreams {
 
     /// Cuts the longest incomplete line if all together take too much.
     fn bound_held(&mut self, filler: &mut Filler) {
-        let held: usize = self.streams.values().map(InputStream::held).sum();
-        if held > HELD_BYTES_MAX
+        if self.held() > HELD_BYTES_MAX
             && let Some(longest) = self.streams.values_mut().max_by_key(|stream| stream.held())
         {
             longest.cut(filler);
@@ -238,12 +215,7 @@ impl InputStreams {
         let Some(stream) = self.streams.get_mut(&key) else { return };
         stream.end_line(filler);
         stream.pipe = None;
-        stream.dirty = false;
-        match stream.checkpoint() {
-            Some(Ok(last)) => self.finals.push(last),
-            Some(Err(error)) => tracing::error!(%error, "the checkpoint of a stream cannot be written"),
-            None => {}
-        }
+        self.finals.extend(stream.take_checkpoint());
         // Those that have ended are shown for a while; standard input that never was a source is not.
         let ended = self.streams.values().filter(|stream| stream.pipe.is_none());
         let surplus = ended.clone().count().saturating_sub(STREAMS_MAX);
@@ -270,16 +242,8 @@ impl InputStreams {
 
     /// The checkpoints that go with the lines of this append.
     pub(crate) fn give_checkpoints(&mut self, append: &mut Append) {
-        for stream in self.streams.values_mut() {
-            if !std::mem::take(&mut stream.dirty) {
-                continue;
-            }
-            match stream.checkpoint() {
-                Some(Ok(checkpoint)) => append.checkpoints.push(checkpoint),
-                Some(Err(error)) => tracing::error!(%error, "the checkpoint of a stream cannot be written"),
-                None => {}
-            }
-        }
+        let dirty = self.streams.values_mut().filter(|stream| stream.dirty);
+        append.checkpoints.extend(dirty.filter_map(InputStream::take_checkpoint));
         append.forget.extend(self.finals.iter().map(|last| last.0));
         append.checkpoints.append(&mut self.finals);
     }
@@ -295,7 +259,6 @@ impl InputStreams {
         found: Vec<Found>,
         unlisted: &[PathBuf],
         follows: &Follows,
-        once: bool,
         refused: &mut Refused,
     ) {
         for stream in self.streams.values_mut() {
@@ -310,7 +273,7 @@ impl InputStreams {
         }
         for found in found {
             // If everything is read once, one that has ended does not begin again.
-            let count = self.streams.values().filter(|stream| once || stream.pipe.is_some());
+            let count = self.streams.values().filter(|stream| self.once || stream.pipe.is_some());
             if count.clone().any(|stream| stream.fifo == Some((found.device, found.inode))) {
                 continue;
             }
@@ -330,7 +293,7 @@ impl InputStreams {
         let line_max = follows.line_max(found.follow.unwrap_or_default());
         let fifo = Some((meta.dev(), meta.ino()));
         report_begin(&format!("the FIFO {}", found.path.display()));
-        let begun = self.begin(found.path.clone(), fifo, Pipe::fifo(file), line_max);
+        let begun = self.begin(found.path.clone(), fifo, Pipe::Ready(file), line_max);
         begun.map_err(|error| format!("watch {}: {error}", found.path.display()))
     }
 }

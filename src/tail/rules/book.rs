@@ -10,16 +10,14 @@ use std::os::unix::fs::MetadataExt;
 use bytes::Bytes;
 use spillq_storage::SourceId;
 
-use crate::tail::bytes::decompress::Decompressor;
+use crate::tail::bytes::Decompressor;
 use crate::tail::bytes::open::open;
 use crate::tail::error::ReadError;
-use crate::tail::find::follows::Follows;
-use crate::tail::known::open_files::OpenFiles;
-use crate::tail::known::presence::Presence;
-use crate::tail::known::queues::{Checkpoints, Turns};
-use crate::tail::known::source::{Ending, Location, Source};
-use crate::tail::known::table::{SOURCES_MAX, Table};
-use crate::tail::rules::slot::Slot;
+use crate::tail::find::Follows;
+use crate::tail::known::{
+    Checkpoints, Ending, Location, OpenFiles, Presence, SOURCES_MAX, Source, Table, Turns,
+};
+use crate::tail::rules::Slot;
 use crate::tail::status::Counters;
 use crate::unreadable::Unreadable;
 
@@ -100,12 +98,11 @@ impl Book {
     }
 
     /// A source from now on. The log gets a checkpoint of it at once if it does not begin at the beginning.
-    pub(crate) fn add(&mut self, source: Source) {
-        let (id, owed) = (source.id, source.is_dirty());
-        self.table.insert(source);
-        if owed {
-            self.owe_checkpoint(id);
+    pub(crate) fn add(&mut self, mut source: Source) {
+        if source.is_dirty() {
+            self.checkpoints.owe(&mut source);
         }
+        self.table.insert(source);
     }
 
     /// A source from now on, a copy of what `original` reads. Its checkpoint waits until that is read as far as the copy
@@ -160,13 +157,14 @@ impl Book {
         &self.follows
     }
 
+    /// Whether `rotate_wait` of a source is over at `now_ms`, if nothing has happened to it since `since_ms`.
+    pub(crate) fn has_waited(&self, source: &Source, since_ms: u64, now_ms: u64) -> bool {
+        now_ms.saturating_sub(since_ms) >= self.follows.rotate_wait_ms(source.follow)
+    }
+
     pub(crate) fn set_follows(&mut self, follows: Follows) {
         self.follows = follows;
         self.scan_wanted = true;
-    }
-
-    pub(crate) fn rotate_wait_ms(&self, source: &Source) -> u64 {
-        self.follows.rotate_wait_ms(source.follow)
     }
 
     // Open files.
@@ -185,14 +183,15 @@ impl Book {
         self.files.close(id);
     }
 
-    /// The open file of a source.
-    pub(crate) fn file(&self, id: SourceId) -> Option<&File> {
-        self.files.get(id)
-    }
-
     /// The file at the path of a source, by a descriptor that the caller closes. It may be another source's by now.
     pub(crate) fn open_path(&self, source: &Source) -> Result<(File, Metadata), ReadError> {
         open(source.path(), self.follows.way(Some(source.follow), source.path()))
+    }
+
+    /// The same, if it is still the file of this source.
+    pub(crate) fn open_same(&self, source: &Source) -> Result<Option<File>, ReadError> {
+        let (file, meta) = self.open_path(source)?;
+        Ok(((meta.dev(), meta.ino()) == source.file_id()).then_some(file))
     }
 
     /// Opens the file of a source, unless it is open. False if there is nothing to read now.
@@ -209,15 +208,15 @@ impl Book {
 
     /// The same, without consequences if it fails.
     pub(crate) fn try_open(&mut self, id: SourceId) -> Result<bool, ReadError> {
-        let Some(source) = self.table.get_mut(id) else {
+        let Some(source) = self.table.get(id) else {
             return Ok(false);
         };
         if self.files.has(id) {
             return Ok(true);
         }
-        let (file, meta) = open(source.path(), self.follows.way(Some(source.follow), source.path()))?;
-        let is_same = (meta.dev(), meta.ino()) == source.file_id();
-        if is_same {
+        let opened = self.open_same(source)?;
+        let is_same = opened.is_some();
+        if let (Some(file), Some(source)) = (opened, self.table.get_mut(id)) {
             self.files.attach(source, file);
         }
         Ok(is_same)
@@ -314,30 +313,17 @@ impl Book {
     /// It was read: its checkpoint goes with its lines, and those of copies of what it has read by now.
     pub(crate) fn note_read(&mut self, id: SourceId) {
         self.checkpoints.note_read(id);
-        self.release_checkpoints(id);
+        self.checkpoints.release(&mut self.table, id);
     }
 
-    /// A source has read on, or ended: copies of what it has read by now get their checkpoint.
+    /// A source has ended: copies of what it read get their checkpoint.
     pub(crate) fn release_checkpoints(&mut self, of: SourceId) {
-        let read = self.table.get(of).map_or(u64::MAX, |source| source.offset);
-        for copy in self.checkpoints.waiting_for(of) {
-            if self.table.get(copy).is_none_or(|copy| copy.offset <= read) {
-                self.checkpoints.no_longer_withheld(copy);
-                self.owe_checkpoint(copy);
-            }
-        }
+        self.checkpoints.release(&mut self.table, of);
     }
 
     /// Checkpoints for an append, at most this many.
     pub(crate) fn take_checkpoints(&mut self, max: usize) -> Vec<(SourceId, Bytes)> {
-        let mut taken = Vec::new();
-        while taken.len() < max
-            && let Some(id) = self.checkpoints.next()
-        {
-            let record = self.table.get_mut(id).and_then(Checkpoints::write);
-            taken.extend(record.map(|record| (id, record)));
-        }
-        taken
+        self.checkpoints.take(&mut self.table, max)
     }
 
     /// Last checkpoints of sources that ended: the log forgets them with that.

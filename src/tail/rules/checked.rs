@@ -5,20 +5,14 @@
 
 use spillq_storage::SourceId;
 
-use crate::tail::bytes::check::{Candidate, Check};
-use crate::tail::bytes::reader::Reader;
+use crate::tail::bytes::{Candidate, Check, Reader};
 use crate::tail::clock::Now;
-use crate::tail::known::form::{Compressed, State, Whole};
-use crate::tail::known::identity::{
-    Decision, Evidence, FINGERPRINT_BYTES, Fingerprint, Held, Likeness, OwnPath, SAME_PATH_BYTES, decide,
+use crate::tail::known::{
+    Compressed, Decision, Evidence, FINGERPRINT_BYTES, Fingerprint, Held, Likeness, Location, OwnPath,
+    Presence, SAME_PATH_BYTES, Source, State, Whole, decide, is_named_as,
 };
-use crate::tail::known::presence::Presence;
-use crate::tail::known::rotated_name::is_named_as;
-use crate::tail::known::source::{Location, Source};
-use crate::tail::rules::book::Book;
-use crate::tail::rules::order::{self, is_rotation_of};
 use crate::tail::rules::own_path::own_path;
-use crate::tail::rules::resume::attach;
+use crate::tail::rules::{Book, attach, is_rotation_of, order};
 
 /// What a checked file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,8 +212,7 @@ fn set_offset(book: &mut Book, of: SourceId, to: u64, whole: Whole) {
         return;
     }
     source.resume_points.cut(to);
-    book.counters.rolled_back += 1;
-    book.counters.rolled_back_bytes += from - to;
+    book.counters.rolled_back(from, to);
     tracing::warn!(path = %path.display(), from, to, "rolled back: the compressed copy ends below what was read");
 }
 
@@ -240,8 +233,8 @@ pub(crate) fn resume_in_duplicates(book: &mut Book, now: Now) {
             book.queue(id);
             continue;
         };
-        let quiet_ms = now.boot_ms.saturating_sub(source.quiet_since_ms());
-        let is_quiet = source.is_caught_up() && (book.once || quiet_ms >= book.rotate_wait_ms(source));
+        let has_waited = || book.has_waited(source, source.quiet_since_ms(), now.boot_ms);
+        let is_quiet = source.is_caught_up() && (book.once || has_waited());
         let is_gone = source.presence.is_gone() && (!book.files().has(of) || is_quiet);
         if source.presence.is_replaced() || is_gone {
             let to = source.offset.min(whole.size);

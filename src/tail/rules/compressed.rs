@@ -11,21 +11,14 @@ use std::io;
 
 use spillq_storage::SourceId;
 
-use crate::tail::bytes::check::{Candidate, Check};
-use crate::tail::bytes::decompress::{Decompressor, Fault};
-use crate::tail::bytes::reader::Reader;
-use crate::tail::bytes::stamp::mtime_ns;
+use crate::tail::bytes::{Candidate, Check, Decompressor, Fault, Reader, mtime_ns};
 use crate::tail::clock::Now;
 use crate::tail::error::ReadError;
-use crate::tail::known::form::{Compressed, State};
-use crate::tail::known::identity::{COPY_WAIT_MS, FINGERPRINT_BYTES, Fingerprint, RESUME_POINT_BYTES};
-use crate::tail::known::presence::Presence;
-use crate::tail::known::rotated_name::is_named_as;
-use crate::tail::known::source::Source;
-use crate::tail::rules::book::Book;
-use crate::tail::rules::identify::look_at_unwritten;
-use crate::tail::rules::slot::Job;
-use crate::tail::rules::{checked, order};
+use crate::tail::known::{
+    COPY_WAIT_MS, Compressed, FINGERPRINT_BYTES, Fingerprint, Presence, RESUME_POINT_BYTES, Source, State,
+    is_named_as,
+};
+use crate::tail::rules::{Book, Job, checked, look_at_unwritten, order};
 
 /// Bytes of content in one turn: some tens of milliseconds, after which the other files have theirs.
 const TURN_BYTES: u64 = 4 * 1_024 * 1_024;
@@ -75,7 +68,7 @@ pub(crate) fn check(book: &mut Book, reader: &mut Reader, id: SourceId, now: Now
     let turn = check.turn(TURN_BYTES);
     let (end, cost_ms) = (check.end(), now.boot_ms.saturating_sub(check.began_ms));
     if end > from {
-        book.slot.note_work();
+        book.slot.has_worked = true;
     }
     let cost_ms = cost_ms.max(began.elapsed().as_millis() as u64);
     match turn {
@@ -87,7 +80,7 @@ pub(crate) fn check(book: &mut Book, reader: &mut Reader, id: SourceId, now: Now
 
 /// Sees to it that a check of the file as it is now is under way. False if it has to wait.
 fn prepare_check(book: &mut Book, reader: &mut Reader, id: SourceId, now: Now) -> io::Result<bool> {
-    let Some(file) = book.file(id) else {
+    let Some(file) = book.files().get(id) else {
         return Ok(false);
     };
     let meta = file.metadata()?;
@@ -104,7 +97,7 @@ fn prepare_check(book: &mut Book, reader: &mut Reader, id: SourceId, now: Now) -
     if is_restless && now.boot_ms.saturating_sub(since_ms) < RESTLESS_MS || !is_slot_free(book) {
         return Ok(false);
     }
-    let Some(file) = book.file(id).map(File::try_clone).transpose()? else {
+    let Some(file) = book.files().get(id).map(File::try_clone).transpose()? else {
         return Ok(false);
     };
     let look = reader.look(&file)?;
@@ -122,7 +115,7 @@ fn prepare_check(book: &mut Book, reader: &mut Reader, id: SourceId, now: Now) -
     if let Some(source) = book.get_mut(id) {
         source.fingerprint = Fingerprint::of(&look.start);
         (source.size, source.mtime_ns) = (form.size, state.1);
-        source.compressed = Some(Compressed::unchecked(form, since_ms));
+        source.compressed = Some(Compressed::new(form, State::Unchecked, since_ms));
     }
     Ok(true)
 }
@@ -169,15 +162,13 @@ fn candidates(book: &Book, id: SourceId, start: &[u8]) -> Option<Vec<Candidate>>
 
 /// The file of a plain source, to compare with.
 fn plain_file(book: &Book, source: &Source) -> Option<File> {
-    use std::os::unix::fs::MetadataExt;
     if source.compressed.is_some() || source.presence.is_replaced() {
         return None;
     }
-    if let Some(file) = book.file(source.id) {
+    if let Some(file) = book.files().get(source.id) {
         return file.try_clone().ok();
     }
-    let (file, meta) = book.open_path(source).ok()?;
-    ((meta.dev(), meta.ino()) == source.file_id()).then_some(file)
+    book.open_same(source).ok()?
 }
 
 /// Rows 18 and 19. Reported once; it holds up no other source.
@@ -212,7 +203,7 @@ pub(crate) fn prepare_read(book: &mut Book, id: SourceId) -> io::Result<bool> {
     };
     let from = source.offset.saturating_sub(RESUME_POINT_BYTES as u64);
     if book.slot.decompressor(id).is_none_or(|decompressor| decompressor.base() > from) {
-        let Some(file) = book.file(id).map(File::try_clone).transpose()? else {
+        let Some(file) = book.files().get(id).map(File::try_clone).transpose()? else {
             return Ok(false);
         };
         book.slot.release(id);
@@ -226,7 +217,7 @@ pub(crate) fn prepare_read(book: &mut Book, id: SourceId) -> io::Result<bool> {
         return Ok(true);
     };
     let is_there = decompressor.forward(from, TURN_BYTES);
-    book.slot.note_work();
+    book.slot.has_worked = true;
     is_there
 }
 

@@ -8,16 +8,10 @@ use std::sync::Arc;
 use spillq_storage::SourceId;
 
 use crate::plain::counted;
-use crate::tail::bytes::fill::Filler;
-use crate::tail::bytes::reader::Reader;
-use crate::tail::bytes::stamp::mtime_ns;
+use crate::tail::bytes::{Filler, Reader, mtime_ns};
 use crate::tail::clock::Now;
-use crate::tail::known::presence::Presence;
-use crate::tail::known::source::{Ending, Source};
-use crate::tail::rules::book::Book;
-use crate::tail::rules::checked::may_have_rest;
-use crate::tail::rules::order;
-use crate::tail::rules::unfollowed::Unfollowed;
+use crate::tail::known::{Ending, Presence, Source};
+use crate::tail::rules::{Book, Unfollowed, may_have_rest, order};
 
 /// A file that was read to its end stays open for this long after its last line, as long as there are descriptors.
 const IDLE_CLOSE_MS: u64 = 5 * 60 * 1_000;
@@ -40,7 +34,7 @@ fn note_missing_source(book: &mut Book, id: SourceId, unlisted: &[PathBuf], now:
     let Some(source) = book.get(id) else {
         return;
     };
-    let held = book.file(id).and_then(|file| file.metadata().ok());
+    let held = book.files().get(id).and_then(|file| file.metadata().ok());
     let is_deleted = held.as_ref().is_some_and(|meta| meta.nlink() == 0);
     if !is_deleted && unlisted.iter().any(|folder| source.path().starts_with(folder)) {
         return;
@@ -54,7 +48,7 @@ fn note_missing_source(book: &mut Book, id: SourceId, unlisted: &[PathBuf], now:
     // A file that was moved away may still be written to, as one that was deleted may. Neither is waited for longer than
     // `rotate_wait`, or the descriptors would run out.
     let quiet_since_ms = source.active_ms.max(presence.missing_since_ms().unwrap_or(0));
-    let is_quiet = now.boot_ms.saturating_sub(quiet_since_ms) >= book.rotate_wait_ms(source);
+    let is_quiet = book.has_waited(source, quiet_since_ms, now.boot_ms);
     let is_read = !source.is_queued() && !has_changed && (held.is_none() || source.is_caught_up());
     let loses_lines = matches!(source.presence, Presence::Here { .. }) && source.has_rest();
     if let Some(source) = book.get_mut(id) {
@@ -81,7 +75,7 @@ pub(crate) fn end_rotated(book: &mut Book, now: Now) {
         let Some(former) = source.rotated_from.as_deref() else {
             continue;
         };
-        let is_quiet = now.boot_ms.saturating_sub(source.active_ms) >= book.rotate_wait_ms(source);
+        let is_quiet = book.has_waited(source, source.active_ms, now.boot_ms);
         let has_something = source.has_rest() || source.outside;
         if is_quiet && source.is_caught_up() && has_something && (source.taken || former.exists()) {
             let ending = if source.outside { Ending::Finished } else { Ending::Unterminated };

@@ -12,23 +12,19 @@ use std::path::{Path, PathBuf};
 use spillq_storage::SourceId;
 
 use crate::tail::bytes::open::open;
-use crate::tail::bytes::reader::{Look, Reader};
+use crate::tail::bytes::{Look, Reader};
 use crate::tail::clock::Now;
 use crate::tail::error::ReadError;
-use crate::tail::find::candidates::Without;
-use crate::tail::find::walk::Found;
-use crate::tail::known::identity::{COPY_WAIT_MS, Decision, Evidence, Fingerprint, Held, OwnPath, decide};
-use crate::tail::known::presence::Presence;
-use crate::tail::known::rotated_name::{base, uncompressed, unrotated};
-use crate::tail::known::source::{Ending, Source};
-use crate::tail::known::table::SOURCES_MAX;
-use crate::tail::rules::book::Book;
-use crate::tail::rules::index::Index;
-use crate::tail::rules::opened::Opened;
-use crate::tail::rules::order::{self, is_rotation_of};
+use crate::tail::find::{Found, Without};
+use crate::tail::known::{
+    COPY_WAIT_MS, Decision, Ending, Evidence, Fingerprint, Held, OwnPath, Presence, SOURCES_MAX, Source,
+    base, decide, uncompressed, unrotated,
+};
 use crate::tail::rules::own_path::own_path;
-use crate::tail::rules::resume::{Begin, ResumeAt, new_source, resume};
-use crate::tail::rules::unfollowed::Unfollowed;
+use crate::tail::rules::resume::resume;
+use crate::tail::rules::{
+    Begin, Book, Index, Opened, ResumeAt, Unfollowed, is_rotation_of, new_source, order,
+};
 
 /// For this long a source whose content is gone is not given up while there are files that scans could not look into: a
 /// compressed copy takes the place of a copy within that time.
@@ -307,11 +303,11 @@ impl Identify<'_> {
         let Some(source) = self.book.get(id).filter(|source| source.compressed.is_none()) else {
             return Held::No;
         };
-        let at_path = match (self.book.file(id), own) {
+        let at_path = match (self.book.files().get(id), own) {
             (None, OwnPath::Here) => self.book.open_path(source).ok(),
             _ => None,
         };
-        let Some(file) = self.book.file(id).or(at_path.as_ref().map(|opened| &opened.0)) else {
+        let Some(file) = self.book.files().get(id).or(at_path.as_ref().map(|opened| &opened.0)) else {
             return Held::No;
         };
         let read = source.searched.max(source.offset);
@@ -435,7 +431,7 @@ pub(crate) fn look_at_unwritten(book: &mut Book, reader: &mut Reader) {
     };
     let mut filled = Vec::new();
     for source in book.sources().iter().filter(is_unread) {
-        let Some(look) = book.file(source.id).and_then(|file| reader.look(file).ok()) else {
+        let Some(look) = book.files().get(source.id).and_then(|file| reader.look(file).ok()) else {
             continue;
         };
         let print = Fingerprint::of(&look.start);

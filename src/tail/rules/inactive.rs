@@ -10,10 +10,9 @@ use std::path::Path;
 
 use spillq_storage::SourceId;
 
-use crate::tail::find::follows::Follows;
-use crate::tail::known::presence::Presence;
-use crate::tail::known::source::{Ending, Source};
-use crate::tail::rules::book::Book;
+use crate::tail::find::Follows;
+use crate::tail::known::{Ending, Presence, Source};
+use crate::tail::rules::Book;
 
 /// These follows from now on. The next scan looks for what they name.
 pub(crate) fn refollow(book: &mut Book, follows: Follows) {

@@ -6,13 +6,8 @@ use std::ffi::OsString;
 
 use spillq_storage::SourceId;
 
-use crate::tail::known::identity::{FINGERPRINT_BYTES, Fingerprint};
-use crate::tail::known::presence::Presence;
-use crate::tail::known::rotated_name::base;
-use crate::tail::known::source::Source;
-use crate::tail::rules::book::Book;
-use crate::tail::rules::opened::Opened;
-use crate::tail::rules::order::{self, Families};
+use crate::tail::known::{FINGERPRINT_BYTES, Fingerprint, Presence, Source, base};
+use crate::tail::rules::{Book, Families, Opened, order};
 
 /// A short file is compared with this many sources of its name in other folders, and with this many that are gone, the
 /// newest: there may be thousands.

@@ -10,10 +10,8 @@ use std::sync::Arc;
 
 use spillq_storage::SourceId;
 
-use crate::tail::known::presence::Presence;
-use crate::tail::known::rotated_name::unrotated;
-use crate::tail::known::source::Source;
-use crate::tail::rules::book::Book;
+use crate::tail::known::{Presence, Source, unrotated};
+use crate::tail::rules::Book;
 
 /// The sources of each path, those that have left it included.
 pub(crate) type Families = HashMap<PathBuf, Vec<SourceId>>;
@@ -106,9 +104,7 @@ pub(crate) fn replace_in_order(book: &mut Book, id: SourceId, before: Option<Sou
         last.after = before;
     }
     let newest = if last.is_some() { Some(of) } else { before };
-    for other in book.sources_mut().filter(|other| other.after == Some(id)) {
-        other.after = newest.filter(|newest| *newest != other.id);
-    }
+    put_behind(book, id, newest);
 }
 
 /// A source has ended: those that came after it come after the one before it.
@@ -116,15 +112,13 @@ pub(crate) fn close_ranks(book: &mut Book, ended: &Source) {
     let Some(before) = ended.after.filter(|before| book.get(*before).is_some()) else {
         return;
     };
-    for other in book.sources_mut().filter(|other| other.after == Some(ended.id)) {
-        other.after = Some(before).filter(|before| *before != other.id);
-    }
+    put_behind(book, ended.id, Some(before));
 }
 
-/// A source is back at the path that it had left. It is not older than the others of that path any more.
-pub(crate) fn comes_back(book: &mut Book, id: SourceId) {
+/// The sources that came after `id` come after this one from now on, if any.
+pub(crate) fn put_behind(book: &mut Book, id: SourceId, before: Option<SourceId>) {
     for other in book.sources_mut().filter(|other| other.after == Some(id)) {
-        other.after = None;
+        other.after = before.filter(|before| *before != other.id);
     }
 }
 
@@ -228,7 +222,7 @@ fn is_newer(book: &Book, one: &Source, family: &Path, mtime_ns: i64) -> bool {
 
 /// It has no name any more, so that no scan has missed one.
 fn is_deleted(book: &Book, one: &Source) -> bool {
-    let meta = book.file(one.id).and_then(|file| file.metadata().ok());
+    let meta = book.files().get(one.id).and_then(|file| file.metadata().ok());
     meta.is_some_and(|meta| meta.nlink() == 0)
 }
 

@@ -5,11 +5,10 @@ use std::os::unix::fs::MetadataExt;
 
 use spillq_storage::SourceId;
 
-use crate::tail::bytes::reader::Reader;
+use crate::tail::bytes::Reader;
 use crate::tail::clock::Now;
-use crate::tail::known::identity::{Likeness, OwnPath};
-use crate::tail::known::presence::Presence;
-use crate::tail::rules::book::Book;
+use crate::tail::known::{Likeness, OwnPath, Presence};
+use crate::tail::rules::Book;
 
 /// What is at the path; compares the content if the file is the same by its inode. `None` if there is no such source.
 pub(crate) fn own_path(book: &mut Book, reader: &mut Reader, id: SourceId, now: Now) -> Option<OwnPath> {
@@ -30,18 +29,14 @@ pub(crate) fn own_path(book: &mut Book, reader: &mut Reader, id: SourceId, now: 
         },
         _ => None,
     };
-    let Some(file) = at_path.as_ref().or_else(|| book.file(id)) else {
+    let Some(file) = at_path.as_ref().or_else(|| book.files().get(id)) else {
         return Some(own);
     };
-    let same = reader.look(file).and_then(|look| reader.compare(file, &look, source));
-    let is_here = match same {
-        Ok(same) => {
-            let is_known = same.fingerprint == Likeness::Equal || source.may_be_another(same.size);
-            same.before_offset && is_known
-        }
-        Err(_) => return Some(own),
+    let Ok(same) = reader.look(file).and_then(|look| reader.compare(file, &look, source)) else {
+        return Some(own);
     };
-    if !is_here {
+    let is_known = same.fingerprint == Likeness::Equal || source.may_be_another(same.size);
+    if !(same.before_offset && is_known) {
         // An inactive source is not given up for that: nobody asked for its file.
         if source.presence != Presence::Inactive {
             book.mark_replaced(id);

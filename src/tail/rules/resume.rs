@@ -6,14 +6,18 @@ use std::sync::Arc;
 
 use spillq_storage::SourceId;
 
-use crate::tail::bytes::reader::{Look, Reader};
+use crate::tail::bytes::{Look, Reader};
 use crate::tail::clock::Now;
-use crate::tail::known::form::{Compressed, Form, State};
-use crate::tail::known::identity::Fingerprint;
-use crate::tail::known::source::{Location, Source};
-use crate::tail::rules::book::Book;
-use crate::tail::rules::opened::Opened;
-use crate::tail::rules::order;
+use crate::tail::find::Found;
+use crate::tail::known::{Compressed, Fingerprint, Form, Location, Source, State};
+use crate::tail::rules::{Book, order};
+
+/// A file that a scan found and opened.
+pub(crate) struct Opened {
+    pub(crate) found: Found,
+    pub(crate) file: File,
+    pub(crate) look: Look,
+}
 
 /// At which offset a source continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +64,7 @@ fn set_offset(book: &mut Book, reader: &mut Reader, id: SourceId, opened: &Opene
         }
         ResumeAt::Below(to) => {
             source.roll_back(to, Fingerprint::of_read(start, to));
-            book.counters.rolled_back += 1;
-            book.counters.rolled_back_bytes += from - to;
+            book.counters.rolled_back(from, to);
             tracing::warn!(
                 %path, from, to,
                 "rolled back: the bytes of the file are not those that were read; resumed at the last offset before \
@@ -113,7 +116,8 @@ pub(crate) fn attach(
     book.attach(id, file);
     book.place(id, at);
     if is_back {
-        order::comes_back(book, id);
+        // It is not older than the others of that path any more.
+        order::put_behind(book, id, None);
     }
     if has_changed {
         book.owe_checkpoint(id);
@@ -170,7 +174,11 @@ pub(crate) fn new_source(
                 source.begin_at(start, &reader.before(file, start)?);
             }
         }
-        Begin::Copy(of, from) => source.begin_as_copy(book.get(of), from, &reader.before(file, from)?),
+        Begin::Copy(of, from) => {
+            // What both have was read of the other.
+            source.resume_points = book.get(of).map(|of| of.resume_points.clone()).unwrap_or_default();
+            source.begin_at(from, &reader.before(file, from)?);
+        }
     }
     if source.compressed.is_none() {
         source.fingerprint = Fingerprint::of_read(&look.start, source.offset);

@@ -2,15 +2,14 @@
 
 use spillq_storage::SourceId;
 
-use crate::tail::bytes::check::Check;
-use crate::tail::bytes::decompress::Decompressor;
+use crate::tail::bytes::{Check, Decompressor};
 
 /// Who decompresses now.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     job: Option<(SourceId, Job)>,
-    /// Something was decompressed in this round.
-    has_worked: bool,
+    /// Something was decompressed in this round: it had something to do.
+    pub(crate) has_worked: bool,
 }
 
 /// What it is decompressed for.
@@ -58,14 +57,5 @@ impl Slot {
             Some((id, Job::Read(decompressor))) if *id == of => Some(decompressor),
             _ => None,
         }
-    }
-
-    /// Something was decompressed: the round had something to do.
-    pub(crate) fn note_work(&mut self) {
-        self.has_worked = true;
-    }
-
-    pub(crate) fn take_has_worked(&mut self) -> bool {
-        std::mem::take(&mut self.has_worked)
     }
 }

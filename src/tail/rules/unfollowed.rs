@@ -7,15 +7,15 @@ use std::sync::Arc;
 use crate::plain::counted;
 use crate::tail::clock::Now;
 use crate::tail::error::ReadError;
-use crate::tail::find::candidates::{LeftOut, Without};
-use crate::tail::find::refused::Refused;
-use crate::tail::find::walk::Found;
-use crate::tail::notice::Notice;
-use crate::tail::rules::book::Book;
-use crate::unreadable::WhyUnreadable;
+use crate::tail::find::{Found, LeftOut, Refused, Without};
+use crate::tail::rules::Book;
 
 /// New files of one scan that cannot be followed and have a message each: as many as a person reads.
 const REPORTED_EACH_MAX: usize = 5;
+/// Between two messages about one count, however it changes.
+const PAUSE_MS: u64 = 60 * 1_000;
+/// After this time the message is repeated, for readers of the end of the log.
+const AGAIN_MS: u64 = 60 * 60 * 1_000;
 
 /// What matches and is not followed.
 #[derive(Debug, Default)]
@@ -38,15 +38,10 @@ impl Unfollowed {
         self.refused_before = std::mem::take(&mut self.refused);
     }
 
-    /// Something cannot be followed.
-    pub(crate) fn refuse(&mut self, path: &Path, why: WhyUnreadable, found: String) {
-        self.refused.add(path, why, || found);
-    }
-
     /// A file that is not a source cannot be read.
     pub(crate) fn refuse_found(&mut self, found: &Found, error: &ReadError) {
         self.left_out.add(found, Without::Permission);
-        self.refuse(&found.path, error.why(), error.to_string());
+        self.refused.add(&found.path, error.why(), || error.to_string());
     }
 
     /// The scan is over: how many files have no place. One message for all of them.
@@ -121,4 +116,61 @@ fn inactive_places(book: &Book) -> String {
         counted(inactive as u64, "file"),
         if inactive == 1 { "is" } else { "are" }
     )
+}
+
+/// What was reported last of one count. It is worth a message once when there are some; then when it has at least doubled
+/// or halved, at most once a minute; and every hour.
+#[derive(Debug, Default)]
+struct Notice {
+    /// The count, and when.
+    last: Option<(usize, u64)>,
+}
+
+impl Notice {
+    /// Whether `count` is to be reported now; it is then taken as reported.
+    fn is_due(&mut self, count: usize, now_ms: u64) -> bool {
+        let is_due = match self.last {
+            None => count > 0,
+            Some((last, at_ms)) => {
+                let since_ms = now_ms.saturating_sub(at_ms);
+                let has_changed = count > 2 * last || 2 * count < last;
+                has_changed && since_ms >= PAUSE_MS || count > 0 && since_ms >= AGAIN_MS
+            }
+        };
+        if is_due {
+            self.last = Some((count, now_ms));
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_reported_once_then_after_a_change_or_a_long_while() {
+        let mut notice = Notice::default();
+        let minute = PAUSE_MS;
+        let seen: Vec<bool> = [
+            (0, 0),
+            (100, 1),
+            (100, 1_000),
+            (200, 2 * minute),
+            (201, 3 * minute),
+            (450, 3 * minute + 1),
+            (450, 4 * minute),
+            (0, 4 * minute + 1),
+            (0, 5 * minute),
+            (0, AGAIN_MS * 3),
+            (1, AGAIN_MS * 3 + 1),
+            (1, AGAIN_MS * 4),
+            (1, AGAIN_MS * 4 + 1),
+        ]
+        .into_iter()
+        .map(|(count, now_ms)| notice.is_due(count, now_ms))
+        .collect();
+        let expected = [false, true, false, false, true, false, true, false, true, false, true, false, true];
+        assert_eq!(seen, expected);
+    }
 }

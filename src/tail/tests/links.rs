@@ -187,3 +187,14 @@ fn a_link_that_another_section_follows_is_not_refused() {
     rig.check(&["1\n"]);
     is_healthy(&rig);
 }
+
+/// The second had it if both were there when it was found.
+#[test]
+fn a_file_that_two_sections_name_belongs_to_the_first() {
+    let mut rig = Rig::with(&["*.log"], |settings| {
+        let second = Follow { max_line_bytes: 4, ..settings.follows[0].clone() };
+        settings.follows.push(second);
+    });
+    rig.write("a.log", "123456789\n");
+    rig.check(&["123456789\n"]);
+}

@@ -638,8 +638,7 @@ impl Model {
     fn write(&mut self, file: &'static str, lines: usize, partial: bool) {
         let is_loose = self.mixed.contains(file);
         let content = self.now.entry(file).or_insert_with(|| Content { is_loose, ..Content::default() });
-        let partial = partial && !content.is_allocated;
-        let at = content.is_allocated.then(|| content.lines.concat().len() as u64);
+        let at = content.is_allocated.then(|| (content.lines.concat().len() + content.partial.len()) as u64);
         let mut bytes = Vec::new();
         for nth in 0..lines {
             let line = self.line(file);

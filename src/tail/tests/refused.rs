@@ -14,11 +14,8 @@ fn a_file_that_cannot_be_followed_is_reported_once_while_that_lasts() {
     let refuse = |rig: &mut Rig| {
         rig.worker.scan(rig.now());
         for name in ["a.log", "b.log"] {
-            rig.worker.scans.unfollowed.refuse(
-                &rig.path(name),
-                WhyUnreadable::System,
-                "permission denied".to_owned(),
-            );
+            let (path, found) = (rig.path(name), || "permission denied".to_owned());
+            rig.worker.scans.unfollowed.refused.add(&path, WhyUnreadable::System, found);
         }
         let now = rig.now();
         let Worker { book, scans, .. } = &mut rig.worker;
@@ -39,7 +36,8 @@ fn many_are_counted_by_path() {
         rig.worker.scan(rig.now());
         for nth in 0..files {
             let path: PathBuf = rig.path(&format!("{nth}.log"));
-            rig.worker.scans.unfollowed.refuse(&path, WhyUnreadable::System, "permission denied".to_owned());
+            let found = || "permission denied".to_owned();
+            rig.worker.scans.unfollowed.refused.add(&path, WhyUnreadable::System, found);
         }
         let now = rig.now();
         let Worker { book, scans, .. } = &mut rig.worker;

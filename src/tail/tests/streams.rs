@@ -83,7 +83,7 @@ fn lines_of_standard_input_are_read_up_to_its_end() {
     assert!(rig.worker.is_done() && rig.log.forgotten.contains(&last.source));
     let record = SourceRecord::decode(&rig.log.checkpoints[&last.source]).unwrap();
     assert!(record.path().to_str().unwrap().starts_with("stdin@20"), "{record:?}");
-    assert_eq!((record.offset(), record.is_finished()), (15, true));
+    assert_eq!((record.offset, record.finished), (15, true));
 }
 
 #[test]
@@ -155,8 +155,7 @@ fn a_fifo_continues_with_its_next_writer_and_a_new_line() {
 
 #[test]
 fn in_once_mode_a_fifo_ends_with_the_last_of_its_writers() {
-    let mut rig = Rig::new(&["a.fifo", "b.fifo"]);
-    rig.worker.book.once = true;
+    let mut rig = Rig::with(&["a.fifo", "b.fifo"], |settings| settings.once = true);
     make_fifo(&rig, "a.fifo");
     make_fifo(&rig, "b.fifo");
     rig.check(&[]);

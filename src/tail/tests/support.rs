@@ -73,7 +73,7 @@ impl Log {
             let stored = self.lines.iter().rev().find(|line| line.source == *source);
             if let Some(line) = stored.filter(|_| append.blocks.iter().any(|block| has(block, *source))) {
                 let end = line.offset + line.bytes.len() as u64;
-                assert_eq!(decoded.offset(), end, "a checkpoint covers exactly the lines with it");
+                assert_eq!(decoded.offset, end, "a checkpoint covers exactly the lines with it");
             }
             self.checkpoints.insert(*source, record.clone());
             self.forgotten.remove(source);

@@ -11,7 +11,7 @@ use spillq_storage::{Seq, SourceId};
 
 use crate::queue::{Appended, Command, Handle};
 use crate::tail::settings::{Follow, Settings};
-use crate::tail::thread::{Tail, TailHandle};
+use crate::tail::thread::TailHandle;
 
 fn owner() -> (Handle, Arc<Mutex<Log>>, JoinHandle<()>) {
     let (handle, commands) = Handle::channel();
@@ -42,7 +42,7 @@ fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 fn start(settings: Settings, handle: Handle) -> TailHandle {
-    Tail::start(settings, Vec::new(), SourceId(1), handle).unwrap()
+    TailHandle::start(settings, Vec::new(), SourceId(1), handle).unwrap()
 }
 
 #[test]
@@ -139,6 +139,6 @@ fn settings_that_make_no_sense_are_refused() {
     let mut bad = settings(dir.path(), Duration::from_secs(1), false);
     bad.follows[0].max_line_bytes = 0;
     let (handle, _commands) = Handle::channel();
-    let error = Tail::start(bad, Vec::new(), SourceId(1), handle).unwrap_err();
+    let error = TailHandle::start(bad, Vec::new(), SourceId(1), handle).unwrap_err();
     assert_eq!(error.to_string(), "max_line_bytes is 0 B, at least 1 B and at most 16.0 MiB");
 }
