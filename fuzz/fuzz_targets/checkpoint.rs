@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
     }
     for there in [Some(bytes), None] {
         if let Ok(Some(made)) = remake(&end, there) {
-            assert_eq!(SourceRecord::decode(&made).unwrap().offset(), end.end);
+            assert_eq!(SourceRecord::decode(&made).unwrap().offset, end.end);
         }
     }
 });
