@@ -48,7 +48,7 @@ impl Scans {
 
     /// When the next scan is due, by the clock of `now`.
     pub(crate) fn due_ms(&self, book: &Book, now: Now) -> u64 {
-        match book.is_scan_wanted() {
+        match book.scan_wanted {
             _ if book.scan() == 0 => now.boot_ms,
             true => self.end_ms + (self.cost_ms * WANTED_PAUSE).max(PAUSE_MIN_MS),
             false => self.end_ms + (self.cost_ms * REGULAR_PAUSE).max(self.interval_ms),

@@ -196,13 +196,13 @@ fn rounds(worker: &mut Worker, mut watch: Watch, shared: &Shared) -> Result<(), 
             worker.hint(&path);
         }
         if watch.take_names_changed() {
-            worker.book.want_scan();
+            worker.book.scan_wanted = true;
         }
         let step = worker.step(now())?;
         if worker.book.scan() != last_scan {
             last_scan = worker.book.scan();
             if watch.set(&worker.scans.folders) {
-                worker.book.want_scan();
+                worker.book.scan_wanted = true;
             }
         }
         if shared.asked.swap(false, Ordering::AcqRel) {

@@ -138,7 +138,7 @@ impl Worker {
             Some(id) => self.book.queue(id),
             // The stream itself reports that it can be read.
             None if self.streams.is_at(path) => {}
-            None if self.book.follows().names(path).is_some() => self.book.want_scan(),
+            None if self.book.follows().names(path).is_some() => self.book.scan_wanted = true,
             None => {}
         }
     }
@@ -146,7 +146,7 @@ impl Worker {
     /// Whether everything that was found is read and stored.
     pub(crate) fn is_done(&self) -> bool {
         self.book.scan() > 0
-            && !self.book.is_scan_wanted()
+            && !self.book.scan_wanted
             && self.scans.unidentified.waiting == 0
             && self.book.is_idle()
             && self.streams.is_done()
@@ -175,7 +175,7 @@ impl Worker {
             ending::end(book, reader, &mut self.scans.unfollowed, one, &mut filler, now);
         }
         let at_risk = self.appends.stream_bytes();
-        let stream_bytes = self.streams.fill(&mut filler, at_risk, self.book.next_id());
+        let stream_bytes = self.streams.fill(&mut filler, at_risk, &mut self.book.next_id);
         let (book, reader) = (&mut self.book, &mut self.reader);
         book.begin_round();
         while !filler.is_full()
@@ -249,7 +249,7 @@ impl Worker {
             let mut filler = Filler::begin(now.wall_ms, self.appends.append_bytes);
             self.streams.look();
             let at_risk = self.appends.stream_bytes();
-            let before = self.streams.fill(&mut filler, at_risk, self.book.next_id());
+            let before = self.streams.fill(&mut filler, at_risk, &mut self.book.next_id);
             let held = self.streams.held();
             self.streams.end_all(&mut filler);
             let sent = self.appends.send(&mut self.book, &mut self.streams, filler, before + held);

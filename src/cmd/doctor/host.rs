@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::plain::duration;
 use crate::queue::wall_ms;
 use crate::supervise::{Cause, Commands, Events, Started, State, Verdict};
 
@@ -16,15 +17,9 @@ const WATCHES_MIN: u64 = 8_192;
 const CLOCK_MIN_MS: u64 = 1_735_689_600_000;
 /// Smaller corrections of the clock are ignored.
 const CLOCK_STEP_MS: u64 = 60_000;
-/// File systems that may lose synced data, by their magic numbers.
-const DOUBTFUL: [(u64, &str); 6] = [
-    (0x6969, "nfs"),
-    (0xff53_4d42, "cifs"),
-    (0xfe53_4d42, "smb2"),
-    (0x794c_7630, "overlay"),
-    (0x0102_1994, "tmpfs"),
-    (0x6573_5546, "fuse"),
-];
+/// File systems that may lose synced data, by their magic numbers. Those that keep nothing have a warning of their own.
+const DOUBTFUL: [(u64, &str); 4] =
+    [(0x6969, "nfs"), (0xff53_4d42, "cifs"), (0xfe53_4d42, "smb2"), (0x6573_5546, "fuse")];
 
 /// What was found. `None` is unknown, which is not a problem.
 #[derive(Clone, Debug, Default)]
@@ -151,7 +146,7 @@ impl Host {
                 "timedatectl".to_owned(),
             );
         } else if let Some(back) = self.newest_ms.checked_sub(self.now_ms).filter(|by| *by >= CLOCK_STEP_MS) {
-            notes.push(format!("the clock was set back: it is {} s behind the last time in the store; ages of lines are wrong until it catches up, deadlines and order are not affected", back / 1_000));
+            notes.push(format!("the clock was set back: it is {} behind the last time in the store; ages of lines are wrong until it catches up, deadlines and order are not affected", duration(back)));
         }
         (wrong, notes)
     }
@@ -257,7 +252,7 @@ mod tests {
         );
         has_note(
             Host { newest_ms: CLOCK_MIN_MS + 3_600_000, ..healthy() },
-            "it is 3600 s behind the last time",
+            "it is 60 min behind the last time",
         );
     }
 

@@ -30,12 +30,14 @@ pub(crate) struct Book {
     turns: Turns,
     checkpoints: Checkpoints,
     endings: VecDeque<(SourceId, Ending)>,
-    next_id: SourceId,
+    /// The number of the next new source. Each is used once.
+    pub(crate) next_id: SourceId,
     /// The number of the scan that is under way, or was the last. 0 before the first.
     scan: u32,
-    scan_wanted: bool,
+    /// A scan is due at once.
+    pub(crate) scan_wanted: bool,
     /// A source with unread lines lost its file since the last scan began.
-    lost_lines: bool,
+    pub(crate) lost_lines: bool,
     /// [`SOURCES_MAX`]; less for tests with few files.
     pub(crate) sources_max: usize,
     /// Everything is read once, then the tail ends.
@@ -90,11 +92,6 @@ impl Book {
     /// Whether no more files can be followed.
     pub(crate) fn is_full(&self) -> bool {
         self.table.len() >= self.sources_max
-    }
-
-    /// The number of the next new source. Each is used once.
-    pub(crate) fn next_id(&mut self) -> &mut SourceId {
-        &mut self.next_id
     }
 
     /// A source from now on. The log gets a checkpoint of it at once if it does not begin at the beginning.
@@ -351,23 +348,5 @@ impl Book {
         // Those that are due are found again.
         self.endings.clear();
         std::mem::take(&mut self.lost_lines)
-    }
-
-    /// A source with unread lines lost its file.
-    pub(crate) fn note_lost_lines(&mut self) {
-        self.lost_lines = true;
-    }
-
-    pub(crate) fn want_scan(&mut self) {
-        self.scan_wanted = true;
-    }
-
-    #[cfg(test)]
-    pub(crate) fn want_no_scan(&mut self) {
-        self.scan_wanted = false;
-    }
-
-    pub(crate) fn is_scan_wanted(&self) -> bool {
-        self.scan_wanted
     }
 }

@@ -37,7 +37,7 @@ pub(crate) fn conclude(book: &mut Book, reader: &mut Reader, id: SourceId, now: 
     let (size, state) = match conclusion {
         Conclusion::Rest(of, to) => return becomes(book, id, of, to, whole, now),
         Conclusion::Later => {
-            book.want_scan();
+            book.scan_wanted = true;
             return book.wait(id);
         }
         Conclusion::Duplicate(of) => {

@@ -55,13 +55,13 @@ fn note_missing_source(book: &mut Book, id: SourceId, unlisted: &[PathBuf], now:
         source.presence = presence;
     }
     if loses_lines {
-        book.note_lost_lines();
+        book.lost_lines = true;
     }
     if has_changed {
         book.queue(id);
     }
     if !presence.is_gone() {
-        book.want_scan();
+        book.scan_wanted = true;
     } else if is_quiet && is_read {
         book.end_soon(id, Ending::Finished);
     }
@@ -185,7 +185,7 @@ pub(crate) fn end(
     book.release_checkpoints(id);
     // Its place is taken before the run ends.
     if book.once && unfollowed.left_out.files() > 0 {
-        book.want_scan();
+        book.scan_wanted = true;
     }
     if ending == Ending::Truncated {
         unfollowed.vacated.insert(Arc::clone(source.path()));

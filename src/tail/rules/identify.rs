@@ -138,7 +138,7 @@ impl Identify<'_> {
         }
         self.give_up();
         if self.has_replaced() {
-            self.book.want_scan();
+            self.book.scan_wanted = true;
         }
     }
 
@@ -167,7 +167,7 @@ impl Identify<'_> {
         }
         self.unidentified.held_back.insert(key, since_ms);
         self.unidentified.waiting += 1;
-        self.book.want_scan();
+        self.book.scan_wanted = true;
         true
     }
 
@@ -402,7 +402,7 @@ impl Identify<'_> {
             // Gone, or another file by now.
             Ok(None) | Err(_) => {
                 self.note_inconclusive(&found.path);
-                self.book.want_scan();
+                self.book.scan_wanted = true;
             }
         }
         None

@@ -167,7 +167,7 @@ pub(crate) fn line_up(book: &mut Book, source: &mut Source, families: &mut Famil
     }
     // Read after one more scan: that looks again at the older one, which may have grown after this scan looked at it, and
     // finds one that was between the two and got a name that this scan had passed.
-    book.want_scan();
+    book.scan_wanted = true;
 }
 
 /// Puts the sources that the log knew in order, once: the order is not stored. Those that were begun come first, since what

@@ -160,7 +160,7 @@ pub(crate) fn new_source(
     begin: Begin,
     now: Now,
 ) -> io::Result<Source> {
-    let mut source = Source::found(*book.next_id(), at, book.scan(), now.boot_ms);
+    let mut source = Source::found(book.next_id, at, book.scan(), now.boot_ms);
     source.fingerprint = Fingerprint::of(&look.start);
     set_form(&mut source, (look.size, look.form), now);
     match begin {
@@ -183,6 +183,6 @@ pub(crate) fn new_source(
     if source.compressed.is_none() {
         source.fingerprint = Fingerprint::of_read(&look.start, source.offset);
     }
-    book.next_id().0 += 1;
+    book.next_id.0 += 1;
     Ok(source)
 }

@@ -51,7 +51,7 @@ impl Unfollowed {
         let (files, limit) = (self.left_out.files(), book.sources_max);
         // Some turned out to continue a source, or cannot be read: their places are given to others at once.
         if files > 0 && has_returned && !book.is_full() {
-            book.want_scan();
+            book.scan_wanted = true;
         }
         if !self.left_out_notice.is_due(files, now.boot_ms) {
             return;

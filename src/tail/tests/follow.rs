@@ -259,7 +259,7 @@ fn an_idle_tail_only_scans() {
     rig.write("a.log", "x\n");
     rig.settle();
     // Nothing changes: the next thing to do is the scan a second later.
-    rig.worker.book.want_no_scan();
+    rig.worker.book.scan_wanted = false;
     assert_eq!(rig.step(), Step::Idle);
     let ms = rig.worker.idle_ms(rig.now());
     assert!(ms >= 900, "{ms} ms");
@@ -335,7 +335,7 @@ fn a_link_swapped_for_a_file_never_leads_outside_the_allowed_root() {
         fs::write(root.join("real/inside"), "inside\n").unwrap();
         fs::write(root.join("real/y.log"), "inside, too\n").unwrap();
         while !stop.load(std::sync::atomic::Ordering::Acquire) {
-            rig.worker.book.want_scan();
+            rig.worker.book.scan_wanted = true;
             rig.pass(Duration::from_secs(1));
             rig.step();
             assert!(
@@ -376,7 +376,7 @@ fn a_folder_swapped_for_a_link_is_not_walked_through_where_links_are_not_allowed
             swaps_done.store(true, std::sync::atomic::Ordering::Release);
         });
         while !swaps_done.load(std::sync::atomic::Ordering::Acquire) {
-            rig.worker.book.want_scan();
+            rig.worker.book.scan_wanted = true;
             rig.pass(Duration::from_secs(1));
             rig.step();
         }

@@ -410,7 +410,7 @@ impl Model {
             Action::ServerBehind(ms) => self.rig.server_behind_ms = ms,
             Action::Look => self.look(),
             Action::Step => {
-                self.rig.worker.book.want_scan();
+                self.rig.worker.book.scan_wanted = true;
                 self.rig.step();
             }
             Action::LetPass => {

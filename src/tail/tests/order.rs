@@ -118,7 +118,7 @@ fn the_old_file_is_looked_at_again_after_the_new_one_was_found() {
     book.begin_scan();
     let (unidentified, unfollowed) = (&mut scans.unidentified, &mut scans.unfollowed);
     Identify { book, reader, unidentified, unfollowed, from_end: false, now }.run(found, 0);
-    rig.worker.book.want_no_scan();
+    rig.worker.book.scan_wanted = false;
     rig.step();
     rig.check(&["one\n", "two\n", "three\n"]);
 }
@@ -201,7 +201,7 @@ fn a_file_after_one_that_vanished_comes_after_the_one_before_that() {
     }
     let mut look = |seconds| {
         rig.pass(Duration::from_secs(seconds));
-        rig.worker.book.want_scan();
+        rig.worker.book.scan_wanted = true;
         rig.step();
         rig.worker.snapshot().sources.iter().filter(|one| one.last_error.is_some()).count()
     };
@@ -209,7 +209,7 @@ fn a_file_after_one_that_vanished_comes_after_the_one_before_that() {
     rig.remove("w.log.1.gz");
     for _ in 0..4 {
         rig.pass(Duration::from_secs(120));
-        rig.worker.book.want_scan();
+        rig.worker.book.scan_wanted = true;
         rig.step();
     }
     assert_eq!(rig.worker.snapshot().sources.len(), 3, "it is forgotten");

@@ -128,9 +128,9 @@ fn a_fifo_continues_with_its_next_writer_and_a_new_line() {
     let mut first = writer(&rig, "app.fifo");
     first.write_all(b"one\ntw").unwrap();
     rig.check(&["file\n", "one\n"]);
-    rig.worker.book.want_no_scan();
+    rig.worker.book.scan_wanted = false;
     rig.worker.hint(&path);
-    assert!(!rig.worker.book.is_scan_wanted(), "its writes do not make the tail look for files");
+    assert!(!rig.worker.book.scan_wanted, "its writes do not make the tail look for files");
     let mut second = writer(&rig, "app.fifo");
     first.write_all(b"o\nkilled in the mid").unwrap();
     drop(first);
@@ -147,7 +147,7 @@ fn a_fifo_continues_with_its_next_writer_and_a_new_line() {
     rig.check(&["file\n", "one\n", "two\n", "killed in the middle\n", "halfhalfhalf", "last\n"]);
     assert_eq!(states(&rig), [SourceState::CaughtUp, SourceState::Stream]);
     // No process has it open: there is nothing to do, and nothing that would wake the tail.
-    rig.worker.book.want_no_scan();
+    rig.worker.book.scan_wanted = false;
     assert_eq!(rig.step(), Step::Idle);
     let ms = rig.worker.idle_ms(rig.now());
     assert!(ms >= 900, "{ms} ms");

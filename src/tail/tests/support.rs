@@ -239,7 +239,7 @@ impl Rig {
             let now = self.now().boot_ms;
             let scans = &mut self.worker.scans;
             (scans.cost_ms, scans.end_ms) = (0, scans.end_ms.min(now));
-            self.worker.book.want_scan();
+            self.worker.book.scan_wanted = true;
             self.steps_ms += 50;
             match self.step() {
                 Step::Idle => idle += 1,

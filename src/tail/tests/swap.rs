@@ -104,7 +104,7 @@ fn a_source_that_a_walk_missed_at_its_own_path_is_the_same_when_it_is_back() {
         // As the walk found it: b is hidden, a is in its place.
         fs::rename(rig.path("b.log"), &x).unwrap();
         rig.rename("a.log", "b.log");
-        rig.worker.book.want_scan();
+        rig.worker.book.scan_wanted = true;
         rig.pass(Duration::from_secs(1));
         rig.step();
         rig.rename("b.log", "a.log");

@@ -57,7 +57,7 @@ fn an_incomplete_first_line_that_is_taken_back_is_not_a_loss() {
 fn unread_lines_that_are_overwritten_by_more_are_counted() {
     let mut rig = Rig::new(&["*.log"]);
     rig.write("a.log", "one\n");
-    rig.worker.book.want_scan();
+    rig.worker.book.scan_wanted = true;
     rig.is_full = true;
     for nth in 0..5 {
         rig.write(&format!("{nth}.log"), "x\n".repeat(2_000_000));
