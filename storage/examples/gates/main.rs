@@ -13,6 +13,11 @@
 //! gates writer   DIR COMMIT_BYTES ROTATE_BYTES PREALLOC_MIB [nosync]
 //!                                                prints every commit once it is durable, until it is killed
 //! gates check    DIR ACKED COPY                  what a sled copy and a raw scan find of what the writer printed
+//! gates refs     DIR COMMIT_KIB MIB HOW          throughput, bytes written, times and memory of commits whose bytes are in
+//!                                                sled, or referenced: inline, first, together or ahead
+//! gates copy     DIR MIB                         a plain file, synced after every 4 MiB
+//! gates refwriter DIR COMMIT_BYTES HOW [nosync]  prints every such commit once it is durable; nosync: not the segment
+//! gates refcheck DIR ACKED COPY                  what is there of what that printed
 //! ```
 
 #![allow(
@@ -29,6 +34,8 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+mod references;
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
@@ -65,6 +72,16 @@ fn main() -> Result<()> {
             writer(&empty(dir)?, commit.parse()?, rotate.parse()?, prealloc.parse()?, nosync.is_empty())
         }
         ["check", dir, acked, copy] => check(Path::new(dir), Path::new(acked), Path::new(copy)),
+        ["refs", dir, kib, mib, how] => {
+            references::measure(&empty(dir)?, kib.parse()?, mib.parse()?, how.parse()?)
+        }
+        ["copy", dir, mib] => references::copy(&empty(dir)?, mib.parse()?),
+        ["refwriter", dir, commit, how, nosync @ ..] => {
+            references::writer(&empty(dir)?, commit.parse()?, how.parse()?, nosync.is_empty())
+        }
+        ["refcheck", dir, acked, copy] => {
+            references::check(Path::new(dir), Path::new(acked), Path::new(copy))
+        }
         _ => Err("see the head of this program for its subcommands".into()),
     }
 }

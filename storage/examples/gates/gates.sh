@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # The gate trials behind docs/decisions/0001-journal-sizes.md. Power cuts and the full file system need root, loop devices,
-# ext4 and xfs_io (xfsprogs).
+# ext4 and xfs_io (xfsprogs); the slow device qemu-storage-daemon and FUSE.
 #
 #   gates.sh all                                                every figure of the decision, in about ten minutes
 #   gates.sh cuts NAME COUNT COMMIT_BYTES ROTATE_BYTES PREALLOC_MIB [nosync]   COUNT power cuts, then the sums of what was lost
+#   gates.sh ref_cuts NAME COUNT COMMIT_BYTES first|together|ahead [nosync]    the same for commits that reference their bytes
+#   gates.sh throttled MIB                                      commits that reference their bytes, on a slow device
 #   gates.sh full COMMIT_KIB MIB PREALLOC_MIB                   commits on a full 128 MiB file system
 #
 # A cut shuts ext4 down without flushing its journal (EXT4_IOC_SHUTDOWN): what was not synced is lost. It does not model a
@@ -59,6 +61,64 @@ cuts() {
               name, cuts, acked, scan, scan_cuts, copy, copy_cuts, both, both_cuts, opened, failed, idle }' "$results"
 }
 
+# COUNT power cuts of commits that reference their bytes.
+ref_cuts() {
+    local name=$1 count=$2 commit=$3 how=$4 nosync=${5:-} writer
+    local results=$work/$name.results
+    : >"$results"
+    make_image
+    for _ in $(seq "$count"); do
+        # shellcheck disable=SC2086  # nosync is a word or nothing
+        "$gates" refwriter "$mnt/store" "$commit" "$how" $nosync >"$work/acked" 2>"$work/writer.err" &
+        writer=$!
+        for _ in $(seq 100); do [[ -s $work/acked ]] && break; sleep 0.01; done
+        sleep "0.$(printf '%03d' $((20 + RANDOM % 300)))"
+        xfs_io -x -c shutdown "$mnt"
+        kill -9 "$writer" 2>/dev/null || true
+        wait "$writer" 2>/dev/null || true
+        unmount
+        mount -o loop "$work/image" "$mnt"
+        rm -rf "$work/copy"
+        timeout 30 "$gates" refcheck "$mnt/store" "$work/acked" "$work/copy" >>"$results" 2>"$work/check.err" ||
+            echo "check_failed $(tail -n 1 "$work/check.err")" >>"$results"
+        rm -rf "$mnt/store"
+    done
+    unmount
+    awk -v name="$name" '
+        $1 == "acked" { acked += $2; lost += $4; damaged += $6; torn += $8; torn_cuts += $8 > 0; cuts++; bad += $4 + $6 > 0 }
+        /check_failed/ { failed++ }
+        END { printf "%s: %d cuts, %d commits acknowledged, lost %d, damaged %d (in %d cuts), references without their bytes behind them %d (in %d cuts), check failed %d\n",
+              name, cuts, acked, lost, damaged, bad, torn, torn_cuts, failed }' "$results"
+}
+
+# The same work on a device of 150 MB/s and 1,000 requests a second, next to a plain copy: every 4 MiB written are synced.
+throttled() {
+    local mib=$1 how kib node daemon export=$work/export
+    rm -f "$work/image" "$export"
+    truncate -s 4G "$work/image"
+    mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "$work/image"
+    : >"$export"
+    qemu-storage-daemon --object throttle-group,id=slow,x-bps-total=150000000,x-iops-total=1000 \
+        --blockdev "driver=file,node-name=file,filename=$work/image" \
+        --blockdev driver=throttle,node-name=out,throttle-group=slow,file=file \
+        --export "type=fuse,id=fuse,node-name=out,mountpoint=$export,writable=on" &
+    daemon=$!
+    for _ in $(seq 100); do [[ $(stat -c %s "$export") == 4294967296 ]] && break; sleep 0.05; done
+    node=$(losetup --find --show "$export")
+    mount "$node" "$mnt"
+    for kib in 256 1024 4096; do
+        for how in inline first together ahead; do
+            "$gates" refs "$mnt/store" "$kib" "$mib" "$how"
+            rm -rf "$mnt/store"
+        done
+    done
+    "$gates" copy "$mnt/store" "$mib"
+    umount "$mnt"
+    losetup -d "$node"
+    kill "$daemon"
+    wait "$daemon" || true
+}
+
 full() {
     local image_mib=128
     make_image
@@ -94,6 +154,6 @@ all() {
 }
 
 case ${1:-} in
-all | cuts | full) "$@" ;;
-*) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 2 ;;
+all | cuts | ref_cuts | throttled | full) "$@" ;;
+*) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
