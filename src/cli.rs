@@ -818,7 +818,8 @@ pub struct BenchIngestArgs {
     /// The number of lines, of 350 bytes each
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = count)]
     pub lines: u64,
-    /// Print one JSON object: mb_per_s, lines_per_s, peak_rss_mb, copy_mb_per_s, ratio_to_copy
+    /// Print one JSON object: mb_per_s, lines_per_s, peak_rss_mb, copy_mb_per_s, ratio_to_copy, zstd_mb_per_s, ratio_to_zstd,
+    /// written_per_byte
     #[arg(long)]
     pub json: bool,
 }

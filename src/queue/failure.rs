@@ -52,8 +52,9 @@ impl FailureKind {
     }
 }
 
-/// The reason that is stored of a failure: its summary, and the end of what the processor printed, together at most the [`DeadLetter::REASON_BYTES_MAX`] that a dead letter stores. The beginning of the output is
-/// left out, because the error comes last.
+/// The reason that is stored of a failure: its summary, and the end of what the processor printed, together at most the
+/// [`DeadLetter::REASON_BYTES_MAX`] that a dead letter stores. The beginning of the output is left out, because the error
+/// comes last.
 pub(super) fn reason(summary: &str, tail: &str) -> String {
     let mut text = String::with_capacity(summary.len() + 1 + tail.len());
     text.push_str(summary);

@@ -103,7 +103,7 @@ fn why_stuck(group: &GroupStatus) -> String {
     let GroupStatus { name, lag_lines, attempts_max, .. } = group;
     let lines = waiting(*lag_lines);
     let why = match &group.phase {
-        Phase::Retrying { .. } => format!("each failed alone {}", counted(u64::from(*attempts_max), "time")),
+        Phase::Retrying { .. } => format!("deliveries failed {}", counted(u64::from(*attempts_max), "time")),
         Phase::Refused { rejected: None, .. } => "the destination refuses everything".to_owned(),
         Phase::Refused { rejected: Some(rejected), .. } => {
             format!("every line is rejected, line {} too", rejected.seq)

@@ -102,7 +102,9 @@ fn a_line_that_fails_without_blame_holds_the_group_until_it_is_parked() {
     assert!(said.contains("group default is blocked by line 17: it failed "), "{said}");
     assert!(said.contains("no seventeen"), "what the command printed: {said}");
     assert!(said.contains("inspect") && said.contains("--from 17 --limit 1"), "{said}");
-    assert!(stage.spillq(&["dead-letter", "park", "17"]).status.success());
+    // It is refused while the line is out.
+    let parked = wait_for(|| stage.spillq(&["dead-letter", "park", "17"]).status.success().then_some(()));
+    parked.expect("it is parked between two attempts");
     let status = service.wait("the others are acked", is_done);
     assert_eq!(status.groups[0].dead_letters, 1);
     assert_eq!(stage.arrived(), (1..=50).filter(|number| *number != 17).collect::<Vec<_>>());

@@ -236,7 +236,7 @@ fn a_file_output_at_the_limit_on_file_size_is_refused_with_what_to_change() {
         folder.path(),
         &format!(
             "data_dir = \"q\"\n{SMALL_STORE}[[follow]]\ninclude = [\"a.log\"]\n[[group]]\nname = \"default\"\n\
-             retry = {{ initial = \"10ms\", max = \"10ms\", attempts = 2 }}\n[[processor]]\nkind = \"file\"\npath = \"out\"\n"
+             retry = {{ initial = \"1s\", max = \"1s\", attempts = 2 }}\n[[processor]]\nkind = \"file\"\npath = \"out\"\n"
         ),
     );
     let run = ["run", "--once", "--allow-volatile", "--config", config.to_str().unwrap()];

@@ -27,7 +27,7 @@ pub(super) fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
     service::run(&settings, &Plan { follow: true, once: true, ..Plan::default() }, &mut |_| {})?;
     let frames = folder.path().join("frames.zst");
     write_frames(&settings.data_dir, &frames)?;
-    let mut rounds = Rounds::default();
+    let mut rounds = Rounds::new(vec![("zstd", "zstd alone".to_owned())]);
     for round in 0..ROUNDS {
         let started = Instant::now();
         let raw = decompress(&frames).map_err(failed("read", frames.clone()))?;
@@ -48,9 +48,9 @@ pub(super) fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
         let rate = mb_per_s(bytes, started);
         check_count(ended.progress.lines, "drained", args.lines)?;
         store::administer(&settings.data_dir, AdminJson::RemoveGroup { name, discard_lines: true })?;
-        rounds.add(rate, zstd);
+        rounds.add(rate, &[zstd]);
     }
-    rounds.print((args.lines, bytes), ("drain", "zstd alone", "zstd"), args.json)
+    rounds.print("drain", (args.lines, bytes), args.json)
 }
 
 /// The blocks of the log as zstd frames behind one another, each with its length before it.

@@ -58,39 +58,63 @@ pub(super) fn mb_per_s(bytes: u64, started: Instant) -> f64 {
     bytes as f64 / started.elapsed().as_secs_f64() / 1e6
 }
 
-/// The figures of all rounds in MB/s, each with that of its yardstick.
-#[derive(Default)]
+/// What a figure is compared with: its name in JSON and in text.
+pub(super) type Yardstick = (&'static str, String);
+
+/// The figures of all rounds in MB/s, each with those of its yardsticks.
 pub(super) struct Rounds {
+    yardsticks: Vec<Yardstick>,
     measured: Vec<f64>,
-    yardsticks: Vec<f64>,
-    ratios: Vec<f64>,
+    /// Of each yardstick, and the ratios to it.
+    compared: Vec<[Vec<f64>; 2]>,
+    /// Bytes written to the disk for each byte of the lines.
+    written: Vec<f64>,
 }
 
 impl Rounds {
-    pub(super) fn add(&mut self, measured: f64, yardstick: f64) {
-        self.measured.push(measured);
-        self.yardsticks.push(yardstick);
-        self.ratios.push(measured / yardstick);
+    pub(super) fn new(yardsticks: Vec<Yardstick>) -> Rounds {
+        let compared = yardsticks.iter().map(|_| Default::default()).collect();
+        Rounds { yardsticks, measured: Vec::new(), compared, written: Vec::new() }
     }
 
-    /// Prints the medians. `key` is the yardstick in JSON.
+    /// A round, with the figure of each yardstick.
+    pub(super) fn add(&mut self, measured: f64, yardsticks: &[f64]) {
+        self.measured.push(measured);
+        for ([figures, ratios], figure) in self.compared.iter_mut().zip(yardsticks) {
+            figures.push(*figure);
+            ratios.push(measured / figure);
+        }
+    }
+
+    /// How much was written in a round.
+    pub(super) fn add_written(&mut self, per_byte: f64) {
+        self.written.push(per_byte);
+    }
+
+    /// Prints the medians.
     pub(super) fn print(
         mut self,
+        what: &str,
         (lines, bytes): (u64, u64),
-        (what, yardstick, key): (&str, &str, &str),
         json: bool,
     ) -> Result<Exit, Failure> {
-        let [rate, plain, ratio] = [&mut self.measured, &mut self.yardsticks, &mut self.ratios]
-            .map(|figures| percentile(figures, 50));
+        let rate = percentile(&mut self.measured, 50);
         let lines_per_s = rate * 1e6 * lines as f64 / bytes as f64;
         let peak = Process::of_self().peak_bytes.unwrap_or_default() / f64::from(1 << 20);
-        print(
-            json,
-            json!({ "mb_per_s": rate, "lines_per_s": lines_per_s, "peak_rss_mb": peak, format!("{key}_mb_per_s"): plain, format!("ratio_to_{key}"): ratio }),
-            &format!(
-                "{what} {rate:.0} MB/s ({lines_per_s:.0} lines/s), {yardstick} {plain:.0} MB/s: ratio {ratio:.2}; peak {peak:.0} MiB; medians of {ROUNDS}"
-            ),
-        )
+        let mut figures = json!({ "mb_per_s": rate, "lines_per_s": lines_per_s, "peak_rss_mb": peak });
+        let mut text = format!("{what} {rate:.0} MB/s ({lines_per_s:.0} lines/s)");
+        for ((key, name), compared) in self.yardsticks.iter().zip(&mut self.compared) {
+            let [figure, ratio] = compared.each_mut().map(|figures| percentile(figures, 50));
+            figures[format!("{key}_mb_per_s")] = figure.into();
+            figures[format!("ratio_to_{key}")] = ratio.into();
+            text += &format!("; {name} {figure:.0} MB/s: ratio {ratio:.2}");
+        }
+        if !self.written.is_empty() {
+            let written = percentile(&mut self.written, 50);
+            figures["written_per_byte"] = written.into();
+            text += &format!("; {written:.2} bytes written for each byte");
+        }
+        print(json, figures, &format!("{text}; peak {peak:.0} MiB; medians of {ROUNDS}"))
     }
 }
 

@@ -5,6 +5,7 @@ mod end_to_end;
 mod generate;
 mod ingest;
 mod measure;
+mod yardstick;
 
 use super::{Exit, Failure};
 use crate::cli::{BenchArgs, BenchCommand};
