@@ -370,7 +370,7 @@ pub(crate) fn writer(dir: &Path, commit_bytes: usize, how: How, sync: bool) -> R
 pub(crate) fn check(dir: &Path, acked: &Path, copy: &Path) -> Result<()> {
     let text = fs::read_to_string(acked)?;
     let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-    let acked = whole.filter_map(|line| line.trim().strip_prefix("ack ")?.parse::<u64>().ok()).last();
+    let acked = whole.filter_map(|line| line.trim().strip_prefix("ack ")?.parse::<u64>().ok()).next_back();
     let names = fs::read_dir(dir)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let newest = names.filter_map(|name| name.parse::<u64>().ok()).max().ok_or("no journal")?;
     crate::copy_journal(&dir.join(format!("{newest:08}")), copy)?;
