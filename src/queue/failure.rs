@@ -46,7 +46,6 @@ impl FailureKind {
     }
 
     /// Whether it says nothing of the lines: they wait together as they are, and no failure is charged.
-    #[must_use]
     pub(super) fn spares_the_lines(self) -> bool {
         matches!(self, FailureKind::Refused | FailureKind::Later(_))
     }

@@ -101,7 +101,6 @@ pub(super) struct Group {
 
 impl Group {
     /// The group at the start of a run. Lines that were in flight in an earlier run are suspects.
-    #[must_use]
     pub(super) fn new(settings: GroupSettings, state: &GroupState) -> Group {
         let retries = left_over(&settings, state);
         Group {
@@ -119,7 +118,6 @@ impl Group {
     }
 
     /// Its settings.
-    #[must_use]
     pub(super) fn settings(&self) -> &Arc<GroupSettings> {
         &self.settings
     }
@@ -147,13 +145,11 @@ impl Group {
     }
 
     /// Lines in flight.
-    #[must_use]
     pub(super) fn leased_lines(&self) -> u64 {
         self.leases.values().map(|lease| lease.range.lines()).sum()
     }
 
     /// The lines that failed and wait: for the status.
-    #[must_use]
     pub(super) fn retries(&self) -> &Retries {
         &self.retries
     }

@@ -80,7 +80,6 @@ pub(super) struct Retries {
 
 impl Retries {
     /// No parts yet.
-    #[must_use]
     pub(super) fn new(settings: RetrySettings, strict: bool) -> Retries {
         Retries {
             settings,
@@ -175,32 +174,27 @@ impl Retries {
 
     /// Whether lines that may have killed an earlier run are still to be delivered. Until then the group has one lease at a
     /// time.
-    #[must_use]
     pub(super) fn has_suspects(&self) -> bool {
         let is_held = |part: &&Part| part.condemned.is_some() || part.standing == Standing::Killer;
         self.parts.iter().filter(|part| part.suspect).any(|part| !is_held(&part))
     }
 
     /// The first line of all parts.
-    #[must_use]
     pub(super) fn first(&self) -> Option<Seq> {
         self.parts.first().map(|part| part.range.first)
     }
 
     /// Whether there are no parts.
-    #[must_use]
     pub(super) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
     /// Until when the whole group waits, and why.
-    #[must_use]
     pub(super) fn group_wait(&self) -> Option<(u64, GroupWait)> {
         self.group_wait
     }
 
     /// The line that holds a strict group.
-    #[must_use]
     pub(super) fn held(&self) -> Option<Seq> {
         let first = self.parts.first().filter(|part| self.strict && part.holds())?;
         Some(first.range.first)
@@ -214,7 +208,6 @@ impl Retries {
 
     /// The lines that are delivered again next, and when: in strict order the first part, otherwise the one whose time is
     /// first.
-    #[must_use]
     pub(super) fn waiting(&self) -> Option<(SeqRange, u64)> {
         let parts = if self.strict { self.parts.get(..1) } else { Some(&self.parts[..]) };
         parts?
@@ -225,14 +218,12 @@ impl Retries {
     }
 
     /// Whether a line waits to be delivered again.
-    #[must_use]
     pub(super) fn holds(&self, line: Seq) -> bool {
         self.parts.iter().any(|part| !part.in_flight && part.range.contains(line))
     }
 
     /// Whether a run that ends by itself has tried the parts often enough: in strict order the first, as nothing overtakes
     /// it; otherwise all. Of an unordered group the caller knows that no other lines wait.
-    #[must_use]
     pub(super) fn is_exhausted(&self) -> bool {
         let attempts = self.settings.attempts;
         if self.refusals >= attempts {
@@ -256,13 +247,11 @@ impl Retries {
     }
 
     /// How often exactly these lines were delivered together and failed.
-    #[must_use]
     pub(super) fn failures(&self, range: SeqRange) -> u32 {
         self.parts.iter().find(|part| part.range == range).map_or(0, |part| part.failures)
     }
 
     /// The first range of `gap` that no part covers: where fresh lines begin.
-    #[must_use]
     pub(super) fn skip(&self, gap: SeqRange) -> Option<SeqRange> {
         let mut first = gap.first;
         let before = self.parts.partition_point(|part| part.range.last < first);
@@ -277,7 +266,6 @@ impl Retries {
     }
 
     /// Until when an unordered group delivers no fresh lines, if so: while everything fails they would all become parts.
-    #[must_use]
     pub(super) fn fresh_waits(&self, now_ms: u64) -> Option<u64> {
         if self.parts.len() >= PARTS_MAX {
             return Some(self.waiting().map_or(u64::MAX, |(_, until)| until.max(now_ms + 1)));
@@ -287,7 +275,6 @@ impl Retries {
 
     /// What to do at `now_ms`. The owner dead-letters a condemned line first ([`Retries::condemned`]); in strict order
     /// nothing is delivered before that is done.
-    #[must_use]
     pub(super) fn next(&self, now_ms: u64) -> Next {
         match self.group_wait {
             Some((until, _)) if now_ms < until => return Next::Wait(until),
@@ -337,7 +324,6 @@ impl Retries {
 
     /// The line that is to become a dead letter now. The lines before it from the same batch are settled first, so that
     /// dead letters follow the order of the lines, and those in a row can be counted.
-    #[must_use]
     pub(super) fn condemned(&self) -> Option<(Seq, DeadCause)> {
         let due = |at: usize, part: &Part| {
             let before = self.parts.get(..at).unwrap_or_default();
@@ -353,13 +339,11 @@ impl Retries {
     }
 
     /// How many rejected lines in a row are dead-lettered before the next one stops the group.
-    #[must_use]
     pub(super) fn rejects_max(&self) -> u32 {
         if self.has_acked { self.settings.rejects } else { self.settings.rejects.min(1) }
     }
 
     /// Whether the line was revived: it becomes a dead letter again whatever else was rejected.
-    #[must_use]
     pub(super) fn is_revived(&self, seq: Seq) -> bool {
         let line = SeqRange::one(seq);
         self.parts.iter().any(|part| part.range == line && part.standing == Standing::Revived)

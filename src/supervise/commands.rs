@@ -51,7 +51,6 @@ impl Started {
 
     /// As much as fits into `bytes` of JSON. A command line that does not fit is left out as a whole, as half of it would be
     /// wrong.
-    #[must_use]
     pub(super) fn within(self, bytes: usize) -> Started {
         let fits = |started: &Started| serde_json::to_vec(started).is_ok_and(|json| json.len() <= bytes);
         if fits(&self) {

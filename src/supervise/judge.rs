@@ -228,7 +228,6 @@ fn common_evidence(i: &GroupInputs, now: u64) -> Vec<String> {
 }
 
 /// The lines that a verdict is about: for EVENTS.
-#[must_use]
 pub(super) fn seqs_of(inputs: &GroupInputs) -> (Seq, Seq) {
     let range = inputs.leases.first().copied().or(inputs.failing.as_ref().map(|failing| failing.range));
     match (range, inputs.oldest) {

@@ -74,7 +74,6 @@ pub(super) struct Records {
 
 impl Records {
     /// Records from `seed`.
-    #[must_use]
     pub(super) fn new(seed: u64) -> Records {
         let at = |mark: u8| -> Vec<usize> { memchr::memchr_iter(mark, TEMPLATE).collect() };
         let field = |name: &str| memchr::memmem::find(TEMPLATE, name.as_bytes()).unwrap_or(0) + name.len();

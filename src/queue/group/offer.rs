@@ -10,7 +10,6 @@ use crate::queue::retry::{GroupWait, Next};
 
 impl Group {
     /// Why the group would get no offer, if so: for the status.
-    #[must_use]
     pub(in crate::queue) fn idle(&self, view: View<'_>) -> Option<Idle> {
         if is_full(view) && self.free(view).is_none() {
             return Some(Idle::Blocked(Blocked::AckWindow));
@@ -26,7 +25,6 @@ impl Group {
     }
 
     /// Whether the remaining lines need an operator, or have failed alone as often as a run that ends by itself tries.
-    #[must_use]
     pub(in crate::queue) fn is_exhausted(&self, view: View<'_>) -> bool {
         if !self.leases.is_empty() || !self.reserved.is_empty() {
             return false;
