@@ -13,7 +13,7 @@ mod tests;
 mod text;
 
 pub use budget::{PARTS, Part, Unit};
-pub use process::Process;
+pub use process::{Process, written_bytes};
 pub use series::{Facts, GROUPS_MAX, Labels, OTHERS, SOURCES_MAX};
 pub use table::{Kind, METRICS, Metric, Of};
 pub use text::{CONTENT_TYPE, render};

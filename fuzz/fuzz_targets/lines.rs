@@ -1,9 +1,10 @@
 //! How the tail splits bytes into lines: of a pipe, and of a file that grows while it is read.
 //!
 //! However the bytes come, the same lines come out: those that a loop over all bytes finds. Together they are all of
-//! the bytes, but for zeros at the end of a file, which was allocated and not written there. Each begins where the one before it ends, none is longer than `max_line_bytes`, no block longer than a
-//! block but for one line, and what waits in memory for its newline is less than a line may be. A file's checkpoint may
-//! be taken anywhere between. Reads are of 256 bytes here, and blocks of 256.
+//! the bytes, but for zeros at the end of a file, which was allocated and not written there. Each begins where the one
+//! before it ends, none is longer than `max_line_bytes`, no block longer than a block but for one line, and what waits in
+//! memory for its newline is less than a line may be. A file's checkpoint may be taken anywhere between. Reads are of 256
+//! bytes here, and blocks of 256.
 #![no_main]
 
 use std::cell::RefCell;

@@ -1,6 +1,6 @@
 //! `spillq group`: the consumers of the log.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use super::output::{print, say, say_json};
 use super::store::Store;
@@ -8,7 +8,7 @@ use super::{Exit, Failure, store, store_dir};
 use crate::cli::{Beginning, GroupArgs, GroupCommand, GroupNameArgs, ListArgs, Place};
 use crate::http::{AdminJson, Client, GivenJson, SeekToJson};
 use crate::plain::{number, waiting};
-use crate::queue::wall_ms;
+use crate::queue::{millis, wall_ms};
 
 /// Lists, adds, removes, pauses, resumes, retries or moves.
 ///
@@ -72,11 +72,10 @@ fn seek(
         );
         return Err(Failure::could_not_run(message).hint("start it (`spillq run`), and seek then"));
     }
-    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let to = match place {
         Place::Seq(seq) => SeekToJson::Seq(seq.0),
-        Place::Time(time) => SeekToJson::TimeMs(ms(time.duration_since(UNIX_EPOCH).unwrap_or_default())),
-        Place::Ago(ago) => SeekToJson::TimeMs(wall_ms().saturating_sub(ms(ago))),
+        Place::Time(time) => SeekToJson::TimeMs(millis(time.duration_since(UNIX_EPOCH).unwrap_or_default())),
+        Place::Ago(ago) => SeekToJson::TimeMs(wall_ms().saturating_sub(millis(ago))),
         Place::Beginning => SeekToJson::Beginning,
         Place::End => SeekToJson::End,
     };

@@ -27,7 +27,7 @@ struct Parts<'u> {
 /// No message repeats any of it: somebody may have written a password there.
 fn parts(url: &str) -> Result<Parts<'_>, String> {
     if !url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%' && byte != b'#') {
-        return Err("not a URL of plain characters; spaces, % and # have no address in it".to_owned());
+        return Err("not a URL of plain characters; spaces, % and # have no place in it".to_owned());
     }
     let (scheme, rest) = url.split_once("://").ok_or("not a URL")?;
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -133,6 +133,13 @@ mod tests {
 
     fn tcp(host: &str, port: u16) -> ServerAddress {
         ServerAddress::Tcp { host: host.to_owned(), port }
+    }
+
+    #[test]
+    fn what_has_no_place_in_a_url_is_named() {
+        let told = redis("redis://a host/").unwrap_err();
+        assert_eq!(told, "not a URL of plain characters; spaces, % and # have no place in it");
+        assert_eq!(postgres("postgres://me@h/a%20b").unwrap_err(), told);
     }
 
     #[test]

@@ -18,7 +18,6 @@ pub struct Process {
     pub threads: Option<f64>,
     pub open_files: Option<f64>,
     pub limit_files: Option<f64>,
-    pub written_bytes: Option<f64>,
 }
 
 impl Process {
@@ -39,9 +38,14 @@ impl Process {
             threads: field(&status, "Threads:"),
             open_files: fs::read_dir("/proc/self/fd").ok().map(|open| open.count() as f64),
             limit_files: getrlimit(Resource::Nofile).current.map(|limit| limit as f64),
-            written_bytes: field(&fs::read_to_string("/proc/self/io").unwrap_or_default(), "write_bytes:"),
         }
     }
+}
+
+/// The bytes that this process has had written to disks. Not in every container, and not for every user.
+#[must_use]
+pub fn written_bytes() -> Option<f64> {
+    field(&fs::read_to_string("/proc/self/io").ok()?, "write_bytes:")
 }
 
 /// The number behind `key` at the beginning of a line.

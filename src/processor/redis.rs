@@ -40,7 +40,7 @@ impl RedisStream {
     /// belong to `epoch`.
     ///
     /// # Errors
-    /// If the certificates to trust cannot be read, or there are none.
+    /// If the certificates to trust cannot be read, or there are none, or the database is no number.
     pub fn processor(self, epoch: Epoch, paths: Paths) -> io::Result<Box<dyn Processor>> {
         Ok(Box::new(Driver::new(Redis::new(self, epoch)?, paths)))
     }
@@ -70,8 +70,10 @@ struct Session {
 impl Redis {
     fn new(to: RedisStream, epoch: Epoch) -> io::Result<Redis> {
         let dialer = Dialer::new(&to.server, to.ca_file.as_deref(), to.password.as_ref())?;
-        // The configuration accepts only a number.
-        let database = to.server.database.as_ref().and_then(|number| number.parse().ok()).unwrap_or_default();
+        let database = to.server.database.as_deref().map_or(Ok(0), str::parse);
+        let database = database.map_err(|error| {
+            io::Error::other(format!("the database of {} is no number: {error}", to.server))
+        })?;
         // In a cluster both keys have to be on one node: the part in braces decides, or else the whole key.
         let has_tag =
             to.stream.split_once('{').is_some_and(|(_, rest)| rest.find('}').is_some_and(|at| at > 0));
@@ -246,6 +248,14 @@ mod tests {
         let to = RedisStream { server, stream: stream.to_owned(), ..RedisStream::default() };
         let epoch = Epoch { store: StoreId(7), number: 0, group: GroupId(1) };
         Redis::new(to, epoch).unwrap()
+    }
+
+    #[test]
+    fn a_database_that_is_no_number_is_refused() {
+        let server = Server { database: Some("fills".to_owned()), ..Server::default() };
+        let to = RedisStream { server, ..RedisStream::default() };
+        let error = Redis::new(to, Epoch::default()).err().unwrap();
+        assert!(error.to_string().contains("is no number: invalid digit"), "{error}");
     }
 
     /// What the driver makes of what a connection saw.

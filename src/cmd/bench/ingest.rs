@@ -11,7 +11,7 @@ use super::measure::{ROUNDS, Rounds, check_count, failed, folder, mb_per_s, sett
 use super::yardstick;
 use crate::cli::BenchIngestArgs;
 use crate::cmd::{Exit, Failure};
-use crate::metrics::Process;
+use crate::metrics::written_bytes;
 use crate::plain::counted;
 use crate::service::{self, Plan};
 
@@ -39,12 +39,11 @@ pub(super) fn run(args: &BenchIngestArgs) -> Result<Exit, Failure> {
         let compressed = yardstick(&|target| yardstick::compress(&input, target, threads))?;
 
         let settings = settings(folder.path(), &format!("q{round}"), &input);
-        let (before, started) = (Process::of_self().written_bytes, Instant::now());
+        let (before, started) = (written_bytes(), Instant::now());
         let ended =
             service::run(&settings, &Plan { follow: true, once: true, ..Plan::default() }, &mut |_| {})?;
         let ingested = mb_per_s(bytes, started);
-        // The kernel does not count for every user and in every container.
-        if let Some((before, after)) = before.zip(Process::of_self().written_bytes) {
+        if let Some((before, after)) = before.zip(written_bytes()) {
             rounds.add_written((after - before) / bytes as f64);
         }
         check_count(ended.status.log.next_seq - 1, "in the log", args.lines)?;

@@ -167,7 +167,9 @@ pub(crate) fn end(
     }
     if ending == Ending::Unterminated || !is_read {
         if let Some(source) = book.get_mut(id) {
-            source.active_ms = if is_read { now.boot_ms } else { source.active_ms };
+            if is_read {
+                source.active_ms = now.boot_ms;
+            }
             if source.is_dirty() && !was_dirty {
                 book.note_read(id);
             }

@@ -29,29 +29,35 @@ make_image() {
 # sled's threads can run for a moment after the last write
 unmount() { for _ in $(seq 50); do umount "$mnt" 2>/dev/null && return; sleep 0.05; done; umount "$mnt"; }
 
-cuts() {
-    local name=$1 count=$2 commit=$3 rotate=$4 prealloc=$5 nosync=${6:-} n writer
-    local results=$work/$name.results
+# cut_all COUNT RESULTS CHECK SHORTEST LONGER WRITER WORD...: cuts, each judged by `gates CHECK`, whose line goes to RESULTS.
+# A writer has SHORTEST ms at least, and up to LONGER ms more.
+cut_all() {
+    local count=$1 results=$2 check=$3 shortest=$4 longer=$5 writer
+    shift 5
     : >"$results"
     make_image
-    for n in $(seq "$count"); do
-        # shellcheck disable=SC2086  # nosync is a word or nothing
-        "$gates" writer "$mnt/journal" "$commit" "$rotate" "$prealloc" $nosync >"$work/acked" 2>"$work/writer.err" &
+    for _ in $(seq "$count"); do
+        "$gates" "$1" "$mnt/store" "${@:2}" >"$work/acked" 2>"$work/writer.err" &
         writer=$!
         for _ in $(seq 100); do [[ -s $work/acked ]] && break; sleep 0.01; done
-        sleep "0.$(printf '%03d' $((50 + RANDOM % 450)))"
+        sleep "0.$(printf '%03d' $((shortest + RANDOM % longer)))"
         xfs_io -x -c shutdown "$mnt"
         kill -9 "$writer" 2>/dev/null || true
         wait "$writer" 2>/dev/null || true
         unmount
         mount -o loop "$work/image" "$mnt"
         rm -rf "$work/copy"
-        timeout 30 "$gates" check "$mnt/journal" "$work/acked" "$work/copy" >>"$results" 2>"$work/check.err" ||
+        timeout 30 "$gates" "$check" "$mnt/store" "$work/acked" "$work/copy" >>"$results" 2>"$work/check.err" ||
             echo "acked 0 scan_lost 0 copy_lost 0 both_lost 0 check_failed $(tail -n 1 "$work/check.err")" >>"$results"
         # Each cut begins on a fresh folder, of a file system that has been cut before.
-        rm -rf "$mnt/journal"
+        rm -rf "$mnt/store"
     done
     unmount
+}
+
+cuts() {
+    local name=$1 count=$2 results=$work/$1.results
+    cut_all "$count" "$results" check 50 450 writer "${@:3}"
     awk -v name="$name" '
         { acked += $2; scan += $4; copy += $6; both += $8; cuts++
           scan_cuts += $4 > 0; copy_cuts += $6 > 0; both_cuts += $8 > 0; idle += $2 == 0 }
@@ -61,32 +67,13 @@ cuts() {
               name, cuts, acked, scan, scan_cuts, copy, copy_cuts, both, both_cuts, opened, failed, idle }' "$results"
 }
 
-# COUNT power cuts of commits that reference their bytes.
+# The same of commits that reference their bytes.
 ref_cuts() {
-    local name=$1 count=$2 commit=$3 how=$4 nosync=${5:-} writer
-    local results=$work/$name.results
-    : >"$results"
-    make_image
-    for _ in $(seq "$count"); do
-        # shellcheck disable=SC2086  # nosync is a word or nothing
-        "$gates" refwriter "$mnt/store" "$commit" "$how" $nosync >"$work/acked" 2>"$work/writer.err" &
-        writer=$!
-        for _ in $(seq 100); do [[ -s $work/acked ]] && break; sleep 0.01; done
-        sleep "0.$(printf '%03d' $((20 + RANDOM % 300)))"
-        xfs_io -x -c shutdown "$mnt"
-        kill -9 "$writer" 2>/dev/null || true
-        wait "$writer" 2>/dev/null || true
-        unmount
-        mount -o loop "$work/image" "$mnt"
-        rm -rf "$work/copy"
-        timeout 30 "$gates" refcheck "$mnt/store" "$work/acked" "$work/copy" >>"$results" 2>"$work/check.err" ||
-            echo "check_failed $(tail -n 1 "$work/check.err")" >>"$results"
-        rm -rf "$mnt/store"
-    done
-    unmount
+    local name=$1 count=$2 results=$work/$1.results
+    cut_all "$count" "$results" refcheck 20 300 refwriter "${@:3}"
     awk -v name="$name" '
-        $1 == "acked" { acked += $2; lost += $4; damaged += $6; torn += $8; torn_cuts += $8 > 0; cuts++; bad += $4 + $6 > 0 }
-        /check_failed/ { failed++ }
+        /check_failed/ { failed++; next }
+        { acked += $2; lost += $4; damaged += $6; torn += $8; torn_cuts += $8 > 0; cuts++; bad += $4 + $6 > 0 }
         END { printf "%s: %d cuts, %d commits acknowledged, lost %d, damaged %d (in %d cuts), references without their bytes behind them %d (in %d cuts), check failed %d\n",
               name, cuts, acked, lost, damaged, bad, torn, torn_cuts, failed }' "$results"
 }

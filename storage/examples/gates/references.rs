@@ -162,6 +162,11 @@ impl Journals {
         Ok(())
     }
 
+    fn reference(&mut self, commit: u64, references: &[Reference]) -> Result<()> {
+        let values: Vec<_> = references.iter().map(|reference| reference.bytes()).collect();
+        self.apply(commit, &values.iter().map(<[u8; REFERENCE]>::as_slice).collect::<Vec<_>>())
+    }
+
     fn is_full(&self) -> bool {
         self.stored >= JOURNAL
     }
@@ -176,10 +181,6 @@ impl Journals {
         self.stored = 0;
         Ok(())
     }
-}
-
-fn values(references: &[Reference]) -> Vec<[u8; REFERENCE]> {
-    references.iter().map(|reference| reference.bytes()).collect()
 }
 
 /// Commits blocks that come from `blocks`; `durable` is called after each commit.
@@ -232,9 +233,9 @@ fn commit_all(
         How::First => {
             for blocks in blocks {
                 let (time, ()) = timed(|| {
-                    let references = values(&segment.write_all(&blocks)?);
+                    let references = segment.write_all(&blocks)?;
                     segment.sync()?;
-                    journals.apply(number, &references.iter().map(|one| &one[..]).collect::<Vec<_>>())?;
+                    journals.reference(number, &references)?;
                     journals.journal.sync()
                 })?;
                 durable(number, time)?;
@@ -254,9 +255,9 @@ fn commit_all(
             });
             for blocks in blocks {
                 let (time, ()) = timed(|| {
-                    let references = values(&segment.write_all(&blocks)?);
+                    let references = segment.write_all(&blocks)?;
                     ask.send(segment.file.try_clone()?)?;
-                    journals.apply(number, &references.iter().map(|one| &one[..]).collect::<Vec<_>>())?;
+                    journals.reference(number, &references)?;
                     journals.journal.sync()?;
                     Ok(answered.recv()??)
                 })?;
@@ -280,8 +281,7 @@ fn commit_all(
                 Ok(())
             });
             for (began, references) in written {
-                let references = values(&references);
-                journals.apply(number, &references.iter().map(|one| &one[..]).collect::<Vec<_>>())?;
+                journals.reference(number, &references)?;
                 journals.journal.sync()?;
                 durable(number, began.elapsed())?;
                 number += 1;
