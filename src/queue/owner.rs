@@ -92,6 +92,10 @@ pub(super) struct Owner {
     commit_time: Duration,
     /// Appends that are not durable yet, in order.
     appends: VecDeque<(Append, SyncSender<Appended>)>,
+    /// The lines of the next commit, if they are on their way to disk.
+    ahead: Option<commit::Lines>,
+    /// A command that was received while lines were written, and has to wait for them.
+    deferred: Option<Command>,
     /// Why they wait.
     full: Option<WhyFull>,
     when_full: WhenFull,
@@ -133,6 +137,8 @@ impl Owner {
             received,
             commands,
             appends: VecDeque::new(),
+            ahead: None,
+            deferred: None,
             full: None,
             when_full,
             removes_by_age: false,
@@ -201,17 +207,18 @@ impl Owner {
     pub(super) fn run(mut self) -> Result<(), Error> {
         loop {
             self.pulse.idle();
-            let received = match self.wait_for() {
-                Some(timeout) => self.received.recv_timeout(timeout),
-                None => self.received.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
+            let received = self.receive();
             self.pulse.busy(clock::now_ms());
             match received {
                 Ok(command) => self.gather(command)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => self.stopping = true,
             }
-            self.make_durable()?;
+            if self.stopping {
+                self.make_durable()?
+            } else {
+                self.make_durable_ahead()?
+            }
             // An ack or an operator may have made space for more dead letters.
             self.dead_letter_condemned()?;
             if !self.commit.is_empty() {
@@ -228,6 +235,20 @@ impl Owner {
             if self.stopping {
                 return Ok(());
             }
+        }
+    }
+
+    /// The next command. Does not wait for one while lines are on their way to disk.
+    fn receive(&mut self) -> Result<Command, RecvTimeoutError> {
+        if let Some(deferred) = self.deferred.take() {
+            return Ok(deferred);
+        }
+        if self.is_ahead() {
+            return self.received.recv_timeout(Duration::ZERO);
+        }
+        match self.wait_for() {
+            Some(timeout) => self.received.recv_timeout(timeout),
+            None => self.received.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
     }
 
@@ -250,6 +271,24 @@ impl Owner {
             self.handle(command)?;
             let fits = commands < GATHERED_COMMANDS_MAX && bytes < GATHERED_BYTES_MAX && !self.stopping;
             next = if fits { self.received.try_recv().ok() } else { None };
+        }
+        Ok(())
+    }
+
+    /// Carries out the commands that came while lines were written. One that needs a commit of its own waits for the next
+    /// round, with those behind it.
+    fn gather_meanwhile(&mut self) -> Result<(), Error> {
+        for _ in 0..GATHERED_COMMANDS_MAX {
+            if self.deferred.is_some() {
+                break;
+            }
+            match self.received.try_recv() {
+                Ok(command @ (Command::Admin(..) | Command::Configure(..) | Command::Stop)) => {
+                    self.deferred = Some(command);
+                }
+                Ok(command) => self.handle(command)?,
+                Err(_) => break,
+            }
         }
         Ok(())
     }

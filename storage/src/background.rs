@@ -1,4 +1,5 @@
-//! The background thread for slow file work: to make the next journal, sync sealed segments and remove the old journal.
+//! A thread for slow file work. A log has two: one makes the next journal and removes the old one, the other writes and
+//! syncs segment files.
 //!
 //! Jobs run in order. At most a handful wait: a rotation adds three.
 
@@ -15,12 +16,12 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    pub(crate) fn new(disk: &dyn Disk) -> std::io::Result<Background> {
+    pub(crate) fn new(disk: &dyn Disk, name: &str) -> std::io::Result<Background> {
         if !disk.works_in_background() {
             return Ok(Background { thread: None });
         }
         let (jobs, received) = channel::<Job>();
-        let thread = std::thread::Builder::new().name("spillq-background".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             for job in received {
                 job();
             }

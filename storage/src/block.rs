@@ -356,9 +356,16 @@ impl NewBlock {
         &self.extents
     }
 
-    /// Appends the block to `out` as it is stored.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>, store: StoreId, commit: u64, first: Seq) {
-        let start = out.len();
+    /// The payload as it is stored.
+    pub(crate) fn stored(&self) -> &Bytes {
+        &self.stored
+    }
+
+    /// Header and extents: what is stored before the payload. `commit` is the number of the next commit when the block is
+    /// written: at most that of the commit that has it.
+    pub(crate) fn header(&self, store: StoreId, commit: u64, first: Seq) -> Vec<u8> {
+        let extent_bytes = self.extents.len() * EXTENT_BYTES;
+        let mut out = Vec::with_capacity(HEADER_BYTES + extent_bytes);
         out.extend_from_slice(&BLOCK_MAGIC);
         out.put_u8(VERSION);
         out.put_u8(self.codec as u8);
@@ -372,7 +379,7 @@ impl NewBlock {
         out.put_u32_le(self.raw.len() as u32);
         out.put_u32_le(self.stored.len() as u32);
         out.put_u32_le(self.payload_crc);
-        let mut extents = Vec::with_capacity(self.extents.len() * EXTENT_BYTES);
+        let mut extents = Vec::with_capacity(extent_bytes);
         for extent in &self.extents {
             extents.put_u64_le(extent.source.0);
             extents.put_u64_le(extent.offset);
@@ -380,9 +387,15 @@ impl NewBlock {
             extents.put_u32_le(extent.bytes);
             extents.put_u8(extent.flags.0);
         }
-        let crc = crc32c::crc32c_append(crc32c::crc32c(out.get(start..).unwrap_or_default()), &extents);
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&out), &extents);
         out.put_u32_le(crc);
         out.extend_from_slice(&extents);
+        out
+    }
+
+    /// Appends the block to `out` as it is stored.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, store: StoreId, commit: u64, first: Seq) {
+        out.extend_from_slice(&self.header(store, commit, first));
         out.extend_from_slice(&self.stored);
     }
 
@@ -411,10 +424,21 @@ pub(crate) struct BlockHeader {
     raw_bytes: usize,
     stored_bytes: usize,
     payload_crc: u32,
+    crc: u32,
     extents: Vec<Extent>,
 }
 
 impl BlockHeader {
+    /// The checksum of header and extents, and through them of the payload: what a commit references a block by.
+    pub(crate) fn crc(&self) -> u32 {
+        self.crc
+    }
+
+    /// The same, of an encoded header.
+    pub(crate) fn crc_of(header: &[u8]) -> u32 {
+        header.get(HEADER_BYTES - 4..).map_or(0, |bytes| Get::new(bytes).u32())
+    }
+
     /// Of header, extents and payload.
     pub(crate) fn disk_bytes(&self) -> usize {
         HEADER_BYTES + self.extents.len() * EXTENT_BYTES + self.stored_bytes
@@ -507,6 +531,7 @@ impl BlockHeader {
             raw_bytes,
             stored_bytes,
             payload_crc,
+            crc: header_crc,
             extents,
         })
     }
@@ -569,7 +594,7 @@ impl Block {
         SeqRange { first: self.first, last: self.first.plus(u64::from(self.lines) - 1) }
     }
 
-    /// The number of the commit that stored it.
+    /// At most the number of the commit that stored it, and above that of all commits before.
     #[must_use]
     pub fn commit(&self) -> u64 {
         self.commit

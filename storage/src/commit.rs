@@ -1,14 +1,15 @@
 //! A commit: one atomic change of the log, as it is asked for and as the journal stores it.
 //!
-//! In the journal a commit is a framed record ([`crate::codec`]) and behind it its blocks, byte for byte as in the
-//! segment file. Both together are cut into chunks, which are self-describing ([`crate::journal`]).
+//! In the journal a commit is a framed record ([`crate::codec`]). Behind it are the blocks of a small commit, byte for byte
+//! as in the segment file; a large commit references its blocks instead, which are in the segment file only. All of that is
+//! cut into chunks, which are self-describing ([`crate::journal`]).
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
 
 use crate::block::NewBlock;
 use crate::group_state::GroupChange;
-use crate::ids::{GroupId, Seq, SourceId};
+use crate::ids::{GroupId, Seq, SeqRange, SourceId};
 use crate::loss::{Loss, RetainedMark};
 
 /// An atomic change: [`crate::Log::commit`] makes all of it durable, or nothing.
@@ -54,6 +55,16 @@ pub(crate) struct Placed {
     pub(crate) bytes: u32,
     /// It is the first block of a segment file; otherwise it follows the block before it.
     pub(crate) new_segment: bool,
+    /// The checksum of its header ([`crate::block::BlockHeader::crc`]) if only the segment file has its bytes; `None` if
+    /// they follow the record in the journal.
+    pub(crate) reference: Option<u32>,
+}
+
+impl Placed {
+    /// The seqs of its lines.
+    pub(crate) fn range(&self) -> SeqRange {
+        SeqRange { first: self.first, last: self.first.plus(u64::from(self.lines)).prev() }
+    }
 }
 
 /// A source's new checkpoint.

@@ -77,6 +77,7 @@ mod tests {
             raw_bytes: 1,
             bytes: 1,
             new_segment: true,
+            reference: None,
         });
         let add_groups = vec![("a".to_owned(), Seq(0)), ("b".to_owned(), Seq(0))];
         state.apply(2, &Changes { blocks: blocks.to_vec(), add_groups, ..Changes::default() });

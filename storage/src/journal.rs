@@ -66,7 +66,7 @@ pub(crate) struct Journal {
     db: Box<dyn JournalDb>,
     store: StoreId,
     number: u64,
-    /// Bytes of blocks since it began.
+    /// Bytes of blocks since it began, and of records that reference blocks.
     pub(crate) stored_bytes: u64,
     /// Commits since it began.
     pub(crate) commits: u64,
@@ -130,14 +130,14 @@ impl Journal {
         self.db.file_bytes()
     }
 
-    /// Adds one commit and makes it durable. `blocks` are its blocks as they are stored. After an error it is not known what
-    /// is durable, until the store is opened again.
+    /// Adds one commit and makes it durable. `blocks` are its blocks as they are stored, in one or more parts each. Returns
+    /// the length of the record. After an error it is not known what is durable, until the store is opened again.
     pub(crate) fn append(
         &mut self,
         commit: u64,
         record: &(impl Versioned + Encode),
-        blocks: &[Vec<u8>],
-    ) -> Result<()> {
+        blocks: &[&[u8]],
+    ) -> Result<u64> {
         let name = folder(self.number);
         let framed =
             codec::encode(record).map_err(std::io::Error::other).during("encode a commit for", &name)?;
@@ -146,14 +146,14 @@ impl Journal {
         self.db.sync().during("sync", &name)?;
         self.commits += 1;
         self.stored_bytes += blocks.iter().map(|block| block.len() as u64).sum::<u64>();
-        Ok(())
+        Ok(framed.len() as u64)
     }
 
     /// Cuts the record and its blocks into chunks, without a copy of the whole commit, which may be megabytes.
-    fn put_chunks(&mut self, commit: u64, record: &[u8], blocks: &[Vec<u8>]) {
-        let bytes = record.len() + blocks.iter().map(Vec::len).sum::<usize>();
+    fn put_chunks(&mut self, commit: u64, record: &[u8], blocks: &[&[u8]]) {
+        let bytes = record.len() + blocks.iter().map(|part| part.len()).sum::<usize>();
         let count = bytes.div_ceil(PAYLOAD_BYTES) as u32;
-        let mut parts = std::iter::once(record).chain(blocks.iter().map(Vec::as_slice));
+        let mut parts = std::iter::once(record).chain(blocks.iter().copied());
         let mut rest: &[u8] = &[];
         let mut value = Vec::with_capacity(CHUNK_BYTES);
         for chunk in 0..count {

@@ -77,10 +77,11 @@
 //!
 //! # How it works
 //!
-//! A commit is written to a segment file without a sync, and to the journal, a single-use sled database, with one sync.
-//! When the journal is full, segment files are synced and the next journal begins with a copy of the state. There is one
-//! sync for each commit, so put what is waiting into one [`Commit`]. The formats on disk and the steps of recovery are in
-//! `docs/explanation/design.md`.
+//! A small commit is written to a segment file without a sync, and to the journal, a single-use sled database, with one
+//! sync. The blocks of a large commit are written to a segment file alone, which is synced; then the journal gets a
+//! reference to each, with a second sync. [`Log::stage`] does the first half while the commit before is made. When the
+//! journal is full, segment files are synced and the next journal begins with a copy of the state. Put what is waiting into
+//! one [`Commit`]. The formats on disk and the steps of recovery are in `docs/explanation/design.md`.
 
 mod acks;
 mod background;
@@ -116,6 +117,7 @@ mod segment;
 mod space;
 mod spare;
 mod version1;
+mod version2;
 mod versions;
 mod view;
 

@@ -1,27 +1,28 @@
 //! The log: how it is opened, committed to, maintained and read.
 //!
 //! A commit is written to the newest segment file first (a full disk shows there, and is undone), then to the journal,
-//! which makes it durable, then to MARK. After any other error the log is poisoned: what is durable is known only after it
-//! is opened again.
+//! which makes it durable, then to MARK. A large commit syncs the segment before that, and its record references the
+//! blocks there ([`stage`]); a small one has its blocks in the journal as well. After any other error the log is poisoned:
+//! what is durable is known only after it is opened again.
 
 mod dead_letters;
 mod next_journal;
 mod open;
 mod removal;
 mod rotate;
+mod stage;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 
 use self::next_journal::NextJournal;
+use self::stage::{Appended, Segments};
 use crate::background::Background;
-use crate::block::{Block, NewBlock};
-use crate::commit::{Changes, Checkpoint, Commit, Placed};
+use crate::block::Block;
+use crate::commit::{Changes, Checkpoint, Commit};
 use crate::compact;
 use crate::disk::Disk;
 use crate::error::{Error, Full, Result};
-use crate::ids::{Seq, SourceId};
+use crate::ids::Seq;
 use crate::journal::Journal;
 use crate::lock::Lock;
 use crate::loss::RetainedMark;
@@ -31,7 +32,7 @@ use crate::quarantine::Quarantined;
 use crate::reader::Reader;
 use crate::record::RecordRef;
 use crate::retained::Retained;
-use crate::segment::{Index, SegmentWriter};
+use crate::segment::Index;
 use crate::space::{DiskOptions, Keep, Space, used_bytes};
 
 /// Segments removed by one call of [`Log::maintain`], which should be short.
@@ -47,6 +48,9 @@ pub struct Options {
     pub journal_bytes: u64,
     /// Commits after which the journal is rotated, however little they store; 16,384 by default.
     pub journal_commits: u64,
+    /// A commit that stores more than this references its blocks; 64 KiB by default. Up to there two syncs take longer than
+    /// writing the blocks twice.
+    pub inline_bytes: u64,
     /// How much disk space it may use.
     pub disk: DiskOptions,
 }
@@ -57,6 +61,7 @@ impl Default for Options {
             segment_bytes: 16 * 1024 * 1024,
             journal_bytes: 5 * 1024 * 1024,
             journal_commits: 16_384,
+            inline_bytes: 64 * 1024,
             disk: DiskOptions::default(),
         }
     }
@@ -78,6 +83,8 @@ pub struct Committed {
 pub struct Counters {
     /// Commits made durable.
     pub commits: u64,
+    /// Those that reference their blocks.
+    pub references: u64,
     /// Times that the journal was rotated.
     pub rotations: u64,
     /// Segment files removed.
@@ -93,15 +100,11 @@ pub struct Log {
     state: State,
     journal: Journal,
     mark: MarkFile,
-    writer: SegmentWriter,
+    segments: Segments,
     index: Arc<Index>,
     retained: Retained,
     space: Space,
     next_journal: NextJournal,
-    /// The sync of the segments before this one in the background.
-    syncing: Option<(Seq, Receiver<Result<()>>)>,
-    /// What the journal stored when that last began.
-    background_synced_bytes: u64,
     /// The live lines of the oldest segment, and since which commit they are the same.
     stuck: Option<(compact::Removal, u64)>,
     /// The time of the first line of this segment: the one before it has no later line.
@@ -212,43 +215,43 @@ impl Log {
     /// Makes an atomic change durable. When it returns, the change survives a kill and a power cut.
     ///
     /// # Errors
-    /// After [`Error::Full`] the log is as it was. Any other error poisons the log: all later calls return
-    /// [`Error::Poisoned`].
+    /// After [`Error::Full`] the log is as it was, and nothing is staged. Any other error poisons the log: all later calls
+    /// return [`Error::Poisoned`].
     ///
     /// # Panics
-    /// If a block holds lines of a source that has no checkpoint in the commit: both must become durable together.
+    /// If a block holds lines of a source that has no checkpoint in the commit: both must become durable together. If
+    /// blocks are staged ([`Log::stage`]) and others are committed.
     pub fn commit(&mut self, commit: &Commit) -> Result<Committed> {
         self.refuse_poisoned()?;
-        self.commit_or_poison(commit).inspect_err(|error| {
+        let committed = self.commit_unless_full(commit);
+        self.or_poison(committed)
+    }
+
+    /// After any error but a full disk, nothing is done any more.
+    fn or_poison<T>(&mut self, result: Result<T>) -> Result<T> {
+        result.inspect_err(|error| {
             if !matches!(error, Error::Full(_)) {
                 self.poisoned = Some(error.to_string());
             }
         })
     }
 
-    fn or_poison<T>(&mut self, result: Result<T>) -> Result<T> {
-        result.inspect_err(|error| self.poisoned = Some(error.to_string()))
-    }
-
     fn refuse_poisoned(&self) -> Result<()> {
         self.poisoned.as_ref().map_or(Ok(()), |why| Err(Error::Poisoned(why.clone())))
     }
 
-    fn commit_or_poison(&mut self, commit: &Commit) -> Result<Committed> {
-        let stored: u64 = commit.blocks.iter().map(|block| block.disk_bytes() as u64).sum();
-        if stored > 0
-            && let Some(full) = self.refusal_of(stored)?
-        {
-            return Err(Error::Full(full));
-        }
-        if self.must_rotate(stored) {
-            self.rotate()?;
-        }
+    fn commit_unless_full(&mut self, commit: &Commit) -> Result<Committed> {
         let first = self.state.next_seq;
         let appended = self.append(&commit.blocks)?;
+        let Appended { placed, blocks, writes, mut last_seqs } = appended;
+        let checkpoints = commit.checkpoints.iter().map(|(source, bytes)| Checkpoint {
+            source: *source,
+            last_seq: last_seqs.remove(source),
+            bytes: bytes.to_vec(),
+        });
         let changes = Changes {
-            blocks: appended.placed,
-            checkpoints: checkpoints(&commit.checkpoints, appended.last_seqs),
+            blocks: placed,
+            checkpoints: checkpoints.collect(),
             forget: commit.forget.clone(),
             add_groups: commit.add_groups.clone(),
             remove_groups: commit.remove_groups.clone(),
@@ -256,48 +259,23 @@ impl Log {
             losses: commit.losses.clone(),
             ..Changes::default()
         };
-        self.apply(changes, &appended.encoded)?;
-        Ok(Committed { first, next: self.state.next_seq, blocks: appended.blocks })
+        assert!(last_seqs.is_empty(), "lines of sources {last_seqs:?} without a checkpoint");
+        let parts: Vec<&[u8]> =
+            writes.iter().flat_map(|write| [write.header.as_slice(), write.payload.as_ref()]).collect();
+        self.apply(changes, &parts)?;
+        Ok(Committed { first, next: self.state.next_seq, blocks })
     }
 
-    /// Writes blocks to the newest segment, or to new ones, without a sync. On an error the file is cut to what it was.
-    fn append(&mut self, blocks: &[NewBlock]) -> Result<Appended> {
-        let (number, mut next) = (self.state.commit + 1, self.state.next_seq);
-        let mut end = self.state.segments.back().map(|segment| (segment.first, segment.bytes));
-        let mut appended = Appended::default();
-        for block in blocks {
-            let mut bytes = Vec::with_capacity(block.disk_bytes());
-            block.encode(&mut bytes, self.state.store, number, next);
-            let fits = |len: u64| len == 0 || len + bytes.len() as u64 <= self.options.segment_bytes;
-            let (segment, at) = end.filter(|(_, len)| fits(*len)).unwrap_or((next, 0));
-            if let Err(error) = self.writer.append(segment, at, &bytes) {
-                self.writer.cut(self.state.segments.back())?;
-                return Err(error);
-            }
-            end = Some((segment, at + bytes.len() as u64));
-            appended.placed.push(Placed {
-                first: next,
-                lines: block.lines(),
-                raw_bytes: block.raw_bytes() as u32,
-                bytes: bytes.len() as u32,
-                new_segment: at == 0,
-            });
-            appended.encoded.push(bytes);
-            appended.blocks.push(Arc::new(block.numbered(number, next)));
-            for extent in block.extents() {
-                next = next.plus(u64::from(extent.lines));
-                appended.last_seqs.insert(extent.source, next.prev());
-            }
-        }
-        Ok(appended)
-    }
-
-    /// Makes changes durable in the journal, and applies them.
-    fn apply(&mut self, mut changes: Changes, blocks: &[Vec<u8>]) -> Result<()> {
+    /// Makes changes durable in the journal, with the blocks that they do not reference, and applies them.
+    fn apply(&mut self, mut changes: Changes, blocks: &[&[u8]]) -> Result<()> {
         // All of `kept/` is synced: every addition ends with a sync.
         changes.retained = Some(self.retained.mark()).filter(|mark| *mark != self.state.retained);
         let number = self.state.commit + 1;
-        self.journal.append(number, &RecordRef::Changes(&changes), blocks)?;
+        let record_bytes = self.journal.append(number, &RecordRef::Changes(&changes), blocks)?;
+        if changes.blocks.iter().any(|placed| placed.reference.is_some()) {
+            self.journal.stored_bytes += record_bytes;
+            self.counters.references += 1;
+        }
         self.state.apply(number, &changes);
         self.write_mark()?;
         self.publish();
@@ -344,7 +322,7 @@ impl Log {
             self.prepare_next();
             self.sync_in_background()?;
         }
-        if self.must_rotate(0) && self.is_next_ready()? {
+        if self.must_rotate(None) && self.is_next_ready()? {
             self.rotate()?;
         }
         let mut removed = 0;
@@ -357,31 +335,4 @@ impl Log {
         self.space.restore(self.disk.as_ref())?;
         Ok(removed == REMOVALS_MAX)
     }
-}
-
-/// The blocks of a commit, written to segment files.
-#[derive(Default)]
-struct Appended {
-    placed: Vec<Placed>,
-    encoded: Vec<Vec<u8>>,
-    blocks: Vec<Arc<Block>>,
-    /// The last line of each source in them.
-    last_seqs: BTreeMap<SourceId, Seq>,
-}
-
-/// The checkpoints of a commit, each with the last line of its source.
-fn checkpoints(
-    given: &[(SourceId, bytes::Bytes)],
-    mut last_seqs: BTreeMap<SourceId, Seq>,
-) -> Vec<Checkpoint> {
-    let checkpoints = given
-        .iter()
-        .map(|(source, bytes)| Checkpoint {
-            source: *source,
-            last_seq: last_seqs.remove(source),
-            bytes: bytes.to_vec(),
-        })
-        .collect();
-    assert!(last_seqs.is_empty(), "lines of sources {last_seqs:?} without a checkpoint");
-    checkpoints
 }

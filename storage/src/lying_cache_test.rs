@@ -14,8 +14,9 @@ use crate::log::Log;
 use crate::model_test::{CAPACITY, change, open_with};
 use crate::space::Keep;
 
-/// Lines of one commit.
-const LINES: u64 = 20;
+/// Lines of a commit that is small enough for the journal, and of one that references its block.
+const INLINE: u64 = 3;
+const REFERENCED: u64 = 6;
 /// Commits until the file's sync has failed, at most.
 const COMMITS_MAX: u64 = 100;
 
@@ -30,11 +31,11 @@ fn open(disk: &MemoryDisk) -> Result<Log> {
 
 /// Commits lines, acks all of them but the first of the log, and does the maintenance. `promised` is the seq after the last
 /// line whose commit returned.
-fn step(log: &mut Log, promised: &mut Seq) -> Result<()> {
+fn step(log: &mut Log, lines: u64, promised: &mut Seq) -> Result<()> {
     let next = log.state().next_seq;
     let mut builder = BlockBuilder::new();
     let mut rng = fastrand::Rng::with_seed(next.0);
-    for number in 0..LINES {
+    for number in 0..lines {
         let line: String = (0..30).map(|_| rng.alphanumeric()).chain(['\n']).collect();
         builder.push_whole(SourceId(1), (next.0 + number) * 31, line.as_bytes(), 1);
     }
@@ -49,22 +50,23 @@ fn step(log: &mut Log, promised: &mut Seq) -> Result<()> {
 }
 
 /// The sync of the file that `path` names fails. Power cuts afterwards must not lose a line.
-fn holds(path: impl Fn(&Log, &MemoryDisk) -> String) {
+fn holds(lines: u64, path: impl Fn(&Log, &MemoryDisk) -> String) {
     let disk = MemoryDisk::new(CAPACITY);
     let mut promised = Seq(1);
     let mut log = open(&disk).unwrap();
     for _ in 0..3 {
-        step(&mut log, &mut promised).unwrap();
+        step(&mut log, lines, &mut promised).unwrap();
     }
     disk.fail_next_sync(&path(&log, &disk));
-    let failed = (0..COMMITS_MAX).any(|_| step(&mut log, &mut promised).is_err());
+    assert_eq!(log.counters().references > 0, lines == REFERENCED);
+    let failed = (0..COMMITS_MAX).any(|_| step(&mut log, lines, &mut promised).is_err());
     assert!(failed && !disk.is_failing(), "the sync should have failed");
     drop(log);
     for syncs in 1.. {
         let (disk, mut promised) = (disk.fork(), promised);
         disk.crash_after(syncs);
         let continued =
-            open(&disk).and_then(|mut log| (0..30).try_for_each(|_| step(&mut log, &mut promised)));
+            open(&disk).and_then(|mut log| (0..30).try_for_each(|_| step(&mut log, lines, &mut promised)));
         for seed in 0..4 {
             let after = disk.after_crash(&mut fastrand::Rng::with_seed(seed));
             let log = open(&after).unwrap_or_else(|error| panic!("crash at sync {syncs}: {error}"));
@@ -87,15 +89,17 @@ fn holds(path: impl Fn(&Log, &MemoryDisk) -> String) {
 
 #[test]
 fn lines_that_a_failed_sync_of_a_segment_lost_are_written_again() {
-    holds(|log, _| crate::segment::path(log.state().segments.back().unwrap().first));
+    for lines in [INLINE, REFERENCED] {
+        holds(lines, |log, _| crate::segment::path(log.state().segments.back().unwrap().first));
+    }
 }
 
 #[test]
 fn the_old_journal_is_not_removed_when_a_failed_sync_lost_mark() {
-    holds(|_, _| crate::mark::PATH.to_owned());
+    holds(INLINE, |_, _| crate::mark::PATH.to_owned());
 }
 
 #[test]
 fn retained_lines_that_a_failed_sync_lost_are_copied_again() {
-    holds(|_, disk| format!("kept/{}", disk.list("kept").unwrap().pop().unwrap()));
+    holds(INLINE, |_, disk| format!("kept/{}", disk.list("kept").unwrap().pop().unwrap()));
 }

@@ -378,8 +378,14 @@ mod tests {
     #[test]
     fn the_newest_lines_within_a_number_of_bytes() {
         let mut state = State::new(StoreId(1));
-        let placed =
-            |first| Placed { first: Seq(first), lines: 100, raw_bytes: 1_000, bytes: 1, new_segment: true };
+        let placed = |first| Placed {
+            first: Seq(first),
+            lines: 100,
+            raw_bytes: 1_000,
+            bytes: 1,
+            new_segment: true,
+            reference: None,
+        };
         assert_eq!(state.newest_within(10), Seq(1));
         state.apply(2, &Changes { blocks: [1, 101, 201].map(placed).to_vec(), ..Changes::default() });
         for (bytes, first) in [(0, 301), (500, 251), (1_000, 201), (1_500, 151), (3_000, 1), (u64::MAX, 1)] {
@@ -398,8 +404,14 @@ mod tests {
         };
         let mut state = State::new(StoreId(7));
         let total = FORGOTTEN_MAX + 10;
-        let placed =
-            |first: u64| Placed { first: Seq(first), lines: 1, raw_bytes: 1, bytes: 1, new_segment: true };
+        let placed = |first: u64| Placed {
+            first: Seq(first),
+            lines: 1,
+            raw_bytes: 1,
+            bytes: 1,
+            new_segment: true,
+            reference: None,
+        };
         state.apply(
             2,
             &Changes {

@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Result};
 use crate::ids::{Seq, StoreId};
 
 /// The format version of a store: the one that is written, and the newest that is read.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 3;
 /// The oldest version that is read. The first slot that is written makes it a store of [`FORMAT_VERSION`]: from then on an
 /// older program refuses it.
 pub(crate) const OLDEST_VERSION: u32 = 1;
@@ -176,23 +176,23 @@ mod tests {
 
     #[test]
     fn the_newer_slot_counts_whichever_known_version_it_has() {
-        for versions in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+        for versions in [(1, 1), (1, 3), (3, 1), (2, 3), (3, 2), (3, 3)] {
             assert_eq!(found([(4, versions.0), (5, versions.1)]), Found::Mark(mark(5)), "{versions:?}");
             assert_eq!(found([(6, versions.0), (5, versions.1)]), Found::Mark(mark(6)), "{versions:?}");
         }
-        for version in [0, 3, u32::MAX] {
-            assert_eq!(found([(4, version), (5, 2)]), Found::Version(version), "whatever the other slot has");
+        for version in [0, 4, u32::MAX] {
+            assert_eq!(found([(4, version), (5, 3)]), Found::Version(version), "whatever the other slot has");
             assert_eq!(found([(4, 1), (5, version)]), Found::Version(version));
         }
     }
 
     #[test]
-    fn version_2_is_written() {
+    fn version_3_is_written() {
         let disk = MemoryDisk::new(1 << 20);
         MarkFile::create(&disk, mark(4)).unwrap().write(mark(5)).unwrap();
         let mut bytes = [0; 2 * SLOT_STRIDE as usize];
         disk.open(PATH, false).unwrap().read_at(&mut bytes, 0).unwrap();
         let version = |at: usize| u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap());
-        assert_eq!((version(0), version(SLOT_STRIDE as usize)), (2, 2));
+        assert_eq!((version(0), version(SLOT_STRIDE as usize)), (3, 3));
     }
 }

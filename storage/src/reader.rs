@@ -185,7 +185,7 @@ impl Reader {
             let file = match self.disk.open(&path, false) {
                 Ok(file) => Some(file),
                 // Only the journal has this segment: the store is read without being opened.
-                Err(_) if overlay.at == 0 && !overlay.bytes.is_empty() => None,
+                Err(_) if overlay.begins_file() => None,
                 Err(source) => return Err(ReadError::Io { path, at: 0, source }),
             };
             self.buffer.clear();
@@ -259,10 +259,10 @@ impl Reader {
                 }
             }
             // If the file is too short, the next bytes are those that the journal has.
-            let gap_end = self.open.as_ref().map(|open| &open.overlay).filter(|overlay| overlay.at > look);
+            let gap_end = self.open.as_ref().and_then(|open| open.overlay.next(look));
             match seen.checked_sub(BLOCK_MAGIC.len() as u64) {
                 Some(looked_at) => look += looked_at + 1,
-                None => look = gap_end.map_or(bytes, |overlay| overlay.at),
+                None => look = gap_end.unwrap_or(bytes),
             }
         }
         self.open = None;
@@ -361,7 +361,7 @@ mod tests {
     fn store() -> MemoryDisk {
         let disk = MemoryDisk::new(1 << 40);
         let disk_options = DiskOptions { min_free_bytes: 0, reserve_bytes: 0, ..DiskOptions::default() };
-        let options = Options { disk: disk_options, ..Options::default() };
+        let options = Options { disk: disk_options, inline_bytes: 1 << 20, ..Options::default() };
         let open = || Log::on_disk(Arc::new(disk.clone()), options, None).unwrap();
         let mut log = open();
         let mut rng = fastrand::Rng::with_seed(1);

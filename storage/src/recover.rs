@@ -4,15 +4,16 @@
 //! the state. [`Recovered::restore_segments`] then gives the segment files what the journal has of them. The journal
 //! is only removed after a new one has begun, so that a crash anywhere in between starts again from the same original.
 //!
-//! The blocks of the journal are in memory meanwhile: as much as the journal stores, some 6 MiB, or one larger commit.
+//! Bytes that the journal references were synced before; like those of older journals, they are not read here.
+//!
+//! The blocks in the journal are in memory meanwhile: as much as the journal stores, some 6 MiB.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::commit::Changes;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Error, Result};
-use crate::ids::Seq;
+use crate::ids::{Seq, SeqRange};
 use crate::journal::{self, Reading};
 use crate::manifest::State;
 use crate::mark::{self, Found, Mark, MarkFile};
@@ -36,12 +37,23 @@ pub(crate) enum Store {
 pub(crate) struct Recovered {
     pub(crate) state: State,
     pub(crate) journal: u64,
-    /// The end of each segment that the journal writes to.
+    /// What the journal has of each segment that it writes to.
     pub(crate) overlays: BTreeMap<Seq, Overlay>,
+    /// The blocks that it references.
+    pub(crate) references: Vec<Reference>,
     /// What differs between the two readings of the journal, for people.
     pub(crate) findings: Vec<String>,
     /// As [`Reading::is_refused`].
     pub(crate) is_refused: bool,
+}
+
+/// A block of which the journal has a checksum and not the bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reference {
+    pub(crate) segment: Seq,
+    pub(crate) at: u64,
+    pub(crate) lines: SeqRange,
+    pub(crate) crc: u32,
 }
 
 fn damaged(what: String) -> Error {
@@ -84,9 +96,10 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Store> {
             state.next_seq, mark.next_seq
         )));
     }
-    let overlays = overlays.of_segments(&state);
+    let (overlays, references) = overlays.of_segments(&state);
     let Reading { findings, is_refused, .. } = reading;
-    Ok(Store::Recovered(Box::new(Recovered { state, journal: mark.journal, overlays, findings, is_refused })))
+    let journal = mark.journal;
+    Ok(Store::Recovered(Box::new(Recovered { state, journal, overlays, references, findings, is_refused })))
 }
 
 /// A folder without a readable MARK: not a store yet, or damage.
@@ -125,12 +138,15 @@ fn whole_commits(reading: &Reading, mark: Mark, name: &str) -> Result<(u64, u64)
     Ok((first, last))
 }
 
-/// The bytes that a journal has of each segment file: from which place on, and what.
+/// The bytes that a journal has of each segment file, by their places in it, and what it references.
 #[derive(Default)]
 struct Overlays {
-    ends: BTreeMap<Seq, (u64, Vec<u8>)>,
+    pieces: BTreeMap<Seq, BTreeMap<u64, Vec<u8>>>,
+    references: Vec<Reference>,
     /// The segment that grows, and its length.
     newest: Option<(Seq, u64)>,
+    /// Where the last piece ends.
+    end: Option<(Seq, u64)>,
 }
 
 impl Overlays {
@@ -140,19 +156,30 @@ impl Overlays {
         self.newest = self.newest.or_else(manifest_end);
         for placed in &changes.blocks {
             let (segment, at) = self.newest.filter(|_| !placed.new_segment).unwrap_or((placed.first, 0));
+            self.newest = Some((segment, at + u64::from(placed.bytes)));
+            if let Some(crc) = placed.reference {
+                self.references.push(Reference { segment, at, lines: placed.range(), crc });
+                continue;
+            }
             let Some((block, behind)) = blocks.split_at_checked(placed.bytes as usize) else { return false };
             blocks = behind;
-            self.ends.entry(segment).or_insert_with(|| (at, Vec::new())).1.extend_from_slice(block);
-            self.newest = Some((segment, at + u64::from(placed.bytes)));
+            let pieces = self.pieces.entry(segment).or_default();
+            match pieces.last_entry().filter(|_| self.end == Some((segment, at))) {
+                Some(mut last) => last.get_mut().extend_from_slice(block),
+                None => drop(pieces.insert(at, block.to_vec())),
+            }
+            self.end = self.newest;
         }
         true
     }
 
     /// Those of segments that still exist.
-    fn of_segments(self, state: &State) -> BTreeMap<Seq, Overlay> {
-        let exists = |first: &Seq| state.segments.iter().any(|segment| segment.first == *first);
-        let ends = self.ends.into_iter().filter(|(first, _)| exists(first));
-        ends.map(|(first, (at, bytes))| (first, Overlay { at, bytes: Arc::new(bytes) })).collect()
+    fn of_segments(self, state: &State) -> (BTreeMap<Seq, Overlay>, Vec<Reference>) {
+        let Overlays { pieces, mut references, .. } = self;
+        let known: BTreeSet<Seq> = state.segments.iter().map(|segment| segment.first).collect();
+        references.retain(|reference| known.contains(&reference.segment));
+        let pieces = pieces.into_iter().filter(|(first, _)| known.contains(first));
+        (pieces.map(|(first, pieces)| (first, Overlay::new(pieces))).collect(), references)
     }
 }
 
@@ -160,23 +187,27 @@ impl Recovered {
     /// Makes the segment files what the journal says they are, durably. Writing the same bytes again does no harm, so
     /// a kill in the middle is followed by another try.
     pub(crate) fn restore_segments(&mut self, disk: &dyn Disk) -> Result<()> {
+        let known: BTreeMap<Seq, u64> =
+            self.state.segments.iter().map(|segment| (segment.first, segment.bytes)).collect();
         for (first, overlay) in &self.overlays {
             let name = segment::path(*first);
             let exists = disk.exists(&name).during("look for", &name)?;
             let file =
                 if exists { disk.open(&name, true) } else { disk.create(&name) }.during("open", &name)?;
             let len = file.len().during("open", &name)?;
-            if len < overlay.at {
-                self.findings.push(too_short(&name, len, overlay.at));
+            let end = known.get(first).copied().unwrap_or_default();
+            let needed = overlay.needed(end);
+            if len < needed {
+                self.findings.push(too_short(&name, len, needed));
             }
             // Otherwise bytes that a failed sync lost would be compared with what the page cache shows of them.
             file.settle().during("sync", &name)?;
-            write_differences(file.as_ref(), overlay, &name)?;
-            file.set_len(overlay.at + overlay.bytes.len() as u64).during("cut", &name)?;
+            for (at, bytes) in overlay.pieces() {
+                write_differences(file.as_ref(), at, bytes, &name)?;
+            }
+            file.set_len(end).during("cut", &name)?;
             file.sync().during("sync", &name)?;
         }
-        let known: BTreeMap<Seq, u64> =
-            self.state.segments.iter().map(|segment| (segment.first, segment.bytes)).collect();
         let newest = self.state.segments.back().map(|segment| segment.first);
         for name in disk.list(segment::FOLDER).during("list", segment::FOLDER)? {
             let path = format!("{}/{name}", segment::FOLDER);
@@ -212,10 +243,10 @@ fn too_short(name: &str, len: u64, synced: u64) -> String {
     format!("{name} is {len} bytes long, {synced} were written and synced")
 }
 
-/// Writes what of the end of a segment is not in its file as the journal has it.
-fn write_differences(file: &dyn DiskFile, end: &Overlay, name: &str) -> Result<()> {
-    for (nth, expected) in end.bytes.chunks(COMPARED_BYTES).enumerate() {
-        let at = end.at + (nth * COMPARED_BYTES) as u64;
+/// Writes what of a segment is not in its file as the journal has it.
+fn write_differences(file: &dyn DiskFile, begin: u64, bytes: &[u8], name: &str) -> Result<()> {
+    for (nth, expected) in bytes.chunks(COMPARED_BYTES).enumerate() {
+        let at = begin + (nth * COMPARED_BYTES) as u64;
         if file.read_range(at, expected.len()).during("read", name)? != expected {
             file.write_at(expected, at).during("write to", name)?;
         }

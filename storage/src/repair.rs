@@ -176,8 +176,8 @@ fn prepare(disk: &dyn Disk, trusted: Option<State>, remake: Remake<'_>) -> Resul
     state.commit = newest_commit.max(state.commit).max(plan.newest_commit) + 1;
     let Plan { ends, .. } = &plan;
     for end in ends.ends() {
-        let known = derived.checkpoint_commits.get(&end.source).copied().unwrap_or_default();
-        checkpoint(state, &end, !is_trusted && end.commit > known, remake, &mut repaired);
+        let known = state.sources.get(&end.source).map_or(Seq(0), |source| source.last_seq);
+        checkpoint(state, &end, !is_trusted && end.last_seq > known, remake, &mut repaired);
     }
     let damaged_journals = if derived.is_whole { Vec::new() } else { evidence.journals };
     let mark_is_damaged = marks.is_empty();

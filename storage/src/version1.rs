@@ -1,11 +1,11 @@
 //! The records of format version 1, and their conversion to the current ones.
 //!
 //! This is all that is needed to read a store, a backup or a dead letter that a version 1 program wrote. Nothing here is
-//! written. When version 1 need not be read any more, remove this file, what `versions.rs` has of it, and
+//! written. When version 1 need not be read any more, remove this file and what `versions.rs` has of it, and raise
 //! `OLDEST_VERSION` in `mark.rs`.
 //!
-//! Types whose layout has not changed ([`SegmentMeta`], [`SourceState`], [`AckSet`], [`Placed`], [`Checkpoint`] and the
-//! numbers) are the current ones. Before the layout of one changes, copy it to this file.
+//! Types whose layout has not changed ([`SegmentMeta`], [`SourceState`], [`AckSet`], [`Checkpoint`] and the numbers) are
+//! the current ones; [`Placed`] is that of version 2. Before the layout of one changes, copy it to this file.
 
 #[cfg(test)]
 mod tests;
@@ -18,13 +18,14 @@ use bincode::Encode;
 
 use crate::acks::AckSet;
 use crate::codec;
-use crate::commit::{self, Checkpoint, Placed};
+use crate::commit::{self, Checkpoint};
 use crate::group_state::{self, Failures};
 use crate::ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
 use crate::loss::{self, LossKind, RetainedMark};
 use crate::manifest::{self, SegmentMeta, SourceState};
 use crate::record;
 use crate::retained::{self, DeadCause};
+use crate::version2::Placed;
 
 /// How the reason of a loss began if a limit had dropped the lines.
 const DROPPED: &str = "dropped for ";
@@ -219,7 +220,7 @@ pub(crate) struct Changes {
 impl From<Changes> for commit::Changes {
     fn from(old: Changes) -> commit::Changes {
         commit::Changes {
-            blocks: old.blocks,
+            blocks: old.blocks.into_iter().map(Into::into).collect(),
             checkpoints: old.checkpoints,
             forget: old.forget,
             add_groups: old.add_groups,

@@ -5,16 +5,17 @@ use crate::ids::{GroupId, Seq};
 use crate::manifest::State;
 use crate::record::{Record, RecordRef};
 use crate::retained::DeadLetter;
-use crate::version1;
+use crate::{version1, version2};
 
 impl Versioned for Record {
     const NAME: &'static str = "a journal record";
-    /// 2: kinds of losses; failures and deaths in place of attempts; leases that count nothing.
-    const VERSION: u8 = 2;
+    /// 2: kinds of losses; failures and deaths in place of attempts; leases that count nothing. 3: blocks that are
+    /// referenced.
+    const VERSION: u8 = 3;
     const OLDEST: u8 = 1;
 
-    fn decode_older(_: u8, body: &[u8]) -> Result<Record, String> {
-        version1::Record::decode(body)
+    fn decode_older(version: u8, body: &[u8]) -> Result<Record, String> {
+        if version == 1 { version1::Record::decode(body) } else { version2::Record::decode(body) }
     }
 }
 
@@ -26,7 +27,7 @@ impl Versioned for RecordRef<'_> {
 
 impl Versioned for State {
     const NAME: &'static str = "a manifest";
-    /// 2: as [`Record`].
+    /// 2: as [`Record`]. It has not changed since.
     const VERSION: u8 = 2;
     const OLDEST: u8 = 1;
 

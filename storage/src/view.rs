@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::block::BlockError;
+use crate::block::{self, BlockError, BlockHeader};
 use crate::create::refuse_absent;
 use crate::disk::Disk;
 use crate::disk::real::RealDisk;
@@ -16,7 +16,7 @@ use crate::loss::RetainedMark;
 use crate::manifest::State;
 use crate::quarantine::Quarantined;
 use crate::reader::{ReadError, Reader};
-use crate::recover::{self, Store};
+use crate::recover::{self, Reference, Store};
 use crate::retained::{DeadLetter, Retained};
 use crate::segment::{self, Index, Overlay};
 use crate::space::{reserve, used_bytes};
@@ -27,6 +27,7 @@ pub struct View {
     index: Arc<Index>,
     state: State,
     retained: Retained,
+    references: Vec<Reference>,
     findings: Vec<String>,
     /// Bytes of the reserve that are allocated.
     reserve_bytes: u64,
@@ -71,11 +72,11 @@ impl View {
             inner.next_seq = recovered.state.next_seq;
         }
         let refused = u64::from(recovered.is_refused);
-        let (state, mut findings) = (recovered.state, recovered.findings);
+        let (state, references, mut findings) = (recovered.state, recovered.references, recovered.findings);
         let retained = Retained::open(Arc::clone(&disk), Arc::clone(&index), &state, false)?;
         findings.extend(retained.findings.iter().cloned());
         let reserve_bytes = reserve(disk.as_ref())?.unwrap_or(0);
-        Ok(View { disk, index, state, retained, findings, reserve_bytes, refused, _lock: lock })
+        Ok(View { disk, index, state, retained, references, findings, reserve_bytes, refused, _lock: lock })
     }
 
     /// All that is stored besides the lines.
@@ -132,13 +133,14 @@ impl View {
         used_bytes(&self.state, &self.retained, self.reserve_bytes)
     }
 
-    /// Reads and decodes every block, and checks both checksums, that no seq is missing in a segment or between two, and
-    /// that every retained line is there. Returns what is wrong; nothing if the store is sound. Calls `progress` before
+    /// Reads and decodes every block, and checks both checksums, that no seq is missing in a segment or between two, that
+    /// the blocks are those which the journal references, and that every retained line is there. Returns what is wrong; nothing if the store is sound. Calls `progress` before
     /// the first block and after each.
     #[must_use]
     pub fn verify(&self, progress: &mut dyn FnMut(Verified)) -> Vec<String> {
         let mut findings = self.findings.clone();
         let mut reader = self.reader();
+        findings.extend(self.references.iter().filter_map(|reference| self.mismatch(*reference)));
         let (first, next) = (self.state.first_seq(), self.state.next_seq);
         let retained: Vec<(Seq, u32)> =
             self.index.lock().retained.iter().map(|(first, place)| (*first, place.lines)).collect();
@@ -179,6 +181,23 @@ impl View {
             }
         }
         findings
+    }
+
+    /// What is wrong with a referenced block that is sound, but another one. Whatever else can be wrong shows when its
+    /// lines are read.
+    fn mismatch(&self, reference: Reference) -> Option<String> {
+        let Reference { segment, at, lines, crc } = reference;
+        let path = segment::path(segment);
+        let file = self.disk.open(&path, false).ok()?;
+        let parse = |len| BlockHeader::parse(&file.read_range(at, len).unwrap_or_default(), self.state.store);
+        let header = match parse(block::HEADER_BYTES) {
+            Err(BlockError::Short { needed, .. }) => parse(needed).ok()?,
+            parsed => parsed.ok()?,
+        };
+        let found = header.crc();
+        (found != crc).then(|| {
+            format!("{path} at byte {at}: another block than the one that was written for lines {lines}: checksum {found:#010x} does not match {crc:#010x}")
+        })
     }
 
     /// Whether the lines are recorded as lost already.

@@ -96,7 +96,7 @@ impl Snapshot {
             let overlay = view.and_then(|view| view.overlay(&name)).unwrap_or_default();
             let file = match disk.open(&name, false) {
                 Ok(file) => Some(file),
-                Err(_) if overlay.at == 0 && overlay.bytes.len() as u64 == bytes => None,
+                Err(_) if overlay.needed(bytes) == 0 => None,
                 Err(error) => return Err(error).during("open", &name),
             };
             let content = Box::new(Part { file, overlay, at: 0, end: bytes });
@@ -106,7 +106,7 @@ impl Snapshot {
     }
 }
 
-/// The first bytes of a file, the last of which may be in the journal only.
+/// The first bytes of a file, some of which may be in the journal only.
 struct Part {
     file: Option<Box<dyn DiskFile>>,
     overlay: Overlay,

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::next_journal::{NextJournal, Plan};
+use super::stage::Segments;
 use super::{Counters, Log, Options};
 use crate::background::Background;
 use crate::create::{create, refuse_absent, refuse_foreign, remove_other_journals};
@@ -20,7 +21,7 @@ use crate::private;
 use crate::quarantine::Quarantined;
 use crate::recover::{self, CREATING, Store};
 use crate::retained::Retained;
-use crate::segment::{Index, SegmentWriter};
+use crate::segment::Index;
 use crate::space::Space;
 
 impl Log {
@@ -63,7 +64,8 @@ impl Log {
                 (recovered.state, Some(recovered.journal), recovered.findings)
             }
         };
-        let background = Background::new(disk.as_ref()).during("start a thread for", "the log")?;
+        let background =
+            Background::new(disk.as_ref(), "spillq-journals").during("start a thread for", "the log")?;
         let index = Arc::new(Index::default());
         let retained = Retained::open(Arc::clone(&disk), Arc::clone(&index), &state, true)?;
         let mut state = state;
@@ -95,7 +97,7 @@ impl Log {
         findings.extend(retained.findings.iter().cloned());
         let mut log = Log {
             quarantined: Quarantined::count(disk.as_ref()),
-            writer: SegmentWriter::open(Arc::clone(&disk), state.segments.back())?,
+            segments: Segments::open(&disk, state.segments.back())?,
             disk,
             options,
             state,
@@ -105,8 +107,6 @@ impl Log {
             retained,
             space,
             next_journal: NextJournal::default(),
-            syncing: None,
-            background_synced_bytes: 0,
             stuck: None,
             begun: None,
             counters: Counters::default(),

@@ -66,7 +66,7 @@ impl Log {
 
     /// Many removals in a row must not fill a journal.
     fn rotate_if_full(&mut self) -> Result<()> {
-        if self.must_rotate(0) { self.rotate() } else { Ok(()) }
+        if self.must_rotate(None) { self.rotate() } else { Ok(()) }
     }
 
     /// Makes the removal durable, then removes the file.

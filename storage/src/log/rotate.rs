@@ -4,27 +4,26 @@
 //! writes the manifest and MARK, which is the commit point.
 
 use std::sync::Arc;
-use std::sync::mpsc::TryRecvError;
 
 use super::Log;
 use super::next_journal::Plan;
 use crate::create::remove_journal;
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::journal::{self, Journal};
-use crate::segment;
 use crate::spare;
 
 /// sled's file must not outgrow what was preallocated for it, however small the commits are.
 const JOURNAL_FILE_BYTES: u64 = journal::RESERVED_BYTES - 4 * 1024 * 1024;
+
 impl Log {
-    /// Whether the journal is full for a commit that stores `bytes` more: a commit is in one journal. With 0 bytes, between
-    /// commits, it is full earlier.
-    pub(super) fn must_rotate(&self, bytes: u64) -> bool {
+    /// Whether the journal is full for a commit that stores `bytes` more in it: a commit is in one journal. Between commits,
+    /// with `None`, it is full earlier.
+    pub(super) fn must_rotate(&self, bytes: Option<u64>) -> bool {
         let journal = &self.journal;
         let options = &self.options;
-        let slack = if bytes == 0 { 0 } else { options.journal_bytes / 8 };
+        let slack = if bytes.is_none() { 0 } else { options.journal_bytes / 8 };
         journal.commits > 1
-            && (journal.stored_bytes + bytes >= options.journal_bytes + slack
+            && (journal.stored_bytes + bytes.unwrap_or(0) >= options.journal_bytes + slack
                 || journal.commits >= options.journal_commits
                 || journal.file_bytes().is_ok_and(|bytes| bytes >= JOURNAL_FILE_BYTES + journal.long_bytes()))
     }
@@ -42,52 +41,15 @@ impl Log {
         self.next_journal.is_ready(self.next_plan(), self.disk.as_ref(), &mut self.space)
     }
 
-    /// Syncs sealed segments in the background, so that a rotation has to sync the newest bytes only.
-    pub(super) fn sync_in_background(&mut self) -> Result<()> {
-        if let Some((before, receiver)) = &self.syncing {
-            match receiver.try_recv() {
-                Ok(result) => {
-                    let before = *before;
-                    self.syncing = None;
-                    result?;
-                    self.writer.synced_before(before);
-                }
-                Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => self.syncing = None,
-            }
-        }
-        // Not after every commit: that would double the number of syncs.
-        if self.journal.stored_bytes < self.background_synced_bytes + self.options.journal_bytes / 4 {
-            return Ok(());
-        }
-        self.background_synced_bytes = self.journal.stored_bytes;
-        let unsynced = self.writer.unsynced();
-        let Some((newest, _)) = unsynced.last().cloned() else {
-            return Ok(());
-        };
-        let receiver = self.background.run(move || {
-            unsynced.iter().try_for_each(|(first, file)| file.sync().during("sync", &segment::path(*first)))
-        });
-        self.syncing = Some((newest, receiver));
-        Ok(())
-    }
-
     /// Begins the next journal. The commit point is the sync of MARK: after a crash before it the old journal counts, after
     /// it the new one.
     pub(super) fn rotate(&mut self) -> Result<()> {
-        // An error of a sync in the background is not reported again by the sync below.
-        if let Some((_, receiver)) = self.syncing.take()
-            && let Ok(result) = receiver.recv()
-        {
-            result?;
-        }
-        self.writer.sync()?;
+        self.sync_segments()?;
         let plan = self.next_plan();
         let db = self.next_journal.take(plan, &self.disk, &self.background, &mut self.space)?;
         let old = self.journal.number();
         (self.state.journal, self.state.commit) = (plan.number, self.state.commit + 1);
         let next = Journal::begin(self.disk.as_ref(), db, &self.state)?;
-        self.background_synced_bytes = 0;
         self.write_mark()?;
         self.mark.sync()?;
         let closed = std::mem::replace(&mut self.journal, next);

@@ -8,7 +8,7 @@ use crate::codec;
 use crate::commit::Changes;
 use crate::disk::Disk;
 use crate::error::{Context, Result};
-use crate::ids::{SourceId, StoreId};
+use crate::ids::StoreId;
 use crate::journal::{self, ChunkHeader};
 use crate::manifest::State;
 use crate::record::Record;
@@ -39,8 +39,6 @@ type StoreKey = u64;
 /// The state that follows from the evidence, and how much of it is certain.
 pub(crate) struct Derived {
     pub(crate) state: State,
-    /// The commit that each source's checkpoint is from.
-    pub(crate) checkpoint_commits: BTreeMap<SourceId, u64>,
     /// Whether there was a manifest.
     pub(crate) has_manifest: bool,
     /// Whether nothing in the journals is damaged.
@@ -50,7 +48,7 @@ pub(crate) struct Derived {
 impl Derived {
     /// The state of a store that opens.
     pub(crate) fn certain(state: State) -> Derived {
-        Derived { state, checkpoint_commits: BTreeMap::new(), has_manifest: true, is_whole: true }
+        Derived { state, has_manifest: true, is_whole: true }
     }
 }
 
@@ -154,8 +152,6 @@ impl Evidence {
         let base = newest.into_iter().chain(spare).max_by_key(|state| state.commit);
         let has_manifest = base.is_some();
         let mut state = base.unwrap_or_else(|| State::new(store));
-        let mut checkpoint_commits: BTreeMap<_, _> =
-            state.sources.keys().map(|source| (*source, state.commit)).collect();
         let (begin, mut gap) = (state.commit, !has_manifest);
         for (number, record) in records {
             let Record::Changes(changes) = record else { continue };
@@ -163,9 +159,6 @@ impl Evidence {
                 continue;
             }
             gap |= number != state.commit + 1;
-            for checkpoint in &changes.checkpoints {
-                checkpoint_commits.insert(checkpoint.source, number);
-            }
             let changes = if gap { certain(changes) } else { changes };
             state.apply(number, &changes);
         }
@@ -184,7 +177,7 @@ impl Evidence {
             );
         }
         let is_whole = broken.is_empty() && !gap;
-        Derived { state, checkpoint_commits, has_manifest, is_whole }
+        Derived { state, has_manifest, is_whole }
     }
 }
 

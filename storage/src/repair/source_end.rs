@@ -24,7 +24,6 @@ pub struct SourceEnd {
     pub start: Vec<u8>,
     /// The flags of its last line.
     pub flags: LineFlags,
-    pub(crate) commit: u64,
     pub(crate) last_seq: Seq,
     /// The offset at which `before` begins.
     before_from: u64,
@@ -63,7 +62,7 @@ impl SourceEnds {
             end.before.drain(..surplus);
             end.end = extent.offset + u64::from(extent.bytes);
             end.before_from = end.before_from.max(end.end - end.before.len() as u64);
-            (end.flags, end.commit, end.last_seq) = (extent.flags, block.commit(), seq.prev());
+            (end.flags, end.last_seq) = (extent.flags, seq.prev());
         }
     }
 

@@ -26,6 +26,7 @@ fn options() -> Options {
         segment_bytes: 1_500,
         journal_bytes: 3_000,
         journal_commits: 30,
+        inline_bytes: 10_000,
         disk: DiskOptions {
             limit_bytes: 1 << 40,
             min_free_bytes: 0,

@@ -204,13 +204,13 @@ fn records_of_an_unknown_version_are_refused_by_the_name_of_their_type() {
     let state = manifest::State::from(state());
     let record = encoded(&record::Record::Changes(commit::Changes::default()));
     let (letter, end) = (encoded(&retained::DeadLetter::from(letter(2))), encoded(&(GroupId(1), Seq(2))));
-    for (bytes, version) in [(&record, 2), (&encoded(&state), 2), (&letter, 2), (&end, 1)] {
+    for (bytes, version) in [(&record, 3), (&encoded(&state), 2), (&letter, 2), (&end, 1)] {
         assert_eq!(bytes[0], version, "the version that is written");
     }
+    let refused = codec::decode::<record::Record>(&with_version(record.clone(), 4)).unwrap_err();
+    assert_eq!(refused, "a journal record has record version 4, this program reads versions 1 to 3");
     for version in [0, 3] {
         let reads = format!("has record version {version}, this program reads versions 1 to 2");
-        let refused = codec::decode::<record::Record>(&with_version(record.clone(), version)).unwrap_err();
-        assert_eq!(refused, format!("a journal record {reads}"));
         let refused = codec::decode::<manifest::State>(&with_version(encoded(&state), version)).unwrap_err();
         assert_eq!(refused, format!("a manifest {reads}"));
         let refused =
@@ -291,7 +291,7 @@ fn store() -> MemoryDisk {
         checkpoints: vec![Checkpoint { source: SourceId(1), last_seq: Some(Seq(6)), bytes: vec![10] }],
         ..changes(Vec::new())
     };
-    journal.append(4, &Record::Changes(appended), &[bytes]).unwrap();
+    journal.append(4, &Record::Changes(appended), &[&bytes]).unwrap();
     let id = GroupId(1);
     let groups = vec![
         (id, GroupChange::Return { range: range(2, 2), untried: false }),
@@ -381,7 +381,7 @@ fn a_crash_at_any_sync_of_the_first_opening_starts_again_from_the_version_1_jour
             check(&open_with(&disk, Keep::Nothing).unwrap());
         }
     }
-    assert!(old > 10 && new > 10, "{old} crashes before MARK was version 2, {new} after");
+    assert!(old > 10 && new > 10, "{old} crashes before MARK had the new version, {new} after");
 }
 
 #[test]
@@ -406,7 +406,7 @@ fn dead_letters_of_both_versions_can_be_in_one_file() {
 }
 
 #[test]
-fn repair_reads_version_1_and_writes_version_2() {
+fn repair_reads_version_1_and_writes_the_current_version() {
     type Damage<'a> = (&'a str, &'a dyn Fn(&MemoryDisk));
     let damage: [Damage<'_>; 3] = [
         ("a block", &|disk| disk.flip(&segment::path(Seq(1)), 100)),
@@ -420,7 +420,7 @@ fn repair_reads_version_1_and_writes_version_2() {
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let repaired = repair::on_disk(&shared, false, &mut |_, _| Ok(None)).unwrap();
         assert!(!repaired.findings.is_empty(), "{what}");
-        assert_eq!(mark_versions(&disk)[0].max(mark_versions(&disk)[1]), 2, "{what}");
+        assert_eq!(mark_versions(&disk)[0].max(mark_versions(&disk)[1]), mark::FORMAT_VERSION, "{what}");
         let state = spare::read(&disk).unwrap().unwrap();
         assert_eq!(
             state.groups[&GroupId(1)].attempts(Seq(2)),
