@@ -10,13 +10,15 @@ use crate::tail::bytes::{APPEND_BYTES, Compressor, Filler};
 use crate::tail::pipes::streams::{HELD_BYTES_MAX, InputStreams};
 use crate::tail::rules::Book;
 
-/// Appends that wait for the log: while one commit is synced, up to two gather and become the next. sled writes a
-/// byte 3.3 times in commits of one append and 2.5 in large ones.
+/// Appends of few lines that wait for the log. While they wait, more lines come, which make a larger append.
 pub(crate) const IN_FLIGHT_MAX: usize = 3;
+/// Full appends that wait for the log. While the lines of one commit are recorded, those of the next are written, and those
+/// of a third gather. A slow disk needs them large: then it syncs less often.
+pub(crate) const IN_FLIGHT_LARGE_MAX: usize = 8;
 /// Bytes of lines that were read and are not durable yet: the appends in flight, the last of which may hold a line of
 /// the longest, and the incomplete lines of streams.
 pub const BUFFERED_BYTES_MAX: u64 =
-    ((IN_FLIGHT_MAX + 1) * APPEND_BYTES + BlockBuilder::LINE_BYTES_MAX + HELD_BYTES_MAX) as u64;
+    ((IN_FLIGHT_LARGE_MAX + 1) * APPEND_BYTES + BlockBuilder::LINE_BYTES_MAX + HELD_BYTES_MAX) as u64;
 /// Checkpoints in one append. With 10,000 quiet sources renamed at once the rest goes with the next.
 const CHECKPOINTS_MAX: usize = 2_048;
 
@@ -49,6 +51,11 @@ impl Appends {
         }
     }
 
+    /// Begins an append at the wall-clock time `now_ms`.
+    pub(crate) fn begin(&self, now_ms: u64) -> Filler {
+        Filler::begin(now_ms, self.append_bytes).with_jobs(self.compressor.jobs())
+    }
+
     /// Waits for the oldest append, up to `timeout`, and takes the answers that are there.
     pub(crate) fn retire(&mut self, timeout: Duration) -> Result<(), Closed> {
         while let Some(oldest) = self.in_flight.front() {
@@ -66,7 +73,8 @@ impl Appends {
 
     /// Another append may be sent, and what is in flight has no giant line that a second append would double.
     pub(crate) fn has_slot(&self) -> bool {
-        self.in_flight.len() < IN_FLIGHT_MAX && self.bytes() < IN_FLIGHT_MAX * APPEND_BYTES
+        let few = self.in_flight.iter().filter(|append| append.bytes < self.append_bytes / 2).count();
+        few < IN_FLIGHT_MAX && self.bytes() < IN_FLIGHT_LARGE_MAX * self.append_bytes
     }
 
     /// Bytes of lines that wait for the log.
@@ -101,7 +109,7 @@ impl Appends {
         append.checkpoints.append(&mut last);
         streams.give_checkpoints(&mut append);
         book.counters.lines += filler.lines;
-        append.blocks = filler.finish(&mut self.compressor);
+        append.blocks = filler.finish();
         if append.blocks.is_empty() && append.checkpoints.is_empty() {
             return Ok(false);
         }

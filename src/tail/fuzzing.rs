@@ -7,7 +7,7 @@ use std::path::Path;
 
 use spillq_storage::{NewBlock, SourceId};
 
-use crate::tail::bytes::{Compressor, Decompressor, Fault, Filler, Reader, Turn};
+use crate::tail::bytes::{Decompressor, Fault, Filler, Reader, Turn};
 use crate::tail::known::{Location, Source, SourceRecord};
 use crate::tail::pipes::pipe::Pipe;
 use crate::tail::pipes::stream::InputStream;
@@ -29,7 +29,7 @@ pub fn stream(
         held(stream.held());
     }
     stream.end_line(&mut filler);
-    filler.finish(&mut Compressor::default())
+    filler.finish()
 }
 
 /// Reads files, one after the other, through one buffer.
@@ -67,7 +67,7 @@ impl Files {
         if !self.0.unterminated_end(&mut source, file, line_max, &mut filler)? {
             return Err(io::Error::other("its end was not read"));
         }
-        Ok(filler.finish(&mut Compressor::default()))
+        Ok(filler.finish())
     }
 }
 

@@ -1,8 +1,8 @@
-//! One round: answers of the log, a scan if it is due, and one append of what is ready, while at most three are in flight.
+//! One round: answers of the log, a scan if it is due, and one append of what is ready, while what is in flight is bounded.
 //!
-//! While one append is being synced, the next is read and compressed. Nothing waits for a timer: what is there when
+//! While appends are being synced, the next is read and compressed. Nothing waits for a timer: what is there when
 //! an append may be sent goes at once. In memory a source is ahead of its checkpoint by what is in flight and no more. The
-//! tail's buffers are the reading buffer and the appends, 12 MiB in all but for lines longer than that.
+//! tail's buffers are the reading buffer and the appends, 18 MiB in all but for lines longer than that.
 //! Time is an argument.
 
 use std::io;
@@ -15,8 +15,8 @@ use spillq_storage::SourceId;
 
 use crate::plain::size;
 use crate::queue::{Closed, Handle};
-use crate::tail::append::{Appends, IN_FLIGHT_MAX};
-use crate::tail::bytes::{Filler, Reader};
+use crate::tail::append::Appends;
+use crate::tail::bytes::Reader;
 use crate::tail::clock::Now;
 use crate::tail::error::TailError;
 use crate::tail::find::Follows;
@@ -167,7 +167,7 @@ impl Worker {
 
     /// Reads what is ready into one append and sends it. False if there was nothing.
     fn fill(&mut self, now: Now) -> Result<bool, Closed> {
-        let mut filler = Filler::begin(now.wall_ms, self.appends.append_bytes);
+        let mut filler = self.appends.begin(now.wall_ms);
         let (book, reader) = (&mut self.book, &mut self.reader);
         while !filler.is_full()
             && let Some(one) = book.next_ending()
@@ -246,7 +246,7 @@ impl Worker {
             open = self.appends.retire(ANSWER_WAIT).is_ok() && Instant::now() < until;
         }
         if open {
-            let mut filler = Filler::begin(now.wall_ms, self.appends.append_bytes);
+            let mut filler = self.appends.begin(now.wall_ms);
             self.streams.look();
             let at_risk = self.appends.stream_bytes();
             let before = self.streams.fill(&mut filler, at_risk, &mut self.book.next_id);
@@ -270,9 +270,13 @@ impl Worker {
 
     /// Waits until nothing is in flight, for `timeout` at most.
     pub(crate) fn settle(&mut self, timeout: Duration) -> io::Result<()> {
-        let each = timeout / IN_FLIGHT_MAX as u32;
-        for _ in 0..IN_FLIGHT_MAX {
-            self.appends.retire(each).map_err(io::Error::other)?;
+        let until = Instant::now() + timeout;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            self.appends.retire(left).map_err(io::Error::other)?;
+            if self.appends.is_empty() || left.is_zero() {
+                break;
+            }
         }
         match self.appends.is_empty() {
             true => Ok(()),

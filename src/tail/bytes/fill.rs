@@ -2,9 +2,11 @@
 //!
 //! About 2 MiB in blocks of 256 KiB; a long line makes it longer, by one line at most.
 
+use std::sync::mpsc::Receiver;
+
 use spillq_storage::{BlockBuilder, LineFlags, NewBlock, SourceId};
 
-use crate::tail::bytes::{Compressor, Split, lines};
+use crate::tail::bytes::{Jobs, Split, lines};
 
 /// Raw bytes that one append is filled to: eight blocks. Enough for a sync to be worth it, and little compared with the memory
 /// of a service.
@@ -14,7 +16,9 @@ pub(crate) const APPEND_BYTES: usize = 8 * BlockBuilder::TARGET_BYTES;
 #[derive(Debug, Default)]
 pub(crate) struct Filler {
     builder: BlockBuilder,
-    full: Vec<BlockBuilder>,
+    /// The full ones, which are compressed meanwhile.
+    full: Vec<Receiver<NewBlock>>,
+    jobs: Jobs,
     built_bytes: usize,
     /// When it is appended, by wall-clock time.
     pub(crate) now_ms: u64,
@@ -23,9 +27,14 @@ pub(crate) struct Filler {
 }
 
 impl Filler {
-    /// Begins an append of `full_bytes` at the wall-clock time `now_ms`.
+    /// Begins an append of `full_bytes` at the wall-clock time `now_ms`, which is compressed when it is finished.
     pub(crate) fn begin(now_ms: u64, full_bytes: usize) -> Filler {
         Filler { now_ms, full_bytes, ..Filler::default() }
+    }
+
+    /// The same, but its blocks are compressed with the help of other threads.
+    pub(crate) fn with_jobs(self, jobs: Jobs) -> Filler {
+        Filler { jobs, ..self }
     }
 
     /// Raw bytes so far.
@@ -99,15 +108,25 @@ impl Filler {
     }
 
     /// The blocks, compressed.
-    pub(crate) fn finish(mut self, compressor: &mut Compressor) -> Vec<NewBlock> {
-        self.build();
-        compressor.build(self.full, self.now_ms)
+    ///
+    /// # Panics
+    /// If compression panicked on another thread.
+    pub(crate) fn finish(mut self) -> Vec<NewBlock> {
+        let last = (!self.builder.is_empty()).then(|| std::mem::take(&mut self.builder));
+        self.jobs.help();
+        let last = last.map(|last| last.build(self.now_ms));
+        let full = self.full.into_iter();
+        let mut blocks: Vec<NewBlock> =
+            full.map(|block| block.recv().expect("the threads that compress answer")).collect();
+        blocks.extend(last);
+        blocks
     }
 
     fn build(&mut self) {
         if !self.builder.is_empty() {
             self.built_bytes += self.builder.bytes();
-            self.full.push(std::mem::take(&mut self.builder));
+            let full = std::mem::take(&mut self.builder);
+            self.full.push(self.jobs.give(full, self.now_ms, self.full.len()));
         }
     }
 }
@@ -115,12 +134,14 @@ impl Filler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tail::bytes::Compressor;
 
     #[test]
     fn blocks_stay_at_their_size_and_hold_every_line() {
         let line = [vec![b'x'; 999], vec![b'\n']].concat();
         let chunk = line.repeat(200);
-        let mut filler = Filler::begin(1, APPEND_BYTES);
+        let compressor = Compressor::default();
+        let mut filler = Filler::begin(1, APPEND_BYTES).with_jobs(compressor.jobs());
         let mut offset = 0;
         while !filler.is_full() {
             filler.push_whole(SourceId(1), offset, &chunk);
@@ -129,11 +150,13 @@ mod tests {
         filler.push_whole(SourceId(2), 0, b"a\n");
         filler.push_marked(SourceId(2), 2, b"b", LineFlags::WHOLE.unterminated());
         assert_eq!(filler.lines, offset / 1_000 + 2);
-        let blocks = filler.finish(&mut Compressor::default());
+        let blocks = filler.finish();
         assert!(blocks.iter().all(|block| block.raw_bytes() <= BlockBuilder::TARGET_BYTES));
         let lines: u64 = blocks.iter().map(|block| u64::from(block.lines())).sum();
         assert_eq!(lines, offset / 1_000 + 2);
         assert!(blocks.len() <= 12);
+        let sources: Vec<u64> = blocks.iter().map(|block| block.raw().len() as u64).collect();
+        assert_eq!(sources.iter().sum::<u64>(), offset + 3, "in their order");
     }
 
     #[test]
@@ -143,8 +166,7 @@ mod tests {
         filler.push_whole(SourceId(1), 0, b"a\n");
         filler.push_whole(SourceId(1), 2, &long);
         filler.push_whole(SourceId(1), 600_003, b"b\n");
-        let sizes: Vec<_> =
-            filler.finish(&mut Compressor::default()).iter().map(NewBlock::raw_bytes).collect();
+        let sizes: Vec<_> = filler.finish().iter().map(NewBlock::raw_bytes).collect();
         assert_eq!(sizes, [2, 600_001, 2]);
     }
 }

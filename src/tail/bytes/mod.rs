@@ -11,7 +11,7 @@ pub(crate) mod open;
 pub(crate) mod reader;
 
 pub(crate) use check::{Candidate, Check};
-pub(crate) use compress::Compressor;
+pub(crate) use compress::{Compressor, Jobs};
 pub(crate) use decompress::{Decompressor, Fault, form_of, is_compressed};
 pub(crate) use file::{ctime_ns, mtime_ns, read_full, read_up_to};
 pub(crate) use fill::{APPEND_BYTES, Filler};

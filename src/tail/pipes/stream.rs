@@ -187,12 +187,11 @@ mod tests {
     use spillq_storage::{Line, Seq};
 
     use super::*;
-    use crate::tail::bytes::compress::Compressor;
 
     /// Lines as they were delivered: part, whether it has no newline, offset and bytes.
     fn lines(blocks: Filler) -> Vec<(Option<&'static str>, bool, u64, Vec<u8>)> {
         let mut lines = Vec::new();
-        for block in blocks.finish(&mut Compressor::default()) {
+        for block in blocks.finish() {
             let block = block.numbered(0, Seq::FIRST);
             let line = |line: Line<'_>| {
                 (line.flags.part(), line.flags.is_unterminated(), line.offset, line.bytes.to_vec())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::support::{Rig, append_to};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::tail::append::IN_FLIGHT_MAX;
+use crate::tail::append::{IN_FLIGHT_LARGE_MAX, IN_FLIGHT_MAX};
 use crate::tail::bytes::open::{Way, open};
 use crate::tail::settings::From;
 use crate::tail::status::SourceState;
@@ -197,9 +197,9 @@ fn a_full_log_is_waited_for_and_new_files_are_held_meanwhile() {
     let mut rig = Rig::new(&["*.log"]);
     rig.is_full = true;
     let line = "x".repeat(999) + "\n";
-    rig.write("a.log", line.repeat(12_000));
+    rig.write("a.log", line.repeat(30_000));
     rig.settle();
-    assert_eq!(rig.held(), IN_FLIGHT_MAX, "no more in flight");
+    assert_eq!(rig.held(), IN_FLIGHT_LARGE_MAX, "no more bytes in flight");
     assert!(rig.worker.snapshot().waits_for_log_since.is_some());
     rig.write("b.log", "held\n");
     rig.settle();
@@ -207,8 +207,22 @@ fn a_full_log_is_waited_for_and_new_files_are_held_meanwhile() {
     rig.settle();
     rig.is_full = false;
     rig.settle();
-    assert_eq!(rig.log.lines.len(), 12_001);
+    assert_eq!(rig.log.lines.len(), 30_001);
     assert!(rig.log.text().contains(&"held\n".to_owned()), "it was open while the log was full");
+}
+
+#[test]
+fn few_lines_wait_until_more_come() {
+    let mut rig = Rig::new(&["*.log"]);
+    rig.is_full = true;
+    for number in 0..2 * IN_FLIGHT_MAX {
+        append_to(&rig.path("a.log"), format!("line {number}\n").as_bytes());
+        rig.settle();
+        assert_eq!(rig.held(), (number + 1).min(IN_FLIGHT_MAX));
+    }
+    rig.is_full = false;
+    rig.settle();
+    assert_eq!(rig.log.lines.len(), 2 * IN_FLIGHT_MAX);
 }
 
 #[test]

@@ -82,13 +82,13 @@ fn whole_lines_that_are_destroyed_behind_the_offset_are_counted() {
     rig.write("a.log", "one\n");
     rig.check(&["one\n"]);
     rig.is_full = true;
-    rig.write("a.log", "x\n".repeat(4_000_000));
+    rig.write("a.log", "x\n".repeat(16_000_000));
     rig.settle();
-    rig.truncate("a.log", 7_000_000);
+    rig.truncate("a.log", 31_000_000);
     rig.is_full = false;
     rig.settle();
     let read: u64 = rig.log.lines.iter().map(|line| line.bytes.len() as u64).sum();
-    assert_eq!((read, rig.worker.book.counters.destroyed_unread_bytes), (7_000_000, 1_000_004));
+    assert_eq!((read, rig.worker.book.counters.destroyed_unread_bytes), (31_000_000, 1_000_004));
 }
 
 #[test]
