@@ -594,7 +594,7 @@ impl Block {
         SeqRange { first: self.first, last: self.first.plus(u64::from(self.lines) - 1) }
     }
 
-    /// At most the number of the commit that stored it, and above that of all commits before.
+    /// The number that the next commit had when it was written: at most that of the commit that stored it.
     #[must_use]
     pub fn commit(&self) -> u64 {
         self.commit

@@ -84,7 +84,7 @@ pub struct Counters {
     /// Commits made durable.
     pub commits: u64,
     /// Those that reference their blocks.
-    pub references: u64,
+    pub large_commits: u64,
     /// Times that the journal was rotated.
     pub rotations: u64,
     /// Segment files removed.
@@ -274,7 +274,7 @@ impl Log {
         let record_bytes = self.journal.append(number, &RecordRef::Changes(&changes), blocks)?;
         if changes.blocks.iter().any(|placed| placed.reference.is_some()) {
             self.journal.stored_bytes += record_bytes;
-            self.counters.references += 1;
+            self.counters.large_commits += 1;
         }
         self.state.apply(number, &changes);
         self.write_mark()?;

@@ -14,6 +14,8 @@ use crate::words::counted;
 pub struct Phases {
     /// Runs that had made a commit.
     pub append: u64,
+    /// Commits that referenced their lines.
+    pub large: u64,
     /// Journals that were rotated.
     pub rotate: u64,
     /// Runs whose segments were written back: a rotation syncs them.
@@ -36,6 +38,7 @@ impl Phases {
             return;
         };
         self.append += u64::from(log.commits > 0);
+        self.large += log.large_commits;
         self.rotate += log.rotations;
         self.write_back += u64::from(log.rotations > 0);
         self.relocate += log.lines_relocated;
@@ -46,6 +49,7 @@ impl Phases {
     pub fn missed(&self) -> Vec<&'static str> {
         let all = [
             ("append", self.append),
+            ("large commit", self.large),
             ("rotate", self.rotate),
             ("write back", self.write_back),
             ("relocate", self.relocate),
@@ -62,6 +66,7 @@ impl Sum for Phases {
     fn sum<I: Iterator<Item = Phases>>(all: I) -> Phases {
         all.fold(Phases::default(), |sum, other| Phases {
             append: sum.append + other.append,
+            large: sum.large + other.large,
             rotate: sum.rotate + other.rotate,
             write_back: sum.write_back + other.write_back,
             relocate: sum.relocate + other.relocate,
@@ -74,10 +79,10 @@ impl Sum for Phases {
 
 impl fmt::Display for Phases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Phases { append, rotate, write_back, relocate, remove, recover, clean_stop } = self;
+        let Phases { append, large, rotate, write_back, relocate, remove, recover, clean_stop } = self;
         write!(
             f,
-            "append {append}, rotate {rotate}, write back {write_back}, relocate {}, remove {}, recover {recover}, clean stop {clean_stop}",
+            "append {append}, large commit {large}, rotate {rotate}, write back {write_back}, relocate {}, remove {}, recover {recover}, clean stop {clean_stop}",
             counted(*relocate, "line"),
             counted(*remove, "segment")
         )

@@ -44,6 +44,8 @@ pub struct Log {
     pub full: Option<String>,
     pub runs: u64,
     pub commits: u64,
+    /// Those that reference their lines.
+    pub large_commits: u64,
     pub rotations: u64,
     pub segments_removed: u64,
     pub lines_relocated: u64,

@@ -38,6 +38,10 @@ pub const USUAL: Pace = Pace {
     poison_one_in: 9_973,
 };
 
+/// One burst in this many is this many times as large: the log references the lines of a large commit.
+const LARGE_ONE_IN: usize = 10;
+const LARGE_TIMES: u64 = 10;
+
 /// Lines that all sources together may be ahead of the slowest group: so that a slow machine does not end with a backlog.
 const AHEAD_MAX: u64 = 60_000;
 
@@ -146,7 +150,8 @@ impl Writer {
                 continue;
             }
             let mut burst = Vec::new();
-            for _ in 0..self.pace.burst_lines {
+            let times = if self.rng.usize(..LARGE_ONE_IN) == 0 { LARGE_TIMES } else { 1 };
+            for _ in 0..self.pace.burst_lines * times {
                 self.append(&mut burst);
                 if self.pace.rotate_lines > 0 && self.place.0.is_multiple_of(self.pace.rotate_lines) {
                     file.write_all(&burst)?;

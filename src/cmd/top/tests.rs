@@ -30,7 +30,7 @@ fn answer(second: u64, names: &[&str]) -> (StatusJson, DoctorJson) {
         "from": "service", "pid": 7, "findings": [], "groups": groups,
         "log": {
             "first_seq": 1, "next_seq": 1_000 * second + 1, "segments": 3, "disk_bytes": 100_000_000, "limit_bytes": 50_u64 << 30, "appended_bytes": 0,
-            "full": null, "window_bytes": 0, "runs": 1, "commits": 0, "rotations": 0, "segments_removed": 0, "lines_relocated": 0,
+            "full": null, "window_bytes": 0, "runs": 1, "commits": 0, "large_commits": 0, "rotations": 0, "segments_removed": 0, "lines_relocated": 0,
         },
         "sources": [{ "source": 1, "path": "/a", "offset": 1, "size": 2, "state": "reading", "error": null }],
         "losses": serde_json::to_value(crate::http::LossesJson::default()).unwrap(),

@@ -160,6 +160,8 @@ pub struct LogJson {
     pub window_bytes: u64,
     pub runs: u64,
     pub commits: u64,
+    #[serde(default)]
+    pub large_commits: u64,
     pub rotations: u64,
     pub segments_removed: u64,
     pub lines_relocated: u64,
@@ -305,6 +307,7 @@ impl StatusJson {
                 window_bytes: status.window_bytes,
                 runs: status.run,
                 commits: status.counters.commits,
+                large_commits: status.counters.large_commits,
                 rotations: status.counters.rotations,
                 segments_removed: status.counters.segments_removed,
                 lines_relocated: status.counters.lines_relocated,
