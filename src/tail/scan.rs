@@ -1,7 +1,8 @@
 //! The scan: walks the folders, identifies the files that are not simply where they were, and notes which are missing.
 //!
 //! It finds what events miss, so nothing depends on events. A known file that has not changed costs one stat; files that
-//! are new, moved or changed in place are identified. It never reads lines.
+//! are new, moved or changed in place are identified. It never reads lines. Where events report every change and nothing is
+//! pending, scans are rare if there are many files.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -12,13 +13,17 @@ use spillq_storage::SourceId;
 use crate::tail::bytes::Reader;
 use crate::tail::clock::Now;
 use crate::tail::find::{Candidates, Chosen, Met, Walked};
-use crate::tail::known::{Presence, State};
+use crate::tail::known::{Presence, Source, State};
 use crate::tail::pipes::streams::InputStreams;
 use crate::tail::rules::{Book, Identify, Unfollowed, Unidentified, checked, ending, inactive};
 
 /// The pause after a scan, in multiples of what it took: 5 % of the time at most, 20 % if events ask for a scan.
 const REGULAR_PAUSE: u64 = 20;
 const WANTED_PAUSE: u64 = 4;
+/// The same where events report every change: 0.4 % of the time, and how long it may be for that. Then a scan only finds what
+/// a program has written through a memory map.
+const WATCHED_PAUSE: u64 = 250;
+const WATCHED_PAUSE_MAX_MS: u64 = 10_000;
 /// Between two scans, however cheap: a burst of events is one scan.
 const PAUSE_MIN_MS: u64 = 5;
 
@@ -37,6 +42,10 @@ pub(crate) struct Scans {
     pub(crate) matched_files: usize,
     /// Files that were looked into to find out which source they are.
     pub(crate) looked_at: usize,
+    /// Every change in the folders is an event.
+    pub(crate) is_watched: bool,
+    /// The last scan left nothing that another one has to look at.
+    is_quiet: bool,
     pub(crate) unidentified: Unidentified,
     pub(crate) unfollowed: Unfollowed,
 }
@@ -51,7 +60,11 @@ impl Scans {
         match book.scan_wanted {
             _ if book.scan() == 0 => now.boot_ms,
             true => self.end_ms + (self.cost_ms * WANTED_PAUSE).max(PAUSE_MIN_MS),
-            false => self.end_ms + (self.cost_ms * REGULAR_PAUSE).max(self.interval_ms),
+            false => {
+                let regular = (self.cost_ms * REGULAR_PAUSE).max(self.interval_ms);
+                let watched = (self.cost_ms * WATCHED_PAUSE).min(WATCHED_PAUSE_MAX_MS);
+                self.end_ms + if self.is_watched && self.is_quiet { regular.max(watched) } else { regular }
+            }
         }
     }
 
@@ -65,6 +78,7 @@ impl Scans {
         let vacated = std::mem::take(&mut self.unfollowed.vacated);
         let mut candidates = Candidates::new(book.sources_max, before, vacated, look_again);
         let walked = self.walk(book, &mut candidates);
+        self.is_quiet = !walked.has_links && walked.unlisted.is_empty() && walked.fifos.is_empty();
         self.unfollowed.refused.extend(walked.refused);
         for folder in walked.unlisted.iter().filter(|_| book.scan() == 1) {
             tracing::info!(path = %folder.display(), "not there yet, or not readable: each scan looks for it");
@@ -89,6 +103,10 @@ impl Scans {
         ending::end_rotated(book, now);
         ending::keep_those_with_rest(book, reader);
         ending::close_idle(book, reader, now);
+        self.is_quiet &= self.unidentified.waiting == 0
+            && self.unfollowed.left_out.files() == 0
+            && self.unfollowed.refused.files() == 0
+            && book.sources().iter().all(Source::is_at_rest);
         // At the end of the first scan, all that it found existed at the start.
         self.from_end = false;
         self.cost_ms = began.elapsed().as_millis() as u64;

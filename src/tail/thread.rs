@@ -204,6 +204,7 @@ fn rounds(worker: &mut Worker, mut watch: Watch, shared: &Shared) -> Result<(), 
             if watch.set(&worker.scans.folders) {
                 worker.book.scan_wanted = true;
             }
+            worker.scans.is_watched = watch.sees(&worker.scans.folders);
         }
         if shared.asked.swap(false, Ordering::AcqRel) {
             publish(worker, shared);

@@ -55,6 +55,8 @@ pub(crate) struct Walked {
     pub(crate) fifos: Vec<Found>,
     /// Links that are another name of a file that is followed anyway.
     pub(crate) other_names: u64,
+    /// A file has other names, by links: what is written through one of them is no event in these folders.
+    pub(crate) has_links: bool,
     entries: usize,
 }
 
@@ -156,7 +158,7 @@ impl<'a> Walk<'a> {
         self.walked.unlisted.push(folder.to_owned());
     }
 
-    fn entry(&mut self, entry: &DirEntry, found: FileType, of: OfSection<'_>, depth: usize) {
+    fn entry(&mut self, entry: &DirEntry, file_type: FileType, of: OfSection<'_>, depth: usize) {
         let (number, globs, include) = of;
         let path = &*entry.path();
         // A link is resolved only if that is allowed; then its target decides.
@@ -164,9 +166,9 @@ impl<'a> Walk<'a> {
             .follow
             .symlinks
             .as_deref()
-            .filter(|_| found.is_symlink())
+            .filter(|_| file_type.is_symlink())
             .and_then(|root| fs::symlink_metadata(leads_below(root, path)?).ok());
-        let found = target.as_ref().map_or(found, Metadata::file_type);
+        let found = target.as_ref().map_or(file_type, Metadata::file_type);
         if found.is_dir() {
             if include.descends(depth, path) {
                 self.folder(path, of, depth + 1);
@@ -216,6 +218,7 @@ impl<'a> Walk<'a> {
             has_place: true,
             was_refused: false,
         };
+        self.walked.has_links |= file_type.is_symlink() || meta.nlink() > 1;
         match is_fifo {
             true => self.walked.fifos.push(found),
             false => (self.visit)(found),

@@ -1,12 +1,15 @@
 //! inotify, as a hint: which path changed, or that some name did.
 //!
+//! Where all folders are watched, on file systems that report every change, scans can be rare ([`Watch::sees`]).
+//!
 //! The channel holds 1,024 hints; more are dropped, and the next scan finds what they were about. At most 4,096 folders are
 //! watched; changes in the others are found by scans. An error here only means that a change is found later.
 
 use notify::event::{EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use rustix::fs::statfs;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -18,15 +21,25 @@ const HINTS_MAX: usize = 1_024;
 /// Half of what old kernels allow a user in inotify watches.
 const FOLDERS_MAX: usize = 4_096;
 
+/// File systems of which every write through a path is an event, by their magic numbers: ext, xfs, btrfs, f2fs, zfs and
+/// tmpfs. Not those that another host or another layer can write to.
+const REPORTING: [u64; 6] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x2fc1_2fc1, 0x0102_1994];
+
 /// Watches folders and passes hints on.
 pub(crate) struct Watch {
     watcher: Option<RecommendedWatcher>,
-    /// With their inodes: a folder made again under the same name needs a new watch.
-    folders: HashMap<PathBuf, u64>,
+    folders: HashMap<PathBuf, Watched>,
     names_changed: Arc<AtomicBool>,
     has_warned: bool,
     /// Paths that may have changed; an empty one only wakes the worker.
     pub(crate) hints: Receiver<PathBuf>,
+}
+
+struct Watched {
+    /// A folder made again under the same name needs a new watch.
+    inode: u64,
+    /// It is on a file system that reports every change.
+    reports: bool,
 }
 
 /// Wakes the worker, with a path as the reason.
@@ -90,13 +103,18 @@ impl Watch {
         self.names_changed.swap(false, Ordering::AcqRel)
     }
 
+    /// Whether every change of a file in these folders is an event.
+    pub(crate) fn sees(&self, folders: &HashMap<PathBuf, u64>) -> bool {
+        self.folders.len() == folders.len() && self.folders.values().all(|watched| watched.reports)
+    }
+
     /// Watches exactly these folders. True if there are new ones: changes in them before that are for a scan.
     pub(crate) fn set(&mut self, folders: &HashMap<PathBuf, u64>) -> bool {
         let Some(watcher) = &mut self.watcher else {
             return false;
         };
-        self.folders.retain(|folder, inode| {
-            let keep = folders.get(folder) == Some(inode);
+        self.folders.retain(|folder, watched| {
+            let keep = folders.get(folder) == Some(&watched.inode);
             if !keep {
                 // A folder that was removed took its watch along.
                 let _ = watcher.unwatch(folder);
@@ -110,7 +128,8 @@ impl Watch {
             }
             match watcher.watch(folder, RecursiveMode::NonRecursive) {
                 Ok(()) => {
-                    self.folders.insert(folder.clone(), *inode);
+                    let watched = Watched { inode: *inode, reports: reports(folder) };
+                    self.folders.insert(folder.clone(), watched);
                     added = true;
                 }
                 Err(error) if !std::mem::replace(&mut self.has_warned, true) => {
@@ -121,4 +140,8 @@ impl Watch {
         }
         added
     }
+}
+
+fn reports(folder: &Path) -> bool {
+    statfs(folder).is_ok_and(|found| REPORTING.contains(&(found.f_type as u64)))
 }

@@ -322,6 +322,18 @@ impl Source {
         self.size > self.offset && !self.unwritten
     }
 
+    /// Whether nothing is to be done before it changes.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        match self.presence {
+            Presence::Here { .. } => {
+                let waits = |one: &Compressed| matches!(one.state, State::Unchecked | State::Bad { .. });
+                self.error.is_none() && self.is_caught_up() && !self.compressed.as_deref().is_some_and(waits)
+            }
+            Presence::Inactive => true,
+            Presence::Missing { .. } | Presence::Gone { .. } | Presence::Replaced { .. } => false,
+        }
+    }
+
     /// Whether nothing is left but an incomplete line that was looked at.
     pub(crate) fn is_caught_up(&self) -> bool {
         self.looked && !self.queued && self.searched.max(self.offset) >= self.size
