@@ -3,14 +3,12 @@
 //! Shared by `exec` and `exec-stream`. Two commands of one launcher never run at once: the next start waits until no
 //! process of the previous one is alive, and fails if that takes too long.
 
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::Pid;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -21,6 +19,7 @@ use super::dump::{Dump, Sent};
 use super::oom::OomWatch;
 use super::program::command_umask;
 use super::report::{Report, describe};
+use super::start::Start;
 use super::{Batch, Evidence, Program, procs, shim};
 use crate::plain::harmless;
 use crate::queue::OomKill;
@@ -50,6 +49,39 @@ struct Running {
     child: Child,
     /// [`MARKER`] and its value for this start.
     marker: String,
+}
+
+/// A shim that waits for a batch, with the process that becomes the command. If it is dropped, both end.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    control: std::os::unix::net::UnixStream,
+    child: Child,
+    marker: String,
+}
+
+impl Waiting {
+    /// Starts it. `stdout` is the command's.
+    pub(super) fn start(program: &Program, stdout: Stdio) -> io::Result<Waiting> {
+        let (control, theirs) = std::os::unix::net::UnixStream::pair()?;
+        let marker = format!("{:016x}", fastrand::u64(..));
+        let child = Command::new(&program.shim)
+            .arg0("spillq")
+            .arg(shim::SHIM)
+            .args(shim::args(program, command_umask()))
+            // They are for this process only: a command that used them would notify systemd in its place.
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
+            .env_remove("WATCHDOG_PID")
+            .envs(program.env.iter().map(|(name, value)| (name, value)))
+            .env(MARKER, &marker)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(|error| io::Error::other(format!("{}: {error}", program.shim.display())))?;
+        Ok(Waiting { control, child, marker })
+    }
 }
 
 /// How a command ended.
@@ -123,39 +155,29 @@ impl Launcher {
         )))
     }
 
-    /// Starts the shim with the command, whose standard input is `stdin`: it is sent through the socket that is the
-    /// shim's standard input. Closing the returned socket ends the command; the report is read from it. Call this after
-    /// [`Launcher::end`].
+    /// Starts the command with this standard input and these variables, in the shim that `waits` for them if there is one.
+    /// Closing the returned socket ends the command; the report is read from it. Call this after [`Launcher::end`].
     pub(super) fn start(
         &mut self,
-        variables: &[(&str, String)],
-        stdin: &OwnedFd,
+        waits: Option<Waiting>,
         stdout: Stdio,
+        variables: &[(&str, String)],
+        stdin: OwnedFd,
     ) -> io::Result<(UnixStream, &mut Child)> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        send_fd(&ours, stdin)?;
-        ours.set_nonblocking(true)?;
-        let marker = format!("{:016x}", fastrand::u64(..));
-        let child = Command::new(&self.program.shim)
-            .arg0("spillq")
-            .arg(shim::SHIM)
-            .args(shim::args(&self.program, command_umask()))
-            // They are for this process only: a command that used them would notify systemd in its place.
-            .env_remove("NOTIFY_SOCKET")
-            .env_remove("WATCHDOG_USEC")
-            .env_remove("WATCHDOG_PID")
-            .envs(self.program.env.iter().map(|(name, value)| (name, value)))
-            // Last, so that the configuration cannot change what the command relies on.
-            .envs(variables.iter().map(|(name, value)| (name, value)))
-            .env(MARKER, &marker)
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(stdout)
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .map_err(|error| io::Error::other(format!("{}: {error}", self.program.shim.display())))?;
+        let start = Start::new(stdin, variables);
+        // One that was killed meanwhile is replaced.
+        let ready = waits.filter(|waits| start.send(&waits.control).is_ok());
+        let Waiting { control, child, marker } = match ready {
+            Some(ready) => ready,
+            None => {
+                let fresh = Waiting::start(&self.program, stdout)?;
+                start.send(&fresh.control)?;
+                fresh
+            }
+        };
+        control.set_nonblocking(true)?;
         let running = Running { child, marker: format!("{MARKER}={marker}") };
-        Ok((UnixStream::from_std(ours)?, &mut self.running.insert(running).child))
+        Ok((UnixStream::from_std(control)?, &mut self.running.insert(running).child))
     }
 
     /// Call it before each batch: OOM kills are counted from here.
@@ -220,17 +242,6 @@ pub(super) fn cut_off(what: &str, since: Instant, shim: Option<Pid>, dumped: Opt
         text.push_str(&format!("; {what}"));
     }
     text
-}
-
-fn send_fd(to: &std::os::unix::net::UnixStream, fd: &OwnedFd) -> io::Result<()> {
-    let fds = [fd.as_fd()];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-        return Err(io::Error::other("a descriptor does not fit into a message"));
-    }
-    sendmsg(to, &[IoSlice::new(b"b")], &mut control, SendFlags::NOSIGNAL)?;
-    Ok(())
 }
 
 fn pid_of(child: &Child) -> Option<Pid> {

@@ -2,11 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use spillq_storage::{Seq, SeqRange};
 
-use super::Batch;
+use super::{Batch, Piece};
 use crate::queue::OomKill;
 
 /// What became of one delivery of a batch.
@@ -61,6 +62,13 @@ pub type Processing<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 /// The future of [`Processor::forget`].
 pub type Forgetting<'a> = Pin<Box<dyn Future<Output = Result<(), Evidence>> + Send + 'a>>;
 
+/// Prepares a delivery while another one is under way.
+pub trait Prepare: Send + Sync {
+    /// These lines will probably be the next batch. They are not leased: nothing of them may leave the process. Blocks for
+    /// about as long as a copy of them takes.
+    fn prepare(&self, pieces: &[Piece]);
+}
+
 /// Processes the batches of one group, one at a time.
 ///
 /// A batch is delivered at least once. After a crash, or if an answer was lost, the lines are delivered again with the same
@@ -77,6 +85,11 @@ pub trait Processor: Send {
 
     /// Processes one batch. [`Outcome::Done`] acks all of its lines.
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a>;
+
+    /// Who prepares its next delivery; `None` if there is nothing to prepare.
+    fn prepares(&self) -> Option<Arc<dyn Prepare>> {
+        None
+    }
 
     /// What was seen of the latest delivery when its future was dropped before it answered: what hung, and where.
     /// `None` if nothing is known. Call it after the drop; a second call returns `None`.

@@ -1,7 +1,8 @@
 //! Runs a command for each batch: exit status 0 acks it.
 //!
-//! One process per batch, through the shim (`shim.rs`), which costs a few milliseconds. The batch is complete before
-//! the command starts. Its standard output is ours, its standard error is passed on to ours, and the last
+//! One process per batch, through the shim (`shim.rs`), which costs a few milliseconds. So while a batch is processed and the
+//! lines after it are known, the next shim is started and their file is written. The batch is complete before the command
+//! starts. Its standard output is ours, its standard error is passed on to ours, and the last
 //! [`EVIDENCE_BYTES_MAX`](super::EVIDENCE_BYTES_MAX) bytes of it are kept as evidence.
 //!
 //! Dropping the future ends the command with all its descendants: SIGTERM, and SIGKILL after the grace period. Two
@@ -14,21 +15,24 @@
 //! is killed and they have cleared their environment.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, getrlimit};
+use spillq_storage::SeqRange;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::command::{Launcher, cut_off};
+use super::command::{Launcher, Waiting, cut_off};
 use super::dump::{self, Dump, Sent};
 use super::evidence::Tail;
-use super::input::{Input, memfd};
+use super::input::{Input, memfd, memfd_of};
 use super::passthrough::{Passthrough, WholeLines};
 use super::report::{REPORT_BYTES_MAX, Report};
-use super::{Batch, Epoch, Evidence, Outcome, Processing, Processor, Program};
+use super::{Batch, Epoch, Evidence, Outcome, Piece, Prepare, Processing, Processor, Program};
 use crate::file_limit::explained;
 
 /// How long the rest of the standard error is read once all processes of a command have ended. The end of file comes at
@@ -36,6 +40,8 @@ use crate::file_limit::explained;
 const STDERR_DRAIN: Duration = Duration::from_millis(100);
 /// How much is read at once; a pipe holds 64 KiB.
 const STDERR_CHUNK_BYTES: usize = 8 * 1024;
+/// Below this limit of descriptors nothing is prepared: that takes three.
+const DESCRIPTORS_MIN: u64 = 256;
 /// EX_DATAERR of sysexits.h: the command rejects the lines.
 const EXIT_POISON: i32 = 65;
 
@@ -47,6 +53,45 @@ pub struct Exec {
     epoch: Epoch,
     passthrough: Passthrough,
     interrupted: Option<Evidence>,
+    next: Arc<Next>,
+}
+
+/// What is prepared for the next batch.
+#[derive(Debug)]
+struct Next {
+    program: Program,
+    input: Input,
+    prepared: Mutex<Prepared>,
+}
+
+#[derive(Debug, Default)]
+struct Prepared {
+    shim: Option<Waiting>,
+    /// Lines, as a file and its length.
+    file: Option<(Vec<SeqRange>, OwnedFd, u64)>,
+}
+
+impl Next {
+    fn take(&self) -> Prepared {
+        std::mem::take(&mut *self.prepared.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Prepare for Next {
+    /// An error here leaves it to the delivery to try again, and to say why it fails.
+    fn prepare(&self, pieces: &[Piece]) {
+        if getrlimit(Resource::Nofile).current.is_some_and(|limit| limit < DESCRIPTORS_MIN) {
+            return;
+        }
+        // Objects have the number of the attempt, which only the lease knows.
+        let ranges = pieces.iter().map(Piece::range).collect();
+        let file = matches!(self.input, Input::Lines).then(|| memfd_of(pieces).ok()).flatten();
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        prepared.file = file.map(|(file, bytes)| (ranges, file, bytes));
+        if prepared.shim.is_none() {
+            prepared.shim = Waiting::start(&self.program, Stdio::inherit()).ok();
+        }
+    }
 }
 
 impl Exec {
@@ -56,7 +101,9 @@ impl Exec {
     /// Will run `program`. The seqs of the batches belong to `epoch`.
     #[must_use]
     pub fn new(program: Program, input: Input, epoch: Epoch) -> Exec {
+        let next = Next { program: program.clone(), input: input.clone(), prepared: Mutex::default() };
         Exec {
+            next: Arc::new(next),
             launcher: Launcher::new(program),
             input,
             epoch,
@@ -92,9 +139,19 @@ impl Exec {
     }
 
     async fn attempt(&mut self, batch: &Batch) -> io::Result<Outcome> {
-        let (copy, input) = (batch.clone(), self.input.clone());
-        let (stdin, bytes) =
-            tokio::task::spawn_blocking(move || memfd(&copy, &input)).await.map_err(io::Error::other)??;
+        let Prepared { shim, file } = self.next.take();
+        let (stdin, bytes) = match file {
+            Some((ranges, file, bytes))
+                if batch.pieces().iter().map(Piece::range).eq(ranges.iter().copied()) =>
+            {
+                (file, bytes)
+            }
+            _ => {
+                let (copy, input) = (batch.clone(), self.input.clone());
+                let written = tokio::task::spawn_blocking(move || memfd(&copy, &input)).await;
+                written.map_err(io::Error::other)??
+            }
+        };
         let range = batch.range();
         let variables = [
             ("SPILLQ_LINES", batch.line_count().to_string()),
@@ -107,7 +164,7 @@ impl Exec {
         ];
         self.launcher.begin_batch();
         let mut dump = self.launcher.dump(batch);
-        let (control, child) = self.launcher.start(&variables, &stdin, Stdio::inherit())?;
+        let (control, child) = self.launcher.start(shim, Stdio::inherit(), &variables, stdin)?;
         let stderr = child.stderr.take();
         let program = self.launcher.program();
         let mut watch = Watch {
@@ -156,6 +213,10 @@ impl Processor for Exec {
 
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
         Box::pin(self.run(batch))
+    }
+
+    fn prepares(&self) -> Option<Arc<dyn Prepare>> {
+        Some(Arc::clone(&self.next) as Arc<dyn Prepare>)
     }
 
     fn interrupted(&mut self) -> Option<Evidence> {

@@ -16,7 +16,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde::Serialize;
 use spillq_storage::{Line, SourceId};
 
-use super::Batch;
+use super::{Batch, Piece};
 
 /// The buffer that joins objects into larger writes.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -49,20 +49,25 @@ impl fmt::Debug for Input {
 /// Writes the batch to a memfd and rewinds it. Returns the number of bytes too. Blocks for about as long as a copy of the bytes
 /// takes.
 pub(super) fn memfd(batch: &Batch, input: &Input) -> io::Result<(OwnedFd, u64)> {
+    match input {
+        Input::Lines => memfd_of(batch.pieces()),
+        Input::Ndjson(paths) => memfd_with(&|file| {
+            let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
+            write_ndjson(batch, paths, &mut out)?;
+            out.flush()
+        }),
+    }
+}
+
+/// The same of lines that are passed as they are, before they are leased.
+pub(super) fn memfd_of(pieces: &[Piece]) -> io::Result<(OwnedFd, u64)> {
+    memfd_with(&|mut file| pieces.iter().try_for_each(|piece| file.write_all(piece.bytes())))
+}
+
+fn memfd_with(write: &dyn Fn(&File) -> io::Result<()>) -> io::Result<(OwnedFd, u64)> {
     let fd = memfd_create("spillq-batch", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut file = File::from(fd);
-    match input {
-        Input::Lines => {
-            for piece in batch.pieces() {
-                file.write_all(piece.bytes())?;
-            }
-        }
-        Input::Ndjson(paths) => {
-            let mut out = BufWriter::with_capacity(BUFFER_BYTES, &file);
-            write_ndjson(batch, paths, &mut out)?;
-            out.flush()?;
-        }
-    }
+    write(&file)?;
     let bytes = file.stream_position()?;
     file.rewind()?;
     fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;

@@ -43,6 +43,7 @@ mod secret;
 mod server;
 pub mod shim;
 mod sidecar;
+mod start;
 mod stderr;
 mod stdout;
 mod stream;
@@ -56,7 +57,7 @@ mod written;
 
 pub use batch::{Batch, Piece};
 pub use body::{Coding, Form};
-pub use contract::{EVIDENCE_BYTES_MAX, Evidence, Forgetting, Outcome, Processing, Processor};
+pub use contract::{EVIDENCE_BYTES_MAX, Evidence, Forgetting, Outcome, Prepare, Processing, Processor};
 pub use epoch::Epoch;
 pub use exec::Exec;
 pub use file::AppendFile;

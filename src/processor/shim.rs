@@ -4,8 +4,11 @@
 //! command leaves behind, because it is their subreaper. So the command has a living process, daemons that forked twice
 //! included, exactly as long as the shim has children. The shim ends when it has none, and never before.
 //!
-//! Its standard input is a socket to the service with three uses. The batch comes through it as a descriptor. The report goes
-//! back through it. Its end of file means that the time-out passed or that the service is gone. Then the shim ends
+//! It starts the process that becomes the command at once, and both wait for a batch: so all of that can be done while the
+//! batch before is being processed.
+//!
+//! Its standard input is a socket to the service with three uses. The batch comes through it as a descriptor, with its
+//! variables ([`Start`]). The report goes back through it. Its end of file means that the time-out passed or that the service is gone. Then the shim ends
 //! all processes: SIGTERM, and SIGKILL after the grace period.
 //!
 //! The command and the shim each run in a separate process group. Ctrl-C in a terminal, or a SIGTERM to all
@@ -16,7 +19,6 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -25,7 +27,6 @@ use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{
     Pid, Signal, WaitOptions, getpid, getppid, set_child_subreaper, set_parent_process_death_signal,
 };
@@ -35,6 +36,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Program;
 use super::procs;
 use super::report::Report;
+use super::start::Start;
 
 /// The hidden subcommand of the shim.
 pub(super) const SHIM: &str = "__exec-shim";
@@ -99,7 +101,6 @@ fn supervise(grace: Duration, command: Vec<OsString>) -> ExitCode {
 
 fn run(socket: &UnixStream, grace: Duration, command: &[OsString]) -> io::Result<Report> {
     set_child_subreaper(Some(getpid()))?;
-    let batch = receive_batch(socket)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // `block_on` stays on this thread: the command's death signal is tied to the thread that started it.
     runtime.block_on(async {
@@ -117,7 +118,11 @@ fn run(socket: &UnixStream, grace: Duration, command: &[OsString]) -> io::Result
             ignored.push(signal(kind)?);
         }
         let mut children = signal(SignalKind::child())?;
-        let child = start(command, batch)?;
+        let (ours, theirs) = UnixStream::pair()?;
+        let child = become_later(command, theirs)?;
+        // If the service ends meanwhile, the other process does too: its socket is closed.
+        Start::receive(socket)?.send(&ours)?;
+        drop(ours);
         let mut watch =
             Watch { command: Pid::from_child(&child), ended: None, phase: Phase::Running, left_behind: 0 };
         socket.set_nonblocking(true)?;
@@ -143,20 +148,20 @@ fn run(socket: &UnixStream, grace: Duration, command: &[OsString]) -> io::Result
     })
 }
 
-/// Starts the process that becomes the command, with the batch as standard input.
-fn start(command: &[OsString], batch: OwnedFd) -> io::Result<std::process::Child> {
+/// Starts the process that becomes the command when it gets a batch through its standard input, `socket`.
+fn become_later(command: &[OsString], socket: UnixStream) -> io::Result<std::process::Child> {
     Command::new("/proc/self/exe")
         .arg0("spillq")
         .arg(BECOME)
         .arg(getpid().as_raw_pid().to_string())
         .args(command)
-        .stdin(Stdio::from(batch))
+        .stdin(Stdio::from(OwnedFd::from(socket)))
         .process_group(0)
         .spawn()
 }
 
-/// Turns this process into the command. Returns only if that fails; the reason is then on standard error, which becomes
-/// evidence.
+/// Waits for a batch, and turns this process into the command. Returns only if that fails; the reason is then on standard
+/// error, which becomes evidence.
 fn become_command(
     parent: Option<u64>,
     umask: Option<u32>,
@@ -177,6 +182,13 @@ fn become_command(
     let Some((program, args)) = command.split_first() else {
         return fail("no command is given".to_owned(), EXIT_NOT_FOUND);
     };
+    // Without a batch the service, or the shim, has ended: nobody reads why.
+    let Ok((stdin, variables)) = from_standard_input().map(Start::into_parts) else {
+        return ExitCode::FAILURE;
+    };
+    if let Err(error) = rustix::stdio::dup2_stdin(&stdin) {
+        return fail(format!("cannot pass the batch to the command: {error}"), EXIT_HOST);
+    }
     if let Some(umask) = umask {
         // Here and not in the shim, whose files must stay unreadable by others.
         rustix::process::umask(Mode::from_bits_truncate(umask));
@@ -186,7 +198,7 @@ fn become_command(
     {
         return fail(format!("cannot enter {}: {error}", cwd.display()), exit_code(&error));
     }
-    let error = Command::new(program).args(args).exec();
+    let error = Command::new(program).args(args).envs(variables).exec();
     fail(format!("cannot run {}: {error}", program.display()), exit_code(&error))
 }
 
@@ -276,19 +288,7 @@ impl Watch {
     }
 }
 
-/// The batch, from the service's first and only message.
-fn receive_batch(socket: &UnixStream) -> io::Result<OwnedFd> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    let received =
-        recvmsg(socket, &mut [io::IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let batch = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
-    match batch {
-        Some(batch) if received.bytes == 1 => Ok(batch),
-        _ => Err(io::Error::other("the service ended before it sent the batch")),
-    }
+/// What comes through the socket that is the standard input.
+fn from_standard_input() -> io::Result<Start> {
+    Start::receive(&UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))
 }

@@ -273,7 +273,7 @@ impl ExecStream {
     fn start(&mut self, group: &str) -> io::Result<Running> {
         // A pipe, not a socket, so that /dev/stdin can be opened.
         let (theirs, ours) = io::pipe()?;
-        let (control, child) = self.launcher.start(&[], &OwnedFd::from(theirs), Stdio::piped())?;
+        let (control, child) = self.launcher.start(None, Stdio::piped(), &[], OwnedFd::from(theirs))?;
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no pipe to its standard output"))?;
         let stderr = Stderr::follow(child.stderr.take(), group);
         let stdin = pipe::Sender::from_owned_fd(ours.into())?;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use spillq_storage::{GroupId, ReadError, Reader, Seq, SeqRange};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Batch, Evidence, Outcome, Pace, Piece, Processing, Processor};
+use super::{Batch, Evidence, Outcome, Pace, Piece, Prepare, Processing, Processor};
 use crate::queue::{
     Closed, Command, FailureKind, GroupSettings, Handle, Lease, Lent, Offer, Replay, ReplayError, Settled,
     Verdict, Window, millis,
@@ -85,6 +85,8 @@ struct Source {
     window: Arc<Window>,
     /// `None` while a read is under way.
     reader: Option<Reader>,
+    /// What prepares the delivery of lines that are read ahead.
+    prepare: Option<Arc<dyn Prepare>>,
     /// Reads in a row that failed for another reason than damage.
     failed_reads: u32,
 }
@@ -120,7 +122,8 @@ impl Worker {
         (orders, replays): (watch::Receiver<Orders>, mpsc::Receiver<Replay>),
     ) -> Worker {
         let name = Arc::from(delivery.borrow().settings.name.as_str());
-        let source = Source { handle, group, delivery, name, window, reader: None, failed_reads: 0 };
+        let prepare = processor.prepares();
+        let source = Source { handle, group, delivery, name, window, reader: None, prepare, failed_reads: 0 };
         Worker { processor, source, limits, orders, replays }
     }
 
@@ -220,7 +223,7 @@ impl Worker {
                     continue;
                 }
             };
-            if let Some(read) = self.source.read(offer, &self.limits).await? {
+            if let Some(read) = self.source.read(offer, &self.limits, None).await? {
                 return Ok(Some(read));
             }
         }
@@ -339,7 +342,7 @@ impl Source {
         let mut asked = self.ask(true)?;
         let offer = (&mut asked.answer).await.map_err(|_| Closed)?;
         offered.store(true, Ordering::Release);
-        self.read(offer, limits).await
+        self.read(offer, limits, self.prepare.clone()).await
     }
 
     fn release(&self, offer: Offer) -> Result<(), Closed> {
@@ -356,7 +359,12 @@ impl Source {
 
     /// Reads the lines of an offer that fit in a batch, on a thread for blocking calls. `None` if the first of them cannot be
     /// read; the owner is then informed.
-    async fn read(&mut self, offer: Offer, limits: &Limits) -> Result<Option<Read>, Closed> {
+    async fn read(
+        &mut self,
+        offer: Offer,
+        limits: &Limits,
+        prepare: Option<Arc<dyn Prepare>>,
+    ) -> Result<Option<Read>, Closed> {
         let reader = match self.reader.take() {
             Some(reader) => reader,
             None => self.handle.ask(Command::Reader).await?,
@@ -376,7 +384,14 @@ impl Source {
             range.last = range.first.plus(taken - 1);
         }
         let (window, bytes_max) = (Arc::clone(&self.window), self.delivery.borrow().settings.batch_bytes);
-        let joined = tokio::task::spawn_blocking(move || gather(reader, &window, range, bytes_max)).await;
+        let read = move || {
+            let gathered = gather(reader, &window, range, bytes_max);
+            if let Some(prepare) = prepare.filter(|_| !gathered.1.is_empty()) {
+                prepare.prepare(&gathered.1);
+            }
+            gathered
+        };
+        let joined = tokio::task::spawn_blocking(read).await;
         let Ok((reader, pieces, error)) = joined else { return Err(Closed) };
         self.reader = Some(reader);
         if let (Some(left), Some(last)) = (&limits.lines_left, pieces.last()) {

@@ -10,6 +10,7 @@ mod administer;
 mod commit;
 mod leases;
 mod limits;
+mod lines;
 mod report;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,6 +22,7 @@ use std::time::Duration;
 use spillq_storage::{Commit, Error, GroupId, Log, Reader, Seq, SeqRange};
 use tokio::sync::oneshot;
 
+use self::lines::Lines;
 use super::admin::{AdminError, Answer, Refusal};
 use super::clock;
 use super::command::{Append, Appended, Command, Lease, Offer, Settled};
@@ -93,7 +95,7 @@ pub(super) struct Owner {
     /// Appends that are not durable yet, in order.
     appends: VecDeque<(Append, SyncSender<Appended>)>,
     /// The lines of the next commit, if they are on their way to disk.
-    ahead: Option<commit::Lines>,
+    ahead: Option<Lines>,
     /// A command that was received while lines were written, and has to wait for them.
     deferred: Option<Command>,
     /// Why they wait.

@@ -11,11 +11,12 @@ mod open;
 mod removal;
 mod rotate;
 mod stage;
+mod staged;
 
 use std::sync::Arc;
 
 use self::next_journal::NextJournal;
-use self::stage::{Appended, Segments};
+use self::staged::{Appended, Segments};
 use crate::background::Background;
 use crate::block::Block;
 use crate::commit::{Changes, Checkpoint, Commit};

@@ -1,4 +1,5 @@
-//! A store of format version 1, and a backup of it, as a version 1 program wrote them (tests/fixtures/make-version-1).
+//! Stores of format versions 1 and 2, and backups of them, as programs of these versions wrote them
+//! (tests/fixtures/make-version-1 and make-version-2).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,10 +11,14 @@ use spillq_storage::{
     DeadCause, DeadLetter, DiskOptions, GroupState, Log, Loss, Options, Reader, Seq, SeqRange, State, View,
 };
 
-use crate::support::{Bounded, spillq};
+use crate::support::{Bounded, Service, from_env, spillq};
 
 const STORE: &[u8] = include_bytes!("../fixtures/store-version-1.tar.zst");
 const BACKUP: &[u8] = include_bytes!("../fixtures/backup-version-1.tar.zst");
+const STORE_2: &[u8] = include_bytes!("../fixtures/store-version-2.tar.zst");
+const BACKUP_2: &[u8] = include_bytes!("../fixtures/backup-version-2.tar.zst");
+/// The format version that is written.
+const CURRENT: u32 = 3;
 /// The line that failed, and was in flight when the process was killed.
 const HANGS: Seq = Seq(87);
 /// How often that line had failed: as a batch of one in run 4, and alone in run 3. Version 1 counted the latter only; from
@@ -171,7 +176,7 @@ fn a_version_1_store_is_looked_at_without_a_change() {
 }
 
 #[test]
-fn a_version_1_store_is_one_of_version_2_once_it_was_opened() {
+fn a_version_1_store_is_converted_when_it_is_opened() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = store(folder.path());
     // Opened once, and left as a kill leaves it: nothing is out, so that nothing more is counted.
@@ -189,7 +194,7 @@ fn a_version_1_store_is_one_of_version_2_once_it_was_opened() {
             assert_eq!(log.rejected_below(id, Seq(9), 9), 0, "nothing says that a line was rejected");
         }
         check_lines(log.reader());
-        assert!(mark_versions(&data_dir).contains(&2), "an older program refuses it from now on");
+        assert!(mark_versions(&data_dir).contains(&CURRENT), "an older program refuses it from now on");
     }
     assert_eq!(View::open(&data_dir).unwrap().verify(&mut |_| {}), [""; 0]);
     let folders = fs::read_dir(data_dir.join("journal")).unwrap();
@@ -206,7 +211,7 @@ fn letters_of_version_1_end_and_new_ones_follow_them() {
         "[[follow]]\ninclude = [\"none\"]\n[[group]]\nname = \"ledger\"\n[[group]]\nname = \"search\"\n";
     fs::write(&config, text).unwrap();
     let args = ["--config", config.to_str().unwrap()];
-    let mut service = crate::support::Service::start(&data_dir, &args);
+    let mut service = Service::start(&data_dir, &args);
     service.wait("it is up", |status| status.log.next_seq == 88);
     run(&["dead-letter", "park", "--group", "search", "--data-dir", dir, "83", "85"]);
     run(&["dead-letter", "discard", "--group", "search", "--data-dir", dir, "82"]);
@@ -249,9 +254,85 @@ fn a_damaged_version_1_store_is_repaired() {
     assert_eq!(spillq(&["verify", "--data-dir", dir]).finished().status.code(), Some(1));
     assert_eq!(mark_versions(&data_dir), [1, 1]);
     run(&["repair", "--data-dir", dir]);
-    assert!(mark_versions(&data_dir).contains(&2));
+    assert!(mark_versions(&data_dir).contains(&CURRENT));
     let log = open(&data_dir);
     check_state(log.state(), FAILED);
     assert_eq!(*group(log.state(), "ledger").deaths(), BTreeMap::from([(HANGS, 1)]));
     check_lines(log.reader());
+}
+
+/// Lines 1 to 3 are of a.log, the 8,000 after them of b.log, and only the journal has those. Line 5 is a dead letter.
+#[track_caller]
+fn check_2(state: &State, mut reader: Reader) {
+    assert_eq!((state.first_seq(), state.next_seq(), state.sources().len()), (Seq(1), Seq(8_004), 2));
+    let default = group(state, "default");
+    assert_eq!((default.lag_lines(state.next_seq()), default.dead_lines()), (8_002, 1));
+    let mut seq = 1;
+    while seq < 8_004 {
+        for line in reader.block(Seq(seq)).unwrap().lines() {
+            let text = std::str::from_utf8(line.bytes).unwrap();
+            let begin = if seq <= 3 { format!("a {seq}\n") } else { format!("b {} ", seq - 3) };
+            assert!(
+                line.seq == Seq(seq) && text.starts_with(&begin) && text.ends_with('\n'),
+                "{seq}: {text}"
+            );
+            seq += 1;
+        }
+    }
+}
+
+#[test]
+fn a_version_2_store_is_looked_at_without_a_change_and_converted_when_it_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    unpack(STORE_2, folder.path());
+    let data_dir = folder.path().join("q");
+    assert_eq!(mark_versions(&data_dir), [2, 2], "the fixture is of version 2");
+    let view = View::open(&data_dir).unwrap();
+    check_2(view.state(), view.reader());
+    assert_eq!(view.verify(&mut |_| {}), [""; 0]);
+    drop(view);
+    let dir = text(&data_dir);
+    assert_eq!(json(&["status", "--json", "--data-dir", dir])["groups"][0]["dead_letters"], 1);
+    assert_eq!(json(&["verify", "--json", "--data-dir", dir])["lines"], 8_003);
+    assert_eq!(mark_versions(&data_dir), [2, 2]);
+    for _ in 0..2 {
+        let log = open(&data_dir);
+        assert_eq!(log.findings(), [""; 0]);
+        check_2(log.state(), log.reader());
+        assert!(mark_versions(&data_dir).contains(&CURRENT), "an older program refuses it from now on");
+    }
+}
+
+#[test]
+fn a_backup_of_version_2_restores() {
+    let folder = tempfile::tempdir().unwrap();
+    unpack(BACKUP_2, folder.path());
+    let (backup, data_dir) = (folder.path().join("backup"), folder.path().join("restored"));
+    run(&["restore", "--from", text(&backup), "--data-dir", text(&data_dir)]);
+    let view = View::open(&data_dir).unwrap();
+    check_2(view.state(), view.reader());
+    assert_eq!(view.verify(&mut |_| {}), [""; 0]);
+}
+
+/// SPILLQ_TEST_KILLS is the number of kills.
+#[test]
+fn a_conversion_that_is_killed_loses_nothing() {
+    let mut rng = fastrand::Rng::with_seed(from_env("SPILLQ_TEST_SEED", 1));
+    let mut converted = 0;
+    for kill in 0..from_env("SPILLQ_TEST_KILLS", 8) {
+        let folder = tempfile::tempdir().unwrap();
+        unpack(if kill % 4 == 0 { STORE } else { STORE_2 }, folder.path());
+        let data_dir = folder.path().join("q");
+        let service = Service::start(&data_dir, &["--follow", "/nosuch"]);
+        std::thread::sleep(std::time::Duration::from_micros(rng.u64(..60_000)));
+        service.kill();
+        converted += u64::from(mark_versions(&data_dir).contains(&CURRENT));
+        let view = View::open(&data_dir).unwrap();
+        assert_eq!(view.verify(&mut |_| {}), [""; 0], "kill {kill}");
+        drop(view);
+        let log = open(&data_dir);
+        assert_eq!(log.findings(), [""; 0], "kill {kill}");
+        if kill % 4 == 0 { check_lines(log.reader()) } else { check_2(log.state(), log.reader()) }
+    }
+    println!("{converted} kills after the conversion");
 }

@@ -184,7 +184,7 @@ fn an_older_program_refuses_a_later_format_and_changes_nothing() {
     let mark = data_dir.join("MARK");
     // One slot only, as a later program leaves it after its first commit.
     let mut bytes = fs::read(&mark).unwrap();
-    bytes[4..8].copy_from_slice(&3_u32.to_le_bytes());
+    bytes[4..8].copy_from_slice(&4_u32.to_le_bytes());
     let crc = crc32c::crc32c(&bytes[4..64]);
     bytes[..4].copy_from_slice(&crc.to_le_bytes());
     fs::write(&mark, &bytes).unwrap();
@@ -202,7 +202,7 @@ fn an_older_program_refuses_a_later_format_and_changes_nothing() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{command}: {said}");
         let told = format!(
-            "the store in {} has format version 3, this program reads versions 1 to 2\nhint: nothing was changed; ",
+            "the store in {} has format version 4, this program reads versions 1 to 3\nhint: nothing was changed; ",
             text(&data_dir)
         );
         assert!(said.contains(&told), "{command}: {said}");

@@ -1,8 +1,8 @@
 //! A fault at each system call of a short run in turn: a SIGKILL on the way into it, or an error in its place.
 //!
-//! strace injects it (`-e inject=CALL:…:when=K`); it counts the calls of each thread separately. A run of 300 lines is
-//! traced once to find how many calls of each kind a thread makes; each of them is a case. There are two stages:
-//! a store that is made, and one that a kill has left, which is recovered.
+//! strace injects it (`-e inject=CALL:…:when=K`); it counts the calls of each thread separately. A run of 1,000 lines,
+//! enough for a large commit, is traced once to find how many calls of each kind a thread makes; each of them is a case.
+//! There are two stages: a store that is made, and one that a kill has left, which is recovered.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -53,7 +53,7 @@ const FAILING: &[&str] = &[
     "mkdir",
 ];
 /// Lines of the run.
-const LINES: u64 = 300;
+const LINES: u64 = 1_000;
 const PACE: Pace = Pace {
     burst_lines: LINES,
     breath: std::time::Duration::ZERO,

@@ -1,19 +1,27 @@
-//! `bench drain`: how fast a backlog is read, checked, walked line by line and acked durably, compared with plain
-//! decompression of the same blocks.
+//! `bench drain`: how fast a backlog is delivered and acked durably, in three ways. Read, checked and walked line by line in
+//! this process, compared with plain decompression of the same blocks; appended to a file, compared with a plain copy
+//! that is synced; given to a command in batches of 4 MiB, compared with the file.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use spillq_storage::{Seq, View};
 
-use super::measure::{ROUNDS, Rounds, Walk, check_count, failed, folder, mb_per_s, settings, write_input};
+use super::measure::{
+    ROUNDS, Rounds, Walk, check_count, copied, failed, folder, mb_per_s, print, settings, write_input,
+};
 use crate::cli::BenchDrainArgs;
 use crate::cmd::{Exit, Failure, store};
+use crate::config::Settings;
 use crate::http::AdminJson;
-use crate::processor::Processor;
+use crate::processor::{AppendFile, Epoch, Exec, Input, Processor, Program};
+use crate::queue::GroupSettings;
 use crate::service::{self, Drain, Plan};
+
+/// So many that the bytes of a batch, 4 MiB by default, decide where it ends.
+const BATCH_LINES: u64 = 100_000;
 
 /// Measures.
 ///
@@ -26,35 +34,63 @@ pub(super) fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
     let mut settings = settings(folder.path(), "q", &input);
     service::run(&settings, &Plan { follow: true, once: true, ..Plan::default() }, &mut |_| {})?;
     let frames = folder.path().join("frames.zst");
-    write_frames(&settings.data_dir, &frames)?;
+    let epoch = write_frames(&settings.data_dir, &frames)?;
     let mut rounds = Rounds::new(vec![("zstd", "zstd alone".to_owned())]);
+    let mut to_file = Rounds::new(vec![("copy", "plain synced copy".to_owned())]);
+    let mut to_command = Rounds::new(vec![("file", "to a file".to_owned())]);
     for round in 0..ROUNDS {
         let started = Instant::now();
         let raw = decompress(&frames).map_err(failed("read", frames.clone()))?;
         let zstd = mb_per_s(raw, started);
 
-        // A new group for each round reads all of it again.
-        let name = format!("round-{round}");
-        let request = AdminJson::AddGroup { name: name.clone(), from_beginning: true };
-        store::administer(&settings.data_dir, request)?;
-        settings.groups.retain(|group| group.name == crate::config::DEFAULT_GROUP);
-        let group = crate::queue::GroupSettings { name: name.clone(), ..settings.groups[0].clone() };
-        settings.groups.push(group);
-        let plan =
-            Plan { drain: Some(Drain { group: Some(name.clone()), ..Drain::default() }), ..Plan::default() };
-        let own: Vec<(String, Box<dyn Processor>)> = vec![(name.clone(), Box::new(Walk::default()))];
-        let started = Instant::now();
-        let ended = service::run_with(&settings, &plan, own, &mut |_| {})?;
-        let rate = mb_per_s(bytes, started);
-        check_count(ended.progress.lines, "drained", args.lines)?;
-        store::administer(&settings.data_dir, AdminJson::RemoveGroup { name, discard_lines: true })?;
-        rounds.add(rate, &[zstd]);
+        let walked = drained(&mut settings, args.lines, bytes, Box::new(Walk::default()))?;
+        rounds.add(walked, &[zstd]);
+
+        let copied = copied(&input, bytes)?;
+        let target = folder.path().join(format!("out-{round}"));
+        let file = AppendFile::new(target.clone(), epoch).map_err(failed("write to", target.clone()))?;
+        let filed = drained(&mut settings, args.lines, bytes, Box::new(file))?;
+        fs::remove_file(&target).map_err(failed("remove", target))?;
+        to_file.add(filed, &[copied]);
+
+        let words = ["sh", "-c", "cat > /dev/null"].map(str::to_owned).to_vec();
+        let program = Program::new(words, Exec::OWN_BINARY.into(), Duration::from_secs(5));
+        let command = Exec::new(program, Input::Lines, epoch);
+        to_command.add(drained(&mut settings, args.lines, bytes, Box::new(command))?, &[filed]);
     }
-    rounds.print("drain", (args.lines, bytes), args.json)
+    let size = (args.lines, bytes);
+    let [(file, file_text), (command, command_text)] =
+        [("to a file", to_file), ("to a command", to_command)].map(|(what, of)| of.medians(what, size));
+    let (mut figures, text) = rounds.medians("drain", size);
+    (figures["file"], figures["exec"]) = (file, command);
+    print(args.json, figures, &format!("{text}\n{file_text}\n{command_text}\nmedians of {ROUNDS}"))
 }
 
-/// The blocks of the log as zstd frames behind one another, each with its length before it.
-fn write_frames(data_dir: &Path, to: &Path) -> Result<(), Failure> {
+/// Drains all lines through a new group, which reads all of them again: MB/s.
+fn drained(
+    settings: &mut Settings,
+    lines: u64,
+    bytes: u64,
+    processor: Box<dyn Processor>,
+) -> Result<f64, Failure> {
+    let name = "measured".to_owned();
+    let request = AdminJson::AddGroup { name: name.clone(), from_beginning: true };
+    store::administer(&settings.data_dir, request)?;
+    settings.groups.retain(|group| group.name == crate::config::DEFAULT_GROUP);
+    let group = GroupSettings { name: name.clone(), batch_lines: BATCH_LINES, ..settings.groups[0].clone() };
+    settings.groups.push(group);
+    let plan =
+        Plan { drain: Some(Drain { group: Some(name.clone()), ..Drain::default() }), ..Plan::default() };
+    let started = Instant::now();
+    let ended = service::run_with(settings, &plan, vec![(name.clone(), processor)], &mut |_| {})?;
+    let rate = mb_per_s(bytes, started);
+    check_count(ended.progress.lines, "drained", lines)?;
+    store::administer(&settings.data_dir, AdminJson::RemoveGroup { name, discard_lines: true })?;
+    Ok(rate)
+}
+
+/// The blocks of the log as zstd frames behind one another, each with its length before it. Returns the epoch of the store.
+fn write_frames(data_dir: &Path, to: &Path) -> Result<Epoch, Failure> {
     let view: View = store::view(data_dir)?;
     let (mut reader, state) = (view.reader(), view.state());
     let file = File::create(to).map_err(failed("create", to.to_owned()))?;
@@ -67,7 +103,8 @@ fn write_frames(data_dir: &Path, to: &Path) -> Result<(), Failure> {
         out.write_all(&head).and_then(|()| out.write_all(&frame)).map_err(failed("write", to.to_owned()))?;
         seq = block.range().last.next();
     }
-    out.flush().map_err(failed("write", to.to_owned()))
+    out.flush().map_err(failed("write", to.to_owned()))?;
+    Ok(Epoch::of_store(state))
 }
 
 /// Decompresses all frames one by one; gives the bytes that came out.

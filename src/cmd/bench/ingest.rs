@@ -2,12 +2,10 @@
 //! all processors.
 
 use std::fs;
-use std::io;
-use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
-use super::measure::{ROUNDS, Rounds, check_count, failed, folder, mb_per_s, settings, write_input};
+use super::measure::{ROUNDS, Rounds, check_count, copied, failed, folder, mb_per_s, settings, write_input};
 use super::yardstick;
 use crate::cli::BenchIngestArgs;
 use crate::cmd::{Exit, Failure};
@@ -26,17 +24,13 @@ pub(super) fn run(args: &BenchIngestArgs) -> Result<Exit, Failure> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let zstd = format!("zstd -1 on {}, synced", counted(threads as u64, "thread"));
     let mut rounds = Rounds::new(vec![("copy", "plain synced copy".to_owned()), ("zstd", zstd)]);
-    let yardstick = |write: &dyn Fn(&Path) -> io::Result<()>| {
-        let target = folder.path().join("copy");
-        let started = Instant::now();
-        write(&target).map_err(failed("copy to", target.clone()))?;
-        let rate = mb_per_s(bytes, started);
-        fs::remove_file(&target).map_err(failed("remove", target))?;
-        Ok::<f64, Failure>(rate)
-    };
+    let compressed_to = folder.path().join("compressed");
     for round in 0..ROUNDS {
-        let copied = yardstick(&|target| yardstick::copy(&input, target))?;
-        let compressed = yardstick(&|target| yardstick::compress(&input, target, threads))?;
+        let copied = copied(&input, bytes)?;
+        let started = Instant::now();
+        yardstick::compress(&input, &compressed_to, threads)
+            .map_err(failed("compress to", compressed_to.clone()))?;
+        let compressed = mb_per_s(bytes, started);
 
         let settings = settings(folder.path(), &format!("q{round}"), &input);
         let (before, started) = (written_bytes(), Instant::now());
@@ -46,6 +40,7 @@ pub(super) fn run(args: &BenchIngestArgs) -> Result<Exit, Failure> {
         if let Some((before, after)) = before.zip(written_bytes()) {
             rounds.add_written((after - before) / bytes as f64);
         }
+        fs::remove_file(&compressed_to).map_err(failed("remove", compressed_to.clone()))?;
         check_count(ended.status.log.next_seq - 1, "in the log", args.lines)?;
         fs::remove_dir_all(&settings.data_dir).map_err(failed("remove", settings.data_dir.clone()))?;
         rounds.add(ingested, &[copied, compressed]);

@@ -6,9 +6,9 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::generate;
+use super::{generate, yardstick};
 use crate::cmd::output::{say, say_json};
 use crate::cmd::{Exit, Failure};
 use crate::config::Settings;
@@ -92,16 +92,18 @@ impl Rounds {
     }
 
     /// Prints the medians.
-    pub(super) fn print(
-        mut self,
-        what: &str,
-        (lines, bytes): (u64, u64),
-        json: bool,
-    ) -> Result<Exit, Failure> {
+    pub(super) fn print(self, what: &str, size: (u64, u64), json: bool) -> Result<Exit, Failure> {
+        let (mut figures, text) = self.medians(what, size);
+        let peak = Process::of_self().peak_bytes.unwrap_or_default() / f64::from(1 << 20);
+        figures["peak_rss_mb"] = peak.into();
+        print(json, figures, &format!("{text}; peak {peak:.0} MiB; medians of {ROUNDS}"))
+    }
+
+    /// The medians as JSON, and as text. `lines` and bytes are those of a round.
+    pub(super) fn medians(mut self, what: &str, (lines, bytes): (u64, u64)) -> (Value, String) {
         let rate = percentile(&mut self.measured, 50);
         let lines_per_s = rate * 1e6 * lines as f64 / bytes as f64;
-        let peak = Process::of_self().peak_bytes.unwrap_or_default() / f64::from(1 << 20);
-        let mut figures = json!({ "mb_per_s": rate, "lines_per_s": lines_per_s, "peak_rss_mb": peak });
+        let mut figures = json!({ "mb_per_s": rate, "lines_per_s": lines_per_s });
         let mut text = format!("{what} {rate:.0} MB/s ({lines_per_s:.0} lines/s)");
         for ((key, name), compared) in self.yardsticks.iter().zip(&mut self.compared) {
             let [figure, ratio] = compared.each_mut().map(|figures| percentile(figures, 50));
@@ -114,8 +116,18 @@ impl Rounds {
             figures["written_per_byte"] = written.into();
             text += &format!("; {written:.2} bytes written for each byte");
         }
-        print(json, figures, &format!("{text}; peak {peak:.0} MiB; medians of {ROUNDS}"))
+        (figures, text)
     }
+}
+
+/// A plain copy of a file, synced every 4 MiB, in the same folder: MB/s.
+pub(super) fn copied(input: &Path, bytes: u64) -> Result<f64, Failure> {
+    let target = input.with_file_name("copy");
+    let started = Instant::now();
+    yardstick::copy(input, &target).map_err(failed("copy to", target.clone()))?;
+    let rate = mb_per_s(bytes, started);
+    std::fs::remove_file(&target).map_err(failed("remove", target))?;
+    Ok(rate)
 }
 
 /// Refuses to measure a part of the lines.

@@ -3,36 +3,14 @@
 //! Many lines take two steps: the log writes and syncs them in a thread of its own, then it records them. While one commit
 //! is recorded, the lines of the next are written already.
 
-use std::collections::VecDeque;
-use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
-use bytes::Bytes;
-use spillq_storage::{Commit, Error, Full, NewBlock, Seq, SourceId};
+use spillq_storage::{Commit, Error, Full, NewBlock, Seq};
 
+use super::lines::Lines;
 use super::{GATHERED_BYTES_MAX, Owner, Pending};
-use crate::queue::command::{Append, Appended};
 use crate::queue::group::Group;
 use crate::queue::phase::WhyFull;
-
-/// The lines of a commit.
-#[derive(Default)]
-pub(super) struct Lines {
-    blocks: Vec<NewBlock>,
-    checkpoints: Vec<(SourceId, Bytes)>,
-    forget: Vec<SourceId>,
-    appends: Vec<Gathered>,
-}
-
-/// An append whose parts are in a commit.
-struct Gathered {
-    reply: SyncSender<Appended>,
-    lines: u64,
-    /// How much of the commit belongs to it.
-    blocks: usize,
-    checkpoints: usize,
-    forget: usize,
-}
 
 /// What a commit has left to do.
 enum Left {
@@ -114,12 +92,10 @@ impl Owner {
                 Err(error) => return Err(error),
             }
         }
-        if !lines.appends.is_empty() {
+        if !lines.is_empty() {
             self.note_full(None);
         }
-        let appended =
-            lines.appends.into_iter().map(|Gathered { reply, lines, .. }| Pending::Appended { reply, lines });
-        self.answers.extend(appended);
+        self.answers.extend(lines.replies().map(|(reply, lines)| Pending::Appended { reply, lines }));
         self.groups.values_mut().for_each(Group::made_durable);
         self.answers.drain(..).fold(first, |seq, answer| answer.send(seq));
         Ok(match no_space {
@@ -173,17 +149,7 @@ impl Owner {
         while bytes < GATHERED_BYTES_MAX {
             let Some((append, reply)) = self.appends.pop_front() else { break };
             bytes += append.disk_bytes();
-            let Append { blocks, checkpoints, forget } = append;
-            lines.appends.push(Gathered {
-                reply,
-                lines: blocks.iter().map(|block| u64::from(block.lines())).sum(),
-                blocks: blocks.len(),
-                checkpoints: checkpoints.len(),
-                forget: forget.len(),
-            });
-            lines.blocks.extend(blocks);
-            lines.checkpoints.extend(checkpoints);
-            lines.forget.extend(forget);
+            lines.add(append, reply);
         }
         lines
     }
@@ -200,20 +166,9 @@ impl Owner {
         Ok(committed.first)
     }
 
-    /// Puts appends that the log refused back to the front, each as it was.
+    /// Puts appends that the log refused back to the front.
     fn put_back(&mut self, lines: Lines) {
-        let Lines { blocks, checkpoints, forget, appends } = lines;
-        let (mut blocks, mut checkpoints) = (blocks.into_iter(), checkpoints.into_iter());
-        let mut forget = forget.into_iter();
-        let mut back = VecDeque::with_capacity(appends.len());
-        for gathered in appends {
-            let append = Append {
-                blocks: blocks.by_ref().take(gathered.blocks).collect(),
-                checkpoints: checkpoints.by_ref().take(gathered.checkpoints).collect(),
-                forget: forget.by_ref().take(gathered.forget).collect(),
-            };
-            back.push_back((append, gathered.reply));
-        }
+        let mut back = lines.into_appends();
         back.append(&mut self.appends);
         self.appends = back;
     }
@@ -231,20 +186,5 @@ impl Owner {
             _ => {}
         }
         self.full = full;
-    }
-}
-
-impl Lines {
-    fn move_into(&mut self, commit: &mut Commit) {
-        commit.blocks.append(&mut self.blocks);
-        commit.checkpoints.append(&mut self.checkpoints);
-        commit.forget.append(&mut self.forget);
-    }
-
-    /// Only lines have blocks, checkpoints and sources to forget in a commit.
-    fn move_out_of(&mut self, commit: &mut Commit) {
-        self.blocks = std::mem::take(&mut commit.blocks);
-        self.checkpoints = std::mem::take(&mut commit.checkpoints);
-        self.forget = std::mem::take(&mut commit.forget);
     }
 }

@@ -47,8 +47,7 @@ impl Owner {
         let batches = settings.map(|group| group.batch_bytes.saturating_mul(group.in_flight as u64 + 1));
         Usage {
             journal_bytes: log.journal_bytes(),
-            // A larger commit gets a journal for itself.
-            journal_bytes_max: log.journal_bytes_max().max(self.largest_commit as u64),
+            journal_bytes_max: log.journal_bytes_max(),
             kept_bytes: log.retained_bytes(),
             commands: self.commands.load(Ordering::Relaxed) as u64,
             commands_max: COMMANDS_MAX as u64,

@@ -13,6 +13,7 @@ mod logrotate;
 mod many;
 mod model;
 mod order;
+mod pace;
 mod refused;
 mod released;
 mod rotation;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::next_journal::{NextJournal, Plan};
-use super::stage::Segments;
+use super::staged::Segments;
 use super::{Counters, Log, Options};
 use crate::background::Background;
 use crate::create::{create, refuse_absent, refuse_foreign, remove_other_journals};

@@ -10,101 +10,22 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::mpsc::{Receiver, TryRecvError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::TryRecvError;
 
 use super::Log;
 #[cfg(doc)]
 use super::Options;
-use crate::background::Background;
-use crate::block::{Block, BlockHeader, NewBlock};
+use super::staged::{Appended, End, Staged, Written, lock};
+use crate::block::{BlockHeader, NewBlock};
 use crate::commit::Placed;
-use crate::disk::Disk;
+use crate::disk::DiskFile;
 use crate::error::{Context, Error, Result};
-use crate::ids::{Seq, SourceId};
-use crate::manifest::SegmentMeta;
-use crate::segment::{self, SegmentWriter, Write};
+use crate::ids::Seq;
+use crate::segment::{self, Write};
 
 /// Blocks of commits that can be staged: of the next one, and of the one after that.
 const STAGED_MAX: usize = 2;
-
-/// The newest segment files, and what is being written to them.
-pub(super) struct Segments {
-    writer: Arc<Mutex<SegmentWriter>>,
-    thread: Background,
-    /// The oldest first. The next commit with lines has the blocks of the first one.
-    staged: VecDeque<Staged>,
-    /// The sync of the segments before this one in the background.
-    syncing: Option<(Seq, Receiver<Result<()>>)>,
-    /// What the journal stored when that last began.
-    syncing_since_bytes: u64,
-}
-
-struct Staged {
-    appended: Appended,
-    end: End,
-    bytes: u64,
-    written: Written,
-}
-
-enum Written {
-    Awaited(Receiver<Result<()>>),
-    Known(Result<()>),
-}
-
-impl Written {
-    fn wait(self) -> Result<()> {
-        match self {
-            Written::Awaited(result) => result.recv().unwrap_or_else(|_| {
-                Err(Error::Poisoned("the thread that writes segments has ended".to_owned()))
-            }),
-            Written::Known(result) => result,
-        }
-    }
-}
-
-/// Where the next block goes.
-#[derive(Clone, Copy)]
-struct End {
-    next_seq: Seq,
-    /// The newest segment, and its length.
-    segment: Option<(Seq, u64)>,
-}
-
-/// The blocks of a commit in their places.
-#[derive(Default)]
-pub(super) struct Appended {
-    pub(super) placed: Vec<Placed>,
-    pub(super) blocks: Vec<Arc<Block>>,
-    /// What the journal has to hold as well.
-    pub(super) writes: Vec<Write>,
-    /// The last line of each source in them.
-    pub(super) last_seqs: BTreeMap<SourceId, Seq>,
-}
-
-impl Segments {
-    pub(super) fn open(disk: &Arc<dyn Disk>, newest: Option<&SegmentMeta>) -> Result<Segments> {
-        let writer = SegmentWriter::open(Arc::clone(disk), newest)?;
-        let thread = Background::new(disk.as_ref(), "spillq-segments");
-        Ok(Segments {
-            writer: Arc::new(Mutex::new(writer)),
-            thread: thread.during("start a thread for", segment::FOLDER)?,
-            staged: VecDeque::new(),
-            syncing: None,
-            syncing_since_bytes: 0,
-        })
-    }
-
-    fn writer(&self) -> MutexGuard<'_, SegmentWriter> {
-        lock(&self.writer)
-    }
-}
-
-/// A writer that another thread left by a panic has failed, which it says itself.
-fn lock(writer: &Mutex<SegmentWriter>) -> MutexGuard<'_, SegmentWriter> {
-    writer.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Log {
     /// Begins to write `blocks` to disk, if they are many enough for that; false if they are not. The next commit with lines
@@ -264,9 +185,8 @@ impl Log {
         let writer = Arc::clone(&self.segments.writer);
         // In the thread that also syncs for commits: one of the two gets the error of a write-back, and both must fail.
         let receiver = self.segments.thread.run(move || {
-            let sync = |(first, file): &(Seq, Arc<dyn crate::disk::DiskFile>)| {
-                file.sync().during("sync", &segment::path(*first))
-            };
+            let sync =
+                |(first, file): &(Seq, Arc<dyn DiskFile>)| file.sync().during("sync", &segment::path(*first));
             unsynced.iter().try_for_each(sync).inspect_err(|error| lock(&writer).fail(error))
         });
         self.segments.syncing = Some((newest, receiver));
