@@ -41,6 +41,7 @@ pub fn options() -> Options {
         segment_bytes: 1_100,
         journal_bytes: 3_000,
         journal_commits: 9,
+        inline_bytes: 200,
         disk: DiskOptions { limit_bytes: 1 << 40, min_free_bytes: 0, reserve_bytes: 0, keep: Keep::Nothing },
     }
 }
