@@ -14,8 +14,8 @@ WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin spillq \
-    && strip -o /usr/bin/spillq target/release/spillq \
+    cargo build --profile dist --locked --bin spillq \
+    && cp target/dist/spillq /usr/bin/spillq \
     && mkdir -p /empty/var/lib/spillq && chmod 0700 /empty/var/lib/spillq
 
 FROM scratch
