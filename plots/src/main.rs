@@ -91,7 +91,8 @@ fn draw(figure: &Figure, objects: &[Value], to: &Path) -> Result<(), Box<dyn Err
     let root = SVGBackend::new(to, (PANEL.0 * panels as u32, PANEL.1)).into_drawing_area();
     root.fill(&WHITE)?;
     for (area, (name, label)) in root.split_evenly((1, panels)).iter().zip(figure.panels) {
-        let points = objects.iter().filter_map(|object| Some((object["x"].as_f64()?, object[*name].as_f64()?)));
+        let points =
+            objects.iter().filter_map(|object| Some((object["x"].as_f64()?, object[*name].as_f64()?)));
         let mut points: Vec<(f64, f64)> = points.collect();
         points.sort_by(|one, other| one.0.total_cmp(&other.0));
         if points.is_empty() {
@@ -160,7 +161,9 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("spillq-plots-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let results = folder.join("results.jsonl");
-        let point = |x: u32| format!("{{\"what\": \"files\", \"x\": {x}, \"peak_mib\": 20.5, \"idle_percent\": 0.25}}\n");
+        let point = |x: u32| {
+            format!("{{\"what\": \"files\", \"x\": {x}, \"peak_mib\": 20.5, \"idle_percent\": 0.25}}\n")
+        };
         std::fs::write(&results, [1, 100, 10_000].map(point).concat()).unwrap();
         draw_all(&results, &folder).unwrap();
         let drawn = std::fs::read_to_string(folder.join("bench-files.svg")).unwrap();

@@ -167,17 +167,19 @@ impl Launcher {
         let start = Start::new(stdin, variables);
         // One that was killed meanwhile is replaced.
         let ready = waits.filter(|waits| start.send(&waits.control).is_ok());
+        let is_sent = ready.is_some();
         let Waiting { control, child, marker } = match ready {
             Some(ready) => ready,
-            None => {
-                let fresh = Waiting::start(&self.program, stdout)?;
-                start.send(&fresh.control)?;
-                fresh
-            }
+            None => Waiting::start(&self.program, stdout)?,
         };
+        let running = self.running.insert(Running { child, marker: format!("{MARKER}={marker}") });
+        // From here on an error leaves a shim that ends, and is waited for.
         control.set_nonblocking(true)?;
-        let running = Running { child, marker: format!("{MARKER}={marker}") };
-        Ok((UnixStream::from_std(control)?, &mut self.running.insert(running).child))
+        let control = UnixStream::from_std(control)?;
+        if !is_sent {
+            start.send(&control)?;
+        }
+        Ok((control, &mut running.child))
     }
 
     /// Call it before each batch: OOM kills are counted from here.

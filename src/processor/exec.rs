@@ -14,10 +14,11 @@
 //! the command, though not the command itself, if both the shim and the service are killed with SIGKILL, or if the shim
 //! is killed and they have cleared their environment.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, getrlimit};
@@ -67,13 +68,43 @@ struct Next {
 #[derive(Debug, Default)]
 struct Prepared {
     shim: Option<Waiting>,
-    /// Lines, as a file and its length.
-    file: Option<(Vec<SeqRange>, OwnedFd, u64)>,
+    /// The oldest first. Two, as the lines after the next ones may be read before the next ones are leased.
+    files: VecDeque<InputFile>,
 }
 
+/// Lines as a file in memory.
+#[derive(Debug)]
+struct InputFile {
+    ranges: Vec<SeqRange>,
+    file: OwnedFd,
+    bytes: u64,
+}
+
+/// Files that are prepared at most.
+const FILES_MAX: usize = 2;
+
 impl Next {
-    fn take(&self) -> Prepared {
-        std::mem::take(&mut *self.prepared.lock().unwrap_or_else(PoisonError::into_inner))
+    fn prepared(&self) -> MutexGuard<'_, Prepared> {
+        // After a panic of another holder each part is whole.
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The shim, and the file of this batch. Those before it are not needed any more.
+    fn take(&self, batch: &Batch) -> (Option<Waiting>, Option<InputFile>) {
+        let mut prepared = self.prepared();
+        let ranges = || batch.pieces().iter().map(Piece::range);
+        let at = prepared.files.iter().position(|file| ranges().eq(file.ranges.iter().copied()));
+        let file = at.and_then(|at| prepared.files.drain(..=at).next_back());
+        (prepared.shim.take(), file)
+    }
+
+    /// Starts the shim of the next batch, if there is one to start for.
+    fn start_shim(&self) {
+        if self.prepared().shim.is_none() {
+            // Not under the lock: it takes a while.
+            let shim = Waiting::start(&self.program, Stdio::inherit()).ok();
+            self.prepared().shim = shim;
+        }
     }
 }
 
@@ -84,13 +115,17 @@ impl Prepare for Next {
             return;
         }
         // Objects have the number of the attempt, which only the lease knows.
-        let ranges = pieces.iter().map(Piece::range).collect();
-        let file = matches!(self.input, Input::Lines).then(|| memfd_of(pieces).ok()).flatten();
-        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        prepared.file = file.map(|(file, bytes)| (ranges, file, bytes));
-        if prepared.shim.is_none() {
-            prepared.shim = Waiting::start(&self.program, Stdio::inherit()).ok();
+        if matches!(self.input, Input::Lines)
+            && let Ok((file, bytes)) = memfd_of(pieces)
+        {
+            let ranges = pieces.iter().map(Piece::range).collect();
+            let mut prepared = self.prepared();
+            prepared.files.push_back(InputFile { ranges, file, bytes });
+            while prepared.files.len() > FILES_MAX {
+                prepared.files.pop_front();
+            }
         }
+        self.start_shim();
     }
 }
 
@@ -139,14 +174,10 @@ impl Exec {
     }
 
     async fn attempt(&mut self, batch: &Batch) -> io::Result<Outcome> {
-        let Prepared { shim, file } = self.next.take();
+        let (shim, file) = self.next.take(batch);
         let (stdin, bytes) = match file {
-            Some((ranges, file, bytes))
-                if batch.pieces().iter().map(Piece::range).eq(ranges.iter().copied()) =>
-            {
-                (file, bytes)
-            }
-            _ => {
+            Some(InputFile { file, bytes, .. }) => (file, bytes),
+            None => {
                 let (copy, input) = (batch.clone(), self.input.clone());
                 let written = tokio::task::spawn_blocking(move || memfd(&copy, &input)).await;
                 written.map_err(io::Error::other)??
@@ -166,6 +197,10 @@ impl Exec {
         let mut dump = self.launcher.dump(batch);
         let (control, child) = self.launcher.start(shim, Stdio::inherit(), &variables, stdin)?;
         let stderr = child.stderr.take();
+        if !self.next.prepared().files.is_empty() {
+            let next = Arc::clone(&self.next);
+            drop(tokio::task::spawn_blocking(move || next.start_shim()));
+        }
         let program = self.launcher.program();
         let mut watch = Watch {
             shim: self.launcher.shim_pid(),

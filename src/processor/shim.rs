@@ -118,11 +118,16 @@ fn run(socket: &UnixStream, grace: Duration, command: &[OsString]) -> io::Result
             ignored.push(signal(kind)?);
         }
         let mut children = signal(SignalKind::child())?;
-        let (ours, theirs) = UnixStream::pair()?;
-        let child = become_later(command, theirs)?;
+        let (mut child, waits) = become_later(command)?;
         // If the service ends meanwhile, the other process does too: its socket is closed.
-        Start::receive(socket)?.send(&ours)?;
-        drop(ours);
+        let start = Start::receive(socket)?;
+        if start.send(&waits).is_err() {
+            // It was killed while it waited, so nothing of the command has run.
+            let (again, waits) = become_later(command)?;
+            start.send(&waits)?;
+            child = again;
+        }
+        drop(waits);
         let mut watch =
             Watch { command: Pid::from_child(&child), ended: None, phase: Phase::Running, left_behind: 0 };
         socket.set_nonblocking(true)?;
@@ -148,16 +153,19 @@ fn run(socket: &UnixStream, grace: Duration, command: &[OsString]) -> io::Result
     })
 }
 
-/// Starts the process that becomes the command when it gets a batch through its standard input, `socket`.
-fn become_later(command: &[OsString], socket: UnixStream) -> io::Result<std::process::Child> {
-    Command::new("/proc/self/exe")
+/// Starts the process that becomes the command when it gets a batch through its standard input. Returns the other end of
+/// that.
+fn become_later(command: &[OsString]) -> io::Result<(std::process::Child, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let child = Command::new("/proc/self/exe")
         .arg0("spillq")
         .arg(BECOME)
         .arg(getpid().as_raw_pid().to_string())
         .args(command)
-        .stdin(Stdio::from(OwnedFd::from(socket)))
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
         .process_group(0)
-        .spawn()
+        .spawn()?;
+    Ok((child, ours))
 }
 
 /// Waits for a batch, and turns this process into the command. Returns only if that fails; the reason is then on standard

@@ -31,7 +31,7 @@ impl Start {
     }
 
     /// Sends it, at once and whole: it fits into the buffer of a socket.
-    pub(super) fn send(&self, to: &UnixStream) -> io::Result<()> {
+    pub(super) fn send(&self, to: impl AsFd) -> io::Result<()> {
         let fds = [self.stdin.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);

@@ -20,10 +20,10 @@ use crate::tail::rules::{Book, Identify, Unfollowed, Unidentified, checked, endi
 /// The pause after a scan, in multiples of what it took: 5 % of the time at most, 20 % if events ask for a scan.
 const REGULAR_PAUSE: u64 = 20;
 const WANTED_PAUSE: u64 = 4;
-/// The same where events report every change: 0.4 % of the time, and how long it may be for that. Then a scan only finds what
+/// The same where events report every change: 0.25 % of the time, and how long it may be for that. Then a scan only finds what
 /// a program has written through a memory map.
-const WATCHED_PAUSE: u64 = 250;
-const WATCHED_PAUSE_MAX_MS: u64 = 10_000;
+const WATCHED_PAUSE: u64 = 400;
+const WATCHED_PAUSE_MAX_MS: u64 = 30_000;
 /// Between two scans, however cheap: a burst of events is one scan.
 const PAUSE_MIN_MS: u64 = 5;
 
@@ -63,7 +63,8 @@ impl Scans {
             false => {
                 let regular = (self.cost_ms * REGULAR_PAUSE).max(self.interval_ms);
                 let watched = (self.cost_ms * WATCHED_PAUSE).min(WATCHED_PAUSE_MAX_MS);
-                self.end_ms + if self.is_watched && self.is_quiet { regular.max(watched) } else { regular }
+                let is_rare = self.is_watched && self.is_quiet && !book.has_failed;
+                self.end_ms + if is_rare { regular.max(watched) } else { regular }
             }
         }
     }

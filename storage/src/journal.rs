@@ -66,7 +66,7 @@ pub(crate) struct Journal {
     db: Box<dyn JournalDb>,
     store: StoreId,
     number: u64,
-    /// Bytes of blocks since it began, and of records that reference blocks.
+    /// Bytes of blocks since it began; records that reference blocks count several times.
     pub(crate) stored_bytes: u64,
     /// Commits since it began.
     pub(crate) commits: u64,

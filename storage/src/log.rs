@@ -39,6 +39,10 @@ use crate::space::{DiskOptions, Keep, Space, used_bytes};
 /// Segments removed by one call of [`Log::maintain`], which should be short.
 const REMOVALS_MAX: usize = 4;
 
+/// How much a record with references counts towards the size of a journal: sled holds small values many times over, some 2
+/// KiB for each, and a rotation after gigabytes of lines costs nothing.
+const RECORD_WEIGHT: u64 = 8;
+
 /// Sizes and limits of a log.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -274,7 +278,7 @@ impl Log {
         let number = self.state.commit + 1;
         let record_bytes = self.journal.append(number, &RecordRef::Changes(&changes), blocks)?;
         if changes.blocks.iter().any(|placed| placed.reference.is_some()) {
-            self.journal.stored_bytes += record_bytes;
+            self.journal.stored_bytes += RECORD_WEIGHT * record_bytes;
             self.counters.large_commits += 1;
         }
         self.state.apply(number, &changes);

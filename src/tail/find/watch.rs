@@ -8,11 +8,11 @@
 use notify::event::{EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use rustix::fs::statfs;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::tail::bell::Bell;
 
@@ -30,6 +30,8 @@ pub(crate) struct Watch {
     watcher: Option<RecommendedWatcher>,
     folders: HashMap<PathBuf, Watched>,
     names_changed: Arc<AtomicBool>,
+    /// Names that were removed or moved away: if one was a folder's, its watch is gone, whatever is there now.
+    gone: Arc<Mutex<Gone>>,
     has_warned: bool,
     /// Paths that may have changed; an empty one only wakes the worker.
     pub(crate) hints: Receiver<PathBuf>,
@@ -40,6 +42,23 @@ struct Watched {
     inode: u64,
     /// It is on a file system that reports every change.
     reports: bool,
+}
+
+#[derive(Debug, Default)]
+struct Gone {
+    names: HashSet<PathBuf>,
+    /// There were more than [`HINTS_MAX`].
+    too_many: bool,
+}
+
+impl Gone {
+    fn add(&mut self, names: &[PathBuf]) {
+        if self.names.len() + names.len() > HINTS_MAX {
+            *self = Gone { names: HashSet::new(), too_many: true };
+        } else if !self.too_many {
+            self.names.extend(names.iter().cloned());
+        }
+    }
 }
 
 /// Wakes the worker, with a path as the reason.
@@ -66,7 +85,8 @@ impl Watch {
         let (sender, hints) = sync_channel(HINTS_MAX);
         let names_changed = Arc::new(AtomicBool::new(false));
         let wake = Wake(sender, bell);
-        let (flag, sender) = (Arc::clone(&names_changed), wake.clone());
+        let gone = Arc::<Mutex<Gone>>::default();
+        let (flag, sender, removed) = (Arc::clone(&names_changed), wake.clone(), Arc::clone(&gone));
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let Ok(event) = event else {
                 // The kernel's queue overflowed, or a watch broke.
@@ -82,6 +102,9 @@ impl Watch {
                 }
                 _ => true,
             };
+            if matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))) {
+                removed.lock().unwrap_or_else(PoisonError::into_inner).add(&event.paths);
+            }
             if names {
                 flag.store(true, Ordering::Release);
             }
@@ -94,7 +117,7 @@ impl Watch {
         let watcher = watcher
             .inspect_err(|error| tracing::warn!(%error, "no file events: changes are found by scans alone"))
             .ok();
-        let watch = Watch { watcher, folders: HashMap::new(), names_changed, has_warned: false, hints };
+        let watch = Watch { watcher, folders: HashMap::new(), names_changed, gone, has_warned: false, hints };
         (watch, wake)
     }
 
@@ -105,7 +128,11 @@ impl Watch {
 
     /// Whether every change of a file in these folders is an event.
     pub(crate) fn sees(&self, folders: &HashMap<PathBuf, u64>) -> bool {
-        self.folders.len() == folders.len() && self.folders.values().all(|watched| watched.reports)
+        // Of a folder with two names, events have one of them only.
+        let distinct: HashSet<u64> = folders.values().copied().collect();
+        distinct.len() == folders.len()
+            && self.folders.len() == folders.len()
+            && self.folders.values().all(|watched| watched.reports)
     }
 
     /// Watches exactly these folders. True if there are new ones: changes in them before that are for a scan.
@@ -113,8 +140,11 @@ impl Watch {
         let Some(watcher) = &mut self.watcher else {
             return false;
         };
+        let gone = std::mem::take(&mut *self.gone.lock().unwrap_or_else(PoisonError::into_inner));
         self.folders.retain(|folder, watched| {
-            let keep = folders.get(folder) == Some(&watched.inode);
+            // A folder that was made again may have the inode of the one before.
+            let is_same = folders.get(folder) == Some(&watched.inode);
+            let keep = is_same && !gone.too_many && !gone.names.contains(folder);
             if !keep {
                 // A folder that was removed took its watch along.
                 let _ = watcher.unwatch(folder);

@@ -327,7 +327,12 @@ impl Source {
         match self.presence {
             Presence::Here { .. } => {
                 let waits = |one: &Compressed| matches!(one.state, State::Unchecked | State::Bad { .. });
-                self.error.is_none() && self.is_caught_up() && !self.compressed.as_deref().is_some_and(waits)
+                // The end of a rotated file is decided by a later scan.
+                let has_end = self.rotated_from.is_some() && (self.has_rest() || self.outside);
+                self.error.is_none()
+                    && !has_end
+                    && self.is_caught_up()
+                    && !self.compressed.as_deref().is_some_and(waits)
             }
             Presence::Inactive => true,
             Presence::Missing { .. } | Presence::Gone { .. } | Presence::Replaced { .. } => false,

@@ -89,7 +89,10 @@ impl Waiter {
         for event in reported.iter() {
             let (key, flags) = (event.data.u64(), event.flags);
             match key {
-                BELL => self.rang = true,
+                BELL => {
+                    self.bell.heard();
+                    self.rang = true;
+                }
                 _ => edges.push(Edge { key, hung_up: flags.contains(epoll::EventFlags::HUP) }),
             }
         }
@@ -112,6 +115,9 @@ mod tests {
         assert!(began.elapsed().as_secs() < 60);
         assert!(!waiter.rang);
         assert_eq!((waiter.wait(0), waiter.rang), (Vec::new(), false));
+        waiter.bell().ring();
+        assert_eq!(waiter.wait(60_000), []);
+        assert!(began.elapsed().as_secs() < 60, "a ring after a wait ends the next one");
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub(crate) struct Book {
     scan: u32,
     /// A scan is due at once.
     pub(crate) scan_wanted: bool,
+    /// A file could not be read since the last scan, and is to be tried again.
+    pub(crate) has_failed: bool,
     /// A source with unread lines lost its file since the last scan began.
     pub(crate) lost_lines: bool,
     /// [`SOURCES_MAX`]; less for tests with few files.
@@ -58,6 +60,7 @@ impl Book {
             next_id,
             scan: 0,
             scan_wanted: true,
+            has_failed: false,
             lost_lines: false,
             sources_max: SOURCES_MAX,
             once,
@@ -145,6 +148,7 @@ impl Book {
                 tracing::warn!(source = id.0, %error, "a file cannot be read; retried with each scan");
             }
             source.error = Some(Box::new(Unreadable { why: error.why(), found: error.to_string() }));
+            self.has_failed = true;
         }
     }
 
@@ -345,6 +349,7 @@ impl Book {
         self.scan += 1;
         self.counters.scans += 1;
         self.scan_wanted = false;
+        self.has_failed = false;
         // Those that are due are found again.
         self.endings.clear();
         std::mem::take(&mut self.lost_lines)

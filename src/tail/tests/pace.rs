@@ -36,7 +36,7 @@ fn scans_are_rare_where_events_report_everything_and_nothing_is_pending() {
     assert_eq!(pause(&mut rig), 1_000, "without events");
     rig.worker.scans.is_watched = true;
     rig.worker.book.scan_wanted = false;
-    assert_eq!(pause(&mut rig), 7_500);
+    assert_eq!(pause(&mut rig), 12_000);
     rig.remove("a.log");
     assert_eq!(pause(&mut rig), 1_000, "it is gone, and what it ended with is not settled yet");
     let mut linked = Rig::new(&["*.log"]);

@@ -85,6 +85,9 @@ impl Log {
     /// Writes the blocks of a commit, and waits until they are durable if it references them.
     pub(super) fn append(&mut self, blocks: &[NewBlock]) -> Result<Appended> {
         if blocks.is_empty() {
+            if self.must_rotate(Some(0)) {
+                self.rotate()?;
+            }
             return Ok(Appended::default());
         }
         if self.has_staged() || self.stage_unless_full(blocks)? {
@@ -124,6 +127,8 @@ impl Log {
             // Those behind it were written behind it, or not at all. The lock waits for them.
             self.segments.staged.drain(..).for_each(|staged| drop(staged.written.wait()));
             self.segments.writer().cut(self.state.segments.back())?;
+            // What it says of segments that are gone now must not be taken for others of their names.
+            self.segments.syncing = None;
         }
         written
     }

@@ -109,6 +109,38 @@ fn a_write_that_fails_for_want_of_space_removes_the_files_that_it_began() {
     assert_eq!(content(&open(&disk)), ("8".to_owned(), vec![1, 2, 3, 4, 5, 6, 8]));
 }
 
+/// A rotation between the two returned that error, and the service ended.
+#[test]
+fn a_rotation_is_not_refused_while_the_disk_is_full_for_what_is_staged() {
+    for in_commit in [false, true] {
+        let disk = MemoryDisk::new(CAPACITY);
+        let mut log = open(&disk);
+        let mut number = 1;
+        while log.journal_bytes() < 4_000 {
+            log.commit(&append(number, SMALL)).unwrap();
+            number += 1;
+        }
+        let rotations = log.counters().rotations;
+        let (one, other) = (append(number, LARGE), append(number + 1, LARGE));
+        assert!(log.stage(&one.blocks).unwrap());
+        log.segments.writer().fail(&Error::Full(Full::NoSpace));
+        assert!(log.stage(&other.blocks).unwrap());
+        if !in_commit {
+            while log.maintain(0).unwrap() {}
+        }
+        log.commit(&one).unwrap();
+        while log.maintain(0).unwrap() {}
+        assert!(log.counters().rotations > rotations);
+        assert!(matches!(log.commit(&other), Err(Error::Full(Full::NoSpace))));
+        assert!(!log.has_staged());
+        log.commit(&other).unwrap();
+        let expected = content(&log);
+        assert_eq!(expected.1.len() as u64, number + 1);
+        drop(log);
+        assert_eq!(content(&open(&disk)), expected);
+    }
+}
+
 /// The kernel reports a failed write-back once. If the sync in the background gets that report, a commit must not take its
 /// own sync for a success.
 #[test]
