@@ -143,7 +143,8 @@ impl Log {
         self.counters
     }
 
-    /// Stored bytes of the journal. sled holds up to four times as much in memory.
+    /// Stored bytes of the journal; records that reference blocks count several times. sled holds up to four times as much in
+    /// memory.
     pub fn journal_bytes(&self) -> u64 {
         self.journal.stored_bytes
     }

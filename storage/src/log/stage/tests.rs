@@ -193,3 +193,54 @@ fn other_blocks_than_were_staged_are_a_fault_of_the_caller() {
     assert!(log.stage(&append(1, LARGE).blocks).unwrap());
     drop(log.commit(&append(1, SMALL)));
 }
+
+#[test]
+fn a_reference_without_its_bytes_is_damage_that_is_named() {
+    let disk = MemoryDisk::new(CAPACITY);
+    let mut log = open(&disk);
+    for (number, bytes) in [(1, SMALL), (2, LARGE), (3, SMALL), (4, LARGE)] {
+        log.commit(&append(number, bytes)).unwrap();
+    }
+    let segment = *log.state().segments.back().unwrap();
+    assert_eq!((segment.first, log.counters().large_commits), (Seq(1), 2));
+    drop(log);
+    let path = segment::path(segment.first);
+    disk.open(&path, true).unwrap().set_len(segment.bytes - 10).unwrap();
+    let view = View::on_disk(Arc::new(disk.clone()), Path::new(""), None).unwrap();
+    let findings = view.verify(&mut |_| {});
+    assert!(findings.len() == 1 && findings[0].ends_with("lines 4 are lost"), "{findings:?}");
+    let log = open(&disk);
+    let expected =
+        format!("{path} is {} bytes long, {} were written and synced", segment.bytes - 10, segment.bytes);
+    assert_eq!(log.findings(), [expected]);
+    let mut reader = log.reader();
+    let readable: Vec<bool> = (1..=4).map(|seq| reader.block(Seq(seq)).is_ok()).collect();
+    assert_eq!(readable, [true, true, true, false]);
+    drop((log, reader));
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let repaired = repair::on_disk(&shared, false, &mut |_, _| Ok(None)).unwrap();
+    let lost: Vec<(Seq, Seq)> =
+        repaired.losses.iter().map(|loss| (loss.range.first, loss.range.last)).collect();
+    assert_eq!(lost, [(Seq(4), Seq(4))]);
+}
+
+#[test]
+fn bytes_without_a_reference_are_cut_off_when_the_store_is_opened() {
+    let disk = MemoryDisk::new(CAPACITY);
+    let mut log = open(&disk);
+    log.commit(&append(1, LARGE)).unwrap();
+    let expected = content(&log);
+    let segment = *log.state().segments.back().unwrap();
+    // One behind the committed block, and one in a segment of its own.
+    assert!(log.stage(&append(2, LARGE).blocks).unwrap() && log.stage(&append(3, 3_000).blocks).unwrap());
+    drop(log);
+    let path = segment::path(segment.first);
+    let len = || disk.open(&path, false).unwrap().len().unwrap();
+    assert!(len() > segment.bytes && disk.list(segment::FOLDER).unwrap().len() == 2);
+    let view = View::on_disk(Arc::new(disk.clone()), Path::new(""), None).unwrap();
+    assert_eq!(view.verify(&mut |_| {}), [""; 0]);
+    drop(view);
+    let log = open(&disk);
+    assert_eq!((content(&log), log.findings().len()), (expected, 0));
+    assert_eq!((len(), disk.list(segment::FOLDER).unwrap().len()), (segment.bytes, 1));
+}
