@@ -127,7 +127,8 @@ fn run(socket: &UnixStream, grace: Duration, command: &[OsString]) -> io::Result
             start.send(&waits)?;
             child = again;
         }
-        drop(waits);
+        // The batch is the command's alone: whoever writes to it must notice when the command closes it.
+        drop((start, waits));
         let mut watch =
             Watch { command: Pid::from_child(&child), ended: None, phase: Phase::Running, left_behind: 0 };
         socket.set_nonblocking(true)?;

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use spillq_storage::state::Failures;
 use spillq_storage::{
-    DeadCause, DeadLetter, DiskOptions, GroupState, Log, Loss, Options, Reader, Seq, SeqRange, State, View,
+    DeadCause, DeadLetter, DiskOptions, Error, GroupState, Log, Loss, Options, Reader, Seq, SeqRange, State,
+    View,
 };
 
-use crate::support::{Bounded, Service, from_env, spillq};
+use crate::support::{Bounded, Service, from_env, spillq, wait_for};
 
 const STORE: &[u8] = include_bytes!("../fixtures/store-version-1.tar.zst");
 const BACKUP: &[u8] = include_bytes!("../fixtures/backup-version-1.tar.zst");
@@ -48,7 +49,12 @@ fn json(args: &[&str]) -> Value {
 
 fn open(data_dir: &Path) -> Log {
     let disk = DiskOptions { reserve_bytes: 0, min_free_bytes: 0, ..DiskOptions::default() };
-    Log::open(data_dir, Options { disk, ..Options::default() }).unwrap()
+    // A command that another test starts at this moment has the lock of the view before until it runs.
+    let opened = wait_for(|| match Log::open(data_dir, Options { disk, ..Options::default() }) {
+        Err(Error::InUse { .. }) => None,
+        opened => Some(opened.unwrap()),
+    });
+    opened.unwrap()
 }
 
 fn range(first: u64, last: u64) -> SeqRange {

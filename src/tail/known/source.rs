@@ -324,19 +324,14 @@ impl Source {
 
     /// Whether nothing is to be done before it changes.
     pub(crate) fn is_at_rest(&self) -> bool {
-        match self.presence {
-            Presence::Here { .. } => {
-                let waits = |one: &Compressed| matches!(one.state, State::Unchecked | State::Bad { .. });
-                // The end of a rotated file is decided by a later scan.
-                let has_end = self.rotated_from.is_some() && (self.has_rest() || self.outside);
-                self.error.is_none()
-                    && !has_end
-                    && self.is_caught_up()
-                    && !self.compressed.as_deref().is_some_and(waits)
-            }
-            Presence::Inactive => true,
-            Presence::Missing { .. } | Presence::Gone { .. } | Presence::Replaced { .. } => false,
-        }
+        let unchecked = |one: &Compressed| matches!(one.state, State::Unchecked | State::Bad { .. });
+        // The end of a rotated file is decided by a later scan.
+        let has_end = self.rotated_from.is_some() && (self.has_rest() || self.outside);
+        let is_settled = self.error.is_none() && !has_end && self.is_caught_up();
+        self.presence == Presence::Inactive
+            || matches!(self.presence, Presence::Here { .. })
+                && is_settled
+                && !self.compressed.as_deref().is_some_and(unchecked)
     }
 
     /// Whether nothing is left but an incomplete line that was looked at.
