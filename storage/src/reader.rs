@@ -80,6 +80,8 @@ pub struct Reader {
     open: Option<Open>,
     buffer: Vec<u8>,
     blocks_read: u64,
+    /// Of the header of the last block, if that was read from a segment.
+    crc: Option<u32>,
 }
 
 impl std::fmt::Debug for Reader {
@@ -102,7 +104,7 @@ struct Open {
 
 impl Reader {
     pub(crate) fn new(disk: Arc<dyn Disk>, index: Arc<Index>, store: StoreId) -> Reader {
-        Reader { disk, index, store, open: None, buffer: Vec::new(), blocks_read: 0 }
+        Reader { disk, index, store, open: None, buffer: Vec::new(), blocks_read: 0, crc: None }
     }
 
     /// How many blocks it has read from disk.
@@ -111,11 +113,17 @@ impl Reader {
         self.blocks_read
     }
 
+    /// The checksum of the last block's header, by which a commit references it; `None` if no segment holds the block.
+    pub(crate) fn crc(&self) -> Option<u32> {
+        self.crc
+    }
+
     /// The block that holds `seq`. It may begin before `seq`.
     ///
     /// # Errors
     /// [`ReadError::Damaged`] has the range of lines that are lost; the caller can continue after it.
     pub fn block(&mut self, seq: Seq) -> Result<Block, ReadError> {
+        self.crc = None;
         let segment = {
             let index = self.index.lock();
             if seq >= index.next_seq {
@@ -226,6 +234,7 @@ impl Reader {
                 self.fill(at, header.disk_bytes(), &path)?;
                 let block = Block::decode(self.buffered(at), self.store);
                 self.blocks_read += 1;
+                self.crc = block.is_ok().then(|| header.crc());
                 self.step(at + header.disk_bytes() as u64, range.last.next());
                 return block.map_err(|what| ReadError::Damaged { path, at, what, range });
             }

@@ -56,6 +56,17 @@ pub(crate) struct Reference {
     pub(crate) crc: u32,
 }
 
+impl Reference {
+    /// What is wrong if the sound block in its place has this checksum: it is another one.
+    pub(crate) fn mismatch(&self, found: u32) -> Option<String> {
+        let Reference { segment, at, lines, crc } = self;
+        let path = segment::path(*segment);
+        (found != *crc).then(|| {
+            format!("{path} at byte {at}: another block than the one that was written for lines {lines}: checksum {found:#010x} does not match {crc:#010x}")
+        })
+    }
+}
+
 fn damaged(what: String) -> Error {
     Error::Damaged { path: "journal".into(), what }
 }
@@ -145,8 +156,6 @@ struct Overlays {
     references: Vec<Reference>,
     /// The segment that grows, and its length.
     newest: Option<(Seq, u64)>,
-    /// Where the last piece ends.
-    end: Option<(Seq, u64)>,
 }
 
 impl Overlays {
@@ -164,11 +173,10 @@ impl Overlays {
             let Some((block, behind)) = blocks.split_at_checked(placed.bytes as usize) else { return false };
             blocks = behind;
             let pieces = self.pieces.entry(segment).or_default();
-            match pieces.last_entry().filter(|_| self.end == Some((segment, at))) {
+            match pieces.last_entry().filter(|last| last.key() + last.get().len() as u64 == at) {
                 Some(mut last) => last.get_mut().extend_from_slice(block),
                 None => drop(pieces.insert(at, block.to_vec())),
             }
-            self.end = self.newest;
         }
         true
     }

@@ -179,9 +179,9 @@ impl SegmentWriter {
     /// Syncs what is not synced, and the folder. After a full disk too: what was written then is cut off later, and the bytes
     /// before it are sound.
     pub(crate) fn sync(&mut self) -> Result<()> {
-        match self.refuse_failed() {
-            Ok(()) | Err(Error::Full(_)) => self.sync_from(Seq(0)),
-            failed => failed,
+        match self.failed {
+            None | Some(Failed::NoSpace) => self.sync_from(Seq(0)),
+            Some(Failed::ForGood(_)) => self.refuse_failed(),
         }
     }
 

@@ -2,10 +2,11 @@
 //!
 //! After a crash a view shows what opening would restore: the newest lines are read from the journal.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::block::{self, BlockError, BlockHeader};
+use crate::block::BlockError;
 use crate::create::refuse_absent;
 use crate::disk::Disk;
 use crate::disk::real::RealDisk;
@@ -134,13 +135,14 @@ impl View {
     }
 
     /// Reads and decodes every block, and checks both checksums, that no seq is missing in a segment or between two, that
-    /// the blocks are those which the journal references, and that every retained line is there. Returns what is wrong; nothing if the store is sound. Calls `progress` before
-    /// the first block and after each.
+    /// the blocks are those which the journal references, and that every retained line is there. Returns what is wrong;
+    /// nothing if the store is sound. Calls `progress` before the first block and after each.
     #[must_use]
     pub fn verify(&self, progress: &mut dyn FnMut(Verified)) -> Vec<String> {
         let mut findings = self.findings.clone();
         let mut reader = self.reader();
-        findings.extend(self.references.iter().filter_map(|reference| self.mismatch(*reference)));
+        let references: BTreeMap<Seq, &Reference> =
+            self.references.iter().map(|reference| (reference.lines.first, reference)).collect();
         let (first, next) = (self.state.first_seq(), self.state.next_seq);
         let retained: Vec<(Seq, u32)> =
             self.index.lock().retained.iter().map(|(first, place)| (*first, place.lines)).collect();
@@ -161,6 +163,8 @@ impl View {
                     Ok(block) => {
                         verified.lines += block.range().lines();
                         verified.bytes += block.raw().len() as u64;
+                        let reference = references.get(&block.range().first);
+                        findings.extend(reference.zip(reader.crc()).and_then(|(of, crc)| of.mismatch(crc)));
                         seq = block.range().last.next();
                     }
                     Err(error) => {
@@ -181,23 +185,6 @@ impl View {
             }
         }
         findings
-    }
-
-    /// What is wrong with a referenced block that is sound, but another one. Whatever else can be wrong shows when its
-    /// lines are read.
-    fn mismatch(&self, reference: Reference) -> Option<String> {
-        let Reference { segment, at, lines, crc } = reference;
-        let path = segment::path(segment);
-        let file = self.disk.open(&path, false).ok()?;
-        let parse = |len| BlockHeader::parse(&file.read_range(at, len).unwrap_or_default(), self.state.store);
-        let header = match parse(block::HEADER_BYTES) {
-            Err(BlockError::Short { needed, .. }) => parse(needed).ok()?,
-            parsed => parsed.ok()?,
-        };
-        let found = header.crc();
-        (found != crc).then(|| {
-            format!("{path} at byte {at}: another block than the one that was written for lines {lines}: checksum {found:#010x} does not match {crc:#010x}")
-        })
     }
 
     /// Whether the lines are recorded as lost already.

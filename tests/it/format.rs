@@ -229,12 +229,18 @@ fn letters_of_version_1_end_and_new_ones_follow_them() {
     assert_eq!(view.verify(&mut |_| {}), [""; 0]);
 }
 
+/// The store that a backup restores.
+fn restored(archive: &[u8], folder: &Path) -> PathBuf {
+    unpack(archive, folder);
+    let (backup, data_dir) = (folder.join("backup"), folder.join("restored"));
+    run(&["restore", "--from", text(&backup), "--data-dir", text(&data_dir)]);
+    data_dir
+}
+
 #[test]
 fn a_backup_of_version_1_restores() {
     let folder = tempfile::tempdir().unwrap();
-    unpack(BACKUP, folder.path());
-    let (backup, data_dir) = (folder.path().join("backup"), folder.path().join("restored"));
-    run(&["restore", "--from", text(&backup), "--data-dir", text(&data_dir)]);
+    let data_dir = restored(BACKUP, folder.path());
     let view = View::open(&data_dir).unwrap();
     check_state(view.state(), FAILED_ALONE);
     assert_eq!(view.verify(&mut |_| {}), [""; 0]);
@@ -312,9 +318,7 @@ fn a_version_2_store_is_looked_at_without_a_change_and_converted_when_it_is_open
 #[test]
 fn a_backup_of_version_2_restores() {
     let folder = tempfile::tempdir().unwrap();
-    unpack(BACKUP_2, folder.path());
-    let (backup, data_dir) = (folder.path().join("backup"), folder.path().join("restored"));
-    run(&["restore", "--from", text(&backup), "--data-dir", text(&data_dir)]);
+    let data_dir = restored(BACKUP_2, folder.path());
     let view = View::open(&data_dir).unwrap();
     check_2(view.state(), view.reader());
     assert_eq!(view.verify(&mut |_| {}), [""; 0]);

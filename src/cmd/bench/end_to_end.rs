@@ -64,7 +64,7 @@ fn through(folder: &Path, lines: u64) -> Result<(serde_json::Value, String), Fai
     for round in 0..ROUNDS {
         let copied = copied(&input, bytes)?;
         let settings = settings(folder, &format!("through-{round}"), &input);
-        let target = folder.join("out.jsonl");
+        let target = folder.join(format!("out-{round}.jsonl"));
         let log = Log::open_or_create(&settings.data_dir, Options::default()).map_err(store::failure)?;
         let epoch = Epoch::of_store(log.state());
         drop(log);
@@ -74,17 +74,13 @@ fn through(folder: &Path, lines: u64) -> Result<(serde_json::Value, String), Fai
         let plan = Plan { follow: true, once: true, ..Plan::default() };
         let ended = service::run_with(&settings, &plan, vec![(group, Box::new(file))], &mut |_| {})?;
         let rate = mb_per_s(bytes, started);
-        if let Some((before, after)) = before.zip(written_bytes()) {
-            rounds.add_written((after - before) / bytes as f64);
-        }
+        rounds.add_written_since(before, bytes);
         check_count(ended.progress.lines, "delivered", lines)?;
         let found = fs::metadata(&target).map_err(failed("look at", target.clone()))?.len();
         if found != bytes {
             return Err(Failure::store(format!("{found} bytes came out, and {bytes} were written")));
         }
-        for path in [target.clone(), target.with_extension("jsonl.spillq")] {
-            fs::remove_file(&path).map_err(failed("remove", path))?;
-        }
+        fs::remove_file(&target).map_err(failed("remove", target))?;
         fs::remove_dir_all(&settings.data_dir).map_err(failed("remove", settings.data_dir.clone()))?;
         rounds.add(rate, &[copied]);
     }

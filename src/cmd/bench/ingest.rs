@@ -37,9 +37,7 @@ pub(super) fn run(args: &BenchIngestArgs) -> Result<Exit, Failure> {
         let ended =
             service::run(&settings, &Plan { follow: true, once: true, ..Plan::default() }, &mut |_| {})?;
         let ingested = mb_per_s(bytes, started);
-        if let Some((before, after)) = before.zip(written_bytes()) {
-            rounds.add_written((after - before) / bytes as f64);
-        }
+        rounds.add_written_since(before, bytes);
         fs::remove_file(&compressed_to).map_err(failed("remove", compressed_to.clone()))?;
         check_count(ended.status.log.next_seq - 1, "in the log", args.lines)?;
         fs::remove_dir_all(&settings.data_dir).map_err(failed("remove", settings.data_dir.clone()))?;

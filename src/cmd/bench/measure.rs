@@ -12,7 +12,7 @@ use super::{generate, yardstick};
 use crate::cmd::output::{say, say_json};
 use crate::cmd::{Exit, Failure};
 use crate::config::Settings;
-use crate::metrics::Process;
+use crate::metrics::{Process, written_bytes};
 use crate::plain::{counted, number};
 use crate::processor::{Batch, Outcome, Processing, Processor};
 use crate::tail::Follow;
@@ -86,9 +86,10 @@ impl Rounds {
         }
     }
 
-    /// How much was written in a round.
-    pub(super) fn add_written(&mut self, per_byte: f64) {
-        self.written.push(per_byte);
+    /// How much was written in a round of `bytes`, since the kernel counted `before`. It does not count everywhere.
+    pub(super) fn add_written_since(&mut self, before: Option<f64>, bytes: u64) {
+        self.written
+            .extend(before.zip(written_bytes()).map(|(before, after)| (after - before) / bytes as f64));
     }
 
     /// Prints the medians.

@@ -80,30 +80,19 @@ ref_cuts() {
 
 # The same work on a device of 150 MB/s and 1,000 requests a second, next to a plain copy: every 4 MiB written are synced.
 throttled() {
-    local mib=$1 how kib node daemon export=$work/export
-    rm -f "$work/image" "$export"
-    truncate -s 4G "$work/image"
-    mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "$work/image"
-    : >"$export"
-    qemu-storage-daemon --object throttle-group,id=slow,x-bps-total=150000000,x-iops-total=1000 \
-        --blockdev "driver=file,node-name=file,filename=$work/image" \
-        --blockdev driver=throttle,node-name=out,throttle-group=slow,file=file \
-        --export "type=fuse,id=fuse,node-name=out,mountpoint=$export,writable=on" &
-    daemon=$!
-    for _ in $(seq 100); do [[ $(stat -c %s "$export") == 4294967296 ]] && break; sleep 0.05; done
-    node=$(losetup --find --show "$export")
-    mount "$node" "$mnt"
+    IMAGE_MIB=4096 "$(dirname "$0")/../../../plots/slow-disk" 150 1000 "$0" all_ways DIR "$1"
+}
+
+# all_ways DIR MIB: commits that reference their bytes, in all ways and sizes, and a copy
+all_ways() {
+    local how kib
     for kib in 256 1024 4096; do
         for how in inline first together ahead; do
-            "$gates" refs "$mnt/store" "$kib" "$mib" "$how"
-            rm -rf "$mnt/store"
+            "$gates" refs "$1/store" "$kib" "$2" "$how"
+            rm -rf "$1/store"
         done
     done
-    "$gates" copy "$mnt/store" "$mib"
-    umount "$mnt"
-    losetup -d "$node"
-    kill "$daemon"
-    wait "$daemon" || true
+    "$gates" copy "$1/store" "$2"
 }
 
 full() {
@@ -141,6 +130,6 @@ all() {
 }
 
 case ${1:-} in
-all | cuts | ref_cuts | throttled | full) "$@" ;;
+all | cuts | ref_cuts | throttled | all_ways | full) "$@" ;;
 *) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
