@@ -1,6 +1,6 @@
 //! The bounds of a group's lag, and what follows when it reaches one. Pure.
 
-use spillq_storage::{GroupState, Seq, SeqRange, State};
+use spillq_storage::{GroupState, NewBlock, Seq, SeqRange, State};
 
 use super::phase::LagReached;
 
@@ -30,7 +30,45 @@ pub enum LagPolicy {
     Drop,
 }
 
+/// What may still be appended until a group reaches a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    pub(super) lines: u64,
+    /// Raw bytes, as in [`State::lag_bytes`].
+    pub(super) bytes: u64,
+}
+
+impl Room {
+    pub(super) const UNBOUNDED: Room = Room { lines: u64::MAX, bytes: u64::MAX };
+
+    pub(super) fn is_used_up(self) -> bool {
+        self.lines == 0 || self.bytes == 0
+    }
+
+    pub(super) fn min(self, other: Room) -> Room {
+        Room { lines: self.lines.min(other.lines), bytes: self.bytes.min(other.bytes) }
+    }
+
+    pub(super) fn take(&mut self, block: &NewBlock) {
+        self.lines = self.lines.saturating_sub(block.lines().into());
+        self.bytes = self.bytes.saturating_sub(block.raw_bytes() as u64);
+    }
+}
+
 impl MaxLag {
+    /// What may be appended until the group pauses ingestion by its lines or bytes; its age says nothing about that.
+    pub(super) fn room(&self, state: &State, group: &GroupState) -> Room {
+        if self.policy != LagPolicy::Block {
+            return Room::UNBOUNDED;
+        }
+        Room {
+            lines: self
+                .lines
+                .map_or(u64::MAX, |bound| bound.saturating_sub(group.lag_lines(state.next_seq()))),
+            bytes: self.bytes.map_or(u64::MAX, |bound| bound.saturating_sub(state.lag_bytes(group))),
+        }
+    }
+
     /// The bound by which the group pauses ingestion, if it has reached one. `oldest_ms` is the append time of its oldest
     /// waiting line, if that is known.
     pub(super) fn blocks(

@@ -252,6 +252,27 @@ fn a_group_at_its_lag_holds_the_log_and_is_named() {
 }
 
 #[test]
+fn a_group_passes_its_lag_by_no_more_than_one_append() {
+    // 12 MB that hardly compress: six appends, of which a commit takes two, and two more are written meanwhile.
+    let mut rng = fastrand::Rng::with_seed(17);
+    let mut line = || (0..299).map(|_| rng.alphanumeric()).chain(['\n']).collect::<String>();
+    let lines: String = (0..40_000).map(|_| line()).collect();
+    // 2 MiB, and the read that filled it.
+    const APPEND_LINES: u64 = (2_304 * 1_024) / 300 + 1;
+    for bound in ["lines = 500", "bytes = \"150kB\""] {
+        let stage = Stage::new();
+        stage.append("app.log", &lines);
+        stage.configure(&format!(
+            "[[follow]]\ninclude = [\"app.log\"]\n[[group]]\nname = \"dead\"\nmax_lag = {{ {bound} }}"
+        ));
+        let mut service = stage.start();
+        let status = service.wait("a reason", |status| status.log.full.is_some());
+        let lag = group(&status, "dead").lag_lines;
+        assert!((500..500 + APPEND_LINES).contains(&lag), "{bound}: {lag} lines wait");
+    }
+}
+
+#[test]
 fn a_group_gets_as_many_lines_a_second_as_its_rate_and_no_more() {
     let stage = Stage::new();
     stage.write(1..=300);

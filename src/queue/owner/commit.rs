@@ -10,6 +10,7 @@ use spillq_storage::{Commit, Error, Full, NewBlock, Seq};
 use super::lines::Lines;
 use super::{GATHERED_BYTES_MAX, Owner, Pending};
 use crate::queue::group::Group;
+use crate::queue::lag::Room;
 use crate::queue::phase::WhyFull;
 
 /// What a commit has left to do.
@@ -71,7 +72,7 @@ impl Owner {
         if self.log.has_staged() && goes_ahead {
             self.log.wait_staged();
             self.gather_meanwhile()?;
-            self.go_ahead()?;
+            self.go_ahead(&lines)?;
         }
         let mut commit = std::mem::take(&mut self.commit);
         lines.move_into(&mut commit);
@@ -117,7 +118,7 @@ impl Owner {
             self.note_full(Some(held));
             return Ok(Ok(Lines::default()));
         }
-        let lines = self.gather_appends();
+        let lines = self.gather_appends(self.lag_room());
         match self.log.stage(&lines.blocks) {
             Ok(_) => Ok(Ok(lines)),
             Err(Error::Full(full)) => {
@@ -128,13 +129,15 @@ impl Owner {
         }
     }
 
-    /// Begins to write the lines of the commit after this one, if they are many. If that is not possible now, it is tried
-    /// again, and said, when it is their turn.
-    fn go_ahead(&mut self) -> Result<(), Error> {
-        if self.appends.is_empty() || self.held_by_lag().is_some() {
+    /// Begins to write the lines of the commit after `committing`, if they are many. If that is not possible now, it is
+    /// tried again, and said, when it is their turn.
+    fn go_ahead(&mut self, committing: &Lines) -> Result<(), Error> {
+        let mut room = self.lag_room();
+        committing.blocks.iter().for_each(|block| room.take(block));
+        if self.appends.is_empty() || room.is_used_up() || self.held_by_lag().is_some() {
             return Ok(());
         }
-        let lines = self.gather_appends();
+        let lines = self.gather_appends(room);
         match self.log.stage(&lines.blocks) {
             Ok(true) => self.ahead = Some(lines),
             Ok(false) | Err(Error::Full(_)) => self.put_back(lines),
@@ -143,12 +146,13 @@ impl Owner {
         Ok(())
     }
 
-    /// Moves waiting appends into a commit, up to [`GATHERED_BYTES_MAX`].
-    fn gather_appends(&mut self) -> Lines {
+    /// Moves waiting appends into a commit, up to [`GATHERED_BYTES_MAX`], and until a group has reached its `max_lag`.
+    fn gather_appends(&mut self, mut room: Room) -> Lines {
         let (mut lines, mut bytes) = (Lines::default(), 0);
-        while bytes < GATHERED_BYTES_MAX {
+        while bytes < GATHERED_BYTES_MAX && !room.is_used_up() {
             let Some((append, reply)) = self.appends.pop_front() else { break };
             bytes += append.disk_bytes();
+            append.blocks.iter().for_each(|block| room.take(block));
             lines.add(append, reply);
         }
         lines

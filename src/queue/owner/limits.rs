@@ -9,7 +9,7 @@ use super::administer::refuse;
 use crate::queue::admin::{AdminError, Answer, Refusal, SeekTo};
 use crate::queue::clock;
 use crate::queue::group::Group;
-use crate::queue::lag::{LagPolicy, SLACK};
+use crate::queue::lag::{LagPolicy, Room, SLACK};
 use crate::queue::phase::WhyFull;
 use crate::queue::settings::WhenFull;
 use crate::queue::status::DiscardedBy;
@@ -85,6 +85,15 @@ impl Owner {
             let reached = max_lag.blocks(state, group, oldest_ms, clock::wall_ms())?;
             Some(WhyFull::MaxLag { group: group.name().to_owned(), reached })
         })
+    }
+
+    /// What may be appended until a group pauses ingestion.
+    pub(super) fn lag_room(&self) -> Room {
+        let state = self.log.state();
+        self.groups
+            .iter()
+            .filter_map(|(id, group)| Some(group.settings().max_lag.room(state, state.groups().get(id)?)))
+            .fold(Room::UNBOUNDED, Room::min)
     }
 
     /// When the oldest line that waits for a group was appended. `None` if it cannot be read: then its age bounds nothing,
