@@ -81,6 +81,14 @@ pub(super) fn count(text: &str) -> Result<u64, String> {
         .map_err(|_| "not a number of lines; write it as 1000000 or 1_000_000".to_owned())
 }
 
+/// How many lines to measure with.
+pub(super) fn measured(text: &str) -> Result<u64, String> {
+    match count(text)? {
+        0 => Err("without a line there is nothing to measure".to_owned()),
+        lines => Ok(lines),
+    }
+}
+
 pub(super) fn place(text: &str) -> Result<Place, String> {
     match text {
         "beginning" => return Ok(Place::Beginning),

@@ -7,6 +7,7 @@
 mod alerts;
 /// Copies of a store, restored.
 mod backup;
+mod bench;
 /// The service and the server that it delivers to, killed at random.
 mod chaos;
 /// What the built program prints, and how it ends.

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use spillq_storage::{Seq, View};
 
 use super::measure::{
-    ROUNDS, Rounds, Walk, check_count, copied, failed, folder, mb_per_s, print, settings, write_input,
+    ROUNDS, Rounds, Walk, check_count, copied, failed, folder, mb_per_s, medians_of, print, settings,
+    write_input,
 };
 use crate::cli::BenchDrainArgs;
 use crate::cmd::{Exit, Failure, store};
@@ -35,9 +36,9 @@ pub(super) fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
     service::run(&settings, &Plan { follow: true, once: true, ..Plan::default() }, &mut |_| {})?;
     let frames = folder.path().join("frames.zst");
     let epoch = write_frames(&settings.data_dir, &frames)?;
-    let mut rounds = Rounds::new(vec![("zstd", "zstd alone".to_owned())]);
-    let mut to_file = Rounds::new(vec![("copy", "plain synced copy".to_owned())]);
-    let mut to_command = Rounds::new(vec![("file", "to a file".to_owned())]);
+    let mut rounds = Rounds::new("drain", vec![("zstd", "zstd alone".to_owned())]);
+    let mut to_file = Rounds::new("to a file", vec![("copy", "plain synced copy".to_owned())]);
+    let mut to_command = Rounds::new("to a command", vec![("file", "to a file".to_owned())]);
     for round in 0..ROUNDS {
         let started = Instant::now();
         let raw = decompress(&frames).map_err(failed("read", frames.clone()))?;
@@ -59,11 +60,10 @@ pub(super) fn run(args: &BenchDrainArgs) -> Result<Exit, Failure> {
         to_command.add(drained(&mut settings, args.lines, bytes, Box::new(command))?, &[filed]);
     }
     let size = (args.lines, bytes);
-    let [(file, file_text), (command, command_text)] =
-        [("to a file", to_file), ("to a command", to_command)].map(|(what, of)| of.medians(what, size));
-    let (mut figures, text) = rounds.medians("drain", size);
+    let [(mut figures, text), (file, file_text), (command, command_text)] =
+        [rounds, to_file, to_command].map(|of| of.medians(size));
     (figures["file"], figures["exec"]) = (file, command);
-    print(args.json, figures, &format!("{text}\n{file_text}\n{command_text}\nmedians of {ROUNDS}"))
+    print(args.json, &figures, &[text, file_text, command_text, medians_of()])
 }
 
 /// Drains all lines through a new group, which reads all of them again: MB/s.

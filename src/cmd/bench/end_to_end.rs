@@ -13,12 +13,13 @@ use spillq_storage::{Log, Options};
 use tokio::sync::{mpsc, watch};
 
 use super::measure::{
-    ROUNDS, Rounds, Walk, check_count, copied, failed, folder, mb_per_s, percentile, print, settings,
-    write_input,
+    ROUNDS, Rounds, Walk, check_count, copied, failed, folder, mb_per_s, medians_of, percentile, print,
+    progress, settings, write_input,
 };
 use crate::cli::BenchEndToEndArgs;
 use crate::cmd::{Exit, Failure, store};
 use crate::metrics::written_bytes;
+use crate::plain::number;
 use crate::processor::{AppendFile, DeliverySettings, Epoch, Limits, Orders, Worker};
 use crate::queue::{Command, GroupSettings, Queue, WhenFull};
 use crate::service::{self, Plan};
@@ -39,20 +40,25 @@ pub(super) fn run(args: &BenchEndToEndArgs) -> Result<Exit, Failure> {
     let folder = folder(args.dir.as_deref())?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::could_not_run("could not start the runtime").because(error))?;
-    let (mut lines, mut syncs) = runtime.block_on(measure(folder.path(), args.lines))?;
+    let (mut lines, mut syncs) = runtime.block_on(measure(folder.path(), args.single_lines))?;
     let (line, half, sync) =
         (percentile(&mut lines, 99), percentile(&mut lines, 50), percentile(&mut syncs, 99));
     let allowed = 2.0 * sync + 5.0;
-    let (through, text) = through(folder.path(), args.bulk_lines)?;
+    progress(&format!("{} lines one by one: half of them within {half:.1} ms", args.single_lines));
+    let (through, text) = through(folder.path(), args.lines)?;
     print(
         args.json,
-        json!({ "lines": args.lines, "p99_ms": line, "p50_ms": half, "fdatasync_p99_ms": sync, "allowed_ms": allowed,
+        &json!({ "single_lines": args.single_lines, "p99_ms": line, "p50_ms": half, "fdatasync_p99_ms": sync, "allowed_ms": allowed,
             "through": through }),
-        &format!(
-            "write to durable ack: 99 % within {line:.1} ms, half within {half:.1} ms; fdatasync 99 % within {sync:.1} ms, \
-             two of them and 5 ms are {allowed:.1} ms; {} lines\n{text}; medians of {ROUNDS}",
-            args.lines
-        ),
+        &[
+            format!(
+                "a single line, write to durable ack: 99 % within {line:.1} ms, half within {half:.1} ms, of {}",
+                number(args.single_lines)
+            ),
+            format!("fdatasync: 99 % within {sync:.1} ms; two of them and 5 ms are {allowed:.1} ms"),
+            text,
+            medians_of(),
+        ],
     )
 }
 
@@ -60,7 +66,7 @@ pub(super) fn run(args: &BenchEndToEndArgs) -> Result<Exit, Failure> {
 fn through(folder: &Path, lines: u64) -> Result<(serde_json::Value, String), Failure> {
     let input = folder.join("input.jsonl");
     let bytes = write_input(&input, lines)?;
-    let mut rounds = Rounds::new(vec![("copy", "plain synced copy".to_owned())]);
+    let mut rounds = Rounds::new("through the log to a file", vec![("copy", "plain synced copy".to_owned())]);
     for round in 0..ROUNDS {
         let copied = copied(&input, bytes)?;
         let settings = settings(folder, &format!("through-{round}"), &input);
@@ -84,7 +90,7 @@ fn through(folder: &Path, lines: u64) -> Result<(serde_json::Value, String), Fai
         fs::remove_dir_all(&settings.data_dir).map_err(failed("remove", settings.data_dir.clone()))?;
         rounds.add(rate, &[copied]);
     }
-    Ok(rounds.medians("through the log to a file", (lines, bytes)))
+    Ok(rounds.medians((lines, bytes)))
 }
 
 async fn measure(folder: &Path, count: u64) -> Result<(Vec<f64>, Vec<f64>), Failure> {

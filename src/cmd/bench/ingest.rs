@@ -23,7 +23,7 @@ pub(super) fn run(args: &BenchIngestArgs) -> Result<Exit, Failure> {
     let bytes = write_input(&input, args.lines)?;
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let zstd = format!("zstd -1 on {}, synced", counted(threads as u64, "thread"));
-    let mut rounds = Rounds::new(vec![("copy", "plain synced copy".to_owned()), ("zstd", zstd)]);
+    let mut rounds = Rounds::new("ingest", vec![("copy", "plain synced copy".to_owned()), ("zstd", zstd)]);
     let compressed_to = folder.path().join("compressed");
     for round in 0..ROUNDS {
         let copied = copied(&input, bytes)?;
@@ -43,5 +43,5 @@ pub(super) fn run(args: &BenchIngestArgs) -> Result<Exit, Failure> {
         fs::remove_dir_all(&settings.data_dir).map_err(failed("remove", settings.data_dir.clone()))?;
         rounds.add(ingested, &[copied, compressed]);
     }
-    rounds.print("ingest", (args.lines, bytes), args.json)
+    rounds.print((args.lines, bytes), args.json)
 }

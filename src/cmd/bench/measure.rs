@@ -2,14 +2,14 @@
 //! machine only their ratio means something.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::{generate, yardstick};
-use crate::cmd::output::{say, say_json};
+use crate::cmd::output::{say_json, say_lines};
 use crate::cmd::{Exit, Failure};
 use crate::config::Settings;
 use crate::metrics::{Process, written_bytes};
@@ -63,6 +63,7 @@ pub(super) type Yardstick = (&'static str, String);
 
 /// The figures of all rounds in MB/s, each with those of its yardsticks.
 pub(super) struct Rounds {
+    what: &'static str,
     yardsticks: Vec<Yardstick>,
     measured: Vec<f64>,
     /// Of each yardstick, and the ratios to it.
@@ -72,14 +73,15 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    pub(super) fn new(yardsticks: Vec<Yardstick>) -> Rounds {
+    pub(super) fn new(what: &'static str, yardsticks: Vec<Yardstick>) -> Rounds {
         let compared = yardsticks.iter().map(|_| Default::default()).collect();
-        Rounds { yardsticks, measured: Vec::new(), compared, written: Vec::new() }
+        Rounds { what, yardsticks, measured: Vec::new(), compared, written: Vec::new() }
     }
 
-    /// A round, with the figure of each yardstick.
+    /// A round, with the figure of each yardstick. Who waits at a terminal sees it.
     pub(super) fn add(&mut self, measured: f64, yardsticks: &[f64]) {
         self.measured.push(measured);
+        progress(&format!("round {} of {ROUNDS}: {} {measured:.0} MB/s", self.measured.len(), self.what));
         for ([figures, ratios], figure) in self.compared.iter_mut().zip(yardsticks) {
             figures.push(*figure);
             ratios.push(measured / figure);
@@ -93,19 +95,19 @@ impl Rounds {
     }
 
     /// Prints the medians.
-    pub(super) fn print(self, what: &str, size: (u64, u64), json: bool) -> Result<Exit, Failure> {
-        let (mut figures, text) = self.medians(what, size);
+    pub(super) fn print(self, size: (u64, u64), json: bool) -> Result<Exit, Failure> {
+        let (mut figures, text) = self.medians(size);
         let peak = Process::of_self().peak_bytes.unwrap_or_default() / f64::from(1 << 20);
         figures["peak_rss_mb"] = peak.into();
-        print(json, figures, &format!("{text}; peak {peak:.0} MiB; medians of {ROUNDS}"))
+        print(json, &figures, &[format!("{text}; peak {peak:.0} MiB"), medians_of()])
     }
 
     /// The medians as JSON, and as text. `lines` and bytes are those of a round.
-    pub(super) fn medians(mut self, what: &str, (lines, bytes): (u64, u64)) -> (Value, String) {
+    pub(super) fn medians(mut self, (lines, bytes): (u64, u64)) -> (Value, String) {
         let rate = percentile(&mut self.measured, 50);
         let lines_per_s = rate * 1e6 * lines as f64 / bytes as f64;
         let mut figures = json!({ "mb_per_s": rate, "lines_per_s": lines_per_s });
-        let mut text = format!("{what} {rate:.0} MB/s ({lines_per_s:.0} lines/s)");
+        let mut text = format!("{} {rate:.0} MB/s ({lines_per_s:.0} lines/s)", self.what);
         for ((key, name), compared) in self.yardsticks.iter().zip(&mut self.compared) {
             let [figure, ratio] = compared.each_mut().map(|figures| percentile(figures, 50));
             figures[format!("{key}_mb_per_s")] = figure.into();
@@ -166,8 +168,21 @@ impl Processor for Walk {
     }
 }
 
-pub(super) fn print(json: bool, figures: serde_json::Value, text: &str) -> Result<Exit, Failure> {
-    if json { say_json(&figures) } else { say(text) }
+/// Prints figures for programs, or lines for people.
+pub(super) fn print(json: bool, figures: &Value, lines: &[String]) -> Result<Exit, Failure> {
+    if json { say_json(figures) } else { say_lines(lines) }
+}
+
+/// The last line of what is printed for people.
+pub(super) fn medians_of() -> String {
+    format!("medians of {ROUNDS} rounds")
+}
+
+/// A line for who waits at a terminal.
+pub(super) fn progress(line: &str) {
+    if io::stderr().is_terminal() {
+        eprintln!("{line}");
+    }
 }
 
 pub(super) fn failed(what: &str, path: PathBuf) -> impl FnOnce(io::Error) -> Failure {
