@@ -75,14 +75,6 @@ pub(super) fn say(text: impl AsRef<str>) -> Result<Exit, Failure> {
     print(|out| out.line(text))
 }
 
-/// Prints some lines, and ends the command.
-///
-/// # Errors
-/// Those of writing.
-pub(super) fn say_lines(lines: &[String]) -> Result<Exit, Failure> {
-    print(|out| lines.iter().try_for_each(|line| out.line(line)))
-}
-
 /// Prints one value for programs, and ends the command.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::{generate, yardstick};
-use crate::cmd::output::{say_json, say_lines};
+use crate::cmd::output;
 use crate::cmd::{Exit, Failure};
 use crate::config::Settings;
 use crate::metrics::{Process, written_bytes};
@@ -170,7 +170,10 @@ impl Processor for Walk {
 
 /// Prints figures for programs, or lines for people.
 pub(super) fn print(json: bool, figures: &Value, lines: &[String]) -> Result<Exit, Failure> {
-    if json { say_json(figures) } else { say_lines(lines) }
+    if json {
+        return output::say_json(figures);
+    }
+    output::print(|out| lines.iter().try_for_each(|line| out.line(line)))
 }
 
 /// The last line of what is printed for people.
