@@ -35,6 +35,10 @@ fuzz_target!(|data: &[u8]| {
             assert!(has_status(&["2"]));
             return;
         }
+        Outcome::DoneExcept(_) => {
+            assert!(has_status(&["2", "422"]));
+            return;
+        }
         Outcome::Poison(evidence) => {
             assert!(has_status(&["400", "422"]));
             evidence

@@ -343,8 +343,9 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
         /// exec: exit status 0 acks the batch, 65 rejects its lines, all others retry.
         ///
         /// exec-stream: the program reads a JSON header line (lines, bytes, first_seq, last_seq, epoch, group, attempt)
-        /// and the lines, and answers OK LAST_SEQ, NAK REASON or NAK N REASON, where N is the number of the first bad
-        /// line in the batch, from 1. OK alone is allowed for a program that cannot answer twice.
+        /// and the lines, and answers OK LAST_SEQ; OK LAST_SEQ BAD [{"n":N,"reason":"..."}]; NAK REASON; NAK N REASON;
+        /// or LATER MILLISECONDS REASON. N is the number of a bad line in the batch, from 1. OK alone is allowed for a
+        /// program that cannot answer twice.
         "command" => [Exec, ExecStream] command: command(),
             required("names no program", r#"["./process.sh"]"#);
 

@@ -8,13 +8,15 @@ use std::time::Duration;
 use spillq_storage::{Seq, SeqRange};
 
 use super::{Batch, Piece};
-use crate::queue::OomKill;
+use crate::queue::{OomKill, Rejected};
 
 /// What became of one delivery of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The batch is done: it is acked, and never delivered again.
     Done,
+    /// The lines are done, except these, in rising order, which the processor rejects.
+    DoneExcept(Vec<Rejected>),
     /// It failed, and no line is blamed. It is delivered again after a back-off (docs/explanation/delivery.md).
     Failed(Evidence),
     /// The destination cannot be reached, or says that the fault is its own. Handled like `Failed`; `doctor` reports it as

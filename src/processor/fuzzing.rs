@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
+use super::bad_lines::BadLine;
 use super::redis::resp::{Connection, Reply as Redis};
 use super::reply::Reply;
 use super::stream::{NoAnswer, answer};
@@ -19,6 +20,8 @@ use super::{Evidence, Outcome, http, sidecar};
 pub enum Said {
     Ok(Option<u64>),
     Nak(Option<u64>, String),
+    Bad(u64, Vec<(u64, String)>),
+    Later(u128, String),
     Garbage(String),
     Ended,
 }
@@ -27,6 +30,10 @@ pub async fn exec_answer(mut stdout: impl AsyncRead + Unpin) -> Said {
     match answer(&mut stdout).await {
         Ok(Reply::Ok(seq)) => Said::Ok(seq.map(|seq| seq.0)),
         Ok(Reply::Nak { line, reason }) => Said::Nak(line, reason),
+        Ok(Reply::Bad(seq, bad)) => {
+            Said::Bad(seq.0, bad.into_iter().map(|bad| (bad.n, bad.reason)).collect())
+        }
+        Ok(Reply::Later(wait, reason)) => Said::Later(wait.as_millis(), reason),
         Err(NoAnswer::Garbage(what)) => Said::Garbage(what),
         Err(NoAnswer::Ended) => Said::Ended,
     }
@@ -49,7 +56,10 @@ where
             Ok(response) => {
                 let (_all, mut left) = watch::channel(0);
                 let evidence = |summary, tail| Evidence { summary, tail };
-                http::outcome(response, &mut left, &evidence).await
+                let except = |bad: &[BadLine]| {
+                    if bad.is_empty() { Outcome::Done } else { Outcome::DoneExcept(Vec::new()) }
+                };
+                http::outcome(response, &mut left, &evidence, &except).await
             }
             Err(error) => failed(error.to_string()),
         }

@@ -2,6 +2,7 @@
 //!
 //! | status | outcome |
 //! |---|---|
+//! | 2xx, 422 with a JSON body `{"bad": [{"n": 3, "reason": "…"}]}` | done, except these lines of the batch, counted from 1 |
 //! | 2xx | done; failed if its body is JSON that says `"errors": true`, or has a `partialSuccess` that rejects something |
 //! | 400, 422 | rejected |
 //! | 413 | too large: bisected; a single line is rejected |
@@ -29,8 +30,10 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioTimer;
+use serde::Deserialize;
 use tokio::sync::watch;
 
+use super::bad_lines::{BadLine, done_except};
 use super::body::{Coding, Form, body};
 use super::connections::Connections;
 use super::evidence::{Tail, chain};
@@ -182,7 +185,8 @@ impl HttpPost {
             }
         };
         watch.status = Some(response.status());
-        let outcome = outcome(response, &mut watch.left, &evidence).await;
+        let except = |bad: &[BadLine]| done_except(batch, bad, &self.target.place());
+        let outcome = outcome(response, &mut watch.left, &evidence, &except).await;
         watch.interrupted = None;
         outcome
     }
@@ -193,17 +197,26 @@ pub(super) async fn outcome(
     response: Response<hyper::body::Incoming>,
     left: &mut watch::Receiver<u64>,
     evidence: &(dyn Fn(String, String) -> Evidence + Sync),
+    except: &(dyn Fn(&[BadLine]) -> Outcome + Sync),
 ) -> Outcome {
     let (status, wait) = (response.status(), retry_after(&response, SystemTime::now()));
+    let may_list = (status.is_success() || status == StatusCode::UNPROCESSABLE_ENTITY) && is_json(&response);
     let read = read(response).await;
-    // A server may answer before it has read the whole body. The answer counts only if it reads the rest.
-    let had_all = !status.is_success() || left.wait_for(|left| *left == 0).await.is_ok();
+    let text = read.as_ref().map_or(&[][..], |(text, _)| text);
+    let bad = serde_json::from_slice::<BadLines>(text).ok().filter(|_| may_list);
+    // A server may answer before it has read the whole body. An answer that acks counts only if it reads the rest.
+    let acks = status.is_success() || bad.is_some();
+    let had_all = !acks || left.wait_for(|left| *left == 0).await.is_ok();
     match read {
-        Ok((tail, Some(refusal))) if had_all && status.is_success() => {
-            Outcome::Failed(evidence(format!("was answered {status}, and the reply says {refusal}"), tail))
-        }
-        Ok((tail, _)) if had_all => judge(status, wait, evidence(format!("was answered {status}"), tail)),
-        Ok((tail, _)) => Outcome::Failed(evidence(
+        Ok((text, tail)) if had_all => match (refusal(&text).filter(|_| status.is_success()), bad) {
+            (Some(refusal), _) => Outcome::Failed(evidence(
+                format!("was answered {status}, and the reply says {refusal}"),
+                tail,
+            )),
+            (None, Some(BadLines { bad })) => except(&bad),
+            (None, None) => judge(status, wait, evidence(format!("was answered {status}"), tail)),
+        },
+        Ok((_, tail)) => Outcome::Failed(evidence(
             format!(
                 "was answered {status} by a server that closed the connection before all lines were sent"
             ),
@@ -319,11 +332,19 @@ fn judge(status: StatusCode, wait: Option<Duration>, evidence: Evidence) -> Outc
     }
 }
 
-/// Reads the body up to its bound. Returns its end, and what a JSON reply says was not accepted. An error has what was read
-/// before it.
-async fn read(
-    response: Response<hyper::body::Incoming>,
-) -> Result<(String, Option<String>), (String, String)> {
+/// A reply that lists the lines that were not accepted.
+#[derive(Deserialize)]
+struct BadLines {
+    bad: Vec<BadLine>,
+}
+
+fn is_json<B>(response: &Response<B>) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// Reads the body up to its bound. Returns what was read, and its end for people. An error has what was read before it.
+async fn read(response: Response<hyper::body::Incoming>) -> Result<(Vec<u8>, String), (String, String)> {
     let (mut body, mut tail, mut text) = (response.into_body(), Tail::default(), Vec::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| (tail.text(), chain(&error)))?;
@@ -335,7 +356,7 @@ async fn read(
             break;
         }
     }
-    Ok((tail.text(), refusal(&text)))
+    Ok((text, tail.text()))
 }
 
 /// How long the server asks to wait, given as seconds or a date.

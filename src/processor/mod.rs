@@ -1,5 +1,6 @@
 //! Processors: what batches are delivered to, and what a processor can answer.
 
+mod bad_lines;
 mod batch;
 mod blocking;
 mod body;

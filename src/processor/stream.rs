@@ -1,9 +1,10 @@
 //! Runs one long-lived command: each batch is a header line and the lines, and each answer is one line.
 //!
 //! The header is one JSON object: `lines`, `bytes` (what follows the header's newline), `first_seq`, `last_seq`, `epoch`,
-//! `group`, `attempt`. The answer is `OK LAST_SEQ`, `NAK REASON` (the batch is delivered again), or `NAK N REASON`: the
-//! N-th line of the batch, from 1, is bad, and *all* lines of the batch are delivered again, cut there. An answer has at most
-//! [`REPLY_BYTES_MAX`] bytes. The command must read the whole batch, whatever it answers.
+//! `group`, `attempt`. The answer is `OK LAST_SEQ`; `OK LAST_SEQ BAD [{"n":3,"reason":"…"}]`: done, except these lines of
+//! the batch, counted from 1; `NAK REASON` (the batch is delivered again); `NAK N REASON`: the N-th line is bad, and *all*
+//! lines of the batch are delivered again, cut there; or `LATER MS REASON`. An answer has at most [`REPLY_BYTES_MAX`] bytes.
+//! The command must read the whole batch, whatever it answers.
 //!
 //! `OK` alone is enough for commands that answer once. A command that may answer twice must name the batch: its second
 //! answer could be read after the next header was sent, and would ack lines that it has not seen. So a command that
@@ -42,6 +43,8 @@ use super::{Batch, Epoch, Evidence, Outcome, Processing, Processor, Program};
 
 /// The pause before the first start that follows a failure.
 const RESTART_INITIAL: Duration = Duration::from_millis(50);
+/// How much of an answer is read at once: most are a few bytes.
+const READ_BYTES: usize = 4 * 1024;
 /// Doublings that are counted: beyond any longest pause.
 const DOUBLINGS_MAX: u32 = 10;
 
@@ -190,36 +193,15 @@ impl ExecStream {
             tail,
         };
         let fault = match answer {
-            Ok(Reply::Ok(named)) => match running.misnamed(named, range.last) {
+            Ok(reply) => match running.misnamed(&reply, range.last) {
                 None => {
+                    // What a command prints about a batch that is done is no evidence.
+                    let tail = if reply.acks() { String::new() } else { running.stderr.tail().await };
                     (self.failures, self.running) = (0, Some(running));
-                    return Ok(Outcome::Done);
+                    return Ok(reply.outcome(batch, &program, tail));
                 }
                 Some(what) => NoAnswer::Garbage(what),
             },
-            Ok(Reply::Nak { line: None, reason }) => {
-                let tail = running.stderr.tail().await;
-                (self.failures, self.running) = (0, Some(running));
-                return Ok(Outcome::Failed(evidence(format!("answered NAK {reason}"), tail)));
-            }
-            Ok(Reply::Nak { line: Some(number), reason }) => {
-                let nth = number.checked_sub(1).and_then(|skip| batch.nth(skip));
-                let tail = running.stderr.tail().await;
-                (self.failures, self.running) = (0, Some(running));
-                return Ok(match nth {
-                    Some(seq) => {
-                        let evidence = evidence(format!("says that line {seq} is bad: {reason}"), tail);
-                        Outcome::BadLine(seq, evidence)
-                    }
-                    // It blames a line with a wrong number: it may count from 0. Bisecting finds the line.
-                    None => {
-                        let lines = batch.line_count();
-                        let what =
-                            format!("answered NAK {number}, and the batch has {lines} lines: {reason}");
-                        Outcome::Poison(evidence(what, tail))
-                    }
-                });
-            }
             Err(fault) => fault,
         };
         self.failures = self.failures.saturating_add(1);
@@ -319,7 +301,7 @@ impl Running {
         };
         let answer = async {
             match answer(stdout).await? {
-                Reply::Ok(_) if !written.load(Ordering::Acquire) => {
+                reply if reply.acks() && !written.load(Ordering::Acquire) => {
                     Err(NoAnswer::Garbage("answered OK before it was given all lines".to_owned()))
                 }
                 reply => Ok(reply),
@@ -329,7 +311,12 @@ impl Running {
     }
 
     /// What is wrong with an `OK` that names a batch or does not, for the batch that ends with `last`.
-    fn misnamed(&mut self, named: Option<Seq>, last: Seq) -> Option<String> {
+    fn misnamed(&mut self, reply: &Reply, last: Seq) -> Option<String> {
+        let named = match reply {
+            Reply::Ok(named) => *named,
+            Reply::Bad(named, _) => Some(*named),
+            Reply::Later(..) | Reply::Nak { .. } => return None,
+        };
         match named {
             Some(seq) if seq != last => {
                 Some(format!("answered OK {seq}, and the batch ends with line {last}"))
@@ -356,9 +343,10 @@ impl Running {
 /// Reads one answer.
 pub(super) async fn answer(stdout: &mut (impl AsyncRead + Unpin)) -> Result<Reply, NoAnswer> {
     let mut line = Vec::new();
-    let mut buffer = [0; REPLY_BYTES_MAX];
+    let mut buffer = [0; READ_BYTES];
     loop {
-        match stdout.read(&mut buffer).await {
+        let room = READ_BYTES.min(REPLY_BYTES_MAX - line.len());
+        match stdout.take(room as u64).read(&mut buffer).await {
             Ok(read) if read > 0 => line.extend(buffer.iter().take(read)),
             _ => return Err(NoAnswer::Ended),
         }

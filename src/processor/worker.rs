@@ -526,6 +526,7 @@ fn verdict(outcome: Outcome) -> Verdict {
     let failed = |kind, Evidence { summary, tail }| Verdict::Failed { kind, summary, tail, timed_out: false };
     match outcome {
         Outcome::Done => Verdict::Done,
+        Outcome::DoneExcept(rejected) => Verdict::DoneExcept(rejected),
         Outcome::Failed(evidence) => failed(FailureKind::Failed, evidence),
         Outcome::OutOfMemory(oom, evidence) => failed(FailureKind::OutOfMemory(oom), evidence),
         Outcome::Down(evidence) => failed(FailureKind::Down, evidence),

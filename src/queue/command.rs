@@ -74,11 +74,22 @@ pub struct Lease {
     pub attempt: u32,
 }
 
+/// A line that the processor rejects, while it has processed others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// The line.
+    pub seq: Seq,
+    /// Why, for people.
+    pub reason: String,
+}
+
 /// How a lease ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The lines are acked.
     Done,
+    /// The lines are acked, except these, in rising order. Each becomes a dead letter, or is delivered alone first.
+    DoneExcept(Vec<Rejected>),
     /// The lines are delivered again, unless the failure makes them dead letters.
     Failed {
         /// What the failure says of the lines.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use spillq_storage::{DeadCause, GroupChange, GroupState, Seq, SeqRange};
 
-use super::command::Lease;
+use super::command::{Lease, Rejected};
 use super::failure::FailureKind;
 use super::phase::Blocked;
 use super::retry::{Remembered, Retries};
@@ -226,9 +226,38 @@ impl Group {
     /// The lines of a lease are acked.
     pub(super) fn acked(&mut self, lease: ActiveLease, now_ms: u64) -> GroupChange {
         self.activity.acked();
-        self.retries.settled(lease.range, true, now_ms);
-        self.settling.push(lease.range);
-        GroupChange::Ack { range: lease.range }
+        self.acked_part(lease.range, now_ms)
+    }
+
+    /// The lines of a lease are acked, except those that the processor rejects, in rising order. All changes go into one
+    /// commit.
+    pub(super) fn acked_except(
+        &mut self,
+        lease: ActiveLease,
+        rejected: Vec<Rejected>,
+        now_ms: u64,
+    ) -> Vec<GroupChange> {
+        self.activity.acked();
+        // First: an ack of a part would end the lease, and leave the return without one.
+        let mut changes = vec![GroupChange::Return { range: lease.range, failed_for_ms: None }];
+        let mut rest = Some(lease.range);
+        for Rejected { seq, reason } in rejected {
+            let Some(range) = rest.filter(|rest| rest.contains(seq)) else { continue };
+            let before = SeqRange::new(range.first, seq.prev()).filter(|_| range.first < seq);
+            changes.extend(before.map(|before| self.acked_part(before, now_ms)));
+            if self.retries.rejected(seq, lease.range, now_ms) {
+                self.reasons.insert(seq, reason);
+            }
+            rest = SeqRange::new(seq.next(), range.last);
+        }
+        changes.extend(rest.map(|rest| self.acked_part(rest, now_ms)));
+        changes
+    }
+
+    fn acked_part(&mut self, range: SeqRange, now_ms: u64) -> GroupChange {
+        self.retries.settled(range, true, now_ms);
+        self.settling.push(range);
+        GroupChange::Ack { range }
     }
 
     /// A lease ends without a delivery.

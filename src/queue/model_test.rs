@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use spillq_storage::{DeadCause, GroupChange, GroupState, Seq, SeqRange};
 
+use super::command::Rejected;
 use super::failure::FailureKind;
 use super::group::{ActiveLease, Group, Idle, View};
 use super::phase::Blocked;
@@ -31,6 +32,17 @@ enum Blames {
     Wrong,
     /// It rejects the batch, without a number.
     Batch,
+    /// All bad lines of the batch, by their right numbers; the others are done.
+    List,
+    /// The same, by numbers that are one too low.
+    ListWrong,
+}
+
+/// What the destination answers.
+enum Answer {
+    Done,
+    Except(Vec<Seq>),
+    Failed(FailureKind),
 }
 
 /// What is wrong with a line.
@@ -192,33 +204,53 @@ impl World {
             return Ok(());
         }
         let lease_of = self.group.take(token).expect("it is in flight");
-        match self.outcome(range) {
-            None => self.succeed(lease_of, range),
-            Some(kind) => self.fail(lease_of, range, kind),
+        match self.answer(range) {
+            Answer::Done => self.succeed(lease_of, range),
+            Answer::Except(rejected) => self.succeed_except(lease_of, range, &rejected),
+            Answer::Failed(kind) => self.fail(lease_of, range, kind),
         }
         self.dead_letter_condemned();
         Ok(())
     }
 
-    /// The answer of the destination; `None` is success.
-    fn outcome(&mut self, range: SeqRange) -> Option<FailureKind> {
+    fn answer(&mut self, range: SeqRange) -> Answer {
         if self.is_down {
-            return Some(match self.random.u32(0..8) {
+            return Answer::Failed(match self.random.u32(0..8) {
                 0 => FailureKind::Later(1_000),
                 1 => FailureKind::Refused,
                 2 => FailureKind::Down,
                 _ => FailureKind::Failed,
             });
         }
-        let bad = self.faults.range(range.first.0..=range.last.0).next().map(|(seq, fault)| (*seq, *fault));
-        match bad? {
-            (_, Fault::Fails | Fault::Kills) => Some(FailureKind::Failed),
-            (seq, Fault::Rejected) => Some(match self.blames {
-                Blames::Batch => FailureKind::Poison,
-                Blames::Right => FailureKind::BadLine(Seq(seq)),
-                Blames::Wrong => FailureKind::BadLine(Seq(seq - 1)),
-            }),
+        let faults = self.faults.range(range.first.0..=range.last.0);
+        let Some((seq, fault)) = faults.clone().next() else { return Answer::Done };
+        let has_list = matches!(self.blames, Blames::List | Blames::ListWrong);
+        if *fault != Fault::Rejected || has_list && faults.clone().any(|(_, fault)| *fault != Fault::Rejected)
+        {
+            return Answer::Failed(FailureKind::Failed);
         }
+        let seq = Seq(*seq);
+        match self.blames {
+            Blames::Batch => Answer::Failed(FailureKind::Poison),
+            Blames::Right => Answer::Failed(FailureKind::BadLine(seq)),
+            Blames::Wrong => Answer::Failed(FailureKind::BadLine(seq.prev())),
+            // As the processors do: a number that no line has blames the batch.
+            Blames::ListWrong if seq == range.first => Answer::Failed(FailureKind::Poison),
+            // As the owner does.
+            Blames::List if range.lines() == 1 => Answer::Failed(FailureKind::BadLine(seq)),
+            Blames::List => Answer::Except(faults.map(|(seq, _)| Seq(*seq)).collect()),
+            Blames::ListWrong => Answer::Except(faults.map(|(seq, _)| Seq(seq - 1)).collect()),
+        }
+    }
+
+    fn succeed_except(&mut self, lease: ActiveLease, range: SeqRange, rejected: &[Seq]) {
+        let listed = rejected.iter().map(|seq| Rejected { seq: *seq, reason: "it is bad".to_owned() });
+        let changes = self.group.acked_except(lease, listed.collect(), self.now_ms);
+        self.named.extend(rejected.iter().map(|seq| seq.0));
+        self.acked.extend((range.first.0..=range.last.0).filter(|seq| !rejected.contains(&Seq(*seq))));
+        self.failed_at = None;
+        changes.iter().for_each(|change| self.state.apply(change));
+        self.group.made_durable();
     }
 
     fn succeed(&mut self, lease: ActiveLease, range: SeqRange) {
@@ -417,7 +449,7 @@ impl World {
         }
         // Numbers that are too low by one are right by chance if two bad lines are adjacent.
         let are_adjacent = self.ever_bad.iter().any(|seq| self.ever_bad.contains(&(seq + 1)));
-        if self.blames != Blames::Wrong || !are_adjacent {
+        if !matches!(self.blames, Blames::Wrong | Blames::ListWrong) || !are_adjacent {
             for seq in
                 self.letters.iter().filter(|(_, cause)| **cause == DeadCause::Rejected).map(|(seq, _)| seq)
             {
@@ -436,7 +468,13 @@ fn was_never_revived(world: &World, seq: Seq) -> bool {
 }
 
 fn blames() -> impl Strategy<Value = Blames> {
-    prop_oneof![Just(Blames::Right), Just(Blames::Wrong), Just(Blames::Batch)]
+    prop_oneof![
+        Just(Blames::Right),
+        Just(Blames::Wrong),
+        Just(Blames::Batch),
+        Just(Blames::List),
+        Just(Blames::ListWrong)
+    ]
 }
 
 fn run(seed: u64, strict: bool, stuck: Stuck, blames: Blames) {

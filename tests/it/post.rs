@@ -117,6 +117,35 @@ async fn a_reply_decides_and_the_request_carries_key_and_secret() {
         // Elasticsearch answers like this when it has rejected lines: they were acked.
         ("200 OK\r\ncontent-length: 30\r\n\r\n{\"took\":3,\"errors\":true,\"x\":1}", "Failed"),
         ("422 x\r\ncontent-length: 0", "Poison"),
+        // A list of bad lines, where it may stand: as JSON, with 2xx or 422, and with numbers that the batch has.
+        (
+            "200 OK\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: 39\r\n\r\n\
+             {\"bad\":[{\"n\":3,\"reason\":\"no\"},{\"n\":1}]}",
+            "DoneExcept([Rejected { seq: Seq(10), reason: \"http://127.0.0.1:",
+        ),
+        (
+            "422 x\r\ncontent-type: application/json\r\ncontent-length: 17\r\n\r\n{\"bad\":[{\"n\":2}]}",
+            "DoneExcept([Rejected { seq: Seq(11), ",
+        ),
+        ("200 OK\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n{\"bad\":[]}", "Done "),
+        (
+            "200 OK\r\ncontent-type: application/json\r\ncontent-length: 17\r\n\r\n{\"bad\":[{\"n\":4}]}",
+            "Poison",
+        ),
+        (
+            "200 OK\r\ncontent-type: application/json\r\ncontent-length: 17\r\n\r\n{\"bad\":[{\"n\":0}]}",
+            "Poison",
+        ),
+        ("200 OK\r\ncontent-length: 17\r\n\r\n{\"bad\":[{\"n\":2}]}", "Done "),
+        ("422 x\r\ncontent-type: text/plain\r\ncontent-length: 17\r\n\r\n{\"bad\":[{\"n\":2}]}", "Poison"),
+        (
+            "400 x\r\ncontent-type: application/json\r\ncontent-length: 17\r\n\r\n{\"bad\":[{\"n\":2}]}",
+            "Poison",
+        ),
+        (
+            "500 x\r\ncontent-type: application/json\r\ncontent-length: 17\r\n\r\n{\"bad\":[{\"n\":2}]}",
+            "Down",
+        ),
         ("413 x\r\ncontent-length: 0", "TooLarge"),
         ("302 x\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0", "Refused"),
         ("401 x\r\ncontent-length: 0", "Refused"),

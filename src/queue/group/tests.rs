@@ -369,3 +369,95 @@ fn an_empty_or_paused_group_gives_the_reason() {
     state.apply(&GroupChange::Pause(true));
     assert_eq!(group.offer(view(&state, 5), false, 1), Err(Idle::Paused));
 }
+
+fn rejected(lines: &[u64]) -> Vec<Rejected> {
+    let reason = |seq: &u64| Rejected { seq: Seq(*seq), reason: format!("line {seq} is bad") };
+    lines.iter().map(reason).collect()
+}
+
+/// A group that leases up to ten of twenty lines at a time, and its state.
+struct Ten(Group, GroupState);
+
+impl Ten {
+    /// The next lines are acked except some.
+    fn acked_except(&mut self, lines: &[u64]) -> (SeqRange, Vec<GroupChange>) {
+        let Ten(group, state) = self;
+        let offer = group.offer(view(state, 21), false, 1).unwrap();
+        let (lease, change) = group.lease(view(state, 21), 1, offer.range.last, 1).unwrap();
+        state.apply(&change);
+        let changes = group.acked_except(group.leases[&1], rejected(lines), 0);
+        group.take(1).unwrap();
+        changes.iter().for_each(|change| state.apply(change));
+        group.made_durable();
+        assert!(!changes.is_empty());
+        (lease.range, changes)
+    }
+
+    fn condemned(&mut self) -> Option<(u64, String)> {
+        let condemned = self.0.condemned(0, &NONE_REJECTED)?;
+        assert_eq!(condemned.cause, DeadCause::Rejected);
+        self.1.apply(&GroupChange::Dead { seq: condemned.seq });
+        self.0.settled(SeqRange::one(condemned.seq), 0);
+        self.0.made_durable();
+        Some((condemned.seq.0, condemned.reason))
+    }
+}
+
+#[test]
+fn the_first_rejected_line_of_a_list_is_delivered_alone_and_later_lists_are_believed() {
+    let state = state();
+    let settings = GroupSettings { batch_lines: 10, ..GroupSettings::named("default") };
+    let mut ten = Ten(Group::new(settings, &state), state);
+    let (range_of, changes) = ten.acked_except(&[3, 4]);
+    assert_eq!(range_of, range(1, 10));
+    let ends = GroupChange::Return { range: range(1, 10), failed_for_ms: None };
+    let acks = [range(1, 2), range(5, 10)].map(|range| GroupChange::Ack { range });
+    assert_eq!(changes, [&[ends][..], &acks].concat());
+    assert_eq!(ten.condemned(), None, "the processor may count from 0");
+    // Nothing overtakes them, and each is delivered alone.
+    let offer = ten.0.offer(view(&ten.1, 21), false, 2).unwrap();
+    assert_eq!(offer.range, range(3, 3));
+    let (_, change) = ten.0.lease(view(&ten.1, 21), 2, Seq(3), 2).unwrap();
+    ten.1.apply(&change);
+    let lease = ten.0.take(2).unwrap();
+    let again = (FailureKind::BadLine(Seq(3)), "line 3 is bad");
+    let change = ten.0.failed(view(&ten.1, 21), lease, again, &NONE_REJECTED);
+    ten.1.apply(&change);
+    assert_eq!(ten.condemned(), Some((3, "line 3 is bad".to_owned())));
+    let offer = ten.0.offer(view(&ten.1, 21), false, 3).unwrap();
+    assert_eq!(offer.range, range(4, 4));
+    ten.0.lease(view(&ten.1, 21), 3, Seq(4), 3).unwrap();
+    let lease = ten.0.take(3).unwrap();
+    ten.0.failed(view(&ten.1, 21), lease, (FailureKind::BadLine(Seq(4)), "line 4 is bad"), &NONE_REJECTED);
+    assert_eq!(ten.condemned(), Some((4, "line 4 is bad".to_owned())));
+
+    let (range_of, changes) = ten.acked_except(&[11, 20]);
+    assert_eq!((range_of, changes.len()), (range(11, 20), 2));
+    assert_eq!(ten.condemned(), Some((11, "line 11 is bad".to_owned())));
+    assert_eq!(ten.condemned(), Some((20, "line 20 is bad".to_owned())));
+    assert_eq!(ten.condemned(), None);
+    assert_eq!(ten.0.offer(view(&ten.1, 21), false, 4), Err(Idle::Empty));
+}
+
+#[test]
+fn a_list_with_wrong_numbers_makes_no_dead_letter() {
+    let state = state();
+    let settings = GroupSettings { batch_lines: 10, ..GroupSettings::named("default") };
+    let mut ten = Ten(Group::new(settings, &state), state);
+    ten.acked_except(&[3]);
+    assert_eq!(ten.acked_except(&[]).0, range(3, 3), "alone, and it is not bad");
+    assert_eq!(ten.acked_except(&[14]).0, range(11, 20));
+    assert_eq!(ten.condemned(), None);
+    let offer = ten.0.offer(view(&ten.1, 21), false, 2).unwrap();
+    assert_eq!(offer.range, range(14, 14), "named lines are only delivered alone from then on");
+}
+
+#[test]
+fn a_list_of_every_line_ends_the_lease_and_acks_nothing() {
+    let state = state();
+    let settings = GroupSettings { batch_lines: 2, ..GroupSettings::named("default") };
+    let mut two = Ten(Group::new(settings, &state), state);
+    let (_, changes) = two.acked_except(&[1, 2]);
+    assert_eq!(changes, [GroupChange::Return { range: range(1, 2), failed_for_ms: None }]);
+    assert_eq!(two.0.offer(view(&two.1, 21), false, 2).unwrap().range, range(1, 1));
+}

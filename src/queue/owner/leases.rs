@@ -5,8 +5,8 @@ use tokio::sync::oneshot;
 
 use super::{Asked, Owner, Pending, send};
 use crate::queue::clock;
-use crate::queue::command::{Lease, Offer, Settled, Verdict};
-use crate::queue::failure::reason;
+use crate::queue::command::{Lease, Offer, Rejected, Settled, Verdict};
+use crate::queue::failure::{FailureKind, reason};
 use crate::queue::group::{Condemned, Idle};
 
 impl Owner {
@@ -90,9 +90,16 @@ impl Owner {
             send(reply, Settled::Stale);
             return Ok(());
         };
-        let change = match verdict {
-            Verdict::Done => group.acked(lease, view.now_ms),
-            Verdict::Released => group.released(lease),
+        let changes = match of_one_line(verdict, lease.range) {
+            Verdict::Done => vec![group.acked(lease, view.now_ms)],
+            Verdict::DoneExcept(rejected) => {
+                let first = rejected.first().map(|first| first.reason.clone()).unwrap_or_default();
+                let name = &group.settings().name;
+                tracing::warn!(group = name, lines = %lease.range, rejected = rejected.len(), "{first}");
+                group.last_failure = Some(first);
+                group.acked_except(lease, rejected, view.now_ms)
+            }
+            Verdict::Released => vec![group.released(lease)],
             Verdict::Failed { kind, summary, tail, timed_out } => {
                 group.activity.failed(lease.range, (kind, timed_out), view.now_ms);
                 tracing::warn!(group = group.settings().name, lines = %lease.range, "{summary}");
@@ -100,10 +107,10 @@ impl Owner {
                 let rejected_below = |seq: Seq, most: u32| log.rejected_below(id, seq, most);
                 let change = group.failed(view, lease, (kind, &said), &rejected_below);
                 group.last_failure = Some(said);
-                change
+                vec![change]
             }
         };
-        self.commit.groups.push((id, change));
+        self.commit.groups.extend(changes.into_iter().map(|change| (id, change)));
         // In the same commit as the end of the lease.
         self.dead_letter_condemned_of(id)?;
         self.answers.push(Pending::Settled(reply));
@@ -198,5 +205,17 @@ impl Owner {
         group.settled(range, clock::now_ms());
         self.commit.groups.push((id, GroupChange::Ack { range }));
         self.commit.losses.push(Loss::unreadable(range, what));
+    }
+}
+
+/// A line that was delivered alone and is rejected: nothing is acked, and its number is confirmed.
+fn of_one_line(verdict: Verdict, range: SeqRange) -> Verdict {
+    match verdict {
+        Verdict::DoneExcept(mut rejected) if range.lines() == 1 && !rejected.is_empty() => {
+            let Rejected { seq, reason } = rejected.swap_remove(0);
+            let kind = FailureKind::BadLine(seq);
+            Verdict::Failed { kind, summary: reason, tail: String::new(), timed_out: false }
+        }
+        verdict => verdict,
     }
 }

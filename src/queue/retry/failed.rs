@@ -151,6 +151,18 @@ impl Retries {
         Failed { charged_ms, condemned: condemned.then_some(seq) }
     }
 
+    /// A line of `whole` was rejected, while others were acked. Returns whether it is condemned at once, because earlier
+    /// numbers were right. If not, it is delivered alone, which shows whether its number is. [`CONDEMNED_MAX`] is not asked:
+    /// the reasons of one answer are bounded together, and nothing more is delivered while a line is condemned.
+    pub(in crate::queue) fn rejected(&mut self, seq: Seq, whole: SeqRange, now_ms: u64) -> bool {
+        let line = SeqRange::one(seq);
+        self.take_out(line);
+        let is_condemned = self.numbers == Numbers::Right;
+        let condemned = is_condemned.then_some(DeadCause::Rejected);
+        self.put(Part { whole, condemned, not_before_ms: now_ms, ..Part::new(line, Standing::Named) });
+        is_condemned
+    }
+
     fn believes_numbers(&self) -> bool {
         let condemned = self.parts.iter().filter(|part| part.condemned.is_some()).count();
         self.numbers != Numbers::Wrong && condemned < CONDEMNED_MAX
