@@ -31,7 +31,7 @@ pub async fn exec_answer(mut stdout: impl AsyncRead + Unpin) -> Said {
         Ok(Reply::Ok(seq)) => Said::Ok(seq.map(|seq| seq.0)),
         Ok(Reply::Nak { line, reason }) => Said::Nak(line, reason),
         Ok(Reply::Bad(seq, bad)) => {
-            Said::Bad(seq.0, bad.into_iter().map(|bad| (bad.n, bad.reason)).collect())
+            Said::Bad(seq.0, bad.into_iter().map(|bad| (bad.n, bad.reason.unwrap_or_default())).collect())
         }
         Ok(Reply::Later(wait, reason)) => Said::Later(wait.as_millis(), reason),
         Err(NoAnswer::Garbage(what)) => Said::Garbage(what),

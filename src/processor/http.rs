@@ -30,10 +30,9 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioTimer;
-use serde::Deserialize;
 use tokio::sync::watch;
 
-use super::bad_lines::{BadLine, done_except};
+use super::bad_lines::{BadLine, Listed, done_except, listed};
 use super::body::{Coding, Form, body};
 use super::connections::Connections;
 use super::evidence::{Tail, chain};
@@ -200,21 +199,30 @@ pub(super) async fn outcome(
     except: &(dyn Fn(&[BadLine]) -> Outcome + Sync),
 ) -> Outcome {
     let (status, wait) = (response.status(), retry_after(&response, SystemTime::now()));
-    let may_list = (status.is_success() || status == StatusCode::UNPROCESSABLE_ENTITY) && is_json(&response);
+    let is_json = is_json(&response);
     let read = read(response).await;
     let text = read.as_ref().map_or(&[][..], |(text, _)| text);
-    let bad = serde_json::from_slice::<BadLines>(text).ok().filter(|_| may_list);
+    let is_success = status.is_success();
+    let listed = if is_json && (is_success || status == StatusCode::UNPROCESSABLE_ENTITY) {
+        listed(text)
+    } else {
+        Listed::Nothing
+    };
+    let names_lines = matches!(&listed, Listed::Lines(lines) if !lines.is_empty());
     // A server may answer before it has read the whole body. An answer that acks counts only if it reads the rest.
-    let acks = status.is_success() || bad.is_some();
-    let had_all = !acks || left.wait_for(|left| *left == 0).await.is_ok();
+    let had_all = !(is_success || names_lines) || left.wait_for(|left| *left == 0).await.is_ok();
     match read {
-        Ok((text, tail)) if had_all => match (refusal(&text).filter(|_| status.is_success()), bad) {
+        Ok((text, tail)) if had_all => match (refusal(&text).filter(|_| is_success), listed) {
             (Some(refusal), _) => Outcome::Failed(evidence(
                 format!("was answered {status}, and the reply says {refusal}"),
                 tail,
             )),
-            (None, Some(BadLines { bad })) => except(&bad),
-            (None, None) => judge(status, wait, evidence(format!("was answered {status}"), tail)),
+            (None, Listed::Lines(lines)) if names_lines => except(&lines),
+            (None, Listed::Unreadable(why)) => {
+                let how = format!("was answered {status}, and its list of bad lines cannot be read: {why}");
+                Outcome::Poison(evidence(how, tail))
+            }
+            (None, _) => judge(status, wait, evidence(format!("was answered {status}"), tail)),
         },
         Ok((_, tail)) => Outcome::Failed(evidence(
             format!(
@@ -330,12 +338,6 @@ fn judge(status: StatusCode, wait: Option<Duration>, evidence: Evidence) -> Outc
             None => Outcome::Failed(evidence),
         },
     }
-}
-
-/// A reply that lists the lines that were not accepted.
-#[derive(Deserialize)]
-struct BadLines {
-    bad: Vec<BadLine>,
 }
 
 fn is_json<B>(response: &Response<B>) -> bool {

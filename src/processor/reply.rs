@@ -133,7 +133,7 @@ mod tests {
     }
 
     fn bad(n: u64, reason: &str) -> BadLine {
-        BadLine { n, reason: reason.to_owned() }
+        BadLine { n, reason: Some(reason.to_owned()) }
     }
 
     fn later(millis: u64, reason: &str) -> Result<Reply, String> {
@@ -149,7 +149,10 @@ mod tests {
             ("OK 12 BAD []\n", Ok(Reply::Bad(Seq(12), vec![]))),
             (
                 "OK 12 BAD [{\"n\":3,\"reason\":\"no such coin\"}, {\"reason\":\"\\u001b[31m\",\"n\":4,\"more\":1},{\"n\":5}]\n",
-                Ok(Reply::Bad(Seq(12), vec![bad(3, "no such coin"), bad(4, "\u{1b}[31m"), bad(5, "")])),
+                Ok(Reply::Bad(
+                    Seq(12),
+                    vec![bad(3, "no such coin"), bad(4, "\u{1b}[31m"), BadLine { n: 5, reason: None }],
+                )),
             ),
             ("LATER 5000 the database restarts\n", later(5_000, "the database restarts")),
             ("LATER 0\n", later(0, "")),

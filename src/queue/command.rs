@@ -88,7 +88,8 @@ pub struct Rejected {
 pub enum Verdict {
     /// The lines are acked.
     Done,
-    /// The lines are acked, except these, in rising order. Each becomes a dead letter, or is delivered alone first.
+    /// The lines are acked, except these, in rising order, which become dead letters. Until a number by which the processor
+    /// blames lines has proven right in this run, only the first of them counts, as a line that it names without an ack.
     DoneExcept(Vec<Rejected>),
     /// The lines are delivered again, unless the failure makes them dead letters.
     Failed {
@@ -103,6 +104,25 @@ pub enum Verdict {
     },
     /// The service stops: the delivery does not count.
     Released,
+}
+
+impl Verdict {
+    /// What a list of rejected lines of `range` counts for. If it is not believed, or is about a line that was delivered
+    /// alone, nothing is acked: a processor that counts from 0 says of the bad line that it is done.
+    pub(super) fn believed(self, range: SeqRange, believes_lists: bool) -> Verdict {
+        let Verdict::DoneExcept(mut rejected) = self else { return self };
+        if rejected.is_empty() {
+            return Verdict::Done;
+        }
+        let is_sorted = rejected.is_sorted_by(|one, next| one.seq < next.seq);
+        let is_list = is_sorted && rejected.iter().all(|line| range.contains(line.seq));
+        if is_list && believes_lists && range.lines() > 1 {
+            return Verdict::DoneExcept(rejected);
+        }
+        let Rejected { seq, reason } = rejected.swap_remove(0);
+        let kind = if is_list { FailureKind::BadLine(seq) } else { FailureKind::Poison };
+        Verdict::Failed { kind, summary: reason, tail: String::new(), timed_out: false }
+    }
 }
 
 /// The answer to the end of a lease. Durable.

@@ -229,6 +229,11 @@ impl Group {
         self.acked_part(lease.range, now_ms)
     }
 
+    /// Whether a list of rejected lines is believed, so that [`Group::acked_except`] may follow.
+    pub(super) fn believes_lists(&self) -> bool {
+        self.retries.believes_lists()
+    }
+
     /// The lines of a lease are acked, except those that the processor rejects, in rising order. All changes go into one
     /// commit.
     pub(super) fn acked_except(
@@ -245,9 +250,8 @@ impl Group {
             let Some(range) = rest.filter(|rest| rest.contains(seq)) else { continue };
             let before = SeqRange::new(range.first, seq.prev()).filter(|_| range.first < seq);
             changes.extend(before.map(|before| self.acked_part(before, now_ms)));
-            if self.retries.rejected(seq, lease.range, now_ms) {
-                self.reasons.insert(seq, reason);
-            }
+            self.retries.rejected(seq, lease.range, now_ms);
+            self.reasons.insert(seq, reason);
             rest = SeqRange::new(seq.next(), range.last);
         }
         changes.extend(rest.map(|rest| self.acked_part(rest, now_ms)));

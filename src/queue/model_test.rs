@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use spillq_storage::{DeadCause, GroupChange, GroupState, Seq, SeqRange};
 
-use super::command::Rejected;
+use super::command::{Rejected, Verdict};
 use super::failure::FailureKind;
 use super::group::{ActiveLease, Group, Idle, View};
 use super::phase::Blocked;
@@ -236,8 +236,6 @@ impl World {
             Blames::Wrong => Answer::Failed(FailureKind::BadLine(seq.prev())),
             // As the processors do: a number that no line has blames the batch.
             Blames::ListWrong if seq == range.first => Answer::Failed(FailureKind::Poison),
-            // As the owner does.
-            Blames::List if range.lines() == 1 => Answer::Failed(FailureKind::BadLine(seq)),
             Blames::List => Answer::Except(faults.map(|(seq, _)| Seq(*seq)).collect()),
             Blames::ListWrong => Answer::Except(faults.map(|(seq, _)| Seq(seq - 1)).collect()),
         }
@@ -245,7 +243,16 @@ impl World {
 
     fn succeed_except(&mut self, lease: ActiveLease, range: SeqRange, rejected: &[Seq]) {
         let listed = rejected.iter().map(|seq| Rejected { seq: *seq, reason: "it is bad".to_owned() });
-        let changes = self.group.acked_except(lease, listed.collect(), self.now_ms);
+        let listed = Verdict::DoneExcept(listed.collect());
+        let listed = match listed.believed(range, self.group.believes_lists()) {
+            Verdict::DoneExcept(listed) => listed,
+            Verdict::Failed { kind, .. } => return self.fail(lease, range, kind),
+            verdict => panic!("{verdict:?}"),
+        };
+        if self.blames == Blames::ListWrong && !self.are_adjacent() {
+            panic!("lines {range} are acked by a list whose numbers were never right");
+        }
+        let changes = self.group.acked_except(lease, listed, self.now_ms);
         self.named.extend(rejected.iter().map(|seq| seq.0));
         self.acked.extend((range.first.0..=range.last.0).filter(|seq| !rejected.contains(&Seq(*seq))));
         self.failed_at = None;
@@ -438,6 +445,10 @@ impl World {
         self.dead_letter_condemned();
     }
 
+    fn are_adjacent(&self) -> bool {
+        self.ever_bad.iter().any(|seq| self.ever_bad.contains(&(seq + 1)))
+    }
+
     fn check_the_end(&self) {
         for seq in 1..self.next_seq {
             let ends =
@@ -448,8 +459,7 @@ impl World {
             assert!(times <= 1 + revived, "line {seq} became a dead letter {times} times");
         }
         // Numbers that are too low by one are right by chance if two bad lines are adjacent.
-        let are_adjacent = self.ever_bad.iter().any(|seq| self.ever_bad.contains(&(seq + 1)));
-        if !matches!(self.blames, Blames::Wrong | Blames::ListWrong) || !are_adjacent {
+        if !matches!(self.blames, Blames::Wrong | Blames::ListWrong) || !self.are_adjacent() {
             for seq in
                 self.letters.iter().filter(|(_, cause)| **cause == DeadCause::Rejected).map(|(seq, _)| seq)
             {

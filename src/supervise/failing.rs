@@ -126,12 +126,14 @@ pub(super) fn failing(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Ve
         return None;
     }
     let is_command = i.processor.as_ref().is_none_or(|name| name.kind.is_command());
-    if !is_no_accident(failing, is_command, now, s) {
+    // A command that asks for a pause does not crash: it says that its destination is away.
+    let crashes = is_command && !matches!(failing.kind, FailureKind::Later(_));
+    if !is_no_accident(failing, crashes, now, s) {
         return None;
     }
     let for_time = duration(now.saturating_sub(failing.since_ms));
     let times = times(failing.times);
-    Some(if is_command {
+    Some(if crashes {
         let summary = format!(
             "the processor of group {} crashes: it failed {times} in a row, for {for_time}, last on {}",
             i.group,
@@ -149,7 +151,8 @@ pub(super) fn failing(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Ve
             counted(i.lag_lines, "line")
         );
         let retry = s.commands.spillq("group retry-now", &format!("{}    # as soon as it is back", i.group));
-        let step = Step::from(see_to_destination(i)).or(retry);
+        // Only the command knows its destination; what it said is in the evidence.
+        let step = if is_command { Step::from(retry) } else { Step::from(see_to_destination(i)).or(retry) };
         Verdict::unhealthy(i, State::Retrying, (None, Cause::Outage), summary, step)
     })
 }

@@ -313,6 +313,15 @@ fn a_batch_that_is_bisected_to_its_rejected_line_is_not_a_crash() {
 }
 
 #[test]
+fn a_command_that_asks_for_pauses_is_not_a_crash_but_an_outage_once_it_lasts() {
+    let inputs = fails(50, false);
+    let later = Failing { kind: FailureKind::Later(5_000), ..inputs.failing.clone().unwrap() };
+    check(&GroupInputs { failing: Some(later.clone()), ..inputs.clone() }, "retrying", None, None);
+    let lasts = Failing { since_ms: NOW - T, ..later };
+    check(&GroupInputs { failing: Some(lasts), ..inputs }, "retrying", None, Some(Cause::Outage));
+}
+
+#[test]
 fn failures_of_a_destination_are_an_outage() {
     let url =
         ProcessorName { kind: ProcessorKind::Http, about: "http://127.0.0.1:1".to_owned(), program: None };

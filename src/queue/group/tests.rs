@@ -3,6 +3,7 @@
 use spillq_storage::state::AckSet;
 
 use super::*;
+use crate::queue::command::Verdict;
 
 fn state() -> GroupState {
     GroupState::empty("default", Seq(0))
@@ -370,94 +371,124 @@ fn an_empty_or_paused_group_gives_the_reason() {
     assert_eq!(group.offer(view(&state, 5), false, 1), Err(Idle::Paused));
 }
 
-fn rejected(lines: &[u64]) -> Vec<Rejected> {
-    let reason = |seq: &u64| Rejected { seq: Seq(*seq), reason: format!("line {seq} is bad") };
-    lines.iter().map(reason).collect()
-}
-
 /// A group that leases up to ten of twenty lines at a time, and its state.
 struct Ten(Group, GroupState);
 
 impl Ten {
-    /// The next lines are acked except some.
-    fn acked_except(&mut self, lines: &[u64]) -> (SeqRange, Vec<GroupChange>) {
+    fn new() -> Ten {
+        let state = state();
+        let settings = GroupSettings { batch_lines: 10, ..GroupSettings::named("default") };
+        Ten(Group::new(settings, &state), state)
+    }
+
+    fn lease(&mut self) -> ActiveLease {
         let Ten(group, state) = self;
         let offer = group.offer(view(state, 21), false, 1).unwrap();
-        let (lease, change) = group.lease(view(state, 21), 1, offer.range.last, 1).unwrap();
+        let (_, change) = group.lease(view(state, 21), 1, offer.range.last, 1).unwrap();
         state.apply(&change);
-        let changes = group.acked_except(group.leases[&1], rejected(lines), 0);
-        group.take(1).unwrap();
-        changes.iter().for_each(|change| state.apply(change));
-        group.made_durable();
-        assert!(!changes.is_empty());
+        group.take(1).unwrap()
+    }
+
+    fn commit(&mut self, changes: &[GroupChange]) {
+        changes.iter().for_each(|change| self.1.apply(change));
+        self.0.made_durable();
+    }
+
+    fn acked(&mut self) -> SeqRange {
+        let lease = self.lease();
+        let change = self.0.acked(lease, 0);
+        self.commit(&[change]);
+        lease.range
+    }
+
+    /// The next lines fail, and one of them is named.
+    fn named(&mut self, seq: u64) -> SeqRange {
+        let lease = self.lease();
+        let bad = (FailureKind::BadLine(Seq(seq)), "it is bad");
+        let change = self.0.failed(view(&self.1, 21), lease, bad, &NONE_REJECTED);
+        self.commit(&[change]);
+        lease.range
+    }
+
+    fn acked_except(&mut self, lines: &[u64]) -> (SeqRange, Vec<GroupChange>) {
+        let lease = self.lease();
+        let reason = |seq: &u64| Rejected { seq: Seq(*seq), reason: format!("line {seq} is bad") };
+        let changes = self.0.acked_except(lease, lines.iter().map(reason).collect(), 0);
+        self.commit(&changes);
         (lease.range, changes)
     }
 
-    fn condemned(&mut self) -> Option<(u64, String)> {
+    fn dead_letter(&mut self) -> Option<(u64, String)> {
         let condemned = self.0.condemned(0, &NONE_REJECTED)?;
         assert_eq!(condemned.cause, DeadCause::Rejected);
-        self.1.apply(&GroupChange::Dead { seq: condemned.seq });
         self.0.settled(SeqRange::one(condemned.seq), 0);
-        self.0.made_durable();
+        self.commit(&[GroupChange::Dead { seq: condemned.seq }]);
         Some((condemned.seq.0, condemned.reason))
     }
 }
 
 #[test]
-fn the_first_rejected_line_of_a_list_is_delivered_alone_and_later_lists_are_believed() {
-    let state = state();
-    let settings = GroupSettings { batch_lines: 10, ..GroupSettings::named("default") };
-    let mut ten = Ten(Group::new(settings, &state), state);
-    let (range_of, changes) = ten.acked_except(&[3, 4]);
-    assert_eq!(range_of, range(1, 10));
-    let ends = GroupChange::Return { range: range(1, 10), failed_for_ms: None };
-    let acks = [range(1, 2), range(5, 10)].map(|range| GroupChange::Ack { range });
+fn a_list_that_is_believed_acks_the_others_and_condemns_its_lines_in_their_order() {
+    let mut ten = Ten::new();
+    assert_eq!(ten.named(3), range(1, 10));
+    assert_eq!(ten.acked(), range(1, 2));
+    assert!(!ten.0.believes_lists(), "no number has proven right yet");
+    assert_eq!(ten.named(3), range(3, 3));
+    assert_eq!(ten.dead_letter(), Some((3, "it is bad".to_owned())));
+    assert!(ten.0.believes_lists());
+
+    let (list_of, changes) = ten.acked_except(&[5, 10]);
+    assert_eq!(list_of, range(4, 10), "the rest of a batch that was cut");
+    let ends = GroupChange::Return { range: range(4, 10), failed_for_ms: None };
+    let acks = [range(4, 4), range(6, 9)].map(|range| GroupChange::Ack { range });
     assert_eq!(changes, [&[ends][..], &acks].concat());
-    assert_eq!(ten.condemned(), None, "the processor may count from 0");
-    // Nothing overtakes them, and each is delivered alone.
-    let offer = ten.0.offer(view(&ten.1, 21), false, 2).unwrap();
-    assert_eq!(offer.range, range(3, 3));
-    let (_, change) = ten.0.lease(view(&ten.1, 21), 2, Seq(3), 2).unwrap();
-    ten.1.apply(&change);
-    let lease = ten.0.take(2).unwrap();
-    let again = (FailureKind::BadLine(Seq(3)), "line 3 is bad");
-    let change = ten.0.failed(view(&ten.1, 21), lease, again, &NONE_REJECTED);
-    ten.1.apply(&change);
-    assert_eq!(ten.condemned(), Some((3, "line 3 is bad".to_owned())));
-    let offer = ten.0.offer(view(&ten.1, 21), false, 3).unwrap();
-    assert_eq!(offer.range, range(4, 4));
-    ten.0.lease(view(&ten.1, 21), 3, Seq(4), 3).unwrap();
-    let lease = ten.0.take(3).unwrap();
-    ten.0.failed(view(&ten.1, 21), lease, (FailureKind::BadLine(Seq(4)), "line 4 is bad"), &NONE_REJECTED);
-    assert_eq!(ten.condemned(), Some((4, "line 4 is bad".to_owned())));
+    assert_eq!(ten.dead_letter(), Some((5, "line 5 is bad".to_owned())));
+    assert_eq!(ten.dead_letter(), Some((10, "line 10 is bad".to_owned())));
+    assert_eq!(ten.dead_letter(), None);
 
-    let (range_of, changes) = ten.acked_except(&[11, 20]);
-    assert_eq!((range_of, changes.len()), (range(11, 20), 2));
-    assert_eq!(ten.condemned(), Some((11, "line 11 is bad".to_owned())));
-    assert_eq!(ten.condemned(), Some((20, "line 20 is bad".to_owned())));
-    assert_eq!(ten.condemned(), None);
+    let (list_of, changes) = ten.acked_except(&(11..=20).collect::<Vec<_>>());
+    assert_eq!(changes, [GroupChange::Return { range: list_of, failed_for_ms: None }], "nothing is acked");
+    for seq in 11..=20 {
+        assert_eq!(ten.dead_letter(), Some((seq, format!("line {seq} is bad"))));
+    }
     assert_eq!(ten.0.offer(view(&ten.1, 21), false, 4), Err(Idle::Empty));
+    assert_eq!(ten.1.acks().floor(), Seq(20));
 }
 
 #[test]
-fn a_list_with_wrong_numbers_makes_no_dead_letter() {
-    let state = state();
-    let settings = GroupSettings { batch_lines: 10, ..GroupSettings::named("default") };
-    let mut ten = Ten(Group::new(settings, &state), state);
-    ten.acked_except(&[3]);
-    assert_eq!(ten.acked_except(&[]).0, range(3, 3), "alone, and it is not bad");
-    assert_eq!(ten.acked_except(&[14]).0, range(11, 20));
-    assert_eq!(ten.condemned(), None);
-    let offer = ten.0.offer(view(&ten.1, 21), false, 2).unwrap();
-    assert_eq!(offer.range, range(14, 14), "named lines are only delivered alone from then on");
+fn numbers_that_were_wrong_once_are_never_right_again() {
+    let mut ten = Ten::new();
+    assert_eq!(ten.named(3), range(1, 10));
+    assert_eq!(ten.acked(), range(1, 2));
+    assert_eq!(ten.acked(), range(3, 3), "it is not bad");
+    assert_eq!(ten.named(6), range(4, 10));
+    assert_eq!(ten.named(6), range(4, 7), "bisected");
+    assert_eq!(ten.named(4), range(4, 5));
+    assert_eq!(ten.named(4), range(4, 4));
+    assert!(!ten.0.believes_lists());
 }
 
 #[test]
-fn a_list_of_every_line_ends_the_lease_and_acks_nothing() {
-    let state = state();
-    let settings = GroupSettings { batch_lines: 2, ..GroupSettings::named("default") };
-    let mut two = Ten(Group::new(settings, &state), state);
-    let (_, changes) = two.acked_except(&[1, 2]);
-    assert_eq!(changes, [GroupChange::Return { range: range(1, 2), failed_for_ms: None }]);
-    assert_eq!(two.0.offer(view(&two.1, 21), false, 2).unwrap().range, range(1, 1));
+fn a_list_counts_only_if_it_is_believed_and_is_one() {
+    let list = |lines: &[u64]| {
+        let rejected = |seq: &u64| Rejected { seq: Seq(*seq), reason: "it is bad".to_owned() };
+        Verdict::DoneExcept(lines.iter().map(rejected).collect())
+    };
+    let failed = |kind| {
+        let summary = "it is bad".to_owned();
+        Verdict::Failed { kind, summary, tail: String::new(), timed_out: false }
+    };
+    let named = |seq| failed(FailureKind::BadLine(Seq(seq)));
+    for (lines, of, believes_lists, verdict) in [
+        (&[3, 5][..], range(1, 9), true, list(&[3, 5])),
+        (&[3, 5], range(1, 9), false, named(3)),
+        (&[], range(1, 9), false, Verdict::Done),
+        (&[3], range(3, 3), true, named(3)),
+        (&[5, 3], range(1, 9), true, failed(FailureKind::Poison)),
+        (&[3, 3], range(1, 9), true, failed(FailureKind::Poison)),
+        (&[3, 10], range(1, 9), true, failed(FailureKind::Poison)),
+    ] {
+        assert_eq!(list(lines).believed(of, believes_lists), verdict, "{lines:?} of {of}");
+    }
+    assert_eq!(Verdict::Released.believed(range(1, 9), false), Verdict::Released);
 }

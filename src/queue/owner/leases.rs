@@ -5,8 +5,8 @@ use tokio::sync::oneshot;
 
 use super::{Asked, Owner, Pending, send};
 use crate::queue::clock;
-use crate::queue::command::{Lease, Offer, Rejected, Settled, Verdict};
-use crate::queue::failure::{FailureKind, reason};
+use crate::queue::command::{Lease, Offer, Settled, Verdict};
+use crate::queue::failure::reason;
 use crate::queue::group::{Condemned, Idle};
 
 impl Owner {
@@ -90,7 +90,7 @@ impl Owner {
             send(reply, Settled::Stale);
             return Ok(());
         };
-        let changes = match of_one_line(verdict, lease.range) {
+        let changes = match verdict.believed(lease.range, group.believes_lists()) {
             Verdict::Done => vec![group.acked(lease, view.now_ms)],
             Verdict::DoneExcept(rejected) => {
                 let first = rejected.first().map(|first| first.reason.clone()).unwrap_or_default();
@@ -205,17 +205,5 @@ impl Owner {
         group.settled(range, clock::now_ms());
         self.commit.groups.push((id, GroupChange::Ack { range }));
         self.commit.losses.push(Loss::unreadable(range, what));
-    }
-}
-
-/// A line that was delivered alone and is rejected: nothing is acked, and its number is confirmed.
-fn of_one_line(verdict: Verdict, range: SeqRange) -> Verdict {
-    match verdict {
-        Verdict::DoneExcept(mut rejected) if range.lines() == 1 && !rejected.is_empty() => {
-            let Rejected { seq, reason } = rejected.swap_remove(0);
-            let kind = FailureKind::BadLine(seq);
-            Verdict::Failed { kind, summary: reason, tail: String::new(), timed_out: false }
-        }
-        verdict => verdict,
     }
 }

@@ -120,7 +120,8 @@ impl Retries {
                 return Failed::default();
             }
             part.failures += 1;
-            if part.standing == Standing::Named && kind == FailureKind::BadLine(seq) {
+            let is_unproven = self.numbers == Numbers::Unproven;
+            if part.standing == Standing::Named && kind == FailureKind::BadLine(seq) && is_unproven {
                 // Any other answer rejects the line too, but does not confirm its number.
                 self.numbers = Numbers::Right;
             }
@@ -151,16 +152,18 @@ impl Retries {
         Failed { charged_ms, condemned: condemned.then_some(seq) }
     }
 
-    /// A line of `whole` was rejected, while others were acked. Returns whether it is condemned at once, because earlier
-    /// numbers were right. If not, it is delivered alone, which shows whether its number is. [`CONDEMNED_MAX`] is not asked:
-    /// the reasons of one answer are bounded together, and nothing more is delivered while a line is condemned.
-    pub(in crate::queue) fn rejected(&mut self, seq: Seq, whole: SeqRange, now_ms: u64) -> bool {
+    /// Whether a list of bad lines is believed, so that the others may be acked: if a number was right, and not too many
+    /// condemned lines wait already.
+    pub(in crate::queue) fn believes_lists(&self) -> bool {
+        self.numbers == Numbers::Right && self.believes_numbers()
+    }
+
+    /// A line of `whole` was rejected by a list that is believed, while others are acked: it is condemned at once.
+    pub(in crate::queue) fn rejected(&mut self, seq: Seq, whole: SeqRange, now_ms: u64) {
         let line = SeqRange::one(seq);
         self.take_out(line);
-        let is_condemned = self.numbers == Numbers::Right;
-        let condemned = is_condemned.then_some(DeadCause::Rejected);
+        let condemned = Some(DeadCause::Rejected);
         self.put(Part { whole, condemned, not_before_ms: now_ms, ..Part::new(line, Standing::Named) });
-        is_condemned
     }
 
     fn believes_numbers(&self) -> bool {
