@@ -274,7 +274,8 @@ impl Log {
 
     /// Makes changes durable in the journal, with the blocks that they do not reference, and applies them.
     fn apply(&mut self, mut changes: Changes, blocks: &[&[u8]]) -> Result<()> {
-        // All of `kept/` is synced: every addition ends with a sync.
+        // What the mark covers. Dead letters of this commit share one sync.
+        self.retained.sync()?;
         changes.retained = Some(self.retained.mark()).filter(|mark| *mark != self.state.retained);
         let number = self.state.commit + 1;
         let record_bytes = self.journal.append(number, &RecordRef::Changes(&changes), blocks)?;

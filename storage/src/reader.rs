@@ -63,7 +63,11 @@ impl ReadError {
     /// dead letters and lines that wait, or behind lines that `losses` record as lost already. `None` for any other error.
     pub fn next<'l>(&self, seq: Seq, losses: impl IntoIterator<Item = &'l Loss>) -> Option<Seq> {
         match self {
-            ReadError::Absent { next, .. } => *next,
+            ReadError::Absent { next: Some(next), .. } => Some(*next),
+            // A repair removed the last segment: the log has no line behind.
+            ReadError::Absent { next: None, .. } => {
+                Some(Loss::known(losses, SeqRange::new(seq, Seq(u64::MAX))?)?.last.next())
+            }
             ReadError::Damaged { range, .. } => {
                 Some(Loss::known(losses, SeqRange::new(seq, range.last)?)?.last.next())
             }
@@ -446,5 +450,18 @@ mod tests {
         for seq in BLOCKS / 2 + 1..=BLOCKS {
             assert_eq!(reader.block(Seq(seq)).unwrap().range(), SeqRange::one(Seq(seq)));
         }
+    }
+
+    /// `inspect` of a store that had lost its last segment, and was repaired, ended with an error.
+    #[test]
+    fn behind_lines_that_are_lost_up_to_the_end_reading_ends() {
+        let lost =
+            |first, last| Loss::unreadable(SeqRange::new(Seq(first), Seq(last)).unwrap(), "x".to_owned());
+        let absent = |next| ReadError::Absent { seq: Seq(7), next };
+        let losses = [lost(1, 4), lost(6, 9), lost(10, 12)];
+        assert_eq!(absent(None).next(Seq(7), &losses), Some(Seq(13)));
+        assert_eq!(absent(Some(Seq(8))).next(Seq(7), &losses), Some(Seq(8)), "the log has it");
+        assert_eq!(absent(None).next(Seq(13), &losses), None);
+        assert_eq!(absent(None).next(Seq(5), &losses), None, "it is not lost, and missing");
     }
 }

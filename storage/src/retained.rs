@@ -100,6 +100,8 @@ pub(crate) struct Retained {
     generation: u64,
     file: Box<dyn DiskFile>,
     len: u64,
+    /// Something was appended since the last sync.
+    is_dirty: bool,
     dead: BTreeMap<GroupId, BTreeMap<Seq, Letter>>,
     /// What could not be read at opening, for people.
     pub(crate) findings: Vec<String>,
@@ -186,6 +188,7 @@ impl Retained {
             generation,
             file,
             len: 0,
+            is_dirty: false,
             dead: BTreeMap::new(),
             findings: Vec::new(),
         };
@@ -440,14 +443,20 @@ impl Retained {
     fn append(&mut self, kind: Kind, body: &[u8]) -> Result<()> {
         let bytes = frame(kind, body);
         let name = path(self.generation);
+        self.is_dirty = true;
         self.file.write_at(&bytes, self.len).during("write to", &name)?;
         let place = Place { at: self.len + FRAME_BYTES as u64, bytes: body.len() as u32 };
         self.len += bytes.len() as u64;
         self.note(kind as u8, body, place).map_err(std::io::Error::other).during("read back from", &name)
     }
 
-    pub(crate) fn sync(&self) -> Result<()> {
-        self.file.sync().during("sync", &path(self.generation))
+    /// Makes everything durable that was appended. Without an addition since the last one it does nothing.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        if self.is_dirty {
+            self.file.sync().during("sync", &path(self.generation))?;
+            self.is_dirty = false;
+        }
+        Ok(())
     }
 
     /// Whether a group still needs one of these lines.

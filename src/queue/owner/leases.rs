@@ -1,5 +1,7 @@
 //! Offers, leases, and what follows when a lease ends.
 
+use std::sync::Arc;
+
 use spillq_storage::{DeadCause, DeadLetter, Error, GroupChange, GroupId, Loss, Seq, SeqRange};
 use tokio::sync::oneshot;
 
@@ -135,11 +137,11 @@ impl Owner {
         }
     }
 
-    /// Writes a line to the dead letters, durably, and its end into the commit that is being gathered. Returns false if
+    /// Writes a line to the dead letters, and its end into the commit that is being gathered. Returns false if
     /// the line cannot be read: it stays.
     pub(super) fn dead_letter(&mut self, id: GroupId, condemned: Condemned) -> Result<bool, Error> {
         let Condemned { seq, cause, mut reason } = condemned;
-        let block = match self.log.reader().block(seq) {
+        let block = match self.window.get(seq).map_or_else(|| self.reader.block(seq).map(Arc::new), Ok) {
             Ok(block) => block,
             Err(error) => {
                 if let Some(group) = self.groups.get_mut(&id) {

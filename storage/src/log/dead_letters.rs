@@ -12,19 +12,16 @@ impl Log {
     /// The most bytes of dead letters and relocated lines.
     pub const RETAINED_BYTES_MAX: u64 = RETAINED_BYTES_MAX;
 
-    /// Stores a dead letter and its line, durably. `block` holds the line. A commit with [`crate::GroupChange::Dead`] must
-    /// follow: after a crash before that the line waits as before.
+    /// Stores a dead letter and its line. `block` holds the line. A commit with [`crate::GroupChange::Dead`] must follow, and
+    /// makes both durable first: after a crash before that the line waits as before.
     ///
     /// # Errors
     /// As [`Log::commit`].
     pub fn bury(&mut self, letter: &DeadLetter, block: &Block) -> Result<()> {
         self.refuse_poisoned()?;
         self.space.release_for(self.disk.as_ref(), block.raw().len() as u64)?;
-        let buried = self
-            .retained
-            .keep(block, SeqRange::one(letter.seq))
-            .and_then(|()| self.retained.bury(letter))
-            .and_then(|()| self.retained.sync());
+        let buried =
+            self.retained.keep(block, SeqRange::one(letter.seq)).and_then(|()| self.retained.bury(letter));
         self.or_poison(buried)
     }
 
