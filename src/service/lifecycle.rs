@@ -12,11 +12,10 @@ use super::drain::{Account, served_groups};
 use super::notify::Manager;
 use super::plan::{Ended, Plan, Progress, ServiceError};
 use super::reload::{Cause, Live, Reload, listen};
-use super::startup::Parts;
+use super::startup::{Parts, ask};
 use crate::config::Settings;
 use crate::http::{SOCKET, unread};
 use crate::processor::{Orders, Processor};
-use crate::queue::{Command, Queue, Status};
 
 /// How long a clean stop waits for the batches in flight.
 const FINISH_WAIT: Duration = Duration::from_secs(10);
@@ -70,7 +69,7 @@ async fn run_within(
     let served = served_groups(settings, plan, &own);
     let (mut reload, config) = plan.reread.clone().map(Reload::new).transpose()?.unzip();
     let mut parts = Parts::start(settings, plan, own, config).await?;
-    let mut account = Account::new(plan, served, ask(&mut parts.queue).await?);
+    let mut account = Account::new(plan, served, parts.first.clone());
     let mut manager = Manager::from_environment();
     manager.ready(parts.queue.handle());
     manager.watch(&parts.queue.pulse());
@@ -116,7 +115,7 @@ async fn run_within(
 
 /// Stops the parts in the order that loses nothing.
 async fn stop(parts: Parts, settings: &Settings, account: Account<'_>) -> Result<Ended, ServiceError> {
-    let Parts { mut queue, live: Live { tail, mut workers, .. }, api, served, supervisor } = parts;
+    let Parts { mut queue, live: Live { tail, mut workers, .. }, api, served, supervisor, .. } = parts;
     let unread = match tail.clone().filter(|_| account.plan.once) {
         Some(tail) => tokio::task::spawn_blocking(move || unread(&tail))
             .await
@@ -153,13 +152,5 @@ async fn wanted(reload: &mut Option<Reload>) -> Cause {
     match reload {
         Some(reload) => reload.wanted().await,
         None => std::future::pending().await,
-    }
-}
-
-/// An owner that does not answer has ended, and its result says why.
-async fn ask(queue: &mut Queue) -> Result<Status, ServiceError> {
-    match queue.handle().ask(Command::Status).await {
-        Ok(status) => Ok(status),
-        Err(_closed) => Err(queue.failed().await.into()),
     }
 }

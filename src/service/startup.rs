@@ -19,7 +19,7 @@ use super::worker_pool::WorkerPool;
 use crate::config::Settings;
 use crate::http::{Addresses, Api, ConfigHandle, SOCKET, serve};
 use crate::processor::{Epoch, Processor};
-use crate::queue::{Command, GroupSettings, MaxLag, Queue};
+use crate::queue::{Command, GroupSettings, MaxLag, Queue, Status};
 use crate::supervise::Supervisor;
 use crate::tail::TailHandle;
 
@@ -35,6 +35,8 @@ pub(super) struct Parts {
     /// Serves `api`.
     pub(super) served: tokio::task::JoinHandle<()>,
     pub(super) supervisor: Supervisor,
+    /// Before the first line was read or delivered: what the run does is counted from here.
+    pub(super) first: Status,
 }
 
 impl Parts {
@@ -64,6 +66,7 @@ impl Parts {
         tracing::info!(
             data_dir = %settings.data_dir.display(), lines, run, ms = opened.elapsed().as_millis() as u64, "the log is open"
         );
+        let first = ask(&mut queue).await?;
         let tail = if plan.follow {
             let tail = TailHandle::start(
                 tail_settings(settings, plan, run == 1),
@@ -91,7 +94,15 @@ impl Parts {
         })?;
         let served = tokio::spawn(serving);
         let live = Live { settings: settings.clone(), handle: queue.handle(), tail, workers, supervision };
-        Ok(Parts { queue, live, api, served, supervisor })
+        Ok(Parts { queue, live, api, served, supervisor, first })
+    }
+}
+
+/// The status; an owner that does not answer has ended, and its result says why.
+pub(super) async fn ask(queue: &mut Queue) -> Result<Status, ServiceError> {
+    match queue.handle().ask(Command::Status).await {
+        Ok(status) => Ok(status),
+        Err(_closed) => Err(queue.failed().await.into()),
     }
 }
 
