@@ -1,19 +1,18 @@
 //! The lines of a batch that a processor rejects while it has processed the others: a JSON list of `{"n":3,"reason":"…"}`, in
 //! answers of `exec-stream` and in replies to `http`. `n` counts the lines of the batch from 1. Pure.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess};
 
+use super::top_level::{Fields, read};
 use super::{Batch, Evidence, Outcome};
 use crate::plain::harmless;
 use crate::queue::Rejected;
 
-/// Lines in one list: each costs a sync when it becomes a dead letter, and nothing else is committed meanwhile. A batch with
-/// more is bisected.
+/// Lines in one list: each is read and copied when it becomes a dead letter, and nothing else is committed meanwhile. A batch
+/// with more is bisected.
 pub(super) const BAD_LINES_MAX: usize = 256;
 /// How much of a reason counts: a sentence.
 const REASON_BYTES_MAX: usize = 1_024;
@@ -45,10 +44,9 @@ pub(super) fn listed(body: &[u8]) -> Listed {
     match serde_json::from_slice::<Reply>(body) {
         Ok(Reply { bad }) => Listed::Lines(bad),
         Err(error) => {
-            let has_bad = Cell::new(false);
-            // An error is a body that is not JSON or is cut off: what was found before it counts.
-            let _ = TopLevel(&has_bad).deserialize(&mut serde_json::Deserializer::from_slice(body));
-            if has_bad.get() { Listed::Unreadable(error.to_string()) } else { Listed::Nothing }
+            let mut has_bad = HasBad(false);
+            read(body, &mut has_bad);
+            if has_bad.0 { Listed::Unreadable(error.to_string()) } else { Listed::Nothing }
         }
     }
 }
@@ -80,30 +78,12 @@ pub(super) fn done_except(batch: &Batch, bad: &[BadLine], who: &str) -> Outcome 
     Outcome::DoneExcept(rejected.into_iter().map(|(seq, reason)| Rejected { seq, reason }).collect())
 }
 
-/// Looks for the key `bad` of an object.
-struct TopLevel<'a>(&'a Cell<bool>);
+struct HasBad(bool);
 
-impl<'de> DeserializeSeed<'de> for TopLevel<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for TopLevel<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<String>()? {
-            self.0.set(self.0.get() || key == "bad");
-            map.next_value::<IgnoredAny>()?;
-        }
-        Ok(())
+impl Fields for HasBad {
+    fn field<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        self.0 |= key == "bad";
+        map.next_value::<IgnoredAny>().map(drop)
     }
 }
 

@@ -56,9 +56,7 @@ where
             Ok(response) => {
                 let (_all, mut left) = watch::channel(0);
                 let evidence = |summary, tail| Evidence { summary, tail };
-                let except = |bad: &[BadLine]| {
-                    if bad.is_empty() { Outcome::Done } else { Outcome::DoneExcept(Vec::new()) }
-                };
+                let except = |_: &[BadLine]| Outcome::DoneExcept(Vec::new());
                 http::outcome(response, &mut left, &evidence, &except).await
             }
             Err(error) => failed(error.to_string()),

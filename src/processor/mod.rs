@@ -48,6 +48,7 @@ mod start;
 mod stderr;
 mod stdout;
 mod stream;
+mod top_level;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod trouble;
 mod trust;

@@ -3,53 +3,32 @@
 //! Some servers answer 200 although they rejected lines: the `_bulk` API of Elasticsearch and OpenSearch with
 //! `"errors": true`, a receiver of OTLP with `partialSuccess`. Such a reply must not ack a batch.
 
-use std::cell::RefCell;
-use std::fmt;
-
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess};
 use serde_json::Value;
 
+use super::top_level::{Fields, read};
 use crate::plain::harmless;
 
 /// The part of the reply that says that not everything was accepted, for people; `None` if nothing says so. A body that is cut
 /// off is read up to its end: the fields that count come first.
 pub(super) fn refusal(body: &[u8]) -> Option<String> {
-    let found = RefCell::new(None);
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    // An error is a body that is not JSON or is cut off: what was found before it counts.
-    let _ = TopLevel(&found).deserialize(&mut reader);
-    found.into_inner()
+    let mut found = Refusal(None);
+    read(body, &mut found);
+    found.0
 }
 
-struct TopLevel<'a>(&'a RefCell<Option<String>>);
+struct Refusal(Option<String>);
 
-impl<'de> DeserializeSeed<'de> for TopLevel<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for TopLevel<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<String>()? {
-            let said = match key.as_str() {
-                "errors" => {
-                    (map.next_value::<Value>()? == Value::Bool(true)).then(|| "\"errors\": true".to_owned())
-                }
-                "partialSuccess" | "partial_success" => partial(&map.next_value()?),
-                _ => map.next_value::<IgnoredAny>().map(|_| None)?,
-            };
-            let mut found = self.0.borrow_mut();
-            *found = found.take().or(said);
-        }
+impl Fields for Refusal {
+    fn field<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        let said = match key {
+            "errors" => {
+                (map.next_value::<Value>()? == Value::Bool(true)).then(|| "\"errors\": true".to_owned())
+            }
+            "partialSuccess" | "partial_success" => partial(&map.next_value()?),
+            _ => map.next_value::<IgnoredAny>().map(|_| None)?,
+        };
+        self.0 = self.0.take().or(said);
         Ok(())
     }
 }

@@ -68,8 +68,8 @@ async fn run_within(
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let served = served_groups(settings, plan, &own);
     let (mut reload, config) = plan.reread.clone().map(Reload::new).transpose()?.unzip();
-    let mut parts = Parts::start(settings, plan, own, config).await?;
-    let mut account = Account::new(plan, served, parts.first.clone());
+    let (mut parts, first) = Parts::start(settings, plan, own, config).await?;
+    let mut account = Account::new(plan, served, first);
     let mut manager = Manager::from_environment();
     manager.ready(parts.queue.handle());
     manager.watch(&parts.queue.pulse());
@@ -115,7 +115,7 @@ async fn run_within(
 
 /// Stops the parts in the order that loses nothing.
 async fn stop(parts: Parts, settings: &Settings, account: Account<'_>) -> Result<Ended, ServiceError> {
-    let Parts { mut queue, live: Live { tail, mut workers, .. }, api, served, supervisor, .. } = parts;
+    let Parts { mut queue, live: Live { tail, mut workers, .. }, api, served, supervisor } = parts;
     let unread = match tail.clone().filter(|_| account.plan.once) {
         Some(tail) => tokio::task::spawn_blocking(move || unread(&tail))
             .await

@@ -35,17 +35,16 @@ pub(super) struct Parts {
     /// Serves `api`.
     pub(super) served: tokio::task::JoinHandle<()>,
     pub(super) supervisor: Supervisor,
-    /// Before the first line was read or delivered: what the run does is counted from here.
-    pub(super) first: Status,
 }
 
 impl Parts {
+    /// Starts them. The status is that before the first line was read or delivered: what the run does is counted from it.
     pub(super) async fn start(
         settings: &Settings,
         plan: &Plan,
         own: Vec<(String, Box<dyn Processor>)>,
         config: Option<ConfigHandle>,
-    ) -> Result<Parts, ServiceError> {
+    ) -> Result<(Parts, Status), ServiceError> {
         check_process(settings)?;
         // Before the log is opened: a service that cannot listen must not deliver lines first.
         let bound = Addresses::bind(&settings.http.addresses(), &settings.http.hosts).await;
@@ -94,7 +93,7 @@ impl Parts {
         })?;
         let served = tokio::spawn(serving);
         let live = Live { settings: settings.clone(), handle: queue.handle(), tail, workers, supervision };
-        Ok(Parts { queue, live, api, served, supervisor, first })
+        Ok((Parts { queue, live, api, served, supervisor }, first))
     }
 }
 

@@ -132,11 +132,11 @@ impl Owner {
     /// Begins to write the lines of the commit after `committing`, if they are many. If that is not possible now, it is
     /// tried again, and said, when it is their turn.
     fn go_ahead(&mut self, committing: &Lines) -> Result<(), Error> {
-        let mut room = self.lag_room();
-        committing.blocks.iter().for_each(|block| room.take(block));
-        if self.appends.is_empty() || room.is_used_up() || self.held_by_lag().is_some() {
+        if self.appends.is_empty() || self.held_by_lag().is_some() {
             return Ok(());
         }
+        let mut room = self.lag_room();
+        committing.blocks.iter().for_each(|block| room.take(block));
         let lines = self.gather_appends(room);
         match self.log.stage(&lines.blocks) {
             Ok(true) => self.ahead = Some(lines),
