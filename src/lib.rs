@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod plain;
 pub mod processor;
 pub mod queue;
+pub mod secret;
 pub mod service;
 pub mod supervise;
 pub mod tail;

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::paths;
 use super::server::is_this_host;
-use crate::processor::{Secret, Url};
+use crate::processor::Url;
+use crate::secret::Secret;
 
 /// Headers whose values are usually secrets, which `config show` would print.
 const SECRET_NAMES: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "x-clickhouse-key"];

@@ -7,8 +7,8 @@ use spillq_storage::Keep;
 
 use super::load::load_text;
 use super::*;
-use crate::processor::Secret;
 use crate::queue::{LagPolicy, WhenFull};
+use crate::secret::Secret;
 use crate::tail::{Follow, From};
 
 fn sources(environment: &[(&str, &str)], overrides: Overrides) -> Sources {

@@ -39,8 +39,9 @@ use super::evidence::{Tail, chain};
 use super::refusal::refusal;
 use super::trust::trust;
 use super::upload::Upload;
-use super::{Batch, Epoch, Evidence, Outcome, Paths, Processing, Processor, Secret, Url};
+use super::{Batch, Epoch, Evidence, Outcome, Paths, Processing, Processor, Url};
 use crate::plain::harmless;
+use crate::secret::Secret;
 
 /// How much is read of a reply's status line and headers.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;

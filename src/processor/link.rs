@@ -11,10 +11,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::Secret;
 use super::server::{Server, ServerAddress};
 use super::trouble::Trouble;
 use super::trust::trust;
+use crate::secret::Secret;
 
 /// Bytes in both directions.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync {}

@@ -14,6 +14,7 @@ mod dump;
 mod epoch;
 mod evidence;
 mod exec;
+mod feed;
 mod file;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -40,7 +41,6 @@ mod reply;
 mod report;
 #[cfg(test)]
 mod sample;
-mod secret;
 mod server;
 pub mod shim;
 mod sidecar;
@@ -68,7 +68,6 @@ pub use input::{Input, Paths};
 pub use pace::Pace;
 pub use passthrough::SAID_BY_COMMAND;
 pub use program::{Program, set_command_umask};
-pub use secret::Secret;
 pub use server::{PostgresTable, RedisStream, Server, ServerAddress};
 pub use stdout::Stdout;
 pub use stream::ExecStream;

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::Secret;
 use crate::plain::harmless;
+use crate::secret::Secret;
 
 /// A server, and the user and database to connect to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

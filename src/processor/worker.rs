@@ -13,19 +13,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use spillq_storage::{GroupId, ReadError, Reader, Seq, SeqRange};
+use spillq_storage::{GroupId, SeqRange};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Batch, Evidence, Outcome, Pace, Piece, Prepare, Processing, Processor};
+use super::feed::{Feed, Leasing, Read};
+use super::{Batch, Evidence, Outcome, Pace, Prepare, Processing, Processor};
 use crate::queue::{
-    Closed, Command, FailureKind, GroupSettings, Handle, Lease, Lent, Offer, Replay, ReplayError, Settled,
-    Verdict, Window, millis,
+    Closed, Command, FailureKind, GroupSettings, Handle, Offer, Replay, ReplayError, Settled, Verdict,
+    Window, millis,
 };
-
-/// How many reads may fail in a row, for another reason than damage, before the group is blocked there.
-const READS_MAX: u32 = 20;
-/// The pause between two of them.
-const READ_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long a destination may take to change its note. The caller also waits for the batch in flight.
 const FORGET_WAIT: Duration = Duration::from_secs(20);
@@ -78,37 +74,10 @@ impl Limits {
 
 /// Where the lines come from.
 struct Source {
-    handle: Handle,
-    group: GroupId,
+    feed: Feed,
     delivery: watch::Receiver<DeliverySettings>,
-    name: Arc<str>,
-    window: Arc<Window>,
-    /// `None` while a read is under way.
-    reader: Option<Reader>,
     /// What prepares the delivery of lines that are read ahead.
     prepare: Option<Arc<dyn Prepare>>,
-    /// Reads in a row that failed for another reason than damage.
-    failed_reads: u32,
-}
-
-/// Lines that were read and are not leased yet.
-struct Read {
-    offer: Offer,
-    pieces: Vec<Piece>,
-    /// Counts them in the memory budget until it is dropped.
-    lent: Lent,
-}
-
-impl Read {
-    fn line_count(&self) -> u64 {
-        self.pieces.iter().map(|piece| piece.range().lines()).sum()
-    }
-}
-
-/// Lines whose lease was requested.
-struct Leasing {
-    read: Read,
-    asked: oneshot::Receiver<Option<Lease>>,
 }
 
 impl Worker {
@@ -123,7 +92,7 @@ impl Worker {
     ) -> Worker {
         let name = Arc::from(delivery.borrow().settings.name.as_str());
         let prepare = processor.prepares();
-        let source = Source { handle, group, delivery, name, window, reader: None, prepare, failed_reads: 0 };
+        let source = Source { feed: Feed::new(handle, group, name, window), delivery, prepare };
         Worker { processor, source, limits, orders, replays }
     }
 
@@ -131,7 +100,7 @@ impl Worker {
     pub async fn run(mut self) {
         // The owner reports why the log is closed; the worker just ends.
         if let Err(Closed) = self.work().await {
-            tracing::debug!(group = %self.source.name, "the log is closed: the worker ends");
+            tracing::debug!(group = %self.source.feed.name, "the log is closed: the worker ends");
         }
     }
 
@@ -145,7 +114,7 @@ impl Worker {
                 None => {
                     finish(settling.take()).await?;
                     match self.next().await? {
-                        Some(read) => self.source.lease(read)?,
+                        Some(read) => self.source.feed.lease(read)?,
                         None => return Ok(()),
                     }
                 }
@@ -156,8 +125,9 @@ impl Worker {
             let lines = read.line_count();
             let ahead = {
                 let Worker { processor, source, limits, orders, .. } = self;
-                let (handle, group) = (source.handle.clone(), source.group);
-                let (name, timeout) = (Arc::clone(&source.name), Duration::from_millis(settings.timeout_ms));
+                let (handle, group) = (source.feed.handle.clone(), source.feed.group);
+                let (name, timeout) =
+                    (Arc::clone(&source.feed.name), Duration::from_millis(settings.timeout_ms));
                 let offered = AtomicBool::new(false);
                 let mut ahead =
                     Ahead { reading: pin!(source.read_ahead(&offered, limits, may_read_ahead)), read: None };
@@ -187,10 +157,10 @@ impl Worker {
                 // If the batch could not be leased, the lines after it cannot be leased either.
                 let continues = *self.orders.borrow() == Orders::Work && self.replays.is_empty();
                 if settling.is_some() && continues {
-                    leasing = Some(self.source.lease(read)?);
+                    leasing = Some(self.source.feed.lease(read)?);
                 } else {
                     self.limits.refund(read.line_count());
-                    self.source.release(read.offer)?;
+                    self.source.feed.release(read.offer)?;
                 }
             }
             if let Some(pace) = &pace {
@@ -207,7 +177,7 @@ impl Worker {
             {
                 return Ok(None);
             }
-            let mut asked = self.source.ask(false)?;
+            let mut asked = self.source.feed.ask(false)?;
             let offer = tokio::select! {
                 biased;
                 Some(replay) = self.replays.recv() => {
@@ -236,11 +206,11 @@ impl Worker {
         }
         let forgotten = tokio::time::timeout(FORGET_WAIT, self.processor.forget(from)).await;
         // Losses are reported before the seek, which resets them.
-        report_lost(self.processor.as_mut(), &self.source.handle, self.source.group)?;
+        report_lost(self.processor.as_mut(), &self.source.feed.handle, self.source.feed.group)?;
         let answer = match forgotten {
             _ if reply.is_closed() => return Ok(()),
             Ok(Ok(())) => {
-                let answer = self.source.handle.ask(|reply| Command::Admin(seek, reply)).await?;
+                let answer = self.source.feed.handle.ask(|reply| Command::Admin(seek, reply)).await?;
                 answer.map_err(ReplayError::Refused)
             }
             Ok(Err(evidence)) => Err(ReplayError::Note(evidence.summary)),
@@ -306,30 +276,7 @@ async fn finish(settling: Option<Settling>) -> Result<(), Closed> {
     Ok(())
 }
 
-/// A request for the next lines. If it is dropped before the answer was read, the offer is released.
-struct Asked {
-    handle: Handle,
-    group: GroupId,
-    answer: oneshot::Receiver<Offer>,
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        self.answer.close();
-        if let Ok(Offer { reservation, .. }) = self.answer.try_recv() {
-            // If the owner has ended, there is nothing to release.
-            let _ = self.handle.send(Command::Release { group: self.group, reservation });
-        }
-    }
-}
-
 impl Source {
-    fn ask(&self, ahead: bool) -> Result<Asked, Closed> {
-        let (reply, answer) = oneshot::channel();
-        self.handle.send(Command::Next { group: self.group, ahead, reply })?;
-        Ok(Asked { handle: self.handle.clone(), group: self.group, answer })
-    }
-
     async fn read_ahead(
         &mut self,
         offered: &AtomicBool,
@@ -339,36 +286,20 @@ impl Source {
         if !may {
             return Ok(None);
         }
-        let mut asked = self.ask(true)?;
+        let mut asked = self.feed.ask(true)?;
         let offer = (&mut asked.answer).await.map_err(|_| Closed)?;
         offered.store(true, Ordering::Release);
         self.read(offer, limits, self.prepare.clone()).await
     }
 
-    fn release(&self, offer: Offer) -> Result<(), Closed> {
-        self.handle.send(Command::Release { group: self.group, reservation: offer.reservation })
-    }
-
-    fn lease(&self, read: Read) -> Result<Leasing, Closed> {
-        let (reply, asked) = oneshot::channel();
-        let last = read.pieces.last().map_or(read.offer.range.first, |piece| piece.range().last);
-        let reservation = read.offer.reservation;
-        self.handle.send(Command::Lease { group: self.group, reservation, last, reply })?;
-        Ok(Leasing { read, asked })
-    }
-
-    /// Reads the lines of an offer that fit in a batch, on a thread for blocking calls. `None` if the first of them cannot be
-    /// read; the owner is then informed.
+    /// Reads the lines of an offer that fit in a batch. `None` if the first of them cannot be read, or if no more lines may be
+    /// delivered.
     async fn read(
         &mut self,
         offer: Offer,
         limits: &Limits,
         prepare: Option<Arc<dyn Prepare>>,
     ) -> Result<Option<Read>, Closed> {
-        let reader = match self.reader.take() {
-            Some(reader) => reader,
-            None => self.handle.ask(Command::Reader).await?,
-        };
         let mut range = offer.range;
         if let Some(left) = &limits.lines_left {
             // Counted before the delivery, so that several workers together do not exceed the limit.
@@ -377,100 +308,16 @@ impl Source {
             });
             let taken = taken.unwrap_or_default().min(range.lines());
             if taken == 0 {
-                self.reader = Some(reader);
-                self.handle.send(Command::Release { group: self.group, reservation: offer.reservation })?;
+                self.feed.release(offer)?;
                 return Ok(None);
             }
             range.last = range.first.plus(taken - 1);
         }
-        let (window, bytes_max) = (Arc::clone(&self.window), self.delivery.borrow().settings.batch_bytes);
-        let read = move || {
-            let gathered = gather(reader, &window, range, bytes_max);
-            if let Some(prepare) = prepare.filter(|_| !gathered.1.is_empty()) {
-                prepare.prepare(&gathered.1);
-            }
-            gathered
-        };
-        let joined = tokio::task::spawn_blocking(read).await;
-        let Ok((reader, pieces, error)) = joined else { return Err(Closed) };
-        self.reader = Some(reader);
-        if let (Some(left), Some(last)) = (&limits.lines_left, pieces.last()) {
-            left.fetch_add(range.last.0 - last.range().last.0, Ordering::AcqRel);
-        }
-        if pieces.is_empty() {
-            // The file was compacted a moment ago, or the system lacks some resource: try again.
-            let is_damage = matches!(error, Some(ReadError::Damaged { .. }));
-            if !is_damage && self.failed_reads < READS_MAX {
-                self.failed_reads += 1;
-                tracing::debug!(group = %self.name, ?error, "could not read lines; trying again");
-                limits.refund(range.lines());
-                self.release(offer)?;
-                tokio::time::sleep(READ_AGAIN).await;
-                return Ok(None);
-            }
-            let is_refused = error.as_ref().is_some_and(ReadError::is_refused);
-            let (lost, what) = match error {
-                Some(ReadError::Damaged { range: lost, .. }) if lost.contains(range.first) => (
-                    lost.intersection(offer.range).unwrap_or(offer.range),
-                    error.map(|error| error.to_string()),
-                ),
-                other => (SeqRange::one(range.first), other.map(|error| error.to_string())),
-            };
-            let what = what.unwrap_or_default();
-            let (group, reservation) = (self.group, offer.reservation);
-            self.handle.send(Command::Unreadable { group, reservation, range: lost, what, is_refused })?;
-            return Ok(None);
-        }
-        self.failed_reads = 0;
-        let bytes = pieces.iter().map(|piece| piece.bytes().len() as u64).sum();
-        let lent = self.window.lend(bytes);
-        Ok(Some(Read { offer, pieces, lent }))
+        let bytes_max = self.delivery.borrow().settings.batch_bytes;
+        let read = self.feed.read(offer, range, bytes_max, prepare).await?;
+        limits.refund(range.lines() - read.as_ref().map_or(0, |read| read.line_count()));
+        Ok(read)
     }
-}
-
-/// Reads from `range.first` on until the batch is full, the range ends, or a block cannot be read.
-fn gather(
-    mut reader: Reader,
-    window: &Window,
-    range: SeqRange,
-    bytes_max: u64,
-) -> (Reader, Vec<Piece>, Option<ReadError>) {
-    let (mut pieces, mut bytes) = (Vec::new(), 0_u64);
-    let mut from = range.first;
-    while let Some(rest) = SeqRange::new(from, range.last) {
-        let block = match window.get(from) {
-            Some(block) => block,
-            None => match reader.block(from) {
-                Ok(block) => Arc::new(block),
-                Err(error) => return (reader, pieces, Some(error)),
-            },
-        };
-        let Some(piece) = Piece::new(Arc::clone(&block), rest) else { break };
-        let size = piece.bytes().len() as u64;
-        if bytes + size > bytes_max {
-            if let Some(last) = last_that_fits(&piece, bytes_max - bytes, pieces.is_empty()) {
-                pieces.extend(SeqRange::new(from, last).and_then(|fits| Piece::new(block, fits)));
-            }
-            break;
-        }
-        bytes += size;
-        from = piece.range().last.next();
-        pieces.push(piece);
-    }
-    (reader, pieces, None)
-}
-
-/// The last line of a piece that fits in `bytes_left`. If `even_one`, it is at least the first line.
-fn last_that_fits(piece: &Piece, bytes_left: u64, even_one: bool) -> Option<Seq> {
-    let (mut bytes, mut last) = (0, None);
-    for line in piece.lines() {
-        bytes += line.bytes.len() as u64;
-        if bytes > bytes_left && !(even_one && last.is_none()) {
-            break;
-        }
-        last = Some(line.seq);
-    }
-    last
 }
 
 /// Delivers a batch: how its lease ends. At its time-out, or if the service stops, it is cut off.
@@ -526,7 +373,7 @@ fn verdict(outcome: Outcome) -> Verdict {
     let failed = |kind, Evidence { summary, tail }| Verdict::Failed { kind, summary, tail, timed_out: false };
     match outcome {
         Outcome::Done => Verdict::Done,
-        Outcome::DoneExcept(rejected) => Verdict::DoneExcept(rejected),
+        Outcome::DoneExcept(rejected) => Verdict::DoneExcept { rejected, by_seq: false },
         Outcome::Failed(evidence) => failed(FailureKind::Failed, evidence),
         Outcome::OutOfMemory(oom, evidence) => failed(FailureKind::OutOfMemory(oom), evidence),
         Outcome::Down(evidence) => failed(FailureKind::Down, evidence),

@@ -13,10 +13,13 @@ use tokio::sync::oneshot;
 use super::admin::{Admin, Answer, Refusal};
 use super::failure::FailureKind;
 use super::settings::{Configuration, GroupSettings};
-use super::status::Status;
+use super::status::{GroupStatus, Status};
 
 /// Commands that wait for the owner at most. Each sender waits for its answer, so this bounds senders, not throughput.
 pub(super) const COMMANDS_MAX: usize = 1_024;
+
+/// Ranges of settled lines in one answer.
+pub(super) const SETTLED_RANGES_MAX: usize = 256;
 
 /// How often an answer with a deadline is polled.
 const ANSWER_LOOK: Duration = Duration::from_millis(5);
@@ -88,9 +91,16 @@ pub struct Rejected {
 pub enum Verdict {
     /// The lines are acked.
     Done,
-    /// The lines are acked, except these, in rising order, which become dead letters. Until a number by which the processor
-    /// blames lines has proven right in this run, only the first of them counts, as a line that it names without an ack.
-    DoneExcept(Vec<Rejected>),
+    /// The lines are acked, except some, which become dead letters.
+    DoneExcept {
+        /// These, in rising order.
+        rejected: Vec<Rejected>,
+        /// The processor named them by their seqs. If not, it counted them in the batch: until a number by which it blames
+        /// lines has proven right in this run, only the first of them counts, as a line that it names without an ack.
+        by_seq: bool,
+    },
+    /// These lines are acked, and the others stay leased.
+    DonePart(Vec<SeqRange>),
     /// The lines are delivered again, unless the failure makes them dead letters.
     Failed {
         /// What the failure says of the lines.
@@ -107,17 +117,17 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// What a list of rejected lines of `range` counts for. If it is not believed, or is about a line that was delivered
-    /// alone, nothing is acked: a processor that counts from 0 says of the bad line that it is done.
-    pub(super) fn believed(self, range: SeqRange, believes_lists: bool) -> Verdict {
-        let Verdict::DoneExcept(mut rejected) = self else { return self };
+    /// What a list of rejected lines of `range` counts for. If it is not believed, or counts in a batch of one line, nothing
+    /// is acked: a processor that counts from 0 says of the bad line that it is done.
+    pub(super) fn believed(self, range: SeqRange, believes: impl Fn(bool) -> bool) -> Verdict {
+        let Verdict::DoneExcept { mut rejected, by_seq } = self else { return self };
         if rejected.is_empty() {
             return Verdict::Done;
         }
         let is_sorted = rejected.is_sorted_by(|one, next| one.seq < next.seq);
         let is_list = is_sorted && rejected.iter().all(|line| range.contains(line.seq));
-        if is_list && believes_lists && range.lines() > 1 {
-            return Verdict::DoneExcept(rejected);
+        if is_list && believes(by_seq) && (by_seq || range.lines() > 1) {
+            return Verdict::DoneExcept { rejected, by_seq };
         }
         let Rejected { seq, reason } = rejected.swap_remove(0);
         let kind = if is_list { FailureKind::BadLine(seq) } else { FailureKind::Poison };
@@ -125,13 +135,29 @@ impl Verdict {
     }
 }
 
-/// The answer to the end of a lease. Durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The answer to the end of a lease, or of a part of it. Durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
     /// It was accepted.
-    Counted,
+    Counted(Counted),
     /// The lease is unknown or was revoked: nothing was changed, and the lines are delivered again.
     Stale,
+    /// The part would leave more ranges of acks than a group may have, or than a lease is cut into: nothing was changed, and
+    /// the lines stay leased.
+    TooManyRanges,
+}
+
+/// What a verdict has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Lines acked.
+    pub acked: u64,
+    /// Lines that became dead letters.
+    pub dead: u64,
+    /// Lines that stay leased.
+    pub left: Vec<SeqRange>,
+    /// All lines up to here are settled.
+    pub ack_floor: Seq,
 }
 
 /// A command to the owner.
@@ -197,6 +223,16 @@ pub enum Command {
         verdict: Verdict,
         /// The answer, once that is durable.
         reply: oneshot::Sender<Settled>,
+    },
+    /// The status of one group, and which lines of `range` it has settled, at most [`SETTLED_RANGES_MAX`] ranges; `None`
+    /// if there is no such group.
+    Group {
+        /// The group.
+        group: GroupId,
+        /// The lines.
+        range: Option<SeqRange>,
+        /// The answer.
+        reply: oneshot::Sender<Option<(GroupStatus, Vec<SeqRange>)>>,
     },
     /// A request of an operator.
     Admin(Admin, oneshot::Sender<Result<Answer, Refusal>>),

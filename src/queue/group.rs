@@ -11,6 +11,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use spillq_storage::state::AckSet;
 use spillq_storage::{DeadCause, GroupChange, GroupState, Seq, SeqRange};
 
 use super::command::{Lease, Rejected};
@@ -70,11 +71,18 @@ struct Reserved {
     ahead: bool,
 }
 
+/// Ranges of lines of one lease that may be left when parts of it are acked: each is a lease in every manifest.
+const LEFT_MAX: usize = 64;
+/// Ranges of acks that acks of parts leave free, for the leases in flight: the end of each adds one.
+const RANGES_FREE: usize = 64;
+
 /// A lease.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ActiveLease {
-    /// The lines.
+    /// The lines, as they were leased.
     pub range: SeqRange,
+    /// Those that are not acked yet, in rising order; never empty.
+    pub left: Vec<SeqRange>,
     /// When it began.
     pub since_ms: u64,
 }
@@ -146,7 +154,7 @@ impl Group {
 
     /// Lines in flight.
     pub(super) fn leased_lines(&self) -> u64 {
-        self.leases.values().map(|lease| lease.range.lines()).sum()
+        self.leases.values().flat_map(|lease| &lease.left).map(|left| left.lines()).sum()
     }
 
     /// The lines that failed and wait: for the status.
@@ -203,7 +211,7 @@ impl Group {
         // The `attempt` of a line alone never falls for a receiver, over restarts too: the log remembers its failures.
         let attempt =
             1 + if range.lines() == 1 { failures.max(view.state.attempts(range.first)) } else { failures };
-        self.leases.insert(token, ActiveLease { range, since_ms: view.now_ms });
+        self.leases.insert(token, ActiveLease { range, left: vec![range], since_ms: view.now_ms });
         self.activity.leases += 1;
         Some((Lease { token, range, attempt }, GroupChange::Lease { range }))
     }
@@ -215,6 +223,11 @@ impl Group {
         }
     }
 
+    /// A lease; `None` if it is stale.
+    pub(super) fn leased(&self, token: u64) -> Option<&ActiveLease> {
+        self.leases.get(&token)
+    }
+
     /// Takes a lease to end it; `None` if it is stale.
     pub(super) fn take(&mut self, token: u64) -> Option<ActiveLease> {
         if cfg!(feature = "fault-no-token") {
@@ -224,14 +237,48 @@ impl Group {
     }
 
     /// The lines of a lease are acked.
-    pub(super) fn acked(&mut self, lease: ActiveLease, now_ms: u64) -> GroupChange {
+    pub(super) fn acked(&mut self, lease: ActiveLease, now_ms: u64) -> Vec<GroupChange> {
         self.activity.acked();
-        self.acked_part(lease.range, now_ms)
+        lease.left.into_iter().map(|left| self.acked_part(left, now_ms)).collect()
+    }
+
+    /// These lines of a lease are acked, and the others stay leased, under the same token. Returns the changes and what is
+    /// left; `None` if that were too many ranges, and nothing is changed. All changes go into one commit.
+    pub(super) fn acked_some(
+        &mut self,
+        view: View<'_>,
+        token: u64,
+        done: &[SeqRange],
+    ) -> Option<(Vec<GroupChange>, Vec<SeqRange>)> {
+        let lease = self.leases.get(&token)?;
+        let left = outside(&lease.left, done);
+        let acked = outside(&lease.left, &left);
+        // In strict order a part from the beginning on adds no range.
+        let ranges = if self.settings.strict { 0 } else { view.state.acks().ranges() + acked.len() };
+        if left.len() > LEFT_MAX || ranges > AckSet::RANGES_MAX - RANGES_FREE {
+            return None;
+        }
+        let mut changes: Vec<GroupChange> =
+            acked.iter().map(|part| self.acked_part(*part, view.now_ms)).collect();
+        if !acked.is_empty() {
+            self.activity.acked();
+        }
+        // An ack of a part ends the lease of its range in the log.
+        let before =
+            self.leases.get_mut(&token).map(|lease| std::mem::replace(&mut lease.left, left.clone()));
+        for part in left.iter().filter(|part| !before.iter().flatten().any(|before| before == *part)) {
+            self.retries.begin(*part);
+            changes.push(GroupChange::Lease { range: *part });
+        }
+        if left.is_empty() {
+            self.leases.remove(&token);
+        }
+        Some((changes, left))
     }
 
     /// Whether a list of rejected lines is believed, so that [`Group::acked_except`] may follow.
-    pub(super) fn believes_lists(&self) -> bool {
-        self.retries.believes_lists()
+    pub(super) fn believes_lists(&self, by_seq: bool) -> bool {
+        self.retries.believes_lists(by_seq)
     }
 
     /// The lines of a lease are acked, except those that the processor rejects, in rising order. All changes go into one
@@ -242,20 +289,31 @@ impl Group {
         rejected: Vec<Rejected>,
         now_ms: u64,
     ) -> Vec<GroupChange> {
-        self.activity.acked();
         // First: an ack of a part would end the lease, and leave the return without one.
-        let mut changes = vec![GroupChange::Return { range: lease.range, failed_for_ms: None }];
-        let mut rest = Some(lease.range);
-        for Rejected { seq, reason } in rejected {
-            let Some(range) = rest.filter(|rest| rest.contains(seq)) else { continue };
-            let before = SeqRange::new(range.first, seq.prev()).filter(|_| range.first < seq);
-            changes.extend(before.map(|before| self.acked_part(before, now_ms)));
-            self.retries.rejected(seq, lease.range, now_ms);
-            self.reasons.insert(seq, reason);
-            rest = SeqRange::new(seq.next(), range.last);
+        let ends = |left: &SeqRange| GroupChange::Return { range: *left, failed_for_ms: None };
+        let mut changes: Vec<GroupChange> = lease.left.iter().map(ends).collect();
+        let bad: Vec<SeqRange> = rejected.iter().map(|line| SeqRange::one(line.seq)).collect();
+        let done = outside(&lease.left, &bad);
+        let mut rejected =
+            rejected.into_iter().filter(|line| lease.left.iter().any(|left| left.contains(line.seq)));
+        let mut next = rejected.next();
+        for part in &done {
+            while let Some(line) = next.take_if(|line| line.seq < part.first) {
+                self.rejected(line, lease.range, now_ms);
+                next = rejected.next();
+            }
+            changes.push(self.acked_part(*part, now_ms));
         }
-        changes.extend(rest.map(|rest| self.acked_part(rest, now_ms)));
+        next.into_iter().chain(rejected).for_each(|line| self.rejected(line, lease.range, now_ms));
+        if !done.is_empty() {
+            self.activity.acked();
+        }
         changes
+    }
+
+    fn rejected(&mut self, Rejected { seq, reason }: Rejected, whole: SeqRange, now_ms: u64) {
+        self.retries.rejected(seq, whole, now_ms);
+        self.reasons.insert(seq, reason);
     }
 
     fn acked_part(&mut self, range: SeqRange, now_ms: u64) -> GroupChange {
@@ -265,32 +323,49 @@ impl Group {
     }
 
     /// A lease ends without a delivery.
-    pub(super) fn released(&mut self, lease: ActiveLease) -> GroupChange {
-        self.retries.release(lease.range);
-        GroupChange::Return { range: lease.range, failed_for_ms: None }
+    pub(super) fn released(&mut self, lease: ActiveLease) -> Vec<GroupChange> {
+        lease.left.into_iter().map(|left| self.released_part(left)).collect()
+    }
+
+    fn released_part(&mut self, range: SeqRange) -> GroupChange {
+        self.retries.release(range);
+        GroupChange::Return { range, failed_for_ms: None }
     }
 
     /// A delivery failed; `said` is what the processor said. [`Group::condemned`] tells whether a line becomes a dead
-    /// letter because of it.
+    /// letter because of it. If acks have cut the lease into parts, only a part whose line is named has failed: of the others
+    /// it is not known which is at fault.
     pub(super) fn failed(
         &mut self,
         view: View<'_>,
         lease: ActiveLease,
         (kind, said): (FailureKind, &str),
         rejected_below: RejectedBelow<'_>,
-    ) -> GroupChange {
-        let seq = lease.range.first;
+    ) -> Vec<GroupChange> {
+        let is_named = |part: &SeqRange| matches!(kind, FailureKind::BadLine(bad) if part.contains(bad));
+        let mut parts = lease.left;
+        let at_fault = if parts.len() == 1 { Some(0) } else { parts.iter().position(is_named) };
+        let Some(part) = at_fault.map(|at| parts.remove(at)) else {
+            self.retries.failed_in_parts(&parts, kind, view.now_ms);
+            return parts
+                .into_iter()
+                .map(|range| GroupChange::Return { range, failed_for_ms: None })
+                .collect();
+        };
+        let mut changes: Vec<GroupChange> = parts.into_iter().map(|part| self.released_part(part)).collect();
+        let seq = part.first;
         let known = view.state.failures().get(&seq).copied().unwrap_or_default();
         let remembered = Remembered {
             failures: known.times,
             for_ms: known.for_ms,
-            exceeds_rejects: lease.range.lines() == 1 && self.exceeds_rejects(seq, rejected_below),
+            exceeds_rejects: part.lines() == 1 && self.exceeds_rejects(seq, rejected_below),
         };
-        let failed = self.retries.failed(lease.range, kind, view.now_ms, remembered);
+        let failed = self.retries.failed(part, kind, view.now_ms, remembered);
         if let Some(seq) = failed.condemned {
             self.reasons.insert(seq, said.to_owned());
         }
-        GroupChange::Return { range: lease.range, failed_for_ms: failed.charged_ms }
+        changes.push(GroupChange::Return { range: part, failed_for_ms: failed.charged_ms });
+        changes
     }
 
     /// Lines were settled by other means than a lease: dead-lettered, or lost.
@@ -315,17 +390,20 @@ impl Group {
         self.settling.clear();
     }
 
-    /// Lines were dropped: leases and offers of them end, and the rest of these is free again.
-    pub(super) fn dropped(&mut self, range: SeqRange, now_ms: u64) {
+    /// Lines were dropped: leases and offers of them end, and the rest of these is free again. Returns what ends the leases of
+    /// that rest in the log.
+    pub(super) fn dropped(&mut self, range: SeqRange, now_ms: u64) -> Vec<GroupChange> {
         let touches = |other: SeqRange| other.intersection(range).is_some();
-        let revoked: Vec<SeqRange> =
-            self.leases.values().map(|lease| lease.range).filter(|leased| touches(*leased)).collect();
-        self.leases.retain(|_, lease| !touches(lease.range));
+        let is_touched = |lease: &ActiveLease| lease.left.iter().any(|left| touches(*left));
+        let over = self.leases.extract_if(.., |_, lease| is_touched(lease));
+        let revoked: Vec<SeqRange> = over.flat_map(|(_, lease)| lease.left).collect();
         revoked.iter().for_each(|revoked| self.retries.release(*revoked));
         // The rest of a revoked batch comes before lines that were read ahead behind it.
         self.withdraw(|offered| !revoked.is_empty() || touches(offered));
         self.retries.settled(range, false, now_ms);
         self.reasons.retain(|seq, _| !range.contains(*seq));
+        let rest = revoked.into_iter().filter(|revoked| !touches(*revoked));
+        rest.map(|rest| GroupChange::Return { range: rest, failed_for_ms: None }).collect()
     }
 
     /// A dead letter is to be delivered again.
@@ -337,6 +415,14 @@ impl Group {
     pub(super) fn retry_now(&mut self, now_ms: u64) {
         self.retries.retry_now(now_ms);
     }
+}
+
+/// What of `ranges` lies outside `holes`.
+fn outside(ranges: &[SeqRange], holes: &[SeqRange]) -> Vec<SeqRange> {
+    let cut = |rest: Vec<SeqRange>, hole: &SeqRange| {
+        rest.into_iter().flat_map(|range| range.without(*hole)).collect()
+    };
+    holes.iter().fold(ranges.to_vec(), cut)
 }
 
 /// What earlier runs leave to the group, which is delivered before fresh lines: suspects, lines that failed alone or killed,

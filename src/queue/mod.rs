@@ -27,7 +27,7 @@ mod window;
 pub use admin::{Admin, Answer, DEAD_LETTERS_SHOWN_MAX, Refusal, SeekTo};
 pub use clock::{millis, now_ms, wall_ms};
 pub use command::{
-    Append, Appended, Closed, Command, Handle, Lease, Offer, Rejected, Settled, Ticket, Verdict,
+    Append, Appended, Closed, Command, Counted, Handle, Lease, Offer, Rejected, Settled, Ticket, Verdict,
 };
 pub use failure::{FailureKind, OomKill};
 pub use group_name::group_name;

@@ -36,6 +36,8 @@ enum Blames {
     List,
     /// The same, by numbers that are one too low.
     ListWrong,
+    /// All bad lines of the batch, by their seqs.
+    Seqs,
 }
 
 /// What the destination answers.
@@ -197,13 +199,20 @@ impl World {
             *before = lease.attempt;
         }
         self.apply(&change);
+        if self.random.u32(0..8) == 0 {
+            // The process may end after a part was acked.
+            self.ack_some(token, range);
+        }
         let kills = (range.first.0..=range.last.0).any(|seq| self.faults.get(&seq) == Some(&Fault::Kills));
         if crash || kills {
             self.deaths += 1;
             self.restart();
             return Ok(());
         }
-        let lease_of = self.group.take(token).expect("it is in flight");
+        if self.random.u32(0..4) == 0 && !self.is_down {
+            self.ack_some(token, range);
+        }
+        let Some(lease_of) = self.group.take(token) else { return Ok(()) };
         match self.answer(range) {
             Answer::Done => self.succeed(lease_of, range),
             Answer::Except(rejected) => self.succeed_except(lease_of, range, &rejected),
@@ -211,6 +220,30 @@ impl World {
         }
         self.dead_letter_condemned();
         Ok(())
+    }
+
+    /// The processor acks a part of the lease, and keeps the rest: in strict order from the beginning on.
+    fn ack_some(&mut self, token: u64, range: SeqRange) {
+        let first =
+            if self.settings.strict { range.first.0 } else { self.random.u64(range.first.0..=range.last.0) };
+        let Some(done) = SeqRange::new(Seq(first), Seq(self.random.u64(first..=range.last.0))) else {
+            return;
+        };
+        if self.faults.range(done.first.0..=done.last.0).next().is_some() {
+            return;
+        }
+        let view = View { state: &self.state, next_seq: Seq(self.next_seq), now_ms: self.now_ms };
+        let Some((changes, left)) = self.group.acked_some(view, token, &[done]) else { return };
+        assert!(left.iter().all(|left| left.intersection(done).is_none()));
+        if !changes.is_empty() {
+            self.failed_at = None;
+        }
+        changes.iter().for_each(|change| self.state.apply(change));
+        self.group.made_durable();
+        self.acked.extend(done.first.0..=done.last.0);
+        let leased: u64 = self.state.leases().iter().map(|lease| lease.lines()).sum();
+        assert_eq!(leased, left.iter().map(|left| left.lines()).sum::<u64>(), "the log has other leases");
+        self.dead_letter_condemned();
     }
 
     fn answer(&mut self, range: SeqRange) -> Answer {
@@ -224,7 +257,7 @@ impl World {
         }
         let faults = self.faults.range(range.first.0..=range.last.0);
         let Some((seq, fault)) = faults.clone().next() else { return Answer::Done };
-        let has_list = matches!(self.blames, Blames::List | Blames::ListWrong);
+        let has_list = matches!(self.blames, Blames::List | Blames::ListWrong | Blames::Seqs);
         if *fault != Fault::Rejected || has_list && faults.clone().any(|(_, fault)| *fault != Fault::Rejected)
         {
             return Answer::Failed(FailureKind::Failed);
@@ -236,16 +269,17 @@ impl World {
             Blames::Wrong => Answer::Failed(FailureKind::BadLine(seq.prev())),
             // As the processors do: a number that no line has blames the batch.
             Blames::ListWrong if seq == range.first => Answer::Failed(FailureKind::Poison),
-            Blames::List => Answer::Except(faults.map(|(seq, _)| Seq(*seq)).collect()),
+            Blames::List | Blames::Seqs => Answer::Except(faults.map(|(seq, _)| Seq(*seq)).collect()),
             Blames::ListWrong => Answer::Except(faults.map(|(seq, _)| Seq(seq - 1)).collect()),
         }
     }
 
     fn succeed_except(&mut self, lease: ActiveLease, range: SeqRange, rejected: &[Seq]) {
         let listed = rejected.iter().map(|seq| Rejected { seq: *seq, reason: "it is bad".to_owned() });
-        let listed = Verdict::DoneExcept(listed.collect());
-        let listed = match listed.believed(range, self.group.believes_lists()) {
-            Verdict::DoneExcept(listed) => listed,
+        let by_seq = self.blames == Blames::Seqs;
+        let listed = Verdict::DoneExcept { rejected: listed.collect(), by_seq };
+        let listed = match listed.believed(range, |by_seq| self.group.believes_lists(by_seq)) {
+            Verdict::DoneExcept { rejected, .. } => rejected,
             Verdict::Failed { kind, .. } => return self.fail(lease, range, kind),
             verdict => panic!("{verdict:?}"),
         };
@@ -261,17 +295,22 @@ impl World {
     }
 
     fn succeed(&mut self, lease: ActiveLease, range: SeqRange) {
-        let change = self.group.acked(lease, self.now_ms);
+        let changes = self.group.acked(lease, self.now_ms);
         self.acked.extend(range.first.0..=range.last.0);
         self.failed_at = None;
-        self.apply(&change);
+        changes.iter().for_each(|change| self.state.apply(change));
+        self.group.made_durable();
     }
 
     fn fail(&mut self, lease: ActiveLease, range: SeqRange, kind: FailureKind) {
         let is_blame = matches!(kind, FailureKind::Poison | FailureKind::BadLine(_));
+        // What counts as failed, if parts were acked.
+        let is_named = |part: &&SeqRange| matches!(kind, FailureKind::BadLine(bad) if part.contains(bad));
+        let only = lease.left.first().filter(|_| lease.left.len() == 1);
+        let part = lease.left.iter().find(is_named).or(only).copied().unwrap_or(range);
         match kind {
-            FailureKind::BadLine(seq) if range.lines() > 1 => drop(self.named.insert(seq.0)),
-            _ if is_blame && range.lines() == 1 => drop(self.named.insert(range.first.0)),
+            FailureKind::BadLine(seq) if part.lines() > 1 => drop(self.named.insert(seq.0)),
+            _ if is_blame && part.lines() == 1 => drop(self.named.insert(part.first.0)),
             _ => {}
         }
         if self.settings.strict && !is_blame && !self.state.revived().contains(&range.first) {
@@ -283,8 +322,10 @@ impl World {
         let view = View { state: &self.state, next_seq: Seq(self.next_seq), now_ms: self.now_ms };
         let letters = &self.letters;
         let below = |seq: Seq, most: u32| World::rejected_below(letters, seq, most);
-        let change = self.group.failed(view, lease, (kind, "it failed"), &below);
-        self.apply(&change);
+        let changes = self.group.failed(view, lease, (kind, "it failed"), &below);
+        changes.iter().for_each(|change| self.state.apply(change));
+        self.group.made_durable();
+        assert!(self.state.leases().is_empty(), "a lease outlives its delivery");
     }
 
     /// As the owner does after each command.
@@ -379,7 +420,8 @@ impl World {
         self.dropped.extend(waiting);
         self.failed_at = None;
         self.apply(&GroupChange::Skip { range, dropped: true });
-        self.group.dropped(range, self.now_ms);
+        let ended = self.group.dropped(range, self.now_ms);
+        ended.iter().for_each(|change| self.state.apply(change));
         self.dead_letter_condemned();
     }
 
@@ -483,7 +525,8 @@ fn blames() -> impl Strategy<Value = Blames> {
         Just(Blames::Wrong),
         Just(Blames::Batch),
         Just(Blames::List),
-        Just(Blames::ListWrong)
+        Just(Blames::ListWrong),
+        Just(Blames::Seqs)
     ]
 }
 

@@ -19,13 +19,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
-use spillq_storage::{Commit, Error, GroupId, Log, Reader, Seq, SeqRange};
+use spillq_storage::{Commit, Error, GroupId, Log, Reader, Seq, SeqRange, State};
 use tokio::sync::oneshot;
 
 use self::lines::Lines;
 use super::admin::{AdminError, Answer, Refusal};
 use super::clock;
-use super::command::{Append, Appended, Command, Lease, Offer, Settled};
+use super::command::{Append, Appended, Command, Counted, Lease, Offer, SETTLED_RANGES_MAX, Settled};
 use super::group::{Group, View};
 use super::hold::Hold;
 use super::phase::WhyFull;
@@ -57,14 +57,14 @@ struct Asked {
 enum Pending {
     Appended { reply: SyncSender<Appended>, lines: u64 },
     Lease(oneshot::Sender<Option<Lease>>, Lease),
-    Settled(oneshot::Sender<Settled>),
+    Settled(oneshot::Sender<Settled>, GroupId, Counted),
     Admin(oneshot::Sender<Result<Answer, Refusal>>, Answer),
 }
 
 impl Pending {
     /// Sends the answer. `seq` is the seq of the first line that no append before this one has got; returns the same for
-    /// the next.
-    fn send(self, seq: Seq) -> Seq {
+    /// the next. `state` is that after the commit.
+    fn send(self, seq: Seq, state: &State) -> Seq {
         match self {
             Pending::Appended { reply, lines } => {
                 let next = seq.plus(lines);
@@ -73,7 +73,10 @@ impl Pending {
                 return next;
             }
             Pending::Lease(reply, lease) => send(reply, Some(lease)),
-            Pending::Settled(reply) => send(reply, Settled::Counted),
+            Pending::Settled(reply, group, counted) => {
+                let ack_floor = state.groups().get(&group).map_or(Seq(0), |group| group.acks().floor());
+                send(reply, Settled::Counted(Counted { ack_floor, ..counted }));
+            }
             Pending::Admin(reply, answer) => send(reply, Ok(answer)),
         }
         seq
@@ -328,6 +331,11 @@ impl Owner {
                     Err(AdminError::Log(error)) => return Err(error),
                 }
             }
+            Command::Group { group, range, reply } => {
+                let status = self.groups.get(&group).and_then(|of| self.group_status(group, of));
+                let settled = range.map_or_else(Vec::new, |range| self.settled_of(group, range));
+                send(reply, status.map(|status| (status, settled)));
+            }
             Command::Status(reply) => send(reply, self.status()),
             Command::Reader(reply) => send(reply, self.log.reader()),
             Command::Groups(reply) => send(reply, self.group_settings()),
@@ -338,6 +346,26 @@ impl Owner {
             Command::Stop => self.stopping = true,
         }
         Ok(())
+    }
+
+    /// Which lines of `range` a group has settled, durably.
+    fn settled_of(&self, group: GroupId, range: SeqRange) -> Vec<SeqRange> {
+        let Some(state) = self.log.state().groups().get(&group) else { return Vec::new() };
+        let mut settled = Vec::new();
+        let mut from = range.first;
+        for gap in state.acks().gaps(range) {
+            settled.extend(SeqRange::new(from, gap.first.prev()).filter(|_| from < gap.first));
+            from = gap.last.next();
+        }
+        settled.extend(SeqRange::new(from, range.last));
+        // A line that was revived waits, although the acks have it.
+        let revived = state.revived().range(range.first..=range.last).map(|seq| SeqRange::one(*seq));
+        let without = |settled: Vec<SeqRange>, hole| {
+            settled.into_iter().flat_map(|range| range.without(hole)).collect()
+        };
+        let mut settled: Vec<SeqRange> = revived.fold(settled, without);
+        settled.truncate(SETTLED_RANGES_MAX);
+        settled
     }
 
     /// A group with its state in the log.

@@ -57,7 +57,7 @@ fn a_strict_group_keeps_its_order_over_a_crash_with_lines_that_were_released_bef
         let (lease, _) = group.lease(view(&state, 51), number, offer.range.last, 100 + number).unwrap();
         assert!(lease.range.lines() <= 6, "{}", lease.range);
         let lease = group.take(100 + number).unwrap();
-        group.acked(lease, 0);
+        group.acked(lease.clone(), 0);
         group.made_durable();
         ack(&mut state, lease.range);
         found.push((lease.range.first.0, lease.range.last.0));
@@ -85,7 +85,7 @@ fn a_full_ack_window_is_emptied_from_within() {
     assert_eq!(group.offer(view(&state, end), false, 3), Err(full()), "nothing above it");
     assert_eq!(group.idle(view(&state, end)), Some(full()));
     let lease = group.take(1).unwrap();
-    assert_eq!(group.acked(lease, 0), GroupChange::Ack { range: range(1, 1) });
+    assert_eq!(group.acked(lease, 0), [GroupChange::Ack { range: range(1, 1) }]);
     ack(&mut state, range(1, 1));
     assert_eq!(group.offer(view(&state, end), false, 3).unwrap().range, range(2, 2));
 }
@@ -156,8 +156,7 @@ fn an_unordered_group_leases_past_lines_in_flight() {
         group.lease(view(&state, 31), reservation, expected.last, reservation).unwrap();
     }
     let lease = group.take(2).unwrap();
-    let change = group.acked(lease, 0);
-    assert_eq!(change, GroupChange::Ack { range: range(6, 10) });
+    assert_eq!(group.acked(lease, 0), [GroupChange::Ack { range: range(6, 10) }]);
     ack(&mut state, range(6, 10));
     assert_eq!(group.offer(view(&state, 31), false, 4).unwrap().range, range(16, 20));
 }
@@ -175,8 +174,8 @@ fn attempts_of_a_line_alone_never_fall_over_a_restart() {
         state.apply(&leased);
         let lease = group.take(now_ms).unwrap();
         let view = View { state, next_seq: Seq(2), now_ms };
-        let change = group.failed(view, lease, FAILED, &NONE_REJECTED);
-        state.apply(&change);
+        let changes = group.failed(view, lease, FAILED, &NONE_REJECTED);
+        changes.iter().for_each(|change| state.apply(change));
     };
     let settings = GroupSettings { strict: false, ..GroupSettings::named("default") };
     for hour in 0..3 {
@@ -233,7 +232,7 @@ fn new_settings_apply_from_the_next_batch_and_leases_continue_as_they_began() {
     assert_eq!(group.offer(view(&state, 31), false, 4), Err(Idle::InFlight), "in strict order now");
     for (token, lines) in [(2, range(6, 10)), (1, range(1, 5))] {
         let lease = group.take(token).unwrap();
-        assert_eq!(group.acked(lease, 0), GroupChange::Ack { range: lines });
+        assert_eq!(group.acked(lease, 0), [GroupChange::Ack { range: lines }]);
         ack(&mut state, lines);
         assert_eq!(group.offer(view(&state, 31), false, 4), Err(Idle::InFlight));
     }
@@ -308,7 +307,7 @@ fn after_a_crash_a_suspect_is_in_flight_alone_so_that_a_death_is_caused_by_it() 
         state.apply(&change);
         assert_eq!(group.offer(view(&state, 9), true, 10), Err(Idle::InFlight), "nothing is read ahead");
         let lease = group.take(token).unwrap();
-        state.apply(&group.acked(lease, 0));
+        group.acked(lease, 0).iter().for_each(|change| state.apply(change));
         group.made_durable();
     }
     let offer = group.offer(view(&state, 9), false, 3).unwrap();
@@ -344,7 +343,7 @@ fn in_strict_order_a_revived_line_waits_for_its_turn() {
         let (_, change) = group.lease(view(&state, 11), token, offer.range.last, token).unwrap();
         state.apply(&change);
         let lease = group.take(token).unwrap();
-        state.apply(&group.acked(lease, 0));
+        group.acked(lease.clone(), 0).iter().for_each(|change| state.apply(change));
         group.made_durable();
         found.push(lease.range);
     }
@@ -396,26 +395,29 @@ impl Ten {
 
     fn acked(&mut self) -> SeqRange {
         let lease = self.lease();
-        let change = self.0.acked(lease, 0);
-        self.commit(&[change]);
-        lease.range
+        let range = lease.range;
+        let changes = self.0.acked(lease, 0);
+        self.commit(&changes);
+        range
     }
 
     /// The next lines fail, and one of them is named.
     fn named(&mut self, seq: u64) -> SeqRange {
         let lease = self.lease();
         let bad = (FailureKind::BadLine(Seq(seq)), "it is bad");
-        let change = self.0.failed(view(&self.1, 21), lease, bad, &NONE_REJECTED);
-        self.commit(&[change]);
-        lease.range
+        let range = lease.range;
+        let changes = self.0.failed(view(&self.1, 21), lease, bad, &NONE_REJECTED);
+        self.commit(&changes);
+        range
     }
 
     fn acked_except(&mut self, lines: &[u64]) -> (SeqRange, Vec<GroupChange>) {
         let lease = self.lease();
         let reason = |seq: &u64| Rejected { seq: Seq(*seq), reason: format!("line {seq} is bad") };
+        let range = lease.range;
         let changes = self.0.acked_except(lease, lines.iter().map(reason).collect(), 0);
         self.commit(&changes);
-        (lease.range, changes)
+        (range, changes)
     }
 
     fn dead_letter(&mut self) -> Option<(u64, String)> {
@@ -432,10 +434,11 @@ fn a_list_that_is_believed_acks_the_others_and_condemns_its_lines_in_their_order
     let mut ten = Ten::new();
     assert_eq!(ten.named(3), range(1, 10));
     assert_eq!(ten.acked(), range(1, 2));
-    assert!(!ten.0.believes_lists(), "no number has proven right yet");
+    assert!(!ten.0.believes_lists(false), "no number has proven right yet");
+    assert!(ten.0.believes_lists(true), "seqs need no proof");
     assert_eq!(ten.named(3), range(3, 3));
     assert_eq!(ten.dead_letter(), Some((3, "it is bad".to_owned())));
-    assert!(ten.0.believes_lists());
+    assert!(ten.0.believes_lists(false));
 
     let (list_of, changes) = ten.acked_except(&[5, 10]);
     assert_eq!(list_of, range(4, 10), "the rest of a batch that was cut");
@@ -465,14 +468,14 @@ fn numbers_that_were_wrong_once_are_never_right_again() {
     assert_eq!(ten.named(6), range(4, 7), "bisected");
     assert_eq!(ten.named(4), range(4, 5));
     assert_eq!(ten.named(4), range(4, 4));
-    assert!(!ten.0.believes_lists());
+    assert!(!ten.0.believes_lists(false) && !ten.0.believes_lists(true));
 }
 
 #[test]
 fn a_list_counts_only_if_it_is_believed_and_is_one() {
-    let list = |lines: &[u64]| {
+    let list = |lines: &[u64], by_seq| {
         let rejected = |seq: &u64| Rejected { seq: Seq(*seq), reason: "it is bad".to_owned() };
-        Verdict::DoneExcept(lines.iter().map(rejected).collect())
+        Verdict::DoneExcept { rejected: lines.iter().map(rejected).collect(), by_seq }
     };
     let failed = |kind| {
         let summary = "it is bad".to_owned();
@@ -480,7 +483,7 @@ fn a_list_counts_only_if_it_is_believed_and_is_one() {
     };
     let named = |seq| failed(FailureKind::BadLine(Seq(seq)));
     for (lines, of, believes_lists, verdict) in [
-        (&[3, 5][..], range(1, 9), true, list(&[3, 5])),
+        (&[3, 5][..], range(1, 9), true, list(&[3, 5], false)),
         (&[3, 5], range(1, 9), false, named(3)),
         (&[], range(1, 9), false, Verdict::Done),
         (&[3], range(3, 3), true, named(3)),
@@ -488,7 +491,131 @@ fn a_list_counts_only_if_it_is_believed_and_is_one() {
         (&[3, 3], range(1, 9), true, failed(FailureKind::Poison)),
         (&[3, 10], range(1, 9), true, failed(FailureKind::Poison)),
     ] {
-        assert_eq!(list(lines).believed(of, believes_lists), verdict, "{lines:?} of {of}");
+        assert_eq!(list(lines, false).believed(of, |_| believes_lists), verdict, "{lines:?} of {of}");
     }
-    assert_eq!(Verdict::Released.believed(range(1, 9), false), Verdict::Released);
+    assert_eq!(list(&[3], true).believed(range(3, 3), |by_seq| by_seq), list(&[3], true), "named by its seq");
+    assert_eq!(list(&[3], true).believed(range(1, 9), |_| false), named(3), "too many wait");
+    assert_eq!(Verdict::Released.believed(range(1, 9), |_| false), Verdict::Released);
+}
+
+/// An unordered group of 30 lines, with lines 1-10 leased as token 1.
+fn leased_ten(strict: bool) -> Ten {
+    let state = state();
+    let settings = GroupSettings { strict, batch_lines: 10, ..GroupSettings::named("default") };
+    let mut ten = Ten(Group::new(settings, &state), state);
+    let Ten(group, state) = &mut ten;
+    group.offer(view(state, 31), false, 1).unwrap();
+    let (_, change) = group.lease(view(state, 31), 1, Seq(10), 1).unwrap();
+    state.apply(&change);
+    ten
+}
+
+impl Ten {
+    fn some(&mut self, done: &[SeqRange]) -> Option<Vec<SeqRange>> {
+        let (changes, left) = self.0.acked_some(view(&self.1, 31), 1, done)?;
+        self.commit(&changes);
+        Some(left)
+    }
+}
+
+#[test]
+fn parts_of_a_lease_are_acked_and_the_rest_stays_leased() {
+    let mut ten = leased_ten(true);
+    assert_eq!(ten.some(&[range(1, 4)]), Some(vec![range(5, 10)]));
+    assert_eq!((ten.1.acks().floor(), ten.1.leases()), (Seq(4), &[range(5, 10)][..]));
+    assert_eq!(
+        ten.0.offer(view(&ten.1, 31), false, 2),
+        Err(Idle::InFlight),
+        "strict order waits for the rest"
+    );
+    assert_eq!(ten.some(&[range(1, 5)]), Some(vec![range(6, 10)]), "acked lines may be acked again");
+    let lease = ten.0.take(1).unwrap();
+    let changes = ten.0.released(lease);
+    ten.commit(&changes);
+    assert!(ten.1.leases().is_empty());
+    assert_eq!(ten.0.offer(view(&ten.1, 31), false, 3).unwrap().range, range(6, 15));
+}
+
+#[test]
+fn a_lease_whose_parts_are_all_acked_has_ended() {
+    let mut ten = leased_ten(false);
+    assert_eq!(ten.some(&[range(2, 3), range(7, 7)]), Some(vec![range(1, 1), range(4, 6), range(8, 10)]));
+    assert_eq!(ten.1.leases(), [range(1, 1), range(4, 6), range(8, 10)]);
+    assert_eq!(ten.some(&[range(1, 6)]), Some(vec![range(8, 10)]));
+    assert_eq!(ten.some(&[range(1, 99)]), Some(vec![]));
+    assert!(ten.1.leases().is_empty() && ten.0.take(1).is_none());
+    assert_eq!(ten.some(&[range(1, 1)]), None, "stale");
+    assert_eq!(ten.1.acks().floor(), Seq(10));
+}
+
+#[test]
+fn of_a_lease_in_parts_only_one_part_has_failed() {
+    let mut ten = leased_ten(false);
+    ten.some(&[range(3, 3), range(6, 6)]).unwrap();
+    let lease = ten.0.take(1).unwrap();
+    let bad = (FailureKind::BadLine(Seq(5)), "it is bad");
+    let changes = ten.0.failed(view(&ten.1, 31), lease, bad, &NONE_REJECTED);
+    ten.commit(&changes);
+    assert!(ten.1.leases().is_empty());
+    // Of the part with the bad line: the line before it, and the bad one. The other parts are as they were.
+    let mut offered = Vec::new();
+    for token in 2..=5 {
+        let offer = ten.0.offer(view(&ten.1, 31), false, token).unwrap();
+        let (_, change) = ten.0.lease(view(&ten.1, 31), token, offer.range.last, token).unwrap();
+        ten.commit(&[change]);
+        let lease = ten.0.take(token).unwrap();
+        let changes = ten.0.acked(lease, 0);
+        ten.commit(&changes);
+        offered.push(offer.range);
+    }
+    assert_eq!(offered, [range(4, 4), range(5, 5), range(1, 2), range(7, 16)]);
+}
+
+#[test]
+fn a_lease_is_cut_into_a_bounded_number_of_parts() {
+    let state = state();
+    let settings = GroupSettings { strict: false, batch_lines: 1_000, ..GroupSettings::named("default") };
+    let mut ten = Ten(Group::new(settings, &state), state);
+    let Ten(group, state) = &mut ten;
+    group.offer(view(state, 1_001), false, 1).unwrap();
+    let (_, change) = group.lease(view(state, 1_001), 1, Seq(1_000), 1).unwrap();
+    state.apply(&change);
+    let every_other: Vec<SeqRange> = (1..=500).map(|half| SeqRange::one(Seq(2 * half))).collect();
+    let before = ten.1.clone();
+    assert_eq!(ten.some(&every_other), None);
+    assert_eq!(ten.1, before, "nothing was changed");
+    assert_eq!(ten.some(&every_other[..64]).map(|left| left.len()), None, "one too many");
+    assert_eq!(ten.some(&every_other[..63]).map(|left| left.len()), Some(64));
+}
+
+#[test]
+fn dropped_lines_end_a_lease_in_parts_as_a_whole() {
+    let mut ten = leased_ten(false);
+    ten.some(&[range(3, 4)]).unwrap();
+    ten.1.apply(&GroupChange::Skip { range: range(1, 1), dropped: true });
+    let changes = ten.0.dropped(range(1, 1), 0);
+    assert_eq!(changes, [GroupChange::Return { range: range(5, 10), failed_for_ms: None }]);
+    ten.commit(&changes);
+    assert!(ten.1.leases().is_empty() && ten.0.take(1).is_none());
+}
+
+#[test]
+fn lines_named_by_seq_become_dead_letters_at_once() {
+    let mut ten = leased_ten(false);
+    ten.some(&[range(4, 4)]).unwrap();
+    let lease = ten.0.take(1).unwrap();
+    let reason = |seq: u64| Rejected { seq: Seq(seq), reason: format!("line {seq} is bad") };
+    let listed = Verdict::DoneExcept { rejected: vec![reason(2), reason(9)], by_seq: true };
+    let Verdict::DoneExcept { rejected, .. } =
+        listed.believed(lease.range, |by_seq| ten.0.believes_lists(by_seq))
+    else {
+        panic!("seqs are believed");
+    };
+    let changes = ten.0.acked_except(lease, rejected, 0);
+    ten.commit(&changes);
+    let acks = [range(1, 1), range(3, 3), range(5, 8), range(10, 10)].map(|range| GroupChange::Ack { range });
+    assert_eq!(changes[2..], acks);
+    assert_eq!(ten.dead_letter(), Some((2, "line 2 is bad".to_owned())));
+    assert_eq!(ten.dead_letter(), Some((9, "line 9 is bad".to_owned())));
+    assert_eq!((ten.1.acks().floor(), ten.1.leases().len()), (Seq(10), 0));
 }

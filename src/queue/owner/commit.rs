@@ -98,7 +98,8 @@ impl Owner {
         }
         self.answers.extend(lines.replies().map(|(reply, lines)| Pending::Appended { reply, lines }));
         self.groups.values_mut().for_each(Group::made_durable);
-        self.answers.drain(..).fold(first, |seq, answer| answer.send(seq));
+        let state = self.log.state();
+        self.answers.drain(..).fold(first, |seq, answer| answer.send(seq, state));
         Ok(match no_space {
             Some(full) => Left::Space(full),
             None if self.full.is_none() && (self.is_ahead() || !self.appends.is_empty()) => Left::Appends,

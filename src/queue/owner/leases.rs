@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::{Asked, Owner, Pending, send};
 use crate::queue::clock;
-use crate::queue::command::{Lease, Offer, Settled, Verdict};
+use crate::queue::command::{Counted, Lease, Offer, Settled, Verdict};
 use crate::queue::failure::reason;
 use crate::queue::group::{Condemned, Idle};
 
@@ -86,55 +86,77 @@ impl Owner {
         verdict: Verdict,
         reply: oneshot::Sender<Settled>,
     ) -> Result<(), Error> {
-        let group =
-            self.group(id).and_then(|(group, view, log)| Some((group.take(token)?, group, view, log)));
+        let is_part = matches!(verdict, Verdict::DonePart(_));
+        let group = self.group(id).and_then(|(group, view, log)| {
+            // A lease of which a part is acked goes on.
+            let lease = if is_part { group.leased(token).cloned() } else { group.take(token) };
+            Some((lease?, group, view, log))
+        });
         let Some((lease, group, view, log)) = group else {
             send(reply, Settled::Stale);
             return Ok(());
         };
-        let changes = match verdict.believed(lease.range, group.believes_lists()) {
-            Verdict::Done => vec![group.acked(lease, view.now_ms)],
-            Verdict::DoneExcept(rejected) => {
+        let leased: u64 = lease.left.iter().map(|left| left.lines()).sum();
+        let (mut acked, mut left) = (0, Vec::new());
+        let changes = match verdict.believed(lease.range, |by_seq| group.believes_lists(by_seq)) {
+            Verdict::Done => {
+                acked = leased;
+                group.acked(lease, view.now_ms)
+            }
+            Verdict::DonePart(done) => {
+                let Some((changes, rest)) = group.acked_some(view, token, &done) else {
+                    send(reply, Settled::TooManyRanges);
+                    return Ok(());
+                };
+                left = rest;
+                acked = leased - left.iter().map(|left| left.lines()).sum::<u64>();
+                changes
+            }
+            Verdict::DoneExcept { rejected, .. } => {
                 let first = rejected.first().map(|first| first.reason.clone()).unwrap_or_default();
                 let name = &group.settings().name;
                 tracing::warn!(group = name, lines = %lease.range, rejected = rejected.len(), "{first}");
                 group.last_failure = Some(first);
-                group.acked_except(lease, rejected, view.now_ms)
+                let changes = group.acked_except(lease, rejected, view.now_ms);
+                acked = changes.iter().map(acked_lines).sum();
+                changes
             }
-            Verdict::Released => vec![group.released(lease)],
+            Verdict::Released => group.released(lease),
             Verdict::Failed { kind, summary, tail, timed_out } => {
                 group.activity.failed(lease.range, (kind, timed_out), view.now_ms);
                 tracing::warn!(group = group.settings().name, lines = %lease.range, "{summary}");
                 let said = reason(&summary, &tail);
                 let rejected_below = |seq: Seq, most: u32| log.rejected_below(id, seq, most);
-                let change = group.failed(view, lease, (kind, &said), &rejected_below);
+                let changes = group.failed(view, lease, (kind, &said), &rejected_below);
                 group.last_failure = Some(said);
-                vec![change]
+                changes
             }
         };
         self.commit.groups.extend(changes.into_iter().map(|change| (id, change)));
         // In the same commit as the end of the lease.
-        self.dead_letter_condemned_of(id)?;
-        self.answers.push(Pending::Settled(reply));
+        let dead = self.dead_letter_condemned_of(id)?;
+        self.answers.push(Pending::Settled(reply, id, Counted { acked, dead, left, ..Counted::default() }));
         Ok(())
     }
 
     /// Makes dead letters of all condemned lines whose turn it is, in the commit that is being gathered.
     pub(super) fn dead_letter_condemned(&mut self) -> Result<(), Error> {
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
-        ids.into_iter().try_for_each(|id| self.dead_letter_condemned_of(id))
+        ids.into_iter().try_for_each(|id| self.dead_letter_condemned_of(id).map(drop))
     }
 
-    /// The same for one group. At the limit of dead letters the line stays condemned, and the group is blocked.
-    fn dead_letter_condemned_of(&mut self, id: GroupId) -> Result<(), Error> {
-        loop {
-            let Some((group, view, log)) = self.group(id) else { return Ok(()) };
+    /// The same for one group; returns how many. At the limit of dead letters the line stays condemned, and the group is
+    /// blocked.
+    fn dead_letter_condemned_of(&mut self, id: GroupId) -> Result<u64, Error> {
+        for made in 0.. {
+            let Some((group, view, log)) = self.group(id) else { return Ok(made) };
             let rejected_below = |seq: Seq, most: u32| log.rejected_below(id, seq, most);
-            let Some(condemned) = group.condemned(view.now_ms, &rejected_below) else { return Ok(()) };
+            let Some(condemned) = group.condemned(view.now_ms, &rejected_below) else { return Ok(made) };
             if self.log.is_dead_full(id) || !self.dead_letter(id, condemned)? {
-                return Ok(());
+                return Ok(made);
             }
         }
+        Ok(0)
     }
 
     /// Writes a line to the dead letters, and its end into the commit that is being gathered. Returns false if
@@ -207,5 +229,13 @@ impl Owner {
         group.settled(range, clock::now_ms());
         self.commit.groups.push((id, GroupChange::Ack { range }));
         self.commit.losses.push(Loss::unreadable(range, what));
+    }
+}
+
+/// The lines that a change acks, all of which waited.
+fn acked_lines(change: &GroupChange) -> u64 {
+    match change {
+        GroupChange::Ack { range } => range.lines(),
+        _ => 0,
     }
 }

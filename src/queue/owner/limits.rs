@@ -145,7 +145,8 @@ impl Owner {
         self.make_durable()?;
         for (id, range) in dropped {
             if let Some(group) = self.groups.get_mut(&id) {
-                group.dropped(range, clock::now_ms());
+                let ended = group.dropped(range, clock::now_ms());
+                self.commit.groups.extend(ended.into_iter().map(|change| (id, change)));
             }
         }
         self.offer_waiting();
@@ -159,8 +160,9 @@ impl Owner {
         }
         let Some(range) = self.log.drop_oldest("disk.limit was reached")? else { return Ok(false) };
         tracing::warn!(%range, "disk.limit reached: the oldest segment was dropped");
-        for group in self.groups.values_mut() {
-            group.dropped(range, clock::now_ms());
+        for (id, group) in &mut self.groups {
+            let ended = group.dropped(range, clock::now_ms());
+            self.commit.groups.extend(ended.into_iter().map(|change| (*id, change)));
         }
         Ok(true)
     }

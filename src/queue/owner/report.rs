@@ -63,7 +63,7 @@ impl Owner {
         }
     }
 
-    fn group_status(&self, id: GroupId, group: &Group) -> Option<GroupStatus> {
+    pub(super) fn group_status(&self, id: GroupId, group: &Group) -> Option<GroupStatus> {
         let state = self.log.state();
         let durable = state.groups().get(&id)?;
         let phase = self.phase(id, group)?;

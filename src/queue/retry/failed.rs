@@ -83,6 +83,24 @@ impl Retries {
         Failed { charged_ms, condemned: None }
     }
 
+    /// A delivery failed of which parts were acked, and several parts are left. None of them has failed alone: they wait, each
+    /// to be delivered by itself.
+    pub(in crate::queue) fn failed_in_parts(&mut self, parts: &[SeqRange], kind: FailureKind, now_ms: u64) {
+        let not_before_ms = now_ms + self.backoff(self.streak);
+        self.streak += 1;
+        for (index, range) in parts.iter().enumerate() {
+            let known =
+                self.parts.iter().position(|part| part.range == *range).map(|at| self.parts.remove(at));
+            let known = known.unwrap_or_else(|| Part::new(*range, Standing::Batch));
+            let part = Part { in_flight: false, suspect: false, not_before_ms, ..known };
+            if index == 0 && kind.spares_the_lines() {
+                self.spare(part, kind, now_ms);
+            } else {
+                self.put(part);
+            }
+        }
+    }
+
     /// The failure says nothing of the lines: they stay as they are, and the group waits.
     fn spare(&mut self, mut part: Part, kind: FailureKind, now_ms: u64) {
         // A destination that asks for no pause again and again gets one.
@@ -152,18 +170,19 @@ impl Retries {
         Failed { charged_ms, condemned: condemned.then_some(seq) }
     }
 
-    /// Whether a list of bad lines is believed, so that the others may be acked: if a number was right, and not too many
-    /// condemned lines wait already.
-    pub(in crate::queue) fn believes_lists(&self) -> bool {
-        self.numbers == Numbers::Right && self.believes_numbers()
+    /// Whether a list of bad lines is believed, so that the others may be acked: if it names them by their seqs or a number
+    /// was right, and not too many condemned lines wait already.
+    pub(in crate::queue) fn believes_lists(&self, by_seq: bool) -> bool {
+        (by_seq || self.numbers == Numbers::Right) && self.believes_numbers()
     }
 
     /// A line of `whole` was rejected by a list that is believed, while others are acked: it is condemned at once.
     pub(in crate::queue) fn rejected(&mut self, seq: Seq, whole: SeqRange, now_ms: u64) {
         let line = SeqRange::one(seq);
+        let standing = if self.is_revived(seq) { Standing::Revived } else { Standing::Named };
         self.take_out(line);
         let condemned = Some(DeadCause::Rejected);
-        self.put(Part { whole, condemned, not_before_ms: now_ms, ..Part::new(line, Standing::Named) });
+        self.put(Part { whole, condemned, not_before_ms: now_ms, ..Part::new(line, standing) });
     }
 
     fn believes_numbers(&self) -> bool {

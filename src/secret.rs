@@ -31,7 +31,7 @@ impl fmt::Display for Secret {
 
 impl Secret {
     /// Reads it. The error says where it should be, and nothing of what was found there.
-    pub(super) fn read(&self) -> Result<String, String> {
+    pub(crate) fn read(&self) -> Result<String, String> {
         match self {
             Secret::File(path) => {
                 let fail = |what: String| format!("the secret in {} cannot be read: {what}", path.display());
