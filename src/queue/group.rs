@@ -162,15 +162,17 @@ impl Group {
         &self.retries
     }
 
-    /// The next line that is to become a dead letter. If too many in a row were rejected, there is none: the group is
+    /// The next line that is to become a dead letter. One below which too many in a row were rejected is not: the group is
     /// refused instead.
     pub(super) fn condemned(&mut self, now_ms: u64, rejected_below: RejectedBelow<'_>) -> Option<Condemned> {
-        let (seq, cause) = self.retries.condemned()?;
-        if cause == DeadCause::Rejected && self.exceeds_rejects(seq, rejected_below) {
+        let (seq, cause) = loop {
+            let (seq, cause) = self.retries.condemned()?;
+            if cause != DeadCause::Rejected || !self.exceeds_rejects(seq, rejected_below) {
+                break (seq, cause);
+            }
             self.retries.refuse(seq, now_ms);
             self.reasons.remove(&seq);
-            return None;
-        }
+        };
         let reason = self.reasons.get(&seq).cloned().unwrap_or_else(|| match cause {
             DeadCause::Died => "the service died each time while only this line was in flight".to_owned(),
             _ => self.last_failure.clone().unwrap_or_default(),
