@@ -4,6 +4,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod cmd;
 pub mod config;
+pub mod consumers;
 pub mod file_limit;
 pub mod http;
 pub mod messages;

@@ -18,7 +18,7 @@ use super::key::Key;
 use super::paths;
 use super::server;
 use super::settings::{
-    ENV_MAX, IN_FLIGHT_MAX, Input, Kind, LISTEN_MAX, Listen, Processor, SECTIONS_MAX, Settings,
+    Door, ENV_MAX, IN_FLIGHT_MAX, Input, Kind, LISTEN_MAX, Listen, Processor, SECTIONS_MAX, Settings,
 };
 use super::sources::VARIABLE_PREFIX;
 use super::types::{
@@ -44,6 +44,8 @@ const REJECTS_MAX: u64 = spillq_storage::Log::DEAD_LETTERS_MAX as u64;
 const TYPED_BYTES_MAX: usize = 200;
 /// MAX_ARG_STRLEN of Linux: no command starts with a longer variable.
 const VARIABLE_BYTES_MAX: usize = 128 * 1024;
+/// The address of a unix socket, without the NUL at its end.
+const SOCKET_BYTES_MAX: usize = 107;
 /// Longer names of streams are a mistake.
 const STREAM_BYTES_MAX: usize = 512;
 
@@ -74,6 +76,10 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("window", "The newest part of the log is also kept in memory. Groups that keep up read from there."),
     ("disk", "Limits of the log on disk."),
     ("http", "Where the service listens."),
+    (
+        "consumers",
+        "Where programs lease lines and settle them over HTTP (docs/how-to/consumers.md). Nothing here can administer anything.",
+    ),
     ("service", "How people run commands on this machine: `doctor` prints its suggestions in this form."),
     (
         "group",
@@ -188,6 +194,28 @@ pub(super) fn settings() -> Vec<Key<Settings>> {
         /// Host names that requests to the addresses may use, in addition to the addresses themselves and localhost.
         /// Requests with another name are refused, so that a page in a browser cannot read the answers.
         "http.hosts" => http.hosts: list("host names", LISTEN_MAX, host, String::clone);
+
+        /// Sockets for consumers: "unix:/run/spillq/consumers.sock", or an address such as "127.0.0.1:9465", which needs a
+        /// `token`.
+        "consumers.listen" => consumers.listen: list("sockets", LISTEN_MAX, door, ToString::to_string);
+
+        /// Whether `listen` may contain other addresses than 127.0.0.1 and ::1. Lines and tokens then travel without
+        /// encryption: put a proxy with TLS before it.
+        "consumers.remote" => consumers.remote: boolean();
+
+        /// The mode of the unix sockets. Whoever may write to one may lease and settle lines.
+        "consumers.socket_mode" => consumers.socket_mode: mode();
+
+        /// The group of the system, by name or number, that owns the unix sockets. Without this key it is that of the
+        /// service.
+        "consumers.socket_group" => consumers.socket_group:
+            text("group", |text, _| Ok(text.to_owned()), String::clone).optional(), example(r#""app""#);
+
+        /// The bearer token that consumers must send, as "file:PATH" or "env:VARIABLE". A `[[group]]` can have one of its
+        /// own instead. Read again at each reload.
+        "consumers.token" => consumers.token:
+            text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(),
+            secretive, example(r#""file:/etc/spillq/consumers.token""#), live;
 
         /// The prefix of commands, if they cannot be run directly: "runuser -u spillq --" with the Debian package,
         /// "docker compose exec spillq" in a container.
@@ -315,6 +343,11 @@ pub(super) fn group() -> Vec<Key<GroupSettings>> {
         /// How many lines per second are delivered to the group at most. 0 is no bound. A batch then has at most the
         /// lines of one second.
         "rate" => rate: bound(number(0..=1_000_000_000));
+
+        /// The bearer token of this group's consumers, in place of `token` under [consumers].
+        "token" => token:
+            text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(),
+            secretive, example(r#""file:/etc/spillq/fills.token""#);
     }
 }
 
@@ -494,6 +527,31 @@ fn listen(text: &str, _: &Path) -> Result<Listen, String> {
     }
     let expected = "expected \"unix\", or an address such as \"127.0.0.1:9464\" or \"[::1]:9464\"";
     text.parse().map(Listen::Tcp).map_err(|_| expected.to_owned())
+}
+
+fn door(text: &str, base: &Path) -> Result<Door, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = paths::path(base, path)?;
+        let bytes = path.as_os_str().len();
+        return match bytes <= SOCKET_BYTES_MAX {
+            true => Ok(Door::Unix(path)),
+            false => {
+                Err(format!("the path has {bytes} bytes; that of a socket has at most {SOCKET_BYTES_MAX}"))
+            }
+        };
+    }
+    let expected = "expected a socket such as \"unix:/run/spillq/consumers.sock\", or an address such as \"127.0.0.1:9465\"";
+    text.parse().map(Door::Tcp).map_err(|_| expected.to_owned())
+}
+
+/// A mode of files as chmod(1) takes it.
+fn mode() -> Type<u32> {
+    let read = |text: &str, _: &Path| {
+        let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| is_octal && *mode <= 0o777);
+        mode.ok_or("not a mode; write it as \"0660\"".to_owned())
+    };
+    text("mode", read, |mode| format!("{mode:04o}"))
 }
 
 fn host(text: &str, _: &Path) -> Result<String, String> {

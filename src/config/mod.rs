@@ -38,8 +38,8 @@ pub use load::load_given;
 pub use load::{Loaded, load, read_text};
 pub use problem::{ConfigError, Problem};
 pub use settings::{
-    Command, DEFAULT_DATA_DIR, DEFAULT_GROUP, Http, IN_FLIGHT_MAX, Input, Kind, LEASED_BYTES_MAX, Listen,
-    OutFile, Processor, SECTIONS_MAX, Service, Settings,
+    Command, Consumers, DEFAULT_DATA_DIR, DEFAULT_GROUP, Http, IN_FLIGHT_MAX, Input, Kind, LEASED_BYTES_MAX,
+    Listen, OutFile, Processor, SECTIONS_MAX, Service, Settings,
 };
 pub use show::{as_json, as_toml};
 pub use sources::{Origin, Origins, Overrides, Sources, environment};

@@ -16,6 +16,7 @@ use spillq_storage::DiskOptions;
 use super::value::MIB;
 use crate::processor::{Endpoint, PostgresTable, RedisStream};
 use crate::queue::{GroupSettings, WhenFull};
+use crate::secret::Secret;
 use crate::supervise::ProcessorKind;
 use crate::tail::Follow;
 
@@ -57,6 +58,8 @@ pub struct Settings {
     pub skip_damage: bool,
     /// Where the service listens.
     pub http: Http,
+    /// Where consumers lease lines.
+    pub consumers: Consumers,
     /// How people run commands about the service.
     pub service: Service,
     /// The consumers of the log. Never empty, names are unique.
@@ -82,6 +85,30 @@ pub enum Listen {
     /// The unix socket in the data dir: for everything.
     Unix,
     /// An address: for what only reads.
+    Tcp(SocketAddr),
+}
+
+/// Where consumers lease lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumers {
+    /// Sockets and addresses; none by default.
+    pub listen: Vec<Door>,
+    /// Whether an address may be another one than of this host.
+    pub remote: bool,
+    /// The mode of the sockets.
+    pub socket_mode: u32,
+    /// The group of the system that owns them; that of the service if not given.
+    pub socket_group: Option<String>,
+    /// The bearer token of all groups that have none of their own.
+    pub token: Option<Secret>,
+}
+
+/// A socket for consumers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// An address.
     Tcp(SocketAddr),
 }
 
@@ -170,6 +197,13 @@ impl Settings {
             when_full: WhenFull::default(),
             skip_damage: false,
             http: Http { listen: vec![Listen::Unix], remote: false, hosts: Vec::new() },
+            consumers: Consumers {
+                listen: Vec::new(),
+                remote: false,
+                socket_mode: 0o660,
+                socket_group: None,
+                token: None,
+            },
             service: Service::default(),
             groups: vec![GroupSettings::named(DEFAULT_GROUP)],
             processors: Vec::new(),
@@ -198,6 +232,37 @@ impl Http {
             Listen::Tcp(address) => Some(*address),
         };
         self.listen.iter().filter_map(address).collect()
+    }
+}
+
+impl Consumers {
+    /// The paths of its unix sockets.
+    #[must_use]
+    pub fn unix(&self) -> Vec<PathBuf> {
+        let path = |door: &Door| match door {
+            Door::Unix(path) => Some(path.clone()),
+            Door::Tcp(_) => None,
+        };
+        self.listen.iter().filter_map(path).collect()
+    }
+
+    /// Its addresses.
+    #[must_use]
+    pub fn tcp(&self) -> Vec<SocketAddr> {
+        let address = |door: &Door| match door {
+            Door::Unix(_) => None,
+            Door::Tcp(address) => Some(*address),
+        };
+        self.listen.iter().filter_map(address).collect()
+    }
+}
+
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Door::Unix(path) => write!(f, "unix:{}", path.display()),
+            Door::Tcp(address) => address.fmt(f),
+        }
     }
 }
 

@@ -38,9 +38,9 @@ const TCP_WAIT: Duration = Duration::from_secs(30);
 /// The same for the socket, where a request may take longer.
 const SOCKET_WAIT: Duration = Duration::from_secs(60);
 /// The size of a request's head.
-const HEAD_BYTES_MAX: usize = 16 * 1024;
+pub(super) const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How many headers a request may have.
-const HEADERS_MAX: usize = 64;
+pub(super) const HEADERS_MAX: usize = 64;
 /// The pause after an error of accept(2), mostly that there are too few descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -79,7 +79,7 @@ impl Addresses {
             let (connections, router) = (Arc::clone(&connections), router.clone());
             listening.spawn(async move {
                 let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
-                admit(accept, router, connections, TCP_WAIT).await;
+                admit(accept, connections, |stream| answer_within(TCP_WAIT, stream, router.clone())).await;
             });
         }
         while listening.join_next().await.is_some() {}
@@ -90,14 +90,17 @@ impl Addresses {
 pub(super) async fn serve_socket(listener: UnixListener, router: Router) {
     let connections = Arc::new(Semaphore::new(SOCKET_CONNECTIONS_MAX));
     let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
-    admit(accept, router, connections, SOCKET_WAIT).await;
+    admit(accept, connections, |stream| answer_within(SOCKET_WAIT, stream, router.clone())).await;
 }
 
-/// Accepts connections while there are permits; each serves one request and takes at most `wait`.
-async fn admit<S, F>(accept: impl Fn() -> F, router: Router, connections: Arc<Semaphore>, wait: Duration)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+/// Accepts connections while there are permits, and serves each.
+pub(super) async fn admit<S, F, G>(
+    accept: impl Fn() -> F,
+    connections: Arc<Semaphore>,
+    serve: impl Fn(S) -> G,
+) where
     F: Future<Output = io::Result<S>>,
+    G: Future<Output = ()> + Send + 'static,
 {
     // When the service ends, this closes the open ones.
     let mut clients = JoinSet::new();
@@ -112,16 +115,24 @@ where
             }
         };
         while clients.try_join_next().is_some() {}
-        let answered = answer(stream, router.clone());
+        let served = serve(stream);
         clients.spawn(async move {
-            match tokio::time::timeout(wait, answered).await {
-                Ok(Ok(())) => {}
-                // A bad request, or a client that has gone: this says nothing about the service.
-                Ok(Err(error)) => tracing::debug!(%error, "a client was not answered"),
-                Err(_) => tracing::debug!("a client was cut off after {wait:?}"),
-            }
+            served.await;
             drop(permit);
         });
+    }
+}
+
+/// Serves one request of one client, in a bounded time.
+async fn answer_within<S>(wait: Duration, stream: S, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match tokio::time::timeout(wait, answer(stream, router)).await {
+        Ok(Ok(())) => {}
+        // A bad request, or a client that has gone: this says nothing about the service.
+        Ok(Err(error)) => tracing::debug!(%error, "a client was not answered"),
+        Err(_) => tracing::debug!("a client was cut off after {wait:?}"),
     }
 }
 

@@ -4,6 +4,7 @@
 //! Wire types live here and nowhere else. A user who may open the data dir may use the socket.
 
 mod client;
+mod consumers;
 mod doctor;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -19,6 +20,10 @@ mod socket;
 mod wire;
 
 pub use client::{Client, ClientError};
+pub use consumers::{
+    AckJson, BadLineJson, CannotBind, ConsumerJson, Doors, ExtendJson, ExtendedJson, FailJson,
+    GroupConsumersJson, LeaseRequestJson, LeftJson, SettleJson, SettledJson,
+};
 pub use doctor::{DoctorJson, LastRunJson, VerdictJson};
 pub use listeners::Addresses;
 pub use outside::{file_system_bytes, free_bytes, is_read_only, outside, unread};

@@ -14,11 +14,12 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use spillq_storage::{ReadError, Reader, Seq};
 use tokio::sync::Mutex;
 
+use super::consumers::{self, Peer};
 use super::doctor::DoctorJson;
 use super::listeners::Addresses;
 use super::outside::outside;
@@ -27,6 +28,7 @@ use super::refused::Refused;
 use super::reload::{ConfigHandle, ReloadJson};
 use super::socket::{bind, serve_made_again};
 use super::wire::{AdminJson, AnswerJson, AnsweredBy, LineJson, SourceNames, StatusJson};
+use crate::consumers::Desk;
 use crate::metrics::{self, Facts, Process};
 use crate::queue::{Admin, Answer, Closed, Command, Handle, Replays, Status, Window, now_ms, wall_ms};
 use crate::supervise::{Outside, Report, Supervision};
@@ -51,6 +53,7 @@ pub struct Api {
     data_dir: Arc<Path>,
     config: Option<ConfigHandle>,
     pub(super) replays: Replays,
+    desk: Option<Arc<Desk>>,
     programs: Programs,
     /// Made at the first use, and shared: requests for lines are rare.
     reader: Arc<Mutex<Option<Reader>>>,
@@ -82,6 +85,7 @@ impl Api {
             data_dir: Arc::from(data_dir),
             config: None,
             replays: Replays::default(),
+            desk: None,
             programs: Programs::default(),
             reader: Arc::default(),
         }
@@ -97,6 +101,12 @@ impl Api {
     #[must_use]
     pub fn with_replays(self, replays: Replays) -> Api {
         Api { replays, ..self }
+    }
+
+    /// Where consumers lease lines.
+    #[must_use]
+    pub fn with_desk(self, desk: Arc<Desk>) -> Api {
+        Api { desk: Some(desk), ..self }
     }
 
     /// Collects the current state, and judges it.
@@ -338,7 +348,11 @@ pub(super) fn routers(api: &Api) -> (Router, Router) {
         .route("/v1/admin", post(admin))
         .route("/v1/reload", post(reload))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX));
-    let finish =
-        |router: Router<Api>| router.layer(axum::middleware::from_fn(bounded)).with_state(api.clone());
-    (finish(all), finish(reading))
+    let all = all.with_state(api.clone());
+    let all = match &api.desk {
+        Some(desk) => all.merge(consumers::router(Arc::clone(desk)).layer(Extension(Peer::Owner))),
+        None => all,
+    };
+    let bounded = axum::middleware::from_fn(bounded);
+    (all.layer(bounded.clone()), reading.layer(bounded).with_state(api.clone()))
 }

@@ -75,7 +75,7 @@ fn memfd_with(write: &dyn Fn(&File) -> io::Result<()>) -> io::Result<(OwnedFd, u
 }
 
 /// The batch in the form of `input`, in memory: lines as references, objects as a copy.
-pub(super) fn chunks(batch: &Batch, input: &Input) -> io::Result<Vec<Bytes>> {
+pub(crate) fn chunks(batch: &Batch, input: &Input) -> io::Result<Vec<Bytes>> {
     match input {
         Input::Lines => Ok(batch.pieces().iter().map(|piece| piece.bytes().clone()).collect()),
         Input::Ndjson(paths) => {

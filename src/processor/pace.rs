@@ -24,7 +24,7 @@ impl Pace {
     }
 
     /// Counts a batch of `lines` that began at `started`. Returns when the next one may begin. Unused time is not saved up.
-    pub(super) fn book(&self, lines: u64, started: Instant) -> Instant {
+    pub(crate) fn book(&self, lines: u64, started: Instant) -> Instant {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let from = next.map_or(started, |next| next.max(started));
         let due = from + Duration::from_secs_f64(lines as f64 / self.lines_per_second as f64);

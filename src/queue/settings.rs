@@ -3,6 +3,7 @@
 use spillq_storage::DiskOptions;
 
 use super::lag::MaxLag;
+use crate::secret::Secret;
 
 /// What happens when the log has reached `disk.limit`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub struct GroupSettings {
     pub max_lag: MaxLag,
     /// Lines a second for all its processors together.
     pub rate: Option<u64>,
+    /// The bearer token of its consumers, if it has one of its own.
+    pub token: Option<Secret>,
 }
 
 /// Settings that can change while the owner runs.
@@ -106,6 +109,7 @@ impl GroupSettings {
             skip_damage: false,
             max_lag: MaxLag::default(),
             rate: None,
+            token: None,
         }
     }
 }

@@ -145,7 +145,7 @@ impl SourcePaths {
         *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = tail;
     }
 
-    fn lookup(&self) -> Paths {
+    pub(super) fn lookup(&self) -> Paths {
         let this = self.clone();
         Arc::new(move |source| {
             let mut known = this.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -115,7 +115,7 @@ async fn run_within(
 
 /// Stops the parts in the order that loses nothing.
 async fn stop(parts: Parts, settings: &Settings, account: Account<'_>) -> Result<Ended, ServiceError> {
-    let Parts { mut queue, live: Live { tail, mut workers, .. }, api, served, supervisor } = parts;
+    let Parts { mut queue, live: Live { tail, mut workers, desk, .. }, api, served, supervisor } = parts;
     let unread = match tail.clone().filter(|_| account.plan.once) {
         Some(tail) => tokio::task::spawn_blocking(move || unread(&tail))
             .await
@@ -129,7 +129,9 @@ async fn stop(parts: Parts, settings: &Settings, account: Account<'_>) -> Result
         }
     }
     workers.end_all(Orders::Finish);
-    if tokio::time::timeout(FINISH_WAIT, workers.all_ended()).await.is_err() {
+    let (_, finished) =
+        tokio::join!(desk.stop(FINISH_WAIT), tokio::time::timeout(FINISH_WAIT, workers.all_ended()));
+    if finished.is_err() {
         workers.end_all(Orders::GiveUp);
         if tokio::time::timeout(END_WAIT, workers.all_ended()).await.is_err() {
             tracing::warn!("a processor did not end in time; its lines come again at the next start");

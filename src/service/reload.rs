@@ -15,8 +15,9 @@ use super::config_file::{self, Content};
 use super::notify::Manager;
 use super::plan::{Reread, ServiceError};
 use super::watched::disk_settings;
-use super::worker_pool::WorkerPool;
+use super::worker_pool::{Groups, WorkerPool};
 use crate::config::{Again, ConfigError, Settings, Sources, load_again};
+use crate::consumers::{Access, Desk};
 use crate::http::{ChangeJson, ConfigHandle, ConfigJson, ReloadJson, ReloadReply, time};
 use crate::queue::{Command, Handle, millis, wall_ms};
 use crate::supervise::{ConfigRefused, Supervision};
@@ -29,6 +30,9 @@ pub(super) struct Live {
     pub(super) tail: Option<Arc<TailHandle>>,
     pub(super) workers: WorkerPool,
     pub(super) supervision: Supervision,
+    pub(super) desk: Arc<Desk>,
+    /// Groups that the processors of an embedding program serve.
+    pub(super) own_groups: Vec<String>,
 }
 
 /// Why the configuration is read again.
@@ -154,12 +158,23 @@ impl Reload {
 }
 
 impl Live {
+    /// Lets consumers lease from the groups without a processor.
+    pub(super) fn open_desk(&mut self, groups: &Groups) -> Result<(), String> {
+        let has_processor = |name: &str| {
+            self.settings.processor(name).is_some() || self.own_groups.iter().any(|own| own == name)
+        };
+        let token = self.settings.consumers.token.as_ref();
+        self.desk.set(Access::new(groups, token, has_processor)?);
+        Ok(())
+    }
+
     /// Sets all parts, or none if one cannot be set.
     async fn apply(&mut self, again: Again) -> Result<ReloadJson, Vec<String>> {
         let Again { settings, changes, warnings } = again;
         let follows = Follows::new(settings.follow.clone(), &never(&settings));
         let follows = follows.map_err(|error| vec![error.to_string()])?;
         self.workers.check(&settings).map_err(|error| vec![error.to_string()])?;
+        Access::check(&settings.groups, settings.consumers.token.as_ref()).map_err(|error| vec![error])?;
         let configuration = owner_settings(&settings);
         let groups = self.handle.ask(|reply| Command::Configure(Box::new(configuration), reply)).await;
         // The service ends together with the log, and reports the reason.
@@ -193,6 +208,11 @@ impl Live {
         self.supervision.set_limits(stall_after_ms, disk_settings(&settings.disk));
         self.supervision.set_processors(self.workers.names());
         self.settings = settings;
+        if let Err(error) = self.open_desk(&groups) {
+            // It was there a moment ago. Consumers keep the access that they had.
+            tracing::error!("{error}");
+            notes.push(error);
+        }
         let changes = changes
             .into_iter()
             .map(|change| ChangeJson { what: change.what, needs_restart: change.needs_restart })

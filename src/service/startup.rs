@@ -17,7 +17,8 @@ use super::reload::Live;
 use super::watched::Watched;
 use super::worker_pool::WorkerPool;
 use crate::config::Settings;
-use crate::http::{Addresses, Api, ConfigHandle, SOCKET, serve};
+use crate::consumers::Desk;
+use crate::http::{Addresses, Api, CannotBind, ConfigHandle, Doors, SOCKET, serve};
 use crate::processor::{Epoch, Processor};
 use crate::queue::{Command, GroupSettings, MaxLag, Queue, Status};
 use crate::supervise::Supervisor;
@@ -32,7 +33,7 @@ pub(super) struct Parts {
     pub(super) queue: Queue,
     pub(super) live: Live,
     pub(super) api: Api,
-    /// Serves `api`.
+    /// Serves `api`, and consumers.
     pub(super) served: tokio::task::JoinHandle<()>,
     pub(super) supervisor: Supervisor,
 }
@@ -49,6 +50,11 @@ impl Parts {
         // Before the log is opened: a service that cannot listen must not deliver lines first.
         let bound = Addresses::bind(&settings.http.addresses(), &settings.http.hosts).await;
         let addresses = bound.map_err(|(address, error)| cannot_listen(address, &error))?;
+        let doors = match plan.drain {
+            // Only processors drain.
+            Some(_) => Doors::default(),
+            None => bind_doors(settings).await?,
+        };
         let opened = Instant::now();
         let log = open_log(settings, plan)?;
         let state = log.state();
@@ -78,6 +84,8 @@ impl Parts {
             None
         };
         paths.refresh_from(tail.clone());
+        let own_groups: Vec<String> = own.iter().map(|(group, _)| group.clone()).collect();
+        let desk = Desk::new(queue.handle(), queue.window(), epoch, run, paths.lookup());
         let workers = start_workers(settings, plan, own, &mut queue, (epoch, paths)).await?;
         let (supervision, supervisor) =
             watched.start(settings, &plan.started, &workers.names(), &queue, tail.clone())?;
@@ -86,13 +94,33 @@ impl Parts {
         }
         let api =
             Api::new(queue.handle(), queue.window(), tail.clone(), supervision.clone(), &settings.data_dir);
-        let api = api.with_config(config).with_replays(workers.replays());
+        let api = api.with_config(config).with_replays(workers.replays()).with_desk(Arc::clone(&desk));
         let serving = serve(&settings.data_dir, addresses, api.clone()).map_err(|error| {
             let socket = settings.data_dir.join(SOCKET);
             ServiceError::Start(format!("could not listen on {}: {error}", socket.display()), None)
         })?;
-        let served = tokio::spawn(serving);
-        let live = Live { settings: settings.clone(), handle: queue.handle(), tail, workers, supervision };
+        let (look, is_open) =
+            (Arc::downgrade(&desk), !settings.consumers.listen.is_empty() && plan.drain.is_none());
+        supervision.set_consumers(move || look.upgrade().map(|desk| desk.seen(is_open)).unwrap_or_default());
+        let mut live = Live {
+            settings: settings.clone(),
+            handle: queue.handle(),
+            tail,
+            workers,
+            supervision,
+            desk: Arc::clone(&desk),
+            own_groups,
+        };
+        let Ok(groups) = queue.handle().ask(Command::Groups).await else {
+            return Err(queue.failed().await.into());
+        };
+        live.open_desk(&groups).map_err(|error| {
+            let hint = "token under [consumers] or [[group]] names the file or the variable".to_owned();
+            ServiceError::Start(error, Some(hint))
+        })?;
+        let served = tokio::spawn(async move {
+            tokio::join!(serving, doors.serve(Arc::clone(&desk)), desk.run());
+        });
         Ok((Parts { queue, live, api, served, supervisor }, first))
     }
 }
@@ -188,6 +216,16 @@ async fn start_workers(
         Some(error) => Err(error),
         None => Ok(workers),
     }
+}
+
+/// Binds the sockets of consumers.
+async fn bind_doors(settings: &Settings) -> Result<Doors, ServiceError> {
+    let consumers = &settings.consumers;
+    let mode = (consumers.socket_mode, consumers.socket_group.as_deref());
+    let bound = Doors::bind(&consumers.unix(), &consumers.tcp(), mode, &settings.http.hosts).await;
+    bound.map_err(|CannotBind { socket, error, hint }| {
+        ServiceError::Start(format!("could not listen on {socket}: {error}"), Some(hint))
+    })
 }
 
 fn cannot_listen(address: SocketAddr, error: &io::Error) -> ServiceError {

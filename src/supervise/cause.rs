@@ -86,6 +86,10 @@ causes! {
     TooManyFiles = "too_many_files", Running;
     /// A read of a followed file does not return.
     TailHung = "tail_hung", Running;
+    /// Lines wait, and no consumer asks for them.
+    NoConsumer = "no_consumer", Running;
+    /// Consumers lease lines, and do not settle them in time.
+    LeasesExpire = "leases_expire", Running;
     /// The process ended while lines were in flight.
     ConsumerVanished = "consumer_vanished", OnDemand;
     /// A line was the only one in flight each time the process died.

@@ -53,6 +53,10 @@ pub(super) fn refused(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Ve
 
 /// A delivery exceeded the timeout.
 pub(super) fn hung(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
+    if i.consumers.is_some() {
+        // Each of their leases has its own deadline.
+        return None;
+    }
     let step = |range: Option<SeqRange>| {
         let seq = range.map_or(i.ack_floor.next(), |range| range.first);
         let longer = s.commands.change(&format!("raise `timeout` of group {}", i.group));

@@ -1,5 +1,6 @@
 //! What a healthy group is doing. Pure.
 
+use super::consumers::held;
 use super::inputs::{GroupInputs, JudgeSettings};
 use super::state::State;
 use super::verdict::Verdict;
@@ -15,6 +16,16 @@ pub(super) fn healthy(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Verdict {
     if let Some((range, until)) = i.backs_off.filter(|(_, until)| *until > now) {
         let again = format!("{} failed; retried {}", span(range), soon(until, now));
         return Verdict::healthy(i, State::Retrying, again);
+    }
+    if let Some(seen) = i.consumers.as_ref().filter(|seen| !seen.held.is_empty()) {
+        let summary = match held(seen, now).as_slice() {
+            [one] => format!("{}; {one}", waits(i.lag_lines)),
+            [oldest, rest @ ..] => {
+                format!("{}; {oldest}, and {} more", waits(i.lag_lines), counted(rest.len() as u64, "lease"))
+            }
+            [] => waits(i.lag_lines),
+        };
+        return Verdict::healthy(i, State::Running, summary);
     }
     if let Some(since) = i.oldest_lease_ms.filter(|since| now.saturating_sub(*since) >= s.stall_after_ms) {
         let (lasts, timeout) = (duration(now.saturating_sub(since)), duration(i.timeout_ms));

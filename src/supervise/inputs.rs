@@ -8,6 +8,7 @@ use spillq_storage::{Seq, SeqRange};
 
 use super::commands::Commands;
 use super::processor::ProcessorName;
+use crate::consumers::Seen;
 use crate::queue::{DestinationLost, Failing, HeldLine, Phase, WhyFull};
 pub use crate::unreadable::WhyUnreadable;
 
@@ -50,6 +51,8 @@ pub struct GroupInputs {
     pub dead_letters: u64,
     /// Why the program of its command cannot be run, as far as its file shows.
     pub program_missing: Option<String>,
+    /// Its consumers, if they lease its lines by themselves.
+    pub consumers: Option<Seen>,
     /// The service is a drain of other groups.
     pub is_left_out: bool,
     /// What its destination has lost.

@@ -5,6 +5,7 @@ use spillq_storage::Seq;
 
 use super::blocked::blocked;
 use super::cause::Cause;
+use super::consumers::{held, leases_expire, no_consumer};
 use super::failing::{failing, hung, processor_oom, refused};
 use super::healthy::{at_work, healthy};
 use super::inputs::{Behind, GroupInputs, JudgeSettings};
@@ -25,6 +26,8 @@ const NOISE_MAX_MS: u64 = 300_000;
 const GROWTH_LINES_MIN: u64 = 100;
 /// A disk that will be full in more than a day is not reported.
 const FULL_NEAR_S: f64 = 86_400.0;
+/// Leases of consumers that the evidence names.
+const LEASES_SHOWN: usize = 8;
 /// Lines of standard error that the evidence repeats.
 const TAIL_LINES_SHOWN: usize = 5;
 
@@ -35,11 +38,13 @@ type Row = fn(&GroupInputs, u64, &JudgeSettings) -> Option<Verdict>;
 const ROWS: &[Row] = &[
     blocked,
     refused,
+    leases_expire,
     hung,
     processor_oom,
     failing,
     floor_is_blocked,
     disk_is_held,
+    no_consumer,
     no_processor,
     program_missing,
     never_called,
@@ -209,7 +214,9 @@ fn common_evidence(i: &GroupInputs, now: u64) -> Vec<String> {
         i.oldest.map(|seq| format!(", the oldest is line {seq}")).unwrap_or_default(),
         i.ack_floor
     )];
-    if !i.leases.is_empty() {
+    if let Some(seen) = &i.consumers {
+        evidence.extend(held(seen, now).into_iter().take(LEASES_SHOWN));
+    } else if !i.leases.is_empty() {
         let leases: Vec<String> = i.leases.iter().map(ToString::to_string).collect();
         evidence.push(format!("in flight: lines {}", leases.join(", ")));
     }

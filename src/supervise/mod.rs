@@ -7,6 +7,7 @@
 mod blocked;
 mod cause;
 mod commands;
+mod consumers;
 mod events;
 mod failing;
 mod healthy;

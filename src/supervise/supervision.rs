@@ -1,7 +1,8 @@
 //! Keeps the times of changes, which no single status has: compares each status with those before, and judges.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use spillq_storage::{GroupId, Seq, SeqRange};
 
@@ -15,6 +16,7 @@ use super::processor::ProcessorName;
 use super::program::ProgramFile;
 use super::rates::{Rates, Sample};
 use super::verdict::Report;
+use crate::consumers::Seen;
 use crate::queue::{GroupStatus, Phase, Status};
 
 /// What was known at the start.
@@ -65,12 +67,22 @@ struct Track {
     rates: Rates,
 }
 
+/// Tells which consumers the groups have.
+struct LookAtConsumers(Box<dyn Fn() -> BTreeMap<String, Seen> + Send + Sync>);
+
+impl fmt::Debug for LookAtConsumers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LookAtConsumers")
+    }
+}
+
 /// Makes verdicts. Shared by the supervisor, `doctor` and metrics.
 #[derive(Clone, Debug)]
 pub struct Supervision {
     at_start: Arc<AtStart>,
     limits: Arc<Mutex<Limits>>,
     tracks: Arc<Mutex<BTreeMap<GroupId, Track>>>,
+    consumers: Arc<OnceLock<LookAtConsumers>>,
 }
 
 impl Supervision {
@@ -89,7 +101,19 @@ impl Supervision {
             at_start: Arc::new(AtStart { last_run, killers }),
             limits: Arc::new(Mutex::new(limits)),
             tracks: Arc::default(),
+            consumers: Arc::default(),
         }
+    }
+
+    /// Sets, once, who knows the consumers of groups.
+    pub fn set_consumers(&self, look: impl Fn() -> BTreeMap<String, Seen> + Send + Sync + 'static) {
+        self.consumers.get_or_init(|| LookAtConsumers(Box::new(look)));
+    }
+
+    /// The consumers of groups that lease lines by themselves.
+    #[must_use]
+    pub fn consumers(&self) -> BTreeMap<String, Seen> {
+        self.consumers.get().map(|look| look.0()).unwrap_or_default()
     }
 
     fn limits(&self) -> MutexGuard<'_, Limits> {
@@ -136,6 +160,7 @@ impl Supervision {
     #[must_use]
     pub fn look(&self, status: &Status, outside: &Outside, now_ms: u64) -> Report {
         let limits = self.limits().clone();
+        let mut consumers = self.consumers();
         let mut tracks = self.tracks.lock().unwrap_or_else(PoisonError::into_inner);
         let known: Vec<GroupId> = status.groups.iter().map(|group| group.id).collect();
         tracks.retain(|id, _| known.contains(id));
@@ -154,6 +179,7 @@ impl Supervision {
             .groups
             .iter()
             .filter_map(|group| inputs(&limits, &tracks, (status, group), outside, now_ms))
+            .map(|inputs| GroupInputs { consumers: consumers.remove(&inputs.group), ..inputs })
             .collect();
         drop(tracks);
         let log = LogInputs {
@@ -253,6 +279,7 @@ fn inputs(
         attempts_max: group.attempts_max,
         dead_letters: group.dead_letters,
         program_missing: outside.programs_missing.get(&group.name).cloned(),
+        consumers: None,
         is_left_out: limits.serves.as_ref().is_some_and(|serves| !serves.contains(&group.name)),
         lost: group.activity.lost,
         acks: group.activity.acks,

@@ -11,7 +11,7 @@ use crate::plain::{counted, duration, waiting};
 
 /// No processor: reported at once, as no delay would change it.
 pub(super) fn no_processor(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
-    if i.processor.is_some() || i.has_worker {
+    if i.processor.is_some() || i.has_worker || i.consumers.is_some() {
         return None;
     }
     let group = &i.group;

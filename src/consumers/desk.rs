@@ -1,0 +1,732 @@
+//! The desk: where consumers lease lines, settle and extend leases, and leave.
+//!
+//! Whatever changes something at the owner runs in a task of its own, to its end: a client that goes away in the middle
+//! leaves no lease that nobody knows.
+// long: what a consumer can ask for, from the request to the owner and back
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use spillq_storage::{GroupId, SeqRange};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+use super::access::{Access, Caller, Denied, Open};
+use super::settlement::{Settlement, Wrong, failed};
+use super::table::{Gone, Held, Repeated, Seen, Table};
+use super::token::LeaseToken;
+use super::why::{Why, why};
+use crate::plain::duration;
+use crate::processor::{Batch, Epoch, Feed, Input, Paths, Piece, chunks};
+use crate::queue::{
+    Closed, Command, Counted, FailureKind, GroupStatus, Handle, Lent, Offer, Settled, Verdict, Window, now_ms,
+};
+
+/// Requests of one group that wait for lines: more consumers than that gain nothing.
+const WAITING_OF_GROUP_MAX: usize = 64;
+/// The same for all groups: each is a connection and a task.
+const WAITING_MAX: usize = 256;
+/// Bytes of all bodies that are being sent: a row of the memory budget.
+const BODIES_BYTES_MAX: usize = 24 << 20;
+/// How long a lease waits for a share of these while slow clients hold it.
+const BODY_WAIT: Duration = Duration::from_secs(10);
+/// The unit of that budget.
+const KIB: usize = 1_024;
+/// What an object has in addition to its text, at most: names of fields, numbers, and a path.
+const OBJECT_BYTES: u64 = 512;
+/// Feeds that are kept for the next request of a group: each has an open segment file.
+const FEEDS_KEPT: usize = 4;
+/// How often deadlines are compared with the clock while leases are out: a host that slept finds out.
+const EXPIRY_LOOK_MS: u64 = 1_000;
+
+/// The form of the lines in a body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// A JSON object a line.
+    #[default]
+    Ndjson,
+    /// The bytes as they were in their files.
+    Lines,
+}
+
+/// A request for lines.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// The name of the consumer.
+    pub consumer: String,
+    /// Lines at most; the group has a bound too.
+    pub max_lines: Option<u64>,
+    /// Bytes of lines at most; a longer line comes alone.
+    pub max_bytes: Option<u64>,
+    /// How long to wait for lines.
+    pub wait: Duration,
+    /// For how long to lease them; the timeout of the group if not given.
+    pub lease_ms: Option<u64>,
+    /// Names the request, so that it can be repeated.
+    pub request: Option<String>,
+    /// The form of the body.
+    pub form: Form,
+    /// The connection with which the lease ends.
+    pub connection: Option<u64>,
+}
+
+/// Lines that are leased.
+#[derive(Debug)]
+pub struct Leased {
+    /// Settles it.
+    pub token: LeaseToken,
+    /// What its seqs belong to.
+    pub epoch: String,
+    /// From the first line to the last.
+    pub range: SeqRange,
+    /// How many lines the body has.
+    pub lines: u64,
+    /// How often they were delivered, this time included.
+    pub attempt: u32,
+    /// The time until the lease expires.
+    pub expires_ms: u64,
+    /// The lines.
+    pub body: Body,
+}
+
+/// The lines of a lease, to be sent. Counts in the memory budget until it is dropped.
+#[derive(Debug)]
+pub struct Body {
+    /// The bytes.
+    pub chunks: Vec<Bytes>,
+    _share: OwnedSemaphorePermit,
+    _lent: Vec<Lent>,
+}
+
+/// Why there is no lease.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The request is not allowed.
+    Denied(Denied),
+    /// A processor gets the batches of the group.
+    HasProcessor,
+    /// The lease of this request has ended.
+    Ended(Gone),
+    /// There were no lines within the time.
+    Nothing(Why),
+    /// Too many requests wait.
+    TooManyWaiting,
+    /// Slow clients hold the memory for bodies.
+    Busy,
+    /// The service stops.
+    Stopping,
+    /// The kernel has no random numbers.
+    NoToken(io::Error),
+    /// Lines could not be put into their form.
+    Form(io::Error),
+}
+
+/// Why a lease was not settled or extended.
+#[derive(Debug)]
+pub enum SettleRefusal {
+    /// The request is not allowed.
+    Denied(Denied),
+    /// The token counts no more. With what of the lines in question is settled by now, if the request named lines.
+    Gone(Gone, Option<Vec<SeqRange>>),
+    /// The settlement does not fit the lease.
+    Wrong(Wrong),
+    /// The request names other lines than the lease has.
+    OtherLines(SeqRange),
+    /// The acks would have too many ranges.
+    TooManyRanges,
+    /// The service stops.
+    Stopping,
+}
+
+/// The lines that a settlement claims to be about.
+#[derive(Clone, Debug, Default)]
+pub struct Claim {
+    /// What the seqs belong to.
+    pub epoch: Option<String>,
+    /// From the first line to the last.
+    pub range: Option<SeqRange>,
+}
+
+/// A group, as its consumers see it.
+#[derive(Debug)]
+pub struct GroupView {
+    /// Its status.
+    pub status: GroupStatus,
+    /// Why it has no lines to lease; `None` if it has some.
+    pub why: Option<Why>,
+    /// Its consumers.
+    pub seen: Seen,
+    /// Now, by the clock for deadlines.
+    pub now_ms: u64,
+}
+
+impl From<Closed> for Refusal {
+    fn from(Closed: Closed) -> Refusal {
+        Refusal::Stopping
+    }
+}
+
+impl From<Closed> for SettleRefusal {
+    fn from(Closed: Closed) -> SettleRefusal {
+        SettleRefusal::Stopping
+    }
+}
+
+/// What changes while requests wait.
+#[derive(Clone, Debug, Default)]
+struct Now {
+    access: Arc<Access>,
+    stopping: bool,
+}
+
+/// The desk. One for the service.
+pub struct Desk {
+    handle: Handle,
+    window: Arc<Window>,
+    epoch: Epoch,
+    run: u64,
+    paths: Paths,
+    now: watch::Sender<Now>,
+    table: Mutex<Table>,
+    /// A deadline is new, or a lease has ended.
+    changed: Notify,
+    bodies: Arc<Semaphore>,
+    feeds: Mutex<BTreeMap<GroupId, Vec<Feed>>>,
+    waiting: AtomicUsize,
+    waiting_of: Mutex<BTreeMap<GroupId, usize>>,
+    /// When the rate of a group allows the next lease.
+    next_lease: Mutex<BTreeMap<GroupId, Instant>>,
+}
+
+/// One request that waits for lines.
+struct Waiting<'a>(&'a Desk, GroupId);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        if let Some(of) = lock(&self.0.waiting_of).get_mut(&self.1) {
+            *of = of.saturating_sub(1);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Desk {
+    /// A desk of this run of the service, with no group yet. Its owner is asked through `handle`.
+    #[must_use]
+    pub fn new(handle: Handle, window: Arc<Window>, epoch: Epoch, run: u64, paths: Paths) -> Arc<Desk> {
+        Arc::new(Desk {
+            handle,
+            window,
+            epoch,
+            run,
+            paths,
+            now: watch::Sender::default(),
+            table: Mutex::default(),
+            changed: Notify::new(),
+            bodies: Arc::new(Semaphore::new(BODIES_BYTES_MAX / KIB)),
+            feeds: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            waiting_of: Mutex::default(),
+            next_lease: Mutex::default(),
+        })
+    }
+
+    /// Sets what consumers may do from now on. Leases go on; requests that wait are judged again.
+    pub fn set(&self, mut access: Access) {
+        self.now.send_modify(|now| {
+            access.keep_paces_of(&now.access);
+            now.access = Arc::new(access);
+        });
+    }
+
+    /// Expires leases, until it is dropped.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            let changed = self.changed.notified();
+            let next = self.table().next_expiry();
+            let wait =
+                next.map(|at| Duration::from_millis(at.saturating_sub(now_ms()).clamp(1, EXPIRY_LOOK_MS)));
+            tokio::select! {
+                () = changed => {}
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+            }
+            let expired = self.table().expire(now_ms());
+            for held in expired {
+                let (lasted, lines) = (duration(held.until_ms.saturating_sub(held.since_ms)), held.range);
+                let summary = format!(
+                    "consumer {} did not settle lines {lines} within {lasted}: the lease has expired",
+                    held.consumer
+                );
+                let kind = FailureKind::Failed;
+                self.end(&held, Verdict::Failed { kind, summary, tail: String::new(), timed_out: true });
+            }
+        }
+    }
+
+    /// Ends all leases: first their consumers get this time to settle them. No other begins.
+    pub async fn stop(&self, wait: Duration) {
+        self.now.send_modify(|now| now.stopping = true);
+        let all_ended = async {
+            loop {
+                let changed = self.changed.notified();
+                if self.table().len() == 0 {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let in_time = tokio::time::timeout(wait, all_ended).await.is_ok();
+        let left = self.table().end_all(Gone::Restarted, |_| true);
+        if !in_time {
+            tracing::warn!(
+                leases = left.len(),
+                "consumers did not settle in time; their lines come again at the next start"
+            );
+        }
+        for held in left {
+            let (group, token) = (held.group, held.lease);
+            let released = |reply| Command::Settle { group, token, verdict: Verdict::Released, reply };
+            // If the owner has ended, there is nothing to release.
+            drop(self.handle.ask(released).await);
+        }
+    }
+
+    /// Leases the next lines of a group, as soon as there are some.
+    ///
+    /// # Errors
+    /// See [`Refusal`]; [`Refusal::Nothing`] is the usual one.
+    pub async fn lease(
+        self: &Arc<Self>,
+        group: &str,
+        caller: Caller<'_>,
+        ask: Ask,
+    ) -> Result<Leased, Refusal> {
+        let until = tokio::time::Instant::now() + ask.wait;
+        let mut now = self.now.subscribe();
+        let open = self.open_for(&now.borrow_and_update(), group, caller)?;
+        let repeated = self.table().asks(open.id, &ask.consumer, ask.request.as_deref(), now_ms());
+        match repeated {
+            Repeated::No => {}
+            Repeated::Gone(gone) => return Err(Refusal::Ended(gone)),
+            Repeated::Lease(token) => return self.lease_again(token, &open, &ask).await,
+        }
+        let _waiting = self.wait_for_lines(open.id)?;
+        loop {
+            let may_ask = lock(&self.next_lease).get(&open.id).copied().filter(|next| *next > Instant::now());
+            if let Some(next) = may_ask {
+                if tokio::time::Instant::from_std(next) > until {
+                    tokio::time::sleep_until(until).await;
+                    return Err(Refusal::Nothing(Why::rate()));
+                }
+                tokio::time::sleep_until(next.into()).await;
+            }
+            let feed = self.feed(&open);
+            let mut asked = feed.ask(false)?;
+            let offer = loop {
+                tokio::select! {
+                    biased;
+                    offer = &mut asked.answer => break offer.map_err(|_| Closed)?,
+                    changed = now.changed() => {
+                        changed.map_err(|_| Refusal::Stopping)?;
+                        self.open_for(&now.borrow_and_update(), group, caller)?;
+                    }
+                    () = tokio::time::sleep_until(until) => {
+                        drop(asked);
+                        return Err(self.nothing(open.id).await);
+                    }
+                }
+            };
+            drop(asked);
+            let (send, leased) = oneshot::channel();
+            let (desk, open, ask) = (Arc::clone(self), open.clone(), ask.clone());
+            tokio::spawn(async move {
+                let leased = desk.take(feed, &open, offer, &ask).await;
+                if let Err(Ok(Some(unsent))) = send.send(leased)
+                    && ask.request.is_none()
+                {
+                    // Nobody knows its token.
+                    desk.give_back(unsent.token);
+                }
+            });
+            if let Some(leased) = leased.await.map_err(|_| Refusal::Stopping)?? {
+                return Ok(leased);
+            }
+        }
+    }
+
+    /// Reads and leases the lines of an offer. `None` if there is nothing to lease of it.
+    async fn take(
+        &self,
+        mut feed: Feed,
+        open: &Open,
+        offer: Offer,
+        ask: &Ask,
+    ) -> Result<Option<Leased>, Refusal> {
+        let settings = &open.settings;
+        let lines_max = ask.max_lines.unwrap_or(u64::MAX).min(offer.range.lines()).max(1);
+        let range = SeqRange { last: offer.range.first.plus(lines_max - 1), ..offer.range };
+        let bytes_max = ask.max_bytes.unwrap_or(u64::MAX).min(settings.batch_bytes).max(1);
+        let share = match self.share(body_bytes(ask.form, bytes_max, lines_max)).await {
+            Ok(share) => share,
+            Err(busy) => {
+                feed.release(offer)?;
+                return Err(busy);
+            }
+        };
+        let Some(read) = feed.read(offer, range, bytes_max, None).await? else { return Ok(None) };
+        let leasing = feed.lease(read)?;
+        let leased = leasing.asked.await.map_err(|_| Closed)?;
+        self.keep(feed);
+        let Some(lease) = leased else { return Ok(None) };
+        let (since_ms, lease_ms) = (now_ms(), ask.lease_ms.unwrap_or(settings.timeout_ms));
+        let held = Held {
+            group: open.id,
+            lease: lease.token,
+            range: lease.range,
+            left: vec![lease.range],
+            attempt: lease.attempt,
+            consumer: ask.consumer.clone(),
+            since_ms,
+            until_ms: since_ms.saturating_add(lease_ms),
+            connection: ask.connection,
+            settling: 0,
+        };
+        let token = match LeaseToken::new(self.run) {
+            Ok(token) => token,
+            Err(error) => {
+                self.end(&held, Verdict::Released);
+                return Err(Refusal::NoToken(error));
+            }
+        };
+        let (pieces, lent) = (leasing.read.pieces, vec![leasing.read.lent]);
+        if let Some(pace) = &open.pace {
+            let next = pace.book(lease.range.lines(), Instant::now());
+            lock(&self.next_lease).insert(open.id, next);
+        }
+        self.table().leased(token, held, ask.request.clone());
+        self.changed.notify_waiters();
+        let (range, attempt) = (lease.range, lease.attempt);
+        let answer =
+            self.answer(token, open, (range, attempt, lease_ms), (pieces, lent, share), ask.form).await;
+        if answer.is_err() {
+            self.give_back(token);
+        }
+        answer.map(Some)
+    }
+
+    /// The lease that an earlier request with the same name got: its answer was lost.
+    async fn lease_again(&self, token: LeaseToken, open: &Open, ask: &Ask) -> Result<Leased, Refusal> {
+        let held = self.table().held(token).cloned().ok_or(Refusal::Ended(Gone::Settled))?;
+        let lines = held.left.iter().map(|left| left.lines()).sum();
+        let share = self.share(body_bytes(ask.form, open.settings.batch_bytes, lines)).await?;
+        let mut feed = self.feed(open);
+        let (mut pieces, mut lent) = (Vec::new(), Vec::new());
+        for left in &held.left {
+            let (some, counted) = feed.read_leased(*left).await?;
+            pieces.extend(some);
+            lent.push(counted);
+        }
+        self.keep(feed);
+        let expires_ms = held.until_ms.saturating_sub(now_ms());
+        self.answer(token, open, (held.range, held.attempt, expires_ms), (pieces, lent, share), ask.form)
+            .await
+    }
+
+    async fn answer(
+        &self,
+        token: LeaseToken,
+        open: &Open,
+        (range, attempt, expires_ms): (SeqRange, u32, u64),
+        (pieces, lent, share): (Vec<Piece>, Vec<Lent>, OwnedSemaphorePermit),
+        form: Form,
+    ) -> Result<Leased, Refusal> {
+        let nothing = || Refusal::Form(io::Error::other("the lines of the lease cannot be read any more"));
+        let batch = Batch::new(open.settings.name.as_str().into(), attempt, pieces).ok_or_else(nothing)?;
+        let lines = batch.line_count();
+        let input = match form {
+            Form::Lines => Input::Lines,
+            Form::Ndjson => Input::Ndjson(self.paths.clone()),
+        };
+        let formed = tokio::task::spawn_blocking(move || chunks(&batch, &input)).await;
+        let chunks = formed.map_err(|_| Refusal::Stopping)?.map_err(Refusal::Form)?;
+        let epoch = self.epoch.of_group(open.id).to_string();
+        let body = Body { chunks, _share: share, _lent: lent };
+        Ok(Leased { token, epoch, range, lines, attempt, expires_ms, body })
+    }
+
+    /// Settles a lease, or a part of it. The answer is durable.
+    ///
+    /// # Errors
+    /// See [`SettleRefusal`]: nothing was changed.
+    pub async fn settle(
+        self: &Arc<Self>,
+        caller: Caller<'_>,
+        token: Option<LeaseToken>,
+        claim: Claim,
+        settlement: Settlement,
+    ) -> Result<Counted, SettleRefusal> {
+        let held = self.check(caller, token).map_err(SettleRefusal::Denied)?;
+        let Some((token, held, strict)) = held else { return Err(self.gone(token, &claim).await) };
+        if claim.range.is_some_and(|range| range != held.range) {
+            return Err(SettleRefusal::OtherLines(held.range));
+        }
+        let verdict = settlement.verdict(held.range, &held.left, strict).map_err(SettleRefusal::Wrong)?;
+        if self.table().begin_settling(token, now_ms()).is_none() {
+            return Err(self.gone(Some(token), &claim).await);
+        }
+        let desk = Arc::clone(self);
+        let settled = tokio::spawn(async move {
+            let (group, lease) = (held.group, held.lease);
+            let settled =
+                desk.handle.ask(|reply| Command::Settle { group, token: lease, verdict, reply }).await;
+            match &settled {
+                Ok(Settled::Counted(Counted { left, acked, .. })) => {
+                    desk.table().settled(token, left.clone(), *acked, now_ms());
+                }
+                Ok(Settled::Stale) => drop(desk.table().end(token, Gone::Revoked)),
+                Ok(Settled::TooManyRanges) | Err(Closed) => desk.table().not_settled(token),
+            }
+            desk.changed.notify_waiters();
+            settled
+        });
+        match settled.await.map_err(|_| SettleRefusal::Stopping)?? {
+            Settled::Counted(counted) => Ok(counted),
+            Settled::Stale => Err(self.gone(Some(token), &claim).await),
+            Settled::TooManyRanges => Err(SettleRefusal::TooManyRanges),
+        }
+    }
+
+    /// Sets a new deadline, from now on; returns the time until it.
+    ///
+    /// # Errors
+    /// See [`SettleRefusal`].
+    pub async fn extend(
+        &self,
+        caller: Caller<'_>,
+        token: Option<LeaseToken>,
+        lease_ms: Option<u64>,
+    ) -> Result<u64, SettleRefusal> {
+        let held = self.check(caller, token).map_err(SettleRefusal::Denied)?;
+        let Some((token, held, _)) = held else { return Err(self.gone(token, &Claim::default()).await) };
+        let timeout_ms =
+            |access: &Access| access.group_of(held.group).map_or(0, |(_, open)| open.settings.timeout_ms);
+        let lease_ms = lease_ms.unwrap_or_else(|| timeout_ms(&self.now.borrow().access));
+        let now_ms = now_ms();
+        if !self.table().extend(token, now_ms.saturating_add(lease_ms), now_ms) {
+            return Err(self.gone(Some(token), &Claim::default()).await);
+        }
+        self.changed.notify_waiters();
+        Ok(lease_ms)
+    }
+
+    /// A consumer stops: its lines are delivered to others at once. Returns how many.
+    ///
+    /// # Errors
+    /// [`Refusal::Denied`].
+    pub fn leave(&self, group: &str, caller: Caller<'_>, consumer: &str) -> Result<u64, Refusal> {
+        let now = self.now.borrow().clone();
+        let open = now.access.group(group, caller).map_err(Refusal::Denied)?;
+        let ended = self.table().leave(open.id, consumer);
+        self.release(&ended);
+        Ok(ended.iter().flat_map(|held| &held.left).map(|left| left.lines()).sum())
+    }
+
+    /// A connection is gone: the deliveries that are bound to it have failed.
+    pub fn disconnected(&self, connection: u64) {
+        let ended = self.table().end_all(Gone::Left, |held| held.connection == Some(connection));
+        for held in &ended {
+            let summary =
+                format!("consumer {} closed its connection with lines {} leased", held.consumer, held.range);
+            self.end(held, failed(FailureKind::Failed, summary));
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// A group and its consumers.
+    ///
+    /// # Errors
+    /// [`Refusal::Denied`], [`Refusal::Stopping`].
+    pub async fn view(&self, group: &str, caller: Caller<'_>) -> Result<GroupView, Refusal> {
+        let access = Arc::clone(&self.now.borrow().access);
+        let id = access.group(group, caller).map_err(Refusal::Denied)?.id;
+        let found = self.handle.ask(|reply| Command::Group { group: id, range: None, reply }).await?;
+        let (status, _) = found.ok_or(Refusal::Denied(Denied::NoGroup))?;
+        let (seen, now_ms) = (self.table().seen(id), now_ms());
+        let why = why(&status, &seen, now_ms);
+        Ok(GroupView { status, why, seen, now_ms })
+    }
+
+    /// What is known of the consumers of the groups that have no processor, by name. Without a socket for consumers only of
+    /// groups of which somebody leased lines.
+    #[must_use]
+    pub fn seen(&self, has_socket: bool) -> BTreeMap<String, Seen> {
+        let access = Arc::clone(&self.now.borrow().access);
+        let table = self.table();
+        let seen = access.open().map(|(name, id)| (name.to_owned(), table.seen(id)));
+        seen.filter(|(_, seen)| has_socket || seen.leased > 0).collect()
+    }
+
+    /// Whether the caller may use a group, before more of the request is read.
+    ///
+    /// # Errors
+    /// [`Refusal::Denied`].
+    pub fn check_group(&self, group: &str, caller: Caller<'_>) -> Result<(), Refusal> {
+        self.now.borrow().access.group(group, caller).map(drop).map_err(Refusal::Denied)
+    }
+
+    /// Whether the caller may use any group.
+    ///
+    /// # Errors
+    /// [`Refusal::Denied`].
+    pub fn check_any(&self, caller: Caller<'_>) -> Result<(), Refusal> {
+        if self.now.borrow().access.is_known(caller) { Ok(()) } else { Err(Refusal::Denied(Denied::Token)) }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        lock(&self.table)
+    }
+
+    /// The group, if consumers may lease from it now.
+    fn open_for(&self, now: &Now, group: &str, caller: Caller<'_>) -> Result<Open, Refusal> {
+        let open = now.access.group(group, caller).map_err(Refusal::Denied)?;
+        if open.has_processor {
+            return Err(Refusal::HasProcessor);
+        }
+        if now.stopping { Err(Refusal::Stopping) } else { Ok(open.clone()) }
+    }
+
+    fn wait_for_lines(&self, group: GroupId) -> Result<Waiting<'_>, Refusal> {
+        let all = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let of_group = {
+            let mut waiting_of = lock(&self.waiting_of);
+            let of_group = waiting_of.entry(group).or_default();
+            *of_group += 1;
+            *of_group
+        };
+        let waiting = Waiting(self, group);
+        match all < WAITING_MAX && of_group <= WAITING_OF_GROUP_MAX {
+            true => Ok(waiting),
+            false => Err(Refusal::TooManyWaiting),
+        }
+    }
+
+    /// A share of the memory for bodies.
+    async fn share(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
+        let kib = usize::try_from(bytes).unwrap_or(usize::MAX).div_ceil(KIB).clamp(1, BODIES_BYTES_MAX / KIB);
+        let wanted = Arc::clone(&self.bodies).acquire_many_owned(u32::try_from(kib).unwrap_or(u32::MAX));
+        match tokio::time::timeout(BODY_WAIT, wanted).await {
+            Ok(Ok(share)) => Ok(share),
+            _ => Err(Refusal::Busy),
+        }
+    }
+
+    fn feed(&self, open: &Open) -> Feed {
+        let kept = lock(&self.feeds).get_mut(&open.id).and_then(Vec::pop);
+        let new = || {
+            Feed::new(
+                self.handle.clone(),
+                open.id,
+                open.settings.name.as_str().into(),
+                Arc::clone(&self.window),
+            )
+        };
+        kept.unwrap_or_else(new)
+    }
+
+    fn keep(&self, feed: Feed) {
+        let mut feeds = lock(&self.feeds);
+        let of_group = feeds.entry(feed.group).or_default();
+        if of_group.len() < FEEDS_KEPT {
+            of_group.push(feed);
+        }
+    }
+
+    /// Why there was nothing to lease.
+    async fn nothing(&self, group: GroupId) -> Refusal {
+        match self.handle.ask(|reply| Command::Group { group, range: None, reply }).await {
+            Ok(Some((status, _))) => {
+                let seen = self.table().seen(group);
+                let why = why(&status, &seen, now_ms());
+                Refusal::Nothing(why.unwrap_or_else(Why::empty))
+            }
+            Ok(None) => Refusal::Denied(Denied::NoGroup),
+            Err(Closed) => Refusal::Stopping,
+        }
+    }
+
+    /// A lease that is out, if the caller may settle it, and whether its group is in strict order.
+    fn check(
+        &self,
+        caller: Caller<'_>,
+        token: Option<LeaseToken>,
+    ) -> Result<Option<(LeaseToken, Held, bool)>, Denied> {
+        let access = Arc::clone(&self.now.borrow().access);
+        let held = token.and_then(|token| Some((token, self.table().held(token)?.clone())));
+        let Some((token, held)) = held else {
+            return if access.is_known(caller) { Ok(None) } else { Err(Denied::Token) };
+        };
+        let Some((name, open)) = access.group_of(held.group) else { return Err(Denied::NoGroup) };
+        access.group(name, caller)?;
+        Ok(Some((token, held, open.settings.strict)))
+    }
+
+    /// Why a token counts no more, and what of the lines in question is settled.
+    async fn gone(&self, token: Option<LeaseToken>, claim: &Claim) -> SettleRefusal {
+        let gone = match token {
+            None => Gone::Unknown,
+            Some(token) if token.run() != self.run => Gone::Restarted,
+            Some(token) => self.table().gone(token),
+        };
+        let settled = match (claim.range, claim.epoch.as_deref().and_then(|epoch| self.group_of_epoch(epoch)))
+        {
+            (Some(range), Some(group)) => {
+                let found =
+                    self.handle.ask(|reply| Command::Group { group, range: Some(range), reply }).await;
+                found.ok().flatten().map(|(_, settled)| settled)
+            }
+            _ => None,
+        };
+        SettleRefusal::Gone(gone, settled)
+    }
+
+    /// The group of an epoch, if it is one of this store as it is now.
+    fn group_of_epoch(&self, epoch: &str) -> Option<GroupId> {
+        let group = GroupId(epoch.split_once('-')?.0.parse().ok()?);
+        (self.epoch.of_group(group).to_string() == epoch).then_some(group)
+    }
+
+    /// Releases a lease that no consumer knows of.
+    fn give_back(&self, token: LeaseToken) {
+        let ended = self.table().end(token, Gone::Left);
+        self.release(ended.as_slice());
+    }
+
+    fn release(&self, ended: &[Held]) {
+        ended.iter().for_each(|held| self.end(held, Verdict::Released));
+        self.changed.notify_waiters();
+    }
+
+    /// Ends a lease at the owner. Nobody waits for the answer: if the process dies before it is durable, the lease ends with
+    /// the process.
+    fn end(&self, held: &Held, verdict: Verdict) {
+        let (reply, _) = oneshot::channel();
+        // If the owner has ended, so has the lease.
+        let _ = self.handle.send(Command::Settle { group: held.group, token: held.lease, verdict, reply });
+    }
+}
+
+/// What a body may take in memory.
+fn body_bytes(form: Form, bytes: u64, lines: u64) -> u64 {
+    match form {
+        Form::Lines => bytes,
+        // base64 and escapes; control characters are longer still.
+        Form::Ndjson => bytes.saturating_mul(2).saturating_add(lines.saturating_mul(OBJECT_BYTES)),
+    }
+}

@@ -1,0 +1,18 @@
+//! The API of consumers: programs lease lines and settle them over HTTP (docs/how-to/consumers.md). It has sockets of its own,
+//! which administer nothing; the socket in the data dir serves it too.
+
+mod body;
+mod error;
+#[cfg(test)]
+mod openapi;
+mod patience;
+mod routes;
+mod sockets;
+mod wire;
+
+pub(super) use routes::{Peer, router};
+pub use sockets::{CannotBind, Doors};
+pub use wire::{
+    AckJson, BadLineJson, ConsumerJson, ExtendJson, ExtendedJson, FailJson, GroupConsumersJson,
+    LeaseRequestJson, LeftJson, SettleJson, SettledJson,
+};

@@ -1,0 +1,398 @@
+//! The routes of the API.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::de::DeserializeOwned;
+
+use super::body::Sending;
+use super::error::ApiError;
+#[cfg(test)]
+use super::error::ErrorJson;
+use super::wire::{
+    ExtendJson, ExtendedJson, GroupConsumersJson, LeaseRequestJson, LeftJson, SettleJson, SettledJson,
+};
+use crate::consumers::{Ask, Caller, Claim, Desk, Form, LeaseToken, Leased, Refusal};
+
+/// The largest request: a list of bad lines with their reasons.
+const REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// How long its body may take.
+const REQUEST_WAIT: Duration = Duration::from_secs(10);
+/// How long a request waits for lines.
+const WAIT_MS: u64 = 20_000;
+const WAIT_MS_MAX: u64 = 60_000;
+/// On the socket in the data dir, which cuts requests off after 30 s.
+const OWNER_WAIT_MS_MAX: u64 = 25_000;
+const LEASE_MS_MIN: u64 = 100;
+/// As long as the visibility of SQS: what takes longer extends its lease.
+const LEASE_MS_MAX: u64 = 12 * 60 * 60 * 1_000;
+/// Names of consumers and requests.
+const NAME_BYTES_MAX: usize = 64;
+
+const LINES_TYPE: &str = "application/vnd.spillq.lines";
+const NDJSON_TYPE: &str = "application/x-ndjson";
+
+const LEASE: HeaderName = HeaderName::from_static("spillq-lease");
+const EPOCH: HeaderName = HeaderName::from_static("spillq-epoch");
+const FIRST_SEQ: HeaderName = HeaderName::from_static("spillq-first-seq");
+const LAST_SEQ: HeaderName = HeaderName::from_static("spillq-last-seq");
+const LINES: HeaderName = HeaderName::from_static("spillq-lines");
+const ATTEMPT: HeaderName = HeaderName::from_static("spillq-attempt");
+const EXPIRES_MS: HeaderName = HeaderName::from_static("spillq-expires-ms");
+const WHY: HeaderName = HeaderName::from_static("spillq-why");
+const BIND: HeaderName = HeaderName::from_static("spillq-bind");
+
+const OPENAPI: &str = include_str!("../../../docs/openapi.json");
+
+/// Who is at the other end of a connection: an extension of each of its requests.
+#[derive(Clone, Debug)]
+pub(in crate::http) enum Peer {
+    /// The socket in the data dir.
+    Owner,
+    /// A unix socket for consumers. Leases can end with the connection.
+    Unix {
+        /// Numbers the connection.
+        connection: u64,
+        /// Whether leases do.
+        is_bound: Arc<AtomicBool>,
+    },
+    /// An address.
+    Tcp,
+}
+
+/// The routes. Each request must have a [`Peer`] as extension.
+pub(in crate::http) fn router(desk: Arc<Desk>) -> Router {
+    Router::new()
+        .route("/v1/groups/{group}", get(group))
+        .route("/v1/groups/{group}/lease", post(lease))
+        .route("/v1/groups/{group}/consumers/{name}/leave", post(leave))
+        .route("/v1/leases/settle", post(settle))
+        .route("/v1/leases/extend", post(extend))
+        .route("/v1/openapi.json", get(openapi))
+        .method_not_allowed_fallback(no_method)
+        .with_state(desk)
+}
+
+/// What an unknown path gets, on the sockets that serve nothing else.
+pub(super) async fn no_route() -> ApiError {
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        "no-route",
+        "there is no such path",
+        "GET /v1/openapi.json lists the paths",
+    )
+}
+
+async fn no_method() -> ApiError {
+    let next = "GET /v1/openapi.json lists the methods of each path";
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "no-method", "this path has no such method", next)
+}
+
+/// This description.
+#[cfg_attr(test, utoipa::path(get, path = "/v1/openapi.json", responses(
+        (status = 200, description = "This description, OpenAPI 3.1.", body = serde_json::Value),
+        (status = 403, description = "On an address: the Host header names another service.", body = ErrorJson),
+    )))]
+pub(super) async fn openapi() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], OPENAPI)
+}
+
+/// Who asks.
+pub(super) struct Asker {
+    peer: Peer,
+    bearer: Option<String>,
+}
+
+impl Asker {
+    fn caller(&self) -> Caller<'_> {
+        match self.peer {
+            Peer::Owner => Caller::Owner,
+            Peer::Unix { .. } | Peer::Tcp => Caller::Bearer(self.bearer.as_deref()),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Asker {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Asker, ApiError> {
+        let Some(peer) = parts.extensions.get::<Peer>().cloned() else {
+            // Every listener sets it.
+            return Err(ApiError::bad_request("the connection is unknown"));
+        };
+        let value = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let bearer = value.and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+        });
+        Ok(Asker { peer, bearer })
+    }
+}
+
+/// Leases the next lines of a group, as soon as there are some.
+#[cfg_attr(test, utoipa::path(post, path = "/v1/groups/{group}/lease", request_body = LeaseRequestJson,
+    params(
+        ("group" = String, Path, description = "The name of the group.", pattern = "^[a-z0-9_-]{1,64}$"),
+        ("Accept" = Option<String>, Header,
+            description = "`application/vnd.spillq.lines` for the bytes as they were in the files; objects otherwise."),
+        ("Spillq-Bind" = Option<String>, Header,
+            description = "`connection`, on a unix socket: the lease ends with the connection, as a failed delivery."),
+    ),
+    responses(
+        (status = 200, description = "Lines, leased.",
+            content(
+                (String = "application/x-ndjson"),
+                (String = "application/vnd.spillq.lines"),
+            ),
+            headers(
+                ("Spillq-Lease" = String, description = "The token of the lease."),
+                ("Spillq-Epoch" = String, description = "What the seqs belong to."),
+                ("Spillq-First-Seq" = u64, description = "The first line."),
+                ("Spillq-Last-Seq" = u64, description = "The last line."),
+                ("Spillq-Lines" = u64, description = "How many lines the body has."),
+                ("Spillq-Attempt" = u32, description = "How often they were delivered, this time included."),
+                ("Spillq-Expires-Ms" = u64, description = "The time until the lease expires."),
+            )),
+        (status = 204, description = "No lines within `wait_ms`.", headers(
+            ("Spillq-Why" = String, description = "`empty`, `paused`, `rate`, `backoff 12 s`, `refused 12 s`, `held-by w2 18 s`, \
+                                                   `blocked line 17`, `blocked ack-window 10-40`, `blocked dead-letters`, \
+                                                   `blocked damage`."))),
+        (status = 400, description = "The request is not understood; nothing was changed.", body = ErrorJson),
+        (status = 401, description = "No valid bearer token.", body = ErrorJson),
+        (status = 403, description = "On an address: the Host header names another service.", body = ErrorJson),
+        (status = 404, description = "No such group.", body = ErrorJson),
+        (status = 408, description = "The body did not arrive in time.", body = ErrorJson),
+        (status = 413, description = "The body is too long.", body = ErrorJson),
+        (status = 409, description = "A processor gets the batches of this group.", body = ErrorJson),
+        (status = 410, description = "The lease of a repeated `request` has ended.", body = ErrorJson),
+        (status = 429, description = "Too many requests wait.", body = ErrorJson),
+        (status = 503, description = "The service stops, or has no memory for another answer.", body = ErrorJson),
+    ), security(("bearer" = []))))]
+pub(super) async fn lease(
+    State(desk): State<Arc<Desk>>,
+    asker: Asker,
+    Path(group): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    desk.check_group(&group, asker.caller())?;
+    let form = form(request.headers());
+    let connection = connection(request.headers(), &asker.peer)?;
+    let asked: LeaseRequestJson = body(request).await?;
+    let wait_ms_max = if matches!(asker.peer, Peer::Owner) { OWNER_WAIT_MS_MAX } else { WAIT_MS_MAX };
+    let wait_ms = between("wait_ms", asked.wait_ms, 0, WAIT_MS_MAX)?.unwrap_or(WAIT_MS).min(wait_ms_max);
+    let ask = Ask {
+        consumer: name("consumer", asked.consumer)?,
+        max_lines: between("max_lines", asked.max_lines, 1, u64::MAX)?,
+        max_bytes: between("max_bytes", asked.max_bytes, 1, u64::MAX)?,
+        wait: Duration::from_millis(wait_ms),
+        lease_ms: between("lease_ms", asked.lease_ms, LEASE_MS_MIN, LEASE_MS_MAX)?,
+        request: asked.request.map(|request| name("request", request)).transpose()?,
+        form,
+        connection,
+    };
+    match desk.lease(&group, asker.caller(), ask).await {
+        Ok(leased) => Ok(answer(leased, form)),
+        Err(Refusal::Nothing(why)) => {
+            let why = HeaderValue::from_str(&why.to_string()).unwrap_or(HeaderValue::from_static("empty"));
+            Ok((StatusCode::NO_CONTENT, [(WHY, why)]).into_response())
+        }
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+fn answer(leased: Leased, form: Form) -> Response {
+    let content_type = match form {
+        Form::Lines => LINES_TYPE,
+        Form::Ndjson => NDJSON_TYPE,
+    };
+    let Leased { token, epoch, range, lines, attempt, expires_ms, body } = leased;
+    let mut response = Response::new(axum::body::Body::new(Sending::new(body)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Ok(mut token) = HeaderValue::from_str(&token.text()) {
+        token.set_sensitive(true);
+        headers.insert(LEASE, token);
+    }
+    headers.extend(HeaderValue::from_str(&epoch).ok().map(|epoch| (EPOCH, epoch)));
+    for (name, number) in [
+        (FIRST_SEQ, range.first.0),
+        (LAST_SEQ, range.last.0),
+        (LINES, lines),
+        (ATTEMPT, attempt.into()),
+        (EXPIRES_MS, expires_ms),
+    ] {
+        headers.insert(name, number.into());
+    }
+    response
+}
+
+/// Settles a lease, or a part of it. The answer comes after the sync.
+#[cfg_attr(test, utoipa::path(post, path = "/v1/leases/settle", request_body = SettleJson,
+    params(("Spillq-Lease" = String, Header, description = "The token of the lease, as its answer had it.")),
+    responses(
+        (status = 200, description = "It counted, durably.", body = SettledJson),
+        (status = 400, description = "The request is not understood; nothing was changed.", body = ErrorJson),
+        (status = 401, description = "No valid bearer token.", body = ErrorJson),
+        (status = 403, description = "On an address: the Host header names another service.", body = ErrorJson),
+        (status = 404, description = "The group was removed.", body = ErrorJson),
+        (status = 408, description = "The body did not arrive in time.", body = ErrorJson),
+        (status = 413, description = "The body is too long.", body = ErrorJson),
+        (status = 409, description = "The acks would leave too many gaps; nothing was changed.", body = ErrorJson),
+        (status = 410, description = "The token counts no more; nothing was changed.", body = ErrorJson),
+        (status = 503, description = "The service stops, or has no memory for another answer.", body = ErrorJson),
+    ), security(("bearer" = []))))]
+pub(super) async fn settle(
+    State(desk): State<Arc<Desk>>,
+    asker: Asker,
+    request: Request,
+) -> Result<Json<SettledJson>, ApiError> {
+    desk.check_any(asker.caller())?;
+    let token = token(request.headers())?;
+    let asked: SettleJson = body(request).await?;
+    let claim = Claim { epoch: asked.epoch.clone(), range: asked.range().map_err(ApiError::bad_request)? };
+    let settlement = asked.settlement().map_err(ApiError::bad_request)?;
+    Ok(Json(desk.settle(asker.caller(), token, claim, settlement).await?.into()))
+}
+
+/// Sets a new deadline.
+#[cfg_attr(test, utoipa::path(post, path = "/v1/leases/extend", request_body = ExtendJson,
+    params(("Spillq-Lease" = String, Header, description = "The token of the lease, as its answer had it.")),
+    responses(
+        (status = 200, description = "The new deadline.", body = ExtendedJson),
+        (status = 400, description = "The request is not understood; nothing was changed.", body = ErrorJson),
+        (status = 401, description = "No valid bearer token.", body = ErrorJson),
+        (status = 403, description = "On an address: the Host header names another service.", body = ErrorJson),
+        (status = 404, description = "The group was removed.", body = ErrorJson),
+        (status = 408, description = "The body did not arrive in time.", body = ErrorJson),
+        (status = 413, description = "The body is too long.", body = ErrorJson),
+        (status = 410, description = "The token counts no more.", body = ErrorJson),
+        (status = 503, description = "The service stops, or has no memory for another answer.", body = ErrorJson),
+    ), security(("bearer" = []))))]
+pub(super) async fn extend(
+    State(desk): State<Arc<Desk>>,
+    asker: Asker,
+    request: Request,
+) -> Result<Json<ExtendedJson>, ApiError> {
+    desk.check_any(asker.caller())?;
+    let token = token(request.headers())?;
+    let ExtendJson { lease_ms } = body(request).await?;
+    let lease_ms = between("lease_ms", lease_ms, LEASE_MS_MIN, LEASE_MS_MAX)?;
+    Ok(Json(ExtendedJson { expires_ms: desk.extend(asker.caller(), token, lease_ms).await? }))
+}
+
+/// A consumer stops: the lines that it has leased are delivered again at once, and nothing is counted.
+#[cfg_attr(test, utoipa::path(post, path = "/v1/groups/{group}/consumers/{name}/leave",
+    params(("group" = String, Path, description = "The name of the group.", pattern = "^[a-z0-9_-]{1,64}$"), ("name" = String, Path, description = "The name of the consumer.")),
+    responses(
+        (status = 200, description = "It has left.", body = LeftJson),
+        (status = 400, description = "The request is not understood; nothing was changed.", body = ErrorJson),
+        (status = 401, description = "No valid bearer token.", body = ErrorJson),
+        (status = 403, description = "On an address: the Host header names another service.", body = ErrorJson),
+        (status = 404, description = "No such group.", body = ErrorJson),
+    ), security(("bearer" = []))))]
+pub(super) async fn leave(
+    State(desk): State<Arc<Desk>>,
+    asker: Asker,
+    Path((group, consumer)): Path<(String, String)>,
+) -> Result<Json<LeftJson>, ApiError> {
+    Ok(Json(LeftJson { released: desk.leave(&group, asker.caller(), &consumer)? }))
+}
+
+/// A group: its state, its lag, why nothing is delivered, and its consumers.
+#[cfg_attr(test, utoipa::path(get, path = "/v1/groups/{group}", params(("group" = String, Path, description = "The name of the group.", pattern = "^[a-z0-9_-]{1,64}$")),
+    responses(
+        (status = 200, description = "The group.", body = GroupConsumersJson),
+        (status = 400, description = "The request is not understood; nothing was changed.", body = ErrorJson),
+        (status = 401, description = "No valid bearer token.", body = ErrorJson),
+        (status = 403, description = "On an address: the Host header names another service.", body = ErrorJson),
+        (status = 404, description = "No such group.", body = ErrorJson),
+        (status = 503, description = "The service stops, or has no memory for another answer.", body = ErrorJson),
+    ), security(("bearer" = []))))]
+pub(super) async fn group(
+    State(desk): State<Arc<Desk>>,
+    asker: Asker,
+    Path(group): Path<String>,
+) -> Result<Json<GroupConsumersJson>, ApiError> {
+    Ok(Json(desk.view(&group, asker.caller()).await?.into()))
+}
+
+/// The body of a request, bounded in size and time. `curl -d` sends it with another content type, and may.
+async fn body<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
+    let read = axum::body::to_bytes(request.into_body(), REQUEST_BYTES_MAX);
+    let bytes = match tokio::time::timeout(REQUEST_WAIT, read).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(_)) => {
+            let error = format!("the body was cut off, or is longer than {REQUEST_BYTES_MAX} bytes");
+            return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body", error, "send less at once"));
+        }
+        Err(_) => {
+            let error = format!("the body did not arrive within {REQUEST_WAIT:?}");
+            return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "body", error, "send it at once"));
+        }
+    };
+    serde_json::from_slice(&bytes).map_err(|error| {
+        ApiError::bad_request(format!("the body is not the JSON that this path takes: {error}"))
+    })
+}
+
+fn form(headers: &HeaderMap) -> Form {
+    let accepts = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut types = accepts.flat_map(|accept| accept.split(','));
+    match types.any(|one| one.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(LINES_TYPE)) {
+        true => Form::Lines,
+        false => Form::Ndjson,
+    }
+}
+
+/// The connection with which the lease ends, if the client asks for that.
+fn connection(headers: &HeaderMap, peer: &Peer) -> Result<Option<u64>, ApiError> {
+    let Some(bind) = headers.get(BIND) else { return Ok(None) };
+    match peer {
+        _ if bind.as_bytes() != b"connection" => {
+            Err(ApiError::bad_request("Spillq-Bind: the only value is \"connection\""))
+        }
+        Peer::Unix { connection, is_bound } => {
+            is_bound.store(true, Ordering::Relaxed);
+            Ok(Some(*connection))
+        }
+        Peer::Tcp | Peer::Owner => Err(ApiError::bad_request(
+            "Spillq-Bind: a lease ends with its connection only on a unix socket of [consumers], as proxies close others when they like",
+        )),
+    }
+}
+
+/// The token; `None` for a text that is none.
+fn token(headers: &HeaderMap) -> Result<Option<LeaseToken>, ApiError> {
+    let Some(value) = headers.get(LEASE) else {
+        return Err(ApiError::bad_request("the request has no Spillq-Lease header: it names the lease"));
+    };
+    Ok(value.to_str().ok().and_then(LeaseToken::parse))
+}
+
+fn between(key: &str, value: Option<u64>, least: u64, most: u64) -> Result<Option<u64>, ApiError> {
+    match value {
+        Some(value) if !(least..=most).contains(&value) => {
+            let most = if most == u64::MAX { String::new() } else { format!(" to {most}") };
+            Err(ApiError::bad_request(format!("{key} is {value}; it is a number from {least}{most}")))
+        }
+        value => Ok(value),
+    }
+}
+
+fn name(key: &str, value: String) -> Result<String, ApiError> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:@-".contains(&byte);
+    match (1..=NAME_BYTES_MAX).contains(&value.len()) && value.bytes().all(is_plain) {
+        true => Ok(value),
+        false => {
+            Err(ApiError::bad_request(format!("{key} is 1 to {NAME_BYTES_MAX} of A-Z a-z 0-9 . _ : @ -")))
+        }
+    }
+}
