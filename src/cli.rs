@@ -16,16 +16,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use spillq_storage::{Seq, SeqRange};
 
 use crate::config::Overrides;
 use crate::messages::Format;
 use crate::plain::escape;
 use crate::queue::group_name;
-use value::{LEVELS, causes, count, duration, log_format, measured, place, seq, seqs, usage};
+use value::{LEVELS, bad, causes, count, duration, log_format, measured, place, seq, seqs, usage};
 
-pub use value::{Beginning, Place};
+pub use value::{Bad, Beginning, Place};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -664,7 +664,88 @@ pub enum GroupCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Lease the next lines of a group and print them, as a consumer does
+    ///
+    /// The lines are delivered again if they are not settled in time. Ends with status 1 if there are none. Needs a running
+    /// service, and a group without a [[processor]].
+    #[command(after_help = LEASE_EXAMPLES)]
+    Lease(GroupLeaseArgs),
+    /// Settle a lease: acknowledge its lines, reject some, or give them back
+    #[command(after_help = LEASE_EXAMPLES)]
+    Settle(GroupSettleArgs),
 }
+
+/// `spillq group lease`.
+#[derive(Args, Clone, Debug)]
+pub struct GroupLeaseArgs {
+    #[command(flatten)]
+    pub group: GroupNameArgs,
+    /// The name of the consumer, for `status` and `doctor`
+    #[arg(long, value_name = "NAME")]
+    pub consumer: Option<String>,
+    /// Lease at most this many lines
+    #[arg(long, value_name = "COUNT", value_parser = count)]
+    pub lines: Option<u64>,
+    /// Lease at most this many bytes of lines; a longer line is leased by itself
+    #[arg(long, value_name = "SIZE", value_parser = measured)]
+    pub bytes: Option<u64>,
+    /// Wait this long for lines, at most 25s
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub wait: Duration,
+    /// Lease them for this long; the group's `timeout` if not given
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub time: Option<Duration>,
+    /// Print the lines as they are in their files, not as JSON objects
+    #[arg(long)]
+    pub raw: bool,
+    /// Print a JSON object with the token of the lease before the lines
+    #[arg(long)]
+    pub json: bool,
+    /// Give the lines back at once: shows what would be leased
+    #[arg(long)]
+    pub release: bool,
+}
+
+/// `spillq group settle`.
+#[derive(Args, Clone, Debug)]
+#[command(group(ArgGroup::new("settlement").args(["ack", "through", "fail", "release", "bad"]).required(true).multiple(true)))]
+pub struct GroupSettleArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// The token that `group lease` printed; - reads it from standard input
+    #[arg(value_name = "TOKEN")]
+    pub token: String,
+    /// Acknowledge all lines of the lease, except those that are --bad
+    #[arg(long, conflicts_with_all = ["through", "fail", "release"])]
+    pub ack: bool,
+    /// Acknowledge the lines up to this one; the rest stays leased
+    #[arg(long, value_name = "SEQ", value_parser = seq, conflicts_with_all = ["fail", "release", "bad"])]
+    pub through: Option<Seq>,
+    /// Reject a line, and say why; in rising order if repeated
+    ///
+    /// With --ack it becomes a dead letter. Without --ack nothing is acknowledged, and the batch is delivered again without it.
+    #[arg(long, value_name = "SEQ[=REASON]", value_parser = bad, conflicts_with_all = ["fail", "release"])]
+    pub bad: Vec<Bad>,
+    /// The lines failed for this reason: they are delivered again after a back-off
+    #[arg(long, value_name = "REASON", conflicts_with = "release")]
+    pub fail: Option<String>,
+    /// With --fail: the destination asks for a pause of this length, and no attempt is counted
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "fail")]
+    pub delay: Option<Duration>,
+    /// The lines were not processed: they are delivered again at once
+    #[arg(long)]
+    pub release: bool,
+    /// Print one JSON object: acked, dead, left, ack_floor, durable
+    #[arg(long)]
+    pub json: bool,
+}
+
+const LEASE_EXAMPLES: &str = "\
+Examples:
+  spillq group lease --data-dir ./q fills --lines 1 --release
+  spillq group lease --data-dir ./q fills --json >batch
+  head -n 1 batch | jq -r .lease | spillq group settle --data-dir ./q - --ack
+  spillq group settle --data-dir ./q TOKEN --ack --bad 17='no such coin'";
 
 const SEEK_EXAMPLES: &str = "\
 Examples:

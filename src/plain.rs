@@ -4,8 +4,10 @@ mod counted;
 mod duration;
 mod json;
 mod terminal;
+mod time;
 
 pub use counted::{counted, number, size, waiting};
 pub use duration::{axis_duration, duration, rough_duration};
 pub use json::json_line;
 pub use terminal::{UNSAFE, escape, escape_but_tabs, escape_path, harmless, needs_escape};
+pub use time::rfc3339;

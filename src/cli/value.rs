@@ -39,6 +39,21 @@ impl From<Beginning> for tail::From {
     }
 }
 
+/// A line that is rejected, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bad {
+    /// The line.
+    pub seq: Seq,
+    /// Why; may be empty.
+    pub reason: String,
+}
+
+/// `17` or `17=no such coin`.
+pub(super) fn bad(text: &str) -> Result<Bad, String> {
+    let (number, reason) = text.split_once('=').unwrap_or((text, ""));
+    Ok(Bad { seq: seq(number)?, reason: reason.to_owned() })
+}
+
 /// Where a group moves to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {

@@ -1,10 +1,10 @@
-//! `spillq group`: the consumers of the log.
+//! `spillq group`: the groups of the log.
 
 use std::time::UNIX_EPOCH;
 
 use super::output::{print, say, say_json};
 use super::store::Store;
-use super::{Exit, Failure, store, store_dir};
+use super::{Exit, Failure, lease, store, store_dir};
 use crate::cli::{Beginning, GroupArgs, GroupCommand, GroupNameArgs, ListArgs, Place};
 use crate::http::{AdminJson, Client, GivenJson, SeekToJson};
 use crate::plain::{number, waiting};
@@ -40,6 +40,8 @@ pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
             }
             act(group, AdminJson::RetryNow { name: group.name.clone() }, "retries now")
         }
+        GroupCommand::Lease(args) => lease::lease(args),
+        GroupCommand::Settle(args) => lease::settle(args),
         GroupCommand::Seek { group, to, again, missing, discard_lines, json } => {
             let given = again.then_some(GivenJson::Again).or(missing.then_some(GivenJson::Missing));
             seek(group, *to, given, *discard_lines, *json)

@@ -15,6 +15,7 @@ pub mod drain;
 pub mod extras;
 pub mod group;
 pub mod inspect;
+mod lease;
 mod output;
 pub mod pages;
 mod place;

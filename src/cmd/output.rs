@@ -52,6 +52,11 @@ impl<W: Write> Output<W> {
         json_line(&mut self.0, value)
     }
 
+    /// Bytes as they are, for programs.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
     pub(super) fn into_inner(self) -> W {
         self.0
     }

@@ -8,7 +8,7 @@ use super::place::Place;
 use super::{Exit, Failure};
 use crate::cli::StatusArgs;
 use crate::http::{AnsweredBy, GroupJson, StatusJson};
-use crate::plain::{counted, number, rough_duration, size, waiting};
+use crate::plain::{counted, duration, number, rough_duration, size, waiting};
 
 /// Time between two reports with `--watch`.
 const WATCH: Duration = Duration::from_secs(2);
@@ -129,6 +129,9 @@ fn print(out: &mut Output<impl Write>, status: &StatusJson, place: &Place) -> io
     Ok(())
 }
 
+/// Consumers of a group, and leases of them, that are shown.
+const CONSUMERS_SHOWN_MAX: usize = 5;
+
 fn print_group(out: &mut Output<impl Write>, group: &GroupJson) -> io::Result<()> {
     let age = group.lag_seconds.map(|seconds| format!(", the oldest {} old", rough_duration(seconds)));
     out.line(format!(
@@ -146,6 +149,18 @@ fn print_group(out: &mut Output<impl Write>, group: &GroupJson) -> io::Result<()
     }
     if let Some(failure) = group.last_failure.as_ref().and_then(|failure| failure.lines().next()) {
         out.line(format!("         last failure: {}", failure))?;
+    }
+    for consumer in group.consumers.iter().take(CONSUMERS_SHOWN_MAX) {
+        let (seen, acked) = (duration(consumer.seen_ms_ago), counted(consumer.acked_lines, "line"));
+        out.line(format!("         consumer {}: seen {seen} ago, {acked} acknowledged", consumer.name))?;
+    }
+    for held in group.held.iter().take(CONSUMERS_SHOWN_MAX) {
+        let lasts = duration(held.held_ms);
+        let until = duration(held.held_ms + held.expires_ms);
+        out.line(format!(
+            "         lines {}-{}: held by {} for {lasts} of {until}",
+            held.first, held.last, held.consumer
+        ))?;
     }
     Ok(())
 }

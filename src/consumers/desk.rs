@@ -33,6 +33,10 @@ const WAITING_MAX: usize = 256;
 const BODIES_BYTES_MAX: usize = 24 << 20;
 /// How long a lease waits for a share of these while slow clients hold it.
 const BODY_WAIT: Duration = Duration::from_secs(10);
+/// How long a request without time to wait is kept if there are lines: the owner may be in a commit.
+const OFFER_WAIT: Duration = Duration::from_secs(5);
+/// How often it is looked meanwhile.
+const OFFER_LOOK: Duration = Duration::from_millis(20);
 /// The unit of that budget.
 const KIB: usize = 1_024;
 /// What an object has in addition to its text, at most: names of fields, numbers, and a path.
@@ -328,7 +332,7 @@ impl Desk {
                 tokio::time::sleep_until(next.into()).await;
             }
             let feed = self.feed(&open);
-            let mut asked = feed.ask(false)?;
+            let (mut asked, mut deadline) = (feed.ask(false)?, until);
             let offer = loop {
                 tokio::select! {
                     biased;
@@ -337,10 +341,12 @@ impl Desk {
                         changed.map_err(|_| Refusal::Stopping)?;
                         self.open_for(&now.borrow_and_update(), group, caller)?;
                     }
-                    () = tokio::time::sleep_until(until) => {
-                        drop(asked);
-                        return Err(self.nothing(open.id).await);
-                    }
+                    () = tokio::time::sleep_until(deadline) => match self.nothing(open.id).await {
+                        // There are lines, and the owner is about to offer them.
+                        None if deadline < until + OFFER_WAIT => deadline = deadline.max(tokio::time::Instant::now()) + OFFER_LOOK,
+                        None => return Err(Refusal::Nothing(Why::empty())),
+                        Some(refusal) => return Err(refusal),
+                    },
                 }
             };
             drop(asked);
@@ -648,16 +654,15 @@ impl Desk {
         }
     }
 
-    /// Why there was nothing to lease.
-    async fn nothing(&self, group: GroupId) -> Refusal {
+    /// Why there is nothing to lease; `None` if there is something.
+    async fn nothing(&self, group: GroupId) -> Option<Refusal> {
         match self.handle.ask(|reply| Command::Group { group, range: None, reply }).await {
             Ok(Some((status, _))) => {
                 let seen = self.table().seen(group);
-                let why = why(&status, &seen, now_ms());
-                Refusal::Nothing(why.unwrap_or_else(Why::empty))
+                why(&status, &seen, now_ms()).map(Refusal::Nothing)
             }
-            Ok(None) => Refusal::Denied(Denied::NoGroup),
-            Err(Closed) => Refusal::Stopping,
+            Ok(None) => Some(Refusal::Denied(Denied::NoGroup)),
+            Err(Closed) => Some(Refusal::Stopping),
         }
     }
 

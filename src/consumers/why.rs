@@ -44,10 +44,13 @@ pub(super) fn why(status: &GroupStatus, seen: &Seen, now_ms: u64) -> Option<Why>
         Phase::Refused { until_ms, .. } => format!("refused {}", left(*until_ms)),
         Phase::Retrying { until_ms, .. } if *until_ms > now_ms => format!("backoff {}", left(*until_ms)),
         Phase::Idle => "empty".to_owned(),
-        Phase::Running | Phase::Retrying { .. } => match held {
-            Some(held) => format!("held-by {} {}", held.consumer, left(held.until_ms)),
-            None => return None,
-        },
+        Phase::Running | Phase::Retrying { .. } => {
+            let may_lease = status.leases.len() < status.in_flight_max && status.lag_lines > status.leased;
+            match held.filter(|_| !may_lease) {
+                Some(held) => format!("held-by {} {}", held.consumer, left(held.until_ms)),
+                None => return None,
+            }
+        }
     };
     Some(Why(text))
 }

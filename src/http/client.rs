@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
+use hyper::http::response::Parts;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -50,6 +51,42 @@ enum Address {
     Socket { socket: PathBuf, _folder: File },
     /// `host:port`.
     Tcp(String),
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answered {
+    parts: Parts,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl Answered {
+    /// Whether it has no content, on purpose.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.status == hyper::StatusCode::NO_CONTENT
+    }
+
+    /// A header; empty if there is none.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// A header that is a number; 0 if there is none.
+    #[must_use]
+    pub fn number(&self, name: &str) -> u64 {
+        self.header(name).parse().unwrap_or_default()
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// [`ClientError::NoAnswer`] if it is another.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+        serde_json::from_slice(&self.body).map_err(|error| ClientError::NoAnswer(error.to_string()))
+    }
 }
 
 /// A connection of either kind.
@@ -116,26 +153,52 @@ impl Client {
         self.ask("POST", path, Bytes::from(body))
     }
 
+    /// Sends a request with these headers, and returns the whole answer.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &impl Serialize,
+    ) -> Result<Answered, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::NoAnswer(error.to_string()))?;
+        self.answered(method, path, headers, Bytes::from(body))
+    }
+
     fn ask<T: DeserializeOwned>(&self, method: &str, path: &str, body: Bytes) -> Result<T, ClientError> {
-        let asked = async { tokio::time::timeout(ANSWER_WAIT, self.send(method, path, body)).await };
-        let (status, body) = self
+        self.answered(method, path, &[], body)?.json()
+    }
+
+    fn answered(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Answered, ClientError> {
+        let asked = async { tokio::time::timeout(ANSWER_WAIT, self.send(method, path, headers, body)).await };
+        let (parts, body) = self
             .runtime
             .block_on(asked)
             .map_err(|_| ClientError::NoAnswer(format!("nothing within {ANSWER_WAIT:?}")))?
             .map_err(|error| ClientError::NoAnswer(error.to_string()))?;
-        if !status.is_success() {
+        if !parts.status.is_success() {
             let error = serde_json::from_slice::<ErrorJson>(&body).map(|json| json.error);
-            return Err(ClientError::Refused(error.unwrap_or_else(|_| format!("status {status}"))));
+            return Err(ClientError::Refused(error.unwrap_or_else(|_| format!("status {}", parts.status))));
         }
-        serde_json::from_slice(&body).map_err(|error| ClientError::NoAnswer(error.to_string()))
+        Ok(Answered { parts, body })
     }
 
     async fn send(
         &self,
         method: &str,
         path: &str,
+        headers: &[(&str, &str)],
         body: Bytes,
-    ) -> Result<(hyper::StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<(Parts, Bytes), Box<dyn std::error::Error + Send + Sync>> {
         let (stream, host): (Box<dyn Duplex>, &str) = match &self.address {
             Address::Socket { socket, .. } => (Box::new(UnixStream::connect(socket).await?), "spillq"),
             Address::Tcp(address) => (Box::new(TcpStream::connect(address).await?), address),
@@ -146,12 +209,12 @@ impl Client {
             .method(method)
             .uri(path)
             .header("host", host)
-            .header("content-type", "application/json")
-            .body(Full::new(body))?;
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await?.to_bytes();
+            .header("content-type", "application/json");
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let answer = sender.send_request(request.body(Full::new(body))?).await?;
+        let (parts, body) = answer.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?.to_bytes();
         connection.abort();
-        Ok((status, body))
+        Ok((parts, body))
     }
 }

@@ -19,10 +19,10 @@ mod server;
 mod socket;
 mod wire;
 
-pub use client::{Client, ClientError};
+pub use client::{Answered, Client, ClientError};
 pub use consumers::{
-    AckJson, BadLineJson, CannotBind, ConsumerJson, Doors, ExtendJson, ExtendedJson, FailJson,
-    GroupConsumersJson, LeaseRequestJson, LeftJson, SettleJson, SettledJson,
+    AckJson, AllJson, BadLineJson, CannotBind, ConsumerJson, Doors, ExtendJson, ExtendedJson, FailJson,
+    GroupConsumersJson, HeldJson, LeaseRequestJson, LeftJson, SettleJson, SettledJson, ThroughJson,
 };
 pub use doctor::{DoctorJson, LastRunJson, VerdictJson};
 pub use listeners::Addresses;
@@ -31,6 +31,7 @@ pub use reload::{ChangeJson, ConfigHandle, ConfigJson, ReloadJson, ReloadReply};
 pub use server::{Api, serve};
 pub use socket::SOCKET;
 pub use wire::{
-    AdminJson, AnswerJson, AnsweredBy, DeadLetterJson, ErrorJson, GivenJson, GroupJson, LineJson, LogJson,
-    LossesJson, ProcessJson, SeekToJson, SoughtJson, SourceJson, SourceNames, StatusJson, reason, time,
+    AdminJson, AnswerJson, AnsweredBy, DeadLetterJson, ErrorJson, GivenJson, GroupJson, LeasedLineJson,
+    LineJson, LogJson, LossesJson, ProcessJson, SeekToJson, SoughtJson, SourceJson, SourceNames, StatusJson,
+    reason, time,
 };

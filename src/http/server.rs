@@ -19,7 +19,7 @@ use serde::Deserialize;
 use spillq_storage::{ReadError, Reader, Seq};
 use tokio::sync::Mutex;
 
-use super::consumers::{self, Peer};
+use super::consumers::{self, Peer, consumers_of};
 use super::doctor::DoctorJson;
 use super::listeners::Addresses;
 use super::outside::outside;
@@ -169,10 +169,13 @@ impl Api {
         let ages = self.ages(&status).await?;
         let config = self.config.as_ref().map(ConfigHandle::current);
         let (limit_bytes, _) = self.supervision.disk_limits();
-        Ok(StatusJson {
-            config,
-            ..StatusJson::live(&status, snapshot.as_deref(), &ages, &report, limit_bytes)
-        })
+        let mut json = StatusJson::live(&status, snapshot.as_deref(), &ages, &report, limit_bytes);
+        let mut seen = self.supervision.consumers();
+        for group in &mut json.groups {
+            let seen = seen.remove(&group.group).unwrap_or_default();
+            (group.consumers, group.held) = consumers_of(seen, now_ms());
+        }
+        Ok(StatusJson { config, ..json })
     }
 
     /// How long the oldest line of each group has been waiting, in seconds.

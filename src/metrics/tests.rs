@@ -29,6 +29,7 @@ fn group(id: u32, name: &str, lag_lines: u64) -> GroupStatus {
         acked_lines: 4,
         activity: Activity { leases: 3, acks: 2, failures: 1, failing: None, lost: None },
         oldest_lease_ms: None,
+        in_flight_max: 1,
         timeout_ms: 30_000,
         has_worker: true,
         backs_off: None,

@@ -35,6 +35,12 @@ impl Piece {
         self.range
     }
 
+    /// When its lines were appended, in milliseconds since 1970.
+    #[must_use]
+    pub fn append_time_ms(&self) -> u64 {
+        self.block.append_time_ms()
+    }
+
     /// The bytes of its lines, one after the other, as they were in their files.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {

@@ -17,6 +17,7 @@ use serde::Serialize;
 use spillq_storage::{Line, SourceId};
 
 use super::{Batch, Piece};
+use crate::plain::rfc3339;
 
 /// The buffer that joins objects into larger writes.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -31,7 +32,7 @@ pub enum Input {
     #[default]
     Lines,
     /// One JSON object per line, with `seq`, `source` (the path that the closure returns, or the source's number),
-    /// `offset`, `attempt`, and `text`, or `base64` if the bytes are not UTF-8, both without the newline. A line
+    /// `offset`, `time` (when it was appended), `attempt`, and `text`, or `base64` if the bytes are not UTF-8, both without the newline. A line
     /// without a newline has `unterminated`: true, and a part of a line that was cut has `part`: first, middle or
     /// last.
     Ndjson(Paths),
@@ -98,6 +99,7 @@ struct Object<'a> {
     seq: u64,
     source: &'a Source,
     offset: u64,
+    time: &'a str,
     attempt: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     part: Option<&'static str>,
@@ -112,24 +114,33 @@ struct Object<'a> {
 pub(super) fn write_ndjson(batch: &Batch, paths: &Paths, mut out: impl Write) -> io::Result<()> {
     // Lines of one source mostly follow each other: its path is looked up once for all of them.
     let mut known: Option<(SourceId, Source)> = None;
-    for line in batch.lines() {
-        let source = match known.take() {
-            Some((id, source)) if id == line.source => source,
-            _ => paths(line.source).map_or(Source::Id(line.source.0), Source::Path),
-        };
-        write_object(&line, &source, batch.attempt(), &mut out)?;
-        known = Some((line.source, source));
+    for piece in batch.pieces() {
+        let time = rfc3339(piece.append_time_ms());
+        for line in piece.lines() {
+            let source = match known.take() {
+                Some((id, source)) if id == line.source => source,
+                _ => paths(line.source).map_or(Source::Id(line.source.0), Source::Path),
+            };
+            write_object(&line, &source, (&time, batch.attempt()), &mut out)?;
+            known = Some((line.source, source));
+        }
     }
     Ok(())
 }
 
-fn write_object(line: &Line<'_>, source: &Source, attempt: u32, mut out: impl Write) -> io::Result<()> {
+fn write_object(
+    line: &Line<'_>,
+    source: &Source,
+    (time, attempt): (&str, u32),
+    mut out: impl Write,
+) -> io::Result<()> {
     let bytes = line.bytes.strip_suffix(b"\n").unwrap_or(line.bytes);
     let text = std::str::from_utf8(bytes).ok();
     let object = Object {
         seq: line.seq.0,
         source,
         offset: line.offset,
+        time,
         attempt,
         part: line.flags.part(),
         unterminated: line.flags.is_unterminated(),

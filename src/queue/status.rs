@@ -145,6 +145,8 @@ pub struct GroupStatus {
     pub activity: Activity,
     /// When its oldest lease began.
     pub oldest_lease_ms: Option<u64>,
+    /// Batches in flight at most.
+    pub in_flight_max: usize,
     /// Its timeout.
     pub timeout_ms: u64,
     /// Whether a worker waits for lines, or has leased some.

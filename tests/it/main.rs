@@ -16,6 +16,8 @@ mod cli;
 mod clickhouse;
 /// Commands on a store: which store they find, and what they print of it.
 mod commands;
+/// Consumers that lease lines over HTTP.
+mod consumers;
 /// The process killed at any moment.
 mod crash;
 /// Dead letters, listed, shown and exported.

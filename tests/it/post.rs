@@ -9,9 +9,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
-use spillq::processor::{
-    Batch, Coding, Endpoint, Epoch, Form, HttpPost, Outcome, Piece, Processor, Secret, Url,
-};
+use spillq::processor::{Batch, Coding, Endpoint, Epoch, Form, HttpPost, Outcome, Piece, Processor, Url};
+use spillq::secret::Secret;
 use spillq_storage::{GroupId, StoreId};
 use tokio::time::timeout;
 

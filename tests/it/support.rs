@@ -6,6 +6,7 @@ mod port;
 mod skipped;
 mod stage;
 pub mod watch;
+pub mod web;
 
 use std::ffi::OsStr;
 use std::fs;

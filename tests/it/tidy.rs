@@ -16,17 +16,19 @@ const LINES_MAX: usize = 400;
 
 /// Which modules of the service a module may use, itself aside. Who is not listed may use anybody.
 const MAY_USE: &[(&str, &[&str])] = &[
-    ("config", &["plain", "processor", "queue", "supervise", "tail"]),
-    ("queue", &["plain"]),
+    ("config", &["plain", "processor", "queue", "secret", "supervise", "tail"]),
+    ("consumers", &["plain", "processor", "queue", "secret"]),
+    ("queue", &["plain", "secret"]),
+    ("secret", &[]),
     ("plain", &[]),
     ("tail", &["plain", "queue", "unreadable"]),
     ("cgroup", &[]),
     ("unreadable", &[]),
     ("file_limit", &[]),
-    ("processor", &["cgroup", "file_limit", "plain", "queue"]),
-    ("supervise", &["cgroup", "plain", "queue", "unreadable"]),
+    ("processor", &["cgroup", "file_limit", "plain", "queue", "secret"]),
+    ("supervise", &["cgroup", "consumers", "plain", "queue", "unreadable"]),
     ("metrics", &["plain", "queue", "supervise", "tail"]),
-    ("http", &["metrics", "plain", "queue", "supervise", "tail", "unreadable"]),
+    ("http", &["consumers", "metrics", "plain", "queue", "supervise", "tail", "unreadable"]),
 ];
 
 /// Crates that storage knows nothing of: followed files, async, wire and config.

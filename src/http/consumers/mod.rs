@@ -12,7 +12,8 @@ mod wire;
 
 pub(super) use routes::{Peer, router};
 pub use sockets::{CannotBind, Doors};
+pub(super) use wire::consumers_of;
 pub use wire::{
-    AckJson, BadLineJson, ConsumerJson, ExtendJson, ExtendedJson, FailJson, GroupConsumersJson,
-    LeaseRequestJson, LeftJson, SettleJson, SettledJson,
+    AckJson, AllJson, BadLineJson, ConsumerJson, ExtendJson, ExtendedJson, FailJson, GroupConsumersJson,
+    HeldJson, LeaseRequestJson, LeftJson, SettleJson, SettledJson, ThroughJson,
 };

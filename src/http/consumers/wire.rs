@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use spillq_storage::{Seq, SeqRange};
 
-use crate::consumers::{GroupView, Settlement};
+use crate::consumers::{GroupView, Seen, Settlement};
 use crate::plain::harmless;
 use crate::queue::{Counted, Rejected};
 use crate::supervise::State;
@@ -324,24 +324,30 @@ impl From<Counted> for SettledJson {
     }
 }
 
+/// The consumers of a group, and the leases that are out.
+pub(in crate::http) fn consumers_of(seen: Seen, now_ms: u64) -> (Vec<ConsumerJson>, Vec<HeldJson>) {
+    let consumers = seen.consumers.into_iter().map(|one| ConsumerJson {
+        name: one.name,
+        seen_ms_ago: now_ms.saturating_sub(one.last_ms),
+        asked: one.asked,
+        leased: one.leased,
+        settled: one.settled,
+        expired: one.expired,
+        acked_lines: one.acked_lines,
+    });
+    let leases = seen.held.into_iter().map(|held| HeldJson {
+        consumer: held.consumer,
+        first: held.range.first.0,
+        last: held.range.last.0,
+        held_ms: now_ms.saturating_sub(held.since_ms),
+        expires_ms: held.until_ms.saturating_sub(now_ms),
+    });
+    (consumers.collect(), leases.collect())
+}
+
 impl From<GroupView> for GroupConsumersJson {
     fn from(GroupView { status, why, seen, now_ms }: GroupView) -> GroupConsumersJson {
-        let consumers = seen.consumers.into_iter().map(|one| ConsumerJson {
-            name: one.name,
-            seen_ms_ago: now_ms.saturating_sub(one.last_ms),
-            asked: one.asked,
-            leased: one.leased,
-            settled: one.settled,
-            expired: one.expired,
-            acked_lines: one.acked_lines,
-        });
-        let leases = seen.held.into_iter().map(|held| HeldJson {
-            consumer: held.consumer,
-            first: held.range.first.0,
-            last: held.range.last.0,
-            held_ms: now_ms.saturating_sub(held.since_ms),
-            expires_ms: held.until_ms.saturating_sub(now_ms),
-        });
+        let (consumers, leases) = consumers_of(seen, now_ms);
         GroupConsumersJson {
             state: State::from(&status.phase).word().to_owned(),
             group: status.name,
@@ -350,8 +356,8 @@ impl From<GroupView> for GroupConsumersJson {
             ack_floor: status.ack_floor.0,
             dead_letters: status.dead_letters,
             why: why.map(|why| why.to_string()),
-            consumers: consumers.collect(),
-            leases: leases.collect(),
+            consumers,
+            leases,
         }
     }
 }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use spillq_storage::{Block, DeadCause, DeadLetter, Line, SourceId};
 
-use crate::plain::escape_path;
+use crate::plain::{escape_path, rfc3339 as time};
 use crate::queue::Status;
 use crate::tail::SourceRecord;
 
@@ -28,6 +28,14 @@ pub struct LineJson {
     pub part: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unterminated: bool,
+}
+
+/// A line of a lease.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LeasedLineJson {
+    #[serde(flatten)]
+    pub line: LineJson,
+    pub attempt: u32,
 }
 
 impl LineJson {
@@ -110,10 +118,4 @@ impl SourceNames {
     fn name(&self, source: SourceId) -> String {
         self.0.get(&source).cloned().unwrap_or_else(|| source.to_string())
     }
-}
-
-/// Milliseconds since 1970 as RFC 3339.
-#[must_use]
-pub fn time(ms: u64) -> String {
-    humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms)).to_string()
 }

@@ -9,6 +9,7 @@ use spillq_storage::{Loss, Seq, SeqRange, SourceId, View};
 
 use super::super::outside::unreadable_files;
 use super::super::reload::ConfigJson;
+use crate::http::consumers::{ConsumerJson, HeldJson};
 use crate::metrics::Process;
 use crate::plain::escape_path;
 use crate::queue::{Phase, Status, now_ms};
@@ -200,6 +201,12 @@ pub struct GroupJson {
     #[serde(default)]
     pub dropped_lines: u64,
     pub last_failure: Option<String>,
+    /// Those that lease its lines by themselves, most recently seen first; at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub consumers: Vec<ConsumerJson>,
+    /// The leases that they hold, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<HeldJson>,
 }
 
 /// What was lost, of every kind: one place for all.
@@ -290,6 +297,8 @@ impl StatusJson {
                 skipped_lines: group.skipped_lines,
                 dropped_lines: group.dropped_lines,
                 last_failure: group.last_failure.clone(),
+                consumers: Vec::new(),
+                held: Vec::new(),
             })
             .collect();
         let counters = tail.map(|tail| tail.counters).unwrap_or_default();
@@ -358,6 +367,8 @@ impl StatusJson {
                     skipped_lines: group.skipped_lines(),
                     dropped_lines: group.dropped_lines(),
                     last_failure: None,
+                    consumers: Vec::new(),
+                    held: Vec::new(),
                 }
             })
             .collect();

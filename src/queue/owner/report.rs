@@ -83,6 +83,7 @@ impl Owner {
             acked_lines: durable.acked_lines(),
             activity: group.activity.clone(),
             oldest_lease_ms: group.leases().map(|lease| lease.since_ms).min(),
+            in_flight_max: group.settings().in_flight,
             timeout_ms: group.settings().timeout_ms,
             has_worker: group.leased_lines() > 0
                 || self.asked.iter().any(|asked| asked.group == id && !asked.reply.is_closed()),
