@@ -78,7 +78,10 @@ fn header(name: &str, written: &str) -> String {
 }
 
 fn entry<S: 'static>(key: &Key<S>, name: &str, default: &S, mark: &str) -> String {
-    let value = key.example.map(str::to_owned).or_else(|| Some((key.show)(default)?.to_string()));
+    let default = (key.show)(default).map(|value| value.to_string());
+    // In a section that is in force, only an example is not.
+    let mark = if default.is_none() && mark.is_empty() { "#" } else { mark };
+    let value = key.example.map(str::to_owned).or(default);
     let kinds = if key.kinds.is_empty() { String::new() } else { format!("{}: ", key.kinds.join(", ")) };
     let restart = if !key.is_live { "; a change needs a restart" } else { "" };
     let doc = format!("{kinds}{}\n\nType: {}{restart}.", key.paragraphs().join("\n\n"), key.about);

@@ -76,8 +76,14 @@ fn the_documented_file_holds_exactly_the_defaults() {
             }),
         }]
     );
+    let tokens = [&with_examples.consumers.token, &with_examples.groups[0].token];
+    let files = ["/etc/spillq/consumers.token", "/etc/spillq/fills.token"];
+    assert_eq!(tokens, files.map(|file| Some(Secret::File(file.into()))).each_ref());
+    assert_eq!(with_examples.consumers.socket_group.as_deref(), Some("app"));
     with_examples.follow.clear();
     with_examples.processors.clear();
+    with_examples.consumers = defaults.consumers.clone();
+    with_examples.groups.clone_from(&defaults.groups);
     assert_eq!(with_examples, defaults);
 }
 
@@ -158,7 +164,7 @@ symlinks = true
             "line 11: http.remote = \"yes\": expected true or false, without quotes",
             "line 12: http.hosts = \"x:1\": not a host name; write it without a port, such as \
              \"logs.example.net\"",
-            "line 13: nonsense: unknown key; known here: data_dir, disk, follow, group, http, processor, service, stall_after, \
+            "line 13: nonsense: unknown key; known here: consumers, data_dir, disk, follow, group, http, processor, service, stall_after, \
              stuck_after, window",
             "line 16: group.name = \"Not OK\": not a group's name; it takes 1 to 64 of a-z, 0-9, _ and -",
             "line 17: group.in_flight = 100: too large; at most 64",
@@ -203,9 +209,9 @@ fn settings_of_the_wrong_shape_are_reported() {
     check_problems(
         "'' = 1\n\"a b\" = 2\n",
         &[
-            "line 1: '' = 1: unknown key; known here: data_dir, disk, follow, group, http, processor, service, stall_after, \
+            "line 1: '' = 1: unknown key; known here: consumers, data_dir, disk, follow, group, http, processor, service, stall_after, \
              stuck_after, window",
-            "line 2: \"a b\" = 2: unknown key; known here: data_dir, disk, follow, group, http, processor, service, \
+            "line 2: \"a b\" = 2: unknown key; known here: consumers, data_dir, disk, follow, group, http, processor, service, \
              stall_after, stuck_after, window",
         ],
     );
@@ -216,7 +222,7 @@ fn settings_of_the_wrong_shape_are_reported() {
     check_problems(
         "'a\tb' = '\u{8d}'\n",
         &[
-            "line 1: 'a\\tb' = '\\u{8d}': unknown key; known here: data_dir, disk, follow, group, http, processor, \
+            "line 1: 'a\\tb' = '\\u{8d}': unknown key; known here: consumers, data_dir, disk, follow, group, http, processor, \
              service, stall_after, stuck_after, window",
         ],
     );

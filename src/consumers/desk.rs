@@ -30,7 +30,7 @@ const WAITING_OF_GROUP_MAX: usize = 64;
 /// The same for all groups: each is a connection and a task.
 const WAITING_MAX: usize = 256;
 /// Bytes of all bodies that are being sent: a row of the memory budget.
-const BODIES_BYTES_MAX: usize = 24 << 20;
+const BODIES_BYTES_MAX: usize = 16 << 20;
 /// How long a lease waits for a share of these while slow clients hold it.
 const BODY_WAIT: Duration = Duration::from_secs(10);
 /// How long a request without time to wait is kept if there are lines: the owner may be in a commit.
@@ -102,7 +102,6 @@ pub struct Body {
     /// The bytes.
     pub chunks: Vec<Bytes>,
     _share: OwnedSemaphorePermit,
-    _lent: Vec<Lent>,
 }
 
 /// Why there is no lease.
@@ -463,7 +462,8 @@ impl Desk {
         let formed = tokio::task::spawn_blocking(move || chunks(&batch, &input)).await;
         let chunks = formed.map_err(|_| Refusal::Stopping)?.map_err(Refusal::Form)?;
         let epoch = self.epoch.of_group(open.id).to_string();
-        let body = Body { chunks, _share: share, _lent: lent };
+        drop(lent);
+        let body = Body { chunks, _share: share };
         Ok(Leased { token, epoch, range, lines, attempt, expires_ms, body })
     }
 
@@ -593,6 +593,13 @@ impl Desk {
     /// [`Refusal::Denied`].
     pub fn check_any(&self, caller: Caller<'_>) -> Result<(), Refusal> {
         if self.now.borrow().access.is_known(caller) { Ok(()) } else { Err(Refusal::Denied(Denied::Token)) }
+    }
+
+    /// Bytes of bodies that are being sent, and their bound: a row of the memory budget.
+    #[must_use]
+    pub fn bodies_bytes(&self) -> (u64, u64) {
+        let free = self.bodies.available_permits() * KIB;
+        (BODIES_BYTES_MAX.saturating_sub(free) as u64, BODIES_BYTES_MAX as u64)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

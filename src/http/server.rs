@@ -157,6 +157,8 @@ impl Api {
             min_free_bytes,
             free_bytes: outside.free_bytes,
             process: &process,
+            consumers: &self.supervision.consumers(),
+            bodies_bytes: self.desk.as_ref().map_or((0, 0), |desk| desk.bodies_bytes()),
         }))
     }
 

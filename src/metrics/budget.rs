@@ -54,6 +54,8 @@ pub const PARTS: &[Part] = &[
         held: |f| f.tail.map_or(0, |tail| tail.buffered_bytes), bound: |_| BUFFERED_BYTES_MAX },
     Part { name: "leased", unit: Unit::Bytes,
         held: |f| f.status.usage.lent_bytes, bound: |f| f.status.usage.lent_bytes_max },
+    Part { name: "bodies", unit: Unit::Bytes,
+        held: |f| f.bodies_bytes.0, bound: |f| f.bodies_bytes.1 },
     Part { name: "sources", unit: Unit::Entries,
         held: |f| f.tail.map_or(0, |tail| tail.sources.len() as u64), bound: |_| SOURCES_MAX as u64 },
     Part { name: "known_sources", unit: Unit::Entries,

@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::process::Process;
-use crate::queue::{GroupStatus, Status};
+use crate::consumers::Seen;
+use crate::queue::{GroupStatus, Status, now_ms};
 use crate::supervise::{Report, State};
 use crate::tail::{Snapshot, SourceState, SourceStatus};
 
@@ -29,6 +30,10 @@ pub struct Facts<'a> {
     pub free_bytes: Option<u64>,
     /// The process.
     pub process: &'a Process,
+    /// The consumers of groups that lease lines by themselves.
+    pub consumers: &'a BTreeMap<String, Seen>,
+    /// Bytes of lines that are being sent to them, and their bound.
+    pub bodies_bytes: (u64, u64),
 }
 
 impl Facts<'_> {
@@ -39,6 +44,16 @@ impl Facts<'_> {
         // A cause that two verdicts share, such as `killer_line`, is one series.
         all.filter_map(|verdict| Some((verdict.cause?.word(), verdict.group.as_str()))).collect()
     }
+}
+
+/// A consumer that was seen within this time counts as one.
+const SEEN_MS: u64 = 300_000;
+
+/// Consumers of a group that were seen lately.
+pub(super) fn consumers(facts: &Facts<'_>, group: &str) -> u64 {
+    let lately = now_ms().saturating_sub(SEEN_MS);
+    let consumers = facts.consumers.get(group).map(|seen| seen.consumers.iter());
+    consumers.map_or(0, |consumers| consumers.filter(|one| one.last_ms >= lately).count() as u64)
 }
 
 /// Labels of a series: names and values.

@@ -115,6 +115,8 @@ fn text(status: &Status, tail: Option<&Snapshot>) -> String {
         min_free_bytes: 256 << 20,
         free_bytes: None,
         process: &Process::default(),
+        consumers: &BTreeMap::new(),
+        bodies_bytes: (0, 16 << 20),
     })
 }
 

@@ -27,7 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("file_limit", &[]),
     ("processor", &["cgroup", "file_limit", "plain", "queue", "secret"]),
     ("supervise", &["cgroup", "consumers", "plain", "queue", "unreadable"]),
-    ("metrics", &["plain", "queue", "supervise", "tail"]),
+    ("metrics", &["consumers", "plain", "queue", "supervise", "tail"]),
     ("http", &["consumers", "metrics", "plain", "queue", "supervise", "tail", "unreadable"]),
 ];
 
