@@ -16,7 +16,8 @@ pub fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let sources = super::sources(args.config.as_deref(), args.overrides())?;
     let loaded = super::load(&sources)?;
     let settings = loaded.settings;
-    if settings.follow.is_empty() && settings.processors.is_empty() {
+    let serves = !settings.processors.is_empty() || !settings.consumers.listen.is_empty();
+    if settings.follow.is_empty() && !serves {
         return Err(Failure::could_not_run(
             "nothing to do: no file is followed, and no processor is configured",
         )

@@ -1,4 +1,5 @@
 //! Checks across several settings. Pure: nothing is looked up on disk.
+// long: one rule after the other
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,7 +11,7 @@ use super::destination::is_plain_url_to_another_host;
 use super::paths;
 use super::problem::Problem;
 use super::server::is_plain_to_another_host;
-use super::settings::{Door, Kind, LEASED_BYTES_MAX, Listen, Processor, Settings};
+use super::settings::{ConsumerSocket, Kind, LEASED_BYTES_MAX, Listen, Processor, Settings};
 use super::sources::{Origin, Origins};
 use super::value::{MIB, duration_text, size_text};
 use crate::queue::{LagPolicy, WhenFull};
@@ -22,7 +23,7 @@ pub(super) fn problems(settings: &Settings, origins: &Origins) -> Vec<Problem> {
     disk(settings, &mut faults);
     retention(settings, &mut faults);
     listening(settings, &mut faults);
-    doors(settings, &mut faults);
+    sockets(settings, &mut faults);
     groups(settings, &mut faults);
     processors(settings, &mut faults);
     loops(settings, &mut faults);
@@ -213,34 +214,36 @@ fn listening(settings: &Settings, faults: &mut Faults<'_>) {
 }
 
 /// The sockets of consumers.
-fn doors(settings: &Settings, faults: &mut Faults<'_>) {
+fn sockets(settings: &Settings, faults: &mut Faults<'_>) {
     let consumers = &settings.consumers;
-    for (index, door) in consumers.listen.iter().enumerate() {
-        let quoted = || format!("{:?}", door.to_string());
-        let is_any_port = matches!(door, Door::Tcp(address) if address.port() == 0);
-        if !is_any_port && consumers.listen.iter().take(index).any(|earlier| earlier == door) {
+    for (index, socket) in consumers.listen.iter().enumerate() {
+        let quoted = || format!("{:?}", socket.to_string());
+        let is_any_port = matches!(socket, ConsumerSocket::Tcp(address) if address.port() == 0);
+        if !is_any_port && consumers.listen.iter().take(index).any(|earlier| earlier == socket) {
             faults.add("consumers.listen", quoted(), "is listed twice");
         }
-        match door {
-            Door::Unix(path) if paths::normal(path).starts_with(paths::normal(&settings.data_dir)) => {
+        match socket {
+            ConsumerSocket::Unix(path)
+                if paths::normal(path).starts_with(paths::normal(&settings.data_dir)) =>
+            {
                 let expected = format!(
                     "is in the data dir {}, which only its owner may enter",
                     settings.data_dir.display()
                 );
                 faults.add("consumers.listen", quoted(), expected);
             }
-            Door::Unix(_) => {}
-            Door::Tcp(_) if consumers.token.is_none() => {
+            ConsumerSocket::Unix(_) => {}
+            ConsumerSocket::Tcp(_) if consumers.token.is_none() => {
                 let expected = "is open to every program on this host; write token = \"file:PATH\" under [consumers], or \
                                 use a unix socket";
                 faults.add("consumers.listen", quoted(), expected);
             }
-            Door::Tcp(address) if !address.ip().is_loopback() && !consumers.remote => {
+            ConsumerSocket::Tcp(address) if !address.ip().is_loopback() && !consumers.remote => {
                 let expected = "can be reached from other hosts, and lines and tokens travel without encryption. Use \
                                 127.0.0.1 behind a proxy with TLS, or write remote = true if this is intended";
                 faults.add("consumers.listen", quoted(), expected);
             }
-            Door::Tcp(_) => {}
+            ConsumerSocket::Tcp(_) => {}
         }
     }
 }

@@ -18,7 +18,8 @@ use super::key::Key;
 use super::paths;
 use super::server;
 use super::settings::{
-    Door, ENV_MAX, IN_FLIGHT_MAX, Input, Kind, LISTEN_MAX, Listen, Processor, SECTIONS_MAX, Settings,
+    ConsumerSocket, ENV_MAX, IN_FLIGHT_MAX, Input, Kind, LISTEN_MAX, Listen, Processor, SECTIONS_MAX,
+    Settings,
 };
 use super::sources::VARIABLE_PREFIX;
 use super::types::{
@@ -197,7 +198,7 @@ pub(super) fn settings() -> Vec<Key<Settings>> {
 
         /// Sockets for consumers: "unix:/run/spillq/consumers.sock", or an address such as "127.0.0.1:9465", which needs a
         /// `token`.
-        "consumers.listen" => consumers.listen: list("sockets", LISTEN_MAX, door, ToString::to_string);
+        "consumers.listen" => consumers.listen: list("sockets", LISTEN_MAX, socket, ToString::to_string);
 
         /// Whether `listen` may contain other addresses than 127.0.0.1 and ::1. Lines and tokens then travel without
         /// encryption: put a proxy with TLS before it.
@@ -529,19 +530,19 @@ fn listen(text: &str, _: &Path) -> Result<Listen, String> {
     text.parse().map(Listen::Tcp).map_err(|_| expected.to_owned())
 }
 
-fn door(text: &str, base: &Path) -> Result<Door, String> {
+fn socket(text: &str, base: &Path) -> Result<ConsumerSocket, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         let path = paths::path(base, path)?;
         let bytes = path.as_os_str().len();
         return match bytes <= SOCKET_BYTES_MAX {
-            true => Ok(Door::Unix(path)),
+            true => Ok(ConsumerSocket::Unix(path)),
             false => {
                 Err(format!("the path has {bytes} bytes; that of a socket has at most {SOCKET_BYTES_MAX}"))
             }
         };
     }
     let expected = "expected a socket such as \"unix:/run/spillq/consumers.sock\", or an address such as \"127.0.0.1:9465\"";
-    text.parse().map(Door::Tcp).map_err(|_| expected.to_owned())
+    text.parse().map(ConsumerSocket::Tcp).map_err(|_| expected.to_owned())
 }
 
 /// A mode of files as chmod(1) takes it.

@@ -92,7 +92,7 @@ pub enum Listen {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumers {
     /// Sockets and addresses; none by default.
-    pub listen: Vec<Door>,
+    pub listen: Vec<ConsumerSocket>,
     /// Whether an address may be another one than of this host.
     pub remote: bool,
     /// The mode of the sockets.
@@ -105,7 +105,7 @@ pub struct Consumers {
 
 /// A socket for consumers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum ConsumerSocket {
     /// A unix socket.
     Unix(PathBuf),
     /// An address.
@@ -239,9 +239,9 @@ impl Consumers {
     /// The paths of its unix sockets.
     #[must_use]
     pub fn unix(&self) -> Vec<PathBuf> {
-        let path = |door: &Door| match door {
-            Door::Unix(path) => Some(path.clone()),
-            Door::Tcp(_) => None,
+        let path = |socket: &ConsumerSocket| match socket {
+            ConsumerSocket::Unix(path) => Some(path.clone()),
+            ConsumerSocket::Tcp(_) => None,
         };
         self.listen.iter().filter_map(path).collect()
     }
@@ -249,19 +249,19 @@ impl Consumers {
     /// Its addresses.
     #[must_use]
     pub fn tcp(&self) -> Vec<SocketAddr> {
-        let address = |door: &Door| match door {
-            Door::Unix(_) => None,
-            Door::Tcp(address) => Some(*address),
+        let address = |socket: &ConsumerSocket| match socket {
+            ConsumerSocket::Unix(_) => None,
+            ConsumerSocket::Tcp(address) => Some(*address),
         };
         self.listen.iter().filter_map(address).collect()
     }
 }
 
-impl fmt::Display for Door {
+impl fmt::Display for ConsumerSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Door::Unix(path) => write!(f, "unix:{}", path.display()),
-            Door::Tcp(address) => address.fmt(f),
+            ConsumerSocket::Unix(path) => write!(f, "unix:{}", path.display()),
+            ConsumerSocket::Tcp(address) => address.fmt(f),
         }
     }
 }

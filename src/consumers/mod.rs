@@ -5,14 +5,14 @@
 //! (docs/explanation/delivery.md); what is here is lost with the process, and the lines are then delivered again.
 
 mod access;
-mod desk;
+mod coordinator;
 mod settlement;
 mod table;
 mod token;
 mod why;
 
 pub use access::{Access, Caller, Denied};
-pub use desk::{Ask, Body, Claim, Desk, Form, GroupView, Leased, Refusal, SettleRefusal};
+pub use coordinator::{Ask, Body, Claim, Coordinator, Form, GroupView, Leased, Refusal, SettleRefusal};
 pub use settlement::{Settlement, Wrong};
 pub use table::{ConsumerView, Gone, HeldView, Seen};
 pub use token::LeaseToken;

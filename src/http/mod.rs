@@ -21,8 +21,8 @@ mod wire;
 
 pub use client::{Answered, Client, ClientError};
 pub use consumers::{
-    AckJson, AllJson, BadLineJson, CannotBind, ConsumerJson, Doors, ExtendJson, ExtendedJson, FailJson,
-    GroupConsumersJson, HeldJson, LeaseRequestJson, LeftJson, SettleJson, SettledJson, ThroughJson,
+    AckJson, AllJson, BadLineJson, CannotBind, ConsumerJson, ConsumerSockets, ExtendJson, ExtendedJson,
+    FailJson, GroupConsumersJson, HeldJson, LeaseRequestJson, LeftJson, SettleJson, SettledJson, ThroughJson,
 };
 pub use doctor::{DoctorJson, LastRunJson, VerdictJson};
 pub use listeners::Addresses;

@@ -28,7 +28,7 @@ use super::refused::Refused;
 use super::reload::{ConfigHandle, ReloadJson};
 use super::socket::{bind, serve_made_again};
 use super::wire::{AdminJson, AnswerJson, AnsweredBy, LineJson, SourceNames, StatusJson};
-use crate::consumers::Desk;
+use crate::consumers::Coordinator;
 use crate::metrics::{self, Facts, Process};
 use crate::queue::{Admin, Answer, Closed, Command, Handle, Replays, Status, Window, now_ms, wall_ms};
 use crate::supervise::{Outside, Report, Supervision};
@@ -53,7 +53,7 @@ pub struct Api {
     data_dir: Arc<Path>,
     config: Option<ConfigHandle>,
     pub(super) replays: Replays,
-    desk: Option<Arc<Desk>>,
+    coordinator: Option<Arc<Coordinator>>,
     programs: Programs,
     /// Made at the first use, and shared: requests for lines are rare.
     reader: Arc<Mutex<Option<Reader>>>,
@@ -85,7 +85,7 @@ impl Api {
             data_dir: Arc::from(data_dir),
             config: None,
             replays: Replays::default(),
-            desk: None,
+            coordinator: None,
             programs: Programs::default(),
             reader: Arc::default(),
         }
@@ -105,8 +105,8 @@ impl Api {
 
     /// Where consumers lease lines.
     #[must_use]
-    pub fn with_desk(self, desk: Arc<Desk>) -> Api {
-        Api { desk: Some(desk), ..self }
+    pub fn with_coordinator(self, coordinator: Arc<Coordinator>) -> Api {
+        Api { coordinator: Some(coordinator), ..self }
     }
 
     /// Collects the current state, and judges it.
@@ -158,7 +158,7 @@ impl Api {
             free_bytes: outside.free_bytes,
             process: &process,
             consumers: &self.supervision.consumers(),
-            bodies_bytes: self.desk.as_ref().map_or((0, 0), |desk| desk.bodies_bytes()),
+            bodies_bytes: self.coordinator.as_ref().map_or((0, 0), |coordinator| coordinator.bodies_bytes()),
         }))
     }
 
@@ -354,8 +354,10 @@ pub(super) fn routers(api: &Api) -> (Router, Router) {
         .route("/v1/reload", post(reload))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX));
     let all = all.with_state(api.clone());
-    let all = match &api.desk {
-        Some(desk) => all.merge(consumers::router(Arc::clone(desk)).layer(Extension(Peer::Owner))),
+    let all = match &api.coordinator {
+        Some(coordinator) => {
+            all.merge(consumers::router(Arc::clone(coordinator)).layer(Extension(Peer::Owner)))
+        }
         None => all,
     };
     let bounded = axum::middleware::from_fn(bounded);

@@ -115,7 +115,8 @@ async fn run_within(
 
 /// Stops the parts in the order that loses nothing.
 async fn stop(parts: Parts, settings: &Settings, account: Account<'_>) -> Result<Ended, ServiceError> {
-    let Parts { mut queue, live: Live { tail, mut workers, desk, .. }, api, served, supervisor } = parts;
+    let Parts { mut queue, live: Live { tail, mut workers, coordinator, .. }, api, served, supervisor } =
+        parts;
     let unread = match tail.clone().filter(|_| account.plan.once) {
         Some(tail) => tokio::task::spawn_blocking(move || unread(&tail))
             .await
@@ -130,7 +131,7 @@ async fn stop(parts: Parts, settings: &Settings, account: Account<'_>) -> Result
     }
     workers.end_all(Orders::Finish);
     let (_, finished) =
-        tokio::join!(desk.stop(FINISH_WAIT), tokio::time::timeout(FINISH_WAIT, workers.all_ended()));
+        tokio::join!(coordinator.stop(FINISH_WAIT), tokio::time::timeout(FINISH_WAIT, workers.all_ended()));
     if finished.is_err() {
         workers.end_all(Orders::GiveUp);
         if tokio::time::timeout(END_WAIT, workers.all_ended()).await.is_err() {

@@ -17,7 +17,7 @@ use super::plan::{Reread, ServiceError};
 use super::watched::disk_settings;
 use super::worker_pool::{Groups, WorkerPool};
 use crate::config::{Again, ConfigError, Settings, Sources, load_again};
-use crate::consumers::{Access, Desk};
+use crate::consumers::{Access, Coordinator};
 use crate::http::{ChangeJson, ConfigHandle, ConfigJson, ReloadJson, ReloadReply, time};
 use crate::queue::{Command, Handle, millis, wall_ms};
 use crate::supervise::{ConfigRefused, Supervision};
@@ -30,7 +30,7 @@ pub(super) struct Live {
     pub(super) tail: Option<Arc<TailHandle>>,
     pub(super) workers: WorkerPool,
     pub(super) supervision: Supervision,
-    pub(super) desk: Arc<Desk>,
+    pub(super) coordinator: Arc<Coordinator>,
     /// Groups that the processors of an embedding program serve.
     pub(super) own_groups: Vec<String>,
 }
@@ -159,12 +159,12 @@ impl Reload {
 
 impl Live {
     /// Lets consumers lease from the groups without a processor.
-    pub(super) fn open_desk(&mut self, groups: &Groups) -> Result<(), String> {
+    pub(super) fn open_groups(&mut self, groups: &Groups) -> Result<(), String> {
         let has_processor = |name: &str| {
             self.settings.processor(name).is_some() || self.own_groups.iter().any(|own| own == name)
         };
         let token = self.settings.consumers.token.as_ref();
-        self.desk.set(Access::new(groups, token, has_processor)?);
+        self.coordinator.set(Access::new(groups, token, has_processor)?);
         Ok(())
     }
 
@@ -208,7 +208,7 @@ impl Live {
         self.supervision.set_limits(stall_after_ms, disk_settings(&settings.disk));
         self.supervision.set_processors(self.workers.names());
         self.settings = settings;
-        if let Err(error) = self.open_desk(&groups) {
+        if let Err(error) = self.open_groups(&groups) {
             // It was there a moment ago. Consumers keep the access that they had.
             tracing::error!("{error}");
             notes.push(error);

@@ -17,8 +17,8 @@ use super::reload::Live;
 use super::watched::Watched;
 use super::worker_pool::WorkerPool;
 use crate::config::Settings;
-use crate::consumers::Desk;
-use crate::http::{Addresses, Api, CannotBind, ConfigHandle, Doors, SOCKET, serve};
+use crate::consumers::Coordinator;
+use crate::http::{Addresses, Api, CannotBind, ConfigHandle, ConsumerSockets, SOCKET, serve};
 use crate::processor::{Epoch, Processor};
 use crate::queue::{Command, GroupSettings, MaxLag, Queue, Status};
 use crate::supervise::Supervisor;
@@ -50,10 +50,10 @@ impl Parts {
         // Before the log is opened: a service that cannot listen must not deliver lines first.
         let bound = Addresses::bind(&settings.http.addresses(), &settings.http.hosts).await;
         let addresses = bound.map_err(|(address, error)| cannot_listen(address, &error))?;
-        let doors = match plan.drain {
+        let sockets = match plan.drain {
             // Only processors drain.
-            Some(_) => Doors::default(),
-            None => bind_doors(settings).await?,
+            Some(_) => ConsumerSockets::default(),
+            None => bind_sockets(settings).await?,
         };
         let opened = Instant::now();
         let log = open_log(settings, plan)?;
@@ -85,7 +85,7 @@ impl Parts {
         };
         paths.refresh_from(tail.clone());
         let own_groups: Vec<String> = own.iter().map(|(group, _)| group.clone()).collect();
-        let desk = Desk::new(queue.handle(), queue.window(), epoch, run, paths.lookup());
+        let coordinator = Coordinator::new(queue.handle(), queue.window(), epoch, run, paths.lookup());
         let workers = start_workers(settings, plan, own, &mut queue, (epoch, paths)).await?;
         let (supervision, supervisor) =
             watched.start(settings, &plan.started, &workers.names(), &queue, tail.clone())?;
@@ -94,32 +94,37 @@ impl Parts {
         }
         let api =
             Api::new(queue.handle(), queue.window(), tail.clone(), supervision.clone(), &settings.data_dir);
-        let api = api.with_config(config).with_replays(workers.replays()).with_desk(Arc::clone(&desk));
+        let api = api
+            .with_config(config)
+            .with_replays(workers.replays())
+            .with_coordinator(Arc::clone(&coordinator));
         let serving = serve(&settings.data_dir, addresses, api.clone()).map_err(|error| {
             let socket = settings.data_dir.join(SOCKET);
             ServiceError::Start(format!("could not listen on {}: {error}", socket.display()), None)
         })?;
         let (look, is_open) =
-            (Arc::downgrade(&desk), !settings.consumers.listen.is_empty() && plan.drain.is_none());
-        supervision.set_consumers(move || look.upgrade().map(|desk| desk.seen(is_open)).unwrap_or_default());
+            (Arc::downgrade(&coordinator), !settings.consumers.listen.is_empty() && plan.drain.is_none());
+        supervision.set_consumers(move || {
+            look.upgrade().map(|coordinator| coordinator.seen(is_open)).unwrap_or_default()
+        });
         let mut live = Live {
             settings: settings.clone(),
             handle: queue.handle(),
             tail,
             workers,
             supervision,
-            desk: Arc::clone(&desk),
+            coordinator: Arc::clone(&coordinator),
             own_groups,
         };
         let Ok(groups) = queue.handle().ask(Command::Groups).await else {
             return Err(queue.failed().await.into());
         };
-        live.open_desk(&groups).map_err(|error| {
+        live.open_groups(&groups).map_err(|error| {
             let hint = "token under [consumers] or [[group]] names the file or the variable".to_owned();
             ServiceError::Start(error, Some(hint))
         })?;
         let served = tokio::spawn(async move {
-            tokio::join!(serving, doors.serve(Arc::clone(&desk)), desk.run());
+            tokio::join!(serving, sockets.serve(Arc::clone(&coordinator)), coordinator.run());
         });
         Ok((Parts { queue, live, api, served, supervisor }, first))
     }
@@ -219,10 +224,10 @@ async fn start_workers(
 }
 
 /// Binds the sockets of consumers.
-async fn bind_doors(settings: &Settings) -> Result<Doors, ServiceError> {
+async fn bind_sockets(settings: &Settings) -> Result<ConsumerSockets, ServiceError> {
     let consumers = &settings.consumers;
     let mode = (consumers.socket_mode, consumers.socket_group.as_deref());
-    let bound = Doors::bind(&consumers.unix(), &consumers.tcp(), mode, &settings.http.hosts).await;
+    let bound = ConsumerSockets::bind(&consumers.unix(), &consumers.tcp(), mode, &settings.http.hosts).await;
     bound.map_err(|CannotBind { socket, error, hint }| {
         ServiceError::Start(format!("could not listen on {socket}: {error}"), Some(hint))
     })

@@ -94,7 +94,7 @@ fn problems_of_a_configuration_are_told_together() {
         folder.path(),
         &["config", "check", "c.toml"],
         2,
-        "spillq: c.toml: 2 problems\n  line 1: x = 1: unknown key; known here: data_dir, ",
+        "spillq: c.toml: 2 problems\n  line 1: x = 1: unknown key; known here: consumers, data_dir, ",
     );
     check(folder.path(), &["config", "show", "--config", "c.toml"], 2, "spillq: c.toml: 2 problems\n");
 }

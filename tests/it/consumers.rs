@@ -246,7 +246,7 @@ fn requests_that_are_wrong_are_told_why_and_change_nothing() {
     says(&web.post("/v1/groups/strict/lease", &"x".repeat(70_000)), 413, &json!({"code": "body"}));
     let mut web = stage.web();
     for lease in ["", "nonsense", "1-00000000000000000000000000000000", &"9".repeat(500)] {
-        says(&web.settle(lease, json!({"ack": "all"})), 410, &json!({"code": "stale"}));
+        says(&web.settle(lease, json!({"ack": "all"})), 404, &json!({"code": "no-lease"}));
     }
     let lease = web.lease("strict", json!({"consumer": "w"})).lease();
     for (settlement, code) in [
@@ -268,9 +268,9 @@ fn requests_that_are_wrong_are_told_why_and_change_nothing() {
 #[test]
 fn an_address_wants_the_token_of_the_group_and_a_reload_replaces_it() {
     let port = Port::reserved();
-    let doors = format!("[consumers]\nlisten = [\"127.0.0.1:{}\"]\ntoken = \"file:all\"\n", port.number);
+    let sockets = format!("[consumers]\nlisten = [\"127.0.0.1:{}\"]\ntoken = \"file:all\"\n", port.number);
     let groups = "[[group]]\nname = \"default\"\n[[group]]\nname = \"fills\"\ntoken = \"file:fills\"\n";
-    let stage = staged(30, &format!("{groups}{doors}"));
+    let stage = staged(30, &format!("{groups}{sockets}"));
     stage.append("all", "for all\n");
     stage.append("fills", "for fills\n");
     let service = stage.serves(30);

@@ -229,8 +229,8 @@ async fn ndjson_has_the_source_of_each_line() {
             Exec::new(Program::new(command.clone(), shim(), GRACE), Input::Ndjson(paths), Epoch::default());
         assert_eq!(process(&mut exec, &batch).await, Outcome::Done);
         let expected = format!(
-            "{{\"seq\":10,\"source\":{source},\"offset\":100,\"attempt\":2,\"text\":\"plain \\\"text\\\"\"}}\n\
-             {{\"seq\":11,\"source\":{source},\"offset\":113,\"attempt\":2,\"base64\":\"/wA=\"}}\n"
+            "{{\"seq\":10,\"source\":{source},\"offset\":100,\"time\":\"1970-01-01T00:00:00.000Z\",\"attempt\":2,\"text\":\"plain \\\"text\\\"\"}}\n\
+             {{\"seq\":11,\"source\":{source},\"offset\":113,\"time\":\"1970-01-01T00:00:00.000Z\",\"attempt\":2,\"base64\":\"/wA=\"}}\n"
         );
         assert_eq!(fs::read_to_string(&out).unwrap(), expected);
     }

@@ -163,7 +163,7 @@ async fn a_reply_decides_and_the_request_carries_key_and_secret() {
             "authorization: Bearer hidden\r\n",
             "x-database: fills\r\n",
             "content-type: application/x-ndjson\r\n",
-            "{\"seq\":12,\"source\":3,\"offset\":108,\"attempt\":1,\"text\":\"three\"}\n",
+            "{\"seq\":12,\"source\":3,\"offset\":108,\"time\":\"1970-01-01T00:00:00.000Z\",\"attempt\":1,\"text\":\"three\"}\n",
         ] {
             assert!(request.contains(part), "{part}: {request}");
         }

@@ -154,11 +154,12 @@ impl From<SettleRefusal> for ApiError {
     fn from(refusal: SettleRefusal) -> ApiError {
         match refusal {
             SettleRefusal::Denied(denied) => denied.into(),
+            SettleRefusal::Request(error) => ApiError::bad_request(error),
             SettleRefusal::Gone(gone, acked) => ApiError {
-                status: StatusCode::GONE,
+                status: if gone == Gone::Unknown { StatusCode::NOT_FOUND } else { StatusCode::GONE },
                 json: ErrorJson {
                     error: format!("the lease counts no more: {}", sentence(gone)),
-                    code: "stale",
+                    code: if gone == Gone::Unknown { "no-lease" } else { "stale" },
                     next: "lines that are not acked are delivered again: lease the next ones",
                     why: Some(word(gone)),
                     acked: acked.map(|acked| pairs(&acked)),

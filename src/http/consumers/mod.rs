@@ -11,7 +11,7 @@ mod sockets;
 mod wire;
 
 pub(super) use routes::{Peer, router};
-pub use sockets::{CannotBind, Doors};
+pub use sockets::{CannotBind, ConsumerSockets};
 pub(super) use wire::consumers_of;
 pub use wire::{
     AckJson, AllJson, BadLineJson, ConsumerJson, ExtendJson, ExtendedJson, FailJson, GroupConsumersJson,

@@ -20,7 +20,7 @@ use super::error::ErrorJson;
 use super::wire::{
     ExtendJson, ExtendedJson, GroupConsumersJson, LeaseRequestJson, LeftJson, SettleJson, SettledJson,
 };
-use crate::consumers::{Ask, Caller, Claim, Desk, Form, LeaseToken, Leased, Refusal};
+use crate::consumers::{Ask, Caller, Claim, Coordinator, Form, LeaseToken, Leased, Refusal};
 
 /// The largest request: a list of bad lines with their reasons.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -69,7 +69,7 @@ pub(in crate::http) enum Peer {
 }
 
 /// The routes. Each request must have a [`Peer`] as extension.
-pub(in crate::http) fn router(desk: Arc<Desk>) -> Router {
+pub(in crate::http) fn router(coordinator: Arc<Coordinator>) -> Router {
     Router::new()
         .route("/v1/groups/{group}", get(group))
         .route("/v1/groups/{group}/lease", post(lease))
@@ -78,7 +78,7 @@ pub(in crate::http) fn router(desk: Arc<Desk>) -> Router {
         .route("/v1/leases/extend", post(extend))
         .route("/v1/openapi.json", get(openapi))
         .method_not_allowed_fallback(no_method)
-        .with_state(desk)
+        .with_state(coordinator)
 }
 
 /// What an unknown path gets, on the sockets that serve nothing else.
@@ -177,12 +177,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Asker {
         (status = 503, description = "The service stops, or has no memory for another answer.", body = ErrorJson),
     ), security(("bearer" = []))))]
 pub(super) async fn lease(
-    State(desk): State<Arc<Desk>>,
+    State(coordinator): State<Arc<Coordinator>>,
     asker: Asker,
     Path(group): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    desk.check_group(&group, asker.caller())?;
+    coordinator.check_group(&group, asker.caller())?;
     let form = form(request.headers());
     let connection = connection(request.headers(), &asker.peer)?;
     let asked: LeaseRequestJson = body(request).await?;
@@ -198,7 +198,7 @@ pub(super) async fn lease(
         form,
         connection,
     };
-    match desk.lease(&group, asker.caller(), ask).await {
+    match coordinator.lease(&group, asker.caller(), ask).await {
         Ok(leased) => Ok(answer(leased, form)),
         Err(Refusal::Nothing(why)) => {
             let why = HeaderValue::from_str(&why.to_string()).unwrap_or(HeaderValue::from_static("empty"));
@@ -242,24 +242,25 @@ fn answer(leased: Leased, form: Form) -> Response {
         (status = 400, description = "The request is not understood; nothing was changed.", body = ErrorJson),
         (status = 401, description = "No valid bearer token.", body = ErrorJson),
         (status = 403, description = "On an address: the Host header names another service.", body = ErrorJson),
-        (status = 404, description = "The group was removed.", body = ErrorJson),
+        (status = 404, description = "There is no such lease: it was never given out, or it ended long ago.", body = ErrorJson),
         (status = 408, description = "The body did not arrive in time.", body = ErrorJson),
         (status = 413, description = "The body is too long.", body = ErrorJson),
         (status = 409, description = "The acks would leave too many gaps; nothing was changed.", body = ErrorJson),
-        (status = 410, description = "The token counts no more; nothing was changed.", body = ErrorJson),
+        (status = 410, description = "The lease has ended; nothing was changed.", body = ErrorJson),
         (status = 503, description = "The service stops, or has no memory for another answer.", body = ErrorJson),
     ), security(("bearer" = []))))]
 pub(super) async fn settle(
-    State(desk): State<Arc<Desk>>,
+    State(coordinator): State<Arc<Coordinator>>,
     asker: Asker,
     request: Request,
 ) -> Result<Json<SettledJson>, ApiError> {
-    desk.check_any(asker.caller())?;
+    coordinator.check_any(asker.caller())?;
     let token = token(request.headers())?;
     let asked: SettleJson = body(request).await?;
-    let claim = Claim { epoch: asked.epoch.clone(), range: asked.range().map_err(ApiError::bad_request)? };
-    let settlement = asked.settlement().map_err(ApiError::bad_request)?;
-    Ok(Json(desk.settle(asker.caller(), token, claim, settlement).await?.into()))
+    let range = asked.range();
+    let claim = Claim { epoch: asked.epoch.clone(), range: range.clone().unwrap_or_default() };
+    let settlement = range.and_then(|_| asked.settlement());
+    Ok(Json(coordinator.settle(asker.caller(), token, claim, settlement).await?.into()))
 }
 
 /// Sets a new deadline.
@@ -270,22 +271,22 @@ pub(super) async fn settle(
         (status = 400, description = "The request is not understood; nothing was changed.", body = ErrorJson),
         (status = 401, description = "No valid bearer token.", body = ErrorJson),
         (status = 403, description = "On an address: the Host header names another service.", body = ErrorJson),
-        (status = 404, description = "The group was removed.", body = ErrorJson),
+        (status = 404, description = "There is no such lease: it was never given out, or it ended long ago.", body = ErrorJson),
         (status = 408, description = "The body did not arrive in time.", body = ErrorJson),
         (status = 413, description = "The body is too long.", body = ErrorJson),
-        (status = 410, description = "The token counts no more.", body = ErrorJson),
+        (status = 410, description = "The lease has ended.", body = ErrorJson),
         (status = 503, description = "The service stops, or has no memory for another answer.", body = ErrorJson),
     ), security(("bearer" = []))))]
 pub(super) async fn extend(
-    State(desk): State<Arc<Desk>>,
+    State(coordinator): State<Arc<Coordinator>>,
     asker: Asker,
     request: Request,
 ) -> Result<Json<ExtendedJson>, ApiError> {
-    desk.check_any(asker.caller())?;
+    coordinator.check_any(asker.caller())?;
     let token = token(request.headers())?;
     let ExtendJson { lease_ms } = body(request).await?;
     let lease_ms = between("lease_ms", lease_ms, LEASE_MS_MIN, LEASE_MS_MAX)?;
-    Ok(Json(ExtendedJson { expires_ms: desk.extend(asker.caller(), token, lease_ms).await? }))
+    Ok(Json(ExtendedJson { expires_ms: coordinator.extend(asker.caller(), token, lease_ms).await? }))
 }
 
 /// A consumer stops: the lines that it has leased are delivered again at once, and nothing is counted.
@@ -299,11 +300,11 @@ pub(super) async fn extend(
         (status = 404, description = "No such group.", body = ErrorJson),
     ), security(("bearer" = []))))]
 pub(super) async fn leave(
-    State(desk): State<Arc<Desk>>,
+    State(coordinator): State<Arc<Coordinator>>,
     asker: Asker,
     Path((group, consumer)): Path<(String, String)>,
 ) -> Result<Json<LeftJson>, ApiError> {
-    Ok(Json(LeftJson { released: desk.leave(&group, asker.caller(), &consumer)? }))
+    Ok(Json(LeftJson { released: coordinator.leave(&group, asker.caller(), &consumer)? }))
 }
 
 /// A group: its state, its lag, why nothing is delivered, and its consumers.
@@ -317,11 +318,11 @@ pub(super) async fn leave(
         (status = 503, description = "The service stops, or has no memory for another answer.", body = ErrorJson),
     ), security(("bearer" = []))))]
 pub(super) async fn group(
-    State(desk): State<Arc<Desk>>,
+    State(coordinator): State<Arc<Coordinator>>,
     asker: Asker,
     Path(group): Path<String>,
 ) -> Result<Json<GroupConsumersJson>, ApiError> {
-    Ok(Json(desk.view(&group, asker.caller()).await?.into()))
+    Ok(Json(coordinator.view(&group, asker.caller()).await?.into()))
 }
 
 /// The body of a request, bounded in size and time. `curl -d` sends it with another content type, and may.

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use super::super::listeners::{HEAD_BYTES_MAX, HEADERS_MAX, admit, guarded};
 use super::patience::Patience;
 use super::routes::{Peer, no_route, router};
-use crate::consumers::Desk;
+use crate::consumers::Coordinator;
 
 /// Connections of all sockets together: those that wait for lines, those that have leases and are idle, and some more that
 /// are answered and closed.
@@ -41,13 +41,13 @@ pub struct CannotBind {
 
 /// Sockets that are bound and not served yet.
 #[derive(Debug, Default)]
-pub struct Doors {
+pub struct ConsumerSockets {
     unix: Vec<(Removed, UnixListener)>,
     tcp: Vec<TcpListener>,
     hosts: Arc<[String]>,
 }
 
-impl Doors {
+impl ConsumerSockets {
     /// Binds them. The unix sockets get this mode, and this group of the system.
     ///
     /// # Errors
@@ -57,15 +57,15 @@ impl Doors {
         tcp: &[SocketAddr],
         (mode, group): (u32, Option<&str>),
         hosts: &[String],
-    ) -> Result<Doors, CannotBind> {
-        let mut doors = Doors { hosts: hosts.into(), ..Doors::default() };
+    ) -> Result<ConsumerSockets, CannotBind> {
+        let mut sockets = ConsumerSockets { hosts: hosts.into(), ..ConsumerSockets::default() };
         for path in unix {
             let fail = |(error, hint): (io::Error, &str)| CannotBind {
                 socket: path.display().to_string(),
                 error,
                 hint: hint.to_owned(),
             };
-            doors.unix.push(bind_unix(path, mode, group).map_err(fail)?);
+            sockets.unix.push(bind_unix(path, mode, group).map_err(fail)?);
             tracing::info!("serving consumers on {}", path.display());
         }
         for address in tcp {
@@ -76,20 +76,20 @@ impl Doors {
             };
             let listener = TcpListener::bind(address).await.map_err(fail)?;
             tracing::info!("serving consumers on http://{}", listener.local_addr().map_err(fail)?);
-            doors.tcp.push(listener);
+            sockets.tcp.push(listener);
         }
-        Ok(doors)
+        Ok(sockets)
     }
 
     /// Serves consumers, until it is dropped.
-    pub async fn serve(self, desk: Arc<Desk>) {
-        let api = router(Arc::clone(&desk)).fallback(no_route);
+    pub async fn serve(self, coordinator: Arc<Coordinator>) {
+        let api = router(Arc::clone(&coordinator)).fallback(no_route);
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let numbers = Arc::new(AtomicU64::new(0));
         let mut listening = JoinSet::new();
         for (removed, listener) in self.unix {
-            let (connections, api, desk, numbers) =
-                (Arc::clone(&connections), api.clone(), Arc::clone(&desk), Arc::clone(&numbers));
+            let (connections, api, coordinator, numbers) =
+                (Arc::clone(&connections), api.clone(), Arc::clone(&coordinator), Arc::clone(&numbers));
             listening.spawn(async move {
                 let _removed = removed;
                 let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
@@ -97,7 +97,7 @@ impl Doors {
                     let connection = numbers.fetch_add(1, Ordering::Relaxed);
                     let is_bound = Arc::new(AtomicBool::new(false));
                     let peer = Peer::Unix { connection, is_bound: Arc::clone(&is_bound) };
-                    let gone = Disconnected { desk: Arc::clone(&desk), connection };
+                    let gone = Disconnected { coordinator: Arc::clone(&coordinator), connection };
                     let answered =
                         answer_all(Patience::new(stream, is_bound), api.clone().layer(Extension(peer)));
                     async move {
@@ -134,13 +134,13 @@ impl Drop for Removed {
 
 /// Reports the end of a connection, however it ends.
 struct Disconnected {
-    desk: Arc<Desk>,
+    coordinator: Arc<Coordinator>,
     connection: u64,
 }
 
 impl Drop for Disconnected {
     fn drop(&mut self) {
-        self.desk.disconnected(self.connection);
+        self.coordinator.disconnected(self.connection);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The desk: where consumers lease lines, settle and extend leases, and leave.
+//! The coordinator: where consumers lease lines, settle and extend leases, and leave.
 //!
 //! Whatever changes something at the owner runs in a task of its own, to its end: a client that goes away in the middle
 //! leaves no lease that nobody knows.
@@ -134,6 +134,8 @@ pub enum SettleRefusal {
     Denied(Denied),
     /// The token counts no more. With what of the lines in question is settled by now, if the request named lines.
     Gone(Gone, Option<Vec<SeqRange>>),
+    /// The request says nothing, or several things, of the lines.
+    Request(String),
     /// The settlement does not fit the lease.
     Wrong(Wrong),
     /// The request names other lines than the lease has.
@@ -185,8 +187,8 @@ struct Now {
     stopping: bool,
 }
 
-/// The desk. One for the service.
-pub struct Desk {
+/// The coordinator. One for the service.
+pub struct Coordinator {
     handle: Handle,
     window: Arc<Window>,
     epoch: Epoch,
@@ -205,7 +207,7 @@ pub struct Desk {
 }
 
 /// One request that waits for lines.
-struct Waiting<'a>(&'a Desk, GroupId);
+struct Waiting<'a>(&'a Coordinator, GroupId);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
@@ -220,11 +222,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Desk {
-    /// A desk of this run of the service, with no group yet. Its owner is asked through `handle`.
+impl Coordinator {
+    /// A coordinator of this run of the service, with no group yet. Its owner is asked through `handle`.
     #[must_use]
-    pub fn new(handle: Handle, window: Arc<Window>, epoch: Epoch, run: u64, paths: Paths) -> Arc<Desk> {
-        Arc::new(Desk {
+    pub fn new(
+        handle: Handle,
+        window: Arc<Window>,
+        epoch: Epoch,
+        run: u64,
+        paths: Paths,
+    ) -> Arc<Coordinator> {
+        Arc::new(Coordinator {
             handle,
             window,
             epoch,
@@ -350,14 +358,14 @@ impl Desk {
             };
             drop(asked);
             let (send, leased) = oneshot::channel();
-            let (desk, open, ask) = (Arc::clone(self), open.clone(), ask.clone());
+            let (coordinator, open, ask) = (Arc::clone(self), open.clone(), ask.clone());
             tokio::spawn(async move {
-                let leased = desk.take(feed, &open, offer, &ask).await;
+                let leased = coordinator.take(feed, &open, offer, &ask).await;
                 if let Err(Ok(Some(unsent))) = send.send(leased)
                     && ask.request.is_none()
                 {
                     // Nobody knows its token.
-                    desk.give_back(unsent.token);
+                    coordinator.give_back(unsent.token);
                 }
             });
             if let Some(leased) = leased.await.map_err(|_| Refusal::Stopping)?? {
@@ -476,10 +484,12 @@ impl Desk {
         caller: Caller<'_>,
         token: Option<LeaseToken>,
         claim: Claim,
-        settlement: Settlement,
+        settlement: Result<Settlement, String>,
     ) -> Result<Counted, SettleRefusal> {
         let held = self.check(caller, token).map_err(SettleRefusal::Denied)?;
         let Some((token, held, strict)) = held else { return Err(self.gone(token, &claim).await) };
+        // Last: whoever has no lease learns only that.
+        let settlement = settlement.map_err(SettleRefusal::Request)?;
         if claim.range.is_some_and(|range| range != held.range) {
             return Err(SettleRefusal::OtherLines(held.range));
         }
@@ -487,19 +497,19 @@ impl Desk {
         if self.table().begin_settling(token, now_ms()).is_none() {
             return Err(self.gone(Some(token), &claim).await);
         }
-        let desk = Arc::clone(self);
+        let coordinator = Arc::clone(self);
         let settled = tokio::spawn(async move {
             let (group, lease) = (held.group, held.lease);
             let settled =
-                desk.handle.ask(|reply| Command::Settle { group, token: lease, verdict, reply }).await;
+                coordinator.handle.ask(|reply| Command::Settle { group, token: lease, verdict, reply }).await;
             match &settled {
                 Ok(Settled::Counted(Counted { left, acked, .. })) => {
-                    desk.table().settled(token, left.clone(), *acked, now_ms());
+                    coordinator.table().settled(token, left.clone(), *acked, now_ms());
                 }
-                Ok(Settled::Stale) => drop(desk.table().end(token, Gone::Revoked)),
-                Ok(Settled::TooManyRanges) | Err(Closed) => desk.table().not_settled(token),
+                Ok(Settled::Stale) => drop(coordinator.table().end(token, Gone::Revoked)),
+                Ok(Settled::TooManyRanges) | Err(Closed) => coordinator.table().not_settled(token),
             }
-            desk.changed.notify_waiters();
+            coordinator.changed.notify_waiters();
             settled
         });
         match settled.await.map_err(|_| SettleRefusal::Stopping)?? {

@@ -1,0 +1,390 @@
+"""What both consumers share, without I/O: requests, answers, lines, settlements and back-off."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import uuid
+from base64 import b64decode
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+log = logging.getLogger("spillq_client")
+
+LINES_TYPE = "application/vnd.spillq.lines"
+NDJSON_TYPE = "application/x-ndjson"
+
+#: How the lines of a body are sent.
+Form = Literal["lines", "objects"]
+
+#: The first pause after a failed request, and the longest.
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MAX_S = 10.0
+#: A head of an answer is shorter.
+HEAD_BYTES_MAX = 64 * 1024
+#: An answer that is no body of lines is shorter.
+JSON_BYTES_MAX = 1024 * 1024
+#: In addition to ``wait_ms``: an answer that takes longer is given up.
+ANSWER_WAIT_S = 30.0
+#: A settlement that is not answered is tried for as long as its lease lasts, and at least so long.
+SETTLE_WAIT_S = 10.0
+#: The bad lines that one settlement takes; those beyond it are rejected when their batch comes again.
+BAD_LINES_MAX = 256
+
+
+class BadLine(Exception):
+    """Raise it for a line that is at fault: the line is rejected, and the others of its batch are delivered again without it."""
+
+    def __init__(self, line: Line, reason: str) -> None:
+        super().__init__(f"line {line.seq}: {reason}")
+        self.line = line
+        self.reason = reason
+
+
+class LeaseLost(Exception):
+    """The batch was not settled in time, or the service was restarted: others may have its lines.
+
+    ``acked`` has what of its lines is settled all the same, as ranges of seqs.
+    """
+
+    def __init__(self, why: str, acked: Sequence[tuple[int, int]]) -> None:
+        super().__init__(f"the lease of the batch counts no more ({why}): its lines may be delivered to others")
+        self.why = why
+        self.acked = list(acked)
+
+
+class Refused(Exception):
+    """The service refuses: a wrong token, an unknown group, a group with a processor. Trying again does not help."""
+
+    def __init__(self, status: int, code: str, error: str, hint: str) -> None:
+        super().__init__(f"{error} ({code}, status {status}); {hint}")
+        self.status = status
+        self.code = code
+
+
+class FieldMissing(AttributeError):
+    """The field is not sent with ``form="lines"``."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'line.{name} is sent only with form="objects": pass it to the consumer')
+
+
+class TryAgain(Exception):
+    """The service cannot be reached, or says that it may answer later."""
+
+
+class Line:
+    """One line. ``bytes`` is without its newline."""
+
+    __slots__ = ("_fields", "attempt", "bytes", "seq")
+
+    def __init__(self, seq: int, data: bytes, attempt: int, fields: dict[str, Any] | None = None) -> None:
+        self.seq = seq
+        self.bytes = data
+        self.attempt = attempt
+        self._fields = fields
+
+    @property
+    def text(self) -> str:
+        """The line as text; bytes that are not UTF-8 become U+FFFD."""
+        return self.bytes.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """The line, read as JSON.
+
+        :raises ValueError: if it is not JSON.
+        """
+        return json.loads(self.bytes)
+
+    def _field(self, name: str) -> Any:
+        if self._fields is None:
+            raise FieldMissing(name)
+        return self._fields.get(name)
+
+    @property
+    def source(self) -> str:
+        """The path of its file; or the number of the source, if the path is not stored any more."""
+        return str(self._field("source"))
+
+    @property
+    def offset(self) -> int:
+        """Where it begins in its file."""
+        return int(self._field("offset"))
+
+    @property
+    def time(self) -> str:
+        """When it was stored, RFC 3339 in UTC."""
+        return str(self._field("time"))
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels of its source."""
+        return dict(self._field("labels") or {})
+
+    @property
+    def part(self) -> str | None:
+        """``first``, ``middle`` or ``last`` of a line that was longer than the service takes."""
+        part = self._field("part")
+        return None if part is None else str(part)
+
+    def __repr__(self) -> str:
+        return f"<Line {self.seq}: {self.bytes[:60]!r}>"
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A settlement that is durable."""
+
+    acked: int
+    dead: int
+    #: What stays leased: ranges of seqs.
+    left: list[tuple[int, int]]
+    #: All lines of the group up to here are settled.
+    ack_floor: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the service is."""
+
+    #: Of a unix socket.
+    path: str | None
+    host: str
+    port: int
+
+    @staticmethod
+    def of(address: str) -> Target:
+        """``unix:/run/spillq/consumers.sock`` or ``http://127.0.0.1:9465``.
+
+        :raises ValueError: if it is neither.
+        """
+        if address.startswith("unix:"):
+            path = address.removeprefix("unix:")
+            if not path:
+                raise ValueError('names no socket; write it as "unix:/run/spillq/consumers.sock"')
+            return Target(path, "spillq", 0)
+        parts = urlsplit(address)
+        if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
+            raise ValueError(f'{address!r}: write it as "unix:/PATH" or "http://127.0.0.1:9465"')
+        return Target(None, parts.hostname, parts.port or 80)
+
+
+@dataclass
+class Options:
+    """What a consumer asks for."""
+
+    group: str
+    name: str
+    token: str | None = None
+    max_lines: int | None = None
+    max_bytes: int | None = None
+    wait_ms: int = 20_000
+    lease_ms: int | None = None
+    form: Form = "lines"
+    #: On a unix socket the lease ends when this process dies.
+    bind: bool = True
+
+
+@dataclass
+class Answer:
+    """An answer of the service, whole."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        try:
+            value = json.loads(self.body)
+        except ValueError:
+            value = {}
+        return value if isinstance(value, dict) else {}
+
+    def refused(self) -> Refused:
+        found = self.json()
+        words = (str(found.get(key, "")) for key in ("code", "error", "next"))
+        return Refused(self.status, *words)
+
+
+def request(target: Target, options: Options, method: str, path: str, headers: dict[str, str], body: bytes) -> bytes:
+    """The bytes of a request."""
+    host = target.host if target.path is not None else f"{target.host}:{target.port}"
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", f"Content-Length: {len(body)}", "Content-Type: application/json"]
+    if options.token is not None:
+        lines.append(f"Authorization: Bearer {options.token}")
+    lines.extend(f"{name}: {value}" for name, value in headers.items())
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def head(data: bytes) -> tuple[int, dict[str, str]]:
+    """The status and the headers of an answer.
+
+    :raises TryAgain: if it is no answer of HTTP.
+    """
+    first, *rest = data.decode("latin-1").split("\r\n")
+    words = first.split(" ", 2)
+    if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdigit():
+        raise TryAgain(f"not an answer of HTTP: {first[:80]!r}")
+    pairs = (line.partition(":") for line in rest if line)
+    return int(words[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+def body_bytes(status: int, headers: dict[str, str]) -> int:
+    """How long the body is.
+
+    :raises TryAgain: if that is not said, or is too long.
+    """
+    if status == 204:
+        return 0
+    length = headers.get("content-length", "")
+    if not length.isdigit():
+        raise TryAgain("an answer without its length")
+    if "spillq-lease" not in headers and int(length) > JSON_BYTES_MAX:
+        raise TryAgain("an answer that is too long")
+    return int(length)
+
+
+def lease_request(options: Options, request_id: str, form: Form) -> tuple[str, dict[str, str], bytes]:
+    """Path, headers and body of a request for lines."""
+    wanted: dict[str, Any] = {"consumer": options.name, "wait_ms": options.wait_ms, "request": request_id}
+    for key in ("max_lines", "max_bytes", "lease_ms"):
+        value = getattr(options, key)
+        if value is not None:
+            wanted[key] = value
+    headers = {"Accept": LINES_TYPE if form == "lines" else NDJSON_TYPE}
+    return f"/v1/groups/{options.group}/lease", headers, json.dumps(wanted).encode()
+
+
+def new_request_id() -> str:
+    """A name of a request, so that it can be repeated when its answer is lost."""
+    return uuid.uuid4().hex
+
+
+class Lease:
+    """A lease, and the lines that came with it."""
+
+    def __init__(self, answer: Answer, form: Form) -> None:
+        number = {
+            name: int(answer.headers.get(f"spillq-{name}", "0"))
+            for name in ("first-seq", "last-seq", "lines", "attempt", "expires-ms")
+        }
+        self.token = answer.headers["spillq-lease"]
+        self.epoch = answer.headers.get("spillq-epoch", "")
+        self.first = number["first-seq"]
+        self.last = number["last-seq"]
+        self.count = number["lines"]
+        self.attempt = number["attempt"]
+        self.expires_s = number["expires-ms"] / 1000
+        self.body = answer.body
+        self.form = form
+
+    def is_whole(self) -> bool:
+        """Whether the lines of the body can be told apart: one that has no newline ends where the next one begins."""
+        if self.form == "objects":
+            return True
+        ends = self.body.count(b"\n") + (not self.body.endswith(b"\n"))
+        return ends == self.count and self.count == self.last - self.first + 1
+
+    def raw_lines(self) -> list[bytes]:
+        """The lines, without their newlines."""
+        if self.form == "objects":
+            return [line.bytes for line in self.lines()]
+        lines = self.body.split(b"\n")
+        if self.body.endswith(b"\n"):
+            lines.pop()
+        return lines
+
+    def lines(self) -> Iterator[Line]:
+        """The lines."""
+        attempt = self.attempt
+        if self.form == "lines":
+            for seq, data in enumerate(self.raw_lines(), self.first):
+                yield Line(seq, data, attempt)
+            return
+        for text in self.body.splitlines():
+            fields = json.loads(text)
+            data = fields["text"].encode() if "text" in fields else b64decode(fields.get("base64", ""))
+            yield Line(fields["seq"], data, fields.get("attempt", attempt), fields)
+
+
+@dataclass
+class Verdict:
+    """What is known so far of the lines of a batch."""
+
+    bad: dict[int, str] = field(default_factory=dict)
+    is_settled: bool = False
+
+    def reject(self, seq: int, reason: str) -> None:
+        if len(self.bad) < BAD_LINES_MAX or seq in self.bad:
+            self.bad[seq] = reason
+            return
+        raise ValueError(f"more than {BAD_LINES_MAX} bad lines in one batch: lease fewer lines (max_lines)")
+
+    def bad_lines(self) -> list[dict[str, Any]]:
+        return [{"seq": seq, "reason": reason} for seq, reason in sorted(self.bad.items())]
+
+
+def settle_request(lease: Lease, settlement: dict[str, Any]) -> tuple[str, dict[str, str], bytes]:
+    """Path, headers and body of a settlement."""
+    claim = {"epoch": lease.epoch, "first": lease.first, "last": lease.last, **settlement}
+    return "/v1/leases/settle", {"Spillq-Lease": lease.token}, json.dumps(claim).encode()
+
+
+def extend_request(lease: Lease, lease_ms: int | None) -> tuple[str, dict[str, str], bytes]:
+    """Path, headers and body of an extension."""
+    body = {} if lease_ms is None else {"lease_ms": lease_ms}
+    return "/v1/leases/extend", {"Spillq-Lease": lease.token}, json.dumps(body).encode()
+
+
+def settled(lease: Lease, answer: Answer, acks_all: bool) -> Settled:
+    """What a settlement has changed.
+
+    :raises LeaseLost: if the token counts no more, unless all lines are acked and only the answer was lost.
+    :raises Refused: if it does not fit the lease.
+    :raises TryAgain: if the service cannot answer now.
+    """
+    found = answer.json()
+    if answer.status == 200:
+        left = [(int(first), int(last)) for first, last in found.get("left", [])]
+        return Settled(int(found.get("acked", 0)), int(found.get("dead", 0)), left, int(found.get("ack_floor", 0)))
+    if is_gone(answer):
+        acked = [(int(first), int(last)) for first, last in found.get("acked") or []]
+        if acks_all and acked == [(lease.first, lease.last)]:
+            return Settled(lease.count, 0, [], lease.last)
+        raise LeaseLost(str(found.get("why", "unknown")), acked)
+    if is_passing(answer.status):
+        raise TryAgain(f"status {answer.status}")
+    raise answer.refused()
+
+
+def is_gone(answer: Answer) -> bool:
+    """Whether the lease has ended."""
+    return answer.status == 410 or (answer.status == 404 and answer.json().get("code") == "no-lease")
+
+
+def is_passing(status: int) -> bool:
+    """Whether another try may succeed."""
+    return status in (408, 429) or status >= 500
+
+
+class Backoff:
+    """Pauses that grow with each failure in a row, with jitter. The first failure is logged, and the end of the last."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def failed(self, what: object) -> float:
+        """The pause before the next try, in seconds."""
+        if self.failures == 0:
+            log.warning("spillq does not answer: %s; trying again", what)
+        longest = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(self.failures, 20))
+        self.failures += 1
+        return random.uniform(longest / 2, longest)
+
+    def succeeded(self) -> None:
+        if self.failures:
+            log.warning("spillq answers again, after %d tries", self.failures)
+        self.failures = 0

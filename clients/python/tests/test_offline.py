@@ -1,0 +1,130 @@
+"""Without a service: the fake queue, the protocol of exec-stream, and answers that are wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+
+import pytest
+
+from spillq_client import BadLine, LeaseLost, Line, _core
+from spillq_client.stdio import run
+from spillq_client.testing import FakeQueue
+
+
+def test_the_fake_queue_runs_real_consumers() -> None:
+    queue = FakeQueue(["1", "x", "3", "4"], batch_lines=2)
+    with queue.consumer() as consumer:
+        for batch in consumer:
+            with batch:
+                for line in batch:
+                    if line.text == "x":
+                        batch.bad(line, "no number")
+    assert (queue.acked, queue.dead) == ([1, 3, 4], {2: "no number"})
+
+
+def test_the_fake_queue_fails_rejects_and_expires() -> None:
+    queue = FakeQueue(["1", "2", "3"])
+    with queue.consumer() as consumer:
+        first = consumer.next_batch()
+        assert first is not None
+        with pytest.raises(RuntimeError), first:
+            raise RuntimeError("db down")
+        assert queue.failures == ["RuntimeError: db down"]
+        second = consumer.next_batch()
+        assert second is not None and second.attempt == 2
+        with second:
+            raise BadLine(list(second)[1], "bad")
+        third = consumer.next_batch()
+        assert third is not None and [line.seq for line in third] == [1]
+        queue.expire()
+        with pytest.raises(LeaseLost):
+            third.ack()
+    assert queue.dead == {2: "bad"} and queue.acked == []
+
+
+def test_the_fake_queue_is_there_for_asyncio_too() -> None:
+    queue = FakeQueue(["1", "2"])
+
+    async def main() -> None:
+        async with queue.async_consumer(form="objects") as consumer:
+            async for batch in consumer:
+                async with batch:
+                    assert [line.source for line in batch] == ["/fake", "/fake"]
+
+    asyncio.run(main())
+    assert queue.acked == [1, 2]
+
+
+def said(batches: list[tuple[int, bytes]], handler: object, **options: object) -> list[str]:
+    sent = b""
+    for first, data in batches:
+        count = data.count(b"\n") + (not data.endswith(b"\n"))
+        header = {"lines": count, "bytes": len(data), "first_seq": first, "last_seq": first + count - 1, "attempt": 1}
+        sent += json.dumps(header).encode() + b"\n" + data
+    out = io.BytesIO()
+    run(handler, stdin=io.BytesIO(sent), stdout=out, **options)  # type: ignore[arg-type]
+    return out.getvalue().decode().splitlines()
+
+
+def test_the_same_handler_runs_under_exec_stream() -> None:
+    def handler(line: Line) -> None:
+        if line.bytes == b"x":
+            raise BadLine(line, "no number")
+        int(line.bytes)
+
+    answers = said([(1, b"1\n2\n"), (3, b"3\nx\ny\n")], handler)
+    assert answers[0] == "OK 2"
+    assert answers[1].startswith("OK 5 BAD ")
+    bad = json.loads(answers[1].removeprefix("OK 5 BAD "))
+    assert [one["n"] for one in bad] == [2, 3] and bad[0]["reason"] == "no number"
+
+    def broken() -> None:
+        raise OSError("db\ndown")
+
+    assert said([(1, b"1\n")], handler, commit=broken) == ["LATER 1000 OSError: db down"]
+    assert said([(1, b"1\n2")], handler) == ["OK 2"]
+
+
+@pytest.mark.parametrize("data", [b"", b"SSH-2.0", b"HTTP/1.1", b"HTTP/1.1 abc"])
+def test_what_is_no_answer_is_tried_again(data: bytes) -> None:
+    with pytest.raises(_core.TryAgain):
+        _core.head(data)
+
+
+def test_lengths_are_checked() -> None:
+    for headers in ({}, {"content-length": "-1"}, {"content-length": "x"}, {"content-length": "99999999"}):
+        with pytest.raises(_core.TryAgain):
+            _core.body_bytes(200, headers)
+    assert _core.body_bytes(200, {"content-length": "99999999", "spillq-lease": "t"}) == 99_999_999
+    assert _core.body_bytes(204, {}) == 0
+
+
+def test_a_lost_answer_to_an_ack_is_told_from_lost_work() -> None:
+    headers = {"spillq-lease": "t", "spillq-first-seq": "1", "spillq-last-seq": "3", "spillq-lines": "3"}
+    lease = _core.Lease(_core.Answer(200, headers, b"a\nb\nc\n"), "lines")
+
+    def gone(acked: list[list[int]]) -> _core.Answer:
+        return _core.Answer(410, {}, json.dumps({"why": "settled", "acked": acked}).encode())
+
+    assert _core.settled(lease, gone([[1, 3]]), acks_all=True).acked == 3
+    with pytest.raises(LeaseLost):
+        _core.settled(lease, gone([[1, 2]]), acks_all=True)
+    with pytest.raises(LeaseLost):
+        _core.settled(lease, gone([[1, 3]]), acks_all=False)
+
+
+def test_pauses_grow_and_are_bounded() -> None:
+    backoff = _core.Backoff()
+    pauses = [backoff.failed("no") for _ in range(30)]
+    assert pauses[0] <= 0.1 and max(pauses) <= _core.BACKOFF_MAX_S and pauses[-1] >= _core.BACKOFF_MAX_S / 2
+
+
+def test_too_many_bad_lines_are_refused() -> None:
+    verdict = _core.Verdict()
+    for seq in range(_core.BAD_LINES_MAX):
+        verdict.reject(seq, "bad")
+    verdict.reject(0, "again")
+    with pytest.raises(ValueError, match="max_lines"):
+        verdict.reject(1000, "one too many")
