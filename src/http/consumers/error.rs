@@ -24,6 +24,7 @@ pub(super) struct ErrorJson {
     why: Option<&'static str>,
     /// Which of the lines from `first` to `last` are acked by now.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schema(value_type = Option<Vec<super::wire::Pair>>))]
     acked: Option<Vec<[u64; 2]>>,
 }
 

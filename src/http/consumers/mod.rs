@@ -8,6 +8,7 @@ mod openapi;
 mod patience;
 mod routes;
 mod sockets;
+mod whole;
 mod wire;
 
 pub(super) use routes::{Peer, router};

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use spillq_storage::{Seq, SeqRange};
 
+use super::whole;
 use crate::consumers::{GroupView, Seen, Settlement};
 use crate::plain::harmless;
 use crate::queue::{Counted, Rejected};
@@ -21,19 +22,19 @@ pub struct LeaseRequestJson {
     #[cfg_attr(test, schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9._:@-]+$"))]
     pub consumer: String,
     /// Lines at most; `batch.lines` of the group if it is less, or not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "whole::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schema(minimum = 1))]
     pub max_lines: Option<u64>,
     /// Bytes of lines at most; `batch.bytes` of the group if it is less, or not given. A longer line comes alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "whole::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schema(minimum = 1))]
     pub max_bytes: Option<u64>,
     /// How long to wait for lines, 20,000 if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "whole::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schema(minimum = 0, maximum = 60000))]
     pub wait_ms: Option<u64>,
     /// For how long to lease them; `timeout` of the group if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "whole::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schema(minimum = 100, maximum = 43200000))]
     pub lease_ms: Option<u64>,
     /// Names this request. While its lease is out, the same request of the same consumer gets the same lease.
@@ -51,10 +52,10 @@ pub struct SettleJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<String>,
     /// `Spillq-First-Seq` of the lease.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "whole::option", skip_serializing_if = "Option::is_none")]
     pub first: Option<u64>,
     /// `Spillq-Last-Seq` of the lease.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "whole::option", skip_serializing_if = "Option::is_none")]
     pub last: Option<u64>,
     /// These lines are done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,6 +101,7 @@ pub enum AllJson {
 #[serde(deny_unknown_fields)]
 pub struct ThroughJson {
     /// The last line that is done.
+    #[serde(deserialize_with = "whole::number")]
     pub through: u64,
 }
 
@@ -109,9 +111,16 @@ pub struct ThroughJson {
 #[serde(deny_unknown_fields)]
 pub struct RangesJson {
     /// First and last line of each range, in rising order.
-    #[cfg_attr(test, schema(min_items = 1, max_items = 1024))]
+    #[serde(deserialize_with = "whole::pairs")]
+    #[cfg_attr(test, schema(value_type = Vec<Pair>, min_items = 1, max_items = 1024))]
     pub ranges: Vec<[u64; 2]>,
 }
+
+/// The first and the last line of a range.
+#[cfg(test)]
+#[derive(utoipa::ToSchema)]
+#[schema(min_items = 2, max_items = 2)]
+pub(super) struct Pair(#[allow(dead_code, reason = "only its shape counts")] Vec<u64>);
 
 /// A line that a consumer rejects.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -119,6 +128,7 @@ pub struct RangesJson {
 #[serde(deny_unknown_fields)]
 pub struct BadLineJson {
     /// Its seq.
+    #[serde(deserialize_with = "whole::number")]
     pub seq: u64,
     /// Why, for people.
     #[serde(default)]
@@ -135,7 +145,7 @@ pub struct FailJson {
     pub reason: String,
     /// The destination asks for a pause of this length: no attempt is counted. The group's `retry.initial` and `retry.max` bound
     /// it. Without it the group backs off, as after any failure.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "whole::option", skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
 }
 
@@ -148,6 +158,7 @@ pub struct SettledJson {
     /// Lines that became dead letters.
     pub dead: u64,
     /// Lines that stay leased: first and last of each range.
+    #[cfg_attr(test, schema(value_type = Vec<Pair>))]
     pub left: Vec<[u64; 2]>,
     /// All lines of the group up to here are settled.
     pub ack_floor: u64,
@@ -161,7 +172,7 @@ pub struct SettledJson {
 #[serde(deny_unknown_fields)]
 pub struct ExtendJson {
     /// From now on; `timeout` of the group if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "whole::option", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schema(minimum = 100, maximum = 43200000))]
     pub lease_ms: Option<u64>,
 }
