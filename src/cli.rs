@@ -23,7 +23,7 @@ use crate::config::Overrides;
 use crate::messages::Format;
 use crate::plain::escape;
 use crate::queue::group_name;
-use value::{LEVELS, bad, causes, count, duration, log_format, measured, place, seq, seqs, usage};
+use value::{LEVELS, bad, causes, count, duration, log_format, measured, place, seq, seqs, usage, wait};
 
 pub use value::{Bad, Beginning, Place};
 
@@ -690,7 +690,7 @@ pub struct GroupLeaseArgs {
     #[arg(long, value_name = "SIZE", value_parser = measured)]
     pub bytes: Option<u64>,
     /// Wait this long for lines, at most 25s
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = wait)]
     pub wait: Duration,
     /// Lease them for this long; the group's `timeout` if not given
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
@@ -730,7 +730,7 @@ pub struct GroupSettleArgs {
     #[arg(long, value_name = "REASON", conflicts_with = "release")]
     pub fail: Option<String>,
     /// With --fail: the destination asks for a pause of this length, and no attempt is counted
-    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "fail")]
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "fail", conflicts_with_all = ["ack", "through", "release", "bad"])]
     pub delay: Option<Duration>,
     /// The lines were not processed: they are delivered again at once
     #[arg(long)]

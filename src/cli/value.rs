@@ -48,6 +48,15 @@ pub struct Bad {
     pub reason: String,
 }
 
+/// How long `group lease` may wait: the socket of the service cuts requests off later.
+pub(super) fn wait(text: &str) -> Result<Duration, String> {
+    const MOST: Duration = Duration::from_secs(25);
+    duration(text).and_then(|wait| match wait <= MOST {
+        true => Ok(wait),
+        false => Err("too long; at most \"25s\"".to_owned()),
+    })
+}
+
 /// `17` or `17=no such coin`.
 pub(super) fn bad(text: &str) -> Result<Bad, String> {
     let (number, reason) = text.split_once('=').unwrap_or((text, ""));

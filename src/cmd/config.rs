@@ -60,6 +60,7 @@ fn summary(loaded: &Loaded) -> Vec<String> {
             Some(Kind::Http(to)) => format!("http {}", to.url),
             Some(Kind::Stdout) => "stdout".to_owned(),
             Some(Kind::File(to)) => format!("file {}", to.path.display()),
+            None if !settings.consumers.listen.is_empty() => "consumers lease its lines".to_owned(),
             None => "no processor: its lines wait".to_owned(),
         };
         lines.push(format!("group {}: {processor}", group.name));

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::output::{Stdout, say, say_json};
 use super::{Exit, Failure, store_dir};
@@ -31,6 +31,14 @@ struct Head<'a> {
     expires_ms: u64,
 }
 
+/// A refusal of the service.
+#[derive(Debug, Deserialize)]
+struct RefusedJson {
+    error: String,
+    code: String,
+    next: String,
+}
+
 /// Leases lines, and prints them.
 ///
 /// # Errors
@@ -47,7 +55,7 @@ pub(super) fn lease(args: &GroupLeaseArgs) -> Result<Exit, Failure> {
     };
     let accept = if args.raw { "application/vnd.spillq.lines" } else { "application/x-ndjson" };
     let path = format!("/v1/groups/{}/lease", args.group.name);
-    let answered = service.exchange("POST", &path, &[("accept", accept)], &request)?;
+    let answered = done(service.exchange("POST", &path, &[("accept", accept)], &request)?)?;
     let name = &args.group.name;
     if answered.is_empty() {
         let why = answered.header("spillq-why");
@@ -135,7 +143,19 @@ pub(super) fn settle(args: &GroupSettleArgs) -> Result<Exit, Failure> {
 
 fn settled(service: &Client, token: &str, request: &SettleJson) -> Result<SettledJson, Failure> {
     let answered = service.exchange("POST", "/v1/leases/settle", &[("spillq-lease", token)], request)?;
-    Ok(answered.json()?)
+    Ok(done(answered)?.json()?)
+}
+
+/// An answer that is no refusal.
+fn done(answered: Answered) -> Result<Answered, Failure> {
+    if (200..300).contains(&answered.status()) {
+        return Ok(answered);
+    }
+    let refused: RefusedJson = answered.json()?;
+    // A lease that has ended is an answer: another try, with another lease, may succeed.
+    let exit =
+        if ["stale", "no-lease"].contains(&refused.code.as_str()) { Exit::No } else { Exit::CouldNotRun };
+    Err(Failure::new(exit, refused.error).hint(refused.next))
 }
 
 fn running(store: &crate::cli::StoreArgs) -> Result<Client, Failure> {

@@ -150,17 +150,26 @@ fn print_group(out: &mut Output<impl Write>, group: &GroupJson) -> io::Result<()
     if let Some(failure) = group.last_failure.as_ref().and_then(|failure| failure.lines().next()) {
         out.line(format!("         last failure: {}", failure))?;
     }
+    for held in group.held.iter().take(CONSUMERS_SHOWN_MAX) {
+        let (lasts, until) = (duration(held.held_ms), duration(held.held_ms + held.expires_ms));
+        let lines = match held.first == held.last {
+            true => format!("line {}", held.first),
+            false => format!("lines {}-{}", held.first, held.last),
+        };
+        out.line(format!("         {lines}: held by {} for {lasts} of {until}", held.consumer))?;
+    }
+    more(out, group.held.len(), "lease")?;
     for consumer in group.consumers.iter().take(CONSUMERS_SHOWN_MAX) {
         let (seen, acked) = (duration(consumer.seen_ms_ago), counted(consumer.acked_lines, "line"));
         out.line(format!("         consumer {}: seen {seen} ago, {acked} acknowledged", consumer.name))?;
     }
-    for held in group.held.iter().take(CONSUMERS_SHOWN_MAX) {
-        let lasts = duration(held.held_ms);
-        let until = duration(held.held_ms + held.expires_ms);
-        out.line(format!(
-            "         lines {}-{}: held by {} for {lasts} of {until}",
-            held.first, held.last, held.consumer
-        ))?;
+    more(out, group.consumers.len(), "consumer")
+}
+
+/// How many are not shown.
+fn more(out: &mut Output<impl Write>, all: usize, noun: &str) -> io::Result<()> {
+    match all.checked_sub(CONSUMERS_SHOWN_MAX).filter(|more| *more > 0) {
+        Some(more) => out.line(format!("         and {}", counted(more as u64, &format!("more {noun}")))),
+        None => Ok(()),
     }
-    Ok(())
 }

@@ -233,14 +233,14 @@ fn sockets(settings: &Settings, faults: &mut Faults<'_>) {
                 faults.add("consumers.listen", quoted(), expected);
             }
             ConsumerSocket::Unix(_) => {}
-            ConsumerSocket::Tcp(_) if consumers.token.is_none() => {
-                let expected = "is open to every program on this host; write token = \"file:PATH\" under [consumers], or \
-                                use a unix socket";
-                faults.add("consumers.listen", quoted(), expected);
-            }
             ConsumerSocket::Tcp(address) if !address.ip().is_loopback() && !consumers.remote => {
                 let expected = "can be reached from other hosts, and lines and tokens travel without encryption. Use \
                                 127.0.0.1 behind a proxy with TLS, or write remote = true if this is intended";
+                faults.add("consumers.listen", quoted(), expected);
+            }
+            ConsumerSocket::Tcp(_) if consumers.token.is_none() => {
+                let expected = "is open to everyone who reaches it; write token = \"file:PATH\" under [consumers], or \
+                                use a unix socket";
                 faults.add("consumers.listen", quoted(), expected);
             }
             ConsumerSocket::Tcp(_) => {}

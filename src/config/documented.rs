@@ -150,7 +150,7 @@ settings in force and where each came from.
         text += &section("follow", "[[follow]]");
         let default = Follow::new(Vec::new());
         text.extend(keys::follow().iter().map(|key| item(key, &default, &format!("follow.{}", key.name))));
-        for name in ["window", "disk", "http", "service"] {
+        for name in ["window", "disk", "http", "consumers", "service"] {
             text += &section(name, &format!("[{name}]"));
             text += &of(name);
         }

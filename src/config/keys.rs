@@ -4,6 +4,7 @@
 // long: the table of all keys
 #![allow(clippy::clone_on_copy, reason = "the macros read settings of every type in one way")]
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -47,6 +48,9 @@ const TYPED_BYTES_MAX: usize = 200;
 const VARIABLE_BYTES_MAX: usize = 128 * 1024;
 /// The address of a unix socket, without the NUL at its end.
 const SOCKET_BYTES_MAX: usize = 107;
+/// Labels of one section, and bytes of a value: they are in every object.
+const LABELS_MAX: usize = 16;
+const LABEL_BYTES_MAX: usize = 256;
 /// Longer names of streams are a mistake.
 const STREAM_BYTES_MAX: usize = 512;
 
@@ -260,6 +264,10 @@ pub(super) fn follow() -> Vec<Key<Follow>> {
         /// How long a file that was deleted or renamed must stay unchanged until it is finished. What follows its last
         /// newline then becomes a line.
         "rotate_wait" => rotate_wait: duration(Duration::ZERO..=DAY);
+
+        /// Names and values that are added to every line of these files as `labels`, in every ndjson form: to tell
+        /// services apart. At most 16.
+        "labels" => labels: labels(), example(r#"{ service = "node", env = "prod" }"#);
 
         /// Symbolic links to files or folders are followed if they end below this folder. What is outside is never
         /// read, even if links change in the meantime. Without this key no link is followed.
@@ -589,6 +597,29 @@ fn command() -> Type<Vec<OsString>> {
         }
         Ok(words)
     })
+}
+
+/// A table of labels, which is printed whole.
+fn labels() -> Type<BTreeMap<String, String>> {
+    let kind = named_texts("labels", LABELS_MAX, label);
+    let print = |labels: &BTreeMap<String, String>| {
+        let table = labels.iter().map(|(name, value)| (name.clone(), toml::Value::from(value.as_str())));
+        (!labels.is_empty()).then(|| toml::Value::Table(table.collect()))
+    };
+    Type { print: Box::new(print), ..kind }
+}
+
+/// What is wrong with a label.
+fn label(name: &str, value: &str) -> Result<(), String> {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let is_name = (1..=64).contains(&name.len()) && name.bytes().all(is_word);
+    if !is_name || name.starts_with(|first: char| first.is_ascii_digit()) {
+        return Err(format!("{name:?} is not a name of a label: 1 to 64 of A-Z a-z 0-9 _, no digit first"));
+    }
+    match value.len() {
+        ..=LABEL_BYTES_MAX => Ok(()),
+        bytes => Err(format!("the value of {name:?} has {bytes} bytes, at most {LABEL_BYTES_MAX}")),
+    }
 }
 
 /// What is wrong with a variable. Its value is never part of the message.

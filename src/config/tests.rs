@@ -61,7 +61,9 @@ fn the_documented_file_holds_exactly_the_defaults() {
     assert_eq!(read(&documented()), defaults);
     let mut with_examples = read(&with_examples());
     let include = vec!["/var/log/app/*.log".to_owned()];
-    let follow = Follow { symlinks: Some("/var/log".into()), ..Follow::new(include) };
+    let labels =
+        [("service", "node"), ("env", "prod")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let follow = Follow { labels: labels.into(), symlinks: Some("/var/log".into()), ..Follow::new(include) };
     assert_eq!(with_examples.follow, [follow]);
     assert_eq!(
         with_examples.processors,

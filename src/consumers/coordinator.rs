@@ -493,6 +493,7 @@ impl Coordinator {
         if claim.range.is_some_and(|range| range != held.range) {
             return Err(SettleRefusal::OtherLines(held.range));
         }
+        let settlement = settlement.said_by(&held.consumer);
         let verdict = settlement.verdict(held.range, &held.left, strict).map_err(SettleRefusal::Wrong)?;
         if self.table().begin_settling(token, now_ms()).is_none() {
             return Err(self.gone(Some(token), &claim).await);
@@ -706,9 +707,11 @@ impl Coordinator {
             Some(token) if token.run() != self.run => Gone::Restarted,
             Some(token) => self.table().gone(token),
         };
+        let of_token = token.and_then(|token| self.table().group_of_ended(token));
         let settled = match (claim.range, claim.epoch.as_deref().and_then(|epoch| self.group_of_epoch(epoch)))
         {
-            (Some(range), Some(group)) => {
+            // Of another group it says nothing of these lines.
+            (Some(range), Some(group)) if of_token.is_none_or(|of_token| of_token == group) => {
                 let found =
                     self.handle.ask(|reply| Command::Group { group, range: Some(range), reply }).await;
                 found.ok().flatten().map(|(_, settled)| settled)

@@ -14,6 +14,6 @@ mod why;
 pub use access::{Access, Caller, Denied};
 pub use coordinator::{Ask, Body, Claim, Coordinator, Form, GroupView, Leased, Refusal, SettleRefusal};
 pub use settlement::{Settlement, Wrong};
-pub use table::{ConsumerView, Gone, HeldView, Seen};
+pub use table::{ConsumerView, ExpiredView, Gone, HeldView, Seen};
 pub use token::LeaseToken;
 pub use why::Why;

@@ -66,6 +66,16 @@ impl fmt::Display for Wrong {
 }
 
 impl Settlement {
+    /// The same, with the name of the consumer before the reason of a failure.
+    pub(super) fn said_by(self, consumer: &str) -> Settlement {
+        match self {
+            Settlement::Failed { reason, delay_ms } => {
+                Settlement::Failed { reason: format!("consumer {consumer}: {reason}"), delay_ms }
+            }
+            other => other,
+        }
+    }
+
     /// The verdict on a lease of `range`, of which `left` is not acked.
     pub(super) fn verdict(self, range: SeqRange, left: &[SeqRange], strict: bool) -> Result<Verdict, Wrong> {
         let is_left = |seq: Seq| left.iter().any(|left| left.contains(seq));
@@ -114,7 +124,7 @@ impl Settlement {
                     return Err(Wrong::Empty);
                 }
                 let Rejected { seq, reason } = rejected.swap_remove(0);
-                Ok(failed(FailureKind::BadLine(seq), reason))
+                Ok(failed(FailureKind::BadSeq(seq), reason))
             }
             Settlement::Released => Ok(Verdict::Released),
         }
@@ -155,7 +165,7 @@ mod tests {
         assert_eq!(verdict(Settlement::Ranges(parts.clone())), Ok(Verdict::DonePart(parts)));
         assert_eq!(
             verdict(Settlement::Bad(bad(&[11, 12]))),
-            Ok(failed(FailureKind::BadLine(Seq(11)), "bad".into()))
+            Ok(failed(FailureKind::BadSeq(Seq(11)), "bad".into()))
         );
         assert_eq!(verdict(Settlement::Released), Ok(Verdict::Released));
         let fails = |delay_ms| verdict(Settlement::Failed { reason: "db down".to_owned(), delay_ms });

@@ -70,8 +70,8 @@ pub struct Seen {
     pub held: Vec<HeldView>,
     /// Leases that expired since the last one was settled.
     pub expired_in_a_row: u64,
-    /// The consumer of the last of these, and its lines.
-    pub last_expired: Option<(String, SeqRange)>,
+    /// The last of these.
+    pub last_expired: Option<ExpiredView>,
     /// Leases that were given out in this run of the service.
     pub leased: u64,
     /// Settlements that counted.
@@ -99,6 +99,17 @@ pub struct ConsumerView {
     pub acked_lines: u64,
 }
 
+/// A lease that expired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpiredView {
+    /// The consumer that had it.
+    pub consumer: String,
+    /// Its lines.
+    pub range: SeqRange,
+    /// When.
+    pub at_ms: u64,
+}
+
 /// A lease that is out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldView {
@@ -117,7 +128,7 @@ pub struct HeldView {
 struct GroupTable {
     consumers: BTreeMap<String, Known>,
     expired_in_a_row: u64,
-    last_expired: Option<(String, SeqRange)>,
+    last_expired: Option<ExpiredView>,
     leased: u64,
     settled: u64,
     expired: u64,
@@ -128,7 +139,7 @@ struct GroupTable {
 pub(super) struct Table {
     groups: BTreeMap<GroupId, GroupTable>,
     leases: HashMap<LeaseToken, Held>,
-    ended: HashMap<LeaseToken, Gone>,
+    ended: HashMap<LeaseToken, (Gone, GroupId)>,
     ended_order: VecDeque<LeaseToken>,
 }
 
@@ -229,12 +240,13 @@ impl Table {
             let of = self.groups.entry(held.group).or_default();
             of.expired += 1;
             of.expired_in_a_row += 1;
-            of.last_expired = Some((held.consumer.clone(), held.range));
+            let consumer = held.consumer.clone();
+            of.last_expired = Some(ExpiredView { consumer, range: held.span(), at_ms: held.until_ms });
             if let Some(known) = of.consumers.get_mut(&held.consumer) {
                 known.expired += 1;
             }
         }
-        self.ended.insert(token, why);
+        self.ended.insert(token, (why, held.group));
         self.ended_order.push_back(token);
         while self.ended_order.len() > ENDED_MAX {
             if let Some(oldest) = self.ended_order.pop_front() {
@@ -246,7 +258,12 @@ impl Table {
 
     /// Why a token counts no more, in this run.
     pub(super) fn gone(&self, token: LeaseToken) -> Gone {
-        self.ended.get(&token).copied().unwrap_or(Gone::Unknown)
+        self.ended.get(&token).map_or(Gone::Unknown, |(gone, _)| *gone)
+    }
+
+    /// The group of a lease that has ended, if that is remembered.
+    pub(super) fn group_of_ended(&self, token: LeaseToken) -> Option<GroupId> {
+        self.ended.get(&token).map(|(_, group)| *group)
     }
 
     /// Ends the leases whose time is up.
@@ -270,11 +287,7 @@ impl Table {
 
     /// A consumer stops.
     pub(super) fn leave(&mut self, group: GroupId, consumer: &str) -> Vec<Held> {
-        let ended = self.end_all(Gone::Left, |held| held.group == group && held.consumer == consumer);
-        if let Some(of) = self.groups.get_mut(&group) {
-            of.consumers.remove(consumer);
-        }
-        ended
+        self.end_all(Gone::Left, |held| held.group == group && held.consumer == consumer)
     }
 
     /// What is known of the consumers of a group.
@@ -314,9 +327,15 @@ impl Table {
 }
 
 impl Held {
+    /// From the first line that is left to the last.
+    fn span(&self) -> SeqRange {
+        let ends = self.left.first().zip(self.left.last());
+        ends.map_or(self.range, |(first, last)| SeqRange { first: first.first, last: last.last })
+    }
+
     fn view(&self) -> HeldView {
-        let Held { range, since_ms, until_ms, .. } = *self;
-        HeldView { consumer: self.consumer.clone(), range, since_ms, until_ms }
+        let Held { since_ms, until_ms, .. } = *self;
+        HeldView { consumer: self.consumer.clone(), range: self.span(), since_ms, until_ms }
     }
 }
 
@@ -408,12 +427,16 @@ mod tests {
         table.expire(100);
         let seen = table.seen(GROUP);
         assert_eq!((seen.expired_in_a_row, seen.expired, seen.settled), (1, 1, 0));
-        assert_eq!(seen.last_expired, Some(("w1".to_owned(), range(1, 10))));
+        let expired = ExpiredView { consumer: "w1".to_owned(), range: range(1, 10), at_ms: 100 };
+        assert_eq!(seen.last_expired, Some(expired));
         table.leased(two, held("w2", range(1, 10), 110, 200), None);
         table.begin_settling(two, 120).unwrap();
         table.settled(two, vec![], 10, 121);
         let seen = table.seen(GROUP);
-        assert_eq!((seen.expired_in_a_row, seen.last_expired, seen.expired, seen.settled), (0, None, 1, 1));
+        assert_eq!(
+            (seen.expired_in_a_row, seen.last_expired.clone(), seen.expired, seen.settled),
+            (0, None, 1, 1)
+        );
         let acked = |name: &str| {
             seen.consumers.iter().find(|one| one.name == name).map(|one| (one.acked_lines, one.expired))
         };
@@ -421,7 +444,7 @@ mod tests {
         table.leased(one, held("w1", range(11, 20), 130, 200), None);
         assert_eq!(table.leave(GROUP, "w1").len(), 1);
         assert_eq!(table.gone(one), Gone::Left);
-        assert_eq!(table.seen(GROUP).consumers.len(), 1);
+        assert_eq!(table.seen(GROUP).consumers.len(), 2, "who was there is not forgotten");
     }
 
     #[test]

@@ -68,6 +68,12 @@ impl Answered {
         self.parts.status == hyper::StatusCode::NO_CONTENT
     }
 
+    /// Its status.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.parts.status.as_u16()
+    }
+
     /// A header; empty if there is none.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
@@ -153,7 +159,7 @@ impl Client {
         self.ask("POST", path, Bytes::from(body))
     }
 
-    /// Sends a request with these headers, and returns the whole answer.
+    /// Sends a request with these headers, and returns the whole answer, a refusal too.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -165,11 +171,11 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<Answered, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| ClientError::NoAnswer(error.to_string()))?;
-        self.answered(method, path, headers, Bytes::from(body))
+        self.answered(method, path, headers, Bytes::from(body), true)
     }
 
     fn ask<T: DeserializeOwned>(&self, method: &str, path: &str, body: Bytes) -> Result<T, ClientError> {
-        self.answered(method, path, &[], body)?.json()
+        self.answered(method, path, &[], body, false)?.json()
     }
 
     fn answered(
@@ -178,6 +184,7 @@ impl Client {
         path: &str,
         headers: &[(&str, &str)],
         body: Bytes,
+        is_whole: bool,
     ) -> Result<Answered, ClientError> {
         let asked = async { tokio::time::timeout(ANSWER_WAIT, self.send(method, path, headers, body)).await };
         let (parts, body) = self
@@ -185,7 +192,7 @@ impl Client {
             .block_on(asked)
             .map_err(|_| ClientError::NoAnswer(format!("nothing within {ANSWER_WAIT:?}")))?
             .map_err(|error| ClientError::NoAnswer(error.to_string()))?;
-        if !parts.status.is_success() {
+        if !parts.status.is_success() && !is_whole {
             let error = serde_json::from_slice::<ErrorJson>(&body).map(|json| json.error);
             return Err(ClientError::Refused(error.unwrap_or_else(|_| format!("status {}", parts.status))));
         }

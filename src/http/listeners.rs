@@ -160,7 +160,7 @@ async fn refuse_other_hosts(State(hosts): State<Arc<[String]>>, request: Request
 }
 
 /// Why a request is not meant for this service, if it is not.
-fn other_host(headers: &HeaderMap, hosts: &[String]) -> Option<String> {
+pub(super) fn other_host(headers: &HeaderMap, hosts: &[String]) -> Option<String> {
     let mut named = headers.get_all(HOST).iter();
     let (Some(host), None) = (named.next(), named.next()) else {
         return Some("a request needs one Host header".to_owned());

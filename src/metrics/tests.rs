@@ -69,6 +69,7 @@ fn status(groups: Vec<GroupStatus>) -> Status {
 
 fn tail(sources: u64) -> Snapshot {
     let source = |number: u64| SourceStatus {
+        followed_as: std::path::PathBuf::new(),
         source: SourceId(number),
         path: format!("/log/\x1b[31m\"{number}\"\n").into(),
         offset: 100,

@@ -233,9 +233,9 @@ pub(super) fn check(to: &impl Destination, note: Option<Note>) -> Result<Written
 fn names(batch: &Batch, paths: &Paths) -> BTreeMap<SourceId, String> {
     let mut names = BTreeMap::new();
     for line in batch.lines() {
-        names
-            .entry(line.source)
-            .or_insert_with(|| paths(line.source).unwrap_or_else(|| line.source.0.to_string()));
+        names.entry(line.source).or_insert_with(|| {
+            paths(line.source).map_or_else(|| line.source.0.to_string(), |named| named.path)
+        });
     }
     names
 }
@@ -285,7 +285,7 @@ impl<D: Destination> Processor for Driver<D> {
 mod tests {
     use std::sync::{Mutex, MutexGuard};
 
-    use super::super::sample;
+    use super::super::{Named, sample};
     use super::*;
 
     const OURS: &str = "1-0000000000000007-0";
@@ -328,7 +328,11 @@ mod tests {
         }
 
         fn driver(&self) -> Driver<Fake> {
-            Driver::new(self.clone(), Arc::new(|source| Some(format!("/log/{}", source.0))))
+            let path = |source: SourceId| format!("/log/{}", source.0);
+            Driver::new(
+                self.clone(),
+                Arc::new(move |source| Some(Named { path: path(source), ..Named::default() })),
+            )
         }
 
         /// The answer to a step that has been done.

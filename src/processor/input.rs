@@ -3,6 +3,7 @@
 //! Unlike with a pipe, a command may read nothing or read slowly, and a batch of any size is there to its last byte. It costs
 //! the batch's bytes once more while the command runs. It is sealed: a batch cannot change while it is read.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
@@ -22,8 +23,17 @@ use crate::plain::rfc3339;
 /// The buffer that joins objects into larger writes.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Returns the path of a source, if it is known.
-pub type Paths = Arc<dyn Fn(SourceId) -> Option<String> + Send + Sync>;
+/// What is known of a source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Its path, for one line of text.
+    pub path: String,
+    /// The labels of the section that follows it.
+    pub labels: Arc<BTreeMap<String, String>>,
+}
+
+/// Returns what is known of a source, if its path is.
+pub type Paths = Arc<dyn Fn(SourceId) -> Option<Named> + Send + Sync>;
 
 /// In which form a command gets the lines of a batch.
 #[derive(Clone, Default)]
@@ -32,7 +42,7 @@ pub enum Input {
     #[default]
     Lines,
     /// One JSON object per line, with `seq`, `source` (the path that the closure returns, or the source's number),
-    /// `offset`, `time` (when it was appended), `attempt`, and `text`, or `base64` if the bytes are not UTF-8, both without the newline. A line
+    /// `offset`, `time` (when it was appended), `attempt`, `labels` if its source has some, and `text`, or `base64` if the bytes are not UTF-8, both without the newline. A line
     /// without a newline has `unterminated`: true, and a part of a line that was cut has `part`: first, middle or
     /// last.
     Ndjson(Paths),
@@ -87,6 +97,8 @@ pub(crate) fn chunks(batch: &Batch, input: &Input) -> io::Result<Vec<Bytes>> {
     }
 }
 
+type Labels = Arc<BTreeMap<String, String>>;
+
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Source {
@@ -101,6 +113,8 @@ struct Object<'a> {
     offset: u64,
     time: &'a str,
     attempt: u32,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     part: Option<&'static str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -113,16 +127,19 @@ struct Object<'a> {
 
 pub(super) fn write_ndjson(batch: &Batch, paths: &Paths, mut out: impl Write) -> io::Result<()> {
     // Lines of one source mostly follow each other: its path is looked up once for all of them.
-    let mut known: Option<(SourceId, Source)> = None;
+    let mut known: Option<(SourceId, Source, Labels)> = None;
     for piece in batch.pieces() {
         let time = rfc3339(piece.append_time_ms());
         for line in piece.lines() {
-            let source = match known.take() {
-                Some((id, source)) if id == line.source => source,
-                _ => paths(line.source).map_or(Source::Id(line.source.0), Source::Path),
+            let (source, labels) = match known.take() {
+                Some((id, source, labels)) if id == line.source => (source, labels),
+                _ => match paths(line.source) {
+                    Some(Named { path, labels }) => (Source::Path(path), labels),
+                    None => (Source::Id(line.source.0), Labels::default()),
+                },
             };
-            write_object(&line, &source, (&time, batch.attempt()), &mut out)?;
-            known = Some((line.source, source));
+            write_object(&line, (&source, &labels), (&time, batch.attempt()), &mut out)?;
+            known = Some((line.source, source, labels));
         }
     }
     Ok(())
@@ -130,7 +147,7 @@ pub(super) fn write_ndjson(batch: &Batch, paths: &Paths, mut out: impl Write) ->
 
 fn write_object(
     line: &Line<'_>,
-    source: &Source,
+    (source, labels): (&Source, &Labels),
     (time, attempt): (&str, u32),
     mut out: impl Write,
 ) -> io::Result<()> {
@@ -142,6 +159,7 @@ fn write_object(
         offset: line.offset,
         time,
         attempt,
+        labels,
         part: line.flags.part(),
         unterminated: line.flags.is_unterminated(),
         text,

@@ -66,7 +66,7 @@ pub(crate) use feed::Feed;
 pub use file::AppendFile;
 pub use http::{Endpoint, HttpPost};
 pub(crate) use input::chunks;
-pub use input::{Input, Paths};
+pub use input::{Input, Named, Paths};
 pub use pace::Pace;
 pub use passthrough::SAID_BY_COMMAND;
 pub use program::{Program, set_command_umask};

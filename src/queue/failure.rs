@@ -27,6 +27,8 @@ pub enum FailureKind {
     Poison,
     /// The processor blames this line, and says nothing of the lines after it.
     BadLine(Seq),
+    /// The same, by a consumer that names the line by its seq: no number has to prove right.
+    BadSeq(Seq),
     /// The batch is too large; a single line that is too large is blamed.
     TooLarge,
     /// The destination is misconfigured.
@@ -39,9 +41,17 @@ impl FailureKind {
     /// Whether the destination rejects these lines, or one of them.
     pub(super) fn blames(self, range: SeqRange) -> bool {
         match self {
-            FailureKind::Poison | FailureKind::BadLine(_) => true,
+            FailureKind::Poison | FailureKind::BadLine(_) | FailureKind::BadSeq(_) => true,
             FailureKind::TooLarge => range.lines() == 1,
             _ => false,
+        }
+    }
+
+    /// The line that it names, if it names one.
+    pub(super) fn named(self) -> Option<Seq> {
+        match self {
+            FailureKind::BadLine(seq) | FailureKind::BadSeq(seq) => Some(seq),
+            _ => None,
         }
     }
 

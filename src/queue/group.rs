@@ -344,7 +344,7 @@ impl Group {
         (kind, said): (FailureKind, &str),
         rejected_below: RejectedBelow<'_>,
     ) -> Vec<GroupChange> {
-        let is_named = |part: &SeqRange| matches!(kind, FailureKind::BadLine(bad) if part.contains(bad));
+        let is_named = |part: &SeqRange| kind.named().is_some_and(|bad| part.contains(bad));
         let mut parts = lease.left;
         let at_fault = if parts.len() == 1 { Some(0) } else { parts.iter().position(is_named) };
         let Some(part) = at_fault.map(|at| parts.remove(at)) else {

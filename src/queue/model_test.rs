@@ -269,6 +269,7 @@ impl World {
             Blames::Wrong => Answer::Failed(FailureKind::BadLine(seq.prev())),
             // As the processors do: a number that no line has blames the batch.
             Blames::ListWrong if seq == range.first => Answer::Failed(FailureKind::Poison),
+            Blames::Seqs if self.random.bool() => Answer::Failed(FailureKind::BadSeq(seq)),
             Blames::List | Blames::Seqs => Answer::Except(faults.map(|(seq, _)| Seq(*seq)).collect()),
             Blames::ListWrong => Answer::Except(faults.map(|(seq, _)| Seq(seq - 1)).collect()),
         }
@@ -303,13 +304,15 @@ impl World {
     }
 
     fn fail(&mut self, lease: ActiveLease, range: SeqRange, kind: FailureKind) {
-        let is_blame = matches!(kind, FailureKind::Poison | FailureKind::BadLine(_));
+        let is_blame = kind == FailureKind::Poison || kind.named().is_some();
         // What counts as failed, if parts were acked.
-        let is_named = |part: &&SeqRange| matches!(kind, FailureKind::BadLine(bad) if part.contains(bad));
+        let is_named = |part: &&SeqRange| kind.named().is_some_and(|bad| part.contains(bad));
         let only = lease.left.first().filter(|_| lease.left.len() == 1);
         let part = lease.left.iter().find(is_named).or(only).copied().unwrap_or(range);
         match kind {
-            FailureKind::BadLine(seq) if part.lines() > 1 => drop(self.named.insert(seq.0)),
+            FailureKind::BadLine(seq) | FailureKind::BadSeq(seq) if part.lines() > 1 => {
+                self.named.insert(seq.0);
+            }
             _ if is_blame && part.lines() == 1 => drop(self.named.insert(part.first.0)),
             _ => {}
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use spillq_storage::{Log, SourceId};
@@ -11,10 +11,10 @@ use super::{Plan, ServiceError};
 use crate::config::{self, Settings};
 use crate::plain::escape_path;
 use crate::processor::{
-    AppendFile, Epoch, Exec, ExecStream, HttpPost, Input, Paths, Processor, Program, Stdout,
+    AppendFile, Epoch, Exec, ExecStream, HttpPost, Input, Named, Paths, Processor, Program, Stdout,
 };
 use crate::queue::{Configuration, GroupSettings};
-use crate::tail::{self, SourceRecord, TailHandle};
+use crate::tail::{self, Follows, SourceRecord, TailHandle};
 
 /// Between SIGTERM and SIGKILL for a command that must end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -127,38 +127,75 @@ fn left_out(kind: &str) -> ServiceError {
     ServiceError::Start(format!("this program was built without {kind}"), None)
 }
 
-/// The paths of sources, for processors that want them: from the log at the start, then from the tail.
-#[derive(Clone)]
-pub(super) struct SourcePaths {
-    known: Arc<Mutex<BTreeMap<SourceId, String>>>,
-    tail: Arc<Mutex<Option<Arc<TailHandle>>>>,
+/// The paths of sources and their labels, for processors that want them: from the log at the start, then from the tail.
+#[derive(Clone, Default)]
+pub(super) struct SourcePaths(Arc<Mutex<Known>>);
+
+#[derive(Default)]
+struct Known {
+    sources: BTreeMap<SourceId, KnownSource>,
+    follows: Option<Follows>,
+    tail: Option<Arc<TailHandle>>,
+}
+
+struct KnownSource {
+    path: String,
+    followed_as: PathBuf,
+    /// `None` until a line of it is delivered, and after a reload.
+    labels: Option<Arc<BTreeMap<String, String>>>,
 }
 
 impl SourcePaths {
     pub(super) fn new<'a>(checkpoints: impl Iterator<Item = (SourceId, &'a [u8])>) -> SourcePaths {
-        let path = |bytes: &[u8]| Some(escape_path(SourceRecord::decode(bytes).ok()?.path()));
-        let known = checkpoints.filter_map(|(id, bytes)| Some((id, path(bytes)?))).collect();
-        SourcePaths { known: Arc::new(Mutex::new(known)), tail: Arc::default() }
+        let source = |bytes: &[u8]| {
+            let record = SourceRecord::decode(bytes).ok()?;
+            Some(KnownSource::new(record.path(), record.rotated_from().unwrap_or(record.path())))
+        };
+        let sources = checkpoints.filter_map(|(id, bytes)| Some((id, source(bytes)?))).collect();
+        SourcePaths(Arc::new(Mutex::new(Known { sources, ..Known::default() })))
     }
 
     pub(super) fn refresh_from(&self, tail: Option<Arc<TailHandle>>) {
-        *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = tail;
+        self.known().tail = tail;
+    }
+
+    /// Sets whose labels lines get from now on.
+    pub(super) fn set_follows(&self, follows: Follows) {
+        let mut known = self.known();
+        known.follows = Some(follows);
+        known.sources.values_mut().for_each(|source| source.labels = None);
     }
 
     pub(super) fn lookup(&self) -> Paths {
         let this = self.clone();
         Arc::new(move |source| {
-            let mut known = this.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(path) = known.get(&source) {
-                return Some(path.clone());
+            let mut known = this.known();
+            if !known.sources.contains_key(&source) {
+                // A file that appeared since: the tail answers within half a second.
+                let tail = known.tail.clone()?;
+                for status in &tail.status().sources {
+                    let new = || KnownSource::new(&status.path, &status.followed_as);
+                    known.sources.entry(status.source).or_insert_with(new);
+                }
             }
-            // A file that appeared since: the tail answers within half a second.
-            let tail = this.tail.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-            for status in &tail.status().sources {
-                known.insert(status.source, escape_path(&status.path));
-            }
-            known.get(&source).cloned()
+            let Known { sources, follows, .. } = &mut *known;
+            let source = sources.get_mut(&source)?;
+            let labels = source.labels.get_or_insert_with(|| {
+                let section = follows.as_ref().and_then(|follows| follows.section_of(&source.followed_as));
+                Arc::new(section.map(|section| section.labels.clone()).unwrap_or_default())
+            });
+            Some(Named { path: source.path.clone(), labels: Arc::clone(labels) })
         })
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl KnownSource {
+    fn new(path: &Path, followed_as: &Path) -> KnownSource {
+        KnownSource { path: escape_path(path), followed_as: followed_as.to_owned(), labels: None }
     }
 }
 

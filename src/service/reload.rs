@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::build::{never, owner_settings};
+use super::build::{SourcePaths, never, owner_settings};
 use super::config_file::{self, Content};
 use super::notify::Manager;
 use super::plan::{Reread, ServiceError};
@@ -31,6 +31,7 @@ pub(super) struct Live {
     pub(super) workers: WorkerPool,
     pub(super) supervision: Supervision,
     pub(super) coordinator: Arc<Coordinator>,
+    pub(super) paths: SourcePaths,
     /// Groups that the processors of an embedding program serve.
     pub(super) own_groups: Vec<String>,
 }
@@ -173,6 +174,8 @@ impl Live {
         let Again { settings, changes, warnings } = again;
         let follows = Follows::new(settings.follow.clone(), &never(&settings));
         let follows = follows.map_err(|error| vec![error.to_string()])?;
+        let labelled = Follows::new(settings.follow.clone(), &never(&settings));
+        let labelled = labelled.map_err(|error| vec![error.to_string()])?;
         self.workers.check(&settings).map_err(|error| vec![error.to_string()])?;
         Access::check(&settings.groups, settings.consumers.token.as_ref()).map_err(|error| vec![error])?;
         let configuration = owner_settings(&settings);
@@ -196,6 +199,7 @@ impl Live {
         if follows_input(&settings) != follows_input(&self.settings) {
             notes.push("standard input: whether it is followed changes at the next start".to_owned());
         }
+        self.paths.set_follows(labelled);
         let failed = self.workers.set(&settings, &groups, |_| true);
         for error in &failed {
             tracing::error!("{error}");

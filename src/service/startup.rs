@@ -10,19 +10,19 @@ use bytes::Bytes;
 use rustix::process::{Resource, getrlimit};
 use spillq_storage::{Log, Options};
 
-use super::build::{SourcePaths, group_settings, tail_settings};
+use super::build::{SourcePaths, group_settings, never, tail_settings};
 use super::drain::served_groups;
 use super::plan::{Plan, ServiceError};
 use super::reload::Live;
 use super::watched::Watched;
 use super::worker_pool::WorkerPool;
 use crate::config::Settings;
-use crate::consumers::Coordinator;
+use crate::consumers::{Access, Coordinator};
 use crate::http::{Addresses, Api, CannotBind, ConfigHandle, ConsumerSockets, SOCKET, serve};
 use crate::processor::{Epoch, Processor};
 use crate::queue::{Command, GroupSettings, MaxLag, Queue, Status};
 use crate::supervise::Supervisor;
-use crate::tail::TailHandle;
+use crate::tail::{Follows, TailHandle};
 
 /// The log and its journals take about 20, a batch and its command 8, the socket and its clients the rest; with fewer,
 /// an append or an ack could fail.
@@ -50,6 +50,7 @@ impl Parts {
         // Before the log is opened: a service that cannot listen must not deliver lines first.
         let bound = Addresses::bind(&settings.http.addresses(), &settings.http.hosts).await;
         let addresses = bound.map_err(|(address, error)| cannot_listen(address, &error))?;
+        Access::check(&settings.groups, settings.consumers.token.as_ref()).map_err(token_unreadable)?;
         let sockets = match plan.drain {
             // Only processors drain.
             Some(_) => ConsumerSockets::default(),
@@ -65,6 +66,8 @@ impl Parts {
         // Stored lines name the forgotten sources too.
         let paths = state.sources().iter().map(|(id, source)| (*id, &source.checkpoint[..]));
         let paths = SourcePaths::new(paths);
+        let follows = Follows::new(settings.follow.clone(), &never(settings));
+        paths.set_follows(follows.map_err(|error| ServiceError::Start(error.to_string(), None))?);
         let groups = groups_for(settings, plan, &log);
         let watched = Watched::before(settings, &log)?;
         let mut queue = Queue::start(log, groups, settings.window_bytes, settings.when_full)?;
@@ -84,6 +87,7 @@ impl Parts {
             None
         };
         paths.refresh_from(tail.clone());
+        let paths_of_live = paths.clone();
         let own_groups: Vec<String> = own.iter().map(|(group, _)| group.clone()).collect();
         let coordinator = Coordinator::new(queue.handle(), queue.window(), epoch, run, paths.lookup());
         let workers = start_workers(settings, plan, own, &mut queue, (epoch, paths)).await?;
@@ -114,15 +118,13 @@ impl Parts {
             workers,
             supervision,
             coordinator: Arc::clone(&coordinator),
+            paths: paths_of_live,
             own_groups,
         };
         let Ok(groups) = queue.handle().ask(Command::Groups).await else {
             return Err(queue.failed().await.into());
         };
-        live.open_groups(&groups).map_err(|error| {
-            let hint = "token under [consumers] or [[group]] names the file or the variable".to_owned();
-            ServiceError::Start(error, Some(hint))
-        })?;
+        live.open_groups(&groups).map_err(token_unreadable)?;
         let served = tokio::spawn(async move {
             tokio::join!(serving, sockets.serve(Arc::clone(&coordinator)), coordinator.run());
         });
@@ -221,6 +223,11 @@ async fn start_workers(
         Some(error) => Err(error),
         None => Ok(workers),
     }
+}
+
+fn token_unreadable(error: String) -> ServiceError {
+    let hint = "token under [consumers] or [[group]] names the file or the variable".to_owned();
+    ServiceError::Start(error, Some(hint))
 }
 
 /// Binds the sockets of consumers.

@@ -4,8 +4,8 @@ use super::cause::Cause;
 use super::inputs::{GroupInputs, JudgeSettings};
 use super::state::State;
 use super::verdict::{Step, Verdict};
-use super::wording::{span, times};
-use crate::consumers::{HeldView, Seen};
+use super::wording::span;
+use crate::consumers::{ExpiredView, HeldView, Seen};
 use crate::plain::{counted, duration, waiting};
 
 /// From this many leases in a row that expired on, and none that was settled, no consumer settles at all.
@@ -39,25 +39,29 @@ pub(super) fn leases_expire(i: &GroupInputs, _: u64, s: &JudgeSettings) -> Optio
     let seen = i.consumers.as_ref()?;
     // Lines that an operator has settled since say nothing of the consumers.
     i.failing.as_ref().filter(|failing| failing.timed_out)?;
-    let (consumer, lines) = seen.last_expired.as_ref()?;
+    let ExpiredView { consumer, range: lines, at_ms } = seen.last_expired.as_ref()?;
     let (group, expired) = (&i.group, seen.expired_in_a_row);
+    let is_back = seen.consumers.iter().any(|one| one.name == *consumer && one.last_ms > *at_ms);
     let summary = if seen.settled == 0 && expired >= EXPIRED_MIN {
         format!(
             "consumers lease lines of group {group} and settle none: {} expired, the last was that of {consumer} on {}",
             counted(expired, "lease"),
             span(*lines)
         )
-    } else if expired <= 1 {
+    } else if expired >= EXPIRED_MIN {
+        format!(
+            "leases of group {group} expire: {} in a row were not settled, the last was that of {consumer} on {}",
+            counted(expired, "lease"),
+            span(*lines)
+        )
+    } else if !is_back {
         format!(
             "consumer {consumer} vanished with {} of group {group}: its lease expired, and the lines are delivered again",
             span(*lines)
         )
     } else {
-        format!(
-            "leases of group {group} expire: {} in a row were not settled, the last was that of {consumer} on {}",
-            times(expired),
-            span(*lines)
-        )
+        // Once is an accident.
+        return None;
     };
     let look = s.commands.inspect(lines.first);
     let step = Step::from(format!(

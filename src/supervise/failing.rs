@@ -26,13 +26,17 @@ pub(super) fn refused(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Ve
             dead => format!("{dead} lines in a row became dead letters"),
         };
         let summary = format!(
-            "the processor of group {} rejects every line: {dead}, and line {seq} was rejected too; {retried}",
-            i.group
+            "{} of group {} every line: {dead}, and line {seq} was rejected too; {retried}",
+            if i.consumers.is_some() { "consumers" } else { "the processor" },
+            if i.consumers.is_some() {
+                format!("{} reject", i.group)
+            } else {
+                format!("{} rejects", i.group)
+            },
         );
-        let list = s.commands.spillq(
-            "dead-letter list",
-            &format!("--group {}    # why; then fix the command or the destination", i.group),
-        );
+        let list = s
+            .commands
+            .spillq("dead-letter list", &format!("--group {}    # why; then fix what rejects them", i.group));
         let retry = s
             .commands
             .spillq("dead-letter retry", &format!("--all --group {}    # when it is fixed", i.group));
@@ -126,10 +130,13 @@ pub(super) fn processor_oom(i: &GroupInputs, _: u64, s: &JudgeSettings) -> Optio
 pub(super) fn failing(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Verdict> {
     let failing = i.failing.as_ref()?;
     // A batch is rejected once for each bisection until the bad line is found: that is not a crash.
-    if matches!(failing.kind, FailureKind::Poison | FailureKind::BadLine(_) | FailureKind::TooLarge) {
+    if matches!(
+        failing.kind,
+        FailureKind::Poison | FailureKind::BadLine(_) | FailureKind::BadSeq(_) | FailureKind::TooLarge
+    ) {
         return None;
     }
-    let is_command = i.processor.as_ref().is_none_or(|name| name.kind.is_command());
+    let is_command = i.consumers.is_none() && i.processor.as_ref().is_none_or(|name| name.kind.is_command());
     // A command that asks for a pause does not crash: it says that its destination is away.
     let crashes = is_command && !matches!(failing.kind, FailureKind::Later(_));
     if !is_no_accident(failing, crashes, now, s) {
@@ -149,11 +156,17 @@ pub(super) fn failing(i: &GroupInputs, now: u64, s: &JudgeSettings) -> Option<Ve
         );
         Verdict::unhealthy(i, State::Crashing, (Some("B"), Cause::Crashing), summary, look)
     } else {
-        let summary = format!(
-            "the destination of group {} is down: it failed {times} in a row, for {for_time}; {} waiting",
-            i.group,
-            counted(i.lag_lines, "line")
-        );
+        let waiting = counted(i.lag_lines, "line");
+        let summary = match i.consumers {
+            Some(_) => format!(
+                "consumers of group {} fail: {times} in a row, for {for_time}; {waiting} waiting",
+                i.group
+            ),
+            None => format!(
+                "the destination of group {} is down: it failed {times} in a row, for {for_time}; {waiting} waiting",
+                i.group
+            ),
+        };
         let retry = s.commands.spillq("group retry-now", &format!("{}    # as soon as it is back", i.group));
         // Only the command knows its destination; what it said is in the evidence.
         let step = if is_command { Step::from(retry) } else { Step::from(see_to_destination(i)).or(retry) };
@@ -171,6 +184,9 @@ fn see_to_destination(i: &GroupInputs) -> String {
             format!("ls -l {}{BY_ITSELF}", quoted(path))
         }
         Some(name) => format!("check {name}{BY_ITSELF}"),
+        None if i.consumers.is_some() => {
+            "see the log of the consumer; the evidence has what it said".to_owned()
+        }
         None => format!("check the destination{BY_ITSELF}"),
     }
 }

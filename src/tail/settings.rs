@@ -1,5 +1,6 @@
 //! What to follow, and how.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct Follow {
     pub max_line_bytes: usize,
     /// How long a rotated or deleted file must be quiet before its source ends.
     pub rotate_wait: Duration,
+    /// Names and values that every line of these files gets.
+    pub labels: BTreeMap<String, String>,
     /// Symbolic links are followed if they end below this folder; without it, none are.
     pub symlinks: Option<PathBuf>,
 }
@@ -62,6 +65,7 @@ impl Follow {
             from: From::Beginning,
             max_line_bytes: MAX_LINE_BYTES,
             rotate_wait: ROTATE_WAIT,
+            labels: BTreeMap::new(),
             symlinks: None,
         }
     }

@@ -117,6 +117,8 @@ pub struct SourceStatus {
     pub source: SourceId,
     /// Where it was last seen.
     pub path: PathBuf,
+    /// Where it was before it was renamed or copied away: the path that its section names.
+    pub followed_as: PathBuf,
     /// The end of the last line delivered to the log.
     pub offset: u64,
     /// The file's last known size in bytes.

@@ -191,6 +191,7 @@ impl Worker {
         let files = self.book.sources().iter().map(|source| SourceStatus {
             source: source.id,
             path: source.path().to_path_buf(),
+            followed_as: source.first_path().to_path_buf(),
             offset: source.offset,
             size: source.size,
             state: self.state(source),

@@ -438,15 +438,21 @@ fn a_shell_leases_and_settles() {
     let settled = stage.spillq(&["group", "settle", token, "--ack", "--bad", "4=no such coin"]);
     assert_eq!(text(&settled.stdout), "1 line acknowledged, 1 dead letter made; acknowledged up to 4\n");
     for (args, told) in [
-        (&["group", "settle", token, "--ack"][..], "the lease counts no more: all of its lines were settled"),
-        (&["group", "settle", "nonsense", "--ack"], "the lease counts no more: it was never given out"),
+        (
+            &["group", "settle", token, "--ack"][..],
+            "the lease is no longer valid: all of its lines were settled",
+        ),
+        (&["group", "settle", "nonsense", "--ack"], "the lease is no longer valid: it was never given out"),
         (&["group", "settle", token], "required"),
         (&["group", "settle", token, "--ack", "--release"], "cannot be used with"),
         (&["group", "settle", token, "--ack", "--bad", "x"], "not a"),
-        (&["group", "lease", "none"], "there is no such group"),
+        (&["group", "settle", token, "--ack", "--delay", "5s"], "cannot be used with"),
+        (&["group", "lease", "fills", "--wait", "60s"], "at most"),
+        (&["group", "lease", "none"], "there is no group of that name"),
     ] {
         let refused = stage.spillq(args);
-        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        let status = if told.starts_with("the lease is no longer") { 1 } else { 2 };
+        assert_eq!(refused.status.code(), Some(status), "{refused:?}");
         assert!(text(&refused.stderr).contains(told), "{args:?}: {}", text(&refused.stderr));
     }
     assert_eq!(service.stop(), 0);
@@ -606,4 +612,39 @@ fn fastrand_of(seed: u64) -> impl FnMut(u64) -> u64 {
         state ^= state << 17;
         state % below
     }
+}
+
+/// Labels are those of the section that follows the file, also after it was renamed to a name that no section has.
+#[test]
+fn lines_have_the_labels_of_their_section_and_a_reload_changes_them() {
+    let stage = Stage::new();
+    let sections = |env: &str| {
+        format!(
+            "data_dir = \"q\"\n{SMALL_STORE}[[follow]]\ninclude = [\"node.log\"]\nlabels = {{ service = \"node\", env = \"{env}\" }}\n\
+             [[follow]]\ninclude = [\"other.log\"]\n[[group]]\nname = \"any\"\nbatch = {{ lines = 1 }}\n\
+             [consumers]\nlisten = [\"unix:c.sock\"]\n"
+        )
+    };
+    stage.configure(&sections("prod"));
+    stage.append("node.log", "one\n");
+    let mut service = stage.start();
+    service.wait("a line", |status| status.log.next_seq == 2);
+    stage.append("other.log", "two\n");
+    service.wait("another line", |status| status.log.next_seq == 3);
+    std::fs::rename(stage.path("node.log"), stage.path("node.log.1")).unwrap();
+    let mut web = stage.web();
+    let mut labels = || {
+        let leased = web.lease("any", json!({"consumer": "w1"}));
+        let line: Value = serde_json::from_slice(&leased.body).unwrap();
+        says(&web.settle(&leased.lease(), json!({"ack": "all"})), 200, &json!({"acked": 1}));
+        (line["text"].clone(), line["labels"].clone())
+    };
+    assert_eq!(labels(), (json!("one"), json!({"env": "prod", "service": "node"})));
+    assert_eq!(labels(), (json!("two"), json!(null)));
+    stage.configure(&sections("test"));
+    let reloaded = stage.spillq(&["config", "reload"]);
+    assert!(reloaded.status.success(), "{reloaded:?}");
+    stage.append("node.log", "three\n");
+    assert_eq!(labels(), (json!("three"), json!({"env": "test", "service": "node"})));
+    assert_eq!(service.stop(), 0);
 }

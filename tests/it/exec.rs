@@ -1,5 +1,6 @@
 //! The exec processor: all the ways in which a command can end, and that no process of it is left.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use spillq::processor::{Batch, Epoch, Evidence, Exec, Input, Outcome, Piece, Processor, Program};
+use spillq::processor::{Batch, Epoch, Evidence, Exec, Input, Named, Outcome, Piece, Processor, Program};
 use tokio::time::timeout;
 
 use crate::sample;
@@ -224,13 +225,16 @@ async fn ndjson_has_the_source_of_each_line() {
     let command = vec!["sh".to_owned(), "-c".to_owned(), format!("cat > {}", out.display())];
     let batch = batch_of(&[b"plain \"text\"", b"\xff\x00"]);
     for (known, source) in [(true, "\"/var/log/a\""), (false, "3")] {
-        let paths = Arc::new(move |_| known.then(|| "/var/log/a".to_owned()));
+        let labels = Arc::new(BTreeMap::from([("env".to_owned(), "prod".to_owned())]));
+        let named = Named { path: "/var/log/a".to_owned(), labels };
+        let paths = Arc::new(move |_| known.then(|| named.clone()));
+        let labels = if known { "\"labels\":{\"env\":\"prod\"}," } else { "" };
         let mut exec =
             Exec::new(Program::new(command.clone(), shim(), GRACE), Input::Ndjson(paths), Epoch::default());
         assert_eq!(process(&mut exec, &batch).await, Outcome::Done);
         let expected = format!(
-            "{{\"seq\":10,\"source\":{source},\"offset\":100,\"time\":\"1970-01-01T00:00:00.000Z\",\"attempt\":2,\"text\":\"plain \\\"text\\\"\"}}\n\
-             {{\"seq\":11,\"source\":{source},\"offset\":113,\"time\":\"1970-01-01T00:00:00.000Z\",\"attempt\":2,\"base64\":\"/wA=\"}}\n"
+            "{{\"seq\":10,\"source\":{source},\"offset\":100,\"time\":\"1970-01-01T00:00:00.000Z\",\"attempt\":2,{labels}\"text\":\"plain \\\"text\\\"\"}}\n\
+             {{\"seq\":11,\"source\":{source},\"offset\":113,\"time\":\"1970-01-01T00:00:00.000Z\",\"attempt\":2,{labels}\"base64\":\"/wA=\"}}\n"
         );
         assert_eq!(fs::read_to_string(&out).unwrap(), expected);
     }

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from spillq_client import BadLine, LeaseLost, Line, _core
+from spillq_client import BadLine, Consumer, LeaseLost, Line, _core
 from spillq_client.stdio import run
 from spillq_client.testing import FakeQueue
 
@@ -116,7 +116,7 @@ def test_a_lost_answer_to_an_ack_is_told_from_lost_work() -> None:
 
 
 def test_pauses_grow_and_are_bounded() -> None:
-    backoff = _core.Backoff()
+    backoff = _core.Backoff("there")
     pauses = [backoff.failed("no") for _ in range(30)]
     assert pauses[0] <= 0.1 and max(pauses) <= _core.BACKOFF_MAX_S and pauses[-1] >= _core.BACKOFF_MAX_S / 2
 
@@ -128,3 +128,51 @@ def test_too_many_bad_lines_are_refused() -> None:
     verdict.reject(0, "again")
     with pytest.raises(ValueError, match="max_lines"):
         verdict.reject(1000, "one too many")
+
+
+def test_a_bad_line_cannot_be_acked_by_a_later_one() -> None:
+    queue = FakeQueue(["1", "2", "3"])
+    with queue.consumer() as consumer:
+        batch = consumer.next_batch()
+        assert batch is not None
+        lines = list(batch)
+        batch.bad(lines[1], "bad")
+        batch.ack_through(lines[0])
+        with pytest.raises(ValueError, match="line 2 is bad"):
+            batch.ack_through(lines[2])
+        batch.ack()
+    assert (queue.acked, queue.dead) == ([1, 3], {2: "bad"})
+
+
+def test_each_rejects_faults_of_lines_and_fails_the_batch_for_others() -> None:
+    queue = FakeQueue([str(number) for number in range(600)], batch_lines=600)
+    failures = [OSError("db down")]
+
+    def handler(line: Line) -> None:
+        if line.seq == 300 and failures:
+            raise failures.pop()
+        if int(line.text) % 2:
+            raise BadLine(line, "odd")
+
+    with queue.consumer() as consumer:
+        consumer.each(handler)
+    assert queue.failures == ["OSError: db down"]
+    assert len(queue.acked) == 300 and len(queue.dead) == 300
+
+
+def test_stdio_keeps_prints_away_from_its_answers_and_waits_for_a_database() -> None:
+    def handler(line: Line) -> None:
+        print("stored", line.seq)
+        if line.seq == 2:
+            raise OSError("db down")
+
+    assert said([(1, b"1\n"), (2, b"2\n")], handler) == ["OK 1", "LATER 1000 OSError: db down"]
+
+
+def test_options_are_checked() -> None:
+    for wrong in ({"group": "no pe"}, {"group": "g", "name": "a b"}, {"group": "g", "token": "a\r\nX: b"}):
+        with pytest.raises(ValueError):
+            Consumer("unix:/s", **wrong)  # type: ignore[arg-type]
+    assert Consumer("unix:/s", group="g", token="secret\n")._options.token == "secret"
+    with pytest.raises(ValueError, match="TLS"):
+        Consumer("https://h", group="g")

@@ -91,7 +91,7 @@ impl From<Denied> for ApiError {
             Denied::NoGroup => ApiError::new(
                 StatusCode::NOT_FOUND,
                 "no-group",
-                "there is no such group",
+                "there is no group of that name",
                 "`spillq group list` names the groups; a new one is a [[group]] in the configuration",
             ),
         }
@@ -159,7 +159,7 @@ impl From<SettleRefusal> for ApiError {
             SettleRefusal::Gone(gone, acked) => ApiError {
                 status: if gone == Gone::Unknown { StatusCode::NOT_FOUND } else { StatusCode::GONE },
                 json: ErrorJson {
-                    error: format!("the lease counts no more: {}", sentence(gone)),
+                    error: format!("the lease is no longer valid: {}", sentence(gone)),
                     code: if gone == Gone::Unknown { "no-lease" } else { "stale" },
                     next: "lines that are not acked are delivered again: lease the next ones",
                     why: Some(word(gone)),

@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,7 +23,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::super::listeners::{HEAD_BYTES_MAX, HEADERS_MAX, admit, guarded};
+use super::super::listeners::{HEAD_BYTES_MAX, HEADERS_MAX, admit, other_host};
+use super::error::ApiError;
 use super::patience::Patience;
 use super::routes::{Peer, no_route, router};
 use crate::consumers::Coordinator;
@@ -108,7 +113,8 @@ impl ConsumerSockets {
                 admit(accept, connections, serve).await;
             });
         }
-        let guarded = guarded(api, Arc::clone(&self.hosts)).layer(Extension(Peer::Tcp));
+        let hosts = Arc::clone(&self.hosts);
+        let guarded = api.layer(from_fn_with_state(hosts, refuse_other_hosts)).layer(Extension(Peer::Tcp));
         for listener in self.tcp {
             let (connections, api) = (Arc::clone(&connections), guarded.clone());
             listening.spawn(async move {
@@ -118,6 +124,16 @@ impl ConsumerSockets {
             });
         }
         while listening.join_next().await.is_some() {}
+    }
+}
+
+async fn refuse_other_hosts(State(hosts): State<Arc<[String]>>, request: Request, next: Next) -> Response {
+    match other_host(request.headers(), &hosts) {
+        None => next.run(request).await,
+        Some(why) => {
+            let next = "name the service by an address, or list its name in hosts under [http]";
+            ApiError::new(StatusCode::FORBIDDEN, "host", why, next).into_response()
+        }
     }
 }
 

@@ -76,7 +76,7 @@ pub struct SettleJson {
 /// Which lines are done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
-#[serde(untagged)]
+#[serde(untagged, expecting = "ack is \"all\", {\"through\": SEQ} or {\"ranges\": [[FIRST, LAST], ...]}")]
 pub enum AckJson {
     /// `"all"`.
     All(AllJson),

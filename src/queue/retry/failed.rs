@@ -62,7 +62,11 @@ impl Retries {
         }
         match kind {
             FailureKind::BadLine(bad) if range.contains(bad) && self.believes_numbers() => {
-                return Failed { charged_ms, condemned: self.cut_out(&part, bad, now_ms) };
+                let is_right = self.numbers == Numbers::Right;
+                return Failed { charged_ms, condemned: self.cut_out(&part, (bad, is_right), now_ms) };
+            }
+            FailureKind::BadSeq(bad) if range.contains(bad) && self.believes_numbers() => {
+                return Failed { charged_ms, condemned: self.cut_out(&part, (bad, true), now_ms) };
             }
             _ if blames => self.bisect(&part, Standing::Batch, now_ms),
             _ => {
@@ -129,8 +133,9 @@ impl Retries {
             return Failed { charged_ms, condemned: Some(seq) };
         }
         if blamed {
-            let again =
-                matches!(part.standing, Standing::Named | Standing::Rejected) || self.believes_rejections;
+            let again = matches!(part.standing, Standing::Named | Standing::Rejected)
+                || self.believes_rejections
+                || kind == FailureKind::BadSeq(seq);
             if again && line.exceeds_rejects {
                 // Not charged: the line may not be at fault.
                 self.put(part);
@@ -236,8 +241,8 @@ impl Retries {
     }
 
     /// The processor named a line of the batch: the others are delivered without it. Returns the line if it is condemned at
-    /// once, because earlier numbers were right.
-    fn cut_out(&mut self, part: &Part, bad: Seq, now_ms: u64) -> Option<Seq> {
+    /// once, because earlier numbers were right, or it is named by its seq.
+    fn cut_out(&mut self, part: &Part, (bad, is_right): (Seq, bool), now_ms: u64) -> Option<Seq> {
         let SeqRange { first, last } = part.range;
         let before = if first < bad { SeqRange::new(first, bad.prev()) } else { None };
         let after = SeqRange::new(bad.next(), last);
@@ -250,7 +255,7 @@ impl Retries {
         for range in [before, after].into_iter().flatten() {
             self.put(like(range, Standing::Batch));
         }
-        let condemned = (self.numbers == Numbers::Right).then_some(DeadCause::Rejected);
+        let condemned = is_right.then_some(DeadCause::Rejected);
         self.put(Part { condemned, ..like(SeqRange::one(bad), Standing::Named) });
         condemned.map(|_| bad)
     }

@@ -50,6 +50,16 @@ impl Follows {
         (!self.is_never(path)).then_some(at as u16)
     }
 
+    /// The section of a source by the path under which it is followed, whether or not it is there still.
+    #[must_use]
+    pub fn section_of(&self, path: &Path) -> Option<&Follow> {
+        // Standard input is the only source whose name is no path.
+        if !path.is_absolute() {
+            return self.of_input();
+        }
+        self.get(self.names(path)?)
+    }
+
     pub(crate) fn is_never(&self, path: &Path) -> bool {
         self.never.iter().any(|never| path.starts_with(never))
     }

@@ -166,6 +166,7 @@ impl InputStream {
         Some(SourceStatus {
             source: *id,
             path: name.clone(),
+            followed_as: self.path.clone(),
             offset: self.offset,
             size: self.offset + self.held.len() as u64,
             state,

@@ -102,7 +102,7 @@ class _Asking:
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
-        self._backoff = core.Backoff()
+        self._backoff = core.Backoff(str(connection.target))
         self._lock = asyncio.Lock()
 
     async def ask_again(
@@ -160,7 +160,8 @@ async def _slept(seconds: float) -> None:
 class AsyncBatch:
     """The lines of one lease, as a context: leaving it acks them, an exception fails them.
 
-    While it is open, the lease is extended at a third of its time.
+    Leaving it by ``break`` or ``return`` acks too: lines that were not looked at are acked with the others. Use
+    :meth:`ack_through` or :meth:`release` before. While it is open, the lease is extended at a third of its time.
     """
 
     def __init__(self, consumer: AsyncConsumer, lease: Lease) -> None:
@@ -210,6 +211,7 @@ class AsyncBatch:
 
     async def ack_through(self, line: Line) -> Settled:
         """Acks the lines up to this one; the rest stays leased."""
+        self._verdict.check_through(line.seq)
         return await self._settle({"ack": {"through": line.seq}})
 
     async def fail(self, reason: str, delay: float | None = None) -> Settled:
@@ -310,12 +312,21 @@ class AsyncConsumer:
         wait_ms: int = 20_000,
         lease_ms: int | None = None,
         form: Form = "lines",
+        bind: bool | None = None,
         handle_sigterm: bool = True,
     ) -> None:
         target = core.Target.of(address)
         name = name or default_name()
         self._options = core.Options(
-            group, name, token, max_lines, max_bytes, wait_ms, lease_ms, form, target.path is not None
+            group,
+            name,
+            token,
+            max_lines,
+            max_bytes,
+            wait_ms,
+            lease_ms,
+            form,
+            target.path is not None if bind is None else bind,
         )
         self._stopped = asyncio.Event()
         self._asking = _Asking(_Connection(target, self._options))
@@ -383,14 +394,27 @@ class AsyncConsumer:
             form = "objects"
         return None
 
-    async def each(self, handler: Callable[[Line], Awaitable[object] | object]) -> None:
-        """Runs a handler for every line, until :meth:`stop`. A line for which it raises an exception is rejected."""
+    async def each(
+        self,
+        handler: Callable[[Line], Awaitable[object] | object],
+        *,
+        rejects: tuple[type[Exception], ...] = core.REJECTS,
+    ) -> None:
+        """Runs a handler for every line, until :meth:`stop`. See :meth:`spillq_client.Consumer.each`."""
+        self._options.max_lines = min(self._options.max_lines or core.BAD_LINES_MAX, core.BAD_LINES_MAX)
         async for batch in self:
-            async with batch:
-                for line in batch:
-                    try:
-                        result = handler(line)
-                        if inspect.isawaitable(result):
-                            await result
-                    except Exception as error:
-                        batch.bad(line, f"{type(error).__name__}: {error}")
+            try:
+                async with batch:
+                    for line in batch:
+                        try:
+                            result = handler(line)
+                            if inspect.isawaitable(result):
+                                await result
+                        except BadLine as error:
+                            batch.bad(line, error.reason)
+                        except rejects as error:
+                            batch.bad(line, f"{type(error).__name__}: {error}")
+            except LeaseLost as error:
+                core.log.warning("%s", error)
+            except Exception:
+                core.log.exception("the handler failed; its batch is delivered again")

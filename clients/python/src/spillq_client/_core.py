@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import re
 import uuid
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
@@ -31,12 +32,21 @@ JSON_BYTES_MAX = 1024 * 1024
 ANSWER_WAIT_S = 30.0
 #: A settlement that is not answered is tried for as long as its lease lasts, and at least so long.
 SETTLE_WAIT_S = 10.0
-#: The bad lines that one settlement takes; those beyond it are rejected when their batch comes again.
+#: The bad lines that one settlement takes.
 BAD_LINES_MAX = 256
+
+
+#: What ``each`` and ``stdio.run`` take for a fault of the line. Anything else, such as an error of a database, fails the batch.
+REJECTS: tuple[type[Exception], ...] = (ValueError, KeyError, TypeError, IndexError)
+
+_NAME = re.compile(r"[A-Za-z0-9._:@-]{1,64}")
+_GROUP = re.compile(r"[a-z0-9_-]{1,64}")
 
 
 class BadLine(Exception):
     """Raise it for a line that is at fault: the line is rejected, and the others of its batch are delivered again without it."""
+
+    __module__ = "spillq_client"
 
     def __init__(self, line: Line, reason: str) -> None:
         super().__init__(f"line {line.seq}: {reason}")
@@ -50,14 +60,18 @@ class LeaseLost(Exception):
     ``acked`` has what of its lines is settled all the same, as ranges of seqs.
     """
 
+    __module__ = "spillq_client"
+
     def __init__(self, why: str, acked: Sequence[tuple[int, int]]) -> None:
-        super().__init__(f"the lease of the batch counts no more ({why}): its lines may be delivered to others")
+        super().__init__(f"the lease of the batch is no longer valid ({why}): others may have its lines")
         self.why = why
         self.acked = list(acked)
 
 
 class Refused(Exception):
     """The service refuses: a wrong token, an unknown group, a group with a processor. Trying again does not help."""
+
+    __module__ = "spillq_client"
 
     def __init__(self, status: int, code: str, error: str, hint: str) -> None:
         super().__init__(f"{error} ({code}, status {status}); {hint}")
@@ -67,6 +81,8 @@ class Refused(Exception):
 
 class FieldMissing(AttributeError):
     """The field is not sent with ``form="lines"``."""
+
+    __module__ = "spillq_client"
 
     def __init__(self, name: str) -> None:
         super().__init__(f'line.{name} is sent only with form="objects": pass it to the consumer')
@@ -155,6 +171,9 @@ class Target:
     host: str
     port: int
 
+    def __str__(self) -> str:
+        return self.path or f"{self.host}:{self.port}"
+
     @staticmethod
     def of(address: str) -> Target:
         """``unix:/run/spillq/consumers.sock`` or ``http://127.0.0.1:9465``.
@@ -167,6 +186,8 @@ class Target:
                 raise ValueError('names no socket; write it as "unix:/run/spillq/consumers.sock"')
             return Target(path, "spillq", 0)
         parts = urlsplit(address)
+        if parts.scheme == "https":
+            raise ValueError("this client speaks no TLS: use a unix socket, or a proxy on this host")
         if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
             raise ValueError(f'{address!r}: write it as "unix:/PATH" or "http://127.0.0.1:9465"')
         return Target(None, parts.hostname, parts.port or 80)
@@ -187,6 +208,17 @@ class Options:
     #: On a unix socket the lease ends when this process dies.
     bind: bool = True
 
+    def __post_init__(self) -> None:
+        if not _GROUP.fullmatch(self.group):
+            raise ValueError(f"group is {self.group!r}: 1 to 64 of a-z, 0-9, _ and -")
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"name is {self.name!r}: 1 to 64 of A-Z a-z 0-9 . _ : @ -")
+        if self.token is not None:
+            # As it is read from a file, with its newline.
+            self.token = self.token.strip()
+            if not self.token.isascii() or not self.token.isprintable() or not self.token:
+                raise ValueError("token: it is empty, or not plain characters")
+
 
 @dataclass
 class Answer:
@@ -205,8 +237,8 @@ class Answer:
 
     def refused(self) -> Refused:
         found = self.json()
-        words = (str(found.get(key, "")) for key in ("code", "error", "next"))
-        return Refused(self.status, *words)
+        code, error, hint = (str(found.get(key) or "") for key in ("code", "error", "next"))
+        return Refused(self.status, code or "unknown", error or "the service refuses", hint or "see its log")
 
 
 def request(target: Target, options: Options, method: str, path: str, headers: dict[str, str], body: bytes) -> bytes:
@@ -317,6 +349,11 @@ class Verdict:
     bad: dict[int, str] = field(default_factory=dict)
     is_settled: bool = False
 
+    def check_through(self, seq: int) -> None:
+        lost = [bad for bad in self.bad if bad <= seq]
+        if lost:
+            raise ValueError(f"line {min(lost)} is bad: ack_through would ack it too; ack the whole batch")
+
     def reject(self, seq: int, reason: str) -> None:
         if len(self.bad) < BAD_LINES_MAX or seq in self.bad:
             self.bad[seq] = reason
@@ -373,18 +410,19 @@ def is_passing(status: int) -> bool:
 class Backoff:
     """Pauses that grow with each failure in a row, with jitter. The first failure is logged, and the end of the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str) -> None:
+        self.address = address
         self.failures = 0
 
     def failed(self, what: object) -> float:
         """The pause before the next try, in seconds."""
         if self.failures == 0:
-            log.warning("spillq does not answer: %s; trying again", what)
+            log.warning("spillq does not answer at %s: %s; trying again", self.address, what)
         longest = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(self.failures, 20))
         self.failures += 1
         return random.uniform(longest / 2, longest)
 
     def succeeded(self) -> None:
         if self.failures:
-            log.warning("spillq answers again, after %d tries", self.failures)
+            log.warning("spillq answers again (failed tries: %d)", self.failures)
         self.failures = 0

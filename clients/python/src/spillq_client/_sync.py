@@ -91,7 +91,8 @@ class _Connection:
 class Batch:
     """The lines of one lease, as a context: leaving it acks them, an exception fails them.
 
-    While it is open, the lease is extended at a third of its time.
+    Leaving it by ``break`` or ``return`` acks too: lines that were not looked at are acked with the others. Use
+    :meth:`ack_through` or :meth:`release` before. While it is open, the lease is extended at a third of its time.
     """
 
     def __init__(self, consumer: Consumer, lease: Lease) -> None:
@@ -142,6 +143,7 @@ class Batch:
 
     def ack_through(self, line: Line) -> Settled:
         """Acks the lines up to this one; the rest stays leased."""
+        self._verdict.check_through(line.seq)
         return self._settle({"ack": {"through": line.seq}})
 
     def fail(self, reason: str, delay: float | None = None) -> Settled:
@@ -225,7 +227,7 @@ class _Asking:
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
-        self._backoff = core.Backoff()
+        self._backoff = core.Backoff(str(connection.target))
         self._lock = threading.Lock()
         self._never = threading.Event()
 
@@ -251,6 +253,8 @@ class _Asking:
                     failed: object = f"status {answer.status}"
                 except TryAgain as error:
                     failed = error
+                if stopped is not None and stopped.is_set():
+                    raise TryAgain("stopped")
                 is_late = until is not None and time.monotonic() >= until
                 if is_late or (stopped or self._never).wait(self._backoff.failed(failed)):
                     raise TryAgain(str(failed))
@@ -264,6 +268,8 @@ class Consumer:
     :param name: for ``spillq status`` and ``doctor``; host and process if not given
     :param token: the bearer token
     :param form: ``"lines"`` is fast; ``"objects"`` adds source, offset, time and labels to each line
+    :param bind: the lease ends with the connection; on a unix socket of ``[consumers]`` if not given. False for the socket in the
+        data dir
     :param handle_sigterm: SIGTERM ends the loop after the batch in hand; only in the main thread
 
     Iterating ends after :meth:`stop`. A service that cannot be reached or restarts never ends it.
@@ -283,12 +289,21 @@ class Consumer:
         wait_ms: int = 20_000,
         lease_ms: int | None = None,
         form: Form = "lines",
+        bind: bool | None = None,
         handle_sigterm: bool = True,
     ) -> None:
         target = core.Target.of(address)
         name = name or default_name()
         self._options = core.Options(
-            group, name, token, max_lines, max_bytes, wait_ms, lease_ms, form, target.path is not None
+            group,
+            name,
+            token,
+            max_lines,
+            max_bytes,
+            wait_ms,
+            lease_ms,
+            form,
+            target.path is not None if bind is None else bind,
         )
         self._stopped = threading.Event()
         self._asking = _Asking(_Connection(target, self._options))
@@ -366,15 +381,29 @@ class Consumer:
             form = "objects"
         return None
 
-    def each(self, handler: Callable[[Line], object]) -> None:
-        """Runs a handler for every line, until :meth:`stop`. A line for which it raises an exception is rejected."""
+    def each(
+        self, handler: Callable[[Line], object], *, rejects: tuple[type[Exception], ...] = core.REJECTS
+    ) -> None:
+        """Runs a handler for every line, until :meth:`stop`.
+
+        A line for which it raises :class:`BadLine` or one of ``rejects`` is rejected. Any other exception fails the batch: it is
+        delivered again after a back-off, so that an outage makes no dead letters.
+        """
+        self._options.max_lines = min(self._options.max_lines or core.BAD_LINES_MAX, core.BAD_LINES_MAX)
         for batch in self:
-            with batch:
-                for line in batch:
-                    try:
-                        handler(line)
-                    except Exception as error:
-                        batch.bad(line, f"{type(error).__name__}: {error}")
+            try:
+                with batch:
+                    for line in batch:
+                        try:
+                            handler(line)
+                        except BadLine as error:
+                            batch.bad(line, error.reason)
+                        except rejects as error:
+                            batch.bad(line, f"{type(error).__name__}: {error}")
+            except LeaseLost as error:
+                core.log.warning("%s", error)
+            except Exception:
+                core.log.exception("the handler failed; its batch is delivered again")
 
 
 def default_name() -> str:
