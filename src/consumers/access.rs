@@ -35,6 +35,8 @@ pub(super) struct Open {
     /// A `[[processor]]` gets its batches: consumers do not.
     pub(super) has_processor: bool,
     pub(super) pace: Option<Pace>,
+    /// The configuration names it. Others, which only the store has, are open to the owner alone: their token is not known.
+    is_configured: bool,
     token: Option<Token>,
 }
 
@@ -58,7 +60,8 @@ pub enum Denied {
 }
 
 impl Access {
-    /// Access to these groups. `has_processor` tells which of them a processor serves.
+    /// Access to these groups. `has_processor` tells which of them a processor serves, `is_configured` which the configuration
+    /// names.
     ///
     /// # Errors
     /// The first secret that cannot be read.
@@ -66,18 +69,38 @@ impl Access {
         groups: &[(GroupId, Arc<GroupSettings>)],
         token: Option<&Secret>,
         has_processor: impl Fn(&str) -> bool,
+        is_configured: impl Fn(&str) -> bool,
     ) -> Result<Access, String> {
         let read = |secret: &Secret| Ok::<_, String>(Token(secret.read()?.into()));
         let open = |(id, settings): &(GroupId, Arc<GroupSettings>)| {
             let token = settings.token.as_ref().map(read).transpose()?;
             let (has_processor, pace) = (has_processor(&settings.name), settings.rate.map(Pace::new));
-            let open = Open { id: *id, settings: Arc::clone(settings), has_processor, pace, token };
+            let is_configured = is_configured(&settings.name);
+            let open =
+                Open { id: *id, settings: Arc::clone(settings), has_processor, pace, is_configured, token };
             Ok::<_, String>((settings.name.clone(), open))
         };
         Ok(Access {
             groups: groups.iter().map(open).collect::<Result<_, _>>()?,
             token: token.map(read).transpose()?,
         })
+    }
+
+    /// The same for other groups of the store: those that are new are open to the owner alone.
+    pub(super) fn with_groups(&self, groups: &[(GroupId, Arc<GroupSettings>)]) -> Access {
+        let open = groups.iter().map(|(id, settings)| {
+            let new = || Open {
+                id: *id,
+                settings: Arc::clone(settings),
+                has_processor: false,
+                pace: None,
+                is_configured: false,
+                token: None,
+            };
+            let known = self.groups.get(&settings.name).cloned().unwrap_or_else(new);
+            (settings.name.clone(), Open { id: *id, settings: Arc::clone(settings), ..known })
+        });
+        Access { groups: open.collect(), token: self.token.clone() }
     }
 
     /// Whether all secrets of these groups can be read.
@@ -107,6 +130,10 @@ impl Access {
             Caller::Bearer(bearer) => bearer,
         };
         match self.groups.get(name) {
+            Some(open) if !open.is_configured => Err(match is_right(self.token.as_ref(), bearer) {
+                true => Denied::NoGroup,
+                false => Denied::Token,
+            }),
             Some(open) => match is_right(open.token.as_ref().or(self.token.as_ref()), bearer) {
                 true => Ok(open),
                 false => Err(Denied::Token),
@@ -162,8 +189,13 @@ mod tests {
     fn a_group_is_open_to_its_own_token_or_to_the_common_one() {
         let ((_one, all), (_other, own)) = (secret("for all\n"), secret("for fills\n"));
         let group = |name: &str, token| Arc::new(GroupSettings { token, ..GroupSettings::named(name) });
-        let groups = [(GroupId(1), group("fills", Some(own))), (GroupId(2), group("trades", None))];
-        let access = Access::new(&groups, Some(&all), |name| name == "trades").unwrap();
+        let groups = [
+            (GroupId(1), group("fills", Some(own))),
+            (GroupId(2), group("trades", None)),
+            (GroupId(3), group("gone", None)),
+        ];
+        let access =
+            Access::new(&groups, Some(&all), |name| name == "trades", |name| name != "gone").unwrap();
         let of = |name, bearer| {
             access.group(name, Caller::Bearer(bearer)).map(|open| (open.id.0, open.has_processor))
         };
@@ -183,7 +215,7 @@ mod tests {
     #[test]
     fn without_a_token_a_group_is_open_to_everyone_on_the_socket() {
         let groups = [(GroupId(1), Arc::new(GroupSettings::named("fills")))];
-        let access = Access::new(&groups, None, |_| false).unwrap();
+        let access = Access::new(&groups, None, |_| false, |_| true).unwrap();
         for caller in [Caller::Bearer(None), Caller::Bearer(Some("any")), Caller::Owner] {
             assert!(access.group("fills", caller).is_ok());
             assert_eq!(access.group("none", caller).map(|_| ()), Err(Denied::NoGroup));
@@ -194,7 +226,7 @@ mod tests {
     fn a_secret_that_cannot_be_read_is_an_error() {
         let token = Some(Secret::File("/nowhere".into()));
         let groups = [(GroupId(1), Arc::new(GroupSettings { token, ..GroupSettings::named("fills") }))];
-        let told = Access::new(&groups, None, |_| false).unwrap_err();
+        let told = Access::new(&groups, None, |_| false, |_| true).unwrap_err();
         assert!(told.starts_with("the secret in /nowhere cannot be read:"), "{told}");
     }
 }

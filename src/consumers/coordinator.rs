@@ -119,6 +119,8 @@ pub enum Refusal {
     TooManyWaiting,
     /// Slow clients hold the memory for bodies.
     Busy,
+    /// Parts of the lease were acked: without objects its lines cannot be told apart.
+    InParts,
     /// The service stops.
     Stopping,
     /// The kernel has no random numbers.
@@ -140,8 +142,8 @@ pub enum SettleRefusal {
     Wrong(Wrong),
     /// The request names other lines than the lease has.
     OtherLines(SeqRange),
-    /// The acks would have too many ranges.
-    TooManyRanges,
+    /// The acks would have too many ranges, or too many rejected lines wait already.
+    NoRoom,
     /// The service stops.
     Stopping,
 }
@@ -249,6 +251,14 @@ impl Coordinator {
         })
     }
 
+    /// Groups were added or removed by an operator.
+    pub async fn groups_changed(&self) {
+        if let Ok(groups) = self.handle.ask(Command::Groups).await {
+            let access = self.now.borrow().access.with_groups(&groups);
+            self.set(access);
+        }
+    }
+
     /// Sets what consumers may do from now on. Leases go on; requests that wait are judged again.
     pub fn set(&self, mut access: Access) {
         self.now.send_modify(|now| {
@@ -268,6 +278,8 @@ impl Coordinator {
                 () = changed => {}
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
             }
+            let due = self.table().groups_due(now_ms());
+            self.reconcile(due).await;
             let expired = self.table().expire(now_ms());
             for held in expired {
                 let (lasted, lines) = (duration(held.until_ms.saturating_sub(held.since_ms)), held.range);
@@ -284,6 +296,8 @@ impl Coordinator {
     /// Ends all leases: first their consumers get this time to settle them. No other begins.
     pub async fn stop(&self, wait: Duration) {
         self.now.send_modify(|now| now.stopping = true);
+        let held = self.table().groups_held();
+        self.reconcile(held).await;
         let all_ended = async {
             loop {
                 let changed = self.changed.notified();
@@ -323,13 +337,16 @@ impl Coordinator {
         let mut now = self.now.subscribe();
         let open = self.open_for(&now.borrow_and_update(), group, caller)?;
         let repeated = self.table().asks(open.id, &ask.consumer, ask.request.as_deref(), now_ms());
-        match repeated {
-            Repeated::No => {}
+        let number = match repeated {
+            Repeated::No(number) => number,
             Repeated::Gone(gone) => return Err(Refusal::Ended(gone)),
             Repeated::Lease(token) => return self.lease_again(token, &open, &ask).await,
-        }
+        };
         let _waiting = self.wait_for_lines(open.id)?;
         loop {
+            if tokio::time::Instant::now() > until + OFFER_WAIT {
+                return Err(self.nothing(open.id).await.unwrap_or(Refusal::Nothing(Why::empty())));
+            }
             let may_ask = lock(&self.next_lease).get(&open.id).copied().filter(|next| *next > Instant::now());
             if let Some(next) = may_ask {
                 if tokio::time::Instant::from_std(next) > until {
@@ -343,7 +360,11 @@ impl Coordinator {
             let offer = loop {
                 tokio::select! {
                     biased;
-                    offer = &mut asked.answer => break offer.map_err(|_| Closed)?,
+                    offer = &mut asked.answer => match offer {
+                        Ok(offer) => break offer,
+                        // The group was removed, or the owner has ended.
+                        Err(_) => return Err(self.nothing(open.id).await.unwrap_or(Refusal::Stopping)),
+                    },
                     changed = now.changed() => {
                         changed.map_err(|_| Refusal::Stopping)?;
                         self.open_for(&now.borrow_and_update(), group, caller)?;
@@ -360,11 +381,11 @@ impl Coordinator {
             let (send, leased) = oneshot::channel();
             let (coordinator, open, ask) = (Arc::clone(self), open.clone(), ask.clone());
             tokio::spawn(async move {
-                let leased = coordinator.take(feed, &open, offer, &ask).await;
+                let leased = coordinator.take(feed, &open, offer, (&ask, number)).await;
                 if let Err(Ok(Some(unsent))) = send.send(leased)
-                    && ask.request.is_none()
+                    && (ask.request.is_none() || ask.connection.is_some())
                 {
-                    // Nobody knows its token.
+                    // Nobody knows its token, or the connection is gone with which it ends.
                     coordinator.give_back(unsent.token);
                 }
             });
@@ -380,20 +401,30 @@ impl Coordinator {
         mut feed: Feed,
         open: &Open,
         offer: Offer,
-        ask: &Ask,
+        (ask, number): (&Ask, u64),
     ) -> Result<Option<Leased>, Refusal> {
         let settings = &open.settings;
         let lines_max = ask.max_lines.unwrap_or(u64::MAX).min(offer.range.lines()).max(1);
         let range = SeqRange { last: offer.range.first.plus(lines_max - 1), ..offer.range };
         let bytes_max = ask.max_bytes.unwrap_or(u64::MAX).min(settings.batch_bytes).max(1);
-        let share = match self.share(body_bytes(ask.form, bytes_max, lines_max)).await {
+        let mut share = match self.share(body_bytes(ask.form, bytes_max, lines_max)).await {
             Ok(share) => share,
             Err(busy) => {
                 feed.release(offer)?;
                 return Err(busy);
             }
         };
-        let Some(read) = feed.read(offer, range, bytes_max, None).await? else { return Ok(None) };
+        let Some(read) = feed.read(offer, range, bytes_max, None).await? else {
+            // It counts the reads that failed.
+            self.keep(feed);
+            return Ok(None);
+        };
+        // A line may be longer than what was asked for.
+        let bytes = read.pieces.iter().map(|piece| piece.bytes().len() as u64).sum();
+        if let Err(busy) = self.enlarge(&mut share, body_bytes(ask.form, bytes, read.line_count())).await {
+            feed.release(read.offer)?;
+            return Err(busy);
+        }
         let leasing = feed.lease(read)?;
         let leased = leasing.asked.await.map_err(|_| Closed)?;
         self.keep(feed);
@@ -423,7 +454,14 @@ impl Coordinator {
             let next = pace.book(lease.range.lines(), Instant::now());
             lock(&self.next_lease).insert(open.id, next);
         }
-        self.table().leased(token, held, ask.request.clone());
+        if !self.table().leased(token, held.clone(), (ask.request.as_deref(), number)) {
+            self.end(&held, Verdict::Released);
+            return Err(Refusal::Ended(Gone::Left));
+        }
+        if ask.connection.is_some_and(|connection| !self.table().is_open(connection)) {
+            self.give_back(token);
+            return Err(Refusal::Ended(Gone::Left));
+        }
         self.changed.notify_waiters();
         let (range, attempt) = (lease.range, lease.attempt);
         let answer =
@@ -437,7 +475,13 @@ impl Coordinator {
     /// The lease that an earlier request with the same name got: its answer was lost.
     async fn lease_again(&self, token: LeaseToken, open: &Open, ask: &Ask) -> Result<Leased, Refusal> {
         let held = self.table().held(token).cloned().ok_or(Refusal::Ended(Gone::Settled))?;
-        let lines = held.left.iter().map(|left| left.lines()).sum();
+        if ask.form == Form::Lines && held.left.len() > 1 {
+            return Err(Refusal::InParts);
+        }
+        if let Some(connection) = ask.connection {
+            self.table().bind(token, connection);
+        }
+        let lines: u64 = held.left.iter().map(|left| left.lines()).sum();
         let share = self.share(body_bytes(ask.form, open.settings.batch_bytes, lines)).await?;
         let mut feed = self.feed(open);
         let (mut pieces, mut lent) = (Vec::new(), Vec::new());
@@ -447,8 +491,16 @@ impl Coordinator {
             lent.push(counted);
         }
         self.keep(feed);
+        if pieces.iter().map(|piece| piece.range().lines()).sum::<u64>() < lines {
+            if let Some(held) = self.table().end(token, Gone::Left) {
+                let summary =
+                    format!("lines {} of consumer {} cannot be read again", held.span(), held.consumer);
+                self.end(&held, failed(FailureKind::Failed, summary));
+            }
+            return Err(Refusal::Form(io::Error::other("the lines of the lease cannot be read again")));
+        }
         let expires_ms = held.until_ms.saturating_sub(now_ms());
-        self.answer(token, open, (held.range, held.attempt, expires_ms), (pieces, lent, share), ask.form)
+        self.answer(token, open, (held.span(), held.attempt, expires_ms), (pieces, lent, share), ask.form)
             .await
     }
 
@@ -457,7 +509,7 @@ impl Coordinator {
         token: LeaseToken,
         open: &Open,
         (range, attempt, expires_ms): (SeqRange, u32, u64),
-        (pieces, lent, share): (Vec<Piece>, Vec<Lent>, OwnedSemaphorePermit),
+        (pieces, lent, mut share): (Vec<Piece>, Vec<Lent>, OwnedSemaphorePermit),
         form: Form,
     ) -> Result<Leased, Refusal> {
         let nothing = || Refusal::Form(io::Error::other("the lines of the lease cannot be read any more"));
@@ -469,6 +521,8 @@ impl Coordinator {
         };
         let formed = tokio::task::spawn_blocking(move || chunks(&batch, &input)).await;
         let chunks = formed.map_err(|_| Refusal::Stopping)?.map_err(Refusal::Form)?;
+        // Control characters take more than was assumed.
+        self.enlarge(&mut share, chunks.iter().map(|chunk| chunk.len() as u64).sum()).await?;
         let epoch = self.epoch.of_group(open.id).to_string();
         drop(lent);
         let body = Body { chunks, _share: share };
@@ -487,16 +541,16 @@ impl Coordinator {
         settlement: Result<Settlement, String>,
     ) -> Result<Counted, SettleRefusal> {
         let held = self.check(caller, token).map_err(SettleRefusal::Denied)?;
-        let Some((token, held, strict)) = held else { return Err(self.gone(token, &claim).await) };
+        let Some((token, held, strict)) = held else { return Err(self.gone(caller, token, &claim).await) };
         // Last: whoever has no lease learns only that.
         let settlement = settlement.map_err(SettleRefusal::Request)?;
-        if claim.range.is_some_and(|range| range != held.range) {
+        if claim.range.is_some_and(|range| range != held.range && range != held.span()) {
             return Err(SettleRefusal::OtherLines(held.range));
         }
         let settlement = settlement.said_by(&held.consumer);
         let verdict = settlement.verdict(held.range, &held.left, strict).map_err(SettleRefusal::Wrong)?;
         if self.table().begin_settling(token, now_ms()).is_none() {
-            return Err(self.gone(Some(token), &claim).await);
+            return Err(self.gone(caller, Some(token), &claim).await);
         }
         let coordinator = Arc::clone(self);
         let settled = tokio::spawn(async move {
@@ -507,16 +561,16 @@ impl Coordinator {
                 Ok(Settled::Counted(Counted { left, acked, .. })) => {
                     coordinator.table().settled(token, left.clone(), *acked, now_ms());
                 }
-                Ok(Settled::Stale) => drop(coordinator.table().end(token, Gone::Revoked)),
-                Ok(Settled::TooManyRanges) | Err(Closed) => coordinator.table().not_settled(token),
+                Ok(Settled::Stale) => coordinator.table().stale(token),
+                Ok(Settled::NoRoom) | Err(Closed) => coordinator.table().not_settled(token),
             }
             coordinator.changed.notify_waiters();
             settled
         });
         match settled.await.map_err(|_| SettleRefusal::Stopping)?? {
             Settled::Counted(counted) => Ok(counted),
-            Settled::Stale => Err(self.gone(Some(token), &claim).await),
-            Settled::TooManyRanges => Err(SettleRefusal::TooManyRanges),
+            Settled::Stale => Err(self.gone(caller, Some(token), &claim).await),
+            Settled::NoRoom => Err(SettleRefusal::NoRoom),
         }
     }
 
@@ -531,13 +585,18 @@ impl Coordinator {
         lease_ms: Option<u64>,
     ) -> Result<u64, SettleRefusal> {
         let held = self.check(caller, token).map_err(SettleRefusal::Denied)?;
-        let Some((token, held, _)) = held else { return Err(self.gone(token, &Claim::default()).await) };
+        if let Some((_, held, _)) = &held {
+            self.reconcile([held.group]).await;
+        }
+        let Some((token, held, _)) = held else {
+            return Err(self.gone(caller, token, &Claim::default()).await);
+        };
         let timeout_ms =
             |access: &Access| access.group_of(held.group).map_or(0, |(_, open)| open.settings.timeout_ms);
         let lease_ms = lease_ms.unwrap_or_else(|| timeout_ms(&self.now.borrow().access));
         let now_ms = now_ms();
         if !self.table().extend(token, now_ms.saturating_add(lease_ms), now_ms) {
-            return Err(self.gone(Some(token), &Claim::default()).await);
+            return Err(self.gone(caller, Some(token), &Claim::default()).await);
         }
         self.changed.notify_waiters();
         Ok(lease_ms)
@@ -555,9 +614,14 @@ impl Coordinator {
         Ok(ended.iter().flat_map(|held| &held.left).map(|left| left.lines()).sum())
     }
 
+    /// A connection begins with which leases may end.
+    pub fn connected(&self, connection: u64) {
+        self.table().connected(connection);
+    }
+
     /// A connection is gone: the deliveries that are bound to it have failed.
     pub fn disconnected(&self, connection: u64) {
-        let ended = self.table().end_all(Gone::Left, |held| held.connection == Some(connection));
+        let ended = self.table().disconnected(connection);
         for held in &ended {
             let summary =
                 format!("consumer {} closed its connection with lines {} leased", held.consumer, held.range);
@@ -575,6 +639,7 @@ impl Coordinator {
         let id = access.group(group, caller).map_err(Refusal::Denied)?.id;
         let found = self.handle.ask(|reply| Command::Group { group: id, range: None, reply }).await?;
         let (status, _) = found.ok_or(Refusal::Denied(Denied::NoGroup))?;
+        self.table().reconcile(id, &status.lease_tokens, status.next_token);
         let (seen, now_ms) = (self.table().seen(id), now_ms());
         let why = why(&status, &seen, now_ms);
         Ok(GroupView { status, why, seen, now_ms })
@@ -651,6 +716,16 @@ impl Coordinator {
         }
     }
 
+    /// Makes a share large enough for so many bytes.
+    async fn enlarge(&self, share: &mut OwnedSemaphorePermit, bytes: u64) -> Result<(), Refusal> {
+        let has = share.num_permits() as u64 * KIB as u64;
+        let most = BODIES_BYTES_MAX as u64;
+        if bytes.min(most) > has {
+            share.merge(self.share(bytes.min(most) - has).await?);
+        }
+        Ok(())
+    }
+
     fn feed(&self, open: &Open) -> Feed {
         let kept = lock(&self.feeds).get_mut(&open.id).and_then(Vec::pop);
         let new = || {
@@ -676,6 +751,7 @@ impl Coordinator {
     async fn nothing(&self, group: GroupId) -> Option<Refusal> {
         match self.handle.ask(|reply| Command::Group { group, range: None, reply }).await {
             Ok(Some((status, _))) => {
+                self.table().reconcile(group, &status.lease_tokens, status.next_token);
                 let seen = self.table().seen(group);
                 why(&status, &seen, now_ms()).map(Refusal::Nothing)
             }
@@ -701,17 +777,22 @@ impl Coordinator {
     }
 
     /// Why a token counts no more, and what of the lines in question is settled.
-    async fn gone(&self, token: Option<LeaseToken>, claim: &Claim) -> SettleRefusal {
+    async fn gone(&self, caller: Caller<'_>, token: Option<LeaseToken>, claim: &Claim) -> SettleRefusal {
         let gone = match token {
             None => Gone::Unknown,
             Some(token) if token.run() != self.run => Gone::Restarted,
             Some(token) => self.table().gone(token),
         };
+        let access = Arc::clone(&self.now.borrow().access);
+        let may_see =
+            |group| access.group_of(group).is_some_and(|(name, _)| access.group(name, caller).is_ok());
         let of_token = token.and_then(|token| self.table().group_of_ended(token));
         let settled = match (claim.range, claim.epoch.as_deref().and_then(|epoch| self.group_of_epoch(epoch)))
         {
             // Of another group it says nothing of these lines.
-            (Some(range), Some(group)) if of_token.is_none_or(|of_token| of_token == group) => {
+            (Some(range), Some(group))
+                if of_token.is_none_or(|of_token| of_token == group) && may_see(group) =>
+            {
                 let found =
                     self.handle.ask(|reply| Command::Group { group, range: Some(range), reply }).await;
                 found.ok().flatten().map(|(_, settled)| settled)
@@ -736,6 +817,21 @@ impl Coordinator {
     fn release(&self, ended: &[Held]) {
         ended.iter().for_each(|held| self.end(held, Verdict::Released));
         self.changed.notify_waiters();
+    }
+
+    /// Ends the leases of these groups that the owner has revoked: an operator moved the group, or lines were dropped.
+    async fn reconcile(&self, groups: impl IntoIterator<Item = GroupId>) {
+        for group in groups {
+            let asked = self.handle.ask(|reply| Command::Group { group, range: None, reply }).await;
+            match asked {
+                Ok(Some((status, _))) => {
+                    self.table().reconcile(group, &status.lease_tokens, status.next_token);
+                }
+                // The group was removed.
+                Ok(None) => self.table().reconcile(group, &[], u64::MAX),
+                Err(Closed) => return,
+            }
+        }
     }
 
     /// Ends a lease at the owner. Nobody waits for the answer: if the process dies before it is durable, the lease ends with

@@ -3,7 +3,7 @@
 //!
 //! Bounds: as many leases as groups have in flight, [`CONSUMERS_MAX`] consumers a group, [`ENDED_MAX`] ended leases.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use spillq_storage::{GroupId, SeqRange};
 
@@ -58,7 +58,8 @@ struct Known {
     settled: u64,
     expired: u64,
     acked_lines: u64,
-    request: Option<(String, LeaseToken)>,
+    /// The last request with a name: when it came, as a number of requests, and the lease that it got.
+    request: Option<(String, u64, Option<LeaseToken>)>,
 }
 
 /// What is known of the consumers of one group, for its diagnosis.
@@ -139,6 +140,8 @@ struct GroupTable {
 pub(super) struct Table {
     groups: BTreeMap<GroupId, GroupTable>,
     leases: HashMap<LeaseToken, Held>,
+    /// The connections that leases may end with.
+    connections: HashSet<u64>,
     ended: HashMap<LeaseToken, (Gone, GroupId)>,
     ended_order: VecDeque<LeaseToken>,
 }
@@ -146,8 +149,8 @@ pub(super) struct Table {
 /// What a repeated request gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Repeated {
-    /// It is not a repetition.
-    No,
+    /// It is not a repetition, and the request of this number.
+    No(u64),
     /// The lease of the first time, which is still out.
     Lease(LeaseToken),
     /// That lease has ended.
@@ -155,7 +158,8 @@ pub(super) enum Repeated {
 }
 
 impl Table {
-    /// A consumer asks for lines, perhaps with a request that it sent before.
+    /// A consumer asks for lines, perhaps with a request that it sent before. If that waits still, it is replaced: its
+    /// connection is probably gone.
     pub(super) fn asks(
         &mut self,
         group: GroupId,
@@ -165,21 +169,83 @@ impl Table {
     ) -> Repeated {
         let known = self.known(group, consumer, now_ms);
         known.asked += 1;
-        let before = known.request.clone().filter(|(before, _)| Some(before.as_str()) == request);
+        let number = known.asked;
+        let before = known.request.as_ref().filter(|(before, ..)| Some(before.as_str()) == request);
+        let before = before.and_then(|(.., token)| *token);
+        if before.is_none()
+            && let Some(request) = request
+        {
+            known.request = Some((request.to_owned(), number, None));
+        }
         match before {
-            None => Repeated::No,
-            Some((_, token)) if self.leases.contains_key(&token) => Repeated::Lease(token),
-            Some((_, token)) => Repeated::Gone(self.gone(token)),
+            None => Repeated::No(number),
+            Some(token) if self.leases.contains_key(&token) => Repeated::Lease(token),
+            Some(token) => Repeated::Gone(self.gone(token)),
         }
     }
 
-    /// A lease was given out.
-    pub(super) fn leased(&mut self, token: LeaseToken, held: Held, request: Option<String>) {
+    /// A lease was given out to the request of this number. `false` if the request was sent again since, and only the later one
+    /// counts: nothing is noted then.
+    pub(super) fn leased(
+        &mut self,
+        token: LeaseToken,
+        held: Held,
+        (request, number): (Option<&str>, u64),
+    ) -> bool {
         let known = self.known(held.group, &held.consumer, held.since_ms);
+        match (&mut known.request, request) {
+            (Some((last, at, lease)), Some(request)) if last == request => {
+                if *at != number {
+                    return false;
+                }
+                *lease = Some(token);
+            }
+            _ => {}
+        }
         known.leased += 1;
-        known.request = request.map(|request| (request, token));
         self.groups.entry(held.group).or_default().leased += 1;
         self.leases.insert(token, held);
+        true
+    }
+
+    /// The lease goes on with another connection.
+    pub(super) fn bind(&mut self, token: LeaseToken, connection: u64) {
+        if let Some(held) = self.leases.get_mut(&token) {
+            held.connection = Some(connection);
+        }
+    }
+
+    /// A connection is open; leases may end with it.
+    pub(super) fn connected(&mut self, connection: u64) {
+        self.connections.insert(connection);
+    }
+
+    /// A connection is gone. Returns the leases that end with it.
+    pub(super) fn disconnected(&mut self, connection: u64) -> Vec<Held> {
+        self.connections.remove(&connection);
+        self.end_all(Gone::Left, |held| held.connection == Some(connection))
+    }
+
+    pub(super) fn is_open(&self, connection: u64) -> bool {
+        self.connections.contains(&connection)
+    }
+
+    /// Ends the leases of a group that the owner does not have any more: it has those of `tokens`, and perhaps some from `next`
+    /// on.
+    pub(super) fn reconcile(&mut self, group: GroupId, tokens: &[u64], next: u64) {
+        self.end_all(Gone::Revoked, |held| {
+            held.group == group && held.settling == 0 && held.lease < next && !tokens.contains(&held.lease)
+        });
+    }
+
+    /// Groups of which leases are out.
+    pub(super) fn groups_held(&self) -> BTreeSet<GroupId> {
+        self.leases.values().map(|held| held.group).collect()
+    }
+
+    /// Groups with leases whose time is up.
+    pub(super) fn groups_due(&self, now_ms: u64) -> BTreeSet<GroupId> {
+        self.leases.values().filter(|held| held.until_ms <= now_ms).map(|held| held.group).collect()
     }
 
     pub(super) fn held(&self, token: LeaseToken) -> Option<&Held> {
@@ -221,6 +287,14 @@ impl Table {
     pub(super) fn not_settled(&mut self, token: LeaseToken) {
         if let Some(held) = self.leases.get_mut(&token) {
             held.settling = held.settling.saturating_sub(1);
+        }
+    }
+
+    /// The owner does not know the lease any more. If another settlement of it is on its way, that one has ended it.
+    pub(super) fn stale(&mut self, token: LeaseToken) {
+        self.not_settled(token);
+        if self.leases.get(&token).is_some_and(|held| held.settling == 0) {
+            self.end(token, Gone::Revoked);
         }
     }
 
@@ -328,7 +402,7 @@ impl Table {
 
 impl Held {
     /// From the first line that is left to the last.
-    fn span(&self) -> SeqRange {
+    pub(super) fn span(&self) -> SeqRange {
         let ends = self.left.first().zip(self.left.last());
         ends.map_or(self.range, |(first, last)| SeqRange { first: first.first, last: last.last })
     }
@@ -380,12 +454,11 @@ mod tests {
     #[test]
     fn a_repeated_request_gets_its_lease_while_it_is_out() {
         let (mut table, lease) = (Table::default(), token());
-        assert_eq!(table.asks(GROUP, "w1", Some("a"), 5), Repeated::No);
-        table.leased(lease, held("w1", range(1, 10), 5, 100), Some("a".to_owned()));
+        assert_eq!(table.asks(GROUP, "w1", Some("a"), 5), Repeated::No(1));
+        assert!(table.leased(lease, held("w1", range(1, 10), 5, 100), (Some("a"), 1)));
         assert_eq!(table.asks(GROUP, "w1", Some("a"), 6), Repeated::Lease(lease));
-        assert_eq!(table.asks(GROUP, "w1", Some("b"), 6), Repeated::No);
-        assert_eq!(table.asks(GROUP, "w2", Some("a"), 6), Repeated::No, "of another consumer");
-        assert_eq!(table.asks(GROUP, "w1", None, 6), Repeated::No);
+        assert_eq!(table.asks(GROUP, "w2", Some("a"), 6), Repeated::No(1), "of another consumer");
+        assert_eq!(table.asks(GROUP, "w1", None, 6), Repeated::No(3));
         table.begin_settling(lease, 7).unwrap();
         table.settled(lease, vec![], 10, 7);
         assert_eq!(table.asks(GROUP, "w1", Some("a"), 8), Repeated::Gone(Gone::Settled));
@@ -393,10 +466,64 @@ mod tests {
     }
 
     #[test]
+    fn of_two_requests_with_one_name_the_later_gets_the_lease() {
+        let (mut table, one, two) = (Table::default(), token(), token());
+        assert_eq!(table.asks(GROUP, "w1", Some("a"), 5), Repeated::No(1));
+        assert_eq!(table.asks(GROUP, "w1", Some("a"), 6), Repeated::No(2), "the first waits still");
+        assert!(!table.leased(one, held("w1", range(1, 10), 7, 100), (Some("a"), 1)));
+        assert_eq!((table.len(), table.seen(GROUP).leased), (0, 0));
+        assert!(table.leased(two, held("w1", range(1, 10), 7, 100), (Some("a"), 2)));
+        assert_eq!(table.asks(GROUP, "w1", Some("a"), 8), Repeated::Lease(two));
+    }
+
+    #[test]
+    fn leases_that_the_owner_has_revoked_end() {
+        let (mut table, one, two, new) = (Table::default(), token(), token(), token());
+        for (token, lease) in [(one, 1), (two, 2), (new, 5)] {
+            table.leased(token, Held { lease, ..held("w1", range(1, 10), 0, 100) }, (None, 0));
+        }
+        table.reconcile(GROUP, &[2], 5);
+        assert_eq!(
+            (table.gone(one), table.held(two).is_some(), table.held(new).is_some()),
+            (Gone::Revoked, true, true)
+        );
+        table.reconcile(GroupId(9), &[], 9);
+        assert_eq!(table.len(), 2, "of another group");
+    }
+
+    #[test]
+    fn of_two_settlements_at_once_the_one_that_counted_decides() {
+        let (mut table, lease) = (Table::default(), token());
+        table.leased(lease, held("w1", range(1, 10), 0, 100), (None, 0));
+        table.begin_settling(lease, 1).unwrap();
+        table.begin_settling(lease, 1).unwrap();
+        table.stale(lease);
+        table.settled(lease, vec![], 10, 2);
+        assert_eq!((table.gone(lease), table.seen(GROUP).settled), (Gone::Settled, 1));
+        table.leased(lease, held("w1", range(1, 10), 0, 100), (None, 0));
+        table.begin_settling(lease, 1).unwrap();
+        table.stale(lease);
+        assert_eq!(table.gone(lease), Gone::Revoked);
+    }
+
+    #[test]
+    fn leases_end_with_their_connection() {
+        let (mut table, one, two) = (Table::default(), token(), token());
+        table.connected(7);
+        table.leased(one, Held { connection: Some(7), ..held("w1", range(1, 10), 0, 100) }, (None, 0));
+        table.leased(two, Held { connection: Some(7), ..held("w1", range(11, 20), 0, 100) }, (None, 0));
+        table.connected(8);
+        table.bind(two, 8);
+        assert!(table.is_open(7));
+        assert_eq!(table.disconnected(7).len(), 1);
+        assert!(!table.is_open(7) && table.held(two).is_some());
+    }
+
+    #[test]
     fn a_lease_expires_at_its_deadline_but_not_while_it_is_settled() {
         let (mut table, one, two) = (Table::default(), token(), token());
-        table.leased(one, held("w1", range(1, 10), 0, 100), None);
-        table.leased(two, held("w2", range(11, 20), 0, 50), None);
+        table.leased(one, held("w1", range(1, 10), 0, 100), (None, 0));
+        table.leased(two, held("w2", range(11, 20), 0, 50), (None, 0));
         assert_eq!((table.next_expiry(), table.expire(49).len()), (Some(50), 0));
         assert_eq!(table.expire(50).iter().map(|held| held.range).collect::<Vec<_>>(), [range(11, 20)]);
         assert_eq!(table.gone(two), Gone::Expired);
@@ -413,7 +540,7 @@ mod tests {
         let (mut table, one, two) = (Table::default(), token(), token());
         assert_eq!(table.seen(GROUP), Seen::default());
         table.asks(GROUP, "w1", None, 10);
-        table.leased(one, held("w1", range(1, 10), 11, 100), None);
+        table.leased(one, held("w1", range(1, 10), 11, 100), (None, 0));
         table.asks(GROUP, "w2", None, 20);
         let seen = table.seen(GROUP);
         assert_eq!(
@@ -429,7 +556,7 @@ mod tests {
         assert_eq!((seen.expired_in_a_row, seen.expired, seen.settled), (1, 1, 0));
         let expired = ExpiredView { consumer: "w1".to_owned(), range: range(1, 10), at_ms: 100 };
         assert_eq!(seen.last_expired, Some(expired));
-        table.leased(two, held("w2", range(1, 10), 110, 200), None);
+        table.leased(two, held("w2", range(1, 10), 110, 200), (None, 0));
         table.begin_settling(two, 120).unwrap();
         table.settled(two, vec![], 10, 121);
         let seen = table.seen(GROUP);
@@ -441,7 +568,7 @@ mod tests {
             seen.consumers.iter().find(|one| one.name == name).map(|one| (one.acked_lines, one.expired))
         };
         assert_eq!((acked("w1"), acked("w2")), (Some((0, 1)), Some((10, 0))));
-        table.leased(one, held("w1", range(11, 20), 130, 200), None);
+        table.leased(one, held("w1", range(11, 20), 130, 200), (None, 0));
         assert_eq!(table.leave(GROUP, "w1").len(), 1);
         assert_eq!(table.gone(one), Gone::Left);
         assert_eq!(table.seen(GROUP).consumers.len(), 2, "who was there is not forgotten");
@@ -457,11 +584,11 @@ mod tests {
         assert_eq!(seen.consumers.len(), CONSUMERS_MAX);
         assert!(seen.consumers.iter().all(|one| one.last_ms >= CONSUMERS_MAX as u64), "the newest are kept");
         let first = token();
-        table.leased(first, held("w", range(1, 1), 0, 1), None);
+        table.leased(first, held("w", range(1, 1), 0, 1), (None, 0));
         table.end(first, Gone::Revoked);
         for _ in 0..ENDED_MAX {
             let token = token();
-            table.leased(token, held("w", range(1, 1), 0, 1), None);
+            table.leased(token, held("w", range(1, 1), 0, 1), (None, 0));
             table.end(token, Gone::Settled);
         }
         assert_eq!(

@@ -215,7 +215,11 @@ impl Api {
     }
 
     pub(super) async fn administer(&self, admin: Admin) -> Result<Answer, Refused> {
+        let changes_groups = matches!(admin, Admin::AddGroup { .. } | Admin::RemoveGroup { .. });
         let answer = self.handle.ask(|reply| Command::Admin(admin, reply)).await?;
+        if let Some(coordinator) = self.coordinator.as_ref().filter(|_| changes_groups) {
+            coordinator.groups_changed().await;
+        }
         answer.map_err(|refusal| Refused::new(StatusCode::CONFLICT, refusal.to_string()))
     }
 

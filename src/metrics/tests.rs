@@ -29,6 +29,8 @@ fn group(id: u32, name: &str, lag_lines: u64) -> GroupStatus {
         acked_lines: 4,
         activity: Activity { leases: 3, acks: 2, failures: 1, failing: None, lost: None },
         oldest_lease_ms: None,
+        lease_tokens: Vec::new(),
+        next_token: 1,
         in_flight_max: 1,
         timeout_ms: 30_000,
         has_worker: true,

@@ -142,9 +142,9 @@ pub enum Settled {
     Counted(Counted),
     /// The lease is unknown or was revoked: nothing was changed, and the lines are delivered again.
     Stale,
-    /// The part would leave more ranges of acks than a group may have, or than a lease is cut into: nothing was changed, and
-    /// the lines stay leased.
-    TooManyRanges,
+    /// The part would leave more ranges of acks than a group may have, or than a lease is cut into; or too many rejected lines
+    /// wait to become dead letters. Nothing was changed, and the lines stay leased.
+    NoRoom,
 }
 
 /// What a verdict has changed.

@@ -152,6 +152,11 @@ impl Group {
         self.leases.values()
     }
 
+    /// The tokens of the leases, in rising order.
+    pub(super) fn tokens(&self) -> impl Iterator<Item = u64> {
+        self.leases.keys().copied()
+    }
+
     /// Lines in flight.
     pub(super) fn leased_lines(&self) -> u64 {
         self.leases.values().flat_map(|lease| &lease.left).map(|left| left.lines()).sum()

@@ -350,6 +350,8 @@ impl Owner {
 
     /// Which lines of `range` a group has settled, durably.
     fn settled_of(&self, group: GroupId, range: SeqRange) -> Vec<SeqRange> {
+        let all = SeqRange::new(Seq::FIRST, self.log.state().next_seq().prev());
+        let Some(range) = all.and_then(|all| all.intersection(range)) else { return Vec::new() };
         let Some(state) = self.log.state().groups().get(&group) else { return Vec::new() };
         let mut settled = Vec::new();
         let mut from = range.first;

@@ -137,6 +137,10 @@ pub struct GroupStatus {
     pub leased: u64,
     /// The leases.
     pub leases: Vec<SeqRange>,
+    /// Their tokens, in rising order.
+    pub lease_tokens: Vec<u64>,
+    /// No lease has this token or a higher one yet.
+    pub next_token: u64,
     /// Dead letters.
     pub dead_letters: u64,
     /// Lines acked since the group was created.

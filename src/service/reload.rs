@@ -165,7 +165,8 @@ impl Live {
             self.settings.processor(name).is_some() || self.own_groups.iter().any(|own| own == name)
         };
         let token = self.settings.consumers.token.as_ref();
-        self.coordinator.set(Access::new(groups, token, has_processor)?);
+        let is_configured = |name: &str| self.settings.group(name).is_some();
+        self.coordinator.set(Access::new(groups, token, has_processor, is_configured)?);
         Ok(())
     }
 

@@ -104,10 +104,11 @@ impl AckSet {
 
     /// All ranges within `range` that are not in the set, in order.
     pub fn gaps(&self, range: SeqRange) -> impl Iterator<Item = SeqRange> {
-        let mut from = range.first;
+        let mut rest = Some(range);
         std::iter::from_fn(move || {
-            let gap = self.gap(from, range.last)?;
-            from = gap.last.next();
+            let gap = rest.and_then(|rest| self.gap(rest.first, rest.last))?;
+            // There is no seq after the last one.
+            rest = SeqRange::new(gap.last.next(), range.last).filter(|_| gap.last < range.last);
             Some(gap)
         })
     }

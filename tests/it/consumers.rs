@@ -648,3 +648,133 @@ fn lines_have_the_labels_of_their_section_and_a_reload_changes_them() {
     assert_eq!(labels(), (json!("three"), json!({"env": "test", "service": "node"})));
     assert_eq!(service.stop(), 0);
 }
+
+/// Each of these stopped the service, or left a lease that nobody knew of, once.
+#[test]
+fn hostile_and_unlucky_clients_leave_nothing_behind() {
+    let stage = staged(100, GROUPS);
+    let service = stage.serves(100);
+    let mut web = stage.web();
+    // A claim about lines that do not exist yet.
+    let leased = web.lease("strict", json!({"consumer": "w1", "max_lines": 4}));
+    let (epoch, lease) = (leased.header("spillq-epoch").to_owned(), leased.lease());
+    says(&web.settle(&lease, json!({"ack": "all"})), 200, &json!({"acked": 4}));
+    let claim = |last: u64| json!({"ack": "all", "epoch": epoch, "first": 1, "last": last});
+    for last in [100, 101, u64::MAX - 1, u64::MAX] {
+        says(&web.settle(&lease, claim(last)), 410, &json!({"acked": [[1, 4]]}));
+    }
+    // A client that goes while its lease is made, though it could repeat the request.
+    for _ in 0..20 {
+        let mut gone = stage.web().with("spillq-bind", "connection");
+        let ask = json!({"consumer": "gone", "request": "q1", "lease_ms": 60000, "max_lines": 2}).to_string();
+        gone.send("POST", "/v1/groups/strict/lease", &[], &ask).unwrap();
+        drop(gone);
+    }
+    let none_is_out = || {
+        let status = stage.web().get("/v1/groups/strict").json();
+        status["leases"].as_array().unwrap().is_empty().then_some(())
+    };
+    assert!(wait_for(none_is_out).is_some());
+    // A line that was named, and succeeded later, takes nothing from later lists.
+    wait_for(|| {
+        let leased = web.lease("strict", json!({"consumer": "w1", "max_lines": 5, "wait_ms": 5000}));
+        (leased.status == 200).then(|| {
+            web.settle(&leased.lease(), json!({"bad": [{"seq": leased.seqs()[0], "reason": "bad"}]}))
+        })
+    })
+    .unwrap();
+    let leased = wait_for(|| {
+        Some(web.lease("strict", json!({"consumer": "w1"}))).filter(|leased| leased.status == 200)
+    })
+    .unwrap();
+    let seqs = leased.seqs();
+    let bad = json!({"ack": "all", "bad": [{"seq": seqs[0], "reason": "bad too"}]});
+    says(&web.settle(&leased.lease(), bad), 200, &json!({"acked": seqs.len() - 1, "dead": 1}));
+    // What an operator takes away is not extended.
+    let held = web.lease("strict", json!({"consumer": "w1", "lease_ms": 60000})).lease();
+    assert!(
+        stage.spillq(&["group", "seek", "strict", "--to", "1"]).status.success()
+            || stage.spillq(&["group", "seek", "strict", "--to", "end", "--discard-lines"]).status.success()
+    );
+    let extended = web.ask("POST", "/v1/leases/extend", &[("spillq-lease", &held)], "{}").unwrap();
+    says(&extended, 410, &json!({"why": "revoked"}));
+    let began = Instant::now();
+    assert_eq!(service.stop(), 0);
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "a lease that is not out held the stop: {:?}",
+        began.elapsed()
+    );
+}
+
+#[test]
+fn unread_answers_take_a_bounded_part_of_memory() {
+    let stage = staged(0, GROUPS);
+    let service = stage.serves(0);
+    // As objects six times as long.
+    stage.append("in.log", &format!("{}\n", "\u{1}".repeat(1_000_000)));
+    wait_for(|| (stage.status().log.next_seq == 2).then_some(()));
+    let before = peak_kib(stage.status().pid);
+    let mut unread = Vec::new();
+    for _ in 0..40 {
+        let mut web = stage.web();
+        let ask = json!({"consumer": "m", "request": "r1", "lease_ms": 600000, "wait_ms": 0}).to_string();
+        web.send("POST", "/v1/groups/any/lease", &[], &ask).unwrap();
+        unread.push(web);
+        thread::sleep(Duration::from_millis(20));
+    }
+    // Those that have no share are told so; all others would take 6 MB each.
+    let refused = wait_for(|| {
+        let text = stage.spillq(&["status", "--json"]);
+        text.status.success().then_some(())
+    });
+    assert!(refused.is_some());
+    let peak = peak_kib(stage.status().pid);
+    assert!(peak < before + 100 * 1024, "{before} KiB before, {peak} KiB at the peak");
+    drop(unread);
+    service.kill();
+}
+
+#[test]
+fn lines_that_cannot_be_read_end_a_request_and_are_reported() {
+    // More than the window keeps in memory.
+    let stage = staged(0, &format!("[window]\nbytes = \"1MiB\"\n{GROUPS}"));
+    let mut service = stage.start();
+    let line = format!("{}\n", "x".repeat(999));
+    stage.append("in.log", &line.repeat(6_000));
+    service.wait("the lines", |status| status.log.next_seq == 6_001);
+    let mut web = stage.web();
+    let lease = web.lease("any", json!({"consumer": "w1", "max_lines": 1})).lease();
+    says(&web.settle(&lease, json!({"ack": "all"})), 200, &json!({"acked": 1}));
+    for segment in std::fs::read_dir(stage.data_dir.join("segments")).unwrap() {
+        let path = segment.unwrap().path();
+        std::fs::rename(&path, stage.path(path.file_name().unwrap().to_str().unwrap())).unwrap();
+    }
+    let asked = Instant::now();
+    let nothing = web.lease("any", json!({"consumer": "w1", "wait_ms": 500}));
+    assert!(
+        nothing.status == 204 && asked.elapsed() < Duration::from_secs(15),
+        "{nothing:?} after {:?}",
+        asked.elapsed()
+    );
+    let blocked = wait_for(|| {
+        let nothing = web.lease("any", json!({"consumer": "w1", "wait_ms": 500}));
+        (nothing.header("spillq-why") == "blocked damage").then_some(())
+    });
+    assert!(blocked.is_some());
+    service.kill();
+}
+
+#[test]
+fn a_group_that_an_operator_adds_is_there_and_one_that_is_removed_is_not() {
+    let stage = staged(10, GROUPS);
+    let service = stage.serves(10);
+    assert!(stage.spillq(&["group", "add", "extra"]).status.success());
+    let leased = stage.spillq(&["group", "lease", "extra", "--lines", "1", "--raw", "--release"]);
+    assert_eq!((leased.stdout.as_slice(), leased.status.code()), (&b"line 1\n"[..], Some(0)), "{leased:?}");
+    says(&stage.web().lease("extra", json!({"consumer": "w"})), 404, &json!({"code": "no-group"}));
+    assert!(stage.spillq(&["group", "remove", "extra", "--discard-lines"]).status.success());
+    let gone = stage.spillq(&["group", "lease", "extra"]);
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("there is no group of that name"), "{gone:?}");
+    assert_eq!(service.stop(), 0);
+}

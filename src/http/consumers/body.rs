@@ -14,6 +14,9 @@ use crate::consumers;
 /// How long the whole body may take: a client that reads 64 KiB a second gets the largest batch.
 const SEND_WAIT: Duration = Duration::from_secs(300);
 
+/// How much is passed on at once: what hyper has taken is not in the budget any more.
+const FRAME_BYTES: usize = 32 * 1024;
+
 /// The body.
 pub(super) struct Sending {
     chunks: VecDeque<Bytes>,
@@ -25,7 +28,7 @@ pub(super) struct Sending {
 
 impl Sending {
     pub(super) fn new(mut body: consumers::Body) -> Sending {
-        let chunks = VecDeque::from(std::mem::take(&mut body.chunks));
+        let chunks: VecDeque<Bytes> = std::mem::take(&mut body.chunks).into();
         let left = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         Sending { chunks, left, until: Instant::now() + SEND_WAIT, _held: body }
     }
@@ -39,7 +42,10 @@ impl Body for Sending {
         if Instant::now() > self.until {
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
         }
-        let Some(chunk) = self.chunks.pop_front() else { return Poll::Ready(None) };
+        let Some(mut chunk) = self.chunks.pop_front() else { return Poll::Ready(None) };
+        if chunk.len() > FRAME_BYTES {
+            self.chunks.push_front(chunk.split_off(FRAME_BYTES));
+        }
         self.left -= chunk.len() as u64;
         Poll::Ready(Some(Ok(Frame::data(chunk))))
     }

@@ -137,6 +137,12 @@ impl From<Refusal> for ApiError {
                 "try again, or lower batch.bytes",
             )
             .with_retry(),
+            Refusal::InParts => ApiError::new(
+                StatusCode::CONFLICT,
+                "in-parts",
+                "parts of the lease are acked, and without objects the lines that are left cannot be told apart",
+                "repeat the request with Accept: application/x-ndjson",
+            ),
             Refusal::Stopping => stopping(),
             Refusal::NoToken(error) => ApiError::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -179,11 +185,11 @@ impl From<SettleRefusal> for ApiError {
                 format!("this token leases the lines {} to {}", range.first, range.last),
                 "send first and last of the lease that the token belongs to",
             ),
-            SettleRefusal::TooManyRanges => ApiError::new(
+            SettleRefusal::NoRoom => ApiError::new(
                 StatusCode::CONFLICT,
-                "too-many-ranges",
-                "the acks would leave too many gaps",
-                "nothing was changed: settle the whole lease, or lines without gaps",
+                "no-room",
+                "the acks would leave too many gaps, or too many rejected lines wait already",
+                "nothing was changed: settle the whole lease, or lines without gaps; `spillq doctor` shows what waits",
             ),
             SettleRefusal::Stopping => stopping(),
         }

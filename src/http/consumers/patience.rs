@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,6 +16,34 @@ const WRITE_WAIT: Duration = Duration::from_secs(30);
 /// How long a connection stays without an answer to send: the longest wait for lines, and the time until the next request.
 const IDLE_WAIT: Duration = Duration::from_secs(140);
 
+/// The same until a client has shown a valid token.
+const UNKNOWN_WAIT: Duration = Duration::from_secs(10);
+
+/// What is known of a client.
+#[derive(Clone, Debug, Default)]
+pub(in crate::http) struct Standing(Arc<AtomicU8>);
+
+const UNKNOWN: u8 = 0;
+const KNOWN: u8 = 1;
+/// Leases end with its connection: then it may be idle for as long as they last.
+const BOUND: u8 = 2;
+
+impl Standing {
+    /// It may use the socket, or has shown a valid token.
+    pub(super) fn known(self) -> Standing {
+        self.is_known();
+        self
+    }
+
+    pub(super) fn is_known(&self) {
+        self.0.fetch_max(KNOWN, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_bound(&self) {
+        self.0.fetch_max(BOUND, Ordering::Relaxed);
+    }
+}
+
 /// The connection.
 pub(super) struct Patience<S> {
     stream: S,
@@ -24,27 +52,29 @@ pub(super) struct Patience<S> {
     written: Instant,
     /// Since when a write waits for the client.
     blocked: Option<Instant>,
-    /// Leases end with it: then it may be idle for as long as they last.
-    is_bound: Arc<AtomicBool>,
+    standing: Standing,
 }
 
 impl<S> Patience<S> {
-    pub(super) fn new(stream: S, is_bound: Arc<AtomicBool>) -> Patience<S> {
+    pub(super) fn new(stream: S, standing: Standing) -> Patience<S> {
         let now = Instant::now();
         Patience {
             stream,
-            timer: Box::pin(sleep_until(now + IDLE_WAIT)),
+            timer: Box::pin(sleep_until(now + UNKNOWN_WAIT)),
             written: now,
             blocked: None,
-            is_bound,
+            standing,
         }
     }
 
     fn deadline(&self) -> Instant {
         match self.blocked {
             Some(since) => since + WRITE_WAIT,
-            None if self.is_bound.load(Ordering::Relaxed) => Instant::now() + IDLE_WAIT,
-            None => self.written + IDLE_WAIT,
+            None => match self.standing.0.load(Ordering::Relaxed) {
+                UNKNOWN => self.written + UNKNOWN_WAIT,
+                BOUND => Instant::now() + IDLE_WAIT,
+                _ => self.written + IDLE_WAIT,
+            },
         }
     }
 
@@ -132,7 +162,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_reads_nothing_is_cut_off() {
         let (_client, server) = duplex(64);
-        let mut server = Patience::new(server, Arc::default());
+        let mut server = Patience::new(server, Standing::default().known());
         let began = Instant::now();
         let error = server.write_all(&[0; 1_000]).await.unwrap_err();
         assert_eq!((error.kind(), began.elapsed()), (io::ErrorKind::TimedOut, WRITE_WAIT));
@@ -141,8 +171,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_sends_slowly_is_cut_off_unless_leases_are_bound_to_it() {
         let (mut client, server) = duplex(64);
-        let is_bound = Arc::new(AtomicBool::new(false));
-        let mut server = Patience::new(server, Arc::clone(&is_bound));
+        let standing = Standing::default();
+        let mut server = Patience::new(server, standing.clone());
         tokio::spawn(async move {
             while client.write_all(b"G").await.is_ok() {
                 tokio::time::sleep(Duration::from_secs(10)).await;
@@ -155,8 +185,11 @@ mod tests {
             }
         };
         assert_eq!(read_all().await, io::ErrorKind::TimedOut);
-        assert!(began.elapsed() <= IDLE_WAIT, "{:?}", began.elapsed());
-        is_bound.store(true, Ordering::Relaxed);
+        assert!(began.elapsed() <= UNKNOWN_WAIT, "{:?}", began.elapsed());
+        standing.is_known();
+        assert_eq!(read_all().await, io::ErrorKind::TimedOut);
+        assert!(began.elapsed() > UNKNOWN_WAIT && began.elapsed() <= IDLE_WAIT, "{:?}", began.elapsed());
+        standing.is_bound();
         let longer = tokio::time::timeout(10 * IDLE_WAIT, read_all()).await;
         assert!(longer.is_err(), "its leases are out");
     }

@@ -1,7 +1,6 @@
 //! The routes of the API.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Path, Request, State};
@@ -17,6 +16,7 @@ use super::body::Sending;
 use super::error::ApiError;
 #[cfg(test)]
 use super::error::ErrorJson;
+use super::patience::Standing;
 use super::wire::{
     ExtendJson, ExtendedJson, GroupConsumersJson, LeaseRequestJson, LeftJson, SettleJson, SettledJson,
 };
@@ -62,10 +62,10 @@ pub(in crate::http) enum Peer {
         /// Numbers the connection.
         connection: u64,
         /// Whether leases do.
-        is_bound: Arc<AtomicBool>,
+        standing: Standing,
     },
     /// An address.
-    Tcp,
+    Tcp(Standing),
 }
 
 /// The routes. Each request must have a [`Peer`] as extension.
@@ -112,10 +112,17 @@ pub(super) struct Asker {
 }
 
 impl Asker {
+    /// It has shown that it may ask.
+    fn is_known(&self) {
+        if let Peer::Tcp(standing) = &self.peer {
+            standing.is_known();
+        }
+    }
+
     fn caller(&self) -> Caller<'_> {
         match self.peer {
             Peer::Owner => Caller::Owner,
-            Peer::Unix { .. } | Peer::Tcp => Caller::Bearer(self.bearer.as_deref()),
+            Peer::Unix { .. } | Peer::Tcp(_) => Caller::Bearer(self.bearer.as_deref()),
         }
     }
 }
@@ -171,7 +178,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Asker {
         (status = 404, description = "No such group.", body = ErrorJson),
         (status = 408, description = "The body did not arrive in time.", body = ErrorJson),
         (status = 413, description = "The body is too long.", body = ErrorJson),
-        (status = 409, description = "A processor gets the batches of this group.", body = ErrorJson),
+        (status = 409, description = "A processor gets the batches of this group; or of a repeated `request` parts are acked, and objects are needed.", body = ErrorJson),
         (status = 410, description = "The lease of a repeated `request` has ended.", body = ErrorJson),
         (status = 429, description = "Too many requests wait.", body = ErrorJson),
         (status = 503, description = "The service stops, or has no memory for another answer.", body = ErrorJson),
@@ -183,6 +190,7 @@ pub(super) async fn lease(
     request: Request,
 ) -> Result<Response, ApiError> {
     coordinator.check_group(&group, asker.caller())?;
+    asker.is_known();
     let form = form(request.headers());
     let connection = connection(request.headers(), &asker.peer)?;
     let asked: LeaseRequestJson = body(request).await?;
@@ -245,7 +253,7 @@ fn answer(leased: Leased, form: Form) -> Response {
         (status = 404, description = "There is no such lease: it was never given out, or it ended long ago.", body = ErrorJson),
         (status = 408, description = "The body did not arrive in time.", body = ErrorJson),
         (status = 413, description = "The body is too long.", body = ErrorJson),
-        (status = 409, description = "The acks would leave too many gaps; nothing was changed.", body = ErrorJson),
+        (status = 409, description = "The acks would leave too many gaps, or too many rejected lines wait; nothing was changed.", body = ErrorJson),
         (status = 410, description = "The lease has ended; nothing was changed.", body = ErrorJson),
         (status = 503, description = "The service stops, or has no memory for another answer.", body = ErrorJson),
     ), security(("bearer" = []))))]
@@ -255,6 +263,7 @@ pub(super) async fn settle(
     request: Request,
 ) -> Result<Json<SettledJson>, ApiError> {
     coordinator.check_any(asker.caller())?;
+    asker.is_known();
     let token = token(request.headers())?;
     let asked: SettleJson = body(request).await?;
     let range = asked.range();
@@ -283,6 +292,7 @@ pub(super) async fn extend(
     request: Request,
 ) -> Result<Json<ExtendedJson>, ApiError> {
     coordinator.check_any(asker.caller())?;
+    asker.is_known();
     let token = token(request.headers())?;
     let ExtendJson { lease_ms } = body(request).await?;
     let lease_ms = between("lease_ms", lease_ms, LEASE_MS_MIN, LEASE_MS_MAX)?;
@@ -360,11 +370,11 @@ fn connection(headers: &HeaderMap, peer: &Peer) -> Result<Option<u64>, ApiError>
         _ if bind.as_bytes() != b"connection" => {
             Err(ApiError::bad_request("Spillq-Bind: the only value is \"connection\""))
         }
-        Peer::Unix { connection, is_bound } => {
-            is_bound.store(true, Ordering::Relaxed);
+        Peer::Unix { connection, standing } => {
+            standing.is_bound();
             Ok(Some(*connection))
         }
-        Peer::Tcp | Peer::Owner => Err(ApiError::bad_request(
+        Peer::Tcp(_) | Peer::Owner => Err(ApiError::bad_request(
             "Spillq-Bind: a lease ends with its connection only on a unix socket of [consumers], as proxies close others when they like",
         )),
     }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -25,13 +25,15 @@ use tokio::task::JoinSet;
 
 use super::super::listeners::{HEAD_BYTES_MAX, HEADERS_MAX, admit, other_host};
 use super::error::ApiError;
-use super::patience::Patience;
+use super::patience::{Patience, Standing};
 use super::routes::{Peer, no_route, router};
 use crate::consumers::Coordinator;
 
-/// Connections of all sockets together: those that wait for lines, those that have leases and are idle, and some more that
+/// Connections of all unix sockets together: those that wait for lines, those that have leases and are idle, and some more that
 /// are answered and closed.
 const CONNECTIONS_MAX: usize = 512;
+/// The same of all addresses, which do not take the places of the others.
+const TCP_CONNECTIONS_MAX: usize = 512;
 
 /// Why a socket cannot be bound.
 #[derive(Debug)]
@@ -100,11 +102,12 @@ impl ConsumerSockets {
                 let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
                 let serve = |stream| {
                     let connection = numbers.fetch_add(1, Ordering::Relaxed);
-                    let is_bound = Arc::new(AtomicBool::new(false));
-                    let peer = Peer::Unix { connection, is_bound: Arc::clone(&is_bound) };
+                    let standing = Standing::default().known();
+                    let peer = Peer::Unix { connection, standing: standing.clone() };
+                    coordinator.connected(connection);
                     let gone = Disconnected { coordinator: Arc::clone(&coordinator), connection };
                     let answered =
-                        answer_all(Patience::new(stream, is_bound), api.clone().layer(Extension(peer)));
+                        answer_all(Patience::new(stream, standing), api.clone().layer(Extension(peer)));
                     async move {
                         answered.await;
                         drop(gone);
@@ -114,12 +117,17 @@ impl ConsumerSockets {
             });
         }
         let hosts = Arc::clone(&self.hosts);
-        let guarded = api.layer(from_fn_with_state(hosts, refuse_other_hosts)).layer(Extension(Peer::Tcp));
+        let guarded = api.layer(from_fn_with_state(hosts, refuse_other_hosts));
+        let tcp_connections = Arc::new(Semaphore::new(TCP_CONNECTIONS_MAX));
         for listener in self.tcp {
-            let (connections, api) = (Arc::clone(&connections), guarded.clone());
+            let (connections, api) = (Arc::clone(&tcp_connections), guarded.clone());
             listening.spawn(async move {
                 let accept = || async { listener.accept().await.map(|(stream, _)| stream) };
-                let serve = |stream| answer_all(Patience::new(stream, Arc::default()), api.clone());
+                let serve = |stream| {
+                    let standing = Standing::default();
+                    let api = api.clone().layer(Extension(Peer::Tcp(standing.clone())));
+                    answer_all(Patience::new(stream, standing), api)
+                };
                 admit(accept, connections, serve).await;
             });
         }

@@ -468,7 +468,7 @@ fn numbers_that_were_wrong_once_are_never_right_again() {
     assert_eq!(ten.named(6), range(4, 7), "bisected");
     assert_eq!(ten.named(4), range(4, 5));
     assert_eq!(ten.named(4), range(4, 4));
-    assert!(!ten.0.believes_lists(false) && !ten.0.believes_lists(true));
+    assert!(!ten.0.believes_lists(false) && ten.0.believes_lists(true), "seqs are no numbers");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::{Asked, Owner, Pending, send};
 use crate::queue::clock;
 use crate::queue::command::{Counted, Lease, Offer, Settled, Verdict};
 use crate::queue::failure::reason;
-use crate::queue::group::{Condemned, Idle};
+use crate::queue::group::{Condemned, Group, Idle};
 
 impl Owner {
     /// A worker asks for lines. They are offered once the commit is durable; but lines to read ahead are offered at once,
@@ -86,6 +86,13 @@ impl Owner {
         verdict: Verdict,
         reply: oneshot::Sender<Settled>,
     ) -> Result<(), Error> {
+        let names_by_seq = matches!(verdict, Verdict::DoneExcept { by_seq: true, .. });
+        let is_full =
+            |group: &Group| names_by_seq && group.leased(token).is_some() && !group.believes_lists(true);
+        if self.groups.get(&id).is_some_and(is_full) {
+            send(reply, Settled::NoRoom);
+            return Ok(());
+        }
         let is_part = matches!(verdict, Verdict::DonePart(_));
         let group = self.group(id).and_then(|(group, view, log)| {
             // A lease of which a part is acked goes on.
@@ -105,7 +112,7 @@ impl Owner {
             }
             Verdict::DonePart(done) => {
                 let Some((changes, rest)) = group.acked_some(view, token, &done) else {
-                    send(reply, Settled::TooManyRanges);
+                    send(reply, Settled::NoRoom);
                     return Ok(());
                 };
                 left = rest;

@@ -79,6 +79,8 @@ impl Owner {
             lag_bytes: state.lag_bytes(durable),
             leased: group.leased_lines(),
             leases: group.leases().map(|lease| lease.range).collect(),
+            lease_tokens: group.tokens().collect(),
+            next_token: self.next_token,
             dead_letters: self.log.dead_count(id) as u64,
             acked_lines: durable.acked_lines(),
             activity: group.activity.clone(),

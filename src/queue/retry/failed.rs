@@ -65,7 +65,7 @@ impl Retries {
                 let is_right = self.numbers == Numbers::Right;
                 return Failed { charged_ms, condemned: self.cut_out(&part, (bad, is_right), now_ms) };
             }
-            FailureKind::BadSeq(bad) if range.contains(bad) && self.believes_numbers() => {
+            FailureKind::BadSeq(bad) if range.contains(bad) && self.has_room() => {
                 return Failed { charged_ms, condemned: self.cut_out(&part, (bad, true), now_ms) };
             }
             _ if blames => self.bisect(&part, Standing::Batch, now_ms),
@@ -178,7 +178,7 @@ impl Retries {
     /// Whether a list of bad lines is believed, so that the others may be acked: if it names them by their seqs or a number
     /// was right, and not too many condemned lines wait already.
     pub(in crate::queue) fn believes_lists(&self, by_seq: bool) -> bool {
-        (by_seq || self.numbers == Numbers::Right) && self.believes_numbers()
+        self.has_room() && (by_seq || self.numbers == Numbers::Right)
     }
 
     /// A line of `whole` was rejected by a list that is believed, while others are acked: it is condemned at once.
@@ -191,8 +191,12 @@ impl Retries {
     }
 
     fn believes_numbers(&self) -> bool {
-        let condemned = self.parts.iter().filter(|part| part.condemned.is_some()).count();
-        self.numbers != Numbers::Wrong && condemned < CONDEMNED_MAX
+        self.numbers != Numbers::Wrong && self.has_room()
+    }
+
+    /// Whether more condemned lines may wait.
+    fn has_room(&self) -> bool {
+        self.parts.iter().filter(|part| part.condemned.is_some()).count() < CONDEMNED_MAX
     }
 
     /// Unordered: if every part of a whole has failed and no line was acked, the destination is assumed to be down. What is
