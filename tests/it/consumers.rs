@@ -485,16 +485,17 @@ fn a_clean_stop_waits_for_the_settlement_and_blames_nobody() {
 /// or both. Every line is settled once and none is lost; no stale token counts.
 #[test]
 fn every_line_is_settled_once_through_kills_of_consumers_and_of_the_service() {
-    let kills = from_env("SPILLQ_TEST_KILLS", 6);
+    let kills = from_env("SPILLQ_TEST_KILLS", 3);
     for (group, consumers) in [("strict", 1), ("strict", 4), ("any", 1), ("any", 4)] {
-        through_kills(group, consumers, kills.div_ceil(2));
+        through_kills(group, consumers, kills);
     }
 }
 
 fn through_kills(group: &'static str, consumers: usize, kills: u64) {
-    const LINES: u64 = 4_000;
-    let stage = staged(LINES, GROUPS);
-    let mut service = stage.serves(LINES);
+    // Enough that some wait at each kill.
+    let lines = 1_000 + 300 * kills;
+    let stage = staged(lines, &GROUPS.replace("lines = 10", "lines = 40"));
+    let mut service = stage.serves(lines);
     let socket = stage.socket();
     let work: Vec<_> = (0..consumers)
         .map(|number| {
@@ -504,7 +505,8 @@ fn through_kills(group: &'static str, consumers: usize, kills: u64) {
         })
         .collect();
     let mut random = fastrand_of(7);
-    for _ in 0..kills {
+    for kill in 0..kills {
+        assert!(kill == 0 || work.iter().any(|one| !one.is_finished()), "nothing waits at kill {kill}");
         thread::sleep(Duration::from_millis(random(300)));
         service.kill();
         service = stage.start();
@@ -513,10 +515,10 @@ fn through_kills(group: &'static str, consumers: usize, kills: u64) {
     acked.sort_unstable();
     let twice: Vec<u64> = acked.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
     assert!(twice.is_empty(), "{group}, {consumers}: settled twice: {twice:?}");
-    assert_eq!(acked.len() as u64, LINES, "{group}, {consumers}");
+    assert_eq!(acked.len() as u64, lines, "{group}, {consumers}");
     let status = stage.status();
     let of = status.groups.iter().find(|one| one.group == group).unwrap();
-    assert_eq!((of.ack_floor, of.lag_lines, of.acked_lines), (LINES, 0, LINES));
+    assert_eq!((of.ack_floor, of.lag_lines, of.acked_lines), (lines, 0, lines));
     assert_eq!(service.stop(), 0);
 }
 
@@ -533,7 +535,7 @@ fn consume(
     let mut unsure: Option<(String, Value, Vec<u64>)> = None;
     let began = Instant::now();
     loop {
-        assert!(began.elapsed() < 3 * PATIENCE, "{group}: {} acked by {name}", acked.len());
+        assert!(began.elapsed() < 10 * PATIENCE, "{group}: {} acked by {name}", acked.len());
         let Some(web) = Web::if_open(socket) else {
             thread::sleep(Duration::from_millis(20));
             continue;

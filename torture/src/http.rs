@@ -1,4 +1,4 @@
-//! Hostile clients: malformed requests to the socket and to an address of TCP, and clients that send their request so
+//! Hostile clients: malformed requests to the socket and to an address of TCP, and to those of consumers; and clients that send their request so
 //! slowly that it never ends. The service never answers 5xx, or hangs up; it always serves the next client, changes nothing,
 //! and releases memory and descriptors.
 
@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::campaign::{Setup, Tally};
+use crate::consumers;
 use crate::service::{PATIENCE, Service, wait_for};
 use crate::trouble::{During, Result, Trouble};
 use crate::words::counted;
@@ -32,14 +33,14 @@ enum Client {
 }
 
 /// One request, and what its client does then.
-struct Request {
-    kind: &'static str,
-    bytes: Vec<u8>,
-    end: End,
+pub(crate) struct Request {
+    pub(crate) kind: &'static str,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) end: End,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum End {
+pub(crate) enum End {
     /// It reads the answer, which must come.
     Waits,
     /// It ends its side of the connection, then reads.
@@ -72,9 +73,12 @@ fn one(setup: &Setup, folder: &Path) -> Result<(String, u64)> {
     fs::write(&log, "one\ntwo\n").during("write a followed file")?;
     let text = format!(
         "[[follow]]\ninclude = [{:?}]\n[[group]]\nname = \"default\"\n[http]\n\
-         listen = [\"unix\", \"127.0.0.1:0\"]\n",
-        log.display().to_string()
+         listen = [\"unix\", \"127.0.0.1:0\"]\n{}",
+        log.display().to_string(),
+        consumers::SECTIONS
     );
+    fs::write(folder.join("first.token"), consumers::TOKEN).during("write a token")?;
+    fs::write(folder.join("second.token"), consumers::FOREIGN).during("write a token")?;
     fs::write(&config, text).during("write the configuration")?;
     let data_dir = folder.join("q");
     let mut command = setup.program.command(&["run", "--config"]);
@@ -87,6 +91,13 @@ fn one(setup: &Setup, folder: &Path) -> Result<(String, u64)> {
         Some(address.trim().to_owned())
     });
     let address = address.ok_or_else(|| Trouble::new("it does not print its address"))?;
+    let of_consumers = wait_for(|| {
+        let printed = fs::read_to_string(&messages).ok()?;
+        let (address, _) = printed.split_once("serving consumers on http://")?.1.split_once('\n')?;
+        Some(address.trim().to_owned())
+    });
+    let of_consumers =
+        of_consumers.ok_or_else(|| Trouble::new("it does not print the address of consumers"))?;
     service.wait("both lines are ingested", |status| status.log.next_seq == 3)?;
     let connect = |is_socket: bool| match is_socket {
         true => socket(&data_dir).map(Client::Socket),
@@ -94,6 +105,13 @@ fn one(setup: &Setup, folder: &Path) -> Result<(String, u64)> {
     };
     for is_socket in [true, false, true, false] {
         sound(connect(is_socket).during("connect")?)?;
+    }
+    let consume = |is_socket: bool| match is_socket {
+        true => UnixStream::connect(folder.join("c.sock")).map(Client::Socket),
+        false => TcpStream::connect(&of_consumers).map(Client::Address),
+    };
+    for is_socket in [true, false] {
+        sound_consumer(consume(is_socket).during("connect as a consumer")?)?;
     }
     let before = (service.descriptors(), service.wait("it answers", |_| true)?.log.commits);
 
@@ -108,11 +126,27 @@ fn one(setup: &Setup, folder: &Path) -> Result<(String, u64)> {
         if status.is_some_and(|status| status >= 500) {
             return Err(told(format!("was answered {status:?}")));
         }
+        let request = consumers::malformed(&mut rng);
+        let said = consume(is_socket).during("connect as a consumer")?.ask(&request);
+        let told =
+            |what: String| Trouble::new(format!("request {nth} of a consumer, {}: {what}", request.kind));
+        let status = said.map_err(|error| told(error.to_string()))?;
+        *statuses.entry(status.unwrap_or_default()).or_default() += 1;
+        if status.is_some_and(|status| !(400..500).contains(&status)) {
+            return Err(told(format!(
+                "was answered {status:?}: {}",
+                String::from_utf8_lossy(&request.bytes)
+            )));
+        }
         if nth % SOUND_ONE_IN == 0 {
             sound(connect(!is_socket).during("connect")?)?;
+            sound_consumer(consume(!is_socket).during("connect as a consumer")?)?;
         }
     }
     let slow = slow(setup.count / ONE_SLOW_IN, &mut rng, &connect)?;
+    for is_socket in [true, false] {
+        sound_consumer(consume(is_socket).during("connect as a consumer")?)?;
+    }
 
     let status = service.wait("it answers afterwards", |_| true)?;
     if status.log.commits != before.1 || status.log.next_seq != 3 {
@@ -133,12 +167,12 @@ fn one(setup: &Setup, folder: &Path) -> Result<(String, u64)> {
     let statuses: Vec<String> = statuses.iter().map(|(status, times)| format!("{status}: {times}")).collect();
     let said = format!(
         "{} (status: times {}; 0 means no answer), {}, {memory} MiB, {}",
-        counted(setup.count, "malformed request"),
+        counted(2 * setup.count, "malformed request"),
         statuses.join(", "),
         counted(slow, "slow one"),
         counted(open, "descriptor")
     );
-    Ok((said, setup.count + slow))
+    Ok((said, 2 * setup.count + slow))
 }
 
 /// Clients that begin a request and never end it: each is cut off, while others are answered.
@@ -178,6 +212,13 @@ fn sound(mut client: Client) -> Result<()> {
     let bytes = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n".to_vec();
     let status = client.ask(&Request { kind: "sound", bytes, end: End::Waits }).during("a sound request")?;
     if status == Some(200) { Ok(()) } else { Err(Trouble::new(format!("a sound request got {status:?}"))) }
+}
+
+fn sound_consumer(mut client: Client) -> Result<()> {
+    match client.ask(&consumers::sound()).during("a sound request of a consumer")? {
+        Some(200) => Ok(()),
+        status => Err(Trouble::new(format!("a sound request of a consumer got {status:?}"))),
+    }
 }
 
 /// However long its path.

@@ -14,6 +14,7 @@ pub mod campaign;
 pub mod cgroup;
 /// Clocks that jump.
 pub mod clock;
+mod consumers;
 /// Flipped bits, cut and zeroed files.
 pub mod damage;
 /// Block devices made for a campaign.
