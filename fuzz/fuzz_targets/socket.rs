@@ -8,11 +8,14 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
+use spillq::consumers::{Access, Coordinator};
 use spillq::http::Api;
 use spillq::http::fuzzing::Routers;
+use spillq::processor::Epoch;
 use spillq::queue::{Admin, Command, GroupSettings, Queue, WhenFull};
 use spillq::supervise::{DiskSettings, JudgeSettings, Supervision};
 use spillq_fuzz::Choices;
@@ -31,6 +34,11 @@ const PATHS: &[&str] = &[
     "/v1/admin",
     "/v1/admin",
     "/v1/reload",
+    "/v1/leases/settle",
+    "/v1/leases/extend",
+    "/v1/groups/default",
+    "/v1/groups/default/consumers/w/leave",
+    "/v1/openapi.json",
     "/",
 ];
 const HOSTS: &[&str] = &["localhost", "127.0.0.1:9464", "[::1]", "logs.example.net", "evil.example", ""];
@@ -78,7 +86,11 @@ fn start() -> Service {
         None,
         Vec::new(),
     );
-    let api = Api::new(queue.handle(), queue.window(), None, supervision, &dir);
+    let groups = run(queue.handle().ask(Command::Groups)).expect("the owner lives");
+    let coordinator =
+        Coordinator::new(queue.handle(), queue.window(), Epoch::default(), 1, Arc::new(|_| None));
+    coordinator.set(Access::new(&groups, None, |_| false, |_| true).expect("there is no secret"));
+    let api = Api::new(queue.handle(), queue.window(), None, supervision, &dir).with_coordinator(coordinator);
     Service { _folder: folder, queue, routers: Routers::new(&api, &["logs.example.net".to_owned()]) }
 }
 
@@ -128,10 +140,11 @@ fn whole(service: &Service, is_socket: bool, choices: &mut Choices<'_>) {
         2 => format!("seq={}", u64::from_le_bytes(choices.take(8).try_into().unwrap_or_default())),
         _ => String::new(),
     };
-    let (name, value) = match choices.few(6) {
+    let (name, value) = match choices.few(7) {
         0 => ("Origin", printable(choices.take(24))),
         1 => ("Accept", printable(choices.take(24))),
         2 => ("Authorization", printable(choices.take(24))),
+        3 => ("Spillq-Lease", printable(choices.take(40))),
         _ => ("User-Agent", "fuzz".to_owned()),
     };
     let kind = ["application/json", "application/json", "text/plain", ""][choices.few(4)];
