@@ -146,7 +146,7 @@ fn settled(service: &Client, token: &str, request: &SettleJson) -> Result<Settle
     Ok(done(answered)?.json()?)
 }
 
-/// An answer that is no refusal.
+/// The answer, unless it is a refusal.
 fn done(answered: Answered) -> Result<Answered, Failure> {
     if (200..300).contains(&answered.status()) {
         return Ok(answered);

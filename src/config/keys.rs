@@ -216,8 +216,8 @@ pub(super) fn settings() -> Vec<Key<Settings>> {
         "consumers.socket_group" => consumers.socket_group:
             text("group", |text, _| Ok(text.to_owned()), String::clone).optional(), example(r#""app""#);
 
-        /// The bearer token that consumers must send, as "file:PATH" or "env:VARIABLE". A `[[group]]` can have one of its
-        /// own instead. Read again at each reload.
+        /// The bearer token that consumers must send, as "file:PATH" or "env:VARIABLE". A `[[group]]` can have another
+        /// one. Read again at each reload.
         "consumers.token" => consumers.token:
             text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(),
             secretive, example(r#""file:/etc/spillq/consumers.token""#), live;

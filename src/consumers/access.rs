@@ -23,7 +23,7 @@ pub enum Caller<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     groups: BTreeMap<String, Open>,
-    /// The bearer token of groups that have none of their own.
+    /// The bearer token of groups without another one.
     token: Option<Token>,
 }
 
@@ -112,7 +112,7 @@ impl Access {
         token.into_iter().chain(own).try_for_each(|secret| secret.read().map(drop))
     }
 
-    /// Paces of unchanged rates go on: new ones would forget what was delivered and is not paid for yet.
+    /// Paces of unchanged rates continue: new ones would forget what was delivered and is not paid for yet.
     pub(super) fn keep_paces_of(&mut self, before: &Access) {
         for (name, open) in &mut self.groups {
             let pace = before.groups.get(name).and_then(|before| before.pace.clone());
@@ -158,7 +158,7 @@ impl Access {
     /// Whether the caller may use any group.
     pub(super) fn is_known(&self, caller: Caller<'_>) -> bool {
         let Caller::Bearer(bearer) = caller else { return true };
-        // Every token is compared, so that the time tells nothing.
+        // Every token is compared, so that the time reveals nothing.
         let own = self.groups.values().filter_map(|open| open.token.as_ref());
         let own = own.fold(false, |known, token| is_right(Some(token), bearer) | known);
         is_right(self.token.as_ref(), bearer) | own
@@ -203,7 +203,11 @@ mod tests {
         assert_eq!(of("fills", Some("for all")), Err(Denied::Token));
         assert_eq!(of("trades", Some("for all")), Ok((2, true)));
         assert_eq!(of("trades", None), Err(Denied::Token));
-        assert_eq!(of("none", Some("for fills")), Err(Denied::Token), "which groups there are is not told");
+        assert_eq!(
+            of("none", Some("for fills")),
+            Err(Denied::Token),
+            "it does not learn which groups there are"
+        );
         assert_eq!(of("none", Some("for all")), Err(Denied::NoGroup));
         let known =
             ["for all", "for fills", "for"].map(|bearer| access.is_known(Caller::Bearer(Some(bearer))));

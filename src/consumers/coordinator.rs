@@ -1,6 +1,6 @@
 //! The coordinator: where consumers lease lines, settle and extend leases, and leave.
 //!
-//! Whatever changes something at the owner runs in a task of its own, to its end: a client that goes away in the middle
+//! Whatever changes something at the owner runs in a separate task, to its end: a client that goes away in the middle
 //! leaves no lease that nobody knows.
 // long: what a consumer can ask for, from the request to the owner and back
 
@@ -119,7 +119,7 @@ pub enum Refusal {
     TooManyWaiting,
     /// Slow clients hold the memory for bodies.
     Busy,
-    /// Parts of the lease were acked: without objects its lines cannot be told apart.
+    /// Parts of the lease were acked: without objects its lines cannot be separated.
     InParts,
     /// The service stops.
     Stopping,
@@ -259,7 +259,7 @@ impl Coordinator {
         }
     }
 
-    /// Sets what consumers may do from now on. Leases go on; requests that wait are judged again.
+    /// Sets what consumers may do from now on. Leases continue; waiting requests are checked again.
     pub fn set(&self, mut access: Access) {
         self.now.send_modify(|now| {
             access.keep_paces_of(&now.access);
@@ -716,7 +716,7 @@ impl Coordinator {
         }
     }
 
-    /// Makes a share large enough for so many bytes.
+    /// Makes a share large enough for this number of bytes.
     async fn enlarge(&self, share: &mut OwnedSemaphorePermit, bytes: u64) -> Result<(), Refusal> {
         let has = share.num_permits() as u64 * KIB as u64;
         let most = BODIES_BYTES_MAX as u64;

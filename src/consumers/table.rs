@@ -208,7 +208,7 @@ impl Table {
         true
     }
 
-    /// The lease goes on with another connection.
+    /// The lease is bound to another connection.
     pub(super) fn bind(&mut self, token: LeaseToken, connection: u64) {
         if let Some(held) = self.leases.get_mut(&token) {
             held.connection = Some(connection);
@@ -283,7 +283,7 @@ impl Table {
         }
     }
 
-    /// The settlement was refused: the lease goes on.
+    /// The settlement was refused: the lease continues.
     pub(super) fn not_settled(&mut self, token: LeaseToken) {
         if let Some(held) = self.leases.get_mut(&token) {
             held.settling = held.settling.saturating_sub(1);

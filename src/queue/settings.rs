@@ -69,7 +69,7 @@ pub struct GroupSettings {
     pub max_lag: MaxLag,
     /// Lines a second for all its processors together.
     pub rate: Option<u64>,
-    /// The bearer token of its consumers, if it has one of its own.
+    /// The bearer token of its consumers, if it is not the common one.
     pub token: Option<Secret>,
 }
 

@@ -725,7 +725,7 @@ fn unread_answers_take_a_bounded_part_of_memory() {
         unread.push(web);
         thread::sleep(Duration::from_millis(20));
     }
-    // Those that have no share are told so; all others would take 6 MB each.
+    // Each answer would take 6 MB.
     let refused = wait_for(|| {
         let text = stage.spillq(&["status", "--json"]);
         text.status.success().then_some(())

@@ -140,7 +140,7 @@ impl From<Refusal> for ApiError {
             Refusal::InParts => ApiError::new(
                 StatusCode::CONFLICT,
                 "in-parts",
-                "parts of the lease are acked, and without objects the lines that are left cannot be told apart",
+                "parts of the lease are acked, and without objects the remaining lines cannot be separated",
                 "repeat the request with Accept: application/x-ndjson",
             ),
             Refusal::Stopping => stopping(),

@@ -1,4 +1,4 @@
-//! The API of consumers: programs lease lines and settle them over HTTP (docs/how-to/consumers.md). It has sockets of its own,
+//! The API of consumers: programs lease lines and settle them over HTTP (docs/how-to/consumers.md). It has separate sockets,
 //! which administer nothing; the socket in the data dir serves it too.
 
 mod body;

@@ -196,7 +196,7 @@ fn bind_unix(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err((error, "the folder of the socket must exist, and be readable")),
         Ok(found) if !found.file_type().is_socket() => {
-            let error = io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket");
+            let error = io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket exists");
             return Err((error, "remove it, or choose another path"));
         }
         Ok(_) if UnixStream::connect(path).is_ok() => {

@@ -98,7 +98,7 @@ class _Connection:
 
 
 class _Asking:
-    """Asks until there is an answer, or until it is told to stop."""
+    """Asks until there is an answer, or until it is stopped."""
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
@@ -115,7 +115,7 @@ class _Asking:
         stopped: asyncio.Event | None = None,
         within: float | None = None,
     ) -> Answer:
-        """:raises TryAgain: if there was no answer within so many seconds, or it was stopped."""
+        """:raises TryAgain: if there was no answer within ``within`` seconds, or it was stopped."""
         until = None if within is None else time.monotonic() + within
         async with self._lock:
             while True:

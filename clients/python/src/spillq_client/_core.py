@@ -26,11 +26,11 @@ BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 10.0
 #: A head of an answer is shorter.
 HEAD_BYTES_MAX = 64 * 1024
-#: An answer that is no body of lines is shorter.
+#: Any answer without lines is shorter.
 JSON_BYTES_MAX = 1024 * 1024
 #: In addition to ``wait_ms``: an answer that takes longer is given up.
 ANSWER_WAIT_S = 30.0
-#: A settlement that is not answered is tried for as long as its lease lasts, and at least so long.
+#: A settlement without an answer is retried while its lease lasts, at least for this time.
 SETTLE_WAIT_S = 10.0
 #: The bad lines that one settlement takes.
 BAD_LINES_MAX = 256
@@ -156,7 +156,7 @@ class Settled:
 
     acked: int
     dead: int
-    #: What stays leased: ranges of seqs.
+    #: What remains leased: ranges of seqs.
     left: list[tuple[int, int]]
     #: All lines of the group up to here are settled.
     ack_floor: int
@@ -314,7 +314,7 @@ class Lease:
         self.form = form
 
     def is_whole(self) -> bool:
-        """Whether the lines of the body can be told apart: one that has no newline ends where the next one begins."""
+        """Whether the lines of the body can be separated: a line without a newline ends where the next one begins."""
         if self.form == "objects":
             return True
         ends = self.body.count(b"\n") + (not self.body.endswith(b"\n"))

@@ -223,7 +223,7 @@ class Batch:
 
 
 class _Asking:
-    """Asks until there is an answer, or until it is told to stop."""
+    """Asks until there is an answer, or until it is stopped."""
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
@@ -241,7 +241,7 @@ class _Asking:
         stopped: threading.Event | None = None,
         within: float | None = None,
     ) -> Answer:
-        """:raises TryAgain: if there was no answer within so many seconds, or it was stopped."""
+        """:raises TryAgain: if there was no answer within ``within`` seconds, or it was stopped."""
         until = None if within is None else time.monotonic() + within
         with self._lock:
             while True:
