@@ -25,7 +25,7 @@ use crate::plain::escape;
 use crate::queue::group_name;
 use value::{LEVELS, bad, causes, count, duration, log_format, measured, place, seq, seqs, usage, wait};
 
-pub use value::{Bad, Beginning, Place};
+pub use value::{Bad, Beginning, InputForm, Place};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -88,6 +88,7 @@ pub enum Command {
     DeadLetter(DeadLetterArgs),
     Group(GroupArgs),
     Config(ConfigArgs),
+    TestConsumer(TestConsumerArgs),
     Bench(BenchArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
@@ -277,6 +278,34 @@ impl DrainArgs {
             ..Overrides::default()
         }
     }
+}
+
+/// Test a command against the contract of `exec-stream`, before it gets real lines
+///
+/// Starts the command and gives it batches: samples, one line, lines delivered again, an empty line, bytes that are not UTF-8, and a
+/// line of 5 MiB. Then it ends the input of the command, and sends SIGTERM in the middle of a batch. Ends with status 1 if the
+/// command breaks the contract, and says how.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  spillq test-consumer -- ./store.py
+  spillq test-consumer --input ndjson --lines samples.log -- ./store.py --database fills")]
+pub struct TestConsumerArgs {
+    /// A file of lines that the command accepts; at most 1,000 are used [default: lines such as {"n": 1}]
+    #[arg(long, value_name = "FILE")]
+    pub lines: Option<PathBuf>,
+    /// How lines are passed, as `input` of the processor
+    #[arg(long, value_name = "FORM", default_value = "lines")]
+    pub input: InputForm,
+    /// How long the command may take for a batch
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Print one JSON object per case: case, passed, found
+    #[arg(long)]
+    pub json: bool,
+    /// The command and its arguments, run without a shell
+    #[arg(last = true, value_name = "COMMAND", required = true)]
+    pub command: Vec<OsString>,
 }
 
 /// Kill spillq in the middle of its work, and count what is missing afterwards: nothing

@@ -65,6 +65,7 @@ fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Config(args) => cmd::config::run(&args),
         Command::Completions(args) => cmd::pages::completions(&args),
         Command::Man(args) => cmd::pages::man(&args),
+        Command::TestConsumer(args) => cmd::test_consumer::run(&args),
         Command::Bench(args) => cmd::extras::bench(&args),
     }
 }

@@ -63,6 +63,15 @@ pub(super) fn bad(text: &str) -> Result<Bad, String> {
     Ok(Bad { seq: seq(number)?, reason: reason.to_owned() })
 }
 
+/// How lines are passed to a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InputForm {
+    /// As they are in their files
+    Lines,
+    /// One JSON object per line
+    Ndjson,
+}
+
 /// Where a group moves to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {

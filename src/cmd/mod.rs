@@ -26,6 +26,7 @@ pub mod run;
 pub mod source;
 pub mod status;
 mod store;
+pub mod test_consumer;
 #[cfg(feature = "cli-extras")]
 mod top;
 pub mod verify;

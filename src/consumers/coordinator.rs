@@ -16,8 +16,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::access::{Access, Caller, Denied, Open};
 use super::settlement::{Settlement, Wrong, failed};
-use super::table::{Gone, Held, Repeated, Seen, Table};
+use super::table::{Gone, Held, Repeated, Table};
 use super::token::LeaseToken;
+use super::view::Seen;
 use super::why::{Why, why};
 use crate::plain::duration;
 use crate::processor::{Batch, Epoch, Feed, Input, Paths, Piece, chunks};

@@ -9,11 +9,13 @@ mod coordinator;
 mod settlement;
 mod table;
 mod token;
+mod view;
 mod why;
 
 pub use access::{Access, Caller, Denied};
 pub use coordinator::{Ask, Body, Claim, Coordinator, Form, GroupView, Leased, Refusal, SettleRefusal};
 pub use settlement::{Settlement, Wrong};
-pub use table::{ConsumerView, ExpiredView, Gone, HeldView, Seen};
+pub use table::Gone;
 pub use token::LeaseToken;
+pub use view::{ConsumerView, ExpiredView, HeldView, Seen};
 pub use why::Why;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::table::Seen;
+use super::view::Seen;
 use crate::plain::duration;
 use crate::queue::{Blocked, GroupStatus, Phase};
 

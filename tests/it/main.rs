@@ -78,6 +78,7 @@ mod support;
 /// What a terminal must never be sent.
 mod terminal;
 /// Rules of the code base that a compiler cannot hold.
+mod test_consumer;
 mod tidy;
 /// The live screen.
 mod top;

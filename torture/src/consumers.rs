@@ -1,7 +1,7 @@
 //! Hostile clients of the API of consumers, for the campaign `http`: wrong, missing and foreign bearer tokens on each route,
 //! guessed leases, smuggled lengths and bodies that are none. None of them is answered with success.
 
-use crate::http::{End, Request};
+use crate::request::{End, Request};
 
 /// What the configuration of the campaign has: two groups with a token each.
 pub(crate) const TOKEN: &str = "the token of the first group";

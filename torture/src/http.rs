@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::campaign::{Setup, Tally};
 use crate::consumers;
+use crate::request::{End, Request};
 use crate::service::{PATIENCE, Service, wait_for};
 use crate::trouble::{During, Result, Trouble};
 use crate::words::counted;
@@ -30,23 +31,6 @@ const DESCRIPTORS_MORE: u64 = 4;
 enum Client {
     Socket(UnixStream),
     Address(TcpStream),
-}
-
-/// One request, and what its client does then.
-pub(crate) struct Request {
-    pub(crate) kind: &'static str,
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) end: End,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum End {
-    /// It reads the answer, which must come.
-    Waits,
-    /// It ends its side of the connection, then reads.
-    Half,
-    /// It leaves at once.
-    Gone,
 }
 
 /// Runs the campaign: every malformed or slow request is a case.

@@ -69,6 +69,7 @@ pub mod receive;
 pub mod recorded;
 /// Writers that reopen their files when they are signalled.
 pub mod reopen;
+mod request;
 /// Rotation of every kind.
 pub mod rotate;
 /// A case of logrotate, and what became of it.

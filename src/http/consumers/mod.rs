@@ -6,12 +6,14 @@ mod error;
 #[cfg(test)]
 mod openapi;
 mod patience;
+mod request;
 mod routes;
 mod sockets;
 mod whole;
 mod wire;
 
-pub(super) use routes::{Peer, router};
+pub(super) use request::Peer;
+pub(super) use routes::router;
 pub use sockets::{CannotBind, ConsumerSockets};
 pub(super) use wire::consumers_of;
 pub use wire::{

@@ -26,7 +26,8 @@ use tokio::task::JoinSet;
 use super::super::listeners::{HEAD_BYTES_MAX, HEADERS_MAX, admit, other_host};
 use super::error::ApiError;
 use super::patience::{Patience, Standing};
-use super::routes::{Peer, no_route, router};
+use super::request::Peer;
+use super::routes::{no_route, router};
 use crate::consumers::Coordinator;
 
 /// Connections of all unix sockets together: those that wait for lines, those that have leases and are idle, and some more that
