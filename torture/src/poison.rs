@@ -1,6 +1,6 @@
 //! Poison lines among others, and receivers that hang.
 //!
-//! *poison*: a strict group whose receiver blames them, rightly or with numbers that are one too low, and an unordered
+//! *poison*: a strict group whose receiver blames them, one by one or in a list, rightly or with numbers that are one too low, and an unordered
 //! one whose receiver blames nothing. Exactly the poison lines of the strict group become dead letters, nothing overtakes,
 //! and their neighbours are delivered no more often than the rules need. With every other seed there are outages.
 //! *hang*: a receiver ignores SIGTERM, stops itself, or has forked a daemon in a new session; it is ended with every
@@ -48,10 +48,12 @@ enum Blame {
     Numbers,
     /// The same, counted from 0: for a line that is first in its batch it answers `NAK 0`, which blames the batch.
     FromZero,
+    /// `exec-stream`, and a list of all poison lines of the batch.
+    List,
 }
 
 impl Blame {
-    const ALL: [Blame; 3] = [Blame::Exit, Blame::Numbers, Blame::FromZero];
+    const ALL: [Blame; 4] = [Blame::Exit, Blame::Numbers, Blame::FromZero, Blame::List];
 
     /// How often a line may be delivered that is not poison, `lines` being those of its largest delivery, and `bad` the poison
     /// lines that cost it deliveries: docs/contributing/torture.md derives it.
@@ -61,6 +63,7 @@ impl Blame {
             Blame::Exit => 1 + bisections * bad,
             Blame::Numbers => 1 + bad,
             Blame::FromZero => 2 + bisections * bad,
+            Blame::List => 2,
         }
     }
 }
@@ -136,10 +139,14 @@ fn outages(rng: &mut fastrand::Rng, count: usize) -> Vec<Outage> {
 /// One load.
 fn poison(setup: &Setup, folder: &Path, seed: u64) -> Result<Seen> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let blame = Blame::ALL[(seed / 2 % 3) as usize];
+    let blame = Blame::ALL[(seed / 2 % 4) as usize];
     let numbers = chosen(&mut rng, blame);
     let poison: BTreeSet<u64> = numbers.iter().map(|number| number + 1).collect();
-    let word = if blame == Blame::FromZero { "reject-from-zero" } else { "reject" };
+    let word = match blame {
+        Blame::Exit | Blame::Numbers => "reject",
+        Blame::FromZero => "reject-from-zero",
+        Blame::List => "list",
+    };
     let places = Places {
         strict_options: if blame == Blame::Exit { RETRY } else { RETRY_STREAM },
         strict_stream: blame != Blame::Exit,

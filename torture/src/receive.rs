@@ -14,6 +14,7 @@ use clap::ValueEnum;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process};
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::line;
 use crate::notes::{self, Delivery, Run};
@@ -33,6 +34,8 @@ pub enum OnPoison {
     Reject,
     /// Rejects with a number that is one too low: it counts from 0
     RejectFromZero,
+    /// Processes the others, and lists the poison lines: `OK LAST_SEQ BAD […]`
+    List,
     /// Kills the service
     KillService,
     /// Kills itself
@@ -94,7 +97,7 @@ pub fn run(args: &Receive) -> io::Result<u8> {
         return Ok(match take(args, &body)? {
             Answer::Done => 0,
             Answer::Failed => 1,
-            Answer::Rejected(_) => EXIT_REJECTED,
+            Answer::Rejected(_) | Answer::Listed(_) => EXIT_REJECTED,
         });
     }
     let mut header = String::new();
@@ -106,6 +109,11 @@ pub fn run(args: &Receive) -> io::Result<u8> {
             Answer::Done => format!("OK {last_seq}"),
             Answer::Failed => "NAK cannot process it".to_owned(),
             Answer::Rejected(number) => format!("NAK {number} it is poison"),
+            Answer::Listed(places) => {
+                let bad: Vec<_> =
+                    places.iter().map(|at| json!({"n": at + 1, "reason": "it is poison"})).collect();
+                format!("OK {last_seq} BAD {}", serde_json::Value::from(bad))
+            }
         };
         let mut out = io::stdout().lock();
         writeln!(out, "{answer}")?;
@@ -121,6 +129,8 @@ enum Answer {
     Failed,
     /// And the number of the line that is blamed, as this receiver counts.
     Rejected(u64),
+    /// Done, except the lines at these places, from 0.
+    Listed(Vec<u64>),
 }
 
 /// Judges and notes a batch; returns the answer.
@@ -137,22 +147,23 @@ fn take(args: &Receive, body: &[u8]) -> io::Result<Answer> {
     if args.hangs > 0 && !is_down && hangs(args, batch.first)? {
         return Err(hang(&args.notes, batch.first));
     }
-    let answer = match (args.on_poison, poison) {
+    let answer = match (args.on_poison, poison.first()) {
         _ if is_down => Answer::Failed,
+        (Some(OnPoison::List), Some(_)) => Answer::Listed(poison),
         (Some(OnPoison::Fail), Some(_)) => Answer::Failed,
         (Some(OnPoison::Reject), Some(place)) => Answer::Rejected(place + 1),
-        (Some(OnPoison::RejectFromZero), Some(place)) => Answer::Rejected(place),
+        (Some(OnPoison::RejectFromZero), Some(place)) => Answer::Rejected(*place),
         (Some(OnPoison::KillService), Some(_)) => return Err(kill(service()?)),
         (Some(OnPoison::KillCommand), Some(_)) => return Err(kill(getpid())),
         _ => Answer::Done,
     };
     let word = match answer {
-        Answer::Done => "done",
+        Answer::Done | Answer::Listed(_) => "done",
         Answer::Failed => "failed",
         Answer::Rejected(_) => "rejected",
     };
     batch.note_end(&args.notes, &args.group, word)?;
-    if matches!(answer, Answer::Done) && args.outages {
+    if matches!(answer, Answer::Done | Answer::Listed(_)) && args.outages {
         outage::succeeded(&args.notes, &args.group)?;
     }
     Ok(answer)
@@ -203,9 +214,9 @@ fn hang(notes: &Path, first: u64) -> io::Error {
     Command::new("sh").args(["-c", &script]).exec()
 }
 
-/// Reads the lines of a batch; gives the place of the first that is poison, from 0.
-fn judge(body: &[u8], batch: &mut Delivery) -> Option<u64> {
-    let mut poison = None;
+/// Reads the lines of a batch; gives the places of those that are poison, from 0.
+fn judge(body: &[u8], batch: &mut Delivery) -> Vec<u64> {
+    let mut poison = Vec::new();
     let mut next = None;
     for (at, line) in (0..).zip(body.split_inclusive(|byte| *byte == b'\n')) {
         let object: Object = match serde_json::from_slice(line) {
@@ -225,7 +236,7 @@ fn judge(body: &[u8], batch: &mut Delivery) -> Option<u64> {
         let text = object.text.as_deref().unwrap_or_default();
         match line::parse(text) {
             Ok(place) => {
-                poison = poison.or(place.poison.then_some(at));
+                poison.extend(place.poison.then_some(at));
                 if place.offset != object.offset || object.part.is_some() {
                     let Object { seq, offset, .. } = object;
                     batch

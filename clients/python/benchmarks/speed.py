@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from spillq_client import AsyncConsumer, Consumer
+from spillq_client import AsyncConsumer, Consumer, Line
 
 CONFIG = """
 data_dir = "q"
@@ -88,6 +88,16 @@ def measured(work: Path, spillq: str, lines: int, rounds: int) -> dict[str, Any]
                 batch.ack()
         return count
 
+    def one_in_1500_rejected() -> int:
+        count = 0
+        with Consumer(address, group="g", wait_ms=1000) as consumer:
+            while count < lines and (batch := consumer.next_batch()) is not None:
+                for seq in range(batch.first + 700, batch.last + 1, 1500):
+                    batch.bad(Line(seq, b"", 1), "no such coin")
+                count += len(batch)
+                batch.ack()
+        return count
+
     def plain_lines() -> int:
         count = total = 0
         with open(work / "lines", "rb") as file:
@@ -128,6 +138,7 @@ def measured(work: Path, spillq: str, lines: int, rounds: int) -> dict[str, Any]
 
     runs: dict[str, Callable[[], int]] = {
         "raw_acked": raw,
+        "one_in_1500_rejected": one_in_1500_rejected,
         "plain_lines": plain_lines,
         "async_lines": lambda: asyncio.run(each_batch(sum_lines)),
         "plain_json": plain_json,
@@ -144,6 +155,7 @@ def measured(work: Path, spillq: str, lines: int, rounds: int) -> dict[str, Any]
     medians = {name: round(statistics.median(speeds)) for name, speeds in found.items()}
     ratios = {
         "raw_acked / drain": medians["raw_acked"] / medians["drain"],
+        "one_in_1500_rejected / raw_acked": medians["one_in_1500_rejected"] / medians["raw_acked"],
         "async_lines / plain_lines": medians["async_lines"] / medians["plain_lines"],
         "async_json / plain_json": medians["async_json"] / medians["plain_json"],
     }
