@@ -18,7 +18,8 @@ use super::{Exit, Failure};
 use crate::cli::{InputForm, TestConsumerArgs};
 use crate::plain::{counted, duration, harmless};
 use crate::processor::{
-    Batch, Epoch, Evidence, Exec, ExecStream, Input, Named, Outcome, Piece, Processor, Program,
+    Batch, Epoch, Evidence, Exec, ExecStream, Input, Named, Outcome, Piece, Processor, Program, chunks,
+    header,
 };
 use crate::queue::millis;
 
@@ -233,16 +234,8 @@ impl Tester {
         let Some(batch) = self.batch(case) else {
             return Err(io::Error::other("the batch could not be made"));
         };
-        let body = crate::processor::chunks(&batch, &self.input)?.concat();
-        let range = batch.range();
-        let header = format!(
-            "{{\"lines\":{},\"bytes\":{},\"first_seq\":{},\"last_seq\":{},\"epoch\":\"{}\",\"group\":\"test\",\"attempt\":1}}\n",
-            batch.line_count(),
-            body.len(),
-            range.first,
-            range.last,
-            Epoch::default()
-        );
+        let body = chunks(&batch, &self.input)?.concat();
+        let header = header(&batch, body.len() as u64, &Epoch::default().to_string())?;
         let (program, arguments) =
             words.split_first().ok_or_else(|| io::Error::other("there is no command"))?;
         let mut child = Command::new(program)
@@ -256,7 +249,7 @@ impl Tester {
         let group = Pid::from_child(&child);
         let mut stdin = child.stdin.take().ok_or_else(|| io::Error::other("no pipe to it"))?;
         let part = body.get(..HALF_BYTES_MAX.min(body.len() / 2)).unwrap_or_default();
-        let written = stdin.write_all(&[header.as_bytes(), part].concat());
+        let written = stdin.write_all(&[&header, part].concat());
         let read = written.and_then(|()| until(GRACE, || Ok((ioctl_fionread(&stdin)? == 0).then_some(()))));
         // Whether it has read all of it or not: it has to end.
         let told = kill_process_group(group, Signal::TERM);

@@ -129,19 +129,10 @@ impl Access {
             Caller::Owner => return self.groups.get(name).ok_or(Denied::NoGroup),
             Caller::Bearer(bearer) => bearer,
         };
-        match self.groups.get(name) {
-            Some(open) if !open.is_configured => Err(match is_right(self.token.as_ref(), bearer) {
-                true => Denied::NoGroup,
-                false => Denied::Token,
-            }),
-            Some(open) => match is_right(open.token.as_ref().or(self.token.as_ref()), bearer) {
-                true => Ok(open),
-                false => Err(Denied::Token),
-            },
-            None => match is_right(self.token.as_ref(), bearer) {
-                true => Err(Denied::NoGroup),
-                false => Err(Denied::Token),
-            },
+        match self.groups.get(name).filter(|open| open.is_configured) {
+            Some(open) if is_right(open.token.as_ref().or(self.token.as_ref()), bearer) => Ok(open),
+            None if is_right(self.token.as_ref(), bearer) => Err(Denied::NoGroup),
+            Some(_) | None => Err(Denied::Token),
         }
     }
 

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -203,8 +202,8 @@ pub struct Coordinator {
     changed: Notify,
     bodies: Arc<Semaphore>,
     feeds: Mutex<BTreeMap<GroupId, Vec<Feed>>>,
-    waiting: AtomicUsize,
-    waiting_of: Mutex<BTreeMap<GroupId, usize>>,
+    /// Requests that wait for lines.
+    waiting: Mutex<BTreeMap<GroupId, usize>>,
     /// When the rate of a group allows the next lease.
     next_lease: Mutex<BTreeMap<GroupId, Instant>>,
 }
@@ -214,8 +213,7 @@ struct Waiting<'a>(&'a Coordinator, GroupId);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-        if let Some(of) = lock(&self.0.waiting_of).get_mut(&self.1) {
+        if let Some(of) = lock(&self.0.waiting).get_mut(&self.1) {
             *of = of.saturating_sub(1);
         }
     }
@@ -246,8 +244,7 @@ impl Coordinator {
             changed: Notify::new(),
             bodies: Arc::new(Semaphore::new(BODIES_BYTES_MAX / KIB)),
             feeds: Mutex::default(),
-            waiting: AtomicUsize::new(0),
-            waiting_of: Mutex::default(),
+            waiting: Mutex::default(),
             next_lease: Mutex::default(),
         })
     }
@@ -693,15 +690,15 @@ impl Coordinator {
     }
 
     fn wait_for_lines(&self, group: GroupId) -> Result<Waiting<'_>, Refusal> {
-        let all = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let of_group = {
-            let mut waiting_of = lock(&self.waiting_of);
-            let of_group = waiting_of.entry(group).or_default();
+        let (all, of_group) = {
+            let mut waiting = lock(&self.waiting);
+            let of_group = waiting.entry(group).or_default();
             *of_group += 1;
-            *of_group
+            let of_group = *of_group;
+            (waiting.values().sum::<usize>(), of_group)
         };
         let waiting = Waiting(self, group);
-        match all < WAITING_MAX && of_group <= WAITING_OF_GROUP_MAX {
+        match all <= WAITING_MAX && of_group <= WAITING_OF_GROUP_MAX {
             true => Ok(waiting),
             false => Err(Refusal::TooManyWaiting),
         }

@@ -73,5 +73,6 @@ pub use program::{Program, set_command_umask};
 pub use server::{PostgresTable, RedisStream, Server, ServerAddress};
 pub use stdout::Stdout;
 pub use stream::ExecStream;
+pub(crate) use stream::header;
 pub use url::Url;
 pub use worker::{DeliverySettings, Limits, Orders, Worker};

@@ -83,6 +83,22 @@ struct Header<'a> {
     attempt: u32,
 }
 
+/// The header of a batch, with its newline. `bytes` are those of the lines that follow.
+pub(crate) fn header(batch: &Batch, bytes: u64, epoch: &str) -> io::Result<Vec<u8>> {
+    let range = batch.range();
+    let mut header = serde_json::to_vec(&Header {
+        lines: batch.line_count(),
+        bytes,
+        first_seq: range.first.0,
+        last_seq: range.last.0,
+        epoch,
+        group: batch.group(),
+        attempt: batch.attempt(),
+    })?;
+    header.push(b'\n');
+    Ok(header)
+}
+
 /// Why an answer is missing.
 pub(super) enum NoAnswer {
     /// The command and its shim have ended.
@@ -148,17 +164,8 @@ impl ExecStream {
         };
         self.launcher.begin_batch();
         let mut dump = self.launcher.dump(batch);
-        let range = batch.range();
-        let mut header = serde_json::to_vec(&Header {
-            lines: batch.line_count(),
-            bytes: chunks.iter().map(|chunk| chunk.len() as u64).sum(),
-            first_seq: range.first.0,
-            last_seq: range.last.0,
-            epoch: &self.epoch,
-            group: batch.group(),
-            attempt: batch.attempt(),
-        })?;
-        header.push(b'\n');
+        let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        let header = header(batch, bytes, &self.epoch)?;
         let program = self.launcher.program();
         let answer = {
             let mut hang = Hang {
@@ -193,7 +200,7 @@ impl ExecStream {
             tail,
         };
         let fault = match answer {
-            Ok(reply) => match running.misnamed(&reply, range.last) {
+            Ok(reply) => match running.misnamed(&reply, batch.range().last) {
                 None => {
                     // What a command prints about a batch that is done is no evidence.
                     let tail = if reply.acks() { String::new() } else { running.stderr.tail().await };
