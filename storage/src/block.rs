@@ -110,6 +110,27 @@ pub(crate) struct Extent {
     pub(crate) flags: LineFlags,
 }
 
+/// Consecutive lines of one source in a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceLines {
+    /// The source that they came from.
+    pub source: SourceId,
+    /// Their numbers in the log.
+    pub range: SeqRange,
+    /// Their length together, newlines included.
+    pub bytes: u64,
+}
+
+/// The lines of a block that begins with `first`, source by source.
+fn by_source(first: Seq, extents: &[Extent]) -> impl Iterator<Item = SourceLines> {
+    let mut first = first;
+    extents.iter().map(move |extent| {
+        let range = SeqRange { first, last: first.plus(u64::from(extent.lines) - 1) };
+        first = range.last.next();
+        SourceLines { source: extent.source, range, bytes: extent.bytes.into() }
+    })
+}
+
 /// One line of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line<'a> {
@@ -352,6 +373,11 @@ impl NewBlock {
         HEADER_BYTES + self.extents.len() * EXTENT_BYTES + self.stored.len()
     }
 
+    /// Its lines source by source, if the first gets the seq `first`.
+    pub fn by_source(&self, first: Seq) -> impl Iterator<Item = SourceLines> {
+        by_source(first, &self.extents)
+    }
+
     pub(crate) fn extents(&self) -> &[Extent] {
         &self.extents
     }
@@ -447,6 +473,11 @@ impl BlockHeader {
     /// The seqs of its lines.
     pub(crate) fn range(&self) -> SeqRange {
         SeqRange { first: self.first, last: self.first.plus(u64::from(self.lines) - 1) }
+    }
+
+    /// Its lines source by source.
+    pub(crate) fn by_source(&self) -> impl Iterator<Item = SourceLines> {
+        by_source(self.first, &self.extents)
     }
 
     /// The store of the block whose header is at the start of `bytes`, if one is and is sound.
@@ -610,6 +641,11 @@ impl Block {
         &self.extents
     }
 
+    /// Its lines source by source, in seq order.
+    pub fn by_source(&self) -> impl Iterator<Item = SourceLines> {
+        by_source(self.first, &self.extents)
+    }
+
     /// The bytes of all its lines, one after the other.
     #[must_use]
     pub fn raw(&self) -> &Bytes {
@@ -619,6 +655,21 @@ impl Block {
     /// Its lines in seq order.
     pub fn lines(&self) -> impl Iterator<Item = Line<'_>> + Clone {
         Lines { extents: self.extents.iter(), extent: None, raw: &self.raw, seq: self.first }
+    }
+
+    /// Those of its lines that are in `range`. Cheap for a few lines in the middle of a block.
+    pub fn lines_within(&self, range: SeqRange) -> impl Iterator<Item = Line<'_>> {
+        let (mut at, mut seq, mut before) = (0, self.first, 0);
+        for extent in &self.extents {
+            let behind = seq.plus(u64::from(extent.lines));
+            if behind > range.first {
+                break;
+            }
+            (at, seq, before) = (at + extent.bytes as usize, behind, before + 1);
+        }
+        let extents = self.extents.get(before..).unwrap_or_default().iter();
+        let lines = Lines { extents, extent: None, raw: self.raw.get(at..).unwrap_or_default(), seq };
+        lines.skip_while(move |line| line.seq < range.first).take_while(move |line| line.seq <= range.last)
     }
 
     /// The bytes of its lines within `range`, without a copy.
@@ -751,6 +802,25 @@ mod tests {
         assert_eq!(block.lines().nth(3).unwrap().flags.part(), Some("first"));
         assert!(block.lines().nth(4).unwrap().flags.is_unterminated());
         assert_eq!(block.extents().len(), 4, "consecutive lines of a source are one extent");
+    }
+
+    #[test]
+    fn lines_are_found_source_by_source_and_within_a_range() {
+        let block = Block::decode(&encoded(), STORE).unwrap();
+        let by_source: Vec<_> = block.by_source().map(|of| (of.source.0, of.range, of.bytes)).collect();
+        let range = |first, last| SeqRange::new(Seq(first), Seq(last)).unwrap();
+        let expected =
+            [(1, range(10, 12), 10), (2, range(13, 13), 27), (2, range(14, 14), 3), (1, range(15, 15), 6)];
+        assert_eq!(by_source, expected);
+        let new: Vec<_> = sample().by_source(Seq(10)).collect();
+        assert_eq!(new, block.by_source().collect::<Vec<_>>());
+        for first in 8..=17 {
+            for last in first..=17 {
+                let within: Vec<_> = block.lines_within(range(first, last)).collect();
+                let all = block.lines().filter(|line| (first..=last).contains(&line.seq.0));
+                assert_eq!(within, all.collect::<Vec<_>>(), "{first}-{last}");
+            }
+        }
     }
 
     #[test]

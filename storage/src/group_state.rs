@@ -59,6 +59,27 @@ pub enum GroupChange {
         /// The first of them; a segment must hold it.
         from: Seq,
     },
+    /// Settles lines of which only some are the group's own: those of other sources in between are settled with them, and
+    /// not counted.
+    Some {
+        /// Which lines; some may be settled already.
+        range: SeqRange,
+        /// How many of them are its own, and were not settled yet.
+        lines: u64,
+        /// What these count as.
+        counts: Counts,
+    },
+}
+
+/// What lines of a group count as when they are settled together with lines of other sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Counts {
+    /// As acked.
+    Acked,
+    /// As skipped by an operator.
+    Skipped,
+    /// As dropped by a limit.
+    Dropped,
 }
 
 /// The failed deliveries of a line that was delivered by itself.
@@ -218,6 +239,14 @@ impl GroupState {
                 self.settle(*range);
             }
             GroupChange::Again { from } => self.again(*from),
+            GroupChange::Some { range, lines, counts } => {
+                *match counts {
+                    Counts::Acked => &mut self.acked_lines,
+                    Counts::Skipped => &mut self.skipped_lines,
+                    Counts::Dropped => &mut self.dropped_lines,
+                } += lines;
+                self.settle(*range);
+            }
         }
     }
 
@@ -365,6 +394,20 @@ mod tests {
         assert_eq!((group.acks.floor(), group.acks.ranges(), group.lag_lines(Seq(61))), (Seq(30), 0, 30));
         assert!(group.leases.is_empty() && group.deaths.is_empty());
         assert_eq!((group.acked_lines, group.skipped_lines), (51, 0), "the counts of what was acked stay");
+    }
+
+    #[test]
+    fn of_lines_that_are_settled_with_those_of_other_sources_only_its_own_count() {
+        let mut group = GroupState::empty("default", Seq(0));
+        group.apply(&GroupChange::Lease { range: range(2, 8) });
+        let some = |range, lines, counts| GroupChange::Some { range, lines, counts };
+        group.apply(&some(range(1, 9), 3, Counts::Acked));
+        assert_eq!((group.acks.floor(), group.acked_lines, group.leases.len()), (Seq(9), 3, 0));
+        group.apply(&some(range(20, 29), 0, Counts::Acked));
+        group.apply(&some(range(10, 19), 2, Counts::Dropped));
+        group.apply(&some(range(30, 30), 1, Counts::Skipped));
+        assert_eq!((group.acks.floor(), group.acks.ranges()), (Seq(30), 0));
+        assert_eq!((group.acked_lines, group.skipped_lines, group.dropped_lines), (3, 1, 2));
     }
 
     #[test]

@@ -130,10 +130,10 @@ mod model_test;
 #[cfg(test)]
 mod space_test;
 
-pub use block::{Block, BlockBuilder, BlockError, Line, LineFlags, NewBlock};
+pub use block::{Block, BlockBuilder, BlockError, Line, LineFlags, NewBlock, SourceLines};
 pub use commit::Commit;
 pub use error::{Error, Full};
-pub use group_state::{GroupChange, GroupState};
+pub use group_state::{Counts, GroupChange, GroupState};
 pub use ids::{GroupId, Seq, SeqRange, SourceId, StoreId};
 pub use log::{Committed, Counters, Log, Options};
 pub use loss::Loss;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::block::{BLOCK_MAGIC, Block, BlockError, BlockHeader};
+use crate::block::{BLOCK_MAGIC, Block, BlockError, BlockHeader, SourceLines};
 use crate::disk::{Disk, DiskFile};
 use crate::ids::{Seq, SeqRange, StoreId};
 use crate::loss::Loss;
@@ -16,6 +16,15 @@ use crate::segment::{self, Index, Overlay};
 
 /// Two full blocks.
 const BUFFER_BYTES: usize = if cfg!(feature = "fuzzing") { 512 } else { 512 * 1024 };
+
+/// What is read at once if only headers are wanted: most have one extent.
+const HEADER_BUFFER_BYTES: usize = 4 * 1024;
+
+/// What was found at a line.
+enum Found {
+    Block(Block),
+    Header(BlockHeader),
+}
 
 /// Why a line cannot be read. Other lines are not affected.
 #[derive(Debug, Error)]
@@ -83,6 +92,8 @@ pub struct Reader {
     store: StoreId,
     open: Option<Open>,
     buffer: Vec<u8>,
+    /// How much is read at once.
+    buffer_bytes: usize,
     blocks_read: u64,
     /// Of the header of the last block, if that was read from a segment.
     crc: Option<u32>,
@@ -108,7 +119,7 @@ struct Open {
 
 impl Reader {
     pub(crate) fn new(disk: Arc<dyn Disk>, index: Arc<Index>, store: StoreId) -> Reader {
-        Reader { disk, index, store, open: None, buffer: Vec::new(), blocks_read: 0, crc: None }
+        Reader { disk, index, store, open: None, buffer: Vec::new(), buffer_bytes: BUFFER_BYTES, blocks_read: 0, crc: None }
     }
 
     /// How many blocks it has read from disk.
@@ -127,7 +138,28 @@ impl Reader {
     /// # Errors
     /// [`ReadError::Damaged`] has the range of lines that are lost; the caller can continue after it.
     pub fn block(&mut self, seq: Seq) -> Result<Block, ReadError> {
+        match self.find(seq, true)? {
+            Found::Block(block) => Ok(block),
+            // Only asked for without the payload.
+            Found::Header(_) => Err(ReadError::Absent { seq, next: None }),
+        }
+    }
+
+    /// The lines of the block that holds `seq`, source by source. Reads a few kilobytes of a segment: the payload is neither
+    /// read nor checked.
+    ///
+    /// # Errors
+    /// As [`Reader::block`], if the header cannot be read.
+    pub fn by_source(&mut self, seq: Seq) -> Result<Vec<SourceLines>, ReadError> {
+        Ok(match self.find(seq, false)? {
+            Found::Block(block) => block.by_source().collect(),
+            Found::Header(header) => header.by_source().collect(),
+        })
+    }
+
+    fn find(&mut self, seq: Seq, with_payload: bool) -> Result<Found, ReadError> {
         self.crc = None;
+        self.buffer_bytes = if with_payload { BUFFER_BYTES } else { HEADER_BUFFER_BYTES };
         let segment = {
             let index = self.index.lock();
             if seq >= index.next_seq {
@@ -143,13 +175,15 @@ impl Reader {
         match segment {
             // A dead letter's line is in `kept/` as well.
             Some((segment, end, overlay)) => {
-                let read = self.read_segment(seq, segment.first, segment.bytes, end, overlay);
+                let read = self.read_segment((seq, with_payload), segment.first, segment.bytes, end, overlay);
                 read.or_else(|error| match error {
-                    ReadError::Damaged { .. } => self.read_retained(seq).map_err(|_| error),
+                    ReadError::Damaged { .. } => {
+                        self.read_retained(seq).map(Found::Block).map_err(|_| error)
+                    }
                     error => Err(error),
                 })
             }
-            None => self.read_retained(seq),
+            None => self.read_retained(seq).map(Found::Block),
         }
     }
 
@@ -185,12 +219,12 @@ impl Reader {
 
     fn read_segment(
         &mut self,
-        seq: Seq,
+        (seq, with_payload): (Seq, bool),
         first: Seq,
         bytes: u64,
         end: Seq,
         overlay: Overlay,
-    ) -> Result<Block, ReadError> {
+    ) -> Result<Found, ReadError> {
         let path = segment::path(first);
         let usable = self.open.as_ref().is_some_and(|open| open.first == first && open.next <= seq);
         if !usable {
@@ -234,13 +268,19 @@ impl Reader {
                 }
             };
             let range = header.range();
+            if range.contains(seq) && !with_payload {
+                // The payload may be read next.
+                return Ok(Found::Header(header));
+            }
             if range.contains(seq) {
                 self.fill(at, header.disk_bytes(), &path)?;
                 let block = Block::decode(self.buffered(at), self.store);
                 self.blocks_read += 1;
                 self.crc = block.is_ok().then(|| header.crc());
                 self.step(at + header.disk_bytes() as u64, range.last.next());
-                return block.map_err(|what| ReadError::Damaged { path, at, what, range });
+                return block
+                    .map(Found::Block)
+                    .map_err(|what| ReadError::Damaged { path, at, what, range });
             }
             self.step(at + header.disk_bytes() as u64, range.last.next());
         }
@@ -319,7 +359,7 @@ impl Reader {
         if have >= wanted {
             return Ok(());
         }
-        self.buffer.resize(wanted.max(BUFFER_BYTES), 0);
+        self.buffer.resize(wanted.max(self.buffer_bytes), 0);
         open.buffered_at = at;
         let mut read = open.overlay.read_at(open.file.as_deref(), &mut self.buffer, at);
         if read.is_err() && self.buffer.len() > wanted {
@@ -450,6 +490,24 @@ mod tests {
         for seq in BLOCKS / 2 + 1..=BLOCKS {
             assert_eq!(reader.block(Seq(seq)).unwrap().range(), SeqRange::one(Seq(seq)));
         }
+    }
+
+    #[test]
+    fn lines_by_source_are_read_from_headers_alone() {
+        let disk = store();
+        let view = View::on_disk(Arc::new(disk.clone()), std::path::Path::new(""), None).unwrap();
+        let mut reader = view.reader();
+        // The payload of the third block: its header can be read.
+        disk.turn_bad(&format!("segments/{:020}", 1), 500_000);
+        for seq in 1..=BLOCKS {
+            let found = reader.by_source(Seq(seq)).unwrap();
+            let range = SeqRange::one(Seq(seq));
+            assert_eq!(found, [SourceLines { source: SourceId(1), range, bytes: 200_001 }]);
+        }
+        assert_eq!(reader.blocks_read(), 0);
+        assert_eq!(reader.by_source(Seq(2)).unwrap(), reader.block(Seq(2)).unwrap().by_source().collect::<Vec<_>>());
+        assert!(reader.block(Seq(3)).is_err());
+        assert!(reader.by_source(Seq(BLOCKS + 1)).is_err());
     }
 
     /// `inspect` of a store that had lost its last segment, and was repaired, ended with an error.
