@@ -6,6 +6,7 @@ pub mod cmd;
 pub mod config;
 pub mod consumers;
 pub mod file_limit;
+mod globs;
 pub mod http;
 pub mod messages;
 pub mod metrics;

@@ -114,7 +114,7 @@ pub(super) fn administer(data_dir: &Path, request: AdminJson) -> Result<AnswerJs
     // `disk.keep` is not known here: nothing is removed.
     let disk = DiskOptions { keep: Keep::Age(u64::MAX), ..DiskOptions::default() };
     let log = Log::open(data_dir, Options { disk, ..Options::default() }).map_err(failure)?;
-    let queue = Queue::start(log, Vec::new(), 0, WhenFull::Pause).map_err(failure)?;
+    let queue = Queue::start(log, Vec::new(), 0, WhenFull::Pause, |_| None).map_err(failure)?;
     let answer = queue.handle().ask_blocking(|reply| Command::Admin(request.into(), reply));
     let status = queue.handle().ask_blocking(Command::Status);
     // Recorded here, because no supervisor runs.

@@ -2,7 +2,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use globset::{Glob, GlobBuilder};
+use globset::Glob;
+
+use crate::globs::over_path;
 
 use crate::tail::STDIN;
 
@@ -58,10 +60,7 @@ pub(super) fn exclude(base: &Path, written: &str) -> Result<String, String> {
 
 /// A glob as spillq understands it: `*` and `?` do not match `/`.
 pub(super) fn glob(whole: &str) -> Result<Glob, String> {
-    GlobBuilder::new(whole)
-        .literal_separator(true)
-        .build()
-        .map_err(|error| format!("not a glob: {}", error.kind()))
+    over_path(whole).map_err(|what| format!("not a glob: {what}"))
 }
 
 fn refuse_tilde(written: &str) -> Result<(), String> {

@@ -22,7 +22,8 @@ use super::why::{Why, why};
 use crate::plain::duration;
 use crate::processor::{Batch, Epoch, Feed, Input, Paths, Piece, chunks};
 use crate::queue::{
-    Closed, Command, Counted, FailureKind, GroupStatus, Handle, Lent, Offer, Settled, Verdict, Window, now_ms,
+    Closed, Command, Counted, FailureKind, GroupStatus, Handle, Lent, Offer, Own, Settled, Taken, Verdict,
+    Window, now_ms,
 };
 
 /// Requests of one group that wait for lines: more consumers than that gain nothing.
@@ -402,8 +403,7 @@ impl Coordinator {
         (ask, number): (&Ask, u64),
     ) -> Result<Option<Leased>, Refusal> {
         let settings = &open.settings;
-        let lines_max = ask.max_lines.unwrap_or(u64::MAX).min(offer.range.lines()).max(1);
-        let range = SeqRange { last: offer.range.first.plus(lines_max - 1), ..offer.range };
+        let lines_max = ask.max_lines.unwrap_or(u64::MAX).min(offer.lines_max).max(1);
         let bytes_max = ask.max_bytes.unwrap_or(u64::MAX).min(settings.batch_bytes).max(1);
         let mut share = match self.share(body_bytes(ask.form, bytes_max, lines_max)).await {
             Ok(share) => share,
@@ -412,7 +412,7 @@ impl Coordinator {
                 return Err(busy);
             }
         };
-        let Some(read) = feed.read(offer, range, bytes_max, None).await? else {
+        let Some(read) = feed.read(offer, lines_max, bytes_max, None).await? else {
             // It counts the reads that failed.
             self.keep(feed);
             return Ok(None);
@@ -427,11 +427,16 @@ impl Coordinator {
         let leased = leasing.asked.await.map_err(|_| Closed)?;
         self.keep(feed);
         let Some(lease) = leased else { return Ok(None) };
+        let own = match &leasing.read.taken {
+            Taken::UpTo(_) => Own::default(),
+            Taken::Own { own, .. } => own.clone(),
+        };
         let (since_ms, lease_ms) = (now_ms(), ask.lease_ms.unwrap_or(settings.timeout_ms));
         let held = Held {
             group: open.id,
             lease: lease.token,
             range: lease.range,
+            own,
             left: vec![lease.range],
             attempt: lease.attempt,
             consumer: ask.consumer.clone(),
@@ -449,7 +454,7 @@ impl Coordinator {
         };
         let (pieces, lent) = (leasing.read.pieces, vec![leasing.read.lent]);
         if let Some(pace) = &open.pace {
-            let next = pace.book(lease.range.lines(), Instant::now());
+            let next = pace.book(held.lines_left(), Instant::now());
             lock(&self.next_lease).insert(open.id, next);
         }
         if !self.table().leased(token, held.clone(), (ask.request.as_deref(), number)) {
@@ -479,14 +484,16 @@ impl Coordinator {
         if let Some(connection) = ask.connection {
             self.table().bind(token, connection);
         }
-        let lines: u64 = held.left.iter().map(|left| left.lines()).sum();
+        let lines = held.lines_left();
         let share = self.share(body_bytes(ask.form, open.settings.batch_bytes, lines)).await?;
         let mut feed = self.feed(open);
         let (mut pieces, mut lent) = (Vec::new(), Vec::new());
         for left in &held.left {
-            let (some, counted) = feed.read_leased(*left).await?;
-            pieces.extend(some);
-            lent.push(counted);
+            for own in held.own.ranges(*left) {
+                let (some, counted) = feed.read_leased(own).await?;
+                pieces.extend(some);
+                lent.push(counted);
+            }
         }
         self.keep(feed);
         if pieces.iter().map(|piece| piece.range().lines()).sum::<u64>() < lines {
@@ -546,7 +553,7 @@ impl Coordinator {
             return Err(SettleRefusal::OtherLines(held.range));
         }
         let settlement = settlement.said_by(&held.consumer);
-        let verdict = settlement.verdict(held.range, &held.left, strict).map_err(SettleRefusal::Wrong)?;
+        let verdict = settlement.verdict(held.range, (&held.left, &held.own), strict).map_err(SettleRefusal::Wrong)?;
         if self.table().begin_settling(token, now_ms()).is_none() {
             return Err(self.gone(caller, Some(token), &claim).await);
         }
@@ -609,7 +616,7 @@ impl Coordinator {
         let open = now.access.group(group, caller).map_err(Refusal::Denied)?;
         let ended = self.table().leave(open.id, consumer);
         self.release(&ended);
-        Ok(ended.iter().flat_map(|held| &held.left).map(|left| left.lines()).sum())
+        Ok(ended.iter().map(Held::lines_left).sum())
     }
 
     /// A connection begins with which leases may end.

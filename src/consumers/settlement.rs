@@ -4,7 +4,7 @@ use std::fmt;
 
 use spillq_storage::{Seq, SeqRange};
 
-use crate::queue::{FailureKind, Rejected, Verdict};
+use crate::queue::{FailureKind, Own, Rejected, Verdict};
 
 /// Bad lines in one settlement, as in the lists of other processors.
 const BAD_LINES_MAX: usize = 256;
@@ -76,9 +76,14 @@ impl Settlement {
         }
     }
 
-    /// The verdict on a lease of `range`, of which `left` is not acked.
-    pub(super) fn verdict(self, range: SeqRange, left: &[SeqRange], strict: bool) -> Result<Verdict, Wrong> {
-        let is_left = |seq: Seq| left.iter().any(|left| left.contains(seq));
+    /// The verdict on a lease of `range`, of which `left` is not acked, and `own` are lines of its group.
+    pub(super) fn verdict(
+        self,
+        range: SeqRange,
+        (left, own): (&[SeqRange], &Own),
+        strict: bool,
+    ) -> Result<Verdict, Wrong> {
+        let is_left = |seq: Seq| own.has(seq) && left.iter().any(|left| left.contains(seq));
         let check_bad = |bad: &[Rejected]| {
             if bad.len() > BAD_LINES_MAX {
                 return Err(Wrong::TooMany { what: "bad lines", most: BAD_LINES_MAX });
@@ -150,7 +155,7 @@ mod tests {
 
     /// Of a lease of 10-20, of which 14-15 were acked.
     fn verdict(settlement: Settlement) -> Result<Verdict, Wrong> {
-        settlement.verdict(range(10, 20), &[range(10, 13), range(16, 20)], false)
+        settlement.verdict(range(10, 20), (&[range(10, 13), range(16, 20)], &Own::default()), false)
     }
 
     #[test]
@@ -191,7 +196,14 @@ mod tests {
         ] {
             assert_eq!(verdict(settlement.clone()), Err(wrong), "{settlement:?}");
         }
-        let strict = Settlement::Ranges(vec![range(10, 11)]).verdict(range(10, 20), &[range(10, 20)], true);
+        let strict = Settlement::Ranges(vec![range(10, 11)]).verdict(
+            range(10, 20),
+            (&[range(10, 20)], &Own::default()),
+            true,
+        );
         assert_eq!(strict, Err(Wrong::Strict));
+        let own = Own::of(&[range(10, 11), range(20, 20)]);
+        let other = Settlement::Done(bad(&[12])).verdict(range(10, 20), (&[range(10, 20)], &own), false);
+        assert_eq!(other, Err(Wrong::NotLeased(Seq(12))), "a line of another source");
     }
 }

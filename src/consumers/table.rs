@@ -9,6 +9,7 @@ use spillq_storage::{GroupId, SeqRange};
 
 use super::token::LeaseToken;
 use super::view::{ConsumerView, ExpiredView, HeldView, Seen};
+use crate::queue::Own;
 
 /// Consumers of a group that are remembered; the one that was seen least recently goes first.
 const CONSUMERS_MAX: usize = 64;
@@ -22,6 +23,8 @@ pub(super) struct Held {
     /// Its token at the owner.
     pub(super) lease: u64,
     pub(super) range: SeqRange,
+    /// Those that are its group's own.
+    pub(super) own: Own,
     pub(super) left: Vec<SeqRange>,
     pub(super) attempt: u32,
     pub(super) consumer: String,
@@ -340,6 +343,11 @@ impl Table {
 }
 
 impl Held {
+    /// How many lines are left.
+    pub(super) fn lines_left(&self) -> u64 {
+        self.left.iter().map(|left| self.own.count(*left)).sum()
+    }
+
     /// From the first line that is left to the last.
     pub(super) fn span(&self) -> SeqRange {
         let ends = self.left.first().zip(self.left.last());
@@ -376,6 +384,7 @@ mod tests {
             group: GROUP,
             lease: 1,
             range,
+            own: Own::default(),
             left: vec![range],
             attempt: 1,
             consumer: consumer.to_owned(),

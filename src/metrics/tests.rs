@@ -21,6 +21,7 @@ fn group(id: u32, name: &str, lag_lines: u64) -> GroupStatus {
         phase: Phase::Running,
         ack_floor: Seq(4),
         lag_lines,
+        is_counting: false,
         oldest: Some(Seq(5)),
         lag_bytes: 350 * lag_lines,
         leased: 2,

@@ -49,7 +49,7 @@ impl Piece {
 
     /// Its lines.
     pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
-        self.block.lines().filter(|line| self.range.contains(line.seq))
+        self.block.lines_within(self.range)
     }
 }
 
@@ -93,7 +93,8 @@ impl Batch {
         self.attempt
     }
 
-    /// From the first seq to the last. Seqs in between are missing if their lines were acked before, or lost.
+    /// From the first seq to the last. Seqs in between are missing if their lines were acked before, or lost, or are of other
+    /// sources than the group's.
     #[must_use]
     pub fn range(&self) -> SeqRange {
         let first = self.pieces.first().map(|piece| piece.range().first).unwrap_or_default();

@@ -5,11 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillq_storage::{GroupId, ReadError, Reader, Seq, SeqRange};
+use spillq_storage::{Block, GroupId, ReadError, Reader, Seq, SeqRange, SourceLines};
 use tokio::sync::oneshot;
 
 use super::{Piece, Prepare};
-use crate::queue::{Closed, Command, Handle, Lease, Lent, Offer, Window};
+use crate::queue::{Closed, Command, Handle, Lease, Lent, Members, Offer, Own, Taken, Window};
 
 /// How many reads may fail in a row, for another reason than damage, before the group is blocked there.
 const READS_MAX: u32 = 20;
@@ -28,10 +28,17 @@ pub(crate) struct Feed {
     failed_reads: u32,
 }
 
+/// Blocks whose lines are all of other sources, after which a read ends, so that the offer is not taken for long.
+const PASSED_BLOCKS_MAX: usize = 1_024;
+/// Ranges of own lines in a batch of a group over some sources: each is a piece of memory.
+const OWN_RANGES_MAX: usize = 16_384;
+
 /// Lines that were read and are not leased yet.
 pub(crate) struct Read {
     pub(crate) offer: Offer,
     pub(crate) pieces: Vec<Piece>,
+    /// Which lines of the offer they are.
+    pub(crate) taken: Taken,
     /// Counts them in the memory budget until it is dropped.
     pub(crate) lent: Lent,
 }
@@ -86,23 +93,31 @@ impl Feed {
     /// Asks for a lease of the lines that were read. They are leased if the offer is still valid.
     pub(crate) fn lease(&self, read: Read) -> Result<Leasing, Closed> {
         let (reply, asked) = oneshot::channel();
-        let last = read.pieces.last().map_or(read.offer.range.first, |piece| piece.range().last);
-        let reservation = read.offer.reservation;
-        self.handle.send(Command::Lease { group: self.group, reservation, last, reply })?;
+        let (reservation, taken) = (read.offer.reservation, read.taken.clone());
+        self.handle.send(Command::Lease { group: self.group, reservation, taken, reply })?;
         Ok(Leasing { read, asked })
     }
 
-    /// Reads `range`, with which the offer begins, as far as it fits in `bytes_max`, on a thread for blocking calls. `None` if
-    /// the first of its lines cannot be read: the offer has ended then, and the owner knows.
+    /// Reads the first lines of an offer, as far as they fit in `lines_max` and `bytes_max`, on a thread for blocking calls.
+    /// `None` if there are none to lease: the first of its lines cannot be read, or those that were read are of other sources.
+    /// The offer has ended then, and the owner knows.
     pub(crate) async fn read(
         &mut self,
         offer: Offer,
-        range: SeqRange,
+        lines_max: u64,
         bytes_max: u64,
         prepare: Option<Arc<dyn Prepare>>,
     ) -> Result<Option<Read>, Closed> {
-        let (pieces, error) = self.gather(range, bytes_max, prepare).await?;
-        if pieces.is_empty() {
+        let members = offer.members.clone();
+        let Gathered { pieces, to, error } =
+            self.gather(offer.range, members, (lines_max.min(offer.lines_max), bytes_max), prepare).await?;
+        let (group, reservation) = (self.group, offer.reservation);
+        let Some((first, last)) = pieces.first().zip(pieces.last()) else {
+            if let Some(to) = to {
+                self.failed_reads = 0;
+                self.handle.send(Command::Pass { group, reservation, to })?;
+                return Ok(None);
+            }
             // The file was compacted a moment ago, or the system lacks some resource: try again.
             let is_damage = matches!(error, Some(ReadError::Damaged { .. }));
             if !is_damage && self.failed_reads < READS_MAX {
@@ -114,26 +129,33 @@ impl Feed {
             }
             let is_refused = error.as_ref().is_some_and(ReadError::is_refused);
             let (lost, what) = match error {
-                Some(ReadError::Damaged { range: lost, .. }) if lost.contains(range.first) => (
+                Some(ReadError::Damaged { range: lost, .. }) if lost.contains(offer.range.first) => (
                     lost.intersection(offer.range).unwrap_or(offer.range),
                     error.map(|error| error.to_string()),
                 ),
-                other => (SeqRange::one(range.first), other.map(|error| error.to_string())),
+                other => (SeqRange::one(offer.range.first), other.map(|error| error.to_string())),
             };
             let what = what.unwrap_or_default();
-            let (group, reservation) = (self.group, offer.reservation);
             self.handle.send(Command::Unreadable { group, reservation, range: lost, what, is_refused })?;
             return Ok(None);
-        }
+        };
+        let taken = match &offer.members {
+            None => Taken::UpTo(last.range().last),
+            Some(_) => {
+                let own: Vec<SeqRange> = pieces.iter().map(Piece::range).collect();
+                Taken::Own { own: Own::of(&own), to: to.unwrap_or(last.range().last) }
+            }
+        };
+        debug_assert!(offer.range.contains(first.range().first));
         self.failed_reads = 0;
         let bytes = pieces.iter().map(|piece| piece.bytes().len() as u64).sum();
         let lent = self.window.lend(bytes);
-        Ok(Some(Read { offer, pieces, lent }))
+        Ok(Some(Read { offer, pieces, taken, lent }))
     }
 
-    /// Reads lines that are leased already, all of them or as far as they can be read.
+    /// Reads lines that are leased already, or as far as they can be read.
     pub(crate) async fn read_leased(&mut self, range: SeqRange) -> Result<(Vec<Piece>, Lent), Closed> {
-        let (pieces, error) = self.gather(range, u64::MAX, None).await?;
+        let Gathered { pieces, error, .. } = self.gather(range, None, (u64::MAX, u64::MAX), None).await?;
         if let Some(error) = error {
             tracing::warn!(group = %self.name, lines = %range, "leased lines cannot be read again: {error}");
         }
@@ -145,58 +167,140 @@ impl Feed {
     async fn gather(
         &mut self,
         range: SeqRange,
-        bytes_max: u64,
+        members: Option<Members>,
+        (lines_max, bytes_max): (u64, u64),
         prepare: Option<Arc<dyn Prepare>>,
-    ) -> Result<(Vec<Piece>, Option<ReadError>), Closed> {
-        let reader = match self.reader.take() {
+    ) -> Result<Gathered, Closed> {
+        let mut reader = match self.reader.take() {
             Some(reader) => reader,
             None => self.handle.ask(Command::Reader).await?,
         };
         let window = Arc::clone(&self.window);
         let read = move || {
-            let gathered = gather(reader, &window, range, bytes_max);
-            if let Some(prepare) = prepare.filter(|_| !gathered.1.is_empty()) {
-                prepare.prepare(&gathered.1);
+            let gathered = match members {
+                None => gather(&mut reader, &window, range, (lines_max, bytes_max)),
+                Some(members) => gather_own(&mut reader, &window, range, &members, (lines_max, bytes_max)),
+            };
+            if let Some(prepare) = prepare.filter(|_| !gathered.pieces.is_empty()) {
+                prepare.prepare(&gathered.pieces);
             }
-            gathered
+            (reader, gathered)
         };
         let joined = tokio::task::spawn_blocking(read).await;
-        let Ok((reader, pieces, error)) = joined else { return Err(Closed) };
+        let Ok((reader, gathered)) = joined else { return Err(Closed) };
         self.reader = Some(reader);
-        Ok((pieces, error))
+        Ok(gathered)
     }
+}
+
+/// What was read of a range.
+#[derive(Default)]
+struct Gathered {
+    pieces: Vec<Piece>,
+    /// In a group over some sources: up to here all lines were read that are its own.
+    to: Option<Seq>,
+    error: Option<ReadError>,
+}
+
+/// The block that holds a line, from the window or from disk.
+fn block(reader: &mut Reader, window: &Window, seq: Seq) -> Result<Arc<Block>, ReadError> {
+    window.get(seq).map_or_else(|| reader.block(seq).map(Arc::new), Ok)
 }
 
 /// Reads from `range.first` on until the batch is full, the range ends, or a block cannot be read.
 fn gather(
-    mut reader: Reader,
+    reader: &mut Reader,
     window: &Window,
     range: SeqRange,
-    bytes_max: u64,
-) -> (Reader, Vec<Piece>, Option<ReadError>) {
-    let (mut pieces, mut bytes) = (Vec::new(), 0_u64);
+    (lines_max, bytes_max): (u64, u64),
+) -> Gathered {
+    let last = range.last.min(range.first.plus(lines_max.saturating_sub(1).min(range.lines())));
+    let (mut gathered, mut bytes) = (Gathered::default(), 0_u64);
     let mut from = range.first;
-    while let Some(rest) = SeqRange::new(from, range.last) {
-        let block = match window.get(from) {
-            Some(block) => block,
-            None => match reader.block(from) {
-                Ok(block) => Arc::new(block),
-                Err(error) => return (reader, pieces, Some(error)),
-            },
+    while let Some(rest) = SeqRange::new(from, last) {
+        let block = match block(reader, window, from) {
+            Ok(block) => block,
+            Err(error) => return Gathered { error: Some(error), ..gathered },
         };
         let Some(piece) = Piece::new(Arc::clone(&block), rest) else { break };
         let size = piece.bytes().len() as u64;
         if size > bytes_max - bytes {
-            if let Some(last) = last_that_fits(&piece, bytes_max - bytes, pieces.is_empty()) {
-                pieces.extend(SeqRange::new(from, last).and_then(|fits| Piece::new(block, fits)));
+            if let Some(last) = last_that_fits(&piece, bytes_max - bytes, gathered.pieces.is_empty()) {
+                gathered.pieces.extend(SeqRange::new(from, last).and_then(|fits| Piece::new(block, fits)));
             }
             break;
         }
         bytes += size;
         from = piece.range().last.next();
-        pieces.push(piece);
+        gathered.pieces.push(piece);
     }
-    (reader, pieces, None)
+    gathered
+}
+
+/// The same for a group over some sources: only its own lines. Of a block without any, only the header is read.
+fn gather_own(
+    reader: &mut Reader,
+    window: &Window,
+    range: SeqRange,
+    members: &Members,
+    (lines_max, bytes_max): (u64, u64),
+) -> Gathered {
+    let (mut gathered, mut bytes, mut lines) = (Gathered::default(), 0_u64, 0_u64);
+    let mut passed = 0;
+    let mut from = range.first;
+    while from <= range.last && passed < PASSED_BLOCKS_MAX {
+        let in_memory = window.get(from);
+        let by_source = match &in_memory {
+            Some(block) => Ok(block.by_source().collect()),
+            None => reader.by_source(from),
+        };
+        let by_source: Vec<SourceLines> = match by_source {
+            Ok(by_source) => by_source,
+            Err(error) => return Gathered { error: Some(error), ..gathered },
+        };
+        let all = SeqRange { first: from, ..range };
+        let behind = by_source.last().map_or(from.next(), |of| of.range.last.next());
+        let own = |of: SourceLines| of.range.intersection(all).filter(|_| members.has(of.source));
+        let own: Vec<SeqRange> = by_source.into_iter().filter_map(own).collect();
+        if own.is_empty() {
+            passed += 1;
+            gathered.to = Some(range.last.min(behind.prev()));
+            from = behind;
+            continue;
+        }
+        let block = match in_memory.map_or_else(|| reader.block(from).map(Arc::new), Ok) {
+            Ok(block) => block,
+            Err(error) => return Gathered { error: Some(error), ..gathered },
+        };
+        for own in own {
+            let left = lines_max - lines;
+            let Some(fits) = SeqRange::new(own.first, own.last.min(own.first.plus(left).prev())) else {
+                return gathered;
+            };
+            let Some(piece) = Piece::new(Arc::clone(&block), fits) else { return gathered };
+            let size = piece.bytes().len() as u64;
+            if size > bytes_max - bytes {
+                let last = last_that_fits(&piece, bytes_max - bytes, gathered.pieces.is_empty());
+                if let Some(piece) = last.and_then(|last| piece.within(SeqRange { last, ..fits })) {
+                    gathered.to = Some(piece.range().last);
+                    gathered.pieces.push(piece);
+                }
+                return gathered;
+            }
+            (bytes, lines) = (bytes + size, lines + fits.lines());
+            gathered.to = Some(fits.last);
+            gathered.pieces.push(piece);
+            if fits.last < own.last || gathered.pieces.len() == OWN_RANGES_MAX {
+                return gathered;
+            }
+        }
+        gathered.to = Some(range.last.min(behind.prev()));
+        from = behind;
+        if lines >= lines_max {
+            break;
+        }
+    }
+    gathered
 }
 
 /// The last line of a piece that fits in `bytes_left`. If `even_one`, it is at least the first line.

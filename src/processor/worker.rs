@@ -300,22 +300,22 @@ impl Source {
         limits: &Limits,
         prepare: Option<Arc<dyn Prepare>>,
     ) -> Result<Option<Read>, Closed> {
-        let mut range = offer.range;
+        let mut lines_max = offer.lines_max;
         if let Some(left) = &limits.lines_left {
             // Counted before the delivery, so that several workers together do not exceed the limit.
             let taken = left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
-                Some(left.saturating_sub(range.lines()))
+                Some(left.saturating_sub(lines_max))
             });
-            let taken = taken.unwrap_or_default().min(range.lines());
+            let taken = taken.unwrap_or_default().min(lines_max);
             if taken == 0 {
                 self.feed.release(offer)?;
                 return Ok(None);
             }
-            range.last = range.first.plus(taken - 1);
+            lines_max = taken;
         }
         let bytes_max = self.delivery.borrow().settings.batch_bytes;
-        let read = self.feed.read(offer, range, bytes_max, prepare).await?;
-        limits.refund(range.lines() - read.as_ref().map_or(0, |read| read.line_count()));
+        let read = self.feed.read(offer, lines_max, bytes_max, prepare).await?;
+        limits.refund(lines_max - read.as_ref().map_or(0, |read| read.line_count()));
         Ok(read)
     }
 }

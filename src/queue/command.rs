@@ -12,7 +12,9 @@ use tokio::sync::oneshot;
 
 use super::admin::{Admin, Answer, Refusal};
 use super::failure::FailureKind;
+use super::own::{Own, Taken};
 use super::settings::{Configuration, GroupSettings};
+use super::sources::Members;
 use super::status::{GroupStatus, Status};
 
 /// Commands that wait for the owner at most. Each sender waits for its answer, so this bounds senders, not throughput.
@@ -58,12 +60,16 @@ pub struct Appended {
 pub struct Closed;
 
 /// Lines that a worker may read, and lease as far as they fit into a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// Names the offer to the owner.
     pub reservation: u64,
     /// The lines.
     pub range: SeqRange,
+    /// How many of them a batch may have.
+    pub lines_max: u64,
+    /// Whose lines are the group's own; `None` if all are.
+    pub members: Option<Members>,
 }
 
 /// Lines that are leased, durably. Tokens are never used twice in a run of the process, and do not outlive it.
@@ -119,13 +125,13 @@ pub enum Verdict {
 impl Verdict {
     /// What a list of rejected lines of `range` counts for. If it is not believed, or counts in a batch of one line, nothing
     /// is acked: a processor that counts from 0 says of the bad line that it is done.
-    pub(super) fn believed(self, range: SeqRange, believes: impl Fn(bool) -> bool) -> Verdict {
+    pub(super) fn believed(self, range: SeqRange, own: &Own, believes: impl Fn(bool) -> bool) -> Verdict {
         let Verdict::DoneExcept { mut rejected, by_seq } = self else { return self };
         if rejected.is_empty() {
             return Verdict::Done;
         }
         let is_sorted = rejected.is_sorted_by(|one, next| one.seq < next.seq);
-        let is_list = is_sorted && rejected.iter().all(|line| range.contains(line.seq));
+        let is_list = is_sorted && rejected.iter().all(|line| range.contains(line.seq) && own.has(line.seq));
         if is_list && believes(by_seq) && (by_seq || range.lines() > 1) {
             return Verdict::DoneExcept { rejected, by_seq };
         }
@@ -175,14 +181,14 @@ pub enum Command {
         /// The answer; dropped when the owner ends.
         reply: oneshot::Sender<Offer>,
     },
-    /// Leases the lines of an offer up to `last`; `None` when the offer is no longer valid.
+    /// Leases lines of an offer; `None` when the offer is no longer valid.
     Lease {
         /// The group.
         group: GroupId,
         /// The offer.
         reservation: u64,
-        /// The last line that fits into the batch.
-        last: Seq,
+        /// Those that fit into the batch.
+        taken: Taken,
         /// The answer, once the lease is durable.
         reply: oneshot::Sender<Option<Lease>>,
     },
@@ -192,6 +198,15 @@ pub enum Command {
         group: GroupId,
         /// The offer.
         reservation: u64,
+    },
+    /// Releases an offer, whose lines up to `to` are of other sources than the group's. They are settled.
+    Pass {
+        /// The group.
+        group: GroupId,
+        /// The offer.
+        reservation: u64,
+        /// The last of them.
+        to: Seq,
     },
     /// Reports that lines of an offer cannot be read.
     Unreadable {

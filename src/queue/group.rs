@@ -5,6 +5,7 @@
 //! [`AckSet::RANGES_MAX`](spillq_storage::state::AckSet::RANGES_MAX) ranges of acks.
 
 mod offer;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -12,12 +13,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use spillq_storage::state::AckSet;
-use spillq_storage::{DeadCause, GroupChange, GroupState, Seq, SeqRange};
+use spillq_storage::{Counts, DeadCause, GroupChange, GroupState, Seq, SeqRange};
+
+pub(super) use share::Lag;
+
+use share::Share;
 
 use super::command::{Lease, Rejected};
 use super::failure::FailureKind;
+use super::own::{Own, Taken};
 use super::phase::Blocked;
-use super::retry::{Remembered, Retries};
+use super::retry::{Delivered, Remembered, Retries};
 use super::settings::GroupSettings;
 use super::status::Activity;
 
@@ -81,16 +87,38 @@ const RANGES_FREE: usize = 64;
 pub(super) struct ActiveLease {
     /// The lines, as they were leased.
     pub range: SeqRange,
-    /// Those that are not acked yet, in rising order; never empty.
+    /// The same, with lines of other sources around them, which are settled together with them.
+    pub reach: SeqRange,
+    /// Those that are the group's own.
+    pub own: Own,
+    /// Those that are not acked yet, in rising order; never empty. Each begins and ends with an own line.
     pub left: Vec<SeqRange>,
     /// When it began.
     pub since_ms: u64,
+    /// The group has got other sources since.
+    pub is_recounted: bool,
+}
+
+impl ActiveLease {
+    /// How many lines are not acked yet.
+    pub(super) fn lines_left(&self) -> u64 {
+        self.left.iter().map(|left| self.own.count(*left)).sum()
+    }
+
+    /// These lines of it, and if they are at an end of it, what lies around it there.
+    fn reach_of(&self, range: SeqRange) -> SeqRange {
+        let first = if range.first == self.range.first { self.reach.first } else { range.first };
+        let last = if range.last == self.range.last { self.reach.last } else { range.last };
+        SeqRange { first, last }
+    }
 }
 
 /// A group in this run of the process.
 #[derive(Debug)]
 pub(super) struct Group {
     settings: Arc<GroupSettings>,
+    /// Of a group over some sources.
+    share: Option<Share>,
     retries: Retries,
     reserved: BTreeMap<u64, Reserved>,
     leases: BTreeMap<u64, ActiveLease>,
@@ -113,6 +141,7 @@ impl Group {
         let retries = left_over(&settings, state);
         Group {
             settings: Arc::new(settings),
+            share: None,
             retries,
             reserved: BTreeMap::new(),
             leases: BTreeMap::new(),
@@ -159,7 +188,7 @@ impl Group {
 
     /// Lines in flight.
     pub(super) fn leased_lines(&self) -> u64 {
-        self.leases.values().flat_map(|lease| &lease.left).map(|left| left.lines()).sum()
+        self.leases.values().map(ActiveLease::lines_left).sum()
     }
 
     /// The lines that failed and wait: for the status.
@@ -189,36 +218,53 @@ impl Group {
     /// it is rejected too.
     fn exceeds_rejects(&self, seq: Seq, rejected_below: RejectedBelow<'_>) -> bool {
         let most = self.retries.rejects_max();
-        !self.retries.is_revived(seq) && rejected_below(seq, most) >= most
+        let below = self.rejected_in_a_row().unwrap_or_else(|| rejected_below(seq, most));
+        !self.retries.is_revived(seq) && below >= most
     }
 
-    /// Leases the lines of an offer up to `last`; `None` if the offer is no longer valid.
+    /// Leases lines of an offer; `None` if the offer is no longer valid.
     pub(super) fn lease(
         &mut self,
         view: View<'_>,
         reservation: u64,
-        last: Seq,
+        taken: impl Into<Taken>,
         token: u64,
     ) -> Option<(Lease, GroupChange)> {
         let reserved = self.reserved.remove(&reservation)?;
+        let first = reserved.range.first;
+        let (range, to, own) = match taken.into() {
+            Taken::UpTo(last) => (SeqRange { first, last }, last, Own::default()),
+            Taken::Own { own, to } => (own.whole().unwrap_or(SeqRange { first, last: to }), to, own),
+        };
         // In a strict group, lines that were read ahead while the batch before them failed.
         let is_before = |first: Seq| first < reserved.range.first;
         let overtakes =
             self.settings.strict && !reserved.again && self.retries.first().is_some_and(is_before);
-        if overtakes || self.leases.len() >= self.settings.in_flight || !reserved.range.contains(last) {
+        let is_offered = reserved.range.contains(range.first) && reserved.range.contains(to) && range.last <= to;
+        if overtakes || self.leases.len() >= self.settings.in_flight || !is_offered {
             self.retries.release(reserved.range);
             return None;
         }
-        let range = SeqRange { first: reserved.range.first, last };
-        if last < reserved.range.last && reserved.again {
-            self.retries.cut(reserved.range, last);
-            self.retries.begin(range);
+        let mut reach = SeqRange { first, last: to };
+        if reserved.again {
+            if to < reserved.range.last {
+                self.retries.cut(reserved.range, to);
+                self.retries.begin(reach);
+            }
+            self.retries.trim(reach, range);
+            reach = self.retries.reach(range);
+        } else if reach.first < range.first && view.state.acks().contains(reach.first.prev()) {
+            // It adds no range of acks, and the group's oldest line is its own.
+            self.pass(SeqRange { first, last: range.first.prev() });
+            reach.first = range.first;
         }
         let failures = self.retries.failures(range);
         // The `attempt` of a line alone never falls for a receiver, over restarts too: the log remembers its failures.
         let attempt =
             1 + if range.lines() == 1 { failures.max(view.state.attempts(range.first)) } else { failures };
-        self.leases.insert(token, ActiveLease { range, left: vec![range], since_ms: view.now_ms });
+        let left = vec![range];
+        let lease = ActiveLease { range, reach, own, left, since_ms: view.now_ms, is_recounted: false };
+        self.leases.insert(token, lease);
         self.activity.leases += 1;
         Some((Lease { token, range, attempt }, GroupChange::Lease { range }))
     }
@@ -246,7 +292,7 @@ impl Group {
     /// The lines of a lease are acked.
     pub(super) fn acked(&mut self, lease: ActiveLease, now_ms: u64) -> Vec<GroupChange> {
         self.activity.acked();
-        lease.left.into_iter().map(|left| self.acked_part(left, now_ms)).collect()
+        lease.left.iter().map(|left| self.acked_part(*left, &lease, now_ms)).collect()
     }
 
     /// These lines of a lease are acked, and the others stay leased, under the same token. Returns the changes and what is
@@ -257,8 +303,9 @@ impl Group {
         token: u64,
         done: &[SeqRange],
     ) -> Option<(Vec<GroupChange>, Vec<SeqRange>)> {
-        let lease = self.leases.get(&token)?;
-        let left = outside(&lease.left, done);
+        let lease = self.leases.get(&token)?.clone();
+        let left: Vec<SeqRange> =
+            outside(&lease.left, done).into_iter().filter_map(|left| lease.own.span(left)).collect();
         let acked = outside(&lease.left, &left);
         // In strict order a part from the beginning on adds no range.
         let ranges = if self.settings.strict { 0 } else { view.state.acks().ranges() + acked.len() };
@@ -266,8 +313,8 @@ impl Group {
             return None;
         }
         let mut changes: Vec<GroupChange> =
-            acked.iter().map(|part| self.acked_part(*part, view.now_ms)).collect();
-        if !acked.is_empty() {
+            acked.iter().map(|part| self.acked_part(*part, &lease, view.now_ms)).collect();
+        if acked.iter().any(|part| lease.own.count(*part) > 0) {
             self.activity.acked();
         }
         // An ack of a part ends the lease of its range in the log.
@@ -309,10 +356,10 @@ impl Group {
                 self.rejected(line, lease.range, now_ms);
                 next = rejected.next();
             }
-            changes.push(self.acked_part(*part, now_ms));
+            changes.push(self.acked_part(*part, &lease, now_ms));
         }
         next.into_iter().chain(rejected).for_each(|line| self.rejected(line, lease.range, now_ms));
-        if !done.is_empty() {
+        if done.iter().any(|part| lease.own.count(*part) > 0) {
             self.activity.acked();
         }
         changes
@@ -323,10 +370,17 @@ impl Group {
         self.reasons.insert(seq, reason);
     }
 
-    fn acked_part(&mut self, range: SeqRange, now_ms: u64) -> GroupChange {
-        self.retries.settled(range, true, now_ms);
-        self.settling.push(range);
-        GroupChange::Ack { range }
+    /// These lines of a lease are acked, and what lies around it if they are at its end.
+    fn acked_part(&mut self, range: SeqRange, lease: &ActiveLease, now_ms: u64) -> GroupChange {
+        let lines = lease.own.count(range);
+        self.retries.settled(range, lines > 0, now_ms);
+        let reach = lease.reach_of(range);
+        self.settling.push(reach);
+        self.acked_own(lines, lease.is_recounted);
+        if lease.own.is_all() {
+            return GroupChange::Ack { range };
+        }
+        GroupChange::Some { range: reach, lines, counts: Counts::Acked }
     }
 
     /// A lease ends without a delivery.
@@ -350,7 +404,7 @@ impl Group {
         rejected_below: RejectedBelow<'_>,
     ) -> Vec<GroupChange> {
         let is_named = |part: &SeqRange| kind.named().is_some_and(|bad| part.contains(bad));
-        let mut parts = lease.left;
+        let mut parts = lease.left.clone();
         let at_fault = if parts.len() == 1 { Some(0) } else { parts.iter().position(is_named) };
         let Some(part) = at_fault.map(|at| parts.remove(at)) else {
             self.retries.failed_in_parts(&parts, kind, view.now_ms);
@@ -367,7 +421,9 @@ impl Group {
             for_ms: known.for_ms,
             exceeds_rejects: part.lines() == 1 && self.exceeds_rejects(seq, rejected_below),
         };
-        let failed = self.retries.failed(part, kind, view.now_ms, remembered);
+        let delivered =
+            Delivered { range: part, reach: lease.reach_of(part), middle: lease.own.middle(part) };
+        let failed = self.retries.failed(delivered, kind, view.now_ms, remembered);
         if let Some(seq) = failed.condemned {
             self.reasons.insert(seq, said.to_owned());
         }
@@ -416,6 +472,7 @@ impl Group {
     /// A dead letter is to be delivered again.
     pub(super) fn revive(&mut self, seq: Seq) {
         self.retries.revive(seq, 0);
+        self.revived_own();
     }
 
     /// Ends all back-offs.

@@ -2,6 +2,7 @@
 
 use spillq_storage::{GroupState, NewBlock, Seq, SeqRange, State};
 
+use super::group::Lag;
 use super::phase::LagReached;
 
 /// Drops go below the bound by this fraction of it, so that not every commit of lines is followed by a drop.
@@ -57,41 +58,45 @@ impl Room {
 
 impl MaxLag {
     /// What may be appended until the group pauses ingestion by its lines or bytes; its age says nothing about that.
-    pub(super) fn room(&self, state: &State, group: &GroupState) -> Room {
-        if self.policy != LagPolicy::Block {
+    pub(super) fn room(&self, lag: Lag) -> Room {
+        if self.policy != LagPolicy::Block || lag.is_counting {
             return Room::UNBOUNDED;
         }
         Room {
-            lines: self
-                .lines
-                .map_or(u64::MAX, |bound| bound.saturating_sub(group.lag_lines(state.next_seq()))),
-            bytes: self.bytes.map_or(u64::MAX, |bound| bound.saturating_sub(state.lag_bytes(group))),
+            lines: self.lines.map_or(u64::MAX, |bound| bound.saturating_sub(lag.lines)),
+            bytes: self.bytes.map_or(u64::MAX, |bound| bound.saturating_sub(lag.bytes)),
         }
     }
 
     /// The bound by which the group pauses ingestion, if it has reached one. `oldest_ms` is the append time of its oldest
     /// waiting line, if that is known.
-    pub(super) fn blocks(
-        &self,
-        state: &State,
-        group: &GroupState,
-        oldest_ms: Option<u64>,
-        now_ms: u64,
-    ) -> Option<LagReached> {
-        if self.policy != LagPolicy::Block {
+    pub(super) fn blocks(&self, lag: Lag, oldest_ms: Option<u64>, now_ms: u64) -> Option<LagReached> {
+        if self.policy != LagPolicy::Block || lag.is_counting {
             return None;
         }
-        let lag_lines = group.lag_lines(state.next_seq());
-        if let Some(bound) = self.lines.filter(|lines| lag_lines >= *lines) {
-            return Some(LagReached::Lines { bound, found: lag_lines });
+        if let Some(bound) = self.lines.filter(|lines| lag.lines >= *lines) {
+            return Some(LagReached::Lines { bound, found: lag.lines });
         }
-        let lag_bytes = state.lag_bytes(group);
-        if let Some(bound) = self.bytes.filter(|bytes| lag_bytes >= *bytes) {
-            return Some(LagReached::Bytes { bound, found: lag_bytes });
+        if let Some(bound) = self.bytes.filter(|bytes| lag.bytes >= *bytes) {
+            return Some(LagReached::Bytes { bound, found: lag.bytes });
         }
-        let found_ms = oldest_ms.map(|oldest| now_ms.saturating_sub(oldest)).filter(|_| lag_lines > 0)?;
+        let found_ms = oldest_ms.map(|oldest| now_ms.saturating_sub(oldest)).filter(|_| lag.lines > 0)?;
         let bound_ms = self.age_ms.filter(|max| found_ms >= *max)?;
         Some(LagReached::Age { bound_ms, found_ms })
+    }
+
+    /// How many of its own lines a group over some sources has to drop for its bounds on lines and bytes; none while they are
+    /// counted.
+    pub(super) fn surplus_lines(&self, lag: Lag) -> u64 {
+        if lag.is_counting {
+            return 0;
+        }
+        let by_lines = self.lines.filter(|lines| lag.lines > *lines).map(|lines| lag.lines - lines + lines / SLACK);
+        let by_bytes = self.bytes.filter(|bytes| lag.bytes > *bytes).map(|bytes| {
+            let surplus = u128::from(lag.bytes - bytes + bytes / SLACK);
+            (surplus * u128::from(lag.lines)).div_ceil(u128::from(lag.bytes)) as u64
+        });
+        by_lines.max(by_bytes).unwrap_or(0)
     }
 
     /// The waiting lines that the group has to drop, from the oldest on. `since` is the first line that is young enough,

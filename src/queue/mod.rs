@@ -14,12 +14,14 @@ mod hold;
 mod lag;
 #[cfg(test)]
 mod model_test;
+mod own;
 mod owner;
 mod phase;
 mod pulse;
 mod replay;
 mod retry;
 mod settings;
+mod sources;
 mod status;
 mod thread;
 mod window;
@@ -32,10 +34,12 @@ pub use command::{
 pub use failure::{FailureKind, OomKill};
 pub use group_name::group_name;
 pub use lag::{LagPolicy, MaxLag};
+pub use own::{Own, Taken};
 pub use phase::{Blocked, EveryLineRejected, LagReached, Phase, WhyFull, no_space};
 pub use pulse::Pulse;
 pub use replay::{Replay, ReplayError, Replays};
 pub use settings::{Configuration, GroupSettings, RetrySettings, Stuck, WhenFull};
+pub use sources::{Members, Origin, SourceGlobs};
 pub use status::{
     Activity, DestinationLost, Discarded, DiscardedBy, Failing, GroupStatus, HeldLine, Status, Usage,
 };

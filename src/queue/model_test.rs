@@ -1,6 +1,6 @@
 //! The failure rules against a model: a group, its state in the log, and a destination that is down at random, rejects
 //! lines with right or wrong numbers or none, fails for a line for ever, or kills the service. Crashes, restarts, revived
-//! lines, drops and operators come in between.
+//! lines, drops and operators come in between. Some groups are over some sources: lines of others lie between theirs.
 //!
 //! Checked (docs/explanation/delivery.md): nothing overtakes in strict order; no line is lost; by default no line becomes a
 //! dead letter without blame; each blamed line does once; and the group finishes once the destination works.
@@ -10,14 +10,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use spillq_storage::{DeadCause, GroupChange, GroupState, Seq, SeqRange};
+use spillq_storage::{Counts, DeadCause, GroupChange, GroupState, Seq, SeqRange};
 
 use super::command::{Rejected, Verdict};
 use super::failure::FailureKind;
 use super::group::{ActiveLease, Group, Idle, View};
+use super::own::{Own, Taken};
 use super::phase::Blocked;
 use super::retry::GroupWait;
 use super::settings::{GroupSettings, RetrySettings, Stuck};
+use super::sources::Members;
 
 const MODEL_STEPS: usize = 120;
 /// Deliveries and waits after which a working group has finished.
@@ -61,6 +63,8 @@ enum Fault {
 struct World {
     random: fastrand::Rng,
     settings: GroupSettings,
+    /// Of a group over some sources: which lines are its own.
+    own: Option<Vec<bool>>,
     blames: Blames,
     faults: BTreeMap<u64, Fault>,
     /// Lines that had a fault once.
@@ -81,6 +85,8 @@ struct World {
     attempts: BTreeMap<u64, u32>,
     token: u64,
     deaths: u32,
+    /// Rejected lines in this run since the last ack.
+    rejected_in_a_row: u32,
     /// When a delivery last failed without blame, if nothing was acked since.
     failed_at: Option<u64>,
 }
@@ -120,9 +126,22 @@ impl World {
         if random.u32(0..4) == 0 {
             faults.insert(1, Fault::Rejected);
         }
+        let own = random.bool().then(|| {
+            let (mut own, one_in) = (vec![false], random.usize(1..6));
+            while own.len() < 10_000 {
+                let most = [2, 8, 60][random.usize(0..3)];
+                let run = random.usize(1..most);
+                own.extend(std::iter::repeat_n(random.usize(0..one_in) == 0, run));
+            }
+            own
+        });
+        if let Some(own) = &own {
+            faults.retain(|seq, _| own[*seq as usize]);
+        }
         let state = GroupState::empty("default", Seq(0));
-        World {
+        let mut world = World {
             group: Group::new(settings.clone(), &state),
+            own,
             next_seq: 1 + random.u64(0..100),
             random,
             settings,
@@ -141,8 +160,68 @@ impl World {
             attempts: BTreeMap::new(),
             token: 0,
             deaths: 0,
+            rejected_in_a_row: 0,
             failed_at: None,
+        };
+        world.begin();
+        world
+    }
+
+    /// A group over some sources learns what is its own, and how many lines of that wait.
+    fn begin(&mut self) {
+        if self.own.is_some() {
+            self.group.set_members(Some(Members::default()));
+            self.group.begin_count(7);
+            let waiting = self.waiting();
+            self.group.counted(7, (waiting, waiting));
         }
+    }
+
+    fn is_own(&self, seq: u64) -> bool {
+        self.own.as_ref().is_none_or(|own| own[seq as usize])
+    }
+
+    fn own_in(&self, range: SeqRange) -> impl DoubleEndedIterator<Item = u64> + '_ {
+        (range.first.0..=range.last.0).filter(|seq| self.is_own(*seq))
+    }
+
+    /// Its own lines that wait or are in flight.
+    fn waiting(&self) -> u64 {
+        let waits = |seq: &u64| self.is_own(*seq) && self.state.waiting(SeqRange::one(Seq(*seq))) > 0;
+        (1..self.next_seq).filter(waits).count() as u64
+    }
+
+    fn view(&self) -> View<'_> {
+        View { state: &self.state, next_seq: Seq(self.next_seq), now_ms: self.now_ms }
+    }
+
+    fn check_lag(&self) {
+        let lag = self.group.lag_lines(self.view());
+        assert_eq!(lag, self.waiting(), "the lag, of {:?}", self.state);
+    }
+
+    /// Lines of other sources are settled with a commit.
+    fn settle_passed(&mut self) {
+        let state = &self.state;
+        self.group.pass_all(View { state, next_seq: Seq(self.next_seq), now_ms: self.now_ms });
+        for change in self.group.take_passed() {
+            if let GroupChange::Some { range, .. } = change {
+                let own: Vec<u64> = self
+                    .own_in(range)
+                    .filter(|seq| self.state.waiting(SeqRange::one(Seq(*seq))) > 0)
+                    .collect();
+                assert!(own.is_empty(), "its own lines {own:?} are passed with {range}");
+            }
+            self.state.apply(&change);
+        }
+        self.group.made_durable();
+    }
+
+    /// Whether a line below this one waits.
+    fn overtakes(&self, seq: Seq) -> bool {
+        let floor = self.state.acks().floor();
+        let below = SeqRange::new(floor.next(), seq.prev());
+        below.is_some_and(|below| self.own_in(below).any(|seq| !self.state.acks().contains(Seq(seq))))
     }
 
     fn apply(&mut self, change: &GroupChange) {
@@ -168,23 +247,40 @@ impl World {
             .random
             .u64(offer.range.first.0..=offer.range.last.0)
             .max(offer.range.last.0.min(offer.range.first.0 + 3)));
+        let mut taken = Taken::UpTo(last);
+        if self.own.is_some() {
+            let read = SeqRange { first: offer.range.first, last };
+            let own: Vec<SeqRange> = self
+                .own_in(read)
+                .take(offer.lines_max as usize)
+                .map(|seq| SeqRange::one(Seq(seq)))
+                .collect();
+            let Some(last_own) = own.last().map(|own| own.last) else {
+                self.group.pass_offered(token, last);
+                // A line may have waited for these.
+                self.dead_letter_condemned();
+                return Ok(());
+            };
+            let to = if own.len() as u64 == offer.lines_max || self.random.bool() { last_own } else { last };
+            taken = Taken::Own { own: Own::of(&own), to };
+        }
         if self.random.u32(0..20) == 0 {
             // An operator acts between an offer and its lease.
             let seq = Seq(self.random.u64(1..self.next_seq));
-            if self.state.waiting(SeqRange::one(seq)) > 0 {
+            if self.is_own(seq.0) && self.state.waiting(SeqRange::one(seq)) > 0 {
                 self.make_letter(seq, DeadCause::Parked);
                 self.dead_letter_condemned();
             }
         }
         let view = View { state: &self.state, next_seq, now_ms: self.now_ms };
-        let Some((lease, change)) = self.group.lease(view, token, last, token) else { return Ok(()) };
+        let Some((lease, change)) = self.group.lease(view, token, taken, token) else { return Ok(()) };
         let range = lease.range;
         let is_revived = self.state.revived().contains(&range.first);
+        assert!(self.is_own(range.first.0) && self.is_own(range.last.0), "a lease begins and ends with own lines");
         if self.settings.strict && !is_revived {
-            let floor = self.state.acks().floor();
-            assert_eq!(range.first, floor.next(), "a line overtakes in strict order");
+            assert!(!self.overtakes(range.first), "a line overtakes in strict order");
         }
-        for seq in range.first.0..=range.last.0 {
+        for seq in self.own_in(range) {
             let again = self.state.revived().contains(&Seq(seq));
             assert!(again || !self.state.acks().contains(Seq(seq)), "line {seq} is delivered after its end");
         }
@@ -234,13 +330,16 @@ impl World {
         }
         let view = View { state: &self.state, next_seq: Seq(self.next_seq), now_ms: self.now_ms };
         let Some((changes, left)) = self.group.acked_some(view, token, &[done]) else { return };
+        let own_done = self.own_in(done).count();
         assert!(left.iter().all(|left| left.intersection(done).is_none()));
-        if !changes.is_empty() {
+        if own_done > 0 && !changes.is_empty() {
             self.failed_at = None;
         }
         changes.iter().for_each(|change| self.state.apply(change));
         self.group.made_durable();
-        self.acked.extend(done.first.0..=done.last.0);
+        let done: Vec<u64> = self.own_in(done).collect();
+        self.rejected_in_a_row = if done.is_empty() { self.rejected_in_a_row } else { 0 };
+        self.acked.extend(done);
         let leased: u64 = self.state.leases().iter().map(|lease| lease.lines()).sum();
         assert_eq!(leased, left.iter().map(|left| left.lines()).sum::<u64>(), "the log has other leases");
         self.dead_letter_condemned();
@@ -266,20 +365,25 @@ impl World {
         match self.blames {
             Blames::Batch => Answer::Failed(FailureKind::Poison),
             Blames::Right => Answer::Failed(FailureKind::BadLine(seq)),
-            Blames::Wrong => Answer::Failed(FailureKind::BadLine(seq.prev())),
+            Blames::Wrong => Answer::Failed(FailureKind::BadLine(self.before(seq))),
             // As the processors do: a number that no line has blames the batch.
             Blames::ListWrong if seq == range.first => Answer::Failed(FailureKind::Poison),
             Blames::Seqs if self.random.bool() => Answer::Failed(FailureKind::BadSeq(seq)),
             Blames::List | Blames::Seqs => Answer::Except(faults.map(|(seq, _)| Seq(*seq)).collect()),
-            Blames::ListWrong => Answer::Except(faults.map(|(seq, _)| Seq(seq - 1)).collect()),
+            Blames::ListWrong => Answer::Except(faults.map(|(seq, _)| self.before(Seq(*seq))).collect()),
         }
+    }
+
+    /// The own line before this one, as a processor counts that counts from 0.
+    fn before(&self, seq: Seq) -> Seq {
+        Seq((0..seq.0).rev().find(|before| *before == 0 || self.is_own(*before)).unwrap_or_default())
     }
 
     fn succeed_except(&mut self, lease: ActiveLease, range: SeqRange, rejected: &[Seq]) {
         let listed = rejected.iter().map(|seq| Rejected { seq: *seq, reason: "it is bad".to_owned() });
         let by_seq = self.blames == Blames::Seqs;
         let listed = Verdict::DoneExcept { rejected: listed.collect(), by_seq };
-        let listed = match listed.believed(range, |by_seq| self.group.believes_lists(by_seq)) {
+        let listed = match listed.believed(range, &lease.own, |by_seq| self.group.believes_lists(by_seq)) {
             Verdict::DoneExcept { rejected, .. } => rejected,
             Verdict::Failed { kind, .. } => return self.fail(lease, range, kind),
             verdict => panic!("{verdict:?}"),
@@ -289,7 +393,9 @@ impl World {
         }
         let changes = self.group.acked_except(lease, listed, self.now_ms);
         self.named.extend(rejected.iter().map(|seq| seq.0));
-        self.acked.extend((range.first.0..=range.last.0).filter(|seq| !rejected.contains(&Seq(*seq))));
+        let acked: Vec<u64> = self.own_in(range).filter(|seq| !rejected.contains(&Seq(*seq))).collect();
+        self.rejected_in_a_row = if acked.is_empty() { self.rejected_in_a_row } else { 0 };
+        self.acked.extend(acked);
         self.failed_at = None;
         changes.iter().for_each(|change| self.state.apply(change));
         self.group.made_durable();
@@ -297,7 +403,9 @@ impl World {
 
     fn succeed(&mut self, lease: ActiveLease, range: SeqRange) {
         let changes = self.group.acked(lease, self.now_ms);
-        self.acked.extend(range.first.0..=range.last.0);
+        let acked: Vec<u64> = self.own_in(range).collect();
+        self.acked.extend(acked);
+        self.rejected_in_a_row = 0;
         self.failed_at = None;
         changes.iter().for_each(|change| self.state.apply(change));
         self.group.made_durable();
@@ -345,13 +453,15 @@ impl World {
         assert!(!self.acked.contains(&seq.0) || self.revived.contains_key(&seq.0), "line {seq} was acked");
         if cause == DeadCause::Rejected && was_never_revived(self, seq) {
             let most = if self.settings.strict { self.settings.retry.rejects } else { u32::MAX };
-            assert!(
-                World::rejected_below(&self.letters, seq, most.saturating_add(1)) < most,
-                "line {seq}: too many in a row"
-            );
+            let in_a_row = match &self.own {
+                None => World::rejected_below(&self.letters, seq, most.saturating_add(1)),
+                Some(_) => self.rejected_in_a_row,
+            };
+            assert!(in_a_row < most, "line {seq}: too many in a row");
         }
+        self.rejected_in_a_row += u32::from(cause == DeadCause::Rejected);
         if self.settings.strict && cause != DeadCause::Parked && !self.revived.contains_key(&seq.0) {
-            assert_eq!(seq, self.state.acks().floor().next(), "letters follow the order of the lines");
+            assert!(!self.overtakes(seq), "letters follow the order of the lines");
         }
         self.letters.insert(seq.0, cause);
         self.failed_at = None;
@@ -369,6 +479,7 @@ impl World {
         };
         assert!(allowed, "line {seq} became a dead letter: {cause:?}");
         self.group.settled(SeqRange::one(seq), self.now_ms);
+        self.group.buried(cause == DeadCause::Rejected);
         self.apply(&GroupChange::Dead { seq });
     }
 
@@ -376,12 +487,30 @@ impl World {
     fn restart(&mut self) {
         self.state.begin_run();
         self.group = Group::new(self.settings.clone(), &self.state);
+        self.begin();
+        self.rejected_in_a_row = 0;
         self.now_ms = self.random.u64(0..2_000);
         self.failed_at = None;
         self.dead_letter_condemned();
     }
 
+    fn append(&mut self) {
+        let first = self.next_seq;
+        self.next_seq += self.random.u64(0..30);
+        let own = (first..self.next_seq).filter(|seq| self.is_own(*seq)).count() as u64;
+        self.group.appended(own, own);
+        if let Some(block) = SeqRange::new(Seq(first), Seq(self.next_seq).prev())
+            && own == 0
+        {
+            let state = &self.state;
+            self.group.pass_block(View { state, next_seq: Seq(self.next_seq), now_ms: self.now_ms }, block);
+        }
+    }
+
     fn step(&mut self) {
+        if self.random.u32(0..4) == 0 {
+            self.settle_passed();
+        }
         match self.random.u32(0..100) {
             0..45 => {
                 if let Err(Idle::Until(at)) = self.deliver(false) {
@@ -392,7 +521,7 @@ impl World {
             60..75 => self.is_down = self.random.bool(),
             75..80 => drop(self.deliver(true)),
             80..83 => self.restart(),
-            83..90 => self.next_seq += self.random.u64(0..30),
+            83..90 => self.append(),
             90..94 => self.revive_one(),
             94..96 => self.drop_oldest(),
             96..98 => self.heal_one(),
@@ -418,11 +547,16 @@ impl World {
         else {
             return;
         };
-        let waiting =
-            (range.first.0..=range.last.0).filter(|seq| self.state.waiting(SeqRange::one(Seq(*seq))) > 0);
+        let waits = |seq: &u64| self.state.waiting(SeqRange::one(Seq(*seq))) > 0;
+        let waiting: Vec<u64> = self.own_in(range).filter(waits).collect();
+        let lines = waiting.len() as u64;
         self.dropped.extend(waiting);
         self.failed_at = None;
-        self.apply(&GroupChange::Skip { range, dropped: true });
+        self.apply(&match self.own {
+            None => GroupChange::Skip { range, dropped: true },
+            Some(_) => GroupChange::Some { range, lines, counts: Counts::Dropped },
+        });
+        self.group.settled_own(lines);
         let ended = self.group.dropped(range, self.now_ms);
         ended.iter().for_each(|change| self.state.apply(change));
         self.dead_letter_condemned();
@@ -441,7 +575,9 @@ impl World {
         self.is_down = false;
         self.faults.retain(|_, fault| *fault != Fault::Fails || self.settings.retry.stuck == Stuck::Hold);
         for _ in 0..STEPS_TO_THE_END {
-            if self.state.lag_lines(Seq(self.next_seq)) == 0 {
+            if self.waiting() == 0 {
+                self.settle_passed();
+                assert_eq!(self.state.lag_lines(Seq(self.next_seq)), 0, "lines of other sources are kept");
                 return;
             }
             match self.deliver(false) {
@@ -491,11 +627,11 @@ impl World {
     }
 
     fn are_adjacent(&self) -> bool {
-        self.ever_bad.iter().any(|seq| self.ever_bad.contains(&(seq + 1)))
+        self.ever_bad.iter().any(|seq| self.ever_bad.contains(&self.before(Seq(*seq)).0))
     }
 
     fn check_the_end(&self) {
-        for seq in 1..self.next_seq {
+        for seq in (1..self.next_seq).filter(|seq| self.is_own(*seq)) {
             let ends =
                 [self.acked.contains(&seq), self.letters.contains_key(&seq), self.dropped.contains(&seq)];
             assert!(ends.contains(&true), "line {seq} is lost");
@@ -537,6 +673,7 @@ fn run(seed: u64, strict: bool, stuck: Stuck, blames: Blames) {
     let mut world = World::new(seed, strict, stuck, blames);
     for _ in 0..MODEL_STEPS {
         world.step();
+        world.check_lag();
     }
     world.run_to_the_end();
     world.check_the_end();

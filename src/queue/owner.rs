@@ -12,6 +12,7 @@ mod leases;
 mod limits;
 mod lines;
 mod report;
+mod some;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use spillq_storage::{Commit, Error, GroupId, Log, Reader, Seq, SeqRange, State};
 use tokio::sync::oneshot;
 
 use self::lines::Lines;
+use self::some::{COUNT_LOOK, Counting, PASSED_WAIT};
 use super::admin::{AdminError, Answer, Refusal};
 use super::clock;
 use super::command::{Append, Appended, Command, Counted, Lease, Offer, SETTLED_RANGES_MAX, Settled};
@@ -31,6 +33,7 @@ use super::hold::Hold;
 use super::phase::WhyFull;
 use super::pulse::Pulse;
 use super::settings::{Configuration, GroupSettings, WhenFull};
+use super::sources::{Directory, Origin};
 use super::status::Discarded;
 use super::window::Window;
 
@@ -118,6 +121,14 @@ pub(super) struct Owner {
     answers: Vec<Pending>,
     next_token: u64,
     hold: Hold,
+    /// Whose lines groups over some sources get.
+    directory: Directory,
+    /// The count of one of these groups.
+    counting: Option<Counting>,
+    /// No other begins before this time.
+    count_from_ms: u64,
+    /// Since when such a group has passed lines that are not settled.
+    passed_since_ms: Option<u64>,
     /// What operators have discarded, the newest [`DISCARDED_MAX`].
     discarded: VecDeque<Discarded>,
     stopping: bool,
@@ -132,7 +143,7 @@ impl Owner {
         settings: Vec<GroupSettings>,
         when_full: WhenFull,
         (received, commands): (Receiver<Command>, Arc<AtomicUsize>),
-        pulse: Pulse,
+        (pulse, origin): (Pulse, Origin),
     ) -> Result<Owner, Error> {
         let mut owner = Owner {
             reader: log.reader(),
@@ -156,6 +167,10 @@ impl Owner {
             answers: Vec::new(),
             next_token: 1,
             hold: Hold::default(),
+            directory: Directory::new(origin),
+            counting: None,
+            count_from_ms: 0,
+            passed_since_ms: None,
             discarded: VecDeque::new(),
             stopping: false,
             pulse,
@@ -186,13 +201,23 @@ impl Owner {
         self.make_durable()?;
         self.removes_by_age =
             self.log.keeps_by_age() || groups.iter().any(|group| group.max_lag.age_ms.is_some());
+        let mut has_other_sources = false;
         for (id, state) in self.log.state().groups() {
             let settings = groups.iter().find(|settings| settings.name == state.name()).cloned();
             let settings = settings.unwrap_or_else(|| GroupSettings::named(state.name()));
             match self.groups.get_mut(id) {
-                Some(group) => group.set(settings),
-                None => drop(self.groups.insert(*id, Group::new(settings, state))),
+                Some(group) => {
+                    has_other_sources |= group.settings().sources != settings.sources;
+                    group.set(settings);
+                }
+                None => {
+                    has_other_sources |= !settings.sources.is_all();
+                    self.groups.insert(*id, Group::new(settings, state));
+                }
             }
+        }
+        if has_other_sources {
+            self.set_sources();
         }
         Ok(())
     }
@@ -231,6 +256,8 @@ impl Owner {
             }
             self.offer_waiting();
             self.keep_within_lag()?;
+            self.settle_passed_in_time()?;
+            self.count();
             let next_seq = self.log.state().next_seq();
             self.maintain()?;
             // Appends that waited for space were committed.
@@ -261,7 +288,11 @@ impl Owner {
     fn wait_for(&self) -> Option<Duration> {
         let due = self.wake_ms.map(|at| Duration::from_millis(at.saturating_sub(clock::now_ms()).max(1)));
         let full = self.full.as_ref().map(|_| FULL_RECHECK);
-        due.into_iter().chain(full).chain(self.removes_by_age.then_some(AGE_RECHECK)).min()
+        let passed = self.passed_since_ms.map(|_| PASSED_WAIT);
+        let counted = self.counting.as_ref().map(|_| COUNT_LOOK);
+        let wanted = self.groups.values().any(Group::wants_count).then_some(COUNT_LOOK);
+        let age = self.removes_by_age.then_some(AGE_RECHECK);
+        due.into_iter().chain(full).chain(age).chain(passed).chain(counted).chain(wanted).min()
     }
 
     /// Carries out a command and those that wait behind it, as far as they fit into one commit.
@@ -303,7 +334,14 @@ impl Owner {
         match command {
             Command::Append(append, reply) => self.appends.push_back((append, reply)),
             Command::Next { group, ahead, reply } => self.next(Asked { group, ahead, reply }),
-            Command::Lease { group, reservation, last, reply } => self.lease(group, reservation, last, reply),
+            Command::Lease { group, reservation, taken, reply } => {
+                self.lease(group, reservation, taken, reply);
+            }
+            Command::Pass { group, reservation, to } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.pass_offered(reservation, to);
+                }
+            }
             Command::Release { group, reservation } => {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.release_offer(reservation);

@@ -16,7 +16,7 @@ mod tests;
 
 use spillq_storage::{DeadCause, Seq, SeqRange};
 
-pub(super) use failed::Remembered;
+pub(super) use failed::{Delivered, Remembered};
 use part::{Part, Standing};
 
 use super::settings::{RetrySettings, Stuck};
@@ -154,7 +154,7 @@ impl Retries {
             let rest: Vec<SeqRange> = part.range.without(range).collect();
             rest.into_iter().map(move |rest| {
                 let failures = if rest == part.range { part.failures } else { 0 };
-                Part { range: rest, failures, ..part.clone() }
+                Part { failures, ..part.rest(rest) }
             })
         };
         self.parts = parts.into_iter().flat_map(rest).collect();
@@ -181,7 +181,7 @@ impl Retries {
 
     /// The first line of all parts.
     pub(super) fn first(&self) -> Option<Seq> {
-        self.parts.first().map(|part| part.range.first)
+        self.parts.first().map(|part| part.reach.first)
     }
 
     /// Whether there are no parts.
@@ -242,8 +242,32 @@ impl Retries {
         let part = self.parts.remove(at);
         let cut = [SeqRange::new(range.first, last), SeqRange::new(last.next(), range.last)];
         for range in cut.into_iter().flatten() {
-            self.put(Part { range, whole: range, in_flight: false, failures: 0, ..part.clone() });
+            self.put(Part { whole: range, in_flight: false, failures: 0, ..part.rest(range) });
         }
+    }
+
+    /// The lines of a part were read: at both ends, outside `own`, are lines of other sources.
+    pub(super) fn trim(&mut self, range: SeqRange, own: SeqRange) {
+        for part in self.parts.iter_mut().filter(|part| part.range == range) {
+            part.range = own;
+        }
+    }
+
+    /// The lines around a part that were found to be of other sources, and itself.
+    pub(super) fn reach(&self, range: SeqRange) -> SeqRange {
+        self.parts.iter().find(|part| part.range == range).map_or(range, |part| part.reach)
+    }
+
+    /// What is around parts may be the group's own now.
+    pub(super) fn forget_reach(&mut self) {
+        for part in &mut self.parts {
+            part.reach = part.range;
+        }
+    }
+
+    /// These lines, with which a part begins, are of other sources.
+    pub(super) fn pass(&mut self, passed: SeqRange) {
+        self.take_out(passed);
     }
 
     /// How often exactly these lines were delivered together and failed.
@@ -254,13 +278,13 @@ impl Retries {
     /// The first range of `gap` that no part covers: where fresh lines begin.
     pub(super) fn skip(&self, gap: SeqRange) -> Option<SeqRange> {
         let mut first = gap.first;
-        let before = self.parts.partition_point(|part| part.range.last < first);
+        let before = self.parts.partition_point(|part| part.reach.last < first);
         for part in self.parts.iter().skip(before) {
-            if part.range.first <= first {
-                first = part.range.last.next();
+            if part.reach.first <= first {
+                first = part.reach.last.next();
                 continue;
             }
-            return SeqRange::new(first, gap.last.min(part.range.first.prev()));
+            return SeqRange::new(first, gap.last.min(part.reach.first.prev()));
         }
         SeqRange::new(first, gap.last)
     }
@@ -377,7 +401,7 @@ impl Retries {
         for part in std::mem::take(&mut self.parts) {
             let touched = part.range.intersection(range).is_some();
             for rest in part.range.without(range) {
-                let mut part = Part { range: rest, ..part.clone() };
+                let mut part = part.rest(rest);
                 if touched {
                     // A lease of it has ended, and the rest of it was never delivered as such.
                     (part.in_flight, part.failures) = (false, 0);
@@ -411,10 +435,10 @@ impl Retries {
                 last.is_plain()
                     && !last.failed_alone()
                     && last.whole == part.whole
-                    && last.range.last.next() == part.range.first
+                    && last.reach.last.next() == part.reach.first
             };
             match joined.last_mut().filter(joins) {
-                Some(last) => last.range.last = part.range.last,
+                Some(last) => (last.range.last, last.reach.last) = (part.range.last, part.reach.last),
                 None => {
                     let not_before_ms = part.not_before_ms.min(now_ms);
                     joined.push(Part { standing: Standing::Batch, failures: 0, not_before_ms, ..part });

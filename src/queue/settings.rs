@@ -3,6 +3,7 @@
 use spillq_storage::DiskOptions;
 
 use super::lag::MaxLag;
+use super::sources::SourceGlobs;
 use crate::secret::Secret;
 
 /// What happens when the log has reached `disk.limit`.
@@ -47,6 +48,8 @@ pub struct RetrySettings {
 pub struct GroupSettings {
     /// Its name.
     pub name: String,
+    /// Whose lines it gets.
+    pub sources: SourceGlobs,
     /// Where a new group begins: at the oldest line that is stored, or behind the newest.
     pub from_beginning: bool,
     /// Whether a batch waits for the batch before it.
@@ -91,6 +94,7 @@ impl GroupSettings {
     pub fn named(name: &str) -> GroupSettings {
         GroupSettings {
             name: name.to_owned(),
+            sources: SourceGlobs::default(),
             from_beginning: true,
             strict: true,
             in_flight: 1,

@@ -129,6 +129,8 @@ pub struct GroupStatus {
     pub ack_floor: Seq,
     /// Lines that wait or are in flight.
     pub lag_lines: u64,
+    /// A group over some sources: its own lines are still being counted, and `lag_lines` has those of other sources too.
+    pub is_counting: bool,
     /// The first of them.
     pub oldest: Option<Seq>,
     /// Their bytes, estimated from the average of their segments.

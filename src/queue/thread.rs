@@ -10,6 +10,7 @@ use super::command::{Command, Handle};
 use super::owner::Owner;
 use super::pulse::Pulse;
 use super::settings::{GroupSettings, WhenFull};
+use super::sources::Origin;
 use super::window::Window;
 
 /// The running owner.
@@ -24,7 +25,8 @@ pub struct Queue {
 
 impl Queue {
     /// Starts the owner of `log`. Groups of `groups` that the log does not have are created; groups of the log that
-    /// `groups` does not name continue with the defaults.
+    /// `groups` does not name continue with the defaults. `origin` says where a checkpoint's source was first followed, for groups
+    /// over some sources.
     ///
     /// # Errors
     /// When the log fails, or the system cannot start a thread.
@@ -33,6 +35,7 @@ impl Queue {
         groups: Vec<GroupSettings>,
         window_bytes: usize,
         when_full: WhenFull,
+        origin: Origin,
     ) -> Result<Queue, Error> {
         let (handle, received) = Handle::channel();
         let window = Arc::new(Window::new(window_bytes));
@@ -43,7 +46,7 @@ impl Queue {
             groups,
             when_full,
             (received, handle.waiting()),
-            pulse.clone(),
+            (pulse.clone(), origin),
         )?;
         let (result, ended) = oneshot::channel();
         let thread = std::thread::Builder::new()

@@ -22,7 +22,7 @@ use crate::http::{Addresses, Api, CannotBind, ConfigHandle, ConsumerSockets, SOC
 use crate::processor::{Epoch, Processor};
 use crate::queue::{Command, GroupSettings, MaxLag, Queue, Status};
 use crate::supervise::Supervisor;
-use crate::tail::{Follows, TailHandle};
+use crate::tail::{Follows, TailHandle, first_path};
 
 /// The log and its journals take about 20, a batch and its command 8, the socket and its clients the rest; with fewer,
 /// an append or an ack could fail.
@@ -70,7 +70,7 @@ impl Parts {
         paths.set_follows(follows.map_err(|error| ServiceError::Start(error.to_string(), None))?);
         let groups = groups_for(settings, plan, &log);
         let watched = Watched::before(settings, &log)?;
-        let mut queue = Queue::start(log, groups, settings.window_bytes, settings.when_full)?;
+        let mut queue = Queue::start(log, groups, settings.window_bytes, settings.when_full, first_path)?;
         tracing::info!(
             data_dir = %settings.data_dir.display(), lines, run, ms = opened.elapsed().as_millis() as u64, "the log is open"
         );

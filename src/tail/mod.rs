@@ -54,3 +54,9 @@ pub use status::{Counters, LeftOutFiles, Snapshot, SourceState, SourceStatus};
 pub use thread::TailHandle;
 
 pub use crate::unreadable::{Unreadable, WhyUnreadable};
+
+/// Where the source of a checkpoint was first followed; `None` if the checkpoint does not say so.
+#[must_use]
+pub fn first_path(checkpoint: &[u8]) -> Option<std::path::PathBuf> {
+    SourceRecord::decode(checkpoint).ok()?.first_path().map(std::path::Path::to_owned)
+}

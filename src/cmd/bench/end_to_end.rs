@@ -99,7 +99,7 @@ async fn measure(folder: &Path, count: u64) -> Result<(Vec<f64>, Vec<f64>), Fail
     let log = Log::open_or_create(&folder.join("q"), Options::default()).map_err(store::failure)?;
     let groups = vec![GroupSettings::named(crate::config::DEFAULT_GROUP)];
     let next_source = log.state().next_source();
-    let queue = Queue::start(log, groups, 1 << 20, WhenFull::Pause).map_err(store::failure)?;
+    let queue = Queue::start(log, groups, 1 << 20, WhenFull::Pause, |_| None).map_err(store::failure)?;
     let handle = queue.handle();
     let follow = Follow::new(vec![input.to_string_lossy().into_owned()]);
     let settings = Settings {

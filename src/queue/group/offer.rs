@@ -19,7 +19,7 @@ impl Group {
         }
         match self.again(view) {
             Err(idle @ Idle::Blocked(_)) => Some(idle),
-            _ if view.state.lag_lines(view.next_seq) == 0 => Some(Idle::Empty),
+            _ if self.lag_lines(view) == 0 => Some(Idle::Empty),
             _ => None,
         }
     }
@@ -31,7 +31,7 @@ impl Group {
         }
         let is_stopped =
             view.state.is_paused() || self.unreadable.is_some() || self.retries.condemned().is_some();
-        let waits = view.state.lag_lines(view.next_seq) > 0;
+        let waits = self.lag_lines(view) > 0;
         waits
             && (is_stopped
                 || self.retries.is_exhausted() && (self.settings.strict || self.free(view).is_none()))
@@ -76,12 +76,14 @@ impl Group {
             _ if in_use < self.settings.in_flight => self.again(view)?,
             _ => None,
         };
+        let mut lines_max = self.settings.batch_lines;
         let reserved = match again {
             Some(again) => {
                 let mut last = again.range.last;
                 // Lines that failed together are delivered together again; others in batches.
-                if again.range.lines() > self.settings.batch_lines && self.retries.failures(again.range) == 0
-                {
+                let is_whole = self.retries.failures(again.range) > 0;
+                lines_max = if is_whole { u64::MAX } else { self.settings.batch_lines };
+                if self.share.is_none() && again.range.lines() > lines_max {
                     last = again.range.first.plus(self.settings.batch_lines - 1);
                     self.retries.cut(again.range, last);
                 }
@@ -102,7 +104,9 @@ impl Group {
         };
         self.retries.begin(reserved.range);
         self.reserved.insert(reservation, reserved);
-        Ok(Offer { reservation, range: reserved.range })
+        let range = reserved.range;
+        let lines_max = lines_max.min(range.lines());
+        Ok(Offer { reservation, range, lines_max, members: self.members().cloned() })
     }
 
     /// Offers fresh lines to read while all batches are in flight, before the commit that is being gathered is durable: so
@@ -143,13 +147,20 @@ impl Group {
 
     /// The next lines that were never delivered.
     fn fresh(&mut self, view: View<'_>) -> Result<SeqRange, Idle> {
+        self.pass_all(view);
         let Some(free) = self.free(view) else {
             self.linger_since_ms = None;
             return Err(if is_full(view) { Idle::Blocked(Blocked::AckWindow) } else { self.nothing(view) });
         };
-        let last = free.last.min(free.first.plus(self.settings.batch_lines - 1));
-        let range = SeqRange { first: free.first, last };
-        let is_small = range.lines() < self.settings.batch_lines && free.last == view.next_seq.prev();
+        let batch_lines = self.settings.batch_lines;
+        // How many of them are its own is known when they are read.
+        let last = free.last.min(free.first.plus(batch_lines - 1));
+        let range = if self.share.is_some() { free } else { SeqRange { first: free.first, last } };
+        let waiting = match &self.share {
+            None => range.lines(),
+            Some(_) => self.lag_lines(view).saturating_sub(self.leased_lines()),
+        };
+        let is_small = waiting < batch_lines && free.last == view.next_seq.prev();
         if self.settings.linger_ms > 0 && is_small {
             let until = *self.linger_since_ms.get_or_insert(view.now_ms) + self.settings.linger_ms;
             if view.now_ms < until {
@@ -182,10 +193,11 @@ impl Group {
     fn free_in(&self, mut gap: SeqRange) -> Option<SeqRange> {
         loop {
             let mut free = self.retries.skip(gap)?;
-            let leased = self.leases.values().map(|lease| lease.range);
+            let leased = self.leases.values().map(|lease| lease.reach);
             let reserved = self.reserved.values().map(|reserved| reserved.range);
+            let settling = self.settling.iter().chain(self.passed()).copied();
             let mut taken_up_to = None;
-            for taken in leased.chain(reserved).chain(self.settling.iter().copied()) {
+            for taken in leased.chain(reserved).chain(settling) {
                 if taken.contains(free.first) {
                     taken_up_to = Some(taken.last);
                 } else if taken.first > free.first {

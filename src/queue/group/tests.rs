@@ -491,11 +491,11 @@ fn a_list_counts_only_if_it_is_believed_and_is_one() {
         (&[3, 3], range(1, 9), true, failed(FailureKind::Poison)),
         (&[3, 10], range(1, 9), true, failed(FailureKind::Poison)),
     ] {
-        assert_eq!(list(lines, false).believed(of, |_| believes_lists), verdict, "{lines:?} of {of}");
+        assert_eq!(list(lines, false).believed(of, &Own::default(), |_| believes_lists), verdict, "{lines:?} of {of}");
     }
-    assert_eq!(list(&[3], true).believed(range(3, 3), |by_seq| by_seq), list(&[3], true), "named by its seq");
-    assert_eq!(list(&[3], true).believed(range(1, 9), |_| false), named(3), "too many wait");
-    assert_eq!(Verdict::Released.believed(range(1, 9), |_| false), Verdict::Released);
+    assert_eq!(list(&[3], true).believed(range(3, 3), &Own::default(), |by_seq| by_seq), list(&[3], true), "named by its seq");
+    assert_eq!(list(&[3], true).believed(range(1, 9), &Own::default(), |_| false), named(3), "too many wait");
+    assert_eq!(Verdict::Released.believed(range(1, 9), &Own::default(), |_| false), Verdict::Released);
 }
 
 /// An unordered group of 30 lines, with lines 1-10 leased as token 1.
@@ -607,7 +607,7 @@ fn lines_named_by_seq_become_dead_letters_at_once() {
     let reason = |seq: u64| Rejected { seq: Seq(seq), reason: format!("line {seq} is bad") };
     let listed = Verdict::DoneExcept { rejected: vec![reason(2), reason(9)], by_seq: true };
     let Verdict::DoneExcept { rejected, .. } =
-        listed.believed(lease.range, |by_seq| ten.0.believes_lists(by_seq))
+        listed.believed(lease.range, &lease.own, |by_seq| ten.0.believes_lists(by_seq))
     else {
         panic!("seqs are believed");
     };

@@ -89,8 +89,7 @@ impl Owner {
         if self.groups.get(&id).is_some_and(|group| group.leases().next().is_some()) {
             return Err(Refusal::GroupBusy(name.to_owned()).into());
         }
-        let state = self.log.state();
-        let waiting = state.groups().get(&id).map_or(0, |group| group.lag_lines(state.next_seq()));
+        let waiting = self.lag(id).map_or(0, |(_, lag)| lag.lines);
         let lines = waiting + self.log.dead_count(id) as u64;
         if lines > 0 && !discard_lines {
             return Err(refuse(name, lines, "those that wait for it, and its dead letters").into());
@@ -203,7 +202,9 @@ impl Owner {
     }
 
     /// The first lines of `seqs` that wait for a group, in order: at most one more than one request parks.
-    fn waiting_in(&self, id: GroupId, seqs: &[SeqRange]) -> Vec<Seq> {
+    fn waiting_in(&mut self, id: GroupId, seqs: &[SeqRange]) -> Vec<Seq> {
+        let members = self.groups.get(&id).and_then(|group| group.members().cloned());
+        let most = PARKED_MAX as u64 + 1;
         let state = self.log.state();
         let (Some(group), Some(all)) =
             (state.groups().get(&id), SeqRange::new(Seq::FIRST, state.next_seq().prev()))
@@ -211,6 +212,17 @@ impl Owner {
             return Vec::new();
         };
         let mut lines = BTreeSet::new();
+        if let Some(members) = members {
+            let mut asked: Vec<SeqRange> = seqs.iter().filter_map(|range| range.intersection(all)).collect();
+            asked.sort_unstable();
+            let waiting: Vec<SeqRange> = asked.iter().flat_map(|range| group.acks().gaps(*range)).collect();
+            for range in asked {
+                lines.extend(group.revived().range(range.first..=range.last).copied().take(PARKED_MAX + 1));
+            }
+            let own = self.find_own(&members, waiting, most).ranges;
+            lines.extend(own.iter().flat_map(|own| (own.first.0..=own.last.0).map(Seq)));
+            return lines.into_iter().take(PARKED_MAX + 1).collect();
+        }
         for range in seqs.iter().filter_map(|range| range.intersection(all)) {
             let never_acked = group.acks().gaps(range).flat_map(|gap| (gap.first.0..=gap.last.0).map(Seq));
             lines.extend(never_acked.take(PARKED_MAX + 1));

@@ -74,6 +74,9 @@ impl Owner {
             self.gather_meanwhile()?;
             self.go_ahead(&lines)?;
         }
+        if !self.commit.is_empty() || !lines.is_empty() {
+            self.settle_passed();
+        }
         let mut commit = std::mem::take(&mut self.commit);
         lines.move_into(&mut commit);
         let mut first = self.log.state().next_seq();
@@ -163,11 +166,15 @@ impl Owner {
     fn write(&mut self, commit: &Commit) -> Result<Seq, Error> {
         let bytes = commit.blocks.iter().map(NewBlock::disk_bytes).sum();
         self.largest_commit = self.largest_commit.max(bytes);
+        self.learn_sources(commit);
         let began = Instant::now();
         let committed = self.log.commit(commit);
         self.commit_time += began.elapsed();
         let committed = committed?;
-        committed.blocks.into_iter().for_each(|block| self.window.push(block));
+        for block in committed.blocks {
+            self.note_appended(&block);
+            self.window.push(block);
+        }
         Ok(committed.first)
     }
 

@@ -10,6 +10,7 @@ use crate::queue::clock;
 use crate::queue::command::{Counted, Lease, Offer, Settled, Verdict};
 use crate::queue::failure::reason;
 use crate::queue::group::{Condemned, Group, Idle};
+use crate::queue::own::Taken;
 
 impl Owner {
     /// A worker asks for lines. They are offered once the commit is durable; but lines to read ahead are offered at once,
@@ -27,10 +28,10 @@ impl Owner {
     }
 
     fn offer(&mut self, to: Asked, offer: Offer) {
-        if to.reply.send(offer).is_err()
+        if let Err(unsent) = to.reply.send(offer)
             && let Some(group) = self.groups.get_mut(&to.group)
         {
-            group.release_offer(offer.reservation);
+            group.release_offer(unsent.reservation);
         }
     }
 
@@ -64,11 +65,11 @@ impl Owner {
         &mut self,
         id: GroupId,
         reservation: u64,
-        last: Seq,
+        taken: Taken,
         reply: oneshot::Sender<Option<Lease>>,
     ) {
         let token = self.next_token;
-        match self.group(id).and_then(|(group, view, _)| group.lease(view, reservation, last, token)) {
+        match self.group(id).and_then(|(group, view, _)| group.lease(view, reservation, taken, token)) {
             Some((lease, change)) => {
                 self.next_token += 1;
                 self.commit.groups.push((id, change));
@@ -103,9 +104,10 @@ impl Owner {
             send(reply, Settled::Stale);
             return Ok(());
         };
-        let leased: u64 = lease.left.iter().map(|left| left.lines()).sum();
+        let leased = lease.lines_left();
+        let own = lease.own.clone();
         let (mut acked, mut left) = (0, Vec::new());
-        let changes = match verdict.believed(lease.range, |by_seq| group.believes_lists(by_seq)) {
+        let changes = match verdict.believed(lease.range, &own, |by_seq| group.believes_lists(by_seq)) {
             Verdict::Done => {
                 acked = leased;
                 group.acked(lease, view.now_ms)
@@ -116,7 +118,7 @@ impl Owner {
                     return Ok(());
                 };
                 left = rest;
-                acked = leased - left.iter().map(|left| left.lines()).sum::<u64>();
+                acked = leased - left.iter().map(|left| own.count(*left)).sum::<u64>();
                 changes
             }
             Verdict::DoneExcept { rejected, .. } => {
@@ -195,6 +197,7 @@ impl Owner {
         self.commit.groups.push((id, GroupChange::Dead { seq }));
         if let Some(group) = self.groups.get_mut(&id) {
             group.settled(line, clock::now_ms());
+            group.buried(cause == DeadCause::Rejected);
             // Lines that an operator parks are logged together, with their number.
             if cause != DeadCause::Parked {
                 tracing::warn!(group = group.settings().name, %seq, attempts, "line moved to the dead letters");
@@ -220,6 +223,7 @@ impl Owner {
         let waits =
             self.log.state().groups().get(&id).and_then(|state| state.acks().gap(range.first, range.last));
         if waits.is_some_and(|waits| known.iter().any(|known| known.contains(waits.first))) {
+            group.count_again();
             for range in known {
                 group.settled(range, clock::now_ms());
                 self.commit.groups.push((id, GroupChange::Ack { range }));
@@ -234,6 +238,7 @@ impl Owner {
         }
         tracing::error!(group = name, lines = %range, "{what}; the lines are lost");
         group.settled(range, clock::now_ms());
+        group.count_again();
         self.commit.groups.push((id, GroupChange::Ack { range }));
         self.commit.losses.push(Loss::unreadable(range, what));
     }
@@ -243,6 +248,7 @@ impl Owner {
 fn acked_lines(change: &GroupChange) -> u64 {
     match change {
         GroupChange::Ack { range } => range.lines(),
+        GroupChange::Some { lines, .. } => *lines,
         _ => 0,
     }
 }

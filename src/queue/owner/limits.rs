@@ -2,14 +2,16 @@
 //!
 //! All of it is done between commits: a lease in the same commit as the end of its lines would outlive them.
 
-use spillq_storage::{Error, Full, GroupChange, GroupId, Loss, Seq, SeqRange};
+use std::collections::BTreeMap;
 
-use super::Owner;
+use spillq_storage::{Counts, Error, Full, GroupChange, GroupId, Loss, Seq, SeqRange};
+
 use super::administer::refuse;
+use super::{Owner, view};
 use crate::queue::admin::{AdminError, Answer, Refusal, SeekTo};
 use crate::queue::clock;
-use crate::queue::group::Group;
-use crate::queue::lag::{LagPolicy, Room, SLACK};
+use crate::queue::group::{Group, Lag};
+use crate::queue::lag::{LagPolicy, MaxLag, Room, SLACK};
 use crate::queue::phase::WhyFull;
 use crate::queue::settings::WhenFull;
 use crate::queue::status::DiscardedBy;
@@ -66,6 +68,7 @@ impl Owner {
             let moved = Group::new(group.settings().as_ref().clone(), state);
             tracing::info!(group = name, %to, again, skipped, "group moved");
             *group = moved;
+            group.set_members(self.directory.members(id));
         }
         self.note_discarded(name, skipped, DiscardedBy::Seek);
         Ok(sought)
@@ -80,20 +83,25 @@ impl Owner {
                 return None;
             }
             let oldest_ms = max_lag.age_ms.and_then(|_| self.oldest_ms(id));
-            let state = self.log.state();
-            let group = state.groups().get(&id)?;
-            let reached = max_lag.blocks(state, group, oldest_ms, clock::wall_ms())?;
-            Some(WhyFull::MaxLag { group: group.name().to_owned(), reached })
+            let (group, lag) = self.lag(id)?;
+            let reached = max_lag.blocks(lag, oldest_ms, clock::wall_ms())?;
+            Some(WhyFull::MaxLag { group: group.settings().name.clone(), reached })
         })
     }
 
     /// What may be appended until a group pauses ingestion.
     pub(super) fn lag_room(&self) -> Room {
-        let state = self.log.state();
-        self.groups
-            .iter()
-            .filter_map(|(id, group)| Some(group.settings().max_lag.room(state, state.groups().get(id)?)))
-            .fold(Room::UNBOUNDED, Room::min)
+        let room = |id: &GroupId| {
+            let (group, lag) = self.lag(*id)?;
+            Some(group.settings().max_lag.room(lag))
+        };
+        self.groups.keys().filter_map(room).fold(Room::UNBOUNDED, Room::min)
+    }
+
+    /// A group, and how far it is behind.
+    pub(super) fn lag(&self, id: GroupId) -> Option<(&Group, Lag)> {
+        let group = self.groups.get(&id)?;
+        Some((group, group.lag(view(&self.log, id)?, self.log.state())))
     }
 
     /// When the oldest line that waits for a group was appended. `None` if it cannot be read: then its age bounds nothing,
@@ -127,17 +135,18 @@ impl Owner {
             let age = max_lag.age_ms.unwrap_or_default();
             let since = cutoff.filter(|_| is_old).map(|ms| ms + age / SLACK);
             let since = since.and_then(|ms| self.log.reader().first_since(ms).ok());
-            let state = self.log.state();
-            let Some(group) = state.groups().get(&id) else { continue };
-            let Some(range) = max_lag.surplus(state, group, since) else { continue };
-            let lines = group.waiting(range);
+            let Some((range, lines, change)) = self.surplus(id, max_lag, since) else { continue };
             if lines == 0 {
                 continue;
             }
+            let Some(group) = self.log.state().groups().get(&id) else { continue };
             tracing::warn!(group = group.name(), %range, lines, "lines dropped for the group, which exceeded its max_lag");
             self.commit.losses.push(Loss::dropped(range, &[group.name()], "it was past its max_lag"));
-            self.commit.groups.push((id, GroupChange::Skip { range, dropped: true }));
+            self.commit.groups.push((id, change));
             dropped.push((id, range));
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.settled_own(lines);
+            }
         }
         if dropped.is_empty() {
             return Ok(());
@@ -153,14 +162,60 @@ impl Owner {
         Ok(())
     }
 
+    /// The lines that a group has to drop, how many of them are its own, and the change that drops them.
+    fn surplus(
+        &mut self,
+        id: GroupId,
+        max_lag: MaxLag,
+        since: Option<Seq>,
+    ) -> Option<(SeqRange, u64, GroupChange)> {
+        let (group, lag) = self.lag(id)?;
+        let members = group.members().cloned();
+        let state = self.log.state();
+        let durable = state.groups().get(&id)?;
+        let Some(members) = members else {
+            let range = max_lag.surplus(state, durable, since)?;
+            return Some((range, durable.waiting(range), GroupChange::Skip { range, dropped: true }));
+        };
+        // Where its own lines are is in the headers of the blocks. What is beyond those that are read now follows later.
+        let next = state.next_seq();
+        let all = SeqRange::new(Seq::FIRST, next.prev())?;
+        let waiting: Vec<SeqRange> = durable.acks().gaps(all).collect();
+        let most = max_lag.surplus_lines(lag);
+        let is_old = |range: &SeqRange| since.is_some_and(|since| range.first < since);
+        let (old, young): (Vec<SeqRange>, Vec<SeqRange>) = waiting.into_iter().partition(is_old);
+        let old: Vec<SeqRange> = old.iter().filter_map(|range| range.intersection(SeqRange::new(Seq::FIRST, since?.prev())?)).collect();
+        let mut found = self.find_own(&members, old.iter().copied(), u64::MAX);
+        if found.lines < most {
+            let searched_old = old.last().is_none_or(|last| found.to >= last.last);
+            if searched_old {
+                let more = self.find_own(&members, young, most - found.lines);
+                if more.lines > 0 {
+                    (found.lines, found.to) = (found.lines + more.lines, more.to);
+                }
+            }
+        }
+        let range = SeqRange::new(Seq::FIRST, found.to)?;
+        let change = GroupChange::Some { range, lines: found.lines, counts: Counts::Dropped };
+        Some((range, found.lines, change))
+    }
+
     /// Drops the oldest segment if that is allowed and helps. Returns whether it did. Nothing is being gathered.
     pub(super) fn drop_oldest(&mut self, full: &Full) -> Result<bool, Error> {
         if self.when_full != WhenFull::DropOldest || !matches!(full, Full::Limit { .. }) {
             return Ok(false);
         }
+        let oldest = self.log.state().oldest_segment();
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        let own = |id| (id, oldest.and_then(|oldest| self.own_waiting(id, oldest)));
+        let own: BTreeMap<GroupId, Option<u64>> = ids.into_iter().map(own).collect();
         let Some(range) = self.log.drop_oldest("disk.limit was reached")? else { return Ok(false) };
         tracing::warn!(%range, "disk.limit reached: the oldest segment was dropped");
         for (id, group) in &mut self.groups {
+            match own.get(id).copied().flatten().filter(|_| oldest == Some(range)) {
+                Some(lines) => group.settled_own(lines),
+                None => group.count_again(),
+            }
             let ended = group.dropped(range, clock::now_ms());
             self.commit.groups.extend(ended.into_iter().map(|change| (*id, change)));
         }

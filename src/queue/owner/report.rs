@@ -69,14 +69,16 @@ impl Owner {
         let phase = self.phase(id, group)?;
         let oldest = durable.acks().gap(Seq::FIRST, state.next_seq().prev()).map(|gap| gap.first);
         let oldest = durable.revived().first().copied().or(oldest);
+        let lag = group.lag(view(&self.log, id)?, state);
         Some(GroupStatus {
             id,
             name: durable.name().to_owned(),
             phase,
             ack_floor: durable.acks().floor(),
-            lag_lines: durable.lag_lines(state.next_seq()),
-            oldest,
-            lag_bytes: state.lag_bytes(durable),
+            lag_lines: lag.lines,
+            is_counting: lag.is_counting,
+            oldest: oldest.filter(|_| lag.lines > 0),
+            lag_bytes: lag.bytes,
             leased: group.leased_lines(),
             leases: group.leases().map(|lease| lease.range).collect(),
             lease_tokens: group.tokens().collect(),
@@ -120,7 +122,8 @@ impl Owner {
             }
             // Even while the line is in flight.
             Some((until_ms, GroupWait::EveryLineRejected(seq))) => {
-                let dead = self.log.rejected_below(id, seq, group.settings().retry.rejects);
+                let below = || self.log.rejected_below(id, seq, group.settings().retry.rejects);
+                let dead = group.rejected_in_a_row().unwrap_or_else(below);
                 return Some(Phase::Refused { until_ms, rejected: Some(EveryLineRejected { seq, dead }) });
             }
             _ => {}

@@ -24,6 +24,16 @@ pub(in crate::queue) struct Remembered {
     pub exceeds_rejects: bool,
 }
 
+/// Lines that were delivered together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::queue) struct Delivered {
+    pub range: SeqRange,
+    /// The same, with lines of other sources around them.
+    pub reach: SeqRange,
+    /// The last line of the first half.
+    pub middle: Seq,
+}
+
 /// The result of a failed delivery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::queue) struct Failed {
@@ -37,14 +47,15 @@ impl Retries {
     /// A delivery failed.
     pub(in crate::queue) fn failed(
         &mut self,
-        range: SeqRange,
+        delivered: impl Into<Delivered>,
         kind: FailureKind,
         now_ms: u64,
         line: Remembered,
     ) -> Failed {
+        let Delivered { range, reach, middle } = delivered.into();
         let known = self.parts.iter().position(|part| part.range == range).map(|at| self.parts.remove(at));
         let is_fresh = known.is_none();
-        let known = known.unwrap_or_else(|| Part::new(range, Standing::Batch));
+        let known = known.unwrap_or_else(|| Part { reach, ..Part::new(range, Standing::Batch) });
         let mut part = Part { in_flight: false, suspect: false, ..known };
         if kind.spares_the_lines() {
             self.spare(part, kind, now_ms);
@@ -68,7 +79,7 @@ impl Retries {
             FailureKind::BadSeq(bad) if range.contains(bad) && self.has_room() => {
                 return Failed { charged_ms, condemned: self.cut_out(&part, (bad, true), now_ms) };
             }
-            _ if blames => self.bisect(&part, Standing::Batch, now_ms),
+            _ if blames => self.bisect(&part, middle, Standing::Batch, now_ms),
             _ => {
                 let until = now_ms + self.backoff(self.streak);
                 self.streak += 1;
@@ -76,7 +87,7 @@ impl Retries {
                 if part.standing == Standing::Bisected || part.failures > 1 {
                     // An unordered group tries the halves soon: other lines continue meanwhile.
                     let until = if self.strict { until } else { now_ms + self.settings.initial_ms };
-                    self.bisect(&part, Standing::Bisected, until);
+                    self.bisect(&part, middle, Standing::Bisected, until);
                 } else {
                     part.not_before_ms = if self.strict { until } else { now_ms + self.backoff(part.rounds) };
                     self.put(part.clone());
@@ -215,28 +226,30 @@ impl Retries {
         self.parts = others;
         let rounds = 1 + mine.iter().map(|part| part.rounds).max().unwrap_or(0);
         let not_before_ms = now_ms + self.backoff(rounds);
-        let mut merged: Vec<SeqRange> = Vec::new();
-        for range in mine.iter().map(|part| part.range) {
+        let mut merged: Vec<(SeqRange, SeqRange)> = Vec::new();
+        for Part { range, reach, .. } in &mine {
             match merged.last_mut() {
-                Some(last) if last.last.next() == range.first => last.last = range.last,
-                _ => merged.push(range),
+                Some((last, around)) if around.last.next() == reach.first => {
+                    (last.last, around.last) = (range.last, reach.last);
+                }
+                _ => merged.push((*range, *reach)),
             }
         }
-        for range in merged {
-            let new = Part { rounds, not_before_ms, failures: 1, ..Part::new(range, Standing::Batch) };
+        for (range, reach) in merged {
+            let new = Part { reach, rounds, not_before_ms, failures: 1, ..Part::new(range, Standing::Batch) };
             // A single line that remains keeps what is known of it.
             let alone = mine.iter().find(|part| part.range == range && part.is_one_line());
             self.put(alone.map_or(new, |part| Part { rounds, not_before_ms, whole: range, ..part.clone() }));
         }
     }
 
-    fn bisect(&mut self, part: &Part, standing: Standing, not_before_ms: u64) {
+    fn bisect(&mut self, part: &Part, middle: Seq, standing: Standing, not_before_ms: u64) {
         let SeqRange { first, last } = part.range;
-        let middle = Seq(first.0 + (last.0 - first.0) / 2);
         for range in [SeqRange::new(first, middle), SeqRange::new(middle.next(), last)].into_iter().flatten()
         {
             self.put(Part {
                 whole: part.whole,
+                reach: part.rest(range).reach,
                 rounds: part.rounds,
                 not_before_ms,
                 ..Part::new(range, standing)
@@ -252,6 +265,7 @@ impl Retries {
         let after = SeqRange::new(bad.next(), last);
         let like = |range, standing| Part {
             whole: part.whole,
+            reach: part.rest(range).reach,
             rounds: part.rounds,
             not_before_ms: now_ms,
             ..Part::new(range, standing)
@@ -267,6 +281,13 @@ impl Retries {
     fn backoff(&self, doublings: u32) -> u64 {
         let factor = 1u64 << doublings.min(DOUBLINGS_MAX);
         self.settings.initial_ms.saturating_mul(factor).min(self.settings.max_ms)
+    }
+}
+
+impl From<SeqRange> for Delivered {
+    /// All lines of the range.
+    fn from(range: SeqRange) -> Delivered {
+        Delivered { range, reach: range, middle: Seq(range.first.0 + (range.last.0 - range.first.0) / 2) }
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) enum Standing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) range: SeqRange,
+    /// The same, with lines of other sources around them that were found when they were last read.
+    pub(super) reach: SeqRange,
     /// The batch that it was cut from.
     pub(super) whole: SeqRange,
     pub(super) standing: Standing,
@@ -49,6 +51,7 @@ impl Part {
     pub(super) fn new(range: SeqRange, standing: Standing) -> Part {
         Part {
             range,
+            reach: range,
             whole: range,
             standing,
             condemned: None,
@@ -61,6 +64,13 @@ impl Part {
             suspect: false,
             in_flight: false,
         }
+    }
+
+    /// What is left of it, which keeps what lies around it on the sides where it ends as before.
+    pub(super) fn rest(&self, rest: SeqRange) -> Part {
+        let first = if rest.first == self.range.first { self.reach.first } else { rest.first };
+        let last = if rest.last == self.range.last { self.reach.last } else { rest.last };
+        Part { range: rest, reach: SeqRange { first, last }, ..self.clone() }
     }
 
     pub(super) fn is_one_line(&self) -> bool {

@@ -2,8 +2,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use globset::{Glob, GlobBuilder, GlobMatcher, GlobSet, GlobSetBuilder};
+use globset::{Glob, GlobMatcher};
 
+use crate::globs::{Excluded, over_path};
 use crate::tail::error::TailError;
 use crate::tail::settings::Follow;
 
@@ -15,7 +16,7 @@ pub(crate) const DEPTH_MAX: usize = 32;
 pub(crate) struct Globs {
     pub(crate) follow: Follow,
     pub(crate) includes: Vec<Include>,
-    exclude: GlobSet,
+    exclude: Excluded,
 }
 
 /// One glob: a fixed folder, and a pattern for each level below it.
@@ -42,7 +43,7 @@ impl Globs {
 
     /// An exclude applies to the name, or, with a slash in it, to the whole path.
     pub(crate) fn is_excluded(&self, path: &Path) -> bool {
-        self.exclude.is_match(path) || path.file_name().is_some_and(|name| self.exclude.is_match(name))
+        self.exclude.has(path)
     }
 }
 
@@ -137,18 +138,11 @@ fn is_literal(glob: &str) -> bool {
 }
 
 fn literal_separator(pattern: &str, glob: &str) -> Result<Glob, TailError> {
-    GlobBuilder::new(pattern)
-        .literal_separator(true)
-        .build()
-        .map_err(|error| TailError::Glob { glob: glob.to_owned(), found: error.kind().to_string() })
+    over_path(pattern).map_err(|found| TailError::Glob { glob: glob.to_owned(), found })
 }
 
-fn excluded(globs: &[String]) -> Result<GlobSet, TailError> {
-    let mut set = GlobSetBuilder::new();
-    for glob in globs {
-        set.add(literal_separator(glob, glob)?);
-    }
-    set.build().map_err(|error| TailError::Glob { glob: globs.join(", "), found: error.kind().to_string() })
+fn excluded(globs: &[String]) -> Result<Excluded, TailError> {
+    Excluded::new(globs).map_err(|found| TailError::Glob { glob: globs.join(", "), found })
 }
 
 #[cfg(test)]

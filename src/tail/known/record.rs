@@ -20,9 +20,11 @@ const VERSION_COMPRESSED: u8 = 2;
 /// The longest record: twice PATH_MAX and the resume points, and some more.
 const RECORD_BYTES_MAX: usize = 16 * 1_024;
 
-/// The longest path of a finished source that is stored whole: 40,000 of them are 20 MiB of the 64 MiB that a manifest may
-/// have.
+/// The longest path of a finished source that is stored whole: twice 40,000 of them are 40 MiB of the 64 MiB that a manifest
+/// may have.
 const NAME_BYTES_MAX: usize = 512;
+/// What stands for the beginning of a longer one.
+const CUT: &str = "…";
 
 /// The path; if it is too long, its end behind an ellipsis.
 fn name_of(path: &Path) -> Vec<u8> {
@@ -30,7 +32,7 @@ fn name_of(path: &Path) -> Vec<u8> {
     if path.len() <= NAME_BYTES_MAX {
         return path.to_vec();
     }
-    let sign = "…".as_bytes();
+    let sign = CUT.as_bytes();
     let end = path.get(path.len() - (NAME_BYTES_MAX - sign.len())..).unwrap_or_default();
     [sign, end].concat()
 }
@@ -95,10 +97,11 @@ const UNTERMINATED: u8 = 2;
 const FINISHED: u8 = 4;
 
 impl SourceRecord {
-    /// What is stored of a source that will never be read again, while a stored line names it: its name and where it ended, at
-    /// most [`NAME_BYTES_MAX`] and some 20 bytes.
-    pub(crate) fn of_finished(path: &Path, offset: u64) -> SourceRecord {
-        SourceRecord { path: name_of(path), offset, finished: true, ..SourceRecord::default() }
+    /// What is stored of a source that will never be read again, while a stored line names it: its names and where it ended, at
+    /// most twice [`NAME_BYTES_MAX`] and some 20 bytes.
+    pub(crate) fn of_finished(path: &Path, rotated_from: Option<&Path>, offset: u64) -> SourceRecord {
+        let rotated_from = rotated_from.map(name_of);
+        SourceRecord { path: name_of(path), rotated_from, offset, finished: true, ..SourceRecord::default() }
     }
 
     /// Where the file was last seen. Not always UTF-8.
@@ -111,6 +114,14 @@ impl SourceRecord {
     #[must_use]
     pub fn rotated_from(&self) -> Option<&Path> {
         self.rotated_from.as_deref().map(|path| Path::new(OsStr::from_bytes(path)))
+    }
+
+    /// The path that it was first seen at; `None` if that is not known, or only its end is stored.
+    #[must_use]
+    pub fn first_path(&self) -> Option<&Path> {
+        let first = self.rotated_from().unwrap_or(self.path());
+        let bytes = first.as_os_str().as_bytes();
+        (!bytes.is_empty() && !bytes.starts_with(CUT.as_bytes())).then_some(first)
     }
 
     /// The record's bytes.
@@ -247,15 +258,21 @@ mod tests {
     }
 
     #[test]
-    fn of_a_finished_source_only_a_bounded_name_and_the_end_are_left() {
-        let short = SourceRecord::of_finished(Path::new("/var/log/a.log"), 77);
+    fn of_a_finished_source_only_bounded_names_and_the_end_are_left() {
+        let (now, first) = (Path::new("/var/log/a.log.1"), Path::new("/var/log/a.log"));
+        let short = SourceRecord::of_finished(now, Some(first), 77);
         let short = SourceRecord::decode(&short.encode().unwrap()).unwrap();
-        assert_eq!((short.path(), short.offset, short.finished), (Path::new("/var/log/a.log"), 77, true));
+        assert_eq!((short.path(), short.offset, short.finished), (now, 77, true));
+        assert_eq!(short.first_path(), Some(first));
+        assert_eq!(SourceRecord::of_finished(now, None, 77).first_path(), Some(now));
         let long = format!("/{}/end.log", "x".repeat(4_000));
-        let bytes = SourceRecord::of_finished(Path::new(&long), u64::MAX).encode().unwrap();
-        assert!(bytes.len() <= NAME_BYTES_MAX + 24, "{} bytes", bytes.len());
-        let name = SourceRecord::decode(&bytes).unwrap().path().to_str().unwrap().to_owned();
+        let bytes = SourceRecord::of_finished(Path::new(&long), Some(Path::new(&long)), u64::MAX);
+        let bytes = bytes.encode().unwrap();
+        assert!(bytes.len() <= 2 * NAME_BYTES_MAX + 28, "{} bytes", bytes.len());
+        let record = SourceRecord::decode(&bytes).unwrap();
+        let name = record.path().to_str().unwrap();
         assert!(name.starts_with("…x") && name.ends_with("/end.log"), "{name}");
+        assert_eq!(record.first_path(), None, "only its end is known");
     }
 
     proptest::proptest! {

@@ -150,7 +150,7 @@ impl InputStream {
     pub(crate) fn take_checkpoint(&mut self) -> Option<(SourceId, Bytes)> {
         self.dirty = false;
         let (id, name) = self.source.as_ref()?;
-        let record = SourceRecord::of_finished(name, self.offset).encode();
+        let record = SourceRecord::of_finished(name, None, self.offset).encode();
         let record = record
             .inspect_err(|error| tracing::error!(%error, "the checkpoint of a stream cannot be written"));
         Some((*id, record.ok()?))

@@ -1,0 +1,269 @@
+//! What a group over some sources knows beside its state in the log: whose lines are its own, how many of them wait, and
+//! which lines of others it has passed.
+//!
+//! Its own lines that wait are counted when it begins, from the headers of the blocks in the log; from then on each append
+//! and each settled line changes the number. Until the first count is done, all lines that wait are an upper bound.
+//!
+//! Lines of other sources are settled with the batch around them. Those that no batch is around are *passed*: settled with the
+//! next commit, or a second later. A crash before that does no harm.
+//!
+//! Bounds: [`PASSED_MAX`] ranges that are passed.
+
+use spillq_storage::state::AckSet;
+use spillq_storage::{Counts, GroupChange, Seq, SeqRange, State};
+
+use super::{Group, View};
+use crate::queue::sources::Members;
+
+/// Ranges that are passed: with each commit they become ranges of acks.
+const PASSED_MAX: usize = 64;
+/// No block is passed by itself if the group has this many ranges of acks.
+const RANGES_LEFT: usize = AckSet::RANGES_MAX / 4;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Share {
+    members: Members,
+    /// Its own lines that wait, or, while they are counted, by how much that number has changed since.
+    waiting: i64,
+    count: Count,
+    /// Its own lines and their bytes, as far as they were seen in this run: for their average length.
+    seen: (u64, u64),
+    /// Rising, with gaps between them.
+    passed: Vec<SeqRange>,
+    /// Rejected dead letters since the last ack.
+    rejected: u32,
+}
+
+/// How far its lines are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Count {
+    /// They have to be.
+    Wanted,
+    /// A count has begun; another one has another number.
+    Begun(u64),
+    Known,
+}
+
+/// How far a group is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::queue) struct Lag {
+    /// Lines that wait or are in flight.
+    pub lines: u64,
+    /// Their bytes, estimated.
+    pub bytes: u64,
+    /// Lines of other sources are among them, as the group's own are still being counted.
+    pub is_counting: bool,
+}
+
+impl Group {
+    /// Its own lines are those of these sources from now on; `None`: all are. Leases continue as they began.
+    pub(in crate::queue) fn set_members(&mut self, members: Option<Members>) {
+        self.share = members.map(|members| Share {
+            members,
+            waiting: 0,
+            count: Count::Wanted,
+            seen: (0, 0),
+            passed: Vec::new(),
+            rejected: 0,
+        });
+        // What was another's may be its own now.
+        self.withdraw(|_| true);
+        self.retries.forget_reach();
+        for lease in self.leases.values_mut() {
+            lease.reach = lease.range;
+            lease.is_recounted = true;
+        }
+    }
+
+    /// Whose lines are its own; `None` if all are.
+    pub(in crate::queue) fn members(&self) -> Option<&Members> {
+        self.share.as_ref().map(|share| &share.members)
+    }
+
+    /// How far it is behind.
+    pub(in crate::queue) fn lag(&self, view: View<'_>, log: &State) -> Lag {
+        let bytes = log.lag_bytes(view.state);
+        let lines = self.lag_lines(view);
+        let is_counting = self.is_counting();
+        let bytes = match self.share.as_ref().filter(|_| !is_counting) {
+            None => bytes,
+            Some(Share { seen: (0, _), .. }) => 0,
+            Some(Share { seen: (all, long), .. }) => {
+                (u128::from(lines) * u128::from(*long) / u128::from(*all)) as u64
+            }
+        };
+        Lag { lines, bytes, is_counting }
+    }
+
+    /// How many lines wait or are in flight.
+    pub(in crate::queue) fn lag_lines(&self, view: View<'_>) -> u64 {
+        match &self.share {
+            Some(share) if share.count == Count::Known => u64::try_from(share.waiting).unwrap_or(0),
+            _ => view.state.lag_lines(view.next_seq),
+        }
+    }
+
+    /// Whether its own lines are not counted yet.
+    pub(in crate::queue) fn is_counting(&self) -> bool {
+        self.share.as_ref().is_some_and(|share| share.count != Count::Known)
+    }
+
+    /// Whether a count has to begin.
+    pub(in crate::queue) fn wants_count(&self) -> bool {
+        self.share.as_ref().is_some_and(|share| share.count == Count::Wanted)
+    }
+
+    /// Its lines have to be counted again.
+    pub(in crate::queue) fn count_again(&mut self) {
+        if let Some(share) = &mut self.share {
+            share.count = Count::Wanted;
+        }
+    }
+
+    /// A count of the lines that wait now begins, under this number.
+    pub(in crate::queue) fn begin_count(&mut self, number: u64) {
+        if let Some(share) = &mut self.share {
+            (share.count, share.waiting) = (Count::Begun(number), 0);
+        }
+    }
+
+    /// The count of this number is done.
+    pub(in crate::queue) fn counted(&mut self, number: u64, (lines, bytes): (u64, u64)) {
+        if let Some(share) = self.share.as_mut().filter(|share| share.count == Count::Begun(number)) {
+            share.count = Count::Known;
+            share.waiting += i64::try_from(lines).unwrap_or(i64::MAX);
+            share.see(lines, bytes);
+        }
+    }
+
+    /// Lines were appended, of which these are its own.
+    pub(in crate::queue) fn appended(&mut self, lines: u64, bytes: u64) {
+        if let Some(share) = &mut self.share {
+            share.waiting += lines as i64;
+            share.see(lines, bytes);
+        }
+    }
+
+    /// Its own lines were settled.
+    pub(in crate::queue) fn settled_own(&mut self, lines: u64) {
+        if let Some(share) = &mut self.share {
+            share.waiting -= lines as i64;
+        }
+    }
+
+    /// A line that was a dead letter waits again.
+    pub(super) fn revived_own(&mut self) {
+        if let Some(share) = &mut self.share {
+            share.waiting += 1;
+        }
+    }
+
+    /// A line has become a dead letter.
+    pub(in crate::queue) fn buried(&mut self, is_rejected: bool) {
+        if let Some(share) = &mut self.share {
+            share.waiting -= 1;
+            share.rejected = share.rejected.saturating_add(u32::from(is_rejected));
+        }
+    }
+
+    /// Rejected dead letters since the last ack. `None` if the log knows better: in a group that gets every line, those
+    /// directly below a line.
+    pub(in crate::queue) fn rejected_in_a_row(&self) -> Option<u32> {
+        self.share.as_ref().map(|share| share.rejected)
+    }
+
+    pub(super) fn acked_own(&mut self, lines: u64, is_recounted: bool) {
+        // How many of them are its own since its sources changed is not known.
+        if is_recounted {
+            self.count_again();
+        }
+        self.settled_own(lines);
+        if let Some(share) = self.share.as_mut().filter(|_| lines > 0) {
+            share.rejected = 0;
+        }
+    }
+
+    /// The first lines of an offer, up to `to`, are of other sources.
+    pub(in crate::queue) fn pass_offered(&mut self, reservation: u64, to: Seq) {
+        let Some(reserved) = self.reserved.remove(&reservation) else { return };
+        self.retries.release(reserved.range);
+        let Some(passed) =
+            SeqRange::new(reserved.range.first, to).filter(|passed| reserved.range.contains(passed.last))
+        else {
+            return;
+        };
+        if reserved.again {
+            self.retries.pass(passed);
+        }
+        self.pass(passed);
+    }
+
+    /// A block was appended without a line of its own. It is passed at once, unless that takes too many ranges: so a group
+    /// that nobody works for does not keep the lines of others.
+    pub(in crate::queue) fn pass_block(&mut self, view: View<'_>, block: SeqRange) {
+        let Some(share) = &self.share else { return };
+        let before = block.first.prev();
+        let follows = view.state.acks().contains(before)
+            || share.passed.last().is_some_and(|passed| passed.last == before);
+        let has_room = view.state.acks().ranges() < RANGES_LEFT && share.passed.len() < PASSED_MAX;
+        if follows || has_room {
+            self.pass(block);
+        }
+    }
+
+    /// If none of its own lines waits, all that wait are of other sources.
+    pub(in crate::queue) fn pass_all(&mut self, view: View<'_>) {
+        let is_known = self.share.as_ref().is_some_and(|share| share.count == Count::Known && share.waiting == 0);
+        if !is_known || !self.leases.is_empty() || !self.reserved.is_empty() || !self.retries.is_empty() {
+            return;
+        }
+        let first = view.state.acks().floor().next();
+        if let Some(all) = SeqRange::new(first, view.next_seq.prev())
+            && view.state.acks().gap(all.first, all.last).is_some()
+            && !self.settling.iter().any(|settling| settling.first <= all.first && all.last <= settling.last)
+        {
+            self.pass(all);
+        }
+    }
+
+    pub(super) fn pass(&mut self, range: SeqRange) {
+        let Some(share) = &mut self.share else { return };
+        let mut joined = range;
+        share.passed.retain(|known| {
+            let touches = known.first <= joined.last.next() && joined.first <= known.last.next();
+            if touches {
+                joined.first = joined.first.min(known.first);
+                joined.last = joined.last.max(known.last);
+            }
+            !touches
+        });
+        let at = share.passed.partition_point(|known| known.first < joined.first);
+        share.passed.insert(at, joined);
+    }
+
+    /// Lines of other sources that are to be settled.
+    pub(super) fn passed(&self) -> &[SeqRange] {
+        self.share.as_ref().map_or(&[], |share| share.passed.as_slice())
+    }
+
+    /// Whether there are some.
+    pub(in crate::queue) fn has_passed(&self) -> bool {
+        !self.passed().is_empty()
+    }
+
+    /// What settles them, for the commit that is being gathered.
+    pub(in crate::queue) fn take_passed(&mut self) -> Vec<GroupChange> {
+        let passed = self.share.as_mut().map(|share| std::mem::take(&mut share.passed)).unwrap_or_default();
+        self.settling.extend(passed.iter().copied());
+        let settle = |range| GroupChange::Some { range, lines: 0, counts: Counts::Acked };
+        passed.into_iter().map(settle).collect()
+    }
+}
+
+impl Share {
+    fn see(&mut self, lines: u64, bytes: u64) {
+        self.seen.0 += lines;
+        self.seen.1 += bytes;
+    }
+}

@@ -1,0 +1,269 @@
+//! Groups over some sources: learns whose lines they get, counts those that wait, and settles lines of other sources.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::time::Duration;
+
+use spillq_storage::{Block, Commit, Error, GroupId, ReadError, Reader, Seq, SeqRange};
+
+use super::{Owner, view};
+use crate::queue::clock;
+use crate::queue::sources::Members;
+
+/// Lines of other sources are settled with the next commit, or this much later.
+pub(super) const PASSED_WAIT: Duration = Duration::from_secs(1);
+/// How often an idle owner looks whether a count is done.
+pub(super) const COUNT_LOOK: Duration = Duration::from_millis(50);
+/// The pause before lines are counted again that could not be: their segment was just removed, or the disk refused.
+const COUNT_AGAIN_MS: u64 = 1_000;
+/// Blocks whose headers the owner reads at once, for an operator or a limit: some 100 ms at most.
+pub(super) const HEADERS_MAX: usize = 2_048;
+
+/// A count of the lines of one group that wait, in a thread of its own.
+pub(super) struct Counting {
+    group: GroupId,
+    number: u64,
+    result: Receiver<Result<(u64, u64), String>>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Own lines of a group that were found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Which.
+    pub(super) ranges: Vec<SeqRange>,
+    /// How many.
+    pub(super) lines: u64,
+    /// Where the search ended.
+    pub(super) to: Seq,
+}
+
+impl Owner {
+    /// The groups have these globs from now on.
+    pub(super) fn set_sources(&mut self) {
+        let globs = self.groups.iter().map(|(id, group)| (*id, Arc::clone(group.settings())));
+        let globs: Vec<_> = globs.collect();
+        let sources = globs.iter().map(|(id, settings)| (*id, &settings.sources));
+        self.directory.set(sources, self.log.state().sources());
+        for (id, group) in &mut self.groups {
+            group.set_members(self.directory.members(*id));
+        }
+    }
+
+    /// A commit may have new sources: their lines can be read as soon as it is durable.
+    pub(super) fn learn_sources(&self, commit: &Commit) {
+        let checkpoints = commit.checkpoints.iter();
+        self.directory.learn(checkpoints.map(|(source, checkpoint)| (*source, checkpoint.as_ref())));
+        if !commit.forget.is_empty() {
+            self.directory.prune(self.log.state().sources());
+        }
+    }
+
+    /// A block is durable.
+    pub(super) fn note_appended(&mut self, block: &Block) {
+        for (id, group) in &mut self.groups {
+            let Some(members) = group.members().cloned() else { continue };
+            let own = block.by_source().filter(|of| members.has(of.source));
+            let (lines, bytes) =
+                own.fold((0, 0), |(lines, bytes), of| (lines + of.range.lines(), bytes + of.bytes));
+            group.appended(lines, bytes);
+            if lines == 0 && let Some(view) = view(&self.log, *id) {
+                group.pass_block(view, block.range());
+            }
+        }
+    }
+
+    /// Adds to the commit that is being gathered what settles lines of other sources.
+    pub(super) fn settle_passed(&mut self) {
+        self.passed_since_ms = None;
+        for (id, group) in &mut self.groups {
+            let changes = group.take_passed();
+            self.commit.groups.extend(changes.into_iter().map(|change| (*id, change)));
+        }
+    }
+
+    /// Settles lines of other sources that no commit has settled, a while after they were found.
+    pub(super) fn settle_passed_in_time(&mut self) -> Result<(), Error> {
+        for (id, group) in &mut self.groups {
+            if let Some(view) = view(&self.log, *id) {
+                group.pass_all(view);
+            }
+        }
+        if !self.groups.values().any(super::Group::has_passed) {
+            self.passed_since_ms = None;
+            return Ok(());
+        }
+        let now_ms = clock::now_ms();
+        let since_ms = *self.passed_since_ms.get_or_insert(now_ms);
+        let is_due = now_ms >= since_ms + PASSED_WAIT.as_millis() as u64;
+        if is_due || self.stopping {
+            self.settle_passed();
+            self.make_durable()?;
+        }
+        Ok(())
+    }
+
+    /// Begins counts that are wanted, one after the other, and takes their results. Nothing is being gathered.
+    pub(super) fn count(&mut self) {
+        if let Some(counting) = &self.counting {
+            let result = match counting.result.try_recv() {
+                Err(TryRecvError::Empty) => return,
+                Ok(result) => result,
+                Err(TryRecvError::Disconnected) => Err("its thread has ended".to_owned()),
+            };
+            let group = self.groups.get_mut(&counting.group);
+            match (result, group) {
+                (_, None) => {}
+                (Ok(counted), Some(group)) => group.counted(counting.number, counted),
+                (Err(what), Some(group)) => {
+                    let name = &group.settings().name;
+                    tracing::debug!(group = name, "the lines that wait could not be counted: {what}");
+                    group.count_again();
+                    self.count_from_ms = clock::now_ms() + COUNT_AGAIN_MS;
+                }
+            }
+            self.counting = None;
+        }
+        if clock::now_ms() < self.count_from_ms {
+            return;
+        }
+        let Some(id) = self.groups.iter().find(|(_, group)| group.wants_count()).map(|(id, _)| *id) else {
+            return;
+        };
+        self.begin_count(id);
+    }
+
+    fn begin_count(&mut self, id: GroupId) {
+        let Some(state) = self.log.state().groups().get(&id) else { return };
+        let all = SeqRange::new(Seq::FIRST, self.log.state().next_seq().prev());
+        let mut waiting: Vec<SeqRange> = all.into_iter().flat_map(|all| state.acks().gaps(all)).collect();
+        waiting.extend(state.revived().iter().map(|seq| SeqRange::one(*seq)));
+        waiting.sort_unstable();
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(members) = group.members().cloned() else { return };
+        let number = self.next_token;
+        self.next_token += 1;
+        group.begin_count(number);
+        let (send, result) = sync_channel(1);
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let (reader, stop) = (self.log.reader(), Arc::clone(&cancelled));
+        let work = move || {
+            // The owner may have ended.
+            let _ = send.send(count(reader, &members, &waiting, &stop));
+        };
+        match std::thread::Builder::new().name("spillq-count".to_owned()).spawn(work) {
+            Ok(_) => self.counting = Some(Counting { group: id, number, result, cancelled }),
+            Err(error) => {
+                tracing::warn!("could not start a thread that counts lines: {error}");
+                group.count_again();
+                self.count_from_ms = clock::now_ms() + COUNT_AGAIN_MS;
+            }
+        }
+    }
+
+    /// How many own lines of a group over some sources wait in `range`; `None` if that is too much to look at.
+    pub(super) fn own_waiting(&mut self, id: GroupId, range: SeqRange) -> Option<u64> {
+        let members = self.groups.get(&id)?.members()?.clone();
+        let state = self.log.state().groups().get(&id)?;
+        let waiting: Vec<SeqRange> = state.acks().gaps(range).collect();
+        let revived = state.revived().range(range.first..=range.last).count() as u64;
+        let Some(last) = waiting.last().map(|last| last.last) else { return Some(revived) };
+        let found = self.find_own(&members, waiting, u64::MAX);
+        (found.to >= last).then_some(found.lines + revived)
+    }
+
+    /// The first own lines of a group in `ranges`, which are in rising order: at most `lines_max`, and within
+    /// [`HEADERS_MAX`] blocks. Lines that cannot be read are passed over.
+    pub(super) fn find_own(
+        &mut self,
+        members: &Members,
+        ranges: impl IntoIterator<Item = SeqRange>,
+        lines_max: u64,
+    ) -> Found {
+        let mut found = Found::default();
+        let mut headers = 0;
+        for range in ranges {
+            let mut from = range.first;
+            while from <= range.last {
+                if headers == HEADERS_MAX || found.lines >= lines_max {
+                    return found;
+                }
+                headers += 1;
+                let by_source = match self.window.get(from) {
+                    Some(block) => Ok(block.by_source().collect()),
+                    None => self.reader.by_source(from),
+                };
+                let Ok(by_source) = by_source else {
+                    (found.to, from) = (from, from.next());
+                    continue;
+                };
+                for of in by_source {
+                    let Some(within) = of.range.intersection(range).filter(|within| within.last >= from)
+                    else {
+                        continue;
+                    };
+                    let mut within = SeqRange { first: within.first.max(from), ..within };
+                    if members.has(of.source) {
+                        let left = lines_max - found.lines;
+                        if left == 0 {
+                            return found;
+                        }
+                        within.last = within.last.min(within.first.plus(left - 1));
+                        found.lines += within.lines();
+                        found.ranges.push(within);
+                    }
+                    (found.to, from) = (within.last, within.last.next());
+                    if found.lines >= lines_max {
+                        return found;
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
+/// How many lines of `waiting` are of these sources, and an estimate of their bytes. Lines of a damaged block do not count.
+fn count(
+    mut reader: Reader,
+    members: &Members,
+    waiting: &[SeqRange],
+    cancelled: &AtomicBool,
+) -> Result<(u64, u64), String> {
+    let (mut lines, mut bytes) = (0, 0);
+    for range in waiting {
+        let mut from = range.first;
+        while from <= range.last {
+            if cancelled.load(Ordering::Relaxed) {
+                return Err("the owner has ended".to_owned());
+            }
+            let by_source = match reader.by_source(from) {
+                Ok(by_source) => by_source,
+                Err(ReadError::Damaged { range: lost, .. }) => {
+                    from = lost.last.max(from).next();
+                    continue;
+                }
+                Err(error) => return Err(error.to_string()),
+            };
+            let mut behind = from.next();
+            for of in by_source {
+                behind = behind.max(of.range.last.next());
+                let Some(within) = of.range.intersection(*range) else { continue };
+                let first = within.first.max(from);
+                if let Some(within) = SeqRange::new(first, within.last).filter(|_| members.has(of.source)) {
+                    lines += within.lines();
+                    bytes += of.bytes * within.lines() / of.range.lines();
+                }
+            }
+            from = behind;
+        }
+    }
+    Ok((lines, bytes))
+}
