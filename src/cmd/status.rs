@@ -135,9 +135,10 @@ const CONSUMERS_SHOWN_MAX: usize = 5;
 fn print_group(out: &mut Output<impl Write>, group: &GroupJson) -> io::Result<()> {
     let age = group.lag_seconds.map(|seconds| format!(", the oldest {} old", rough_duration(seconds)));
     out.line(format!(
-        "group    {}: {}, {} ({}{}), {} leased, {}",
+        "group    {}: {}, {}{} ({}{}), {} leased, {}",
         group.group,
         group.state,
+        if group.counting { "counting, at most " } else { "" },
         waiting(group.lag_lines),
         size(group.lag_bytes),
         age.filter(|_| group.lag_lines > 0).unwrap_or_default(),

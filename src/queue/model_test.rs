@@ -499,11 +499,10 @@ impl World {
         self.next_seq += self.random.u64(0..30);
         let own = (first..self.next_seq).filter(|seq| self.is_own(*seq)).count() as u64;
         self.group.appended(own, own);
-        if let Some(block) = SeqRange::new(Seq(first), Seq(self.next_seq).prev())
-            && own == 0
-        {
+        if let Some(block) = SeqRange::new(Seq(first), Seq(self.next_seq).prev()) {
             let state = &self.state;
-            self.group.pass_block(View { state, next_seq: Seq(self.next_seq), now_ms: self.now_ms }, block);
+            let view = View { state, next_seq: Seq(self.next_seq), now_ms: self.now_ms };
+            self.group.note_block(view, (block, block.lines() << 20), own);
         }
     }
 

@@ -320,7 +320,8 @@ impl Track {
         let stopped = matches!(group.phase, Phase::Paused | Phase::Refused { .. } | Phase::Blocked(_));
         let began = std::mem::replace(&mut self.stopped, stopped) && !stopped;
         let backs_off = group.backs_off.is_some_and(|(_, until)| until > now_ms);
-        if leased || began || backs_off || group.lag_lines == 0 {
+        // While its own lines are counted, it is not known whether one waits.
+        if leased || began || backs_off || group.lag_lines == 0 || group.is_counting {
             self.not_leased_since_ms = None;
         } else {
             self.not_leased_since_ms.get_or_insert(now_ms);

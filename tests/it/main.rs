@@ -67,6 +67,8 @@ mod repair;
 mod sample;
 /// What it starts, writes and connects to, and who can read that.
 mod security;
+/// Groups over some sources.
+mod some_sources;
 /// Followed files that are somewhere else.
 mod source;
 /// Commands that live on from batch to batch, with real Python.

@@ -203,6 +203,10 @@ pub struct GroupConsumersJson {
     pub state: String,
     /// Lines that wait or are leased.
     pub lag_lines: u64,
+    /// A group over some sources whose lines are still being counted: `lag_lines` has those of other sources too. Absent if
+    /// not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub counting: bool,
     /// Their bytes, estimated.
     pub lag_bytes: u64,
     /// All lines up to here are settled.
@@ -363,6 +367,7 @@ impl From<GroupView> for GroupConsumersJson {
             state: State::from(&status.phase).word().to_owned(),
             group: status.name,
             lag_lines: status.lag_lines,
+            counting: status.is_counting,
             lag_bytes: status.lag_bytes,
             ack_floor: status.ack_floor.0,
             dead_letters: status.dead_letters,

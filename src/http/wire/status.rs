@@ -187,6 +187,9 @@ pub struct GroupJson {
     pub reason: Option<String>,
     pub ack_floor: u64,
     pub lag_lines: u64,
+    /// A group over some sources whose lines are still being counted: `lag_lines` has those of other sources too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub counting: bool,
     pub lag_bytes: u64,
     /// The age of the oldest line that waits.
     pub lag_seconds: Option<f64>,
@@ -288,6 +291,7 @@ impl StatusJson {
                 reason: reason(&group.phase, now_ms).or_else(|| report.what_is_wrong(&group.name)),
                 ack_floor: group.ack_floor.0,
                 lag_lines: group.lag_lines,
+                counting: group.is_counting,
                 lag_bytes: group.lag_bytes,
                 lag_seconds: ages.get(&group.name).copied(),
                 leased: group.leased,
@@ -357,6 +361,7 @@ impl StatusJson {
                     reason: (lag_lines > 0).then(|| "no service runs on this store".to_owned()),
                     ack_floor: group.acks().floor().0,
                     lag_lines,
+                    counting: false,
                     lag_bytes: state.lag_bytes(group),
                     lag_seconds: block
                         .map(|block| now_ms.saturating_sub(block.append_time_ms()) as f64 / 1e3),

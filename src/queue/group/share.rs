@@ -17,8 +17,11 @@ use crate::queue::sources::Members;
 
 /// Ranges that are passed: with each commit they become ranges of acks.
 const PASSED_MAX: usize = 64;
-/// No block is passed by itself if the group has this many ranges of acks.
+/// No lines above one that waits are passed if the group has this many ranges of acks.
 const RANGES_LEFT: usize = AckSet::RANGES_MAX / 4;
+/// Bytes of others in a row that are passed above a line that waits. What is passed ends a batch, so less is left to the batch
+/// around it; and more would keep a segment for one line.
+const STRETCH_BYTES: u64 = 8 << 20;
 
 /// See the module.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(super) struct Share {
     seen: (u64, u64),
     /// Rising, with gaps between them.
     passed: Vec<SeqRange>,
+    /// The newest lines, as far as they are all of other sources, and their bytes.
+    stretch: Option<(SeqRange, u64)>,
     /// Rejected dead letters since the last ack.
     rejected: u32,
 }
@@ -65,6 +70,7 @@ impl Group {
             count: Count::Wanted,
             seen: (0, 0),
             passed: Vec::new(),
+            stretch: None,
             rejected: 0,
         });
         // What was another's may be its own now.
@@ -199,16 +205,28 @@ impl Group {
         self.pass(passed);
     }
 
-    /// A block was appended without a line of its own. It is passed at once, unless that takes too many ranges: so a group
-    /// that nobody works for does not keep the lines of others.
-    pub(in crate::queue) fn pass_block(&mut self, view: View<'_>, block: SeqRange) {
-        let Some(share) = &self.share else { return };
+    /// A block of this many bytes was appended, of which `own` lines are its own. If there are none, and none waits directly
+    /// below, it is passed at once. Above lines that wait, many such blocks are: so a group that nobody works for does not keep
+    /// the lines of others.
+    pub(in crate::queue) fn note_block(&mut self, view: View<'_>, (block, bytes): (SeqRange, u64), own: u64) {
+        let has_room = view.state.acks().ranges() < RANGES_LEFT && self.passed().len() < PASSED_MAX;
         let before = block.first.prev();
-        let follows = view.state.acks().contains(before)
-            || share.passed.last().is_some_and(|passed| passed.last == before);
-        let has_room = view.state.acks().ranges() < RANGES_LEFT && share.passed.len() < PASSED_MAX;
-        if follows || has_room {
-            self.pass(block);
+        let follows =
+            view.state.acks().contains(before) || self.passed().iter().any(|passed| passed.last == before);
+        let Some(share) = &mut self.share else { return };
+        let (stretch, bytes) = match share.stretch.take().filter(|_| own == 0) {
+            Some((stretch, before_bytes)) if stretch.last == before => {
+                (SeqRange { last: block.last, ..stretch }, before_bytes + bytes)
+            }
+            _ => (block, bytes),
+        };
+        if own > 0 {
+            return;
+        }
+        if follows || bytes >= STRETCH_BYTES && has_room {
+            self.pass(stretch);
+        } else {
+            share.stretch = Some((stretch, bytes));
         }
     }
 

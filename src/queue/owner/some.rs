@@ -74,8 +74,8 @@ impl Owner {
             let (lines, bytes) =
                 own.fold((0, 0), |(lines, bytes), of| (lines + of.range.lines(), bytes + of.bytes));
             group.appended(lines, bytes);
-            if lines == 0 && let Some(view) = view(&self.log, *id) {
-                group.pass_block(view, block.range());
+            if let Some(view) = view(&self.log, *id) {
+                group.note_block(view, (block.range(), block.raw().len() as u64), lines);
             }
         }
     }

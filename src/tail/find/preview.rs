@@ -14,6 +14,8 @@ pub struct Preview {
     pub include: String,
     /// Files that it matches, and links that are another name of a file that is followed anyway.
     pub files: u64,
+    /// The paths of the first of them, at most as many as are followed.
+    pub paths: Vec<PathBuf>,
     /// What cannot be followed, and why, in words.
     pub refused: Vec<String>,
 }
@@ -25,15 +27,17 @@ pub struct Preview {
 pub fn preview(follows: &[Follow], never: &[PathBuf]) -> Result<Vec<Preview>, TailError> {
     let found = Follows::of_globs(follows.to_vec(), never)?.walk_each();
     let includes = follows.iter().flat_map(Follow::globs);
-    Ok(includes.zip(found).map(|(include, (files, walked))| of_glob(include, files, &walked)).collect())
+    let found = includes.zip(found);
+    Ok(found.map(|(include, (files, paths, walked))| of_glob(include, (files, paths), &walked)).collect())
 }
 
-fn of_glob(include: &str, files: u64, walked: &Walked) -> Preview {
+fn of_glob(include: &str, (files, paths): (u64, Vec<PathBuf>), walked: &Walked) -> Preview {
     let named = walked.refused.named().map(|(_, one)| format!("not followed: {one}"));
     let more = Some(walked.refused.unnamed() as u64).filter(|more| *more > 0);
     let more = more.map(|more| format!("{} more cannot be followed", counted(more, "file")));
     Preview {
         include: include.to_owned(),
+        paths,
         files: files + walked.fifos.len() as u64 + walked.other_names,
         refused: named.chain(more).collect(),
     }
@@ -58,6 +62,9 @@ mod tests {
         let follow = Follow { exclude: vec!["skip*".to_owned()], ..Follow::new(include) };
         let found = preview(&[follow], &[]).unwrap();
         assert_eq!(found.iter().map(|one| one.files).collect::<Vec<_>>(), [2, 0, 0, 0]);
+        let paths: Vec<_> = found.iter().map(|one| one.paths.len()).collect();
+        assert_eq!(paths, [2, 0, 0, 0]);
+        assert!(found[0].paths.contains(&root.join("logs/a.log")), "{found:?}");
         let refused: Vec<usize> = found.iter().map(|one| one.refused.len()).collect();
         assert_eq!(refused, [0, 0, 1, 0], "{found:?}");
         assert!(found[2].refused[0].contains("a folder"), "{found:?}");

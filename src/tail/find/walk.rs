@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::tail::bytes::{ctime_ns, kind, leads_below, mtime_ns};
 use crate::tail::find::{DEPTH_MAX, Follows, OfSection, RealRoots, Refused};
-use crate::tail::known::Location;
+use crate::tail::known::{Location, SOURCES_MAX};
 use crate::unreadable::WhyUnreadable;
 
 /// Entries looked at in one scan: a glob over a whole disk must not take minutes.
@@ -71,14 +71,20 @@ impl Follows {
     }
 
     /// Walks for each glob separately. Whether a link is another name is decided by all of them, as in [`Self::walk`].
-    pub(crate) fn walk_each(&self) -> Vec<(u64, Walked)> {
+    /// Returns how many files each names, and the paths of the first of them.
+    pub(crate) fn walk_each(&self) -> Vec<(u64, Vec<PathBuf>, Walked)> {
         let walk = |of: OfSection<'_>| {
-            let mut files = 0;
-            let mut visit = |_| files += 1;
+            let (mut files, mut paths) = (0, Vec::new());
+            let mut visit = |found: Found| {
+                files += 1;
+                if paths.len() < SOURCES_MAX {
+                    paths.push(found.path);
+                }
+            };
             let mut walk = Walk::begin(self, &|_| false, &mut visit);
             walk.folder(&of.2.root, of, 0);
             let walked = walk.walked;
-            (files, walked)
+            (files, paths, walked)
         };
         self.includes().map(walk).collect()
     }
