@@ -14,7 +14,7 @@ use render::print;
 
 use super::output::{self, wrote};
 use super::place::Place;
-use super::store::Store;
+use super::store::{Store, own_lines};
 use super::volatile::volatile;
 use super::{Exit, Failure};
 use crate::cli::DoctorArgs;
@@ -84,11 +84,13 @@ fn on_disk(data_dir: &Path, view: &View, config: Option<(&Path, &Settings)>) -> 
     let commands = Commands::about(data_dir, started).stopped();
     let settings = JudgeSettings { stall_after_ms: u64::MAX, commands };
     let died = last.as_ref().filter(|last| last.ended != Ended::Cleanly);
+    let own = config.map(|(_, settings)| own_lines(view, settings)).unwrap_or_default();
     let groups = state.groups().iter().map(|(id, group)| {
+        let counted = own.get(group.name()).copied().flatten();
         let of_group = |(name, said): &(String, String)| (name == group.name()).then(|| said.clone());
         let stopped = StoppedGroup {
             group: group.name().to_owned(),
-            lag_lines: group.lag_lines(state.next_seq()),
+            lag_lines: counted.map_or_else(|| group.lag_lines(state.next_seq()), |(lines, _)| lines),
             dead_letters: view.dead_count(*id) as u64,
             is_paused: group.is_paused(),
             program_missing: config

@@ -117,13 +117,16 @@ fn seek(
 }
 
 fn list(args: &ListArgs) -> Result<Exit, Failure> {
-    let status = Store::of(&store_dir(&args.store)?)?.status()?;
+    let settings = super::store_settings(&args.store)?;
+    let status = Store::of(&store_dir(&args.store)?)?.status_with(settings.as_ref())?;
     print(|out| {
         status.groups.iter().try_for_each(|group| {
             if args.json {
                 return out.json(group);
             }
-            let (floor, waits) = (number(group.ack_floor), waiting(group.lag_lines));
+            let floor = number(group.ack_floor);
+            let waits =
+                format!("{}{}", if group.counting { "at most " } else { "" }, waiting(group.lag_lines));
             out.line(format!("{} {}: acked up to {floor}, {waits}", group.group, group.state))
         })
     })

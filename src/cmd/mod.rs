@@ -209,11 +209,15 @@ pub fn load(sources: &Sources) -> Result<Loaded, Failure> {
 /// # Errors
 /// When the configuration is wrong.
 pub fn store_dir(args: &StoreArgs) -> Result<PathBuf, Failure> {
-    let settings = match &args.config {
+    Ok(data_dir(&args.data_dir, store_settings(args)?.as_ref()))
+}
+
+/// The settings of the configuration that a command about a store names, if it names one.
+fn store_settings(args: &StoreArgs) -> Result<Option<Settings>, Failure> {
+    Ok(match &args.config {
         Some(file) => Some(crate::config::load(&sources(Some(file), Overrides::default())?)?.settings),
         None => None,
-    };
-    Ok(data_dir(&args.data_dir, settings.as_ref()))
+    })
 }
 
 /// `--data-dir`, otherwise the data dir of the configuration if there is one, otherwise `SPILLQ_DATA_DIR` or

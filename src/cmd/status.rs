@@ -23,8 +23,12 @@ const SOURCES_SHOWN_MAX: usize = 10;
 /// When the store does not exist, or its service does not answer; with `--running`, when none runs.
 pub fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     let place = Place::new(&args.store, args.url.as_deref())?;
+    let settings = super::store_settings(&args.store)?;
     loop {
-        let status = if args.running { running(&place)? } else { place.store()?.status()? };
+        let status = match args.running {
+            true => running(&place)?,
+            false => place.store()?.status_with(settings.as_ref())?,
+        };
         let exit = output::print(|out| match args.json {
             true => out.json(&status),
             false if args.watch => out.clear_screen().and_then(|()| print(out, &status, &place)),

@@ -1,15 +1,19 @@
 //! Opening a store or asking the service on it, for all commands.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use spillq_storage::{DiskOptions, Error, Keep, Log, Options, View};
 
 use super::{Exit, Failure};
+use crate::config::Settings;
 use crate::file_limit;
 use crate::http::{AdminJson, AnswerJson, Client, ClientError, StatusJson};
-use crate::queue::{Command, Queue, WhenFull, no_space, wall_ms};
+use crate::queue::{Command, GroupSettings, Queue, WhenFull, no_space, own_lines_waiting, wall_ms};
 use crate::service::ServiceError;
 use crate::supervise::{Event, Events};
+use crate::tail::first_path;
 
 /// An error of the store, with the next step.
 pub(super) fn failure(error: Error) -> Failure {
@@ -102,6 +106,37 @@ impl Store {
             Store::Disk(_, view) => Ok(StatusJson::on_disk(view, wall_ms())),
         }
     }
+
+    /// The same; of a stopped store, groups over some sources have the lines of these only, as `settings` says which.
+    pub(super) fn status_with(&self, settings: Option<&Settings>) -> Result<StatusJson, Failure> {
+        let mut status = self.status()?;
+        if let (Store::Disk(_, view), Some(settings)) = (self, settings) {
+            let own = own_lines(view, settings);
+            for group in &mut status.groups {
+                let Some(counted) = own.get(&group.group) else { continue };
+                group.counting = counted.is_none();
+                (group.lag_lines, group.lag_bytes) = counted.unwrap_or((group.lag_lines, group.lag_bytes));
+                group.reason = group.reason.take().filter(|_| group.lag_lines > 0);
+            }
+        }
+        Ok(status)
+    }
+}
+
+/// How long a command counts the lines of groups over some sources in a stopped store: some 20 GB of lines.
+const COUNT_WAIT: Duration = Duration::from_secs(5);
+
+/// Of each group over some sources in a stopped store: its lines that wait and their bytes; `None` if they are too many to be
+/// counted.
+pub(super) fn own_lines(view: &View, settings: &Settings) -> BTreeMap<String, Option<(u64, u64)>> {
+    let until = Instant::now() + COUNT_WAIT;
+    let some = settings.groups.iter().filter(|group| !group.sources.is_all());
+    let count = |group: &GroupSettings| {
+        let (_, state) = view.state().group(&group.name)?;
+        let counted = own_lines_waiting(view, state, &group.sources, first_path, until);
+        Some((group.name.clone(), counted))
+    };
+    some.filter_map(count).collect()
 }
 
 /// Carries out a request: the service does it, or if none runs, this process. A message says which.

@@ -284,13 +284,11 @@ pub(super) fn group() -> Vec<Key<GroupSettings>> {
         /// Globs of the files whose lines the group gets, by the path at which a file was first followed: a rotated file
         /// counts by the name that it had before. Without this key it gets the lines of all files.
         "include" => sources.include:
-            list("globs", SECTIONS_MAX, |glob, base| paths::include(base, glob), String::clone),
-            example(r#"["/srv/payments/log/*.log"]"#);
+            list("globs", SECTIONS_MAX, |glob, base| paths::include(base, glob), String::clone);
 
         /// Globs of files whose lines the group does not get. A glob without a slash matches file names in any folder.
         "exclude" => sources.exclude:
-            list("globs", SECTIONS_MAX, |glob, base| paths::exclude(base, glob), String::clone),
-            example(r#"["debug.log"]"#);
+            list("globs", SECTIONS_MAX, |glob, base| paths::exclude(base, glob), String::clone);
 
         /// Where a new group starts: at the oldest line in the log, or at the end, with lines that arrive from now on.
         "start" => from_beginning: one_of(&[("beginning", true), ("end", false)]);

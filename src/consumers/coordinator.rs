@@ -553,7 +553,8 @@ impl Coordinator {
             return Err(SettleRefusal::OtherLines(held.range));
         }
         let settlement = settlement.said_by(&held.consumer);
-        let verdict = settlement.verdict(held.range, (&held.left, &held.own), strict).map_err(SettleRefusal::Wrong)?;
+        let verdict =
+            settlement.verdict(held.range, (&held.left, &held.own), strict).map_err(SettleRefusal::Wrong)?;
         if self.table().begin_settling(token, now_ms()).is_none() {
             return Err(self.gone(caller, Some(token), &claim).await);
         }

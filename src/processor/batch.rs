@@ -11,6 +11,7 @@ use tokio::time::Instant;
 pub struct Piece {
     block: Arc<Block>,
     range: SeqRange,
+    covers: SeqRange,
     bytes: Bytes,
 }
 
@@ -20,19 +21,41 @@ impl Piece {
     pub fn new(block: Arc<Block>, range: SeqRange) -> Option<Piece> {
         let range = block.range().intersection(range)?;
         let bytes = block.slice(range);
-        Some(Piece { block, range, bytes })
+        Some(Piece { block, range, covers: range, bytes })
+    }
+
+    /// The same, covering lines of other sources around it.
+    pub(crate) fn covering(self, covers: SeqRange) -> Piece {
+        Piece { covers, ..self }
     }
 
     /// Those of its lines that are in `range`; `None` if there are none.
     #[must_use]
     pub fn within(&self, range: SeqRange) -> Option<Piece> {
-        Piece::new(Arc::clone(&self.block), self.range.intersection(range)?)
+        let range = self.range.intersection(range)?;
+        let first = if range.first == self.range.first { self.covers.first } else { range.first };
+        let last = if range.last == self.range.last { self.covers.last } else { range.last };
+        Some(Piece::new(Arc::clone(&self.block), range)?.covering(SeqRange { first, last }))
     }
 
     /// The seqs of its lines.
     #[must_use]
     pub fn range(&self) -> SeqRange {
         self.range
+    }
+
+    /// The seqs of its lines, and of lines around them that are of other sources than the group's: a destination that notes what
+    /// it was given notes these too, or the note would have as many ranges as the sources take turns.
+    #[must_use]
+    pub fn covers(&self) -> SeqRange {
+        self.covers
+    }
+
+    /// What one of its lines covers, as in [`Piece::covers`].
+    pub(crate) fn covered_by(&self, seq: Seq) -> SeqRange {
+        let first = if seq == self.range.first { self.covers.first } else { seq };
+        let last = if seq == self.range.last { self.covers.last } else { seq };
+        SeqRange { first, last }
     }
 
     /// When its lines were appended, in milliseconds since 1970.

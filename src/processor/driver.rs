@@ -403,7 +403,7 @@ mod tests {
                     assert_eq!(lines.names[&line.source], "/log/3");
                     server.stored.push(line.seq.0);
                 }
-                lines.pieces.iter().for_each(|piece| written.add(piece.range()));
+                lines.pieces.iter().for_each(|piece| written.add(piece.covers()));
                 server.note = Some((OURS.to_owned(), written.clone()));
             }
             self.answer().await?;

@@ -109,10 +109,10 @@ impl Feed {
         prepare: Option<Arc<dyn Prepare>>,
     ) -> Result<Option<Read>, Closed> {
         let members = offer.members.clone();
-        let Gathered { pieces, to, error } =
+        let Gathered { mut pieces, to, error } =
             self.gather(offer.range, members, (lines_max.min(offer.lines_max), bytes_max), prepare).await?;
         let (group, reservation) = (self.group, offer.reservation);
-        let Some((first, last)) = pieces.first().zip(pieces.last()) else {
+        let Some(last) = pieces.last() else {
             if let Some(to) = to {
                 self.failed_reads = 0;
                 self.handle.send(Command::Pass { group, reservation, to })?;
@@ -143,10 +143,11 @@ impl Feed {
             None => Taken::UpTo(last.range().last),
             Some(_) => {
                 let own: Vec<SeqRange> = pieces.iter().map(Piece::range).collect();
-                Taken::Own { own: Own::of(&own), to: to.unwrap_or(last.range().last) }
+                let to = to.unwrap_or(last.range().last);
+                pieces = cover(pieces, SeqRange { last: to, ..offer.range });
+                Taken::Own { own: Own::of(&own), to }
             }
         };
-        debug_assert!(offer.range.contains(first.range().first));
         self.failed_reads = 0;
         let bytes = pieces.iter().map(|piece| piece.bytes().len() as u64).sum();
         let lent = self.window.lend(bytes);
@@ -301,6 +302,19 @@ fn gather_own(
         }
     }
     gathered
+}
+
+/// All lines of `range` that are between own ones are of other sources.
+fn cover(pieces: Vec<Piece>, range: SeqRange) -> Vec<Piece> {
+    let behind: Vec<Seq> = pieces.iter().skip(1).map(|piece| piece.range().first).collect();
+    let mut from = range.first;
+    let pieces = pieces.into_iter().enumerate().map(|(at, piece)| {
+        let last = behind.get(at).map_or(range.last, |next| next.prev());
+        let covers = SeqRange { first: from, last };
+        from = last.next();
+        piece.covering(covers)
+    });
+    pieces.collect()
 }
 
 /// The last line of a piece that fits in `bytes_left`. If `even_one`, it is at least the first line.

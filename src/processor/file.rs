@@ -162,7 +162,7 @@ impl Appender {
                 }
                 open.file.write_all_at(rest, record.length)?;
                 record.length += rest.len() as u64;
-                record.written.add(piece.range());
+                record.written.add(piece.covers());
             }
             self.at(Step::Written)?;
             open.file.sync_data()?;

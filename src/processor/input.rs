@@ -72,7 +72,12 @@ pub(super) fn memfd(batch: &Batch, input: &Input) -> io::Result<(OwnedFd, u64)> 
 
 /// The same of lines that are passed as they are, before they are leased.
 pub(super) fn memfd_of(pieces: &[Piece]) -> io::Result<(OwnedFd, u64)> {
-    memfd_with(&|mut file| pieces.iter().try_for_each(|piece| file.write_all(piece.bytes())))
+    memfd_with(&|file| {
+        // Pieces of groups over some sources can be single lines. Large ones are not copied.
+        let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
+        pieces.iter().try_for_each(|piece| out.write_all(piece.bytes()))?;
+        out.flush()
+    })
 }
 
 fn memfd_with(write: &dyn Fn(&File) -> io::Result<()>) -> io::Result<(OwnedFd, u64)> {

@@ -225,7 +225,7 @@ impl Destination for Postgres {
         if !lines.pieces.is_empty() {
             doing.begin("copying");
             self.copy(session, lines).await?;
-            lines.pieces.iter().for_each(|piece| written.add(piece.range()));
+            lines.pieces.iter().for_each(|piece| written.add(piece.covers()));
             session.client.execute(&self.statements.note, &[&self.to.table, &written.to_string()]).await?;
         }
         doing.begin("committing");

@@ -53,7 +53,7 @@ impl Stdout {
         });
         let error = match written.await {
             Ok(Ok(())) => {
-                self.done = (number + 1, batch.pieces().iter().map(Piece::range).collect());
+                self.done = (number + 1, batch.pieces().iter().map(Piece::covers).collect());
                 return Outcome::Done;
             }
             Ok(Err(error)) | Err(error) => error,
@@ -127,7 +127,7 @@ impl Sink {
                     }
                 }
             }
-            self.written.add(piece.range());
+            self.written.add(piece.covers());
         }
         self.out.flush()
     }
@@ -151,7 +151,7 @@ impl Sink {
                 return;
             }
             bytes -= line.bytes.len();
-            self.written.add(SeqRange::one(line.seq));
+            self.written.add(piece.covered_by(line.seq));
         }
     }
 }

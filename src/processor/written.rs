@@ -130,8 +130,8 @@ pub(super) fn has_too_many_gaps(batch: &Batch) -> bool {
     let mut gaps = 0;
     let mut next = batch.range().first;
     for piece in batch.pieces() {
-        gaps += usize::from(piece.range().first != next);
-        next = piece.range().last.next();
+        gaps += usize::from(piece.covers().first > next);
+        next = piece.covers().last.next();
     }
     gaps >= BATCH_RANGES_MAX
 }
@@ -140,10 +140,30 @@ pub(super) fn has_too_many_gaps(batch: &Batch) -> bool {
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::sample;
     use super::*;
 
     fn range(first: u64, last: u64) -> SeqRange {
         SeqRange::new(Seq(first), Seq(last)).unwrap()
+    }
+
+    /// Each line of a group over some sources between two of others made a range, so that a batch had at most 63 lines.
+    #[test]
+    fn lines_of_other_sources_in_between_make_no_ranges() {
+        let block = sample::block(1, &[&b"x"[..]; 400]);
+        let every_second: Vec<(u64, u64)> = (1..200).map(|nth| (2 * nth, 2 * nth)).collect();
+        let pieces = sample::pieces(&block, &every_second, |block, range| {
+            let covers = SeqRange { first: range.first, last: range.last.next() };
+            Some(Piece::new(block, range)?.covering(covers))
+        });
+        let batch = Batch::new("g".into(), 1, pieces).unwrap();
+        assert!(!has_too_many_gaps(&batch));
+        let mut written = Written::default();
+        batch.pieces().iter().take(50).for_each(|piece| written.add(piece.covers()));
+        assert_eq!(written.ranges(), [range(2, 101)]);
+        assert_eq!(written.rest(&batch).len(), 149);
+        let alone = sample::pieces(&block, &every_second, Piece::new);
+        assert!(has_too_many_gaps(&Batch::new("g".into(), 1, alone).unwrap()));
     }
 
     #[test]

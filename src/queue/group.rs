@@ -15,16 +15,13 @@ use std::sync::Arc;
 use spillq_storage::state::AckSet;
 use spillq_storage::{Counts, DeadCause, GroupChange, GroupState, Seq, SeqRange};
 
-pub(super) use share::Lag;
-
-use share::Share;
-
 use super::command::{Lease, Rejected};
 use super::failure::FailureKind;
 use super::own::{Own, Taken};
 use super::phase::Blocked;
 use super::retry::{Delivered, Remembered, Retries};
 use super::settings::GroupSettings;
+use super::share::Share;
 use super::status::Activity;
 
 /// The state of a group at a point in time.
@@ -240,7 +237,8 @@ impl Group {
         let is_before = |first: Seq| first < reserved.range.first;
         let overtakes =
             self.settings.strict && !reserved.again && self.retries.first().is_some_and(is_before);
-        let is_offered = reserved.range.contains(range.first) && reserved.range.contains(to) && range.last <= to;
+        let is_offered =
+            reserved.range.contains(range.first) && reserved.range.contains(to) && range.last <= to;
         if overtakes || self.leases.len() >= self.settings.in_flight || !is_offered {
             self.retries.release(reserved.range);
             return None;

@@ -2,11 +2,21 @@
 
 use spillq_storage::{GroupState, NewBlock, Seq, SeqRange, State};
 
-use super::group::Lag;
 use super::phase::LagReached;
 
 /// Drops go below the bound by this fraction of it, so that not every commit of lines is followed by a drop.
 pub(super) const SLACK: u64 = 32;
+
+/// How far a group is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lag {
+    /// Lines that wait or are in flight.
+    pub lines: u64,
+    /// Their bytes, estimated.
+    pub bytes: u64,
+    /// Lines of other sources are among them, as the group's own are still being counted.
+    pub is_counting: bool,
+}
 
 /// The bounds of a group's lag. Without any its lag is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,7 +101,8 @@ impl MaxLag {
         if lag.is_counting {
             return 0;
         }
-        let by_lines = self.lines.filter(|lines| lag.lines > *lines).map(|lines| lag.lines - lines + lines / SLACK);
+        let by_lines =
+            self.lines.filter(|lines| lag.lines > *lines).map(|lines| lag.lines - lines + lines / SLACK);
         let by_bytes = self.bytes.filter(|bytes| lag.bytes > *bytes).map(|bytes| {
             let surplus = u128::from(lag.bytes - bytes + bytes / SLACK);
             (surplus * u128::from(lag.lines)).div_ceil(u128::from(lag.bytes)) as u64

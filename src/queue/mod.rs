@@ -7,6 +7,7 @@
 mod admin;
 mod clock;
 mod command;
+mod count;
 mod failure;
 mod group;
 mod group_name;
@@ -21,6 +22,7 @@ mod pulse;
 mod replay;
 mod retry;
 mod settings;
+mod share;
 mod sources;
 mod status;
 mod thread;
@@ -31,6 +33,7 @@ pub use clock::{millis, now_ms, wall_ms};
 pub use command::{
     Append, Appended, Closed, Command, Counted, Handle, Lease, Offer, Rejected, Settled, Ticket, Verdict,
 };
+pub use count::own_lines_waiting;
 pub use failure::{FailureKind, OomKill};
 pub use group_name::group_name;
 pub use lag::{LagPolicy, MaxLag};

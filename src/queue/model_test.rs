@@ -250,11 +250,8 @@ impl World {
         let mut taken = Taken::UpTo(last);
         if self.own.is_some() {
             let read = SeqRange { first: offer.range.first, last };
-            let own: Vec<SeqRange> = self
-                .own_in(read)
-                .take(offer.lines_max as usize)
-                .map(|seq| SeqRange::one(Seq(seq)))
-                .collect();
+            let own: Vec<SeqRange> =
+                self.own_in(read).take(offer.lines_max as usize).map(|seq| SeqRange::one(Seq(seq))).collect();
             let Some(last_own) = own.last().map(|own| own.last) else {
                 self.group.pass_offered(token, last);
                 // A line may have waited for these.
@@ -276,7 +273,10 @@ impl World {
         let Some((lease, change)) = self.group.lease(view, token, taken, token) else { return Ok(()) };
         let range = lease.range;
         let is_revived = self.state.revived().contains(&range.first);
-        assert!(self.is_own(range.first.0) && self.is_own(range.last.0), "a lease begins and ends with own lines");
+        assert!(
+            self.is_own(range.first.0) && self.is_own(range.last.0),
+            "a lease begins and ends with own lines"
+        );
         if self.settings.strict && !is_revived {
             assert!(!self.overtakes(range.first), "a line overtakes in strict order");
         }

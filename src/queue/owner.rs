@@ -8,6 +8,7 @@
 
 mod administer;
 mod commit;
+mod configure;
 mod leases;
 mod limits;
 mod lines;
@@ -24,15 +25,16 @@ use spillq_storage::{Commit, Error, GroupId, Log, Reader, Seq, SeqRange, State};
 use tokio::sync::oneshot;
 
 use self::lines::Lines;
-use self::some::{COUNT_LOOK, Counting, PASSED_WAIT};
 use super::admin::{AdminError, Answer, Refusal};
 use super::clock;
-use super::command::{Append, Appended, Command, Counted, Lease, Offer, SETTLED_RANGES_MAX, Settled};
+use super::command::{Append, Appended, Command, Counted, Lease, Offer, Settled};
+use super::count::{COUNT_LOOK, Counting};
 use super::group::{Group, View};
 use super::hold::Hold;
 use super::phase::WhyFull;
 use super::pulse::Pulse;
-use super::settings::{Configuration, GroupSettings, WhenFull};
+use super::settings::{GroupSettings, WhenFull};
+use super::share::PASSED_WAIT;
 use super::sources::{Directory, Origin};
 use super::status::Discarded;
 use super::window::Window;
@@ -179,53 +181,6 @@ impl Owner {
         owner.dead_letter_condemned()?;
         owner.make_durable()?;
         Ok(owner)
-    }
-
-    /// Applies a configuration. No lease ends, and new groups are durable.
-    fn configure(&mut self, to: Configuration) -> Result<(), Error> {
-        // Earlier commands are carried out under the earlier settings.
-        self.make_durable()?;
-        self.log.set_limits(to.disk);
-        self.when_full = to.when_full;
-        self.set_groups(&to.groups)
-    }
-
-    /// Creates the groups that are missing, durably, and sets all of them.
-    fn set_groups(&mut self, groups: &[GroupSettings]) -> Result<(), Error> {
-        for settings in groups {
-            if self.log.state().group(&settings.name).is_none() {
-                let floor = self.first_floor(settings.from_beginning);
-                self.commit.add_groups.push((settings.name.clone(), floor));
-            }
-        }
-        self.make_durable()?;
-        self.removes_by_age =
-            self.log.keeps_by_age() || groups.iter().any(|group| group.max_lag.age_ms.is_some());
-        let mut has_other_sources = false;
-        for (id, state) in self.log.state().groups() {
-            let settings = groups.iter().find(|settings| settings.name == state.name()).cloned();
-            let settings = settings.unwrap_or_else(|| GroupSettings::named(state.name()));
-            match self.groups.get_mut(id) {
-                Some(group) => {
-                    has_other_sources |= group.settings().sources != settings.sources;
-                    group.set(settings);
-                }
-                None => {
-                    has_other_sources |= !settings.sources.is_all();
-                    self.groups.insert(*id, Group::new(settings, state));
-                }
-            }
-        }
-        if has_other_sources {
-            self.set_sources();
-        }
-        Ok(())
-    }
-
-    /// The ack floor of a new group.
-    pub(super) fn first_floor(&self, from_beginning: bool) -> Seq {
-        let state = self.log.state();
-        if from_beginning { state.first_seq().prev() } else { state.next_seq().prev() }
     }
 
     /// All groups with their settings.
@@ -384,28 +339,6 @@ impl Owner {
             Command::Stop => self.stopping = true,
         }
         Ok(())
-    }
-
-    /// Which lines of `range` a group has settled, durably.
-    fn settled_of(&self, group: GroupId, range: SeqRange) -> Vec<SeqRange> {
-        let all = SeqRange::new(Seq::FIRST, self.log.state().next_seq().prev());
-        let Some(range) = all.and_then(|all| all.intersection(range)) else { return Vec::new() };
-        let Some(state) = self.log.state().groups().get(&group) else { return Vec::new() };
-        let mut settled = Vec::new();
-        let mut from = range.first;
-        for gap in state.acks().gaps(range) {
-            settled.extend(SeqRange::new(from, gap.first.prev()).filter(|_| from < gap.first));
-            from = gap.last.next();
-        }
-        settled.extend(SeqRange::new(from, range.last));
-        // A line that was revived waits, although the acks have it.
-        let revived = state.revived().range(range.first..=range.last).map(|seq| SeqRange::one(*seq));
-        let without = |settled: Vec<SeqRange>, hole| {
-            settled.into_iter().flat_map(|range| range.without(hole)).collect()
-        };
-        let mut settled: Vec<SeqRange> = revived.fold(settled, without);
-        settled.truncate(SETTLED_RANGES_MAX);
-        settled
     }
 
     /// A group with its state in the log.

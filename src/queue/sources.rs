@@ -76,6 +76,21 @@ pub struct Members {
 }
 
 impl Members {
+    /// The sources among these that globs name.
+    ///
+    /// # Errors
+    /// What is wrong with a glob.
+    pub(super) fn of(
+        globs: &SourceGlobs,
+        sources: &BTreeMap<SourceId, SourceState>,
+        origin: Origin,
+    ) -> Result<Members, String> {
+        let filter = Filter::new(globs)?;
+        let of = |source: &SourceState| Some(u64::from(filter.has(&origin(&source.checkpoint)?)));
+        let table = sources.iter().filter_map(|(id, source)| Some((*id, of(source)?)));
+        Ok(Members { table: Arc::new(RwLock::new(table.collect())), bit: 1 })
+    }
+
     /// Whether lines of `source` are the group's own.
     #[must_use]
     pub fn has(&self, source: SourceId) -> bool {

@@ -17,7 +17,7 @@ use crate::segment::{self, Index, Overlay};
 /// Two full blocks.
 const BUFFER_BYTES: usize = if cfg!(feature = "fuzzing") { 512 } else { 512 * 1024 };
 
-/// What is read at once if only headers are wanted: most have one extent.
+/// If only headers are wanted: most have a few extents.
 const HEADER_BUFFER_BYTES: usize = 4 * 1024;
 
 /// What was found at a line.
@@ -119,7 +119,16 @@ struct Open {
 
 impl Reader {
     pub(crate) fn new(disk: Arc<dyn Disk>, index: Arc<Index>, store: StoreId) -> Reader {
-        Reader { disk, index, store, open: None, buffer: Vec::new(), buffer_bytes: BUFFER_BYTES, blocks_read: 0, crc: None }
+        Reader {
+            disk,
+            index,
+            store,
+            open: None,
+            buffer: Vec::new(),
+            buffer_bytes: BUFFER_BYTES,
+            blocks_read: 0,
+            crc: None,
+        }
     }
 
     /// How many blocks it has read from disk.
@@ -138,11 +147,8 @@ impl Reader {
     /// # Errors
     /// [`ReadError::Damaged`] has the range of lines that are lost; the caller can continue after it.
     pub fn block(&mut self, seq: Seq) -> Result<Block, ReadError> {
-        match self.find(seq, true)? {
-            Found::Block(block) => Ok(block),
-            // Only asked for without the payload.
-            Found::Header(_) => Err(ReadError::Absent { seq, next: None }),
-        }
+        let found = self.find(seq, true)?;
+        if let Found::Block(block) = found { Ok(block) } else { Err(ReadError::Absent { seq, next: None }) }
     }
 
     /// The lines of the block that holds `seq`, source by source. Reads a few kilobytes of a segment: the payload is neither
@@ -151,7 +157,7 @@ impl Reader {
     /// # Errors
     /// As [`Reader::block`], if the header cannot be read.
     pub fn by_source(&mut self, seq: Seq) -> Result<Vec<SourceLines>, ReadError> {
-        Ok(match self.find(seq, false)? {
+        self.find(seq, false).map(|found| match found {
             Found::Block(block) => block.by_source().collect(),
             Found::Header(header) => header.by_source().collect(),
         })
@@ -177,9 +183,7 @@ impl Reader {
             Some((segment, end, overlay)) => {
                 let read = self.read_segment((seq, with_payload), segment.first, segment.bytes, end, overlay);
                 read.or_else(|error| match error {
-                    ReadError::Damaged { .. } => {
-                        self.read_retained(seq).map(Found::Block).map_err(|_| error)
-                    }
+                    ReadError::Damaged { .. } => self.read_retained(seq).map(Found::Block).map_err(|_| error),
                     error => Err(error),
                 })
             }
@@ -268,19 +272,16 @@ impl Reader {
                 }
             };
             let range = header.range();
-            if range.contains(seq) && !with_payload {
-                // The payload may be read next.
-                return Ok(Found::Header(header));
-            }
             if range.contains(seq) {
+                if !with_payload {
+                    return Ok(Found::Header(header));
+                }
                 self.fill(at, header.disk_bytes(), &path)?;
                 let block = Block::decode(self.buffered(at), self.store);
                 self.blocks_read += 1;
                 self.crc = block.is_ok().then(|| header.crc());
                 self.step(at + header.disk_bytes() as u64, range.last.next());
-                return block
-                    .map(Found::Block)
-                    .map_err(|what| ReadError::Damaged { path, at, what, range });
+                return block.map(Found::Block).map_err(|what| ReadError::Damaged { path, at, what, range });
             }
             self.step(at + header.disk_bytes() as u64, range.last.next());
         }
@@ -505,7 +506,10 @@ mod tests {
             assert_eq!(found, [SourceLines { source: SourceId(1), range, bytes: 200_001 }]);
         }
         assert_eq!(reader.blocks_read(), 0);
-        assert_eq!(reader.by_source(Seq(2)).unwrap(), reader.block(Seq(2)).unwrap().by_source().collect::<Vec<_>>());
+        assert_eq!(
+            reader.by_source(Seq(2)).unwrap(),
+            reader.block(Seq(2)).unwrap().by_source().collect::<Vec<_>>()
+        );
         assert!(reader.block(Seq(3)).is_err());
         assert!(reader.by_source(Seq(BLOCKS + 1)).is_err());
     }

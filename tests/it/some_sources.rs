@@ -38,9 +38,7 @@ impl Stage {
     }
 
     fn write_groups(&self, sections: &str) {
-        self.configure(&format!(
-            "data_dir = \"q\"\nstall_after = \"1s\"\n{SMALL_STORE}{FOLLOWS}{sections}"
-        ));
+        self.configure(&format!("data_dir = \"q\"\nstall_after = \"1s\"\n{SMALL_STORE}{FOLLOWS}{sections}"));
     }
 
     fn lines_of(&self, name: &str) -> Vec<String> {
@@ -87,7 +85,8 @@ fn each_group_gets_the_lines_of_its_files_in_order_and_counts_only_those() {
         write_both(&stage, from..=from + 19, 3);
         service.wait("they are stored", |status| has_all(status, 2 * from + 38));
     }
-    let status = service.wait("all groups are done", |status| has_all(status, 600) && status.groups.iter().all(is_done));
+    let status = service
+        .wait("all groups are done", |status| has_all(status, 600) && status.groups.iter().all(is_done));
     assert_eq!(stage.lines_of("of_a"), expected("a", 1..=300));
     assert_eq!(stage.lines_of("not_a"), expected("b", 1..=300));
     let all = stage.lines_of("all");
@@ -133,13 +132,16 @@ fn a_bad_line_between_lines_of_others_is_found_and_the_rest_is_delivered_once() 
     let listed = stage.spillq(&["dead-letter", "list", "--group", "of_a"]);
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     // Lines 81 and 82 are the 41st of both.
-    assert!(listed.starts_with("81 rejected, 2 attempts") || listed.starts_with("82 rejected, 2 attempts"), "{listed}");
+    assert!(
+        listed.starts_with("81 rejected, 2 attempts") || listed.starts_with("82 rejected, 2 attempts"),
+        "{listed}"
+    );
 }
 
 /// With the incident's order of events: kills at any moment, and a destination that stores each line once.
 #[test]
 fn kills_lose_and_repeat_no_line_of_a_group_over_some_sources() {
-    let sections = "[[group]]\nname = \"of_a\"\ninclude = [\"a.log\"]\nbatch = { lines = 50 }\n\
+    let sections = "[[group]]\nname = \"of_a\"\ninclude = [\"a.log\"]\n\
         [[processor]]\ngroup = \"of_a\"\nkind = \"file\"\npath = \"out/of_a\"\n\
         [[group]]\nname = \"of_b\"\ninclude = [\"b.log\"]\nbatch = { lines = 3 }\n\
         [[processor]]\ngroup = \"of_b\"\nkind = \"file\"\npath = \"out/of_b\"\n";
@@ -199,7 +201,11 @@ fn consumers_settle_lines_between_those_of_others() {
     assert_eq!((foreign.status, foreign.json()["code"].as_str()), (400, Some("settlement")), "{foreign:?}");
     // What is left begins and ends with lines of its own.
     let part = ask(settle, &lease, json!({"ack": {"ranges": [[2, 5], [9, 13]]}}));
-    assert_eq!((part.json()["acked"].as_u64(), &part.json()["left"]), (Some(4), &json!([[6, 8], [14, 20]])), "{part:?}");
+    assert_eq!(
+        (part.json()["acked"].as_u64(), &part.json()["left"]),
+        (Some(4), &json!([[6, 8], [14, 20]])),
+        "{part:?}"
+    );
     let bad = ask(settle, &lease, json!({"ack": "all", "bad": [{"seq": 16, "reason": "no such coin"}]}));
     assert_eq!((bad.json()["acked"].as_u64(), bad.json()["dead"].as_u64()), (Some(5), Some(1)), "{bad:?}");
     let status = stage.status();
@@ -234,7 +240,10 @@ fn a_reload_changes_which_lines_a_group_gets_above_its_floor() {
     let lines = stage.lines_of("mine");
     let (before, after) = lines.split_at(10);
     assert_eq!(before, expected("a", 1..=10));
-    assert!(after.ends_with(&expected("b", 21..=30)) && after.iter().all(|line| line.starts_with('b')), "{after:?}");
+    assert!(
+        after.ends_with(&expected("b", 21..=30)) && after.iter().all(|line| line.starts_with('b')),
+        "{after:?}"
+    );
     // A seek brings them back.
     let sought = stage.spillq(&["group", "seek", "mine", "--to", "21"]);
     assert!(sought.status.success(), "{sought:?}");
@@ -259,7 +268,8 @@ fn a_rotated_file_counts_by_its_first_name_even_after_it_is_gone() {
     stage.append("a.log", "a 7\n");
     service.wait("the next file", |status| has_all(status, 12));
     fs::remove_file(stage.path("a.log.1")).unwrap();
-    let finished = |status: &StatusJson| status.sources.iter().all(|source| !source.path.ends_with("a.log.1"));
+    let finished =
+        |status: &StatusJson| status.sources.iter().all(|source| !source.path.ends_with("a.log.1"));
     service.wait("it is finished", finished);
     service.kill();
     stage.write_groups(&to_file("of_a", "include = [\"a.log\"]"));
@@ -291,7 +301,9 @@ fn a_group_that_gets_nothing_keeps_nothing_and_does_not_spin() {
         stage.append("big.log", &lines);
     }
     let status = service.wait("all is settled", |status| {
-        has_all(status, 40_001) && group(status, "all").lag_lines == 0 && group(status, "none").ack_floor == 40_001
+        has_all(status, 40_001)
+            && group(status, "all").lag_lines == 0
+            && group(status, "none").ack_floor == 40_001
     });
     assert_eq!((group(&status, "none").lag_lines, group(&status, "one").lag_lines), (0, 1));
     let status = service.wait("the segments are removed", |status| status.log.segments <= 2);
@@ -322,6 +334,14 @@ fn lines_that_wait_are_counted_again_after_a_restart_and_dropped_as_its_own() {
     write_both(&stage, 1..=1_000, 10);
     service.wait("they are stored", |status| has_all(status, 2_000));
     service.kill();
+    let asked = |command: &str| {
+        let output = spillq(&[command, "--config"]).arg(stage.config()).finished();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for command in ["status", "doctor"] {
+        let said = asked(command);
+        assert!(said.contains("1,000 lines wait") && !said.contains("2,000 lines wait"), "{command}: {said}");
+    }
     let mut service = stage.start();
     let status = service.wait("they are counted", |status| !status.groups[0].counting);
     let of_a = group(&status, "of_a");
@@ -345,7 +365,10 @@ fn config_check_says_if_a_group_gets_nothing_and_which_glob_is_wrong() {
     write_both(&stage, 1..=1, 1);
     let check = || {
         let checked = spillq(&["config", "check"]).arg(stage.config()).finished();
-        (checked.status.code(), String::from_utf8_lossy(&checked.stderr).into_owned() + &String::from_utf8_lossy(&checked.stdout))
+        (
+            checked.status.code(),
+            String::from_utf8_lossy(&checked.stderr).into_owned() + &String::from_utf8_lossy(&checked.stdout),
+        )
     };
     let (_, said) = check();
     assert!(said.contains("group of_a gets the lines of none of the 2 files that are followed"), "{said}");

@@ -16,12 +16,13 @@ const LINES_MAX: usize = 400;
 
 /// Which modules of the service a module may use, itself aside. Who is not listed may use anybody.
 const MAY_USE: &[(&str, &[&str])] = &[
-    ("config", &["plain", "processor", "queue", "secret", "supervise", "tail"]),
+    ("config", &["globs", "plain", "processor", "queue", "secret", "supervise", "tail"]),
     ("consumers", &["plain", "processor", "queue", "secret"]),
-    ("queue", &["plain", "secret"]),
+    ("queue", &["globs", "plain", "secret"]),
     ("secret", &[]),
+    ("globs", &[]),
     ("plain", &[]),
-    ("tail", &["plain", "queue", "unreadable"]),
+    ("tail", &["globs", "plain", "queue", "unreadable"]),
     ("cgroup", &[]),
     ("unreadable", &[]),
     ("file_limit", &[]),

@@ -62,7 +62,7 @@ pub(super) struct Frame<'a> {
 }
 
 /// Makes one script after the other; each continues from what the previous one leaves.
-pub(super) struct Scripts<'a, L: Iterator<Item = Line<'a>>> {
+pub(super) struct Scripts<'a, L: Iterator<Item = (Line<'a>, SeqRange)>> {
     frame: Frame<'a>,
     lines: std::iter::Peekable<L>,
     pub(super) held: Held,
@@ -73,11 +73,12 @@ pub(super) fn scripts<'a>(
     frame: Frame<'a>,
     pieces: &'a [Piece],
     held: Held,
-) -> Scripts<'a, impl Iterator<Item = Line<'a>>> {
-    Scripts { frame, lines: pieces.iter().flat_map(Piece::lines).peekable(), held }
+) -> Scripts<'a, impl Iterator<Item = (Line<'a>, SeqRange)>> {
+    let lines = |piece: &'a Piece| piece.lines().map(|line| (line, piece.covered_by(line.seq)));
+    Scripts { frame, lines: pieces.iter().flat_map(lines).peekable(), held }
 }
 
-impl<'a, L: Iterator<Item = Line<'a>>> Iterator for Scripts<'a, L> {
+impl<'a, L: Iterator<Item = (Line<'a>, SeqRange)>> Iterator for Scripts<'a, L> {
     type Item = Command;
 
     fn next(&mut self) -> Option<Command> {
@@ -86,13 +87,14 @@ impl<'a, L: Iterator<Item = Line<'a>>> Iterator for Scripts<'a, L> {
         let mut entries = Command::default();
         let mut count = 0;
         while count < SCRIPT_LINES_MAX {
-            let fits =
-                |line: &Line<'_>| count == 0 || entries.byte_count() + line.bytes.len() <= SCRIPT_BYTES_MAX;
-            let Some(line) = self.lines.next_if(fits) else { break };
+            let fits = |(line, _): &(Line<'_>, SeqRange)| {
+                count == 0 || entries.byte_count() + line.bytes.len() <= SCRIPT_BYTES_MAX
+            };
+            let Some((line, covers)) = self.lines.next_if(fits) else { break };
             let last = &mut self.held.last;
             *last = if line.seq.0 > last.0 { Id(line.seq.0, 0) } else { Id(last.0, last.1 + 1) };
             push(&mut entries, *last, &line, self.frame.names);
-            self.held.written.add(SeqRange::one(line.seq));
+            self.held.written.add(covers);
             count += 1;
         }
         Some(note(&self.frame, &before, &self.held, entries))

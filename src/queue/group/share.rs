@@ -1,78 +1,17 @@
-//! What a group over some sources knows beside its state in the log: whose lines are its own, how many of them wait, and
-//! which lines of others it has passed.
-//!
-//! Its own lines that wait are counted when it begins, from the headers of the blocks in the log; from then on each append
-//! and each settled line changes the number. Until the first count is done, all lines that wait are an upper bound.
-//!
-//! Lines of other sources are settled with the batch around them. Those that no batch is around are *passed*: settled with the
-//! next commit, or a second later. A crash before that does no harm.
-//!
-//! Bounds: [`PASSED_MAX`] ranges that are passed.
+//! A group over some sources: how many of its own lines wait, and which lines of others are settled. The rules are in
+//! `queue/share.rs`.
 
-use spillq_storage::state::AckSet;
 use spillq_storage::{Counts, GroupChange, Seq, SeqRange, State};
 
 use super::{Group, View};
+use crate::queue::lag::Lag;
+use crate::queue::share::{Count, PASSED_MAX, RANGES_LEFT, STRETCH_BYTES, Share};
 use crate::queue::sources::Members;
-
-/// Ranges that are passed: with each commit they become ranges of acks.
-const PASSED_MAX: usize = 64;
-/// No lines above one that waits are passed if the group has this many ranges of acks.
-const RANGES_LEFT: usize = AckSet::RANGES_MAX / 4;
-/// Bytes of others in a row that are passed above a line that waits. What is passed ends a batch, so less is left to the batch
-/// around it; and more would keep a segment for one line.
-const STRETCH_BYTES: u64 = 8 << 20;
-
-/// See the module.
-#[derive(Debug)]
-pub(super) struct Share {
-    members: Members,
-    /// Its own lines that wait, or, while they are counted, by how much that number has changed since.
-    waiting: i64,
-    count: Count,
-    /// Its own lines and their bytes, as far as they were seen in this run: for their average length.
-    seen: (u64, u64),
-    /// Rising, with gaps between them.
-    passed: Vec<SeqRange>,
-    /// The newest lines, as far as they are all of other sources, and their bytes.
-    stretch: Option<(SeqRange, u64)>,
-    /// Rejected dead letters since the last ack.
-    rejected: u32,
-}
-
-/// How far its lines are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Count {
-    /// They have to be.
-    Wanted,
-    /// A count has begun; another one has another number.
-    Begun(u64),
-    Known,
-}
-
-/// How far a group is behind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::queue) struct Lag {
-    /// Lines that wait or are in flight.
-    pub lines: u64,
-    /// Their bytes, estimated.
-    pub bytes: u64,
-    /// Lines of other sources are among them, as the group's own are still being counted.
-    pub is_counting: bool,
-}
 
 impl Group {
     /// Its own lines are those of these sources from now on; `None`: all are. Leases continue as they began.
     pub(in crate::queue) fn set_members(&mut self, members: Option<Members>) {
-        self.share = members.map(|members| Share {
-            members,
-            waiting: 0,
-            count: Count::Wanted,
-            seen: (0, 0),
-            passed: Vec::new(),
-            stretch: None,
-            rejected: 0,
-        });
+        self.share = members.map(Share::new);
         // What was another's may be its own now.
         self.withdraw(|_| true);
         self.retries.forget_reach();
@@ -232,7 +171,8 @@ impl Group {
 
     /// If none of its own lines waits, all that wait are of other sources.
     pub(in crate::queue) fn pass_all(&mut self, view: View<'_>) {
-        let is_known = self.share.as_ref().is_some_and(|share| share.count == Count::Known && share.waiting == 0);
+        let is_known =
+            self.share.as_ref().is_some_and(|share| share.count == Count::Known && share.waiting == 0);
         if !is_known || !self.leases.is_empty() || !self.reserved.is_empty() || !self.retries.is_empty() {
             return;
         }
@@ -245,19 +185,11 @@ impl Group {
         }
     }
 
+    /// These lines are of other sources.
     pub(super) fn pass(&mut self, range: SeqRange) {
-        let Some(share) = &mut self.share else { return };
-        let mut joined = range;
-        share.passed.retain(|known| {
-            let touches = known.first <= joined.last.next() && joined.first <= known.last.next();
-            if touches {
-                joined.first = joined.first.min(known.first);
-                joined.last = joined.last.max(known.last);
-            }
-            !touches
-        });
-        let at = share.passed.partition_point(|known| known.first < joined.first);
-        share.passed.insert(at, joined);
+        if let Some(share) = &mut self.share {
+            share.pass(range);
+        }
     }
 
     /// Lines of other sources that are to be settled.
@@ -276,12 +208,5 @@ impl Group {
         self.settling.extend(passed.iter().copied());
         let settle = |range| GroupChange::Some { range, lines: 0, counts: Counts::Acked };
         passed.into_iter().map(settle).collect()
-    }
-}
-
-impl Share {
-    fn see(&mut self, lines: u64, bytes: u64) {
-        self.seen.0 += lines;
-        self.seen.1 += bytes;
     }
 }

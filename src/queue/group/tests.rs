@@ -491,9 +491,17 @@ fn a_list_counts_only_if_it_is_believed_and_is_one() {
         (&[3, 3], range(1, 9), true, failed(FailureKind::Poison)),
         (&[3, 10], range(1, 9), true, failed(FailureKind::Poison)),
     ] {
-        assert_eq!(list(lines, false).believed(of, &Own::default(), |_| believes_lists), verdict, "{lines:?} of {of}");
+        assert_eq!(
+            list(lines, false).believed(of, &Own::default(), |_| believes_lists),
+            verdict,
+            "{lines:?} of {of}"
+        );
     }
-    assert_eq!(list(&[3], true).believed(range(3, 3), &Own::default(), |by_seq| by_seq), list(&[3], true), "named by its seq");
+    assert_eq!(
+        list(&[3], true).believed(range(3, 3), &Own::default(), |by_seq| by_seq),
+        list(&[3], true),
+        "named by its seq"
+    );
     assert_eq!(list(&[3], true).believed(range(1, 9), &Own::default(), |_| false), named(3), "too many wait");
     assert_eq!(Verdict::Released.believed(range(1, 9), &Own::default(), |_| false), Verdict::Released);
 }

@@ -10,8 +10,8 @@ use super::administer::refuse;
 use super::{Owner, view};
 use crate::queue::admin::{AdminError, Answer, Refusal, SeekTo};
 use crate::queue::clock;
-use crate::queue::group::{Group, Lag};
-use crate::queue::lag::{LagPolicy, MaxLag, Room, SLACK};
+use crate::queue::group::Group;
+use crate::queue::lag::{Lag, LagPolicy, MaxLag, Room, SLACK};
 use crate::queue::phase::WhyFull;
 use crate::queue::settings::WhenFull;
 use crate::queue::status::DiscardedBy;
@@ -184,7 +184,10 @@ impl Owner {
         let most = max_lag.surplus_lines(lag);
         let is_old = |range: &SeqRange| since.is_some_and(|since| range.first < since);
         let (old, young): (Vec<SeqRange>, Vec<SeqRange>) = waiting.into_iter().partition(is_old);
-        let old: Vec<SeqRange> = old.iter().filter_map(|range| range.intersection(SeqRange::new(Seq::FIRST, since?.prev())?)).collect();
+        let old: Vec<SeqRange> = old
+            .iter()
+            .filter_map(|range| range.intersection(SeqRange::new(Seq::FIRST, since?.prev())?))
+            .collect();
         let mut found = self.find_own(&members, old.iter().copied(), u64::MAX);
         if found.lines < most {
             let searched_old = old.last().is_none_or(|last| found.to >= last.last);

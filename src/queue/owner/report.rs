@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use spillq_storage::{BlockBuilder, GroupId, Seq};
+use spillq_storage::{BlockBuilder, GroupId, Seq, SeqRange};
 
 use super::{GATHERED_BYTES_MAX, Owner, view};
-use crate::queue::command::COMMANDS_MAX;
+use crate::queue::command::{COMMANDS_MAX, SETTLED_RANGES_MAX};
 use crate::queue::group::{Group, Idle};
 use crate::queue::phase::{Blocked, EveryLineRejected, Phase};
 use crate::queue::retry::GroupWait;
@@ -105,6 +105,28 @@ impl Owner {
             attempts_max: group.settings().retry.attempts,
             is_exhausted: view(&self.log, id).is_some_and(|view| group.is_exhausted(view)),
         })
+    }
+
+    /// Which lines of `range` a group has settled, durably.
+    pub(super) fn settled_of(&self, group: GroupId, range: SeqRange) -> Vec<SeqRange> {
+        let all = SeqRange::new(Seq::FIRST, self.log.state().next_seq().prev());
+        let Some(range) = all.and_then(|all| all.intersection(range)) else { return Vec::new() };
+        let Some(state) = self.log.state().groups().get(&group) else { return Vec::new() };
+        let mut settled = Vec::new();
+        let mut from = range.first;
+        for gap in state.acks().gaps(range) {
+            settled.extend(SeqRange::new(from, gap.first.prev()).filter(|_| from < gap.first));
+            from = gap.last.next();
+        }
+        settled.extend(SeqRange::new(from, range.last));
+        // A line that was revived waits, although the acks have it.
+        let revived = state.revived().range(range.first..=range.last).map(|seq| SeqRange::one(*seq));
+        let without = |settled: Vec<SeqRange>, hole| {
+            settled.into_iter().flat_map(|range| range.without(hole)).collect()
+        };
+        let mut settled: Vec<SeqRange> = revived.fold(settled, without);
+        settled.truncate(SETTLED_RANGES_MAX);
+        settled
     }
 
     /// What a group is doing.

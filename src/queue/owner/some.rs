@@ -2,37 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
-use std::time::Duration;
+use std::sync::mpsc::{TryRecvError, sync_channel};
 
-use spillq_storage::{Block, Commit, Error, GroupId, ReadError, Reader, Seq, SeqRange};
+use spillq_storage::{Block, Commit, Error, GroupId, Seq, SeqRange};
 
 use super::{Owner, view};
 use crate::queue::clock;
+use crate::queue::count::{Counting, count, waiting};
+use crate::queue::share::PASSED_WAIT;
 use crate::queue::sources::Members;
 
-/// Lines of other sources are settled with the next commit, or this much later.
-pub(super) const PASSED_WAIT: Duration = Duration::from_secs(1);
-/// How often an idle owner looks whether a count is done.
-pub(super) const COUNT_LOOK: Duration = Duration::from_millis(50);
 /// The pause before lines are counted again that could not be: their segment was just removed, or the disk refused.
 const COUNT_AGAIN_MS: u64 = 1_000;
 /// Blocks whose headers the owner reads at once, for an operator or a limit: some 100 ms at most.
 pub(super) const HEADERS_MAX: usize = 2_048;
-
-/// A count of the lines of one group that wait, in a thread of its own.
-pub(super) struct Counting {
-    group: GroupId,
-    number: u64,
-    result: Receiver<Result<(u64, u64), String>>,
-    cancelled: Arc<AtomicBool>,
-}
-
-impl Drop for Counting {
-    fn drop(&mut self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-    }
-}
 
 /// Own lines of a group that were found.
 #[derive(Debug, Default)]
@@ -141,11 +124,8 @@ impl Owner {
     }
 
     fn begin_count(&mut self, id: GroupId) {
-        let Some(state) = self.log.state().groups().get(&id) else { return };
-        let all = SeqRange::new(Seq::FIRST, self.log.state().next_seq().prev());
-        let mut waiting: Vec<SeqRange> = all.into_iter().flat_map(|all| state.acks().gaps(all)).collect();
-        waiting.extend(state.revived().iter().map(|seq| SeqRange::one(*seq)));
-        waiting.sort_unstable();
+        let state = self.log.state();
+        let Some(waiting) = state.groups().get(&id).map(|group| waiting(state, group)) else { return };
         let Some(group) = self.groups.get_mut(&id) else { return };
         let Some(members) = group.members().cloned() else { return };
         let number = self.next_token;
@@ -155,8 +135,9 @@ impl Owner {
         let cancelled = Arc::new(AtomicBool::new(false));
         let (reader, stop) = (self.log.reader(), Arc::clone(&cancelled));
         let work = move || {
+            let counted = count(reader, &members, &waiting, &|| stop.load(Ordering::Relaxed));
             // The owner may have ended.
-            let _ = send.send(count(reader, &members, &waiting, &stop));
+            let _ = send.send(counted);
         };
         match std::thread::Builder::new().name("spillq-count".to_owned()).spawn(work) {
             Ok(_) => self.counting = Some(Counting { group: id, number, result, cancelled }),
@@ -228,42 +209,4 @@ impl Owner {
         }
         found
     }
-}
-
-/// How many lines of `waiting` are of these sources, and an estimate of their bytes. Lines of a damaged block do not count.
-fn count(
-    mut reader: Reader,
-    members: &Members,
-    waiting: &[SeqRange],
-    cancelled: &AtomicBool,
-) -> Result<(u64, u64), String> {
-    let (mut lines, mut bytes) = (0, 0);
-    for range in waiting {
-        let mut from = range.first;
-        while from <= range.last {
-            if cancelled.load(Ordering::Relaxed) {
-                return Err("the owner has ended".to_owned());
-            }
-            let by_source = match reader.by_source(from) {
-                Ok(by_source) => by_source,
-                Err(ReadError::Damaged { range: lost, .. }) => {
-                    from = lost.last.max(from).next();
-                    continue;
-                }
-                Err(error) => return Err(error.to_string()),
-            };
-            let mut behind = from.next();
-            for of in by_source {
-                behind = behind.max(of.range.last.next());
-                let Some(within) = of.range.intersection(*range) else { continue };
-                let first = within.first.max(from);
-                if let Some(within) = SeqRange::new(first, within.last).filter(|_| members.has(of.source)) {
-                    lines += within.lines();
-                    bytes += of.bytes * within.lines() / of.range.lines();
-                }
-            }
-            from = behind;
-        }
-    }
-    Ok((lines, bytes))
 }

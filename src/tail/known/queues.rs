@@ -104,7 +104,8 @@ impl Checkpoints {
     pub(crate) fn end(&mut self, source: &Source) {
         self.withheld.remove(&source.id);
         if source.stored || source.dirty {
-            let record = SourceRecord::of_finished(&source.path, source.rotated_from.as_deref(), source.offset);
+            let record =
+                SourceRecord::of_finished(&source.path, source.rotated_from.as_deref(), source.offset);
             self.last.extend(encoded(source.id, &record).map(|record| (source.id, record)));
         }
     }
