@@ -3,6 +3,7 @@
 //!
 //! Bounds: as many leases as groups have in flight, [`CONSUMERS_MAX`] consumers a group, [`ENDED_MAX`] ended leases.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use spillq_storage::{GroupId, SeqRange};
@@ -57,6 +58,8 @@ pub enum Gone {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Known {
     last_ms: u64,
+    /// Rising: who was seen last, within a millisecond too.
+    order: u64,
     asked: u64,
     leased: u64,
     settled: u64,
@@ -69,6 +72,8 @@ struct Known {
 /// The consumers of one group.
 #[derive(Debug, Default)]
 struct GroupTable {
+    /// The last number of [`Known::order`].
+    order: u64,
     consumers: BTreeMap<String, Known>,
     expired_in_a_row: u64,
     last_expired: Option<ExpiredView>,
@@ -312,12 +317,10 @@ impl Table {
             self.leases.values().filter(|held| held.group == group).map(Held::view).collect();
         held.sort_by_key(|held| (held.since_ms, held.range));
         let Some(of) = self.groups.get(&group) else { return Seen { held, ..Seen::default() } };
-        let mut consumers: Vec<ConsumerView> =
-            of.consumers.iter().map(|(name, known)| known.view(name)).collect();
-        consumers
-            .sort_by(|one, other| other.last_ms.cmp(&one.last_ms).then_with(|| one.name.cmp(&other.name)));
+        let mut consumers: Vec<(&String, &Known)> = of.consumers.iter().collect();
+        consumers.sort_by_key(|(_, known)| Reverse(known.order));
         Seen {
-            consumers,
+            consumers: consumers.into_iter().map(|(name, known)| known.view(name)).collect(),
             held,
             expired_in_a_row: of.expired_in_a_row,
             last_expired: of.last_expired.clone(),
@@ -331,12 +334,14 @@ impl Table {
     fn known(&mut self, group: GroupId, consumer: &str, now_ms: u64) -> &mut Known {
         let of = self.groups.entry(group).or_default();
         if !of.consumers.contains_key(consumer) && of.consumers.len() >= CONSUMERS_MAX {
-            let oldest = of.consumers.iter().min_by_key(|(_, known)| known.last_ms);
+            let oldest = of.consumers.iter().min_by_key(|(_, known)| known.order);
             if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
                 of.consumers.remove(&oldest);
             }
         }
+        of.order += 1;
         let known = of.consumers.entry(consumer.to_owned()).or_default();
+        known.order = of.order;
         known.last_ms = known.last_ms.max(now_ms);
         known
     }

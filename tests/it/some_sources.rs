@@ -248,6 +248,7 @@ fn a_reload_changes_which_lines_a_group_gets_above_its_floor() {
     let sought = stage.spillq(&["group", "seek", "mine", "--to", "21"]);
     assert!(sought.status.success(), "{sought:?}");
     service.wait("it has them", |_| stage.lines_of("mine").ends_with(&expected("b", 11..=30)));
+    service.wait("nothing is left of others", |status| status.groups[0].ack_floor == 60);
     // Without globs it gets every line again.
     stage.reload_groups(&to_file("mine", ""));
     let delivered = stage.lines_of("mine").len();
