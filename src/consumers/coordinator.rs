@@ -14,13 +14,14 @@ use spillq_storage::{GroupId, SeqRange};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::access::{Access, Caller, Denied, Open};
+use super::ahead::{Ahead, Ready};
 use super::settlement::{Settlement, Wrong, failed};
 use super::table::{Gone, Held, Repeated, Table};
 use super::token::LeaseToken;
 use super::view::Seen;
 use super::why::{Why, why};
 use crate::plain::duration;
-use crate::processor::{Batch, Epoch, Feed, Input, Paths, Piece, chunks};
+use crate::processor::{Batch, Epoch, Feed, Input, Paths, Piece, Read, chunks};
 use crate::queue::{
     Closed, Command, Counted, FailureKind, GroupStatus, Handle, Lent, Offer, Own, Settled, Taken, Verdict,
     Window, now_ms,
@@ -203,6 +204,7 @@ pub struct Coordinator {
     changed: Notify,
     bodies: Arc<Semaphore>,
     feeds: Mutex<BTreeMap<GroupId, Vec<Feed>>>,
+    ahead: Ahead,
     /// Requests that wait for lines.
     waiting: Mutex<BTreeMap<GroupId, usize>>,
     /// When the rate of a group allows the next lease.
@@ -245,6 +247,7 @@ impl Coordinator {
             changed: Notify::new(),
             bodies: Arc::new(Semaphore::new(BODIES_BYTES_MAX / KIB)),
             feeds: Mutex::default(),
+            ahead: Ahead::default(),
             waiting: Mutex::default(),
             next_lease: Mutex::default(),
         })
@@ -264,19 +267,21 @@ impl Coordinator {
             access.keep_paces_of(&now.access);
             now.access = Arc::new(access);
         });
+        self.ahead.clear();
     }
 
     /// Expires leases, until it is dropped.
     pub async fn run(self: Arc<Self>) {
         loop {
             let changed = self.changed.notified();
-            let next = self.table().next_expiry();
+            let next = self.table().next_expiry().into_iter().chain(self.ahead.next_expiry()).min();
             let wait =
                 next.map(|at| Duration::from_millis(at.saturating_sub(now_ms()).clamp(1, EXPIRY_LOOK_MS)));
             tokio::select! {
                 () = changed => {}
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
             }
+            self.ahead.expire(now_ms());
             let due = self.table().groups_due(now_ms());
             self.reconcile(due).await;
             let expired = self.table().expire(now_ms());
@@ -295,6 +300,7 @@ impl Coordinator {
     /// Ends all leases: first their consumers get this time to settle them. No other begins.
     pub async fn stop(&self, wait: Duration) {
         self.now.send_modify(|now| now.stopping = true);
+        self.ahead.clear();
         let held = self.table().groups_held();
         self.reconcile(held).await;
         let all_ended = async {
@@ -342,6 +348,18 @@ impl Coordinator {
             Repeated::Lease(token) => return self.lease_again(token, &open, &ask).await,
         };
         let _waiting = self.wait_for_lines(open.id)?;
+        if let Some(ready) = self.read_ahead(&open, &ask).await
+            && self.has_place(&open, (group, caller), &mut now, until).await?
+            && let Some((feed, read)) = ready.take()
+        {
+            let leased = self.in_task(&ask, |coordinator, ask| {
+                let open = open.clone();
+                async move { coordinator.take_read(feed, read, &open, (&ask, number)).await }
+            });
+            if let Some(leased) = leased.await? {
+                return Ok(leased);
+            }
+        }
         loop {
             if tokio::time::Instant::now() > until + OFFER_WAIT {
                 return Err(self.nothing(open.id).await.unwrap_or(Refusal::Nothing(Why::empty())));
@@ -377,19 +395,66 @@ impl Coordinator {
                 }
             };
             drop(asked);
-            let (send, leased) = oneshot::channel();
-            let (coordinator, open, ask) = (Arc::clone(self), open.clone(), ask.clone());
-            tokio::spawn(async move {
-                let leased = coordinator.take(feed, &open, offer, (&ask, number)).await;
-                if let Err(Ok(Some(unsent))) = send.send(leased)
-                    && (ask.request.is_none() || ask.connection.is_some())
-                {
-                    // Nobody knows its token, or the connection is gone with which it ends.
-                    coordinator.give_back(unsent.token);
-                }
+            let leased = self.in_task(&ask, |coordinator, ask| {
+                let open = open.clone();
+                async move { coordinator.take(feed, &open, offer, (&ask, number)).await }
             });
-            if let Some(leased) = leased.await.map_err(|_| Refusal::Stopping)?? {
+            if let Some(leased) = leased.await? {
                 return Ok(leased);
+            }
+        }
+    }
+
+    /// Leases in a task of its own, which goes on if the request is dropped.
+    async fn in_task<F>(
+        self: &Arc<Self>,
+        ask: &Ask,
+        lease: impl FnOnce(Arc<Self>, Ask) -> F,
+    ) -> Result<Option<Leased>, Refusal>
+    where
+        F: Future<Output = Result<Option<Leased>, Refusal>> + Send + 'static,
+    {
+        let (send, leased) = oneshot::channel();
+        let coordinator = Arc::clone(self);
+        let is_bound_or_unnamed = ask.request.is_none() || ask.connection.is_some();
+        let lease = lease(Arc::clone(self), ask.clone());
+        tokio::spawn(async move {
+            if let Err(Ok(Some(unsent))) = send.send(lease.await)
+                && is_bound_or_unnamed
+            {
+                // Nobody knows its token, or the connection is gone with which it ends.
+                coordinator.give_back(unsent.token);
+            }
+        });
+        leased.await.map_err(|_| Refusal::Stopping)?
+    }
+
+    /// Lines that were read before they are asked for.
+    async fn read_ahead(&self, open: &Open, ask: &Ask) -> Option<Ready> {
+        let task = self.ahead.take(open.id, (ask.max_lines, ask.max_bytes))?;
+        task.await.ok()?.filter(|_| open.pace.is_none())
+    }
+
+    /// Waits until the group may have one more lease; `false` if that is not so within the time.
+    async fn has_place(
+        &self,
+        open: &Open,
+        (group, caller): (&str, Caller<'_>),
+        now: &mut watch::Receiver<Now>,
+        until: tokio::time::Instant,
+    ) -> Result<bool, Refusal> {
+        loop {
+            let changed = self.changed.notified();
+            if self.table().held_of(open.id) < open.settings.in_flight {
+                return Ok(true);
+            }
+            tokio::select! {
+                () = changed => {}
+                changed = now.changed() => {
+                    changed.map_err(|_| Refusal::Stopping)?;
+                    self.open_for(&now.borrow_and_update(), group, caller)?;
+                }
+                () = tokio::time::sleep_until(until) => return Ok(false),
             }
         }
     }
@@ -402,10 +467,9 @@ impl Coordinator {
         offer: Offer,
         (ask, number): (&Ask, u64),
     ) -> Result<Option<Leased>, Refusal> {
-        let settings = &open.settings;
         let lines_max = ask.max_lines.unwrap_or(u64::MAX).min(offer.lines_max).max(1);
-        let bytes_max = ask.max_bytes.unwrap_or(u64::MAX).min(settings.batch_bytes).max(1);
-        let mut share = match self.share(body_bytes(ask.form, bytes_max, lines_max)).await {
+        let bytes_max = bytes_max_of(ask, open);
+        let share = match self.share(body_bytes(ask.form, bytes_max, lines_max)).await {
             Ok(share) => share,
             Err(busy) => {
                 feed.release(offer)?;
@@ -417,6 +481,35 @@ impl Coordinator {
             self.keep(feed);
             return Ok(None);
         };
+        self.lease_read(feed, read, share, open, (ask, number)).await
+    }
+
+    /// Leases lines that were read ahead. `None` if they cannot be leased any more.
+    async fn take_read(
+        &self,
+        feed: Feed,
+        read: Read,
+        open: &Open,
+        asked: (&Ask, u64),
+    ) -> Result<Option<Leased>, Refusal> {
+        match self.share(0).await {
+            Ok(share) => self.lease_read(feed, read, share, open, asked).await,
+            Err(busy) => {
+                feed.release(read.offer)?;
+                Err(busy)
+            }
+        }
+    }
+
+    /// Leases lines that were read.
+    async fn lease_read(
+        &self,
+        feed: Feed,
+        read: Read,
+        mut share: OwnedSemaphorePermit,
+        open: &Open,
+        (ask, number): (&Ask, u64),
+    ) -> Result<Option<Leased>, Refusal> {
         // A line may be longer than what was asked for.
         let bytes = read.pieces.iter().map(|piece| piece.bytes().len() as u64).sum();
         if let Err(busy) = self.enlarge(&mut share, body_bytes(ask.form, bytes, read.line_count())).await {
@@ -425,13 +518,15 @@ impl Coordinator {
         }
         let leasing = feed.lease(read)?;
         let leased = leasing.asked.await.map_err(|_| Closed)?;
-        self.keep(feed);
-        let Some(lease) = leased else { return Ok(None) };
+        let Some(lease) = leased else {
+            self.keep(feed);
+            return Ok(None);
+        };
         let own = match &leasing.read.taken {
             Taken::UpTo(_) => Own::default(),
             Taken::Own { own, .. } => own.clone(),
         };
-        let (since_ms, lease_ms) = (now_ms(), ask.lease_ms.unwrap_or(settings.timeout_ms));
+        let (since_ms, lease_ms) = (now_ms(), ask.lease_ms.unwrap_or(open.settings.timeout_ms));
         let held = Held {
             group: open.id,
             lease: lease.token,
@@ -464,6 +559,13 @@ impl Coordinator {
         if ask.connection.is_some_and(|connection| !self.table().is_open(connection)) {
             self.give_back(token);
             return Err(Refusal::Ended(Gone::Left));
+        }
+        if open.pace.is_none() && lock(&self.waiting).get(&open.id).is_some_and(|waiting| *waiting == 1) {
+            let limits = (ask.max_lines, ask.max_bytes);
+            let batch = (held.lines_left(), bytes_max_of(ask, open));
+            self.ahead.begin(feed, limits, batch, held.until_ms);
+        } else {
+            self.keep(feed);
         }
         self.changed.notify_waiters();
         let (range, attempt) = (lease.range, lease.attempt);
@@ -847,6 +949,11 @@ impl Coordinator {
         // If the owner has ended, so has the lease.
         let _ = self.handle.send(Command::Settle { group: held.group, token: held.lease, verdict, reply });
     }
+}
+
+/// Bytes of lines in one lease.
+fn bytes_max_of(ask: &Ask, open: &Open) -> u64 {
+    ask.max_bytes.unwrap_or(u64::MAX).min(open.settings.batch_bytes).max(1)
 }
 
 /// What a body may take in memory.

@@ -5,6 +5,7 @@
 //! (docs/explanation/delivery.md); what is here is lost with the process, and the lines are then delivered again.
 
 mod access;
+mod ahead;
 mod coordinator;
 mod settlement;
 mod table;

@@ -204,6 +204,11 @@ impl Table {
         self.leases.len()
     }
 
+    /// Leases of a group that are out.
+    pub(super) fn held_of(&self, group: GroupId) -> usize {
+        self.leases.values().filter(|held| held.group == group).count()
+    }
+
     /// A settlement was received: until it is answered, the lease does not expire.
     pub(super) fn begin_settling(&mut self, token: LeaseToken, now_ms: u64) -> Option<Held> {
         let held = self.leases.get_mut(&token)?;

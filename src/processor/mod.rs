@@ -62,7 +62,7 @@ pub use body::{Coding, Form};
 pub use contract::{EVIDENCE_BYTES_MAX, Evidence, Forgetting, Outcome, Prepare, Processing, Processor};
 pub use epoch::Epoch;
 pub use exec::Exec;
-pub(crate) use feed::Feed;
+pub(crate) use feed::{Feed, Read};
 pub use file::AppendFile;
 pub use http::{Endpoint, HttpPost};
 pub(crate) use input::chunks;

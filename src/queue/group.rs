@@ -233,13 +233,14 @@ impl Group {
             Taken::UpTo(last) => (SeqRange { first, last }, last, Own::default()),
             Taken::Own { own, to } => (own.whole().unwrap_or(SeqRange { first, last: to }), to, own),
         };
-        // In a strict group, lines that were read ahead while the batch before them failed.
+        // In a strict group, lines that were read ahead while the batch before them failed, or was released.
         let is_before = |first: Seq| first < reserved.range.first;
-        let overtakes =
-            self.settings.strict && !reserved.again && self.retries.first().is_some_and(is_before);
+        let waits_before = || self.retries.first().is_some_and(is_before) || self.is_free_before(view, first);
+        let overtakes = self.settings.strict && !reserved.again && waits_before();
         let is_offered =
             reserved.range.contains(range.first) && reserved.range.contains(to) && range.last <= to;
-        if overtakes || self.leases.len() >= self.settings.in_flight || !is_offered {
+        let is_full = self.leases.len() >= self.settings.in_flight;
+        if overtakes || is_full || !is_offered || view.state.is_paused() {
             self.retries.release(reserved.range);
             return None;
         }

@@ -1,7 +1,7 @@
 //! Which lines of a group can be delivered next.
 
-use spillq_storage::SeqRange;
 use spillq_storage::state::AckSet;
+use spillq_storage::{Seq, SeqRange};
 
 use super::{Group, Idle, Reserved, View};
 use crate::queue::command::Offer;
@@ -186,6 +186,11 @@ impl Group {
             }
             from = gap.last.next();
         }
+    }
+
+    /// Whether a line before this one could be offered.
+    pub(super) fn is_free_before(&self, view: View<'_>, seq: Seq) -> bool {
+        self.free(view).is_some_and(|free| free.first < seq)
     }
 
     /// The first range of `gap` that is neither taken by a lease, an offer or the commit that is being gathered, nor to be

@@ -109,6 +109,26 @@ fn an_offer_read_ahead_is_invalid_when_the_batch_before_it_fails() {
     );
 }
 
+/// A consumer can release its lines while those behind them are read ahead.
+#[test]
+fn an_offer_read_ahead_is_invalid_when_the_batch_before_it_is_released() {
+    for (strict, is_leased) in [(true, false), (false, true)] {
+        let state = state();
+        let settings = GroupSettings { strict, batch_lines: 10, ..GroupSettings::named("default") };
+        let mut group = Group::new(settings, &state);
+        group.offer(view(&state, 26), false, 1).unwrap();
+        group.lease(view(&state, 26), 1, Seq(10), 100).unwrap();
+        group.offer(view(&state, 26), true, 2).unwrap();
+        let lease = group.take(100).unwrap();
+        group.released(lease);
+        let ahead = group.lease(view(&state, 26), 2, Seq(20), 101);
+        assert_eq!(ahead.is_some(), is_leased, "in strict order nothing overtakes");
+        if strict {
+            assert_eq!(group.offer(view(&state, 26), false, 3).unwrap().range, range(1, 10));
+        }
+    }
+}
+
 #[test]
 fn leases_of_dropped_lines_end_and_the_rest_is_offered_again() {
     let mut state = state();
