@@ -547,7 +547,7 @@ impl Coordinator {
                 return Err(Refusal::NoToken(error));
             }
         };
-        let (pieces, lent) = (leasing.read.pieces, vec![leasing.read.lent]);
+        let (pieces, lent) = (leasing.read.pieces, leasing.read.lent);
         if let Some(pace) = &open.pace {
             let next = pace.book(held.lines_left(), Instant::now());
             lock(&self.next_lease).insert(open.id, next);
@@ -589,14 +589,8 @@ impl Coordinator {
         let lines = held.lines_left();
         let share = self.share(body_bytes(ask.form, open.settings.batch_bytes, lines)).await?;
         let mut feed = self.feed(open);
-        let (mut pieces, mut lent) = (Vec::new(), Vec::new());
-        for left in &held.left {
-            for own in held.own.ranges(*left) {
-                let (some, counted) = feed.read_leased(own).await?;
-                pieces.extend(some);
-                lent.push(counted);
-            }
-        }
+        let ranges = held.left.iter().flat_map(|left| held.own.ranges(*left)).collect();
+        let (pieces, lent) = feed.read_leased(ranges).await?;
         self.keep(feed);
         if pieces.iter().map(|piece| piece.range().lines()).sum::<u64>() < lines {
             if let Some(held) = self.table().end(token, Gone::Left) {
@@ -616,7 +610,7 @@ impl Coordinator {
         token: LeaseToken,
         open: &Open,
         (range, attempt, expires_ms): (SeqRange, u32, u64),
-        (pieces, lent, mut share): (Vec<Piece>, Vec<Lent>, OwnedSemaphorePermit),
+        (pieces, lent, mut share): (Vec<Piece>, Lent, OwnedSemaphorePermit),
         form: Form,
     ) -> Result<Leased, Refusal> {
         let nothing = || Refusal::Form(io::Error::other("the lines of the lease cannot be read any more"));

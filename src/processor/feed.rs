@@ -155,10 +155,11 @@ impl Feed {
     }
 
     /// Reads lines that are leased already, or as far as they can be read.
-    pub(crate) async fn read_leased(&mut self, range: SeqRange) -> Result<(Vec<Piece>, Lent), Closed> {
-        let Gathered { pieces, error, .. } = self.gather(range, None, (u64::MAX, u64::MAX), None).await?;
+    pub(crate) async fn read_leased(&mut self, ranges: Vec<SeqRange>) -> Result<(Vec<Piece>, Lent), Closed> {
+        let Gathered { pieces, error, .. } =
+            self.blocking(move |reader, window| gather_ranges(reader, window, &ranges)).await?;
         if let Some(error) = error {
-            tracing::warn!(group = %self.name, lines = %range, "leased lines cannot be read again: {error}");
+            tracing::warn!(group = %self.name, "leased lines cannot be read again: {error}");
         }
         let bytes = pieces.iter().map(|piece| piece.bytes().len() as u64).sum();
         let lent = self.window.lend(bytes);
@@ -172,19 +173,31 @@ impl Feed {
         (lines_max, bytes_max): (u64, u64),
         prepare: Option<Arc<dyn Prepare>>,
     ) -> Result<Gathered, Closed> {
+        self.blocking(move |reader, window| {
+            let gathered = match members {
+                None => gather(reader, window, range, (lines_max, bytes_max)),
+                Some(members) => gather_own(reader, window, range, &members, (lines_max, bytes_max)),
+            };
+            if let Some(prepare) = prepare.filter(|_| !gathered.pieces.is_empty()) {
+                prepare.prepare(&gathered.pieces);
+            }
+            gathered
+        })
+        .await
+    }
+
+    /// Reads on a thread for blocking calls.
+    async fn blocking(
+        &mut self,
+        read: impl FnOnce(&mut Reader, &Window) -> Gathered + Send + 'static,
+    ) -> Result<Gathered, Closed> {
         let mut reader = match self.reader.take() {
             Some(reader) => reader,
             None => self.handle.ask(Command::Reader).await?,
         };
         let window = Arc::clone(&self.window);
         let read = move || {
-            let gathered = match members {
-                None => gather(&mut reader, &window, range, (lines_max, bytes_max)),
-                Some(members) => gather_own(&mut reader, &window, range, &members, (lines_max, bytes_max)),
-            };
-            if let Some(prepare) = prepare.filter(|_| !gathered.pieces.is_empty()) {
-                prepare.prepare(&gathered.pieces);
-            }
+            let gathered = read(&mut reader, &window);
             (reader, gathered)
         };
         let joined = tokio::task::spawn_blocking(read).await;
@@ -238,7 +251,32 @@ fn gather(
     gathered
 }
 
-/// The same for a group over some sources: only its own lines. Of a block without any, only the header is read.
+/// Reads all lines of `ranges`, as far as they can be read. Several are copied out of their blocks.
+fn gather_ranges(reader: &mut Reader, window: &Window, ranges: &[SeqRange]) -> Gathered {
+    if let [one] = ranges {
+        return gather(reader, window, *one, (u64::MAX, u64::MAX));
+    }
+    let (mut all, mut last) = (Gathered::default(), None::<Arc<Block>>);
+    for range in ranges {
+        let mut from = range.first;
+        while let Some(rest) = SeqRange::new(from, range.last) {
+            let known = last.take().filter(|block| block.range().contains(from));
+            let found = match known.map_or_else(|| block(reader, window, from), Ok) {
+                Ok(found) => found,
+                Err(error) => return Gathered { error: Some(error), ..all },
+            };
+            let Some(piece) = found.part(rest).and_then(|part| Piece::new(Arc::new(part), rest)) else {
+                break;
+            };
+            from = piece.range().last.next();
+            all.pieces.push(piece);
+            last = Some(found);
+        }
+    }
+    all
+}
+
+/// [`gather`] for a group over some sources: only its own lines. Of a block without any, only the header is read.
 fn gather_own(
     reader: &mut Reader,
     window: &Window,
@@ -273,12 +311,17 @@ fn gather_own(
             Ok(block) => block,
             Err(error) => return Gathered { error: Some(error), ..gathered },
         };
+        // A few lines of a large block would keep all of it in memory.
+        let kept: usize = own.iter().map(|own| block.slice(*own).len()).sum();
+        let is_sparse = kept < block.raw().len() / 2;
         for own in own {
             let left = lines_max - lines;
             let Some(fits) = SeqRange::new(own.first, own.last.min(own.first.plus(left).prev())) else {
                 return gathered;
             };
-            let Some(piece) = Piece::new(Arc::clone(&block), fits) else { return gathered };
+            let whole = || Some(Arc::clone(&block));
+            let of = if is_sparse { block.part(fits).map(Arc::new) } else { whole() };
+            let Some(piece) = of.and_then(|of| Piece::new(of, fits)) else { return gathered };
             let size = piece.bytes().len() as u64;
             if size > bytes_max - bytes {
                 let last = last_that_fits(&piece, bytes_max - bytes, gathered.pieces.is_empty());

@@ -26,27 +26,36 @@ impl Drop for Counting {
     }
 }
 
-/// The lines that wait for a group, of any source, in rising order.
-pub(super) fn waiting(log: &State, group: &GroupState) -> Vec<SeqRange> {
-    let all = SeqRange::new(Seq::FIRST, log.next_seq().prev());
-    let mut waiting: Vec<SeqRange> = all.into_iter().flat_map(|all| group.acks().gaps(all)).collect();
-    waiting.extend(group.revived().iter().map(|seq| SeqRange::one(*seq)));
-    waiting.sort_unstable();
-    waiting
+/// The lines that wait for a group.
+pub(super) struct Waiting {
+    /// Those that it has never settled, of any source, in rising order.
+    ranges: Vec<SeqRange>,
+    /// Dead letters that were put back: its own, whatever its globs say.
+    revived: u64,
 }
 
-/// How many lines of `waiting` are of these sources, and an estimate of their bytes. Lines of a damaged block do not count.
+impl Waiting {
+    pub(super) fn of(log: &State, group: &GroupState) -> Waiting {
+        let all = SeqRange::new(Seq::FIRST, log.next_seq().prev());
+        let ranges = all.into_iter().flat_map(|all| group.acks().gaps(all)).collect();
+        Waiting { ranges, revived: group.revived().len() as u64 }
+    }
+}
+
+/// How many lines of `waiting` are of these sources, and an estimate of their bytes. Those of a damaged block count: whoever
+/// reads them finds the damage. So do those that are missing or cannot be read, if `even_missing`.
 ///
 /// # Errors
-/// If it `is_over` before the end, or lines cannot be read.
+/// If it `is_over` before the end; or lines are missing, as their segment was removed meanwhile, or cannot be read.
 pub(super) fn count(
     mut reader: Reader,
     members: &Members,
-    waiting: &[SeqRange],
+    waiting: &Waiting,
+    even_missing: bool,
     is_over: &dyn Fn() -> bool,
 ) -> Result<(u64, u64), String> {
-    let (mut lines, mut bytes) = (0, 0);
-    for range in waiting {
+    let (mut lines, mut bytes) = (waiting.revived, 0);
+    for range in &waiting.ranges {
         let mut from = range.first;
         while from <= range.last {
             if is_over() {
@@ -54,11 +63,18 @@ pub(super) fn count(
             }
             let by_source = match reader.by_source(from) {
                 Ok(by_source) => by_source,
-                Err(ReadError::Damaged { range: lost, .. }) => {
-                    from = lost.last.max(from).next();
+                Err(error) => {
+                    let last = match &error {
+                        ReadError::Damaged { range: lost, .. } => lost.last,
+                        ReadError::Absent { next: Some(next), .. } if even_missing => next.prev(),
+                        _ if even_missing => range.last,
+                        _ => return Err(error.to_string()),
+                    };
+                    let last = last.max(from).min(range.last);
+                    lines += last.0 - from.0 + 1;
+                    from = last.next();
                     continue;
                 }
-                Err(error) => return Err(error.to_string()),
             };
             let mut behind = from.next();
             for of in by_source {
@@ -88,5 +104,5 @@ pub fn own_lines_waiting(
 ) -> Option<(u64, u64)> {
     let members = Members::of(globs, view.state().sources(), origin).ok()?;
     let is_over = || Instant::now() >= until;
-    count(view.reader(), &members, &waiting(view.state(), group), &is_over).ok()
+    count(view.reader(), &members, &Waiting::of(view.state(), group), true, &is_over).ok()
 }

@@ -203,7 +203,11 @@ impl World {
     /// Lines of other sources are settled with a commit.
     fn settle_passed(&mut self) {
         let state = &self.state;
-        self.group.pass_all(View { state, next_seq: Seq(self.next_seq), now_ms: self.now_ms });
+        let view = View { state, next_seq: Seq(self.next_seq), now_ms: self.now_ms };
+        // As the owner does, which looks at the lines.
+        for rest in self.group.rest(view) {
+            self.group.pass(rest);
+        }
         for change in self.group.take_passed() {
             if let GroupChange::Some { range, .. } = change {
                 let own: Vec<u64> = self
@@ -248,7 +252,8 @@ impl World {
             .u64(offer.range.first.0..=offer.range.last.0)
             .max(offer.range.last.0.min(offer.range.first.0 + 3)));
         let mut taken = Taken::UpTo(last);
-        if self.own.is_some() {
+        assert!(offer.members.is_some() || self.own.is_none() || offer.range.lines() == 1, "a revived line");
+        if offer.members.is_some() {
             let read = SeqRange { first: offer.range.first, last };
             let own: Vec<SeqRange> =
                 self.own_in(read).take(offer.lines_max as usize).map(|seq| SeqRange::one(Seq(seq))).collect();
@@ -478,8 +483,8 @@ impl World {
             DeadCause::Unknown => false,
         };
         assert!(allowed, "line {seq} became a dead letter: {cause:?}");
+        self.group.buried(seq, None, cause == DeadCause::Rejected);
         self.group.settled(SeqRange::one(seq), self.now_ms);
-        self.group.buried(cause == DeadCause::Rejected);
         self.apply(&GroupChange::Dead { seq });
     }
 

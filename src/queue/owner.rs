@@ -127,7 +127,9 @@ pub(super) struct Owner {
     directory: Directory,
     /// The count of one of these groups.
     counting: Option<Counting>,
-    /// No other begins before this time.
+    /// The group whose lines could not be counted last time.
+    uncounted: Option<GroupId>,
+    /// No count begins before this time.
     count_from_ms: u64,
     /// Since when such a group has passed lines that are not settled.
     passed_since_ms: Option<u64>,
@@ -171,6 +173,7 @@ impl Owner {
             hold: Hold::default(),
             directory: Directory::new(origin),
             counting: None,
+            uncounted: None,
             count_from_ms: 0,
             passed_since_ms: None,
             discarded: VecDeque::new(),

@@ -265,6 +265,13 @@ impl Retries {
         }
     }
 
+    /// Lines that wait alone, except those that an operator put back.
+    pub(super) fn alone(&self) -> Vec<Seq> {
+        let is_alone =
+            |part: &&Part| part.is_one_line() && !part.in_flight && part.standing != Standing::Revived;
+        self.parts.iter().filter(is_alone).map(|part| part.range.first).collect()
+    }
+
     /// These lines, with which a part begins, are of other sources.
     pub(super) fn pass(&mut self, passed: SeqRange) {
         self.take_out(passed);

@@ -672,6 +672,32 @@ impl Block {
         lines.skip_while(move |line| line.seq < range.first).take_while(move |line| line.seq <= range.last)
     }
 
+    /// A block of its lines within `range` only, which are copied: to keep a few lines of a large block. `None` if there are none.
+    #[must_use]
+    pub fn part(&self, range: SeqRange) -> Option<Block> {
+        let range = self.range().intersection(range)?;
+        let (mut extents, mut at) = (Vec::new(), 0);
+        for (extent, of) in self.extents.iter().zip(self.by_source()) {
+            if let Some(within) = of.range.intersection(range) {
+                let from = self.byte_at(within.first).max(at);
+                let behind = at + extent.bytes as usize;
+                let to = if within.last == of.range.last { behind } else { self.byte_at(within.last.next()) };
+                let offset = extent.offset + (from - at) as u64;
+                let (lines, bytes) = (within.lines() as u32, (to - from) as u32);
+                extents.push(Extent { offset, lines, bytes, ..*extent });
+            }
+            at += extent.bytes as usize;
+        }
+        Some(Block {
+            commit: self.commit,
+            first: range.first,
+            lines: range.lines() as u32,
+            append_time_ms: self.append_time_ms,
+            extents,
+            raw: Bytes::copy_from_slice(&self.slice(range)),
+        })
+    }
+
     /// The bytes of its lines within `range`, without a copy.
     #[must_use]
     pub fn slice(&self, range: SeqRange) -> Bytes {
@@ -819,6 +845,9 @@ mod tests {
                 let within: Vec<_> = block.lines_within(range(first, last)).collect();
                 let all = block.lines().filter(|line| (first..=last).contains(&line.seq.0));
                 assert_eq!(within, all.collect::<Vec<_>>(), "{first}-{last}");
+                let part = block.part(range(first, last));
+                let part: Vec<_> = part.iter().flat_map(Block::lines).collect();
+                assert_eq!(part, within, "{first}-{last}");
             }
         }
     }

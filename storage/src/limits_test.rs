@@ -88,7 +88,7 @@ fn a_dropped_segment_is_a_loss_of_the_groups_that_waited_for_it() {
     let disk = MemoryDisk::new(CAPACITY);
     let mut log = settled(&disk, Keep::Age(1_000_000));
     log.commit(&Commit { add_groups: vec![("b".to_owned(), Seq(1))], ..Commit::default() }).unwrap();
-    let range = log.drop_oldest("disk.limit was reached").unwrap().unwrap();
+    let range = log.drop_oldest("disk.limit was reached", |_| None).unwrap().unwrap();
     let check = |log: &Log| {
         let state = log.state();
         let listed: Vec<_> = state.losses.iter().map(|loss| (loss.range, loss.reason.as_str())).collect();
@@ -101,7 +101,7 @@ fn a_dropped_segment_is_a_loss_of_the_groups_that_waited_for_it() {
     drop(log);
     let mut log = open_with(&disk, Keep::Nothing).unwrap();
     check(&log);
-    while log.drop_oldest("disk.limit was reached").unwrap().is_some() {}
+    while log.drop_oldest("disk.limit was reached", |_| None).unwrap().is_some() {}
     assert_eq!(
         (log.state().segments.len(), log.state().losses.len()),
         (1, 1),

@@ -306,10 +306,13 @@ impl State {
         }
     }
 
-    /// Removes forgotten sources of which no line is stored, and the oldest above [`FORGOTTEN_MAX`].
+    /// Removes forgotten sources of which no line is stored or waits, and the oldest above [`FORGOTTEN_MAX`].
     fn drop_sources(&mut self) {
         let first = self.first_seq();
-        self.sources.retain(|_, source| !source.forgotten || source.last_seq >= first);
+        // Lines that some group has not settled are in `kept/` when their segment is gone.
+        let settled = self.groups.values().map(|group| group.acks.floor()).min().unwrap_or(first);
+        let needed = first.min(settled.next());
+        self.sources.retain(|_, source| !source.forgotten || source.last_seq >= needed);
         let forgotten = self.sources.values().filter(|source| source.forgotten).count();
         let mut surplus = forgotten.saturating_sub(FORGOTTEN_MAX);
         if surplus > 0 {

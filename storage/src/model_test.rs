@@ -169,7 +169,7 @@ impl Run {
                     group.acked.extend(waits);
                 }
                 self.attempted = Some(next.clone());
-                let range = log.drop_oldest("a test")?;
+                let range = log.drop_oldest("a test", |_| None)?;
                 assert_eq!(range, SeqRange::new(Seq(first), Seq(end - 1)));
                 self.dropped += 1;
             }

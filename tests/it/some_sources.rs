@@ -9,7 +9,7 @@ use serde_json::json;
 use spillq::http::{GroupJson, StatusJson};
 
 use crate::support::web::Web;
-use crate::support::{Bounded, SMALL_STORE, Service, Stage, from_env, spillq, wait_for};
+use crate::support::{Bounded, SMALL_STORE, Service, Stage, from_env, peak_kib, spillq, wait_for};
 
 const FOLLOWS: &str = "[[follow]]\ninclude = [\"*.log*\"]\nrotate_wait = \"200ms\"\n";
 
@@ -317,6 +317,171 @@ fn a_group_that_gets_nothing_keeps_nothing_and_does_not_spin() {
     let after = (used(&service), service.status().unwrap().log.commits);
     assert_eq!(after.1, before.1, "commits");
     assert!(after.0 - before.0 < 400, "{} ms of processor time in two seconds", after.0 - before.0);
+}
+
+/// Lines that were not counted because of damage counted as none: they were settled, and nobody knew.
+#[test]
+fn own_lines_in_a_damaged_block_are_reported_and_not_passed() {
+    let stage = Stage::with_groups(&to_file("of_a", "include = [\"a.log\"]"));
+    let mut service = stage.start();
+    service.wait("it is up", |_| true);
+    assert!(stage.spillq(&["group", "pause", "of_a"]).status.success());
+    let mut next = 1;
+    for name in ["b.log", "a.log", "b.log"] {
+        let mut random = fastrand::Rng::with_seed(next);
+        for _ in 0..4 {
+            let line: String = std::iter::repeat_with(|| random.alphanumeric()).take(200_000).collect();
+            stage.append(name, &(line + "\n"));
+        }
+        next += 4;
+        service.wait("four long lines", |status| status.log.next_seq == next);
+    }
+    assert_eq!(service.stop(), 0);
+    let segment = fs::read_dir(stage.path("q/segments")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&segment).unwrap();
+    let blocks: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"SPQB")).collect();
+    for at in blocks {
+        let first = u64::from_le_bytes(bytes[at + 24..at + 32].try_into().unwrap());
+        bytes[at + 40] ^= if (5..=8).contains(&first) { 0xff } else { 0 };
+    }
+    fs::write(&segment, bytes).unwrap();
+    let mut service = stage.start();
+    service.wait("they are counted", |status| !status.groups[0].counting);
+    assert!(stage.spillq(&["group", "resume", "of_a"]).status.success());
+    let status = service.wait("it is blocked", |status| status.groups[0].state == "blocked");
+    assert!(status.groups[0].reason.as_ref().unwrap().starts_with("damage: lines 5"), "{status:?}");
+    assert!(status.groups[0].lag_lines >= 4 && status.groups[0].ack_floor < 5, "{status:?}");
+}
+
+/// A bad line that had become another's made the number of waiting lines too low, and the next one was settled undelivered.
+#[test]
+fn what_a_reload_excludes_is_neither_counted_nor_held_nor_taken_from_others() {
+    let groups = |include: &str| {
+        format!(
+            "[[group]]\nname = \"g\"\norder = \"none\"\nin_flight = 4\ninclude = {include}\n\
+             batch = {{ lines = 1 }}\n[consumers]\nlisten = [\"unix:c.sock\"]\n"
+        )
+    };
+    let stage = Stage::with_groups(&groups("[\"a.log\", \"b.log\"]"));
+    let mut service = stage.start();
+    service.wait("it is up", |_| true);
+    let mut web = Web::unix(&stage.path("c.sock"));
+    let mut ask = |path: &str, lease: &str, body: serde_json::Value| {
+        web.ask("POST", path, &[("spillq-lease", lease)], &body.to_string()).unwrap()
+    };
+    let (lease, settle) = ("/v1/groups/g/lease", "/v1/leases/settle");
+    stage.append("a.log", "a 1\n");
+    let first = ask(lease, "", json!({"consumer": "w"}));
+    assert_eq!(ask(settle, first.header("spillq-lease"), json!({"ack": "all"})).status, 200);
+    stage.append("b.log", "b 1\n");
+    let second = ask(lease, "", json!({"consumer": "w"}));
+    assert_eq!(second.seqs(), [2]);
+    stage.reload_groups(&groups("[\"a.log\"]"));
+    service.wait("they are counted", |status| !status.groups[0].counting);
+    let bad = json!({"ack": "all", "bad": [{"seq": 2, "reason": "x"}]});
+    let bad = ask(settle, second.header("spillq-lease"), bad);
+    assert_eq!(bad.json()["dead"].as_u64(), Some(1), "{bad:?}");
+    stage.append("a.log", "a 2\n");
+    service.wait("it is stored", |status| has_all(status, 3));
+    let third = ask(lease, "", json!({"consumer": "w", "wait_ms": 5_000}));
+    assert_eq!(third.seqs(), [3]);
+    assert_eq!(stage.status().groups[0].lag_lines, 1);
+    assert_eq!(ask(settle, third.header("spillq-lease"), json!({"ack": "all"})).status, 200);
+    // An operator asks for the dead letter: it is delivered, whatever the globs say.
+    assert!(stage.spillq(&["dead-letter", "retry", "--group", "g", "2"]).status.success());
+    assert_eq!(stage.status().groups[0].lag_lines, 1);
+    let again = ask(lease, "", json!({"consumer": "w", "wait_ms": 5_000}));
+    assert_eq!(again.seqs(), [2]);
+    assert_eq!(ask(settle, again.header("spillq-lease"), json!({"ack": "all"})).status, 200);
+    let status = service.wait("nothing is left", |status| is_done(&status.groups[0]));
+    assert_eq!((status.groups[0].dead_letters, status.groups[0].acked_lines), (0, 3));
+}
+
+#[test]
+fn a_line_that_killed_the_service_holds_no_group_that_does_not_get_it_any_more() {
+    let script = "read line; case $line in b*) sleep 60;; esac; echo $line >> out";
+    let groups = |include: &str| {
+        format!(
+            "[[group]]\nname = \"g\"\ninclude = {include}\nbatch = {{ lines = 1 }}\nretry = {{ attempts = 1 }}\n\
+             [[processor]]\ngroup = \"g\"\nkind = \"exec\"\ncommand = [\"sh\", \"-c\", {script:?}]\n"
+        )
+    };
+    let stage = Stage::with_groups(&groups("[\"a.log\", \"b.log\"]"));
+    stage.append("b.log", "b 1\n");
+    let mut service = stage.start();
+    service.wait("it is in flight", |status| status.groups[0].leased == 1);
+    service.kill();
+    let mut service = stage.start();
+    service.wait("it holds", |status| status.groups[0].reason.as_deref() == Some("held by line 1"));
+    stage.reload_groups(&groups("[\"a.log\"]"));
+    stage.append("a.log", "a 1\n");
+    service.wait("the other is delivered", |status| status.groups[0].ack_floor == 2);
+    assert_eq!(stage.lines_of("out"), ["a 1"]);
+}
+
+/// Each line kept its block of 256 KiB in memory.
+#[test]
+fn a_few_lines_of_many_blocks_take_little_memory() {
+    let keys = "include = [\"a.log\"]";
+    let script = "wc -l >> counted";
+    let group = |keys: &str| {
+        format!(
+            "[[group]]\nname = \"of_a\"\n{keys}\n[[processor]]\ngroup = \"of_a\"\nkind = \"exec\"\n\
+             command = [\"sh\", \"-c\", {script:?}]\n"
+        )
+    };
+    let stage = Stage::with_groups(&group(keys));
+    let mut service = stage.start();
+    service.wait("it is up", |_| true);
+    assert!(stage.spillq(&["group", "pause", "of_a"]).status.success());
+    let others = "x".repeat(9_999) + "\n";
+    let mut next = 1;
+    for number in 0..250 {
+        stage.append("a.log", &format!("a {number}\n"));
+        stage.append("b.log", &others.repeat(26));
+        next += 27;
+        service.wait("both are stored", |status| status.log.next_seq == next);
+    }
+    assert_eq!(service.stop(), 0);
+    let mut service = stage.start();
+    service
+        .wait("they are counted", |status| !status.groups[0].counting && status.groups[0].lag_lines == 250);
+    let before = peak_kib(service.status().unwrap().pid);
+    assert!(stage.spillq(&["group", "resume", "of_a"]).status.success());
+    let status = service.wait("they are delivered", |status| is_done(&status.groups[0]));
+    assert_eq!(
+        stage.lines_of("counted").iter().map(|line| line.trim()).collect::<Vec<_>>(),
+        ["250"],
+        "in one batch"
+    );
+    let peak = peak_kib(status.pid);
+    assert!(peak < before + 24 * 1024, "{before} KiB before, {peak} KiB at the peak");
+}
+
+#[test]
+fn what_a_seek_skips_and_a_limit_drops_is_counted_and_recorded_as_its_own() {
+    let groups = |keys: &str| format!("[[group]]\nname = \"g\"\ninclude = [\"a.log\"]\n{keys}\n");
+    let stage = Stage::with_groups(&groups(""));
+    let mut service = stage.start();
+    service.wait("it is up", |_| true);
+    for number in 1..=10 {
+        write_both(&stage, number..=number, 1);
+        service.wait("lines of both in turn", |status| status.log.next_seq > 2 * number);
+    }
+    let asked = stage.spillq(&["group", "seek", "g", "--to", "11"]);
+    let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert!(!asked.status.success() && said.contains("5 lines"), "{said}");
+    assert!(stage.spillq(&["group", "seek", "g", "--to", "11", "--discard-lines"]).status.success());
+    let status = service.wait("they are counted", |status| !status.groups[0].counting);
+    assert_eq!((status.groups[0].skipped_lines, status.groups[0].lag_lines), (5, 5));
+    stage.reload_groups(&groups("max_lag = { lines = 2, policy = \"drop\" }"));
+    let status = service.wait("some are dropped", |status| status.groups[0].lag_lines <= 2);
+    assert_eq!(status.groups[0].dropped_lines + status.groups[0].lag_lines, 5);
+    let dropped = &status.losses.dropped;
+    assert!(
+        dropped.len() == 1 && dropped[0].starts_with("1") && !dropped[0].starts_with("1-"),
+        "{dropped:?}"
+    );
 }
 
 /// Processor time of a process.

@@ -7,6 +7,7 @@ use super::{Group, Idle, Reserved, View};
 use crate::queue::command::Offer;
 use crate::queue::phase::Blocked;
 use crate::queue::retry::{GroupWait, Next};
+use crate::queue::share::PASSED_MAX;
 
 impl Group {
     /// Why the group would get no offer, if so: for the status.
@@ -106,7 +107,9 @@ impl Group {
         self.reserved.insert(reservation, reserved);
         let range = reserved.range;
         let lines_max = lines_max.min(range.lines());
-        Ok(Offer { reservation, range, lines_max, members: self.members().cloned() })
+        // An operator asked for a line that was put back, whatever the globs say now.
+        let members = self.members().filter(|_| !self.retries.is_revived(range.first)).cloned();
+        Ok(Offer { reservation, range, lines_max, members })
     }
 
     /// Offers fresh lines to read while all batches are in flight, before the commit that is being gathered is durable: so
@@ -147,7 +150,6 @@ impl Group {
 
     /// The next lines that were never delivered.
     fn fresh(&mut self, view: View<'_>) -> Result<SeqRange, Idle> {
-        self.pass_all(view);
         let Some(free) = self.free(view) else {
             self.linger_since_ms = None;
             return Err(if is_full(view) { Idle::Blocked(Blocked::AckWindow) } else { self.nothing(view) });
@@ -186,6 +188,22 @@ impl Group {
             }
             from = gap.last.next();
         }
+    }
+
+    /// The lines of `range` that could be offered, in at most [`PASSED_MAX`] ranges.
+    pub(in crate::queue) fn free_within(&self, view: View<'_>, range: SeqRange) -> Vec<SeqRange> {
+        let mut found = Vec::new();
+        for gap in view.state.acks().gaps(range) {
+            let mut rest = Some(gap);
+            while let Some(free) = rest.and_then(|rest| self.free_in(rest)) {
+                if found.len() == PASSED_MAX {
+                    return found;
+                }
+                found.push(free);
+                rest = SeqRange::new(free.last.next(), gap.last);
+            }
+        }
+        found
     }
 
     /// Whether a line before this one could be offered.

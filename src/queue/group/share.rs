@@ -1,7 +1,7 @@
 //! A group over some sources: how many of its own lines wait, and which lines of others are settled. The rules are in
 //! `queue/share.rs`.
 
-use spillq_storage::{Counts, GroupChange, Seq, SeqRange, State};
+use spillq_storage::{Counts, GroupChange, Seq, SeqRange, SourceId, State};
 
 use super::{Group, View};
 use crate::queue::lag::Lag;
@@ -19,6 +19,17 @@ impl Group {
             lease.reach = lease.range;
             lease.is_recounted = true;
         }
+    }
+
+    /// Lines that failed alone, except those that an operator put back.
+    pub(in crate::queue) fn alone(&self) -> Vec<Seq> {
+        self.retries.alone()
+    }
+
+    /// What is known of a line is forgotten: it is another's now.
+    pub(in crate::queue) fn give_up(&mut self, seq: Seq) {
+        self.retries.pass(SeqRange::one(seq));
+        self.reasons.remove(&seq);
     }
 
     /// Whose lines are its own; `None` if all are.
@@ -104,10 +115,12 @@ impl Group {
         }
     }
 
-    /// A line has become a dead letter.
-    pub(in crate::queue) fn buried(&mut self, is_rejected: bool) {
+    /// A line of `source` is about to be settled as a dead letter.
+    pub(in crate::queue) fn buried(&mut self, seq: Seq, source: Option<SourceId>, is_rejected: bool) {
+        let is_revived = self.retries.is_revived(seq);
         if let Some(share) = &mut self.share {
-            share.waiting -= 1;
+            let is_counted = is_revived || source.is_none_or(|source| share.members.has(source));
+            share.waiting -= i64::from(is_counted);
             share.rejected = share.rejected.saturating_add(u32::from(is_rejected));
         }
     }
@@ -169,31 +182,35 @@ impl Group {
         }
     }
 
-    /// If none of its own lines waits, all that wait are of other sources.
-    pub(in crate::queue) fn pass_all(&mut self, view: View<'_>) {
-        let is_known =
-            self.share.as_ref().is_some_and(|share| share.count == Count::Known && share.waiting == 0);
-        if !is_known || !self.leases.is_empty() || !self.reserved.is_empty() || !self.retries.is_empty() {
-            return;
+    /// If none of its own lines waits: those that wait, which are of other sources then, as far as they are not settled with the
+    /// next commit. A number that cannot be right is counted again.
+    pub(in crate::queue) fn rest(&mut self, view: View<'_>) -> Vec<SeqRange> {
+        let waiting = match &self.share {
+            Some(share) if share.count == Count::Known => share.waiting,
+            _ => return Vec::new(),
+        };
+        if waiting < 0 {
+            self.count_again();
         }
-        let first = view.state.acks().floor().next();
-        if let Some(all) = SeqRange::new(first, view.next_seq.prev())
-            && view.state.acks().gap(all.first, all.last).is_some()
-            && !self.settling.iter().any(|settling| settling.first <= all.first && all.last <= settling.last)
-        {
-            self.pass(all);
-        }
+        let is_busy = !self.leases.is_empty() || !self.reserved.is_empty() || !self.retries.is_empty();
+        let Some(all) = SeqRange::new(Seq::FIRST, view.next_seq.prev()).filter(|_| waiting == 0 && !is_busy)
+        else {
+            return Vec::new();
+        };
+        let gaps: Vec<SeqRange> = view.state.acks().gaps(all).take(PASSED_MAX).collect();
+        let taken = self.settling.iter().chain(self.passed());
+        taken.fold(gaps, |rest, taken| rest.into_iter().flat_map(|range| range.without(*taken)).collect())
     }
 
     /// These lines are of other sources.
-    pub(super) fn pass(&mut self, range: SeqRange) {
+    pub(in crate::queue) fn pass(&mut self, range: SeqRange) {
         if let Some(share) = &mut self.share {
             share.pass(range);
         }
     }
 
     /// Lines of other sources that are to be settled.
-    pub(super) fn passed(&self) -> &[SeqRange] {
+    pub(in crate::queue) fn passed(&self) -> &[SeqRange] {
         self.share.as_ref().map_or(&[], |share| share.passed.as_slice())
     }
 

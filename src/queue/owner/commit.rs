@@ -171,6 +171,7 @@ impl Owner {
         let committed = self.log.commit(commit);
         self.commit_time += began.elapsed();
         let committed = committed?;
+        self.forget_sources(commit);
         for block in committed.blocks {
             self.note_appended(&block);
             self.window.push(block);

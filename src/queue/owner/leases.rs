@@ -196,8 +196,9 @@ impl Owner {
         self.log.bury(&letter, &block)?;
         self.commit.groups.push((id, GroupChange::Dead { seq }));
         if let Some(group) = self.groups.get_mut(&id) {
+            let source = block.by_source().find(|of| of.range.contains(seq)).map(|of| of.source);
+            group.buried(seq, source, cause == DeadCause::Rejected);
             group.settled(line, clock::now_ms());
-            group.buried(cause == DeadCause::Rejected);
             // Lines that an operator parks are logged together, with their number.
             if cause != DeadCause::Parked {
                 tracing::warn!(group = group.settings().name, %seq, attempts, "line moved to the dead letters");

@@ -37,15 +37,20 @@ impl Owner {
             }
         };
         let to = to.clamp(first, next);
+        let skipped_range = SeqRange::new(Seq::FIRST, to.prev()).filter(|_| to > first);
+        let own = skipped_range.and_then(|range| self.own_waiting(id, range));
         let before = self.log.state().groups().get(&id).ok_or(Refusal::Failed)?;
         let mut changes = Vec::new();
         // A seek to the beginning skips nothing: lines of removed segments may still wait in `kept/`.
-        if let Some(range) = SeqRange::new(Seq::FIRST, to.prev()).filter(|_| to > first) {
-            let waiting = before.waiting(range);
+        if let Some(range) = skipped_range {
+            let waiting = own.unwrap_or_else(|| before.waiting(range));
             if waiting > 0 && !discard_lines {
                 return Err(refuse(name, waiting, "those that wait before that place").into());
             }
-            changes.push(GroupChange::Skip { range, dropped: false });
+            changes.push(match own {
+                Some(lines) => GroupChange::Some { range, lines, counts: Counts::Skipped },
+                None => GroupChange::Skip { range, dropped: false },
+            });
         }
         changes.push(GroupChange::Again { from: to });
         let mut after = before.clone();
@@ -137,6 +142,9 @@ impl Owner {
             let since = since.and_then(|ms| self.log.reader().first_since(ms).ok());
             let Some((range, lines, change)) = self.surplus(id, max_lag, since) else { continue };
             if lines == 0 {
+                // Lines of other sources only, which no worker has passed. There are more behind them.
+                self.pass_others(id, range);
+                self.wake_ms = Some(clock::now_ms());
                 continue;
             }
             let Some(group) = self.log.state().groups().get(&id) else { continue };
@@ -180,7 +188,10 @@ impl Owner {
         // Where its own lines are is in the headers of the blocks. What is beyond those that are read now follows later.
         let next = state.next_seq();
         let all = SeqRange::new(Seq::FIRST, next.prev())?;
-        let waiting: Vec<SeqRange> = durable.acks().gaps(all).collect();
+        let unpassed = |gap| group.passed().iter().fold(vec![gap], |rest, passed| without(rest, *passed));
+        let waiting: Vec<SeqRange> = durable.acks().gaps(all).flat_map(unpassed).collect();
+        let revived: Vec<Seq> = durable.revived().iter().copied().collect();
+        let waiting_from = waiting.first().map(|waiting| waiting.first);
         let most = max_lag.surplus_lines(lag);
         let is_old = |range: &SeqRange| since.is_some_and(|since| range.first < since);
         let (old, young): (Vec<SeqRange>, Vec<SeqRange>) = waiting.into_iter().partition(is_old);
@@ -198,9 +209,11 @@ impl Owner {
                 }
             }
         }
-        let range = SeqRange::new(Seq::FIRST, found.to)?;
-        let change = GroupChange::Some { range, lines: found.lines, counts: Counts::Dropped };
-        Some((range, found.lines, change))
+        let oldest = waiting_from.into_iter().chain(revived.first().copied()).min()?;
+        let range = SeqRange::new(oldest, found.to)?;
+        let lines = found.lines + revived.iter().filter(|seq| range.contains(**seq)).count() as u64;
+        let change = GroupChange::Some { range, lines, counts: Counts::Dropped };
+        Some((range, lines, change))
     }
 
     /// Drops the oldest segment if that is allowed and helps. Returns whether it did. Nothing is being gathered.
@@ -212,7 +225,8 @@ impl Owner {
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
         let own = |id| (id, oldest.and_then(|oldest| self.own_waiting(id, oldest)));
         let own: BTreeMap<GroupId, Option<u64>> = ids.into_iter().map(own).collect();
-        let Some(range) = self.log.drop_oldest("disk.limit was reached")? else { return Ok(false) };
+        let dropped = self.log.drop_oldest("disk.limit was reached", |id| own.get(&id).copied().flatten())?;
+        let Some(range) = dropped else { return Ok(false) };
         tracing::warn!(%range, "disk.limit reached: the oldest segment was dropped");
         for (id, group) in &mut self.groups {
             match own.get(id).copied().flatten().filter(|_| oldest == Some(range)) {
@@ -224,4 +238,9 @@ impl Owner {
         }
         Ok(true)
     }
+}
+
+/// What of `ranges` is not in `hole`.
+fn without(ranges: Vec<SeqRange>, hole: SeqRange) -> Vec<SeqRange> {
+    ranges.into_iter().flat_map(|range| range.without(hole)).collect()
 }

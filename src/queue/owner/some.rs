@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{TryRecvError, sync_channel};
 
-use spillq_storage::{Block, Commit, Error, GroupId, Seq, SeqRange};
+use spillq_storage::{Block, Commit, Error, GroupId, Seq, SeqRange, SourceLines};
 
 use super::{Owner, view};
 use crate::queue::clock;
-use crate::queue::count::{Counting, count, waiting};
+use crate::queue::count::{Counting, Waiting, count};
 use crate::queue::share::PASSED_WAIT;
 use crate::queue::sources::Members;
 
@@ -24,7 +24,7 @@ pub(super) struct Found {
     pub(super) ranges: Vec<SeqRange>,
     /// How many.
     pub(super) lines: u64,
-    /// Where the search ended.
+    /// Up to here it is known which lines are its own.
     pub(super) to: Seq,
 }
 
@@ -35,8 +35,21 @@ impl Owner {
         let globs: Vec<_> = globs.collect();
         let sources = globs.iter().map(|(id, settings)| (*id, &settings.sources));
         self.directory.set(sources, self.log.state().sources());
-        for (id, group) in &mut self.groups {
-            group.set_members(self.directory.members(*id));
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        for id in ids {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            let members = self.directory.members(id);
+            group.set_members(members.clone());
+            // A line that failed alone may be another's now, and holds or condemns nothing here.
+            let alone = group.alone();
+            let Some(members) = members else { continue };
+            for seq in alone {
+                let found = self.find_own(&members, [SeqRange::one(seq)], 1);
+                if let Some(group) = self.groups.get_mut(&id).filter(|_| found.lines == 0 && found.to == seq)
+                {
+                    group.give_up(seq);
+                }
+            }
         }
     }
 
@@ -44,6 +57,10 @@ impl Owner {
     pub(super) fn learn_sources(&self, commit: &Commit) {
         let checkpoints = commit.checkpoints.iter();
         self.directory.learn(checkpoints.map(|(source, checkpoint)| (*source, checkpoint.as_ref())));
+    }
+
+    /// A commit is durable: sources that the log does not know any more are forgotten.
+    pub(super) fn forget_sources(&self, commit: &Commit) {
         if !commit.forget.is_empty() {
             self.directory.prune(self.log.state().sources());
         }
@@ -74,11 +91,8 @@ impl Owner {
 
     /// Settles lines of other sources that no commit has settled, a while after they were found.
     pub(super) fn settle_passed_in_time(&mut self) -> Result<(), Error> {
-        for (id, group) in &mut self.groups {
-            if let Some(view) = view(&self.log, *id) {
-                group.pass_all(view);
-            }
-        }
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.pass_rest(id));
         if !self.groups.values().any(super::Group::has_passed) {
             self.passed_since_ms = None;
             return Ok(());
@@ -93,6 +107,34 @@ impl Owner {
         Ok(())
     }
 
+    /// If none of a group's own lines waits, all that wait are of other sources. That is not believed, but looked at: what is
+    /// settled is never delivered.
+    fn pass_rest(&mut self, id: GroupId) {
+        let (Some(view), Some(group)) = (view(&self.log, id), self.groups.get_mut(&id)) else { return };
+        let rest = group.rest(view);
+        let Some(members) = group.members().cloned().filter(|_| !rest.is_empty()) else { return };
+        let found = self.find_own(&members, rest.iter().copied(), 1);
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let others = found.ranges.first().map_or(found.to, |own| own.first.prev());
+        for range in rest {
+            if let Some(range) = SeqRange::new(range.first, range.last.min(others)) {
+                group.pass(range);
+            }
+        }
+        if found.lines > 0 {
+            tracing::debug!(group = group.settings().name, "a line waits that was not counted");
+            group.count_again();
+        }
+    }
+
+    /// Lines of a group in this range are known to be of other sources.
+    pub(super) fn pass_others(&mut self, id: GroupId, range: SeqRange) {
+        let (Some(view), Some(group)) = (view(&self.log, id), self.groups.get_mut(&id)) else { return };
+        if group.members().is_some() {
+            group.free_within(view, range).into_iter().for_each(|free| group.pass(free));
+        }
+    }
+
     /// Begins counts that are wanted, one after the other, and takes their results. Nothing is being gathered.
     pub(super) fn count(&mut self) {
         if let Some(counting) = &self.counting {
@@ -104,11 +146,15 @@ impl Owner {
             let group = self.groups.get_mut(&counting.group);
             match (result, group) {
                 (_, None) => {}
-                (Ok(counted), Some(group)) => group.counted(counting.number, counted),
+                (Ok(counted), Some(group)) => {
+                    group.counted(counting.number, counted);
+                    self.uncounted = self.uncounted.filter(|failed| *failed != counting.group);
+                }
                 (Err(what), Some(group)) => {
                     let name = &group.settings().name;
                     tracing::debug!(group = name, "the lines that wait could not be counted: {what}");
                     group.count_again();
+                    self.uncounted = Some(counting.group);
                     self.count_from_ms = clock::now_ms() + COUNT_AGAIN_MS;
                 }
             }
@@ -125,7 +171,9 @@ impl Owner {
 
     fn begin_count(&mut self, id: GroupId) {
         let state = self.log.state();
-        let Some(waiting) = state.groups().get(&id).map(|group| waiting(state, group)) else { return };
+        let Some(waiting) = state.groups().get(&id).map(|group| Waiting::of(state, group)) else { return };
+        // Lines that are missing twice are not just compacted.
+        let even_missing = self.uncounted == Some(id);
         let Some(group) = self.groups.get_mut(&id) else { return };
         let Some(members) = group.members().cloned() else { return };
         let number = self.next_token;
@@ -135,7 +183,7 @@ impl Owner {
         let cancelled = Arc::new(AtomicBool::new(false));
         let (reader, stop) = (self.log.reader(), Arc::clone(&cancelled));
         let work = move || {
-            let counted = count(reader, &members, &waiting, &|| stop.load(Ordering::Relaxed));
+            let counted = count(reader, &members, &waiting, even_missing, &|| stop.load(Ordering::Relaxed));
             // The owner may have ended.
             let _ = send.send(counted);
         };
@@ -160,8 +208,8 @@ impl Owner {
         (found.to >= last).then_some(found.lines + revived)
     }
 
-    /// The first own lines of a group in `ranges`, which are in rising order: at most `lines_max`, and within
-    /// [`HEADERS_MAX`] blocks. Lines that cannot be read are passed over.
+    /// The first own lines of a group in `ranges`, which are in rising order: at most `lines_max`, within [`HEADERS_MAX`]
+    /// blocks, and before the first that cannot be read.
     pub(super) fn find_own(
         &mut self,
         members: &Members,
@@ -181,10 +229,8 @@ impl Owner {
                     Some(block) => Ok(block.by_source().collect()),
                     None => self.reader.by_source(from),
                 };
-                let Ok(by_source) = by_source else {
-                    (found.to, from) = (from, from.next());
-                    continue;
-                };
+                let by_source: Vec<SourceLines> = by_source.unwrap_or_default();
+                let before = from;
                 for of in by_source {
                     let Some(within) = of.range.intersection(range).filter(|within| within.last >= from)
                     else {
@@ -204,6 +250,9 @@ impl Owner {
                     if found.lines >= lines_max {
                         return found;
                     }
+                }
+                if from == before {
+                    return found;
                 }
             }
         }

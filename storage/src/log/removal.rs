@@ -4,8 +4,8 @@ use super::Log;
 use crate::commit::Changes;
 use crate::compact;
 use crate::error::{Context, Result};
-use crate::group_state::GroupChange;
-use crate::ids::{Seq, SeqRange};
+use crate::group_state::{Counts, GroupChange};
+use crate::ids::{GroupId, Seq, SeqRange};
 use crate::loss::Loss;
 use crate::retained::RETAINED_BYTES_MAX;
 use crate::segment;
@@ -43,20 +43,30 @@ impl Log {
 
     /// Drops the oldest segment although groups need it: its lines are settled as dropped for every group that they wait
     /// for, and recorded as lost with the reason `limit`, in the commit that removes the segment. Leases of these lines
-    /// end. Returns the lines; `None` if there is only the segment that grows, or removal is held.
+    /// end. Returns the lines; `None` if there is only the segment that grows, or removal is held. `own` says how many of them
+    /// wait for a group, if not all that wait are its own.
     ///
     /// # Errors
     /// As [`Log::commit`].
-    pub fn drop_oldest(&mut self, limit: &str) -> Result<Option<SeqRange>> {
+    pub fn drop_oldest(
+        &mut self,
+        limit: &str,
+        own: impl Fn(GroupId) -> Option<u64>,
+    ) -> Result<Option<SeqRange>> {
         self.refuse_poisoned()?;
         if self.removal_held {
             return Ok(None);
         }
         let Some(range) = self.state.oldest_segment() else { return Ok(None) };
         let waits: Vec<_> = self.state.groups.iter().filter(|(_, group)| group.waiting(range) > 0).collect();
-        let names: Vec<&str> = waits.iter().map(|(_, group)| group.name.as_str()).collect();
+        let loses = |(id, _): &&(&GroupId, _)| own(**id) != Some(0);
+        let names: Vec<&str> = waits.iter().filter(loses).map(|(_, group)| group.name.as_str()).collect();
         let losses = if names.is_empty() { Vec::new() } else { vec![Loss::dropped(range, &names, limit)] };
-        let groups = waits.iter().map(|(id, _)| (**id, GroupChange::Skip { range, dropped: true })).collect();
+        let change = |id| match own(id) {
+            Some(lines) => GroupChange::Some { range, lines, counts: Counts::Dropped },
+            None => GroupChange::Skip { range, dropped: true },
+        };
+        let groups = waits.iter().map(|(id, _)| (**id, change(**id))).collect();
         let changes =
             Changes { groups, losses, first_segment: Some(range.last.next()), ..Changes::default() };
         let removed = self.rotate_if_full().and_then(|()| self.remove(range.first, changes));
