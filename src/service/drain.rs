@@ -39,7 +39,9 @@ impl<'a> Account<'a> {
         let mut progress = Progress::default();
         for group in now.groups.iter().filter(|group| self.served.contains(&group.name)) {
             let before = self.first.groups.iter().find(|before| before.id == group.id);
-            let (acked, bytes) = before.map_or((0, 0), |before| (before.acked_lines, before.lag_bytes));
+            // Of a group over some sources it is not known at first how many bytes are its own.
+            let bytes = before.filter(|before| !before.is_counting).map_or(0, |before| before.lag_bytes);
+            let acked = before.map_or(0, |before| before.acked_lines);
             let dead = before.map_or(0, |before| group.dead_letters.saturating_sub(before.dead_letters));
             progress.lines += group.acked_lines - acked + dead;
             progress.bytes += bytes.saturating_sub(group.lag_bytes);
@@ -58,6 +60,11 @@ impl<'a> Account<'a> {
         read_all: bool,
         has_workers: bool,
     ) -> bool {
+        for first in self.first.groups.iter_mut().filter(|group| group.is_counting) {
+            if let Some(now) = status.groups.iter().find(|now| now.id == first.id && !now.is_counting) {
+                (first.is_counting, first.lag_bytes) = (false, now.lag_bytes);
+            }
+        }
         if progress.lines != self.moved.0 {
             self.moved = (progress.lines, Instant::now());
         } else if self.moved.1.elapsed() >= STALLED && progress.lines_left > 0 {

@@ -39,6 +39,8 @@ impl Owner {
         let to = to.clamp(first, next);
         let skipped_range = SeqRange::new(Seq::FIRST, to.prev()).filter(|_| to > first);
         let own = skipped_range.and_then(|range| self.own_waiting(id, range));
+        let again_range = SeqRange::new(to, next.prev());
+        let own_again = again_range.and_then(|range| self.own_settled(id, range));
         let before = self.log.state().groups().get(&id).ok_or(Refusal::Failed)?;
         let mut changes = Vec::new();
         // A seek to the beginning skips nothing: lines of removed segments may still wait in `kept/`.
@@ -57,6 +59,7 @@ impl Owner {
         changes.iter().for_each(|change| after.apply(change));
         let skipped = after.skipped_lines() - before.skipped_lines();
         let again = (after.lag_lines(next) + skipped).saturating_sub(before.lag_lines(next));
+        let again = own_again.unwrap_or(again);
         let sought = Answer::Sought { to, again, skipped };
         if dry_run {
             return Ok(sought);

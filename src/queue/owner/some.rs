@@ -208,6 +208,14 @@ impl Owner {
         (found.to >= last).then_some(found.lines + revived)
     }
 
+    /// How many own lines of such a group in `range` do not wait; `None` if that is too much to look at.
+    pub(super) fn own_settled(&mut self, id: GroupId, range: SeqRange) -> Option<u64> {
+        let members = self.groups.get(&id)?.members()?.clone();
+        let all = self.find_own(&members, [range], u64::MAX);
+        let waiting = self.own_waiting(id, range)?;
+        (all.to >= range.last).then(|| all.lines.saturating_sub(waiting))
+    }
+
     /// The first own lines of a group in `ranges`, which are in rising order: at most `lines_max`, within [`HEADERS_MAX`]
     /// blocks, and before the first that cannot be read.
     pub(super) fn find_own(
