@@ -78,7 +78,7 @@ fn start() -> Service {
     let checkpoints = vec![(SourceId(1), Bytes::from_static(b"350"))];
     log.commit(&Commit { blocks: vec![builder.build(1)], checkpoints, ..Commit::default() }).unwrap();
     let groups = vec![GroupSettings::named("default"), GroupSettings::named("other")];
-    let queue = Queue::start(log, groups, 1 << 20, WhenFull::Pause).unwrap();
+    let queue = Queue::start(log, groups, 1 << 20, WhenFull::Pause, |_| None).unwrap();
     let supervision = Supervision::new(
         JudgeSettings { stall_after_ms: 600_000, ..JudgeSettings::default() },
         BTreeMap::new(),

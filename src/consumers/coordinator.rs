@@ -45,6 +45,10 @@ const KIB: usize = 1_024;
 const OBJECT_BYTES: u64 = 512;
 /// Feeds that are kept for the next request of a group: each has an open segment file.
 const FEEDS_KEPT: usize = 4;
+/// How long lines are kept that were read ahead: others cannot be offered them meanwhile.
+const AHEAD_KEPT_MS: u64 = 5_000;
+/// How often a request that holds such lines asks the owner whether a lease was revoked.
+const PLACE_LOOK: Duration = Duration::from_secs(1);
 /// How often deadlines are compared with the clock while leases are out: a host that slept finds out.
 const EXPIRY_LOOK_MS: u64 = 1_000;
 
@@ -285,6 +289,9 @@ impl Coordinator {
             let due = self.table().groups_due(now_ms());
             self.reconcile(due).await;
             let expired = self.table().expire(now_ms());
+            if !expired.is_empty() {
+                self.changed.notify_waiters();
+            }
             for held in expired {
                 let (lasted, lines) = (duration(held.until_ms.saturating_sub(held.since_ms)), held.range);
                 let summary = format!(
@@ -455,6 +462,8 @@ impl Coordinator {
                     self.open_for(&now.borrow_and_update(), group, caller)?;
                 }
                 () = tokio::time::sleep_until(until) => return Ok(false),
+                // The owner may have revoked a lease: an operator moved the group.
+                () = tokio::time::sleep(PLACE_LOOK) => self.reconcile([open.id]).await,
             }
         }
     }
@@ -563,7 +572,12 @@ impl Coordinator {
         if open.pace.is_none() && lock(&self.waiting).get(&open.id).is_some_and(|waiting| *waiting == 1) {
             let limits = (ask.max_lines, ask.max_bytes);
             let batch = (held.lines_left(), bytes_max_of(ask, open));
-            self.ahead.begin(feed, limits, batch, held.until_ms);
+            let until_ms = held.until_ms.min(now_ms() + AHEAD_KEPT_MS);
+            self.ahead.begin(feed, limits, batch, until_ms);
+            // One that has come meanwhile may not have found it.
+            if lock(&self.waiting).get(&open.id).is_some_and(|waiting| *waiting != 1) {
+                self.ahead.clear();
+            }
         } else {
             self.keep(feed);
         }

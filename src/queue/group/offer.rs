@@ -70,6 +70,12 @@ impl Group {
         if is_full || in_use > self.settings.in_flight {
             return Err(Idle::InFlight);
         }
+        // A retry that is due comes first: lines that are read ahead would take its place again and again.
+        let is_due =
+            ahead && !self.settings.strict && matches!(self.retries.next(view.now_ms), Next::Deliver(_));
+        if is_due && in_use >= self.settings.in_flight {
+            return Err(Idle::InFlight);
+        }
         // Only fresh lines are read ahead: what is delivered again depends on how the lease before ends.
         let is_before = self.before_parts(view).is_some();
         let again = match is_before {

@@ -129,6 +129,26 @@ fn an_offer_read_ahead_is_invalid_when_the_batch_before_it_is_released() {
     }
 }
 
+/// With a backlog, what was read ahead took the place of a batch that had failed, for ever.
+#[test]
+fn nothing_is_read_ahead_of_lines_whose_back_off_is_over() {
+    let state = state();
+    let settings = GroupSettings { strict: false, in_flight: 2, batch_lines: 5, ..GroupSettings::named("a") };
+    let mut group = Group::new(settings, &state);
+    for (token, last) in [(100, 5), (101, 10)] {
+        group.offer(view(&state, 41), false, token).unwrap();
+        group.lease(view(&state, 41), token, Seq(last), token).unwrap();
+    }
+    let lease = group.take(100).unwrap();
+    group.failed(view(&state, 41), lease, FAILED, &NONE_REJECTED);
+    group.set(GroupSettings { in_flight: 1, ..group.settings().as_ref().clone() });
+    let later = View { now_ms: 10_000, ..view(&state, 41) };
+    assert_eq!(group.offer(later, true, 3), Err(Idle::InFlight), "the failed lines are due");
+    let lease = group.take(101).unwrap();
+    group.acked(lease, 10_000);
+    assert_eq!(group.offer(later, false, 4).unwrap().range, range(1, 5));
+}
+
 #[test]
 fn leases_of_dropped_lines_end_and_the_rest_is_offered_again() {
     let mut state = state();

@@ -146,8 +146,9 @@ impl Owner {
             let Some((range, lines, change)) = self.surplus(id, max_lag, since) else { continue };
             if lines == 0 {
                 // Lines of other sources only, which no worker has passed. There are more behind them.
-                self.pass_others(id, range);
-                self.wake_ms = Some(clock::now_ms());
+                if self.pass_others(id, range) {
+                    self.wake_ms = Some(clock::now_ms());
+                }
                 continue;
             }
             let Some(group) = self.log.state().groups().get(&id) else { continue };
@@ -222,6 +223,9 @@ impl Owner {
     /// Drops the oldest segment if that is allowed and helps. Returns whether it did. Nothing is being gathered.
     pub(super) fn drop_oldest(&mut self, full: &Full) -> Result<bool, Error> {
         if self.when_full != WhenFull::DropOldest || !matches!(full, Full::Limit { .. }) {
+            return Ok(false);
+        }
+        if self.hold.is_active() {
             return Ok(false);
         }
         let oldest = self.log.state().oldest_segment();

@@ -127,12 +127,12 @@ impl Owner {
         }
     }
 
-    /// Lines of a group in this range are known to be of other sources.
-    pub(super) fn pass_others(&mut self, id: GroupId, range: SeqRange) {
-        let (Some(view), Some(group)) = (view(&self.log, id), self.groups.get_mut(&id)) else { return };
-        if group.members().is_some() {
-            group.free_within(view, range).into_iter().for_each(|free| group.pass(free));
-        }
+    /// Lines of a group in this range are known to be of other sources. Returns whether some of them are passed now.
+    pub(super) fn pass_others(&mut self, id: GroupId, range: SeqRange) -> bool {
+        let (Some(view), Some(group)) = (view(&self.log, id), self.groups.get_mut(&id)) else { return false };
+        let free = if group.members().is_some() { group.free_within(view, range) } else { Vec::new() };
+        free.iter().for_each(|free| group.pass(*free));
+        !free.is_empty()
     }
 
     /// Begins counts that are wanted, one after the other, and takes their results. Nothing is being gathered.
