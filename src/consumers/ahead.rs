@@ -88,6 +88,13 @@ impl Ahead {
         None
     }
 
+    /// Releases what is read ahead of a group.
+    pub(super) fn release(&self, group: GroupId) {
+        if let Some(reading) = self.lock().remove(&group) {
+            release(reading.task);
+        }
+    }
+
     /// Releases what nobody took in time.
     pub(super) fn expire(&self, now_ms: u64) {
         let mut readings = self.lock();

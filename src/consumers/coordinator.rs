@@ -576,7 +576,7 @@ impl Coordinator {
             self.ahead.begin(feed, limits, batch, until_ms);
             // One that has come meanwhile may not have found it.
             if lock(&self.waiting).get(&open.id).is_some_and(|waiting| *waiting != 1) {
-                self.ahead.clear();
+                self.ahead.release(open.id);
             }
         } else {
             self.keep(feed);

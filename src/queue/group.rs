@@ -481,7 +481,7 @@ impl Group {
 }
 
 /// What of `ranges` lies outside `holes`.
-fn outside(ranges: &[SeqRange], holes: &[SeqRange]) -> Vec<SeqRange> {
+pub(super) fn outside(ranges: &[SeqRange], holes: &[SeqRange]) -> Vec<SeqRange> {
     let cut = |rest: Vec<SeqRange>, hole: &SeqRange| {
         rest.into_iter().flat_map(|range| range.without(*hole)).collect()
     };

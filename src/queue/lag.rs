@@ -67,6 +67,11 @@ impl Room {
 }
 
 impl MaxLag {
+    /// Whether there is any bound: without one nobody needs to know the lag, whose bytes are a sum over all segments.
+    pub(super) fn is_bounded(&self) -> bool {
+        self.lines.is_some() || self.age_ms.is_some() || self.bytes.is_some()
+    }
+
     /// What may be appended until the group pauses ingestion by its lines or bytes; its age says nothing about that.
     pub(super) fn room(&self, lag: Lag) -> Room {
         if self.policy != LagPolicy::Block || lag.is_counting {

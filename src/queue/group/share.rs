@@ -3,7 +3,7 @@
 
 use spillq_storage::{Counts, GroupChange, Seq, SeqRange, SourceId, State};
 
-use super::{Group, View};
+use super::{Group, View, outside};
 use crate::queue::lag::Lag;
 use crate::queue::share::{Count, PASSED_MAX, RANGES_LEFT, STRETCH_BYTES, Share};
 use crate::queue::sources::Members;
@@ -198,8 +198,7 @@ impl Group {
             return Vec::new();
         };
         let gaps: Vec<SeqRange> = view.state.acks().gaps(all).take(PASSED_MAX).collect();
-        let taken = self.settling.iter().chain(self.passed());
-        taken.fold(gaps, |rest, taken| rest.into_iter().flat_map(|range| range.without(*taken)).collect())
+        outside(&outside(&gaps, &self.settling), self.passed())
     }
 
     /// These lines are of other sources.

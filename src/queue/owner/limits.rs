@@ -10,7 +10,7 @@ use super::administer::refuse;
 use super::{Owner, view};
 use crate::queue::admin::{AdminError, Answer, Refusal, SeekTo};
 use crate::queue::clock;
-use crate::queue::group::Group;
+use crate::queue::group::{Group, outside};
 use crate::queue::lag::{Lag, LagPolicy, MaxLag, Room, SLACK};
 use crate::queue::phase::WhyFull;
 use crate::queue::settings::WhenFull;
@@ -87,7 +87,7 @@ impl Owner {
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
         ids.into_iter().find_map(|id| {
             let max_lag = self.groups.get(&id)?.settings().max_lag;
-            if max_lag.policy != LagPolicy::Block {
+            if max_lag.policy != LagPolicy::Block || !max_lag.is_bounded() {
                 return None;
             }
             let oldest_ms = max_lag.age_ms.and_then(|_| self.oldest_ms(id));
@@ -99,11 +99,9 @@ impl Owner {
 
     /// What may be appended until a group pauses ingestion.
     pub(super) fn lag_room(&self) -> Room {
-        let room = |id: &GroupId| {
-            let (group, lag) = self.lag(*id)?;
-            Some(group.settings().max_lag.room(lag))
-        };
-        self.groups.keys().filter_map(room).fold(Room::UNBOUNDED, Room::min)
+        let bounded = self.groups.iter().filter(|(_, group)| group.settings().max_lag.is_bounded());
+        let room = |(id, group): (&GroupId, &Group)| Some(group.settings().max_lag.room(self.lag(*id)?.1));
+        bounded.filter_map(room).fold(Room::UNBOUNDED, Room::min)
     }
 
     /// A group, and how far it is behind.
@@ -192,7 +190,7 @@ impl Owner {
         // Where its own lines are is in the headers of the blocks. What is beyond those that are read now follows later.
         let next = state.next_seq();
         let all = SeqRange::new(Seq::FIRST, next.prev())?;
-        let unpassed = |gap| group.passed().iter().fold(vec![gap], |rest, passed| without(rest, *passed));
+        let unpassed = |gap| outside(&[gap], group.passed());
         let waiting: Vec<SeqRange> = durable.acks().gaps(all).flat_map(unpassed).collect();
         let revived: Vec<Seq> = durable.revived().iter().copied().collect();
         let waiting_from = waiting.first().map(|waiting| waiting.first);
@@ -245,9 +243,4 @@ impl Owner {
         }
         Ok(true)
     }
-}
-
-/// What of `ranges` is not in `hole`.
-fn without(ranges: Vec<SeqRange>, hole: SeqRange) -> Vec<SeqRange> {
-    ranges.into_iter().flat_map(|range| range.without(hole)).collect()
 }

@@ -91,7 +91,8 @@ impl Owner {
 
     /// Settles lines of other sources that no commit has settled, a while after they were found.
     pub(super) fn settle_passed_in_time(&mut self) -> Result<(), Error> {
-        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        let some = self.groups.iter().filter(|(_, group)| group.members().is_some());
+        let ids: Vec<GroupId> = some.map(|(id, _)| *id).collect();
         ids.into_iter().for_each(|id| self.pass_rest(id));
         if !self.groups.values().any(super::Group::has_passed) {
             self.passed_since_ms = None;
