@@ -412,7 +412,8 @@ pub struct InspectArgs {
     /// Print at most this number of lines
     #[arg(long, value_name = "N", default_value = "10", value_parser = count)]
     pub limit: u64,
-    /// Print one JSON object per line: seq, source, offset, time, and text, or base64 if the bytes are not UTF-8
+    /// Print one JSON object per line: seq, source, offset, time, and text, or base64 if the bytes are not UTF-8; and labels,
+    /// which a running service knows, and otherwise --config
     #[arg(long)]
     pub json: bool,
 }
@@ -588,7 +589,7 @@ pub enum DeadLetterCommand {
     },
     /// Write all dead letters of a group as JSON, one object per line; removes none
     ///
-    /// An object has the keys of `spillq inspect --json` (seq, source, offset, time, and text or base64), and cause,
+    /// An object has the keys of `spillq inspect --json` (seq, source, offset, time, labels, and text or base64), and cause,
     /// attempts, dead_since and reason. If a line cannot be read, its object has the key error, and the exit status is 1.
     Export {
         #[command(flatten)]

@@ -13,6 +13,7 @@ mod startup;
 mod watched;
 mod worker_pool;
 
+pub use build::labels_of;
 pub use lifecycle::{run, run_with};
 pub use plan::{Drain, Ended, Plan, Progress, Reread, ServiceError};
 pub use preview::{command_missing, preview};

@@ -40,7 +40,7 @@ pub fn run(args: &BackupArgs) -> Result<Exit, Failure> {
             hold.let_go();
             (hold.snapshot, copied?)
         }
-        Store::Disk(_, view) => {
+        Store::Disk(_, view, _) => {
             let snapshot = view.snapshot();
             let bytes = copy(snapshot.files(&data_dir, Some(&view)), &args.to, || Ok(()))?;
             (snapshot, bytes)

@@ -147,7 +147,7 @@ fn print_whole(
 fn show(lines: &DeadLetterLinesArgs, json: bool) -> Result<Exit, Failure> {
     let DeadLetterLinesArgs { group, choice } = lines;
     let wanted = |seq: u64| choice.all || choice.seqs.iter().any(|range| range.contains(Seq(seq)));
-    let from = Store::of(&store_dir(&group.store)?)?;
+    let from = Store::with_labels(&group.store)?;
     let group = from.chosen(group.group.as_deref())?;
     let (mut out, mut shown) = (Output::stdout(), 0_u64);
     let written = from.each(&group, |letter| {
@@ -175,7 +175,7 @@ fn show(lines: &DeadLetterLinesArgs, json: bool) -> Result<Exit, Failure> {
 /// Writes all dead letters as JSON lines and removes none. If a line cannot be read, its object has an error, and the exit
 /// status is 1.
 fn export(group: &DeadLetterGroupArgs, to: Option<&Path>) -> Result<Exit, Failure> {
-    let from = Store::of(&store_dir(&group.store)?)?;
+    let from = Store::with_labels(&group.store)?;
     let group = from.chosen(group.group.as_deref())?;
     let Some(path) = to else {
         let mut out = Output::stdout();

@@ -51,7 +51,7 @@ pub fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
         store.status()?.sources.into_iter().map(|source| source.path.into()).collect();
     let mut found: DoctorJson = match &store {
         Store::Service(service) => service.get("/v1/doctor")?,
-        Store::Disk(folder, view) => {
+        Store::Disk(folder, view, _) => {
             let report = on_disk(folder, view, config.as_ref().map(|(file, settings)| (*file, settings)))?;
             DoctorJson::new(AnsweredBy::Disk, &report)
         }

@@ -20,9 +20,12 @@ const PAGE_LINES: u64 = 1_000;
 pub fn run(args: &InspectArgs) -> Result<Exit, Failure> {
     let from = args.from.unwrap_or(Seq::FIRST);
     let mut out = Output::stdout();
-    let written = match Store::of(&super::store_dir(&args.store)?)? {
+    let written = match Store::with_labels(&args.store)? {
         Store::Service(service) => from_service(&service, from, args, &mut out)?,
-        Store::Disk(_, view) => from_disk(&view, from, args, &mut out)?,
+        Store::Disk(_, view, labels) => {
+            let names = SourceNames::of(view.state()).with_labels(labels);
+            from_disk(&view, &names, from, args, &mut out)?
+        }
     };
     out.end(written)
 }
@@ -54,12 +57,12 @@ fn from_service(
 
 fn from_disk(
     view: &View,
+    names: &SourceNames,
     from: Seq,
     args: &InspectArgs,
     out: &mut Output<impl Write>,
 ) -> Result<io::Result<()>, Failure> {
     let state = view.state();
-    let names = SourceNames::of(state);
     let mut reader = view.reader();
     let (mut seq, mut left) = (from, args.limit);
     while left > 0 && seq < state.next_seq() {
@@ -80,7 +83,7 @@ fn from_disk(
         let wanted = block.lines().filter(|line| line.seq >= start);
         for line in wanted.take(usize::try_from(left).unwrap_or(usize::MAX)) {
             left -= 1;
-            let json = LineJson::new(&line, &names, &block);
+            let json = LineJson::new(&line, names, &block);
             if let Err(error) = write_line(out, &json, args.json) {
                 return Ok(Err(error));
             }

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use spillq_storage::{DiskOptions, Error, Keep, Log, Options, View};
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, data_dir, store_settings};
+use crate::cli::StoreArgs;
 use crate::config::Settings;
 use crate::file_limit;
-use crate::http::{AdminJson, AnswerJson, Client, ClientError, StatusJson};
+use crate::http::{AdminJson, AnswerJson, Client, ClientError, Labels, StatusJson};
 use crate::queue::{Command, GroupSettings, Queue, WhenFull, no_space, own_lines_waiting, wall_ms};
-use crate::service::ServiceError;
+use crate::service::{ServiceError, labels_of};
 use crate::supervise::{Event, Events};
 use crate::tail::first_path;
 
@@ -87,8 +88,8 @@ pub(super) fn view(data_dir: &Path) -> Result<View, Failure> {
 /// Who answers what a command asks about a store.
 pub(super) enum Store {
     Service(Client),
-    /// The files in this folder, which are not changed.
-    Disk(PathBuf, Box<View>),
+    /// The files in this folder, which are not changed; and the labels of its sources, if a configuration is named.
+    Disk(PathBuf, Box<View>, Option<Labels>),
 }
 
 impl Store {
@@ -96,21 +97,33 @@ impl Store {
     pub(super) fn of(data_dir: &Path) -> Result<Store, Failure> {
         match Client::connect(data_dir) {
             Some(service) => Ok(Store::Service(service)),
-            None => Ok(Store::Disk(data_dir.to_owned(), Box::new(view(data_dir)?))),
+            None => Ok(Store::Disk(data_dir.to_owned(), Box::new(view(data_dir)?), None)),
         }
+    }
+
+    /// The same for a command that prints lines: those of a stopped store have the labels that the named configuration gives
+    /// them.
+    pub(super) fn with_labels(args: &StoreArgs) -> Result<Store, Failure> {
+        let settings = store_settings(args)?;
+        let mut store = Store::of(&data_dir(&args.data_dir, settings.as_ref()))?;
+        if let (Store::Disk(_, view, labels), Some(settings)) = (&mut store, settings) {
+            let of = labels_of(view.state(), &settings);
+            *labels = Some(of.map_err(|error| Failure::could_not_run(error.to_string()))?);
+        }
+        Ok(store)
     }
 
     pub(super) fn status(&self) -> Result<StatusJson, Failure> {
         match self {
             Store::Service(service) => Ok(service.get("/v1/status")?),
-            Store::Disk(_, view) => Ok(StatusJson::on_disk(view, wall_ms())),
+            Store::Disk(_, view, _) => Ok(StatusJson::on_disk(view, wall_ms())),
         }
     }
 
     /// The same; of a stopped store, groups over some sources have the lines of these only, as `settings` says which.
     pub(super) fn status_with(&self, settings: Option<&Settings>) -> Result<StatusJson, Failure> {
         let mut status = self.status()?;
-        if let (Store::Disk(_, view), Some(settings)) = (self, settings) {
+        if let (Store::Disk(_, view, _), Some(settings)) = (self, settings) {
             let own = own_lines(view, settings);
             for group in &mut status.groups {
                 let Some(counted) = own.get(&group.group) else { continue };

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use spillq_storage::{GroupId, SeqRange};
+use spillq_storage::{GroupId, SeqRange, SourceId};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::access::{Access, Caller, Denied, Open};
@@ -255,6 +255,12 @@ impl Coordinator {
             waiting: Mutex::default(),
             next_lease: Mutex::default(),
         })
+    }
+
+    /// The labels of a source, as lines of it are delivered.
+    #[must_use]
+    pub fn labels(&self, source: SourceId) -> BTreeMap<String, String> {
+        (self.paths)(source).map(|named| (*named.labels).clone()).unwrap_or_default()
     }
 
     /// Groups were added or removed by an operator.

@@ -31,7 +31,7 @@ pub use reload::{ChangeJson, ConfigHandle, ConfigJson, ReloadJson, ReloadReply};
 pub use server::{Api, serve};
 pub use socket::SOCKET;
 pub use wire::{
-    AdminJson, AnswerJson, AnsweredBy, DeadLetterJson, ErrorJson, GivenJson, GroupJson, LeasedLineJson,
-    LineJson, LogJson, LossesJson, ProcessJson, SeekToJson, SoughtJson, SourceJson, SourceNames, StatusJson,
-    reason, time,
+    AdminJson, AnswerJson, AnsweredBy, DeadLetterJson, ErrorJson, GivenJson, GroupJson, Labels,
+    LeasedLineJson, LineJson, LogJson, LossesJson, ProcessJson, SeekToJson, SoughtJson, SourceJson,
+    SourceNames, StatusJson, reason, time,
 };

@@ -27,7 +27,7 @@ use super::programs::Programs;
 use super::refused::Refused;
 use super::reload::{ConfigHandle, ReloadJson};
 use super::socket::{bind, serve_made_again};
-use super::wire::{AdminJson, AnswerJson, AnsweredBy, LineJson, SourceNames, StatusJson};
+use super::wire::{AdminJson, AnswerJson, AnsweredBy, Labels, LineJson, SourceNames, StatusJson};
 use crate::consumers::Coordinator;
 use crate::metrics::{self, Facts, Process};
 use crate::queue::{Admin, Answer, Closed, Command, Handle, Replays, Status, Window, now_ms, wall_ms};
@@ -223,9 +223,17 @@ impl Api {
         answer.map_err(|refusal| Refused::new(StatusCode::CONFLICT, refusal.to_string()))
     }
 
+    fn names(&self, status: &Status) -> SourceNames {
+        let labels = self
+            .coordinator
+            .clone()
+            .map(|coordinator| -> Labels { Arc::new(move |source| coordinator.labels(source)) });
+        SourceNames::of_status(status).with_labels(labels)
+    }
+
     async fn lines(&self, from: u64, limit: u64) -> Result<Vec<LineJson>, Refused> {
         let status = self.handle.ask(Command::Status).await?;
-        let names = Arc::new(SourceNames::of_status(&status));
+        let names = Arc::new(self.names(&status));
         let (mut lines, mut bytes) = (Vec::new(), 0);
         let mut seq = Seq(from);
         while (lines.len() as u64) < limit.min(LINES_MAX) && seq < status.next_seq && bytes < LINES_BYTES_MAX
@@ -293,7 +301,7 @@ async fn line(
     State(api): State<Api>,
     Query(query): Query<LineQuery>,
 ) -> Result<Json<Option<LineJson>>, Refused> {
-    let names = SourceNames::of_status(&api.handle.ask(Command::Status).await?);
+    let names = api.names(&api.handle.ask(Command::Status).await?);
     let found = api.read(Seq(query.seq), move |block| {
         let line = block.lines().find(|line| line.seq == Seq(query.seq));
         line.map(|line| LineJson::new(&line, &names, block))

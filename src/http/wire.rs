@@ -8,5 +8,5 @@ mod status;
 
 pub use crate::plain::rfc3339 as time;
 pub use admin::{AdminJson, AnswerJson, ErrorJson, GivenJson, SeekToJson, SoughtJson};
-pub use line::{DeadLetterJson, LeasedLineJson, LineJson, SourceNames};
+pub use line::{DeadLetterJson, Labels, LeasedLineJson, LineJson, SourceNames};
 pub use status::{AnsweredBy, GroupJson, LogJson, LossesJson, ProcessJson, SourceJson, StatusJson, reason};

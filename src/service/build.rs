@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use spillq_storage::{Log, SourceId};
+use spillq_storage::{Log, SourceId, State};
 
 use super::{Plan, ServiceError};
 use crate::config::{self, Settings};
+use crate::http::Labels;
 use crate::plain::escape_path;
 use crate::processor::{
     AppendFile, Epoch, Exec, ExecStream, HttpPost, Input, Named, Paths, Processor, Program, Stdout,
 };
 use crate::queue::{Configuration, GroupSettings};
-use crate::tail::{self, Follows, SourceRecord, TailHandle};
+use crate::tail::{self, Follows, SourceRecord, TailError, TailHandle};
 
 /// Between SIGTERM and SIGKILL for a command that must end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -146,7 +147,12 @@ struct KnownSource {
 }
 
 impl SourcePaths {
-    pub(super) fn new<'a>(checkpoints: impl Iterator<Item = (SourceId, &'a [u8])>) -> SourcePaths {
+    /// Those of all lines that the log has, also of forgotten sources.
+    pub(super) fn of(state: &State) -> SourcePaths {
+        SourcePaths::new(state.sources().iter().map(|(id, source)| (*id, &source.checkpoint[..])))
+    }
+
+    fn new<'a>(checkpoints: impl Iterator<Item = (SourceId, &'a [u8])>) -> SourcePaths {
         let source = |bytes: &[u8]| {
             let record = SourceRecord::decode(bytes).ok()?;
             Some(KnownSource::new(record.path(), record.rotated_from().unwrap_or(record.path())))
@@ -191,6 +197,17 @@ impl SourcePaths {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The labels of a stopped store's sources, as a service with these settings delivers their lines.
+///
+/// # Errors
+/// If the globs of a section are not valid.
+pub fn labels_of(state: &State, settings: &Settings) -> Result<Labels, TailError> {
+    let paths = SourcePaths::of(state);
+    paths.set_follows(Follows::new(settings.follow.clone(), &never(settings))?);
+    let lookup = paths.lookup();
+    Ok(Arc::new(move |source| lookup(source).map(|named| (*named.labels).clone()).unwrap_or_default()))
 }
 
 impl KnownSource {

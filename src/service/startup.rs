@@ -63,9 +63,7 @@ impl Parts {
         let known = state.sources().iter().filter(|(_, source)| !source.forgotten);
         let known = known.map(|(id, source)| (*id, Bytes::copy_from_slice(&source.checkpoint))).collect();
         let epoch = Epoch::of_store(state);
-        // Stored lines name the forgotten sources too.
-        let paths = state.sources().iter().map(|(id, source)| (*id, &source.checkpoint[..]));
-        let paths = SourcePaths::new(paths);
+        let paths = SourcePaths::of(state);
         let follows = Follows::new(settings.follow.clone(), &never(settings));
         paths.set_follows(follows.map_err(|error| ServiceError::Start(error.to_string(), None))?);
         let groups = groups_for(settings, plan, &log);

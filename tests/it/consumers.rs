@@ -648,7 +648,38 @@ fn lines_have_the_labels_of_their_section_and_a_reload_changes_them() {
     assert!(reloaded.status.success(), "{reloaded:?}");
     stage.append("node.log", "three\n");
     assert_eq!(labels(), (json!("three"), json!({"env": "test", "service": "node"})));
+
+    // What prints lines has them as well: the service knows them, and beside a stopped store a configuration.
+    let node = json!({"env": "test", "service": "node"});
+    let with = |words: &[&str]| -> Vec<Value> {
+        let printed = stage.spillq(words);
+        assert!(printed.status.success(), "{printed:?}");
+        let lines: Vec<Value> = printed
+            .stdout
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| serde_json::from_slice(line).ok())
+            .collect();
+        assert!(!lines.is_empty(), "{printed:?}");
+        lines
+            .into_iter()
+            .filter_map(|line| Some(line.get("line").unwrap_or(&line).get("labels")?.clone()))
+            .collect()
+    };
+    let inspect = ["inspect", "--json"];
+    let with_config = ["inspect", "--json", "--config", "spillq.toml"];
+    assert_eq!(with(&inspect), [node.clone(), node.clone()]);
+    stage.append("node.log", "four\n");
+    service.wait("one more line", |status| status.log.next_seq == 5);
+    assert_eq!(with(&["group", "lease", "any", "--json", "--release"]), std::slice::from_ref(&node));
+    assert!(stage.spillq(&["dead-letter", "park", "4", "--group", "any"]).status.success());
+    let export = ["dead-letter", "export", "--group", "any"];
+    let export_config = ["dead-letter", "export", "--group", "any", "--config", "spillq.toml"];
+    assert_eq!(with(&export), std::slice::from_ref(&node));
     assert_eq!(service.stop(), 0);
+    assert_eq!(with(&with_config), vec![node.clone(); 3]);
+    assert!(with(&inspect).is_empty(), "without a configuration nobody knows them");
+    assert_eq!(with(&export_config), [node]);
+    assert!(with(&export).is_empty());
 }
 
 /// Each of these stopped the service, or left a lease that nobody knew of, once.

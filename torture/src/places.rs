@@ -1,7 +1,8 @@
 //! Where the parts of a load are, and the configuration that follows from it.
 //!
 //! The groups are a strict one that records each batch through `exec` (a campaign may choose `exec-stream`), an unordered one through `exec-stream` that
-//! cannot process some lines, so that lines are relocated and dead letters made, and one that appends to a file.
+//! cannot process some lines, so that lines are relocated and dead letters made, one that appends to a file, and one that appends
+//! the lines of the first source only.
 
 use std::path::{Path, PathBuf};
 
@@ -63,6 +64,10 @@ retry = {{ initial = "20ms", max = "200ms", attempts = 4 }}
 [[group]]
 name = "record"
 batch = {{ bytes = "1MiB" }}
+[[group]]
+name = "some"
+include = ["{logs}/w0.log*"]
+batch = {{ lines = 500, bytes = "1MiB" }}
 [[processor]]
 group = "strict"
 kind = "{strict_kind}"
@@ -77,6 +82,10 @@ command = [{receiver:?}, "receive", "--group", "holes", "--stream", "--on-poison
 group = "record"
 kind = "file"
 path = "{folder}/recorded"
+[[processor]]
+group = "some"
+kind = "file"
+path = "{folder}/of-some"
 "#,
             logs = logs.display(),
             folder = folder.display(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::account::{Counted, Kept, Stored};
@@ -77,6 +77,37 @@ pub fn ends(kept: &[Kept]) -> BTreeMap<u32, u64> {
     ends
 }
 
+/// The file of a group that appends: every line of each of these sources once and in order, and of no other.
+pub fn judge(file: &Path, written: &BTreeMap<u32, u64>) -> Result<Vec<String>> {
+    let mut next: BTreeMap<u32, u64> = written.keys().map(|source| (*source, 0)).collect();
+    let mut broken = Vec::new();
+    for text in BufReader::new(File::open(file).during("open what was recorded")?).lines() {
+        match line::parse(&text.during("read what was recorded")?) {
+            Ok(place) => {
+                let Some(expected) = next.get_mut(&place.source) else {
+                    broken.push(format!(
+                        "I4 recorded: line {} of w{}, which is another's",
+                        place.number, place.source
+                    ));
+                    continue;
+                };
+                if place.number != *expected {
+                    broken.push(format!(
+                        "I4 recorded: line {} of w{}, not {expected}",
+                        place.number, place.source
+                    ));
+                }
+                *expected = place.number + 1;
+            }
+            Err(what) => broken.push(format!("I4 recorded: {what}")),
+        }
+    }
+    if next != *written {
+        broken.push(format!("I1 recorded: {next:?} lines of each source, of {written:?}"));
+    }
+    Ok(broken)
+}
+
 /// Every line of a stopped log that retains all of them.
 pub fn stored(program: &Program, data_dir: &Path) -> Result<Vec<Stored>> {
     let read = |Shown { seq, offset, text, unterminated, .. }: Shown| {
@@ -110,6 +141,7 @@ fn number(message: &str, key: &str) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::line::Place;
 
     #[test]
     fn lines_of_a_file_have_their_places() {
@@ -128,5 +160,35 @@ mod tests {
         let Counted { destroyed_bytes, lost_sight, rolled_back_bytes } = counted;
         assert_eq!((destroyed_bytes, lost_sight, rolled_back_bytes), (34, 1, 40));
         assert!(super::counted("bytes were destroyed before they were read").is_err());
+    }
+
+    /// Lines of these writers and numbers, each as long as the others.
+    fn file(lines: &[(u32, u64)]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut bytes = Vec::new();
+        for (source, number) in lines.iter().copied() {
+            line::write(
+                &mut bytes,
+                &Place { run: 1, source, number, file: 0, offset: 0, poison: false },
+                "abc",
+            );
+        }
+        fs::write(file.path(), bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn each_line_of_these_writers_is_recorded_once_in_order_and_none_of_others() {
+        let written = BTreeMap::from([(0, 2), (1, 1)]);
+        let broken = |lines: &[(u32, u64)]| judge(file(lines).path(), &written).unwrap();
+        assert!(broken(&[(0, 0), (1, 0), (0, 1)]).is_empty());
+        for (lines, what) in [
+            (&[(0, 0), (0, 1)][..], "I1 recorded: {0: 2, 1: 0} lines of each source, of {0: 2, 1: 1}"),
+            (&[(0, 1), (0, 0), (0, 1), (1, 0)], "I4 recorded: line 1 of w0, not 0"),
+            (&[(0, 0), (0, 1), (0, 1), (1, 0)], "I4 recorded: line 1 of w0, not 2"),
+            (&[(0, 0), (0, 1), (2, 0), (1, 0)], "I4 recorded: line 0 of w2, which is another's"),
+        ] {
+            assert_eq!(broken(lines).first().map(String::as_str), Some(what));
+        }
     }
 }

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -16,6 +14,7 @@ use crate::oracle::{self, Group, History, Observation};
 use crate::peak::Peak;
 use crate::phases::Phases;
 use crate::places::Places;
+use crate::recorded;
 use crate::service::{Output, Program, Service, Status, wait_for};
 use crate::trouble::{During, Result, Trouble};
 use crate::words::counted;
@@ -314,7 +313,7 @@ impl Trial {
         let mut service = self.start()?;
         let last = service.wait("everything is in the log and done", |status| {
             let idle = |name: &str| status.group(name).is_some_and(|group| group.lag_lines == 0);
-            status.log.next_seq > total && idle("strict") && idle("record")
+            status.log.next_seq > total && ["strict", "record", "some"].into_iter().all(idle)
         })?;
         let mut broken = Vec::new();
         if last.log.next_seq != total + 1 {
@@ -341,7 +340,9 @@ impl Trial {
         }
         self.gather()?;
         broken.extend(oracle::judge_end(&self.history, &["strict"]));
-        broken.extend(recorded(&self.places.folder.join("recorded"), &written)?);
+        broken.extend(recorded::judge(&self.places.folder.join("recorded"), &written)?);
+        let first = written.into_iter().filter(|(source, _)| *source == 0).collect();
+        broken.extend(recorded::judge(&self.places.folder.join("of-some"), &first)?);
         let verified = self.program.on(&self.places.data_dir, &["verify"])?;
         if verified.code != 0 {
             broken.push(format!("I9 verify ended with {}: {}", verified.code, verified.out));
@@ -361,31 +362,6 @@ fn observation(status: &Status) -> Observation {
         ack_floors: status.groups.iter().map(|group| (group.group.clone(), group.ack_floor)).collect(),
         findings: status.findings.clone(),
     }
-}
-
-/// The file of the group that appends: every line of each source once and in order.
-fn recorded(file: &Path, written: &BTreeMap<u32, u64>) -> Result<Vec<String>> {
-    let mut next: BTreeMap<u32, u64> = written.keys().map(|source| (*source, 0)).collect();
-    let mut broken = Vec::new();
-    for text in BufReader::new(File::open(file).during("open what was recorded")?).lines() {
-        match line::parse(&text.during("read what was recorded")?) {
-            Ok(place) => {
-                let expected = next.entry(place.source).or_default();
-                if place.number != *expected {
-                    broken.push(format!(
-                        "I4 recorded: line {} of w{}, not {expected}",
-                        place.number, place.source
-                    ));
-                }
-                *expected = place.number + 1;
-            }
-            Err(what) => broken.push(format!("I4 recorded: {what}")),
-        }
-    }
-    if next != *written {
-        broken.push(format!("I1 recorded: {next:?} lines of each source, of {written:?}"));
-    }
-    Ok(broken)
 }
 
 /// At most a screenful: the first breaches matter most.

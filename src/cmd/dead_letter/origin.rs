@@ -46,7 +46,7 @@ impl Store {
                 let request = AdminJson::DeadLetters { group: group.to_owned(), from };
                 Ok(service.post::<AnswerJson>("/v1/admin", &request)?.dead_letters)
             }
-            Store::Disk(_, view) => {
+            Store::Disk(_, view, _) => {
                 let Some((id, _)) = view.state().group(group) else {
                     return Err(Failure::could_not_run(format!("group {group} does not exist"))
                         .hint("`spillq group list` prints those that exist"));
@@ -64,9 +64,9 @@ impl Store {
             Store::Service(service) => {
                 service.get(&format!("/v1/line?seq={seq}")).map_err(|error| error.to_string())
             }
-            Store::Disk(_, view) => {
+            Store::Disk(_, view, labels) => {
                 let block = view.reader().block(Seq(seq)).map_err(|error| error.to_string())?;
-                let names = SourceNames::of(view.state());
+                let names = SourceNames::of(view.state()).with_labels(labels.clone());
                 let line = block.lines().find(|line| line.seq == Seq(seq));
                 Ok(line.map(|line| LineJson::new(&line, &names, &block)))
             }

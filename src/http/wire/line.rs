@@ -1,6 +1,7 @@
 //! The JSON of a line and of a dead letter.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -28,7 +29,13 @@ pub struct LineJson {
     pub part: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unterminated: bool,
+    /// Those of the section that follows its source.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
+
+/// The labels of a source.
+pub type Labels = Arc<dyn Fn(SourceId) -> BTreeMap<String, String> + Send + Sync>;
 
 /// A line of a lease.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,6 +60,7 @@ impl LineJson {
             base64: text.is_none().then(|| STANDARD.encode(bytes)),
             part: line.flags.part().map(str::to_owned),
             unterminated: line.flags.is_unterminated(),
+            labels: names.labels.as_ref().map(|labels| labels(line.source)).unwrap_or_default(),
         }
     }
 }
@@ -98,24 +106,34 @@ fn paths<'a>(checkpoints: impl Iterator<Item = (SourceId, &'a [u8])>) -> BTreeMa
         .collect()
 }
 
-/// The names of a store's sources: their paths, or their numbers if they are forgotten.
-#[derive(Clone, Debug)]
-pub struct SourceNames(BTreeMap<SourceId, String>);
+/// What the lines of a store's sources are shown with: their paths, or their numbers if they are forgotten, and their labels.
+pub struct SourceNames {
+    paths: BTreeMap<SourceId, String>,
+    labels: Option<Labels>,
+}
 
 impl SourceNames {
-    /// The sources that the log knows.
+    /// The sources that the log knows, without labels: those are in a configuration.
     #[must_use]
     pub fn of(state: &spillq_storage::State) -> SourceNames {
-        SourceNames(paths(state.sources().iter().map(|(id, source)| (*id, source.checkpoint.as_slice()))))
+        let paths = paths(state.sources().iter().map(|(id, source)| (*id, source.checkpoint.as_slice())));
+        SourceNames { paths, labels: None }
     }
 
     /// The sources in the status of a running service.
     pub(crate) fn of_status(status: &Status) -> SourceNames {
-        SourceNames(paths(status.sources.iter().map(|(id, bytes)| (*id, bytes.as_ref()))))
+        let paths = paths(status.sources.iter().map(|(id, bytes)| (*id, bytes.as_ref())));
+        SourceNames { paths, labels: None }
+    }
+
+    /// The same with labels.
+    #[must_use]
+    pub fn with_labels(self, labels: Option<Labels>) -> SourceNames {
+        SourceNames { labels, ..self }
     }
 
     /// The name of one.
     fn name(&self, source: SourceId) -> String {
-        self.0.get(&source).cloned().unwrap_or_else(|| source.to_string())
+        self.paths.get(&source).cloned().unwrap_or_else(|| source.to_string())
     }
 }
