@@ -375,7 +375,7 @@ impl Coordinator {
         }
         loop {
             if tokio::time::Instant::now() > until + OFFER_WAIT {
-                return Err(self.nothing(open.id).await.unwrap_or(Refusal::Nothing(Why::empty())));
+                return Err(self.nothing(open.id).await.unwrap_or(Refusal::Nothing(Why::busy())));
             }
             let may_ask = lock(&self.next_lease).get(&open.id).copied().filter(|next| *next > Instant::now());
             if let Some(next) = may_ask {
@@ -402,7 +402,7 @@ impl Coordinator {
                     () = tokio::time::sleep_until(deadline) => match self.nothing(open.id).await {
                         // There are lines, and the owner is about to offer them.
                         None if deadline < until + OFFER_WAIT => deadline = deadline.max(tokio::time::Instant::now()) + OFFER_LOOK,
-                        None => return Err(Refusal::Nothing(Why::empty())),
+                        None => return Err(Refusal::Nothing(Why::busy())),
                         Some(refusal) => return Err(refusal),
                     },
                 }

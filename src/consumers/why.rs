@@ -6,14 +6,15 @@ use super::view::Seen;
 use crate::plain::duration;
 use crate::queue::{Blocked, GroupStatus, Phase};
 
-/// Why no lines were leased: `empty`, `paused`, `rate`, `backoff 12 s`, `refused 12 s`, `held-by w2 18 s`, `blocked line 17`,
+/// Why no lines were leased: `empty`, `busy`, `paused`, `rate`, `backoff 12 s`, `refused 12 s`, `held-by w2 18 s`, `blocked line 17`,
 /// `blocked ack-window 10-40`, `blocked dead-letters`, `blocked damage`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Why(String);
 
 impl Why {
-    pub(super) fn empty() -> Why {
-        Why("empty".to_owned())
+    /// There are lines, and they were not offered in time: the owner is in a slow commit.
+    pub(super) fn busy() -> Why {
+        Why("busy".to_owned())
     }
 
     /// The rate of the group allows none yet.

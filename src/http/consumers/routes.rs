@@ -103,7 +103,7 @@ pub(super) async fn openapi() -> impl IntoResponse {
                 ("Spillq-Expires-Ms" = u64, description = "The time until the lease expires."),
             )),
         (status = 204, description = "No lines within `wait_ms`.", headers(
-            ("Spillq-Why" = String, description = "`empty`, `paused`, `rate`, `backoff 12 s`, `refused 12 s`, `held-by w2 18 s`, \
+            ("Spillq-Why" = String, description = "`empty`, `busy`, `paused`, `rate`, `backoff 12 s`, `refused 12 s`, `held-by w2 18 s`, \
                                                    `blocked line 17`, `blocked ack-window 10-40`, `blocked dead-letters`, \
                                                    `blocked damage`."))),
         (status = 400, description = "The request is not understood; nothing was changed.", body = ErrorJson),
