@@ -78,7 +78,7 @@ fn on_disk(data_dir: &Path, view: &View, config: Option<(&Path, &Settings)>) -> 
     let mut started = last.as_ref().map(|last| last.started.clone()).unwrap_or_default();
     if let Some((file, settings)) = config {
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-        started = super::in_service(started, &settings.service);
+        started = super::in_service(started, settings);
         started.config = quoted(&file.to_string_lossy());
     }
     let commands = Commands::about(data_dir, started).stopped();

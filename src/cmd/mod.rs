@@ -40,7 +40,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::{DataDirArgs, StoreArgs};
-use crate::config::{ConfigError, DEFAULT_DATA_DIR, Loaded, Overrides, Service, Settings, Sources};
+use crate::config::{ConfigError, DEFAULT_DATA_DIR, Loaded, Overrides, Settings, Sources};
 use crate::file_limit;
 use crate::plain::escape;
 use crate::service::command_missing;
@@ -258,15 +258,18 @@ fn started(settings: &Settings, config: Option<&Path>, command: &[OsString]) -> 
     };
     let variables: Vec<_> = std::env::vars_os().filter(|(name, _)| is_ours(name)).collect();
     let typed = Started::of(&args, command, &working_dir()?, config, &variables);
-    Ok(in_service(typed, &settings.service))
+    Ok(in_service(typed, settings))
 }
 
-/// Adds how commands are typed on this host, from [service].
-fn in_service(started: Started, service: &Service) -> Started {
+/// Adds what the configuration says: how commands are typed on this host, and which groups can be drained.
+fn in_service(started: Started, settings: &Settings) -> Started {
+    let service = &settings.service;
     Started {
         prefix: service.command_prefix.clone(),
         stopped_prefix: service.stopped_prefix.clone(),
         start: service.start_command.clone(),
+        serves_consumers: !settings.consumers.listen.is_empty(),
+        processors: settings.processors.iter().map(|processor| processor.group.clone()).collect(),
         ..started
     }
 }

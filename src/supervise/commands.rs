@@ -25,6 +25,10 @@ pub struct Started {
     pub stopped_prefix: String,
     /// `service.start_command`.
     pub start: String,
+    /// Consumers can lease lines of groups without a `[[processor]]`.
+    pub serves_consumers: bool,
+    /// Groups with a `[[processor]]`.
+    pub processors: Vec<String>,
 }
 
 impl Started {
@@ -56,7 +60,10 @@ impl Started {
         if fits(&self) {
             return self;
         }
-        let short = Started { typed: String::new(), processor: String::new(), ..self };
+        let mut short = Started { typed: String::new(), processor: String::new(), ..self };
+        if !fits(&short) {
+            short = Started { serves_consumers: false, processors: Vec::new(), ..short };
+        }
         if fits(&short) { short } else { Started::default() }
     }
 }
@@ -139,11 +146,22 @@ impl Commands {
         self.spillq("run", "--follow FILES -- COMMAND")
     }
 
-    /// The command that drains a group while the service is stopped.
+    /// Whether consumers lease the lines of a group by themselves.
     #[must_use]
-    pub fn drain(&self, group: &str) -> String {
+    pub fn has_consumers(&self, group: &str) -> bool {
+        let Started { processor, serves_consumers, processors, .. } = &self.started;
+        *serves_consumers && processor.is_empty() && !processors.iter().any(|with| with == group)
+    }
+
+    /// The command that drains a group while the service is stopped; `None` if consumers lease its lines, as they need the
+    /// service.
+    #[must_use]
+    pub fn drain(&self, group: &str) -> Option<String> {
+        if self.has_consumers(group) {
+            return None;
+        }
         let Started { config, processor, .. } = &self.started;
-        match (config.is_empty(), processor.is_empty()) {
+        Some(match (config.is_empty(), processor.is_empty()) {
             (false, true) => self.spillq("drain", &format!("--config {config} --group {group}")),
             (_, false) => {
                 let data_dir = &self.data_dir;
@@ -152,7 +170,7 @@ impl Commands {
                 ))
             }
             _ => self.spillq("drain", &format!("--group {group} -- COMMAND")),
-        }
+        })
     }
 
     /// The command that checks the configuration.
@@ -260,9 +278,10 @@ mod tests {
         let run = commands(started(&["run", "--follow", "*.log", "--", "./p.sh", "a b"], None, &[]));
         assert_eq!(run.start(), "cd '/w d' && spillq run --follow '*.log' -- ./p.sh 'a b'");
         let drain = "cd '/w d' && spillq drain --data-dir '/a b' --group g -- ./p.sh 'a b'";
-        assert_eq!(run.drain("g"), drain);
+        assert_eq!(run.drain("g").as_deref(), Some(drain));
         let run = commands(started(&["run", "--config", "q.toml"], Some("q.toml"), &[]));
-        assert_eq!(run.drain("g"), "spillq drain --data-dir '/a b' --config '/w d/q.toml' --group g");
+        let drain = "spillq drain --data-dir '/a b' --config '/w d/q.toml' --group g";
+        assert_eq!(run.drain("g").as_deref(), Some(drain));
         assert!(run.change("raise it").starts_with("raise it in '/w d/q.toml';"));
         assert_eq!(run.stopped().change("raise it"), "raise it in '/w d/q.toml'");
         assert!(Commands::default().change("raise it").contains("spillq config init"));
@@ -291,6 +310,16 @@ mod tests {
     }
 
     #[test]
+    fn a_group_whose_lines_consumers_lease_is_not_drained() {
+        let run = started(&["run", "--config", "/q.toml"], Some("/q.toml"), &[]);
+        let run = commands(Started { serves_consumers: true, processors: vec!["with".to_owned()], ..run });
+        assert!(run.has_consumers("g") && run.drain("g").is_none());
+        assert!(!run.has_consumers("with") && run.drain("with").is_some());
+        let run = commands(Started::default());
+        assert!(!run.has_consumers("g") && run.drain("g").is_some());
+    }
+
+    #[test]
     fn a_command_line_whose_json_does_not_fit_is_left_out_as_a_whole() {
         let started = |config: &str, typed: &str| Started {
             config: config.to_owned(),
@@ -304,5 +333,7 @@ mod tests {
             assert_eq!(started("/q.toml", &c.repeat(200)).within(400), started("/q.toml", ""), "{c:?}");
         }
         assert_eq!(started(&"x".repeat(400), "run").within(400), Started::default());
+        let names = Started { processors: vec!["x".repeat(400)], ..started("/q.toml", "run") };
+        assert_eq!(names.within(400), started("/q.toml", ""));
     }
 }

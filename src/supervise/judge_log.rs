@@ -183,7 +183,7 @@ fn why_full(log: &LogInputs, full: &Pauses, commands: &Commands) -> Verdict {
 /// How to let a group catch up: its own verdict has the cause; on a stopped store it is drained.
 fn see_to_group(full: &Pauses, group: &str, commands: &Commands) -> String {
     if !matches!(full, Pauses::Now(_)) {
-        return commands.drain(group);
+        return commands.drain(group).unwrap_or_else(|| commands.start());
     }
     format!(
         "see the verdict on group {group}, and fix what it names; ingestion resumes by itself when the group has caught up"

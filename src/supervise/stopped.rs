@@ -33,11 +33,22 @@ pub fn judge_stopped(i: &StoppedGroup, last: Option<&LastRun>, s: &JudgeSettings
     let inputs =
         GroupInputs { group: i.group.clone(), dead_letters: i.dead_letters, ..GroupInputs::default() };
     let state = if i.is_paused { State::Paused } else { State::Idle };
-    let again = || Step::from(s.commands.start()).or(s.commands.drain(&i.group));
+    let again = || {
+        let start = Step::from(s.commands.start());
+        match s.commands.drain(&i.group) {
+            Some(drain) => start.or(drain),
+            None => start,
+        }
+    };
     if let Some(last) = last.filter(|_| !i.in_flight.is_empty()) {
+        let who = if s.commands.has_consumers(&i.group) {
+            format!("consumers of group {} had lines", i.group)
+        } else {
+            format!("the processor of group {} vanished with lines", i.group)
+        };
         let summary = format!(
-            "the processor of group {} vanished with lines in flight when the last run (pid {}) ended: they were not acked, and the next start delivers them again, bisected",
-            i.group, last.pid
+            "{who} in flight when the last run (pid {}) ended: they were not acked, and the next start delivers them again, bisected",
+            last.pid
         );
         let cause = (None, Cause::ConsumerVanished);
         let mut verdict = Verdict::unhealthy(&inputs, State::Blocked, cause, summary, again());

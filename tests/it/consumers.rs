@@ -410,6 +410,48 @@ fn doctor_knows_who_asks_and_who_does_not_settle() {
     assert_eq!(service.stop(), 0);
 }
 
+/// The last run's verdict is the evidence, and nothing is suggested that these groups cannot have: a drain needs a processor.
+#[test]
+fn after_a_kill_doctor_says_what_consumers_did() {
+    let stage = staged(30, GROUPS);
+    for (lease_ms, cause, said) in [
+        (None, "no_consumer", "no consumer has asked for lines of group strict since the service started"),
+        (
+            Some(100),
+            "leases_expire",
+            "consumer w1 vanished with lines 1-10 of group strict: its lease expired",
+        ),
+        (Some(600_000), "", "lines 1-10: held by w1"),
+    ] {
+        let service = stage.serves(30);
+        if let Some(lease_ms) = lease_ms {
+            stage.web().lease("strict", json!({"consumer": "w1", "lease_ms": lease_ms})).lease();
+        }
+        let live = wait_for(|| {
+            let (doctor, _) = stage.doctor()?;
+            let of_strict = doctor.groups.into_iter().find(|one| one.group == "strict")?;
+            (of_strict.cause.as_deref().unwrap_or_default() == cause && of_strict.summary.contains(said))
+                .then_some(())
+        });
+        assert!(live.is_some(), "{said}: {:#?}", stage.doctor());
+        // The supervisor records it with its next look.
+        let recorded = || std::fs::read(stage.data_dir.join("EVENTS")).ok();
+        let is_recorded = || String::from_utf8_lossy(&recorded()?).contains(said).then_some(());
+        assert!(wait_for(is_recorded).is_some(), "{said}");
+        service.kill();
+        let (doctor, exit) = stage.doctor().unwrap();
+        let killed = doctor.findings.iter().find(|one| one.cause.as_deref() == Some("killed")).unwrap();
+        assert!(exit == 1 && killed.evidence.iter().any(|text| text.contains(said)), "{said}: {doctor:#?}");
+        let strict = doctor.groups.iter().find(|one| one.group == "strict").unwrap();
+        let in_flight = strict.cause.as_deref() == Some("consumer_vanished");
+        assert_eq!(in_flight, cause.is_empty(), "{strict:#?}");
+        let summary = "consumers of group strict had lines in flight when the last run";
+        assert!(!in_flight || strict.summary.starts_with(summary), "{strict:#?}");
+        assert!(strict.next.contains("spillq") && strict.next.contains(" run "), "{strict:#?}");
+        assert!(!format!("{doctor:?}").contains("drain"), "{doctor:#?}");
+    }
+}
+
 #[test]
 fn a_shell_leases_and_settles() {
     let stage = staged(30, "[[group]]\nname = \"fills\"\nbatch = { lines = 10 }\n");
