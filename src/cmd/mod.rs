@@ -7,6 +7,7 @@ pub mod backup;
 #[cfg(feature = "cli-extras")]
 mod bench;
 pub mod config;
+mod consumers;
 pub mod dead_letter;
 #[cfg(feature = "cli-extras")]
 mod demo;

@@ -3,12 +3,13 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use super::consumers::consumers;
 use super::output::{self, Output};
 use super::place::Place;
 use super::{Exit, Failure};
 use crate::cli::StatusArgs;
 use crate::http::{AnsweredBy, GroupJson, StatusJson};
-use crate::plain::{counted, duration, number, rough_duration, size, waiting};
+use crate::plain::{counted, number, rough_duration, size, waiting};
 
 /// Time between two reports with `--watch`.
 const WATCH: Duration = Duration::from_secs(2);
@@ -133,9 +134,6 @@ fn print(out: &mut Output<impl Write>, status: &StatusJson, place: &Place) -> io
     Ok(())
 }
 
-/// Consumers of a group, and leases of them, that are shown.
-const CONSUMERS_SHOWN_MAX: usize = 5;
-
 fn print_group(out: &mut Output<impl Write>, group: &GroupJson) -> io::Result<()> {
     let age = group.lag_seconds.map(|seconds| format!(", the oldest {} old", rough_duration(seconds)));
     out.line(format!(
@@ -155,26 +153,5 @@ fn print_group(out: &mut Output<impl Write>, group: &GroupJson) -> io::Result<()
     if let Some(failure) = group.last_failure.as_ref().and_then(|failure| failure.lines().next()) {
         out.line(format!("         last failure: {}", failure))?;
     }
-    for held in group.held.iter().take(CONSUMERS_SHOWN_MAX) {
-        let (lasts, until) = (duration(held.held_ms), duration(held.held_ms + held.expires_ms));
-        let lines = match held.first == held.last {
-            true => format!("line {}", held.first),
-            false => format!("lines {}-{}", held.first, held.last),
-        };
-        out.line(format!("         {lines}: held by {} for {lasts} of {until}", held.consumer))?;
-    }
-    more(out, group.held.len(), "lease")?;
-    for consumer in group.consumers.iter().take(CONSUMERS_SHOWN_MAX) {
-        let (seen, acked) = (duration(consumer.seen_ms_ago), counted(consumer.acked_lines, "line"));
-        out.line(format!("         consumer {}: seen {seen} ago, {acked} acknowledged", consumer.name))?;
-    }
-    more(out, group.consumers.len(), "consumer")
-}
-
-/// How many are not shown.
-fn more(out: &mut Output<impl Write>, all: usize, noun: &str) -> io::Result<()> {
-    match all.checked_sub(CONSUMERS_SHOWN_MAX).filter(|more| *more > 0) {
-        Some(more) => out.line(format!("         and {}", counted(more as u64, &format!("more {noun}")))),
-        None => Ok(()),
-    }
+    consumers(group).into_iter().try_for_each(|line| out.line(format!("         {line}")))
 }

@@ -9,6 +9,7 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState, Wrap};
 
 use super::model::Model;
 use super::plot::{Plot, Unit};
+use crate::cmd::consumers::consumers;
 use crate::http::{GroupJson, SourceJson, VerdictJson};
 use crate::plain::{counted, escape, number, rough_duration, size};
 use crate::tail::SourceState;
@@ -189,6 +190,8 @@ fn bottom_text(model: &Model) -> Vec<Line<'static>> {
     for finding in model.findings() {
         lines.extend(said(model, finding));
     }
+    let consumers = model.chosen_group().map(consumers).unwrap_or_default();
+    lines.extend(consumers.iter().map(|line| Line::from(escape(line).into_owned())));
     lines
 }
 

@@ -109,6 +109,27 @@ fn all_of_it_fits_on_80_by_24() {
 }
 
 #[test]
+fn consumers_of_the_chosen_group_are_listed_below_what_is_wrong() {
+    let held = |at: u64| serde_json::json!({ "first": at, "last": at + 9, "consumer": "w1\u{1b}[2J", "held_ms": 2_000, "expires_ms": 28_000 });
+    let seen = |at: u64| serde_json::json!({ "name": format!("w{at}"), "seen_ms_ago": 240_000, "asked": 9, "leased": 8, "settled": 8, "expired": 0, "acked_lines": 1_000 });
+    let (mut status, doctor) = answer(60, &["audit"]);
+    status.groups[0].held = (0..7).map(|at| serde_json::from_value(held(10 * at)).unwrap()).collect();
+    status.groups[0].consumers = (1..=2).map(|at| serde_json::from_value(seen(at)).unwrap()).collect();
+    let mut model = Model::new("/var/lib/q".to_owned(), true);
+    model.take(Ok(Box::new((status, doctor))), Duration::from_secs(60));
+    let rows = screen(&model, 80, 40);
+    let at = rows.iter().position(|row| row.starts_with("lines 0-9:")).unwrap();
+    assert!(rows[..at].iter().any(|row| row.contains("! crashing")), "{}", rows.join("\n"));
+    assert_eq!(rows[at], r"lines 0-9: held by w1\x1b[2J for 2.0 s of 30.0 s");
+    let expected = [
+        "and 2 more leases",
+        "consumer w1: seen 4 min ago, 1,000 lines acknowledged",
+        "consumer w2: seen 4 min ago, 1,000 lines acknowledged",
+    ];
+    assert_eq!(rows[at + 5..at + 8], expected, "{}", rows.join("\n"));
+}
+
+#[test]
 fn it_is_drawn_at_any_size() {
     let long = "g".repeat(64);
     let names: Vec<&str> = vec![long.as_str(); 40];
