@@ -10,6 +10,8 @@ mod contract;
 mod doing;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod driver;
+#[cfg(all(test, any(feature = "redis", feature = "postgres")))]
+mod driver_model;
 mod dump;
 mod epoch;
 mod evidence;

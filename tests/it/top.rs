@@ -102,9 +102,9 @@ fn top_draws_follows_a_restart_and_restores_the_terminal() {
     shown.press(b"d");
     // The part of "group default has no dead letters" that was not on the screen before.
     shown.wait("letters");
-    shown.press(b"q");
     let whole = shown.text();
     assert!(!whole.contains(LEAVE), "{whole:?}");
+    shown.press(b"q");
     // The beginning was cleared above.
     shown.written.lock().unwrap().splice(0..0, ENTER.bytes());
     shown.ended();
