@@ -23,7 +23,10 @@ use crate::config::Overrides;
 use crate::messages::Format;
 use crate::plain::escape;
 use crate::queue::group_name;
-use value::{LEVELS, bad, causes, count, duration, log_format, measured, place, seq, seqs, usage, wait};
+use value::{
+    LEVELS, bad, causes, count, duration, lease_time, lease_token, log_format, measured, place, seq, seqs,
+    size, some_lines, usage, wait,
+};
 
 pub use value::{Bad, Beginning, InputForm, Place};
 
@@ -714,16 +717,16 @@ pub struct GroupLeaseArgs {
     #[arg(long, value_name = "NAME")]
     pub consumer: Option<String>,
     /// Lease at most this many lines
-    #[arg(long, value_name = "COUNT", value_parser = count)]
+    #[arg(long, value_name = "COUNT", value_parser = some_lines)]
     pub lines: Option<u64>,
     /// Lease at most this many bytes of lines; a longer line is leased by itself
-    #[arg(long, value_name = "SIZE", value_parser = measured)]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     pub bytes: Option<u64>,
     /// Wait this long for lines, at most 25s
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = wait)]
     pub wait: Duration,
     /// Lease them for this long; the group's `timeout` if not given
-    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = lease_time)]
     pub time: Option<Duration>,
     /// Print the lines as they are in their files, not as JSON objects
     #[arg(long)]
@@ -743,7 +746,7 @@ pub struct GroupSettleArgs {
     #[command(flatten)]
     pub store: StoreArgs,
     /// The token that `group lease` printed; - reads it from standard input
-    #[arg(value_name = "TOKEN")]
+    #[arg(value_name = "TOKEN", value_parser = lease_token)]
     pub token: String,
     /// Acknowledge all lines of the lease, except those that are --bad
     #[arg(long, conflicts_with_all = ["through", "fail", "release"])]
@@ -765,7 +768,7 @@ pub struct GroupSettleArgs {
     /// The lines were not processed: they are delivered again at once
     #[arg(long)]
     pub release: bool,
-    /// Print one JSON object: acked, dead, left, ack_floor, durable
+    /// Print one JSON object: acked, dead, again, left, ack_floor, durable
     #[arg(long)]
     pub json: bool,
 }

@@ -7,7 +7,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use spillq_storage::{Seq, SeqRange};
 
-use crate::config::parse_duration;
+use crate::config::{parse_duration, parse_size};
 use crate::messages::Format;
 use crate::supervise::Cause;
 use crate::tail;
@@ -112,6 +112,33 @@ pub(super) fn count(text: &str) -> Result<u64, String> {
     text.replace('_', "")
         .parse()
         .map_err(|_| "not a number of lines; write it as 1000000 or 1_000_000".to_owned())
+}
+
+/// Bytes, at least one.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let size = parse_size(text).or_else(|| text.parse().ok());
+    size.filter(|size| *size > 0).ok_or_else(|| "not a size; write it as 64KiB, 1MiB or 1048576".to_owned())
+}
+
+/// A number of lines, at least one.
+pub(super) fn some_lines(text: &str) -> Result<u64, String> {
+    count(text).and_then(|lines| if lines > 0 { Ok(lines) } else { Err("at least 1".to_owned()) })
+}
+
+/// The time of a lease.
+pub(super) fn lease_time(text: &str) -> Result<Duration, String> {
+    const LEAST: Duration = Duration::from_millis(100);
+    const MOST: Duration = Duration::from_secs(12 * 60 * 60);
+    let time = duration(text)?;
+    if (LEAST..=MOST).contains(&time) { Ok(time) } else { Err("from \"100ms\" to \"12h\"".to_owned()) }
+}
+
+/// The token of a lease, or `-`.
+pub(super) fn lease_token(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("empty; `spillq group lease` prints the token".to_owned()),
+        token => Ok(token.to_owned()),
+    }
 }
 
 /// How many lines to measure with.

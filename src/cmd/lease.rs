@@ -115,7 +115,14 @@ pub(super) fn settle(args: &GroupSettleArgs) -> Result<Exit, Failure> {
             read.map_err(|error| {
                 Failure::could_not_run("could not read the token from standard input").because(error)
             })?;
-            text.trim().to_owned()
+            match text.trim() {
+                "" => {
+                    return Err(Failure::could_not_run("standard input has no token").hint(
+                        "`spillq group lease` prints it; with --json it is `lease` in the first line",
+                    ));
+                }
+                token => token.to_owned(),
+            }
         }
         token => token.to_owned(),
     };
@@ -134,11 +141,16 @@ pub(super) fn settle(args: &GroupSettleArgs) -> Result<Exit, Failure> {
     if args.json {
         return say_json(&settled);
     }
-    let SettledJson { acked, dead, left, ack_floor, .. } = settled;
+    let SettledJson { acked, dead, again, left, ack_floor, .. } = settled;
     let left: u64 = left.iter().map(|[first, last]| last - first + 1).sum();
     let dead = if dead > 0 { format!(", {} made", counted(dead, "dead letter")) } else { String::new() };
     let left = if left > 0 { format!(", {} still leased", counted(left, "line")) } else { String::new() };
-    say(format!("{} acknowledged{dead}{left}; acknowledged up to {ack_floor}", counted(acked, "line")))
+    let again = match again {
+        0 => String::new(),
+        1 => ", 1 line is delivered again".to_owned(),
+        again => format!(", {} are delivered again", counted(again, "line")),
+    };
+    say(format!("{} acknowledged{dead}{again}{left}; acknowledged up to {ack_floor}", counted(acked, "line")))
 }
 
 fn settled(service: &Client, token: &str, request: &SettleJson) -> Result<SettledJson, Failure> {
@@ -160,6 +172,10 @@ fn done(answered: Answered) -> Result<Answered, Failure> {
 
 fn running(store: &crate::cli::StoreArgs) -> Result<Client, Failure> {
     let dir = store_dir(store)?;
+    if !dir.exists() {
+        return Err(Failure::could_not_run(format!("{} does not exist", escape_path(&dir)))
+            .hint("name the data dir of the service with --data-dir, or its configuration with --config"));
+    }
     Client::connect(&dir).ok_or_else(|| {
         Failure::could_not_run(format!("no service runs on {}", dir.display()))
             .hint("start it (`spillq run`): a lease lasts no longer than the service")

@@ -68,7 +68,7 @@ pub fn run(args: &TestConsumerArgs) -> Result<Exit, Failure> {
     let runtime =
         runtime.map_err(|error| Failure::could_not_run("could not start the runtime").because(error))?;
     let mut out = Stdout::stdout();
-    let mut broken = 0;
+    let (mut broken, mut left_out) = (0, 0);
     let written = runtime.block_on(async {
         let mut report = |found: Found| {
             broken += u64::from(!found.passed);
@@ -81,12 +81,14 @@ pub fn run(args: &TestConsumerArgs) -> Result<Exit, Failure> {
             }
         };
         let mut tester = Tester::new(args, &words);
-        for case in cases(&samples) {
+        let mut all = cases(&samples).into_iter();
+        while let Some(case) = all.next() {
             let found = tester.deliver(&case).await;
             let is_first = case.odd.is_none() && !found.passed;
             report(found)?;
             if is_first {
-                // Without a batch that it acks, nothing else says anything.
+                // Without a batch that it acks, nothing else says anything. Two more follow the batches.
+                left_out = all.len() as u64 + 2;
                 return Ok(());
             }
         }
@@ -97,10 +99,15 @@ pub fn run(args: &TestConsumerArgs) -> Result<Exit, Failure> {
     if broken == 0 {
         return Ok(exit);
     }
-    Err(Failure::new(Exit::No, format!("the command breaks the contract in {}", counted(broken, "case")))
-        .hint(
-            "docs/how-to/exec.md#exec-stream has the contract; --lines FILE gives it lines that it accepts",
-        ))
+    let left_out = match left_out {
+        0 => String::new(),
+        cases => format!(", and {} were not tried, as it acks no batch", counted(cases, "case")),
+    };
+    let broken = counted(broken, "case");
+    Err(Failure::new(Exit::No, format!("the command breaks the contract in {broken}{left_out}")).hint(
+        "docs/how-to/exec.md#exec-stream has the contract; --lines FILE gives the command lines that it accepts, --input ndjson passes \
+         them as JSON objects",
+    ))
 }
 
 /// The lines of the file, or some that most programs accept.

@@ -140,10 +140,10 @@ impl Access {
         self.groups.iter().find(|(_, open)| open.id == id).map(|(name, open)| (name.as_str(), open))
     }
 
-    /// The groups without a processor.
-    pub(super) fn open(&self) -> impl Iterator<Item = (&str, GroupId)> {
+    /// The groups without a processor, and whether consumers may lease from them.
+    pub(super) fn open(&self) -> impl Iterator<Item = (&str, GroupId, bool)> {
         let open = self.groups.iter().filter(|(_, open)| !open.has_processor);
-        open.map(|(name, open)| (name.as_str(), open.id))
+        open.map(|(name, open)| (name.as_str(), open.id, open.is_configured))
     }
 
     /// Whether the caller may use any group.

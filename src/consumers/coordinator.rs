@@ -299,9 +299,10 @@ impl Coordinator {
                 self.changed.notify_waiters();
             }
             for held in expired {
-                let (lasted, lines) = (duration(held.until_ms.saturating_sub(held.since_ms)), held.range);
+                let (lasted, lines) =
+                    (duration(held.until_ms.saturating_sub(held.since_ms)), named(held.span()));
                 let summary = format!(
-                    "consumer {} did not settle lines {lines} within {lasted}: the lease has expired",
+                    "consumer {} did not settle {lines} within {lasted}: the lease has expired",
                     held.consumer
                 );
                 let kind = FailureKind::Failed;
@@ -745,8 +746,11 @@ impl Coordinator {
     pub fn disconnected(&self, connection: u64) {
         let ended = self.table().disconnected(connection);
         for held in &ended {
-            let summary =
-                format!("consumer {} closed its connection with lines {} leased", held.consumer, held.range);
+            let summary = format!(
+                "consumer {} closed its connection with {} leased",
+                held.consumer,
+                named(held.span())
+            );
             self.end(held, failed(FailureKind::Failed, summary));
         }
         self.changed.notify_waiters();
@@ -773,8 +777,9 @@ impl Coordinator {
     pub fn seen(&self, has_socket: bool) -> BTreeMap<String, Seen> {
         let access = Arc::clone(&self.now.borrow().access);
         let table = self.table();
-        let seen = access.open().map(|(name, id)| (name.to_owned(), table.seen(id)));
-        seen.filter(|(_, seen)| has_socket || seen.leased > 0).collect()
+        let seen = access.open().map(|(name, id, is_open)| (name.to_owned(), table.seen(id), is_open));
+        let seen = seen.filter(|(_, seen, is_open)| has_socket && *is_open || seen.leased > 0);
+        seen.map(|(name, seen, _)| (name, seen)).collect()
     }
 
     /// Whether the caller may use a group, before more of the request is read.
@@ -963,6 +968,11 @@ impl Coordinator {
         // If the owner has ended, so has the lease.
         let _ = self.handle.send(Command::Settle { group: held.group, token: held.lease, verdict, reply });
     }
+}
+
+/// `line 7`, `lines 7-9`.
+fn named(range: SeqRange) -> String {
+    format!("line{} {range}", if range.lines() == 1 { "" } else { "s" })
 }
 
 /// Bytes of lines in one lease.

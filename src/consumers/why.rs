@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::view::Seen;
 use crate::plain::duration;
-use crate::queue::{Blocked, GroupStatus, Phase};
+use crate::queue::{Blocked, GroupStatus, Phase, Waits};
 
 /// Why no lines were leased: `empty`, `busy`, `paused`, `rate`, `backoff 12 s`, `refused 12 s`, `held-by w2 18 s`, `blocked line 17`,
 /// `blocked ack-window 10-40`, `blocked dead-letters`, `blocked damage`.
@@ -46,10 +46,11 @@ pub(super) fn why(status: &GroupStatus, seen: &Seen, now_ms: u64) -> Option<Why>
         Phase::Retrying { until_ms, .. } if *until_ms > now_ms => format!("backoff {}", left(*until_ms)),
         Phase::Idle => "empty".to_owned(),
         Phase::Running | Phase::Retrying { .. } => {
-            let may_lease = status.leases.len() < status.in_flight_max && status.lag_lines > status.leased;
-            match held.filter(|_| !may_lease) {
-                Some(held) => format!("held-by {} {}", held.consumer, left(held.until_ms)),
-                None => return None,
+            let is_out = status.lag_lines <= status.leased || status.waits == Some(Waits::ForLeases);
+            match (status.waits, held.filter(|_| is_out)) {
+                (Some(Waits::Until(until_ms)), _) => format!("backoff {}", left(until_ms)),
+                (_, Some(held)) => format!("held-by {} {}", held.consumer, left(held.until_ms)),
+                (_, None) => return None,
             }
         }
     };

@@ -41,6 +41,7 @@ fn group(id: u32, name: &str, lag_lines: u64) -> GroupStatus {
         dropped_lines: 0,
         last_failure: Some("exit status 3".to_owned()),
         held: None,
+        waits: None,
         attempts_max: 8,
         is_exhausted: false,
     }

@@ -158,8 +158,10 @@ pub enum Settled {
 pub struct Counted {
     /// Lines acked.
     pub acked: u64,
-    /// Lines that became dead letters.
+    /// Lines of the lease that became dead letters.
     pub dead: u64,
+    /// Lines of the lease that are delivered again.
+    pub again: u64,
     /// Lines that stay leased.
     pub left: Vec<SeqRange>,
     /// All lines up to here are settled.

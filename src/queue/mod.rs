@@ -44,7 +44,7 @@ pub use replay::{Replay, ReplayError, Replays};
 pub use settings::{Configuration, GroupSettings, RetrySettings, Stuck, WhenFull};
 pub use sources::{Members, Origin, SourceGlobs};
 pub use status::{
-    Activity, DestinationLost, Discarded, DiscardedBy, Failing, GroupStatus, HeldLine, Status, Usage,
+    Activity, DestinationLost, Discarded, DiscardedBy, Failing, GroupStatus, HeldLine, Status, Usage, Waits,
 };
 pub use thread::Queue;
 pub use window::{Lent, Window};

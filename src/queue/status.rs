@@ -169,10 +169,21 @@ pub struct GroupStatus {
     pub last_failure: Option<String>,
     /// The line that holds the group, in strict order.
     pub held: Option<HeldLine>,
+    /// Why none of the lines that wait can be leased at this moment, although the group is not stopped.
+    pub waits: Option<Waits>,
     /// `retry.attempts`.
     pub attempts_max: u32,
     /// Whether the remaining lines need an operator, or have failed alone as often as a run that ends by itself tries.
     pub is_exhausted: bool,
+}
+
+/// What lines wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// For the end of the leases that are out.
+    ForLeases,
+    /// For this time.
+    Until(u64),
 }
 
 /// A line that holds a strict group.

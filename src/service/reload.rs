@@ -14,6 +14,7 @@ use super::build::{SourcePaths, never, owner_settings};
 use super::config_file::{self, Content};
 use super::notify::Manager;
 use super::plan::{Reread, ServiceError};
+use super::preview::preview_of_groups;
 use super::watched::disk_settings;
 use super::worker_pool::{Groups, WorkerPool};
 use crate::config::{Again, ConfigError, Settings, Sources, load_again};
@@ -212,6 +213,12 @@ impl Live {
         let stall_after_ms = millis(settings.stall_after);
         self.supervision.set_limits(stall_after_ms, disk_settings(&settings.disk));
         self.supervision.set_processors(self.workers.names());
+        let previewed = settings.clone();
+        match tokio::task::spawn_blocking(move || preview_of_groups(&previewed)).await {
+            Ok(Ok(found)) => notes.extend(found),
+            Ok(Err(error)) => notes.push(error.to_string()),
+            Err(error) => notes.push(format!("which files go to which group is not known: {error}")),
+        }
         self.settings = settings;
         if let Err(error) = self.open_groups(&groups) {
             // It was there a moment ago. Consumers keep the access that they had.

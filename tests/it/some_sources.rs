@@ -528,6 +528,23 @@ fn lines_that_wait_are_counted_again_after_a_restart_and_dropped_as_its_own() {
 }
 
 #[test]
+fn a_reload_says_that_a_group_gets_nothing_any_more() {
+    let stage =
+        Stage::with_groups("[[group]]\nname = \"of_a\"\ninclude = [\"a.log\"]\n[[group]]\nname = \"all\"\n");
+    write_both(&stage, 1..=1, 1);
+    let mut service = stage.start();
+    service.wait("the lines", |status| status.log.next_seq == 3);
+    let typo = "[[group]]\nname = \"of_a\"\ninclude = [\"aa.log\"]\n[[group]]\nname = \"all\"\n";
+    let reloaded = stage.reload_groups(typo);
+    let said = String::from_utf8_lossy(&reloaded.stdout).into_owned();
+    assert!(
+        said.contains("note: group of_a gets the lines of none of the 2 files that are followed"),
+        "{said}"
+    );
+    service.kill();
+}
+
+#[test]
 fn config_check_says_if_a_group_gets_nothing_and_which_glob_is_wrong() {
     let stage = Stage::with_groups("[[group]]\nname = \"of_a\"\ninclude = [\"c.log\"]\n");
     write_both(&stage, 1..=1, 1);
@@ -546,5 +563,16 @@ fn config_check_says_if_a_group_gets_nothing_and_which_glob_is_wrong() {
     stage.write_groups("[[group]]\nname = \"of_a\"\ninclude = [\"a.log\"]\n");
     let (code, said) = check();
     assert!(code == Some(0) && !said.contains("none of"), "{code:?}: {said}");
+    assert!(
+        said.contains("no group gets the lines of 1 followed file, such as /") && said.contains("b.log"),
+        "{said}"
+    );
+    stage.write_groups("[[group]]\nname = \"none\"\nexclude = [\"*.log\"]\n[[group]]\nname = \"all\"\n");
+    let (code, said) = check();
+    assert!(
+        code == Some(0) && said.contains("group none gets the lines of none of the 2 files"),
+        "{code:?}: {said}"
+    );
+    assert!(!said.contains("no group gets"), "{said}");
     assert!(Path::new(&stage.path("a.log")).exists());
 }

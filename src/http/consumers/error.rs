@@ -92,7 +92,7 @@ impl From<Denied> for ApiError {
                 StatusCode::NOT_FOUND,
                 "no-group",
                 "there is no group of that name",
-                "`spillq group list` names the groups; a new one is a [[group]] in the configuration",
+                "add a [[group]] to the configuration and reload; of groups that only the store has (`spillq group list`) consumers get nothing",
             ),
         }
     }

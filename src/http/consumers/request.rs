@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request};
-use axum::http::header::{ACCEPT, AUTHORIZATION};
+use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
@@ -83,18 +85,41 @@ pub(super) async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Api
     let read = axum::body::to_bytes(request.into_body(), REQUEST_BYTES_MAX);
     let bytes = match tokio::time::timeout(REQUEST_WAIT, read).await {
         Ok(Ok(bytes)) => bytes,
-        Ok(Err(_)) => {
-            let error = format!("the body was cut off, or is longer than {REQUEST_BYTES_MAX} bytes");
-            return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body", error, "send less at once"));
-        }
-        Err(_) => {
-            let error = format!("the body did not arrive within {REQUEST_WAIT:?}");
-            return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "body", error, "send it at once"));
-        }
+        Ok(Err(_)) => return Err(cut_off()),
+        Err(_) => return Err(late()),
     };
+    // A struct could also be an array of its fields.
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| *byte != b'{') {
+        return Err(ApiError::bad_request("the body is not a JSON object"));
+    }
     serde_json::from_slice(&bytes).map_err(|error| {
         ApiError::bad_request(format!("the body is not the JSON that this path takes: {error}"))
     })
+}
+
+/// Reads a short body before the request is answered. Some clients send it after the head, whatever the answer is by then, and
+/// see a broken connection if nobody reads it.
+pub(super) async fn with_body(request: Request, next: Next) -> Response {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_none_or(|length: usize| length > REQUEST_BYTES_MAX) {
+        return next.run(request).await;
+    }
+    let (parts, unread) = request.into_parts();
+    match tokio::time::timeout(REQUEST_WAIT, axum::body::to_bytes(unread, REQUEST_BYTES_MAX)).await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(parts, bytes.into())).await,
+        Ok(Err(_)) => cut_off().into_response(),
+        Err(_) => late().into_response(),
+    }
+}
+
+fn cut_off() -> ApiError {
+    let error = format!("the body was cut off, or is longer than {REQUEST_BYTES_MAX} bytes");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body", error, "send less at once")
+}
+
+fn late() -> ApiError {
+    let error = format!("the body did not arrive within {REQUEST_WAIT:?}");
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "body", error, "send it at once")
 }
 
 pub(super) fn form(headers: &HeaderMap) -> Form {

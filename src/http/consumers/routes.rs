@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::{Path, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -14,7 +15,9 @@ use super::body::Sending;
 use super::error::ApiError;
 #[cfg(test)]
 use super::error::ErrorJson;
-use super::request::{Asker, LEASE, LINES_TYPE, Peer, between, body, connection, form, name, token};
+use super::request::{
+    Asker, LEASE, LINES_TYPE, Peer, between, body, connection, form, name, token, with_body,
+};
 use super::wire::{
     ExtendJson, ExtendedJson, GroupConsumersJson, LeaseRequestJson, LeftJson, SettleJson, SettledJson,
 };
@@ -51,6 +54,7 @@ pub(in crate::http) fn router(coordinator: Arc<Coordinator>) -> Router {
         .route("/v1/leases/extend", post(extend))
         .route("/v1/openapi.json", get(openapi))
         .method_not_allowed_fallback(no_method)
+        .layer(from_fn(with_body))
         .with_state(coordinator)
 }
 

@@ -220,6 +220,16 @@ fn bind_unix(
     Ok((removed, listener))
 }
 
+impl ConsumerSockets {
+    /// The number of a group of the system that is to own the sockets.
+    ///
+    /// # Errors
+    /// If there is no such group.
+    pub fn group(name: &str) -> io::Result<u32> {
+        group_id(name)
+    }
+}
+
 /// The number of a group of the system.
 fn group_id(group: &str) -> io::Result<u32> {
     if let Ok(number) = group.parse() {

@@ -63,7 +63,7 @@ pub struct SettleJson {
     /// These lines are bad, in rising order: with `"ack": "all"` they become dead letters, and all others are acked. Without
     /// `ack` nothing is acked, and the batch is delivered again without the first of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(test, schema(min_items = 1, max_items = 256))]
+    #[cfg_attr(test, schema(max_items = 256))]
     pub bad: Option<Vec<BadLineJson>>,
     /// The lines failed, and are delivered again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -155,8 +155,12 @@ pub struct FailJson {
 pub struct SettledJson {
     /// Lines acked by it.
     pub acked: u64,
-    /// Lines that became dead letters.
+    /// Lines of the lease that became dead letters.
     pub dead: u64,
+    /// Lines of the lease that are delivered again: they failed, were released, or are not believed to be bad before something is
+    /// acked.
+    #[serde(default)]
+    pub again: u64,
     /// Lines that stay leased: first and last of each range.
     #[cfg_attr(test, schema(value_type = Vec<Pair>))]
     pub left: Vec<[u64; 2]>,
@@ -334,8 +338,8 @@ pub(super) fn pairs(ranges: &[SeqRange]) -> Vec<[u64; 2]> {
 }
 
 impl From<Counted> for SettledJson {
-    fn from(Counted { acked, dead, left, ack_floor }: Counted) -> SettledJson {
-        SettledJson { acked, dead, left: pairs(&left), ack_floor: ack_floor.0, durable: true }
+    fn from(Counted { acked, dead, again, left, ack_floor }: Counted) -> SettledJson {
+        SettledJson { acked, dead, again, left: pairs(&left), ack_floor: ack_floor.0, durable: true }
     }
 }
 

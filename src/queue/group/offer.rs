@@ -8,6 +8,7 @@ use crate::queue::command::Offer;
 use crate::queue::phase::Blocked;
 use crate::queue::retry::{GroupWait, Next};
 use crate::queue::share::PASSED_MAX;
+use crate::queue::status::Waits;
 
 impl Group {
     /// Why the group would get no offer, if so: for the status.
@@ -22,6 +23,24 @@ impl Group {
             Err(idle @ Idle::Blocked(_)) => Some(idle),
             _ if self.lag_lines(view) == 0 => Some(Idle::Empty),
             _ => None,
+        }
+    }
+
+    /// Why no line could be offered now, as far as that depends on leases that are out or on time.
+    pub(in crate::queue) fn waits(&self, view: View<'_>) -> Option<Waits> {
+        let until = |at: u64| Some(Waits::Until(at)).filter(|_| at > view.now_ms);
+        let for_leases = || Some(Waits::ForLeases).filter(|_| !self.leases.is_empty());
+        if self.leases.len() >= self.settings.in_flight
+            || self.retries.has_suspects() && !self.leases.is_empty()
+        {
+            return for_leases();
+        }
+        let fresh = self.free(view).filter(|_| !self.settings.strict || self.retries.is_empty());
+        match self.retries.next(view.now_ms) {
+            Next::Deliver(_) => None,
+            Next::Wait(at) if fresh.is_none() => until(at),
+            Next::Held(_) | Next::Nothing if fresh.is_none() => for_leases(),
+            _ => self.retries.fresh_waits(view.now_ms).filter(|_| !self.settings.strict).and_then(until),
         }
     }
 

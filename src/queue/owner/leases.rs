@@ -104,7 +104,7 @@ impl Owner {
             send(reply, Settled::Stale);
             return Ok(());
         };
-        let leased = lease.lines_left();
+        let (leased, leased_range) = (lease.lines_left(), lease.range);
         let own = lease.own.clone();
         let (mut acked, mut left) = (0, Vec::new());
         let changes = match verdict.believed(lease.range, &own, |by_seq| group.believes_lists(by_seq)) {
@@ -144,7 +144,12 @@ impl Owner {
         self.commit.groups.extend(changes.into_iter().map(|change| (id, change)));
         // In the same commit as the end of the lease.
         let dead = self.dead_letter_condemned_of(id)?;
-        self.answers.push(Pending::Settled(reply, id, Counted { acked, dead, left, ..Counted::default() }));
+        // Lines of other leases may become dead letters with it, now that something is acked.
+        let dead = dead.into_iter().filter(|seq| leased_range.contains(*seq)).count() as u64;
+        let again =
+            leased.saturating_sub(acked + dead + left.iter().map(|left| own.count(*left)).sum::<u64>());
+        let counted = Counted { acked, dead, again, left, ..Counted::default() };
+        self.answers.push(Pending::Settled(reply, id, counted));
         Ok(())
     }
 
@@ -154,18 +159,20 @@ impl Owner {
         ids.into_iter().try_for_each(|id| self.dead_letter_condemned_of(id).map(drop))
     }
 
-    /// The same for one group; returns how many. At the limit of dead letters the line stays condemned, and the group is
+    /// The same for one group; returns them. At the limit of dead letters the line stays condemned, and the group is
     /// blocked.
-    fn dead_letter_condemned_of(&mut self, id: GroupId) -> Result<u64, Error> {
-        for made in 0.. {
+    fn dead_letter_condemned_of(&mut self, id: GroupId) -> Result<Vec<Seq>, Error> {
+        let mut made = Vec::new();
+        loop {
             let Some((group, view, log)) = self.group(id) else { return Ok(made) };
             let rejected_below = |seq: Seq, most: u32| log.rejected_below(id, seq, most);
             let Some(condemned) = group.condemned(view.now_ms, &rejected_below) else { return Ok(made) };
+            let seq = condemned.seq;
             if self.log.is_dead_full(id) || !self.dead_letter(id, condemned)? {
                 return Ok(made);
             }
+            made.push(seq);
         }
-        Ok(0)
     }
 
     /// Writes a line to the dead letters, and its end into the commit that is being gathered. Returns false if

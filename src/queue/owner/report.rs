@@ -102,6 +102,7 @@ impl Owner {
                 let is_given_up = group.retries().killers().any(|killer| killer == seq);
                 HeldLine { seq, failures: failures.times, for_ms: failures.for_ms, deaths, is_given_up }
             }),
+            waits: view(&self.log, id).and_then(|view| group.waits(view)),
             attempts_max: group.settings().retry.attempts,
             is_exhausted: view(&self.log, id).is_some_and(|view| group.is_exhausted(view)),
         })

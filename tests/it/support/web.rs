@@ -83,6 +83,13 @@ impl Web {
         self.stream.get_mut().write_all(format!("{head}\r\n{body}").as_bytes())
     }
 
+    /// The status of the next answer, of which the rest stays unread.
+    pub fn status(&mut self) -> Option<u16> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).ok()?;
+        line.split(' ').nth(1)?.parse().ok()
+    }
+
     pub fn answer(&mut self) -> Option<Answer> {
         let mut line = || {
             let mut line = String::new();
