@@ -170,7 +170,7 @@ def test_stdio_keeps_prints_away_from_its_answers_and_waits_for_a_database() -> 
 
 
 def test_options_are_checked() -> None:
-    for wrong in ({"group": "no pe"}, {"group": "g", "name": "a b"}, {"group": "g", "token": "a\r\nX: b"}):
+    for wrong in ({"group": "no pe"}, {"group": "g", "name": "a b"}, {"group": "g", "token": "a\r\nX: b"}, {"group": "g", "form": "x"}):
         with pytest.raises(ValueError):
             Consumer("unix:/s", **wrong)  # type: ignore[arg-type]
     assert Consumer("unix:/s", group="g", token="secret\n")._options.token == "secret"

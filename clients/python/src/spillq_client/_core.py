@@ -155,7 +155,10 @@ class Settled:
     """A settlement that is durable."""
 
     acked: int
+    #: Lines of the lease that became dead letters.
     dead: int
+    #: Lines of the lease that are delivered again.
+    again: int
     #: What remains leased: ranges of seqs.
     left: list[tuple[int, int]]
     #: All lines of the group up to here are settled.
@@ -213,6 +216,8 @@ class Options:
             raise ValueError(f"group is {self.group!r}: 1 to 64 of a-z, 0-9, _ and -")
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"name is {self.name!r}: 1 to 64 of A-Z a-z 0-9 . _ : @ -")
+        if self.form not in ("lines", "objects"):
+            raise ValueError(f'form is {self.form!r}: "lines" or "objects"')
         if self.token is not None:
             # As it is read from a file, with its newline.
             self.token = self.token.strip()
@@ -386,11 +391,12 @@ def settled(lease: Lease, answer: Answer, acks_all: bool) -> Settled:
     found = answer.json()
     if answer.status == 200:
         left = [(int(first), int(last)) for first, last in found.get("left", [])]
-        return Settled(int(found.get("acked", 0)), int(found.get("dead", 0)), left, int(found.get("ack_floor", 0)))
+        count = {key: int(found.get(key, 0)) for key in ("acked", "dead", "again", "ack_floor")}
+        return Settled(left=left, **count)
     if is_gone(answer):
         acked = [(int(first), int(last)) for first, last in found.get("acked") or []]
         if acks_all and acked == [(lease.first, lease.last)]:
-            return Settled(lease.count, 0, [], lease.last)
+            return Settled(lease.count, 0, 0, [], lease.last)
         raise LeaseLost(str(found.get("why", "unknown")), acked)
     if is_passing(answer.status):
         raise TryAgain(f"status {answer.status}")

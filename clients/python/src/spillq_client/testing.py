@@ -137,7 +137,8 @@ class FakeQueue:
         ranges = [[left[0], left[-1]]] if left else []
         floor = max(self.acked, default=0)
         dead = len(bad) if wanted.get("ack") == "all" else min(len(bad), 1)
-        return _json(200, {"acked": len(done), "dead": dead, "left": ranges, "ack_floor": floor, "durable": True})
+        found = {"acked": len(done), "dead": dead, "left": ranges, "ack_floor": floor, "durable": True}
+        return _json(200, found | {"again": len(seqs) - len(done) - dead - len(left)})
 
 
 def _json(status: int, value: dict[str, Any]) -> Answer:
