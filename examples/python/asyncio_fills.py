@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The service of the incident on spillq: what waits is on its disk, and this process holds one batch.
 
-    pip install clients/python
-    ./asyncio_fills.py unix:/run/spillq/consumers.sock fills.db
+    python3 -m venv venv && venv/bin/pip install clients/python
+    venv/bin/python examples/python/asyncio_fills.py unix:/run/spillq/consumers.sock fills.db
 
 The configuration needs a group `fills` without a processor, and a socket under [consumers]. asyncio_before.py is the service as it was.
 """

@@ -121,13 +121,89 @@ def test_pauses_grow_and_are_bounded() -> None:
     assert pauses[0] <= 0.1 and max(pauses) <= _core.BACKOFF_MAX_S and pauses[-1] >= _core.BACKOFF_MAX_S / 2
 
 
-def test_too_many_bad_lines_are_refused() -> None:
-    verdict = _core.Verdict()
-    for seq in range(_core.BAD_LINES_MAX):
-        verdict.reject(seq, "bad")
-    verdict.reject(0, "again")
-    with pytest.raises(ValueError, match="max_lines"):
-        verdict.reject(1000, "one too many")
+def test_more_bad_lines_than_a_settlement_takes_come_again_in_smaller_batches() -> None:
+    queue = FakeQueue(["x"] * 600, batch_lines=1000)
+    sizes: list[int] = []
+    with queue.consumer() as consumer:
+        for batch in consumer:
+            with batch:
+                sizes.append(len(batch))
+                for line in batch:
+                    batch.bad(line, "bad")
+    assert sizes == [600, 256, 256, 88] and len(queue.dead) == 600 and queue.acked == []
+
+
+def test_what_is_left_behind_an_acked_part_comes_again() -> None:
+    queue = FakeQueue([str(number) for number in range(1, 11)], batch_lines=10)
+    seen: list[list[int]] = []
+    with queue.consumer() as consumer:
+        for batch in consumer:
+            with batch:
+                seen.append([line.seq for line in batch])
+                for line in batch:
+                    if line.seq == 3:
+                        batch.ack_through(line)
+                        break
+        assert queue.acked == list(range(1, 11))
+    assert seen == [list(range(1, 11)), list(range(4, 11))]
+
+    async def main(queue: FakeQueue) -> None:
+        async with queue.async_consumer() as consumer:
+            first = await consumer.next_batch()
+            assert first is not None
+            async with first:
+                await first.ack_through(next(iter(first)))
+            assert queue.acked == [1]
+
+    asyncio.run(main(FakeQueue(["1", "2"])))
+
+
+def test_lines_of_a_file_have_newlines_and_a_handler_that_always_fails_ends() -> None:
+    assert FakeQueue(["a\n", b"b\n", "c"]).lines == {1: b"a", 2: b"b", 3: b"c"}
+    queue = FakeQueue(["1"], attempts_max=3)
+    commits: list[int] = []
+
+    def handler(line: Line) -> None:
+        raise OSError("db down")
+
+    with queue.consumer() as consumer:
+        consumer.each(handler, commit=lambda: commits.append(1))
+    assert len(queue.failures) == 3 and not commits
+
+
+def test_each_commits_after_the_last_line_and_before_the_ack() -> None:
+    queue = FakeQueue(["1", "2", "3"], batch_lines=2)
+    done: list[str] = []
+    failures = [OSError("disk full")]
+
+    def commit() -> None:
+        if failures:
+            raise failures.pop()
+        done.append(f"commit {queue.acked}")
+
+    with queue.consumer() as consumer:
+        consumer.each(lambda line: done.append(line.text), commit=commit)
+    assert done == ["1", "2", "1", "2", "commit []", "3", "commit [1, 2]"]
+    assert queue.failures == ["OSError: disk full"]
+
+
+def test_what_a_person_has_to_know_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    queue = FakeQueue(["1", "x"])
+    with queue.consumer() as consumer:
+        consumer.each(lambda line: int(line.text))
+        for why in ("held-by w2 18 s", "held-by w2 17 s", "refused 12 s", "empty"):
+            consumer._whys.said(why)
+        batch = FakeQueue(["1"]).consumer().next_batch()
+        assert batch is not None
+    text = caplog.text
+    assert "rejected 1 of 2 lines, the first is line 2: ValueError" in text
+    assert "no lines of group fake can be leased: refused 12 s" in text and "held-by" not in text
+    other = FakeQueue(["1"])
+    with other.consumer() as consumer:
+        for batch in consumer:
+            other.expire()
+            consumer.stop()
+    assert "lines 1-1 were not settled, and come again" in caplog.text
 
 
 def test_a_bad_line_cannot_be_acked_by_a_later_one() -> None:
@@ -169,10 +245,25 @@ def test_stdio_keeps_prints_away_from_its_answers_and_waits_for_a_database() -> 
     assert said([(1, b"1\n"), (2, b"2\n")], handler) == ["OK 1", "LATER 1000 OSError: db down"]
 
 
+def test_stdio_finds_out_the_form_of_the_lines() -> None:
+    seen: list[tuple[int, str]] = []
+    line = {"seq": 1, "source": "/a", "offset": 0, "time": "t", "attempt": 1, "text": '{"seq": 1}'}
+    handler = lambda line: seen.append((line.seq, line.text))  # noqa: E731
+    objects = json.dumps(line).encode() + b"\n"
+    assert said([(1, objects), (5, b'{"seq": 5}\n'), (6, objects)], handler) == ["OK 1", "OK 5", "OK 6"]
+    assert seen == [(1, '{"seq": 1}'), (5, '{"seq": 5}'), (6, objects.decode().strip())]
+
+
 def test_options_are_checked() -> None:
     for wrong in ({"group": "no pe"}, {"group": "g", "name": "a b"}, {"group": "g", "token": "a\r\nX: b"}, {"group": "g", "form": "x"}):
         with pytest.raises(ValueError):
             Consumer("unix:/s", **wrong)  # type: ignore[arg-type]
     assert Consumer("unix:/s", group="g", token="secret\n")._options.token == "secret"
+    with pytest.raises(ValueError, match="the token itself"):
+        Consumer("unix:/s", group="g", token="file:/etc/token")
+    with pytest.raises(ValueError, match="write it as"):
+        Consumer("http://127.0.0.1:x", group="g")
+    one, two = Consumer("unix:/s", group="g"), Consumer("unix:/s", group="g")
+    assert one._options.name != two._options.name, "who leaves gives back what is leased under its name"
     with pytest.raises(ValueError, match="TLS"):
         Consumer("https://h", group="g")

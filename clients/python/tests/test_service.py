@@ -117,6 +117,17 @@ def test_a_lost_lease_is_told_at_the_end_of_the_batch(service: Service) -> None:
         assert [line.seq for line in batch][0] == 3
 
 
+def test_an_extension_lasts_while_the_batch_is_open(service: Service) -> None:
+    service.append(*lines(1))
+    with Consumer(service.address, group="fills", lease_ms=600) as consumer:
+        batch = wait_for(consumer.next_batch)
+        with batch:
+            batch.extend(60_000)
+            time.sleep(0.5)
+            held = service.group()["held"][0]
+            assert held["expires_ms"] > 30_000, held
+
+
 def test_objects_have_the_fields_of_a_line(service: Service) -> None:
     service.append("one", b"\xff\xfe")
     with Consumer(service.address, group="fills", form="objects") as consumer:

@@ -100,9 +100,9 @@ class _Connection:
 class _Asking:
     """Asks until there is an answer, or until it is stopped."""
 
-    def __init__(self, connection: _Connection) -> None:
+    def __init__(self, connection: _Connection, *, quiet: bool = False) -> None:
         self._connection = connection
-        self._backoff = core.Backoff(str(connection.target))
+        self._backoff = core.Backoff(str(connection.target), quiet=quiet)
         self._lock = asyncio.Lock()
 
     async def ask_again(
@@ -160,8 +160,9 @@ async def _slept(seconds: float) -> None:
 class AsyncBatch:
     """The lines of one lease, as a context: leaving it acks them, an exception fails them.
 
-    Leaving it by ``break`` or ``return`` acks too: lines that were not looked at are acked with the others. Use
-    :meth:`ack_through` or :meth:`release` before. While it is open, the lease is extended at a third of its time.
+    Leaving it by ``break`` or ``return`` acks too: lines that were not looked at are acked with the others. Call
+    :meth:`ack_through` before, and the rest is delivered again, or :meth:`release`. While it is open, the lease is extended at a third
+    of its time.
     """
 
     def __init__(self, consumer: AsyncConsumer, lease: Lease) -> None:
@@ -206,11 +207,10 @@ class AsyncBatch:
 
     async def ack(self) -> Settled:
         """Acks all lines, except those that are :meth:`bad`."""
-        bad = self._verdict.bad_lines()
-        return await self._settle({"ack": "all", "bad": bad} if bad else {"ack": "all"})
+        return await self._settle(self._verdict.ack(self._consumer._options))
 
     async def ack_through(self, line: Line) -> Settled:
-        """Acks the lines up to this one; the rest stays leased."""
+        """Acks the lines up to this one. The rest stays leased; leaving the batch gives it back, to be delivered again."""
         self._verdict.check_through(line.seq)
         return await self._settle({"ack": {"through": line.seq}})
 
@@ -224,11 +224,13 @@ class AsyncBatch:
         return await self._settle({"release": True})
 
     async def extend(self, lease_ms: int | None = None) -> None:
-        """Sets the deadline anew.
+        """Sets the deadline anew, to ``lease_ms`` from now on, and again at each third of it while the batch is open.
 
         :raises LeaseLost: if the lease has ended.
         """
-        request = core.extend_request(self._lease, lease_ms)
+        if lease_ms is not None:
+            self._verdict.lease_ms = lease_ms
+        request = core.extend_request(self._lease, self._verdict.lease_ms or self._consumer._options.lease_ms)
         try:
             answer = await self._consumer._side.ask_again("POST", *request, within=self._lease.expires_s)
         except TryAgain as error:
@@ -237,6 +239,7 @@ class AsyncBatch:
             raise LeaseLost(str(answer.json().get("why", "unknown")), [])
         if answer.status != 200:
             raise answer.refused()
+        self._lease.expires_s = int(answer.json().get("expires_ms", 0)) / 1000 or self._lease.expires_s
 
     async def __aenter__(self) -> AsyncBatch:
         self._extender = asyncio.create_task(self._extend_it(), name="spillq-extend")
@@ -249,7 +252,7 @@ class AsyncBatch:
         if self._verdict.is_settled:
             return False
         if error is None:
-            await self.ack()
+            await self._settle(self._verdict.left(self._consumer._options))
         elif isinstance(error, BadLine):
             await self._settle({"bad": [{"seq": error.line.seq, "reason": error.reason}]})
             return True
@@ -269,6 +272,8 @@ class AsyncBatch:
         except TryAgain as error:
             raise LeaseLost(f"no answer: {error}", []) from error
         done = core.settled(self._lease, answer, acks_all)
+        core.log_rejected(self._lease, settlement, done)
+        self._verdict.is_partly = bool(done.left)
         if not done.left:
             self._verdict.is_settled = True
             await self._end()
@@ -285,17 +290,21 @@ class AsyncBatch:
         while True:
             await asyncio.sleep(max(self._lease.expires_s / 3, 0.02))
             try:
-                await self.extend(self._consumer._options.lease_ms)
+                await self.extend()
             except (LeaseLost, core.Refused) as error:
                 # The settlement says so too.
-                core.log.warning("could not extend a lease: %s", error)
+                core.log.warning("could not extend a lease: %s", error.why if isinstance(error, LeaseLost) else error)
                 return
 
 
 class AsyncConsumer:
     """Leases batches of a group, one after the other. See :class:`spillq_client.Consumer` for the parameters.
 
-    Iterating ends after :meth:`stop` or SIGTERM. A service that cannot be reached or restarts never ends it.
+    The event loop must be free to extend the lease: what blocks belongs into ``asyncio.to_thread``. The handler of SIGTERM replaces one
+    that the loop has; ``handle_sigterm=False`` leaves it.
+
+    Iterating ends after :meth:`stop` or SIGTERM. A service that cannot be reached or restarts does not end it;
+    with a batch in hand a restart means :class:`LeaseLost` at the end of that batch.
 
     :raises Refused: if the service refuses, which another try does not change.
     """
@@ -331,7 +340,8 @@ class AsyncConsumer:
         self._stopped = asyncio.Event()
         self._asking = _Asking(_Connection(target, self._options))
         # Extensions must not wait for the request for lines.
-        self._side = _Asking(_Connection(target, self._options))
+        self._side = _Asking(_Connection(target, self._options), quiet=True)
+        self._whys = core.Whys(group)
         self._handles_sigterm = handle_sigterm
 
     def stop(self) -> None:
@@ -367,6 +377,10 @@ class AsyncConsumer:
             batch = await self.next_batch()
             if batch is not None:
                 yield batch
+                if not batch._verdict.is_settled:
+                    core.log.warning(
+                        "lines %d-%d were not settled, and come again: use the batch with `async with`, or ack it", batch.first, batch.last
+                    )
 
     async def next_batch(self) -> AsyncBatch | None:
         """The next batch; ``None`` if there was none within ``wait_ms``, or the consumer was stopped."""
@@ -380,6 +394,7 @@ class AsyncConsumer:
             except TryAgain:
                 return None
             if answer.status == 204:
+                self._whys.said(answer.headers.get("spillq-why", ""))
                 return None
             if answer.status == 410:
                 # The answer was lost, and the lease has ended since.
@@ -387,6 +402,7 @@ class AsyncConsumer:
                 continue
             if answer.status != 200:
                 raise answer.refused()
+            self._whys.said("")
             lease = Lease(answer, form)
             if lease.is_whole():
                 return AsyncBatch(self, lease)
@@ -398,6 +414,7 @@ class AsyncConsumer:
         self,
         handler: Callable[[Line], Awaitable[object] | object],
         *,
+        commit: Callable[[], Awaitable[object] | object] | None = None,
         rejects: tuple[type[Exception], ...] = core.REJECTS,
     ) -> None:
         """Runs a handler for every line, until :meth:`stop`. See :meth:`spillq_client.Consumer.each`."""
@@ -414,6 +431,10 @@ class AsyncConsumer:
                             batch.bad(line, error.reason)
                         except rejects as error:
                             batch.bad(line, f"{type(error).__name__}: {error}")
+                    if commit is not None:
+                        result = commit()
+                        if inspect.isawaitable(result):
+                            await result
             except LeaseLost as error:
                 core.log.warning("%s", error)
             except Exception:

@@ -191,9 +191,14 @@ class Target:
         parts = urlsplit(address)
         if parts.scheme == "https":
             raise ValueError("this client speaks no TLS: use a unix socket, or a proxy on this host")
+        wrong = f'{address!r}: write it as "unix:/PATH" or "http://127.0.0.1:9465"'
+        try:
+            port = parts.port
+        except ValueError:
+            raise ValueError(wrong) from None
         if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
-            raise ValueError(f'{address!r}: write it as "unix:/PATH" or "http://127.0.0.1:9465"')
-        return Target(None, parts.hostname, parts.port or 80)
+            raise ValueError(wrong)
+        return Target(None, parts.hostname, port or 80)
 
 
 @dataclass
@@ -219,6 +224,8 @@ class Options:
         if self.form not in ("lines", "objects"):
             raise ValueError(f'form is {self.form!r}: "lines" or "objects"')
         if self.token is not None:
+            if not isinstance(self.token, str) or self.token.startswith(("file:", "env:")):
+                raise ValueError('token is the token itself, not where it is: Path("/etc/spillq/consumers.token").read_text()')
             # As it is read from a file, with its newline.
             self.token = self.token.strip()
             if not self.token.isascii() or not self.token.isprintable() or not self.token:
@@ -243,6 +250,10 @@ class Answer:
     def refused(self) -> Refused:
         found = self.json()
         code, error, hint = (str(found.get(key) or "") for key in ("code", "error", "next"))
+        if self.status == 401:
+            hint = "pass token= to the consumer: [consumers] or [[group]] in the configuration says which"
+        elif error.startswith("Spillq-Bind"):
+            hint = "pass bind=False to the consumer"
         return Refused(self.status, code or "unknown", error or "the service refuses", hint or "see its log")
 
 
@@ -353,6 +364,12 @@ class Verdict:
 
     bad: dict[int, str] = field(default_factory=dict)
     is_settled: bool = False
+    #: A part is acked, and the rest is still leased.
+    is_partly: bool = False
+    #: More lines are bad than one settlement takes.
+    is_too_bad: bool = False
+    #: The time that the user extends the lease to.
+    lease_ms: int | None = None
 
     def check_through(self, seq: int) -> None:
         lost = [bad for bad in self.bad if bad <= seq]
@@ -362,8 +379,25 @@ class Verdict:
     def reject(self, seq: int, reason: str) -> None:
         if len(self.bad) < BAD_LINES_MAX or seq in self.bad:
             self.bad[seq] = reason
-            return
-        raise ValueError(f"more than {BAD_LINES_MAX} bad lines in one batch: lease fewer lines (max_lines)")
+        else:
+            self.is_too_bad = True
+
+    def ack(self, options: Options) -> dict[str, Any]:
+        """The settlement that acks all lines except the bad ones. If they are too many for one, the batch comes again in smaller ones."""
+        if self.is_too_bad:
+            options.max_lines = min(options.max_lines or BAD_LINES_MAX, BAD_LINES_MAX)
+            log.warning(
+                "more than %d lines of a batch are bad: it is delivered again, in batches of %d lines",
+                BAD_LINES_MAX,
+                options.max_lines,
+            )
+            return {"release": True}
+        bad = self.bad_lines()
+        return {"ack": "all", "bad": bad} if bad else {"ack": "all"}
+
+    def left(self, options: Options) -> dict[str, Any]:
+        """The settlement of a batch that is left without one: all is done, or, after a part was acked, the rest comes again."""
+        return {"release": True} if self.is_partly else self.ack(options)
 
     def bad_lines(self) -> list[dict[str, Any]]:
         return [{"seq": seq, "reason": reason} for seq, reason in sorted(self.bad.items())]
@@ -413,22 +447,50 @@ def is_passing(status: int) -> bool:
     return status in (408, 429) or status >= 500
 
 
-class Backoff:
-    """Pauses that grow with each failure in a row, with jitter. The first failure is logged, and the end of the last."""
+def log_rejected(lease: Lease, settlement: dict[str, Any], done: Settled) -> None:
+    """What was rejected, and whether it was believed."""
+    bad = settlement.get("bad")
+    if bad:
+        first, again = bad[0], f"; {done.again} are delivered again" if done.again else ""
+        log.warning(
+            "rejected %d of %d lines, the first is line %d: %s%s", len(bad), lease.count, first["seq"], first["reason"], again
+        )
 
-    def __init__(self, address: str) -> None:
+
+class Whys:
+    """Why there is nothing to lease: each new reason is logged."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self._word = "empty"
+
+    def said(self, why: str) -> None:
+        word = why.split(" ")[0] if why else "empty"
+        if word != self._word and word != "empty":
+            level = logging.WARNING if word in ("refused", "blocked", "paused") else logging.INFO
+            log.log(level, "no lines of group %s can be leased: %s", self._group, why)
+        self._word = word
+
+
+class Backoff:
+    """Pauses that grow with each failure in a row, with jitter. Unless it is quiet, the first failure is logged, and the end of the last."""
+
+    def __init__(self, address: str, *, quiet: bool = False) -> None:
         self.address = address
         self.failures = 0
+        self._quiet = quiet
 
     def failed(self, what: object) -> float:
         """The pause before the next try, in seconds."""
-        if self.failures == 0:
-            log.warning("spillq does not answer at %s: %s; trying again", self.address, what)
+        if self.failures == 0 and not self._quiet:
+            denied = "Errno 13" in str(what)
+            hint = " (socket_mode and socket_group under [consumers] say who may use it)" if denied else ""
+            log.warning("no answer of spillq at %s: %s%s; trying again", self.address, what, hint)
         longest = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(self.failures, 20))
         self.failures += 1
         return random.uniform(longest / 2, longest)
 
     def succeeded(self) -> None:
-        if self.failures:
+        if self.failures and not self._quiet:
             log.warning("spillq answers again (failed tries: %d)", self.failures)
         self.failures = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -91,8 +92,9 @@ class _Connection:
 class Batch:
     """The lines of one lease, as a context: leaving it acks them, an exception fails them.
 
-    Leaving it by ``break`` or ``return`` acks too: lines that were not looked at are acked with the others. Use
-    :meth:`ack_through` or :meth:`release` before. While it is open, the lease is extended at a third of its time.
+    Leaving it by ``break`` or ``return`` acks too: lines that were not looked at are acked with the others. Call
+    :meth:`ack_through` before, and the rest is delivered again, or :meth:`release`. While it is open, the lease is extended at a third
+    of its time.
     """
 
     def __init__(self, consumer: Consumer, lease: Lease) -> None:
@@ -138,11 +140,10 @@ class Batch:
 
     def ack(self) -> Settled:
         """Acks all lines, except those that are :meth:`bad`."""
-        bad = self._verdict.bad_lines()
-        return self._settle({"ack": "all", "bad": bad} if bad else {"ack": "all"})
+        return self._settle(self._verdict.ack(self._consumer._options))
 
     def ack_through(self, line: Line) -> Settled:
-        """Acks the lines up to this one; the rest stays leased."""
+        """Acks the lines up to this one. The rest stays leased; leaving the batch gives it back, to be delivered again."""
         self._verdict.check_through(line.seq)
         return self._settle({"ack": {"through": line.seq}})
 
@@ -156,11 +157,13 @@ class Batch:
         return self._settle({"release": True})
 
     def extend(self, lease_ms: int | None = None) -> None:
-        """Sets the deadline anew.
+        """Sets the deadline anew, to ``lease_ms`` from now on, and again at each third of it while the batch is open.
 
         :raises LeaseLost: if the lease has ended.
         """
-        request = core.extend_request(self._lease, lease_ms)
+        if lease_ms is not None:
+            self._verdict.lease_ms = lease_ms
+        request = core.extend_request(self._lease, self._verdict.lease_ms or self._consumer._options.lease_ms)
         try:
             answer = self._consumer._side.ask_again("POST", *request, within=self._lease.expires_s)
         except TryAgain as error:
@@ -169,6 +172,7 @@ class Batch:
             raise LeaseLost(str(answer.json().get("why", "unknown")), [])
         if answer.status != 200:
             raise answer.refused()
+        self._lease.expires_s = int(answer.json().get("expires_ms", 0)) / 1000 or self._lease.expires_s
 
     def __enter__(self) -> Batch:
         self._extender = threading.Thread(target=self._extend_it, name="spillq-extend", daemon=True)
@@ -182,7 +186,7 @@ class Batch:
         if self._verdict.is_settled:
             return False
         if error is None:
-            self.ack()
+            self._settle(self._verdict.left(self._consumer._options))
         elif isinstance(error, BadLine):
             self._settle({"bad": [{"seq": error.line.seq, "reason": error.reason}]})
             return True
@@ -202,6 +206,8 @@ class Batch:
         except TryAgain as error:
             raise LeaseLost(f"no answer: {error}", []) from error
         done = core.settled(self._lease, answer, acks_all)
+        core.log_rejected(self._lease, settlement, done)
+        self._verdict.is_partly = bool(done.left)
         if not done.left:
             self._verdict.is_settled = True
             self._end()
@@ -215,19 +221,19 @@ class Batch:
     def _extend_it(self) -> None:
         while not self._closed.wait(max(self._lease.expires_s / 3, 0.02)):
             try:
-                self.extend(self._consumer._options.lease_ms)
+                self.extend()
             except (LeaseLost, core.Refused) as error:
                 # The settlement says so too.
-                core.log.warning("could not extend a lease: %s", error)
+                core.log.warning("could not extend a lease: %s", error.why if isinstance(error, LeaseLost) else error)
                 return
 
 
 class _Asking:
     """Asks until there is an answer, or until it is stopped."""
 
-    def __init__(self, connection: _Connection) -> None:
+    def __init__(self, connection: _Connection, *, quiet: bool = False) -> None:
         self._connection = connection
-        self._backoff = core.Backoff(str(connection.target))
+        self._backoff = core.Backoff(str(connection.target), quiet=quiet)
         self._lock = threading.Lock()
         self._never = threading.Event()
 
@@ -265,14 +271,16 @@ class Consumer:
 
     :param address: ``unix:/run/spillq/consumers.sock`` or ``http://127.0.0.1:9465``
     :param group: the group
-    :param name: for ``spillq status`` and ``doctor``; host and process if not given
+    :param name: for ``spillq status`` and ``doctor``; host and process if not given. No other consumer of the group may have it: who
+        leaves gives back all that is leased under its name
     :param token: the bearer token
     :param form: ``"lines"`` is fast; ``"objects"`` adds source, offset, time and labels to each line
     :param bind: the lease ends with the connection; on a unix socket of ``[consumers]`` if not given. False for the socket in the
         data dir
     :param handle_sigterm: SIGTERM ends the loop after the batch in hand; only in the main thread
 
-    Iterating ends after :meth:`stop`. A service that cannot be reached or restarts never ends it.
+    Iterating ends after :meth:`stop`. A service that cannot be reached or restarts does not end it;
+    with a batch in hand a restart means :class:`LeaseLost` at the end of that batch.
 
     :raises Refused: if the service refuses, which another try does not change.
     """
@@ -309,7 +317,8 @@ class Consumer:
         self._asking = _Asking(_Connection(target, self._options))
         self._waits_for_lines = False
         # Extensions must not wait for the request for lines.
-        self._side = _Asking(_Connection(target, self._options))
+        self._side = _Asking(_Connection(target, self._options), quiet=True)
+        self._whys = core.Whys(group)
         self._handles_sigterm = handle_sigterm
         self._handler_before: Any = None
 
@@ -351,6 +360,10 @@ class Consumer:
             batch = self.next_batch()
             if batch is not None:
                 yield batch
+                if not batch._verdict.is_settled:
+                    core.log.warning(
+                        "lines %d-%d were not settled, and come again: use the batch with `with`, or ack it", batch.first, batch.last
+                    )
 
     def next_batch(self) -> Batch | None:
         """The next batch; ``None`` if there was none within ``wait_ms``, or the consumer was stopped."""
@@ -367,6 +380,7 @@ class Consumer:
             finally:
                 self._waits_for_lines = False
             if answer.status == 204:
+                self._whys.said(answer.headers.get("spillq-why", ""))
                 return None
             if answer.status == 410:
                 # The answer was lost, and the lease has ended since.
@@ -374,6 +388,7 @@ class Consumer:
                 continue
             if answer.status != 200:
                 raise answer.refused()
+            self._whys.said("")
             lease = Lease(answer, form)
             if lease.is_whole():
                 return Batch(self, lease)
@@ -382,12 +397,17 @@ class Consumer:
         return None
 
     def each(
-        self, handler: Callable[[Line], object], *, rejects: tuple[type[Exception], ...] = core.REJECTS
+        self,
+        handler: Callable[[Line], object],
+        *,
+        commit: Callable[[], object] | None = None,
+        rejects: tuple[type[Exception], ...] = core.REJECTS,
     ) -> None:
         """Runs a handler for every line, until :meth:`stop`.
 
         A line for which it raises :class:`BadLine` or one of ``rejects`` is rejected. Any other exception fails the batch: it is
-        delivered again after a back-off, so that an outage makes no dead letters.
+        delivered again after a back-off, so that an outage makes no dead letters. ``commit`` runs after the last line of each batch,
+        before it is acked; if it raises, the batch has failed too.
         """
         self._options.max_lines = min(self._options.max_lines or core.BAD_LINES_MAX, core.BAD_LINES_MAX)
         for batch in self:
@@ -400,13 +420,19 @@ class Consumer:
                             batch.bad(line, error.reason)
                         except rejects as error:
                             batch.bad(line, f"{type(error).__name__}: {error}")
+                    if commit is not None:
+                        commit()
             except LeaseLost as error:
                 core.log.warning("%s", error)
             except Exception:
                 core.log.exception("the handler failed; its batch is delivered again")
 
 
+_numbers = itertools.count(1)
+
+
 def default_name() -> str:
-    """The host and the process."""
+    """The host and the process, and a number if it is not the first consumer of this process: a name is of one consumer."""
     host = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in socket.gethostname())
-    return f"{host[:50] or 'consumer'}:{os.getpid()}"
+    number = next(_numbers)
+    return f"{host[:45] or 'consumer'}:{os.getpid()}" + (f":{number}" if number > 1 else "")

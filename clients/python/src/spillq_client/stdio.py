@@ -31,7 +31,7 @@ _Work = tuple[Callable[[Line], object], Callable[[], object] | None, tuple[type[
 def run(
     handler: Callable[[Line], object],
     *,
-    form: Form = "lines",
+    form: Form | None = None,
     commit: Callable[[], object] | None = None,
     rejects: tuple[type[Exception], ...] = REJECTS,
     stdin: BinaryIO | None = None,
@@ -40,8 +40,8 @@ def run(
     """Runs a handler for every line, until standard input ends.
 
     A line for which it raises ``BadLine`` or one of ``rejects`` is rejected. After any other exception the batch is delivered again
-    a second later. ``commit`` runs after the last line of each batch; if it raises, the batch is delivered again too. ``form`` must
-    be that of ``input`` in the configuration: ``"objects"`` is ``input = "ndjson"``. What the handler prints goes to standard error,
+    a second later. ``commit`` runs after the last line of each batch; if it raises, the batch is delivered again too. ``form`` is
+    found by itself: ``"objects"`` for ``input = "ndjson"`` in the configuration. What the handler prints goes to standard error,
     as standard output has the answers.
     """
     source, answers = stdin or sys.stdin.buffer, stdout or sys.stdout.buffer
@@ -49,16 +49,26 @@ def run(
         _serve(source, answers, (handler, commit, rejects), form)
 
 
-def _serve(source: BinaryIO, answers: BinaryIO, work: _Work, form: Form) -> None:
+def _serve(source: BinaryIO, answers: BinaryIO, work: _Work, form: Form | None) -> None:
     while head := source.readline(HEAD_BYTES_MAX):
         header = json.loads(head)
         data = source.read(header["bytes"])
         if len(data) < header["bytes"]:
             # The service has ended.
             return
-        said = _answer(work, _lease(header, data, form))
+        said = _answer(work, _lease(header, data, form or _form(header, data)))
         answers.write(said.encode() + b"\n")
         answers.flush()
+
+
+def _form(header: dict[str, int], data: bytes) -> Form:
+    """Objects of spillq begin with their seq; what a file has may be JSON too."""
+    try:
+        first = json.loads(data.split(b"\n", 1)[0])
+    except ValueError:
+        return "lines"
+    is_object = isinstance(first, dict) and {"seq", "source", "offset", "time", "attempt"} <= first.keys()
+    return "objects" if is_object and first["seq"] == header["first_seq"] else "lines"
 
 
 def _lease(header: dict[str, int], data: bytes, form: Form) -> Lease:

@@ -22,11 +22,12 @@ __all__ = ["FakeQueue"]
 
 
 class FakeQueue:
-    """One group in strict order. Consumers of it end when no line is left."""
+    """One group in strict order. Consumers of it end when no line is left, or when a batch has failed ``attempts_max`` times."""
 
-    def __init__(self, lines: Iterable[bytes | str], *, batch_lines: int = 100) -> None:
+    def __init__(self, lines: Iterable[bytes | str], *, batch_lines: int = 100, attempts_max: int = 20) -> None:
         as_bytes = (line.encode() if isinstance(line, str) else line for line in lines)
-        self.lines = dict(enumerate(as_bytes, 1))
+        # As the lines of a file have it.
+        self.lines = dict(enumerate((line.removesuffix(b"\n") for line in as_bytes), 1))
         #: Seqs of lines that were acked, in order.
         self.acked: list[int] = []
         #: Lines that were rejected, and why.
@@ -34,6 +35,8 @@ class FakeQueue:
         #: Reasons of failed batches, in order.
         self.failures: list[str] = []
         self._batch_lines = batch_lines
+        self._attempts_max = attempts_max
+        self._settled: set[int] = set()
         self._attempts: dict[int, int] = {}
         self._leases: dict[str, list[int]] = {}
         self._on_empty: list[Any] = []
@@ -74,10 +77,17 @@ class FakeQueue:
 
     def _lease(self, wanted: dict[str, Any], accept: str) -> Answer:
         leased = {seq for seqs in self._leases.values() for seq in seqs}
-        waits = [seq for seq in self.lines if seq not in self.dead and seq not in leased and seq not in self.acked]
-        waits = waits[: min(self._batch_lines, wanted.get("max_lines", self._batch_lines))]
+        most = min(self._batch_lines, wanted.get("max_lines", self._batch_lines))
+        first = next((seq for seq in self.lines if seq not in self._settled and seq not in leased), None)
+        seqs: list[int] = []
         # Of one lease without a gap.
-        seqs = [seq for seq in waits if seq - waits[0] == waits.index(seq)]
+        while first is not None and len(seqs) < most and first in self.lines:
+            if first in self._settled or first in leased:
+                break
+            seqs.append(first)
+            first += 1
+        if seqs and self._attempts.get(seqs[0], 0) >= self._attempts_max:
+            seqs = []
         if not seqs:
             for stop in self._on_empty:
                 stop()
@@ -130,6 +140,7 @@ class FakeQueue:
         if "fail" in wanted:
             self.failures.append(str(wanted["fail"].get("reason", "")))
         self.acked.extend(done)
+        self._settled.update(done, self.dead)
         if left:
             self._leases[token] = left
         else:
