@@ -57,6 +57,10 @@ fn summary(loaded: &Loaded) -> Vec<String> {
             }
             Some(Kind::Redis(to)) => format!("redis {} on {}", to.stream, to.server),
             Some(Kind::Postgres(to)) => format!("postgres {} on {}", to.table, to.server),
+            Some(Kind::Nats(to)) => {
+                let servers: Vec<_> = to.servers.iter().map(ToString::to_string).collect();
+                format!("nats {} on {}", to.subject, servers.join(","))
+            }
             Some(Kind::Http(to)) => format!("http {}", to.url),
             Some(Kind::Stdout) => "stdout".to_owned(),
             Some(Kind::File(to)) => format!("file {}", to.path.display()),

@@ -50,7 +50,7 @@ pub fn run(args: &GroupArgs) -> Result<Exit, Failure> {
 }
 
 /// After a seek backwards on a store without a service.
-const NOTE: &str = "A destination that records what it was given (redis, postgres, file) takes only the lines that it has \
+const NOTE: &str = "A destination that records what it was given (redis, postgres, nats, file) takes only the lines that it has \
                     not recorded. To deliver all of them, seek with --again while the service runs.";
 
 fn act(group: &GroupNameArgs, request: AdminJson, done: &str) -> Result<Exit, Failure> {

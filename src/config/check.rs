@@ -118,6 +118,11 @@ pub(super) fn open_secrets(settings: &Settings) -> Vec<String> {
         Kind::Redis(to) if to.password.is_some() && is_plain_to_another_host(&to.server) => {
             Some(format!("the password goes to {} without encryption; write rediss://", to.server))
         }
+        Kind::Nats(to) if to.servers.iter().any(is_plain_to_another_host) => {
+            let what = if to.password.is_some() { "the password and lines go" } else { "lines go" };
+            let servers: Vec<_> = to.servers.iter().map(ToString::to_string).collect();
+            Some(format!("{what} to {} without encryption; write tls://", servers.join(",")))
+        }
         Kind::Postgres(to) if is_plain_to_another_host(&to.server) => {
             Some(format!("lines go to {} without encryption; write sslmode=verify-full", to.server))
         }
@@ -323,10 +328,25 @@ fn processors(settings: &Settings, faults: &mut Faults<'_>) {
                 "the url names a user; write password = \"file:PATH\" or \"env:VARIABLE\"",
             );
         }
+        if let Kind::Nats(to) = &processor.kind {
+            let has_user = to.servers.iter().any(|server| server.user.is_some());
+            if has_user && to.password.is_none() {
+                let what = "the url names a user; write password = \"file:PATH\" or \"env:VARIABLE\"";
+                faults.add(&path("password"), None, what);
+            }
+            if to.credentials.is_some() && (has_user || to.password.is_some()) {
+                faults.add(
+                    &path("credentials"),
+                    None,
+                    "the user is in the credentials: leave out user and password",
+                );
+            }
+        }
         let once = match &processor.kind {
             Kind::File(_) => Some("a file"),
             Kind::Redis(_) => Some("a stream"),
             Kind::Postgres(_) => Some("a table"),
+            Kind::Nats(_) => Some("a subject"),
             Kind::Exec(_) | Kind::ExecStream(_) | Kind::Http(_) | Kind::Stdout => None,
         };
         if let Some(what) = once

@@ -54,6 +54,9 @@ const LABEL_BYTES_MAX: usize = 256;
 /// Longer names of streams are a mistake.
 const STREAM_BYTES_MAX: usize = 512;
 
+/// Names of NATS: the server takes 255 bytes for a stream.
+const NATS_NAME_BYTES_MAX: usize = 255;
+
 /// The kinds of processors.
 pub(super) const KINDS: &[(&str, ProcessorKind)] = &[
     (ProcessorKind::Exec.word(), ProcessorKind::Exec),
@@ -61,6 +64,7 @@ pub(super) const KINDS: &[(&str, ProcessorKind)] = &[
     (ProcessorKind::Http.word(), ProcessorKind::Http),
     (ProcessorKind::Redis.word(), ProcessorKind::Redis),
     (ProcessorKind::Postgres.word(), ProcessorKind::Postgres),
+    (ProcessorKind::Nats.word(), ProcessorKind::Nats),
     (ProcessorKind::Stdout.word(), ProcessorKind::Stdout),
     (ProcessorKind::File.word(), ProcessorKind::File),
 ];
@@ -381,7 +385,8 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
         "What it does with a batch. \"exec\" pipes it to a command that is started for it, \"exec-stream\" to one that \
          keeps running and answers, \"http\" posts it to a URL, \"stdout\" writes it to standard output.\n\n\
          For groups in strict order, and each line exactly once: \"file\" appends it to a file, \"redis\" adds it to a \
-         stream, \"postgres\" copies it into a table. docs/how-to/destinations.md describes the last two.",
+         stream, \"postgres\" copies it into a table, \"nats\" publishes it to a subject of JetStream. \
+         docs/how-to/destinations.md describes the last three.",
         kind(),
         |processor: &Processor| Some(processor.kind.of()),
         |processor, word| processor.kind = Kind::default_of(word),
@@ -470,12 +475,30 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
         "table" => [Postgres] table: text("`table` or `schema.table`", |text, _| table(text), String::clone),
             required("names no table", r#""lines""#);
 
-        /// Which file or variable holds the password.
-        "password" => [Redis, Postgres] password:
+        /// The URLs of the server, or of several nodes of a cluster, separated by commas: nats://USER@HOST:PORT, or tls:// for
+        /// TLS.
+        "url" => [Nats] servers: servers(), secretive,
+            required("names no server", r#""nats://localhost:4222""#);
+
+        /// The stream of JetStream that stores the subject, and no other subject. spillq does not make it:
+        /// docs/how-to/destinations.md has the command.
+        "stream" => [Nats] stream: text("name", |text, _| nats_name(text, "*>."), String::clone),
+            required("names no stream", r#""LINES""#);
+
+        /// The subject to publish lines to. Nothing else may publish to it.
+        "subject" => [Nats] subject: text("subject", |text, _| nats_name(text, "*>"), String::clone),
+            required("names no subject", r#""lines.fills""#);
+
+        /// Which file or variable holds the credentials: a JWT and the seed of an nkey, as nsc writes them (.creds).
+        "credentials" => [Nats] credentials:
+            text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(), secretive, example(r#""file:/etc/spillq/nats.creds""#);
+
+        /// Which file or variable holds the password. For NATS without a user it is a token.
+        "password" => [Redis, Postgres, Nats] password:
             text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(), secretive, example(r#""file:/etc/spillq/password""#);
 
         /// A file of certificates (PEM) to trust in place of those of the system.
-        "ca_file" => [Http, Redis, Postgres] ca_file: path().optional(), example(r#""ca.pem""#);
+        "ca_file" => [Http, Redis, Postgres, Nats] ca_file: path().optional(), example(r#""ca.pem""#);
     });
     keys
 }
@@ -490,6 +513,7 @@ fn kind() -> Type<ProcessorKind> {
         let (is_built, feature) = match kind {
             ProcessorKind::Redis => (cfg!(feature = "redis"), "redis"),
             ProcessorKind::Postgres => (cfg!(feature = "postgres"), "postgres"),
+            ProcessorKind::Nats => (cfg!(feature = "nats"), "nats"),
             ProcessorKind::Exec
             | ProcessorKind::ExecStream
             | ProcessorKind::Http
@@ -665,6 +689,27 @@ fn stream(text: &str) -> Result<String, String> {
     match text.len() {
         ..=STREAM_BYTES_MAX => Ok(text.to_owned()),
         _ => Err(format!("longer than {STREAM_BYTES_MAX} bytes")),
+    }
+}
+
+fn servers() -> Type<Vec<Server>> {
+    let print = |servers: &Vec<Server>| servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    text("URL", |text, _| server::nats(text), print)
+}
+
+/// A name of NATS: no white space, and none of some characters that mean something there.
+fn nats_name(text: &str, special: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_graphic() && !special.contains(c) && !"/\\".contains(c);
+    let has_tokens = text.split('.').all(|token| !token.is_empty());
+    match text.len() <= NATS_NAME_BYTES_MAX
+        && text.chars().all(is_plain)
+        && has_tokens
+        && !text.starts_with('$')
+    {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("not a name that NATS has: plain characters, without white space and wildcards".to_owned())
+        }
     }
 }
 

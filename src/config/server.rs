@@ -1,6 +1,9 @@
-//! The server of a processor of kind `redis` or `postgres`, as a URL, which never contains a password.
+//! The server of a processor of kind `redis`, `postgres` or `nats`, as a URL, which never contains a password.
 
 use crate::processor::{Server, ServerAddress};
+
+/// Nodes of a cluster: one that answers is enough.
+const NATS_SERVERS_MAX: usize = 16;
 
 /// Whether a server is on another host and without TLS.
 pub(super) fn is_plain_to_another_host(server: &Server) -> bool {
@@ -127,6 +130,34 @@ pub(super) fn postgres(url: &str) -> Result<Server, String> {
     Ok(Server { url: url.to_owned(), address, is_tls, user: Some(user), database })
 }
 
+/// `nats://user@host:port`, `tls://` for TLS; several are separated by commas. All have the same user, and TLS or not.
+pub(super) fn nats(urls: &str) -> Result<Vec<Server>, String> {
+    let one = |url: &str| {
+        let parts = parts(url.trim())?;
+        let is_tls = match parts.scheme {
+            "nats" => false,
+            "tls" => true,
+            _ => return Err("expected nats://host:port or tls://host:port".to_owned()),
+        };
+        if parts.host.is_empty() || !matches!(parts.path, "" | "/") || !parts.query.is_empty() {
+            return Err("expected nats://host:port".to_owned());
+        }
+        let address = ServerAddress::Tcp { host: parts.host.to_owned(), port: parts.port.unwrap_or(4222) };
+        Ok(Server { url: url.trim().to_owned(), address, is_tls, user: parts.user, database: None })
+    };
+    let servers = urls.split(',').map(one).collect::<Result<Vec<_>, _>>()?;
+    if servers.len() > NATS_SERVERS_MAX {
+        return Err(format!("names more than {NATS_SERVERS_MAX} servers"));
+    }
+    let is_alike = |other: &Server| {
+        servers.first().is_some_and(|first| (first.is_tls, &first.user) == (other.is_tls, &other.user))
+    };
+    match servers.iter().all(is_alike) {
+        true => Ok(servers),
+        false => Err("all servers must have the same user, and TLS or not".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,5 +263,26 @@ mod tests {
         ] {
             assert_eq!(is_plain_to_another_host(&redis(url).unwrap()), is_plain, "{url}");
         }
+    }
+
+    #[test]
+    fn urls_of_nats_are_read() {
+        let read = nats("nats://me@a, nats://me@[::1]:7/").unwrap();
+        let seen: Vec<_> = read.iter().map(|one| (&one.address, one.is_tls, one.user.as_deref())).collect();
+        assert_eq!(seen, [(&tcp("a", 4222), false, Some("me")), (&tcp("::1", 7), false, Some("me"))]);
+        assert!(nats("tls://a").unwrap()[0].is_tls);
+        for wrong in [
+            "",
+            "http://a",
+            "nats://",
+            "nats://a/b",
+            "nats://a?x=y",
+            "nats://a,tls://b",
+            "nats://me@a,nats://b",
+        ] {
+            assert!(nats(wrong).is_err(), "{wrong}");
+        }
+        let told = nats("nats://me:hunter2@a").unwrap_err();
+        assert!(!told.contains("hunter2"), "{told}");
     }
 }

@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use spillq_storage::DiskOptions;
 
 use super::value::MIB;
-use crate::processor::{Endpoint, PostgresTable, RedisStream};
+use crate::processor::{Endpoint, NatsSubject, PostgresTable, RedisStream};
 use crate::queue::{GroupSettings, WhenFull};
 use crate::secret::Secret;
 use crate::supervise::ProcessorKind;
@@ -145,6 +145,8 @@ pub enum Kind {
     Redis(RedisStream),
     /// Copies its lines into a table of PostgreSQL.
     Postgres(PostgresTable),
+    /// Publishes its lines to a subject of NATS JetStream.
+    Nats(NatsSubject),
     /// Writes its lines to standard output, as they are in their files.
     Stdout,
     /// Appends its lines to a file, as they are in their files.
@@ -290,6 +292,7 @@ impl Kind {
             ProcessorKind::Http => Kind::Http(Endpoint::default()),
             ProcessorKind::Redis => Kind::Redis(RedisStream::default()),
             ProcessorKind::Postgres => Kind::Postgres(PostgresTable::default()),
+            ProcessorKind::Nats => Kind::Nats(NatsSubject::default()),
             ProcessorKind::Stdout | ProcessorKind::Own => Kind::Stdout,
             ProcessorKind::File => Kind::File(OutFile::default()),
         }
@@ -312,6 +315,7 @@ impl Kind {
             Kind::Http(_) => ProcessorKind::Http,
             Kind::Redis(_) => ProcessorKind::Redis,
             Kind::Postgres(_) => ProcessorKind::Postgres,
+            Kind::Nats(_) => ProcessorKind::Nats,
             Kind::Stdout => ProcessorKind::Stdout,
             Kind::File(_) => ProcessorKind::File,
         }

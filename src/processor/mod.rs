@@ -8,9 +8,9 @@ mod command;
 mod connections;
 mod contract;
 mod doing;
-#[cfg(any(feature = "redis", feature = "postgres"))]
+#[cfg(feature = "notes")]
 mod driver;
-#[cfg(all(test, any(feature = "redis", feature = "postgres")))]
+#[cfg(all(test, feature = "notes"))]
 mod driver_model;
 mod dump;
 mod epoch;
@@ -21,14 +21,16 @@ mod file;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-#[cfg(any(feature = "redis", feature = "postgres"))]
+#[cfg(feature = "notes")]
 mod given;
 mod http;
 mod input;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod link;
+#[cfg(feature = "nats")]
+mod nats;
 mod oom;
-#[cfg(any(feature = "redis", feature = "postgres"))]
+#[cfg(feature = "notes")]
 mod outage;
 mod pace;
 mod passthrough;
@@ -51,7 +53,7 @@ mod stderr;
 mod stdout;
 mod stream;
 mod top_level;
-#[cfg(any(feature = "redis", feature = "postgres"))]
+#[cfg(feature = "notes")]
 mod trouble;
 mod trust;
 mod upload;
@@ -72,7 +74,7 @@ pub use input::{Input, Named, Paths};
 pub use pace::Pace;
 pub use passthrough::SAID_BY_COMMAND;
 pub use program::{Program, set_command_umask};
-pub use server::{PostgresTable, RedisStream, Server, ServerAddress};
+pub use server::{NatsSubject, PostgresTable, RedisStream, Server, ServerAddress};
 pub use stdout::Stdout;
 pub use stream::ExecStream;
 pub(crate) use stream::header;

@@ -63,6 +63,23 @@ pub struct PostgresTable {
     pub table: String,
 }
 
+/// A subject of NATS, which a stream of JetStream stores.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NatsSubject {
+    /// Nodes of one cluster, all over TLS or none, with one user.
+    pub servers: Vec<Server>,
+    /// Where the password is.
+    pub password: Option<Secret>,
+    /// Where the credentials are: a JWT and the seed of an nkey, as `nsc` writes them.
+    pub credentials: Option<Secret>,
+    /// Certificates (PEM) to trust in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The stream.
+    pub stream: String,
+    /// Its subject.
+    pub subject: String,
+}
+
 impl Default for ServerAddress {
     fn default() -> ServerAddress {
         ServerAddress::Unix(PathBuf::new())

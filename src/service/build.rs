@@ -98,6 +98,10 @@ pub(super) fn build(
         config::Kind::Postgres(to) => to.clone().processor(epoch, timeout, paths.lookup()),
         #[cfg(not(feature = "postgres"))]
         config::Kind::Postgres(_) => return Err(left_out("postgres")),
+        #[cfg(feature = "nats")]
+        config::Kind::Nats(to) => to.clone().processor(epoch, paths.lookup()),
+        #[cfg(not(feature = "nats"))]
+        config::Kind::Nats(_) => return Err(left_out("nats")),
         config::Kind::Stdout => Stdout::new().map(boxed),
         config::Kind::File(to) => AppendFile::new(to.path.clone(), epoch).map(boxed),
     };
@@ -123,7 +127,7 @@ fn program(to: &config::Command, group: &str) -> Result<Program, ServiceError> {
 }
 
 /// The configuration refuses such a kind before.
-#[cfg(not(all(feature = "redis", feature = "postgres")))]
+#[cfg(not(all(feature = "redis", feature = "postgres", feature = "nats")))]
 fn left_out(kind: &str) -> ServiceError {
     ServiceError::Start(format!("this program was built without {kind}"), None)
 }
@@ -242,6 +246,10 @@ mod tests {
         if cfg!(feature = "postgres") {
             let kind = "kind = \"postgres\"\nurl = \"postgres://me@localhost/db\"\ntable = \"lines\"";
             kinds.push((kind, "postgres lines on localhost:5432"));
+        }
+        if cfg!(feature = "nats") {
+            let kind = "kind = \"nats\"\nurl = \"nats://a,nats://b:1\"\nstream = \"L\"\nsubject = \"l.a\"";
+            kinds.push((kind, "nats l.a on a:4222,b:1"));
         }
         for (kind, name) in kinds {
             let file = tempfile::NamedTempFile::new().unwrap();

@@ -17,6 +17,8 @@ pub enum ProcessorKind {
     Redis,
     /// A PostgreSQL table.
     Postgres,
+    /// A subject of NATS JetStream.
+    Nats,
     /// Standard output.
     Stdout,
     /// A file.
@@ -41,6 +43,7 @@ impl ProcessorKind {
             ProcessorKind::Http => "http",
             ProcessorKind::Redis => "redis",
             ProcessorKind::Postgres => "postgres",
+            ProcessorKind::Nats => "nats",
             ProcessorKind::Stdout => "stdout",
             ProcessorKind::File => "file",
             ProcessorKind::Own => "",

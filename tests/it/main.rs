@@ -48,6 +48,8 @@ mod many_files;
 mod messages;
 /// Figures and addresses of a running service.
 mod metrics;
+/// Lines into NATS JetStream, one node and a cluster, with kills on both sides.
+mod nats;
 /// What comes with the program: configurations, unit file, package.
 mod packaging;
 /// Files that gzip and zstd compress.

@@ -54,6 +54,7 @@ fn every_configuration_is_fine_and_without_a_warning() {
     let expected = [
         "config/hourly-files.toml",
         "config/many-services.toml",
+        "config/nats.toml",
         "config/nginx.toml",
         "config/postgres.toml",
         "config/redis.toml",

@@ -1,0 +1,359 @@
+//! Publishes each line to a subject of NATS that a stream of JetStream stores, once.
+//!
+//! Every message is a note of what was given up to it ([`message`]), and is published with the condition that the stream ends with the
+//! message before it: a compare-and-set. So a window of messages can be in flight without a wait in between. The server refuses all
+//! of it behind a message that it did not take, and refuses what arrives late, from a connection that is long gone. An attempt begins
+//! with the last message of the stream, which says what is stored.
+//!
+//! The condition is about the stream, not about the subject: of a replicated stream, servers take one message of a subject at a time
+//! that has a condition on the subject. So the stream stores no other subject ([`fit`]). No `Nats-Msg-Id` is sent: within the server's
+//! window for duplicates a line that is asked for again would be acknowledged and stored nowhere.
+
+mod errors;
+mod fit;
+mod message;
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::jetstream::context::{ContextBuilder, PublishAckFuture, PublishError};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use async_nats::jetstream::{Context, publish::PublishAck};
+use async_nats::{ConnectOptions, Event, ServerAddr};
+use rustls::ClientConfig;
+use spillq_storage::Seq;
+use tokio::sync::watch;
+
+use self::errors::{connecting, fault, looking, publishing, said};
+use super::driver::{Called, Destination, Doing, Driver, Lines, Note};
+use super::server::NatsSubject;
+use super::trouble::Trouble;
+use super::trust::trust;
+use super::written::Written;
+use super::{Epoch, Paths, Processor};
+use crate::plain::harmless;
+use crate::secret::Secret;
+
+/// Messages that wait for their acknowledgement. More gain nothing over a network of milliseconds.
+const IN_FLIGHT_MAX: usize = 1_024;
+/// Their bytes: what a slow server makes us keep.
+const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;
+/// How long an acknowledgement may take. A server that is stopped or without a leader answers nothing.
+const ACK_WAIT: Duration = Duration::from_secs(10);
+/// How long any other answer may take: less than a connection may.
+const ASK_WAIT: Duration = Duration::from_secs(4);
+/// How often the end of the stream is looked at while messages arrive late.
+const LOOKS_MAX: usize = 5;
+/// Of one server of several.
+const CONNECT_WAIT: Duration = Duration::from_secs(3);
+
+impl NatsSubject {
+    /// The processor that publishes lines to this subject, each once. It connects at the first batch. The seqs of the lines belong
+    /// to `epoch`.
+    ///
+    /// # Errors
+    /// If the certificates to trust cannot be read, or there are none.
+    pub fn processor(self, epoch: Epoch, paths: Paths) -> io::Result<Box<dyn Processor>> {
+        Ok(Box::new(Driver::new(Nats::new(self, epoch)?, paths)))
+    }
+}
+
+/// Publishes lines.
+struct Nats {
+    to: NatsSubject,
+    tls: Option<ClientConfig>,
+    owner: String,
+    /// What was written, as far as this run of the process knows: the messages may be too old to be kept.
+    known: Mutex<Option<Written>>,
+}
+
+/// A connection, and what is known of the stream.
+struct Session {
+    context: Context,
+    /// Why nothing more can be expected of the connection.
+    over: watch::Receiver<Option<Trouble>>,
+    /// The sequence of its last message, whether that is still stored or not; 0 if it never had one.
+    last: u64,
+    note: Option<Note>,
+}
+
+/// A message that was sent.
+struct Sent {
+    ack: PublishAckFuture,
+    line: Option<Seq>,
+    sequence: u64,
+    bytes: usize,
+}
+
+impl Nats {
+    fn new(to: NatsSubject, epoch: Epoch) -> io::Result<Nats> {
+        let is_tls = to.servers.iter().any(|server| server.is_tls);
+        let tls = is_tls.then(|| trust(to.ca_file.as_deref().map(Path::new), true)).transpose()?;
+        Ok(Nats { to, tls, owner: epoch.to_string(), known: Mutex::default() })
+    }
+
+    fn known(&self) -> Option<Written> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_known(&self, written: &Written) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(written.clone());
+    }
+
+    /// How to connect. Secrets are read again each time.
+    async fn options(&self) -> Result<ConnectOptions, Trouble> {
+        let mut options = ConnectOptions::new()
+            .name("spillq")
+            .connection_timeout(CONNECT_WAIT)
+            .request_timeout(Some(ASK_WAIT))
+            // A connection that is lost is not used any more. Its task ends after some tries.
+            .max_reconnects(2 * self.to.servers.len());
+        if let Some(tls) = &self.tls {
+            options = options.require_tls(true).tls_client_config(tls.clone());
+        }
+        if let Some(at) = &self.to.credentials {
+            options = options.credentials(&read(at).await?).map_err(|error| {
+                // The text of the error may have some of it.
+                tracing::debug!(kind = ?error.kind(), "credentials");
+                Trouble::setup(format!("{at} has no credentials of NATS: a JWT and the seed of an nkey"))
+            })?;
+        }
+        let user = self.to.servers.iter().find_map(|server| server.user.clone());
+        match (user, &self.to.password) {
+            (Some(user), Some(at)) => Ok(options.user_and_password(user, read(at).await?)),
+            (None, Some(at)) => Ok(options.token(read(at).await?)),
+            _ => Ok(options),
+        }
+    }
+
+    /// Looks at the end of the stream: its last sequence, and the note there. What arrives meanwhile is seen too.
+    async fn look(&self, stream: &Stream) -> Result<(u64, Option<Note>), Trouble> {
+        let (name, subject) = (&self.to.stream, &self.to.subject);
+        let end =
+            async || Ok::<_, Trouble>(stream.get_info().await.map_err(Trouble::server)?.state.last_sequence);
+        let mut before = end().await?;
+        for _ in 0..LOOKS_MAX {
+            let message = match stream.get_last_raw_message_by_subject(subject).await {
+                Ok(message) => Some(message),
+                Err(error) => match error.kind() {
+                    LastRawMessageErrorKind::NoMessageFound => None,
+                    LastRawMessageErrorKind::JetStream(why) => return Err(Trouble::new(fault(&why), why)),
+                    _ => return Err(Trouble::server(error)),
+                },
+            };
+            let last = end().await?;
+            if std::mem::replace(&mut before, last) != last {
+                continue;
+            }
+            let Some(message) = message else { return Ok((last, self.without_message(stream, last)?)) };
+            let note = message::note_of(&message.headers).ok_or_else(|| {
+                Trouble::setup(format!(
+                    "somebody else publishes to {subject}: message {} of the stream {name} is not from here; name a subject that \
+                     nobody else publishes to",
+                    message.sequence
+                ))
+            })?;
+            return Ok((last, Some(note)));
+        }
+        Err(Trouble::server(format!("messages keep arriving in the stream {name}")))
+    }
+
+    /// What is known of a stream that has no message any more.
+    fn without_message(&self, stream: &Stream, last: u64) -> Result<Option<Note>, Trouble> {
+        let (name, subject) = (&self.to.stream, &self.to.subject);
+        if last == 0 {
+            return Ok(None);
+        }
+        let known =
+            self.known().map(|written| Note { owner: self.owner.clone(), written: written.to_string() });
+        if known.is_none() && stream.cached_info().config.max_age.is_zero() {
+            return Err(Trouble::setup(format!(
+                "the stream {name} had {last} messages and {subject} has none any more: with them, somebody removed the note of what \
+                 was written; delete the stream and make it again, and lines that were not acked yet are published anew"
+            )));
+        }
+        Ok(known)
+    }
+
+    /// Sends a message, and says that the note is what it says once it is acknowledged.
+    async fn publish(
+        &self,
+        session: &Session,
+        last: &mut u64,
+        message: PublishMessage,
+        (line, bytes): (Option<Seq>, usize),
+    ) -> Result<Sent, Trouble> {
+        let message = message.expected_last_sequence(*last).expected_stream(&self.to.stream);
+        let sent = session.context.send_publish(self.to.subject.clone(), message);
+        let ack = session.unless_over(sent).await?.map_err(|error| publishing(&error, line))?;
+        *last += 1;
+        Ok(Sent { ack, line, sequence: *last, bytes })
+    }
+
+    /// Waits for an acknowledgement.
+    async fn stored(&self, session: &Session, sent: Sent) -> Result<(), Trouble> {
+        let Sent { ack, line, sequence, .. } = sent;
+        let ack: Result<PublishAck, PublishError> = session.unless_over(ack.into_future()).await?;
+        let ack = ack.map_err(|error| publishing(&error, line))?;
+        if ack.stream == self.to.stream && ack.sequence == sequence && !ack.duplicate {
+            return Ok(());
+        }
+        Err(Trouble::server(format!(
+            "message {sequence} of the stream {} was acknowledged as message {} of the stream {}",
+            self.to.stream,
+            ack.sequence,
+            harmless(&ack.stream)
+        )))
+    }
+}
+
+impl Session {
+    /// The result, unless the connection is lost before, or the server denies something.
+    async fn unless_over<F: Future>(&self, work: F) -> Result<F::Output, Trouble> {
+        unless_over(&self.over, work).await
+    }
+}
+
+async fn unless_over<F: Future>(
+    over: &watch::Receiver<Option<Trouble>>,
+    work: F,
+) -> Result<F::Output, Trouble> {
+    let mut over = over.clone();
+    tokio::select! {
+        biased;
+        trouble = over.wait_for(Option::is_some) => {
+            Err(trouble.ok().and_then(|trouble| trouble.clone()).unwrap_or_else(|| Trouble::server("the connection has ended")))
+        }
+        done = work => Ok(done),
+    }
+}
+
+async fn read(at: &Secret) -> Result<String, Trouble> {
+    let at = at.clone();
+    let read = tokio::task::spawn_blocking(move || at.read()).await.map_err(Trouble::server)?;
+    read.map_err(Trouble::setup)
+}
+
+impl Destination for Nats {
+    type Session = Session;
+
+    const KIND: &'static str = "nats";
+    const VERB: &'static str = "publishing";
+
+    fn about(&self) -> String {
+        let servers: Vec<String> = self.to.servers.iter().map(|server| server.address.to_string()).collect();
+        format!("{} on {}", harmless(&self.to.subject), servers.join(","))
+    }
+
+    fn called(&self) -> Called {
+        Called {
+            target: format!("the subject {}", self.to.subject),
+            note: format!("the last message in the stream {}", self.to.stream),
+            remedy: "name another stream and subject, or delete the stream and make it again",
+        }
+    }
+
+    fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    async fn connect(&self) -> Result<Session, Trouble> {
+        let (say, over) = watch::channel(None);
+        let options = self.options().await?.event_callback(move |event| {
+            let trouble = match event {
+                Event::Disconnected | Event::Closed => Some(Trouble::server("the connection was lost")),
+                Event::ServerError(error) => said(&error.to_string()),
+                _ => None,
+            };
+            // The first says why.
+            say.send_if_modified(|known| {
+                let is_new = known.is_none() && trouble.is_some();
+                if is_new {
+                    *known = trouble;
+                }
+                is_new
+            });
+            std::future::ready(())
+        });
+        let servers = self.to.servers.iter().map(|server| {
+            let scheme = if server.is_tls { "tls" } else { "nats" };
+            format!("{scheme}://{}", server.address).parse::<ServerAddr>()
+        });
+        let servers = servers.collect::<Result<Vec<_>, _>>().map_err(Trouble::setup)?;
+        let client = options.connect(servers).await.map_err(|error| connecting(&error))?;
+        let context = ContextBuilder::new().timeout(ASK_WAIT).ack_timeout(ACK_WAIT);
+        // One more than are ever sent: waiting here would hide what becomes of them.
+        let context =
+            context.max_ack_inflight(2 * IN_FLIGHT_MAX).backpressure_on_inflight(true).build(client);
+        let stream = unless_over(&over, context.get_stream(&self.to.stream)).await?;
+        let stream = stream.map_err(|error| looking(&error, &self.to.stream))?;
+        fit::fits(&stream.cached_info().config, &self.to.subject).map_err(Trouble::setup)?;
+        let (last, note) = unless_over(&over, self.look(&stream)).await??;
+        Ok(Session { context, over, last, note })
+    }
+
+    fn is_open(&self, session: &Session) -> bool {
+        session.over.borrow().is_none()
+    }
+
+    /// Read when the connection was made; the server compares the sequence with every message.
+    async fn note(&self, session: &mut Session) -> Result<Option<Note>, Trouble> {
+        Ok(session.note.clone())
+    }
+
+    async fn write(
+        &self,
+        session: &mut Session,
+        lines: &Lines<'_>,
+        mut written: Written,
+        doing: &mut Doing,
+    ) -> Result<Written, Trouble> {
+        doing.begin("publishing");
+        let (mut end, mut sent, mut bytes) = (session.last, VecDeque::new(), 0);
+        for piece in lines.pieces {
+            for line in piece.lines() {
+                while sent.len() >= IN_FLIGHT_MAX || bytes >= IN_FLIGHT_BYTES_MAX {
+                    let Some(first) = sent.pop_front() else { break };
+                    let Sent { bytes: freed, .. } = first;
+                    self.stored(session, first).await?;
+                    bytes -= freed;
+                }
+                written.add(piece.covered_by(line.seq));
+                let source = lines.names.get(&line.source).map_or("", String::as_str);
+                let message = message::of_line(&self.owner, &line, source, &written);
+                let of_line = (Some(line.seq), line.bytes.len());
+                sent.push_back(self.publish(session, &mut end, message, of_line).await?);
+                bytes += line.bytes.len();
+            }
+        }
+        doing.begin("waiting for the acknowledgements");
+        for one in sent {
+            self.stored(session, one).await?;
+        }
+        self.is_now(session, end, &written);
+        Ok(written)
+    }
+
+    /// A message without a line: consumers see it.
+    async fn renote(&self, session: &mut Session, written: &Written) -> Result<(), Trouble> {
+        let mut end = session.last;
+        let message = message::of_note(&self.owner, written);
+        let sent = self.publish(session, &mut end, message, (None, 0)).await?;
+        self.stored(session, sent).await?;
+        self.is_now(session, end, written);
+        Ok(())
+    }
+}
+
+impl Nats {
+    /// All of it is acknowledged.
+    fn is_now(&self, session: &mut Session, last: u64, written: &Written) {
+        session.last = last;
+        session.note = Some(Note { owner: self.owner.clone(), written: written.to_string() });
+        self.is_known(written);
+    }
+}
