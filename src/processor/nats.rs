@@ -5,7 +5,7 @@
 //! of it behind a message that it did not take, and refuses what arrives late, from a connection that is long gone. An attempt begins
 //! with the last message of the stream, which says what is stored.
 //!
-//! The condition is about the stream, not about the subject: of a replicated stream, servers take one message of a subject at a time
+//! The condition is about the stream, not about the subject: of a replicated stream, server 2.9.10 takes one message of a subject at a time
 //! that has a condition on the subject. So the stream stores no other subject ([`fit`]). No `Nats-Msg-Id` is sent: within the server's
 //! window for duplicates a line that is asked for again would be acknowledged and stored nowhere.
 

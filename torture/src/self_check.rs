@@ -10,7 +10,8 @@ use crate::trouble::{During, Result, Trouble};
 /// A safeguard that is removed, the campaign that must notice, and what it prints.
 const FAULTS: &[(&str, &[&str], &str)] = &[
     ("fault-no-sync", &["shutdown", "--count", "10"], "I1"),
-    ("fault-no-segment-sync", &["shutdown", "--count", "10"], "I9 findings without damage"),
+    // A start finds it, or `inspect` before that.
+    ("fault-no-segment-sync", &["shutdown", "--count", "10"], "segments/00000000000000000001"),
     ("fault-no-mark", &["tear", "--count", "60"], "I9 silent"),
     ("fault-no-crc", &["flip", "--count", "60"], "I9 silent"),
     ("fault-removal-first", &["kill", "--syscalls", "--count", "1000"], "exit status: 3"),
