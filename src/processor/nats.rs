@@ -1,9 +1,12 @@
 //! Publishes each line to a subject of NATS that a stream of JetStream stores, once.
 //!
 //! Every message is a note of what was given up to it ([`message`]), and is published with the condition that the stream ends with the
-//! message before it: a compare-and-set. So a window of messages can be in flight without a wait in between. The server refuses all
-//! of it behind a message that it did not take, and refuses what arrives late, from a connection that is long gone. An attempt begins
-//! with the last message of the stream, which says what is stored.
+//! message before it: a compare-and-set. An attempt begins with the last message of the stream, which says what is stored.
+//!
+//! **A window.** Up to [`IN_FLIGHT_MAX`] messages are in flight without a wait in between. Where one is not taken, the server refuses all
+//! behind it, as long as nobody else adds to the stream. But messages of an earlier connection may still arrive, from the buffers of a
+//! server that stood still; if one comes in between, the condition of a later message of the window is true again by chance. So
+//! a new connection first sends one message at a time, until the stream is longer than any late message can expect it to be.
 //!
 //! The condition is about the stream, not about the subject: of a replicated stream, server 2.9.10 takes one message of a subject at a time
 //! that has a condition on the subject. So the stream stores no other subject ([`fit`]). No `Nats-Msg-Id` is sent: within the server's
@@ -29,6 +32,7 @@ use spillq_storage::Seq;
 use tokio::sync::watch;
 
 use self::errors::{connecting, fault, looking, publishing, said};
+use self::message::Publisher;
 use super::driver::{Called, Destination, Doing, Driver, Lines, Note};
 use super::server::NatsSubject;
 use super::trouble::Trouble;
@@ -38,8 +42,9 @@ use super::{Epoch, Paths, Processor};
 use crate::plain::harmless;
 use crate::secret::Secret;
 
-/// Messages that wait for their acknowledgement. More gain nothing over a network of milliseconds.
-const IN_FLIGHT_MAX: usize = 1_024;
+/// Messages that wait for their acknowledgement. More gain little over a network of milliseconds, and as many are sent one at a time
+/// on each new connection.
+const IN_FLIGHT_MAX: usize = 256;
 /// Their bytes: what a slow server makes us keep.
 const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;
 /// How long an acknowledgement may take. A server that is stopped or without a leader answers nothing.
@@ -66,7 +71,7 @@ impl NatsSubject {
 struct Nats {
     to: NatsSubject,
     tls: Option<ClientConfig>,
-    owner: String,
+    by: Publisher,
     /// What was written, as far as this run of the process knows: the messages may be too old to be kept.
     known: Mutex<Option<Written>>,
 }
@@ -78,6 +83,8 @@ struct Session {
     over: watch::Receiver<Option<Trouble>>,
     /// The sequence of its last message, whether that is still stored or not; 0 if it never had one.
     last: u64,
+    /// From this sequence on no message of an earlier connection can be taken any more.
+    alone_from: u64,
     note: Option<Note>,
 }
 
@@ -93,7 +100,8 @@ impl Nats {
     fn new(to: NatsSubject, epoch: Epoch) -> io::Result<Nats> {
         let is_tls = to.servers.iter().any(|server| server.is_tls);
         let tls = is_tls.then(|| trust(to.ca_file.as_deref().map(Path::new), true)).transpose()?;
-        Ok(Nats { to, tls, owner: epoch.to_string(), known: Mutex::default() })
+        let by = Publisher { owner: epoch.to_string(), run: format!("{:016x}", fastrand::u64(..)) };
+        Ok(Nats { to, tls, by, known: Mutex::default() })
     }
 
     fn known(&self) -> Option<Written> {
@@ -157,6 +165,16 @@ impl Nats {
                     message.sequence
                 ))
             })?;
+            // Before the first message of this run, the last one is that of an earlier run.
+            let is_of_another =
+                message::run_of(&message.headers) != Some(&self.by.run) && note.owner == self.by.owner;
+            if is_of_another && self.known().is_some() {
+                return Err(Trouble::setup(format!(
+                    "another spillq with a copy of this data dir publishes to {subject}: message {} of the stream {name} is its; stop \
+                     one of the two, and start the other again",
+                    message.sequence
+                )));
+            }
             return Ok((last, Some(note)));
         }
         Err(Trouble::server(format!("messages keep arriving in the stream {name}")))
@@ -169,7 +187,7 @@ impl Nats {
             return Ok(None);
         }
         let known =
-            self.known().map(|written| Note { owner: self.owner.clone(), written: written.to_string() });
+            self.known().map(|written| Note { owner: self.by.owner.clone(), written: written.to_string() });
         if known.is_none() && stream.cached_info().config.max_age.is_zero() {
             return Err(Trouble::setup(format!(
                 "the stream {name} had {last} messages and {subject} has none any more: with them, somebody removed the note of what \
@@ -258,7 +276,7 @@ impl Destination for Nats {
     }
 
     fn owner(&self) -> &str {
-        &self.owner
+        &self.by.owner
     }
 
     async fn connect(&self) -> Result<Session, Trouble> {
@@ -293,7 +311,7 @@ impl Destination for Nats {
         let stream = stream.map_err(|error| looking(&error, &self.to.stream))?;
         fit::fits(&stream.cached_info().config, &self.to.subject).map_err(Trouble::setup)?;
         let (last, note) = unless_over(&over, self.look(&stream)).await??;
-        Ok(Session { context, over, last, note })
+        Ok(Session { context, over, last, alone_from: last + IN_FLIGHT_MAX as u64, note })
     }
 
     fn is_open(&self, session: &Session) -> bool {
@@ -316,7 +334,8 @@ impl Destination for Nats {
         let (mut end, mut sent, mut bytes) = (session.last, VecDeque::new(), 0);
         for piece in lines.pieces {
             for line in piece.lines() {
-                while sent.len() >= IN_FLIGHT_MAX || bytes >= IN_FLIGHT_BYTES_MAX {
+                let most = if end < session.alone_from { 1 } else { IN_FLIGHT_MAX };
+                while sent.len() >= most || bytes >= IN_FLIGHT_BYTES_MAX {
                     let Some(first) = sent.pop_front() else { break };
                     let Sent { bytes: freed, .. } = first;
                     self.stored(session, first).await?;
@@ -324,7 +343,7 @@ impl Destination for Nats {
                 }
                 written.add(piece.covered_by(line.seq));
                 let source = lines.names.get(&line.source).map_or("", String::as_str);
-                let message = message::of_line(&self.owner, &line, source, &written);
+                let message = message::of_line(&self.by, &line, source, &written);
                 let of_line = (Some(line.seq), line.bytes.len());
                 sent.push_back(self.publish(session, &mut end, message, of_line).await?);
                 bytes += line.bytes.len();
@@ -341,7 +360,7 @@ impl Destination for Nats {
     /// A message without a line: consumers see it.
     async fn renote(&self, session: &mut Session, written: &Written) -> Result<(), Trouble> {
         let mut end = session.last;
-        let message = message::of_note(&self.owner, written);
+        let message = message::of_note(&self.by, written);
         let sent = self.publish(session, &mut end, message, (None, 0)).await?;
         self.stored(session, sent).await?;
         self.is_now(session, end, written);
@@ -353,7 +372,7 @@ impl Nats {
     /// All of it is acknowledged.
     fn is_now(&self, session: &mut Session, last: u64, written: &Written) {
         session.last = last;
-        session.note = Some(Note { owner: self.owner.clone(), written: written.to_string() });
+        session.note = Some(Note { owner: self.by.owner.clone(), written: written.to_string() });
         self.is_known(written);
     }
 }

@@ -511,6 +511,40 @@ fn messages_that_are_too_old_are_not_lost_and_a_line_that_is_too_long_is_dead_le
     assert_eq!(service.stop(), 0);
 }
 
+/// A host that was cloned, or a backup that was copied without `spillq restore`: whoever starts last goes on, and the other is told.
+#[test]
+fn of_two_services_with_a_copy_of_one_store_the_first_is_refused_and_nothing_comes_twice() {
+    needs!("nats-server");
+    let folder = with_password("secret");
+    fs::write(folder.path().join("a.log"), "one\ntwo\n").unwrap();
+    let nats = Nats::with_stream("", |_| {});
+    let config_file = config(folder.path(), &nats.node.url(), "");
+    let mut service = start(folder.path(), &config_file);
+    service.wait("they are there", |status| status.groups[0].ack_floor == 2);
+    assert_eq!(service.stop(), 0);
+    let copy = with_password("secret");
+    let data_dir = folder.path().join("q");
+    run("cp", &["-a", data_dir.to_str().unwrap(), copy.path().to_str().unwrap()]);
+
+    let mut service = start(folder.path(), &config_file);
+    fs::write(folder.path().join("b.log"), "three\n").unwrap();
+    service.wait("the third is there", |status| status.groups[0].ack_floor == 3);
+    let mut second = start(copy.path(), &config(copy.path(), &nats.node.url(), ""));
+    fs::write(copy.path().join("x.log"), "three\nfour\n").unwrap();
+    second.wait("it goes on behind what is there", |status| status.groups[0].ack_floor == 4);
+    fs::write(folder.path().join("c.log"), "four\nfive\n").unwrap();
+    wait_for_word(&mut service, "another spillq with a copy of this data dir");
+    service.wait("it is refused", |status| status.groups[0].state == "refused");
+    assert_eq!(nats.messages(), owned(&[(1, "one"), (2, "two"), (3, "three"), (4, "four")]));
+    assert_eq!(second.stop(), 0);
+    assert_eq!(service.stop(), 0);
+    let mut service = start(folder.path(), &config_file);
+    service.wait("the other one goes on", |status| status.groups[0].ack_floor == 5);
+    let all = [(1, "one"), (2, "two"), (3, "three"), (4, "four"), (5, "five")];
+    assert_eq!(nats.messages(), owned(&all));
+    assert_eq!(service.stop(), 0);
+}
+
 /// Without a limit of age, a subject without messages was emptied by somebody, and with it the note.
 #[test]
 fn a_subject_that_somebody_has_emptied_is_refused_after_a_restart() {

@@ -12,16 +12,26 @@ use crate::processor::driver::Note;
 use crate::processor::written::Written;
 
 const OWNER: &str = "Spillq-Owner";
+const RUN: &str = "Spillq-Run";
 const WRITTEN: &str = "Spillq-Written";
 const SEQ: &str = "Spillq-Seq";
 const SOURCE: &str = "Spillq-Source";
 const OFFSET: &str = "Spillq-Offset";
 const PART: &str = "Spillq-Part";
 
+/// Who publishes.
+#[derive(Clone, Debug)]
+pub(super) struct Publisher {
+    /// The group, the store and its epoch: the owner of the note.
+    pub(super) owner: String,
+    /// Another one in each run of the service, to tell two services with a copy of one store from each other.
+    pub(super) run: String,
+}
+
 /// The message of a line. `written` is what is written with it.
-pub(super) fn of_line(owner: &str, line: &Line<'_>, source: &str, written: &Written) -> PublishMessage {
+pub(super) fn of_line(by: &Publisher, line: &Line<'_>, source: &str, written: &Written) -> PublishMessage {
     let payload = line.bytes.strip_suffix(b"\n").unwrap_or(line.bytes);
-    let message = of_note(owner, written)
+    let message = of_note(by, written)
         .payload(Bytes::copy_from_slice(payload))
         .header(SEQ, line.seq.0.to_string().as_str())
         .header(SOURCE, harmless(source).as_str())
@@ -33,8 +43,14 @@ pub(super) fn of_line(owner: &str, line: &Line<'_>, source: &str, written: &Writ
 }
 
 /// A message without a line.
-pub(super) fn of_note(owner: &str, written: &Written) -> PublishMessage {
-    PublishMessage::build().header(OWNER, owner).header(WRITTEN, written.to_string().as_str())
+pub(super) fn of_note(by: &Publisher, written: &Written) -> PublishMessage {
+    let message = PublishMessage::build().header(OWNER, by.owner.as_str()).header(RUN, by.run.as_str());
+    message.header(WRITTEN, written.to_string().as_str())
+}
+
+/// The run of the service that published a message.
+pub(super) fn run_of(headers: &HeaderMap) -> Option<&str> {
+    headers.get(RUN).map(|run| run.as_str())
 }
 
 /// What a message says; `None` if it is not one of spillq.
@@ -60,8 +76,8 @@ mod tests {
         let written = Written::of([SeqRange { first: Seq(1), last: Seq(4) }, SeqRange::one(Seq(7))]);
         let block = sample::block(7, &[b"a line"]);
         let line = block.lines().next().unwrap();
-        let message =
-            of_line("1-07-0", &line, "/log/a\r\nSpillq-Owner: 2\u{1b}", &written).outbound_message("s");
+        let by = Publisher { owner: "1-07-0".to_owned(), run: "a".to_owned() };
+        let message = of_line(&by, &line, "/log/a\r\nSpillq-Owner: 2\u{1b}", &written).outbound_message("s");
         let headers = message.headers.unwrap();
         assert_eq!(&message.payload[..], b"a line");
         assert_eq!(note_of(&headers), Some(Note { owner: "1-07-0".to_owned(), written: "1-4,7".to_owned() }));
