@@ -13,7 +13,7 @@ use spillq_storage::{Seq, StoreId};
 const SLOT_BYTES: usize = 64;
 const SLOTS: [usize; 2] = [0, 4_096];
 /// Format versions that are read.
-const READ: [u32; 2] = [1, 2];
+const READ: [u32; 3] = [1, 2, 3];
 
 fuzz_target!(|data: &[u8]| {
     let mut choices = Choices(data);

@@ -281,7 +281,7 @@ path = "spillq-data/out"
             "line 31: processor.path = \"/etc/spillq/spillq-data/out\": is in the data dir /etc/spillq/spillq-data",
             "line 32: processor.group = \"default\": no [[group]] has this name; there are \"a\", \"a\", \"loose\"",
             "line 32: processor.kind: is missing; write \"exec\", \"exec-stream\", \"http\", \"redis\", \
-             \"postgres\", \"stdout\" or \"file\"",
+             \"postgres\", \"nats\", \"stdout\" or \"file\"",
         ],
     );
 }
@@ -351,6 +351,40 @@ table = "a.b.c"
              stored",
         ],
     );
+}
+
+#[cfg(feature = "nats")]
+#[test]
+fn nodes_of_nats_are_read_shown_and_read_back() {
+    let text = |url: &str, more: &str| {
+        format!(
+            "[[processor]]\nkind = \"nats\"\nurl = {url:?}\nstream = \"LINES\"\nsubject = \"lines.a\"\n{more}\n"
+        )
+    };
+    let urls = "tls://a.example,tls://b.example:4223";
+    let loaded = load_with(&text(urls, "credentials = \"file:nats.creds\""), &Sources::default()).unwrap();
+    assert_eq!(loaded.warnings, [""; 0]);
+    assert_eq!(read(&as_toml(&loaded)), loaded.settings);
+    let Kind::Nats(to) = &loaded.settings.processors[0].kind else { panic!("{:?}", loaded.settings) };
+    assert_eq!((to.servers.len(), to.subject.as_str()), (2, "lines.a"));
+    assert_eq!(to.credentials, Some(Secret::File("/etc/spillq/nats.creds".into())));
+    let open = load_with(&text("nats://a.example", ""), &Sources::default()).unwrap();
+    assert_eq!(open.warnings.len(), 1, "{:?}", open.warnings);
+    let wrong = [
+        (text("nats://me@a", ""), "the url names a user"),
+        (
+            text("nats://me@a", "password = \"env:P\"\ncredentials = \"env:C\""),
+            "the user is in the credentials",
+        ),
+        (text("nats://a", "").replace("lines.a", "lines.*"), "not a name that NATS has"),
+        (text("nats://a", "").replace("LINES", "L INES"), "not a name that NATS has"),
+        (text("nats://a,http://b", ""), "expected nats://"),
+    ];
+    for (text, why) in wrong {
+        let problems = load_with(&text, &Sources::default()).unwrap_err();
+        let told: String = problems.iter().map(ToString::to_string).collect();
+        assert!(told.contains(why), "{why}: {told}");
+    }
 }
 
 #[cfg(not(feature = "redis"))]
