@@ -89,7 +89,7 @@ pub(super) fn fault(error: &JetStreamError) -> Fault {
 /// What the server said on its own: `Permissions Violation for Publish to "lines.fills"`.
 pub(super) fn said(text: &str) -> Option<Trouble> {
     let lower = text.to_ascii_lowercase();
-    let is_denied = ["permissions violation", "authorization", "authentication", "account"];
+    let is_denied = ["permissions violation", "authorization", "authentication"];
     is_denied.iter().any(|word| lower.contains(word)).then(|| Trouble::setup(text))
 }
 
