@@ -81,6 +81,7 @@ fn is_too_large(error: &JetStreamError) -> bool {
 /// The server says by a status like that of HTTP whether it may succeed later: it is full, has no leader, is starting.
 pub(super) fn fault(error: &JetStreamError) -> Fault {
     match error.code() {
+        _ if error.error_code() == ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => Fault::Setup,
         408 | 429 | 500.. => Fault::Server,
         _ => Fault::Setup,
     }
@@ -110,6 +111,7 @@ mod tests {
             (jetstream(503, 10077, "maximum bytes exceeded"), Fault::Server),
             (jetstream(503, 10023, "insufficient resources"), Fault::Server),
             (jetstream(503, 10008, "JetStream system temporarily unavailable"), Fault::Server),
+            (jetstream(503, 10039, "JetStream not enabled for account"), Fault::Setup),
             (jetstream(400, 10109, "invalid operation on sealed stream"), Fault::Setup),
             (jetstream(400, 10060, "expected stream does not match"), Fault::Setup),
         ] {
