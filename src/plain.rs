@@ -6,7 +6,7 @@ mod json;
 mod terminal;
 mod time;
 
-pub use counted::{counted, number, size, waiting};
+pub use counted::{counted, number, size, span, waiting};
 pub use duration::{axis_duration, duration, rough_duration};
 pub use json::json_line;
 pub use terminal::{UNSAFE, escape, escape_but_tabs, escape_path, harmless, needs_escape};

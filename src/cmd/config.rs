@@ -10,6 +10,7 @@ use crate::cli::{ConfigArgs, ConfigCommand, ConfigFileArgs};
 use crate::config::{Kind, Loaded, Overrides, as_json, as_toml, documented};
 use crate::http::{Client, ReloadJson};
 use crate::plain::escape_path;
+use crate::processor::urls;
 use crate::service::preview;
 
 /// Where a configuration is written, and looked for by `config check`, when none is named.
@@ -57,10 +58,7 @@ fn summary(loaded: &Loaded) -> Vec<String> {
             }
             Some(Kind::Redis(to)) => format!("redis {} on {}", to.stream, to.server),
             Some(Kind::Postgres(to)) => format!("postgres {} on {}", to.table, to.server),
-            Some(Kind::Nats(to)) => {
-                let servers: Vec<_> = to.servers.iter().map(ToString::to_string).collect();
-                format!("nats {} on {}", to.subject, servers.join(","))
-            }
+            Some(Kind::Nats(to)) => format!("nats {} on {}", to.subject, urls(&to.servers)),
             Some(Kind::Http(to)) => format!("http {}", to.url),
             Some(Kind::Stdout) => "stdout".to_owned(),
             Some(Kind::File(to)) => format!("file {}", to.path.display()),

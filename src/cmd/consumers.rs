@@ -1,7 +1,9 @@
 //! Who leases lines of a group, for people: what is held, and who was seen.
 
+use spillq_storage::{Seq, SeqRange};
+
 use crate::http::GroupJson;
-use crate::plain::{counted, duration};
+use crate::plain::{counted, duration, span};
 
 /// Leases and consumers that are named: more do not fit on a screen.
 const SHOWN_MAX: usize = 5;
@@ -10,10 +12,7 @@ const SHOWN_MAX: usize = 5;
 pub(super) fn consumers(group: &GroupJson) -> Vec<String> {
     let held = group.held.iter().map(|held| {
         let (lasts, until) = (duration(held.held_ms), duration(held.held_ms + held.expires_ms));
-        let lines = match held.first == held.last {
-            true => format!("line {}", held.first),
-            false => format!("lines {}-{}", held.first, held.last),
-        };
+        let lines = span(SeqRange { first: Seq(held.first), last: Seq(held.last) });
         format!("{lines}: held by {} for {lasts} of {until}", held.consumer)
     });
     let seen = group.consumers.iter().map(|consumer| {

@@ -14,6 +14,7 @@ use super::server::is_plain_to_another_host;
 use super::settings::{ConsumerSocket, Kind, LEASED_BYTES_MAX, Listen, Processor, Settings};
 use super::sources::{Origin, Origins};
 use super::value::{MIB, duration_text, size_text};
+use crate::processor::urls;
 use crate::queue::{LagPolicy, WhenFull};
 use crate::tail::{Follow, STDIN};
 
@@ -120,8 +121,7 @@ pub(super) fn open_secrets(settings: &Settings) -> Vec<String> {
         }
         Kind::Nats(to) if to.servers.iter().any(is_plain_to_another_host) => {
             let what = if to.password.is_some() { "the password and lines go" } else { "lines go" };
-            let servers: Vec<_> = to.servers.iter().map(ToString::to_string).collect();
-            Some(format!("{what} to {} without encryption; write tls://", servers.join(",")))
+            Some(format!("{what} to {} without encryption; write tls://", urls(&to.servers)))
         }
         Kind::Postgres(to) if is_plain_to_another_host(&to.server) => {
             Some(format!("lines go to {} without encryption; write sslmode=verify-full", to.server))
@@ -318,29 +318,24 @@ fn processors(settings: &Settings, faults: &mut Faults<'_>) {
                 },
             );
         }
-        if let Kind::Redis(to) = &processor.kind
-            && to.server.user.is_some()
-            && to.password.is_none()
-        {
+        let (has_user, has_password) = match &processor.kind {
+            Kind::Redis(to) => (to.server.user.is_some(), to.password.is_some()),
+            Kind::Nats(to) => (to.servers.iter().any(|server| server.user.is_some()), to.password.is_some()),
+            _ => (false, false),
+        };
+        if has_user && !has_password {
             faults.add(
                 &path("password"),
                 None,
                 "the url names a user; write password = \"file:PATH\" or \"env:VARIABLE\"",
             );
         }
-        if let Kind::Nats(to) = &processor.kind {
-            let has_user = to.servers.iter().any(|server| server.user.is_some());
-            if has_user && to.password.is_none() {
-                let what = "the url names a user; write password = \"file:PATH\" or \"env:VARIABLE\"";
-                faults.add(&path("password"), None, what);
-            }
-            if to.credentials.is_some() && (has_user || to.password.is_some()) {
-                faults.add(
-                    &path("credentials"),
-                    None,
-                    "the user is in the credentials: leave out user and password",
-                );
-            }
+        if let Kind::Nats(to) = &processor.kind
+            && to.credentials.is_some()
+            && (has_user || has_password)
+        {
+            let what = "the user is in the credentials: leave out user and password";
+            faults.add(&path("credentials"), None, what);
         }
         let once = match &processor.kind {
             Kind::File(_) => Some("a file"),

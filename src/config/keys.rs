@@ -28,7 +28,7 @@ use super::types::{
 };
 use super::value::{GIB, KIB, MIB, duration_text, parse_duration, parse_size, size_text};
 use crate::plain::needs_escape;
-use crate::processor::{Coding, Form, Server};
+use crate::processor::{Coding, Form, Server, urls};
 use crate::queue::{self, GroupSettings, LagPolicy, Stuck, WhenFull, group_name};
 use crate::supervise::ProcessorKind;
 use crate::tail::{Follow, From};
@@ -693,8 +693,7 @@ fn stream(text: &str) -> Result<String, String> {
 }
 
 fn servers() -> Type<Vec<Server>> {
-    let print = |servers: &Vec<Server>| servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    text("URL", |text, _| server::nats(text), print)
+    text("URL", |text, _| server::nats(text), |servers: &Vec<Server>| urls(servers))
 }
 
 /// A name of NATS: no white space, and none of some characters that mean something there.

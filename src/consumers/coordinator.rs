@@ -20,7 +20,7 @@ use super::table::{Gone, Held, Repeated, Table};
 use super::token::LeaseToken;
 use super::view::Seen;
 use super::why::{Why, why};
-use crate::plain::duration;
+use crate::plain::{duration, span};
 use crate::processor::{Batch, Epoch, Feed, Input, Paths, Piece, Read, chunks};
 use crate::queue::{
     Closed, Command, Counted, FailureKind, GroupStatus, Handle, Lent, Offer, Own, Settled, Taken, Verdict,
@@ -300,7 +300,7 @@ impl Coordinator {
             }
             for held in expired {
                 let (lasted, lines) =
-                    (duration(held.until_ms.saturating_sub(held.since_ms)), named(held.span()));
+                    (duration(held.until_ms.saturating_sub(held.since_ms)), span(held.span()));
                 let summary = format!(
                     "consumer {} did not settle {lines} within {lasted}: the lease has expired",
                     held.consumer
@@ -746,11 +746,8 @@ impl Coordinator {
     pub fn disconnected(&self, connection: u64) {
         let ended = self.table().disconnected(connection);
         for held in &ended {
-            let summary = format!(
-                "consumer {} closed its connection with {} leased",
-                held.consumer,
-                named(held.span())
-            );
+            let summary =
+                format!("consumer {} closed its connection with {} leased", held.consumer, span(held.span()));
             self.end(held, failed(FailureKind::Failed, summary));
         }
         self.changed.notify_waiters();
@@ -968,11 +965,6 @@ impl Coordinator {
         // If the owner has ended, so has the lease.
         let _ = self.handle.send(Command::Settle { group: held.group, token: held.lease, verdict, reply });
     }
-}
-
-/// `line 7`, `lines 7-9`.
-fn named(range: SeqRange) -> String {
-    format!("line{} {range}", if range.lines() == 1 { "" } else { "s" })
 }
 
 /// Bytes of lines in one lease.

@@ -1,6 +1,7 @@
 //! Numbers in sentences: a count with its noun, and bytes in units that people read.
 
 use bytesize::ByteSize;
+use spillq_storage::SeqRange;
 
 /// A number with commas: `1,234,567`.
 #[must_use]
@@ -22,6 +23,12 @@ pub fn number(number: u64) -> String {
 #[must_use]
 pub fn counted(count: u64, noun: &str) -> String {
     format!("{} {}", number(count), if count == 1 { noun.to_owned() } else { plural(noun) })
+}
+
+/// These lines: `line 7`, `lines 7-9`.
+#[must_use]
+pub fn span(range: SeqRange) -> String {
+    format!("line{} {range}", if range.lines() == 1 { "" } else { "s" })
 }
 
 /// Lines that wait, with the verb: `1 line waits`, `2 lines wait`.

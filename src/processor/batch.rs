@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use spillq_storage::{Block, Line, Seq, SeqRange};
+
+use crate::plain::span;
 use tokio::time::Instant;
 
 /// Consecutive lines of one block.
@@ -127,8 +129,7 @@ impl Batch {
 
     /// Its lines, for messages: `line 7`, `lines 10-20`.
     pub(super) fn named(&self) -> String {
-        let range = self.range();
-        format!("line{} {range}", if range.lines() == 1 { "" } else { "s" })
+        span(self.range())
     }
 
     /// How many lines it holds.

@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::server::{Server, ServerAddress};
-use super::trouble::Trouble;
+use super::trouble::{Trouble, read_secret};
 use super::trust::trust;
 use crate::secret::Secret;
 
@@ -81,9 +81,10 @@ impl Dialer {
 
     /// The password, read again from where it is.
     pub(super) async fn password(&self) -> Result<Option<String>, Trouble> {
-        let Some(secret) = self.password.clone() else { return Ok(None) };
-        let read = tokio::task::spawn_blocking(move || secret.read()).await.map_err(Trouble::server)?;
-        read.map(Some).map_err(Trouble::setup)
+        match &self.password {
+            Some(at) => read_secret(at).await.map(Some),
+            None => Ok(None),
+        }
     }
 }
 

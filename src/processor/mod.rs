@@ -74,7 +74,7 @@ pub use input::{Input, Named, Paths};
 pub use pace::Pace;
 pub use passthrough::SAID_BY_COMMAND;
 pub use program::{Program, set_command_umask};
-pub use server::{NatsSubject, PostgresTable, RedisStream, Server, ServerAddress};
+pub use server::{NatsSubject, PostgresTable, RedisStream, Server, ServerAddress, urls};
 pub use stdout::Stdout;
 pub use stream::ExecStream;
 pub(crate) use stream::header;

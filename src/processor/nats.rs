@@ -18,7 +18,6 @@ mod message;
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,12 +34,11 @@ use self::errors::{connecting, fault, looking, publishing, said};
 use self::message::Publisher;
 use super::driver::{Called, Destination, Doing, Driver, Lines, Note};
 use super::server::NatsSubject;
-use super::trouble::Trouble;
+use super::trouble::{Trouble, read_secret};
 use super::trust::trust;
 use super::written::Written;
 use super::{Epoch, Paths, Processor};
 use crate::plain::harmless;
-use crate::secret::Secret;
 
 /// Messages that wait for their acknowledgement. More gain little over a network of milliseconds, and as many are sent one at a time
 /// on each new connection.
@@ -99,7 +97,7 @@ struct Sent {
 impl Nats {
     fn new(to: NatsSubject, epoch: Epoch) -> io::Result<Nats> {
         let is_tls = to.servers.iter().any(|server| server.is_tls);
-        let tls = is_tls.then(|| trust(to.ca_file.as_deref().map(Path::new), true)).transpose()?;
+        let tls = is_tls.then(|| trust(to.ca_file.as_deref(), true)).transpose()?;
         let by = Publisher { owner: epoch.to_string(), run: format!("{:016x}", fastrand::u64(..)) };
         Ok(Nats { to, tls, by, known: Mutex::default() })
     }
@@ -124,7 +122,7 @@ impl Nats {
             options = options.require_tls(true).tls_client_config(tls.clone());
         }
         if let Some(at) = &self.to.credentials {
-            options = options.credentials(&read(at).await?).map_err(|error| {
+            options = options.credentials(&read_secret(at).await?).map_err(|error| {
                 // The text of the error may have some of it.
                 tracing::debug!(kind = ?error.kind(), "credentials");
                 Trouble::setup(format!("{at} has no credentials of NATS: a JWT and the seed of an nkey"))
@@ -132,8 +130,8 @@ impl Nats {
         }
         let user = self.to.servers.iter().find_map(|server| server.user.clone());
         match (user, &self.to.password) {
-            (Some(user), Some(at)) => Ok(options.user_and_password(user, read(at).await?)),
-            (None, Some(at)) => Ok(options.token(read(at).await?)),
+            (Some(user), Some(at)) => Ok(options.user_and_password(user, read_secret(at).await?)),
+            (None, Some(at)) => Ok(options.token(read_secret(at).await?)),
             _ => Ok(options),
         }
     }
@@ -197,7 +195,7 @@ impl Nats {
         Ok(known)
     }
 
-    /// Sends a message, and says that the note is what it says once it is acknowledged.
+    /// Sends a message behind the one with the sequence `last`, which becomes its own.
     async fn publish(
         &self,
         session: &Session,
@@ -250,12 +248,6 @@ async fn unless_over<F: Future>(
     }
 }
 
-async fn read(at: &Secret) -> Result<String, Trouble> {
-    let at = at.clone();
-    let read = tokio::task::spawn_blocking(move || at.read()).await.map_err(Trouble::server)?;
-    read.map_err(Trouble::setup)
-}
-
 impl Destination for Nats {
     type Session = Session;
 
@@ -304,7 +296,7 @@ impl Destination for Nats {
         let servers = servers.collect::<Result<Vec<_>, _>>().map_err(Trouble::setup)?;
         let client = options.connect(servers).await.map_err(|error| connecting(&error))?;
         let context = ContextBuilder::new().timeout(ASK_WAIT).ack_timeout(ACK_WAIT);
-        // One more than are ever sent: waiting here would hide what becomes of them.
+        // More than are ever sent: waiting here would hide what becomes of them.
         let context =
             context.max_ack_inflight(2 * IN_FLIGHT_MAX).backpressure_on_inflight(true).build(client);
         let stream = unless_over(&over, context.get_stream(&self.to.stream)).await?;
@@ -331,15 +323,14 @@ impl Destination for Nats {
         doing: &mut Doing,
     ) -> Result<Written, Trouble> {
         doing.begin("publishing");
-        let (mut end, mut sent, mut bytes) = (session.last, VecDeque::new(), 0);
+        let (mut end, mut sent, mut bytes) = (session.last, VecDeque::<Sent>::new(), 0);
         for piece in lines.pieces {
             for line in piece.lines() {
                 let most = if end < session.alone_from { 1 } else { IN_FLIGHT_MAX };
                 while sent.len() >= most || bytes >= IN_FLIGHT_BYTES_MAX {
                     let Some(first) = sent.pop_front() else { break };
-                    let Sent { bytes: freed, .. } = first;
+                    bytes -= first.bytes;
                     self.stored(session, first).await?;
-                    bytes -= freed;
                 }
                 written.add(piece.covered_by(line.seq));
                 let source = lines.names.get(&line.source).map_or("", String::as_str);

@@ -80,6 +80,12 @@ pub struct NatsSubject {
     pub subject: String,
 }
 
+/// The URLs of several servers, as they are written in one key.
+#[must_use]
+pub fn urls(servers: &[Server]) -> String {
+    servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
 impl Default for ServerAddress {
     fn default() -> ServerAddress {
         ServerAddress::Unix(PathBuf::new())

@@ -7,6 +7,7 @@ use spillq_storage::Seq;
 
 use super::{Evidence, Outcome};
 use crate::plain::harmless;
+use crate::secret::Secret;
 
 /// An attempt that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,13 @@ pub(super) enum Fault {
     Line(Seq),
     /// Some line; the server does not say which.
     Lines,
+}
+
+/// A secret, read where it is now. Not on a thread of the runtime, as it may be a file.
+pub(super) async fn read_secret(at: &Secret) -> Result<String, Trouble> {
+    let at = at.clone();
+    let read = tokio::task::spawn_blocking(move || at.read()).await.map_err(Trouble::server)?;
+    read.map_err(Trouble::setup)
 }
 
 impl Trouble {

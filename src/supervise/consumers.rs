@@ -4,9 +4,8 @@ use super::cause::Cause;
 use super::inputs::{GroupInputs, JudgeSettings};
 use super::state::State;
 use super::verdict::{Step, Verdict};
-use super::wording::span;
 use crate::consumers::{ExpiredView, HeldView, Seen};
-use crate::plain::{counted, duration, waiting};
+use crate::plain::{counted, duration, span, waiting};
 
 /// From this many leases in a row that expired on, and none that was settled, no consumer settles at all.
 const EXPIRED_MIN: u64 = 2;

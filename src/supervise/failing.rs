@@ -9,8 +9,8 @@ use super::inputs::{GroupInputs, JudgeSettings};
 use super::processor::{ProcessorKind, ProcessorName};
 use super::state::State;
 use super::verdict::{Step, Verdict};
-use super::wording::{soon, span, times};
-use crate::plain::{counted, duration, size};
+use super::wording::{soon, times};
+use crate::plain::{counted, duration, size, span};
 use crate::queue::{EveryLineRejected, FailureKind, OomKill, Phase};
 
 /// The remark behind a command about a destination that is down.

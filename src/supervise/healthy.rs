@@ -4,8 +4,8 @@ use super::consumers::held;
 use super::inputs::{GroupInputs, JudgeSettings};
 use super::state::State;
 use super::verdict::Verdict;
-use super::wording::{soon, span, waits};
-use crate::plain::{counted, duration};
+use super::wording::{soon, waits};
+use crate::plain::{counted, duration, span};
 use crate::queue::Phase;
 
 /// What a healthy group is doing.

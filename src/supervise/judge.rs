@@ -12,8 +12,8 @@ use super::inputs::{Behind, GroupInputs, JudgeSettings};
 use super::state::State;
 use super::uncalled::{never_called, no_processor, program_missing};
 use super::verdict::{Step, Verdict};
-use super::wording::{has_dead_letters, segment_name, soon, span, waits};
-use crate::plain::{counted, duration, rough_duration};
+use super::wording::{has_dead_letters, segment_name, soon, waits};
+use crate::plain::{counted, duration, rough_duration, span};
 use crate::queue::{DestinationLost, Phase};
 
 /// A lag that has grown for this long is reported, even if its lines are young.

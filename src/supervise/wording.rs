@@ -28,12 +28,6 @@ pub(super) fn waits(lines: u64) -> String {
     }
 }
 
-/// These lines: `line 7`, `lines 7-9`.
-pub(super) fn span(range: SeqRange) -> String {
-    let s = if range.lines() == 1 { "" } else { "s" };
-    format!("line{s} {range}")
-}
-
 /// The segment file of these lines, below the data dir.
 pub(super) fn segment_name(lines: SeqRange) -> String {
     format!("segments/{:020}", lines.first.0)

@@ -1,6 +1,6 @@
 //! Kills of the service and of the server that it delivers to, at random, while lines are delivered.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::support::{Service, from_env, run, wait_for};
+use crate::support::{Bounded, Service, from_env, run, spillq, wait_for};
 
 /// Kills of both together; `SPILLQ_TEST_KILLS` sets another number, as torture/tiers does.
 const KILLS: u64 = 10;
@@ -156,4 +156,57 @@ pub fn wait_for_word(service: &mut Service, word: &str) {
 pub fn wait_until<T: PartialEq + std::fmt::Debug>(expected: &T, look: impl Fn() -> T) {
     let found = wait_for(|| (look() == *expected).then_some(()));
     assert!(found.is_some(), "{:?} where {expected:?} was expected", look());
+}
+
+/// Runs a command on the data dir `q` until it succeeds: a line in flight cannot be parked, for example.
+#[track_caller]
+pub fn command(folder: &Path, args: &[&str]) {
+    let data_dir = folder.join("q");
+    let done = || spillq(args).arg("--data-dir").arg(&data_dir).finished().status.success();
+    assert!(wait_for(|| done().then_some(())).is_some(), "{args:?}");
+}
+
+/// A server whose `data` falls back to an earlier state, as after a failover to a replica that was behind, or a crash without a
+/// sync: lines 4 and 5 of 6 are gone. They are reported, and delivered again on request, last. `lines` are the seqs and the
+/// lines at the destination.
+pub fn lines_are_lost_and_delivered_again<S: Server>(
+    folder: &Path,
+    config: &Path,
+    (server, data): (&mut S, &Path),
+    lines: impl Fn(&S) -> Vec<(u64, String)>,
+) {
+    let (now, before) = (data.to_str().unwrap(), data.with_extension("before"));
+    let mut service = Service::start(&folder.join("q"), &["--config", config.to_str().unwrap()]);
+    let mut give = |name: &str, lines: &str, floor: u64| {
+        fs::write(folder.join(name), lines).unwrap();
+        service.wait(name, |status| status.groups[0].ack_floor == floor);
+    };
+    give("a.log", "one\ntwo\nthree\n", 3);
+    server.kill();
+    run("cp", &["-r", now, before.to_str().unwrap()]);
+    server.start();
+    give("b.log", "four\nfive\n", 5);
+    server.kill();
+    fs::remove_dir_all(now).unwrap();
+    fs::rename(&before, now).unwrap();
+    server.start();
+    give("c.log", "six\n", 6);
+
+    let data_dir = folder.join("q");
+    let doctor = || {
+        let output = spillq(&["doctor", "--json", "--data-dir"]).arg(&data_dir).finished();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(wait_for(|| doctor().contains("destination_lost").then_some(())).is_some(), "{}", doctor());
+    let told = doctor();
+    assert!(told.contains("has lost 2 lines") && told.contains("between lines 4 and 5"), "{told}");
+    let sought = spillq(&["group", "seek", "default", "--to", "4", "--missing", "--data-dir"])
+        .arg(&data_dir)
+        .finished();
+    assert!(sought.status.success(), "{}", String::from_utf8_lossy(&sought.stderr));
+    service.wait("they are done", |status| status.groups[0].lag_lines == 0);
+    let expected = [(1, "one"), (2, "two"), (3, "three"), (6, "six"), (4, "four"), (5, "five")];
+    assert_eq!(lines(server), expected.map(|(seq, line)| (seq, line.to_owned())));
+    assert!(!doctor().contains("destination_lost"), "{}", doctor());
+    assert_eq!(service.stop(), 0);
 }

@@ -403,12 +403,7 @@ fn a_line_that_comes_late_or_again_is_stored_once_also_over_tls() {
     let url = format!("tls://spillq@localhost:{}", nats.node.port.number);
     let ca = path("ca.pem");
     let with_ca = || config(folder.path(), &url, &format!("ca_file = {ca:?}"));
-    let command = |args: &[&str]| {
-        let data_dir = folder.path().join("q");
-        let done = || spillq(args).arg("--data-dir").arg(&data_dir).finished().status.success();
-        // A line in flight cannot be parked: this is repeated.
-        assert!(wait_for(|| done().then_some(())).is_some(), "{args:?}");
-    };
+    let command = |args: &[&str]| chaos::command(folder.path(), args);
     let mut service = start(folder.path(), &with_ca());
     wait_for_word(&mut service, "no connection");
     command(&["dead-letter", "park", "2"]);
@@ -448,40 +443,9 @@ fn lines_that_the_server_has_lost_are_reported_and_delivered_again_on_request() 
     needs!("nats-server");
     let folder = with_password("secret");
     let mut nats = Nats::with_stream("", |_| {});
-    let (now, before) = (nats.node.folder.join("data"), nats.node.folder.join("before"));
+    let data = nats.node.folder.join("data");
     let config = config(folder.path(), &nats.node.url(), "");
-    let mut service = start(folder.path(), &config);
-    let mut give = |name: &str, lines: &str, floor: u64| {
-        fs::write(folder.path().join(name), lines).unwrap();
-        service.wait(name, |status| status.groups[0].ack_floor == floor);
-    };
-    give("a.log", "one\ntwo\nthree\n", 3);
-    chaos::Server::kill(&mut nats);
-    run("cp", &["-r", now.to_str().unwrap(), before.to_str().unwrap()]);
-    chaos::Server::start(&mut nats);
-    give("b.log", "four\nfive\n", 5);
-    chaos::Server::kill(&mut nats);
-    fs::remove_dir_all(&now).unwrap();
-    fs::rename(&before, &now).unwrap();
-    chaos::Server::start(&mut nats);
-    give("c.log", "six\n", 6);
-
-    let data_dir = folder.path().join("q");
-    let doctor = || {
-        let output = spillq(&["doctor", "--json", "--data-dir"]).arg(&data_dir).finished();
-        String::from_utf8(output.stdout).unwrap()
-    };
-    assert!(wait_for(|| doctor().contains("destination_lost").then_some(())).is_some(), "{}", doctor());
-    let told = doctor();
-    assert!(told.contains("has lost 2 lines") && told.contains("between lines 4 and 5"), "{told}");
-    let sought = spillq(&["group", "seek", "default", "--to", "4", "--missing", "--data-dir"])
-        .arg(&data_dir)
-        .finished();
-    assert!(sought.status.success(), "{}", String::from_utf8_lossy(&sought.stderr));
-    service.wait("they are done", |status| status.groups[0].lag_lines == 0);
-    let expected = [(1, "one"), (2, "two"), (3, "three"), (6, "six"), (4, "four"), (5, "five")];
-    assert_eq!(nats.messages(), owned(&expected));
-    assert_eq!(service.stop(), 0);
+    chaos::lines_are_lost_and_delivered_again(folder.path(), &config, (&mut nats, &data), Nats::messages);
 }
 
 #[test]

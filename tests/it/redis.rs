@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::path::Path;
 
 use crate::chaos::{self, wait_for_word, wait_until};
-use crate::support::{Bounded, Port, Process, Service, needs, program, run, spillq, wait_for, write_config};
+use crate::support::{Bounded, Port, Process, Service, needs, program, run, wait_for, write_config};
 
 /// The setup in docs/how-to/destinations.md.
 const ACL: &str = "user spillq on >secret resetchannels ~lines ~spillq:{lines} +eval +select +exists +xinfo|stream +xadd +xtrim +hmget +hset";
@@ -172,12 +172,7 @@ fn a_line_that_comes_late_or_again_is_stored_once_also_over_tls() {
     let ca = redis.folder.path().join("ca.pem");
     let url = format!("rediss://spillq@localhost:{}/0", redis.tls_port.number);
     let with_ca = || config(folder.path(), &url, &format!("ca_file = {ca:?}\nmax_len = 1000000"));
-    let command = |args: &[&str]| {
-        let data_dir = folder.path().join("q");
-        let done = || spillq(args).arg("--data-dir").arg(&data_dir).finished().status.success();
-        // A line in flight cannot be parked: this is repeated.
-        assert!(wait_for(|| done().then_some(())).is_some(), "{args:?}");
-    };
+    let command = |args: &[&str]| chaos::command(folder.path(), args);
     chaos::Server::kill(&mut redis);
     let mut service = start(folder.path(), &with_ca());
     wait_for_word(&mut service, "no connection");
@@ -221,43 +216,11 @@ fn lines_that_the_server_has_lost_are_reported_and_delivered_again_on_request() 
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("password"), "secret").unwrap();
     let mut redis = Redis::start("");
-    let (now, before) = (redis.folder.path().join("appendonlydir"), redis.folder.path().join("before"));
+    let data = redis.folder.path().join("appendonlydir");
     let config = config(folder.path(), &format!("redis://spillq@127.0.0.1:{}", redis.port.number), "");
-    let mut service = start(folder.path(), &config);
-    let mut give = |name: &str, lines: &str, floor: u64| {
-        fs::write(folder.path().join(name), lines).unwrap();
-        service.wait(name, |status| status.groups[0].ack_floor == floor);
-    };
-    give("a.log", "one\ntwo\nthree\n", 3);
-    chaos::Server::kill(&mut redis);
-    run("cp", &["-r", now.to_str().unwrap(), before.to_str().unwrap()]);
-    chaos::Server::start(&mut redis);
-    give("b.log", "four\nfive\n", 5);
-    chaos::Server::kill(&mut redis);
-    fs::remove_dir_all(&now).unwrap();
-    fs::rename(&before, &now).unwrap();
-    chaos::Server::start(&mut redis);
-    give("c.log", "six\n", 6);
-
-    let data_dir = folder.path().join("q");
-    let doctor = || {
-        let output = spillq(&["doctor", "--json", "--data-dir"]).arg(&data_dir).finished();
-        String::from_utf8(output.stdout).unwrap()
-    };
-    assert!(wait_for(|| doctor().contains("destination_lost").then_some(())).is_some(), "{}", doctor());
-    let told = doctor();
-    assert!(told.contains("has lost 2 lines") && told.contains("between lines 4 and 5"), "{told}");
-    let output = spillq(&["group", "seek", "default", "--to", "4", "--missing", "--data-dir"])
-        .arg(&data_dir)
-        .finished();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    service.wait("they are done", |status| status.groups[0].lag_lines == 0);
-    let lines: Vec<(u64, String)> =
-        redis.entries("lines").into_iter().map(|(_, seq, line)| (seq, line)).collect();
-    let expected = [(1, "one"), (2, "two"), (3, "three"), (6, "six"), (4, "four"), (5, "five")];
-    assert_eq!(lines, expected.map(|(seq, line)| (seq, line.to_owned())));
-    assert!(!doctor().contains("destination_lost"), "{}", doctor());
-    assert_eq!(service.stop(), 0);
+    let lines =
+        |redis: &Redis| redis.entries("lines").into_iter().map(|(_, seq, line)| (seq, line)).collect();
+    chaos::lines_are_lost_and_delivered_again(folder.path(), &config, (&mut redis, &data), lines);
 }
 
 #[test]

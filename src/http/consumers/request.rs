@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, Request};
 use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH};
 use axum::http::request::Parts;
@@ -82,12 +83,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Asker {
 
 /// The body of a request, bounded in size and time. `curl -d` sends it with another content type, and may.
 pub(super) async fn body<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
-    let read = axum::body::to_bytes(request.into_body(), REQUEST_BYTES_MAX);
-    let bytes = match tokio::time::timeout(REQUEST_WAIT, read).await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(_)) => return Err(cut_off()),
-        Err(_) => return Err(late()),
-    };
+    let bytes = whole(request.into_body()).await?;
     // A struct could also be an array of its fields.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| *byte != b'{') {
         return Err(ApiError::bad_request("the body is not a JSON object"));
@@ -105,21 +101,24 @@ pub(super) async fn with_body(request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     let (parts, unread) = request.into_parts();
-    match tokio::time::timeout(REQUEST_WAIT, axum::body::to_bytes(unread, REQUEST_BYTES_MAX)).await {
-        Ok(Ok(bytes)) => next.run(Request::from_parts(parts, bytes.into())).await,
-        Ok(Err(_)) => cut_off().into_response(),
-        Err(_) => late().into_response(),
+    match whole(unread).await {
+        Ok(bytes) => next.run(Request::from_parts(parts, bytes.into())).await,
+        Err(error) => error.into_response(),
     }
 }
 
-fn cut_off() -> ApiError {
-    let error = format!("the body was cut off, or is longer than {REQUEST_BYTES_MAX} bytes");
-    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body", error, "send less at once")
-}
-
-fn late() -> ApiError {
-    let error = format!("the body did not arrive within {REQUEST_WAIT:?}");
-    ApiError::new(StatusCode::REQUEST_TIMEOUT, "body", error, "send it at once")
+async fn whole(body: Body) -> Result<Bytes, ApiError> {
+    match tokio::time::timeout(REQUEST_WAIT, axum::body::to_bytes(body, REQUEST_BYTES_MAX)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => {
+            let error = format!("the body was cut off, or is longer than {REQUEST_BYTES_MAX} bytes");
+            Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body", error, "send less at once"))
+        }
+        Err(_) => {
+            let error = format!("the body did not arrive within {REQUEST_WAIT:?}");
+            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "body", error, "send it at once"))
+        }
+    }
 }
 
 pub(super) fn form(headers: &HeaderMap) -> Form {
