@@ -1,37 +1,42 @@
 //! Publishes each line to a subject of NATS that a stream of JetStream stores, once.
 //!
 //! Every message is a note of what was given up to it ([`message`]), and is published with the condition that the stream ends with the
-//! message before it: a compare-and-set. An attempt begins with the last message of the stream, which says what is stored.
+//! message before it: a compare-and-set. A connection begins with the last message of the stream, which says what is stored ([`end`]).
 //!
 //! **A window.** Up to [`IN_FLIGHT_MAX`] messages are in flight without a wait in between. Where one is not taken, the server refuses all
 //! behind it, as long as nobody else adds to the stream. But messages of an earlier connection may still arrive, from the buffers of a
 //! server that stood still; if one comes in between, the condition of a later message of the window is true again by chance. So
-//! a new connection first sends one message at a time, until the stream is longer than any late message can expect it to be.
+//! a new connection first sends one message at a time, until the stream is longer than any late message can expect it to be; and what
+//! a message says is only believed if those before it are of its connection ([`chain`]). What remains: if a line is parked
+//! or excluded while messages are late, so that a new connection publishes the lines behind it earlier than the old one had,
+//! one of these can be stored twice.
 //!
 //! The condition is about the stream, not about the subject: of a replicated stream, server 2.9.10 takes one message of a subject at a time
 //! that has a condition on the subject. So the stream stores no other subject ([`fit`]). No `Nats-Msg-Id` is sent: within the server's
 //! window for duplicates a line that is asked for again would be acknowledged and stored nowhere.
 
+mod chain;
+mod end;
 mod errors;
 mod fit;
 mod message;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::context::{ContextBuilder, PublishAckFuture, PublishError};
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use async_nats::jetstream::{Context, publish::PublishAck};
 use async_nats::{ConnectOptions, Event, ServerAddr};
 use rustls::ClientConfig;
 use spillq_storage::Seq;
 use tokio::sync::watch;
 
-use self::errors::{connecting, fault, looking, publishing, said};
-use self::message::Publisher;
+use self::end::{End, Known};
+use self::errors::{connecting, looking, publishing, said};
+use self::message::{Connection, Sender};
 use super::driver::{Called, Destination, Doing, Driver, Lines, Note};
 use super::server::NatsSubject;
 use super::trouble::{Trouble, read_secret};
@@ -49,8 +54,6 @@ const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;
 const ACK_WAIT: Duration = Duration::from_secs(10);
 /// How long any other answer may take: less than a connection may.
 const ASK_WAIT: Duration = Duration::from_secs(4);
-/// How often the end of the stream is looked at while messages arrive late.
-const LOOKS_MAX: usize = 5;
 /// Of one server of several.
 const CONNECT_WAIT: Duration = Duration::from_secs(3);
 
@@ -69,14 +72,16 @@ impl NatsSubject {
 struct Nats {
     to: NatsSubject,
     tls: Option<ClientConfig>,
-    by: Publisher,
-    /// What was written, as far as this run of the process knows: the messages may be too old to be kept.
-    known: Mutex<Option<Written>>,
+    owner: String,
+    /// Another one in each run of the process.
+    run: String,
+    known: Mutex<Known>,
 }
 
 /// A connection, and what is known of the stream.
 struct Session {
     context: Context,
+    by: Connection,
     /// Why nothing more can be expected of the connection.
     over: watch::Receiver<Option<Trouble>>,
     /// The sequence of its last message, whether that is still stored or not; 0 if it never had one.
@@ -98,16 +103,16 @@ impl Nats {
     fn new(to: NatsSubject, epoch: Epoch) -> io::Result<Nats> {
         let is_tls = to.servers.iter().any(|server| server.is_tls);
         let tls = is_tls.then(|| trust(to.ca_file.as_deref(), true)).transpose()?;
-        let by = Publisher { owner: epoch.to_string(), run: format!("{:016x}", fastrand::u64(..)) };
-        Ok(Nats { to, tls, by, known: Mutex::default() })
+        let run = format!("{:016x}", fastrand::u64(..));
+        Ok(Nats { to, tls, owner: epoch.to_string(), run, known: Mutex::default() })
     }
 
-    fn known(&self) -> Option<Written> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_known(&self, written: &Written) {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(written.clone());
+    fn sender<'a>(&'a self, by: &'a Connection, acked: u64) -> Sender<'a> {
+        Sender { owner: &self.owner, by, acked }
     }
 
     /// How to connect. Secrets are read again each time.
@@ -134,65 +139,6 @@ impl Nats {
             (None, Some(at)) => Ok(options.token(read_secret(at).await?)),
             _ => Ok(options),
         }
-    }
-
-    /// Looks at the end of the stream: its last sequence, and the note there. What arrives meanwhile is seen too.
-    async fn look(&self, stream: &Stream) -> Result<(u64, Option<Note>), Trouble> {
-        let (name, subject) = (&self.to.stream, &self.to.subject);
-        let end =
-            async || Ok::<_, Trouble>(stream.get_info().await.map_err(Trouble::server)?.state.last_sequence);
-        let mut before = end().await?;
-        for _ in 0..LOOKS_MAX {
-            let message = match stream.get_last_raw_message_by_subject(subject).await {
-                Ok(message) => Some(message),
-                Err(error) => match error.kind() {
-                    LastRawMessageErrorKind::NoMessageFound => None,
-                    LastRawMessageErrorKind::JetStream(why) => return Err(Trouble::new(fault(&why), why)),
-                    _ => return Err(Trouble::server(error)),
-                },
-            };
-            let last = end().await?;
-            if std::mem::replace(&mut before, last) != last {
-                continue;
-            }
-            let Some(message) = message else { return Ok((last, self.without_message(stream, last)?)) };
-            let note = message::note_of(&message.headers).ok_or_else(|| {
-                Trouble::setup(format!(
-                    "somebody else publishes to {subject}: message {} of the stream {name} is not from here; name a subject that \
-                     nobody else publishes to",
-                    message.sequence
-                ))
-            })?;
-            // Before the first message of this run, the last one is that of an earlier run.
-            let is_of_another =
-                message::run_of(&message.headers) != Some(&self.by.run) && note.owner == self.by.owner;
-            if is_of_another && self.known().is_some() {
-                return Err(Trouble::setup(format!(
-                    "another spillq with a copy of this data dir publishes to {subject}: message {} of the stream {name} is its; stop \
-                     one of the two, and start the other again",
-                    message.sequence
-                )));
-            }
-            return Ok((last, Some(note)));
-        }
-        Err(Trouble::server(format!("messages keep arriving in the stream {name}")))
-    }
-
-    /// What is known of a stream that has no message any more.
-    fn without_message(&self, stream: &Stream, last: u64) -> Result<Option<Note>, Trouble> {
-        let (name, subject) = (&self.to.stream, &self.to.subject);
-        if last == 0 {
-            return Ok(None);
-        }
-        let known =
-            self.known().map(|written| Note { owner: self.by.owner.clone(), written: written.to_string() });
-        if known.is_none() && stream.cached_info().config.max_age.is_zero() {
-            return Err(Trouble::setup(format!(
-                "the stream {name} had {last} messages and {subject} has none any more: with them, somebody removed the note of what \
-                 was written; delete the stream and make it again, and lines that were not acked yet are published anew"
-            )));
-        }
-        Ok(known)
     }
 
     /// Sends a message behind the one with the sequence `last`, which becomes its own.
@@ -268,7 +214,7 @@ impl Destination for Nats {
     }
 
     fn owner(&self) -> &str {
-        &self.by.owner
+        &self.owner
     }
 
     async fn connect(&self) -> Result<Session, Trouble> {
@@ -302,8 +248,9 @@ impl Destination for Nats {
         let stream = unless_over(&over, context.get_stream(&self.to.stream)).await?;
         let stream = stream.map_err(|error| looking(&error, &self.to.stream))?;
         fit::fits(&stream.cached_info().config, &self.to.subject).map_err(Trouble::setup)?;
-        let (last, note) = unless_over(&over, self.look(&stream)).await??;
-        Ok(Session { context, over, last, alone_from: last + IN_FLIGHT_MAX as u64, note })
+        let End { last, note, number } = unless_over(&over, self.look(&stream)).await??;
+        let by = Connection { number, run: self.run.clone() };
+        Ok(Session { context, by, over, last, alone_from: last + IN_FLIGHT_MAX as u64, note })
     }
 
     fn is_open(&self, session: &Session) -> bool {
@@ -334,7 +281,8 @@ impl Destination for Nats {
                 }
                 written.add(piece.covered_by(line.seq));
                 let source = lines.names.get(&line.source).map_or("", String::as_str);
-                let message = message::of_line(&self.by, &line, source, &written);
+                let acked = sent.front().map_or(end, |first| first.sequence - 1);
+                let message = message::of_line(self.sender(&session.by, acked), &line, source, &written);
                 let of_line = (Some(line.seq), line.bytes.len());
                 sent.push_back(self.publish(session, &mut end, message, of_line).await?);
                 bytes += line.bytes.len();
@@ -351,7 +299,7 @@ impl Destination for Nats {
     /// A message without a line: consumers see it.
     async fn renote(&self, session: &mut Session, written: &Written) -> Result<(), Trouble> {
         let mut end = session.last;
-        let message = message::of_note(&self.by, written);
+        let message = message::of_note(self.sender(&session.by, end), written);
         let sent = self.publish(session, &mut end, message, (None, 0)).await?;
         self.stored(session, sent).await?;
         self.is_now(session, end, written);
@@ -363,7 +311,7 @@ impl Nats {
     /// All of it is acknowledged.
     fn is_now(&self, session: &mut Session, last: u64, written: &Written) {
         session.last = last;
-        session.note = Some(Note { owner: self.by.owner.clone(), written: written.to_string() });
-        self.is_known(written);
+        session.note = Some(Note { owner: self.owner.clone(), written: written.to_string() });
+        self.known().written = Some(written.clone());
     }
 }

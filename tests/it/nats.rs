@@ -509,6 +509,49 @@ fn of_two_services_with_a_copy_of_one_store_the_first_is_refused_and_nothing_com
     assert_eq!(service.stop(), 0);
 }
 
+/// What a server had in its buffers when spillq was killed. Such a message is of a smaller connection, and may stand behind another
+/// line than its sender expected: then what it says of the lines before it is not believed.
+#[test]
+fn a_late_message_of_an_earlier_run_is_counted_and_claims_only_its_line() {
+    needs!("nats-server");
+    let folder = with_password("secret");
+    let log = folder.path().join("a.log");
+    fs::write(&log, "one\ntwo\n").unwrap();
+    let nats = Nats::with_stream("", |_| {});
+    let config = config(folder.path(), &nats.node.url(), "");
+    let mut service = start(folder.path(), &config);
+    service.wait("they are there", |status| status.groups[0].ack_floor == 2);
+    assert_eq!(service.stop(), 0);
+    let mut service = start(folder.path(), &config);
+    fs::write(&log, "one\ntwo\nthree\n").unwrap();
+    service.wait("the third is there", |status| status.groups[0].ack_floor == 3);
+
+    // Of the first run, which had sent it behind what was message 2.
+    let late = |seq: u64, line: &str, written: &str| {
+        let (seq, line, written) = (seq.to_string(), line.to_owned(), written.to_owned());
+        admin(&[nats.node.port.number], async |context| {
+            let second = stream(&context).await.get_raw_message(2).await.unwrap().headers;
+            let mut headers = async_nats::HeaderMap::new();
+            for name in ["Spillq-Owner", "Spillq-Connection"] {
+                headers.insert(name, second.get(name).unwrap().as_str());
+            }
+            headers.insert("Spillq-Seq", seq.as_str());
+            headers.insert("Spillq-Written", written.as_str());
+            headers.insert("Spillq-Acked", "2");
+            context.publish_with_headers("lines.fills", headers, line.into()).await.unwrap().await.unwrap();
+        });
+    };
+    late(4, "four", "1-4");
+    fs::write(&log, "one\ntwo\nthree\nfour\nfive\n").unwrap();
+    service.wait("the fifth is there", |status| status.groups[0].ack_floor == 5);
+    late(7, "seven", "1-7");
+    fs::write(&log, "one\ntwo\nthree\nfour\nfive\nsix\nseven\n").unwrap();
+    service.wait("all are there", |status| status.groups[0].ack_floor == 7);
+    let all = [(1, "one"), (2, "two"), (3, "three"), (4, "four"), (5, "five"), (7, "seven"), (6, "six")];
+    assert_eq!(nats.messages(), owned(&all));
+    assert_eq!(service.stop(), 0);
+}
+
 /// Without a limit of age, a subject without messages was emptied by somebody, and with it the note.
 #[test]
 fn a_subject_that_somebody_has_emptied_is_refused_after_a_restart() {
