@@ -23,7 +23,6 @@ mod message;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::context::{ContextBuilder, PublishAckFuture, PublishError};
@@ -34,7 +33,7 @@ use rustls::ClientConfig;
 use spillq_storage::Seq;
 use tokio::sync::watch;
 
-use self::end::{End, Known};
+use self::end::{End, IN_FLIGHT_MAX, Memory};
 use self::errors::{connecting, looking, publishing, said};
 use self::message::{Connection, Sender};
 use super::driver::{Called, Destination, Doing, Driver, Lines, Note};
@@ -45,10 +44,7 @@ use super::written::Written;
 use super::{Epoch, Paths, Processor};
 use crate::plain::harmless;
 
-/// Messages that wait for their acknowledgement. More gain little over a network of milliseconds, and as many are sent one at a time
-/// on each new connection.
-const IN_FLIGHT_MAX: usize = 256;
-/// Their bytes: what a slow server makes us keep.
+/// Bytes of messages that wait for their acknowledgement: what a slow server makes us keep.
 const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;
 /// How long an acknowledgement may take. A server that is stopped or without a leader answers nothing.
 const ACK_WAIT: Duration = Duration::from_secs(10);
@@ -71,11 +67,8 @@ impl NatsSubject {
 /// Publishes lines.
 struct Nats {
     to: NatsSubject,
+    memory: Memory,
     tls: Option<ClientConfig>,
-    owner: String,
-    /// Another one in each run of the process.
-    run: String,
-    known: Mutex<Known>,
 }
 
 /// A connection, and what is known of the stream.
@@ -103,16 +96,12 @@ impl Nats {
     fn new(to: NatsSubject, epoch: Epoch) -> io::Result<Nats> {
         let is_tls = to.servers.iter().any(|server| server.is_tls);
         let tls = is_tls.then(|| trust(to.ca_file.as_deref(), true)).transpose()?;
-        let run = format!("{:016x}", fastrand::u64(..));
-        Ok(Nats { to, tls, owner: epoch.to_string(), run, known: Mutex::default() })
-    }
-
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        let memory = Memory::new(&to, epoch.to_string());
+        Ok(Nats { to, memory, tls })
     }
 
     fn sender<'a>(&'a self, by: &'a Connection, acked: u64) -> Sender<'a> {
-        Sender { owner: &self.owner, by, acked }
+        Sender { owner: &self.memory.owner, by, acked }
     }
 
     /// How to connect. Secrets are read again each time.
@@ -214,7 +203,7 @@ impl Destination for Nats {
     }
 
     fn owner(&self) -> &str {
-        &self.owner
+        &self.memory.owner
     }
 
     async fn connect(&self) -> Result<Session, Trouble> {
@@ -248,8 +237,8 @@ impl Destination for Nats {
         let stream = unless_over(&over, context.get_stream(&self.to.stream)).await?;
         let stream = stream.map_err(|error| looking(&error, &self.to.stream))?;
         fit::fits(&stream.cached_info().config, &self.to.subject).map_err(Trouble::setup)?;
-        let End { last, note, number } = unless_over(&over, self.look(&stream)).await??;
-        let by = Connection { number, run: self.run.clone() };
+        let End { last, note, number } = unless_over(&over, self.memory.look(&stream)).await??;
+        let by = Connection { number, run: self.memory.run.clone() };
         Ok(Session { context, by, over, last, alone_from: last + IN_FLIGHT_MAX as u64, note })
     }
 
@@ -311,7 +300,6 @@ impl Nats {
     /// All of it is acknowledged.
     fn is_now(&self, session: &mut Session, last: u64, written: &Written) {
         session.last = last;
-        session.note = Some(Note { owner: self.owner.clone(), written: written.to_string() });
-        self.known().written = Some(written.clone());
+        session.note = Some(self.memory.keep(written));
     }
 }

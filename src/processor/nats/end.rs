@@ -1,24 +1,40 @@
 //! What the end of a stream says is stored, when a connection is made.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream};
 use tokio::task::JoinSet;
 
 use super::chain::Chain;
 use super::errors::fault;
 use super::message::{self, Connection, Told};
-use super::{IN_FLIGHT_MAX, Nats};
 use crate::processor::driver::Note;
+use crate::processor::server::NatsSubject;
 use crate::processor::trouble::Trouble;
 use crate::processor::written::Written;
 
 /// How often the end of the stream is looked at while messages arrive late.
 const LOOKS_MAX: usize = 5;
 
-/// What a run of the service knows of the stream, over its connections.
+/// Messages that wait for their acknowledgement. More gain little over a network of milliseconds, and as many are sent one at a time
+/// on each new connection.
+pub(super) const IN_FLIGHT_MAX: usize = 256;
+
+/// What a run of the service knows of its stream, over all connections.
+pub(super) struct Memory {
+    stream: String,
+    subject: String,
+    /// The group, the store and its epoch.
+    pub(super) owner: String,
+    /// Another one in each run.
+    pub(super) run: String,
+    known: Mutex<Known>,
+}
+
 #[derive(Debug, Default)]
-pub(super) struct Known {
+struct Known {
     /// What is stored: the messages that say so may be too old to be kept.
-    pub(super) written: Option<Written>,
+    written: Option<Written>,
     /// The number of the latest connection.
     connection: u64,
     /// Up to this sequence messages of an earlier run may be taken: they were on their way when this one began.
@@ -34,7 +50,27 @@ pub(super) struct End {
     pub(super) number: u64,
 }
 
-impl Nats {
+impl Memory {
+    pub(super) fn new(to: &NatsSubject, owner: String) -> Memory {
+        let (stream, subject) = (to.stream.clone(), to.subject.clone());
+        let run = format!("{:016x}", fastrand::u64(..));
+        Memory { stream, subject, owner, run, known: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what is stored now, and returns it as the note that the last message carries.
+    pub(super) fn keep(&self, written: &Written) -> Note {
+        self.known().written = Some(written.clone());
+        self.note(written)
+    }
+
+    fn note(&self, written: &Written) -> Note {
+        Note { owner: self.owner.clone(), written: written.to_string() }
+    }
+
     /// Looks at the end of the stream. What arrives meanwhile is seen too.
     pub(super) async fn look(&self, stream: &Stream) -> Result<End, Trouble> {
         let end =
@@ -59,12 +95,12 @@ impl Nats {
             let note = self.believed(stream, at, told).await?;
             return Ok(End { last, note: Some(note), number: self.number(last, by.number) });
         }
-        Err(Trouble::server(format!("messages keep arriving in the stream {}", self.to.stream)))
+        Err(Trouble::server(format!("messages keep arriving in the stream {}", self.stream)))
     }
 
     /// The sequence of the last message that is still there, and what it says.
     async fn last_told(&self, stream: &Stream) -> Result<Option<(u64, Told)>, Trouble> {
-        let message = match stream.get_last_raw_message_by_subject(&self.to.subject).await {
+        let message = match stream.get_last_raw_message_by_subject(&self.subject).await {
             Ok(message) => message,
             Err(error) => {
                 return match error.kind() {
@@ -79,7 +115,7 @@ impl Nats {
     }
 
     fn of_somebody_else(&self, sequence: u64) -> Trouble {
-        let (name, subject) = (&self.to.stream, &self.to.subject);
+        let (name, subject) = (&self.stream, &self.subject);
         Trouble::setup(format!(
             "somebody else publishes to {subject}: message {sequence} of the stream {name} is not from here; name a subject that nobody \
              else publishes to"
@@ -118,7 +154,7 @@ impl Nats {
     ///
     /// Those of an earlier run of this one may arrive late, but a connection has a greater number than every message before it.
     fn refuse_a_copy(&self, at: u64, by: &Connection) -> Result<(), Trouble> {
-        let (name, subject, known) = (&self.to.stream, &self.to.subject, self.known());
+        let (name, subject, known) = (&self.stream, &self.subject, self.known());
         let is_late = by.number < known.connection && at <= known.late_until;
         // Before the first message of this run, the last one is of an earlier run.
         if by.run == self.run || known.written.is_none() || is_late {
@@ -142,7 +178,7 @@ impl Nats {
 
     /// What is known of a stream that has no message any more.
     fn without_message(&self, stream: &Stream, last: u64) -> Result<Option<Note>, Trouble> {
-        let (name, subject) = (&self.to.stream, &self.to.subject);
+        let (name, subject) = (&self.stream, &self.subject);
         if last == 0 {
             return Ok(None);
         }
@@ -153,6 +189,6 @@ impl Nats {
                  was written; delete the stream and make it again, and lines that were not acked yet are published anew"
             )));
         }
-        Ok(known.map(|written| Note { owner: self.owner.clone(), written: written.to_string() }))
+        Ok(known.map(|written| self.note(&written)))
     }
 }
