@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_nats::ConnectOptions;
 use async_nats::jetstream::context::GetStreamErrorKind;
-use async_nats::jetstream::stream::{Config, Stream};
+use async_nats::jetstream::stream::{Config, RawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, Context};
 
 use crate::chaos::{self, wait_for_word, wait_until};
@@ -183,7 +183,11 @@ fn messages(ports: &[u16]) -> Vec<(u64, String)> {
         let state = stream.get_info().await.unwrap().state;
         let mut found = Vec::new();
         for at in state.first_sequence.max(1)..=state.last_sequence {
-            let message = stream.get_raw_message(at).await.unwrap();
+            let message = match stream.get_raw_message(at).await {
+                // It became too old meanwhile.
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => continue,
+                message => message.unwrap(),
+            };
             if let Some(seq) = message.headers.get("Spillq-Seq") {
                 let line = String::from_utf8(message.payload.to_vec()).unwrap();
                 found.push((seq.as_str().parse().unwrap(), line));
