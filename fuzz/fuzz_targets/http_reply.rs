@@ -1,26 +1,28 @@
 //! The reply of an HTTP server to a batch, in pieces of any size.
 //!
-//! Only a whole reply whose status is 2xx acks; the outcome of every other is that of its status, or a failure; what is
-//! shown is at most 4 KiB of it, and safe for a terminal.
+//! Only a whole reply whose status is 2xx acks; the outcome of every other is that of its status, or a failure. What is
+//! shown is at most 4 KiB of it, and safe for a terminal. So is a reply of 2xx that a format reads: of `_bulk`, and of OTLP.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use spillq::plain::harmless;
 use spillq::processor::fuzzing::http_outcome;
-use spillq::processor::{EVIDENCE_BYTES_MAX, Outcome};
+use spillq::processor::{EVIDENCE_BYTES_MAX, Form, Outcome};
 use spillq_fuzz::Choices;
 use spillq_fuzz::wire::{Wire, run};
 
 fuzz_target!(|data: &[u8]| {
     let mut choices = Choices(data);
     let is_plain = choices.few(4) > 0;
+    let form = [Form::Ndjson, Form::Elasticsearch, Form::Otlp, Form::Loki][usize::from(choices.few(4))];
+    let is_read = matches!(form, Form::Elasticsearch | Form::Otlp);
     let (bytes, pieces) = choices.pieces(256);
     // Most inputs begin as a reply does, with a status.
     let status =
         format!("HTTP/1.1 {}", 100 + 50 * usize::from(bytes.first().copied().unwrap_or_default() % 10));
     let mut all = if is_plain { vec![status.as_bytes()] } else { Vec::new() };
     all.extend(pieces);
-    let outcome = run(http_outcome(Wire::of(&all)));
+    let outcome = run(http_outcome(Wire::of(&all), form));
     let text = all.concat();
     let has_status = |statuses: &[&str]| {
         let lines = text.split(|byte| *byte == b'\n').map(String::from_utf8_lossy);
@@ -41,15 +43,16 @@ fuzz_target!(|data: &[u8]| {
         }
         Outcome::Poison(evidence) => {
             // With 2xx if a list of bad lines cannot be read.
-            assert!(has_status(&["400", "422"]) || has_status(&["2"]) && text.contains(&b'{'));
+            assert!(has_status(&["400", "422"]) || has_status(&["2"]) && (is_read || text.contains(&b'{')));
             evidence
         }
         Outcome::TooLarge(evidence) => {
-            assert!(has_status(&["413"]));
+            assert!(has_status(&["413"]) || is_read && has_status(&["2"]));
             evidence
         }
         Outcome::Refused(evidence) => {
-            assert!(has_status(&["3", "401", "403", "404", "405", "407", "410", "421"]));
+            let is_setup = has_status(&["3", "401", "403", "404", "405", "407", "410", "421"]);
+            assert!(is_setup || is_read && has_status(&["2"]));
             evidence
         }
         Outcome::Failed(evidence) | Outcome::Down(evidence) | Outcome::Later(_, evidence) => evidence,

@@ -14,7 +14,7 @@ use super::server::is_plain_to_another_host;
 use super::settings::{ConsumerSocket, Kind, LEASED_BYTES_MAX, Listen, Processor, Settings};
 use super::sources::{Origin, Origins};
 use super::value::{MIB, duration_text, size_text};
-use crate::processor::urls;
+use crate::processor::{Content, Form, urls};
 use crate::queue::{LagPolicy, WhenFull};
 use crate::tail::{Follow, STDIN};
 
@@ -336,6 +336,26 @@ fn processors(settings: &Settings, faults: &mut Faults<'_>) {
         {
             let what = "the user is in the credentials: leave out user and password";
             faults.add(&path("credentials"), None, what);
+        }
+        if let Kind::Http(to) = &processor.kind {
+            if to.content == Content::Json && matches!(to.form, Form::Ndjson | Form::Json) {
+                faults.add(
+                    &path("body"),
+                    None,
+                    "this format has an object around each line; for lines as they are write format = \"lines\", \"elasticsearch\", \"otlp\" or \"loki\"",
+                );
+            }
+            if to.cert_file.is_some() != to.key_file.is_some() {
+                let (there, missing) = match to.cert_file {
+                    Some(_) => ("cert_file", "key_file"),
+                    None => ("key_file", "cert_file"),
+                };
+                faults.add(&path(there), None, format!("goes with {missing}, which is not set"));
+            }
+            let is_tls = to.url.whole().starts_with("https://");
+            if !is_tls && to.cert_file.is_some() {
+                faults.add(&path("cert_file"), None, "only TLS shows a certificate; write https://");
+            }
         }
         let once = match &processor.kind {
             Kind::File(_) => Some("a file"),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::paths;
 use super::server::is_this_host;
-use crate::processor::Url;
+use crate::processor::{Url, placeholders};
 use crate::secret::Secret;
 
 /// Headers whose values are usually secrets, which `config show` would print.
@@ -39,7 +39,27 @@ pub(super) fn url(written: &str) -> Result<Url, String> {
     if authority.is_empty() || !written.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("not a URL; it needs a host, and spaces are written %20".to_owned());
     }
+    let (before, query) = written.split_once('?').unwrap_or((written, ""));
+    placeholders::check(before, false)?;
+    placeholders::check(query, true)?;
     Ok(Url::new(written.to_owned()))
+}
+
+/// `http://HOST:PORT`. What is said to a proxy is not encrypted, so it gets no user.
+pub(super) fn proxy(written: &str) -> Result<String, String> {
+    let expected = "expected http://HOST:PORT";
+    let authority = written.strip_prefix("http://").ok_or(expected)?;
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    let port = authority.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let is_plain = |host: &str| {
+        !host.is_empty()
+            && !host.contains(['/', '?', '#', '@'])
+            && host.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    match port {
+        Some((host, 1..)) if is_plain(host) => Ok(format!("http://{authority}")),
+        _ => Err(expected.to_owned()),
+    }
 }
 
 fn split(written: &str) -> Result<(String, &str), String> {
@@ -63,6 +83,7 @@ pub(super) fn header(written: &str) -> Result<(String, String), String> {
     if !value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
         return Err("not the value of a header".to_owned());
     }
+    placeholders::check(value, true)?;
     Ok((name, value.to_owned()))
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use spillq_storage::Keep;
 
-use super::destination::{header, secret_at, secret_header, url};
+use super::destination::{header, proxy, secret_at, secret_header, url};
 use super::key::Key;
 use super::paths;
 use super::server;
@@ -28,7 +28,7 @@ use super::types::{
 };
 use super::value::{GIB, KIB, MIB, duration_text, parse_duration, parse_size, size_text};
 use crate::plain::needs_escape;
-use crate::processor::{Coding, Form, Server, urls};
+use crate::processor::{Coding, Content, Form, Server, urls};
 use crate::queue::{self, GroupSettings, LagPolicy, Stuck, WhenFull, group_name};
 use crate::supervise::ProcessorKind;
 use crate::tail::{Follow, From};
@@ -433,19 +433,31 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
 
         /// The URL to post batches to. 2xx acks the batch, 400 and 422 reject lines, 413 bisects it. 401, 403, 404,
         /// 405, 407, 410, 421 and redirects stop the group until a delivery succeeds. All others retry.
+        ///
+        /// In the query, {first_seq}, {last_seq} and {key} become those of the batch; {key} is the Idempotency-Key.
         "url" => [Http] url: text("URL", |text, _| url(text), ToString::to_string), secretive,
             required("names no destination", r#""https://host/path""#);
 
         /// The body of a request. "ndjson": one JSON object per line. "json": an array of the same objects. "lines":
-        /// the lines as they are in their files.
-        "format" => [Http] form:
-            one_of(&[("ndjson", Form::Ndjson), ("json", Form::Json), ("lines", Form::Lines)]);
+        /// the lines as they are in their files. "elasticsearch": for the _bulk API of Elasticsearch and OpenSearch, with
+        /// an id for each line. "otlp": logs of OpenTelemetry in protobuf. "loki": the push API of Grafana Loki.
+        /// The replies of these three are read line by line, as far as they say so much.
+        "format" => [Http] form: one_of(&[
+            ("ndjson", Form::Ndjson), ("json", Form::Json), ("lines", Form::Lines),
+            ("elasticsearch", Form::Elasticsearch), ("otlp", Form::Otlp), ("loki", Form::Loki),
+        ]);
+
+        /// What a line is. "message": a text, with its time, source and offset beside it. "json": a JSON object, which is
+        /// sent as it is; a line that is none becomes a dead letter, and is not sent. For the formats "lines",
+        /// "elasticsearch", "otlp" and "loki".
+        "body" => [Http] content: one_of(&[("message", Content::Message), ("json", Content::Json)]);
 
         /// How the body is compressed.
         "compression" => [Http] coding:
             one_of(&[("none", Coding::Identity), ("gzip", Coding::Gzip), ("zstd", Coding::Zstd)]);
 
-        /// Further headers, such as "X-Database: fills". Those that hold secrets belong in `secret_headers`.
+        /// Further headers, such as "X-Database: fills". Those that hold secrets belong in `secret_headers`. {first_seq},
+        /// {last_seq} and {key} become those of the batch.
         "headers" => [Http] headers: list("headers", usize::MAX, |text, _| header(text), shown_header), secretive;
 
         /// Further headers whose values are secrets, each with the file or the variable that holds its value:
@@ -499,6 +511,15 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
 
         /// A file of certificates (PEM) to trust in place of those of the system.
         "ca_file" => [Http, Redis, Postgres, Nats] ca_file: path().optional(), example(r#""ca.pem""#);
+
+        /// A certificate of our own (PEM) for servers that ask for one, followed by those that lead to its authority.
+        "cert_file" => [Http] cert_file: path().optional(), example(r#""client.pem""#);
+
+        /// The key of `cert_file` (PEM).
+        "key_file" => [Http] key_file: path().optional(), example(r#""client.key""#);
+
+        /// The proxy to connect through, by CONNECT. HTTP_PROXY and other variables are not read.
+        "proxy" => [Http] proxy: text("URL", |text, _| proxy(text), String::clone).optional(), example(r#""http://proxy.example:3128""#);
     });
     keys
 }

@@ -71,6 +71,12 @@ fn escape_if(text: &str, is_unsafe: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// The beginning of a text, at most this many bytes, of whole characters.
+pub(crate) fn beginning(mut text: String, bytes: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes));
+    text
+}
+
 /// Text of several lines within a bound: a carriage return becomes a newline, newlines and tabs stay, and any other
 /// unsafe character becomes `?`. Never longer than `text`.
 #[must_use]

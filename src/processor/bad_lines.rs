@@ -8,7 +8,7 @@ use serde::de::{IgnoredAny, MapAccess};
 
 use super::top_level::{Fields, read};
 use super::{Batch, Evidence, Outcome};
-use crate::plain::harmless;
+use crate::plain::{beginning, harmless};
 use crate::queue::Rejected;
 
 /// Lines in one list: each is read and copied when it becomes a dead letter, and nothing else is committed meanwhile. A batch
@@ -68,8 +68,8 @@ pub(super) fn done_except(batch: &Batch, bad: &[BadLine], who: &str) -> Outcome 
             return poison(format!("says that line {n} of {named} is bad, and that has {lines} lines"));
         };
         // On one line: what follows a newline would be shown as output of the command.
-        let mut reason = harmless(reason.as_deref().unwrap_or_default()).replace(['\n', '\t'], " ");
-        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+        let reason = harmless(reason.as_deref().unwrap_or_default()).replace(['\n', '\t'], " ");
+        let reason = beginning(reason, REASON_BYTES_MAX);
         rejected.entry(seq).or_insert_with(|| format!("{who} says that line {seq} is bad: {reason}"));
     }
     if rejected.is_empty() {

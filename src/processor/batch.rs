@@ -100,6 +100,12 @@ impl Batch {
         Batch { deadline: Some(deadline), ..self }
     }
 
+    /// The same batch with only these of its lines; `None` if there are none.
+    pub(super) fn with_pieces(&self, pieces: Vec<Piece>) -> Option<Batch> {
+        let batch = Batch::new(Arc::clone(&self.group), self.attempt, pieces)?;
+        Some(Batch { deadline: self.deadline, ..batch })
+    }
+
     /// When its delivery is cut off; `None` if nothing does that.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

@@ -13,7 +13,7 @@ use super::bad_lines::BadLine;
 use super::redis::resp::{Connection, Reply as Redis};
 use super::reply::Reply;
 use super::stream::{NoAnswer, answer};
-use super::{Evidence, Outcome, http, sidecar};
+use super::{Evidence, Form, Outcome, http, sidecar};
 
 /// The answer of a command of `exec-stream`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,8 +39,8 @@ pub async fn exec_answer(mut stdout: impl AsyncRead + Unpin) -> Said {
     }
 }
 
-/// The outcome of a server's reply to a batch that was sent whole.
-pub async fn http_outcome<S>(stream: S) -> Outcome
+/// The outcome of a server's reply to a batch of one line that was sent whole, in this form.
+pub async fn http_outcome<S>(stream: S, form: Form) -> Outcome
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -57,7 +57,8 @@ where
                 let (_all, mut left) = watch::channel(0);
                 let evidence = |summary, tail| Evidence { summary, tail };
                 let except = |_: &[BadLine]| Outcome::DoneExcept(Vec::new());
-                http::outcome(response, &mut left, &evidence, &except).await
+                let asked = http::Asked { form, lines: 1, except: &except };
+                http::outcome(response, &mut left, &evidence, &asked).await
             }
             Err(error) => failed(error.to_string()),
         }

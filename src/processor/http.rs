@@ -3,7 +3,7 @@
 //! | status | outcome |
 //! |---|---|
 //! | 2xx, 422 with a JSON body `{"bad": [{"n": 3, "reason": "…"}]}` | done, except these lines of the batch, counted from 1 |
-//! | 2xx | done; failed if its body is JSON that says `"errors": true`, or has a `partialSuccess` that rejects something |
+//! | 2xx | done; failed if its body is JSON that says `"errors": true`, or has a `partialSuccess` that rejects something. The formats [`elasticsearch`] and [`otlp`] read their own replies |
 //! | 400, 422 | rejected |
 //! | 413 | too large: bisected; a single line is rejected |
 //! | 401, 403, 404, 405, 407, 410, 421, 3xx | refused; a redirect is never followed |
@@ -17,116 +17,67 @@
 //!
 //! Secrets and the URL's query are in no message and no `Debug`. Messages have the URL's path and what the server says.
 
+mod body;
+mod connections;
+mod elasticsearch;
+mod endpoint;
+mod form;
+mod json_lines;
+mod loki;
+mod otlp;
+pub(crate) mod placeholders;
+mod refusal;
+mod request;
+mod route;
+mod upload;
+
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http_body_util::BodyExt;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
+use hyper::{Response, StatusCode};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioTimer;
 use tokio::sync::watch;
 
+use self::connections::Connections;
+use self::elasticsearch::Judged;
+pub use self::endpoint::Endpoint;
+pub use self::form::{Coding, Content, Form};
+use self::json_lines::joined;
+use self::refusal::refusal;
+use self::request::{Made, Target, ToSend, Unmade};
+use self::route::Route;
+use self::upload::Upload;
 use super::bad_lines::{BadLine, Listed, done_except, listed};
-use super::body::{Coding, Form, body};
-use super::connections::Connections;
 use super::evidence::{Tail, chain};
-use super::refusal::refusal;
-use super::trust::trust;
-use super::upload::Upload;
-use super::{Batch, Epoch, Evidence, Outcome, Paths, Processing, Processor, Url};
-use crate::plain::harmless;
-use crate::secret::Secret;
+use super::trust::{Identity, trust};
+use super::{Batch, Epoch, Evidence, Outcome, Paths, Processing, Processor};
 
 /// How much is read of a reply's status line and headers.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How much is read of a reply's body. After that the connection is closed.
 const REPLY_BYTES_MAX: usize = 64 * 1024;
-/// Bounds connecting: a host that is down answers nothing, and most time-outs of groups are longer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept: servers commonly close one after 60 s or more.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// One, because a worker posts one batch at a time.
 const IDLE_CONNECTIONS_MAX: usize = 1;
 
-/// Where batches go, and how.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Endpoint {
-    /// `http://` or `https://`, with path and query, without a user.
-    pub url: Url,
-    /// The form of the body.
-    pub form: Form,
-    /// How the body is compressed.
-    pub coding: Coding,
-    /// More headers, name and value.
-    pub headers: Vec<(String, String)>,
-    /// More headers, name and where the value is.
-    pub secret_headers: Vec<(String, Secret)>,
-    /// Certificates (PEM) to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
-}
-
-/// An endpoint after it was checked.
-struct Target {
-    url: Uri,
-    headers: Vec<(HeaderName, HeaderValue)>,
-    secret_headers: Vec<(HeaderName, Secret)>,
-    form: Form,
-    coding: Coding,
-    paths: Paths,
-    /// The part of the key that is the same for all batches of a group.
-    key: String,
-}
-
 /// Posts batches.
 pub struct HttpPost {
     target: Arc<Target>,
-    client: Client<HttpsConnector<HttpConnector>, Upload>,
+    client: Client<HttpsConnector<Route>, Upload>,
     connections: Connections,
     interrupted: Option<Evidence>,
 }
 
 impl fmt::Debug for HttpPost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("HttpPost").field(&self.target.place()).finish()
-    }
-}
-
-impl Target {
-    fn new(endpoint: &Endpoint, paths: Paths, epoch: Epoch) -> io::Result<Target> {
-        let wrong = |what: &str, error: &dyn std::fmt::Display| io::Error::other(format!("{what}: {error}"));
-        let name = |name: &str| name.parse::<HeaderName>().map_err(|error| wrong(name, &error));
-        let url: Uri = endpoint.url.whole().parse().map_err(|error| wrong("the url", &error))?;
-        if !matches!(url.scheme_str(), Some("http" | "https")) {
-            return Err(wrong("the url", &"it begins with neither http:// nor https://"));
-        }
-        let header = |(header, value): &(String, String)| {
-            Ok((
-                name(header)?,
-                value.parse().map_err(|error: hyper::header::InvalidHeaderValue| wrong(header, &error))?,
-            ))
-        };
-        let secret = |(header, secret): &(String, Secret)| Ok((name(header)?, secret.clone()));
-        Ok(Target {
-            url,
-            headers: endpoint.headers.iter().map(header).collect::<io::Result<_>>()?,
-            secret_headers: endpoint.secret_headers.iter().map(secret).collect::<io::Result<_>>()?,
-            form: endpoint.form,
-            coding: endpoint.coding,
-            paths,
-            key: epoch.to_string(),
-        })
-    }
-
-    /// Scheme, host and path, without the query: that may have secrets.
-    fn place(&self) -> String {
-        let authority = self.url.authority().map_or("", |authority| authority.as_str());
-        harmless(&format!("{}://{authority}{}", self.url.scheme_str().unwrap_or("http"), self.url.path()))
+        f.debug_tuple("HttpPost").field(&self.target.place).finish()
     }
 }
 
@@ -135,18 +86,18 @@ impl HttpPost {
     /// is part of the key, so that two stores or groups may post to one server.
     ///
     /// # Errors
-    /// If the URL or a header is not valid, or the certificates to trust cannot be read, or there are none.
+    /// If the URL, a header or the proxy is not valid, or a certificate cannot be read, or there are none to trust.
     pub fn new(endpoint: &Endpoint, paths: Paths, epoch: Epoch) -> io::Result<HttpPost> {
         let target = Target::new(endpoint, paths, epoch)?;
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
-        connector.enforce_http(false);
+        let identity = match (&endpoint.cert_file, &endpoint.key_file) {
+            (Some(certificate), Some(key)) => Some(Identity { certificate, key }),
+            _ => None,
+        };
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(trust(endpoint.ca_file.as_deref(), target.url.scheme_str() == Some("https"))?)
+            .with_tls_config(trust(endpoint.ca_file.as_deref(), target.is_tls, identity)?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(connector);
+            .wrap_connector(Route::new(endpoint.proxy.as_deref())?);
         let connections = Connections::default();
         let client = Client::builder(connections.clone())
             .pool_timer(TokioTimer::new())
@@ -159,16 +110,18 @@ impl HttpPost {
 
     async fn run(&mut self, batch: &Batch) -> Outcome {
         self.interrupted = None;
-        let what = format!("POST of {} to {}", batch.named(), self.target.place());
+        let what = format!("POST of {} to {}", batch.named(), self.target.place);
         let evidence = |how: String, tail: String| Evidence { summary: format!("{what} {how}"), tail };
         let (copy, target) = (batch.clone(), Arc::clone(&self.target));
-        let made = tokio::task::spawn_blocking(move || request(&target, &copy)).await;
+        let made = tokio::task::spawn_blocking(move || target.make(&copy)).await;
         let not_made = |why: String| evidence(format!("was not made: {why}"), String::new());
-        let (request, left) = match made.unwrap_or_else(|error| Err(Unmade::Other(error.to_string()))) {
-            Ok(made) => made,
-            Err(Unmade::Secret(why)) => return Outcome::Refused(not_made(why)),
-            Err(Unmade::Other(why)) => return Outcome::Failed(not_made(why)),
-        };
+        let ToSend { request, left, batch, bad } =
+            match made.unwrap_or_else(|error| Err(Unmade::Other(error.to_string()))) {
+                Ok(Made::Request(to_send)) => *to_send,
+                Ok(Made::Outcome(outcome)) => return outcome,
+                Err(Unmade::Secret(why)) => return Outcome::Refused(not_made(why)),
+                Err(Unmade::Other(why)) => return Outcome::Failed(not_made(why)),
+            };
         let mut watch = Watch {
             status: None,
             left,
@@ -185,11 +138,20 @@ impl HttpPost {
             }
         };
         watch.status = Some(response.status());
-        let except = |bad: &[BadLine]| done_except(batch, bad, &self.target.place());
-        let outcome = outcome(response, &mut watch.left, &evidence, &except).await;
+        let except = |bad: &[BadLine]| done_except(&batch, bad, &self.target.place);
+        let asked = Asked { form: self.target.encoder.form, lines: batch.line_count(), except: &except };
+        let outcome = outcome(response, &mut watch.left, &evidence, &asked).await;
         watch.interrupted = None;
-        outcome
+        joined(outcome, bad)
     }
+}
+
+/// What a reply is the reply to.
+pub(super) struct Asked<'a> {
+    pub(super) form: Form,
+    pub(super) lines: u64,
+    /// The outcome if these lines are bad and the others are done.
+    pub(super) except: &'a (dyn Fn(&[BadLine]) -> Outcome + Sync),
 }
 
 /// What a reply means for the batch, once it is complete. `left` is how much of the request's body is left to send.
@@ -197,14 +159,21 @@ pub(super) async fn outcome(
     response: Response<hyper::body::Incoming>,
     left: &mut watch::Receiver<u64>,
     evidence: &(dyn Fn(String, String) -> Evidence + Sync),
-    except: &(dyn Fn(&[BadLine]) -> Outcome + Sync),
+    asked: &Asked<'_>,
 ) -> Outcome {
     let (status, wait) = (response.status(), retry_after(&response, SystemTime::now()));
     let is_json = is_json(&response);
-    let read = read(response).await;
+    let most = match asked.form {
+        Form::Elasticsearch => elasticsearch::REPLY_BYTES_MAX,
+        _ => REPLY_BYTES_MAX,
+    };
+    let is_protobuf = asked.form == Form::Otlp && !is_json;
+    let read = read(response, most).await;
     let text = read.as_ref().map_or(&[][..], |(text, _)| text);
     let is_success = status.is_success();
-    let listed = if is_json && (is_success || status == StatusCode::UNPROCESSABLE_ENTITY) {
+    let listed = if asked.form == Form::Elasticsearch {
+        Listed::Nothing
+    } else if is_json && (is_success || status == StatusCode::UNPROCESSABLE_ENTITY) {
         listed(text)
     } else {
         Listed::Nothing
@@ -213,12 +182,26 @@ pub(super) async fn outcome(
     // A server may answer before it has read the whole body. An answer that acks counts only if it reads the rest.
     let had_all = !(is_success || names_lines) || left.wait_for(|left| *left == 0).await.is_ok();
     match read {
+        Ok((text, tail)) if had_all && is_success && asked.form == Form::Elasticsearch => {
+            of_bulk(&text, tail, status, evidence, asked)
+        }
+        Ok((text, tail)) if had_all && is_success && is_protobuf => match otlp::rejected(&text) {
+            Ok(None) => Outcome::Done,
+            // Which they are it does not say: bisecting finds them.
+            Ok(Some(why)) => Outcome::Poison(evidence(
+                format!("was answered {status}, and the reply {why}"),
+                String::new(),
+            )),
+            Err(why) => {
+                Outcome::Failed(evidence(format!("was answered {status}, and the reply {why}"), tail))
+            }
+        },
         Ok((text, tail)) if had_all => match (refusal(&text).filter(|_| is_success), listed) {
             (Some(refusal), _) => Outcome::Failed(evidence(
                 format!("was answered {status}, and the reply says {refusal}"),
                 tail,
             )),
-            (None, Listed::Lines(lines)) if names_lines => except(&lines),
+            (None, Listed::Lines(lines)) if names_lines => (asked.except)(&lines),
             (None, Listed::Unreadable(why)) => {
                 let how = format!("was answered {status}, and its list of bad lines cannot be read: {why}");
                 Outcome::Poison(evidence(how, tail))
@@ -238,13 +221,35 @@ pub(super) async fn outcome(
     }
 }
 
+/// What the reply of a `_bulk` API means.
+fn of_bulk(
+    text: &[u8],
+    tail: String,
+    status: StatusCode,
+    evidence: &(dyn Fn(String, String) -> Evidence + Sync),
+    asked: &Asked<'_>,
+) -> Outcome {
+    let told = |why: String, tail| evidence(format!("was answered {status}, and the reply {why}"), tail);
+    if text.len() > elasticsearch::REPLY_BYTES_MAX {
+        let most = elasticsearch::REPLY_BYTES_MAX;
+        return Outcome::TooLarge(told(format!("is longer than {most} bytes; make batches smaller"), tail));
+    }
+    match elasticsearch::judge(text, asked.lines) {
+        Judged::Done(bad) if bad.is_empty() => Outcome::Done,
+        Judged::Done(bad) => (asked.except)(&bad),
+        Judged::Again(why) => Outcome::Down(told(why, String::new())),
+        Judged::Refused(why) => Outcome::Refused(told(why, String::new())),
+        Judged::Unclear(why) => Outcome::Failed(told(why, tail)),
+    }
+}
+
 impl Processor for HttpPost {
     fn name(&self) -> String {
         format!("http {}", self.about())
     }
 
     fn about(&self) -> String {
-        self.target.place()
+        self.target.place.clone()
     }
 
     fn process<'a>(&'a mut self, batch: &'a Batch) -> Processing<'a> {
@@ -282,49 +287,6 @@ impl Drop for Watch<'_> {
     }
 }
 
-/// Why a request could not be made.
-enum Unmade {
-    /// The configuration's fault.
-    Secret(String),
-    Other(String),
-}
-
-/// The request for a batch, and how much of its body is left to send.
-fn request(target: &Target, batch: &Batch) -> Result<(Request<Upload>, watch::Receiver<u64>), Unmade> {
-    let body = body(batch, target.form, &target.paths, target.coding)
-        .map_err(|error| Unmade::Other(error.to_string()))?;
-    let (body, left) = Upload::new(body);
-    let mut request = Request::new(body);
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = target.url.clone();
-    let headers = request.headers_mut();
-    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("spillq/", env!("CARGO_PKG_VERSION"))));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(target.form.content_type()));
-    for (name, value) in &target.headers {
-        headers.insert(name, value.clone());
-    }
-    for (name, secret) in &target.secret_headers {
-        let mut value = HeaderValue::try_from(secret.read().map_err(Unmade::Secret)?)
-            .map_err(|_| Unmade::Secret(format!("the secret for {name} cannot be the value of a header")))?;
-        value.set_sensitive(true);
-        headers.insert(name, value);
-    }
-    // Last, so that the configuration cannot replace what describes the body.
-    if let Some(coding) = target.coding.name() {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
-    }
-    let key = HeaderValue::try_from(key(target, batch)).map_err(|error| Unmade::Other(error.to_string()))?;
-    headers.insert(HeaderName::from_static("idempotency-key"), key);
-    Ok((request, left))
-}
-
-/// The same for the same lines of a group, and for no others: the only gaps in a lease are lines that are lost, which are never
-/// delivered again.
-fn key(target: &Target, batch: &Batch) -> String {
-    let range = batch.range();
-    format!("{}-{}-{}-{}", batch.group(), target.key, range.first, range.last)
-}
-
 fn judge(status: StatusCode, wait: Option<Duration>, evidence: Evidence) -> Outcome {
     match status.as_u16() {
         200..=299 => Outcome::Done,
@@ -347,7 +309,10 @@ fn is_json<B>(response: &Response<B>) -> bool {
 }
 
 /// Reads the body up to its bound. Returns what was read, and its end for people. An error has what was read before it.
-async fn read(response: Response<hyper::body::Incoming>) -> Result<(Vec<u8>, String), (String, String)> {
+async fn read(
+    response: Response<hyper::body::Incoming>,
+    most: usize,
+) -> Result<(Vec<u8>, String), (String, String)> {
     let (mut body, mut tail, mut text) = (response.into_body(), Tail::default(), Vec::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| (tail.text(), chain(&error)))?;
@@ -355,7 +320,7 @@ async fn read(response: Response<hyper::body::Incoming>) -> Result<(Vec<u8>, Str
             tail.push(data);
             text.extend_from_slice(data);
         }
-        if text.len() > REPLY_BYTES_MAX {
+        if text.len() > most {
             break;
         }
     }

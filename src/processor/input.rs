@@ -102,13 +102,71 @@ pub(crate) fn chunks(batch: &Batch, input: &Input) -> io::Result<Vec<Bytes>> {
     }
 }
 
-type Labels = Arc<BTreeMap<String, String>>;
-
+/// Where a line is from: the path of its source, or its number if the path is not known.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Source {
+pub(super) enum Source {
     Path(String),
     Id(u64),
+}
+
+impl Source {
+    /// For destinations that take text alone.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Source::Path(path) => path.clone(),
+            Source::Id(id) => id.to_string(),
+        }
+    }
+}
+
+/// A source, as objects show it.
+pub(super) struct Origin {
+    pub(super) id: SourceId,
+    pub(super) source: Source,
+    pub(super) labels: Arc<BTreeMap<String, String>>,
+}
+
+/// When a line was appended.
+pub(super) struct Appended {
+    /// In milliseconds since 1970.
+    pub(super) ms: u64,
+    /// The same as people and JSON write it.
+    pub(super) text: String,
+}
+
+/// Calls `each` with every line of a batch. Lines of one source mostly follow each other: its path is looked up once for all of them.
+pub(super) fn each_line(
+    batch: &Batch,
+    paths: &Paths,
+    mut each: impl FnMut(&Line<'_>, &Origin, &Appended) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut known: Option<Origin> = None;
+    for piece in batch.pieces() {
+        let ms = piece.append_time_ms();
+        let appended = Appended { ms, text: rfc3339(ms) };
+        for line in piece.lines() {
+            let origin = match known.take() {
+                Some(origin) if origin.id == line.source => origin,
+                _ => {
+                    let (source, labels) = match paths(line.source) {
+                        Some(Named { path, labels }) => (Source::Path(path), labels),
+                        None => (Source::Id(line.source.0), Arc::default()),
+                    };
+                    Origin { id: line.source, source, labels }
+                }
+            };
+            each(&line, &origin, &appended)?;
+            known = Some(origin);
+        }
+    }
+    Ok(())
+}
+
+/// The text of a line without its newline, or its bytes in base64 if they are not UTF-8.
+pub(super) fn text_or_base64<'l>(line: &Line<'l>) -> Result<&'l str, String> {
+    let bytes = line.bytes.strip_suffix(b"\n").unwrap_or(line.bytes);
+    std::str::from_utf8(bytes).map_err(|_| STANDARD.encode(bytes))
 }
 
 #[derive(Serialize)]
@@ -127,49 +185,25 @@ struct Object<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    base64: Option<String>,
+    base64: Option<&'a str>,
 }
 
 pub(super) fn write_ndjson(batch: &Batch, paths: &Paths, mut out: impl Write) -> io::Result<()> {
-    // Lines of one source mostly follow each other: its path is looked up once for all of them.
-    let mut known: Option<(SourceId, Source, Labels)> = None;
-    for piece in batch.pieces() {
-        let time = rfc3339(piece.append_time_ms());
-        for line in piece.lines() {
-            let (source, labels) = match known.take() {
-                Some((id, source, labels)) if id == line.source => (source, labels),
-                _ => match paths(line.source) {
-                    Some(Named { path, labels }) => (Source::Path(path), labels),
-                    None => (Source::Id(line.source.0), Labels::default()),
-                },
-            };
-            write_object(&line, (&source, &labels), (&time, batch.attempt()), &mut out)?;
-            known = Some((line.source, source, labels));
-        }
-    }
-    Ok(())
-}
-
-fn write_object(
-    line: &Line<'_>,
-    (source, labels): (&Source, &Labels),
-    (time, attempt): (&str, u32),
-    mut out: impl Write,
-) -> io::Result<()> {
-    let bytes = line.bytes.strip_suffix(b"\n").unwrap_or(line.bytes);
-    let text = std::str::from_utf8(bytes).ok();
-    let object = Object {
-        seq: line.seq.0,
-        source,
-        offset: line.offset,
-        time,
-        attempt,
-        labels,
-        part: line.flags.part(),
-        unterminated: line.flags.is_unterminated(),
-        text,
-        base64: text.is_none().then(|| STANDARD.encode(bytes)),
-    };
-    serde_json::to_writer(&mut out, &object)?;
-    out.write_all(b"\n")
+    each_line(batch, paths, |line, origin, appended| {
+        let text = text_or_base64(line);
+        let object = Object {
+            seq: line.seq.0,
+            source: &origin.source,
+            offset: line.offset,
+            time: &appended.text,
+            attempt: batch.attempt(),
+            labels: &origin.labels,
+            part: line.flags.part(),
+            unterminated: line.flags.is_unterminated(),
+            text: text.as_ref().ok().copied(),
+            base64: text.as_ref().err().map(String::as_str),
+        };
+        serde_json::to_writer(&mut out, &object)?;
+        out.write_all(b"\n")
+    })
 }

@@ -40,7 +40,7 @@ impl Dialer {
         password: Option<&Secret>,
     ) -> io::Result<Dialer> {
         let tls = match server.is_tls {
-            true => Some(Arc::new(trust(ca_file, true)?)),
+            true => Some(Arc::new(trust(ca_file, true, None)?)),
             false => None,
         };
         Ok(Dialer { address: server.address.clone(), tls, password: password.cloned() })

@@ -3,9 +3,7 @@
 mod bad_lines;
 mod batch;
 mod blocking;
-mod body;
 mod command;
-mod connections;
 mod contract;
 mod doing;
 #[cfg(feature = "notes")]
@@ -40,7 +38,6 @@ mod procs;
 mod program;
 #[cfg(feature = "redis")]
 mod redis;
-mod refusal;
 mod reply;
 mod report;
 #[cfg(test)]
@@ -56,19 +53,18 @@ mod top_level;
 #[cfg(feature = "notes")]
 mod trouble;
 mod trust;
-mod upload;
 mod url;
 mod worker;
 mod written;
 
 pub use batch::{Batch, Piece};
-pub use body::{Coding, Form};
 pub use contract::{EVIDENCE_BYTES_MAX, Evidence, Forgetting, Outcome, Prepare, Processing, Processor};
 pub use epoch::Epoch;
 pub use exec::Exec;
 pub(crate) use feed::{Feed, Read};
 pub use file::AppendFile;
-pub use http::{Endpoint, HttpPost};
+pub(crate) use http::placeholders;
+pub use http::{Coding, Content, Endpoint, Form, HttpPost};
 pub(crate) use input::chunks;
 pub use input::{Input, Named, Paths};
 pub use pace::Pace;

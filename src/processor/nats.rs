@@ -95,7 +95,7 @@ struct Sent {
 impl Nats {
     fn new(to: NatsSubject, epoch: Epoch) -> io::Result<Nats> {
         let is_tls = to.servers.iter().any(|server| server.is_tls);
-        let tls = is_tls.then(|| trust(to.ca_file.as_deref(), true)).transpose()?;
+        let tls = is_tls.then(|| trust(to.ca_file.as_deref(), true, None)).transpose()?;
         let memory = Memory::new(&to, epoch.to_string());
         Ok(Nats { to, memory, tls })
     }

@@ -6,7 +6,7 @@ use spillq_storage::Seq;
 
 use super::bad_lines::{BadLine, done_except};
 use super::{Batch, Evidence, Outcome};
-use crate::plain::harmless;
+use crate::plain::{beginning, harmless};
 
 /// The longest answer, with its newline: some hundred bad lines with their reasons. More belongs on standard error.
 pub(super) const REPLY_BYTES_MAX: usize = 64 * 1024;
@@ -65,15 +65,15 @@ impl Reply {
                 Ok(Reply::Bad(seq, bad))
             }
             ("LATER", rest) => {
-                let (millis, reason) = rest.split_once(' ').unwrap_or((rest, ""));
+                let (millis, said) = rest.split_once(' ').unwrap_or((rest, ""));
                 let millis = millis.parse().map_err(|_| instead(&shown()))?;
-                Ok(Reply::Later(Duration::from_millis(millis), cut(reason)))
+                Ok(Reply::Later(Duration::from_millis(millis), reason(said)))
             }
             ("NAK", rest) => {
                 let (first, behind) = rest.split_once(' ').unwrap_or((rest, ""));
                 Ok(match first.parse::<u64>() {
-                    Ok(line) => Reply::Nak { line: Some(line), reason: cut(behind) },
-                    Err(_) => Reply::Nak { line: None, reason: cut(rest) },
+                    Ok(line) => Reply::Nak { line: Some(line), reason: reason(behind) },
+                    Err(_) => Reply::Nak { line: None, reason: reason(rest) },
                 })
             }
             _ => Err(instead(&shown())),
@@ -118,10 +118,8 @@ fn instead(shown: &str) -> String {
     format!("said {shown} instead of OK LAST_SEQ, NAK REASON, NAK N REASON or LATER MS REASON")
 }
 
-fn cut(reason: &str) -> String {
-    let mut reason = reason.to_owned();
-    reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-    reason
+fn reason(text: &str) -> String {
+    beginning(text.to_owned(), REASON_BYTES_MAX)
 }
 
 #[cfg(test)]

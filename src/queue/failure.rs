@@ -2,6 +2,8 @@
 
 use spillq_storage::{DeadLetter, Seq, SeqRange};
 
+use crate::plain::beginning;
+
 /// An out-of-memory kill of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OomKill {
@@ -74,8 +76,7 @@ pub(super) fn reason(summary: &str, tail: &str) -> String {
         text.push('\n');
         text.push_str(end);
     }
-    text.truncate(text.floor_char_boundary(DeadLetter::REASON_BYTES_MAX));
-    text
+    beginning(text, DeadLetter::REASON_BYTES_MAX)
 }
 
 #[cfg(test)]

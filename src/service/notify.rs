@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use crate::http::reason;
-use crate::plain::{escape, waiting};
+use crate::plain::{beginning, escape, waiting};
 use crate::queue::{Command, GroupStatus, Handle, Pulse, Status, now_ms};
 use crate::supervise::State;
 
@@ -141,9 +141,7 @@ fn sentence(status: &Status) -> String {
     };
     let groups: Vec<_> = status.groups.iter().map(of_group).collect();
     // A new line would begin another assignment of the protocol.
-    let mut text = escape(&groups.join("; ")).into_owned();
-    text.truncate(text.floor_char_boundary(STATUS_BYTES_MAX));
-    text
+    beginning(escape(&groups.join("; ")).into_owned(), STATUS_BYTES_MAX)
 }
 
 #[cfg(test)]

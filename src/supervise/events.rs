@@ -13,7 +13,7 @@ use spillq_storage::Error;
 
 use super::commands::Started;
 use crate::cgroup::OomCount;
-use crate::plain::harmless;
+use crate::plain::{beginning, harmless};
 use crate::queue::Discarded;
 
 /// The name in the data dir.
@@ -214,9 +214,7 @@ fn cut(event: Event) -> Event {
 }
 
 fn begin(text: String) -> String {
-    let mut text = harmless(&text);
-    text.truncate(text.floor_char_boundary(FIELD_BYTES_MAX));
-    text
+    beginning(harmless(&text), FIELD_BYTES_MAX)
 }
 
 fn end(text: String) -> String {

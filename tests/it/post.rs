@@ -80,6 +80,7 @@ fn http(url: &str, ca_file: Option<&std::path::Path>) -> (HttpPost, tempfile::Na
         headers: vec![("X-Database".to_owned(), "fills".to_owned())],
         secret_headers: vec![("Authorization".to_owned(), Secret::File(secret.path().to_owned()))],
         ca_file: ca_file.map(ToOwned::to_owned),
+        ..Endpoint::default()
     };
     let epoch = Epoch { store: StoreId(7), number: 5, group: GroupId(1) };
     (HttpPost::new(&endpoint, Arc::new(|_| None), epoch).unwrap(), secret)

@@ -6,7 +6,7 @@
 use serde::de::{IgnoredAny, MapAccess};
 use serde_json::Value;
 
-use super::top_level::{Fields, read};
+use super::super::top_level::{Fields, read};
 use crate::plain::harmless;
 
 /// The part of the reply that says that not everything was accepted, for people; `None` if nothing says so. A body that is cut
