@@ -162,4 +162,46 @@ mod tests {
             assert!(!told.is_empty() && !told.contains("hunter2"), "{told}");
         }
     }
+
+    #[test]
+    fn what_does_not_go_together_is_refused_where_it_is_written() {
+        let load = |more: &str| {
+            let text = format!("[[processor]]\nkind = \"http\"\n{more}\n");
+            load_text(&text, Path::new("/etc/spillq"), &Sources::default())
+        };
+        let url = "url = \"https://a/_bulk?token={key}&n={first_seq}-{last_seq}\"";
+        let certificate = "cert_file = \"a.pem\"\nkey_file = \"a.key\"";
+        for good in [
+            format!("{url}\n{certificate}\nproxy = \"http://proxy:3128/\""),
+            format!("{url}\nformat = \"lines\"\nbody = \"json\"\nheaders = [\"X-Range: {{first_seq}}\"]"),
+            format!("{url}\nformat = \"otlp\"\nbody = \"message\"\nproxy = \"http://[::1]:3128\""),
+        ] {
+            let loaded = load(&good).unwrap();
+            assert_eq!(loaded.warnings, Vec::<String>::new());
+            let again = load_text(
+                &as_toml(&loaded).replace("?\u{2026}", "?token={key}&n={first_seq}-{last_seq}"),
+                Path::new("/"),
+                &Sources::default(),
+            );
+            assert_eq!(again.unwrap().settings.processors, loaded.settings.processors, "{good}");
+        }
+        for (more, expected) in [
+            ("url = \"https://a/{key}/in\"".to_owned(), "{key} belongs in the query"),
+            ("url = \"https://a/in?i={index}\"".to_owned(), "{index} is no placeholder"),
+            (format!("{url}\nheaders = [\"X-Index: {{index}}\"]"), "{index} is no placeholder"),
+            (format!("{url}\nbody = \"json\""), "has an object around each line"),
+            (format!("{url}\nformat = \"json\"\nbody = \"json\""), "has an object around each line"),
+            (format!("{url}\ncert_file = \"a.pem\""), "goes with key_file, which is not set"),
+            (format!("{url}\nkey_file = \"a.key\""), "goes with cert_file, which is not set"),
+            (format!("url = \"http://localhost/\"\n{certificate}"), "only TLS shows a certificate"),
+            (format!("{url}\nproxy = \"https://proxy:3128\""), "expected http://HOST:PORT"),
+            (format!("{url}\nproxy = \"http://proxy\""), "expected http://HOST:PORT"),
+            (format!("{url}\nproxy = \"http://me:hunter2@proxy:3128\""), "expected http://HOST:PORT"),
+            (format!("{url}\nproxy = \"http://proxy:3128/path\""), "expected http://HOST:PORT"),
+        ] {
+            let problems = load(&more).unwrap_err();
+            let told: String = problems.iter().map(ToString::to_string).collect();
+            assert!(told.contains(expected) && !told.contains("hunter2"), "{more}: {told}");
+        }
+    }
 }

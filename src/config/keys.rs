@@ -519,7 +519,7 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
         "key_file" => [Http] key_file: path().optional(), example(r#""client.key""#);
 
         /// The proxy to connect through, by CONNECT. HTTP_PROXY and other variables are not read.
-        "proxy" => [Http] proxy: text("URL", |text, _| proxy(text), String::clone).optional(), example(r#""http://proxy.example:3128""#);
+        "proxy" => [Http] proxy: text("URL", |text, _| proxy(text), String::clone).optional(), secretive, example(r#""http://proxy.example:3128""#);
     });
     keys
 }

@@ -35,7 +35,17 @@ pub fn line(n: u64) -> String {
 /// Kills both while a program writes to `log`, which the configuration follows. Returns the number of lines once all are
 /// acked.
 pub fn through_kills(log: &Path, data_dir: &Path, config: &Path, server: &mut dyn Server) -> u64 {
-    let (kills, seed) = (from_env("SPILLQ_TEST_KILLS", KILLS), from_env("SPILLQ_TEST_SEED", SEED));
+    through_kills_of(log, data_dir, config, (server, KILLS))
+}
+
+/// The same with another number of kills, where none is set.
+pub fn through_kills_of(
+    log: &Path,
+    data_dir: &Path,
+    config: &Path,
+    (server, kills): (&mut dyn Server, u64),
+) -> u64 {
+    let (kills, seed) = (from_env("SPILLQ_TEST_KILLS", kills), from_env("SPILLQ_TEST_SEED", SEED));
     println!("SPILLQ_TEST_KILLS={kills} SPILLQ_TEST_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let start = || Service::start(data_dir, &["--config", config.to_str().unwrap()]);

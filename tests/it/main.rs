@@ -58,6 +58,8 @@ mod packed;
 mod post;
 /// Lines into tables of a real PostgreSQL.
 mod postgres;
+/// Lines to real receivers of logs: OpenSearch, VictoriaLogs.
+mod receivers;
 /// Lines into streams of a real Redis.
 mod redis;
 /// The configuration changed under a running service, and few descriptors.

@@ -1,8 +1,9 @@
 //! Lines into subjects of a real NATS JetStream, one node and a cluster: each once, whether spillq or a server is killed; and wrong
 //! setups. `SPILLQ_TEST_NATS` names another program than Debian's nats-server.
 
-use std::fs;
+use std::fs::{self, File};
 use std::future::Future;
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -519,15 +520,18 @@ fn of_two_services_with_a_copy_of_one_store_the_first_is_refused_and_nothing_com
 fn a_late_message_of_an_earlier_run_is_counted_and_claims_only_its_line() {
     needs!("nats-server");
     let folder = with_password("secret");
-    let log = folder.path().join("a.log");
-    fs::write(&log, "one\ntwo\n").unwrap();
+    let append = |text: &str| {
+        let mut log = File::options().create(true).append(true).open(folder.path().join("a.log")).unwrap();
+        log.write_all(text.as_bytes()).unwrap();
+    };
+    append("one\ntwo\n");
     let nats = Nats::with_stream("", |_| {});
     let config = config(folder.path(), &nats.node.url(), "");
     let mut service = start(folder.path(), &config);
     service.wait("they are there", |status| status.groups[0].ack_floor == 2);
     assert_eq!(service.stop(), 0);
     let mut service = start(folder.path(), &config);
-    fs::write(&log, "one\ntwo\nthree\n").unwrap();
+    append("three\n");
     service.wait("the third is there", |status| status.groups[0].ack_floor == 3);
 
     // Of the first run, which had sent it behind what was message 2.
@@ -546,10 +550,10 @@ fn a_late_message_of_an_earlier_run_is_counted_and_claims_only_its_line() {
         });
     };
     late(4, "four", "1-4");
-    fs::write(&log, "one\ntwo\nthree\nfour\nfive\n").unwrap();
+    append("four\nfive\n");
     service.wait("the fifth is there", |status| status.groups[0].ack_floor == 5);
     late(7, "seven", "1-7");
-    fs::write(&log, "one\ntwo\nthree\nfour\nfive\nsix\nseven\n").unwrap();
+    append("six\nseven\n");
     service.wait("all are there", |status| status.groups[0].ack_floor == 7);
     let all = [(1, "one"), (2, "two"), (3, "three"), (4, "four"), (5, "five"), (7, "seven"), (6, "six")];
     assert_eq!(nats.messages(), owned(&all));

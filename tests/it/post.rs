@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
-use spillq::processor::{Batch, Coding, Endpoint, Epoch, Form, HttpPost, Outcome, Piece, Processor, Url};
+use spillq::processor::{Batch, Content, Endpoint, Epoch, Form, HttpPost, Outcome, Piece, Processor, Url};
 use spillq::secret::Secret;
 use spillq_storage::{GroupId, StoreId};
 use tokio::time::timeout;
@@ -70,17 +70,28 @@ fn answer(mut stream: TcpStream, reply: &[u8]) -> String {
     request
 }
 
+/// Reads one request, whatever its body is, and sends `reply`.
+fn answer_any(mut stream: TcpStream, reply: &[u8]) {
+    let (_, length) = head(&mut stream).unwrap();
+    stream.read_exact(&mut vec![0; length]).unwrap();
+    stream.write_all(reply).unwrap();
+}
+
 fn http(url: &str, ca_file: Option<&std::path::Path>) -> (HttpPost, tempfile::NamedTempFile) {
+    let ca_file = ca_file.map(ToOwned::to_owned);
+    http_with(Endpoint { url: Url::new(url.to_owned()), ca_file, ..Endpoint::default() })
+}
+
+fn http_with(endpoint: Endpoint) -> (HttpPost, tempfile::NamedTempFile) {
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), format!("{SECRET}\n")).unwrap();
     let endpoint = Endpoint {
-        url: Url::new(url.to_owned()),
-        form: Form::Ndjson,
-        coding: Coding::Identity,
-        headers: vec![("X-Database".to_owned(), "fills".to_owned())],
+        headers: vec![
+            ("X-Database".to_owned(), "fills".to_owned()),
+            ("X-Lines".to_owned(), "{first_seq}-{last_seq}".to_owned()),
+        ],
         secret_headers: vec![("Authorization".to_owned(), Secret::File(secret.path().to_owned()))],
-        ca_file: ca_file.map(ToOwned::to_owned),
-        ..Endpoint::default()
+        ..endpoint
     };
     let epoch = Epoch { store: StoreId(7), number: 5, group: GroupId(1) };
     (HttpPost::new(&endpoint, Arc::new(|_| None), epoch).unwrap(), secret)
@@ -163,6 +174,7 @@ async fn a_reply_decides_and_the_request_carries_key_and_secret() {
             "idempotency-key: g-1-0000000000000007-5-10-12\r\n",
             "authorization: Bearer hidden\r\n",
             "x-database: fills\r\n",
+            "x-lines: 10-12\r\n",
             "content-type: application/x-ndjson\r\n",
             "{\"seq\":12,\"source\":3,\"offset\":108,\"time\":\"1970-01-01T00:00:00.000Z\",\"attempt\":1,\"text\":\"three\"}\n",
         ] {
@@ -413,6 +425,198 @@ async fn only_a_trusted_server_gets_lines_and_secrets() {
         let request = served.join().unwrap();
         assert_eq!(request.is_some_and(|text| text.contains(SECRET)), expected == "Done", "{ca} {host}");
     }
+}
+
+/// Passes on what comes to a listener of its own, once it was asked to by CONNECT. Returns its URL, and the first line that it got.
+fn proxy(answer: &'static [u8]) -> (String, JoinHandle<String>) {
+    watch::this_test();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let served = thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        client.write_all(answer).unwrap();
+        let asked = String::from_utf8(head).unwrap().lines().next().unwrap().to_owned();
+        if answer.starts_with(b"HTTP/1.1 200") {
+            let to = asked.split(' ').nth(1).unwrap();
+            let mut server = TcpStream::connect(to).unwrap();
+            let (mut from, mut back) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let there = thread::spawn(move || std::io::copy(&mut from, &mut back));
+            // Until the server has ended; then the client is told.
+            let _ = std::io::copy(&mut server, &mut client);
+            let _ = client.shutdown(std::net::Shutdown::Both);
+            let _ = there.join().unwrap();
+        }
+        asked
+    });
+    (url, served)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_connects_to_servers_and_a_certificate_of_our_own_is_shown_to_them_alone() {
+    needs!("openssl");
+    let dir = tempfile::tempdir().unwrap();
+    crate::chaos::certificates(dir.path());
+    let path = |name: &str| dir.path().join(name);
+    let config = {
+        use rustls::pki_types::pem::PemObject;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let certificate = |name: &str| CertificateDer::from_pem_file(path(name)).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate("ca.pem")).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+            Arc::new(roots),
+            Arc::clone(&provider),
+        );
+        let builder = rustls::ServerConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_client_cert_verifier(verifier.build().unwrap());
+        let key = PrivateKeyDer::from_pem_file(path("leaf.key")).unwrap();
+        Arc::new(builder.with_single_cert(vec![certificate("leaf.pem")], key).unwrap())
+    };
+    for (has_certificate, has_proxy, expected) in
+        [(true, true, "Done"), (true, false, "Done"), (false, false, "Failed")]
+    {
+        let config = Arc::clone(&config);
+        let (url, served) = server(move |stream| {
+            let connection = rustls::ServerConnection::new(config).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, stream);
+            let request = request(&mut stream);
+            if request.is_some() {
+                stream.write_all(OK).unwrap();
+                stream.flush().unwrap();
+            }
+            request
+        });
+        let url = url.replace("http://127.0.0.1", "https://localhost");
+        let proxied = has_proxy.then(|| proxy(b"HTTP/1.1 200 Connection established\r\n\r\n"));
+        let (http, _secret) = http_with(Endpoint {
+            url: Url::new(url.clone()),
+            ca_file: Some(path("ca.pem")),
+            cert_file: has_certificate.then(|| path("leaf.pem")),
+            key_file: has_certificate.then(|| path("leaf.key")),
+            proxy: proxied.as_ref().map(|(proxy, _)| proxy.clone()),
+            ..Endpoint::default()
+        });
+        let mut http = http;
+        let outcome = format!("{:?}", timeout(PATIENCE, http.process(&batch())).await.unwrap());
+        assert!(outcome.starts_with(expected), "{has_certificate}: {outcome}");
+        drop(http);
+        assert_eq!(served.join().unwrap().is_some_and(|text| text.contains(SECRET)), expected == "Done");
+        if let Some((_, proxied)) = proxied {
+            let port = url.split(['/', ':']).nth(4).unwrap();
+            assert_eq!(proxied.join().unwrap(), format!("CONNECT localhost:{port} HTTP/1.1"));
+        }
+    }
+    // A proxy that refuses is an outage, with its reason.
+    for (answer, why) in [
+        (&b"HTTP/1.1 407 x\r\nproxy-authenticate: Basic\r\n\r\n"[..], "proxy authorization required"),
+        (&b"HTTP/1.1 403 x\r\n\r\n"[..], "unsuccessful"),
+    ] {
+        let (url, proxied) = proxy(answer);
+        let (mut http, _secret) = http_with(Endpoint {
+            url: Url::new("http://logs.invalid/in".to_owned()),
+            proxy: Some(url),
+            ..Endpoint::default()
+        });
+        let outcome = timeout(PATIENCE, http.process(&batch())).await.unwrap();
+        let Outcome::Down(evidence) = outcome else { panic!("{outcome:?}") };
+        assert!(evidence.summary.contains(why), "{evidence:?}");
+        assert_eq!(proxied.join().unwrap(), "CONNECT logs.invalid:80 HTTP/1.1");
+    }
+}
+
+/// What no real server does on demand: a reply that rejects some, that is cut off, that says to wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_format_reads_what_its_reply_says_of_the_lines() {
+    let reply = |head: &str, body: &[u8]| {
+        let head = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n", body.len());
+        [head.as_bytes(), body].concat()
+    };
+    let bulk = |body: &str| reply("200 OK\r\ncontent-type: application/json", body.as_bytes());
+    let otlp = |body: &[u8]| reply("200 OK\r\ncontent-type: application/x-protobuf", body);
+    let cut = |mut whole: Vec<u8>| {
+        whole.truncate(whole.len() - 3);
+        whole
+    };
+    let two_bad = r#"{"took":1,"errors":true,"items":[{"create":{"status":201}},{"create":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"no"}}},{"create":{"status":409}}]}"#;
+    let full = r#"{"errors":true,"items":[{"create":{"status":201}},{"create":{"status":429}},{"create":{"status":400}}]}"#;
+    let (elastic, loki) = (Form::Elasticsearch, Form::Loki);
+    for (form, reply, expected) in [
+        (elastic, bulk(r#"{"took":1,"errors":false,"items":[]}"#), "Done "),
+        (elastic, bulk(two_bad), "DoneExcept([Rejected { seq: Seq(11), reason: \"http://127.0.0.1:"),
+        (elastic, bulk(full), "Down"),
+        (elastic, cut(bulk(two_bad)), "Failed"),
+        (elastic, bulk(r#"{"bad":[{"n":1}]}"#), "Failed"),
+        (elastic, bulk("{}"), "Failed"),
+        (elastic, reply("200 OK", b"Welcome"), "Failed"),
+        (elastic, reply("429 x\r\nretry-after: 7", b""), "Later(7s"),
+        (elastic, reply("404 x", b""), "Refused"),
+        (Form::Otlp, otlp(b""), "Done "),
+        // Of three lines, one.
+        (
+            Form::Otlp,
+            otlp(b"\x0a\x09\x08\x01\x12\x05stale"),
+            "Poison(Evidence { summary: \"POST of lines 10-12",
+        ),
+        (Form::Otlp, otlp(b"\x0a\x07\x12\x05stale"), "Done "),
+        (Form::Otlp, otlp(b"<html>"), "Failed"),
+        (Form::Otlp, cut(otlp(b"\x0a\x09\x08\x01\x12\x05stale")), "Failed"),
+        (Form::Otlp, bulk(r#"{"partialSuccess":{"rejectedLogRecords":"1"}}"#), "Failed"),
+        (Form::Otlp, reply("503 x\r\nretry-after: 7", b""), "Later(7s"),
+        (loki, reply("204 No Content", b""), "Done "),
+        (loki, reply("400 Bad Request", b"entry too far behind"), "Poison"),
+        (loki, reply("429 x", b"ingestion rate limit"), "Down"),
+    ] {
+        let shown = String::from_utf8_lossy(&reply).into_owned();
+        let (url, served) = server(move |stream| answer_any(stream, &reply));
+        let (mut http, _secret) = http_with(Endpoint { url: Url::new(url), form, ..Endpoint::default() });
+        let outcome = timeout(PATIENCE, http.process(&batch())).await.expect("an outcome in time");
+        let outcome = format!("{outcome:?} ");
+        assert!(outcome.starts_with(expected), "{form:?} {shown}: {outcome}");
+        served.join().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_that_are_no_json_are_rejected_and_not_sent() {
+    let block = sample::block(10, &[b"{\"n\":1}", b"no", b"{\"n\":3}", b"[4]"]);
+    let batch = |ranges: &[(u64, u64)]| {
+        Batch::new(Arc::from("g"), 1, sample::pieces(&block, ranges, Piece::new)).unwrap()
+    };
+    let bulk = r#"{"errors":true,"items":[{"create":{"status":201}},{"create":{"status":400}}]}"#;
+    let reply = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{bulk}", bulk.len());
+    let (url, served) = server(move |stream| answer(stream, reply.as_bytes()));
+    let url = Url::new(url + "&token={key}");
+    let (form, content) = (Form::Elasticsearch, Content::Json);
+    let (mut http, _secret) = http_with(Endpoint { url, form, content, ..Endpoint::default() });
+    let seqs = |outcome| match outcome {
+        Outcome::DoneExcept(all) => all.iter().map(|rejected| rejected.seq.0).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    // The server rejects the second line that it gets.
+    assert_eq!(seqs(http.process(&batch(&[(10, 13)])).await), [11, 12, 13]);
+    let request = served.join().unwrap();
+    let id = "g-1-0000000000000007-5-10-12";
+    assert!(
+        request.starts_with("POST /in?query=INSERT%20INTO%20t%20FORMAT%20JSONEachRow&key=hidden&token="),
+        "{request}"
+    );
+    assert!(request.contains(&format!("&token={id} HTTP/1.1\r\n")), "{request}");
+    let owner = "1-0000000000000007-5";
+    let body = format!(
+        "{{\"create\":{{\"_id\":\"{owner}-10\"}}}}\n{{\"n\":1}}\n{{\"create\":{{\"_id\":\"{owner}-12\"}}}}\n{{\"n\":3}}\n"
+    );
+    assert!(request.ends_with(&body), "{request}");
+    // Nobody listens any more, and nothing is sent.
+    assert_eq!(seqs(http.process(&batch(&[(11, 11), (13, 13)])).await), [11, 13]);
+    assert!(matches!(http.process(&batch(&[(10, 11)])).await, Outcome::Down(_)), "nobody took it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
