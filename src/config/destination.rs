@@ -187,8 +187,8 @@ mod tests {
         }
         for (more, expected) in [
             ("url = \"https://a/{key}/in\"".to_owned(), "{key} belongs in the query"),
-            ("url = \"https://a/in?i={index}\"".to_owned(), "{index} is no placeholder"),
-            (format!("{url}\nheaders = [\"X-Index: {{index}}\"]"), "{index} is no placeholder"),
+            ("url = \"https://a/in?i={index}\"".to_owned(), "{index} is not a placeholder"),
+            (format!("{url}\nheaders = [\"X-Index: {{index}}\"]"), "{index} is not a placeholder"),
             (format!("{url}\nbody = \"json\""), "has an object around each line"),
             (format!("{url}\nformat = \"json\"\nbody = \"json\""), "has an object around each line"),
             (format!("{url}\ncert_file = \"a.pem\""), "goes with key_file, which is not set"),

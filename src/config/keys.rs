@@ -386,7 +386,7 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
          keeps running and answers, \"http\" posts it to a URL, \"stdout\" writes it to standard output.\n\n\
          For groups in strict order, and each line exactly once: \"file\" appends it to a file, \"redis\" adds it to a \
          stream, \"postgres\" copies it into a table, \"nats\" publishes it to a subject of JetStream. \
-         docs/how-to/destinations.md describes the last three.",
+         docs/how-to/destinations.md describes them.",
         kind(),
         |processor: &Processor| Some(processor.kind.of()),
         |processor, word| processor.kind = Kind::default_of(word),
@@ -493,7 +493,7 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
             required("names no server", r#""nats://localhost:4222""#);
 
         /// The stream of JetStream that stores the subject, and no other subject. spillq does not make it:
-        /// docs/how-to/destinations.md has the command.
+        /// docs/how-to/destinations/nats.md has the command.
         "stream" => [Nats] stream: text("name", |text, _| nats_name(text, "*>."), String::clone),
             required("names no stream", r#""LINES""#);
 

@@ -7,7 +7,7 @@
 //! above the newest. A stream to which others add is refused.
 //!
 //! The scripts of one batch are pipelined: all are sent, then their replies are read. What is durable when the server
-//! answers is the server's own setting (`appendonly`, `appendfsync`), see docs/how-to/destinations.md.
+//! answers is the server's own setting (`appendonly`, `appendfsync`), see docs/how-to/destinations/redis.md.
 
 mod entries;
 mod errors;

@@ -16,7 +16,7 @@ use async_nats::jetstream::{self, Context};
 use crate::chaos::{self, wait_for_word, wait_until};
 use crate::support::{Bounded, Port, Process, Service, needs, program, run, spillq, wait_for, write_config};
 
-/// The least rights, as docs/how-to/destinations.md has them.
+/// The least rights, as docs/how-to/destinations/nats.md has them.
 const USERS: &str = r#"
 authorization {
   users: [

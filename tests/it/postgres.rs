@@ -9,7 +9,7 @@ use crate::chaos::{self, wait_for_word, wait_until};
 use crate::support::need::POSTGRES;
 use crate::support::{Bounded, Port, Process, Service, need, needs, program, spillq, wait_for, write_config};
 
-/// The setup in docs/how-to/destinations.md.
+/// The setup in docs/how-to/destinations/postgresql.md.
 const SETUP: &str = "
     CREATE ROLE spillq LOGIN PASSWORD 'secret';
     CREATE TABLE spillq_written (target text PRIMARY KEY, owner text NOT NULL, written text NOT NULL);

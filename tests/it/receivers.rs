@@ -176,7 +176,7 @@ fn a_line_that_an_index_refuses_is_a_dead_letter_and_the_others_are_stored() {
     let listed = spillq(&["dead-letter", "list", "--data-dir"]).arg(folder.path().join("q")).finished();
     let reasons = String::from_utf8(listed.stdout).unwrap();
     assert!(reasons.contains("failed to parse field [n] of type [long]"), "{reasons}");
-    assert!(reasons.contains("line 3 is no JSON object: it does not begin with {"), "{reasons}");
+    assert!(reasons.contains("line 3 is not a JSON object: it does not begin with {"), "{reasons}");
 
     // An index that takes nothing is not the fault of a line.
     server.json("PUT", "/lines/_settings", &json!({"index.blocks.write": true}));
@@ -222,7 +222,7 @@ fn victoria_logs_gets_every_line_in_each_format() {
         let labels = format!("include = [\"*.log\"]\nlabels = {{ of = {format:?} }}");
         let text = [chaos::settings(), &kind].concat().replace("include = [\"*.log\"]", &labels);
         let config = write_config(folder.path(), &text);
-        let mut service = start(folder.path(), &config);
+        let service = start(folder.path(), &config);
         // The second start delivers what was not acked yet.
         service.kill();
         let mut service = start(folder.path(), &config);

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::chaos::{self, wait_for_word, wait_until};
 use crate::support::{Bounded, Port, Process, Service, needs, program, run, wait_for, write_config};
 
-/// The setup in docs/how-to/destinations.md.
+/// The setup in docs/how-to/destinations/redis.md.
 const ACL: &str = "user spillq on >secret resetchannels ~lines ~spillq:{lines} +eval +select +exists +xinfo|stream +xadd +xtrim +hmget +hset";
 
 /// A server for one test, killed when it is dropped. The test uses its unix socket.

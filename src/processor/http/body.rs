@@ -140,7 +140,7 @@ mod tests {
     }
 
     fn labelled() -> Paths {
-        let labels = Arc::new(BTreeMap::from([("host".to_owned(), "a".to_owned())]));
+        let labels = Arc::new(BTreeMap::from([("service_name".to_owned(), "a".to_owned())]));
         Arc::new(move |_| Some(Named { path: "/log/a".to_owned(), labels: Arc::clone(&labels) }))
     }
 
@@ -159,9 +159,9 @@ mod tests {
             found,
             [
                 json!({"create": {"_id": "1-07-0-10"}}),
-                json!({"@timestamp": time, "message": "a \"b\"\\n", "log": log(100), "event": {"sequence": 10}, "labels": {"host": "a"}}),
+                json!({"@timestamp": time, "message": "a \"b\"\\n", "log": log(100), "event": {"sequence": 10}, "labels": {"service_name": "a"}}),
                 json!({"create": {"_id": "1-07-0-11"}}),
-                json!({"@timestamp": time, "message": "\u{fffd}", "log": log(108), "event": {"sequence": 11}, "labels": {"host": "a"}, "spillq": {"base64": "/w=="}}),
+                json!({"@timestamp": time, "message": "\u{fffd}", "log": log(108), "event": {"sequence": 11}, "labels": {"service_name": "a"}, "spillq": {"base64": "/w=="}}),
             ]
         );
         let json = body(&batch, Form::Elasticsearch, Content::Json, Coding::Identity);
@@ -180,7 +180,7 @@ mod tests {
             ["11", "\u{fffd}", {"filename": "/log/a", "seq": "11", "offset": "108", "base64": "/w=="}],
         ]);
         let found: Value = serde_json::from_slice(&text).unwrap();
-        assert_eq!(found, json!({"streams": [{"stream": {"host": "a"}, "values": values}]}));
+        assert_eq!(found, json!({"streams": [{"stream": {"service_name": "a"}, "values": values}]}));
         // Loki takes no stream without a label.
         let (batch, body) = sample(Arc::new(|_| None));
         let found: Value =
@@ -212,7 +212,7 @@ mod tests {
         let records =
             [field(2, &record(10, 100, text("a \"b\"\\n"))), field(2, &record(11, 108, field(7, b"\xff")))];
         let scopes = [field(1, &scope), records.concat()].concat();
-        let resource = field(1, &pair("host", text("a")));
+        let resource = field(1, &pair("service.name", text("a")));
         // Its length takes two bytes.
         let long = |number: u8, content: &[u8]| {
             let length = content.len();

@@ -151,7 +151,7 @@ impl Item {
 pub(super) fn judge(reply: &[u8], lines: u64) -> Judged {
     let Reply { errors, items } = match serde_json::from_slice(reply) {
         Ok(reply) => reply,
-        Err(error) => return Judged::Unclear(format!("is no reply of _bulk: {error}")),
+        Err(error) => return Judged::Unclear(format!("is not a reply of _bulk: {error}")),
     };
     if !errors {
         return Judged::Done(Vec::new());

@@ -28,13 +28,13 @@ pub(super) fn split(batch: &Batch, form: Form) -> Result<Split, Outcome> {
         if let Err(why) = object(line.bytes, form) {
             bad.push(Rejected {
                 seq: line.seq,
-                reason: format!("line {} is no JSON object: {why}", line.seq),
+                reason: format!("line {} is not a JSON object: {why}", line.seq),
             });
         }
         if bad.len() > BAD_LINES_MAX {
             let named = batch.named();
             return Err(Outcome::Poison(Evidence::new(format!(
-                "more than {BAD_LINES_MAX} of {named} are no JSON objects"
+                "more than {BAD_LINES_MAX} of {named} are not JSON objects"
             ))));
         }
     }
@@ -98,7 +98,10 @@ mod tests {
         let Ok(Split { rest, bad }) = split(&batch, Form::Lines) else { panic!() };
         let seqs: Vec<Seq> = bad.iter().map(|rejected| rejected.seq).collect();
         assert_eq!(seqs, [11, 13, 14, 15].map(Seq));
-        assert!(bad[0].reason.starts_with("line 11 is no JSON object: it does not begin with {"), "{bad:?}");
+        assert!(
+            bad[0].reason.starts_with("line 11 is not a JSON object: it does not begin with {"),
+            "{bad:?}"
+        );
         let sent: Vec<Seq> = rest.unwrap().lines().map(|line| line.seq).collect();
         assert_eq!(sent, [10, 12].map(Seq));
         let joined_seqs = |outcome| match joined(outcome, bad.clone()) {

@@ -12,6 +12,10 @@ use super::form::Content;
 use super::loki::time_ns;
 use crate::plain::{beginning, harmless};
 
+/// Names of labels have no dots. This attribute is the one that every receiver asks for.
+const SERVICE: &str = "service.name";
+const SERVICE_LABEL: &str = "service_name";
+
 /// Lines of one source one after the other. A request is the messages of several, joined: that is how protobuf adds to a list.
 #[derive(Message)]
 pub(super) struct Request {
@@ -122,7 +126,10 @@ struct Partial {
 impl Request {
     /// Without any line yet. The labels of the source are attributes of the resource.
     pub(super) fn of(origin: &Origin) -> Request {
-        let labels = origin.labels.iter().map(|(name, value)| attribute(name, Value::Text(value.clone())));
+        let labels = origin.labels.iter().map(|(name, value)| {
+            let name = if name == SERVICE_LABEL { SERVICE } else { name };
+            attribute(name, Value::Text(value.clone()))
+        });
         let scope = Scope { name: "spillq".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
         Request {
             resources: vec![ResourceLogs {
@@ -193,9 +200,9 @@ fn any(json: Json) -> Option<Value> {
 /// What a reply of 2xx says was rejected, for people; `None` if nothing was. Which records these were it does not say.
 ///
 /// # Errors
-/// If it is no such reply.
+/// If it is not such a reply.
 pub(super) fn rejected(reply: &[u8]) -> Result<Option<String>, String> {
-    let response = Response::decode(reply).map_err(|error| format!("is no reply of OTLP: {error}"))?;
+    let response = Response::decode(reply).map_err(|error| format!("is not a reply of OTLP: {error}"))?;
     // A message alone is a warning.
     let partial = response.partial.filter(|partial| partial.rejected > 0);
     Ok(partial.map(|Partial { rejected, message }| {
@@ -220,7 +227,7 @@ mod tests {
             Ok(Some("rejects 3 of the lines: too old?".to_owned()))
         );
         let cut = reply(3, "too old");
-        assert!(rejected(&cut[..cut.len() - 1]).unwrap_err().starts_with("is no reply of OTLP"));
+        assert!(rejected(&cut[..cut.len() - 1]).unwrap_err().starts_with("is not a reply of OTLP"));
         assert!(rejected(b"<html>").is_err());
     }
 

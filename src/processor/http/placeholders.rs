@@ -38,7 +38,7 @@ pub(crate) fn check(text: &str, takes_some: bool) -> Result<(), String> {
         }
         if !NAMES.contains(&name.as_str()) {
             let known: Vec<String> = NAMES.iter().map(|name| format!("{{{name}}}")).collect();
-            return Err(format!("{{{name}}} is no placeholder; there are {}", known.join(", ")));
+            return Err(format!("{{{name}}} is not a placeholder; there are {}", known.join(", ")));
         }
     }
     Ok(())
@@ -65,7 +65,7 @@ mod tests {
         }
         assert_eq!(
             check("a={index}", true).unwrap_err(),
-            "{index} is no placeholder; there are {first_seq}, {last_seq}, {key}"
+            "{index} is not a placeholder; there are {first_seq}, {last_seq}, {key}"
         );
         assert_eq!(check("/{key}/in", false).unwrap_err(), "{key} belongs in the query, behind a ?");
     }

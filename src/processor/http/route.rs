@@ -28,7 +28,7 @@ impl Route {
     /// Through the proxy of this URL, if there is one.
     ///
     /// # Errors
-    /// If it is no URL.
+    /// If it is not a URL.
     pub(super) fn new(proxy: Option<&str>) -> io::Result<Route> {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));

@@ -34,7 +34,7 @@ pub(super) fn looking(error: &GetStreamError, stream: &str) -> Trouble {
     match error.kind() {
         GetStreamErrorKind::JetStream(why) if why.error_code() == ErrorCode::STREAM_NOT_FOUND => {
             Trouble::setup(format!(
-                "the server has no stream {stream}; docs/how-to/destinations.md has the command that makes it"
+                "the server has no stream {stream}; docs/how-to/destinations/nats.md has the command that makes it"
             ))
         }
         GetStreamErrorKind::JetStream(why) => Trouble::new(fault(&why), why),
