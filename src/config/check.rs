@@ -14,7 +14,7 @@ use super::server::is_plain_to_another_host;
 use super::settings::{ConsumerSocket, Kind, LEASED_BYTES_MAX, Listen, Processor, Settings};
 use super::sources::{Origin, Origins};
 use super::value::{MIB, duration_text, size_text};
-use crate::processor::{Content, Form, urls};
+use crate::processor::{Content, Form, Url, urls};
 use crate::queue::{LagPolicy, WhenFull};
 use crate::tail::{Follow, STDIN};
 
@@ -122,6 +122,9 @@ pub(super) fn open_secrets(settings: &Settings) -> Vec<String> {
         Kind::Nats(to) if to.servers.iter().any(is_plain_to_another_host) => {
             let what = if to.password.is_some() { "the password and lines go" } else { "lines go" };
             Some(format!("{what} to {} without encryption; write tls://", urls(&to.servers)))
+        }
+        Kind::S3(to) if is_plain_url_to_another_host(&Url::new(to.url.clone())) => {
+            Some(format!("lines go to {} without encryption; write https://", to.url))
         }
         Kind::Postgres(to) if is_plain_to_another_host(&to.server) => {
             Some(format!("lines go to {} without encryption; write sslmode=verify-full", to.server))
@@ -337,6 +340,21 @@ fn processors(settings: &Settings, faults: &mut Faults<'_>) {
             let what = "the user is in the credentials: leave out user and password";
             faults.add(&path("credentials"), None, what);
         }
+        if let Kind::S3(to) = &processor.kind {
+            if let Err(expected) = to.place().map_err(|error| error + " (bucket_in says which)") {
+                faults.add(&path("url"), None, expected);
+            }
+            if to.access_key_id.is_some() != to.secret_access_key.is_some() {
+                let (there, missing) = match to.access_key_id {
+                    Some(_) => ("access_key_id", "secret_access_key"),
+                    None => ("secret_access_key", "access_key_id"),
+                };
+                faults.add(&path(there), None, format!("goes with {missing}, which is not set"));
+            }
+            if to.session_token.is_some() && to.access_key_id.is_none() {
+                faults.add(&path("session_token"), None, "goes with access_key_id, which is not set");
+            }
+        }
         if let Kind::Http(to) = &processor.kind {
             if to.content == Content::Json && matches!(to.form, Form::Ndjson | Form::Json) {
                 faults.add(
@@ -362,6 +380,7 @@ fn processors(settings: &Settings, faults: &mut Faults<'_>) {
             Kind::Redis(_) => Some("a stream"),
             Kind::Postgres(_) => Some("a table"),
             Kind::Nats(_) => Some("a subject"),
+            Kind::S3(_) => Some("a bucket"),
             Kind::Exec(_) | Kind::ExecStream(_) | Kind::Http(_) | Kind::Stdout => None,
         };
         if let Some(what) = once

@@ -45,6 +45,32 @@ pub(super) fn url(written: &str) -> Result<Url, String> {
     Ok(Url::new(written.to_owned()))
 }
 
+/// Whether it names a bucket depends on another key: [`check`](super::check).
+pub(super) fn bucket_url(written: &str) -> Result<String, String> {
+    if !written.starts_with("https://") && !written.starts_with("http://")
+        || written.contains(['@', '?', '#'])
+    {
+        return Err("expected https://HOST/BUCKET/PREFIX, without a user or a query".to_owned());
+    }
+    Ok(written.trim_end_matches('/').to_owned())
+}
+
+pub(super) fn region(written: &str) -> Result<String, String> {
+    let is_name =
+        written.len() <= 64 && written.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if is_name { Ok(written.to_owned()) } else { Err("not a region, such as \"eu-central-1\"".to_owned()) }
+}
+
+/// A key has at most 1,024 bytes.
+pub(super) fn suffix(written: &str) -> Result<String, String> {
+    let is_plain = written.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    let is_number = written.starts_with(|first: char| first.is_ascii_digit());
+    if is_plain && !is_number && written.len() <= 64 {
+        return Ok(written.to_owned());
+    }
+    Err("not the end of a key, such as \".log.zst\": letters, digits and . _ -, no digit first".to_owned())
+}
+
 /// `http://HOST:PORT`. What is said to a proxy is not encrypted, so it gets no user.
 pub(super) fn proxy(written: &str) -> Result<String, String> {
     let expected = "expected http://HOST:PORT";

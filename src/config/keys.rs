@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use spillq_storage::Keep;
 
-use super::destination::{header, proxy, secret_at, secret_header, url};
+use super::destination::{bucket_url, header, proxy, region, secret_at, secret_header, suffix, url};
 use super::key::Key;
 use super::paths;
 use super::server;
@@ -65,6 +65,7 @@ pub(super) const KINDS: &[(&str, ProcessorKind)] = &[
     (ProcessorKind::Redis.word(), ProcessorKind::Redis),
     (ProcessorKind::Postgres.word(), ProcessorKind::Postgres),
     (ProcessorKind::Nats.word(), ProcessorKind::Nats),
+    (ProcessorKind::S3.word(), ProcessorKind::S3),
     (ProcessorKind::Stdout.word(), ProcessorKind::Stdout),
     (ProcessorKind::File.word(), ProcessorKind::File),
 ];
@@ -385,7 +386,7 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
         "What it does with a batch. \"exec\" pipes it to a command that is started for it, \"exec-stream\" to one that \
          keeps running and answers, \"http\" posts it to a URL, \"stdout\" writes it to standard output.\n\n\
          For groups in strict order, and each line exactly once: \"file\" appends it to a file, \"redis\" adds it to a \
-         stream, \"postgres\" copies it into a table, \"nats\" publishes it to a subject of JetStream. \
+         stream, \"postgres\" copies it into a table, \"nats\" publishes it to a subject of JetStream, \"s3\" puts it into an object in a bucket. \
          docs/how-to/destinations.md describes them.",
         kind(),
         |processor: &Processor| Some(processor.kind.of()),
@@ -501,6 +502,33 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
         "subject" => [Nats] subject: text("subject", |text, _| nats_name(text, "*>"), String::clone),
             required("names no subject", r#""lines.fills""#);
 
+        /// The bucket and what the keys of objects begin with: https://HOST/BUCKET/PREFIX. Nothing else may be under the
+        /// prefix.
+        "url" => [S3] url: text("URL", |text, _| bucket_url(text), String::clone), secretive,
+            required("names no bucket", r#""https://s3.eu-central-1.amazonaws.com/bucket/prefix""#);
+
+        /// Where the name of the bucket is in the URL: "path" as above, or "host" for https://BUCKET.HOST/PREFIX.
+        "bucket_in" => [S3] is_in_host: one_of(&[("path", false), ("host", true)]);
+
+        /// The region, which is part of the signature. Servers of your own take any.
+        "region" => [S3] region: text("name", |text, _| region(text), String::clone);
+
+        /// What the keys of objects end with. An object is one frame of zstd.
+        "suffix" => [S3] suffix: text("text", |text, _| suffix(text), String::clone);
+
+        /// Which file or variable holds the id of the access key. Without it and `secret_access_key`, the container or the
+        /// machine is asked, as on AWS.
+        "access_key_id" => [S3] access_key_id:
+            text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(), secretive, example(r#""env:AWS_ACCESS_KEY_ID""#);
+
+        /// Which file or variable holds the secret of the access key.
+        "secret_access_key" => [S3] secret_access_key:
+            text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(), secretive, example(r#""file:/etc/spillq/s3-secret""#);
+
+        /// Which file or variable holds the token of temporary credentials.
+        "session_token" => [S3] session_token:
+            text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(), secretive, example(r#""env:AWS_SESSION_TOKEN""#);
+
         /// Which file or variable holds the credentials: a JWT and the seed of an nkey, as nsc writes them (.creds).
         "credentials" => [Nats] credentials:
             text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(), secretive, example(r#""file:/etc/spillq/nats.creds""#);
@@ -510,7 +538,7 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
             text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(), secretive, example(r#""file:/etc/spillq/password""#);
 
         /// A file of certificates (PEM) to trust in place of those of the system.
-        "ca_file" => [Http, Redis, Postgres, Nats] ca_file: path().optional(), example(r#""ca.pem""#);
+        "ca_file" => [Http, Redis, Postgres, Nats, S3] ca_file: path().optional(), example(r#""ca.pem""#);
 
         /// A certificate of our own (PEM) for servers that ask for one, followed by those that lead to its authority.
         "cert_file" => [Http] cert_file: path().optional(), example(r#""client.pem""#);
@@ -519,7 +547,7 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
         "key_file" => [Http] key_file: path().optional(), example(r#""client.key""#);
 
         /// The proxy to connect through, by CONNECT. HTTP_PROXY and other variables are not read.
-        "proxy" => [Http] proxy: text("URL", |text, _| proxy(text), String::clone).optional(), secretive, example(r#""http://proxy.example:3128""#);
+        "proxy" => [Http, S3] proxy: text("URL", |text, _| proxy(text), String::clone).optional(), secretive, example(r#""http://proxy.example:3128""#);
     });
     keys
 }
@@ -535,6 +563,7 @@ fn kind() -> Type<ProcessorKind> {
             ProcessorKind::Redis => (cfg!(feature = "redis"), "redis"),
             ProcessorKind::Postgres => (cfg!(feature = "postgres"), "postgres"),
             ProcessorKind::Nats => (cfg!(feature = "nats"), "nats"),
+            ProcessorKind::S3 => (cfg!(feature = "s3"), "s3"),
             ProcessorKind::Exec
             | ProcessorKind::ExecStream
             | ProcessorKind::Http

@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use spillq_storage::DiskOptions;
 
 use super::value::MIB;
-use crate::processor::{Endpoint, NatsSubject, PostgresTable, RedisStream};
+use crate::processor::{Endpoint, NatsSubject, PostgresTable, RedisStream, S3Prefix};
 use crate::queue::{GroupSettings, WhenFull};
 use crate::secret::Secret;
 use crate::supervise::ProcessorKind;
@@ -147,6 +147,8 @@ pub enum Kind {
     Postgres(PostgresTable),
     /// Publishes its lines to a subject of NATS JetStream.
     Nats(NatsSubject),
+    /// Stores its lines as objects in a bucket.
+    S3(S3Prefix),
     /// Writes its lines to standard output, as they are in their files.
     Stdout,
     /// Appends its lines to a file, as they are in their files.
@@ -293,6 +295,11 @@ impl Kind {
             ProcessorKind::Redis => Kind::Redis(RedisStream::default()),
             ProcessorKind::Postgres => Kind::Postgres(PostgresTable::default()),
             ProcessorKind::Nats => Kind::Nats(NatsSubject::default()),
+            ProcessorKind::S3 => Kind::S3(S3Prefix {
+                region: "us-east-1".to_owned(),
+                suffix: ".log.zst".to_owned(),
+                ..S3Prefix::default()
+            }),
             ProcessorKind::Stdout | ProcessorKind::Own => Kind::Stdout,
             ProcessorKind::File => Kind::File(OutFile::default()),
         }
@@ -316,6 +323,7 @@ impl Kind {
             Kind::Redis(_) => ProcessorKind::Redis,
             Kind::Postgres(_) => ProcessorKind::Postgres,
             Kind::Nats(_) => ProcessorKind::Nats,
+            Kind::S3(_) => ProcessorKind::S3,
             Kind::Stdout => ProcessorKind::Stdout,
             Kind::File(_) => ProcessorKind::File,
         }

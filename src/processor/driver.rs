@@ -33,6 +33,8 @@ pub(super) trait Destination: Send + Sync {
     const KIND: &'static str;
     /// What happens to lines, for messages: `adding`.
     const VERB: &'static str;
+    /// Whether every note says all that was written, so that less than before means a loss.
+    const IS_WHOLE: bool = true;
 
     /// The target and the server, for messages: `fills on localhost:6379`.
     fn about(&self) -> String;
@@ -51,13 +53,16 @@ pub(super) trait Destination: Send + Sync {
         true
     }
 
-    /// Reads the note; `None` if the target has none yet. Whoever changes it between this and the next [`write`] or
+    /// Reads what the note says, at least of the lines of `of`; `None` if the target has none yet. Whoever changes it between this and the next [`write`] or
     /// [`renote`] makes that one fail, or has to wait for it.
     ///
     /// [`write`]: Destination::write
     /// [`renote`]: Destination::renote
-    fn note(&self, session: &mut Self::Session)
-    -> impl Future<Output = Result<Option<Note>, Trouble>> + Send;
+    fn note(
+        &self,
+        session: &mut Self::Session,
+        of: SeqRange,
+    ) -> impl Future<Output = Result<Option<Note>, Trouble>> + Send;
 
     /// Stores `lines`, which may be none, and adds them to the note, in steps each of which is done whole or not at all.
     /// `written` is what the note says now. Returns what it says after the last step.
@@ -69,10 +74,11 @@ pub(super) trait Destination: Send + Sync {
         doing: &mut Doing,
     ) -> impl Future<Output = Result<Written, Trouble>> + Send;
 
-    /// Makes the note say `written`, durably. The lines at the destination stay.
+    /// Makes the note say `written`, durably: nothing of the lines from `from` on. The lines at the destination stay.
     fn renote(
         &self,
         session: &mut Self::Session,
+        from: Seq,
         written: &Written,
     ) -> impl Future<Output = Result<(), Trouble>> + Send;
 }
@@ -173,11 +179,11 @@ impl<D: Destination> Driver<D> {
         let (copy, paths) = (batch.clone(), Arc::clone(&self.paths));
         let names =
             tokio::task::spawn_blocking(move || names(&copy, &paths)).await.map_err(Trouble::server)?;
-        let written = self.note(&mut session).await?;
+        let written = self.note(&mut session, batch.range()).await?;
         let missing = written.rest(batch);
         let lines = Lines { pieces: &missing, names: &names };
         let written = self.to.write(&mut session, &lines, written, &mut self.doing).await?;
-        self.given.is_now(&written);
+        self.is_now(&written);
         self.session = Some(session);
         Ok(())
     }
@@ -185,13 +191,20 @@ impl<D: Destination> Driver<D> {
     /// Removes the lines from `from` on from the note.
     async fn unnote(&mut self, from: Seq) -> Result<(), Trouble> {
         let mut session = self.session().await?;
-        let mut written = self.note(&mut session).await?;
+        let mut written = self.note(&mut session, SeqRange::one(from)).await?;
         self.given.forget(from);
         written.forget(from);
-        self.to.renote(&mut session, &written).await?;
-        self.given.is_now(&written);
+        self.to.renote(&mut session, from, &written).await?;
+        self.is_now(&written);
         self.session = Some(session);
         Ok(())
+    }
+
+    /// The note says this now.
+    fn is_now(&mut self, written: &Written) {
+        if D::IS_WHOLE {
+            self.given.is_now(written);
+        }
     }
 
     /// The session that was kept, or a new one.
@@ -205,11 +218,11 @@ impl<D: Destination> Driver<D> {
     }
 
     /// What the note says, if it is ours.
-    async fn note(&mut self, session: &mut D::Session) -> Result<Written, Trouble> {
+    async fn note(&mut self, session: &mut D::Session, of: SeqRange) -> Result<Written, Trouble> {
         self.doing.begin("waiting to see what is written");
-        let note = self.to.note(session).await?;
+        let note = self.to.note(session, of).await?;
         let written = check(&self.to, note)?;
-        self.given.is_now(&written);
+        self.is_now(&written);
         Ok(written)
     }
 }
@@ -377,7 +390,7 @@ mod tests {
             Ok(())
         }
 
-        async fn note(&self, (): &mut ()) -> Result<Option<Note>, Trouble> {
+        async fn note(&self, (): &mut (), _: SeqRange) -> Result<Option<Note>, Trouble> {
             let server = self.server();
             if server.next == Next::IsDown {
                 return Err(Trouble::server("connection reset"));
@@ -410,7 +423,7 @@ mod tests {
             Ok(written)
         }
 
-        async fn renote(&self, (): &mut (), written: &Written) -> Result<(), Trouble> {
+        async fn renote(&self, (): &mut (), _: Seq, written: &Written) -> Result<(), Trouble> {
             self.server().note = Some((OURS.to_owned(), written.clone()));
             self.answer().await
         }

@@ -13,7 +13,7 @@ use super::bad_lines::BadLine;
 use super::redis::resp::{Connection, Reply as Redis};
 use super::reply::Reply;
 use super::stream::{NoAnswer, answer};
-use super::{Evidence, Form, Outcome, http, sidecar};
+use super::{Evidence, Form, Outcome, client, http, sidecar};
 
 /// The answer of a command of `exec-stream`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ where
 {
     let failed = |why: String| Outcome::Failed(Evidence::new(why));
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(http::HEAD_BYTES_MAX);
+    builder.max_buf_size(client::HEAD_BYTES_MAX);
     let (mut sender, connection) = match builder.handshake(TokioIo::new(stream)).await {
         Ok(both) => both,
         Err(error) => return failed(error.to_string()),

@@ -11,14 +11,13 @@
 //! | anything else, a reply that is cut off | failed, or later if there is `Retry-After` |
 //!
 //! Every request has an `Idempotency-Key`: the same for the same lines of a group, however often they are delivered. The
-//! server is not trusted. At most [`HEAD_BYTES_MAX`] of a reply's head and [`REPLY_BYTES_MAX`] of its body are read, and the
+//! server is not trusted. At most [`HEAD_BYTES_MAX`](super::client::HEAD_BYTES_MAX) of a reply's head and [`REPLY_BYTES_MAX`] of its body are read, and the
 //! group's time-out ends what is slow, by dropping the future and with it the connection. A 2xx counts once the whole body
 //! was sent and the reply is complete. Connections are kept for the next batch, unless the server has sent more than the reply.
 //!
 //! Secrets and the URL's query are in no message and no `Debug`. Messages have the URL's path and what the server says.
 
 mod body;
-mod connections;
 mod elasticsearch;
 mod endpoint;
 mod form;
@@ -28,7 +27,6 @@ mod otlp;
 pub(crate) mod placeholders;
 mod refusal;
 mod request;
-mod route;
 mod upload;
 
 use std::fmt;
@@ -39,38 +37,28 @@ use std::time::{Duration, Instant, SystemTime};
 use http_body_util::BodyExt;
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::{Response, StatusCode};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioTimer;
 use tokio::sync::watch;
 
-use self::connections::Connections;
 use self::elasticsearch::Judged;
 pub use self::endpoint::Endpoint;
 pub use self::form::{Coding, Content, Form};
 use self::json_lines::joined;
 use self::refusal::refusal;
 use self::request::{Made, Target, ToSend, Unmade};
-use self::route::Route;
 use self::upload::Upload;
 use super::bad_lines::{BadLine, Listed, done_except, listed};
+use super::client::{Client, client};
+use super::connections::Connections;
 use super::evidence::{Tail, chain};
 use super::trust::{Identity, trust};
 use super::{Batch, Epoch, Evidence, Outcome, Paths, Processing, Processor};
 
-/// How much is read of a reply's status line and headers.
-pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How much is read of a reply's body. After that the connection is closed.
 const REPLY_BYTES_MAX: usize = 64 * 1024;
-/// How long an idle connection is kept: servers commonly close one after 60 s or more.
-const IDLE_MAX: Duration = Duration::from_secs(30);
-/// One, because a worker posts one batch at a time.
-const IDLE_CONNECTIONS_MAX: usize = 1;
-
 /// Posts batches.
 pub struct HttpPost {
     target: Arc<Target>,
-    client: Client<HttpsConnector<Route>, Upload>,
+    client: Client<Upload>,
     connections: Connections,
     interrupted: Option<Evidence>,
 }
@@ -93,18 +81,9 @@ impl HttpPost {
             (Some(certificate), Some(key)) => Some(Identity { certificate, key }),
             _ => None,
         };
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(trust(endpoint.ca_file.as_deref(), target.is_tls, identity)?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(Route::new(endpoint.proxy.as_deref())?);
+        let tls = trust(endpoint.ca_file.as_deref(), target.is_tls, identity)?;
         let connections = Connections::default();
-        let client = Client::builder(connections.clone())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_MAX)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .http1_max_buf_size(HEAD_BYTES_MAX)
-            .build(connector);
+        let client = client(tls, endpoint.proxy.as_deref(), &connections)?;
         Ok(HttpPost { target: Arc::new(target), client, connections, interrupted: None })
     }
 

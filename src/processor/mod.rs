@@ -3,7 +3,9 @@
 mod bad_lines;
 mod batch;
 mod blocking;
+mod client;
 mod command;
+mod connections;
 mod contract;
 mod doing;
 #[cfg(feature = "notes")]
@@ -40,6 +42,9 @@ mod program;
 mod redis;
 mod reply;
 mod report;
+mod route;
+#[cfg(feature = "s3")]
+mod s3;
 #[cfg(test)]
 mod sample;
 mod server;
@@ -70,7 +75,7 @@ pub use input::{Input, Named, Paths};
 pub use pace::Pace;
 pub use passthrough::SAID_BY_COMMAND;
 pub use program::{Program, set_command_umask};
-pub use server::{NatsSubject, PostgresTable, RedisStream, Server, ServerAddress, urls};
+pub use server::{NatsSubject, PostgresTable, RedisStream, S3Place, S3Prefix, Server, ServerAddress, urls};
 pub use stdout::Stdout;
 pub use stream::ExecStream;
 pub(crate) use stream::header;

@@ -30,7 +30,7 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{Context, publish::PublishAck};
 use async_nats::{ConnectOptions, Event, ServerAddr};
 use rustls::ClientConfig;
-use spillq_storage::Seq;
+use spillq_storage::{Seq, SeqRange};
 use tokio::sync::watch;
 
 use self::end::{End, IN_FLIGHT_MAX, Memory};
@@ -247,7 +247,7 @@ impl Destination for Nats {
     }
 
     /// Read when the connection was made; the server compares the sequence with every message.
-    async fn note(&self, session: &mut Session) -> Result<Option<Note>, Trouble> {
+    async fn note(&self, session: &mut Session, _: SeqRange) -> Result<Option<Note>, Trouble> {
         Ok(session.note.clone())
     }
 
@@ -286,7 +286,7 @@ impl Destination for Nats {
     }
 
     /// A message without a line: consumers see it.
-    async fn renote(&self, session: &mut Session, written: &Written) -> Result<(), Trouble> {
+    async fn renote(&self, session: &mut Session, _: Seq, written: &Written) -> Result<(), Trouble> {
         let mut end = session.last;
         let message = message::of_note(self.sender(&session.by, end), written);
         let sent = self.publish(session, &mut end, message, (None, 0)).await?;

@@ -14,7 +14,7 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use spillq_storage::Seq;
+use spillq_storage::{Seq, SeqRange};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
@@ -205,7 +205,7 @@ impl Destination for Postgres {
 
     /// Begins the transaction in which [`write`](Destination::write) or [`renote`](Destination::renote) follows. Others
     /// wait for its end: the row is locked.
-    async fn note(&self, session: &mut Session) -> Result<Option<Note>, Trouble> {
+    async fn note(&self, session: &mut Session, _: SeqRange) -> Result<Option<Note>, Trouble> {
         let (client, target) = (&session.client, &self.to.table);
         client.batch_execute("BEGIN").await?;
         let Some(row) = client.query_opt(&self.statements.look, &[target]).await? else {
@@ -233,7 +233,7 @@ impl Destination for Postgres {
         Ok(written)
     }
 
-    async fn renote(&self, session: &mut Session, written: &Written) -> Result<(), Trouble> {
+    async fn renote(&self, session: &mut Session, _: Seq, written: &Written) -> Result<(), Trouble> {
         let client = &session.client;
         client.execute(&self.statements.note, &[&self.to.table, &written.to_string()]).await?;
         Ok(client.batch_execute("COMMIT").await?)

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use spillq_storage::SourceId;
+use spillq_storage::{Seq, SeqRange, SourceId};
 
 use self::entries::{Frame, Held, Id, note, scripts};
 use self::errors::judge;
@@ -160,7 +160,7 @@ impl Destination for Redis {
     }
 
     /// Read when the connection was made; every script makes sure that it is still so.
-    async fn note(&self, session: &mut Session) -> Result<Option<Note>, Trouble> {
+    async fn note(&self, session: &mut Session, _: SeqRange) -> Result<Option<Note>, Trouble> {
         self.note_of(session.top, session.owner.as_deref(), &session.held).map_err(Trouble::setup)
     }
 
@@ -190,7 +190,7 @@ impl Destination for Redis {
         Ok(session.held.written.clone())
     }
 
-    async fn renote(&self, session: &mut Session, written: &Written) -> Result<(), Trouble> {
+    async fn renote(&self, session: &mut Session, _: Seq, written: &Written) -> Result<(), Trouble> {
         let after = Held { written: written.clone(), last: session.held.last };
         if after == session.held {
             return Ok(());

@@ -102,6 +102,10 @@ pub(super) fn build(
         config::Kind::Nats(to) => to.clone().processor(epoch, paths.lookup()),
         #[cfg(not(feature = "nats"))]
         config::Kind::Nats(_) => return Err(left_out("nats")),
+        #[cfg(feature = "s3")]
+        config::Kind::S3(to) => to.clone().processor(epoch, paths.lookup()),
+        #[cfg(not(feature = "s3"))]
+        config::Kind::S3(_) => return Err(left_out("s3")),
         config::Kind::Stdout => Stdout::new().map(boxed),
         config::Kind::File(to) => AppendFile::new(to.path.clone(), epoch).map(boxed),
     };
@@ -127,7 +131,7 @@ fn program(to: &config::Command, group: &str) -> Result<Program, ServiceError> {
 }
 
 /// The configuration refuses such a kind before.
-#[cfg(not(all(feature = "redis", feature = "postgres", feature = "nats")))]
+#[cfg(not(all(feature = "redis", feature = "postgres", feature = "nats", feature = "s3")))]
 fn left_out(kind: &str) -> ServiceError {
     ServiceError::Start(format!("this program was built without {kind}"), None)
 }

@@ -19,6 +19,8 @@ pub enum ProcessorKind {
     Postgres,
     /// A subject of NATS JetStream.
     Nats,
+    /// Objects in a bucket.
+    S3,
     /// Standard output.
     Stdout,
     /// A file.
@@ -44,6 +46,7 @@ impl ProcessorKind {
             ProcessorKind::Redis => "redis",
             ProcessorKind::Postgres => "postgres",
             ProcessorKind::Nats => "nats",
+            ProcessorKind::S3 => "s3",
             ProcessorKind::Stdout => "stdout",
             ProcessorKind::File => "file",
             ProcessorKind::Own => "",

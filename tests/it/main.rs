@@ -58,6 +58,8 @@ mod packed;
 mod post;
 /// Lines into tables of a real PostgreSQL.
 mod postgres;
+/// Servers of `tests/servers`.
+mod receiver;
 /// Lines to real receivers of logs: OpenSearch, VictoriaLogs.
 mod receivers;
 /// Lines into streams of a real Redis.
@@ -66,6 +68,8 @@ mod redis;
 mod reload;
 /// Damage, and what a repair keeps.
 mod repair;
+/// Lines into objects of a bucket.
+mod s3;
 /// Batches made by hand.
 #[path = "../../src/processor/sample.rs"]
 mod sample;

@@ -3,99 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::chaos::{self, wait_for_word};
-use crate::support::{Bounded, Port, Process, Service, need, program, spillq, wait_for, write_config};
+use crate::receiver::Receiver;
+use crate::support::{Bounded, Service, spillq, wait_for, write_config};
 
-/// Once per machine a server is downloaded and built.
-const FETCH_MAX: Duration = Duration::from_secs(400);
 /// Answers of a search at once.
 const PAGE: usize = 5_000;
-
-/// A server of `tests/servers`, killed when it is dropped.
-struct Receiver {
-    script: PathBuf,
-    folder: tempfile::TempDir,
-    port: Port,
-    process: Option<Process>,
-    /// What it answers once it takes requests.
-    ready: &'static str,
-}
-
-impl Receiver {
-    /// `None` if it cannot be had here. Then the test is noted as skipped.
-    fn start<F>(of: F, name: &str, ready: &'static str, lacks: &str) -> Option<Receiver> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers").join(name);
-        let fetched = program(&script).arg("fetch").finished_within(FETCH_MAX);
-        if !fetched.status.success() {
-            println!("{}", String::from_utf8_lossy(&fetched.stderr));
-            need::skip(of, lacks);
-            return None;
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let mut receiver = Receiver { script, folder, port: Port::reserved(), process: None, ready };
-        chaos::Server::start(&mut receiver);
-        Some(receiver)
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port.number)
-    }
-
-    /// A request by curl: the body of the answer.
-    fn ask(&self, method: &str, path: &str, body: &str) -> Result<String, String> {
-        let mut curl = program("curl");
-        curl.args([
-            "-sS",
-            "--fail-with-body",
-            "--max-time",
-            "30",
-            "-X",
-            method,
-            "-H",
-            "content-type: application/json",
-        ]);
-        curl.args(["--data-binary", body]).arg(self.url(path));
-        let output = curl.finished();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        if output.status.success() { Ok(text) } else { Err(text + &String::from_utf8_lossy(&output.stderr)) }
-    }
-
-    fn json(&self, method: &str, path: &str, body: &Value) -> Value {
-        let answer = self.ask(method, path, &body.to_string());
-        serde_json::from_str(&answer.unwrap_or_else(|error| panic!("{path}: {error}"))).unwrap()
-    }
-}
-
-impl chaos::Server for Receiver {
-    fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.killed();
-        }
-    }
-
-    fn start(&mut self) {
-        let mut command = program(&self.script);
-        command.arg("run").arg(self.folder.path().join("data")).arg(self.port.number.to_string());
-        self.process = Some(command.started());
-        let is_up = || {
-            TcpStream::connect(("127.0.0.1", self.port.number)).ok()?;
-            self.ask("GET", self.ready, "").ok()
-        };
-        assert!(wait_for(is_up).is_some(), "it takes requests");
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        chaos::Server::kill(self);
-    }
-}
 
 /// OpenSearch, with an index `lines`.
 fn opensearch<F>(of: F, index: &Value) -> Option<Receiver> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use spillq_storage::Seq;
+use spillq_storage::{Seq, SeqRange};
 
 use crate::processor::Piece;
 use crate::processor::driver::{Called, Destination, Doing, Lines, Note};
@@ -190,7 +190,7 @@ impl Destination for Fake {
         Ok(self.look())
     }
 
-    async fn note(&self, session: &mut Session) -> Result<Option<Note>, Trouble> {
+    async fn note(&self, session: &mut Session, _: SeqRange) -> Result<Option<Note>, Trouble> {
         if self.server().is_unlucky(1) {
             return Err(Trouble::server("connection reset"));
         }
@@ -228,7 +228,7 @@ impl Destination for Fake {
         Ok(written)
     }
 
-    async fn renote(&self, session: &mut Session, written: &Written) -> Result<(), Trouble> {
+    async fn renote(&self, session: &mut Session, _: Seq, written: &Written) -> Result<(), Trouble> {
         self.step(session, Vec::new(), written.clone()).await
     }
 }
