@@ -52,13 +52,18 @@ fn every_configuration_is_fine_and_without_a_warning() {
     let names: Vec<_> =
         files.iter().map(|file| file.strip_prefix(root()).unwrap().to_str().unwrap()).collect();
     let expected = [
+        "config/clickhouse.toml",
+        "config/elasticsearch.toml",
         "config/hourly-files.toml",
+        "config/loki.toml",
         "config/many-services.toml",
         "config/nats.toml",
         "config/nginx.toml",
         "config/postgres.toml",
         "config/redis.toml",
+        "config/s3.toml",
         "config/spillq.toml",
+        "config/victoria-logs.toml",
         "deploy/compose.toml",
         "deploy/spillq.toml",
     ];

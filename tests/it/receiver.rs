@@ -1,5 +1,6 @@
 //! Servers of `tests/servers`, which are downloaded or built, once per machine.
 
+use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -104,4 +105,26 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         chaos::Server::kill(self);
     }
+}
+
+/// The example `config/NAME` in `folder`: it follows `*.log` there, delivers to `url`, does not wait for more lines, and has no secrets.
+pub fn example(folder: &Path, name: &str, url: &str) -> PathBuf {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)).unwrap();
+    let folder_text = folder.to_str().unwrap();
+    let line = |line: &str| match line.split(" = ").next().unwrap_or_default() {
+        "url" => format!("url = {url:?}\n"),
+        "secret_headers" => String::new(),
+        "access_key_id" | "secret_access_key" => {
+            let key = line.split(" = ").next().unwrap_or_default();
+            format!("{key} = \"file:{key}\"\n")
+        }
+        _ => format!("{line}\n"),
+    };
+    let text: String = text.lines().map(line).collect();
+    let text =
+        text.replace("/var/lib/spillq", &format!("{folder_text}/q")).replace("/var/log/app", folder_text);
+    let text = text.replace("linger = \"60s\"", "linger = \"0s\"");
+    let file = folder.join("spillq.toml");
+    fs::write(&file, text).unwrap();
+    file
 }

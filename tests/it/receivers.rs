@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::chaos::{self, wait_for_word};
-use crate::receiver::Receiver;
+use crate::chaos;
+use crate::receiver::{Receiver, example};
 use crate::support::{Bounded, Service, spillq, wait_for, write_config};
 
 /// Answers of a search at once.
@@ -106,6 +106,17 @@ fn a_line_that_an_index_refuses_is_a_dead_letter_and_the_others_are_stored() {
     service.wait("the fifth is there", |status| status.groups[0].ack_floor == 5);
     assert_eq!(seqs(&documents(&server)), [1, 4, 5]);
     assert_eq!(service.stop(), 0);
+
+    // The example, as it is but for what is not on this machine.
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.log"), "one\ntwo\n").unwrap();
+    let path = "/example/_bulk?filter_path=errors,items.*.status,items.*.error";
+    let mut service = start(folder.path(), &example(folder.path(), "elasticsearch.toml", &server.url(path)));
+    service.wait("all is there", |status| status.groups[0].ack_floor == 2);
+    server.json("POST", "/example/_refresh", &json!({}));
+    let found = server.json("GET", "/example/_search?q=labels.service:app", &json!({}));
+    assert_eq!(found["hits"]["total"]["value"], json!(2), "{found}");
+    assert_eq!(service.stop(), 0);
 }
 
 /// All lines that VictoriaLogs has, as objects.
@@ -174,16 +185,27 @@ fn victoria_logs_gets_every_line_in_each_format() {
 }
 
 #[test]
-fn what_victoria_logs_cannot_store_is_not_acked() {
+fn what_victoria_logs_refuses_is_a_dead_letter_and_the_example_delivers_every_line() {
     let Some(server) = Receiver::start(|| {}, "victoria-logs", "/health", "the modules of Go") else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.log"), "one\n").unwrap();
-    // It takes no OTLP in this place.
+    // It takes no OTLP in this place, and says so by 400.
     let config = config(folder.path(), &server.url("/insert/opentelemetry/v1/nothing"), "format = \"otlp\"");
     let mut service = start(folder.path(), &config);
-    wait_for_word(&mut service, "was answered 4");
+    let status = service.wait("it is settled", |status| status.groups[0].ack_floor == 1);
+    assert_eq!(status.groups[0].dead_letters, 1);
     assert_eq!(logs(&server, "*"), Vec::<Value>::new());
+    assert_eq!(service.stop(), 0);
+
+    // The example, as it is but for what is not on this machine.
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.log"), "one\ntwo\n").unwrap();
+    let url = server.url("/insert/opentelemetry/v1/logs");
+    let mut service = start(folder.path(), &example(folder.path(), "victoria-logs.toml", &url));
+    service.wait("all is there", |status| status.groups[0].ack_floor == 2);
+    let found = wait_for(|| Some(logs(&server, "service.name:=app")).filter(|found| found.len() == 2));
+    assert!(found.is_some(), "{:?}", logs(&server, "*"));
     assert_eq!(service.stop(), 0);
 }

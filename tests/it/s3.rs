@@ -11,7 +11,7 @@ use rusty_s3::actions::{ListObjectsV2, S3Action};
 use rusty_s3::{Bucket, Credentials, UrlStyle};
 
 use crate::chaos::{self, wait_for_word, wait_until};
-use crate::receiver::Receiver;
+use crate::receiver::{Receiver, example};
 use crate::support::{Bounded, Service, needs, program, run, spillq, wait_for, watch, write_config};
 
 const VALID: Duration = Duration::from_secs(600);
@@ -316,6 +316,21 @@ fn a_wrong_setup_is_reported_and_nothing_is_stored() {
     assert_eq!(store.keys(), Vec::<String>::new());
     let mut service = start(folder.path(), &good);
     service.wait("it is there", |status| status.groups[0].ack_floor == 1);
+    assert_eq!(service.stop(), 0);
+}
+
+#[test]
+fn the_example_archives_every_line() {
+    let Some(store) = Store::moto(|| {}) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("access_key_id"), "test").unwrap();
+    fs::write(folder.path().join("secret_access_key"), "testtest").unwrap();
+    let lines: String = (0..20_000).map(|n| chaos::line(n) + "\n").collect();
+    append(folder.path(), &lines);
+    let file = example(folder.path(), "s3.toml", &store.server.url("/logs/app"));
+    let mut service = start(folder.path(), &file);
+    service.wait("all is there", |status| status.groups[0].ack_floor == 20_000);
+    assert_eq!(store.lines(), (0..20_000).map(|n| (n + 1, chaos::line(n))).collect::<Vec<_>>());
     assert_eq!(service.stop(), 0);
 }
 
