@@ -59,6 +59,7 @@ fn summary(loaded: &Loaded) -> Vec<String> {
             Some(Kind::Redis(to)) => format!("redis {} on {}", to.stream, to.server),
             Some(Kind::Postgres(to)) => format!("postgres {} on {}", to.table, to.server),
             Some(Kind::Nats(to)) => format!("nats {} on {}", to.subject, urls(&to.servers)),
+            Some(Kind::Kafka(to)) => format!("kafka {} on {}", to.topic, to.brokers.join(",")),
             Some(Kind::S3(to)) => format!("s3 {}", to.url),
             Some(Kind::Http(to)) => format!("http {}", to.url),
             Some(Kind::Stdout) => "stdout".to_owned(),

@@ -10,7 +10,7 @@ use spillq_storage::Keep;
 use super::destination::is_plain_url_to_another_host;
 use super::paths;
 use super::problem::Problem;
-use super::server::is_plain_to_another_host;
+use super::server::{is_plain_to_another_host, is_this_host};
 use super::settings::{ConsumerSocket, Kind, LEASED_BYTES_MAX, Listen, Processor, Settings};
 use super::sources::{Origin, Origins};
 use super::value::{MIB, duration_text, size_text};
@@ -110,6 +110,12 @@ pub(super) fn tiny_min_free(settings: &Settings) -> Option<String> {
     })
 }
 
+/// Whether `HOST:PORT` is another host.
+fn is_another_host(broker: &str) -> bool {
+    let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host);
+    !is_this_host(host.trim_start_matches('[').trim_end_matches(']'))
+}
+
 /// Secrets that are sent without encryption. It works, and within a host or a container it may be fine.
 pub(super) fn open_secrets(settings: &Settings) -> Vec<String> {
     let warning = |processor: &Processor| match &processor.kind {
@@ -122,6 +128,10 @@ pub(super) fn open_secrets(settings: &Settings) -> Vec<String> {
         Kind::Nats(to) if to.servers.iter().any(is_plain_to_another_host) => {
             let what = if to.password.is_some() { "the password and lines go" } else { "lines go" };
             Some(format!("{what} to {} without encryption; write tls://", urls(&to.servers)))
+        }
+        Kind::Kafka(to) if !to.is_tls && to.brokers.iter().any(|broker| is_another_host(broker)) => {
+            let what = if to.password.is_some() { "the password and lines go" } else { "lines go" };
+            Some(format!("{what} to {} without encryption; write tls = true", to.brokers.join(",")))
         }
         Kind::S3(to) if is_plain_url_to_another_host(&Url::new(to.url.clone())) => {
             Some(format!("lines go to {} without encryption; write https://", to.url))
@@ -340,6 +350,30 @@ fn processors(settings: &Settings, faults: &mut Faults<'_>) {
             let what = "the user is in the credentials: leave out user and password";
             faults.add(&path("credentials"), None, what);
         }
+        if let Kind::Kafka(to) = &processor.kind {
+            if to.user.is_some() != to.password.is_some() {
+                let (there, missing) =
+                    if to.user.is_some() { ("user", "password") } else { ("password", "user") };
+                faults.add(&path(there), None, format!("goes with {missing}, which is not set"));
+            }
+            if to.cert_file.is_some() != to.key_file.is_some() {
+                let (there, missing) = match to.cert_file {
+                    Some(_) => ("cert_file", "key_file"),
+                    None => ("key_file", "cert_file"),
+                };
+                faults.add(&path(there), None, format!("goes with {missing}, which is not set"));
+            }
+            if !to.is_tls && (to.cert_file.is_some() || to.ca_file.is_some()) {
+                faults.add(&path("tls"), None, "certificates are for TLS; write tls = true");
+            }
+            if to.topic == to.checkpoint_topic && !to.topic.is_empty() {
+                faults.add(
+                    &path("checkpoint_topic"),
+                    None,
+                    "is the topic of the lines; it takes one of its own",
+                );
+            }
+        }
         if let Kind::S3(to) = &processor.kind {
             if let Err(expected) = to.place().map_err(|error| error + " (bucket_in says which)") {
                 faults.add(&path("url"), None, expected);
@@ -380,6 +414,7 @@ fn processors(settings: &Settings, faults: &mut Faults<'_>) {
             Kind::Redis(_) => Some("a stream"),
             Kind::Postgres(_) => Some("a table"),
             Kind::Nats(_) => Some("a subject"),
+            Kind::Kafka(_) => Some("a topic"),
             Kind::S3(_) => Some("a bucket"),
             Kind::Exec(_) | Kind::ExecStream(_) | Kind::Http(_) | Kind::Stdout => None,
         };

@@ -55,6 +55,26 @@ pub(super) fn bucket_url(written: &str) -> Result<String, String> {
     Ok(written.trim_end_matches('/').to_owned())
 }
 
+/// `HOST:PORT`.
+pub(super) fn broker(written: &str) -> Result<String, String> {
+    let port = written.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let is_plain =
+        |host: &str| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte));
+    match port {
+        Some((host, 1..)) if !host.is_empty() && is_plain(host) => Ok(written.to_owned()),
+        _ => Err("expected HOST:PORT, such as \"localhost:9092\"".to_owned()),
+    }
+}
+
+/// As Kafka allows it.
+pub(super) fn topic(written: &str) -> Result<String, String> {
+    let is_plain = written.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    if is_plain && written.len() <= 249 && !matches!(written, "." | "..") {
+        return Ok(written.to_owned());
+    }
+    Err("not the name of a topic: up to 249 letters, digits and . _ -".to_owned())
+}
+
 pub(super) fn region(written: &str) -> Result<String, String> {
     let is_name =
         written.len() <= 64 && written.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');

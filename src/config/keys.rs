@@ -14,7 +14,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use spillq_storage::Keep;
 
-use super::destination::{bucket_url, header, proxy, region, secret_at, secret_header, suffix, url};
+use super::destination::{
+    broker, bucket_url, header, proxy, region, secret_at, secret_header, suffix, topic, url,
+};
 use super::key::Key;
 use super::paths;
 use super::server;
@@ -28,7 +30,7 @@ use super::types::{
 };
 use super::value::{GIB, KIB, MIB, duration_text, parse_duration, parse_size, size_text};
 use crate::plain::needs_escape;
-use crate::processor::{Coding, Content, Form, Server, urls};
+use crate::processor::{Coding, Content, Form, Sasl, Server, urls};
 use crate::queue::{self, GroupSettings, LagPolicy, Stuck, WhenFull, group_name};
 use crate::supervise::ProcessorKind;
 use crate::tail::{Follow, From};
@@ -54,6 +56,8 @@ const LABEL_BYTES_MAX: usize = 256;
 /// Longer names of streams are a mistake.
 const STREAM_BYTES_MAX: usize = 512;
 
+/// Brokers to begin with: they name the others.
+const BROKERS_MAX: usize = 16;
 /// Names of NATS: the server takes 255 bytes for a stream.
 const NATS_NAME_BYTES_MAX: usize = 255;
 
@@ -65,6 +69,7 @@ pub(super) const KINDS: &[(&str, ProcessorKind)] = &[
     (ProcessorKind::Redis.word(), ProcessorKind::Redis),
     (ProcessorKind::Postgres.word(), ProcessorKind::Postgres),
     (ProcessorKind::Nats.word(), ProcessorKind::Nats),
+    (ProcessorKind::Kafka.word(), ProcessorKind::Kafka),
     (ProcessorKind::S3.word(), ProcessorKind::S3),
     (ProcessorKind::Stdout.word(), ProcessorKind::Stdout),
     (ProcessorKind::File.word(), ProcessorKind::File),
@@ -386,7 +391,7 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
         "What it does with a batch. \"exec\" pipes it to a command that is started for it, \"exec-stream\" to one that \
          keeps running and answers, \"http\" posts it to a URL, \"stdout\" writes it to standard output.\n\n\
          For groups in strict order, and each line exactly once: \"file\" appends it to a file, \"redis\" adds it to a \
-         stream, \"postgres\" copies it into a table, \"nats\" publishes it to a subject of JetStream, \"s3\" puts it into an object in a bucket. \
+         stream, \"postgres\" copies it into a table, \"nats\" publishes it to a subject of JetStream, \"kafka\" sends it to a topic, \"s3\" puts it into an object in a bucket. \
          docs/how-to/destinations.md describes them.",
         kind(),
         |processor: &Processor| Some(processor.kind.of()),
@@ -502,6 +507,29 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
         "subject" => [Nats] subject: text("subject", |text, _| nats_name(text, "*>"), String::clone),
             required("names no subject", r#""lines.fills""#);
 
+        /// Brokers, as HOST:PORT. One that answers is enough.
+        "brokers" => [Kafka] brokers: list("texts", BROKERS_MAX, |text, _| broker(text), String::clone),
+            required("names no broker", r#"["localhost:9092"]"#);
+
+        /// The topic to send lines to.
+        "topic" => [Kafka] topic: text("name", |text, _| topic(text), String::clone),
+            required("names no topic", r#""lines""#);
+
+        /// The compacted topic that notes what was sent. Several groups and hosts may share it.
+        "checkpoint_topic" => [Kafka] checkpoint_topic: text("name", |text, _| topic(text), String::clone),
+            required("names no topic for checkpoints", r#""spillq-checkpoints""#);
+
+        /// Whether brokers are reached over TLS.
+        "tls" => [Kafka] is_tls: boolean();
+
+        /// How the password is proved.
+        "sasl" => [Kafka] sasl: one_of(&[
+            ("scram-sha-512", Sasl::ScramSha512), ("scram-sha-256", Sasl::ScramSha256), ("plain", Sasl::Plain),
+        ]);
+
+        /// The user.
+        "user" => [Kafka] user: text("text", |text, _| Ok(text.to_owned()), String::clone).optional(), example(r#""spillq""#);
+
         /// The bucket and what the keys of objects begin with: https://HOST/BUCKET/PREFIX. Nothing else may be under the
         /// prefix.
         "url" => [S3] url: text("URL", |text, _| bucket_url(text), String::clone), secretive,
@@ -534,17 +562,17 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
             text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(), secretive, example(r#""file:/etc/spillq/nats.creds""#);
 
         /// Which file or variable holds the password. For NATS without a user it is a token.
-        "password" => [Redis, Postgres, Nats] password:
+        "password" => [Redis, Postgres, Nats, Kafka] password:
             text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(), secretive, example(r#""file:/etc/spillq/password""#);
 
         /// A file of certificates (PEM) to trust in place of those of the system.
-        "ca_file" => [Http, Redis, Postgres, Nats, S3] ca_file: path().optional(), example(r#""ca.pem""#);
+        "ca_file" => [Http, Redis, Postgres, Nats, Kafka, S3] ca_file: path().optional(), example(r#""ca.pem""#);
 
         /// A certificate of our own (PEM) for servers that ask for one, followed by those that lead to its authority.
-        "cert_file" => [Http] cert_file: path().optional(), example(r#""client.pem""#);
+        "cert_file" => [Http, Kafka] cert_file: path().optional(), example(r#""client.pem""#);
 
         /// The key of `cert_file` (PEM).
-        "key_file" => [Http] key_file: path().optional(), example(r#""client.key""#);
+        "key_file" => [Http, Kafka] key_file: path().optional(), example(r#""client.key""#);
 
         /// The proxy to connect through, by CONNECT. HTTP_PROXY and other variables are not read.
         "proxy" => [Http, S3] proxy: text("URL", |text, _| proxy(text), String::clone).optional(), secretive, example(r#""http://proxy.example:3128""#);
@@ -563,6 +591,7 @@ fn kind() -> Type<ProcessorKind> {
             ProcessorKind::Redis => (cfg!(feature = "redis"), "redis"),
             ProcessorKind::Postgres => (cfg!(feature = "postgres"), "postgres"),
             ProcessorKind::Nats => (cfg!(feature = "nats"), "nats"),
+            ProcessorKind::Kafka => (cfg!(feature = "kafka"), "kafka"),
             ProcessorKind::S3 => (cfg!(feature = "s3"), "s3"),
             ProcessorKind::Exec
             | ProcessorKind::ExecStream

@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use spillq_storage::DiskOptions;
 
 use super::value::MIB;
-use crate::processor::{Endpoint, NatsSubject, PostgresTable, RedisStream, S3Prefix};
+use crate::processor::{Endpoint, KafkaTopic, NatsSubject, PostgresTable, RedisStream, S3Prefix};
 use crate::queue::{GroupSettings, WhenFull};
 use crate::secret::Secret;
 use crate::supervise::ProcessorKind;
@@ -147,6 +147,8 @@ pub enum Kind {
     Postgres(PostgresTable),
     /// Publishes its lines to a subject of NATS JetStream.
     Nats(NatsSubject),
+    /// Sends its lines to a topic of Kafka.
+    Kafka(KafkaTopic),
     /// Stores its lines as objects in a bucket.
     S3(S3Prefix),
     /// Writes its lines to standard output, as they are in their files.
@@ -295,6 +297,7 @@ impl Kind {
             ProcessorKind::Redis => Kind::Redis(RedisStream::default()),
             ProcessorKind::Postgres => Kind::Postgres(PostgresTable::default()),
             ProcessorKind::Nats => Kind::Nats(NatsSubject::default()),
+            ProcessorKind::Kafka => Kind::Kafka(KafkaTopic::default()),
             ProcessorKind::S3 => Kind::S3(S3Prefix {
                 region: "us-east-1".to_owned(),
                 suffix: ".log.zst".to_owned(),
@@ -323,6 +326,7 @@ impl Kind {
             Kind::Redis(_) => ProcessorKind::Redis,
             Kind::Postgres(_) => ProcessorKind::Postgres,
             Kind::Nats(_) => ProcessorKind::Nats,
+            Kind::Kafka(_) => ProcessorKind::Kafka,
             Kind::S3(_) => ProcessorKind::S3,
             Kind::Stdout => ProcessorKind::Stdout,
             Kind::File(_) => ProcessorKind::File,

@@ -21,9 +21,6 @@ use super::trouble::{Fault, Trouble};
 use super::written::{Written, has_too_many_gaps};
 use super::{Batch, Evidence, Forgetting, Outcome, Paths, Piece, Processing, Processor};
 
-/// Bounds connecting and logging in: a host that is down answers nothing.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// A destination that keeps a note of the lines that it was given.
 pub(super) trait Destination: Send + Sync {
     /// A connection, with what is known of it. Dropping it ends whatever is under way.
@@ -35,6 +32,8 @@ pub(super) trait Destination: Send + Sync {
     const VERB: &'static str;
     /// Whether every note says all that was written, so that less than before means a loss.
     const IS_WHOLE: bool = true;
+    /// Bounds connecting and logging in: a host that is down answers nothing.
+    const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
     /// The target and the server, for messages: `fills on localhost:6379`.
     fn about(&self) -> String;
@@ -213,8 +212,8 @@ impl<D: Destination> Driver<D> {
             return Ok(session);
         }
         self.doing.begin("connecting");
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.to.connect()).await;
-        connected.map_err(|_| Trouble::server(format!("no connection within {CONNECT_TIMEOUT:?}")))?
+        let connected = tokio::time::timeout(D::CONNECT_TIMEOUT, self.to.connect()).await;
+        connected.map_err(|_| Trouble::server(format!("no connection within {:?}", D::CONNECT_TIMEOUT)))?
     }
 
     /// What the note says, if it is ours.

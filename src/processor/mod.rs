@@ -25,6 +25,8 @@ pub mod fuzzing;
 mod given;
 mod http;
 mod input;
+#[cfg(feature = "kafka")]
+mod kafka;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod link;
 #[cfg(feature = "nats")]
@@ -75,7 +77,9 @@ pub use input::{Input, Named, Paths};
 pub use pace::Pace;
 pub use passthrough::SAID_BY_COMMAND;
 pub use program::{Program, set_command_umask};
-pub use server::{NatsSubject, PostgresTable, RedisStream, S3Place, S3Prefix, Server, ServerAddress, urls};
+pub use server::{
+    KafkaTopic, NatsSubject, PostgresTable, RedisStream, S3Place, S3Prefix, Sasl, Server, ServerAddress, urls,
+};
 pub use stdout::Stdout;
 pub use stream::ExecStream;
 pub(crate) use stream::header;

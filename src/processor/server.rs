@@ -80,6 +80,43 @@ pub struct NatsSubject {
     pub subject: String,
 }
 
+/// A topic of Kafka.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KafkaTopic {
+    /// `HOST:PORT` of brokers; one that answers is enough.
+    pub brokers: Vec<String>,
+    /// The topic.
+    pub topic: String,
+    /// The compacted topic of what was written.
+    pub checkpoint_topic: String,
+    /// Over TLS.
+    pub is_tls: bool,
+    /// How the password is proved.
+    pub sasl: Sasl,
+    /// The user.
+    pub user: Option<String>,
+    /// Where the password is.
+    pub password: Option<Secret>,
+    /// Certificates (PEM) to trust in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// A certificate of our own (PEM), and its key.
+    pub cert_file: Option<PathBuf>,
+    /// The key of that certificate (PEM).
+    pub key_file: Option<PathBuf>,
+}
+
+/// How a password is proved to Kafka.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sasl {
+    /// It is sent.
+    Plain,
+    /// SCRAM-SHA-256.
+    ScramSha256,
+    /// SCRAM-SHA-512.
+    #[default]
+    ScramSha512,
+}
+
 /// A part of a bucket of S3, or of what speaks its protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct S3Prefix {

@@ -102,6 +102,10 @@ pub(super) fn build(
         config::Kind::Nats(to) => to.clone().processor(epoch, paths.lookup()),
         #[cfg(not(feature = "nats"))]
         config::Kind::Nats(_) => return Err(left_out("nats")),
+        #[cfg(feature = "kafka")]
+        config::Kind::Kafka(to) => to.clone().processor(epoch, timeout, paths.lookup()),
+        #[cfg(not(feature = "kafka"))]
+        config::Kind::Kafka(_) => return Err(left_out("kafka")),
         #[cfg(feature = "s3")]
         config::Kind::S3(to) => to.clone().processor(epoch, paths.lookup()),
         #[cfg(not(feature = "s3"))]
@@ -131,7 +135,13 @@ fn program(to: &config::Command, group: &str) -> Result<Program, ServiceError> {
 }
 
 /// The configuration refuses such a kind before.
-#[cfg(not(all(feature = "redis", feature = "postgres", feature = "nats", feature = "s3")))]
+#[cfg(not(all(
+    feature = "redis",
+    feature = "postgres",
+    feature = "nats",
+    feature = "kafka",
+    feature = "s3"
+)))]
 fn left_out(kind: &str) -> ServiceError {
     ServiceError::Start(format!("this program was built without {kind}"), None)
 }

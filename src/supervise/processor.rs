@@ -19,6 +19,8 @@ pub enum ProcessorKind {
     Postgres,
     /// A subject of NATS JetStream.
     Nats,
+    /// A topic of Kafka.
+    Kafka,
     /// Objects in a bucket.
     S3,
     /// Standard output.
@@ -46,6 +48,7 @@ impl ProcessorKind {
             ProcessorKind::Redis => "redis",
             ProcessorKind::Postgres => "postgres",
             ProcessorKind::Nats => "nats",
+            ProcessorKind::Kafka => "kafka",
             ProcessorKind::S3 => "s3",
             ProcessorKind::Stdout => "stdout",
             ProcessorKind::File => "file",

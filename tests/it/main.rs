@@ -38,6 +38,9 @@ mod incident;
 mod ingest;
 /// Errors of the disk, and how the program ends.
 mod io_error;
+/// Lines into a topic of Apache Kafka, with kills on both sides.
+#[cfg(feature = "kafka")]
+mod kafka;
 /// Groups that are moved, bounded, or left behind, and a log that may drop.
 mod limits;
 /// Supervision from outside: systemd, and a health check.

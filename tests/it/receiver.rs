@@ -19,7 +19,7 @@ pub struct Receiver {
     folder: tempfile::TempDir,
     pub port: Port,
     process: Option<Process>,
-    /// A path that it answers once it takes requests.
+    /// A path that it answers once it takes requests; empty for a server that does not speak HTTP.
     ready: &'static str,
     /// For its own parts.
     more: Vec<Port>,
@@ -95,7 +95,8 @@ impl chaos::Server for Receiver {
         self.process = Some(command.started());
         let is_up = || {
             TcpStream::connect(("127.0.0.1", self.port.number)).ok()?;
-            self.ask("GET", self.ready, "").ok()
+            // One that does not speak HTTP listens.
+            if self.ready.is_empty() { Some(String::new()) } else { self.ask("GET", self.ready, "").ok() }
         };
         assert!(wait_for(is_up).is_some(), "it takes requests");
     }
