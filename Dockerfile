@@ -14,7 +14,7 @@ WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --profile dist --locked --bin spillq \
+    cargo build --profile dist --locked --bin spillq --features kafka \
     && cp target/dist/spillq /usr/bin/spillq \
     && mkdir -p /empty/var/lib/spillq && chmod 0700 /empty/var/lib/spillq
 

@@ -163,6 +163,23 @@ pub(super) fn each_line(
     Ok(())
 }
 
+/// Writes the lines of `pieces`, each with a newline at its end, also those that had none in their file.
+pub(super) fn write_terminated(pieces: &[Piece], out: &mut impl Write) -> io::Result<()> {
+    for piece in pieces {
+        if piece.lines().all(|line| line.bytes.ends_with(b"\n")) {
+            out.write_all(piece.bytes())?;
+            continue;
+        }
+        for line in piece.lines() {
+            out.write_all(line.bytes)?;
+            if !line.bytes.ends_with(b"\n") {
+                out.write_all(b"\n")?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The text of a line without its newline, or its bytes in base64 if they are not UTF-8.
 pub(super) fn text_or_base64<'l>(line: &Line<'l>) -> Result<&'l str, String> {
     let bytes = line.bytes.strip_suffix(b"\n").unwrap_or(line.bytes);

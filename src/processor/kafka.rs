@@ -25,6 +25,7 @@ use spillq_storage::{Line, Seq, SeqRange, SourceId};
 
 use self::checkpoint::Checkpoint;
 use self::errors::trouble;
+use self::topics::ANSWER_WAIT;
 use super::driver::{Called, Destination, Doing, Driver, Lines, Note};
 use super::server::{KafkaTopic, Sasl};
 use super::trouble::{Fault, Trouble, read_secret};
@@ -32,8 +33,6 @@ use super::written::Written;
 use super::{Epoch, Paths, Processor};
 use crate::plain::harmless;
 
-/// How long an answer may take.
-const ANSWER_WAIT: Duration = Duration::from_secs(10);
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// How long a record may wait for its acknowledgement, with repeats. More than an answer takes, less than a transaction.
 const DELIVERY_WAIT: Duration = Duration::from_secs(20);

@@ -60,7 +60,15 @@ impl Service<Uri> for Route {
             }
             Route::Through(tunnel) => {
                 let connecting = tunnel.call(with_port(to));
-                Box::pin(async { connecting.await.map_err(Into::into) })
+                // The connector bounds the way to the proxy; a proxy may wait for a server that is down.
+                Box::pin(async {
+                    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+                        Ok(connected) => connected.map_err(Into::into),
+                        Err(_) => {
+                            Err(format!("the proxy made no connection within {CONNECT_TIMEOUT:?}").into())
+                        }
+                    }
+                })
             }
         }
     }

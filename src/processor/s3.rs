@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use rusty_s3::Credentials;
+use rusty_s3::actions::list_objects_v2::CommonPrefixes;
 use spillq_storage::{Seq, SeqRange};
 
 use self::credentials::{Held, credentials};
@@ -32,12 +33,15 @@ use super::written::Written;
 use super::{Epoch, Paths, Processor};
 use crate::plain::harmless;
 
-/// No object has more lines: the largest batch.
-const LINES_MAX: u64 = 1_000_000;
+/// How many seqs a list looks back at first, for the object that can have the first line of a batch. As many as there are keys on
+/// a page. If there is none, it looks back ten times as far, and so on.
+const LOOK_BACK: u64 = 1_000;
 /// Objects that a batch may have lines of, each asked for by a request of its own. A batch of more is bisected.
 const LOOKS_MAX: usize = 64;
 /// Is put at every start: shows that the server knows conditions.
 const CONDITIONAL: &str = ".conditional";
+/// Its content. Not empty: the client leaves out the length of an empty body, which S3 refuses.
+const WHAT_FOR: &[u8] = b"spillq looks whether this can be stored a second time\n";
 
 impl S3Prefix {
     /// The processor that stores lines here, each once. It connects at the first batch. The seqs of the lines belong to `epoch`.
@@ -59,6 +63,9 @@ struct S3 {
     requests: Arc<Requests>,
     known: Mutex<Known>,
 }
+
+/// Its first seq, and its key.
+type Object = (Seq, String);
 
 /// What a run of the service knows, over all sessions.
 struct Known {
@@ -90,7 +97,7 @@ impl S3 {
         let place = to.place().map_err(|error| io::Error::other(format!("the url: {error}")))?;
         let prefix = if place.prefix.is_empty() { String::new() } else { place.prefix + "/" };
         let keys = Keys { folder: format!("{prefix}{owner}/"), suffix: to.suffix.clone() };
-        let run = Run { number: 1, id: format!("{:016x}", fastrand::u64(..)) };
+        let run = Run { number: now_ms(), id: format!("{:016x}", fastrand::u64(..)) };
         let known = Mutex::new(Known { run, has_stored: false, is_conditional: false });
         let requests = Arc::new(Requests::new(&to)?);
         Ok(S3 { to, prefix, owner, keys, requests, known })
@@ -102,13 +109,24 @@ impl S3 {
 
     /// Refuses a prefix with objects of another owner: of another store or group, or of this one before it was restored.
     async fn has_one_owner(&self, credentials: &Credentials) -> Result<(), Trouble> {
-        let list = self.requests.list(credentials, |list| {
-            list.with_prefix(self.prefix.clone());
-            list.with_delimiter("/");
-        });
-        let folders = list.await?.common_prefixes;
-        let other = folders.iter().find(|folder| folder.prefix != self.keys.folder);
-        let Some(other) = other else { return Ok(()) };
+        let mut token: Option<String> = None;
+        let other = loop {
+            let next = token.take();
+            let list = self.requests.list(credentials, |list| {
+                list.with_prefix(self.prefix.clone());
+                list.with_delimiter("/");
+                next.into_iter().for_each(|token| list.with_continuation_token(token));
+            });
+            let page = list.await?;
+            let is_other = |folder: &CommonPrefixes| folder.prefix != self.keys.folder;
+            if let Some(other) = page.common_prefixes.into_iter().find(is_other) {
+                break other;
+            }
+            token = page.next_continuation_token;
+            if token.is_none() {
+                return Ok(());
+            }
+        };
         let Called { target, remedy, .. } = self.called();
         Err(Trouble::setup(format!(
             "{target} belongs to another store or group, or to this one before it was restored: it has objects in {}, this is {}; {remedy}",
@@ -125,7 +143,7 @@ impl S3 {
         let key = format!("{}{CONDITIONAL}", self.keys.folder);
         // The first time it is not there yet.
         for _ in 0..2 {
-            if self.requests.put(credentials, &key, None, Vec::new()).await? == Put::Exists {
+            if self.requests.put(credentials, &key, None, WHAT_FOR.to_vec()).await? == Put::Exists {
                 self.known().is_conditional = true;
                 return Ok(());
             }
@@ -155,38 +173,64 @@ impl S3 {
         )))
     }
 
-    /// The seqs of the objects that can have lines of `of`, and whether there is none behind these.
-    async fn listed(&self, credentials: &Credentials, of: SeqRange) -> Result<(Vec<Seq>, bool), Trouble> {
-        let mut below = None;
-        let mut within = Vec::new();
-        let mut from = Some(self.keys.before(Seq((of.first.0 + 1).saturating_sub(LINES_MAX))));
+    /// The first seqs and the keys of the objects that can have lines of `of`, and whether there is none behind these.
+    async fn listed(&self, credentials: &Credentials, of: SeqRange) -> Result<(Vec<Object>, bool), Trouble> {
+        let mut back = LOOK_BACK;
+        loop {
+            let from = Seq(of.first.0.saturating_sub(back));
+            let (objects, is_end) = self.listed_from(credentials, from, of).await?;
+            // The last that begins at or before the first line can have it.
+            let is_found = objects.first().is_some_and(|(first, _)| *first <= of.first);
+            if is_found || from == Seq(0) {
+                return Ok((objects, is_end));
+            }
+            back = back.saturating_mul(10);
+        }
+    }
+
+    /// The same of objects that begin at `from` or behind it.
+    async fn listed_from(
+        &self,
+        credentials: &Credentials,
+        from: Seq,
+        of: SeqRange,
+    ) -> Result<(Vec<Object>, bool), Trouble> {
+        let mut objects: Vec<Object> = Vec::new();
         let mut token: Option<String> = None;
         loop {
-            let (start, next) = (from.take(), token.take());
+            let next = token.take();
             let list = self.requests.list(credentials, |list| {
                 list.with_prefix(self.keys.folder.clone());
                 match next {
                     Some(token) => list.with_continuation_token(token),
-                    None => list.with_start_after(start.unwrap_or_default()),
+                    None => list.with_start_after(self.keys.before(from)),
                 }
             });
             let page = list.await?;
-            for first in page.contents.iter().filter_map(|object| self.keys.first(&object.key)) {
-                match first {
-                    _ if first > of.last => return Ok((below.into_iter().chain(within).collect(), false)),
-                    _ if first <= of.first => below = Some(first),
-                    _ => within.push(first),
+            for object in page.contents {
+                let Some(first) = self.keys.first(&object.key) else { continue };
+                if first > of.last {
+                    return Ok((objects, false));
                 }
-                if within.len() > LOOKS_MAX {
+                if first <= of.first {
+                    objects.clear();
+                }
+                objects.push((first, object.key));
+                if objects.len() > LOOKS_MAX {
                     return Err(Trouble::new(Fault::Size, "too many objects have some of them"));
                 }
             }
             token = page.next_continuation_token;
             if token.is_none() {
-                return Ok((below.into_iter().chain(within).collect(), true));
+                return Ok((objects, true));
             }
         }
     }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Destination for S3 {
@@ -228,10 +272,9 @@ impl Destination for S3 {
         let mut written = Written::default();
         if session.frontier.is_none_or(|frontier| of.first < frontier) {
             let credentials = &session.held.credentials;
-            let (firsts, is_end) = self.listed(credentials, of).await?;
+            let (objects, is_end) = self.listed(credentials, of).await?;
             let mut frontier = of.first;
-            for first in firsts {
-                let key = self.keys.key(first);
+            for (first, key) in objects {
                 // It may have been removed since.
                 let Some(about) = self.requests.about(credentials, &key).await? else { continue };
                 self.judge(&key, &about)?;
@@ -290,17 +333,17 @@ impl Destination for S3 {
             list.with_start_after(self.keys.before(from));
             list.with_max_keys(1);
         });
-        let behind = behind.await?.contents.iter().find_map(|object| self.keys.first(&object.key));
-        let (firsts, _) = self.listed(credentials, SeqRange::one(from)).await?;
-        let mut found = behind;
-        for first in firsts {
-            let about = self.requests.about(credentials, &self.keys.key(first)).await?;
-            found = about.filter(|about| about.last >= from).map(|_| first).or(found);
+        let is_object = |key: &String| self.keys.first(key).is_some();
+        let mut found = behind.await?.contents.into_iter().map(|object| object.key).find(is_object);
+        let (objects, _) = self.listed(credentials, SeqRange::one(from)).await?;
+        for (_, key) in objects {
+            let about = self.requests.about(credentials, &key).await?;
+            found = about.filter(|about| about.last >= from).map(|_| key).or(found);
         }
-        if let Some(first) = found {
+        if let Some(key) = found {
             return Err(Trouble::setup(format!(
                 "objects from {} on have lines from {from} on; remove them, or move them elsewhere, and run this again",
-                harmless(&self.keys.key(first))
+                harmless(&key)
             )));
         }
         session.frontier = None;

@@ -55,6 +55,7 @@ fn every_configuration_is_fine_and_without_a_warning() {
         "config/clickhouse.toml",
         "config/elasticsearch.toml",
         "config/hourly-files.toml",
+        "config/kafka.toml",
         "config/loki.toml",
         "config/many-services.toml",
         "config/nats.toml",
@@ -68,7 +69,8 @@ fn every_configuration_is_fine_and_without_a_warning() {
         "deploy/spillq.toml",
     ];
     assert_eq!(names, expected);
-    for file in &files {
+    let is_built = |file: &&PathBuf| cfg!(feature = "kafka") || !file.ends_with("config/kafka.toml");
+    for file in files.iter().filter(is_built) {
         let output = spillq(&["config", "check"]).arg(file).finished();
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && told.is_empty(), "{}: {told}", file.display());

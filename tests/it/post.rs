@@ -546,7 +546,7 @@ async fn a_format_reads_what_its_reply_says_of_the_lines() {
         whole
     };
     let two_bad = r#"{"took":1,"errors":true,"items":[{"create":{"status":201}},{"create":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"no"}}},{"create":{"status":409}}]}"#;
-    let full = r#"{"errors":true,"items":[{"create":{"status":201}},{"create":{"status":429}},{"create":{"status":400}}]}"#;
+    let full = r#"{"errors":true,"items":[{"create":{"status":201}},{"create":{"status":429}},{"create":{"status":400,"error":{"type":"parsing_exception"}}}]}"#;
     let (elastic, loki) = (Form::Elasticsearch, Form::Loki);
     for (form, reply, expected) in [
         (elastic, bulk(r#"{"took":1,"errors":false,"items":[]}"#), "Done "),
@@ -590,7 +590,7 @@ async fn lines_that_are_no_json_are_rejected_and_not_sent() {
     let batch = |ranges: &[(u64, u64)]| {
         Batch::new(Arc::from("g"), 1, sample::pieces(&block, ranges, Piece::new)).unwrap()
     };
-    let bulk = r#"{"errors":true,"items":[{"create":{"status":201}},{"create":{"status":400}}]}"#;
+    let bulk = r#"{"errors":true,"items":[{"create":{"status":201}},{"create":{"status":400,"error":{"type":"parsing_exception"}}}]}"#;
     let reply = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{bulk}", bulk.len());
     let (url, served) = server(move |stream| answer(stream, reply.as_bytes()));
     let url = Url::new(url + "&token={key}");

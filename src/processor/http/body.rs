@@ -9,7 +9,7 @@ use prost::Message;
 use spillq_storage::SourceId;
 
 use super::super::Batch;
-use super::super::input::{Input, Paths, chunks, each_line, write_ndjson};
+use super::super::input::{Input, Paths, chunks, each_line, write_ndjson, write_terminated};
 use super::form::{Coding, Content, Form};
 use super::{elasticsearch, loki, otlp};
 
@@ -35,7 +35,7 @@ impl Encoder {
     pub(super) fn body(&self, batch: &Batch) -> io::Result<Vec<Bytes>> {
         let whole = match self.coding {
             Coding::Identity => match self.form {
-                Form::Lines => return chunks(batch, &Input::Lines),
+                Form::Lines if self.content == Content::Message => return chunks(batch, &Input::Lines),
                 Form::Ndjson => return chunks(batch, &Input::Ndjson(self.paths.clone())),
                 _ => self.write(batch, Vec::new())?,
             },
@@ -52,6 +52,8 @@ impl Encoder {
         let mut buffered = BufWriter::with_capacity(BUFFER_BYTES, &mut out);
         let paths = &self.paths;
         match self.form {
+            // The next object must not follow directly.
+            Form::Lines if self.content == Content::Json => write_terminated(batch.pieces(), &mut buffered)?,
             Form::Lines => batch.pieces().iter().try_for_each(|piece| buffered.write_all(piece.bytes()))?,
             Form::Ndjson => write_ndjson(batch, paths, &mut buffered)?,
             Form::Json => {
@@ -74,11 +76,13 @@ impl Encoder {
         Ok(out)
     }
 
-    /// Source by source, so that little is there twice.
+    /// Source by source and some lines at a time, so that little is there twice.
     fn write_otlp(&self, batch: &Batch, out: &mut impl Write) -> io::Result<()> {
         let mut open: Option<(SourceId, otlp::Request)> = None;
         each_line(batch, &self.paths, |line, origin, appended| {
-            if open.as_ref().is_none_or(|(id, _)| *id != origin.id)
+            let is_to_add =
+                |(id, request): &(SourceId, otlp::Request)| *id == origin.id && !request.is_full();
+            if !open.as_ref().is_some_and(is_to_add)
                 && let Some((_, done)) = open.replace((origin.id, otlp::Request::of(origin)))
             {
                 out.write_all(&done.encode_to_vec())?;
@@ -220,6 +224,30 @@ mod tests {
         };
         let expected = long(1, &[field(1, &resource), long(2, &scopes)].concat());
         assert_eq!(found, expected);
+    }
+
+    /// The last line of a file that has ended has no newline, and the next file's line must not become a part of it.
+    #[test]
+    fn an_object_without_a_newline_does_not_join_the_next_one() {
+        let mut builder = spillq_storage::BlockBuilder::new();
+        builder.push_marked(SourceId(3), 0, b"{\"a\":1}", spillq_storage::LineFlags::WHOLE.unterminated());
+        let block = Arc::new(builder.build(0).numbered(1, spillq_storage::Seq(1)));
+        let mut pieces = sample::pieces(&block, &[(1, 1)], Piece::new);
+        pieces.extend(sample::pieces(&sample::block(2, &[b"{\"b\":2}"]), &[(2, 2)], Piece::new));
+        let batch = Batch::new(Arc::from("g"), 1, pieces).unwrap();
+        let (_, body) = sample(Arc::new(|_| None));
+        for coding in [Coding::Identity, Coding::Gzip] {
+            let found = body(&batch, Form::Lines, Content::Json, coding);
+            let found = match coding {
+                Coding::Gzip => {
+                    let mut back = Vec::new();
+                    flate2::read::GzDecoder::new(&found[..]).read_to_end(&mut back).unwrap();
+                    back
+                }
+                _ => found,
+            };
+            assert_eq!(found, b"{\"a\":1}\n{\"b\":2}\n");
+        }
     }
 
     #[test]

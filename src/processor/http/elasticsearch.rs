@@ -134,7 +134,23 @@ enum Cause {
     Text(String),
 }
 
+/// Types of errors that a document is the reason for. Others with the same status are about the index.
+const OF_DOCUMENT: [&str; 8] = [
+    "document_parsing_exception",
+    "illegal_argument_exception",
+    "json_parse_exception",
+    "mapper_exception",
+    "mapper_parsing_exception",
+    "parsing_exception",
+    "strict_dynamic_mapping_exception",
+    "x_content_parse_exception",
+];
+
 impl Item {
+    fn is_of_document(&self) -> bool {
+        matches!(&self.error, Some(Cause::Told { kind, .. }) if OF_DOCUMENT.contains(&kind.as_str()))
+    }
+
     fn said(&self) -> String {
         let text = match &self.error {
             Some(Cause::Told { kind, reason }) => {
@@ -165,8 +181,8 @@ pub(super) fn judge(reply: &[u8], lines: u64) -> Judged {
             // 409: it was created before.
             200..=299 | 409 => {}
             429 | 500.. => again = again.or_else(|| Some(format!("says of line {n}: {}", create.said()))),
-            400 => bad.push(BadLine { n, reason: Some(create.said()) }),
-            // No such index, no rights, an index that is read-only.
+            400 if create.is_of_document() => bad.push(BadLine { n, reason: Some(create.said()) }),
+            // No such index, no rights, an index that is read-only or closed, too many shards.
             _ => return Judged::Refused(format!("says of line {n}: {}", create.said())),
         }
     }
@@ -180,7 +196,10 @@ mod tests {
 
     #[test]
     fn each_line_of_a_reply_is_judged() {
-        let item = |status: u16| format!(r#"{{"create":{{"_index":"lines","status":{status}}}}}"#);
+        let item = |status: u16| match status {
+            400 => r#"{"create":{"status":400,"error":{"type":"mapper_parsing_exception"}}}"#.to_owned(),
+            _ => format!(r#"{{"create":{{"_index":"lines","status":{status}}}}}"#),
+        };
         let reply = |statuses: &[u16]| {
             let items: Vec<String> = statuses.iter().map(|status| item(*status)).collect();
             format!(r#"{{"took":3,"errors":true,"items":[{}]}}"#, items.join(","))
@@ -200,11 +219,27 @@ mod tests {
     fn the_reason_is_passed_on_whatever_its_form() {
         let reply = br#"{"errors":true,"items":[
             {"create":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"failed to parse [n]\u001b[31m","x":{}}}},
-            {"create":{"status":400,"error":"no"}},
-            {"create":{"status":400,"error":{"type":"t","reason":null}}}]}"#;
+            {"create":{"status":201}},
+            {"create":{"status":400,"error":{"type":"parsing_exception","reason":null}}}]}"#;
         let Judged::Done(bad) = judge(reply, 3) else { panic!() };
         let reasons: Vec<&str> = bad.iter().filter_map(|bad| bad.reason.as_deref()).collect();
-        assert_eq!(reasons, ["400 mapper_parsing_exception: failed to parse [n]?[31m", "400 no", "400 t: "]);
+        assert_eq!(
+            reasons,
+            ["400 mapper_parsing_exception: failed to parse [n]?[31m", "400 parsing_exception: "]
+        );
+    }
+
+    #[test]
+    fn a_fault_of_the_index_is_not_one_of_the_line() {
+        for error in [
+            r#"{"type":"index_closed_exception","reason":"closed"}"#,
+            r#"{"type":"validation_exception"}"#,
+            "\"no\"",
+        ] {
+            let reply =
+                format!(r#"{{"errors":true,"items":[{{"create":{{"status":400,"error":{error}}}}}]}}"#);
+            assert!(matches!(judge(reply.as_bytes(), 1), Judged::Refused(_)), "{error}");
+        }
     }
 
     #[test]

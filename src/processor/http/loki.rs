@@ -74,7 +74,8 @@ impl<W: Write> Streams<W> {
     }
 }
 
-/// When a line was appended, in nanoseconds, different from that of any line near it.
+/// When a line was appended, in nanoseconds, different from that of any line near it. In the order of the lines, but where their seqs pass
+/// a multiple of a million within a millisecond.
 pub(super) fn time_ns(line: &Line<'_>, appended: &Appended) -> u64 {
     appended.ms.saturating_mul(1_000_000).saturating_add(line.seq.0 % 1_000_000)
 }

@@ -16,6 +16,9 @@ use crate::plain::{beginning, harmless};
 const SERVICE: &str = "service.name";
 const SERVICE_LABEL: &str = "service_name";
 
+/// Records of one source that are in memory at once.
+const RECORDS_MAX: usize = 1_000;
+
 /// Lines of one source one after the other. A request is the messages of several, joined: that is how protobuf adds to a list.
 #[derive(Message)]
 pub(super) struct Request {
@@ -137,6 +140,14 @@ impl Request {
                 scopes: vec![ScopeLogs { scope: Some(scope), records: Vec::new() }],
             }],
         }
+    }
+
+    /// Whether it has so many records that another one is begun: a record is larger in memory than its line.
+    pub(super) fn is_full(&self) -> bool {
+        self.resources
+            .iter()
+            .flat_map(|resource| &resource.scopes)
+            .any(|scope| scope.records.len() >= RECORDS_MAX)
     }
 
     pub(super) fn add(

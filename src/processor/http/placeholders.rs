@@ -5,8 +5,7 @@ use spillq_storage::SeqRange;
 /// Names of placeholders, and what each becomes.
 const NAMES: [&str; 3] = ["first_seq", "last_seq", "key"];
 
-/// A text with placeholders, or without.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A text with placeholders, or without. It may be a URL with a secret in its query, so it has no `Debug`.
 pub(super) struct Template(String);
 
 impl Template {

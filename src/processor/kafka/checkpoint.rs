@@ -13,8 +13,8 @@ use krafka::producer::Record;
 use krafka::{CloseOptions, Kafka};
 use tokio::time::Instant;
 
-use super::ANSWER_WAIT;
 use super::errors::trouble;
+use super::topics::ANSWER_WAIT;
 use crate::plain::harmless;
 use crate::processor::driver::Note;
 use crate::processor::trouble::Trouble;

@@ -1,14 +1,17 @@
 //! Whether the topics are there and can hold lines and checkpoints.
 
+use std::time::Duration;
+
 use krafka::admin::{AdminClient, ConfigResource, DescribeConfigsOptions, DescribeTopicsOptions};
 use krafka::error::{ErrorCode, KrafkaError};
 
-use super::ANSWER_WAIT;
 use super::errors::trouble;
 use crate::plain::harmless;
 use crate::processor::server::KafkaTopic;
 use crate::processor::trouble::Trouble;
 
+/// How long an answer may take.
+pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// The longest record that every Kafka takes, unless the topic says otherwise.
 const RECORD_BYTES: usize = 1_048_588;
 

@@ -1,6 +1,7 @@
 //! What the end of a stream says is stored, when a connection is made.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream};
 use tokio::task::JoinSet;
@@ -35,7 +36,8 @@ pub(super) struct Memory {
 struct Known {
     /// What is stored: the messages that say so may be too old to be kept.
     written: Option<Written>,
-    /// The number of the latest connection.
+    /// The number of the latest connection: at first the time in milliseconds, so that those of an earlier run are smaller, also of
+    /// messages that were not looked at.
     connection: u64,
     /// Up to this sequence messages of an earlier run may be taken: they were on their way when this one began.
     late_until: u64,
@@ -54,7 +56,9 @@ impl Memory {
     pub(super) fn new(to: &NatsSubject, owner: String) -> Memory {
         let (stream, subject) = (to.stream.clone(), to.subject.clone());
         let run = format!("{:016x}", fastrand::u64(..));
-        Memory { stream, subject, owner, run, known: Mutex::default() }
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let connection = u64::try_from(since.as_millis()).unwrap_or_default();
+        Memory { stream, subject, owner, run, known: Mutex::new(Known { connection, ..Known::default() }) }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

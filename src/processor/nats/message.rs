@@ -26,7 +26,7 @@ const PART: &str = "Spillq-Part";
 /// A connection to the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Connection {
-    /// Greater than that of every message that was in the stream when it was made.
+    /// Greater than those of connections before: from the time, and from the last message of the stream.
     pub(super) number: u64,
     /// Another one in each run of the service, to tell two services with a copy of one store from each other.
     pub(super) run: String,

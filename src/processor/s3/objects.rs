@@ -4,11 +4,12 @@
 //! objects only one can have a line: the last whose first seq is not behind it.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 
 use spillq_storage::{Seq, SeqRange};
 
 use super::super::Piece;
+use super::super::input::write_terminated;
 
 /// Digits of a seq in a key: enough for every `u64`, so that keys sort as numbers do.
 const DIGITS: usize = 20;
@@ -34,10 +35,11 @@ impl Keys {
         format!("{}{:0DIGITS$}", self.folder, first.0)
     }
 
-    /// The first seq of an object; `None` if the key is not one of ours.
+    /// The first seq of an object; `None` if the key is not one of ours. The suffix may have been another one.
     pub(super) fn first(&self, key: &str) -> Option<Seq> {
-        let digits = key.strip_prefix(self.folder.as_str())?.strip_suffix(self.suffix.as_str())?;
-        let is_number = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let (digits, rest) = key.strip_prefix(self.folder.as_str())?.split_at_checked(DIGITS)?;
+        let is_number = digits.bytes().all(|byte| byte.is_ascii_digit())
+            && !rest.starts_with(|first: char| first.is_ascii_digit());
         digits.parse().ok().filter(|_| is_number).map(Seq)
     }
 }
@@ -45,7 +47,7 @@ impl Keys {
 /// Which run of the service stored an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Run {
-    /// Greater than those of the objects that were there when it began.
+    /// Greater than those of the runs before: the time when it began, in milliseconds, and more than that of any object that was seen.
     pub(super) number: u64,
     /// To tell two services with a copy of one store from each other.
     pub(super) id: String,
@@ -83,7 +85,8 @@ impl About {
     }
 }
 
-/// The lines of one object, and the seqs that it is about: also those of lines in between that are of other sources.
+/// The lines of one object, and the seqs that it is about: from its first line on, also those of lines of other sources between and
+/// behind its lines. The first is always a line: lines of other sources before it belong to it in one attempt, and not in another.
 pub(super) struct Content {
     pub(super) covers: SeqRange,
     pub(super) pieces: Vec<Piece>,
@@ -99,7 +102,10 @@ pub(super) fn contents(pieces: &[Piece]) -> Vec<Content> {
                 open.covers.last = covers.last;
                 open.pieces.push(piece.clone());
             }
-            _ => contents.push(Content { covers, pieces: vec![piece.clone()] }),
+            _ => {
+                let covers = SeqRange { first: piece.range().first, ..covers };
+                contents.push(Content { covers, pieces: vec![piece.clone()] });
+            }
         }
     }
     contents
@@ -108,17 +114,7 @@ pub(super) fn contents(pieces: &[Piece]) -> Vec<Content> {
 /// The lines as one frame of zstd, each with a newline at its end. Takes about a second for 200 MiB.
 pub(super) fn compressed(pieces: &[Piece]) -> io::Result<Vec<u8>> {
     let mut out = zstd::Encoder::new(Vec::new(), ZSTD_LEVEL)?;
-    for piece in pieces {
-        match piece.lines().any(|line| !line.bytes.ends_with(b"\n")) {
-            false => out.write_all(piece.bytes())?,
-            true => {
-                for line in piece.lines() {
-                    out.write_all(line.bytes)?;
-                    out.write_all(if line.bytes.ends_with(b"\n") { b"" } else { b"\n" })?;
-                }
-            }
-        }
-    }
+    write_terminated(pieces, &mut out)?;
     out.finish()
 }
 
@@ -131,6 +127,16 @@ mod tests {
     fn keys_sort_as_seqs_do_and_are_read_back() {
         let keys = Keys { folder: "a/1-07-0/".to_owned(), suffix: ".log.zst".to_owned() };
         assert_eq!(keys.key(Seq(7)), "a/1-07-0/00000000000000000007.log.zst");
+        assert_eq!(
+            keys.first("a/1-07-0/00000000000000000007.ndjson.zst"),
+            Some(Seq(7)),
+            "it was configured before"
+        );
+        assert_eq!(
+            keys.first("a/1-07-0/00000000000000000007.ndjson.zst"),
+            Some(Seq(7)),
+            "it was configured before"
+        );
         let mut sorted: Vec<String> = Vec::new();
         for seq in [0, 1, 9, 10, 999_999, u64::MAX] {
             sorted.push(keys.before(Seq(seq)));
@@ -141,7 +147,7 @@ mod tests {
         for other in [
             "a/1-07-0/.conditional",
             "a/1-07-0/7.log.zst",
-            "a/1-07-0/00000000000000000007.log",
+            "a/1-07-0/000000000000000000071.log",
             "a/1-07-0/000000000000000000x7.log.zst",
             "b/1-07-0/00000000000000000007.log.zst",
             "a/1-07-0/99999999999999999999.log.zst",
@@ -177,6 +183,7 @@ mod tests {
         assert_eq!(covers(&pieces), [range(10, 11), range(13, 14)]);
         // Line 12 is of another source.
         pieces[1] = pieces[1].clone().covering(range(11, 12));
+        pieces[0] = pieces[0].clone().covering(range(7, 10));
         let whole = contents(&pieces);
         assert_eq!(whole.iter().map(|one| one.covers).collect::<Vec<_>>(), [range(10, 14)]);
         let body = compressed(&whole[0].pieces).unwrap();

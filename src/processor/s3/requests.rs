@@ -17,7 +17,7 @@ use super::super::connections::Connections;
 use super::super::evidence::chain;
 use super::super::server::{S3Place, S3Prefix};
 use super::super::trouble::{Fault, Trouble};
-use super::super::trust::trust;
+use super::super::trust::{is_untrusted, trust};
 use super::objects::{About, Run};
 use crate::plain::{beginning, harmless};
 
@@ -150,7 +150,12 @@ impl Requests {
             request.headers_mut().insert(HeaderName::from_static(name), value);
         }
         let asked = self.client.request(request).await;
-        let (head, body) = asked.map_err(|error| Trouble::server(chain(&error)))?.into_parts();
+        let (head, body) = asked
+            .map_err(|error| {
+                let fault = if is_untrusted(&error) { Fault::Setup } else { Fault::Server };
+                Trouble::new(fault, chain(&error))
+            })?
+            .into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| Trouble::server(format!("the answer was cut off: {error}")))?;
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
