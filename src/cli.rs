@@ -684,7 +684,7 @@ pub enum GroupCommand {
         /// A line number (seq); a time such as 2026-03-01T08:00:00Z, or how long ago (24h, 90m); beginning; or end
         #[arg(long, value_name = "SEQ|TIME|beginning|end", value_parser = place)]
         to: Place,
-        /// Also deliver lines again that the destination (redis, postgres, file) has recorded as written
+        /// Also deliver lines again that the destination (redis, postgres, nats, kafka, s3, file) has recorded as written
         #[arg(long, conflicts_with = "missing")]
         again: bool,
         /// Deliver only lines that the destination has not recorded, such as those that it lost with its records
