@@ -20,7 +20,7 @@ use bytes::Bytes;
 use krafka::auth::{AuthConfig, TlsConfig};
 use krafka::error::KrafkaError;
 use krafka::producer::{Record, TransactionalProducer};
-use krafka::{CloseOptions, Kafka as Client};
+use krafka::{CloseOptions, Compression, Kafka as Client};
 use spillq_storage::{Line, Seq, SeqRange, SourceId};
 
 use self::checkpoint::Checkpoint;
@@ -165,6 +165,7 @@ impl Kafka {
             .batch_size(BATCH_BYTES.min(batch_bytes_max / 2))
             .buffer_memory(BUFFER_BYTES)
             .delivery_timeout(DELIVERY_WAIT)
+            .compression(Compression::Lz4)
             .max_block(ANSWER_WAIT)
             .transaction_timeout(self.transaction_timeout)
             .metrics_push(false)
