@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use krafka::Kafka as Client;
-use krafka::admin::{CreateTopicsOptions, NewTopic};
+use krafka::admin::{CreatePartitionsOptions, CreateTopicsOptions, NewTopic};
 use krafka::producer::{Record, TransactionalProducer};
 
 use crate::chaos::{self, wait_for_word, wait_until};
@@ -224,4 +224,44 @@ fn an_open_transaction_of_another_producer_does_not_hide_the_checkpoint() {
     });
     assert_eq!(kafka.records(), owned(&[(1, "one"), (2, "two"), (3, "three")]));
     assert_eq!(service.stop(), 0);
+}
+
+/// A broker that stands still in the middle of a commit: nobody knows whether it was made, until the next connection has asked.
+#[test]
+fn a_commit_whose_answer_is_late_is_found_out_and_more_partitions_hide_no_checkpoint() {
+    let Some(kafka) = Kafka::start(|| {}) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let config = kafka.config(folder.path(), "");
+    let mut service = start(folder.path(), &config);
+    let mut written = 0;
+    let mut write = |lines: u64| {
+        let text: String = (written..written + lines).map(|n| format!("line {n}\n")).collect();
+        append(folder.path(), &text);
+        written += lines;
+        written
+    };
+    let all = write(5_000);
+    service.wait("some lines are there", |status| status.groups[0].ack_floor > 0);
+    kafka.server.pause(true);
+    // Longer than any answer may take.
+    wait_for_word(&mut service, "timed out");
+    kafka.server.pause(false);
+    service.wait("all are there", |status| status.groups[0].ack_floor == all);
+
+    block(async {
+        let admin = kafka.client().await.admin();
+        let made = admin.create_partitions([("checkpoints", 3)], CreatePartitionsOptions::default()).await;
+        made.unwrap().into_values().for_each(|made| made.unwrap());
+    });
+    assert_eq!(service.stop(), 0);
+    let mut service = start(folder.path(), &config);
+    service.wait("it runs", |_| true);
+    chaos::command(folder.path(), &["group", "seek", "default", "--to", "beginning", "--missing"]);
+    let all = write(10);
+    service.wait("all are done again", |status| {
+        status.groups[0].ack_floor == all && status.groups[0].lag_lines == 0
+    });
+    assert_eq!(service.stop(), 0);
+    let expected: Vec<(u64, String)> = (0..all).map(|n| (n + 1, format!("line {n}"))).collect();
+    assert_eq!(kafka.records(), expected);
 }

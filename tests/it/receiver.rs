@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
 use crate::chaos;
@@ -50,6 +51,13 @@ impl Receiver {
         let mut receiver = Receiver { script, folder, port: Port::reserved(), process: None, ready, more };
         chaos::Server::start(&mut receiver);
         Some(receiver)
+    }
+
+    /// Stops all of it, or lets it continue.
+    pub fn pause(&self, is_paused: bool) {
+        let signal = if is_paused { Signal::STOP } else { Signal::CONT };
+        // `exec`: the process of the script is that of the server.
+        kill_process(self.process.as_ref().unwrap().pid(), signal).unwrap();
     }
 
     pub fn url(&self, path: &str) -> String {
