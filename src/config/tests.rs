@@ -281,7 +281,7 @@ path = "spillq-data/out"
             "line 31: processor.path = \"/etc/spillq/spillq-data/out\": is in the data dir /etc/spillq/spillq-data",
             "line 32: processor.group = \"default\": no [[group]] has this name; there are \"a\", \"a\", \"loose\"",
             "line 32: processor.kind: is missing; write \"exec\", \"exec-stream\", \"http\", \"redis\", \
-             \"postgres\", \"nats\", \"stdout\" or \"file\"",
+             \"postgres\", \"nats\", \"kafka\", \"s3\", \"stdout\" or \"file\"",
         ],
     );
 }

@@ -27,6 +27,7 @@ use self::checkpoint::Checkpoint;
 use self::errors::trouble;
 use self::topics::ANSWER_WAIT;
 use super::driver::{Called, Destination, Doing, Driver, Lines, Note};
+use super::run::Run;
 use super::server::{KafkaTopic, Sasl};
 use super::trouble::{Fault, Trouble, read_secret};
 use super::written::Written;
@@ -66,7 +67,7 @@ impl KafkaTopic {
 struct Kafka {
     to: KafkaTopic,
     owner: String,
-    /// Another one in each run of the service, to tell two services with a copy of one store from each other.
+    /// Of this run of the service: nothing arrives late here, so its number does not matter.
     run: String,
     transaction_timeout: Duration,
     /// How long reading the checkpoint may take: transactions of others end within a minute, unless they are broken. Less than a
@@ -101,7 +102,7 @@ impl Drop for Session {
 impl Kafka {
     fn new(to: KafkaTopic, epoch: Epoch, timeout: Duration) -> Kafka {
         let transaction_timeout = (timeout.max(DELIVERY_WAIT) + ANSWER_WAIT).min(TRANSACTION_MAX);
-        let run = format!("{:016x}", fastrand::u64(..));
+        let run = Run::begin().id;
         Kafka {
             to,
             owner: epoch.to_string(),

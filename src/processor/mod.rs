@@ -45,6 +45,8 @@ mod redis;
 mod reply;
 mod report;
 mod route;
+#[cfg(any(feature = "nats", feature = "kafka", feature = "s3"))]
+mod run;
 #[cfg(feature = "s3")]
 mod s3;
 #[cfg(test)]

@@ -35,8 +35,9 @@ use tokio::sync::watch;
 
 use self::end::{End, IN_FLIGHT_MAX, Memory};
 use self::errors::{connecting, looking, publishing, said};
-use self::message::{Connection, Sender};
+use self::message::Sender;
 use super::driver::{Called, Destination, Doing, Driver, Lines, Note};
+use super::run::Run;
 use super::server::NatsSubject;
 use super::trouble::{Trouble, read_secret};
 use super::trust::trust;
@@ -74,7 +75,7 @@ struct Nats {
 /// A connection, and what is known of the stream.
 struct Session {
     context: Context,
-    by: Connection,
+    by: Run,
     /// Why nothing more can be expected of the connection.
     over: watch::Receiver<Option<Trouble>>,
     /// The sequence of its last message, whether that is still stored or not; 0 if it never had one.
@@ -100,7 +101,7 @@ impl Nats {
         Ok(Nats { to, memory, tls })
     }
 
-    fn sender<'a>(&'a self, by: &'a Connection, acked: u64) -> Sender<'a> {
+    fn sender<'a>(&'a self, by: &'a Run, acked: u64) -> Sender<'a> {
         Sender { owner: &self.memory.owner, by, acked }
     }
 
@@ -238,7 +239,7 @@ impl Destination for Nats {
         let stream = stream.map_err(|error| looking(&error, &self.to.stream))?;
         fit::fits(&stream.cached_info().config, &self.to.subject).map_err(Trouble::setup)?;
         let End { last, note, number } = unless_over(&over, self.memory.look(&stream)).await??;
-        let by = Connection { number, run: self.memory.run.clone() };
+        let by = Run { number, id: self.memory.id.clone() };
         Ok(Session { context, by, over, last, alone_from: last + IN_FLIGHT_MAX as u64, note })
     }
 

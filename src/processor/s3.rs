@@ -24,9 +24,10 @@ use rusty_s3::actions::list_objects_v2::CommonPrefixes;
 use spillq_storage::{Seq, SeqRange};
 
 use self::credentials::{Held, credentials};
-use self::objects::{About, Content, Keys, Run, compressed, contents};
+use self::objects::{About, Content, Keys, compressed, contents};
 use self::requests::{Put, Requests};
 use super::driver::{Called, Destination, Doing, Driver, Lines, Note};
+use super::run::Run;
 use super::server::S3Prefix;
 use super::trouble::{Fault, Trouble};
 use super::written::Written;
@@ -97,8 +98,7 @@ impl S3 {
         let place = to.place().map_err(|error| io::Error::other(format!("the url: {error}")))?;
         let prefix = if place.prefix.is_empty() { String::new() } else { place.prefix + "/" };
         let keys = Keys { folder: format!("{prefix}{owner}/"), suffix: to.suffix.clone() };
-        let run = Run { number: now_ms(), id: format!("{:016x}", fastrand::u64(..)) };
-        let known = Mutex::new(Known { run, has_stored: false, is_conditional: false });
+        let known = Mutex::new(Known { run: Run::begin(), has_stored: false, is_conditional: false });
         let requests = Arc::new(Requests::new(&to)?);
         Ok(S3 { to, prefix, owner, keys, requests, known })
     }
@@ -226,11 +226,6 @@ impl S3 {
             }
         }
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Destination for S3 {

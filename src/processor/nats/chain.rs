@@ -68,8 +68,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::message::Connection;
     use super::*;
+    use crate::processor::run::Run;
 
     const WINDOW: usize = 4;
 
@@ -134,7 +134,7 @@ mod tests {
             let told: Vec<u64> = seqs(&note.written).into_iter().collect();
             assert_eq!(told, truth, "{:#?}", self.stream);
             let mut written: Written = note.written.parse().unwrap();
-            let by = Connection { number, run: "run".to_owned() };
+            let by = Run { number, id: "run".to_owned() };
             let (mut end, mut acked) = (self.stream.len() as u64, self.stream.len() as u64);
             self.on_the_way.push(VecDeque::new());
             let own = self.on_the_way.len() - 1;
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn a_late_message_behind_another_line_does_not_claim_the_line_that_was_refused() {
         let told = |number, acked, line, written: &str| Told {
-            by: Connection { number, run: "run".to_owned() },
+            by: Run { number, id: "run".to_owned() },
             acked,
             line: Some(Seq(line)),
             note: Note { owner: "us".to_owned(), written: written.to_owned() },

@@ -1,15 +1,15 @@
 //! What the end of a stream says is stored, when a connection is made.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream};
 use tokio::task::JoinSet;
 
 use super::chain::Chain;
 use super::errors::fault;
-use super::message::{self, Connection, Told};
+use super::message::{self, Told};
 use crate::processor::driver::Note;
+use crate::processor::run::Run;
 use crate::processor::server::NatsSubject;
 use crate::processor::trouble::Trouble;
 use crate::processor::written::Written;
@@ -27,8 +27,8 @@ pub(super) struct Memory {
     subject: String,
     /// The group, the store and its epoch.
     pub(super) owner: String,
-    /// Another one in each run.
-    pub(super) run: String,
+    /// Of this run of the service.
+    pub(super) id: String,
     known: Mutex<Known>,
 }
 
@@ -36,8 +36,8 @@ pub(super) struct Memory {
 struct Known {
     /// What is stored: the messages that say so may be too old to be kept.
     written: Option<Written>,
-    /// The number of the latest connection: at first the time in milliseconds, so that those of an earlier run are smaller, also of
-    /// messages that were not looked at.
+    /// The number of the latest connection: at first that of the run, so that those of an earlier run are smaller, also of messages that
+    /// were not looked at.
     connection: u64,
     /// Up to this sequence messages of an earlier run may be taken: they were on their way when this one began.
     late_until: u64,
@@ -55,10 +55,8 @@ pub(super) struct End {
 impl Memory {
     pub(super) fn new(to: &NatsSubject, owner: String) -> Memory {
         let (stream, subject) = (to.stream.clone(), to.subject.clone());
-        let run = format!("{:016x}", fastrand::u64(..));
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let connection = u64::try_from(since.as_millis()).unwrap_or_default();
-        Memory { stream, subject, owner, run, known: Mutex::new(Known { connection, ..Known::default() }) }
+        let Run { number: connection, id } = Run::begin();
+        Memory { stream, subject, owner, id, known: Mutex::new(Known { connection, ..Known::default() }) }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -157,11 +155,11 @@ impl Memory {
     /// Refuses a message of another service, with a copy of the store: it has our owner.
     ///
     /// Those of an earlier run of this one may arrive late, but a connection has a greater number than every message before it.
-    fn refuse_a_copy(&self, at: u64, by: &Connection) -> Result<(), Trouble> {
+    fn refuse_a_copy(&self, at: u64, by: &Run) -> Result<(), Trouble> {
         let (name, subject, known) = (&self.stream, &self.subject, self.known());
         let is_late = by.number < known.connection && at <= known.late_until;
         // Before the first message of this run, the last one is of an earlier run.
-        if by.run == self.run || known.written.is_none() || is_late {
+        if by.id == self.id || known.written.is_none() || is_late {
             return Ok(());
         }
         Err(Trouble::setup(format!(

@@ -4,14 +4,13 @@
 //! message of the subject says what is there ([`chain`](super::chain)). A message without a line, which has no `Spillq-Seq`,
 //! carries a note only.
 
-use std::fmt;
-
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 use spillq_storage::{Line, Seq};
 
 use crate::processor::driver::Note;
+use crate::processor::run::Run;
 use crate::processor::written::Written;
 
 const OWNER: &str = "Spillq-Owner";
@@ -23,26 +22,11 @@ const SOURCE: &str = "Spillq-Source";
 const OFFSET: &str = "Spillq-Offset";
 const PART: &str = "Spillq-Part";
 
-/// A connection to the stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Connection {
-    /// Greater than those of connections before: from the time, and from the last message of the stream.
-    pub(super) number: u64,
-    /// Another one in each run of the service, to tell two services with a copy of one store from each other.
-    pub(super) run: String,
-}
-
-/// `17-9f3ad2c40b1e5f67`.
-impl fmt::Display for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.number, self.run)
-    }
-}
-
 /// What a message says of those before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Told {
-    pub(super) by: Connection,
+    /// The connection that sent it.
+    pub(super) by: Run,
     /// The sequence up to which the stream was known when the message was sent.
     pub(super) acked: u64,
     /// The line that it carries.
@@ -56,7 +40,7 @@ pub(super) struct Told {
 pub(super) struct Sender<'a> {
     /// The group, the store and its epoch: the owner of the note.
     pub(super) owner: &'a str,
-    pub(super) by: &'a Connection,
+    pub(super) by: &'a Run,
     pub(super) acked: u64,
 }
 
@@ -91,9 +75,8 @@ pub(super) fn of_note(sender: Sender<'_>, written: &Written) -> PublishMessage {
 /// What a message says; `None` if it is not one of spillq.
 pub(super) fn told(headers: &HeaderMap) -> Option<Told> {
     let text = |name: &str| headers.get(name).map(|value| value.as_str());
-    let (number, run) = text(CONNECTION)?.split_once('-')?;
     Some(Told {
-        by: Connection { number: number.parse().ok()?, run: run.to_owned() },
+        by: text(CONNECTION)?.parse().ok()?,
         acked: text(ACKED)?.parse().ok()?,
         line: text(SEQ).map(|seq| seq.parse().map(Seq)).transpose().ok()?,
         note: Note { owner: text(OWNER)?.to_owned(), written: text(WRITTEN)?.to_owned() },
@@ -117,7 +100,7 @@ mod tests {
         let written = Written::of([SeqRange { first: Seq(1), last: Seq(4) }, SeqRange::one(Seq(7))]);
         let block = sample::block(7, &[b"a line"]);
         let line = block.lines().next().unwrap();
-        let by = Connection { number: 3, run: "a".to_owned() };
+        let by = Run { number: 3, id: "a".to_owned() };
         let sender = Sender { owner: "1-07-0", by: &by, acked: 12 };
         let message =
             of_line(sender, &line, "/log/a\r\nSpillq-Owner: 2\u{1b}", &written).outbound_message("s");

@@ -3,13 +3,13 @@
 //! The key begins with the first seq, so that a list is in seq order. An object holds the lines of seqs that follow each other. So of all
 //! objects only one can have a line: the last whose first seq is not behind it.
 
-use std::fmt;
 use std::io;
 
 use spillq_storage::{Seq, SeqRange};
 
 use super::super::Piece;
 use super::super::input::write_terminated;
+use super::super::run::Run;
 
 /// Digits of a seq in a key: enough for every `u64`, so that keys sort as numbers do.
 const DIGITS: usize = 20;
@@ -44,26 +44,11 @@ impl Keys {
     }
 }
 
-/// Which run of the service stored an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    /// Greater than those of the runs before: the time when it began, in milliseconds, and more than that of any object that was seen.
-    pub(super) number: u64,
-    /// To tell two services with a copy of one store from each other.
-    pub(super) id: String,
-}
-
-/// `17-9f3ad2c40b1e5f67`.
-impl fmt::Display for Run {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.number, self.id)
-    }
-}
-
 /// What an object says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct About {
     pub(super) owner: String,
+    /// Which run of the service stored it.
     pub(super) run: Run,
     pub(super) last: Seq,
 }
@@ -75,11 +60,9 @@ impl About {
 
     /// From the values of these headers; `None` if one is missing or is not what we write.
     pub(super) fn of(header: impl Fn(&str) -> Option<String>) -> Option<About> {
-        let run = header(About::RUN)?;
-        let (number, id) = run.split_once('-')?;
         Some(About {
             owner: header(About::OWNER)?,
-            run: Run { number: number.parse().ok()?, id: id.to_owned() },
+            run: header(About::RUN)?.parse().ok()?,
             last: Seq(header(About::LAST)?.parse().ok()?),
         })
     }

@@ -15,10 +15,11 @@ use rusty_s3::{Bucket, Credentials, UrlStyle};
 use super::super::client::{Client, client};
 use super::super::connections::Connections;
 use super::super::evidence::chain;
+use super::super::run::Run;
 use super::super::server::{S3Place, S3Prefix};
 use super::super::trouble::{Fault, Trouble};
 use super::super::trust::{is_untrusted, trust};
-use super::objects::{About, Run};
+use super::objects::About;
 use crate::plain::{beginning, harmless};
 
 /// What is read of an answer: a list of a thousand keys is a tenth of it.
