@@ -5,7 +5,6 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
 use crate::chaos;
@@ -54,7 +53,9 @@ impl Receiver {
     }
 
     /// Stops all of it, or lets it continue.
+    #[cfg(feature = "kafka")]
     pub fn pause(&self, is_paused: bool) {
+        use rustix::process::{Signal, kill_process};
         let signal = if is_paused { Signal::STOP } else { Signal::CONT };
         // `exec`: the process of the script is that of the server.
         kill_process(self.process.as_ref().unwrap().pid(), signal).unwrap();
