@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -174,6 +174,27 @@ pub fn command(folder: &Path, args: &[&str]) {
     let data_dir = folder.join("q");
     let done = || spillq(args).arg("--data-dir").arg(&data_dir).finished().status.success();
     assert!(wait_for(|| done().then_some(())).is_some(), "{args:?}");
+}
+
+/// A store that was made from a backup gives seqs to other lines than the original: a destination that has lines of the original
+/// refuses it, and says so with `word`. The service of `folder` is stopped. The new store runs with the configuration that
+/// `config` writes into its folder.
+pub fn a_restored_store_is_refused(folder: &Path, config: impl Fn(&Path) -> PathBuf, word: &str) {
+    let (backup, restored) = (folder.join("backup"), tempfile::tempdir().unwrap());
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    run_spillq(&["backup", "--data-dir", &text(&folder.join("q")), "--to", &text(&backup)]);
+    let data_dir = restored.path().join("q");
+    run_spillq(&["restore", "--from", &text(&backup), "--data-dir", &text(&data_dir)]);
+    fs::write(restored.path().join("new.log"), "of the restored store\n").unwrap();
+    let mut service = Service::start(&data_dir, &["--config", config(restored.path()).to_str().unwrap()]);
+    wait_for_word(&mut service, word);
+    service.wait("it is refused", |status| status.groups[0].state == "refused");
+    assert_eq!(service.stop(), 0);
+}
+
+fn run_spillq(args: &[&str]) {
+    let output = spillq(args).finished();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A server whose `data` falls back to an earlier state, as after a failover to a replica that was behind, or a crash without a

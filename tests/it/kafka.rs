@@ -188,6 +188,11 @@ fn a_wrong_setup_is_reported_and_of_two_copies_the_first_is_refused() {
     service.wait("it is refused", |status| status.groups[0].state == "refused");
     assert_eq!(second.stop(), 0);
     assert_eq!(service.stop(), 0);
+    chaos::a_restored_store_is_refused(
+        folder.path(),
+        |folder| kafka.config(folder, ""),
+        "this store was restored",
+    );
     assert_eq!(kafka.records(), owned(&[(1, "one"), (2, "two"), (3, "three"), (4, "four")]));
 }
 

@@ -510,8 +510,13 @@ fn of_two_services_with_a_copy_of_one_store_the_first_is_refused_and_nothing_com
     let mut service = start(folder.path(), &config_file);
     service.wait("the other one goes on", |status| status.groups[0].ack_floor == 5);
     let all = [(1, "one"), (2, "two"), (3, "three"), (4, "four"), (5, "five")];
-    assert_eq!(nats.messages(), owned(&all));
     assert_eq!(service.stop(), 0);
+    let made = |folder: &Path| {
+        fs::write(folder.join("password"), "secret").unwrap();
+        config(folder, &nats.node.url(), "")
+    };
+    chaos::a_restored_store_is_refused(folder.path(), made, "before it was restored");
+    assert_eq!(nats.messages(), owned(&all));
 }
 
 /// What a server had in its buffers when spillq was killed. Such a message is of a smaller connection, and may stand behind another

@@ -219,6 +219,11 @@ fn a_prefix_belongs_to_one_store_and_of_two_copies_the_first_is_refused() {
     let mut strange = start(other.path(), &store.config(other.path(), ""));
     wait_for_word(&mut strange, "belongs to another store");
     assert_eq!(strange.stop(), 0);
+    chaos::a_restored_store_is_refused(
+        folder.path(),
+        |folder| store.config(folder, ""),
+        "before it was restored",
+    );
     assert_eq!(store.lines().len(), 4, "nothing was added");
 }
 
