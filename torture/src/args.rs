@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::campaign::{Setup, Tally};
 use crate::damage;
 use crate::disk::Kind;
+use crate::handoff;
 use crate::inject::{self, Fault};
 use crate::killer;
 use crate::memory;
@@ -142,6 +143,14 @@ enum Campaign {
         #[arg(long, value_name = "CASE", conflicts_with = "block")]
         only: Option<String>,
     },
+    /// Kills of the service, of a real server, or of both, while lines are handed to it; `cargo test` runs them
+    Handoff {
+        #[command(flatten)]
+        cases: Cases,
+        /// Where lines go
+        #[arg(long)]
+        to: handoff::To,
+    },
     /// Builds spillq without one safeguard at a time: a named campaign must fail each time
     SelfCheck,
     /// What spillq runs for its batches here
@@ -223,6 +232,7 @@ fn campaign(args: &Args) -> Result<u8> {
             let faults = [Fault::Error("EIO"), Fault::Error("ENOSPC")];
             inject::run(&setup(cases), &faults, "io-error", only.as_deref(), &mut tally);
         }
+        Campaign::Handoff { cases, to } => handoff::run(&setup(cases), *to, &mut tally),
         Campaign::SelfCheck => crate::self_check::run(&work, &mut tally),
         Campaign::Power { cases, busy, followed } => {
             let beside = match (busy, followed) {

@@ -151,6 +151,11 @@ impl Tally {
         );
     }
 
+    /// The cases of another tally that failed.
+    pub fn add_failed(&mut self, other: &Tally) {
+        self.failed += other.failed;
+    }
+
     /// Cases that cannot run here.
     pub fn skip(&mut self, cases: u64, why: &str) {
         self.skipped += cases;

@@ -25,6 +25,8 @@ pub mod disk;
 pub mod followed;
 /// Full disks.
 pub mod full;
+/// Kills while lines are handed to another system.
+pub mod handoff;
 /// Hostile clients.
 pub mod http;
 /// A fault at each system call in turn.
