@@ -159,6 +159,9 @@ impl Kafka {
     ) -> Result<TransactionalProducer, Trouble> {
         let features = client.admin().describe_features(Default::default()).await;
         let features = features.map_err(|error| trouble("asking for the features of the cluster", &error))?;
+        if features.finalized_epoch.is_none() {
+            return Err(Trouble::server("the broker does not know the features of the cluster yet"));
+        }
         let level = features.finalized.iter().find(|feature| feature.name == "transaction.version");
         let is_v2 = level.is_some_and(|level| level.max_version_level >= TRANSACTION_VERSION);
         let producer = client
