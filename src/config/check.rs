@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use spillq_storage::Keep;
 
-use super::destination::is_plain_url_to_another_host;
+use super::destination::{is_another_host, is_plain_url_to_another_host};
 use super::paths;
 use super::problem::Problem;
-use super::server::{is_plain_to_another_host, is_this_host};
+use super::server::is_plain_to_another_host;
 use super::settings::{ConsumerSocket, Kind, LEASED_BYTES_MAX, Listen, Processor, Settings};
 use super::sources::{Origin, Origins};
 use super::value::{MIB, duration_text, size_text};
@@ -49,6 +49,19 @@ impl Faults<'_> {
             value: value.into(),
             expected: expected.into(),
         });
+    }
+
+    /// Two keys of which both are set or none.
+    fn go_together(
+        &mut self,
+        path: &dyn Fn(&str) -> String,
+        (one, has_one): (&str, bool),
+        (other, has_other): (&str, bool),
+    ) {
+        if has_one != has_other {
+            let (there, missing) = if has_one { (one, other) } else { (other, one) };
+            self.add(&path(there), None, format!("goes with {missing}, which is not set"));
+        }
     }
 }
 
@@ -108,12 +121,6 @@ pub(super) fn tiny_min_free(settings: &Settings) -> Option<String> {
             size_text(min_free)
         )
     })
-}
-
-/// Whether `HOST:PORT` is another host.
-fn is_another_host(broker: &str) -> bool {
-    let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host);
-    !is_this_host(host.trim_start_matches('[').trim_end_matches(']'))
 }
 
 /// Secrets that are sent without encryption. It works, and within a host or a container it may be fine.
@@ -351,18 +358,12 @@ fn processors(settings: &Settings, faults: &mut Faults<'_>) {
             faults.add(&path("credentials"), None, what);
         }
         if let Kind::Kafka(to) = &processor.kind {
-            if to.user.is_some() != to.password.is_some() {
-                let (there, missing) =
-                    if to.user.is_some() { ("user", "password") } else { ("password", "user") };
-                faults.add(&path(there), None, format!("goes with {missing}, which is not set"));
-            }
-            if to.cert_file.is_some() != to.key_file.is_some() {
-                let (there, missing) = match to.cert_file {
-                    Some(_) => ("cert_file", "key_file"),
-                    None => ("key_file", "cert_file"),
-                };
-                faults.add(&path(there), None, format!("goes with {missing}, which is not set"));
-            }
+            faults.go_together(&path, ("user", to.user.is_some()), ("password", to.password.is_some()));
+            faults.go_together(
+                &path,
+                ("cert_file", to.cert_file.is_some()),
+                ("key_file", to.key_file.is_some()),
+            );
             if !to.is_tls && (to.cert_file.is_some() || to.ca_file.is_some()) {
                 faults.add(&path("tls"), None, "certificates are for TLS; write tls = true");
             }
@@ -378,13 +379,8 @@ fn processors(settings: &Settings, faults: &mut Faults<'_>) {
             if let Err(expected) = to.place().map_err(|error| error + " (bucket_in says which)") {
                 faults.add(&path("url"), None, expected);
             }
-            if to.access_key_id.is_some() != to.secret_access_key.is_some() {
-                let (there, missing) = match to.access_key_id {
-                    Some(_) => ("access_key_id", "secret_access_key"),
-                    None => ("secret_access_key", "access_key_id"),
-                };
-                faults.add(&path(there), None, format!("goes with {missing}, which is not set"));
-            }
+            let key = ("access_key_id", to.access_key_id.is_some());
+            faults.go_together(&path, key, ("secret_access_key", to.secret_access_key.is_some()));
             if to.session_token.is_some() && to.access_key_id.is_none() {
                 faults.add(&path("session_token"), None, "goes with access_key_id, which is not set");
             }
@@ -397,13 +393,11 @@ fn processors(settings: &Settings, faults: &mut Faults<'_>) {
                     "this format has an object around each line; for lines as they are write format = \"lines\", \"elasticsearch\", \"otlp\" or \"loki\"",
                 );
             }
-            if to.cert_file.is_some() != to.key_file.is_some() {
-                let (there, missing) = match to.cert_file {
-                    Some(_) => ("cert_file", "key_file"),
-                    None => ("key_file", "cert_file"),
-                };
-                faults.add(&path(there), None, format!("goes with {missing}, which is not set"));
-            }
+            faults.go_together(
+                &path,
+                ("cert_file", to.cert_file.is_some()),
+                ("key_file", to.key_file.is_some()),
+            );
             let is_tls = to.url.whole().starts_with("https://");
             if !is_tls && to.cert_file.is_some() {
                 faults.add(&path("cert_file"), None, "only TLS shows a certificate; write https://");

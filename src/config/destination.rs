@@ -17,13 +17,22 @@ const OWN_NAMES: [&str; 6] =
 
 /// Whether a URL goes to another host without TLS.
 pub(super) fn is_plain_url_to_another_host(url: &Url) -> bool {
-    let host = url.whole().strip_prefix("http://").and_then(|rest| rest.split(['/', '?', '#']).next());
-    let is_here = |host: &str| {
-        let port = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
-        let name = port.map_or(host, |(name, _)| name);
-        is_this_host(name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name))
-    };
-    host.is_some_and(|host| !is_here(host))
+    let authority = url.whole().strip_prefix("http://").and_then(|rest| rest.split(['/', '?', '#']).next());
+    authority.is_some_and(is_another_host)
+}
+
+/// Whether `HOST` or `HOST:PORT` is another host than this one.
+pub(super) fn is_another_host(authority: &str) -> bool {
+    let port = authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+    let name = port.map_or(authority, |(name, _)| name);
+    !is_this_host(name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name))
+}
+
+/// The host of `HOST:PORT`, with a port from 1 on; `None` if it is written in another way.
+fn host_of(authority: &str) -> Option<&str> {
+    let (host, port) = authority.rsplit_once(':')?;
+    port.parse::<u16>().ok().filter(|port| *port > 0)?;
+    Some(host).filter(|host| !host.is_empty())
 }
 
 pub(super) fn url(written: &str) -> Result<Url, String> {
@@ -57,11 +66,10 @@ pub(super) fn bucket_url(written: &str) -> Result<String, String> {
 
 /// `HOST:PORT`.
 pub(super) fn broker(written: &str) -> Result<String, String> {
-    let port = written.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     let is_plain =
         |host: &str| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte));
-    match port {
-        Some((host, 1..)) if !host.is_empty() && is_plain(host) => Ok(written.to_owned()),
+    match host_of(written) {
+        Some(host) if is_plain(host) => Ok(written.to_owned()),
         _ => Err("expected HOST:PORT, such as \"localhost:9092\"".to_owned()),
     }
 }
@@ -96,14 +104,10 @@ pub(super) fn proxy(written: &str) -> Result<String, String> {
     let expected = "expected http://HOST:PORT";
     let authority = written.strip_prefix("http://").ok_or(expected)?;
     let authority = authority.strip_suffix('/').unwrap_or(authority);
-    let port = authority.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-    let is_plain = |host: &str| {
-        !host.is_empty()
-            && !host.contains(['/', '?', '#', '@'])
-            && host.bytes().all(|byte| byte.is_ascii_graphic())
-    };
-    match port {
-        Some((host, 1..)) if is_plain(host) => Ok(format!("http://{authority}")),
+    let is_plain =
+        |host: &str| !host.contains(['/', '?', '#', '@']) && host.bytes().all(|byte| byte.is_ascii_graphic());
+    match host_of(authority) {
+        Some(host) if is_plain(host) => Ok(format!("http://{authority}")),
         _ => Err(expected.to_owned()),
     }
 }

@@ -32,6 +32,7 @@ use super::value::{GIB, KIB, MIB, duration_text, parse_duration, parse_size, siz
 use crate::plain::needs_escape;
 use crate::processor::{Coding, Content, Form, Sasl, Server, urls};
 use crate::queue::{self, GroupSettings, LagPolicy, Stuck, WhenFull, group_name};
+use crate::secret::Secret;
 use crate::supervise::ProcessorKind;
 use crate::tail::{Follow, From};
 
@@ -228,8 +229,7 @@ pub(super) fn settings() -> Vec<Key<Settings>> {
 
         /// The bearer token that consumers must send, as "file:PATH" or "env:VARIABLE". A `[[group]]` can have another
         /// one. Read again at each reload.
-        "consumers.token" => consumers.token:
-            text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(),
+        "consumers.token" => consumers.token: secret().optional(),
             secretive, example(r#""file:/etc/spillq/consumers.token""#), live;
 
         /// The prefix of commands, if they cannot be run directly: "runuser -u spillq --" with the Debian package,
@@ -373,8 +373,7 @@ pub(super) fn group() -> Vec<Key<GroupSettings>> {
         "rate" => rate: bound(number(0..=1_000_000_000));
 
         /// The bearer token of this group's consumers, in place of `token` under [consumers].
-        "token" => token:
-            text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(),
+        "token" => token: secret().optional(),
             secretive, example(r#""file:/etc/spillq/fills.token""#);
     }
 }
@@ -546,24 +545,19 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
 
         /// Which file or variable holds the id of the access key. Without it and `secret_access_key`, the container or the
         /// machine is asked, as on AWS.
-        "access_key_id" => [S3] access_key_id:
-            text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(), secretive, example(r#""env:AWS_ACCESS_KEY_ID""#);
+        "access_key_id" => [S3] access_key_id: secret().optional(), secretive, example(r#""env:AWS_ACCESS_KEY_ID""#);
 
         /// Which file or variable holds the secret of the access key.
-        "secret_access_key" => [S3] secret_access_key:
-            text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(), secretive, example(r#""file:/etc/spillq/s3-secret""#);
+        "secret_access_key" => [S3] secret_access_key: secret().optional(), secretive, example(r#""file:/etc/spillq/s3-secret""#);
 
         /// Which file or variable holds the token of temporary credentials.
-        "session_token" => [S3] session_token:
-            text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(), secretive, example(r#""env:AWS_SESSION_TOKEN""#);
+        "session_token" => [S3] session_token: secret().optional(), secretive, example(r#""env:AWS_SESSION_TOKEN""#);
 
         /// Which file or variable holds the credentials: a JWT and the seed of an nkey, as nsc writes them (.creds).
-        "credentials" => [Nats] credentials:
-            text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(), secretive, example(r#""file:/etc/spillq/nats.creds""#);
+        "credentials" => [Nats] credentials: secret().optional(), secretive, example(r#""file:/etc/spillq/nats.creds""#);
 
         /// Which file or variable holds the password. For NATS without a user it is a token.
-        "password" => [Redis, Postgres, Nats, Kafka] password:
-            text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string).optional(), secretive, example(r#""file:/etc/spillq/password""#);
+        "password" => [Redis, Postgres, Nats, Kafka] password: secret().optional(), secretive, example(r#""file:/etc/spillq/password""#);
 
         /// A file of certificates (PEM) to trust in place of those of the system.
         "ca_file" => [Http, Redis, Postgres, Nats, Kafka, S3] ca_file: path().optional(), example(r#""ca.pem""#);
@@ -578,6 +572,11 @@ pub(super) fn processor() -> Vec<Key<Processor>> {
         "proxy" => [Http, S3] proxy: text("URL", |text, _| proxy(text), String::clone).optional(), secretive, example(r#""http://proxy.example:3128""#);
     });
     keys
+}
+
+/// Where a secret is.
+fn secret() -> Type<Secret> {
+    text("`file:PATH` or `env:VARIABLE`", |text, base| secret_at(base, text), ToString::to_string)
 }
 
 fn name() -> Type<String> {
