@@ -151,6 +151,31 @@ pub fn settings() -> &'static str {
     "#
 }
 
+/// Starts the service of `folder`, whose data dir is `q`.
+pub fn start(folder: &Path, config: &Path) -> Service {
+    Service::start(&folder.join("q"), &["--config", config.to_str().unwrap()])
+}
+
+/// Appends to `a.log`, which the configuration follows.
+pub fn append(folder: &Path, text: &str) {
+    let mut log = OpenOptions::new().create(true).append(true).open(folder.join("a.log")).unwrap();
+    log.write_all(text.as_bytes()).unwrap();
+}
+
+/// Seqs and lines, as a destination has them.
+pub fn owned(lines: &[(u64, &str)]) -> Vec<(u64, String)> {
+    lines.iter().map(|(seq, line)| (*seq, (*line).to_owned())).collect()
+}
+
+/// Checks that a destination has the lines of [`through_kills`], each once and in order.
+#[track_caller]
+pub fn every_line_once(found: Vec<(u64, String)>, lines: u64) {
+    assert_eq!(found.len() as u64, lines);
+    for (n, message) in found.into_iter().enumerate() {
+        assert_eq!(message, (n as u64 + 1, line(n as u64)));
+    }
+}
+
 /// Waits until the last failure of the group contains `word`, without dead letters.
 #[track_caller]
 pub fn wait_for_word(service: &mut Service, word: &str) {

@@ -1,9 +1,8 @@
 //! Lines into a topic of a real Apache Kafka: each once and in order for a reader of committed records, whether spillq or the
 //! broker is killed; and wrong setups.
 
-use std::fs::{self, File};
+use std::fs;
 use std::future::Future;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use krafka::Kafka as Client;
 use krafka::admin::{CreatePartitionsOptions, CreateTopicsOptions, NewTopic};
 use krafka::producer::{Record, TransactionalProducer};
 
-use crate::chaos::{self, wait_for_word, wait_until};
+use crate::chaos::{self, append, every_line_once, owned, start, wait_for_word, wait_until};
 use crate::receiver::Receiver;
 use crate::support::{Bounded, Service, program, run, write_config};
 
@@ -86,19 +85,6 @@ impl Kafka {
     }
 }
 
-fn start(folder: &Path, config: &Path) -> Service {
-    Service::start(&folder.join("q"), &["--config", config.to_str().unwrap()])
-}
-
-fn append(folder: &Path, text: &str) {
-    let mut log = File::options().create(true).append(true).open(folder.join("a.log")).unwrap();
-    log.write_all(text.as_bytes()).unwrap();
-}
-
-fn owned(lines: &[(u64, &str)]) -> Vec<(u64, String)> {
-    lines.iter().map(|(seq, line)| (*seq, (*line).to_owned())).collect()
-}
-
 #[test]
 fn a_topic_holds_every_line_once_and_in_order_through_kills() {
     let Some(mut kafka) = Kafka::start(|| {}) else { return };
@@ -108,10 +94,7 @@ fn a_topic_holds_every_line_once_and_in_order_through_kills() {
     // A Java program takes seconds to start.
     let lines = chaos::through_kills_of(&log, &data_dir, &config, (&mut kafka.server, 5));
     let found = kafka.records();
-    assert_eq!(found.len() as u64, lines);
-    for ((seq, line), n) in found.into_iter().zip(0..) {
-        assert_eq!((seq, line), (n + 1, chaos::line(n)));
-    }
+    every_line_once(found, lines);
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! Lines into subjects of a real NATS JetStream, one node and a cluster: each once, whether spillq or a server is killed; and wrong
 //! setups. `SPILLQ_TEST_NATS` names another program than Debian's nats-server.
 
-use std::fs::{self, File};
+use std::fs;
 use std::future::Future;
-use std::io::Write;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,8 +12,8 @@ use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{Config, RawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, Context};
 
-use crate::chaos::{self, wait_for_word, wait_until};
-use crate::support::{Bounded, Port, Process, Service, needs, program, run, spillq, wait_for, write_config};
+use crate::chaos::{self, append, every_line_once, owned, start, wait_for_word, wait_until};
+use crate::support::{Bounded, Port, Process, needs, program, run, spillq, wait_for, write_config};
 
 /// The least rights, as docs/how-to/destinations/nats.md has them.
 const USERS: &str = r#"
@@ -205,25 +204,10 @@ fn config(folder: &Path, url: &str, more: &str) -> PathBuf {
     write_config(folder, &[chaos::settings(), &kind].concat())
 }
 
-fn start(folder: &Path, config: &Path) -> Service {
-    Service::start(&folder.join("q"), &["--config", config.to_str().unwrap()])
-}
-
 fn with_password(password: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("password"), password).unwrap();
     folder
-}
-
-fn owned(lines: &[(u64, &str)]) -> Vec<(u64, String)> {
-    lines.iter().map(|(seq, line)| (*seq, (*line).to_owned())).collect()
-}
-
-fn every_line_once(found: Vec<(u64, String)>, lines: u64) {
-    assert_eq!(found.len() as u64, lines);
-    for (n, message) in found.into_iter().enumerate() {
-        assert_eq!(message, (n as u64 + 1, chaos::line(n as u64)));
-    }
 }
 
 #[test]
@@ -525,10 +509,7 @@ fn of_two_services_with_a_copy_of_one_store_the_first_is_refused_and_nothing_com
 fn a_late_message_of_an_earlier_run_is_counted_and_claims_only_its_line() {
     needs!("nats-server");
     let folder = with_password("secret");
-    let append = |text: &str| {
-        let mut log = File::options().create(true).append(true).open(folder.path().join("a.log")).unwrap();
-        log.write_all(text.as_bytes()).unwrap();
-    };
+    let append = |text: &str| append(folder.path(), text);
     append("one\ntwo\n");
     let nats = Nats::with_stream("", |_| {});
     let config = config(folder.path(), &nats.node.url(), "");

@@ -70,6 +70,16 @@ fn answer(mut stream: TcpStream, reply: &[u8]) -> String {
     request
 }
 
+/// Reads one request over TLS and says that all is well; `None` if none came.
+fn answer_over_tls(stream: TcpStream, config: Arc<rustls::ServerConfig>) -> Option<String> {
+    let connection = rustls::ServerConnection::new(config).unwrap();
+    let mut stream = rustls::StreamOwned::new(connection, stream);
+    let request = request(&mut stream)?;
+    stream.write_all(OK).unwrap();
+    stream.flush().unwrap();
+    Some(request)
+}
+
 /// Reads one request, whatever its body is, and sends `reply`.
 fn answer_any(mut stream: TcpStream, reply: &[u8]) {
     let (_, length) = head(&mut stream).unwrap();
@@ -408,16 +418,7 @@ async fn only_a_trusted_server_gets_lines_and_secrets() {
         ("good.pem", "127.0.0.1", "Down"),
     ] {
         let config = config();
-        let (url, served) = server(move |stream| {
-            let connection = rustls::ServerConnection::new(config).unwrap();
-            let mut stream = rustls::StreamOwned::new(connection, stream);
-            let request = request(&mut stream);
-            if request.is_some() {
-                stream.write_all(OK).unwrap();
-                stream.flush().unwrap();
-            }
-            request
-        });
+        let (url, served) = server(move |stream| answer_over_tls(stream, config));
         let url = url.replace("http://127.0.0.1", &format!("https://{host}"));
         let (mut http, _secret) = http(&url, Some(path(ca).as_ref()));
         let outcome = format!("{:?}", timeout(PATIENCE, http.process(&batch())).await.unwrap());
@@ -484,16 +485,7 @@ async fn a_proxy_connects_to_servers_and_a_certificate_of_our_own_is_shown_to_th
         [(true, true, "Done"), (true, false, "Done"), (false, false, "Failed")]
     {
         let config = Arc::clone(&config);
-        let (url, served) = server(move |stream| {
-            let connection = rustls::ServerConnection::new(config).unwrap();
-            let mut stream = rustls::StreamOwned::new(connection, stream);
-            let request = request(&mut stream);
-            if request.is_some() {
-                stream.write_all(OK).unwrap();
-                stream.flush().unwrap();
-            }
-            request
-        });
+        let (url, served) = server(move |stream| answer_over_tls(stream, config));
         let url = url.replace("http://127.0.0.1", "https://localhost");
         let proxied = has_proxy.then(|| proxy(b"HTTP/1.1 200 Connection established\r\n\r\n"));
         let (http, _secret) = http_with(Endpoint {

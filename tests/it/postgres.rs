@@ -5,7 +5,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::chaos::{self, wait_for_word, wait_until};
+use crate::chaos::{self, start, wait_for_word, wait_until};
 use crate::support::need::POSTGRES;
 use crate::support::{Bounded, Port, Process, Service, need, needs, program, spillq, wait_for, write_config};
 
@@ -167,10 +167,6 @@ fn config(folder: &Path, url: &str, more: &str) -> PathBuf {
         "kind = \"postgres\"\nurl = {url:?}\ntable = \"lines\"\npassword = \"file:password\"\n{more}\n"
     );
     write_config(folder, &[chaos::settings(), &kind].concat())
-}
-
-fn start(folder: &Path, config: &Path) -> Service {
-    Service::start(&folder.join("q"), &["--config", config.to_str().unwrap()])
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::chaos;
+use crate::chaos::{self, start};
 use crate::receiver::{Receiver, example};
-use crate::support::{Bounded, Service, spillq, wait_for, write_config};
+use crate::support::{Bounded, spillq, wait_for, write_config};
 
 /// Answers of a search at once.
 const PAGE: usize = 5_000;
@@ -45,10 +45,6 @@ fn documents(server: &Receiver) -> BTreeMap<u64, Value> {
 fn config(folder: &Path, url: &str, more: &str) -> PathBuf {
     let kind = format!("kind = \"http\"\nurl = {url:?}\n{more}\n");
     write_config(folder, &[chaos::settings(), &kind].concat())
-}
-
-fn start(folder: &Path, config: &Path) -> Service {
-    Service::start(&folder.join("q"), &["--config", config.to_str().unwrap()])
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::fs;
 use std::net::TcpStream;
 use std::path::Path;
 
-use crate::chaos::{self, wait_for_word, wait_until};
-use crate::support::{Bounded, Port, Process, Service, needs, program, run, wait_for, write_config};
+use crate::chaos::{self, start, wait_for_word, wait_until};
+use crate::support::{Bounded, Port, Process, needs, program, run, wait_for, write_config};
 
 /// The setup in docs/how-to/destinations/redis.md.
 const ACL: &str = "user spillq on >secret resetchannels ~lines ~spillq:{lines} +eval +select +exists +xinfo|stream +xadd +xtrim +hmget +hset";
@@ -92,10 +92,6 @@ fn config(folder: &Path, url: &str, more: &str) -> std::path::PathBuf {
         "kind = \"redis\"\nurl = {url:?}\nstream = \"lines\"\npassword = \"file:password\"\n{more}\n"
     );
     write_config(folder, &[chaos::settings(), &kind].concat())
-}
-
-fn start(folder: &Path, config: &Path) -> Service {
-    Service::start(&folder.join("q"), &["--config", config.to_str().unwrap()])
 }
 
 #[test]

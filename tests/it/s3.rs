@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusty_s3::actions::{ListObjectsV2, S3Action};
 use rusty_s3::{Bucket, Credentials, UrlStyle};
 
-use crate::chaos::{self, wait_for_word, wait_until};
+use crate::chaos::{self, append, every_line_once, owned, start, wait_for_word, wait_until};
 use crate::receiver::{Receiver, example};
 use crate::support::{Bounded, Service, needs, program, run, spillq, wait_for, watch, write_config};
 
@@ -92,19 +92,6 @@ fn config(folder: &Path, url: &str, more: &str) -> PathBuf {
     write_config(folder, &[chaos::settings(), &kind].concat())
 }
 
-fn start(folder: &Path, config: &Path) -> Service {
-    Service::start(&folder.join("q"), &["--config", config.to_str().unwrap()])
-}
-
-fn append(folder: &Path, text: &str) {
-    let mut log = File::options().create(true).append(true).open(folder.join("a.log")).unwrap();
-    log.write_all(text.as_bytes()).unwrap();
-}
-
-fn owned(lines: &[(u64, &str)]) -> Vec<(u64, String)> {
-    lines.iter().map(|(seq, line)| (*seq, (*line).to_owned())).collect()
-}
-
 #[test]
 fn objects_hold_every_line_once_and_in_order_through_kills() {
     let lacks = "the modules of Go";
@@ -118,10 +105,7 @@ fn objects_hold_every_line_once_and_in_order_through_kills() {
     let (log, data_dir) = (folder.path().join("a.log"), folder.path().join("q"));
     let lines = chaos::through_kills(&log, &data_dir, &config, &mut store.server);
     let found = store.lines();
-    assert_eq!(found.len() as u64, lines);
-    for ((seq, line), n) in found.into_iter().zip(0..) {
-        assert_eq!((seq, line), (n + 1, chaos::line(n)));
-    }
+    every_line_once(found, lines);
 
     // This server looks at signatures.
     fs::write(folder.path().join("secret"), "wrong").unwrap();
